@@ -1,0 +1,90 @@
+"""Does the ledger add up? Every counter is worked out again, from the records and from the events."""
+
+from __future__ import annotations
+
+__all__ = ["audit"]
+
+from collections import Counter
+
+from quota_engine.domain.events import ReservationChanged
+from quota_engine.domain.ledger import Day, Ledger, describe, evolve, known_reservation
+from quota_engine.domain.lifecycle import ACTIVE, State, Verb
+from quota_engine.domain.model import Reservation
+
+_CONFIRMED = frozenset({State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
+_SALES = frozenset({Verb.RESERVE, Verb.OFFER, Verb.REACQUIRE, Verb.RESCHEDULE})
+
+
+def audit(ledger: Ledger, *, from_events: bool = True) -> list[str]:
+    """Everything that is wrong with the ledger, one sentence each; an empty list says that it adds up.
+
+    Checked per quota: conservation, and counters against records. Per day: queue numbers, wait list. Over all: the index of
+    applicants' places, and, unless ``from_events`` is false (the log has been trimmed), that the events alone lead to the same state
+    and that none of them sold a place that was not there.
+    """
+    records = [record for record in ledger.reservations.values() if known_reservation(ledger, record.id) is record]
+    findings: list[str] = []
+    for day in ledger.days.values():
+        findings += _audit_day(day, [record for record in records if record.day == day.number])
+    findings += _audit_claims(ledger, records)
+    if from_events:
+        findings += _audit_events(ledger)
+    return [f"office {ledger.office}: {finding}" for finding in findings]
+
+
+def _audit_events(ledger: Ledger) -> list[str]:
+    findings: list[str] = []
+    rebuilt = Ledger(ledger.office)
+    for event in ledger.events:
+        evolve(rebuilt, event)
+        if isinstance(event, ReservationChanged) and event.verb in _SALES:
+            record = event.reservation
+            quotas = rebuilt.days[record.day].quotas
+            findings += [
+                f"day {record.day}, quota {name}: oversold by reservation {record.id} ({event.verb})"
+                for name in record.quotas
+                # A move within the day may stay on a quota that an operator has overbooked since.
+                if quotas[name].free < 0 and event.verb is not Verb.RESCHEDULE
+            ]
+    if describe(rebuilt) != describe(ledger):
+        findings.append("the events lead to another state than the ledger's")
+    return findings
+
+
+def _audit_day(day: Day, records: list[Reservation]) -> list[str]:
+    findings: list[str] = []
+    held: Counter[str] = Counter()
+    confirmed: Counter[str] = Counter()
+    for record in records:
+        for name in record.quotas:
+            held[name] += record.units if record.state is State.HELD else 0
+            confirmed[name] += record.units if record.state in _CONFIRMED else 0
+    for name, quota in day.quotas.items():
+        where = f"day {day.number}, quota {name}"
+        if quota.free != quota.capacity - quota.held - quota.confirmed - quota.cooling:
+            findings.append(f"{where}: units are missing or invented (conservation)")
+        if (quota.held, quota.confirmed) != (held[name], confirmed[name]):
+            findings.append(
+                f"{where}: counts {quota.held} held and {quota.confirmed} confirmed, "
+                f"the records say {held[name]} and {confirmed[name]}"
+            )
+        if quota.cooling != quota.parked + sum(units for _, units in quota.cooling_due):
+            findings.append(f"{where}: cooling units do not add up")
+    numbers = Counter(number for record in records for number in record.queue_numbers)
+    findings += [f"day {day.number}: queue number {one} was given twice" for one, times in numbers.items() if times > 1]
+    if any(number > day.last_queue_number for number in numbers):
+        findings.append(f"day {day.number}: a queue number was given that is still to come")
+    if set(day.waiting) != {record.id for record in records if record.state is State.WAITING}:
+        findings.append(f"day {day.number}: the wait list and the records differ")
+    return findings
+
+
+def _audit_claims(ledger: Ledger, records: list[Reservation]) -> list[str]:
+    expected = {(one, record.id) for record in records if record.state in ACTIVE for one in record.applicants}
+    found = {
+        (applicant, one)
+        for applicant, ids in ledger.claims.items()
+        for one in ((ids,) if isinstance(ids, str) else ids)
+        if known_reservation(ledger, one) is not None
+    }
+    return ["the index of applicants' places and the records differ"] if expected != found else []

@@ -1,0 +1,234 @@
+"""What can be asked of one office's ledger. A command that exists is well formed: it checks itself when it is made.
+
+Whoever sends a command again because the answer was lost gets the same answer. For ``Reserve`` the ``id`` is the
+idempotency key; the other commands name the state they lead to, so that a second one finds it reached.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DAY_MAX",
+    "Cancel",
+    "CheckIn",
+    "CloseDay",
+    "Command",
+    "Confirm",
+    "Expire",
+    "MarkNoShow",
+    "OpenDay",
+    "PassOnUnused",
+    "Publish",
+    "Release",
+    "Reschedule",
+    "Reserve",
+    "ReturnParked",
+    "SetCapacity",
+    "SetRules",
+]
+
+from typing import Final
+
+import msgspec
+
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.model import Choice, DayTerms, Rules
+from quota_engine.domain.values import (
+    APPLICANTS_MAX,
+    CAPACITY_MAX,
+    DURATION_MS_MAX,
+    check_integer,
+    check_name,
+    is_name,
+)
+
+DAY_MAX: Final = 3_652_059
+"""``datetime.date.max.toordinal()``"""
+
+EXPIRE_MAX: Final = 10_000
+
+
+class Reserve(msgspec.Struct, frozen=True, gc=False):
+    """Hold places for a party: all of its applicants, in all quotas of one option, or nothing.
+
+    With ``wait`` a party that finds no place joins the wait list in the same step. ``hold_ttl_ms`` 0 is the office's.
+    """
+
+    id: str
+    day: int
+    applicants: tuple[str, ...]
+    choice: Choice
+    wait: bool = False
+    hold_ttl_ms: int = 0
+
+    def __post_init__(self) -> None:
+        # The way nearly every reservation takes; the careful checks below say what is wrong with the others.
+        if (
+            len(self.applicants) == 1
+            and type(self.day) is int
+            and 0 < self.day <= DAY_MAX
+            and self.hold_ttl_ms == 0
+            and is_name(self.id)
+            and is_name(self.applicants[0])
+        ):
+            return
+        check_name(self.id, "id")
+        check_integer(self.day, "day", 1, DAY_MAX)
+        check_integer(self.hold_ttl_ms, "hold_ttl_ms", 0, DURATION_MS_MAX)
+        if not 1 <= len(self.applicants) <= APPLICANTS_MAX:
+            raise InvalidRequest("applicants", f"{len(self.applicants)} applicants", f"1 to {APPLICANTS_MAX}")
+        for index, applicant in enumerate(self.applicants):
+            check_name(applicant, f"applicants[{index}]")
+        if len(set(self.applicants)) != len(self.applicants):
+            raise InvalidRequest("applicants", "one applicant twice", "each applicant once")
+
+
+class _OnReservation(msgspec.Struct, frozen=True, gc=False):
+    """A step of one reservation's life. ``owner`` and ``version`` are checked unless they are ``""`` and 0."""
+
+    id: str
+    owner: str = ""
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        check_name(self.id, "id")
+        if self.owner:
+            check_name(self.owner, "owner")
+        check_integer(self.version, "version", 0, 2**31)
+
+
+class Confirm(_OnReservation, frozen=True, gc=False):
+    """Make a hold a place, and give it a queue number. With ``reacquire`` a late one takes new units, if any."""
+
+    reacquire: bool = False
+
+
+class Release(_OnReservation, frozen=True, gc=False):
+    """Give up a hold, or leave the wait list."""
+
+
+class Cancel(_OnReservation, frozen=True, gc=False):
+    """Give up a confirmed place, before its day has ended."""
+
+
+class CheckIn(_OnReservation, frozen=True, gc=False):
+    """The party has come: from the day's start to its end."""
+
+
+class MarkNoShow(_OnReservation, frozen=True, gc=False):
+    """The party has not come: from the day's start on."""
+
+
+class Reschedule(msgspec.Struct, frozen=True):
+    """Move to another day or choice of the same office: take the new place and give the old one back, in one step."""
+
+    id: str
+    day: int
+    choice: Choice
+    owner: str = ""
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        check_name(self.id, "id")
+        check_integer(self.day, "day", 1, DAY_MAX)
+        if self.owner:
+            check_name(self.owner, "owner")
+        check_integer(self.version, "version", 0, 2**31)
+
+
+class Expire(msgspec.Struct, frozen=True, gc=False):
+    """Sweep one day: expire up to ``limit`` overdue holds. Pure hygiene: nothing depends on it."""
+
+    day: int
+    limit: int = 100
+
+    def __post_init__(self) -> None:
+        check_integer(self.day, "day", 1, DAY_MAX)
+        check_integer(self.limit, "limit", 1, EXPIRE_MAX)
+
+
+class SetRules(msgspec.Struct, frozen=True):
+    """Set the office's rules. Holds that exist keep their deadlines."""
+
+    rules: Rules
+
+
+class Publish(msgspec.Struct, frozen=True):
+    """Make a day known. A known one keeps its capacities; times, rules of quotas and new quotas are taken over."""
+
+    day: int
+    terms: DayTerms
+
+    def __post_init__(self) -> None:
+        check_integer(self.day, "day", 1, DAY_MAX)
+
+
+class SetCapacity(msgspec.Struct, frozen=True, gc=False):
+    """Set a quota's capacity. Below what is taken, the difference is overbooked, and sells nothing until worked off."""
+
+    day: int
+    quota: str
+    capacity: int
+
+    def __post_init__(self) -> None:
+        check_integer(self.day, "day", 1, DAY_MAX)
+        check_name(self.quota, "quota")
+        check_integer(self.capacity, "capacity", 0, CAPACITY_MAX)
+
+
+class CloseDay(msgspec.Struct, frozen=True, gc=False):
+    """Stop a day: no reserve, no confirm, no offer. What is held or confirmed can be released, cancelled or moved."""
+
+    day: int
+
+    def __post_init__(self) -> None:
+        check_integer(self.day, "day", 1, DAY_MAX)
+
+
+class OpenDay(msgspec.Struct, frozen=True, gc=False):
+    """Take a ``CloseDay`` back."""
+
+    day: int
+
+    def __post_init__(self) -> None:
+        check_integer(self.day, "day", 1, DAY_MAX)
+
+
+class PassOnUnused(msgspec.Struct, frozen=True, gc=False):
+    """Pass an allotment's available units on to the quota its terms name, now, whatever time the terms say."""
+
+    day: int
+    quota: str
+
+    def __post_init__(self) -> None:
+        check_integer(self.day, "day", 1, DAY_MAX)
+        check_name(self.quota, "quota")
+
+
+class ReturnParked(msgspec.Struct, frozen=True, gc=False):
+    """Make the units that wait for the next draw available: the draw has come."""
+
+    day: int
+    quota: str
+
+    def __post_init__(self) -> None:
+        check_integer(self.day, "day", 1, DAY_MAX)
+        check_name(self.quota, "quota")
+
+
+Command = (
+    Reserve
+    | Confirm
+    | Release
+    | Cancel
+    | CheckIn
+    | MarkNoShow
+    | Reschedule
+    | Expire
+    | SetRules
+    | Publish
+    | SetCapacity
+    | CloseDay
+    | OpenDay
+    | PassOnUnused
+    | ReturnParked
+)

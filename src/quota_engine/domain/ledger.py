@@ -1,0 +1,515 @@
+"""The state of one office, and how events change it.
+
+:func:`evolve` is the only code that changes a ledger's reservations and counters. The machine decides which events
+happen and hands them over one by one; :func:`rebuild` hands over the same events later, and so arrives at the same state.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Day",
+    "DueQueue",
+    "Ledger",
+    "Quota",
+    "Returned",
+    "Standing",
+    "claims_of",
+    "describe",
+    "evolve",
+    "known_reservation",
+    "purge",
+    "rebuild",
+    "returned",
+]
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heappop, heappush
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from quota_engine.domain.events import (
+    CapacitySet,
+    Cooled,
+    DayClosed,
+    DayForgotten,
+    DayOpened,
+    DayPublished,
+    Event,
+    ParkedReturned,
+    PassedOn,
+    ReservationChanged,
+    RulesSet,
+)
+from quota_engine.domain.lifecycle import ACTIVE, State, Verb
+from quota_engine.domain.model import DayTerms, PassOn, QuotaTerms, ReRelease, ReReleaseRule, Reservation, Rules
+
+_HELD: Final = State.HELD
+_WAITING: Final = State.WAITING
+_CONSUMING: Final = frozenset({State.HELD, State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
+_NEVER_MS: Final = 2**62
+
+
+class Quota:
+    """The counters of one quota on one day. Always: ``free == capacity - held - confirmed - cooling``."""
+
+    __slots__ = ("capacity", "confirmed", "cooling", "cooling_due", "free", "held", "parked", "pass_on", "re_release")
+
+    def __init__(self, terms: QuotaTerms) -> None:
+        self.capacity = terms.capacity
+        self.free = terms.capacity
+        self.held = 0
+        self.confirmed = 0
+        self.cooling = 0
+        self.parked = 0
+        self.cooling_due: list[tuple[int, int]] = []
+        """A heap of ``(due_ms, units)``; parked units are not in it."""
+        self.re_release: ReRelease = terms.re_release
+        self.pass_on: PassOn | None = terms.pass_on
+
+
+class DueQueue:
+    """Holds by deadline. Nearly all come in order of their deadlines, so a deque serves, and a heap the others.
+
+    Records are immutable, so an entry is alive exactly as long as the ledger's record of its id is this very object; a
+    hold that was confirmed, released or moved leaves a stale entry, which is skipped when its time comes.
+    """
+
+    __slots__ = ("_heap", "_in_order", "_pushed")
+
+    def __init__(self) -> None:
+        self._in_order: deque[Reservation] = deque()
+        self._heap: list[tuple[int, int, Reservation]] = []
+        self._pushed = 0
+
+    def push(self, record: Reservation) -> None:
+        in_order = self._in_order
+        if not in_order or record.deadline_ms >= in_order[-1].deadline_ms:
+            in_order.append(record)
+        else:
+            self._pushed += 1
+            heappush(self._heap, (record.deadline_ms, self._pushed, record))
+
+    def first(self, reservations: dict[str, Reservation]) -> Reservation | None:
+        """The live hold with the nearest deadline; of equal ones the one held first."""
+        in_order, heap = self._in_order, self._heap
+        while in_order and reservations.get(in_order[0].id) is not in_order[0]:
+            in_order.popleft()
+        while heap and reservations.get(heap[0][2].id) is not heap[0][2]:
+            heappop(heap)
+        if heap and (not in_order or heap[0][0] < in_order[0].deadline_ms):
+            return heap[0][2]
+        return in_order[0] if in_order else None
+
+    def overdue(self, reservations: dict[str, Reservation], now_ms: int) -> Iterator[Reservation]:
+        """The live holds whose deadline has passed, without taking any out; in no particular order."""
+        for record in self._in_order:
+            if record.deadline_ms > now_ms:
+                break
+            if reservations.get(record.id) is record:
+                yield record
+        for deadline_ms, _, record in self._heap:
+            if deadline_ms <= now_ms and reservations.get(record.id) is record:
+                yield record
+
+
+class Day:
+    """One published office-day."""
+
+    __slots__ = (
+        "closed",
+        "due",
+        "ids",
+        "last_queue_number",
+        "next_due_ms",
+        "number",
+        "quotas",
+        "terms",
+        "waiting",
+    )
+
+    def __init__(self, number: int, terms: DayTerms) -> None:
+        self.number = number
+        self.terms = terms
+        self.closed = False
+        self.quotas: dict[str, Quota] = {quota.name: Quota(quota) for quota in terms.quotas}
+        self.due: dict[tuple[str, ...], DueQueue] = {}
+        """Holds by the quotas they consume, so that a lack of one quota is met from the holds on just that one."""
+        self.waiting: dict[str, None] = {}
+        """The wait list: ids in the order in which they joined."""
+        self.last_queue_number = 0
+        self.ids: list[str] = []
+        """Every reservation that ever was on this day, for forgetting them with it."""
+        self.next_due_ms = 0
+        """Nothing on this day is due before; may be too early, never too late."""
+
+    def push_due(self, record: Reservation) -> None:
+        queue = self.due.get(record.quotas)
+        if queue is None:
+            queue = self.due[record.quotas] = DueQueue()
+        queue.push(record)
+        if record.deadline_ms < self.next_due_ms:
+            self.next_due_ms = record.deadline_ms
+
+
+class Standing(msgspec.Struct, frozen=True, gc=False):
+    """What an applicant's cancellations and no-shows have come to."""
+
+    cancelled_at_ms: tuple[int, ...] = ()
+    blocked_until_ms: int = 0
+
+
+class Ledger:
+    """All that is known about one office. Change it through :func:`quota_engine.domain.machine.apply` only."""
+
+    __slots__ = (
+        "claims",
+        "days",
+        "events",
+        "forgotten_day_max",
+        "forgotten_days",
+        "next_forget_ms",
+        "now_ms",
+        "office",
+        "reservations",
+        "rules",
+        "standings",
+    )
+
+    def __init__(self, office: str) -> None:
+        self.office = office
+        self.rules = Rules()
+        self.now_ms = 0
+        """The time of the last event. No command is earlier."""
+        self.days: dict[int, Day] = {}
+        self.reservations: dict[str, Reservation] = {}
+        self.claims: dict[str, str | tuple[str, ...]] = {}
+        """Applicant to the id of their active reservation, or to several. (One bare id saves 56 bytes a place.)"""
+        self.standings: dict[str, Standing] = {}
+        self.events: list[Event] = []
+        self.forgotten_days: list[Day] = []
+        """Days whose records have not all been purged yet."""
+        self.forgotten_day_max = 0
+        self.next_forget_ms = _NEVER_MS
+
+
+def known_reservation(ledger: Ledger, reservation_id: str) -> Reservation | None:
+    """The record of this id, unless its day has been forgotten (its memory is purged bit by bit)."""
+    record = ledger.reservations.get(reservation_id)
+    return record if record is not None and record.day in ledger.days else None
+
+
+def claims_of(ledger: Ledger, applicant: str, now_ms: int) -> Iterator[Reservation]:
+    """The applicant's active reservations; an overdue hold is none, whether or not a sweep has seen it."""
+    ids = ledger.claims.get(applicant)
+    if ids is None:
+        return
+    for reservation_id in (ids,) if isinstance(ids, str) else ids:
+        record = known_reservation(ledger, reservation_id)
+        if record is not None and not (record.state is _HELD and record.deadline_ms <= now_ms):
+            yield record
+
+
+def _claim(ledger: Ledger, record: Reservation) -> None:
+    claims, reservation_id = ledger.claims, record.id
+    for applicant in record.applicants:
+        others = claims.get(applicant)
+        if others is None:
+            claims[applicant] = reservation_id
+        else:
+            claims[applicant] = (*((others,) if isinstance(others, str) else others), reservation_id)
+
+
+def _unclaim(ledger: Ledger, record: Reservation) -> None:
+    claims = ledger.claims
+    for applicant in record.applicants:
+        ids = claims[applicant]
+        left = () if isinstance(ids, str) else tuple(other for other in ids if other != record.id)
+        if not left:
+            del claims[applicant]
+        else:
+            claims[applicant] = left if len(left) > 1 else left[0]
+
+
+class Returned(NamedTuple):
+    """Where the units given back to a quota go. ``cooling`` includes ``parked``; ``due_at_ms`` is of the others."""
+
+    free: int
+    cooling: int
+    due_at_ms: int
+    parked: int
+
+
+def returned(quota: Quota, name: str, units: int, record: Reservation, at_ms: int, seed: str) -> Returned:
+    """Split ``units`` that ``record`` (its new version) gives back at ``at_ms`` by the quota's re-release rule.
+
+    Units that work off an overbooking are free at once: nobody may have them, so there is nothing to cool.
+    """
+    worked_off = min(units, max(0, -quota.free))
+    rest = units - worked_off
+    rule = quota.re_release
+    if not rest or rule.rule in (ReReleaseRule.AT_ONCE, ReReleaseRule.WAIT_LIST):
+        return Returned(units, 0, 0, 0)
+    if rule.rule is ReReleaseRule.NEXT_DRAW:
+        return Returned(worked_off, rest, 0, rest)
+    digest = hashlib.sha1(f"{seed}:{record.id}:{record.version}:{name}".encode(), usedforsecurity=False).hexdigest()
+    jitter_ms = int(digest[:12], 16) % (rule.jitter_ms + 1)
+    return Returned(worked_off, rest, at_ms + rule.cooling_ms + jitter_ms, 0)
+
+
+def _give_back(ledger: Ledger, day: Day, name: str, units: int, record: Reservation, at_ms: int) -> None:
+    quota = day.quotas[name]
+    split = returned(quota, name, units, record, at_ms, ledger.rules.jitter_seed)
+    quota.free += split.free
+    quota.cooling += split.cooling
+    quota.parked += split.parked
+    if split.cooling > split.parked:
+        heappush(quota.cooling_due, (split.due_at_ms, split.cooling))
+        if split.due_at_ms < day.next_due_ms:
+            day.next_due_ms = split.due_at_ms
+
+
+def _count(quota: Quota, state: State, units: int) -> None:
+    if state is _HELD:
+        quota.held += units
+    else:
+        quota.confirmed += units
+
+
+def _reservation_changed(ledger: Ledger, event: ReservationChanged) -> None:
+    new = event.reservation
+    reservations = ledger.reservations
+    old = reservations.get(new.id)
+    reservations[new.id] = new
+    day = ledger.days[new.day]
+    if old is not None:
+        if old.day in ledger.days:
+            _reservation_moved_on(ledger, day, old, event)
+            return
+        if old.state in ACTIVE:  # of a forgotten day, and not purged yet: as if it were not there
+            _unclaim(ledger, old)
+    day.ids.append(new.id)
+    _claim(ledger, new)
+    if new.state is _HELD:
+        units = len(new.applicants)
+        quotas = day.quotas
+        for name in new.quotas:
+            quota = quotas[name]
+            quota.free -= units
+            quota.held += units
+        day.push_due(new)
+    else:
+        day.waiting[new.id] = None
+
+
+def _reservation_moved_on(ledger: Ledger, day: Day, old: Reservation, event: ReservationChanged) -> None:
+    new = event.reservation
+    old_day = ledger.days[old.day]
+    units = len(new.applicants)
+    old_quotas = old.quotas if old.state in _CONSUMING else ()
+    new_quotas = new.quotas if new.state in _CONSUMING else ()
+    # What stays taken through the step must not pass through "free": nothing may be re-released that was never given up.
+    kept = frozenset(old_quotas) & frozenset(new_quotas) if old_day is day else frozenset()
+    for name in new_quotas:
+        quota = day.quotas[name]
+        _count(quota, new.state, units)
+        if name not in kept:
+            quota.free -= units
+    # Time decides when a hold ended, not the sweep that came by later.
+    ended_at_ms = old.deadline_ms if event.verb is Verb.EXPIRE else event.at_ms
+    for name in old_quotas:
+        _count(old_day.quotas[name], old.state, -units)
+        if name not in kept:
+            _give_back(ledger, old_day, name, units, new, ended_at_ms)
+
+    if old.state is _WAITING:
+        del old_day.waiting[new.id]
+    if new.state is _HELD:
+        day.push_due(new)
+    if old_day is not day:
+        day.ids.append(new.id)
+    if new.queue_number:
+        day.last_queue_number = max(day.last_queue_number, new.queue_number + units - 1)
+    if old.state in ACTIVE and new.state not in ACTIVE:
+        _unclaim(ledger, old)
+    elif new.state in ACTIVE and old.state not in ACTIVE:
+        _claim(ledger, new)
+    if event.verb in (Verb.CANCEL, Verb.MARK_NO_SHOW):
+        _note_standing(ledger, event)
+
+
+def _note_standing(ledger: Ledger, event: ReservationChanged) -> None:
+    rules, at_ms = ledger.rules, event.at_ms
+    window_start_ms = at_ms - rules.cancellations_window_ms
+    for applicant in event.reservation.applicants:
+        old = ledger.standings.pop(applicant, Standing())
+        cancelled_at_ms = tuple(time_ms for time_ms in old.cancelled_at_ms if time_ms > window_start_ms)
+        blocked_until_ms = old.blocked_until_ms
+        if event.verb is Verb.CANCEL:
+            # One more than the limit is enough to know; the rest would only cost memory.
+            cancelled_at_ms = (*cancelled_at_ms, at_ms)[-(rules.cancellations_max + 1) :]
+            if 0 < rules.cancellations_max < len(cancelled_at_ms):
+                blocked_until_ms = max(blocked_until_ms, at_ms + rules.cancellations_block_ms)
+        elif rules.no_show_block_ms:
+            blocked_until_ms = max(blocked_until_ms, at_ms + rules.no_show_block_ms)
+        if blocked_until_ms > at_ms or (rules.cancellations_max and cancelled_at_ms):
+            ledger.standings[applicant] = Standing(cancelled_at_ms, blocked_until_ms)
+    # The oldest stand first: two looks for each one written keep the outdated from piling up.
+    for _ in range(2 * len(event.reservation.applicants)):
+        applicant = next(iter(ledger.standings), "")
+        oldest = ledger.standings.get(applicant)
+        if oldest is None or oldest.blocked_until_ms > at_ms or oldest.cancelled_at_ms[-1:] > (window_start_ms,):
+            break
+        del ledger.standings[applicant]
+
+
+def _rules_set(ledger: Ledger, event: RulesSet) -> None:
+    ledger.rules = event.rules
+
+
+def _day_published(ledger: Ledger, event: DayPublished) -> None:
+    day = ledger.days.get(event.day)
+    if day is None:
+        ledger.days[event.day] = Day(event.day, event.terms)
+    else:
+        for terms in event.terms.quotas:
+            quota = day.quotas.get(terms.name)
+            if quota is None:
+                day.quotas[terms.name] = Quota(terms)
+            else:
+                quota.re_release, quota.pass_on = terms.re_release, terms.pass_on
+        day.terms = event.terms
+        day.next_due_ms = 0
+    ledger.next_forget_ms = min((known.terms.forget_at_ms for known in ledger.days.values()), default=_NEVER_MS)
+
+
+def _capacity_set(ledger: Ledger, event: CapacitySet) -> None:
+    quota = ledger.days[event.day].quotas[event.quota]
+    quota.free += event.capacity - quota.capacity
+    quota.capacity = event.capacity
+
+
+def _day_closed(ledger: Ledger, event: DayClosed) -> None:
+    ledger.days[event.day].closed = True
+
+
+def _day_opened(ledger: Ledger, event: DayOpened) -> None:
+    ledger.days[event.day].closed = False
+
+
+def _day_forgotten(ledger: Ledger, event: DayForgotten) -> None:
+    ledger.forgotten_days.append(ledger.days.pop(event.day))
+    ledger.forgotten_day_max = max(ledger.forgotten_day_max, event.day)
+    ledger.next_forget_ms = min((known.terms.forget_at_ms for known in ledger.days.values()), default=_NEVER_MS)
+
+
+def _passed_on(ledger: Ledger, event: PassedOn) -> None:
+    quotas = ledger.days[event.day].quotas
+    for name, units in ((event.from_quota, -event.units), (event.to_quota, event.units)):
+        quotas[name].capacity += units
+        quotas[name].free += units
+
+
+def _cooled(ledger: Ledger, event: Cooled) -> None:
+    quota = ledger.days[event.day].quotas[event.quota]
+    heappop(quota.cooling_due)
+    quota.cooling -= event.units
+    quota.free += event.units
+
+
+def _parked_returned(ledger: Ledger, event: ParkedReturned) -> None:
+    quota = ledger.days[event.day].quotas[event.quota]
+    quota.parked -= event.units
+    quota.cooling -= event.units
+    quota.free += event.units
+
+
+_EVOLVE: Final[dict[type, Callable[[Ledger, Any], None]]] = {
+    ReservationChanged: _reservation_changed,
+    RulesSet: _rules_set,
+    DayPublished: _day_published,
+    CapacitySet: _capacity_set,
+    DayClosed: _day_closed,
+    DayOpened: _day_opened,
+    DayForgotten: _day_forgotten,
+    PassedOn: _passed_on,
+    Cooled: _cooled,
+    ParkedReturned: _parked_returned,
+}
+
+
+def evolve(ledger: Ledger, event: Event) -> None:
+    """Let ``event`` happen: append it to the ledger's events and change the state by it. It can not be refused."""
+    ledger.events.append(event)
+    ledger.now_ms = event.at_ms
+    _EVOLVE[type(event)](ledger, event)
+
+
+def rebuild(office: str, events: Iterable[Event]) -> Ledger:
+    """The ledger that these events, all of them and in order, lead to."""
+    ledger = Ledger(office)
+    for event in events:
+        evolve(ledger, event)
+    return ledger
+
+
+def purge(ledger: Ledger, records_max: int) -> None:
+    """Free the memory of up to ``records_max`` records of forgotten days. Nothing that can be asked depends on it."""
+    for _ in range(records_max):
+        if not ledger.forgotten_days:
+            return
+        day = ledger.forgotten_days[-1]
+        if not day.ids:
+            ledger.forgotten_days.pop()
+            continue
+        record = ledger.reservations.get(day.ids.pop())
+        # A reservation that was moved to a later day is still on this day's list, and one that was moved away and
+        # back is on it twice.
+        if record is not None and record.day == day.number:
+            del ledger.reservations[record.id]
+            if record.state in ACTIVE:
+                _unclaim(ledger, record)
+
+
+def describe(ledger: Ledger) -> dict[str, Any]:
+    """Everything about the ledger that can make a difference, as builtins: what two equal ledgers have in common."""
+    known = {key: record for key, record in ledger.reservations.items() if record.day in ledger.days}
+    claims: dict[str, list[str]] = {}
+    for applicant, ids in ledger.claims.items():
+        left = sorted(one for one in ((ids,) if isinstance(ids, str) else ids) if one in known)
+        if left:
+            claims[applicant] = left
+    return {
+        "office": ledger.office,
+        "now_ms": ledger.now_ms,
+        "rules": msgspec.to_builtins(ledger.rules),
+        "forgotten_day_max": ledger.forgotten_day_max,
+        "days": {
+            day.number: {
+                "terms": msgspec.to_builtins(day.terms),
+                "closed": day.closed,
+                "last_queue_number": day.last_queue_number,
+                "waiting": list(day.waiting),
+                "quotas": {
+                    name: {
+                        "capacity": quota.capacity,
+                        "free": quota.free,
+                        "held": quota.held,
+                        "confirmed": quota.confirmed,
+                        "cooling": quota.cooling,
+                        "parked": quota.parked,
+                        "cooling_due": sorted(quota.cooling_due),
+                        "re_release": msgspec.to_builtins(quota.re_release),
+                        "pass_on": msgspec.to_builtins(quota.pass_on),
+                    }
+                    for name, quota in sorted(day.quotas.items())
+                },
+            }
+            for day in sorted(ledger.days.values(), key=lambda day: day.number)
+        },
+        "reservations": {key: msgspec.to_builtins(record) for key, record in sorted(known.items())},
+        "claims": dict(sorted(claims.items())),
+        "standings": {key: msgspec.to_builtins(value) for key, value in sorted(ledger.standings.items())},
+    }

@@ -1,0 +1,67 @@
+"""The life cycle of a reservation, as data. The machine reads it; the diagram in ``docs/`` is made from it."""
+
+from __future__ import annotations
+
+__all__ = ["ACTIVE", "FINAL", "TRANSITIONS", "State", "Verb"]
+
+import enum
+from typing import Final
+
+
+class State(enum.StrEnum):
+    """Where a reservation stands."""
+
+    WAITING = "WAITING"
+    """On the wait list: claims the identity limit, consumes no unit."""
+    HELD = "HELD"
+    """Units are claimed until a deadline."""
+    CONFIRMED = "CONFIRMED"
+    """Units are claimed for good, and a queue number has been given."""
+    ATTENDED = "ATTENDED"
+    NO_SHOW = "NO_SHOW"
+    RELEASED = "RELEASED"
+    """Given up before it was confirmed."""
+    EXPIRED = "EXPIRED"
+    """The deadline of the hold passed first."""
+    CANCELLED = "CANCELLED"
+    """Given up after it was confirmed."""
+
+
+class Verb(enum.StrEnum):
+    """What happened to a reservation; the name of the event it leaves."""
+
+    RESERVE = "reserve"
+    WAIT = "wait"
+    OFFER = "offer"
+    CONFIRM = "confirm"
+    REACQUIRE = "reacquire"
+    RELEASE = "release"
+    EXPIRE = "expire"
+    CANCEL = "cancel"
+    RESCHEDULE = "reschedule"
+    CHECK_IN = "check_in"
+    MARK_NO_SHOW = "mark_no_show"
+
+
+TRANSITIONS: Final[dict[tuple[State | None, Verb], State]] = {
+    (None, Verb.RESERVE): State.HELD,
+    (None, Verb.WAIT): State.WAITING,
+    (State.WAITING, Verb.OFFER): State.HELD,
+    (State.WAITING, Verb.RELEASE): State.RELEASED,
+    (State.HELD, Verb.CONFIRM): State.CONFIRMED,
+    (State.HELD, Verb.RELEASE): State.RELEASED,
+    (State.HELD, Verb.EXPIRE): State.EXPIRED,
+    (State.HELD, Verb.RESCHEDULE): State.HELD,
+    (State.CONFIRMED, Verb.RESCHEDULE): State.CONFIRMED,
+    (State.CONFIRMED, Verb.CANCEL): State.CANCELLED,
+    (State.CONFIRMED, Verb.CHECK_IN): State.ATTENDED,
+    (State.CONFIRMED, Verb.MARK_NO_SHOW): State.NO_SHOW,
+    (State.EXPIRED, Verb.REACQUIRE): State.CONFIRMED,
+}
+"""Every permitted step; ``None`` is "no reservation yet". What is not here is ``WRONG_STATE``."""
+
+FINAL: Final = frozenset({State.ATTENDED, State.NO_SHOW, State.RELEASED, State.EXPIRED, State.CANCELLED})
+"""States that no time leads out of (an expired one may still be re-acquired by a late confirm)."""
+
+ACTIVE: Final = frozenset({State.WAITING, State.HELD, State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
+"""States that count against the identity limits."""

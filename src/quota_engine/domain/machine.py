@@ -1,0 +1,504 @@
+"""The reservation rules: one command, one outcome, and the events that carry it out.
+
+Every handler checks everything first; after its line "From here on it must succeed" it only hands events to
+:func:`~quota_engine.domain.ledger.evolve`. ``docs/rules.md`` says the same in words, in the same order.
+"""
+
+from __future__ import annotations
+
+__all__ = ["apply", "apply_batch", "lookup", "view"]
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from quota_engine.domain.commands import (
+    Cancel,
+    CheckIn,
+    CloseDay,
+    Command,
+    Confirm,
+    Expire,
+    MarkNoShow,
+    OpenDay,
+    PassOnUnused,
+    Publish,
+    Release,
+    Reschedule,
+    Reserve,
+    ReturnParked,
+    SetCapacity,
+    SetRules,
+)
+from quota_engine.domain.events import (
+    CapacitySet,
+    DayClosed,
+    DayForgotten,
+    DayOpened,
+    DayPublished,
+    ParkedReturned,
+    ReservationChanged,
+    RulesSet,
+)
+from quota_engine.domain.ledger import Day, Ledger, Quota, claims_of, evolve, known_reservation, purge
+from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
+from quota_engine.domain.model import Choice, DayTerms, Reservation
+from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.domain.reading import lookup, view
+from quota_engine.domain.units import after_return, find_option, pass_on, served_by_wait_list, settle, settled
+
+PURGE_MAX: Final = 64
+"""Records of forgotten days whose memory one command frees."""
+
+_HELD: Final = State.HELD
+_REFUSED: Final = {status: Outcome(status) for status in Status}
+_SOLD_OUT: Final = _REFUSED[Status.SOLD_OUT]
+
+
+def apply(ledger: Ledger, command: Command, now_ms: int) -> Outcome:
+    """Carry out one command at ``now_ms`` (milliseconds since 1970, UTC) and say what it came to.
+
+    Pure but for the ledger: the same ledger, command and time give the same outcome and the same events. A time
+    before the ledger's last event counts as that event's time. Refusals are outcomes; a refused command changes
+    nothing, apart from what time alone has changed (see :func:`~quota_engine.domain.units.settle`).
+
+    Raises:
+        KeyError: the command is of a type that is not in :data:`~quota_engine.domain.commands.Command`.
+    """
+    if now_ms < ledger.now_ms:
+        now_ms = ledger.now_ms
+    if now_ms >= ledger.next_forget_ms or ledger.forgotten_days:
+        _forget(ledger, now_ms)
+    return _HANDLERS[type(command)](ledger, command, now_ms)
+
+
+def apply_batch(ledger: Ledger, commands: Iterable[Command], now_ms: int) -> list[Outcome]:
+    """Carry out several commands at one time: exactly what :func:`apply` gives for one after the other."""
+    return [apply(ledger, command, now_ms) for command in commands]
+
+
+# --- Reserve -----------------------------------------------------------------------------------------------------
+
+
+def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
+    known = ledger.reservations.get(command.id)
+    if known is not None and known.day in ledger.days:
+        return _replay(ledger, known, command, now_ms)
+    day = ledger.days.get(command.day)
+    if day is None:
+        return _REFUSED[Status.UNKNOWN_DAY]
+    if now_ms >= day.next_due_ms:
+        settle(ledger, day, now_ms)
+    choice, applicants = command.choice, command.applicants
+    refusal = _day_refuses(day, choice, now_ms)
+    if refusal is not None:
+        return refusal
+    units = len(applicants)
+    if units > ledger.rules.party_max:
+        return _REFUSED[Status.PARTY_TOO_LARGE]
+    if ledger.standings:
+        blocked_until_ms = _blocked_until_ms(ledger, applicants, now_ms)
+        if blocked_until_ms:
+            return Outcome(Status.BLOCKED, retry_at_ms=blocked_until_ms)
+    claims = ledger.claims
+    for applicant in applicants:
+        if applicant in claims:
+            refusal = _resume_or_refuse(ledger, command, now_ms)
+            if refusal is not None:
+                return refusal
+            break
+    option = find_option(ledger, day, choice, units, now_ms)
+    if option is None:
+        return _wait_or_refuse(ledger, day, command, now_ms)
+
+    # From here on it must succeed.
+    record = Reservation(
+        ledger.office,
+        command.id,
+        command.day,
+        applicants,
+        choice,
+        option,
+        _HELD,
+        1,
+        now_ms,
+        now_ms + (command.hold_ttl_ms or ledger.rules.hold_ttl_ms),
+        0,
+        0,
+    )
+    evolve(ledger, ReservationChanged(now_ms, Verb.RESERVE, record))
+    return Outcome(Status.HELD, record)
+
+
+def _replay(ledger: Ledger, known: Reservation, command: Reserve, now_ms: int) -> Outcome:
+    record = settled(ledger, known, now_ms)
+    if not _same_party(record.applicants, command.applicants) or (
+        record.moves == 0 and (record.day != command.day or record.choice != command.choice)
+    ):
+        return _REFUSED[Status.CONFLICT]
+    if record.state in (State.RELEASED, State.EXPIRED, State.CANCELLED):
+        return Outcome(Status.ENDED, record, replayed=True)
+    return Outcome(Status(record.state), record, replayed=True)
+
+
+def _day_refuses(day: Day, choice: Choice, now_ms: int) -> Outcome | None:
+    """Why nobody can get a place on this day now, if so."""
+    quotas = day.quotas
+    for option in choice.options:
+        for name in option:
+            if name not in quotas:
+                return _REFUSED[Status.UNKNOWN_QUOTA]
+    terms = day.terms
+    if day.closed:
+        return _REFUSED[Status.CLOSED]
+    if now_ms >= terms.ends_at_ms:
+        return _REFUSED[Status.OVER]
+    if now_ms < terms.opens_at_ms:
+        return Outcome(Status.NOT_OPEN, retry_at_ms=terms.opens_at_ms)
+    return None
+
+
+def _blocked_until_ms(ledger: Ledger, applicants: Sequence[str], now_ms: int) -> int:
+    """When the last of the applicants' blocks ends; 0 if none is blocked."""
+    standings = ledger.standings
+    until_ms = max(standings[one].blocked_until_ms if one in standings else 0 for one in applicants)
+    return until_ms if until_ms > now_ms else 0
+
+
+def _same_party(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    return one == other or sorted(one) == sorted(other)
+
+
+def _resume_or_refuse(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome | None:
+    for record in claims_of(ledger, command.applicants[0], now_ms):
+        if (
+            record.day == command.day
+            and record.state in (State.WAITING, _HELD)
+            and _same_party(record.applicants, command.applicants)
+        ):
+            return Outcome(Status(record.state), record, resumed=True)
+    in_the_way = _limit_reached(ledger, command.applicants, command.day, now_ms)
+    if in_the_way is None:
+        return None
+    own = _same_party(in_the_way.applicants, command.applicants)
+    return Outcome(Status.IDENTITY_LIMIT, in_the_way if own else None)
+
+
+def _limit_reached(
+    ledger: Ledger, applicants: Sequence[str], day: int, now_ms: int, except_id: str = ""
+) -> Reservation | None:
+    """An active reservation that keeps one of the applicants from a place on ``day``, if there is one."""
+    for applicant in applicants:
+        claims = [record for record in claims_of(ledger, applicant, now_ms) if record.id != except_id]
+        for limit in ledger.rules.identity_limits:
+            near = [one for one in claims if not limit.span_days or abs(one.day - day) < limit.span_days]
+            if len(near) >= limit.places_max:
+                return near[0]
+    return None
+
+
+def _wait_or_refuse(ledger: Ledger, day: Day, command: Reserve, now_ms: int) -> Outcome:
+    if not command.wait or not served_by_wait_list(day, command.choice):
+        return _SOLD_OUT
+    if len(day.waiting) >= ledger.rules.wait_list_max:
+        return _REFUSED[Status.WAIT_LIST_FULL]
+
+    # From here on it must succeed.
+    record = Reservation(
+        ledger.office,
+        command.id,
+        command.day,
+        command.applicants,
+        command.choice,
+        (),
+        State.WAITING,
+        1,
+        now_ms,
+        0,
+        0,
+        0,
+    )
+    evolve(ledger, ReservationChanged(now_ms, Verb.WAIT, record))
+    return Outcome(Status.WAITING, record)
+
+
+# --- Steps of a reservation's life ---------------------------------------------------------------------------------
+
+
+def _step(ledger: Ledger, command: Any, verb: Verb, goal: State, guards: Sequence[_Guard], now_ms: int) -> Outcome:
+    """The checks that all steps have in common, then the step's own ``guards``, then the step."""
+    known = known_reservation(ledger, command.id)
+    if known is None:
+        return _REFUSED[Status.NOT_FOUND]
+    record = settled(ledger, known, now_ms)
+    if command.owner and command.owner not in record.applicants:
+        return _REFUSED[Status.NOT_OWNER]
+    if record.state is goal:
+        return Outcome(Status(goal), record, replayed=True)
+    if record.state is State.EXPIRED:
+        if verb is Verb.CONFIRM and command.reacquire:
+            return _reacquire(ledger, record, now_ms)
+        return Outcome(Status.EXPIRED, record)
+    if command.version and command.version != record.version:
+        return Outcome(Status.STALE, record)
+    if (record.state, verb) not in TRANSITIONS:
+        return Outcome(Status.WRONG_STATE, record)
+    day = ledger.days[record.day]
+    for guard in guards:
+        status = guard(day, now_ms)
+        if status is not None:
+            return Outcome(status, record)
+
+    # From here on it must succeed.
+    queue_number = day.last_queue_number + 1 if verb is Verb.CONFIRM else record.queue_number
+    record = replace(record, state=goal, version=record.version + 1, queue_number=queue_number)
+    evolve(ledger, ReservationChanged(now_ms, verb, record))
+    if verb in (Verb.RELEASE, Verb.CANCEL):
+        after_return(ledger, day, now_ms)
+    return Outcome(Status(goal), record)
+
+
+def _reacquire(ledger: Ledger, record: Reservation, now_ms: int) -> Outcome:
+    day = ledger.days[record.day]
+    option = None
+    if (
+        _day_refuses(day, record.choice, now_ms) is None
+        and not _blocked_until_ms(ledger, record.applicants, now_ms)
+        and _limit_reached(ledger, record.applicants, record.day, now_ms) is None
+    ):
+        option = find_option(ledger, day, record.choice, record.units, now_ms)
+    if option is None:
+        return Outcome(Status.EXPIRED, record)
+
+    # From here on it must succeed.
+    record = replace(
+        record,
+        quotas=option,
+        state=TRANSITIONS[record.state, Verb.REACQUIRE],
+        version=record.version + 1,
+        queue_number=day.last_queue_number + 1,
+    )
+    evolve(ledger, ReservationChanged(now_ms, Verb.REACQUIRE, record))
+    return Outcome(Status.CONFIRMED, record)
+
+
+_Guard = Callable[[Day, int], Status | None]
+
+
+def _not_closed(day: Day, now_ms: int) -> Status | None:
+    return Status.CLOSED if day.closed else None
+
+
+def _not_over(day: Day, now_ms: int) -> Status | None:
+    return Status.OVER if now_ms >= day.terms.ends_at_ms else None
+
+
+def _started(day: Day, now_ms: int) -> Status | None:
+    return Status.TOO_EARLY if now_ms < day.terms.starts_at_ms else None
+
+
+def _confirm(ledger: Ledger, command: Confirm, now_ms: int) -> Outcome:
+    return _step(ledger, command, Verb.CONFIRM, State.CONFIRMED, (_not_closed, _not_over), now_ms)
+
+
+def _release(ledger: Ledger, command: Release, now_ms: int) -> Outcome:
+    return _step(ledger, command, Verb.RELEASE, State.RELEASED, (), now_ms)
+
+
+def _cancel(ledger: Ledger, command: Cancel, now_ms: int) -> Outcome:
+    return _step(ledger, command, Verb.CANCEL, State.CANCELLED, (_not_over,), now_ms)
+
+
+def _check_in(ledger: Ledger, command: CheckIn, now_ms: int) -> Outcome:
+    return _step(ledger, command, Verb.CHECK_IN, State.ATTENDED, (_not_over, _started), now_ms)
+
+
+def _mark_no_show(ledger: Ledger, command: MarkNoShow, now_ms: int) -> Outcome:
+    return _step(ledger, command, Verb.MARK_NO_SHOW, State.NO_SHOW, (_started,), now_ms)
+
+
+def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
+    known = known_reservation(ledger, command.id)
+    if known is None:
+        return _REFUSED[Status.NOT_FOUND]
+    record = settled(ledger, known, now_ms)
+    day = ledger.days.get(command.day)
+    if day is None:
+        return Outcome(Status.UNKNOWN_DAY, record)
+    if now_ms >= day.next_due_ms:
+        settle(ledger, day, now_ms)
+        record = ledger.reservations[record.id]
+    day_refusal = _day_refuses(day, command.choice, now_ms)
+    if day_refusal is not None and day_refusal.status is Status.UNKNOWN_QUOTA:
+        return Outcome(Status.UNKNOWN_QUOTA, record)
+    if command.owner and command.owner not in record.applicants:
+        return _REFUSED[Status.NOT_OWNER]
+    movable = (record.state, Verb.RESCHEDULE) in TRANSITIONS
+    if movable and record.day == command.day and record.choice == command.choice:
+        return Outcome(Status(record.state), record, replayed=True)
+    if record.state is State.EXPIRED:
+        return Outcome(Status.EXPIRED, record)
+    if command.version and command.version != record.version:
+        return Outcome(Status.STALE, record)
+    if not movable:
+        return Outcome(Status.WRONG_STATE, record)
+    if day_refusal is not None:
+        return Outcome(day_refusal.status, record, retry_at_ms=day_refusal.retry_at_ms)
+    rules = ledger.rules
+    last_moment_ms = ledger.days[record.day].terms.starts_at_ms - rules.reschedule_before_ms
+    if record.state is State.CONFIRMED and now_ms > last_moment_ms:
+        return Outcome(Status.TOO_LATE, record)
+    if record.moves >= rules.reschedules_max:
+        return Outcome(Status.MOVES_EXCEEDED, record)
+    if _limit_reached(ledger, record.applicants, command.day, now_ms, except_id=record.id) is not None:
+        return Outcome(Status.IDENTITY_LIMIT, record)
+    kept = record.quotas if record.day == command.day else ()
+    option = find_option(ledger, day, command.choice, record.units, now_ms, kept)
+    if option is None:
+        return Outcome(Status.SOLD_OUT, record)
+
+    # From here on it must succeed.
+    renumbered = record.state is State.CONFIRMED and record.day != command.day
+    moved = replace(
+        record,
+        day=command.day,
+        choice=command.choice,
+        quotas=option,
+        state=TRANSITIONS[record.state, Verb.RESCHEDULE],
+        version=record.version + 1,
+        queue_number=day.last_queue_number + 1 if renumbered else record.queue_number,
+        moves=record.moves + 1,
+    )
+    evolve(ledger, ReservationChanged(now_ms, Verb.RESCHEDULE, moved))
+    after_return(ledger, ledger.days[record.day], now_ms)
+    return Outcome(Status(moved.state), moved)
+
+
+# --- Operators' commands -------------------------------------------------------------------------------------------
+
+
+def _forget(ledger: Ledger, now_ms: int) -> None:
+    if now_ms >= ledger.next_forget_ms:
+        for number in [day.number for day in ledger.days.values() if day.terms.forget_at_ms <= now_ms]:
+            evolve(ledger, DayForgotten(now_ms, number))
+    purge(ledger, PURGE_MAX)
+
+
+def _set_rules(ledger: Ledger, command: SetRules, now_ms: int) -> Outcome:
+    if command.rules == ledger.rules:
+        return Outcome(Status.DONE, replayed=True)
+    evolve(ledger, RulesSet(now_ms, command.rules))
+    return Outcome(Status.DONE)
+
+
+def _publish(ledger: Ledger, command: Publish, now_ms: int) -> Outcome:
+    if command.terms.forget_at_ms <= now_ms or command.day <= ledger.forgotten_day_max:
+        return _REFUSED[Status.OVER]
+    day = ledger.days.get(command.day)
+    if day is not None:
+        settle(ledger, day, now_ms)
+        if _takes_over_nothing(day, command.terms):
+            return Outcome(Status.DONE, replayed=True)
+    evolve(ledger, DayPublished(now_ms, command.day, command.terms))
+    if day is not None:
+        after_return(ledger, day, now_ms)
+    return Outcome(Status.DONE)
+
+
+def _takes_over_nothing(day: Day, terms: DayTerms) -> bool:
+    """Whether publishing ``terms`` again would change nothing. Capacities do not count: operators have set them since."""
+    times = (terms.opens_at_ms, terms.starts_at_ms, terms.ends_at_ms, terms.forget_at_ms)
+    if times != (day.terms.opens_at_ms, day.terms.starts_at_ms, day.terms.ends_at_ms, day.terms.forget_at_ms):
+        return False
+    for new in terms.quotas:
+        quota = day.quotas.get(new.name)
+        if quota is None or (new.re_release, new.pass_on) != (quota.re_release, quota.pass_on):
+            return False
+    return True
+
+
+def _set_capacity(ledger: Ledger, day: Day, quota: Quota, command: SetCapacity, now_ms: int) -> Outcome:
+    replayed = quota.capacity == command.capacity
+    if not replayed:
+        evolve(ledger, CapacitySet(now_ms, command.day, command.quota, command.capacity))
+        after_return(ledger, day, now_ms)
+    return Outcome(Status.DONE, replayed=replayed, overbooked=max(0, -quota.free))
+
+
+def _pass_on_unused(ledger: Ledger, day: Day, quota: Quota, command: PassOnUnused, now_ms: int) -> Outcome:
+    if quota.pass_on is None:
+        return _REFUSED[Status.WRONG_STATE]
+    units = pass_on(ledger, day, command.quota, quota, now_ms)
+    after_return(ledger, day, now_ms)
+    return Outcome(Status.DONE, units=units)
+
+
+def _return_parked(ledger: Ledger, day: Day, quota: Quota, command: ReturnParked, now_ms: int) -> Outcome:
+    units = quota.parked
+    if units:
+        evolve(ledger, ParkedReturned(now_ms, command.day, command.quota, units))
+        after_return(ledger, day, now_ms)
+    return Outcome(Status.DONE, units=units)
+
+
+def _on_quota(handler: Callable[[Ledger, Day, Quota, Any, int], Outcome]) -> Callable[[Ledger, Any, int], Outcome]:
+    """Give ``handler`` the command's day, settled, and its quota, or answer that there is none."""
+
+    def handle(ledger: Ledger, command: Any, now_ms: int) -> Outcome:
+        day = ledger.days.get(command.day)
+        if day is None:
+            return _REFUSED[Status.UNKNOWN_DAY]
+        settle(ledger, day, now_ms)
+        quota = day.quotas.get(command.quota)
+        if quota is None:
+            return _REFUSED[Status.UNKNOWN_QUOTA]
+        return handler(ledger, day, quota, command, now_ms)
+
+    return handle
+
+
+def _close_day(ledger: Ledger, command: CloseDay, now_ms: int) -> Outcome:
+    return _set_closed(ledger, command.day, DayClosed(now_ms, command.day), now_ms)
+
+
+def _open_day(ledger: Ledger, command: OpenDay, now_ms: int) -> Outcome:
+    return _set_closed(ledger, command.day, DayOpened(now_ms, command.day), now_ms)
+
+
+def _set_closed(ledger: Ledger, number: int, event: DayClosed | DayOpened, now_ms: int) -> Outcome:
+    day = ledger.days.get(number)
+    if day is None:
+        return _REFUSED[Status.UNKNOWN_DAY]
+    settle(ledger, day, now_ms)
+    if day.closed == isinstance(event, DayClosed):
+        return Outcome(Status.DONE, replayed=True)
+    evolve(ledger, event)
+    after_return(ledger, day, now_ms)
+    return Outcome(Status.DONE)
+
+
+def _expire_overdue(ledger: Ledger, command: Expire, now_ms: int) -> Outcome:
+    day = ledger.days.get(command.day)
+    if day is None:
+        return _REFUSED[Status.UNKNOWN_DAY]
+    return Outcome(Status.DONE, units=settle(ledger, day, now_ms, command.limit))
+
+
+_HANDLERS: Final[dict[type, Callable[[Ledger, Any, int], Outcome]]] = {
+    Reserve: _reserve,
+    Confirm: _confirm,
+    Release: _release,
+    Cancel: _cancel,
+    CheckIn: _check_in,
+    MarkNoShow: _mark_no_show,
+    Reschedule: _reschedule,
+    Expire: _expire_overdue,
+    SetRules: _set_rules,
+    Publish: _publish,
+    SetCapacity: _on_quota(_set_capacity),
+    CloseDay: _close_day,
+    OpenDay: _open_day,
+    PassOnUnused: _on_quota(_pass_on_unused),
+    ReturnParked: _on_quota(_return_parked),
+}

@@ -1,0 +1,123 @@
+"""What a command came to. "Full" is an outcome, not an exception."""
+
+from __future__ import annotations
+
+__all__ = ["PRECEDENCE", "SUCCESSES", "DayView", "Outcome", "QuotaView", "Status"]
+
+import enum
+from typing import Final
+
+import msgspec
+
+from quota_engine.domain.model import Reservation
+
+
+class Status(enum.StrEnum):
+    """The answer in a word. Members stand in order of precedence: the first that applies is the answer."""
+
+    CONFLICT = "CONFLICT"
+    """The idempotency key was used for another body."""
+    ENDED = "ENDED"
+    """The key's reservation has been released, expired or cancelled since; see its state."""
+    NOT_FOUND = "NOT_FOUND"
+    """No reservation of this id, or its day has been forgotten."""
+    UNKNOWN_DAY = "UNKNOWN_DAY"
+    """The day was never published, or has been forgotten."""
+    UNKNOWN_QUOTA = "UNKNOWN_QUOTA"
+    """The day has no quota of this name."""
+    NOT_OWNER = "NOT_OWNER"
+    """The owner given is not one of the reservation's applicants."""
+    EXPIRED = "EXPIRED"
+    """The hold's deadline has passed."""
+    STALE = "STALE"
+    """The reservation has moved on since the version given."""
+    WRONG_STATE = "WRONG_STATE"
+    """The life cycle has no such step from here."""
+    CLOSED = "CLOSED"
+    """The office closed the day."""
+    OVER = "OVER"
+    """The day has ended."""
+    NOT_OPEN = "NOT_OPEN"
+    """The day's quota opens at ``retry_at_ms``."""
+    TOO_EARLY = "TOO_EARLY"
+    """The day has not started: nobody can come, or fail to."""
+    TOO_LATE = "TOO_LATE"
+    """The last moment for this has passed."""
+    MOVES_EXCEEDED = "MOVES_EXCEEDED"
+    """It has been rescheduled as often as the office allows."""
+    PARTY_TOO_LARGE = "PARTY_TOO_LARGE"
+    """More applicants than the office takes together."""
+    BLOCKED = "BLOCKED"
+    """An applicant is blocked until ``retry_at_ms``."""
+    IDENTITY_LIMIT = "IDENTITY_LIMIT"
+    """An applicant has as many active places as the office allows."""
+    SOLD_OUT = "SOLD_OUT"
+    """No option has room for the party."""
+    WAIT_LIST_FULL = "WAIT_LIST_FULL"
+    """No room, and none on the wait list either."""
+
+    HELD = "HELD"
+    WAITING = "WAITING"
+    CONFIRMED = "CONFIRMED"
+    ATTENDED = "ATTENDED"
+    NO_SHOW = "NO_SHOW"
+    RELEASED = "RELEASED"
+    CANCELLED = "CANCELLED"
+    DONE = "DONE"
+    """An operator's command has been carried out."""
+
+
+PRECEDENCE: Final = tuple(Status)
+
+SUCCESSES: Final = frozenset(PRECEDENCE[PRECEDENCE.index(Status.HELD) :])
+
+
+class Outcome(msgspec.Struct, frozen=True, gc=False):
+    """The answer to one command.
+
+    ``reservation`` is the record after the command; with a refusal it is the one in the way, if it is the asker's
+    own. ``replayed`` says that the effect had been reached before: status and record tell the truth of now.
+    ``resumed`` says that the same party has this place already, under another key. ``units`` counts what an operator's
+    command moved or expired, and ``overbooked`` what ``SetCapacity`` left over.
+    """
+
+    status: Status
+    reservation: Reservation | None = None
+    replayed: bool = False
+    resumed: bool = False
+    retry_at_ms: int = 0
+    units: int = 0
+    overbooked: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the asker has what they asked for."""
+        return self.status in SUCCESSES
+
+
+class QuotaView(msgspec.Struct, frozen=True, gc=False):
+    """The counters of one quota: ``capacity + overbooked == available + held + confirmed + cooling``.
+
+    ``cooling`` counts all units that were given back and are not available yet; ``parked`` are those among them that
+    wait for the next draw.
+    """
+
+    capacity: int
+    available: int
+    held: int
+    confirmed: int
+    cooling: int
+    parked: int
+    overbooked: int
+
+
+class DayView(msgspec.Struct, frozen=True):
+    """One office-day as it stands: overdue holds count as given back, whether or not a sweep has seen them."""
+
+    day: int
+    opens_at_ms: int
+    starts_at_ms: int
+    ends_at_ms: int
+    closed: bool
+    waiting: int
+    quotas: dict[str, QuotaView]

@@ -1,0 +1,94 @@
+"""Reading a ledger without changing it: what time has decided counts, whether or not a command has settled it yet."""
+
+from __future__ import annotations
+
+__all__ = ["lookup", "view"]
+
+from msgspec.structs import replace
+
+from quota_engine.domain.ledger import Day, Ledger, Quota, known_reservation, returned
+from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
+from quota_engine.domain.model import Reservation
+from quota_engine.domain.outcomes import DayView, QuotaView
+
+
+def lookup(ledger: Ledger, reservation_id: str, now_ms: int) -> Reservation | None:
+    """The reservation as it stands at ``now_ms``, or ``None``; an overdue hold is shown as the expired one it is."""
+    now_ms = max(now_ms, ledger.now_ms)
+    record = known_reservation(ledger, reservation_id)
+    if record is None or ledger.days[record.day].terms.forget_at_ms <= now_ms:
+        return None
+    if record.state is State.HELD and record.deadline_ms <= now_ms:
+        return replace(record, state=TRANSITIONS[record.state, Verb.EXPIRE], version=record.version + 1)
+    return record
+
+
+def view(ledger: Ledger, number: int, now_ms: int) -> DayView | None:
+    """The counters of day ``number`` (a date's ordinal) at ``now_ms``; ``None`` for an unknown or forgotten day.
+
+    Overdue holds count as given back by their quotas' rules, units that have cooled as available, and allotments whose
+    time has come as passed on. The wait list is not served by looking.
+    """
+    now_ms = max(now_ms, ledger.now_ms)
+    day = ledger.days.get(number)
+    if day is None or day.terms.forget_at_ms <= now_ms:
+        return None
+    quotas = {name: _copy_counters(quota) for name, quota in day.quotas.items()}
+    if now_ms >= day.next_due_ms:
+        _project(ledger, day, quotas, now_ms)
+    return DayView(
+        number,
+        day.terms.opens_at_ms,
+        day.terms.starts_at_ms,
+        day.terms.ends_at_ms,
+        day.closed,
+        len(day.waiting),
+        {
+            name: QuotaView(
+                quota.capacity,
+                max(0, quota.free),
+                quota.held,
+                quota.confirmed,
+                quota.cooling,
+                quota.parked,
+                max(0, -quota.free),
+            )
+            for name, quota in quotas.items()
+        },
+    )
+
+
+def _copy_counters(quota: Quota) -> Quota:
+    """A scratch quota with the same counters; the heap of cooling units is shared, and only read."""
+    copy = Quota.__new__(Quota)
+    for field in Quota.__slots__:
+        setattr(copy, field, getattr(quota, field))
+    return copy
+
+
+def _project(ledger: Ledger, day: Day, quotas: dict[str, Quota], now_ms: int) -> None:
+    """Let time pass on scratch counters: the same as settling, but for the events."""
+    for queue in day.due.values():
+        for record in queue.overdue(ledger.reservations, now_ms):
+            expired = replace(record, version=record.version + 1)
+            for name in record.quotas:
+                quota = quotas[name]
+                quota.held -= record.units
+                split = returned(quota, name, record.units, expired, record.deadline_ms, ledger.rules.jitter_seed)
+                cooled = split.cooling > split.parked and split.due_at_ms <= now_ms
+                quota.free += split.free + (split.cooling if cooled else 0)
+                quota.cooling += 0 if cooled else split.cooling
+                quota.parked += split.parked
+    for quota in quotas.values():
+        for due_at_ms, units in quota.cooling_due:
+            if due_at_ms <= now_ms:
+                quota.cooling -= units
+                quota.free += units
+    for quota in quotas.values():
+        if quota.pass_on is not None and quota.pass_on.at_ms <= now_ms and quota.free > 0:
+            target = quotas[quota.pass_on.to]
+            units = quota.free
+            quota.free -= units
+            quota.capacity -= units
+            target.free += units
+            target.capacity += units

@@ -1,0 +1,192 @@
+"""Units: finding them for who asks, and what becomes of them when they come back or their time is up."""
+
+from __future__ import annotations
+
+__all__ = [
+    "OFFERS_MAX",
+    "RECLAIM_MAX",
+    "SETTLE_MAX",
+    "after_return",
+    "find_option",
+    "pass_on",
+    "served_by_wait_list",
+    "settle",
+    "settled",
+]
+
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec.structs import replace
+
+from quota_engine.domain.events import Cooled, PassedOn, ReservationChanged
+from quota_engine.domain.ledger import Day, Ledger, Quota, evolve
+from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
+from quota_engine.domain.model import Choice, ReReleaseRule, Reservation
+
+SETTLE_MAX: Final = 64
+"""Overdue holds that one command expires in passing."""
+RECLAIM_MAX: Final = 1000
+"""Overdue holds that one command may expire because it lacks their units."""
+OFFERS_MAX: Final = 64
+"""Wait-list entries that one command looks at."""
+
+_HELD: Final = State.HELD
+
+
+def _fits(day: Day, option: tuple[str, ...], units: int, kept: Sequence[str] = ()) -> bool:
+    quotas = day.quotas
+    for name in option:  # noqa: SIM110 - all() would cost a generator on the hottest lines of the library
+        if quotas[name].free < units and name not in kept:
+            return False
+    return True
+
+
+def find_option(
+    ledger: Ledger, day: Day, choice: Choice, units: int, now_ms: int, kept: Sequence[str] = ()
+) -> tuple[str, ...] | None:
+    """The first option with room, after taking back overdue units of the quotas that lack them."""
+    budget = RECLAIM_MAX
+    for option in choice.options:
+        if _fits(day, option, units, kept):
+            return option
+        if now_ms >= day.next_due_ms:
+            for name in option:
+                if name not in kept:
+                    budget = _reclaim(ledger, day, name, units, now_ms, budget)
+            if _fits(day, option, units, kept):
+                return option
+    return None
+
+
+def _reclaim(ledger: Ledger, day: Day, name: str, units: int, now_ms: int, budget: int) -> int:
+    """Take back overdue units of one quota until it has ``units`` free; returns what is left of the budget.
+
+    This is what makes the bounded sweep exact: however many holds are overdue, a reserve finds those it needs.
+    """
+    quota = day.quotas[name]
+    while budget and quota.free < units:
+        budget -= 1
+        if not _cool_one(ledger, day, name, now_ms) and not any(
+            expire_one(ledger, day, quotas, now_ms) for quotas in day.due if name in quotas
+        ):
+            return budget
+        after_return(ledger, day, now_ms)
+    return budget
+
+
+def expire_one(ledger: Ledger, day: Day, quotas: tuple[str, ...], now_ms: int) -> bool:
+    record = day.due[quotas].first(ledger.reservations)
+    if record is None or record.deadline_ms > now_ms:
+        return False
+    expire(ledger, record, now_ms)
+    return True
+
+
+def expire(ledger: Ledger, record: Reservation, now_ms: int) -> Reservation:
+    # The record is the ledger's own of this moment, and is looked at again here: a sweep that decides by what it saw
+    # earlier would take a place that has been confirmed since.
+    expired = replace(record, state=TRANSITIONS[record.state, Verb.EXPIRE], version=record.version + 1)
+    evolve(ledger, ReservationChanged(now_ms, Verb.EXPIRE, expired))
+    return expired
+
+
+def _cool_one(ledger: Ledger, day: Day, name: str, now_ms: int) -> bool:
+    cooling_due = day.quotas[name].cooling_due
+    if not cooling_due or cooling_due[0][0] > now_ms:
+        return False
+    due_at_ms, units = cooling_due[0]
+    evolve(ledger, Cooled(now_ms, day.number, name, units, due_at_ms))
+    return True
+
+
+def settle(ledger: Ledger, day: Day, now_ms: int, limit: int = SETTLE_MAX) -> int:
+    """Do on ``day`` what time alone has decided, up to ``limit`` holds; returns how many expired.
+
+    Nothing depends on it for being right: what is left is seen to be overdue wherever it is met.
+    """
+    if now_ms < day.next_due_ms:
+        return 0
+    expired = 0
+    for quotas in day.due:
+        while expired < limit and expire_one(ledger, day, quotas, now_ms):
+            expired += 1
+    for name in day.quotas:
+        for _ in range(SETTLE_MAX):
+            if not _cool_one(ledger, day, name, now_ms):
+                break
+    after_return(ledger, day, now_ms)
+    day.next_due_ms = _next_due_ms(ledger, day, now_ms)
+    return expired
+
+
+def _next_due_ms(ledger: Ledger, day: Day, now_ms: int) -> int:
+    due_ms = [day.terms.forget_at_ms]
+    if day.waiting and day.terms.opens_at_ms > now_ms:
+        due_ms.append(day.terms.opens_at_ms)
+    for quotas, queue in list(day.due.items()):
+        record = queue.first(ledger.reservations)
+        if record is None:
+            del day.due[quotas]
+        else:
+            due_ms.append(record.deadline_ms)
+    for quota in day.quotas.values():
+        if quota.cooling_due:
+            due_ms.append(quota.cooling_due[0][0])
+        if quota.pass_on is not None and quota.pass_on.at_ms > now_ms:
+            due_ms.append(quota.pass_on.at_ms)
+    return min(due_ms)
+
+
+def settled(ledger: Ledger, record: Reservation, now_ms: int) -> Reservation:
+    """The record as it is now, after its day has been settled; never an overdue hold."""
+    day = ledger.days[record.day]
+    if now_ms >= day.next_due_ms:
+        settle(ledger, day, now_ms)
+        record = ledger.reservations[record.id]
+    if record.state is _HELD and record.deadline_ms <= now_ms:
+        record = expire(ledger, record, now_ms)
+        after_return(ledger, day, now_ms)
+    return record
+
+
+def after_return(ledger: Ledger, day: Day, now_ms: int) -> None:
+    """Units may have become free: pass on what is due to be passed on, then serve the wait list."""
+    for name, quota in day.quotas.items():
+        if quota.pass_on is not None and quota.pass_on.at_ms <= now_ms:
+            pass_on(ledger, day, name, quota, now_ms)
+    if day.waiting:
+        _serve_wait_list(ledger, day, now_ms)
+
+
+def pass_on(ledger: Ledger, day: Day, name: str, quota: Quota, now_ms: int) -> int:
+    units = quota.free
+    if units <= 0 or quota.pass_on is None:
+        return 0
+    evolve(ledger, PassedOn(now_ms, day.number, name, quota.pass_on.to, units))
+    return units
+
+
+def served_by_wait_list(day: Day, choice: Choice) -> bool:
+    rule = ReReleaseRule.WAIT_LIST
+    return any(day.quotas[name].re_release.rule is rule for option in choice.options for name in option)
+
+
+def _serve_wait_list(ledger: Ledger, day: Day, now_ms: int) -> None:
+    if day.closed or not day.terms.opens_at_ms <= now_ms < day.terms.ends_at_ms:
+        return
+    for _, reservation_id in zip(range(OFFERS_MAX), list(day.waiting), strict=False):
+        record = ledger.reservations[reservation_id]
+        if not served_by_wait_list(day, record.choice):
+            continue
+        option = next((one for one in record.choice.options if _fits(day, one, record.units)), None)
+        if option is None:
+            continue
+        offered = replace(
+            record,
+            quotas=option,
+            state=TRANSITIONS[record.state, Verb.OFFER],
+            version=record.version + 1,
+            deadline_ms=now_ms + ledger.rules.offer_ttl_ms,
+        )
+        evolve(ledger, ReservationChanged(now_ms, Verb.OFFER, offered))

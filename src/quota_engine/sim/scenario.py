@@ -1,0 +1,235 @@
+"""Everything that a simulated opening depends on, as one file; ``docs/simulation.md`` gives each parameter's source.
+
+Durations end in their unit. A ``median`` comes with a ``sigma``: the two parameters of a lognormal distribution, whose
+95th percentile is ``median * exp(1.645 * sigma)``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BUILT_IN",
+    "AgentTraits",
+    "Arrivals",
+    "Booking",
+    "FrontEnd",
+    "Network",
+    "OldApplication",
+    "Policy",
+    "Sale",
+    "Scenario",
+    "load_scenario",
+]
+
+import datetime
+import enum
+import importlib.resources
+import pathlib
+import tomllib
+from typing import Annotated, Final
+
+import msgspec
+
+from quota_engine.catalog.convert import convert
+from quota_engine.domain.errors import CatalogError, Mistake
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=864_000)]
+Interval = Annotated[float, msgspec.Meta(ge=0.001, le=864_000)]
+"""Seconds that are waited again and again, and so cannot be 0."""
+Sigma = Annotated[float, msgspec.Meta(ge=0, le=3)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
+Workers = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+
+APPLICANTS_MAX: Final = 10_000_000
+BUILT_IN: Final = ("surabaya", "indonesia")
+
+
+class Policy(enum.StrEnum):
+    """How it is decided who may try for a place."""
+
+    IMMEDIATE = "immediate"
+    """Whoever is served first: every press goes to the engine in the order of arrival."""
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One table of the file; every key has a default, and a key that is not known is a mistake."""
+
+
+class Sale(_Part):
+    """What is on sale: the catalog, and which of its offices and days."""
+
+    catalog: str = "surabaya"
+    """A built-in catalog's name, or a file, relative to the scenario's."""
+    offices: tuple[str, ...] = ()
+    """Office ids; empty: all of the catalog."""
+    offices_max: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Only this many offices, those with the most places first; 0: all."""
+    first_day: datetime.date = datetime.date(2026, 12, 7)
+    """The first service day. The opening follows from it by the catalog's release schedule."""
+    days: Annotated[int, msgspec.Meta(ge=1, le=31)] = 1
+    """How many service days of each office, counted from ``first_day``; days without service are skipped."""
+    capacity: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    """Places an office-day for what is asked for; 0: the catalog's."""
+
+
+class Booking(_Part):
+    """What every applicant of the model asks for (a trace names channels of its own); ``""`` is the catalog's first."""
+
+    service: str = ""
+    service_unit: str = ""
+    session: str = ""
+    channel: str = "online"
+    group: str = ""
+    party_shares: Annotated[tuple[Share, ...], msgspec.Meta(min_length=1, max_length=5)] = (1.0,)
+    """The shares of parties of 1, 2, ... applicants."""
+
+    def __post_init__(self) -> None:
+        if abs(sum(self.party_shares) - 1) > 1e-6:
+            raise ValueError("party_shares must add up to 1")
+
+
+class Arrivals(_Part):
+    """When applicants first press the button. The four shares add up to 1."""
+
+    early_share: Share = 0.2
+    """Early birds: press before the opening, are told when it is, and press again then."""
+    burst_share: Share = 0.5
+    """Those who wait for the second of the opening, and press when their clock shows it."""
+    refresher_share: Share = 0.1
+    """Those who press every few seconds, from before the opening until they have an answer that they accept."""
+    late_share: Share = 0.2
+    """Latecomers, with an exponential tail."""
+    early_lead_s_mean: Interval = 120.0
+    reaction_s_median: Interval = 0.5
+    """From the opening (or the moment named by ``NOT_OPEN``) to the press."""
+    reaction_sigma: Sigma = 0.8
+    refresher_lead_s: Seconds = 30.0
+    """Refreshers start at any time in this many seconds before the opening."""
+    late_s_mean: Interval = 300.0
+
+    def __post_init__(self) -> None:
+        if abs(self.early_share + self.burst_share + self.refresher_share + self.late_share - 1) > 1e-6:
+            raise ValueError("early_share, burst_share, refresher_share and late_share must add up to 1")
+
+
+class Network(_Part):
+    """One-way latency between the applicants of a region and the servers."""
+
+    region: str = "*"
+    """A province or a time zone of the catalog; ``*`` is everywhere else."""
+    one_way_ms_median: Annotated[float, msgspec.Meta(gt=0, le=60_000)] = 40.0
+    sigma: Sigma = 0.5
+
+
+class AgentTraits(_Part):
+    """What applicants do between and after answers, whatever application they face."""
+
+    refresh_s_mean: Interval = 5.0
+    """A refresher presses again after half to one and a half times this."""
+    patience_s_mean: Seconds = 40.0
+    """How long a refresher goes on pressing after the opening when told that all is gone (exponential)."""
+    form_s_median: Interval = 150.0
+    form_sigma: Sigma = 0.5
+    crash_share: Share = 0.1
+    """Forms during which the client crashes once; the applicant logs in again and goes on."""
+    relogin_s_median: Interval = 45.0
+    abandon_share: Share = 0.06
+    """Winners of a hold who never confirm it."""
+    wait_share: Share = 0.2
+    """Of those told that all is gone: the ones who join the wait list, if there is one."""
+    wait_look_s_mean: Interval = 300.0
+    """How often somebody on the wait list looks whether there is an offer."""
+    wait_patience_s_mean: Seconds = 7200.0
+    look_again_share: Share = 0.15
+    """Of those told that all is gone, and not on a wait list: the ones who come back to look again."""
+    look_again_s_median: Interval = 600.0
+    look_again_max: Annotated[int, msgspec.Meta(ge=0, le=100)] = 2
+    attempts_max: Annotated[int, msgspec.Meta(ge=1, le=200)] = 20
+    """After so many requests in a row without an answer (overload, error, time-out) an applicant gives up."""
+
+    def __post_init__(self) -> None:
+        if self.wait_share + self.look_again_share > 1:
+            raise ValueError("wait_share and look_again_share must not add up to more than 1")
+
+
+class FrontEnd(_Part):
+    """The servers in front of the engine: one first-come, first-served queue for all workers."""
+
+    workers: Workers = 2
+    service_us: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 150
+    """Constant, all of it: HTTP, JSON, and the engine's step."""
+    queue_max: Count = 20_000
+    """Requests that may wait; the next one is answered ``OVERLOADED`` at once."""
+    retry_after_s: Interval = 1.0
+    """The ``Retry-After`` of that answer; clients add up to as much again at random."""
+    sweep_s: Interval = 15.0
+    """How often overdue holds are swept, so that the wait list is served when nobody else comes."""
+
+
+class OldApplication(_Part):
+    """The application before: one request at a time per worker, and the quota is checked first and written later."""
+
+    workers: Workers = 25
+    queue_max: Count = 511
+    """Connections that may wait for a worker; the next one is refused."""
+    page_s_median: Interval = 0.12
+    """Service time of a login or of the form's page."""
+    submit_s_median: Interval = 0.4
+    """Service time of a submitted form: the quota is read at its start and the booking is written at its end."""
+    service_sigma: Sigma = 0.5
+    client_timeout_s: Interval = 30.0
+    """The client stops waiting; the server does not know, and finishes the work."""
+    session_s: Interval = 1440.0
+    """An idle session ends; the next request is answered by the login page."""
+    session_loss_share: Share = 0.3
+    """Timed-out or refused requests after which the app has closed and its session is gone."""
+    retry_s_mean: Interval = 4.0
+    """An applicant without an answer presses again after half to one and a half times this."""
+
+
+class Scenario(_Part):
+    """A whole opening. With all defaults it is Surabaya's."""
+
+    title: str = "The opening at Surabaya"
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 2020
+    policy: Policy = Policy.IMMEDIATE
+    applicants: Annotated[int, msgspec.Meta(ge=1, le=APPLICANTS_MAX)] = 5_000
+    sale: Sale = Sale()
+    booking: Booking = Booking()
+    arrivals: Arrivals = Arrivals()
+    network: tuple[Network, ...] = (Network(),)
+    agents: AgentTraits = AgentTraits()
+    front_end: FrontEnd = FrontEnd()
+    old_application: OldApplication = OldApplication()
+
+
+def load_scenario(source: str | pathlib.Path) -> Scenario:
+    """Read a built-in scenario by its name, or a TOML file by its path.
+
+    A path to a catalog in the file is taken relative to the file. Raises ``CatalogError`` with every mistake.
+    """
+    name = str(source)
+    if name in BUILT_IN:
+        text = importlib.resources.files("quota_engine.sim").joinpath("scenarios", f"{name}.toml").read_text("utf-8")
+    else:
+        try:
+            text = pathlib.Path(source).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            problem = "not UTF-8" if isinstance(error, UnicodeDecodeError) else (error.strerror or "not readable")
+            expected = f"a TOML file, or one of {', '.join(BUILT_IN)}"
+            raise CatalogError((Mistake(name, "(file)", problem, expected),)) from None
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise CatalogError((Mistake(name, "(file)", str(error), "valid TOML"),)) from None
+    scenario, mistakes = convert(raw, Scenario, name)
+    if scenario is None or mistakes:
+        raise CatalogError(tuple(mistakes))
+    return _with_catalog_beside(scenario, name)
+
+
+def _with_catalog_beside(scenario: Scenario, file: str) -> Scenario:
+    beside = pathlib.Path(file).parent / scenario.sale.catalog
+    if file in BUILT_IN or not beside.is_file():
+        return scenario
+    return msgspec.structs.replace(scenario, sale=msgspec.structs.replace(scenario.sale, catalog=str(beside)))

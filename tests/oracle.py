@@ -1,0 +1,698 @@
+"""A second opinion: one office, written from ``docs/rules.md`` alone, as plainly and as slowly as it can be.
+
+It keeps no counter and no index. What a quota has left, who has a claim and who waits is found out each time, by going
+through all the records. It shares the contract with the library (commands, terms, outcomes) and none of its rules.
+
+Where the rules leave open which of several equal records is shown, :class:`Answer` holds all that are permitted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import assert_never
+
+from quota_engine.domain.commands import (
+    Cancel,
+    CheckIn,
+    CloseDay,
+    Command,
+    Confirm,
+    Expire,
+    MarkNoShow,
+    OpenDay,
+    PassOnUnused,
+    Publish,
+    Release,
+    Reschedule,
+    Reserve,
+    ReturnParked,
+    SetCapacity,
+    SetRules,
+)
+from quota_engine.domain.lifecycle import State
+from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, ReReleaseRule, Reservation, Rules
+from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
+
+OVERDUE_PER_COMMAND_MAX = 64
+"""How many overdue holds one command settles on its day."""
+LOOKED_AT_ON_THE_WAIT_LIST_MAX = 64
+
+ENDED = (State.RELEASED, State.EXPIRED, State.CANCELLED)
+COUNTED_AS_CONFIRMED = (State.CONFIRMED, State.ATTENDED, State.NO_SHOW)
+
+
+@dataclasses.dataclass
+class Record:
+    """A reservation that can be changed in place."""
+
+    id: str
+    day: int
+    applicants: tuple[str, ...]
+    choice: Choice
+    created_at_ms: int
+    quotas: tuple[str, ...] = ()
+    state: State = State.WAITING
+    version: int = 1
+    deadline_ms: int = 0
+    queue_number: int = 0
+    moves: int = 0
+
+    @property
+    def units(self) -> int:
+        return len(self.applicants)
+
+    @property
+    def party(self) -> frozenset[str]:
+        return frozenset(self.applicants)
+
+    def is_overdue(self, now_ms: int) -> bool:
+        return self.state is State.HELD and self.deadline_ms <= now_ms
+
+    def is_claim(self, now_ms: int) -> bool:
+        return self.state not in ENDED and not self.is_overdue(now_ms)
+
+
+@dataclasses.dataclass
+class Cooling:
+    """Units that were given back and are not available yet; those without a time are parked for the next draw."""
+
+    quota: str
+    units: int
+    due_at_ms: int | None
+
+
+@dataclasses.dataclass
+class Quota:
+    terms: QuotaTerms
+    capacity: int
+
+
+@dataclasses.dataclass
+class Day:
+    number: int
+    opens_at_ms: int
+    starts_at_ms: int
+    ends_at_ms: int
+    forget_at_ms: int
+    quotas: dict[str, Quota]
+    """In the order of the terms; quotas that were added later stand behind."""
+    cooling: list[Cooling] = dataclasses.field(default_factory=list)
+    closed: bool = False
+    queue_number_next: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What must come back. ``reservations`` are the records that are permitted; it is nearly always just one."""
+
+    status: Status
+    reservations: tuple[Reservation | None, ...] = (None,)
+    replayed: bool = False
+    resumed: bool = False
+    retry_at_ms: int = 0
+    units: int = 0
+    overbooked: int = 0
+
+    def objection_to(self, outcome: Outcome) -> str:
+        """What is wrong with the outcome, or ``""``."""
+        wrong = [
+            f"{field}={getattr(outcome, field)!r} instead of {getattr(self, field)!r}"
+            for field in ("status", "replayed", "resumed", "retry_at_ms", "units", "overbooked")
+            if getattr(outcome, field) != getattr(self, field)
+        ]
+        if outcome.reservation not in self.reservations:
+            permitted = " or ".join(map(repr, self.reservations))
+            wrong.append(f"reservation={outcome.reservation!r} instead of {permitted}")
+        return "; ".join(wrong)
+
+
+class Oracle:
+    """One office. ``clock_ms`` is the time of the last change."""
+
+    def __init__(self, office: str) -> None:
+        self.office = office
+        self.rules = Rules()
+        self.clock_ms = 0
+        self.now_ms = 0
+        self.days: dict[int, Day] = {}
+        self.records: dict[str, Record] = {}
+        """In the order in which they were made, which is also the order in which parties joined the wait lists."""
+        self.last_forgotten_day = 0
+        self.blocked_until_ms: dict[str, int] = {}
+        self.cancellations: list[tuple[str, int]] = []
+
+    # ------------------------------------------------------------------ the three questions
+
+    def apply(self, command: Command, now_ms: int) -> Answer:
+        """Carry out one command, or refuse it."""
+        self.now_ms = max(now_ms, self.clock_ms)
+        self._forget_days()
+        for day in self._days_of(command):
+            self._settle(day, command.limit if isinstance(command, Expire) else OVERDUE_PER_COMMAND_MAX)
+        return self._answer(command)
+
+    def lookup(self, id: str, now_ms: int) -> Reservation | None:  # noqa: A002  (the contract's own word)
+        self.now_ms = max(now_ms, self.clock_ms)
+        record = self.records.get(id)
+        if record is None or self.days[record.day].forget_at_ms <= self.now_ms:
+            return None
+        return self._shown(record)
+
+    def view(self, day_number: int, now_ms: int) -> DayView | None:
+        """The day with what is overdue in it counted as given back to quotas that take it at once."""
+        self.now_ms = max(now_ms, self.clock_ms)
+        day = self.days.get(day_number)
+        if day is None or day.forget_at_ms <= self.now_ms:
+            return None
+        return DayView(
+            day=day.number,
+            opens_at_ms=day.opens_at_ms,
+            starts_at_ms=day.starts_at_ms,
+            ends_at_ms=day.ends_at_ms,
+            closed=day.closed,
+            waiting=len(self._waiting(day)),
+            quotas={name: self._quota_view(day, name) for name in day.quotas},
+        )
+
+    # ------------------------------------------------------------------ time
+
+    def _forget_days(self) -> None:
+        for day in [day for day in self.days.values() if day.forget_at_ms <= self.now_ms]:
+            del self.days[day.number]
+            for record in [record for record in self.records.values() if record.day == day.number]:
+                del self.records[record.id]
+            self.last_forgotten_day = max(self.last_forgotten_day, day.number)
+            self._changed()
+
+    def _days_of(self, command: Command) -> list[Day]:
+        """The days that the command touches, and so settles first."""
+        numbers: set[int] = set()
+        if isinstance(command, Confirm | Release | Cancel | CheckIn | MarkNoShow | Reschedule):
+            if command.id in self.records:
+                numbers.add(self.records[command.id].day)
+            if isinstance(command, Reschedule):
+                numbers.add(command.day)
+        elif not isinstance(command, SetRules):
+            numbers.add(command.day)
+        return [self.days[number] for number in sorted(numbers) if number in self.days]
+
+    def _settle(self, day: Day, limit: int) -> None:
+        """What time has done to the day, done now."""
+        self.expired_by_settling = 0
+        overdue = [record for record in self._records_on(day) if record.is_overdue(self.now_ms)]
+        for record in sorted(overdue, key=lambda record: (record.deadline_ms, record.id))[:limit]:
+            self._step(record, State.EXPIRED)
+            self._give_back(record, day, record.quotas, record.deadline_ms)
+            self.expired_by_settling += 1
+        due = [cooling for cooling in day.cooling if cooling.due_at_ms is not None and cooling.due_at_ms <= self.now_ms]
+        for cooling in due:
+            day.cooling.remove(cooling)
+            self._changed()
+        self._share_out(day)
+
+    def _changed(self) -> None:
+        self.clock_ms = self.now_ms
+
+    # ------------------------------------------------------------------ counting
+
+    def _records_on(self, day: Day) -> list[Record]:
+        return [record for record in self.records.values() if record.day == day.number]
+
+    def _waiting(self, day: Day) -> list[Record]:
+        return [record for record in self._records_on(day) if record.state is State.WAITING]
+
+    def _held(self, day: Day, name: str) -> int:
+        return sum(r.units for r in self._records_on(day) if name in r.quotas and r.state is State.HELD)
+
+    def _confirmed(self, day: Day, name: str) -> int:
+        return sum(r.units for r in self._records_on(day) if name in r.quotas and r.state in COUNTED_AS_CONFIRMED)
+
+    def _cooling(self, day: Day, name: str) -> int:
+        return sum(cooling.units for cooling in day.cooling if cooling.quota == name)
+
+    def _free(self, day: Day, name: str) -> int:
+        """What is left; below zero it is overbooked."""
+        taken = self._held(day, name) + self._confirmed(day, name) + self._cooling(day, name)
+        return day.quotas[name].capacity - taken
+
+    def _quota_view(self, day: Day, name: str) -> QuotaView:
+        overdue = 0
+        if day.quotas[name].terms.re_release.rule is ReReleaseRule.AT_ONCE:
+            overdue = sum(r.units for r in self._records_on(day) if name in r.quotas and r.is_overdue(self.now_ms))
+        free = self._free(day, name) + overdue
+        return QuotaView(
+            capacity=day.quotas[name].capacity,
+            available=max(free, 0),
+            held=self._held(day, name) - overdue,
+            confirmed=self._confirmed(day, name),
+            cooling=self._cooling(day, name),
+            parked=sum(c.units for c in day.cooling if c.quota == name and c.due_at_ms is None),
+            overbooked=max(-free, 0),
+        )
+
+    def _shown(self, record: Record) -> Reservation:
+        """The record; an overdue hold as it will be written down."""
+        overdue = record.is_overdue(self.now_ms)
+        return Reservation(
+            office=self.office,
+            id=record.id,
+            day=record.day,
+            applicants=record.applicants,
+            choice=record.choice,
+            quotas=record.quotas,
+            state=State.EXPIRED if overdue else record.state,
+            version=record.version + overdue,
+            created_at_ms=record.created_at_ms,
+            deadline_ms=record.deadline_ms,
+            queue_number=record.queue_number,
+            moves=record.moves,
+        )
+
+    # ------------------------------------------------------------------ units that move
+
+    def _step(self, record: Record, state: State) -> None:
+        record.state = state
+        record.version += 1
+        self._changed()
+
+    def _give_back(self, record: Record, day: Day, quotas: Iterable[str], from_ms: int) -> None:
+        """Its units of ``quotas`` have just stopped counting: the overbooking first, then as each quota's rule says."""
+        for name in quotas:
+            overbooked_before = max(-(self._free(day, name) - record.units), 0)
+            rest = record.units - min(record.units, overbooked_before)
+            re_release = day.quotas[name].terms.re_release
+            if rest and re_release.rule is ReReleaseRule.COOLING:
+                key = f"{self.rules.jitter_seed}:{record.id}:{record.version}:{name}"
+                digest = hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest()
+                jitter_ms = int(digest[:12], 16) % (re_release.jitter_ms + 1)
+                day.cooling.append(Cooling(name, rest, from_ms + re_release.cooling_ms + jitter_ms))
+            elif rest and re_release.rule is ReReleaseRule.NEXT_DRAW:
+                day.cooling.append(Cooling(name, rest, None))
+
+    def _share_out(self, day: Day) -> None:
+        """What is free goes on to the quotas that are due to have it, and then to those who wait."""
+        for name, quota in day.quotas.items():
+            if quota.terms.pass_on is not None and quota.terms.pass_on.at_ms <= self.now_ms:
+                self._pass_on(day, name)
+        if not day.opens_at_ms <= self.now_ms < day.ends_at_ms or day.closed:
+            return
+        for record in self._waiting(day)[:LOOKED_AT_ON_THE_WAIT_LIST_MAX]:
+            option = self._first_fitting(day, record.choice, record.units)
+            if option is not None and self._can_wait_for(day, record.choice):
+                record.quotas = option
+                record.deadline_ms = self.now_ms + self.rules.offer_ttl_ms
+                self._step(record, State.HELD)
+
+    def _pass_on(self, day: Day, name: str) -> int:
+        pass_on = day.quotas[name].terms.pass_on
+        units = max(self._free(day, name), 0)
+        if pass_on is None or not units:
+            return 0
+        day.quotas[name].capacity -= units
+        day.quotas[pass_on.to].capacity += units
+        self._changed()
+        return units
+
+    def _first_fitting(
+        self, day: Day, choice: Choice, units: int, owned: tuple[str, ...] = ()
+    ) -> tuple[str, ...] | None:
+        for option in choice.options:
+            if all(name in owned or self._free(day, name) >= units for name in option):
+                return option
+        return None
+
+    def _can_wait_for(self, day: Day, choice: Choice) -> bool:
+        names = {name for option in choice.options for name in option}
+        return any(day.quotas[name].terms.re_release.rule is ReReleaseRule.WAIT_LIST for name in names)
+
+    # ------------------------------------------------------------------ identities
+
+    def _claims_in_the_way(self, applicants: Iterable[str], day: Day, but: Record | None = None) -> list[Record]:
+        """The claims that make up a limit which one of the applicants has reached; empty if none has."""
+        in_the_way = []
+        for applicant in applicants:
+            for limit in self.rules.identity_limits:
+                claims = [
+                    record
+                    for record in self.records.values()
+                    if record is not but
+                    and applicant in record.applicants
+                    and record.is_claim(self.now_ms)
+                    and (limit.span_days == 0 or abs(record.day - day.number) < limit.span_days)
+                ]
+                if len(claims) >= limit.places_max:
+                    in_the_way += claims
+        return in_the_way
+
+    def _blocked_until(self, applicants: Iterable[str]) -> int:
+        """The end of the last block of any of them; 0 if nobody is blocked."""
+        ends = [self.blocked_until_ms.get(applicant, 0) for applicant in applicants]
+        return max((end for end in ends if self.now_ms < end), default=0)
+
+    def _block(self, applicant: str, duration_ms: int) -> None:
+        until_ms = self.now_ms + duration_ms
+        self.blocked_until_ms[applicant] = max(until_ms, self.blocked_until_ms.get(applicant, 0))
+
+    # ------------------------------------------------------------------ answers
+
+    def _answer(self, command: Command) -> Answer:
+        match command:
+            case Reserve():
+                return self._reserve(command)
+            case Confirm():
+                return self._confirm(command)
+            case Release():
+                return self._release(command)
+            case Cancel():
+                return self._cancel(command)
+            case CheckIn() | MarkNoShow():
+                return self._came_or_not(command)
+            case Reschedule():
+                return self._reschedule(command)
+            case Publish():
+                return self._publish(command)
+            case SetRules():
+                replayed = self.rules == command.rules
+                if not replayed:
+                    self.rules = command.rules
+                    self._changed()
+                return Answer(Status.DONE, replayed=replayed)
+            case Expire() | CloseDay() | OpenDay():
+                day = self.days.get(command.day)
+                if day is None:
+                    return Answer(Status.UNKNOWN_DAY)
+                if isinstance(command, Expire):
+                    return Answer(Status.DONE, units=self.expired_by_settling)
+                return self._close_or_open(day, closed=isinstance(command, CloseDay))
+            case SetCapacity() | PassOnUnused() | ReturnParked():
+                day = self.days.get(command.day)
+                if day is None:
+                    return Answer(Status.UNKNOWN_DAY)
+                if command.quota not in day.quotas:
+                    return Answer(Status.UNKNOWN_QUOTA)
+                return self._on_quota(command, day)
+            case _:
+                assert_never(command)
+
+    def _told(self, status: Status, *records: Record, replayed: bool = False, resumed: bool = False) -> Answer:
+        """An answer that shows one of these records."""
+        shown = tuple(self._shown(record) for record in records) or (None,)
+        return Answer(status, shown, replayed=replayed, resumed=resumed)
+
+    def _reserve(self, command: Reserve) -> Answer:
+        known = self.records.get(command.id)
+        party = frozenset(command.applicants)
+        units = len(party)
+        if known is not None:
+            if known.party != party:
+                return Answer(Status.CONFLICT)
+            if known.moves == 0 and (known.day, known.choice) != (command.day, command.choice):
+                return self._told(Status.CONFLICT, known)
+            if known.state in ENDED or known.is_overdue(self.now_ms):
+                return self._told(Status.ENDED, known, replayed=True)
+            return self._told(Status(known.state), known, replayed=True)
+
+        day = self.days.get(command.day)
+        if day is None:
+            return Answer(Status.UNKNOWN_DAY)
+        if not all(name in day.quotas for option in command.choice.options for name in option):
+            return Answer(Status.UNKNOWN_QUOTA)
+        if day.closed:
+            return Answer(Status.CLOSED)
+        if day.ends_at_ms <= self.now_ms:
+            return Answer(Status.OVER)
+        if self.now_ms < day.opens_at_ms:
+            return Answer(Status.NOT_OPEN, retry_at_ms=day.opens_at_ms)
+        if units > self.rules.party_max:
+            return Answer(Status.PARTY_TOO_LARGE)
+        if blocked_until_ms := self._blocked_until(party):
+            return Answer(Status.BLOCKED, retry_at_ms=blocked_until_ms)
+        own = [
+            record
+            for record in self._records_on(day)
+            if record.party == party and record.state in (State.WAITING, State.HELD) and record.is_claim(self.now_ms)
+        ]
+        if own:
+            # More than one only after a hold was moved here from another day. Status and record belong together.
+            status = Status(own[0].state)
+            return self._told(status, *(r for r in own if r.state == status), resumed=True)
+        if in_the_way := self._claims_in_the_way(party, day):
+            same_party = [record for record in in_the_way if record.party == party]
+            answer = self._told(Status.IDENTITY_LIMIT, *same_party)
+            if len(same_party) < len(in_the_way):
+                answer = dataclasses.replace(answer, reservations=(*answer.reservations, None))
+            return answer
+
+        record = Record(command.id, day.number, command.applicants, command.choice, created_at_ms=self.now_ms)
+        option = self._first_fitting(day, command.choice, units)
+        if option is not None:
+            record.state = State.HELD
+            record.quotas = option
+            record.deadline_ms = self.now_ms + (command.hold_ttl_ms or self.rules.hold_ttl_ms)
+        elif not command.wait or not self._can_wait_for(day, command.choice):
+            return Answer(Status.SOLD_OUT)
+        elif len(self._waiting(day)) >= self.rules.wait_list_max:
+            return Answer(Status.WAIT_LIST_FULL)
+        self.records[record.id] = record
+        self._changed()
+        return self._told(Status(record.state), record)
+
+    def _confirm(self, command: Confirm) -> Answer:
+        record = self.records.get(command.id)
+        if record is None:
+            return Answer(Status.NOT_FOUND)
+        day = self.days[record.day]
+        if command.owner and command.owner not in record.applicants:
+            return Answer(Status.NOT_OWNER)
+        if record.state is State.CONFIRMED:
+            return self._told(Status.CONFIRMED, record, replayed=True)
+        if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
+            option = self._first_fitting(day, record.choice, record.units)
+            if (
+                command.reacquire
+                and day.opens_at_ms <= self.now_ms < day.ends_at_ms
+                and not day.closed
+                and not self._blocked_until(record.applicants)
+                and not self._claims_in_the_way(record.applicants, day)
+                and option is not None
+            ):
+                record.quotas = option
+                return self._confirmed_now(record, day)
+            return self._told(Status.EXPIRED, record)
+        if command.version and command.version != record.version:
+            return self._told(Status.STALE, record)
+        if record.state is not State.HELD:
+            return self._told(Status.WRONG_STATE, record)
+        if day.closed:
+            return self._told(Status.CLOSED, record)
+        if day.ends_at_ms <= self.now_ms:
+            return self._told(Status.OVER, record)
+        return self._confirmed_now(record, day)
+
+    def _confirmed_now(self, record: Record, day: Day) -> Answer:
+        self._step(record, State.CONFIRMED)
+        self._number(record, day)
+        return self._told(Status.CONFIRMED, record)
+
+    def _number(self, record: Record, day: Day) -> None:
+        record.queue_number = day.queue_number_next
+        day.queue_number_next += record.units
+
+    def _release(self, command: Release) -> Answer:
+        record = self.records.get(command.id)
+        if record is None:
+            return Answer(Status.NOT_FOUND)
+        day = self.days[record.day]
+        if command.owner and command.owner not in record.applicants:
+            return Answer(Status.NOT_OWNER)
+        if record.state is State.RELEASED:
+            return self._told(Status.RELEASED, record, replayed=True)
+        if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
+            return self._told(Status.EXPIRED, record)
+        if command.version and command.version != record.version:
+            return self._told(Status.STALE, record)
+        if record.state not in (State.HELD, State.WAITING):
+            return self._told(Status.WRONG_STATE, record)
+        self._step(record, State.RELEASED)
+        self._give_back(record, day, record.quotas, self.now_ms)
+        answer = self._told(Status.RELEASED, record)
+        self._share_out(day)
+        return answer
+
+    def _cancel(self, command: Cancel) -> Answer:
+        record = self.records.get(command.id)
+        if record is None:
+            return Answer(Status.NOT_FOUND)
+        day = self.days[record.day]
+        if command.owner and command.owner not in record.applicants:
+            return Answer(Status.NOT_OWNER)
+        if record.state is State.CANCELLED:
+            return self._told(Status.CANCELLED, record, replayed=True)
+        if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
+            return self._told(Status.EXPIRED, record)
+        if command.version and command.version != record.version:
+            return self._told(Status.STALE, record)
+        if record.state is not State.CONFIRMED:
+            return self._told(Status.WRONG_STATE, record)
+        if day.ends_at_ms <= self.now_ms:
+            return self._told(Status.OVER, record)
+        self._step(record, State.CANCELLED)
+        self._give_back(record, day, record.quotas, self.now_ms)
+        for applicant in record.applicants:
+            self.cancellations.append((applicant, self.now_ms))
+            self._block_if_cancelled_too_often(applicant)
+        answer = self._told(Status.CANCELLED, record)
+        self._share_out(day)
+        return answer
+
+    def _block_if_cancelled_too_often(self, applicant: str) -> None:
+        window_starts_at_ms = self.now_ms - self.rules.cancellations_window_ms
+        recent = [at_ms for who, at_ms in self.cancellations if who == applicant and at_ms > window_starts_at_ms]
+        if self.rules.cancellations_max and len(recent) > self.rules.cancellations_max:
+            self._block(applicant, self.rules.cancellations_block_ms)
+
+    def _came_or_not(self, command: CheckIn | MarkNoShow) -> Answer:
+        goal = State.ATTENDED if isinstance(command, CheckIn) else State.NO_SHOW
+        record = self.records.get(command.id)
+        if record is None:
+            return Answer(Status.NOT_FOUND)
+        day = self.days[record.day]
+        if command.owner and command.owner not in record.applicants:
+            return Answer(Status.NOT_OWNER)
+        if record.state is goal:
+            return self._told(Status(goal), record, replayed=True)
+        if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
+            return self._told(Status.EXPIRED, record)
+        if command.version and command.version != record.version:
+            return self._told(Status.STALE, record)
+        if record.state is not State.CONFIRMED:
+            return self._told(Status.WRONG_STATE, record)
+        if goal is State.ATTENDED and day.ends_at_ms <= self.now_ms:
+            return self._told(Status.OVER, record)
+        if self.now_ms < day.starts_at_ms:
+            return self._told(Status.TOO_EARLY, record)
+        self._step(record, goal)
+        if goal is State.NO_SHOW and self.rules.no_show_block_ms:
+            for applicant in record.applicants:
+                self._block(applicant, self.rules.no_show_block_ms)
+        return self._told(Status(goal), record)
+
+    def _reschedule(self, command: Reschedule) -> Answer:
+        record = self.records.get(command.id)
+        if record is None:
+            return Answer(Status.NOT_FOUND)
+        source = self.days[record.day]
+        target = self.days.get(command.day)
+        if target is None:
+            return Answer(Status.UNKNOWN_DAY)
+        if not all(name in target.quotas for option in command.choice.options for name in option):
+            return Answer(Status.UNKNOWN_QUOTA)
+        if command.owner and command.owner not in record.applicants:
+            return Answer(Status.NOT_OWNER)
+        is_held = record.state is State.HELD and not record.is_overdue(self.now_ms)
+        is_confirmed = record.state is State.CONFIRMED
+        if (is_held or is_confirmed) and (record.day, record.choice) == (command.day, command.choice):
+            return self._told(Status(record.state), record, replayed=True)
+        if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
+            return self._told(Status.EXPIRED, record)
+        if command.version and command.version != record.version:
+            return self._told(Status.STALE, record)
+        if not is_held and not is_confirmed:
+            return self._told(Status.WRONG_STATE, record)
+        if target.closed:
+            return self._told(Status.CLOSED, record)
+        if target.ends_at_ms <= self.now_ms:
+            return self._told(Status.OVER, record)
+        if self.now_ms < target.opens_at_ms:
+            return dataclasses.replace(self._told(Status.NOT_OPEN, record), retry_at_ms=target.opens_at_ms)
+        if is_confirmed and self.now_ms > source.starts_at_ms - self.rules.reschedule_before_ms:
+            return self._told(Status.TOO_LATE, record)
+        if record.moves >= self.rules.reschedules_max:
+            return self._told(Status.MOVES_EXCEEDED, record)
+        if self._claims_in_the_way(record.applicants, target, but=record):
+            return self._told(Status.IDENTITY_LIMIT, record)
+        owned = record.quotas if target is source else ()
+        option = self._first_fitting(target, command.choice, record.units, owned)
+        if option is None:
+            return self._told(Status.SOLD_OUT, record)
+
+        left = [name for name in record.quotas if target is not source or name not in option]
+        record.day = target.number
+        record.choice = command.choice
+        record.quotas = option
+        record.moves += 1
+        self._step(record, record.state)
+        if is_confirmed and target is not source:
+            self._number(record, target)
+        self._give_back(record, source, left, self.now_ms)
+        answer = self._told(Status(record.state), record)
+        self._share_out(source)
+        return answer
+
+    # ------------------------------------------------------------------ operators
+
+    def _publish(self, command: Publish) -> Answer:
+        terms = command.terms
+        if terms.forget_at_ms <= self.now_ms or command.day <= self.last_forgotten_day:
+            return Answer(Status.OVER)
+        day = self.days.get(command.day)
+        if day is None:
+            day = self.days[command.day] = Day(command.day, 0, 0, 0, 0, {})
+        before = self._published(day)
+        day.opens_at_ms = terms.opens_at_ms
+        day.starts_at_ms = terms.starts_at_ms
+        day.ends_at_ms = terms.ends_at_ms
+        day.forget_at_ms = terms.forget_at_ms
+        for quota_terms in terms.quotas:
+            if quota_terms.name in day.quotas:
+                day.quotas[quota_terms.name].terms = quota_terms
+            else:
+                day.quotas[quota_terms.name] = Quota(quota_terms, quota_terms.capacity)
+        if self._published(day) == before:
+            return Answer(Status.DONE, replayed=True)
+        self._changed()
+        self._share_out(day)
+        return Answer(Status.DONE)
+
+    def _published(self, day: Day) -> object:
+        """All that publishing the day again could make different."""
+        rules = {name: (quota.terms.re_release, quota.terms.pass_on) for name, quota in day.quotas.items()}
+        return (day.opens_at_ms, day.starts_at_ms, day.ends_at_ms, day.forget_at_ms, rules)
+
+    def _close_or_open(self, day: Day, *, closed: bool) -> Answer:
+        if day.closed == closed:
+            return Answer(Status.DONE, replayed=True)
+        day.closed = closed
+        self._changed()
+        self._share_out(day)
+        return Answer(Status.DONE)
+
+    def _on_quota(self, command: SetCapacity | PassOnUnused | ReturnParked, day: Day) -> Answer:
+        quota = day.quotas[command.quota]
+        match command:
+            case SetCapacity():
+                replayed = quota.capacity == command.capacity
+                if not replayed:
+                    quota.capacity = command.capacity
+                    self._changed()
+                    self._share_out(day)
+                return Answer(Status.DONE, replayed=replayed, overbooked=max(-self._free(day, command.quota), 0))
+            case PassOnUnused():
+                if quota.terms.pass_on is None:
+                    return Answer(Status.WRONG_STATE)
+                units = self._pass_on(day, command.quota)
+            case ReturnParked():
+                parked = [c for c in day.cooling if c.quota == command.quota and c.due_at_ms is None]
+                units = sum(cooling.units for cooling in parked)
+                for cooling in parked:
+                    day.cooling.remove(cooling)
+                    self._changed()
+        self._share_out(day)
+        return Answer(Status.DONE, units=units)
+
+
+def claims_of(records: Iterable[Record], applicant: str, now_ms: int) -> Iterator[Record]:
+    """The records that count against the applicant's limits."""
+    return (record for record in records if applicant in record.applicants and record.is_claim(now_ms))
