@@ -1,1 +1,44 @@
-"""quota_engine."""
+"""Reserve scarce places, fairly and exactly, when far more people than places arrive in the same second.
+
+``QuotaEngine`` and ``AsyncQuotaEngine`` are the way in; the README shows ten lines that reserve and confirm.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AsyncQuotaEngine",
+    "BackendUnavailable",
+    "Catalog",
+    "CatalogError",
+    "DayView",
+    "InvalidRequest",
+    "Outcome",
+    "OutcomeUnknown",
+    "QuotaEngine",
+    "QuotaEngineError",
+    "QuotaView",
+    "Reservation",
+    "State",
+    "Status",
+    "UnknownName",
+    "__version__",
+    "load_catalog",
+]
+
+import importlib.metadata
+
+from quota_engine.catalog import Catalog, load_catalog
+from quota_engine.domain.errors import (
+    BackendUnavailable,
+    CatalogError,
+    InvalidRequest,
+    OutcomeUnknown,
+    QuotaEngineError,
+    UnknownName,
+)
+from quota_engine.domain.lifecycle import State
+from quota_engine.domain.model import Reservation
+from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
+from quota_engine.faces.engine import AsyncQuotaEngine, QuotaEngine
+
+__version__ = importlib.metadata.version("quota-engine")

@@ -1,0 +1,1 @@
+"""Adapters: what the ports are filled with. They carry, and decide nothing."""

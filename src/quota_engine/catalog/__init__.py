@@ -1,0 +1,33 @@
+"""The catalog: what offices offer, in a file that people can read, and its translation to the domain's terms."""
+
+from quota_engine.catalog.calendar import WorkingCalendar, is_working_day, opens_at_ms, wall_time_ms, working_days
+from quota_engine.catalog.convert import Collector, convert
+from quota_engine.catalog.loading import builtin_names, catalog_from, load_catalog
+from quota_engine.catalog.planning import choice_of, day_terms, next_release, office_of, rules_of
+from quota_engine.catalog.reading import read_raw
+from quota_engine.catalog.schema import DaysAhead, Monthly, Weekly
+from quota_engine.catalog.views import Catalog, OfficeView
+
+__all__ = [
+    "Catalog",
+    "Collector",
+    "DaysAhead",
+    "Monthly",
+    "OfficeView",
+    "Weekly",
+    "WorkingCalendar",
+    "builtin_names",
+    "catalog_from",
+    "choice_of",
+    "convert",
+    "day_terms",
+    "is_working_day",
+    "load_catalog",
+    "next_release",
+    "office_of",
+    "opens_at_ms",
+    "read_raw",
+    "rules_of",
+    "wall_time_ms",
+    "working_days",
+]

@@ -18,8 +18,10 @@ _SALES = frozenset({Verb.RESERVE, Verb.OFFER, Verb.REACQUIRE, Verb.RESCHEDULE})
 def audit(ledger: Ledger, *, from_events: bool = True) -> list[str]:
     """Everything that is wrong with the ledger, one sentence each; an empty list says that it adds up.
 
-    Checked per quota: conservation, and counters against records. Per day: queue numbers, wait list. Over all: the index of
-    applicants' places, and, unless ``from_events`` is false (the log has been trimmed), that the events alone lead to the same state
+    Checked per quota: conservation, and counters against records. Per day: queue numbers, wait list. Over all: the
+    index of
+    applicants' places, and, unless ``from_events`` is false (the log has been trimmed), that the events alone lead to
+    the same state
     and that none of them sold a place that was not there.
     """
     records = [record for record in ledger.reservations.values() if known_reservation(ledger, record.id) is record]

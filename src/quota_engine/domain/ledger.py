@@ -1,7 +1,8 @@
 """The state of one office, and how events change it.
 
 :func:`evolve` is the only code that changes a ledger's reservations and counters. The machine decides which events
-happen and hands them over one by one; :func:`rebuild` hands over the same events later, and so arrives at the same state.
+happen and hands them over one by one; :func:`rebuild` hands over the same events later, and so arrives at the same
+state.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from quota_engine.domain.events import (
     RulesSet,
 )
 from quota_engine.domain.lifecycle import ACTIVE, State, Verb
-from quota_engine.domain.model import DayTerms, PassOn, QuotaTerms, ReRelease, ReReleaseRule, Reservation, Rules
+from quota_engine.domain.model import Choice, DayTerms, PassOn, QuotaTerms, ReRelease, ReReleaseRule, Reservation, Rules
 
 _HELD: Final = State.HELD
 _WAITING: Final = State.WAITING
@@ -122,6 +123,7 @@ class Day:
         "closed",
         "due",
         "ids",
+        "known_choice",
         "last_queue_number",
         "next_due_ms",
         "number",
@@ -139,6 +141,8 @@ class Day:
         """Holds by the quotas they consume, so that a lack of one quota is met from the holds on just that one."""
         self.waiting: dict[str, None] = {}
         """The wait list: ids in the order in which they joined."""
+        self.known_choice: Choice | None = None
+        """The last choice whose quotas were all found here: in a rush nearly everybody wants the same."""
         self.last_queue_number = 0
         self.ids: list[str] = []
         """Every reservation that ever was on this day, for forgetting them with it."""
@@ -193,6 +197,7 @@ class Ledger:
         """Days whose records have not all been purged yet."""
         self.forgotten_day_max = 0
         self.next_forget_ms = _NEVER_MS
+        """Nothing has to be forgotten before; 0 while records wait to be purged."""
 
 
 def known_reservation(ledger: Ledger, reservation_id: str) -> Reservation | None:
@@ -291,9 +296,13 @@ def _reservation_changed(ledger: Ledger, event: ReservationChanged) -> None:
         if old.state in ACTIVE:  # of a forgotten day, and not purged yet: as if it were not there
             _unclaim(ledger, old)
     day.ids.append(new.id)
-    _claim(ledger, new)
+    applicants = new.applicants
+    if len(applicants) == 1 and applicants[0] not in ledger.claims:
+        ledger.claims[applicants[0]] = new.id
+    else:
+        _claim(ledger, new)
     if new.state is _HELD:
-        units = len(new.applicants)
+        units = len(applicants)
         quotas = day.quotas
         for name in new.quotas:
             quota = quotas[name]
@@ -310,7 +319,8 @@ def _reservation_moved_on(ledger: Ledger, day: Day, old: Reservation, event: Res
     units = len(new.applicants)
     old_quotas = old.quotas if old.state in _CONSUMING else ()
     new_quotas = new.quotas if new.state in _CONSUMING else ()
-    # What stays taken through the step must not pass through "free": nothing may be re-released that was never given up.
+    # What stays taken through the step must not pass through "free": nothing may be re-released that was never given
+    # up.
     kept = frozenset(old_quotas) & frozenset(new_quotas) if old_day is day else frozenset()
     for name in new_quotas:
         quota = day.quotas[name]
@@ -382,7 +392,13 @@ def _day_published(ledger: Ledger, event: DayPublished) -> None:
                 quota.re_release, quota.pass_on = terms.re_release, terms.pass_on
         day.terms = event.terms
         day.next_due_ms = 0
-    ledger.next_forget_ms = min((known.terms.forget_at_ms for known in ledger.days.values()), default=_NEVER_MS)
+    ledger.next_forget_ms = _next_forget_ms(ledger)
+
+
+def _next_forget_ms(ledger: Ledger) -> int:
+    if ledger.forgotten_days:
+        return 0
+    return min((known.terms.forget_at_ms for known in ledger.days.values()), default=_NEVER_MS)
 
 
 def _capacity_set(ledger: Ledger, event: CapacitySet) -> None:
@@ -402,7 +418,7 @@ def _day_opened(ledger: Ledger, event: DayOpened) -> None:
 def _day_forgotten(ledger: Ledger, event: DayForgotten) -> None:
     ledger.forgotten_days.append(ledger.days.pop(event.day))
     ledger.forgotten_day_max = max(ledger.forgotten_day_max, event.day)
-    ledger.next_forget_ms = min((known.terms.forget_at_ms for known in ledger.days.values()), default=_NEVER_MS)
+    ledger.next_forget_ms = 0
 
 
 def _passed_on(ledger: Ledger, event: PassedOn) -> None:
@@ -459,6 +475,7 @@ def purge(ledger: Ledger, records_max: int) -> None:
     """Free the memory of up to ``records_max`` records of forgotten days. Nothing that can be asked depends on it."""
     for _ in range(records_max):
         if not ledger.forgotten_days:
+            ledger.next_forget_ms = _next_forget_ms(ledger)
             return
         day = ledger.forgotten_days[-1]
         if not day.ids:

@@ -11,6 +11,8 @@ from typing import Final
 class State(enum.StrEnum):
     """Where a reservation stands."""
 
+    __hash__ = str.__hash__  # Enum's own is a Python function, and the hot path looks members up in tables
+
     WAITING = "WAITING"
     """On the wait list: claims the identity limit, consumes no unit."""
     HELD = "HELD"
@@ -29,6 +31,8 @@ class State(enum.StrEnum):
 
 class Verb(enum.StrEnum):
     """What happened to a reservation; the name of the event it leaves."""
+
+    __hash__ = str.__hash__  # Enum's own is a Python function, and the hot path looks members up in tables
 
     RESERVE = "reserve"
     WAIT = "wait"

@@ -51,7 +51,12 @@ from quota_engine.domain.units import after_return, find_option, pass_on, served
 PURGE_MAX: Final = 64
 """Records of forgotten days whose memory one command frees."""
 
+# Reading a member off its enum class costs as much as a call on Python 3.11; these stand on the hot path.
 _HELD: Final = State.HELD
+_STATUS_HELD: Final = Status.HELD
+_VERB_RESERVE: Final = Verb.RESERVE
+_STATUS_OF: Final = {state: Status(state) for state in State}
+"""A success is named after the state it leads to."""
 _REFUSED: Final = {status: Outcome(status) for status in Status}
 _SOLD_OUT: Final = _REFUSED[Status.SOLD_OUT]
 
@@ -68,7 +73,7 @@ def apply(ledger: Ledger, command: Command, now_ms: int) -> Outcome:
     """
     if now_ms < ledger.now_ms:
         now_ms = ledger.now_ms
-    if now_ms >= ledger.next_forget_ms or ledger.forgotten_days:
+    if now_ms >= ledger.next_forget_ms:
         _forget(ledger, now_ms)
     return _HANDLERS[type(command)](ledger, command, now_ms)
 
@@ -90,12 +95,14 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
         return _REFUSED[Status.UNKNOWN_DAY]
     if now_ms >= day.next_due_ms:
         settle(ledger, day, now_ms)
-    choice, applicants = command.choice, command.applicants
-    refusal = _day_refuses(day, choice, now_ms)
-    if refusal is not None:
-        return refusal
-    units = len(applicants)
-    if units > ledger.rules.party_max:
+    choice, applicants, terms = command.choice, command.applicants, day.terms
+    if choice is not day.known_choice or day.closed or not terms.opens_at_ms <= now_ms < terms.ends_at_ms:
+        refusal = _day_refuses(day, choice, now_ms)
+        if refusal is not None:
+            return refusal
+        day.known_choice = choice
+    units, rules = len(applicants), ledger.rules
+    if units > rules.party_max:
         return _REFUSED[Status.PARTY_TOO_LARGE]
     if ledger.standings:
         blocked_until_ms = _blocked_until_ms(ledger, applicants, now_ms)
@@ -110,7 +117,7 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
             break
     option = find_option(ledger, day, choice, units, now_ms)
     if option is None:
-        return _wait_or_refuse(ledger, day, command, now_ms)
+        return _wait_or_refuse(ledger, day, command, now_ms) if command.wait else _SOLD_OUT
 
     # From here on it must succeed.
     record = Reservation(
@@ -123,12 +130,12 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
         _HELD,
         1,
         now_ms,
-        now_ms + (command.hold_ttl_ms or ledger.rules.hold_ttl_ms),
+        now_ms + (command.hold_ttl_ms or rules.hold_ttl_ms),
         0,
         0,
     )
-    evolve(ledger, ReservationChanged(now_ms, Verb.RESERVE, record))
-    return Outcome(Status.HELD, record)
+    evolve(ledger, ReservationChanged(now_ms, _VERB_RESERVE, record))
+    return Outcome(_STATUS_HELD, record)
 
 
 def _replay(ledger: Ledger, known: Reservation, command: Reserve, now_ms: int) -> Outcome:
@@ -139,7 +146,7 @@ def _replay(ledger: Ledger, known: Reservation, command: Reserve, now_ms: int) -
         return _REFUSED[Status.CONFLICT]
     if record.state in (State.RELEASED, State.EXPIRED, State.CANCELLED):
         return Outcome(Status.ENDED, record, replayed=True)
-    return Outcome(Status(record.state), record, replayed=True)
+    return Outcome(_STATUS_OF[record.state], record, replayed=True)
 
 
 def _day_refuses(day: Day, choice: Choice, now_ms: int) -> Outcome | None:
@@ -150,13 +157,13 @@ def _day_refuses(day: Day, choice: Choice, now_ms: int) -> Outcome | None:
             if name not in quotas:
                 return _REFUSED[Status.UNKNOWN_QUOTA]
     terms = day.terms
+    if terms.opens_at_ms <= now_ms < terms.ends_at_ms and not day.closed:
+        return None
     if day.closed:
         return _REFUSED[Status.CLOSED]
     if now_ms >= terms.ends_at_ms:
         return _REFUSED[Status.OVER]
-    if now_ms < terms.opens_at_ms:
-        return Outcome(Status.NOT_OPEN, retry_at_ms=terms.opens_at_ms)
-    return None
+    return Outcome(Status.NOT_OPEN, retry_at_ms=terms.opens_at_ms)
 
 
 def _blocked_until_ms(ledger: Ledger, applicants: Sequence[str], now_ms: int) -> int:
@@ -177,7 +184,7 @@ def _resume_or_refuse(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome 
             and record.state in (State.WAITING, _HELD)
             and _same_party(record.applicants, command.applicants)
         ):
-            return Outcome(Status(record.state), record, resumed=True)
+            return Outcome(_STATUS_OF[record.state], record, resumed=True)
     in_the_way = _limit_reached(ledger, command.applicants, command.day, now_ms)
     if in_the_way is None:
         return None
@@ -199,7 +206,7 @@ def _limit_reached(
 
 
 def _wait_or_refuse(ledger: Ledger, day: Day, command: Reserve, now_ms: int) -> Outcome:
-    if not command.wait or not served_by_wait_list(day, command.choice):
+    if not served_by_wait_list(day, command.choice):
         return _SOLD_OUT
     if len(day.waiting) >= ledger.rules.wait_list_max:
         return _REFUSED[Status.WAIT_LIST_FULL]
@@ -235,7 +242,7 @@ def _step(ledger: Ledger, command: Any, verb: Verb, goal: State, guards: Sequenc
     if command.owner and command.owner not in record.applicants:
         return _REFUSED[Status.NOT_OWNER]
     if record.state is goal:
-        return Outcome(Status(goal), record, replayed=True)
+        return Outcome(_STATUS_OF[goal], record, replayed=True)
     if record.state is State.EXPIRED:
         if verb is Verb.CONFIRM and command.reacquire:
             return _reacquire(ledger, record, now_ms)
@@ -256,7 +263,7 @@ def _step(ledger: Ledger, command: Any, verb: Verb, goal: State, guards: Sequenc
     evolve(ledger, ReservationChanged(now_ms, verb, record))
     if verb in (Verb.RELEASE, Verb.CANCEL):
         after_return(ledger, day, now_ms)
-    return Outcome(Status(goal), record)
+    return Outcome(_STATUS_OF[goal], record)
 
 
 def _reacquire(ledger: Ledger, record: Reservation, now_ms: int) -> Outcome:
@@ -336,7 +343,7 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
         return _REFUSED[Status.NOT_OWNER]
     movable = (record.state, Verb.RESCHEDULE) in TRANSITIONS
     if movable and record.day == command.day and record.choice == command.choice:
-        return Outcome(Status(record.state), record, replayed=True)
+        return Outcome(_STATUS_OF[record.state], record, replayed=True)
     if record.state is State.EXPIRED:
         return Outcome(Status.EXPIRED, record)
     if command.version and command.version != record.version:
@@ -372,16 +379,15 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
     )
     evolve(ledger, ReservationChanged(now_ms, Verb.RESCHEDULE, moved))
     after_return(ledger, ledger.days[record.day], now_ms)
-    return Outcome(Status(moved.state), moved)
+    return Outcome(_STATUS_OF[moved.state], moved)
 
 
 # --- Operators' commands -------------------------------------------------------------------------------------------
 
 
 def _forget(ledger: Ledger, now_ms: int) -> None:
-    if now_ms >= ledger.next_forget_ms:
-        for number in [day.number for day in ledger.days.values() if day.terms.forget_at_ms <= now_ms]:
-            evolve(ledger, DayForgotten(now_ms, number))
+    for number in [day.number for day in ledger.days.values() if day.terms.forget_at_ms <= now_ms]:
+        evolve(ledger, DayForgotten(now_ms, number))
     purge(ledger, PURGE_MAX)
 
 
@@ -407,7 +413,7 @@ def _publish(ledger: Ledger, command: Publish, now_ms: int) -> Outcome:
 
 
 def _takes_over_nothing(day: Day, terms: DayTerms) -> bool:
-    """Whether publishing ``terms`` again would change nothing. Capacities do not count: operators have set them since."""
+    """Whether publishing ``terms`` again would change nothing. Capacities do not count: operators may set them."""
     times = (terms.opens_at_ms, terms.starts_at_ms, terms.ends_at_ms, terms.forget_at_ms)
     if times != (day.terms.opens_at_ms, day.terms.starts_at_ms, day.terms.ends_at_ms, day.terms.forget_at_ms):
         return False

@@ -15,6 +15,8 @@ from quota_engine.domain.model import Reservation
 class Status(enum.StrEnum):
     """The answer in a word. Members stand in order of precedence: the first that applies is the answer."""
 
+    __hash__ = str.__hash__  # Enum's own is a Python function, and the hot path looks members up in tables
+
     CONFLICT = "CONFLICT"
     """The idempotency key was used for another body."""
     ENDED = "ENDED"

@@ -1,0 +1,178 @@
+"""The in-memory backend: the machine under a lock, one lock and one ledger an office. The reference for all others."""
+
+from __future__ import annotations
+
+__all__ = ["AsyncMemoryBackend", "MemoryBackend", "open_async_backend", "open_backend"]
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from quota_engine.domain.audit import audit
+from quota_engine.domain.commands import Command, Publish, SetRules
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.ledger import Ledger, describe
+from quota_engine.domain.machine import apply, apply_batch, lookup, view
+from quota_engine.domain.model import Reservation
+from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.ports import (
+    Audit,
+    Clock,
+    Describe,
+    ListOffices,
+    Lookup,
+    ReadEvents,
+    RecordedEvent,
+    Request,
+    SendMany,
+    TrimEvents,
+    View,
+)
+
+T = TypeVar("T")
+
+
+class _Book:
+    """One office's ledger and its lock."""
+
+    __slots__ = ("events_trimmed", "ledger", "lock")
+
+    def __init__(self, office: str) -> None:
+        self.ledger = Ledger(office)
+        self.lock = threading.Lock()
+        self.events_trimmed = 0
+
+
+class MemoryBackend:
+    """A store that lives as long as this object. Safe under threads; what it holds is lost when the process ends."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._now_ms = clock.now_ms
+        self._books: dict[str, _Book] = {}
+        self._books_lock = threading.Lock()
+        self._answers: dict[type, Callable[[Any], Any]] = {
+            SendMany: self._send_many,
+            Lookup: self._lookup,
+            View: self._view,
+            ReadEvents: self._read_events,
+            TrimEvents: self._trim_events,
+            ListOffices: self._list_offices,
+            Audit: self._audit,
+            Describe: self._describe,
+        }
+
+    def send(self, office: str, command: Command) -> Outcome:
+        """See :meth:`quota_engine.ports.Backend.send`."""
+        book = self._books.get(office) or self._book_for(office, command)
+        with book.lock:
+            # The clock is read inside the lock, so that the order of times is the order of the steps.
+            return apply(book.ledger, command, self._now_ms())
+
+    def perform(self, request: Request[T]) -> T:
+        """See :meth:`quota_engine.ports.Backend.perform`; this backend is never unavailable and never in doubt."""
+        answer: T = self._answers[type(request)](request)
+        return answer
+
+    def close(self) -> None:
+        """Nothing to give back: the ledgers go with the object."""
+
+    def _book(self, office: str) -> _Book:
+        """The office's book; an office that nothing was ever published for gets one that is not kept."""
+        return self._books.get(office) or _Book(office)
+
+    def _book_for(self, office: str, command: object) -> _Book:
+        book = self._books.get(office)
+        if book is None:
+            if not isinstance(command, Publish | SetRules):
+                return _Book(office)
+            with self._books_lock:
+                book = self._books.setdefault(office, _Book(office))
+        return book
+
+    def _send_many(self, request: SendMany) -> list[Outcome]:
+        if not request.commands:
+            return []
+        book = self._book_for(request.office, request.commands[0])
+        with book.lock:
+            return apply_batch(book.ledger, request.commands, self._now_ms())
+
+    def _lookup(self, request: Lookup) -> Reservation | None:
+        book = self._book(request.office)
+        with book.lock:
+            return lookup(book.ledger, request.id, self._now_ms())
+
+    def _view(self, request: View) -> list[DayView]:
+        book = self._book(request.office)
+        with book.lock:
+            now_ms = self._now_ms()
+            views = [view(book.ledger, day, now_ms) for day in request.days]
+        return [one for one in views if one is not None]
+
+    def _read_events(self, request: ReadEvents) -> list[RecordedEvent]:
+        book = self._book(request.office)
+        with book.lock:
+            start = max(0, request.after - book.events_trimmed)
+            events = book.ledger.events[start : start + request.limit]
+            first = book.events_trimmed + start + 1
+        return [RecordedEvent(first + index, event) for index, event in enumerate(events)]
+
+    def _trim_events(self, request: TrimEvents) -> int:
+        book = self._book(request.office)
+        with book.lock:
+            events = book.ledger.events
+            dropped = min(max(0, request.through - book.events_trimmed), len(events))
+            del events[:dropped]
+            book.events_trimmed += dropped
+            return len(events)
+
+    def _list_offices(self, request: ListOffices) -> list[str]:
+        return sorted(self._books)
+
+    def _audit(self, request: Audit) -> list[str]:
+        book = self._book(request.office)
+        with book.lock:
+            return audit(book.ledger, from_events=not book.events_trimmed)
+
+    def _describe(self, request: Describe) -> dict[str, Any]:
+        book = self._book(request.office)
+        with book.lock:
+            return describe(book.ledger)
+
+
+class AsyncMemoryBackend:
+    """The same store for asyncio. A step takes microseconds, so it runs right here, in the event loop."""
+
+    def __init__(self, memory: MemoryBackend) -> None:
+        self._memory = memory
+
+    async def send(self, office: str, command: Command) -> Outcome:
+        """See :meth:`MemoryBackend.send`."""
+        return self._memory.send(office, command)
+
+    async def perform(self, request: Request[T]) -> T:
+        """See :meth:`MemoryBackend.perform`."""
+        return self._memory.perform(request)
+
+    async def close(self) -> None:
+        """See :meth:`MemoryBackend.close`."""
+        self._memory.close()
+
+
+def _check_url(url: str) -> None:
+    if url != "memory://":
+        raise InvalidRequest("url", "more than memory://", "memory:// and nothing behind it")
+
+
+def open_backend(url: str, clock: Clock) -> MemoryBackend:
+    """Open ``memory://``: a new, empty store.
+
+    Raises:
+        InvalidRequest: the URL names a place; there is none to name.
+    """
+    _check_url(url)
+    return MemoryBackend(clock)
+
+
+async def open_async_backend(url: str, clock: Clock) -> AsyncMemoryBackend:
+    """Open ``memory://`` for asyncio; see :func:`open_backend`."""
+    return AsyncMemoryBackend(open_backend(url, clock))

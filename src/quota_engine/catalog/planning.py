@@ -1,0 +1,215 @@
+"""From a catalog to what the domain wants: rules of an office, terms of a day, the choice of a booking.
+
+All functions are pure and deterministic: the same catalog and arguments give equal results, so that a caller may
+keep them (a choice depends on no day; terms are needed once a day).
+"""
+
+from __future__ import annotations
+
+__all__ = ["choice_of", "day_terms", "next_release", "office_of", "rules_of"]
+
+import datetime
+import difflib
+from collections.abc import Iterable
+
+import msgspec
+
+from quota_engine.catalog.calendar import is_working_day, opens_at_ms, wall_time_ms
+from quota_engine.catalog.schema import Allotment, Quota
+from quota_engine.catalog.views import Catalog, OfficeView
+from quota_engine.domain.errors import InvalidRequest, UnknownName
+from quota_engine.domain.model import Choice, DayTerms, PassOn, QuotaTerms, Rules
+from quota_engine.domain.values import TIME_MS_MAX, check_integer
+
+_YEAR_MIN, _YEAR_MAX = 1972, 2098
+"""Within these years no schedule (at most 52 weeks ahead) or retention (at most 10 years) leaves the domain's times."""
+_DAYS_LOOKED_AT_MAX = 800
+
+
+def office_of(catalog: Catalog, office_id: str) -> OfficeView:
+    """Return the office. Raises :class:`UnknownName` for an id that the catalog does not have."""
+    office = catalog.offices.get(office_id)
+    if office is None:
+        raise _unknown("office", office_id, catalog.offices)
+    return office
+
+
+def rules_of(catalog: Catalog, office_id: str, *, jitter_seed: str = "") -> Rules:
+    """Return the rules of an office. Raises :class:`UnknownName`.
+
+    ``jitter_seed`` (at most 128 characters) is a secret, and therefore an argument and no key of the file.
+    """
+    rules = office_of(catalog, office_id).rules
+    return msgspec.structs.replace(rules, jitter_seed=jitter_seed) if jitter_seed else rules
+
+
+def day_terms(catalog: Catalog, office_id: str, day: datetime.date) -> DayTerms | None:
+    """Return the terms of one office-day, or ``None`` if the office does not work on that day.
+
+    The quotas are the guards, then the allotments, in the order of the plan. The day opens by the release schedule,
+    starts and ends with the office hours, and is forgotten ``retention_days`` after its end.
+
+    Raises :class:`UnknownName` for an unknown office and :class:`InvalidRequest` for a day before 1972 or after 2098.
+    """
+    office = office_of(catalog, office_id)
+    if not _YEAR_MIN <= day.year <= _YEAR_MAX:
+        raise InvalidRequest("day", day.isoformat(), f"a day of the years {_YEAR_MIN} to {_YEAR_MAX}")
+    if not is_working_day(office.calendar, day):
+        return None
+    ends_at_ms = wall_time_ms(day, office.hours.end, office.zone)
+    forget_on = day + datetime.timedelta(days=office.retention_days)
+    return DayTerms(
+        # A same-day schedule in another zone could open after the end; such a day is never open, but it is valid.
+        opens_at_ms=min(opens_at_ms(office.schedule, office.zone, office.calendar, day), ends_at_ms),
+        starts_at_ms=wall_time_ms(day, office.hours.start, office.zone),
+        ends_at_ms=ends_at_ms,
+        forget_at_ms=wall_time_ms(forget_on, office.hours.end, office.zone),
+        quotas=(
+            *(QuotaTerms(quota.id, quota.capacity, office.re_releases[quota.id]) for quota in office.quotas),
+            *(_allotment_terms(office, allotment, day) for allotment in office.allotments),
+        ),
+    )
+
+
+def _allotment_terms(office: OfficeView, allotment: Allotment, day: datetime.date) -> QuotaTerms:
+    return QuotaTerms(
+        allotment.id, allotment.capacity, office.re_releases[allotment.id], _pass_on(office, allotment, day)
+    )
+
+
+def _pass_on(office: OfficeView, allotment: Allotment, day: datetime.date) -> PassOn | None:
+    settings = allotment.pass_on
+    if settings is None:
+        return None
+    if settings.at is None:
+        schedule = office.schedules[settings.schedule]
+        return PassOn(settings.to, opens_at_ms(schedule, office.zone, office.calendar, day))
+    pass_on_date = day - datetime.timedelta(days=settings.days_before)
+    return PassOn(settings.to, wall_time_ms(pass_on_date, settings.at, office.zone))
+
+
+def next_release(catalog: Catalog, office_id: str, after_ms: int) -> tuple[int, tuple[datetime.date, ...]] | None:
+    """Return the office's first opening after ``after_ms`` and the working days that it opens.
+
+    Both times are in UTC milliseconds since 1970. ``None`` if nothing opens for the next 800 days.
+    Raises :class:`UnknownName`, and :class:`InvalidRequest` for a time before 1972 or after 2098.
+    """
+    office = office_of(catalog, office_id)
+    check_integer(after_ms, "after_ms", 0, TIME_MS_MAX)
+    today = datetime.datetime.fromtimestamp(after_ms / 1_000, tz=office.zone).date()
+    if not _YEAR_MIN <= today.year <= _YEAR_MAX:
+        raise InvalidRequest("after_ms", today.isoformat(), f"a day of the years {_YEAR_MIN} to {_YEAR_MAX}")
+    release_ms = 0
+    days: list[datetime.date] = []
+    # A same-day schedule in a zone far west of the office opens a day up to two dates late.
+    for days_ahead in range(-2, _DAYS_LOOKED_AT_MAX):
+        day = today + datetime.timedelta(days=days_ahead)
+        if not is_working_day(office.calendar, day):
+            continue
+        opening_ms = opens_at_ms(office.schedule, office.zone, office.calendar, day)
+        if opening_ms <= after_ms:
+            continue
+        if days and opening_ms != release_ms:
+            break
+        release_ms = opening_ms
+        days.append(day)
+    return (release_ms, tuple(days)) if days else None
+
+
+def choice_of(
+    catalog: Catalog,
+    office_id: str,
+    *,
+    service: str = "",
+    service_unit: str = "",
+    session: str = "",
+    channel: str = "online",
+    group: str = "",
+) -> Choice:
+    """Return what the ledger needs to serve a booking: ordered alternatives of quotas that are all consumed.
+
+    Each alternative is one allotment that admits the booking (the first of the plan, then its fallbacks) with all
+    guards that match the booking. ``group=""`` is the general public. An office with just one service (or one
+    session) needs no ``service`` (``session``). A service unit may be left out unless a guard counts by unit.
+
+    Raises:
+        UnknownName: an id that the catalog, or this office, does not have; it names the known ones.
+        InvalidRequest: something is missing, or no allotment admits such a booking.
+    """
+    office = office_of(catalog, office_id)
+    _check_known("channel", channel, catalog.channels)
+    if group:
+        _check_known("group", group, catalog.groups)
+    service = _given_or_only("service", service, office.services)
+    if office.sessions and office.services[service].needs_session:
+        session = _given_or_only("session", session, office.sessions)
+    elif session:
+        _check_known("session", session, office.sessions)
+    if service_unit:
+        _check_known("service_unit", service_unit, office.service_units)
+    elif any(quota.service_unit for quota in office.quotas if quota.service in ("", service)):
+        service_unit = _given_or_only("service_unit", service_unit, office.service_units)
+
+    guards = tuple(quota.id for quota in office.quotas if _matches(quota, service, service_unit, session))
+    admitting = [a for a in office.allotments if _admits(a, channel, group, service, session)]
+    if office.allotments and not admitting:
+        booking = f"channel {channel!r}, group {group or 'general public'!r}, service {service!r}"
+        raise InvalidRequest("choice", f"no allotment of {office_id!r} admits {booking}", "a booking that one admits")
+    if not admitting and not guards:
+        raise InvalidRequest("choice", f"no quota of {office_id!r} covers it", "a booking that some quota covers")
+    options = tuple((allotment, *guards) for allotment in _in_order(admitting)) or (guards,)
+    return Choice(service, service_unit, session, channel, group, options)
+
+
+def _in_order(admitting: list[Allotment]) -> Iterable[str]:
+    """The first allotment, then its fallbacks in the order that it gives."""
+    if not admitting:
+        return ()
+    admitted = {allotment.id for allotment in admitting}
+    return (admitting[0].id, *(name for name in admitting[0].fallback if name in admitted))
+
+
+def _admits(allotment: Allotment, channel: str, group: str, service: str, session: str) -> bool:
+    return (
+        allotment.bookable
+        and (not allotment.channels or channel in allotment.channels)
+        and (not allotment.groups or group in allotment.groups)
+        and (not allotment.services or service in allotment.services)
+        and (not allotment.sessions or session in allotment.sessions)
+    )
+
+
+def _matches(quota: Quota, service: str, service_unit: str, session: str) -> bool:
+    return (
+        quota.service in ("", service) and quota.service_unit in ("", service_unit) and quota.session in ("", session)
+    )
+
+
+def _given_or_only(where: str, given: str, known: Iterable[str]) -> str:
+    names = list(known)
+    if not given and len(names) == 1:
+        return names[0]
+    if not given:
+        raise InvalidRequest(where, "missing", f"one of {_listed(names)}")
+    _check_known(where, given, names)
+    return given
+
+
+def _check_known(where: str, given: str, known: Iterable[str]) -> None:
+    if given not in known:
+        raise _unknown(where, given, known)
+
+
+def _unknown(where: str, given: object, known: Iterable[str]) -> UnknownName:
+    """An error that says what there is. The list is cut: a national catalog has too many offices to print."""
+    names = list(known)
+    close = difflib.get_close_matches(str(given)[:64], names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return UnknownName(
+        where, f"unknown {where.replace('_', ' ')} {str(given)[:64]!r}", f"one of {_listed(names)}{hint}"
+    )
+
+
+def _listed(names: list[str], shown_max: int = 12) -> str:
+    listed = ", ".join(names[:shown_max]) or "none at all"
+    return f"{listed} and {len(names) - shown_max} more" if len(names) > shown_max else listed

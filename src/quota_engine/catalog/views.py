@@ -1,0 +1,176 @@
+"""A catalog as it is used: every office with its plan, class, own figures and calendar put together."""
+
+from __future__ import annotations
+
+__all__ = ["Catalog", "OfficeView", "merge_rules", "retention_days", "view_of"]
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TypeVar
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from quota_engine.catalog.calendar import WorkingCalendar
+from quota_engine.catalog.schema import (
+    WEEKDAYS,
+    Allotment,
+    CatalogFile,
+    Channel,
+    Group,
+    Hours,
+    Office,
+    Plan,
+    Quota,
+    ReReleaseSettings,
+    RuleSettings,
+    Schedule,
+    Service,
+    ServiceUnit,
+    Session,
+)
+from quota_engine.domain.model import IdentityLimit, ReRelease, Rules
+
+_RETENTION_DAYS_DEFAULT = 90
+_SECOND_MS, _HOUR_MS, _DAY_MS = 1_000, 3_600_000, 86_400_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OfficeView:
+    """One office with all that applies to it. Capacities, schedule and rules are the final ones.
+
+    ``schedule`` opens its days; ``schedules`` are all of the file, for allotments that pass on when another opens.
+    A day is forgotten ``retention_days`` after it is over.
+    """
+
+    id: str
+    name: str
+    office_class: str
+    province: str
+    city: str
+    cities_served: tuple[str, ...]
+    zone: ZoneInfo
+    calendar: WorkingCalendar
+    hours: Hours
+    services: Mapping[str, Service]
+    service_units: Mapping[str, ServiceUnit]
+    sessions: Mapping[str, Session]
+    quotas: tuple[Quota, ...]
+    allotments: tuple[Allotment, ...]
+    re_releases: Mapping[str, ReRelease]
+    schedule: Schedule
+    schedules: Mapping[str, Schedule]
+    rules: Rules
+    retention_days: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Catalog:
+    """A checked catalog. Offices, channels and groups by id, in the order of the file."""
+
+    title: str
+    channels: Mapping[str, Channel]
+    groups: Mapping[str, Group]
+    offices: Mapping[str, OfficeView]
+
+
+def view_of(file: CatalogFile) -> Catalog:
+    """Put a file that has passed the checks together."""
+    plans = {plan.id: plan for plan in file.plans}
+    return Catalog(
+        title=file.title,
+        channels={channel.id: channel for channel in file.channels},
+        groups={group.id: group for group in file.groups},
+        offices={
+            office.id: _office_view(file, office, plans[office.plan or file.plans[0].id]) for office in file.offices
+        },
+    )
+
+
+def _office_view(file: CatalogFile, office: Office, plan: Plan) -> OfficeView:
+    schedules: dict[str, Schedule] = {schedule.id: schedule for schedule in file.schedules}
+    capacities = {**plan.capacities_by_class.get(office.office_class, {}), **office.capacities}
+    settings = merge_rules(file.rules, plan.rules, office.rules)
+    weekdays = plan.working_weekdays if office.working_weekdays is None else office.working_weekdays
+    return OfficeView(
+        id=office.id,
+        name=office.name,
+        office_class=office.office_class,
+        province=office.province,
+        city=office.city,
+        cities_served=office.cities_served,
+        zone=ZoneInfo(office.time_zone),
+        calendar=WorkingCalendar(
+            weekdays=frozenset(WEEKDAYS.index(weekday) for weekday in weekdays),
+            holidays=frozenset(holiday.date for holiday in (*file.holidays, *office.holidays)),
+            closures=tuple((closure.first, closure.last) for closure in office.closures),
+        ),
+        hours=plan.hours,
+        services={service.id: service for service in file.services if not plan.services or service.id in plan.services},
+        service_units={unit.id: unit for unit in office.service_units},
+        sessions={session.id: session for session in plan.sessions},
+        quotas=tuple(_with_capacity(quota, capacities) for quota in plan.quotas),
+        allotments=tuple(_with_capacity(allotment, capacities) for allotment in plan.allotments),
+        re_releases={
+            **{quota.id: _re_release(quota.re_release or plan.re_release) for quota in plan.quotas},
+            **{allotment.id: _re_release(allotment.re_release or plan.re_release) for allotment in plan.allotments},
+        },
+        schedule=schedules[office.schedule or plan.schedule or file.schedules[0].id],
+        schedules=schedules,
+        rules=_rules(settings),
+        retention_days=retention_days(settings),
+    )
+
+
+_Countable = TypeVar("_Countable", Quota, Allotment)
+
+
+def _with_capacity(quota: _Countable, capacities: Mapping[str, int]) -> _Countable:
+    return msgspec.structs.replace(quota, capacity=capacities.get(quota.id, quota.capacity))
+
+
+def _re_release(settings: ReReleaseSettings | None) -> ReRelease:
+    if settings is None:
+        return ReRelease()
+    return ReRelease(settings.rule, settings.cooling_s * 1_000, settings.jitter_s * 1_000)
+
+
+def merge_rules(*levels: RuleSettings) -> RuleSettings:
+    """Return the settings of all levels together; a later level goes before an earlier one."""
+    merged = {
+        name: setting
+        for level in levels
+        for name, setting in msgspec.structs.asdict(level).items()
+        if setting is not None
+    }
+    return RuleSettings(**merged)
+
+
+def retention_days(settings: RuleSettings) -> int:
+    """Return how many days after its end a day is forgotten."""
+    return _RETENTION_DAYS_DEFAULT if settings.retention_days is None else settings.retention_days
+
+
+def _rules(settings: RuleSettings) -> Rules:
+    """The domain's rules; what the file leaves out keeps the domain's default."""
+    default = Rules()
+    limits = settings.identity_limits
+    return Rules(
+        hold_ttl_ms=_scaled(settings.hold_ttl_s, _SECOND_MS, default.hold_ttl_ms),
+        offer_ttl_ms=_scaled(settings.offer_ttl_s, _SECOND_MS, default.offer_ttl_ms),
+        party_max=_scaled(settings.party_max, 1, default.party_max),
+        identity_limits=default.identity_limits
+        if limits is None
+        else tuple(IdentityLimit(limit.places_max, limit.span_days) for limit in limits),
+        no_show_block_ms=_scaled(settings.no_show_block_days, _DAY_MS, default.no_show_block_ms),
+        cancellations_max=_scaled(settings.cancellations_max, 1, default.cancellations_max),
+        cancellations_window_ms=_scaled(settings.cancellations_window_days, _DAY_MS, default.cancellations_window_ms),
+        cancellations_block_ms=_scaled(settings.cancellations_block_days, _DAY_MS, default.cancellations_block_ms),
+        reschedules_max=_scaled(settings.reschedules_max, 1, default.reschedules_max),
+        reschedule_before_ms=_scaled(settings.reschedule_before_h, _HOUR_MS, default.reschedule_before_ms),
+        wait_list_max=_scaled(settings.wait_list_max, 1, default.wait_list_max),
+    )
+
+
+def _scaled(setting: int | None, factor: int, default: int) -> int:
+    return default if setting is None else setting * factor

@@ -1,0 +1,484 @@
+"""Scenarios: commands at given times, and the status that each must come to. One row a command.
+
+Between them they reach every transition of the life cycle and every status; ``suite`` counts, and says if one is
+missing.
+Whoever adds a rule adds its row here first; it then runs on every backend.
+"""
+
+from __future__ import annotations
+
+__all__ = ["SCENARIOS", "Scenario", "Step"]
+
+from typing import Final, NamedTuple
+
+from quota_engine.conformance.world import (
+    DAY,
+    DRAW,
+    FORGET_AT_MS,
+    HOLD_TTL_MS,
+    NEXT_DAY,
+    ONLINE,
+    OPENS_AT_MS,
+    PASS_ON_AT_MS,
+    PRIORITY,
+    PUBLIC,
+    RULES,
+    SLOW,
+    STARTS_AT_MS,
+    applicant,
+    choice,
+    published,
+    reserve,
+    terms,
+)
+from quota_engine.domain.commands import (
+    Cancel,
+    CheckIn,
+    CloseDay,
+    Command,
+    Confirm,
+    Expire,
+    MarkNoShow,
+    OpenDay,
+    PassOnUnused,
+    Publish,
+    Release,
+    Reschedule,
+    ReturnParked,
+    SetCapacity,
+    SetRules,
+)
+from quota_engine.domain.model import IdentityLimit, Rules
+from quota_engine.domain.outcomes import Status as S
+
+
+class Step(NamedTuple):
+    """At ``at_ms`` after the opening, this command must come to ``status``; with a ``flag``, also be that."""
+
+    at_ms: int
+    command: Command
+    status: S
+    flag: str = ""
+
+
+class Scenario(NamedTuple):
+    """A story in steps, told to a newly set-up office."""
+
+    name: str
+    steps: tuple[Step, ...]
+    setup: tuple[Command, ...] = published()
+
+
+_MINUTE_MS = 60_000
+_DAY_MS = 86_400_000
+_LATE = HOLD_TTL_MS
+_START = STARTS_AT_MS - OPENS_AT_MS
+_FORGET = FORGET_AT_MS - OPENS_AT_MS
+_PASS_ON = PASS_ON_AT_MS - OPENS_AT_MS
+_OVER = _START + _DAY_MS // 2
+
+SCENARIOS: Final[tuple[Scenario, ...]] = (
+    Scenario(
+        "a place from hold to check-in",
+        (
+            Step(0, reserve("ani", ONLINE), S.HELD),
+            Step(1, Confirm("ani"), S.CONFIRMED),
+            Step(_START - 1, CheckIn("ani"), S.TOO_EARLY),
+            Step(_START, CheckIn("ani"), S.ATTENDED),
+            Step(_START, CheckIn("ani"), S.ATTENDED, "replayed"),
+            Step(_START, Cancel("ani"), S.WRONG_STATE),
+        ),
+    ),
+    Scenario(
+        "the door opens by the clock, and closes by it",
+        (
+            Step(-1, reserve("ani", ONLINE), S.NOT_OPEN),
+            Step(0, reserve("ani", ONLINE), S.HELD),
+            Step(_OVER - 1, reserve("budi", ONLINE), S.HELD),
+            Step(_OVER, reserve("citra", ONLINE), S.OVER),
+            Step(_OVER, Confirm("budi"), S.OVER),
+        ),
+    ),
+    Scenario(
+        "sold out is not for ever",
+        (
+            Step(0, reserve("ani", ONLINE), S.HELD),
+            Step(0, reserve("budi", ONLINE), S.HELD),
+            Step(0, reserve("citra", ONLINE), S.SOLD_OUT),
+            Step(1, Release("ani"), S.RELEASED),
+            Step(1, reserve("citra", ONLINE), S.HELD),
+            Step(1, reserve("dewi", ONLINE), S.SOLD_OUT),
+        ),
+    ),
+    Scenario(
+        "time ends a hold, not a sweep",
+        (
+            Step(0, reserve("ani", ONLINE, "ani", "budi"), S.HELD),
+            Step(_LATE - 1, reserve("citra", ONLINE), S.SOLD_OUT),
+            Step(_LATE, Confirm("ani"), S.EXPIRED),
+            Step(_LATE, Release("ani"), S.EXPIRED),
+            Step(_LATE, reserve("citra", ONLINE), S.HELD),
+        ),
+    ),
+    Scenario(
+        "a sweep takes nothing that has been confirmed",
+        (
+            Step(0, reserve("ani", ONLINE), S.HELD),
+            Step(0, reserve("budi", ONLINE), S.HELD),
+            Step(_LATE - 1, Confirm("ani"), S.CONFIRMED),
+            Step(_LATE, Expire(DAY, 1), S.DONE),
+            Step(_LATE, Expire(DAY), S.DONE),
+            Step(_LATE, Confirm("ani"), S.CONFIRMED, "replayed"),
+            Step(_LATE, Expire(NEXT_DAY + 1), S.UNKNOWN_DAY),
+        ),
+    ),
+    Scenario(
+        "a late confirm may take another place, if there is one",
+        (
+            Step(0, reserve("ani", ONLINE), S.HELD),
+            Step(_LATE, Confirm("ani", reacquire=True), S.CONFIRMED),
+            Step(_LATE, reserve("budi", PUBLIC), S.HELD),
+            Step(2 * _LATE, SetCapacity(DAY, "fast", 0), S.DONE),
+            Step(2 * _LATE, SetCapacity(DAY, "online", 1), S.DONE),
+            Step(2 * _LATE, Confirm("budi", reacquire=True), S.EXPIRED),
+            Step(2 * _LATE, SetCapacity(DAY, "online", 2), S.DONE),
+            Step(2 * _LATE, CloseDay(DAY), S.DONE),
+            Step(2 * _LATE, Confirm("budi", reacquire=True), S.EXPIRED),
+            Step(2 * _LATE, OpenDay(DAY), S.DONE),
+            Step(2 * _LATE, Confirm("budi", reacquire=True), S.CONFIRMED),
+        ),
+    ),
+    Scenario(
+        "one key, one effect",
+        (
+            Step(0, reserve("ani", ONLINE), S.HELD),
+            Step(0, reserve("ani", ONLINE), S.HELD, "replayed"),
+            Step(0, reserve("ani", ONLINE, "budi"), S.CONFLICT),
+            Step(0, reserve("ani", SLOW), S.CONFLICT),
+            Step(0, reserve("ani", ONLINE, day=NEXT_DAY), S.CONFLICT),
+            Step(1, Confirm("ani"), S.CONFIRMED),
+            Step(1, Confirm("ani"), S.CONFIRMED, "replayed"),
+            Step(1, reserve("ani", ONLINE), S.CONFIRMED, "replayed"),
+            Step(2, Cancel("ani"), S.CANCELLED),
+            Step(2, Cancel("ani"), S.CANCELLED, "replayed"),
+            Step(2, reserve("ani", ONLINE), S.ENDED, "replayed"),
+            Step(2, reserve("ani2", ONLINE, "ani"), S.HELD),
+            Step(2 + _LATE, reserve("ani2", ONLINE, "ani"), S.ENDED, "replayed"),
+        ),
+    ),
+    Scenario(
+        "whoever comes back gets the same hold",
+        (
+            Step(0, reserve("ani", ONLINE), S.HELD),
+            Step(9, reserve("other", PUBLIC, "ani"), S.HELD, "resumed"),
+            Step(9, reserve("party", ONLINE, "ani", "budi"), S.IDENTITY_LIMIT),
+            Step(9, Confirm("ani"), S.CONFIRMED),
+            Step(9, reserve("other", ONLINE, "ani"), S.IDENTITY_LIMIT),
+            Step(10, reserve("two", PUBLIC, "citra", "dewi"), S.HELD),
+            Step(10, reserve("owt", PUBLIC, "dewi", "citra"), S.HELD, "resumed"),
+            Step(10, reserve("two", PUBLIC, "dewi", "citra"), S.HELD, "replayed"),
+        ),
+    ),
+    Scenario(
+        "one place per identity, a day and over all days",
+        (
+            Step(0, reserve("a", ONLINE, "ani"), S.HELD),
+            Step(0, Confirm("a"), S.CONFIRMED),
+            Step(0, reserve("b", SLOW, "ani"), S.IDENTITY_LIMIT),
+            Step(0, reserve("c", ONLINE, "budi", "ani"), S.IDENTITY_LIMIT),
+            Step(0, reserve("d", ONLINE, "ani", day=NEXT_DAY), S.HELD),
+            Step(0, Publish(NEXT_DAY + 1, terms(2)), S.DONE),
+            Step(0, reserve("e", ONLINE, "ani", day=NEXT_DAY + 1), S.IDENTITY_LIMIT),
+            Step(1, Release("d"), S.RELEASED),
+            Step(1, reserve("e", ONLINE, "ani", day=NEXT_DAY + 1), S.HELD),
+            Step(_LATE, reserve("f", ONLINE, "ani", day=NEXT_DAY), S.IDENTITY_LIMIT),
+            Step(1 + _LATE, reserve("f", ONLINE, "ani", day=NEXT_DAY), S.HELD),
+        ),
+    ),
+    Scenario(
+        "a limit over a span of days",
+        (
+            Step(0, reserve("a", ONLINE, "ani"), S.HELD),
+            Step(0, Confirm("a"), S.CONFIRMED),
+            Step(0, reserve("b", ONLINE, "ani", day=NEXT_DAY), S.IDENTITY_LIMIT),
+            Step(0, Publish(NEXT_DAY + 1, terms(2)), S.DONE),
+            Step(0, reserve("b", ONLINE, "ani", day=NEXT_DAY + 1), S.HELD),
+        ),
+        published(identity_limits=(IdentityLimit(1, 2),)),
+    ),
+    Scenario(
+        "only the owner, and only what they saw",
+        (
+            Step(0, reserve("ani", ONLINE), S.HELD),
+            Step(0, Confirm("ani", owner=applicant("budi")), S.NOT_OWNER),
+            Step(0, Confirm("ani", owner=applicant("ani"), version=2), S.STALE),
+            Step(0, Confirm("ani", owner=applicant("ani"), version=1), S.CONFIRMED),
+            Step(0, Cancel("ani", version=1), S.STALE),
+            Step(0, Confirm("nobody"), S.NOT_FOUND),
+            Step(0, Reschedule("nobody", DAY, ONLINE), S.NOT_FOUND),
+            Step(0, Release("ani"), S.WRONG_STATE),
+        ),
+    ),
+    Scenario(
+        "what no day can answer",
+        (
+            Step(0, reserve("ani", ONLINE, day=DAY - 1), S.UNKNOWN_DAY),
+            Step(0, reserve("ani", choice(("online",), ("nowhere",))), S.UNKNOWN_QUOTA),
+            Step(0, reserve("ani", ONLINE, "a", "b", "c", "d"), S.PARTY_TOO_LARGE),
+            Step(0, SetCapacity(DAY - 1, "online", 1), S.UNKNOWN_DAY),
+            Step(0, SetCapacity(DAY, "nowhere", 1), S.UNKNOWN_QUOTA),
+            Step(0, CloseDay(DAY - 1), S.UNKNOWN_DAY),
+            Step(0, OpenDay(DAY - 1), S.UNKNOWN_DAY),
+            Step(0, PassOnUnused(DAY, "nowhere"), S.UNKNOWN_QUOTA),
+            Step(0, PassOnUnused(DAY, "online"), S.WRONG_STATE),
+            Step(0, ReturnParked(DAY - 1, "draw"), S.UNKNOWN_DAY),
+        ),
+    ),
+    Scenario(
+        "several quotas at once, with a fallback",
+        (
+            Step(0, reserve("a", PUBLIC, "a1", "a2"), S.HELD),
+            Step(0, reserve("b", PUBLIC, "b1", "b2"), S.SOLD_OUT),
+            Step(0, reserve("b", PUBLIC, "b1"), S.HELD),
+            Step(0, reserve("c", PUBLIC), S.SOLD_OUT),
+            Step(0, reserve("c", ONLINE), S.HELD),
+            Step(1, Release("a"), S.RELEASED),
+            Step(1, reserve("d", PUBLIC, "d1", "d2"), S.HELD),
+        ),
+    ),
+    Scenario(
+        "returned places cool before they are sold again",
+        (
+            Step(0, reserve("ani", SLOW), S.HELD),
+            Step(0, Confirm("ani"), S.CONFIRMED),
+            Step(1, Cancel("ani"), S.CANCELLED),
+            Step(2, reserve("budi", SLOW), S.SOLD_OUT),
+            Step(60 * _MINUTE_MS, reserve("budi", SLOW), S.SOLD_OUT),
+            Step(90 * _MINUTE_MS + 2, reserve("budi", SLOW), S.HELD),
+            Step(_DAY_MS, reserve("citra", SLOW), S.HELD),
+        ),
+    ),
+    Scenario(
+        "returned places wait for the next draw",
+        (
+            Step(0, reserve("ani", DRAW), S.HELD),
+            Step(1, Release("ani"), S.RELEASED),
+            Step(_DAY_MS, reserve("budi", DRAW), S.SOLD_OUT),
+            Step(_DAY_MS, ReturnParked(DAY, "draw"), S.DONE),
+            Step(_DAY_MS, ReturnParked(DAY, "draw"), S.DONE),
+            Step(_DAY_MS, reserve("budi", DRAW), S.HELD),
+        ),
+    ),
+    Scenario(
+        "the wait list gets what comes back, in its order",
+        (
+            Step(0, reserve("ani", PRIORITY), S.HELD),
+            Step(0, reserve("budi", PRIORITY), S.SOLD_OUT),
+            Step(0, reserve("budi", PRIORITY, wait=True), S.WAITING),
+            Step(0, reserve("budi", PRIORITY, wait=True), S.WAITING, "replayed"),
+            Step(0, reserve("budi2", PRIORITY, "budi"), S.WAITING, "resumed"),
+            Step(0, reserve("citra", PRIORITY, wait=True), S.WAITING),
+            Step(0, reserve("dewi", PRIORITY, wait=True), S.WAIT_LIST_FULL),
+            Step(0, reserve("eko", ONLINE, "e1", "e2", "e3", wait=True), S.SOLD_OUT),
+            Step(1, Release("ani"), S.RELEASED),
+            Step(1, reserve("eko", PRIORITY), S.SOLD_OUT),
+            Step(1, reserve("budi", PRIORITY), S.HELD, "replayed"),
+            Step(1, Confirm("citra"), S.WRONG_STATE),
+            Step(1 + 30 * _MINUTE_MS, Confirm("budi"), S.EXPIRED),
+            Step(1 + 30 * _MINUTE_MS, Confirm("citra"), S.CONFIRMED),
+        ),
+    ),
+    Scenario(
+        "a party on the wait list keeps its place until enough come back together",
+        (
+            Step(0, SetCapacity(DAY, "priority", 2), S.DONE),
+            Step(0, reserve("a", PRIORITY, "a1", "a2"), S.HELD),
+            Step(0, reserve("b", PRIORITY, "b1", "b2", "b3", wait=True), S.WAITING),
+            Step(0, reserve("c", PRIORITY, wait=True), S.WAITING),
+            Step(1, Release("c"), S.RELEASED),
+            Step(1, reserve("d", PRIORITY, wait=True), S.WAITING),
+            Step(2, Release("a"), S.RELEASED),
+            Step(2, Confirm("d"), S.CONFIRMED),
+            Step(3, SetCapacity(DAY, "priority", 4), S.DONE),
+            Step(3, Confirm("b"), S.CONFIRMED),
+        ),
+    ),
+    Scenario(
+        "nothing is offered on a closed day, or of places that are not there",
+        (
+            Step(0, reserve("ani", PRIORITY), S.HELD),
+            Step(0, reserve("budi", PRIORITY, wait=True), S.WAITING),
+            Step(1, CloseDay(DAY), S.DONE),
+            Step(1, CloseDay(DAY), S.DONE, "replayed"),
+            Step(1, reserve("citra", ONLINE), S.CLOSED),
+            Step(1, Confirm("ani"), S.CLOSED),
+            Step(1, Release("ani"), S.RELEASED),
+            Step(1, reserve("budi", PRIORITY), S.WAITING, "replayed"),
+            Step(2, SetCapacity(DAY, "priority", 0), S.DONE),
+            Step(2, OpenDay(DAY), S.DONE),
+            Step(2, OpenDay(DAY), S.DONE, "replayed"),
+            Step(2, reserve("budi", PRIORITY), S.WAITING, "replayed"),
+            Step(3, SetCapacity(DAY, "priority", 1), S.DONE),
+            Step(3, SetCapacity(DAY, "priority", 1), S.DONE, "replayed"),
+            Step(3, reserve("budi", PRIORITY), S.HELD, "replayed"),
+        ),
+    ),
+    Scenario(
+        "unused units of an allotment pass on when their time has come",
+        (
+            Step(0, reserve("a", ONLINE, "a1", "a2"), S.HELD),
+            Step(0, Confirm("a"), S.CONFIRMED),
+            Step(0, reserve("f", choice(("fast",))), S.HELD),
+            Step(0, Confirm("f"), S.CONFIRMED),
+            Step(_PASS_ON - 1, reserve("b", ONLINE), S.SOLD_OUT),
+            Step(_PASS_ON, reserve("b", ONLINE), S.HELD),
+            Step(_PASS_ON, reserve("c", ONLINE), S.SOLD_OUT),
+            Step(_PASS_ON + 1, Cancel("f"), S.CANCELLED),
+            Step(_PASS_ON + 1, reserve("c", ONLINE), S.HELD),
+            Step(_PASS_ON + 1, reserve("d", choice(("fast",))), S.SOLD_OUT),
+        ),
+    ),
+    Scenario(
+        "an operator passes units on early",
+        (
+            Step(0, reserve("a", ONLINE, "a1", "a2"), S.HELD),
+            Step(0, PassOnUnused(DAY, "fast"), S.DONE),
+            Step(0, PassOnUnused(DAY, "fast"), S.DONE),
+            Step(0, reserve("b", ONLINE, "b1", "b2"), S.HELD),
+        ),
+    ),
+    Scenario(
+        "a lowered capacity is worked off before anything is sold",
+        (
+            Step(0, reserve("a", ONLINE), S.HELD),
+            Step(0, reserve("b", ONLINE), S.HELD),
+            Step(1, SetCapacity(DAY, "online", 1), S.DONE),
+            Step(1, Release("a"), S.RELEASED),
+            Step(1, reserve("c", ONLINE), S.SOLD_OUT),
+            Step(2, Release("b"), S.RELEASED),
+            Step(2, reserve("c", ONLINE), S.HELD),
+            Step(3, SetCapacity(DAY, "slow", 2), S.DONE),
+            Step(3, reserve("d", SLOW, "d1", "d2"), S.HELD),
+            Step(3, SetCapacity(DAY, "slow", 1), S.DONE),
+            Step(4, Release("d"), S.RELEASED),
+            Step(4, reserve("e", SLOW), S.SOLD_OUT),
+            Step(2 * 60 * _MINUTE_MS, reserve("e", SLOW), S.HELD),
+        ),
+    ),
+    Scenario(
+        "rescheduling takes the new place and gives the old one back",
+        (
+            Step(0, reserve("ani", ONLINE), S.HELD),
+            Step(0, Confirm("ani"), S.CONFIRMED),
+            Step(0, reserve("budi", ONLINE), S.HELD),
+            Step(0, reserve("citra", ONLINE, day=NEXT_DAY), S.HELD),
+            Step(0, reserve("dewi", ONLINE, day=NEXT_DAY), S.HELD),
+            Step(1, Reschedule("ani", NEXT_DAY, ONLINE), S.SOLD_OUT),
+            Step(1, Reschedule("ani", NEXT_DAY + 5, ONLINE), S.UNKNOWN_DAY),
+            Step(1, Reschedule("ani", NEXT_DAY, choice(("nowhere",))), S.UNKNOWN_QUOTA),
+            Step(1, Reschedule("ani", NEXT_DAY, SLOW, owner=applicant("budi")), S.NOT_OWNER),
+            Step(1, Reschedule("ani", NEXT_DAY, SLOW, version=1), S.STALE),
+            Step(1, Reschedule("ani", NEXT_DAY, SLOW, version=2), S.CONFIRMED),
+            Step(1, Reschedule("ani", NEXT_DAY, SLOW, version=2), S.CONFIRMED, "replayed"),
+            Step(1, reserve("ani", ONLINE), S.CONFIRMED, "replayed"),
+            Step(1, reserve("eko", ONLINE), S.HELD),
+            Step(2, Reschedule("ani", DAY, ONLINE), S.MOVES_EXCEEDED),
+            Step(2, Reschedule("budi", DAY, PUBLIC), S.HELD),
+            Step(2, reserve("fitri", ONLINE), S.HELD),
+            Step(3, Cancel("ani"), S.CANCELLED),
+            Step(3, Reschedule("ani", DAY, ONLINE), S.WRONG_STATE),
+        ),
+    ),
+    Scenario(
+        "rescheduling has its last moment, its limits and its doors",
+        (
+            Step(0, reserve("ani", PUBLIC), S.HELD),
+            Step(0, reserve("ani2", ONLINE, "ani", day=NEXT_DAY), S.HELD),
+            Step(0, Reschedule("ani", NEXT_DAY, PUBLIC), S.IDENTITY_LIMIT),
+            Step(0, Confirm("ani"), S.CONFIRMED),
+            Step(_LATE, Reschedule("ani2", DAY, ONLINE), S.EXPIRED),
+            Step(_LATE, CloseDay(NEXT_DAY), S.DONE),
+            Step(_LATE, Reschedule("ani", NEXT_DAY, PUBLIC), S.CLOSED),
+            Step(_LATE, OpenDay(NEXT_DAY), S.DONE),
+            Step(_START - _DAY_MS + 1, Reschedule("ani", NEXT_DAY, PUBLIC), S.TOO_LATE),
+            Step(_START - _DAY_MS + 1, Reschedule("ani", DAY, ONLINE), S.TOO_LATE),
+        ),
+    ),
+    Scenario(
+        "a move within a sold-out day keeps the units it has",
+        (
+            Step(0, reserve("a", choice(("online", "morning"))), S.HELD),
+            Step(0, reserve("b", ONLINE), S.HELD),
+            Step(0, Confirm("a"), S.CONFIRMED),
+            Step(1, Reschedule("a", DAY, ONLINE), S.CONFIRMED),
+            Step(1, reserve("c", ONLINE), S.SOLD_OUT),
+        ),
+    ),
+    Scenario(
+        "too many cancellations block, and so does staying away",
+        (
+            Step(0, reserve("a", ONLINE, "ani"), S.HELD),
+            Step(0, Confirm("a"), S.CONFIRMED),
+            Step(1, Cancel("a"), S.CANCELLED),
+            Step(2, reserve("b", ONLINE, "ani"), S.HELD),
+            Step(2, Confirm("b"), S.CONFIRMED),
+            Step(3, Cancel("b"), S.CANCELLED),
+            Step(4, reserve("c", ONLINE, "ani"), S.BLOCKED),
+            Step(5, reserve("d", ONLINE, "budi"), S.HELD),
+            Step(5, Confirm("d"), S.CONFIRMED),
+            Step(_START - 1, MarkNoShow("d"), S.TOO_EARLY),
+            Step(_START, MarkNoShow("d"), S.NO_SHOW),
+            Step(_START, MarkNoShow("d"), S.NO_SHOW, "replayed"),
+            Step(_START, reserve("e", ONLINE, "budi", day=NEXT_DAY), S.BLOCKED),
+            Step(_START, reserve("f", ONLINE, "citra", "budi", day=NEXT_DAY), S.BLOCKED),
+            Step(_OVER, Cancel("d"), S.WRONG_STATE),
+        ),
+    ),
+    Scenario(
+        "after its end a day takes no cancellation and no check-in",
+        (
+            Step(0, reserve("ani", ONLINE), S.HELD),
+            Step(0, Confirm("ani"), S.CONFIRMED),
+            Step(_OVER, Cancel("ani"), S.OVER),
+            Step(_OVER, CheckIn("ani"), S.OVER),
+            Step(_OVER, MarkNoShow("ani"), S.NO_SHOW),
+        ),
+    ),
+    Scenario(
+        "a forgotten day is unknown, and stays so",
+        (
+            Step(0, reserve("ani", ONLINE), S.HELD),
+            Step(0, Confirm("ani"), S.CONFIRMED),
+            Step(0, reserve("budi", PRIORITY), S.HELD),
+            Step(0, reserve("citra", PRIORITY, wait=True), S.WAITING),
+            Step(_FORGET, Confirm("ani"), S.NOT_FOUND),
+            Step(_FORGET, reserve("dewi", ONLINE), S.UNKNOWN_DAY),
+            Step(_FORGET, Publish(DAY, terms()), S.OVER),
+            Step(_FORGET, Publish(DAY, terms(60)), S.OVER),
+            Step(_FORGET, Publish(NEXT_DAY + 60, terms(60)), S.DONE),
+            Step(_FORGET, reserve("ani", ONLINE, day=NEXT_DAY + 60), S.HELD),
+        ),
+    ),
+    Scenario(
+        "publishing again changes times and rules, not capacities",
+        (
+            Step(0, SetCapacity(DAY, "online", 1), S.DONE),
+            Step(0, Publish(DAY, terms()), S.DONE, "replayed"),
+            Step(0, reserve("a", ONLINE, "a1", "a2"), S.SOLD_OUT),
+            Step(0, Publish(DAY, terms(1)), S.DONE),
+            Step(0, SetRules(RULES), S.DONE, "replayed"),
+            Step(0, SetRules(Rules(party_max=1)), S.DONE),
+            Step(0, reserve("b", PUBLIC, "b1", "b2"), S.PARTY_TOO_LARGE),
+        ),
+    ),
+    Scenario(
+        "a clock that jumps back takes nothing back",
+        (
+            Step(_LATE, reserve("ani", ONLINE), S.HELD),
+            Step(0, reserve("budi", ONLINE), S.HELD),
+            Step(2 * _LATE - 1, Confirm("budi"), S.CONFIRMED),
+            Step(0, Confirm("ani"), S.CONFIRMED),
+            Step(-_DAY_MS, reserve("citra", SLOW), S.HELD),
+        ),
+    ),
+)

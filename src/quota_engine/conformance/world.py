@@ -1,0 +1,115 @@
+"""The small office that the conformance scenarios play in, and short names for its commands."""
+
+from __future__ import annotations
+
+__all__ = [
+    "DAY",
+    "DRAW",
+    "FORGET_AT_MS",
+    "HOLD_TTL_MS",
+    "NEXT_DAY",
+    "OFFICE",
+    "ONLINE",
+    "OPENS_AT_MS",
+    "PASS_ON_AT_MS",
+    "PRIORITY",
+    "PUBLIC",
+    "RULES",
+    "SLOW",
+    "STARTS_AT_MS",
+    "applicant",
+    "choice",
+    "published",
+    "reserve",
+    "terms",
+]
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from quota_engine.domain.commands import Command, Publish, Reserve, SetRules
+from quota_engine.domain.model import (
+    Choice,
+    DayTerms,
+    IdentityLimit,
+    PassOn,
+    QuotaTerms,
+    ReRelease,
+    ReReleaseRule,
+    Rules,
+)
+
+OFFICE: Final = "conformance"
+DAY: Final = 740_000
+NEXT_DAY: Final = DAY + 1
+_MINUTE_MS: Final = 60_000
+_DAY_MS: Final = 86_400_000
+
+OPENS_AT_MS: Final = 1_000_000_000_000
+STARTS_AT_MS: Final = OPENS_AT_MS + 7 * _DAY_MS
+PASS_ON_AT_MS: Final = OPENS_AT_MS + 5 * _DAY_MS
+FORGET_AT_MS: Final = STARTS_AT_MS + 40 * _DAY_MS
+HOLD_TTL_MS: Final = 15 * _MINUTE_MS
+
+RULES: Final = Rules(
+    hold_ttl_ms=HOLD_TTL_MS,
+    offer_ttl_ms=30 * _MINUTE_MS,
+    party_max=3,
+    identity_limits=(IdentityLimit(1, 1), IdentityLimit(2, 0)),
+    no_show_block_ms=30 * _DAY_MS,
+    cancellations_max=1,
+    cancellations_window_ms=10 * _DAY_MS,
+    cancellations_block_ms=20 * _DAY_MS,
+    reschedules_max=1,
+    wait_list_max=2,
+    jitter_seed="conformance",
+)
+
+
+def terms(shift_days: int = 0) -> DayTerms:
+    """A day with one quota of each re-release rule; ``fast`` passes its unused units on to ``online``."""
+    shift_ms = shift_days * _DAY_MS
+    return DayTerms(
+        OPENS_AT_MS,
+        STARTS_AT_MS + shift_ms,
+        STARTS_AT_MS + shift_ms + _DAY_MS // 2,
+        FORGET_AT_MS + shift_ms,
+        (
+            QuotaTerms("online", 2),
+            QuotaTerms("priority", 1, ReRelease(ReReleaseRule.WAIT_LIST)),
+            QuotaTerms("slow", 1, ReRelease(ReReleaseRule.COOLING, 60 * _MINUTE_MS, 30 * _MINUTE_MS)),
+            QuotaTerms("draw", 1, ReRelease(ReReleaseRule.NEXT_DRAW)),
+            QuotaTerms("fast", 2, pass_on=PassOn("online", PASS_ON_AT_MS + shift_ms)),
+            QuotaTerms("morning", 3),
+        ),
+    )
+
+
+def choice(*options: tuple[str, ...]) -> Choice:
+    """A choice with these alternatives."""
+    return Choice("passport", "", "", "online", "", options)
+
+
+ONLINE: Final = choice(("online",))
+PRIORITY: Final = choice(("priority",))
+SLOW: Final = choice(("slow",))
+DRAW: Final = choice(("draw",))
+PUBLIC: Final = choice(("fast", "morning"), ("online", "morning"))
+"""Fast if it has room, else online, and the morning in any case."""
+
+
+def applicant(name: str) -> str:
+    """A stand-in for a keyed hash."""
+    return name.ljust(32, "0")
+
+
+def reserve(key: str, wanted: Choice, *names: str, day: int = DAY, wait: bool = False) -> Reserve:
+    """Reserve for these applicants; for one called as the key if none is named."""
+    return Reserve(key, day, tuple(applicant(name) for name in names or (key,)), wanted, wait)
+
+
+def published(**rules: object) -> tuple[Command, ...]:
+    """The commands that set the office up, two days of it, with some rules changed."""
+    changed: Rules = replace(RULES, **rules)
+    return (SetRules(changed), Publish(DAY, terms()), Publish(NEXT_DAY, terms(1)))

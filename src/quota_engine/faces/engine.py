@@ -1,0 +1,403 @@
+"""The Python faces: :class:`QuotaEngine` and :class:`AsyncQuotaEngine`. They have the same methods and decide nothing.
+
+What a method does stands once, at the sync one; the async one is the same with ``await``.
+"""
+
+from __future__ import annotations
+
+__all__ = ["AsyncQuotaEngine", "QuotaEngine"]
+
+import importlib.metadata
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, cast
+
+from quota_engine.adapters import memory
+from quota_engine.adapters.clocks import SystemClock
+from quota_engine.catalog import Catalog
+from quota_engine.domain.commands import (
+    Cancel,
+    CheckIn,
+    CloseDay,
+    Confirm,
+    Expire,
+    MarkNoShow,
+    OpenDay,
+    PassOnUnused,
+    Release,
+    ReturnParked,
+    SetCapacity,
+)
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.model import Reservation
+from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.flow import steps
+from quota_engine.flow.desk import Applicants, Day, Desk, random_id
+from quota_engine.flow.drivers import run, run_async
+from quota_engine.ports import AsyncBackend, Backend, BackendFactory, Clock, RecordedEvent
+
+
+def _factory(url: str) -> BackendFactory:
+    """Who opens ``url``: the memory backend, or an entry point of the group ``quota_engine.backends``."""
+    scheme, separator, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
+    if separator and scheme == "memory":
+        return cast("BackendFactory", memory)
+    points = {point.name: point for point in importlib.metadata.entry_points(group="quota_engine.backends")}
+    if not separator or scheme not in points:
+        known = ", ".join(f"{name}://" for name in sorted({*points, "memory"}))
+        raise InvalidRequest("url", "no backend serves it", f"one of {known}")
+    return cast("BackendFactory", points[scheme].load())
+
+
+def _desk(url: str, identity_key: bytes | None, catalog: Catalog | None, new_id: Callable[[], str] | None) -> Desk:
+    if identity_key is None:
+        if url != "memory://":
+            raise InvalidRequest(
+                "identity_key", "missing", "the secret bytes that all processes on this store share, 16 to 64 of them"
+            )
+        # What it keys does not outlive this process either.
+        identity_key = os.urandom(32)
+    return Desk(identity_key, catalog, new_id or random_id)
+
+
+class QuotaEngine:
+    """Reserves places. Safe to share between threads.
+
+    Make one with :meth:`open`; use it as a context manager, or call :meth:`close`. Methods return an
+    :class:`~quota_engine.Outcome`, whose ``status`` says what it came to: that a day is full is an answer, not an
+    error.
+
+    All methods raise :class:`~quota_engine.InvalidRequest` (or its :class:`~quota_engine.UnknownName`) for a call that
+    can never be right, :class:`~quota_engine.BackendUnavailable` if the store was not reached and nothing happened, and
+    :class:`~quota_engine.OutcomeUnknown` if the answer was lost: then ask again with the same key.
+    """
+
+    def __init__(self, backend: Backend, desk: Desk) -> None:
+        """Bring your own backend; :meth:`open` is the usual way."""
+        self._backend = backend
+        self._desk = desk
+
+    @classmethod
+    def open(
+        cls,
+        url: str = "memory://",
+        *,
+        identity_key: bytes | None = None,
+        catalog: Catalog | None = None,
+        clock: Clock | None = None,
+        new_id: Callable[[], str] | None = None,
+    ) -> Self:
+        """Open the store that ``url`` names.
+
+        Args:
+            url: ``memory://``, or a scheme that an installed backend serves.
+            identity_key: 16 to 64 secret bytes that turn identities into hashes; the same for all processes on a store.
+                Only ``memory://`` can do without: it makes one up.
+            catalog: the offices; :meth:`publish` gives one too.
+            clock: where the time comes from; the machine's clock if ``None``.
+            new_id: makes idempotency keys for calls without one; 128 random bits if ``None``.
+        """
+        desk = _desk(url, identity_key, catalog, new_id)
+        return cls(_factory(url).open_backend(url, clock or SystemClock()), desk)
+
+    def close(self) -> None:
+        """Give back what the engine holds. Calling it twice is harmless."""
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def publish(self, catalog: Catalog, first_day: Day, last_day: Day | None = None) -> steps.PublishReport:
+        """Make the working days from ``first_day`` to ``last_day`` (at most 400) of all offices in the catalog known.
+
+        Safe to repeat, from any number of processes: a day that is known keeps the capacities that operators have set.
+        """
+        return run(steps.publish(self._desk, catalog, first_day, last_day), self._backend)
+
+    def reserve(
+        self,
+        office: str,
+        day: Day,
+        applicants: Applicants,
+        *,
+        service: str = "",
+        service_unit: str = "",
+        session: str = "",
+        channel: str = "online",
+        group: str = "",
+        key: str | None = None,
+        wait: bool = False,
+        hold_ttl_ms: int = 0,
+    ) -> Outcome:
+        """Hold places for a party, all or nothing: ``HELD`` until ``outcome.reservation.deadline_ms``.
+
+        Args:
+            office: the office's id in the catalog.
+            day: a date, an ISO date, or a date's ordinal.
+            applicants: one identity, or a list of them. They are hashed at once; the hash is all that is ever kept.
+            service, service_unit, session, channel, group: what is asked for, by ids of the catalog. What the office
+                has only one of can be left out.
+            key: the idempotency key, 1 to 64 of ``A-Z a-z 0-9 _ -``: sent again it finds the same reservation. It is
+            the
+                reservation's id, so make it hard to guess, and new for each wish. Left out, one is made up.
+            wait: join the wait list if there is no place.
+            hold_ttl_ms: how long the hold lasts; 0 for the office's rule.
+
+        Returns:
+            ``HELD``, or ``WAITING`` on the wait list. Someone who asks again for the same day gets the same reservation
+            back (``resumed``), the same key too (``replayed``). Refusals, in this order: ``CONFLICT``, ``ENDED``,
+            ``UNKNOWN_DAY``, ``UNKNOWN_QUOTA``, ``CLOSED``, ``OVER``, ``NOT_OPEN``, ``PARTY_TOO_LARGE``, ``BLOCKED``,
+            ``IDENTITY_LIMIT``, ``SOLD_OUT``, ``WAIT_LIST_FULL``.
+        """
+        return self._backend.send(
+            office,
+            self._desk.reserve(
+                office, day, applicants, (service, service_unit, session, channel, group), key, wait, hold_ttl_ms
+            ),
+        )
+
+    def confirm(
+        self, reference: str, *, applicant: str | None = None, version: int = 0, reacquire: bool = False
+    ) -> Outcome:
+        """Make a hold a place and give it a queue number.
+
+        Args:
+            reference: ``outcome.reservation.reference``.
+            applicant: the identity of one of its applicants, to check that it is theirs; ``None`` leaves it unchecked.
+            version: refuse (``STALE``) if the reservation has changed since; 0 leaves it unchecked.
+            reacquire: if the deadline has passed, take new units if there are any, instead of answering ``EXPIRED``.
+        """
+        return self._backend.send(*self._desk.step(Confirm, reference, applicant, version, reacquire))
+
+    def release(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
+        """Give up a hold, or leave the wait list. Arguments as for :meth:`confirm`."""
+        return self._backend.send(*self._desk.step(Release, reference, applicant, version))
+
+    def cancel(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
+        """Give up a confirmed place. Arguments as for :meth:`confirm`."""
+        return self._backend.send(*self._desk.step(Cancel, reference, applicant, version))
+
+    def check_in(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
+        """The party has come. Arguments as for :meth:`confirm`."""
+        return self._backend.send(*self._desk.step(CheckIn, reference, applicant, version))
+
+    def mark_no_show(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
+        """The party has not come. Arguments as for :meth:`confirm`."""
+        return self._backend.send(*self._desk.step(MarkNoShow, reference, applicant, version))
+
+    def reschedule(
+        self,
+        reference: str,
+        day: Day,
+        *,
+        service: str = "",
+        service_unit: str = "",
+        session: str = "",
+        channel: str = "online",
+        group: str = "",
+        applicant: str | None = None,
+        version: int = 0,
+    ) -> Outcome:
+        """Move to another day or session of the same office in one step: both places, or the old one, never none.
+
+        What is asked for is given as to :meth:`reserve`, the rest as to :meth:`confirm`.
+        """
+        return self._backend.send(
+            *self._desk.reschedule(reference, day, (service, service_unit, session, channel, group), applicant, version)
+        )
+
+    def lookup(self, reference: str) -> Reservation | None:
+        """The reservation as it stands now, or ``None``: not known, or its day is long over."""
+        return run(steps.lookup(self._desk, reference), self._backend)
+
+    def availability(self, office: str, first_day: Day, last_day: Day | None = None) -> list[DayView]:
+        """The counters of the known days from ``first_day`` to ``last_day`` (at most 400)."""
+        return run(steps.view(self._desk, office, first_day, last_day), self._backend)
+
+    def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> Outcome:
+        """Set the capacity of one quota; what is taken beyond it is ``outcome.overbooked``, and sells nothing more."""
+        return self._backend.send(*self._desk.on_day(office, day, SetCapacity, quota, capacity))
+
+    def close_day(self, office: str, day: Day) -> Outcome:
+        """Stop a day: no reserve, confirm or offer; what is booked can be released, cancelled or moved."""
+        return self._backend.send(*self._desk.on_day(office, day, CloseDay))
+
+    def open_day(self, office: str, day: Day) -> Outcome:
+        """Take :meth:`close_day` back."""
+        return self._backend.send(*self._desk.on_day(office, day, OpenDay))
+
+    def pass_on_unused(self, office: str, day: Day, quota: str) -> Outcome:
+        """Pass an allotment's unused units on now; ``outcome.units`` were."""
+        return self._backend.send(*self._desk.on_day(office, day, PassOnUnused, quota))
+
+    def return_parked(self, office: str, day: Day, quota: str) -> Outcome:
+        """Make the units that wait for the next draw available; ``outcome.units`` were."""
+        return self._backend.send(*self._desk.on_day(office, day, ReturnParked, quota))
+
+    def expire(self, office: str, day: Day, limit: int = 100) -> Outcome:
+        """Sweep: expire up to ``limit`` overdue holds. Only the wait list and the event log are the sooner for it."""
+        return self._backend.send(*self._desk.on_day(office, day, Expire, limit))
+
+    def events(self, office: str, after: int = 0, limit: int = 1000) -> list[RecordedEvent]:
+        """Up to ``limit`` (at most 100,000) of the office's events with numbers above ``after``, in order."""
+        return self._backend.perform(self._desk.events(office, after, limit))
+
+    def trim_events(self, office: str, through: int) -> int:
+        """Drop the office's events up to number ``through``, when all who need them have them; how many are left."""
+        return self._backend.perform(self._desk.trim_events(office, through))
+
+    def audit(self, office: str | None = None) -> steps.AuditReport:
+        """Work out every counter again, from records and from events, for one office or all, and say what differs."""
+        return run(steps.audit(office), self._backend)
+
+
+class AsyncQuotaEngine:
+    """:class:`QuotaEngine` for asyncio: the same methods, awaited. See there for what they do."""
+
+    def __init__(self, backend: AsyncBackend, desk: Desk) -> None:
+        """Bring your own backend; :meth:`open` is the usual way."""
+        self._backend = backend
+        self._desk = desk
+
+    @classmethod
+    async def open(
+        cls,
+        url: str = "memory://",
+        *,
+        identity_key: bytes | None = None,
+        catalog: Catalog | None = None,
+        clock: Clock | None = None,
+        new_id: Callable[[], str] | None = None,
+    ) -> Self:
+        """See :meth:`QuotaEngine.open`."""
+        desk = _desk(url, identity_key, catalog, new_id)
+        return cls(await _factory(url).open_async_backend(url, clock or SystemClock()), desk)
+
+    async def close(self) -> None:
+        """See :meth:`QuotaEngine.close`."""
+        await self._backend.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def publish(self, catalog: Catalog, first_day: Day, last_day: Day | None = None) -> steps.PublishReport:
+        """See :meth:`QuotaEngine.publish`."""
+        return await run_async(steps.publish(self._desk, catalog, first_day, last_day), self._backend)
+
+    async def reserve(
+        self,
+        office: str,
+        day: Day,
+        applicants: Applicants,
+        *,
+        service: str = "",
+        service_unit: str = "",
+        session: str = "",
+        channel: str = "online",
+        group: str = "",
+        key: str | None = None,
+        wait: bool = False,
+        hold_ttl_ms: int = 0,
+    ) -> Outcome:
+        """See :meth:`QuotaEngine.reserve`."""
+        return await self._backend.send(
+            office,
+            self._desk.reserve(
+                office, day, applicants, (service, service_unit, session, channel, group), key, wait, hold_ttl_ms
+            ),
+        )
+
+    async def confirm(
+        self, reference: str, *, applicant: str | None = None, version: int = 0, reacquire: bool = False
+    ) -> Outcome:
+        """See :meth:`QuotaEngine.confirm`."""
+        return await self._backend.send(*self._desk.step(Confirm, reference, applicant, version, reacquire))
+
+    async def release(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
+        """See :meth:`QuotaEngine.release`."""
+        return await self._backend.send(*self._desk.step(Release, reference, applicant, version))
+
+    async def cancel(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
+        """See :meth:`QuotaEngine.cancel`."""
+        return await self._backend.send(*self._desk.step(Cancel, reference, applicant, version))
+
+    async def check_in(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
+        """See :meth:`QuotaEngine.check_in`."""
+        return await self._backend.send(*self._desk.step(CheckIn, reference, applicant, version))
+
+    async def mark_no_show(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
+        """See :meth:`QuotaEngine.mark_no_show`."""
+        return await self._backend.send(*self._desk.step(MarkNoShow, reference, applicant, version))
+
+    async def reschedule(
+        self,
+        reference: str,
+        day: Day,
+        *,
+        service: str = "",
+        service_unit: str = "",
+        session: str = "",
+        channel: str = "online",
+        group: str = "",
+        applicant: str | None = None,
+        version: int = 0,
+    ) -> Outcome:
+        """See :meth:`QuotaEngine.reschedule`."""
+        return await self._backend.send(
+            *self._desk.reschedule(reference, day, (service, service_unit, session, channel, group), applicant, version)
+        )
+
+    async def lookup(self, reference: str) -> Reservation | None:
+        """See :meth:`QuotaEngine.lookup`."""
+        return await run_async(steps.lookup(self._desk, reference), self._backend)
+
+    async def availability(self, office: str, first_day: Day, last_day: Day | None = None) -> list[DayView]:
+        """See :meth:`QuotaEngine.availability`."""
+        return await run_async(steps.view(self._desk, office, first_day, last_day), self._backend)
+
+    async def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> Outcome:
+        """See :meth:`QuotaEngine.set_capacity`."""
+        return await self._backend.send(*self._desk.on_day(office, day, SetCapacity, quota, capacity))
+
+    async def close_day(self, office: str, day: Day) -> Outcome:
+        """See :meth:`QuotaEngine.close_day`."""
+        return await self._backend.send(*self._desk.on_day(office, day, CloseDay))
+
+    async def open_day(self, office: str, day: Day) -> Outcome:
+        """See :meth:`QuotaEngine.open_day`."""
+        return await self._backend.send(*self._desk.on_day(office, day, OpenDay))
+
+    async def pass_on_unused(self, office: str, day: Day, quota: str) -> Outcome:
+        """See :meth:`QuotaEngine.pass_on_unused`."""
+        return await self._backend.send(*self._desk.on_day(office, day, PassOnUnused, quota))
+
+    async def return_parked(self, office: str, day: Day, quota: str) -> Outcome:
+        """See :meth:`QuotaEngine.return_parked`."""
+        return await self._backend.send(*self._desk.on_day(office, day, ReturnParked, quota))
+
+    async def expire(self, office: str, day: Day, limit: int = 100) -> Outcome:
+        """See :meth:`QuotaEngine.expire`."""
+        return await self._backend.send(*self._desk.on_day(office, day, Expire, limit))
+
+    async def events(self, office: str, after: int = 0, limit: int = 1000) -> list[RecordedEvent]:
+        """See :meth:`QuotaEngine.events`."""
+        return await self._backend.perform(self._desk.events(office, after, limit))
+
+    async def trim_events(self, office: str, through: int) -> int:
+        """See :meth:`QuotaEngine.trim_events`."""
+        return await self._backend.perform(self._desk.trim_events(office, through))
+
+    async def audit(self, office: str | None = None) -> steps.AuditReport:
+        """See :meth:`QuotaEngine.audit`."""
+        return await run_async(steps.audit(office), self._backend)

@@ -1,0 +1,208 @@
+"""The desk takes calls: names become quotas, dates become numbers, identities become keyed hashes, and a call a
+request.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Applicants", "Day", "Desk", "Wanted", "random_id"]
+
+import base64
+import datetime
+import os
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from quota_engine.catalog import Catalog, choice_of, office_of
+from quota_engine.domain.commands import DAY_MAX, Command, Reschedule, Reserve
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.identity import Pseudonyms
+from quota_engine.domain.model import Choice
+from quota_engine.domain.values import APPLICANTS_MAX, DURATION_MS_MAX, check_integer, check_name, is_name
+from quota_engine.ports import ReadEvents, TrimEvents
+
+Day = datetime.date | str | int
+"""A date, an ISO date such as ``"2026-12-01"``, or a date's ordinal."""
+
+Applicants = str | Sequence[str]
+"""One identity, or a party of several. In clear: the desk hashes them, and nothing behind it ever sees them."""
+
+OfficeCommand = tuple[str, Command]
+"""An office and a command to its ledger: the arguments of ``send``."""
+
+Wanted = tuple[str, str, str, str, str]
+"""Service, service unit, session, channel and group, by ids of the catalog; ``""`` for what does not matter."""
+
+EVENTS_READ_MAX: Final = 100_000
+EVENT_NUMBER_MAX: Final = 2**53
+_PLANS_MAX: Final = 10_000
+
+
+def random_id() -> str:
+    """A new idempotency key: 128 random bits in 22 characters."""
+    return base64.urlsafe_b64encode(os.urandom(16))[:22].decode()
+
+
+class Desk:
+    """Builds the requests of one engine. It holds the catalog and the identity key, and no state of any reservation."""
+
+    def __init__(self, identity_key: bytes, catalog: Catalog | None, new_id: Callable[[], str] = random_id) -> None:
+        self._pseudonyms = Pseudonyms(identity_key)
+        self._new_id = new_id
+        self._catalog = catalog
+        self._choices: dict[tuple[str, Wanted], Choice] = {}
+        self._plans: dict[tuple[str, Day, Wanted], tuple[int, Choice]] = {}
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog in use.
+
+        Raises:
+            InvalidRequest: none has been given yet.
+        """
+        if self._catalog is None:
+            raise InvalidRequest("catalog", "none has been given", "one with open(..., catalog=...) or publish(...)")
+        return self._catalog
+
+    @property
+    def jitter_seed(self) -> str:
+        """The seed of cooling times."""
+        return self._pseudonyms.jitter_seed
+
+    def use(self, catalog: Catalog) -> None:
+        """Take this catalog from now on."""
+        self._catalog = catalog
+        self._choices, self._plans = {}, {}
+
+    def reserve(
+        self,
+        office: str,
+        day: Day,
+        applicants: Applicants,
+        wanted: Wanted,
+        key: str | None,
+        wait: bool,
+        hold_ttl_ms: int,
+    ) -> Reserve:
+        """The command of a reserve; see :meth:`quota_engine.QuotaEngine.reserve`."""
+        try:
+            number, choice = self._plans[office, day, wanted]
+        except (KeyError, TypeError):
+            number, choice = self._plan(office, day, wanted)
+        if key is None:
+            key = self._new_id()
+        elif type(key) is not str or is_name(key) is None:
+            check_name(key, "key")
+        if hold_ttl_ms:
+            check_integer(hold_ttl_ms, "hold_ttl_ms", 0, DURATION_MS_MAX)
+        party = (self._pseudonyms.of(applicants),) if isinstance(applicants, str) else self._party(applicants)
+        return Reserve(key, number, party, choice, wait, hold_ttl_ms)
+
+    def reschedule(
+        self, reference: str, day: Day, wanted: Wanted, applicant: str | None, version: int
+    ) -> OfficeCommand:
+        """The command of a reschedule; see :meth:`quota_engine.QuotaEngine.reschedule`."""
+        office, reservation_id = self.parse(reference)
+        number, choice = self._plan(office, day, wanted)
+        return office, Reschedule(reservation_id, number, choice, self.owner(applicant), version)
+
+    def step(
+        self, command: Callable[..., Command], reference: str, applicant: str | None, version: int, *rest: object
+    ) -> OfficeCommand:
+        """The command of a step of one reservation's life: ``command(id, owner, version, *rest)``."""
+        office, reservation_id = self.parse(reference)
+        return office, command(reservation_id, self.owner(applicant), version, *rest)
+
+    def on_day(self, office: str, day: Day, command: Callable[..., Command], *rest: object) -> OfficeCommand:
+        """The command of an operator's command on one office-day: ``command(day, *rest)``."""
+        return self.office(office), command(self.day_number(day), *rest)
+
+    def events(self, office: str, after: int, limit: int) -> ReadEvents:
+        """The request for an office's events."""
+        check_integer(after, "after", 0, EVENT_NUMBER_MAX)
+        check_integer(limit, "limit", 1, EVENTS_READ_MAX)
+        return ReadEvents(self.office(office), after, limit)
+
+    def trim_events(self, office: str, through: int) -> TrimEvents:
+        """The request to drop an office's events up to a number."""
+        check_integer(through, "through", 0, EVENT_NUMBER_MAX)
+        return TrimEvents(self.office(office), through)
+
+    def parse(self, reference: str) -> tuple[str, str]:
+        """Office and id of a reference such as ``surabaya~9f2c``.
+
+        Raises:
+            InvalidRequest: it is not of that form.
+        """
+        if not isinstance(reference, str) or reference.count("~") != 1:
+            raise InvalidRequest(
+                "reference", "not a reference", "an office and an id with ~ between, as outcomes have it"
+            )
+        office, reservation_id = reference.split("~")
+        check_name(office, "reference (its office)")
+        check_name(reservation_id, "reference (its id)")
+        return office, reservation_id
+
+    def owner(self, applicant: str | None) -> str:
+        """The keyed hash to check the owner by; ``""`` leaves it unchecked."""
+        return "" if applicant is None else self._pseudonyms.of(applicant, "applicant")
+
+    def office(self, office: str) -> str:
+        """The office's id, if the catalog has it.
+
+        Raises:
+            UnknownName: it has not.
+        """
+        office_of(self.catalog, office)
+        return office
+
+    def day_number(self, day: Day) -> int:
+        """The ordinal of a day.
+
+        Raises:
+            InvalidRequest: no such date.
+        """
+        if type(day) is int:
+            check_integer(day, "day", 1, DAY_MAX)
+            return day
+        if isinstance(day, datetime.date) and not isinstance(day, datetime.datetime):
+            return day.toordinal()
+        expected = "a date, an ISO date such as 2026-12-01, or a date's ordinal"
+        if not isinstance(day, str):
+            raise InvalidRequest("day", f"a {type(day).__name__}", expected)
+        try:
+            if len(day) != len("2026-12-01"):
+                raise ValueError
+            return datetime.date.fromisoformat(day).toordinal()
+        except ValueError:
+            raise InvalidRequest("day", "no date that exists", expected) from None
+
+    def _party(self, applicants: Sequence[str]) -> tuple[str, ...]:
+        if not isinstance(applicants, list | tuple) or not 1 <= len(applicants) <= APPLICANTS_MAX:
+            size = f"{len(applicants)} applicants" if isinstance(applicants, list | tuple) else "not a list"
+            raise InvalidRequest("applicants", size, f"an identity, or a list of 1 to {APPLICANTS_MAX}")
+        party = tuple(self._pseudonyms.of(one, f"applicants[{index}]") for index, one in enumerate(applicants))
+        if len(set(party)) != len(party):
+            raise InvalidRequest("applicants", "one applicant twice", "each applicant once")
+        return party
+
+    def _plan(self, office: str, day: Day, wanted: Wanted) -> tuple[int, Choice]:
+        """The day's number, and the choice that the wanted names come to; kept, because thousands ask for the same."""
+        number = self.day_number(day)
+        service, service_unit, session, channel, group = wanted
+        if not all(isinstance(name, str) for name in (office, *wanted)):
+            raise InvalidRequest("office, service, session, channel, group", "not all are strings", "names")
+        choice = choice_of(
+            self.catalog,
+            office,
+            service=service,
+            service_unit=service_unit,
+            session=session,
+            channel=channel,
+            group=group,
+        )
+        # Choices are shared, whatever the day, so that a reservation's costs it one pointer.
+        choice = self._choices.setdefault((office, wanted), choice)
+        if len(self._plans) >= _PLANS_MAX:
+            self._plans.clear()
+        self._plans[office, day, wanted] = number, choice
+        return number, choice

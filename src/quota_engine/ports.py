@@ -1,0 +1,166 @@
+"""What the engine needs from outside: a store, and the time.
+
+A store takes one command through ``send``, the hot path, and everything else it is asked as data (the classes below)
+through ``perform``, so that what stands above it is written once for sync and async. A new backend answers each of
+them, and
+is held to the rules by ``quota_engine.conformance``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AsyncBackend",
+    "Audit",
+    "Backend",
+    "BackendFactory",
+    "Clock",
+    "Describe",
+    "ListOffices",
+    "Lookup",
+    "ReadEvents",
+    "RecordedEvent",
+    "Request",
+    "SendMany",
+    "TrimEvents",
+    "View",
+]
+
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+from quota_engine.domain.commands import Command
+from quota_engine.domain.events import Event
+from quota_engine.domain.model import Reservation
+from quota_engine.domain.outcomes import DayView, Outcome
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Clock(Protocol):
+    """Where the time comes from. It may jump: the ledger sees to it that no command is earlier than the last event."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970, UTC."""
+        ...
+
+
+class Request(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
+    """Something a store can be asked; ``T_co`` is the type of the answer."""
+
+
+class SendMany(Request[list[Outcome]], frozen=True, gc=False):
+    """Apply several commands to one office, one after the other; one that is refused does not stop the others."""
+
+    office: str
+    commands: tuple[Command, ...]
+
+
+class Lookup(Request[Reservation | None], frozen=True, gc=False):
+    """The reservation as it stands now, or ``None``."""
+
+    office: str
+    id: str
+
+
+class View(Request[list[DayView]], frozen=True, gc=False):
+    """The counters of those of ``days`` (ordinals) that are known, in the order asked."""
+
+    office: str
+    days: tuple[int, ...]
+
+
+class RecordedEvent(msgspec.Struct, frozen=True, gc=False):
+    """An event and its number: 1, 2, 3 … within the office, without gaps; it identifies the event for good."""
+
+    number: int
+    event: Event
+
+
+class ReadEvents(Request[list[RecordedEvent]], frozen=True, gc=False):
+    """Up to ``limit`` events with numbers above ``after``, in order."""
+
+    office: str
+    after: int
+    limit: int
+
+
+class TrimEvents(Request[int], frozen=True, gc=False):
+    """Drop the events up to number ``through``; the answer is how many are left."""
+
+    office: str
+    through: int
+
+
+class ListOffices(Request[list[str]], frozen=True, gc=False):
+    """The offices that have a ledger, sorted."""
+
+
+class Audit(Request[list[str]], frozen=True, gc=False):
+    """What is wrong with one office's ledger: :func:`quota_engine.domain.audit.audit`."""
+
+    office: str
+
+
+class Describe(Request[dict[str, Any]], frozen=True, gc=False):
+    """The whole state of one office: :func:`quota_engine.domain.ledger.describe`. For tests and for repairs."""
+
+    office: str
+
+
+class Backend(Protocol):
+    """A store, called synchronously. Safe to use from several threads."""
+
+    def send(self, office: str, command: Command) -> Outcome:
+        """Apply one command to one office's ledger, now, in one atomic step.
+
+        Raises:
+            BackendUnavailable: the store was not reached, and nothing has been done.
+            OutcomeUnknown: the answer was lost; asking again with the same id tells.
+        """
+        ...
+
+    def perform(self, request: Request[T]) -> T:
+        """Carry out any other request. Raises as :meth:`send` does."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the backend holds. Calling it twice is harmless."""
+        ...
+
+
+class AsyncBackend(Protocol):
+    """The same store, called from asyncio. Cancelling a call may leave its effect, as a lost answer may."""
+
+    async def send(self, office: str, command: Command) -> Outcome:
+        """See :meth:`Backend.send`."""
+        ...
+
+    async def perform(self, request: Request[T]) -> T:
+        """See :meth:`Backend.perform`."""
+        ...
+
+    async def close(self) -> None:
+        """See :meth:`Backend.close`."""
+        ...
+
+
+class BackendFactory(Protocol):
+    """What an entry point of the group ``quota_engine.backends`` names: a module, or any object, that opens a store.
+
+    The entry point's name is the URL's scheme, so ``memory = "quota_engine.adapters.memory"`` serves ``memory://``.
+    """
+
+    def open_backend(self, url: str, clock: Clock) -> Backend:
+        """Open the store that ``url`` names.
+
+        Raises:
+            InvalidRequest: the URL is not of the scheme's form.
+            BackendUnavailable: nothing answers there.
+        """
+        ...
+
+    async def open_async_backend(self, url: str, clock: Clock) -> AsyncBackend:
+        """The same for asyncio."""
+        ...
