@@ -101,7 +101,7 @@ PUBLIC: Final = choice(("fast", "morning"), ("online", "morning"))
 
 def applicant(name: str) -> str:
     """A stand-in for a keyed hash."""
-    return name.ljust(32, "0")
+    return f"{name}-".ljust(32, "0")
 
 
 def reserve(key: str, wanted: Choice, *names: str, day: int = DAY, wait: bool = False) -> Reserve:

@@ -5,7 +5,7 @@ What a method does stands once, at the sync one; the async one is the same with 
 
 from __future__ import annotations
 
-__all__ = ["AsyncQuotaEngine", "QuotaEngine"]
+__all__ = ["AsyncQuotaEngine", "QuotaEngine", "backend_factory"]
 
 import importlib.metadata
 import os
@@ -38,7 +38,7 @@ from quota_engine.flow.drivers import run, run_async
 from quota_engine.ports import AsyncBackend, Backend, BackendFactory, Clock, RecordedEvent
 
 
-def _factory(url: str) -> BackendFactory:
+def backend_factory(url: str) -> BackendFactory:
     """Who opens ``url``: the memory backend, or an entry point of the group ``quota_engine.backends``."""
     scheme, separator, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
     if separator and scheme == "memory":
@@ -99,7 +99,7 @@ class QuotaEngine:
             new_id: makes idempotency keys for calls without one; 128 random bits if ``None``.
         """
         desk = _desk(url, identity_key, catalog, new_id)
-        return cls(_factory(url).open_backend(url, clock or SystemClock()), desk)
+        return cls(backend_factory(url).open_backend(url, clock or SystemClock()), desk)
 
     def close(self) -> None:
         """Give back what the engine holds. Calling it twice is harmless."""
@@ -277,7 +277,7 @@ class AsyncQuotaEngine:
     ) -> Self:
         """See :meth:`QuotaEngine.open`."""
         desk = _desk(url, identity_key, catalog, new_id)
-        return cls(await _factory(url).open_async_backend(url, clock or SystemClock()), desk)
+        return cls(await backend_factory(url).open_async_backend(url, clock or SystemClock()), desk)
 
     async def close(self) -> None:
         """See :meth:`QuotaEngine.close`."""

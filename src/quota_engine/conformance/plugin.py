@@ -1,0 +1,43 @@
+"""The pytest plugin: ``--quota-engine-backend URL`` says which store the conformance suite is run against."""
+
+from __future__ import annotations
+
+__all__ = ["OpenBackend", "pytest_addoption", "quota_engine_backend"]
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from quota_engine.ports import Backend, Clock
+
+OpenBackend = Callable[[Clock], Backend]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option."""
+    parser.getgroup("quota_engine").addoption(
+        "--quota-engine-backend",
+        default="memory://",
+        metavar="URL",
+        help="the store that quota_engine.conformance is run against (default: %(default)s)",
+    )
+
+
+@pytest.fixture
+def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenBackend]:
+    """Opens stores that start empty and take their time from the clock they are given; closes them after the test.
+
+    Override it to open a backend in another way than by its URL.
+    """
+    from quota_engine.faces.engine import backend_factory
+
+    url = request.config.getoption("--quota-engine-backend")
+    opened: list[Backend] = []
+
+    def open_backend(clock: Clock) -> Backend:
+        opened.append(backend_factory(url).open_backend(url, clock))
+        return opened[-1]
+
+    yield open_backend
+    for backend in opened:
+        backend.close()

@@ -1,0 +1,222 @@
+"""The conformance suite. The reference is the pure machine, run beside the store with the same commands at the same
+times.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from quota_engine.adapters.clocks import ManualClock
+from quota_engine.conformance.plugin import OpenBackend
+from quota_engine.conformance.random_commands import random_commands
+from quota_engine.conformance.scenarios import SCENARIOS, Scenario
+from quota_engine.conformance.world import DAY, NEXT_DAY, OFFICE, ONLINE, OPENS_AT_MS, published, reserve
+from quota_engine.domain.audit import audit
+from quota_engine.domain.commands import Command, Confirm, SetCapacity
+from quota_engine.domain.ledger import Ledger, describe, rebuild
+from quota_engine.domain.machine import apply, lookup, view
+from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.ports import (
+    Audit,
+    Backend,
+    Describe,
+    ListOffices,
+    Lookup,
+    ReadEvents,
+    RecordedEvent,
+    SendMany,
+    TrimEvents,
+    View,
+)
+
+DAYS = (DAY, NEXT_DAY)
+EVENTS_MAX = 100_000
+
+
+class SideBySide:
+    """A store and the reference, given the same commands at the same times, and compared after each."""
+
+    def __init__(self, backend: Backend, clock: ManualClock) -> None:
+        self.backend = backend
+        self.clock = clock
+        self.reference = Ledger(OFFICE)
+
+    def send(self, now_ms: int, command: Command) -> Outcome:
+        self.clock.set_ms(now_ms)
+        expected = apply(self.reference, command, now_ms)
+        outcome = self.backend.send(OFFICE, command)
+        assert outcome == expected, command
+        return outcome
+
+    def compare(self) -> None:
+        now_ms = self.clock.now_ms()
+        assert self.backend.perform(Describe(OFFICE)) == describe(self.reference)
+        expected = [one for day in DAYS if (one := view(self.reference, day, now_ms)) is not None]
+        assert self.backend.perform(View(OFFICE, DAYS)) == expected
+
+    def compare_events(self) -> None:
+        recorded = self.backend.perform(ReadEvents(OFFICE, 0, EVENTS_MAX))
+        assert [one.number for one in recorded] == list(range(1, len(recorded) + 1))
+        assert [one.event for one in recorded] == self.reference.events
+        assert self.backend.perform(Audit(OFFICE)) == []
+
+
+def side_by_side(open_backend: OpenBackend, setup: tuple[Command, ...] = published()) -> SideBySide:
+    clock = ManualClock(OPENS_AT_MS - 3_600_000)
+    both = SideBySide(open_backend(clock), clock)
+    for command in setup:
+        both.send(clock.now_ms(), command)
+    return both
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name.replace(" ", "-"))
+def test_scenario(quota_engine_backend: OpenBackend, scenario: Scenario) -> None:
+    """Every step of the scenario comes to its status, and leaves the same outcome and state as the reference."""
+    both = side_by_side(quota_engine_backend, scenario.setup)
+    for number, step in enumerate(scenario.steps):
+        outcome = both.send(OPENS_AT_MS + step.at_ms, step.command)
+        flags = [flag for flag in ("replayed", "resumed") if getattr(outcome, flag)]
+        assert (outcome.status, flags) == (step.status, [step.flag] if step.flag else []), f"step {number}"
+        both.compare()
+    both.compare_events()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_commands(quota_engine_backend: OpenBackend, seed: int) -> None:
+    """Hundreds of colliding commands: outcome and whole state equal the reference's after each."""
+    both = side_by_side(quota_engine_backend)
+    for now_ms, command in random_commands(seed, 400):
+        both.send(now_ms, command)
+        both.compare()
+    both.compare_events()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_batch_is_what_one_by_one_would_be(quota_engine_backend: OpenBackend, seed: int) -> None:
+    """Commands sent together come to what they come to alone, whatever becomes of their neighbours."""
+    both = side_by_side(quota_engine_backend)
+    pairs = list(random_commands(100 + seed, 300))
+    for start in range(0, len(pairs), 20):
+        now_ms, commands = pairs[start][0], tuple(command for _, command in pairs[start : start + 20])
+        both.clock.set_ms(now_ms)
+        expected = [apply(both.reference, command, now_ms) for command in commands]
+        assert both.backend.perform(SendMany(OFFICE, commands)) == expected
+        both.compare()
+    assert both.backend.perform(SendMany(OFFICE, ())) == []
+
+
+def test_threads_share_one_day(quota_engine_backend: OpenBackend) -> None:
+    """Eight threads press at once for 100 places, some with the same key: 100 are held, none twice, and it adds up."""
+    both = side_by_side(quota_engine_backend)
+    both.send(OPENS_AT_MS, SetCapacity(DAY, "online", 100))
+    outcomes: list[list[Outcome]] = [[] for _ in range(8)]
+    start = threading.Barrier(8)
+
+    def press(thread: int) -> None:
+        start.wait()
+        for one in range(60):
+            # Every fourth key is pressed by all threads, as a double click would.
+            key = f"shared{one}" if one % 4 == 0 else f"t{thread}x{one}"
+            outcomes[thread].append(both.backend.send(OFFICE, reserve(key, ONLINE)))
+
+    threads = [threading.Thread(target=press, args=(thread,)) for thread in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    held = {one.reservation.id for all_ in outcomes for one in all_ if one.reservation is not None}
+    assert len(held) == 100
+    assert {one.status for all_ in outcomes for one in all_} == {Status.HELD, Status.SOLD_OUT}
+    (today,) = both.backend.perform(View(OFFICE, (DAY,)))
+    assert (today.quotas["online"].held, today.quotas["online"].available) == (100, 0)
+    assert both.backend.perform(Audit(OFFICE)) == []
+
+
+def test_threads_confirm_and_get_different_numbers(quota_engine_backend: OpenBackend) -> None:
+    """Queue numbers given at the same moment are all different, and none is left out."""
+    both = side_by_side(quota_engine_backend)
+    both.send(OPENS_AT_MS, SetCapacity(DAY, "online", 80))
+    for one in range(80):
+        both.send(OPENS_AT_MS, reserve(f"k{one}", ONLINE))
+    numbers: list[int] = []
+
+    def confirm(thread: int) -> None:
+        for one in range(thread, 80, 4):
+            outcome = both.backend.send(OFFICE, Confirm(f"k{one}"))
+            assert outcome.reservation is not None
+            numbers.append(outcome.reservation.queue_number)
+
+    threads = [threading.Thread(target=confirm, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(numbers) == list(range(1, 81))
+
+
+def test_reading_changes_nothing(quota_engine_backend: OpenBackend) -> None:
+    """Lookups and views show what time has decided, and leave no event."""
+    both = side_by_side(quota_engine_backend)
+    both.send(OPENS_AT_MS, reserve("ani", ONLINE))
+    both.clock.set_ms(OPENS_AT_MS + 3_600_000)
+    before = both.backend.perform(Describe(OFFICE))
+    assert both.backend.perform(Lookup(OFFICE, "ani")) == lookup(both.reference, "ani", both.clock.now_ms())
+    assert both.backend.perform(Lookup(OFFICE, "nobody")) is None
+    both.compare()
+    assert both.backend.perform(Describe(OFFICE)) == before
+    assert len(both.backend.perform(ReadEvents(OFFICE, 0, EVENTS_MAX))) == len(both.reference.events)
+
+
+def test_events_are_read_in_pages_and_trimmed(quota_engine_backend: OpenBackend) -> None:
+    """Numbers of events are kept when older ones are dropped; the events alone rebuild the ledger."""
+    both = side_by_side(quota_engine_backend)
+    for now_ms, command in random_commands(7, 200):
+        both.send(now_ms, command)
+    everything = both.backend.perform(ReadEvents(OFFICE, 0, EVENTS_MAX))
+    assert describe(rebuild(OFFICE, [one.event for one in everything])) == both.backend.perform(Describe(OFFICE))
+    paged: list[RecordedEvent] = []
+    while page := both.backend.perform(ReadEvents(OFFICE, paged[-1].number if paged else 0, 7)):
+        paged += page
+    assert paged == everything
+    assert both.backend.perform(TrimEvents(OFFICE, 10)) == len(everything) - 10
+    assert both.backend.perform(ReadEvents(OFFICE, 0, EVENTS_MAX)) == everything[10:]
+    assert both.backend.perform(ReadEvents(OFFICE, 12, 1)) == everything[12:13]
+    assert both.backend.perform(TrimEvents(OFFICE, 5)) == len(everything) - 10
+    assert both.backend.perform(TrimEvents(OFFICE, 2**40)) == 0
+    assert both.backend.perform(Audit(OFFICE)) == audit(both.reference) == []
+
+
+def test_an_office_that_nobody_published(quota_engine_backend: OpenBackend) -> None:
+    """Asking for an unknown office is answered, and costs the store no memory."""
+    backend = quota_engine_backend(ManualClock(OPENS_AT_MS))
+    assert backend.perform(ListOffices()) == []
+    assert backend.send("nowhere", reserve("ani", ONLINE)).status is Status.UNKNOWN_DAY
+    assert backend.send("nowhere", Confirm("ani")).status is Status.NOT_FOUND
+    assert backend.perform(SendMany("nowhere", (Confirm("ani"),)))[0].status is Status.NOT_FOUND
+    assert backend.perform(Lookup("nowhere", "ani")) is None
+    assert backend.perform(View("nowhere", DAYS)) == []
+    assert backend.perform(ReadEvents("nowhere", 0, 10)) == []
+    assert backend.perform(TrimEvents("nowhere", 10)) == 0
+    assert backend.perform(Audit("nowhere")) == []
+    assert backend.perform(ListOffices()) == []
+
+
+def test_offices_do_not_touch_each_other(quota_engine_backend: OpenBackend) -> None:
+    """The same key, day and applicant at two offices are two reservations."""
+    backend = quota_engine_backend(ManualClock(OPENS_AT_MS))
+    for office in ("east", "west"):
+        for command in published():
+            backend.send(office, command)
+    assert backend.send("east", reserve("ani", ONLINE)).status is Status.HELD
+    assert backend.send("west", Confirm("ani")).status is Status.NOT_FOUND
+    assert backend.send("west", reserve("ani", ONLINE)).status is Status.HELD
+    assert backend.perform(ListOffices()) == ["east", "west"]
+
+
+def test_closing_twice_is_harmless(quota_engine_backend: OpenBackend) -> None:
+    """Whoever closes a backend again does no harm."""
+    backend = quota_engine_backend(ManualClock(OPENS_AT_MS))
+    backend.close()
+    backend.close()
