@@ -96,6 +96,21 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         """Whether the asker has what they asked for."""
         return self.status in SUCCESSES
 
+    @property
+    def reference(self) -> str:
+        """The reservation's ``office~id``, or ``""`` if there is none."""
+        return self.reservation.reference if self.reservation is not None else ""
+
+    @property
+    def deadline_ms(self) -> int:
+        """When the reservation's hold ends or ended, in milliseconds since 1970 (UTC); 0 if there is none."""
+        return self.reservation.deadline_ms if self.reservation is not None else 0
+
+    @property
+    def queue_numbers(self) -> range:
+        """The reservation's queue numbers, one an applicant; empty if it has none."""
+        return self.reservation.queue_numbers if self.reservation is not None else range(0)
+
 
 class QuotaView(msgspec.Struct, frozen=True, gc=False):
     """The counters of one quota: ``capacity + overbooked == available + held + confirmed + cooling``.

@@ -85,9 +85,10 @@ class Desk:
     ) -> Reserve:
         """The command of a reserve; see :meth:`quota_engine.QuotaEngine.reserve`."""
         try:
-            number, choice = self._plans[office, day, wanted]
-        except (KeyError, TypeError):
-            number, choice = self._plan(office, day, wanted)
+            plan = self._plans.get((office, day, wanted))
+        except TypeError:  # something that is no name, and not even hashable
+            plan = None
+        number, choice = plan or self._plan(office, day, wanted)
         if key is None:
             key = self._new_id()
         elif type(key) is not str or is_name(key) is None:

@@ -1,0 +1,102 @@
+"""``quota-engine catalog``: check a catalog file, and show what a catalog offers."""
+
+from __future__ import annotations
+
+__all__ = ["app"]
+
+import sys
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import App, Parameter
+
+from quota_engine.domain.errors import CatalogError
+
+app = App(name="catalog", help="Check a catalog file, and show what a catalog offers.")
+
+_DONE, _BAD_INPUT = 0, 2
+AsJson = Annotated[bool, Parameter(name="--json")]
+
+
+@app.command
+def check(file: str, /, *, as_json: AsJson = False) -> int:
+    """Read a catalog and name every mistake in it.
+
+    Args:
+        file: a catalog file (TOML, JSON or YAML), or the name of one that comes with the package.
+        as_json: print the result as JSON, and nothing else.
+    """
+    from quota_engine.catalog import load_catalog
+
+    mistakes: list[dict[str, str]] = []
+    offices = 0
+    try:
+        offices = len(load_catalog(file).offices)
+    except CatalogError as error:
+        mistakes = [
+            {"file": each.file, "key": each.key, "value": each.value, "expected": each.expected}
+            for each in error.mistakes
+        ]
+    if as_json:
+        _print_json({"file": file, "ok": not mistakes, "offices": offices, "mistakes": mistakes})
+    elif mistakes:
+        for each in mistakes:
+            sys.stdout.write(f"{each['file']}: {each['key']}: {each['value']}; expected {each['expected']}\n")
+    else:
+        sys.stdout.write(f"{file}: no mistakes, {offices} office{'' if offices == 1 else 's'}\n")
+    return _BAD_INPUT if mistakes else _DONE
+
+
+@app.command
+def show(name: str = "surabaya", /, *, as_json: AsJson = False) -> int:
+    """Show the offices of a catalog, and the places that each offers on a working day.
+
+    Args:
+        name: a catalog that comes with the package (surabaya, indonesia), or a catalog file.
+        as_json: print the result as JSON, and nothing else.
+    """
+    from quota_engine.catalog import load_catalog
+
+    catalog = load_catalog(name)
+    offices: list[dict[str, Any]] = [
+        {
+            "id": office.id,
+            "name": office.name,
+            "class": office.office_class,
+            "province": office.province,
+            "time_zone": office.zone.key,
+            "schedule": office.schedule.id,
+            "sessions": list(office.sessions),
+            "quotas": {quota.id: quota.capacity for quota in office.quotas},
+            "allotments": {allotment.id: allotment.capacity for allotment in office.allotments},
+        }
+        for office in catalog.offices.values()
+    ]
+    if as_json:
+        _print_json({"title": catalog.title, "offices": offices})
+    else:
+        _print_offices(catalog.title, offices)
+    return _DONE
+
+
+def _print_offices(title: str, offices: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    console.print(Text(title, style="bold"))
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False)
+    table.add_column("office", no_wrap=True)
+    table.add_column("class", no_wrap=True)
+    table.add_column("opens", no_wrap=True)
+    table.add_column("places a day by allotment")
+    for office in offices:
+        places = office["allotments"] or office["quotas"]
+        told = ", ".join(f"{quota} {capacity:,}" for quota, capacity in places.items())
+        table.add_row(*(Text(cell) for cell in (office["id"], office["class"], office["schedule"], told)))
+    console.print(table)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")

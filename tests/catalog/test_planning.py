@@ -1,0 +1,293 @@
+"""Rules, terms and choices made of a catalog; the catalogs that come with the package; the example of the manual."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import importlib.resources
+import itertools
+import re
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quota_engine.catalog import Catalog, catalog_from, choice_of, day_terms, load_catalog, next_release, rules_of
+from quota_engine.catalog.national import with_offices
+from quota_engine.domain.errors import InvalidRequest, UnknownName
+from quota_engine.domain.model import IdentityLimit, PassOn, ReRelease, ReReleaseRule
+from tests.catalog.samples import sample
+
+DATA = importlib.resources.files("quota_engine.catalog") / "data"
+MONDAY = date(2026, 3, 2)
+DAY_MS = 86_400_000
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    """The sample of the tests."""
+    return catalog_from(sample())
+
+
+@pytest.fixture(scope="module", params=["surabaya", "indonesia"])
+def shipped(request: pytest.FixtureRequest) -> Catalog:
+    """Each catalog that comes with the package."""
+    return load_catalog(request.param)
+
+
+def utc(text: str) -> int:
+    """Return milliseconds since 1970 of an ISO time with an offset."""
+    return int(datetime.datetime.fromisoformat(text).timestamp()) * 1000
+
+
+def with_plan(**changes: Any) -> Catalog:
+    """Return the sample with other keys in its plan."""
+    raw = sample()
+    raw["plans"][0].update(changes)
+    return catalog_from(raw)
+
+
+def test_terms_have_local_times_in_utc_and_capacities_of_plan_class_and_office(catalog: Catalog) -> None:
+    west, east = day_terms(catalog, "west", MONDAY), day_terms(catalog, "east", MONDAY)
+    assert west is not None
+    assert east is not None
+    assert west.opens_at_ms == utc("2026-02-27T14:00+07:00")
+    assert west.starts_at_ms == utc("2026-03-02T08:00+07:00")
+    assert west.ends_at_ms == utc("2026-03-02T16:00+07:00")
+    assert west.forget_at_ms == west.ends_at_ms + 60 * DAY_MS
+    assert east.opens_at_ms == utc("2026-02-27T08:00+09:00")
+    assert east.starts_at_ms == utc("2026-03-02T08:00+09:00")
+    assert {quota.name: quota.capacity for quota in west.quotas} == {
+        "am": 60,
+        "pm": 40,
+        "priority": 10,
+        "online": 80,
+        "kiosk": 20,
+    }
+    by_name = {quota.name: quota for quota in east.quotas}
+    assert by_name["online"].capacity == 5
+    assert by_name["online"].re_release == ReRelease(ReReleaseRule.WAIT_LIST)
+    assert by_name["kiosk"].re_release == ReRelease()
+    assert by_name["priority"].pass_on == PassOn("kiosk", utc("2026-03-02T10:00+09:00"))
+
+
+@pytest.mark.parametrize(
+    ("office", "day"),
+    [
+        ("west", date(2026, 3, 1)),  # a Sunday
+        ("west", date(2026, 8, 17)),  # a holiday
+        ("east", date(2026, 7, 1)),  # closed, from the first ...
+        ("east", date(2026, 7, 10)),  # ... to the last day
+    ],
+)
+def test_a_day_off_has_no_terms(catalog: Catalog, office: str, day: date) -> None:
+    assert day_terms(catalog, office, day) is None
+
+
+@pytest.mark.parametrize("day", [date.min, date(1971, 12, 31), date(2099, 1, 1), date.max])
+def test_a_day_outside_of_the_times_of_the_library_is_refused(catalog: Catalog, day: date) -> None:
+    with pytest.raises(InvalidRequest, match="years 1972 to 2098"):
+        day_terms(catalog, "west", day)
+
+
+def test_the_nearest_rules_count_key_by_key() -> None:
+    raw = sample()
+    raw["plans"][0]["rules"] = {"party_max": 3, "hold_ttl_s": 60, "no_show_block_days": 7}
+    raw["offices"][1]["rules"] = {"hold_ttl_s": 30, "reschedule_before_h": 48}
+    built = catalog_from(raw)
+    west, east = rules_of(built, "west"), rules_of(built, "east", jitter_seed="secret")
+    assert (west.hold_ttl_ms, west.party_max, west.no_show_block_ms) == (60_000, 3, 7 * DAY_MS)
+    assert (east.hold_ttl_ms, east.party_max, east.reschedule_before_ms) == (30_000, 3, 2 * DAY_MS)
+    assert east.identity_limits == (IdentityLimit(1, 30),)
+    assert (west.jitter_seed, east.jitter_seed) == ("", "secret")
+
+
+@pytest.mark.parametrize(
+    ("booking", "options"),
+    [
+        ({"channel": "online"}, (("online", "am"),)),
+        ({"channel": "online", "group": "priority"}, (("priority", "am"), ("online", "am"))),
+        ({"channel": "kiosk", "group": "priority"}, (("priority", "am"), ("kiosk", "am"))),
+        ({"channel": "kiosk"}, (("kiosk", "am"),)),  # its fallback, the priority places, does not admit it
+        ({"channel": "online", "session": "afternoon"}, (("online", "pm"),)),
+        ({"channel": "online", "service_unit": "desk-2"}, (("online", "am"),)),
+    ],
+)
+def test_a_choice_is_the_first_allotment_its_fallbacks_and_all_guards(
+    catalog: Catalog, booking: dict[str, str], options: tuple[tuple[str, ...], ...]
+) -> None:
+    choice = choice_of(catalog, "east", **{"service": "new", "session": "morning", **booking})
+    assert choice.options == options
+
+
+@pytest.mark.parametrize(
+    ("office", "booking", "kind", "message"),
+    [
+        ("wst", {}, UnknownName, "office: unknown office 'wst'; expected one of west, east; did you mean 'west'?"),
+        ("west", {}, InvalidRequest, "service: missing; expected one of new, renewal"),
+        ("west", {"service": "nwe"}, UnknownName, "expected one of new, renewal; did you mean 'new'?"),
+        ("west", {"service": "new"}, InvalidRequest, "session: missing; expected one of morning, afternoon"),
+        ("west", {"service": "new", "session": "noon"}, UnknownName, "session: unknown session 'noon'"),
+        ("west", {"channel": "fax"}, UnknownName, "channel: unknown channel 'fax'; expected one of online, kiosk"),
+        ("west", {"group": "vip"}, UnknownName, "group: unknown group 'vip'; expected one of priority"),
+        (
+            "west",
+            {"service": "new", "session": "morning", "service_unit": "desk-1"},
+            UnknownName,
+            "service_unit: unknown service unit 'desk-1'; expected one of none at all",
+        ),
+    ],
+)
+def test_a_wrong_choice_names_what_there_is(
+    catalog: Catalog, office: str, booking: dict[str, str], kind: type[InvalidRequest], message: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        choice_of(catalog, office, **booking)
+    assert type(caught.value) is kind
+    assert message in str(caught.value)
+
+
+def test_one_service_and_one_session_need_not_be_named() -> None:
+    built = with_plan(services=["new"], sessions=[{"id": "all-day", "start": "08:00", "end": "16:00"}], quotas=[])
+    choice = choice_of(built, "west")
+    assert (choice.service, choice.session, choice.options) == ("new", "all-day", (("online",),))
+
+
+def test_a_service_without_sessions_passes_their_guards_by() -> None:
+    raw = sample()
+    raw["services"].append({"id": "collect", "needs_session": False})
+    assert choice_of(catalog_from(raw), "west", service="collect").options == (("online",),)
+
+
+def test_a_guard_by_unit_makes_the_unit_a_must() -> None:
+    raw = sample()
+    raw["offices"] = raw["offices"][1:]
+    raw["plans"][0].update(capacities_by_class={})
+    raw["plans"][0]["quotas"] = [
+        {"id": f"guard-{number}", "service_unit": f"desk-{number}", "capacity": 9} for number in (1, 2)
+    ]
+    built = catalog_from(raw)
+    booking = {"service": "new", "session": "morning"}
+    with pytest.raises(InvalidRequest, match="service_unit: missing; expected one of desk-1, desk-2"):
+        choice_of(built, "east", **booking)
+    assert choice_of(built, "east", service_unit="desk-2", **booking).options == (("online", "guard-2"),)
+
+
+def test_a_booking_that_no_allotment_admits_is_refused() -> None:
+    built = with_plan(allotments=[{"id": "online", "channels": ["kiosk"], "capacity": 1}])
+    with pytest.raises(InvalidRequest, match="no allotment of 'west' admits channel 'online'"):
+        choice_of(built, "west", service="new", session="morning")
+
+
+def test_a_plan_without_allotments_has_its_guards() -> None:
+    raw = sample()
+    raw["plans"][0].update(allotments=[], capacities_by_class={})
+    raw["offices"][1]["capacities"] = {}
+    built = catalog_from(raw)
+    assert choice_of(built, "west", service="new", session="morning").options == (("am",),)
+
+
+def test_a_release_opens_all_days_of_one_moment(catalog: Catalog) -> None:
+    opening = utc("2026-02-27T14:00+07:00")
+    week = tuple(MONDAY + timedelta(days=offset) for offset in range(5))
+    assert next_release(catalog, "west", opening - 1) == (opening, week)
+    assert next_release(catalog, "west", opening) == (
+        opening + 7 * DAY_MS,
+        tuple(day + timedelta(days=7) for day in week),
+    )
+    assert next_release(catalog, "east", utc("2026-02-27T07:59+09:00")) == (utc("2026-02-27T08:00+09:00"), (MONDAY,))
+
+
+def test_a_second_tranche_passes_on_when_its_schedule_opens_the_day() -> None:
+    national = load_catalog("indonesia")
+    terms = day_terms(national, "pontianak", MONDAY)
+    assert terms is not None
+    assert terms.opens_at_ms == utc("2026-02-27T09:00+07:00")
+    weekly = next(quota for quota in terms.quotas if quota.name == "weekly")
+    assert (weekly.capacity, weekly.pass_on) == (100, PassOn("ordinary", utc("2026-02-27T14:00+07:00")))
+    for group in ("", "priority"):
+        options = choice_of(national, "pontianak", service="new", session="morning", group=group).options
+        assert not any("weekly" in option for option in options)
+
+
+def test_all_offices_of_the_csv_file_are_in_the_national_catalog() -> None:
+    national = load_catalog("indonesia")
+    text = (DATA / "offices.csv").read_text("utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+    assert len(rows) == len(national.offices) == 125
+    for row in rows:
+        office = national.offices[row["id"]]
+        assert (office.name, office.office_class, office.province, office.zone.key) == (
+            row["name"],
+            row["class"],
+            row["province"],
+            row["time_zone"],
+        )
+    toml = (DATA / "indonesia.toml").read_text("utf-8")
+    assert with_offices(toml, text) == toml, "run python -m quota_engine.catalog.national"
+
+
+def test_known_quotas_are_as_published() -> None:
+    national, surabaya = load_catalog("indonesia"), load_catalog("surabaya")
+
+    def capacities(catalog: Catalog, office: str) -> dict[str, int]:
+        terms = day_terms(catalog, office, MONDAY)
+        assert terms is not None
+        return {quota.name: quota.capacity for quota in terms.quotas}
+
+    batam = capacities(national, "batam")
+    assert (batam["ordinary"], batam["fast"], batam["priority"]) == (200, 35, 50)
+    assert capacities(national, "jakarta-pusat")["ordinary"] == 384
+    assert capacities(national, "surabaya")["ordinary"] == 100
+    pontianak = capacities(national, "pontianak")
+    assert [pontianak[name] for name in ("ordinary", "weekly", "priority", "fast")] == [140, 100, 50, 20]
+    assert capacities(surabaya, "surabaya")["online"] == 100
+    assert len(surabaya.offices["surabaya"].service_units) == 6
+    assert len(surabaya.offices["surabaya"].cities_served) == 3
+    assert rules_of(surabaya, "surabaya").party_max == 5
+
+
+def test_every_office_plans_every_weekday_and_every_choice_finds_its_quotas(shipped: Catalog) -> None:
+    for office in shipped.offices.values():
+        for offset in range(7):
+            terms = day_terms(shipped, office.id, MONDAY + timedelta(days=offset))
+            assert (terms is not None) == (offset < 5)
+            if terms is None:
+                continue
+            names = {quota.name for quota in terms.quotas}
+            assert terms.opens_at_ms < terms.starts_at_ms
+        guards = sum(quota.capacity for quota in office.quotas)
+        assert guards >= sum(allotment.capacity for allotment in office.allotments), office.id
+        bookings = itertools.product(office.services, office.sessions, shipped.channels, ("", *shipped.groups))
+        for service, session, channel, group in bookings:
+            choice = choice_of(shipped, office.id, service=service, session=session, channel=channel, group=group)
+            assert {name for option in choice.options for name in option} <= names
+            again = choice_of(shipped, office.id, service=service, session=session, channel=channel, group=group)
+            assert choice == again
+
+
+def test_the_whole_country_opens_in_one_second_on_friday() -> None:
+    national = load_catalog("indonesia")
+    opening = utc("2026-02-27T14:00+07:00")
+    together = [name for name in national.offices if next_release(national, name, opening - 1)[0] == opening]  # type: ignore[index]
+    assert len(together) == 123
+    assert {national.offices[name].zone.key for name in together} == {
+        "Asia/Jakarta",
+        "Asia/Pontianak",
+        "Asia/Makassar",
+        "Asia/Jayapura",
+    }
+
+
+def test_the_example_of_the_manual_works(tmp_path: Path) -> None:
+    manual = Path(__file__).parents[2] / "docs" / "catalog.md"
+    (example,) = re.findall(r"```toml\n(.*?)```", manual.read_text("utf-8"), re.DOTALL)
+    path = tmp_path / "my-offices.toml"
+    path.write_text(example, "utf-8")
+    catalog = load_catalog(path)
+    choice = choice_of(catalog, "airport", service="new", session="morning", group="priority")
+    assert choice.options == (("priority", "morning"), ("online", "morning"))
+    assert choice_of(catalog, "harbour", service="collect", channel="walk-in").options == (("walk-in",),)
+    assert day_terms(catalog, "airport", date(2026, 7, 10)) is None
+    assert day_terms(catalog, "harbour", date(2026, 7, 10)) is not None

@@ -1,0 +1,104 @@
+"""The audit finds what it is there to find: each test spoils a sound ledger in one way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from quota_engine.conformance.world import DAY, OFFICE, ONLINE, OPENS_AT_MS, PRIORITY, SLOW, published, reserve
+from quota_engine.domain.audit import audit
+from quota_engine.domain.commands import Cancel, Confirm
+from quota_engine.domain.events import ReservationChanged
+from quota_engine.domain.ledger import Ledger, evolve
+from quota_engine.domain.lifecycle import State, Verb
+from quota_engine.domain.machine import apply
+
+
+def sound() -> Ledger:
+    ledger = Ledger(OFFICE)
+    for command in (
+        *published(),
+        reserve("ani", ONLINE),
+        reserve("budi", ONLINE),
+        Confirm("ani"),
+        Confirm("budi"),
+        reserve("citra", PRIORITY),
+        reserve("dewi", PRIORITY, wait=True),
+        reserve("eko", SLOW),
+        Confirm("eko"),
+        Cancel("eko"),
+    ):
+        assert apply(ledger, command, OPENS_AT_MS).ok
+    assert audit(ledger) == []
+    return ledger
+
+
+def spoil_free(ledger: Ledger) -> None:
+    ledger.days[DAY].quotas["online"].free += 1
+
+
+def spoil_counters(ledger: Ledger) -> None:
+    ledger.days[DAY].quotas["online"].confirmed -= 1
+    ledger.days[DAY].quotas["online"].free += 1
+
+
+def spoil_cooling(ledger: Ledger) -> None:
+    ledger.days[DAY].quotas["slow"].cooling_due.clear()
+
+
+def spoil_numbers(ledger: Ledger) -> None:
+    ledger.reservations["budi"] = replace(ledger.reservations["budi"], queue_number=1)
+
+
+def spoil_next_number(ledger: Ledger) -> None:
+    ledger.days[DAY].last_queue_number = 1
+
+
+def spoil_wait_list(ledger: Ledger) -> None:
+    ledger.days[DAY].waiting.clear()
+
+
+def spoil_claims(ledger: Ledger) -> None:
+    ledger.claims.popitem()
+
+
+def spoil_events(ledger: Ledger) -> None:
+    ledger.events.pop()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "finding"),
+    [
+        (spoil_free, f"day {DAY}, quota online: units are missing or invented"),
+        (spoil_counters, f"day {DAY}, quota online: counts 0 held and 1 confirmed, the records say 0 and 2"),
+        (spoil_cooling, f"day {DAY}, quota slow: cooling units do not add up"),
+        (spoil_numbers, f"day {DAY}: queue number 1 was given twice"),
+        (spoil_next_number, f"day {DAY}: a queue number was given that is still to come"),
+        (spoil_wait_list, f"day {DAY}: the wait list and the records differ"),
+        (spoil_claims, "the index of applicants' places and the records differ"),
+        (spoil_events, "the events lead to another state than the ledger's"),
+    ],
+)
+def test_a_spoilt_ledger_is_found_out(spoil: Callable[[Ledger], None], finding: str) -> None:
+    """The finding names the place and what does not add up."""
+    ledger = sound()
+    spoil(ledger)
+    assert any(one.startswith(f"office {OFFICE}: {finding}") for one in audit(ledger))
+
+
+def test_an_oversale_is_found_in_the_events() -> None:
+    """A place sold beyond the capacity is named with its reservation, though every counter agrees with it."""
+    ledger = sound()
+    record = ledger.reservations["ani"]
+    extra = replace(record, id="extra", applicants=("x",), state=State.HELD, queue_number=0)
+    evolve(ledger, ReservationChanged(OPENS_AT_MS, Verb.RESERVE, extra))
+    assert audit(ledger) == [f"office {OFFICE}: day {DAY}, quota online: oversold by reservation extra (reserve)"]
+
+
+def test_without_events_the_rest_is_still_checked() -> None:
+    """A ledger whose log has been trimmed can not be rebuilt, and is not blamed for it."""
+    ledger = sound()
+    ledger.events.clear()
+    assert audit(ledger, from_events=False) == []

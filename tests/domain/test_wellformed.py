@@ -1,0 +1,136 @@
+"""What is not well formed is refused when it is made, with what was wrong, where, and what would be right."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import pytest
+
+from quota_engine.conformance.world import ONLINE, RULES, choice, terms
+from quota_engine.domain.commands import (
+    Cancel,
+    CloseDay,
+    Confirm,
+    Expire,
+    OpenDay,
+    PassOnUnused,
+    Publish,
+    Reschedule,
+    Reserve,
+    ReturnParked,
+    SetCapacity,
+)
+from quota_engine.domain.errors import CatalogError, InvalidRequest, Mistake, UnknownName
+from quota_engine.domain.identity import Pseudonyms
+from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, PassOn, QuotaTerms, ReRelease, Rules
+
+HUGE = 10**5000
+BAD: list[tuple[str, Callable[[], object], str]] = [
+    ("id empty", lambda: Confirm(""), "id: an empty id"),
+    ("id long", lambda: Confirm("x" * 65), "id: not a valid id"),
+    ("id control", lambda: Cancel("a\n"), "id: not a valid id"),
+    ("id brace", lambda: Cancel("{a}"), "1 to 64 characters of A-Z a-z 0-9 _ -"),
+    ("id type", lambda: Cancel(7), "id: not a valid id"),  # type: ignore[arg-type]
+    ("owner", lambda: Confirm("a", owner="b c"), "owner: not a valid id"),
+    ("version", lambda: Confirm("a", version=-1), "version: -1; expected an integer from 0"),
+    ("version type", lambda: Confirm("a", version=True), "version: True"),
+    ("move id", lambda: Reschedule("", 1, ONLINE), "id: an empty id"),
+    ("move day", lambda: Reschedule("a", 0, ONLINE), "day: 0"),
+    ("move owner", lambda: Reschedule("a", 1, ONLINE, owner="~"), "owner"),
+    ("move version", lambda: Reschedule("a", 1, ONLINE, version=HUGE), "version: an integer of more than 64 bits"),
+    ("day huge", lambda: CloseDay(HUGE), "day: an integer of more than 64 bits"),
+    ("day type", lambda: OpenDay("2026-12-01"), "day: a str; expected an integer"),  # type: ignore[arg-type]
+    ("day float", lambda: OpenDay(1.5), "day: 1.5"),  # type: ignore[arg-type]
+    ("limit", lambda: Expire(1, 0), "limit: 0"),
+    ("capacity negative", lambda: SetCapacity(1, "q", -1), "capacity: -1; expected an integer from 0 to 10000000"),
+    ("capacity huge", lambda: SetCapacity(1, "q", 10**9), "capacity: 1000000000"),
+    ("quota", lambda: PassOnUnused(1, "a b"), "quota: not a valid id"),
+    ("parked", lambda: ReturnParked(0, "q"), "day: 0"),
+    ("publish", lambda: Publish(0, terms()), "day: 0"),
+    ("reserve id", lambda: Reserve("a b", 1, ("x",), ONLINE).check(), "id: not a valid id"),
+    ("reserve day", lambda: Reserve("a", 0, ("x",), ONLINE).check(), "day: 0"),
+    ("reserve ttl", lambda: Reserve("a", 1, ("x",), ONLINE, hold_ttl_ms=-1).check(), "hold_ttl_ms: -1"),
+    ("nobody", lambda: Reserve("a", 1, (), ONLINE).check(), "applicants: 0 applicants; expected 1 to 100"),
+    ("a crowd", lambda: Reserve("a", 1, tuple(map(str, range(101))), ONLINE).check(), "applicants: 101 applicants"),
+    ("twice", lambda: Reserve("a", 1, ("x", "x"), ONLINE).check(), "applicants: one applicant twice"),
+    ("applicant", lambda: Reserve("a", 1, ("x y",), ONLINE).check(), "applicants: not a valid id"),
+    ("no option", lambda: choice(), "choice.options: 0 alternatives; expected 1 to 16"),
+    ("many options", lambda: choice(*[("q",)] * 17), "choice.options: 17 alternatives"),
+    ("empty option", lambda: choice(()), "choice.options: an alternative of 0 quotas"),
+    ("double option", lambda: choice(("q", "q")), "choice.options: an alternative of 2 quotas"),
+    ("option name", lambda: choice(("q q",)), "choice.options: not a valid id"),
+    ("service name", lambda: Choice("a b", "", "", "", "", (("q",),)), "choice.service: not a valid id"),
+    ("no quota", lambda: DayTerms(0, 0, 0, 0, ()), "day.quotas: 0 quotas"),
+    ("times", lambda: DayTerms(5, 0, 4, 9, (QuotaTerms("q", 1),)), "day: its times are out of order"),
+    ("time", lambda: DayTerms(-1, 0, 4, 9, (QuotaTerms("q", 1),)), "opens_at_ms: -1"),
+    ("quota twice", lambda: DayTerms(0, 0, 0, 0, (QuotaTerms("q", 1),) * 2), "day.quotas: two quotas of one name"),
+    (
+        "passes to itself",
+        lambda: DayTerms(0, 0, 0, 0, (QuotaTerms("q", 1, pass_on=PassOn("q", 0)),)),
+        "pass_on.to: 'q'",
+    ),
+    ("quota capacity", lambda: QuotaTerms("q", -1), "quota q: capacity: -1"),
+    ("cooling", lambda: ReRelease(cooling_ms=-1), "cooling_ms: -1"),
+    ("jitter", lambda: ReRelease(jitter_ms=2**60), "jitter_ms"),
+    ("span", lambda: IdentityLimit(1, -1), "identity_limit.span_days: -1"),
+    ("places", lambda: IdentityLimit(0, 1), "identity_limit.places_max: 0"),
+    ("ttl", lambda: Rules(hold_ttl_ms=0), "hold_ttl_ms: 0"),
+    ("party", lambda: Rules(party_max=101), "party_max: 101"),
+    ("limits", lambda: Rules(identity_limits=(IdentityLimit(1, 1),) * 9), "identity_limits: 9 limits"),
+    ("seed", lambda: Rules(jitter_seed="x" * 129), "jitter_seed: too long"),
+    ("block", lambda: Rules(no_show_block_ms=-5), "no_show_block_ms: -5"),
+    ("key type", lambda: Pseudonyms("k" * 32), "identity_key: not a usable key"),  # type: ignore[arg-type]
+    ("key short", lambda: Pseudonyms(b"k"), "16 to 64 secret bytes"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_is_refused(make: Callable[[], object], message: str) -> None:
+    """A malformed value raises ``InvalidRequest`` that says what, where, and what would be right."""
+    with pytest.raises(InvalidRequest) as caught:
+        make()
+    assert message in str(caught.value)
+    assert caught.value.expected
+
+
+def test_well_formed_commands_pass() -> None:
+    """What the rules allow is not refused, up to the limits."""
+    Reserve("a-Z_9" + "x" * 59, 1, tuple(f"x{one}" for one in range(100)), ONLINE, hold_ttl_ms=1).check()
+    Confirm("a", owner="b", version=2**31)
+    assert RULES.party_max == 3
+
+
+def test_an_unknown_name_is_also_a_key_error_with_a_readable_message() -> None:
+    """Errors can be caught by the builtin they are nearest to, and print as sentences."""
+    error = UnknownName("office", "'x' is not in the catalog", "one of 'a'")
+    assert isinstance(error, KeyError)
+    assert str(error) == "office: 'x' is not in the catalog; expected one of 'a'"
+
+
+def test_a_catalog_error_lists_its_mistakes() -> None:
+    """One line a mistake: file, key, value, and what was expected."""
+    error = CatalogError((Mistake("a.toml", "x", "1", "2"), Mistake("a.toml", "y", "3", "4")))
+    assert str(error) == "a.toml: x: 1; expected 2\na.toml: y: 3; expected 4"
+
+
+class TestPseudonyms:
+    """Identities as keyed hashes."""
+
+    def test_same_key_same_hash(self) -> None:
+        """Two processes with one key agree; another key gives another hash."""
+        one, same, other = Pseudonyms(b"k" * 16), Pseudonyms(b"k" * 16), Pseudonyms(b"l" * 16)
+        assert one.of("3578000000000001") == same.of("3578000000000001") != other.of("3578000000000001")
+        assert one.jitter_seed == same.jitter_seed != other.jitter_seed
+
+    def test_the_hash_is_that_of_the_standard(self) -> None:
+        """Anyone with the key can recompute it: BLAKE2b, keyed, 128 bits."""
+        expected = hashlib.blake2b(b"3578000000000001", key=b"k" * 16, digest_size=16).hexdigest()
+        assert Pseudonyms(b"k" * 16).of("3578000000000001") == expected
+
+    @pytest.mark.parametrize("identity", ["", "x" * 257, "35\n78", "\x00", "\ud800", 3578, None, ["3578"]])
+    def test_a_bad_identity_is_refused_without_being_shown(self, identity: object) -> None:
+        """The error says where, and never what."""
+        with pytest.raises(InvalidRequest) as caught:
+            Pseudonyms(b"k" * 16).of(identity, "applicants[1]")  # type: ignore[arg-type]
+        assert str(caught.value) == "applicants[1]: not a usable identity; expected 1 to 256 printable characters"

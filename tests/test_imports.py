@@ -1,0 +1,30 @@
+"""The direction of imports, and what is imported when."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from importlinter import api
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_imports_run_one_way() -> None:
+    """domain <- catalog <- ports <- {flow, adapters} <- sim <- faces; flow and adapters do not know each other."""
+    contracts = api.read_configuration(str(ROOT / "pyproject.toml"))["contracts_options"]
+    (layers,) = [contract["layers"] for contract in contracts]
+    assert "quota_engine.flow | quota_engine.adapters" in layers
+    assert subprocess.run(
+        [sys.executable, "-m", "importlinter.cli", "lint"], cwd=ROOT, capture_output=True, check=False
+    ).returncode in (0,)
+
+
+def test_the_library_imports_little() -> None:
+    """``import quota_engine`` needs neither the command line's libraries nor YAML nor the simulator."""
+    code = "import sys, quota_engine; print(sorted({name.split('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"cyclopts", "rich", "yaml", "asyncio", "pytest", "hypothesis"} & set(eval(loaded))  # noqa: S307
+    code = "import sys, quota_engine; print([name for name in sys.modules if name.startswith('quota_engine.sim')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
