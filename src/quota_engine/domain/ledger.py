@@ -78,20 +78,22 @@ class DueQueue:
     hold that was confirmed, released or moved leaves a stale entry, which is skipped when its time comes.
     """
 
-    __slots__ = ("_heap", "_in_order", "_pushed")
+    __slots__ = ("_heap", "_in_order", "_latest_ms", "_pushed")
 
     def __init__(self) -> None:
         self._in_order: deque[Reservation] = deque()
+        self._latest_ms = 0
+        """The last deadline in the deque; an emptied one goes on from there just as well."""
         self._heap: list[tuple[int, int, Reservation]] = []
         self._pushed = 0
 
-    def push(self, record: Reservation) -> None:
-        in_order = self._in_order
-        if not in_order or record.deadline_ms >= in_order[-1].deadline_ms:
-            in_order.append(record)
+    def push(self, record: Reservation, deadline_ms: int) -> None:
+        if deadline_ms >= self._latest_ms:
+            self._latest_ms = deadline_ms
+            self._in_order.append(record)
         else:
             self._pushed += 1
-            heappush(self._heap, (record.deadline_ms, self._pushed, record))
+            heappush(self._heap, (deadline_ms, self._pushed, record))
 
     def first(self, reservations: dict[str, Reservation]) -> Reservation | None:
         """The live hold with the nearest deadline; of equal ones the one held first."""
@@ -150,12 +152,13 @@ class Day:
         """Nothing on this day is due before; may be too early, never too late."""
 
     def push_due(self, record: Reservation) -> None:
+        deadline_ms = record.deadline_ms
         queue = self.due.get(record.quotas)
         if queue is None:
             queue = self.due[record.quotas] = DueQueue()
-        queue.push(record)
-        if record.deadline_ms < self.next_due_ms:
-            self.next_due_ms = record.deadline_ms
+        queue.push(record, deadline_ms)
+        if deadline_ms < self.next_due_ms:
+            self.next_due_ms = deadline_ms
 
 
 class Standing(msgspec.Struct, frozen=True, gc=False):
@@ -286,10 +289,10 @@ def _count(quota: Quota, state: State, units: int) -> None:
 def _reservation_changed(ledger: Ledger, event: ReservationChanged) -> None:
     new = event.reservation
     reservations = ledger.reservations
-    old = reservations.get(new.id)
-    reservations[new.id] = new
+    old = reservations.setdefault(new.id, new)
     day = ledger.days[new.day]
-    if old is not None:
+    if old is not new:
+        reservations[new.id] = new
         if old.day in ledger.days:
             _reservation_moved_on(ledger, day, old, event)
             return

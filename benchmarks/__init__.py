@@ -1,0 +1,1 @@
+"""Benchmarks. Run one as a module: ``python -m benchmarks.memory``."""
