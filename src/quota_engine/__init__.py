@@ -12,6 +12,7 @@ __all__ = [
     "CatalogError",
     "DayView",
     "InvalidRequest",
+    "ManualClock",
     "Outcome",
     "OutcomeUnknown",
     "QuotaEngine",
@@ -20,6 +21,7 @@ __all__ = [
     "Reservation",
     "State",
     "Status",
+    "SystemClock",
     "UnknownName",
     "__version__",
     "load_catalog",
@@ -27,6 +29,7 @@ __all__ = [
 
 import importlib.metadata
 
+from quota_engine.adapters.clocks import ManualClock, SystemClock
 from quota_engine.catalog import Catalog, load_catalog
 from quota_engine.domain.errors import (
     BackendUnavailable,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 __all__ = ["ManualClock", "SystemClock"]
 
+import datetime
 import time
+from typing import Self
 
 
 class SystemClock:
@@ -24,6 +26,18 @@ class ManualClock:
 
     def __init__(self, now_ms: int) -> None:
         self._now_ms = now_ms
+
+    @classmethod
+    def at(cls, moment: str) -> Self:
+        """A clock that stands at ``moment``, such as ``2026-12-04T14:00:00+07:00``.
+
+        Raises:
+            ValueError: that is no moment, or has no offset from UTC.
+        """
+        parsed = datetime.datetime.fromisoformat(moment)
+        if parsed.tzinfo is None:
+            raise ValueError(f"{moment} has no offset from UTC; expected one, such as {moment}+07:00")
+        return cls(round(parsed.timestamp() * 1000))
 
     def now_ms(self) -> int:
         """The time it was last set to."""

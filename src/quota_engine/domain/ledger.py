@@ -72,10 +72,13 @@ class Quota:
 
 
 class DueQueue:
-    """Holds by deadline. Nearly all come in order of their deadlines, so a deque serves, and a heap the others.
+    """Holds in the order of their deadlines, equal ones in the order of their ids.
 
-    Records are immutable, so an entry is alive exactly as long as the ledger's record of its id is this very object; a
-    hold that was confirmed, released or moved leaves a stale entry, which is skipped when its time comes.
+    Nearly all come with deadlines that never decrease, so a deque serves, and a heap the others. Records are immutable,
+    so an
+    entry is alive exactly as long as the ledger's record of its id is this very object; a hold that was confirmed,
+    released
+    or moved leaves a stale entry, which is skipped when its time comes.
     """
 
     __slots__ = ("_heap", "_in_order", "_latest_ms", "_pushed")
@@ -84,7 +87,7 @@ class DueQueue:
         self._in_order: deque[Reservation] = deque()
         self._latest_ms = 0
         """The last deadline in the deque; an emptied one goes on from there just as well."""
-        self._heap: list[tuple[int, int, Reservation]] = []
+        self._heap: list[tuple[int, str, int, Reservation]] = []
         self._pushed = 0
 
     def push(self, record: Reservation, deadline_ms: int) -> None:
@@ -92,28 +95,44 @@ class DueQueue:
             self._latest_ms = deadline_ms
             self._in_order.append(record)
         else:
-            self._pushed += 1
-            heappush(self._heap, (deadline_ms, self._pushed, record))
+            self._push_on_heap(record)
 
-    def first(self, reservations: dict[str, Reservation]) -> Reservation | None:
-        """The live hold with the nearest deadline; of equal ones the one held first."""
+    def _push_on_heap(self, record: Reservation) -> None:
+        self._pushed += 1  # the same id may come twice with one deadline: records themselves have no order
+        heappush(self._heap, (record.deadline_ms, record.id, self._pushed, record))
+
+    def next_deadline_ms(self, reservations: dict[str, Reservation]) -> int | None:
+        """The nearest deadline of a live hold."""
         in_order, heap = self._in_order, self._heap
         while in_order and reservations.get(in_order[0].id) is not in_order[0]:
             in_order.popleft()
-        while heap and reservations.get(heap[0][2].id) is not heap[0][2]:
+        while heap and reservations.get(heap[0][3].id) is not heap[0][3]:
             heappop(heap)
-        if heap and (not in_order or heap[0][0] < in_order[0].deadline_ms):
-            return heap[0][2]
-        return in_order[0] if in_order else None
+        deadlines_ms = [in_order[0].deadline_ms] if in_order else []
+        if heap:
+            deadlines_ms.append(heap[0][0])
+        return min(deadlines_ms, default=None)
+
+    def first_overdue(self, reservations: dict[str, Reservation], now_ms: int) -> Reservation | None:
+        """The first live hold whose deadline has passed."""
+        deadline_ms = self.next_deadline_ms(reservations)
+        if deadline_ms is None or deadline_ms > now_ms:
+            return None
+        # Deadlines of one millisecond stand in the deque in the order of their coming; the heap has them by their ids.
+        while self._in_order and self._in_order[0].deadline_ms == deadline_ms:
+            self._push_on_heap(self._in_order.popleft())
+        while reservations.get(self._heap[0][3].id) is not self._heap[0][3]:
+            heappop(self._heap)
+        return self._heap[0][3]
 
     def overdue(self, reservations: dict[str, Reservation], now_ms: int) -> Iterator[Reservation]:
-        """The live holds whose deadline has passed, without taking any out; in no particular order."""
+        """All live holds whose deadline has passed, without taking any out; in no particular order."""
         for record in self._in_order:
             if record.deadline_ms > now_ms:
                 break
             if reservations.get(record.id) is record:
                 yield record
-        for deadline_ms, _, record in self._heap:
+        for deadline_ms, _, _, record in self._heap:
             if deadline_ms <= now_ms and reservations.get(record.id) is record:
                 yield record
 

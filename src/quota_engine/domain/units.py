@@ -77,8 +77,8 @@ def _reclaim(ledger: Ledger, day: Day, name: str, units: int, now_ms: int, budge
 
 
 def expire_one(ledger: Ledger, day: Day, quotas: tuple[str, ...], now_ms: int) -> bool:
-    record = day.due[quotas].first(ledger.reservations)
-    if record is None or record.deadline_ms > now_ms:
+    record = day.due[quotas].first_overdue(ledger.reservations, now_ms)
+    if record is None:
         return False
     expire(ledger, record, now_ms)
     return True
@@ -109,7 +109,7 @@ def settle(ledger: Ledger, day: Day, now_ms: int, limit: int = SETTLE_MAX) -> in
     if now_ms < day.next_due_ms:
         return 0
     expired = 0
-    for quotas in day.due:
+    for quotas in _in_order(day):
         while expired < limit and expire_one(ledger, day, quotas, now_ms):
             expired += 1
     for name in day.quotas:
@@ -126,11 +126,11 @@ def _next_due_ms(ledger: Ledger, day: Day, now_ms: int) -> int:
     if day.waiting and day.terms.opens_at_ms > now_ms:
         due_ms.append(day.terms.opens_at_ms)
     for quotas, queue in list(day.due.items()):
-        record = queue.first(ledger.reservations)
-        if record is None:
+        deadline_ms = queue.next_deadline_ms(ledger.reservations)
+        if deadline_ms is None:
             del day.due[quotas]
         else:
-            due_ms.append(record.deadline_ms)
+            due_ms.append(deadline_ms)
     for quota in day.quotas.values():
         if quota.cooling_due:
             due_ms.append(quota.cooling_due[0][0])

@@ -1,0 +1,105 @@
+"""Writes the parts of the documents that are made from the code: ``python docs/generate.py``.
+
+Each stands between two marker lines in its file; a test fails when one is not what the code says.
+"""
+
+from __future__ import annotations
+
+__all__ = ["PARTS", "main", "with_parts"]
+
+import ast
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from quota_engine.domain import lifecycle, outcomes
+from quota_engine.domain.lifecycle import ACTIVE, FINAL, TRANSITIONS, State, Verb
+from quota_engine.domain.outcomes import PRECEDENCE, SUCCESSES
+
+DOCS = Path(__file__).parent
+
+
+def member_docs(module: ModuleType, class_name: str) -> dict[str, str]:
+    """The docstrings that stand under the members of an enum, by member."""
+    (definition,) = [
+        node
+        for node in ast.parse(inspect.getsource(module)).body
+        if isinstance(node, ast.ClassDef) and node.name == class_name
+    ]
+    docs: dict[str, str] = {}
+    for node, following in zip(definition.body, [*definition.body[1:], None], strict=True):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            described = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+            text = str(following.value.value) if described else ""  # type: ignore[union-attr]
+            docs[node.targets[0].id] = " ".join(text.replace("``", "`").split())
+    return docs
+
+
+def diagram() -> str:
+    """The life cycle as a Mermaid state diagram."""
+    lines = ["```mermaid", "stateDiagram-v2"]
+    lines += [f"    {source or '[*]'} --> {target}: {verb}" for (source, verb), target in TRANSITIONS.items()]
+    lines += [f"    {state} --> [*]" for state in State if state in FINAL]
+    return "\n".join([*lines, "```"])
+
+
+def transitions() -> str:
+    """The life cycle as a table: a row a state, a column a verb."""
+    used = [verb for verb in Verb if any(verb is one for _, one in TRANSITIONS)]
+    lines = [f"| from | {' | '.join(used)} |", f"| --- |{' --- |' * len(used)}"]
+    for state in (None, *State):
+        cells = [TRANSITIONS.get((state, verb), "") for verb in used]
+        if any(cells):
+            lines.append(f"| {state or '(none)'} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def states() -> str:
+    """The states, and what each takes."""
+    docs = member_docs(lifecycle, "State")
+    lines = ["| state | counts against the identity limits | final | |", "| --- | --- | --- | --- |"]
+    for state in State:
+        active, final = ("yes" if state in kinds else "" for kinds in (ACTIVE, FINAL))
+        lines.append(f"| `{state}` | {active} | {final} | {docs[state.name]} |")
+    return "\n".join(lines)
+
+
+def statuses() -> str:
+    """The statuses in order of precedence."""
+    docs = member_docs(outcomes, "Status")
+    lines = ["| # | status | |", "| --- | --- | --- |"]
+    for number, status in enumerate(PRECEDENCE, 1):
+        text = docs[status.name] or "Done as asked: the reservation is in this state."
+        lines.append(f"| {number} | `{status}`{'' if status in SUCCESSES else ' (refusal)'} | {text} |")
+    return "\n".join(lines)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "diagram": diagram,
+    "transitions": transitions,
+    "states": states,
+    "statuses": statuses,
+}
+
+
+def with_parts(text: str) -> str:
+    """``text`` with every part between its markers made anew."""
+
+    def replaced(match: re.Match[str]) -> str:
+        return f"{match[1]}\n\n{PARTS[match[2]]()}\n\n{match[3]}"
+
+    pattern = r"(<!-- made from the code: (\w+) -->).*?(<!-- end -->)"
+    return re.sub(pattern, replaced, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Write every document anew that has such parts."""
+    for path in sorted(DOCS.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(with_parts(text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

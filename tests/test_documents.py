@@ -1,0 +1,64 @@
+"""The documents say what the code does: code blocks run, made parts are fresh, named tests exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from quota_engine import ManualClock
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_ten_lines_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    """The README's code reserves and confirms, and prints what it says it prints."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102
+    assert capsys.readouterr().out == "your queue number: 1\n"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_is_made_from_the_code_is_fresh(page: Path) -> None:
+    """Diagram and tables are what ``python docs/generate.py`` writes now."""
+    text = page.read_text(encoding="utf-8")
+    assert generator().with_parts(text) == text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link and picture is there."""
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_tests_that_guarantees_name_exist() -> None:
+    """Each guarantee names tests that would fail without it; they are there under that name."""
+    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:tests|src)/[\w/]+\.py)(?:::(\w+))?(?:::(\w+))?`", text)
+    assert len(named) >= 10
+    for path, *names in named:
+        source = (ROOT / path).read_text(encoding="utf-8")
+        for name in filter(None, names):
+            assert re.search(rf"(def|class) {name}\b", source), f"{path}::{name}"
+
+
+def test_a_manual_clock_needs_an_offset() -> None:
+    """A moment without its offset from UTC could be any of 24: it is refused."""
+    assert ManualClock.at("1970-01-01T07:00:01+07:00").now_ms() == 1000
+    with pytest.raises(ValueError, match="no offset from UTC"):
+        ManualClock.at("2026-12-04T14:00:00")
