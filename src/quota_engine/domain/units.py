@@ -69,22 +69,27 @@ def _reclaim(ledger: Ledger, day: Day, name: str, units: int, now_ms: int, budge
     while budget and quota.free < units:
         budget -= 1
         if not _cool_one(ledger, day, name, now_ms) and not any(
-            expire_one(ledger, day, quotas, now_ms) for quotas in day.due if name in quotas
+            _expire_one(ledger, day, quotas, now_ms) for quotas in _in_order(day) if name in quotas
         ):
             return budget
         after_return(ledger, day, now_ms)
     return budget
 
 
-def expire_one(ledger: Ledger, day: Day, quotas: tuple[str, ...], now_ms: int) -> bool:
+def _in_order(day: Day) -> list[tuple[str, ...]]:
+    """The sets of quotas that holds are on, in an order that every backend can have: that of their names."""
+    return sorted(day.due, key=",".join)
+
+
+def _expire_one(ledger: Ledger, day: Day, quotas: tuple[str, ...], now_ms: int) -> bool:
     record = day.due[quotas].first_overdue(ledger.reservations, now_ms)
     if record is None:
         return False
-    expire(ledger, record, now_ms)
+    _expire(ledger, record, now_ms)
     return True
 
 
-def expire(ledger: Ledger, record: Reservation, now_ms: int) -> Reservation:
+def _expire(ledger: Ledger, record: Reservation, now_ms: int) -> Reservation:
     # The record is the ledger's own of this moment, and is looked at again here: a sweep that decides by what it saw
     # earlier would take a place that has been confirmed since.
     expired = replace(record, state=TRANSITIONS[record.state, Verb.EXPIRE], version=record.version + 1)
@@ -110,7 +115,7 @@ def settle(ledger: Ledger, day: Day, now_ms: int, limit: int = SETTLE_MAX) -> in
         return 0
     expired = 0
     for quotas in _in_order(day):
-        while expired < limit and expire_one(ledger, day, quotas, now_ms):
+        while expired < limit and _expire_one(ledger, day, quotas, now_ms):
             expired += 1
     for name in day.quotas:
         for _ in range(SETTLE_MAX):
@@ -146,7 +151,7 @@ def settled(ledger: Ledger, record: Reservation, now_ms: int) -> Reservation:
         settle(ledger, day, now_ms)
         record = ledger.reservations[record.id]
     if record.state is _HELD and record.deadline_ms <= now_ms:
-        record = expire(ledger, record, now_ms)
+        record = _expire(ledger, record, now_ms)
         after_return(ledger, day, now_ms)
     return record
 
