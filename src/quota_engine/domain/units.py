@@ -15,6 +15,7 @@ __all__ = [
 ]
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 from msgspec.structs import replace
@@ -181,7 +182,7 @@ def served_by_wait_list(day: Day, choice: Choice) -> bool:
 def _serve_wait_list(ledger: Ledger, day: Day, now_ms: int) -> None:
     if day.closed or not day.terms.opens_at_ms <= now_ms < day.terms.ends_at_ms:
         return
-    for _, reservation_id in zip(range(OFFERS_MAX), list(day.waiting), strict=False):
+    for reservation_id in list(islice(day.waiting, OFFERS_MAX)):
         record = ledger.reservations[reservation_id]
         if not served_by_wait_list(day, record.choice):
             continue

@@ -29,8 +29,8 @@ from typing import Annotated, Final
 
 import msgspec
 
-from quota_engine.catalog.convert import convert
-from quota_engine.domain.errors import CatalogError, Mistake
+from quota_engine.catalog import Collector, convert, read_raw
+from quota_engine.domain.errors import CatalogError
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=864_000)]
@@ -55,7 +55,12 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """One table of the file; every key has a default, and a key that is not known is a mistake."""
 
 
-class Sale(_Part):
+def _add_up_to_1(*shares: float) -> bool:
+    """Whether they do; a share that is out of bounds has been complained about already."""
+    return abs(sum(shares) - 1) < 1e-6 or not all(0 <= share <= 1 for share in shares)
+
+
+class Sale(_Part, frozen=True, kw_only=True):
     """What is on sale: the catalog, and which of its offices and days."""
 
     catalog: str = "surabaya"
@@ -66,29 +71,30 @@ class Sale(_Part):
     """Only this many offices, those with the most places first; 0: all."""
     first_day: datetime.date = datetime.date(2026, 12, 7)
     """The first service day. The opening follows from it by the catalog's release schedule."""
+    schedule: str = ""
+    """Open every office by this release schedule of the catalog; empty: each by its own."""
     days: Annotated[int, msgspec.Meta(ge=1, le=31)] = 1
     """How many service days of each office, counted from ``first_day``; days without service are skipped."""
     capacity: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
     """Places an office-day for what is asked for; 0: the catalog's."""
 
 
-class Booking(_Part):
-    """What every applicant of the model asks for (a trace names channels of its own); ``""`` is the catalog's first."""
+class Booking(_Part, frozen=True, kw_only=True):
+    """Something that applicants of the model ask for (a trace names channels of its own).
 
+    What is left out is left to the catalog, which decides only if there is nothing to choose.
+    """
+
+    weight: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 1.0
+    """How often it is asked for, relative to the other bookings of the scenario."""
     service: str = ""
     service_unit: str = ""
     session: str = ""
     channel: str = "online"
     group: str = ""
-    party_shares: Annotated[tuple[Share, ...], msgspec.Meta(min_length=1, max_length=5)] = (1.0,)
-    """The shares of parties of 1, 2, ... applicants."""
-
-    def __post_init__(self) -> None:
-        if abs(sum(self.party_shares) - 1) > 1e-6:
-            raise ValueError("party_shares must add up to 1")
 
 
-class Arrivals(_Part):
+class Arrivals(_Part, frozen=True, kw_only=True):
     """When applicants first press the button. The four shares add up to 1."""
 
     early_share: Share = 0.2
@@ -106,22 +112,26 @@ class Arrivals(_Part):
     refresher_lead_s: Seconds = 30.0
     """Refreshers start at any time in this many seconds before the opening."""
     late_s_mean: Interval = 300.0
+    party_shares: Annotated[tuple[Share, ...], msgspec.Meta(min_length=1, max_length=5)] = (1.0,)
+    """The shares of parties of 1, 2, ... applicants, booked together by one of them."""
 
     def __post_init__(self) -> None:
-        if abs(self.early_share + self.burst_share + self.refresher_share + self.late_share - 1) > 1e-6:
-            raise ValueError("early_share, burst_share, refresher_share and late_share must add up to 1")
+        if not _add_up_to_1(*self.party_shares):
+            raise ValueError("party_shares that add up to 1")
+        if not _add_up_to_1(self.early_share, self.burst_share, self.refresher_share, self.late_share):
+            raise ValueError("early_share, burst_share, refresher_share and late_share that add up to 1")
 
 
-class Network(_Part):
+class Network(_Part, frozen=True, kw_only=True):
     """One-way latency between the applicants of a region and the servers."""
 
     region: str = "*"
     """A province or a time zone of the catalog; ``*`` is everywhere else."""
     one_way_ms_median: Annotated[float, msgspec.Meta(gt=0, le=60_000)] = 40.0
-    sigma: Sigma = 0.5
+    sigma: Sigma = 0.6
 
 
-class AgentTraits(_Part):
+class AgentTraits(_Part, frozen=True, kw_only=True):
     """What applicants do between and after answers, whatever application they face."""
 
     refresh_s_mean: Interval = 5.0
@@ -142,17 +152,18 @@ class AgentTraits(_Part):
     wait_patience_s_mean: Seconds = 7200.0
     look_again_share: Share = 0.15
     """Of those told that all is gone, and not on a wait list: the ones who come back to look again."""
-    look_again_s_median: Interval = 600.0
+    look_again_s_median: Interval = 1200.0
     look_again_max: Annotated[int, msgspec.Meta(ge=0, le=100)] = 2
     attempts_max: Annotated[int, msgspec.Meta(ge=1, le=200)] = 20
-    """After so many requests in a row without an answer (overload, error, time-out) an applicant gives up."""
+    """An applicant gives up after so many requests in a row without an answer (overload, error, time-out), so many
+    forms that came too late, or so many times of being logged out."""
 
     def __post_init__(self) -> None:
-        if self.wait_share + self.look_again_share > 1:
-            raise ValueError("wait_share and look_again_share must not add up to more than 1")
+        if self.wait_share <= 1 and self.look_again_share <= 1 < self.wait_share + self.look_again_share:
+            raise ValueError("wait_share and look_again_share that add up to 1 at most")
 
 
-class FrontEnd(_Part):
+class FrontEnd(_Part, frozen=True, kw_only=True):
     """The servers in front of the engine: one first-come, first-served queue for all workers."""
 
     workers: Workers = 2
@@ -166,7 +177,7 @@ class FrontEnd(_Part):
     """How often overdue holds are swept, so that the wait list is served when nobody else comes."""
 
 
-class OldApplication(_Part):
+class OldApplication(_Part, frozen=True, kw_only=True):
     """The application before: one request at a time per worker, and the quota is checked first and written later."""
 
     workers: Workers = 25
@@ -187,7 +198,7 @@ class OldApplication(_Part):
     """An applicant without an answer presses again after half to one and a half times this."""
 
 
-class Scenario(_Part):
+class Scenario(_Part, frozen=True, kw_only=True):
     """A whole opening. With all defaults it is Surabaya's."""
 
     title: str = "The opening at Surabaya"
@@ -195,7 +206,10 @@ class Scenario(_Part):
     policy: Policy = Policy.IMMEDIATE
     applicants: Annotated[int, msgspec.Meta(ge=1, le=APPLICANTS_MAX)] = 5_000
     sale: Sale = Sale()
-    booking: Booking = Booking()
+    bookings: Annotated[tuple[Booking, ...], msgspec.Meta(min_length=1, max_length=100)] = (
+        Booking(weight=0.6, service="new", session="morning"),
+        Booking(weight=0.4, service="new", session="afternoon"),
+    )
     arrivals: Arrivals = Arrivals()
     network: tuple[Network, ...] = (Network(),)
     agents: AgentTraits = AgentTraits()
@@ -204,32 +218,27 @@ class Scenario(_Part):
 
 
 def load_scenario(source: str | pathlib.Path) -> Scenario:
-    """Read a built-in scenario by its name, or a TOML file by its path.
+    """Read a built-in scenario by its name, or a TOML, JSON or YAML file by its path.
 
     A path to a catalog in the file is taken relative to the file. Raises ``CatalogError`` with every mistake.
     """
     name = str(source)
+    collector = Collector(name)
     if name in BUILT_IN:
         text = importlib.resources.files("quota_engine.sim").joinpath("scenarios", f"{name}.toml").read_text("utf-8")
-    else:
-        try:
-            text = pathlib.Path(source).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            problem = "not UTF-8" if isinstance(error, UnicodeDecodeError) else (error.strerror or "not readable")
-            expected = f"a TOML file, or one of {', '.join(BUILT_IN)}"
-            raise CatalogError((Mistake(name, "(file)", problem, expected),)) from None
-    try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise CatalogError((Mistake(name, "(file)", str(error), "valid TOML"),)) from None
-    scenario, mistakes = convert(raw, Scenario, name)
-    if scenario is None or mistakes:
+    else:
+        raw = read_raw(name, collector)
+    if mistakes := collector.mistakes():
         raise CatalogError(tuple(mistakes))
-    return _with_catalog_beside(scenario, name)
+    scenario, mistakes = convert(raw, Scenario, name)
+    if scenario is None:
+        raise CatalogError(tuple(mistakes))
+    return scenario if name in BUILT_IN else _with_catalog_beside(scenario, pathlib.Path(name))
 
 
-def _with_catalog_beside(scenario: Scenario, file: str) -> Scenario:
-    beside = pathlib.Path(file).parent / scenario.sale.catalog
-    if file in BUILT_IN or not beside.is_file():
+def _with_catalog_beside(scenario: Scenario, file: pathlib.Path) -> Scenario:
+    beside = file.parent / scenario.sale.catalog
+    if not beside.is_file():
         return scenario
     return msgspec.structs.replace(scenario, sale=msgspec.structs.replace(scenario.sale, catalog=str(beside)))

@@ -12,7 +12,7 @@ _PRECISION_BITS: Final = 8
 _HALF: Final = 1 << (_PRECISION_BITS - 1)
 
 SECONDS_MAX: Final = 36 * 3600
-"""A series has one bucket a second up to here; whatever comes later counts in the last one."""
+"""A series has so many buckets of a second; whatever is earlier or later counts in the first or the last."""
 
 
 class Histogram:
@@ -51,7 +51,7 @@ class Histogram:
         return self.total / self.count if self.count else 0.0
 
     def percentile(self, share: float) -> int:
-        """The smallest recorded value that at least ``share`` (0 to 1) of all are not above, rounded up to its bucket."""
+        """The smallest value that at least ``share`` (0 to 1) of all do not exceed, rounded up to its bucket's end."""
         rank = max(1, -(-self.count * round(share * 1_000_000) // 1_000_000))
         seen = 0
         for low, high, count in self.buckets():
@@ -77,7 +77,7 @@ class Series:
 
     def __init__(self, start_s: int) -> None:
         self.start_s = start_s
-        self._sums = array("q")
+        self._sums = array("q", [0])
 
     def add(self, at_us: int, amount: int = 1) -> None:
         """Add ``amount`` to the second that ``at_us`` (microseconds from the opening) lies in."""
