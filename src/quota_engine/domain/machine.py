@@ -386,7 +386,7 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
 
 
 def _forget(ledger: Ledger, now_ms: int) -> None:
-    for number in [day.number for day in ledger.days.values() if day.terms.forget_at_ms <= now_ms]:
+    for number in sorted(day.number for day in ledger.days.values() if day.terms.forget_at_ms <= now_ms):
         evolve(ledger, DayForgotten(now_ms, number))
     purge(ledger, PURGE_MAX)
 

@@ -170,8 +170,8 @@ class Rules(msgspec.Struct, frozen=True):
             check_integer(getattr(self, field), field, 0, DURATION_MS_MAX)
         if len(self.identity_limits) > 8:
             raise InvalidRequest("identity_limits", f"{len(self.identity_limits)} limits", "at most 8")
-        if len(self.jitter_seed) > 128:
-            raise InvalidRequest("jitter_seed", "too long", "at most 128 characters")
+        if self.jitter_seed:
+            check_name(self.jitter_seed, "jitter_seed")
 
 
 class Choice(msgspec.Struct, frozen=True):

@@ -1,0 +1,289 @@
+"""How commands, outcomes, records and events are written down for the scripts; ``lua/1_codec.lua`` is the other side.
+
+Everything is text: fields set apart by tabs, rows by newlines, names in a list by commas. None of these can occur in an id, a
+name or a keyed hash.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Decoder",
+    "choice_of_text",
+    "encode",
+    "event_of_text",
+    "text_of_choice",
+    "text_of_rules",
+]
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from quota_engine.domain.commands import (
+    Cancel,
+    CheckIn,
+    CloseDay,
+    Command,
+    Confirm,
+    Expire,
+    MarkNoShow,
+    OpenDay,
+    PassOnUnused,
+    Publish,
+    Release,
+    Reschedule,
+    Reserve,
+    ReturnParked,
+    SetCapacity,
+    SetRules,
+)
+from quota_engine.domain.events import (
+    CapacitySet,
+    Cooled,
+    DayClosed,
+    DayForgotten,
+    DayOpened,
+    DayPublished,
+    Event,
+    ParkedReturned,
+    PassedOn,
+    ReservationChanged,
+    RulesSet,
+)
+from quota_engine.domain.lifecycle import State, Verb
+from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, Reservation, Rules
+from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
+
+_STATE_OF_LETTER: Final = {
+    "W": State.WAITING,
+    "H": State.HELD,
+    "C": State.CONFIRMED,
+    "A": State.ATTENDED,
+    "N": State.NO_SHOW,
+    "R": State.RELEASED,
+    "E": State.EXPIRED,
+    "X": State.CANCELLED,
+}
+_STATUS: Final = {str(status): status for status in Status}
+_VERB: Final = {str(verb): verb for verb in Verb}
+_TERMS_DECODER: Final = msgspec.json.Decoder(DayTerms)
+
+
+# --- Commands ------------------------------------------------------------------------------------------------------
+
+
+def text_of_choice(choice: Choice) -> str:
+    """Its five names, and its options as ``a,b|c``."""
+    options = "|".join(",".join(option) for option in choice.options)
+    return f"{choice.service}\t{choice.service_unit}\t{choice.session}\t{choice.channel}\t{choice.group}\t{options}"
+
+
+def choice_of_text(text: str) -> Choice:
+    """The other way round."""
+    service, service_unit, session, channel, group, options = text.split("\t")
+    split = tuple(tuple(option.split(",")) for option in options.split("|"))
+    return Choice(service, service_unit, session, channel, group, split)
+
+
+def text_of_rules(rules: Rules) -> str:
+    """The rules in the order in which ``rules_of_text`` of the scripts takes them."""
+    limits = ",".join(f"{limit.places_max}:{limit.span_days}" for limit in rules.identity_limits)
+    numbers = (
+        rules.hold_ttl_ms,
+        rules.offer_ttl_ms,
+        rules.party_max,
+        rules.no_show_block_ms,
+        rules.cancellations_max,
+        rules.cancellations_window_ms,
+        rules.cancellations_block_ms,
+        rules.reschedules_max,
+        rules.reschedule_before_ms,
+        rules.wait_list_max,
+    )
+    return "\t".join((*map(str, numbers), limits, rules.jitter_seed))
+
+
+def rules_of_text(text: str) -> Rules:
+    """The other way round."""
+    *numbers, limits, seed = text.split("\t")
+    hold, offer, party, no_show, cancellations, window, block, moves, before, waiting = map(int, numbers)
+    pairs = (limit.split(":") for limit in limits.split(",") if limit)
+    return Rules(
+        hold_ttl_ms=hold,
+        offer_ttl_ms=offer,
+        party_max=party,
+        identity_limits=tuple(IdentityLimit(int(places), int(span)) for places, span in pairs),
+        no_show_block_ms=no_show,
+        cancellations_max=cancellations,
+        cancellations_window_ms=window,
+        cancellations_block_ms=block,
+        reschedules_max=moves,
+        reschedule_before_ms=before,
+        wait_list_max=waiting,
+        jitter_seed=seed,
+    )
+
+
+def _text_of_new_day(terms: DayTerms) -> str:
+    """A day as it is before anything has happened on it, with its tabs and newlines out of the way."""
+    rows = [
+        f"0\t0\t0\t0\t{terms.opens_at_ms}\t{terms.starts_at_ms}\t{terms.ends_at_ms}\t{terms.forget_at_ms}",
+        "",
+    ]
+    for quota in terms.quotas:
+        rule = quota.re_release
+        pass_to, pass_at_ms = ("", 0) if quota.pass_on is None else (quota.pass_on.to, quota.pass_on.at_ms)
+        rows.append(
+            f"{quota.name}\t{quota.capacity}\t{quota.capacity}\t0\t0\t0\t0"
+            f"\t{rule.rule}\t{rule.cooling_ms}\t{rule.jitter_ms}\t{pass_to}\t{pass_at_ms}"
+        )
+    return "\n".join(rows).replace("\t", "\x01").replace("\n", "\x02")
+
+
+def _step(verb: str) -> Callable[[Any], str]:
+    return lambda command: f"{verb}\t{command.id}\t{command.owner}\t{command.version}"
+
+
+_ENCODE: Final[dict[type, Callable[[Any], str]]] = {
+    Confirm: lambda one: f"confirm\t{one.id}\t{one.owner}\t{one.version}\t{one.reacquire:d}",
+    Release: _step("release"),
+    Cancel: _step("cancel"),
+    CheckIn: _step("check_in"),
+    MarkNoShow: _step("mark_no_show"),
+    Reschedule: lambda one: (
+        f"reschedule\t{one.id}\t{one.day}\t{one.owner}\t{one.version}\t{text_of_choice(one.choice)}"
+    ),
+    Expire: lambda one: f"expire\t{one.day}\t{one.limit}",
+    SetRules: lambda one: f"set_rules\t{text_of_rules(one.rules)}",
+    Publish: lambda one: (
+        f"publish\t{one.day}\t{_text_of_new_day(one.terms)}\t{msgspec.json.encode(one.terms).decode()}"
+    ),
+    SetCapacity: lambda one: f"set_capacity\t{one.day}\t{one.quota}\t{one.capacity}",
+    CloseDay: lambda one: f"close_day\t{one.day}",
+    OpenDay: lambda one: f"open_day\t{one.day}",
+    PassOnUnused: lambda one: f"pass_on_unused\t{one.day}\t{one.quota}",
+    ReturnParked: lambda one: f"return_parked\t{one.day}\t{one.quota}",
+}
+
+_choice_texts: dict[int, tuple[Choice, str]] = {}
+"""Texts of choices by their identity: in a rush nearly everybody wants the same few."""
+_CHOICES_KEPT_MAX: Final = 1_000
+
+
+def _kept_text_of_choice(choice: Choice) -> str:
+    kept = _choice_texts.get(id(choice))
+    if kept is not None and kept[0] is choice:
+        return kept[1]
+    if len(_choice_texts) >= _CHOICES_KEPT_MAX:
+        _choice_texts.clear()
+    text = text_of_choice(choice)
+    _choice_texts[id(choice)] = (choice, text)
+    return text
+
+
+def encode(command: Command) -> str:
+    """One command as a line for ``5_commands.lua``. The command must be well formed."""
+    if type(command) is Reserve:
+        return (
+            f"reserve\t{command.id}\t{command.day}\t{','.join(command.applicants)}\t{command.wait:d}"
+            f"\t{command.hold_ttl_ms}\t{_kept_text_of_choice(command.choice)}"
+        )
+    return _ENCODE[type(command)](command)
+
+
+# --- Answers -------------------------------------------------------------------------------------------------------
+
+
+class Decoder:
+    """Makes objects of one office's texts. Equal choices are one object, whatever record they come with."""
+
+    def __init__(self, office: str) -> None:
+        self._office = office
+        self._choices: dict[str, Choice] = {}
+
+    def choice(self, text: str) -> Choice:
+        """The choice that a text stands for."""
+        choice = self._choices.get(text)
+        if choice is None:
+            if len(self._choices) >= _CHOICES_KEPT_MAX:
+                self._choices.clear()
+            choice = self._choices[text] = choice_of_text(text)
+        return choice
+
+    def record(self, reservation_id: str, fields: list[str], choice: Choice) -> Reservation:
+        """A reservation of its ten stored fields."""
+        day, version, letter, created, deadline, number, moves, _, quotas, applicants = fields
+        names = tuple(quotas.split(",")) if quotas else ()
+        # The option that the choice has already: equal quotas are one object, as they are in memory.
+        option = next((one for one in choice.options if one == names), names)
+        return Reservation(
+            self._office,
+            reservation_id,
+            int(day),
+            tuple(applicants.split(",")),
+            choice,
+            option,
+            _STATE_OF_LETTER[letter],
+            int(version),
+            int(created),
+            int(deadline),
+            int(number),
+            int(moves),
+        )
+
+    def outcome(self, line: str) -> Outcome:
+        """The outcome of one command."""
+        fields = line.split("\t")
+        record = None
+        if len(fields) > 5:
+            record = self.record(fields[5], fields[6:16], self.choice("\t".join(fields[16:])))
+        flags = fields[1]
+        return Outcome(
+            _STATUS[fields[0]], record, flags == "p", flags == "s", int(fields[2]), int(fields[3]), int(fields[4])
+        )
+
+    def lookup(self, line: str) -> Reservation | None:
+        """The answer to a lookup."""
+        if not line:
+            return None
+        fields = line.split("\t")
+        return self.record(fields[0], fields[1:11], self.choice("\t".join(fields[11:])))
+
+    def view(self, day: int, line: str) -> DayView | None:
+        """The answer to a view of ``day``."""
+        if not line:
+            return None
+        opens, starts, ends, closed, waiting, *rows = line.split("\t")
+        quotas: dict[str, QuotaView] = {}
+        for row in rows:
+            name, *numbers = row.split(",")
+            capacity, free, held, confirmed, cooling, parked = map(int, numbers)
+            quotas[name] = QuotaView(capacity, max(0, free), held, confirmed, cooling, parked, max(0, -free))
+        return DayView(day, int(opens), int(starts), int(ends), closed == "1", int(waiting), quotas)
+
+
+def event_of_text(text: str, decoder: Decoder, choices: dict[str, str]) -> Event:
+    """An event of the stream; ``choices`` are the texts of choices by their index."""
+    kind, at, *fields = text.split("\t")
+    at_ms = int(at)
+    if kind == "reservation":
+        verb, reservation_id, *stored = fields
+        choice = decoder.choice(choices[stored[7]])
+        return ReservationChanged(at_ms, _VERB[verb], decoder.record(reservation_id, stored, choice))
+    if kind == "rules_set":
+        return RulesSet(at_ms, rules_of_text("\t".join(fields)))
+    if kind == "day_published":
+        return DayPublished(at_ms, int(fields[0]), _TERMS_DECODER.decode(fields[1]))
+    return _EVENT[kind](at_ms, fields)
+
+
+_EVENT: Final[dict[str, Callable[[int, list[str]], Event]]] = {
+    "capacity_set": lambda at, f: CapacitySet(at, int(f[0]), f[1], int(f[2])),
+    "day_closed": lambda at, f: DayClosed(at, int(f[0])),
+    "day_opened": lambda at, f: DayOpened(at, int(f[0])),
+    "day_forgotten": lambda at, f: DayForgotten(at, int(f[0])),
+    "passed_on": lambda at, f: PassedOn(at, int(f[0]), f[1], f[2], int(f[3])),
+    "cooled": lambda at, f: Cooled(at, int(f[0]), f[1], int(f[2]), int(f[3])),
+    "parked_returned": lambda at, f: ParkedReturned(at, int(f[0]), f[1], int(f[2])),
+}

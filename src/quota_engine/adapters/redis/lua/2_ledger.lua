@@ -1,0 +1,262 @@
+-- ledger: the state of one office, read from its keys once a call, and how events change it. Mirrors domain/ledger.py.
+--
+-- KEYS  1 head       hash    now_ms, number (of the last event), rules, forgotten_day_max, next_forget_ms, cursor (of the purge)
+--       2 days       hash    day -> its counters (see codec), and "t" .. day -> its terms as they were published
+--       3 records    hash    id -> reservation
+--       4 claims     hash    applicant -> ids of their active reservations
+--       5 standings  hash    applicant -> blocked_until_ms, then the times of their cancellations
+--       6 due        zset    day / quotas / deadline / id       of every hold, in the order of the text
+--       7 cooling    zset    day / quota / due / units / id / version
+--       8 waiting    zset    id, by day * 2^31 + the number of the event that joined
+--       9 events     stream  number-0: e -> the event
+--      10 choices    hash    index -> choice, "=" .. choice -> index, "n" -> how many
+--      11 updated    zset    applicant, by the number of the event that changed their standing
+--
+-- All keys always exist (each has a "~" that means nothing), so that a slot on the move never refuses half of them. Nothing below
+-- can fail: what a command needs has been checked when the first write is made.
+
+local HEAD, DAYS, RECORDS, CLAIMS, STANDINGS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local DUE, COOLING, WAITING, EVENTS, CHOICES, UPDATED = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local call = redis.call
+
+local NEVER_MS = 2 ^ 52
+local EVENTS_MAX = 2 ^ 31
+local ACTIVE = { WAITING = true, HELD = true, CONFIRMED = true, ATTENDED = true, NO_SHOW = true }
+local CONSUMING = { HELD = "held", CONFIRMED = "confirmed", ATTENDED = "confirmed", NO_SHOW = "confirmed" }
+local SLASH = "/"
+
+local ledger = { days = {}, choices = {}, indexes = {}, changed = {} }
+
+local function load_head()
+  local head = call("HMGET", HEAD, "now_ms", "number", "rules", "forgotten_day_max", "next_forget_ms", "cursor")
+  ledger.now_ms = tonumber(head[1] or "0")
+  ledger.number = tonumber(head[2] or "0")
+  ledger.rules = rules_of_text(head[3] or DEFAULT_RULES)
+  ledger.forgotten_day_max = tonumber(head[4] or "0")
+  ledger.next_forget_ms = tonumber(head[5] or int(NEVER_MS))
+  ledger.cursor = head[6] or ""
+end
+
+-- The known day of this number, or nil. Read once, kept for the call, written back at its end if it changed.
+local function day_of(number)
+  local day = ledger.days[number]
+  if day == nil then
+    local text = call("HGET", DAYS, int(number))
+    day = text and day_of_text(number, text) or false
+    ledger.days[number] = day
+  end
+  return day or nil
+end
+
+local function touch(day)
+  ledger.changed[day.number] = true
+end
+
+local function choice_of(index)
+  local choice = ledger.choices[index]
+  if not choice then
+    choice = choice_of_text(call("HGET", CHOICES, index))
+    ledger.choices[index] = choice
+  end
+  return choice
+end
+
+-- The index that a choice is known by; a new one is written down only here, when a record is about to be.
+local function index_of(choice)
+  local index = ledger.indexes[choice.text]
+  if not index then
+    index = call("HGET", CHOICES, "=" .. choice.text)
+    if not index then
+      index = int(call("HINCRBY", CHOICES, "n", 1))
+      call("HSET", CHOICES, index, choice.text, "=" .. choice.text, index)
+    end
+    ledger.indexes[choice.text] = index
+    ledger.choices[index] = choice
+  end
+  return index
+end
+
+-- The record of this id, unless its day has been forgotten.
+local function record_of(id)
+  local text = call("HGET", RECORDS, id)
+  if not text then return nil end
+  local record = record_of_text(id, text)
+  return day_of(record.day) and record or nil
+end
+
+-- Calls visit(record) for the active reservations of an applicant, in the order in which they became so, until it returns something.
+local function each_claim(applicant, now_ms, visit)
+  local ids = call("HGET", CLAIMS, applicant)
+  if not ids then return nil end
+  for _, id in ipairs(names(ids)) do
+    local record = record_of(id)
+    if record and not (record.state == "HELD" and record.deadline_ms <= now_ms) then
+      local found = visit(record)
+      if found then return found end
+    end
+  end
+  return nil
+end
+
+local function claim(record)
+  for _, applicant in ipairs(record.applicants) do
+    local others = call("HGET", CLAIMS, applicant)
+    call("HSET", CLAIMS, applicant, others and (others .. COMMA .. record.id) or record.id)
+  end
+end
+
+local function unclaim(record)
+  for _, applicant in ipairs(record.applicants) do
+    local left = {}
+    for _, id in ipairs(names(call("HGET", CLAIMS, applicant) or "")) do
+      if id ~= record.id then left[#left + 1] = id end
+    end
+    if #left == 0 then
+      call("HDEL", CLAIMS, applicant)
+    else
+      call("HSET", CLAIMS, applicant, concat(left, COMMA))
+    end
+  end
+end
+
+local function due_member(record)
+  return concat({ int(record.day), record.quotas, padded(record.deadline_ms), record.id }, SLASH)
+end
+
+local function push_due(day, record)
+  call("ZADD", DUE, 0, due_member(record))
+  day.due[record.quotas] = true
+  if record.deadline_ms < day.next_due_ms then day.next_due_ms = record.deadline_ms end
+end
+
+-- Where units go that record (its new version) gives back at at_ms: how many are free, cooling (parked ones among them) and parked,
+-- and when the others have cooled.
+local function returned(quota, units, record, at_ms)
+  local worked_off = math.min(units, math.max(0, -quota.free))
+  local rest = units - worked_off
+  if rest == 0 or quota.rule == "at_once" or quota.rule == "wait_list" then return units, 0, 0, 0 end
+  if quota.rule == "next_draw" then return worked_off, rest, rest, 0 end
+  local digest = redis.sha1hex(
+    ledger.rules.jitter_seed .. ":" .. record.id .. ":" .. int(record.version) .. ":" .. quota.name
+  )
+  local jitter_ms = tonumber(string.sub(digest, 1, 12), 16) % (quota.jitter_ms + 1)
+  return worked_off, rest, 0, at_ms + quota.cooling_ms + jitter_ms
+end
+
+local function give_back(day, name, units, record, at_ms)
+  local quota = day.quotas[name]
+  local free, cooling, parked, due_at_ms = returned(quota, units, record, at_ms)
+  quota.free = quota.free + free
+  quota.cooling = quota.cooling + cooling
+  quota.parked = quota.parked + parked
+  if cooling > parked then
+    call("ZADD", COOLING, 0, concat(
+      { int(day.number), name, padded(due_at_ms), padded(cooling), record.id, int(record.version) }, SLASH))
+    if due_at_ms < day.next_due_ms then day.next_due_ms = due_at_ms end
+  end
+end
+
+-- Every event has a number, one more than the last, and the time of its step.
+local function append(at_ms, event)
+  ledger.number = ledger.number + 1
+  ledger.now_ms = at_ms
+  call("XADD", EVENTS, int(ledger.number) .. "-0", "e", event)
+end
+
+local function note_standing(record, verb, at_ms)
+  local rules = ledger.rules
+  local window_start_ms = at_ms - rules.cancellations_window_ms
+  for _, applicant in ipairs(record.applicants) do
+    local old = names(call("HGET", STANDINGS, applicant) or "0")
+    local blocked_until_ms, cancelled = tonumber(old[1]), {}
+    for index = 2, #old do
+      if tonumber(old[index]) > window_start_ms then cancelled[#cancelled + 1] = old[index] end
+    end
+    if verb == "cancel" then
+      cancelled[#cancelled + 1] = int(at_ms)
+      while #cancelled > rules.cancellations_max + 1 do table.remove(cancelled, 1) end
+      if rules.cancellations_max > 0 and #cancelled > rules.cancellations_max then
+        blocked_until_ms = math.max(blocked_until_ms, at_ms + rules.cancellations_block_ms)
+      end
+    elseif rules.no_show_block_ms > 0 then
+      blocked_until_ms = math.max(blocked_until_ms, at_ms + rules.no_show_block_ms)
+    end
+    if blocked_until_ms > at_ms or (rules.cancellations_max > 0 and #cancelled > 0) then
+      ledger.has_standings = true
+      call("HSET", STANDINGS, applicant, concat({ int(blocked_until_ms), unpack(cancelled) }, COMMA))
+      ledger.standing_order = (ledger.standing_order or 0) + 1
+      call("ZADD", UPDATED, ledger.number * 128 + ledger.standing_order, applicant)
+    else
+      call("HDEL", STANDINGS, applicant)
+      call("ZREM", UPDATED, applicant)
+    end
+  end
+  ledger.standing_order = nil
+  for _ = 1, 2 * record.units do
+    local oldest = call("ZRANGEBYSCORE", UPDATED, "(0", "+inf", "LIMIT", 0, 1)[1]
+    if not oldest then return end
+    local standing = names(call("HGET", STANDINGS, oldest))
+    if tonumber(standing[1]) > at_ms then return end
+    if #standing > 1 and tonumber(standing[#standing]) > window_start_ms then return end
+    call("HDEL", STANDINGS, oldest)
+    call("ZREM", UPDATED, oldest)
+  end
+end
+
+-- A reservation took a step: old is its record before, nil for a new one, new the one after.
+local function reservation_changed(verb, old, new, at_ms)
+  local day = day_of(new.day)
+  if not old and ledger.cursor ~= "" then
+    -- The id may be one of a forgotten day that has not been purged yet: as if it were not there.
+    local text = call("HGET", RECORDS, new.id)
+    local garbage = text and record_of_text(new.id, text)
+    if garbage and ACTIVE[garbage.state] then unclaim(garbage) end
+    if garbage and garbage.state == "HELD" then call("ZREM", DUE, due_member(garbage)) end
+  end
+  append(at_ms, concat({ "reservation", int(at_ms), verb, new.id, text_of_record(new) }, TAB))
+  call("HSET", RECORDS, new.id, text_of_record(new))
+  touch(day)
+  local old_day = old and day_of(old.day)
+  local old_bucket, new_bucket = old and CONSUMING[old.state], CONSUMING[new.state]
+  local kept = {}
+  if old_bucket and new_bucket and old_day == day then
+    local of_new = {}
+    for _, name in ipairs(names(new.quotas)) do of_new[name] = true end
+    for _, name in ipairs(names(old.quotas)) do kept[name] = of_new[name] end
+  end
+  if new_bucket then
+    for _, name in ipairs(names(new.quotas)) do
+      local quota = day.quotas[name]
+      quota[new_bucket] = quota[new_bucket] + new.units
+      if not kept[name] then quota.free = quota.free - new.units end
+    end
+  end
+  if old_bucket then
+    touch(old_day)
+    -- Time decides when a hold ended, not the sweep that came by later.
+    local ended_at_ms = verb == "expire" and old.deadline_ms or at_ms
+    for _, name in ipairs(names(old.quotas)) do
+      local quota = old_day.quotas[name]
+      quota[old_bucket] = quota[old_bucket] - old.units
+      if not kept[name] then give_back(old_day, name, new.units, new, ended_at_ms) end
+    end
+    if old.state == "HELD" then call("ZREM", DUE, due_member(old)) end
+  end
+  if old and old.state == "WAITING" then
+    touch(old_day)
+    old_day.waiting = old_day.waiting - 1
+    call("ZREM", WAITING, old.id)
+  end
+  if new.state == "HELD" then push_due(day, new) end
+  if new.state == "WAITING" then
+    day.waiting = day.waiting + 1
+    call("ZADD", WAITING, new.day * EVENTS_MAX + ledger.number, new.id)
+  end
+  if new.queue_number > 0 then
+    day.last_queue_number = math.max(day.last_queue_number, new.queue_number + new.units - 1)
+  end
+  local was_active, is_active = old and ACTIVE[old.state] or false, ACTIVE[new.state] or false
+  if was_active and not is_active then unclaim(old) end
+  if is_active and not was_active then claim(new) end
+  if verb == "cancel" or verb == "mark_no_show" then note_standing(new, verb, at_ms) end
+end

@@ -1,0 +1,208 @@
+-- units: finding them for who asks, and what becomes of them when they come back or their time is up. Mirrors domain/units.py.
+
+local SETTLE_MAX, RECLAIM_MAX, OFFERS_MAX = 64, 1000, 64
+
+local function fits(day, option, units, kept)
+  for _, name in ipairs(option.quotas) do
+    if day.quotas[name].free < units and not kept[name] then return false end
+  end
+  return true
+end
+
+-- Lua compares strings as the server's locale does; an order that every backend can have is that of the bytes.
+local function before(one, other)
+  for index = 1, math.min(#one, #other) do
+    local a, b = string.byte(one, index), string.byte(other, index)
+    if a ~= b then return a < b end
+  end
+  return #one < #other
+end
+
+-- The sets of quotas that holds of the day are on, by their names.
+local function in_order(day)
+  local sets = {}
+  for quotas in pairs(day.due) do sets[#sets + 1] = quotas end
+  sort(sets, before)
+  return sets
+end
+
+-- The first hold on this set of quotas whose deadline has passed, or nil.
+local function first_overdue(day, quotas, now_ms)
+  local prefix = int(day.number) .. SLASH .. quotas .. SLASH
+  local member = call("ZRANGEBYLEX", DUE, "[" .. prefix, "(" .. prefix .. padded(now_ms + 1), "LIMIT", 0, 1)[1]
+  if not member then return nil end
+  local id = string.sub(member, #prefix + 17)
+  return record_of_text(id, call("HGET", RECORDS, id))
+end
+
+local function expire(record, now_ms)
+  local expired = changed(record, { state = "EXPIRED" })
+  reservation_changed("expire", record, expired, now_ms)
+  return expired
+end
+
+local function expire_one(day, quotas, now_ms)
+  local record = first_overdue(day, quotas, now_ms)
+  if not record then return false end
+  expire(record, now_ms)
+  return true
+end
+
+local function first_cooling(day, name)
+  local prefix = int(day.number) .. SLASH .. name .. SLASH
+  local member = call("ZRANGEBYLEX", COOLING, "[" .. prefix, "(" .. prefix .. ":", "LIMIT", 0, 1)[1]
+  if not member then return nil end
+  local due_at_ms, units = string.match(member, "^(%d+)/(%d+)/", #prefix + 1)
+  return member, tonumber(due_at_ms), tonumber(units)
+end
+
+local function cool_one(day, name, now_ms)
+  local member, due_at_ms, units = first_cooling(day, name)
+  if not member or due_at_ms > now_ms then return false end
+  local quota = day.quotas[name]
+  append(now_ms, concat({ "cooled", int(now_ms), int(day.number), name, int(units), int(due_at_ms) }, TAB))
+  call("ZREM", COOLING, member)
+  quota.cooling = quota.cooling - units
+  quota.free = quota.free + units
+  touch(day)
+  return true
+end
+
+local function pass_on(day, quota, now_ms)
+  local units = quota.free
+  if units <= 0 or quota.pass_to == "" then return 0 end
+  append(now_ms, concat({ "passed_on", int(now_ms), int(day.number), quota.name, quota.pass_to, int(units) }, TAB))
+  local target = day.quotas[quota.pass_to]
+  quota.capacity, quota.free = quota.capacity - units, quota.free - units
+  target.capacity, target.free = target.capacity + units, target.free + units
+  touch(day)
+  return units
+end
+
+local function served_by_wait_list(day, choice)
+  for _, option in ipairs(choice.options) do
+    for _, name in ipairs(option.quotas) do
+      if day.quotas[name].rule == "wait_list" then return true end
+    end
+  end
+  return false
+end
+
+local function serve_wait_list(day, now_ms)
+  if day.closed or now_ms < day.opens_at_ms or now_ms >= day.ends_at_ms then return end
+  local first = day.number * EVENTS_MAX
+  local ids = call("ZRANGEBYSCORE", WAITING, int(first), int(first + EVENTS_MAX - 1), "LIMIT", 0, OFFERS_MAX)
+  for _, id in ipairs(ids) do
+    local record = record_of_text(id, call("HGET", RECORDS, id))
+    local choice = choice_of(record.choice)
+    if served_by_wait_list(day, choice) then
+      for _, option in ipairs(choice.options) do
+        if fits(day, option, record.units, {}) then
+          reservation_changed("offer", record, changed(record, {
+            quotas = option.text, state = "HELD", deadline_ms = now_ms + ledger.rules.offer_ttl_ms,
+          }), now_ms)
+          break
+        end
+      end
+    end
+  end
+end
+
+-- Units may have become free: pass on what is due to be passed on, then serve the wait list.
+local function after_return(day, now_ms)
+  for _, quota in ipairs(day.order) do
+    if quota.pass_to ~= "" and quota.pass_at_ms <= now_ms then pass_on(day, quota, now_ms) end
+  end
+  if day.waiting > 0 then serve_wait_list(day, now_ms) end
+end
+
+local function next_due_ms(day, now_ms)
+  local due_ms = day.forget_at_ms
+  if day.waiting > 0 and day.opens_at_ms > now_ms then due_ms = math.min(due_ms, day.opens_at_ms) end
+  for _, quotas in ipairs(in_order(day)) do
+    local prefix = int(day.number) .. SLASH .. quotas .. SLASH
+    local member = call("ZRANGEBYLEX", DUE, "[" .. prefix, "(" .. prefix .. ":", "LIMIT", 0, 1)[1]
+    if member then
+      due_ms = math.min(due_ms, tonumber(string.sub(member, #prefix + 1, #prefix + 15)))
+    else
+      day.due[quotas] = nil
+    end
+  end
+  for _, quota in ipairs(day.order) do
+    if quota.cooling > quota.parked then
+      local _, due_at_ms = first_cooling(day, quota.name)
+      due_ms = math.min(due_ms, due_at_ms)
+    end
+    if quota.pass_to ~= "" and quota.pass_at_ms > now_ms then due_ms = math.min(due_ms, quota.pass_at_ms) end
+  end
+  return due_ms
+end
+
+-- Do on the day what time alone has decided, up to limit holds; returns how many expired.
+local function settle(day, now_ms, limit)
+  if now_ms < day.next_due_ms then return 0 end
+  local expired = 0
+  for _, quotas in ipairs(in_order(day)) do
+    while expired < limit and expire_one(day, quotas, now_ms) do expired = expired + 1 end
+  end
+  for _, quota in ipairs(day.order) do
+    for _ = 1, SETTLE_MAX do
+      if not cool_one(day, quota.name, now_ms) then break end
+    end
+  end
+  after_return(day, now_ms)
+  local before_ms = day.next_due_ms
+  day.next_due_ms = next_due_ms(day, now_ms)
+  -- While the next thing due is the same, nothing has to be written: a refused command costs no write.
+  if day.next_due_ms ~= before_ms then touch(day) end
+  return expired
+end
+
+-- The record as it is now, after its day has been settled; never an overdue hold.
+local function settled(record, now_ms)
+  local day = day_of(record.day)
+  if now_ms >= day.next_due_ms then
+    settle(day, now_ms, SETTLE_MAX)
+    record = record_of(record.id)
+  end
+  if record.state == "HELD" and record.deadline_ms <= now_ms then
+    record = expire(record, now_ms)
+    after_return(day, now_ms)
+  end
+  return record
+end
+
+-- Take back overdue units of one quota until it has enough free; returns what is left of the budget.
+local function reclaim(day, name, units, now_ms, budget)
+  local quota = day.quotas[name]
+  while budget > 0 and quota.free < units do
+    budget = budget - 1
+    local found = cool_one(day, name, now_ms)
+    if not found then
+      for _, quotas in ipairs(in_order(day)) do
+        for _, other in ipairs(names(quotas)) do
+          found = found or (other == name and expire_one(day, quotas, now_ms))
+        end
+        if found then break end
+      end
+    end
+    if not found then return budget end
+    after_return(day, now_ms)
+  end
+  return budget
+end
+
+-- The first option with room, after taking back overdue units of the quotas that lack them; nil if there is none.
+local function find_option(day, choice, units, now_ms, kept)
+  local budget = RECLAIM_MAX
+  for _, option in ipairs(choice.options) do
+    if fits(day, option, units, kept) then return option end
+    if now_ms >= day.next_due_ms then
+      for _, name in ipairs(option.quotas) do
+        if not kept[name] then budget = reclaim(day, name, units, now_ms, budget) end
+      end
+      if fits(day, option, units, kept) then return option end
+    end
+  end
+  return nil
+end

@@ -1,0 +1,109 @@
+-- commands: the script's way in. Applies commands to one office's ledger, one after the other, at one time.
+--
+-- ARGV  1 now_ms, or "" for the server's own time; 2 ... a command each: its name and its fields, set apart by tabs
+-- reply a line for each command: status, flags, retry_at_ms, units, overbooked, and the reservation if there is one (its id, its
+--       fields, its choice), set apart by tabs
+
+local PURGE_MAX = 64
+
+-- Forget the days whose time has come, and free the memory of some records of forgotten ones.
+local function forget(now_ms)
+  local rows, forgotten = call("HGETALL", DAYS), {}
+  for index = 1, #rows, 2 do
+    local number = tonumber(rows[index])
+    if number and day_of(number).forget_at_ms <= now_ms then forgotten[#forgotten + 1] = number end
+  end
+  sort(forgotten, function(one, other) return one < other end)
+  for _, number in ipairs(forgotten) do
+    append(now_ms, concat({ "day_forgotten", int(now_ms), int(number) }, TAB))
+    call("HDEL", DAYS, int(number), "t" .. int(number))
+    ledger.days[number], ledger.changed[number] = false, nil
+    ledger.forgotten_day_max = math.max(ledger.forgotten_day_max, number)
+    ledger.cursor = "0"
+  end
+  ledger.published = true
+end
+
+-- Walk on through the records and drop those of forgotten days. Nothing that can be asked depends on it.
+local function purge()
+  local scanned = call("HSCAN", RECORDS, ledger.cursor, "COUNT", PURGE_MAX)
+  for index = 1, #scanned[2], 2 do
+    local id, text = scanned[2][index], scanned[2][index + 1]
+    if id ~= "~" then
+      local record = record_of_text(id, text)
+      if not day_of(record.day) then
+        call("HDEL", RECORDS, id)
+        if ACTIVE[record.state] then unclaim(record) end
+        if record.state == "HELD" then call("ZREM", DUE, due_member(record)) end
+        if record.state == "WAITING" then call("ZREM", WAITING, id) end
+      end
+    end
+  end
+  ledger.cursor = scanned[1] ~= "0" and scanned[1] or ""
+end
+
+local function next_forget_ms()
+  local next_ms, last_ms = NEVER_MS, 0
+  local rows = call("HGETALL", DAYS)
+  for index = 1, #rows, 2 do
+    local number = tonumber(rows[index])
+    if number then
+      local day = day_of(number)
+      next_ms, last_ms = math.min(next_ms, day.forget_at_ms), math.max(last_ms, day.forget_at_ms)
+    end
+  end
+  return next_ms, last_ms
+end
+
+local RETENTION_MARGIN_MS = 7 * 86400000
+
+-- Write back what has changed. The keys themselves end some time after the last day has been forgotten.
+local function write_back(number_before, cursor_before, now_ms)
+  for number in pairs(ledger.changed) do
+    call("HSET", DAYS, int(number), text_of_day(ledger.days[number]))
+  end
+  local last_ms
+  if ledger.published then ledger.next_forget_ms, last_ms = next_forget_ms() end
+  if ledger.number ~= number_before or ledger.cursor ~= cursor_before then
+    call("HSET", HEAD, "now_ms", int(ledger.now_ms), "number", int(ledger.number), "forgotten_day_max",
+      int(ledger.forgotten_day_max), "next_forget_ms", int(ledger.next_forget_ms), "cursor", ledger.cursor)
+  end
+  if number_before == 0 and ledger.number > 0 then
+    for _, key in ipairs({ HEAD, DAYS, RECORDS, CLAIMS, STANDINGS, CHOICES }) do call("HSETNX", key, "~", "") end
+    for _, key in ipairs({ DUE, COOLING, UPDATED, WAITING }) do call("ZADD", key, 0, "~") end
+  end
+  if last_ms then
+    for _, key in ipairs(KEYS) do call("PEXPIRE", key, int(math.max(0, last_ms - now_ms) + RETENTION_MARGIN_MS)) end
+  end
+end
+
+local function line_of(result)
+  local parts = {
+    result.status, result.flags or "", int(result.retry_at_ms or 0), int(result.units or 0), int(result.overbooked or 0),
+  }
+  if result.record then
+    parts[6], parts[7], parts[8] = result.record.id, text_of_record(result.record), choice_of(result.record.choice).text
+  end
+  return concat(parts, TAB)
+end
+
+load_head()
+local now_ms = tonumber(ARGV[1])
+if not now_ms then
+  local time = call("TIME")
+  now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local number_before, cursor_before = ledger.number, ledger.cursor
+local lines = {}
+for index = 2, #ARGV do
+  now_ms = math.max(now_ms, ledger.now_ms)
+  if now_ms >= ledger.next_forget_ms then
+    forget(now_ms)
+    ledger.next_forget_ms = next_forget_ms()
+  end
+  if ledger.cursor ~= "" then purge() end
+  local fields = split(ARGV[index], TAB)
+  lines[index - 1] = line_of(HANDLERS[fields[1]](fields, now_ms))
+end
+write_back(number_before, cursor_before, now_ms)
+return lines
