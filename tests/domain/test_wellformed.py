@@ -78,7 +78,7 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
     ("ttl", lambda: Rules(hold_ttl_ms=0), "hold_ttl_ms: 0"),
     ("party", lambda: Rules(party_max=101), "party_max: 101"),
     ("limits", lambda: Rules(identity_limits=(IdentityLimit(1, 1),) * 9), "identity_limits: 9 limits"),
-    ("seed", lambda: Rules(jitter_seed="x" * 129), "jitter_seed: too long"),
+    ("seed", lambda: Rules(jitter_seed="x" * 129), "jitter_seed: not a valid id"),
     ("block", lambda: Rules(no_show_block_ms=-5), "no_show_block_ms: -5"),
     ("key type", lambda: Pseudonyms("k" * 32), "identity_key: not a usable key"),  # type: ignore[arg-type]
     ("key short", lambda: Pseudonyms(b"k"), "16 to 64 secret bytes"),

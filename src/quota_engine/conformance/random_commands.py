@@ -14,6 +14,7 @@ from typing import Final
 from quota_engine.conformance.world import (
     DAY,
     DRAW,
+    FORGET_AT_MS,
     HOLD_TTL_MS,
     NEXT_DAY,
     ONLINE,
@@ -60,17 +61,35 @@ _DAYS: Final = (DAY, DAY, DAY, NEXT_DAY, NEXT_DAY, DAY + 9)
 _HOUR_MS: Final = 3_600_000
 
 
+class _Ids:
+    """Ids of reservations: half of the time a new one, else one of the last few, so that their whole lives are seen."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._newest = 0
+
+    def any(self) -> str:
+        return f"r{max(0, self._newest - self._rng.randrange(16))}"
+
+    def maybe_new(self) -> str:
+        if self._rng.random() < 0.3:
+            return self.any()
+        self._newest += 1
+        return f"r{self._newest}"
+
+
 def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
     """``count`` pairs of a time (milliseconds since 1970) and a command, the same for the same seed."""
     rng = random.Random(seed)
+    ids = _Ids(rng)
     makers: list[tuple[int, Callable[[random.Random], Command]]] = [
-        (40, _reserve),
-        (16, lambda r: Confirm(_id(r), _owner(r), r.choice((0, 0, 0, 1, 2)), r.random() < 0.3)),
-        (10, lambda r: Release(_id(r), _owner(r))),
-        (8, lambda r: Cancel(_id(r))),
-        (6, lambda r: Reschedule(_id(r), r.choice(_DAYS), r.choice(_CHOICES))),
-        (2, lambda r: CheckIn(_id(r))),
-        (2, lambda r: MarkNoShow(_id(r))),
+        (40, lambda r: _reserve(r, ids.maybe_new())),
+        (18, lambda r: Confirm(ids.any(), _owner(r), r.choice((0, 0, 0, 1, 2)), r.random() < 0.3)),
+        (10, lambda r: Release(ids.any(), _owner(r))),
+        (8, lambda r: Cancel(ids.any())),
+        (7, lambda r: Reschedule(ids.any(), r.choice(_DAYS), r.choice(_CHOICES))),
+        (2, lambda r: CheckIn(ids.any())),
+        (2, lambda r: MarkNoShow(ids.any())),
         (3, lambda r: Expire(r.choice(_DAYS), r.randint(1, 3))),
         (4, lambda r: SetCapacity(r.choice(_DAYS), r.choice(_QUOTAS), r.randint(0, 4))),
         (1, lambda r: CloseDay(r.choice(_DAYS))),
@@ -89,19 +108,16 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
 def _next_time(rng: random.Random, now_ms: int) -> int:
     """Mostly moments, sometimes as long as a hold, seldom to a day's turning point, and at times backwards."""
     lot = rng.random()
-    if lot < 0.70:
+    if lot < 0.88:
         return now_ms + rng.choice((0, 0, 1, 1000))
-    if lot < 0.93:
+    if lot < 0.95:
         return now_ms + rng.choice((HOLD_TTL_MS - 1, HOLD_TTL_MS, HOLD_TTL_MS // 2, _HOUR_MS))
-    if lot < 0.97:
+    if lot < 0.98:
         return now_ms - rng.choice((1, 1000, HOLD_TTL_MS))
-    return max(
-        now_ms, rng.choice((now_ms, now_ms, now_ms + 24 * _HOUR_MS, PASS_ON_AT_MS, STARTS_AT_MS - 24 * _HOUR_MS))
-    )
-
-
-def _id(rng: random.Random) -> str:
-    return f"r{rng.randrange(24)}"
+    turning_points = (PASS_ON_AT_MS, STARTS_AT_MS - 24 * _HOUR_MS, STARTS_AT_MS, FORGET_AT_MS)
+    # The nearer ones more often: behind the last nothing happens any more.
+    ahead = [one for one in turning_points if one > now_ms] or [now_ms]
+    return rng.choice((now_ms, now_ms, now_ms, now_ms + 24 * _HOUR_MS, ahead[0]))
 
 
 def _applicant(rng: random.Random) -> str:
@@ -112,8 +128,8 @@ def _owner(rng: random.Random) -> str:
     return _applicant(rng) if rng.random() < 0.1 else ""
 
 
-def _reserve(rng: random.Random) -> Reserve:
+def _reserve(rng: random.Random, reservation_id: str) -> Reserve:
     size = rng.choice((1, 1, 1, 1, 2, 2, 3, 4))
     party = tuple(dict.fromkeys(_applicant(rng) for _ in range(size)))
     ttl_ms = rng.choice((0, 0, 0, 1000, 10))
-    return Reserve(_id(rng), rng.choice(_DAYS), party, rng.choice(_CHOICES), rng.random() < 0.5, ttl_ms)
+    return Reserve(reservation_id, rng.choice(_DAYS), party, rng.choice(_CHOICES), rng.random() < 0.5, ttl_ms)

@@ -1,0 +1,81 @@
+"""The command line: ``quota-engine COMMAND``. It needs the extra ``cli`` (cyclopts and rich), imported when it runs."""
+
+from __future__ import annotations
+
+__all__ = ["COMMANDS", "main"]
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown, QuotaEngineError
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+COMMANDS: Final = {
+    "simulate": ("quota_engine.faces.commands.simulate:simulate", "Replay an opening against the real engine."),
+    "catalog": ("quota_engine.faces.commands.catalog:app", "Check a catalog file, and show what a catalog offers."),
+}
+"""Command to what carries it out (a function, or an app with commands of its own) and the line of the overview."""
+
+_DONE, _BAD_INPUT, _UNREACHABLE, _INTERRUPTED = 0, 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; errors go to standard error, in a line each."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words == ["--version"]:
+        import importlib.metadata
+
+        sys.stdout.write(f"quota-engine {importlib.metadata.version('quota-engine')}\n")
+        return _DONE
+    try:
+        import cyclopts
+        import rich.console
+    except ImportError as error:
+        _complain(
+            f"the command line needs {error.name}, of the extra 'cli': install it with  pip install 'quota-engine[cli]'"
+        )
+        return _BAD_INPUT
+    try:
+        code = _app(words)(
+            words,
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+            error_console=rich.console.Console(stderr=True),
+        )
+    except cyclopts.CycloptsError as error:
+        _complain(f"{error}\nTry  quota-engine --help")
+        return _BAD_INPUT
+    except (BackendUnavailable, OutcomeUnknown) as error:
+        _complain(str(error))
+        return _UNREACHABLE
+    except QuotaEngineError as error:
+        _complain(str(error))
+        return _BAD_INPUT
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return _INTERRUPTED
+    return code if isinstance(code, int) else _DONE
+
+
+def _app(words: Sequence[str]) -> App:
+    from cyclopts import App, Parameter
+
+    app = App(
+        name="quota-engine",
+        help="Reserve scarce places fairly and exactly when far more people than places arrive at once.",
+        version_flags=(),
+        default_parameter=Parameter(negative=(), show_default=False),
+    )
+    for name, (target, overview) in COMMANDS.items():
+        # The overview has its own line for each, so that it need not import them; a command that is run says more.
+        app.command(target, name=name, help=None if name in words else overview)
+    return app
+
+
+def _complain(text: str) -> None:
+    for line in text.splitlines():
+        sys.stderr.write(f"quota-engine: {line}\n")

@@ -1,0 +1,172 @@
+"""Line plots as SVG, drawn by hand: no library, a few kilobytes, readable in light and dark."""
+
+from __future__ import annotations
+
+__all__ = ["STYLE", "Line", "Plot", "log_ticks", "nice_ticks", "render"]
+
+import dataclasses
+import html
+import math
+from collections.abc import Callable, Sequence
+from typing import Final
+
+STYLE: Final = (
+    ".plot{--ink:#1f2933;--soft:#5b6875;--grid:#dfe4ea;--engine:#1d5fd1;--old:#c2410c;--limit:#1f2933}"
+    "@media(prefers-color-scheme:dark){.plot{--ink:#e6e9ed;--soft:#a3afbb;--grid:#36404b;--engine:#6ea8ff;"
+    "--old:#ff9a5c;--limit:#e6e9ed}}"
+    ".plot text{font:13px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;fill:var(--soft)}"
+    ".plot .key{fill:var(--ink)}.plot .grid{stroke:var(--grid);stroke-width:1}.plot path{fill:none;stroke-width:2;"
+    "stroke-linejoin:round}.plot .engine{stroke:var(--engine)}.plot .old{stroke:var(--old)}"
+    ".plot .thin{stroke-width:1.5;opacity:.55}.plot .limit{stroke:var(--limit);stroke-width:1.5;"
+    "stroke-dasharray:7 4}"
+)
+"""The rules of a plot; a page has them once, a picture of its own carries them."""
+
+_FONT_PX: Final = 13
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Line:
+    """One line: what it shows, the classes of its style, and its points in the plot's units, x ascending.
+
+    A ``stepped`` line keeps its value until the next point.
+    """
+
+    label: str
+    style: str
+    points: Sequence[tuple[float, float]]
+    stepped: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plot:
+    """A plot: its text, its lines, and its axes with ticks as value and label, the first and last being the ends."""
+
+    name: str
+    title: str
+    description: str
+    lines: Sequence[Line]
+    x_range: tuple[float, float]
+    x_ticks: Sequence[tuple[float, str]]
+    x_title: str
+    y_max: float
+    y_ticks: Sequence[tuple[float, str]]
+    x_is_log: bool = False
+
+
+def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round values from ``low`` to ``high``, about ``count`` of them."""
+    span = max(high - low, 1e-9)
+    raw = span / count
+    magnitude = 10.0 ** math.floor(math.log10(raw))
+    step = next(each * magnitude for each in (1, 2, 5, 10) if each * magnitude >= raw - 1e-12)
+    first = math.ceil(low / step - 1e-9)
+    return [index * step for index in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """The powers of ten from ``low`` to ``high``."""
+    return [10.0**power for power in range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)]
+
+
+def render(plot: Plot, width: int = 480, height: int = 290, *, alone: bool = False) -> str:
+    """The plot as an ``<svg>`` element of ``width`` by ``height`` units; ``alone`` makes it a file of its own."""
+    widest = max((len(label) for _, label in plot.y_ticks), default=1)
+    left, right = 14 + round(widest * _FONT_PX * 0.58), 16
+    keys, key_lines = _keys(plot.lines, width - 16)
+    top, bottom = 14 + 20 * key_lines + (26 if alone else 0), 46
+    x_of = _x_scale(plot, left, width - right)
+
+    def y_of(value: float) -> float:
+        return height - bottom - (height - bottom - top) * min(value, plot.y_max) / plot.y_max
+
+    title = html.escape(plot.title)
+    parts = [
+        f'<svg class="plot" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
+        f' aria-labelledby="{plot.name}-title {plot.name}-text"'
+        + (f' width="{width}" height="{height}">' if alone else ">"),
+        f'<title id="{plot.name}-title">{title}</title>',
+        f'<desc id="{plot.name}-text">{html.escape(plot.description)}</desc>',
+    ]
+    if alone:
+        parts.append(f"<style>{STYLE}</style>")
+        parts.append(f'<text class="key" x="8" y="20" font-weight="600">{title}</text>')
+    parts += _axes(plot, x_of, y_of, (left, width - right, top, height - bottom), width, height)
+    for line in plot.lines:
+        parts.append(f'<path class="{line.style}" d="{_path(line, x_of, y_of)}"/>')
+    offset = 26 if alone else 0
+    for (x, row), line in zip(keys, plot.lines, strict=True):
+        y = 14 + offset + 20 * row
+        parts.append(f'<path class="{line.style}" d="M{x},{y}h22"/>')
+        parts.append(f'<text class="key" x="{x + 28}" y="{y + 4}">{html.escape(line.label)}</text>')
+    parts.append("</svg>")
+    return "".join(parts)
+
+
+def _x_scale(plot: Plot, left: float, right: float) -> Callable[[float], float]:
+    low, high = plot.x_range
+    if plot.x_is_log:
+        low, high = math.log10(low), math.log10(high)
+        return lambda x: left + (right - left) * (math.log10(max(x, 1e-9)) - low) / (high - low)
+    return lambda x: left + (right - left) * (x - low) / (high - low)
+
+
+def _axes(
+    plot: Plot,
+    x_of: Callable[[float], float],
+    y_of: Callable[[float], float],
+    box: tuple[float, float, float, float],
+    width: int,
+    height: int,
+) -> list[str]:
+    left, right, _, bottom = box
+    parts = []
+    for value, label in plot.y_ticks:
+        y = y_of(value)
+        parts.append(f'<path class="grid" d="M{_n(left)},{_n(y)}H{_n(right)}"/>')
+        parts.append(f'<text x="{_n(left - 6)}" y="{_n(y + 4)}" text-anchor="end">{html.escape(label)}</text>')
+    for value, label in plot.x_ticks:
+        x = x_of(value)
+        parts.append(f'<path class="grid" d="M{_n(x)},{_n(bottom)}v5"/>')
+        half = len(label) * _FONT_PX * 0.28
+        anchor = "end" if x + half > width - 2 else "start" if x - half < 2 else "middle"
+        place = f'x="{_n(min(x, width - 2))}" y="{_n(bottom + 19)}" text-anchor="{anchor}"'
+        parts.append(f"<text {place}>{html.escape(label)}</text>")
+    parts.append(
+        f'<text x="{_n((left + right) / 2)}" y="{height - 6}" text-anchor="middle">{html.escape(plot.x_title)}</text>'
+    )
+    return parts
+
+
+def _keys(lines: Sequence[Line], width: int) -> tuple[list[tuple[int, int]], int]:
+    """Where the key of each line stands, as x and row, and how many rows there are."""
+    keys, x, row = [], 8, 0
+    for line in lines:
+        needed = 28 + round(len(line.label) * _FONT_PX * 0.58) + 18
+        if x > 8 and x + needed > width + 18:
+            x, row = 8, row + 1
+        keys.append((x, row))
+        x += needed
+    return keys, row + 1
+
+
+def _path(line: Line, x_of: Callable[[float], float], y_of: Callable[[float], float]) -> str:
+    commands: list[str] = []
+    last_y = ""
+    for index, (x, y) in enumerate(line.points):
+        at_x, at_y = _n(x_of(x)), _n(y_of(y))
+        if index == 0:
+            commands.append(f"M{at_x},{at_y}")
+        elif line.stepped:
+            # A run of equal values needs its two ends only.
+            if at_y != last_y or index == len(line.points) - 1:
+                commands.append(f"H{at_x}V{at_y}")
+        else:
+            commands.append(f"L{at_x},{at_y}")
+        last_y = at_y
+    return "".join(commands)
+
+
+def _n(value: float) -> str:
+    """A coordinate with a tenth of a unit, in as few characters as possible."""
+    return f"{value:.1f}".removesuffix(".0") if abs(value) >= 0.05 else "0"

@@ -1,0 +1,61 @@
+"""A batch is nothing but its commands, one after the other."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quota_engine.domain.commands import Command
+from quota_engine.domain.ledger import Ledger, describe
+from quota_engine.domain.machine import apply, apply_batch
+from tests.replay import Step, format_steps
+from tests.side_by_side import OFFICE
+from tests.walks import walk
+
+Batch = tuple[int, list[Command]]
+
+
+def cut(steps: list[Step], random: Random) -> list[Batch]:
+    """The commands in batches of 0 to 12, each at the time of its first command."""
+    batches: list[Batch] = []
+    start = 0
+    while start < len(steps):
+        size = random.randint(0, 12)
+        batches.append((steps[start][0], [command for _, command in steps[start : start + size]]))
+        start += size
+    return batches
+
+
+def check_batches(batches: list[Batch]) -> None:
+    together = Ledger(OFFICE)
+    apart = Ledger(OFFICE)
+    taken: list[Step] = []
+    for now_ms, commands in batches:
+        taken += [(now_ms, command) for command in commands]
+        outcomes = apply_batch(together, commands, now_ms)
+        assert outcomes == [apply(apart, command, now_ms) for command in commands], format_steps(taken)
+        assert describe(together) == describe(apart), format_steps(taken)
+    assert list(together.events) == list(apart.events), format_steps(taken)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_batch_gives_what_its_commands_give_one_by_one(seed: int) -> None:
+    """Outcomes, ledger and events are the same, wherever the commands are cut into batches."""
+    random = Random(seed)
+    check_batches(cut(walk(random), random))
+
+
+@given(random=st.randoms(use_true_random=False), steps_max=st.integers(1, 40))
+def test_any_batch_gives_what_its_commands_give_one_by_one(random: Random, steps_max: int) -> None:
+    """The same, for whatever walk Hypothesis can think of."""
+    check_batches(cut(walk(random, steps_max), random))
+
+
+def test_an_empty_batch_changes_nothing() -> None:
+    """Nothing asked, nothing answered, no event."""
+    ledger = Ledger(OFFICE)
+    assert apply_batch(ledger, [], 1) == []
+    assert list(ledger.events) == []

@@ -1,0 +1,35 @@
+"""The table of parameters in ``docs/simulation.md`` and the code say the same."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from quota_engine.sim.scenario import Scenario
+
+_PAGE = pathlib.Path(__file__).parents[2] / "docs" / "simulation.md"
+_UNDOCUMENTED = re.compile(r"title|bookings\[\d\]\.(service|service_unit|session|channel|group)|network\[0\]\.region")
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _flat(item, f"{key}.{name}" if key else name)
+    elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+        for index, item in enumerate(value):
+            yield from _flat(item, f"{key}[{index}]")
+    elif isinstance(value, list | tuple):
+        yield key, ", ".join(map(str, value)) or "all"
+    else:
+        yield key, str(value) or "each office's own"
+
+
+def test_every_parameter_stands_in_the_table_with_its_default() -> None:
+    rows = re.findall(r"^\| `([a-z_.\[\]0-9]+)` \| ([^|]*) \|", _PAGE.read_text("utf-8"), re.MULTILINE)
+    expected = [row for row in _flat(msgspec.to_builtins(Scenario())) if not _UNDOCUMENTED.fullmatch(row[0])]
+    keys = {key for key, _ in expected}
+    assert sorted(row for row in rows if row[0] in keys or "." in row[0]) == sorted(row for row in expected)
