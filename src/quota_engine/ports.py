@@ -152,8 +152,8 @@ class BackendFactory(Protocol):
     The entry point's name is the URL's scheme, so ``memory = "quota_engine.adapters.memory"`` serves ``memory://``.
     """
 
-    def open_backend(self, url: str, clock: Clock) -> Backend:
-        """Open the store that ``url`` names.
+    def open_backend(self, url: str, clock: Clock | None) -> Backend:
+        """Open the store that ``url`` names. Without a clock it takes the time from where it is best known.
 
         Raises:
             InvalidRequest: the URL is not of the scheme's form.
@@ -161,6 +161,6 @@ class BackendFactory(Protocol):
         """
         ...
 
-    async def open_async_backend(self, url: str, clock: Clock) -> AsyncBackend:
+    async def open_async_backend(self, url: str, clock: Clock | None) -> AsyncBackend:
         """The same for asyncio."""
         ...

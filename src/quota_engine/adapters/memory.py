@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from quota_engine.adapters.clocks import SystemClock
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Publish, SetRules
 from quota_engine.domain.errors import InvalidRequest
@@ -167,16 +168,16 @@ def _check_url(url: str) -> None:
         raise InvalidRequest("url", "more than memory://", "memory:// and nothing behind it")
 
 
-def open_backend(url: str, clock: Clock) -> MemoryBackend:
+def open_backend(url: str, clock: Clock | None) -> MemoryBackend:
     """Open ``memory://``: a new, empty store.
 
     Raises:
         InvalidRequest: the URL names a place; there is none to name.
     """
     _check_url(url)
-    return MemoryBackend(clock)
+    return MemoryBackend(clock or SystemClock())
 
 
-async def open_async_backend(url: str, clock: Clock) -> AsyncMemoryBackend:
+async def open_async_backend(url: str, clock: Clock | None) -> AsyncMemoryBackend:
     """Open ``memory://`` for asyncio; see :func:`open_backend`."""
     return AsyncMemoryBackend(open_backend(url, clock))

@@ -17,6 +17,8 @@ class Status(enum.StrEnum):
 
     __hash__ = str.__hash__  # Enum's own is a Python function, and the hot path looks members up in tables
 
+    OVERLOADED = "OVERLOADED"
+    """Too many calls wait for the store already: this one was turned away before anything was looked at."""
     CONFLICT = "CONFLICT"
     """The idempotency key was used for another body."""
     ENDED = "ENDED"

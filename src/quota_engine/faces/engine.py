@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Self, cast
 
 from quota_engine.adapters import memory
-from quota_engine.adapters.clocks import SystemClock
 from quota_engine.catalog import Catalog
 from quota_engine.domain.commands import (
     Cancel,
@@ -95,11 +94,11 @@ class QuotaEngine:
             identity_key: 16 to 64 secret bytes that turn identities into hashes; the same for all processes on a store.
                 Only ``memory://`` can do without: it makes one up.
             catalog: the offices; :meth:`publish` gives one too.
-            clock: where the time comes from; the machine's clock if ``None``.
+            clock: where the time comes from; ``None`` for the store's own clock (in memory: the machine's).
             new_id: makes idempotency keys for calls without one; 128 random bits if ``None``.
         """
         desk = _desk(url, identity_key, catalog, new_id)
-        return cls(backend_factory(url).open_backend(url, clock or SystemClock()), desk)
+        return cls(backend_factory(url).open_backend(url, clock), desk)
 
     def close(self) -> None:
         """Give back what the engine holds. Calling it twice is harmless."""
@@ -277,7 +276,7 @@ class AsyncQuotaEngine:
     ) -> Self:
         """See :meth:`QuotaEngine.open`."""
         desk = _desk(url, identity_key, catalog, new_id)
-        return cls(await backend_factory(url).open_async_backend(url, clock or SystemClock()), desk)
+        return cls(await backend_factory(url).open_async_backend(url, clock), desk)
 
     async def close(self) -> None:
         """See :meth:`QuotaEngine.close`."""
