@@ -1,6 +1,7 @@
 """How commands, outcomes, records and events are written down for the scripts; ``lua/1_codec.lua`` is the other side.
 
-Everything is text: fields set apart by tabs, rows by newlines, names in a list by commas. None of these can occur in an id, a
+Everything is text: fields set apart by tabs, rows by newlines, names in a list by commas. None of these can occur in an
+id, a
 name or a keyed hash.
 """
 
@@ -66,6 +67,8 @@ _STATE_OF_LETTER: Final = {
     "X": State.CANCELLED,
 }
 _STATUS: Final = {str(status): status for status in Status}
+_HELD: Final = Status.HELD
+_STATE_HELD: Final = State.HELD
 _VERB: Final = {str(verb): verb for verb in Verb}
 _TERMS_DECODER: Final = msgspec.json.Decoder(DayTerms)
 
@@ -201,6 +204,8 @@ class Decoder:
     def __init__(self, office: str) -> None:
         self._office = office
         self._choices: dict[str, Choice] = {}
+        self._bare: dict[str, Outcome] = {}
+        """Outcomes without a record, by their line: there are few different ones."""
 
     def choice(self, text: str) -> Choice:
         """The choice that a text stands for."""
@@ -232,16 +237,44 @@ class Decoder:
             int(moves),
         )
 
-    def outcome(self, line: str) -> Outcome:
-        """The outcome of one command."""
+    def outcome(self, command: Command, line: str) -> Outcome:
+        """The outcome of ``command``, whose answer was ``line``."""
         fields = line.split("\t")
+        if fields[0] == "NEW":
+            # A new hold, by far the most frequent success: all else that is in its record was in the command.
+            assert type(command) is Reserve
+            choice = command.choice
+            return Outcome(
+                _HELD,
+                Reservation(
+                    self._office,
+                    command.id,
+                    command.day,
+                    command.applicants,
+                    choice,
+                    choice.options[int(fields[3])],
+                    _STATE_HELD,
+                    1,
+                    int(fields[1]),
+                    int(fields[2]),
+                    0,
+                    0,
+                ),
+            )
+        if len(fields) <= 5:
+            known = self._bare.get(line)
+            if known is not None:
+                return known
         record = None
         if len(fields) > 5:
             record = self.record(fields[5], fields[6:16], self.choice("\t".join(fields[16:])))
-        flags = fields[1]
-        return Outcome(
-            _STATUS[fields[0]], record, flags == "p", flags == "s", int(fields[2]), int(fields[3]), int(fields[4])
+        flags, retry_at_ms, units, overbooked = fields[1:5]
+        outcome = Outcome(
+            _STATUS[fields[0]], record, flags == "p", flags == "s", int(retry_at_ms), int(units), int(overbooked)
         )
+        if record is None and len(self._bare) < _CHOICES_KEPT_MAX:
+            self._bare[line] = outcome
+        return outcome
 
     def lookup(self, line: str) -> Reservation | None:
         """The answer to a lookup."""

@@ -1,4 +1,4 @@
-"""A whole office read out of the store as a ledger, so that describing and auditing it are written once, in the domain."""
+"""A whole office read out of the store as a ledger, so that describing and auditing it stand once, in the domain."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ _TERMS: Final = msgspec.json.Decoder(DayTerms)
 
 
 def ledger_of_state(office: str, state: list[Any]) -> Ledger:
-    """The ledger that the answers to :data:`STATE_READS` come to (hashes as dicts, stream entries as pairs)."""
+    """The ledger that the answers to :data:`STATE_READS` come to (hashes as dicts, stream entries as the server sends
+    them).
+    """
     head, days, records, claims, standings, cooling, waiting, updated, choices, events = state
     ledger = Ledger(office)
     decoder = Decoder(office)
@@ -40,7 +42,7 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
     if "rules" in head:
         ledger.rules = rules_of_text(head["rules"])
     ledger.forgotten_day_max = int(head.get("forgotten_day_max", 0))
-    ledger.events = [event_of_text(fields["e"], decoder, choices) for _, fields in events]
+    ledger.events = [event_of_text(fields[1], decoder, choices) for _, fields in events]
     for number, text in days.items():
         if number.isdigit():
             day = _day(int(number), text, _TERMS.decode(days[f"t{number}"]))
@@ -79,7 +81,7 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
 
 def _day(number: int, text: str, terms: DayTerms) -> Day:
     first, _, *rows = text.split("\n")
-    closed, last_queue_number, _, _, *times = first.split("\t")
+    closed, last_queue_number, *_ = first.split("\t")
     quotas: list[QuotaTerms] = []
     counters: dict[str, list[int]] = {}
     for row in rows:

@@ -1,143 +1,166 @@
-"""The store, called synchronously."""
+"""The store, called synchronously. Threads that call at the same time share script calls."""
 
 from __future__ import annotations
 
 __all__ = ["RedisBackend"]
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import redis
+from redis.connection import ConnectionPool
+from redis.exceptions import BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from quota_engine.adapters.redis.codec import Decoder, encode, event_of_text
-from quota_engine.adapters.redis.keys import OFFICES_KEY, keys_of
-from quota_engine.adapters.redis.scripts import COMMANDS, READS, Script
-from quota_engine.adapters.redis.state import STATE_READS, ledger_of_state
-from quota_engine.domain.audit import audit
-from quota_engine.domain.commands import Command, Publish, SetRules
-from quota_engine.domain.ledger import Ledger, describe
-from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, Outcome
-from quota_engine.ports import (
-    Audit,
-    Clock,
-    Describe,
-    ListOffices,
-    Lookup,
-    ReadEvents,
-    RecordedEvent,
-    Request,
-    SendMany,
-    TrimEvents,
-    View,
-)
+from quota_engine.adapters.redis.batching import Lane, Limits
+from quota_engine.adapters.redis.calls import Call, Lost, NotSent, Pause, Policy
+from quota_engine.adapters.redis.codec import encode
+from quota_engine.adapters.redis.requests import Worker
+from quota_engine.adapters.redis.scripts import COMMANDS
+from quota_engine.domain.commands import Command
+from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.ports import Clock, Request
 
 T = TypeVar("T")
 
-BATCH_MAX = 128
+_OVERLOADED = Outcome(Status.OVERLOADED)
+
+
+class _Waiting:
+    """One thread's call. It sleeps until it has its outcome, or until it is its turn to carry a batch."""
+
+    __slots__ = ("command", "error", "line", "outcome", "woken")
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        self.line = encode(command)
+        self.woken = threading.Event()
+        self.outcome: Outcome | None = None
+        self.error: BaseException | None = None
+
+    def is_done(self) -> bool:
+        return self.outcome is not None or self.error is not None
 
 
 class RedisBackend:
     """A store in a Redis or Valkey server. Safe to use from several threads."""
 
-    def __init__(self, client: redis.Redis, clock: Clock | None = None) -> None:
-        """``client`` must decode responses, and not retry on its own. ``clock`` ``None`` is the server's time."""
-        self._client = client
-        self._clock = clock
-        self._decoders: dict[str, Decoder] = {}
-        self._answers: dict[type, Callable[[Any], Any]] = {
-            SendMany: self._send_many,
-            Lookup: self._lookup,
-            View: self._view,
-            ReadEvents: self._read_events,
-            TrimEvents: self._trim_events,
-            ListOffices: self._list_offices,
-            Audit: self._audit,
-            Describe: self._describe,
-        }
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        clock: Clock | None = None,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 - immutable
+        policy: Policy = Policy(),  # noqa: B008 - immutable
+    ) -> None:
+        """``pool``: connections that decode responses and do not retry. ``clock`` ``None`` is the server's time."""
+        self._pool = pool
+        self._limits = limits
+        self._worker = Worker(clock, policy)
+        self._lanes: dict[str, Lane[_Waiting]] = {}
+        self._lock = threading.Lock()
 
     def send(self, office: str, command: Command) -> Outcome:
-        """See :meth:`quota_engine.ports.Backend.send`."""
-        return self._apply(office, (command,))[0]
+        """See :meth:`quota_engine.ports.Backend.send`. Calls that wait for others share their script call."""
+        if self._worker.must_register(office, command):
+            self._drive(self._worker.register(office))
+        mine = _Waiting(command)
+        with self._lock:
+            lane = self._lanes.get(office)
+            if lane is None:
+                lane = self._lanes[office] = Lane(self._limits)
+            if lane.is_full():
+                return _OVERLOADED
+            lane.waiting.append(mine)
+        while not mine.is_done():
+            with self._lock:
+                batch = lane.set_out() if lane.may_go() else None
+                mine.woken.clear()
+            if batch is not None:
+                self._carry(office, lane, batch)
+            elif not mine.is_done():
+                mine.woken.wait()
+        if mine.error is not None:
+            raise mine.error
+        assert mine.outcome is not None
+        return mine.outcome
 
     def perform(self, request: Request[T]) -> T:
         """See :meth:`quota_engine.ports.Backend.perform`."""
-        answer: T = self._answers[type(request)](request)
+        answer: T = self._drive(self._worker.answer(request))
         return answer
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._pool.disconnect()
 
-    def _decoder(self, office: str) -> Decoder:
-        decoder = self._decoders.get(office)
-        if decoder is None:
-            decoder = self._decoders[office] = Decoder(office)
-        return decoder
-
-    def _run(self, script: Script, office: str, lines: list[str]) -> list[str]:
-        keys = keys_of(office)
-        now = "" if self._clock is None else str(self._clock.now_ms())
+    def _carry(self, office: str, lane: Lane[_Waiting], batch: list[_Waiting]) -> None:
+        """Send one batch and wake up those whose calls were in it, and the first who still waits: to carry the next."""
         try:
-            answer = self._client.evalsha(script.sha1, len(keys), *keys, now, *lines)
-        except redis.exceptions.NoScriptError:
-            answer = self._client.eval(script.text, len(keys), *keys, now, *lines)
-        return answer  # type: ignore[no-any-return]
+            lines = self._drive(self._worker.run(COMMANDS, office, [one.line for one in batch]))
+            outcome = self._worker.decoder(office).outcome
+            for one, line in zip(batch, lines, strict=True):
+                one.outcome = outcome(one.command, line)
+        except BaseException as error:
+            for one in batch:
+                one.error = _copy(error)
+        finally:
+            with self._lock:
+                lane.arrived()
+                heir = lane.waiting[0] if lane.may_go() else None
+            for one in batch:
+                one.woken.set()
+            if heir is not None:
+                heir.woken.set()
 
-    def _apply(self, office: str, commands: tuple[Command, ...]) -> list[Outcome]:
-        if any(isinstance(command, Publish | SetRules) for command in commands):
-            self._client.sadd(OFFICES_KEY, office)
-        outcome = self._decoder(office).outcome
-        return [outcome(line) for line in self._run(COMMANDS, office, [encode(command) for command in commands])]
+    def _drive(self, steps: Call[T]) -> T:
+        """Run a call to its end, and return what it returns."""
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Pause):
+                    time.sleep(step.duration_ms / 1000)
+                    step = steps.send([])
+                    continue
+                try:
+                    replies = self._exchange(step.requests)
+                except (NotSent, Lost, RedisError) as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(replies)
+        except StopIteration as end:
+            value: T = end.value
+            return value
 
-    def _send_many(self, request: SendMany) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for start in range(0, len(request.commands), BATCH_MAX):
-            outcomes += self._apply(request.office, request.commands[start : start + BATCH_MAX])
-        return outcomes
+    def _exchange(self, requests: Sequence[Sequence[str | int]]) -> list[Any]:
+        """Send requests on one connection, and take a reply for each."""
+        try:
+            connection = self._pool.get_connection()
+        except BusyLoadingError:
+            raise
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            raise NotSent(str(error)) from error
+        try:
+            connection.send_packed_command(connection.pack_commands(requests))
+            return [connection.read_response() for _ in requests]
+        except ResponseError:
+            if len(requests) > 1:
+                connection.disconnect()  # with the replies that have not been read
+            raise
+        except (RedisError, OSError) as error:
+            connection.disconnect()
+            raise Lost(str(error)) from error
+        except BaseException:
+            connection.disconnect()
+            raise
+        finally:
+            self._pool.release(connection)
 
-    def _lookup(self, request: Lookup) -> Reservation | None:
-        (line,) = self._run(READS, request.office, [f"lookup\t{request.id}"])
-        return self._decoder(request.office).lookup(line)
 
-    def _view(self, request: View) -> list[DayView]:
-        if not request.days:
-            return []
-        lines = self._run(READS, request.office, [f"view\t{day}" for day in request.days])
-        decoder = self._decoder(request.office)
-        views = [decoder.view(day, line) for day, line in zip(request.days, lines, strict=True)]
-        return [one for one in views if one is not None]
-
-    def _read_events(self, request: ReadEvents) -> list[RecordedEvent]:
-        keys = keys_of(request.office)
-        entries: Any = self._client.xrange(keys[8], f"({request.after}-0", "+", count=request.limit)
-        choices: Any = self._client.hgetall(keys[9])
-        decoder = self._decoder(request.office)
-        return [
-            RecordedEvent(int(number.partition("-")[0]), event_of_text(fields["e"], decoder, choices))
-            for number, fields in entries
-        ]
-
-    def _trim_events(self, request: TrimEvents) -> int:
-        key = keys_of(request.office)[8]
-        self._client.xtrim(key, minid=f"{request.through + 1}-0", approximate=False)
-        return int(self._client.xlen(key))  # type: ignore[arg-type]
-
-    def _list_offices(self, request: ListOffices) -> list[str]:
-        members: Any = self._client.smembers(OFFICES_KEY)
-        return sorted(members)
-
-    def _ledger(self, office: str) -> Ledger:
-        by_kind = dict(zip((key.rpartition(":")[2] for key in keys_of(office)), keys_of(office), strict=True))
-        with self._client.pipeline(transaction=True) as pipeline:
-            for name, kind, *arguments in STATE_READS:
-                pipeline.execute_command(name, by_kind[kind], *arguments)
-            return ledger_of_state(office, pipeline.execute())
-
-    def _audit(self, request: Audit) -> list[str]:
-        ledger = self._ledger(request.office)
-        number = self._client.hget(keys_of(request.office)[0], "number")
-        return audit(ledger, from_events=len(ledger.events) == int(number or 0))  # type: ignore[arg-type]
-
-    def _describe(self, request: Describe) -> dict[str, Any]:
-        return describe(self._ledger(request.office))
+def _copy(error: BaseException) -> BaseException:
+    """An error of its own for each caller: one object raised in several threads would mix up their tracebacks."""
+    copy = type(error)(*error.args)
+    copy.__cause__ = error
+    return copy

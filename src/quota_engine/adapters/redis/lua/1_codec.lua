@@ -46,7 +46,7 @@ local function choice_of_text(text)
   local fields = split(text, TAB)
   local options = {}
   for index, option in ipairs(split(fields[6], "|")) do
-    options[index] = { text = option, quotas = names(option) }
+    options[index] = { text = option, quotas = names(option), index = index - 1 }
   end
   return { text = text, options = options }
 end
@@ -94,6 +94,7 @@ local function day_of_text(number, text)
   local fields = split(rows[1], TAB)
   local day = {
     number = number,
+    text = int(number),
     closed = fields[1] == "1",
     last_queue_number = tonumber(fields[2]),
     next_due_ms = tonumber(fields[3]),

@@ -25,7 +25,7 @@ local ACTIVE = { WAITING = true, HELD = true, CONFIRMED = true, ATTENDED = true,
 local CONSUMING = { HELD = "held", CONFIRMED = "confirmed", ATTENDED = "confirmed", NO_SHOW = "confirmed" }
 local SLASH = "/"
 
-local ledger = { days = {}, choices = {}, indexes = {}, changed = {} }
+local ledger = { days = {}, choices = {}, by_text = {}, indexes = {}, changed = {}, padded = {} }
 
 local function load_head()
   local head = call("HMGET", HEAD, "now_ms", "number", "rules", "forgotten_day_max", "next_forget_ms", "cursor")
@@ -57,6 +57,16 @@ local function choice_of(index)
   if not choice then
     choice = choice_of_text(call("HGET", CHOICES, index))
     ledger.choices[index] = choice
+  end
+  return choice
+end
+
+-- The choice of this text, taken apart once a call: in a rush nearly everybody wants the same few.
+local function choice_by_text(text)
+  local choice = ledger.by_text[text]
+  if not choice then
+    choice = choice_of_text(text)
+    ledger.by_text[text] = choice
   end
   return choice
 end
@@ -123,6 +133,17 @@ local function due_member(record)
   return concat({ int(record.day), record.quotas, padded(record.deadline_ms), record.id }, SLASH)
 end
 
+-- The id may be one of a forgotten day that has not been purged yet: from now on it never was.
+local function forget_garbage(id)
+  if ledger.cursor == "" then return end
+  local text = call("HGET", RECORDS, id)
+  if not text then return end
+  local garbage = record_of_text(id, text)
+  if ACTIVE[garbage.state] then unclaim(garbage) end
+  if garbage.state == "HELD" then call("ZREM", DUE, due_member(garbage)) end
+  if garbage.state == "WAITING" then call("ZREM", WAITING, id) end
+end
+
 local function push_due(day, record)
   call("ZADD", DUE, 0, due_member(record))
   day.due[record.quotas] = true
@@ -161,6 +182,31 @@ local function append(at_ms, event)
   ledger.number = ledger.number + 1
   ledger.now_ms = at_ms
   call("XADD", EVENTS, int(ledger.number) .. "-0", "e", event)
+end
+
+-- A new hold, the step that nearly every command of a rush comes to. It is what reservation_changed below would do, but for
+-- what only older records need; text is its text_of_record, and the deadline is the same for all of a call.
+local function hold_made(day, option, id, party, applicants, units, text, now_ms, now_text, deadline_ms, claimed)
+  append(now_ms, "reservation" .. TAB .. now_text .. TAB .. "reserve" .. TAB .. id .. TAB .. text)
+  call("HSET", RECORDS, id, text)
+  for index = 1, units do
+    local applicant = applicants[index]
+    local others = claimed and call("HGET", CLAIMS, applicant)
+    call("HSET", CLAIMS, applicant, others and (others .. COMMA .. id) or id)
+  end
+  for _, name in ipairs(option.quotas) do
+    local quota = day.quotas[name]
+    quota.free, quota.held = quota.free - units, quota.held + units
+  end
+  local digits = ledger.padded[deadline_ms]
+  if not digits then
+    digits = padded(deadline_ms)
+    ledger.padded[deadline_ms] = digits
+  end
+  call("ZADD", DUE, 0, day.text .. SLASH .. option.text .. SLASH .. digits .. SLASH .. id)
+  day.due[option.text] = true
+  if deadline_ms < day.next_due_ms then day.next_due_ms = deadline_ms end
+  ledger.changed[day.number] = true
 end
 
 local function note_standing(record, verb, at_ms)
@@ -206,15 +252,10 @@ end
 -- A reservation took a step: old is its record before, nil for a new one, new the one after.
 local function reservation_changed(verb, old, new, at_ms)
   local day = day_of(new.day)
-  if not old and ledger.cursor ~= "" then
-    -- The id may be one of a forgotten day that has not been purged yet: as if it were not there.
-    local text = call("HGET", RECORDS, new.id)
-    local garbage = text and record_of_text(new.id, text)
-    if garbage and ACTIVE[garbage.state] then unclaim(garbage) end
-    if garbage and garbage.state == "HELD" then call("ZREM", DUE, due_member(garbage)) end
-  end
-  append(at_ms, concat({ "reservation", int(at_ms), verb, new.id, text_of_record(new) }, TAB))
-  call("HSET", RECORDS, new.id, text_of_record(new))
+  if not old then forget_garbage(new.id) end
+  local text = text_of_record(new)
+  append(at_ms, concat({ "reservation", int(at_ms), verb, new.id, text }, TAB))
+  call("HSET", RECORDS, new.id, text)
   touch(day)
   local old_day = old and day_of(old.day)
   local old_bucket, new_bucket = old and CONSUMING[old.state], CONSUMING[new.state]

