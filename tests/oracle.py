@@ -33,7 +33,7 @@ from quota_engine.domain.commands import (
     SetRules,
 )
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, ReReleaseRule, Reservation, Rules
+from quota_engine.domain.model import Choice, QuotaTerms, ReReleaseRule, Reservation, Rules
 from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
 
 SWEPT_PER_COMMAND_MAX = 64
@@ -188,6 +188,17 @@ class Oracle:
             quotas={name: self._quota_view(day, name) for name in day.quotas},
         )
 
+    def moments_ms(self) -> list[int]:
+        """When something becomes different by itself, in order of time."""
+        moments = {record.deadline_ms for record in self.records.values() if record.state is State.HELD}
+        moments |= set(self.blocked_until_ms.values())
+        for day in self.days.values():
+            moments |= {day.opens_at_ms, day.starts_at_ms, day.ends_at_ms, day.forget_at_ms}
+            moments |= {cooling.due_at_ms for cooling in day.cooling if cooling.due_at_ms is not None}
+            moments |= {quota.terms.pass_on.at_ms for quota in day.quotas.values() if quota.terms.pass_on}
+            moments.add(day.starts_at_ms - self.rules.reschedule_before_ms)
+        return sorted(moments)
+
     # ------------------------------------------------------------------ time
 
     def _forget_days(self) -> None:
@@ -199,10 +210,14 @@ class Oracle:
             self._changed()
 
     def _days_of(self, command: Command) -> list[Day]:
-        """The days to settle first: the reservation's, if there is one of this id; else the command's own."""
+        """The days to settle first: the reservation's, if there is one of this id; else the command's own.
+
+        The rules do not say which day a known id settles when the command names another, nor that nothing is settled
+        for an id that is not known, or for a day that can't be published any more. It is taken to be so.
+        """
         if isinstance(command, SetRules):
             return []
-        if isinstance(command, Publish) and self._too_late_to_publish(command):  # XXX
+        if isinstance(command, Publish) and self._too_late_to_publish(command):
             return []
         known = self.records.get(command.id) if hasattr(command, "id") else None
         numbers = set()
@@ -461,8 +476,8 @@ class Oracle:
         ]
         if own:
             # More than one only after a hold was moved here from another day. Status and record belong together.
-            status = Status(own[0].state)
-            return self._told(status, *(r for r in own if r.state == status), resumed=True)
+            state = own[0].state
+            return self._told(Status(state), *(record for record in own if record.state is state), resumed=True)
         if in_the_way := self._claims_in_the_way(party, day):
             same_party = [record for record in in_the_way if record.party == party]
             return self._told(Status.IDENTITY_LIMIT, *same_party, or_none=len(same_party) < len(in_the_way))

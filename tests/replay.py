@@ -33,9 +33,7 @@ def as_source(value: object) -> str:
 def format_steps(steps: Iterable[Step]) -> str:
     """A test that takes these steps again, with ``side_by_side.check_steps``."""
     lines = [f"            ({now_ms}, {as_source(command)})," for now_ms, command in steps]
-    return "\n".join(
-        ["", "def test_replay() -> None:", "    check_steps(", "        [", *lines, "        ]", "    )"]
-    )
+    return "\n".join(["", "def test_replay() -> None:", "    check_steps(", "        [", *lines, "        ]", "    )"])
 
 
 def shortest(steps: list[Step], fails: Callable[[list[Step]], bool]) -> list[Step]:

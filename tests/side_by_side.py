@@ -11,7 +11,7 @@ from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import TRANSITIONS, Verb
 from quota_engine.domain.machine import apply, lookup, view
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, Outcome, QuotaView
+from quota_engine.domain.outcomes import Outcome, QuotaView
 from tests.oracle import Oracle
 from tests.replay import Step, format_steps
 
@@ -28,18 +28,21 @@ class SideBySide:
         self.last_records: dict[str, Reservation] = {}
         """By id, what the newest event says; a day that is forgotten takes its records along."""
         self.queue_numbers_given: dict[int, set[int]] = {}
-        self.overbooked: dict[tuple[int, str], int] = {}
 
     def take(self, now_ms: int, command: Command) -> Outcome:
         """Give the command to both, compare, and check the invariants that need no second opinion."""
         self.steps.append((now_ms, command))
         events_before = len(self.ledger.events)
+        overbooked_before = self._overbooked(now_ms)
         answer = self.oracle.apply(command, now_ms)
         outcome = apply(self.ledger, command, now_ms)
         objection = answer.objection_to(outcome)
         assert not objection, self._complaint(objection)
         self._check_events(self.ledger.events[events_before:], outcome)
-        self._check_reads(now_ms, command)
+        self._check_reads(now_ms)
+        # Reads are pure, so they may look ahead, to the next moment at which time alone makes a difference.
+        self._check_reads(next((ms for ms in self.oracle.moments_ms() if ms > now_ms), now_ms + 1))
+        self._check_balance(now_ms, command, overbooked_before)
         findings = list(audit(self.ledger))
         assert findings == [], self._complaint(f"the audit finds {findings}")
         return outcome
@@ -55,7 +58,7 @@ class SideBySide:
         own = 0
         for event in events:
             if isinstance(event, DayForgotten):
-                self.last_records = {id: r for id, r in self.last_records.items() if r.day != event.day}
+                self.last_records = {r.id: r for r in self.last_records.values() if r.day != event.day}
             elif isinstance(event, ReservationChanged):
                 self._check_change(event)
                 own += event.verb not in (Verb.EXPIRE, Verb.OFFER)
@@ -84,28 +87,32 @@ class SideBySide:
             assert given.isdisjoint(new.queue_numbers), self._complaint(f"a queue number is given twice: {new!r}")
             given.update(new.queue_numbers)
 
-    def _check_reads(self, now_ms: int, command: Command) -> None:
+    def _check_reads(self, now_ms: int) -> None:
         events_before = len(self.ledger.events)
-        for id in self._ids():
-            expected = self.oracle.lookup(id, now_ms)
-            found = lookup(self.ledger, id, now_ms)
-            assert found == expected, self._complaint(f"lookup {id!r} finds {found!r} instead of {expected!r}")
+        for name in self._ids():
+            expected = self.oracle.lookup(name, now_ms)
+            found = lookup(self.ledger, name, now_ms)
+            assert found == expected, self._complaint(f"lookup {name!r} finds {found!r} instead of {expected!r}")
         for day in self._days():
             seen = view(self.ledger, day, now_ms)
             wanted = self.oracle.view(day, now_ms)
             assert seen == wanted, self._complaint(f"view {day} is {seen!r} instead of {wanted!r}")
-            if seen is not None:
-                self._check_day(seen, command)
         assert len(self.ledger.events) == events_before, self._complaint("a read has changed the ledger")
 
-    def _check_day(self, seen: DayView, command: Command) -> None:
-        for name, quota in seen.quotas.items():
-            self._check_quota(seen.day, name, quota)
-            before = self.overbooked.get((seen.day, name), 0)
-            # Lowering a capacity is the only thing that may overbook.
-            declared = isinstance(command, SetCapacity) and (command.day, command.quota) == (seen.day, name)
-            assert declared or quota.overbooked <= before, self._complaint(f"oversold: {seen.day} {name} {quota!r}")
-            self.overbooked[seen.day, name] = quota.overbooked
+    def _check_balance(self, now_ms: int, command: Command, overbooked_before: dict[tuple[int, str], int]) -> None:
+        for day in self._days():
+            seen = view(self.ledger, day, now_ms)
+            for name, quota in seen.quotas.items() if seen else ():
+                self._check_quota(day, name, quota)
+                # Lowering a capacity is the only thing that may overbook.
+                declared = isinstance(command, SetCapacity) and (command.day, command.quota) == (day, name)
+                assert declared or quota.overbooked <= overbooked_before.get((day, name), 0), self._complaint(
+                    f"oversold: {day} {name} {quota!r}"
+                )
+
+    def _overbooked(self, now_ms: int) -> dict[tuple[int, str], int]:
+        views = [seen for day in self._days() if (seen := view(self.ledger, day, now_ms))]
+        return {(seen.day, name): quota.overbooked for seen in views for name, quota in seen.quotas.items()}
 
     def _check_quota(self, day: int, name: str, quota: QuotaView) -> None:
         where = f"{day} {name} {quota!r}"
@@ -119,9 +126,8 @@ class SideBySide:
             quota.overbooked,
         )
         assert min(numbers) >= 0, self._complaint(f"less than nothing: {where}")
-        assert quota.capacity + quota.overbooked == (
-            quota.available + quota.held + quota.confirmed + quota.cooling
-        ), self._complaint(f"units are lost or made: {where}")
+        ends = quota.available + quota.held + quota.confirmed + quota.cooling
+        assert quota.capacity + quota.overbooked == ends, self._complaint(f"units are lost or made: {where}")
         assert quota.parked <= quota.cooling, self._complaint(f"more parked than cooling: {where}")
         assert not (quota.available and quota.overbooked), self._complaint(f"sells while overbooked: {where}")
 

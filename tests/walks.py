@@ -1,7 +1,7 @@
 """Random walks through a small, crowded world: few applicants, few days, small capacities, short times.
 
-Uniformly random commands never meet: in a first version nineteen of twenty confirms found no hold. So the walker has the
-oracle beside it, looks at what there is, and mostly chooses a command that has a chance, at a moment that matters.
+Uniformly random commands never meet: in a first version nineteen of twenty confirms found no hold. So the walker has
+the oracle beside it, looks at what there is, and mostly chooses a command that has a chance, at a moment that matters.
 Whatever draws the numbers can drive it: ``random.Random(seed)``, which is fast, or Hypothesis, which can shrink.
 """
 
@@ -161,22 +161,13 @@ class Walker:
         if kind < 14:
             self.now_ms += self.any_of((1, 1, 2, 3, 5))
         elif kind < 18:
-            ahead_ms = sorted(moment for moment in self.moments_ms() if self.now_ms < moment < self.now_ms + 30)[:3]
+            ahead_ms = [ms for ms in self.oracle.moments_ms() if self.now_ms < ms < self.now_ms + 30][:3]
             if ahead_ms:
                 self.now_ms = self.any_of(ahead_ms) + self.any_of((0, 0, -1, 1))
         elif kind == 18:
             self.now_ms += self.any_of((8, 20))
         else:
             self.now_ms = max(self.now_ms - self.any_of((1, 2, 10, 30)), 0)
-
-    def moments_ms(self) -> set[int]:
-        moments = {record.deadline_ms for record in self.oracle.records.values() if record.state is State.HELD}
-        for day in self.oracle.days.values():
-            moments |= {day.opens_at_ms, day.starts_at_ms, day.ends_at_ms, day.forget_at_ms}
-            moments |= {cooling.due_at_ms for cooling in day.cooling if cooling.due_at_ms is not None}
-            moments |= {quota.terms.pass_on.at_ms for quota in day.quotas.values() if quota.terms.pass_on}
-            moments.add(day.starts_at_ms - self.oracle.rules.reschedule_before_ms)
-        return moments | set(self.oracle.blocked_until_ms.values())
 
     # ------------------------------------------------------------------ terms
 

@@ -73,9 +73,7 @@ def day_terms(*quotas: QuotaTerms) -> DayTerms:
     return DayTerms(OPENS_AT_MS, STARTS_AT_MS, ENDS_AT_MS, FORGET_AT_MS, quotas)
 
 
-def an_office(
-    capacity: int = 1, re_release: ReRelease = AT_ONCE, rules: Rules = RULES, *more: QuotaTerms
-) -> Ledger:
+def an_office(capacity: int = 1, re_release: ReRelease = AT_ONCE, rules: Rules = RULES, *more: QuotaTerms) -> Ledger:
     """An office with two days of one quota, ``total``, and what else is asked for."""
     ledger = Ledger(OFFICE)
     done(ledger, SetRules(rules), 0)
@@ -201,7 +199,7 @@ class TestG2Conservation:
 
     @pytest.mark.parametrize("seed", range(20))
     def test_no_unit_is_lost_wherever_the_events_are_cut_off(self, seed: int) -> None:
-        """A crash leaves the first so many events; the ledger that these rebuild has nothing that an audit could find."""
+        """A crash leaves the first so many events; an audit finds nothing in the ledger that these rebuild."""
         ledger = Ledger(OFFICE)
         for now_ms, command in walk(Random(seed), steps_max=30):
             apply(ledger, command, now_ms)
@@ -413,7 +411,7 @@ class TestG5TimeDecides:
         ids=["reserve", "reserve_elsewhere", "confirm", "set_capacity", "expire_10", "expire_2000"],
     )
     def test_one_command_expires_a_bounded_number_of_holds(self, command: Command, expiries_max: int) -> None:
-        """Three thousand are overdue, and as their units cool first, no number of them would make room for a reserve."""
+        """Three thousand are overdue, and as their units cool first, no number of them makes room for a reserve."""
         ledger = an_office(3_000, COOLING, RULES, QuotaTerms("other", 1))
         apply_batch(ledger, [reserve(f"a{number}") for number in range(3_000)], NOW_MS)
         before = len(ledger.events)
@@ -646,7 +644,7 @@ class TestAccidentsOfOtherSystems:
         assert status(ledger, reserve("r1", "a"), OPENS_AT_MS) is Status.HELD
 
     def test_an_abandoned_place_in_the_list_jams_nobody(self) -> None:
-        """AWS's room was jammed by tickets that nobody used. Here an offer that runs out goes to the next in the list."""
+        """AWS's room was jammed by tickets that nobody used. Here an offer that runs out goes to the next in line."""
         ledger = an_office(1, WAIT_LIST)
         done(ledger, reserve("r1", "a"))
         for name in ("gone", "patient"):

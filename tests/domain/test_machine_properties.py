@@ -22,8 +22,8 @@ from tests.replay import shortest
 from tests.side_by_side import OFFICE, check_steps, complaint_about
 from tests.walks import choice_of, walk
 
-WALKS_PER_TEST = 40
-TESTS = 500 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 15
+WALKS_PER_TEST = 30
+TESTS = 500 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 10
 
 
 @pytest.mark.parametrize("first_seed", range(0, TESTS * WALKS_PER_TEST, WALKS_PER_TEST))
@@ -50,8 +50,8 @@ def test_more_overdue_holds_than_a_sweep_takes_change_no_answer(seed: int) -> No
     oracle = Oracle(OFFICE, swept_max=10_000)
     choices = [choice_of(("a",)), choice_of(("b",)), choice_of(("c",), ("a",)), choice_of(("a", "b"), ("b", "c"))]
     terms = DayTerms(0, 500, 600, 700, tuple(QuotaTerms(name, 150) for name in "abc"))
-    opening = [SetRules(Rules(hold_ttl_ms=20, identity_limits=(IdentityLimit(1, 0),), reschedules_max=9)), Publish(1, terms)]
-    opening.append(Publish(2, terms))
+    rules = Rules(hold_ttl_ms=20, identity_limits=(IdentityLimit(1, 0),), reschedules_max=9)
+    opening: list[Command] = [SetRules(rules), Publish(1, terms), Publish(2, terms)]
 
     def reserve(number: int) -> Command:
         return Reserve(f"r{number}", random.choice((1, 1, 1, 2)), (f"a{number % 450}",), random.choice(choices))

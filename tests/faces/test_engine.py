@@ -402,7 +402,7 @@ class Other:
     @staticmethod
     def open_backend(url: str, clock: Any) -> MemoryBackend:
         assert url == "other://place"
-        return MemoryBackend(clock)
+        return MemoryBackend(clock or SystemClock())
 
 
 def test_the_system_clock_tells_milliseconds() -> None:

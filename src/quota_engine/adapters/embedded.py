@@ -77,7 +77,14 @@ class _Locks(NamedTuple):
     always: int
     server: int
 
+    def release(self) -> None:
+        """Unlock and close. A child forked meanwhile may have copies: without unlocking, it would keep the locks."""
+        for descriptor in self:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        self.close()
+
     def close(self) -> None:
+        """Close these copies; the locks stay with whoever has others."""
         for descriptor in self:
             os.close(descriptor)
 
@@ -109,6 +116,7 @@ class EmbeddedServer:
         self._start_timeout_ms = start_timeout_ms
         self._busy = threading.Lock()
         self._locks: _Locks | None = None
+        self._child_locks: _Locks | None = None
         # Its one connection is kept, so that the right server can be shut down even after the directory was removed.
         self._control = redis.Redis(
             unix_socket_path=str(self.socket_path),
@@ -157,7 +165,7 @@ class EmbeddedServer:
                 _logger.warning("%s: the server (process %d) was left running: %s", self.directory, self.pid, error)
             finally:
                 self._control.close()
-                locks.close()
+                locks.release()
 
     def _open(self) -> None:
         """Become a user, and have a server."""
@@ -169,7 +177,7 @@ class EmbeddedServer:
                 with _turn(locks, self.directory, deadline):
                     self._join(locks)
             except BaseException:
-                locks.close()
+                locks.release()
                 raise
             self._locks = locks
             _open_servers.add(self)
@@ -186,7 +194,7 @@ class EmbeddedServer:
                 raise BackendUnavailable(f"{self.directory}/locks: locked by something else; only servers may lock it")
 
     def _make_ready(self, locks: _Locks, deadline_s: float) -> None:
-        """Start a server if there is none, and wait for it. Being users, we know that nobody shuts it down meanwhile."""
+        """Start a server if there is none, and wait for it. As long as we are users, nobody shuts it down."""
         while True:
             with _turn(locks, self.directory, deadline_s):
                 log_start = self._start(locks, deadline_s)
@@ -291,6 +299,15 @@ class EmbeddedServer:
 
     def _stop(self, locks: _Locks, deadline_s: float) -> None:
         """Shut the server down and wait for its end. In turn, and as the last user."""
+        if _is_free(locks.server):
+            # It has crashed, or never started. What answers now would be another program's.
+            if self._is_in_place(locks) and not self._answers():
+                self.socket_path.unlink(missing_ok=True)
+                self._pid_path.unlink(missing_ok=True)
+            return
+        if not self._is_in_place(locks) and self.socket_path.exists():
+            # A server takes away the socket of its path when it ends, and that is the other one's now.
+            raise BackendUnavailable("its directory was removed, and another server has been started there since")
         with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
             # Without an RDB file: the append-only file is what counts, and is synchronised in any case.
             self._control.shutdown(nosave=True)
@@ -299,11 +316,13 @@ class EmbeddedServer:
                 break
         else:
             raise BackendUnavailable(f"it did not end within {STOP_TIMEOUT_MS} ms")
-        with contextlib.suppress(OSError):
-            # One that crashed has left these. They are ours unless the directory has been made anew since.
-            if os.path.samestat(os.fstat(locks.server), (self.directory / "locks" / "server").stat()):
-                self.socket_path.unlink(missing_ok=True)
-                self._pid_path.unlink(missing_ok=True)
+
+    def _is_in_place(self, locks: _Locks) -> bool:
+        """Whether the directory is still the one that we opened."""
+        try:
+            return os.path.samestat(os.fstat(locks.server), (self.directory / "locks" / "server").stat())
+        except FileNotFoundError:
+            return False
 
     def _answers(self) -> bool:
         """Whether anything serves the socket. That it takes a connection proves nothing: so does a dying server."""
@@ -317,22 +336,30 @@ class EmbeddedServer:
             return True
         return True
 
-    def _after_fork(self) -> None:
-        """In a forked child: what it inherited is the parent's. Take locks of its own, so that each leaves for itself."""
-        inherited, self._locks = self._locks, None
-        self._busy = threading.Lock()
-        if inherited is None:
+    def _before_fork(self) -> None:
+        """Take locks for the child, so that each can leave for itself. Before it is there: we may leave at once."""
+        if self._locks is None:
             return
         with contextlib.suppress(OSError):
             locks = _open_locks(self.directory)
             try:
-                # Always free: the parent has them, shared, and it was no earlier than now that we have come to be.
+                # Free in any case, for we have them, shared.
                 self._join(locks)
             except BackendUnavailable:
-                locks.close()
+                locks.release()
             else:
-                self._locks = locks
-        inherited.close()
+                self._child_locks = locks
+
+    def _after_fork_in_parent(self) -> None:
+        locks, self._child_locks = self._child_locks, None
+        if locks is not None:
+            locks.close()
+
+    def _after_fork_in_child(self) -> None:
+        inherited, self._locks, self._child_locks = self._locks, self._child_locks, None
+        self._busy = threading.Lock()
+        if inherited is not None:
+            inherited.close()
 
     @property
     def _log_path(self) -> Path:
@@ -374,7 +401,7 @@ def open_embedded(url: str, *, start_timeout_ms: int = 60_000) -> EmbeddedServer
         )
     _server_binary()
     server = EmbeddedServer(target, start_timeout_ms)
-    server._open()
+    server._open()  # noqa: SLF001
     return server
 
 
@@ -509,15 +536,25 @@ def _close_all() -> None:
         server.close()
 
 
+def _before_fork() -> None:
+    for server in list(_open_servers):
+        server._before_fork()  # noqa: SLF001
+
+
+def _after_fork_in_parent() -> None:
+    for server in list(_open_servers):
+        server._after_fork_in_parent()  # noqa: SLF001
+
+
 def _after_fork_in_child() -> None:
     for descriptor in _passing_descriptors:
         with contextlib.suppress(OSError):
             os.close(descriptor)
     _passing_descriptors.clear()
     for server in list(_open_servers):
-        server._after_fork()
+        server._after_fork_in_child()  # noqa: SLF001
 
 
 atexit.register(_close_all)
 if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

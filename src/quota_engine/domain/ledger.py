@@ -45,7 +45,17 @@ from quota_engine.domain.events import (
     RulesSet,
 )
 from quota_engine.domain.lifecycle import ACTIVE, State, Verb
-from quota_engine.domain.model import Choice, DayTerms, PassOn, QuotaTerms, ReRelease, ReReleaseRule, Reservation, Rules
+from quota_engine.domain.model import (
+    CANCELLATIONS_MAX,
+    Choice,
+    DayTerms,
+    PassOn,
+    QuotaTerms,
+    ReRelease,
+    ReReleaseRule,
+    Reservation,
+    Rules,
+)
 
 _HELD: Final = State.HELD
 _WAITING: Final = State.WAITING
@@ -380,13 +390,13 @@ def _note_standing(ledger: Ledger, event: ReservationChanged) -> None:
         cancelled_at_ms = tuple(time_ms for time_ms in old.cancelled_at_ms if time_ms > window_start_ms)
         blocked_until_ms = old.blocked_until_ms
         if event.verb is Verb.CANCEL:
-            # One more than the limit is enough to know; the rest would only cost memory.
-            cancelled_at_ms = (*cancelled_at_ms, at_ms)[-(rules.cancellations_max + 1) :]
+            # One more than the highest limit is enough to know, whatever limit is set later.
+            cancelled_at_ms = (*cancelled_at_ms, at_ms)[-(CANCELLATIONS_MAX + 1) :]
             if 0 < rules.cancellations_max < len(cancelled_at_ms):
                 blocked_until_ms = max(blocked_until_ms, at_ms + rules.cancellations_block_ms)
         elif rules.no_show_block_ms:
             blocked_until_ms = max(blocked_until_ms, at_ms + rules.no_show_block_ms)
-        if blocked_until_ms > at_ms or (rules.cancellations_max and cancelled_at_ms):
+        if blocked_until_ms > at_ms or cancelled_at_ms:
             ledger.standings[applicant] = Standing(cancelled_at_ms, blocked_until_ms)
     # The oldest stand first: two looks for each one written keep the outdated from piling up.
     for _ in range(2 * len(event.reservation.applicants)):

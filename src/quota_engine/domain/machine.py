@@ -332,13 +332,13 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
     record = settled(ledger, known, now_ms)
     day = ledger.days.get(command.day)
     if day is None:
-        return Outcome(Status.UNKNOWN_DAY, record)
+        return _REFUSED[Status.UNKNOWN_DAY]  # without the record: whose it is has not been looked at yet
     if now_ms >= day.next_due_ms:
         settle(ledger, day, now_ms)
         record = ledger.reservations[record.id]
     day_refusal = _day_refuses(day, command.choice, now_ms)
     if day_refusal is not None and day_refusal.status is Status.UNKNOWN_QUOTA:
-        return Outcome(Status.UNKNOWN_QUOTA, record)
+        return day_refusal
     if command.owner and command.owner not in record.applicants:
         return _REFUSED[Status.NOT_OWNER]
     movable = (record.state, Verb.RESCHEDULE) in TRANSITIONS

@@ -10,6 +10,7 @@ Times are integers in milliseconds since 1970 (UTC) and end in ``_at_ms``; durat
 from __future__ import annotations
 
 __all__ = [
+    "CANCELLATIONS_MAX",
     "Choice",
     "DayTerms",
     "IdentityLimit",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 import enum
+from typing import Final
 
 import msgspec
 
@@ -118,6 +120,10 @@ class DayTerms(msgspec.Struct, frozen=True):
                 )
 
 
+CANCELLATIONS_MAX: Final = 100
+"""The highest number of cancellations that an office may let pass."""
+
+
 class IdentityLimit(msgspec.Struct, frozen=True, gc=False):
     """At most ``places_max`` active places per applicant among the days nearer than ``span_days`` to the wanted one.
 
@@ -158,7 +164,7 @@ class Rules(msgspec.Struct, frozen=True):
         check_integer(self.hold_ttl_ms, "hold_ttl_ms", 1, DURATION_MS_MAX)
         check_integer(self.offer_ttl_ms, "offer_ttl_ms", 1, DURATION_MS_MAX)
         check_integer(self.party_max, "party_max", 1, APPLICANTS_MAX)
-        check_integer(self.cancellations_max, "cancellations_max", 0, 100)
+        check_integer(self.cancellations_max, "cancellations_max", 0, CANCELLATIONS_MAX)
         check_integer(self.reschedules_max, "reschedules_max", 0, 1000)
         check_integer(self.wait_list_max, "wait_list_max", 0, CAPACITY_MAX)
         for field in (

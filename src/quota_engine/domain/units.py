@@ -123,11 +123,13 @@ def settle(ledger: Ledger, day: Day, now_ms: int, limit: int = SETTLE_MAX) -> in
             if not _cool_one(ledger, day, name, now_ms):
                 break
     after_return(ledger, day, now_ms)
-    day.next_due_ms = _next_due_ms(ledger, day, now_ms)
+    day.next_due_ms = _next_due_ms(ledger, day)
     return expired
 
 
-def _next_due_ms(ledger: Ledger, day: Day, now_ms: int) -> int:
+def _next_due_ms(ledger: Ledger, day: Day) -> int:
+    # Counted from the last event, not from now: a command that leaves no event may be followed by an earlier one.
+    now_ms = ledger.now_ms
     due_ms = [day.terms.forget_at_ms]
     if day.waiting and day.terms.opens_at_ms > now_ms:
         due_ms.append(day.terms.opens_at_ms)

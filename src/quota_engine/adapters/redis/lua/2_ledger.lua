@@ -21,6 +21,7 @@ local call = redis.call
 
 local NEVER_MS = 2 ^ 52
 local EVENTS_MAX = 2 ^ 31
+local CANCELLATIONS_MAX = 100
 local ACTIVE = { WAITING = true, HELD = true, CONFIRMED = true, ATTENDED = true, NO_SHOW = true }
 local CONSUMING = { HELD = "held", CONFIRMED = "confirmed", ATTENDED = "confirmed", NO_SHOW = "confirmed" }
 local SLASH = "/"
@@ -220,14 +221,14 @@ local function note_standing(record, verb, at_ms)
     end
     if verb == "cancel" then
       cancelled[#cancelled + 1] = int(at_ms)
-      while #cancelled > rules.cancellations_max + 1 do table.remove(cancelled, 1) end
+      if #cancelled > CANCELLATIONS_MAX + 1 then table.remove(cancelled, 1) end
       if rules.cancellations_max > 0 and #cancelled > rules.cancellations_max then
         blocked_until_ms = math.max(blocked_until_ms, at_ms + rules.cancellations_block_ms)
       end
     elseif rules.no_show_block_ms > 0 then
       blocked_until_ms = math.max(blocked_until_ms, at_ms + rules.no_show_block_ms)
     end
-    if blocked_until_ms > at_ms or (rules.cancellations_max > 0 and #cancelled > 0) then
+    if blocked_until_ms > at_ms or #cancelled > 0 then
       ledger.has_standings = true
       call("HSET", STANDINGS, applicant, concat({ int(blocked_until_ms), unpack(cancelled) }, COMMA))
       ledger.standing_order = (ledger.standing_order or 0) + 1

@@ -116,8 +116,9 @@ local function after_return(day, now_ms)
   if day.waiting > 0 then serve_wait_list(day, now_ms) end
 end
 
-local function next_due_ms(day, now_ms)
-  local due_ms = day.forget_at_ms
+local function next_due_ms(day)
+  -- Counted from the last event, not from now: a command that leaves no event may be followed by an earlier one.
+  local due_ms, now_ms = day.forget_at_ms, ledger.now_ms
   if day.waiting > 0 and day.opens_at_ms > now_ms then due_ms = math.min(due_ms, day.opens_at_ms) end
   for _, quotas in ipairs(in_order(day)) do
     local prefix = int(day.number) .. SLASH .. quotas .. SLASH
@@ -152,7 +153,7 @@ local function settle(day, now_ms, limit)
   end
   after_return(day, now_ms)
   local before_ms = day.next_due_ms
-  day.next_due_ms = next_due_ms(day, now_ms)
+  day.next_due_ms = next_due_ms(day)
   -- While the next thing due is the same, nothing has to be written: a refused command costs no write.
   if day.next_due_ms ~= before_ms then touch(day) end
   return expired

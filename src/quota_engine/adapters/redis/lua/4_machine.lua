@@ -232,11 +232,11 @@ local function reschedule(line, now_ms)
   if not known then return outcome("NOT_FOUND") end
   local record = settled(known, now_ms)
   local day = day_of(number)
-  if not day then return outcome("UNKNOWN_DAY", record) end
+  if not day then return outcome("UNKNOWN_DAY") end -- without the record: whose it is has not been looked at yet
   settle(day, now_ms, SETTLE_MAX)
   record = record_of(record.id)
   local refusal, retry_at_ms = day_refuses(day, choice, now_ms)
-  if refusal == "UNKNOWN_QUOTA" then return outcome(refusal, record) end
+  if refusal == "UNKNOWN_QUOTA" then return outcome(refusal) end
   if not is_owner(record, owner) then return outcome("NOT_OWNER") end
   local movable = FROM.reschedule[record.state]
   if movable and record.day == number and choice_of(record.choice).text == choice.text then
