@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["OpenBackend", "pytest_addoption", "quota_engine_backend"]
 
+import secrets
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -19,7 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--quota-engine-backend",
         default="memory://",
         metavar="URL",
-        help="the store that quota_engine.conformance is run against (default: %(default)s)",
+        help="the store that quota_engine.conformance is run against; {unique} in it is replaced by another word "
+        "for every test, so that each starts with an empty store (default: %(default)s)",
     )
 
 
@@ -31,7 +33,7 @@ def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenBackend
     """
     from quota_engine.faces.engine import backend_factory
 
-    url = request.config.getoption("--quota-engine-backend")
+    url = request.config.getoption("--quota-engine-backend").replace("{unique}", secrets.token_hex(8))
     opened: list[Backend] = []
 
     def open_backend(clock: Clock) -> Backend:

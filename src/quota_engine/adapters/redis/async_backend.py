@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["AsyncRedisBackend"]
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from redis.asyncio.connection import ConnectionPool
@@ -38,11 +38,14 @@ class AsyncRedisBackend:
         *,
         limits: Limits = Limits(),  # noqa: B008 - immutable
         policy: Policy = Policy(),  # noqa: B008 - immutable
+        namespace: str = "",
+        on_close: Callable[[], None] | None = None,
     ) -> None:
-        """``pool``: connections that decode responses and do not retry. ``clock`` ``None`` is the server's time."""
+        """See :class:`quota_engine.adapters.redis.sync_backend.RedisBackend`."""
         self._pool = pool
+        self._on_close = on_close
         self._limits = limits
-        self._worker = Worker(clock, policy)
+        self._worker = Worker(clock, policy, namespace)
         self._lanes: dict[str, Lane[_Waiting]] = {}
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -71,11 +74,18 @@ class AsyncRedisBackend:
         answer: T = await self._drive(self._worker.answer(request))
         return answer
 
+    async def check_server(self) -> None:
+        """See that the server answers and is new enough. Raises :class:`BackendUnavailable` otherwise."""
+        await self._drive(self._worker.check_server())
+
     async def close(self) -> None:
         """Wait for the calls that are under way, and close the connections."""
         while self._under_way:
             await asyncio.wait(self._under_way)
         await self._pool.disconnect()
+        if self._on_close is not None:
+            on_close, self._on_close = self._on_close, None
+            on_close()
 
     def _set_out(self, office: str, lane: Lane[_Waiting]) -> None:
         while lane.may_go():

@@ -7,7 +7,7 @@ every command carries the id or the state that makes a second time harmless. ``d
 
 from __future__ import annotations
 
-__all__ = ["Attempt", "Call", "Lost", "NotSent", "Pause", "Policy", "call_plain", "call_script"]
+__all__ = ["Attempt", "Call", "Lost", "NotSent", "Pause", "Policy", "call_each", "call_plain", "call_script"]
 
 from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -90,6 +90,11 @@ def call_script(
     replies = yield from _insist(by_name, by_text, policy, writes=writes)
     reply: list[str] = replies[0]
     return reply
+
+
+def call_each(commands: Sequence[Sequence[str | int]], policy: Policy) -> Call[list[Any]]:
+    """Run commands that change nothing, one by one; returns their answers. Raises as :func:`call_plain`."""
+    return (yield from _insist(commands, commands, policy, writes=False))
 
 
 def call_plain(commands: Sequence[Sequence[str | int]], policy: Policy) -> Call[list[Any]]:

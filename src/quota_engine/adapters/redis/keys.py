@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["KINDS", "OFFICES_KEY", "keys_of"]
+__all__ = ["KINDS", "keys_of", "offices_key"]
 
 from typing import Final
 
@@ -21,10 +21,12 @@ KINDS: Final = (
 )
 """In the order in which the scripts take them; ``lua/2_ledger.lua`` says what each holds."""
 
-OFFICES_KEY: Final = "{quota_engine}:offices"
-"""A set of the offices that have a ledger, in a slot of its own."""
 
-
-def keys_of(office: str) -> tuple[str, ...]:
+def keys_of(namespace: str, office: str) -> tuple[str, ...]:
     """The eleven keys of one office's ledger."""
-    return tuple(f"{{quota_engine:{office}}}:{kind}" for kind in KINDS)
+    return tuple(f"{{quota_engine:{namespace}:{office}}}:{kind}" for kind in KINDS)
+
+
+def offices_key(namespace: str) -> str:
+    """A set of the offices that have a ledger, in a slot of its own."""
+    return f"{{quota_engine:{namespace}}}:offices"

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 __all__ = ["Worker"]
 
-from typing import Any
+from typing import Any, Final
 
-from quota_engine.adapters.redis.calls import Call, Policy, call_plain, call_script
+from quota_engine.adapters.redis.calls import Call, Policy, call_each, call_plain, call_script
 from quota_engine.adapters.redis.codec import Decoder, encode, event_of_text
-from quota_engine.adapters.redis.keys import KINDS, OFFICES_KEY, keys_of
+from quota_engine.adapters.redis.keys import KINDS, keys_of, offices_key
 from quota_engine.adapters.redis.scripts import COMMANDS, READS, Script
 from quota_engine.adapters.redis.state import STATE_READS, ledger_of_state
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Publish, SetRules
+from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
@@ -33,23 +34,35 @@ from quota_engine.ports import (
     View,
 )
 
-BATCH_MAX = 128
+BATCH_MAX: Final = 128
+OLDEST: Final = {"redis": (7, 0), "valkey": (7, 2)}
+"""Servers from here on know scripts that declare themselves (``#!lua``), and so are refused before they can half
+happen.
+"""
 
 
 class Worker:
     """Turns requests into calls, and replies into answers. It holds no connection."""
 
-    def __init__(self, clock: Clock | None, policy: Policy) -> None:
+    def __init__(self, clock: Clock | None, policy: Policy, namespace: str) -> None:
         self._clock = clock
+        self._namespace = namespace
+        self._keys: dict[str, tuple[str, ...]] = {}
         self._policy = policy
         self._decoders: dict[str, Decoder] = {}
         self._known_offices: set[str] = set()
 
+    def keys(self, office: str) -> tuple[str, ...]:
+        """The keys of an office."""
+        keys = self._keys.get(office)
+        if keys is None:
+            keys = self._keys[office] = keys_of(self._namespace, office)
+        return keys
+
     def run(self, script: Script, office: str, lines: list[str]) -> Call[list[str]]:
         """Run a script on an office's keys with these lines; returns a line for each."""
         now = "" if self._clock is None else str(self._clock.now_ms())
-        keys = keys_of(office)
-        return call_script(script, keys, [now, *lines], self._policy, writes=script is COMMANDS)
+        return call_script(script, self.keys(office), [now, *lines], self._policy, writes=script is COMMANDS)
 
     def decoder(self, office: str) -> Decoder:
         """The office's decoder; offices come from the catalog, so there are not many."""
@@ -57,6 +70,17 @@ class Worker:
         if decoder is None:
             decoder = self._decoders[office] = Decoder(office)
         return decoder
+
+    def check_server(self) -> Call[None]:
+        """See that the server is one whose scripts are refused whole or run whole."""
+        (answer,) = yield from call_each((("HELLO",),), self._policy)
+        told = _pairs(answer)
+        name, version = str(told["server"]), str(told["version"])
+        oldest = OLDEST.get(name, OLDEST["redis"])
+        if tuple(int(part) for part in version.split(".")[:2]) < oldest:
+            raise BackendUnavailable(
+                f"{name} {version} is too old: expected {name} {'.'.join(map(str, oldest))} or newer"
+            )
 
     def must_register(self, office: str, command: Command) -> bool:
         """Whether this command may be an office's first: then the office has to be written down before."""
@@ -66,7 +90,7 @@ class Worker:
         """Write the office down among those that have a ledger. Before its first event: a crash between leaves a name
         too many.
         """
-        yield from call_plain((("SADD", OFFICES_KEY, office),), self._policy)
+        yield from call_plain((("SADD", offices_key(self._namespace), office),), self._policy)
         self._known_offices.add(office)
 
     def answer(self, request: Request[Any]) -> Call[Any]:
@@ -113,7 +137,7 @@ class Worker:
         return [one for one in views if one is not None]
 
     def _read_events(self, office: str, after: int, limit: int) -> Call[list[RecordedEvent]]:
-        keys = dict(zip(KINDS, keys_of(office), strict=True))
+        keys = dict(zip(KINDS, self.keys(office), strict=True))
         read = ("XRANGE", keys["events"], f"({after}-0", "+", "COUNT", limit)
         entries, choices = yield from call_plain((read, ("HGETALL", keys["choices"])), self._policy)
         decoder, known = self.decoder(office), _pairs(choices)
@@ -123,17 +147,17 @@ class Worker:
         ]
 
     def _trim_events(self, office: str, through: int) -> Call[int]:
-        key = keys_of(office)[KINDS.index("events")]
+        key = self.keys(office)[KINDS.index("events")]
         trim = ("XTRIM", key, "MINID", f"{through + 1}-0")
         _, left = yield from call_plain((trim, ("XLEN", key)), self._policy)
         return int(left)
 
     def _list_offices(self) -> Call[list[str]]:
-        (members,) = yield from call_plain((("SMEMBERS", OFFICES_KEY),), self._policy)
+        (members,) = yield from call_plain((("SMEMBERS", offices_key(self._namespace)),), self._policy)
         return sorted(members)
 
     def _ledger(self, office: str) -> Call[tuple[Ledger, int]]:
-        keys = dict(zip(KINDS, keys_of(office), strict=True))
+        keys = dict(zip(KINDS, self.keys(office), strict=True))
         reads = [(str(name), keys[str(kind)], *rest) for name, kind, *rest in STATE_READS]
         answers = yield from call_plain(reads, self._policy)
         state = [

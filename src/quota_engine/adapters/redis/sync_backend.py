@@ -6,7 +6,7 @@ __all__ = ["RedisBackend"]
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from redis.connection import ConnectionPool
@@ -54,11 +54,17 @@ class RedisBackend:
         *,
         limits: Limits = Limits(),  # noqa: B008 - immutable
         policy: Policy = Policy(),  # noqa: B008 - immutable
+        namespace: str = "",
+        on_close: Callable[[], None] | None = None,
     ) -> None:
-        """``pool``: connections that decode responses and do not retry. ``clock`` ``None`` is the server's time."""
+        """``pool``: connections that decode responses and do not retry. ``clock`` ``None`` is the server's time.
+
+        ``namespace`` stands in front of all keys. ``on_close`` is called once the connections are closed, to end what was started for this backend alone.
+        """
         self._pool = pool
+        self._on_close = on_close
         self._limits = limits
-        self._worker = Worker(clock, policy)
+        self._worker = Worker(clock, policy, namespace)
         self._lanes: dict[str, Lane[_Waiting]] = {}
         self._lock = threading.Lock()
 
@@ -92,9 +98,20 @@ class RedisBackend:
         answer: T = self._drive(self._worker.answer(request))
         return answer
 
+    def check_server(self) -> None:
+        """See that the server answers and is new enough.
+
+        Raises:
+            BackendUnavailable: it does not, or is not.
+        """
+        self._drive(self._worker.check_server())
+
     def close(self) -> None:
         """Close the connections."""
         self._pool.disconnect()
+        if self._on_close is not None:
+            on_close, self._on_close = self._on_close, None
+            on_close()
 
     def _carry(self, office: str, lane: Lane[_Waiting], batch: list[_Waiting]) -> None:
         """Send one batch and wake up those whose calls were in it, and the first who still waits: to carry the next."""
