@@ -314,13 +314,18 @@ class Server:
         for client in (self._control, *self._clients):
             client.close()
         self._clients.clear()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        until(self._is_removed, f"{self.directory} to be removed")
 
     def log_tail(self) -> str:
         """The last lines that it wrote."""
         text = self._log_path.read_text(errors="replace") if self._log_path.exists() else "(no log)"
         lines = text.splitlines()[-LOG_TAIL_LINES:]
         return "\n  ".join([f"{self.binary.name} in {self.directory}, its last lines:", *lines])
+
+    def _is_removed(self) -> bool:
+        # Not always at the first attempt: a child that saved data may still be writing its last words.
+        shutil.rmtree(self.directory, ignore_errors=True)
+        return not self.directory.exists()
 
     @property
     def _configuration_path(self) -> Path:
@@ -378,8 +383,12 @@ class Server:
         if process is None:
             return
         if process.poll() is None:
-            process.send_signal(how)
-            process.send_signal(signal.SIGCONT)
+            if how is signal.SIGKILL:
+                # With the children that save its data: they would go on writing into a directory that is removed.
+                os.killpg(process.pid, how)
+            else:
+                process.send_signal(how)
+                process.send_signal(signal.SIGCONT)
         try:
             process.wait(START_TIMEOUT_S)
         except subprocess.TimeoutExpired:

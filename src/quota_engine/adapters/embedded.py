@@ -276,6 +276,10 @@ class EmbeddedServer:
                 if _is_free(locks.server):
                     return False
                 state = f"does not answer at {self.socket_path}"
+            except redis.ResponseError as error:
+                if not str(error).startswith("BUSY"):
+                    raise
+                state = "is busy with a script"
             else:
                 return True
         with contextlib.suppress(OSError):

@@ -37,7 +37,7 @@ def office_of(catalog: Catalog, office_id: str) -> OfficeView:
 def rules_of(catalog: Catalog, office_id: str, *, jitter_seed: str = "") -> Rules:
     """Return the rules of an office. Raises :class:`UnknownName`.
 
-    ``jitter_seed`` (an id: 1 to 64 of ``A-Z a-z 0-9 _ -``) is a secret, and therefore an argument and no key of the file.
+    ``jitter_seed`` (an id, 1 to 64 characters) is a secret, and therefore an argument and no key of the file.
     """
     rules = office_of(catalog, office_id).rules
     return msgspec.structs.replace(rules, jitter_seed=jitter_seed) if jitter_seed else rules

@@ -72,7 +72,8 @@ def _pool(make: Callable[..., Any], url: str, settings: dict[str, Any], retry: o
 def open_backend(url: str, clock: Clock | None) -> RedisBackend:
     """Open the store at ``url``, and see that it answers and is new enough. ``clock`` ``None`` is the server's time.
 
-    Options in the URL: ``namespace`` in front of all keys, ``timeout_ms`` for a reply (5000), ``attempts_max`` of a call
+    Options in the URL: ``namespace`` in front of all keys, ``timeout_ms`` for a reply (5000), ``attempts_max`` of a
+    call
     (8), and redis-py's own.
 
     Raises:

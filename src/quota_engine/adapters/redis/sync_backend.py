@@ -59,7 +59,8 @@ class RedisBackend:
     ) -> None:
         """``pool``: connections that decode responses and do not retry. ``clock`` ``None`` is the server's time.
 
-        ``namespace`` stands in front of all keys. ``on_close`` is called once the connections are closed, to end what was started for this backend alone.
+        ``namespace`` stands in front of all keys. ``on_close`` is called once the connections are closed, to end what
+        was started for this backend alone.
         """
         self._pool = pool
         self._on_close = on_close
