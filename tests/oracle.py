@@ -586,7 +586,11 @@ class Oracle:
 
     def _block_if_cancelled_too_often(self, applicant: str) -> None:
         window_starts_at_ms = self.now_ms - self.rules.cancellations_window_ms
-        recent = [at_ms for who, at_ms in self.cancellations if who == applicant and at_ms > window_starts_at_ms]
+        # What lies outside the window now is not remembered, even if the window should become longer.
+        self.cancellations = [
+            (who, at) for who, at in self.cancellations if who != applicant or at > window_starts_at_ms
+        ]
+        recent = [at_ms for who, at_ms in self.cancellations if who == applicant]
         if self.rules.cancellations_max and len(recent) > self.rules.cancellations_max:
             self._block(applicant, self.rules.cancellations_block_ms)
 

@@ -103,6 +103,17 @@ class TestBlocks:
             apply(ledger, Cancel(name), at_ms)
         assert apply(ledger, Reserve("r3", 11, ("ana",), TOTAL), 20).status is expected
 
+    def test_a_window_that_grows_brings_no_cancellation_back(self) -> None:
+        """The one at 10 was outside the window at 20, so it does not count at 25, however long that window is."""
+        ledger = an_office()
+        for name, at_ms, window_ms in (("r1", 10, 5), ("r2", 20, 5), ("r3", 25, 100)):
+            rules = Rules(cancellations_max=2, cancellations_window_ms=window_ms, cancellations_block_ms=50)
+            apply(ledger, SetRules(rules), at_ms)
+            apply(ledger, Reserve(name, 11, ("ana",), TOTAL), at_ms)
+            apply(ledger, Confirm(name), at_ms)
+            assert apply(ledger, Cancel(name), at_ms).status is Status.CANCELLED
+        assert apply(ledger, Reserve("r4", 11, ("ana",), TOTAL), 25).status is Status.HELD
+
     def test_a_party_is_blocked_until_the_last_of_it_is_free(self) -> None:
         """Each member's block ends on its own; the party is told the end of the last."""
         ledger = an_office(forget_at_ms=5_000)

@@ -12,6 +12,8 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -158,6 +160,14 @@ def ask(server: EmbeddedServer, *words: str | int) -> Any:
 def setting(server: EmbeddedServer, name: str) -> str:
     (value,) = ask(server, "CONFIG", "GET", name).values()
     return str(value)
+
+
+def is_busy(server: EmbeddedServer) -> bool:
+    try:
+        ask(server, "PING")
+    except redis.ResponseError as error:
+        return str(error).startswith("BUSY")
+    return False
 
 
 def assert_nothing_is_left(directory: Path) -> None:
@@ -357,6 +367,36 @@ def test_processes_that_come_and_go(place: Path) -> None:
         assert ask(server, "GET", "visits") == str(visits * len(others))
 
 
+def test_who_comes_while_the_last_one_leaves(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait until the old server is gone, and get a new one."""
+    leaving = threading.Event()
+    stop = EmbeddedServer._stop
+
+    def stop_slowly(server: EmbeddedServer, *arguments: Any) -> None:
+        leaving.set()
+        time.sleep(0.1)  # long enough to be overtaken, if it could be
+        stop(server, *arguments)
+
+    monkeypatch.setattr(EmbeddedServer, "_stop", stop_slowly)
+    first = open_embedded(url_of(place))
+    leaver = threading.Thread(target=first.close)
+    leaver.start()
+    assert leaving.wait(10)
+    with open_embedded(url_of(place)) as second:
+        assert second.pid != first.pid
+        assert ask(second, "PING")
+    leaver.join()
+
+
+def test_another_process_keeps_its_turn(place: Path) -> None:
+    """Who waits in vain for a process that stands still in the middle of a start is told so."""
+    open_embedded(url_of(place)).close()
+    with (place / "locks" / "turn").open("rb") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        with pytest.raises(BackendUnavailable, match="still busy starting or stopping"):
+            open_embedded(url_of(place), start_timeout_ms=50)
+
+
 def test_a_forked_child_is_a_user_in_its_own_right(place: Path) -> None:
     """It has the server when its parent has left, and ends it by its own exit."""
     with Other(url_of(place), FORKER) as other:
@@ -406,6 +446,20 @@ def test_a_server_that_stands_still(place: Path) -> None:
             open_embedded(url_of(place), start_timeout_ms=200)
         os.kill(server.pid, signal.SIGCONT)
         assert ask(server, "PING")
+
+
+def test_a_server_that_is_busy(place: Path) -> None:
+    """Who wants to join waits for the end of the script that runs."""
+    spin = "local rounds = 0; while rounds < 5e7 do rounds = rounds + 1 end"
+    with open_embedded(url_of(place)) as server, redis.Redis.from_url(server.url) as client:
+        ask(server, "CONFIG", "SET", "busy-reply-threshold", 20)
+        connection = client.connection_pool.get_connection()
+        connection.send_command("EVAL", spin, 0)
+        until(lambda: is_busy(server), "a server that is busy")
+        with open_embedded(url_of(place)) as other:
+            assert ask(other, "PING")
+        assert connection.read_response() is None
+        client.connection_pool.release(connection)
 
 
 def test_data_that_cannot_be_loaded(place: Path) -> None:

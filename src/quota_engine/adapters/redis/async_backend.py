@@ -17,7 +17,7 @@ from quota_engine.adapters.redis.batching import Lane, Limits
 from quota_engine.adapters.redis.calls import Call, Lost, NotSent, Pause, Policy
 from quota_engine.adapters.redis.codec import encode
 from quota_engine.adapters.redis.requests import Worker
-from quota_engine.adapters.redis.scripts import COMMANDS
+from quota_engine.adapters.redis.scripts import Script, script_of
 from quota_engine.domain.commands import Command
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.ports import Clock, Request
@@ -25,6 +25,8 @@ from quota_engine.ports import Clock, Request
 T = TypeVar("T")
 
 _OVERLOADED = Outcome(Status.OVERLOADED)
+_Way = tuple[str, Script]
+"""An office and a script: what calls must have in common to travel together."""
 _Waiting = tuple[Command, str, "asyncio.Future[Outcome]"]
 
 
@@ -46,7 +48,7 @@ class AsyncRedisBackend:
         self._on_close = on_close
         self._limits = limits
         self._worker = Worker(clock, policy, namespace)
-        self._lanes: dict[str, Lane[_Waiting]] = {}
+        self._lanes: dict[_Way, Lane[_Waiting]] = {}
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def send(self, office: str, command: Command) -> Outcome:
@@ -56,9 +58,10 @@ class AsyncRedisBackend:
         """
         if self._worker.must_register(office, command):
             await self._drive(self._worker.register(office))
-        lane = self._lanes.get(office)
+        way = office, script_of(command)
+        lane = self._lanes.get(way)
         if lane is None:
-            lane = self._lanes[office] = Lane(self._limits)
+            lane = self._lanes[way] = Lane(self._limits)
         if lane.is_full():
             return _OVERLOADED
         loop = asyncio.get_running_loop()
@@ -66,7 +69,7 @@ class AsyncRedisBackend:
         lane.waiting.append((command, encode(command), mine))
         if len(lane.waiting) == 1:
             # Those who call in the same turn of the loop come along; a lone call waits for nobody.
-            loop.call_soon(self._set_out, office, lane)
+            loop.call_soon(self._set_out, way, lane)
         return await mine
 
     async def perform(self, request: Request[T]) -> T:
@@ -87,20 +90,21 @@ class AsyncRedisBackend:
             on_close, self._on_close = self._on_close, None
             on_close()
 
-    def _set_out(self, office: str, lane: Lane[_Waiting]) -> None:
+    def _set_out(self, way: _Way, lane: Lane[_Waiting]) -> None:
         while lane.may_go():
             batch = [one for one in lane.set_out() if not one[2].done()]  # whoever has been cancelled stays behind
             if not batch:
                 lane.arrived()
                 continue
-            task = asyncio.get_running_loop().create_task(self._carry(office, lane, batch))
+            task = asyncio.get_running_loop().create_task(self._carry(way, lane, batch))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
 
-    async def _carry(self, office: str, lane: Lane[_Waiting], batch: list[_Waiting]) -> None:
+    async def _carry(self, way: _Way, lane: Lane[_Waiting], batch: list[_Waiting]) -> None:
         """Send one batch, and give each caller its outcome."""
+        office, script = way
         try:
-            lines = await self._drive(self._worker.run(COMMANDS, office, [line for _, line, _ in batch]))
+            lines = await self._drive(self._worker.run(script, office, [line for _, line, _ in batch]))
             outcome = self._worker.decoder(office).outcome
             for (command, _, caller), line in zip(batch, lines, strict=True):
                 if not caller.done():
@@ -111,7 +115,7 @@ class AsyncRedisBackend:
                     caller.set_exception(_copy(error))
         finally:
             lane.arrived()
-            self._set_out(office, lane)
+            self._set_out(way, lane)
 
     async def _drive(self, steps: Call[T]) -> T:
         """Run a call to its end, and return what it returns."""

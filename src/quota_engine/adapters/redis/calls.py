@@ -7,10 +7,10 @@ every command carries the id or the state that makes a second time harmless. ``d
 
 from __future__ import annotations
 
-__all__ = ["Attempt", "Call", "Lost", "NotSent", "Pause", "Policy", "call_each", "call_plain", "call_script"]
+__all__ = ["Attempt", "Call", "Lost", "NotSent", "Pause", "Policy", "call_plain", "call_script"]
 
 from collections.abc import Generator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from redis.exceptions import (
@@ -67,17 +67,16 @@ Call = Generator[Attempt | Pause, list[Any], T]
 # The server says so instead of running the script: nothing was done, and it may be well in a moment.
 _PASSING = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
 _PASSING_CODES = ("BUSY", "NOREPLICAS", "MISCONF", "UNKILLABLE")
-_HINTS = {
-    "OOM": "the server's memory is full: raise maxmemory, and keep maxmemory-policy at noeviction",
-    "READONLY": "the server is a replica: connect to the primary",
-    "NOPERM": "the user may not do this: docs/backends.md lists the rights that are needed",
-    "MISCONF": "the server can not write its data to disk",
-}
+_HINTS: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (OutOfMemoryError, "the server's memory is full: raise maxmemory, and keep maxmemory-policy at noeviction"),
+    (ReadOnlyError, "the server is a replica: connect to the primary"),
+    (NoPermissionError, "docs/backends.md lists the rights that are needed"),
+)
 
 
 def call_script(
     script: Script, keys: Sequence[str], arguments: Sequence[str], policy: Policy, *, writes: bool
-) -> Call[list[str]]:
+) -> Call[list[Any]]:
     """Run a script until it is answered or ``policy`` is used up; returns its reply.
 
     Raises:
@@ -88,25 +87,17 @@ def call_script(
     by_name = (("EVALSHA", script.sha1, count, *keys, *arguments),)
     by_text = (("EVAL", script.text, count, *keys, *arguments),)
     replies = yield from _insist(by_name, by_text, policy, writes=writes)
-    reply: list[str] = replies[0]
+    reply: list[Any] = replies[0]
     return reply
 
 
-def call_each(commands: Sequence[Sequence[str | int]], policy: Policy) -> Call[list[Any]]:
-    """Run commands that change nothing, one by one; returns their answers. Raises as :func:`call_plain`."""
-    return (yield from _insist(commands, commands, policy, writes=False))
-
-
 def call_plain(commands: Sequence[Sequence[str | int]], policy: Policy) -> Call[list[Any]]:
-    """Run plain commands, which must be harmless to repeat, in one transaction; returns their answers.
+    """Run plain commands, which must be harmless to repeat, one after the other; returns their answers.
 
     Raises:
         BackendUnavailable: they have not been carried out, or their answers were lost.
     """
-    transaction = (("MULTI",), *commands, ("EXEC",))
-    replies = yield from _insist(transaction, transaction, policy, writes=False)
-    answers: list[Any] = replies[-1]
-    return answers
+    return (yield from _insist(commands, commands, policy, writes=False))
 
 
 def _insist(
@@ -147,7 +138,5 @@ def _insist(
 
 def _explained(error: Exception | None) -> str:
     text = str(error) or type(error).__name__
-    hint = next((hint for code, hint in _HINTS.items() if text.startswith(code)), "")
-    if isinstance(error, OutOfMemoryError):
-        hint = _HINTS["OOM"]
+    hint = next((hint for kind, hint in _HINTS if isinstance(error, kind)), "")
     return f"the store can not be used: {text}" + (f" ({hint})" if hint else "")

@@ -63,7 +63,9 @@ def _integer(options: dict[str, str], name: str, default: int, minimum: int, max
 
 def _pool(make: Callable[..., Any], url: str, settings: dict[str, Any], retry: object) -> Any:
     try:
-        return make(url, retry=retry, **settings)
+        pool = make(url, retry=retry, **settings)
+        pool.connection_class(**pool.connection_kwargs)  # not connected: it only has to know all the options
+        return pool
     except (ValueError, TypeError) as error:
         expected = "redis://[user:password@]host:port/db, with options that redis-py knows"
         raise InvalidRequest("url", str(error), expected) from error

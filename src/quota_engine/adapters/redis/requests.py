@@ -9,11 +9,11 @@ __all__ = ["Worker"]
 
 from typing import Any, Final
 
-from quota_engine.adapters.redis.calls import Call, Policy, call_each, call_plain, call_script
+from quota_engine.adapters.redis.calls import Call, Policy, call_plain, call_script
 from quota_engine.adapters.redis.codec import Decoder, encode, event_of_text
 from quota_engine.adapters.redis.keys import KINDS, keys_of, offices_key
-from quota_engine.adapters.redis.scripts import COMMANDS, READS, Script
-from quota_engine.adapters.redis.state import STATE_READS, ledger_of_state
+from quota_engine.adapters.redis.scripts import COMMANDS, FREEING_COMMANDS, READS, STATE, Script, script_of
+from quota_engine.adapters.redis.state import HASHES, ledger_of_state
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Publish, SetRules
 from quota_engine.domain.errors import BackendUnavailable
@@ -59,10 +59,10 @@ class Worker:
             keys = self._keys[office] = keys_of(self._namespace, office)
         return keys
 
-    def run(self, script: Script, office: str, lines: list[str]) -> Call[list[str]]:
+    def run(self, script: Script, office: str, lines: list[str]) -> Call[list[Any]]:
         """Run a script on an office's keys with these lines; returns a line for each."""
         now = "" if self._clock is None else str(self._clock.now_ms())
-        return call_script(script, self.keys(office), [now, *lines], self._policy, writes=script is COMMANDS)
+        return call_script(script, self.keys(office), [now, *lines], self._policy, writes=script is not READS)
 
     def decoder(self, office: str) -> Decoder:
         """The office's decoder; offices come from the catalog, so there are not many."""
@@ -73,7 +73,7 @@ class Worker:
 
     def check_server(self) -> Call[None]:
         """See that the server is one whose scripts are refused whole or run whole."""
-        (answer,) = yield from call_each((("HELLO",),), self._policy)
+        (answer,) = yield from call_plain((("HELLO",),), self._policy)
         told = _pairs(answer)
         name, version = str(told["server"]), str(told["version"])
         oldest = OLDEST.get(name, OLDEST["redis"])
@@ -121,7 +121,9 @@ class Worker:
         decoder = self.decoder(office)
         for start in range(0, len(commands), BATCH_MAX):
             part = commands[start : start + BATCH_MAX]
-            lines = yield from self.run(COMMANDS, office, [encode(command) for command in part])
+            frees = all(script_of(command) is FREEING_COMMANDS for command in part)
+            script = FREEING_COMMANDS if frees else COMMANDS
+            lines = yield from self.run(script, office, [encode(command) for command in part])
             outcomes += [decoder.outcome(command, line) for command, line in zip(part, lines, strict=True)]
         return outcomes
 
@@ -157,13 +159,8 @@ class Worker:
         return sorted(members)
 
     def _ledger(self, office: str) -> Call[tuple[Ledger, int]]:
-        keys = dict(zip(KINDS, self.keys(office), strict=True))
-        reads = [(str(name), keys[str(kind)], *rest) for name, kind, *rest in STATE_READS]
-        answers = yield from call_plain(reads, self._policy)
-        state = [
-            _pairs(answer) if read[0] == "HGETALL" else answer
-            for read, answer in zip(STATE_READS, answers, strict=True)
-        ]
+        answers = yield from call_script(STATE, self.keys(office), (), self._policy, writes=False)
+        state = [_pairs(answer) if index in HASHES else answer for index, answer in enumerate(answers)]
         return ledger_of_state(office, state), int(state[0].get("number", 0))
 
     def _audit(self, office: str) -> Call[list[str]]:

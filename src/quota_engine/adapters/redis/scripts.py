@@ -1,14 +1,15 @@
-"""The scripts: Lua files of the package, put together into two constant texts."""
+"""The scripts: Lua files of the package, put together into constant texts."""
 
 from __future__ import annotations
 
-__all__ = ["COMMANDS", "READS", "Script"]
+__all__ = ["COMMANDS", "FREEING_COMMANDS", "READS", "STATE", "Script", "script_of"]
 
 import hashlib
 from importlib import resources
 from typing import Final, NamedTuple
 
 from quota_engine.adapters.redis.codec import text_of_rules
+from quota_engine.domain.commands import Cancel, Command, Expire, Release
 from quota_engine.domain.model import Rules
 
 _SHARED: Final = ("1_codec.lua", "2_ledger.lua", "3_units.lua")
@@ -34,5 +35,19 @@ def _script(flags: str, *files: str) -> Script:
 COMMANDS: Final = _script("", *_SHARED, "4_machine.lua", "5_commands.lua")
 """Applies commands. Refused whole when memory is out, on a read-only replica, or on a stale one."""
 
+FREEING_COMMANDS: Final = _script("allow-oom", *_SHARED, "4_machine.lua", "5_commands.lua")
+"""The same for commands that give back: they must still run when memory is out, or it would stay so."""
+
 READS: Final = _script("no-writes", *_SHARED, "6_reads.lua")
 """Looks, and writes nothing."""
+
+STATE: Final = _script("no-writes", "7_state.lua")
+"""Tells everything, for audits."""
+
+
+_FREEING: Final = (Release, Cancel, Expire)
+
+
+def script_of(command: Command) -> Script:
+    """The script that a command goes to."""
+    return FREEING_COMMANDS if type(command) in _FREEING else COMMANDS

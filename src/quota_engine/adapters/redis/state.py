@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["STATE_READS", "ledger_of_state"]
+__all__ = ["HASHES", "ledger_of_state"]
 
 from heapq import heapify
 from typing import Any, Final
@@ -14,19 +14,8 @@ from quota_engine.domain.ledger import Day, Ledger, Standing
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import DayTerms, PassOn, QuotaTerms, ReRelease, ReReleaseRule
 
-STATE_READS: Final = (
-    ("HGETALL", "head"),
-    ("HGETALL", "days"),
-    ("HGETALL", "records"),
-    ("HGETALL", "claims"),
-    ("HGETALL", "standings"),
-    ("ZRANGE", "cooling", 0, -1),
-    ("ZRANGE", "waiting", 0, -1),
-    ("ZRANGE", "updated", 0, -1),
-    ("HGETALL", "choices"),
-    ("XRANGE", "events", "-", "+"),
-)
-"""What has to be read, in one transaction, and in this order: a command, the kind of its key, further arguments."""
+HASHES: Final = frozenset({0, 1, 2, 3, 4, 8})
+"""Which answers of ``7_state.lua`` are hashes, field and value in turn."""
 
 _TERMS: Final = msgspec.json.Decoder(DayTerms)
 

@@ -18,7 +18,7 @@ from quota_engine.adapters.redis.batching import Lane, Limits
 from quota_engine.adapters.redis.calls import Call, Lost, NotSent, Pause, Policy
 from quota_engine.adapters.redis.codec import encode
 from quota_engine.adapters.redis.requests import Worker
-from quota_engine.adapters.redis.scripts import COMMANDS
+from quota_engine.adapters.redis.scripts import Script, script_of
 from quota_engine.domain.commands import Command
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.ports import Clock, Request
@@ -26,6 +26,8 @@ from quota_engine.ports import Clock, Request
 T = TypeVar("T")
 
 _OVERLOADED = Outcome(Status.OVERLOADED)
+_Way = tuple[str, Script]
+"""An office and a script: what calls must have in common to travel together."""
 
 
 class _Waiting:
@@ -66,7 +68,7 @@ class RedisBackend:
         self._on_close = on_close
         self._limits = limits
         self._worker = Worker(clock, policy, namespace)
-        self._lanes: dict[str, Lane[_Waiting]] = {}
+        self._lanes: dict[_Way, Lane[_Waiting]] = {}
         self._lock = threading.Lock()
 
     def send(self, office: str, command: Command) -> Outcome:
@@ -74,10 +76,11 @@ class RedisBackend:
         if self._worker.must_register(office, command):
             self._drive(self._worker.register(office))
         mine = _Waiting(command)
+        way = office, script_of(command)
         with self._lock:
-            lane = self._lanes.get(office)
+            lane = self._lanes.get(way)
             if lane is None:
-                lane = self._lanes[office] = Lane(self._limits)
+                lane = self._lanes[way] = Lane(self._limits)
             if lane.is_full():
                 return _OVERLOADED
             lane.waiting.append(mine)
@@ -86,7 +89,7 @@ class RedisBackend:
                 batch = lane.set_out() if lane.may_go() else None
                 mine.woken.clear()
             if batch is not None:
-                self._carry(office, lane, batch)
+                self._carry(way, lane, batch)
             elif not mine.is_done():
                 mine.woken.wait()
         if mine.error is not None:
@@ -114,10 +117,11 @@ class RedisBackend:
             on_close, self._on_close = self._on_close, None
             on_close()
 
-    def _carry(self, office: str, lane: Lane[_Waiting], batch: list[_Waiting]) -> None:
+    def _carry(self, way: _Way, lane: Lane[_Waiting], batch: list[_Waiting]) -> None:
         """Send one batch and wake up those whose calls were in it, and the first who still waits: to carry the next."""
+        office, script = way
         try:
-            lines = self._drive(self._worker.run(COMMANDS, office, [one.line for one in batch]))
+            lines = self._drive(self._worker.run(script, office, [one.line for one in batch]))
             outcome = self._worker.decoder(office).outcome
             for one, line in zip(batch, lines, strict=True):
                 one.outcome = outcome(one.command, line)

@@ -1,0 +1,267 @@
+"""What a store can do besides answering: each row of the table in docs/backends.md, against a real server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from quota_engine.adapters.redis.factory import open_async_backend, open_backend
+from quota_engine.adapters.redis.sync_backend import RedisBackend
+from quota_engine.conformance.world import DAY, OFFICE, ONLINE, published, reserve
+from quota_engine.domain.commands import Confirm, Expire, Release, SetCapacity
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
+from quota_engine.domain.outcomes import Status
+from quota_engine.ports import Audit, Backend, Describe, Lookup, SendMany
+from tests.redis.proxy import LossyProxy
+from tests.servers import Replicated, Server, until
+
+
+class FarFuture:
+    """A clock within the opening hours of the conformance world."""
+
+    def now_ms(self) -> int:
+        return 1_000_000_000_000
+
+
+CLOCK = FarFuture()
+
+
+def set_up(url: str) -> RedisBackend:
+    backend = open_backend(url, CLOCK)
+    backend.perform(SendMany(OFFICE, published()))
+    return backend
+
+
+@pytest.fixture
+def server(binary: Path) -> Iterator[Server]:
+    """A server of its own, to be maltreated."""
+    with Server(binary) as server:
+        yield server
+
+
+def held(backend: Backend) -> int:
+    online: int = backend.perform(Describe(OFFICE))["days"][DAY]["quotas"]["online"]["held"]
+    return online
+
+
+def test_scripts_that_the_server_has_forgotten_are_sent_again(server: Server) -> None:
+    """NOSCRIPT, after a restart or a flush: the text goes along, and the command is carried out once."""
+    backend = set_up(server.url)
+    server.ask("SCRIPT", "FLUSH")
+    assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+    assert not backend.send(OFFICE, reserve("budi", ONLINE)).replayed
+    assert held(backend) == 2
+
+
+def test_a_server_that_is_away_is_unavailable_and_comes_back(server: Server) -> None:
+    """Refused connections: certainly nothing was done, and the same backend works again later."""
+    backend = set_up(server.url + "?attempts_max=2")
+    server.stop()
+    with pytest.raises(BackendUnavailable):
+        backend.send(OFFICE, reserve("ani", ONLINE))
+    server.start()
+    backend.perform(SendMany(OFFICE, published()))  # this server keeps nothing
+    assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+
+
+def test_a_restart_is_ridden_out(server: Server) -> None:
+    """A server that is back within the pauses of a call is not noticed."""
+    backend = set_up(server.url)
+    server.stop()
+    back = threading.Timer(0.2, server.start)
+    back.start()
+    assert backend.send(OFFICE, Confirm("nobody")).status is Status.NOT_FOUND
+    back.join()
+
+
+def test_a_lost_answer_is_asked_for_again_and_has_one_effect(server: Server) -> None:
+    """The command ran, its answer did not arrive: asking again under the same id finds it."""
+    set_up(server.url)
+    with LossyProxy(server.socket_path) as proxy:
+        backend = open_backend(proxy.url, CLOCK)
+        proxy.losses = 2
+        outcome = backend.send(OFFICE, reserve("ani", ONLINE))
+        assert (outcome.status, outcome.replayed) == (Status.HELD, True)
+        assert proxy.losses == 0
+        assert held(backend) == 1
+        assert backend.perform(Audit(OFFICE)) == []
+
+
+def test_answers_that_are_lost_for_good_are_an_unknown_outcome(server: Server) -> None:
+    """Never a guess: OutcomeUnknown, and the same key tells the truth once the network is back."""
+    set_up(server.url)
+    with LossyProxy(server.socket_path) as proxy:
+        backend = open_backend(proxy.url + "?attempts_max=3", CLOCK)
+        proxy.losses = 1000
+        with pytest.raises(OutcomeUnknown, match="ask again with the same key"):
+            backend.send(OFFICE, reserve("ani", ONLINE))
+        proxy.losses = 0
+        outcome = backend.send(OFFICE, reserve("ani", ONLINE))
+        assert (outcome.status, outcome.replayed) == (Status.HELD, True)
+        proxy.losses = 1000
+        with pytest.raises(BackendUnavailable):  # looking changes nothing, so there is nothing to be unsure of
+            backend.perform(Lookup(OFFICE, "ani"))
+
+
+def test_nothing_is_sent_twice_behind_the_engines_back(server: Server) -> None:
+    """redis-py's own retries are off: an attempt is one script call, and there are as many as the engine makes."""
+    set_up(server.url)
+    with LossyProxy(server.socket_path) as proxy:
+        backend = open_backend(proxy.url + "?attempts_max=3", CLOCK)
+        backend.send(OFFICE, Confirm("nobody"))
+        proxy.scripts_seen, proxy.losses = 0, 1000
+        with pytest.raises(OutcomeUnknown):
+            backend.send(OFFICE, reserve("ani", ONLINE))
+        assert proxy.scripts_seen == 3
+
+
+def test_a_server_that_hangs_is_an_unknown_outcome(server: Server) -> None:
+    """A timed-out command runs when the server wakes up; the same key finds what it did."""
+    backend = set_up(server.url + "?attempts_max=2&timeout_ms=100")
+    server.pause()
+    with pytest.raises(OutcomeUnknown):
+        backend.send(OFFICE, reserve("ani", ONLINE))
+    server.resume()
+    backend = open_backend(server.url, CLOCK)
+    outcome = backend.send(OFFICE, reserve("ani", ONLINE))
+    assert (outcome.status, outcome.replayed) == (Status.HELD, True)
+    assert held(backend) == 1
+
+
+def test_a_busy_server_is_waited_for(server: Server) -> None:
+    """BUSY, because somebody's script runs too long: refused before anything is done, and tried again."""
+    backend = set_up(server.url + "?attempts_max=4")
+    server.ask("CONFIG", "SET", "busy-reply-threshold", "10")
+    endless = threading.Thread(target=_run_endlessly, args=(server,))
+    endless.start()
+    with server.client() as client:
+        until(lambda: _is_busy(client), "the script to be too long")
+        with pytest.raises(BackendUnavailable, match="BUSY"):
+            backend.send(OFFICE, reserve("ani", ONLINE))
+        client.script_kill()
+    endless.join()
+    assert not backend.send(OFFICE, reserve("ani", ONLINE)).replayed
+
+
+def _run_endlessly(server: Server) -> None:
+    with server.client() as client, pytest.raises(redis.ResponseError):
+        client.eval("while true do end", 0)
+
+
+def _is_busy(client: redis.Redis) -> bool:
+    try:
+        client.ping()
+    except redis.ResponseError as error:
+        return str(error).startswith("BUSY")
+    return False
+
+
+def test_without_memory_nothing_is_taken_and_everything_can_be_given_back(server: Server) -> None:
+    """OOM: a reserve is refused whole with advice; release, cancel and expire still run."""
+    backend = set_up(server.url)
+    backend.send(OFFICE, reserve("ani", ONLINE))
+    before = backend.perform(Describe(OFFICE))
+    server.ask("CONFIG", "SET", "maxmemory", "1mb")
+    with pytest.raises(BackendUnavailable, match="raise maxmemory"):
+        backend.send(OFFICE, reserve("budi", ONLINE))
+    with pytest.raises(BackendUnavailable, match="memory is full"):
+        backend.send(OFFICE, SetCapacity(DAY, "online", 7))
+    assert backend.perform(Describe(OFFICE)) == before
+    assert backend.send(OFFICE, Release("ani")).status is Status.RELEASED
+    assert backend.send(OFFICE, Expire(DAY)).status is Status.DONE
+    server.ask("CONFIG", "SET", "maxmemory", "0")
+    assert backend.send(OFFICE, reserve("budi", ONLINE)).status is Status.HELD
+    assert backend.perform(Audit(OFFICE)) == []
+
+
+def test_a_replica_is_no_place_to_book(binary: Path) -> None:
+    """READONLY: refused whole, with advice; the primary knows nothing of it."""
+    with Replicated(binary) as group:
+        primary = set_up(group.primary.url)
+        group.wait_in_step()
+        replica = open_backend(group.replicas[0].url + "?attempts_max=2", CLOCK)
+        with pytest.raises(BackendUnavailable, match="connect to the primary"):
+            replica.send(OFFICE, reserve("ani", ONLINE))
+        assert held(primary) == 0
+
+
+def test_a_wrong_password_and_missing_rights_are_told(server: Server) -> None:
+    """Whoever may not in is told so at once, and without the password."""
+    set_up(server.url)
+    server.ask("ACL", "SETUSER", "weak", "on", ">secret", "~*", "+hello", "+ping", "+auth", "+client")
+    path = server.socket_path
+    with pytest.raises(BackendUnavailable) as caught:
+        open_backend(f"unix://weak:wrong@{path}?attempts_max=1", CLOCK)
+    assert "wrong" not in str(caught.value).replace("WRONGPASS", "")
+    backend = open_backend(f"unix://weak:secret@{path}", CLOCK)
+    with pytest.raises(BackendUnavailable, match="rights that are needed"):
+        backend.send(OFFICE, reserve("ani", ONLINE))
+
+
+RIGHTS = (
+    "+hello +auth +ping +evalsha +eval +time "
+    "+hget +hmget +hset +hsetnx +hdel +hgetall +hexists +hlen +hincrby +hscan "
+    "+zadd +zrem +zrange +zrangebylex +zrangebyscore +xadd +xrange +xtrim +xlen +pexpire +sadd +smembers"
+)
+
+
+def test_the_least_rights_that_work(server: Server) -> None:
+    """A user with just the rights that the documents list, on just the engine's keys, can do everything."""
+    documents = (Path(__file__).parents[2] / "docs" / "backends.md").read_text(encoding="utf-8")
+    assert RIGHTS in " ".join(documents.split())
+    server.ask("ACL", "SETUSER", "engine", "reset", "on", ">secret", "~{quota_engine:*", *RIGHTS.split())
+    backend = set_up(f"unix://engine:secret@{server.socket_path}")
+    assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+    assert backend.send(OFFICE, Confirm("ani")).status is Status.CONFIRMED
+    server.ask("SCRIPT", "FLUSH")
+    assert backend.send(OFFICE, Expire(DAY)).status is Status.DONE
+    assert backend.perform(Audit(OFFICE)) == []
+
+
+async def test_the_async_backend_goes_by_the_same_table(server: Server) -> None:
+    """Lost answers, a server that is away, missing scripts: the async driver does what the sync one does."""
+    set_up(server.url)
+    with LossyProxy(server.socket_path) as proxy:
+        backend = await open_async_backend(proxy.url + "?attempts_max=3", CLOCK)
+        proxy.losses = 1
+        outcome = await backend.send(OFFICE, reserve("ani", ONLINE))
+        assert (outcome.status, outcome.replayed) == (Status.HELD, True)
+        proxy.losses = 1000
+        with pytest.raises(OutcomeUnknown):
+            await backend.send(OFFICE, reserve("budi", ONLINE))
+        proxy.losses = 0
+        server.ask("SCRIPT", "FLUSH")
+        assert (await backend.send(OFFICE, reserve("budi", ONLINE))).replayed
+        server.stop()
+        with pytest.raises(BackendUnavailable):
+            await backend.send(OFFICE, reserve("citra", ONLINE))
+        await backend.close()
+
+
+class TestUrls:
+    """What an URL can be wrong in."""
+
+    @pytest.mark.parametrize(
+        ("url", "message"),
+        [
+            ("unix://", "a unix:// without a path"),
+            ("redis://localhost:port/0", "redis://"),
+            ("redis://localhost?attempts_max=0", "option attempts_max"),
+            ("redis://localhost?timeout_ms=soon", "option timeout_ms"),
+            ("redis://localhost?namespace={x}", "option namespace"),
+            ("redis://localhost?no_such_option=1", "redis-py"),
+        ],
+    )
+    def test_a_wrong_url_is_told(self, url: str, message: str) -> None:
+        """A mistake in the URL is the caller's, and named."""
+        with pytest.raises(InvalidRequest, match=message):
+            open_backend(url, None)
+
+    def test_nothing_there(self) -> None:
+        """A URL that leads nowhere is a store that is unavailable."""
+        with pytest.raises(BackendUnavailable):
+            open_backend("redis://127.0.0.1:1/0?attempts_max=1", None)
