@@ -50,8 +50,12 @@ class LossyProxy:
             except OSError:
                 return
             server = socket.socket(socket.AF_UNIX)
-            server.connect(self._server_path)
             self._open += [client, server]
+            try:
+                server.connect(self._server_path)
+            except OSError:
+                client.close()
+                continue
             state = {"script": False}
             threading.Thread(target=self._forward, args=(client, server, state), daemon=True).start()
             threading.Thread(target=self._back, args=(server, client, state), daemon=True).start()

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from quota_engine.adapters.redis.factory import open_async_backend, open_backend
+from quota_engine.adapters.redis import factory
+from quota_engine.adapters.redis.factory import open_async_backend
 from quota_engine.adapters.redis.sync_backend import RedisBackend
 from quota_engine.conformance.world import DAY, OFFICE, ONLINE, published, reserve
 from quota_engine.domain.commands import Confirm, Expire, Release, SetCapacity
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
 from quota_engine.domain.outcomes import Status
-from quota_engine.ports import Audit, Backend, Describe, Lookup, SendMany
+from quota_engine.ports import Audit, Backend, Clock, Describe, Lookup, SendMany
 from tests.redis.proxy import LossyProxy
 from tests.servers import Replicated, Server, until
 
@@ -28,6 +29,22 @@ class FarFuture:
 
 
 CLOCK = FarFuture()
+
+
+_opened: list[RedisBackend] = []
+
+
+@pytest.fixture(autouse=True)
+def close_backends() -> Iterator[None]:
+    """Whatever a test opened is closed after it."""
+    yield
+    while _opened:
+        _opened.pop().close()
+
+
+def open_backend(url: str, clock: Clock | None) -> RedisBackend:
+    _opened.append(factory.open_backend(url, clock))
+    return _opened[-1]
 
 
 def set_up(url: str) -> RedisBackend:

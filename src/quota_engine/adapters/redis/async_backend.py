@@ -88,7 +88,7 @@ class AsyncRedisBackend:
         await self._pool.disconnect()
         if self._on_close is not None:
             on_close, self._on_close = self._on_close, None
-            on_close()
+            await asyncio.to_thread(on_close)
 
     def _set_out(self, way: _Way, lane: Lane[_Waiting]) -> None:
         while lane.may_go():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["open_async_backend", "open_backend"]
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -100,7 +101,7 @@ def open_backend(url: str, clock: Clock | None) -> RedisBackend:
 
 async def open_async_backend(url: str, clock: Clock | None) -> AsyncRedisBackend:
     """Open the store at ``url`` for asyncio; see :func:`open_backend`."""
-    embedded = open_embedded(url) if urlsplit(url).scheme == _EMBEDDED else None
+    embedded = await asyncio.to_thread(open_embedded, url) if urlsplit(url).scheme == _EMBEDDED else None
     try:
         rest, settings, policy, namespace = _settings(embedded.url if embedded else url)
         make = redis.asyncio.connection.BlockingConnectionPool.from_url
