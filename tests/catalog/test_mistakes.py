@@ -257,11 +257,11 @@ CASES: dict[str, tuple[Spoil, str, str, str]] = {
         "'priority'",
         "another allotment, not itself",
     ),
-    "pass on in a circle": (
-        put("plans.0.allotments.2.pass_on", {"to": "priority", "at": "11:00"}),
+    "pass on in a chain": (
+        put("plans.0.allotments.2.pass_on", {"to": "online", "at": "11:00"}),
         "plans[0].allotments[0].pass_on.to",
-        "priority to kiosk to priority",
-        "no circle of pass_on",
+        "'kiosk'",
+        "an allotment that passes nothing on itself",
     ),
     "pass on at no time": (
         drop(f"{ALLOTMENT}.pass_on.at"),
@@ -282,7 +282,12 @@ CASES: dict[str, tuple[Spoil, str, str, str]] = {
         "one of the schedules: friday, month, daily",
     ),
     "fallback that nobody can book": (
-        put("plans.0.allotments.2", {"id": "kiosk", "capacity": 5, "bookable": False, "pass_on": NOON_TO_ONLINE}),
+        lambda raw: (
+            put("plans.0.allotments.2", {"id": "kiosk", "capacity": 5, "bookable": False, "pass_on": NOON_TO_ONLINE})(
+                raw
+            ),
+            put("plans.0.allotments.0.pass_on.to", "online")(raw),
+        ),
         "plans[0].allotments[0].fallback[1]",
         "'kiosk'",
         "an allotment that is bookable",

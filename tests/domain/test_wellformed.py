@@ -70,6 +70,13 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
         lambda: DayTerms(0, 0, 0, 0, (QuotaTerms("q", 1, pass_on=PassOn("q", 0)),)),
         "pass_on.to: 'q'",
     ),
+    (
+        "passes round in a circle",
+        lambda: DayTerms(
+            0, 0, 0, 0, (QuotaTerms("a", 1, pass_on=PassOn("b", 0)), QuotaTerms("b", 1, pass_on=PassOn("a", 0)))
+        ),
+        "quota a: pass_on.to: 'b'; expected another quota of the same day, which passes nothing on itself",
+    ),
     ("quota capacity", lambda: QuotaTerms("q", -1), "quota q: capacity: -1"),
     ("cooling", lambda: ReRelease(cooling_ms=-1), "cooling_ms: -1"),
     ("jitter", lambda: ReRelease(jitter_ms=2**60), "jitter_ms"),

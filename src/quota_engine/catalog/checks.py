@@ -1,4 +1,4 @@
-"""What one key of a catalog says about another: references, duplicates, order of times, cycles.
+"""What one key of a catalog says about another: references, duplicates, order of times, chains.
 
 The checks run on a file that may already have mistakes (with stand-ins in their place), so each of them is silent
 where a value that it looks at is wrong by itself: one mistake, one line.
@@ -169,7 +169,7 @@ class _PlanChecks:
         self.check_quotas()
         for index, allotment in enumerate(plan.allotments):
             self.check_allotment(allotment, f"{key}.allotments[{index}]")
-        self.check_cycles()
+        self.check_chains()
         for office_class, capacities in plan.capacities_by_class.items():
             class_key = key_of(f"{key}.capacities_by_class", office_class)
             if checks.classes_are_known:
@@ -293,22 +293,14 @@ class _PlanChecks:
         ):
             self.collector.add(f"{key}.at", shown(settings.at), f"a time before the day is over, {shown(hours.end)}")
 
-    def check_cycles(self) -> None:
-        """Places that pass on in a circle never come to rest. A cycle is one mistake, at its first allotment."""
-        target = {
-            allotment.id: allotment.pass_on.to
-            for allotment in self.plan.allotments
-            if allotment.pass_on is not None and allotment.pass_on.to != allotment.id
-        }
-        reported: set[str] = set()
-        for index, start in enumerate(self.allotments):
-            path = [start]
-            while (following := target.get(path[-1])) is not None and following not in path:
-                path.append(following)
-            if following == start and start not in reported and len(path) > 1:
-                reported.update(path)
-                circle = " to ".join([*path[:_LISTED_MAX], start])
-                self.collector.add(f"{self.key}.allotments[{index}].pass_on.to", circle, "no circle of pass_on")
+    def check_chains(self) -> None:
+        """Places pass on once: what they pass on to must not pass on itself, or they might go round in a circle."""
+        passing_on = {allotment.id for allotment in self.plan.allotments if allotment.pass_on is not None}
+        for index, allotment in enumerate(self.plan.allotments):
+            settings = allotment.pass_on
+            if settings is not None and settings.to in passing_on and settings.to != allotment.id:
+                key = f"{self.key}.allotments[{index}].pass_on.to"
+                self.collector.add(key, shown(settings.to), "an allotment that passes nothing on itself")
 
 
 def _disjoint(some: Sequence[str], others: Sequence[str]) -> bool:

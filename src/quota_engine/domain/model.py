@@ -111,12 +111,16 @@ class DayTerms(msgspec.Struct, frozen=True):
         if not 1 <= len(self.quotas) <= QUOTAS_MAX:
             raise InvalidRequest("day.quotas", f"{len(self.quotas)} quotas", f"1 to {QUOTAS_MAX}")
         names = {quota.name for quota in self.quotas}
+        passing_on = {quota.name for quota in self.quotas if quota.pass_on is not None}
         if len(names) != len(self.quotas):
             raise InvalidRequest("day.quotas", "two quotas of one name", "names that are unique in the day")
         for quota in self.quotas:
-            if quota.pass_on is not None and (quota.pass_on.to not in names or quota.pass_on.to == quota.name):
+            # One hop only: units that went round in circles would never come to rest.
+            if quota.pass_on is not None and quota.pass_on.to not in names - passing_on:
                 raise InvalidRequest(
-                    f"quota {quota.name}: pass_on.to", f"{quota.pass_on.to!r}", "another quota of the same day"
+                    f"quota {quota.name}: pass_on.to",
+                    f"{quota.pass_on.to!r}",
+                    "another quota of the same day, which passes nothing on itself",
                 )
 
 
