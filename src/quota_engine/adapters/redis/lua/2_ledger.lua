@@ -26,7 +26,7 @@ local ACTIVE = { WAITING = true, HELD = true, CONFIRMED = true, ATTENDED = true,
 local CONSUMING = { HELD = "held", CONFIRMED = "confirmed", ATTENDED = "confirmed", NO_SHOW = "confirmed" }
 local SLASH = "/"
 
-local ledger = { days = {}, choices = {}, by_text = {}, indexes = {}, changed = {}, padded = {} }
+local ledger = { days = {}, choices = {}, by_text = {}, indexes = {}, changed = {}, deadlines = {} }
 
 local function load_head()
   local head = call("HMGET", HEAD, "now_ms", "number", "rules", "forgotten_day_max", "next_forget_ms", "cursor")
@@ -185,28 +185,24 @@ local function append(at_ms, event)
   call("XADD", EVENTS, int(ledger.number) .. "-0", "e", event)
 end
 
--- A new hold, the step that nearly every command of a rush comes to. It is what reservation_changed below would do, but for
--- what only older records need; text is its text_of_record, and the deadline is the same for all of a call.
-local function hold_made(day, option, id, party, applicants, units, text, now_ms, now_text, deadline_ms, claimed)
-  append(now_ms, "reservation" .. TAB .. now_text .. TAB .. "reserve" .. TAB .. id .. TAB .. text)
+-- A new hold, the step that nearly every command of a rush comes to: what reservation_changed below would do, but for what only
+-- older records need. text is its record; claimed says whether any of the applicants has claims already.
+local function hold_made(day, option, id, applicants, text, now_ms, now_text, deadline, claimed)
+  append(now_ms, "reservation\t" .. now_text .. "\treserve\t" .. id .. TAB .. text)
   call("HSET", RECORDS, id, text)
+  local units, quotas = #applicants, day.quotas
   for index = 1, units do
     local applicant = applicants[index]
     local others = claimed and call("HGET", CLAIMS, applicant)
     call("HSET", CLAIMS, applicant, others and (others .. COMMA .. id) or id)
   end
-  for _, name in ipairs(option.quotas) do
-    local quota = day.quotas[name]
+  for index = 1, #option.quotas do
+    local quota = quotas[option.quotas[index]]
     quota.free, quota.held = quota.free - units, quota.held + units
   end
-  local digits = ledger.padded[deadline_ms]
-  if not digits then
-    digits = padded(deadline_ms)
-    ledger.padded[deadline_ms] = digits
-  end
-  call("ZADD", DUE, 0, day.text .. SLASH .. option.text .. SLASH .. digits .. SLASH .. id)
+  call("ZADD", DUE, 0, day.text .. SLASH .. option.text .. SLASH .. deadline.digits .. SLASH .. id)
   day.due[option.text] = true
-  if deadline_ms < day.next_due_ms then day.next_due_ms = deadline_ms end
+  if deadline.at_ms < day.next_due_ms then day.next_due_ms = deadline.at_ms end
   ledger.changed[day.number] = true
 end
 

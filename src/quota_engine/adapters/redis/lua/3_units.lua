@@ -3,8 +3,9 @@
 local SETTLE_MAX, RECLAIM_MAX, OFFERS_MAX = 64, 1000, 64
 
 local function fits(day, option, units, kept)
-  for _, name in ipairs(option.quotas) do
-    if day.quotas[name].free < units and not kept[name] then return false end
+  local quotas, needed = day.quotas, option.quotas
+  for index = 1, #needed do
+    if quotas[needed[index]].free < units and not kept[needed[index]] then return false end
   end
   return true
 end
@@ -195,8 +196,9 @@ end
 
 -- The first option with room, after taking back overdue units of the quotas that lack them; nil if there is none.
 local function find_option(day, choice, units, now_ms, kept)
-  local budget = RECLAIM_MAX
-  for _, option in ipairs(choice.options) do
+  local budget, options = RECLAIM_MAX, choice.options
+  for index = 1, #options do
+    local option = options[index]
     if fits(day, option, units, kept) then return option end
     if now_ms >= day.next_due_ms then
       for _, name in ipairs(option.quotas) do

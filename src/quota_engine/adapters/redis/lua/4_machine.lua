@@ -82,8 +82,8 @@ local function replay(known, command, now_ms)
 end
 
 local function has_claims(applicants)
-  for _, applicant in ipairs(applicants) do
-    if call("HEXISTS", CLAIMS, applicant) == 1 then return true end
+  for index = 1, #applicants do
+    if call("HEXISTS", CLAIMS, applicants[index]) == 1 then return true end
   end
   return false
 end
@@ -102,7 +102,7 @@ local function resume_or_refuse(command, now_ms)
 end
 
 local RESERVE = "^reserve\t([^\t]*)\t(%d+)\t([^\t]*)\t([01])\t(%d+)\t(.*)$"
-local SOLD_OUT = outcome("SOLD_OUT")
+local SOLD_OUT = "SOLD_OUT\t\t0\t0\t0"
 
 -- line: "reserve", id, day, applicants, wait ("1"), hold_ttl_ms, choice (six fields)
 local function reserve(line, now_ms, now_text)
@@ -116,12 +116,17 @@ local function reserve(line, now_ms, now_text)
   local day = day_of(day_number)
   if not day then return outcome("UNKNOWN_DAY") end
   if now_ms >= day.next_due_ms then settle(day, now_ms, SETTLE_MAX) end
-  local refusal, retry_at_ms = day_refuses(day, choice, now_ms)
-  if refusal then return outcome(refusal, nil, { retry_at_ms = retry_at_ms }) end
+  if day.known_choice ~= choice or day.closed or now_ms < day.opens_at_ms or now_ms >= day.ends_at_ms then
+    local refusal, retry_at_ms = day_refuses(day, choice, now_ms)
+    if refusal then return outcome(refusal, nil, { retry_at_ms = retry_at_ms }) end
+    day.known_choice = choice
+  end
   local units, rules = #applicants, ledger.rules
   if units > rules.party_max then return outcome("PARTY_TOO_LARGE") end
-  local until_ms = blocked_until_ms(applicants, now_ms)
-  if until_ms > 0 then return outcome("BLOCKED", nil, { retry_at_ms = until_ms }) end
+  if ledger.has_standings ~= false then
+    local until_ms = blocked_until_ms(applicants, now_ms)
+    if until_ms > 0 then return outcome("BLOCKED", nil, { retry_at_ms = until_ms }) end
+  end
   local claimed = has_claims(applicants)
   if claimed then
     local refused = resume_or_refuse({ day = day_number, party = party, applicants = applicants }, now_ms)
@@ -143,13 +148,18 @@ local function reserve(line, now_ms, now_text)
     return outcome("WAITING", waiting)
   end
   forget_garbage(id)
-  local ttl_ms = tonumber(hold_ttl_ms)
-  local deadline_ms = now_ms + (ttl_ms > 0 and ttl_ms or rules.hold_ttl_ms)
-  local deadline_text = int(deadline_ms)
-  local text = concat(
-    { number, "1", "H", now_text, deadline_text, "0", "0", index_of(choice), option.text, party }, TAB)
-  hold_made(day, option, id, party, applicants, units, text, now_ms, now_text, deadline_ms, claimed)
-  return { line = "NEW" .. TAB .. now_text .. TAB .. deadline_text .. TAB .. option.index }
+  local deadline = ledger.deadlines[hold_ttl_ms]
+  if not deadline then
+    local ttl_ms = tonumber(hold_ttl_ms)
+    local at_ms = now_ms + (ttl_ms > 0 and ttl_ms or rules.hold_ttl_ms)
+    deadline = { at_ms = at_ms, text = int(at_ms), digits = padded(at_ms) }
+    ledger.deadlines[hold_ttl_ms] = deadline
+  end
+  -- What text_of_record would write, of texts that are there already.
+  local text = number .. "\t1\tH\t" .. now_text .. TAB .. deadline.text .. "\t0\t0\t" .. index_of(choice) .. TAB
+    .. option.text .. TAB .. party
+  hold_made(day, option, id, applicants, text, now_ms, now_text, deadline, claimed)
+  return "NEW\t" .. now_text .. TAB .. deadline.text .. TAB .. option.index
 end
 
 local function is_owner(record, owner)

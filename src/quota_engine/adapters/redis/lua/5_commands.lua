@@ -78,7 +78,7 @@ local function write_back(number_before, cursor_before, now_ms)
 end
 
 local function line_of(result)
-  if result.line then return result.line end
+  if type(result) == "string" then return result end
   local parts = {
     result.status, result.flags or "", int(result.retry_at_ms or 0), int(result.units or 0), int(result.overbooked or 0),
   }
@@ -105,7 +105,8 @@ for index = 2, #ARGV do
   end
   if ledger.cursor ~= "" then purge() end
   local line = ARGV[index]
-  lines[index - 1] = line_of(HANDLERS[string.match(line, "^[^\t]+")](line, now_ms, now_text))
+  local name = string.sub(line, 1, string.find(line, TAB, 1, true) - 1)
+  lines[index - 1] = line_of(HANDLERS[name](line, now_ms, now_text))
 end
 write_back(number_before, cursor_before, now_ms)
 return lines
