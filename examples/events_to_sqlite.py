@@ -4,8 +4,8 @@
         --into bookings.db
 
 The store gives every event a number and hands events out at least once. What makes the effect exactly once is that rows
-and the number of the last event are written in one SQLite transaction: either both are there, or neither. Several copies
-may run: one copies, the others wait for the database and go on where it left off.
+and the number of the last event are written in one SQLite transaction: either both are there, or neither. Several
+copies may run: one copies, the others wait for the database and go on where it left off.
 
 The identity key must be the one of the booking service; here it is read from QUOTA_ENGINE_IDENTITY_KEY in the
 environment.

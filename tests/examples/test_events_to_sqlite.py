@@ -32,8 +32,8 @@ def test_every_event_stands_in_the_table_once_however_often_the_consumer_is_kill
     catalog = load_catalog("surabaya")
     with QuotaEngine.open(store, identity_key=KEY, catalog=catalog, clock=opening) as engine:
         engine.publish(catalog, "2026-12-07")
-        engine.set_capacity("surabaya", "2026-12-07", "online", 3000)
-        engine.set_capacity("surabaya", "2026-12-07", "morning", 3000)
+        engine.set_capacity("surabaya", "2026-12-07", "online", 1_000_000)
+        engine.set_capacity("surabaya", "2026-12-07", "morning", 1_000_000)
         booked = 0
         for _ in range(6):
             consumers = [start(store, into), start(store, into)]
