@@ -18,8 +18,7 @@ import os
 import sqlite3
 import time
 
-from quota_engine import QuotaEngine, load_catalog
-from quota_engine.domain.events import ReservationChanged
+from quota_engine import QuotaEngine, ReservationChanged, load_catalog
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS changes (

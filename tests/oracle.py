@@ -378,11 +378,15 @@ class Oracle:
                     if record is not but
                     and applicant in record.applicants
                     and record.is_claim(self.now_ms)
+                    and not self._waits_in_vain(record)
                     and (limit.span_days == 0 or abs(record.day - day.number) < limit.span_days)
                 ]
                 if len(claims) >= limit.places_max:
                     in_the_way += claims
         return in_the_way
+
+    def _waits_in_vain(self, record: Record) -> bool:
+        return record.state is State.WAITING and self.days[record.day].ends_at_ms <= self.now_ms
 
     def _blocked_until(self, applicants: Iterable[str]) -> int:
         """The end of the last block of any of them; 0 if nobody is blocked."""
@@ -721,6 +725,8 @@ class Oracle:
         quota = day.quotas[command.quota]
         match command:
             case SetCapacity():
+                if quota.terms.pass_on is not None and quota.terms.pass_on.at_ms <= self.now_ms:
+                    return Answer(Status.WRONG_STATE)
                 replayed = quota.capacity == command.capacity
                 if not replayed:
                     quota.capacity = command.capacity

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __all__ = [
     "AsyncQuotaEngine",
+    "AuditReport",
     "BackendUnavailable",
     "Catalog",
     "CatalogError",
@@ -15,10 +16,13 @@ __all__ = [
     "ManualClock",
     "Outcome",
     "OutcomeUnknown",
+    "PublishReport",
     "QuotaEngine",
     "QuotaEngineError",
     "QuotaView",
+    "RecordedEvent",
     "Reservation",
+    "ReservationChanged",
     "State",
     "Status",
     "SystemClock",
@@ -39,9 +43,12 @@ from quota_engine.domain.errors import (
     QuotaEngineError,
     UnknownName,
 )
+from quota_engine.domain.events import ReservationChanged
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
 from quota_engine.faces.engine import AsyncQuotaEngine, QuotaEngine
+from quota_engine.flow.steps import AuditReport, PublishReport
+from quota_engine.ports import RecordedEvent
 
 __version__ = importlib.metadata.version("quota-engine")

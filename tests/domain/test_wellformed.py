@@ -38,8 +38,8 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
     ("move id", lambda: Reschedule("", 1, ONLINE), "id: an empty id"),
     ("move day", lambda: Reschedule("a", 0, ONLINE), "day: 0"),
     ("move owner", lambda: Reschedule("a", 1, ONLINE, owner="~"), "owner"),
-    ("move version", lambda: Reschedule("a", 1, ONLINE, version=HUGE), "version: an integer of more than 64 bits"),
-    ("day huge", lambda: CloseDay(HUGE), "day: an integer of more than 64 bits"),
+    ("move version", lambda: Reschedule("a", 1, ONLINE, version=HUGE), "version: an integer of more than 48 bits"),
+    ("day huge", lambda: CloseDay(HUGE), "day: an integer of more than 48 bits"),
     ("day type", lambda: OpenDay("2026-12-01"), "day: a str; expected an integer"),  # type: ignore[arg-type]
     ("day float", lambda: OpenDay(1.5), "day: 1.5"),  # type: ignore[arg-type]
     ("limit", lambda: Expire(1, 0), "limit: 0"),

@@ -10,8 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from quota_engine import ManualClock, QuotaEngine, load_catalog
-from quota_engine.domain.events import ReservationChanged
+from quota_engine import ManualClock, QuotaEngine, ReservationChanged, load_catalog
 
 ROOT = Path(__file__).parents[2]
 KEY = b"a key for tests, and only them"

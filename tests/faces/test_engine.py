@@ -204,6 +204,12 @@ BAD: list[tuple[str, Callable[[QuotaEngine], object], type[Exception], str]] = [
     ("key brace", lambda e: book(e, key="{x}"), InvalidRequest, "key: not a valid id"),
     ("key long", lambda e: book(e, key="x" * 65), InvalidRequest, "key: not a valid id"),
     ("key empty", lambda e: book(e, key=""), InvalidRequest, "key: an empty id"),
+    ("wait", lambda e: book(e, wait="yes"), InvalidRequest, "wait: a str; expected True or False"),
+    ("reacquire", lambda e: e.confirm("surabaya~x", reacquire=1), InvalidRequest, "reacquire: a int"),  # type: ignore[arg-type]
+    ("audit", lambda e: e.audit("nowhere"), UnknownName, "office: unknown office 'nowhere'"),
+    ("swapped", lambda e: e.reserve(NIK, DAY, "surabaya"), UnknownName, "unknown office name, not shown"),
+    ("swapped day", lambda e: e.reserve("surabaya", int(NIK), "x"), InvalidRequest, "an integer of more than 48 bits"),
+    ("catalog", lambda e: e.publish("surabaya", DAY), InvalidRequest, "catalog: a str"),  # type: ignore[arg-type]
     ("ttl", lambda e: book(e, hold_ttl_ms=-5), InvalidRequest, "hold_ttl_ms: -5"),
     ("reference", lambda e: e.confirm("surabaya"), InvalidRequest, "reference: not a reference"),
     ("reference type", lambda e: e.confirm(7), InvalidRequest, "reference: not a reference"),  # type: ignore[arg-type]
@@ -265,6 +271,7 @@ def test_no_identity_is_kept_or_shown(engine: QuotaEngine) -> None:
         repr(engine.events("surabaya")),
         repr(engine._backend.perform(Describe("surabaya"))),
         repr(vars(engine._desk)),
+        repr(engine._desk._known.plans),
     ]
     assert all(NIK not in text and OTHER not in text for text in seen)
 
@@ -336,7 +343,9 @@ async def test_both_faces_do_the_same(engine: QuotaEngine, catalog: Catalog, clo
         ("publish", (catalog, DAY), {}),
         ("events", ("surabaya",), {"after": 1, "limit": 500}),
         ("trim_events", ("surabaya", 3), {}),
+        ("offices", (), {}),
         ("audit", (), {}),
+        ("audit", ("surabaya",), {}),
     ]
     for name, positional, named in calls:
         expected = getattr(engine, name)(*positional, **named)
@@ -378,7 +387,7 @@ class TestOpen:
     def test_only_memory_makes_up_a_key(self) -> None:
         """Whoever shares a store must share the key, so nobody gets one made up by accident."""
         with pytest.raises(InvalidRequest, match="identity_key: missing"):
-            QuotaEngine.open("other://", catalog=None)
+            QuotaEngine.open("unix:///somewhere", catalog=None)
         QuotaEngine.open().close()
 
     def test_a_backend_of_a_third_party(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,4 +436,4 @@ def test_plans_that_are_kept_are_bounded(engine: QuotaEngine, monkeypatch: pytes
     monkeypatch.setattr("quota_engine.flow.desk._PLANS_MAX", 10)
     for ordinal in range(1, 50):
         engine.reserve("surabaya", ordinal, NIK, service="renewal", session="morning")
-    assert len(engine._desk._plans) <= 10
+    assert len(engine._desk._known.plans) <= 10

@@ -85,19 +85,17 @@ class MemoryBackend:
         """The office's book; an office that nothing was ever published for gets one that is not kept."""
         return self._books.get(office) or _Book(office)
 
-    def _book_for(self, office: str, command: object) -> _Book:
+    def _book_for(self, office: str, *commands: Command) -> _Book:
         book = self._books.get(office)
         if book is None:
-            if not isinstance(command, Publish | SetRules):
+            if not any(isinstance(command, Publish | SetRules) for command in commands):
                 return _Book(office)
             with self._books_lock:
                 book = self._books.setdefault(office, _Book(office))
         return book
 
     def _send_many(self, request: SendMany) -> list[Outcome]:
-        if not request.commands:
-            return []
-        book = self._book_for(request.office, request.commands[0])
+        book = self._book_for(request.office, *request.commands)
         with book.lock:
             return apply_batch(book.ledger, request.commands, self._now_ms())
 

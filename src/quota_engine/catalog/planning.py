@@ -24,6 +24,7 @@ from quota_engine.domain.values import TIME_MS_MAX, check_integer
 _YEAR_MIN, _YEAR_MAX = 1972, 2098
 """Within these years no schedule (at most 52 weeks ahead) or retention (at most 10 years) leaves the domain's times."""
 _DAYS_LOOKED_AT_MAX = 800
+_DIGITS_SHOWN_MAX = 8
 
 
 def office_of(catalog: Catalog, office_id: str) -> OfficeView:
@@ -205,9 +206,10 @@ def _unknown(where: str, given: object, known: Iterable[str]) -> UnknownName:
     names = list(known)
     close = difflib.get_close_matches(str(given)[:64], names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return UnknownName(
-        where, f"unknown {where.replace('_', ' ')} {str(given)[:64]!r}", f"one of {_listed(names)}{hint}"
-    )
+    # Whoever mixes up arguments gives an identity for a name; an error must not print it.
+    looks_private = sum(character.isdigit() for character in str(given)) >= _DIGITS_SHOWN_MAX
+    shown = "name, not shown for its many digits" if looks_private else repr(str(given)[:64])
+    return UnknownName(where, f"unknown {where.replace('_', ' ')} {shown}", f"one of {_listed(names)}{hint}")
 
 
 def _listed(names: list[str], shown_max: int = 12) -> str:

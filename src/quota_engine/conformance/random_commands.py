@@ -11,6 +11,8 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from msgspec.structs import replace
+
 from quota_engine.conformance.world import (
     DAY,
     DRAW,
@@ -22,6 +24,7 @@ from quota_engine.conformance.world import (
     PASS_ON_AT_MS,
     PRIORITY,
     PUBLIC,
+    RULES,
     SLOW,
     STARTS_AT_MS,
     applicant,
@@ -44,6 +47,7 @@ from quota_engine.domain.commands import (
     Reserve,
     ReturnParked,
     SetCapacity,
+    SetRules,
 )
 
 _CHOICES: Final = (
@@ -96,6 +100,7 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
         (3, lambda r: OpenDay(r.choice(_DAYS))),
         (1, lambda r: PassOnUnused(r.choice(_DAYS), r.choice(_QUOTAS))),
         (2, lambda r: ReturnParked(r.choice(_DAYS), "draw")),
+        (1, lambda r: SetRules(replace(RULES, hold_ttl_ms=r.choice((HOLD_TTL_MS, 1000)), party_max=r.choice((3, 4))))),
         (1, lambda r: Publish(r.choice((DAY, NEXT_DAY)), terms(r.randint(0, 2)))),
     ]
     weights = [weight for weight, _ in makers]

@@ -11,6 +11,8 @@ __all__ = ["SCENARIOS", "Scenario", "Step"]
 
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
 from quota_engine.conformance.world import (
     DAY,
     DRAW,
@@ -336,6 +338,30 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_PASS_ON + 1, Cancel("f"), S.CANCELLED),
             Step(_PASS_ON + 1, reserve("c", ONLINE), S.HELD),
             Step(_PASS_ON + 1, reserve("d", choice(("fast",))), S.SOLD_OUT),
+            Step(_PASS_ON + 1, SetCapacity(DAY, "fast", 3), S.WRONG_STATE),
+        ),
+    ),
+    Scenario(
+        "who waited in vain is free again when the day is over",
+        (
+            Step(0, reserve("ani", PRIORITY), S.HELD),
+            Step(0, Confirm("ani"), S.CONFIRMED),
+            Step(0, reserve("w", PRIORITY, "budi", wait=True), S.WAITING),
+            Step(0, reserve("x", PRIORITY, "citra", day=NEXT_DAY), S.HELD),
+            Step(0, Confirm("x"), S.CONFIRMED),
+            Step(0, reserve("y", ONLINE, "budi", day=NEXT_DAY), S.IDENTITY_LIMIT),
+            Step(_OVER, reserve("y", ONLINE, "budi", day=NEXT_DAY), S.HELD),
+        ),
+        published(identity_limits=(IdentityLimit(1, 0),)),
+    ),
+    Scenario(
+        "new rules hold from the next command on",
+        (
+            Step(0, reserve("ani", ONLINE), S.HELD),
+            Step(0, SetRules(replace(RULES, hold_ttl_ms=5)), S.DONE),
+            Step(0, reserve("budi", ONLINE), S.HELD),
+            Step(5, Confirm("budi"), S.EXPIRED),
+            Step(5, Confirm("ani"), S.CONFIRMED),
         ),
     ),
     Scenario(

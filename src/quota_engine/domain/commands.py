@@ -96,6 +96,11 @@ class Confirm(_OnReservation, frozen=True, gc=False):
 
     reacquire: bool = False
 
+    def __post_init__(self) -> None:
+        super(Confirm, self).__post_init__()
+        if not isinstance(self.reacquire, bool):
+            raise InvalidRequest("reacquire", f"a {type(self.reacquire).__name__}", "True or False")
+
 
 class Release(_OnReservation, frozen=True, gc=False):
     """Give up a hold, or leave the wait list."""
@@ -158,7 +163,10 @@ class Publish(msgspec.Struct, frozen=True):
 
 
 class SetCapacity(msgspec.Struct, frozen=True, gc=False):
-    """Set a quota's capacity. Below what is taken, the difference is overbooked, and sells nothing until worked off."""
+    """Set a quota's capacity. Below what is taken, the difference is overbooked, and sells nothing until worked off.
+
+    Not for a quota that passes its units on already (``WRONG_STATE``): set the one that gets them.
+    """
 
     day: int
     quota: str

@@ -239,13 +239,17 @@ def known_reservation(ledger: Ledger, reservation_id: str) -> Reservation | None
 
 
 def claims_of(ledger: Ledger, applicant: str, now_ms: int) -> Iterator[Reservation]:
-    """The applicant's active reservations; an overdue hold is none, whether or not a sweep has seen it."""
+    """The applicant's claims: active reservations, but for overdue holds, whether or not a sweep has seen them, and for
+    places on the wait list of a day that is over.
+    """
     ids = ledger.claims.get(applicant)
     if ids is None:
         return
     for reservation_id in (ids,) if isinstance(ids, str) else ids:
         record = known_reservation(ledger, reservation_id)
-        if record is not None and not (record.state is _HELD and record.deadline_ms <= now_ms):
+        if record is None or (record.state is _HELD and record.deadline_ms <= now_ms):
+            continue
+        if record.state is not _WAITING or now_ms < ledger.days[record.day].terms.ends_at_ms:
             yield record
 
 

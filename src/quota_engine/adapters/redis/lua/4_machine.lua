@@ -285,6 +285,7 @@ local function set_rules(line, now_ms)
   if text == ledger.rules.text then return outcome("DONE", nil, { flags = "p" }) end
   append(now_ms, concat({ "rules_set", int(now_ms), text }, TAB))
   ledger.rules = rules_of_text(text)
+  ledger.deadlines = {} -- they were counted by the old ones
   call("HSET", HEAD, "rules", text)
   return outcome("DONE")
 end
@@ -354,6 +355,8 @@ end
 
 -- line: ... day, quota, capacity
 local set_capacity = on_quota(function(day, quota, fields, now_ms)
+  -- From then on what is set here would be passed on at once, and a second time if the command were sent again.
+  if quota.pass_to ~= "" and quota.pass_at_ms <= now_ms then return outcome("WRONG_STATE") end
   local capacity, flags = tonumber(fields[4]), "p"
   if quota.capacity ~= capacity then
     flags = ""

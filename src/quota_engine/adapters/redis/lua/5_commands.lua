@@ -55,7 +55,14 @@ local function next_forget_ms()
   return next_ms, last_ms
 end
 
-local RETENTION_MARGIN_MS = 7 * 86400000
+local RETENTION_MARGIN_MS = 30 * 86400000
+
+-- How long after the last day has been forgotten the office itself may be: not before its longest block or window is over.
+local function retention_ms()
+  local rules = ledger.rules
+  return RETENTION_MARGIN_MS
+    + math.max(rules.no_show_block_ms, rules.cancellations_block_ms, rules.cancellations_window_ms)
+end
 
 -- Write back what has changed. The keys themselves end some time after the last day has been forgotten.
 local function write_back(number_before, cursor_before, now_ms)
@@ -73,7 +80,7 @@ local function write_back(number_before, cursor_before, now_ms)
     for _, key in ipairs({ DUE, COOLING, UPDATED, WAITING }) do call("ZADD", key, 0, "~") end
   end
   if last_ms then
-    for _, key in ipairs(KEYS) do call("PEXPIRE", key, int(math.max(0, last_ms - now_ms) + RETENTION_MARGIN_MS)) end
+    for _, key in ipairs(KEYS) do call("PEXPIRE", key, int(math.max(0, last_ms - now_ms) + retention_ms())) end
   end
 end
 
