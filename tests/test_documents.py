@@ -32,6 +32,15 @@ def test_the_ten_lines_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == "your queue number: 1\n"
 
 
+def test_the_python_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """The code of docs/python.md, block after block, does what the page says."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), names)  # noqa: S102
+    assert "'online': 100" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_is_made_from_the_code_is_fresh(page: Path) -> None:
     """Diagram and tables are what ``python docs/generate.py`` writes now."""
