@@ -38,7 +38,7 @@ def test_the_python_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), names)  # noqa: S102
-    assert "'online': 100" in capsys.readouterr().out
+    assert "'kiosk': 30" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import pathlib
+from typing import Any
 
 import msgspec
 import pytest
 
+from quota_engine import InvalidRequest, QuotaEngine
 from quota_engine.sim.measures import Measures
 from tests.sim.openings import (
     ForgetfulNetwork,
@@ -140,3 +142,18 @@ def test_each_kind_of_applicant_alone_sells_out(kind: str) -> None:
     _check_consistency(engine)
     assert engine.confirmed == 100
     assert ("NOT_OPEN" in engine.answers_by_status) == (kind in ("early_share", "refresher_share"))
+
+
+class _InUse(QuotaEngine):
+    """An engine on a store that has an office already."""
+
+    def offices(self) -> list[str]:
+        return ["surabaya"]
+
+    def publish(self, *arguments: object) -> Any:
+        raise AssertionError("nothing may be changed there")
+
+
+def test_a_store_in_use_is_not_played_with() -> None:
+    with pytest.raises(InvalidRequest, match="the store has offices already"):
+        run(scenario_with(10), engine=_InUse)

@@ -25,6 +25,10 @@ class AuditReport(Protocol):
 class SimulatedEngine(Protocol):
     """An engine on any backend, opened with the clock that the run sets."""
 
+    def offices(self) -> list[str]:
+        """The offices that the store knows already."""
+        ...
+
     def publish(self, catalog: Catalog, first_day: datetime.date, last_day: datetime.date) -> object:
         """Make the days of all offices known."""
         ...

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from quota_engine.adapters.clocks import ManualClock
-from quota_engine.domain.errors import OutcomeUnknown
+from quota_engine.domain.errors import InvalidRequest, OutcomeUnknown
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, Status
@@ -128,6 +128,9 @@ class Spike:
         return measures
 
     def _publish(self) -> None:
+        # A store that is in use would be played with, and one from an earlier run would replay it: the ids are the same.
+        if self._engine.offices():
+            raise InvalidRequest("backend", "the store has offices already", "an empty one, or a new namespace")
         market = self._market
         first_ms = min(min(self._population.first_press_us), 0) // 1000
         self._clock.set_ms(self._opening_ms + first_ms - 60_000)
