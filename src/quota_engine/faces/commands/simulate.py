@@ -7,7 +7,6 @@ __all__ = ["simulate"]
 import contextlib
 import hashlib
 import itertools
-import os
 import pathlib
 import sys
 import time
@@ -19,6 +18,7 @@ import msgspec
 from cyclopts import Parameter
 
 from quota_engine.domain.errors import CatalogError, InvalidRequest, Mistake
+from quota_engine.faces.commands.files import check_file, write_file
 
 if TYPE_CHECKING:
     from quota_engine.sim.scenario import Scenario
@@ -63,8 +63,8 @@ def simulate(
         as_json: print the result as JSON, and nothing else.
     """
     _check_options(trace, applicants, capacity, offices, seed)
-    _check_file(report, "--report", ".html")
-    _check_file(picture, "--picture", ".svg")
+    check_file(report, "--report", ".html")
+    check_file(picture, "--picture", ".svg")
     file = scenario or (_DEFAULT if offices is None else _NATIONAL)
     prepared = _prepare(file, trace, applicants, capacity, offices, seed)
     started_s = time.perf_counter()
@@ -100,20 +100,6 @@ def _check_options(
         raise InvalidRequest("--seed", str(seed), "an integer from 0 to 2**63 - 1")
     if trace is not None and applicants is not None:
         raise InvalidRequest("--applicants", "given together with --trace", "one of them: a trace has its applicants")
-
-
-def _check_file(path: pathlib.Path | None, option: str, suffix: str) -> None:
-    """Find out before a long run whether its result can be written."""
-    if path is None:
-        return
-    if path.suffix.lower() != suffix:
-        raise InvalidRequest(option, repr(str(path)), f"a file that ends in {suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidRequest(option, f"{path.parent}: {error.strerror}", "a directory to write to") from None
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InvalidRequest(option, f"{path} cannot be written", "a file that can")
 
 
 def _prepare(
@@ -213,14 +199,4 @@ def _write_files(result: Result, report: pathlib.Path | None, picture: pathlib.P
 
     for path, render in ((report, rendering.html_report), (picture, rendering.picture)):
         if path is not None:
-            _write(path, render(result))
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    """Write all of it, or leave what was there."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        beside.write_text(text, "utf-8", newline="\n")
-        beside.replace(path)
-    except OSError as error:
-        raise InvalidRequest(str(path), f"cannot be written: {error.strerror}", "a file that can") from None
+            write_file(path, render(result))

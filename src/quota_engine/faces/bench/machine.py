@@ -1,0 +1,97 @@
+"""The machine that is measured on, and keeping client and server on cores of their own."""
+
+from __future__ import annotations
+
+__all__ = ["cores_apart", "describe_machine", "pinned", "usable_cores"]
+
+import contextlib
+import importlib.metadata
+import os
+import pathlib
+import platform
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+
+def cores_apart(allowed: Collection[int], siblings: Mapping[int, Collection[int]]) -> tuple[int, int] | None:
+    """A core for the client and one for the server; ``None`` if there is only one.
+
+    Two threads of one physical core slow each other down, so cores that are not ``siblings`` go first.
+    """
+    ordered = sorted(allowed)
+    if len(ordered) < 2:
+        return None
+    client = ordered[0]
+    others = [core for core in ordered[1:] if core not in siblings.get(client, ())]
+    return client, (others or ordered[1:])[0]
+
+
+def usable_cores() -> tuple[int, int] | None:
+    """:func:`cores_apart` of this process; ``None`` as well where the system does not let a process choose."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    allowed = os.sched_getaffinity(0)
+    return cores_apart(allowed, {core: _siblings(core) for core in allowed})
+
+
+@contextlib.contextmanager
+def pinned(process: int, core: int | None) -> Iterator[bool]:
+    """Keep a process (0: the calling thread, and those that it starts) on one core meanwhile; says whether it worked.
+
+    Of a server only the main thread is moved, which runs the commands: its helpers should not get in the way of it.
+    """
+    if core is None or not hasattr(os, "sched_setaffinity"):
+        yield False
+        return
+    try:
+        before = os.sched_getaffinity(process)
+        os.sched_setaffinity(process, {core})
+    except OSError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        with contextlib.suppress(OSError):  # a server that has ended meanwhile
+            os.sched_setaffinity(process, before)
+
+
+def describe_machine() -> dict[str, Any]:
+    """What the figures depend on, as far as it can be told; nothing that says whose machine it is."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(terse=True),
+        "processor": _processor(),
+        "cores": os.cpu_count() or 1,
+        "quota_engine": importlib.metadata.version("quota-engine"),
+        "redis_py": _version("redis"),
+        "hiredis": _version("hiredis"),
+    }
+
+
+def _siblings(core: int) -> set[int]:
+    """The logical cores that share their physical core with this one (Linux); itself alone if it is not known."""
+    try:
+        text = pathlib.Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list").read_text("ascii")
+        found: set[int] = set()
+        for part in text.strip().split(","):
+            first, _, last = part.partition("-")
+            found.update(range(int(first), int(last or first) + 1))
+    except (OSError, ValueError):
+        return {core}
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration, IndexError):
+        return platform.processor()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

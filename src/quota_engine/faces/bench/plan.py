@@ -1,0 +1,179 @@
+"""What is measured, in which order: the engine's cases, and beside each the yardsticks that it is held to."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ACTIONS",
+    "BATCH_OF_LIMIT",
+    "IN_FLIGHT_OF_LIMIT",
+    "QUICK",
+    "STANDARD",
+    "Face",
+    "Kind",
+    "Measure",
+    "Settings",
+    "Subject",
+    "Yardsticks",
+    "engine_measures",
+    "order_of",
+    "yardsticks_of",
+]
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+import msgspec
+
+ACTIONS: Final = ("reserve", "confirm", "refusal", "availability")
+BATCH_OF_LIMIT: Final = 128
+IN_FLIGHT_OF_LIMIT: Final = 4
+
+
+class Kind(StrEnum):
+    """What a backend is, as far as it decides which yardsticks there are."""
+
+    MEMORY = "memory"
+    REDIS = "redis"
+    OTHER = "other"
+
+
+class Face(StrEnum):
+    """Who calls: one caller after its own answers, threads, or asyncio tasks."""
+
+    LONE = "lone"
+    THREADS = "threads"
+    TASKS = "tasks"
+
+
+class Subject(StrEnum):
+    """Who is measured: the engine, or one of the yardsticks."""
+
+    ENGINE = "engine"
+    LIMIT = "limit"
+    BY_HAND = "by hand"
+    DICT = "dict"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is measured. ``round_ms`` is what one case should take in one round."""
+
+    quick: bool = False
+    actions: tuple[str, ...] = ACTIONS
+    concurrency: tuple[int, ...] = (16, 64, 256)
+    threads: int = 16
+    batch: tuple[int, ...] = (8, 32, 128)
+    offices: int = 10
+    reservations: int = 100_000
+    rounds: int = 7
+    round_ms: int = 120
+
+    @property
+    def main_concurrency(self) -> int:
+        """The one that is used where concurrency is not what a case is about: the middle one."""
+        return self.concurrency[len(self.concurrency) // 2]
+
+
+STANDARD: Final = Settings()
+QUICK: Final = Settings(quick=True, concurrency=(32,), batch=(128,), offices=1, reservations=0, rounds=5, round_ms=10)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measure:
+    """One thing to measure: who does what, with how many callers at once, how many commands in a call, and where.
+
+    ``reservations`` stand on the day before it begins.
+    """
+
+    action: str
+    subject: Subject
+    face: Face
+    concurrency: int
+    batch: int = 1
+    offices: int = 1
+    reservations: int = 0
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables and in JSON; with backend and concurrency it is the only one of that name."""
+        parts = ["a dict behind a lock" if self.subject is Subject.DICT else self.action]
+        if self.face is not Face.TASKS:
+            parts.append("lone" if self.face is Face.LONE else "threads")
+        if self.batch > 1 and self.subject is Subject.ENGINE:
+            parts.append(f"batch {self.batch}")
+        if self.offices > 1:
+            parts.append(f"{self.offices} offices")
+        if self.reservations:
+            parts.append(f"{self.reservations:,} held")
+        name = ", ".join(parts)
+        return f"{self.subject}: {name}" if self.subject in (Subject.LIMIT, Subject.BY_HAND) else name
+
+
+class Yardsticks(NamedTuple):
+    """What one case of the engine is compared with; ``None`` where there is nothing of the kind."""
+
+    limit: Measure | None
+    by_hand: Measure | None
+
+
+def engine_measures(settings: Settings, kind: Kind) -> list[Measure]:
+    """The engine's cases on a backend of this kind, in the order of the tables.
+
+    In memory nothing is under way: calls that are made at once only wait for each other, so a lone caller stands for
+    all, and there are no batches.
+    """
+
+    def tasks(action: str, concurrency: int) -> Measure:
+        return Measure(action, Subject.ENGINE, Face.TASKS, concurrency)
+
+    lone = Measure("reserve", Subject.ENGINE, Face.LONE, 1)
+    main = lone if kind is Kind.MEMORY else tasks("reserve", settings.main_concurrency)
+    measures = []
+    if "reserve" in settings.actions:
+        measures.append(lone)
+        if settings.threads > 1:
+            measures.append(Measure("reserve", Subject.ENGINE, Face.THREADS, settings.threads))
+        several = (settings.main_concurrency,) if kind is Kind.MEMORY else settings.concurrency
+        measures += [tasks("reserve", concurrency) for concurrency in several]
+    measures += [dataclasses.replace(main, action=action) for action in settings.actions if action != "reserve"]
+    if "reserve" in settings.actions:
+        if kind is not Kind.MEMORY:
+            sizes = settings.batch
+            measures += [dataclasses.replace(tasks("reserve", IN_FLIGHT_OF_LIMIT), batch=size) for size in sizes]
+        if settings.offices > 1:
+            measures.append(dataclasses.replace(main, offices=settings.offices))
+        if settings.reservations:
+            measures.append(dataclasses.replace(main, reservations=settings.reservations))
+    return measures
+
+
+def yardsticks_of(measure: Measure, kind: Kind) -> Yardsticks:
+    """What the limit and the work by hand are for one of the engine's cases.
+
+    A lone caller has no limit, for the limit keeps four batches under way; batches have nobody who makes them by hand.
+    """
+    if kind is Kind.MEMORY:
+        return Yardsticks(Measure("reserve", Subject.DICT, measure.face, measure.concurrency), None)
+    if kind is Kind.OTHER:
+        return Yardsticks(None, None)
+    limit = dataclasses.replace(
+        measure,
+        subject=Subject.LIMIT,
+        face=Face.TASKS,
+        concurrency=IN_FLIGHT_OF_LIMIT,
+        batch=BATCH_OF_LIMIT,
+    )
+    by_hand = dataclasses.replace(measure, subject=Subject.BY_HAND)
+    return Yardsticks(limit if measure.concurrency > 1 else None, by_hand if measure.batch == 1 else None)
+
+
+def order_of(measures: Sequence[Measure], kind: Kind) -> list[Measure]:
+    """The engine's cases and their yardsticks, each once, next to those that it is compared with."""
+
+    def both() -> Iterable[Measure]:
+        for measure in measures:
+            yield measure
+            yield from filter(None, yardsticks_of(measure, kind))
+
+    return list(dict.fromkeys(both()))

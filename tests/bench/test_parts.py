@@ -1,0 +1,161 @@
+"""The parts that need no store: what is measured, whose store a URL is, cores, histograms, words."""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+import pytest
+
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.faces.bench.callers import alone, in_threads
+from quota_engine.faces.bench.machine import cores_apart, pinned
+from quota_engine.faces.bench.plan import QUICK, STANDARD, Kind, Settings, Subject, engine_measures, order_of
+from quota_engine.faces.bench.results import histogram_of
+from quota_engine.faces.bench.targets import is_loopback, target_of
+from quota_engine.faces.bench.words import microseconds, percent, times
+from quota_engine.sim.statistics import Histogram
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("settings", [STANDARD, QUICK])
+def test_names_tell_cases_apart(settings: Settings, kind: Kind) -> None:
+    """Name and concurrency are those of one case only: comparisons go by them."""
+    measures = order_of(engine_measures(settings, kind), kind)
+    assert len({(one.name, one.concurrency) for one in measures}) == len(measures) > 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "subjects"),
+    [
+        (Kind.MEMORY, {Subject.ENGINE, Subject.DICT}),
+        (Kind.REDIS, {Subject.ENGINE, Subject.LIMIT, Subject.BY_HAND}),
+        (Kind.OTHER, {Subject.ENGINE}),
+    ],
+)
+def test_each_kind_of_backend_has_its_yardsticks(kind: Kind, subjects: set[Subject]) -> None:
+    """A store that is not known is measured all the same."""
+    assert {one.subject for one in order_of(engine_measures(STANDARD, kind), kind)} == subjects
+
+
+@pytest.mark.parametrize(
+    ("url", "label", "hosts", "foreign"),
+    [
+        ("memory://", "memory://", (), ()),
+        ("valkey+embedded://", "valkey+embedded://", (), ()),
+        ("valkey+embedded:///a/b?appendfsync=always", "valkey+embedded:///a/b", (), ()),
+        ("unix:///a/socket?db=2", "unix:///a/socket", (), ()),
+        ("redis://", "redis://", ("localhost",), ()),
+        ("redis://me:secret@127.0.0.2:6380/1", "redis://127.0.0.2:6380/1", ("127.0.0.2",), ()),
+        ("redis://[::1]:6379", "redis://[::1]:6379", ("::1",), ()),
+        ("rediss://Store.example:6379", "rediss://Store.example:6379", ("store.example",), ("store.example",)),
+        # redis-py takes a host from the options too.
+        ("redis://?host=10.0.0.7", "redis://", ("10.0.0.7",), ("10.0.0.7",)),
+        ("redis+sentinel://:p@127.0.0.1:1,b:2/m", "redis+sentinel://127.0.0.1:1,b:2/m", None, ("127.0.0.1", "b")),
+        ("mystore://one,localhost:5/x", "mystore://one,localhost:5/x", ("one", "localhost"), ("one",)),
+        ("mystore:///dir", "mystore:///dir", (), ()),
+    ],
+)
+def test_whose_store_it_is(url: str, label: str, hosts: tuple[str, ...] | None, foreign: tuple[str, ...]) -> None:
+    """No password is shown, and no other machine is loaded by mistake."""
+    target = target_of(url)
+    assert target.label == label
+    assert hosts is None or target.hosts == hosts
+    assert target.foreign_hosts == foreign
+
+
+def test_a_shared_store_gets_a_namespace_of_its_own() -> None:
+    """In place of the one in the URL, and each time another one; redis-py is not told about the engine's options."""
+    url = "redis://localhost:1/0?namespace=live&timeout_ms=9&socket_keepalive=yes"
+    one, other = target_of(url), target_of(url)
+    assert one.namespace.startswith("bench-")
+    assert one.namespace != other.namespace
+    assert one.url == f"redis://localhost:1/0?namespace={one.namespace}&timeout_ms=9&socket_keepalive=yes"
+    assert one.client_url == "redis://localhost:1/0?socket_keepalive=yes"
+
+
+@pytest.mark.parametrize("url", ["", "redis", "localhost:6379", "redis://[::1", "redis://localhost?db=x"])
+def test_what_is_no_url_is_refused(url: str) -> None:
+    """With an error of the library."""
+    with pytest.raises(InvalidRequest):
+        target_of(url)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_here"),
+    [("localhost", True), ("127.9.9.9", True), ("::1", True), ("0.0.0.0", False), ("localhost.example", False)],  # noqa: S104
+)
+def test_loopback(host: str, is_here: bool) -> None:
+    """By name or address, never by asking a resolver."""
+    assert is_loopback(host) is is_here
+
+
+@pytest.mark.parametrize(
+    ("allowed", "siblings", "cores"),
+    [
+        ({3}, {}, None),
+        ({2, 5}, {}, (2, 5)),
+        ({0, 1, 2, 3}, {0: {0, 1}, 2: {2, 3}}, (0, 2)),
+        ({0, 1}, {0: {0, 1}}, (0, 1)),
+    ],
+)
+def test_client_and_server_stay_apart(
+    allowed: set[int], siblings: dict[int, set[int]], cores: tuple[int, int] | None
+) -> None:
+    """On physical cores of their own, if there are two."""
+    assert cores_apart(allowed, siblings) == cores
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinity")
+def test_pinning_ends() -> None:
+    """A process gets all its cores back; a core that is not there is no error."""
+    before = os.sched_getaffinity(0)
+    with pinned(0, min(before)) as worked:
+        assert worked
+        assert os.sched_getaffinity(0) == {min(before)}
+    assert os.sched_getaffinity(0) == before
+    with pinned(0, 100_000) as worked:
+        assert not worked
+    with pinned(0, None) as worked:
+        assert not worked
+
+
+def test_every_item_is_worked_off_once() -> None:
+    """By one caller and by several; one time in ``every`` is noted."""
+    done: list[int] = []
+    assert len(alone(done.append, range(100), 16).latencies_ns) == 7
+    sample = in_threads(done.append, range(100, 200), 4)
+    assert sorted(done) == list(range(200))
+    assert len(sample.latencies_ns) == 100
+    assert sample.took_s > 0
+
+
+def test_an_error_in_a_thread_comes_out() -> None:
+    """A measurement that fails does not pass for a fast one."""
+
+    def fail(item: int) -> None:
+        raise ValueError(item)
+
+    with pytest.raises(ValueError):
+        in_threads(fail, range(10), 3)
+
+
+def test_histograms_get_coarse_and_lose_nothing() -> None:
+    """Four buckets an octave, without gaps."""
+    histogram = Histogram()
+    for value in (0, 1, 500, 1000, 1024, 1025, 70_000):
+        histogram.record(value)
+    buckets = list(histogram_of(histogram))
+    assert sum(count for _, count in buckets) == 7
+    ends = [end for end, _ in buckets]
+    assert all(abs(after / before - 2**0.25) < 1e-9 for before, after in itertools.pairwise(ends))
+    assert list(histogram_of(Histogram())) == []
+
+
+def test_figures_in_words() -> None:
+    """Three digits, in the unit that suits."""
+    values = (0.461, 4.83, 99.7, 250, 999.6, 2802, 1_250_000)
+    told = ["0.46 µs", "4.8 µs", "100 µs", "250 µs", "1.0 ms", "2.8 ms", "1.2 s"]
+    assert [microseconds(value) for value in values] == told
+    assert [percent(share) for share in (None, 0.064, 0.634, 1.05)] == ["", "6.4%", "63%", "105%"]
+    assert [times(ratio) for ratio in (None, 0.858, 5.14)] == ["", "0.86×", "5.1×"]
