@@ -97,7 +97,7 @@ class Confirm(_OnReservation, frozen=True, gc=False):
     reacquire: bool = False
 
     def __post_init__(self) -> None:
-        super(Confirm, self).__post_init__()
+        super().__post_init__()
         if not isinstance(self.reacquire, bool):
             raise InvalidRequest("reacquire", f"a {type(self.reacquire).__name__}", "True or False")
 

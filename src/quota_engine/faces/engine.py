@@ -210,7 +210,7 @@ class QuotaEngine:
         applicant: str | None = None,
         version: int = 0,
     ) -> Outcome:
-        """Move to another day or session of the same office in one step: the new place, or still the old one, never none.
+        """Move to another day or session of the office in one step: the new place, or still the old one, never none.
 
         What is asked for is given as to :meth:`reserve`, the rest as to :meth:`confirm`.
         """

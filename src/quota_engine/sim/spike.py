@@ -128,7 +128,7 @@ class Spike:
         return measures
 
     def _publish(self) -> None:
-        # A store that is in use would be played with, and one from an earlier run would replay it: the ids are the same.
+        # A store in use would be played with, and one from an earlier run would replay it: the ids are the same.
         if self._engine.offices():
             raise InvalidRequest("backend", "the store has offices already", "an empty one, or a new namespace")
         market = self._market
