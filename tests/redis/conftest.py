@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import Server, redis_server_binary_or_skip, valkey_server_binary
+from tests.servers import (
+    HOST,
+    Cluster,
+    Sentinels,
+    Server,
+    redis_server_binary_or_skip,
+    valkey_server_binary,
+)
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +49,62 @@ def valkey_server(valkey_process: Server) -> Server:
 def redis_server(redis_process: Server) -> Server:
     """An empty Redis."""
     return emptied(redis_process)
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster() -> Iterator[Cluster]:
+    """A cluster that lasts for all tests of this worker: three primaries, each with a replica."""
+    with Cluster(valkey_server_binary(), replicas_each=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[Cluster]:
+    """The same of Redis."""
+    with Cluster(redis_server_binary_or_skip(), replicas_each=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def valkey_sentinels() -> Iterator[Sentinels]:
+    """A primary, its replica and three Sentinels, which last for all tests of this worker."""
+    with Sentinels(valkey_server_binary()) as group:
+        yield group
+
+
+@pytest.fixture(scope="session")
+def redis_sentinels() -> Iterator[Sentinels]:
+    """The same of Redis."""
+    with Sentinels(redis_server_binary_or_skip()) as group:
+        yield group
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """An empty cluster that is whole. Its slots may be elsewhere than at the start."""
+    cluster: Cluster = request.getfixturevalue(f"{request.param}_cluster")
+    empty_members(cluster.members)
+    return cluster
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def sentinels(request: pytest.FixtureRequest) -> Sentinels:
+    """An empty primary behind Sentinels."""
+    group: Sentinels = request.getfixturevalue(f"{request.param}_sentinels")
+    empty_members(group.data.members)
+    return group
+
+
+def empty_members(members: list[Server]) -> None:
+    """No key is left on any primary, and so none on its replicas."""
+    for member in members:
+        if member.info("replication")["role"] == "master":
+            member.ask("FLUSHALL")
+
+
+def cluster_url(cluster: Cluster) -> str:
+    """A URL with two of its nodes: the others are found by asking."""
+    return "redis+cluster://" + ",".join(f"{HOST}:{member.port}" for member in cluster.members[:2])
 
 
 @pytest.fixture(params=["valkey", "redis"])

@@ -5,16 +5,16 @@ from __future__ import annotations
 __all__ = ["AsyncRedisBackend"]
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from redis.asyncio.connection import ConnectionPool
-from redis.exceptions import BusyLoadingError, RedisError, ResponseError
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from quota_engine.adapters.redis.batching import Lane, Limits
-from quota_engine.adapters.redis.calls import Call, Lost, NotSent, Pause, Policy
+from quota_engine.adapters.redis.calls import Attempt, Call, Lost, Node, NotSent, Pause, Policy, Router
 from quota_engine.adapters.redis.codec import encode
 from quota_engine.adapters.redis.requests import Worker
 from quota_engine.adapters.redis.scripts import Script, script_of
@@ -41,13 +41,16 @@ class AsyncRedisBackend:
         limits: Limits = Limits(),  # noqa: B008 - immutable
         policy: Policy = Policy(),  # noqa: B008 - immutable
         namespace: str = "",
+        router: Router = Router(),  # noqa: B008 - immutable
+        pool_to: Callable[[Node], ConnectionPool] | None = None,
         on_close: Callable[[], None] | None = None,
     ) -> None:
         """See :class:`quota_engine.adapters.redis.sync_backend.RedisBackend`."""
-        self._pool = pool
+        self._pools: dict[Node | None, ConnectionPool] = {None: pool}
+        self._pool_to = pool_to
         self._on_close = on_close
         self._limits = limits
-        self._worker = Worker(clock, policy, namespace)
+        self._worker = Worker(clock, policy, namespace, router)
         self._lanes: dict[_Way, Lane[_Waiting]] = {}
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -85,7 +88,8 @@ class AsyncRedisBackend:
         """Wait for the calls that are under way, and close the connections."""
         while self._under_way:
             await asyncio.wait(self._under_way)
-        await self._pool.disconnect()
+        for pool in list(self._pools.values()):
+            await pool.disconnect()
         if self._on_close is not None:
             on_close, self._on_close = self._on_close, None
             await asyncio.to_thread(on_close)
@@ -127,7 +131,7 @@ class AsyncRedisBackend:
                     step = steps.send([])
                     continue
                 try:
-                    replies = await self._exchange(step.requests)
+                    replies = await self._exchange(step)
                 except (NotSent, Lost, RedisError) as error:
                     step = steps.throw(error)
                 else:
@@ -135,21 +139,27 @@ class AsyncRedisBackend:
         except StopIteration as end:
             value: T = end.value
             return value
+        finally:
+            steps.close()  # given up half way, it lets go of what it holds now, not when it is collected
 
-    async def _exchange(self, requests: Sequence[Sequence[str | int]]) -> list[Any]:
-        """Send requests on one connection, and take a reply for each."""
+    async def _exchange(self, attempt: Attempt) -> list[Any]:
+        """Send requests on one connection, and take a reply for each, errors among them."""
+        pool = self._pools.get(attempt.node)
+        if pool is None:
+            assert attempt.node is not None
+            assert self._pool_to is not None
+            pool = self._pools.setdefault(attempt.node, self._pool_to(attempt.node))
         try:
-            connection = await self._pool.get_connection()
-        except BusyLoadingError:
+            connection = await pool.get_connection()
+        except (AuthenticationError, BusyLoadingError):
             raise
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
             raise NotSent(str(error)) from error
         try:
-            await connection.send_packed_command(connection.pack_commands(requests))
-            return [await connection.read_response() for _ in requests]
-        except ResponseError:
-            if len(requests) > 1:
-                await connection.disconnect()  # with the replies that have not been read
+            await connection.send_packed_command(connection.pack_commands(attempt.requests))
+            return [await _reply(connection) for _ in attempt.requests]
+        except (AuthenticationError, BusyLoadingError):
+            await connection.disconnect()
             raise
         except (RedisError, OSError) as error:
             await connection.disconnect()
@@ -158,7 +168,14 @@ class AsyncRedisBackend:
             await connection.disconnect(nowait=True)
             raise
         finally:
-            await self._pool.release(connection)
+            await pool.release(connection)
+
+
+async def _reply(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 def _copy(error: Exception) -> Exception:

@@ -1,23 +1,36 @@
 """What a call does when the store does not simply answer: written once, as a generator, for both kinds of connection.
 
 redis-py's own retries are switched off: a command must not be sent twice behind the engine's back. Here it may be,
-because
-every command carries the id or the state that makes a second time harmless. ``docs/backends.md`` has the table.
+because every command carries the id or the state that makes a second time harmless. ``docs/backends.md`` has the table.
 """
 
 from __future__ import annotations
 
-__all__ = ["Attempt", "Call", "Lost", "NotSent", "Pause", "Policy", "call_plain", "call_script"]
+__all__ = [
+    "Attempt",
+    "Call",
+    "Lost",
+    "Node",
+    "NotSent",
+    "Pause",
+    "Policy",
+    "Router",
+    "call_plain",
+    "call_script",
+    "send_to",
+]
 
 from collections.abc import Generator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
     MasterDownError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
@@ -48,10 +61,24 @@ class Policy(msgspec.Struct, frozen=True):
     pause_ms_max: int = 500
 
 
-class Attempt(NamedTuple):
-    """Send these requests on one connection, and send the list of their replies back in; or throw in :class:`NotSent`,
-    :class:`Lost`, or the server's error."""
+class Node(NamedTuple):
+    """A server by its address."""
 
+    host: str
+    port: int
+    is_sentinel: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Attempt(NamedTuple):
+    """Send these requests to this node on one connection, and send the list of their replies back in, errors among
+    them; or throw in :class:`NotSent`, :class:`Lost`, or the error with which the server turns the connection away.
+    ``node`` ``None`` is the only server that there is.
+    """
+
+    node: Node | None
     requests: Sequence[Sequence[str | int]]
 
 
@@ -64,6 +91,31 @@ class Pause(NamedTuple):
 Call = Generator[Attempt | Pause, list[Any], T]
 """What a driver runs; returns a ``T``."""
 
+
+class Router:
+    """Knows which server has a key. This one knows a single server, which has them all."""
+
+    def find(self, key: str) -> Call[Node | None]:
+        """The server that has ``key``; others may have to be asked for it first.
+
+        Raises:
+            NotSent: nobody knows.
+        """
+        yield from ()
+        return None
+
+    def doubt(self) -> None:
+        """An attempt failed: what is known may hold no longer. It is asked for again when it is needed next."""
+
+    def redirected(self, error: AskError, asked: Node | None) -> Node:
+        """The server that ``asked`` names instead of itself, for this time (ASK) or from now on (MOVED).
+
+        Raises:
+            BackendUnavailable: there should be only one.
+        """
+        raise BackendUnavailable("the server is a node of a cluster: open it with redis+cluster://") from error
+
+
 # The server says so instead of running the script: nothing was done, and it may be well in a moment.
 _PASSING = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
 _PASSING_CODES = ("BUSY", "NOREPLICAS", "MISCONF", "UNKILLABLE")
@@ -75,7 +127,7 @@ _HINTS: Final[tuple[tuple[type[Exception], str], ...]] = (
 
 
 def call_script(
-    script: Script, keys: Sequence[str], arguments: Sequence[str], policy: Policy, *, writes: bool
+    script: Script, keys: Sequence[str], arguments: Sequence[str], policy: Policy, router: Router, *, writes: bool
 ) -> Call[list[Any]]:
     """Run a script until it is answered or ``policy`` is used up; returns its reply.
 
@@ -86,38 +138,51 @@ def call_script(
     count = str(len(keys))
     by_name = (("EVALSHA", script.sha1, count, *keys, *arguments),)
     by_text = (("EVAL", script.text, count, *keys, *arguments),)
-    replies = yield from _insist(by_name, by_text, policy, writes=writes)
+    replies = yield from _insist(by_name, by_text, policy, router, keys[0], writes=writes)
     reply: list[Any] = replies[0]
     return reply
 
 
-def call_plain(commands: Sequence[Sequence[str | int]], policy: Policy) -> Call[list[Any]]:
-    """Run plain commands, which must be harmless to repeat, one after the other; returns their answers.
+def call_plain(commands: Sequence[Sequence[str | int]], policy: Policy, router: Router, key: str) -> Call[list[Any]]:
+    """Run plain commands, which must be harmless to repeat, one after the other where ``key`` is; returns their
+    answers.
 
     Raises:
         BackendUnavailable: they have not been carried out, or their answers were lost.
     """
-    return (yield from _insist(commands, commands, policy, writes=False))
+    return (yield from _insist(commands, commands, policy, router, key, writes=False))
 
 
 def _insist(
     requests: Sequence[Sequence[str | int]],
     requests_if_unknown: Sequence[Sequence[str | int]],
     policy: Policy,
+    router: Router,
+    key: str,
     *,
     writes: bool,
 ) -> Call[list[Any]]:
     lost = False
     reason: Exception | None = None
     pause_ms = policy.pause_ms_min
-    attempt = Attempt(requests)
+    now = requests
+    node: Node | None = None
+    redirected: Node | None = None
+    asking = was_redirected = False
     for _ in range(policy.attempts_max):
         try:
-            return (yield attempt)
+            node = redirected or (yield from router.find(key))
+            return (yield from send_to(node, now, asking=asking))
         except NoScriptError:
             # Restarted, promoted or flushed: give it the text, which also makes it known. No need to wait.
-            attempt = Attempt(requests_if_unknown)
+            now = requests_if_unknown
             continue
+        except AskError as error:  # MOVED is one, too
+            reason, redirected, asking = error, router.redirected(error, node), not isinstance(error, MovedError)
+            if not was_redirected:
+                was_redirected = True
+                continue
+            # Twice, while word of a move gets round: nodes may name each other, so do not run to and fro.
         except NotSent as error:
             reason = error
         except Lost as error:
@@ -128,12 +193,28 @@ def _insist(
             if not isinstance(error, _PASSING) and not str(error).startswith(_PASSING_CODES):
                 raise
             reason = error
-        attempt = Attempt(requests)
+        if not isinstance(reason, TryAgainError):  # that one says itself that all is well but for a moment
+            router.doubt()
+        now, redirected, asking, was_redirected = requests, None, False, False
         yield Pause(pause_ms)
         pause_ms = min(2 * pause_ms, policy.pause_ms_max)
     if lost:
         raise OutcomeUnknown("the store's answer was lost; ask again with the same key") from reason
     raise BackendUnavailable(_explained(reason)) from reason
+
+
+def send_to(node: Node | None, requests: Sequence[Sequence[str | int]], *, asking: bool = False) -> Call[list[Any]]:
+    """Send requests to a node, once; returns the replies, or raises the first error among them.
+
+    ``asking``: the node does not own the slot yet, and has to be asked to answer all the same, each time anew.
+    """
+    if asking:
+        requests = [one for request in requests for one in (("ASKING",), request)]
+    replies = yield Attempt(node, requests)
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies[1::2] if asking else replies
 
 
 def _explained(error: Exception | None) -> str:

@@ -1,4 +1,6 @@
-"""Opens ``redis://``, ``rediss://``, ``unix://`` and ``valkey+embedded://`` stores."""
+"""Opens ``redis://``, ``rediss://``, ``unix://`` and ``valkey+embedded://`` stores, and those behind Sentinels or in a
+cluster: ``redis+sentinel://`` and ``redis+cluster://``, with ``rediss`` instead of ``redis`` for TLS.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,8 @@ __all__ = ["open_async_backend", "open_backend"]
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import redis.asyncio.connection
 import redis.connection
@@ -17,33 +19,60 @@ from redis.retry import Retry
 
 from quota_engine.adapters.embedded import open_embedded
 from quota_engine.adapters.redis.async_backend import AsyncRedisBackend
-from quota_engine.adapters.redis.calls import Policy
+from quota_engine.adapters.redis.calls import Node, Policy, Router
+from quota_engine.adapters.redis.routing import ClusterRouter, SentinelRouter
 from quota_engine.adapters.redis.sync_backend import RedisBackend
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.values import check_name
 from quota_engine.ports import Clock
 
 _EMBEDDED: Final = "valkey+embedded"
+_FORMS: Final = {
+    "": "redis://[user:password@]host:port/db, with options that redis-py knows",
+    "sentinel": "redis+sentinel://[user:password@]host:port,host:port/service[/db], with options that redis-py knows",
+    "cluster": "redis+cluster://[user:password@]host:port,host:port, with options that redis-py knows",
+}
+_PORTS: Final = {"sentinel": 26379, "cluster": 6379}
+_ATTEMPTS_MAX_OF_MANY: Final = 16
+"""With pauses of about five seconds in all: longer than a failover usually takes."""
 _CONNECTIONS_MAX: Final = 8
-"""Of one backend. Batches make few connections enough; a pool that is used up waits, it does not fail."""
+"""Of one backend, to each server. Batches make few connections enough; a pool that is used up waits, it does not fail.
+"""
 _POOL_WAIT_S: Final = 5
 _SOCKET_TIMEOUT_S: Final = 5.0
 
 
-def _settings(url: str) -> tuple[str, dict[str, Any], Policy, str]:
-    """The URL for redis-py, what it is told besides, how long calls are tried, and the namespace."""
+class _Store(NamedTuple):
+    """What a URL says. ``url`` is redis-py's, for the only server or any; ``url_to`` gives the one of a node."""
+
+    url: str
+    url_to: Callable[[Node], str]
+    router: Router
+    settings: dict[str, Any]
+    policy: Policy
+    namespace: str
+    form: str
+
+
+def _store(url: str) -> _Store:
     parts = urlsplit(url)
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        raise InvalidRequest("url", f"{parts.scheme}:// is not served here", "redis://, rediss:// or unix://")
-    if parts.scheme == "unix" and not parts.path:
+    scheme, _, kind = parts.scheme.partition("+")
+    if kind not in _FORMS or scheme not in ("redis", "rediss", "unix") or (scheme == "unix" and kind):
+        expected = "redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
+        raise InvalidRequest("url", f"{parts.scheme}:// is not served here", expected)
+    if scheme == "unix" and not parts.path:
         raise InvalidRequest("url", "a unix:// without a path", "unix:///path/to/socket")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    attempts_max_default = _ATTEMPTS_MAX_OF_MANY if kind else Policy().attempts_max
     timeout_ms = _integer(options, "timeout_ms", round(_SOCKET_TIMEOUT_S * 1000), 1, 600_000)
-    attempts_max = _integer(options, "attempts_max", Policy().attempts_max, 1, 1000)
+    attempts_max = _integer(options, "attempts_max", attempts_max_default, 1, 1000)
     namespace = options.pop("namespace", "")
     if namespace:
         check_name(namespace, "url, option namespace")
-    rest = url.partition("?")[0] + (f"?{urlencode(options)}" if options else "")
+    if kind:
+        first, url_to, router = _many(scheme, kind, parts.netloc, parts.path, options)
+    else:
+        first, url_to, router = _one(url.partition("?")[0], options)
     settings = {
         "decode_responses": True,
         "max_connections": _CONNECTIONS_MAX,
@@ -52,7 +81,60 @@ def _settings(url: str) -> tuple[str, dict[str, Any], Policy, str]:
         "socket_connect_timeout": timeout_ms / 1000,
         "protocol": 2,
     }
-    return rest, settings, Policy(attempts_max=attempts_max), namespace
+    return _Store(first, url_to, router, settings, Policy(attempts_max=attempts_max), namespace, _FORMS[kind])
+
+
+def _one(url: str, options: dict[str, str]) -> tuple[str, Callable[[Node], str], Router]:
+    first = _with_options(url, options)
+    return first, lambda _: first, Router()
+
+
+def _many(
+    scheme: str, kind: str, netloc: str, path: str, options: dict[str, str]
+) -> tuple[str, Callable[[Node], str], Router]:
+    """The URL of one of several servers, the URL of each, and the router between them."""
+    form = _FORMS[kind]
+    login, at, hosts = netloc.rpartition("@")
+    nodes = [_node(host, number, kind) for number, host in enumerate(hosts.split(","), 1)]
+    service, _, db = path.removeprefix("/").partition("/")
+    if db and not db.isdigit():
+        raise InvalidRequest("url", "the database is no number", form)
+    router: Router
+    if kind == "sentinel":
+        if not service:
+            raise InvalidRequest("url", "no service, by whose name the Sentinels watch the primary", form)
+        router = SentinelRouter(nodes, unquote(service))
+    else:
+        if service or "db" in options:
+            raise InvalidRequest("url", "a path or database: a cluster has none to choose", form)
+        router = ClusterRouter(nodes)
+    user, password = (quote(options.pop(f"sentinel_{name}", ""), safe="") for name in ("username", "password"))
+    sentinel_login = f"{user}:{password}@" if password else ""
+
+    def url_to(node: Node) -> str:
+        host = f"[{node.host}]" if ":" in node.host else node.host
+        if node.is_sentinel:  # has a login of its own, and no databases
+            rest = {name: value for name, value in options.items() if name not in ("db", "username", "password")}
+            return _with_options(f"{scheme}://{sentinel_login}{host}:{node.port}", rest)
+        return _with_options(f"{scheme}://{login}{at}{host}:{node.port}/{db}", options)
+
+    return url_to(nodes[0]._replace(is_sentinel=False)), url_to, router
+
+
+def _node(host_and_port: str, number: int, kind: str) -> Node:
+    try:
+        parts = urlsplit(f"//{host_and_port}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host:
+        # By its number: if a password with a slash was not encoded, what stands here is a part of it.
+        raise InvalidRequest("url", f"server {number} is not a host and port", _FORMS[kind])
+    return Node(host, port or _PORTS[kind], is_sentinel=kind == "sentinel")
+
+
+def _with_options(url: str, options: dict[str, str]) -> str:
+    return url + (f"?{urlencode(options)}" if options else "")
 
 
 def _integer(options: dict[str, str], name: str, default: int, minimum: int, maximum: int) -> int:
@@ -62,22 +144,26 @@ def _integer(options: dict[str, str], name: str, default: int, minimum: int, max
     return int(text)
 
 
-def _pool(make: Callable[..., Any], url: str, settings: dict[str, Any], retry: object) -> Any:
+def _pools(make: Callable[..., Any], store: _Store, retry: object) -> tuple[Any, Callable[[Node], Any]]:
+    """Connections to the server of the URL, and what makes them to others."""
+
+    def pool_to(node: Node) -> Any:
+        return make(store.url_to(node), retry=retry, **store.settings)
+
     try:
-        pool = make(url, retry=retry, **settings)
+        pool = make(store.url, retry=retry, **store.settings)
         pool.connection_class(**pool.connection_kwargs)  # not connected: it only has to know all the options
-        return pool
     except (ValueError, TypeError) as error:
-        expected = "redis://[user:password@]host:port/db, with options that redis-py knows"
-        raise InvalidRequest("url", str(error), expected) from error
+        raise InvalidRequest("url", str(error), store.form) from error
+    return pool, pool_to
 
 
 def open_backend(url: str, clock: Clock | None) -> RedisBackend:
     """Open the store at ``url``, and see that it answers and is new enough. ``clock`` ``None`` is the server's time.
 
     Options in the URL: ``namespace`` in front of all keys, ``timeout_ms`` for a reply (5000), ``attempts_max`` of a
-    call
-    (8), and redis-py's own.
+    call (8, and 16 where there can be a failover), ``sentinel_username`` and ``sentinel_password`` for the Sentinels,
+    and redis-py's own.
 
     Raises:
         InvalidRequest: the URL is not of that form.
@@ -85,11 +171,17 @@ def open_backend(url: str, clock: Clock | None) -> RedisBackend:
     """
     embedded = open_embedded(url) if urlsplit(url).scheme == _EMBEDDED else None
     try:
-        rest, settings, policy, namespace = _settings(embedded.url if embedded else url)
+        store = _store(embedded.url if embedded else url)
         make = redis.connection.BlockingConnectionPool.from_url
-        pool = _pool(make, rest, settings, Retry(NoBackoff(), 0))
+        pool, pool_to = _pools(make, store, Retry(NoBackoff(), 0))
         backend = RedisBackend(
-            pool, clock, policy=policy, namespace=namespace, on_close=embedded.close if embedded else None
+            pool,
+            clock,
+            policy=store.policy,
+            namespace=store.namespace,
+            router=store.router,
+            pool_to=pool_to,
+            on_close=embedded.close if embedded else None,
         )
         backend.check_server()
     except BaseException:
@@ -103,11 +195,17 @@ async def open_async_backend(url: str, clock: Clock | None) -> AsyncRedisBackend
     """Open the store at ``url`` for asyncio; see :func:`open_backend`."""
     embedded = await asyncio.to_thread(open_embedded, url) if urlsplit(url).scheme == _EMBEDDED else None
     try:
-        rest, settings, policy, namespace = _settings(embedded.url if embedded else url)
+        store = _store(embedded.url if embedded else url)
         make = redis.asyncio.connection.BlockingConnectionPool.from_url
-        pool = _pool(make, rest, settings, AsyncRetry(NoBackoff(), 0))
+        pool, pool_to = _pools(make, store, AsyncRetry(NoBackoff(), 0))
         backend = AsyncRedisBackend(
-            pool, clock, policy=policy, namespace=namespace, on_close=embedded.close if embedded else None
+            pool,
+            clock,
+            policy=store.policy,
+            namespace=store.namespace,
+            router=store.router,
+            pool_to=pool_to,
+            on_close=embedded.close if embedded else None,
         )
         await backend.check_server()
     except BaseException:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 __all__ = ["Worker"]
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-from quota_engine.adapters.redis.calls import Call, Policy, call_plain, call_script
+from quota_engine.adapters.redis.calls import Call, Policy, Router, call_plain, call_script
 from quota_engine.adapters.redis.codec import Decoder, encode, event_of_text
 from quota_engine.adapters.redis.keys import KINDS, keys_of, offices_key
 from quota_engine.adapters.redis.scripts import COMMANDS, FREEING_COMMANDS, READS, STATE, Script, script_of
@@ -44,8 +45,9 @@ happen.
 class Worker:
     """Turns requests into calls, and replies into answers. It holds no connection."""
 
-    def __init__(self, clock: Clock | None, policy: Policy, namespace: str) -> None:
+    def __init__(self, clock: Clock | None, policy: Policy, namespace: str, router: Router) -> None:
         self._clock = clock
+        self._router = router
         self._namespace = namespace
         self._keys: dict[str, tuple[str, ...]] = {}
         self._policy = policy
@@ -62,7 +64,8 @@ class Worker:
     def run(self, script: Script, office: str, lines: list[str]) -> Call[list[Any]]:
         """Run a script on an office's keys with these lines; returns a line for each."""
         now = "" if self._clock is None else str(self._clock.now_ms())
-        return call_script(script, self.keys(office), [now, *lines], self._policy, writes=script is not READS)
+        writes = script is not READS
+        return call_script(script, self.keys(office), [now, *lines], self._policy, self._router, writes=writes)
 
     def decoder(self, office: str) -> Decoder:
         """The office's decoder; offices come from the catalog, so there are not many."""
@@ -73,7 +76,7 @@ class Worker:
 
     def check_server(self) -> Call[None]:
         """See that the server is one whose scripts are refused whole or run whole."""
-        (answer,) = yield from call_plain((("HELLO",),), self._policy)
+        (answer,) = yield from self._plain(("HELLO",), key=offices_key(self._namespace))
         told = _pairs(answer)
         name, version = str(told["server"]), str(told["version"])
         oldest = OLDEST.get(name, OLDEST["redis"])
@@ -90,7 +93,8 @@ class Worker:
         """Write the office down among those that have a ledger. Before its first event: a crash between leaves a name
         too many.
         """
-        yield from call_plain((("SADD", offices_key(self._namespace), office),), self._policy)
+        key = offices_key(self._namespace)
+        yield from self._plain(("SADD", key, office), key=key)
         self._known_offices.add(office)
 
     def answer(self, request: Request[Any]) -> Call[Any]:
@@ -113,6 +117,9 @@ class Worker:
             case Describe(office):
                 return self._describe(office)
         raise TypeError(f"no answer to a {type(request).__name__}")
+
+    def _plain(self, *commands: Sequence[str | int], key: str) -> Call[list[Any]]:
+        return call_plain(commands, self._policy, self._router, key)
 
     def _send_many(self, office: str, commands: tuple[Command, ...]) -> Call[list[Outcome]]:
         if any(self.must_register(office, command) for command in commands):
@@ -141,7 +148,7 @@ class Worker:
     def _read_events(self, office: str, after: int, limit: int) -> Call[list[RecordedEvent]]:
         keys = dict(zip(KINDS, self.keys(office), strict=True))
         read = ("XRANGE", keys["events"], f"({after}-0", "+", "COUNT", limit)
-        entries, choices = yield from call_plain((read, ("HGETALL", keys["choices"])), self._policy)
+        entries, choices = yield from self._plain(read, ("HGETALL", keys["choices"]), key=keys["events"])
         decoder, known = self.decoder(office), _pairs(choices)
         return [
             RecordedEvent(int(number.partition("-")[0]), event_of_text(fields[1], decoder, known))
@@ -151,15 +158,16 @@ class Worker:
     def _trim_events(self, office: str, through: int) -> Call[int]:
         key = self.keys(office)[KINDS.index("events")]
         trim = ("XTRIM", key, "MINID", f"{through + 1}-0")
-        _, left = yield from call_plain((trim, ("XLEN", key)), self._policy)
+        _, left = yield from self._plain(trim, ("XLEN", key), key=key)
         return int(left)
 
     def _list_offices(self) -> Call[list[str]]:
-        (members,) = yield from call_plain((("SMEMBERS", offices_key(self._namespace)),), self._policy)
+        key = offices_key(self._namespace)
+        (members,) = yield from self._plain(("SMEMBERS", key), key=key)
         return sorted(members)
 
     def _ledger(self, office: str) -> Call[tuple[Ledger, int]]:
-        answers = yield from call_script(STATE, self.keys(office), (), self._policy, writes=False)
+        answers = yield from call_script(STATE, self.keys(office), (), self._policy, self._router, writes=False)
         state = [_pairs(answer) if index in HASHES else answer for index, answer in enumerate(answers)]
         return ledger_of_state(office, state), int(state[0].get("number", 0))
 

@@ -6,16 +6,16 @@ __all__ = ["RedisBackend"]
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from redis.connection import ConnectionPool
-from redis.exceptions import BusyLoadingError, RedisError, ResponseError
+from redis.connection import Connection, ConnectionPool
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from quota_engine.adapters.redis.batching import Lane, Limits
-from quota_engine.adapters.redis.calls import Call, Lost, NotSent, Pause, Policy
+from quota_engine.adapters.redis.calls import Attempt, Call, Lost, Node, NotSent, Pause, Policy, Router
 from quota_engine.adapters.redis.codec import encode
 from quota_engine.adapters.redis.requests import Worker
 from quota_engine.adapters.redis.scripts import Script, script_of
@@ -57,17 +57,21 @@ class RedisBackend:
         limits: Limits = Limits(),  # noqa: B008 - immutable
         policy: Policy = Policy(),  # noqa: B008 - immutable
         namespace: str = "",
+        router: Router = Router(),  # noqa: B008 - immutable
+        pool_to: Callable[[Node], ConnectionPool] | None = None,
         on_close: Callable[[], None] | None = None,
     ) -> None:
         """``pool``: connections that decode responses and do not retry. ``clock`` ``None`` is the server's time.
 
-        ``namespace`` stands in front of all keys. ``on_close`` is called once the connections are closed, to end what
-        was started for this backend alone.
+        With a ``router`` goes ``pool_to``, which makes such connections to the nodes that it names; ``pool`` is unused
+        then. ``namespace`` stands in front of all keys. ``on_close`` is called once the connections are closed, to end
+        what was started for this backend alone.
         """
-        self._pool = pool
+        self._pools: dict[Node | None, ConnectionPool] = {None: pool}
+        self._pool_to = pool_to
         self._on_close = on_close
         self._limits = limits
-        self._worker = Worker(clock, policy, namespace)
+        self._worker = Worker(clock, policy, namespace, router)
         self._lanes: dict[_Way, Lane[_Waiting]] = {}
         self._lock = threading.Lock()
 
@@ -112,7 +116,8 @@ class RedisBackend:
 
     def close(self) -> None:
         """Close the connections."""
-        self._pool.disconnect()
+        for pool in list(self._pools.values()):
+            pool.disconnect()
         if self._on_close is not None:
             on_close, self._on_close = self._on_close, None
             on_close()
@@ -147,7 +152,7 @@ class RedisBackend:
                     step = steps.send([])
                     continue
                 try:
-                    replies = self._exchange(step.requests)
+                    replies = self._exchange(step)
                 except (NotSent, Lost, RedisError) as error:
                     step = steps.throw(error)
                 else:
@@ -155,21 +160,27 @@ class RedisBackend:
         except StopIteration as end:
             value: T = end.value
             return value
+        finally:
+            steps.close()  # given up half way, it lets go of what it holds now, not when it is collected
 
-    def _exchange(self, requests: Sequence[Sequence[str | int]]) -> list[Any]:
-        """Send requests on one connection, and take a reply for each."""
+    def _exchange(self, attempt: Attempt) -> list[Any]:
+        """Send requests on one connection, and take a reply for each, errors among them."""
+        pool = self._pools.get(attempt.node)
+        if pool is None:
+            assert attempt.node is not None
+            assert self._pool_to is not None
+            pool = self._pools.setdefault(attempt.node, self._pool_to(attempt.node))
         try:
-            connection = self._pool.get_connection()
-        except BusyLoadingError:
+            connection = pool.get_connection()
+        except (AuthenticationError, BusyLoadingError):
             raise
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
             raise NotSent(str(error)) from error
         try:
-            connection.send_packed_command(connection.pack_commands(requests))
-            return [connection.read_response() for _ in requests]
-        except ResponseError:
-            if len(requests) > 1:
-                connection.disconnect()  # with the replies that have not been read
+            connection.send_packed_command(connection.pack_commands(attempt.requests))
+            return [_reply(connection) for _ in attempt.requests]
+        except (AuthenticationError, BusyLoadingError):
+            connection.disconnect()
             raise
         except (RedisError, OSError) as error:
             connection.disconnect()
@@ -178,7 +189,14 @@ class RedisBackend:
             connection.disconnect()
             raise
         finally:
-            self._pool.release(connection)
+            pool.release(connection)
+
+
+def _reply(connection: Connection) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 def _copy(error: BaseException) -> BaseException:
