@@ -115,7 +115,7 @@ class MemoryBackend:
         book = self._book(request.office)
         with book.lock:
             start = max(0, request.after - book.events_trimmed)
-            events = book.ledger.events[start : start + request.limit]
+            events = book.ledger.events[start : start + max(0, request.limit)]
             first = book.events_trimmed + start + 1
         return [RecordedEvent(first + index, event) for index, event in enumerate(events)]
 

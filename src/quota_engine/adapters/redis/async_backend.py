@@ -13,12 +13,13 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from quota_engine.adapters.redis.batching import Lane, Limits
+from quota_engine.adapters.redis.batching import LANES_MAX, Lane, Limits, told
 from quota_engine.adapters.redis.calls import Attempt, Call, Lost, Node, NotSent, Pause, Policy, Router
 from quota_engine.adapters.redis.codec import encode
 from quota_engine.adapters.redis.requests import Worker
 from quota_engine.adapters.redis.scripts import Script, script_of
 from quota_engine.domain.commands import Command
+from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.ports import Clock, Request
 
@@ -53,46 +54,78 @@ class AsyncRedisBackend:
         self._worker = Worker(clock, policy, namespace, router)
         self._lanes: dict[_Way, Lane[_Waiting]] = {}
         self._under_way: set[asyncio.Task[None]] = set()
+        self._calls = 0
+        self._ended = asyncio.Event()
+        self._ended.set()
+        self._closed = False
 
     async def send(self, office: str, command: Command) -> Outcome:
         """See :meth:`quota_engine.ports.AsyncBackend.send`. Calls that wait for others share their script call.
 
         Cancelling it while it waits for its turn leaves nothing; later, it leaves what the same id finds.
         """
-        if self._worker.must_register(office, command):
-            await self._drive(self._worker.register(office))
-        way = office, script_of(command)
-        lane = self._lanes.get(way)
-        if lane is None:
-            lane = self._lanes[way] = Lane(self._limits)
-        if lane.is_full():
-            return _OVERLOADED
-        loop = asyncio.get_running_loop()
-        mine: asyncio.Future[Outcome] = loop.create_future()
-        lane.waiting.append((command, encode(command), mine))
-        if len(lane.waiting) == 1:
-            # Those who call in the same turn of the loop come along; a lone call waits for nobody.
-            loop.call_soon(self._set_out, way, lane)
-        return await mine
+        self._begin()
+        try:
+            if self._worker.must_register(office, command):
+                await self._drive(self._worker.register(office))
+            line = encode(command)
+            way = office, script_of(command)
+            lane = self._lane(way)
+            if lane.is_full():
+                return _OVERLOADED
+            loop = asyncio.get_running_loop()
+            mine: asyncio.Future[Outcome] = loop.create_future()
+            lane.waiting.append((command, line, mine))
+            if len(lane.waiting) == 1:
+                # Those who call in the same turn of the loop come along; a lone call waits for nobody.
+                loop.call_soon(self._set_out, way, lane)
+            return await mine
+        finally:
+            self._end()
 
     async def perform(self, request: Request[T]) -> T:
         """See :meth:`quota_engine.ports.AsyncBackend.perform`."""
-        answer: T = await self._drive(self._worker.answer(request))
-        return answer
+        self._begin()
+        try:
+            answer: T = await self._drive(self._worker.answer(request))
+            return answer
+        finally:
+            self._end()
 
     async def check_server(self) -> None:
         """See that the server answers and is new enough. Raises :class:`BackendUnavailable` otherwise."""
         await self._drive(self._worker.check_server())
 
     async def close(self) -> None:
-        """Wait for the calls that are under way, and close the connections."""
-        while self._under_way:
+        """Wait for the calls that are under way, and close the connections. Later calls are refused."""
+        self._closed = True
+        await self._ended.wait()
+        while self._under_way:  # the batches of calls that have been cancelled
             await asyncio.wait(self._under_way)
         for pool in list(self._pools.values()):
             await pool.disconnect()
         if self._on_close is not None:
             on_close, self._on_close = self._on_close, None
             await asyncio.to_thread(on_close)
+
+    def _begin(self) -> None:
+        if self._closed:
+            raise BackendUnavailable("the engine has been closed")
+        self._calls += 1
+        self._ended.clear()
+
+    def _end(self) -> None:
+        self._calls -= 1
+        if not self._calls:
+            self._ended.set()
+
+    def _lane(self, way: _Way) -> Lane[_Waiting]:
+        lane = self._lanes.get(way)
+        if lane is None:
+            if len(self._lanes) >= LANES_MAX:
+                self._lanes = {way: lane for way, lane in self._lanes.items() if not lane.is_idle()}
+            lane = self._lanes[way] = Lane(self._limits)
+        return lane
 
     def _set_out(self, way: _Way, lane: Lane[_Waiting]) -> None:
         while lane.may_go():
@@ -113,10 +146,12 @@ class AsyncRedisBackend:
             for (command, _, caller), line in zip(batch, lines, strict=True):
                 if not caller.done():
                     caller.set_result(outcome(command, line))
-        except Exception as error:
+        except BaseException as error:
             for _, _, caller in batch:
                 if not caller.done():
-                    caller.set_exception(_copy(error))
+                    caller.set_exception(told(error))
+            if not isinstance(error, Exception):
+                raise
         finally:
             lane.arrived()
             self._set_out(way, lane)
@@ -176,10 +211,3 @@ async def _reply(connection: AbstractConnection) -> Any:
         return await connection.read_response()
     except ResponseError as error:
         return error
-
-
-def _copy(error: Exception) -> Exception:
-    """An error of its own for each caller: one object raised in several tasks would mix up their tracebacks."""
-    copy = type(error)(*error.args)
-    copy.__cause__ = error
-    return copy

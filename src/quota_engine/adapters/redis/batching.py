@@ -7,14 +7,19 @@ under way, and goes at once.
 
 from __future__ import annotations
 
-__all__ = ["Lane", "Limits"]
+__all__ = ["LANES_MAX", "Lane", "Limits", "told"]
 
 from collections import deque
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
+from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
+
 T = TypeVar("T")
+
+LANES_MAX: Final = 4096
+"""With more than this, those that nobody uses are dropped: not every office that is named exists."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -52,3 +57,17 @@ class Lane(Generic[T]):
     def arrived(self) -> None:
         """A batch has its answer, or never will."""
         self.in_flight -= 1
+
+    def is_idle(self) -> bool:
+        """Whether nobody uses it."""
+        return not self.waiting and not self.in_flight
+
+
+def told(error: BaseException) -> Exception:
+    """What the others in a batch are told of an error that its carrier met: an error of their own each, because one
+    object raised in several threads or tasks would mix up their tracebacks. What interrupted the carrier is not theirs.
+    """
+    kind = type(error) if isinstance(error, BackendUnavailable | OutcomeUnknown) else OutcomeUnknown
+    copy = kind(str(error) or f"the call was given up half way ({type(error).__name__}); ask again with the same key")
+    copy.__cause__ = error
+    return copy

@@ -119,6 +119,7 @@ class Router:
 # The server says so instead of running the script: nothing was done, and it may be well in a moment.
 _PASSING = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
 _PASSING_CODES = ("BUSY", "NOREPLICAS", "MISCONF", "UNKILLABLE")
+_REFUSED_CODES: Final = ("ILLFORMED", "NOAUTH", "ERR unknown command", "ERR wrong number")
 _HINTS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (OutOfMemoryError, "the server's memory is full: raise maxmemory, and keep maxmemory-policy at noeviction"),
     (ReadOnlyError, "the server is a replica: connect to the primary"),
@@ -169,12 +170,16 @@ def _insist(
     node: Node | None = None
     redirected: Node | None = None
     asking = was_redirected = False
-    for _ in range(policy.attempts_max):
+    attempts = 0
+    while attempts < policy.attempts_max:
+        attempts += 1
         try:
             node = redirected or (yield from router.find(key))
             return (yield from send_to(node, now, asking=asking))
         except NoScriptError:
             # Restarted, promoted or flushed: give it the text, which also makes it known. No need to wait.
+            # It costs no attempt, but for a server that forgets scripts as soon as it is told them.
+            attempts -= now is requests
             now = requests_if_unknown
             continue
         except AskError as error:  # MOVED is one, too
@@ -188,18 +193,21 @@ def _insist(
         except Lost as error:
             lost, reason = writes, error
         except (AuthenticationError, NoPermissionError, OutOfMemoryError) as error:
-            raise BackendUnavailable(_explained(error)) from error
-        except (ResponseError, BusyLoadingError) as error:
-            if not isinstance(error, _PASSING) and not str(error).startswith(_PASSING_CODES):
-                raise
             reason = error
+            break  # it will not be better in a moment
+        except (ResponseError, BusyLoadingError) as error:
+            reason = error
+            if not isinstance(error, _PASSING) and not str(error).startswith(_PASSING_CODES):
+                # Nothing that the scripts foresee, and not necessarily before the first write.
+                lost = lost or (writes and not str(error).startswith(_REFUSED_CODES))
+                break
         if not isinstance(reason, TryAgainError):  # that one says itself that all is well but for a moment
             router.doubt()
         now, redirected, asking, was_redirected = requests, None, False, False
         yield Pause(pause_ms)
         pause_ms = min(2 * pause_ms, policy.pause_ms_max)
     if lost:
-        raise OutcomeUnknown("the store's answer was lost; ask again with the same key") from reason
+        raise OutcomeUnknown(f"the store's answer is not known; ask again with the same key ({reason})") from reason
     raise BackendUnavailable(_explained(reason)) from reason
 
 

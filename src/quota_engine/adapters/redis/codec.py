@@ -186,8 +186,9 @@ def _kept_text_of_choice(choice: Choice) -> str:
 
 
 def encode(command: Command) -> str:
-    """One command as a line for ``5_commands.lua``. The command must be well formed."""
+    """One command as a line for ``5_commands.lua``. Raises :class:`InvalidRequest` for one that is not well formed."""
     if type(command) is Reserve:
+        command.check()  # it does not do so when it is made, and must not spoil the call for those who share it
         return (
             f"reserve\t{command.id}\t{command.day}\t{','.join(command.applicants)}\t{command.wait:d}"
             f"\t{command.hold_ttl_ms}\t{_kept_text_of_choice(command.choice)}"

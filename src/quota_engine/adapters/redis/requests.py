@@ -36,6 +36,9 @@ from quota_engine.ports import (
 )
 
 BATCH_MAX: Final = 128
+OFFICES_KEPT_MAX: Final = 10_000
+NUMBER_MAX: Final = 2**53
+"""No event has a number as high as this."""
 OLDEST: Final = {"redis": (7, 0), "valkey": (7, 2)}
 """Servers from here on know scripts that declare themselves (``#!lua``), and so are refused before they can half
 happen.
@@ -58,6 +61,8 @@ class Worker:
         """The keys of an office."""
         keys = self._keys.get(office)
         if keys is None:
+            if len(self._keys) >= OFFICES_KEPT_MAX:
+                self._keys.clear()
             keys = self._keys[office] = keys_of(self._namespace, office)
         return keys
 
@@ -68,9 +73,11 @@ class Worker:
         return call_script(script, self.keys(office), [now, *lines], self._policy, self._router, writes=writes)
 
     def decoder(self, office: str) -> Decoder:
-        """The office's decoder; offices come from the catalog, so there are not many."""
+        """The office's decoder, kept for as many offices as there may be in a catalog."""
         decoder = self._decoders.get(office)
         if decoder is None:
+            if len(self._decoders) >= OFFICES_KEPT_MAX:
+                self._decoders.clear()
             decoder = self._decoders[office] = Decoder(office)
         return decoder
 
@@ -147,6 +154,9 @@ class Worker:
 
     def _read_events(self, office: str, after: int, limit: int) -> Call[list[RecordedEvent]]:
         keys = dict(zip(KINDS, self.keys(office), strict=True))
+        if limit < 1 or after >= NUMBER_MAX:
+            return []
+        after = max(after, 0)
         read = ("XRANGE", keys["events"], f"({after}-0", "+", "COUNT", limit)
         entries, choices = yield from self._plain(read, ("HGETALL", keys["choices"]), key=keys["events"])
         decoder, known = self.decoder(office), _pairs(choices)
@@ -157,7 +167,7 @@ class Worker:
 
     def _trim_events(self, office: str, through: int) -> Call[int]:
         key = self.keys(office)[KINDS.index("events")]
-        trim = ("XTRIM", key, "MINID", f"{through + 1}-0")
+        trim = ("XTRIM", key, "MINID", f"{min(max(through, 0), NUMBER_MAX) + 1}-0")
         _, left = yield from self._plain(trim, ("XLEN", key), key=key)
         return int(left)
 

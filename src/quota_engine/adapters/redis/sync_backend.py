@@ -4,9 +4,10 @@ from __future__ import annotations
 
 __all__ = ["RedisBackend"]
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from redis.connection import Connection, ConnectionPool
@@ -14,12 +15,13 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from quota_engine.adapters.redis.batching import Lane, Limits
+from quota_engine.adapters.redis.batching import LANES_MAX, Lane, Limits, told
 from quota_engine.adapters.redis.calls import Attempt, Call, Lost, Node, NotSent, Pause, Policy, Router
 from quota_engine.adapters.redis.codec import encode
 from quota_engine.adapters.redis.requests import Worker
 from quota_engine.adapters.redis.scripts import Script, script_of
 from quota_engine.domain.commands import Command
+from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.ports import Clock, Request
 
@@ -74,37 +76,43 @@ class RedisBackend:
         self._worker = Worker(clock, policy, namespace, router)
         self._lanes: dict[_Way, Lane[_Waiting]] = {}
         self._lock = threading.Lock()
+        self._ended = threading.Condition(self._lock)
+        self._calls = 0
+        self._closed = False
 
     def send(self, office: str, command: Command) -> Outcome:
         """See :meth:`quota_engine.ports.Backend.send`. Calls that wait for others share their script call."""
-        if self._worker.must_register(office, command):
-            self._drive(self._worker.register(office))
-        mine = _Waiting(command)
-        way = office, script_of(command)
-        with self._lock:
-            lane = self._lanes.get(way)
-            if lane is None:
-                lane = self._lanes[way] = Lane(self._limits)
-            if lane.is_full():
-                return _OVERLOADED
-            lane.waiting.append(mine)
-        while not mine.is_done():
+        with self._call():
+            if self._worker.must_register(office, command):
+                self._drive(self._worker.register(office))
+            mine = _Waiting(command)
+            way = office, script_of(command)
             with self._lock:
-                batch = lane.set_out() if lane.may_go() else None
-                mine.woken.clear()
-            if batch is not None:
-                self._carry(way, lane, batch)
-            elif not mine.is_done():
-                mine.woken.wait()
-        if mine.error is not None:
-            raise mine.error
-        assert mine.outcome is not None
-        return mine.outcome
+                lane = self._lane(way)
+                if lane.is_full():
+                    return _OVERLOADED
+                lane.waiting.append(mine)
+            try:
+                self._see_through(way, lane, mine)
+            except BaseException:
+                # Interrupted while it waited, perhaps just as it had been woken up to carry a batch: pass that on.
+                with self._lock:
+                    if mine in lane.waiting:
+                        lane.waiting.remove(mine)
+                    heir = lane.waiting[0] if lane.may_go() else None
+                if heir is not None:
+                    heir.woken.set()
+                raise
+            if mine.error is not None:
+                raise mine.error
+            assert mine.outcome is not None
+            return mine.outcome
 
     def perform(self, request: Request[T]) -> T:
         """See :meth:`quota_engine.ports.Backend.perform`."""
-        answer: T = self._drive(self._worker.answer(request))
-        return answer
+        with self._call():
+            answer: T = self._drive(self._worker.answer(request))
+            return answer
 
     def check_server(self) -> None:
         """See that the server answers and is new enough.
@@ -115,14 +123,49 @@ class RedisBackend:
         self._drive(self._worker.check_server())
 
     def close(self) -> None:
-        """Close the connections."""
+        """Wait for the calls that are under way, and close the connections. Later calls are refused."""
+        with self._lock:
+            self._closed = True
+            self._ended.wait_for(lambda: not self._calls)
         for pool in list(self._pools.values()):
             pool.disconnect()
         if self._on_close is not None:
             on_close, self._on_close = self._on_close, None
             on_close()
 
-    def _carry(self, way: _Way, lane: Lane[_Waiting], batch: list[_Waiting]) -> None:
+    @contextlib.contextmanager
+    def _call(self) -> Iterator[None]:
+        with self._lock:
+            if self._closed:
+                raise BackendUnavailable("the engine has been closed")
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls -= 1
+                self._ended.notify_all()
+
+    def _lane(self, way: _Way) -> Lane[_Waiting]:
+        lane = self._lanes.get(way)
+        if lane is None:
+            if len(self._lanes) >= LANES_MAX:
+                self._lanes = {way: lane for way, lane in self._lanes.items() if not lane.is_idle()}
+            lane = self._lanes[way] = Lane(self._limits)
+        return lane
+
+    def _see_through(self, way: _Way, lane: Lane[_Waiting], mine: _Waiting) -> None:
+        """Carry batches, or wait for others to, until ``mine`` is done."""
+        while not mine.is_done():
+            with self._lock:
+                batch = lane.set_out() if lane.may_go() else None
+                mine.woken.clear()
+            if batch is not None:
+                self._carry(way, lane, batch, mine)
+            elif not mine.is_done():
+                mine.woken.wait()
+
+    def _carry(self, way: _Way, lane: Lane[_Waiting], batch: list[_Waiting], mine: _Waiting) -> None:
         """Send one batch and wake up those whose calls were in it, and the first who still waits: to carry the next."""
         office, script = way
         try:
@@ -132,7 +175,10 @@ class RedisBackend:
                 one.outcome = outcome(one.command, line)
         except BaseException as error:
             for one in batch:
-                one.error = _copy(error)
+                if one.outcome is None:
+                    one.error = error if one is mine else told(error)
+            if mine not in batch and not isinstance(error, Exception):
+                raise  # an interrupt is for this thread, whosever calls it carried
         finally:
             with self._lock:
                 lane.arrived()
@@ -197,10 +243,3 @@ def _reply(connection: Connection) -> Any:
         return connection.read_response()
     except ResponseError as error:
         return error
-
-
-def _copy(error: BaseException) -> BaseException:
-    """An error of its own for each caller: one object raised in several threads would mix up their tracebacks."""
-    copy = type(error)(*error.args)
-    copy.__cause__ = error
-    return copy

@@ -87,12 +87,13 @@ local function index_of(choice)
   return index
 end
 
--- The record of this id, unless its day has been forgotten.
+-- The record of this id; or nil and what is left of one, if its day has been forgotten.
 local function record_of(id)
   local text = call("HGET", RECORDS, id)
   if not text then return nil end
   local record = record_of_text(id, text)
-  return day_of(record.day) and record or nil
+  if day_of(record.day) then return record end
+  return nil, record
 end
 
 -- Calls visit(record) for the claims of an applicant, in the order in which they became claims, until it returns something.
@@ -136,15 +137,11 @@ local function due_member(record)
   return concat({ int(record.day), record.quotas, padded(record.deadline_ms), record.id }, SLASH)
 end
 
--- The id may be one of a forgotten day that has not been purged yet: from now on it never was.
-local function forget_garbage(id)
-  if ledger.cursor == "" then return end
-  local text = call("HGET", RECORDS, id)
-  if not text then return end
-  local garbage = record_of_text(id, text)
-  if ACTIVE[garbage.state] then unclaim(garbage) end
-  if garbage.state == "HELD" then call("ZREM", DUE, due_member(garbage)) end
-  if garbage.state == "WAITING" then call("ZREM", WAITING, id) end
+-- The id was one of a forgotten day, and what is left of that has not been purged yet: from now on it never was.
+local function forget_rest(rest)
+  if ACTIVE[rest.state] then unclaim(rest) end
+  if rest.state == "HELD" then call("ZREM", DUE, due_member(rest)) end
+  if rest.state == "WAITING" then call("ZREM", WAITING, rest.id) end
 end
 
 local function push_due(day, record)
@@ -251,7 +248,6 @@ end
 -- A reservation took a step: old is its record before, nil for a new one, new the one after.
 local function reservation_changed(verb, old, new, at_ms)
   local day = day_of(new.day)
-  if not old then forget_garbage(new.id) end
   local text = text_of_record(new)
   append(at_ms, concat({ "reservation", int(at_ms), verb, new.id, text }, TAB))
   call("HSET", RECORDS, new.id, text)

@@ -1,6 +1,6 @@
 -- machine: the reservation rules, one function a command. Mirrors domain/machine.py, and docs/rules.md says the same in words.
 --
--- Each takes the command's line and the time, and returns its outcome: status, record, flags ("p" replayed, "s" resumed),
+-- Each takes the command's fields (the first is its name) and the time, and returns its outcome: status, record, flags ("p" replayed, "s" resumed),
 -- retry_at_ms, units, overbooked; or the whole answer as a line. Everything is checked first; below "from here on it must succeed" nothing can fail.
 
 local NOTHING = {}
@@ -101,15 +101,14 @@ local function resume_or_refuse(command, now_ms)
   return outcome("IDENTITY_LIMIT", same_party(in_the_way, command) and in_the_way or nil)
 end
 
-local RESERVE = "^reserve\t([^\t]*)\t(%d+)\t([^\t]*)\t([01])\t(%d+)\t(.*)$"
 local SOLD_OUT = "SOLD_OUT\t\t0\t0\t0"
 
--- line: "reserve", id, day, applicants, wait ("1"), hold_ttl_ms, choice (six fields)
-local function reserve(line, now_ms, now_text)
-  local id, number, party, wait, hold_ttl_ms, choice_text = string.match(line, RESERVE)
-  local choice, day_number = choice_by_text(choice_text), tonumber(number)
+-- fields: "reserve", id, day, applicants, wait ("1"), hold_ttl_ms, choice (six fields)
+local function reserve(fields, now_ms, now_text)
+  local id, number, party, wait, hold_ttl_ms = fields[2], fields[3], fields[4], fields[5], fields[6]
+  local choice, day_number = choice_by_text(fields[7]), tonumber(number)
   local applicants = string.find(party, COMMA, 1, true) and names(party) or { party }
-  local known = record_of(id)
+  local known, rest = record_of(id)
   if known then
     return replay(known, { day = day_number, party = party, applicants = applicants, choice = choice }, now_ms)
   end
@@ -139,6 +138,7 @@ local function reserve(line, now_ms, now_text)
   end
 
   -- From here on it must succeed.
+  if rest then forget_rest(rest) end
   if not option then
     local waiting = {
       id = id, day = day_number, version = 1, state = "WAITING", created_at_ms = now_ms, deadline_ms = 0, queue_number = 0,
@@ -147,7 +147,6 @@ local function reserve(line, now_ms, now_text)
     reservation_changed("wait", nil, waiting, now_ms)
     return outcome("WAITING", waiting)
   end
-  forget_garbage(id)
   local deadline = ledger.deadlines[hold_ttl_ms]
   if not deadline then
     local ttl_ms = tonumber(hold_ttl_ms)
@@ -205,9 +204,8 @@ local GUARDS = {
   end,
 }
 
--- line: verb, id, owner, version, and "1" for a confirm that may reacquire
-local function step(line, now_ms)
-  local fields = split(line, TAB)
+-- fields: verb, id, owner, version, and "1" for a confirm that may reacquire
+local function step(fields, now_ms)
   local verb, owner, version = fields[1], fields[3], tonumber(fields[4])
   local known = record_of(fields[2])
   if not known then return outcome("NOT_FOUND") end
@@ -233,9 +231,8 @@ local function step(line, now_ms)
   return outcome(goal, after)
 end
 
--- line: ... id, day, owner, version, choice (six fields)
-local function reschedule(line, now_ms)
-  local fields = split(line, TAB)
+-- fields: name, id, day, owner, version, choice (six fields)
+local function reschedule(fields, now_ms)
   local number, owner, version = tonumber(fields[3]), fields[4], tonumber(fields[5])
   local choice = choice_of_text(concat(fields, TAB, 6, 11))
   local known = record_of(fields[2])
@@ -278,9 +275,8 @@ local function reschedule(line, now_ms)
   return outcome(moved.state, moved)
 end
 
--- line: ... the rules as text, from field 2 on
-local function set_rules(line, now_ms)
-  local fields = split(line, TAB)
+-- fields: name, the rules as text, from field 2 on
+local function set_rules(fields, now_ms)
   local text = concat(fields, TAB, 2)
   if text == ledger.rules.text then return outcome("DONE", nil, { flags = "p" }) end
   append(now_ms, concat({ "rules_set", int(now_ms), text }, TAB))
@@ -305,9 +301,8 @@ local function takes_over_nothing(day, new)
   return true
 end
 
--- line: ... day, the day as text (its tabs and newlines written as "\1" and "\2"), and its terms, which are opaque here
-local function publish(line, now_ms)
-  local fields = split(line, TAB)
+-- fields: name, day, the day as text (its tabs and newlines written as "\1" and "\2"), and its terms, which are opaque here
+local function publish(fields, now_ms)
   local number, text = tonumber(fields[2]), string.gsub(string.gsub(fields[3], "\1", TAB), "\2", NEWLINE)
   local new = day_of_text(number, text)
   if new.forget_at_ms <= now_ms or number <= ledger.forgotten_day_max then return outcome("OVER") end
@@ -342,8 +337,7 @@ end
 
 -- Calls handler(day, quota, fields, now_ms) with the command's day, settled, and its quota, or answers that there is none.
 local function on_quota(handler)
-  return function(line, now_ms)
-    local fields = split(line, TAB)
+  return function(fields, now_ms)
     local day = day_of(tonumber(fields[2]))
     if not day then return outcome("UNKNOWN_DAY") end
     settle(day, now_ms, SETTLE_MAX)
@@ -353,7 +347,7 @@ local function on_quota(handler)
   end
 end
 
--- line: ... day, quota, capacity
+-- fields: name, day, quota, capacity
 local set_capacity = on_quota(function(day, quota, fields, now_ms)
   -- From then on what is set here would be passed on at once, and a second time if the command were sent again.
   if quota.pass_to ~= "" and quota.pass_at_ms <= now_ms then return outcome("WRONG_STATE") end
@@ -369,7 +363,7 @@ local set_capacity = on_quota(function(day, quota, fields, now_ms)
   return outcome("DONE", nil, { flags = flags, overbooked = math.max(0, -quota.free) })
 end)
 
--- line: ... day, quota
+-- fields: name, day, quota
 local pass_on_unused = on_quota(function(day, quota, _, now_ms)
   if quota.pass_to == "" then return outcome("WRONG_STATE") end
   local units = pass_on(day, quota, now_ms)
@@ -377,7 +371,7 @@ local pass_on_unused = on_quota(function(day, quota, _, now_ms)
   return outcome("DONE", nil, { units = units })
 end)
 
--- line: ... day, quota
+-- fields: name, day, quota
 local return_parked = on_quota(function(day, quota, _, now_ms)
   local units = quota.parked
   if units > 0 then
@@ -389,10 +383,9 @@ local return_parked = on_quota(function(day, quota, _, now_ms)
   return outcome("DONE", nil, { units = units })
 end)
 
--- line: ... day
+-- fields: name, day
 local function set_closed(closed, event)
-  return function(line, now_ms)
-    local fields = split(line, TAB)
+  return function(fields, now_ms)
     local day = day_of(tonumber(fields[2]))
     if not day then return outcome("UNKNOWN_DAY") end
     settle(day, now_ms, SETTLE_MAX)
@@ -405,9 +398,8 @@ local function set_closed(closed, event)
   end
 end
 
--- line: ... day, limit
-local function expire_overdue(line, now_ms)
-  local fields = split(line, TAB)
+-- fields: name, day, limit
+local function expire_overdue(fields, now_ms)
   local day = day_of(tonumber(fields[2]))
   if not day then return outcome("UNKNOWN_DAY") end
   return outcome("DONE", nil, { units = settle(day, now_ms, tonumber(fields[3])) })
@@ -419,3 +411,35 @@ local HANDLERS = {
   close_day = set_closed(true, "day_closed"), open_day = set_closed(false, "day_opened"),
   pass_on_unused = pass_on_unused, return_parked = return_parked,
 }
+
+-- What each command has to look like. Every command of a call is held against this before the first of them is carried out: an
+-- error half way through a script would leave what it wrote before.
+local NAME, MAYBE_NAME, NUMBER = "[%w_%-]+", "[%w_%-]*", "%d%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?"
+local CHOICE = string.rep("[%w_%-]*\t", 5) .. "[%w_%-][%w_%-,|]*"
+local STEP = NAME .. "\t" .. MAYBE_NAME .. "\t" .. NUMBER
+local FORMS = {
+  confirm = STEP .. "\t[01]", release = STEP, cancel = STEP, check_in = STEP, mark_no_show = STEP,
+  reschedule = NAME .. "\t" .. NUMBER .. "\t" .. MAYBE_NAME .. "\t" .. NUMBER .. "\t" .. CHOICE,
+  expire = NUMBER .. "\t" .. NUMBER,
+  set_rules = string.rep(NUMBER .. "\t", 10) .. "[%d:,]*\t" .. MAYBE_NAME,
+  publish = NUMBER .. "\t[^\t\n]+\t[^\t\n]+",
+  set_capacity = NUMBER .. "\t" .. NAME .. "\t" .. NUMBER,
+  close_day = NUMBER, open_day = NUMBER,
+  pass_on_unused = NUMBER .. "\t" .. NAME, return_parked = NUMBER .. "\t" .. NAME,
+}
+local RESERVE = "^reserve\t(" .. NAME .. ")\t(" .. NUMBER .. ")\t([%w_%-][%w_%-,]*)\t([01])\t(" .. NUMBER .. ")\t([^\n]+)$"
+local CHOICE_ONLY = "^" .. CHOICE .. "$"
+
+-- The fields of a command, or nil if it is none.
+local function parse(line)
+  local id, number, party, wait, hold_ttl_ms, choice_text = string.match(line, RESERVE)
+  if id then
+    if not ledger.by_text[choice_text] and not string.match(choice_text, CHOICE_ONLY) then return nil end
+    choice_by_text(choice_text)
+    return { "reserve", id, number, party, wait, hold_ttl_ms, choice_text }
+  end
+  local name = string.match(line, "^[%l_]+")
+  local form = name and FORMS[name]
+  if not form or not string.match(line, "^[%l_]+\t" .. form .. "$") then return nil end
+  return split(line, TAB)
+end

@@ -19,12 +19,16 @@ local function forget(now_ms)
     call("HDEL", DAYS, int(number), "t" .. int(number))
     ledger.days[number], ledger.changed[number] = false, nil
     ledger.forgotten_day_max = math.max(ledger.forgotten_day_max, number)
+    -- What still cooled there cools no more. ("0" is the character after "/".)
+    local cooling = call("ZRANGEBYLEX", COOLING, "[" .. int(number) .. SLASH, "(" .. int(number) .. "0")
+    for _, member in ipairs(cooling) do call("ZREM", COOLING, member) end
     ledger.cursor = "0"
   end
   ledger.published = true
 end
 
--- Walk on through the records and drop those of forgotten days. Nothing that can be asked depends on it.
+-- Walk on through the records and drop those of forgotten days. Nothing that can be asked depends on it: after a restart the cursor
+-- means nothing to the server, and what is left out stays until the next day is forgotten, or the keys end.
 local function purge()
   local scanned = call("HSCAN", RECORDS, ledger.cursor, "COUNT", PURGE_MAX)
   for index = 1, #scanned[2], 2 do
@@ -101,19 +105,22 @@ if not now_ms then
   local time = call("TIME")
   now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 end
+local commands = {}
+for index = 2, #ARGV do
+  commands[index - 1] = parse(ARGV[index])
+  if not commands[index - 1] then return redis.error_reply("ILLFORMED command " .. (index - 1) .. " of the call: none was carried out") end
+end
 local number_before, cursor_before = ledger.number, ledger.cursor
 now_ms = math.max(now_ms, ledger.now_ms)
 local now_text = int(now_ms)
 local lines = {}
-for index = 2, #ARGV do
+for index, fields in ipairs(commands) do
   if now_ms >= ledger.next_forget_ms then
     forget(now_ms)
     ledger.next_forget_ms = next_forget_ms()
   end
   if ledger.cursor ~= "" then purge() end
-  local line = ARGV[index]
-  local name = string.sub(line, 1, string.find(line, TAB, 1, true) - 1)
-  lines[index - 1] = line_of(HANDLERS[name](line, now_ms, now_text))
+  lines[index] = line_of(HANDLERS[fields[1]](fields, now_ms, now_text))
 end
 write_back(number_before, cursor_before, now_ms)
 return lines
