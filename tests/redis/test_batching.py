@@ -25,7 +25,7 @@ from quota_engine.conformance.plugin import OpenBackend
 from quota_engine.conformance.test_backend import *  # noqa: F403
 from quota_engine.conformance.world import DAY, OFFICE, ONLINE, OPENS_AT_MS, applicant, choice, published, reserve
 from quota_engine.domain.commands import Command, Confirm, Release, Reserve, SetCapacity
-from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.ports import AsyncBackend, Audit, Backend, Clock, Lookup, Request, SendMany, View
 from tests.servers import Server, until, valkey_server_binary
@@ -288,10 +288,24 @@ def test_an_ill_formed_command_harms_nobody_else(opened: Opened, ill_formed: Res
     until(lambda: waiting(backend) == 2, "two that wait, the ill-formed one having been refused")
     opened.server.resume()
     assert joined(first + others)
-    assert others[1].error is not None
+    assert isinstance(others[1].error, InvalidRequest)
     assert [one.outcome and one.outcome.status for one in (others[0], others[2])] == [Status.HELD, Status.HELD]
     assert backend.send(OFFICE, reserve("later", ONLINE)).status is Status.HELD
     assert backend.perform(Audit(OFFICE)) == []
+
+
+@pytest.mark.parametrize("ill_formed", ILL_FORMED, ids=["ttl", "day", "tab"])
+async def test_an_ill_formed_command_harms_no_other_task(async_opened: Opened, ill_formed: Reserve) -> None:
+    """The same for tasks, and for commands that are sent together on purpose: of these none is carried out."""
+    backend = await async_opened.asyncio()
+    commands = (reserve("before", ONLINE), ill_formed, reserve("behind", ONLINE))
+    answers = await asyncio.gather(*(backend.send(OFFICE, one) for one in commands), return_exceptions=True)
+    assert isinstance(answers[1], InvalidRequest)
+    assert [one.status for one in answers if isinstance(one, Outcome)] == [Status.HELD, Status.HELD]
+    with pytest.raises(InvalidRequest):
+        await backend.perform(SendMany(OFFICE, (reserve("together", ONLINE), ill_formed)))
+    assert await backend.perform(Lookup(OFFICE, "together")) is None
+    assert await backend.perform(Audit(OFFICE)) == []
 
 
 # --- A full queue --------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "Attempt",
     "Call",
+    "Durability",
     "Lost",
     "Node",
     "NotSent",
@@ -20,6 +21,7 @@ __all__ = [
     "send_to",
 ]
 
+import enum
 from collections.abc import Generator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -53,12 +55,28 @@ class Lost(Exception):
     """Something was sent and no answer came: it may have been done, or be done yet."""
 
 
+class Durability(enum.StrEnum):
+    """What has to be true before a command counts as acknowledged."""
+
+    MEMORY = "memory"
+    """The server has carried it out; what it loses when it dies is as its settings say."""
+    FSYNC = "fsync"
+    """It is on the server's disk, which must write each command before it answers (checked when the store is opened)."""
+    REPLICATED = "replicated"
+    """``replicas`` replicas have it, too."""
+
+
 class Policy(msgspec.Struct, frozen=True):
-    """How long a call is tried. The pauses double from ``pause_ms_min`` to ``pause_ms_max``."""
+    """How long a call is tried, and when it counts as done. The pauses double from ``pause_ms_min`` to
+    ``pause_ms_max``; for its replicas a call waits ``wait_ms`` each time.
+    """
 
     attempts_max: int = 8
     pause_ms_min: int = 10
     pause_ms_max: int = 500
+    durability: Durability = Durability.MEMORY
+    replicas: int = 0
+    wait_ms: int = 1000
 
 
 class Node(NamedTuple):
@@ -137,8 +155,10 @@ def call_script(
         OutcomeUnknown: an answer was lost, and asking again has not brought one.
     """
     count = str(len(keys))
-    by_name = (("EVALSHA", script.sha1, count, *keys, *arguments),)
-    by_text = (("EVAL", script.text, count, *keys, *arguments),)
+    # On the same connection, because it waits for what this connection has written.
+    wait = (("WAIT", policy.replicas, policy.wait_ms),) if writes and policy.replicas else ()
+    by_name = (("EVALSHA", script.sha1, count, *keys, *arguments), *wait)
+    by_text = (("EVAL", script.text, count, *keys, *arguments), *wait)
     replies = yield from _insist(by_name, by_text, policy, router, keys[0], writes=writes)
     reply: list[Any] = replies[0]
     return reply
@@ -175,7 +195,11 @@ def _insist(
         attempts += 1
         try:
             node = redirected or (yield from router.find(key))
-            return (yield from send_to(node, now, asking=asking))
+            replies = yield from send_to(node, now, asking=asking)
+            if writes and policy.replicas and replies[-1] < policy.replicas:
+                # It is done here, and nothing takes it back; but a failover might.
+                raise Lost(f"{replies[-1]} of {policy.replicas} replicas have it")
+            return replies
         except NoScriptError:
             # Restarted, promoted or flushed: give it the text, which also makes it known. No need to wait.
             # It costs no attempt, but for a server that forgets scripts as soon as it is told them.

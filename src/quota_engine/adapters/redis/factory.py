@@ -19,7 +19,7 @@ from redis.retry import Retry
 
 from quota_engine.adapters.embedded import open_embedded
 from quota_engine.adapters.redis.async_backend import AsyncRedisBackend
-from quota_engine.adapters.redis.calls import Node, Policy, Router
+from quota_engine.adapters.redis.calls import Durability, Node, Policy, Router
 from quota_engine.adapters.redis.routing import ClusterRouter, SentinelRouter
 from quota_engine.adapters.redis.sync_backend import RedisBackend
 from quota_engine.domain.errors import InvalidRequest
@@ -32,6 +32,7 @@ _FORMS: Final = {
     "sentinel": "redis+sentinel://[user:password@]host:port,host:port/service[/db], with options that redis-py knows",
     "cluster": "redis+cluster://[user:password@]host:port,host:port, with options that redis-py knows",
 }
+_OURS: Final = frozenset({"namespace", "timeout_ms", "attempts_max", "durability", "replicas", "wait_ms"})
 _PORTS: Final = {"sentinel": 26379, "cluster": 6379}
 _ATTEMPTS_MAX_OF_MANY: Final = 16
 """With pauses of about five seconds in all: longer than a failover usually takes."""
@@ -55,7 +56,10 @@ class _Store(NamedTuple):
 
 
 def _store(url: str) -> _Store:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # whose text might have a part of the password
+        raise InvalidRequest("url", "not a URL", _FORMS[""]) from None
     scheme, _, kind = parts.scheme.partition("+")
     if kind not in _FORMS or scheme not in ("redis", "rediss", "unix") or (scheme == "unix" and kind):
         expected = "redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
@@ -66,6 +70,9 @@ def _store(url: str) -> _Store:
     attempts_max_default = _ATTEMPTS_MAX_OF_MANY if kind else Policy().attempts_max
     timeout_ms = _integer(options, "timeout_ms", round(_SOCKET_TIMEOUT_S * 1000), 1, 600_000)
     attempts_max = _integer(options, "attempts_max", attempts_max_default, 1, 1000)
+    durability = _durability(options)
+    replicas = _integer(options, "replicas", 1, 1, 100) if durability is Durability.REPLICATED else 0
+    wait_ms = _integer(options, "wait_ms", Policy().wait_ms, 1, 600_000)
     namespace = options.pop("namespace", "")
     if namespace:
         check_name(namespace, "url, option namespace")
@@ -81,7 +88,26 @@ def _store(url: str) -> _Store:
         "socket_connect_timeout": timeout_ms / 1000,
         "protocol": 2,
     }
-    return _Store(first, url_to, router, settings, Policy(attempts_max=attempts_max), namespace, _FORMS[kind])
+    policy = Policy(attempts_max=attempts_max, durability=durability, replicas=replicas, wait_ms=wait_ms)
+    return _Store(first, url_to, router, settings, policy, namespace, _FORMS[kind])
+
+
+def _durability(options: dict[str, str]) -> Durability:
+    given = options.pop("durability", Durability.MEMORY)
+    if given not in set(Durability):
+        raise InvalidRequest("url, option durability", repr(given[:40]), f"one of {', '.join(Durability)}")
+    return Durability(given)
+
+
+def _split(url: str) -> tuple[str, str]:
+    """The URL of an embedded server, and the options behind it that are not the server's but ours."""
+    base, _, query = url.partition("?")
+    pairs = parse_qsl(query, keep_blank_values=True)
+    ours = [(name, value) for name, value in pairs if name in _OURS]
+    theirs = [(name, value) for name, value in pairs if name not in _OURS]
+    if ("durability", Durability.FSYNC) in ours and "appendfsync" not in dict(theirs):
+        theirs.append(("appendfsync", "always"))
+    return base + (f"?{urlencode(theirs)}" if theirs else ""), (f"?{urlencode(ours)}" if ours else "")
 
 
 def _one(url: str, options: dict[str, str]) -> tuple[str, Callable[[Node], str], Router]:
@@ -153,15 +179,22 @@ def _pools(make: Callable[..., Any], store: _Store, retry: object) -> tuple[Any,
     try:
         pool = make(store.url, retry=retry, **store.settings)
         pool.connection_class(**pool.connection_kwargs)  # not connected: it only has to know all the options
-    except (ValueError, TypeError) as error:
+    except TypeError as error:  # an option by a name that redis-py does not have
         raise InvalidRequest("url", str(error), store.form) from error
+    except ValueError:  # whose text might have a part of the password
+        raise InvalidRequest("url", "a value that redis-py does not take", store.form) from None
     return pool, pool_to
+
+
+def _is_embedded(url: str) -> bool:
+    return url.partition("://")[0] == _EMBEDDED
 
 
 def open_backend(url: str, clock: Clock | None) -> RedisBackend:
     """Open the store at ``url``, and see that it answers and is new enough. ``clock`` ``None`` is the server's time.
 
-    Options in the URL: ``namespace`` in front of all keys, ``timeout_ms`` for a reply (5000), ``attempts_max`` of a
+    Options in the URL: ``durability`` (``memory``, ``fsync`` or ``replicated``, with ``replicas`` and the ``wait_ms`` for
+    them), ``namespace`` in front of all keys, ``timeout_ms`` for a reply (5000), ``attempts_max`` of a
     call (8, and 16 where there can be a failover), ``sentinel_username`` and ``sentinel_password`` for the Sentinels,
     and redis-py's own.
 
@@ -169,9 +202,10 @@ def open_backend(url: str, clock: Clock | None) -> RedisBackend:
         InvalidRequest: the URL is not of that form.
         BackendUnavailable: nothing answers there, or something that is too old or may not be used.
     """
-    embedded = open_embedded(url) if urlsplit(url).scheme == _EMBEDDED else None
+    theirs, ours = _split(url)
+    embedded = open_embedded(theirs) if _is_embedded(url) else None
     try:
-        store = _store(embedded.url if embedded else url)
+        store = _store(embedded.url + ours if embedded else url)
         make = redis.connection.BlockingConnectionPool.from_url
         pool, pool_to = _pools(make, store, Retry(NoBackoff(), 0))
         backend = RedisBackend(
@@ -193,9 +227,10 @@ def open_backend(url: str, clock: Clock | None) -> RedisBackend:
 
 async def open_async_backend(url: str, clock: Clock | None) -> AsyncRedisBackend:
     """Open the store at ``url`` for asyncio; see :func:`open_backend`."""
-    embedded = await asyncio.to_thread(open_embedded, url) if urlsplit(url).scheme == _EMBEDDED else None
+    theirs, ours = _split(url)
+    embedded = await asyncio.to_thread(open_embedded, theirs) if _is_embedded(url) else None
     try:
-        store = _store(embedded.url if embedded else url)
+        store = _store(embedded.url + ours if embedded else url)
         make = redis.asyncio.connection.BlockingConnectionPool.from_url
         pool, pool_to = _pools(make, store, AsyncRetry(NoBackoff(), 0))
         backend = AsyncRedisBackend(

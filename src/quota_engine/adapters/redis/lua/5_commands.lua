@@ -1,6 +1,6 @@
 -- commands: the script's way in. Applies commands to one office's ledger, one after the other, at one time.
 --
--- ARGV  1 now_ms, or "" for the server's own time; 2 ... a command each: its name and its fields, set apart by tabs
+-- ARGV  1 now_ms, or "" for the server's own time, and "+" behind it to leave a small write in any case; 2 ... a command each: its name and its fields, set apart by tabs
 -- reply a line for each command: status, flags, retry_at_ms, units, overbooked, and the reservation if there is one (its id, its
 --       fields, its choice), set apart by tabs; of a new hold only "NEW", created_at_ms, deadline_ms and the option's index from 0
 
@@ -100,7 +100,8 @@ local function line_of(result)
 end
 
 load_head()
-local now_ms = tonumber(ARGV[1])
+local given_ms, touches = string.match(ARGV[1], "^(%d*)(%+?)$")
+local now_ms = tonumber(given_ms)
 if not now_ms then
   local time = call("TIME")
   now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -123,4 +124,5 @@ for index, fields in ipairs(commands) do
   lines[index] = line_of(HANDLERS[fields[1]](fields, now_ms, now_text))
 end
 write_back(number_before, cursor_before, now_ms)
+if touches == "+" and ledger.number > 0 then call("HSET", HEAD, "~", "") end
 return lines
