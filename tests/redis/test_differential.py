@@ -383,7 +383,7 @@ def test_a_search_for_units_has_the_same_bound(holds: int) -> None:
 
 
 def test_what_operators_give_back_goes_to_the_wait_list() -> None:
-    """Units that are returned for the draw, or passed on by hand, are offered in the same step; walks rarely get there."""
+    """Units that are returned for the draw, or passed on by hand, are offered in the same step; walks seldom are there."""
     quotas = (
         QuotaTerms("draw", 1, ReRelease(ReReleaseRule.NEXT_DRAW)),
         QuotaTerms("fast", 1, pass_on=PassOn("online", 400)),

@@ -61,7 +61,7 @@ class Durability(enum.StrEnum):
     MEMORY = "memory"
     """The server has carried it out; what it loses when it dies is as its settings say."""
     FSYNC = "fsync"
-    """It is on the server's disk, which must write each command before it answers (checked when the store is opened)."""
+    """It is on the server's disk, which must write before it answers (checked when the store is opened)."""
     REPLICATED = "replicated"
     """``replicas`` replicas have it, too."""
 
