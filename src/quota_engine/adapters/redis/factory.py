@@ -194,8 +194,9 @@ def open_backend(url: str, clock: Clock | None) -> RedisBackend:
     """Open the store at ``url``, and see that it answers and is new enough. ``clock`` ``None`` is the server's time.
 
     Options in the URL: ``durability`` (``memory``, ``fsync`` or ``replicated``, with ``replicas`` and the ``wait_ms``
-    for them), ``namespace`` in front of all keys, ``timeout_ms`` for a reply (5000), ``attempts_max`` of a call (8, and 16 where there can be a failover), ``sentinel_username`` and ``sentinel_password`` for the Sentinels,
-    and redis-py's own.
+    for them), ``namespace`` in front of all keys, ``timeout_ms`` for a reply (5000), ``attempts_max`` of a call (8, and
+    16 where there can be a failover), ``sentinel_username`` and ``sentinel_password`` for the Sentinels, and redis-py's
+    own.
 
     Raises:
         InvalidRequest: the URL is not of that form.
