@@ -383,7 +383,7 @@ def test_a_search_for_units_has_the_same_bound(holds: int) -> None:
 
 
 def test_what_operators_give_back_goes_to_the_wait_list() -> None:
-    """Units that are returned for the draw, or passed on by hand, are offered in the same step; walks seldom are there."""
+    """Units returned for the draw, or passed on by hand, are offered in the same step; walks seldom get there."""
     quotas = (
         QuotaTerms("draw", 1, ReRelease(ReReleaseRule.NEXT_DRAW)),
         QuotaTerms("fast", 1, pass_on=PassOn("online", 400)),
@@ -409,6 +409,27 @@ def test_what_operators_give_back_goes_to_the_wait_list() -> None:
         both.compare()
     both.finish()
     assert [both.ledger.reservations[key].state for key in ("second", "third")] == [State.CONFIRMED] * 2
+
+
+def test_who_waits_is_served_at_the_very_moment_of_a_later_opening() -> None:
+    """A day that is published again with a later opening serves nobody before, and then the first command does."""
+    priority = choice_of(("priority",))
+    quotas = (QuotaTerms("priority", 1, ReRelease(ReReleaseRule.WAIT_LIST)),)
+    steps: list[Step] = [
+        (0, Publish(1, DayTerms(0, 500, 600, 700, quotas))),
+        (0, Reserve("first", 1, ("a",), priority)),
+        (0, Reserve("second", 1, ("b",), priority, wait=True)),
+        (1, Publish(1, DayTerms(50, 500, 600, 700, quotas))),
+        (2, Release("first")),
+        (49, Confirm("second")),
+        (50, Confirm("second")),
+    ]
+    both = SideBySide(*without_server())
+    for now_ms, command in steps:
+        both.take(now_ms, command)
+        both.compare()
+    both.finish()
+    assert both.ledger.reservations["second"].state is State.CONFIRMED
 
 
 def test_as_many_cancellations_as_are_remembered() -> None:
