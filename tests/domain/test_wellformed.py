@@ -35,6 +35,7 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
     ("owner", lambda: Confirm("a", owner="b c"), "owner: not a valid id"),
     ("version", lambda: Confirm("a", version=-1), "version: -1; expected an integer from 0"),
     ("version type", lambda: Confirm("a", version=True), "version: True"),
+    ("reacquire", lambda: Confirm("a", reacquire=1), "reacquire: a int; expected True or False"),  # type: ignore[arg-type]
     ("move id", lambda: Reschedule("", 1, ONLINE), "id: an empty id"),
     ("move day", lambda: Reschedule("a", 0, ONLINE), "day: 0"),
     ("move owner", lambda: Reschedule("a", 1, ONLINE, owner="~"), "owner"),
