@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quota_engine.domain.audit import audit
-from quota_engine.domain.commands import Confirm, Expire, Publish, Release, Reschedule, Reserve, SetRules
+from quota_engine.domain.commands import Confirm, Expire, Publish, Release, Reschedule, Reserve, SetCapacity, SetRules
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.machine import apply, lookup, view
@@ -125,3 +125,41 @@ def test_an_outcome_tells_what_is_asked_most() -> None:
     assert list(apply(ledger, Confirm("r"), 0).queue_numbers) == [1, 2]
     nothing = Outcome(Status.SOLD_OUT)
     assert (nothing.reference, nothing.deadline_ms, list(nothing.queue_numbers)) == ("", 0, [])
+
+
+def test_an_overbooking_is_worked_off_before_the_next_reserve_finds_a_place() -> None:
+    """The first units of hundreds of overdue holds are nobody's, those behind the overbooking are there at once."""
+    ledger = office(QuotaTerms("q", 600, ReRelease(ReReleaseRule.WAIT_LIST)), QuotaTerms("r", 9))
+    for one in range(600):
+        apply(ledger, Reserve(f"r{one}", 1, (f"a{one}",), choice("q")), 0)
+    apply(ledger, Reserve("waits", 1, ("w1", "w2", "w3", "w4", "w5"), choice("q"), wait=True), 0)
+    apply(ledger, SetCapacity(1, "q", 100), 0)
+    outcome = apply(ledger, Reserve("new", 1, ("new",), choice("q")), 100)
+    assert outcome.status is Status.HELD
+    waiting = lookup(ledger, "waits", 100)
+    assert waiting is not None
+    assert waiting.state is State.WAITING, "one unit was free at a time, and five are needed"
+    assert audit(ledger) == []
+
+
+def test_an_applicant_has_no_more_than_a_hundred_places_whatever_the_rules_say() -> None:
+    """An office without any limit still has one, so that nobody's places have to be counted without end."""
+    ledger = office(QuotaTerms("q", 500))
+    apply(ledger, SetRules(Rules(identity_limits=())), 0)
+    for one in range(100):
+        assert apply(ledger, Reserve(f"r{one}", 1, ("a",), choice("q")), 0).status is Status.HELD
+        apply(ledger, Confirm(f"r{one}"), 0)
+    assert apply(ledger, Reserve("one more", 1, ("a",), choice("q")), 0).status is Status.IDENTITY_LIMIT
+    assert apply(ledger, Reserve("other", 1, ("b",), choice("q")), 0).status is Status.HELD
+
+
+def test_cooled_units_work_off_an_overbooking_as_far_as_a_reserve_needs() -> None:
+    """Seventy units have cooled, sixty-seven of them are overbooked: the next reserve counts them all."""
+    ledger = office(QuotaTerms("q", 70, COOLING))
+    for one in range(70):
+        apply(ledger, Reserve(f"r{one}", 1, (f"a{one}",), choice("q")), 0)
+        apply(ledger, Release(f"r{one}"), 0)
+    assert apply(ledger, SetCapacity(1, "q", 3), 0).overbooked == 67
+    outcome = apply(ledger, Reserve("new", 1, ("n1", "n2", "n3"), choice("q")), 10)
+    assert outcome.status is Status.HELD
+    assert audit(ledger) == []

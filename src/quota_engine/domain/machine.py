@@ -43,7 +43,7 @@ from quota_engine.domain.events import (
 )
 from quota_engine.domain.ledger import Day, Ledger, Quota, claims_of, evolve, known_reservation, purge
 from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
-from quota_engine.domain.model import Choice, DayTerms, Reservation
+from quota_engine.domain.model import CLAIMS_MAX, Choice, DayTerms, Reservation
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.reading import lookup, view
 from quota_engine.domain.units import after_return, find_option, pass_on, served_by_wait_list, settle, settled
@@ -198,6 +198,8 @@ def _limit_reached(
     """An active reservation that keeps one of the applicants from a place on ``day``, if there is one."""
     for applicant in applicants:
         claims = [record for record in claims_of(ledger, applicant, now_ms) if record.id != except_id]
+        if len(claims) >= CLAIMS_MAX:
+            return claims[0]
         for limit in ledger.rules.identity_limits:
             near = [one for one in claims if not limit.span_days or abs(one.day - day) < limit.span_days]
             if len(near) >= limit.places_max:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 __all__ = [
     "CANCELLATIONS_MAX",
+    "CLAIMS_MAX",
     "Choice",
     "DayTerms",
     "IdentityLimit",
@@ -126,6 +127,10 @@ class DayTerms(msgspec.Struct, frozen=True):
 
 CANCELLATIONS_MAX: Final = 100
 """The highest number of cancellations that an office may let pass."""
+
+
+CLAIMS_MAX: Final = 100
+"""The most active places that an applicant can have at an office, if its rules set no limit at all."""
 
 
 class IdentityLimit(msgspec.Struct, frozen=True, gc=False):

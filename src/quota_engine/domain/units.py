@@ -69,11 +69,15 @@ def _reclaim(ledger: Ledger, day: Day, name: str, units: int, now_ms: int, budge
     quota = day.quotas[name]
     while budget and quota.free < units:
         budget -= 1
-        if not _cool_one(ledger, day, name, now_ms) and not any(
-            _expire_one(ledger, day, quotas, now_ms) for quotas in _in_order(day) if name in quotas
-        ):
-            return budget
-        after_return(ledger, day, now_ms)
+        changed: Sequence[str] = (name,)
+        if not _cool_one(ledger, day, name, now_ms):
+            sets = (quotas for quotas in _in_order(day) if name in quotas)
+            changed = next((quotas for quotas in sets if _expire_one(ledger, day, quotas, now_ms)), ())
+            if not changed:
+                return budget
+        # While an overbooking is worked off nothing becomes free, and the wait list need not be read each time.
+        if any(day.quotas[one].free > 0 for one in changed):
+            after_return(ledger, day, now_ms)
     return budget
 
 

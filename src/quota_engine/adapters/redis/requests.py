@@ -17,7 +17,7 @@ from quota_engine.adapters.redis.scripts import COMMANDS, FREEING_COMMANDS, READ
 from quota_engine.adapters.redis.state import HASHES, ledger_of_state
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Publish, SetRules
-from quota_engine.domain.errors import BackendUnavailable
+from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
@@ -151,7 +151,12 @@ class Worker:
             part = commands[start : start + BATCH_MAX]
             frees = all(script_of(command) is FREEING_COMMANDS for command in part)
             script = FREEING_COMMANDS if frees else COMMANDS
-            lines = yield from self.run(script, office, [encode(command) for command in part])
+            try:
+                lines = yield from self.run(script, office, [encode(command) for command in part])
+            except BackendUnavailable as error:
+                if not outcomes:
+                    raise
+                raise OutcomeUnknown(f"only the first {len(outcomes)} commands were carried out: {error}") from error
             outcomes += [decoder.outcome(command, line) for command, line in zip(part, lines, strict=True)]
         return outcomes
 

@@ -21,7 +21,7 @@ local call = redis.call
 
 local NEVER_MS = 2 ^ 52
 local EVENTS_MAX = 2 ^ 31
-local CANCELLATIONS_MAX = 100
+local CANCELLATIONS_MAX, CLAIMS_MAX = 100, 100
 local ACTIVE = { WAITING = true, HELD = true, CONFIRMED = true, ATTENDED = true, NO_SHOW = true }
 local CONSUMING = { HELD = "held", CONFIRMED = "confirmed", ATTENDED = "confirmed", NO_SHOW = "confirmed" }
 local SLASH = "/"

@@ -179,17 +179,21 @@ local function reclaim(day, name, units, now_ms, budget)
   local quota = day.quotas[name]
   while budget > 0 and quota.free < units do
     budget = budget - 1
-    local found = cool_one(day, name, now_ms)
-    if not found then
+    local changed_names = cool_one(day, name, now_ms) and { name } or nil
+    if not changed_names then
       for _, quotas in ipairs(in_order(day)) do
-        for _, other in ipairs(names(quotas)) do
-          found = found or (other == name and expire_one(day, quotas, now_ms))
+        local needed = names(quotas)
+        for _, other in ipairs(needed) do
+          if other == name and expire_one(day, quotas, now_ms) then changed_names = needed end
         end
-        if found then break end
+        if changed_names then break end
       end
     end
-    if not found then return budget end
-    after_return(day, now_ms)
+    if not changed_names then return budget end
+    -- While an overbooking is worked off nothing becomes free, and the wait list need not be read each time.
+    local is_free = false
+    for _, other in ipairs(changed_names) do is_free = is_free or day.quotas[other].free > 0 end
+    if is_free then after_return(day, now_ms) end
   end
   return budget
 end

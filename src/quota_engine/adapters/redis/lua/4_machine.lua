@@ -60,6 +60,7 @@ local function limit_reached(applicants, number, now_ms, except_id)
     each_claim(applicant, now_ms, function(record)
       if record.id ~= except_id then claims[#claims + 1] = record end
     end)
+    if #claims >= CLAIMS_MAX then return claims[1] end
     for _, limit in ipairs(ledger.rules.identity_limits) do
       local near = {}
       for _, record in ipairs(claims) do
