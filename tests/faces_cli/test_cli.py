@@ -216,3 +216,17 @@ def test_catalog_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert "online 100" in capsys.readouterr().out
     assert cli.main(["catalog", "show", "indonesia", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["offices"]) == 125
+
+
+def test_a_closed_pipe_is_not_an_oversell() -> None:
+    """Whoever reads the first line only gets no traceback, and no exit code that means something else."""
+    code = "import sys; from quota_engine.faces.cli import main; sys.exit(main())"
+    command = f"{sys.executable} -c '{code}' simulate --applicants 50 --json"
+    ran = subprocess.run(
+        ["/bin/bash", "-c", f"{command} | true; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() in ("0", "141")
+    assert "Traceback" not in ran.stderr
+    full = subprocess.run(["/bin/bash", "-c", f"{command} > /dev/full"], capture_output=True, text=True, check=False)
+    assert full.returncode == 2
+    assert "can not be written" in full.stderr

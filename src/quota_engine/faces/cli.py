@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["COMMANDS", "main"]
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,7 @@ COMMANDS: Final = {
 }
 """Command to what carries it out (a function, or an app with commands of its own) and the line of the overview."""
 
-_DONE, _BAD_INPUT, _UNREACHABLE, _INTERRUPTED = 0, 2, 3, 130
+_DONE, _BAD_INPUT, _UNREACHABLE, _INTERRUPTED, _PIPE_CLOSED = 0, 2, 3, 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result_action="return_value",
             error_console=rich.console.Console(stderr=True),
         )
+        sys.stdout.flush()
     except cyclopts.CycloptsError as error:
         _complain(f"{error}\nTry  quota-engine --help")
         return _BAD_INPUT
@@ -59,6 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain("interrupted")
         return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has had enough. What is left in the buffer has nowhere to go, at the exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
+    except OSError as error:
+        _complain(f"{error.filename or 'the output'} can not be written: {error.strerror}")
+        return _BAD_INPUT
     return code if isinstance(code, int) else _DONE
 
 

@@ -42,15 +42,18 @@ def duration(milliseconds: float) -> str:
     return f"{minutes / 60:.1f} h"
 
 
+def _many(count: int, noun: str) -> str:
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
+
+
 def headline(result: Result) -> str:
     """What was simulated, in a sentence."""
     market, engine = result.prepared.market, result.engine
     zone = datetime.timezone(datetime.timedelta(hours=7))
     opening = datetime.datetime.fromtimestamp(market.opening_ms / 1000, zone)
-    offices = "1 office" if market.offices == 1 else f"{market.offices} offices"
     return (
-        f"{number(engine.applicants)} applicants for {number(engine.capacity)} places at {offices}, "
-        f"opened {opening:%A %d %B %Y, %H:%M} western time (UTC+7)"
+        f"{_many(engine.applicants, 'applicant')} for {_many(engine.capacity, 'place')} at "
+        f"{_many(market.offices, 'office')}, opened {opening:%A %d %B %Y, %H:%M} (UTC+7)"
     )
 
 
