@@ -418,6 +418,8 @@ class Oracle:
                 return self._publish(command)
             case SetRules():
                 replayed = self.rules == command.rules
+                if self.rules.jitter_seed and command.rules.jitter_seed not in ("", self.rules.jitter_seed):
+                    return Answer(Status.CONFLICT)
                 if not replayed:
                     self.rules = command.rules
                     self._changed()

@@ -24,6 +24,7 @@ from quota_engine import (
 from quota_engine.adapters.clocks import ManualClock, SystemClock
 from quota_engine.adapters.memory import MemoryBackend
 from quota_engine.catalog import day_terms
+from quota_engine.flow.desk import Desk
 from quota_engine.ports import Describe
 
 DAY = datetime.date(2026, 12, 7)
@@ -389,6 +390,14 @@ class TestOpen:
         with pytest.raises(InvalidRequest, match="identity_key: missing"):
             QuotaEngine.open("unix:///somewhere", catalog=None)
         QuotaEngine.open().close()
+
+    def test_another_identity_key_on_the_same_store(self, catalog: Catalog, clock: ManualClock) -> None:
+        """With another key nobody would be known again, so it is refused before anything is published."""
+        backend = MemoryBackend(clock)
+        QuotaEngine(backend, Desk(KEY, catalog)).publish(catalog, DAY)
+        with pytest.raises(InvalidRequest, match="identity_key: not the one that this store was set up with"):
+            QuotaEngine(backend, Desk(b"another key for the same store", catalog)).publish(catalog, DAY)
+        QuotaEngine(backend, Desk(KEY, catalog)).publish(catalog, DAY)
 
     def test_a_backend_of_a_third_party(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """An entry point of the group ``quota_engine.backends`` serves its scheme."""

@@ -355,6 +355,15 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         published(identity_limits=(IdentityLimit(1, 0),)),
     ),
     Scenario(
+        "who brings the seed of another identity key is refused",
+        (
+            Step(0, SetRules(replace(RULES, jitter_seed="another", party_max=2)), S.CONFLICT),
+            Step(0, reserve("three", PUBLIC, "a", "b", "c"), S.SOLD_OUT),
+            Step(0, SetRules(replace(RULES, jitter_seed="", party_max=2)), S.DONE),
+            Step(0, reserve("three", PUBLIC, "a", "b", "c"), S.PARTY_TOO_LARGE),
+        ),
+    ),
+    Scenario(
         "new rules hold from the next command on",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),

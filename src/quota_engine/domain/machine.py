@@ -396,6 +396,9 @@ def _forget(ledger: Ledger, now_ms: int) -> None:
 def _set_rules(ledger: Ledger, command: SetRules, now_ms: int) -> Outcome:
     if command.rules == ledger.rules:
         return Outcome(Status.DONE, replayed=True)
+    # The seed is made of the identity key: whoever brings another one would not know anybody again.
+    if ledger.rules.jitter_seed and command.rules.jitter_seed not in ("", ledger.rules.jitter_seed):
+        return _REFUSED[Status.CONFLICT]
     evolve(ledger, RulesSet(now_ms, command.rules))
     return Outcome(Status.DONE)
 

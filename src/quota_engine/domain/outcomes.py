@@ -20,7 +20,7 @@ class Status(enum.StrEnum):
     OVERLOADED = "OVERLOADED"
     """Too many calls wait for the store already: this one was turned away before anything was looked at."""
     CONFLICT = "CONFLICT"
-    """The idempotency key was used for another body."""
+    """The idempotency key was used for another body; or rules come with another seed than the office's."""
     ENDED = "ENDED"
     """The key's reservation has been released, expired or cancelled since; see its state."""
     NOT_FOUND = "NOT_FOUND"

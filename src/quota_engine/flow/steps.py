@@ -58,13 +58,18 @@ def publish(desk: Desk, catalog: Catalog, first_day: Day, last_day: Day | None) 
     days = [datetime.date.fromordinal(number) for number in _range(desk, first_day, last_day)]
     published = unchanged = over = 0
     for office in catalog.offices:
-        commands: list[Command] = [SetRules(rules_of(catalog, office, jitter_seed=desk.jitter_seed))]
+        rules = rules_of(catalog, office, jitter_seed=desk.jitter_seed)
+        (outcome,) = yield SendMany(office, (SetRules(rules),))
+        if outcome.status is Status.CONFLICT:
+            problem = "not the one that this store was set up with: it would make other people of the same ones"
+            raise InvalidRequest("identity_key", problem, "the key that the other processes on the store have")
+        commands: list[Command] = []
         for day in days:
             terms = day_terms(catalog, office, day)
             if terms is not None:
                 commands.append(Publish(day.toordinal(), terms))
         outcomes = yield SendMany(office, tuple(commands))
-        for outcome in outcomes[1:]:
+        for outcome in outcomes:
             over += outcome.status is Status.OVER
             unchanged += outcome.status is Status.DONE and outcome.replayed
             published += outcome.status is Status.DONE and not outcome.replayed

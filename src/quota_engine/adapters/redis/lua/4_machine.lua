@@ -280,6 +280,9 @@ end
 local function set_rules(fields, now_ms)
   local text = concat(fields, TAB, 2)
   if text == ledger.rules.text then return outcome("DONE", nil, { flags = "p" }) end
+  -- The seed is made of the identity key: whoever brings another one would not know anybody again.
+  local seed, new_seed = ledger.rules.jitter_seed, rules_of_text(text).jitter_seed
+  if seed ~= "" and new_seed ~= "" and new_seed ~= seed then return outcome("CONFLICT") end
   append(now_ms, concat({ "rules_set", int(now_ms), text }, TAB))
   ledger.rules = rules_of_text(text)
   ledger.deadlines = {} -- they were counted by the old ones
