@@ -237,7 +237,9 @@ class Oracle:
     def _let_time_work(self, day: Day, limit: int) -> None:
         self.expired_by_settling = 0
         overdue = [record for record in self._records_on(day) if record.is_overdue(self.now_ms)]
-        for record in sorted(overdue, key=lambda record: (record.deadline_ms, record.id))[:limit]:
+        for record in sorted(overdue, key=lambda record: (",".join(record.quotas), record.deadline_ms, record.id))[
+            :limit
+        ]:
             self._step(record, State.EXPIRED)
             self._give_back(record, day, record.quotas, record.deadline_ms)
             self.expired_by_settling += 1

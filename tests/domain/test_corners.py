@@ -236,3 +236,18 @@ class TestPublishing:
         assert (early.status, early.retry_at_ms) == (Status.NOT_OPEN, 20)
         assert apply(ledger, Reserve("r2", 11, ("budi",), WALK_IN), 20).status is Status.HELD
         assert apply(ledger, Reserve("r1", 11, ("ana",), TOTAL), 20).reservation == held
+
+
+class TestOverbooking:
+    def test_overdue_holds_work_it_off_set_of_quotas_by_set_of_quotas(self) -> None:
+        """Which units are nobody's and which cool follows from the order in which holds expire."""
+        cooling = ReRelease(ReReleaseRule.COOLING, cooling_ms=5)
+        ledger = an_office(QuotaTerms("a", 2, cooling), QuotaTerms("b", 2))
+        apply(ledger, Reserve("r1", 11, ("ana",), choice_of(("b", "a")), hold_ttl_ms=10), 0)
+        apply(ledger, Reserve("r2", 11, ("eve",), choice_of(("a",)), hold_ttl_ms=20), 0)
+        apply(ledger, SetCapacity(11, "a", 1), 0)
+        seen = view(ledger, 11, 20)
+        assert seen is not None
+        assert (seen.quotas["a"].available, seen.quotas["a"].cooling) == (1, 0), "r2 worked it off, r1 has cooled since"
+        apply(ledger, Expire(11), 20)
+        assert view(ledger, 11, 20) == seen

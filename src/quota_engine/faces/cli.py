@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["COMMANDS", "main"]
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -62,10 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain("interrupted")
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has had enough. What is left in the buffer has nowhere to go, at the exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read it has had enough
         return _PIPE_CLOSED
     except OSError as error:
+        _drop_output()
         _complain(f"{error.filename or 'the output'} can not be written: {error.strerror}")
         return _BAD_INPUT
     return code if isinstance(code, int) else _DONE
@@ -84,6 +85,12 @@ def _app(words: Sequence[str]) -> App:
         # The overview has its own line for each, so that it need not import them; a command that is run says more.
         app.command(target, name=name, help=None if name in words else overview)
     return app
+
+
+def _drop_output() -> None:
+    """What is left in the buffer has nowhere to go, and must not be tried again at the exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(text: str) -> None:
