@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()  # whoever read it has had enough
         return _PIPE_CLOSED
     except OSError as error:
-        _drop_output()
+        if error.filename is None:  # it is the output that can not be written
+            _drop_output()
         _complain(f"{error.filename or 'the output'} can not be written: {error.strerror}")
         return _BAD_INPUT
     return code if isinstance(code, int) else _DONE
