@@ -47,7 +47,7 @@ def test_fsync_needs_a_server_that_does(binary: Path, tmp_path: Path) -> None:
 
 def test_replicated_is_told_when_the_replica_has_it(group: Replicated) -> None:
     """Every acknowledged place is on the replica at that moment: promoted, it knows them all."""
-    backend = opened(group.primary.url + "?durability=replicated&replicas=1")
+    backend = opened(group.primary.url + "?durability=replicated&replicas=1&attempts_max=30")
     for one in ("ani", "budi"):
         assert backend.send(OFFICE, reserve(one, ONLINE)).status is Status.HELD
         assert backend.send(OFFICE, Confirm(one)).status is Status.CONFIRMED
@@ -65,13 +65,14 @@ def test_replicated_is_told_when_the_replica_has_it(group: Replicated) -> None:
 def test_without_its_replica_the_outcome_is_unknown(group: Replicated) -> None:
     """What no replica has may be lost in a failover: never an acknowledgement; a replay waits for the replica, too."""
     options = "?durability=replicated&replicas=1&wait_ms=50&attempts_max=2"
-    backend = opened(group.primary.url + options)
+    opened(group.primary.url).close()
+    backend = open_backend(group.primary.url + options, CLOCK)
     group.replicas[0].pause()
     for _ in range(2):  # the second is a replay, which changes nothing, and must not be acknowledged for that
         with pytest.raises(OutcomeUnknown, match="0 of 1 replicas have it"):
             backend.send(OFFICE, reserve("ani", ONLINE))
     group.replicas[0].resume()
-    patient = open_backend(group.primary.url + "?durability=replicated&replicas=1", CLOCK)
+    patient = open_backend(group.primary.url + "?durability=replicated&replicas=1&attempts_max=30", CLOCK)
     outcome = patient.send(OFFICE, reserve("ani", ONLINE))
     assert (outcome.status, outcome.replayed) == (Status.HELD, True)
     patient.close()
@@ -81,7 +82,7 @@ def test_without_its_replica_the_outcome_is_unknown(group: Replicated) -> None:
 async def test_the_async_backend_waits_as_well(group: Replicated) -> None:
     """The same for asyncio, and once a batch: fifty calls need a few WAITs."""
     opened(group.primary.url).close()
-    backend = await open_async_backend(group.primary.url + "?durability=replicated", CLOCK)
+    backend = await open_async_backend(group.primary.url + "?durability=replicated&attempts_max=30", CLOCK)
     outcomes = await asyncio.gather(*(backend.send(OFFICE, Confirm(f"nobody{one}")) for one in range(50)))
     assert {one.status for one in outcomes} == {Status.NOT_FOUND}
     waits = int(group.primary.info("commandstats")["cmdstat_wait"]["calls"])
