@@ -6,6 +6,7 @@ a directory of their own, and on 127.0.0.1 where the topology needs a port.
 
 from __future__ import annotations
 
+import abc
 import datetime
 import ipaddress
 import os
@@ -396,7 +397,7 @@ class Server:
             process.wait()
 
 
-class Group:
+class Group(abc.ABC):
     """Several servers that come and go together."""
 
     def __init__(self) -> None:
@@ -419,9 +420,9 @@ class Group:
             self._show_logs()
         self.close()
 
+    @abc.abstractmethod
     def start(self) -> None:
         """Start the members, and return when the whole is ready."""
-        raise NotImplementedError
 
     def kill(self) -> None:
         """SIGKILL for all members."""

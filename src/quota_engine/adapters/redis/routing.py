@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __all__ = ["ClusterRouter", "SentinelRouter"]
 
+import abc
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from quota_engine.adapters.redis.calls import Call, Lost, Node, NotSent, Router,
 SLOTS: Final = 16384
 
 
-class _AskingRouter(Router):
+class _AskingRouter(Router, abc.ABC):
     """Learns from other servers where the keys are, when there is doubt. One call asks at a time, so that a failover
     does not bring a storm of questions; the others go on with what was known.
     """
@@ -65,11 +66,13 @@ class _AskingRouter(Router):
                 return None
         return reason
 
+    @abc.abstractmethod
     def _ask(self, informant: Node) -> Call[None]:
-        raise NotImplementedError
+        """Learn from ``informant`` which servers there are."""
 
+    @abc.abstractmethod
     def _known(self, key: str) -> Node | None:
-        raise NotImplementedError
+        """The server that has ``key``, as far as is known."""
 
 
 class SentinelRouter(_AskingRouter):
