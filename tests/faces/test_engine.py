@@ -13,6 +13,7 @@ import pytest
 
 from quota_engine import (
     AsyncQuotaEngine,
+    BackendUnavailable,
     Catalog,
     InvalidRequest,
     QuotaEngine,
@@ -407,6 +408,25 @@ class TestOpen:
         monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
         with QuotaEngine.open("other://place", identity_key=KEY) as engine:
             assert isinstance(engine._backend, MemoryBackend)
+
+    def test_a_package_that_is_missing_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without the client's package the error says what to install."""
+        import builtins
+
+        loaded = builtins.__import__
+
+        def without_redis(name: str, *rest: Any) -> Any:
+            if name.partition(".")[0] == "redis":
+                raise ModuleNotFoundError("No module named 'redis'", name="redis")
+            return loaded(name, *rest)
+
+        import sys
+
+        for name in [name for name in sys.modules if name.startswith("quota_engine.adapters.redis")]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setattr(builtins, "__import__", without_redis)
+        with pytest.raises(BackendUnavailable, match=r"pip install 'quota-engine\[redis\]'"):
+            QuotaEngine.open("redis://127.0.0.1:1/0", identity_key=KEY)
 
     def test_without_a_catalog(self) -> None:
         """Whoever asks before there is a catalog is told how to give one."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from quota_engine.adapters.redis import factory
+from quota_engine.adapters.redis import factory, requests
 from quota_engine.adapters.redis.factory import open_async_backend
 from quota_engine.adapters.redis.sync_backend import RedisBackend
 from quota_engine.conformance.world import DAY, OFFICE, ONLINE, published, reserve
@@ -206,6 +206,37 @@ def test_a_replica_is_no_place_to_book(binary: Path) -> None:
         assert held(primary) == 0
 
 
+def test_a_primary_without_the_replicas_that_it_needs_takes_nothing(server: Server) -> None:
+    """NOREPLICAS: the server refuses the script whole, and takes it when it may write again."""
+    backend = set_up(server.url + "?attempts_max=2")
+    server.ask("CONFIG", "SET", "min-replicas-to-write", "1")
+    with pytest.raises(BackendUnavailable, match="NOREPLICAS|Not enough good replicas"):  # noqa: RUF043
+        backend.send(OFFICE, reserve("ani", ONLINE))
+    server.ask("CONFIG", "SET", "min-replicas-to-write", "0")
+    assert not backend.send(OFFICE, reserve("ani", ONLINE)).replayed
+
+
+def test_a_replica_that_lost_its_primary_tells_nothing(binary: Path) -> None:
+    """MASTERDOWN: a replica that may not serve stale data refuses to look, and the caller is told."""
+    with Replicated(binary) as group:
+        set_up(group.primary.url)
+        group.wait_in_step()
+        replica = group.replicas[0]
+        replica.ask("CONFIG", "SET", "replica-serve-stale-data", "no")
+        backend = open_backend(replica.url + "?attempts_max=2", CLOCK)
+        group.primary.kill()
+        until(lambda: replica.info("replication")["master_link_status"] == "down", "the link to be down")
+        with pytest.raises(BackendUnavailable):
+            backend.perform(Lookup(OFFICE, "ani"))
+
+
+def test_a_server_that_is_too_old_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told at once, with the version that would do. (What counts as old is raised here: no such server is at hand.)"""
+    monkeypatch.setattr(requests, "OLDEST", {"redis": (99, 0), "valkey": (99, 0)})
+    with pytest.raises(BackendUnavailable, match=r"is too old: expected \w+ 99\.0 or newer"):
+        open_backend(server.url, CLOCK)
+
+
 def test_a_wrong_password_and_missing_rights_are_told(server: Server) -> None:
     """Whoever may not in is told so at once, and without the password."""
     set_up(server.url)
@@ -265,6 +296,8 @@ class TestUrls:
     @pytest.mark.parametrize(
         ("url", "message"),
         [
+            ("redis://user:p/qqq@localhost/0", "url: "),
+            ("redis://[x:secret@localhost", "not a URL"),
             ("unix://", "a unix:// without a path"),
             ("redis://localhost:port/0", "redis://"),
             ("redis://localhost?attempts_max=0", "option attempts_max"),
@@ -275,8 +308,11 @@ class TestUrls:
     )
     def test_a_wrong_url_is_told(self, url: str, message: str) -> None:
         """A mistake in the URL is the caller's, and named."""
-        with pytest.raises(InvalidRequest, match=message):
+        with pytest.raises(InvalidRequest, match=message) as caught:
             open_backend(url, None)
+        assert "qqq" not in str(caught.value)
+        assert "secret" not in str(caught.value)
+        assert "'p'" not in str(caught.value)
 
     def test_nothing_there(self) -> None:
         """A URL that leads nowhere is a store that is unavailable."""
