@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_imports_run_one_way() -> None:
-    """domain <- catalog <- ports <- {flow, adapters} <- sim <- faces; flow and adapters do not know each other."""
+    """From domain up to faces, as pyproject.toml has it; flow and adapters do not know each other."""
     contracts = api.read_configuration(str(ROOT / "pyproject.toml"))["contracts_options"]
     (layers,) = [contract["layers"] for contract in contracts]
     assert "quota_engine.flow | quota_engine.adapters" in layers

@@ -2,13 +2,13 @@
 
 A store takes one command through ``send``, the hot path, and everything else it is asked as data (the classes below)
 through ``perform``, so that what stands above it is written once for sync and async. A new backend answers each of
-them, and
-is held to the rules by ``quota_engine.conformance``.
+them, keeps each kind of ledger in ``quota_engine.kinds``, and is held to the rules by ``quota_engine.conformance``.
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "Ask",
     "AsyncBackend",
     "Audit",
     "Backend",
@@ -20,6 +20,7 @@ __all__ = [
     "ReadEvents",
     "RecordedEvent",
     "Request",
+    "Send",
     "SendMany",
     "TrimEvents",
     "View",
@@ -48,6 +49,22 @@ class Clock(Protocol):
 
 class Request(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
     """Something a store can be asked; ``T_co`` is the type of the answer."""
+
+
+class Send(Request[Any], frozen=True, gc=False):
+    """Apply one command to the ledger at ``place``, of whatever kind it is (see ``quota_engine.kinds``), and answer as
+    that kind does. Those that meet share their way to the store, as ``send`` calls do.
+    """
+
+    place: str
+    command: Any
+
+
+class Ask(Request[Any], frozen=True, gc=False):
+    """Ask the ledger at ``place`` something that changes nothing."""
+
+    place: str
+    question: Any
 
 
 class SendMany(Request[list[Outcome]], frozen=True, gc=False):

@@ -1,4 +1,4 @@
-"""The in-memory backend: the machine under a lock, one lock and one ledger an office. The reference for all others."""
+"""The in-memory backend: the machine under a lock, one lock and one ledger a place. The reference for all others."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 
 from quota_engine.adapters.clocks import SystemClock
 from quota_engine.domain.audit import audit
-from quota_engine.domain.commands import Command, Publish, SetRules
+from quota_engine.domain.commands import Command
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.domain.ledger import Ledger, describe
-from quota_engine.domain.machine import apply, apply_batch, lookup, view
+from quota_engine.domain.machine import apply_batch, lookup, view
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.kinds import kind_of
 from quota_engine.ports import (
+    Ask,
     Audit,
     Clock,
     Describe,
@@ -25,6 +26,7 @@ from quota_engine.ports import (
     ReadEvents,
     RecordedEvent,
     Request,
+    Send,
     SendMany,
     TrimEvents,
     View,
@@ -34,12 +36,14 @@ T = TypeVar("T")
 
 
 class _Book:
-    """One office's ledger and its lock."""
+    """The ledger of one place, and its lock."""
 
-    __slots__ = ("events_trimmed", "ledger", "lock")
+    __slots__ = ("apply", "events_trimmed", "kind", "ledger", "lock")
 
-    def __init__(self, office: str) -> None:
-        self.ledger = Ledger(office)
+    def __init__(self, place: str) -> None:
+        self.kind = kind_of(place)
+        self.apply = self.kind.apply
+        self.ledger = self.kind.new(place)
         self.lock = threading.Lock()
         self.events_trimmed = 0
 
@@ -52,6 +56,8 @@ class MemoryBackend:
         self._books: dict[str, _Book] = {}
         self._books_lock = threading.Lock()
         self._answers: dict[type, Callable[[Any], Any]] = {
+            Send: lambda request: self.send(request.place, request.command),
+            Ask: self._ask,
             SendMany: self._send_many,
             Lookup: self._lookup,
             View: self._view,
@@ -69,7 +75,8 @@ class MemoryBackend:
         lock.acquire()  # what "with" would do, for half of the time
         try:
             # The clock is read inside the lock, so that the order of times is the order of the steps.
-            return apply(book.ledger, command, self._now_ms())
+            outcome: Outcome = book.apply(book.ledger, command, self._now_ms())
+            return outcome
         finally:
             lock.release()
 
@@ -81,18 +88,24 @@ class MemoryBackend:
     def close(self) -> None:
         """Nothing to give back: the ledgers go with the object."""
 
-    def _book(self, office: str) -> _Book:
-        """The office's book; an office that nothing was ever published for gets one that is not kept."""
-        return self._books.get(office) or _Book(office)
+    def _book(self, place: str) -> _Book:
+        """The place's book; one where nothing was ever founded gets one that is not kept."""
+        return self._books.get(place) or _Book(place)
 
-    def _book_for(self, office: str, *commands: Command) -> _Book:
-        book = self._books.get(office)
+    def _book_for(self, place: str, *commands: Any) -> _Book:
+        book = self._books.get(place)
         if book is None:
-            if not any(isinstance(command, Publish | SetRules) for command in commands):
-                return _Book(office)
+            book = _Book(place)
+            if book.kind.founders.isdisjoint(map(type, commands)):
+                return book
             with self._books_lock:
-                book = self._books.setdefault(office, _Book(office))
+                book = self._books.setdefault(place, book)
         return book
+
+    def _ask(self, request: Ask) -> Any:
+        book = self._book(request.place)
+        with book.lock:
+            return book.kind.ask(book.ledger, request.question, self._now_ms())
 
     def _send_many(self, request: SendMany) -> list[Outcome]:
         book = self._book_for(request.office, *request.commands)
@@ -129,7 +142,7 @@ class MemoryBackend:
             return len(events)
 
     def _list_offices(self, request: ListOffices) -> list[str]:
-        return sorted(self._books)
+        return sorted(place for place in self._books if not place.startswith("~"))
 
     def _audit(self, request: Audit) -> list[str]:
         book = self._book(request.office)
@@ -139,7 +152,7 @@ class MemoryBackend:
     def _describe(self, request: Describe) -> dict[str, Any]:
         book = self._book(request.office)
         with book.lock:
-            return describe(book.ledger)
+            return book.kind.describe(book.ledger)
 
 
 class AsyncMemoryBackend:

@@ -15,20 +15,18 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from quota_engine.adapters.redis.batching import LANES_MAX, Lane, Limits, told
 from quota_engine.adapters.redis.calls import Attempt, Call, Lost, Node, NotSent, Pause, Policy, Router
-from quota_engine.adapters.redis.codec import encode
-from quota_engine.adapters.redis.requests import Worker
-from quota_engine.adapters.redis.scripts import Script, script_of
+from quota_engine.adapters.redis.requests import Place, Worker
+from quota_engine.adapters.redis.scripts import Script
 from quota_engine.domain.commands import Command
 from quota_engine.domain.errors import BackendUnavailable
-from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.ports import Clock, Request
+from quota_engine.domain.outcomes import Outcome
+from quota_engine.ports import Clock, Request, Send
 
 T = TypeVar("T")
 
-_OVERLOADED = Outcome(Status.OVERLOADED)
-_Way = tuple[str, Script]
-"""An office and a script: what calls must have in common to travel together."""
-_Waiting = tuple[Command, str, "asyncio.Future[Outcome]"]
+_Way = tuple[Place, Script]
+"""A place and a script: what calls must have in common to travel together."""
+_Waiting = tuple[Any, str, "asyncio.Future[Any]"]
 
 
 class AsyncRedisBackend:
@@ -64,31 +62,40 @@ class AsyncRedisBackend:
 
         Cancelling it while it waits for its turn leaves nothing; later, it leaves what the same id finds.
         """
+        outcome: Outcome = await self._send(office, command)
+        return outcome
+
+    async def perform(self, request: Request[T]) -> T:
+        """See :meth:`quota_engine.ports.AsyncBackend.perform`."""
+        answer: T
+        if isinstance(request, Send):
+            answer = await self._send(request.place, request.command)
+            return answer
         self._begin()
         try:
-            if self._worker.must_register(office, command):
-                await self._drive(self._worker.register(office))
-            line = encode(command)
-            way = office, script_of(command)
+            answer = await self._drive(self._worker.answer(request))
+            return answer
+        finally:
+            self._end()
+
+    async def _send(self, place: str, command: Any) -> Any:
+        self._begin()
+        try:
+            if self._worker.must_register(place, command):
+                await self._drive(self._worker.register(place))
+            there = self._worker.place(place)
+            line = there.kind.encode(command)
+            way = there, there.kind.script_of(command)
             lane = self._lane(way)
             if lane.is_full():
-                return _OVERLOADED
+                return there.kind.overloaded
             loop = asyncio.get_running_loop()
-            mine: asyncio.Future[Outcome] = loop.create_future()
+            mine: asyncio.Future[Any] = loop.create_future()
             lane.waiting.append((command, line, mine))
             if len(lane.waiting) == 1:
                 # Those who call in the same turn of the loop come along; a lone call waits for nobody.
                 loop.call_soon(self._set_out, way, lane)
             return await mine
-        finally:
-            self._end()
-
-    async def perform(self, request: Request[T]) -> T:
-        """See :meth:`quota_engine.ports.AsyncBackend.perform`."""
-        self._begin()
-        try:
-            answer: T = await self._drive(self._worker.answer(request))
-            return answer
         finally:
             self._end()
 
@@ -139,10 +146,10 @@ class AsyncRedisBackend:
 
     async def _carry(self, way: _Way, lane: Lane[_Waiting], batch: list[_Waiting]) -> None:
         """Send one batch, and give each caller its outcome."""
-        office, script = way
+        place, script = way
         try:
-            lines = await self._drive(self._worker.run(script, office, [line for _, line, _ in batch]))
-            outcome = self._worker.decoder(office).outcome
+            lines = await self._drive(self._worker.run(script, place, [line for _, line, _ in batch]))
+            outcome = place.answers.outcome
             for (command, _, caller), line in zip(batch, lines, strict=True):
                 if not caller.done():
                     caller.set_result(outcome(command, line))

@@ -1,9 +1,10 @@
-"""The keys of an office. All of them share its hash tag, so that every command is one script in one slot."""
+"""The keys of a place. All of them share its hash tag, so that every command is one script in one slot."""
 
 from __future__ import annotations
 
 __all__ = ["KINDS", "keys_of", "offices_key"]
 
+from collections.abc import Sequence
 from typing import Final
 
 KINDS: Final = (
@@ -22,9 +23,9 @@ KINDS: Final = (
 """In the order in which the scripts take them; ``lua/2_ledger.lua`` says what each holds."""
 
 
-def keys_of(namespace: str, office: str) -> tuple[str, ...]:
-    """The eleven keys of one office's ledger."""
-    return tuple(f"{{quota_engine:{namespace}:{office}}}:{kind}" for kind in KINDS)
+def keys_of(namespace: str, place: str, kinds: Sequence[str] = KINDS) -> tuple[str, ...]:
+    """The keys of the ledger at ``place``: an office's, unless the ``kinds`` are others."""
+    return tuple(f"{{quota_engine:{namespace}:{place}}}:{kind}" for kind in kinds)
 
 
 def offices_key(namespace: str) -> str:

@@ -5,23 +5,24 @@ Each request becomes a generator of attempts and pauses (see ``calls``), which a
 
 from __future__ import annotations
 
-__all__ = ["Worker"]
+__all__ = ["Place", "Worker"]
 
 from collections.abc import Sequence
 from typing import Any, Final
 
 from quota_engine.adapters.redis.calls import Call, Durability, Policy, Router, call_plain, call_script
-from quota_engine.adapters.redis.codec import Decoder, encode, event_of_text
+from quota_engine.adapters.redis.codec import encode, event_of_text
 from quota_engine.adapters.redis.keys import KINDS, keys_of, offices_key
-from quota_engine.adapters.redis.scripts import COMMANDS, FREEING_COMMANDS, READS, STATE, Script, script_of
-from quota_engine.adapters.redis.state import HASHES, ledger_of_state
+from quota_engine.adapters.redis.kinds import StoredKind, stored_kind_of
+from quota_engine.adapters.redis.scripts import COMMANDS, FREEING_COMMANDS, READS, Script, script_of
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Publish, SetRules
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
-from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.kinds import kind_of
 from quota_engine.ports import (
+    Ask,
     Audit,
     Clock,
     Describe,
@@ -36,13 +37,25 @@ from quota_engine.ports import (
 )
 
 BATCH_MAX: Final = 128
-OFFICES_KEPT_MAX: Final = 10_000
+PLACES_KEPT_MAX: Final = 10_000
 NUMBER_MAX: Final = 2**53
 """No event has a number as high as this."""
 OLDEST: Final = {"redis": (7, 0), "valkey": (7, 2)}
 """Servers from here on know scripts that declare themselves (``#!lua``), and so are refused before they can half
 happen.
 """
+
+
+class Place:
+    """What is known about one place: how its ledger is kept, its keys, and what reads its answers."""
+
+    __slots__ = ("answers", "keys", "kind", "name")
+
+    def __init__(self, name: str, namespace: str) -> None:
+        self.name = name
+        self.kind: StoredKind = stored_kind_of(name)
+        self.keys = keys_of(namespace, name, self.kind.key_kinds)
+        self.answers = self.kind.answers(name)
 
 
 class Worker:
@@ -52,36 +65,26 @@ class Worker:
         self._clock = clock
         self._router = router
         self._namespace = namespace
-        self._keys: dict[str, tuple[str, ...]] = {}
+        self._places: dict[str, Place] = {}
         self._policy = policy
-        self._decoders: dict[str, Decoder] = {}
         self._known_offices: set[str] = set()
 
-    def keys(self, office: str) -> tuple[str, ...]:
-        """The keys of an office."""
-        keys = self._keys.get(office)
-        if keys is None:
-            if len(self._keys) >= OFFICES_KEPT_MAX:
-                self._keys.clear()
-            keys = self._keys[office] = keys_of(self._namespace, office)
-        return keys
+    def place(self, name: str) -> Place:
+        """The place of this name, kept for as many as there may be offices in a catalog."""
+        place = self._places.get(name)
+        if place is None:
+            if len(self._places) >= PLACES_KEPT_MAX:
+                self._places.clear()
+            place = self._places[name] = Place(name, self._namespace)
+        return place
 
-    def run(self, script: Script, office: str, lines: list[str]) -> Call[list[Any]]:
-        """Run a script on an office's keys with these lines; returns a line for each."""
+    def run(self, script: Script, place: Place, lines: list[str]) -> Call[list[Any]]:
+        """Run a script on a place's keys with these lines; returns a line for each."""
         now = "" if self._clock is None else str(self._clock.now_ms())
-        writes = script is not READS
+        writes = script is not place.kind.reads
         if writes and self._policy.replicas:
             now += "+"  # leave a small write behind in any case: after a replay that wrote nothing WAIT would not wait
-        return call_script(script, self.keys(office), [now, *lines], self._policy, self._router, writes=writes)
-
-    def decoder(self, office: str) -> Decoder:
-        """The office's decoder, kept for as many offices as there may be in a catalog."""
-        decoder = self._decoders.get(office)
-        if decoder is None:
-            if len(self._decoders) >= OFFICES_KEPT_MAX:
-                self._decoders.clear()
-            decoder = self._decoders[office] = Decoder(office)
-        return decoder
+        return call_script(script, place.keys, [now, *lines], self._policy, self._router, writes=writes)
 
     def check_server(self) -> Call[None]:
         """See that the server is one whose scripts are refused whole or run whole."""
@@ -106,8 +109,8 @@ class Worker:
                 f"this one has {', '.join(f'{name} {value}' for name, value in settings.items())}"
             )
 
-    def must_register(self, office: str, command: Command) -> bool:
-        """Whether this command may be an office's first: then the office has to be written down before."""
+    def must_register(self, office: str, command: Any) -> bool:
+        """Whether this command may be an office's first: then the office has to be written down before it."""
         return isinstance(command, Publish | SetRules) and office not in self._known_offices
 
     def register(self, office: str) -> Call[None]:
@@ -121,6 +124,8 @@ class Worker:
     def answer(self, request: Request[Any]) -> Call[Any]:
         """The calls that answer a request."""
         match request:
+            case Ask(place, question):
+                return self._ask(place, question)
             case SendMany(office, commands):
                 return self._send_many(office, commands)
             case Lookup(office, reservation_id):
@@ -142,50 +147,58 @@ class Worker:
     def _plain(self, *commands: Sequence[str | int], key: str) -> Call[list[Any]]:
         return call_plain(commands, self._policy, self._router, key)
 
+    def _ask(self, name: str, question: Any) -> Call[Any]:
+        place = self.place(name)
+        (line,) = yield from self.run(place.kind.reads, place, [place.kind.encode(question)])
+        return place.answers.answer(question, line)
+
     def _send_many(self, office: str, commands: tuple[Command, ...]) -> Call[list[Outcome]]:
         if any(self.must_register(office, command) for command in commands):
             yield from self.register(office)
         outcomes: list[Outcome] = []
-        decoder = self.decoder(office)
+        place = self.place(office)
         for start in range(0, len(commands), BATCH_MAX):
             part = commands[start : start + BATCH_MAX]
             frees = all(script_of(command) is FREEING_COMMANDS for command in part)
             script = FREEING_COMMANDS if frees else COMMANDS
             try:
-                lines = yield from self.run(script, office, [encode(command) for command in part])
+                lines = yield from self.run(script, place, [encode(command) for command in part])
             except BackendUnavailable as error:
                 if not outcomes:
                     raise
                 raise OutcomeUnknown(f"only the first {len(outcomes)} commands were carried out: {error}") from error
-            outcomes += [decoder.outcome(command, line) for command, line in zip(part, lines, strict=True)]
+            outcomes += [place.answers.outcome(command, line) for command, line in zip(part, lines, strict=True)]
         return outcomes
 
     def _lookup(self, office: str, reservation_id: str) -> Call[Reservation | None]:
-        (line,) = yield from self.run(READS, office, [f"lookup\t{reservation_id}"])
-        return self.decoder(office).lookup(line)
+        place = self.place(office)
+        (line,) = yield from self.run(READS, place, [f"lookup\t{reservation_id}"])
+        found: Reservation | None = place.answers.lookup(line)
+        return found
 
     def _view(self, office: str, days: tuple[int, ...]) -> Call[list[DayView]]:
         if not days:
             return []
-        lines = yield from self.run(READS, office, [f"view\t{day}" for day in days])
-        views = [self.decoder(office).view(day, line) for day, line in zip(days, lines, strict=True)]
+        place = self.place(office)
+        lines = yield from self.run(READS, place, [f"view\t{day}" for day in days])
+        views = [place.answers.view(day, line) for day, line in zip(days, lines, strict=True)]
         return [one for one in views if one is not None]
 
     def _read_events(self, office: str, after: int, limit: int) -> Call[list[RecordedEvent]]:
-        keys = dict(zip(KINDS, self.keys(office), strict=True))
+        keys = dict(zip(KINDS, self.place(office).keys, strict=True))
         if limit < 1 or after >= NUMBER_MAX:
             return []
         after = max(after, 0)
         read = ("XRANGE", keys["events"], f"({after}-0", "+", "COUNT", limit)
         entries, choices = yield from self._plain(read, ("HGETALL", keys["choices"]), key=keys["events"])
-        decoder, known = self.decoder(office), _pairs(choices)
+        decoder, known = self.place(office).answers, _pairs(choices)
         return [
             RecordedEvent(int(number.partition("-")[0]), event_of_text(fields[1], decoder, known))
             for number, fields in entries
         ]
 
     def _trim_events(self, office: str, through: int) -> Call[int]:
-        key = self.keys(office)[KINDS.index("events")]
+        key = self.place(office).keys[KINDS.index("events")]
         trim = ("XTRIM", key, "MINID", f"{min(max(through, 0), NUMBER_MAX) + 1}-0")
         _, left = yield from self._plain(trim, ("XLEN", key), key=key)
         return int(left)
@@ -195,18 +208,20 @@ class Worker:
         (members,) = yield from self._plain(("SMEMBERS", key), key=key)
         return sorted(members)
 
-    def _ledger(self, office: str) -> Call[tuple[Ledger, int]]:
-        answers = yield from call_script(STATE, self.keys(office), (), self._policy, self._router, writes=False)
-        state = [_pairs(answer) if index in HASHES else answer for index, answer in enumerate(answers)]
-        return ledger_of_state(office, state), int(state[0].get("number", 0))
+    def _ledger(self, name: str) -> Call[tuple[Any, list[Any]]]:
+        """The ledger at a place, and the answers of the store that it was made of."""
+        place = self.place(name)
+        answers = yield from call_script(place.kind.state, place.keys, (), self._policy, self._router, writes=False)
+        state = [_pairs(answer) if index in place.kind.hashes else answer for index, answer in enumerate(answers)]
+        return place.kind.ledger(name, state), state
 
     def _audit(self, office: str) -> Call[list[str]]:
-        ledger, number = yield from self._ledger(office)
-        return audit(ledger, from_events=len(ledger.events) == number)
+        ledger, state = yield from self._ledger(office)
+        return audit(ledger, from_events=len(ledger.events) == int(state[0].get("number", 0)))
 
-    def _describe(self, office: str) -> Call[dict[str, Any]]:
-        ledger, _ = yield from self._ledger(office)
-        return describe(ledger)
+    def _describe(self, name: str) -> Call[dict[str, Any]]:
+        ledger, _ = yield from self._ledger(name)
+        return kind_of(name).describe(ledger)
 
 
 def _pairs(answer: Any) -> dict[str, str]:

@@ -17,19 +17,17 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from quota_engine.adapters.redis.batching import LANES_MAX, Lane, Limits, told
 from quota_engine.adapters.redis.calls import Attempt, Call, Lost, Node, NotSent, Pause, Policy, Router
-from quota_engine.adapters.redis.codec import encode
-from quota_engine.adapters.redis.requests import Worker
-from quota_engine.adapters.redis.scripts import Script, script_of
+from quota_engine.adapters.redis.requests import Place, Worker
+from quota_engine.adapters.redis.scripts import Script
 from quota_engine.domain.commands import Command
 from quota_engine.domain.errors import BackendUnavailable
-from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.ports import Clock, Request
+from quota_engine.domain.outcomes import Outcome
+from quota_engine.ports import Clock, Request, Send
 
 T = TypeVar("T")
 
-_OVERLOADED = Outcome(Status.OVERLOADED)
-_Way = tuple[str, Script]
-"""An office and a script: what calls must have in common to travel together."""
+_Way = tuple[Place, Script]
+"""A place and a script: what calls must have in common to travel together."""
 
 
 class _Waiting:
@@ -37,11 +35,11 @@ class _Waiting:
 
     __slots__ = ("command", "error", "line", "outcome", "woken")
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: Any, line: str) -> None:
         self.command = command
-        self.line = encode(command)
+        self.line = line
         self.woken = threading.Event()
-        self.outcome: Outcome | None = None
+        self.outcome: Any = None
         self.error: BaseException | None = None
 
     def is_done(self) -> bool:
@@ -82,15 +80,30 @@ class RedisBackend:
 
     def send(self, office: str, command: Command) -> Outcome:
         """See :meth:`quota_engine.ports.Backend.send`. Calls that wait for others share their script call."""
+        outcome: Outcome = self._send(office, command)
+        return outcome
+
+    def perform(self, request: Request[T]) -> T:
+        """See :meth:`quota_engine.ports.Backend.perform`."""
+        answer: T
+        if isinstance(request, Send):
+            answer = self._send(request.place, request.command)
+            return answer
         with self._call():
-            if self._worker.must_register(office, command):
-                self._drive(self._worker.register(office))
-            mine = _Waiting(command)
-            way = office, script_of(command)
+            answer = self._drive(self._worker.answer(request))
+            return answer
+
+    def _send(self, place: str, command: Any) -> Any:
+        with self._call():
+            if self._worker.must_register(place, command):
+                self._drive(self._worker.register(place))
+            there = self._worker.place(place)
+            mine = _Waiting(command, there.kind.encode(command))
+            way = there, there.kind.script_of(command)
             with self._lock:
                 lane = self._lane(way)
                 if lane.is_full():
-                    return _OVERLOADED
+                    return there.kind.overloaded
                 lane.waiting.append(mine)
             try:
                 self._see_through(way, lane, mine)
@@ -105,14 +118,7 @@ class RedisBackend:
                 raise
             if mine.error is not None:
                 raise mine.error
-            assert mine.outcome is not None
             return mine.outcome
-
-    def perform(self, request: Request[T]) -> T:
-        """See :meth:`quota_engine.ports.Backend.perform`."""
-        with self._call():
-            answer: T = self._drive(self._worker.answer(request))
-            return answer
 
     def check_server(self) -> None:
         """See that the server answers and is new enough.
@@ -167,10 +173,10 @@ class RedisBackend:
 
     def _carry(self, way: _Way, lane: Lane[_Waiting], batch: list[_Waiting], mine: _Waiting) -> None:
         """Send one batch and wake up those whose calls were in it, and the first who still waits: to carry the next."""
-        office, script = way
+        place, script = way
         try:
-            lines = self._drive(self._worker.run(script, office, [one.line for one in batch]))
-            outcome = self._worker.decoder(office).outcome
+            lines = self._drive(self._worker.run(script, place, [one.line for one in batch]))
+            outcome = place.answers.outcome
             for one, line in zip(batch, lines, strict=True):
                 one.outcome = outcome(one.command, line)
         except BaseException as error:

@@ -1,0 +1,58 @@
+"""How each kind of ledger is kept in the store: its keys, its scripts, and how its texts are written and read.
+
+The counterpart of ``quota_engine.kinds``, which has the rules that the scripts mirror.
+"""
+
+from __future__ import annotations
+
+__all__ = ["OFFICE", "Answers", "StoredKind", "stored_kind_of"]
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from quota_engine.adapters.redis.codec import Decoder, encode
+from quota_engine.adapters.redis.keys import KINDS
+from quota_engine.adapters.redis.scripts import READS, STATE, Script, script_of
+from quota_engine.adapters.redis.state import HASHES, ledger_of_state
+from quota_engine.domain.outcomes import Outcome, Status
+
+
+class Answers(Protocol):
+    """Turns a place's lines into answers."""
+
+    def outcome(self, command: Any, line: str) -> Any:
+        """The answer to ``command``, whose line was ``line``."""
+        ...
+
+
+class StoredKind(NamedTuple):
+    """One kind of ledger in the store.
+
+    ``encode`` writes a command, or a question for the script ``reads``, as a line. ``answers(place)`` makes what reads
+    the lines that come back; the one of a kind that takes questions has ``answer(question, line)`` besides.
+    ``ledger(place, state)`` makes the pure state of what the script ``state`` returns, whose answers at the indexes
+    ``hashes`` are hashes. ``overloaded`` is the answer when too many calls for the place wait already.
+    """
+
+    key_kinds: Sequence[str]
+    script_of: Callable[[Any], Script]
+    encode: Callable[[Any], str]
+    answers: Callable[[str], Any]
+    reads: Script
+    state: Script
+    hashes: frozenset[int]
+    ledger: Callable[[str, list[Any]], Any]
+    overloaded: Any
+
+
+OFFICE: Final = StoredKind(
+    KINDS, script_of, encode, Decoder, READS, STATE, HASHES, ledger_of_state, Outcome(Status.OVERLOADED)
+)
+
+_STORED: Final[dict[str, StoredKind]] = {"": OFFICE}
+"""By the prefixes of ``quota_engine.kinds``."""
+
+
+def stored_kind_of(place: str) -> StoredKind:
+    """How the ledger at ``place`` is kept. Raises ``KeyError`` if there is no such kind."""
+    return _STORED[place.partition(".")[0]] if place.startswith("~") else OFFICE

@@ -1,0 +1,47 @@
+"""The kinds of ledgers that a store keeps. An office's is the main one; others have places of their own beside it.
+
+A **place** is where one ledger lives, and is a slot of its own in a cluster. An office's place is its name. The others
+begin with ``~`` and their kind, so that no office can have their names: ``~room.jakarta-2026-12``.
+"""
+
+from __future__ import annotations
+
+__all__ = ["KINDS", "OFFICE", "Kind", "kind_of"]
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from quota_engine.domain.commands import Publish, SetRules
+from quota_engine.domain.ledger import Ledger, describe
+from quota_engine.domain.machine import apply
+
+
+class Kind(NamedTuple):
+    """What a kind of ledger is: a pure state, the rules that change it, and how it is looked at.
+
+    ``new(place)`` makes an empty state. ``apply(state, command, now_ms)`` changes it and returns the answer.
+    ``ask(state, question, now_ms)`` answers a question and changes nothing. ``describe(state)`` tells all of it, for
+    comparisons. ``founders`` are the commands that may be a ledger's first: any other one, sent to a place where
+    nothing is, is answered and leaves nothing behind.
+    """
+
+    prefix: str
+    new: Callable[[str], Any]
+    apply: Callable[[Any, Any, int], Any]
+    ask: Callable[[Any, Any, int], Any]
+    describe: Callable[[Any], dict[str, Any]]
+    founders: frozenset[type]
+
+
+def _no_questions(state: object, question: object, now_ms: int) -> object:
+    raise TypeError(f"no answer to a {type(question).__name__}")
+
+
+OFFICE: Final = Kind("", Ledger, apply, _no_questions, describe, frozenset({Publish, SetRules}))
+
+KINDS: Final = {kind.prefix: kind for kind in (OFFICE,)}
+
+
+def kind_of(place: str) -> Kind:
+    """The kind of the ledger at ``place``. Raises ``KeyError`` if there is no such kind."""
+    return KINDS[place.partition(".")[0]] if place.startswith("~") else OFFICE
