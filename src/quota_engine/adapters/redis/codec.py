@@ -1,21 +1,25 @@
 """How commands, outcomes, records and events are written down for the scripts; ``lua/1_codec.lua`` is the other side.
 
 Everything is text: fields set apart by tabs, rows by newlines, names in a list by commas. None of these can occur in an
-id, a
-name or a keyed hash.
+id, a name or a keyed hash. Keyed hashes are written in base 64 instead of hex, as there are four of each in the store.
 """
 
 from __future__ import annotations
 
 __all__ = [
     "Decoder",
+    "applicant_of_text",
+    "choice_index",
     "choice_of_text",
     "encode",
     "event_of_text",
+    "text_of_applicant",
     "text_of_choice",
     "text_of_rules",
 ]
 
+import re
+from binascii import a2b_base64, b2a_base64, unhexlify
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -69,8 +73,46 @@ _STATE_OF_LETTER: Final = {
 _STATUS: Final = {str(status): status for status in Status}
 _HELD: Final = Status.HELD
 _STATE_HELD: Final = State.HELD
-_VERB: Final = {str(verb): verb for verb in Verb}
+_VERB_OF_LETTER: Final = {
+    "R": Verb.RESERVE,
+    "W": Verb.WAIT,
+    "O": Verb.OFFER,
+    "C": Verb.CONFIRM,
+    "Q": Verb.REACQUIRE,
+    "L": Verb.RELEASE,
+    "E": Verb.EXPIRE,
+    "X": Verb.CANCEL,
+    "M": Verb.RESCHEDULE,
+    "A": Verb.CHECK_IN,
+    "N": Verb.MARK_NO_SHOW,
+}
 _TERMS_DECODER: Final = msgspec.json.Decoder(DayTerms)
+
+
+# --- Applicants ----------------------------------------------------------------------------------------------------
+
+_SHORT_LENGTH: Final = 22
+_is_keyed_hash: Final = re.compile("[0-9a-f]{32}").fullmatch
+_TO_NAME: Final = bytes.maketrans(b"+/", b"-_")
+_FROM_NAME: Final = str.maketrans("-_", "+/")
+
+
+def text_of_applicant(applicant: str) -> str:
+    """A keyed hash of 32 hex digits in 22 characters; anything else as it is, with a dot in front if it is as long."""
+    if len(applicant) == 32 and _is_keyed_hash(applicant):
+        return b2a_base64(unhexlify(applicant), newline=False)[:_SHORT_LENGTH].translate(_TO_NAME).decode()
+    return f".{applicant}" if len(applicant) == _SHORT_LENGTH else applicant
+
+
+def applicant_of_text(text: str) -> str:
+    """The other way round."""
+    if len(text) == _SHORT_LENGTH:
+        return a2b_base64(f"{text.translate(_FROM_NAME)}==").hex()
+    return text.removeprefix(".")
+
+
+def _text_of_party(applicants: tuple[str, ...]) -> str:
+    return ",".join(map(text_of_applicant, applicants))
 
 
 # --- Commands ------------------------------------------------------------------------------------------------------
@@ -145,17 +187,17 @@ def _text_of_new_day(terms: DayTerms) -> str:
 
 
 def _step(verb: str) -> Callable[[Any], str]:
-    return lambda command: f"{verb}\t{command.id}\t{command.owner}\t{command.version}"
+    return lambda command: f"{verb}\t{command.id}\t{text_of_applicant(command.owner)}\t{command.version}"
 
 
 _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
-    Confirm: lambda one: f"confirm\t{one.id}\t{one.owner}\t{one.version}\t{one.reacquire:d}",
+    Confirm: lambda one: f"confirm\t{one.id}\t{text_of_applicant(one.owner)}\t{one.version}\t{one.reacquire:d}",
     Release: _step("release"),
     Cancel: _step("cancel"),
     CheckIn: _step("check_in"),
     MarkNoShow: _step("mark_no_show"),
     Reschedule: lambda one: (
-        f"reschedule\t{one.id}\t{one.day}\t{one.owner}\t{one.version}\t{text_of_choice(one.choice)}"
+        f"reschedule\t{one.id}\t{one.day}\t{text_of_applicant(one.owner)}\t{one.version}\t{text_of_choice(one.choice)}"
     ),
     Expire: lambda one: f"expire\t{one.day}\t{one.limit}",
     SetRules: lambda one: f"set_rules\t{text_of_rules(one.rules)}",
@@ -190,7 +232,7 @@ def encode(command: Command) -> str:
     if type(command) is Reserve:
         command.check()  # it does not do so when it is made, and must not spoil the call for those who share it
         return (
-            f"reserve\t{command.id}\t{command.day}\t{','.join(command.applicants)}\t{command.wait:d}"
+            f"reserve\t{command.id}\t{command.day}\t{_text_of_party(command.applicants)}\t{command.wait:d}"
             f"\t{command.hold_ttl_ms}\t{_kept_text_of_choice(command.choice)}"
         )
     return _ENCODE[type(command)](command)
@@ -218,24 +260,22 @@ class Decoder:
         return choice
 
     def record(self, reservation_id: str, fields: list[str], choice: Choice) -> Reservation:
-        """A reservation of its ten stored fields."""
-        day, version, letter, created, deadline, number, moves, _, quotas, applicants = fields
-        names = tuple(quotas.split(",")) if quotas else ()
-        # The option that the choice has already: equal quotas are one object, as they are in memory.
-        option = next((one for one in choice.options if one == names), names)
+        """A reservation of its stored fields, as ``1_codec.lua`` lays them out; what is left out there follows."""
+        head, day, created, lasting, place, party = fields[:6]
+        created_at_ms, option = int(created, 36), place[-1]
         return Reservation(
             self._office,
             reservation_id,
             int(day),
-            tuple(applicants.split(",")),
+            tuple(map(applicant_of_text, party.split(","))),
             choice,
-            option,
-            _STATE_OF_LETTER[letter],
-            int(version),
-            int(created),
-            int(deadline),
-            int(number),
-            int(moves),
+            () if option.isdigit() else choice.options[ord(option) - ord("a")],
+            _STATE_OF_LETTER[head[0]],
+            int(head[1:]),
+            created_at_ms,
+            created_at_ms + int(lasting, 36) if lasting else 0,
+            int(fields[6]) if len(fields) > 6 else 0,
+            int(fields[7]) if len(fields) > 7 else 0,
         )
 
     def outcome(self, command: Command, line: str) -> Outcome:
@@ -268,7 +308,7 @@ class Decoder:
                 return known
         record = None
         if len(fields) > 5:
-            record = self.record(fields[5], fields[6:16], self.choice("\t".join(fields[16:])))
+            record = self.record(fields[5], fields[12:], self.choice("\t".join(fields[6:12])))
         flags, retry_at_ms, units, overbooked = fields[1:5]
         outcome = Outcome(
             _STATUS[fields[0]], record, flags == "p", flags == "s", int(retry_at_ms), int(units), int(overbooked)
@@ -282,7 +322,7 @@ class Decoder:
         if not line:
             return None
         fields = line.split("\t")
-        return self.record(fields[0], fields[1:11], self.choice("\t".join(fields[11:])))
+        return self.record(fields[0], fields[7:], self.choice("\t".join(fields[1:7])))
 
     def view(self, day: int, line: str) -> DayView | None:
         """The answer to a view of ``day``."""
@@ -297,14 +337,20 @@ class Decoder:
         return DayView(day, int(opens), int(starts), int(ends), closed == "1", int(waiting), quotas)
 
 
+def choice_index(fields: list[str]) -> str:
+    """The index of the choice of a reservation, of its stored fields."""
+    return fields[4].rstrip("abcdefghijklmnop")
+
+
 def event_of_text(text: str, decoder: Decoder, choices: dict[str, str]) -> Event:
     """An event of the stream; ``choices`` are the texts of choices by their index."""
-    kind, at, *fields = text.split("\t")
-    at_ms = int(at)
-    if kind == "reservation":
-        verb, reservation_id, *stored = fields
-        choice = decoder.choice(choices[stored[7]])
-        return ReservationChanged(at_ms, _VERB[verb], decoder.record(reservation_id, stored, choice))
+    kind, *fields = text.split("\t")
+    if kind[0].isupper():
+        reservation_id, *stored = fields
+        record = decoder.record(reservation_id, stored, decoder.choice(choices[choice_index(stored)]))
+        at_ms = record.created_at_ms + (int(kind[1:], 36) if len(kind) > 1 else 0)
+        return ReservationChanged(at_ms, _VERB_OF_LETTER[kind[0]], record)
+    at_ms, fields = int(fields[0]), fields[1:]
     if kind == "rules_set":
         return RulesSet(at_ms, rules_of_text("\t".join(fields)))
     if kind == "day_published":

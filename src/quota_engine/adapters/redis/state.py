@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from quota_engine.adapters.redis.codec import Decoder, event_of_text, rules_of_text
+from quota_engine.adapters.redis.codec import Decoder, applicant_of_text, choice_index, event_of_text, rules_of_text
 from quota_engine.domain.ledger import Day, Ledger, Standing
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import DayTerms, PassOn, QuotaTerms, ReRelease, ReReleaseRule
@@ -39,7 +39,7 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
     for reservation_id, text in records.items():
         if reservation_id != "~":
             fields = text.split("\t")
-            record = decoder.record(reservation_id, fields, decoder.choice(choices[fields[7]]))
+            record = decoder.record(reservation_id, fields, decoder.choice(choices[choice_index(fields)]))
             ledger.reservations[reservation_id] = record
             if record.day in ledger.days:
                 ledger.days[record.day].ids.append(reservation_id)
@@ -48,11 +48,11 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
     for applicant, ids in claims.items():
         if applicant != "~":
             several = tuple(ids.split(","))
-            ledger.claims[applicant] = several if len(several) > 1 else several[0]
+            ledger.claims[applicant_of_text(applicant)] = several if len(several) > 1 else several[0]
     for applicant in updated:
         if applicant != "~":
             blocked_until_ms, *cancelled = map(int, standings[applicant].split(","))
-            ledger.standings[applicant] = Standing(tuple(cancelled), blocked_until_ms)
+            ledger.standings[applicant_of_text(applicant)] = Standing(tuple(cancelled), blocked_until_ms)
     for member in cooling:
         if member != "~":
             number, name, due_at_ms, units, _, _ = member.split("/")

@@ -2,6 +2,14 @@
 --
 -- Fields are set apart by tabs, rows by newlines, names in a list by commas. None of these can occur in an id, a name or a
 -- keyed hash. The same layouts stand in codec.py, and the differential tests compare the two.
+--
+-- What there is a million of, records and their events, is kept short: a letter for a state or a verb, times in base 36, nothing that
+-- follows from the rest. Applicants come from codec.py in a short form, which means nothing here.
+--
+--   record   state and version, day, created_at_ms, deadline_ms as what came after created_at_ms ("" if it never was a hold), index
+--            of the choice and letter of the option ("" if it has no quotas), applicants; queue number and moves, if there are any
+--   event    of a reservation: letter of the verb and how long after created_at_ms it was ("" if at once), id, record;
+--            any other: its name, the time in decimal, its fields
 
 local TAB, NEWLINE, COMMA = "\t", "\n", ","
 local format, concat, sort = string.format, table.concat, table.sort
@@ -41,42 +49,71 @@ local function names(text)
   return split(text, COMMA)
 end
 
+local DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+-- A time or a duration in base 36, for what there are many of; tonumber(text, 36) is the way back. Not below 0.
+local function short(number)
+  local text = ""
+  repeat
+    local digit = number % 36
+    text = string.sub(DIGITS, digit + 1, digit + 1) .. text
+    number = (number - digit) / 36
+  until number == 0
+  return text
+end
+
 -- A choice: service, service unit, session, channel, group, and its options, "a,b|c" for two of them.
 local function choice_of_text(text)
   local fields = split(text, TAB)
   local options = {}
   for index, option in ipairs(split(fields[6], "|")) do
-    options[index] = { text = option, quotas = names(option), index = index - 1 }
+    options[index] = { text = option, quotas = names(option), index = index - 1, letter = string.char(96 + index) }
   end
   return { text = text, options = options }
 end
 
--- A reservation, without its id, which is the field that it stands under.
-local function record_of_text(id, text)
-  local fields = split(text, TAB)
-  local applicants = names(fields[10])
+local RECORD = "^(%u)(%d+)\t(%d+)\t(%w+)\t(%w*)\t(%d+)(%l?)\t([^\t]+)\t?(%d*)\t?(%d*)$"
+
+-- A reservation, without its id, which is the field that it stands under, and its quotas, for which its choice has to be looked up.
+local function record_without_quotas(id, text)
+  local letter, version, day, created, lasting, choice, option, party, queue_number, moves = string.match(text, RECORD)
+  local created_at_ms, applicants = tonumber(created, 36), names(party)
   return {
     id = id,
-    day = tonumber(fields[1]),
-    version = tonumber(fields[2]),
-    state = STATE_OF_LETTER[fields[3]],
-    created_at_ms = tonumber(fields[4]),
-    deadline_ms = tonumber(fields[5]),
-    queue_number = tonumber(fields[6]),
-    moves = tonumber(fields[7]),
-    choice = fields[8],
-    quotas = fields[9],
-    party = fields[10],
+    day = tonumber(day),
+    version = tonumber(version),
+    state = STATE_OF_LETTER[letter],
+    created_at_ms = created_at_ms,
+    deadline_ms = lasting ~= "" and created_at_ms + tonumber(lasting, 36) or 0,
+    queue_number = tonumber(queue_number) or 0,
+    moves = tonumber(moves) or 0,
+    choice = choice,
+    option = option,
+    party = party,
     applicants = applicants,
     units = #applicants,
   }
 end
 
 local function text_of_record(record)
-  return concat({
-    int(record.day), int(record.version), LETTER_OF_STATE[record.state], int(record.created_at_ms), int(record.deadline_ms),
-    int(record.queue_number), int(record.moves), record.choice, record.quotas, record.party,
+  local text = concat({
+    LETTER_OF_STATE[record.state] .. int(record.version), int(record.day), short(record.created_at_ms),
+    record.deadline_ms > 0 and short(record.deadline_ms - record.created_at_ms) or "", record.choice .. record.option, record.party,
   }, TAB)
+  if record.moves > 0 then return text .. TAB .. int(record.queue_number) .. TAB .. int(record.moves) end
+  if record.queue_number > 0 then return text .. TAB .. int(record.queue_number) end
+  return text
+end
+
+local LETTER_OF_VERB = {
+  reserve = "R", wait = "W", offer = "O", confirm = "C", reacquire = "Q", release = "L", expire = "E", cancel = "X", reschedule = "M",
+  check_in = "A", mark_no_show = "N",
+}
+
+-- The event of a reservation's step; text is its record after it.
+local function text_of_change(verb, at_ms, record, text)
+  local later_ms = at_ms - record.created_at_ms
+  return LETTER_OF_VERB[verb] .. (later_ms > 0 and short(later_ms) or "") .. TAB .. record.id .. TAB .. text
 end
 
 -- A copy of a record with the next version and some fields changed, as records never change themselves.

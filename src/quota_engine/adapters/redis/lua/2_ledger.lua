@@ -62,6 +62,12 @@ local function choice_of(index)
   return choice
 end
 
+local function record_of_text(id, text)
+  local record = record_without_quotas(id, text)
+  record.quotas = record.option == "" and "" or choice_of(record.choice).options[string.byte(record.option) - 96].text
+  return record
+end
+
 -- The choice of this text, taken apart once a call: in a rush nearly everybody wants the same few.
 local function choice_by_text(text)
   local choice = ledger.by_text[text]
@@ -186,8 +192,8 @@ end
 
 -- A new hold, the step that nearly every command of a rush comes to: what reservation_changed below would do, but for what only
 -- older records need. text is its record; claimed says whether any of the applicants has claims already.
-local function hold_made(day, option, id, applicants, text, now_ms, now_text, deadline, claimed)
-  append(now_ms, "reservation\t" .. now_text .. "\treserve\t" .. id .. TAB .. text)
+local function hold_made(day, option, id, applicants, text, now_ms, deadline, claimed)
+  append(now_ms, "R\t" .. id .. TAB .. text)
   call("HSET", RECORDS, id, text)
   local units, quotas = #applicants, day.quotas
   for index = 1, units do
@@ -249,7 +255,7 @@ end
 local function reservation_changed(verb, old, new, at_ms)
   local day = day_of(new.day)
   local text = text_of_record(new)
-  append(at_ms, concat({ "reservation", int(at_ms), verb, new.id, text }, TAB))
+  append(at_ms, text_of_change(verb, at_ms, new, text))
   call("HSET", RECORDS, new.id, text)
   touch(day)
   local old_day = old and day_of(old.day)

@@ -100,7 +100,7 @@ local function serve_wait_list(day, now_ms)
       for _, option in ipairs(choice.options) do
         if fits(day, option, record.units, {}) then
           reservation_changed("offer", record, changed(record, {
-            quotas = option.text, state = "HELD", deadline_ms = now_ms + ledger.rules.offer_ttl_ms,
+            quotas = option.text, option = option.letter, state = "HELD", deadline_ms = now_ms + ledger.rules.offer_ttl_ms,
           }), now_ms)
           break
         end

@@ -105,7 +105,7 @@ end
 local SOLD_OUT = "SOLD_OUT\t\t0\t0\t0"
 
 -- fields: "reserve", id, day, applicants, wait ("1"), hold_ttl_ms, choice (six fields)
-local function reserve(fields, now_ms, now_text)
+local function reserve(fields, now_ms, now)
   local id, number, party, wait, hold_ttl_ms = fields[2], fields[3], fields[4], fields[5], fields[6]
   local choice, day_number = choice_by_text(fields[7]), tonumber(number)
   local applicants = string.find(party, COMMA, 1, true) and names(party) or { party }
@@ -143,7 +143,7 @@ local function reserve(fields, now_ms, now_text)
   if not option then
     local waiting = {
       id = id, day = day_number, version = 1, state = "WAITING", created_at_ms = now_ms, deadline_ms = 0, queue_number = 0,
-      moves = 0, choice = index_of(choice), quotas = "", party = party, applicants = applicants, units = units,
+      moves = 0, choice = index_of(choice), option = "", quotas = "", party = party, applicants = applicants, units = units,
     }
     reservation_changed("wait", nil, waiting, now_ms)
     return outcome("WAITING", waiting)
@@ -152,14 +152,14 @@ local function reserve(fields, now_ms, now_text)
   if not deadline then
     local ttl_ms = tonumber(hold_ttl_ms)
     local at_ms = now_ms + (ttl_ms > 0 and ttl_ms or rules.hold_ttl_ms)
-    deadline = { at_ms = at_ms, text = int(at_ms), digits = padded(at_ms) }
+    deadline = { at_ms = at_ms, text = int(at_ms), digits = padded(at_ms), lasting = short(at_ms - now_ms) }
     ledger.deadlines[hold_ttl_ms] = deadline
   end
   -- What text_of_record would write, of texts that are there already.
-  local text = number .. "\t1\tH\t" .. now_text .. TAB .. deadline.text .. "\t0\t0\t" .. index_of(choice) .. TAB
-    .. option.text .. TAB .. party
-  hold_made(day, option, id, applicants, text, now_ms, now_text, deadline, claimed)
-  return "NEW\t" .. now_text .. TAB .. deadline.text .. TAB .. option.index
+  local text = "H1\t" .. number .. TAB .. now.short .. TAB .. deadline.lasting .. TAB .. index_of(choice) .. option.letter .. TAB
+    .. party
+  hold_made(day, option, id, applicants, text, now_ms, deadline, claimed)
+  return "NEW\t" .. now.text .. TAB .. deadline.text .. TAB .. option.index
 end
 
 local function is_owner(record, owner)
@@ -181,7 +181,7 @@ local function reacquire(record, now_ms)
 
   -- From here on it must succeed.
   local confirmed = changed(record, {
-    quotas = option.text, state = "CONFIRMED", queue_number = day.last_queue_number + 1,
+    quotas = option.text, option = option.letter, state = "CONFIRMED", queue_number = day.last_queue_number + 1,
   })
   reservation_changed("reacquire", record, confirmed, now_ms)
   return outcome("CONFIRMED", confirmed)
@@ -268,7 +268,7 @@ local function reschedule(fields, now_ms)
 
   -- From here on it must succeed.
   local moved = changed(record, {
-    day = number, choice = index_of(choice), quotas = option.text, moves = record.moves + 1,
+    day = number, choice = index_of(choice), quotas = option.text, option = option.letter, moves = record.moves + 1,
   })
   if record.state == "CONFIRMED" and record.day ~= number then moved.queue_number = day.last_queue_number + 1 end
   reservation_changed("reschedule", record, moved, now_ms)
@@ -418,20 +418,20 @@ local HANDLERS = {
 
 -- What each command has to look like. Every command of a call is held against this before the first of them is carried out: an
 -- error half way through a script would leave what it wrote before.
-local NAME, MAYBE_NAME, NUMBER = "[%w_%-]+", "[%w_%-]*", "%d%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?"
+local NAME, MAYBE_APPLICANT, NUMBER = "[%w_%-]+", "[%w_%-%.]*", "%d%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?"
 local CHOICE = string.rep("[%w_%-]*\t", 5) .. "[%w_%-][%w_%-,|]*"
-local STEP = NAME .. "\t" .. MAYBE_NAME .. "\t" .. NUMBER
+local STEP = NAME .. "\t" .. MAYBE_APPLICANT .. "\t" .. NUMBER
 local FORMS = {
   confirm = STEP .. "\t[01]", release = STEP, cancel = STEP, check_in = STEP, mark_no_show = STEP,
-  reschedule = NAME .. "\t" .. NUMBER .. "\t" .. MAYBE_NAME .. "\t" .. NUMBER .. "\t" .. CHOICE,
+  reschedule = NAME .. "\t" .. NUMBER .. "\t" .. MAYBE_APPLICANT .. "\t" .. NUMBER .. "\t" .. CHOICE,
   expire = NUMBER .. "\t" .. NUMBER,
-  set_rules = string.rep(NUMBER .. "\t", 10) .. "[%d:,]*\t" .. MAYBE_NAME,
+  set_rules = string.rep(NUMBER .. "\t", 10) .. "[%d:,]*\t[%w_%-]*",
   publish = NUMBER .. "\t[^\t\n]+\t[^\t\n]+",
   set_capacity = NUMBER .. "\t" .. NAME .. "\t" .. NUMBER,
   close_day = NUMBER, open_day = NUMBER,
   pass_on_unused = NUMBER .. "\t" .. NAME, return_parked = NUMBER .. "\t" .. NAME,
 }
-local RESERVE = "^reserve\t(" .. NAME .. ")\t(" .. NUMBER .. ")\t([%w_%-][%w_%-,]*)\t([01])\t(" .. NUMBER .. ")\t([^\n]+)$"
+local RESERVE = "^reserve\t(" .. NAME .. ")\t(" .. NUMBER .. ")\t([%w_%-%.][%w_%-%.,]*)\t([01])\t(" .. NUMBER .. ")\t([^\n]+)$"
 local CHOICE_ONLY = "^" .. CHOICE .. "$"
 
 -- The fields of a command, or nil if it is none.

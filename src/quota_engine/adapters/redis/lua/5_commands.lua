@@ -2,7 +2,7 @@
 --
 -- ARGV  1 now_ms, or "" for the server's own time, and "+" behind it to leave a small write in any case; 2 ... a command each: its name and its fields, set apart by tabs
 -- reply a line for each command: status, flags, retry_at_ms, units, overbooked, and the reservation if there is one (its id, its
---       fields, its choice), set apart by tabs; of a new hold only "NEW", created_at_ms, deadline_ms and the option's index from 0
+--       choice, its fields), set apart by tabs; of a new hold only "NEW", created_at_ms, deadline_ms and the option's index from 0
 
 local PURGE_MAX = 64
 
@@ -94,7 +94,7 @@ local function line_of(result)
     result.status, result.flags or "", int(result.retry_at_ms or 0), int(result.units or 0), int(result.overbooked or 0),
   }
   if result.record then
-    parts[6], parts[7], parts[8] = result.record.id, text_of_record(result.record), choice_of(result.record.choice).text
+    parts[6], parts[7], parts[8] = result.record.id, choice_of(result.record.choice).text, text_of_record(result.record)
   end
   return concat(parts, TAB)
 end
@@ -113,7 +113,7 @@ for index = 2, #ARGV do
 end
 local number_before, cursor_before = ledger.number, ledger.cursor
 now_ms = math.max(now_ms, ledger.now_ms)
-local now_text = int(now_ms)
+local now = { text = int(now_ms), short = short(now_ms) }
 local lines = {}
 for index, fields in ipairs(commands) do
   if now_ms >= ledger.next_forget_ms then
@@ -121,7 +121,7 @@ for index, fields in ipairs(commands) do
     ledger.next_forget_ms = next_forget_ms()
   end
   if ledger.cursor ~= "" then purge() end
-  lines[index] = line_of(HANDLERS[fields[1]](fields, now_ms, now_text))
+  lines[index] = line_of(HANDLERS[fields[1]](fields, now_ms, now))
 end
 write_back(number_before, cursor_before, now_ms)
 if touches == "+" and ledger.number > 0 then call("HSET", HEAD, "~", "") end

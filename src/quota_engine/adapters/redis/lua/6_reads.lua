@@ -9,7 +9,7 @@ local function lookup(id, now_ms)
   local record = record_of(id)
   if not record or day_of(record.day).forget_at_ms <= now_ms then return "" end
   if record.state == "HELD" and record.deadline_ms <= now_ms then record = changed(record, { state = "EXPIRED" }) end
-  return concat({ record.id, text_of_record(record), choice_of(record.choice).text }, TAB)
+  return concat({ record.id, choice_of(record.choice).text, text_of_record(record) }, TAB)
 end
 
 -- Let time pass on the day's counters, which are not written back: the same as settling, but for the events.
