@@ -71,11 +71,11 @@ def measure(url: str, reservations: int) -> dict[str, Any]:
             send(tuple(Confirm(one.id) for one in some if isinstance(one, Reserve)), Status.CONFIRMED)
         filled = _used(client)
         keys = dict(zip(KINDS, keys_of("", OFFICE), strict=True))
-        by_key = {kind: client.execute_command("MEMORY", "USAGE", key, "SAMPLES", 0) or 0 for kind, key in keys.items()}
+        by_key = _sizes(client, keys)
         refused = _used(client)
         for first in range(reservations, 2 * reservations, AT_ONCE):
             send(reserves(first, min(AT_ONCE, 2 * reservations - first)), Status.SOLD_OUT)
-        after_refusals = _used(client)
+        after_refusals, grown = _used(client), _sizes(client, keys)
     finally:
         backend.close()
     hello: Any = client.execute_command("HELLO")
@@ -88,8 +88,14 @@ def measure(url: str, reservations: int) -> dict[str, Any]:
         "bytes_a_reservation": round((filled - before) / reservations, 1),
         "goal": GOALS.get(hello["server"]),
         "bytes_a_refusal": round((after_refusals - refused) / reservations, 2),
+        "bytes_of_keys_a_refusal": (sum(grown.values()) - sum(by_key.values())) / reservations,
         "bytes_a_reservation_by_key": {kind: round(size / reservations, 1) for kind, size in by_key.items()},
     }
+
+
+def _sizes(client: redis.Redis, keys: dict[str, str]) -> dict[str, int]:
+    """What each key takes, by the server's own reckoning, which looks at all there is in it."""
+    return {kind: client.execute_command("MEMORY", "USAGE", key, "SAMPLES", 0) or 0 for kind, key in keys.items()}
 
 
 def _used(client: redis.Redis) -> int:
