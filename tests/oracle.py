@@ -22,8 +22,11 @@ from quota_engine.domain.commands import (
     Confirm,
     Expire,
     MarkNoShow,
+    MoveIn,
+    MoveOut,
     OpenDay,
     PassOnUnused,
+    PrepareMove,
     Publish,
     Release,
     Reschedule,
@@ -40,7 +43,7 @@ SWEPT_PER_COMMAND_MAX = 64
 """How many overdue holds one command expires on its day before it does anything else."""
 LOOKED_AT_ON_THE_WAIT_LIST_MAX = 64
 
-ENDED = (State.RELEASED, State.EXPIRED, State.CANCELLED)
+ENDED = (State.RELEASED, State.EXPIRED, State.CANCELLED, State.MOVED)
 COUNTED_AS_CONFIRMED = (State.CONFIRMED, State.ATTENDED, State.NO_SHOW)
 
 
@@ -225,7 +228,11 @@ class Oracle:
             numbers.add(known.day)
             if isinstance(command, Reschedule):
                 numbers.add(command.day)
-        elif not isinstance(command, Confirm | Release | Cancel | CheckIn | MarkNoShow | Reschedule):
+        elif isinstance(command, Reserve | MoveIn) and self._lapsed(command.valid_until_ms):
+            pass
+        elif not isinstance(
+            command, Confirm | Release | Cancel | CheckIn | MarkNoShow | Reschedule | PrepareMove | MoveOut
+        ):
             numbers.add(command.day)
         return [self.days[number] for number in sorted(numbers) if number in self.days]
 
@@ -416,6 +423,12 @@ class Oracle:
                 return self._came_or_not(command)
             case Reschedule():
                 return self._reschedule(command)
+            case PrepareMove():
+                return self._prepare_move(command)
+            case MoveIn():
+                return self._move_in(command)
+            case MoveOut():
+                return self._move_out(command)
             case Publish():
                 return self._publish(command)
             case SetRules():
@@ -455,14 +468,9 @@ class Oracle:
         party = frozenset(command.applicants)
         units = len(party)
         if known is not None:
-            if known.party != party:
-                return Answer(Status.CONFLICT)
-            if known.moves == 0 and (known.day, known.choice) != (command.day, command.choice):
-                return self._told(Status.CONFLICT, known, or_none=True)
-            if known.state in ENDED or known.is_overdue(self.now_ms):
-                return self._told(Status.ENDED, known, replayed=True)
-            return self._told(Status(known.state), known, replayed=True)
-
+            return self._again(known, command)
+        if self._lapsed(command.valid_until_ms):
+            return Answer(Status.LAPSED)
         day = self.days.get(command.day)
         if day is None:
             return Answer(Status.UNKNOWN_DAY)
@@ -505,6 +513,106 @@ class Oracle:
         self._changed()
         return self._told(Status(record.state), record)
 
+    def _again(self, known: Record, command: Reserve | MoveIn) -> Answer:
+        if known.party != frozenset(command.applicants):
+            return Answer(Status.CONFLICT)
+        if known.moves == 0 and (known.day, known.choice) != (command.day, command.choice):
+            return self._told(Status.CONFLICT, known, or_none=True)
+        if known.state in ENDED or known.is_overdue(self.now_ms):
+            return self._told(Status.ENDED, known, replayed=True)
+        return self._told(Status(known.state), known, replayed=True)
+
+    def _lapsed(self, valid_until_ms: int) -> bool:
+        return 0 < valid_until_ms < self.now_ms
+
+    def _prepare_move(self, command: PrepareMove) -> Answer:
+        record = self.records.get(command.id)
+        if record is None:
+            return Answer(Status.NOT_FOUND)
+        if command.owner and command.owner not in record.applicants:
+            return Answer(Status.NOT_OWNER)
+        if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
+            return self._told(Status.EXPIRED, record)
+        if command.version and command.version != record.version:
+            return self._told(Status.STALE, record)
+        if record.state not in (State.HELD, State.CONFIRMED):
+            return self._told(Status.WRONG_STATE, record)
+        last_moment_ms = self.days[record.day].starts_at_ms - self.rules.reschedule_before_ms
+        if record.state is State.CONFIRMED and self.now_ms > last_moment_ms:
+            return self._told(Status.TOO_LATE, record)
+        if record.moves >= self.rules.reschedules_max:
+            return self._told(Status.MOVES_EXCEEDED, record)
+        return self._told(Status(record.state), record)
+
+    def _move_in(self, command: MoveIn) -> Answer:
+        known = self.records.get(command.id)
+        if known is not None:
+            return self._again(known, command)
+        if self._lapsed(command.valid_until_ms):
+            return Answer(Status.LAPSED)
+        day = self.days.get(command.day)
+        if day is None:
+            return Answer(Status.UNKNOWN_DAY)
+        if not all(name in day.quotas for option in command.choice.options for name in option):
+            return Answer(Status.UNKNOWN_QUOTA)
+        confirmed = command.deadline_ms == 0
+        if not confirmed and command.deadline_ms <= self.now_ms:
+            return Answer(Status.EXPIRED)
+        if day.closed:
+            return Answer(Status.CLOSED)
+        if day.ends_at_ms <= self.now_ms:
+            return Answer(Status.OVER)
+        if self.now_ms < day.opens_at_ms:
+            return Answer(Status.NOT_OPEN, retry_at_ms=day.opens_at_ms)
+        party = frozenset(command.applicants)
+        if len(party) > self.rules.party_max:
+            return Answer(Status.PARTY_TOO_LARGE)
+        if blocked_until_ms := self._blocked_until(party):
+            return Answer(Status.BLOCKED, retry_at_ms=blocked_until_ms)
+        if in_the_way := self._claims_in_the_way(party, day):
+            same_party = [record for record in in_the_way if record.party == party]
+            return self._told(Status.IDENTITY_LIMIT, *same_party, or_none=len(same_party) < len(in_the_way))
+        option = self._first_fitting(day, command.choice, len(party))
+        if option is None:
+            return Answer(Status.SOLD_OUT)
+        record = Record(
+            command.id,
+            day.number,
+            command.applicants,
+            command.choice,
+            self.now_ms,
+            option,
+            State.CONFIRMED if confirmed else State.HELD,
+            deadline_ms=command.deadline_ms,
+            moves=command.moves,
+        )
+        if confirmed:
+            self._number(record, day)
+        self.records[record.id] = record
+        self._changed()
+        return self._told(Status(record.state), record)
+
+    def _move_out(self, command: MoveOut) -> Answer:
+        record = self.records.get(command.id)
+        if record is None:
+            return Answer(Status.NOT_FOUND)
+        if command.owner and command.owner not in record.applicants:
+            return Answer(Status.NOT_OWNER)
+        if record.state is State.MOVED:
+            return self._told(Status.MOVED, record, replayed=True)
+        if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
+            return self._told(Status.EXPIRED, record)
+        if command.version and command.version != record.version:
+            return self._told(Status.STALE, record)
+        if record.state not in (State.HELD, State.CONFIRMED):
+            return self._told(Status.WRONG_STATE, record)
+        day = self.days[record.day]
+        self._step(record, State.MOVED)
+        self._give_back(record, day, record.quotas, self.now_ms)
+        answer = self._told(Status.MOVED, record)
+        self._share_out(day)
+        return answer
+
     def _confirm(self, command: Confirm) -> Answer:
         record = self.records.get(command.id)
         if record is None:
@@ -515,6 +623,8 @@ class Oracle:
         if record.state is State.CONFIRMED:
             return self._told(Status.CONFIRMED, record, replayed=True)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
+            if command.reacquire and self._lapsed(command.valid_until_ms):
+                return self._told(Status.LAPSED, record)
             option = self._first_fitting(day, record.choice, record.units)
             if (
                 command.reacquire

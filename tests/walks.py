@@ -19,8 +19,11 @@ from quota_engine.domain.commands import (
     Confirm,
     Expire,
     MarkNoShow,
+    MoveIn,
+    MoveOut,
     OpenDay,
     PassOnUnused,
+    PrepareMove,
     Publish,
     Release,
     Reschedule,
@@ -236,14 +239,21 @@ class Walker:
             # The same party once more, under a new id and in any order.
             party = tuple(self.random.sample(record.applicants, record.units))
         ttl_ms = self.any_of((1, 5, 30)) if self.one_in(4) else 0
-        return Reserve(f"r{len(asked)}", self.day(), party, self.choice(), self.one_in(2), ttl_ms)
+        return Reserve(
+            f"r{len(asked)}", self.day(), party, self.choice(), self.one_in(2), ttl_ms, self.valid_until_ms()
+        )
+
+    def valid_until_ms(self) -> int:
+        """Mostly none, else a moment about now."""
+        return max(self.now_ms + self.any_of((-1, 0, 1, 5)), 0) if self.one_in(8) else 0
 
     def confirm(self) -> Command:
         states = (State.EXPIRED,) if self.one_in(4) else (State.HELD,)
         record = self.record(*states)
         if record is None:
             return self.reserve()
-        return Confirm(record.id, self.owner(record), self.version(record), reacquire=self.one_in(2))
+        reacquire = self.one_in(2)
+        return Confirm(record.id, self.owner(record), self.version(record), reacquire, self.valid_until_ms())
 
     def release(self) -> Command:
         record = self.record(State.HELD, State.WAITING)
@@ -267,6 +277,30 @@ class Walker:
             return Reschedule("r99", self.day(), self.choice())
         day = record.day if self.one_in(3) else self.day()
         return Reschedule(record.id, day, self.choice(), self.owner(record), self.version(record))
+
+    def prepare_move(self) -> Command:
+        record = self.record(State.HELD, State.CONFIRMED)
+        return PrepareMove(record.id, self.owner(record), self.version(record)) if record else PrepareMove("r99")
+
+    def move_in(self) -> Command:
+        asked = [command for _, command in self.steps if isinstance(command, MoveIn)]
+        if asked and self.one_in(6):
+            return self.any_of(asked)
+        deadline_ms = 0 if self.one_in(2) else self.now_ms + self.any_of((8, 3, 20, 1, 0))
+        return MoveIn(
+            # Now and then the id of something that came otherwise.
+            self.any_of(list(self.oracle.records) or ["r99"]) if self.one_in(12) else f"m{len(asked)}",
+            self.day(),
+            self.party(),
+            self.choice(),
+            deadline_ms,
+            self.any_of((1, 1, 2)),
+            self.valid_until_ms(),
+        )
+
+    def move_out(self) -> Command:
+        record = self.record(State.HELD, State.CONFIRMED)
+        return MoveOut(record.id, self.owner(record), self.version(record)) if record else MoveOut("r99")
 
     # ------------------------------------------------------------------ operators
 
@@ -306,6 +340,9 @@ CUSTOMERS: Final[tuple[Callable[[Walker], Command], ...]] = (
     Walker.release,
     Walker.check_in,
     Walker.mark_no_show,
+    Walker.prepare_move,
+    *(Walker.move_in,) * 2,
+    *(Walker.move_out,) * 2,
 )
 OPERATORS: Final[tuple[Callable[[Walker], Command], ...]] = (
     Walker.set_capacity,

@@ -39,8 +39,11 @@ from quota_engine.domain.commands import (
     Confirm,
     Expire,
     MarkNoShow,
+    MoveIn,
+    MoveOut,
     OpenDay,
     PassOnUnused,
+    PrepareMove,
     Publish,
     Release,
     Reschedule,
@@ -86,12 +89,21 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
     """``count`` pairs of a time (milliseconds since 1970) and a command, the same for the same seed."""
     rng = random.Random(seed)
     ids = _Ids(rng)
+    now_ms = OPENS_AT_MS - 2
     makers: list[tuple[int, Callable[[random.Random], Command]]] = [
-        (40, lambda r: _reserve(r, ids.maybe_new())),
-        (18, lambda r: Confirm(ids.any(), _owner(r), r.choice((0, 0, 0, 1, 2)), r.random() < 0.3)),
+        (40, lambda r: _reserve(r, ids.maybe_new(), now_ms)),
+        (
+            18,
+            lambda r: Confirm(
+                ids.any(), _owner(r), r.choice((0, 0, 0, 1, 2)), r.random() < 0.3, _valid_until_ms(r, now_ms)
+            ),
+        ),
         (10, lambda r: Release(ids.any(), _owner(r))),
         (8, lambda r: Cancel(ids.any())),
         (7, lambda r: Reschedule(ids.any(), r.choice(_DAYS), r.choice(_CHOICES))),
+        (2, lambda r: PrepareMove(ids.any(), _owner(r), r.choice((0, 0, 1, 2)))),
+        (5, lambda r: _move_in(r, ids.maybe_new(), now_ms)),
+        (4, lambda r: MoveOut(ids.any(), version=r.choice((0, 0, 1, 2)))),
         (2, lambda r: CheckIn(ids.any())),
         (2, lambda r: MarkNoShow(ids.any())),
         (3, lambda r: Expire(r.choice(_DAYS), r.randint(1, 3))),
@@ -104,7 +116,6 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
         (1, lambda r: Publish(r.choice((DAY, NEXT_DAY)), terms(r.randint(0, 2)))),
     ]
     weights = [weight for weight, _ in makers]
-    now_ms = OPENS_AT_MS - 2
     for _ in range(count):
         now_ms = _next_time(rng, now_ms)
         yield now_ms, rng.choices(makers, weights)[0][1](rng)
@@ -133,8 +144,23 @@ def _owner(rng: random.Random) -> str:
     return _applicant(rng) if rng.random() < 0.1 else ""
 
 
-def _reserve(rng: random.Random, reservation_id: str) -> Reserve:
+def _valid_until_ms(rng: random.Random, now_ms: int) -> int:
+    """Mostly none, else a moment about now."""
+    return now_ms + rng.choice((-1, 0, 1000)) if rng.random() < 0.1 else 0
+
+
+def _party(rng: random.Random) -> tuple[str, ...]:
     size = rng.choice((1, 1, 1, 1, 2, 2, 3, 4))
-    party = tuple(dict.fromkeys(_applicant(rng) for _ in range(size)))
-    ttl_ms = rng.choice((0, 0, 0, 1000, 10))
-    return Reserve(reservation_id, rng.choice(_DAYS), party, rng.choice(_CHOICES), rng.random() < 0.5, ttl_ms)
+    return tuple(dict.fromkeys(_applicant(rng) for _ in range(size)))
+
+
+def _reserve(rng: random.Random, reservation_id: str, now_ms: int) -> Reserve:
+    party, ttl_ms = _party(rng), rng.choice((0, 0, 0, 1000, 10))
+    wait, until_ms = rng.random() < 0.5, _valid_until_ms(rng, now_ms)
+    return Reserve(reservation_id, rng.choice(_DAYS), party, rng.choice(_CHOICES), wait, ttl_ms, until_ms)
+
+
+def _move_in(rng: random.Random, reservation_id: str, now_ms: int) -> MoveIn:
+    deadline_ms = now_ms + rng.choice((-1, 0, 1000, HOLD_TTL_MS)) if rng.random() < 0.5 else 0
+    moves, until_ms, choice = rng.choice((1, 1, 2)), _valid_until_ms(rng, now_ms), rng.choice(_CHOICES)
+    return MoveIn(reservation_id, rng.choice(_DAYS), _party(rng), choice, deadline_ms, moves, until_ms)

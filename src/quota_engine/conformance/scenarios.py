@@ -41,16 +41,20 @@ from quota_engine.domain.commands import (
     Confirm,
     Expire,
     MarkNoShow,
+    MoveIn,
+    MoveOut,
     OpenDay,
     PassOnUnused,
+    PrepareMove,
     Publish,
     Release,
     Reschedule,
+    Reserve,
     ReturnParked,
     SetCapacity,
     SetRules,
 )
-from quota_engine.domain.model import IdentityLimit, Rules
+from quota_engine.domain.model import Choice, IdentityLimit, Rules
 from quota_engine.domain.outcomes import Status as S
 
 
@@ -78,6 +82,18 @@ _START = STARTS_AT_MS - OPENS_AT_MS
 _FORGET = FORGET_AT_MS - OPENS_AT_MS
 _PASS_ON = PASS_ON_AT_MS - OPENS_AT_MS
 _OVER = _START + _DAY_MS // 2
+
+
+def _moving(key: str, wanted: Choice, *names: str, deadline_ms: int | None = None, day: int = DAY) -> MoveIn:
+    """Move these in, once moved: held until ``deadline_ms`` after the opening, or confirmed if there is none."""
+    party = tuple(applicant(name) for name in names)
+    return MoveIn(key, day, party, wanted, 0 if deadline_ms is None else OPENS_AT_MS + deadline_ms, 1)
+
+
+def _lapsing(command: Reserve, until_ms: int) -> Reserve:
+    """The same, to be refused more than ``until_ms`` after the opening."""
+    return replace(command, valid_until_ms=OPENS_AT_MS + until_ms)
+
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (
     Scenario(
@@ -447,6 +463,108 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(0, Confirm("a"), S.CONFIRMED),
             Step(1, Reschedule("a", DAY, ONLINE), S.CONFIRMED),
             Step(1, reserve("c", ONLINE), S.SOLD_OUT),
+        ),
+    ),
+    Scenario(
+        "a move to another office takes a place there before the one here is given up",
+        (
+            Step(0, reserve("ani", ONLINE), S.HELD),
+            Step(0, reserve("budi", ONLINE), S.HELD),
+            Step(0, PrepareMove("nobody"), S.NOT_FOUND),
+            Step(0, PrepareMove("ani", owner=applicant("budi")), S.NOT_OWNER),
+            Step(0, PrepareMove("ani", version=2), S.STALE),
+            Step(0, PrepareMove("ani"), S.HELD),
+            Step(0, reserve("citra", ONLINE), S.SOLD_OUT),
+            Step(1, MoveOut("ani", version=2), S.STALE),
+            Step(1, MoveOut("ani", version=1), S.MOVED),
+            Step(1, MoveOut("ani", version=1), S.MOVED, "replayed"),
+            Step(1, PrepareMove("ani"), S.WRONG_STATE),
+            Step(1, reserve("ani", ONLINE), S.ENDED, "replayed"),
+            Step(1, Cancel("ani"), S.WRONG_STATE),
+            Step(1, reserve("citra", ONLINE), S.HELD),
+            Step(1, reserve("ani2", PRIORITY, "ani"), S.HELD),
+            Step(2, Confirm("budi"), S.CONFIRMED),
+            Step(2, PrepareMove("budi", owner=applicant("budi"), version=2), S.CONFIRMED),
+            Step(2, MoveOut("budi", owner=applicant("ani")), S.NOT_OWNER),
+            Step(2, MoveOut("budi", owner=applicant("budi")), S.MOVED),
+            Step(2, reserve("dewi", ONLINE), S.HELD),
+            Step(_LATE, PrepareMove("ani2"), S.HELD),
+            Step(_LATE + 1, PrepareMove("ani2"), S.EXPIRED),
+            Step(_LATE + 1, MoveOut("ani2"), S.EXPIRED),
+            Step(_LATE + 2, MoveOut("nobody"), S.NOT_FOUND),
+        ),
+    ),
+    Scenario(
+        "moving away is no cancellation, and has the last moment and the number of a reschedule",
+        (
+            Step(0, reserve("a", ONLINE, "ani"), S.HELD),
+            Step(0, Confirm("a"), S.CONFIRMED),
+            Step(0, MoveOut("a"), S.MOVED),
+            Step(1, reserve("b", ONLINE, "ani"), S.HELD),
+            Step(1, Confirm("b"), S.CONFIRMED),
+            Step(1, MoveOut("b"), S.MOVED),
+            Step(2, reserve("c", ONLINE, "ani"), S.HELD),
+            Step(2, Confirm("c"), S.CONFIRMED),
+            Step(2, Reschedule("c", DAY, PUBLIC), S.CONFIRMED),
+            Step(2, PrepareMove("c"), S.MOVES_EXCEEDED),
+            Step(2, reserve("d", ONLINE, "budi"), S.HELD),
+            Step(2, Confirm("d"), S.CONFIRMED),
+            Step(_START - _DAY_MS, PrepareMove("d"), S.CONFIRMED),
+            Step(_START - _DAY_MS + 1, PrepareMove("d"), S.TOO_LATE),
+            Step(_START - _DAY_MS + 1, MoveOut("d"), S.MOVED),
+        ),
+    ),
+    Scenario(
+        "what moves in is held as long as it was, or has its place and its number",
+        (
+            Step(0, _moving("x", ONLINE, "ani", deadline_ms=7), S.HELD),
+            Step(0, _moving("x", ONLINE, "ani", deadline_ms=7), S.HELD, "replayed"),
+            Step(0, _moving("x", ONLINE, "budi", deadline_ms=7), S.CONFLICT),
+            Step(1, _moving("y", ONLINE, "budi", deadline_ms=1), S.EXPIRED),
+            Step(1, _moving("y", ONLINE, "budi"), S.CONFIRMED),
+            Step(1, _moving("z", ONLINE, "citra"), S.SOLD_OUT),
+            Step(1, _moving("z", SLOW, "budi"), S.IDENTITY_LIMIT),
+            Step(1, _moving("z", SLOW, "citra", "ani", deadline_ms=9), S.IDENTITY_LIMIT),
+            Step(1, _moving("z", choice(("nowhere",)), "citra", deadline_ms=0), S.UNKNOWN_QUOTA),
+            Step(1, _moving("z", ONLINE, "citra", deadline_ms=9, day=DAY - 1), S.UNKNOWN_DAY),
+            Step(1, _moving("z", PUBLIC, "a", "b", "c", "d", deadline_ms=9), S.PARTY_TOO_LARGE),
+            Step(7, _moving("x", ONLINE, "ani", deadline_ms=7), S.ENDED, "replayed"),
+            Step(7, _moving("z", ONLINE, "citra"), S.CONFIRMED),
+            Step(7, PrepareMove("z"), S.MOVES_EXCEEDED),
+            Step(7, CloseDay(DAY), S.DONE),
+            Step(7, _moving("w", SLOW, "dewi"), S.CLOSED),
+            Step(7, OpenDay(DAY), S.DONE),
+            Step(8, Cancel("z"), S.CANCELLED),
+            Step(8, reserve("v", ONLINE, "citra"), S.HELD),
+            Step(8, Confirm("v"), S.CONFIRMED),
+            Step(8, Cancel("v"), S.CANCELLED),
+            Step(8, _moving("u", ONLINE, "citra"), S.BLOCKED),
+            Step(_OVER, _moving("w", SLOW, "dewi"), S.OVER),
+        ),
+    ),
+    Scenario(
+        "what moves in finds the door shut until the day opens",
+        (
+            Step(-1, _moving("x", ONLINE, "ani"), S.NOT_OPEN),
+            Step(0, _moving("x", ONLINE, "ani"), S.CONFIRMED),
+            Step(_FORGET, _moving("x", ONLINE, "ani"), S.UNKNOWN_DAY),
+            Step(_FORGET, _moving("x", ONLINE, "ani", day=NEXT_DAY), S.OVER),
+        ),
+    ),
+    Scenario(
+        "what comes after its last moment changes nothing",
+        (
+            Step(5, _lapsing(reserve("ani", ONLINE), 4), S.LAPSED),
+            Step(5, _lapsing(reserve("ani", ONLINE), 5), S.HELD),
+            Step(6, _lapsing(reserve("ani", ONLINE), 5), S.HELD, "replayed"),
+            Step(6, _lapsing(reserve("budi", ONLINE, day=DAY - 1), 5), S.LAPSED),
+            Step(6, replace(_moving("x", ONLINE, "budi"), valid_until_ms=OPENS_AT_MS + 5), S.LAPSED),
+            Step(6, replace(_moving("x", ONLINE, "budi"), valid_until_ms=OPENS_AT_MS + 6), S.CONFIRMED),
+            Step(7, replace(_moving("x", ONLINE, "budi"), valid_until_ms=1), S.CONFIRMED, "replayed"),
+            Step(_LATE + 5, Confirm("ani", reacquire=True, valid_until_ms=OPENS_AT_MS + _LATE + 4), S.LAPSED),
+            Step(_LATE + 5, Confirm("ani", valid_until_ms=OPENS_AT_MS + _LATE + 4), S.EXPIRED),
+            Step(_LATE + 5, Confirm("ani", reacquire=True, valid_until_ms=OPENS_AT_MS + _LATE + 5), S.CONFIRMED),
+            Step(_LATE + 6, Confirm("ani", reacquire=True, valid_until_ms=1), S.CONFIRMED, "replayed"),
         ),
     ),
     Scenario(

@@ -12,8 +12,8 @@ from quota_engine.domain.lifecycle import ACTIVE, State, Verb
 from quota_engine.domain.model import Reservation
 
 _CONFIRMED = frozenset({State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
-_SALES = frozenset({Verb.RESERVE, Verb.OFFER, Verb.REACQUIRE})
-"""Not a move: within its day it may stay on a quota that an operator has overbooked since."""
+_SALES = frozenset({Verb.RESERVE, Verb.OFFER, Verb.REACQUIRE, Verb.MOVE_IN, Verb.MOVE_IN_CONFIRMED})
+"""Not a reschedule: within its day it may stay on a quota that an operator has overbooked since."""
 
 
 def audit(ledger: Ledger, *, from_events: bool = True) -> list[str]:

@@ -15,8 +15,11 @@ __all__ = [
     "Confirm",
     "Expire",
     "MarkNoShow",
+    "MoveIn",
+    "MoveOut",
     "OpenDay",
     "PassOnUnused",
+    "PrepareMove",
     "Publish",
     "Release",
     "Reschedule",
@@ -36,6 +39,7 @@ from quota_engine.domain.values import (
     APPLICANTS_MAX,
     CAPACITY_MAX,
     DURATION_MS_MAX,
+    TIME_MS_MAX,
     check_integer,
     check_name,
 )
@@ -50,6 +54,8 @@ class Reserve(msgspec.Struct, frozen=True, gc=False):
     """Hold places for a party: all of its applicants, in all quotas of one option, or nothing.
 
     With ``wait`` a party that finds no place joins the wait list in the same step. ``hold_ttl_ms`` 0 is the office's.
+    After ``valid_until_ms`` (0: never) it is refused as ``LAPSED``: whoever sends it holds something elsewhere until
+    then, and a call that was long on its way must not succeed without it. A known id is answered all the same.
     """
 
     id: str
@@ -58,6 +64,7 @@ class Reserve(msgspec.Struct, frozen=True, gc=False):
     choice: Choice
     wait: bool = False
     hold_ttl_ms: int = 0
+    valid_until_ms: int = 0
 
     def check(self) -> None:
         """Raise :class:`InvalidRequest` unless the command is well formed.
@@ -69,12 +76,17 @@ class Reserve(msgspec.Struct, frozen=True, gc=False):
         check_name(self.id, "id")
         check_integer(self.day, "day", 1, DAY_MAX)
         check_integer(self.hold_ttl_ms, "hold_ttl_ms", 0, DURATION_MS_MAX)
-        if not 1 <= len(self.applicants) <= APPLICANTS_MAX:
-            raise InvalidRequest("applicants", f"{len(self.applicants)} applicants", f"1 to {APPLICANTS_MAX}")
-        for applicant in self.applicants:
-            check_name(applicant, "applicants")
-        if len(set(self.applicants)) != len(self.applicants):
-            raise InvalidRequest("applicants", "one applicant twice", "each applicant once")
+        check_integer(self.valid_until_ms, "valid_until_ms", 0, TIME_MS_MAX)
+        _check_party(self.applicants)
+
+
+def _check_party(applicants: tuple[str, ...]) -> None:
+    if not 1 <= len(applicants) <= APPLICANTS_MAX:
+        raise InvalidRequest("applicants", f"{len(applicants)} applicants", f"1 to {APPLICANTS_MAX}")
+    for applicant in applicants:
+        check_name(applicant, "applicants")
+    if len(set(applicants)) != len(applicants):
+        raise InvalidRequest("applicants", "one applicant twice", "each applicant once")
 
 
 class _OnReservation(msgspec.Struct, frozen=True, gc=False):
@@ -92,14 +104,18 @@ class _OnReservation(msgspec.Struct, frozen=True, gc=False):
 
 
 class Confirm(_OnReservation, frozen=True, gc=False):
-    """Make a hold a place, and give it a queue number. With ``reacquire`` a late one takes new units, if any."""
+    """Make a hold a place, and give it a queue number. With ``reacquire`` a late one takes new units, if any, but not
+    after ``valid_until_ms`` (0: whenever), for the same reason as with :class:`Reserve`.
+    """
 
     reacquire: bool = False
+    valid_until_ms: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.reacquire, bool):
             raise InvalidRequest("reacquire", f"a {type(self.reacquire).__name__}", "True or False")
+        check_integer(self.valid_until_ms, "valid_until_ms", 0, TIME_MS_MAX)
 
 
 class Release(_OnReservation, frozen=True, gc=False):
@@ -133,6 +149,39 @@ class Reschedule(msgspec.Struct, frozen=True):
         if self.owner:
             check_name(self.owner, "owner")
         check_integer(self.version, "version", 0, 2**31)
+
+
+class PrepareMove(_OnReservation, frozen=True, gc=False):
+    """May it be moved to another office? Changes nothing; the answer shows it as it stands."""
+
+
+class MoveIn(msgspec.Struct, frozen=True):
+    """Take a place for a reservation of another office, which is given up there by :class:`MoveOut` once this is done.
+
+    It becomes held until ``deadline_ms``, as it was there; with ``deadline_ms`` 0 it has its place for good, as it had
+    there, and a queue number. ``moves`` is how often it will have been moved with this. ``id`` is made of the source
+    and the target, so that the same move finds itself. ``valid_until_ms`` is as in :class:`Reserve`.
+    """
+
+    id: str
+    day: int
+    applicants: tuple[str, ...]
+    choice: Choice
+    deadline_ms: int
+    moves: int
+    valid_until_ms: int = 0
+
+    def __post_init__(self) -> None:
+        check_name(self.id, "id")
+        check_integer(self.day, "day", 1, DAY_MAX)
+        _check_party(self.applicants)
+        check_integer(self.deadline_ms, "deadline_ms", 0, TIME_MS_MAX)
+        check_integer(self.moves, "moves", 1, 2**31)
+        check_integer(self.valid_until_ms, "valid_until_ms", 0, TIME_MS_MAX)
+
+
+class MoveOut(_OnReservation, frozen=True, gc=False):
+    """Give up what has its place at another office now. It is no cancellation, and no rule stands in its way."""
 
 
 class Expire(msgspec.Struct, frozen=True, gc=False):
@@ -226,6 +275,9 @@ Command = (
     | CheckIn
     | MarkNoShow
     | Reschedule
+    | PrepareMove
+    | MoveIn
+    | MoveOut
     | Expire
     | SetRules
     | Publish

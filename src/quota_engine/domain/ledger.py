@@ -345,8 +345,13 @@ def _reservation_changed(ledger: Ledger, event: ReservationChanged) -> None:
             quota.free -= units
             quota.held += units
         day.push_due(new)
-    else:
+    elif new.state is _WAITING:
         day.waiting[new.id] = None
+    else:  # moved in from another office, where it was confirmed already
+        for name in new.quotas:
+            day.quotas[name].free -= new.units
+            day.quotas[name].confirmed += new.units
+        day.last_queue_number = new.queue_number + new.units - 1
 
 
 def _reservation_moved_on(ledger: Ledger, day: Day, old: Reservation, event: ReservationChanged) -> None:

@@ -27,6 +27,8 @@ class State(enum.StrEnum):
     """The deadline of the hold passed first."""
     CANCELLED = "CANCELLED"
     """Given up after it was confirmed."""
+    MOVED = "MOVED"
+    """Gone to another office, where a reservation of its own carries it on."""
 
 
 class Verb(enum.StrEnum):
@@ -45,18 +47,25 @@ class Verb(enum.StrEnum):
     RESCHEDULE = "reschedule"
     CHECK_IN = "check_in"
     MARK_NO_SHOW = "mark_no_show"
+    MOVE_IN = "move_in"
+    MOVE_IN_CONFIRMED = "move_in_confirmed"
+    MOVE_OUT = "move_out"
 
 
 TRANSITIONS: Final[dict[tuple[State | None, Verb], State]] = {
     (None, Verb.RESERVE): State.HELD,
     (None, Verb.WAIT): State.WAITING,
+    (None, Verb.MOVE_IN): State.HELD,
+    (None, Verb.MOVE_IN_CONFIRMED): State.CONFIRMED,
     (State.WAITING, Verb.OFFER): State.HELD,
     (State.WAITING, Verb.RELEASE): State.RELEASED,
     (State.HELD, Verb.CONFIRM): State.CONFIRMED,
     (State.HELD, Verb.RELEASE): State.RELEASED,
     (State.HELD, Verb.EXPIRE): State.EXPIRED,
     (State.HELD, Verb.RESCHEDULE): State.HELD,
+    (State.HELD, Verb.MOVE_OUT): State.MOVED,
     (State.CONFIRMED, Verb.RESCHEDULE): State.CONFIRMED,
+    (State.CONFIRMED, Verb.MOVE_OUT): State.MOVED,
     (State.CONFIRMED, Verb.CANCEL): State.CANCELLED,
     (State.CONFIRMED, Verb.CHECK_IN): State.ATTENDED,
     (State.CONFIRMED, Verb.MARK_NO_SHOW): State.NO_SHOW,
@@ -64,7 +73,7 @@ TRANSITIONS: Final[dict[tuple[State | None, Verb], State]] = {
 }
 """Every permitted step; ``None`` is "no reservation yet". What is not here is ``WRONG_STATE``."""
 
-FINAL: Final = frozenset({State.ATTENDED, State.NO_SHOW, State.RELEASED, State.EXPIRED, State.CANCELLED})
+FINAL: Final = frozenset({State.ATTENDED, State.NO_SHOW, State.RELEASED, State.EXPIRED, State.CANCELLED, State.MOVED})
 """States that no time leads out of (an expired one may still be re-acquired by a late confirm)."""
 
 ACTIVE: Final = frozenset({State.WAITING, State.HELD, State.CONFIRMED, State.ATTENDED, State.NO_SHOW})

@@ -21,8 +21,11 @@ from quota_engine.domain.commands import (
     Confirm,
     Expire,
     MarkNoShow,
+    MoveIn,
+    MoveOut,
     OpenDay,
     PassOnUnused,
+    PrepareMove,
     Publish,
     Release,
     Reschedule,
@@ -42,7 +45,7 @@ from quota_engine.domain.events import (
     RulesSet,
 )
 from quota_engine.domain.ledger import Day, Ledger, Quota, claims_of, evolve, known_reservation, purge
-from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
+from quota_engine.domain.lifecycle import ACTIVE, TRANSITIONS, State, Verb
 from quota_engine.domain.model import CLAIMS_MAX, Choice, DayTerms, Reservation
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.reading import lookup, view
@@ -90,6 +93,8 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
     known = ledger.reservations.get(command.id)
     if known is not None and known.day in ledger.days:
         return _replay(ledger, known, command, now_ms)
+    if command.valid_until_ms and now_ms > command.valid_until_ms:
+        return _REFUSED[Status.LAPSED]
     day = ledger.days.get(command.day)
     if day is None:
         return _REFUSED[Status.UNKNOWN_DAY]
@@ -138,13 +143,13 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
     return Outcome(_STATUS_HELD, record)
 
 
-def _replay(ledger: Ledger, known: Reservation, command: Reserve, now_ms: int) -> Outcome:
+def _replay(ledger: Ledger, known: Reservation, command: Reserve | MoveIn, now_ms: int) -> Outcome:
     record = settled(ledger, known, now_ms)
     if not _same_party(record.applicants, command.applicants) or (
         record.moves == 0 and (record.day != command.day or record.choice != command.choice)
     ):
         return _REFUSED[Status.CONFLICT]
-    if record.state in (State.RELEASED, State.EXPIRED, State.CANCELLED):
+    if record.state not in ACTIVE:
         return Outcome(Status.ENDED, record, replayed=True)
     return Outcome(_STATUS_OF[record.state], record, replayed=True)
 
@@ -247,6 +252,8 @@ def _step(ledger: Ledger, command: Any, verb: Verb, goal: State, guards: Sequenc
         return Outcome(_STATUS_OF[goal], record, replayed=True)
     if record.state is State.EXPIRED:
         if verb is Verb.CONFIRM and command.reacquire:
+            if command.valid_until_ms and now_ms > command.valid_until_ms:
+                return Outcome(Status.LAPSED, record)
             return _reacquire(ledger, record, now_ms)
         return Outcome(Status.EXPIRED, record)
     if command.version and command.version != record.version:
@@ -263,7 +270,7 @@ def _step(ledger: Ledger, command: Any, verb: Verb, goal: State, guards: Sequenc
     queue_number = day.last_queue_number + 1 if verb is Verb.CONFIRM else record.queue_number
     record = replace(record, state=goal, version=record.version + 1, queue_number=queue_number)
     evolve(ledger, ReservationChanged(now_ms, verb, record))
-    if verb in (Verb.RELEASE, Verb.CANCEL):
+    if verb in (Verb.RELEASE, Verb.CANCEL, Verb.MOVE_OUT):
         after_return(ledger, day, now_ms)
     return Outcome(_STATUS_OF[goal], record)
 
@@ -327,6 +334,85 @@ def _mark_no_show(ledger: Ledger, command: MarkNoShow, now_ms: int) -> Outcome:
     return _step(ledger, command, Verb.MARK_NO_SHOW, State.NO_SHOW, (_started,), now_ms)
 
 
+def _move_out(ledger: Ledger, command: MoveOut, now_ms: int) -> Outcome:
+    return _step(ledger, command, Verb.MOVE_OUT, State.MOVED, (), now_ms)
+
+
+def _prepare_move(ledger: Ledger, command: PrepareMove, now_ms: int) -> Outcome:
+    known = known_reservation(ledger, command.id)
+    if known is None:
+        return _REFUSED[Status.NOT_FOUND]
+    record = settled(ledger, known, now_ms)
+    if command.owner and command.owner not in record.applicants:
+        return _REFUSED[Status.NOT_OWNER]
+    if record.state is State.EXPIRED:
+        return Outcome(Status.EXPIRED, record)
+    if command.version and command.version != record.version:
+        return Outcome(Status.STALE, record)
+    if (record.state, Verb.MOVE_OUT) not in TRANSITIONS:
+        return Outcome(Status.WRONG_STATE, record)
+    return Outcome(_move_refused(ledger, record, now_ms) or _STATUS_OF[record.state], record)
+
+
+def _move_refused(ledger: Ledger, record: Reservation, now_ms: int) -> Status | None:
+    """Why the record may not be moved away from its place any more, to wherever."""
+    rules = ledger.rules
+    last_moment_ms = ledger.days[record.day].terms.starts_at_ms - rules.reschedule_before_ms
+    if record.state is State.CONFIRMED and now_ms > last_moment_ms:
+        return Status.TOO_LATE
+    return Status.MOVES_EXCEEDED if record.moves >= rules.reschedules_max else None
+
+
+def _move_in(ledger: Ledger, command: MoveIn, now_ms: int) -> Outcome:
+    known = known_reservation(ledger, command.id)
+    if known is not None:
+        return _replay(ledger, known, command, now_ms)
+    if command.valid_until_ms and now_ms > command.valid_until_ms:
+        return _REFUSED[Status.LAPSED]
+    day = ledger.days.get(command.day)
+    if day is None:
+        return _REFUSED[Status.UNKNOWN_DAY]
+    settle(ledger, day, now_ms)
+    refusal = _day_refuses(day, command.choice, now_ms)
+    if refusal is not None and refusal.status is Status.UNKNOWN_QUOTA:
+        return refusal
+    if 0 < command.deadline_ms <= now_ms:
+        return _REFUSED[Status.EXPIRED]
+    if refusal is not None:
+        return refusal
+    if len(command.applicants) > ledger.rules.party_max:
+        return _REFUSED[Status.PARTY_TOO_LARGE]
+    blocked_until_ms = _blocked_until_ms(ledger, command.applicants, now_ms)
+    if blocked_until_ms:
+        return Outcome(Status.BLOCKED, retry_at_ms=blocked_until_ms)
+    in_the_way = _limit_reached(ledger, command.applicants, command.day, now_ms)
+    if in_the_way is not None:
+        own = _same_party(in_the_way.applicants, command.applicants)
+        return Outcome(Status.IDENTITY_LIMIT, in_the_way if own else None)
+    option = find_option(ledger, day, command.choice, len(command.applicants), now_ms)
+    if option is None:
+        return _SOLD_OUT
+
+    # From here on it must succeed.
+    verb = Verb.MOVE_IN if command.deadline_ms else Verb.MOVE_IN_CONFIRMED
+    record = Reservation(
+        ledger.office,
+        command.id,
+        command.day,
+        command.applicants,
+        command.choice,
+        option,
+        TRANSITIONS[None, verb],
+        1,
+        now_ms,
+        command.deadline_ms,
+        0 if command.deadline_ms else day.last_queue_number + 1,
+        command.moves,
+    )
+    evolve(ledger, ReservationChanged(now_ms, verb, record))
+    return Outcome(_STATUS_OF[record.state], record)
+
+
 def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
     known = known_reservation(ledger, command.id)
     if known is None:
@@ -354,12 +440,9 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
         return Outcome(Status.WRONG_STATE, record)
     if day_refusal is not None:
         return Outcome(day_refusal.status, record, retry_at_ms=day_refusal.retry_at_ms)
-    rules = ledger.rules
-    last_moment_ms = ledger.days[record.day].terms.starts_at_ms - rules.reschedule_before_ms
-    if record.state is State.CONFIRMED and now_ms > last_moment_ms:
-        return Outcome(Status.TOO_LATE, record)
-    if record.moves >= rules.reschedules_max:
-        return Outcome(Status.MOVES_EXCEEDED, record)
+    move_refusal = _move_refused(ledger, record, now_ms)
+    if move_refusal is not None:
+        return Outcome(move_refusal, record)
     if _limit_reached(ledger, record.applicants, command.day, now_ms, except_id=record.id) is not None:
         return Outcome(Status.IDENTITY_LIMIT, record)
     kept = record.quotas if record.day == command.day else ()
@@ -507,6 +590,9 @@ _HANDLERS: Final[dict[type, Callable[[Ledger, Any, int], Outcome]]] = {
     CheckIn: _check_in,
     MarkNoShow: _mark_no_show,
     Reschedule: _reschedule,
+    PrepareMove: _prepare_move,
+    MoveIn: _move_in,
+    MoveOut: _move_out,
     Expire: _expire_overdue,
     SetRules: _set_rules,
     Publish: _publish,

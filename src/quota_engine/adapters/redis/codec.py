@@ -33,8 +33,11 @@ from quota_engine.domain.commands import (
     Confirm,
     Expire,
     MarkNoShow,
+    MoveIn,
+    MoveOut,
     OpenDay,
     PassOnUnused,
+    PrepareMove,
     Publish,
     Release,
     Reschedule,
@@ -69,6 +72,7 @@ _STATE_OF_LETTER: Final = {
     "R": State.RELEASED,
     "E": State.EXPIRED,
     "X": State.CANCELLED,
+    "M": State.MOVED,
 }
 _STATUS: Final = {str(status): status for status in Status}
 _HELD: Final = Status.HELD
@@ -85,6 +89,9 @@ _VERB_OF_LETTER: Final = {
     "M": Verb.RESCHEDULE,
     "A": Verb.CHECK_IN,
     "N": Verb.MARK_NO_SHOW,
+    "I": Verb.MOVE_IN,
+    "J": Verb.MOVE_IN_CONFIRMED,
+    "U": Verb.MOVE_OUT,
 }
 _TERMS_DECODER: Final = msgspec.json.Decoder(DayTerms)
 
@@ -190,8 +197,14 @@ def _step(verb: str) -> Callable[[Any], str]:
     return lambda command: f"{verb}\t{command.id}\t{text_of_applicant(command.owner)}\t{command.version}"
 
 
+def _text_of_confirm(one: Confirm) -> str:
+    if one.reacquire and one.valid_until_ms:
+        return f"reacquire_until\t{one.valid_until_ms}\t{one.id}\t{text_of_applicant(one.owner)}\t{one.version}"
+    return f"confirm\t{one.id}\t{text_of_applicant(one.owner)}\t{one.version}\t{one.reacquire:d}"
+
+
 _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
-    Confirm: lambda one: f"confirm\t{one.id}\t{text_of_applicant(one.owner)}\t{one.version}\t{one.reacquire:d}",
+    Confirm: _text_of_confirm,
     Release: _step("release"),
     Cancel: _step("cancel"),
     CheckIn: _step("check_in"),
@@ -199,6 +212,12 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     Reschedule: lambda one: (
         f"reschedule\t{one.id}\t{one.day}\t{text_of_applicant(one.owner)}\t{one.version}\t{text_of_choice(one.choice)}"
     ),
+    PrepareMove: _step("prepare_move"),
+    MoveIn: lambda one: (
+        f"move_in\t{one.id}\t{one.day}\t{_text_of_party(one.applicants)}\t{one.deadline_ms}\t{one.moves}"
+        f"\t{one.valid_until_ms}\t{text_of_choice(one.choice)}"
+    ),
+    MoveOut: _step("move_out"),
     Expire: lambda one: f"expire\t{one.day}\t{one.limit}",
     SetRules: lambda one: f"set_rules\t{text_of_rules(one.rules)}",
     Publish: lambda one: (
@@ -231,8 +250,9 @@ def encode(command: Command) -> str:
     """One command as a line for ``5_commands.lua``. Raises :class:`InvalidRequest` for one that is not well formed."""
     if type(command) is Reserve:
         command.check()  # it does not do so when it is made, and must not spoil the call for those who share it
+        until = f"reserve_until\t{command.valid_until_ms}" if command.valid_until_ms else "reserve"
         return (
-            f"reserve\t{command.id}\t{command.day}\t{_text_of_party(command.applicants)}\t{command.wait:d}"
+            f"{until}\t{command.id}\t{command.day}\t{_text_of_party(command.applicants)}\t{command.wait:d}"
             f"\t{command.hold_ttl_ms}\t{_kept_text_of_choice(command.choice)}"
         )
     return _ENCODE[type(command)](command)

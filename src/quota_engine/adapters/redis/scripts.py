@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Final, NamedTuple
 
 from quota_engine.adapters.redis.codec import text_of_rules
-from quota_engine.domain.commands import Cancel, Command, Expire, Release
+from quota_engine.domain.commands import Cancel, Command, Expire, MoveOut, Release
 from quota_engine.domain.model import Rules
 
 _SHARED: Final = ("1_codec.lua", "2_ledger.lua", "3_units.lua")
@@ -45,7 +45,7 @@ STATE: Final = _script("no-writes", "7_state.lua")
 """Tells everything, for audits."""
 
 
-_FREEING: Final = (Release, Cancel, Expire)
+_FREEING: Final = (Release, Cancel, MoveOut, Expire)
 
 
 def script_of(command: Command) -> Script:

@@ -16,6 +16,7 @@ local format, concat, sort = string.format, table.concat, table.sort
 
 local STATE_OF_LETTER = {
   W = "WAITING", H = "HELD", C = "CONFIRMED", A = "ATTENDED", N = "NO_SHOW", R = "RELEASED", E = "EXPIRED", X = "CANCELLED",
+  M = "MOVED",
 }
 local LETTER_OF_STATE = {}
 for letter, state in pairs(STATE_OF_LETTER) do LETTER_OF_STATE[state] = letter end
@@ -107,7 +108,7 @@ end
 
 local LETTER_OF_VERB = {
   reserve = "R", wait = "W", offer = "O", confirm = "C", reacquire = "Q", release = "L", expire = "E", cancel = "X", reschedule = "M",
-  check_in = "A", mark_no_show = "N",
+  check_in = "A", mark_no_show = "N", move_in = "I", move_in_confirmed = "J", move_out = "U",
 }
 
 -- The event of a reservation's step; text is its record after it.

@@ -6,10 +6,12 @@
 local NOTHING = {}
 local RESULT_OF_VERB = {
   confirm = "CONFIRMED", release = "RELEASED", cancel = "CANCELLED", check_in = "ATTENDED", mark_no_show = "NO_SHOW",
+  move_out = "MOVED",
 }
 local FROM = { -- the life cycle: which states a verb leads out of
   confirm = { HELD = true }, release = { HELD = true, WAITING = true }, cancel = { CONFIRMED = true },
   check_in = { CONFIRMED = true }, mark_no_show = { CONFIRMED = true }, reschedule = { HELD = true, CONFIRMED = true },
+  move_out = { HELD = true, CONFIRMED = true },
 }
 
 local function outcome(status, record, more)
@@ -162,6 +164,13 @@ local function reserve(fields, now_ms, now)
   return "NEW\t" .. now.text .. TAB .. deadline.text .. TAB .. option.index
 end
 
+-- fields: name, valid_until_ms, and from field 3 on those of a reserve (the choice as six)
+local function reserve_until(fields, now_ms, now)
+  if now_ms > tonumber(fields[2]) and not record_of(fields[3]) then return outcome("LAPSED") end
+  local rest = { "reserve", fields[3], fields[4], fields[5], fields[6], fields[7], concat(fields, TAB, 8) }
+  return reserve(rest, now_ms, now)
+end
+
 local function is_owner(record, owner)
   if owner == "" then return true end
   for _, applicant in ipairs(record.applicants) do
@@ -203,9 +212,10 @@ local GUARDS = {
   mark_no_show = function(day, now_ms)
     if now_ms < day.starts_at_ms then return "TOO_EARLY" end
   end,
+  move_out = function() end,
 }
 
--- fields: verb, id, owner, version, and "1" for a confirm that may reacquire
+-- fields: verb, id, owner, version, and for a confirm "1" if it may reacquire, and until when, if not at any time
 local function step(fields, now_ms)
   local verb, owner, version = fields[1], fields[3], tonumber(fields[4])
   local known = record_of(fields[2])
@@ -215,7 +225,10 @@ local function step(fields, now_ms)
   local goal = RESULT_OF_VERB[verb]
   if record.state == goal then return outcome(goal, record, { flags = "p" }) end
   if record.state == "EXPIRED" then
-    if fields[5] == "1" then return reacquire(record, now_ms) end
+    if fields[5] == "1" then
+      if fields[6] and now_ms > tonumber(fields[6]) then return outcome("LAPSED", record) end
+      return reacquire(record, now_ms)
+    end
     return outcome("EXPIRED", record)
   end
   if version > 0 and version ~= record.version then return outcome("STALE", record) end
@@ -228,8 +241,71 @@ local function step(fields, now_ms)
   local after = changed(record, { state = goal })
   if verb == "confirm" then after.queue_number = day.last_queue_number + 1 end
   reservation_changed(verb, record, after, now_ms)
-  if verb == "release" or verb == "cancel" then after_return(day, now_ms) end
+  if verb == "release" or verb == "cancel" or verb == "move_out" then after_return(day, now_ms) end
   return outcome(goal, after)
+end
+
+-- fields: name, valid_until_ms, id, owner, version
+local function reacquire_until(fields, now_ms)
+  return step({ "confirm", fields[3], fields[4], fields[5], "1", fields[2] }, now_ms)
+end
+
+-- Why the record may not be moved away from its place any more, to wherever; nil if it may.
+local function move_refused(record, now_ms)
+  local rules = ledger.rules
+  local last_moment_ms = day_of(record.day).starts_at_ms - rules.reschedule_before_ms
+  if record.state == "CONFIRMED" and now_ms > last_moment_ms then return "TOO_LATE" end
+  if record.moves >= rules.reschedules_max then return "MOVES_EXCEEDED" end
+  return nil
+end
+
+-- fields: name, id, owner, version
+local function prepare_move(fields, now_ms)
+  local owner, version = fields[3], tonumber(fields[4])
+  local known = record_of(fields[2])
+  if not known then return outcome("NOT_FOUND") end
+  local record = settled(known, now_ms)
+  if not is_owner(record, owner) then return outcome("NOT_OWNER") end
+  if record.state == "EXPIRED" then return outcome("EXPIRED", record) end
+  if version > 0 and version ~= record.version then return outcome("STALE", record) end
+  if not FROM.move_out[record.state] then return outcome("WRONG_STATE", record) end
+  return outcome(move_refused(record, now_ms) or record.state, record)
+end
+
+-- fields: name, id, day, applicants, deadline_ms ("0" for what is confirmed), moves, valid_until_ms, choice (six fields)
+local function move_in(fields, now_ms)
+  local id, number, party, deadline_ms = fields[2], tonumber(fields[3]), fields[4], tonumber(fields[5])
+  local confirmed, moves, valid_until_ms = deadline_ms == 0, tonumber(fields[6]), tonumber(fields[7])
+  local choice, applicants = choice_by_text(concat(fields, TAB, 8)), names(party)
+  local command = { day = number, party = party, applicants = applicants, choice = choice }
+  local known, rest = record_of(id)
+  if known then return replay(known, command, now_ms) end
+  if valid_until_ms > 0 and now_ms > valid_until_ms then return outcome("LAPSED") end
+  local day = day_of(number)
+  if not day then return outcome("UNKNOWN_DAY") end
+  settle(day, now_ms, SETTLE_MAX)
+  local refusal, retry_at_ms = day_refuses(day, choice, now_ms)
+  if refusal == "UNKNOWN_QUOTA" then return outcome(refusal) end
+  if not confirmed and deadline_ms <= now_ms then return outcome("EXPIRED") end
+  if refusal then return outcome(refusal, nil, { retry_at_ms = retry_at_ms }) end
+  if #applicants > ledger.rules.party_max then return outcome("PARTY_TOO_LARGE") end
+  local until_ms = blocked_until_ms(applicants, now_ms)
+  if until_ms > 0 then return outcome("BLOCKED", nil, { retry_at_ms = until_ms }) end
+  local in_the_way = limit_reached(applicants, number, now_ms, "")
+  if in_the_way then return outcome("IDENTITY_LIMIT", same_party(in_the_way, command) and in_the_way or nil) end
+  local option = find_option(day, choice, #applicants, now_ms, NOTHING)
+  if not option then return SOLD_OUT end
+
+  -- From here on it must succeed.
+  if rest then forget_rest(rest) end
+  local record = {
+    id = id, day = number, version = 1, state = confirmed and "CONFIRMED" or "HELD", created_at_ms = now_ms,
+    deadline_ms = deadline_ms, queue_number = confirmed and day.last_queue_number + 1 or 0, moves = moves,
+    choice = index_of(choice), option = option.letter, quotas = option.text, party = party, applicants = applicants,
+    units = #applicants,
+  }
+  reservation_changed(confirmed and "move_in_confirmed" or "move_in", nil, record, now_ms)
+  return outcome(record.state, record)
 end
 
 -- fields: name, id, day, owner, version, choice (six fields)
@@ -254,10 +330,8 @@ local function reschedule(fields, now_ms)
   if version > 0 and version ~= record.version then return outcome("STALE", record) end
   if not movable then return outcome("WRONG_STATE", record) end
   if refusal then return outcome(refusal, record, { retry_at_ms = retry_at_ms }) end
-  local rules = ledger.rules
-  local last_moment_ms = day_of(record.day).starts_at_ms - rules.reschedule_before_ms
-  if record.state == "CONFIRMED" and now_ms > last_moment_ms then return outcome("TOO_LATE", record) end
-  if record.moves >= rules.reschedules_max then return outcome("MOVES_EXCEEDED", record) end
+  local move_refusal = move_refused(record, now_ms)
+  if move_refusal then return outcome(move_refusal, record) end
   if limit_reached(record.applicants, number, now_ms, record.id) then return outcome("IDENTITY_LIMIT", record) end
   local kept = {}
   if record.day == number then
@@ -414,6 +488,8 @@ local HANDLERS = {
   reschedule = reschedule, expire = expire_overdue, set_rules = set_rules, publish = publish, set_capacity = set_capacity,
   close_day = set_closed(true, "day_closed"), open_day = set_closed(false, "day_opened"),
   pass_on_unused = pass_on_unused, return_parked = return_parked,
+  reserve_until = reserve_until, reacquire_until = reacquire_until,
+  prepare_move = prepare_move, move_in = move_in, move_out = step,
 }
 
 -- What each command has to look like. Every command of a call is held against this before the first of them is carried out: an
@@ -421,6 +497,7 @@ local HANDLERS = {
 local NAME, MAYBE_APPLICANT, NUMBER = "[%w_%-]+", "[%w_%-%.]*", "%d%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?"
 local CHOICE = string.rep("[%w_%-]*\t", 5) .. "[%w_%-][%w_%-,|]*"
 local STEP = NAME .. "\t" .. MAYBE_APPLICANT .. "\t" .. NUMBER
+local PARTY = "[%w_%-%.][%w_%-%.,]*"
 local FORMS = {
   confirm = STEP .. "\t[01]", release = STEP, cancel = STEP, check_in = STEP, mark_no_show = STEP,
   reschedule = NAME .. "\t" .. NUMBER .. "\t" .. MAYBE_APPLICANT .. "\t" .. NUMBER .. "\t" .. CHOICE,
@@ -430,6 +507,10 @@ local FORMS = {
   set_capacity = NUMBER .. "\t" .. NAME .. "\t" .. NUMBER,
   close_day = NUMBER, open_day = NUMBER,
   pass_on_unused = NUMBER .. "\t" .. NAME, return_parked = NUMBER .. "\t" .. NAME,
+  reserve_until = concat({ NUMBER, NAME, NUMBER, PARTY, "[01]", NUMBER, CHOICE }, TAB),
+  reacquire_until = NUMBER .. "\t" .. STEP,
+  prepare_move = STEP, move_out = STEP,
+  move_in = concat({ NAME, NUMBER, PARTY, NUMBER, NUMBER, NUMBER, CHOICE }, TAB),
 }
 local RESERVE = "^reserve\t(" .. NAME .. ")\t(" .. NUMBER .. ")\t([%w_%-%.][%w_%-%.,]*)\t([01])\t(" .. NUMBER .. ")\t([^\n]+)$"
 local CHOICE_ONLY = "^" .. CHOICE .. "$"
