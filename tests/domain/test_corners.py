@@ -251,3 +251,16 @@ class TestOverbooking:
         assert (seen.quotas["a"].available, seen.quotas["a"].cooling) == (1, 0), "r2 worked it off, r1 has cooled since"
         apply(ledger, Expire(11), 20)
         assert view(ledger, 11, 20) == seen
+
+
+class TestWaitingInVain:
+    def test_who_waits_for_quotas_that_serve_no_list_any_more_is_passed_over(self) -> None:
+        """The quota's rule was changed while somebody waited for it: what comes back is for whoever asks."""
+        served, not_served = ReRelease(ReReleaseRule.WAIT_LIST), ReRelease()
+        ledger = an_office(QuotaTerms("total", 1, served))
+        apply(ledger, Reserve("r1", 11, ("ana",), TOTAL), 0)
+        assert apply(ledger, Reserve("r2", 11, ("budi",), TOTAL, wait=True), 0).status is Status.WAITING
+        apply(ledger, Publish(11, DayTerms(0, 500, 600, 900, (QuotaTerms("total", 1, not_served),))), 1)
+        apply(ledger, Release("r1"), 2)
+        assert ledger.reservations["r2"].state is State.WAITING
+        assert apply(ledger, Reserve("r3", 11, ("citra",), TOTAL), 2).status is Status.HELD
