@@ -1,0 +1,50 @@
+"""How fast a waiting room is let in. Pure: a function of what is left, how the store answers, and the room's bounds."""
+
+from __future__ import annotations
+
+__all__ = ["Pace", "pace"]
+
+from typing import NamedTuple
+
+from quota_engine.admission.room import CALL_MAX, LEFT_UNKNOWN, RoomView
+
+
+class Pace(NamedTuple):
+    """What to serve with: the tickets a minute from now on, and how many may be called now at most."""
+
+    per_minute: int
+    call_max: int
+
+
+def pace(view: RoomView, left: int, latency_ms: int) -> Pace:
+    """The pace for a room as it stands.
+
+    Args:
+        view: the room.
+        left: places left now, or ``LEFT_UNKNOWN``, which limits nothing.
+        latency_ms: how long the store has just taken to answer.
+
+    The speed follows the store: halved whenever it took longer than the room's ``latency_max_ms``, and otherwise raised
+    by a sixteenth of the way between the bounds (additive increase, multiplicative decrease: Chiu and Jain 1989). The
+    number follows the places: for 100 places left, at most ``calls_per_100_places`` people may be called and not yet
+    have taken one. How many of those called have one is told by how far ``left`` has fallen since.
+    """
+    terms = view.terms
+    low, high = terms.per_minute_min, terms.per_minute_max
+    if latency_ms > terms.latency_max_ms:
+        per_minute = max(low, view.per_minute // 2)
+    else:
+        per_minute = min(high, view.per_minute + -(-(high - low) // 16))
+    if left == LEFT_UNKNOWN:
+        return Pace(per_minute, CALL_MAX)
+    may_be_called = -(-left * terms.calls_per_100_places // 100)
+    return Pace(per_minute, min(CALL_MAX, max(0, may_be_called - _outstanding(view, left))))
+
+
+def _outstanding(view: RoomView, left: int) -> int:
+    """People who have been called lately and, as far as the places tell, have not taken one."""
+    called = view.mark - view.lapsed
+    if not view.calls or view.calls[0].left == LEFT_UNKNOWN:
+        return called
+    taken = view.calls[0].left - left
+    return max(0, called - max(0, taken))
