@@ -112,7 +112,8 @@ def record_of(room: str, view: RoomView) -> RoomRecord:
     """The record of a room as it stands."""
     terms = view.terms
     ordered = tickets_ordered(view, view.changed_at_ms)
-    firsts = [first for _, first in view.windows if first < ordered]
+    ended = [(window, first) for window, first in view.windows if first < ordered]
+    ends = [*(first for _, first in ended[1:]), ordered]
     return RoomRecord(
         FORMAT,
         room,
@@ -126,10 +127,7 @@ def record_of(room: str, view: RoomView) -> RoomRecord:
         terms.commitment,
         terms.entropy_source,
         view.now_ms,
-        tuple(
-            WindowRecord(window, first, end - first)
-            for (window, first), end in zip(view.windows, [*firsts[1:], ordered], strict=False)
-        ),
+        tuple(WindowRecord(window, first, end - first) for (window, first), end in zip(ended, ends, strict=False)),
         view.entropy,
         view.seed,
         view.late_seed,

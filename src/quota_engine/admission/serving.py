@@ -43,8 +43,13 @@ def pace(view: RoomView, left: int, latency_ms: int) -> Pace:
 
 def _outstanding(view: RoomView, left: int) -> int:
     """People who have been called lately and, as far as the places tell, have not taken one."""
-    called = view.mark - view.lapsed
-    if not view.calls or view.calls[0].left == LEFT_UNKNOWN:
+    lapsed, going_on = view.lapsed, 0
+    for call in view.calls:
+        if call.at_ms + view.terms.claim_ms > view.now_ms:
+            break
+        lapsed, going_on = call.mark, going_on + 1
+    called = view.mark - lapsed
+    if not called or view.calls[going_on].left == LEFT_UNKNOWN:
         return called
-    taken = view.calls[0].left - left
+    taken = view.calls[going_on].left - left
     return max(0, called - max(0, taken))

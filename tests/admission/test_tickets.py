@@ -1,0 +1,238 @@
+"""Tickets and passes: what is signed here is read here, and everything else is refused."""
+
+from __future__ import annotations
+
+import base64
+import random
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quota_engine.admission.tickets import RoomTickets, TicketKeys, number_on, read_pass
+from quota_engine.domain.errors import InvalidRequest
+
+ONE, OTHER = "0f" * 16, "1e" * 16
+RELEASE, OTHER_RELEASE = "ab" * 32, "cd" * 32
+KEYS = TicketKeys("k1", {"k1": b"the first key of several"})
+ROTATED = TicketKeys("k2", {"k1": b"the first key of several", "k2": b"the second key of several"})
+LATER = TicketKeys("k2", {"k2": b"the second key of several"})
+ROOM = RoomTickets(KEYS, "december", RELEASE, "k1")
+NOW_MS = 1_000_000
+ALPHABET = string.ascii_letters + string.digits + "-_"
+
+
+def pass_of(tickets: RoomTickets = ROOM, index: int = 7, until_ms: int = NOW_MS) -> str:
+    return tickets.admission_pass(index, ONE, "surabaya", 739_000, 739_004, until_ms)
+
+
+@given(st.integers(0, 99_999_999), st.integers(1, 2**42))
+def test_a_ticket_tells_its_number(index: int, expires_at_ms: int) -> None:
+    """Whoever made it reads it, and anybody can read the number without a key."""
+    ticket = ROOM.ticket(index, ONE, expires_at_ms)
+    assert ROOM.read(ticket, expires_at_ms - 1) == index
+    assert ROOM.read(ticket, expires_at_ms - 1, ONE) == index
+    assert number_on(ticket) == index
+
+
+def test_the_same_ticket_is_the_same_text() -> None:
+    """Coming back gives the very same characters."""
+    assert ROOM.ticket(5, ONE, NOW_MS) == ROOM.ticket(5, ONE, NOW_MS)
+
+
+def test_no_identity_is_in_it() -> None:
+    """Not even the keyed hash: neither in a ticket nor in a pass."""
+    for text in (ROOM.ticket(5, ONE, NOW_MS), pass_of()):
+        raw = base64.urlsafe_b64decode(text + "==")
+        assert bytes.fromhex(ONE) not in raw
+        assert ONE.encode() not in raw
+
+
+@pytest.mark.parametrize(
+    ("reader", "problem"),
+    [
+        (RoomTickets(KEYS, "january", RELEASE, "k1"), "another room or release"),
+        (RoomTickets(KEYS, "december", OTHER_RELEASE, "k1"), "another room or release"),
+        (RoomTickets(TicketKeys("k1", {"k1": b"quite another secret"}), "december", RELEASE, "k1"), "altered"),
+        (RoomTickets(LATER, "december", RELEASE, "k2"), "no ticket under any key"),
+    ],
+)
+def test_a_ticket_of_another_room_release_or_key_is_refused(reader: RoomTickets, problem: str) -> None:
+    """Each for its own reason."""
+    with pytest.raises(InvalidRequest, match=problem):
+        reader.read(ROOM.ticket(5, ONE, NOW_MS), 0)
+
+
+def test_another_persons_ticket_is_refused() -> None:
+    """A ticket is worth nothing to somebody else."""
+    with pytest.raises(InvalidRequest, match="another person's"):
+        ROOM.read(ROOM.ticket(5, ONE, NOW_MS), 0, OTHER)
+
+
+def test_an_expired_ticket_is_refused() -> None:
+    """From its moment on."""
+    with pytest.raises(InvalidRequest, match="expired"):
+        ROOM.read(ROOM.ticket(5, ONE, NOW_MS), NOW_MS)
+
+
+def test_every_altered_character_is_noticed() -> None:
+    """Any other character in any place, one left out, one too many: refused, for tickets and passes."""
+    ticket, admission = ROOM.ticket(5, ONE, NOW_MS), pass_of()
+    chance = random.Random(1)
+    for at in range(max(len(ticket), len(admission))):
+        for text, read in (
+            (ticket, lambda altered: ROOM.read(altered, 0)),
+            (admission, lambda altered: read_pass(KEYS, altered, "surabaya", 739_001, [ONE])),
+        ):
+            if at >= len(text):
+                continue
+            other = chance.choice([letter for letter in ALPHABET if letter != text[at]])
+            for altered in (text[:at] + other + text[at + 1 :], text[:at] + text[at + 1 :], text[:at]):
+                with pytest.raises(InvalidRequest):
+                    read(altered)
+
+
+@pytest.mark.parametrize(
+    "respell",
+    [
+        lambda text: text + "=",
+        lambda text: text + "==",
+        lambda text: text + "\n",
+        lambda text: " " + text,
+        lambda text: text[:10] + "\n" + text[10:],
+        lambda text: text + "A",
+        lambda text: text.replace("-", "+").replace("_", "/") + "=",
+        lambda text: text.encode(),
+        lambda text: None,
+        lambda text: "",
+        lambda text: text * 100,
+        lambda text: "é" + text,
+    ],
+)
+def test_another_spelling_is_refused(respell: object) -> None:
+    """Padding, white space, the other alphabet, other types: a ticket has one spelling."""
+    assert callable(respell)
+    for index in range(20):
+        with pytest.raises(InvalidRequest):
+            ROOM.read(respell(ROOM.ticket(index, ONE, NOW_MS)), 0)
+
+
+def test_spare_bits_must_be_zero() -> None:
+    """Of the last character some bits mean nothing; other values of them decode to the same bytes, and are refused."""
+    room = next(
+        candidate
+        for name in ("r", "ro", "roo")
+        for candidate in [RoomTickets(KEYS, name, RELEASE, "k1")]
+        if len(candidate.ticket(5, ONE, NOW_MS)) % 4
+    )
+    ticket = room.ticket(5, ONE, NOW_MS)
+    respelled = ticket[:-1] + ALPHABET_IN_ORDER[ALPHABET_IN_ORDER.index(ticket[-1]) + 1]
+    padding = "=" * (-len(ticket) % 4)
+    assert base64.urlsafe_b64decode(respelled + padding) == base64.urlsafe_b64decode(ticket + padding)
+    with pytest.raises(InvalidRequest, match="one spelling"):
+        room.read(respelled, 0)
+
+
+ALPHABET_IN_ORDER = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+
+
+@given(
+    st.one_of(st.binary(max_size=200).map(lambda raw: base64.urlsafe_b64encode(raw).rstrip(b"=").decode()), st.text())
+)
+@settings(max_examples=300)
+def test_whatever_is_sent_is_refused_politely(text: str) -> None:
+    """Arbitrary bytes and texts are an InvalidRequest, never another error."""
+    for read in (
+        lambda: ROOM.read(text, 0),
+        lambda: read_pass(KEYS, text, "surabaya", 739_001, [ONE]),
+        lambda: number_on("B" + text),
+    ):
+        with pytest.raises(InvalidRequest):
+            read()
+
+
+def test_keys_rotate() -> None:
+    """Old tickets stay good while their key is kept; new ones are signed with the active one; then the old one goes."""
+    old = ROOM.ticket(5, ONE, NOW_MS)
+    rotated = RoomTickets(ROTATED, "december", RELEASE, "k1")
+    assert rotated.read(old, 0, ONE) == 5
+    new = rotated.ticket(6, ONE, NOW_MS)
+    assert RoomTickets(LATER, "december", RELEASE, "k2").read(new, 0, ONE) == 6
+    with pytest.raises(InvalidRequest):
+        ROOM.read(new, 0)
+
+
+def test_a_ticket_is_worth_one_pass_whatever_the_key() -> None:
+    """A change of keys between two visits gives another text, but not another pass: it can be used up once."""
+    first = read_pass(ROTATED, pass_of(), "surabaya", 739_000, [ONE])
+    second = read_pass(ROTATED, pass_of(RoomTickets(ROTATED, "december", RELEASE, "k1")), "surabaya", 739_000, [ONE])
+    assert first == second
+    assert pass_of() == pass_of()
+
+
+def test_a_pass_tells_the_store_what_it_needs() -> None:
+    """An id that is one of the store's, and the end of the lease."""
+    contents = read_pass(KEYS, pass_of(until_ms=NOW_MS), "surabaya", 739_004, [OTHER, ONE])
+    assert contents.until_ms == NOW_MS
+    assert len(contents.id) == 22
+    assert contents.id != read_pass(KEYS, pass_of(index=8), "surabaya", 739_004, [ONE]).id
+    elsewhere = RoomTickets(KEYS, "january", RELEASE, "k1")
+    assert contents.id != read_pass(KEYS, pass_of(elsewhere), "surabaya", 739_004, [ONE]).id
+
+
+@pytest.mark.parametrize(
+    ("office", "day", "applicants", "problem"),
+    [
+        ("malang", 739_001, [ONE], "another office"),
+        ("surabaya", 738_999, [ONE], "other days"),
+        ("surabaya", 739_005, [ONE], "other days"),
+        ("surabaya", 739_001, [OTHER], "another person's"),
+        ("surabaya", 739_001, [], "another person's"),
+    ],
+)
+def test_a_pass_is_bound_to_office_days_and_person(office: str, day: int, applicants: list[str], problem: str) -> None:
+    """It lets nobody else in, nowhere else, on no other day."""
+    with pytest.raises(InvalidRequest, match=problem):
+        read_pass(KEYS, pass_of(), office, day, applicants)
+
+
+def test_a_ticket_is_no_pass() -> None:
+    """Nor a pass a ticket: neither can be passed off as the other."""
+    with pytest.raises(InvalidRequest):
+        read_pass(KEYS, ROOM.ticket(5, ONE, NOW_MS), "surabaya", 739_001, [ONE])
+    with pytest.raises(InvalidRequest):
+        ROOM.read(pass_of(), 0)
+
+
+@pytest.mark.parametrize(
+    ("active", "secrets"),
+    [
+        ("k1", {}),
+        ("k2", {"k1": b"x" * 32}),
+        ("k1", {"k1": b"too short"}),
+        ("k1", {"k1": "x" * 32}),
+        ("k 1", {"k 1": b"x" * 32}),
+        ("k1", {f"k{number}": b"x" * 32 for number in range(17)}),
+        ("k1", [("k1", b"x" * 32)]),
+    ],
+)
+def test_unusable_keys_are_refused(active: str, secrets: dict[str, bytes]) -> None:
+    """1 to 16 secrets of 16 to 64 bytes, one of them active."""
+    with pytest.raises(InvalidRequest) as caught:
+        TicketKeys(active, secrets)
+    assert "too short" not in str(caught.value)
+
+
+def test_a_seed_follows_from_key_room_and_nonce() -> None:
+    """The same for all processes that have the key, another one for everything else."""
+    seed = KEYS.late_seed("k1", "december", "n1")
+    assert seed == ROTATED.late_seed("k1", "december", "n1")
+    others = {
+        ROTATED.late_seed("k2", "december", "n1"),
+        KEYS.late_seed("k1", "january", "n1"),
+        KEYS.late_seed("k1", "december", "n2"),
+    }
+    assert len({seed, *others}) == 4
+    with pytest.raises(InvalidRequest, match="k3"):
+        KEYS.late_seed("k3", "december", "n1")
