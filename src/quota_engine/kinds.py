@@ -6,11 +6,12 @@ begin with ``~`` and their kind, so that no office can have their names: ``~room
 
 from __future__ import annotations
 
-__all__ = ["KINDS", "OFFICE", "Kind", "kind_of"]
+__all__ = ["KINDS", "OFFICE", "ROOM", "Kind", "kind_of"]
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from quota_engine.admission import room
 from quota_engine.domain.commands import Publish, SetRules
 from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.machine import apply
@@ -39,7 +40,9 @@ def _no_questions(state: object, question: object, now_ms: int) -> object:
 
 OFFICE: Final = Kind("", Ledger, apply, _no_questions, describe, frozenset({Publish, SetRules}))
 
-KINDS: Final = {kind.prefix: kind for kind in (OFFICE,)}
+ROOM: Final = Kind("~room", room.RoomState, room.apply, room.ask, room.describe, frozenset({room.CreateRoom}))
+
+KINDS: Final = {kind.prefix: kind for kind in (OFFICE, ROOM)}
 
 
 def kind_of(place: str) -> Kind:

@@ -43,7 +43,7 @@ from quota_engine.ports import (
 
 T = TypeVar("T")
 
-_WRITES: Final = frozenset({"HSET", "HSETNX", "HDEL", "HINCRBY", "ZADD", "ZREM", "XADD", "PEXPIRE"})
+_WRITES: Final = frozenset({"HSET", "HSETNX", "HDEL", "HINCRBY", "ZADD", "ZREM", "XADD", "PEXPIRE", "UNLINK"})
 
 
 class Refused(Exception):
@@ -228,6 +228,9 @@ class Store:
             self._values.pop(key, None)
         else:
             self._values[key] = value
+
+    def _do_unlink(self, *keys: str) -> int:
+        return sum(self._values.pop(key, None) is not None for key in keys)
 
     # ------------------------------------------------------------------ hashes
 

@@ -5,15 +5,17 @@ The counterpart of ``quota_engine.kinds``, which has the rules that the scripts 
 
 from __future__ import annotations
 
-__all__ = ["OFFICE", "Answers", "StoredKind", "stored_kind_of"]
+__all__ = ["OFFICE", "ROOM", "Answers", "StoredKind", "stored_kind_of"]
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
+from quota_engine.adapters.redis import rooms
 from quota_engine.adapters.redis.codec import Decoder, encode
 from quota_engine.adapters.redis.keys import KINDS
 from quota_engine.adapters.redis.scripts import READS, STATE, Script, script_of
 from quota_engine.adapters.redis.state import HASHES, ledger_of_state
+from quota_engine.admission.room import RoomAnswer, RoomStatus
 from quota_engine.domain.outcomes import Outcome, Status
 
 
@@ -49,7 +51,19 @@ OFFICE: Final = StoredKind(
     KINDS, script_of, encode, Decoder, READS, STATE, HASHES, ledger_of_state, Outcome(Status.OVERLOADED)
 )
 
-_STORED: Final[dict[str, StoredKind]] = {"": OFFICE}
+ROOM: Final = StoredKind(
+    rooms.KEY_KINDS,
+    lambda _: rooms.COMMANDS,
+    rooms.encode,
+    rooms.RoomAnswers,
+    rooms.READS,
+    rooms.STATE,
+    rooms.HASHES,
+    rooms.room_of_state,
+    RoomAnswer(RoomStatus.OVERLOADED),
+)
+
+_STORED: Final[dict[str, StoredKind]] = {"": OFFICE, "~room": ROOM}
 """By the prefixes of ``quota_engine.kinds``."""
 
 

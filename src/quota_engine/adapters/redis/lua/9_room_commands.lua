@@ -1,0 +1,193 @@
+-- room_commands: the script's way in. Applies commands to one waiting room, one after the other, at one time. Mirrors admission/room.py,
+-- function by function.
+--
+-- ARGV  1 now_ms, or "" for the server's own time, and "+" behind it to leave a small write in any case; 2 ... a command each: its name and its
+--       fields, set apart by tabs
+-- reply a line for each command: of a join that has a ticket its number, and "p" behind it if it was so before; of what asks for the whole
+--       room what `seen` says; otherwise the status, and when to come again after a tab
+
+local room -- the room, nil if there is none
+local changed = {} -- the names of what has to be written back
+
+local function set(name, value)
+  room[name], changed[name] = value, true
+end
+
+-- fields: "create", commitment ... terms as one text
+local function create(text, now_ms)
+  if room then
+    if room.terms.text == text then return seen(room, now_ms, "p") end
+    return "CONFLICT"
+  end
+  local terms = terms_of_text(text)
+  if now_ms >= terms.opens_at_ms then return "OVER" end
+
+  -- From here on it must succeed.
+  room = { terms = terms, windows = "", calls = "", seed = "", entropy = "", late_seed = "" }
+  changed = { terms = true, windows = true, calls = true, seed = true, entropy = true, late_seed = true }
+  for _, name in ipairs(NUMBERS) do set(name, 0) end
+  set("now_ms", now_ms)
+  set("window", -1)
+  set("left", -1)
+  return seen(room, now_ms)
+end
+
+-- applicant; instead_of is a number's text, or ""
+local function join(applicant, instead_of, now_ms)
+  if not room then return "NOT_FOUND" end
+  local terms, refusal = room.terms, nil
+  if is_over(room, now_ms) then
+    refusal = "OVER"
+  elseif now_ms < terms.joins_from_ms then
+    refusal = "NOT_OPEN\t" .. int(terms.joins_from_ms)
+  elseif room.tickets >= terms.tickets_max then
+    refusal = "FULL"
+  end
+  local index = int(room.tickets)
+  -- In a rush nearly everybody is new: asked and written in one step.
+  if refusal or call("HSETNX", IDENTITIES, applicant, index) == 0 then
+    local known = call("HGET", IDENTITIES, applicant)
+    if known and known ~= instead_of then return known .. "p" end
+    if refusal then return refusal end
+    call("HSET", IDENTITIES, applicant, index)
+  end
+
+  -- From here on it must succeed; nothing above could fail once it had written.
+  local window = window_at(terms, now_ms)
+  if room.window < window then
+    local windows = list_of(room, "windows")
+    set("windows", windows .. (windows == "" and "" or ",") .. int(window) .. ":" .. index)
+    set("window", window)
+    set("window_first", room.tickets)
+  end
+  set("tickets", room.tickets + 1)
+  set("now_ms", now_ms)
+  return index
+end
+
+-- commitment is the one that the seed opens: hashing it is Python's, comparing is enough here
+local function open(seed, commitment, entropy, now_ms)
+  if not room then return "NOT_FOUND" end
+  local terms = room.terms
+  if commitment ~= terms.commitment or (entropy == "") ~= (terms.entropy_source == "") then return "CONFLICT" end
+  if room.seed ~= "" then
+    if entropy == room.entropy then return seen(room, now_ms, "p") end
+    return "CONFLICT"
+  end
+  if is_over(room, now_ms) then return "OVER" end
+  if now_ms < terms.opens_at_ms then return "NOT_OPEN\t" .. int(terms.opens_at_ms) end -- by this clock, whatever the caller's says
+
+  -- From here on it must succeed.
+  set("seed", seed)
+  set("entropy", entropy)
+  set("opened_at_ms", now_ms)
+  set("now_ms", now_ms)
+  -- One step's worth is there at once, so that the first are called at the opening.
+  set("served_at_ms", now_ms - terms.step_ms)
+  set("per_minute", terms.per_minute_max)
+  return seen(room, now_ms)
+end
+
+local MINUTE_MS = 60000
+
+-- left is -1 if it is not known
+local function serve(per_minute, call_max, left, now_ms)
+  if not room then return "NOT_FOUND" end
+  local terms = room.terms
+  local elapsed_ms = now_ms - room.served_at_ms
+  if room.seed == "" or is_over(room, now_ms) or elapsed_ms < terms.step_ms then return seen(room, now_ms) end
+
+  -- From here on it must succeed.
+  local tokens = math.min(terms.burst * MINUTE_MS, room.tokens + elapsed_ms * room.per_minute)
+  local calls = math.min(math.floor(tokens / MINUTE_MS), tickets_ordered(room, now_ms) - room.mark, call_max)
+  set("tokens", tokens - calls * MINUTE_MS)
+  set("per_minute", math.min(math.max(per_minute, terms.per_minute_min), terms.per_minute_max))
+  set("served_at_ms", now_ms)
+  set("now_ms", now_ms)
+  if left >= 0 then set("left", left) end
+  local kept = {}
+  for at_ms, mark, of_left in string.gmatch(list_of(room, "calls"), "(%d+):(%d+):(%-?%d+)") do
+    if tonumber(at_ms) + terms.claim_ms <= now_ms then
+      set("lapsed", tonumber(mark))
+    else
+      kept[#kept + 1] = at_ms .. ":" .. mark .. ":" .. of_left
+    end
+  end
+  if calls > 0 then
+    set("mark", room.mark + calls)
+    kept[#kept + 1] = int(now_ms) .. ":" .. int(room.mark) .. ":" .. int(room.left)
+  end
+  set("calls", concat(kept, ","))
+  return seen(room, now_ms)
+end
+
+-- commitment is the one that the late seed leads to
+local function close(late_seed, commitment, now_ms)
+  if not room then return "NOT_FOUND" end
+  if commitment ~= room.terms.commitment then return "CONFLICT" end
+  if room.closed_at_ms > 0 then return seen(room, now_ms, "p") end
+
+  -- From here on it must succeed.
+  set("closed_at_ms", now_ms)
+  set("now_ms", now_ms)
+  set("late_seed", late_seed)
+  return seen(room, now_ms)
+end
+
+-- A line taken apart and checked: a function that carries it out, or nil if it is ill-formed.
+local function parse(line)
+  local applicant, instead_of = string.match(line, "^join\t([%w_-]+)\t(%d*)$")
+  if applicant then return function(now_ms) return join(applicant, instead_of, now_ms) end end
+  local per_minute, call_max, left = string.match(line, "^serve\t(%d+)\t(%d+)\t(%d*)$")
+  if per_minute then
+    return function(now_ms) return serve(tonumber(per_minute), tonumber(call_max), tonumber(left) or -1, now_ms) end
+  end
+  local seed, commitment, entropy = string.match(line, "^open\t(%x+)\t(%x+)\t([^\t]*)$")
+  if seed then return function(now_ms) return open(seed, commitment, entropy, now_ms) end end
+  local late_seed, committed = string.match(line, "^close\t(%x+)\t(%x+)$")
+  if late_seed then return function(now_ms) return close(late_seed, committed, now_ms) end end
+  local terms = string.match(line, "^create\t(.+)$")
+  if not terms then return nil end
+  local fields = split(terms)
+  if #fields ~= #TERMS then return nil end
+  for index, name in ipairs(TERMS) do
+    if not WORDS[name] and not string.find(fields[index], "^%d+$") then return nil end
+  end
+  return function(now_ms) return create(terms, now_ms) end
+end
+
+local FORGET_MARGIN_MS = 86400000
+
+-- Write back what has changed. The keys themselves end a day after the room is forgotten.
+local function write_back(now_ms)
+  local pairs_of_head = {}
+  for name in pairs(changed) do
+    pairs_of_head[#pairs_of_head + 1] = name
+    local value = room[name]
+    pairs_of_head[#pairs_of_head + 1] = name == "terms" and value.text or type(value) == "number" and int(value) or value
+  end
+  if #pairs_of_head == 0 then return end
+  call("HSET", HEAD, unpack(pairs_of_head))
+  if changed.terms then
+    call("HSET", IDENTITIES, "~", "")
+    for _, key in ipairs(KEYS) do call("PEXPIRE", key, int(room.terms.forget_at_ms - now_ms + FORGET_MARGIN_MS)) end
+  end
+end
+
+local now_ms, touches = time_given()
+local commands = {}
+for index = 2, #ARGV do
+  commands[index - 1] = parse(ARGV[index])
+  if not commands[index - 1] then return redis.error_reply("ILLFORMED command " .. (index - 1) .. " of the call: none was carried out") end
+end
+room = load_room()
+if room then now_ms = math.max(now_ms, room.now_ms) end
+if room and now_ms >= room.terms.forget_at_ms then
+  call("UNLINK", HEAD, IDENTITIES)
+  room = nil
+end
+local lines = {}
+for index, carry_out in ipairs(commands) do lines[index] = carry_out(now_ms) end
+write_back(now_ms)
+if touches and room then call("HSET", HEAD, "~", "") end
+return lines
