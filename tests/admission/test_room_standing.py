@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 import pytest
 
 from quota_engine.admission.room import (
@@ -21,9 +22,19 @@ from quota_engine.admission.room import (
     ask,
 )
 from quota_engine.admission.room_order import Orders
-from quota_engine.admission.room_standing import Chance, Phase, Standing, called_at_ms, pass_until_ms, standing
-from quota_engine.admission.serving import pace
+from quota_engine.admission.room_standing import (
+    Chance,
+    Phase,
+    Standing,
+    called_at_ms,
+    pass_until_ms,
+    position_of,
+    standing,
+)
+from quota_engine.admission.serving import pace, places_left
 from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.model import Choice
+from quota_engine.domain.outcomes import DayView, QuotaView
 from tests.room_walks import LATE_SEED, OPENS_AT_MS, SEED, terms
 
 PEOPLE = 1_000
@@ -60,7 +71,10 @@ class Room:
     def all(self, now_ms: int, seen_ms: int = 0) -> list[Standing]:
         """All tickets' standing at ``now_ms``, by what was seen then, or earlier."""
         view = self.view(seen_ms or now_ms)
-        return [standing(view, self.orders, index, now_ms) for index in range(view.tickets)]
+        return [self.one(view, index, now_ms) for index in range(view.tickets)]
+
+    def one(self, view: RoomView, index: int, now_ms: int) -> Standing:
+        return standing(view, position_of(view, self.orders, index), now_ms)
 
     def phases(self, now_ms: int) -> Counter[Phase]:
         return Counter(one.phase for one in self.all(now_ms))
@@ -106,11 +120,11 @@ def test_all_are_told_at_once_that_it_is_over() -> None:
     room.open()
     view = room.serve(OPENS_AT_MS)
     closes_at_ms = room.terms.closes_at_ms
-    told = {standing(view, room.orders, index, closes_at_ms).phase for index in range(50)}
+    told = {room.one(view, index, closes_at_ms).phase for index in range(50)}
     assert told == {Phase.OVER}
     for left, chance in ((0, Chance.NONE_LEFT), (1, Chance.MAY_NOT_REACH)):
         view = room.serve(OPENS_AT_MS + 1_000 * (left + 1), left=left)
-        waiting = [standing(view, room.orders, index, view.now_ms) for index in range(50)]
+        waiting = [room.one(view, index, view.now_ms) for index in range(50)]
         assert {one.chance for one in waiting if one.phase is not Phase.CALLED} <= {chance}
         assert {one.left for one in waiting} == {left}
 
@@ -134,7 +148,7 @@ def test_a_ticket_for_several_places_is_counted_as_such() -> None:
     room = Room(people=300, units_max=2, per_minute_max=60, burst=1)
     room.open()
     view = room.serve(OPENS_AT_MS, left=300)
-    chances = Counter(standing(view, room.orders, index, view.now_ms).chance for index in range(300))
+    chances = Counter(room.one(view, index, view.now_ms).chance for index in range(300))
     assert chances == {Chance.ENOUGH: 150, Chance.LIKELY: 150}
 
 
@@ -193,7 +207,7 @@ def test_a_number_that_was_not_given_is_refused() -> None:
     room = Room(people=3)
     for index in (-1, 3):
         with pytest.raises(InvalidRequest, match="ticket"):
-            standing(room.view(OPENS_AT_MS), room.orders, index, OPENS_AT_MS)
+            room.one(room.view(OPENS_AT_MS), index, OPENS_AT_MS)
 
 
 # --- How fast it is let in -----------------------------------------------------------------------------------------
@@ -240,3 +254,37 @@ def test_unknown_places_limit_nothing() -> None:
     room = Room()
     room.open()
     assert pace(room.view(OPENS_AT_MS), LEFT_UNKNOWN, 0).call_max == CALL_MAX
+
+
+def day_view(online: int, priority: int, morning: int, **changes: object) -> DayView:
+    """A day with an allotment for all, one for some, and a session that guards both."""
+    quotas = {
+        name: QuotaView(available, available, 0, 0, 0, 0, 0)
+        for name, available in (("online", online), ("priority", priority), ("morning", morning))
+    }
+    return msgspec.structs.replace(DayView(739_000, 0, 100, 200, False, 0, quotas), **changes)
+
+
+ONLINE = Choice("new", "", "morning", "online", "", (("online", "morning"),))
+PRIORITY = Choice("new", "", "morning", "online", "priority", (("priority", "morning"), ("online", "morning")))
+
+
+@pytest.mark.parametrize(
+    ("days", "choices", "left"),
+    [
+        ([day_view(10, 5, 100)], [ONLINE], 10),
+        ([day_view(10, 5, 100)], [PRIORITY], 15),
+        ([day_view(10, 5, 7)], [PRIORITY], 7),
+        ([day_view(10, 5, 100)], [ONLINE, ONLINE, PRIORITY], 15),
+        ([day_view(10, 5, 100), day_view(3, 0, 2)], [ONLINE], 12),
+        ([day_view(10, 5, 100, closed=True)], [ONLINE], 0),
+        ([day_view(10, 5, 100, opens_at_ms=51)], [ONLINE], 0),
+        ([day_view(10, 5, 100, ends_at_ms=50)], [ONLINE], 0),
+        ([day_view(10, 5, 100, quotas={})], [ONLINE], 0),
+        ([], [ONLINE], 0),
+        ([day_view(10, 5, 100)], [], 0),
+    ],
+)
+def test_places_are_counted_once(days: list[DayView], choices: list[Choice], left: int) -> None:
+    """Whatever guards them and whoever wants them; days that are not open have none."""
+    assert places_left(days, choices, 50) == left

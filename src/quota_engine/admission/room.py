@@ -72,7 +72,7 @@ class RoomTerms(msgspec.Struct, frozen=True):
     it opens at ``opens_at_ms`` and closes at ``closes_at_ms``; at ``forget_at_ms`` it is gone. ``commitment`` commits
     to its seeds (see ``room_order``), which come from the secret ``key_id`` and ``nonce``; if ``entropy_source`` names
     a public source of chance, the room opens only with what that said. Later tickets are shuffled within
-    ``window_ms``.
+    ``window_ms``. ``channel`` and ``group`` (``""``: everybody) say which places it is about.
 
     The mark moves every ``step_ms`` at the earliest, by ``per_minute_min`` to ``per_minute_max`` tickets a minute and
     at most ``burst`` at a time. Whoever is called has ``claim_ms`` to come, and a pass that is good for ``lease_ms``
@@ -91,6 +91,8 @@ class RoomTerms(msgspec.Struct, frozen=True):
     key_id: str
     nonce: str
     entropy_source: str = ""
+    channel: str = "online"
+    group: str = ""
     tickets_max: int = TICKETS_MAX
     window_ms: int = 10_000
     step_ms: int = 1_000
@@ -114,6 +116,9 @@ class RoomTerms(msgspec.Struct, frozen=True):
         check_name(self.key_id, "key_id")
         check_name(self.nonce, "nonce")
         check_entropy(self.entropy_source, "entropy_source")
+        check_name(self.channel, "channel")
+        if self.group:
+            check_name(self.group, "group")
         check_integer(self.tickets_max, "tickets_max", 1, TICKETS_MAX)
         shortest_ms = max(1_000, -(-(self.closes_at_ms - self.opens_at_ms) // WINDOWS_MAX))
         check_integer(self.window_ms, "window_ms", shortest_ms, OPEN_MS_MAX)

@@ -6,7 +6,16 @@ of the store.
 
 from __future__ import annotations
 
-__all__ = ["Chance", "Phase", "Standing", "called_at_ms", "pass_until_ms", "standing"]
+__all__ = [
+    "POSITION_NONE",
+    "Chance",
+    "Phase",
+    "Standing",
+    "called_at_ms",
+    "pass_until_ms",
+    "position_of",
+    "standing",
+]
 
 import enum
 from bisect import bisect_right
@@ -91,25 +100,33 @@ def pass_until_ms(view: RoomView, position: int) -> int:
     return called_at_ms(view, position) + view.terms.claim_ms + view.terms.lease_ms
 
 
-def standing(view: RoomView, orders: Orders, index: int, now_ms: int) -> Standing:
-    """How the ticket of ``index`` stands, ``now_ms`` being the store's time (``view.now_ms`` or a little later).
+def position_of(view: RoomView, orders: Orders, index: int) -> int:
+    """The position of the ticket of ``index``, or ``POSITION_NONE`` as long as there is none. Once there, it stays.
 
     Raises:
         InvalidRequest: the room as seen here has given no ticket of this number.
     """
     if not 0 <= index < view.tickets:
         raise InvalidRequest("ticket", "a number that this room has not given", "a ticket that it has given")
+    if not view.seed or index >= tickets_ordered(view, view.changed_at_ms):
+        return POSITION_NONE
+    position = orders.position(view.windows, view.tickets, index)
+    return POSITION_NONE if position is None else position
+
+
+def standing(view: RoomView, position: int, now_ms: int) -> Standing:
+    """How the ticket at ``position`` stands (or one that has none yet), ``now_ms`` being the store's time
+    (``view.now_ms`` or a little later).
+    """
     terms = view.terms
     now_ms = max(now_ms, view.now_ms)
     if view.is_over or now_ms >= terms.closes_at_ms:
-        return _told(view, Phase.OVER, POSITION_NONE, 0, WAIT_UNKNOWN, WAIT_UNKNOWN, 0)
+        return _told(view, Phase.OVER, position, 0, WAIT_UNKNOWN, WAIT_UNKNOWN, 0)
     if now_ms < terms.opens_at_ms:
         return _told(view, Phase.NOT_OPEN, POSITION_NONE, -1, WAIT_UNKNOWN, WAIT_UNKNOWN, 0)
-    ordered = tickets_ordered(view, view.changed_at_ms)
-    position = orders.position(view.windows, view.tickets, index) if view.seed and index < ordered else None
-    if position is None:
+    if position == POSITION_NONE:
         ahead = view.tickets - 1 - view.mark
-        return _told(view, Phase.SHUFFLING, POSITION_NONE, ahead, _soonest_ms(view, 0), WAIT_UNKNOWN, 0)
+        return _told(view, Phase.SHUFFLING, POSITION_NONE, ahead, 0, WAIT_UNKNOWN, 0)
     if position >= view.mark:
         ahead = position - view.mark
         return _told(view, Phase.WAITING, position, ahead, _soonest_ms(view, ahead), _expected_ms(view, ahead), 0)

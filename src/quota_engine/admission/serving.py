@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["Pace", "pace"]
+__all__ = ["Pace", "pace", "places_left"]
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from quota_engine.admission.room import CALL_MAX, LEFT_UNKNOWN, RoomView
+from quota_engine.domain.model import Choice
+from quota_engine.domain.outcomes import DayView
 
 
 class Pace(NamedTuple):
@@ -53,3 +56,24 @@ def _outstanding(view: RoomView, left: int) -> int:
         return called
     taken = view.calls[going_on].left - left
     return max(0, called - max(0, taken))
+
+
+def places_left(days: Sequence[DayView], choices: Sequence[Choice], now_ms: int) -> int:
+    """How many places people with one of these choices could still take, at least, on the days that are open.
+
+    Options are filled one after the other, each as far as its scarcest quota goes, so that a place that several quotas
+    guard, or several choices want, counts once: it is a number that can be had, and may be less than the largest.
+    """
+    left = 0
+    for day in days:
+        if day.closed or not day.opens_at_ms <= now_ms < day.ends_at_ms:
+            continue
+        available = {name: quota.available for name, quota in day.quotas.items()}
+        for choice in choices:
+            for option in choice.options:
+                places = min(available.get(name, 0) for name in option)
+                left += places
+                for name in option:
+                    if places:
+                        available[name] -= places
+    return left

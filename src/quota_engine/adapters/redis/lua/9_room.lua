@@ -20,10 +20,12 @@ local TEXTS = { "seed", "entropy", "late_seed" }
 -- What stands in terms, in the order of the text, set apart by tabs.
 local TERMS = {
   "office", "first_day", "last_day", "joins_from_ms", "opens_at_ms", "closes_at_ms", "forget_at_ms", "commitment", "key_id", "nonce",
-  "entropy_source", "tickets_max", "window_ms", "step_ms", "claim_ms", "lease_ms", "per_minute_min", "per_minute_max", "burst",
+  "entropy_source", "channel", "group", "tickets_max", "window_ms", "step_ms", "claim_ms", "lease_ms", "per_minute_min", "per_minute_max", "burst",
   "latency_max_ms", "calls_per_100_places", "units_max",
 }
-local WORDS = { office = true, commitment = true, key_id = true, nonce = true, entropy_source = true }
+local WORDS = {
+  office = true, commitment = true, key_id = true, nonce = true, entropy_source = true, channel = true, group = true,
+}
 
 -- An integer as text. (tostring would write 1e+15 for a large one.)
 local function int(number)
