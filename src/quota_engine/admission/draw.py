@@ -111,11 +111,6 @@ class Capacities(msgspec.Struct, frozen=True):
                     if quota not in quotas:
                         raise UnknownName(f"choice {name}", f"quota {quota} is not given away there", "one that is")
 
-    @property
-    def units(self) -> int:
-        """All units of all quotas. A place that takes two quotas counts in both."""
-        return sum(units for quotas in self.days.values() for units in quotas.values())
-
 
 class Application(msgspec.Struct, frozen=True, gc=False):
     """A party that applies together, all or nothing, and the names of its choices, the best one first.

@@ -49,7 +49,14 @@ from quota_engine.admission.draw import (
 )
 from quota_engine.domain.errors import CatalogError, InvalidRequest, Mistake
 from quota_engine.domain.model import Choice
-from quota_engine.domain.values import APPLICANTS_MAX, CAPACITY_MAX, OPTIONS_MAX, QUOTAS_MAX, check_name
+from quota_engine.domain.values import (
+    APPLICANTS_MAX,
+    CAPACITY_MAX,
+    NAME_LENGTH_MAX,
+    OPTIONS_MAX,
+    QUOTAS_MAX,
+    check_name,
+)
 
 DAMAGE_MAX: Final = 20
 """So many mistakes of a file are told; it is not read beyond the last of them."""
@@ -59,6 +66,8 @@ _CAPACITIES: Final = "quota-engine draw capacities 1"
 _RESULT: Final = "quota-engine draw result 1"
 
 _Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+_Short = Annotated[str, Meta(max_length=NAME_LENGTH_MAX)]
+"""The name of a choice in an application: to be a known one, it must be found among the capacities' anyway."""
 _Option = Annotated[tuple[_Name, ...], Meta(min_length=1, max_length=QUOTAS_MAX)]
 _Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
@@ -91,7 +100,7 @@ class _CapacitiesFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _ApplicationLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     number: Annotated[int, Meta(ge=1, le=APPLICATIONS_MAX)]
     applicants: Annotated[tuple[_Name, ...], Meta(min_length=1, max_length=APPLICANTS_MAX)]
-    choices: Annotated[tuple[_Name, ...], Meta(min_length=1, max_length=CHOICES_MAX)]
+    choices: Annotated[tuple[_Short, ...], Meta(min_length=1, max_length=CHOICES_MAX)]
     party: Annotated[int, Meta(ge=0, le=APPLICANTS_MAX)] = 0
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["check_file", "write_file"]
+__all__ = ["check_file", "write_file", "write_lines"]
 
+import hashlib
 import os
 import pathlib
+from collections.abc import Iterable
 
 from quota_engine.domain.errors import InvalidRequest
 
@@ -32,3 +34,18 @@ def write_file(path: pathlib.Path, text: str) -> None:
         beside.replace(path)
     except OSError as error:
         raise InvalidRequest(str(path), f"cannot be written: {error.strerror}", "a file that can") from None
+
+
+def write_lines(path: pathlib.Path, lines: Iterable[bytes]) -> str:
+    """Write all of them, or leave what was there; returns the SHA-256 of what the file has now, in hex."""
+    beside = path.with_name(f".{path.name}.part")
+    digest = hashlib.sha256()
+    try:
+        with beside.open("wb") as stream:
+            for line in lines:
+                digest.update(line)
+                stream.write(line)
+        beside.replace(path)
+    except OSError as error:
+        raise InvalidRequest(str(path), f"cannot be written: {error.strerror}", "a file that can") from None
+    return digest.hexdigest()
