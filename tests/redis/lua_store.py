@@ -268,6 +268,9 @@ class Store:
     def _do_hgetall(self, key: str) -> list[str]:
         return [text for pair in self._hash(key).items() for text in pair]
 
+    def _do_hkeys(self, key: str) -> list[str]:
+        return list(self._hash(key))
+
     def _do_hexists(self, key: str, field: str) -> int:
         return int(field in self._hash(key))
 
@@ -355,10 +358,13 @@ class Store:
         self._values[key] = value
         return entry_id
 
-    def _do_xrange(self, key: str, first: str, last: str) -> list[Any]:
-        if (first, last) != ("-", "+"):
-            raise Refused("XRANGE of a part")
-        return [[f"{number}-0", fields] for number, fields in self._value(key, _Stream).entries]
+    def _do_xrange(self, key: str, first: str, last: str, *count: str) -> list[Any]:
+        low = 0 if first == "-" else int(first.removesuffix("-0"))
+        high = math.inf if last == "+" else int(last.removesuffix("-0"))
+        found = [
+            [f"{number}-0", fields] for number, fields in self._value(key, _Stream).entries if low <= number <= high
+        ]
+        return found[: int(count[1])] if count else found
 
     def _do_pexpire(self, key: str, duration_ms: str) -> int:
         if int(duration_ms) <= 0:

@@ -17,13 +17,16 @@ from quota_engine.adapters.redis.batching import LANES_MAX, Lane, Limits, told
 from quota_engine.adapters.redis.calls import Attempt, Call, Lost, Node, NotSent, Pause, Policy, Router
 from quota_engine.adapters.redis.requests import Place, Worker
 from quota_engine.adapters.redis.scripts import Script
-from quota_engine.domain.commands import Command
+from quota_engine.adapters.redis.soldout import SoldOut
+from quota_engine.domain.commands import Command, Reserve
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.outcomes import Outcome
 from quota_engine.ports import Clock, Request, Send
 
 T = TypeVar("T")
 
+_ANSWERED_AT_ONCE_MAX = 64
+"""Answers from memory in a row before others in the loop get a turn: who is answered at once waits for nothing."""
 _Way = tuple[Place, Script]
 """A place and a script: what calls must have in common to travel together."""
 _Waiting = tuple[Any, str, "asyncio.Future[Any]"]
@@ -43,13 +46,16 @@ class AsyncRedisBackend:
         router: Router = Router(),  # noqa: B008 - immutable
         pool_to: Callable[[Node], ConnectionPool] | None = None,
         on_close: Callable[[], None] | None = None,
+        sold_out: SoldOut | None = None,
     ) -> None:
         """See :class:`quota_engine.adapters.redis.sync_backend.RedisBackend`."""
         self._pools: dict[Node | None, ConnectionPool] = {None: pool}
         self._pool_to = pool_to
         self._on_close = on_close
         self._limits = limits
-        self._worker = Worker(clock, policy, namespace, router)
+        self._sold_out = sold_out or SoldOut(0)
+        self._worker = Worker(clock, policy, namespace, router, self._sold_out)
+        self._answered_at_once = 0
         self._lanes: dict[_Way, Lane[_Waiting]] = {}
         self._under_way: set[asyncio.Task[None]] = set()
         self._calls = 0
@@ -62,14 +68,32 @@ class AsyncRedisBackend:
 
         Cancelling it while it waits for its turn leaves nothing; later, it leaves what the same id finds.
         """
-        outcome: Outcome = await self._send(office, command)
+        memory = self._sold_out
+        if type(command) is Reserve:
+            known = memory.answer(office, command)
+            if known is not None:
+                if memory.due:
+                    self._refresh()
+                self._answered_at_once += 1
+                if self._answered_at_once >= _ANSWERED_AT_ONCE_MAX:
+                    self._answered_at_once = 0
+                    await asyncio.sleep(0)
+                return known
+        try:
+            outcome = await self._send(office, command)
+        except BaseException as error:
+            memory.lost(office, command, error)
+            raise
+        memory.saw(office, command, outcome)
+        if memory.due:
+            self._refresh()
         return outcome
 
     async def perform(self, request: Request[T]) -> T:
         """See :meth:`quota_engine.ports.AsyncBackend.perform`."""
         answer: T
         if isinstance(request, Send):
-            answer = await self._send(request.place, request.command)
+            answer = await self.send(request.place, request.command)
             return answer
         self._begin()
         try:
@@ -106,6 +130,7 @@ class AsyncRedisBackend:
     async def close(self) -> None:
         """Wait for the calls that are under way, and close the connections. Later calls are refused."""
         self._closed = True
+        self._sold_out.close()
         await self._ended.wait()
         while self._under_way:  # the batches of calls that have been cancelled
             await asyncio.wait(self._under_way)
@@ -125,6 +150,13 @@ class AsyncRedisBackend:
         self._calls -= 1
         if not self._calls:
             self._ended.set()
+
+    def _refresh(self) -> None:
+        """Have the sold-out memory of an office that is due refreshed, beside what else goes on."""
+        office = self._sold_out.due.popleft()
+        task = asyncio.get_running_loop().create_task(self._drive(self._worker.refresh(office)))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
 
     def _lane(self, way: _Way) -> Lane[_Waiting]:
         lane = self._lanes.get(way)

@@ -13,6 +13,7 @@ __all__ = [
     "choice_of_text",
     "encode",
     "event_of_text",
+    "names_of_event",
     "text_of_applicant",
     "text_of_choice",
     "text_of_rules",
@@ -376,6 +377,12 @@ def event_of_text(text: str, decoder: Decoder, choices: dict[str, str]) -> Event
     if kind == "day_published":
         return DayPublished(at_ms, int(fields[0]), _TERMS_DECODER.decode(fields[1]))
     return _EVENT[kind](at_ms, fields)
+
+
+def names_of_event(text: str) -> tuple[str, ...]:
+    """Who is in an event of the stream: the reservation's id and its applicants; nobody, if it is of another kind."""
+    fields = text.split("\t")
+    return (fields[1], *map(applicant_of_text, fields[7].split(","))) if fields[0][0].isupper() else ()
 
 
 _EVENT: Final[dict[str, Callable[[int, list[str]], Event]]] = {

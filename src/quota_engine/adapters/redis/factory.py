@@ -21,6 +21,7 @@ from quota_engine.adapters.embedded import open_embedded
 from quota_engine.adapters.redis.async_backend import AsyncRedisBackend
 from quota_engine.adapters.redis.calls import Durability, Node, Policy, Router
 from quota_engine.adapters.redis.routing import ClusterRouter, SentinelRouter
+from quota_engine.adapters.redis.soldout import BOUND_MS_DEFAULT, BOUND_MS_MAX, SoldOut
 from quota_engine.adapters.redis.sync_backend import RedisBackend
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.values import check_name
@@ -32,7 +33,9 @@ _FORMS: Final = {
     "sentinel": "redis+sentinel://[user:password@]host:port,host:port/service[/db], with options that redis-py knows",
     "cluster": "redis+cluster://[user:password@]host:port,host:port, with options that redis-py knows",
 }
-_OURS: Final = frozenset({"namespace", "timeout_ms", "attempts_max", "durability", "replicas", "wait_ms"})
+_OURS: Final = frozenset(
+    {"namespace", "timeout_ms", "attempts_max", "durability", "replicas", "wait_ms", "sold_out_ms"}
+)
 _PORTS: Final = {"sentinel": 26379, "cluster": 6379}
 _ATTEMPTS_MAX_OF_MANY: Final = 16
 """With pauses of about five seconds in all: longer than a failover usually takes."""
@@ -52,10 +55,11 @@ class _Store(NamedTuple):
     settings: dict[str, Any]
     policy: Policy
     namespace: str
+    sold_out: SoldOut
     form: str
 
 
-def _store(url: str) -> _Store:
+def _store(url: str, clock: Clock | None) -> _Store:
     try:
         parts = urlsplit(url)
     except ValueError:  # whose text might have a part of the password
@@ -73,6 +77,7 @@ def _store(url: str) -> _Store:
     durability = _durability(options)
     replicas = _integer(options, "replicas", 1, 1, 100) if durability is Durability.REPLICATED else 0
     wait_ms = _integer(options, "wait_ms", Policy().wait_ms, 1, 600_000)
+    sold_out_ms = _integer(options, "sold_out_ms", BOUND_MS_DEFAULT if clock is None else 0, 0, BOUND_MS_MAX)
     namespace = options.pop("namespace", "")
     if namespace:
         check_name(namespace, "url, option namespace")
@@ -89,7 +94,8 @@ def _store(url: str) -> _Store:
         "protocol": 2,
     }
     policy = Policy(attempts_max=attempts_max, durability=durability, replicas=replicas, wait_ms=wait_ms)
-    return _Store(first, url_to, router, settings, policy, namespace, _FORMS[kind])
+    sold_out = SoldOut(sold_out_ms) if clock is None else SoldOut(sold_out_ms, lambda: clock.now_ms() / 1000)
+    return _Store(first, url_to, router, settings, policy, namespace, sold_out, _FORMS[kind])
 
 
 def _durability(options: dict[str, str]) -> Durability:
@@ -195,7 +201,8 @@ def open_backend(url: str, clock: Clock | None) -> RedisBackend:
 
     Options in the URL: ``durability`` (``memory``, ``fsync`` or ``replicated``, with ``replicas`` and the ``wait_ms``
     for them), ``namespace`` in front of all keys, ``timeout_ms`` for a reply (5000), ``attempts_max`` of a call (8, and
-    16 where there can be a failover), ``sentinel_username`` and ``sentinel_password`` for the Sentinels, and redis-py's
+    16 where there can be a failover), ``sold_out_ms`` (250; with a clock 0, and counted by it) for which the client
+    remembers what is sold out, ``sentinel_username`` and ``sentinel_password`` for the Sentinels, and redis-py's
     own.
 
     Raises:
@@ -205,7 +212,7 @@ def open_backend(url: str, clock: Clock | None) -> RedisBackend:
     theirs, ours = _split(url)
     embedded = open_embedded(theirs) if _is_embedded(url) else None
     try:
-        store = _store(embedded.url + ours if embedded else url)
+        store = _store(embedded.url + ours if embedded else url, clock)
         make = redis.connection.BlockingConnectionPool.from_url
         pool, pool_to = _pools(make, store, Retry(NoBackoff(), 0))
         backend = RedisBackend(
@@ -216,6 +223,7 @@ def open_backend(url: str, clock: Clock | None) -> RedisBackend:
             router=store.router,
             pool_to=pool_to,
             on_close=embedded.close if embedded else None,
+            sold_out=store.sold_out,
         )
         backend.check_server()
     except BaseException:
@@ -230,7 +238,7 @@ async def open_async_backend(url: str, clock: Clock | None) -> AsyncRedisBackend
     theirs, ours = _split(url)
     embedded = await asyncio.to_thread(open_embedded, theirs) if _is_embedded(url) else None
     try:
-        store = _store(embedded.url + ours if embedded else url)
+        store = _store(embedded.url + ours if embedded else url, clock)
         make = redis.asyncio.connection.BlockingConnectionPool.from_url
         pool, pool_to = _pools(make, store, AsyncRetry(NoBackoff(), 0))
         backend = AsyncRedisBackend(
@@ -241,6 +249,7 @@ async def open_async_backend(url: str, clock: Clock | None) -> AsyncRedisBackend
             router=store.router,
             pool_to=pool_to,
             on_close=embedded.close if embedded else None,
+            sold_out=store.sold_out,
         )
         await backend.check_server()
     except BaseException:

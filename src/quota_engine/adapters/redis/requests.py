@@ -10,11 +10,14 @@ __all__ = ["Place", "Worker"]
 from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
+
 from quota_engine.adapters.redis.calls import Call, Durability, Policy, Router, call_plain, call_script
 from quota_engine.adapters.redis.codec import encode, event_of_text
 from quota_engine.adapters.redis.keys import KINDS, keys_of, offices_key
 from quota_engine.adapters.redis.kinds import StoredKind, stored_kind_of
 from quota_engine.adapters.redis.scripts import COMMANDS, FREEING_COMMANDS, READS, Script, script_of
+from quota_engine.adapters.redis.soldout import Question, SoldOut
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Publish, SetRules
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
@@ -61,12 +64,13 @@ class Place:
 class Worker:
     """Turns requests into calls, and replies into answers. It holds no connection."""
 
-    def __init__(self, clock: Clock | None, policy: Policy, namespace: str, router: Router) -> None:
+    def __init__(self, clock: Clock | None, policy: Policy, namespace: str, router: Router, sold_out: SoldOut) -> None:
         self._clock = clock
         self._router = router
         self._namespace = namespace
         self._places: dict[str, Place] = {}
         self._policy = policy
+        self._sold_out = sold_out
         self._known_offices: set[str] = set()
 
     def place(self, name: str) -> Place:
@@ -85,6 +89,28 @@ class Worker:
         if writes and self._policy.replicas:
             now += "+"  # leave a small write behind in any case: after a replay that wrote nothing WAIT would not wait
         return call_script(script, place.keys, [now, *lines], self._policy, self._router, writes=writes)
+
+    def refresh(self, office: str) -> Call[None]:
+        """Ask what the sold-out memory wants to know about the office. Without an answer it knows nothing more."""
+        memory = self._sold_out
+        question = memory.ask(office)
+        if question is None:
+            return
+        is_away, keys = True, self.place(office).keys
+        now = "" if self._clock is None else str(self._clock.now_ms())
+        # Only as often as one redirection takes: an answer that comes late is of no use.
+        policy = msgspec.structs.replace(self._policy, attempts_max=2)
+        more: Question | None = question
+        try:
+            while more is not None:
+                arguments = [now, *more.lines]
+                lines = yield from call_script(READS, keys, arguments, policy, self._router, writes=False)
+                more = memory.learn(more, lines)
+            is_away = False
+        except BackendUnavailable:
+            pass
+        finally:
+            memory.done(question, is_away=is_away)
 
     def check_server(self) -> Call[None]:
         """See that the server is one whose scripts are refused whole or run whole."""
@@ -153,6 +179,18 @@ class Worker:
         return place.answers.answer(question, line)
 
     def _send_many(self, office: str, commands: tuple[Command, ...]) -> Call[list[Outcome]]:
+        try:
+            outcomes = yield from self._carry_out(office, commands)
+        except BaseException as error:
+            for command in commands:
+                self._sold_out.lost(office, command, error)
+            raise
+        for command, outcome in zip(commands, outcomes, strict=True):
+            if outcome.ok:
+                self._sold_out.saw(office, command, outcome)
+        return outcomes
+
+    def _carry_out(self, office: str, commands: tuple[Command, ...]) -> Call[list[Outcome]]:
         if any(self.must_register(office, command) for command in commands):
             yield from self.register(office)
         outcomes: list[Outcome] = []

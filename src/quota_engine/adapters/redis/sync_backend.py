@@ -19,7 +19,8 @@ from quota_engine.adapters.redis.batching import LANES_MAX, Lane, Limits, told
 from quota_engine.adapters.redis.calls import Attempt, Call, Lost, Node, NotSent, Pause, Policy, Router
 from quota_engine.adapters.redis.requests import Place, Worker
 from quota_engine.adapters.redis.scripts import Script
-from quota_engine.domain.commands import Command
+from quota_engine.adapters.redis.soldout import SoldOut
+from quota_engine.domain.commands import Command, Reserve
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.outcomes import Outcome
 from quota_engine.ports import Clock, Request, Send
@@ -60,18 +61,20 @@ class RedisBackend:
         router: Router = Router(),  # noqa: B008 - immutable
         pool_to: Callable[[Node], ConnectionPool] | None = None,
         on_close: Callable[[], None] | None = None,
+        sold_out: SoldOut | None = None,
     ) -> None:
         """``pool``: connections that decode responses and do not retry. ``clock`` ``None`` is the server's time.
 
         With a ``router`` goes ``pool_to``, which makes such connections to the nodes that it names; ``pool`` is unused
         then. ``namespace`` stands in front of all keys. ``on_close`` is called once the connections are closed, to end
-        what was started for this backend alone.
+        what was started for this backend alone. ``sold_out`` remembers what is sold out; without, nothing does.
         """
         self._pools: dict[Node | None, ConnectionPool] = {None: pool}
         self._pool_to = pool_to
         self._on_close = on_close
         self._limits = limits
-        self._worker = Worker(clock, policy, namespace, router)
+        self._sold_out = sold_out or SoldOut(0)
+        self._worker = Worker(clock, policy, namespace, router, self._sold_out)
         self._lanes: dict[_Way, Lane[_Waiting]] = {}
         self._lock = threading.Lock()
         self._ended = threading.Condition(self._lock)
@@ -80,14 +83,28 @@ class RedisBackend:
 
     def send(self, office: str, command: Command) -> Outcome:
         """See :meth:`quota_engine.ports.Backend.send`. Calls that wait for others share their script call."""
-        outcome: Outcome = self._send(office, command)
+        memory = self._sold_out
+        if type(command) is Reserve:
+            known = memory.answer(office, command)
+            if known is not None:
+                if memory.due:
+                    self._refresh()
+                return known
+        try:
+            outcome = self._send(office, command)
+        except BaseException as error:
+            memory.lost(office, command, error)
+            raise
+        memory.saw(office, command, outcome)
+        if memory.due:
+            self._refresh()
         return outcome
 
     def perform(self, request: Request[T]) -> T:
         """See :meth:`quota_engine.ports.Backend.perform`."""
         answer: T
         if isinstance(request, Send):
-            answer = self._send(request.place, request.command)
+            answer = self.send(request.place, request.command)
             return answer
         with self._call():
             answer = self._drive(self._worker.answer(request))
@@ -132,12 +149,21 @@ class RedisBackend:
         """Wait for the calls that are under way, and close the connections. Later calls are refused."""
         with self._lock:
             self._closed = True
+        self._sold_out.close()
+        with self._lock:
             self._ended.wait_for(lambda: not self._calls)
         for pool in list(self._pools.values()):
             pool.disconnect()
         if self._on_close is not None:
             on_close, self._on_close = self._on_close, None
             on_close()
+
+    def _refresh(self) -> None:
+        """Refresh the sold-out memory of an office that is due. Other threads go on with what it knows meanwhile."""
+        with contextlib.suppress(IndexError, BackendUnavailable):  # another thread was quicker; closed just now
+            office = self._sold_out.due.popleft()
+            with self._call():
+                self._drive(self._worker.refresh(office))
 
     @contextlib.contextmanager
     def _call(self) -> Iterator[None]:

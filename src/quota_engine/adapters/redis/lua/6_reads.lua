@@ -1,7 +1,8 @@
 -- reads: looking at one office's ledger without changing it. Mirrors domain/reading.py: what time has decided counts, whether or not a
 -- command has settled it yet.
 --
--- ARGV  1 now_ms, or "" for the server's own time; 2 ... "lookup" id, or "view" day, set apart by tabs
+-- ARGV  1 now_ms, or "" for the server's own time; 2 ... "lookup" id, "view" day, or a question of a client's sold-out memory (see
+--       soldout.py): "names" names_max, "news" number events_max, "sold_out" day units wait choice; set apart by tabs
 -- reply a line for each, "" for what is not known. Of a lookup: the reservation as commands.lua has it. Of a view: opens_at_ms,
 --       starts_at_ms, ends_at_ms, closed, waiting; then for each quota its name, capacity, free, held, confirmed, cooling, parked
 
@@ -45,11 +46,26 @@ local function project(day, now_ms)
   end
 end
 
+local shown = {}
+
+-- The day as time has left it, or nil if it is not known; worked out once a call.
+local function shown_day(number, now_ms)
+  if shown[number] == nil then
+    local text = call("HGET", DAYS, int(number))
+    local day = text and day_of_text(number, text)
+    if day and now_ms < day.forget_at_ms then
+      if now_ms >= day.next_due_ms then project(day, now_ms) end
+      shown[number] = day
+    else
+      shown[number] = false
+    end
+  end
+  return shown[number] or nil
+end
+
 local function view(number, now_ms)
-  local text = call("HGET", DAYS, int(number))
-  local day = text and day_of_text(number, text)
-  if not day or day.forget_at_ms <= now_ms then return "" end
-  if now_ms >= day.next_due_ms then project(day, now_ms) end
+  local day = shown_day(number, now_ms)
+  if not day then return "" end
   local parts = {
     int(day.opens_at_ms), int(day.starts_at_ms), int(day.ends_at_ms), day.closed and "1" or "0", int(day.waiting),
   }
@@ -62,6 +78,57 @@ local function view(number, now_ms)
   return concat(parts, TAB)
 end
 
+-- Everybody who may be answered something else than that all is sold out, because a record, a claim or a standing has their name:
+-- ids and applicants, set apart by tabs. Before them, rows of their own: number and time of the last event, and that event, if it is
+-- still there. "" if they are more than names_max.
+local function known_names(names_max)
+  if call("HLEN", RECORDS) + call("HLEN", CLAIMS) + call("HLEN", STANDINGS) > names_max then return "" end
+  local last = call("XRANGE", EVENTS, int(ledger.number) .. "-0", int(ledger.number) .. "-0")[1]
+  return concat({
+    int(ledger.number) .. TAB .. int(ledger.now_ms), last and last[2][2] or "", concat(call("HKEYS", RECORDS), TAB),
+    concat(call("HKEYS", CLAIMS), TAB), concat(call("HKEYS", STANDINGS), TAB),
+  }, NEWLINE)
+end
+
+-- What has happened since event number: a row with number and time of the last event, then a row with its number and text for each
+-- event from that one on (whether it still is the same one tells a failover), events_max at most.
+local function news(number, events_max)
+  local rows = { int(ledger.number) .. TAB .. int(ledger.now_ms) }
+  for _, entry in ipairs(call("XRANGE", EVENTS, int(number) .. "-0", "+", "COUNT", events_max)) do
+    rows[#rows + 1] = string.match(entry[1], "^%d+") .. TAB .. entry[2][2]
+  end
+  return concat(rows, NEWLINE)
+end
+
+-- "1" if units that somebody unknown asks for now would be answered SOLD_OUT: steps 2, 3, 7 and 8 of a reserve.
+local function is_sold_out(number, units, wait, choice, now_ms)
+  local day = shown_day(number, now_ms)
+  if not day or day.closed or now_ms < day.opens_at_ms or now_ms >= day.ends_at_ms or units > ledger.rules.party_max then
+    return "0"
+  end
+  for _, option in ipairs(choice.options) do
+    for _, name in ipairs(option.quotas) do
+      if not day.quotas[name] then return "0" end
+    end
+  end
+  for _, option in ipairs(choice.options) do
+    if fits(day, option, units, {}) then return "0" end
+  end
+  if wait == "1" and served_by_wait_list(day, choice) then return "0" end
+  return "1"
+end
+
+local ANSWERS = {
+  lookup = function(fields, now_ms) return lookup(fields[2], now_ms) end,
+  view = function(fields, now_ms) return view(tonumber(fields[2]), now_ms) end,
+  names = function(fields) return known_names(tonumber(fields[2])) end,
+  news = function(fields) return news(tonumber(fields[2]), tonumber(fields[3])) end,
+  sold_out = function(fields, now_ms)
+    local choice = choice_of_text(concat(fields, TAB, 5))
+    return is_sold_out(tonumber(fields[2]), tonumber(fields[3]), fields[4], choice, now_ms)
+  end,
+}
+
 load_head()
 local now_ms = tonumber(ARGV[1])
 if not now_ms then
@@ -72,7 +139,7 @@ now_ms = math.max(now_ms, ledger.now_ms)
 local lines = {}
 for index = 2, #ARGV do
   local fields = split(ARGV[index], TAB)
-  lines[index - 1] = fields[1] == "lookup" and lookup(fields[2], now_ms) or fields[1] == "view" and view(tonumber(fields[2]), now_ms)
-    or ""
+  local answer = ANSWERS[fields[1]]
+  lines[index - 1] = answer and answer(fields, now_ms) or ""
 end
 return lines
