@@ -59,7 +59,7 @@ class _Store(NamedTuple):
     form: str
 
 
-def _store(url: str, clock: Clock | None) -> _Store:
+def _store(url: str, clock: Clock | None = None) -> _Store:
     try:
         parts = urlsplit(url)
     except ValueError:  # whose text might have a part of the password

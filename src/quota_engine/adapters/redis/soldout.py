@@ -25,8 +25,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from quota_engine.adapters.redis.codec import names_of_event, text_of_choice
-from quota_engine.domain.commands import CheckIn, Command, Confirm, Expire, MarkNoShow, Reserve
+from quota_engine.adapters.redis.codec import applicant_of_text, names_of_event, text_of_choice
+from quota_engine.domain.commands import CheckIn, Command, Confirm, Expire, MarkNoShow, PrepareMove, Reserve
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.domain.model import Choice
 from quota_engine.domain.outcomes import Outcome, Status
@@ -54,7 +54,7 @@ class Bounds(msgspec.Struct, frozen=True):
 
 _SOLD_OUT: Final = Outcome(Status.SOLD_OUT)
 _STATUS_SOLD_OUT: Final = Status.SOLD_OUT
-_KEEPING: Final = (Confirm, CheckIn, MarkNoShow)
+_KEEPING: Final = (Confirm, CheckIn, MarkNoShow, PrepareMove)
 """Steps that give no units back, whatever they come to."""
 
 _MARKS: Final = tuple(sum(1 << bit for bit in bits) for bits in islice(cycle(combinations(range(8), 3)), 64))
@@ -186,7 +186,7 @@ class SoldOut:
         if (id(command.choice), command.day, len(applicants), command.wait) not in sold_out:
             return None
         now_s = self._now_s()
-        if not asked_s <= now_s < until_s:
+        if not asked_s <= now_s < until_s or command.valid_until_ms:
             return None
         # As ``Names`` has them: most slots are empty.
         digest = hash(command.id)
@@ -209,7 +209,7 @@ class SoldOut:
             if outcome.status is _STATUS_SOLD_OUT:
                 self._was_sold_out(office, here, command)
             elif here is not None and outcome.ok:
-                self._was_taken(here, command)
+                self._was_taken(here, command, is_new=not outcome.replayed and not outcome.resumed)
         elif here is not None and type(command) not in _KEEPING and _gives_back(command, outcome):
             self._drop(here)
 
@@ -221,7 +221,10 @@ class SoldOut:
             return
         is_away = isinstance(error, BackendUnavailable | OutcomeUnknown)
         with self._lock:
-            here = self._offices.get(office) or self._make(office)
+            here = self._offices.get(office)
+            if here is None and type(command) is not Reserve:
+                return
+            here = here or self._make(office)
             if type(command) is Reserve:
                 _note(here, command)
             if is_away or type(command) is not Reserve:
@@ -314,10 +317,10 @@ class SoldOut:
         if is_rush and not here.is_asking:
             self._want(office, here, now_s)
 
-    def _was_taken(self, here: _Office, command: Reserve) -> None:
+    def _was_taken(self, here: _Office, command: Reserve, *, is_new: bool) -> None:
         with self._lock:
             _note(here, command)
-            if any(day == command.day for _, day, _, _ in here.questions):
+            if is_new and any(day == command.day for _, day, _, _ in here.questions):
                 # A unit had come back: what is known of the day, or being asked, is no longer so.
                 here.version += 1
                 _no_longer(here, lambda key: key[1] == command.day)
@@ -347,12 +350,14 @@ class SoldOut:
         here.rest_until_s = asked_s + max(self._bound_s, self._bounds.rest_after_names * (now_s - asked_s))
         if not text:
             return  # too many
-        head, mark, *rows = text.split("\n")
+        head, mark, ids, *rows = text.split("\n")
         number, at = head.split("\t")
-        names = [name for row in rows for name in row.split("\t")]
+        applicants = [one for row in rows for one in row.split("\t")]
+        names = ids.split("\t")
         here.number, here.at, here.mark = int(number), at, mark
-        here.names = Names(len(names))
+        here.names = Names(len(names) + len(applicants))
         here.names.add(names)
+        here.names.add(map(applicant_of_text, applicants))
         here.names.add(here.whispers)
         self._make_room(here)
 
