@@ -293,6 +293,15 @@ def test_precedence(scene: Scene) -> None:
         assert both(backend, command).status is status
 
 
+def test_what_holds_only_for_a_while_is_for_the_store_to_say(scene: Scene) -> None:
+    """``LAPSED`` comes before ``SOLD_OUT``, and by the store's clock."""
+    backend = scene.set_up()
+    scene.rush(backend)
+    late = replace(reserve("late", ONLINE), valid_until_ms=OPENS_AT_MS - 1)
+    assert scene.both(backend, late).status is Status.LAPSED
+    assert scene.both(backend, replace(late, valid_until_ms=OPENS_AT_MS)).status is SOLD_OUT
+
+
 def test_a_double_click_over_two_processes(scene: Scene) -> None:
     """Whoever got the last place in one process gets it back in the other, where all is known to be sold out."""
     first = scene.set_up()
@@ -651,7 +660,8 @@ def test_what_the_script_calls_sold_out(seed: int) -> None:
         backend.send("o", command)
         if type(command) is not Reserve:
             continue
-        asked = replace(command, id="new", applicants=tuple(f"new{one}" for one in command.applicants))
+        strangers = tuple(f"new{one}" for one in command.applicants)
+        asked = replace(command, id="new", valid_until_ms=0, applicants=strangers)
         line = f"sold_out\t{asked.day}\t{len(asked.applicants)}\t{int(asked.wait)}\t{text_of_choice(asked.choice)}"
         (word,) = backend._look("o", line)
         status = apply(copy.deepcopy(ledger), asked, now_ms).status

@@ -6,7 +6,7 @@ __all__ = ["AsyncRedisBackend"]
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
@@ -80,7 +80,7 @@ class AsyncRedisBackend:
                     await asyncio.sleep(0)
                 return known
         try:
-            outcome = await self._send(office, command)
+            outcome: Outcome = await self._send(office, command)
         except BaseException as error:
             memory.lost(office, command, error)
             raise
@@ -93,7 +93,7 @@ class AsyncRedisBackend:
         """See :meth:`quota_engine.ports.AsyncBackend.perform`."""
         answer: T
         if isinstance(request, Send):
-            answer = await self.send(request.place, request.command)
+            answer = cast("T", await self.send(request.place, request.command))
             return answer
         self._begin()
         try:

@@ -8,7 +8,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from redis.connection import Connection, ConnectionPool
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
@@ -91,7 +91,7 @@ class RedisBackend:
                     self._refresh()
                 return known
         try:
-            outcome = self._send(office, command)
+            outcome: Outcome = self._send(office, command)
         except BaseException as error:
             memory.lost(office, command, error)
             raise
@@ -104,7 +104,7 @@ class RedisBackend:
         """See :meth:`quota_engine.ports.Backend.perform`."""
         answer: T
         if isinstance(request, Send):
-            answer = self.send(request.place, request.command)
+            answer = cast("T", self.send(request.place, request.command))
             return answer
         with self._call():
             answer = self._drive(self._worker.answer(request))
