@@ -122,7 +122,7 @@ class Store:
               return function(keys, arguments)
                 local globals = { redis = redis, KEYS = keys, ARGV = arguments }
                 for _, known in ipairs({ "string", "table", "math", "ipairs", "pairs", "tonumber", "tostring", "unpack",
-                    "type", "error", "next", "select" }) do
+                    "type", "error", "next", "select", "setmetatable", "rawget" }) do
                   globals[known] = _G[known]
                 end
                 local function refuse(_, field) error("global variable " .. tostring(field)) end
@@ -300,15 +300,17 @@ class Store:
     def _set(self, key: str) -> _SortedSet:
         return self._value(key, _SortedSet)
 
-    def _do_zadd(self, key: str, score: str, member: str) -> int:
+    def _do_zadd(self, key: str, *pairs: str) -> int:
         value = self._set(key)
-        added = value.add(member, float(score))
+        if not pairs or len(pairs) % 2:
+            raise Refused("ZADD takes pairs")
+        added = sum(value.add(member, float(score)) for score, member in zip(pairs[::2], pairs[1::2], strict=True))
         self._values[key] = value
         return added
 
-    def _do_zrem(self, key: str, member: str) -> int:
+    def _do_zrem(self, key: str, *members: str) -> int:
         value = self._set(key)
-        gone = value.remove(member)
+        gone = sum(map(value.remove, members))
         self._kept(key, value, not value.scores)
         return gone
 

@@ -126,89 +126,122 @@ local function changed(record, fields)
   return copy
 end
 
--- A day: a row of its own, a row a quota, and the sets of quotas that holds are on.
+-- A day: a row of its own (closed, last_queue_number, next_due_ms, waiting, opens_at_ms, starts_at_ms, ends_at_ms, forget_at_ms), a row
+-- of the sets of quotas that holds are on, and a row a quota: its name, counters and terms.
+local DAY = "^([01])\t(%d+)\t(%d+)\t(%d+)\t((%d+)\t(%d+)\t(%d+)\t(%d+))\n([^\n]*)(.*)$"
+local QUOTA = "^(%d+)\t(%-?%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(([%l_]+)\t(%d+)\t(%d+)\t([^\t]*)\t(%d+))"
+
+-- A quota, of what stands in a day's rows from this place on, behind its name.
+local function quota_of_text(name, rows, from)
+  local capacity, free, held, confirmed, cooling, parked, terms, rule, cooling_ms, jitter_ms, pass_to, pass_at_ms =
+    string.match(string.sub(rows, from), QUOTA)
+  return {
+    name = name,
+    capacity = tonumber(capacity),
+    free = tonumber(free),
+    held = tonumber(held),
+    confirmed = tonumber(confirmed),
+    cooling = tonumber(cooling),
+    parked = tonumber(parked),
+    terms = terms,
+    rule = rule,
+    cooling_ms = tonumber(cooling_ms),
+    jitter_ms = tonumber(jitter_ms),
+    pass_to = pass_to,
+    pass_at_ms = tonumber(pass_at_ms),
+  }
+end
+
+-- A day has many quotas and a command needs few of them: a row is taken apart when its quota is asked for.
+local LAZY = {
+  __index = function(quotas, name)
+    local rows = quotas[1]
+    local _, before = string.find(rows, NEWLINE .. name .. TAB, 1, true)
+    if not before then return nil end
+    local quota = quota_of_text(name, rows, before + 1)
+    quotas[name] = quota
+    return quota
+  end,
+}
+
 local function day_of_text(number, text)
-  local rows = split(text, NEWLINE)
-  local fields = split(rows[1], TAB)
+  local closed, last_queue_number, next_due_ms, waiting, times, opens_at_ms, starts_at_ms, ends_at_ms, forget_at_ms, due, rows =
+    string.match(text, DAY)
   local day = {
     number = number,
     text = int(number),
-    closed = fields[1] == "1",
-    last_queue_number = tonumber(fields[2]),
-    next_due_ms = tonumber(fields[3]),
-    waiting = tonumber(fields[4]),
-    opens_at_ms = tonumber(fields[5]),
-    starts_at_ms = tonumber(fields[6]),
-    ends_at_ms = tonumber(fields[7]),
-    forget_at_ms = tonumber(fields[8]),
+    closed = closed == "1",
+    last_queue_number = tonumber(last_queue_number),
+    next_due_ms = tonumber(next_due_ms),
+    waiting = tonumber(waiting),
+    times = times,
+    opens_at_ms = tonumber(opens_at_ms),
+    starts_at_ms = tonumber(starts_at_ms),
+    ends_at_ms = tonumber(ends_at_ms),
+    forget_at_ms = tonumber(forget_at_ms),
     due = {},
-    quotas = {},
-    order = {},
+    quotas = setmetatable({ rows }, LAZY),
   }
-  for _, quotas in ipairs(split(rows[2], TAB)) do
-    if quotas ~= "" then day.due[quotas] = true end
-  end
-  for row = 3, #rows do
-    local quota_fields = split(rows[row], TAB)
-    local quota = {
-      name = quota_fields[1],
-      capacity = tonumber(quota_fields[2]),
-      free = tonumber(quota_fields[3]),
-      held = tonumber(quota_fields[4]),
-      confirmed = tonumber(quota_fields[5]),
-      cooling = tonumber(quota_fields[6]),
-      parked = tonumber(quota_fields[7]),
-      rule = quota_fields[8],
-      cooling_ms = tonumber(quota_fields[9]),
-      jitter_ms = tonumber(quota_fields[10]),
-      pass_to = quota_fields[11],
-      pass_at_ms = tonumber(quota_fields[12]),
-    }
-    day.order[#day.order + 1] = quota
-    day.quotas[quota.name] = quota
-  end
+  for quotas in string.gmatch(due, "[^\t]+") do day.due[quotas] = true end
   return day
 end
 
-local function text_of_day(day)
-  local due = {}
-  for quotas in pairs(day.due) do due[#due + 1] = quotas end
-  local rows = {
-    concat({
-      day.closed and "1" or "0", int(day.last_queue_number), int(day.next_due_ms), int(day.waiting), int(day.opens_at_ms),
-      int(day.starts_at_ms), int(day.ends_at_ms), int(day.forget_at_ms),
-    }, TAB),
-    concat(due, TAB),
-  }
-  for _, quota in ipairs(day.order) do
-    rows[#rows + 1] = concat({
-      quota.name, int(quota.capacity), int(quota.free), int(quota.held), int(quota.confirmed), int(quota.cooling),
-      int(quota.parked), quota.rule, int(quota.cooling_ms), int(quota.jitter_ms), quota.pass_to, int(quota.pass_at_ms),
-    }, TAB)
+-- All quotas of a day, in the order of its terms.
+local function quotas_of(day)
+  if not day.order then
+    day.order = {}
+    for name in string.gmatch(day.quotas[1], "\n([^\t]+)") do day.order[#day.order + 1] = day.quotas[name] end
   end
-  return concat(rows, NEWLINE)
+  return day.order
 end
 
+local function text_of_quota(quota)
+  return format("\n%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%s", quota.name, quota.capacity, quota.free, quota.held, quota.confirmed,
+    quota.cooling, quota.parked, quota.terms)
+end
+
+-- Only what was taken apart is put together again: the other rows are as they were.
+local function text_of_day(day)
+  local due, rows, quotas = {}, nil, day.quotas
+  for names_of_set in pairs(day.due) do due[#due + 1] = names_of_set end
+  if day.order then
+    rows = {}
+    for index, quota in ipairs(day.order) do rows[index] = text_of_quota(quota) end
+    rows = concat(rows)
+  else
+    rows = string.gsub(quotas[1], "\n([^\t]+)[^\n]*", function(name)
+      local quota = rawget(quotas, name)
+      return quota and text_of_quota(quota)
+    end)
+  end
+  return format("%s\t%.0f\t%.0f\t%.0f\t%s\n%s%s", day.closed and "1" or "0", day.last_queue_number, day.next_due_ms, day.waiting,
+    day.times, concat(due, TAB), rows)
+end
+
+-- hold_ttl_ms, offer_ttl_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms, cancellations_block_ms,
+-- reschedules_max, reschedule_before_ms, wait_list_max, identity_limits ("places:days" each), jitter_seed
+local RULES = "^" .. string.rep("(%d+)\t", 10) .. "([^\t]*)\t(.*)$"
+
 local function rules_of_text(text)
-  local fields = split(text, TAB)
+  local hold_ttl_ms, offer_ttl_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms, cancellations_block_ms,
+    reschedules_max, reschedule_before_ms, wait_list_max, limits_text, jitter_seed = string.match(text, RULES)
   local limits = {}
-  for index, limit in ipairs(names(fields[11])) do
-    local places, span = string.match(limit, "^(%d+):(%d+)$")
-    limits[index] = { places_max = tonumber(places), span_days = tonumber(span) }
+  for places, span in string.gmatch(limits_text, "(%d+):(%d+)") do
+    limits[#limits + 1] = { places_max = tonumber(places), span_days = tonumber(span) }
   end
   return {
     text = text,
-    hold_ttl_ms = tonumber(fields[1]),
-    offer_ttl_ms = tonumber(fields[2]),
-    party_max = tonumber(fields[3]),
-    no_show_block_ms = tonumber(fields[4]),
-    cancellations_max = tonumber(fields[5]),
-    cancellations_window_ms = tonumber(fields[6]),
-    cancellations_block_ms = tonumber(fields[7]),
-    reschedules_max = tonumber(fields[8]),
-    reschedule_before_ms = tonumber(fields[9]),
-    wait_list_max = tonumber(fields[10]),
+    hold_ttl_ms = tonumber(hold_ttl_ms),
+    offer_ttl_ms = tonumber(offer_ttl_ms),
+    party_max = tonumber(party_max),
+    no_show_block_ms = tonumber(no_show_block_ms),
+    cancellations_max = tonumber(cancellations_max),
+    cancellations_window_ms = tonumber(cancellations_window_ms),
+    cancellations_block_ms = tonumber(cancellations_block_ms),
+    reschedules_max = tonumber(reschedules_max),
+    reschedule_before_ms = tonumber(reschedule_before_ms),
+    wait_list_max = tonumber(wait_list_max),
     identity_limits = limits,
-    jitter_seed = fields[12],
+    jitter_seed = jitter_seed,
   }
 end

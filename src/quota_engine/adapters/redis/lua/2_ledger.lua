@@ -13,7 +13,8 @@
 --      11 updated    zset    applicant, by the number of the event that changed their standing
 --
 -- All keys always exist (each has a "~" that means nothing), so that a slot on the move never refuses half of them. Nothing below
--- can fail: what a command needs has been checked when the first write is made.
+-- can fail: what a command needs has been checked when the first write is made. Records, claims, due holds and events are read and
+-- written for all commands of a call together: each call of the store from here costs as much as what it does.
 
 local HEAD, DAYS, RECORDS, CLAIMS, STANDINGS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local DUE, COOLING, WAITING, EVENTS, CHOICES, UPDATED = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
@@ -25,8 +26,14 @@ local CANCELLATIONS_MAX, CLAIMS_MAX = 100, 100
 local ACTIVE = { WAITING = true, HELD = true, CONFIRMED = true, ATTENDED = true, NO_SHOW = true }
 local CONSUMING = { HELD = "held", CONFIRMED = "confirmed", ATTENDED = "confirmed", NO_SHOW = "confirmed" }
 local SLASH = "/"
+local ARGUMENTS_MAX = 256 -- of one call of the store; even, as some come in pairs
 
-local ledger = { days = {}, choices = {}, by_text = {}, indexes = {}, changed = {}, deadlines = {} }
+local ledger = {
+  days = {}, choices = {}, by_text = {}, indexes = {}, changed = {}, deadlines = {},
+  records = {}, records_changed = {}, -- id -> text, or false if there is none; those to be written
+  claims = {}, claims_changed = {}, -- applicant -> ids, or false
+  due = {}, events = {}, -- member -> whether it is to be there; those to be appended
+}
 
 local function load_head()
   local head = call("HMGET", HEAD, "now_ms", "number", "rules", "forgotten_day_max", "next_forget_ms", "cursor")
@@ -36,6 +43,12 @@ local function load_head()
   ledger.forgotten_day_max = tonumber(head[4] or "0")
   ledger.next_forget_ms = tonumber(head[5] or int(NEVER_MS))
   ledger.cursor = head[6] or ""
+end
+
+local function call_with(name, key, arguments)
+  for first = 1, #arguments, ARGUMENTS_MAX do
+    call(name, key, unpack(arguments, first, math.min(first + ARGUMENTS_MAX - 1, #arguments)))
+  end
 end
 
 -- The known day of this number, or nil. Read once, kept for the call, written back at its end if it changed.
@@ -93,9 +106,94 @@ local function index_of(choice)
   return index
 end
 
+-- Reads fields of a hash that will be needed, all at once.
+local function read_ahead(key, known, fields)
+  if not fields[1] then return end
+  for first = 1, #fields, ARGUMENTS_MAX do
+    local last = math.min(first + ARGUMENTS_MAX - 1, #fields)
+    local texts = call("HMGET", key, unpack(fields, first, last))
+    for index = first, last do known[fields[index]] = texts[index - first + 1] end
+  end
+end
+
+local function record_text(id)
+  local text = ledger.records[id]
+  if text == nil then
+    text = call("HGET", RECORDS, id)
+    ledger.records[id] = text
+  end
+  return text
+end
+
+local function write_record(id, text)
+  ledger.records[id], ledger.records_changed[id] = text, true
+end
+
+-- The ids of an applicant's claims as text, or false.
+local function claims_text(applicant)
+  local text = ledger.claims[applicant]
+  if text == nil then
+    text = call("HGET", CLAIMS, applicant)
+    ledger.claims[applicant] = text
+  end
+  return text
+end
+
+local function write_claims(applicant, text)
+  ledger.claims[applicant], ledger.claims_changed[applicant] = text, true
+end
+
+-- Writes what has changed in a hash: false is what has gone.
+local function flush_hash(key, known, changes)
+  local pairs_set, gone = {}, {}
+  for field in pairs(changes) do
+    local text = known[field]
+    if text then
+      pairs_set[#pairs_set + 1], pairs_set[#pairs_set + 2] = field, text
+    else
+      gone[#gone + 1] = field
+    end
+    changes[field] = nil
+  end
+  call_with("HSET", key, pairs_set)
+  call_with("HDEL", key, gone)
+end
+
+-- Before anybody looks at what is due.
+local function flush_due()
+  if not next(ledger.due) then return end
+  local added, gone = {}, {}
+  for member, is_there in pairs(ledger.due) do
+    if is_there then
+      added[#added + 1], added[#added + 2] = 0, member
+    else
+      gone[#gone + 1] = member
+    end
+  end
+  ledger.due = {}
+  call_with("ZADD", DUE, added)
+  call_with("ZREM", DUE, gone)
+end
+
+local function flush()
+  local first = ledger.number - #ledger.events
+  for index, event in ipairs(ledger.events) do call("XADD", EVENTS, int(first + index) .. "-0", "e", event) end
+  ledger.events = {}
+  flush_hash(RECORDS, ledger.records, ledger.records_changed)
+  flush_hash(CLAIMS, ledger.claims, ledger.claims_changed)
+  flush_due()
+end
+
+-- The holds of a day on one set of quotas that are due before a time, in order.
+local function due_holds(day, quotas, before, ...)
+  flush_due()
+  local prefix = day.text .. SLASH .. quotas .. SLASH
+  return call("ZRANGEBYLEX", DUE, "[" .. prefix, "(" .. prefix .. before, ...), #prefix
+end
+
 -- The record of this id; or nil and what is left of one, if its day has been forgotten.
 local function record_of(id)
-  local text = call("HGET", RECORDS, id)
+  local text = record_text(id)
   if not text then return nil end
   local record = record_of_text(id, text)
   if day_of(record.day) then return record end
@@ -104,7 +202,7 @@ end
 
 -- Calls visit(record) for the claims of an applicant, in the order in which they became claims, until it returns something.
 local function each_claim(applicant, now_ms, visit)
-  local ids = call("HGET", CLAIMS, applicant)
+  local ids = claims_text(applicant)
   if not ids then return nil end
   for _, id in ipairs(names(ids)) do
     local record = record_of(id)
@@ -120,22 +218,18 @@ end
 
 local function claim(record)
   for _, applicant in ipairs(record.applicants) do
-    local others = call("HGET", CLAIMS, applicant)
-    call("HSET", CLAIMS, applicant, others and (others .. COMMA .. record.id) or record.id)
+    local others = claims_text(applicant)
+    write_claims(applicant, others and (others .. COMMA .. record.id) or record.id)
   end
 end
 
 local function unclaim(record)
   for _, applicant in ipairs(record.applicants) do
     local left = {}
-    for _, id in ipairs(names(call("HGET", CLAIMS, applicant) or "")) do
+    for _, id in ipairs(names(claims_text(applicant) or "")) do
       if id ~= record.id then left[#left + 1] = id end
     end
-    if #left == 0 then
-      call("HDEL", CLAIMS, applicant)
-    else
-      call("HSET", CLAIMS, applicant, concat(left, COMMA))
-    end
+    write_claims(applicant, #left > 0 and concat(left, COMMA))
   end
 end
 
@@ -146,12 +240,12 @@ end
 -- The id was one of a forgotten day, and what is left of that has not been purged yet: from now on it never was.
 local function forget_rest(rest)
   if ACTIVE[rest.state] then unclaim(rest) end
-  if rest.state == "HELD" then call("ZREM", DUE, due_member(rest)) end
+  if rest.state == "HELD" then ledger.due[due_member(rest)] = false end
   if rest.state == "WAITING" then call("ZREM", WAITING, rest.id) end
 end
 
 local function push_due(day, record)
-  call("ZADD", DUE, 0, due_member(record))
+  ledger.due[due_member(record)] = true
   day.due[record.quotas] = true
   if record.deadline_ms < day.next_due_ms then day.next_due_ms = record.deadline_ms end
 end
@@ -187,25 +281,25 @@ end
 local function append(at_ms, event)
   ledger.number = ledger.number + 1
   ledger.now_ms = at_ms
-  call("XADD", EVENTS, int(ledger.number) .. "-0", "e", event)
+  ledger.events[#ledger.events + 1] = event
 end
 
 -- A new hold, the step that nearly every command of a rush comes to: what reservation_changed below would do, but for what only
--- older records need. text is its record; claimed says whether any of the applicants has claims already.
-local function hold_made(day, option, id, applicants, text, now_ms, deadline, claimed)
+-- older records need. text is its record.
+local function hold_made(day, option, id, applicants, text, now_ms, deadline)
   append(now_ms, "R\t" .. id .. TAB .. text)
-  call("HSET", RECORDS, id, text)
+  write_record(id, text)
   local units, quotas = #applicants, day.quotas
   for index = 1, units do
     local applicant = applicants[index]
-    local others = claimed and call("HGET", CLAIMS, applicant)
-    call("HSET", CLAIMS, applicant, others and (others .. COMMA .. id) or id)
+    local others = claims_text(applicant)
+    write_claims(applicant, others and (others .. COMMA .. id) or id)
   end
   for index = 1, #option.quotas do
     local quota = quotas[option.quotas[index]]
     quota.free, quota.held = quota.free - units, quota.held + units
   end
-  call("ZADD", DUE, 0, day.text .. SLASH .. option.text .. SLASH .. deadline.digits .. SLASH .. id)
+  ledger.due[day.text .. SLASH .. option.text .. SLASH .. deadline.digits .. SLASH .. id] = true
   day.due[option.text] = true
   if deadline.at_ms < day.next_due_ms then day.next_due_ms = deadline.at_ms end
   ledger.changed[day.number] = true
@@ -256,7 +350,7 @@ local function reservation_changed(verb, old, new, at_ms)
   local day = day_of(new.day)
   local text = text_of_record(new)
   append(at_ms, text_of_change(verb, at_ms, new, text))
-  call("HSET", RECORDS, new.id, text)
+  write_record(new.id, text)
   touch(day)
   local old_day = old and day_of(old.day)
   local old_bucket, new_bucket = old and CONSUMING[old.state], CONSUMING[new.state]
@@ -282,7 +376,7 @@ local function reservation_changed(verb, old, new, at_ms)
       quota[old_bucket] = quota[old_bucket] - old.units
       if not kept[name] then give_back(old_day, name, new.units, new, ended_at_ms) end
     end
-    if old.state == "HELD" then call("ZREM", DUE, due_member(old)) end
+    if old.state == "HELD" then ledger.due[due_member(old)] = false end
   end
   if old and old.state == "WAITING" then
     touch(old_day)

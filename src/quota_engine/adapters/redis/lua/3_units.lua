@@ -29,11 +29,10 @@ end
 
 -- The first hold on this set of quotas whose deadline has passed, or nil.
 local function first_overdue(day, quotas, now_ms)
-  local prefix = int(day.number) .. SLASH .. quotas .. SLASH
-  local member = call("ZRANGEBYLEX", DUE, "[" .. prefix, "(" .. prefix .. padded(now_ms + 1), "LIMIT", 0, 1)[1]
-  if not member then return nil end
-  local id = string.sub(member, #prefix + 17)
-  return record_of_text(id, call("HGET", RECORDS, id))
+  local members, prefix_length = due_holds(day, quotas, padded(now_ms + 1), "LIMIT", 0, 1)
+  if not members[1] then return nil end
+  local id = string.sub(members[1], prefix_length + 17)
+  return record_of_text(id, record_text(id))
 end
 
 local function expire(record, now_ms)
@@ -94,7 +93,7 @@ local function serve_wait_list(day, now_ms)
   local first = day.number * EVENTS_MAX
   local ids = call("ZRANGEBYSCORE", WAITING, int(first), int(first + EVENTS_MAX - 1), "LIMIT", 0, OFFERS_MAX)
   for _, id in ipairs(ids) do
-    local record = record_of_text(id, call("HGET", RECORDS, id))
+    local record = record_of_text(id, record_text(id))
     local choice = choice_of(record.choice)
     if served_by_wait_list(day, choice) then
       for _, option in ipairs(choice.options) do
@@ -111,7 +110,7 @@ end
 
 -- Units may have become free: pass on what is due to be passed on, then serve the wait list.
 local function after_return(day, now_ms)
-  for _, quota in ipairs(day.order) do
+  for _, quota in ipairs(quotas_of(day)) do
     if quota.pass_to ~= "" and quota.pass_at_ms <= now_ms then pass_on(day, quota, now_ms) end
   end
   if day.waiting > 0 then serve_wait_list(day, now_ms) end
@@ -122,15 +121,14 @@ local function next_due_ms(day)
   local due_ms, now_ms = day.forget_at_ms, ledger.now_ms
   if day.waiting > 0 and day.opens_at_ms > now_ms then due_ms = math.min(due_ms, day.opens_at_ms) end
   for _, quotas in ipairs(in_order(day)) do
-    local prefix = int(day.number) .. SLASH .. quotas .. SLASH
-    local member = call("ZRANGEBYLEX", DUE, "[" .. prefix, "(" .. prefix .. ":", "LIMIT", 0, 1)[1]
-    if member then
-      due_ms = math.min(due_ms, tonumber(string.sub(member, #prefix + 1, #prefix + 15)))
+    local members, prefix_length = due_holds(day, quotas, ":", "LIMIT", 0, 1)
+    if members[1] then
+      due_ms = math.min(due_ms, tonumber(string.sub(members[1], prefix_length + 1, prefix_length + 15)))
     else
       day.due[quotas] = nil
     end
   end
-  for _, quota in ipairs(day.order) do
+  for _, quota in ipairs(quotas_of(day)) do
     if quota.cooling > quota.parked then
       local _, due_at_ms = first_cooling(day, quota.name)
       due_ms = math.min(due_ms, due_at_ms)
@@ -147,7 +145,7 @@ local function settle(day, now_ms, limit)
   for _, quotas in ipairs(in_order(day)) do
     while expired < limit and expire_one(day, quotas, now_ms) do expired = expired + 1 end
   end
-  for _, quota in ipairs(day.order) do
+  for _, quota in ipairs(quotas_of(day)) do
     for _ = 1, SETTLE_MAX do
       if not cool_one(day, quota.name, now_ms) then break end
     end

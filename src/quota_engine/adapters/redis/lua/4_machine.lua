@@ -86,7 +86,7 @@ end
 
 local function has_claims(applicants)
   for index = 1, #applicants do
-    if call("HEXISTS", CLAIMS, applicants[index]) == 1 then return true end
+    if claims_text(applicants[index]) then return true end
   end
   return false
 end
@@ -110,7 +110,7 @@ local SOLD_OUT = "SOLD_OUT\t\t0\t0\t0"
 local function reserve(fields, now_ms, now)
   local id, number, party, wait, hold_ttl_ms = fields[2], fields[3], fields[4], fields[5], fields[6]
   local choice, day_number = choice_by_text(fields[7]), tonumber(number)
-  local applicants = string.find(party, COMMA, 1, true) and names(party) or { party }
+  local applicants = fields.applicants
   local known, rest = record_of(id)
   if known then
     return replay(known, { day = day_number, party = party, applicants = applicants, choice = choice }, now_ms)
@@ -129,8 +129,7 @@ local function reserve(fields, now_ms, now)
     local until_ms = blocked_until_ms(applicants, now_ms)
     if until_ms > 0 then return outcome("BLOCKED", nil, { retry_at_ms = until_ms }) end
   end
-  local claimed = has_claims(applicants)
-  if claimed then
+  if has_claims(applicants) then
     local refused = resume_or_refuse({ day = day_number, party = party, applicants = applicants }, now_ms)
     if refused then return refused end
   end
@@ -160,7 +159,7 @@ local function reserve(fields, now_ms, now)
   -- What text_of_record would write, of texts that are there already.
   local text = "H1\t" .. number .. TAB .. now.short .. TAB .. deadline.lasting .. TAB .. index_of(choice) .. option.letter .. TAB
     .. party
-  hold_made(day, option, id, applicants, text, now_ms, deadline, claimed)
+  hold_made(day, option, id, applicants, text, now_ms, deadline)
   return "NEW\t" .. now.text .. TAB .. deadline.text .. TAB .. option.index
 end
 
@@ -366,15 +365,10 @@ end
 
 -- Whether publishing a day again would change nothing. Capacities do not count: operators may set them.
 local function takes_over_nothing(day, new)
-  for _, field in ipairs({ "opens_at_ms", "starts_at_ms", "ends_at_ms", "forget_at_ms" }) do
-    if day[field] ~= new[field] then return false end
-  end
-  for _, quota in ipairs(new.order) do
+  if day.times ~= new.times then return false end
+  for _, quota in ipairs(quotas_of(new)) do
     local old = day.quotas[quota.name]
-    if not old then return false end
-    for _, field in ipairs({ "rule", "cooling_ms", "jitter_ms", "pass_to", "pass_at_ms" }) do
-      if old[field] ~= quota[field] then return false end
-    end
+    if not old or old.terms ~= quota.terms then return false end
   end
   return true
 end
@@ -392,17 +386,19 @@ local function publish(fields, now_ms)
   append(now_ms, concat({ "day_published", int(now_ms), int(number), fields[4] }, TAB))
   call("HSET", DAYS, "t" .. int(number), fields[4])
   if day then
-    for _, quota in ipairs(new.order) do
+    local order = quotas_of(day)
+    for _, quota in ipairs(quotas_of(new)) do
       local old = day.quotas[quota.name]
       if old then
+        old.terms = quota.terms
         old.rule, old.cooling_ms, old.jitter_ms = quota.rule, quota.cooling_ms, quota.jitter_ms
         old.pass_to, old.pass_at_ms = quota.pass_to, quota.pass_at_ms
       else
-        day.order[#day.order + 1] = quota
+        order[#order + 1] = quota
         day.quotas[quota.name] = quota
       end
     end
-    for _, field in ipairs({ "opens_at_ms", "starts_at_ms", "ends_at_ms", "forget_at_ms" }) do day[field] = new[field] end
+    for _, field in ipairs({ "times", "opens_at_ms", "starts_at_ms", "ends_at_ms", "forget_at_ms" }) do day[field] = new[field] end
     day.next_due_ms = 0
     after_return(day, now_ms)
   else
@@ -521,7 +517,8 @@ local function parse(line)
   if id then
     if not ledger.by_text[choice_text] and not string.match(choice_text, CHOICE_ONLY) then return nil end
     choice_by_text(choice_text)
-    return { "reserve", id, number, party, wait, hold_ttl_ms, choice_text }
+    local applicants = string.find(party, COMMA, 1, true) and names(party) or { party }
+    return { "reserve", id, number, party, wait, hold_ttl_ms, choice_text, applicants = applicants }
   end
   local name = string.match(line, "^[%l_]+")
   local form = name and FORMS[name]

@@ -30,16 +30,15 @@ end
 -- Walk on through the records and drop those of forgotten days. Nothing that can be asked depends on it: after a restart the cursor
 -- means nothing to the server, and what is left out stays until the next day is forgotten, or the keys end.
 local function purge()
+  flush()
   local scanned = call("HSCAN", RECORDS, ledger.cursor, "COUNT", PURGE_MAX)
   for index = 1, #scanned[2], 2 do
     local id, text = scanned[2][index], scanned[2][index + 1]
     if id ~= "~" then
       local record = record_of_text(id, text)
       if not day_of(record.day) then
-        call("HDEL", RECORDS, id)
-        if ACTIVE[record.state] then unclaim(record) end
-        if record.state == "HELD" then call("ZREM", DUE, due_member(record)) end
-        if record.state == "WAITING" then call("ZREM", WAITING, id) end
+        write_record(id, false)
+        forget_rest(record)
       end
     end
   end
@@ -70,6 +69,7 @@ end
 
 -- Write back what has changed. The keys themselves end some time after the last day has been forgotten.
 local function write_back(number_before, cursor_before, now_ms)
+  flush()
   for number in pairs(ledger.changed) do
     call("HSET", DAYS, int(number), text_of_day(ledger.days[number]))
   end
@@ -106,11 +106,18 @@ if not now_ms then
   local time = call("TIME")
   now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 end
-local commands = {}
+local commands, ids, applicants = {}, {}, {}
 for index = 2, #ARGV do
-  commands[index - 1] = parse(ARGV[index])
-  if not commands[index - 1] then return redis.error_reply("ILLFORMED command " .. (index - 1) .. " of the call: none was carried out") end
+  local fields = parse(ARGV[index])
+  if not fields then return redis.error_reply("ILLFORMED command " .. (index - 1) .. " of the call: none was carried out") end
+  commands[index - 1] = fields
+  if fields[1] == "reserve" then
+    for _, applicant in ipairs(fields.applicants) do applicants[#applicants + 1] = applicant end
+  end
+  if fields[1] == "reserve" or FROM[fields[1]] then ids[#ids + 1] = fields[2] end
 end
+read_ahead(RECORDS, ledger.records, ids)
+read_ahead(CLAIMS, ledger.claims, applicants)
 local number_before, cursor_before = ledger.number, ledger.cursor
 now_ms = math.max(now_ms, ledger.now_ms)
 local now = { text = int(now_ms), short = short(now_ms) }

@@ -16,10 +16,10 @@ end
 -- Let time pass on the day's counters, which are not written back: the same as settling, but for the events.
 local function project(day, now_ms)
   for _, quotas in ipairs(in_order(day)) do
-    local prefix = int(day.number) .. SLASH .. quotas .. SLASH
-    for _, member in ipairs(call("ZRANGEBYLEX", DUE, "[" .. prefix, "(" .. prefix .. padded(now_ms + 1))) do
-      local id = string.sub(member, #prefix + 17)
-      local record = record_of_text(id, call("HGET", RECORDS, id))
+    local members, prefix_length = due_holds(day, quotas, padded(now_ms + 1))
+    for _, member in ipairs(members) do
+      local id = string.sub(member, prefix_length + 17)
+      local record = record_of_text(id, record_text(id))
       local expired = changed(record, {})
       for _, name in ipairs(names(quotas)) do
         local quota = day.quotas[name]
@@ -30,14 +30,14 @@ local function project(day, now_ms)
       end
     end
   end
-  for _, quota in ipairs(day.order) do
+  for _, quota in ipairs(quotas_of(day)) do
     local prefix = int(day.number) .. SLASH .. quota.name .. SLASH
     for _, member in ipairs(call("ZRANGEBYLEX", COOLING, "[" .. prefix, "(" .. prefix .. padded(now_ms + 1))) do
       local units = tonumber(string.match(member, "^%d+/(%d+)/", #prefix + 1))
       quota.cooling, quota.free = quota.cooling - units, quota.free + units
     end
   end
-  for _, quota in ipairs(day.order) do
+  for _, quota in ipairs(quotas_of(day)) do
     if quota.pass_to ~= "" and quota.pass_at_ms <= now_ms and quota.free > 0 then
       local target, units = day.quotas[quota.pass_to], quota.free
       quota.free, quota.capacity = quota.free - units, quota.capacity - units
@@ -69,7 +69,7 @@ local function view(number, now_ms)
   local parts = {
     int(day.opens_at_ms), int(day.starts_at_ms), int(day.ends_at_ms), day.closed and "1" or "0", int(day.waiting),
   }
-  for _, quota in ipairs(day.order) do
+  for _, quota in ipairs(quotas_of(day)) do
     parts[#parts + 1] = concat({
       quota.name, int(quota.capacity), int(quota.free), int(quota.held), int(quota.confirmed), int(quota.cooling),
       int(quota.parked),
