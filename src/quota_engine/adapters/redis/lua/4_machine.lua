@@ -110,7 +110,7 @@ local SOLD_OUT = "SOLD_OUT\t\t0\t0\t0"
 local function reserve(fields, now_ms, now)
   local id, number, party, wait, hold_ttl_ms = fields[2], fields[3], fields[4], fields[5], fields[6]
   local choice, day_number = choice_by_text(fields[7]), tonumber(number)
-  local applicants = fields.applicants
+  local applicants = fields.applicants or names(party)
   local known, rest = record_of(id)
   if known then
     return replay(known, { day = day_number, party = party, applicants = applicants, choice = choice }, now_ms)
