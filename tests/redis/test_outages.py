@@ -252,8 +252,8 @@ def test_a_wrong_password_and_missing_rights_are_told(server: Server) -> None:
 
 RIGHTS = (
     "+hello +auth +ping +evalsha +eval +time "
-    "+hget +hmget +hset +hsetnx +hdel +hgetall +hexists +hkeys +hlen +hincrby +hscan "
-    "+zadd +zrem +zrange +zrangebylex +zrangebyscore +xadd +xrange +xtrim +xlen +pexpire +sadd +smembers"
+    "+hget +hmget +hset +hsetnx +hdel +hgetall +hkeys +hlen +hincrby +hscan "
+    "+zadd +zrem +zrange +zrangebylex +zrangebyscore +xadd +xrange +xtrim +xlen +pexpire +zremrangebyscore"
 )
 
 

@@ -106,7 +106,7 @@ class AsyncRedisBackend:
         self._begin()
         try:
             if self._worker.must_register(place, command):
-                await self._drive(self._worker.register(place))
+                await self._drive(self._worker.register(place, command))
             there = self._worker.place(place)
             line = there.kind.encode(command)
             way = there, there.kind.script_of(command)

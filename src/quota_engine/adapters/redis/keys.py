@@ -29,5 +29,5 @@ def keys_of(namespace: str, place: str, kinds: Sequence[str] = KINDS) -> tuple[s
 
 
 def offices_key(namespace: str) -> str:
-    """A set of the offices that have a ledger, in a slot of its own."""
+    """The offices that have a ledger, by the time until which they may have one, in a slot of its own."""
     return f"{{quota_engine:{namespace}}}:offices"

@@ -23,6 +23,7 @@ from quota_engine.domain.commands import Command, Publish, SetRules
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.domain.values import DURATION_MS_MAX
 from quota_engine.kinds import kind_of
 from quota_engine.ports import (
     Ask,
@@ -41,6 +42,8 @@ from quota_engine.ports import (
 
 BATCH_MAX: Final = 128
 PLACES_KEPT_MAX: Final = 10_000
+OFFICE_KEPT_MS: Final = 30 * 86_400_000 + DURATION_MS_MAX
+"""How long an office's name is kept after its last day has been forgotten: its own keys do not last longer."""
 NUMBER_MAX: Final = 2**53
 """No event has a number as high as this."""
 OLDEST: Final = {"redis": (7, 0), "valkey": (7, 2)}
@@ -71,7 +74,8 @@ class Worker:
         self._places: dict[str, Place] = {}
         self._policy = policy
         self._sold_out = sold_out
-        self._known_offices: set[str] = set()
+        self._known_offices: dict[str, int] = {}
+        """Until when the last day of an office lasts that was written down for it from here."""
 
     def place(self, name: str) -> Place:
         """The place of this name, kept for as many as there may be offices in a catalog."""
@@ -136,16 +140,33 @@ class Worker:
             )
 
     def must_register(self, office: str, command: Any) -> bool:
-        """Whether this command may be an office's first: then the office has to be written down before it."""
-        return isinstance(command, Publish | SetRules) and office not in self._known_offices
+        """Whether this command may be an office's first, or makes it last longer: it is written down before it."""
+        if not isinstance(command, Publish | SetRules):
+            return False
+        return _lasts_until_ms(command) > self._known_offices.get(office, -1)
 
-    def register(self, office: str) -> Call[None]:
-        """Write the office down among those that have a ledger. Before its first event: a crash between leaves a name
-        too many.
+    def register(self, office: str, command: Any) -> Call[None]:
+        """Write the office down among those that have a ledger, and until when it may have one. Before its first event:
+        a crash between leaves a name too many, for that long.
         """
         key = offices_key(self._namespace)
-        yield from self._plain(("SADD", key, office), key=key)
-        self._known_offices.add(office)
+        lasts_until_ms = _lasts_until_ms(command)
+        now_ms = yield from self._now_ms()
+        kept_ms = max(0, lasts_until_ms - now_ms) + OFFICE_KEPT_MS
+        yield from self._plain(
+            ("ZREMRANGEBYSCORE", key, "-inf", f"({now_ms}"),
+            ("ZADD", key, "GT", now_ms + kept_ms, office),
+            ("PEXPIRE", key, kept_ms, "NX"),
+            ("PEXPIRE", key, kept_ms, "GT"),
+            key=key,
+        )
+        self._known_offices[office] = lasts_until_ms
+
+    def _now_ms(self) -> Call[int]:
+        if self._clock is not None:
+            return self._clock.now_ms()
+        ((seconds, microseconds),) = yield from self._plain(("TIME",), key=offices_key(self._namespace))
+        return int(seconds) * 1000 + int(microseconds) // 1000
 
     def answer(self, request: Request[Any]) -> Call[Any]:
         """The calls that answer a request."""
@@ -191,8 +212,10 @@ class Worker:
         return outcomes
 
     def _carry_out(self, office: str, commands: tuple[Command, ...]) -> Call[list[Outcome]]:
-        if any(self.must_register(office, command) for command in commands):
-            yield from self.register(office)
+        founding = [command for command in commands if isinstance(command, Publish | SetRules)]
+        longest = max(founding, key=_lasts_until_ms, default=None)
+        if longest is not None and self.must_register(office, longest):
+            yield from self.register(office, longest)
         outcomes: list[Outcome] = []
         place = self.place(office)
         for start in range(0, len(commands), BATCH_MAX):
@@ -243,7 +266,8 @@ class Worker:
 
     def _list_offices(self) -> Call[list[str]]:
         key = offices_key(self._namespace)
-        (members,) = yield from self._plain(("SMEMBERS", key), key=key)
+        now_ms = yield from self._now_ms()
+        (members,) = yield from self._plain(("ZRANGEBYSCORE", key, now_ms, "+inf"), key=key)
         return sorted(members)
 
     def _ledger(self, name: str) -> Call[tuple[Any, list[Any]]]:
@@ -267,3 +291,8 @@ def _pairs(answer: Any) -> dict[str, str]:
     if isinstance(answer, dict):
         return answer
     return dict(zip(answer[::2], answer[1::2], strict=True))
+
+
+def _lasts_until_ms(command: Publish | SetRules) -> int:
+    """Until when an office has a day that is not forgotten, for all that is known from one command."""
+    return command.terms.forget_at_ms if isinstance(command, Publish) else 0

@@ -39,7 +39,10 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
     for reservation_id, text in records.items():
         if reservation_id != "~":
             fields = text.split("\t")
-            record = decoder.record(reservation_id, fields, decoder.choice(choices[choice_index(fields)]))
+            choice = choices.get(choice_index(fields))
+            if choice is None:  # what was left behind of a day that is forgotten
+                continue
+            record = decoder.record(reservation_id, fields, decoder.choice(choice))
             ledger.reservations[reservation_id] = record
             if record.day in ledger.days:
                 ledger.days[record.day].ids.append(reservation_id)

@@ -113,7 +113,7 @@ class RedisBackend:
     def _send(self, place: str, command: Any) -> Any:
         with self._call():
             if self._worker.must_register(place, command):
-                self._drive(self._worker.register(place))
+                self._drive(self._worker.register(place, command))
             there = self._worker.place(place)
             mine = _Waiting(command, there.kind.encode(command))
             way = there, there.kind.script_of(command)

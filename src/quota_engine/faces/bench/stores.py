@@ -126,7 +126,7 @@ class Store:
         try:
             for office in offices:
                 self._cleaner.unlink(*keys_of(self.target.namespace, office))
-                self._cleaner.srem(offices_key(self.target.namespace), office)
+                self._cleaner.zrem(offices_key(self.target.namespace), office)
                 self._offices.discard(office)
         except redis.RedisError as error:
             self.left_behind = str(error) or type(error).__name__

@@ -9,7 +9,8 @@
 --       7 cooling    zset    day / quota / due / units / id / version
 --       8 waiting    zset    id, by day * 2^31 + the number of the event that joined
 --       9 events     stream  number-0: e -> the event
---      10 choices    hash    index -> choice, "=" .. choice -> index, "n" -> how many
+--      10 choices    hash    index -> choice, "=" .. choice -> index and the last day that a record with it was on, "n" -> the last index,
+--                           "x" .. index -> number of an event: no record has it any more, and no later event
 --      11 updated    zset    applicant, by the number of the event that changed their standing
 --
 -- All keys always exist (each has a "~" that means nothing), so that a slot on the move never refuses half of them. Nothing below
@@ -69,7 +70,9 @@ end
 local function choice_of(index)
   local choice = ledger.choices[index]
   if not choice then
-    choice = choice_of_text(call("HGET", CHOICES, index))
+    local text = call("HGET", CHOICES, index)
+    -- Of a forgotten day's record that was left behind its choice may be gone already.
+    choice = text and choice_of_text(text) or { text = "", options = {} }
     ledger.choices[index] = choice
   end
   return choice
@@ -77,7 +80,8 @@ end
 
 local function record_of_text(id, text)
   local record = record_without_quotas(id, text)
-  record.quotas = record.option == "" and "" or choice_of(record.choice).options[string.byte(record.option) - 96].text
+  local option = record.option ~= "" and choice_of(record.choice).options[string.byte(record.option) - 96]
+  record.quotas = option and option.text or ""
   return record
 end
 
@@ -91,19 +95,42 @@ local function choice_by_text(text)
   return choice
 end
 
--- The index that a choice is known by; a new one is written down only here, when a record is about to be.
-local function index_of(choice)
-  local index = ledger.indexes[choice.text]
-  if not index then
-    index = call("HGET", CHOICES, "=" .. choice.text)
-    if not index then
-      index = int(call("HINCRBY", CHOICES, "n", 1))
-      call("HSET", CHOICES, index, choice.text, "=" .. choice.text, index)
-    end
-    ledger.indexes[choice.text] = index
-    ledger.choices[index] = choice
+-- The index that a choice is known by, for a record on this day; a new one is written down only here, when a record is about to be.
+local function index_of(choice, number)
+  local known = ledger.indexes[choice.text]
+  if not known then
+    local text = call("HGET", CHOICES, "=" .. choice.text)
+    local index, last_day = string.match(text or "", "^(%d+)\t(%d+)$")
+    known = { index = index or int(call("HINCRBY", CHOICES, "n", 1)), last_day = tonumber(last_day or "0") }
+    ledger.indexes[choice.text] = known
+    ledger.choices[known.index] = choice
   end
-  return index
+  if number > known.last_day then
+    known.last_day = number
+    call("HSET", CHOICES, known.index, choice.text, "=" .. choice.text, known.index .. TAB .. int(number))
+    call("HDEL", CHOICES, "x" .. known.index)
+  end
+  return known.index
+end
+
+-- Choices of which no day from first_day on has had a record are let go, once all events with them have been trimmed.
+local function retire_choices(first_day)
+  local oldest = call("XRANGE", EVENTS, "-", "+", "COUNT", 1)[1]
+  local oldest_number = oldest and tonumber(string.match(oldest[1], "^%d+")) or ledger.number + 1
+  local fields, known = call("HGETALL", CHOICES), {}
+  for at = 1, #fields, 2 do known[fields[at]] = fields[at + 1] end
+  for name, value in pairs(known) do
+    local index, last_day = string.match(value, "^(%d+)\t(%d+)$")
+    if string.sub(name, 1, 1) == "=" and tonumber(last_day) < first_day then
+      local last_number = known["x" .. index]
+      if not last_number then
+        call("HSET", CHOICES, "x" .. index, int(ledger.number))
+      elseif tonumber(last_number) < oldest_number then
+        call("HDEL", CHOICES, index, name, "x" .. index)
+        ledger.choices[index], ledger.indexes[string.sub(name, 2)] = nil, nil
+      end
+    end
+  end
 end
 
 -- Reads fields of a hash that will be needed, all at once.

@@ -144,7 +144,7 @@ local function reserve(fields, now_ms, now)
   if not option then
     local waiting = {
       id = id, day = day_number, version = 1, state = "WAITING", created_at_ms = now_ms, deadline_ms = 0, queue_number = 0,
-      moves = 0, choice = index_of(choice), option = "", quotas = "", party = party, applicants = applicants, units = units,
+      moves = 0, choice = index_of(choice, day_number), option = "", quotas = "", party = party, applicants = applicants, units = units,
     }
     reservation_changed("wait", nil, waiting, now_ms)
     return outcome("WAITING", waiting)
@@ -157,7 +157,7 @@ local function reserve(fields, now_ms, now)
     ledger.deadlines[hold_ttl_ms] = deadline
   end
   -- What text_of_record would write, of texts that are there already.
-  local text = "H1\t" .. number .. TAB .. now.short .. TAB .. deadline.lasting .. TAB .. index_of(choice) .. option.letter .. TAB
+  local text = "H1\t" .. number .. TAB .. now.short .. TAB .. deadline.lasting .. TAB .. index_of(choice, day_number) .. option.letter .. TAB
     .. party
   hold_made(day, option, id, applicants, text, now_ms, deadline)
   return "NEW\t" .. now.text .. TAB .. deadline.text .. TAB .. option.index
@@ -300,7 +300,7 @@ local function move_in(fields, now_ms)
   local record = {
     id = id, day = number, version = 1, state = confirmed and "CONFIRMED" or "HELD", created_at_ms = now_ms,
     deadline_ms = deadline_ms, queue_number = confirmed and day.last_queue_number + 1 or 0, moves = moves,
-    choice = index_of(choice), option = option.letter, quotas = option.text, party = party, applicants = applicants,
+    choice = index_of(choice, number), option = option.letter, quotas = option.text, party = party, applicants = applicants,
     units = #applicants,
   }
   reservation_changed(confirmed and "move_in_confirmed" or "move_in", nil, record, now_ms)
@@ -341,7 +341,7 @@ local function reschedule(fields, now_ms)
 
   -- From here on it must succeed.
   local moved = changed(record, {
-    day = number, choice = index_of(choice), quotas = option.text, option = option.letter, moves = record.moves + 1,
+    day = number, choice = index_of(choice, number), quotas = option.text, option = option.letter, moves = record.moves + 1,
   })
   if record.state == "CONFIRMED" and record.day ~= number then moved.queue_number = day.last_queue_number + 1 end
   reservation_changed("reschedule", record, moved, now_ms)
@@ -359,6 +359,7 @@ local function set_rules(fields, now_ms)
   append(now_ms, concat({ "rules_set", int(now_ms), text }, TAB))
   ledger.rules = rules_of_text(text)
   ledger.deadlines = {} -- they were counted by the old ones
+  ledger.renewed = true
   call("HSET", HEAD, "rules", text)
   return outcome("DONE")
 end
@@ -405,7 +406,7 @@ local function publish(fields, now_ms)
     ledger.days[number] = new
   end
   ledger.changed[number] = true
-  ledger.published = true
+  ledger.renewed = true
   return outcome("DONE")
 end
 

@@ -6,12 +6,20 @@
 
 local PURGE_MAX = 64
 
--- Forget the days whose time has come, and free the memory of some records of forgotten ones.
-local function forget(now_ms)
-  local rows, forgotten = call("HGETALL", DAYS), {}
+local function known_days()
+  local rows, days = call("HGETALL", DAYS), {}
   for index = 1, #rows, 2 do
     local number = tonumber(rows[index])
-    if number and day_of(number).forget_at_ms <= now_ms then forgotten[#forgotten + 1] = number end
+    if number then days[#days + 1] = day_of(number) end
+  end
+  return days
+end
+
+-- Forget the days whose time has come, and free the memory of some records of forgotten ones.
+local function forget(now_ms)
+  local forgotten = {}
+  for _, day in ipairs(known_days()) do
+    if day.forget_at_ms <= now_ms then forgotten[#forgotten + 1] = day.number end
   end
   sort(forgotten, function(one, other) return one < other end)
   for _, number in ipairs(forgotten) do
@@ -24,7 +32,7 @@ local function forget(now_ms)
     for _, member in ipairs(cooling) do call("ZREM", COOLING, member) end
     ledger.cursor = "0"
   end
-  ledger.published = true
+  ledger.renewed = true
 end
 
 -- Walk on through the records and drop those of forgotten days. Nothing that can be asked depends on it: after a restart the cursor
@@ -43,17 +51,18 @@ local function purge()
     end
   end
   ledger.cursor = scanned[1] ~= "0" and scanned[1] or ""
+  if ledger.cursor == "" then
+    local first_day = NEVER_MS
+    for _, day in ipairs(known_days()) do first_day = math.min(first_day, day.number) end
+    retire_choices(first_day)
+  end
 end
 
+-- When the next day is to be forgotten, and when the last one is.
 local function next_forget_ms()
   local next_ms, last_ms = NEVER_MS, 0
-  local rows = call("HGETALL", DAYS)
-  for index = 1, #rows, 2 do
-    local number = tonumber(rows[index])
-    if number then
-      local day = day_of(number)
-      next_ms, last_ms = math.min(next_ms, day.forget_at_ms), math.max(last_ms, day.forget_at_ms)
-    end
+  for _, day in ipairs(known_days()) do
+    next_ms, last_ms = math.min(next_ms, day.forget_at_ms), math.max(last_ms, day.forget_at_ms)
   end
   return next_ms, last_ms
 end
@@ -74,7 +83,7 @@ local function write_back(number_before, cursor_before, now_ms)
     call("HSET", DAYS, int(number), text_of_day(ledger.days[number]))
   end
   local last_ms
-  if ledger.published then ledger.next_forget_ms, last_ms = next_forget_ms() end
+  if ledger.renewed then ledger.next_forget_ms, last_ms = next_forget_ms() end
   if ledger.number ~= number_before or ledger.cursor ~= cursor_before then
     call("HSET", HEAD, "now_ms", int(ledger.now_ms), "number", int(ledger.number), "forgotten_day_max",
       int(ledger.forgotten_day_max), "next_forget_ms", int(ledger.next_forget_ms), "cursor", ledger.cursor)
