@@ -347,6 +347,95 @@ async def test_other_offices_have_queues_of_their_own(async_opened: Opened) -> N
     assert [one.status for one in outcomes[10:]] == [Status.NOT_FOUND] * 3
 
 
+# --- Looking -------------------------------------------------------------------------------------------------------
+
+LOOKS: list[Request[Any]] = [
+    View(OFFICE, (DAY,)),
+    View(OFFICE, (DAY + 5_000,)),
+    Lookup(OFFICE, "first"),
+    Lookup(OFFICE, "nobody"),
+    Lookup(OFFICE, "~"),
+    Lookup(OFFICE, "no\tname"),
+]
+
+
+def seen(backend: Backend) -> list[Any]:
+    """What there is to be seen, by calls that nobody shares."""
+    return [backend.perform(look) for look in LOOKS]
+
+
+async def test_looks_share_calls(async_opened: Opened) -> None:
+    """Those who look at the same moment share a call, and those who look at the same thing one answer of the store;
+    everybody gets their own, also who asks for what there is not.
+    """
+    backend = await async_opened.asyncio()
+    await backend.send(OFFICE, reserve("first", ONLINE))
+    alone = seen(async_opened.backends[0])
+    assert [bool(one) for one in alone] == [True, False, True, False, False, False]
+    batches(async_opened.server)
+    answers = await asyncio.gather(*(backend.perform(look) for look in LOOKS * 50))
+    assert answers == alone * 50
+    # 300 looks in batches of 128, and in each of them no line twice.
+    assert batches(async_opened.server) == [len(LOOKS)] * 3
+
+
+def test_looks_of_threads_share_calls(opened: Opened) -> None:
+    """The same for threads: who waits for others goes with those who wait too."""
+    backend = opened.sync(ONE_BY_ONE)
+    backend.send(OFFICE, reserve("first", ONLINE))
+    alone = seen(backend)
+    batches(opened.server)
+    opened.server.pause()
+    callers = [Caller(lambda look=look: backend.perform(look)) for look in LOOKS * 5]  # type: ignore[misc]
+    callers[0].start()
+    until(lambda: in_flight(backend) == 1, "a call under way")
+    for caller in callers[1:]:
+        caller.start()
+    until(lambda: waiting(backend) == len(callers) - 1, "all others to wait")
+    opened.server.resume()
+    assert joined(callers)
+    assert [caller.error for caller in callers] == [None] * len(callers)
+    assert [caller.outcome for caller in callers] == alone * 5
+    assert batches(opened.server) == [1, len(LOOKS)]
+
+
+async def test_looks_and_commands_do_not_wait_for_each_other(async_opened: Opened) -> None:
+    """A look is no command: it goes by a queue of its own, so that a rush does not turn away who only looks."""
+    backend = await async_opened.asyncio(CROWDED)
+    rush = [backend.send(OFFICE, one) for one in reserves(10)]
+    looks = [backend.perform(View(OFFICE, (DAY,))) for _ in range(3)]
+    outcomes, views = await asyncio.gather(asyncio.gather(*rush), asyncio.gather(*looks))
+    assert [one.status for one in outcomes].count(Status.OVERLOADED) == 7
+    assert all(len(view) == 1 for view in views)
+
+
+async def test_too_many_looks_are_turned_away(async_opened: Opened) -> None:
+    """For a look there is no outcome ``OVERLOADED``: it raises, and the others have their answers."""
+    backend = await async_opened.asyncio(CROWDED)
+    looks = (backend.perform(View(OFFICE, (DAY,))) for _ in range(10))
+    answers = await asyncio.gather(*looks, return_exceptions=True)
+    assert [isinstance(one, list) for one in answers] == [True] * 3 + [False] * 7
+    assert all(isinstance(one, BackendUnavailable) for one in answers[3:])
+    assert len(await backend.perform(View(OFFICE, (DAY,)))) == 1
+
+
+def test_a_look_whose_carrier_dies_is_unavailable(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's outcome is in doubt where nothing was done: ask again."""
+    backend = opened.sync(Limits(batch_max=10, in_flight_max=1))
+    gate = Gate(backend, Interrupted(), monkeypatch)
+    callers = [Caller(lambda: backend.perform(Lookup(OFFICE, "nobody"))) for _ in range(6)]  # type: ignore[arg-type, return-value]
+    callers[0].start()
+    until(lambda: in_flight(backend) == 1, "a call under way")
+    for caller in callers[1:]:
+        caller.start()
+    until(lambda: waiting(backend) == 5, "five that wait")
+    gate.opened.set()
+    assert joined(callers)
+    assert callers[0].error is None
+    kinds = sorted(type(caller.error).__name__ for caller in callers[1:])
+    assert kinds == ["BackendUnavailable"] * 4 + ["Interrupted"]
+
+
 # --- Cancelled, and closed -----------------------------------------------------------------------------------------
 
 

@@ -95,8 +95,13 @@ class AsyncRedisBackend:
         if isinstance(request, Send):
             answer = cast("T", await self.send(request.place, request.command))
             return answer
+        question = self._worker.question(request)
         self._begin()
         try:
+            if question is not None:
+                there = self._worker.place(question[0])
+                answer = await self._share(there, there.kind.reads, question[1])
+                return answer
             answer = await self._drive(self._worker.answer(request))
             return answer
         finally:
@@ -108,20 +113,24 @@ class AsyncRedisBackend:
             if self._worker.must_register(place, command):
                 await self._drive(self._worker.register(place, command))
             there = self._worker.place(place)
-            line = there.kind.encode(command)
-            way = there, there.kind.script_of(command)
-            lane = self._lane(way)
-            if lane.is_full():
-                return there.kind.overloaded
-            loop = asyncio.get_running_loop()
-            mine: asyncio.Future[Any] = loop.create_future()
-            lane.waiting.append((command, line, mine))
-            if len(lane.waiting) == 1:
-                # Those who call in the same turn of the loop come along; a lone call waits for nobody.
-                loop.call_soon(self._set_out, way, lane)
-            return await mine
+            return await self._share(there, there.kind.script_of(command), command)
         finally:
             self._end()
+
+    async def _share(self, place: Place, script: Script, command: Any) -> Any:
+        """Let a command, or a question, travel with those that go the same way."""
+        line = place.kind.encode(command)
+        way = place, script
+        lane = self._lane(way)
+        if lane.is_full():
+            return self._worker.full(place, script)
+        loop = asyncio.get_running_loop()
+        mine: asyncio.Future[Any] = loop.create_future()
+        lane.waiting.append((command, line, mine))
+        if len(lane.waiting) == 1:
+            # Those who call in the same turn of the loop come along; a lone call waits for nobody.
+            loop.call_soon(self._set_out, way, lane)
+        return await mine
 
     async def check_server(self) -> None:
         """See that the server answers and is new enough. Raises :class:`BackendUnavailable` otherwise."""
@@ -181,14 +190,14 @@ class AsyncRedisBackend:
         place, script = way
         try:
             lines = await self._drive(self._worker.run(script, place, [line for _, line, _ in batch]))
-            outcome = place.answers.outcome
+            outcome = self._worker.reader(place, script)
             for (command, _, caller), line in zip(batch, lines, strict=True):
                 if not caller.done():
                     caller.set_result(outcome(command, line))
         except BaseException as error:
             for _, _, caller in batch:
                 if not caller.done():
-                    caller.set_exception(told(error))
+                    caller.set_exception(told(error, self._worker.lost(place, script)))
             if not isinstance(error, Exception):
                 raise
         finally:

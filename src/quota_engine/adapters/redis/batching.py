@@ -63,11 +63,12 @@ class Lane(Generic[T]):
         return not self.waiting and not self.in_flight
 
 
-def told(error: BaseException) -> Exception:
+def told(error: BaseException, lost: type[Exception] = OutcomeUnknown) -> Exception:
     """What the others in a batch are told of an error that its carrier met: an error of their own each, because one
-    object raised in several threads or tasks would mix up their tracebacks. What interrupted the carrier is not theirs.
+    object raised in several threads or tasks would mix up their tracebacks. What interrupted the carrier is not theirs:
+    they are told what ``lost`` says.
     """
-    kind = type(error) if isinstance(error, BackendUnavailable | OutcomeUnknown) else OutcomeUnknown
+    kind = type(error) if isinstance(error, BackendUnavailable | OutcomeUnknown) else lost
     copy = kind(str(error) or f"the call was given up half way ({type(error).__name__}); ask again with the same key")
     copy.__cause__ = error
     return copy

@@ -63,6 +63,7 @@ from quota_engine.domain.events import (
 from quota_engine.domain.lifecycle import State, Verb
 from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, Reservation, Rules
 from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
+from quota_engine.ports import Lookup, View
 
 _STATE_OF_LETTER: Final = {
     "W": State.WAITING,
@@ -219,6 +220,8 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
         f"\t{one.valid_until_ms}\t{text_of_choice(one.choice)}"
     ),
     MoveOut: _step("move_out"),
+    Lookup: lambda one: f"lookup\t{one.id}",
+    View: lambda one: f"view\t{one.days[0]}",
     Expire: lambda one: f"expire\t{one.day}\t{one.limit}",
     SetRules: lambda one: f"set_rules\t{text_of_rules(one.rules)}",
     Publish: lambda one: (
@@ -247,8 +250,12 @@ def _kept_text_of_choice(choice: Choice) -> str:
     return text
 
 
-def encode(command: Command) -> str:
-    """One command as a line for ``5_commands.lua``. Raises :class:`InvalidRequest` for one that is not well formed."""
+def encode(command: Command | Lookup | View) -> str:
+    """One command as a line for ``5_commands.lua``, or a question (of a view: for its first day) for ``6_reads.lua``.
+
+    Raises:
+        InvalidRequest: the command is not well formed.
+    """
     if type(command) is Reserve:
         command.check()  # it does not do so when it is made, and must not spoil the call for those who share it
         until = f"reserve_until\t{command.valid_until_ms}" if command.valid_until_ms else "reserve"
@@ -337,6 +344,13 @@ class Decoder:
         if record is None and len(self._bare) < _CHOICES_KEPT_MAX:
             self._bare[line] = outcome
         return outcome
+
+    def answer(self, question: Lookup | View, line: str) -> Any:
+        """The answer to a question for one line."""
+        if isinstance(question, Lookup):
+            return self.lookup(line)
+        view = self.view(question.days[0], line)
+        return [] if view is None else [view]
 
     def lookup(self, line: str) -> Reservation | None:
         """The answer to a lookup."""

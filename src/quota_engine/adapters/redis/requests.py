@@ -7,7 +7,7 @@ from __future__ import annotations
 
 __all__ = ["Place", "Worker"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +21,6 @@ from quota_engine.adapters.redis.soldout import Question, SoldOut
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Publish, SetRules
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
-from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
 from quota_engine.domain.values import DURATION_MS_MAX
 from quota_engine.kinds import kind_of
@@ -92,7 +91,48 @@ class Worker:
         writes = script is not place.kind.reads
         if writes and self._policy.replicas:
             now += "+"  # leave a small write behind in any case: after a replay that wrote nothing WAIT would not wait
-        return call_script(script, place.keys, [now, *lines], self._policy, self._router, writes=writes)
+        if writes or len(lines) == 1:
+            return call_script(script, place.keys, [now, *lines], self._policy, self._router, writes=writes)
+        return self._look(script, place, now, lines)
+
+    def _look(self, script: Script, place: Place, now: str, lines: list[str]) -> Call[list[Any]]:
+        """All who ask the same are answered by one look."""
+        asked = list(dict.fromkeys(lines))
+        answers = yield from call_script(script, place.keys, [now, *asked], self._policy, self._router, writes=False)
+        answer_to = dict(zip(asked, answers, strict=True))
+        return [answer_to[line] for line in lines]
+
+    def reader(self, place: Place, script: Script) -> Callable[[Any, str], Any]:
+        """What makes an answer of a command, or of a question, and its line."""
+        answer: Callable[[Any, str], Any] = (
+            place.answers.answer if script is place.kind.reads else place.answers.outcome
+        )
+        return answer
+
+    def full(self, place: Place, script: Script) -> Any:
+        """The answer to a call for which too many others wait already.
+
+        Raises:
+            BackendUnavailable: it would only look.
+        """
+        if script is place.kind.reads:
+            raise BackendUnavailable("too many calls for the same place wait already")
+        return place.kind.overloaded
+
+    def lost(self, place: Place, script: Script) -> type[Exception]:
+        """What a call is told that was given up half way by who carried it."""
+        return BackendUnavailable if script is place.kind.reads else OutcomeUnknown
+
+    def question(self, request: Request[Any]) -> tuple[str, Any] | None:
+        """The place and the question, if the request is one that takes a single line: it can travel with others."""
+        match request:
+            case Ask(place, question):
+                return place, question
+            case Lookup(office, _):
+                return office, request
+            case View(office, days) if len(days) == 1:
+                return office, request
+        return None
 
     def refresh(self, office: str) -> Call[None]:
         """Ask what the sold-out memory wants to know about the office. Without an answer it knows nothing more."""
@@ -171,12 +211,8 @@ class Worker:
     def answer(self, request: Request[Any]) -> Call[Any]:
         """The calls that answer a request."""
         match request:
-            case Ask(place, question):
-                return self._ask(place, question)
             case SendMany(office, commands):
                 return self._send_many(office, commands)
-            case Lookup(office, reservation_id):
-                return self._lookup(office, reservation_id)
             case View(office, days):
                 return self._view(office, days)
             case ReadEvents(office, after, limit):
@@ -193,11 +229,6 @@ class Worker:
 
     def _plain(self, *commands: Sequence[str | int], key: str) -> Call[list[Any]]:
         return call_plain(commands, self._policy, self._router, key)
-
-    def _ask(self, name: str, question: Any) -> Call[Any]:
-        place = self.place(name)
-        (line,) = yield from self.run(place.kind.reads, place, [place.kind.encode(question)])
-        return place.answers.answer(question, line)
 
     def _send_many(self, office: str, commands: tuple[Command, ...]) -> Call[list[Outcome]]:
         try:
@@ -230,12 +261,6 @@ class Worker:
                 raise OutcomeUnknown(f"only the first {len(outcomes)} commands were carried out: {error}") from error
             outcomes += [place.answers.outcome(command, line) for command, line in zip(part, lines, strict=True)]
         return outcomes
-
-    def _lookup(self, office: str, reservation_id: str) -> Call[Reservation | None]:
-        place = self.place(office)
-        (line,) = yield from self.run(READS, place, [f"lookup\t{reservation_id}"])
-        found: Reservation | None = place.answers.lookup(line)
-        return found
 
     def _view(self, office: str, days: tuple[int, ...]) -> Call[list[DayView]]:
         if not days:

@@ -8,7 +8,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from redis.connection import Connection, ConnectionPool
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 _Way = tuple[Place, Script]
 """A place and a script: what calls must have in common to travel together."""
+_PENDING: Final = object()
+"""What stands in the place of an answer that has not come; ``None`` is one."""
 
 
 class _Waiting:
@@ -40,11 +42,11 @@ class _Waiting:
         self.command = command
         self.line = line
         self.woken = threading.Event()
-        self.outcome: Any = None
+        self.outcome: Any = _PENDING
         self.error: BaseException | None = None
 
     def is_done(self) -> bool:
-        return self.outcome is not None or self.error is not None
+        return self.outcome is not _PENDING or self.error is not None
 
 
 class RedisBackend:
@@ -106,7 +108,12 @@ class RedisBackend:
         if isinstance(request, Send):
             answer = cast("T", self.send(request.place, request.command))
             return answer
+        question = self._worker.question(request)
         with self._call():
+            if question is not None:
+                there = self._worker.place(question[0])
+                answer = self._share(there, there.kind.reads, question[1])
+                return answer
             answer = self._drive(self._worker.answer(request))
             return answer
 
@@ -115,27 +122,31 @@ class RedisBackend:
             if self._worker.must_register(place, command):
                 self._drive(self._worker.register(place, command))
             there = self._worker.place(place)
-            mine = _Waiting(command, there.kind.encode(command))
-            way = there, there.kind.script_of(command)
+            return self._share(there, there.kind.script_of(command), command)
+
+    def _share(self, place: Place, script: Script, command: Any) -> Any:
+        """Let a command, or a question, travel with those that go the same way."""
+        mine = _Waiting(command, place.kind.encode(command))
+        way = place, script
+        with self._lock:
+            lane = self._lane(way)
+            if lane.is_full():
+                return self._worker.full(place, script)
+            lane.waiting.append(mine)
+        try:
+            self._see_through(way, lane, mine)
+        except BaseException:
+            # Interrupted while it waited, perhaps just as it had been woken up to carry a batch: pass that on.
             with self._lock:
-                lane = self._lane(way)
-                if lane.is_full():
-                    return there.kind.overloaded
-                lane.waiting.append(mine)
-            try:
-                self._see_through(way, lane, mine)
-            except BaseException:
-                # Interrupted while it waited, perhaps just as it had been woken up to carry a batch: pass that on.
-                with self._lock:
-                    if mine in lane.waiting:
-                        lane.waiting.remove(mine)
-                    heir = lane.waiting[0] if lane.may_go() else None
-                if heir is not None:
-                    heir.woken.set()
-                raise
-            if mine.error is not None:
-                raise mine.error
-            return mine.outcome
+                if mine in lane.waiting:
+                    lane.waiting.remove(mine)
+                heir = lane.waiting[0] if lane.may_go() else None
+            if heir is not None:
+                heir.woken.set()
+            raise
+        if mine.error is not None:
+            raise mine.error
+        return mine.outcome
 
     def check_server(self) -> None:
         """See that the server answers and is new enough.
@@ -202,13 +213,13 @@ class RedisBackend:
         place, script = way
         try:
             lines = self._drive(self._worker.run(script, place, [one.line for one in batch]))
-            outcome = place.answers.outcome
+            outcome = self._worker.reader(place, script)
             for one, line in zip(batch, lines, strict=True):
                 one.outcome = outcome(one.command, line)
         except BaseException as error:
             for one in batch:
-                if one.outcome is None:
-                    one.error = error if one is mine else told(error)
+                if one.outcome is _PENDING:
+                    one.error = error if one is mine else told(error, self._worker.lost(place, script))
             if mine not in batch and not isinstance(error, Exception):
                 raise  # an interrupt is for this thread, whosever calls it carried
         finally:

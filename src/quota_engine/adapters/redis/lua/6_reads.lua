@@ -7,6 +7,7 @@
 --       starts_at_ms, ends_at_ms, closed, waiting; then for each quota its name, capacity, free, held, confirmed, cooling, parked
 
 local function lookup(id, now_ms)
+  if not string.match(id, "^[%w_%-]+$") then return "" end
   local record = record_of(id)
   if not record or day_of(record.day).forget_at_ms <= now_ms then return "" end
   if record.state == "HELD" and record.deadline_ms <= now_ms then record = changed(record, { state = "EXPIRED" }) end
