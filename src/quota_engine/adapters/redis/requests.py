@@ -41,8 +41,10 @@ from quota_engine.ports import (
 
 BATCH_MAX: Final = 128
 PLACES_KEPT_MAX: Final = 10_000
-OFFICE_KEPT_MS: Final = 30 * 86_400_000 + DURATION_MS_MAX
-"""How long an office's name is kept after its last day has been forgotten: its own keys do not last longer."""
+NAME_RENEWED_MS: Final = 366 * 86_400_000
+"""A name is written down anew only for a day that lasts so much longer: most publishing need not wait for that."""
+OFFICE_KEPT_MS: Final = 30 * 86_400_000 + DURATION_MS_MAX + NAME_RENEWED_MS
+"""How long an office's name is kept after the last day for which it was written down: its keys do not last longer."""
 NUMBER_MAX: Final = 2**53
 """No event has a number as high as this."""
 OLDEST: Final = {"redis": (7, 0), "valkey": (7, 2)}
@@ -180,19 +182,20 @@ class Worker:
             )
 
     def must_register(self, office: str, command: Any) -> bool:
-        """Whether this command may be an office's first, or makes it last longer: it is written down before it."""
+        """Whether this command may be an office's first, or makes it last much longer: it is written down before it."""
         if not isinstance(command, Publish | SetRules):
             return False
-        return _lasts_until_ms(command) > self._known_offices.get(office, -1)
+        known_until_ms = self._known_offices.get(office)
+        return known_until_ms is None or _lasts_until_ms(command) > known_until_ms + NAME_RENEWED_MS
 
     def register(self, office: str, command: Any) -> Call[None]:
         """Write the office down among those that have a ledger, and until when it may have one. Before its first event:
         a crash between leaves a name too many, for that long.
         """
         key = offices_key(self._namespace)
-        lasts_until_ms = _lasts_until_ms(command)
         now_ms = yield from self._now_ms()
-        kept_ms = max(0, lasts_until_ms - now_ms) + OFFICE_KEPT_MS
+        lasts_until_ms = max(_lasts_until_ms(command), now_ms + NAME_RENEWED_MS)
+        kept_ms = lasts_until_ms - now_ms + OFFICE_KEPT_MS
         yield from self._plain(
             ("ZREMRANGEBYSCORE", key, "-inf", f"({now_ms}"),
             ("ZADD", key, "GT", now_ms + kept_ms, office),
