@@ -6,12 +6,12 @@ begin with ``~`` and their kind, so that no office can have their names: ``~room
 
 from __future__ import annotations
 
-__all__ = ["KINDS", "OFFICE", "ROOM", "Kind", "kind_of"]
+__all__ = ["DRAW", "KINDS", "OFFICE", "ROOM", "Kind", "kind_of"]
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from quota_engine.admission import room
+from quota_engine.admission import draw_ledger, room
 from quota_engine.domain.commands import Publish, SetRules
 from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.machine import apply
@@ -42,7 +42,16 @@ OFFICE: Final = Kind("", Ledger, apply, _no_questions, describe, frozenset({Publ
 
 ROOM: Final = Kind("~room", room.RoomState, room.apply, room.ask, room.describe, frozenset({room.CreateRoom}))
 
-KINDS: Final = {kind.prefix: kind for kind in (OFFICE, ROOM)}
+DRAW: Final = Kind(
+    draw_ledger.PREFIX,
+    draw_ledger.DrawLedger,
+    draw_ledger.apply,
+    draw_ledger.ask,
+    draw_ledger.describe,
+    draw_ledger.DRAW_FOUNDERS,
+)
+
+KINDS: Final = {kind.prefix: kind for kind in (OFFICE, ROOM, DRAW)}
 
 
 def kind_of(place: str) -> Kind:

@@ -5,16 +5,27 @@ The counterpart of ``quota_engine.kinds``, which has the rules that the scripts 
 
 from __future__ import annotations
 
-__all__ = ["OFFICE", "ROOM", "Answers", "StoredKind", "stored_kind_of"]
+__all__ = ["DRAW", "OFFICE", "ROOM", "Answers", "StoredKind", "stored_kind_of"]
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from quota_engine.adapters.redis import rooms
 from quota_engine.adapters.redis.codec import Decoder, encode
+from quota_engine.adapters.redis.draws import DRAW_HASHES, DRAW_KINDS, DrawAnswers, draw_of_state, encode_for_draw
 from quota_engine.adapters.redis.keys import KINDS
-from quota_engine.adapters.redis.scripts import READS, STATE, Script, script_of
+from quota_engine.adapters.redis.scripts import (
+    DRAW_COMMANDS,
+    DRAW_FREEING_COMMANDS,
+    DRAW_READS,
+    DRAW_STATE,
+    READS,
+    STATE,
+    Script,
+    script_of,
+)
 from quota_engine.adapters.redis.state import HASHES, ledger_of_state
+from quota_engine.admission.draw_ledger import DrawOutcome, DrawStatus, Withdraw
 from quota_engine.admission.room import RoomAnswer, RoomStatus
 from quota_engine.domain.outcomes import Outcome, Status
 
@@ -63,7 +74,19 @@ ROOM: Final = StoredKind(
     RoomAnswer(RoomStatus.OVERLOADED),
 )
 
-_STORED: Final[dict[str, StoredKind]] = {"": OFFICE, "~room": ROOM}
+DRAW: Final = StoredKind(
+    DRAW_KINDS,
+    lambda command: DRAW_FREEING_COMMANDS if type(command) is Withdraw else DRAW_COMMANDS,
+    encode_for_draw,
+    DrawAnswers,
+    DRAW_READS,
+    DRAW_STATE,
+    DRAW_HASHES,
+    draw_of_state,
+    DrawOutcome(DrawStatus.OVERLOADED),
+)
+
+_STORED: Final[dict[str, StoredKind]] = {"": OFFICE, "~room": ROOM, "~draw": DRAW}
 """By the prefixes of ``quota_engine.kinds``."""
 
 

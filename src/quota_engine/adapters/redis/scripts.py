@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["COMMANDS", "FREEING_COMMANDS", "READS", "STATE", "Script", "script_of"]
+__all__ = [
+    "COMMANDS",
+    "DRAW_COMMANDS",
+    "DRAW_FREEING_COMMANDS",
+    "DRAW_READS",
+    "DRAW_STATE",
+    "FREEING_COMMANDS",
+    "READS",
+    "STATE",
+    "Script",
+    "script_of",
+]
 
 import hashlib
 from importlib import resources
@@ -43,6 +54,16 @@ READS: Final = _script("no-writes", *_SHARED, "6_reads.lua")
 
 STATE: Final = _script("no-writes", "7_state.lua")
 """Tells everything, for audits."""
+
+_DRAW_FILES: Final = ("1_codec.lua", "draw_1_ledger.lua", "draw_2_commands.lua")
+DRAW_COMMANDS: Final = _script("", *_DRAW_FILES)
+"""Applies commands to a draw."""
+DRAW_FREEING_COMMANDS: Final = _script("allow-oom", *_DRAW_FILES)
+"""The same when memory is out, for those that take back."""
+DRAW_READS: Final = _script("no-writes", "1_codec.lua", "draw_1_ledger.lua", "draw_3_reads.lua")
+"""Looks at a draw."""
+DRAW_STATE: Final = _script("no-writes", "draw_4_state.lua")
+"""Tells everything of a draw."""
 
 
 _FREEING: Final = (Release, Cancel, MoveOut, Expire)

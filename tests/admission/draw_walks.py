@@ -1,0 +1,97 @@
+"""Random commands to a draw, and a second opinion on what they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+import msgspec
+
+from quota_engine.admission.draw import Wish, commitment_of
+from quota_engine.admission.draw_ledger import (
+    Apply,
+    CloseDraw,
+    CreateDraw,
+    DrawCommand,
+    DrawQuestion,
+    DrawTerms,
+    FindApplication,
+    FreezeDraw,
+    OfferDay,
+    ReadApplications,
+    ReadDraw,
+    ReadOfferedDays,
+    ReadWishes,
+    RevealSeed,
+    Withdraw,
+)
+from quota_engine.domain.model import Choice
+from tests.admission.draws import DAY, DRAW, SEED
+
+OPENS_AT_MS, CLOSES_AT_MS, FORGET_AT_MS = 100, 400, 700
+PEOPLE = ("a" * 22, "5e" * 16, "b2", "c3", "d4", "e5", "f6")
+"""Among them names as long as the short form of a keyed hash, and a keyed hash."""
+TERMS = DrawTerms(
+    OPENS_AT_MS,
+    CLOSES_AT_MS,
+    FORGET_AT_MS,
+    DAY,
+    DAY + 1,
+    commitment_of(DRAW, SEED),
+    party_max=3,
+    choices_max=3,
+    applications_max=4,
+)
+DIGESTS = ("0" * 64, "f" * 64)
+QUESTIONS: tuple[DrawQuestion, ...] = (
+    ReadDraw(),
+    *(FindApplication(person) for person in PEOPLE),
+    ReadApplications(0),
+    ReadApplications(1, 2),
+    ReadWishes(0),
+    ReadWishes(1, 1),
+    ReadOfferedDays(0),
+    ReadOfferedDays(1, 1),
+)
+
+
+def wish(office: str, day: int, session: str = "am") -> Wish:
+    return Wish(office, day, Choice("new", "", session, "online", "", (("online", session), ("general",))))
+
+
+WISHES = (*(wish(office, DAY + offset) for office in ("sby", "mlg") for offset in (0, 1)), wish("sby", DAY + 2))
+
+
+def one_command(random: Random) -> DrawCommand:
+    """Any command; most of them are of people who apply."""
+    kind = random.randrange(20)
+    if kind < 11:
+        party = tuple(random.sample(PEOPLE, random.choice((1, 1, 2, 3, 4))))
+        return Apply(
+            party, tuple(random.sample(WISHES, random.choice((1, 2, 3, 4)))), random.choice((0, 0, 0, 1, 2, 3))
+        )
+    if kind < 14:
+        return Withdraw(random.choice(PEOPLE), random.choice((1, 1, 2, 3)))
+    if kind == 14:
+        return CloseDraw()
+    if kind < 17:
+        quotas = tuple((name, random.randrange(3)) for name in random.sample(("online", "am"), random.randrange(3)))
+        return OfferDay(random.choice(("sby", "mlg")), DAY + random.randrange(3), quotas)
+    if kind == 17:
+        return FreezeDraw(random.randrange(5), random.choice(DIGESTS), DIGESTS[0])
+    if kind == 18:
+        return RevealSeed(DRAW, random.choice((SEED, SEED, "1" * 64)), random.choice(("", "7,123.45")))
+    source = random.choice(("", "", "an index"))
+    return CreateDraw(msgspec.structs.replace(TERMS, entropy_source=source, party_max=random.choice((3, 3, 2))))
+
+
+def walk(random: Random, length: int = 60) -> Iterator[tuple[int, DrawCommand]]:
+    """A draw from before it opens until after it is forgotten, with a clock that jumps back now and then."""
+    yield 0, CreateDraw(TERMS)
+    now_ms = random.choice((0, OPENS_AT_MS))
+    for _ in range(length):
+        now_ms += random.choice((0, 1, 5, 10, 30)) if random.random() < 0.9 else -random.randrange(60)
+        now_ms = max(now_ms, 0)
+        if random.random() < 0.02:
+            now_ms = random.choice((OPENS_AT_MS, CLOSES_AT_MS, FORGET_AT_MS)) - random.randrange(2)
+        yield now_ms, one_command(random)
