@@ -6,12 +6,22 @@
 from __future__ import annotations
 
 __all__ = [
+    "AsyncDraw",
     "AsyncQuotaEngine",
     "AuditReport",
+    "AwardReport",
     "BackendUnavailable",
     "Catalog",
     "CatalogError",
     "DayView",
+    "Draw",
+    "DrawChoice",
+    "DrawFiles",
+    "DrawOutcome",
+    "DrawPhase",
+    "DrawStatus",
+    "DrawTerms",
+    "DrawView",
     "InvalidRequest",
     "ManualClock",
     "Outcome",
@@ -34,6 +44,7 @@ __all__ = [
 import importlib.metadata
 
 from quota_engine.adapters.clocks import ManualClock, SystemClock
+from quota_engine.admission.draw_ledger import DrawOutcome, DrawPhase, DrawStatus, DrawTerms, DrawView
 from quota_engine.catalog import Catalog, load_catalog
 from quota_engine.domain.errors import (
     BackendUnavailable,
@@ -47,7 +58,9 @@ from quota_engine.domain.events import ReservationChanged
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
+from quota_engine.faces.draws import AsyncDraw, Draw
 from quota_engine.faces.engine import AsyncQuotaEngine, QuotaEngine
+from quota_engine.flow.draws import AwardReport, DrawChoice, DrawFiles
 from quota_engine.flow.steps import AuditReport, PublishReport
 from quota_engine.ports import RecordedEvent
 

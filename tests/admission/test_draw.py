@@ -275,8 +275,8 @@ def test_capacities_check_themselves() -> None:
         Capacities(DRAW, {("sby", DAY): {"am": 1}}, {"c1": wish("sby", ("pm",))})
     with pytest.raises(UnknownName, match="choice c1"):
         Capacities(DRAW, {("sby", DAY): {"am": 1}}, {"c1": wish("sby", ("am",), day=DAY + 1)})
-    with pytest.raises(InvalidRequest, match="0 choices"):
-        Capacities(DRAW, {("sby", DAY): {"am": 1}}, {})
+    with pytest.raises(InvalidRequest, match="200001 choices"):
+        Capacities(DRAW, {("sby", DAY): {"am": 1}}, {f"c{index}": wish("sby", ("am",)) for index in range(200_001)})
     with pytest.raises(InvalidRequest, match="days: units"):
         Capacities(DRAW, {("sby", DAY): {"am": -1}}, {"c1": wish("sby", ("am",))})
     with pytest.raises(InvalidRequest, match="at most 256"):

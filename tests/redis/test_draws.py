@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from quota_engine import QuotaEngine
 from quota_engine.adapters.clocks import ManualClock
 from quota_engine.adapters.redis.draws import DrawAnswers, draw_of_state, encode_for_draw, text_of_wish, wish_of_text
 from quota_engine.adapters.redis.factory import open_async_backend, open_backend
@@ -45,6 +46,7 @@ from quota_engine.admission.draw_ledger import (
 from quota_engine.ports import Ask, AsyncBackend, Backend, Describe, ListOffices, Send
 from tests.admission.draw_walks import CLOSES_AT_MS, OPENS_AT_MS, QUESTIONS, TERMS, WISHES, walk
 from tests.admission.draws import DRAW, SEED
+from tests.faces.drawing import KEY, catalog, whole_draw
 from tests.redis.lua_store import Refused, Store
 from tests.servers import Server
 
@@ -220,6 +222,12 @@ async def test_callers_at_once_get_one_number_each(server: Server, clock: Manual
     seen = await backend.perform(Ask(place, ReadDraw()))
     assert (seen.applications, seen.applicants, seen.last_number) == (500, 1_000, 500)
     await backend.close()
+
+
+def test_from_the_announcement_to_the_places(server: Server, clock: ManualClock) -> None:
+    """The whole way on a real server: what is drawn is held, once, and what is published passes the check."""
+    with QuotaEngine.open(server.url, identity_key=KEY, catalog=catalog(), clock=clock) as engine:
+        whole_draw(engine, clock)
 
 
 def test_draws_are_no_offices(backend: Backend, clock: ManualClock) -> None:

@@ -93,8 +93,8 @@ class Capacities(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         check_name(self.draw, "draw")
-        if not 1 <= len(self.wishes) <= WISHES_MAX:
-            raise InvalidRequest("choices", f"{len(self.wishes)} choices", f"1 to {WISHES_MAX}")
+        if len(self.wishes) > WISHES_MAX:
+            raise InvalidRequest("choices", f"{len(self.wishes)} choices", f"at most {WISHES_MAX}")
         for (office, day), quotas in self.days.items():
             check_name(office, "days: office")
             check_integer(day, "days: day", 1, DAY_MAX)

@@ -20,7 +20,7 @@ class Pseudonyms:
     same identity has the same hash in every process, which is what the identity limit needs.
     """
 
-    __slots__ = ("_keyed", "jitter_seed")
+    __slots__ = ("_key", "_keyed", "jitter_seed")
 
     def __init__(self, key: bytes) -> None:
         """``key``: 16 to 64 secret bytes, the same for all processes that share a store, never changed while it lives.
@@ -31,6 +31,7 @@ class Pseudonyms:
         if not isinstance(key, bytes) or not 16 <= len(key) <= 64:
             raise InvalidRequest("identity_key", "not a usable key", "16 to 64 secret bytes")
         self._keyed = hashlib.blake2b(key=key, digest_size=16)
+        self._key = key
         self.jitter_seed = hashlib.blake2b(b"jitter", key=key, digest_size=16, person=b"cooling").hexdigest()
         """A seed for the jitter of cooling times: the same in all processes, and as secret as the key."""
 
@@ -48,3 +49,10 @@ class Pseudonyms:
         keyed = self._keyed.copy()
         keyed.update(identity.encode())
         return keyed.hexdigest()
+
+    def secret_for(self, purpose: str) -> bytes:
+        """32 secret bytes for another purpose: the same in all processes, as secret as the key, and no way back to it.
+
+        ``purpose`` is any text; each has a secret of its own.
+        """
+        return hashlib.blake2b(purpose.encode(), key=self._key, digest_size=32, person=b"purpose").digest()

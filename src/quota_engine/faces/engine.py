@@ -31,6 +31,7 @@ from quota_engine.domain.commands import (
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.faces.draws import AsyncDraw, Draw
 from quota_engine.flow import steps
 from quota_engine.flow.desk import Applicants, Day, Desk, random_id
 from quota_engine.flow.drivers import run, run_async
@@ -262,6 +263,10 @@ class QuotaEngine:
         """The offices that the store has a ledger of, sorted."""
         return self._backend.perform(ListOffices())
 
+    def draw(self, draw: str) -> Draw:
+        """The draw of this id: a lottery among applications that are collected over a time, for all to check."""
+        return Draw(self._backend, self._desk, draw)
+
     def audit(self, office: str | None = None) -> steps.AuditReport:
         """Work out every counter again, from records and from events, for one office or all, and say what differs."""
         return run(steps.audit(self._desk, office), self._backend)
@@ -412,6 +417,10 @@ class AsyncQuotaEngine:
     async def offices(self) -> list[str]:
         """See :meth:`QuotaEngine.offices`."""
         return await self._backend.perform(ListOffices())
+
+    def draw(self, draw: str) -> AsyncDraw:
+        """See :meth:`QuotaEngine.draw`."""
+        return AsyncDraw(self._backend, self._desk, draw)
 
     async def audit(self, office: str | None = None) -> steps.AuditReport:
         """See :meth:`QuotaEngine.audit`."""

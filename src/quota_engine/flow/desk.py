@@ -192,6 +192,27 @@ class Desk:
         except ValueError:
             raise InvalidRequest("day", "no date that exists", expected) from None
 
+    def party(self, applicants: Applicants) -> tuple[str, ...]:
+        """The keyed hashes of one identity, or of a party of several.
+
+        Raises:
+            InvalidRequest: not such identities, too many, or one of them twice.
+        """
+        return (self._pseudonyms.of(applicants),) if isinstance(applicants, str) else self._party(applicants)
+
+    def planned(self, office: str, day: Day, wanted: Wanted) -> tuple[int, Choice]:
+        """The day's number, and the choice that the wanted names come to.
+
+        Raises:
+            UnknownName: a name that the catalog does not have.
+            InvalidRequest: no such day; or something is missing, or no allotment admits it.
+        """
+        return self._plan(office, day, wanted)
+
+    def secret_for(self, purpose: str) -> bytes:
+        """32 secret bytes for a purpose, which follow from the identity key."""
+        return self._pseudonyms.secret_for(purpose)
+
     def _party(self, applicants: Sequence[str]) -> tuple[str, ...]:
         if not isinstance(applicants, list | tuple) or not 1 <= len(applicants) <= APPLICANTS_MAX:
             size = f"{len(applicants)} applicants" if isinstance(applicants, list | tuple) else "not a list"
