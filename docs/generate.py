@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+from quota_engine.admission import draw_ledger
 from quota_engine.domain import lifecycle, outcomes
 from quota_engine.domain.lifecycle import ACTIVE, FINAL, TRANSITIONS, State, Verb
 from quota_engine.domain.outcomes import PRECEDENCE, SUCCESSES
@@ -76,7 +77,18 @@ def statuses() -> str:
     return "\n".join(lines)
 
 
+def draw_statuses() -> str:
+    """The statuses of draws in order of precedence."""
+    docs = member_docs(draw_ledger, "DrawStatus")
+    lines = ["| # | status | |", "| --- | --- | --- |"]
+    for number, status in enumerate(draw_ledger.DrawStatus, 1):
+        refusal = "" if draw_ledger.DrawOutcome(status).ok else " (refusal)"
+        lines.append(f"| {number} | `{status}`{refusal} | {docs[status.name]} |")
+    return "\n".join(lines)
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "draw_statuses": draw_statuses,
     "diagram": diagram,
     "transitions": transitions,
     "states": states,

@@ -258,7 +258,9 @@ class DrawStatus(enum.StrEnum):
     FROZEN = "FROZEN"
     """What the draw gives away is fixed."""
     PARTY_TOO_LARGE = "PARTY_TOO_LARGE"
+    """More applicants than may apply together."""
     TOO_MANY_CHOICES = "TOO_MANY_CHOICES"
+    """More choices than may be ranked."""
     NOT_IN_DRAW = "NOT_IN_DRAW"
     """A day that is not among those of the draw."""
     NOT_FOUND = "NOT_FOUND"
@@ -271,8 +273,11 @@ class DrawStatus(enum.StrEnum):
     """As many applications, or different choices, as the draw takes."""
 
     APPLIED = "APPLIED"
+    """The application is as asked for, under ``number``, at ``version``."""
     WITHDRAWN = "WITHDRAWN"
+    """The application is taken back; its number stays its first applicant's."""
     DONE = "DONE"
+    """An operator's step has been carried out."""
 
 
 class DrawOutcome(msgspec.Struct, frozen=True, gc=False):
