@@ -1,4 +1,4 @@
-"""A second opinion on draw ledgers: what docs/draw.md says of them, by looking through lists."""
+"""A second opinion on draw ledgers: what docs/rules.md says of them, by looking through lists."""
 
 from __future__ import annotations
 
