@@ -22,6 +22,7 @@ from quota_engine.admission.draw_ledger import (
     DrawStatus,
     DrawTerms,
     FindApplication,
+    Found,
     FreezeDraw,
     OfferDay,
     ReadApplications,
@@ -133,7 +134,7 @@ def test_an_application_is_changed_by_those_who_saw_it() -> None:
     assert apply(ledger, other, 104) == DrawOutcome(DrawStatus.APPLIED, 1, 2, replayed=True)
     with_budi = Apply(("ani", "budi"), WISHES[:1], 2)
     assert apply(ledger, with_budi, 105) == DrawOutcome(DrawStatus.APPLIED, 1, 3)
-    assert ask(ledger, FindApplication("budi"), 105) == Applied(1, 3, ("ani", "budi"), (1,))
+    assert ask(ledger, FindApplication("budi"), 105) == Found(Applied(1, 3, ("ani", "budi"), (1,)), WISHES[:1])
 
 
 def test_withdrawing_and_applying_again_uses_up_no_numbers() -> None:

@@ -23,7 +23,9 @@ from quota_engine.adapters.redis.keys import keys_of
 from quota_engine.adapters.redis.kinds import DRAW as STORED
 from quota_engine.adapters.redis.kinds import stored_kind_of
 from quota_engine.adapters.redis.scripts import DRAW_COMMANDS, DRAW_READS, DRAW_STATE, Script
+from quota_engine.admission.draw import CHOICES_MAX, WISHES_MAX
 from quota_engine.admission.draw_ledger import (
+    OFFERED_DAYS_MAX,
     Apply,
     CloseDraw,
     CreateDraw,
@@ -43,6 +45,7 @@ from quota_engine.admission.draw_ledger import (
     describe,
     place_of,
 )
+from quota_engine.domain.values import APPLICANTS_MAX
 from quota_engine.ports import Ask, AsyncBackend, Backend, Describe, ListOffices, Send
 from tests.admission.draw_walks import CLOSES_AT_MS, OPENS_AT_MS, QUESTIONS, TERMS, WISHES, walk
 from tests.admission.draws import DRAW, SEED
@@ -163,6 +166,22 @@ def test_all_keys_of_a_draw_exist_and_end() -> None:
             store.take(now_ms, [command])
             assert store.store.keys() == frozenset(store.keys)
             assert all(store.store.ttl_ms[key] > 0 for key in store.keys)
+
+
+def test_a_replay_can_leave_a_write() -> None:
+    """Whoever waits for replicas needs one: after a call that wrote nothing there would be nothing to wait for."""
+    store = WithoutServer(place_of(DRAW))
+    line = encode_for_draw(CreateDraw(TERMS))
+    for now, writes in (("0", True), ("0", False), ("0+", True)):
+        before = store.store.calls.get("HSET", 0)
+        store.store.run(DRAW_COMMANDS, store.keys, [now, line])
+        assert (store.store.calls["HSET"] > before) is writes
+
+
+def test_both_sides_have_the_same_bounds() -> None:
+    """They are numbers in the Lua too, and too high to be reached here."""
+    assert f"WISHES_MAX, OFFERED_DAYS_MAX = {WISHES_MAX}, {OFFERED_DAYS_MAX}\n" in DRAW_COMMANDS.text
+    assert f"APPLICANTS_MAX, CHOICES_MAX = 15, {APPLICANTS_MAX}, {CHOICES_MAX}\n" in DRAW_COMMANDS.text
 
 
 def test_wishes_come_back_as_they_were() -> None:

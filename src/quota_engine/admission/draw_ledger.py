@@ -29,6 +29,7 @@ __all__ = [
     "DrawTerms",
     "DrawView",
     "FindApplication",
+    "Found",
     "FreezeDraw",
     "Frozen",
     "OfferDay",
@@ -346,6 +347,13 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
     wishes: tuple[int, ...]
 
 
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """An application with its wishes as such, the best one first."""
+
+    applied: Applied
+    wishes: tuple[Wish, ...]
+
+
 # --- Questions -----------------------------------------------------------------------------------------------------
 
 
@@ -354,7 +362,7 @@ class ReadDraw(msgspec.Struct, frozen=True, gc=False):
 
 
 class FindApplication(msgspec.Struct, frozen=True, gc=False):
-    """The application that an applicant is in, or what is left of one they withdrew: :class:`Applied`, or ``None``."""
+    """The application that an applicant is in, or what is left of one they withdrew: :class:`Found`, or ``None``."""
 
     applicant: str
 
@@ -639,7 +647,8 @@ def ask(ledger: DrawLedger, question: DrawQuestion, now_ms: int) -> Any:
             return None if terms is None else _view(ledger, terms, now_ms)
         case FindApplication(applicant):
             number = ledger.applicants.get(applicant) or ledger.homes.get(applicant, 0)
-            return None if terms is None else ledger.applications.get(number)
+            applied = None if terms is None else ledger.applications.get(number)
+            return applied and Found(applied, tuple(ledger.wishes[one - 1] for one in applied.wishes))
         case ReadApplications(after, limit):
             known = {} if terms is None else ledger.applications
             found = (known.get(number) for number in range(after + 1, min(after + limit, ledger.last_number) + 1))

@@ -58,6 +58,7 @@ from quota_engine.admission.draw_ledger import (
     DrawTerms,
     DrawView,
     FindApplication,
+    Found,
     FreezeDraw,
     OfferDay,
     ReadApplications,
@@ -80,6 +81,8 @@ from quota_engine.ports import Ask, Send, SendMany, View
 REFUSALS_SHOWN_MAX: Final = 1_000
 _RESERVES_PER_CALL: Final = 1_024
 _DAYS_PER_VIEW: Final = 128
+_TOKENS, _AWARDS = "draw tokens", "draw awards"
+"""What the secrets are for that follow from the identity key."""
 
 
 class DrawChoice(msgspec.Struct, frozen=True):
@@ -115,6 +118,7 @@ class DrawRecord(msgspec.Struct, frozen=True):
     parties: Mapping[int, tuple[str, ...]]
     applications: Mapping[int, draw.Application]
     """By number, as they are published: with a token for each applicant."""
+    applications_digest: str
 
 
 class DrawFiles(msgspec.Struct, frozen=True):
@@ -136,7 +140,8 @@ class DrawFiles(msgspec.Struct, frozen=True):
 
     def application_lines(self) -> Iterator[bytes]:
         """The lines of the file ``applications.jsonl``."""
-        return _application_lines(self.record.applications)
+        applications = self.record.applications
+        return (line_of_application(applications[number]) for number in sorted(applications))
 
     def result_lines(self) -> Iterator[bytes]:
         """The lines of the file ``result.jsonl``; none before the seed has been revealed."""
@@ -200,19 +205,15 @@ def withdraw(desk: Desk, draw_id: str, applicant: str, version: int) -> Flow[Dra
 
 def find(desk: Desk, draw_id: str, applicant: str) -> Flow[Application | None]:
     """The application that somebody is in."""
-    place = place_of(draw_id)
-    found: Applied | None = yield Ask(place, FindApplication(desk.owner(applicant)))
+    found: Found | None = yield Ask(place_of(draw_id), FindApplication(desk.owner(applicant)))
     if found is None:
         return None
-    wishes: list[Wish] = []
-    for number in found.wishes:
-        wishes += yield Ask(place, ReadWishes(number - 1, 1))
-    tokens = _tokens(desk, draw_id, found.applicants)
-    return Application(found.number, found.version, tokens, tuple(wishes))
+    applied = found.applied
+    tokens = _tokens(desk.secret_for(_TOKENS), draw_id, applied.applicants)
+    return Application(applied.number, applied.version, tokens, found.wishes)
 
 
-def _tokens(desk: Desk, draw_id: str, applicants: tuple[str, ...]) -> tuple[str, ...]:
-    key = desk.secret_for("draw tokens")
+def _tokens(key: bytes, draw_id: str, applicants: tuple[str, ...]) -> tuple[str, ...]:
     return tuple([blinded(applicant, draw_id, key) for applicant in applicants])
 
 
@@ -235,7 +236,7 @@ def close(desk: Desk, draw_id: str) -> Flow[DrawOutcome]:
         place,
         FreezeDraw(
             len(record.applications),
-            digest_of(_application_lines(record.applications)),
+            record.applications_digest,
             digest_of([json_of_capacities(record.capacities)]),
         ),
     )
@@ -310,33 +311,31 @@ def read(desk: Desk, draw_id: str) -> Flow[DrawRecord | None]:
         {f"c{number}": wish for number, wish in enumerate(wishes, 1)},
     )
     names = [f"c{number}" for number in range(len(wishes) + 1)]
-    key = desk.secret_for("draw tokens")
+    key = desk.secret_for(_TOKENS)
+    digest = hashlib.sha256()
     parties: dict[int, tuple[str, ...]] = {}
     applications: dict[int, draw.Application] = {}
     for after in range(0, view.last_number, PAGE_MAX):
         page: list[Applied] = yield Ask(place, ReadApplications(after, PAGE_MAX))
         for one in page:
             parties[one.number] = one.applicants
-            applications[one.number] = draw.Application(
+            application = draw.Application(
                 one.number,
-                tuple([blinded(applicant, draw_id, key) for applicant in one.applicants]),
+                _tokens(key, draw_id, one.applicants),
                 tuple([names[number] for number in one.wishes]),
             )
-    return DrawRecord(view, capacities, parties, applications)
-
-
-def _application_lines(applications: Mapping[int, draw.Application]) -> Iterator[bytes]:
-    return (line_of_application(applications[number]) for number in sorted(applications))
+            applications[one.number] = application
+            digest.update(line_of_application(application))  # page by page, so that nobody waits long for the loop
+    return DrawRecord(view, capacities, parties, applications, digest.hexdigest())
 
 
 def drawn(record: DrawRecord) -> DrawFiles:
     """Carry the draw out, if its seed has been revealed. Pure work, and much of it: seconds for a million."""
     view = record.view
-    applications_digest = digest_of(_application_lines(record.applications))
     capacities_digest = digest_of([json_of_capacities(record.capacities)])
     findings: list[str] = []
     if view.frozen is not None:
-        if applications_digest != view.frozen.applications_digest:
+        if record.applications_digest != view.frozen.applications_digest:
             findings.append("the applications are not those that were frozen")
         if capacities_digest != view.frozen.capacities_digest:
             findings.append("the capacities are not those that were frozen")
@@ -351,7 +350,7 @@ def drawn(record: DrawRecord) -> DrawFiles:
         view.seed,
         view.entropy,
         capacities_digest,
-        applications_digest,
+        record.applications_digest,
         totals_of(record.applications, lots),
     )
     return DrawFiles(record, head, lots, tuple(findings))
@@ -359,7 +358,7 @@ def drawn(record: DrawRecord) -> DrawFiles:
 
 def award_id(desk: Desk, draw_id: str, number: int) -> str:
     """The id of the reservation of a winner: the same whenever it is made, and for nobody else to guess."""
-    key = desk.secret_for("draw awards")
+    key = desk.secret_for(_AWARDS)
     return hashlib.blake2b(f"{draw_id} {number}".encode(), key=key, digest_size=16).hexdigest()
 
 

@@ -25,6 +25,7 @@ from quota_engine.admission.draw_ledger import (
     DrawTerms,
     DrawView,
     FindApplication,
+    Found,
     FreezeDraw,
     Frozen,
     OfferDay,
@@ -152,7 +153,9 @@ class DrawAnswers:
             case ReadDraw():
                 return self._view(line.split("\t")) if line else None
             case FindApplication():
-                return _applied_of_fields(line.split("\t")) if line else None
+                if not line:
+                    return None
+                return Found(_applied_of_fields(rows[0].split("\t")), tuple(map(wish_of_text, rows[1:])))
             case ReadApplications():
                 return [_applied_of_fields(row.split("\t")) for row in rows]
             case ReadWishes():

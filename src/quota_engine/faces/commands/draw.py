@@ -200,6 +200,7 @@ def run(
     with _progress() as ticks:
         offered, applied = _read(capacities, applications, ticks)
         commitment = commitment_of(offered.draw, seed)
+        ticks("draw")
         lots = _draw(offered, key_of(offered.draw, seed, entropy), applied)
         by_number = {one.number: one for one in applied}
         head = result_head(
@@ -270,6 +271,7 @@ def verify(
     with _progress() as ticks:
         head, lots = read_result(result, ticks("result"))
         offered, applied = _read(capacities, applications, ticks)
+        ticks("check")
         expected = Expected(commitment, applications_digest, capacities_digest, entropy)
         digests = digest_of([json_of_capacities(offered)]), digest_of(canonical_lines(applied))
         findings = check_draw(head, lots, offered, applied, *digests, expected)
@@ -396,7 +398,7 @@ def _print(values: dict[str, Any], as_json: bool) -> None:
 
 
 class _Bars:
-    """Makes a bar for each file that is read; without somebody who looks, none."""
+    """Makes a bar for each file that is read, and for work whose end is not known; without somebody who looks, none."""
 
     def __init__(self, bar: Any) -> None:
         self._bar = bar

@@ -2,8 +2,9 @@
 --
 -- ARGV  1 now_ms, or "" for the server's own time; 2 ... a question each: its name and its fields, set apart by tabs
 -- reply a line for each, "" for what is not known. Of the draw: the time of the question, closed, frozen, seed, entropy, last_number,
---       active, people, wishes, offered, then its terms, set apart by tabs. Of an application: number, version, applicants, wishes.
---       Of a page: a row each, set apart by newlines: applications as they are alone, wishes as they are, days as office/day and quotas.
+--       active, people, wishes, offered, then its terms, set apart by tabs. Of an application: number, version, applicants, numbers of
+--       wishes, and a row for each wish. Of a page, a row each: applications the same without their wishes, wishes as they are, days as
+--       office/day and quotas.
 
 -- Rows number after + 1 to after + limit of a hash, of which there are count.
 local function page(key, fields, count)
@@ -23,7 +24,13 @@ local READERS = {
   find = function(fields)
     local standing = standing_of_text(call("HGET", APPLICANTS, fields[2]) or nil)
     local found = application_of(standing.active ~= 0 and standing.active or standing.home)
-    return found and int(found.number) .. TAB .. found.text or ""
+    if not found then return "" end
+    local rows = { int(found.number) .. TAB .. found.text }
+    local numbers = names(found.wishes)
+    if #numbers > 0 then
+      for _, wish in ipairs(call("HMGET", WISHES, unpack(numbers))) do rows[#rows + 1] = wish end
+    end
+    return concat(rows, NEWLINE)
   end,
   applications = function(fields)
     local wanted, texts = page(APPLICATIONS, fields, draw.last_number)
