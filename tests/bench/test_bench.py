@@ -160,7 +160,7 @@ def test_it_removes_its_keys_after_an_error_too(
 
     def check(self: Place, *arguments: Any) -> None:
         assert server.ask("DBSIZE") > 1
-        self._done += 1
+        self._done[0] += 1
         looked(self, *arguments)
 
     monkeypatch.setattr(Place, "check", check)
@@ -183,6 +183,54 @@ def test_it_says_so_when_it_may_not_remove_them(capsys: pytest.CaptureFixture[st
     assert "left behind" in told.err
     assert "expire by themselves" in told.err
     assert "secret" not in told.out + told.err
+
+
+def test_the_goals_in_small(capsys: pytest.CaptureFixture[str]) -> None:
+    """One command measures all that the project holds the engine to; here so little that no figure means anything."""
+    little = {
+        "concurrency": (2, 4, 8),
+        "reservations": (50, 300),
+        "offices": (1_001,),
+        "rounds": (2,),
+        "round-ms": (2,),
+    }
+    words = [word for name, values in little.items() for value in values for word in (f"--{name}", str(value))]
+    assert cli.main(["bench", "--preset", "goals", *words, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    goals = {goal["name"]: goal for goal in figures["goals"]}
+    assert list(goals) == [
+        "reserve, 4 callers: a second",
+        "reserve, 4 callers: times by hand",
+        "reserve, 4 callers: of the limit",
+        "reserve, 8 callers against 4",
+        "refusal, 4 callers: a second",
+        "a lone caller: p50 against by hand",
+        "2 callers: p99 against by hand",
+        "16 threads: times by hand",
+        "fsync against memory, 4 callers",
+        "rate with 300 held against 50",
+        "rate in batches at 1,001 offices against 1",
+    ]
+    for goal in goals.values():
+        assert goal["measured"] > 0
+        met = goal["measured"] >= goal["wanted"] if goal["is_least"] else goal["measured"] <= goal["wanted"]
+        assert goal["is_met"] is met
+    durable = [case["name"] for case in figures["cases"] if case["backend"] == f"{_EMBEDDED} fsync"]
+    assert sorted(durable) == ["by hand: reserve", "limit: reserve", "reserve"]
+    # What takes long to set up is measured once, without yardsticks.
+    (spread,) = [case for case in figures["cases"] if case["offices"] == 1_001]
+    assert (spread["batch"], spread["ratio_to_limit"], spread["kind"]) == (128, None, "engine")
+
+
+def test_the_goals_on_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of what is wanted, what was measured, and whether that is met; a preset is no quick look."""
+    monkeypatch.setenv("COLUMNS", "80")
+    words = ["--backend", _EMBEDDED, "--case", "refusal", "--concurrency", "4", "--rounds", "2", "--round-ms", "2"]
+    assert cli.main(["bench", "--preset", "goals", *words]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "callers: a second" in line]
+    assert "at least 300,000" in line
+    assert line.split()[-1] in ("met", "missed")
+    assert cli.main(["bench", "--preset", "goals", "--quick"]) == 2
 
 
 def test_a_regression_is_exit_code_1_and_none_is_0(

@@ -7,13 +7,14 @@ __all__ = ["Place", "WrongAnswer", "line_of"]
 import datetime
 import itertools
 import secrets
+from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 from quota_engine.catalog import Catalog, catalog_from
 from quota_engine.domain.commands import Command, Confirm
 from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.domain.outcomes import Status
-from quota_engine.faces.bench.plan import Face, Measure
+from quota_engine.faces.bench.plan import OFFICES_OF_CALLERS_MAX, Face, Measure
 from quota_engine.faces.bench.stores import Store
 from quota_engine.flow import steps
 from quota_engine.flow.desk import Desk
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 _CAPACITY: Final = 10_000_000
 _WANTED: Final = ("", "", "", "online", "")
+_OFFICES_CHECKED_MAX: Final = 100
 _PRELOAD: Final = 10_000
 """Reservations in one request while a place is filled."""
 
@@ -48,7 +50,9 @@ class Place:
         """Publish the offices of ``measure``, and fill them with the reservations that it wants to find."""
         self._store = store
         self._face = measure.face
-        self._done = 0
+        self._next = 0
+        self._done = [0] * measure.offices
+        self._block = measure.batch if measure.offices > OFFICES_OF_CALLERS_MAX else 1
         tag = secrets.token_hex(4)
         self.offices = [f"bench-{tag}-{number}" for number in range(measure.offices)]
         self.day = _next_working_day()
@@ -64,28 +68,32 @@ class Place:
         left = measure.reservations
         while left:
             count = min(left, _PRELOAD)
-            self._carry_out([command for _, _, command in self.reserves(count)])
-            self._done += count
+            work = self.reserves(count)
+            self._carry_out(work)
+            self._note(work)
             left -= count
 
     def reserves(self, count: int) -> list[tuple[int, tuple[str, str, str], Command]]:
-        """As many reserves by people who have not come before, office by office in turn: the office's index, the
-        arguments of the call (office, identity, key), and the command that it comes to.
+        """As many reserves by people who have not come before, office by office in turn (one each; where there are
+        very many, a batch each): the office's index, the arguments of the call (office, identity, key), and the command
+        that it comes to.
         """
         offices, desk = self.offices, self.desk
         work: list[tuple[int, tuple[str, str, str], Command]] = []
         for index in range(count):
             number = next(_numbers)
-            office = offices[index % len(offices)]
+            at = (self._next + index // self._block) % len(offices)
+            office = offices[at]
             identity, key = f"{3578_0000_0000_0000 + number}", f"k{number:021d}"
             command = desk.reserve(office, self.day, identity, _WANTED, key, False, 0)
-            work.append((index % len(offices), (office, identity, key), command))
+            work.append((at, (office, identity, key), command))
+        self._next = (self._next + -(-count // self._block)) % len(offices)
         return work
 
     def confirms(self, count: int) -> list[tuple[int, tuple[str], Command]]:
         """As many confirms, of holds that are made here and now: index, argument (the reference), command."""
         reserves = self.reserves(count)
-        self._carry_out([command for _, _, command in reserves])
+        self._carry_out(reserves)
         work: list[tuple[int, tuple[str], Command]] = []
         for index, (office, _, key), _ in reserves:
             reference = f"{office}~{key}"
@@ -93,18 +101,22 @@ class Place:
             work.append((index, (reference,), command))
         return work
 
-    def check(self, measure: Measure, count: int) -> None:
-        """See that ``count`` calls had the effect that they should have had.
+    def check(self, measure: Measure, work: Sequence[tuple[int, Any, Any]]) -> None:
+        """See that the calls had the effect that they should have had; of very many offices, at some of them.
 
         Raises:
             WrongAnswer: they had not.
         """
-        self._done += 0 if measure.action in ("refusal", "availability") else count
-        views = [view for office in self.offices for view in self._ask(View(office, (self.day,)))]
+        if measure.action not in ("refusal", "availability"):
+            self._note(work)
+        step = -(-len(self.offices) // _OFFICES_CHECKED_MAX)
+        looked_at = range(0, len(self.offices), step)
+        views = [view for index in looked_at for view in self._ask(View(self.offices[index], (self.day,)))]
         held = sum(quota.held for view in views for quota in view.quotas.values())
         confirmed = sum(quota.confirmed for view in views for quota in view.quotas.values())
-        wanted = (0, self._done) if measure.action == "confirm" else (self._done, 0)
-        if len(views) != len(self.offices) or (held, confirmed) != wanted:
+        done = sum(self._done[index] for index in looked_at)
+        wanted = (0, done) if measure.action == "confirm" else (done, 0)
+        if len(views) != len(looked_at) or (held, confirmed) != wanted:
             raise WrongAnswer(
                 f"{self._store.target.label}: {measure.name}: {held:,} held and {confirmed:,} confirmed places after "
                 f"it; expected {wanted[0]:,} and {wanted[1]:,}"
@@ -125,11 +137,16 @@ class Place:
             return self._store.wait(self.async_backend.perform(request))
         return self.backend.perform(request)
 
-    def _carry_out(self, commands: list[Command]) -> None:
-        for index, office in enumerate(self.offices):
-            mine = tuple(commands[index :: len(self.offices)])
-            if mine:
-                self._ask(SendMany(office, mine))
+    def _carry_out(self, work: Sequence[tuple[int, Any, Command]]) -> None:
+        by_office: dict[int, list[Command]] = {}
+        for index, _, command in work:
+            by_office.setdefault(index, []).append(command)
+        for index, commands in by_office.items():
+            self._ask(SendMany(self.offices[index], tuple(commands)))
+
+    def _note(self, work: Sequence[tuple[int, Any, Any]]) -> None:
+        for index, _, _ in work:
+            self._done[index] += 1
 
 
 def line_of(place: Place, action: str, command: Command | None) -> str:

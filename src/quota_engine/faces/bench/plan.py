@@ -5,6 +5,8 @@ from __future__ import annotations
 __all__ = [
     "ACTIONS",
     "BATCH_OF_LIMIT",
+    "GOALS",
+    "GOAL_URLS",
     "IN_FLIGHT_OF_LIMIT",
     "QUICK",
     "STANDARD",
@@ -57,15 +59,18 @@ class Subject(StrEnum):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is measured. ``round_ms`` is what one case should take in one round."""
+    """How much is measured. ``round_ms`` is what one case should take in one round; ``preset`` the name of these
+    settings, "" if they have none.
+    """
 
+    preset: str = ""
     quick: bool = False
     actions: tuple[str, ...] = ACTIONS
     concurrency: tuple[int, ...] = (16, 64, 256)
     threads: int = 16
     batch: tuple[int, ...] = (8, 32, 128)
-    offices: int = 10
-    reservations: int = 100_000
+    offices: tuple[int, ...] = (10,)
+    reservations: tuple[int, ...] = (100_000,)
     rounds: int = 7
     round_ms: int = 120
 
@@ -76,7 +81,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 STANDARD: Final = Settings()
-QUICK: Final = Settings(quick=True, concurrency=(32,), batch=(128,), offices=1, reservations=0, rounds=5, round_ms=10)
+QUICK: Final = Settings(quick=True, concurrency=(32,), batch=(128,), offices=(), reservations=(), rounds=5, round_ms=10)
+GOALS: Final = Settings(
+    preset="goals",
+    actions=("reserve", "refusal"),
+    concurrency=(50, 500, 5_000),
+    batch=(BATCH_OF_LIMIT,),
+    offices=(10_000,),
+    reservations=(1_000, 1_000_000),
+    rounds=5,
+)
+"""What ``docs/performance.md`` holds the engine to; see :mod:`quota_engine.faces.bench.goals`."""
+GOAL_URLS: Final = ("valkey+embedded://", "valkey+embedded://?durability=fsync")
+"""The stores for that; of the second only the plain reserve is measured."""
+OFFICES_OF_CALLERS_MAX: Final = 1_000
+"""Callers spread over more offices would share nothing: there batches are measured."""
+RESERVATIONS_WITH_YARDSTICKS_MAX: Final = 100_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,6 +115,11 @@ class Measure:
     reservations: int = 0
 
     @property
+    def is_kept(self) -> bool:
+        """Whether its place takes so long to set up that all rounds have the same one."""
+        return bool(self.reservations) or self.offices > OFFICES_OF_CALLERS_MAX
+
+    @property
     def name(self) -> str:
         """What it is called in tables and in JSON; with backend and concurrency it is the only one of that name."""
         parts = ["a dict behind a lock" if self.subject is Subject.DICT else self.action]
@@ -103,7 +128,7 @@ class Measure:
         if self.batch > 1 and self.subject is Subject.ENGINE:
             parts.append(f"batch {self.batch}")
         if self.offices > 1:
-            parts.append(f"{self.offices} offices")
+            parts.append(f"{self.offices:,} offices")
         if self.reservations:
             parts.append(f"{self.reservations:,} held")
         name = ", ".join(parts)
@@ -141,21 +166,26 @@ def engine_measures(settings: Settings, kind: Kind) -> list[Measure]:
         if kind is not Kind.MEMORY:
             sizes = settings.batch
             measures += [dataclasses.replace(tasks("reserve", IN_FLIGHT_OF_LIMIT), batch=size) for size in sizes]
-        if settings.offices > 1:
-            measures.append(dataclasses.replace(main, offices=settings.offices))
-        if settings.reservations:
-            measures.append(dataclasses.replace(main, reservations=settings.reservations))
+        for offices in settings.offices:
+            if offices > OFFICES_OF_CALLERS_MAX and kind is not Kind.MEMORY:
+                in_batches = dataclasses.replace(tasks("reserve", IN_FLIGHT_OF_LIMIT), batch=max(settings.batch))
+                measures.append(dataclasses.replace(in_batches, offices=offices))
+            elif offices > 1:
+                measures.append(dataclasses.replace(main, offices=offices))
+        measures += [dataclasses.replace(main, reservations=count) for count in settings.reservations if count]
     return measures
 
 
 def yardsticks_of(measure: Measure, kind: Kind) -> Yardsticks:
     """What the limit and the work by hand are for one of the engine's cases.
 
-    A lone caller has no limit, for the limit keeps four batches under way; batches have nobody who makes them by hand.
+    Where it takes minutes to have everything in place there are none: such a case is compared with a smaller one. A
+    lone caller has no limit, for the limit keeps four batches under way; batches have nobody who makes them by hand.
     """
     if kind is Kind.MEMORY:
         return Yardsticks(Measure("reserve", Subject.DICT, measure.face, measure.concurrency), None)
-    if kind is Kind.OTHER:
+    is_costly = measure.offices > OFFICES_OF_CALLERS_MAX or measure.reservations > RESERVATIONS_WITH_YARDSTICKS_MAX
+    if kind is Kind.OTHER or is_costly:
         return Yardsticks(None, None)
     limit = dataclasses.replace(
         measure,

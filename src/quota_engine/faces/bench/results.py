@@ -16,7 +16,7 @@ from quota_engine.faces.bench.plan import Measure, Settings, Subject
 from quota_engine.faces.bench.subjects import Measured
 from quota_engine.sim.statistics import Histogram
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 _STEPS_AN_OCTAVE: Final = 4
 
 

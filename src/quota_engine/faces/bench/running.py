@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from quota_engine.faces.bench.machine import describe_machine, pinned, usable_cores
 from quota_engine.faces.bench.places import Place
-from quota_engine.faces.bench.plan import Measure, Settings, Subject, engine_measures, order_of, yardsticks_of
+from quota_engine.faces.bench.plan import Face, Measure, Settings, Subject, engine_measures, order_of, yardsticks_of
 from quota_engine.faces.bench.results import FORMAT, Result, Tally, case_of
 from quota_engine.faces.bench.stores import Store
 from quota_engine.faces.bench.subjects import Measured, measure_once
@@ -48,11 +48,11 @@ class _Entry:
         self.tally.add(self._once(self.count))
 
     def _once(self, count: int) -> Measured:
-        """At a new place, so that each round finds the same; but not where the reservations on the day are the case."""
+        """At a new place, so that each round finds the same; but not where it takes long to set up."""
         if self._filled is not None:
             return measure_once(self.store, self._filled, self.measure, count)
         place = Place(self.store, self.measure)
-        if self.measure.reservations:
+        if self.measure.is_kept:
             self._filled = place
             return measure_once(self.store, place, self.measure, count)
         try:
@@ -90,8 +90,15 @@ def _entries(stores: Sequence[Store], settings: Settings) -> list[_Entry]:
     return [
         _Entry(store, measure)
         for store in stores
-        for measure in order_of(engine_measures(settings, store.target.kind), store.target.kind)
+        for measure in order_of(_measures(store, settings), store.target.kind)
     ]
+
+
+def _measures(store: Store, settings: Settings) -> list[Measure]:
+    measures = engine_measures(settings, store.target.kind)
+    if settings.preset and store.target.durability:
+        return [Measure("reserve", Subject.ENGINE, Face.TASKS, settings.main_concurrency)]
+    return measures
 
 
 def _run_rounds(entries: Sequence[_Entry], settings: Settings, progress: Progress) -> None:

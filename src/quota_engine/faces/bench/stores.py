@@ -146,7 +146,11 @@ class Store:
             directory = tempfile.mkdtemp(prefix="quota-bench-")
             undo.callback(shutil.rmtree, directory, ignore_errors=True)
             url = f"{TEMPORARY}{quote(directory)}"
-        server = undo.enter_context(open_embedded(url))
+        if self.target.durability == "fsync":
+            server = undo.enter_context(open_embedded(f"{url.partition('?')[0]}?appendfsync=always"))
+            url = f"{url.partition('?')[0]}?durability=fsync"
+        else:
+            server = undo.enter_context(open_embedded(url))
         self.is_pinned = undo.enter_context(pinned(server.pid, self._server_core))
         return url, server.url
 

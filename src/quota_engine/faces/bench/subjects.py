@@ -58,7 +58,7 @@ def measure_once(store: Store, place: Place, measure: Measure, count: int) -> Me
     else:
         sample = store.wait(as_tasks(call, calls, measure.concurrency))
     if measure.subject is not Subject.DICT:
-        place.check(measure, count)
+        place.check(measure, work)
     return Measured(count, sample)
 
 
@@ -130,9 +130,11 @@ def _scripted(store: Store, place: Place, measure: Measure, work: _Work) -> list
 
 def _parts(place: Place, work: _Work, size: int) -> Iterable[tuple[int, _Work]]:
     """The work in parts of up to ``size`` for one office, office by office in turn."""
-    by_office = [work[index :: len(place.offices)] for index in range(len(place.offices))]
-    for start in range(0, len(by_office[0]), size):
-        for index, mine in enumerate(by_office):
+    by_office: dict[int, _Work] = {}
+    for one in work:
+        by_office.setdefault(one[0], []).append(one)
+    for start in range(0, max(map(len, by_office.values()), default=0), size):
+        for index, mine in by_office.items():
             if part := mine[start : start + size]:
                 yield index, part
 

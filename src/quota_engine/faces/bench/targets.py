@@ -16,7 +16,7 @@ from quota_engine.faces.engine import backend_factory
 TEMPORARY: Final = "valkey+embedded://"
 """Without a directory: one that lasts as long as the measurement."""
 
-OWN_OPTIONS: Final = ("namespace", "timeout_ms", "attempts_max")
+OWN_OPTIONS: Final = ("namespace", "timeout_ms", "attempts_max", "durability", "replicas", "wait_ms", "sold_out_ms")
 """Those that are the engine's; redis-py knows all others."""
 
 _SEVERAL_SERVERS: Final = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
@@ -28,11 +28,12 @@ class Target(NamedTuple):
 
     Attributes:
         kind: which yardsticks there are.
-        label: the URL as it may be shown: no user, no password, no options.
+        label: the URL as it may be shown: no user, no password, no options but the durability, if one is asked for.
         url: what the engine opens.
         client_url: what redis-py opens for the yardsticks; "" for the embedded server, whose socket is known later, and
             where there are none.
         namespace: what stands in front of all keys, "" if the URL cannot say so.
+        durability: the one that is asked for by name, or "".
         hosts: the machines that it is on; none if it is this one by nature.
     """
 
@@ -42,6 +43,7 @@ class Target(NamedTuple):
     client_url: str
     namespace: str
     hosts: tuple[str, ...]
+    durability: str = ""
 
     @property
     def is_embedded(self) -> bool:
@@ -51,7 +53,7 @@ class Target(NamedTuple):
     @property
     def is_temporary(self) -> bool:
         """Whether the server gets a directory that is removed afterwards."""
-        return self.url == TEMPORARY
+        return self.url.partition("?")[0] == TEMPORARY
 
     @property
     def has_several_servers(self) -> bool:
@@ -78,26 +80,27 @@ def target_of(url: str) -> Target:
         raise InvalidRequest("--backend", "no URL", "one such as redis://localhost:6379")
     try:
         parts = urlsplit(url)
-        label = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        durability = options.get("durability", "")
+        label = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + (durability and f" {durability}")
     except ValueError as error:
         raise InvalidRequest("--backend", str(error), "one such as redis://localhost:6379") from None
     if scheme == "memory":
         return Target(Kind.MEMORY, label, url, "", "", ())
     if url.startswith(TEMPORARY):
-        return Target(Kind.REDIS, label, url, "", "", ())
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        return Target(Kind.REDIS, label, url, "", "", (), durability)
     namespace = f"bench-{secrets.token_hex(4)}"
     place = url.partition("?")[0]
     if scheme in _SEVERAL_SERVERS:
         engine_url = f"{place}?{urlencode({**options, 'namespace': namespace})}"
-        return Target(Kind.OTHER, label, engine_url, "", namespace, _hosts(parts.netloc))
+        return Target(Kind.OTHER, label, engine_url, "", namespace, _hosts(parts.netloc), durability)
     if scheme not in ("redis", "rediss", "unix"):
         return Target(Kind.OTHER, label, url, "", "", _hosts(parts.netloc))
     client_options = {name: value for name, value in options.items() if name not in OWN_OPTIONS}
     client_url = place + (f"?{urlencode(client_options)}" if client_options else "")
     engine_url = f"{place}?{urlencode({**options, 'namespace': namespace})}"
     hosts = () if scheme == "unix" else (_host_for_client(client_url),)
-    return Target(Kind.REDIS, label, engine_url, client_url, namespace, hosts)
+    return Target(Kind.REDIS, label, engine_url, client_url, namespace, hosts, durability)
 
 
 def check_served(target: Target) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["print_comparison", "print_result"]
+__all__ = ["print_comparison", "print_goals", "print_result"]
 
 from typing import Final
 
@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quota_engine.faces.bench.compare import Comparison, Verdict
+from quota_engine.faces.bench.goals import Goal
 from quota_engine.faces.bench.plan import Subject
 from quota_engine.faces.bench.results import Case, Result
 from quota_engine.faces.bench.words import RULE, headline, microseconds, percent, rate, times, where
@@ -33,6 +34,18 @@ def print_result(result: Result, console: Console) -> None:
             console.print(_yardstick_table([case for case in cases if case.is_yardstick]))
     console.print()
     console.print(Text(_reading(result)))
+
+
+def print_goals(goals: list[Goal], console: Console) -> None:
+    """Print what the project holds the engine to, and what was measured."""
+    table = _table("goals", "\nmeasured", "\nwanted", "")
+    for goal in goals:
+        wanted = f"{'at least' if goal.is_least else 'at most'} {goal.wanted:,.2f}".removesuffix(".00")
+        measured = f"{goal.measured:,.2f}".removesuffix(".00")
+        verdict = Text("met", style="green") if goal.is_met else Text("missed", style="bold red")
+        table.add_row(Text(goal.name), Text(measured), Text(wanted), verdict)
+    console.print()
+    console.print(table)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

@@ -9,7 +9,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 from cyclopts import Parameter
@@ -30,13 +30,14 @@ _DEFAULT: Final = ("valkey+embedded://", "memory://")
 
 def bench(
     *,
-    backend: tuple[str, ...] = _DEFAULT,
+    backend: tuple[str, ...] = (),
+    preset: Literal["", "goals"] = "",
     quick: bool = False,
     case: tuple[str, ...] = (),
     concurrency: tuple[int, ...] = (),
     batch: tuple[int, ...] = (),
-    offices: int | None = None,
-    reservations: int | None = None,
+    offices: tuple[int, ...] = (),
+    reservations: tuple[int, ...] = (),
     rounds: int | None = None,
     round_ms: int | None = None,
     compare: pathlib.Path | None = None,
@@ -51,12 +52,13 @@ def bench(
 
     Args:
         backend: the URL of a store to load; give it again for more than one.
+        preset: goals measures what the project holds the engine to (10 minutes, 2 GB), and says which goals are met.
         quick: a few seconds, for a first look.
         case: only reserve, confirm, refusal or availability; again for more than one.
         concurrency: how many call at once; again for more than one.
         batch: how many reservations go in one batch; again for more than one.
-        offices: how many offices the case with several has; 1 leaves it out.
-        reservations: how many stand on the day already in the case with many; 0 leaves it out.
+        offices: how many offices the case with several has; again for more than one, 1 leaves it out.
+        reservations: how many stand on the day already in the case with many; again for more than one, 0 leaves it out.
         rounds: how often each case is measured.
         round_ms: about how long each case takes in a round, in milliseconds.
         compare: a JSON file of an earlier run; exit code 1 if the engine is slower now.
@@ -66,10 +68,12 @@ def bench(
     """
     from quota_engine.faces.bench import compare as comparing
     from quota_engine.faces.bench.places import WrongAnswer
+    from quota_engine.faces.bench.plan import GOAL_URLS
     from quota_engine.faces.bench.running import run_bench
 
     settings = _settings(
         quick,
+        preset,
         {
             "actions": case,
             "concurrency": concurrency,
@@ -80,7 +84,7 @@ def bench(
             "round_ms": round_ms,
         },
     )
-    targets = _targets(backend, yes_really)
+    targets = _targets(backend or (GOAL_URLS if preset else _DEFAULT), yes_really)
     check_file(report, "--report", ".html")
     old = None
     if compare is not None:
@@ -100,16 +104,18 @@ def bench(
     return _BAD_FINDING if comparison is not None and comparison.regressions else _DONE
 
 
-def _settings(quick: bool, options: dict[str, Any]) -> Settings:
-    from quota_engine.faces.bench.plan import ACTIONS, QUICK, STANDARD
+def _settings(quick: bool, preset: str, options: dict[str, Any]) -> Settings:
+    from quota_engine.faces.bench.plan import ACTIONS, GOALS, QUICK, STANDARD
 
+    if quick and preset:
+        raise InvalidRequest("--preset", "together with --quick", "one of the two")
     for action in options["actions"]:
         if action not in ACTIONS:
             raise InvalidRequest("--case", repr(action), f"one of {', '.join(ACTIONS)}")
     for name, minimum, maximum in (
         ("concurrency", 2, 5_000),
         ("batch", 2, 1_000),
-        ("offices", 1, 1_000),
+        ("offices", 1, 10_000),
         ("reservations", 0, 5_000_000),
         ("rounds", 2, 1_000),
         ("round_ms", 1, 60_000),
@@ -124,7 +130,7 @@ def _settings(quick: bool, options: dict[str, Any]) -> Settings:
         for name, value in options.items()
         if value not in (None, ())
     }
-    return msgspec.structs.replace(QUICK if quick else STANDARD, **changes)
+    return msgspec.structs.replace(QUICK if quick else GOALS if preset else STANDARD, **changes)
 
 
 def _targets(urls: Sequence[str], yes_really: bool) -> list[Target]:
@@ -174,8 +180,12 @@ def _write(result: Result, comparison: Comparison | None, as_json: bool, report:
 
         write_file(report, html_report(result, comparison))
         _tell(f"wrote {report}")
+    from quota_engine.faces.bench.goals import goals_of
+
     if as_json:
         figures = msgspec.to_builtins(result)
+        if result.settings.preset:
+            figures["goals"] = msgspec.to_builtins(goals_of(result))
         if comparison is not None:
             figures["comparison"] = {
                 **msgspec.to_builtins(comparison),
@@ -185,10 +195,12 @@ def _write(result: Result, comparison: Comparison | None, as_json: bool, report:
         return
     from rich.console import Console
 
-    from quota_engine.faces.bench.terminal import print_comparison, print_result
+    from quota_engine.faces.bench.terminal import print_comparison, print_goals, print_result
 
     console = Console()
     print_result(result, console)
+    if result.settings.preset:
+        print_goals(goals_of(result), console)
     if comparison is not None:
         print_comparison(comparison, console)
 
