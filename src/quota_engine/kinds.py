@@ -6,15 +6,14 @@ begin with ``~`` and their kind, so that no office can have their names: ``~room
 
 from __future__ import annotations
 
-__all__ = ["DRAW", "KINDS", "OFFICE", "ROOM", "Kind", "kind_of"]
+__all__ = ["BUCKETS", "DRAW", "KINDS", "OFFICE", "ROOM", "Kind", "kind_of"]
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from quota_engine.admission import draw_ledger, room
+from quota_engine.admission import draw_ledger, guarded, room, token_bucket
 from quota_engine.domain.commands import Publish, SetRules
-from quota_engine.domain.ledger import Ledger, describe
-from quota_engine.domain.machine import apply
+from quota_engine.domain.ledger import describe
 
 
 class Kind(NamedTuple):
@@ -38,7 +37,7 @@ def _no_questions(state: object, question: object, now_ms: int) -> object:
     raise TypeError(f"no answer to a {type(question).__name__}")
 
 
-OFFICE: Final = Kind("", Ledger, apply, _no_questions, describe, frozenset({Publish, SetRules}))
+OFFICE: Final = Kind("", guarded.GatedLedger, guarded.apply, _no_questions, describe, frozenset({Publish, SetRules}))
 
 ROOM: Final = Kind("~room", room.RoomState, room.apply, room.ask, room.describe, frozenset({room.CreateRoom}))
 
@@ -51,7 +50,16 @@ DRAW: Final = Kind(
     draw_ledger.DRAW_FOUNDERS,
 )
 
-KINDS: Final = {kind.prefix: kind for kind in (OFFICE, ROOM, DRAW)}
+BUCKETS: Final = Kind(
+    "~buckets",
+    lambda _: token_bucket.Buckets(),
+    token_bucket.apply,
+    token_bucket.ask,
+    token_bucket.describe,
+    frozenset({token_bucket.TakeTokens}),
+)
+
+KINDS: Final = {kind.prefix: kind for kind in (OFFICE, ROOM, DRAW, BUCKETS)}
 
 
 def kind_of(place: str) -> Kind:

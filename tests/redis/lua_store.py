@@ -19,15 +19,15 @@ from typing import Any, Final, TypeVar
 
 from lupa import lua51  # type: ignore[import-untyped]
 
-from quota_engine.adapters.redis.codec import Decoder, encode, event_of_text
+from quota_engine.adapters.redis.codec import event_of_text
 from quota_engine.adapters.redis.keys import KINDS, keys_of
-from quota_engine.adapters.redis.scripts import COMMANDS, FREEING_COMMANDS, READS, STATE, Script, script_of
-from quota_engine.adapters.redis.state import HASHES, ledger_of_state
+from quota_engine.adapters.redis.kinds import stored_kind_of
+from quota_engine.adapters.redis.scripts import COMMANDS, GUARDED_COMMANDS, READS, Script, script_of
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Publish, SetRules
-from quota_engine.domain.ledger import Ledger, describe
-from quota_engine.domain.outcomes import Outcome
+from quota_engine.kinds import kind_of
 from quota_engine.ports import (
+    Ask,
     Audit,
     Clock,
     Describe,
@@ -36,6 +36,7 @@ from quota_engine.ports import (
     ReadEvents,
     RecordedEvent,
     Request,
+    Send,
     SendMany,
     TrimEvents,
     View,
@@ -314,10 +315,23 @@ class Store:
         self._kept(key, value, not value.scores)
         return gone
 
-    def _do_zrange(self, key: str, first: str, last: str) -> list[str]:
-        if (first, last) != ("0", "-1"):
+    def _do_zrange(self, key: str, first: str, last: str, *options: str) -> list[str]:
+        if (first, last) != ("0", "-1") or options not in ((), ("WITHSCORES",)):
             raise Refused("ZRANGE of a part")
-        return [member for _, member in self._set(key).in_order]
+        in_order = self._set(key).in_order
+        if not options:
+            return [member for _, member in in_order]
+        return [text for score, member in in_order for text in (member, f"{score:.17g}")]
+
+    def _do_zscore(self, key: str, member: str) -> str | None:
+        score = self._set(key).scores.get(member)
+        return None if score is None else f"{score:.17g}"
+
+    def _do_zcard(self, key: str) -> int:
+        return len(self._set(key).scores)
+
+    def _do_zcount(self, key: str, first: str, last: str) -> int:
+        return len(self._do_zrangebyscore(key, first, last))
 
     def _do_zrangebylex(self, key: str, first: str, last: str, *limit: str) -> list[str]:
         in_order = self._set(key).in_order
@@ -389,11 +403,11 @@ class LuaBackend:
         self._clock = clock
         self._batch_max = batch_max
         self._offices: set[str] = set()
-        self._decoders: dict[str, Decoder] = {}
+        self._places: dict[str, Any] = {}
 
-    def send(self, office: str, command: Command) -> Outcome:
+    def send(self, office: str, command: Any) -> Any:
         """See :meth:`quota_engine.ports.Backend.send`."""
-        return self._run(script_of(command), office, (command,))[0]
+        return self._run(stored_kind_of(office).script_of(command), office, (command,))[0]
 
     def perform(self, request: Request[T]) -> T:
         """See :meth:`quota_engine.ports.Backend.perform`."""
@@ -405,20 +419,26 @@ class LuaBackend:
 
     def _answer(self, request: Request[Any]) -> Any:
         match request:
+            case Send(place, command):
+                return self.send(place, command)
+            case Ask(place, question):
+                kind = stored_kind_of(place)
+                (line,) = self.store.run(kind.reads, self._keys(place), [self._now(), kind.encode(question)])
+                return self._answers(place).answer(question, line)
             case SendMany(office, commands):
                 parts = [commands[at : at + self._batch_max] for at in range(0, len(commands), self._batch_max)]
                 return [outcome for part in parts for outcome in self._run(self._script_of(part), office, part)]
             case Lookup(office, reservation_id):
                 (line,) = self._look(office, f"lookup\t{reservation_id}")
-                return self._decoder(office).lookup(line)
+                return self._answers(office).lookup(line)
             case View(office, days):
                 lines = self._look(office, *(f"view\t{day}" for day in days))
-                views = [self._decoder(office).view(day, line) for day, line in zip(days, lines, strict=True)]
+                views = [self._answers(office).view(day, line) for day, line in zip(days, lines, strict=True)]
                 return [one for one in views if one is not None]
             case ReadEvents(office, after, limit):
                 choices = self.store._hash(self._keys(office)[KINDS.index("choices")])
                 return [
-                    RecordedEvent(number, event_of_text(fields[1], self._decoder(office), choices))
+                    RecordedEvent(number, event_of_text(fields[1], self._answers(office), choices))
                     for number, fields in self._events(office).entries
                     if number > after
                 ][:limit]
@@ -431,39 +451,47 @@ class LuaBackend:
             case Audit(office):
                 ledger, number = self._ledger(office)
                 return audit(ledger, from_events=len(ledger.events) == number)
-            case Describe(office):
-                return describe(self._ledger(office)[0])
+            case Describe(place):
+                return kind_of(place).describe(self._ledger(place)[0])
         raise TypeError(f"no answer to a {type(request).__name__}")
 
     def _script_of(self, commands: Sequence[Command]) -> Script:
-        return FREEING_COMMANDS if all(script_of(one) is FREEING_COMMANDS for one in commands) else COMMANDS
+        scripts = {script_of(command) for command in commands}
+        if len(scripts) == 1:
+            return scripts.pop()
+        return GUARDED_COMMANDS if GUARDED_COMMANDS in scripts else COMMANDS
 
-    def _run(self, script: Script, office: str, commands: Sequence[Command]) -> list[Outcome]:
+    def _run(self, script: Script, place: str, commands: Sequence[Any]) -> list[Any]:
         if any(isinstance(command, Publish | SetRules) for command in commands):
-            self._offices.add(office)
-        lines = self.store.run(script, self._keys(office), [self._now(), *map(encode, commands)])
-        outcome = self._decoder(office).outcome
+            self._offices.add(place)
+        encode = stored_kind_of(place).encode
+        lines = self.store.run(script, self._keys(place), [self._now(), *map(encode, commands)])
+        outcome = self._answers(place).outcome
         return [outcome(command, line) for command, line in zip(commands, lines, strict=True)]
 
     def _look(self, office: str, *lines: str) -> list[str]:
         return self.store.run(READS, self._keys(office), [self._now(), *lines])
 
-    def _ledger(self, office: str) -> tuple[Ledger, int]:
-        answers = self.store.run(STATE, self._keys(office), [])
+    def _ledger(self, place: str) -> tuple[Any, int]:
+        kind = stored_kind_of(place)
+        answers = self.store.run(kind.state, self._keys(place), [])
         state = [
-            dict(zip(answer[::2], answer[1::2], strict=True)) if index in HASHES else answer
+            dict(zip(answer[::2], answer[1::2], strict=True)) if index in kind.hashes else answer
             for index, answer in enumerate(answers)
         ]
-        return ledger_of_state(office, state), int(state[0].get("number", 0))
+        return kind.ledger(place, state), int(state[0].get("number", 0)) if isinstance(state[0], dict) else 0
 
     def _events(self, office: str) -> _Stream:
         return self.store._value(self._keys(office)[KINDS.index("events")], _Stream)
 
-    def _keys(self, office: str) -> tuple[str, ...]:
-        return keys_of("", office)
+    def _keys(self, place: str) -> tuple[str, ...]:
+        return keys_of("", place, stored_kind_of(place).key_kinds)
 
     def _now(self) -> str:
         return "" if self._clock is None else str(self._clock.now_ms())
 
-    def _decoder(self, office: str) -> Decoder:
-        return self._decoders.setdefault(office, Decoder(office))
+    def _answers(self, place: str) -> Any:
+        answers = self._places.get(place)
+        if answers is None:
+            answers = self._places[place] = stored_kind_of(place).answers(place)
+        return answers

@@ -447,7 +447,7 @@ def test_as_many_cancellations_as_are_remembered() -> None:
 
 
 def test_all_keys_exist_and_end(valkey_server: Server) -> None:
-    """From an office's first day on all of its eleven keys are there, each with a time to live, whatever happens."""
+    """From an office's first day on all of its keys are there, each with a time to live, whatever happens."""
     clock = ManualClock(0)
     backend = open_backend(valkey_server.url, clock)
     for seed in range(8):

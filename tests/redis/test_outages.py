@@ -12,11 +12,13 @@ import redis
 from quota_engine.adapters.redis import factory, requests
 from quota_engine.adapters.redis.factory import open_async_backend
 from quota_engine.adapters.redis.sync_backend import RedisBackend
+from quota_engine.admission.guarded import GuardedReserve, Pass
+from quota_engine.admission.token_bucket import Charge, PeekTokens, ResetTokens, TakeTokens, per_minute
 from quota_engine.conformance.world import DAY, OFFICE, ONLINE, published, reserve
 from quota_engine.domain.commands import Confirm, Expire, Release, SetCapacity
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
 from quota_engine.domain.outcomes import Status
-from quota_engine.ports import Audit, Backend, Clock, Describe, Lookup, SendMany
+from quota_engine.ports import Ask, Audit, Backend, Clock, Describe, Lookup, Send, SendMany
 from tests.redis.proxy import LossyProxy
 from tests.servers import Replicated, Server, until
 
@@ -252,8 +254,9 @@ def test_a_wrong_password_and_missing_rights_are_told(server: Server) -> None:
 
 RIGHTS = (
     "+hello +auth +ping +evalsha +eval +time "
-    "+hget +hmget +hset +hsetnx +hdel +hgetall +hkeys +hlen +hincrby +hscan "
-    "+zadd +zrem +zrange +zrangebylex +zrangebyscore +xadd +xrange +xtrim +xlen +pexpire +zremrangebyscore"
+    "+hget +hmget +hset +hsetnx +hdel +hgetall +hexists +hkeys +hlen +hincrby +hscan "
+    "+zadd +zrem +zrange +zrangebylex +zrangebyscore +zscore +zcard +zcount "
+    "+xadd +xrange +xtrim +xlen +pexpire +zremrangebyscore"
 )
 
 
@@ -265,6 +268,12 @@ def test_the_least_rights_that_work(server: Server) -> None:
     backend = set_up(f"unix://engine:secret@{server.socket_path}")
     assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
     assert backend.send(OFFICE, Confirm("ani")).status is Status.CONFIRMED
+    charges = (Charge("k", per_minute(7)),)
+    guarded = GuardedReserve(reserve("budi", ONLINE), charges, Pass("p", CLOCK.now_ms() + 60_000))
+    assert backend.perform(Send(OFFICE, guarded)).outcome.status is Status.HELD
+    assert backend.perform(Send("~buckets.x", TakeTokens(charges))).taken
+    assert backend.perform(Ask("~buckets.x", PeekTokens(charges)))[0].available == 6
+    assert backend.perform(Send("~buckets.x", ResetTokens(("k",)))) == 1
     server.ask("SCRIPT", "FLUSH")
     assert backend.send(OFFICE, Expire(DAY)).status is Status.DONE
     assert backend.perform(Audit(OFFICE)) == []

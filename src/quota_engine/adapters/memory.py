@@ -12,7 +12,7 @@ from quota_engine.adapters.clocks import SystemClock
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.domain.machine import apply_batch, lookup, view
+from quota_engine.domain.machine import lookup, view
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
 from quota_engine.kinds import kind_of
@@ -110,7 +110,8 @@ class MemoryBackend:
     def _send_many(self, request: SendMany) -> list[Outcome]:
         book = self._book_for(request.office, *request.commands)
         with book.lock:
-            return apply_batch(book.ledger, request.commands, self._now_ms())
+            now_ms = self._now_ms()
+            return [book.apply(book.ledger, command, now_ms) for command in request.commands]
 
     def _lookup(self, request: Lookup) -> Reservation | None:
         book = self._book(request.office)

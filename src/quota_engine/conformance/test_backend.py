@@ -5,20 +5,37 @@ times.
 from __future__ import annotations
 
 import threading
+from random import Random
+from typing import Any
 
 import pytest
 
 from quota_engine.adapters.clocks import ManualClock
+from quota_engine.admission.guarded import GatedLedger, Guarded, GuardedReserve, Pass
+from quota_engine.admission.guarded import apply as apply_guarded
+from quota_engine.admission.token_bucket import (
+    Buckets,
+    Charge,
+    Limit,
+    PeekTokens,
+    ResetTokens,
+    TakeTokens,
+    per_day,
+    per_minute,
+    per_second,
+)
+from quota_engine.admission.token_bucket import describe as describe_buckets
 from quota_engine.conformance.plugin import OpenBackend
 from quota_engine.conformance.random_commands import random_commands
 from quota_engine.conformance.scenarios import SCENARIOS, Scenario
 from quota_engine.conformance.world import DAY, NEXT_DAY, OFFICE, ONLINE, OPENS_AT_MS, published, reserve
 from quota_engine.domain.audit import audit
-from quota_engine.domain.commands import Command, Confirm, SetCapacity
+from quota_engine.domain.commands import Command, Confirm, Reserve, SetCapacity
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.machine import apply, lookup, view
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.ports import (
+    Ask,
     Audit,
     Backend,
     Describe,
@@ -26,6 +43,7 @@ from quota_engine.ports import (
     Lookup,
     ReadEvents,
     RecordedEvent,
+    Send,
     SendMany,
     TrimEvents,
     View,
@@ -154,6 +172,61 @@ def test_threads_confirm_and_get_different_numbers(quota_engine_backend: OpenBac
     for thread in threads:
         thread.join()
     assert sorted(numbers) == list(range(1, 81))
+
+
+def test_guarded_reserves(quota_engine_backend: OpenBackend) -> None:
+    """Passes, charges and their shadows: answers and ledger equal the reference's, alone and in batches."""
+    random = Random(11)
+    clock = ManualClock(OPENS_AT_MS - 3_600_000)
+    backend, reference = quota_engine_backend(clock), GatedLedger(OFFICE)
+    seen = set()
+    commands: list[tuple[int, Any]] = [(clock.now_ms(), command) for command in published()]
+    commands += [(now_ms, guarded(random, command, now_ms)) for now_ms, command in random_commands(11, 400)]
+    while commands:
+        size = random.choice((1, 1, 8)) if len(commands) < 390 else 1
+        together, commands = commands[:size], commands[size:]
+        now_ms = together[0][0]
+        clock.set_ms(now_ms)
+        expected = [apply_guarded(reference, command, now_ms) for _, command in together]
+        if size == 1:
+            found = [backend.perform(Send(OFFICE, together[0][1]))]
+        else:
+            found = backend.perform(SendMany(OFFICE, tuple(command for _, command in together)))
+        assert found == expected, together
+        assert backend.perform(Describe(OFFICE)) == describe(reference)
+        seen |= {one.outcome.status for one in found if isinstance(one, Guarded)}
+    assert {Status.NOT_ADMITTED, Status.THROTTLED, Status.HELD, Status.SOLD_OUT, Status.IDENTITY_LIMIT} <= seen
+    assert backend.perform(Audit(OFFICE)) == []
+
+
+def guarded(random: Random, command: Command, now_ms: int) -> Command | GuardedReserve:
+    if not isinstance(command, Reserve) or random.random() < 0.2:
+        return command
+    limits = (per_minute(30, 3), per_second(7, 2), Limit(999_983, 1000, 1))
+    names = random.sample(("account", "network", *command.applicants), random.choice((0, 1, 2)))
+    charges = tuple(Charge(name, random.choice(limits), 1, random.random() < 0.2) for name in names)
+    one = Pass(f"p{random.randrange(40)}", now_ms + random.choice((0, 1, 60_000, 3_600_000)), random.random() < 0.2)
+    return GuardedReserve(command, charges, one if random.random() < 0.7 else None)
+
+
+def test_token_buckets(quota_engine_backend: OpenBackend) -> None:
+    """Buckets at a place of their own: each answer, and what is left, equal the reference's."""
+    random = Random(12)
+    clock = ManualClock(OPENS_AT_MS)
+    backend, reference, place = quota_engine_backend(clock), Buckets(), "~buckets.conformance"
+    limits = (per_day(1), per_second(7, 3), per_second(999_983, 40), per_second(1_000_000))
+    for _ in range(400):
+        clock.set_ms(clock.now_ms() + random.choice((0, 0, 1, 10, 150, 86_400_000, -10)))
+        keys = random.sample(range(4), random.choice((1, 1, 2)))
+        charges = tuple(Charge(f"k{key}", limits[key], random.randint(1, limits[key].burst)) for key in keys)
+        now_ms = clock.now_ms()
+        assert backend.perform(Ask(place, PeekTokens(charges))) == reference.peek(charges, now_ms)
+        assert backend.perform(Send(place, TakeTokens(charges))) == reference.take(charges, now_ms)
+        if random.random() < 0.05:
+            names = tuple(charge.name for charge in charges)
+            assert backend.perform(Send(place, ResetTokens(names))) == reference.reset(names, now_ms)
+        assert backend.perform(Describe(place)) == describe_buckets(reference)
+    assert backend.perform(ListOffices()) == []
 
 
 def test_reading_changes_nothing(quota_engine_backend: OpenBackend) -> None:

@@ -6,9 +6,9 @@ Every handler checks everything first; after its line "From here on it must succ
 
 from __future__ import annotations
 
-__all__ = ["apply", "apply_batch", "lookup", "view"]
+__all__ = ["HANDLERS", "Handler", "apply", "apply_batch", "applying", "is_repeated", "lookup", "view"]
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -64,21 +64,36 @@ _REFUSED: Final = {status: Outcome(status) for status in Status}
 _SOLD_OUT: Final = _REFUSED[Status.SOLD_OUT]
 
 
-def apply(ledger: Ledger, command: Command, now_ms: int) -> Outcome:
-    """Carry out one command at ``now_ms`` (milliseconds since 1970, UTC) and say what it came to.
+Handler = Callable[[Ledger, Any, int], Any]
+"""Carries out a command of one type at a time that is not before the ledger's last event."""
 
-    Pure but for the ledger: the same ledger, command and time give the same outcome and the same events. A time
-    before the ledger's last event counts as that event's time. Refusals are outcomes; a refused command changes
-    nothing, apart from what time alone has changed (see :func:`~quota_engine.domain.units.settle`).
+HANDLERS: Final[dict[type, Handler]] = {}
+"""By the type of command; filled at the end of this file."""
 
-    Raises:
-        KeyError: the command is of a type that is not in :data:`~quota_engine.domain.commands.Command`.
-    """
-    if now_ms < ledger.now_ms:
-        now_ms = ledger.now_ms
-    if now_ms >= ledger.next_forget_ms:
-        _forget(ledger, now_ms)
-    return _HANDLERS[type(command)](ledger, command, now_ms)
+
+def applying(handlers: Mapping[type, Handler]) -> Handler:
+    """Make an :func:`apply` of handlers: :data:`HANDLERS`, and what layers above know to do with an office besides."""
+
+    def apply(ledger: Ledger, command: Any, now_ms: int) -> Any:
+        """Carry out one command at ``now_ms`` (milliseconds since 1970, UTC) and say what it came to.
+
+        Pure but for the ledger: the same ledger, command and time give the same outcome and the same events. A time
+        before the ledger's last event counts as that event's time. Refusals are outcomes; a refused command changes
+        nothing, apart from what time alone has changed (see :func:`~quota_engine.domain.units.settle`).
+
+        Raises:
+            KeyError: the command is of a type that is not in :data:`~quota_engine.domain.commands.Command`.
+        """
+        if now_ms < ledger.now_ms:
+            now_ms = ledger.now_ms
+        if now_ms >= ledger.next_forget_ms:
+            _forget(ledger, now_ms)
+        return handlers[type(command)](ledger, command, now_ms)
+
+    return apply
+
+
+apply: Final[Callable[[Ledger, Command, int], Outcome]] = applying(HANDLERS)
 
 
 def apply_batch(ledger: Ledger, commands: Iterable[Command], now_ms: int) -> list[Outcome]:
@@ -182,14 +197,29 @@ def _same_party(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     return one == other or sorted(one) == sorted(other)
 
 
-def _resume_or_refuse(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome | None:
+def is_repeated(ledger: Ledger, command: Reserve, now_ms: int) -> bool:
+    """Whether the party asks for what it has: the id is known, or there is something to resume. Changes nothing."""
+    return (
+        known_reservation(ledger, command.id) is not None
+        or _to_resume(ledger, command, max(now_ms, ledger.now_ms)) is not None
+    )
+
+
+def _to_resume(ledger: Ledger, command: Reserve, now_ms: int) -> Reservation | None:
     for record in claims_of(ledger, command.applicants[0], now_ms):
         if (
             record.day == command.day
             and record.state in (State.WAITING, _HELD)
             and _same_party(record.applicants, command.applicants)
         ):
-            return Outcome(_STATUS_OF[record.state], record, resumed=True)
+            return record
+    return None
+
+
+def _resume_or_refuse(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome | None:
+    record = _to_resume(ledger, command, now_ms)
+    if record is not None:
+        return Outcome(_STATUS_OF[record.state], record, resumed=True)
     in_the_way = _limit_reached(ledger, command.applicants, command.day, now_ms)
     if in_the_way is None:
         return None
@@ -582,23 +612,25 @@ def _expire_overdue(ledger: Ledger, command: Expire, now_ms: int) -> Outcome:
     return Outcome(Status.DONE, units=settle(ledger, day, now_ms, command.limit))
 
 
-_HANDLERS: Final[dict[type, Callable[[Ledger, Any, int], Outcome]]] = {
-    Reserve: _reserve,
-    Confirm: _confirm,
-    Release: _release,
-    Cancel: _cancel,
-    CheckIn: _check_in,
-    MarkNoShow: _mark_no_show,
-    Reschedule: _reschedule,
-    PrepareMove: _prepare_move,
-    MoveIn: _move_in,
-    MoveOut: _move_out,
-    Expire: _expire_overdue,
-    SetRules: _set_rules,
-    Publish: _publish,
-    SetCapacity: _on_quota(_set_capacity),
-    CloseDay: _close_day,
-    OpenDay: _open_day,
-    PassOnUnused: _on_quota(_pass_on_unused),
-    ReturnParked: _on_quota(_return_parked),
-}
+HANDLERS.update(
+    {
+        Reserve: _reserve,
+        Confirm: _confirm,
+        Release: _release,
+        Cancel: _cancel,
+        CheckIn: _check_in,
+        MarkNoShow: _mark_no_show,
+        Reschedule: _reschedule,
+        PrepareMove: _prepare_move,
+        MoveIn: _move_in,
+        MoveOut: _move_out,
+        Expire: _expire_overdue,
+        SetRules: _set_rules,
+        Publish: _publish,
+        SetCapacity: _on_quota(_set_capacity),
+        CloseDay: _close_day,
+        OpenDay: _open_day,
+        PassOnUnused: _on_quota(_pass_on_unused),
+        ReturnParked: _on_quota(_return_parked),
+    }
+)

@@ -23,6 +23,10 @@ class Status(enum.StrEnum):
     """The idempotency key was used for another body; or rules come with another seed than the office's."""
     ENDED = "ENDED"
     """The key's reservation has been released, expired, cancelled or moved away since; see its state."""
+    NOT_ADMITTED = "NOT_ADMITTED"
+    """Admission says no: a policy denies it (see ``reason``), or the pass has been used or is over."""
+    THROTTLED = "THROTTLED"
+    """Admission says not now (see ``reason``): come again at ``retry_at_ms``."""
     LAPSED = "LAPSED"
     """It came after the last moment that was set for it, and changed nothing: ask again."""
     MOVING = "MOVING"
@@ -87,7 +91,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     ``reservation`` is the record after the command; with a refusal it is the one in the way, if it is the asker's
     own. ``replayed`` says that the effect had been reached before: status and record tell the truth of now.
     ``resumed`` says that the same party has this place already, under another key. ``units`` counts what an operator's
-    command moved or expired, and ``overbooked`` what ``SetCapacity`` left over.
+    command moved or expired, and ``overbooked`` what ``SetCapacity`` left over. ``reason`` is a word of the admission
+    policy that refused.
     """
 
     status: Status
@@ -97,6 +102,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     retry_at_ms: int = 0
     units: int = 0
     overbooked: int = 0
+    reason: str = ""
 
     @property
     def ok(self) -> bool:

@@ -26,6 +26,8 @@ from typing import Any, Final
 
 import msgspec
 
+from quota_engine.adapters.redis.bucket_codec import text_of_guards
+from quota_engine.admission.guarded import Guarded, GuardedReserve
 from quota_engine.domain.commands import (
     Cancel,
     CheckIn,
@@ -232,7 +234,14 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     OpenDay: lambda one: f"open_day\t{one.day}",
     PassOnUnused: lambda one: f"pass_on_unused\t{one.day}\t{one.quota}",
     ReturnParked: lambda one: f"return_parked\t{one.day}\t{one.quota}",
+    GuardedReserve: lambda one: _encode_guarded(one),
 }
+
+
+def _encode_guarded(command: GuardedReserve) -> str:
+    command.check()
+    return text_of_guards(command) + encode(command.reserve)
+
 
 _choice_texts: dict[int, tuple[Choice, str]] = {}
 """Texts of choices by their identity: in a rush nearly everybody wants the same few."""
@@ -250,7 +259,7 @@ def _kept_text_of_choice(choice: Choice) -> str:
     return text
 
 
-def encode(command: Command | Lookup | View) -> str:
+def encode(command: Command | GuardedReserve | Lookup | View) -> str:
     """One command as a line for ``5_commands.lua``, or a question (of a view: for its first day) for ``6_reads.lua``.
 
     Raises:
@@ -306,8 +315,8 @@ class Decoder:
             int(fields[7]) if len(fields) > 7 else 0,
         )
 
-    def outcome(self, command: Command, line: str) -> Outcome:
-        """The outcome of ``command``, whose answer was ``line``."""
+    def outcome(self, command: Any, line: str) -> Any:
+        """The outcome of ``command``, whose answer was ``line``; a :class:`Guarded` of a guarded reserve."""
         fields = line.split("\t")
         if fields[0] == "NEW":
             # A new hold, by far the most frequent success: all else that is in its record was in the command.
@@ -330,6 +339,10 @@ class Decoder:
                     0,
                 ),
             )
+        if fields[0] == "G":
+            _, refused_by, in_shadow, rest = line.split("\t", 3)
+            indexes = tuple(map(int, in_shadow.split(","))) if in_shadow else ()
+            return Guarded(self.outcome(command.reserve, rest), int(refused_by), indexes)
         if len(fields) <= 5:
             known = self._bare.get(line)
             if known is not None:

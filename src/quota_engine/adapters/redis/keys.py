@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["KINDS", "keys_of", "offices_key"]
+__all__ = ["BUCKET_KINDS", "KINDS", "keys_of", "offices_key"]
 
 from collections.abc import Sequence
 from typing import Final
@@ -19,8 +19,15 @@ KINDS: Final = (
     "events",
     "choices",
     "updated",
+    "gate",
+    "ticks",
 )
-"""In the order in which the scripts take them; ``lua/2_ledger.lua`` says what each holds."""
+"""In the order in which the scripts take them; ``lua/2_ledger.lua`` says what each holds. The gate's two come last, as
+they do at a place of buckets.
+"""
+
+BUCKET_KINDS: Final = ("gate", "ticks")
+"""The keys of a place that has buckets and nothing else."""
 
 
 def keys_of(namespace: str, place: str, kinds: Sequence[str] = KINDS) -> tuple[str, ...]:

@@ -5,16 +5,19 @@ The counterpart of ``quota_engine.kinds``, which has the rules that the scripts 
 
 from __future__ import annotations
 
-__all__ = ["DRAW", "OFFICE", "ROOM", "Answers", "StoredKind", "stored_kind_of"]
+__all__ = ["BUCKETS", "DRAW", "OFFICE", "ROOM", "Answers", "StoredKind", "stored_kind_of"]
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from quota_engine.adapters.redis import rooms
+from quota_engine.adapters.redis.bucket_codec import BucketAnswers, buckets_of_state, encode_bucket_command
 from quota_engine.adapters.redis.codec import Decoder, encode
 from quota_engine.adapters.redis.draws import DRAW_HASHES, DRAW_KINDS, DrawAnswers, draw_of_state, encode_for_draw
-from quota_engine.adapters.redis.keys import KINDS
+from quota_engine.adapters.redis.keys import BUCKET_KINDS, KINDS
 from quota_engine.adapters.redis.scripts import (
+    BUCKET_READS,
+    BUCKET_STATE,
     DRAW_COMMANDS,
     DRAW_FREEING_COMMANDS,
     DRAW_READS,
@@ -24,9 +27,11 @@ from quota_engine.adapters.redis.scripts import (
     Script,
     script_of,
 )
+from quota_engine.adapters.redis.scripts import BUCKETS as BUCKET_COMMANDS
 from quota_engine.adapters.redis.state import HASHES, ledger_of_state
 from quota_engine.admission.draw_ledger import DrawOutcome, DrawStatus, Withdraw
 from quota_engine.admission.room import RoomAnswer, RoomStatus
+from quota_engine.admission.token_bucket import Taking
 from quota_engine.domain.outcomes import Outcome, Status
 
 
@@ -86,7 +91,19 @@ DRAW: Final = StoredKind(
     DrawOutcome(DrawStatus.OVERLOADED),
 )
 
-_STORED: Final[dict[str, StoredKind]] = {"": OFFICE, "~room": ROOM, "~draw": DRAW}
+BUCKETS: Final = StoredKind(
+    BUCKET_KINDS,
+    lambda _: BUCKET_COMMANDS,
+    encode_bucket_command,
+    BucketAnswers,
+    BUCKET_READS,
+    BUCKET_STATE,
+    frozenset({1}),
+    buckets_of_state,
+    Taking(0, 0),
+)
+
+_STORED: Final[dict[str, StoredKind]] = {"": OFFICE, "~room": ROOM, "~draw": DRAW, "~buckets": BUCKETS}
 """By the prefixes of ``quota_engine.kinds``."""
 
 

@@ -16,7 +16,7 @@ from quota_engine.adapters.redis.calls import Call, Durability, Policy, Router, 
 from quota_engine.adapters.redis.codec import encode, event_of_text
 from quota_engine.adapters.redis.keys import KINDS, keys_of, offices_key
 from quota_engine.adapters.redis.kinds import StoredKind, stored_kind_of
-from quota_engine.adapters.redis.scripts import COMMANDS, FREEING_COMMANDS, READS, Script, script_of
+from quota_engine.adapters.redis.scripts import COMMANDS, GUARDED_COMMANDS, READS, Script, script_of
 from quota_engine.adapters.redis.soldout import Question, SoldOut
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Publish, SetRules
@@ -254,8 +254,10 @@ class Worker:
         place = self.place(office)
         for start in range(0, len(commands), BATCH_MAX):
             part = commands[start : start + BATCH_MAX]
-            frees = all(script_of(command) is FREEING_COMMANDS for command in part)
-            script = FREEING_COMMANDS if frees else COMMANDS
+            scripts = {script_of(command) for command in part}
+            if len(scripts) > 1:  # the others know all that the freeing ones do
+                scripts = {GUARDED_COMMANDS if GUARDED_COMMANDS in scripts else COMMANDS}
+            (script,) = scripts
             try:
                 lines = yield from self.run(script, place, [encode(command) for command in part])
             except BackendUnavailable as error:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 __all__ = [
+    "BUCKETS",
+    "BUCKET_READS",
+    "BUCKET_STATE",
     "COMMANDS",
     "DRAW_COMMANDS",
     "DRAW_FREEING_COMMANDS",
     "DRAW_READS",
     "DRAW_STATE",
     "FREEING_COMMANDS",
+    "GUARDED_COMMANDS",
     "READS",
     "STATE",
     "Script",
@@ -17,10 +21,12 @@ __all__ = [
 
 import hashlib
 from importlib import resources
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from quota_engine.adapters.redis.codec import text_of_rules
-from quota_engine.domain.commands import Cancel, Command, Expire, MoveOut, Release
+from quota_engine.admission.guarded import GuardedReserve
+from quota_engine.admission.token_bucket import CHARGES_MAX, KEYS_MAX
+from quota_engine.domain.commands import Cancel, Expire, MoveOut, Release
 from quota_engine.domain.model import Rules
 
 _SHARED: Final = ("1_codec.lua", "2_ledger.lua", "3_units.lua")
@@ -46,6 +52,8 @@ def _script(flags: str, *files: str) -> Script:
     # The rules of an office that nobody has given any: from the one place where they stand.
     defaults = text_of_rules(Rules()).replace("\t", "\\t")
     parts = [f"#!lua flags={flags}", f'local DEFAULT_RULES = "{defaults}"']
+    if "8_buckets.lua" in files:
+        parts.append(f"local KEYS_MAX, CHARGES_MAX = {KEYS_MAX}, {CHARGES_MAX}")
     for file in files:
         body = (folder / file).read_text(encoding="utf-8")
         if file == _FIRST_INSIDE:
@@ -62,6 +70,9 @@ COMMANDS: Final = _script("", *_SHARED, *_MACHINE, "5_commands.lua")
 
 FREEING_COMMANDS: Final = _script("allow-oom", *_SHARED, *_MACHINE, "5_commands.lua")
 """The same for commands that give back: they must still run when memory is out, or it would stay so."""
+
+GUARDED_COMMANDS: Final = _script("", *_SHARED, *_MACHINE, "8_buckets.lua", "9_guarded.lua", "5_commands.lua")
+"""Applies commands, guarded reserves too. A script of its own: a reserve without guards pays nothing for them."""
 
 READS: Final = _script("no-writes", *_SHARED, "6_reads.lua")
 """Looks, and writes nothing."""
@@ -80,9 +91,24 @@ DRAW_STATE: Final = _script("no-writes", "draw_4_state.lua")
 """Tells everything of a draw."""
 
 
-_FREEING: Final = (Release, Cancel, MoveOut, Expire)
+BUCKETS: Final = _script("", "1_codec.lua", "8_buckets.lua", "8_take.lua")
+"""Takes from the buckets of a place that has nothing else."""
+
+BUCKET_READS: Final = _script("no-writes", "1_codec.lua", "8_buckets.lua", "8_take.lua")
+"""Looks at them, and writes nothing."""
+
+BUCKET_STATE: Final = _script("no-writes", "8_bucket_state.lua")
+"""Tells everything about them."""
+
+_SCRIPTS: Final[dict[type, Script]] = {
+    Release: FREEING_COMMANDS,
+    Cancel: FREEING_COMMANDS,
+    MoveOut: FREEING_COMMANDS,
+    Expire: FREEING_COMMANDS,
+    GuardedReserve: GUARDED_COMMANDS,
+}
 
 
-def script_of(command: Command) -> Script:
-    """The script that a command goes to."""
-    return FREEING_COMMANDS if type(command) in _FREEING else COMMANDS
+def script_of(command: Any) -> Script:
+    """The script that an office's command goes to."""
+    return _SCRIPTS.get(type(command), COMMANDS)

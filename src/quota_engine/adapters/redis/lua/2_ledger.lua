@@ -12,6 +12,8 @@
 --      10 choices    hash    index -> choice, "=" .. choice -> index and the last day that a record with it was on, "n" -> the last index,
 --                           "x" .. index -> number of an event: no record has it any more, and no later event
 --      11 updated    zset    applicant, by the number of the event that changed their standing
+--      12 gate       zset    of guarded reserves: see 8_buckets.lua
+--      13 ticks      hash    the same
 --
 -- All keys always exist (each has a "~" that means nothing), so that a slot on the move never refuses half of them. Nothing below
 -- can fail: what a command needs has been checked when the first write is made. Records, claims, due holds and events are read and

@@ -91,13 +91,17 @@ local function has_claims(applicants)
   return false
 end
 
-local function resume_or_refuse(command, now_ms)
-  local mine = each_claim(command.applicants[1], now_ms, function(record)
+local function to_resume(command, now_ms)
+  return each_claim(command.applicants[1], now_ms, function(record)
     if record.day == command.day and (record.state == "WAITING" or record.state == "HELD")
         and same_party(record, command) then
       return record
     end
   end)
+end
+
+local function resume_or_refuse(command, now_ms)
+  local mine = to_resume(command, now_ms)
   if mine then return outcome(mine.state, mine, { flags = "s" }) end
   local in_the_way = limit_reached(command.applicants, command.day, now_ms, "")
   if not in_the_way then return nil end

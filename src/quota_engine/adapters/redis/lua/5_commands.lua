@@ -89,8 +89,8 @@ local function write_back(number_before, cursor_before, now_ms)
       int(ledger.forgotten_day_max), "next_forget_ms", int(ledger.next_forget_ms), "cursor", ledger.cursor)
   end
   if number_before == 0 and ledger.number > 0 then
-    for _, key in ipairs({ HEAD, DAYS, RECORDS, CLAIMS, STANDINGS, CHOICES }) do call("HSETNX", key, "~", "") end
-    for _, key in ipairs({ DUE, COOLING, UPDATED, WAITING }) do call("ZADD", key, 0, "~") end
+    for _, key in ipairs({ HEAD, DAYS, RECORDS, CLAIMS, STANDINGS, CHOICES, KEYS[13] }) do call("HSETNX", key, "~", "") end
+    for _, key in ipairs({ DUE, COOLING, UPDATED, WAITING, KEYS[12] }) do call("ZADD", key, 0, "~") end
   end
   if last_ms then
     for _, key in ipairs(KEYS) do call("PEXPIRE", key, int(math.max(0, last_ms - now_ms) + retention_ms())) end
@@ -120,6 +120,7 @@ for index = 2, #ARGV do
   local fields = parse(ARGV[index])
   if not fields then return redis.error_reply("ILLFORMED command " .. (index - 1) .. " of the call: none was carried out") end
   commands[index - 1] = fields
+  fields = fields.reserve or fields -- of a guarded one: the reserve
   if fields[1] == "reserve" then
     for _, applicant in ipairs(fields.applicants) do applicants[#applicants + 1] = applicant end
   end
@@ -137,8 +138,10 @@ for index, fields in ipairs(commands) do
     ledger.next_forget_ms = next_forget_ms()
   end
   if ledger.cursor ~= "" then purge() end
-  lines[index] = line_of(HANDLERS[fields[1]](fields, now_ms, now))
+  local result, before = HANDLERS[fields[1]](fields, now_ms, now)
+  lines[index] = before and before .. line_of(result) or line_of(result)
 end
 write_back(number_before, cursor_before, now_ms)
+if ledger.write_back_more then ledger.write_back_more() end
 if touches == "+" and ledger.number > 0 then call("HSET", HEAD, "~", "") end
 return lines

@@ -1,0 +1,83 @@
+"""Policies in a row: the first that does not admit decides."""
+
+from __future__ import annotations
+
+__all__ = ["Chain"]
+
+from typing import Final
+
+import msgspec
+
+from quota_engine.admission.policy import (
+    Finding,
+    Judgement,
+    Need,
+    Only,
+    PassNeed,
+    Policy,
+    Request,
+    Shadow,
+    Verdict,
+    wait,
+)
+from quota_engine.admission.token_bucket import CHARGES_MAX
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.values import check_name
+
+POLICIES_MAX: Final = 64
+
+
+class Chain(msgspec.Struct, frozen=True):
+    """Ask ``policies`` in order. The first that does not admit decides; what those before it wanted to charge or to use
+    up is then left alone. If all admit, everything they want is decided in one step. A chain is a policy, too.
+
+    ``outage`` is the verdict if a policy fails (raises): by default nobody gets through, and may try again after a
+    second. ``ADMIT`` in its place lets everybody through while it lasts; the policies behind it are still asked.
+
+    Raises:
+        InvalidRequest: none or too many policies, or two of one name, whose buckets would be the same.
+    """
+
+    policies: tuple[Policy, ...]
+    name: str = "chain"
+    outage: Verdict = wait("outage", 1000)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "policy.name")
+        names = _names(self)
+        if not 1 <= len(self.policies) <= POLICIES_MAX:
+            raise InvalidRequest("policies", f"{len(self.policies)} policies", f"1 to {POLICIES_MAX}")
+        if len(set(names)) != len(names):
+            raise InvalidRequest("policies", "two of one name", "names that are unique")
+
+    def judge(self, request: Request) -> Judgement:
+        """See :meth:`quota_engine.admission.policy.Policy.judge`."""
+        findings: list[Finding] = []
+        needs: list[Need] = []
+        pass_needs: list[PassNeed] = []
+        for policy in self.policies:
+            try:
+                judged = policy.judge(request)
+            except Exception:
+                judged = Judgement(self.outage, findings=(Finding(policy.name, self.outage),))
+            findings += judged.findings
+            if not judged.verdict.admits:
+                if not any(finding.enforced for finding in judged.findings):
+                    findings.append(Finding(policy.name, judged.verdict))
+                return Judgement(judged.verdict, findings=tuple(findings))
+            needs += judged.needs
+            pass_needs += judged.pass_needs
+        if len(needs) > CHARGES_MAX:
+            raise InvalidRequest(
+                "applicants", f"{len(needs)} buckets to charge", f"at most {CHARGES_MAX}: fewer policies"
+            )
+        return Judgement(needs=tuple(needs), pass_needs=tuple(pass_needs), findings=tuple(findings))
+
+
+def _names(policy: Policy) -> list[str]:
+    """The names of all policies in it that may have buckets."""
+    if isinstance(policy, Chain):
+        return [name for one in policy.policies for name in _names(one)]
+    if isinstance(policy, Only | Shadow):
+        return _names(policy.policy)
+    return [policy.name]

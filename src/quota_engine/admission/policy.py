@@ -1,0 +1,377 @@
+"""Policies: who may try for a place. Each looks at a request and says admit, wait or deny, or what the store has to
+decide with the reserve itself: charges on buckets, and a pass to use up.
+
+A policy is pure: it is given the time, keeps nothing, and asks nobody. Any object with a ``name`` and a ``judge`` is
+one; those below can be combined with ``chain``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ADMIT",
+    "Always",
+    "By",
+    "Caller",
+    "Decision",
+    "Finding",
+    "Judgement",
+    "Limited",
+    "Only",
+    "PassRequired",
+    "Policy",
+    "Request",
+    "Shadow",
+    "Verdict",
+    "Where",
+    "bucket_name",
+    "deny",
+    "network_prefix",
+    "wait",
+]
+
+import base64
+import enum
+import functools
+import hashlib
+import ipaddress
+import unicodedata
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from quota_engine.admission.guarded import Pass
+from quota_engine.admission.token_bucket import Charge, Limit
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.model import Choice
+from quota_engine.domain.values import DURATION_MS_MAX, check_integer, check_name
+
+IPV4_PREFIX_BITS: Final = 24
+IPV6_PREFIX_BITS: Final = 64
+CALLER_KEY_LENGTH_MAX: Final = 256
+
+
+class Decision(enum.StrEnum):
+    """What a policy decides."""
+
+    ADMIT = "admit"
+    WAIT = "wait"
+    """Not now: come again."""
+    DENY = "deny"
+
+
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """A decision and why: ``reason`` is a word of ``A-Z a-z 0-9 _ -`` that names no person."""
+
+    decision: Decision
+    reason: str = ""
+    retry_after_ms: int = 0
+
+    def __post_init__(self) -> None:
+        if self.decision is not Decision.ADMIT:
+            check_name(self.reason, "verdict.reason")
+        check_integer(self.retry_after_ms, "verdict.retry_after_ms", 0, DURATION_MS_MAX)
+
+    @property
+    def admits(self) -> bool:
+        """Whether it lets the request through."""
+        return self.decision is Decision.ADMIT
+
+
+ADMIT: Final = Verdict(Decision.ADMIT)
+
+
+def wait(reason: str, retry_after_ms: int) -> Verdict:
+    """Come again after as long."""
+    return Verdict(Decision.WAIT, reason, retry_after_ms)
+
+
+def deny(reason: str) -> Verdict:
+    """No."""
+    return Verdict(Decision.DENY, reason)
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who calls, as your service knows it; hashed before any policy sees it, and left empty where it is not known.
+
+    ``account`` and ``device`` are taken in one spelling (Unicode NFKC, without case and outer spaces), so that another
+    one of the same makes no new bucket. ``network`` is an address, of which the first 24 bits count (IPv6: 64), or a
+    prefix such as ``198.51.100.0/22``. All of them must come from what your service has checked, not from the request's
+    own words: a header that anybody can write is a new key with every call.
+    """
+
+    account: str = ""
+    network: str = ""
+    device: str = ""
+
+    def canonical(self) -> Caller:
+        """The same caller in one spelling.
+
+        Raises:
+            InvalidRequest: something is not a usable string, or no network.
+        """
+        return Caller(
+            _canonical(self.account, "caller.account"),
+            network_prefix(self.network) if self.network else "",
+            _canonical(self.device, "caller.device"),
+        )
+
+
+def _canonical(value: str, where: str) -> str:
+    if type(value) is not str or len(value) > CALLER_KEY_LENGTH_MAX:
+        raise InvalidRequest(where, "not a usable key", f"a string of up to {CALLER_KEY_LENGTH_MAX} characters")
+    text = unicodedata.normalize("NFKC", value).casefold().strip()
+    if value and (not text or not text.isprintable() or len(text) > CALLER_KEY_LENGTH_MAX):
+        raise InvalidRequest(where, "not a usable key", f"1 to {CALLER_KEY_LENGTH_MAX} printable characters")
+    return text
+
+
+@functools.lru_cache(maxsize=4096)
+def network_prefix(address: str) -> str:
+    """The network of an address, such as ``203.0.113.0/24``; a prefix stays as it is, in one spelling.
+
+    Raises:
+        InvalidRequest: it is neither.
+    """
+    try:
+        if "/" in address:
+            return str(ipaddress.ip_network(address, strict=False))
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except (ValueError, TypeError):
+        raise InvalidRequest("caller.network", "not an address", "an IPv4 or IPv6 address, or a prefix") from None
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is None:
+            return str(ipaddress.ip_network((parsed, IPV6_PREFIX_BITS), strict=False))
+        parsed = parsed.ipv4_mapped  # the same machine, seen through a socket for both
+    return str(ipaddress.ip_network((parsed, IPV4_PREFIX_BITS), strict=False))
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What a policy sees of a reserve. ``applicants``, ``account``, ``network`` and ``device`` are keyed hashes, the
+    latter three ``""`` if they are not known. ``admission_pass`` is what the caller brought, unchecked, or ``""``.
+    """
+
+    office: str
+    day: int
+    applicants: tuple[str, ...]
+    choice: Choice
+    account: str = ""
+    network: str = ""
+    device: str = ""
+    admission_pass: str = ""
+    now_ms: int = 0
+
+
+class Finding(msgspec.Struct, frozen=True, gc=False):
+    """A verdict, whose it was, and whether it counted (``enforced``) or was in shadow."""
+
+    policy: str
+    verdict: Verdict
+    enforced: bool = True
+
+
+class Where(enum.StrEnum):
+    """Where a bucket is."""
+
+    STORE = "store"
+    """With the office, for all processes; decided in one step with the reserve."""
+    PROCESS = "process"
+    """In this process, before the store is asked: it keeps load away."""
+
+
+class Need(msgspec.Struct, frozen=True, gc=False):
+    """A charge, and the policy that wants it."""
+
+    policy: str
+    charge: Charge
+    where: Where = Where.STORE
+
+
+class PassNeed(msgspec.Struct, frozen=True, gc=False):
+    """A pass to use up, and the policy that wants it."""
+
+    policy: str
+    admission_pass: Pass
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What a policy makes of a request: its verdict; what has to be charged and used up if it is to hold; and what
+    policies in it have found.
+    """
+
+    verdict: Verdict = ADMIT
+    needs: tuple[Need, ...] = ()
+    pass_needs: tuple[PassNeed, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+class Policy(Protocol):
+    """Decides who may try."""
+
+    @property
+    def name(self) -> str:
+        """An id, for reports and for the names of buckets."""
+        ...
+
+    def judge(self, request: Request) -> Judgement:
+        """What it makes of ``request``. Pure. An error counts as an outage of the policy: see ``Chain``."""
+        ...
+
+
+class By(enum.StrEnum):
+    """Whose bucket is charged."""
+
+    IDENTITY = "identity"
+    """Each applicant's."""
+    ACCOUNT = "account"
+    NETWORK = "network"
+    DEVICE = "device"
+    ALL = "all"
+    """One for everybody at the office; one for everybody in the process, if that is where it is."""
+
+
+def bucket_name(policy: str, by: str, value: str) -> str:
+    """The name of a bucket: 22 characters, whatever is in ``value``, which must be a keyed hash or no secret."""
+    digest = hashlib.blake2b(f"{policy}\n{by}\n{value}".encode(), digest_size=16, person=b"bucket").digest()
+    return base64.urlsafe_b64encode(digest)[:22].decode()
+
+
+class Limited(msgspec.Struct, frozen=True):
+    """Charge a token bucket: one token a call, or with ``per_applicant`` one an applicant (by identity it is one of
+    each applicant's in any case). ``WAIT`` if there are too few, with the time when there will be enough.
+
+    If the key is not known, the answer is ``DENY`` with the reason ``no_account`` (or ``no_network``, ``no_device``),
+    because whoever can leave it out would not be limited; ``optional`` lets them through.
+    """
+
+    name: str
+    by: By
+    limit: Limit
+    where: Where = Where.STORE
+    per_applicant: bool = False
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "policy.name")
+
+    def judge(self, request: Request) -> Judgement:
+        """See :meth:`Policy.judge`."""
+        if self.by is By.IDENTITY:
+            values: tuple[str, ...] = request.applicants
+        elif self.by is By.ALL:
+            values = ("",)
+        else:
+            value = {By.ACCOUNT: request.account, By.NETWORK: request.network, By.DEVICE: request.device}[self.by]
+            if not value:
+                return _NOTHING if self.optional else Judgement(deny(f"no_{self.by}"))
+            values = (value,)
+        cost = len(request.applicants) if self.per_applicant and self.by is not By.IDENTITY else 1
+        if cost > self.limit.burst:
+            return Judgement(deny(f"{self.name[:48]}-party_too_large"))  # it would wait for ever
+        return Judgement(
+            needs=tuple(
+                Need(self.name, Charge(bucket_name(self.name, self.by, value), self.limit, cost), self.where)
+                for value in values
+            )
+        )
+
+
+class PassRequired(msgspec.Struct, frozen=True):
+    """Let only those through who bring a pass, and use it up with the reserve.
+
+    ``check(text, request)`` says what the pass is, if it is genuine and for this party, office and day, or why not.
+    """
+
+    name: str
+    check: Callable[[str, Request], Pass | Verdict]
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "policy.name")
+
+    def judge(self, request: Request) -> Judgement:
+        """See :meth:`Policy.judge`."""
+        if not request.admission_pass:
+            return Judgement(deny("no_pass"))
+        found = self.check(request.admission_pass, request)
+        if isinstance(found, Verdict):
+            return Judgement(found)
+        return Judgement(pass_needs=(PassNeed(self.name, found),))
+
+
+class Always(msgspec.Struct, frozen=True):
+    """The same verdict for everybody: an operator's switch."""
+
+    name: str
+    verdict: Verdict
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "policy.name")
+
+    def judge(self, request: Request) -> Judgement:
+        """See :meth:`Policy.judge`."""
+        return Judgement(self.verdict)
+
+
+class Only(msgspec.Struct, frozen=True):
+    """Ask ``policy`` only for some requests, and let the others pass: what is named must match, what is empty matches
+    all. ``days`` is the first and the last day, as ordinals: one release.
+    """
+
+    policy: Policy
+    offices: frozenset[str] = frozenset()
+    services: frozenset[str] = frozenset()
+    channels: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
+    days: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """The policy's."""
+        return self.policy.name
+
+    def judge(self, request: Request) -> Judgement:
+        """See :meth:`Policy.judge`."""
+        choice = request.choice
+        matches = (
+            (not self.offices or request.office in self.offices)
+            and (not self.services or choice.service in self.services)
+            and (not self.channels or choice.channel in self.channels)
+            and (not self.groups or choice.group in self.groups)
+            and (self.days is None or self.days[0] <= request.day <= self.days[1])
+        )
+        return self.policy.judge(request) if matches else _NOTHING
+
+
+class Shadow(msgspec.Struct, frozen=True):
+    """Try a policy out: it is asked, its buckets are charged and its passes used up, and what it would have refused is
+    told to the observer; nobody is refused. Each of its buckets stands for itself, so one that is short does not keep
+    the others from being charged. If it fails, that is told too.
+    """
+
+    policy: Policy
+
+    @property
+    def name(self) -> str:
+        """The policy's."""
+        return self.policy.name
+
+    def judge(self, request: Request) -> Judgement:
+        """See :meth:`Policy.judge`."""
+        try:
+            judged = self.policy.judge(request)
+        except Exception:
+            return Judgement(findings=(Finding(self.name, deny("outage"), enforced=False),))
+        findings = tuple(replace(finding, enforced=False) for finding in judged.findings)
+        if not judged.verdict.admits and not findings:
+            findings = (Finding(self.name, judged.verdict, enforced=False),)
+        return Judgement(
+            needs=tuple(replace(need, charge=replace(need.charge, in_shadow=True)) for need in judged.needs),
+            pass_needs=tuple(
+                replace(need, admission_pass=replace(need.admission_pass, in_shadow=True)) for need in judged.pass_needs
+            ),
+            findings=findings,
+        )
+
+
+_NOTHING: Final = Judgement()

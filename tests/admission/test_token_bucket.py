@@ -1,0 +1,249 @@
+"""Token buckets against a second opinion in fractions, and the accidents of others."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quota_engine.admission.token_bucket import (
+    Buckets,
+    Charge,
+    Level,
+    Limit,
+    PeekTokens,
+    ResetTokens,
+    TakeTokens,
+    Taking,
+    apply,
+    ask,
+    check_charges,
+    describe,
+    per_day,
+    per_hour,
+    per_minute,
+    per_second,
+)
+from quota_engine.domain.errors import InvalidRequest
+
+START_MS = 1_700_000_000_000
+LIMITS = st.builds(
+    Limit,
+    amount=st.one_of(st.integers(1, 20), st.sampled_from((999, 1000, 999_983, 1_000_000))),
+    per_ms=st.sampled_from((1, 7, 1000, 60_000, 3_600_000, 86_400_000)),
+    burst=st.one_of(st.integers(1, 4), st.integers(1, 1000)),
+)
+
+
+class Opinion:
+    """What is in each bucket, as a fraction of tokens: written from the words, not from the code."""
+
+    def __init__(self) -> None:
+        self.levels: dict[str, tuple[Fraction, int]] = {}
+        self.now_ms = 0
+
+    def level(self, charge: Charge, now_ms: int) -> Fraction:
+        now_ms = max(now_ms, self.now_ms)
+        burst, rate = charge.limit.burst, Fraction(charge.limit.amount, charge.limit.per_ms)
+        level, at_ms = self.levels.get(charge.name, (Fraction(burst), now_ms))
+        return min(Fraction(burst), level + rate * (now_ms - at_ms))
+
+    def take(self, charges: tuple[Charge, ...], now_ms: int) -> bool:
+        levels = [self.level(charge, now_ms) for charge in charges]
+        if any(level < charge.cost for level, charge in zip(levels, charges, strict=True)):
+            return False
+        self.now_ms = max(now_ms, self.now_ms)
+        for level, charge in zip(levels, charges, strict=True):
+            self.levels[charge.name] = level - charge.cost, self.now_ms
+        return True
+
+
+@given(
+    limits=st.lists(LIMITS, min_size=3, max_size=3),
+    calls=st.lists(
+        st.tuples(
+            st.one_of(st.integers(-5, 5), st.integers(0, 2000), st.integers(0, 10**8)),
+            st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5)), min_size=1, max_size=3, unique_by=lambda c: c[0]),
+        ),
+        max_size=60,
+    ),
+)
+def test_as_exact_as_fractions(limits: list[Limit], calls: list[tuple[int, list[tuple[int, int]]]]) -> None:
+    """Whatever the rates, bursts, costs and times: what is taken is what fractions say, and so is what is left."""
+    buckets, opinion, now_ms = Buckets(), Opinion(), START_MS
+    for step_ms, keys in calls:
+        now_ms += step_ms
+        charges = tuple(Charge(f"k{key}", limits[key], min(cost, limits[key].burst)) for key, cost in keys)
+        levels = tuple(int(opinion.level(charge, now_ms)) for charge in charges)
+        assert tuple(level.available for level in buckets.peek(charges, now_ms)) == levels
+        assert buckets.take(charges, now_ms).taken == opinion.take(charges, now_ms)
+
+
+@given(limit=LIMITS, random=st.randoms(use_true_random=False))
+def test_the_moment_to_retry_is_the_first_that_works(limit: Limit, random: Random) -> None:
+    """At ``retry_at_ms`` the tokens are there, and one millisecond before they are not."""
+    buckets, now_ms = Buckets(), START_MS
+    for _ in range(30):
+        charge = (Charge("k", limit, random.randint(1, limit.burst)),)
+        answer = buckets.take(charge, now_ms)
+        if answer.taken:
+            continue
+        assert answer.retry_at_ms > now_ms
+        assert not buckets.take(charge, answer.retry_at_ms - 1).taken
+        assert buckets.take(charge, answer.retry_at_ms) == Taking()
+        now_ms = answer.retry_at_ms
+
+
+def test_ten_at_once_are_ten_and_not_forty() -> None:
+    """A peer's accident: 100 a second with a burst of 10, called 40 times at once, let 40 through on its store."""
+    buckets, charge = Buckets(), (Charge("k", per_second(100, burst=10)),)
+    assert sum(buckets.take(charge, START_MS).taken for _ in range(40)) == 10
+    assert sum(buckets.take(charge, START_MS + 9).taken for _ in range(40)) == 0
+    assert sum(buckets.take(charge, START_MS + 10).taken for _ in range(40)) == 1
+
+
+@pytest.mark.parametrize(("limit", "calls", "expected"), [(per_day(1), 86_400_000 * 3, 3), (per_second(7), 3000, 21)])
+def test_no_fraction_is_lost(limit: Limit, calls: int, expected: int) -> None:
+    """Over three whole periods as many come through as the rate says, however often the bucket is asked in between."""
+    buckets, charge = Buckets(), (Charge("k", limit),)
+    while buckets.take(charge, START_MS).taken:
+        pass
+    step_ms = max(1, calls // 3000)
+    taken = sum(buckets.take(charge, START_MS + ms).taken for ms in range(step_ms, calls + 1, step_ms))
+    assert taken == expected
+
+
+def test_a_million_a_second() -> None:
+    """The highest rate is exact to the millisecond: a thousand each."""
+    buckets = Buckets()
+    charge = (Charge("k", per_second(1_000_000, burst=5000), cost=500),)
+    assert sum(buckets.take(charge, START_MS).taken for _ in range(99)) == 10
+    assert sum(buckets.take(charge, START_MS + 1).taken for _ in range(99)) == 2
+
+
+def test_all_or_nothing_over_the_keys() -> None:
+    """If one bucket is short, nothing is taken from the others; the answer names it, and when all will do."""
+    buckets = Buckets()
+    account, network = Charge("account", per_minute(2)), Charge("network", per_hour(1))
+    assert buckets.take((account, network), START_MS).taken
+    refused = buckets.take((account, network), START_MS)
+    assert (refused.refused_by, refused.retry_at_ms) == (1, START_MS + 3_600_000)
+    assert buckets.peek((account, network), START_MS) == (Level(1, START_MS + 30_000), Level(0, START_MS + 3_600_000))
+    assert buckets.take((account,), START_MS).taken
+
+
+def test_a_refusal_changes_nothing() -> None:
+    """Nobody who is refused makes it worse for themselves, or costs memory."""
+    buckets, limit = Buckets(), per_minute(1)
+    buckets.take((Charge("k", limit),), START_MS)
+    before = describe(buckets)
+    for one in range(1000):
+        assert not buckets.take((Charge("k", limit), Charge(f"new{one}", limit)), START_MS + one).taken
+    assert describe(buckets) == before
+
+
+def test_time_never_runs_backwards() -> None:
+    """A clock that is set back neither gives tokens nor takes any: it stands still until it has caught up."""
+    buckets, charge = Buckets(), (Charge("k", per_second(1)),)
+    assert buckets.take(charge, START_MS).taken
+    assert buckets.take(charge, START_MS - 3_600_000) == Taking(0, START_MS + 1000)
+    assert buckets.take(charge, START_MS + 1000).taken
+
+
+def test_full_buckets_are_dropped() -> None:
+    """A million callers who come once leave next to nothing behind, and no call has to clean up much."""
+    buckets, limit = Buckets(), per_second(1)
+    for one in range(20_000):
+        assert buckets.take((Charge(f"k{one}", limit),), START_MS + one).taken
+    assert len(buckets.live()) == 1000
+    assert len(buckets._by_name) <= 1001
+    assert len(buckets._due) <= 1001
+
+
+def test_no_more_buckets_than_there_is_room_for() -> None:
+    """A flood of new keys is made to wait; those who are known go on, and room comes back as buckets fill."""
+    buckets = Buckets(keys_max=3)
+    slow, fast = per_minute(2), per_second(2)
+    for name, limit in (("a", slow), ("b", fast), ("c", slow)):
+        assert buckets.take((Charge(name, limit),), START_MS).taken
+    assert buckets.take((Charge("d", slow),), START_MS + 1) == Taking(0, START_MS + 500)
+    assert buckets.take((Charge("a", slow),), START_MS + 1).taken
+    assert buckets.take((Charge("b", fast),), START_MS + 1).taken
+    assert buckets.take((Charge("d", slow),), START_MS + 999) == Taking(0, START_MS + 1000)
+    assert buckets.take((Charge("d", slow),), START_MS + 1000).taken
+    assert sorted(buckets.live()) == ["a", "c", "d"]
+    assert Buckets(keys_max=1).take((Charge("a", slow), Charge("b", slow)), START_MS) == Taking(0, START_MS + 1)
+
+
+def test_reset() -> None:
+    """A bucket that is reset is full; resetting over and over leaves nothing behind."""
+    buckets, charge = Buckets(), (Charge("k", per_day(1)),)
+    for _ in range(1000):
+        assert buckets.take(charge, START_MS).taken
+        assert apply(buckets, ResetTokens(("k", "other")), START_MS) == 1
+    assert apply(buckets, ResetTokens(("k",)), START_MS) == 0
+    assert len(buckets._due) <= 66
+    assert apply(buckets, TakeTokens(charge), START_MS) == Taking()
+    assert ask(buckets, PeekTokens(charge), START_MS) == (Level(0, START_MS + 86_400_000),)
+    # What resets left in the heap does not count when there is no room: the next moment is that of a bucket.
+    buckets.keys_max = 1
+    buckets.take((Charge("k", per_day(1)),), START_MS + 86_400_000)
+    assert buckets.take((Charge("n", per_day(1)),), START_MS + 86_400_000) == Taking(0, START_MS + 2 * 86_400_000)
+
+
+def test_a_changed_limit_takes_over_the_moment() -> None:
+    """A bucket keeps the moment at which it will be full, as far as the new limit needs as long."""
+    buckets = Buckets()
+    buckets.take((Charge("k", per_day(10), 10),), START_MS)
+    assert buckets.peek((Charge("k", per_second(7, burst=3)),), START_MS)[0].available == 0
+    assert buckets.take((Charge("k", per_second(7, burst=3)),), START_MS) == Taking(0, START_MS + 86_399_715)
+    assert buckets.take((Charge("k", per_day(10)),), START_MS + 8_640_000).taken
+
+
+def test_equal_limits_are_equal() -> None:
+    """Limits are kept in lowest terms."""
+    assert Limit(10, 1000, 5) == Limit(1, 100, 5) == per_second(10, burst=5)
+    assert per_minute(3) == Limit(1, 20_000, 3)
+
+
+@pytest.mark.parametrize(
+    ("amount", "per_ms", "burst"),
+    [(0, 1, 1), (1, 0, 1), (1, 1, 0), (10**9 + 1, 1, 1), (1, 366 * 86_400_001, 1), (1, 86_400_000, 4000), (True, 1, 1)],
+)
+def test_limits_out_of_range(amount: int, per_ms: int, burst: int) -> None:
+    """A limit that could not be exact, or never fill, is refused when it is made."""
+    with pytest.raises(InvalidRequest):
+        Limit(amount, per_ms, burst)
+
+
+@pytest.mark.parametrize(
+    "charges",
+    [
+        (),
+        tuple(Charge(f"k{one}", per_second(1)) for one in range(257)),
+        (Charge("k", per_second(1)), Charge("k", per_second(1))),
+        (Charge("", per_second(1)),),
+        (Charge("a b", per_second(1)),),
+        (Charge("k", per_second(1), 0),),
+        (Charge("k", per_second(1), 2),),
+    ],
+    ids=["none", "too-many", "twice", "empty", "space", "costs-nothing", "costs-too-much"],
+)
+def test_charges_that_can_never_be_right(charges: tuple[Charge, ...]) -> None:
+    """They are told apart from those that only have to wait."""
+    with pytest.raises(InvalidRequest, match="charges"):
+        check_charges(charges)
+
+
+def test_the_widest_numbers_stay_exact() -> None:
+    """At the edge of what a limit may be, one tick more or less is still seen."""
+    limit = Limit(999_999_937, 4_503_599, 1_000_000_000)
+    buckets, charge = Buckets(), (Charge("k", limit, limit.burst),)
+    assert buckets.take(charge, START_MS).taken
+    retry_at_ms = buckets.take(charge, START_MS).retry_at_ms
+    assert retry_at_ms == START_MS + limit.refill_ms
+    assert not buckets.take(charge, retry_at_ms - 1).taken
+    assert buckets.take(charge, retry_at_ms).taken
