@@ -41,6 +41,15 @@ def test_the_python_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'kiosk': 30" in capsys.readouterr().out
 
 
+def test_the_admission_page_runs() -> None:
+    """The code of docs/admission.md, block after block, does what the page says."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "admission.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "docs/admission.md", "exec"), names)  # noqa: S102
+    assert len(blocks) == 4
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_is_made_from_the_code_is_fresh(page: Path) -> None:
     """Diagram and tables are what ``python docs/generate.py`` writes now."""

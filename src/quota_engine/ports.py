@@ -17,6 +17,7 @@ __all__ = [
     "Describe",
     "ListOffices",
     "Lookup",
+    "Observer",
     "ReadEvents",
     "RecordedEvent",
     "Request",
@@ -30,6 +31,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from quota_engine.admission.policy import Finding
 from quota_engine.domain.commands import Command
 from quota_engine.domain.events import Event
 from quota_engine.domain.model import Reservation
@@ -44,6 +46,18 @@ class Clock(Protocol):
 
     def now_ms(self) -> int:
         """Milliseconds since 1970, UTC."""
+        ...
+
+
+class Observer(Protocol):
+    """Is told what the engine notices: today, what its admission policies say. Called wherever that happens, from
+    several threads, so it must be quick; an error of it is logged and stops nothing. It never sees an identity.
+    """
+
+    def on_verdict(self, office: str, finding: Finding) -> None:
+        """A policy has waved somebody off, or would have (``finding.enforced`` is false: it is in shadow); or the chain
+        has let somebody through, in which case the finding has its name and ``admit``.
+        """
         ...
 
 

@@ -31,8 +31,9 @@ class Chain(msgspec.Struct, frozen=True):
     """Ask ``policies`` in order. The first that does not admit decides; what those before it wanted to charge or to use
     up is then left alone. If all admit, everything they want is decided in one step. A chain is a policy, too.
 
-    ``outage`` is the verdict if a policy fails (raises): by default nobody gets through, and may try again after a
-    second. ``ADMIT`` in its place lets everybody through while it lasts; the policies behind it are still asked.
+    ``outage`` is the verdict if a policy fails: by default nobody gets through, and may try again after a second.
+    ``ADMIT`` in its place lets everybody through while it lasts; the policies behind it are still asked. (An
+    :class:`InvalidRequest` is no failure of the policy: it is about the call, and the caller's to hear.)
 
     Raises:
         InvalidRequest: none or too many policies, or two of one name, whose buckets would be the same.
@@ -58,6 +59,8 @@ class Chain(msgspec.Struct, frozen=True):
         for policy in self.policies:
             try:
                 judged = policy.judge(request)
+            except InvalidRequest:
+                raise  # the call is wrong, not the policy
             except Exception:
                 judged = Judgement(self.outage, findings=(Finding(policy.name, self.outage),))
             findings += judged.findings

@@ -26,6 +26,7 @@ __all__ = [
     "bucket_name",
     "deny",
     "network_prefix",
+    "room_pass",
     "wait",
 ]
 
@@ -42,6 +43,7 @@ import msgspec
 from msgspec.structs import replace
 
 from quota_engine.admission.guarded import Pass
+from quota_engine.admission.tickets import TicketKeys, read_pass
 from quota_engine.admission.token_bucket import Charge, Limit
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Choice
@@ -280,7 +282,9 @@ class Limited(msgspec.Struct, frozen=True):
 class PassRequired(msgspec.Struct, frozen=True):
     """Let only those through who bring a pass, and use it up with the reserve.
 
-    ``check(text, request)`` says what the pass is, if it is genuine and for this party, office and day, or why not.
+    ``check(text, request)`` says what the pass is, if it is genuine and for this party, office and day, or why not; an
+    :class:`InvalidRequest` of it is a ``DENY`` with the reason ``bad_pass``. :func:`room_pass` makes one for the passes
+    of waiting rooms.
     """
 
     name: str
@@ -293,10 +297,23 @@ class PassRequired(msgspec.Struct, frozen=True):
         """See :meth:`Policy.judge`."""
         if not request.admission_pass:
             return Judgement(deny("no_pass"))
-        found = self.check(request.admission_pass, request)
+        try:
+            found = self.check(request.admission_pass, request)
+        except InvalidRequest:
+            return Judgement(deny("bad_pass"))
         if isinstance(found, Verdict):
             return Judgement(found)
         return Judgement(pass_needs=(PassNeed(self.name, found),))
+
+
+def room_pass(keys: TicketKeys, name: str = "room") -> PassRequired:
+    """Let only those through who bring a pass of a waiting room that was signed with one of ``keys``."""
+
+    def check(text: str, request: Request) -> Pass:
+        found = read_pass(keys, text, request.office, request.day, request.applicants)
+        return Pass(found.id, found.until_ms)
+
+    return PassRequired(name, check)
 
 
 class Always(msgspec.Struct, frozen=True):

@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Self, cast
 
 from quota_engine.adapters import memory
+from quota_engine.adapters.clocks import SystemClock
+from quota_engine.admission.policy import Caller, Policy
 from quota_engine.catalog import Catalog
 from quota_engine.domain.commands import (
     Cancel,
@@ -34,8 +36,9 @@ from quota_engine.domain.outcomes import DayView, Outcome
 from quota_engine.faces.draws import AsyncDraw, Draw
 from quota_engine.flow import steps
 from quota_engine.flow.desk import Applicants, Day, Desk, random_id
+from quota_engine.flow.door import Door, shut
 from quota_engine.flow.drivers import run, run_async
-from quota_engine.ports import AsyncBackend, Backend, BackendFactory, Clock, ListOffices, RecordedEvent
+from quota_engine.ports import AsyncBackend, Backend, BackendFactory, Clock, ListOffices, Observer, RecordedEvent
 
 
 def backend_factory(url: str) -> BackendFactory:
@@ -67,6 +70,10 @@ def _desk(url: str, identity_key: bytes | None, catalog: Catalog | None, new_id:
     return Desk(identity_key, catalog, new_id or random_id)
 
 
+def _door(policy: Policy | None, observer: Observer | None, clock: Clock | None) -> Door | None:
+    return None if policy is None else Door(policy, observer, clock or SystemClock())
+
+
 class QuotaEngine:
     """Reserves places. Safe to share between threads.
 
@@ -79,10 +86,11 @@ class QuotaEngine:
     :class:`~quota_engine.OutcomeUnknown` if the answer was lost: then ask again with the same key.
     """
 
-    def __init__(self, backend: Backend, desk: Desk) -> None:
+    def __init__(self, backend: Backend, desk: Desk, door: Door | None = None) -> None:
         """Bring your own backend; :meth:`open` is the usual way."""
         self._backend = backend
         self._desk = desk
+        self._door = door
 
     @classmethod
     def open(
@@ -93,6 +101,8 @@ class QuotaEngine:
         catalog: Catalog | None = None,
         clock: Clock | None = None,
         new_id: Callable[[], str] | None = None,
+        admission: Policy | None = None,
+        observer: Observer | None = None,
     ) -> Self:
         """Open the store that ``url`` names.
 
@@ -103,10 +113,12 @@ class QuotaEngine:
             catalog: the offices; :meth:`publish` gives one too.
             clock: where the time comes from; ``None`` for the store's own clock (in memory: the machine's).
             new_id: makes idempotency keys for calls without one; 128 random bits if ``None``.
+            admission: who may try to reserve: a policy, usually a :class:`~quota_engine.admission.Chain`.
+            observer: is told what the policies say.
         """
         factory = backend_factory(url)
         desk = _desk(url, identity_key, catalog, new_id)
-        return cls(factory.open_backend(url, clock), desk)
+        return cls(factory.open_backend(url, clock), desk, _door(admission, observer, clock))
 
     def close(self) -> None:
         """Give back what the engine holds. Calling it twice is harmless."""
@@ -141,6 +153,8 @@ class QuotaEngine:
         key: str | None = None,
         wait: bool = False,
         hold_ttl_ms: int = 0,
+        caller: Caller | None = None,
+        admission_pass: str = "",
     ) -> Outcome:
         """Hold places for a party, all or nothing: ``HELD`` until ``outcome.reservation.deadline_ms``.
 
@@ -155,19 +169,24 @@ class QuotaEngine:
                 reservation's id, so make it hard to guess, and new for each wish. Left out, one is made up.
             wait: join the wait list if there is no place.
             hold_ttl_ms: how long the hold lasts; 0 for the office's rule.
+            caller: who calls, for the admission policies; hashed at once.
+            admission_pass: what the caller was given to be let in with, for the admission policies.
 
         Returns:
             ``HELD``, or ``WAITING`` on the wait list. Someone who asks again for the same day gets the same reservation
             back (``resumed``), the same key too (``replayed``). Refusals, in this order: ``CONFLICT``, ``ENDED``,
-            ``UNKNOWN_DAY``, ``UNKNOWN_QUOTA``, ``CLOSED``, ``OVER``, ``NOT_OPEN``, ``PARTY_TOO_LARGE``, ``BLOCKED``,
-            ``IDENTITY_LIMIT``, ``SOLD_OUT``, ``WAIT_LIST_FULL``.
+            ``NOT_ADMITTED`` and ``THROTTLED`` (by an admission policy, see ``outcome.reason``), ``UNKNOWN_DAY``,
+            ``UNKNOWN_QUOTA``, ``CLOSED``, ``OVER``, ``NOT_OPEN``, ``PARTY_TOO_LARGE``, ``BLOCKED``, ``IDENTITY_LIMIT``,
+            ``SOLD_OUT``, ``WAIT_LIST_FULL``. What a policy decides without the store comes before all of them.
         """
-        return self._backend.send(
-            office,
-            self._desk.reserve(
-                office, day, applicants, (service, service_unit, session, channel, group), key, wait, hold_ttl_ms
-            ),
+        command = self._desk.reserve(
+            office, day, applicants, (service, service_unit, session, channel, group), key, wait, hold_ttl_ms
         )
+        if self._door is None:
+            if admission_pass:
+                shut(admission_pass)
+            return self._backend.send(office, command)
+        return run(self._door.reserve(office, command, self._desk.caller(caller), admission_pass), self._backend)
 
     def confirm(
         self, reference: str, *, applicant: str | None = None, version: int = 0, reacquire: bool = False
@@ -275,10 +294,11 @@ class QuotaEngine:
 class AsyncQuotaEngine:
     """:class:`QuotaEngine` for asyncio: the same methods, awaited. See there for what they do."""
 
-    def __init__(self, backend: AsyncBackend, desk: Desk) -> None:
+    def __init__(self, backend: AsyncBackend, desk: Desk, door: Door | None = None) -> None:
         """Bring your own backend; :meth:`open` is the usual way."""
         self._backend = backend
         self._desk = desk
+        self._door = door
 
     @classmethod
     async def open(
@@ -289,11 +309,13 @@ class AsyncQuotaEngine:
         catalog: Catalog | None = None,
         clock: Clock | None = None,
         new_id: Callable[[], str] | None = None,
+        admission: Policy | None = None,
+        observer: Observer | None = None,
     ) -> Self:
         """See :meth:`QuotaEngine.open`."""
         factory = backend_factory(url)
         desk = _desk(url, identity_key, catalog, new_id)
-        return cls(await factory.open_async_backend(url, clock), desk)
+        return cls(await factory.open_async_backend(url, clock), desk, _door(admission, observer, clock))
 
     async def close(self) -> None:
         """See :meth:`QuotaEngine.close`."""
@@ -325,14 +347,19 @@ class AsyncQuotaEngine:
         key: str | None = None,
         wait: bool = False,
         hold_ttl_ms: int = 0,
+        caller: Caller | None = None,
+        admission_pass: str = "",
     ) -> Outcome:
         """See :meth:`QuotaEngine.reserve`."""
-        return await self._backend.send(
-            office,
-            self._desk.reserve(
-                office, day, applicants, (service, service_unit, session, channel, group), key, wait, hold_ttl_ms
-            ),
+        command = self._desk.reserve(
+            office, day, applicants, (service, service_unit, session, channel, group), key, wait, hold_ttl_ms
         )
+        if self._door is None:
+            if admission_pass:
+                shut(admission_pass)
+            return await self._backend.send(office, command)
+        flow = self._door.reserve(office, command, self._desk.caller(caller), admission_pass)
+        return await run_async(flow, self._backend)
 
     async def confirm(
         self, reference: str, *, applicant: str | None = None, version: int = 0, reacquire: bool = False

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from quota_engine.admission.policy import Caller
 from quota_engine.catalog import Catalog, choice_of, office_of
 from quota_engine.domain.commands import DAY_MAX, Command, Reschedule, Reserve
 from quota_engine.domain.errors import InvalidRequest
@@ -161,6 +162,19 @@ class Desk:
     def owner(self, applicant: str | None) -> str:
         """The keyed hash to check the owner by; ``""`` leaves it unchecked."""
         return "" if applicant is None else self._pseudonyms.of(applicant, "applicant")
+
+    def caller(self, caller: Caller | None) -> tuple[str, str, str]:
+        """The keyed hashes of a caller's account, network and device; ``""`` for what is not known."""
+        if caller is None:
+            return "", "", ""
+        if not isinstance(caller, Caller):
+            raise InvalidRequest("caller", f"a {type(caller).__name__}", "a Caller")
+        one, of = caller.canonical(), self._pseudonyms.of
+        return (
+            of(one.account, "caller.account") if one.account else "",
+            of(one.network, "caller.network") if one.network else "",
+            of(one.device, "caller.device") if one.device else "",
+        )
 
     def office(self, office: str) -> str:
         """The office's id, if the catalog has it.

@@ -1,0 +1,293 @@
+"""Policies and chains, as pure functions of a request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quota_engine.admission import (
+    ADMIT,
+    Always,
+    By,
+    Caller,
+    Chain,
+    Decision,
+    Finding,
+    Judgement,
+    Limited,
+    Only,
+    Pass,
+    PassRequired,
+    Policy,
+    Request,
+    Shadow,
+    Verdict,
+    Where,
+    deny,
+    per_day,
+    per_minute,
+    room_pass,
+    wait,
+)
+from quota_engine.admission.policy import bucket_name, network_prefix
+from quota_engine.admission.tickets import RoomTickets, TicketKeys
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.model import Choice
+from quota_engine.domain.values import is_name
+
+CHOICE = Choice("new", "", "morning", "online", "", (("online",),))
+REQUEST = Request("surabaya", 740_000, ("a" * 32, "b" * 32), CHOICE, "c" * 32, "d" * 32, "e" * 32, "", 1000)
+
+
+class Broken:
+    """A policy that fails."""
+
+    name = "broken"
+
+    def judge(self, request: Request) -> Judgement:
+        raise OSError("no connection")
+
+
+def changed(**fields: Any) -> Request:
+    return msgspec.structs.replace(REQUEST, **fields)
+
+
+def showing(text: str) -> Request:
+    return changed(admission_pass=text)
+
+
+def names(judged: Judgement) -> list[str]:
+    return [need.policy for need in judged.needs]
+
+
+def test_the_first_that_does_not_admit_decides() -> None:
+    """Order counts; what was wanted before is left alone, and nobody behind is asked."""
+    asked: list[str] = []
+
+    class Asked:
+        name = "asked"
+
+        def judge(self, request: Request) -> Judgement:
+            asked.append(request.office)
+            return Judgement()
+
+    limit = Limited("limit", By.ACCOUNT, per_minute(1))
+    full = Chain((limit, Always("shut", deny("maintenance")), Asked()))
+    judged = full.judge(REQUEST)
+    assert (judged.verdict, judged.needs, asked) == (deny("maintenance"), (), [])
+    assert judged.findings == (Finding("shut", deny("maintenance")),)
+    assert Chain((limit, Asked())).judge(REQUEST).verdict == ADMIT
+    assert asked == ["surabaya"]
+
+
+def test_chains_nest() -> None:
+    """A chain is a policy; what all of it wants comes together, and one finding is told once."""
+    inner = Chain((Limited("a", By.ACCOUNT, per_minute(1)), Limited("n", By.NETWORK, per_minute(1))), "inner")
+    outer = Chain((Limited("i", By.IDENTITY, per_day(1)), inner, Limited("d", By.DEVICE, per_day(1))), "outer")
+    assert names(outer.judge(REQUEST)) == ["i", "i", "a", "n", "d"]
+    refusing = Chain((Chain((Always("x", wait("busy", 5)),), "inner"),), "outer")
+    assert refusing.judge(REQUEST).findings == (Finding("x", wait("busy", 5)),)
+
+
+@pytest.mark.parametrize(
+    ("scope", "matches"),
+    [
+        ({}, True),
+        ({"offices": frozenset({"surabaya"})}, True),
+        ({"offices": frozenset({"batam"})}, False),
+        ({"services": frozenset({"new"})}, True),
+        ({"services": frozenset({"renewal"})}, False),
+        ({"channels": frozenset({"online", "kiosk"})}, True),
+        ({"channels": frozenset({"kiosk"})}, False),
+        ({"groups": frozenset({"priority"})}, False),
+        ({"days": (739_999, 740_000)}, True),
+        ({"days": (740_001, 740_009)}, False),
+        ({"offices": frozenset({"surabaya"}), "days": (1, 2)}, False),
+    ],
+)
+def test_a_policy_for_one_office_or_release(scope: dict[str, Any], matches: bool) -> None:
+    """Whoever it is not for passes by."""
+    policy = Only(Always("shut", deny("no")), **scope)
+    assert policy.name == "shut"
+    assert policy.judge(REQUEST).verdict == (deny("no") if matches else ADMIT)
+
+
+def test_a_bucket_for_each_key() -> None:
+    """An identity each, or one for the account, network, device, or all; a party counts once or by heads."""
+    assert len(Limited("i", By.IDENTITY, per_day(1)).judge(REQUEST).needs) == 2
+    for by in (By.ACCOUNT, By.NETWORK, By.DEVICE, By.ALL):
+        (need,) = Limited("x", by, per_day(5)).judge(REQUEST).needs
+        assert (need.charge.cost, need.where) == (1, Where.STORE)
+        (need,) = Limited("x", by, per_day(5), Where.PROCESS, per_applicant=True).judge(REQUEST).needs
+        assert (need.charge.cost, need.where) == (2, Where.PROCESS)
+    charges = [need.charge.name for by in By for need in Limited("x", by, per_day(5)).judge(REQUEST).needs] + [
+        need.charge.name for need in Limited("y", By.ALL, per_day(5)).judge(REQUEST).needs
+    ]
+    assert len(set(charges)) == len(charges)
+
+
+def test_a_key_that_is_left_out_is_no_way_round() -> None:
+    """Whoever leaves the account out is denied, unless the policy says that it is optional."""
+    unknown = changed(account="")
+    assert Limited("a", By.ACCOUNT, per_day(1)).judge(unknown).verdict == deny("no_account")
+    assert Limited("a", By.ACCOUNT, per_day(1), optional=True).judge(unknown) == Judgement()
+
+
+def test_a_party_that_never_fits_is_denied() -> None:
+    """It would be told to wait for ever."""
+    judged = Limited("x" * 64, By.ACCOUNT, per_day(1), per_applicant=True).judge(REQUEST)
+    assert (judged.verdict.decision, judged.verdict.reason) == (Decision.DENY, "x" * 48 + "-party_too_large")
+
+
+def test_a_pass_is_asked_for_and_checked() -> None:
+    """No pass, a bad one, a good one."""
+
+    def check(text: str, request: Request) -> Pass | Verdict:
+        return Pass("p1", 5000) if text == f"for-{request.office}" else deny("forged")
+
+    policy = PassRequired("room", check)
+    assert policy.judge(REQUEST).verdict == deny("no_pass")
+    assert policy.judge(showing("for-batam")).verdict == deny("forged")
+    (need,) = policy.judge(showing("for-surabaya")).pass_needs
+    assert (need.policy, need.admission_pass) == ("room", Pass("p1", 5000))
+
+
+def test_a_pass_of_a_waiting_room() -> None:
+    """Bound to person, office and days: anything else is a bad pass, whatever is wrong with it."""
+    keys = TicketKeys("k1", {"k1": b"a secret of thirty-two bytes or so"})
+    tickets = RoomTickets(keys, "opening", "0" * 64, "k1")
+    text = tickets.admission_pass(7, REQUEST.applicants[1], "surabaya", 739_999, 740_001, 5000)
+    policy = room_pass(keys)
+    (need,) = policy.judge(showing(text)).pass_needs
+    assert (need.policy, need.admission_pass.until_ms) == ("room", 5000)
+    assert policy.judge(showing(text)).pass_needs == (need,)
+    for altered in (
+        changed(admission_pass=text, office="batam"),
+        changed(admission_pass=text, day=740_002),
+        changed(admission_pass=text, applicants=("f" * 32,)),
+        showing(text[:-1] + ("A" if text[-1] != "A" else "B")),
+        showing("x"),
+    ):
+        assert policy.judge(altered) == Judgement(deny("bad_pass"))
+
+
+def test_an_outage_fails_closed() -> None:
+    """A policy that fails lets nobody through and asks them to come again; to let all through has to be said."""
+    limit = Limited("limit", By.ACCOUNT, per_minute(1))
+    closed = Chain((Broken(), limit)).judge(REQUEST)
+    assert (closed.verdict, closed.needs) == (wait("outage", 1000), ())
+    assert closed.findings == (Finding("broken", wait("outage", 1000)),)
+    opened = Chain((Broken(), limit), outage=ADMIT).judge(REQUEST)
+    assert (opened.verdict, names(opened)) == (ADMIT, ["limit"])
+    assert opened.findings == (Finding("broken", ADMIT),)
+    denied = Chain((Broken(),), outage=deny("outage"))
+    assert denied.judge(REQUEST).verdict == deny("outage")
+
+
+def test_shadow_refuses_nobody_and_tells() -> None:
+    """A verdict in shadow is a finding; charges and passes are marked; a failure in shadow is told, too."""
+    judged = Chain((Shadow(Always("shut", deny("no"))), Shadow(Broken()))).judge(REQUEST)
+    assert judged.verdict == ADMIT
+    assert judged.findings == (
+        Finding("shut", deny("no"), enforced=False),
+        Finding("broken", deny("outage"), enforced=False),
+    )
+    inner = Chain((Limited("a", By.ACCOUNT, per_minute(1)), PassRequired("room", lambda *_: Pass("p", 5000))), "inner")
+    judged = Shadow(inner).judge(showing("x"))
+    assert all(need.charge.in_shadow for need in judged.needs)
+    assert [need.admission_pass.in_shadow for need in judged.pass_needs] == [True]
+    refusing = Shadow(Chain((Always("x", deny("no")),), "inner")).judge(REQUEST)
+    assert (refusing.verdict, refusing.findings) == (ADMIT, (Finding("x", deny("no"), enforced=False),))
+
+
+@pytest.mark.parametrize(
+    "policies",
+    [
+        (),
+        tuple(Always(f"p{one}", ADMIT) for one in range(65)),
+        (Always("a", ADMIT), Shadow(Always("a", ADMIT))),
+        (Always("a", ADMIT), Chain((Only(Always("a", ADMIT)),), "inner")),
+    ],
+    ids=["none", "too-many", "twice", "twice-inside"],
+)
+def test_chains_that_can_not_be_right(policies: tuple[Policy, ...]) -> None:
+    """Two policies of one name would share their buckets; a chain of none admits everybody by mistake."""
+    with pytest.raises(InvalidRequest):
+        Chain(policies)
+
+
+def test_more_charges_than_one_step_takes() -> None:
+    """A party of a hundred with three policies by identity is an error of the configuration, not a silent half."""
+    many = changed(applicants=tuple(f"a{one}" for one in range(100)))
+    three = Chain(tuple(Limited(f"i{one}", By.IDENTITY, per_day(1)) for one in range(3)))
+    with pytest.raises(InvalidRequest, match="fewer policies"):
+        three.judge(many)
+    with pytest.raises(InvalidRequest, match="fewer policies"):
+        Chain((three,), "outer").judge(many)
+
+
+@pytest.mark.parametrize("reason", ["", "a b", "3578012345678901 is blocked", "x" * 65, None])
+def test_a_reason_is_a_word(reason: Any) -> None:
+    """So that it can stand in a report, and no person in it."""
+    with pytest.raises(InvalidRequest):
+        deny(reason)
+
+
+@pytest.mark.parametrize("make", [lambda: Limited("a b", By.ALL, per_day(1)), lambda: Always("", ADMIT)])
+def test_a_policy_s_name_is_an_id(make: Any) -> None:
+    """It stands in reports and is part of a bucket's name."""
+    with pytest.raises(InvalidRequest):
+        make()
+
+
+# --- Keys that callers can write in more than one way -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("203.0.113.7", "203.0.113.200"),
+        ("203.0.113.7", "::ffff:203.0.113.7"),
+        ("203.0.113.0/24", "203.0.113.7"),
+        ("2001:db8::1", "2001:DB8:0:0:ffff::2"),
+        ("fe80::1%eth0", "fe80::2"),
+        ("198.51.100.9/22", "198.51.100.0/22"),
+    ],
+)
+def test_one_network_however_it_is_written(one: str, other: str) -> None:
+    """Another address of the network, or another spelling of the address, is no new bucket."""
+    assert network_prefix(one) == network_prefix(other)
+
+
+@pytest.mark.parametrize("value", ["", "unknown", "203.0.113", "203.0.113.7, 10.0.0.1", "1.2.3.4/33", "::1/a"])
+def test_what_is_no_network(value: str) -> None:
+    """A list of proxies, a word: an error of the calling service, not a bucket of its own."""
+    with pytest.raises(InvalidRequest, match=r"caller\.network"):
+        network_prefix(value)
+
+
+@pytest.mark.parametrize(("one", "other"), [("Ani", "ani"), (" ani ", "ani"), ("ａｎｉ", "ani"), ("STRASSE", "straße")])
+def test_one_account_however_it_is_written(one: str, other: str) -> None:
+    """A bypass by altered keys: capitals, spaces and wide letters make no second account."""
+    assert Caller(account=one).canonical() == Caller(account=other).canonical()
+    assert Caller(device=one).canonical() == Caller(device=other).canonical()
+
+
+@pytest.mark.parametrize("value", ["\x00", "a\nb", " ", "x" * 257, 7, b"ani", "\ud800"])
+def test_keys_that_are_not_usable(value: Any) -> None:
+    """They are refused, and the message does not have them."""
+    with pytest.raises(InvalidRequest, match=r"caller\.account") as caught:
+        Caller(account=value).canonical()
+    assert str(value) not in str(caught.value) or value in (7, " ")
+
+
+@given(policy=st.from_regex(r"[a-z]{1,8}", fullmatch=True), value=st.text(max_size=40))
+def test_names_of_buckets_are_ids(policy: str, value: str) -> None:
+    """Whatever stands in a key, the name that goes to the store is an id of one length."""
+    name = bucket_name(policy, By.ACCOUNT, value.encode("utf-8", "replace").decode())
+    assert is_name(name)
+    assert len(name) == 22
