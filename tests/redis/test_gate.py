@@ -173,6 +173,16 @@ async def test_takes_that_meet_share_a_call(server: Server) -> None:
         await backend.close()
 
 
+def test_a_bucket_that_is_full_right_at_a_millisecond(without_server: Opened) -> None:
+    """It is so although it was to be full a little earlier in that millisecond before more was taken."""
+    limit, place = per_second(1_000_000, burst=3000), "~buckets.x"
+    without_server.clock.set_ms(START_MS)
+    for cost, left in ((1, 2999), (999, 2000)):
+        assert without_server.backend.perform(Send(place, TakeTokens((Charge("k", limit, cost),)))).taken
+        (level,) = without_server.backend.perform(Ask(place, PeekTokens((Charge("k", limit),))))
+        assert (level.available, level.full_at_ms) == (left, START_MS + 1)
+
+
 async def test_ten_at_once_are_ten_on_a_server(server: Server) -> None:
     """A peer's accident: 100 a second with a burst of 10, called 40 times at once, let 40 through on its store."""
     clock = ManualClock(START_MS)
@@ -353,6 +363,31 @@ def test_guarded_reserves_on_a_server(on_server: Opened) -> None:
     """The same on a server, one by one and in batches."""
     for seed in range(2000, 2030):
         check_guarded(on_server, guarded_steps(seed), Random(seed) if seed % 2 else None)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_what_a_client_knows_of_sold_out_days_learns_from_guarded_reserves(server: Server, together: bool) -> None:
+    """A client that answers losers itself does not tell somebody with a hold that the day is sold out."""
+    clock = ManualClock(world.OPENS_AT_MS)
+    backend = open_backend(f"{server.url}?sold_out_ms=60000", clock)
+    try:
+        backend.perform(SendMany("office", world.published()))
+        assert backend.send("office", world.reserve("stranger", world.choice(("draw",)))).ok
+        assert backend.send("office", world.reserve("loser", world.choice(("draw",)))).status is Status.SOLD_OUT
+        first: Any = GuardedReserve(world.reserve("ani", world.ONLINE), (Charge("k", per_minute(7)),))
+        answer: Any = backend.perform(SendMany("office", (first,)) if together else Send("office", first))
+        answer = answer[0] if together else answer
+        assert answer.outcome.status is Status.HELD
+        assert backend.send("office", world.reserve("budi", world.ONLINE)).status is Status.HELD
+        assert backend.send("office", world.reserve("citra", world.ONLINE)).status is Status.SOLD_OUT
+        for _ in range(3):
+            again = backend.send("office", world.reserve("another-key", world.ONLINE, "ani"))
+            assert (again.status, again.resumed) == (Status.HELD, True)
+            assert backend.send("office", world.reserve("dewi", world.ONLINE)).status is Status.SOLD_OUT
+            late = GuardedReserve(world.reserve("eka", world.ONLINE), (Charge("k", per_minute(7)),))
+            assert backend.perform(Send("office", late)).outcome.status is Status.SOLD_OUT
+    finally:
+        backend.close()
 
 
 def test_nothing_is_left_where_nothing_was_published(without_server: Opened) -> None:

@@ -76,6 +76,11 @@ class Guarded(msgspec.Struct, frozen=True, gc=False):
     refused_by: int = -1
     in_shadow: tuple[int, ...] = ()
 
+    @property
+    def ok(self) -> bool:
+        """Whether the asker has what they asked for."""
+        return self.outcome.ok
+
 
 class GatedLedger(Ledger):
     """An office's ledger with its gate."""

@@ -21,11 +21,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations, cycle, islice
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from quota_engine.adapters.redis.codec import applicant_of_text, names_of_event, text_of_choice
+from quota_engine.admission.guarded import Guarded, GuardedReserve
 from quota_engine.domain.commands import CheckIn, Command, Confirm, Expire, MarkNoShow, PrepareMove, Reserve
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.domain.model import Choice
@@ -200,10 +201,12 @@ class SoldOut:
             self._want(office, here, now_s)
         return _SOLD_OUT
 
-    def saw(self, office: str, command: Command, outcome: Outcome) -> None:
+    def saw(self, office: str, command: Any, outcome: Any) -> None:
         """The store has answered ``command`` so."""
         if not self._bound_s:
             return
+        if isinstance(outcome, Guarded):  # a reserve with conditions: what it came to is as true
+            command, outcome = command.reserve, outcome.outcome
         here = self._offices.get(office)
         if type(command) is Reserve:
             if outcome.status is _STATUS_SOLD_OUT:
@@ -213,13 +216,15 @@ class SoldOut:
         elif here is not None and type(command) not in _KEEPING and _gives_back(command, outcome):
             self._drop(here)
 
-    def lost(self, office: str, command: Command, error: BaseException) -> None:
+    def lost(self, office: str, command: Any, error: BaseException) -> None:
         """``command`` may have been carried out, or be yet: the caller will come back and ask, and must be told the
         truth. If the store does not answer, it is not asked for a while.
         """
         if not self._bound_s:
             return
         is_away = isinstance(error, BackendUnavailable | OutcomeUnknown)
+        if type(command) is GuardedReserve:
+            command = command.reserve
         with self._lock:
             here = self._offices.get(office)
             if here is None and type(command) is not Reserve:
