@@ -28,7 +28,7 @@ from quota_engine.admission.policy import (
 )
 from quota_engine.admission.token_bucket import Buckets, check_charges
 from quota_engine.domain.commands import Reserve
-from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.values import DURATION_MS_MAX
 from quota_engine.flow.drivers import Flow
@@ -67,9 +67,20 @@ class Door:
         self._lock = threading.Lock()
 
     def reserve(
-        self, office: str, reserve: Reserve, caller: tuple[str, str, str], admission_pass: str
+        self,
+        office: str,
+        reserve: Reserve,
+        caller: tuple[str, str, str],
+        admission_pass: str,
+        flow: Flow[Outcome] | None = None,
     ) -> Flow[Outcome]:
-        """Reserve, if the policies admit it. ``caller`` are the keyed hashes of :class:`Caller`, or ``""``.
+        """Reserve, if the policies admit it.
+
+        Args:
+            office, reserve: what is asked for.
+            caller: the keyed hashes of :class:`Caller`, or ``""``.
+            admission_pass: what the caller brought.
+            flow: what reserves, where that takes more than one step; the guards go with the ``Reserve`` that it sends.
 
         Raises:
             InvalidRequest: the pass is no text, or the policies want more than one step can do.
@@ -77,8 +88,30 @@ class Door:
         entry = self._judge(office, reserve, caller, admission_pass)
         if isinstance(entry, Outcome):
             return entry
+        if flow is not None:
+            return (yield from self._guarding(entry, flow))
         answer = yield Send(office, entry.command)
         return self._conclude(entry, answer) if isinstance(answer, Guarded) else answer
+
+    def _guarding(self, entry: Entry, flow: Flow[Outcome]) -> Flow[Outcome]:
+        """Run a flow, and let its reserves be guarded ones, which it does not notice."""
+        guarded = entry.command
+        try:
+            request = next(flow)
+            while True:
+                if isinstance(request, Send) and type(request.command) is Reserve and type(guarded) is GuardedReserve:
+                    request = Send(request.place, replace(guarded, reserve=request.command))
+                try:
+                    answer = yield request
+                except QuotaEngineError as error:
+                    request = flow.throw(error)
+                else:
+                    request = flow.send(self._conclude(entry, answer) if isinstance(answer, Guarded) else answer)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+        finally:
+            flow.close()
 
     def _judge(
         self, office: str, reserve: Reserve, caller: tuple[str, str, str], admission_pass: str
