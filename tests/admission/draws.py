@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+__all__ = ["COMMITMENT", "DAY", "DRAW", "SEED", "random_applications", "random_capacities", "wish"]
+
 from random import Random
 
 from quota_engine.admission.draw import Application, Capacities, Wish, commitment_of
+from quota_engine.conformance.random_draws import DAY, DRAW, SEED
 from quota_engine.domain.model import Choice
 
-DRAW = "dec-2026"
-SEED = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 COMMITMENT = commitment_of(DRAW, SEED)
-DAY = 739_951
 
 
 def wish(office: str, *options: tuple[str, ...], day: int = DAY) -> Wish:

@@ -36,10 +36,18 @@ from quota_engine.admission.draw_ledger import (
     describe,
     place_of,
 )
+from quota_engine.conformance.random_draws import (
+    CLOSES_AT_MS,
+    FORGET_AT_MS,
+    OPENS_AT_MS,
+    QUESTIONS,
+    TERMS,
+    WISHES,
+    walk,
+)
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.kinds import kind_of
 from tests.admission.draw_oracle import DrawOracle
-from tests.admission.draw_walks import CLOSES_AT_MS, FORGET_AT_MS, OPENS_AT_MS, QUESTIONS, TERMS, WISHES, walk
 from tests.admission.draws import DAY, DRAW, SEED
 
 ANI = Apply(("ani",), WISHES[:2])

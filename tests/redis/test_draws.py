@@ -45,9 +45,9 @@ from quota_engine.admission.draw_ledger import (
     describe,
     place_of,
 )
+from quota_engine.conformance.random_draws import CLOSES_AT_MS, OPENS_AT_MS, QUESTIONS, TERMS, WISHES, walk
 from quota_engine.domain.values import APPLICANTS_MAX
 from quota_engine.ports import Ask, AsyncBackend, Backend, Describe, ListOffices, Send
-from tests.admission.draw_walks import CLOSES_AT_MS, OPENS_AT_MS, QUESTIONS, TERMS, WISHES, walk
 from tests.admission.draws import DRAW, SEED
 from tests.faces.drawing import KEY, catalog, whole_draw
 from tests.redis.lua_store import Refused, Store

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from quota_engine.adapters.clocks import ManualClock
+from quota_engine.admission import draw_ledger
 from quota_engine.admission.guarded import GatedLedger, Guarded, GuardedReserve, Pass
 from quota_engine.admission.guarded import apply as apply_guarded
 from quota_engine.admission.token_bucket import (
@@ -25,6 +26,7 @@ from quota_engine.admission.token_bucket import (
     per_second,
 )
 from quota_engine.admission.token_bucket import describe as describe_buckets
+from quota_engine.conformance import random_draws
 from quota_engine.conformance.plugin import OpenBackend
 from quota_engine.conformance.random_commands import random_commands
 from quota_engine.conformance.scenarios import SCENARIOS, Scenario
@@ -123,6 +125,20 @@ def test_a_batch_is_what_one_by_one_would_be(quota_engine_backend: OpenBackend, 
         assert both.backend.perform(SendMany(OFFICE, commands)) == expected
         both.compare()
     assert both.backend.perform(SendMany(OFFICE, ())) == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_draws(quota_engine_backend: OpenBackend, seed: int) -> None:
+    """A draw from its announcement until it is forgotten: answers, questions and whole state equal the reference's."""
+    clock, place = ManualClock(0), draw_ledger.place_of(random_draws.DRAW)
+    backend, reference = quota_engine_backend(clock), draw_ledger.DrawLedger(place)
+    for now_ms, command in random_draws.walk(Random(seed)):
+        clock.set_ms(now_ms)
+        assert backend.perform(Send(place, command)) == draw_ledger.apply(reference, command, now_ms), command
+        assert backend.perform(Describe(place)) == draw_ledger.describe(reference), command
+    for question in random_draws.QUESTIONS:
+        assert backend.perform(Ask(place, question)) == draw_ledger.ask(reference, question, clock.now_ms())
+    assert backend.perform(ListOffices()) == []
 
 
 def test_threads_share_one_day(quota_engine_backend: OpenBackend) -> None:

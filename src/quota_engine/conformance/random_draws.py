@@ -1,6 +1,20 @@
-"""Random commands to a draw, and a second opinion on what they come to."""
+"""Random commands to a draw: people who apply, change their minds and withdraw, and an operator who is too early."""
 
 from __future__ import annotations
+
+__all__ = [
+    "CLOSES_AT_MS",
+    "DAY",
+    "DRAW",
+    "FORGET_AT_MS",
+    "OPENS_AT_MS",
+    "QUESTIONS",
+    "SEED",
+    "TERMS",
+    "WISHES",
+    "walk",
+    "wish",
+]
 
 from collections.abc import Iterator
 from random import Random
@@ -26,8 +40,10 @@ from quota_engine.admission.draw_ledger import (
     Withdraw,
 )
 from quota_engine.domain.model import Choice
-from tests.admission.draws import DAY, DRAW, SEED
 
+DRAW = "dec-2026"
+SEED = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+DAY = 739_951
 OPENS_AT_MS, CLOSES_AT_MS, FORGET_AT_MS = 100, 400, 700
 PEOPLE = ("a" * 22, "5e" * 16, "b2", "c3", "d4", "e5", "f6")
 """Among them names as long as the short form of a keyed hash, and a keyed hash."""
@@ -56,6 +72,7 @@ QUESTIONS: tuple[DrawQuestion, ...] = (
 
 
 def wish(office: str, day: int, session: str = "am") -> Wish:
+    """A place of one session, or a general one."""
     return Wish(office, day, Choice("new", "", session, "online", "", (("online", session), ("general",))))
 
 
