@@ -81,8 +81,8 @@ class AsyncRedisBackend:
                 return known
         try:
             outcome: Outcome = await self._send(office, command)
-        except BaseException as error:
-            memory.lost(office, command, error)
+        except BaseException:
+            memory.lost(office, command)
             raise
         memory.saw(office, command, outcome)
         if memory.due:

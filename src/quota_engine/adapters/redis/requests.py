@@ -142,13 +142,14 @@ class Worker:
         question = memory.ask(office)
         if question is None:
             return
-        is_away, keys = True, self.place(office).keys
-        now = "" if self._clock is None else str(self._clock.now_ms())
-        # Only as often as one redirection takes: an answer that comes late is of no use.
-        policy = msgspec.structs.replace(self._policy, attempts_max=2)
+        is_away = True
         more: Question | None = question
         try:
+            # Only as often as one redirection takes: an answer that comes late is of no use.
+            policy = msgspec.structs.replace(self._policy, attempts_max=2)
+            keys = self.place(office).keys
             while more is not None:
+                now = "" if self._clock is None else str(self._clock.now_ms())
                 arguments = [now, *more.lines]
                 lines = yield from call_script(READS, keys, arguments, policy, self._router, writes=False)
                 more = memory.learn(more, lines)
@@ -236,9 +237,9 @@ class Worker:
     def _send_many(self, office: str, commands: tuple[Command, ...]) -> Call[list[Outcome]]:
         try:
             outcomes = yield from self._carry_out(office, commands)
-        except BaseException as error:
+        except BaseException:
             for command in commands:
-                self._sold_out.lost(office, command, error)
+                self._sold_out.lost(office, command)
             raise
         for command, outcome in zip(commands, outcomes, strict=True):
             if outcome.ok:

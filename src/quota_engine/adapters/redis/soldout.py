@@ -27,8 +27,7 @@ import msgspec
 
 from quota_engine.adapters.redis.codec import applicant_of_text, names_of_event, text_of_choice
 from quota_engine.admission.guarded import Guarded, GuardedReserve
-from quota_engine.domain.commands import CheckIn, Command, Confirm, Expire, MarkNoShow, PrepareMove, Reserve
-from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
+from quota_engine.domain.commands import CheckIn, Confirm, Expire, MarkNoShow, PrepareMove, Reserve
 from quota_engine.domain.model import Choice
 from quota_engine.domain.outcomes import Outcome, Status
 
@@ -42,7 +41,7 @@ class Bounds(msgspec.Struct, frozen=True):
     offices_max: int = 512
     questions_max: int = 64
     """Of one office: kinds of reserves (day, choice, number of applicants, with or without waiting)."""
-    names_max: int = 200_000
+    names_max: int = 100_000
     """Of one office with more, nothing is remembered."""
     names_total_max: int = 1_000_000
     events_max: int = 2_000
@@ -55,8 +54,8 @@ class Bounds(msgspec.Struct, frozen=True):
 
 _SOLD_OUT: Final = Outcome(Status.SOLD_OUT)
 _STATUS_SOLD_OUT: Final = Status.SOLD_OUT
-_KEEPING: Final = (Confirm, CheckIn, MarkNoShow, PrepareMove)
-"""Steps that give no units back, whatever they come to."""
+_TAKING: Final = (Reserve, Confirm, CheckIn, MarkNoShow, PrepareMove)
+"""Commands that give no units back. After any other, known here or not, what was sold out need not be so any more."""
 
 _MARKS: Final = tuple(sum(1 << bit for bit in bits) for bits in islice(cycle(combinations(range(8), 3)), 64))
 _SLOTS_A_NAME: Final = 16
@@ -87,8 +86,10 @@ class Names:
         table, mask = self.table, self.mask
         for name in names:
             digest = hash(name)
-            table[digest & mask] |= _MARKS[digest >> 40 & 63]
-            self.count += 1
+            mark = _MARKS[digest >> 40 & 63]
+            if table[digest & mask] & mark != mark:
+                table[digest & mask] |= mark
+                self.count += 1
 
     def is_full(self) -> bool:
         """Whether it is time for a larger one."""
@@ -180,9 +181,10 @@ class SoldOut:
     def answer(self, office: str, command: Reserve) -> Outcome | None:
         """``SOLD_OUT``, if it was that at a moment less than the bound ago for this command; else ``None``."""
         here = self._offices.get(office)
-        if here is None or here.seen is None:
+        seen = here.seen if here is not None else None
+        if here is None or seen is None:
             return None
-        asked_s, refresh_s, until_s, sold_out, table, mask = here.seen
+        asked_s, refresh_s, until_s, sold_out, table, mask = seen
         applicants = command.applicants
         if (id(command.choice), command.day, len(applicants), command.wait) not in sold_out:
             return None
@@ -203,40 +205,29 @@ class SoldOut:
 
     def saw(self, office: str, command: Any, outcome: Any) -> None:
         """The store has answered ``command`` so."""
-        if not self._bound_s:
-            return
         if isinstance(outcome, Guarded):  # a reserve with conditions: what it came to is as true
             command, outcome = command.reserve, outcome.outcome
         here = self._offices.get(office)
-        if type(command) is Reserve:
-            if outcome.status is _STATUS_SOLD_OUT:
-                self._was_sold_out(office, here, command)
-            elif here is not None and outcome.ok:
-                self._was_taken(here, command, is_new=not outcome.replayed and not outcome.resumed)
-        elif here is not None and type(command) not in _KEEPING and _gives_back(command, outcome):
-            self._drop(here)
+        if type(command) is Reserve and outcome.status is _STATUS_SOLD_OUT:
+            self._was_sold_out(office, here, command)
+        elif here is not None and outcome.ok:
+            record = outcome.reservation
+            if record is not None:
+                self._note(here, record.id, *record.applicants)
+            if type(command) not in _TAKING and not outcome.replayed and (type(command) is not Expire or outcome.units):
+                self._drop(here)
 
-    def lost(self, office: str, command: Any, error: BaseException) -> None:
-        """``command`` may have been carried out, or be yet: the caller will come back and ask, and must be told the
-        truth. If the store does not answer, it is not asked for a while.
-        """
-        if not self._bound_s:
+    def lost(self, office: str, command: Any) -> None:
+        """``command`` may have been carried out, or be yet: whoever sent it must be told the truth when they ask."""
+        here = self._offices.get(office)
+        if here is None:
             return
-        is_away = isinstance(error, BackendUnavailable | OutcomeUnknown)
         if type(command) is GuardedReserve:
             command = command.reserve
-        with self._lock:
-            here = self._offices.get(office)
-            if here is None and type(command) is not Reserve:
-                return
-            here = here or self._make(office)
-            if type(command) is Reserve:
-                _note(here, command)
-            if is_away or type(command) is not Reserve:
-                here.seen = None
-                here.version += 1
-            if is_away:
-                here.quiet_until_s = self._now_s() + self._bound_s
+        if type(command) is Reserve:
+            self._note(here, command.id, *command.applicants)
+        else:
+            self._drop(here)
 
     def ask(self, office: str) -> Question | None:
         """What to ask the store about the office, before anything else is done; ``None`` if it is not known any more.
@@ -298,12 +289,12 @@ class SoldOut:
                 self.due.append(office)
 
     def _was_sold_out(self, office: str, here: _Office | None, command: Reserve) -> None:
+        if not self._bound_s:
+            return
         choice, units = command.choice, len(command.applicants)
         key = (id(choice), command.day, units, command.wait)
         now_s = self._now_s()
         with self._lock:
-            if not self._bound_s:
-                return
             if here is None:
                 here = self._offices.get(office) or self._make(office)
             seen = here.seen
@@ -313,7 +304,8 @@ class SoldOut:
                 if len(here.questions) >= self._bounds.questions_max:
                     oldest = next(iter(here.questions))
                     del here.questions[oldest]
-                    _no_longer(here, lambda one: one == oldest)
+                    if seen is not None:
+                        here.seen = seen._replace(sold_out=seen.sold_out - {oldest})
                 line = f"sold_out\t{command.day}\t{units}\t{int(command.wait)}\t{text_of_choice(choice)}"
                 here.questions[key] = choice, line
             # One who looks in now and then is not worth a question of our own; two within the bound are a rush.
@@ -322,13 +314,13 @@ class SoldOut:
         if is_rush and not here.is_asking:
             self._want(office, here, now_s)
 
-    def _was_taken(self, here: _Office, command: Reserve, *, is_new: bool) -> None:
+    def _note(self, here: _Office, *names: str) -> None:
+        """Whoever has a place, or may have one, is known from this moment on, whatever an answer under way says."""
         with self._lock:
-            _note(here, command)
-            if is_new and any(day == command.day for _, day, _, _ in here.questions):
-                # A unit had come back: what is known of the day, or being asked, is no longer so.
-                here.version += 1
-                _no_longer(here, lambda key: key[1] == command.day)
+            if here.names is not None:
+                here.names.add(names)
+            if here.is_asking:
+                here.whispers.extend(names)
 
     def _drop(self, here: _Office) -> None:
         with self._lock:
@@ -399,23 +391,3 @@ def _follow(here: _Office, text: str) -> bool:
         here.mark = events[-1][2]
     here.number, here.at = number, at
     return True
-
-
-def _gives_back(command: Command, outcome: Outcome) -> bool:
-    """Whether units may have become free, or rules others; of a kind of command that is not known it may."""
-    return outcome.ok and not outcome.replayed and (type(command) is not Expire or outcome.units > 0)
-
-
-def _note(here: _Office, command: Reserve) -> None:
-    """Whoever has a place, or may have one, is known from this moment on, whatever an answer under way says."""
-    names = (command.id, *command.applicants)
-    if here.names is not None:
-        here.names.add(names)
-    if here.is_asking:
-        here.whispers.extend(names)
-
-
-def _no_longer(here: _Office, is_meant: Callable[[_Key], bool]) -> None:
-    seen = here.seen
-    if seen is not None:
-        here.seen = seen._replace(sold_out=frozenset(key for key in seen.sold_out if not is_meant(key)))

@@ -94,8 +94,8 @@ class RedisBackend:
                 return known
         try:
             outcome: Outcome = self._send(office, command)
-        except BaseException as error:
-            memory.lost(office, command, error)
+        except BaseException:
+            memory.lost(office, command)
             raise
         memory.saw(office, command, outcome)
         if memory.due:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Place", "WrongAnswer", "line_of"]
 
+import asyncio
 import datetime
 import itertools
 import secrets
@@ -14,7 +15,7 @@ from quota_engine.catalog import Catalog, catalog_from
 from quota_engine.domain.commands import Command, Confirm
 from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.domain.outcomes import Status
-from quota_engine.faces.bench.plan import OFFICES_OF_CALLERS_MAX, Face, Measure
+from quota_engine.faces.bench.plan import OFFICES_OF_CALLERS_MAX, SOLD_OUT, Face, Measure
 from quota_engine.faces.bench.stores import Store
 from quota_engine.flow import steps
 from quota_engine.flow.desk import Desk
@@ -24,6 +25,8 @@ from quota_engine.ports import Request, SendMany, View
 T = TypeVar("T")
 
 _CAPACITY: Final = 10_000_000
+_REFUSED: Final = ("refusal", SOLD_OUT)
+_RUSH_S: Final = 0.005
 _WANTED: Final = ("", "", "", "online", "")
 _OFFICES_CHECKED_MAX: Final = 100
 _PRELOAD: Final = 10_000
@@ -56,15 +59,17 @@ class Place:
         tag = secrets.token_hex(4)
         self.offices = [f"bench-{tag}-{number}" for number in range(measure.offices)]
         self.day = _next_working_day()
-        catalog = _catalog(self.offices, 0 if measure.action == "refusal" else _CAPACITY)
+        catalog = _catalog(self.offices, 0 if measure.action in _REFUSED else _CAPACITY)
         self.desk = Desk(secrets.token_bytes(32), catalog)
-        self.backend, self.async_backend = store.backends()
+        self.backend, self.async_backend = store.backends(remembering=measure.action == SOLD_OUT)
         store.note_offices(self.offices)
         publish = steps.publish(self.desk, catalog, self.day, None)
         if self._face is Face.TASKS:
             store.wait(run_async(publish, self.async_backend))
         else:
             run(publish, self.backend)
+        if measure.action == SOLD_OUT:
+            store.wait(self._rush())
         left = measure.reservations
         while left:
             count = min(left, _PRELOAD)
@@ -107,7 +112,7 @@ class Place:
         Raises:
             WrongAnswer: they had not.
         """
-        if measure.action not in ("refusal", "availability"):
+        if measure.action not in (*_REFUSED, "availability"):
             self._note(work)
         step = -(-len(self.offices) // _OFFICES_CHECKED_MAX)
         looked_at = range(0, len(self.offices), step)
@@ -121,7 +126,7 @@ class Place:
                 f"{self._store.target.label}: {measure.name}: {held:,} held and {confirmed:,} confirmed places after "
                 f"it; expected {wanted[0]:,} and {wanted[1]:,}"
             )
-        if measure.action == "refusal":
+        if measure.action in _REFUSED:
             ((_, (office, _, _), command),) = self.reserves(1)
             (outcome,) = self._ask(SendMany(office, (command,)))
             if outcome.status is not Status.SOLD_OUT:
@@ -130,6 +135,12 @@ class Place:
     def remove(self) -> None:
         """Take the offices away again."""
         self._store.remove(self.offices)
+
+    async def _rush(self) -> None:
+        """Lose often enough to be remembered, and let that come to pass."""
+        for _, (office, _, _), command in self.reserves(4 * len(self.offices)):
+            await self.async_backend.send(office, command)
+            await asyncio.sleep(_RUSH_S)
 
     def _ask(self, request: Request[T]) -> T:
         """By the way that is measured: a store may be another one by another way."""

@@ -9,6 +9,7 @@ __all__ = [
     "GOAL_URLS",
     "IN_FLIGHT_OF_LIMIT",
     "QUICK",
+    "SOLD_OUT",
     "STANDARD",
     "Face",
     "Kind",
@@ -28,7 +29,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-ACTIONS: Final = ("reserve", "confirm", "refusal", "availability")
+SOLD_OUT: Final = "sold-out"
+"""A refusal by an engine that remembers what is sold out; everything else is measured by one that does not."""
+ACTIONS: Final = ("reserve", "confirm", "refusal", SOLD_OUT, "availability")
 BATCH_OF_LIMIT: Final = 128
 IN_FLIGHT_OF_LIMIT: Final = 4
 
@@ -161,7 +164,10 @@ def engine_measures(settings: Settings, kind: Kind) -> list[Measure]:
             measures.append(Measure("reserve", Subject.ENGINE, Face.THREADS, settings.threads))
         several = (settings.main_concurrency,) if kind is Kind.MEMORY else settings.concurrency
         measures += [tasks("reserve", concurrency) for concurrency in several]
-    measures += [dataclasses.replace(main, action=action) for action in settings.actions if action != "reserve"]
+    others = [action for action in settings.actions if action not in ("reserve", SOLD_OUT)]
+    if kind is Kind.REDIS and SOLD_OUT in settings.actions:
+        others.insert(others.index("refusal") + 1 if "refusal" in others else 0, SOLD_OUT)
+    measures += [dataclasses.replace(main, action=action) for action in others]
     if "reserve" in settings.actions:
         if kind is not Kind.MEMORY:
             sizes = settings.batch
@@ -181,12 +187,19 @@ def yardsticks_of(measure: Measure, kind: Kind) -> Yardsticks:
 
     Where it takes minutes to have everything in place there are none: such a case is compared with a smaller one. A
     lone caller has no limit, for the limit keeps four batches under way; batches have nobody who makes them by hand.
+    What is answered from memory asks no store: the dict is its limit.
     """
     if kind is Kind.MEMORY:
         return Yardsticks(Measure("reserve", Subject.DICT, measure.face, measure.concurrency), None)
     is_costly = measure.offices > OFFICES_OF_CALLERS_MAX or measure.reservations > RESERVATIONS_WITH_YARDSTICKS_MAX
     if kind is Kind.OTHER or is_costly:
         return Yardsticks(None, None)
+    by_hand = dataclasses.replace(measure, subject=Subject.BY_HAND)
+    if measure.action == SOLD_OUT:
+        return Yardsticks(
+            Measure("reserve", Subject.DICT, measure.face, measure.concurrency),
+            dataclasses.replace(by_hand, action="refusal"),
+        )
     limit = dataclasses.replace(
         measure,
         subject=Subject.LIMIT,
@@ -194,7 +207,6 @@ def yardsticks_of(measure: Measure, kind: Kind) -> Yardsticks:
         concurrency=IN_FLIGHT_OF_LIMIT,
         batch=BATCH_OF_LIMIT,
     )
-    by_hand = dataclasses.replace(measure, subject=Subject.BY_HAND)
     return Yardsticks(limit if measure.concurrency > 1 else None, by_hand if measure.batch == 1 else None)
 
 

@@ -19,7 +19,7 @@ from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.faces.bench.machine import pinned
 from quota_engine.faces.bench.plan import Kind
 from quota_engine.faces.bench.several import client_of_several
-from quota_engine.faces.bench.targets import OWN_OPTIONS, TEMPORARY, Target
+from quota_engine.faces.bench.targets import OWN_OPTIONS, SOLD_OUT_MS, TEMPORARY, Target, with_sold_out_ms
 from quota_engine.faces.engine import backend_factory
 from quota_engine.ports import AsyncBackend, Backend
 
@@ -51,8 +51,8 @@ class Store:
         self._server_core = server_core
         self._undo = contextlib.ExitStack()
         self._runner = asyncio.Runner()
-        self._backend: Backend | None = None
-        self._async_backend: AsyncBackend | None = None
+        self._url = ""
+        self._opened: dict[bool, tuple[Backend, AsyncBackend]] = {}
         self._client: redis.Redis | None = None
         self._async_client: redis.asyncio.Redis | None = None
         self._cleaner: Any = None
@@ -64,11 +64,8 @@ class Store:
             undo.enter_context(self._runner)
             url, client_url = self._start_server(undo)
             if self.target.kind is not Kind.MEMORY:
-                factory = backend_factory(url)
-                self._backend = factory.open_backend(url, None)
-                undo.callback(self._backend.close)
-                opened = self._async_backend = self.wait(factory.open_async_backend(url, None))
-                undo.callback(lambda: self.wait(opened.close()))
+                self._url = url
+                self._open(undo, remembering=False)
             if self.target.kind is Kind.REDIS:
                 self._open_clients(undo, client_url)
                 self._cleaner = self._client
@@ -86,14 +83,16 @@ class Store:
     ) -> None:
         self._undo.close()
 
-    def backends(self) -> tuple[Backend, AsyncBackend]:
-        """The store, called synchronously and from asyncio. In memory it is a new, empty one each time."""
+    def backends(self, *, remembering: bool = False) -> tuple[Backend, AsyncBackend]:
+        """The store, called synchronously and from asyncio; by an engine that remembers what is sold out if that is
+        what is measured. In memory it is a new, empty one each time.
+        """
         if self.target.kind is Kind.MEMORY:
             memory = MemoryBackend(SystemClock())
             return memory, AsyncMemoryBackend(memory)
-        assert self._backend is not None
-        assert self._async_backend is not None
-        return self._backend, self._async_backend
+        if remembering not in self._opened:
+            self._open(self._undo, remembering=remembering)
+        return self._opened[remembering]
 
     @property
     def client(self) -> redis.Redis:
@@ -130,6 +129,17 @@ class Store:
                 self._offices.discard(office)
         except redis.RedisError as error:
             self.left_behind = str(error) or type(error).__name__
+
+    def _open(self, undo: contextlib.ExitStack, *, remembering: bool) -> None:
+        url = self._url
+        if self.target.kind is Kind.REDIS or self.target.has_several_servers:
+            url = with_sold_out_ms(url, SOLD_OUT_MS if remembering else 0)
+        factory = backend_factory(url)
+        backend = factory.open_backend(url, None)
+        undo.callback(backend.close)
+        async_backend = self.wait(factory.open_async_backend(url, None))
+        undo.callback(lambda: self.wait(async_backend.close()))
+        self._opened[remembering] = backend, async_backend
 
     def _start_server(self, undo: contextlib.ExitStack) -> tuple[str, str]:
         """Start or join the embedded server, if it is one; the URLs for the engine and for the plain clients."""

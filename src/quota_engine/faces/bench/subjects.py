@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from quota_engine.domain.commands import Command
 from quota_engine.faces.bench.callers import Sample, alone, as_tasks, in_threads
 from quota_engine.faces.bench.places import Place, line_of
-from quota_engine.faces.bench.plan import Face, Kind, Measure, Subject
+from quota_engine.faces.bench.plan import SOLD_OUT, Face, Kind, Measure, Subject
 from quota_engine.faces.bench.stores import Store
 from quota_engine.faces.engine import AsyncQuotaEngine, QuotaEngine
 from quota_engine.ports import SendMany
@@ -50,7 +50,8 @@ def measure_once(store: Store, place: Place, measure: Measure, count: int) -> Me
         call, calls = _engine(place, measure), _batches(place, work, measure.batch)
     else:
         call, calls = _by_script(store, measure.face), _scripted(store, place, measure, work)
-    every = _LOOKED_AT_IN_MEMORY if store.target.kind is Kind.MEMORY else 1
+    in_memory = store.target.kind is Kind.MEMORY or measure.action == SOLD_OUT or measure.subject is Subject.DICT
+    every = _LOOKED_AT_IN_MEMORY if in_memory else 1
     if measure.face is Face.LONE:
         sample = alone(call, calls, every)
     elif measure.face is Face.THREADS:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["OWN_OPTIONS", "TEMPORARY", "Target", "check_served", "is_loopback", "target_of"]
+__all__ = [
+    "OWN_OPTIONS",
+    "SOLD_OUT_MS",
+    "TEMPORARY",
+    "Target",
+    "check_served",
+    "is_loopback",
+    "target_of",
+    "with_sold_out_ms",
+]
 
 import ipaddress
 import secrets
@@ -18,6 +27,9 @@ TEMPORARY: Final = "valkey+embedded://"
 
 OWN_OPTIONS: Final = ("namespace", "timeout_ms", "attempts_max", "durability", "replicas", "wait_ms", "sold_out_ms")
 """Those that are the engine's; redis-py knows all others."""
+
+SOLD_OUT_MS: Final = 250
+"""For how long an engine remembers what is sold out, where that is what is measured."""
 
 _SEVERAL_SERVERS: Final = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 """Of these there is no yardstick; but the keys are the same, and are removed."""
@@ -101,6 +113,13 @@ def target_of(url: str) -> Target:
     engine_url = f"{place}?{urlencode({**options, 'namespace': namespace})}"
     hosts = () if scheme == "unix" else (_host_for_client(client_url),)
     return Target(Kind.REDIS, label, engine_url, client_url, namespace, hosts, durability)
+
+
+def with_sold_out_ms(url: str, sold_out_ms: int) -> str:
+    """The URL with this option, whatever it said of it before."""
+    place, _, query = url.partition("?")
+    options = {**dict(parse_qsl(query, keep_blank_values=True)), "sold_out_ms": str(sold_out_ms)}
+    return f"{place}?{urlencode(options)}"
 
 
 def check_served(target: Target) -> None:

@@ -54,7 +54,7 @@ def bench(
         backend: the URL of a store to load; give it again for more than one.
         preset: goals measures what the project holds the engine to (10 minutes, 2 GB), and says which goals are met.
         quick: a few seconds, for a first look.
-        case: only reserve, confirm, refusal or availability; again for more than one.
+        case: only reserve, confirm, refusal, sold-out or availability; again for more than one.
         concurrency: how many call at once; again for more than one.
         batch: how many reservations go in one batch; again for more than one.
         offices: how many offices the case with several has; again for more than one, 1 leaves it out.
