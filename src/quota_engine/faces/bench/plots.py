@@ -51,7 +51,7 @@ def figures_of(result: Result, backend: str) -> list[Figure]:
     """The plots of one backend, as far as it has enough cases for them."""
     cases = result.of(backend)
     kinds = {case.kind for case in cases}
-    kind = Kind.MEMORY if Subject.DICT in kinds else Kind.REDIS if Subject.BY_HAND in kinds else Kind.OTHER
+    kind = Kind.REDIS if Subject.BY_HAND in kinds else Kind.MEMORY if Subject.DICT in kinds else Kind.OTHER
     known = {(case.name, case.concurrency): case for case in cases}
     one = _Backend(f"b{result.backends.index(backend)}", backend, known, kind, result.settings)
     made = (_by_concurrency(one), _latencies(one), _by_batch(one), _by_round(one))
