@@ -29,7 +29,7 @@ def test_names_tell_cases_apart(settings: Settings, kind: Kind) -> None:
     ("kind", "subjects"),
     [
         (Kind.MEMORY, {Subject.ENGINE, Subject.DICT}),
-        (Kind.REDIS, {Subject.ENGINE, Subject.LIMIT, Subject.BY_HAND}),
+        (Kind.REDIS, {Subject.ENGINE, Subject.LIMIT, Subject.BY_HAND, Subject.DICT}),
         (Kind.OTHER, {Subject.ENGINE}),
     ],
 )

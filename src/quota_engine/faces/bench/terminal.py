@@ -137,5 +137,5 @@ def _reading(result: Result) -> str:
     if any(case.kind == Subject.BY_HAND for case in result.cases):
         told.append("by hand: against one EVALSHA a call (of a lone caller: against its p50).")
     if any(case.kind == Subject.DICT for case in result.cases):
-        told.append("of dict: of a bare dict behind a lock.")
+        told.append("of dict, and of limit for sold-out: of a bare dict behind a lock.")
     return " ".join(told)
