@@ -206,7 +206,7 @@ def test_the_goals_in_small(capsys: pytest.CaptureFixture[str]) -> None:
         "reserve, 4 callers: times by hand",
         "reserve, 4 callers: of the limit",
         "reserve, 8 callers against 4",
-        "refusal, 4 callers: a second",
+        "sold-out, 4 callers: a second",
         "a lone caller: p50 against by hand",
         "2 callers: p99 against by hand",
         "16 threads: times by hand",
@@ -228,7 +228,7 @@ def test_the_goals_in_small(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_goals_on_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of what is wanted, what was measured, and whether that is met; a preset is no quick look."""
     monkeypatch.setenv("COLUMNS", "80")
-    words = ["--backend", _EMBEDDED, "--case", "refusal", "--concurrency", "4", "--rounds", "2", "--round-ms", "2"]
+    words = ["--backend", _EMBEDDED, "--case", "sold-out", "--concurrency", "4", "--rounds", "2", "--round-ms", "2"]
     assert cli.main(["bench", "--preset", "goals", *words]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "callers: a second" in line]
     assert "at least 300,000" in line

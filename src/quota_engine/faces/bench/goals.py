@@ -6,7 +6,7 @@ __all__ = ["Goal", "goals_of"]
 
 import msgspec
 
-from quota_engine.faces.bench.plan import BATCH_OF_LIMIT
+from quota_engine.faces.bench.plan import BATCH_OF_LIMIT, SOLD_OUT
 from quota_engine.faces.bench.results import Case, Result
 
 
@@ -42,8 +42,8 @@ def goals_of(result: Result) -> list[Goal]:
         goal(f"reserve, {main:,} callers: times by hand", reserve.ratio_to_handwritten, 4)
         goal(f"reserve, {main:,} callers: of the limit", reserve.ratio_to_limit, 0.6)
     goal(f"reserve, {most:,} callers against {main:,}", compared(memory.get(("reserve", most)), reserve), 0.8)
-    if refusal := memory.get(("refusal", main)):
-        goal(f"refusal, {main:,} callers: a second", refusal.ops_per_s, 300_000)
+    if sold_out := memory.get((SOLD_OUT, main)):
+        goal(f"sold-out, {main:,} callers: a second", sold_out.ops_per_s, 300_000)
     if lone and lone.ratio_to_handwritten:
         goal("a lone caller: p50 against by hand", 1 / lone.ratio_to_handwritten, 1.3, is_least=False)
     some, by_hand = memory.get(("reserve", many)), memory.get(("by hand: reserve", many))

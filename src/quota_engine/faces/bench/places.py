@@ -68,8 +68,6 @@ class Place:
             store.wait(run_async(publish, self.async_backend))
         else:
             run(publish, self.backend)
-        if measure.action == SOLD_OUT:
-            store.wait(self._rush())
         left = measure.reservations
         while left:
             count = min(left, _PRELOAD)
@@ -136,8 +134,11 @@ class Place:
         """Take the offices away again."""
         self._store.remove(self.offices)
 
+    def rush(self) -> None:
+        """Lose often enough for the engine to remember it, just before that is measured."""
+        self._store.wait(self._rush())
+
     async def _rush(self) -> None:
-        """Lose often enough to be remembered, and let that come to pass."""
         for _, (office, _, _), command in self.reserves(4 * len(self.offices)):
             await self.async_backend.send(office, command)
             await asyncio.sleep(_RUSH_S)

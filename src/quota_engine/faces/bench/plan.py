@@ -87,7 +87,7 @@ STANDARD: Final = Settings()
 QUICK: Final = Settings(quick=True, concurrency=(32,), batch=(128,), offices=(), reservations=(), rounds=5, round_ms=10)
 GOALS: Final = Settings(
     preset="goals",
-    actions=("reserve", "refusal"),
+    actions=("reserve", SOLD_OUT),
     concurrency=(50, 500, 5_000),
     batch=(BATCH_OF_LIMIT,),
     offices=(10_000,),

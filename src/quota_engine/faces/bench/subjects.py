@@ -52,6 +52,8 @@ def measure_once(store: Store, place: Place, measure: Measure, count: int) -> Me
         call, calls = _by_script(store, measure.face), _scripted(store, place, measure, work)
     in_memory = store.target.kind is Kind.MEMORY or measure.action == SOLD_OUT or measure.subject is Subject.DICT
     every = _LOOKED_AT_IN_MEMORY if in_memory else 1
+    if measure.action == SOLD_OUT:
+        place.rush()
     if measure.face is Face.LONE:
         sample = alone(call, calls, every)
     elif measure.face is Face.THREADS:
