@@ -613,7 +613,7 @@ class Apart:
             if known is not None:
                 assert known.status is SOLD_OUT
                 return None
-        outcome = self.store.send(OFFICE, command)
+        outcome: Outcome = self.store.send(OFFICE, command)
         self.memory.saw(OFFICE, command, outcome)
         return outcome
 
