@@ -156,3 +156,13 @@ class TestPseudonyms:
         with pytest.raises(InvalidRequest) as caught:
             Pseudonyms(b"k" * 16).of(identity, "applicants[1]")  # type: ignore[arg-type]
         assert str(caught.value) == "applicants[1]: not a usable identity; expected 1 to 256 printable characters"
+
+
+def test_each_purpose_has_a_secret_of_its_own() -> None:
+    """It is the same in all processes with the key, and another for another purpose, another key, or an identity."""
+    secret = Pseudonyms(b"k" * 16).secret_for("draw")
+    assert secret == Pseudonyms(b"k" * 16).secret_for("draw")
+    others = (Pseudonyms(b"k" * 16).secret_for("room"), Pseudonyms(b"l" * 16).secret_for("draw"))
+    assert len({secret, *others}) == 3
+    assert len(secret) == 32
+    assert Pseudonyms(b"k" * 16).of("draw") not in secret.hex()
