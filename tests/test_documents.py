@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import json
 import re
+import runpy
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from quota_engine import ManualClock
+from quota_engine.admission.room_record import positions, read_record
+from quota_engine.faces import cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -48,6 +54,33 @@ def test_the_admission_page_runs() -> None:
     for block in blocks:
         exec(compile(block, "docs/admission.md", "exec"), names)  # noqa: S102
     assert len(blocks) == 4
+
+
+def test_the_waiting_room_page_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its code runs; its program of few lines, which shares none with the engine, comes to the engine's positions; what
+    it shows of the command line is what that prints; and its records are those of a run.
+    """
+    page = (ROOT / "docs" / "waiting-room.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(ROOT)
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "docs/waiting-room.md", "exec"), names)  # noqa: S102
+    assert capsys.readouterr().out == "4902\n"
+    after = ROOT / "docs" / "rooms" / "surabaya-after.json"
+    for index, position in itertools.islice(positions(read_record(after.read_bytes())), 0, None, 37):
+        assert names["position"](json.loads(after.read_text(encoding="utf-8")), index) == position
+    made = runpy.run_path(str(ROOT / "docs" / "rooms" / "make.py"))
+    ticket = made["main"](tmp_path)
+    for name in ("surabaya-before.json", "surabaya-after.json"):
+        assert (tmp_path / name).read_bytes() == (ROOT / "docs" / "rooms" / name).read_bytes()
+    monkeypatch.chdir(tmp_path)
+    (shown,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    for given in ("999", ticket):
+        words = ["room", "verify", "surabaya-after.json", "--earlier", "surabaya-before.json", f"--ticket={given}"]
+        assert cli.main(words) == 0
+        assert capsys.readouterr().out == shown
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

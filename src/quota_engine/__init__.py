@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 __all__ = [
+    "Admission",
     "AsyncDraw",
     "AsyncQuotaEngine",
+    "AsyncRoom",
     "AsyncTokenBuckets",
     "AuditReport",
     "AwardReport",
@@ -15,6 +17,7 @@ __all__ = [
     "Caller",
     "Catalog",
     "CatalogError",
+    "Chance",
     "DayView",
     "Draw",
     "DrawChoice",
@@ -28,6 +31,7 @@ __all__ = [
     "ManualClock",
     "Outcome",
     "OutcomeUnknown",
+    "Phase",
     "PublishReport",
     "QuotaEngine",
     "QuotaEngineError",
@@ -35,10 +39,18 @@ __all__ = [
     "RecordedEvent",
     "Reservation",
     "ReservationChanged",
+    "Room",
+    "RoomAnswer",
+    "RoomRecord",
+    "RoomSettings",
+    "RoomStatus",
+    "RoomTicket",
+    "Standing",
     "State",
     "Status",
     "SystemClock",
     "Taken",
+    "TicketKeys",
     "TokenBuckets",
     "UnknownName",
     "VerdictTally",
@@ -52,6 +64,10 @@ from quota_engine.adapters.clocks import ManualClock, SystemClock
 from quota_engine.adapters.observers import VerdictTally
 from quota_engine.admission.draw_ledger import DrawOutcome, DrawPhase, DrawStatus, DrawTerms, DrawView
 from quota_engine.admission.policy import Caller
+from quota_engine.admission.room import RoomAnswer, RoomStatus
+from quota_engine.admission.room_record import RoomRecord
+from quota_engine.admission.room_standing import Chance, Phase, Standing
+from quota_engine.admission.tickets import TicketKeys
 from quota_engine.catalog import Catalog, load_catalog
 from quota_engine.domain.errors import (
     BackendUnavailable,
@@ -68,8 +84,10 @@ from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
 from quota_engine.faces.buckets import AsyncTokenBuckets, TokenBuckets
 from quota_engine.faces.draws import AsyncDraw, Draw
 from quota_engine.faces.engine import AsyncQuotaEngine, QuotaEngine
+from quota_engine.faces.rooms import AsyncRoom, Room
 from quota_engine.flow.bucket_desk import Taken
 from quota_engine.flow.draws import AwardReport, DrawChoice, DrawFiles
+from quota_engine.flow.rooms import Admission, RoomSettings, RoomTicket
 from quota_engine.flow.steps import AuditReport, PublishReport
 from quota_engine.ports import RecordedEvent
 

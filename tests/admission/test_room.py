@@ -27,9 +27,9 @@ from quota_engine.admission.room import (
     describe,
     tickets_ordered,
 )
+from quota_engine.conformance.random_rooms import LATE_SEED, OPENS_AT_MS, SEED, terms, walk
 from quota_engine.domain.errors import InvalidRequest
 from tests import room_oracle
-from tests.room_walks import LATE_SEED, OPENS_AT_MS, SEED, terms, walk
 
 
 def person(number: int) -> str:

@@ -18,8 +18,8 @@ from quota_engine.admission.room_record import (
     record_of,
     verify,
 )
+from quota_engine.conformance.random_rooms import LATE_SEED, OPENS_AT_MS, SEED, terms
 from quota_engine.domain.errors import InvalidRequest
-from tests.room_walks import LATE_SEED, OPENS_AT_MS, SEED, terms
 
 replace = msgspec.structs.replace
 

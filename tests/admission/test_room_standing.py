@@ -32,10 +32,9 @@ from quota_engine.admission.room_standing import (
     standing,
 )
 from quota_engine.admission.serving import pace, places_left
-from quota_engine.domain.errors import InvalidRequest
+from quota_engine.conformance.random_rooms import LATE_SEED, OPENS_AT_MS, SEED, terms
 from quota_engine.domain.model import Choice
 from quota_engine.domain.outcomes import DayView, QuotaView
-from tests.room_walks import LATE_SEED, OPENS_AT_MS, SEED, terms
 
 PEOPLE = 1_000
 
@@ -202,12 +201,14 @@ def test_entering_twice_is_entering_once() -> None:
     assert called_at_ms(view, 49) == OPENS_AT_MS + 4_000
 
 
-def test_a_number_that_was_not_given_is_refused() -> None:
-    """Also one that a store has lost in a failover: better refused than a guess."""
+def test_a_ticket_newer_than_the_view_has_no_position_yet() -> None:
+    """Whoever has just joined, and polls before the next look, is told to wait for a position."""
     room = Room(people=3)
-    for index in (-1, 3):
-        with pytest.raises(InvalidRequest, match="ticket"):
-            room.one(room.view(OPENS_AT_MS), index, OPENS_AT_MS)
+    room.open()
+    view = room.serve(OPENS_AT_MS)
+    room.join(range(3, 4), OPENS_AT_MS + 1)
+    assert room.one(view, 3, OPENS_AT_MS + 1).phase is Phase.SHUFFLING
+    assert room.one(room.view(OPENS_AT_MS + 1), 3, OPENS_AT_MS + 1).phase is Phase.SHUFFLING
 
 
 # --- How fast it is let in -----------------------------------------------------------------------------------------

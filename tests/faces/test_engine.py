@@ -13,10 +13,12 @@ import pytest
 
 from quota_engine import (
     AsyncQuotaEngine,
+    AsyncRoom,
     BackendUnavailable,
     Catalog,
     InvalidRequest,
     QuotaEngine,
+    Room,
     State,
     Status,
     UnknownName,
@@ -356,21 +358,27 @@ async def test_both_faces_do_the_same(engine: QuotaEngine, catalog: Catalog, clo
     assert {name for name, _, _ in calls} == {name for name in vars(QuotaEngine) if not name.startswith("_")} - {
         "open",
         "close",
-        "draw",
+        *FURTHER_FACES,
     }
     await other.close()
 
 
-def test_both_faces_have_the_same_methods() -> None:
+FURTHER_FACES = {"draw", "room"}
+"""Methods that ask nothing, and only give another face. That of draws has a test of its own."""
+
+
+@pytest.mark.parametrize(("face", "async_face"), [(QuotaEngine, AsyncQuotaEngine), (Room, AsyncRoom)])
+def test_both_faces_have_the_same_methods(face: type, async_face: type) -> None:
     """Same names, same parameters, same defaults, and a docstring each."""
-    names = {name for name in vars(QuotaEngine) if not name.startswith("_")}
-    assert names == {name for name in vars(AsyncQuotaEngine) if not name.startswith("_")}
+    names = {name for name in vars(face) if not name.startswith("_")}
+    assert names == {name for name in vars(async_face) if not name.startswith("_")}
     for name in names:
-        one, other = getattr(QuotaEngine, name), getattr(AsyncQuotaEngine, name)
-        if name == "draw":  # asks nothing, and returns what has a test of its own
-            continue
-        assert inspect.signature(one) == inspect.signature(other), name
-        assert inspect.iscoroutinefunction(other)
+        one, other = getattr(face, name), getattr(async_face, name)
+        if name in FURTHER_FACES:
+            assert inspect.signature(one).parameters == inspect.signature(other).parameters, name
+        else:
+            assert inspect.signature(one) == inspect.signature(other), name
+            assert inspect.iscoroutinefunction(other)
         assert one.__doc__
         assert other.__doc__
 

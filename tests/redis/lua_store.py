@@ -44,7 +44,7 @@ from quota_engine.ports import (
 
 T = TypeVar("T")
 
-_WRITES: Final = frozenset({"HSET", "HSETNX", "HDEL", "HINCRBY", "ZADD", "ZREM", "XADD", "PEXPIRE", "UNLINK"})
+_WRITES: Final = frozenset({"HSET", "HSETNX", "HDEL", "HINCRBY", "ZADD", "ZREM", "XADD", "PEXPIRE"})
 
 
 class Refused(Exception):
@@ -230,9 +230,6 @@ class Store:
         else:
             self._values[key] = value
 
-    def _do_unlink(self, *keys: str) -> int:
-        return sum(self._values.pop(key, None) is not None for key in keys)
-
     # ------------------------------------------------------------------ hashes
 
     def _do_hget(self, key: str, field: str) -> str | None:
@@ -383,10 +380,13 @@ class Store:
         return found[: int(count[1])] if count else found
 
     def _do_pexpire(self, key: str, duration_ms: str) -> int:
-        if int(duration_ms) <= 0:
-            raise Refused("PEXPIRE that deletes")
+        if int(duration_ms) < 0:
+            raise Refused("PEXPIRE to the past")
         if key not in self._values:
             return 0
+        if int(duration_ms) == 0:
+            del self._values[key]
+            return 1
         self.ttl_ms[key] = int(duration_ms)
         return 1
 

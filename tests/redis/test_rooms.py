@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quota_engine import AsyncQuotaEngine, BackendUnavailable, Phase, QuotaEngine, load_catalog
 from quota_engine.adapters.clocks import ManualClock
 from quota_engine.adapters.memory import MemoryBackend
 from quota_engine.adapters.redis.factory import open_async_backend, open_backend
@@ -29,13 +33,16 @@ from quota_engine.admission.room import (
     ask,
     describe,
 )
+from quota_engine.conformance.random_rooms import LATE_SEED, OPENS_AT_MS, SEED, terms, walk
 from quota_engine.ports import Ask, Describe, Send
+from tests.redis.conftest import cluster_url, empty_members
 from tests.redis.lua_store import Refused, Store
-from tests.room_walks import LATE_SEED, OPENS_AT_MS, SEED, terms, walk
-from tests.servers import Server
+from tests.servers import Cluster, Server
 
 PLACE = "~room.december"
 KEYS = keys_of("", PLACE, ROOM.key_kinds)
+CATALOG = load_catalog("surabaya")
+KEY = b"sixteen bytes or more"
 
 
 class Scripts:
@@ -175,8 +182,6 @@ def test_a_server_does_what_memory_does(server: Server, seed: int) -> None:
 
 async def test_joins_that_meet_are_numbered_without_gap_or_double(server: Server) -> None:
     """Two engines, 3,000 people, each asking three times: 3,000 numbers, and everybody always got the same."""
-    import asyncio
-
     clock = ManualClock(OPENS_AT_MS - 1_000)
     one, other = [await open_async_backend(server.url, clock) for _ in range(2)]
     try:
@@ -254,3 +259,97 @@ def test_a_room_closes_for_all_engines(server: Server) -> None:
     finally:
         one.close()
         other.close()
+
+
+def test_a_store_that_is_full_still_tells_how_everybody_stands(valkey_server: Server) -> None:
+    """Out of memory: joins are refused whole, nothing moves, and who polls is answered."""
+    clock = ManualClock(OPENS_AT_MS - 1_000)
+    with QuotaEngine.open(valkey_server.url, identity_key=KEY, catalog=CATALOG, clock=clock) as engine:
+        room = engine.room("december")
+        assert room.create("surabaya", 739_000, opens_at=OPENS_AT_MS) is RoomStatus.DONE
+        ticket = room.join("3578012345678901").ticket
+        valkey_server.ask("CONFIG", "SET", "maxmemory", "1mb")
+        clock.advance_ms(1_000)
+        assert room.status(ticket).phase is Phase.SHUFFLING
+        with pytest.raises(BackendUnavailable, match="memory"):
+            room.join("3578012345678902")
+        valkey_server.ask("CONFIG", "SET", "maxmemory", "0")
+        clock.advance_ms(1_000)
+        assert room.status(ticket).phase is Phase.WAITING
+        assert room.view().tickets == 1
+
+
+def test_a_room_in_a_cluster_is_one_slot(valkey_cluster: Cluster) -> None:
+    """Each room goes where its slot is; all of it is there."""
+    empty_members(valkey_cluster.members)
+    clock = ManualClock(OPENS_AT_MS - 1_000)
+    with QuotaEngine.open(cluster_url(valkey_cluster), identity_key=KEY, catalog=CATALOG, clock=clock) as engine:
+        rooms = [engine.room(f"room-{number}") for number in range(6)]
+        tickets = []
+        for room in rooms:
+            assert room.create("surabaya", 739_000, opens_at=OPENS_AT_MS) is RoomStatus.DONE
+            tickets.append(room.join("3578012345678901").ticket)
+        clock.advance_ms(1_000)
+        assert {room.status(ticket).phase for room, ticket in zip(rooms, tickets, strict=True)} == {Phase.WAITING}
+
+
+async def test_an_engine_that_is_given_up_leaves_the_room_to_the_others(server: Server) -> None:
+    """One who polls is cancelled in the middle of a look: the next one looks, and nobody waits for ever."""
+    clock = ManualClock(OPENS_AT_MS - 1_000)
+    async with await AsyncQuotaEngine.open(server.url, identity_key=KEY, catalog=CATALOG, clock=clock) as engine:
+        room = engine.room("december")
+        await room.create("surabaya", 739_000, opens_at=OPENS_AT_MS)
+        ticket = (await room.join("3578012345678901")).ticket
+        clock.advance_ms(20_000)
+        looking = asyncio.create_task(room.status(ticket))
+        await asyncio.sleep(0)
+        looking.cancel()
+        assert (await asyncio.wait_for(room.status(ticket), 20)).phase is Phase.WAITING
+
+
+def test_a_name_can_be_used_again_when_the_room_is_forgotten(server: Server) -> None:
+    """Nothing is left of the first one: neither its tickets nor its identities."""
+    clock = ManualClock(OPENS_AT_MS - 1_000)
+    backend = open_backend(server.url, clock)
+    try:
+        backend.perform(Send(PLACE, CreateRoom(terms())))
+        backend.perform(Send(PLACE, Join("a")))
+        forget_at_ms = terms().forget_at_ms
+        clock.set_ms(forget_at_ms)
+        again = terms(
+            opens_at_ms=forget_at_ms + 1_000,
+            closes_at_ms=forget_at_ms + 3_600_000,
+            forget_at_ms=forget_at_ms + 9_000_000,
+        )
+        assert backend.perform(Send(PLACE, CreateRoom(again))).view.tickets == 0
+        assert backend.perform(Send(PLACE, Join("b"))).index == 0
+        assert backend.perform(Describe(PLACE))["identities"] == {"b": 0}
+        assert server.ask("HLEN", KEYS[1]) == 2
+    finally:
+        backend.close()
+
+
+def test_the_least_rights_are_enough(server: Server) -> None:
+    """A room needs no right that an office does not need: those of docs/backends.md."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "backends.md").read_text(encoding="utf-8")
+    (rights,) = re.findall(r"ACL SETUSER engine on >secret (.*?)```", page, re.DOTALL)
+    server.ask("ACL", "SETUSER", "engine", "reset", "on", ">secret", *rights.split())
+    clock = ManualClock(OPENS_AT_MS - 1_000)
+    url = server.url + ("&" if "?" in server.url else "?") + "username=engine&password=secret"
+    backend = open_backend(url, clock)
+    try:
+        for command, now_ms in (
+            (CreateRoom(terms()), OPENS_AT_MS - 1_000),
+            (Join("a"), OPENS_AT_MS - 1_000),
+            (OpenRoom(SEED), OPENS_AT_MS),
+            (Serve(6_000), OPENS_AT_MS),
+            (CloseRoom(LATE_SEED), OPENS_AT_MS),
+        ):
+            clock.set_ms(now_ms)
+            assert backend.perform(Send(PLACE, command)).ok, command
+        assert backend.perform(Ask(PLACE, LookRoom())).view.mark == 1
+        clock.set_ms(terms().forget_at_ms)
+        assert backend.perform(Send(PLACE, Join("a"))).status is RoomStatus.NOT_FOUND
+    finally:
+        backend.close()
+        server.ask("ACL", "DELUSER", "engine")

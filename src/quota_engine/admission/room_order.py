@@ -89,16 +89,19 @@ class Orders:
         which = bisect_right(windows, index, key=_first_index) - 1
         window, first = windows[which]
         size = (windows[which + 1][1] if which + 1 < len(windows) else tickets) - first
-        permutation = self._permutations.get((window, size))
-        if permutation is None:
-            seed = self._late_seed if window else self._seed
-            if not seed:
-                return None
-            if len(self._permutations) >= _PERMUTATIONS_MAX:
-                self._permutations.clear()
-            key = window_key(self._room, self._commitment, window, size, self._entropy, seed)
-            permutation = self._permutations[window, size] = Permutation(key, size)
-        return first + permutation.position(index - first)
+        permutation = self._permutations.get((window, size)) or self.permutation(window, size)
+        return None if permutation is None else first + permutation.position(index - first)
+
+    def permutation(self, window: int, size: int) -> Permutation | None:
+        """The order within a window of so many tickets, or ``None`` if the seed for it is not known."""
+        seed = self._late_seed if window else self._seed
+        if not seed:
+            return None
+        if len(self._permutations) >= _PERMUTATIONS_MAX:
+            self._permutations.clear()
+        key = window_key(self._room, self._commitment, window, size, self._entropy, seed)
+        permutation = self._permutations[window, size] = Permutation(key, size)
+        return permutation
 
 
 def _first_index(window: tuple[int, int]) -> int:

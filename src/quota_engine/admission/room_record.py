@@ -176,9 +176,9 @@ def verify(
     if not findings:
         taken = bytearray(record.tickets)
         for _, position in positions(record):
-            taken[position] += 1
+            taken[position] = 1
             checked += 1
-            if progress is not None and checked % _PROGRESS_TICKETS == 0:
+            if not checked % _PROGRESS_TICKETS and progress is not None:
                 progress(checked)
         if checked != taken.count(1):
             findings.append("the order gives a position twice")
@@ -188,13 +188,11 @@ def verify(
 def positions(record: RoomRecord) -> Iterator[tuple[int, int]]:
     """Every ticket whose seed is known: its number and its position, both from 0."""
     orders = Orders(record.room, record.commitment, record.entropy, record.seed, record.late_seed)
-    windows = tuple((window.window, window.first) for window in record.windows)
     for window in record.windows:
-        if record.late_seed if window.window else record.seed:
-            for index in range(window.first, window.first + window.tickets):
-                position = orders.position(windows, record.tickets, index)
-                assert position is not None
-                yield index, position
+        permutation = orders.permutation(window.window, window.tickets)
+        if permutation is not None:
+            for number in range(window.tickets):
+                yield window.first + number, window.first + permutation.position(number)
 
 
 def position_of(record: RoomRecord, index: int) -> int | None:

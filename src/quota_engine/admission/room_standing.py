@@ -25,7 +25,6 @@ import msgspec
 
 from quota_engine.admission.room import LEFT_UNKNOWN, RoomView, tickets_ordered
 from quota_engine.admission.room_order import Orders
-from quota_engine.domain.errors import InvalidRequest
 
 POSITION_NONE: Final = -1
 WAIT_UNKNOWN: Final = -1
@@ -103,11 +102,8 @@ def pass_until_ms(view: RoomView, position: int) -> int:
 def position_of(view: RoomView, orders: Orders, index: int) -> int:
     """The position of the ticket of ``index``, or ``POSITION_NONE`` as long as there is none. Once there, it stays.
 
-    Raises:
-        InvalidRequest: the room as seen here has given no ticket of this number.
+    A ticket that is newer than the view has none.
     """
-    if not 0 <= index < view.tickets:
-        raise InvalidRequest("ticket", "a number that this room has not given", "a ticket that it has given")
     if not view.seed or index >= tickets_ordered(view, view.changed_at_ms):
         return POSITION_NONE
     position = orders.position(view.windows, view.tickets, index)
@@ -133,7 +129,7 @@ def standing(view: RoomView, position: int, now_ms: int) -> Standing:
     called_ms = called_at_ms(view, position)
     if not called_ms or now_ms >= called_ms + terms.claim_ms:
         return _told(view, Phase.LAPSED, position, 0, WAIT_UNKNOWN, WAIT_UNKNOWN, 0)
-    return _told(view, Phase.CALLED, position, 0, 0, 0, called_ms + terms.claim_ms)
+    return _told(view, Phase.CALLED, position, 0, 0, 0, min(called_ms + terms.claim_ms, terms.closes_at_ms))
 
 
 def _mark_of(call: tuple[int, int, int]) -> int:

@@ -14,6 +14,10 @@ from quota_engine.adapters.clocks import ManualClock
 from quota_engine.admission import draw_ledger
 from quota_engine.admission.guarded import GatedLedger, Guarded, GuardedReserve, Pass
 from quota_engine.admission.guarded import apply as apply_guarded
+from quota_engine.admission.room import LookRoom, RoomState
+from quota_engine.admission.room import apply as apply_to_room
+from quota_engine.admission.room import ask as ask_room
+from quota_engine.admission.room import describe as describe_room
 from quota_engine.admission.token_bucket import (
     Buckets,
     Charge,
@@ -26,7 +30,7 @@ from quota_engine.admission.token_bucket import (
     per_second,
 )
 from quota_engine.admission.token_bucket import describe as describe_buckets
-from quota_engine.conformance import random_draws
+from quota_engine.conformance import random_draws, random_rooms
 from quota_engine.conformance.plugin import OpenBackend
 from quota_engine.conformance.random_commands import random_commands
 from quota_engine.conformance.scenarios import SCENARIOS, Scenario
@@ -309,3 +313,16 @@ def test_closing_twice_is_harmless(quota_engine_backend: OpenBackend) -> None:
     backend = quota_engine_backend(ManualClock(OPENS_AT_MS))
     backend.close()
     backend.close()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_waiting_rooms(quota_engine_backend: OpenBackend, seed: int) -> None:
+    """Any history of a waiting room is answered and remembered as by the pure machine."""
+    clock = ManualClock(0)
+    backend, reference, place = quota_engine_backend(clock), RoomState(), "~room.conformance"
+    for command, now_ms in random_rooms.walk(seed):
+        clock.set_ms(now_ms)
+        assert backend.perform(Send(place, command)) == apply_to_room(reference, command, now_ms), command
+        assert backend.perform(Ask(place, LookRoom())) == ask_room(reference, LookRoom(), now_ms)
+        assert backend.perform(Describe(place)) == describe_room(reference)
+    assert backend.perform(ListOffices()) == []

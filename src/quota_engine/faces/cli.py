@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "simulate": ("quota_engine.faces.commands.simulate:simulate", "Replay an opening against the real engine."),
     "bench": ("quota_engine.faces.commands.bench:bench", "Measure the engine on this machine and on your store."),
     "draw": ("quota_engine.faces.commands.draw:app", "Prepare a draw, carry it out on files, and check one."),
+    "room": ("quota_engine.faces.commands.room:app", "Check the published record of a waiting room."),
     "catalog": ("quota_engine.faces.commands.catalog:app", "Check a catalog file, and show what a catalog offers."),
 }
 """Command to what carries it out (a function, or an app with commands of its own) and the line of the overview."""

@@ -9,6 +9,7 @@ __all__ = ["AsyncQuotaEngine", "QuotaEngine", "backend_factory"]
 
 import importlib.metadata
 import os
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self, cast
@@ -16,6 +17,7 @@ from typing import Self, cast
 from quota_engine.adapters import memory
 from quota_engine.adapters.clocks import SystemClock
 from quota_engine.admission.policy import Caller, Policy
+from quota_engine.admission.tickets import TicketKeys
 from quota_engine.catalog import Catalog
 from quota_engine.domain.commands import (
     Cancel,
@@ -34,10 +36,12 @@ from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
 from quota_engine.faces.draws import AsyncDraw, Draw
+from quota_engine.faces.rooms import AsyncRoom, Room
 from quota_engine.flow import steps
 from quota_engine.flow.desk import Applicants, Day, Desk, random_id
 from quota_engine.flow.door import Door, shut
 from quota_engine.flow.drivers import run, run_async
+from quota_engine.flow.rooms import RoomBook
 from quota_engine.ports import AsyncBackend, Backend, BackendFactory, Clock, ListOffices, Observer, RecordedEvent
 
 
@@ -59,7 +63,13 @@ def backend_factory(url: str) -> BackendFactory:
         ) from error
 
 
-def _desk(url: str, identity_key: bytes | None, catalog: Catalog | None, new_id: Callable[[], str] | None) -> Desk:
+def _desk(
+    url: str,
+    identity_key: bytes | None,
+    catalog: Catalog | None,
+    new_id: Callable[[], str] | None,
+    ticket_keys: TicketKeys | None,
+) -> Desk:
     if identity_key is None:
         if url != "memory://":
             raise InvalidRequest(
@@ -67,7 +77,15 @@ def _desk(url: str, identity_key: bytes | None, catalog: Catalog | None, new_id:
             )
         # What it keys does not outlive this process either.
         identity_key = os.urandom(32)
-    return Desk(identity_key, catalog, new_id or random_id)
+    return Desk(identity_key, catalog, new_id or random_id, ticket_keys)
+
+
+_ROOMS_MAX = 1_000
+
+
+def _local_ms(clock: Clock | None) -> Callable[[], int]:
+    """What tells how old something is that was read from the store: never the store itself."""
+    return (lambda: time.monotonic_ns() // 1_000_000) if clock is None else clock.now_ms
 
 
 def _door(policy: Policy | None, observer: Observer | None, clock: Clock | None) -> Door | None:
@@ -86,11 +104,13 @@ class QuotaEngine:
     :class:`~quota_engine.OutcomeUnknown` if the answer was lost: then ask again with the same key.
     """
 
-    def __init__(self, backend: Backend, desk: Desk, door: Door | None = None) -> None:
+    def __init__(self, backend: Backend, desk: Desk, door: Door | None = None, *, clock: Clock | None = None) -> None:
         """Bring your own backend; :meth:`open` is the usual way."""
         self._backend = backend
         self._desk = desk
         self._door = door
+        self._local_ms = _local_ms(clock)
+        self._rooms: dict[str, Room] = {}
 
     @classmethod
     def open(
@@ -103,6 +123,7 @@ class QuotaEngine:
         new_id: Callable[[], str] | None = None,
         admission: Policy | None = None,
         observer: Observer | None = None,
+        ticket_keys: TicketKeys | None = None,
     ) -> Self:
         """Open the store that ``url`` names.
 
@@ -115,10 +136,12 @@ class QuotaEngine:
             new_id: makes idempotency keys for calls without one; 128 random bits if ``None``.
             admission: who may try to reserve: a policy, usually a :class:`~quota_engine.admission.Chain`.
             observer: is told what the policies say.
+            ticket_keys: what tickets and passes of waiting rooms are signed with, the same for all processes on a
+                store; ``None`` for a key that comes from the identity key.
         """
         factory = backend_factory(url)
-        desk = _desk(url, identity_key, catalog, new_id)
-        return cls(factory.open_backend(url, clock), desk, _door(admission, observer, clock))
+        desk = _desk(url, identity_key, catalog, new_id, ticket_keys)
+        return cls(factory.open_backend(url, clock), desk, _door(admission, observer, clock), clock=clock)
 
     def close(self) -> None:
         """Give back what the engine holds. Calling it twice is harmless."""
@@ -290,15 +313,29 @@ class QuotaEngine:
         """Work out every counter again, from records and from events, for one office or all, and say what differs."""
         return run(steps.audit(self._desk, office), self._backend)
 
+    def room(self, room: str) -> Room:
+        """The waiting room of this name (1 to 64 characters of ``A-Z a-z 0-9 _ -``), made already or to be made."""
+        found = self._rooms.get(room) if isinstance(room, str) else None
+        if found is None:
+            book = RoomBook(self._desk, room, self._local_ms)
+            if len(self._rooms) >= _ROOMS_MAX:
+                self._rooms.clear()
+            found = self._rooms.setdefault(room, Room(self._backend, book))
+        return found
+
 
 class AsyncQuotaEngine:
     """:class:`QuotaEngine` for asyncio: the same methods, awaited. See there for what they do."""
 
-    def __init__(self, backend: AsyncBackend, desk: Desk, door: Door | None = None) -> None:
+    def __init__(
+        self, backend: AsyncBackend, desk: Desk, door: Door | None = None, *, clock: Clock | None = None
+    ) -> None:
         """Bring your own backend; :meth:`open` is the usual way."""
         self._backend = backend
         self._desk = desk
         self._door = door
+        self._local_ms = _local_ms(clock)
+        self._rooms: dict[str, AsyncRoom] = {}
 
     @classmethod
     async def open(
@@ -311,11 +348,12 @@ class AsyncQuotaEngine:
         new_id: Callable[[], str] | None = None,
         admission: Policy | None = None,
         observer: Observer | None = None,
+        ticket_keys: TicketKeys | None = None,
     ) -> Self:
         """See :meth:`QuotaEngine.open`."""
         factory = backend_factory(url)
-        desk = _desk(url, identity_key, catalog, new_id)
-        return cls(await factory.open_async_backend(url, clock), desk, _door(admission, observer, clock))
+        desk = _desk(url, identity_key, catalog, new_id, ticket_keys)
+        return cls(await factory.open_async_backend(url, clock), desk, _door(admission, observer, clock), clock=clock)
 
     async def close(self) -> None:
         """See :meth:`QuotaEngine.close`."""
@@ -452,3 +490,13 @@ class AsyncQuotaEngine:
     async def audit(self, office: str | None = None) -> steps.AuditReport:
         """See :meth:`QuotaEngine.audit`."""
         return await run_async(steps.audit(self._desk, office), self._backend)
+
+    def room(self, room: str) -> AsyncRoom:
+        """See :meth:`QuotaEngine.room`."""
+        found = self._rooms.get(room) if isinstance(room, str) else None
+        if found is None:
+            book = RoomBook(self._desk, room, self._local_ms)
+            if len(self._rooms) >= _ROOMS_MAX:
+                self._rooms.clear()
+            found = self._rooms.setdefault(room, AsyncRoom(self._backend, book))
+        return found

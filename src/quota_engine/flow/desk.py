@@ -8,11 +8,13 @@ __all__ = ["Applicants", "Day", "Desk", "Wanted", "random_id"]
 
 import base64
 import datetime
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from quota_engine.admission.policy import Caller
+from quota_engine.admission.tickets import TicketKeys
 from quota_engine.catalog import Catalog, choice_of, office_of
 from quota_engine.domain.commands import DAY_MAX, Command, Reschedule, Reserve
 from quota_engine.domain.errors import InvalidRequest
@@ -64,9 +66,20 @@ class _Known:
 class Desk:
     """Builds the requests of one engine. It holds the catalog and the identity key, and no state of any reservation."""
 
-    def __init__(self, identity_key: bytes, catalog: Catalog | None, new_id: Callable[[], str] = random_id) -> None:
+    def __init__(
+        self,
+        identity_key: bytes,
+        catalog: Catalog | None,
+        new_id: Callable[[], str] = random_id,
+        ticket_keys: TicketKeys | None = None,
+    ) -> None:
+        """Without ``ticket_keys`` tickets and passes are signed with a key that comes from the identity key."""
         self._pseudonyms = Pseudonyms(identity_key)
-        self._new_id = new_id
+        self.new_id = new_id
+        if ticket_keys is None:
+            derived = hashlib.blake2b(b"tickets", key=identity_key, digest_size=32, person=b"waiting rooms").digest()
+            ticket_keys = TicketKeys("identity", {"identity": derived})
+        self.ticket_keys = ticket_keys
         self._known = _Known(catalog)
 
     @property
@@ -104,7 +117,7 @@ class Desk:
             plan = None
         number, choice = plan or self._plan(office, day, wanted)
         if key is None:
-            key = self._new_id()
+            key = self.new_id()
         elif type(key) is not str or is_name(key) is None:
             check_name(key, "key")
         if wait is not False and wait is not True:

@@ -56,9 +56,9 @@ _JOINED: Final = RoomStatus.JOINED
 
 def encode(command: RoomCommand | LookRoom) -> str:
     """A command or question as a line."""
+    if type(command) is Join:
+        return f"join\t{command.applicant}\t{command.instead_of if command.instead_of >= 0 else ''}"
     match command:
-        case Join(applicant, instead_of):
-            return f"join\t{applicant}\t{instead_of if instead_of >= 0 else ''}"
         case Serve(per_minute, call_max, left):
             return f"serve\t{per_minute}\t{call_max}\t{left if left != LEFT_UNKNOWN else ''}"
         case OpenRoom(seed, entropy):
@@ -69,6 +69,7 @@ def encode(command: RoomCommand | LookRoom) -> str:
             return f"create\t{_text_of_terms(terms)}"
         case LookRoom():
             return "look"
+    raise TypeError(f"no line for a {type(command).__name__}")
 
 
 def _text_of_terms(terms: RoomTerms) -> str:

@@ -53,15 +53,15 @@ local function join(applicant, instead_of, now_ms)
   end
 
   -- From here on it must succeed; nothing above could fail once it had written.
-  local window = window_at(terms, now_ms)
-  if room.window < window then
+  if not room.window_now then room.window_now = window_at(terms, now_ms) end -- all of a call happens at one time
+  if room.window < room.window_now then
     local windows = list_of(room, "windows")
-    set("windows", windows .. (windows == "" and "" or ",") .. int(window) .. ":" .. index)
-    set("window", window)
+    set("windows", windows .. (windows == "" and "" or ",") .. int(room.window_now) .. ":" .. index)
+    set("window", room.window_now)
     set("window_first", room.tickets)
   end
-  set("tickets", room.tickets + 1)
-  set("now_ms", now_ms)
+  room.tickets, changed.tickets = room.tickets + 1, true
+  room.now_ms, changed.now_ms = now_ms, true
   return index
 end
 
@@ -134,10 +134,8 @@ local function close(late_seed, commitment, now_ms)
   return seen(room, now_ms)
 end
 
--- A line taken apart and checked: a function that carries it out, or nil if it is ill-formed.
+-- A line that is no join, taken apart and checked: a function that carries it out, or nil if it is ill-formed.
 local function parse(line)
-  local applicant, instead_of = string.match(line, "^join\t([%w_-]+)\t(%d*)$")
-  if applicant then return function(now_ms) return join(applicant, instead_of, now_ms) end end
   local per_minute, call_max, left = string.match(line, "^serve\t(%d+)\t(%d+)\t(%d*)$")
   if per_minute then
     return function(now_ms) return serve(tonumber(per_minute), tonumber(call_max), tonumber(left) or -1, now_ms) end
@@ -175,19 +173,24 @@ local function write_back(now_ms)
 end
 
 local now_ms, touches = time_given()
-local commands = {}
+-- Joins are most of all lines by far: they have no function of their own each.
+local commands, applicants, instead = {}, {}, {}
 for index = 2, #ARGV do
-  commands[index - 1] = parse(ARGV[index])
+  local applicant, instead_of = string.match(ARGV[index], "^join\t([%w_-]+)\t(%d*)$")
+  applicants[index - 1], instead[index - 1] = applicant or false, instead_of or false
+  commands[index - 1] = applicant or parse(ARGV[index])
   if not commands[index - 1] then return redis.error_reply("ILLFORMED command " .. (index - 1) .. " of the call: none was carried out") end
 end
 room = load_room()
 if room then now_ms = math.max(now_ms, room.now_ms) end
 if room and now_ms >= room.terms.forget_at_ms then
-  call("UNLINK", HEAD, IDENTITIES)
+  for _, key in ipairs(KEYS) do call("PEXPIRE", key, 0) end -- which deletes, and needs no right besides
   room = nil
 end
 local lines = {}
-for index, carry_out in ipairs(commands) do lines[index] = carry_out(now_ms) end
+for index, command in ipairs(commands) do
+  lines[index] = applicants[index] and join(applicants[index], instead[index], now_ms) or command(now_ms)
+end
 write_back(now_ms)
 if touches and room then call("HSET", HEAD, "~", "") end
 return lines

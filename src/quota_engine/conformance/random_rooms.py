@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+__all__ = ["LATE_SEED", "OPENS_AT_MS", "SEED", "terms", "walk"]
+
 from collections.abc import Iterator
 from random import Random
+from typing import Any, Final
 
 import msgspec
 
 from quota_engine.admission.room import CloseRoom, CreateRoom, Join, OpenRoom, RoomCommand, RoomTerms, Serve
 from quota_engine.admission.room_order import commitment_of, seed_of
 
-OPENS_AT_MS = 1_000_000
-LATE_SEED = "5e" * 32
-SEED = seed_of(LATE_SEED)
+OPENS_AT_MS: Final = 1_000_000
+LATE_SEED: Final = "5e" * 32
+SEED: Final = seed_of(LATE_SEED)
 
 
-def terms(**changes: object) -> RoomTerms:
+def terms(**changes: Any) -> RoomTerms:
     """Terms of a small room that opens at ``OPENS_AT_MS``, with changes."""
     known = RoomTerms(
         office="surabaya",
