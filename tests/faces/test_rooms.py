@@ -17,15 +17,18 @@ from quota_engine import (
     Chance,
     InvalidRequest,
     ManualClock,
+    Outcome,
     Phase,
     QuotaEngine,
     RoomSettings,
     RoomStatus,
+    Status,
     TicketKeys,
     UnknownName,
     load_catalog,
 )
 from quota_engine.adapters.memory import MemoryBackend
+from quota_engine.admission import room_pass
 from quota_engine.admission.room import RoomView
 from quota_engine.admission.room_record import position_of, verify
 from quota_engine.admission.tickets import number_on, read_pass
@@ -123,6 +126,48 @@ def test_the_same_person_has_the_same_ticket_everywhere(engine: QuotaEngine, clo
     assert (first.ticket, again.replayed) == (again.ticket, True)
     other = QuotaEngine(engine._backend, Desk(KEY, CATALOG), clock=clock)
     assert other.room("december").join(PEOPLE[0]).ticket == first.ticket
+
+
+@pytest.mark.parametrize("store", ["memory", "valkey"])
+def test_a_pass_is_one_reservation_and_nobody_comes_in_without(
+    store: str, clock: ManualClock, request: pytest.FixtureRequest
+) -> None:
+    """From the ticket to the place: the pass is used up in the reserve's own step, whoever sends it again."""
+    url = "memory://"
+    if store == "valkey":
+        server: Server = request.getfixturevalue("valkey")
+        server.ask("FLUSHALL")
+        url = server.url
+    keys = TicketKeys("a", {"a": b"the secret of the tickets"})
+    with QuotaEngine.open(
+        url, identity_key=KEY, catalog=CATALOG, clock=clock, ticket_keys=keys, admission=room_pass(keys)
+    ) as engine:
+        engine.publish(CATALOG, FIRST_DAY, LAST_DAY)
+        made(engine)
+        room = engine.room("december")
+        tickets = [room.join(person).ticket for person in PEOPLE[:3]]
+        clock.set_ms(OPENS_AT_MS)
+        one, other, late = (
+            room.enter(ticket, person).admission_pass for ticket, person in zip(tickets, PEOPLE, strict=False)
+        )
+
+        def reserve(person: str, admission_pass: str, day: str = FIRST_DAY, key: str | None = None) -> Outcome:
+            return engine.reserve(
+                "surabaya", day, person, service="new", session="morning", key=key, admission_pass=admission_pass
+            )
+
+        assert reserve(PEOPLE[0], "").status is Status.NOT_ADMITTED
+        assert reserve(PEOPLE[0], other).status is Status.NOT_ADMITTED
+        assert reserve(PEOPLE[0], one, "2026-12-14").status is not Status.HELD
+        held = reserve(PEOPLE[0], one, key="wish")
+        assert held.status is Status.HELD
+        assert reserve(PEOPLE[0], one, key="wish").replayed
+        assert engine.release(held.reference).ok
+        assert reserve(PEOPLE[0], one, "2026-12-08").status is Status.NOT_ADMITTED
+        clock.advance_ms(300_000 + 900_000 - 1)
+        assert reserve(PEOPLE[1], other).status is Status.HELD
+        clock.advance_ms(1)
+        assert reserve(PEOPLE[2], late).status is Status.NOT_ADMITTED
 
 
 def test_who_lost_the_turn_goes_behind(engine: QuotaEngine, clock: ManualClock) -> None:
