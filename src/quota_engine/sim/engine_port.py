@@ -10,7 +10,7 @@ from typing import Protocol
 
 from quota_engine.catalog import Catalog
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import Outcome
+from quota_engine.domain.outcomes import DayView, Outcome
 
 
 class AuditReport(Protocol):
@@ -49,6 +49,7 @@ class SimulatedEngine(Protocol):
         channel: str = "online",
         group: str = "",
         wait: bool = False,
+        hold_ttl_ms: int = 0,
     ) -> Outcome:
         """Hold places for a party of raw identities."""
         ...
@@ -59,6 +60,26 @@ class SimulatedEngine(Protocol):
 
     def release(self, reference: str, *, applicant: str | None = None) -> Outcome:
         """Give up a hold, or leave the wait list."""
+        ...
+
+    def cancel(self, reference: str, *, applicant: str | None = None) -> Outcome:
+        """Give up a place."""
+        ...
+
+    def check_in(self, reference: str, *, applicant: str | None = None) -> Outcome:
+        """The party has come."""
+        ...
+
+    def mark_no_show(self, reference: str, *, applicant: str | None = None) -> Outcome:
+        """The party has not come."""
+        ...
+
+    def return_parked(self, office: str, day: int, quota: str) -> Outcome:
+        """Make the units that wait for the next draw available."""
+        ...
+
+    def availability(self, office: str, first_day: int) -> list[DayView]:
+        """The counters of one day."""
         ...
 
     def lookup(self, reference: str) -> Reservation | None:

@@ -88,6 +88,22 @@ class Market:
         """How many offices take part."""
         return len({office_day.office for office_day in self.office_days})
 
+    def smaller(self, wishes: Sequence[Wish], places: int) -> Market:
+        """The office-day with the most places alone, with ``places`` of them."""
+        largest = max(self.office_days, key=lambda each: each.places)
+        options = [option for wish in wishes for option in wish.options(self.catalog, largest.office)]
+        overrides = scaled_quotas(list(dict.fromkeys(options)), largest.quotas, places)
+        quotas = {**largest.quotas, **overrides}
+        day = dataclasses.replace(
+            largest,
+            quotas=quotas,
+            overrides={**largest.overrides, **overrides},
+            places=packed_places(list(dict.fromkeys(options)), quotas),
+        )
+        date = datetime.date.fromordinal(day.day)
+        offices = {largest.office: self.catalog.offices[largest.office]}
+        return Market(dataclasses.replace(self.catalog, offices=offices), (day,), date, date)
+
     def reached_by(self, wishes: Sequence[Wish]) -> Market:
         """The same market, with the places counted that these wishes can reach (a trace has wishes of its own)."""
         options: dict[str, list[tuple[str, ...]]] = {}

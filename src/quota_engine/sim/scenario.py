@@ -31,6 +31,7 @@ import msgspec
 
 from quota_engine.catalog import Collector, convert, read_raw
 from quota_engine.domain.errors import CatalogError
+from quota_engine.sim.society import Identity, ReRelease, Society
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=864_000)]
@@ -49,6 +50,14 @@ class Policy(enum.StrEnum):
 
     IMMEDIATE = "immediate"
     """Whoever is served first: every press goes to the engine in the order of arrival."""
+    BUCKET = "bucket"
+    """The same, but only so many requests a second, and so many of one identity and one address."""
+    FIFO = "fifo"
+    """A waiting room in the order of arrival."""
+    SHUFFLE = "shuffle"
+    """A waiting room whose order is drawn among all who came before the opening."""
+    DRAW = "draw"
+    """Applications are collected for a day, and places drawn among them."""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -204,6 +213,10 @@ class Scenario(_Part, frozen=True, kw_only=True):
     title: str = "The opening at Surabaya"
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 2020
     policy: Policy = Policy.IMMEDIATE
+    """Any other than ``immediate`` brings the agents of ``society`` with it."""
+    rerelease: ReRelease | None = None
+    """With agents: where places go that are given back; none: ``next-draw`` with a draw, else ``immediate``."""
+    identity: Identity = Identity.WEAK
     applicants: Annotated[int, msgspec.Meta(ge=1, le=APPLICANTS_MAX)] = 5_000
     sale: Sale = Sale()
     bookings: Annotated[tuple[Booking, ...], msgspec.Meta(min_length=1, max_length=100)] = (
@@ -215,6 +228,7 @@ class Scenario(_Part, frozen=True, kw_only=True):
     agents: AgentTraits = AgentTraits()
     front_end: FrontEnd = FrontEnd()
     old_application: OldApplication = OldApplication()
+    society: Society = Society()
 
 
 def load_scenario(source: str | pathlib.Path) -> Scenario:

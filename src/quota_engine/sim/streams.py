@@ -4,9 +4,11 @@ from __future__ import annotations
 
 __all__ = ["TABLE_BITS", "lognormal_table", "stream"]
 
+import functools
 import math
 import random
 import statistics
+from collections.abc import Sequence
 from typing import Final
 
 TABLE_BITS: Final = 13
@@ -21,12 +23,13 @@ def stream(seed: int, purpose: str) -> random.Random:
     return random.Random(f"quota_engine.sim/{seed}/{purpose}")
 
 
-def lognormal_table(median: int, sigma: float) -> list[int]:
+@functools.lru_cache(maxsize=64)
+def lognormal_table(median: int, sigma: float) -> Sequence[int]:
     """The quantiles of a lognormal distribution in the middle of 8,192 equal shares; drawing one is an index.
 
     ``median`` is in any unit, and so are the entries. A draw costs a tenth of ``lognormvariate``; the price is that
-    nothing beyond the quantile 1 - 1/16,384 is ever drawn.
+    nothing beyond the quantile 1 - 1/16,384 is ever drawn. Tables are kept: campaigns need the same ones again and again.
     """
     entries = 2**TABLE_BITS
     normal = statistics.NormalDist()
-    return [round(median * math.exp(sigma * normal.inv_cdf((index + 0.5) / entries))) for index in range(entries)]
+    return tuple(round(median * math.exp(sigma * normal.inv_cdf((index + 0.5) / entries))) for index in range(entries))
