@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["html_report", "picture"]
+__all__ = ["figure", "html_report", "parameters", "picture"]
 
 import html
 import itertools
@@ -15,6 +15,7 @@ from quota_engine.faces.report_figures import Row, comparison, duration, headlin
 from quota_engine.faces.report_page import page
 from quota_engine.faces.report_plots import all_plots, sales_plot
 from quota_engine.faces.report_svg import Plot, render
+from quota_engine.sim.scenario import Scenario
 from quota_engine.sim.simulation import Result
 
 
@@ -35,12 +36,12 @@ def html_report(result: Result) -> str:
             _cards(result),
             "<h2>What happened</h2>",
             '<div class="plots">',
-            *(_figure(plot) for plot in all_plots(result)),
+            *(figure(plot) for plot in all_plots(result)),
             "</div>",
             "<h2>All figures</h2>",
             _comparison(comparison(result), result.old is not None),
             _reading(result),
-            _parameters(result),
+            parameters(result.prepared.scenario),
         ]
     )
     return page(result.prepared.scenario.title, body)
@@ -97,7 +98,8 @@ def _cards(result: Result) -> str:
     )
 
 
-def _figure(plot: Plot) -> str:
+def figure(plot: Plot) -> str:
+    """A plot with its caption, and the same as a table."""
     return (
         f"<figure><figcaption><b>{html.escape(plot.title)}</b>"
         f'<span class="quiet">{html.escape(plot.description)}</span></figcaption>{render(plot)}{_data(plot)}</figure>'
@@ -179,8 +181,8 @@ def _reading(result: Result) -> str:
     )
 
 
-def _parameters(result: Result) -> str:
-    scenario = result.prepared.scenario
+def parameters(scenario: Scenario) -> str:
+    """Every parameter of a scenario, folded away."""
     rows = "".join(
         f'<tr><th scope="row"><code>{html.escape(key)}</code></th><td class="value">{html.escape(value)}</td></tr>'
         for key, value in _flat(msgspec.to_builtins(scenario), "")

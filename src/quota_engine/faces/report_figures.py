@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["Row", "comparison", "duration", "headline", "number"]
+__all__ = ["Row", "comparison", "duration", "headline", "number", "opening_line"]
 
 import dataclasses
 import datetime
 from collections.abc import Callable
 
+from quota_engine.sim.market import Market
 from quota_engine.sim.measures import Measures
 from quota_engine.sim.simulation import Result
 
@@ -48,11 +49,15 @@ def _many(count: int, noun: str) -> str:
 
 def headline(result: Result) -> str:
     """What was simulated, in a sentence."""
-    market, engine = result.prepared.market, result.engine
+    return opening_line(result.engine.applicants, result.prepared.market)
+
+
+def opening_line(applicants: int, market: Market) -> str:
+    """How many come for how many places, where and when."""
     zone = datetime.timezone(datetime.timedelta(hours=7))
     opening = datetime.datetime.fromtimestamp(market.opening_ms / 1000, zone)
     return (
-        f"{_many(engine.applicants, 'applicant')} for {_many(engine.capacity, 'place')} at "
+        f"{_many(applicants, 'applicant')} for {_many(market.capacity, 'place')} at "
         f"{_many(market.offices, 'office')}, opened {opening:%A %d %B %Y, %H:%M} (UTC+7)"
     )
 

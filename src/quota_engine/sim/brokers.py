@@ -125,5 +125,5 @@ def chance_of(failures: int, ratio: float, optimism_weight: float) -> float:
 
 
 def buys(value: int, price: int, trust: float, chance: float) -> bool:
-    """Whether a customer expects more of a broker than of trying again by themselves. One pays for a place, not for a try."""
+    """Whether a customer expects more of a broker than of trying again alone. One pays for a place, not for a try."""
     return trust * (value - price) > chance * value

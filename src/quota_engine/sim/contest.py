@@ -81,8 +81,9 @@ class Contest:
         self._first_us = array("q", bytes(8 * count))
         self._holds: dict[int, Reservation] = {}
         self._references: dict[int, str] = {}
-        self._reserve: list[list[Callable[..., Outcome]]] = [
-            [functools.partial(engine.reserve, each.office, each.day, **wish.as_arguments()) for wish in self._wishes]
+        reserve: Callable[..., Outcome] = engine.reserve
+        self._reserve = [
+            [functools.partial(reserve, each.office, each.day, **wish.as_arguments()) for wish in self._wishes]
             for each in market.office_days
         ]
         self._choices = [
@@ -169,7 +170,8 @@ class Contest:
         """What is available of every quota, by office and day."""
         return {
             (each.office, each.day): {
-                name: quota.available for name, quota in self._engine.availability(each.office, each.day)[0].quotas.items()
+                name: quota.available
+                for name, quota in self._engine.availability(each.office, each.day)[0].quotas.items()
             }
             for each in self.market.office_days
         }
@@ -192,6 +194,7 @@ class Contest:
     def refuse(self, index: int, at_us: int) -> None:
         """Tell somebody who waits that all is gone."""
         self._set_time(at_us)
+        self.measures.sold_out_us = self.measures.sold_out_us or max(1, at_us)
         delay_us = self._is_refused(index, at_us)
         if delay_us != _FINAL:
             self._send(index, at_us + delay_us)
@@ -287,6 +290,8 @@ class Contest:
             return _FINAL
         if verdict == gates.OVER:
             return self._is_refused(index, reply_us)
+        if verdict == gates.EARLY:
+            return self._came_early(index, reply_us, self._gate.opens_us)
         if verdict != gates.ADMIT:
             self.measures.throttled += 1
             # Retry-After is in whole seconds.
@@ -409,9 +414,7 @@ class Contest:
         scouts = [
             index for index, until_us in self._scouts.items() if self._status[index] == _REFUSED and now_us < until_us
         ]
-        watchers = [
-            index for index in self._watchers if self._status[index] == _REFUSED and not self._brokered[index]
-        ]
+        watchers = [index for index in self._watchers if self._status[index] == _REFUSED and not self._brokered[index]]
         self._watchers = watchers
         if not scouts and not watchers:
             self._is_pulsing = False

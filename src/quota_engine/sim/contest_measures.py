@@ -66,7 +66,8 @@ class ContestMeasures:
         classes = len(people.classes)
         self.requests = self.polls = self.overloaded = self.throttled = 0
         self.store_calls = 0
-        self._store = Series(-3600)
+        self.store = Series(-3600)
+        """Requests that reached the engine, by the second."""
         self.oversold = 0
         self.sold_out_us = 0
         self.orders = self.places_held = self.delivered = 0
@@ -74,17 +75,19 @@ class ContestMeasures:
         self.attended = self.no_shows = 0
         self._own = [0] * classes
         self._bought = [0] * classes
+        self.wait_us = Histogram()
         self._waits = [Histogram() for _ in range(classes)]
         self._won = bytearray(len(people))
 
     def count_store_call(self, at_us: int) -> None:
         """A request that reached the engine."""
         self.store_calls += 1
-        self._store.add(at_us)
+        self.store.add(at_us)
 
     def answered(self, index: int, wait_us: int) -> None:
         """The first yes or no."""
         self.final += 1
+        self.wait_us.record(wait_us)
         self._waits[self.people.class_of[index]].record(wait_us)
 
     def booked(self, index: int, at_us: int, *, by_broker: bool) -> None:
@@ -139,7 +142,7 @@ class ContestMeasures:
     @property
     def store_calls_per_s_max(self) -> int:
         """The most requests that reached the engine in one second."""
-        return self._store.peak
+        return self.store.peak
 
     def classes(self) -> list[ClassFigures]:
         """All classes that somebody is in; the brokers' identities are no people, and their share is of both."""
@@ -166,7 +169,8 @@ class ContestMeasures:
             )
         return figures
 
-    def latency_success_correlation(self) -> float:
+    @property
+    def correlation(self) -> float:
         """The rank of a person's latency against having won a place or not (Pearson's r of ranks and zeros and ones).
 
         0 if all won, or none. Brokers' identities are no people, and a bought place is not won.
@@ -183,9 +187,7 @@ class ContestMeasures:
         for part in range(parts):
             members = order[part * len(order) // parts : (part + 1) * len(order) // parts]
             won = sum(self._won[index] for index in members)
-            points.append(
-                CurvePoint(self.people.one_way_us[members[-1]] / 1000, len(members), won / len(members))
-            )
+            points.append(CurvePoint(self.people.one_way_us[members[-1]] / 1000, len(members), won / len(members)))
         return points
 
     def _by_latency(self) -> list[int]:
@@ -207,7 +209,7 @@ class ContestMeasures:
             "attended": self.attended,
             "idle_places": self.idle_places,
             "idle_places_of_brokers": self.no_shows,
-            "latency_success_correlation": round(self.latency_success_correlation(), 6),
+            "latency_success_correlation": round(self.correlation, 6),
             "latency_curve": [
                 {
                     "latency_ms_max": round(point.latency_ms, 3),

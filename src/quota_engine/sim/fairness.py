@@ -5,7 +5,7 @@ Earlier openings are smaller, have other seeds and the same rules. They are run 
 
 from __future__ import annotations
 
-__all__ = ["Comparison", "Opened", "OpenEngine", "compare", "contest", "rerelease_of"]
+__all__ = ["Comparison", "OpenEngine", "Opened", "compare", "contest", "rerelease_of"]
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ from quota_engine.sim.contest import Contest
 from quota_engine.sim.contest_measures import ContestMeasures
 from quota_engine.sim.engine_port import SimulatedEngine
 from quota_engine.sim.market import Market, open_market, wish_of
-from quota_engine.sim.people import draw_people
+from quota_engine.sim.people import People, draw_people, with_identities
 from quota_engine.sim.scenario import Policy, Scenario
 from quota_engine.sim.society import Enters, ReRelease
 from quota_engine.sim.spike import Observer
@@ -100,6 +100,7 @@ def compare(
     open_engine: OpenEngine,
     *,
     backend: str,
+    open_trial: OpenEngine | None = None,
     policies: tuple[Policy, ...] = tuple(Policy),
     observe: Callable[[Policy], Observer | None] | None = None,
 ) -> Comparison:
@@ -108,10 +109,12 @@ def compare(
     Raises ``CatalogError`` for a catalog or a sale with mistakes.
     """
     market = open_market(scenario, file)
+    people = draw_people(scenario, market)
     opened = []
     for policy in policies:
         one = msgspec.structs.replace(scenario, policy=policy)
-        opened.append(contest(one, market, open_engine, observe=observe(policy) if observe else None))
+        watched = observe(policy) if observe else None
+        opened.append(contest(one, market, open_engine, open_trial=open_trial, people=people, observe=watched))
     return Comparison(scenario, market, backend, tuple(opened))
 
 
@@ -121,13 +124,17 @@ def contest(
     open_engine: OpenEngine,
     *,
     open_trial: OpenEngine | None = None,
+    people: People | None = None,
     observe: Observer | None = None,
 ) -> Opened:
-    """One opening under the scenario's policy, after the earlier ones; those are run on engines of ``open_trial``."""
+    """One opening under the scenario's policy, after the earlier ones; those are run on engines of ``open_trial``.
+
+    ``people`` are those whom :func:`~quota_engine.sim.people.draw_people` draws for the scenario, if they are there.
+    """
     market = _with_rerelease(market, rerelease_of(scenario))
     experience = _learn(scenario, market, open_trial or open_engine)
     plan = experience.plan(market.capacity)
-    return _open(scenario, market, plan.identities, experience, open_engine, observe)
+    return _open(scenario, market, plan.identities, experience, open_engine, people, observe)
 
 
 def _with_rerelease(market: Market, rerelease: ReRelease) -> Market:
@@ -150,10 +157,11 @@ def _open(
     identities: int,
     experience: Experience,
     open_engine: OpenEngine,
+    people: People | None = None,
     observe: Observer | None = None,
 ) -> Opened:
     plan = experience.plan_of(identities)
-    people = draw_people(scenario, market, identities)
+    people = with_identities(people or draw_people(scenario, market), scenario, market, identities)
     clock = ManualClock(0)
     with open_engine(clock, f"{scenario.seed}-{scenario.policy}") as engine:
         run = Contest(scenario, market, people, plan, experience, rerelease_of(scenario), engine, clock)

@@ -6,7 +6,7 @@ later, or waits. Whoever waits is woken by the gate. Moments are in microseconds
 
 from __future__ import annotations
 
-__all__ = ["ADMIT", "OVER", "WAIT", "Control", "Gate", "World", "open_gate"]
+__all__ = ["ADMIT", "EARLY", "OVER", "WAIT", "Control", "Gate", "World", "open_gate"]
 
 import hashlib
 from array import array
@@ -27,6 +27,8 @@ WAIT: Final = -2
 """Wait to be woken."""
 OVER: Final = -3
 """All is gone, and will be for long."""
+EARLY: Final = -4
+"""The gate opens at ``opens_us``."""
 
 _STORE_LATENCY_MS: Final = 1
 """The store of a simulation is never slow."""
@@ -98,6 +100,8 @@ class Gate(Protocol):
 
     polls: int
     """Requests of those who wait. They are answered from one cached number, and are counted, not simulated."""
+    opens_us: int
+    """When it opens, for those who were ``EARLY``."""
 
     def first_us(self, index: int, round_number: int, automatic: bool) -> int:
         """When somebody who wants a place in this round sends the first request, by what everybody has been told.
@@ -107,7 +111,7 @@ class Gate(Protocol):
         ...
 
     def ask(self, index: int, now_us: int) -> int:
-        """``ADMIT``, ``WAIT``, ``OVER``, or the microseconds after which to come back."""
+        """``ADMIT``, ``WAIT``, ``OVER``, ``EARLY``, or the microseconds after which to come back."""
         ...
 
     def sold_out(self, index: int, now_us: int) -> None:
@@ -138,7 +142,7 @@ class _OpenGate:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.polls = 0
+        self.polls = self.opens_us = 0
 
     def first_us(self, index: int, round_number: int, automatic: bool) -> int:
         """As the arrival model has it: it is the first second that counts."""
@@ -209,7 +213,6 @@ class _RoomGate(_OpenGate):
         unaware = stream(seed, "room/unaware").random
         self._unaware = bytearray(unaware() < self._settings.unaware_share for _ in range(world.people.people))
         self._phase = stream(seed, "room/poll").random
-        self._opens_us = 0
         self._state = room.RoomState()
         self._orders = room_order.Orders("", "", "", "", "")
         self._is_open = False
@@ -234,7 +237,8 @@ class _RoomGate(_OpenGate):
         rounds = self._world.scenario.society.rounds.count if self._world.rerelease is ReRelease.NEXT_DRAW else 1
         before_us = round(self._settings.join_before_s * 1e6)
         made = [
-            (self._world.round_us(number) - before_us - 1_000_000, self._maker(number)) for number in range(1, rounds + 1)
+            (self._world.round_us(number) - before_us - 1_000_000, self._maker(number))
+            for number in range(1, rounds + 1)
         ]
         return [*made, *((self._world.round_us(number), self._serve) for number in range(1, rounds + 1))]
 
@@ -248,8 +252,8 @@ class _RoomGate(_OpenGate):
     def _make(self, number: int, now_us: int) -> None:
         world, settings = self._world, self._settings
         market = world.market
-        self._opens_us = world.round_us(number)
-        opens_ms = market.opening_ms + self._opens_us // 1000
+        self.opens_us = world.round_us(number)
+        opens_ms = market.opening_ms + self.opens_us // 1000
         self._late_seed = _seed_of(world.scenario.seed, f"room/{number}")
         self._seed = room_order.seed_of(self._late_seed)
         commitment = room_order.commitment_of(self._seed)
@@ -286,7 +290,7 @@ class _RoomGate(_OpenGate):
         now_ms = self._world.market.opening_ms + now_us // 1000
         answer = room.apply(self._state, room.Join(f"p{index}"), now_ms)
         if answer.status is room.RoomStatus.NOT_OPEN:
-            return (answer.retry_at_ms - now_ms) * 1000
+            return EARLY
         if answer.status is not room.RoomStatus.JOINED:
             return OVER
         if not answer.replayed:
@@ -341,7 +345,7 @@ class _RoomGate(_OpenGate):
 
     def _polls(self, index: int, now_us: int) -> int:
         """Nobody has to ask before the room opens: it has been told when it does."""
-        since_us = max(self._joined_us[index], self._opens_us)
+        since_us = max(self._joined_us[index], self.opens_us)
         return max(0, int((now_us - since_us) / (self._settings.poll_s * 1e6)))
 
 

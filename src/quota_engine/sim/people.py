@@ -1,8 +1,8 @@
-"""The people of an opening with agents, and the identities that brokers bring: drawn once, the same for every policy."""
+"""The people of an opening with agents, and the identities that brokers bring: the same people for every policy."""
 
 from __future__ import annotations
 
-__all__ = ["BROKERS", "People", "draw_people"]
+__all__ = ["BROKERS", "People", "draw_people", "with_identities"]
 
 import dataclasses
 import itertools
@@ -61,16 +61,13 @@ class People:
         return str(9_800_000_000_000_000 + (self.population.seed % 1000) * 10_000_000_000 + (index - people) * 10)
 
 
-def draw_people(scenario: Scenario, market: Market, identities: int) -> People:
-    """Draw ``scenario.applicants`` people, and ``identities`` of brokers beside them.
-
-    The people are the same whatever the number of the brokers' identities, and whatever the policy.
-    """
+def draw_people(scenario: Scenario, market: Market) -> People:
+    """Draw ``scenario.applicants`` people, whatever the policy, and no brokers."""
     society, seed = scenario.society, scenario.seed
     population = draw_population(scenario, market)
     count = len(population)
     names = [*(network.name for network in society.networks), "refreshers", "bots", BROKERS]
-    refreshers, bots, brokers = range(len(names) - 3, len(names))
+    refreshers, bots = len(names) - 3, len(names) - 2
     networks = stream(seed, "people/network").choices(
         range(len(society.networks)),
         cum_weights=list(itertools.accumulate(network.share for network in society.networks)),
@@ -99,7 +96,7 @@ def draw_people(scenario: Scenario, market: Market, identities: int) -> People:
     considers, luck = stream(seed, "people/considers").random, stream(seed, "people/luck").random
     value_mu = math.log(max(society.value_median, 1))
     value = array("q", (round(worth(value_mu, society.value_sigma)) for _ in range(count)))
-    people = People(
+    return People(
         population,
         tuple(names),
         class_of,
@@ -115,31 +112,39 @@ def draw_people(scenario: Scenario, market: Market, identities: int) -> People:
         bytearray(considers() < society.considers_brokers_share for _ in range(count)),
         array("d", (luck() for _ in range(count))),
     )
-    _add_brokers(people, scenario, market, identities, opens_us)
-    return people
 
 
-def _add_brokers(people: People, scenario: Scenario, market: Market, identities: int, opens_us: list[int]) -> None:
-    """Brokers spread their identities over the office-days by their places, and over their addresses."""
+def with_identities(people: People, scenario: Scenario, market: Market, identities: int) -> People:
+    """The same people, and behind them so many identities of brokers.
+
+    They are spread over the office-days by their places, and over the brokers' addresses.
+    """
     brokers, seed = scenario.society.brokers, scenario.seed
-    draws, clock = stream(seed, "brokers/place"), stream(seed, "brokers/clock").gauss
-    wishes = stream(seed, "brokers/wish")
-    weights = [office_day.places for office_day in market.office_days]
-    addresses_from = len(people.population) + 1
-    for number in range(identities):
-        office_day = draws.choices(range(len(weights)), weights=weights)[0]
-        people.class_of.append(len(people.classes) - 1)
-        people.one_way_us.append(round(brokers.one_way_ms * 1000))
-        people.address.append(addresses_from + number % brokers.addresses)
-        people.office_day.append(office_day)
-        people.wish.append(
-            wishes.choices(range(len(scenario.bookings)), weights=[booking.weight for booking in scenario.bookings])[0]
-        )
-        error_us = abs(clock(0.0, brokers.clock_error_ms * 1000))
-        people.press_us.append(opens_us[office_day] + round(error_us))
-        people.is_bot.append(1)
-        people.aims.append(1)
-        people.door.append(draws.random())
-        people.value.append(0)
-        people.considers.append(0)
-        people.luck.append(0.0)
+    place, clock = stream(seed, "brokers/place"), stream(seed, "brokers/clock").gauss
+    wish, door = stream(seed, "brokers/wish"), stream(seed, "brokers/door").random
+    opens_us = [(each.opens_at_ms - market.opening_ms) * 1000 for each in market.office_days]
+    office_days = place.choices(
+        range(len(opens_us)), weights=[office_day.places for office_day in market.office_days], k=identities
+    )
+    wishes = wish.choices(
+        range(len(scenario.bookings)), weights=[booking.weight for booking in scenario.bookings], k=identities
+    )
+    presses = [opens_us[each] + round(abs(clock(0.0, brokers.clock_error_ms * 1000))) for each in office_days]
+    first_address = len(people.population) + 1
+    ones, zeros = bytes([1]) * identities, bytes(identities)
+    return People(
+        population=people.population,
+        classes=people.classes,
+        class_of=people.class_of + bytes([len(people.classes) - 1]) * identities,
+        one_way_us=people.one_way_us + array("q", [round(brokers.one_way_ms * 1000)]) * identities,
+        address=people.address + array("q", (first_address + each % brokers.addresses for each in range(identities))),
+        office_day=people.office_day + array("I", office_days),
+        wish=people.wish + bytes(wishes),
+        press_us=people.press_us + array("q", presses),
+        is_bot=people.is_bot + ones,
+        aims=people.aims + ones,
+        door=people.door + array("d", (door() for _ in range(identities))),
+        value=people.value + array("q", bytes(8 * identities)),
+        considers=people.considers + zeros,
+        luck=people.luck + array("d", bytes(8 * identities)),
+    )

@@ -28,7 +28,8 @@ def lognormal_table(median: int, sigma: float) -> Sequence[int]:
     """The quantiles of a lognormal distribution in the middle of 8,192 equal shares; drawing one is an index.
 
     ``median`` is in any unit, and so are the entries. A draw costs a tenth of ``lognormvariate``; the price is that
-    nothing beyond the quantile 1 - 1/16,384 is ever drawn. Tables are kept: campaigns need the same ones again and again.
+    nothing beyond the quantile 1 - 1/16,384 is ever drawn. Tables are kept: the same ones are needed again and
+    again.
     """
     entries = 2**TABLE_BITS
     normal = statistics.NormalDist()
