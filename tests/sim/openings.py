@@ -13,6 +13,8 @@ from quota_engine.adapters.clocks import ManualClock
 from quota_engine.domain.errors import OutcomeUnknown
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.faces.engine import QuotaEngine
+from quota_engine.sim.fairness import Comparison, Opened, OpenEngine, compare, contest
+from quota_engine.sim.market import open_market
 from quota_engine.sim.scenario import Scenario
 from quota_engine.sim.simulation import Prepared, Result, prepare, simulate
 
@@ -71,6 +73,25 @@ def run_prepared(prepared: Prepared, *, baseline: bool = False, engine: type[Quo
 def run(scenario: Scenario, *, baseline: bool = False, engine: type[QuotaEngine] = QuotaEngine) -> Result:
     """Prepare a scenario and run it."""
     return run_prepared(prepare(scenario, "scenario.toml"), baseline=baseline, engine=engine)
+
+
+def _opener(engine: type[QuotaEngine]) -> OpenEngine:
+    def open_engine(clock: ManualClock, name: str) -> QuotaEngine:
+        numbers = itertools.count(1)
+        return engine.open(identity_key=b"k" * 32, clock=clock, new_id=lambda: f"{name}-{next(numbers)}")
+
+    return open_engine
+
+
+def run_contest(scenario: Scenario, *, engine: type[QuotaEngine] = QuotaEngine) -> Opened:
+    """Run an opening with agents; the earlier ones, from which they have learned, are always honest."""
+    market = open_market(scenario, "scenario.toml")
+    return contest(scenario, market, _opener(engine), open_trial=_opener(QuotaEngine))
+
+
+def compare_policies(scenario: Scenario) -> Comparison:
+    """Run an opening with agents under every policy."""
+    return compare(scenario, "scenario.toml", _opener(QuotaEngine), backend="memory://")
 
 
 def catalog_with_wait_list(directory: pathlib.Path) -> str:

@@ -99,7 +99,7 @@ class Experience:
         share = self.best_share()
         if self._brokers.enters is Enters.ALWAYS:
             share = share or max(self.shares, default=0.0)
-        return self.plan_of(round(share * places))
+        return self.plan_of(max(1, round(share * places)) if share else 0)
 
     def plan_of(self, identities: int) -> Plan:
         """A plan with so many identities, at what they cost where identities are checked, or are not."""

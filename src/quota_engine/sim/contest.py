@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ["Contest"]
 
 import dataclasses
+import datetime
 import functools
 import heapq
 from array import array
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from quota_engine.adapters.clocks import ManualClock
-from quota_engine.catalog import choice_of
+from quota_engine.catalog import choice_of, day_terms
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Choice, Reservation
 from quota_engine.domain.outcomes import Outcome, Status
@@ -93,6 +94,7 @@ class Contest:
         self._options = [
             list(dict.fromkeys(option for choice in choices for option in choice.options)) for choices in self._choices
         ]
+        self._end_us = self._day_begins_us()
         self._confirmed_quotas: list[dict[str, int]] = [{} for _ in market.office_days]
         self._oversold = [0] * len(market.office_days)
         self._events: list[int] = []
@@ -137,8 +139,8 @@ class Contest:
             for index, first_us in enumerate(firsts)
         ]
         heapq.heapify(self._events)
-        rounds = range(2, self._society.rounds.count + 1) if self.rerelease is ReRelease.NEXT_DRAW else ()
-        for number in rounds:
+        later_rounds = range(2, self.rounds + 1)
+        for number in later_rounds:
             # Of one moment's controls the first to be added is the first: what was kept back is there for the round.
             self._add_control(self.round_us(number), self._return_parked)
         for at_us, control in controls:
@@ -147,7 +149,7 @@ class Contest:
         self._pulse_number = self._add_control(_PULSE_US, self._pulse)
         self._is_pulsing = True
         self._hand_over_number = self._add_control(market_us, self._take_orders)
-        for number in rounds:
+        for number in later_rounds:
             muster_us = self.round_us(number) - round(self._society.rounds.every_h * _HOUR_US / 2)
             self._add_control(muster_us, functools.partial(self._muster, number))
         self._run_events(observe)
@@ -156,7 +158,24 @@ class Contest:
         self.measures.oversold = sum(self._oversold)
         return self.measures
 
+    def _day_begins_us(self) -> int:
+        """When the first of the days begins; where it is opened on the day itself, when the first of them ends."""
+        market = self.market
+        terms = [
+            day_terms(market.catalog, each.office, datetime.date.fromordinal(each.day)) for each in market.office_days
+        ]
+        begins_ms = min(each.starts_at_ms for each in terms if each is not None) - self._opening_ms
+        ends_ms = min(each.ends_at_ms for each in terms if each is not None) - self._opening_ms
+        return (begins_ms if begins_ms * 1000 > _HOUR_US else ends_ms - 1000) * 1000
+
     # What the gate sees and does.
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds there are: one, unless places are kept back for the next."""
+        if self.rerelease is not ReRelease.NEXT_DRAW:
+            return 1
+        return sum(self.round_us(number) < self._end_us for number in range(1, self._society.rounds.count + 1)) or 1
 
     def round_us(self, number: int) -> int:
         """When the round of this number (from 1) is."""
@@ -255,6 +274,8 @@ class Contest:
         while events:
             event = heapq.heappop(events)
             arrival_us, index = event >> bits, event & mask
+            if arrival_us >= self._end_us:
+                break
             if index >= count:
                 self._set_time(arrival_us)
                 again_us = self._controls[index - count](arrival_us)

@@ -184,8 +184,8 @@ def _learn(scenario: Scenario, market: Market, open_engine: OpenEngine) -> Exper
     smaller = market.smaller([wish_of(booking) for booking in scenario.bookings], trial_places)
     for number in range(brokers.trials):
         share = brokers.identities / places if brokers.identities else experience.next_share()
-        identities = round(share * trial_places)
-        if not identities or (experience.has_given_up and brokers.enters is not Enters.ALWAYS):
+        identities = max(1, round(share * trial_places))
+        if not share or (experience.has_given_up and brokers.enters is not Enters.ALWAYS):
             break
         measures = _open(_smaller(scenario, number), smaller, identities, experience, open_engine).measures
         experience.trials.append(

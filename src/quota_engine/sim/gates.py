@@ -18,7 +18,6 @@ from quota_engine.domain.model import Choice
 from quota_engine.sim.market import Market
 from quota_engine.sim.people import People
 from quota_engine.sim.scenario import Policy, Scenario
-from quota_engine.sim.society import ReRelease
 from quota_engine.sim.streams import stream
 
 ADMIT: Final = -1
@@ -35,6 +34,8 @@ _STORE_LATENCY_MS: Final = 1
 _SOLD_OUT_US: Final = 250_000
 """How long it is remembered that something was sold out."""
 _PAUSE_US: Final = 5_000_000
+_QUIET_US: Final = 600_000_000
+"""A room in which nobody has waited for so long is not needed any more."""
 _ROOM_OPEN_H: Final = 4
 _FIRST_COME_WINDOW_MS: Final = 4_000
 """A first-come room has no use for windows; for one of four hours they do not get shorter."""
@@ -62,8 +63,8 @@ class World(Protocol):
         ...
 
     @property
-    def rerelease(self) -> ReRelease:
-        """Where places go that are given back."""
+    def rounds(self) -> int:
+        """How many rounds there are: one, unless places are kept back for the next."""
         ...
 
     def round_us(self, number: int) -> int:
@@ -221,7 +222,7 @@ class _RoomGate(_OpenGate):
         self._person_at: list[int] = []
         self._joined_us: dict[int, int] = {}
         self._queue: list[int] = []
-        self._ordered = self._called = 0
+        self._ordered = self._called = self._busy_us = 0
         self._seed = self._late_seed = ""
 
     def first_us(self, index: int, round_number: int, automatic: bool) -> int:
@@ -234,7 +235,7 @@ class _RoomGate(_OpenGate):
         return self._world.round_us(round_number) - round(before_us)
 
     def controls(self) -> Sequence[tuple[int, Control]]:
-        rounds = self._world.scenario.society.rounds.count if self._world.rerelease is ReRelease.NEXT_DRAW else 1
+        rounds = self._world.rounds
         before_us = round(self._settings.join_before_s * 1e6)
         made = [
             (self._world.round_us(number) - before_us - 1_000_000, self._maker(number))
@@ -282,6 +283,7 @@ class _RoomGate(_OpenGate):
         self._index_of, self._person_at, self._joined_us = {}, [], {}
         self._queue = []
         self._ordered = self._called = 0
+        self._busy_us = self.opens_us
         self._admitted = bytearray(len(world.people))
 
     def ask(self, index: int, now_us: int) -> int:
@@ -305,7 +307,10 @@ class _RoomGate(_OpenGate):
         if not state.seed:
             room.apply(state, room.OpenRoom(self._seed), now_ms)
         left, coming = world.places()
-        if left + coming == 0 or now_ms >= state.terms.closes_at_ms - 1000:  # type: ignore[union-attr]
+        if state.mark < state.tickets:
+            self._busy_us = now_us
+        is_quiet = now_us - self._busy_us >= _QUIET_US
+        if left + coming == 0 or is_quiet or now_ms >= state.terms.closes_at_ms - 1000:  # type: ignore[union-attr]
             self._close(now_ms, now_us)
             return -1
         pace = serving.pace(room.view_of(state, now_ms), left, _STORE_LATENCY_MS)
@@ -355,7 +360,7 @@ class _DrawGate(_OpenGate):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._settings = world.scenario.society.drawing
-        self._rounds = world.scenario.society.rounds.count if world.rerelease is ReRelease.NEXT_DRAW else 1
+        self._rounds = world.rounds
         self._round = 1
         self._applied: dict[int, int] = {}
         self._has = bytearray(len(world.people))
