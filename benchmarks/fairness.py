@@ -1,7 +1,7 @@
 """What each policy is worth, over many seeds: ``python -m benchmarks.fairness --seeds 200``. Not run by any test.
 
 Every setting is run with the same seeds, on one core. The six findings are printed with means and 95 % intervals (1.96
-standard errors), and the exit code is 1 if one of them does not hold. ``--write`` also writes ``docs/data/fairness.json``,
+standard errors); the exit code is 1 if one of them does not hold. ``--write`` also writes ``docs/data/fairness.json``,
 from which ``docs/generate.py`` makes the tables of ``docs/fairness.md``.
 """
 
@@ -28,7 +28,7 @@ from quota_engine import ManualClock, QuotaEngine
 from quota_engine.sim.fairness import contest
 from quota_engine.sim.market import open_market
 from quota_engine.sim.scenario import Policy, Scenario
-from quota_engine.sim.society import Brokers, Enters, Identity, ReRelease
+from quota_engine.sim.society import Brokers, Enters, Identity, ReRelease, Society
 
 PLACES: Final = 100
 HIGH, LOW = 1_000, 50
@@ -46,6 +46,7 @@ class Setting:
     rerelease: ReRelease | None = None
     identity: Identity = Identity.WEAK
     identities: int = 0
+    bot_share: float = Society().bot_share
 
     def scenario(self, seed: int) -> Scenario:
         """The scenario of one seed."""
@@ -58,7 +59,7 @@ class Setting:
             identity=self.identity,
             applicants=self.people,
             sale=msgspec.structs.replace(plain.sale, capacity=PLACES),
-            society=msgspec.structs.replace(plain.society, brokers=brokers),
+            society=msgspec.structs.replace(plain.society, brokers=brokers, bot_share=self.bot_share),
         )
 
 
@@ -74,6 +75,7 @@ SETTINGS: Final = (
     Setting("draw, 250 false identities", Policy.DRAW, identities=FALSE_IDENTITIES),
     Setting("shuffle, 250 false identities", Policy.SHUFFLE, identities=FALSE_IDENTITIES),
     Setting("immediate, cooling", Policy.IMMEDIATE, rerelease=ReRelease.COOLING),
+    Setting("immediate, cooling, 20 % programs", Policy.IMMEDIATE, rerelease=ReRelease.COOLING, bot_share=0.2),
     Setting("immediate, to the next opening", Policy.IMMEDIATE, rerelease=ReRelease.NEXT_DRAW),
     Setting("shuffle, to the next room", Policy.SHUFFLE, rerelease=ReRelease.NEXT_DRAW),
     Setting("immediate, verified", Policy.IMMEDIATE, identity=Identity.VERIFIED),

@@ -9,10 +9,12 @@ __all__ = ["PARTS", "main", "with_parts"]
 
 import ast
 import inspect
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from quota_engine.admission import draw_ledger
 from quota_engine.domain import lifecycle, outcomes
@@ -87,12 +89,54 @@ def draw_statuses() -> str:
     return "\n".join(lines)
 
 
+def _campaign() -> dict[str, Any]:
+    """What ``python -m benchmarks.fairness --write`` has written."""
+    data: dict[str, Any] = json.loads((DOCS / "data" / "fairness.json").read_text(encoding="utf-8"))
+    return data
+
+
+def _interval(figure: list[float], digits: int, scale: float = 1.0) -> str:
+    """A mean and half of its interval; what is the same for all seeds stands alone."""
+    mean, half = (round(value / scale, digits) + 0.0 for value in figure)
+    text = f"{mean:,.{digits}f}" if half == 0 else f"{mean:,.{digits}f} ± {half:,.{digits}f}"
+    return text.replace("-", "\u2212")
+
+
+def fairness() -> str:
+    """Every setting of the campaign as a table."""
+    data = _campaign()
+    lines = [
+        "| setting | brokers come | places held | handed over | profit, million rupiah | held, and nobody comes "
+        "| correlation of success with latency | most engine calls a second |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, figures in data["settings"].items():
+        cells = [
+            f"{100 * figures['entered'][0]:.0f} %",
+            _interval(figures["held"], 1),
+            _interval(figures["delivered"], 1),
+            _interval(figures["profit"], 2, 1e6),
+            _interval(figures["idle_of_brokers"], 1),
+            _interval(figures["correlation"], 3),
+            _interval(figures["calls_per_s_max"], 0),
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    people, places = data["people"], data["places"]
+    lines.append("")
+    lines.append(
+        f"Means over {data['seeds']} seeds ± half of the 95 % interval; {people['high']:,} people for {places} places, "
+        f"with low demand {people['low']}."
+    )
+    return "\n".join(lines)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "draw_statuses": draw_statuses,
     "diagram": diagram,
     "transitions": transitions,
     "states": states,
     "statuses": statuses,
+    "fairness": fairness,
 }
 
 

@@ -1,4 +1,4 @@
-"""The table of parameters in ``docs/simulation.md`` and the code say the same."""
+"""The tables of parameters in ``docs/simulation.md`` and ``docs/fairness.md`` and the code say the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from quota_engine.sim.scenario import Scenario
 
-_PAGE = pathlib.Path(__file__).parents[2] / "docs" / "simulation.md"
+_DOCS = pathlib.Path(__file__).parents[2] / "docs"
 _UNDOCUMENTED = re.compile(r"title|bookings\[\d\]\.(service|service_unit|session|channel|group)|network\[0\]\.region")
 
 
@@ -25,11 +25,12 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         yield key, ", ".join(map(str, value)) or "all"
     else:
-        yield key, str(value) or "each office's own"
+        yield key, "by the policy" if value is None else str(value) or "each office's own"
 
 
-def test_every_parameter_stands_in_the_table_with_its_default() -> None:
-    rows = re.findall(r"^\| `([a-z_.\[\]0-9]+)` \| ([^|]*) \|", _PAGE.read_text("utf-8"), re.MULTILINE)
+def test_every_parameter_stands_in_a_table_with_its_default() -> None:
+    text = "".join((_DOCS / f"{page}.md").read_text("utf-8") for page in ("simulation", "fairness"))
+    rows = re.findall(r"^\| `([a-z_.\[\]0-9]+)` \| ([^|]*) \|", text, re.MULTILINE)
     expected = [row for row in _flat(msgspec.to_builtins(Scenario())) if not _UNDOCUMENTED.fullmatch(row[0])]
     keys = {key for key, _ in expected}
     assert sorted(row for row in rows if row[0] in keys or "." in row[0]) == sorted(row for row in expected)

@@ -203,4 +203,4 @@ def _flat(value: Any, key: str) -> Iterable[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         yield key, ", ".join(str(item) for item in value) or "all"
     else:
-        yield key, str(value) if value != "" else "the catalog's"
+        yield key, "by the policy" if value is None else str(value) if value != "" else "the catalog's"

@@ -17,11 +17,15 @@ from quota_engine.sim.society import Brokers, Enters, Identity
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """With how many identities brokers come; 0: they stay away. ``identity_cost`` is what each of them costs."""
+    """With how many identities brokers come; 0: they stay away.
+
+    The first ``borrowed`` of them are of people who lend their names, the others are made up. ``cost`` is what all of
+    them cost, in rupiah.
+    """
 
     identities: int
-    identity_cost: int
-    made_up: bool
+    borrowed: int
+    cost: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,21 +95,27 @@ class Experience:
 
     def plan(self, places: int) -> Plan:
         """With how many identities brokers come to an opening of so many places."""
-        if self._brokers.enters is Enters.NEVER:
-            return self.plan_of(0)
-        if self._brokers.identities:
-            wanted = self._brokers.enters is Enters.ALWAYS or (self.best_share() > 0)
-            return self.plan_of(self._brokers.identities if wanted else 0)
+        brokers = self._brokers
+        if brokers.enters is Enters.NEVER:
+            return self.plan_of(0, places)
         share = self.best_share()
-        if self._brokers.enters is Enters.ALWAYS:
+        if brokers.enters is Enters.ALWAYS:
             share = share or max(self.shares, default=0.0)
-        return self.plan_of(max(1, round(share * places)) if share else 0)
+        if brokers.identities and (share or brokers.enters is Enters.ALWAYS):
+            return self.plan_of(brokers.identities, places)
+        return self.plan_of(max(1, round(share * places)) if share else 0, places)
 
-    def plan_of(self, identities: int) -> Plan:
-        """A plan with so many identities, at what they cost where identities are checked, or are not."""
-        made_up = self._identity is Identity.WEAK
-        cost = self._brokers.identity_cost_weak if made_up else self._brokers.identity_cost_verified
-        return Plan(identities, cost, made_up)
+    def plan_of(self, identities: int, places: int) -> Plan:
+        """A plan with so many identities for so many places.
+
+        Where identities are not checked, all are made up. Where they are, only so many people lend their names.
+        """
+        brokers = self._brokers
+        borrowed = 0
+        if self._identity is Identity.VERIFIED:
+            borrowed = min(identities, max(1, round(brokers.borrowed_share_max * places)))
+        cost = borrowed * brokers.identity_cost_verified + (identities - borrowed) * brokers.identity_cost_weak
+        return Plan(identities, borrowed, cost)
 
 
 def attempts_before(luck: float, success_share: float, attempts_max: int) -> int:

@@ -69,7 +69,7 @@ class Contest:
         self.scenario, self.market, self.people, self.rerelease = scenario, market, people, rerelease
         self._plan, self._experience = plan, experience
         self._engine, self._clock, self._opening_ms = engine, clock, market.opening_ms
-        self._society = scenario.society
+        self._society, self._checks = scenario.society, scenario.identity is Identity.VERIFIED
         self._agents = Agents(scenario.agents, scenario.arrivals, people.population)
         self._way_us = array("q", people.one_way_us)
         self._jitter = lognormal_table(1000, 0.2)
@@ -303,8 +303,9 @@ class Contest:
     # What a request comes to. Each returns the delay from the answer to the next request, or _FINAL.
 
     def _ask(self, index: int, now_us: int, reply_us: int) -> int:
-        if index >= self.people.people and self._plan.made_up and self.scenario.identity is Identity.VERIFIED:
-            self._status[index] = _REFUSED
+        if self._checks and index >= self.people.people + self._plan.borrowed:
+            # The booking service looks the identity up before it asks the engine: nobody has it.
+            self._status[index] = _ABANDONED
             return _FINAL
         verdict = self._gate.ask(index, now_us)
         if verdict == gates.WAIT:
@@ -386,7 +387,8 @@ class Contest:
         if self._attempts[index] < 255:
             self._attempts[index] += 1
         if self._is_automatic(index):
-            return delay_us + _BOT_REACTION_US
+            # A request that is turned away costs a program nothing: it does not wait for as long as it was told.
+            return min(delay_us, round(self._society.bot_every_s * 1e6)) + _BOT_REACTION_US
         if self._attempts[index] >= self.scenario.agents.attempts_max:
             return self._is_refused(index, reply_us)
         return delay_us + self._agents.reaction_us()

@@ -127,7 +127,7 @@ class ContestMeasures:
     @property
     def broker_profit(self) -> int:
         """What was paid for the places delivered, less what the identities cost; in rupiah."""
-        return self.delivered * self.scenario.society.brokers.price - self.plan.identities * self.plan.identity_cost
+        return self.delivered * self.scenario.society.brokers.price - self.plan.cost
 
     @property
     def own_success_share(self) -> float:
@@ -224,7 +224,7 @@ class ContestMeasures:
             "broker_orders": self.orders,
             "broker_places_delivered": self.delivered,
             "broker_price": brokers.price,
-            "broker_identity_cost": self.plan.identity_cost,
+            "broker_cost": self.plan.cost,
             "broker_profit": self.broker_profit,
             "requests": self.requests,
             "requests_per_place": round(self.requests_per_place, 3),

@@ -160,7 +160,7 @@ def _open(
     people: People | None = None,
     observe: Observer | None = None,
 ) -> Opened:
-    plan = experience.plan_of(identities)
+    plan = experience.plan_of(identities, market.capacity)
     people = with_identities(people or draw_people(scenario, market), scenario, market, identities)
     clock = ManualClock(0)
     with open_engine(clock, f"{scenario.seed}-{scenario.policy}") as engine:
