@@ -106,12 +106,13 @@ def fairness() -> str:
     """Every setting of the campaign as a table."""
     data = _campaign()
     lines = [
-        "| setting | brokers come | places held | handed over | profit, million rupiah | held, and nobody comes "
-        "| correlation of success with latency | most engine calls a second |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| setting | seeds | brokers come | places held | handed over | profit, million rupiah "
+        "| held, and nobody comes | correlation of success with latency | most engine calls a second |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, figures in data["settings"].items():
         cells = [
+            f"{figures['seeds'][0]}",
             f"{100 * figures['entered'][0]:.0f} %",
             _interval(figures["held"], 1),
             _interval(figures["delivered"], 1),
@@ -124,8 +125,8 @@ def fairness() -> str:
     people, places = data["people"], data["places"]
     lines.append("")
     lines.append(
-        f"Means over {data['seeds']} seeds ± half of the 95 % interval; {people['high']:,} people for {places} places, "
-        f"with low demand {people['low']}."
+        f"Means ± half of the 95 % interval; {people['high']:,} people for {places} places, with low demand "
+        f"{people['low']}."
     )
     return "\n".join(lines)
 

@@ -17,6 +17,7 @@ from quota_engine.sim.fairness import Comparison, Opened, OpenEngine, compare, c
 from quota_engine.sim.market import open_market
 from quota_engine.sim.scenario import Scenario
 from quota_engine.sim.simulation import Prepared, Result, prepare, simulate
+from quota_engine.sim.spike import Observer
 
 
 def scenario_with(applicants: int = 600, **parts: dict[str, Any]) -> Scenario:
@@ -83,10 +84,12 @@ def _opener(engine: type[QuotaEngine]) -> OpenEngine:
     return open_engine
 
 
-def run_contest(scenario: Scenario, *, engine: type[QuotaEngine] = QuotaEngine) -> Opened:
+def run_contest(
+    scenario: Scenario, *, engine: type[QuotaEngine] = QuotaEngine, observe: Observer | None = None
+) -> Opened:
     """Run an opening with agents; the earlier ones, from which they have learned, are always honest."""
     market = open_market(scenario, "scenario.toml")
-    return contest(scenario, market, _opener(engine), open_trial=_opener(QuotaEngine))
+    return contest(scenario, market, _opener(engine), open_trial=_opener(QuotaEngine), observe=observe)
 
 
 def compare_policies(scenario: Scenario) -> Comparison:

@@ -14,11 +14,12 @@ import msgspec
 import pytest
 
 from quota_engine import InvalidRequest, QuotaEngine
+from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.sim.brokers import Experience, Trial, attempts_before, buys, chance_of
 from quota_engine.sim.contest_measures import correlation
 from quota_engine.sim.fairness import Opened
 from quota_engine.sim.scenario import Policy, Scenario
-from quota_engine.sim.society import Brokers, Enters, Identity, ReRelease, Rounds
+from quota_engine.sim.society import Brokers, Enters, Identity, ReRelease, Rounds, Society
 from tests.sim.openings import LyingEngine, compare_policies, run_contest, scenario_with
 
 SEEDS = range(8)
@@ -192,6 +193,46 @@ def test_an_engine_that_sells_too_much_is_found_out() -> None:
     assert "above capacity" in opened.findings[0]
 
 
+def test_a_full_queue_asks_to_come_back_and_programs_do_not_wait_as_long() -> None:
+    scenario = _scenario(600, policy=Policy.IMMEDIATE, brokers={"enters": Enters.NEVER})
+    front_end = msgspec.structs.replace(scenario.front_end, workers=1, service_us=5_000, queue_max=20)
+    opened = run_contest(msgspec.structs.replace(scenario, front_end=front_end))
+    _check_consistency(opened)
+    assert opened.measures.overloaded > 50
+    assert opened.measures.confirmed == 30
+
+
+def test_forms_that_come_too_late_leave_the_place_to_others() -> None:
+    scenario = _scenario(60, policy=Policy.IMMEDIATE, brokers={"enters": Enters.NEVER})
+    agents = msgspec.structs.replace(scenario.agents, form_s_median=1_000.0, form_sigma=0.0)
+    opened = run_contest(msgspec.structs.replace(scenario, agents=agents))
+    _check_consistency(opened)
+    assert opened.measures.confirmed == 0
+
+
+class _Stingy(QuotaEngine):
+    """Has no place for whoever has won one in a draw."""
+
+    def reserve(self, *arguments: Any, **keywords: Any) -> Outcome:
+        return Outcome(Status.SOLD_OUT) if keywords.get("hold_ttl_ms") else super().reserve(*arguments, **keywords)
+
+
+def test_winners_of_a_draw_without_a_place_are_refused() -> None:
+    opened = run_contest(_scenario(60, policy=Policy.DRAW, brokers={"enters": Enters.NEVER}), engine=_Stingy)
+    _check_consistency(opened)
+    assert opened.measures.confirmed < 30
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[int, int]] = []
+    run_contest(
+        _scenario(6_000, policy=Policy.IMMEDIATE, brokers={"enters": Enters.NEVER}),
+        observe=lambda finals, requests: told.append((finals, requests)),
+    )
+    assert told == sorted(told)
+    assert told
+
+
 class _InUse(QuotaEngine):
     def offices(self) -> list[str]:
         return ["surabaya"]
@@ -251,7 +292,7 @@ def _trial(share: float, profit: int, orders: int = 0, delivered: int = 0) -> Tr
 
 
 def test_brokers_take_the_number_that_paid_best_when_they_last_tried_it() -> None:
-    experience = Experience(Brokers(), Identity.WEAK)
+    experience = Experience(Society(), Identity.WEAK)
     assert experience.plan(100).identities == 0
     experience.trials += [_trial(0.1, 900), _trial(0.4, 500), _trial(0.1, 100)]
     assert experience.plan(100).identities == 40
@@ -260,16 +301,16 @@ def test_brokers_take_the_number_that_paid_best_when_they_last_tried_it() -> Non
 
 
 def test_brokers_think_of_no_more_names_than_people_lend_them() -> None:
-    assert Experience(Brokers(), Identity.WEAK).shares == (0.1, 0.2, 0.4)
-    verified = Experience(Brokers(), Identity.VERIFIED)
+    assert Experience(Society(), Identity.WEAK).shares == (0.1, 0.2, 0.4)
+    verified = Experience(Society(), Identity.VERIFIED)
     assert verified.shares == (0.1, 0.2)
     plan = verified.plan_of(50, 100)
     assert (plan.borrowed, plan.cost) == (20, 20 * 150_000 + 30 * 5_000)
-    assert Experience(Brokers(), Identity.WEAK).plan_of(50, 100).borrowed == 0
+    assert Experience(Society(), Identity.WEAK).plan_of(50, 100).borrowed == 0
 
 
 def test_brokers_who_have_lost_too_much_in_a_row_stay_away() -> None:
-    experience = Experience(Brokers(stop_loss=100), Identity.WEAK)
+    experience = Experience(Society(brokers=Brokers(stop_loss=100)), Identity.WEAK)
     experience.trials += [_trial(0.1, 900), _trial(0.2, -60)]
     assert not experience.has_given_up
     experience.trials += [_trial(0.2, 10), _trial(0.2, -60), _trial(0.4, -60)]
@@ -278,7 +319,7 @@ def test_brokers_who_have_lost_too_much_in_a_row_stay_away() -> None:
 
 
 def test_trust_is_what_was_delivered_and_begins_with_the_promise() -> None:
-    experience = Experience(Brokers(), Identity.WEAK)
+    experience = Experience(Society(), Identity.WEAK)
     assert experience.trust == 1.0
     experience.trials += [_trial(0.1, 0, orders=9, delivered=4)]
     assert experience.trust == 0.5

@@ -12,7 +12,7 @@ __all__ = ["Experience", "Plan", "Trial", "attempts_before", "buys", "chance_of"
 import dataclasses
 import math
 
-from quota_engine.sim.society import Brokers, Enters, Identity
+from quota_engine.sim.society import Enters, Identity, Society
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,8 +45,9 @@ class Trial:
 class Experience:
     """What everybody remembers of earlier openings, the last one last."""
 
-    def __init__(self, brokers: Brokers, identity: Identity) -> None:
-        self._brokers = brokers
+    def __init__(self, society: Society, identity: Identity) -> None:
+        self._brokers = society.brokers
+        self._optimism_weight = society.optimism_weight
         self._identity = identity
         self.trials: list[Trial] = []
 
@@ -80,6 +81,18 @@ class Experience:
     def success_share(self) -> float:
         """How many of those who tried by themselves got a place, the last time; 1 if nobody has tried yet."""
         return self.trials[-1].success_share if self.trials else 1.0
+
+    def would_buy(self, value: int, luck: float, ratio: float) -> bool:
+        """Whether somebody who has just failed orders of a broker.
+
+        Args:
+            value: what a place is worth to them, in rupiah.
+            luck: 0 to 1; it stands for how often they have failed before.
+            ratio: the places for each applicant, as published.
+        """
+        failures = 1 + attempts_before(luck, self.success_share, self._brokers.trials)
+        chance = chance_of(failures, ratio, self._optimism_weight)
+        return buys(value, self._brokers.price, self.trust, chance)
 
     def next_share(self) -> float:
         """What brokers try next: the numbers that they think of, in turn."""

@@ -461,29 +461,23 @@ class Contest:
         return now_us + step_us
 
     def _take_orders(self, now_us: int) -> int:
-        """Brokers offer what they hold to those who got nothing, and sell each place to the first who wants it."""
-        people, settings = self.people, self._society.brokers
+        """Brokers offer what they hold to those who got nothing, in the order in which these happen to ask."""
+        people = self.people
         held: dict[int, list[int]] = {}
         for index in range(people.people, len(people)):
             if self._status[index] == _BOOKED:
                 held.setdefault(people.office_day[index], []).append(index)
-        if held:
-            ratio = self.market.capacity / len(people)
-            trust, success = self._experience.trust, self._experience.success_share
-            askers = [
-                index
-                for index in range(people.people)
-                if self._status[index] == _REFUSED and people.considers[index] and people.office_day[index] in held
-            ]
-            stream(self.scenario.seed, "contest/market").shuffle(askers)
-            for index in askers:
-                places = held[people.office_day[index]]
-                if not places:
-                    continue
-                failures = 1 + brokers.attempts_before(people.luck[index], success, settings.trials)
-                chance = brokers.chance_of(failures, ratio, self._society.optimism_weight)
-                if brokers.buys(people.value[index], settings.price, trust, chance):
-                    self._hand_overs.append((places.pop(), index))
+        askers = [
+            index
+            for index in range(people.people)
+            if self._status[index] == _REFUSED and people.considers[index] and people.office_day[index] in held
+        ]
+        stream(self.scenario.seed, "contest/market").shuffle(askers)
+        ratio = self.market.capacity / len(people)
+        for index in askers:
+            places = held[people.office_day[index]]
+            if places and self._experience.would_buy(people.value[index], people.luck[index], ratio):
+                self._hand_overs.append((places.pop(), index))
         self.measures.orders = len(self._hand_overs)
         if not self._hand_overs:
             return -1

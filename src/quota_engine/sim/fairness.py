@@ -175,7 +175,7 @@ def _open(
 def _learn(scenario: Scenario, market: Market, open_engine: OpenEngine) -> Experience:
     """The openings before this one, for as long as brokers try."""
     brokers = scenario.society.brokers
-    experience = Experience(brokers, scenario.identity)
+    experience = Experience(scenario.society, scenario.identity)
     if brokers.enters is Enters.NEVER:
         return experience
     places = market.capacity
