@@ -26,9 +26,9 @@ BAR_STYLE: Final = (
         f".plot .fill{number}{{fill:{fill}}}.plot text.on{number}{{fill:{ink}}}"
         for number, (fill, ink) in enumerate(zip(_DARK, _INK_DARK, strict=True))
     )
-    + "}"
+    + "}.bars svg{min-width:600px}"
 )
-"""The rules of bars, beside those of ``report_svg.STYLE``. There are eight fills."""
+"""The rules of bars, beside those of ``report_svg.STYLE``. There are eight fills; a page puts bars into ``.bars``."""
 
 _FONT_PX: Final = 13
 _BAR_PX, _GAP_PX = 28, 12
@@ -77,7 +77,7 @@ def render_bars(bars: Bars, width: int = 760, *, alone: bool = False) -> str:
     ]
     if alone:
         parts.append(f"<style>{STYLE}{BAR_STYLE}</style>")
-        parts.append(f'<text class="key" x="8" y="20" font-weight="600">{title}</text>')
+        parts.append(f'<text class="key" x="8" y="20" style="font-weight:600">{title}</text>')
     for number, ((x, row), kind) in enumerate(zip(keys, bars.kinds, strict=True)):
         y = (34 if alone else 8) + 20 * row
         parts.append(f'<rect class="fill{number}" x="{x}" y="{y}" width="14" height="12" rx="2"/>')
@@ -99,7 +99,7 @@ def _bar(bar: Bar, y: int, left: int, right: int) -> list[str]:
         shown = f'x="{x:.1f}" y="{y}" width="{max(size - 1, 0.5):.1f}" height="{_BAR_PX}"'
         parts.append(f'<rect class="fill{part.kind}" {shown}/>')
         text = f"{100 * part.share:.0f}%"
-        if size > len(text) * _FONT_PX * 0.58 + 6:
+        if size > len(text) * _FONT_PX * 0.7 + 8:
             place = f'x="{x + size / 2:.1f}" y="{y + 19}" text-anchor="middle"'
             parts.append(f'<text class="on{part.kind}" {place}>{text}</text>')
         x += size

@@ -53,7 +53,7 @@ def html_report(comparison: Comparison) -> str:
             _verdict(comparison),
             f"<figure><figcaption><b>{html.escape(bars.title)}</b>"
             f'<span class="quiet">{html.escape(bars.description)}</span></figcaption>'
-            f'<div class="scroll">{render_bars(bars)}</div></figure>',
+            f'<div class="scroll bars">{render_bars(bars)}</div></figure>',
             '<div class="plots">',
             figure(_latency_plot(comparison)),
             figure(_calls_plot(comparison)),
