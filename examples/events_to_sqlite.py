@@ -1,11 +1,14 @@
-"""Copies the events of one office into a SQLite table, each exactly once, however often it is killed.
+"""Copies the events of one office into a SQLite database, each exactly once, by several consumers that may be killed.
 
     python examples/events_to_sqlite.py --store unix:///run/valkey.sock --office surabaya --catalog surabaya \\
-        --into bookings.db
+        --into bookings.db --consumer w1
 
-The store gives every event a number and hands events out at least once. What makes the effect exactly once is that rows
-and the number of the last event are written in one SQLite transaction: either both are there, or neither. Several
-copies may run: one copies, the others wait for the database and go on where it left off.
+Start it as often as you like, with another --consumer each time: they are one group and share the work. Whoever is
+started again goes on with what it had; what a consumer has had for longer than --claim-idle-ms goes to another.
+
+The store gives every event a number and hands it out at least once. What makes the effect exactly once is that it is
+written in one SQLite transaction with that number: a number that stands there already has had its effect. Only then is
+the event acknowledged. Whoever dies between the two gets it again, and finds the number.
 
 The identity key must be the one of the booking service; here it is read from QUOTA_ENGINE_IDENTITY_KEY in the
 environment.
@@ -18,7 +21,7 @@ import os
 import sqlite3
 import time
 
-from quota_engine import QuotaEngine, ReservationChanged, load_catalog
+from quota_engine import QuotaEngine, RecordedEvent, ReservationChanged, load_catalog
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS changes (
@@ -27,34 +30,50 @@ CREATE TABLE IF NOT EXISTS changes (
     queue_number INTEGER NOT NULL,
     PRIMARY KEY (office, number)
 );
-CREATE TABLE IF NOT EXISTS read_up_to (office TEXT PRIMARY KEY, number INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS steps_of_day (
+    office TEXT NOT NULL, day INTEGER NOT NULL, verb TEXT NOT NULL, units INTEGER NOT NULL,
+    PRIMARY KEY (office, day, verb)
+);
 """
-PAGE = 500
+GROUP = "sqlite"
+PAGE = 100
 
 
-def copy_page(engine: QuotaEngine, office: str, database: sqlite3.Connection) -> int:
-    """Copy the next events, at most a page, in one transaction; returns how many there were."""
-    database.execute("BEGIN IMMEDIATE")  # how far it goes is read under the lock under which it is written
+def write(database: sqlite3.Connection, office: str, events: list[RecordedEvent]) -> None:
+    """Write a page of events, and what it comes to, in one transaction."""
+    database.execute("BEGIN IMMEDIATE")
     with database:
-        row = database.execute("SELECT number FROM read_up_to WHERE office = ?", (office,)).fetchone()
-        events = engine.events(office, after=row[0] if row else 0, limit=PAGE)
         for recorded in events:
-            if isinstance(recorded.event, ReservationChanged):
-                record = recorded.event.reservation
-                values = (
-                    office,
-                    recorded.number,
-                    recorded.event.at_ms,
-                    recorded.event.verb,
-                    record.id,
-                    record.day,
-                    record.state,
-                    record.units,
-                    record.queue_number,
+            if not isinstance(recorded.event, ReservationChanged):
+                continue
+            verb, record = recorded.event.verb, recorded.event.reservation
+            values = (
+                office,
+                recorded.number,
+                recorded.event.at_ms,
+                verb,
+                record.id,
+                record.day,
+                record.state,
+                record.units,
+                record.queue_number,
+            )
+            new = database.execute("INSERT OR IGNORE INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values).rowcount
+            if new:  # whatever an event leads to belongs here: this is reached once for each number
+                database.execute(
+                    "INSERT INTO steps_of_day VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET units = units + ?",
+                    (office, record.day, verb, record.units, record.units),
                 )
-                database.execute("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
-        if events:
-            database.execute("INSERT OR REPLACE INTO read_up_to VALUES (?, ?)", (office, events[-1].number))
+
+
+def copy_page(
+    engine: QuotaEngine, office: str, database: sqlite3.Connection, consumer: str, claim_idle_ms: int = 60_000
+) -> int:
+    """Take over the next events, at most a page; returns how many there were."""
+    events = engine.events(office, limit=PAGE, group=GROUP, consumer=consumer, claim_idle_ms=claim_idle_ms)
+    if events:
+        write(database, office, events)
+        engine.acknowledge(office, GROUP, [recorded.number for recorded in events])
     return len(events)
 
 
@@ -65,6 +84,8 @@ def main() -> None:
     parser.add_argument("--office", required=True)
     parser.add_argument("--catalog", required=True)
     parser.add_argument("--into", required=True)
+    parser.add_argument("--consumer", required=True)
+    parser.add_argument("--claim-idle-ms", type=int, default=60_000)
     parser.add_argument("--once", action="store_true")
     options = parser.parse_args()
     key = os.environ["QUOTA_ENGINE_IDENTITY_KEY"].encode()
@@ -72,7 +93,7 @@ def main() -> None:
     database.executescript(SCHEMA)
     with QuotaEngine.open(options.store, identity_key=key, catalog=load_catalog(options.catalog)) as engine:
         while True:
-            copied = copy_page(engine, options.office, database)
+            copied = copy_page(engine, options.office, database, options.consumer, options.claim_idle_ms)
             if not copied:
                 if options.once:
                     break

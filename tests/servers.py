@@ -50,8 +50,10 @@ def valkey_server_binary() -> Path:
 
 
 def redis_server_binary() -> Path | None:
-    """The system's Redis, or ``None``."""
-    found = shutil.which("redis-server", path=f"{os.environ.get('PATH', '')}:/usr/bin:/usr/local/bin")
+    """The system's Redis, or ``None``. Not one that a Python package has put beside the interpreter: it may be old."""
+    here = str(Path(sys.prefix) / "bin")
+    folders = [*os.environ.get("PATH", "").split(os.pathsep), "/usr/bin", "/usr/local/bin"]
+    found = shutil.which("redis-server", path=os.pathsep.join(one for one in folders if one != here))
     return Path(found) if found else None
 
 
@@ -171,9 +173,12 @@ class Server:
         maxmemory_bytes: int = 0,
         requirepass: str = "",
         users: Mapping[str, str] | None = None,
+        debug: bool = True,
         settings: Iterable[Sequence[str]] = (),
     ) -> None:
-        """``appendfsync`` empty: nothing is kept. ``users``: ACL rules by name. ``settings``: more lines, in words."""
+        """``appendfsync`` empty: nothing is kept. ``debug``: allow ``DEBUG`` (not a setting before 7.0). ``users``: ACL
+        rules by name. ``settings``: more lines, in words.
+        """
         self.binary = binary
         # Not the test's own directory: its path may be too long for a socket.
         self.directory = Path(tempfile.mkdtemp(prefix="servers-"))
@@ -196,7 +201,7 @@ class Server:
                 ("appendonly", "yes" if appendfsync else "no"),
                 ("appendfsync", appendfsync or "everysec"),
                 ("maxmemory", str(maxmemory_bytes)),
-                ("enable-debug-command", "local"),
+                *([("enable-debug-command", "local")] if debug else []),
                 # A replica that has just come is served at once, not after five seconds.
                 ("repl-diskless-sync-delay", "0"),
             ]

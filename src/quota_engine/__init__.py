@@ -27,6 +27,7 @@ __all__ = [
     "DrawStatus",
     "DrawTerms",
     "DrawView",
+    "GroupView",
     "InvalidRequest",
     "ManualClock",
     "Outcome",
@@ -36,6 +37,7 @@ __all__ = [
     "QuotaEngine",
     "QuotaEngineError",
     "QuotaView",
+    "Reconciliation",
     "RecordedEvent",
     "Reservation",
     "ReservationChanged",
@@ -69,6 +71,7 @@ from quota_engine.admission.room_record import RoomRecord
 from quota_engine.admission.room_standing import Chance, Phase, Standing
 from quota_engine.admission.tickets import TicketKeys
 from quota_engine.catalog import Catalog, load_catalog
+from quota_engine.domain.consumers import GroupView
 from quota_engine.domain.errors import (
     BackendUnavailable,
     CatalogError,
@@ -81,6 +84,7 @@ from quota_engine.domain.events import ReservationChanged
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
+from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.faces.buckets import AsyncTokenBuckets, TokenBuckets
 from quota_engine.faces.draws import AsyncDraw, Draw
 from quota_engine.faces.engine import AsyncQuotaEngine, QuotaEngine

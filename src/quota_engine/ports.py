@@ -8,6 +8,8 @@ them, keeps each kind of ledger in ``quota_engine.kinds``, and is held to the ru
 from __future__ import annotations
 
 __all__ = [
+    "Acknowledge",
+    "AddGroup",
     "Ask",
     "AsyncBackend",
     "Audit",
@@ -15,10 +17,14 @@ __all__ = [
     "BackendFactory",
     "Clock",
     "Describe",
+    "DropGroup",
+    "ListGroups",
     "ListOffices",
     "Lookup",
     "Observer",
     "ReadEvents",
+    "ReadGroup",
+    "Reconcile",
     "RecordedEvent",
     "Request",
     "Send",
@@ -33,9 +39,11 @@ import msgspec
 
 from quota_engine.admission.policy import Finding
 from quota_engine.domain.commands import Command
+from quota_engine.domain.consumers import GroupView
 from quota_engine.domain.events import Event
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.domain.reconcile import Reconciliation
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -118,10 +126,60 @@ class ReadEvents(Request[list[RecordedEvent]], frozen=True, gc=False):
 
 
 class TrimEvents(Request[int], frozen=True, gc=False):
-    """Drop the events up to number ``through``; the answer is how many are left."""
+    """Drop the events up to number ``through``, but none that a group has not acknowledged; the answer is how many are
+    left.
+    """
 
     office: str
     through: int
+
+
+class ReadGroup(Request[list[RecordedEvent]], frozen=True, gc=False):
+    """Up to ``limit`` events for a consumer of a group, in order: :func:`quota_engine.domain.consumers.take`.
+
+    The group comes into being with this, before the first event that is kept. An office without events has no groups,
+    and gets none. Repeating it is harmless: it gives the same events, and perhaps more.
+
+    Raises:
+        InvalidRequest: the office has ``GROUPS_MAX`` groups, and this is not one of them.
+    """
+
+    office: str
+    group: str
+    consumer: str
+    limit: int
+    claim_idle_ms: int
+
+
+class Acknowledge(Request[int], frozen=True, gc=False):
+    """A group is done with these events, whoever of its consumers had them; the answer is how many were still open."""
+
+    office: str
+    group: str
+    numbers: tuple[int, ...]
+
+
+class AddGroup(Request[bool], frozen=True, gc=False):
+    """Let a group begin after event number ``after`` (or before the first that is kept, or after the last that there
+    is); the answer is whether it is new. Raises as :class:`ReadGroup` does.
+    """
+
+    office: str
+    group: str
+    after: int
+
+
+class DropGroup(Request[bool], frozen=True, gc=False):
+    """Forget a group; the answer is whether there was one."""
+
+    office: str
+    group: str
+
+
+class ListGroups(Request[list[GroupView]], frozen=True, gc=False):
+    """The groups of an office as they stand, sorted by name."""
+
+    office: str
 
 
 class ListOffices(Request[list[str]], frozen=True, gc=False):
@@ -132,6 +190,18 @@ class Audit(Request[list[str]], frozen=True, gc=False):
     """What is wrong with one office's ledger: :func:`quota_engine.domain.audit.audit`."""
 
     office: str
+
+
+class Reconcile(Request[Reconciliation], frozen=True, gc=False):
+    """Look an office's ledger through, put right what is wrong, and let ``events`` happen that it has lost, as a
+    consumer outside has them (:mod:`quota_engine.domain.reconcile`). Meanwhile the office is closed.
+
+    Raises:
+        InvalidRequest: ``events`` are not those that follow on the ledger's own; nothing has been restored.
+    """
+
+    office: str
+    events: tuple[RecordedEvent, ...] = ()
 
 
 class Describe(Request[dict[str, Any]], frozen=True, gc=False):

@@ -28,7 +28,7 @@ from quota_engine.adapters.clocks import ManualClock, SystemClock
 from quota_engine.adapters.memory import MemoryBackend
 from quota_engine.catalog import day_terms
 from quota_engine.flow.desk import Desk
-from quota_engine.ports import Describe
+from quota_engine.ports import Describe, RecordedEvent
 
 DAY = datetime.date(2026, 12, 7)
 NIK = "3578012345678901"
@@ -175,6 +175,24 @@ def test_events_are_numbered_and_trimmed(engine: QuotaEngine) -> None:
     assert engine.events("surabaya", after=2, limit=1) == events[2:3]
     assert engine.trim_events("surabaya", 2) == len(events) - 2
     assert engine.events("surabaya") == events[2:]
+
+
+def test_consumers_share_the_events(engine: QuotaEngine, clock: ManualClock) -> None:
+    """Each gets its part, an idle one loses it, and what nobody has acknowledged is not trimmed."""
+    events = engine.events("surabaya")
+    assert engine.add_group("surabaya", "mail", after=1)
+    assert engine.events("surabaya", group="mail", consumer="w1", limit=2) == events[1:3]
+    assert engine.events("surabaya", group="mail", consumer="w2") == events[3:]
+    assert engine.acknowledge("surabaya", "mail", (one.number for one in events[3:])) == len(events) - 3
+    clock.advance_ms(60_000)
+    assert engine.events("surabaya", group="mail", consumer="w2", claim_idle_ms=60_001) == []
+    assert engine.events("surabaya", group="mail", consumer="w2") == events[1:3]
+    assert engine.trim_events("surabaya", len(events)) == len(events) - 1
+    (group,) = engine.groups("surabaya")
+    assert (group.name, group.acknowledged, group.pending, group.lag) == ("mail", 1, 2, 0)
+    assert [lease.consumer for lease in group.leases] == ["w2"]
+    assert engine.drop_group("surabaya", "mail")
+    assert engine.groups("surabaya") == []
     assert engine.audit().ok
 
 
@@ -226,8 +244,38 @@ BAD: list[tuple[str, Callable[[QuotaEngine], object], type[Exception], str]] = [
     ("long range", lambda e: e.availability("surabaya", 1, 401), InvalidRequest, "401 days; expected 1 to 400"),
     ("after", lambda e: e.events("surabaya", after=-1), InvalidRequest, "after: -1"),
     ("limit", lambda e: e.events("surabaya", limit=0), InvalidRequest, "limit: 0"),
+    ("after", lambda e: e.events("surabaya", 1, group="g", consumer="c"), InvalidRequest, "after: given with a group"),
+    ("consumer", lambda e: e.events("surabaya", group="g"), InvalidRequest, "only one of them"),
+    ("group", lambda e: e.events("surabaya", consumer="c"), InvalidRequest, "only one of them"),
+    ("group", lambda e: e.events("surabaya", group="a b", consumer="c"), InvalidRequest, "group: not a valid id"),
+    ("consumer", lambda e: e.events("surabaya", group="g", consumer="~"), InvalidRequest, "consumer: not a valid id"),
+    ("limit", lambda e: e.events("surabaya", group="g", consumer="c", limit=10_001), InvalidRequest, "limit: 10001"),
+    (
+        "claim_idle_ms",
+        lambda e: e.events("surabaya", group="g", consumer="c", claim_idle_ms=-1),
+        InvalidRequest,
+        "claim_idle_ms: -1",
+    ),
+    ("numbers", lambda e: e.acknowledge("surabaya", "g", [0]), InvalidRequest, "numbers: 0"),
+    ("numbers", lambda e: e.acknowledge("surabaya", "g", range(10_001)), InvalidRequest, "numbers: more than 10000"),
+    ("numbers", lambda e: e.acknowledge("surabaya", "g", 7), InvalidRequest, "numbers: a int"),  # type: ignore[arg-type]
+    ("group", lambda e: e.acknowledge("surabaya", "", []), InvalidRequest, "group: an empty id"),
+    ("group", lambda e: e.add_group("surabaya", "a b"), InvalidRequest, "group: not a valid id"),
+    ("after", lambda e: e.add_group("surabaya", "g", -1), InvalidRequest, "after: -1"),
+    ("group", lambda e: e.drop_group("surabaya", "a b"), InvalidRequest, "group: not a valid id"),
+    ("events", lambda e: e.reconcile("surabaya", "x"), InvalidRequest, "events: not a list of events"),  # type: ignore[arg-type]
+    ("events", lambda e: e.reconcile("surabaya", e.events("surabaya") * 400), InvalidRequest, "expected at most 1000"),
+    ("events", lambda e: e.reconcile("surabaya", [moved(e, 1)]), InvalidRequest, "is another event here"),
+    ("events", lambda e: e.reconcile("surabaya", [moved(e, 99)]), InvalidRequest, "number 99 after"),
+    ("office", lambda e: e.reconcile("nowhere"), UnknownName, "nowhere"),
+    ("office", lambda e: e.groups("nowhere"), UnknownName, "nowhere"),
     ("through", lambda e: e.trim_events("surabaya", -1), InvalidRequest, "through: -1"),
 ]
+
+
+def moved(engine: QuotaEngine, number: int) -> RecordedEvent:
+    """The last event under another number."""
+    return RecordedEvent(number, engine.events("surabaya")[-1].event)
 
 
 def book_as(engine: QuotaEngine, **more: Any) -> Any:
@@ -347,6 +395,12 @@ async def test_both_faces_do_the_same(engine: QuotaEngine, catalog: Catalog, clo
         ("publish", (catalog, DAY), {}),
         ("events", ("surabaya",), {"after": 1, "limit": 500}),
         ("trim_events", ("surabaya", 3), {}),
+        ("add_group", ("surabaya", "mail"), {"after": 4}),
+        ("events", ("surabaya",), {"limit": 3, "group": "mail", "consumer": "w1", "claim_idle_ms": 7}),
+        ("acknowledge", ("surabaya", "mail", [5, 6]), {}),
+        ("groups", ("surabaya",), {}),
+        ("drop_group", ("surabaya", "mail"), {}),
+        ("reconcile", ("surabaya",), {}),
         ("offices", (), {}),
         ("audit", (), {}),
         ("audit", ("surabaya",), {}),

@@ -7,13 +7,17 @@ __all__ = ["LossyProxy"]
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 
 class LossyProxy:
-    """Passes everything on, but swallows the next ``losses`` replies to scripts, and cuts the connection then."""
+    """Passes everything on, but swallows the next ``losses`` replies to scripts, and cuts the connection then.
+
+    ``on_loss`` is called before it is cut.
+    """
 
     def __init__(self, socket_path: Path) -> None:
         self._server_path = str(socket_path)
@@ -21,6 +25,7 @@ class LossyProxy:
         self.port: int = self._listener.getsockname()[1]
         self.losses = 0
         self.scripts_seen = 0
+        self.on_loss: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._open: list[socket.socket] = [self._listener]
         self._accepting = threading.Thread(target=self._accept, daemon=True)
@@ -42,6 +47,14 @@ class LossyProxy:
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
         self._accepting.join(5)
+
+    def switch_to(self, socket_path: Path) -> None:
+        """Lead to another server from now on, and cut all connections to the one before."""
+        self._server_path = str(socket_path)
+        cut, self._open = self._open[1:], self._open[:1]
+        self._cut(*cut)
+        for one in cut:
+            one.close()
 
     def _accept(self) -> None:
         while True:
@@ -77,6 +90,8 @@ class LossyProxy:
                     lose = state["script"] and self.losses > 0 and not data.startswith(b"-")
                     self.losses -= lose
                 if lose:
+                    if self.on_loss is not None:
+                        self.on_loss()
                     break
                 client.sendall(data)
         self._cut(client, server)

@@ -491,6 +491,30 @@ async def test_all_cancelled_and_the_next_is_served(async_opened: Opened) -> Non
                 await task
 
 
+async def test_cancelled_calls_take_nobodys_place_in_the_queue(async_opened: Opened) -> None:
+    """A queue that is full of cancelled calls has room for others; they count only until somebody needs the place."""
+    backend = await async_opened.asyncio(Limits(batch_max=1, in_flight_max=1, waiting_max=5))
+    async_opened.server.pause()
+    first = asyncio.ensure_future(backend.send(OFFICE, reserve("first", ONLINE)))
+    await turns()
+    tasks = [asyncio.ensure_future(backend.send(OFFICE, one)) for one in reserves(5)]
+    await turns()
+    assert (await backend.send(OFFICE, reserve("one-more", ONLINE))).status is Status.OVERLOADED
+    for task in tasks[1:]:
+        task.cancel()
+    await turns()
+    others = [asyncio.ensure_future(backend.send(OFFICE, reserve(f"other{one}", ONLINE))) for one in range(5)]
+    await turns()
+    assert waiting(backend) == 5
+    assert (await others[4]).status is Status.OVERLOADED
+    async_opened.server.resume()
+    async with asyncio.timeout(WAIT_S):
+        outcomes = await asyncio.gather(first, tasks[0], *others[:4])
+    assert {one.status for one in outcomes} == {Status.HELD}
+    for task in tasks[1:]:
+        assert task.cancelled()
+
+
 async def test_an_async_close_waits_for_calls_under_way(async_opened: Opened) -> None:
     """Closing does not cut off an answer that is still to come, and leaves no connection open."""
     backend = await async_opened.asyncio(ONE_BY_ONE)

@@ -65,7 +65,7 @@ def test_replicated_is_told_when_the_replica_has_it(group: Replicated) -> None:
 def test_without_its_replica_the_outcome_is_unknown(group: Replicated) -> None:
     """What no replica has may be lost in a failover: never an acknowledgement; a replay waits for the replica, too."""
     options = "?durability=replicated&replicas=1&wait_ms=50&attempts_max=2"
-    opened(group.primary.url).close()
+    opened(group.primary.url + "?fence=auto").close()
     backend = open_backend(group.primary.url + options, CLOCK)
     group.replicas[0].pause()
     for _ in range(2):  # the second is a replay, which changes nothing, and must not be acknowledged for that
@@ -81,7 +81,7 @@ def test_without_its_replica_the_outcome_is_unknown(group: Replicated) -> None:
 
 async def test_the_async_backend_waits_as_well(group: Replicated) -> None:
     """The same for asyncio, and once a batch: fifty calls need a few WAITs."""
-    opened(group.primary.url).close()
+    opened(group.primary.url + "?fence=auto").close()
     backend = await open_async_backend(group.primary.url + "?durability=replicated&attempts_max=30", CLOCK)
     outcomes = await asyncio.gather(*(backend.send(OFFICE, Confirm(f"nobody{one}")) for one in range(50)))
     assert {one.status for one in outcomes} == {Status.NOT_FOUND}

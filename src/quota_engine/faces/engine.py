@@ -10,7 +10,7 @@ __all__ = ["AsyncQuotaEngine", "QuotaEngine", "backend_factory"]
 import importlib.metadata
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self, cast
 
@@ -32,9 +32,11 @@ from quota_engine.domain.commands import (
     ReturnParked,
     SetCapacity,
 )
+from quota_engine.domain.consumers import GroupView
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.faces.draws import AsyncDraw, Draw
 from quota_engine.faces.rooms import AsyncRoom, Room
 from quota_engine.flow import steps
@@ -293,12 +295,65 @@ class QuotaEngine:
         """Sweep: expire up to ``limit`` overdue holds. Only the wait list and the event log are the sooner for it."""
         return self._backend.send(*self._desk.on_day(office, day, Expire, limit))
 
-    def events(self, office: str, after: int = 0, limit: int = 1000) -> list[RecordedEvent]:
-        """Up to ``limit`` (at most 100,000) of the office's events with numbers above ``after``, in order."""
-        return self._backend.perform(self._desk.events(office, after, limit))
+    def events(
+        self,
+        office: str,
+        after: int = 0,
+        limit: int = 1000,
+        *,
+        group: str | None = None,
+        consumer: str | None = None,
+        claim_idle_ms: int = 60_000,
+    ) -> list[RecordedEvent]:
+        """Up to ``limit`` (at most 100,000) of the office's events with numbers above ``after``, in order.
+
+        With ``group`` and ``consumer``: the next events for one of several consumers that share the work. Each event
+        goes to one of them, until it has been acknowledged (:meth:`acknowledge`). A consumer first gets what it has
+        open already (so it goes on after a crash), then what another has had open for ``claim_idle_ms`` or longer (that
+        one may be dead), then new ones; in the order of their numbers. It never has more than ``limit`` open.
+
+        Every event comes at least once. It comes again if its consumer dies between the effect and the
+        acknowledgement, or is slower than ``claim_idle_ms``: write its number together with its effect.
+
+        Args:
+            group: the group's name; it comes into being with the first event that is kept, if :meth:`add_group` has not
+                been called.
+            consumer: a name within the group, the same after a restart.
+            limit: at most 10,000 for a group. A group is given nothing new while 10,000 of its events are open.
+            claim_idle_ms: longer than a consumer ever takes between two calls.
+        """
+        return self._backend.perform(self._desk.events(office, after, limit, group, consumer, claim_idle_ms))
+
+    def acknowledge(self, office: str, group: str, numbers: Iterable[int]) -> int:
+        """The group is done with events of these numbers (at most 10,000): it does not get them again.
+
+        It does not matter which of its consumers had them. Returns how many of them were open until now.
+        """
+        return self._backend.perform(self._desk.acknowledge(office, group, numbers))
+
+    def add_group(self, office: str, group: str, after: int = 0) -> bool:
+        """Let a group of consumers begin with the events above ``after``, and keep them from being trimmed.
+
+        An ``after`` that is too high means: with the next event that happens. Returns whether the group is new; one
+        that is there stays as it is, and an office without any events has no groups.
+        """
+        return self._backend.perform(self._desk.add_group(office, group, after))
+
+    def drop_group(self, office: str, group: str) -> bool:
+        """Forget a group, and what its consumers have open. Returns whether there was one."""
+        return self._backend.perform(self._desk.drop_group(office, group))
+
+    def groups(self, office: str) -> list[GroupView]:
+        """The office's groups, sorted by name: how far each is, what is pending and since when, and what is still to
+        come.
+        """
+        return self._backend.perform(self._desk.groups(office))
 
     def trim_events(self, office: str, through: int) -> int:
-        """Drop the office's events up to number ``through``, when all who need them have them; how many are left."""
+        """Drop the office's events up to number ``through``, as far as all its groups have acknowledged them.
+
+        Returns how many are left. Who reads without a group is not waited for.
+        """
         return self._backend.perform(self._desk.trim_events(office, through))
 
     def offices(self) -> list[str]:
@@ -322,6 +377,23 @@ class QuotaEngine:
                 self._rooms.clear()
             found = self._rooms.setdefault(room, Room(self._backend, book))
         return found
+
+    def reconcile(self, office: str, events: Sequence[RecordedEvent] = ()) -> Reconciliation:
+        """Look an office's ledger through and put right what is wrong: after a failover, or after any damage.
+
+        With ``fence=auto`` the first call after a failover does this by itself; with ``fence=manual`` the office stays
+        closed until somebody does it. While it runs, the office is closed for engines that mind the fence.
+
+        Args:
+            office: the office's id in the catalog.
+            events: at most 1,000 that the store has lost, in order, as a consumer has them: those with numbers above
+                the store's last one happen again. Others of the same history may come before them.
+
+        Raises:
+            InvalidRequest: ``events`` do not follow on what the store has; it has gone on without them, or there is a
+                gap. Nothing has been restored.
+        """
+        return self._backend.perform(self._desk.reconcile(office, events))
 
 
 class AsyncQuotaEngine:
@@ -471,9 +543,34 @@ class AsyncQuotaEngine:
         """See :meth:`QuotaEngine.expire`."""
         return await self._backend.send(*self._desk.on_day(office, day, Expire, limit))
 
-    async def events(self, office: str, after: int = 0, limit: int = 1000) -> list[RecordedEvent]:
+    async def events(
+        self,
+        office: str,
+        after: int = 0,
+        limit: int = 1000,
+        *,
+        group: str | None = None,
+        consumer: str | None = None,
+        claim_idle_ms: int = 60_000,
+    ) -> list[RecordedEvent]:
         """See :meth:`QuotaEngine.events`."""
-        return await self._backend.perform(self._desk.events(office, after, limit))
+        return await self._backend.perform(self._desk.events(office, after, limit, group, consumer, claim_idle_ms))
+
+    async def acknowledge(self, office: str, group: str, numbers: Iterable[int]) -> int:
+        """See :meth:`QuotaEngine.acknowledge`."""
+        return await self._backend.perform(self._desk.acknowledge(office, group, numbers))
+
+    async def add_group(self, office: str, group: str, after: int = 0) -> bool:
+        """See :meth:`QuotaEngine.add_group`."""
+        return await self._backend.perform(self._desk.add_group(office, group, after))
+
+    async def drop_group(self, office: str, group: str) -> bool:
+        """See :meth:`QuotaEngine.drop_group`."""
+        return await self._backend.perform(self._desk.drop_group(office, group))
+
+    async def groups(self, office: str) -> list[GroupView]:
+        """See :meth:`QuotaEngine.groups`."""
+        return await self._backend.perform(self._desk.groups(office))
 
     async def trim_events(self, office: str, through: int) -> int:
         """See :meth:`QuotaEngine.trim_events`."""
@@ -500,3 +597,7 @@ class AsyncQuotaEngine:
                 self._rooms.clear()
             found = self._rooms.setdefault(room, AsyncRoom(self._backend, book))
         return found
+
+    async def reconcile(self, office: str, events: Sequence[RecordedEvent] = ()) -> Reconciliation:
+        """See :meth:`QuotaEngine.reconcile`."""
+        return await self._backend.perform(self._desk.reconcile(office, events))

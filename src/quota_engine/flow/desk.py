@@ -10,18 +10,30 @@ import base64
 import datetime
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Final
 
 from quota_engine.admission.policy import Caller
 from quota_engine.admission.tickets import TicketKeys
 from quota_engine.catalog import Catalog, choice_of, office_of
 from quota_engine.domain.commands import DAY_MAX, Command, Reschedule, Reserve
+from quota_engine.domain.consumers import OPEN_MAX
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.identity import Pseudonyms
 from quota_engine.domain.model import Choice
 from quota_engine.domain.values import APPLICANTS_MAX, DURATION_MS_MAX, check_integer, check_name, is_name
-from quota_engine.ports import ReadEvents, TrimEvents
+from quota_engine.ports import (
+    Acknowledge,
+    AddGroup,
+    DropGroup,
+    ListGroups,
+    ReadEvents,
+    ReadGroup,
+    Reconcile,
+    RecordedEvent,
+    TrimEvents,
+)
 
 Day = datetime.date | str | int
 """A date, an ISO date such as ``"2026-12-01"``, or a date's ordinal."""
@@ -36,6 +48,8 @@ Wanted = tuple[str, str, str, str, str]
 """Service, service unit, session, channel and group, by ids of the catalog; ``""`` for what does not matter."""
 
 EVENTS_READ_MAX: Final = 100_000
+EVENTS_RESTORED_MAX: Final = 1000
+"""They are put back in one step, in which a store does nothing else."""
 EVENT_NUMBER_MAX: Final = 2**53
 _PLANS_MAX: Final = 10_000
 
@@ -146,8 +160,14 @@ class Desk:
         """The command of an operator's command on one office-day: ``command(day, *rest)``."""
         return self.office(office), command(self.day_number(day), *rest)
 
-    def events(self, office: str, after: int, limit: int) -> ReadEvents:
-        """The request for an office's events."""
+    def events(
+        self, office: str, after: int, limit: int, group: str | None, consumer: str | None, claim_idle_ms: int
+    ) -> ReadEvents | ReadGroup:
+        """The request for an office's events, all of them or those for one consumer of a group."""
+        if group is not None or consumer is not None:
+            if after:
+                raise InvalidRequest("after", "given with a group", "nothing: a group knows where it is")
+            return self._read_group(office, group, consumer, limit, claim_idle_ms)
         check_integer(after, "after", 0, EVENT_NUMBER_MAX)
         check_integer(limit, "limit", 1, EVENTS_READ_MAX)
         return ReadEvents(self.office(office), after, limit)
@@ -156,6 +176,52 @@ class Desk:
         """The request to drop an office's events up to a number."""
         check_integer(through, "through", 0, EVENT_NUMBER_MAX)
         return TrimEvents(self.office(office), through)
+
+    def _read_group(
+        self, office: str, group: str | None, consumer: str | None, limit: int, claim_idle_ms: int
+    ) -> ReadGroup:
+        if group is None or consumer is None:
+            raise InvalidRequest("group, consumer", "only one of them", "both, or neither")
+        check_name(group, "group")
+        check_name(consumer, "consumer")
+        check_integer(limit, "limit", 1, OPEN_MAX)
+        check_integer(claim_idle_ms, "claim_idle_ms", 0, DURATION_MS_MAX)
+        return ReadGroup(self.office(office), group, consumer, limit, claim_idle_ms)
+
+    def acknowledge(self, office: str, group: str, numbers: Iterable[int]) -> Acknowledge:
+        """The request that a group is done with events."""
+        check_name(group, "group")
+        if not isinstance(numbers, Iterable):
+            raise InvalidRequest("numbers", f"a {type(numbers).__name__}", "numbers of events")
+        several = tuple(islice(numbers, OPEN_MAX + 1))
+        if len(several) > OPEN_MAX:
+            raise InvalidRequest("numbers", f"more than {OPEN_MAX}", f"at most {OPEN_MAX} at a time")
+        for number in several:
+            check_integer(number, "numbers", 1, EVENT_NUMBER_MAX)
+        return Acknowledge(self.office(office), group, several)
+
+    def add_group(self, office: str, group: str, after: int) -> AddGroup:
+        """The request to let a group begin."""
+        check_name(group, "group")
+        check_integer(after, "after", 0, EVENT_NUMBER_MAX)
+        return AddGroup(self.office(office), group, after)
+
+    def drop_group(self, office: str, group: str) -> DropGroup:
+        """The request to forget a group."""
+        check_name(group, "group")
+        return DropGroup(self.office(office), group)
+
+    def groups(self, office: str) -> ListGroups:
+        """The request for an office's groups."""
+        return ListGroups(self.office(office))
+
+    def reconcile(self, office: str, events: Sequence[RecordedEvent]) -> Reconcile:
+        """The request to look an office through and put it right."""
+        if not isinstance(events, list | tuple) or not all(isinstance(one, RecordedEvent) for one in events):
+            raise InvalidRequest("events", "not a list of events", "events as events() returns them")
+        if len(events) > EVENTS_RESTORED_MAX:
+            raise InvalidRequest("events", f"{len(events)} events", f"at most {EVENTS_RESTORED_MAX} at a time")
+        return Reconcile(self.office(office), tuple(events))
 
     def parse(self, reference: str) -> tuple[str, str]:
         """Office and id of a reference such as ``surabaya~9f2c``.

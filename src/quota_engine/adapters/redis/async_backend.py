@@ -123,14 +123,20 @@ class AsyncRedisBackend:
         way = place, script
         lane = self._lane(way)
         if lane.is_full():
-            return self._worker.full(place, script)
+            lane.drop(_is_over)
+            if lane.is_full():
+                return self._worker.full(place, script)
         loop = asyncio.get_running_loop()
         mine: asyncio.Future[Any] = loop.create_future()
         lane.waiting.append((command, line, mine))
         if len(lane.waiting) == 1:
             # Those who call in the same turn of the loop come along; a lone call waits for nobody.
             loop.call_soon(self._set_out, way, lane)
-        return await mine
+        try:
+            return await mine
+        except asyncio.CancelledError:
+            lane.some_gave_up = True
+            raise
 
     async def check_server(self) -> None:
         """See that the server answers and is new enough. Raises :class:`BackendUnavailable` otherwise."""
@@ -252,6 +258,10 @@ class AsyncRedisBackend:
             raise
         finally:
             await pool.release(connection)
+
+
+def _is_over(waiting: _Waiting) -> bool:
+    return waiting[2].done()
 
 
 async def _reply(connection: AbstractConnection) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ["LANES_MAX", "Lane", "Limits", "told"]
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -33,12 +34,22 @@ class Limits(msgspec.Struct, frozen=True):
 class Lane(Generic[T]):
     """The calls of one office: those that wait, and how many batches are under way."""
 
-    __slots__ = ("in_flight", "limits", "waiting")
+    __slots__ = ("in_flight", "limits", "some_gave_up", "waiting")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.waiting: deque[T] = deque()
         self.in_flight = 0
+        self.some_gave_up = False
+        """Whether calls have been given up since the last look: some that wait may be of no use to anybody."""
+
+    def drop(self, is_over: Callable[[T], bool]) -> None:
+        """Let those that are over wait no longer, so that they do not take the place of others. It looks at all of
+        them: call it when the lane is full.
+        """
+        if self.some_gave_up:
+            self.some_gave_up = False
+            self.waiting = deque(one for one in self.waiting if not is_over(one))
 
     def is_full(self) -> bool:
         """Whether one more call would be too many."""

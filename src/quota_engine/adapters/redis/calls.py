@@ -10,6 +10,8 @@ __all__ = [
     "Attempt",
     "Call",
     "Durability",
+    "Fence",
+    "Fenced",
     "Lost",
     "Node",
     "NotSent",
@@ -66,6 +68,27 @@ class Durability(enum.StrEnum):
     """``replicas`` replicas have it, too."""
 
 
+class Fence(enum.StrEnum):
+    """What happens to an office after a failover, or any other change of the server that it is written on."""
+
+    OFF = "off"
+    """Nothing: it is written on as it is."""
+    AUTO = "auto"
+    """It stays closed until a client has looked through it; the first that meets it does."""
+    MANUAL = "manual"
+    """It stays closed until somebody calls ``reconcile``."""
+
+
+class Fenced(Exception):
+    """The office is closed since another server has taken over. This command has not been carried out; ``lost`` says
+    whether an earlier attempt may have been, on the server before.
+    """
+
+    def __init__(self, reason: Exception, *, lost: bool) -> None:
+        super().__init__(str(reason))
+        self.lost = lost
+
+
 class Policy(msgspec.Struct, frozen=True):
     """How long a call is tried, and when it counts as done. The pauses double from ``pause_ms_min`` to
     ``pause_ms_max``; for its replicas a call waits ``wait_ms`` each time.
@@ -77,6 +100,7 @@ class Policy(msgspec.Struct, frozen=True):
     durability: Durability = Durability.MEMORY
     replicas: int = 0
     wait_ms: int = 1000
+    fence: Fence = Fence.OFF
 
 
 class Node(NamedTuple):
@@ -136,7 +160,7 @@ class Router:
 
 # The server says so instead of running the script: nothing was done, and it may be well in a moment.
 _PASSING = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
-_PASSING_CODES = ("BUSY", "NOREPLICAS", "MISCONF", "UNKILLABLE")
+_PASSING_CODES = ("BEHIND", "BUSY", "NOREPLICAS", "MISCONF", "UNKILLABLE")
 _REFUSED_CODES: Final = ("ILLFORMED", "NOAUTH", "ERR unknown command", "ERR wrong number")
 _HINTS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (OutOfMemoryError, "the server's memory is full: raise maxmemory, and keep maxmemory-policy at noeviction"),
@@ -153,6 +177,7 @@ def call_script(
     Raises:
         BackendUnavailable: it has certainly not been carried out (or only looked, ``writes=False``).
         OutcomeUnknown: an answer was lost, and asking again has not brought one.
+        Fenced: the script minds the fence, and there is one.
     """
     count = str(len(keys))
     # On the same connection, because it waits for what this connection has written.
@@ -220,6 +245,8 @@ def _insist(
             reason = error
             break  # it will not be better in a moment
         except (ResponseError, BusyLoadingError) as error:
+            if str(error).startswith("FENCED"):
+                raise Fenced(error, lost=lost) from error
             reason = error
             if not isinstance(error, _PASSING) and not str(error).startswith(_PASSING_CODES):
                 # Nothing that the scripts foresee, and not necessarily before the first write.

@@ -13,9 +13,12 @@ __all__ = [
     "choice_of_text",
     "encode",
     "event_of_text",
+    "group_of_text",
     "names_of_event",
     "text_of_applicant",
     "text_of_choice",
+    "text_of_event",
+    "text_of_record",
     "text_of_rules",
 ]
 
@@ -49,6 +52,7 @@ from quota_engine.domain.commands import (
     SetCapacity,
     SetRules,
 )
+from quota_engine.domain.consumers import Group, Lease
 from quota_engine.domain.events import (
     CapacitySet,
     Cooled,
@@ -96,6 +100,17 @@ _VERB_OF_LETTER: Final = {
     "I": Verb.MOVE_IN,
     "J": Verb.MOVE_IN_CONFIRMED,
     "U": Verb.MOVE_OUT,
+}
+_LETTER_OF_STATE: Final = {state: letter for letter, state in _STATE_OF_LETTER.items()}
+_LETTER_OF_VERB: Final = {verb: letter for letter, verb in _VERB_OF_LETTER.items()}
+_NAME_OF_EVENT: Final[dict[type, str]] = {
+    CapacitySet: "capacity_set",
+    DayClosed: "day_closed",
+    DayOpened: "day_opened",
+    DayForgotten: "day_forgotten",
+    PassedOn: "passed_on",
+    Cooled: "cooled",
+    ParkedReturned: "parked_returned",
 }
 _TERMS_DECODER: Final = msgspec.json.Decoder(DayTerms)
 
@@ -410,6 +425,57 @@ def names_of_event(text: str) -> tuple[str, ...]:
     """Who is in an event of the stream: the reservation's id and its applicants; nobody, if it is of another kind."""
     fields = text.split("\t")
     return (fields[1], *map(applicant_of_text, fields[7].split(","))) if fields[0][0].isupper() else ()
+
+
+def _short(number: int) -> str:
+    """In base 36; ``int(text, 36)`` is the way back."""
+    digits = ""
+    while True:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+        if not number:
+            return digits
+
+
+def text_of_record(record: Reservation, choice_index: str) -> str:
+    """A reservation as ``1_codec.lua`` writes it down."""
+    option = chr(ord("a") + record.choice.options.index(record.quotas)) if record.quotas else ""
+    fields = [
+        f"{_LETTER_OF_STATE[record.state]}{record.version}",
+        str(record.day),
+        _short(record.created_at_ms),
+        _short(record.deadline_ms - record.created_at_ms) if record.deadline_ms else "",
+        f"{choice_index}{option}",
+        _text_of_party(record.applicants),
+    ]
+    if record.moves or record.queue_number:
+        fields.append(str(record.queue_number))
+    if record.moves:
+        fields.append(str(record.moves))
+    return "\t".join(fields)
+
+
+def text_of_event(event: Event, index_of: Callable[[Choice, int], str]) -> str:
+    """An event as the scripts write it down; ``index_of`` gives the index of a choice, for a record on a day."""
+    if isinstance(event, ReservationChanged):
+        record = event.reservation
+        later_ms = event.at_ms - record.created_at_ms
+        kind = _LETTER_OF_VERB[event.verb] + (_short(later_ms) if later_ms else "")
+        return f"{kind}\t{record.id}\t{text_of_record(record, index_of(record.choice, record.day))}"
+    if isinstance(event, RulesSet):
+        return f"rules_set\t{event.at_ms}\t{text_of_rules(event.rules)}"
+    if isinstance(event, DayPublished):
+        return f"day_published\t{event.at_ms}\t{event.day}\t{msgspec.json.encode(event.terms).decode()}"
+    return "\t".join([_NAME_OF_EVENT[type(event)], *(str(getattr(event, name)) for name in event.__struct_fields__)])
+
+
+def group_of_text(text: str) -> Group:
+    """A group of consumers: the highest number delivered, and a row for each lease."""
+    delivered, *rows = text.split("\n")
+    leases = [row.split("\t") for row in rows]
+    return Group(
+        int(delivered), tuple(Lease(int(first), int(last), name, int(since)) for first, last, name, since in leases)
+    )
 
 
 _EVENT: Final[dict[str, Callable[[int, list[str]], Event]]] = {

@@ -19,7 +19,7 @@ from redis.retry import Retry
 
 from quota_engine.adapters.embedded import open_embedded
 from quota_engine.adapters.redis.async_backend import AsyncRedisBackend
-from quota_engine.adapters.redis.calls import Durability, Node, Policy, Router
+from quota_engine.adapters.redis.calls import Durability, Fence, Node, Policy, Router
 from quota_engine.adapters.redis.routing import ClusterRouter, SentinelRouter
 from quota_engine.adapters.redis.soldout import BOUND_MS_DEFAULT, BOUND_MS_MAX, SoldOut
 from quota_engine.adapters.redis.sync_backend import RedisBackend
@@ -34,7 +34,7 @@ _FORMS: Final = {
     "cluster": "redis+cluster://[user:password@]host:port,host:port, with options that redis-py knows",
 }
 _OURS: Final = frozenset(
-    {"namespace", "timeout_ms", "attempts_max", "durability", "replicas", "wait_ms", "sold_out_ms"}
+    {"namespace", "timeout_ms", "attempts_max", "durability", "replicas", "wait_ms", "sold_out_ms", "fence"}
 )
 _PORTS: Final = {"sentinel": 26379, "cluster": 6379}
 _ATTEMPTS_MAX_OF_MANY: Final = 16
@@ -78,6 +78,7 @@ def _store(url: str, clock: Clock | None = None) -> _Store:
     replicas = _integer(options, "replicas", 1, 1, 100) if durability is Durability.REPLICATED else 0
     wait_ms = _integer(options, "wait_ms", Policy().wait_ms, 1, 600_000)
     sold_out_ms = _integer(options, "sold_out_ms", BOUND_MS_DEFAULT if clock is None else 0, 0, BOUND_MS_MAX)
+    fence = _fence(options, durability)
     namespace = options.pop("namespace", "")
     if namespace:
         check_name(namespace, "url, option namespace")
@@ -93,7 +94,7 @@ def _store(url: str, clock: Clock | None = None) -> _Store:
         "socket_connect_timeout": timeout_ms / 1000,
         "protocol": 2,
     }
-    policy = Policy(attempts_max=attempts_max, durability=durability, replicas=replicas, wait_ms=wait_ms)
+    policy = Policy(attempts_max=attempts_max, durability=durability, replicas=replicas, wait_ms=wait_ms, fence=fence)
     sold_out = SoldOut(sold_out_ms) if clock is None else SoldOut(sold_out_ms, lambda: clock.now_ms() / 1000)
     return _Store(first, url_to, router, settings, policy, namespace, sold_out, _FORMS[kind])
 
@@ -103,6 +104,13 @@ def _durability(options: dict[str, str]) -> Durability:
     if given not in set(Durability):
         raise InvalidRequest("url, option durability", repr(given[:40]), f"one of {', '.join(Durability)}")
     return Durability(given)
+
+
+def _fence(options: dict[str, str], durability: Durability) -> Fence:
+    given = options.pop("fence", Fence.AUTO if durability is Durability.REPLICATED else Fence.OFF)
+    if given not in set(Fence):
+        raise InvalidRequest("url, option fence", repr(given[:40]), f"one of {', '.join(Fence)}")
+    return Fence(given)
 
 
 def _split(url: str) -> tuple[str, str]:
@@ -200,10 +208,10 @@ def open_backend(url: str, clock: Clock | None) -> RedisBackend:
     """Open the store at ``url``, and see that it answers and is new enough. ``clock`` ``None`` is the server's time.
 
     Options in the URL: ``durability`` (``memory``, ``fsync`` or ``replicated``, with ``replicas`` and the ``wait_ms``
-    for them), ``namespace`` in front of all keys, ``timeout_ms`` for a reply (5000), ``attempts_max`` of a call (8, and
-    16 where there can be a failover), ``sold_out_ms`` (250; with a clock 0, and counted by it) for which the client
-    remembers what is sold out, ``sentinel_username`` and ``sentinel_password`` for the Sentinels, and redis-py's
-    own.
+    for them), ``fence`` (``off``, ``auto`` or ``manual``: what happens to an office after a failover), ``namespace`` in
+    front of all keys, ``timeout_ms`` for a reply (5000), ``attempts_max`` of a call (8, and 16 where there can be a
+    failover), ``sold_out_ms`` (250; with a clock 0, and counted by it) for which the client remembers what is sold out,
+    ``sentinel_username`` and ``sentinel_password`` for the Sentinels, and redis-py's own.
 
     Raises:
         InvalidRequest: the URL is not of that form.

@@ -7,6 +7,7 @@ __all__ = [
     "BUCKET_READS",
     "BUCKET_STATE",
     "COMMANDS",
+    "CONSUMERS",
     "DRAW_COMMANDS",
     "DRAW_FREEING_COMMANDS",
     "DRAW_READS",
@@ -14,7 +15,9 @@ __all__ = [
     "FREEING_COMMANDS",
     "GUARDED_COMMANDS",
     "READS",
+    "RECONCILE",
     "STATE",
+    "TRIAL",
     "Script",
     "script_of",
 ]
@@ -65,13 +68,15 @@ def _script(flags: str, *files: str) -> Script:
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-COMMANDS: Final = _script("", *_SHARED, *_MACHINE, "5_commands.lua")
+COMMANDS: Final = _script("", "0_fence.lua", *_SHARED, *_MACHINE, "5_commands.lua")
 """Applies commands. Refused whole when memory is out, on a read-only replica, or on a stale one."""
 
-FREEING_COMMANDS: Final = _script("allow-oom", *_SHARED, *_MACHINE, "5_commands.lua")
+FREEING_COMMANDS: Final = _script("allow-oom", "0_fence.lua", *_SHARED, *_MACHINE, "5_commands.lua")
 """The same for commands that give back: they must still run when memory is out, or it would stay so."""
 
-GUARDED_COMMANDS: Final = _script("", *_SHARED, *_MACHINE, "8_buckets.lua", "9_guarded.lua", "5_commands.lua")
+GUARDED_COMMANDS: Final = _script(
+    "", "0_fence.lua", *_SHARED, *_MACHINE, "8_buckets.lua", "9_guarded.lua", "5_commands.lua"
+)
 """Applies commands, guarded reserves too. A script of its own: a reserve without guards pays nothing for them."""
 
 READS: Final = _script("no-writes", *_SHARED, "6_reads.lua")
@@ -89,6 +94,18 @@ DRAW_READS: Final = _script("no-writes", "1_codec.lua", "draw_1_ledger.lua", "dr
 """Looks at a draw."""
 DRAW_STATE: Final = _script("no-writes", "draw_4_state.lua")
 """Tells everything of a draw."""
+
+CONSUMERS: Final = _script("allow-oom", "1_codec.lua", "9_consumers.lua")
+"""Groups of consumers, and trimming. Runs when memory is out, too: what has been read can be trimmed, which frees some.
+"""
+
+RECONCILE: Final = _script("allow-oom", "0_fence.lua", "10_reconcile.lua")
+"""Puts a ledger right after a failover. Runs when memory is out, too, or an office that is closed could give nothing
+back.
+"""
+
+TRIAL: Final = _script("no-writes", "11_trial.lua")
+"""Tells which rights are missing, when a store is opened."""
 
 
 BUCKETS: Final = _script("", "1_codec.lua", "8_buckets.lua", "8_take.lua")

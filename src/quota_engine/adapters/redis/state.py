@@ -53,7 +53,7 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
             several = tuple(ids.split(","))
             ledger.claims[applicant_of_text(applicant)] = several if len(several) > 1 else several[0]
     for applicant in updated:
-        if applicant != "~":
+        if applicant in standings and applicant != "~":  # a damaged office has to be read, too
             blocked_until_ms, *cancelled = map(int, standings[applicant].split(","))
             ledger.standings[applicant_of_text(applicant)] = Standing(tuple(cancelled), blocked_until_ms)
     for member in cooling:

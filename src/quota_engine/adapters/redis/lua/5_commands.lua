@@ -1,8 +1,10 @@
 -- commands: the script's way in. Applies commands to one office's ledger, one after the other, at one time.
 --
--- ARGV  1 now_ms, or "" for the server's own time, and "+" behind it to leave a small write in any case; 2 ... a command each: its name and its fields, set apart by tabs
+-- ARGV  1 now_ms, or "" for the server's own time, "+" behind it to leave a small write in any case, and "@" and what the caller has
+--       seen of this office last to mind the fence; 2 ... a command each: its name and its fields, set apart by tabs
 -- reply a line for each command: status, flags, retry_at_ms, units, overbooked, and the reservation if there is one (its id, its
---       choice, its fields), set apart by tabs; of a new hold only "NEW", created_at_ms, deadline_ms and the option's index from 0
+--       choice, its fields), set apart by tabs; of a new hold only "NEW", created_at_ms, deadline_ms and the option's index from 0. If the
+--       fence is minded a line more: the epoch and the server
 
 local PURGE_MAX = 64
 
@@ -109,11 +111,16 @@ local function line_of(result)
 end
 
 load_head()
-local given_ms, touches = string.match(ARGV[1], "^(%d*)(%+?)$")
+local given_ms, touches, minds, seen = string.match(ARGV[1], "^(%d*)(%+?)(@?)(.*)$")
 local now_ms = tonumber(given_ms)
 if not now_ms then
   local time = call("TIME")
   now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local problem, epoch, server
+if minds == "@" then
+  problem, epoch, server = fence(HEAD, seen)
+  if problem then return redis.error_reply(problem) end
 end
 local commands, ids, applicants = {}, {}, {}
 for index = 2, #ARGV do
@@ -144,4 +151,11 @@ end
 write_back(number_before, cursor_before, now_ms)
 if ledger.write_back_more then ledger.write_back_more() end
 if touches == "+" and ledger.number > 0 then call("HSET", HEAD, "~", "") end
+if epoch then
+  if number_before == 0 and ledger.number > 0 then
+    epoch = 1
+    call("HSET", HEAD, "server", server, "epoch", "1")
+  end
+  lines[#lines + 1] = epoch .. ":" .. server
+end
 return lines

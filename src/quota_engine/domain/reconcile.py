@@ -1,0 +1,139 @@
+"""Puts a ledger right after a failover, or after somebody's damage: what it should be by its events or its records.
+
+The events decide, if all of them are there: they alone rebuild a ledger. If older ones have been trimmed, the records
+decide, and every counter, list and index is worked out from them again.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Reconciliation", "mend", "restore"]
+
+from collections.abc import Sequence
+
+import msgspec
+
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.events import Event
+from quota_engine.domain.ledger import Day, Ledger, Quota, evolve, known_reservation, rebuild
+from quota_engine.domain.lifecycle import ACTIVE, State
+from quota_engine.domain.model import QuotaTerms, Reservation
+
+_CONFIRMED = frozenset({State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
+
+
+class Reconciliation(msgspec.Struct, frozen=True):
+    """What a reconciliation of one office came to.
+
+    Attributes:
+        office: the office's id.
+        epoch: the fencing token from now on: it grows by one each time; 0 for an office without a ledger.
+        findings: what the audit said before: a sentence each, none if all added up.
+        repaired: how many entries of the store were put right, those of indexes that no audit looks at among them.
+        restored: how many events were put back that the store had lost.
+    """
+
+    office: str
+    epoch: int
+    findings: tuple[str, ...] = ()
+    repaired: int = 0
+    restored: int = 0
+
+
+def mend(ledger: Ledger, *, from_events: bool) -> Ledger:
+    """The ledger as it should be, which may be the same; the one that is given stays as it is.
+
+    ``from_events``: all its events are there. If they do not fit together, the records decide all the same.
+    """
+    if from_events:
+        try:
+            return rebuild(ledger.office, ledger.events)
+        except (KeyError, IndexError):
+            pass  # an event of a day or a quota that no event before it has made known
+    return _from_records(ledger)
+
+
+def restore(ledger: Ledger, number: int, events: Sequence[tuple[int, Event]]) -> int:
+    """Let events happen that the ledger, whose last one is ``number``, has lost; returns how many they were.
+
+    ``events``, in the order of their numbers, may begin with some that it has.
+
+    Raises:
+        InvalidRequest: they do not follow on the ledger's own. It may be half changed then: give it a copy.
+    """
+    kept_from = number - len(ledger.events) + 1
+    restored = 0
+    for own, event in events:
+        if own <= number:
+            if own >= kept_from and ledger.events[own - kept_from] != event:
+                raise InvalidRequest("events", f"number {own} is another event here", "those of this ledger's history")
+            continue
+        if own != number + restored + 1:
+            raise InvalidRequest("events", f"number {own} after {number + restored}", "all from there on, in order")
+        try:
+            evolve(ledger, event)
+        except (KeyError, IndexError):
+            problem = f"number {own} does not fit what was before it"
+            raise InvalidRequest("events", problem, "those of this ledger's history") from None
+        restored += 1
+    return restored
+
+
+def _from_records(ledger: Ledger) -> Ledger:
+    mended = Ledger(ledger.office)
+    mended.rules, mended.now_ms, mended.forgotten_day_max = ledger.rules, ledger.now_ms, ledger.forgotten_day_max
+    mended.events, mended.standings = ledger.events, dict(ledger.standings)
+    records = [record for record in ledger.reservations.values() if known_reservation(ledger, record.id) is record]
+    records_of: dict[int, list[Reservation]] = {number: [] for number in ledger.days}
+    for record in records:
+        records_of[record.day].append(record)
+    for number, day in ledger.days.items():
+        mended.days[number] = _day_from_records(day, records_of[number])
+        mended.next_forget_ms = min(mended.next_forget_ms, day.terms.forget_at_ms)
+    mended.reservations = {record.id: record for record in records}
+    _claim_from_records(ledger, mended, records)
+    return mended
+
+
+def _day_from_records(day: Day, records: list[Reservation]) -> Day:
+    mended = Day(day.number, day.terms)
+    mended.closed = day.closed
+    mended.quotas = {name: _copy_of(name, quota) for name, quota in day.quotas.items()}
+    numbers = [number for record in records for number in record.queue_numbers]
+    mended.last_queue_number = max([day.last_queue_number, *numbers])
+    waiting = {record.id for record in records if record.state is State.WAITING}
+    in_order = [one for one in day.waiting if one in waiting]
+    lost = [record for record in records if record.id in waiting.difference(in_order)]
+    in_order += [record.id for record in sorted(lost, key=lambda record: (record.created_at_ms, record.id))]
+    mended.waiting = dict.fromkeys(in_order)
+    for record in records:
+        mended.ids.append(record.id)
+        for name in record.quotas:
+            mended.quotas[name].held += record.units if record.state is State.HELD else 0
+            mended.quotas[name].confirmed += record.units if record.state in _CONFIRMED else 0
+        if record.state is State.HELD:
+            mended.push_due(record)
+    for quota in mended.quotas.values():
+        quota.free = quota.capacity - quota.held - quota.confirmed - quota.cooling
+    return mended
+
+
+def _copy_of(name: str, quota: Quota) -> Quota:
+    """The quota's terms, capacity and what cools there; nothing held or confirmed yet."""
+    copy = Quota(QuotaTerms(name, quota.capacity, quota.re_release, quota.pass_on))
+    copy.parked, copy.cooling_due = quota.parked, list(quota.cooling_due)
+    copy.cooling = quota.parked + sum(units for _, units in quota.cooling_due)
+    return copy
+
+
+def _claim_from_records(ledger: Ledger, mended: Ledger, records: list[Reservation]) -> None:
+    """The claims of the records, in the order in which the ledger has them; lost ones follow, the oldest first."""
+    wanted: dict[str, list[str]] = {}
+    for record in sorted(records, key=lambda record: (record.created_at_ms, record.id)):
+        if record.state in ACTIVE:
+            for applicant in record.applicants:
+                wanted.setdefault(applicant, []).append(record.id)
+    for applicant, ids in wanted.items():
+        found = ledger.claims.get(applicant, ())
+        known = [one for one in dict.fromkeys((found,) if isinstance(found, str) else found) if one in ids]
+        several = (*known, *(one for one in ids if one not in known))
+        mended.claims[applicant] = several if len(several) > 1 else several[0]
