@@ -37,7 +37,7 @@ from redis.sentinel import Sentinel
 from quota_engine.adapters import embedded
 
 HOST = "127.0.0.1"
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 START_ATTEMPTS = 8
 LOG_TAIL_LINES = 15
 SLOTS = 16384

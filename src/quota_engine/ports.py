@@ -18,6 +18,7 @@ __all__ = [
     "Clock",
     "Describe",
     "DropGroup",
+    "ListDay",
     "ListGroups",
     "ListOffices",
     "Lookup",
@@ -108,6 +109,15 @@ class View(Request[list[DayView]], frozen=True, gc=False):
 
     office: str
     days: tuple[int, ...]
+
+
+class ListDay(Request[list[Reservation]], frozen=True, gc=False):
+    """All reservations of a day as they stand now: in the order of their queue numbers, and those without one behind
+    them, by creation and id. None for a day that is not known.
+    """
+
+    office: str
+    day: int
 
 
 class RecordedEvent(msgspec.Struct, frozen=True, gc=False):

@@ -36,6 +36,8 @@ from quota_engine.adapters.redis.scripts import (
 from quota_engine.adapters.redis.soldout import SoldOut
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Publish, SetRules
+from quota_engine.domain.model import Reservation
+from quota_engine.domain.reading import in_order
 from quota_engine.kinds import kind_of
 from quota_engine.ports import (
     Acknowledge,
@@ -45,6 +47,7 @@ from quota_engine.ports import (
     Clock,
     Describe,
     DropGroup,
+    ListDay,
     ListGroups,
     ListOffices,
     Lookup,
@@ -478,6 +481,15 @@ class LuaBackend:
                 lines = self._look(office, *(f"view\t{day}" for day in days))
                 views = [self._answers(office).view(day, line) for day, line in zip(days, lines, strict=True)]
                 return [one for one in views if one is not None]
+            case ListDay(office, day):
+                cursor = ""
+                found: dict[str, Reservation] = {}
+                while cursor != "0":
+                    (text,) = self._look(office, f"list\t{day}\t{cursor or 0}")
+                    cursor, *lines = text.split("\n")
+                    records = [self._answers(office).lookup(line) for line in lines]
+                    found |= {record.id: record for record in records if record is not None}
+                return in_order(found.values())
             case ReadEvents(office, after, limit):
                 choices = self.store._hash(self._keys(office)[KINDS.index("choices")])
                 return [

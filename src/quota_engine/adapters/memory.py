@@ -18,6 +18,7 @@ from quota_engine.domain.ledger import describe
 from quota_engine.domain.machine import lookup, view
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.domain.reading import list_day
 from quota_engine.domain.reconcile import Reconciliation, mend, restore
 from quota_engine.kinds import kind_of
 from quota_engine.ports import (
@@ -28,6 +29,7 @@ from quota_engine.ports import (
     Clock,
     Describe,
     DropGroup,
+    ListDay,
     ListGroups,
     ListOffices,
     Lookup,
@@ -77,6 +79,7 @@ class MemoryBackend:
             SendMany: self._send_many,
             Lookup: self._lookup,
             View: self._view,
+            ListDay: self._list_day,
             ReadEvents: self._read_events,
             TrimEvents: self._trim_events,
             ReadGroup: self._read_group,
@@ -150,6 +153,11 @@ class MemoryBackend:
             now_ms = self._now_ms()
             views = [view(book.ledger, day, now_ms) for day in request.days]
         return [one for one in views if one is not None]
+
+    def _list_day(self, request: ListDay) -> list[Reservation]:
+        book = self._book(request.office)
+        with book.lock:
+            return list_day(book.ledger, request.day, self._now_ms())
 
     def _read_events(self, request: ReadEvents) -> list[RecordedEvent]:
         book = self._book(request.office)

@@ -43,6 +43,7 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.machine import apply, lookup, view
 from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.domain.reading import list_day
 from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.ports import (
     Acknowledge,
@@ -52,6 +53,7 @@ from quota_engine.ports import (
     Backend,
     Describe,
     DropGroup,
+    ListDay,
     ListGroups,
     ListOffices,
     Lookup,
@@ -95,6 +97,8 @@ class SideBySide:
         assert [one.number for one in recorded] == list(range(1, len(recorded) + 1))
         assert [one.event for one in recorded] == self.reference.events
         assert self.backend.perform(Audit(OFFICE)) == []
+        for day in DAYS:
+            assert self.backend.perform(ListDay(OFFICE, day)) == list_day(self.reference, day, self.clock.now_ms())
 
 
 def side_by_side(open_backend: OpenBackend, setup: tuple[Command, ...] = published()) -> SideBySide:
@@ -476,6 +480,7 @@ def test_an_office_that_nobody_published(quota_engine_backend: OpenBackend) -> N
     assert backend.perform(SendMany("nowhere", (Confirm("ani"),)))[0].status is Status.NOT_FOUND
     assert backend.perform(Lookup("nowhere", "ani")) is None
     assert backend.perform(View("nowhere", DAYS)) == []
+    assert backend.perform(ListDay("nowhere", DAY)) == []
     assert backend.perform(ReadEvents("nowhere", 0, 10)) == []
     assert backend.perform(TrimEvents("nowhere", 10)) == 0
     assert backend.perform(ReadGroup("nowhere", "mail", "w1", 10, 0)) == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["lookup", "view"]
+__all__ = ["in_order", "list_day", "lookup", "view"]
+
+from collections.abc import Iterable
 
 from msgspec.structs import replace
 
@@ -21,6 +23,21 @@ def lookup(ledger: Ledger, reservation_id: str, now_ms: int) -> Reservation | No
     if record.state is State.HELD and record.deadline_ms <= now_ms:
         return replace(record, state=TRANSITIONS[record.state, Verb.EXPIRE], version=record.version + 1)
     return record
+
+
+def list_day(ledger: Ledger, number: int, now_ms: int) -> list[Reservation]:
+    """All reservations of day ``number`` as they stand at ``now_ms``, see :func:`in_order`; none of an unknown day."""
+    day = ledger.days.get(number)
+    if day is None:
+        return []
+    # A reservation that was moved away stands among the day's ids still, and one that came back twice.
+    shown = (lookup(ledger, reservation_id, now_ms) for reservation_id in dict.fromkeys(day.ids))
+    return in_order(record for record in shown if record is not None and record.day == number)
+
+
+def in_order(records: Iterable[Reservation]) -> list[Reservation]:
+    """By queue number, and those without one behind them, by creation and id."""
+    return sorted(records, key=lambda one: (one.queue_number == 0, one.queue_number, one.created_at_ms, one.id))
 
 
 def view(ledger: Ledger, number: int, now_ms: int) -> DayView | None:

@@ -20,6 +20,13 @@ COMMANDS: Final = {
     "bench": ("quota_engine.faces.commands.bench:bench", "Measure the engine on this machine and on your store."),
     "draw": ("quota_engine.faces.commands.draw:app", "Prepare a draw, carry it out on files, and check one."),
     "room": ("quota_engine.faces.commands.room:app", "Check the published record of a waiting room."),
+    "serve": ("quota_engine.faces.commands.serve:serve", "Serve bookings over HTTP."),
+    "status": (
+        "quota_engine.faces.commands.looking:status",
+        "Show what a store holds, by office and day.",
+    ),
+    "watch": ("quota_engine.faces.commands.looking:watch", "The same, kept up to date."),
+    "audit": ("quota_engine.faces.commands.looking:audit", "Work a store's counters out again, and say what differs."),
     "catalog": ("quota_engine.faces.commands.catalog:app", "Check a catalog file, and show what a catalog offers."),
 }
 """Command to what carries it out (a function, or an app with commands of its own) and the line of the overview."""

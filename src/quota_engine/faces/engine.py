@@ -271,6 +271,12 @@ class QuotaEngine:
         """The counters of the known days from ``first_day`` to ``last_day`` (at most 400)."""
         return run(steps.view(self._desk, office, first_day, last_day), self._backend)
 
+    def reservations(self, office: str, day: Day) -> list[Reservation]:
+        """All reservations of a day, as they stand now: by queue number, and behind them those without one. For the
+        people at the office; it walks through the whole office, so it is nothing for a rush.
+        """
+        return self._backend.perform(self._desk.list_day(office, day))
+
     def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> Outcome:
         """Set the capacity of one quota; what is taken beyond it is ``outcome.overbooked``, and sells nothing more."""
         return self._backend.send(*self._desk.on_day(office, day, SetCapacity, quota, capacity))
@@ -518,6 +524,10 @@ class AsyncQuotaEngine:
     async def availability(self, office: str, first_day: Day, last_day: Day | None = None) -> list[DayView]:
         """See :meth:`QuotaEngine.availability`."""
         return await run_async(steps.view(self._desk, office, first_day, last_day), self._backend)
+
+    async def reservations(self, office: str, day: Day) -> list[Reservation]:
+        """See :meth:`QuotaEngine.reservations`."""
+        return await self._backend.perform(self._desk.list_day(office, day))
 
     async def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> Outcome:
         """See :meth:`QuotaEngine.set_capacity`."""

@@ -27,6 +27,7 @@ from quota_engine.ports import (
     Acknowledge,
     AddGroup,
     DropGroup,
+    ListDay,
     ListGroups,
     ReadEvents,
     ReadGroup,
@@ -159,6 +160,10 @@ class Desk:
     def on_day(self, office: str, day: Day, command: Callable[..., Command], *rest: object) -> OfficeCommand:
         """The command of an operator's command on one office-day: ``command(day, *rest)``."""
         return self.office(office), command(self.day_number(day), *rest)
+
+    def list_day(self, office: str, day: Day) -> ListDay:
+        """The request for a day's reservations."""
+        return ListDay(self.office(office), self.day_number(day))
 
     def events(
         self, office: str, after: int, limit: int, group: str | None, consumer: str | None, claim_idle_ms: int

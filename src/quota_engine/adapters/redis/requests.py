@@ -46,7 +46,9 @@ from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Publish, SetRules
 from quota_engine.domain.consumers import GROUPS_MAX, GroupView, ranges_of, view_of
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
+from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.domain.reading import in_order
 from quota_engine.domain.reconcile import Reconciliation, mend, restore
 from quota_engine.domain.values import DURATION_MS_MAX
 from quota_engine.kinds import kind_of
@@ -58,6 +60,7 @@ from quota_engine.ports import (
     Clock,
     Describe,
     DropGroup,
+    ListDay,
     ListGroups,
     ListOffices,
     Lookup,
@@ -359,6 +362,8 @@ class Worker:
                 return self._send_many(office, commands)
             case View(office, days):
                 return self._view(office, days)
+            case ListDay(office, day):
+                return self._list_day(office, day)
             case ReadEvents(office, after, limit):
                 return self._read_events(office, after, limit)
             case TrimEvents(office, through):
@@ -427,6 +432,19 @@ class Worker:
         lines = yield from self.run(READS, place, [f"view\t{day}" for day in days])
         views = [place.answers.view(day, line) for day, line in zip(days, lines, strict=True)]
         return [one for one in views if one is not None]
+
+    def _list_day(self, office: str, day: int) -> Call[list[Reservation]]:
+        place = self.place(office)
+        found: dict[str, Reservation] = {}
+        cursor = "0"
+        while True:
+            (text,) = yield from self.run(READS, place, [f"list\t{day}\t{cursor}"])
+            cursor, *lines = text.split("\n")
+            for line in lines:
+                record = place.answers.lookup(line)
+                found[record.id] = record  # the server may show one twice
+            if cursor == "0":
+                return in_order(found.values())
 
     def _read_events(self, office: str, after: int, limit: int) -> Call[list[RecordedEvent]]:
         keys = dict(zip(KINDS, self.place(office).keys, strict=True))

@@ -14,6 +14,22 @@ local function lookup(id, now_ms)
   return concat({ record.id, choice_of(record.choice).text, text_of_record(record) }, TAB)
 end
 
+local LIST_STEP = 500
+
+-- Some of the reservations of a day, and where to go on: "0" when all have been seen.
+local function list(number, cursor, now_ms)
+  local scanned = call("HSCAN", RECORDS, cursor, "COUNT", LIST_STEP)
+  local lines = { scanned[1] }
+  for index = 1, #scanned[2], 2 do
+    local id = scanned[2][index]
+    if id ~= "~" and record_without_quotas(id, scanned[2][index + 1]).day == number then
+      local line = lookup(id, now_ms)
+      if line ~= "" then lines[#lines + 1] = line end
+    end
+  end
+  return concat(lines, NEWLINE)
+end
+
 -- Let time pass on the day's counters, which are not written back: the same as settling, but for the events.
 local function project(day, now_ms)
   for _, quotas in ipairs(in_order(day)) do
@@ -122,6 +138,7 @@ end
 local ANSWERS = {
   lookup = function(fields, now_ms) return lookup(fields[2], now_ms) end,
   view = function(fields, now_ms) return view(tonumber(fields[2]), now_ms) end,
+  list = function(fields, now_ms) return list(tonumber(fields[2]), fields[3], now_ms) end,
   names = function(fields) return known_names(tonumber(fields[2])) end,
   news = function(fields) return news(tonumber(fields[2]), tonumber(fields[3])) end,
   sold_out = function(fields, now_ms)

@@ -1,0 +1,198 @@
+"""``quota-engine status``, ``watch`` and ``audit``: looking into a store. They need neither its catalog nor its key."""
+
+from __future__ import annotations
+
+__all__ = ["audit", "status", "watch"]
+
+import contextlib
+import datetime
+import itertools
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+from cyclopts import Parameter
+
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
+from quota_engine.domain.outcomes import DayView
+from quota_engine.domain.values import check_integer
+from quota_engine.faces.engine import backend_factory
+from quota_engine.ports import Audit, Backend, ListOffices, View
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_DONE, _BAD_FINDING = 0, 1
+_DAYS_MAX: Final = 400
+_COUNTERS: Final = {
+    "capacity": "cap.",
+    "held": "held",
+    "confirmed": "conf.",
+    "cooling": "cool.",
+    "available": "avail.",
+    "overbooked": "over",
+}
+
+Office = tuple[str, ...]
+AsJson = Annotated[bool, Parameter(name="--json")]
+
+
+def status(
+    backend: str,
+    *,
+    office: Office = (),
+    first_day: str = "",
+    days: int = 7,
+    as_json: AsJson = False,
+) -> int:
+    """Show the counters of offices and days, as they are now.
+
+    Args:
+        backend: the URL of the store.
+        office: only these offices (may be given several times); otherwise all that the store has.
+        first_day: an ISO date; today if not given.
+        days: how many days from the first on.
+        as_json: print JSON, and nothing else.
+    """
+    with _opened(backend) as store:
+        found = _found(store, office, _days(first_day, days))
+    if as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(_plain(found)), indent=2).decode() + "\n")
+        return _DONE
+    from rich.console import Console
+
+    Console().print(_table(found))
+    return _DONE
+
+
+def watch(
+    backend: str,
+    *,
+    office: Office = (),
+    first_day: str = "",
+    days: int = 7,
+    every_ms: int = 1000,
+    times: int = 0,
+) -> int:
+    """Show the counters of offices and days, and keep them up to date until interrupted.
+
+    Args:
+        backend: the URL of the store.
+        office: only these offices (may be given several times); otherwise all that the store has.
+        first_day: an ISO date; today if not given.
+        days: how many days from the first on.
+        every_ms: how long to wait between two looks, in milliseconds.
+        times: how often to look; 0: until interrupted.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    check_integer(every_ms, "--every-ms", 100, 3_600_000)
+    check_integer(times, "--times", 0, 10**9)
+    numbers = _days(first_day, days)
+    with _opened(backend) as store, Live(console=Console(), auto_refresh=False) as live:
+        for look in itertools.count(1):
+            try:
+                live.update(_table(_found(store, office, numbers)), refresh=True)
+            except BackendUnavailable as error:
+                live.update(f"{error}; looking again", refresh=True)
+            if look == times:
+                return _DONE
+            time.sleep(every_ms / 1000)
+    return _DONE
+
+
+def audit(backend: str, *, office: Office = (), as_json: AsJson = False) -> int:
+    """Work every counter out again, from records and from events, and say what differs; exit code 1 if anything does.
+
+    Args:
+        backend: the URL of the store.
+        office: only these offices (may be given several times); otherwise all that the store has.
+        as_json: print JSON, and nothing else.
+    """
+    with _opened(backend) as store:
+        offices = _offices(store, office)
+        findings = [finding for one in offices for finding in store.perform(Audit(one))]
+    if as_json:
+        verdict = {"ok": not findings, "offices": len(offices), "findings": findings}
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(verdict), indent=2).decode() + "\n")
+    else:
+        for finding in findings:
+            sys.stdout.write(f"{finding}\n")
+        noun = "office" if len(offices) == 1 else "offices"
+        verdict_text = f"{len(findings)} findings" if findings else "everything adds up"
+        sys.stdout.write(f"{len(offices)} {noun}: {verdict_text}\n")
+    return _BAD_FINDING if findings else _DONE
+
+
+@contextlib.contextmanager
+def _opened(url: str) -> Iterator[Backend]:
+    store = backend_factory(url).open_backend(url, None)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _days(first_day: str, days: int) -> tuple[int, ...]:
+    check_integer(days, "--days", 1, _DAYS_MAX)
+    try:
+        first = datetime.date.fromisoformat(first_day) if first_day else datetime.datetime.now(datetime.UTC).date()
+    except ValueError:
+        raise InvalidRequest("--first-day", "no date that exists", "an ISO date such as 2026-12-01") from None
+    return tuple(range(first.toordinal(), first.toordinal() + days))
+
+
+def _offices(store: Backend, wanted: Office) -> list[str]:
+    known = store.perform(ListOffices())
+    for name in wanted:
+        if name not in known:
+            raise InvalidRequest("--office", repr(name[:64]), f"one of {', '.join(known[:12]) or 'none: it is empty'}")
+    return [name for name in known if not wanted or name in wanted]
+
+
+def _found(store: Backend, wanted: Office, days: tuple[int, ...]) -> dict[str, list[DayView]]:
+    return {office: store.perform(View(office, days)) for office in _offices(store, wanted)}
+
+
+def _plain(found: dict[str, list[DayView]]) -> dict[str, Any]:
+    return {
+        "offices": [
+            {
+                "office": office,
+                "days": [
+                    {**msgspec.to_builtins(view), "day": datetime.date.fromordinal(view.day).isoformat()}
+                    for view in views
+                ],
+            }
+            for office, views in found.items()
+        ]
+    }
+
+
+def _table(found: dict[str, list[DayView]]) -> Table:
+    """One row a quota; an office and a day are named once."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("office", no_wrap=True, max_width=16)
+    table.add_column("day", no_wrap=True)
+    table.add_column("quota", no_wrap=True, max_width=12)
+    for header in _COUNTERS.values():
+        table.add_column(header, justify="right", no_wrap=True)
+    for office, views in found.items():
+        shown_office = office
+        for view in views:
+            # A second line of the day says that it is closed: beside the date there is no room for it.
+            texts = [datetime.date.fromordinal(view.day).isoformat(), "closed" if view.closed else ""]
+            for name, quota in view.quotas.items():
+                counts = [getattr(quota, counter) for counter in _COUNTERS]
+                style = "bold red" if quota.overbooked else "dim" if not quota.capacity else ""
+                table.add_row(shown_office, texts.pop(0) if texts else "", name, *map(str, counts), style=style)
+                shown_office = ""
+            if view.closed and texts:
+                table.add_row("", texts[0])
+    return table

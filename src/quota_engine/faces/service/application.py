@@ -1,0 +1,218 @@
+"""Puts the service together: an ASGI application over one engine."""
+
+from __future__ import annotations
+
+__all__ = ["Application", "Service", "application"]
+
+import asyncio
+import contextlib
+import datetime
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from quota_engine.adapters.clocks import SystemClock
+from quota_engine.catalog import Catalog, OfficeView, choice_of, office_of
+from quota_engine.domain.errors import QuotaEngineError
+from quota_engine.domain.outcomes import DayView
+from quota_engine.faces.engine import AsyncQuotaEngine
+from quota_engine.faces.service.access import Access
+from quota_engine.faces.service.configuration import Configuration
+from quota_engine.faces.service.endpoints import ENDPOINTS
+from quota_engine.faces.service.http import (
+    Endpoint,
+    Exchange,
+    Limits,
+    problem_reply,
+    request_id_of,
+    send_reply,
+)
+from quota_engine.faces.service.metrics import Metrics
+from quota_engine.faces.service.openapi import document
+from quota_engine.faces.service.pages.board import Board
+from quota_engine.faces.service.pages.citizens import citizen_routes
+from quota_engine.faces.service.pages.operators import operator_routes
+from quota_engine.faces.service.pages.rendering import Pages
+from quota_engine.faces.service.problems import Problem
+from quota_engine.faces.service.routing import Table
+from quota_engine.ports import Clock
+
+_logger = logging.getLogger("quota_engine.service")
+_READY_FOR_MS: Final = 1_000
+"""How long what was found out about the store is believed."""
+
+
+class Service:
+    """What the handlers work with: the engine, the catalog, the counters; and how the service is."""
+
+    def __init__(self, configuration: Configuration, clock: Clock | None = None) -> None:
+        self.configuration = configuration
+        self.catalog: Catalog = configuration.catalog
+        self.access = Access(configuration.grants)
+        self.limits: Limits = configuration.limits
+        self.metrics = Metrics()
+        self.draining = False
+        self._engine: AsyncQuotaEngine | None = None
+        self._clock = clock
+        self.now_ms = (clock or SystemClock()).now_ms
+        self._asked_at_ms = 0
+        self._state = "starting"
+        self._asking = asyncio.Lock()
+
+    @property
+    def engine(self) -> AsyncQuotaEngine:
+        """The engine; there is one once the service has started."""
+        assert self._engine is not None
+        return self._engine
+
+    async def start(self) -> None:
+        """Open the store, and publish the days that the configuration says."""
+        configuration = self.configuration
+        self._engine = await AsyncQuotaEngine.open(
+            configuration.backend,
+            identity_key=bytes(configuration.identity_key),
+            catalog=configuration.catalog,
+            clock=self._clock,
+        )
+        if configuration.publish_days:
+            today = datetime.datetime.fromtimestamp(self.now_ms() / 1000, tz=datetime.UTC).date()
+            last = today + datetime.timedelta(days=configuration.publish_days - 1)
+            await self._engine.publish(configuration.catalog, today, last)
+
+    async def stop(self) -> None:
+        """Let the calls that are under way end, and close the store."""
+        self.draining = True
+        if self._engine is not None:
+            await self._engine.close()
+
+    async def readiness(self) -> str:
+        """``ready``, ``draining`` or ``store unavailable``; the store is asked at most once a second."""
+        if self.draining:
+            return "draining"
+        async with self._asking:
+            now_ms = self.now_ms()
+            if now_ms - self._asked_at_ms >= _READY_FOR_MS:
+                try:
+                    await self.engine.offices()
+                    self._state = "ready"
+                except QuotaEngineError as error:
+                    _logger.warning("not ready: %s", error)
+                    self._state = "store unavailable"
+                self._asked_at_ms = now_ms
+        return self._state
+
+    def answered(self, endpoint: Endpoint, http: int) -> None:
+        """See :class:`quota_engine.faces.service.http.Surroundings`."""
+        self.metrics.request(endpoint.name, http)
+
+    def office(self, office: str) -> OfficeView:
+        """The office of the catalog. Raises :class:`UnknownName`."""
+        return office_of(self.catalog, office)
+
+    def earliest_free(self, office: str, views: Sequence[DayView], wanted: Any, units: int) -> datetime.date | None:
+        """The first of the days that is open and not closed, and on which an option of what is wanted has room now."""
+        view = self.office(office)
+        options: list[tuple[str, ...]]
+        if not wanted.service and len(view.services) > 1:
+            # Nothing particular is asked for: any quota will do.
+            options = [(name,) for name in dict.fromkeys(name for one in views for name in one.quotas)]
+        else:
+            choice = choice_of(
+                self.catalog,
+                office,
+                service=wanted.service,
+                service_unit=wanted.service_unit,
+                session=wanted.session,
+                channel=wanted.channel,
+                group=wanted.group,
+            )
+            options = list(choice.options)
+        now_ms = self.now_ms()
+        for day in views:
+            if day.closed or not day.opens_at_ms <= now_ms < day.ends_at_ms:
+                continue
+            for option in options:
+                if all(name in day.quotas and day.quotas[name].available >= units for name in option):
+                    return datetime.date.fromordinal(day.day)
+        return None
+
+
+class Application:
+    """The ASGI application: the calls of the interface by their table, and Starlette for what is not one of them."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._table = Table()
+        for endpoint in ENDPOINTS:
+            self._table.add(endpoint.method, endpoint.path, Exchange(endpoint, service))
+        content = msgspec.json.format(msgspec.json.encode(document(ENDPOINTS)), indent=2)
+        self._table.add("GET", "/openapi.json", Response(content, media_type="application/json"))
+        self._table.add("GET", "/metrics", self._metrics)
+        self._staging = service.configuration.staging
+        pages = Pages(staging=self._staging)
+        board = Board(lambda: service.engine, service.now_ms)
+        self._starlette = Starlette(
+            routes=[*citizen_routes(service, pages, board), *operator_routes(service, pages, board), *pages.routes()],
+            lifespan=self.lifespan,
+        )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _: object = None) -> AsyncIterator[None]:
+        """From the opening of the store to its closing."""
+        await self.service.start()
+        try:
+            yield
+        finally:
+            await self.service.stop()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Carry out one request, or the whole life of the process."""
+        if scope["type"] != "http":
+            await self._starlette(scope, receive, send)
+            return
+        if self._staging:
+            send = _marked(send)
+        found = self._table.find(scope["path"])
+        app = None
+        if found is not None:
+            apps, scope["path_params"] = found
+            app = apps.get(scope["method"])
+        if app is not None:
+            await app(scope, receive, send)
+            return
+        if found is None and not scope["path"].startswith("/v"):
+            await self._starlette(scope, receive, send)
+            return
+        request_id = request_id_of(dict(scope["headers"]))
+        if found is None:
+            problem = Problem("no-such-address", "see /openapi.json for what there is")
+        else:
+            allowed = ", ".join(sorted(found[0]))
+            problem = Problem("method-not-allowed", f"it takes {allowed}", headers=(("allow", allowed),))
+        await send_reply(send, problem_reply(problem, request_id), request_id, is_head=scope["method"] == "HEAD")
+
+    async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
+        metrics = self.service.metrics
+        response = Response(metrics.render(), headers={"content-type": metrics.content_type})
+        await response(scope, receive, send)
+
+
+def application(configuration: Configuration, *, clock: Clock | None = None) -> Application:
+    """The ASGI application. ``clock`` is the engine's and the service's; ``None``: the store's, and the system's."""
+    return Application(Service(configuration, clock))
+
+
+def _marked(send: Send) -> Send:
+    """Says in every answer that this is no place to book for real; load tests look for it."""
+
+    async def send_marked(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"x-quota-engine-staging", b"true")]
+        await send(message)
+
+    return send_marked

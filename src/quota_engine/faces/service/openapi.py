@@ -1,0 +1,133 @@
+"""The OpenAPI 3.1 document, made from the table of endpoints and the types of their bodies: never drawn beside them."""
+
+from __future__ import annotations
+
+__all__ = ["document"]
+
+import importlib.metadata
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from quota_engine.faces.service.http import Endpoint
+from quota_engine.faces.service.problems import KINDS, OF_STATUS, TYPE_PREFIX
+from quota_engine.faces.service.wire import ProblemBody
+
+_REF: Final = "#/components/schemas/{name}"
+_ALWAYS: Final = ("bad-request", "headers-too-large", "unprocessable", "internal", "unavailable", "outcome-unknown")
+_WITH_BODY: Final = ("request-timeout", "too-large", "unsupported-media-type")
+_WITH_TOKEN: Final = ("unauthorized", "forbidden")
+_NAME: Final = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
+_PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
+    "office": {"description": "An office of the catalog.", "schema": _NAME},
+    "quota": {"description": "A quota of the day.", "schema": _NAME},
+    "day": {"description": "An ISO date.", "schema": {"type": "string", "format": "date"}},
+    "reference": {
+        "description": "office~id, as an answer had it.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}~[A-Za-z0-9_-]{1,64}$"},
+    },
+}
+
+
+def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """The whole document, as JSON has it."""
+    kinds = [kind for one in endpoints for kind in (one.body, one.answer) if kind is not None]
+    schemas, components = msgspec.json.schema_components((*kinds, ProblemBody), ref_template=_REF)
+    of_kind = dict(zip((*kinds, ProblemBody), schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, of_kind)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "quota_engine",
+            "version": importlib.metadata.version("quota-engine"),
+            "summary": "Reserves scarce places exactly and fairly.",
+            "description": _description(),
+        },
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _description() -> str:
+    rows = "\n".join(f"| `{kind.type}` | {kind.http} | {kind.title} |" for kind in KINDS.values())
+    return (
+        "Times are milliseconds since 1970 (UTC), days are ISO dates. No answer has an identity in it.\n\n"
+        f"Problems are RFC 9457 documents; their `type` is `{TYPE_PREFIX}` and one of these:\n\n"
+        f"| type | status | title |\n| --- | --- | --- |\n{rows}\n"
+    )
+
+
+def _operation(endpoint: Endpoint, of_kind: dict[Any, Any]) -> dict[str, Any]:
+    answer = {"content": {"application/json": {"schema": of_kind[endpoint.answer]}}}
+    responses: dict[str, Any] = {
+        str(http): {"description": "Done." if http < 300 else "Not now.", **answer}
+        for http in sorted({endpoint.http, *endpoint.also_http})
+    }
+    names = [*_ALWAYS, *endpoint.problems, *(OF_STATUS[status].type for status in endpoint.statuses)]
+    names += _WITH_BODY if endpoint.body is not None else ()
+    names += _WITH_TOKEN if endpoint.roles is not None else ()
+    by_http: dict[int, list[str]] = {}
+    for name in names:
+        by_http.setdefault(KINDS[name].http, []).append(name)
+    for http, kinds in sorted(by_http.items()):
+        if str(http) not in responses:
+            responses[str(http)] = {
+                "description": "; ".join(KINDS[name].title for name in kinds) + ".",
+                "content": {"application/problem+json": {"schema": of_kind[ProblemBody]}},
+            }
+    operation: dict[str, Any] = {
+        "operationId": endpoint.name,
+        "summary": endpoint.summary,
+        "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint), *_header_parameters(endpoint)],
+        "responses": responses,
+    }
+    if endpoint.body is not None:
+        required = bool(of_kind[endpoint.body])
+        operation["requestBody"] = {
+            "required": required,
+            "content": {"application/json": {"schema": of_kind[endpoint.body]}},
+        }
+    if endpoint.roles is not None:
+        operation["security"] = [{"token": []}]
+        operation["x-roles"] = sorted(endpoint.roles)
+    return operation
+
+
+def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "path", "required": True, **_PATH_PARAMETERS[name]}
+        for name in re.findall(r"{(\w+)}", endpoint.path)
+    ]
+
+
+def _query_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+    if endpoint.query is None:
+        return []
+    _, components = msgspec.json.schema_components((endpoint.query,), ref_template=_REF)
+    schema = components[endpoint.query.__name__]
+    required = schema.get("required", ())
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": kind}
+        for name, kind in schema["properties"].items()
+    ]
+
+
+def _header_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+    if not endpoint.needs_key:
+        return []
+    return [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": True,
+            "description": "New for each wish, and hard to guess. Sent again it finds the same reservation.",
+            "schema": _NAME,
+        }
+    ]

@@ -1,0 +1,71 @@
+"""What the pages say, in Indonesian and English: ``texts.toml``, and how days and times are said."""
+
+from __future__ import annotations
+
+__all__ = ["LANGUAGES", "Words", "language_of"]
+
+import datetime
+import importlib.resources
+import tomllib
+from typing import Final
+
+LANGUAGES: Final = ("id", "en")
+
+_TEXTS: Final[dict[str, dict[str, str]]] = tomllib.loads(
+    (importlib.resources.files(__package__) / "texts.toml").read_text(encoding="utf-8")
+)
+_DAYS: Final = {
+    "id": ("Senin", "Selasa", "Rabu", "Kamis", "Jumat", "Sabtu", "Minggu"),
+    "en": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
+}
+_MONTHS: Final = {
+    "id": (
+        "Januari", "Februari", "Maret", "April", "Mei", "Juni", "Juli", "Agustus", "September", "Oktober", "November",
+        "Desember",
+    ),
+    "en": (
+        "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+        "December",
+    ),
+}  # fmt: skip
+
+
+class Words:
+    """The texts of one language. ``words("name", key=value)`` is a text with its gaps filled in."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+
+    def __call__(self, name: str, **gaps: object) -> str:
+        """The text of this name. Raises ``KeyError`` if there is none."""
+        text = _TEXTS[name][self.language]
+        return text.format(**gaps) if gaps else text
+
+    def has(self, name: str) -> bool:
+        """Whether there is a text of this name."""
+        return name in _TEXTS
+
+    def date(self, day: datetime.date) -> str:
+        """A day as people say it: ``Senin, 7 Desember 2026``."""
+        weekday, month = _DAYS[self.language][day.weekday()], _MONTHS[self.language][day.month - 1]
+        return f"{weekday}, {day.day} {month} {day.year}"
+
+    def time(self, moment: datetime.datetime) -> str:
+        """A time of day, with its zone: ``14.00 WIB`` in Indonesian, ``14:00 WIB`` in English."""
+        separator = "." if self.language == "id" else ":"
+        return f"{moment:%H}{separator}{moment:%M} {moment.tzname()}"
+
+    def moment(self, moment: datetime.datetime) -> str:
+        """A day and a time."""
+        return f"{self.date(moment.date())} {self.time(moment)}"
+
+
+def language_of(chosen: str, accept: str) -> str:
+    """The language that was chosen, else the browser's first that there is, else Indonesian."""
+    if chosen in LANGUAGES:
+        return chosen
+    for part in accept.split(",", 20)[:20]:
+        code = part.partition(";")[0].strip().lower().partition("-")[0]
+        if code in LANGUAGES:
+            return code
+    return LANGUAGES[0]

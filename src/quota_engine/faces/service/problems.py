@@ -1,0 +1,111 @@
+"""Problems (RFC 9457): what is said when a request can not be done. Each kind has a stable type and one HTTP status."""
+
+from __future__ import annotations
+
+__all__ = ["KINDS", "OF_STATUS", "TYPE_PREFIX", "Kind", "Problem"]
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from quota_engine.domain.outcomes import SUCCESSES, Outcome, Status
+from quota_engine.faces.service.wire import FieldProblem
+
+TYPE_PREFIX: Final = "urn:quota-engine:problem:"
+
+
+class Kind(NamedTuple):
+    """A kind of problem: ``type`` without the prefix, the HTTP status, and a title that does not change."""
+
+    type: str
+    http: int
+    title: str
+
+
+_OF_REQUEST: Final = {
+    kind.type: kind
+    for kind in (
+        Kind("bad-request", 400, "The request is not well formed"),
+        Kind("unauthorized", 401, "A bearer token is needed"),
+        Kind("forbidden", 403, "The token does not allow this"),
+        Kind("no-such-address", 404, "There is nothing at this address"),
+        Kind("unknown-name", 404, "The catalog has nothing of this name"),
+        Kind("method-not-allowed", 405, "The address does not take this method"),
+        Kind("request-timeout", 408, "The body did not come in time"),
+        Kind("too-large", 413, "The body is too large"),
+        Kind("unsupported-media-type", 415, "The body is not JSON"),
+        Kind("unprocessable", 422, "The request can never be right"),
+        Kind("headers-too-large", 431, "The headers are too large"),
+        Kind("internal", 500, "Something went wrong here"),
+        Kind("unavailable", 503, "The store can not be reached; nothing was done"),
+        Kind("outcome-unknown", 504, "The answer was lost; ask again with the same key"),
+    )
+}
+
+_TITLES: Final = {
+    Status.OVERLOADED: (503, "Too many calls are waiting already"),
+    Status.CONFLICT: (422, "The idempotency key was used for something else"),
+    Status.ENDED: (410, "The reservation of this key has ended"),
+    Status.NOT_ADMITTED: (403, "Leave to try is missing, used up, or over"),
+    Status.THROTTLED: (429, "Too many tries; come back later"),
+    Status.LAPSED: (409, "It came after its last moment; ask again"),
+    Status.MOVING: (409, "It is being moved to another office"),
+    Status.NOT_FOUND: (404, "There is no such reservation"),
+    Status.UNKNOWN_DAY: (404, "The day is not on offer"),
+    Status.UNKNOWN_QUOTA: (404, "The day has no such quota"),
+    Status.NOT_OWNER: (403, "The reservation is not this applicant's"),
+    Status.EXPIRED: (410, "The hold has ended"),
+    Status.STALE: (412, "The reservation has changed since"),
+    Status.WRONG_STATE: (409, "The reservation is not in a state for this"),
+    Status.CLOSED: (409, "The office has closed this day"),
+    Status.OVER: (410, "The day is over"),
+    Status.NOT_OPEN: (409, "The quota has not opened yet"),
+    Status.TOO_EARLY: (409, "The day has not started"),
+    Status.TOO_LATE: (409, "The last moment for this has passed"),
+    Status.MOVES_EXCEEDED: (409, "It has been moved as often as the office allows"),
+    Status.PARTY_TOO_LARGE: (422, "The party is larger than the office takes"),
+    Status.BLOCKED: (403, "An applicant is blocked for a time"),
+    Status.IDENTITY_LIMIT: (409, "An applicant has as many places as allowed"),
+    Status.SOLD_OUT: (409, "Sold out"),
+    Status.WAIT_LIST_FULL: (409, "Sold out, and the wait list is full"),
+}
+
+OF_STATUS: Final = {
+    status: Kind(status.lower().replace("_", "-"), *_TITLES[status]) for status in Status if status not in SUCCESSES
+}
+"""The problem that each refusal of the engine is."""
+
+KINDS: Final = {**_OF_REQUEST, **{kind.type: kind for kind in OF_STATUS.values()}}
+"""All kinds by their type."""
+
+
+class Problem(Exception):
+    """Ends a request. ``outcome`` is the engine's, if it was the engine that refused."""
+
+    def __init__(
+        self,
+        kind: str,
+        detail: str,
+        *,
+        errors: Sequence[FieldProblem] = (),
+        outcome: Outcome | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+        retry_after_s: int = 0,
+    ) -> None:
+        super().__init__(detail)
+        self.kind = KINDS[kind]
+        self.detail = detail
+        self.errors = errors
+        self.outcome = outcome
+        self.headers = headers
+        self.retry_after_s = retry_after_s
+
+    @classmethod
+    def of_outcome(cls, outcome: Outcome, now_ms: int) -> Problem:
+        """The problem that a refusal is; ``now_ms`` turns its ``retry_at_ms`` into seconds from now."""
+        kind = OF_STATUS[outcome.status]
+        retry_after_s = 0
+        if outcome.retry_at_ms:
+            retry_after_s = max(1, -((now_ms - outcome.retry_at_ms) // 1000))
+        elif outcome.status is Status.OVERLOADED:
+            retry_after_s = 1
+        return cls(kind.type, kind.title, outcome=outcome, retry_after_s=retry_after_s)

@@ -1,0 +1,372 @@
+"""What goes over the wire: the bodies of requests and answers. The OpenAPI document is made from these types.
+
+Times are milliseconds since 1970 (UTC) and end in ``_at_ms``, days are ISO dates. An answer never has an identity in
+it, not even a keyed hash.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AuditBody",
+    "AvailabilityBody",
+    "CapacityBody",
+    "DayBody",
+    "EventBody",
+    "EventsBody",
+    "ExpireBody",
+    "FieldProblem",
+    "HealthBody",
+    "MoveBody",
+    "NamedBody",
+    "OfficeBody",
+    "OfficesBody",
+    "OutcomeBody",
+    "ProblemBody",
+    "PublishBody",
+    "PublishedBody",
+    "QuotaBody",
+    "ReservationBody",
+    "ReserveBody",
+    "SessionBody",
+    "StepBody",
+    "TrimBody",
+    "TrimmedBody",
+    "day_body",
+    "outcome_body",
+    "reservation_body",
+]
+
+import datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from quota_engine.domain.model import Reservation
+from quota_engine.domain.outcomes import SUCCESSES, DayView, Outcome, Status
+
+Identity = Annotated[str, Meta(min_length=1, max_length=256, description="An identity in clear. It is hashed at once.")]
+Id = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+MaybeId = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$", description="An id of the catalog; empty: not given.")]
+Millis = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+
+
+class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A body that comes in: a field that is not known is a mistake."""
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A body that goes out."""
+
+
+# --- Requests ------------------------------------------------------------------------------------------------------
+
+
+class ReserveBody(_Request, frozen=True, kw_only=True):
+    """Who wants a place, and which."""
+
+    applicants: Annotated[list[Identity], Meta(min_length=1, max_length=100)]
+    service: MaybeId = ""
+    service_unit: MaybeId = ""
+    session: MaybeId = ""
+    channel: Id = "online"
+    group: MaybeId = ""
+    wait: Annotated[bool, Meta(description="Join the wait list if there is no place.")] = False
+
+
+class StepBody(_Request, frozen=True, kw_only=True):
+    """A step of a reservation's life."""
+
+    applicant: Annotated[
+        str, Meta(max_length=256, description="The identity of one of its applicants, to check that it is theirs.")
+    ] = ""
+    version: Annotated[int, Meta(ge=0, le=2**31, description="Refuse if it has changed since; 0: do not check.")] = 0
+    reacquire: Annotated[bool, Meta(description="Only for confirm: take a new place if the hold has ended.")] = False
+
+
+class MoveBody(_Request, frozen=True, kw_only=True):
+    """Where a reservation is to be moved."""
+
+    day: datetime.date
+    service: MaybeId = ""
+    service_unit: MaybeId = ""
+    session: MaybeId = ""
+    channel: Id = "online"
+    group: MaybeId = ""
+    applicant: Annotated[str, Meta(max_length=256)] = ""
+    version: Annotated[int, Meta(ge=0, le=2**31)] = 0
+
+
+class CapacityBody(_Request, frozen=True, kw_only=True):
+    """The new capacity of a quota."""
+
+    capacity: Annotated[int, Meta(ge=0, le=10_000_000)]
+
+
+class ExpireBody(_Request, frozen=True, kw_only=True):
+    """How many overdue holds to sweep."""
+
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
+
+
+class PublishBody(_Request, frozen=True, kw_only=True):
+    """Which days to make known."""
+
+    first_day: datetime.date
+    last_day: datetime.date
+
+
+class TrimBody(_Request, frozen=True, kw_only=True):
+    """Up to which event all who need them have read."""
+
+    through: Millis
+
+
+# --- Answers -------------------------------------------------------------------------------------------------------
+
+
+class ReservationBody(_Answer, frozen=True, kw_only=True):
+    """A reservation as it stands. ``deadline_at_ms`` is the end of its hold, ``queue_numbers`` one an applicant."""
+
+    reference: str
+    office: str
+    day: datetime.date
+    state: str
+    version: int
+    units: int
+    service: str
+    service_unit: str
+    session: str
+    channel: str
+    group: str
+    quotas: list[str]
+    created_at_ms: int
+    deadline_at_ms: int
+    queue_numbers: list[int]
+    moves: int
+
+
+class OutcomeBody(_Answer, frozen=True, kw_only=True):
+    """What a command came to."""
+
+    status: Status
+    replayed: bool = False
+    resumed: bool = False
+    retry_at_ms: int = 0
+    units: int = 0
+    overbooked: int = 0
+    reservation: ReservationBody | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the asker has what they asked for."""
+        return self.status in SUCCESSES
+
+    @property
+    def reference(self) -> str:
+        """The reservation's ``office~id``, or ``""`` if there is none."""
+        return self.reservation.reference if self.reservation is not None else ""
+
+
+class QuotaBody(_Answer, frozen=True, kw_only=True):
+    """The counters of one quota: capacity + overbooked = available + held + confirmed + cooling."""
+
+    name: str
+    capacity: int
+    available: int
+    held: int
+    confirmed: int
+    cooling: int
+    parked: int
+    overbooked: int
+
+
+class DayBody(_Answer, frozen=True, kw_only=True):
+    """One day of an office."""
+
+    day: datetime.date
+    opens_at_ms: int
+    starts_at_ms: int
+    ends_at_ms: int
+    closed: bool
+    waiting: int
+    quotas: list[QuotaBody]
+
+
+class AvailabilityBody(_Answer, frozen=True, kw_only=True):
+    """An office's days, and the first of them on which what was asked for can be had now."""
+
+    office: str
+    earliest_free_day: datetime.date | None
+    days: list[DayBody]
+
+
+class NamedBody(_Answer, frozen=True, kw_only=True):
+    """Something of the catalog."""
+
+    id: str
+    name: str
+
+
+class SessionBody(_Answer, frozen=True, kw_only=True):
+    """A time window of a day."""
+
+    id: str
+    name: str
+    start: str
+    end: str
+
+
+class OfficeBody(_Answer, frozen=True, kw_only=True):
+    """An office of the catalog, and its next opening: when, and which days."""
+
+    id: str
+    name: str
+    city: str
+    province: str
+    time_zone: str
+    services: list[NamedBody]
+    service_units: list[NamedBody]
+    sessions: list[SessionBody]
+    party_max: int
+    hold_ttl_ms: int
+    next_opening_at_ms: int | None
+    next_opening_days: list[datetime.date]
+
+
+class OfficesBody(_Answer, frozen=True, kw_only=True):
+    """All offices of the catalog."""
+
+    title: str
+    offices: list[OfficeBody]
+
+
+class EventBody(_Answer, frozen=True, kw_only=True):
+    """Something that happened: its number within the office, its kind, and its details."""
+
+    number: int
+    at_ms: int
+    kind: str
+    verb: str | UnsetType = UNSET
+    reservation: ReservationBody | UnsetType = UNSET
+    details: dict[str, Any] | UnsetType = UNSET
+
+
+class EventsBody(_Answer, frozen=True, kw_only=True):
+    """Events in order. ``next_after`` is what to ask for next."""
+
+    office: str
+    next_after: int
+    events: list[EventBody]
+
+
+class TrimmedBody(_Answer, frozen=True, kw_only=True):
+    """How many events are left."""
+
+    events_left: int
+
+
+class PublishedBody(_Answer, frozen=True, kw_only=True):
+    """What a publish came to, in office-days."""
+
+    offices: int
+    days_published: int
+    days_unchanged: int
+    days_over: int
+
+
+class AuditBody(_Answer, frozen=True, kw_only=True):
+    """What an audit found; nothing, if all adds up."""
+
+    ok: bool
+    offices: int
+    findings: list[str]
+
+
+class HealthBody(_Answer, frozen=True, kw_only=True):
+    """How the service is."""
+
+    status: str
+
+
+class FieldProblem(_Answer, frozen=True, kw_only=True):
+    """What is wrong with one part of a request."""
+
+    where: str
+    problem: str
+    expected: str
+
+
+class ProblemBody(_Answer, frozen=True, kw_only=True):
+    """A problem, as RFC 9457 has it. ``type`` is stable; ``outcome`` is the status, when it was the engine's answer."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    outcome: Status | UnsetType = UNSET
+    retry_at_ms: int | UnsetType = UNSET
+    reservation: ReservationBody | UnsetType = UNSET
+    errors: list[FieldProblem] | UnsetType = UNSET
+
+
+def reservation_body(record: Reservation) -> ReservationBody:
+    """A record as it goes out: without its applicants."""
+    choice = record.choice
+    return ReservationBody(
+        reference=record.reference,
+        office=record.office,
+        day=datetime.date.fromordinal(record.day),
+        state=record.state,
+        version=record.version,
+        units=record.units,
+        service=choice.service,
+        service_unit=choice.service_unit,
+        session=choice.session,
+        channel=choice.channel,
+        group=choice.group,
+        quotas=list(record.quotas),
+        created_at_ms=record.created_at_ms,
+        deadline_at_ms=record.deadline_ms,
+        queue_numbers=list(record.queue_numbers),
+        moves=record.moves,
+    )
+
+
+def outcome_body(outcome: Outcome) -> OutcomeBody:
+    """An outcome that is a success."""
+    record = outcome.reservation
+    return OutcomeBody(
+        status=outcome.status,
+        replayed=outcome.replayed,
+        resumed=outcome.resumed,
+        units=outcome.units,
+        overbooked=outcome.overbooked,
+        reservation=None if record is None else reservation_body(record),
+    )
+
+
+def day_body(view: DayView) -> DayBody:
+    """A day's counters."""
+    return DayBody(
+        day=datetime.date.fromordinal(view.day),
+        opens_at_ms=view.opens_at_ms,
+        starts_at_ms=view.starts_at_ms,
+        ends_at_ms=view.ends_at_ms,
+        closed=view.closed,
+        waiting=view.waiting,
+        quotas=[
+            QuotaBody(
+                name=name,
+                capacity=quota.capacity,
+                available=quota.available,
+                held=quota.held,
+                confirmed=quota.confirmed,
+                cooling=quota.cooling,
+                parked=quota.parked,
+                overbooked=quota.overbooked,
+            )
+            for name, quota in view.quotas.items()
+        ],
+    )

@@ -1,0 +1,100 @@
+"""A service in this process, on the store in memory, with a clock that the test sets."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import msgspec
+
+from quota_engine.adapters.clocks import ManualClock
+from quota_engine.catalog import Catalog, day_terms, load_catalog
+from quota_engine.faces.service.access import Grant, Role
+from quota_engine.faces.service.application import Service, application
+from quota_engine.faces.service.configuration import Configuration, Secret
+from quota_engine.faces.service.http import Limits
+
+DAY = datetime.date(2026, 12, 7)
+NIK = "3578012345678901"
+OTHER = "3578012345678902"
+TOKENS = {role: f"the token of the role {role}, for tests" for role in Role}
+DAY_PATH = f"/v1/offices/surabaya/days/{DAY}"
+
+
+def grants() -> tuple[Grant, ...]:
+    return tuple(Grant(role, role, hashlib.sha256(token.encode()).hexdigest()) for role, token in TOKENS.items())
+
+
+def configuration(catalog: Catalog | None = None, **changes: Any) -> Configuration:
+    settings = Configuration(
+        backend="memory://",
+        catalog_name="surabaya",
+        catalog=catalog or load_catalog("surabaya"),
+        identity_key=Secret(b"a key for tests, and only them"),
+        host="127.0.0.1",
+        port=0,
+        workers=1,
+        publish_days=0,
+        drain_ms=0,
+        staging=False,
+        grants=grants(),
+        limits=Limits(),
+    )
+    return msgspec.structs.replace(settings, **changes)
+
+
+class Client:
+    """Calls the service as its own kinds of clients do."""
+
+    def __init__(self, http: httpx.AsyncClient, service: Service, clock: ManualClock) -> None:
+        self.http = http
+        self.service = service
+        self.clock = clock
+        self._keys = (f"key-{number}" for number in itertools.count())
+
+    async def call(
+        self, method: str, path: str, body: Any = None, role: Role | None = None, **headers: str
+    ) -> httpx.Response:
+        """Send JSON as somebody with ``role`` would."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if role is not None:
+            sent["authorization"] = f"Bearer {TOKENS[role]}"
+        return await self.http.request(method, path, json=body, headers=sent)
+
+    async def reserve(
+        self, *applicants: str, key: str = "", path: str = DAY_PATH, session: str = "morning", **more: Any
+    ) -> httpx.Response:
+        """Ask for a new passport in the morning."""
+        body = {"applicants": list(applicants or (NIK,)), "service": "new", "session": session, **more}
+        headers = {"idempotency_key": key or next(self._keys)}
+        return await self.call("POST", f"{path}/reservations", body, Role.SERVICE, **headers)
+
+    async def step(self, reference: str, step: str, role: Role = Role.SERVICE, **body: Any) -> httpx.Response:
+        """A step of a reservation's life."""
+        return await self.call("POST", f"/v1/reservations/{reference}/{step}", body, role)
+
+    async def operate(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """An operator's call."""
+        return await self.call(method, path, body, Role.OPERATOR)
+
+
+@contextlib.asynccontextmanager
+async def running(**changes: Any) -> AsyncIterator[Client]:
+    """A service that has just opened the week of :data:`DAY`."""
+    settings = configuration(**changes)
+    terms = day_terms(settings.catalog, "surabaya", DAY)
+    assert terms is not None
+    clock = ManualClock(terms.opens_at_ms)
+    app = application(settings, clock=clock)
+    async with app.lifespan():
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+            client = Client(http, app.service, clock)
+            days = {"first_day": str(DAY), "last_day": str(DAY + datetime.timedelta(days=4))}
+            assert (await client.operate("POST", "/v1/publish", days)).status_code == 200
+            yield client
