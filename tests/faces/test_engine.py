@@ -381,6 +381,7 @@ async def test_both_faces_do_the_same(engine: QuotaEngine, catalog: Catalog, clo
         ("confirm", ("surabaya~made-up-0",), {"applicant": NIK, "version": 1}),
         ("reschedule", ("surabaya~made-up-0", "2026-12-08"), {**wanted, "applicant": NIK, "version": 2}),
         ("lookup", ("surabaya~pair",), {}),
+        ("reservations", ("surabaya", DAY), {}),
         ("release", ("surabaya~pair",), {}),
         ("cancel", ("surabaya~made-up-0",), {}),
         ("check_in", ("surabaya~made-up-0",), {}),
