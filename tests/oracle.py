@@ -34,6 +34,7 @@ from quota_engine.domain.commands import (
     ReturnParked,
     SetCapacity,
     SetRules,
+    UndoMove,
 )
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Choice, IdentityLimit, QuotaTerms, ReReleaseRule, Reservation, Rules
@@ -231,7 +232,7 @@ class Oracle:
         elif isinstance(command, Reserve | MoveIn) and self._lapsed(command.valid_until_ms):
             pass
         elif not isinstance(
-            command, Confirm | Release | Cancel | CheckIn | MarkNoShow | Reschedule | PrepareMove | MoveOut
+            command, Confirm | Release | Cancel | CheckIn | MarkNoShow | Reschedule | PrepareMove | MoveOut | UndoMove
         ):
             numbers.add(command.day)
         return [self.days[number] for number in sorted(numbers) if number in self.days]
@@ -427,7 +428,7 @@ class Oracle:
                 return self._prepare_move(command)
             case MoveIn():
                 return self._move_in(command)
-            case MoveOut():
+            case MoveOut() | UndoMove():
                 return self._move_out(command)
             case Publish():
                 return self._publish(command)
@@ -592,14 +593,15 @@ class Oracle:
         self._changed()
         return self._told(Status(record.state), record)
 
-    def _move_out(self, command: MoveOut) -> Answer:
+    def _move_out(self, command: MoveOut | UndoMove) -> Answer:
+        goal = State.MOVED if isinstance(command, MoveOut) else State.RELEASED
         record = self.records.get(command.id)
         if record is None:
             return Answer(Status.NOT_FOUND)
         if command.owner and command.owner not in record.applicants:
             return Answer(Status.NOT_OWNER)
-        if record.state is State.MOVED:
-            return self._told(Status.MOVED, record, replayed=True)
+        if record.state is goal:
+            return self._told(Status(goal), record, replayed=True)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
             return self._told(Status.EXPIRED, record)
         if command.version and command.version != record.version:
@@ -607,9 +609,9 @@ class Oracle:
         if record.state not in (State.HELD, State.CONFIRMED):
             return self._told(Status.WRONG_STATE, record)
         day = self.days[record.day]
-        self._step(record, State.MOVED)
+        self._step(record, goal)
         self._give_back(record, day, record.quotas, self.now_ms)
-        answer = self._told(Status.MOVED, record)
+        answer = self._told(Status(goal), record)
         self._share_out(day)
         return answer
 

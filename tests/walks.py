@@ -31,6 +31,7 @@ from quota_engine.domain.commands import (
     ReturnParked,
     SetCapacity,
     SetRules,
+    UndoMove,
 )
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import (
@@ -300,7 +301,8 @@ class Walker:
 
     def move_out(self) -> Command:
         record = self.record(State.HELD, State.CONFIRMED)
-        return MoveOut(record.id, self.owner(record), self.version(record)) if record else MoveOut("r99")
+        kind = UndoMove if self.one_in(3) else MoveOut
+        return kind(record.id, self.owner(record), self.version(record)) if record else kind("r99")
 
     # ------------------------------------------------------------------ operators
 

@@ -30,6 +30,7 @@ __all__ = [
     "GroupView",
     "InvalidRequest",
     "ManualClock",
+    "MovesReport",
     "Outcome",
     "OutcomeUnknown",
     "Phase",
@@ -91,6 +92,7 @@ from quota_engine.faces.engine import AsyncQuotaEngine, QuotaEngine
 from quota_engine.faces.rooms import AsyncRoom, Room
 from quota_engine.flow.bucket_desk import Taken
 from quota_engine.flow.draws import AwardReport, DrawChoice, DrawFiles
+from quota_engine.flow.moves import MovesReport
 from quota_engine.flow.rooms import Admission, RoomSettings, RoomTicket
 from quota_engine.flow.steps import AuditReport, PublishReport
 from quota_engine.ports import RecordedEvent

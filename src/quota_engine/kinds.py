@@ -6,12 +6,13 @@ begin with ``~`` and their kind, so that no office can have their names: ``~room
 
 from __future__ import annotations
 
-__all__ = ["BUCKETS", "DRAW", "KINDS", "OFFICE", "ROOM", "Kind", "kind_of"]
+__all__ = ["BUCKETS", "DRAW", "KINDS", "OFFICE", "REGISTRY", "ROOM", "Kind", "kind_of"]
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from quota_engine.admission import draw_ledger, guarded, room, token_bucket
+from quota_engine.domain import registry
 from quota_engine.domain.commands import Publish, SetRules
 from quota_engine.domain.ledger import describe
 
@@ -59,7 +60,16 @@ BUCKETS: Final = Kind(
     frozenset({token_bucket.TakeTokens}),
 )
 
-KINDS: Final = {kind.prefix: kind for kind in (OFFICE, ROOM, DRAW, BUCKETS)}
+REGISTRY: Final = Kind(
+    registry.PREFIX,
+    registry.Registry,
+    registry.apply,
+    registry.ask,
+    registry.describe,
+    frozenset({registry.Claim, registry.OpenMove}),
+)
+
+KINDS: Final = {kind.prefix: kind for kind in (OFFICE, ROOM, DRAW, BUCKETS, REGISTRY)}
 
 
 def kind_of(place: str) -> Kind:

@@ -53,6 +53,24 @@ CAPACITY = "an integer from 0 to 10000000"
 
 CASES: dict[str, tuple[Spoil, str, str, str]] = {
     # What the type of a single value says.
+    "two places over all offices": (
+        put("national", {"places_max": 2}),
+        "national.places_max",
+        "2",
+        "1: one active place over all offices",
+    ),
+    "no number of places over all offices": (
+        put("national", {"lease_s": 20}),
+        "national.places_max",
+        "missing",
+        "1: one active place over all offices",
+    ),
+    "a lease that no clock could keep": (
+        put("national", {"places_max": 1, "lease_s": 9}),
+        "national.lease_s",
+        "9",
+        "an integer from 10 to 3600",
+    ),
     "unknown key": (
         put("plans.0.alotments", []),
         "plans[0].alotments",

@@ -15,6 +15,7 @@ import pytest
 
 from quota_engine.catalog import Catalog, catalog_from, choice_of, day_terms, load_catalog, next_release, rules_of
 from quota_engine.catalog.national import with_offices
+from quota_engine.catalog.views import NationalLimit
 from quota_engine.domain.errors import InvalidRequest, UnknownName
 from quota_engine.domain.model import IdentityLimit, PassOn, ReRelease, ReReleaseRule
 from tests.catalog.samples import sample
@@ -291,3 +292,13 @@ def test_the_example_of_the_manual_works(tmp_path: Path) -> None:
     assert choice_of(catalog, "harbour", service="collect", channel="walk-in").options == (("walk-in",),)
     assert day_terms(catalog, "airport", date(2026, 7, 10)) is None
     assert day_terms(catalog, "harbour", date(2026, 7, 10)) is not None
+
+
+def test_a_limit_over_all_offices() -> None:
+    """Off unless the file has it; the lease in milliseconds, 20 seconds if none is given."""
+    assert catalog_from(sample()).national is None
+    raw = sample()
+    raw["national"] = {"places_max": 1}
+    assert catalog_from(raw).national == NationalLimit(20_000)
+    raw["national"]["lease_s"] = 45
+    assert catalog_from(raw).national == NationalLimit(45_000)

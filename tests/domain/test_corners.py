@@ -264,3 +264,18 @@ class TestWaitingInVain:
         apply(ledger, Release("r1"), 2)
         assert ledger.reservations["r2"].state is State.WAITING
         assert apply(ledger, Reserve("r3", 11, ("citra",), TOTAL), 2).status is Status.HELD
+
+
+class TestStandings:
+    def test_each_cancellation_sweeps_away_two_that_do_not_count_any_more(self) -> None:
+        """So those who once cancelled do not pile up, and no command has all of them to sweep."""
+        ledger = an_office(QuotaTerms("total", 9))
+        apply(ledger, SetRules(Rules(cancellations_max=2, cancellations_window_ms=5)), 0)
+        for number in range(6):
+            apply(ledger, Reserve(f"r{number}", 11, (f"p{number}",), TOTAL), 0)
+            apply(ledger, Confirm(f"r{number}"), 0)
+        for number in range(5):
+            apply(ledger, Cancel(f"r{number}"), 0)
+        assert sorted(ledger.standings) == ["p0", "p1", "p2", "p3", "p4"]
+        apply(ledger, Cancel("r5"), 5)
+        assert sorted(ledger.standings) == ["p2", "p3", "p4", "p5"]

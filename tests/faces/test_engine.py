@@ -380,6 +380,8 @@ async def test_both_faces_do_the_same(engine: QuotaEngine, catalog: Catalog, clo
         ("reserve", ("surabaya", DAY, [OTHER, "x"]), {**wanted, "key": "pair", "wait": True, "hold_ttl_ms": 99}),
         ("confirm", ("surabaya~made-up-0",), {"applicant": NIK, "version": 1}),
         ("reschedule", ("surabaya~made-up-0", "2026-12-08"), {**wanted, "applicant": NIK, "version": 2}),
+        ("finish_moves", (), {"older_than_ms": 5, "limit": 9}),
+        ("moved_to", ("surabaya~made-up-0",), {}),
         ("lookup", ("surabaya~pair",), {}),
         ("reservations", ("surabaya", DAY), {}),
         ("release", ("surabaya~pair",), {}),

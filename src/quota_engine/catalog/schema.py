@@ -20,6 +20,7 @@ __all__ = [
     "Hours",
     "IdentityLimitSettings",
     "Monthly",
+    "NationalSettings",
     "Office",
     "PassOnSettings",
     "Plan",
@@ -252,6 +253,16 @@ class RuleSettings(_Table, frozen=True, kw_only=True):
     retention_days: Annotated[int, Meta(ge=1, le=3_660)] | None = None
 
 
+class NationalSettings(_Table, frozen=True, kw_only=True):
+    """A limit over all offices: at most ``places_max`` active places per applicant, on days that are not over.
+
+    ``lease_s`` is how long others are kept off while a reservation is being made.
+    """
+
+    places_max: Annotated[int, Meta(ge=1, le=1, description="1: one active place over all offices")]
+    lease_s: Annotated[int, Meta(ge=10, le=3_600)] = 20
+
+
 class Plan(_Table, frozen=True, kw_only=True):
     """What an office offers on a day. Many offices share a plan; each may set capacities of its own."""
 
@@ -305,5 +316,6 @@ class CatalogFile(_Table, frozen=True, kw_only=True):
     schedules: Annotated[tuple[Schedule, ...], Meta(min_length=1, max_length=QUOTAS_MAX)]
     plans: Annotated[tuple[Plan, ...], Meta(min_length=1, max_length=OFFICES_MAX)]
     offices: Annotated[tuple[Office, ...], Meta(min_length=1, max_length=OFFICES_MAX)]
+    national: NationalSettings | None = None
     rules: RuleSettings = RuleSettings()
     holidays: Annotated[tuple[Holiday, ...], Meta(max_length=10_000)] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Catalog", "OfficeView", "merge_rules", "retention_days", "view_of"]
+__all__ = ["Catalog", "NationalLimit", "OfficeView", "merge_rules", "retention_days", "view_of"]
 
 import dataclasses
 from collections.abc import Mapping
@@ -65,6 +65,13 @@ class OfficeView:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class NationalLimit:
+    """At most one active place per applicant over all offices."""
+
+    lease_ms: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Catalog:
     """A checked catalog. Offices, channels and groups by id, in the order of the file."""
 
@@ -72,6 +79,7 @@ class Catalog:
     channels: Mapping[str, Channel]
     groups: Mapping[str, Group]
     offices: Mapping[str, OfficeView]
+    national: NationalLimit | None = None
 
 
 def view_of(file: CatalogFile) -> Catalog:
@@ -84,6 +92,7 @@ def view_of(file: CatalogFile) -> Catalog:
         offices={
             office.id: _office_view(file, office, plans[office.plan or file.plans[0].id]) for office in file.offices
         },
+        national=None if file.national is None else NationalLimit(file.national.lease_s * _SECOND_MS),
     )
 
 

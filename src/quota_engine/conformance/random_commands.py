@@ -51,6 +51,7 @@ from quota_engine.domain.commands import (
     ReturnParked,
     SetCapacity,
     SetRules,
+    UndoMove,
 )
 
 _CHOICES: Final = (
@@ -104,6 +105,7 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
         (2, lambda r: PrepareMove(ids.any(), _owner(r), r.choice((0, 0, 1, 2)))),
         (5, lambda r: _move_in(r, ids.maybe_new(), now_ms)),
         (4, lambda r: MoveOut(ids.any(), version=r.choice((0, 0, 1, 2)))),
+        (2, lambda r: UndoMove(ids.any(), version=r.choice((0, 0, 1, 2)))),
         (2, lambda r: CheckIn(ids.any())),
         (2, lambda r: MarkNoShow(ids.any())),
         (3, lambda r: Expire(r.choice(_DAYS), r.randint(1, 3))),

@@ -53,6 +53,7 @@ from quota_engine.domain.commands import (
     ReturnParked,
     SetCapacity,
     SetRules,
+    UndoMove,
 )
 from quota_engine.domain.model import Choice, IdentityLimit, Rules
 from quota_engine.domain.outcomes import Status as S
@@ -540,6 +541,26 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(8, Cancel("v"), S.CANCELLED),
             Step(8, _moving("u", ONLINE, "citra"), S.BLOCKED),
             Step(_OVER, _moving("w", SLOW, "dewi"), S.OVER),
+        ),
+    ),
+    Scenario(
+        "a move that came to nothing is undone, and late words of it change nothing",
+        (
+            Step(0, _moving("x", ONLINE, "ani", deadline_ms=99), S.HELD),
+            Step(0, _moving("y", ONLINE, "budi"), S.CONFIRMED),
+            Step(1, UndoMove("x", version=2), S.STALE),
+            Step(1, UndoMove("x"), S.RELEASED),
+            Step(1, UndoMove("x"), S.RELEASED, "replayed"),
+            Step(1, MoveOut("x"), S.WRONG_STATE),
+            Step(1, UndoMove("y", owner=applicant("ani")), S.NOT_OWNER),
+            Step(1, UndoMove("y"), S.RELEASED),
+            Step(1, MoveOut("y", version=1), S.STALE),
+            Step(1, reserve("budi", ONLINE, "budi", "ani"), S.HELD),
+            Step(2, MoveOut("budi"), S.MOVED),
+            Step(2, UndoMove("budi"), S.WRONG_STATE),
+            Step(2, UndoMove("nobody"), S.NOT_FOUND),
+            Step(3, _moving("z", ONLINE, "ani", deadline_ms=9), S.HELD),
+            Step(9, UndoMove("z"), S.EXPIRED),
         ),
     ),
     Scenario(

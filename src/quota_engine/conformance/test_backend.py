@@ -33,9 +33,10 @@ from quota_engine.admission.token_bucket import describe as describe_buckets
 from quota_engine.conformance import random_draws, random_rooms
 from quota_engine.conformance.plugin import OpenBackend
 from quota_engine.conformance.random_commands import random_commands
+from quota_engine.conformance.random_registry import registry_questions, registry_walk
 from quota_engine.conformance.scenarios import SCENARIOS, Scenario
 from quota_engine.conformance.world import DAY, NEXT_DAY, OFFICE, ONLINE, OPENS_AT_MS, published, reserve
-from quota_engine.domain import consumers
+from quota_engine.domain import consumers, registry
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Confirm, Reserve, SetCapacity
 from quota_engine.domain.consumers import GROUPS_MAX, Group
@@ -156,6 +157,21 @@ def test_draws(quota_engine_backend: OpenBackend, seed: int) -> None:
         assert backend.perform(Describe(place)) == draw_ledger.describe(reference), command
     for question in random_draws.QUESTIONS:
         assert backend.perform(Ask(place, question)) == draw_ledger.ask(reference, question, clock.now_ms())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_registry_is_kept_too(quota_engine_backend: OpenBackend, seed: int) -> None:
+    """Claims over all offices and moves between them: answers and whole state equal the reference's after each."""
+    clock, rng = ManualClock(0), Random(seed)
+    backend = quota_engine_backend(clock)
+    place = registry.shards()[seed]
+    reference = registry.Registry(place)
+    for now_ms, command in registry_walk(rng, 200):
+        clock.set_ms(now_ms)
+        assert backend.perform(Send(place, command)) == registry.apply(reference, command, now_ms), command
+        assert backend.perform(Describe(place)) == registry.describe(reference), command
+        for question in registry_questions(rng):
+            assert backend.perform(Ask(place, question)) == registry.ask(reference, question, now_ms), question
     assert backend.perform(ListOffices()) == []
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "ReturnParked",
     "SetCapacity",
     "SetRules",
+    "UndoMove",
 ]
 
 from typing import Final
@@ -184,6 +185,10 @@ class MoveOut(_OnReservation, frozen=True, gc=False):
     """Give up what has its place at another office now. It is no cancellation, and no rule stands in its way."""
 
 
+class UndoMove(_OnReservation, frozen=True, gc=False):
+    """Give up what was moved in: the move came to nothing, and its source keeps its place. No cancellation, either."""
+
+
 class Expire(msgspec.Struct, frozen=True, gc=False):
     """Sweep one day: expire up to ``limit`` overdue holds. Pure hygiene: nothing depends on it."""
 
@@ -278,6 +283,7 @@ Command = (
     | PrepareMove
     | MoveIn
     | MoveOut
+    | UndoMove
     | Expire
     | SetRules
     | Publish

@@ -22,7 +22,7 @@ class State(enum.StrEnum):
     ATTENDED = "ATTENDED"
     NO_SHOW = "NO_SHOW"
     RELEASED = "RELEASED"
-    """Given up before it was confirmed."""
+    """Given up before it was confirmed; or taken back, because its move from another office came to nothing."""
     EXPIRED = "EXPIRED"
     """The deadline of the hold passed first."""
     CANCELLED = "CANCELLED"
@@ -50,6 +50,7 @@ class Verb(enum.StrEnum):
     MOVE_IN = "move_in"
     MOVE_IN_CONFIRMED = "move_in_confirmed"
     MOVE_OUT = "move_out"
+    UNDO_MOVE = "undo_move"
 
 
 TRANSITIONS: Final[dict[tuple[State | None, Verb], State]] = {
@@ -64,8 +65,10 @@ TRANSITIONS: Final[dict[tuple[State | None, Verb], State]] = {
     (State.HELD, Verb.EXPIRE): State.EXPIRED,
     (State.HELD, Verb.RESCHEDULE): State.HELD,
     (State.HELD, Verb.MOVE_OUT): State.MOVED,
+    (State.HELD, Verb.UNDO_MOVE): State.RELEASED,
     (State.CONFIRMED, Verb.RESCHEDULE): State.CONFIRMED,
     (State.CONFIRMED, Verb.MOVE_OUT): State.MOVED,
+    (State.CONFIRMED, Verb.UNDO_MOVE): State.RELEASED,
     (State.CONFIRMED, Verb.CANCEL): State.CANCELLED,
     (State.CONFIRMED, Verb.CHECK_IN): State.ATTENDED,
     (State.CONFIRMED, Verb.MARK_NO_SHOW): State.NO_SHOW,

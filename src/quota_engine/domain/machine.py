@@ -33,6 +33,7 @@ from quota_engine.domain.commands import (
     ReturnParked,
     SetCapacity,
     SetRules,
+    UndoMove,
 )
 from quota_engine.domain.events import (
     CapacitySet,
@@ -61,6 +62,7 @@ _VERB_RESERVE: Final = Verb.RESERVE
 _STATUS_OF: Final = {state: Status(state) for state in State}
 """A success is named after the state it leads to."""
 _REFUSED: Final = {status: Outcome(status) for status in Status}
+_GIVING_BACK: Final = frozenset({Verb.RELEASE, Verb.CANCEL, Verb.MOVE_OUT, Verb.UNDO_MOVE})
 _SOLD_OUT: Final = _REFUSED[Status.SOLD_OUT]
 
 
@@ -300,7 +302,7 @@ def _step(ledger: Ledger, command: Any, verb: Verb, goal: State, guards: Sequenc
     queue_number = day.last_queue_number + 1 if verb is Verb.CONFIRM else record.queue_number
     record = replace(record, state=goal, version=record.version + 1, queue_number=queue_number)
     evolve(ledger, ReservationChanged(now_ms, verb, record))
-    if verb in (Verb.RELEASE, Verb.CANCEL, Verb.MOVE_OUT):
+    if verb in _GIVING_BACK:
         after_return(ledger, day, now_ms)
     return Outcome(_STATUS_OF[goal], record)
 
@@ -366,6 +368,10 @@ def _mark_no_show(ledger: Ledger, command: MarkNoShow, now_ms: int) -> Outcome:
 
 def _move_out(ledger: Ledger, command: MoveOut, now_ms: int) -> Outcome:
     return _step(ledger, command, Verb.MOVE_OUT, State.MOVED, (), now_ms)
+
+
+def _undo_move(ledger: Ledger, command: UndoMove, now_ms: int) -> Outcome:
+    return _step(ledger, command, Verb.UNDO_MOVE, State.RELEASED, (), now_ms)
 
 
 def _prepare_move(ledger: Ledger, command: PrepareMove, now_ms: int) -> Outcome:
@@ -624,6 +630,7 @@ HANDLERS.update(
         PrepareMove: _prepare_move,
         MoveIn: _move_in,
         MoveOut: _move_out,
+        UndoMove: _undo_move,
         Expire: _expire_overdue,
         SetRules: _set_rules,
         Publish: _publish,

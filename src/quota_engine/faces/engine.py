@@ -39,7 +39,7 @@ from quota_engine.domain.outcomes import DayView, Outcome
 from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.faces.draws import AsyncDraw, Draw
 from quota_engine.faces.rooms import AsyncRoom, Room
-from quota_engine.flow import steps
+from quota_engine.flow import claims, moves, steps
 from quota_engine.flow.desk import Applicants, Day, Desk, random_id
 from quota_engine.flow.door import Door, shut
 from quota_engine.flow.drivers import run, run_async
@@ -207,11 +207,13 @@ class QuotaEngine:
         command = self._desk.reserve(
             office, day, applicants, (service, service_unit, session, channel, group), key, wait, hold_ttl_ms
         )
+        flow = claims.reserve(self._desk, office, command) if self._desk.national else None
         if self._door is None:
             if admission_pass:
                 shut(admission_pass)
-            return self._backend.send(office, command)
-        return run(self._door.reserve(office, command, self._desk.caller(caller), admission_pass), self._backend)
+            return self._backend.send(office, command) if flow is None else run(flow, self._backend)
+        flow = self._door.reserve(office, command, self._desk.caller(caller), admission_pass, flow)
+        return run(flow, self._backend)
 
     def confirm(
         self, reference: str, *, applicant: str | None = None, version: int = 0, reacquire: bool = False
@@ -224,7 +226,10 @@ class QuotaEngine:
             version: refuse (``STALE``) if the reservation has changed since; 0 leaves it unchecked.
             reacquire: if the deadline has passed, take new units if there are any, instead of answering ``EXPIRED``.
         """
-        return self._backend.send(*self._desk.step(Confirm, reference, applicant, version, reacquire))
+        office, command = self._desk.step(Confirm, reference, applicant, version, reacquire)
+        if reacquire and self._desk.national:
+            return run(claims.confirm(self._desk, office, cast("Confirm", command)), self._backend)
+        return self._backend.send(office, command)
 
     def release(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
         """Give up a hold, or leave the wait list. Arguments as for :meth:`confirm`."""
@@ -247,6 +252,7 @@ class QuotaEngine:
         reference: str,
         day: Day,
         *,
+        office: str = "",
         service: str = "",
         service_unit: str = "",
         session: str = "",
@@ -255,13 +261,34 @@ class QuotaEngine:
         applicant: str | None = None,
         version: int = 0,
     ) -> Outcome:
-        """Move to another day or session of the office in one step: the new place, or still the old one, never none.
+        """Move to another day or session, or to another office: the new place, or still the old one, never none.
+
+        Within the office it is one step. To another ``office`` it is a move in several: the reservation there has a
+        reference of its own, which the outcome has, and this one ends as ``MOVED``. If the call is cut short, both
+        may have a place for a while; the same call again, or :meth:`finish_moves`, brings it to its end.
 
         What is asked for is given as to :meth:`reserve`, the rest as to :meth:`confirm`.
+
+        Returns:
+            The state that it is in, with its new record. Refusals of a move, in this order: what :meth:`confirm` has,
+            ``TOO_LATE``, ``MOVES_EXCEEDED``; ``MOVING`` while another move of it is under way; then those of the new
+            office, as for :meth:`reserve`. ``LAPSED``: it took too long, and nothing was done.
         """
-        return self._backend.send(
-            *self._desk.reschedule(reference, day, (service, service_unit, session, channel, group), applicant, version)
-        )
+        wanted = (service, service_unit, session, channel, group)
+        flow = moves.reschedule(self._desk, reference, day, office, wanted, applicant, version)
+        return run(flow, self._backend)
+
+    def finish_moves(self, *, older_than_ms: int = 0, limit: int = 1000) -> moves.MovesReport:
+        """Bring moves to other offices to their end whose callers have died on the way: call it now and then.
+
+        Safe to call at any time, from any number of processes. A move is left alone while its caller may be at work on
+        it, half a minute, and for ``older_than_ms`` more. At most ``limit`` (to 10,000) are looked at.
+        """
+        return run(moves.finish_moves(self._desk, older_than_ms, limit), self._backend)
+
+    def moved_to(self, reference: str) -> str:
+        """The reference under which a reservation goes on that is ``MOVED``; ``""`` if it is not known (any more)."""
+        return run(moves.moved_to(self._desk, reference), self._backend)
 
     def lookup(self, reference: str) -> Reservation | None:
         """The reservation as it stands now, or ``None``: not known, or its day is long over."""
@@ -470,18 +497,22 @@ class AsyncQuotaEngine:
         command = self._desk.reserve(
             office, day, applicants, (service, service_unit, session, channel, group), key, wait, hold_ttl_ms
         )
+        flow = claims.reserve(self._desk, office, command) if self._desk.national else None
         if self._door is None:
             if admission_pass:
                 shut(admission_pass)
-            return await self._backend.send(office, command)
-        flow = self._door.reserve(office, command, self._desk.caller(caller), admission_pass)
+            return await (self._backend.send(office, command) if flow is None else run_async(flow, self._backend))
+        flow = self._door.reserve(office, command, self._desk.caller(caller), admission_pass, flow)
         return await run_async(flow, self._backend)
 
     async def confirm(
         self, reference: str, *, applicant: str | None = None, version: int = 0, reacquire: bool = False
     ) -> Outcome:
         """See :meth:`QuotaEngine.confirm`."""
-        return await self._backend.send(*self._desk.step(Confirm, reference, applicant, version, reacquire))
+        office, command = self._desk.step(Confirm, reference, applicant, version, reacquire)
+        if reacquire and self._desk.national:
+            return await run_async(claims.confirm(self._desk, office, cast("Confirm", command)), self._backend)
+        return await self._backend.send(office, command)
 
     async def release(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
         """See :meth:`QuotaEngine.release`."""
@@ -504,6 +535,7 @@ class AsyncQuotaEngine:
         reference: str,
         day: Day,
         *,
+        office: str = "",
         service: str = "",
         service_unit: str = "",
         session: str = "",
@@ -513,9 +545,17 @@ class AsyncQuotaEngine:
         version: int = 0,
     ) -> Outcome:
         """See :meth:`QuotaEngine.reschedule`."""
-        return await self._backend.send(
-            *self._desk.reschedule(reference, day, (service, service_unit, session, channel, group), applicant, version)
-        )
+        wanted = (service, service_unit, session, channel, group)
+        flow = moves.reschedule(self._desk, reference, day, office, wanted, applicant, version)
+        return await run_async(flow, self._backend)
+
+    async def finish_moves(self, *, older_than_ms: int = 0, limit: int = 1000) -> moves.MovesReport:
+        """See :meth:`QuotaEngine.finish_moves`."""
+        return await run_async(moves.finish_moves(self._desk, older_than_ms, limit), self._backend)
+
+    async def moved_to(self, reference: str) -> str:
+        """See :meth:`QuotaEngine.moved_to`."""
+        return await run_async(moves.moved_to(self._desk, reference), self._backend)
 
     async def lookup(self, reference: str) -> Reservation | None:
         """See :meth:`QuotaEngine.lookup`."""

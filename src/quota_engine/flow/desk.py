@@ -16,7 +16,7 @@ from typing import Final
 
 from quota_engine.admission.policy import Caller
 from quota_engine.admission.tickets import TicketKeys
-from quota_engine.catalog import Catalog, choice_of, office_of
+from quota_engine.catalog import Catalog, choice_of, day_terms, office_of
 from quota_engine.domain.commands import DAY_MAX, Command, Reschedule, Reserve
 from quota_engine.domain.consumers import OPEN_MAX
 from quota_engine.domain.errors import InvalidRequest
@@ -53,6 +53,18 @@ EVENTS_RESTORED_MAX: Final = 1000
 """They are put back in one step, in which a store does nothing else."""
 EVENT_NUMBER_MAX: Final = 2**53
 _PLANS_MAX: Final = 10_000
+_EPOCH_DAY: Final = datetime.date(1970, 1, 1).toordinal()
+
+
+def _ends_at_ms(catalog: Catalog | None, office: str, day: int) -> int:
+    if catalog is not None and office in catalog.offices:
+        try:
+            terms = day_terms(catalog, office, datetime.date.fromordinal(day))
+        except InvalidRequest:  # a year that no catalog plans
+            terms = None
+        if terms is not None:
+            return terms.ends_at_ms
+    return (day - _EPOCH_DAY + 2) * 86_400_000
 
 
 def random_id() -> str:
@@ -63,7 +75,7 @@ def random_id() -> str:
 class _Known:
     """A catalog, and what has been worked out from it."""
 
-    __slots__ = ("catalog", "choices", "plans")
+    __slots__ = ("catalog", "choices", "ends_at_ms", "plans")
 
     def __init__(self, catalog: Catalog | None) -> None:
         if catalog is not None and not isinstance(catalog, Catalog):
@@ -71,6 +83,7 @@ class _Known:
         self.catalog = catalog
         self.choices: dict[tuple[str, Wanted], Choice] = {}
         self.plans: dict[tuple[str, Day, Wanted], tuple[int, Choice]] = {}
+        self.ends_at_ms: dict[tuple[str, int], int] = {}
 
     def given_catalog(self) -> Catalog:
         if self.catalog is None:
@@ -111,6 +124,29 @@ class Desk:
         """The seed of cooling times."""
         return self._pseudonyms.jitter_seed
 
+    @property
+    def national(self) -> bool:
+        """Whether an applicant may have one active place over all offices, and no more."""
+        return self._known.catalog is not None and self._known.catalog.national is not None
+
+    @property
+    def national_lease_ms(self) -> int:
+        """How long a claim keeps others off that no reservation stands behind yet."""
+        national = self.catalog.national
+        assert national is not None, "asked only where there is such a limit"
+        return national.lease_ms
+
+    def ends_at_ms(self, office: str, day: int) -> int:
+        """When an office's day is over, by the catalog; for what that does not know, when the date is over anywhere."""
+        known = self._known
+        ends_at_ms = known.ends_at_ms.get((office, day))
+        if ends_at_ms is None:
+            ends_at_ms = _ends_at_ms(known.catalog, office, day)
+            if len(known.ends_at_ms) >= _PLANS_MAX:
+                known.ends_at_ms.clear()
+            known.ends_at_ms[office, day] = ends_at_ms
+        return ends_at_ms
+
     def use(self, catalog: Catalog) -> None:
         """Take this catalog from now on."""
         self._known = _Known(catalog)
@@ -144,7 +180,7 @@ class Desk:
 
     def reschedule(
         self, reference: str, day: Day, wanted: Wanted, applicant: str | None, version: int
-    ) -> OfficeCommand:
+    ) -> tuple[str, Reschedule]:
         """The command of a reschedule; see :meth:`quota_engine.QuotaEngine.reschedule`."""
         office, reservation_id = self.parse(reference)
         number, choice = self._plan(office, day, wanted)

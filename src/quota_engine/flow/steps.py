@@ -15,6 +15,7 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Status
+from quota_engine.flow.claims import audit_claims
 from quota_engine.flow.desk import Day, Desk
 from quota_engine.flow.drivers import Flow
 from quota_engine.ports import Audit, ListOffices, Lookup, SendMany, View
@@ -98,4 +99,6 @@ def audit(desk: Desk, office: str | None) -> Flow[AuditReport]:
     findings: list[str] = []
     for one in offices:
         findings += yield Audit(one)
+        if desk.national:
+            findings += yield from audit_claims(desk, one)
     return AuditReport(len(offices), tuple(findings))

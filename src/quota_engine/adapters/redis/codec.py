@@ -51,6 +51,7 @@ from quota_engine.domain.commands import (
     ReturnParked,
     SetCapacity,
     SetRules,
+    UndoMove,
 )
 from quota_engine.domain.consumers import Group, Lease
 from quota_engine.domain.events import (
@@ -100,6 +101,7 @@ _VERB_OF_LETTER: Final = {
     "I": Verb.MOVE_IN,
     "J": Verb.MOVE_IN_CONFIRMED,
     "U": Verb.MOVE_OUT,
+    "B": Verb.UNDO_MOVE,
 }
 _LETTER_OF_STATE: Final = {state: letter for letter, state in _STATE_OF_LETTER.items()}
 _LETTER_OF_VERB: Final = {verb: letter for letter, verb in _VERB_OF_LETTER.items()}
@@ -239,6 +241,7 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     MoveOut: _step("move_out"),
     Lookup: lambda one: f"lookup\t{one.id}",
     View: lambda one: f"view\t{one.days[0]}",
+    UndoMove: _step("undo_move"),
     Expire: lambda one: f"expire\t{one.day}\t{one.limit}",
     SetRules: lambda one: f"set_rules\t{text_of_rules(one.rules)}",
     Publish: lambda one: (

@@ -5,12 +5,12 @@ The counterpart of ``quota_engine.kinds``, which has the rules that the scripts 
 
 from __future__ import annotations
 
-__all__ = ["BUCKETS", "DRAW", "OFFICE", "ROOM", "Answers", "StoredKind", "stored_kind_of"]
+__all__ = ["BUCKETS", "DRAW", "OFFICE", "REGISTRY", "ROOM", "Answers", "StoredKind", "stored_kind_of"]
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from quota_engine.adapters.redis import rooms
+from quota_engine.adapters.redis import registry, rooms
 from quota_engine.adapters.redis.bucket_codec import BucketAnswers, buckets_of_state, encode_bucket_command
 from quota_engine.adapters.redis.codec import Decoder, encode
 from quota_engine.adapters.redis.draws import DRAW_HASHES, DRAW_KINDS, DrawAnswers, draw_of_state, encode_for_draw
@@ -33,6 +33,7 @@ from quota_engine.admission.draw_ledger import DrawOutcome, DrawStatus, Withdraw
 from quota_engine.admission.room import RoomAnswer, RoomStatus
 from quota_engine.admission.token_bucket import Taking
 from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.domain.registry import PREFIX, RegistryAnswer, RegistryStatus
 
 
 class Answers(Protocol):
@@ -103,7 +104,25 @@ BUCKETS: Final = StoredKind(
     Taking(0, 0),
 )
 
-_STORED: Final[dict[str, StoredKind]] = {"": OFFICE, "~room": ROOM, "~draw": DRAW, "~buckets": BUCKETS}
+REGISTRY: Final = StoredKind(
+    registry.KEYS,
+    registry.script_of,
+    registry.encode,
+    registry.Answers,
+    registry.READS,
+    registry.STATE,
+    frozenset({0, 1, 2}),
+    registry.registry_of_state,
+    RegistryAnswer(RegistryStatus.OVERLOADED),
+)
+
+_STORED: Final[dict[str, StoredKind]] = {
+    "": OFFICE,
+    "~room": ROOM,
+    "~draw": DRAW,
+    "~buckets": BUCKETS,
+    PREFIX: REGISTRY,
+}
 """By the prefixes of ``quota_engine.kinds``."""
 
 

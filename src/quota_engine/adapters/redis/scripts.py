@@ -29,7 +29,7 @@ from typing import Any, Final, NamedTuple
 from quota_engine.adapters.redis.codec import text_of_rules
 from quota_engine.admission.guarded import GuardedReserve
 from quota_engine.admission.token_bucket import CHARGES_MAX, KEYS_MAX
-from quota_engine.domain.commands import Cancel, Expire, MoveOut, Release
+from quota_engine.domain.commands import Cancel, Expire, MoveOut, Release, UndoMove
 from quota_engine.domain.model import Rules
 
 _SHARED: Final = ("1_codec.lua", "2_ledger.lua", "3_units.lua")
@@ -121,6 +121,7 @@ _SCRIPTS: Final[dict[type, Script]] = {
     Release: FREEING_COMMANDS,
     Cancel: FREEING_COMMANDS,
     MoveOut: FREEING_COMMANDS,
+    UndoMove: FREEING_COMMANDS,
     Expire: FREEING_COMMANDS,
     GuardedReserve: GUARDED_COMMANDS,
 }

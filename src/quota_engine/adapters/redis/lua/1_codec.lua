@@ -109,6 +109,7 @@ end
 local LETTER_OF_VERB = {
   reserve = "R", wait = "W", offer = "O", confirm = "C", reacquire = "Q", release = "L", expire = "E", cancel = "X", reschedule = "M",
   check_in = "A", mark_no_show = "N", move_in = "I", move_in_confirmed = "J", move_out = "U",
+  undo_move = "B",
 }
 
 -- The event of a reservation's step; text is its record after it.

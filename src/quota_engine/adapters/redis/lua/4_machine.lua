@@ -6,13 +6,14 @@
 local NOTHING = {}
 local RESULT_OF_VERB = {
   confirm = "CONFIRMED", release = "RELEASED", cancel = "CANCELLED", check_in = "ATTENDED", mark_no_show = "NO_SHOW",
-  move_out = "MOVED",
+  move_out = "MOVED", undo_move = "RELEASED",
 }
 local FROM = { -- the life cycle: which states a verb leads out of
   confirm = { HELD = true }, release = { HELD = true, WAITING = true }, cancel = { CONFIRMED = true },
   check_in = { CONFIRMED = true }, mark_no_show = { CONFIRMED = true }, reschedule = { HELD = true, CONFIRMED = true },
-  move_out = { HELD = true, CONFIRMED = true },
+  move_out = { HELD = true, CONFIRMED = true }, undo_move = { HELD = true, CONFIRMED = true },
 }
+local GIVING_BACK = { release = true, cancel = true, move_out = true, undo_move = true }
 
 local function outcome(status, record, more)
   local result = more or {}
@@ -209,6 +210,7 @@ local GUARDS = {
     if now_ms < day.starts_at_ms then return "TOO_EARLY" end
   end,
   move_out = function() end,
+  undo_move = function() end,
 }
 
 -- fields: verb, id, owner, version, and for a confirm "1" if it may reacquire, and until when, if not at any time
@@ -237,7 +239,7 @@ local function step(fields, now_ms)
   local after = changed(record, { state = goal })
   if verb == "confirm" then after.queue_number = day.last_queue_number + 1 end
   reservation_changed(verb, record, after, now_ms)
-  if verb == "release" or verb == "cancel" or verb == "move_out" then after_return(day, now_ms) end
+  if GIVING_BACK[verb] then after_return(day, now_ms) end
   return outcome(goal, after)
 end
 

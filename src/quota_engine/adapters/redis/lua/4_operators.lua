@@ -249,6 +249,7 @@ return {
   close_day = set_closed(true, "day_closed"), open_day = set_closed(false, "day_opened"),
   pass_on_unused = pass_on_unused, return_parked = return_parked,
   reserve_until = reserve_until, reacquire_until = reacquire_until, prepare_move = prepare_move, move_in = move_in,
+  undo_move = step,
 }, {
   reschedule = NAME .. "\t" .. NUMBER .. "\t" .. MAYBE_APPLICANT .. "\t" .. NUMBER .. "\t" .. CHOICE,
   expire = NUMBER .. "\t" .. NUMBER,
@@ -259,6 +260,6 @@ return {
   pass_on_unused = NUMBER .. "\t" .. NAME, return_parked = NUMBER .. "\t" .. NAME,
   reserve_until = concat({ NUMBER, NAME, NUMBER, PARTY, "[01]", NUMBER, CHOICE }, TAB),
   reacquire_until = NUMBER .. "\t" .. STEP,
-  prepare_move = STEP,
+  prepare_move = STEP, undo_move = STEP,
   move_in = concat({ NAME, NUMBER, PARTY, NUMBER, NUMBER, NUMBER, CHOICE }, TAB),
 }

@@ -1,0 +1,51 @@
+"""Random commands to one shard of the registry that meet: few applicants, few references, times near the ends."""
+
+from __future__ import annotations
+
+__all__ = ["registry_questions", "registry_walk"]
+
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+from quota_engine.domain.registry import Claim, CloseMove, Drop, FindClaims, FindMove, OpenMove, OpenMoves
+
+APPLICANTS = tuple(f"p{number}" for number in range(30))
+REFERENCES = ("a~1", "a~2", "b~1", "c~1")
+
+
+def registry_walk(random: Random, count: int) -> Iterator[tuple[int, Any]]:
+    """``count`` commands with their times in milliseconds."""
+    now_ms = 1_000
+    for number in range(1, count + 1):
+        now_ms = max(0, now_ms + random.choice((0, 0, 0, 1, 1, 3, 10, 60, -5)))
+        yield now_ms, _command(random, now_ms, number)
+
+
+def _command(random: Random, now_ms: int, number: int) -> Any:
+    # Numbers that have just been given: of what is there, or of what was there a moment ago.
+    recent = max(1, number - random.randrange(1, 12) - number // 3)
+    lease_ms, forget_at_ms = random.choice((1, 5, 20)), max(1, now_ms + random.choice((-3, 1, 8, 40, 200)))
+    applicant, reference, other = random.choice(APPLICANTS), random.choice(REFERENCES), random.choice(REFERENCES)
+    match random.randrange(10):
+        case 0 | 1 | 2 | 3:
+            also = random.choice(("", "", other))
+            return Claim(applicant, reference, lease_ms, forget_at_ms, random.choice((0, 0, recent)), also)
+        case 4 | 5:
+            return Drop(applicant, recent)
+        case 6 | 7:
+            return OpenMove(reference, other, random.randint(1, 3), lease_ms, forget_at_ms)
+        case 8:
+            return CloseMove(reference, other, True, random.choice((0, recent)))
+        case _:
+            return CloseMove(reference, other, False, random.choice((0, recent)))
+
+
+def registry_questions(random: Random) -> list[Any]:
+    """A question of each kind."""
+    asked = tuple(random.sample(APPLICANTS, 3))
+    return [
+        FindClaims(asked),
+        FindMove(random.choice(REFERENCES)),
+        OpenMoves(random.randint(1, 3), random.choice((0, 5))),
+    ]
