@@ -13,12 +13,14 @@ import pytest
 
 from quota_engine import AsyncQuotaEngine, BackendUnavailable, Outcome, OutcomeUnknown, State, Status
 from quota_engine.adapters.memory import AsyncMemoryBackend, MemoryBackend
+from quota_engine.admission import By, Limited, per_minute
 from quota_engine.domain.commands import Confirm, Reserve
 from quota_engine.domain.registry import Claim, Drop, RegistryAnswer, RegistryStatus, shards
 from quota_engine.faces.engine import QuotaEngine
 from quota_engine.flow import claims
 from quota_engine.flow.claims import CLOCKS_MARGIN_MS
 from quota_engine.flow.desk import Desk
+from quota_engine.flow.door import Door
 from quota_engine.flow.drivers import Flow, run
 from quota_engine.ports import Backend, Describe, Request, Send
 from tests.nation import ANI, BUDI, CITRA, DAY, HOLD_TTL_MS, KEY, NEXT_DAY, OFFICES, WANTED, Driven, Muddle, Nation
@@ -108,6 +110,34 @@ class TestOnePlace:
         for office in OFFICES:
             assert nation.engine.reserve(office, DAY, ANI).ok
         assert nation.claimed(ANI) == ""
+        nation.check()
+
+    def test_winners_of_a_draw_are_claimed_too(self) -> None:
+        """Many at once, each with a claim of their own; who has a place elsewhere gets none, and the others theirs."""
+        nation = Nation()
+        nation.engine.reserve("west", DAY, BUDI)
+        reserves = [nation.desk.reserve("east", DAY, one, WANTED, None, False, 0) for one in (ANI, BUDI, CITRA)]
+        outcomes = run(claims.reserve_all(nation.desk, "east", reserves), nation.backend)
+        assert [one.status for one in outcomes] == [Status.HELD, Status.IDENTITY_LIMIT, Status.HELD]
+        nation.check()
+        plain = Nation(national=False)
+        plain.engine.reserve("west", DAY, BUDI)
+        outcomes = run(claims.reserve_all(plain.desk, "east", reserves), plain.backend)
+        assert [one.status for one in outcomes] == [Status.HELD] * 3
+        assert plain.claimed(ANI) == ""
+
+    def test_the_door_stands_before_the_claims(self) -> None:
+        """What the policies want goes with the reserve; who is turned away there keeps no claim."""
+        nation = Nation()
+        door = Door(Limited("all", By.ALL, per_minute(1)), None, nation.clock)
+        engine = QuotaEngine(nation.backend, nation.desk, door)
+        first = engine.reserve("east", DAY, ANI)
+        assert (first.status, nation.claimed(ANI)) == (Status.HELD, first.reference)
+        engine.release(first.reference)
+        assert engine.reserve("east", DAY, ANI).status is Status.THROTTLED
+        assert nation.claimed(ANI) == ""
+        nation.clock.advance_ms(60_000)
+        assert engine.reserve("east", DAY, ANI).status is Status.HELD
         nation.check()
 
 

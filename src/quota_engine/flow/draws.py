@@ -72,8 +72,9 @@ from quota_engine.admission.draw_ledger import (
 )
 from quota_engine.domain.commands import Reserve, ReturnParked
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.domain.outcomes import DayView, Outcome, Status
+from quota_engine.domain.outcomes import DayView, Status
 from quota_engine.domain.values import DURATION_MS_MAX, check_integer
+from quota_engine.flow.claims import reserve_all
 from quota_engine.flow.desk import Applicants, Day, Desk
 from quota_engine.flow.drivers import Flow
 from quota_engine.ports import Ask, Send, SendMany, View
@@ -387,7 +388,7 @@ def award(desk: Desk, files: DrawFiles, hold_ttl_ms: int) -> Flow[AwardReport]:
     for office, reserves in sorted(by_office.items()):
         for start in range(0, len(reserves), _RESERVES_PER_CALL):
             part = reserves[start : start + _RESERVES_PER_CALL]
-            outcomes: list[Outcome] = yield SendMany(office, tuple(reserve for _, reserve in part))
+            outcomes = yield from reserve_all(desk, office, [reserve for _, reserve in part])
             for (number, _), outcome in zip(part, outcomes, strict=True):
                 if outcome.ok or outcome.status is Status.ENDED:
                     references[number] = outcome.reference
