@@ -245,7 +245,9 @@ end
 
 -- What each command has to look like. Every command of a call is held against this before the first of them is carried out: an
 -- error half way through a script would leave what it wrote before.
-local NAME, MAYBE_APPLICANT, NUMBER = "[%w_%-]+", "[%w_%-%.]*", "%d%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?"
+-- A number is captured, and its length looked at afterwards: a pattern that bounds it itself would try every way to match a line that
+-- does not fit, which are millions.
+local NAME, MAYBE_APPLICANT, NUMBER, DIGITS_MAX = "[%w_%-]+", "[%w_%-%.]*", "(%d+)", 15
 local CHOICE = string.rep("[%w_%-]*\t", 5) .. "[%w_%-][%w_%-,|]*"
 local STEP = NAME .. "\t" .. MAYBE_APPLICANT .. "\t" .. NUMBER
 local PARTY = "[%w_%-%.][%w_%-%.,]*"
@@ -266,13 +268,14 @@ end
 setmetatable(HANDLERS, { __index = load_operators })
 setmetatable(FORMS, { __index = load_operators })
 
-local RESERVE = "^reserve\t(" .. NAME .. ")\t(" .. NUMBER .. ")\t([%w_%-%.][%w_%-%.,]*)\t([01])\t(" .. NUMBER .. ")\t([^\n]+)$"
+local RESERVE = "^reserve\t(" .. NAME .. ")\t" .. NUMBER .. "\t([%w_%-%.][%w_%-%.,]*)\t([01])\t" .. NUMBER .. "\t([^\n]+)$"
 local CHOICE_ONLY = "^" .. CHOICE .. "$"
 
 -- The fields of a command, or nil if it is none.
 local function parse(line)
   local id, number, party, wait, hold_ttl_ms, choice_text = string.match(line, RESERVE)
   if id then
+    if #number > DIGITS_MAX or #hold_ttl_ms > DIGITS_MAX then return nil end
     if not ledger.by_text[choice_text] and not string.match(choice_text, CHOICE_ONLY) then return nil end
     choice_by_text(choice_text)
     local applicants = string.find(party, COMMA, 1, true) and names(party) or { party }
@@ -280,6 +283,11 @@ local function parse(line)
   end
   local name = string.match(line, "^[%l_]+")
   local form = name and FORMS[name]
-  if not form or not string.match(line, "^[%l_]+\t" .. form .. "$") then return nil end
+  if not form then return nil end
+  local numbers = { string.match(line, "^[%l_]+\t" .. form .. "$") }
+  if #numbers == 0 then return nil end
+  for _, number in ipairs(numbers) do
+    if #number > DIGITS_MAX then return nil end
+  end
   return split(line, TAB)
 end
