@@ -114,7 +114,9 @@ of a script, which would leave half of a command behind.
 WRITES_MAX: Final = 1000
 """Of one script that repairs: a server does nothing else meanwhile."""
 RECONCILE_LEASE_MS: Final = 60_000
-"""A client that has been at it for longer, without a sign, is taken for dead."""
+"""A client that has been at it for longer, without a sign, is taken for dead; with a quarter of a millisecond more for
+each record.
+"""
 ROUNDS_MAX: Final = 4
 """How often a ledger is looked through: to find what to repair, that nothing is left, and what to restore."""
 NUMBER_MAX: Final = 2**53
