@@ -246,8 +246,8 @@ def test_shards_share_the_work() -> None:
     for number in range(16_000):
         counts[shard_of(f"applicant{number}")] += 1
     assert len(counts) == SHARDS
-    assert min(counts.values()) > 800
-    assert max(counts.values()) < 1_200
+    assert min(counts.values()) > 3_600
+    assert max(counts.values()) < 4_400
     assert shard_of("ani") == shard_of("ani")
     assert shard_of("surabaya~9f2c") in counts
 

@@ -64,7 +64,7 @@ from quota_engine.ports import (
 
 T = TypeVar("T")
 
-_WRITES: Final = frozenset({"HSET", "HSETNX", "HDEL", "HINCRBY", "ZADD", "ZREM", "XADD", "XTRIM", "PEXPIRE"})
+_WRITES: Final = frozenset({"HSET", "HSETNX", "HDEL", "HINCRBY", "ZADD", "ZREM", "XADD", "XTRIM", "UNLINK", "PEXPIRE"})
 
 
 class Refused(Exception):
@@ -419,6 +419,12 @@ class Store:
         if sequence != "0":
             raise Refused(f"an entry's id {entry_id}")
         return int(number)
+
+    def _do_unlink(self, *keys: str) -> int:
+        undeclared = [key for key in keys if key not in self._declared]
+        if undeclared:
+            raise Refused(f"UNLINK of the key {undeclared[0]}, which was not declared")
+        return sum(self._values.pop(key, None) is not None for key in keys)
 
     def _do_pexpire(self, key: str, duration_ms: str) -> int:
         if int(duration_ms) < 0:
