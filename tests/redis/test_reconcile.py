@@ -309,7 +309,7 @@ def test_a_client_that_dies_half_way_leaves_nothing_that_the_next_can_not_mend(
         except Died:
             calls += 1
         walked.backend.store.run = run  # type: ignore[method-assign]
-        walked.clock.set_ms(walked.clock.now_ms() + requests.RECONCILE_LEASE_MS)
+        walked.clock.set_ms(walked.clock.now_ms() + requests.RECONCILE_LEASE_MS + 1000)  # and more than its records add
         walked.backend.perform(Reconcile(OFFICE, events))
         walked.ledger = whole.ledger
         walked.compare()
@@ -339,3 +339,18 @@ def test_two_lines_with_one_epoch_are_told_apart() -> None:
         minding(f"1:{here}")
     walked.go()  # who does not mind the fence goes on
     walked.compare()
+
+
+def test_the_larger_an_office_is_the_longer_its_mender_is_waited_for() -> None:
+    """A quarter of a millisecond a record: who reads a million of them gives no sign for long."""
+    walked = Walked(3)
+    run, keys = walked.backend.store.run, walked.backend._keys(OFFICE)
+    records = walked.value("records")
+    records.update({f"more{number}": records[known_ids(walked)[0]] for number in range(4000 - len(records))})
+
+    def begin(token: str, now_ms: int) -> Any:
+        return run(RECONCILE, keys, [str(now_ms), "begin", token, "", "1", "60000"])[0]
+
+    assert begin("slow", 0) == "GO"
+    assert begin("next", 60_999) == "BUSY"
+    assert begin("next", 61_000) == "GO"
