@@ -9,13 +9,13 @@ from typing import cast
 import pytest
 
 from quota_engine import BackendUnavailable, InvalidRequest, Outcome, OutcomeUnknown, State, Status, UnknownName
-from quota_engine.domain.commands import Command, MoveIn, MoveOut
+from quota_engine.domain.commands import Command, MoveIn, MoveOut, UndoMove
 from quota_engine.domain.registry import Claim, CloseMove, OpenMove, RegistryAnswer, RegistryStatus
 from quota_engine.flow import moves
 from quota_engine.flow.drivers import Flow, run
 from quota_engine.flow.moves import MOVE_LEASE_MS, MovesReport
 from quota_engine.ports import Backend, Request, Send
-from tests.nation import ANI, DAY, HOLD_TTL_MS, NEXT_DAY, WANTED, Driven, Nation
+from tests.nation import ANI, BUDI, DAY, HOLD_TTL_MS, NEXT_DAY, WANTED, Driven, Nation
 
 BOTH = pytest.mark.parametrize("national", [False, True], ids=["plain", "national"])
 STATES = pytest.mark.parametrize("confirmed", [False, True], ids=["held", "confirmed"])
@@ -252,6 +252,38 @@ class TestACallerWhoDies:
             (record,) = nation.active()
             assert record.office == ("west" if moved_first else "north")
             nation.check()
+
+    @BOTH
+    def test_a_move_that_has_been_begun_again_meanwhile_is_left_to_its_caller(self, national: bool) -> None:
+        """Who saw the first try, long over, must not bring the second to its end: that is just being made."""
+        nation = Nation(national=national)
+        source = booked(nation, confirmed=True)
+        first = moving(nation, source)
+        first.run(2)
+        first.die()
+        nation.clock.advance_ms(MOVE_LEASE_MS)
+        other = moving(nation, source, "north")
+        other.run(2)
+        assert nation.engine.finish_moves() == MovesReport(0, 1)
+        again = moving(nation, source)
+        again.run(2)
+        assert other.run().status is Status.MOVING
+        assert again.run().ok
+        assert [one.office for one in nation.active()] == ["west"]
+        nation.check()
+
+
+def test_a_conflict_over_a_key_does_not_take_the_claim_of_a_move_that_came_to_nothing() -> None:
+    """The claim still stands for both places; who comes with the old one's key and another party leaves it alone."""
+    nation = Nation()
+    source = booked(nation, confirmed=True)
+    move = moving(nation, source)
+    move.run(steps_of_a_move(national=True, confirmed=True) - 2)
+    (new,) = (one for one in nation.active() if one.office == "west")
+    nation.backend.send("west", UndoMove(new.id))
+    assert nation.engine.reserve("east", DAY, [ANI, BUDI], key="ani").status is Status.CONFLICT
+    assert nation.engine.reserve("north", DAY, ANI).status is Status.IDENTITY_LIMIT
+    assert nation.claimed(ANI) == source
 
 
 STEPS_BETWEEN = ("confirm", "give up", "reschedule", "expire", "reserve elsewhere", "move elsewhere")

@@ -116,7 +116,7 @@ def take(desk: Desk, applicants: tuple[str, ...], reference: str, day: int, also
 def _take_one(desk: Desk, applicant: str, reference: str, day: int, also: str) -> Flow[RegistryAnswer | InTheWay]:
     office = reference.partition("~")[0]
     forget_at_ms = desk.ends_at_ms(office, day) + 2 * CLOCKS_MARGIN_MS
-    instead_of = 0
+    instead_of, stood_for_it = 0, False
     answer: RegistryAnswer = RegistryAnswer(RegistryStatus.OVERLOADED)
     for _ in range(ATTEMPTS_MAX):
         claim = Claim(applicant, reference, desk.national_lease_ms, forget_at_ms, instead_of, also)
@@ -124,7 +124,7 @@ def _take_one(desk: Desk, applicant: str, reference: str, day: int, also: str) -
         if answer.status is RegistryStatus.OVERLOADED:
             return InTheWay(overloaded=True)
         if answer.ok or answer.reference == also:
-            granted: RegistryAnswer = answer
+            granted: RegistryAnswer = replace(answer, renewed=answer.renewed or stood_for_it)
             return granted
         for pointed in (answer.reference, answer.also):
             # That it stands for the asker's own reservation, too, is in nobody's way.
@@ -137,7 +137,8 @@ def _take_one(desk: Desk, applicant: str, reference: str, day: int, also: str) -
                         return shared
                     waits_for_lease = record is None or record.state is State.EXPIRED
                     return InTheWay(record, answer.lease_until_ms if waits_for_lease else 0)
-        instead_of = answer.number
+        # Of the reservation that was being moved: then it is not this flow's to give up.
+        instead_of, stood_for_it = answer.number, answer.also == reference
     return InTheWay(retry_at_ms=answer.lease_until_ms)
 
 

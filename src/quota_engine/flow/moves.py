@@ -107,7 +107,8 @@ def _move(desk: Desk, source: str, office: str, day: int, choice: Choice, owner:
             return Outcome(Status.MOVING, record, retry_at_ms=opened.lease_until_ms)
         others: list[MoveEntry] = yield Ask(shard_of(source), FindMove(source))
         for other in others:
-            if not other.done:
+            # One that has been begun again in the meantime has somebody at work on it.
+            if not other.done and other.number == opened.number:
                 yield from _finish(desk, other)
     return Outcome(Status.MOVING, record)
 
