@@ -27,7 +27,8 @@ from tests.redis.test_outages import CLOCK
 from tests.servers import HOST, Cluster, Replicated, Sentinels, Server, until
 
 HEAD, DAYS = keys_of("", OFFICE)[:2]
-REPLICATED = "?durability=replicated&replicas=1&wait_ms=100"
+PATIENT = "?durability=replicated&replicas=1&attempts_max=30"
+HASTY = "?durability=replicated&replicas=1&wait_ms=100&attempts_max=2"
 _opened: list[RedisBackend] = []
 
 
@@ -70,15 +71,16 @@ def test_what_was_acknowledged_is_there_and_the_office_opens_again(group: Replic
     """
     replica = group.replicas[0]
     with LossyProxy(group.primary.socket_path) as proxy:
-        backend = open_backend(proxy.url + REPLICATED + "&attempts_max=4")
+        backend = open_backend(proxy.url + PATIENT)
         set_up(backend)
         assert epoch_of(group.primary) == 1
         acknowledged = [f"k{one}" for one in range(20)]
         for one in acknowledged:
             assert backend.send(OFFICE, reserve(one, ONLINE)).status is Status.HELD
         group.promote(replica)  # the old primary does not know it yet
+        hasty = open_backend(proxy.url + HASTY)
         with pytest.raises(OutcomeUnknown, match="0 of 1 replicas have it"):
-            backend.send(OFFICE, reserve("in-doubt", ONLINE))
+            hasty.send(OFFICE, reserve("in-doubt", ONLINE))
         group.members[0].kill()
         proxy.switch_to(replica.socket_path)
         alone = open_backend(replica.url + "?fence=auto")  # nobody replicates the new primary yet
@@ -90,7 +92,7 @@ def test_what_was_acknowledged_is_there_and_the_office_opens_again(group: Replic
         assert online(alone)["free"] == 100 - 21
         assert alone.perform(Audit(OFFICE)) == []
         with pytest.raises(OutcomeUnknown):  # done here, but on no replica
-            backend.send(OFFICE, reserve("new", ONLINE))
+            hasty.send(OFFICE, reserve("new", ONLINE))
 
 
 def test_by_hand_it_stays_closed_until_it_is_reconciled(group: Replicated) -> None:
@@ -252,7 +254,7 @@ def test_a_reconciliation_that_the_replicas_do_not_have_is_none(group: Replicate
     same client goes on at once.
     """
     set_up(open_backend(group.primary.url))
-    backend = open_backend(group.primary.url + REPLICATED + "&attempts_max=2")
+    backend = open_backend(group.primary.url + HASTY)
     group.replicas[0].pause()
     with pytest.raises(BackendUnavailable, match=r"is closed: .*0 of 1 replicas have it"):
         backend.send(OFFICE, reserve("ani", ONLINE))
@@ -279,16 +281,16 @@ def test_what_was_lost_before_the_fence_stays_in_doubt(server: Server) -> None:
 
 def test_groups_are_given_only_what_replicas_have(group: Replicated) -> None:
     """With durability=replicated no consumer has an event that a failover can lose."""
-    backend = open_backend(group.primary.url + REPLICATED + "&attempts_max=2")
-    set_up(backend)
-    assert len(backend.perform(ReadGroup(OFFICE, "mail", "w1", 100, 0))) == 4
+    patient = open_backend(group.primary.url + PATIENT)
+    set_up(patient)
+    backend = open_backend(group.primary.url + HASTY)
+    assert len(patient.perform(ReadGroup(OFFICE, "mail", "w1", 100, 0))) == 4
     group.replicas[0].pause()
     with pytest.raises(OutcomeUnknown):
         backend.send(OFFICE, reserve("ani", ONLINE))
     with pytest.raises(OutcomeUnknown, match="0 of 1 replicas have it"):
         backend.perform(ReadGroup(OFFICE, "mail", "w1", 100, 0))
     group.replicas[0].resume()
-    patient = open_backend(group.primary.url + REPLICATED + "&attempts_max=30")
     assert len(patient.perform(ReadGroup(OFFICE, "mail", "w1", 100, 0))) == 5
 
 
