@@ -53,7 +53,7 @@ RIGHTS = (
     "+hello +auth +ping +evalsha +eval +time "
     "+hget +hmget +hset +hsetnx +hdel +hgetall +hexists +hkeys +hlen +hincrby +hscan "
     "+zadd +zrem +zrange +zrangebylex +zrangebyscore +zscore +zcard +zcount "
-    "+xadd +xrange +xtrim +xlen +pexpire +unlink +zremrangebyscore"
+    "+xadd +xrange +xtrim +xlen +pexpire +zremrangebyscore"
 )
 
 

@@ -104,7 +104,6 @@ RIGHTS: Final = (
     "XTRIM ~ MAXLEN 0",
     "XLEN ~",
     "PEXPIRE ~ 1",
-    "UNLINK ~",
     "ZREMRANGEBYSCORE ~ 0 1",
     "TIME",
 )

