@@ -286,6 +286,30 @@ def test_a_conflict_over_a_key_does_not_take_the_claim_of_a_move_that_came_to_no
     assert nation.claimed(ANI) == source
 
 
+@BOTH
+def test_a_move_that_was_overtaken_comes_to_nothing(national: bool) -> None:
+    """Its caller slept for long; the source has been changed, and moved elsewhere, by others: with its claim."""
+    nation = Nation(national=national)
+    source = booked(nation, confirmed=True)
+    sleeper = moving(nation, source)
+    sleeper.run(5 if national else 3)
+    assert [one.office for one in nation.active()] == ["east", "west"]
+    assert nation.engine.reschedule(source, NEXT_DAY).ok
+    assert finish(nation) == MovesReport(0, 1)
+    later = moving(nation, source, "north")
+    later.run(4 if national else 3)
+    assert [one.office for one in nation.active()] == ["east", "north"]
+    if national:
+        sleeper.step()
+    assert later.run().ok
+    assert nation.claimed(ANI) == (later.result.reference if national else "")
+    # The source is gone, and not by this move: its caller must not be told that it was.
+    assert sleeper.run().status is Status.WRONG_STATE
+    assert [one.reference for one in nation.active()] == [later.result.reference]
+    assert nation.engine.moved_to(source) == later.result.reference
+    nation.check()
+
+
 STEPS_BETWEEN = ("confirm", "give up", "reschedule", "expire", "reserve elsewhere", "move elsewhere")
 
 
@@ -477,6 +501,10 @@ def test_two_callers_move_the_same_place_at_once(national: bool, confirmed: bool
         for turn in turns:
             if not callers[turn].is_done and not (turn == dies and callers[turn].steps >= random.randrange(8)):
                 callers[turn].step()
+            if random.random() < 0.06:
+                finish(nation)
+            if random.random() < 0.04:  # within the office: a version that neither of them knows
+                nation.engine.reschedule(source, random.choice((DAY, NEXT_DAY)))
         for number, caller in enumerate(callers):
             if number == dies:
                 caller.die()

@@ -186,6 +186,9 @@ def point(
             answer: RegistryAnswer = yield Send(shard_of(applicant), claim)
             if answer.ok or answer.reference != instead_of:
                 break
+            # By now it stands for a later move of the source: this one has been overtaken, and comes to nothing.
+            if also and answer.also not in ("", reference, also):
+                break
             number, other = answer.number, also or answer.also
 
 

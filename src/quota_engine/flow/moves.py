@@ -208,15 +208,18 @@ def _move_out(desk: Desk, source: str, version: int, target: str, moved: Reserva
     given_up: Outcome = yield Send(office, MoveOut(source_id, version=version))
     if given_up.status is Status.OVERLOADED:
         raise OutcomeUnknown("the new place has been taken, and the old one not been given up yet: ask again")
+    # Gone already: by this move, or by another that overtook it while nobody was at work on this one?
+    found: list[MoveEntry] = (yield Ask(shard_of(source), FindMove(source))) if given_up.replayed else []
+    overtaken = any(one.target != target for one in found)
     # Not known any more: its day has been forgotten, and its place with it.
-    if given_up.status in (Status.MOVED, Status.NOT_FOUND):
+    if given_up.status in (Status.MOVED, Status.NOT_FOUND) and not overtaken:
         yield from _close(source, target, done=True)
         return None
     yield from _undo(target)
     if desk.national and given_up.reservation is not None:
         yield from claims.point(desk, moved.applicants, source, given_up.reservation.day, instead_of=target)
     yield from _close(source, target, done=False)
-    return Outcome(given_up.status, given_up.reservation)
+    return Outcome(Status.WRONG_STATE if overtaken else given_up.status, given_up.reservation)
 
 
 def _undo(target: str) -> Flow[None]:
