@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from quota_engine.faces.service.access import Access, Grant, Role
-from quota_engine.faces.service.endpoints import ENDPOINTS
+from quota_engine.faces.service.calls import ENDPOINTS
 from quota_engine.faces.service.problems import Problem
 from tests.service.serving import DAY, DAY_PATH, NIK, TOKENS, Client, grants
 from tests.service.test_reservations import problem

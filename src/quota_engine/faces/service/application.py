@@ -22,8 +22,8 @@ from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.domain.outcomes import DayView
 from quota_engine.faces.engine import AsyncQuotaEngine
 from quota_engine.faces.service.access import Access
+from quota_engine.faces.service.calls import ENDPOINTS
 from quota_engine.faces.service.configuration import Configuration
-from quota_engine.faces.service.endpoints import ENDPOINTS
 from quota_engine.faces.service.http import (
     Endpoint,
     Exchange,

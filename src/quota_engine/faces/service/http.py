@@ -25,7 +25,7 @@ from quota_engine.domain.outcomes import Status
 from quota_engine.domain.values import is_name
 from quota_engine.faces.service.access import Access, Grant, Role
 from quota_engine.faces.service.problems import TYPE_PREFIX, Problem
-from quota_engine.faces.service.wire import FieldProblem, ProblemBody, reservation_body
+from quota_engine.faces.service.wire.core import FieldProblem, ProblemBody, reservation_body
 
 _logger = logging.getLogger("quota_engine.service")
 

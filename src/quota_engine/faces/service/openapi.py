@@ -13,7 +13,7 @@ import msgspec
 
 from quota_engine.faces.service.http import Endpoint
 from quota_engine.faces.service.problems import KINDS, OF_STATUS, TYPE_PREFIX
-from quota_engine.faces.service.wire import ProblemBody
+from quota_engine.faces.service.wire.core import ProblemBody
 
 _REF: Final = "#/components/schemas/{name}"
 _ALWAYS: Final = ("bad-request", "headers-too-large", "unprocessable", "internal", "unavailable", "outcome-unknown")

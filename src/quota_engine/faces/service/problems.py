@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from quota_engine.domain.outcomes import SUCCESSES, Outcome, Status
-from quota_engine.faces.service.wire import FieldProblem
+from quota_engine.faces.service.wire.core import FieldProblem
 
 TYPE_PREFIX: Final = "urn:quota-engine:problem:"
 

@@ -7,6 +7,7 @@ it, not even a keyed hash.
 from __future__ import annotations
 
 __all__ = [
+    "Answer",
     "AuditBody",
     "AvailabilityBody",
     "CapacityBody",
@@ -16,6 +17,10 @@ __all__ = [
     "ExpireBody",
     "FieldProblem",
     "HealthBody",
+    "Id",
+    "Identity",
+    "MaybeId",
+    "Millis",
     "MoveBody",
     "NamedBody",
     "OfficeBody",
@@ -25,6 +30,7 @@ __all__ = [
     "PublishBody",
     "PublishedBody",
     "QuotaBody",
+    "Request",
     "ReservationBody",
     "ReserveBody",
     "SessionBody",
@@ -51,18 +57,18 @@ MaybeId = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$", description="An i
 Millis = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 
 
-class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A body that comes in: a field that is not known is a mistake."""
 
 
-class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """A body that goes out."""
 
 
 # --- Requests ------------------------------------------------------------------------------------------------------
 
 
-class ReserveBody(_Request, frozen=True, kw_only=True):
+class ReserveBody(Request, frozen=True, kw_only=True):
     """Who wants a place, and which."""
 
     applicants: Annotated[list[Identity], Meta(min_length=1, max_length=100)]
@@ -74,7 +80,7 @@ class ReserveBody(_Request, frozen=True, kw_only=True):
     wait: Annotated[bool, Meta(description="Join the wait list if there is no place.")] = False
 
 
-class StepBody(_Request, frozen=True, kw_only=True):
+class StepBody(Request, frozen=True, kw_only=True):
     """A step of a reservation's life."""
 
     applicant: Annotated[
@@ -84,7 +90,7 @@ class StepBody(_Request, frozen=True, kw_only=True):
     reacquire: Annotated[bool, Meta(description="Only for confirm: take a new place if the hold has ended.")] = False
 
 
-class MoveBody(_Request, frozen=True, kw_only=True):
+class MoveBody(Request, frozen=True, kw_only=True):
     """Where a reservation is to be moved."""
 
     day: datetime.date
@@ -97,26 +103,26 @@ class MoveBody(_Request, frozen=True, kw_only=True):
     version: Annotated[int, Meta(ge=0, le=2**31)] = 0
 
 
-class CapacityBody(_Request, frozen=True, kw_only=True):
+class CapacityBody(Request, frozen=True, kw_only=True):
     """The new capacity of a quota."""
 
     capacity: Annotated[int, Meta(ge=0, le=10_000_000)]
 
 
-class ExpireBody(_Request, frozen=True, kw_only=True):
+class ExpireBody(Request, frozen=True, kw_only=True):
     """How many overdue holds to sweep."""
 
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
 
 
-class PublishBody(_Request, frozen=True, kw_only=True):
+class PublishBody(Request, frozen=True, kw_only=True):
     """Which days to make known."""
 
     first_day: datetime.date
     last_day: datetime.date
 
 
-class TrimBody(_Request, frozen=True, kw_only=True):
+class TrimBody(Request, frozen=True, kw_only=True):
     """Up to which event all who need them have read."""
 
     through: Millis
@@ -125,7 +131,7 @@ class TrimBody(_Request, frozen=True, kw_only=True):
 # --- Answers -------------------------------------------------------------------------------------------------------
 
 
-class ReservationBody(_Answer, frozen=True, kw_only=True):
+class ReservationBody(Answer, frozen=True, kw_only=True):
     """A reservation as it stands. ``deadline_at_ms`` is the end of its hold, ``queue_numbers`` one an applicant."""
 
     reference: str
@@ -146,7 +152,7 @@ class ReservationBody(_Answer, frozen=True, kw_only=True):
     moves: int
 
 
-class OutcomeBody(_Answer, frozen=True, kw_only=True):
+class OutcomeBody(Answer, frozen=True, kw_only=True):
     """What a command came to."""
 
     status: Status
@@ -168,7 +174,7 @@ class OutcomeBody(_Answer, frozen=True, kw_only=True):
         return self.reservation.reference if self.reservation is not None else ""
 
 
-class QuotaBody(_Answer, frozen=True, kw_only=True):
+class QuotaBody(Answer, frozen=True, kw_only=True):
     """The counters of one quota: capacity + overbooked = available + held + confirmed + cooling."""
 
     name: str
@@ -181,7 +187,7 @@ class QuotaBody(_Answer, frozen=True, kw_only=True):
     overbooked: int
 
 
-class DayBody(_Answer, frozen=True, kw_only=True):
+class DayBody(Answer, frozen=True, kw_only=True):
     """One day of an office."""
 
     day: datetime.date
@@ -193,7 +199,7 @@ class DayBody(_Answer, frozen=True, kw_only=True):
     quotas: list[QuotaBody]
 
 
-class AvailabilityBody(_Answer, frozen=True, kw_only=True):
+class AvailabilityBody(Answer, frozen=True, kw_only=True):
     """An office's days, and the first of them on which what was asked for can be had now."""
 
     office: str
@@ -201,14 +207,14 @@ class AvailabilityBody(_Answer, frozen=True, kw_only=True):
     days: list[DayBody]
 
 
-class NamedBody(_Answer, frozen=True, kw_only=True):
+class NamedBody(Answer, frozen=True, kw_only=True):
     """Something of the catalog."""
 
     id: str
     name: str
 
 
-class SessionBody(_Answer, frozen=True, kw_only=True):
+class SessionBody(Answer, frozen=True, kw_only=True):
     """A time window of a day."""
 
     id: str
@@ -217,7 +223,7 @@ class SessionBody(_Answer, frozen=True, kw_only=True):
     end: str
 
 
-class OfficeBody(_Answer, frozen=True, kw_only=True):
+class OfficeBody(Answer, frozen=True, kw_only=True):
     """An office of the catalog, and its next opening: when, and which days."""
 
     id: str
@@ -234,14 +240,14 @@ class OfficeBody(_Answer, frozen=True, kw_only=True):
     next_opening_days: list[datetime.date]
 
 
-class OfficesBody(_Answer, frozen=True, kw_only=True):
+class OfficesBody(Answer, frozen=True, kw_only=True):
     """All offices of the catalog."""
 
     title: str
     offices: list[OfficeBody]
 
 
-class EventBody(_Answer, frozen=True, kw_only=True):
+class EventBody(Answer, frozen=True, kw_only=True):
     """Something that happened: its number within the office, its kind, and its details."""
 
     number: int
@@ -252,7 +258,7 @@ class EventBody(_Answer, frozen=True, kw_only=True):
     details: dict[str, Any] | UnsetType = UNSET
 
 
-class EventsBody(_Answer, frozen=True, kw_only=True):
+class EventsBody(Answer, frozen=True, kw_only=True):
     """Events in order. ``next_after`` is what to ask for next."""
 
     office: str
@@ -260,13 +266,13 @@ class EventsBody(_Answer, frozen=True, kw_only=True):
     events: list[EventBody]
 
 
-class TrimmedBody(_Answer, frozen=True, kw_only=True):
+class TrimmedBody(Answer, frozen=True, kw_only=True):
     """How many events are left."""
 
     events_left: int
 
 
-class PublishedBody(_Answer, frozen=True, kw_only=True):
+class PublishedBody(Answer, frozen=True, kw_only=True):
     """What a publish came to, in office-days."""
 
     offices: int
@@ -275,7 +281,7 @@ class PublishedBody(_Answer, frozen=True, kw_only=True):
     days_over: int
 
 
-class AuditBody(_Answer, frozen=True, kw_only=True):
+class AuditBody(Answer, frozen=True, kw_only=True):
     """What an audit found; nothing, if all adds up."""
 
     ok: bool
@@ -283,13 +289,13 @@ class AuditBody(_Answer, frozen=True, kw_only=True):
     findings: list[str]
 
 
-class HealthBody(_Answer, frozen=True, kw_only=True):
+class HealthBody(Answer, frozen=True, kw_only=True):
     """How the service is."""
 
     status: str
 
 
-class FieldProblem(_Answer, frozen=True, kw_only=True):
+class FieldProblem(Answer, frozen=True, kw_only=True):
     """What is wrong with one part of a request."""
 
     where: str
@@ -297,7 +303,7 @@ class FieldProblem(_Answer, frozen=True, kw_only=True):
     expected: str
 
 
-class ProblemBody(_Answer, frozen=True, kw_only=True):
+class ProblemBody(Answer, frozen=True, kw_only=True):
     """A problem, as RFC 9457 has it. ``type`` is stable; ``outcome`` is the status, when it was the engine's answer."""
 
     type: str

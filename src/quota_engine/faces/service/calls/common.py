@@ -1,0 +1,80 @@
+"""What the tables of calls have in common: roles, statuses, and short ways to say what an endpoint is."""
+
+from __future__ import annotations
+
+__all__ = [
+    "AUDITORS",
+    "DAY",
+    "OFFICE",
+    "OF_DAY",
+    "OF_STEP",
+    "OPERATORS",
+    "READERS",
+    "SERVICES",
+    "STAFF",
+    "QuerySettings",
+    "Token",
+    "get",
+    "outcome_reply",
+    "post",
+    "put",
+]
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.faces.service import wire
+from quota_engine.faces.service.access import Role
+from quota_engine.faces.service.http import Call, Endpoint, Reply, problem_reply
+from quota_engine.faces.service.problems import Problem
+
+if TYPE_CHECKING:
+    from quota_engine.faces.service.application import Service
+
+SERVICES: Final = frozenset({Role.SERVICE})
+STAFF: Final = frozenset({Role.SERVICE, Role.OFFICE})
+OPERATORS: Final = frozenset({Role.OPERATOR})
+READERS: Final = frozenset({Role.AUDITOR, Role.SERVICE})
+AUDITORS: Final = frozenset({Role.AUDITOR})
+
+OFFICE: Final = "/v1/offices/{office}"
+DAY: Final = OFFICE + "/days/{day}"
+
+OF_STEP: Final = (
+    Status.OVERLOADED, Status.NOT_FOUND, Status.NOT_OWNER, Status.EXPIRED, Status.STALE, Status.WRONG_STATE,
+)  # fmt: skip
+"""What every step of a reservation's life may be refused with."""
+OF_DAY: Final = (Status.OVERLOADED, Status.UNKNOWN_DAY)
+"""What every command for a day may be refused with."""
+
+Token = Annotated[str, Meta(max_length=64)]
+
+
+class QuerySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of an address: one that is not known is a mistake."""
+
+
+def outcome_reply(service: Service, call: Call, outcome: Outcome) -> Reply:
+    """What the engine said: an outcome, or the problem that its refusal is."""
+    service.metrics.outcome(outcome.status)
+    if not outcome.ok:
+        return problem_reply(Problem.of_outcome(outcome, service.now_ms()), call.request_id)
+    return Reply(200, wire.outcome_body(outcome))
+
+
+def get(path: str, name: str, summary: str, handler: Any, answer: Any, **more: Any) -> Endpoint:
+    """An endpoint that is looked at."""
+    return Endpoint(method="GET", path=path, name=name, summary=summary, handler=handler, answer=answer, **more)
+
+
+def post(path: str, name: str, summary: str, handler: Any, answer: Any = wire.OutcomeBody, **more: Any) -> Endpoint:
+    """An endpoint that does something."""
+    return Endpoint(method="POST", path=path, name=name, summary=summary, handler=handler, answer=answer, **more)
+
+
+def put(path: str, name: str, summary: str, handler: Any, answer: Any = wire.OutcomeBody, **more: Any) -> Endpoint:
+    """An endpoint that makes something as it is said to be."""
+    return Endpoint(method="PUT", path=path, name=name, summary=summary, handler=handler, answer=answer, **more)

@@ -1,0 +1,95 @@
+"""What operators and auditors ask for: capacities, closing days, publishing, sweeping, audits."""
+
+from __future__ import annotations
+
+__all__ = ["OPERATIONS"]
+
+from typing import TYPE_CHECKING, Any, Final
+
+from quota_engine.domain.outcomes import Status
+from quota_engine.faces.service import wire
+from quota_engine.faces.service.calls.common import (
+    AUDITORS,
+    DAY,
+    OF_DAY,
+    OPERATORS,
+    QuerySettings,
+    Token,
+    get,
+    outcome_reply,
+    post,
+    put,
+)
+from quota_engine.faces.service.http import Call, Reply
+
+if TYPE_CHECKING:
+    from quota_engine.faces.service.application import Service
+
+
+class AuditQuery(QuerySettings, frozen=True, kw_only=True):
+    """Which office; empty: all."""
+
+    office: Token = ""
+
+
+async def set_capacity(service: Service, call: Call) -> Reply:
+    path = call.path
+    outcome = await service.engine.set_capacity(path["office"], path["day"], path["quota"], call.body.capacity)
+    return outcome_reply(service, call, outcome)
+
+
+def _on_day(method: str, *, with_quota: bool = False) -> Any:
+    async def on_day(service: Service, call: Call) -> Reply:
+        path = call.path
+        rest = (path["quota"],) if with_quota else ()
+        outcome = await getattr(service.engine, method)(path["office"], path["day"], *rest)
+        return outcome_reply(service, call, outcome)
+
+    return on_day
+
+
+async def expire(service: Service, call: Call) -> Reply:
+    return outcome_reply(
+        service, call, await service.engine.expire(call.path["office"], call.path["day"], call.body.limit)
+    )
+
+
+async def publish(service: Service, call: Call) -> Reply:
+    report = await service.engine.publish(service.catalog, call.body.first_day, call.body.last_day)
+    return Reply(
+        200,
+        wire.PublishedBody(
+            offices=report.offices,
+            days_published=report.days_published,
+            days_unchanged=report.days_unchanged,
+            days_over=report.days_over,
+        ),
+    )
+
+
+async def audit(service: Service, call: Call) -> Reply:
+    report = await service.engine.audit(call.query.office or None)
+    return Reply(200, wire.AuditBody(ok=report.ok, offices=report.offices, findings=list(report.findings)))
+
+
+_QUOTA: Final = DAY + "/quotas/{quota}"
+_OF_QUOTA: Final = (*OF_DAY, Status.UNKNOWN_QUOTA, Status.WRONG_STATE)
+
+OPERATIONS: Final = (
+    put(_QUOTA + "/capacity", "set-capacity", "Set a quota's capacity.", set_capacity, roles=OPERATORS,
+        body=wire.CapacityBody, statuses=_OF_QUOTA, problems=("unknown-name",)),
+    post(_QUOTA + "/pass-on", "pass-on", "Pass an allotment's unused places on now.",
+         _on_day("pass_on_unused", with_quota=True), roles=OPERATORS, statuses=_OF_QUOTA, problems=("unknown-name",)),
+    post(_QUOTA + "/return-parked", "return-parked", "Make places that wait for the next draw available.",
+         _on_day("return_parked", with_quota=True), roles=OPERATORS, statuses=_OF_QUOTA, problems=("unknown-name",)),
+    post(DAY + "/close", "close-day", "Stop a day: nothing more is sold.", _on_day("close_day"), roles=OPERATORS,
+         statuses=OF_DAY, problems=("unknown-name",)),
+    post(DAY + "/open", "open-day", "Take closing a day back.", _on_day("open_day"), roles=OPERATORS,
+         statuses=OF_DAY, problems=("unknown-name",)),
+    post(DAY + "/expire", "expire", "Sweep a day's overdue holds.", expire, roles=OPERATORS, body=wire.ExpireBody,
+         statuses=OF_DAY, problems=("unknown-name",)),
+    post("/v1/publish", "publish", "Make the working days of the catalog's offices known.", publish,
+         wire.PublishedBody, roles=OPERATORS, body=wire.PublishBody),
+    get("/v1/audit", "audit", "Work every counter out again, and say what differs.", audit, wire.AuditBody,
+        roles=AUDITORS, query=AuditQuery, problems=("unknown-name",)),
+)  # fmt: skip
