@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -371,6 +372,23 @@ CASES: dict[str, tuple[Spoil, str, str, str]] = {
         "neither quotas nor allotments",
         "at least one, or nothing could be booked",
     ),
+    **{
+        f"an English name alone, of {where}": (
+            put(f"{where}.name_en", "Name"),
+            re.sub(r"\.(\d+)", r"[\1]", where) + ".name",
+            "missing",
+            "a name in the office's own language, beside name_en",
+        )
+        for where in (
+            "services.0",
+            "channels.1",
+            "groups.0",
+            "plans.0.sessions.1",
+            "plans.0.quotas.0",
+            "plans.0.allotments.2",
+            "offices.1.service_units.1",
+        )
+    },
     "retention shorter than a limit": (
         put("rules.retention_days", 29),
         "rules.retention_days",

@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 
-from quota_engine.catalog import Catalog, catalog_from, choice_of, day_terms, load_catalog, next_release, rules_of
+from quota_engine.catalog import (
+    Catalog,
+    builtin_names,
+    catalog_from,
+    choice_of,
+    day_terms,
+    load_catalog,
+    next_release,
+    rules_of,
+)
 from quota_engine.catalog.national import with_offices
 from quota_engine.catalog.views import NationalLimit
 from quota_engine.domain.errors import InvalidRequest, UnknownName
@@ -147,6 +156,28 @@ def test_a_wrong_choice_names_what_there_is(
         choice_of(catalog, office, **booking)
     assert type(caught.value) is kind
     assert message in str(caught.value)
+
+
+def test_names_in_two_languages() -> None:
+    """A page in English has English names where there are, every other page the office's own; at worst the id."""
+    raw = sample()
+    raw["services"] = [{"id": "new", "name": "Paspor baru", "name_en": "New passport"}, {"id": "renewal", "name": "R"}]
+    services = catalog_from(raw).offices["west"].services
+    assert [one.named("id") for one in services.values()] == ["Paspor baru", "R"]
+    assert [one.named("en") for one in services.values()] == ["New passport", "R"]
+    assert catalog_from(raw).channels["kiosk"].named("en") == "kiosk"
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_the_catalogs_of_the_package_have_names_in_both(name: str) -> None:
+    catalog = load_catalog(name)
+    for office in catalog.offices.values():
+        for one in (
+            *catalog.channels.values(), *catalog.groups.values(), *office.services.values(), *office.sessions.values(),
+            *office.service_units.values(), *office.quotas, *office.allotments,
+        ):  # fmt: skip
+            assert one.name, one
+            assert one.name_en or one.name == "Online", one
 
 
 def test_one_service_and_one_session_need_not_be_named() -> None:

@@ -215,7 +215,9 @@ def test_catalog_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["catalog", "show"]) == 0
     assert "online 100" in capsys.readouterr().out
     assert cli.main(["catalog", "show", "indonesia", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["offices"]) == 125
+    offices = json.loads(capsys.readouterr().out)["offices"]
+    assert len(offices) == 125
+    assert offices[0]["sessions"]["morning"] == {"id": "Pagi", "en": "Morning"}
 
 
 def test_a_closed_pipe_is_not_an_oversell() -> None:

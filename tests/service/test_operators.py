@@ -58,6 +58,13 @@ async def test_offices_and_availability(client: Client) -> None:
     assert [office["id"] for office in offices] == ["surabaya"]
     office = (await client.call("GET", "/v1/offices/surabaya")).json()
     assert office == offices[0]
+    assert office["services"][0] == {
+        "id": "new",
+        "name": "Paspor baru",
+        "names": {"id": "Paspor baru", "en": "New passport"},
+    }
+    for part, name in (("sessions", "Morning"), ("groups", "Priority zone"), ("channels", "Application or web")):
+        assert office[part][0]["names"]["en"] == name
     assert [session["id"] for session in office["sessions"]] == ["morning", "afternoon"]
     assert office["next_opening_at_ms"] > client.clock.now_ms()
     path = f"/v1/offices/surabaya/availability?first_day={DAY}&last_day=2026-12-11&service=new&session=morning"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quota_engine.sim.market import OfficeDay, packed_places, scaled_quotas
+from quota_engine.catalog import packed_places
+from quota_engine.sim.market import OfficeDay, scaled_quotas
 from quota_engine.sim.measures import oversold_places
 from quota_engine.sim.simulation import prepare
 from tests.sim.openings import scenario_with

@@ -3,9 +3,9 @@
 from quota_engine.catalog.calendar import WorkingCalendar, is_working_day, opens_at_ms, wall_time_ms, working_days
 from quota_engine.catalog.convert import Collector, convert
 from quota_engine.catalog.loading import builtin_names, catalog_from, load_catalog
-from quota_engine.catalog.planning import choice_of, day_terms, next_release, office_of, rules_of
+from quota_engine.catalog.planning import choice_of, day_terms, next_release, office_of, packed_places, rules_of
 from quota_engine.catalog.reading import read_raw
-from quota_engine.catalog.schema import DaysAhead, Monthly, Weekly
+from quota_engine.catalog.schema import DaysAhead, Monthly, Named, Weekly
 from quota_engine.catalog.views import Catalog, OfficeView
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Collector",
     "DaysAhead",
     "Monthly",
+    "Named",
     "OfficeView",
     "Weekly",
     "WorkingCalendar",
@@ -26,6 +27,7 @@ __all__ = [
     "next_release",
     "office_of",
     "opens_at_ms",
+    "packed_places",
     "read_raw",
     "rules_of",
     "wall_time_ms",

@@ -17,6 +17,7 @@ from quota_engine.catalog.convert import Collector, key_of, shown
 from quota_engine.catalog.schema import (
     Allotment,
     CatalogFile,
+    Named,
     Office,
     Plan,
     ReReleaseSettings,
@@ -60,6 +61,8 @@ class _Checks:
         file = self.file
         for name in _LISTS:
             self.unique(name, [entry.id for entry in getattr(file, name)])
+        for name in ("services", "channels", "groups"):
+            self.named(name, getattr(file, name))
         for index, schedule in enumerate(file.schedules):
             if schedule.zone:
                 self.zone(f"schedules[{index}].zone", schedule.zone)
@@ -71,6 +74,7 @@ class _Checks:
         if office.schedule:
             self.refer(f"{key}.schedule", office.schedule, "schedules")
         self.unique(f"{key}.service_units", [unit.id for unit in office.service_units])
+        self.named(f"{key}.service_units", office.service_units)
         for index, closure in enumerate(office.closures):
             self.ordered(f"{key}.closures[{index}]", "first", closure.first, "last", closure.last)
         self.repeated(f"{key}.working_weekdays", office.working_weekdays or ())
@@ -116,6 +120,13 @@ class _Checks:
             if name in first_at and not self.collector.has(place):
                 self.collector.add(place, shown(name), f"an id of its own; {key}[{first_at[name]}] has this one")
             first_at.setdefault(name, index)
+
+    def named(self, key: str, entries: Sequence[Named]) -> None:
+        """What has an English name has one in the office's own language, which all but the English pages show."""
+        for index, entry in enumerate(entries):
+            place = f"{key}[{index}].name"
+            if entry.name_en and not entry.name and not self.collector.has(place):
+                self.collector.add(place, "missing", "a name in the office's own language, beside name_en")
 
     def repeated(self, key: str, names: Sequence[str]) -> None:
         for index, name in enumerate(names):
@@ -195,6 +206,7 @@ class _PlanChecks:
     def check_sessions(self) -> None:
         key, hours = f"{self.key}.sessions", self.plan.hours
         self.checks.unique(key, self.sessions)
+        self.checks.named(key, self.plan.sessions)
         hours_are_known = not self.collector.has(f"{self.key}.hours.start", f"{self.key}.hours.end")
         for index, session in enumerate(self.plan.sessions):
             place = f"{key}[{index}]"
@@ -215,6 +227,8 @@ class _PlanChecks:
             )
         checks.unique(f"{key}.quotas", [quota.id for quota in plan.quotas])
         checks.unique(f"{key}.allotments", self.allotments)
+        checks.named(f"{key}.quotas", plan.quotas)
+        checks.named(f"{key}.allotments", plan.allotments)
         quota_at = {quota.id: index for index, quota in enumerate(plan.quotas)}
         for index, name in enumerate(self.allotments):
             place = f"{key}.allotments[{index}].id"

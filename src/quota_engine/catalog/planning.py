@@ -6,11 +6,11 @@ keep them (a choice depends on no day; terms are needed once a day).
 
 from __future__ import annotations
 
-__all__ = ["choice_of", "day_terms", "next_release", "office_of", "rules_of"]
+__all__ = ["choice_of", "day_terms", "next_release", "office_of", "packed_places", "rules_of"]
 
 import datetime
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -160,6 +160,22 @@ def choice_of(
         raise InvalidRequest("choice", f"no quota of {office_id!r} covers it", "a booking that some quota covers")
     options = tuple((allotment, *guards) for allotment in _in_order(admitting)) or (guards,)
     return Choice(service, service_unit, session, channel, group, options)
+
+
+def packed_places(options: Sequence[Sequence[str]], quotas: Mapping[str, int]) -> int:
+    """Return how many single applicants fit into what is left of a day's quotas.
+
+    ``options`` are a choice's: alternatives, each a set of quotas that are all needed. They are filled in their order,
+    as the engine fills them. ``quotas`` are the free places by quota.
+    """
+    left = dict(quotas)
+    places = 0
+    for option in options:
+        fits = min(left[name] for name in option)
+        for name in option:
+            left[name] -= fits
+        places += fits
+    return places
 
 
 def _in_order(admitting: list[Allotment]) -> Iterable[str]:

@@ -20,6 +20,7 @@ __all__ = [
     "Hours",
     "IdentityLimitSettings",
     "Monthly",
+    "Named",
     "NationalSettings",
     "Office",
     "PassOnSettings",
@@ -79,35 +80,38 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One table of the file: by name, nothing unknown, never changed."""
 
 
-class Service(_Table, frozen=True, kw_only=True):
-    """What people come for. With ``needs_session`` (and sessions in the plan) a booking names a session."""
+class Named(_Table, frozen=True, kw_only=True):
+    """Something with an id, and a name that people are shown: in the office's own language, and in English."""
 
     id: Id
     name: Text = ""
+    name_en: Text = ""
+
+    def named(self, language: str) -> str:
+        """The name in a language (``"en"``: English; any other: the office's own). What has no name goes by its id."""
+        return (self.name_en if language == "en" else "") or self.name or self.id
+
+
+class Service(Named, frozen=True, kw_only=True):
+    """What people come for. With ``needs_session`` (and sessions in the plan) a booking names a session."""
+
     needs_session: bool = True
 
 
-class Channel(_Table, frozen=True, kw_only=True):
+class Channel(Named, frozen=True, kw_only=True):
     """How a booking reaches the office."""
 
-    id: Id
-    name: Text = ""
 
-
-class Group(_Table, frozen=True, kw_only=True):
+class Group(Named, frozen=True, kw_only=True):
     """People with a quota of their own. That somebody belongs to it is verified by the caller, by ``eligibility``."""
 
-    id: Id
-    name: Text = ""
     description: Text = ""
     eligibility: Annotated[tuple[Text, ...], Meta(max_length=100)] = ()
 
 
-class ServiceUnit(_Table, frozen=True, kw_only=True):
+class ServiceUnit(Named, frozen=True, kw_only=True):
     """A counter, branch or mobile team of an office."""
 
-    id: Id
-    name: Text = ""
     city: Text = ""
 
 
@@ -118,13 +122,11 @@ class Hours(_Table, frozen=True, kw_only=True):
     end: TimeOfDay = datetime.time(16)
 
 
-class Session(_Table, frozen=True, kw_only=True):
+class Session(Named, frozen=True, kw_only=True):
     """A time window of a day, local."""
 
-    id: Id
     start: TimeOfDay
     end: TimeOfDay
-    name: Text = ""
 
 
 class ReReleaseSettings(_Table, frozen=True, kw_only=True):
@@ -148,23 +150,21 @@ class PassOnSettings(_Table, frozen=True, kw_only=True):
     schedule: Reference = ""
 
 
-class Quota(_Table, frozen=True, kw_only=True):
+class Quota(Named, frozen=True, kw_only=True):
     """A guard: a capacity per office-day that every matching booking consumes, besides its allotment.
 
     A booking matches when it has the ``session``, the ``service`` and the ``service_unit`` that are given here;
     with none of them, every booking of the day matches.
     """
 
-    id: Id
     capacity: Capacity
-    name: Text = ""
     session: Reference = ""
     service: Reference = ""
     service_unit: Reference = ""
     re_release: ReReleaseSettings | None = None
 
 
-class Allotment(_Table, frozen=True, kw_only=True):
+class Allotment(Named, frozen=True, kw_only=True):
     """Places set aside for channels, groups, services or sessions; an empty list admits all of them.
 
     A booking takes the first allotment of the plan that admits it and, if that is full, the ``fallback`` ones in
@@ -172,9 +172,7 @@ class Allotment(_Table, frozen=True, kw_only=True):
     of it until it passes on.
     """
 
-    id: Id
     capacity: Capacity
-    name: Text = ""
     channels: References = ()
     groups: References = ()
     services: References = ()

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from quota_engine.adapters.clocks import ManualClock
-from quota_engine.catalog import choice_of, day_terms
+from quota_engine.catalog import choice_of, day_terms, packed_places
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Choice, Reservation
 from quota_engine.domain.outcomes import Outcome, Status
@@ -26,7 +26,7 @@ from quota_engine.sim import brokers, gates
 from quota_engine.sim.agents import Agents, Next
 from quota_engine.sim.contest_measures import ContestMeasures
 from quota_engine.sim.engine_port import SimulatedEngine
-from quota_engine.sim.market import Market, Wish, packed_places
+from quota_engine.sim.market import Market, Wish
 from quota_engine.sim.measures import oversold_places
 from quota_engine.sim.people import People
 from quota_engine.sim.scenario import Scenario

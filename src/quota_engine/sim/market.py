@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Market", "OfficeDay", "Wish", "open_market", "packed_places", "scaled_quotas", "wish_of"]
+__all__ = ["Market", "OfficeDay", "Wish", "open_market", "scaled_quotas", "wish_of"]
 
 import contextlib
 import dataclasses
@@ -10,7 +10,7 @@ import datetime
 import itertools
 from collections.abc import Mapping, Sequence
 
-from quota_engine.catalog import Catalog, OfficeView, choice_of, day_terms, load_catalog
+from quota_engine.catalog import Catalog, OfficeView, choice_of, day_terms, load_catalog, packed_places
 from quota_engine.domain.errors import CatalogError, InvalidRequest, Mistake
 from quota_engine.domain.model import DayTerms, ReReleaseRule
 from quota_engine.sim.scenario import Booking, Sale, Scenario
@@ -119,21 +119,6 @@ class Market:
                 for each in self.office_days
             ),
         )
-
-
-def packed_places(options: Sequence[Sequence[str]], quotas: Mapping[str, int]) -> int:
-    """How many single applicants fit into a day whose options are alternatives, each a set of quotas all needed.
-
-    Options are filled in their order, as the engine fills them.
-    """
-    left = dict(quotas)
-    places = 0
-    for option in options:
-        fits = min(left[name] for name in option)
-        for name in option:
-            left[name] -= fits
-        places += fits
-    return places
 
 
 def scaled_quotas(options: Sequence[Sequence[str]], quotas: Mapping[str, int], places: int) -> dict[str, int]:

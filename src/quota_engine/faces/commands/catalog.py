@@ -5,12 +5,16 @@ from __future__ import annotations
 __all__ = ["app"]
 
 import sys
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from cyclopts import App, Parameter
 
 from quota_engine.domain.errors import CatalogError
+
+if TYPE_CHECKING:
+    from quota_engine.catalog import Named
 
 app = App(name="catalog", help="Check a catalog file, and show what a catalog offers.")
 
@@ -66,7 +70,8 @@ def show(name: str = "surabaya", /, *, as_json: AsJson = False) -> int:
             "province": office.province,
             "time_zone": office.zone.key,
             "schedule": office.schedule.id,
-            "sessions": list(office.sessions),
+            "services": _names(office.services),
+            "sessions": _names(office.sessions),
             "quotas": {quota.id: quota.capacity for quota in office.quotas},
             "allotments": {allotment.id: allotment.capacity for allotment in office.allotments},
         }
@@ -77,6 +82,10 @@ def show(name: str = "surabaya", /, *, as_json: AsJson = False) -> int:
     else:
         _print_offices(catalog.title, offices)
     return _DONE
+
+
+def _names(items: Mapping[str, Named]) -> dict[str, dict[str, str]]:
+    return {item: {language: one.named(language) for language in ("id", "en")} for item, one in items.items()}
 
 
 def _print_offices(title: str, offices: list[dict[str, Any]]) -> None:

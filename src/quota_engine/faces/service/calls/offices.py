@@ -5,11 +5,12 @@ from __future__ import annotations
 __all__ = ["OFFICES"]
 
 import datetime
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Final
 
 from msgspec import Meta
 
-from quota_engine.catalog import OfficeView, next_release
+from quota_engine.catalog import Named, OfficeView, next_release
 from quota_engine.faces.service import wire
 from quota_engine.faces.service.calls.common import OFFICE, QuerySettings, Token, get
 from quota_engine.faces.service.http import Call, Reply
@@ -49,19 +50,33 @@ def _office(service: Service, view: OfficeView) -> wire.OfficeBody:
         city=view.city,
         province=view.province,
         time_zone=view.zone.key,
-        services=[wire.NamedBody(id=one.id, name=one.name) for one in view.services.values()],
-        service_units=[wire.NamedBody(id=one.id, name=one.name) for one in view.service_units.values()],
+        services=_named(view.services.values()),
+        service_units=_named(view.service_units.values()),
         sessions=[
             wire.SessionBody(
-                id=one.id, name=one.name, start=one.start.isoformat("minutes"), end=one.end.isoformat("minutes")
+                id=one.id,
+                name=one.named("id"),
+                names=_names(one),
+                start=one.start.isoformat("minutes"),
+                end=one.end.isoformat("minutes"),
             )
             for one in view.sessions.values()
         ],
+        groups=_named(service.catalog.groups.values()),
+        channels=_named(service.catalog.channels.values()),
         party_max=view.rules.party_max,
         hold_ttl_ms=view.rules.hold_ttl_ms,
         next_opening_at_ms=release[0] if release else None,
         next_opening_days=list(release[1]) if release else [],
     )
+
+
+def _named(items: Iterable[Named]) -> list[wire.NamedBody]:
+    return [wire.NamedBody(id=one.id, name=one.named("id"), names=_names(one)) for one in items]
+
+
+def _names(one: Named) -> wire.NamesBody:
+    return wire.NamesBody(id=one.named("id"), en=one.named("en"))
 
 
 async def availability(service: Service, call: Call) -> Reply:

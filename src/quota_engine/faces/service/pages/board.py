@@ -10,11 +10,10 @@ import datetime
 from collections.abc import Callable
 from typing import Final
 
-from quota_engine.catalog import Catalog, OfficeView, choice_of
+from quota_engine.catalog import Catalog, OfficeView, choice_of, packed_places
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import DayView
 from quota_engine.faces.engine import AsyncQuotaEngine
-from quota_engine.sim.market import packed_places
 
 KEPT_MS: Final = 1_000
 DAYS_SHOWN_MAX: Final = 62
@@ -69,7 +68,7 @@ class Board:
 
 
 def slots_of(
-    catalog: Catalog, office: OfficeView, views: list[DayView], service: str, group: str, now_ms: int
+    catalog: Catalog, office: OfficeView, views: list[DayView], service: str, group: str, now_ms: int, language: str
 ) -> list[Slot]:
     """What can be asked for on these days, session by session; nothing, if the office has nothing of the kind."""
     needs_session = bool(office.sessions) and office.services[service].needs_session
@@ -92,6 +91,6 @@ def slots_of(
             else:
                 state = "open" if places else "full"
             day = datetime.date.fromordinal(view.day)
-            name = f"{session.name} {session.start:%H:%M}–{session.end:%H:%M}" if session else ""
+            name = f"{session.named(language)} {session.start:%H:%M}–{session.end:%H:%M}" if session else ""
             slots.append(Slot(day, session_id, name, places, state, view.opens_at_ms))
     return sorted(slots, key=lambda slot: (slot.day, list(office.sessions).index(slot.session) if slot.session else 0))

@@ -83,7 +83,7 @@ class _Citizens:
         service = self._service
         now_ms = service.now_ms()
         seen_ms, views = await self._board.days(asked.office)
-        slots = slots_of(service.catalog, asked.office, views, asked.service, asked.group, now_ms)
+        slots = slots_of(service.catalog, asked.office, views, asked.service, asked.group, now_ms, words.language)
         return {
             "asked": asked,
             "offices": list(service.catalog.offices.values()),
@@ -160,7 +160,7 @@ class _Citizens:
         slots = []
         if outcome is not None:
             _, views = await self._board.days(office)
-            slots = slots_of(service.catalog, office, views, asked.service, asked.group, now_ms)
+            slots = slots_of(service.catalog, office, views, asked.service, asked.group, now_ms, words.language)
         release = next_release(service.catalog, office.id, now_ms)
         can_wait = outcome is not None and outcome.status is Status.SOLD_OUT and _has_wait_list(service, asked)
         retry_at_ms = outcome.retry_at_ms if outcome else 0
@@ -200,7 +200,7 @@ class _Citizens:
             asked=asked,
             record=record,
             day=words.date(datetime.date.fromordinal(record.day)),
-            session=f"{session.name}, {session.start:%H:%M}–{session.end:%H:%M}" if session else "",
+            session=f"{session.named(words.language)}, {session.start:%H:%M}–{session.end:%H:%M}" if session else "",
             until=words.time(self._moment(record.deadline_ms, office)),
             now_ms=self._service.now_ms(),
             qr=segno.make(record.reference, error="m").svg_inline(scale=5, border=2) if kind == "done" else "",

@@ -104,7 +104,12 @@ class _Operators:
         day = self._day(request.query_params, office)
         records = await self._service.engine.reservations(office.id, day)
         active = [record for record in records if record.state in ACTIVE]
-        return {"day": day, "records": active, "ended": len(records) - len(active), "session_names": _sessions(office)}
+        return {
+            "day": day,
+            "records": active,
+            "ended": len(records) - len(active),
+            "session_names": _sessions(office, words),
+        }
 
     async def queue_csv(self, request: Request) -> Response:
         """The same as a file: without identities."""
@@ -255,8 +260,8 @@ def _moment(at_ms: int, office: OfficeView) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(at_ms / 1000, tz=office.zone)
 
 
-def _sessions(office: OfficeView) -> dict[str, str]:
-    return {one.id: f"{one.name} {one.start:%H:%M}" for one in office.sessions.values()}
+def _sessions(office: OfficeView, words: Words) -> dict[str, str]:
+    return {one.id: f"{one.named(words.language)} {one.start:%H:%M}" for one in office.sessions.values()}
 
 
 def _row(record: Reservation) -> tuple[str, ...]:

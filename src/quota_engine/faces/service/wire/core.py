@@ -23,6 +23,7 @@ __all__ = [
     "Millis",
     "MoveBody",
     "NamedBody",
+    "NamesBody",
     "OfficeBody",
     "OfficesBody",
     "OutcomeBody",
@@ -207,11 +208,19 @@ class AvailabilityBody(Answer, frozen=True, kw_only=True):
     days: list[DayBody]
 
 
+class NamesBody(Answer, frozen=True, kw_only=True):
+    """A name in Indonesian (or whatever the office's own language is) and in English."""
+
+    id: str
+    en: str
+
+
 class NamedBody(Answer, frozen=True, kw_only=True):
-    """Something of the catalog."""
+    """Something of the catalog; what has no name goes by its id."""
 
     id: str
     name: str
+    names: NamesBody
 
 
 class SessionBody(Answer, frozen=True, kw_only=True):
@@ -219,12 +228,13 @@ class SessionBody(Answer, frozen=True, kw_only=True):
 
     id: str
     name: str
+    names: NamesBody
     start: str
     end: str
 
 
 class OfficeBody(Answer, frozen=True, kw_only=True):
-    """An office of the catalog, and its next opening: when, and which days."""
+    """An office of the catalog, whom it has places for, and its next opening: when, and which days."""
 
     id: str
     name: str
@@ -234,6 +244,8 @@ class OfficeBody(Answer, frozen=True, kw_only=True):
     services: list[NamedBody]
     service_units: list[NamedBody]
     sessions: list[SessionBody]
+    groups: list[NamedBody]
+    channels: list[NamedBody]
     party_max: int
     hold_ttl_ms: int
     next_opening_at_ms: int | None
