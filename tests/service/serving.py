@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import hashlib
 import itertools
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,9 +17,10 @@ import msgspec
 from quota_engine.adapters.clocks import ManualClock
 from quota_engine.catalog import Catalog, day_terms, load_catalog
 from quota_engine.faces.service.access import Grant, Role
-from quota_engine.faces.service.application import Service, application
+from quota_engine.faces.service.application import Application, Service, application
 from quota_engine.faces.service.configuration import Configuration, Secret
 from quota_engine.faces.service.http import Limits
+from quota_engine.faces.service.running import server_of
 
 DAY = datetime.date(2026, 12, 7)
 NIK = "3578012345678901"
@@ -98,3 +101,63 @@ async def running(**changes: Any) -> AsyncIterator[Client]:
             days = {"first_day": str(DAY), "last_day": str(DAY + datetime.timedelta(days=4))}
             assert (await client.operate("POST", "/v1/publish", days)).status_code == 200
             yield client
+
+
+class Raw:
+    """A connection to a service, byte by byte."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, content: bytes) -> None:
+        """Write, whether or not anybody is still there to read."""
+        self.writer.write(content)
+        with contextlib.suppress(ConnectionError):
+            await self.writer.drain()
+
+    async def until(self, end: bytes) -> bytes:
+        """What comes, up to and with ``end``."""
+        async with asyncio.timeout(20):
+            return await self.reader.readuntil(end)
+
+    async def rest(self) -> bytes:
+        """What comes until the other side closes the connection."""
+        found = b""
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ConnectionError):
+                while some := await self.reader.read(65_536):
+                    found += some
+        return found
+
+    def close(self) -> None:
+        """Be gone."""
+        self.writer.close()
+
+
+@contextlib.asynccontextmanager
+async def listening(app: Application) -> AsyncIterator[int]:
+    """The application on a socket, as ``serve`` has it but with no life of its own: the port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = server_of(app)
+        server.config.lifespan = "off"
+        server.config.timeout_graceful_shutdown = 5
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await serving
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Raw]:
+    """A connection of one's own."""
+    raw = Raw(*await asyncio.open_connection("127.0.0.1", port))
+    try:
+        yield raw
+    finally:
+        raw.close()

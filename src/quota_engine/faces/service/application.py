@@ -40,6 +40,7 @@ from quota_engine.faces.service.pages.operators import operator_routes
 from quota_engine.faces.service.pages.rendering import Pages
 from quota_engine.faces.service.problems import Problem
 from quota_engine.faces.service.routing import Table
+from quota_engine.faces.service.streams import Streams
 from quota_engine.ports import Clock
 
 _logger = logging.getLogger("quota_engine.service")
@@ -55,6 +56,7 @@ class Service:
         self.catalog: Catalog = configuration.catalog
         self.access = Access(configuration.grants)
         self.limits: Limits = configuration.limits
+        self.streams = Streams(self.limits.streams_max, self.limits.stream_life_ms)
         self.metrics = Metrics()
         self.draining = False
         self._engine: AsyncQuotaEngine | None = None
@@ -87,6 +89,7 @@ class Service:
     async def stop(self) -> None:
         """Let the calls that are under way end, and close the store."""
         self.draining = True
+        self.streams.drain()
         if self._engine is not None:
             await self._engine.close()
 

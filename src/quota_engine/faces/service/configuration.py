@@ -49,6 +49,8 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     body_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=1 << 20)] = 65_536
     header_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=1 << 16)] = 16_384
     body_timeout_ms: Annotated[int, msgspec.Meta(ge=10, le=600_000)] = 10_000
+    streams_max: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 5_000
+    stream_life_ms: Annotated[int, msgspec.Meta(ge=100, le=86_400_000)] = 600_000
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -164,9 +166,7 @@ def configure(
         drain_ms=settings.drain_ms,
         staging=settings.staging,
         grants=found,
-        limits=Limits(
-            settings.limits.body_bytes_max, settings.limits.header_bytes_max, settings.limits.body_timeout_ms
-        ),
+        limits=Limits(**msgspec.structs.asdict(settings.limits)),
         made_up=tuple(made_up),
     )
 

@@ -4,7 +4,17 @@ places.
 
 from __future__ import annotations
 
-__all__ = ["Call", "Endpoint", "Exchange", "Limits", "Reply", "problem_reply", "request_id_of", "send_reply"]
+__all__ = [
+    "Call",
+    "Endpoint",
+    "Exchange",
+    "Limits",
+    "Reply",
+    "problem_reply",
+    "request_id_of",
+    "send_reply",
+    "tagged_reply",
+]
 
 import asyncio
 import base64
@@ -25,6 +35,8 @@ from quota_engine.domain.outcomes import Status
 from quota_engine.domain.values import is_name
 from quota_engine.faces.service.access import Access, Grant, Role
 from quota_engine.faces.service.problems import TYPE_PREFIX, Problem
+from quota_engine.faces.service.streams import Stream
+from quota_engine.faces.service.tags import is_one_of, tag_of
 from quota_engine.faces.service.wire.core import FieldProblem, ProblemBody, reservation_body
 
 _logger = logging.getLogger("quota_engine.service")
@@ -33,6 +45,7 @@ _JSON: Final = b"application/json"
 _PROBLEM: Final = b"application/problem+json"
 _TOO_SLOW: Final = "the body did not come in time"
 _NO_STORE: Final = (b"cache-control", b"no-store")
+_ASK_AGAIN: Final = (b"cache-control", b"private, no-cache")
 _NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
 _QUERY_FIELDS_MAX: Final = 20
 _many_digits = re.compile(r"[0-9]{6,}")
@@ -41,20 +54,34 @@ _strings = re.compile(rb'"([^"]*)"\s*(:?)').findall
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a request may be at most, and how long its body may take to come."""
+    """What a request may be at most, how long its body may take to come, and what streams there may be."""
 
     body_bytes_max: int = 65_536
     header_bytes_max: int = 16_384
     body_timeout_ms: int = 10_000
+    streams_max: int = 5_000
+    """In one process at a time."""
+    stream_life_ms: int = 600_000
+    """After so long a stream ends, and its reader connects anew."""
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What goes back: HTTP status, a body that becomes JSON (or bytes, as they are), and headers."""
+    """What goes back: HTTP status, a body that becomes JSON (or bytes, as they are), and headers.
+
+    With an ``etag`` (without quotes), whoever says in ``If-None-Match`` that they have it already gets 304 and no body.
+    """
 
     http: int
     body: Any
     headers: tuple[tuple[str, str], ...] = ()
     content_type: bytes = _JSON
+    etag: str = ""
+
+
+def tagged_reply(body: Any) -> Reply:
+    """A reply to somebody who polls: 200 with a body that becomes JSON, and the tag of what it says."""
+    content = msgspec.json.encode(body)
+    return Reply(200, content, etag=tag_of(content))
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -83,14 +110,15 @@ class Surroundings(Protocol):
         ...
 
 
-Handler = Callable[[Any, Call], Awaitable[Reply]]
+Handler = Callable[[Any, Call], Awaitable[Reply | Stream]]
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One call of the interface: what it takes, what it gives, and who may make it (``None``: everybody).
 
     ``statuses`` are the engine's refusals that it may answer with, ``problems`` the other problems besides those that
-    every call may meet.
+    every call may meet. ``streams``: the answer is a stream of events, whose data are of the type ``answer``.
+    ``is_tagged``: answers have an ``ETag``, and may be 304.
     """
 
     method: str
@@ -107,6 +135,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     needs_key: bool = False
     statuses: tuple[Status, ...] = ()
     problems: tuple[str, ...] = ()
+    streams: bool = False
+    is_tagged: bool = False
 
 
 class Exchange:
@@ -128,10 +158,18 @@ class Exchange:
             reply = await self._reply(scope, receive, headers, request_id)
         except Problem as error:
             reply = problem_reply(error, request_id)
+        if isinstance(reply, Stream):
+            self._service.answered(self._endpoint, 200)
+            await reply.serve(scope, receive, send, ((b"x-request-id", request_id.encode()),))
+            return
+        if reply.etag and is_one_of(reply.etag, headers.get(b"if-none-match", b"")):
+            reply = Reply(304, b"", reply.headers, etag=reply.etag)
         await send_reply(send, reply, request_id, is_head=scope["method"] == "HEAD")
         self._service.answered(self._endpoint, reply.http)
 
-    async def _reply(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], request_id: str) -> Reply:
+    async def _reply(
+        self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], request_id: str
+    ) -> Reply | Stream:
         endpoint, service = self._endpoint, self._service
         if len(b"".join(chain.from_iterable(scope["headers"]))) > service.limits.header_bytes_max:
             raise Problem("headers-too-large", f"at most {service.limits.header_bytes_max} bytes of headers")
@@ -287,13 +325,13 @@ def problem_reply(problem: Problem, request_id: str) -> Reply:
 async def send_reply(send: Send, reply: Reply, request_id: str, *, is_head: bool = False) -> None:
     """Send an answer."""
     content = reply.body if isinstance(reply.body, bytes) else msgspec.json.encode(reply.body)
-    headers = [
-        (b"content-type", reply.content_type),
-        (b"content-length", b"%d" % len(content)),
-        _NO_STORE,
-        _NO_SNIFF,
-        (b"x-request-id", request_id.encode()),
-    ]
+    headers = [_NO_SNIFF, (b"x-request-id", request_id.encode())]
+    if reply.http != 304:  # which has no content, and says nothing of one
+        headers += ((b"content-type", reply.content_type), (b"content-length", b"%d" % len(content)))
+    if reply.etag:
+        headers += (_ASK_AGAIN, (b"etag", b'"%s"' % reply.etag.encode()))
+    else:
+        headers.append(_NO_STORE)
     for name, value in reply.headers:
         headers.append((name.encode(), value.encode()))
     await send({"type": "http.response.start", "status": reply.http, "headers": headers})

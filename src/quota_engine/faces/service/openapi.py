@@ -18,6 +18,7 @@ from quota_engine.faces.service.wire.core import ProblemBody
 _REF: Final = "#/components/schemas/{name}"
 _ALWAYS: Final = ("bad-request", "headers-too-large", "unprocessable", "internal", "unavailable", "outcome-unknown")
 _WITH_BODY: Final = ("request-timeout", "too-large", "unsupported-media-type")
+_TOO_MANY: Final = ("too-many-streams",)
 _WITH_TOKEN: Final = ("unauthorized", "forbidden")
 _NAME: Final = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 _PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
@@ -65,12 +66,18 @@ def _description() -> str:
 
 
 def _operation(endpoint: Endpoint, of_kind: dict[Any, Any]) -> dict[str, Any]:
-    answer = {"content": {"application/json": {"schema": of_kind[endpoint.answer]}}}
+    answer: dict[str, Any] = {"content": {"application/json": {"schema": of_kind[endpoint.answer]}}}
+    if endpoint.streams:
+        # A schema describes the whole of a content, which here are lines; what their data are stands beside it.
+        answer = {"content": {"text/event-stream": {"schema": {"type": "string"}, "x-data": of_kind[endpoint.answer]}}}
     responses: dict[str, Any] = {
         str(http): {"description": "Done." if http < 300 else "Not now.", **answer}
         for http in sorted({endpoint.http, *endpoint.also_http})
     }
     names = [*_ALWAYS, *endpoint.problems, *(OF_STATUS[status].type for status in endpoint.statuses)]
+    if endpoint.is_tagged:
+        responses["304"] = {"description": "Nothing is new."}
+    names += _TOO_MANY if endpoint.streams else ()
     names += _WITH_BODY if endpoint.body is not None else ()
     names += _WITH_TOKEN if endpoint.roles is not None else ()
     by_http: dict[int, list[str]] = {}
@@ -120,6 +127,10 @@ def _query_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
 
 
 def _header_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+    if endpoint.is_tagged:
+        return [_header("If-None-Match", "The ETag of what is known already.")]
+    if endpoint.streams:
+        return [_header("Last-Event-ID", "The id of the last event that came, when connecting anew.")]
     if not endpoint.needs_key:
         return []
     return [
@@ -131,3 +142,7 @@ def _header_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
             "schema": _NAME,
         }
     ]
+
+
+def _header(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}

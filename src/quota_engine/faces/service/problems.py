@@ -36,6 +36,7 @@ _OF_REQUEST: Final = {
         Kind("unprocessable", 422, "The request can never be right"),
         Kind("headers-too-large", 431, "The headers are too large"),
         Kind("internal", 500, "Something went wrong here"),
+        Kind("too-many-streams", 503, "Too many streams are open"),
         Kind("unavailable", 503, "The store can not be reached; nothing was done"),
         Kind("outcome-unknown", 504, "The answer was lost; ask again with the same key"),
     )

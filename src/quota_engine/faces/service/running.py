@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["run"]
+__all__ = ["run", "serve", "server_of"]
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ from typing import Final
 import uvicorn
 
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
-from quota_engine.faces.service.application import Service, application
+from quota_engine.faces.service.application import Application, Service, application
 from quota_engine.faces.service.configuration import Configuration
 
 _GRACE_S: Final = 30
@@ -51,6 +51,12 @@ class _Server(uvicorn.Server):
             self.force_exit = self.should_exit and self._told > 2
             self._stop()
 
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: streams are told to end here, which a signal's handler can not do."""
+        if self._service.draining:
+            self._service.streams.drain()
+        return await super().on_tick(counter)
+
     def _stop(self) -> None:
         self.should_exit = True
 
@@ -72,7 +78,13 @@ def run(configuration: Configuration, started: Callable[[str], None]) -> int:
 
 def serve(configuration: Configuration, listener: socket.socket) -> int:
     """Serve in this process."""
-    app = application(configuration)
+    server = server_of(application(configuration))
+    server.run(sockets=[listener])
+    return _DONE if server.started else _UNREACHABLE
+
+
+def server_of(app: Application) -> uvicorn.Server:
+    """What serves the application, as it is to be served."""
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -86,9 +98,7 @@ def serve(configuration: Configuration, listener: socket.socket) -> int:
         timeout_keep_alive=75,
         server_header=False,
     )
-    server = _Server(config, app.service)
-    server.run(sockets=[listener])
-    return _DONE if server.started else _UNREACHABLE
+    return _Server(config, app.service)
 
 
 @contextlib.contextmanager
