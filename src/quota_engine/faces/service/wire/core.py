@@ -11,6 +11,7 @@ __all__ = [
     "AuditBody",
     "AvailabilityBody",
     "CapacityBody",
+    "ConfirmBody",
     "DayBody",
     "EventBody",
     "EventsBody",
@@ -52,7 +53,10 @@ from msgspec import UNSET, Meta, UnsetType
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import SUCCESSES, DayView, Outcome, Status
 
-Identity = Annotated[str, Meta(min_length=1, max_length=256, description="An identity in clear. It is hashed at once.")]
+Identity = Annotated[
+    str,
+    Meta(min_length=1, max_length=256, description="An identity in clear, in printable characters; hashed at once."),
+]
 Id = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
 MaybeId = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$", description="An id of the catalog; empty: not given.")]
 Millis = Annotated[int, Meta(ge=0, le=2**53 - 1)]
@@ -88,7 +92,12 @@ class StepBody(Request, frozen=True, kw_only=True):
         str, Meta(max_length=256, description="The identity of one of its applicants, to check that it is theirs.")
     ] = ""
     version: Annotated[int, Meta(ge=0, le=2**31, description="Refuse if it has changed since; 0: do not check.")] = 0
-    reacquire: Annotated[bool, Meta(description="Only for confirm: take a new place if the hold has ended.")] = False
+
+
+class ConfirmBody(StepBody, frozen=True, kw_only=True):
+    """A hold is to become a place."""
+
+    reacquire: Annotated[bool, Meta(description="Take a new place if the hold has ended.")] = False
 
 
 class MoveBody(Request, frozen=True, kw_only=True):
