@@ -150,6 +150,21 @@ def test_a_pass_opens_once(url: str) -> None:
         assert book(engine, NIKS[2], shown="p2.good").status is Status.NOT_ADMITTED
 
 
+def test_who_has_lost_the_pass_finds_the_place(url: str) -> None:
+    """By the key, and by the identity after a new login; somebody new is still refused, and it is said why."""
+    tally = VerdictTally()
+    policy = PassRequired("room", lambda *_: Pass("p1", OPENS_AT_MS + 9), finds_places=True)
+    engine, _ = opened(url, policy, tally)
+    with engine:
+        assert book(engine, NIKS[0], key="k1", shown="x").status is Status.HELD
+        assert book(engine, NIKS[0], key="k1").replayed
+        assert book(engine, NIKS[0], key="k2").resumed
+        refused = book(engine, NIKS[1], key="k3")
+        assert (refused.status, refused.reason) == (Status.NOT_ADMITTED, "no_pass")
+        assert engine.lookup("surabaya~k3") is None
+    assert tally.counts()["room", "deny", "no_pass", True] == 1
+
+
 def test_shadow_tells_and_lets_through(url: str) -> None:
     """What a policy would have refused is counted, by policy and reason, and nobody notices."""
     tally = VerdictTally()

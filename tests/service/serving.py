@@ -87,12 +87,12 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def running(**changes: Any) -> AsyncIterator[Client]:
-    """A service that has just opened the week of :data:`DAY`."""
+async def running(*, before_ms: int = 0, **changes: Any) -> AsyncIterator[Client]:
+    """A service that has just opened the week of :data:`DAY`, or is ``before_ms`` before that."""
     settings = configuration(**changes)
     terms = day_terms(settings.catalog, "surabaya", DAY)
     assert terms is not None
-    clock = ManualClock(terms.opens_at_ms)
+    clock = ManualClock(terms.opens_at_ms - before_ms)
     app = application(settings, clock=clock)
     async with app.lifespan():
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)

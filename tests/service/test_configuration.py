@@ -80,6 +80,82 @@ def test_mistakes_name_the_key(tmp_path: Path, text: str, expected: list[str]) -
     assert mistakes(tmp_path, text, **backend) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[[admission]]\nname = "a"\nby = "all"', ["admission[0].per_minute"]),
+        ('[[admission]]\nname = "a"\nby = "all"\nper_day = 1\nper_hour = 1', ["admission[0].per_minute"]),
+        ('[[admission]]\nname = "room"\nby = "all"\nper_day = 1', ["admission[0].name"]),
+        ('[[admission]]\nname = "a"\nby = "all"\nper_day = 1\n' * 2, ["admission[1].name"]),
+        (
+            '[[admission]]\nname = "a b"\nby = "face"\nper_day = 0\nwhere = "here"\nshadow = 1',
+            [
+                "admission[0].name",
+                "admission[0].by",
+                "admission[0].per_day",
+                "admission[0].where",
+                "admission[0].shadow",
+            ],
+        ),
+        ('[[admission]]\nname = "a"\nby = "all"\nper_day = 1\nburst = 1000000000', ["admission[0].burst"]),
+        ('[[admission]]\nname = "a"\nby = "all"\nper_day = 1\nchannels = ["fax"]', ["admission[0].channels"]),
+        ('[[admission]]\nname = "a"\nby = "all"\nper_week = 1', ["admission[0].per_week"]),
+        ('[waiting_rooms]\noffices = ["malang"]', ["waiting_rooms.offices"]),
+        ('[waiting_rooms]\noffices = ["*"]\nlasts_ms = 0', ["waiting_rooms.lasts_ms"]),
+        ('[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nstep_ms = 1', ["waiting_rooms.settings.step_ms"]),
+        (
+            '[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nlease_ms = 5',
+            ["waiting_rooms.settings.lease_ms"],
+        ),
+        ('[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nspeed = 1', ["waiting_rooms.settings.speed"]),
+        ('[ticket_keys]\nactive = "a"\n[ticket_keys.secrets]\na = "short"', ["ticket_keys.secrets.a"]),
+        (f'[ticket_keys]\nactive = "a"\n[ticket_keys.secrets]\nb = "{KEY}"', ["ticket_keys.active"]),
+        (f'[ticket_keys]\nactive = "a"\n[ticket_keys.secrets]\na = "{KEY}"\n"b c" = "{KEY}"', ["ticket_keys.secrets"]),
+        ('[ticket_keys]\nactive = "a"\n[ticket_keys.secrets]', ["ticket_keys.secrets"]),
+    ],
+)
+def test_mistakes_of_admission_name_the_key(tmp_path: Path, text: str, expected: list[str]) -> None:
+    """Buckets, rooms and keys: what would fail at the next opening is said at the start."""
+    found = mistakes(tmp_path, text, backend="memory://")
+    assert found == [f"service.toml: {key}" for key in expected]
+
+
+def test_offices_that_can_not_have_rooms(tmp_path: Path) -> None:
+    """All that can be booked online have one; one that is named and can not is a mistake."""
+    catalog = Path("src/quota_engine/catalog/data/surabaya.toml").read_text(encoding="utf-8")
+    (tmp_path / "offices.toml").write_text(catalog.replace('channels = ["online"]', 'channels = ["kiosk"]'))
+    text = 'catalog = "offices.toml"\n[waiting_rooms]\noffices = [{}]'
+    found = configured(tmp_path, text.format('"*"'), backend="memory://")
+    assert found.waiting_rooms is not None
+    assert found.waiting_rooms.offices == ()
+    assert mistakes(tmp_path, text.format('"surabaya"'), backend="memory://") == ["service.toml: waiting_rooms.offices"]
+    (tmp_path / "offices.toml").write_text(catalog.replace('"surabaya"', f'"{"s" * 51}"'))
+    assert mistakes(tmp_path, text.format('"*"'), backend="memory://") == ["service.toml: waiting_rooms.offices"]
+
+
+def test_what_admission_comes_to_can_be_handed_to_a_worker(tmp_path: Path) -> None:
+    """All of it, and without showing a secret."""
+    text = f"""
+        [[admission]]
+        name = "a"
+        by = "identity"
+        per_hour = 5
+        shadow = true
+        channels = ["online"]
+        [waiting_rooms]
+        offices = ["*"]
+        [ticket_keys]
+        active = "a"
+        [ticket_keys.secrets]
+        a = "{KEY}"
+    """
+    found = configured(tmp_path, text, backend="memory://")
+    copy = pickle.loads(pickle.dumps(found))  # noqa: S301
+    assert (copy.admission, copy.waiting_rooms) == (found.admission, found.waiting_rooms)
+    assert copy.ticket_keys.keys().active == "a"
+    assert "0123456789abcdef" not in repr(found)
+
+
 def test_mistakes_name_the_variable_or_the_option(tmp_path: Path) -> None:
     """What did not come from the file is not blamed on it."""
     found = mistakes(tmp_path, environment={"QUOTA_ENGINE_PORT": "many"}, backend="memory://", workers=1000)

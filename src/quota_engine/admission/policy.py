@@ -195,6 +195,8 @@ class PassNeed(msgspec.Struct, frozen=True, gc=False):
 
     policy: str
     admission_pass: Pass
+    reason: str = "pass_used_or_over"
+    """What a refusal by the store says."""
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -285,10 +287,14 @@ class PassRequired(msgspec.Struct, frozen=True):
     ``check(text, request)`` says what the pass is, if it is genuine and for this party, office and day, or why not; an
     :class:`InvalidRequest` of it is a ``DENY`` with the reason ``bad_pass``. :func:`room_pass` makes one for the passes
     of waiting rooms.
+
+    ``finds_places``: who brings no pass is refused by the store and not before it, so that somebody who has lost it but
+    has a place already, or sends a known key again, finds that place. It costs what any refused reserve does.
     """
 
     name: str
     check: Callable[[str, Request], Pass | Verdict]
+    finds_places: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name, "policy.name")
@@ -296,6 +302,8 @@ class PassRequired(msgspec.Struct, frozen=True):
     def judge(self, request: Request) -> Judgement:
         """See :meth:`Policy.judge`."""
         if not request.admission_pass:
+            if self.finds_places:
+                return Judgement(pass_needs=(PassNeed(self.name, _NO_PASS, "no_pass"),))
             return Judgement(deny("no_pass"))
         try:
             found = self.check(request.admission_pass, request)
@@ -306,14 +314,17 @@ class PassRequired(msgspec.Struct, frozen=True):
         return Judgement(pass_needs=(PassNeed(self.name, found),))
 
 
-def room_pass(keys: TicketKeys, name: str = "room") -> PassRequired:
-    """Let only those through who bring a pass of a waiting room that was signed with one of ``keys``."""
+def room_pass(keys: TicketKeys, name: str = "room", *, finds_places: bool = False) -> PassRequired:
+    """Let only those through who bring a pass of a waiting room that was signed with one of ``keys``.
+
+    ``finds_places``: see :class:`PassRequired`.
+    """
 
     def check(text: str, request: Request) -> Pass:
         found = read_pass(keys, text, request.office, request.day, request.applicants)
         return Pass(found.id, found.until_ms)
 
-    return PassRequired(name, check)
+    return PassRequired(name, check, finds_places)
 
 
 class Always(msgspec.Struct, frozen=True):
@@ -392,3 +403,5 @@ class Shadow(msgspec.Struct, frozen=True):
 
 
 _NOTHING: Final = Judgement()
+_NO_PASS: Final = Pass("none", 0)
+"""A pass whose lease was over before anybody could use it: it opens nothing, and finds what is there."""

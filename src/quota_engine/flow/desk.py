@@ -4,7 +4,7 @@ request.
 
 from __future__ import annotations
 
-__all__ = ["Applicants", "Day", "Desk", "Wanted", "random_id"]
+__all__ = ["Applicants", "Day", "Desk", "Wanted", "random_id", "ticket_keys_from"]
 
 import base64
 import datetime
@@ -72,6 +72,12 @@ def random_id() -> str:
     return base64.urlsafe_b64encode(os.urandom(16))[:22].decode()
 
 
+def ticket_keys_from(identity_key: bytes) -> TicketKeys:
+    """What tickets and passes are signed with where nobody says otherwise: a key that comes from the identity key."""
+    derived = hashlib.blake2b(b"tickets", key=identity_key, digest_size=32, person=b"waiting rooms").digest()
+    return TicketKeys("identity", {"identity": derived})
+
+
 class _Known:
     """A catalog, and what has been worked out from it."""
 
@@ -104,10 +110,7 @@ class Desk:
         """Without ``ticket_keys`` tickets and passes are signed with a key that comes from the identity key."""
         self._pseudonyms = Pseudonyms(identity_key)
         self.new_id = new_id
-        if ticket_keys is None:
-            derived = hashlib.blake2b(b"tickets", key=identity_key, digest_size=32, person=b"waiting rooms").digest()
-            ticket_keys = TicketKeys("identity", {"identity": derived})
-        self.ticket_keys = ticket_keys
+        self.ticket_keys = ticket_keys_from(identity_key) if ticket_keys is None else ticket_keys
         self._known = _Known(catalog)
 
     @property

@@ -36,7 +36,6 @@ from quota_engine.ports import Clock, Observer, Send
 
 PROCESS_KEYS_MAX: Final = 100_000
 """Buckets in this process that are not full; a caller who would need another one is told to wait."""
-PASS_REASON: Final = "pass_used_or_over"  # noqa: S105 - a reason
 
 _log = logging.getLogger("quota_engine.admission")
 
@@ -162,7 +161,7 @@ class Door:
         """Whose charge (or pass) it was that refused, and what it said."""
         if index == BY_PASS:
             assert entry.pass_need is not None
-            return Finding(entry.pass_need.policy, deny(PASS_REASON))
+            return Finding(entry.pass_need.policy, deny(entry.pass_need.reason))
         policy = entry.needs[index].policy
         return Finding(policy, wait(policy, _from_now(answer.outcome.retry_at_ms, self._now_ms())))
 

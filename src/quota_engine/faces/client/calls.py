@@ -10,6 +10,9 @@ import os
 from collections.abc import Sequence
 from urllib.parse import quote
 
+import msgspec
+
+from quota_engine.admission.policy import Caller
 from quota_engine.faces.client.talk import Retries, ServiceRefused, Talk, ask, command
 from quota_engine.faces.service import wire
 
@@ -38,10 +41,16 @@ class Calls:
         wanted: dict[str, str],
         key: str | None,
         wait: bool,
+        caller: Caller | None,
+        admission_pass: str,
     ) -> Talk[wire.OutcomeBody]:
         """See :meth:`quota_engine.QuotaEngine.reserve`."""
         party = [applicants] if isinstance(applicants, str) else list(applicants)
-        body = {"applicants": party, "wait": wait, **wanted}
+        body: dict[str, object] = {"applicants": party, "wait": wait, **wanted}
+        if caller is not None:
+            body["caller"] = msgspec.structs.asdict(caller)
+        if admission_pass:
+            body["admission_pass"] = admission_pass
         path = f"/v1/offices/{_part(office)}/days/{_part(str(day))}/reservations"
         return command(self._retries, "POST", path, body, key=key or _random_key())
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Self, TypeVar
 
 import httpx
 
+from quota_engine.admission.policy import Caller
 from quota_engine.faces.client.calls import Calls, Day
 from quota_engine.faces.client.talk import Ask, Heard, Pause, Retries, Talk, Unheard
 from quota_engine.faces.service import wire
@@ -93,10 +94,11 @@ class ServiceClient:
     def reserve(
         self, office: str, day: Day, applicants: str | Sequence[str], *, key: str | None = None, wait: bool = False,
         service: str = "", service_unit: str = "", session: str = "", channel: str = "online", group: str = "",
+        caller: Caller | None = None, admission_pass: str = "",
     ) -> wire.OutcomeBody:  # fmt: skip
         """See :meth:`quota_engine.QuotaEngine.reserve`."""
         wanted = _wanted(service, service_unit, session, channel, group)
-        return self._run(self._calls.reserve(office, day, applicants, wanted, key, wait))
+        return self._run(self._calls.reserve(office, day, applicants, wanted, key, wait, caller, admission_pass))
 
     def confirm(
         self, reference: str, *, applicant: str | None = None, version: int = 0, reacquire: bool = False
@@ -231,10 +233,11 @@ class AsyncServiceClient:
     async def reserve(
         self, office: str, day: Day, applicants: str | Sequence[str], *, key: str | None = None, wait: bool = False,
         service: str = "", service_unit: str = "", session: str = "", channel: str = "online", group: str = "",
+        caller: Caller | None = None, admission_pass: str = "",
     ) -> wire.OutcomeBody:  # fmt: skip
         """See :meth:`ServiceClient.reserve`."""
         wanted = _wanted(service, service_unit, session, channel, group)
-        return await self._run(self._calls.reserve(office, day, applicants, wanted, key, wait))
+        return await self._run(self._calls.reserve(office, day, applicants, wanted, key, wait, caller, admission_pass))
 
     async def confirm(
         self, reference: str, *, applicant: str | None = None, version: int = 0, reacquire: bool = False

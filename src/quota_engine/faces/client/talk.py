@@ -108,6 +108,7 @@ def command(
         status=problem.outcome,
         reservation=problem.reservation or None,
         retry_at_ms=problem.retry_at_ms or 0,
+        reason=problem.reason or "",
     )
 
 

@@ -22,6 +22,7 @@ from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.domain.outcomes import DayView
 from quota_engine.faces.engine import AsyncQuotaEngine
 from quota_engine.faces.service.access import Access
+from quota_engine.faces.service.admitting import admission_of
 from quota_engine.faces.service.calls import ENDPOINTS
 from quota_engine.faces.service.configuration import Configuration
 from quota_engine.faces.service.http import (
@@ -39,6 +40,7 @@ from quota_engine.faces.service.pages.citizens import citizen_routes
 from quota_engine.faces.service.pages.operators import operator_routes
 from quota_engine.faces.service.pages.rendering import Pages
 from quota_engine.faces.service.problems import Problem
+from quota_engine.faces.service.releases import Releases, RoomKeeper
 from quota_engine.faces.service.routing import Table
 from quota_engine.faces.service.streams import Streams
 from quota_engine.ports import Clock
@@ -59,6 +61,9 @@ class Service:
         self.streams = Streams(self.limits.streams_max, self.limits.stream_life_ms)
         self.metrics = Metrics()
         self.draining = False
+        rooms = configuration.waiting_rooms
+        self.releases = None if rooms is None else Releases(self.catalog, rooms)
+        self._keeper: RoomKeeper | None = None
         self._engine: AsyncQuotaEngine | None = None
         self._clock = clock
         self.now_ms = (clock or SystemClock()).now_ms
@@ -75,21 +80,30 @@ class Service:
     async def start(self) -> None:
         """Open the store, and publish the days that the configuration says."""
         configuration = self.configuration
+        policy, keys = admission_of(configuration, self.releases)
         self._engine = await AsyncQuotaEngine.open(
             configuration.backend,
             identity_key=bytes(configuration.identity_key),
             catalog=configuration.catalog,
             clock=self._clock,
+            admission=policy,
+            observer=self.metrics,
+            ticket_keys=keys,
         )
         if configuration.publish_days:
             today = datetime.datetime.fromtimestamp(self.now_ms() / 1000, tz=datetime.UTC).date()
             last = today + datetime.timedelta(days=configuration.publish_days - 1)
             await self._engine.publish(configuration.catalog, today, last)
+        if self.releases is not None:
+            self._keeper = RoomKeeper(self._engine, self.releases, self.now_ms)
+            await self._keeper.start()
 
     async def stop(self) -> None:
         """Let the calls that are under way end, and close the store."""
         self.draining = True
         self.streams.drain()
+        if self._keeper is not None:
+            await self._keeper.stop()
         if self._engine is not None:
             await self._engine.close()
 
@@ -116,6 +130,12 @@ class Service:
     def office(self, office: str) -> OfficeView:
         """The office of the catalog. Raises :class:`UnknownName`."""
         return office_of(self.catalog, office)
+
+    def room_of(self, office: str) -> str | None:
+        """The id of the waiting room that people of this office should go to: that of the release that is running, or
+        else of the next one; ``None`` if the office has no waiting rooms.
+        """
+        return None if self.releases is None else self.releases.room_of(office, self.now_ms())
 
     def earliest_free(self, office: str, views: Sequence[DayView], wanted: Any, units: int) -> datetime.date | None:
         """The first of the days that is open and not closed, and on which an option of what is wanted has room now."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 __all__ = ["ENVIRONMENT", "Configuration", "Secret", "Settings", "configure", "made_up_grants"]
 
-import base64
-import binascii
 import hashlib
 import os
 from collections.abc import Mapping
@@ -14,12 +12,26 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from quota_engine.admission import Policy
 from quota_engine.catalog import Collector, load_catalog, read_raw
 from quota_engine.catalog.convert import convert_leniently
 from quota_engine.catalog.views import Catalog
 from quota_engine.domain.errors import CatalogError, Mistake
 from quota_engine.faces.service.access import Grant, Role
+from quota_engine.faces.service.admitting import (
+    POLICIES_MAX,
+    SECRET_EXPECTED,
+    AdmissionTable,
+    TicketKeysTable,
+    TicketSecrets,
+    WaitingRoomsTable,
+    policies_of,
+    rooms_of,
+    secret_of,
+    secrets_of,
+)
 from quota_engine.faces.service.http import Limits
+from quota_engine.faces.service.releases import WaitingRooms
 
 ENVIRONMENT: Final = {
     "QUOTA_ENGINE_BACKEND": "backend",
@@ -31,7 +43,6 @@ ENVIRONMENT: Final = {
 }
 """Variables that stand in for settings of the file."""
 _EMBEDDED: Final = "valkey+embedded://"
-_KEY_BYTES_MIN, _KEY_BYTES_MAX = 16, 64
 
 
 class TokenSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,6 +84,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Says in every answer (``X-Quota-Engine-Staging: true``) that this is no place to book for real."""
     tokens: tuple[TokenSettings, ...] = ()
     limits: LimitSettings = LimitSettings()
+    admission: Annotated[tuple[AdmissionTable, ...], msgspec.Meta(max_length=POLICIES_MAX)] = ()
+    """Token buckets in front of every reserve, asked in this order."""
+    waiting_rooms: WaitingRoomsTable | None = None
+    ticket_keys: TicketKeysTable | None = None
+    """What tickets and passes are signed with; left out, a key that comes from the identity key."""
 
 
 class Secret(bytes):
@@ -99,6 +115,9 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     staging: bool
     grants: tuple[Grant, ...]
     limits: Limits
+    admission: tuple[Policy, ...] = ()
+    waiting_rooms: WaitingRooms | None = None
+    ticket_keys: TicketSecrets | None = None
     made_up: tuple[str, ...] = ()
     """What nobody configured, and is made up for this run: to be said when the service starts."""
 
@@ -143,6 +162,7 @@ def configure(
     if not found:
         found = grants
         made_up.append("tokens")
+    ticket_keys = secrets_of(settings.ticket_keys, collector.file, mistakes)
     if mistakes:
         raise CatalogError(tuple(mistakes))
     catalog = load_catalog(_beside(file, settings.catalog))
@@ -152,6 +172,8 @@ def configure(
         for office in token.offices
         if office not in catalog.offices
     ]
+    admission = policies_of(settings.admission, catalog, collector.file, mistakes)
+    waiting_rooms = rooms_of(settings.waiting_rooms, catalog, collector.file, mistakes)
     if mistakes:
         raise CatalogError(tuple(mistakes))
     return Configuration(
@@ -167,6 +189,9 @@ def configure(
         staging=settings.staging,
         grants=found,
         limits=Limits(**msgspec.structs.asdict(settings.limits)),
+        admission=admission,
+        waiting_rooms=waiting_rooms,
+        ticket_keys=ticket_keys,
         made_up=tuple(made_up),
     )
 
@@ -194,20 +219,16 @@ def _beside(file: Path | None, name: str) -> str:
 
 
 def _key(text: str, backend: str, file: str, mistakes: list[Mistake]) -> bytes:
-    expected = f"base64 of {_KEY_BYTES_MIN} to {_KEY_BYTES_MAX} random bytes: openssl rand -base64 32"
     if not text:
         if backend == "memory://":
             return os.urandom(32)
         if backend.startswith(_EMBEDDED):
             return _kept_key(Path(backend.removeprefix(_EMBEDDED).partition("?")[0]))
-        mistakes.append(Mistake(file, "identity_key", "missing", expected))
+        mistakes.append(Mistake(file, "identity_key", "missing", SECRET_EXPECTED))
         return b""
-    try:
-        key = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if not _KEY_BYTES_MIN <= len(key) <= _KEY_BYTES_MAX:
-        mistakes.append(Mistake(file, "identity_key", "not shown", expected))
+    key = secret_of(text)
+    if not key:
+        mistakes.append(Mistake(file, "identity_key", "not shown", SECRET_EXPECTED))
     return key
 
 

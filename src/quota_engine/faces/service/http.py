@@ -304,6 +304,8 @@ def problem_reply(problem: Problem, request_id: str) -> Reply:
     outcome = problem.outcome
     if outcome is not None:
         more["outcome"] = outcome.status
+        if outcome.reason:
+            more["reason"] = outcome.reason
         if outcome.retry_at_ms:
             more["retry_at_ms"] = outcome.retry_at_ms
         if outcome.reservation is not None:

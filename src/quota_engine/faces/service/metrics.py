@@ -8,6 +8,7 @@ import os
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest, multiprocess
 
+from quota_engine.admission import Finding
 from quota_engine.domain.outcomes import Status
 
 _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
@@ -32,6 +33,12 @@ class Metrics:
             registry=self._registry,
         )
         self._bound: dict[tuple[str, int], Counter] = {}
+        self._verdicts = Counter(
+            "quota_engine_verdicts",
+            "What the admission policies said: enforced, or in shadow.",
+            ["policy", "decision", "reason", "enforced"],
+            registry=self._registry,
+        )
 
     def outcome(self, status: Status) -> None:
         """An answer of the engine."""
@@ -43,6 +50,13 @@ class Metrics:
         if bound is None:
             bound = self._bound[call, http] = self._requests.labels(call, str(http))
         bound.inc()
+
+    def on_verdict(self, office: str, finding: Finding) -> None:
+        """What a policy said: see :class:`quota_engine.ports.Observer`."""
+        verdict = finding.verdict
+        self._verdicts.labels(
+            finding.policy, verdict.decision, verdict.reason, "true" if finding.enforced else "false"
+        ).inc()
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""

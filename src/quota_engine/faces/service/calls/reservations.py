@@ -6,6 +6,8 @@ __all__ = ["RESERVATIONS"]
 
 from typing import TYPE_CHECKING, Any, Final
 
+from quota_engine.admission import Caller
+from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.faces.service import wire
 from quota_engine.faces.service.access import Role
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from quota_engine.faces.service.application import Service
 
 S = Status
+_NOBODY: Final = Caller()
 
 
 async def reserve(service: Service, call: Call) -> Reply:
@@ -35,12 +38,19 @@ async def reserve(service: Service, call: Call) -> Reply:
         group=body.group,
         key=key,
         wait=body.wait,
+        admission_pass=body.admission_pass,
+        caller=_caller(body.caller),
     )
     reply = outcome_reply(service, call, outcome)
     if outcome.replayed or outcome.resumed or not outcome.ok:
         return reply
     http = 202 if outcome.status is Status.WAITING else 201
     return Reply(http, reply.body, (("location", f"/v1/reservations/{outcome.reference}"),))
+
+
+def _caller(body: wire.CallerBody) -> Caller | None:
+    caller = Caller(body.account, body.network, body.device)
+    return None if caller == _NOBODY else caller
 
 
 async def reservation(service: Service, call: Call) -> Reply:
@@ -51,7 +61,7 @@ async def reservation(service: Service, call: Call) -> Reply:
 
 
 async def confirm(service: Service, call: Call) -> Reply:
-    body: wire.ConfirmBody = call.body
+    body: wire.StepBody = call.body
     engine, reference = service.engine, call.path["reference"]
     return outcome_reply(
         service,
@@ -65,6 +75,8 @@ async def confirm(service: Service, call: Call) -> Reply:
 def _step(method: str) -> Any:
     async def step(service: Service, call: Call) -> Reply:
         body: wire.StepBody = call.body
+        if body.reacquire:
+            raise InvalidRequest("reacquire", "true", "false: it is only for confirm")
         run = getattr(service.engine, method)
         outcome = await run(call.path["reference"], applicant=body.applicant or None, version=body.version)
         return outcome_reply(service, call, outcome)
@@ -89,8 +101,8 @@ async def reschedule(service: Service, call: Call) -> Reply:
 
 
 _OF_RESERVE: Final = (
-    S.OVERLOADED, S.CONFLICT, S.ENDED, S.LAPSED, S.UNKNOWN_DAY, S.UNKNOWN_QUOTA, S.CLOSED, S.OVER, S.NOT_OPEN,
-    S.PARTY_TOO_LARGE, S.BLOCKED, S.IDENTITY_LIMIT, S.SOLD_OUT, S.WAIT_LIST_FULL,
+    S.OVERLOADED, S.CONFLICT, S.ENDED, S.NOT_ADMITTED, S.THROTTLED, S.LAPSED, S.UNKNOWN_DAY, S.UNKNOWN_QUOTA, S.CLOSED,
+    S.OVER, S.NOT_OPEN, S.PARTY_TOO_LARGE, S.BLOCKED, S.IDENTITY_LIMIT, S.SOLD_OUT, S.WAIT_LIST_FULL,
 )  # fmt: skip
 _OF_MOVE: Final = (
     *OF_STEP, S.UNKNOWN_DAY, S.UNKNOWN_QUOTA, S.CLOSED, S.OVER, S.NOT_OPEN, S.TOO_LATE, S.MOVES_EXCEEDED,
@@ -99,11 +111,9 @@ _OF_MOVE: Final = (
 _RESERVATION: Final = "/v1/reservations/{reference}"
 
 
-def _of_reservation(
-    name: str, summary: str, handler: Any, roles: frozenset[Role], *more: Status, body: type = wire.StepBody
-) -> Endpoint:
+def _of_reservation(name: str, summary: str, handler: Any, roles: frozenset[Role], *more: Status) -> Endpoint:
     path = f"{_RESERVATION}/{name}"
-    return post(path, name, summary, handler, roles=roles, body=body, statuses=(*OF_STEP, *more))
+    return post(path, name, summary, handler, roles=roles, body=wire.StepBody, statuses=(*OF_STEP, *more))
 
 
 RESERVATIONS: Final = (
@@ -113,8 +123,7 @@ RESERVATIONS: Final = (
         statuses=_OF_RESERVE, problems=("unknown-name",),
     ),
     _of_reservation(
-        "confirm", "Make a hold a place, and give it a queue number.", confirm, SERVICES, S.CLOSED, S.OVER,
-        body=wire.ConfirmBody,
+        "confirm", "Make a hold a place, and give it a queue number.", confirm, SERVICES, S.CLOSED, S.OVER
     ),
     get(_RESERVATION, "lookup", "A reservation as it stands now.", reservation, wire.ReservationBody, roles=STAFF,
         statuses=(S.NOT_FOUND,)),

@@ -10,8 +10,8 @@ __all__ = [
     "Answer",
     "AuditBody",
     "AvailabilityBody",
+    "CallerBody",
     "CapacityBody",
-    "ConfirmBody",
     "DayBody",
     "EventBody",
     "EventsBody",
@@ -53,10 +53,7 @@ from msgspec import UNSET, Meta, UnsetType
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import SUCCESSES, DayView, Outcome, Status
 
-Identity = Annotated[
-    str,
-    Meta(min_length=1, max_length=256, description="An identity in clear, in printable characters; hashed at once."),
-]
+Identity = Annotated[str, Meta(min_length=1, max_length=256, description="An identity in clear. It is hashed at once.")]
 Id = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
 MaybeId = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$", description="An id of the catalog; empty: not given.")]
 Millis = Annotated[int, Meta(ge=0, le=2**53 - 1)]
@@ -73,6 +70,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 # --- Requests ------------------------------------------------------------------------------------------------------
 
 
+class CallerBody(Request, frozen=True, kw_only=True):
+    """Who calls, as your service has checked it, for the admission policies; hashed at once. Empty: not known."""
+
+    account: Annotated[str, Meta(max_length=256)] = ""
+    network: Annotated[str, Meta(max_length=256, description="An IPv4 or IPv6 address, or a prefix.")] = ""
+    device: Annotated[str, Meta(max_length=256)] = ""
+
+
 class ReserveBody(Request, frozen=True, kw_only=True):
     """Who wants a place, and which."""
 
@@ -83,6 +88,8 @@ class ReserveBody(Request, frozen=True, kw_only=True):
     channel: Id = "online"
     group: MaybeId = ""
     wait: Annotated[bool, Meta(description="Join the wait list if there is no place.")] = False
+    admission_pass: Annotated[str, Meta(max_length=512, description="The pass of a waiting room.")] = ""
+    caller: CallerBody = CallerBody()
 
 
 class StepBody(Request, frozen=True, kw_only=True):
@@ -92,12 +99,7 @@ class StepBody(Request, frozen=True, kw_only=True):
         str, Meta(max_length=256, description="The identity of one of its applicants, to check that it is theirs.")
     ] = ""
     version: Annotated[int, Meta(ge=0, le=2**31, description="Refuse if it has changed since; 0: do not check.")] = 0
-
-
-class ConfirmBody(StepBody, frozen=True, kw_only=True):
-    """A hold is to become a place."""
-
-    reacquire: Annotated[bool, Meta(description="Take a new place if the hold has ended.")] = False
+    reacquire: Annotated[bool, Meta(description="Only for confirm: take a new place if the hold has ended.")] = False
 
 
 class MoveBody(Request, frozen=True, kw_only=True):
@@ -163,7 +165,7 @@ class ReservationBody(Answer, frozen=True, kw_only=True):
 
 
 class OutcomeBody(Answer, frozen=True, kw_only=True):
-    """What a command came to."""
+    """What a command came to. ``reason`` is an admission policy's word for its refusal."""
 
     status: Status
     replayed: bool = False
@@ -172,6 +174,7 @@ class OutcomeBody(Answer, frozen=True, kw_only=True):
     units: int = 0
     overbooked: int = 0
     reservation: ReservationBody | None = None
+    reason: str = ""
 
     @property
     def ok(self) -> bool:
@@ -325,7 +328,9 @@ class FieldProblem(Answer, frozen=True, kw_only=True):
 
 
 class ProblemBody(Answer, frozen=True, kw_only=True):
-    """A problem, as RFC 9457 has it. ``type`` is stable; ``outcome`` is the status, when it was the engine's answer."""
+    """A problem, as RFC 9457 has it. ``type`` is stable; ``outcome`` is the status, when it was the engine's answer,
+    and ``reason`` the word of the admission policy that refused.
+    """
 
     type: str
     title: str
@@ -333,6 +338,7 @@ class ProblemBody(Answer, frozen=True, kw_only=True):
     detail: str
     instance: str
     outcome: Status | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
     retry_at_ms: int | UnsetType = UNSET
     reservation: ReservationBody | UnsetType = UNSET
     errors: list[FieldProblem] | UnsetType = UNSET
