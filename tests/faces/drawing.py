@@ -27,40 +27,42 @@ ENTROPY = "IHSG 7,123.45"
 
 def catalog(rule: str = "next_draw", drawn: int = 3) -> Catalog:
     """Two offices; each draws ``drawn`` places a day (at most two of a session), and gives one more at the counter."""
-    return catalog_from(
-        {
-            "title": "a small country",
-            "services": [{"id": "passport"}],
-            "channels": [{"id": "draw"}, {"id": "counter"}],
-            "schedules": [{"id": "ahead", "kind": "days_ahead", "at": "00:00", "days": 60}],
-            "plans": [
-                {
-                    "id": "plan",
-                    "services": ["passport"],
-                    "sessions": [
-                        {"id": "am", "start": "08:00", "end": "12:00"},
-                        {"id": "pm", "start": "13:00", "end": "16:00"},
-                    ],
-                    "hours": {"start": "08:00", "end": "16:00"},
-                    "schedule": "ahead",
-                    "quotas": [{"id": session, "session": session, "capacity": 2} for session in ("am", "pm")],
-                    "allotments": [
-                        {
-                            "id": "drawn",
-                            "channels": ["draw"],
-                            "capacity": drawn,
-                            "re_release": {"rule": rule, "cooling_s": 7_200 if rule == "cooling" else 0},
-                        },
-                        {"id": "counter", "channels": ["counter"], "capacity": 1},
-                    ],
-                }
-            ],
-            "offices": [
-                {"id": office, "name": office, "time_zone": "Asia/Jakarta", "plan": "plan"} for office in ("sby", "mlg")
-            ],
-        },
-        "small country",
-    )
+    return catalog_from(settings(rule, drawn), "small country")
+
+
+def settings(rule: str = "next_draw", drawn: int = 3, of_session: int = 2) -> dict[str, Any]:
+    """What is in the file of such a catalog."""
+    return {
+        "title": "a small country",
+        "services": [{"id": "passport"}],
+        "channels": [{"id": "draw"}, {"id": "counter"}],
+        "schedules": [{"id": "ahead", "kind": "days_ahead", "at": "00:00", "days": 60}],
+        "plans": [
+            {
+                "id": "plan",
+                "services": ["passport"],
+                "sessions": [
+                    {"id": "am", "start": "08:00", "end": "12:00"},
+                    {"id": "pm", "start": "13:00", "end": "16:00"},
+                ],
+                "hours": {"start": "08:00", "end": "16:00"},
+                "schedule": "ahead",
+                "quotas": [{"id": session, "session": session, "capacity": of_session} for session in ("am", "pm")],
+                "allotments": [
+                    {
+                        "id": "drawn",
+                        "channels": ["draw"],
+                        "capacity": drawn,
+                        "re_release": {"rule": rule, "cooling_s": 7_200 if rule == "cooling" else 0},
+                    },
+                    {"id": "counter", "channels": ["counter"], "capacity": 1},
+                ],
+            }
+        ],
+        "offices": [
+            {"id": office, "name": office, "time_zone": "Asia/Jakarta", "plan": "plan"} for office in ("sby", "mlg")
+        ],
+    }
 
 
 def choice(office: str, day: datetime.date = MONDAY, session: str = "am") -> DrawChoice:

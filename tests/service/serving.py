@@ -19,7 +19,7 @@ from quota_engine.catalog import Catalog, day_terms, load_catalog
 from quota_engine.faces.service.access import Grant, Role
 from quota_engine.faces.service.application import Application, Service, application
 from quota_engine.faces.service.configuration import Configuration, Secret
-from quota_engine.faces.service.http import Limits
+from quota_engine.faces.service.http import Endpoint, Limits
 from quota_engine.faces.service.running import server_of
 
 DAY = datetime.date(2026, 12, 7)
@@ -27,6 +27,15 @@ NIK = "3578012345678901"
 OTHER = "3578012345678902"
 TOKENS = {role: f"the token of the role {role}, for tests" for role in Role}
 DAY_PATH = f"/v1/offices/surabaya/days/{DAY}"
+
+
+def path_of(endpoint: Endpoint) -> str:
+    """An address of this kind, as nobody has made anything at."""
+    names = {
+        "office": "surabaya", "day": DAY, "quota": "online", "reference": "surabaya~x", "draw": "dec", "number": 1,
+        "file": "result.jsonl", "room": "nobodys", "ticket": "none", "group": "billing",
+    }  # fmt: skip
+    return endpoint.path.format(**names)
 
 
 def grants() -> tuple[Grant, ...]:
@@ -87,10 +96,12 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def running(*, before_ms: int = 0, **changes: Any) -> AsyncIterator[Client]:
-    """A service that has just opened the week of :data:`DAY`, or is ``before_ms`` before that."""
+async def running(
+    *, office: str = "surabaya", day: datetime.date = DAY, before_ms: int = 0, **changes: Any
+) -> AsyncIterator[Client]:
+    """A service that has just opened the week of ``day``, or is ``before_ms`` before that."""
     settings = configuration(**changes)
-    terms = day_terms(settings.catalog, "surabaya", DAY)
+    terms = day_terms(settings.catalog, office, day)
     assert terms is not None
     clock = ManualClock(terms.opens_at_ms - before_ms)
     app = application(settings, clock=clock)
@@ -98,7 +109,7 @@ async def running(*, before_ms: int = 0, **changes: Any) -> AsyncIterator[Client
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
             client = Client(http, app.service, clock)
-            days = {"first_day": str(DAY), "last_day": str(DAY + datetime.timedelta(days=4))}
+            days = {"first_day": str(day), "last_day": str(day + datetime.timedelta(days=4))}
             assert (await client.operate("POST", "/v1/publish", days)).status_code == 200
             yield client
 

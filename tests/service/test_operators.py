@@ -8,8 +8,9 @@ import pytest
 
 from quota_engine.faces.service.access import Access, Grant, Role
 from quota_engine.faces.service.calls import ENDPOINTS
+from quota_engine.faces.service.http import Endpoint
 from quota_engine.faces.service.problems import Problem
-from tests.service.serving import DAY, DAY_PATH, NIK, TOKENS, Client, grants
+from tests.service.serving import DAY, DAY_PATH, NIK, TOKENS, Client, grants, path_of
 from tests.service.test_reservations import problem
 
 
@@ -76,11 +77,10 @@ async def test_offices_and_availability(client: Client) -> None:
 
 
 @pytest.mark.parametrize("endpoint", [one for one in ENDPOINTS if one.roles is not None], ids=lambda one: one.name)
-async def test_who_may_call_what(client: Client, endpoint: object) -> None:
+async def test_who_may_call_what(client: Client, endpoint: Endpoint) -> None:
     """Without a token 401; with a role that it is not for 403; an operator may do everything."""
-    path = endpoint.path.format(office="surabaya", day=DAY, quota="online", reference="surabaya~x")  # type: ignore[attr-defined]
-    roles: frozenset[Role] = endpoint.roles  # type: ignore[attr-defined]
-    method: str = endpoint.method  # type: ignore[attr-defined]
+    path, method, roles = path_of(endpoint), endpoint.method, endpoint.roles
+    assert roles is not None
     bare = await client.call(method, path)
     problem(bare, 401, "unauthorized")
     assert bare.headers["www-authenticate"] == "Bearer"

@@ -16,7 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-SERVE = (sys.executable, "-c", "from quota_engine.faces.cli import main; raise SystemExit(main())", "serve")
+CLI = (sys.executable, "-c", "from quota_engine.faces.cli import main; raise SystemExit(main())")
+SERVE = (*CLI, "serve")
 
 
 class Served:

@@ -285,7 +285,8 @@ class DrawOutcome(msgspec.Struct, frozen=True, gc=False):
     """The answer to a command.
 
     ``number`` and ``version`` are those of the asker's application. ``replayed`` says that it was so already.
-    ``quotas`` is what is written down of the day that ``OfferDay`` asked about.
+    ``quotas`` is what is written down of the day that ``OfferDay`` asked about. ``tokens`` stand for the applicants in
+    what is published; whoever has the key adds them, and no ledger knows them.
     """
 
     status: DrawStatus
@@ -294,6 +295,7 @@ class DrawOutcome(msgspec.Struct, frozen=True, gc=False):
     replayed: bool = False
     retry_at_ms: int = 0
     quotas: Row = ()
+    tokens: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

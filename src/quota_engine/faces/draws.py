@@ -64,9 +64,9 @@ class Draw:
             version: 0 for a new application; to change one, its version as :meth:`find` or the last answer told it.
 
         Returns:
-            ``APPLIED`` with ``number`` and ``version``. Refusals, in this order: ``UNKNOWN_DRAW``, ``NOT_OPEN``,
-            ``CLOSED``, ``PARTY_TOO_LARGE``, ``TOO_MANY_CHOICES``, ``NOT_IN_DRAW``, ``ALREADY_APPLIED``, ``STALE``,
-            ``DRAW_FULL``.
+            ``APPLIED`` with ``number`` and ``tokens``, which are the receipt, and ``version``. Refusals, in this order:
+            ``UNKNOWN_DRAW``, ``NOT_OPEN``, ``CLOSED``, ``PARTY_TOO_LARGE``, ``TOO_MANY_CHOICES``, ``NOT_IN_DRAW``,
+            ``ALREADY_APPLIED``, ``STALE``, ``DRAW_FULL``.
         """
         return run(draws.enter(self._desk, self.id, applicants, choices, version), self._backend)
 

@@ -195,7 +195,10 @@ def enter(
         wishes.append(Wish(one.office, day, choice))
     command = Apply(desk.party(applicants), tuple(wishes), version)
     outcome: DrawOutcome = yield Send(place_of(draw_id), command)
-    return outcome
+    if not outcome.ok:
+        return outcome
+    tokens = _tokens(desk.secret_for(_TOKENS), draw_id, command.applicants)
+    return msgspec.structs.replace(outcome, tokens=tokens)
 
 
 def withdraw(desk: Desk, draw_id: str, applicant: str, version: int) -> Flow[DrawOutcome]:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, NoReturn, TypeVar
 import msgspec
 
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown, QuotaEngineError, UnknownName
+from quota_engine.domain.outcomes import Status
 from quota_engine.faces.service.wire import OutcomeBody, ProblemBody
 
 T = TypeVar("T")
@@ -105,7 +106,7 @@ def command(
     if problem is None or isinstance(problem.outcome, msgspec.UnsetType):
         _refuse(heard)
     return OutcomeBody(
-        status=problem.outcome,
+        status=Status(problem.outcome),
         reservation=problem.reservation or None,
         retry_at_ms=problem.retry_at_ms or 0,
         reason=problem.reason or "",

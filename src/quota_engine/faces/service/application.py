@@ -40,6 +40,7 @@ from quota_engine.faces.service.pages.citizens import citizen_routes
 from quota_engine.faces.service.pages.operators import operator_routes
 from quota_engine.faces.service.pages.rendering import Pages
 from quota_engine.faces.service.problems import Problem
+from quota_engine.faces.service.publishing import PublishedDraws
 from quota_engine.faces.service.releases import Releases, RoomKeeper
 from quota_engine.faces.service.routing import Table
 from quota_engine.faces.service.streams import Streams
@@ -64,6 +65,7 @@ class Service:
         rooms = configuration.waiting_rooms
         self.releases = None if rooms is None else Releases(self.catalog, rooms)
         self._keeper: RoomKeeper | None = None
+        self.published_draws = PublishedDraws()
         self._engine: AsyncQuotaEngine | None = None
         self._clock = clock
         self.now_ms = (clock or SystemClock()).now_ms
@@ -104,6 +106,7 @@ class Service:
         self.streams.drain()
         if self._keeper is not None:
             await self._keeper.stop()
+        await self.published_draws.close()
         if self._engine is not None:
             await self._engine.close()
 

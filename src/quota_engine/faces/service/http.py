@@ -34,6 +34,7 @@ from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, Outco
 from quota_engine.domain.outcomes import Status
 from quota_engine.domain.values import is_name
 from quota_engine.faces.service.access import Access, Grant, Role
+from quota_engine.faces.service.downloads import Download
 from quota_engine.faces.service.problems import TYPE_PREFIX, Problem
 from quota_engine.faces.service.streams import Stream
 from quota_engine.faces.service.tags import is_one_of, tag_of
@@ -110,7 +111,7 @@ class Surroundings(Protocol):
         ...
 
 
-Handler = Callable[[Any, Call], Awaitable[Reply | Stream]]
+Handler = Callable[[Any, Call], Awaitable[Reply | Stream | Download]]
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +163,10 @@ class Exchange:
             self._service.answered(self._endpoint, 200)
             await reply.serve(scope, receive, send, ((b"x-request-id", request_id.encode()),))
             return
+        if isinstance(reply, Download):
+            self._service.answered(self._endpoint, reply.http)
+            await reply.send(send, request_id, is_head=scope["method"] == "HEAD")
+            return
         if reply.etag and is_one_of(reply.etag, headers.get(b"if-none-match", b"")):
             reply = Reply(304, b"", reply.headers, etag=reply.etag)
         await send_reply(send, reply, request_id, is_head=scope["method"] == "HEAD")
@@ -169,7 +174,7 @@ class Exchange:
 
     async def _reply(
         self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], request_id: str
-    ) -> Reply | Stream:
+    ) -> Reply | Stream | Download:
         endpoint, service = self._endpoint, self._service
         if len(b"".join(chain.from_iterable(scope["headers"]))) > service.limits.header_bytes_max:
             raise Problem("headers-too-large", f"at most {service.limits.header_bytes_max} bytes of headers")
@@ -310,6 +315,8 @@ def problem_reply(problem: Problem, request_id: str) -> Reply:
             more["retry_at_ms"] = outcome.retry_at_ms
         if outcome.reservation is not None:
             more["reservation"] = reservation_body(outcome.reservation)
+    if problem.more is not None:
+        more.update(problem.more)
     body = ProblemBody(
         type=TYPE_PREFIX + problem.kind.type,
         title=problem.kind.title,

@@ -24,6 +24,15 @@ _NAME: Final = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 _PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "office": {"description": "An office of the catalog.", "schema": _NAME},
     "quota": {"description": "A quota of the day.", "schema": _NAME},
+    "draw": {"description": "A draw.", "schema": _NAME},
+    "file": {
+        "description": "applications.jsonl, capacities.json, result.jsonl or proof.json.",
+        "schema": {"enum": ["applications.jsonl", "capacities.json", "result.jsonl", "proof.json"]},
+    },
+    "number": {
+        "description": "The number of an application, from its receipt.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 99_999_999},
+    },
     "day": {"description": "An ISO date.", "schema": {"type": "string", "format": "date"}},
     "reference": {
         "description": "office~id, as an answer had it.",
@@ -34,7 +43,7 @@ _PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
 
 def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     """The whole document, as JSON has it."""
-    kinds = [kind for one in endpoints for kind in (one.body, one.answer) if kind is not None]
+    kinds: list[Any] = [kind for one in endpoints for kind in (one.body, one.answer) if kind not in (None, bytes)]
     schemas, components = msgspec.json.schema_components((*kinds, ProblemBody), ref_template=_REF)
     of_kind = dict(zip((*kinds, ProblemBody), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -66,10 +75,14 @@ def _description() -> str:
 
 
 def _operation(endpoint: Endpoint, of_kind: dict[Any, Any]) -> dict[str, Any]:
-    answer: dict[str, Any] = {"content": {"application/json": {"schema": of_kind[endpoint.answer]}}}
+    answer: dict[str, Any]
     if endpoint.streams:
         # A schema describes the whole of a content, which here are lines; what their data are stands beside it.
         answer = {"content": {"text/event-stream": {"schema": {"type": "string"}, "x-data": of_kind[endpoint.answer]}}}
+    elif endpoint.answer is bytes:
+        answer = {"content": {name: {} for name in ("application/json", "application/jsonl")}}
+    else:
+        answer = {"content": {"application/json": {"schema": of_kind[endpoint.answer]}}}
     responses: dict[str, Any] = {
         str(http): {"description": "Done." if http < 300 else "Not now.", **answer}
         for http in sorted({endpoint.http, *endpoint.also_http})

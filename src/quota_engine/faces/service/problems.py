@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["KINDS", "OF_STATUS", "TYPE_PREFIX", "Kind", "Problem"]
+__all__ = ["KINDS", "OF_DRAW_STATUS", "OF_STATUS", "TYPE_PREFIX", "Kind", "Problem"]
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
+from quota_engine.admission.draw_ledger import DrawOutcome, DrawStatus
 from quota_engine.domain.outcomes import SUCCESSES, Outcome, Status
 from quota_engine.faces.service.wire.core import FieldProblem
 
@@ -35,6 +36,7 @@ _OF_REQUEST: Final = {
         Kind("unsupported-media-type", 415, "The body is not JSON"),
         Kind("unprocessable", 422, "The request can never be right"),
         Kind("headers-too-large", 431, "The headers are too large"),
+        Kind("draw-not-run", 409, "The draw has not been carried out yet"),
         Kind("internal", 500, "Something went wrong here"),
         Kind("too-many-streams", 503, "Too many streams are open"),
         Kind("unavailable", 503, "The store can not be reached; nothing was done"),
@@ -70,17 +72,53 @@ _TITLES: Final = {
     Status.WAIT_LIST_FULL: (409, "Sold out, and the wait list is full"),
 }
 
+
+def _draw_type(status: DrawStatus) -> str:
+    word = status.lower().replace("_", "-")
+    return word if "draw" in word.split("-") else f"draw-{word}"
+
+
 OF_STATUS: Final = {
     status: Kind(status.lower().replace("_", "-"), *_TITLES[status]) for status in Status if status not in SUCCESSES
 }
 """The problem that each refusal of the engine is."""
 
-KINDS: Final = {**_OF_REQUEST, **{kind.type: kind for kind in OF_STATUS.values()}}
+_DRAW_TITLES: Final = {
+    DrawStatus.UNKNOWN_DRAW: (404, "There is no such draw"),
+    DrawStatus.OVER: (410, "The draw would be forgotten at once"),
+    DrawStatus.NOT_OPEN: (409, "The draw does not take applications yet"),
+    DrawStatus.CLOSED: (409, "The time to apply is over"),
+    DrawStatus.STILL_OPEN: (409, "The draw still takes applications"),
+    DrawStatus.NOT_CLOSED: (409, "The draw has not been closed"),
+    DrawStatus.NOT_FROZEN: (409, "The applications have not been frozen yet"),
+    DrawStatus.CONFLICT: (409, "It is not what was committed to, or has been done otherwise"),
+    DrawStatus.FROZEN: (409, "What the draw gives away is fixed"),
+    DrawStatus.PARTY_TOO_LARGE: (422, "The party is larger than the draw takes"),
+    DrawStatus.TOO_MANY_CHOICES: (422, "More choices than the draw takes"),
+    DrawStatus.NOT_IN_DRAW: (422, "A day that is not among those of the draw"),
+    DrawStatus.NOT_FOUND: (404, "This applicant has no application"),
+    DrawStatus.ALREADY_APPLIED: (409, "An applicant is in another application"),
+    DrawStatus.STALE: (412, "The application has changed since"),
+    DrawStatus.DRAW_FULL: (409, "The draw takes no more applications"),
+}
+
+OF_DRAW_STATUS: Final = {
+    DrawStatus.OVERLOADED: OF_STATUS[Status.OVERLOADED],
+    **{status: Kind(_draw_type(status), *title) for status, title in _DRAW_TITLES.items()},
+}
+"""The problem that each refusal of a draw is."""
+
+KINDS: Final = {
+    **_OF_REQUEST,
+    **{kind.type: kind for kind in (*OF_STATUS.values(), *OF_DRAW_STATUS.values())},
+}
 """All kinds by their type."""
 
 
 class Problem(Exception):
-    """Ends a request. ``outcome`` is the engine's, if it was the engine that refused."""
+    """Ends a request. ``outcome`` is the engine's, if it was the engine that refused; ``more`` are further members of
+    the document.
+    """
 
     def __init__(
         self,
@@ -91,6 +129,7 @@ class Problem(Exception):
         outcome: Outcome | None = None,
         headers: Sequence[tuple[str, str]] = (),
         retry_after_s: int = 0,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.kind = KINDS[kind]
@@ -99,14 +138,26 @@ class Problem(Exception):
         self.outcome = outcome
         self.headers = headers
         self.retry_after_s = retry_after_s
+        self.more = more
 
     @classmethod
     def of_outcome(cls, outcome: Outcome, now_ms: int) -> Problem:
         """The problem that a refusal is; ``now_ms`` turns its ``retry_at_ms`` into seconds from now."""
         kind = OF_STATUS[outcome.status]
-        retry_after_s = 0
-        if outcome.retry_at_ms:
-            retry_after_s = max(1, -((now_ms - outcome.retry_at_ms) // 1000))
-        elif outcome.status is Status.OVERLOADED:
-            retry_after_s = 1
+        retry_after_s = _retry_after_s(outcome.status, outcome.retry_at_ms, now_ms)
         return cls(kind.type, kind.title, outcome=outcome, retry_after_s=retry_after_s)
+
+    @classmethod
+    def of_draw(cls, outcome: DrawOutcome, now_ms: int) -> Problem:
+        """The problem that a draw's refusal is. The asker's application comes along, if it has a number."""
+        kind = OF_DRAW_STATUS[outcome.status]
+        found = {"retry_at_ms": outcome.retry_at_ms, "number": outcome.number, "version": outcome.version}
+        more = {"outcome": outcome.status, **{name: value for name, value in found.items() if value}}
+        retry_after_s = _retry_after_s(outcome.status, outcome.retry_at_ms, now_ms)
+        return cls(kind.type, kind.title, retry_after_s=retry_after_s, more=more)
+
+
+def _retry_after_s(status: str, retry_at_ms: int, now_ms: int) -> int:
+    if retry_at_ms:
+        return max(1, -((now_ms - retry_at_ms) // 1000))
+    return 1 if status == Status.OVERLOADED else 0

@@ -8,6 +8,7 @@ __all__ = ["ENDPOINTS"]
 
 from typing import Final
 
+from quota_engine.faces.service.calls.draws import DRAWS
 from quota_engine.faces.service.calls.events import EVENTS
 from quota_engine.faces.service.calls.health import HEALTH
 from quota_engine.faces.service.calls.offices import OFFICES
@@ -18,6 +19,7 @@ ENDPOINTS: Final = (
     *OFFICES,
     *RESERVATIONS,
     *OPERATIONS,
+    *DRAWS,
     *EVENTS,
     *HEALTH,
 )

@@ -330,6 +330,8 @@ class FieldProblem(Answer, frozen=True, kw_only=True):
 class ProblemBody(Answer, frozen=True, kw_only=True):
     """A problem, as RFC 9457 has it. ``type`` is stable; ``outcome`` is the status, when it was the engine's answer,
     and ``reason`` the word of the admission policy that refused.
+
+    ``number`` and ``version`` are those of the application to a draw that was in the way.
     """
 
     type: str
@@ -337,8 +339,10 @@ class ProblemBody(Answer, frozen=True, kw_only=True):
     status: int
     detail: str
     instance: str
-    outcome: Status | UnsetType = UNSET
+    outcome: str | UnsetType = UNSET
     reason: str | UnsetType = UNSET
+    number: int | UnsetType = UNSET
+    version: int | UnsetType = UNSET
     retry_at_ms: int | UnsetType = UNSET
     reservation: ReservationBody | UnsetType = UNSET
     errors: list[FieldProblem] | UnsetType = UNSET
