@@ -1,4 +1,4 @@
-"""``status``, ``watch`` and ``audit`` on a real store, at 80 columns."""
+"""``status`` and ``audit`` on a real store, at 80 columns."""
 
 from __future__ import annotations
 
@@ -61,12 +61,6 @@ def test_status_as_json(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert office["days"][0]["quotas"]["online"]["overbooked"] == 1
 
 
-def test_watch(store: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """It looks as often as it is told to."""
-    assert main(["watch", store, "--first-day", str(DAY), "--days", "1", "--every-ms", "100", "--times", "2"]) == 0
-    assert "online" in capsys.readouterr().out
-
-
 def test_audit(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A verdict in a line, or as JSON."""
     assert main(["audit", store]) == 0
@@ -115,6 +109,6 @@ def test_bad_words(store: str, capsys: pytest.CaptureFixture[str], words: list[s
 
 def test_a_store_that_is_away(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 3."""
-    for command in ("status", "watch", "audit"):
+    for command in ("status", "audit"):
         assert main([command, "redis://127.0.0.1:1?attempts_max=1"]) == 3
     assert "the store can not be used" in capsys.readouterr().err

@@ -18,7 +18,11 @@ from quota_engine.faces.service.pages.words import LANGUAGES, Words, language_of
 from tests.service.serving import DAY, DAY_PATH, NIK, OTHER, Client, running
 
 SLOT = f"{DAY}|morning"
-TEXTS = tomllib.loads((resources.files("quota_engine.faces.service.pages") / "texts.toml").read_text())
+TEXTS = {
+    name: text
+    for file in ("texts.toml", "operator_texts.toml")
+    for name, text in tomllib.loads((resources.files("quota_engine.faces.service.pages") / file).read_text()).items()
+}
 
 
 class Browser:

@@ -25,7 +25,7 @@ COMMANDS: Final = {
         "quota_engine.faces.commands.looking:status",
         "Show what a store holds, by office and day.",
     ),
-    "watch": ("quota_engine.faces.commands.looking:watch", "The same, kept up to date."),
+    "watch": ("quota_engine.faces.commands.watching:watch", "The same and the waiting rooms, kept up to date."),
     "audit": ("quota_engine.faces.commands.looking:audit", "Work a store's counters out again, and say what differs."),
     "catalog": ("quota_engine.faces.commands.catalog:app", "Check a catalog file, and show what a catalog offers."),
 }

@@ -1,24 +1,24 @@
-"""``quota-engine status``, ``watch`` and ``audit``: looking into a store. They need neither its catalog nor its key."""
+"""``quota-engine status`` and ``audit``: looking into a store. They need neither its catalog nor its key."""
 
 from __future__ import annotations
 
-__all__ = ["audit", "status", "watch"]
+__all__ = ["COUNTERS", "audit", "days_of", "offices_of", "opened", "status", "table_of"]
 
 import contextlib
 import datetime
-import itertools
 import sys
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from cyclopts import Parameter
 
-from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
+from quota_engine.adapters.clocks import SystemClock
+from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import DayView
 from quota_engine.domain.values import check_integer
 from quota_engine.faces.engine import backend_factory
+from quota_engine.faces.looks import DayState, day_state, plain_day
 from quota_engine.ports import Audit, Backend, ListOffices, View
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _DONE, _BAD_FINDING = 0, 1
 _DAYS_MAX: Final = 400
-_COUNTERS: Final = {
+COUNTERS: Final = {
     "capacity": "cap.",
     "held": "held",
     "confirmed": "conf.",
@@ -56,51 +56,14 @@ def status(
         days: how many days from the first on.
         as_json: print JSON, and nothing else.
     """
-    with _opened(backend) as store:
-        found = _found(store, office, _days(first_day, days))
+    with opened(backend) as store:
+        found = _found(store, office, days_of(first_day, days))
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(_plain(found)), indent=2).decode() + "\n")
         return _DONE
     from rich.console import Console
 
-    Console().print(_table(found))
-    return _DONE
-
-
-def watch(
-    backend: str,
-    *,
-    office: Office = (),
-    first_day: str = "",
-    days: int = 7,
-    every_ms: int = 1000,
-    times: int = 0,
-) -> int:
-    """Show the counters of offices and days, and keep them up to date until interrupted.
-
-    Args:
-        backend: the URL of the store.
-        office: only these offices (may be given several times); otherwise all that the store has.
-        first_day: an ISO date; today if not given.
-        days: how many days from the first on.
-        every_ms: how long to wait between two looks, in milliseconds.
-        times: how often to look; 0: until interrupted.
-    """
-    from rich.console import Console
-    from rich.live import Live
-
-    check_integer(every_ms, "--every-ms", 100, 3_600_000)
-    check_integer(times, "--times", 0, 10**9)
-    numbers = _days(first_day, days)
-    with _opened(backend) as store, Live(console=Console(), auto_refresh=False) as live:
-        for look in itertools.count(1):
-            try:
-                live.update(_table(_found(store, office, numbers)), refresh=True)
-            except BackendUnavailable as error:
-                live.update(f"{error}; looking again", refresh=True)
-            if look == times:
-                return _DONE
-            time.sleep(every_ms / 1000)
+    Console().print(table_of(found, SystemClock().now_ms()))
     return _DONE
 
 
@@ -112,8 +75,8 @@ def audit(backend: str, *, office: Office = (), as_json: AsJson = False) -> int:
         office: only these offices (may be given several times); otherwise all that the store has.
         as_json: print JSON, and nothing else.
     """
-    with _opened(backend) as store:
-        offices = _offices(store, office)
+    with opened(backend) as store:
+        offices = offices_of(store, office)
         findings = [finding for one in offices for finding in store.perform(Audit(one))]
     if as_json:
         verdict = {"ok": not findings, "offices": len(offices), "findings": findings}
@@ -128,7 +91,8 @@ def audit(backend: str, *, office: Office = (), as_json: AsJson = False) -> int:
 
 
 @contextlib.contextmanager
-def _opened(url: str) -> Iterator[Backend]:
+def opened(url: str) -> Iterator[Backend]:
+    """The store of this URL, closed in the end."""
     store = backend_factory(url).open_backend(url, None)
     try:
         yield store
@@ -136,7 +100,8 @@ def _opened(url: str) -> Iterator[Backend]:
         store.close()
 
 
-def _days(first_day: str, days: int) -> tuple[int, ...]:
+def days_of(first_day: str, days: int) -> tuple[int, ...]:
+    """The ordinals of ``days`` days from an ISO date on; from today on (UTC) if it is ``""``."""
     check_integer(days, "--days", 1, _DAYS_MAX)
     try:
         first = datetime.date.fromisoformat(first_day) if first_day else datetime.datetime.now(datetime.UTC).date()
@@ -145,7 +110,8 @@ def _days(first_day: str, days: int) -> tuple[int, ...]:
     return tuple(range(first.toordinal(), first.toordinal() + days))
 
 
-def _offices(store: Backend, wanted: Office) -> list[str]:
+def offices_of(store: Backend, wanted: Office) -> list[str]:
+    """The offices that the store has a ledger of; only those wanted, if any are."""
     known = store.perform(ListOffices())
     for name in wanted:
         if name not in known:
@@ -154,7 +120,7 @@ def _offices(store: Backend, wanted: Office) -> list[str]:
 
 
 def _found(store: Backend, wanted: Office, days: tuple[int, ...]) -> dict[str, list[DayView]]:
-    return {office: store.perform(View(office, days)) for office in _offices(store, wanted)}
+    return {office: store.perform(View(office, days)) for office in offices_of(store, wanted)}
 
 
 def _plain(found: dict[str, list[DayView]]) -> dict[str, Any]:
@@ -162,17 +128,14 @@ def _plain(found: dict[str, list[DayView]]) -> dict[str, Any]:
         "offices": [
             {
                 "office": office,
-                "days": [
-                    {**msgspec.to_builtins(view), "day": datetime.date.fromordinal(view.day).isoformat()}
-                    for view in views
-                ],
+                "days": [plain_day(view) for view in views],
             }
             for office, views in found.items()
         ]
     }
 
 
-def _table(found: dict[str, list[DayView]]) -> Table:
+def table_of(found: dict[str, list[DayView]], now_ms: int) -> Table:
     """One row a quota; an office and a day are named once."""
     from rich import box
     from rich.table import Table
@@ -181,18 +144,23 @@ def _table(found: dict[str, list[DayView]]) -> Table:
     table.add_column("office", no_wrap=True, max_width=16)
     table.add_column("day", no_wrap=True)
     table.add_column("quota", no_wrap=True, max_width=12)
-    for header in _COUNTERS.values():
+    for header in COUNTERS.values():
         table.add_column(header, justify="right", no_wrap=True)
     for office, views in found.items():
         shown_office = office
         for view in views:
-            # A second line of the day says that it is closed: beside the date there is no room for it.
-            texts = [datetime.date.fromordinal(view.day).isoformat(), "closed" if view.closed else ""]
+            # Further lines of the day say what there is to say of it: beside the date there is no room.
+            texts = [datetime.date.fromordinal(view.day).isoformat(), *_notes(view, now_ms)]
             for name, quota in view.quotas.items():
-                counts = [getattr(quota, counter) for counter in _COUNTERS]
+                counts = [getattr(quota, counter) for counter in COUNTERS]
                 style = "bold red" if quota.overbooked else "dim" if not quota.capacity else ""
                 table.add_row(shown_office, texts.pop(0) if texts else "", name, *map(str, counts), style=style)
                 shown_office = ""
-            if view.closed and texts:
-                table.add_row("", texts[0])
+            for text in texts:
+                table.add_row("", text)
     return table
+
+
+def _notes(view: DayView, now_ms: int) -> list[str]:
+    notes = {DayState.CLOSED: ["closed"], DayState.EARLY: ["not open"], DayState.OVER: ["over"], DayState.OPEN: []}
+    return [*notes[day_state(view, now_ms)], *([f"{view.waiting} wait"] if view.waiting else [])]

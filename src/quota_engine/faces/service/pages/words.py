@@ -11,9 +11,11 @@ from typing import Final
 
 LANGUAGES: Final = ("id", "en")
 
-_TEXTS: Final[dict[str, dict[str, str]]] = tomllib.loads(
-    (importlib.resources.files(__package__) / "texts.toml").read_text(encoding="utf-8")
-)
+_TEXTS: Final[dict[str, dict[str, str]]] = {
+    name: text
+    for file in ("texts.toml", "operator_texts.toml")
+    for name, text in tomllib.loads((importlib.resources.files(__package__) / file).read_text(encoding="utf-8")).items()
+}
 _DAYS: Final = {
     "id": ("Senin", "Selasa", "Rabu", "Kamis", "Jumat", "Sabtu", "Minggu"),
     "en": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
@@ -44,6 +46,11 @@ class Words:
     def has(self, name: str) -> bool:
         """Whether there is a text of this name."""
         return name in _TEXTS
+
+    def number(self, number: int) -> str:
+        """A number as it is written: ``12.345`` in Indonesian, ``12,345`` in English."""
+        text = f"{number:,}"
+        return text.replace(",", ".") if self.language == "id" else text
 
     def date(self, day: datetime.date) -> str:
         """A day as people say it: ``Senin, 7 Desember 2026``."""
