@@ -59,10 +59,18 @@ class Access:
             raise Problem("unauthorized", detail, headers=_CHALLENGE)
         return found
 
-    @staticmethod
-    def check(grant: Grant, roles: frozenset[Role], office: str) -> None:
-        """Raise :class:`Problem` 403 unless the grant has one of the roles, and is good for ``office`` (if any)."""
+    @classmethod
+    def check(cls, grant: Grant, roles: frozenset[Role], office: str | None) -> None:
+        """Raise :class:`Problem` 403 unless the grant has one of the roles, and is good for ``office``; with ``None``
+        that is left to :meth:`check_office`.
+        """
         if grant.role not in roles and grant.role is not Role.OPERATOR:
             raise Problem("forbidden", f"this needs a token with the role {' or '.join(sorted(roles))}")
-        if grant.offices and office not in grant.offices:
+        if office is not None:
+            cls.check_office(grant, office)
+
+    @staticmethod
+    def check_office(grant: Grant | None, office: str) -> None:
+        """Raise :class:`Problem` 403 unless the grant is good for ``office`` (if it is none: for all offices)."""
+        if grant is not None and grant.offices and office not in grant.offices:
             raise Problem("forbidden", "the token is good for other offices only")

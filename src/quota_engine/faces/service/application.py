@@ -33,6 +33,7 @@ from quota_engine.faces.service.http import (
     request_id_of,
     send_reply,
 )
+from quota_engine.faces.service.looks import RoomLooks
 from quota_engine.faces.service.metrics import Metrics
 from quota_engine.faces.service.openapi import document
 from quota_engine.faces.service.pages.board import Board
@@ -60,6 +61,7 @@ class Service:
         self.access = Access(configuration.grants)
         self.limits: Limits = configuration.limits
         self.streams = Streams(self.limits.streams_max, self.limits.stream_life_ms)
+        self.room_looks = RoomLooks()
         self.metrics = Metrics()
         self.draining = False
         rooms = configuration.waiting_rooms

@@ -119,7 +119,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     ``statuses`` are the engine's refusals that it may answer with, ``problems`` the other problems besides those that
     every call may meet. ``streams``: the answer is a stream of events, whose data are of the type ``answer``.
-    ``is_tagged``: answers have an ``ETag``, and may be 304.
+    ``is_tagged``: answers have an ``ETag``, and may be 304. ``checks_office``: the address names no office, and the
+    handler sees whether the token is good for the one that it is about.
     """
 
     method: str
@@ -138,6 +139,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
     streams: bool = False
     is_tagged: bool = False
+    checks_office: bool = False
 
 
 class Exchange:
@@ -183,7 +185,7 @@ class Exchange:
         if endpoint.roles is not None:
             grant = service.access.grant(headers.get(b"authorization", b""))
             office = path.get("office") or path.get("reference", "").partition("~")[0]
-            service.access.check(grant, endpoint.roles, office)
+            service.access.check(grant, endpoint.roles, None if endpoint.checks_office else office)
         query = None if endpoint.query is None else _query(scope["query_string"], endpoint.query)
         body = None
         if self._decoder is not None:

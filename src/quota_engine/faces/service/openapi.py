@@ -24,6 +24,11 @@ _NAME: Final = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 _PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "office": {"description": "An office of the catalog.", "schema": _NAME},
     "quota": {"description": "A quota of the day.", "schema": _NAME},
+    "room": {"description": "A waiting room.", "schema": _NAME},
+    "ticket": {
+        "description": "A ticket as it was given.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,512}$"},
+    },
     "draw": {"description": "A draw.", "schema": _NAME},
     "file": {
         "description": "applications.jsonl, capacities.json, result.jsonl or proof.json.",

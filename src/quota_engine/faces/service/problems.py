@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["KINDS", "OF_DRAW_STATUS", "OF_STATUS", "TYPE_PREFIX", "Kind", "Problem"]
+__all__ = ["KINDS", "OF_DRAW_STATUS", "OF_ROOM_STATUS", "OF_STATUS", "TYPE_PREFIX", "Kind", "Problem"]
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from quota_engine.admission.draw_ledger import DrawOutcome, DrawStatus
+from quota_engine.admission.room import RoomStatus
+from quota_engine.admission.room_standing import Phase
 from quota_engine.domain.outcomes import SUCCESSES, Outcome, Status
 from quota_engine.faces.service.wire.core import FieldProblem
+from quota_engine.faces.service.wire.standing import StandingBody
 
 TYPE_PREFIX: Final = "urn:quota-engine:problem:"
 
@@ -29,7 +32,7 @@ _OF_REQUEST: Final = {
         Kind("unauthorized", 401, "A bearer token is needed"),
         Kind("forbidden", 403, "The token does not allow this"),
         Kind("no-such-address", 404, "There is nothing at this address"),
-        Kind("unknown-name", 404, "The catalog has nothing of this name"),
+        Kind("unknown-name", 404, "There is nothing of this name"),
         Kind("method-not-allowed", 405, "The address does not take this method"),
         Kind("request-timeout", 408, "The body did not come in time"),
         Kind("too-large", 413, "The body is too large"),
@@ -108,9 +111,33 @@ OF_DRAW_STATUS: Final = {
 }
 """The problem that each refusal of a draw is."""
 
+OF_ROOM_STATUS: Final = {
+    RoomStatus.OVERLOADED: OF_STATUS[Status.OVERLOADED],
+    RoomStatus.CONFLICT: Kind("room-conflict", 409, "The room is another one, or was opened with something else"),
+    RoomStatus.OVER: Kind("room-over", 410, "The room has closed, or should have opened already"),
+    RoomStatus.NOT_OPEN: Kind("room-not-open", 409, "It is too early"),
+    RoomStatus.FULL: Kind("room-full", 409, "All tickets have been given"),
+}
+"""The problem that each refusal of a waiting room is; a room that is not there is an unknown name."""
+
+_OF_PHASE: Final = {
+    Phase.OVER: OF_ROOM_STATUS[RoomStatus.OVER],
+    Phase.LAPSED: Kind("room-turn-lapsed", 409, "The ticket has lost its turn; a new one goes behind"),
+}
+_NOT_CALLED: Final = Kind("room-not-called", 409, "The ticket has not been called yet")
+
 KINDS: Final = {
     **_OF_REQUEST,
-    **{kind.type: kind for kind in (*OF_STATUS.values(), *OF_DRAW_STATUS.values())},
+    **{
+        kind.type: kind
+        for kind in (
+            *OF_STATUS.values(),
+            *OF_DRAW_STATUS.values(),
+            *OF_ROOM_STATUS.values(),
+            *_OF_PHASE.values(),
+            _NOT_CALLED,
+        )
+    },
 }
 """All kinds by their type."""
 
@@ -154,6 +181,24 @@ class Problem(Exception):
         found = {"retry_at_ms": outcome.retry_at_ms, "number": outcome.number, "version": outcome.version}
         more = {"outcome": outcome.status, **{name: value for name, value in found.items() if value}}
         retry_after_s = _retry_after_s(outcome.status, outcome.retry_at_ms, now_ms)
+        return cls(kind.type, kind.title, retry_after_s=retry_after_s, more=more)
+
+    @classmethod
+    def of_room(cls, status: RoomStatus, retry_at_ms: int, now_ms: int) -> Problem:
+        """The problem that a room's refusal is."""
+        kind = OF_ROOM_STATUS[status]
+        more = {"outcome": status, **({"retry_at_ms": retry_at_ms} if retry_at_ms else {})}
+        return cls(kind.type, kind.title, retry_after_s=_retry_after_s(status, retry_at_ms, now_ms), more=more)
+
+    @classmethod
+    def of_standing(cls, standing: StandingBody, now_ms: int) -> Problem:
+        """The problem that it is to enter with a ticket that has not its turn."""
+        kind = _OF_PHASE.get(standing.phase, _NOT_CALLED)
+        more: dict[str, Any] = {"outcome": standing.phase, "standing": standing}
+        retry_after_s = 0
+        if kind is _NOT_CALLED:
+            more["retry_at_ms"] = now_ms + standing.poll_after_ms
+            retry_after_s = _retry_after_s(standing.phase, more["retry_at_ms"], now_ms)
         return cls(kind.type, kind.title, retry_after_s=retry_after_s, more=more)
 
 

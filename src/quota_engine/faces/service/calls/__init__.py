@@ -14,11 +14,13 @@ from quota_engine.faces.service.calls.health import HEALTH
 from quota_engine.faces.service.calls.offices import OFFICES
 from quota_engine.faces.service.calls.operators import OPERATIONS
 from quota_engine.faces.service.calls.reservations import RESERVATIONS
+from quota_engine.faces.service.calls.rooms import ROOMS
 
 ENDPOINTS: Final = (
     *OFFICES,
     *RESERVATIONS,
     *OPERATIONS,
+    *ROOMS,
     *DRAWS,
     *EVENTS,
     *HEALTH,

@@ -47,25 +47,12 @@ __all__ = [
 import datetime
 from typing import Annotated, Any
 
-import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import SUCCESSES, DayView, Outcome, Status
-
-Identity = Annotated[str, Meta(min_length=1, max_length=256, description="An identity in clear. It is hashed at once.")]
-Id = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
-MaybeId = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$", description="An id of the catalog; empty: not given.")]
-Millis = Annotated[int, Meta(ge=0, le=2**53 - 1)]
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A body that comes in: a field that is not known is a mistake."""
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A body that goes out."""
-
+from quota_engine.faces.service.wire.base import Answer, Id, Identity, MaybeId, Millis, Request
+from quota_engine.faces.service.wire.standing import StandingBody
 
 # --- Requests ------------------------------------------------------------------------------------------------------
 
@@ -331,7 +318,8 @@ class ProblemBody(Answer, frozen=True, kw_only=True):
     """A problem, as RFC 9457 has it. ``type`` is stable; ``outcome`` is the status, when it was the engine's answer,
     and ``reason`` the word of the admission policy that refused.
 
-    ``number`` and ``version`` are those of the application to a draw that was in the way.
+    ``number`` and ``version`` are those of the application to a draw that was in the way, ``standing`` is that of a
+    ticket that has not its turn.
     """
 
     type: str
@@ -345,6 +333,7 @@ class ProblemBody(Answer, frozen=True, kw_only=True):
     version: int | UnsetType = UNSET
     retry_at_ms: int | UnsetType = UNSET
     reservation: ReservationBody | UnsetType = UNSET
+    standing: StandingBody | UnsetType = UNSET
     errors: list[FieldProblem] | UnsetType = UNSET
 
 

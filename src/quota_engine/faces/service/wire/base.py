@@ -1,0 +1,23 @@
+"""What all bodies have in common."""
+
+from __future__ import annotations
+
+__all__ = ["Answer", "Id", "Identity", "MaybeId", "Millis", "Request"]
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Identity = Annotated[str, Meta(min_length=1, max_length=256, description="An identity in clear. It is hashed at once.")]
+Id = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+MaybeId = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$", description="An id of the catalog; empty: not given.")]
+Millis = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A body that comes in: a field that is not known is a mistake."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A body that goes out."""
