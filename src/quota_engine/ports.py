@@ -15,7 +15,9 @@ __all__ = [
     "Audit",
     "Backend",
     "BackendFactory",
+    "Batch",
     "Clock",
+    "CountHolds",
     "Describe",
     "DropGroup",
     "ListDay",
@@ -30,11 +32,13 @@ __all__ = [
     "Request",
     "Send",
     "SendMany",
+    "StoreObserver",
     "TrimEvents",
     "View",
+    "Watchable",
 ]
 
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -67,6 +71,53 @@ class Observer(Protocol):
         """A policy has waved somebody off, or would have (``finding.enforced`` is false: it is in shadow); or the chain
         has let somebody through, in which case the finding has its name and ``admit``.
         """
+        ...
+
+
+class Batch(msgspec.Struct, frozen=True, gc=False):
+    """Calls that went to the store together.
+
+    ``place`` is an office, or another ledger's place (:mod:`quota_engine.kinds`); ``reads`` says that they only looked.
+    ``duration_us`` is how long it took from setting out to the answer, pauses and further attempts among it. ``error``
+    is the name of the exception that it ended with, or ``""``. ``callers`` is what :meth:`StoreObserver.on_call` gave
+    for each call.
+    """
+
+    place: str
+    reads: bool
+    size: int
+    duration_us: int
+    error: str
+    callers: tuple[Any, ...]
+
+
+@runtime_checkable
+class StoreObserver(Observer, Protocol):
+    """An observer that is told of the way to the store, too. One that lacks any of these methods is told of verdicts
+    only; one that has them all is, by every store that can tell (:class:`Watchable`).
+    """
+
+    def on_call(self) -> Any:
+        """A call begins to wait for its turn, here in its own thread or task. Returns what is to be had again with its
+        batch: what tells whose call it is, or ``None``.
+        """
+        ...
+
+    def on_batch(self, batch: Batch) -> None:
+        """A batch has its answer, or never will."""
+        ...
+
+    def on_sold_out(self, office: str) -> None:
+        """Somebody was told that all is sold out from what is remembered here, without asking the store."""
+        ...
+
+
+@runtime_checkable
+class Watchable(Protocol):
+    """A backend that tells of its way to its store, if anybody wants to know."""
+
+    def watch(self, observer: StoreObserver) -> None:
+        """Tell ``observer`` from now on. Called once, before any other call."""
         ...
 
 
@@ -118,6 +169,14 @@ class ListDay(Request[list[Reservation]], frozen=True, gc=False):
 
     office: str
     day: int
+
+
+class CountHolds(Request[list[int]], frozen=True, gc=False):
+    """How many holds of a day have how much of their time left, see :func:`quota_engine.domain.reading.count_holds`."""
+
+    office: str
+    day: int
+    left_ms: tuple[int, ...]
 
 
 class RecordedEvent(msgspec.Struct, frozen=True, gc=False):

@@ -233,6 +233,9 @@ BAD: list[tuple[str, Callable[[QuotaEngine], object], type[Exception], str]] = [
     ("swapped day", lambda e: e.reserve("surabaya", int(NIK), "x"), InvalidRequest, "an integer of more than 48 bits"),
     ("catalog", lambda e: e.publish("surabaya", DAY), InvalidRequest, "catalog: a str"),  # type: ignore[arg-type]
     ("ttl", lambda e: book(e, hold_ttl_ms=-5), InvalidRequest, "hold_ttl_ms: -5"),
+    ("bounds", lambda e: e.count_holds("surabaya", DAY, [5, 5]), InvalidRequest, "left_ms[1]: 5; expected an integer"),
+    ("bounds type", lambda e: e.count_holds("surabaya", DAY, 5), InvalidRequest, "left_ms: not such a list"),  # type: ignore[arg-type]
+    ("many bounds", lambda e: e.count_holds("surabaya", DAY, list(range(17))), InvalidRequest, "at most 16 bounds"),
     ("reference", lambda e: e.confirm("surabaya"), InvalidRequest, "reference: not a reference"),
     ("reference type", lambda e: e.confirm(7), InvalidRequest, "reference: not a reference"),  # type: ignore[arg-type]
     ("reference id", lambda e: e.cancel("surabaya~{}"), InvalidRequest, "reference (its id): not a valid id"),
@@ -384,6 +387,7 @@ async def test_both_faces_do_the_same(engine: QuotaEngine, catalog: Catalog, clo
         ("moved_to", ("surabaya~made-up-0",), {}),
         ("lookup", ("surabaya~pair",), {}),
         ("reservations", ("surabaya", DAY), {}),
+        ("count_holds", ("surabaya", DAY, [99, 900_000]), {}),
         ("release", ("surabaya~pair",), {}),
         ("cancel", ("surabaya~made-up-0",), {}),
         ("check_in", ("surabaya~made-up-0",), {}),

@@ -45,6 +45,7 @@ from quota_engine.ports import (
     Ask,
     Audit,
     Clock,
+    CountHolds,
     Describe,
     DropGroup,
     ListDay,
@@ -503,7 +504,16 @@ class LuaBackend:
                     for number, fields in self._events(office).entries
                     if number > after
                 ][:limit]
-            case TrimEvents() | ReadGroup() | Acknowledge() | AddGroup() | DropGroup() | ListGroups() | Reconcile():
+            case (
+                CountHolds()
+                | TrimEvents()
+                | ReadGroup()
+                | Acknowledge()
+                | AddGroup()
+                | DropGroup()
+                | ListGroups()
+                | Reconcile()
+            ):
                 return self._drive(Worker(self._clock, Policy(), "", Router(), SoldOut(0)).answer(request))
             case ListOffices():
                 return sorted(self._offices)

@@ -18,7 +18,7 @@ from quota_engine.domain.ledger import describe
 from quota_engine.domain.machine import lookup, view
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
-from quota_engine.domain.reading import list_day
+from quota_engine.domain.reading import count_holds, list_day
 from quota_engine.domain.reconcile import Reconciliation, mend, restore
 from quota_engine.kinds import kind_of
 from quota_engine.ports import (
@@ -27,6 +27,7 @@ from quota_engine.ports import (
     Ask,
     Audit,
     Clock,
+    CountHolds,
     Describe,
     DropGroup,
     ListDay,
@@ -80,6 +81,7 @@ class MemoryBackend:
             Lookup: self._lookup,
             View: self._view,
             ListDay: self._list_day,
+            CountHolds: self._count_holds,
             ReadEvents: self._read_events,
             TrimEvents: self._trim_events,
             ReadGroup: self._read_group,
@@ -158,6 +160,11 @@ class MemoryBackend:
         book = self._book(request.office)
         with book.lock:
             return list_day(book.ledger, request.day, self._now_ms())
+
+    def _count_holds(self, request: CountHolds) -> list[int]:
+        book = self._book(request.office)
+        with book.lock:
+            return count_holds(book.ledger, request.day, request.left_ms, self._now_ms())
 
     def _read_events(self, request: ReadEvents) -> list[RecordedEvent]:
         book = self._book(request.office)

@@ -35,7 +35,7 @@ from quota_engine.conformance.plugin import OpenBackend
 from quota_engine.conformance.random_commands import random_commands
 from quota_engine.conformance.random_registry import registry_questions, registry_walk
 from quota_engine.conformance.scenarios import SCENARIOS, Scenario
-from quota_engine.conformance.world import DAY, NEXT_DAY, OFFICE, ONLINE, OPENS_AT_MS, published, reserve
+from quota_engine.conformance.world import DAY, HOLD_TTL_MS, NEXT_DAY, OFFICE, ONLINE, OPENS_AT_MS, published, reserve
 from quota_engine.domain import consumers, registry
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Confirm, Reserve, SetCapacity
@@ -44,7 +44,7 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.machine import apply, lookup, view
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.domain.reading import list_day
+from quota_engine.domain.reading import count_holds, list_day
 from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.ports import (
     Acknowledge,
@@ -52,6 +52,7 @@ from quota_engine.ports import (
     Ask,
     Audit,
     Backend,
+    CountHolds,
     Describe,
     DropGroup,
     ListDay,
@@ -70,6 +71,8 @@ from quota_engine.ports import (
 
 DAYS = (DAY, NEXT_DAY)
 EVENTS_MAX = 100_000
+LEFT_MS = ((), (0, 60_000, HOLD_TTL_MS))
+"""Bounds for counting holds by what they have left."""
 
 
 class SideBySide:
@@ -100,6 +103,9 @@ class SideBySide:
         assert self.backend.perform(Audit(OFFICE)) == []
         for day in DAYS:
             assert self.backend.perform(ListDay(OFFICE, day)) == list_day(self.reference, day, self.clock.now_ms())
+            for left_ms in LEFT_MS:
+                expected = count_holds(self.reference, day, left_ms, self.clock.now_ms())
+                assert self.backend.perform(CountHolds(OFFICE, day, left_ms)) == expected
 
 
 def side_by_side(open_backend: OpenBackend, setup: tuple[Command, ...] = published()) -> SideBySide:
@@ -497,6 +503,7 @@ def test_an_office_that_nobody_published(quota_engine_backend: OpenBackend) -> N
     assert backend.perform(Lookup("nowhere", "ani")) is None
     assert backend.perform(View("nowhere", DAYS)) == []
     assert backend.perform(ListDay("nowhere", DAY)) == []
+    assert backend.perform(CountHolds("nowhere", DAY, (1, 2))) == [0, 0, 0]
     assert backend.perform(ReadEvents("nowhere", 0, 10)) == []
     assert backend.perform(TrimEvents("nowhere", 10)) == 0
     assert backend.perform(ReadGroup("nowhere", "mail", "w1", 10, 0)) == []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["in_order", "list_day", "lookup", "view"]
+__all__ = ["count_holds", "in_order", "list_day", "lookup", "view"]
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -33,6 +34,24 @@ def list_day(ledger: Ledger, number: int, now_ms: int) -> list[Reservation]:
     # A reservation that was moved away stands among the day's ids still, and one that came back twice.
     shown = (lookup(ledger, reservation_id, now_ms) for reservation_id in dict.fromkeys(day.ids))
     return in_order(record for record in shown if record is not None and record.day == number)
+
+
+def count_holds(ledger: Ledger, number: int, left_ms: Sequence[int], now_ms: int) -> list[int]:
+    """How many holds of day ``number`` have how much of their time left at ``now_ms``.
+
+    ``left_ms`` are bounds that rise. The answer has one number more than they are: holds with at most the first bound
+    left, with more than that and at most the second, …, and with more than the last. An overdue hold is none any more.
+    """
+    now_ms = max(now_ms, ledger.now_ms)
+    counts = [0] * (len(left_ms) + 1)
+    day = ledger.days.get(number)
+    if day is None or day.terms.forget_at_ms <= now_ms:
+        return counts
+    for reservation_id in dict.fromkeys(day.ids):
+        record = ledger.reservations[reservation_id]
+        if record.day == number and record.state is State.HELD and record.deadline_ms > now_ms:
+            counts[bisect_left(left_ms, record.deadline_ms - now_ms)] += 1
+    return counts
 
 
 def in_order(records: Iterable[Reservation]) -> list[Reservation]:

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Self, cast
+from typing import Self, TypeVar, cast
 
 from quota_engine.adapters import memory
 from quota_engine.adapters.clocks import SystemClock
@@ -44,7 +44,17 @@ from quota_engine.flow.desk import Applicants, Day, Desk, random_id
 from quota_engine.flow.door import Door, shut
 from quota_engine.flow.drivers import run, run_async
 from quota_engine.flow.rooms import RoomBook
-from quota_engine.ports import AsyncBackend, Backend, BackendFactory, Clock, ListOffices, Observer, RecordedEvent
+from quota_engine.ports import (
+    AsyncBackend,
+    Backend,
+    BackendFactory,
+    Clock,
+    ListOffices,
+    Observer,
+    RecordedEvent,
+    StoreObserver,
+    Watchable,
+)
 
 
 def backend_factory(url: str) -> BackendFactory:
@@ -83,11 +93,19 @@ def _desk(
 
 
 _ROOMS_MAX = 1_000
+_B = TypeVar("_B")
 
 
 def _local_ms(clock: Clock | None) -> Callable[[], int]:
     """What tells how old something is that was read from the store: never the store itself."""
     return (lambda: time.monotonic_ns() // 1_000_000) if clock is None else clock.now_ms
+
+
+def _watched(backend: _B, observer: Observer | None) -> _B:
+    """The backend, which tells the observer of its way to the store, if both can."""
+    if isinstance(observer, StoreObserver) and isinstance(backend, Watchable):
+        backend.watch(observer)
+    return backend
 
 
 def _door(policy: Policy | None, observer: Observer | None, clock: Clock | None) -> Door | None:
@@ -137,13 +155,15 @@ class QuotaEngine:
             clock: where the time comes from; ``None`` for the store's own clock (in memory: the machine's).
             new_id: makes idempotency keys for calls without one; 128 random bits if ``None``.
             admission: who may try to reserve: a policy, usually a :class:`~quota_engine.admission.Chain`.
-            observer: is told what the policies say.
+            observer: is told what the policies say; and of batches to the store and answers from memory, if it is a
+                :class:`~quota_engine.ports.StoreObserver`.
             ticket_keys: what tickets and passes of waiting rooms are signed with, the same for all processes on a
                 store; ``None`` for a key that comes from the identity key.
         """
         factory = backend_factory(url)
         desk = _desk(url, identity_key, catalog, new_id, ticket_keys)
-        return cls(factory.open_backend(url, clock), desk, _door(admission, observer, clock), clock=clock)
+        backend = _watched(factory.open_backend(url, clock), observer)
+        return cls(backend, desk, _door(admission, observer, clock), clock=clock)
 
     def close(self) -> None:
         """Give back what the engine holds. Calling it twice is harmless."""
@@ -304,6 +324,18 @@ class QuotaEngine:
         """
         return self._backend.perform(self._desk.list_day(office, day))
 
+    def count_holds(self, office: str, day: Day, left_ms: Sequence[int]) -> list[int]:
+        """How many holds of a day have how much of their time left: cheap, so that it can be watched in a rush.
+
+        Args:
+            left_ms: at most 16 bounds that rise, in milliseconds.
+
+        Returns:
+            one number more than there are bounds: holds with at most the first left, with more than that and at most
+            the second, …, and with more than the last.
+        """
+        return self._backend.perform(self._desk.count_holds(office, day, left_ms))
+
     def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> Outcome:
         """Set the capacity of one quota; what is taken beyond it is ``outcome.overbooked``, and sells nothing more."""
         return self._backend.send(*self._desk.on_day(office, day, SetCapacity, quota, capacity))
@@ -458,7 +490,8 @@ class AsyncQuotaEngine:
         """See :meth:`QuotaEngine.open`."""
         factory = backend_factory(url)
         desk = _desk(url, identity_key, catalog, new_id, ticket_keys)
-        return cls(await factory.open_async_backend(url, clock), desk, _door(admission, observer, clock), clock=clock)
+        backend = _watched(await factory.open_async_backend(url, clock), observer)
+        return cls(backend, desk, _door(admission, observer, clock), clock=clock)
 
     async def close(self) -> None:
         """See :meth:`QuotaEngine.close`."""
@@ -568,6 +601,10 @@ class AsyncQuotaEngine:
     async def reservations(self, office: str, day: Day) -> list[Reservation]:
         """See :meth:`QuotaEngine.reservations`."""
         return await self._backend.perform(self._desk.list_day(office, day))
+
+    async def count_holds(self, office: str, day: Day, left_ms: Sequence[int]) -> list[int]:
+        """See :meth:`QuotaEngine.count_holds`."""
+        return await self._backend.perform(self._desk.count_holds(office, day, left_ms))
 
     async def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> Outcome:
         """See :meth:`QuotaEngine.set_capacity`."""

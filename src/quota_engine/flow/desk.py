@@ -26,6 +26,7 @@ from quota_engine.domain.values import APPLICANTS_MAX, DURATION_MS_MAX, check_in
 from quota_engine.ports import (
     Acknowledge,
     AddGroup,
+    CountHolds,
     DropGroup,
     ListDay,
     ListGroups,
@@ -49,6 +50,7 @@ Wanted = tuple[str, str, str, str, str]
 """Service, service unit, session, channel and group, by ids of the catalog; ``""`` for what does not matter."""
 
 EVENTS_READ_MAX: Final = 100_000
+BOUNDS_MAX: Final = 16
 EVENTS_RESTORED_MAX: Final = 1000
 """They are put back in one step, in which a store does nothing else."""
 EVENT_NUMBER_MAX: Final = 2**53
@@ -203,6 +205,16 @@ class Desk:
     def list_day(self, office: str, day: Day) -> ListDay:
         """The request for a day's reservations."""
         return ListDay(self.office(office), self.day_number(day))
+
+    def count_holds(self, office: str, day: Day, left_ms: Sequence[int]) -> CountHolds:
+        """The request for how much time a day's holds have left."""
+        if not isinstance(left_ms, list | tuple) or len(left_ms) > BOUNDS_MAX:
+            raise InvalidRequest("left_ms", "not such a list", f"a list of at most {BOUNDS_MAX} bounds that rise")
+        lowest = 0
+        for index, bound_ms in enumerate(left_ms):
+            check_integer(bound_ms, f"left_ms[{index}]", lowest, DURATION_MS_MAX)
+            lowest = bound_ms + 1
+        return CountHolds(self.office(office), self.day_number(day), tuple(left_ms))
 
     def events(
         self, office: str, after: int, limit: int, group: str | None, consumer: str | None, claim_idle_ms: int

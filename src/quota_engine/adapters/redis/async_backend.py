@@ -6,6 +6,7 @@ __all__ = ["AsyncRedisBackend"]
 
 import asyncio
 from collections.abc import Callable
+from time import perf_counter_ns
 from typing import Any, TypeVar, cast
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
@@ -18,10 +19,11 @@ from quota_engine.adapters.redis.calls import Attempt, Call, Lost, Node, NotSent
 from quota_engine.adapters.redis.requests import Place, Worker
 from quota_engine.adapters.redis.scripts import Script
 from quota_engine.adapters.redis.soldout import SoldOut
+from quota_engine.adapters.redis.watching import Watch
 from quota_engine.domain.commands import Command, Reserve
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.outcomes import Outcome
-from quota_engine.ports import Clock, Request, Send
+from quota_engine.ports import Clock, Request, Send, StoreObserver
 
 T = TypeVar("T")
 
@@ -29,7 +31,8 @@ _ANSWERED_AT_ONCE_MAX = 64
 """Answers from memory in a row before others in the loop get a turn: who is answered at once waits for nothing."""
 _Way = tuple[Place, Script]
 """A place and a script: what calls must have in common to travel together."""
-_Waiting = tuple[Any, str, "asyncio.Future[Any]"]
+_Waiting = tuple[Any, str, "asyncio.Future[Any]", Any]
+"""A command, its line, who waits for the answer, and what an observer wants to have with it."""
 
 
 class AsyncRedisBackend:
@@ -55,6 +58,7 @@ class AsyncRedisBackend:
         self._limits = limits
         self._sold_out = sold_out or SoldOut(0)
         self._worker = Worker(clock, policy, namespace, router, self._sold_out)
+        self._watch: Watch | None = None
         self._answered_at_once = 0
         self._lanes: dict[_Way, Lane[_Waiting]] = {}
         self._under_way: set[asyncio.Task[None]] = set()
@@ -62,6 +66,10 @@ class AsyncRedisBackend:
         self._ended = asyncio.Event()
         self._ended.set()
         self._closed = False
+
+    def watch(self, observer: StoreObserver) -> None:
+        """See :meth:`quota_engine.ports.Watchable.watch`."""
+        self._watch = Watch(observer)
 
     async def send(self, office: str, command: Command) -> Outcome:
         """See :meth:`quota_engine.ports.AsyncBackend.send`. Calls that wait for others share their script call.
@@ -74,6 +82,8 @@ class AsyncRedisBackend:
             if known is not None:
                 if memory.due:
                     self._refresh()
+                if self._watch is not None:
+                    self._watch.sold_out(office)
                 self._answered_at_once += 1
                 if self._answered_at_once >= _ANSWERED_AT_ONCE_MAX:
                     self._answered_at_once = 0
@@ -128,7 +138,7 @@ class AsyncRedisBackend:
                 return self._worker.full(place, script)
         loop = asyncio.get_running_loop()
         mine: asyncio.Future[Any] = loop.create_future()
-        lane.waiting.append((command, line, mine))
+        lane.waiting.append((command, line, mine, None if self._watch is None else self._watch.call()))
         if len(lane.waiting) == 1:
             # Those who call in the same turn of the loop come along; a lone call waits for nobody.
             loop.call_soon(self._set_out, way, lane)
@@ -194,19 +204,26 @@ class AsyncRedisBackend:
     async def _carry(self, way: _Way, lane: Lane[_Waiting], batch: list[_Waiting]) -> None:
         """Send one batch, and give each caller its outcome."""
         place, script = way
+        watch, failure = self._watch, None
+        began_ns = 0 if watch is None else perf_counter_ns()
         try:
-            lines = await self._drive(self._worker.run(script, place, [line for _, line, _ in batch]))
+            lines = await self._drive(self._worker.run(script, place, [one[1] for one in batch]))
             outcome = self._worker.reader(place, script)
-            for (command, _, caller), line in zip(batch, lines, strict=True):
+            for (command, _, caller, _), line in zip(batch, lines, strict=True):
                 if not caller.done():
                     caller.set_result(outcome(command, line))
         except BaseException as error:
-            for _, _, caller in batch:
+            failure = error
+            for _, _, caller, _ in batch:
                 if not caller.done():
                     caller.set_exception(told(error, self._worker.lost(place, script)))
             if not isinstance(error, Exception):
                 raise
         finally:
+            if watch is not None:
+                reads = script is place.kind.reads
+                watch.batch(place.name, began_ns, (one[3] for one in batch), failure, reads=reads)
+            failure = None  # it knows this frame
             lane.arrived()
             self._set_out(way, lane)
 

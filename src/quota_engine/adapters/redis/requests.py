@@ -58,6 +58,7 @@ from quota_engine.ports import (
     Ask,
     Audit,
     Clock,
+    CountHolds,
     Describe,
     DropGroup,
     ListDay,
@@ -365,6 +366,8 @@ class Worker:
                 return self._view(office, days)
             case ListDay(office, day):
                 return self._list_day(office, day)
+            case CountHolds(office, day, left_ms):
+                return self._count_holds(office, day, left_ms)
             case ReadEvents(office, after, limit):
                 return self._read_events(office, after, limit)
             case TrimEvents(office, through):
@@ -446,6 +449,18 @@ class Worker:
                 found[record.id] = record  # the server may show one twice
             if cursor == "0":
                 return in_order(found.values())
+
+    def _count_holds(self, office: str, day: int, left_ms: tuple[int, ...]) -> Call[list[int]]:
+        place = self.place(office)
+        counts = [0] * (len(left_ms) + 1)
+        bounds = ",".join(map(str, left_ms))
+        seen = ""
+        while True:
+            (text,) = yield from self.run(READS, place, [f"holds\t{day}\t{seen}\t{bounds}"])
+            seen, _, found = text.partition("\t")
+            counts = [count + int(more) for count, more in zip(counts, found.split(","), strict=True)]
+            if not seen:
+                return counts
 
     def _read_events(self, office: str, after: int, limit: int) -> Call[list[RecordedEvent]]:
         keys = dict(zip(KINDS, self.place(office).keys, strict=True))

@@ -8,6 +8,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from time import perf_counter_ns
 from typing import Any, Final, TypeVar, cast
 
 from redis.connection import Connection, ConnectionPool
@@ -20,10 +21,11 @@ from quota_engine.adapters.redis.calls import Attempt, Call, Lost, Node, NotSent
 from quota_engine.adapters.redis.requests import Place, Worker
 from quota_engine.adapters.redis.scripts import Script
 from quota_engine.adapters.redis.soldout import SoldOut
+from quota_engine.adapters.redis.watching import Watch
 from quota_engine.domain.commands import Command, Reserve
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.outcomes import Outcome
-from quota_engine.ports import Clock, Request, Send
+from quota_engine.ports import Clock, Request, Send, StoreObserver
 
 T = TypeVar("T")
 
@@ -36,11 +38,12 @@ _PENDING: Final = object()
 class _Waiting:
     """One thread's call. It sleeps until it has its outcome, or until it is its turn to carry a batch."""
 
-    __slots__ = ("command", "error", "line", "outcome", "woken")
+    __slots__ = ("command", "error", "line", "mark", "outcome", "woken")
 
-    def __init__(self, command: Any, line: str) -> None:
+    def __init__(self, command: Any, line: str, mark: Any) -> None:
         self.command = command
         self.line = line
+        self.mark = mark
         self.woken = threading.Event()
         self.outcome: Any = _PENDING
         self.error: BaseException | None = None
@@ -77,11 +80,16 @@ class RedisBackend:
         self._limits = limits
         self._sold_out = sold_out or SoldOut(0)
         self._worker = Worker(clock, policy, namespace, router, self._sold_out)
+        self._watch: Watch | None = None
         self._lanes: dict[_Way, Lane[_Waiting]] = {}
         self._lock = threading.Lock()
         self._ended = threading.Condition(self._lock)
         self._calls = 0
         self._closed = False
+
+    def watch(self, observer: StoreObserver) -> None:
+        """See :meth:`quota_engine.ports.Watchable.watch`."""
+        self._watch = Watch(observer)
 
     def send(self, office: str, command: Command) -> Outcome:
         """See :meth:`quota_engine.ports.Backend.send`. Calls that wait for others share their script call."""
@@ -91,6 +99,8 @@ class RedisBackend:
             if known is not None:
                 if memory.due:
                     self._refresh()
+                if self._watch is not None:
+                    self._watch.sold_out(office)
                 return known
         try:
             outcome: Outcome = self._send(office, command)
@@ -126,7 +136,7 @@ class RedisBackend:
 
     def _share(self, place: Place, script: Script, command: Any) -> Any:
         """Let a command, or a question, travel with those that go the same way."""
-        mine = _Waiting(command, place.kind.encode(command))
+        mine = _Waiting(command, place.kind.encode(command), None if self._watch is None else self._watch.call())
         way = place, script
         with self._lock:
             lane = self._lane(way)
@@ -211,12 +221,15 @@ class RedisBackend:
     def _carry(self, way: _Way, lane: Lane[_Waiting], batch: list[_Waiting], mine: _Waiting) -> None:
         """Send one batch and wake up those whose calls were in it, and the first who still waits: to carry the next."""
         place, script = way
+        watch, failure = self._watch, None
+        began_ns = 0 if watch is None else perf_counter_ns()
         try:
             lines = self._drive(self._worker.run(script, place, [one.line for one in batch]))
             outcome = self._worker.reader(place, script)
             for one, line in zip(batch, lines, strict=True):
                 one.outcome = outcome(one.command, line)
         except BaseException as error:
+            failure = error
             for one in batch:
                 if one.outcome is _PENDING:
                     one.error = error if one is mine else told(error, self._worker.lost(place, script))
@@ -230,6 +243,10 @@ class RedisBackend:
                 one.woken.set()
             if heir is not None:
                 heir.woken.set()
+            if watch is not None:
+                reads = script is place.kind.reads
+                watch.batch(place.name, began_ns, (one.mark for one in batch), failure, reads=reads)
+            failure = None  # it knows this frame
 
     def _drive(self, steps: Call[T]) -> T:
         """Run a call to its end, and return what it returns."""

@@ -2,7 +2,8 @@
 -- command has settled it yet.
 --
 -- ARGV  1 now_ms, or "" for the server's own time; 2 ... "lookup" id, "view" day, or a question of a client's sold-out memory (see
---       soldout.py): "names" names_max, "news" number events_max, "sold_out" day units wait choice; set apart by tabs
+--       soldout.py): "names" names_max, "news" number events_max, "sold_out" day units wait choice; "list" day cursor, "holds" day seen
+--       bounds (set apart by commas); set apart by tabs
 -- reply a line for each, "" for what is not known. Of a lookup: the reservation as commands.lua has it. Of a view: opens_at_ms,
 --       starts_at_ms, ends_at_ms, closed, waiting; then for each quota its name, capacity, free, held, confirmed, cooling, parked
 
@@ -61,6 +62,29 @@ local function project(day, now_ms)
       target.free, target.capacity = target.free + units, target.capacity + units
     end
   end
+end
+
+local HOLDS_STEP = 1000
+
+-- How many holds of a day have how much of their time left, by bounds that rise: some of them, those behind the member seen; and before
+-- the numbers the member with which to go on, "" when all have been seen.
+local function count_holds(number, seen, bounds, now_ms)
+  local counts = {}
+  for index = 1, #bounds + 1 do counts[index] = 0 end
+  local text = call("HGET", DAYS, int(number))
+  local day = text and day_of_text(number, text)
+  if not day or day.forget_at_ms <= now_ms then return TAB .. concat(counts, COMMA) end
+  local first = seen == "" and "[" .. int(number) .. SLASH or "(" .. seen
+  local members = call("ZRANGEBYLEX", DUE, first, "(" .. int(number) .. "0", "LIMIT", 0, HOLDS_STEP)
+  for _, member in ipairs(members) do
+    local left_ms = tonumber(string.match(member, "^%d+/[^/]*/(%d+)/")) - now_ms
+    if left_ms > 0 then
+      local index = 1
+      while bounds[index] and tonumber(bounds[index]) < left_ms do index = index + 1 end
+      counts[index] = counts[index] + 1
+    end
+  end
+  return (#members == HOLDS_STEP and members[#members] or "") .. TAB .. concat(counts, COMMA)
 end
 
 local shown = {}
@@ -139,6 +163,9 @@ local ANSWERS = {
   lookup = function(fields, now_ms) return lookup(fields[2], now_ms) end,
   view = function(fields, now_ms) return view(tonumber(fields[2]), now_ms) end,
   list = function(fields, now_ms) return list(tonumber(fields[2]), fields[3], now_ms) end,
+  holds = function(fields, now_ms)
+    return count_holds(tonumber(fields[2]), fields[3], fields[4] == "" and {} or split(fields[4], COMMA), now_ms)
+  end,
   names = function(fields) return known_names(tonumber(fields[2])) end,
   news = function(fields) return news(tonumber(fields[2]), tonumber(fields[3])) end,
   sold_out = function(fields, now_ms)
