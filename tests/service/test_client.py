@@ -200,8 +200,10 @@ def test_threads_share_a_client_of_a_real_service(service: tuple[str, str]) -> N
     """Over a real connection: eight threads, one client, as many places as there are."""
     url, token = service
     with ServiceClient.open(url, token) as client:
-        today = datetime.datetime.now(datetime.UTC).date()
-        day = client.availability("surabaya", today, today + datetime.timedelta(days=14)).days[0].day
+        now = datetime.datetime.now(datetime.UTC)
+        days = client.availability("surabaya", now.date(), now.date() + datetime.timedelta(days=14)).days
+        # Today's may be over already, whatever the hour: one that is open for a minute more will do.
+        day = next(one.day for one in days if one.opens_at_ms < now.timestamp() * 1000 < one.ends_at_ms - 60_000)
         client.set_capacity("surabaya", day, "online", 10)
         got: list[Status] = []
 
