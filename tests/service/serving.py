@@ -17,7 +17,7 @@ import msgspec
 from quota_engine.adapters.clocks import ManualClock
 from quota_engine.catalog import Catalog, day_terms, load_catalog
 from quota_engine.faces.service.access import Grant, Role
-from quota_engine.faces.service.application import Application, Service, application
+from quota_engine.faces.service.application import Application, application
 from quota_engine.faces.service.configuration import Configuration, Secret
 from quota_engine.faces.service.http import Endpoint, Limits
 from quota_engine.faces.service.running import server_of
@@ -63,9 +63,10 @@ def configuration(catalog: Catalog | None = None, **changes: Any) -> Configurati
 class Client:
     """Calls the service as its own kinds of clients do."""
 
-    def __init__(self, http: httpx.AsyncClient, service: Service, clock: ManualClock) -> None:
+    def __init__(self, http: httpx.AsyncClient, app: Application, clock: ManualClock) -> None:
         self.http = http
-        self.service = service
+        self.app = app
+        self.service = app.service
         self.clock = clock
         self._keys = (f"key-{number}" for number in itertools.count())
 
@@ -108,7 +109,7 @@ async def running(
     async with app.lifespan():
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
-            client = Client(http, app.service, clock)
+            client = Client(http, app, clock)
             days = {"first_day": str(day), "last_day": str(day + datetime.timedelta(days=4))}
             assert (await client.operate("POST", "/v1/publish", days)).status_code == 200
             yield client

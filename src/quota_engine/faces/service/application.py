@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["Application", "Service", "application"]
+__all__ = ["STAGING", "Application", "Service", "application"]
 
 import asyncio
 import contextlib
 import datetime
 import logging
+import os
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from quota_engine.adapters.clocks import SystemClock
 from quota_engine.catalog import Catalog, OfficeView, choice_of, office_of
@@ -26,6 +28,7 @@ from quota_engine.faces.service.admitting import admission_of
 from quota_engine.faces.service.calls import ENDPOINTS
 from quota_engine.faces.service.configuration import Configuration
 from quota_engine.faces.service.http import (
+    INCOMING,
     Endpoint,
     Exchange,
     Limits,
@@ -48,6 +51,8 @@ from quota_engine.faces.service.streams import Streams
 from quota_engine.ports import Clock
 
 _logger = logging.getLogger("quota_engine.service")
+STAGING: Final = ("x-quota-engine-staging", "true")
+"""A header that says that this is no place to book for real; load tests look for it."""
 _READY_FOR_MS: Final = 1_000
 """How long what was found out about the store is believed."""
 
@@ -132,6 +137,10 @@ class Service:
         """See :class:`quota_engine.faces.service.http.Surroundings`."""
         self.metrics.request(endpoint.name, http)
 
+    def refused(self, http: int) -> None:
+        """Is told of each answer to what did not even become a request."""
+        self.metrics.request("no-request", http)
+
     def office(self, office: str) -> OfficeView:
         """The office of the catalog. Raises :class:`UnknownName`."""
         return office_of(self.catalog, office)
@@ -188,6 +197,9 @@ class Application:
             routes=[*citizen_routes(service, pages, board), *operator_routes(service, pages, board), *pages.routes()],
             lifespan=self.lifespan,
         )
+        # Whether a proxy in front speaks TLS decides about cookies. Which proxies are believed: as uvicorn has it.
+        trusted = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")
+        self._pages = cast("ASGIApp", ProxyHeadersMiddleware(cast("Any", self._starlette), trusted_hosts=trusted))
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: object = None) -> AsyncIterator[None]:
@@ -203,7 +215,7 @@ class Application:
         if scope["type"] != "http":
             await self._starlette(scope, receive, send)
             return
-        if self._staging:
+        if self._staging and INCOMING not in scope:  # our own connections do it by themselves
             send = _marked(send)
         found = self._table.find(scope["path"])
         app = None
@@ -214,7 +226,7 @@ class Application:
             await app(scope, receive, send)
             return
         if found is None and not scope["path"].startswith("/v"):
-            await self._starlette(scope, receive, send)
+            await self._pages(scope, receive, send)
             return
         request_id = request_id_of(dict(scope["headers"]))
         if found is None:
@@ -236,11 +248,11 @@ def application(configuration: Configuration, *, clock: Clock | None = None) -> 
 
 
 def _marked(send: Send) -> Send:
-    """Says in every answer that this is no place to book for real; load tests look for it."""
+    """Says :data:`STAGING` in every answer."""
 
     async def send_marked(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (b"x-quota-engine-staging", b"true")]
+            message["headers"] = [*message["headers"], tuple(part.encode() for part in STAGING)]
         await send(message)
 
     return send_marked

@@ -59,7 +59,9 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     body_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=1 << 20)] = 65_536
     header_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=1 << 16)] = 16_384
+    header_timeout_ms: Annotated[int, msgspec.Meta(ge=10, le=600_000)] = 10_000
     body_timeout_ms: Annotated[int, msgspec.Meta(ge=10, le=600_000)] = 10_000
+    write_timeout_ms: Annotated[int, msgspec.Meta(ge=10, le=600_000)] = 20_000
     streams_max: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 5_000
     stream_life_ms: Annotated[int, msgspec.Meta(ge=100, le=86_400_000)] = 600_000
 

@@ -5,6 +5,7 @@ places.
 from __future__ import annotations
 
 __all__ = [
+    "INCOMING",
     "Call",
     "Endpoint",
     "Exchange",
@@ -17,12 +18,10 @@ __all__ = [
 ]
 
 import asyncio
-import base64
 import json
 import logging
-import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import chain
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
@@ -32,57 +31,49 @@ from starlette.types import Receive, Scope, Send
 
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown, UnknownName
 from quota_engine.domain.outcomes import Status
-from quota_engine.domain.values import is_name
 from quota_engine.faces.service.access import Access, Grant, Role
 from quota_engine.faces.service.downloads import Download
-from quota_engine.faces.service.problems import TYPE_PREFIX, Problem
+from quota_engine.faces.service.problems import Problem
+from quota_engine.faces.service.replies import (
+    Reply,
+    head_of,
+    problem_reply,
+    request_id_of,
+    send_reply,
+    tagged_reply,
+)
 from quota_engine.faces.service.streams import Stream
-from quota_engine.faces.service.tags import is_one_of, tag_of
-from quota_engine.faces.service.wire.core import FieldProblem, ProblemBody, reservation_body
+from quota_engine.faces.service.tags import is_one_of
+from quota_engine.faces.service.wire.core import FieldProblem
 
 _logger = logging.getLogger("quota_engine.service")
 
 _JSON: Final = b"application/json"
-_PROBLEM: Final = b"application/problem+json"
 _TOO_SLOW: Final = "the body did not come in time"
-_NO_STORE: Final = (b"cache-control", b"no-store")
-_ASK_AGAIN: Final = (b"cache-control", b"private, no-cache")
-_NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
 _QUERY_FIELDS_MAX: Final = 20
 _many_digits = re.compile(r"[0-9]{6,}")
 _strings = re.compile(rb'"([^"]*)"\s*(:?)').findall
 """The strings of JSON that has no backslash in it, each with the colon that makes it a name."""
 
 
+INCOMING: Final = "quota_engine.incoming"
+"""Where in the scope a request of our own connections stands, with all of its body and a way to answer at once."""
+
+
 class Limits(msgspec.Struct, frozen=True):
-    """What a request may be at most, how long its body may take to come, and what streams there may be."""
+    """What a request may be at most, how long its parts may take to come, and what streams there may be."""
 
     body_bytes_max: int = 65_536
     header_bytes_max: int = 16_384
+    header_timeout_ms: int = 10_000
+    """From the connection's begin, or the first byte of a later request, to the end of its head."""
     body_timeout_ms: int = 10_000
+    write_timeout_ms: int = 20_000
+    """How long the other side may take nothing of what is sent to it."""
     streams_max: int = 5_000
     """In one process at a time."""
     stream_life_ms: int = 600_000
     """After so long a stream ends, and its reader connects anew."""
-
-
-class Reply(msgspec.Struct, frozen=True):
-    """What goes back: HTTP status, a body that becomes JSON (or bytes, as they are), and headers.
-
-    With an ``etag`` (without quotes), whoever says in ``If-None-Match`` that they have it already gets 304 and no body.
-    """
-
-    http: int
-    body: Any
-    headers: tuple[tuple[str, str], ...] = ()
-    content_type: bytes = _JSON
-    etag: str = ""
-
-
-def tagged_reply(body: Any) -> Reply:
-    """A reply to somebody who polls: 200 with a body that becomes JSON, and the tag of what it says."""
-    content = msgspec.json.encode(body)
-    return Reply(200, content, etag=tag_of(content))
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -155,7 +146,8 @@ class Exchange:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one request and answer it."""
-        headers = dict(scope["headers"])
+        incoming = scope.get(INCOMING)
+        headers: dict[bytes, bytes] = dict(scope["headers"]) if incoming is None else incoming.headers
         request_id = request_id_of(headers)
         try:
             reply = await self._reply(scope, receive, headers, request_id)
@@ -171,14 +163,18 @@ class Exchange:
             return
         if reply.etag and is_one_of(reply.etag, headers.get(b"if-none-match", b"")):
             reply = Reply(304, b"", reply.headers, etag=reply.etag)
-        await send_reply(send, reply, request_id, is_head=scope["method"] == "HEAD")
+        if incoming is None:
+            await send_reply(send, reply, request_id, is_head=scope["method"] == "HEAD")
+        else:
+            incoming.answer(reply.http, *head_of(reply, request_id))
         self._service.answered(self._endpoint, reply.http)
 
     async def _reply(
         self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], request_id: str
     ) -> Reply | Stream | Download:
         endpoint, service = self._endpoint, self._service
-        if len(b"".join(chain.from_iterable(scope["headers"]))) > service.limits.header_bytes_max:
+        incoming = scope.get(INCOMING)
+        if incoming is None and _size_of(scope["headers"]) > service.limits.header_bytes_max:
             raise Problem("headers-too-large", f"at most {service.limits.header_bytes_max} bytes of headers")
         path: dict[str, str] = scope["path_params"]
         grant = None
@@ -189,7 +185,10 @@ class Exchange:
         query = None if endpoint.query is None else _query(scope["query_string"], endpoint.query)
         body = None
         if self._decoder is not None:
-            body = _decoded(await _body(receive, headers, service.limits), self._decoder)
+            content = await _body(receive, headers, service.limits) if incoming is None else incoming.body
+            if content and not headers.get(b"content-type", b"").startswith(_JSON):
+                raise Problem("unsupported-media-type", "send  Content-Type: application/json")
+            body = _decoded(content, self._decoder)
         try:
             return await self._handler(service, Call(path, query, body, headers, grant, request_id))
         except UnknownName as error:
@@ -208,6 +207,10 @@ class Exchange:
         except Exception:
             _logger.exception("request %s failed", request_id)
             raise Problem("internal", f"the log has more under {request_id}") from None
+
+
+def _size_of(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    return len(b"".join(chain.from_iterable(headers)))
 
 
 def _decoded(content: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
@@ -237,19 +240,12 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def request_id_of(headers: dict[bytes, bytes]) -> str:
-    """The caller's ``X-Request-Id``, if it is an id; otherwise a new one."""
-    given = headers.get(b"x-request-id", b"")[:65].decode("latin-1")
-    return given if is_name(given) else base64.urlsafe_b64encode(os.urandom(12)).decode()
-
-
 async def _body(receive: Receive, headers: dict[bytes, bytes], limits: Limits) -> bytes:
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared[:20]) > limits.body_bytes_max:
         raise Problem("too-large", f"at most {limits.body_bytes_max} bytes")
     chunks: list[bytes] = []
     size = 0
-    # Nearly every body is here already, so the time limit is one that costs little when it is not needed.
     task = asyncio.current_task()
     assert task is not None
     limit = asyncio.get_running_loop().call_later(limits.body_timeout_ms / 1000, task.cancel, _TOO_SLOW)
@@ -272,10 +268,7 @@ async def _body(receive: Receive, headers: dict[bytes, bytes], limits: Limits) -
         raise Problem("request-timeout", f"the body took longer than {limits.body_timeout_ms} ms") from None
     finally:
         limit.cancel()
-    content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    if content and not headers.get(b"content-type", b"").startswith(_JSON):
-        raise Problem("unsupported-media-type", "send  Content-Type: application/json")
-    return content
+    return b"".join(chunks)
 
 
 def _query(text: bytes, kind: type) -> Any:
@@ -301,49 +294,3 @@ def _query(text: bytes, kind: type) -> Any:
 
 def _errors(error: InvalidRequest) -> list[FieldProblem]:
     return [FieldProblem(where=error.where, problem=error.problem, expected=error.expected)]
-
-
-def problem_reply(problem: Problem, request_id: str) -> Reply:
-    """The answer that a problem is."""
-    more: dict[str, Any] = {}
-    if problem.errors:
-        more["errors"] = list(problem.errors)
-    outcome = problem.outcome
-    if outcome is not None:
-        more["outcome"] = outcome.status
-        if outcome.reason:
-            more["reason"] = outcome.reason
-        if outcome.retry_at_ms:
-            more["retry_at_ms"] = outcome.retry_at_ms
-        if outcome.reservation is not None:
-            more["reservation"] = reservation_body(outcome.reservation)
-    if problem.more is not None:
-        more.update(problem.more)
-    body = ProblemBody(
-        type=TYPE_PREFIX + problem.kind.type,
-        title=problem.kind.title,
-        status=problem.kind.http,
-        detail=problem.detail,
-        instance=f"urn:quota-engine:request:{request_id}",
-        **more,
-    )
-    headers = tuple(problem.headers)
-    if problem.retry_after_s:
-        headers += (("retry-after", str(problem.retry_after_s)),)
-    return Reply(problem.kind.http, body, headers, _PROBLEM)
-
-
-async def send_reply(send: Send, reply: Reply, request_id: str, *, is_head: bool = False) -> None:
-    """Send an answer."""
-    content = reply.body if isinstance(reply.body, bytes) else msgspec.json.encode(reply.body)
-    headers = [_NO_SNIFF, (b"x-request-id", request_id.encode())]
-    if reply.http != 304:  # which has no content, and says nothing of one
-        headers += ((b"content-type", reply.content_type), (b"content-length", b"%d" % len(content)))
-    if reply.etag:
-        headers += (_ASK_AGAIN, (b"etag", b'"%s"' % reply.etag.encode()))
-    else:
-        headers.append(_NO_STORE)
-    for name, value in reply.headers:
-        headers.append((name.encode(), value.encode()))
-    await send({"type": "http.response.start", "status": reply.http, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if is_head else content})

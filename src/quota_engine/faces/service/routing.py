@@ -6,11 +6,13 @@ from __future__ import annotations
 
 __all__ = ["Table"]
 
+import functools
 from typing import Any, Final
 
 from starlette.types import ASGIApp
 
 _ANY: Final = "{}"
+_KEPT_MAX: Final = 1_024
 
 
 class _Node:
@@ -29,6 +31,10 @@ class Table:
 
     def __init__(self) -> None:
         self._root = _Node()
+        self.find = functools.lru_cache(maxsize=_KEPT_MAX)(self._walk)
+        """What is at an address, by method, and the parts that stand for names, which must not be changed; ``None`` if
+        nothing is. In a rush nearly all ask for the same.
+        """
 
     def add(self, method: str, path: str, app: ASGIApp) -> None:
         """Put an application at an address. One that is asked for with GET can be asked for with HEAD."""
@@ -43,9 +49,9 @@ class Table:
         if method == "GET":
             node.apps["HEAD"] = app
         node.names = tuple(names)
+        self.find.cache_clear()
 
-    def find(self, path: str) -> tuple[dict[str, ASGIApp], dict[str, Any]] | None:
-        """What is at the address, by method, and the parts that stand for names; ``None`` if nothing is."""
+    def _walk(self, path: str) -> tuple[dict[str, ASGIApp], dict[str, Any]] | None:
         node = self._root
         values: list[str] = []
         for part in path.split("/")[1:]:

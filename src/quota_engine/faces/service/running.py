@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["run", "serve", "server_of"]
 
+import asyncio
 import contextlib
 import os
 import pickle
@@ -15,14 +16,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
-from typing import Final
+from typing import Any, Final, cast
 
 import uvicorn
 
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
-from quota_engine.faces.service.application import Application, Service, application
+from quota_engine.faces.service.application import STAGING, Application, Service, application
 from quota_engine.faces.service.configuration import Configuration
+from quota_engine.faces.service.connections import Connection, Terms
 
 _GRACE_S: Final = 30
 _BACKLOG: Final = 4096
@@ -52,9 +55,15 @@ class _Server(uvicorn.Server):
             self._stop()
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: streams are told to end here, which a signal's handler can not do."""
+        """Ten times a second: streams are told to end here, which a signal's handler can not do, and connections that
+        take too long.
+        """
         if self._service.draining:
             self._service.streams.drain()
+        now_s = asyncio.get_running_loop().time()
+        for connection in tuple(self.server_state.connections):
+            if isinstance(connection, Connection) and connection.deadline_s <= now_s:
+                connection.expire()
         return await super().on_tick(counter)
 
     def _stop(self) -> None:
@@ -87,7 +96,7 @@ def server_of(app: Application) -> uvicorn.Server:
     """What serves the application, as it is to be served."""
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=cast("Any", partial(Connection, Terms(app.service.limits, app.service.refused))),
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         ws="none",
         lifespan="on",
@@ -97,6 +106,8 @@ def server_of(app: Application) -> uvicorn.Server:
         timeout_graceful_shutdown=_GRACE_S,
         timeout_keep_alive=75,
         server_header=False,
+        headers=[STAGING] if app.service.configuration.staging else None,
+        proxy_headers=False,  # only pages need them, and have them
     )
     return _Server(config, app.service)
 

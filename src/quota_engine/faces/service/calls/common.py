@@ -28,8 +28,8 @@ from msgspec import Meta
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.faces.service import wire
 from quota_engine.faces.service.access import Role
-from quota_engine.faces.service.http import Call, Endpoint, Reply, problem_reply
-from quota_engine.faces.service.problems import Problem
+from quota_engine.faces.service.http import Call, Endpoint, Reply
+from quota_engine.faces.service.replies import refusal_reply
 
 if TYPE_CHECKING:
     from quota_engine.faces.service.application import Service
@@ -61,7 +61,7 @@ def outcome_reply(service: Service, call: Call, outcome: Outcome) -> Reply:
     """What the engine said: an outcome, or the problem that its refusal is."""
     service.metrics.outcome(outcome.status)
     if not outcome.ok:
-        return problem_reply(Problem.of_outcome(outcome, service.now_ms()), call.request_id)
+        return refusal_reply(outcome, service.now_ms(), call.request_id)
     return Reply(200, wire.outcome_body(outcome))
 
 
