@@ -10,6 +10,8 @@ import datetime
 import logging
 import os
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from time import perf_counter_ns
 from typing import Any, Final, cast
 
 import msgspec
@@ -37,7 +39,7 @@ from quota_engine.faces.service.http import (
     send_reply,
 )
 from quota_engine.faces.service.looks import RoomLooks
-from quota_engine.faces.service.metrics import Metrics
+from quota_engine.faces.service.metrics import CallTally, Metrics, exposition
 from quota_engine.faces.service.openapi import document
 from quota_engine.faces.service.pages.board import Board
 from quota_engine.faces.service.pages.citizens import citizen_routes
@@ -47,7 +49,9 @@ from quota_engine.faces.service.problems import Problem
 from quota_engine.faces.service.publishing import PublishedDraws
 from quota_engine.faces.service.releases import Releases, RoomKeeper
 from quota_engine.faces.service.routing import Table
+from quota_engine.faces.service.sharing import DIRECTORY, WRITE_EVERY_S, Sharing
 from quota_engine.faces.service.streams import Streams
+from quota_engine.faces.service.survey import Survey
 from quota_engine.ports import Clock
 
 _logger = logging.getLogger("quota_engine.service")
@@ -67,7 +71,11 @@ class Service:
         self.limits: Limits = configuration.limits
         self.streams = Streams(self.limits.streams_max, self.limits.stream_life_ms)
         self.room_looks = RoomLooks()
-        self.metrics = Metrics()
+        self.metrics = Metrics(lambda: self.streams.count)
+        directory = os.environ.get(DIRECTORY)
+        self._sharing = Sharing(Path(directory)) if directory else None
+        self._survey = Survey(self)
+        self._writing: asyncio.Task[None] | None = None
         self.draining = False
         rooms = configuration.waiting_rooms
         self.releases = None if rooms is None else Releases(self.catalog, rooms)
@@ -89,6 +97,9 @@ class Service:
     async def start(self) -> None:
         """Open the store, and publish the days that the configuration says."""
         configuration = self.configuration
+        if self._sharing is not None:
+            self._sharing.write(self.metrics.rows())
+            self._writing = asyncio.get_running_loop().create_task(self._write_numbers(self._sharing))
         policy, keys = admission_of(configuration, self.releases)
         self._engine = await AsyncQuotaEngine.open(
             configuration.backend,
@@ -116,6 +127,21 @@ class Service:
         await self.published_draws.close()
         if self._engine is not None:
             await self._engine.close()
+        if self._sharing is not None and self._writing is not None:
+            self._writing.cancel()
+            self._sharing.write(self.metrics.rows())
+
+    async def _write_numbers(self, sharing: Sharing) -> None:
+        while True:
+            await asyncio.sleep(WRITE_EVERY_S)
+            sharing.write(self.metrics.rows())
+
+    async def numbers(self) -> bytes:
+        """What Prometheus reads: what all workers have counted, and what the store says."""
+        rows = self.metrics.rows()
+        if self._sharing is not None:
+            rows = self._sharing.together(rows)
+        return exposition((*rows, *await self._survey.rows()))
 
     async def readiness(self) -> str:
         """``ready``, ``draining`` or ``store unavailable``; the store is asked at most once a second."""
@@ -133,13 +159,13 @@ class Service:
                 self._asked_at_ms = now_ms
         return self._state
 
-    def answered(self, endpoint: Endpoint, http: int) -> None:
+    def answered(self, endpoint: Endpoint, http: int, duration_ns: int) -> None:
         """See :class:`quota_engine.faces.service.http.Surroundings`."""
-        self.metrics.request(endpoint.name, http)
+        self.metrics.call(endpoint.name).add(http, duration_ns)
 
     def refused(self, http: int) -> None:
         """Is told of each answer to what did not even become a request."""
-        self.metrics.request("no-request", http)
+        self.metrics.call("no-request").add(http, 0)
 
     def office(self, office: str) -> OfficeView:
         """The office of the catalog. Raises :class:`UnknownName`."""
@@ -226,8 +252,9 @@ class Application:
             await app(scope, receive, send)
             return
         if found is None and not scope["path"].startswith("/v"):
-            await self._pages(scope, receive, send)
+            await self._pages(scope, receive, _counted(send, self.service.metrics.call("pages")))
             return
+        send = _counted(send, self.service.metrics.call("none"))
         request_id = request_id_of(dict(scope["headers"]))
         if found is None:
             problem = Problem("no-such-address", "see /openapi.json for what there is")
@@ -237,14 +264,25 @@ class Application:
         await send_reply(send, problem_reply(problem, request_id), request_id, is_head=scope["method"] == "HEAD")
 
     async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
-        metrics = self.service.metrics
-        response = Response(metrics.render(), headers={"content-type": metrics.content_type})
+        response = Response(await self.service.numbers(), headers={"content-type": Metrics.content_type})
         await response(scope, receive, send)
 
 
 def application(configuration: Configuration, *, clock: Clock | None = None) -> Application:
     """The ASGI application. ``clock`` is the engine's and the service's; ``None``: the store's, and the system's."""
     return Application(Service(configuration, clock))
+
+
+def _counted(send: Send, tally: CallTally) -> Send:
+    """Counts the answer when it begins."""
+    began_ns = perf_counter_ns()
+
+    async def send_counted(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            tally.add(message["status"], perf_counter_ns() - began_ns)
+        await send(message)
+
+    return send_counted
 
 
 def _marked(send: Send) -> Send:

@@ -23,6 +23,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import chain
+from time import perf_counter_ns
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
@@ -97,8 +98,8 @@ class Surroundings(Protocol):
         """Milliseconds since 1970, UTC."""
         ...
 
-    def answered(self, endpoint: Endpoint, http: int) -> None:
-        """Is told of each answer."""
+    def answered(self, endpoint: Endpoint, http: int, duration_ns: int) -> None:
+        """Is told of each answer, and how long after its request it began."""
         ...
 
 
@@ -146,6 +147,7 @@ class Exchange:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one request and answer it."""
+        began_ns = perf_counter_ns()
         incoming = scope.get(INCOMING)
         headers: dict[bytes, bytes] = dict(scope["headers"]) if incoming is None else incoming.headers
         request_id = request_id_of(headers)
@@ -154,11 +156,11 @@ class Exchange:
         except Problem as error:
             reply = problem_reply(error, request_id)
         if isinstance(reply, Stream):
-            self._service.answered(self._endpoint, 200)
+            self._service.answered(self._endpoint, 200, perf_counter_ns() - began_ns)
             await reply.serve(scope, receive, send, ((b"x-request-id", request_id.encode()),))
             return
         if isinstance(reply, Download):
-            self._service.answered(self._endpoint, reply.http)
+            self._service.answered(self._endpoint, reply.http, perf_counter_ns() - began_ns)
             await reply.send(send, request_id, is_head=scope["method"] == "HEAD")
             return
         if reply.etag and is_one_of(reply.etag, headers.get(b"if-none-match", b"")):
@@ -167,7 +169,7 @@ class Exchange:
             await send_reply(send, reply, request_id, is_head=scope["method"] == "HEAD")
         else:
             incoming.answer(reply.http, *head_of(reply, request_id))
-        self._service.answered(self._endpoint, reply.http)
+        self._service.answered(self._endpoint, reply.http, perf_counter_ns() - began_ns)
 
     async def _reply(
         self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], request_id: str

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final, cast
 
@@ -26,6 +27,7 @@ from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.faces.service.application import STAGING, Application, Service, application
 from quota_engine.faces.service.configuration import Configuration
 from quota_engine.faces.service.connections import Connection, Terms
+from quota_engine.faces.service.sharing import DIRECTORY, fold
 
 _GRACE_S: Final = 30
 _BACKLOG: Final = 4096
@@ -135,7 +137,8 @@ class _Workers:
     def __init__(self, configuration: Configuration, listener: socket.socket, metrics: str) -> None:
         self._configuration = configuration
         self._listener = listener
-        self._environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": metrics}
+        self._environment = {**os.environ, DIRECTORY: metrics}
+        self._metrics = Path(metrics)
         self._workers: list[subprocess.Popen[bytes]] = []
         self._stopping = False
 
@@ -151,6 +154,7 @@ class _Workers:
                         continue
                     if worker.returncode == _UNREACHABLE:
                         raise BackendUnavailable("a worker could not open the store; its log is above")
+                    fold(self._metrics, worker.pid)
                     sys.stderr.write(f"quota-engine: worker {worker.pid} has ended ({worker.returncode}): a new one\n")
                     time.sleep(_RESTART_PAUSE_S)
                     self._workers[index] = self._start()
