@@ -8,7 +8,7 @@ or a Valkey on the core of the load (``valkey``). Every request has an identity 
 
 from __future__ import annotations
 
-__all__ = ["main", "measure"]
+__all__ = ["main", "measure", "served"]
 
 import argparse
 import contextlib
@@ -73,7 +73,7 @@ def _cases(tickets: Sequence[str]) -> list[_Case]:
 
 
 @contextlib.contextmanager
-def _served(what: str, core: int, backend: str = "memory://") -> Iterator[dict[str, Any]]:
+def served(what: str, core: int, backend: str = "memory://") -> Iterator[dict[str, Any]]:
     """A server of :mod:`benchmarks.service_server`, and what it says of itself."""
     command = [sys.executable, "-m", "benchmarks.service_server", what, str(core), backend]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
@@ -146,15 +146,15 @@ def measure(stores: Sequence[str], only: Sequence[str], rounds: int, seconds: in
     with contextlib.ExitStack() as undo:
         directory = undo.enter_context(tempfile.TemporaryDirectory(prefix="quota-service-"))
         load = _Load(load_core, seconds, directory)
-        empty = undo.enter_context(_served("empty", server_core))
-        limit = undo.enter_context(_served("limit", server_core))
+        empty = undo.enter_context(served("empty", server_core))
+        limit = undo.enter_context(served("limit", server_core))
         services: dict[str, dict[str, Any]] = {}
         for store in stores:
             backend = "memory://"
             if store == "valkey":
                 with pinned(0, load_core):
                     backend = undo.enter_context(_valkey_server())
-            services[store] = undo.enter_context(_served("service", server_core, backend))
+            services[store] = undo.enter_context(served("service", server_core, backend))
         rates: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for _ in range(rounds):
             for store, service in services.items():

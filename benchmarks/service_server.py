@@ -101,7 +101,7 @@ def _configuration(backend: str) -> Configuration:
         publish_days=0,
         drain_ms=0,
         staging=False,
-        grants=(Grant("bench", Role.SERVICE, hashlib.sha256(TOKEN.encode()).hexdigest()),),
+        grants=(Grant("bench", Role.OPERATOR, hashlib.sha256(TOKEN.encode()).hexdigest()),),
         limits=Limits(),
     )
 

@@ -366,6 +366,8 @@ class Desk:
         if not isinstance(applicants, list | tuple) or not 1 <= len(applicants) <= APPLICANTS_MAX:
             size = f"{len(applicants)} applicants" if isinstance(applicants, list | tuple) else "not a list"
             raise InvalidRequest("applicants", size, f"an identity, or a list of 1 to {APPLICANTS_MAX}")
+        if len(applicants) == 1:  # as nearly all are: without what only several need
+            return (self._pseudonyms.of(applicants[0], "applicants[0]"),)
         party = tuple(self._pseudonyms.of(one, f"applicants[{index}]") for index, one in enumerate(applicants))
         if len(set(party)) != len(party):
             raise InvalidRequest("applicants", "one applicant twice", "each applicant once")

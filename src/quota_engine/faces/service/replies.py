@@ -7,6 +7,7 @@ __all__ = ["Reply", "head_of", "problem_reply", "refusal_reply", "request_id_of"
 import base64
 import itertools
 import os
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -95,15 +96,15 @@ _prepared: dict[Status, tuple[Reply, bytes, bytes]] = {}
 _ANY_ID: Final = "~"  # is in nobody's id
 
 
-def refusal_reply(outcome: Outcome, now_ms: int, request_id: str) -> Reply:
+def refusal_reply(outcome: Outcome, now_ms: Callable[[], int], request_id: str) -> Reply:
     """The answer that an engine's refusal is. One that has nothing to say but its status is always the same but for the
     request's id: thousands are told that all is sold out, in the second in which it happens.
     """
     if outcome.retry_at_ms or outcome.reservation is not None or outcome.reason:
-        return problem_reply(Problem.of_outcome(outcome, now_ms), request_id)
+        return problem_reply(Problem.of_outcome(outcome, now_ms()), request_id)
     found = _prepared.get(outcome.status)
     if found is None:
-        reply = problem_reply(Problem.of_outcome(outcome, now_ms), _ANY_ID)
+        reply = problem_reply(Problem.of_outcome(outcome, now_ms()), _ANY_ID)
         before, _, after = msgspec.json.encode(reply.body).partition(_ANY_ID.encode())
         found = _prepared[outcome.status] = reply, before, after
     reply, before, after = found

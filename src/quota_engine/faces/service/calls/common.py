@@ -61,7 +61,7 @@ def outcome_reply(service: Service, call: Call, outcome: Outcome) -> Reply:
     """What the engine said: an outcome, or the problem that its refusal is."""
     service.metrics.outcome(outcome.status)
     if not outcome.ok:
-        return refusal_reply(outcome, service.now_ms(), call.request_id)
+        return refusal_reply(outcome, service.now_ms, call.request_id)
     return Reply(200, wire.outcome_body(outcome))
 
 
