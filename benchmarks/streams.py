@@ -65,7 +65,7 @@ def _resident_mib(process: int) -> float:
 
 
 def _close_room(port: int) -> None:
-    request = urllib.request.Request(  # noqa: S310
+    request = urllib.request.Request(
         f"http://127.0.0.1:{port}/v1/rooms/{ROOM}/close", method="POST", headers={"Authorization": f"Bearer {TOKEN}"}
     )
     with urllib.request.urlopen(request) as answer:  # noqa: S310

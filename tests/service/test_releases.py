@@ -225,6 +225,9 @@ async def test_the_configuration_in_the_documents(tmp_path: Path) -> None:
         problem = answers[-1].json()
         assert (problem["outcome"], problem["reason"]) == (Status.THROTTLED, "network")
         assert answers[-1].headers["retry-after"] == "1"
+        assert answers[-1].headers["ratelimit"] == '"network";r=0;t=1'
+        assert answers[-1].headers["ratelimit-policy"] == '"network";q=20;w=20'
+        assert "ratelimit" not in answers[0].headers
         assert problem["retry_at_ms"] == client.clock.now_ms() + 1_000
         # Another spelling of the same network is the same bucket; a kiosk has none.
         assert (await client.reserve(caller={"network": "203.0.113.99"})).status_code == 429

@@ -11,6 +11,7 @@ __all__ = [
     "WaitingRoomsTable",
     "admission_of",
     "policies_of",
+    "rate_policies_of",
     "rooms_of",
     "secrets_of",
 ]
@@ -172,6 +173,19 @@ def policies_of(
         expected = f"at most {CHARGES_MAX} for the largest party ({party_max}): fewer by identity"
         mistakes.append(Mistake(file, "admission", f"{buckets} buckets for one reserve", expected))
     return tuple(policies)
+
+
+def rate_policies_of(policies: Sequence[Policy]) -> dict[str, str]:
+    """For each policy that is a token bucket, by its name, the ``RateLimit-Policy`` header (of
+    draft-ietf-httpapi-ratelimit-headers-10) that says so: how many tries there are at once (``q``), and in how many
+    seconds all of them have come back (``w``).
+    """
+    found: dict[str, str] = {}
+    for policy in policies:
+        bare = policy.policy if isinstance(policy, Only) else policy
+        if isinstance(bare, Limited):
+            found[bare.name] = f'"{bare.name}";q={bare.limit.burst};w={-(-bare.limit.refill_ms // 1000)}'
+    return found
 
 
 def _limit(table: AdmissionTable, key: str, file: str, mistakes: list[Mistake]) -> Limit | None:

@@ -26,7 +26,7 @@ from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.domain.outcomes import DayView
 from quota_engine.faces.engine import AsyncQuotaEngine
 from quota_engine.faces.service.access import Access
-from quota_engine.faces.service.admitting import admission_of
+from quota_engine.faces.service.admitting import admission_of, rate_policies_of
 from quota_engine.faces.service.calls import ENDPOINTS
 from quota_engine.faces.service.configuration import Configuration
 from quota_engine.faces.service.http import (
@@ -79,6 +79,7 @@ class Service:
         self.draining = False
         rooms = configuration.waiting_rooms
         self.releases = None if rooms is None else Releases(self.catalog, rooms)
+        self.rate_policies = rate_policies_of(configuration.admission)
         self._keeper: RoomKeeper | None = None
         self.published_draws = PublishedDraws()
         self._engine: AsyncQuotaEngine | None = None

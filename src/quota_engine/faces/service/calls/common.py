@@ -61,8 +61,23 @@ def outcome_reply(service: Service, call: Call, outcome: Outcome) -> Reply:
     """What the engine said: an outcome, or the problem that its refusal is."""
     service.metrics.outcome(outcome.status)
     if not outcome.ok:
-        return refusal_reply(outcome, service.now_ms, call.request_id)
+        reply = refusal_reply(outcome, service.now_ms, call.request_id)
+        if outcome.status is Status.THROTTLED:
+            reply = msgspec.structs.replace(reply, headers=(*reply.headers, *_rate_headers(service, outcome, reply)))
+        return reply
     return Reply(200, wire.outcome_body(outcome))
+
+
+def _rate_headers(service: Service, outcome: Outcome, reply: Reply) -> tuple[tuple[str, str], ...]:
+    """Which token bucket has nothing left, when that will be otherwise, and how large it is: nothing is said of buckets
+    that had enough, because nobody has looked how much that was.
+    """
+    policy = service.rate_policies.get(outcome.reason)
+    if policy is None:
+        return ()
+    seconds = dict(reply.headers).get("retry-after", "")
+    limit = f'"{outcome.reason}";r=0' + (f";t={seconds}" if seconds else "")
+    return ("ratelimit", limit), ("ratelimit-policy", policy)
 
 
 def get(path: str, name: str, summary: str, handler: Any, answer: Any, **more: Any) -> Endpoint:
