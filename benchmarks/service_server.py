@@ -39,7 +39,7 @@ from quota_engine.faces.service.access import Grant, Role
 from quota_engine.faces.service.application import Application, application
 from quota_engine.faces.service.configuration import Configuration, Secret
 from quota_engine.faces.service.http import Limits
-from quota_engine.faces.service.running import server_of
+from quota_engine.faces.service.running import server_of, settle
 from quota_engine.flow.rooms import RoomSettings
 
 OFFICE: Final = "bench"
@@ -180,6 +180,7 @@ def _server(what: str, backend: str, told: dict[str, Any]) -> uvicorn.Server:
             yield state
 
     app._starlette.router.lifespan_context = lifespan  # noqa: SLF001
+    settle()
     return server_of(app)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import re
@@ -18,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from quota_engine.faces.service.access import Role
 from quota_engine.faces.service.application import Application
+from quota_engine.faces.service.connections import Incoming
 from quota_engine.faces.service.http import Limits
 from quota_engine.ports import Describe
 from tests.service.serving import DAY_PATH, NIK, TOKENS, connected, listening, running
@@ -264,3 +266,18 @@ async def test_an_application_that_breaks_off(caplog: pytest.LogCaptureFixture) 
                 await raw.send(LIVE)
                 assert (await raw.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_request_leaves_nothing_behind(served: Served) -> None:
+    """No ring of objects that only the garbage collector would find: it is told to look seldom."""
+    async with connected(served.port) as raw:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(50):
+                await raw.send(LIVE)
+                await raw.until(b'{"status":"live"}')
+            left = [one for one in gc.get_objects() if isinstance(one, Incoming)]
+        finally:
+            gc.enable()
+    assert len(left) <= 1

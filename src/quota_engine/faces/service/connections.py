@@ -48,6 +48,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _END: Final = b"\r\n"
 _END_CLOSE: Final = b"connection: close\r\n\r\n"
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
+_NO_SCOPE: Final[Scope] = {}
 _is_no_header = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 
 
@@ -133,6 +134,7 @@ class Incoming:
         except Exception:
             _logger.exception("a request failed")
         finally:
+            self.scope = _NO_SCOPE  # which holds this request, too: a ring that only the collector would find
             if not self.is_complete:
                 self._fail()
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["run", "serve", "server_of"]
+__all__ = ["run", "serve", "server_of", "settle"]
 
 import asyncio
 import contextlib
+import gc
 import os
 import pickle
 import signal
@@ -90,8 +91,18 @@ def run(configuration: Configuration, started: Callable[[str], None]) -> int:
 def serve(configuration: Configuration, listener: socket.socket) -> int:
     """Serve in this process."""
     server = server_of(application(configuration))
+    settle()
     server.run(sockets=[listener])
     return _DONE if server.started else _UNREACHABLE
+
+
+def settle() -> None:
+    """Let the garbage collector look less often, and not at what is here already: a request leaves no rings behind, and
+    looking for some took a twentieth of the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def server_of(app: Application) -> uvicorn.Server:
