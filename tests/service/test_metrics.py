@@ -232,9 +232,7 @@ def test_two_real_workers_one_of_which_dies(tmp_path: Path) -> None:
 
         wait_for("quota_engine_http_requests_total call=offices http=200", 40)
         assert found()["quota_engine_workers"] == 2
-        children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
-        workers = [int(pid) for pid in children if b"service.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        os.kill(workers[0], signal.SIGKILL)
+        os.kill(service.workers()[0], signal.SIGKILL)
         service.wait_for(r"worker (\d+) has ended")
         assert found()["quota_engine_http_requests_total call=offices http=200"] == 40
         wait_for("quota_engine_workers", 2)

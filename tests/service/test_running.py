@@ -53,6 +53,12 @@ class Served:
                     raise AssertionError(f"it ended without it: {self.lines}")
                 assert self._told.wait(30), self.lines
 
+    def workers(self) -> list[int]:
+        """The processes that serve, if there are several."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(one) for one in children if b"service.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
     def token(self, role: str) -> dict[str, str]:
         """The header with the token that was made up for this run."""
         token = self.wait_for(rf"role {role} +(\S+)")
@@ -109,8 +115,7 @@ def test_without_any_configuration(tmp_path: Path) -> None:
 def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     """Two workers share the store; one is killed, and calls go on being answered."""
     with served(tmp_path, "--workers", "2") as service:
-        children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
-        workers = [int(pid) for pid in children if b"service.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = service.workers()
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
         assert service.wait_for(r"worker (\d+) has ended") == str(workers[0])

@@ -1,0 +1,119 @@
+"""Workers, the store and the service are killed while people book: nothing is sold twice, nothing acknowledged is lost.
+
+All in processes of their own: two workers, a Valkey that writes to its disk before it answers, callers that ask again
+with the same key. ``python -m benchmarks.service_kills`` does the same for as long as one likes.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from quota_engine.client import ServiceClient
+from tests.servers import Server, until, valkey_server_binary
+from tests.service.crowds import Crowd, check, open_day, set_places
+from tests.service.test_running import Served, served
+
+PLACES = 120
+PEOPLE = 150
+KEY = base64.b64encode(b"a key for tests, and only them").decode()
+
+
+@pytest.fixture
+def store() -> Iterator[Server]:
+    """A store that keeps what it acknowledges."""
+    with Server(valkey_server_binary(), appendfsync="always") as server:
+        yield server
+
+
+@contextlib.contextmanager
+def serving(folder: Path, store: Server, *options: str) -> Iterator[Served]:
+    """Two workers on the store."""
+    environment = {
+        "QUOTA_ENGINE_BACKEND": f"{store.url}?durability=fsync&attempts_max=4&timeout_ms=1000",
+        "QUOTA_ENGINE_IDENTITY_KEY": KEY,
+    }
+    with served(folder, "--workers", "2", *options, **environment) as service:
+        yield service
+
+
+def token(service: Served) -> str:
+    return service.token("operator")["authorization"].removeprefix("Bearer ")
+
+
+@contextlib.contextmanager
+def crowd_at(service: Served, people: int = PEOPLE) -> Iterator[tuple[ServiceClient, Crowd]]:
+    """People who have begun to book; they are looked after to the end."""
+    with ServiceClient.open(service.url, token(service)) as client:
+        day = open_day(client)
+        set_places(client, day, PLACES)
+        crowd = Crowd(service.url, token(service), day, people)
+        crowd.start()
+        yield client, crowd
+
+
+def test_a_worker_dies_in_mid_run(tmp_path: Path, store: Server) -> None:
+    """It is replaced, and whoever it had cut off asks again with the same key."""
+    with serving(tmp_path, store) as service, crowd_at(service) as (client, crowd):
+        crowd.wait_for(10)
+        first, second = service.workers()
+        os.kill(first, signal.SIGKILL)
+        assert service.wait_for(r"worker (\d+) has ended") == str(first)
+        crowd.wait_for(60)
+        os.kill(second, signal.SIGKILL)
+        crowd.finish()
+        assert (len(crowd.confirmed), crowd.sold_out) == (PLACES, PEOPLE - PLACES)
+        check(client, crowd, PLACES)
+    assert service.process.returncode == 0
+
+
+def test_the_store_dies_in_mid_run_and_comes_back(tmp_path: Path, store: Server) -> None:
+    """Not ready while it is away, ready again by itself; what it had acknowledged is there."""
+    with serving(tmp_path, store) as service, crowd_at(service) as (client, crowd):
+
+        def ready() -> tuple[int, str]:
+            answer = httpx.get(f"{service.url}/health/ready", timeout=10)
+            return answer.status_code, answer.json()["status"]
+
+        crowd.wait_for(20)
+        store.kill()
+        until(lambda: ready() == (503, "store unavailable"), "a service that is not ready")
+        assert httpx.get(f"{service.url}/health/live").status_code == 200
+        store.start()
+        until(lambda: ready() == (200, "ready"), "a service that is ready again")
+        crowd.finish()
+        assert (len(crowd.confirmed), crowd.sold_out) == (PLACES, PEOPLE - PLACES)
+        check(client, crowd, PLACES)
+
+
+def test_told_to_stop_in_mid_run_it_loses_nothing(tmp_path: Path, store: Server) -> None:
+    """It answers what is under way and ends; its successor has all of it, and answers the same keys the same."""
+    with serving(tmp_path, store) as service, crowd_at(service) as (_, crowd):
+        crowd.wait_for(20)
+        service.process.terminate()
+        assert service.process.wait(30) == 0
+        assert crowd.sold_out == 0, "it had ended before it was told to"
+        acknowledged = dict(crowd.confirmed)
+        with serving(tmp_path, store, "--config", str(config_of(tmp_path, token(service)))) as successor:
+            crowd.move(successor.url)
+            crowd.finish()
+            with ServiceClient.open(successor.url, token(service)) as client:
+                assert acknowledged.items() <= crowd.confirmed.items()
+                assert (len(crowd.confirmed), crowd.sold_out) == (PLACES, PEOPLE - PLACES)
+                check(client, crowd, PLACES)
+
+
+def config_of(folder: Path, token: str) -> Path:
+    """A configuration that knows the same token."""
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    path = folder / "successor.toml"
+    path.write_text(f'[[tokens]]\nname = "operator"\nrole = "operator"\nsha256 = "{digest}"\n')
+    return path
