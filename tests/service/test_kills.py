@@ -94,6 +94,24 @@ def test_the_store_dies_in_mid_run_and_comes_back(tmp_path: Path, store: Server)
         check(client, crowd, PLACES)
 
 
+def test_a_worker_dies_while_the_store_is_away(tmp_path: Path, store: Server) -> None:
+    """The other serves on, and the one that replaces it is tried again until the store is back."""
+    with serving(tmp_path, store) as service, ServiceClient.open(service.url, token(service)) as client:
+        store.kill()
+        first, second = service.workers()
+        os.kill(first, signal.SIGKILL)
+        service.wait_for(r"worker (\d+) has ended \(3\)")
+        assert second in service.workers()
+        assert httpx.get(f"{service.url}/health/live").status_code == 200
+        store.start()
+        until(lambda: len(service.workers()) == 2, "a second worker")
+        until(
+            lambda: httpx.get(f"{service.url}/health/ready", timeout=10).status_code == 200, "a service that is ready"
+        )
+        assert client.audit().ok
+    assert service.process.returncode == 0
+
+
 def test_told_to_stop_in_mid_run_it_loses_nothing(tmp_path: Path, store: Server) -> None:
     """It answers what is under way and ends; its successor has all of it, and answers the same keys the same."""
     with serving(tmp_path, store) as service, crowd_at(service) as (_, crowd):

@@ -198,15 +198,14 @@ def test_workers_are_added_up(tmp_path: Path) -> None:
 
 def test_a_worker_that_has_ended_leaves_its_counters(tmp_path: Path) -> None:
     """Folded in or not yet, they stay what they were; what it had open is gone."""
-    one, other = Sharing(tmp_path), Sharing(tmp_path)
-    other.write(own(2, 1))
-    page = next(tmp_path.iterdir())
+    one = Sharing(tmp_path)
+    page = tmp_path / "77-1.numbers"
     _write(page, _Page(time.time() - 60, own(2, 1)))
     lasting = [row for row in own(5, 0) if row.family != "quota_engine_event_streams"]
     assert one.together(own(3, 0))[:2] == lasting
     assert one.together(own(3, 9))[2].values == (9,)
     content = page.read_bytes()
-    fold(tmp_path, os.getpid())
+    fold(tmp_path, 77)
     assert not page.exists()
     assert one.together(own(3, 0))[:2] == lasting
     page.write_bytes(content)  # as one sees it who reads in the midst of it

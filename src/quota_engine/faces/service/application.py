@@ -98,9 +98,6 @@ class Service:
     async def start(self) -> None:
         """Open the store, and publish the days that the configuration says."""
         configuration = self.configuration
-        if self._sharing is not None:
-            self._sharing.write(self.metrics.rows())
-            self._writing = asyncio.get_running_loop().create_task(self._write_numbers(self._sharing))
         policy, keys = admission_of(configuration, self.releases)
         self._engine = await AsyncQuotaEngine.open(
             configuration.backend,
@@ -111,6 +108,9 @@ class Service:
             observer=self.metrics,
             ticket_keys=keys,
         )
+        if self._sharing is not None:
+            self._sharing.write(self.metrics.rows())
+            self._writing = asyncio.get_running_loop().create_task(self._write_numbers(self._sharing))
         if configuration.publish_days:
             today = datetime.datetime.fromtimestamp(self.now_ms() / 1000, tz=datetime.UTC).date()
             last = today + datetime.timedelta(days=configuration.publish_days - 1)

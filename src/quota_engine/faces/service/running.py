@@ -28,7 +28,7 @@ from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.faces.service.application import STAGING, Application, Service, application
 from quota_engine.faces.service.configuration import Configuration
 from quota_engine.faces.service.connections import Connection, Terms
-from quota_engine.faces.service.sharing import DIRECTORY, fold
+from quota_engine.faces.service.sharing import DIRECTORY, fold, has_begun
 
 _GRACE_S: Final = 30
 _BACKLOG: Final = 4096
@@ -163,8 +163,9 @@ class _Workers:
                 for index, worker in enumerate(self._workers):
                     if worker.poll() is None or self._stopping:
                         continue
-                    if worker.returncode == _UNREACHABLE:
+                    if worker.returncode == _UNREACHABLE and not has_begun(self._metrics):
                         raise BackendUnavailable("a worker could not open the store; its log is above")
+                    # Once it has been there, the store is away for a while: the others serve on until it is back.
                     fold(self._metrics, worker.pid)
                     sys.stderr.write(f"quota-engine: worker {worker.pid} has ended ({worker.returncode}): a new one\n")
                     time.sleep(_RESTART_PAUSE_S)

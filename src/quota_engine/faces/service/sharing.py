@@ -6,7 +6,7 @@ A worker that dies takes the last second with it. Its counters stay, and its gau
 
 from __future__ import annotations
 
-__all__ = ["DIRECTORY", "Sharing", "fold"]
+__all__ = ["DIRECTORY", "Sharing", "fold", "has_begun"]
 
 import contextlib
 import os
@@ -52,7 +52,10 @@ class Sharing:
             _write(self._directory / self._name, _Page(time.time(), rows))
 
     def together(self, rows: list[Row]) -> list[Row]:
-        """These numbers (of this worker, now) and what the others have written last."""
+        """These numbers (of this worker, now) and what the others have written last. They are written down as well:
+        what somebody was told does not end with this process.
+        """
+        self.write(rows)
         pages = {path.name: page for path in self._directory.glob(f"*{_SUFFIX}") if (page := _read(path)) is not None}
         pages.pop(self._name, None)
         # Read last: whoever is folded in meanwhile is in here, and is not counted twice.
@@ -65,6 +68,11 @@ class Sharing:
         for page in pages.values():
             found += page.rows if now_s - page.written_at_s < _LIVE_FOR_S else _lasting(page.rows)
         return _sum((*found, *(ended.rows if ended is not None else ())))
+
+
+def has_begun(directory: Path) -> bool:
+    """Whether any worker has ever got as far as to write: it has opened the store by then."""
+    return (directory / _ENDED).exists() or any(directory.glob(f"*{_SUFFIX}"))
 
 
 def fold(directory: Path, pid: int) -> None:
