@@ -36,12 +36,13 @@ def store() -> Iterator[Server]:
 
 @contextlib.contextmanager
 def serving(folder: Path, store: Server, *options: str) -> Iterator[Served]:
-    """Two workers on the store."""
+    """Two workers on the store, both of which have come up."""
     environment = {
         "QUOTA_ENGINE_BACKEND": f"{store.url}?durability=fsync&attempts_max=4&timeout_ms=1000",
         "QUOTA_ENGINE_IDENTITY_KEY": KEY,
     }
     with served(folder, "--workers", "2", *options, **environment) as service:
+        until(lambda: "quota_engine_workers 2.0\n" in httpx.get(f"{service.url}/metrics").text, "two workers")
         yield service
 
 
