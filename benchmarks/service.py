@@ -1,8 +1,9 @@
 """How fast the service answers through HTTP: ``python -m benchmarks.service``.
 
 The server has one core, the load (``wrk``, which is in Debian) the other. Each case is measured for some seconds in
-each of several rounds, beside an empty route of Starlette in the same round, because machines differ and are noisy:
-what counts is the share of its rate, as the median of the rounds. The store is in the service's process (``memory``),
+each of several rounds, right after an empty route of Starlette, because machines differ and are noisy: what counts
+is the share of its rate, as the median of the rounds. Where others work on the machine, too, the processor's time that
+the server takes for an answer says more: its share is beside it. The store is in the service's process (``memory``),
 or a Valkey on the core of the load (``valkey``). Every request has an identity and a key of its own.
 """
 
@@ -13,6 +14,7 @@ __all__ = ["main", "measure", "served"]
 import argparse
 import contextlib
 import json
+import os
 import re
 import shutil
 import statistics
@@ -89,6 +91,18 @@ def served(what: str, core: int, backend: str = "memory://") -> Iterator[dict[st
             process.wait(60)
 
 
+class _Rate(NamedTuple):
+    """Answers a second, and microseconds of the server's processor for one."""
+
+    a_second: float
+    processor_us: float
+
+
+def _processor_s(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class _Load:
     """Runs wrk on a core."""
 
@@ -98,16 +112,18 @@ class _Load:
         self._script = Path(directory) / "load.lua"
         self._runs = 0
 
-    def rate(self, port: int, path: str, status: int, script: str = "") -> float:
-        """Answers a second. All have to be refusals, or none, as ``status`` says."""
+    def rate(self, server: dict[str, Any], path: str, status: int, script: str = "") -> _Rate:
+        """How fast the server answers. All have to be refusals, or none, as ``status`` says."""
         self._runs += 1
         self._script.write_text(script.replace("ROUND", f'"{self._runs:08d}"').replace("TOKEN", TOKEN) or "--")
         command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{self._seconds}s", "-s", str(self._script)]
         if self._core >= 0:
             command = ["taskset", "-c", str(self._core), *command]
+        before_s = _processor_s(server["pid"])
         run = subprocess.run(  # noqa: S603 - wrk, with what is above
-            [*command, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=False
+            [*command, f"http://127.0.0.1:{server['port']}{path}"], capture_output=True, text=True, check=False
         )
+        took_s = _processor_s(server["pid"]) - before_s
         text = run.stdout
         if run.returncode or "Socket errors" in text:
             raise SystemExit(f"wrk failed at {path}: {text}{run.stderr}")
@@ -115,7 +131,7 @@ class _Load:
         refused = int((re.findall(r"Non-2xx or 3xx responses: (\d+)", text) or ["0"])[0])
         if refused != (0 if status < 400 else total):
             raise SystemExit(f"{refused} of {total} were refused at {path}, where each should be {status}")
-        return float(re.findall(r"Requests/sec:\s+([\d.]+)", text)[0])
+        return _Rate(float(re.findall(r"Requests/sec:\s+([\d.]+)", text)[0]), took_s / total * 1e6)
 
 
 def _probe(port: int, case: _Case) -> str:
@@ -155,30 +171,36 @@ def measure(stores: Sequence[str], only: Sequence[str], rounds: int, seconds: in
                 with pinned(0, load_core):
                     backend = undo.enter_context(_valkey_server())
             services[store] = undo.enter_context(served("service", server_core, backend))
-        rates: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        rates: dict[tuple[str, str], list[tuple[_Rate, _Rate]]] = {}
         for _ in range(rounds):
             for store, service in services.items():
-                yardstick = load.rate(empty["port"], "/", 200)
                 if store == stores[0]:
-                    rate = load.rate(limit["port"], "/", 201, _RESERVE)
+                    yardstick = load.rate(empty, "/", 200)
+                    rate = load.rate(limit, "/", 201, _RESERVE)
                     rates.setdefault(("limit", "reserve"), []).append((rate, yardstick))
                 for case in _cases(service["tickets"]):
                     if only and case.name not in only:
                         continue
                     script = _probe(service["port"], case)
                     if case.is_reserve and store == "valkey":
-                        load.rate(service["port"], case.path, case.status, script)  # what is remembered is there
-                    rate = load.rate(service["port"], case.path, case.status, script)
+                        load.rate(service, case.path, case.status, script)  # what is remembered is there
+                    yardstick = load.rate(empty, "/", 200)
+                    rate = load.rate(service, case.path, case.status, script)
                     rates.setdefault((store, case.name), []).append((rate, yardstick))
     found = [
         {
             "store": store,
             "case": case,
-            "a_second": round(statistics.median(rate for rate, _ in pairs)),
-            "empty_route_a_second": round(statistics.median(yardstick for _, yardstick in pairs)),
-            "share": round(statistics.median(rate / yardstick for rate, yardstick in pairs), 3),
-            "share_least": round(min(rate / yardstick for rate, yardstick in pairs), 3),
-            "share_most": round(max(rate / yardstick for rate, yardstick in pairs), 3),
+            "a_second": round(statistics.median(rate.a_second for rate, _ in pairs)),
+            "empty_route_a_second": round(statistics.median(empty.a_second for _, empty in pairs)),
+            "share": round(statistics.median(rate.a_second / empty.a_second for rate, empty in pairs), 3),
+            "share_least": round(min(rate.a_second / empty.a_second for rate, empty in pairs), 3),
+            "share_most": round(max(rate.a_second / empty.a_second for rate, empty in pairs), 3),
+            "processor_us": round(statistics.median(rate.processor_us for rate, _ in pairs), 1),
+            "empty_route_processor_us": round(statistics.median(empty.processor_us for _, empty in pairs), 1),
+            "share_by_processor": round(
+                statistics.median(empty.processor_us / rate.processor_us for rate, empty in pairs), 3
+            ),
             "goal": None if store == "limit" else GOALS[case],
         }
         for (store, case), pairs in rates.items()
@@ -187,13 +209,17 @@ def measure(stores: Sequence[str], only: Sequence[str], rounds: int, seconds: in
 
 
 def _table(found: dict[str, Any]) -> str:
-    lines = [f"{'store':8}{'case':14}{'a second':>10}{'empty route':>13}{'share':>8}{'least, most':>16}{'goal':>7}"]
+    lines = [
+        f"{'store':8}{'case':14}{'a second':>10}{'empty route':>13}{'share':>8}{'least, most':>16}"
+        f"{'µs':>8}{'by µs':>8}{'goal':>7}"
+    ]
     for one in found["cases"]:
         spread = f"{one['share_least']:.2f}, {one['share_most']:.2f}"
         goal = "" if one["goal"] is None else f"{one['goal']:.2f}"
         lines.append(
             f"{one['store']:8}{one['case']:14}{one['a_second']:>10,}{one['empty_route_a_second']:>13,}"
-            f"{one['share']:>8.2f}{spread:>16}{goal:>7}"
+            f"{one['share']:>8.2f}{spread:>16}"
+            f"{one['processor_us']:>8.1f}{one['share_by_processor']:>8.2f}{goal:>7}"
         )
     return "\n".join(lines)
 
@@ -204,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--store", action="append", choices=("memory", "valkey"), default=[])
     parser.add_argument("--case", action="append", choices=tuple(GOALS), default=[])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=3, help="of each case in a round")
+    parser.add_argument("--seconds", type=int, default=2, help="of each case in a round")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     if shutil.which("wrk") is None or shutil.which("taskset") is None:
