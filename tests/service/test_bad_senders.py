@@ -281,3 +281,53 @@ async def test_a_request_leaves_nothing_behind(served: Served) -> None:
         finally:
             gc.enable()
     assert len(left) <= 1
+
+
+async def test_what_was_no_request_is_counted(served: Served) -> None:
+    """By its status, beside the calls."""
+    async with connected(served.port) as raw:
+        await raw.send(b"nonsense\r\n\r\n")
+        await raw.rest()
+    async with connected(served.port) as raw:
+        await raw.send(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert b'quota_engine_http_requests_total{call="no-request",http="400"} 1.0' in await raw.rest()
+
+
+async def test_staging_is_said_on_every_answer() -> None:
+    """Once, on calls, on pages, and on what is no call."""
+    async with running(staging=True) as client, listening(client.app) as port:
+        for path in (b"/health/live", b"/", b"/v1/nix"):
+            async with connected(port) as raw:
+                await raw.send(b"GET %b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % path)
+                assert (await raw.rest()).lower().count(b"x-quota-engine-staging: true") == 1
+
+
+async def test_an_old_client_gets_a_stream_that_ends_with_its_connection() -> None:
+    """HTTP/1.0 knows no chunks; and a server that stops lets what is under way come to its end."""
+    async with running(limits=LIMITS) as client:
+        app = client.app
+        goes_on = asyncio.Event()
+        has_begun = asyncio.Event()
+
+        async def in_two_parts(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"one,", "more_body": True})
+            has_begun.set()
+            await goes_on.wait()
+            await send({"type": "http.response.body", "body": b"two"})
+
+        app._table.add("GET", "/v1/parts", in_two_parts)
+        async with contextlib.AsyncExitStack() as connections:
+            async with listening(app) as port:
+                old, new, idle = [await connections.enter_async_context(connected(port)) for _ in range(3)]
+                await idle.send(LIVE)
+                await idle.until(b'{"status":"live"}')
+                for raw, version in ((old, b"1.0"), (new, b"1.1")):
+                    has_begun.clear()
+                    await raw.send(b"GET /v1/parts HTTP/%b\r\nhost: x\r\n\r\n" % version)
+                    await has_begun.wait()
+                asyncio.get_running_loop().call_later(0.3, goes_on.set)  # the server is stopping by then
+            assert await idle.rest() == b""
+            head, _, content = (await old.rest()).partition(b"\r\n\r\n")
+            assert (content, b"connection: close" in head, b"chunked" in head) == (b"one,two", True, False)
+            assert (await new.rest()).endswith(b"4\r\none,\r\n3\r\ntwo\r\n0\r\n\r\n")
