@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
@@ -300,6 +301,19 @@ async def test_staging_is_said_on_every_answer() -> None:
             async with connected(port) as raw:
                 await raw.send(b"GET %b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % path)
                 assert (await raw.rest()).lower().count(b"x-quota-engine-staging: true") == 1
+
+
+async def test_a_proxy_in_front_says_whether_it_speaks_tls() -> None:
+    """Then a page's cookie is for TLS only. Proxies are believed that are named: by default those on this host."""
+    async with running() as client, listening(client.app) as port, httpx.AsyncClient() as browser:
+        for proto in ("http", "https"):
+            signed_in = await browser.post(
+                f"http://127.0.0.1:{port}/operator/login",
+                data={"token": TOKENS[Role.OPERATOR]},
+                headers={"x-forwarded-proto": proto},
+            )
+            assert signed_in.status_code == 303
+            assert ("secure" in signed_in.headers["set-cookie"].lower()) is (proto == "https")
 
 
 async def test_an_old_client_gets_a_stream_that_ends_with_its_connection() -> None:
