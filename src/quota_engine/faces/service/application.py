@@ -52,6 +52,7 @@ from quota_engine.faces.service.routing import Table
 from quota_engine.faces.service.sharing import DIRECTORY, WRITE_EVERY_S, Sharing
 from quota_engine.faces.service.streams import Streams
 from quota_engine.faces.service.survey import Survey
+from quota_engine.faces.service.telemetry import TracedMetrics, Tracing, tracing_of
 from quota_engine.ports import Clock
 
 _logger = logging.getLogger("quota_engine.service")
@@ -64,14 +65,19 @@ _READY_FOR_MS: Final = 1_000
 class Service:
     """What the handlers work with: the engine, the catalog, the counters; and how the service is."""
 
-    def __init__(self, configuration: Configuration, clock: Clock | None = None) -> None:
+    def __init__(
+        self, configuration: Configuration, clock: Clock | None = None, tracing: Tracing | None = None
+    ) -> None:
+        """``tracing`` ``None``: if the environment asks for it."""
         self.configuration = configuration
         self.catalog: Catalog = configuration.catalog
         self.access = Access(configuration.grants)
         self.limits: Limits = configuration.limits
         self.streams = Streams(self.limits.streams_max, self.limits.stream_life_ms)
         self.room_looks = RoomLooks()
-        self.metrics = Metrics(lambda: self.streams.count)
+        self.tracing = tracing or tracing_of(os.environ, self.catalog.offices)
+        open_streams = lambda: self.streams.count  # noqa: E731
+        self.metrics = Metrics(open_streams) if self.tracing is None else TracedMetrics(open_streams, self.tracing)
         directory = os.environ.get(DIRECTORY)
         self._sharing = Sharing(Path(directory)) if directory else None
         self._survey = Survey(self)
@@ -163,6 +169,8 @@ class Service:
     def answered(self, endpoint: Endpoint, http: int, duration_ns: int) -> None:
         """See :class:`quota_engine.faces.service.http.Surroundings`."""
         self.metrics.call(endpoint.name).add(http, duration_ns)
+        if self.tracing is not None:
+            self.tracing.answered(http)
 
     def refused(self, http: int) -> None:
         """Is told of each answer to what did not even become a request."""
@@ -213,7 +221,10 @@ class Application:
         self.service = service
         self._table = Table()
         for endpoint in ENDPOINTS:
-            self._table.add(endpoint.method, endpoint.path, Exchange(endpoint, service))
+            app: ASGIApp = Exchange(endpoint, service)
+            if service.tracing is not None:
+                app = service.tracing.around(app, endpoint)
+            self._table.add(endpoint.method, endpoint.path, app)
         content = msgspec.json.format(msgspec.json.encode(document(ENDPOINTS)), indent=2)
         self._table.add("GET", "/openapi.json", Response(content, media_type="application/json"))
         self._table.add("GET", "/metrics", self._metrics)
@@ -269,9 +280,13 @@ class Application:
         await response(scope, receive, send)
 
 
-def application(configuration: Configuration, *, clock: Clock | None = None) -> Application:
-    """The ASGI application. ``clock`` is the engine's and the service's; ``None``: the store's, and the system's."""
-    return Application(Service(configuration, clock))
+def application(
+    configuration: Configuration, *, clock: Clock | None = None, tracing: Tracing | None = None
+) -> Application:
+    """The ASGI application. ``clock`` is the engine's and the service's; ``None``: the store's, and the system's.
+    ``tracing`` makes spans; ``None``: if the environment asks for it (see ``telemetry``).
+    """
+    return Application(Service(configuration, clock, tracing))
 
 
 def _counted(send: Send, tally: CallTally) -> Send:
