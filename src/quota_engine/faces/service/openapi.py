@@ -73,7 +73,8 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
 def _description() -> str:
     rows = "\n".join(f"| `{kind.type}` | {kind.http} | {kind.title} |" for kind in KINDS.values())
     return (
-        "Times are milliseconds since 1970 (UTC), days are ISO dates. No answer has an identity in it.\n\n"
+        "Times are milliseconds since 1970 (UTC), days are ISO dates. No answer has an identity in it. Integers are "
+        "written without a point or an exponent, and a body has each name once.\n\n"
         f"Problems are RFC 9457 documents; their `type` is `{TYPE_PREFIX}` and one of these:\n\n"
         f"| type | status | title |\n| --- | --- | --- |\n{rows}\n"
     )

@@ -7,7 +7,6 @@ __all__ = ["RESERVATIONS"]
 from typing import TYPE_CHECKING, Any, Final
 
 from quota_engine.admission import Caller
-from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.faces.service import wire
 from quota_engine.faces.service.access import Role
@@ -61,7 +60,7 @@ async def reservation(service: Service, call: Call) -> Reply:
 
 
 async def confirm(service: Service, call: Call) -> Reply:
-    body: wire.StepBody = call.body
+    body: wire.ConfirmBody = call.body
     engine, reference = service.engine, call.path["reference"]
     return outcome_reply(
         service,
@@ -75,8 +74,6 @@ async def confirm(service: Service, call: Call) -> Reply:
 def _step(method: str) -> Any:
     async def step(service: Service, call: Call) -> Reply:
         body: wire.StepBody = call.body
-        if body.reacquire:
-            raise InvalidRequest("reacquire", "true", "false: it is only for confirm")
         run = getattr(service.engine, method)
         outcome = await run(call.path["reference"], applicant=body.applicant or None, version=body.version)
         return outcome_reply(service, call, outcome)
@@ -111,9 +108,11 @@ _OF_MOVE: Final = (
 _RESERVATION: Final = "/v1/reservations/{reference}"
 
 
-def _of_reservation(name: str, summary: str, handler: Any, roles: frozenset[Role], *more: Status) -> Endpoint:
+def _of_reservation(
+    name: str, summary: str, handler: Any, roles: frozenset[Role], *more: Status, body: type = wire.StepBody
+) -> Endpoint:
     path = f"{_RESERVATION}/{name}"
-    return post(path, name, summary, handler, roles=roles, body=wire.StepBody, statuses=(*OF_STEP, *more))
+    return post(path, name, summary, handler, roles=roles, body=body, statuses=(*OF_STEP, *more))
 
 
 RESERVATIONS: Final = (
@@ -123,7 +122,8 @@ RESERVATIONS: Final = (
         statuses=_OF_RESERVE, problems=("unknown-name",),
     ),
     _of_reservation(
-        "confirm", "Make a hold a place, and give it a queue number.", confirm, SERVICES, S.CLOSED, S.OVER
+        "confirm", "Make a hold a place, and give it a queue number.", confirm, SERVICES, S.CLOSED, S.OVER,
+        body=wire.ConfirmBody,
     ),
     get(_RESERVATION, "lookup", "A reservation as it stands now.", reservation, wire.ReservationBody, roles=STAFF,
         statuses=(S.NOT_FOUND,)),

@@ -9,7 +9,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-Identity = Annotated[str, Meta(min_length=1, max_length=256, description="An identity in clear. It is hashed at once.")]
+Identity = Annotated[
+    str,
+    Meta(min_length=1, max_length=256, description="An identity in clear, in printable characters; hashed at once."),
+]
 Id = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
 MaybeId = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$", description="An id of the catalog; empty: not given.")]
 Millis = Annotated[int, Meta(ge=0, le=2**53 - 1)]

@@ -12,6 +12,7 @@ __all__ = [
     "AvailabilityBody",
     "CallerBody",
     "CapacityBody",
+    "ConfirmBody",
     "DayBody",
     "EventBody",
     "EventsBody",
@@ -86,7 +87,12 @@ class StepBody(Request, frozen=True, kw_only=True):
         str, Meta(max_length=256, description="The identity of one of its applicants, to check that it is theirs.")
     ] = ""
     version: Annotated[int, Meta(ge=0, le=2**31, description="Refuse if it has changed since; 0: do not check.")] = 0
-    reacquire: Annotated[bool, Meta(description="Only for confirm: take a new place if the hold has ended.")] = False
+
+
+class ConfirmBody(StepBody, frozen=True, kw_only=True):
+    """A hold is to become a place."""
+
+    reacquire: Annotated[bool, Meta(description="Take a new place if the hold has ended.")] = False
 
 
 class MoveBody(Request, frozen=True, kw_only=True):

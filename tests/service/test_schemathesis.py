@@ -1,0 +1,175 @@
+"""Every call answers as the OpenAPI document says, whatever it is sent.
+
+schemathesis makes the requests from the document that the service gives out: good ones and bad ones, a case for each
+limit and then some at random, always the same. All its checks are on. Each call is tried on a service of its own, on
+the store in memory, with a clock that stands still. For more of them, by hand::
+
+    QUOTA_ENGINE_EXAMPLES=2000 python -m pytest -n 2 tests/service/test_schemathesis.py
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+import schemathesis
+from hypothesis import settings
+from schemathesis.core.failures import Failure
+from schemathesis.core.transport import Response
+from schemathesis.generation import GenerationMode
+from schemathesis.openapi.checks import RejectedPositiveData
+from starlette.types import Receive, Scope, Send
+
+from quota_engine.adapters.clocks import ManualClock
+from quota_engine.catalog import day_terms
+from quota_engine.faces.engine import AsyncQuotaEngine
+from quota_engine.faces.service.access import Role
+from quota_engine.faces.service.application import Application, application
+from quota_engine.faces.service.problems import OF_STATUS
+from tests.service.serving import DAY, TOKENS, configuration
+
+EXAMPLES_MAX = int(os.environ.get("QUOTA_ENGINE_EXAMPLES", "20"))
+OPERATOR = {"Authorization": f"Bearer {TOKENS[Role.OPERATOR]}"}
+
+THERE = {
+    "office": ("surabaya",),
+    "day": tuple(str(DAY + datetime.timedelta(days=number)) for number in range(5)),
+    "quota": ("online", "morning"),
+    "reference": ("surabaya~held", "surabaya~confirmed"),
+}
+"""What names of an address can stand for that is really there."""
+MEANT = {"service": "new", "service_unit": "", "session": "morning", "channel": "online", "group": ""}
+"""A choice that the office has."""
+AGAINST_MEANING = {
+    "first_day, last_day": "a range that ends before it begins, or is longer than can be looked at",
+    "day": "a year that no schedule reaches",
+    "service": "what is missing only because the office has more than one",
+    "session": "the same",
+    "service_unit": "the same",
+    "applicants": "somebody twice in a party, or characters that are not printable",
+    "applicant": "characters that are not printable",
+}
+"""Parts of a request that are wrong by their meaning, which a schema can not say. What is wrong by its form, it can."""
+
+
+async def furnish(engine: AsyncQuotaEngine) -> None:
+    """Two reservations to talk about."""
+    for key in ("held", "confirmed"):
+        assert (await engine.reserve("surabaya", DAY, key, service="new", session="morning", key=key)).ok
+    assert (await engine.confirm("surabaya~confirmed")).ok
+
+
+class Stage:
+    """The application as schemathesis knows it. Behind it stands a new one for each test, opened with its first
+    request, in the loop in which it is served.
+    """
+
+    def __init__(self) -> None:
+        self._application: Application | None = None
+
+    def clear(self) -> None:
+        """Drop the application, with its store."""
+        self._application = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request. It has no lifespan, which it says by refusing it."""
+        if scope["type"] != "http":
+            raise NotImplementedError(scope["type"])
+        if self._application is None:
+            self._application = await opened()
+        await self._application(scope, receive, send)
+
+
+async def opened() -> Application:
+    """A service whose week has just opened."""
+    chosen = configuration(publish_days=30)
+    terms = day_terms(chosen.catalog, "surabaya", DAY)
+    assert terms is not None
+    app = application(chosen, clock=ManualClock(terms.opens_at_ms))
+    await app.service.start()
+    await furnish(app.service.engine)
+    return app
+
+
+STAGE = Stage()
+SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", STAGE)
+SCHEMA.config.max_stream_events = 1  # a stream is as long as who listens wants it
+
+
+@pytest.fixture
+def stage() -> Iterator[None]:
+    STAGE.clear()
+    yield
+    STAGE.clear()
+
+
+@SCHEMA.hook
+def filter_failure(context: Any, failure: Failure, case: schemathesis.Case[Any], response: Response) -> bool:
+    """A good request may be refused by the rules (the problem has its outcome), or for what it means."""
+    if not isinstance(failure, RejectedPositiveData):
+        return True
+    problem = msgspec.json.decode(response.content)
+    outcome = problem.get("outcome")
+    if outcome is not None:
+        return OF_STATUS[outcome].http != response.status_code
+    errors = problem.get("errors", ())
+    parts = [one["where"].partition("[")[0] for one in errors if "openapi" not in one["expected"]]
+    return not errors or not set(parts) <= set(AGAINST_MEANING) or len(parts) < len(errors)
+
+
+def aim(case: schemathesis.Case[Any]) -> None:
+    """Names that are drawn at random hit nothing: three of four good requests are for what is there, by their content.
+
+    An integer with a point (``1.0``) is one for JSON Schema and for nothing else here: it is written without.
+    """
+    if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE:
+        return
+    chance = zlib.crc32(repr((case.path_parameters, case.query, case.body)).encode())
+    for fields in (case.query, case.body):
+        if isinstance(fields, dict):
+            for name, value in fields.items():
+                if isinstance(value, float) and value.is_integer():
+                    fields[name] = int(value)
+                elif name in MEANT and chance % 4:
+                    fields[name] = MEANT[name]
+    if chance % 4:
+        for name in case.path_parameters:
+            if name in THERE:
+                case.path_parameters[name] = THERE[name][chance // 4 % len(THERE[name])]
+
+
+@SCHEMA.parametrize()
+@settings(max_examples=EXAMPLES_MAX, derandomize=True, database=None, deadline=None)
+@pytest.mark.usefixtures("stage")
+def test_every_call(case: schemathesis.Case[Any]) -> None:
+    """Its status, type, body and headers are as documented; a bad request is refused; a token is asked for."""
+    aim(case)
+    case.call_and_validate(headers=OPERATOR)
+
+
+class Sequences(SCHEMA.as_state_machine()):  # type: ignore[misc]
+    """Calls one after the other, each with what earlier ones answered."""
+
+    def setup(self) -> None:
+        """Each sequence has a service of its own."""
+        STAGE.clear()
+
+    def before_call(self, case: schemathesis.Case[Any]) -> None:
+        """See :func:`aim`."""
+        aim(case)
+
+    def get_call_kwargs(self, case: schemathesis.Case[Any]) -> dict[str, Any]:
+        """With the token that may do everything."""
+        return {"headers": OPERATOR}
+
+
+@pytest.mark.usefixtures("stage")
+def test_sequences_of_calls() -> None:
+    """They keep to the document, too, when one follows on the other."""
+    chosen = settings(max_examples=EXAMPLES_MAX, stateful_step_count=8, derandomize=True, database=None, deadline=None)
+    Sequences.run(settings=chosen)
