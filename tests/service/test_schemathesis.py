@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -26,21 +26,30 @@ from schemathesis.openapi.checks import RejectedPositiveData
 from starlette.types import Receive, Scope, Send
 
 from quota_engine.adapters.clocks import ManualClock
-from quota_engine.catalog import day_terms
+from quota_engine.admission.draw_ledger import DrawTerms
+from quota_engine.catalog import day_terms, load_catalog
 from quota_engine.faces.engine import AsyncQuotaEngine
 from quota_engine.faces.service.access import Role
 from quota_engine.faces.service.application import Application, application
 from quota_engine.faces.service.problems import OF_STATUS
 from tests.service.serving import DAY, TOKENS, configuration
 
+_TERMS = day_terms(load_catalog("surabaya"), "surabaya", DAY)
+assert _TERMS is not None
+OPENS_AT_MS = _TERMS.opens_at_ms
 EXAMPLES_MAX = int(os.environ.get("QUOTA_ENGINE_EXAMPLES", "20"))
 OPERATOR = {"Authorization": f"Bearer {TOKENS[Role.OPERATOR]}"}
 
-THERE = {
+TICKETS: list[str] = []
+"""That of the service that is there now."""
+THERE: dict[str, Sequence[str]] = {
     "office": ("surabaya",),
     "day": tuple(str(DAY + datetime.timedelta(days=number)) for number in range(5)),
     "quota": ("online", "morning"),
     "reference": ("surabaya~held", "surabaya~confirmed"),
+    "room": ("spring",),
+    "ticket": TICKETS,
+    "draw": ("lottery",),
 }
 """What names of an address can stand for that is really there."""
 MEANT = {"service": "new", "service_unit": "", "session": "morning", "channel": "online", "group": ""}
@@ -53,15 +62,33 @@ AGAINST_MEANING = {
     "service_unit": "the same",
     "applicants": "somebody twice in a party, or characters that are not printable",
     "applicant": "characters that are not printable",
+    "identity": "characters that are not printable",
+    "admission_pass": "given where nobody looks at passes",
+    "ticket": "one that nobody was given",
+    "forget_at_ms": "a room that would be forgotten too soon, by its other times",
+    "draw": "times that are out of order",
 }
 """Parts of a request that are wrong by their meaning, which a schema can not say. What is wrong by its form, it can."""
 
 
 async def furnish(engine: AsyncQuotaEngine) -> None:
-    """Two reservations to talk about."""
+    """Two reservations, a room with a ticket, and a draw, to talk about."""
     for key in ("held", "confirmed"):
         assert (await engine.reserve("surabaya", DAY, key, service="new", session="morning", key=key)).ok
     assert (await engine.confirm("surabaya~confirmed")).ok
+    now_ms = OPENS_AT_MS
+    room = engine.room("spring")
+    await room.create("surabaya", DAY, opens_at=now_ms + 600_000, joins_from=now_ms - 1_000)
+    TICKETS[:] = [(await room.join("somebody")).ticket]
+    terms = DrawTerms(
+        opens_at_ms=now_ms - 1_000,
+        closes_at_ms=now_ms + 3_600_000,
+        forget_at_ms=now_ms + 7_200_000,
+        first_day=DAY.toordinal(),
+        last_day=DAY.toordinal(),
+        commitment="0" * 64,
+    )
+    assert (await engine.draw("lottery").create(terms)).ok
 
 
 class Stage:
@@ -88,9 +115,7 @@ class Stage:
 async def opened() -> Application:
     """A service whose week has just opened."""
     chosen = configuration(publish_days=30)
-    terms = day_terms(chosen.catalog, "surabaya", DAY)
-    assert terms is not None
-    app = application(chosen, clock=ManualClock(terms.opens_at_ms))
+    app = application(chosen, clock=ManualClock(OPENS_AT_MS))
     await app.service.start()
     await furnish(app.service.engine)
     return app
@@ -122,6 +147,15 @@ def filter_failure(context: Any, failure: Failure, case: schemathesis.Case[Any],
     return not errors or not set(parts) <= set(AGAINST_MEANING) or len(parts) < len(errors)
 
 
+def without_points(value: Any) -> Any:
+    """The same, with its integers as such."""
+    if isinstance(value, dict):
+        return {name: without_points(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [without_points(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def aim(case: schemathesis.Case[Any]) -> None:
     """Names that are drawn at random hit nothing: three of four good requests are for what is there, by their content.
 
@@ -133,10 +167,7 @@ def aim(case: schemathesis.Case[Any]) -> None:
     for fields in (case.query, case.body):
         if isinstance(fields, dict):
             for name, value in fields.items():
-                if isinstance(value, float) and value.is_integer():
-                    fields[name] = int(value)
-                elif name in MEANT and chance % 4:
-                    fields[name] = MEANT[name]
+                fields[name] = MEANT[name] if name in MEANT and chance % 4 else without_points(value)
     if chance % 4:
         for name in case.path_parameters:
             if name in THERE:

@@ -83,8 +83,8 @@ def _description() -> str:
 def _operation(endpoint: Endpoint, of_kind: dict[Any, Any]) -> dict[str, Any]:
     answer: dict[str, Any]
     if endpoint.streams:
-        # A schema describes the whole of a content, which here are lines; what their data are stands beside it.
-        answer = {"content": {"text/event-stream": {"schema": {"type": "string"}, "x-data": of_kind[endpoint.answer]}}}
+        # Whether a schema is of the whole or of each event is not agreed on: what the data are stands beside it.
+        answer = {"content": {"text/event-stream": {"x-data": of_kind[endpoint.answer]}}}
     elif endpoint.answer is bytes:
         answer = {"content": {name: {} for name in ("application/json", "application/jsonl")}}
     else:

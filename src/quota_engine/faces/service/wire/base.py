@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["Answer", "Id", "Identity", "MaybeId", "Millis", "Request"]
+__all__ = ["Answer", "Id", "Identity", "MaybeId", "Millis", "Moment", "Request"]
 
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
+
+from quota_engine.domain.values import TIME_MS_MAX
 
 Identity = Annotated[
     str,
@@ -16,6 +18,8 @@ Identity = Annotated[
 Id = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
 MaybeId = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$", description="An id of the catalog; empty: not given.")]
 Millis = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Moment = Annotated[int, Meta(ge=0, le=TIME_MS_MAX)]
+"""A time that comes in."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -34,7 +34,7 @@ from quota_engine.admission.draw import APPLICATIONS_MAX, CHOICES_MAX, Wish
 from quota_engine.admission.draw_ledger import DrawOutcome, DrawPhase, DrawStatus, DrawView
 from quota_engine.domain.outcomes import Status
 from quota_engine.domain.values import APPLICANTS_MAX
-from quota_engine.faces.service.wire.core import Answer, Id, Identity, MaybeId, Millis, Request
+from quota_engine.faces.service.wire.base import Answer, Id, Identity, MaybeId, Millis, Moment, Request
 
 Version = Annotated[int, Meta(ge=0, le=2**31)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="64 hex digits.")]
@@ -49,9 +49,9 @@ _SUCCESSES = frozenset({DrawStatus.APPLIED, DrawStatus.WITHDRAWN, DrawStatus.DON
 class CreateDrawBody(Request, frozen=True, kw_only=True):
     """What is promised when a draw is announced. It can not be changed any more."""
 
-    opens_at_ms: Millis
-    closes_at_ms: Millis
-    forget_at_ms: Millis
+    opens_at_ms: Moment
+    closes_at_ms: Moment
+    forget_at_ms: Moment
     first_day: datetime.date
     last_day: datetime.date
     commitment: Sha256

@@ -25,11 +25,17 @@ from msgspec import Meta
 from quota_engine.admission.polling import room_poll_after_ms
 from quota_engine.admission.room import CALL_MAX, OPEN_MS_MAX, PER_MINUTE_MAX, RETENTION_MS_MAX, TICKETS_MAX, RoomView
 from quota_engine.admission.room_standing import RoomPhase, room_phase
-from quota_engine.faces.service.wire.base import Answer, Id, Identity, MaybeId, Millis, Request
+from quota_engine.faces.service.wire.base import Answer, Id, Identity, MaybeId, Moment, Request
 from quota_engine.faces.service.wire.standing import PollAfter, StandingBody, standing_body
 from quota_engine.flow.rooms import RoomSettings
 
-Entropy = Annotated[str, Meta(pattern="^[ -~]{0,256}$", description="Up to 256 printable ASCII characters.")]
+Entropy = Annotated[
+    str,
+    Meta(
+        pattern="^([!-~]([ -~]{0,254}[!-~])?)?$",
+        description="Up to 256 printable ASCII characters, with no space at either end.",
+    ),
+]
 Ticket = Annotated[str, Meta(min_length=1, max_length=512, description="A ticket as it was given, unchanged.")]
 _DEFAULT = RoomSettings()
 
@@ -63,9 +69,9 @@ class CreateRoomBody(Request, frozen=True, kw_only=True):
     office: Id
     first_day: datetime.date
     last_day: datetime.date | None = None
-    opens_at_ms: Millis
-    closes_at_ms: Millis | None = None
-    joins_from_at_ms: Millis | None = None
+    opens_at_ms: Moment
+    closes_at_ms: Moment | None = None
+    joins_from_at_ms: Moment | None = None
     entropy_source: Entropy = ""
     channel: Id = "online"
     group: MaybeId = ""
