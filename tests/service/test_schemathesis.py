@@ -65,7 +65,13 @@ AGAINST_MEANING = {
     "identity": "characters that are not printable",
     "admission_pass": "given where nobody looks at passes",
     "ticket": "one that nobody was given",
-    "forget_at_ms": "a room that would be forgotten too soon, by its other times",
+    "instead_of": "a ticket that has not lost its turn",
+    "settings.lease_ms": "a pass that would end before the office's holds do",
+    **dict.fromkeys(
+        ("last_day", "joins_from_ms", "opens_at_ms", "closes_at_ms", "forget_at_ms", "window_ms", "claim_ms"),
+        "a room's time that does not go with its others",
+    ),
+    **dict.fromkeys(("per_minute_max", "burst"), "a room's pace that does not go with its others"),
     "draw": "times that are out of order",
 }
 """Parts of a request that are wrong by their meaning, which a schema can not say. What is wrong by its form, it can."""
