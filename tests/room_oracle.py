@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 
-from quota_engine.admission.room import CloseRoom, CreateRoom, Join, OpenRoom, RoomCommand, RoomTerms, Serve
+from quota_engine.admission.room import CloseRoom, CreateRoom, Join, OpenRoom, RoomCommand, RoomTerms, Serve, SetPace
 
 
 def _sha(word: str, value: str) -> str:
@@ -34,6 +35,7 @@ class Room:
     left: int = -1
     calls: list[tuple[int, int, int]] = dataclasses.field(default_factory=list)
     dropped_through_ms: int = -1
+    paces: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
     def window(self, at_ms: int) -> int:
         """The window of a moment."""
@@ -48,6 +50,11 @@ class Room:
         if self.closed_at_ms:
             return len(self.joins)
         return sum(self.window(joined_ms) < self.window(at_ms) for _, joined_ms in self.joins)
+
+    def bounds(self) -> tuple[int, int]:
+        """Between which the pace goes."""
+        assert self.terms is not None
+        return self.paces[-1] if self.paces else (self.terms.per_minute_min, self.terms.per_minute_max)
 
     @property
     def mark(self) -> int:
@@ -101,20 +108,33 @@ class Room:
                 if now_ms < terms.opens_at_ms:
                     return "NOT_OPEN", -1, False, terms.opens_at_ms
                 self.seed, self.entropy, self.opened_at_ms, self.last_change_ms = seed, entropy, now_ms, now_ms
-                self.pace, self.tokens, self.last_step_ms = terms.per_minute_max, 0, now_ms - terms.step_ms
+                self.pace, self.tokens, self.last_step_ms = self.bounds()[1], 0, now_ms - terms.step_ms
                 return "DONE", -1, False, 0
             case Serve(per_minute, call_max, left):
                 if not self.opened_at_ms or over or now_ms - self.last_step_ms < terms.step_ms:
                     return "DONE", -1, False, 0
-                tokens = min(60_000 * terms.burst, self.tokens + (now_ms - self.last_step_ms) * self.pace)
+                low, high = self.bounds()
+                burst = max(terms.burst, math.ceil(high * terms.step_ms / 60_000))
+                tokens = min(60_000 * burst, self.tokens + (now_ms - self.last_step_ms) * self.pace)
                 moves = min(tokens // 60_000, self.ordered(now_ms) - self.mark, call_max)
                 self.tokens = tokens - 60_000 * moves
-                self.pace = sorted((terms.per_minute_min, per_minute, terms.per_minute_max))[1]
+                self.pace = sorted((low, per_minute, high))[1]
                 self.left = self.left if left == -1 else left
                 if moves:
                     self.calls.append((now_ms, self.mark + moves, self.left))
                 self.last_step_ms = self.last_change_ms = now_ms
                 self.dropped_through_ms = now_ms - terms.claim_ms
+                return "DONE", -1, False, 0
+            case SetPace(low, high):
+                if over:
+                    return "OVER", -1, False, 0
+                if self.bounds() == (low, high):
+                    return "DONE", -1, True, 0
+                self.paces.append((low, high))
+                self.last_change_ms = now_ms
+                self.tokens = min(self.tokens, 60_000 * max(terms.burst, math.ceil(high * terms.step_ms / 60_000)))
+                if self.opened_at_ms:
+                    self.pace = sorted((low, self.pace, high))[1]
                 return "DONE", -1, False, 0
             case CloseRoom(late_seed):
                 if _sha("commitment", _sha("seed", late_seed)) != terms.commitment:
@@ -148,5 +168,7 @@ class Room:
             "left": self.left,
             "closed_at_ms": self.closed_at_ms,
             "late_seed": self.late_seed,
+            "pace_min": self.paces[-1][0] if self.paces else 0,
+            "pace_max": self.paces[-1][1] if self.paces else 0,
             "identities": dict(sorted(latest.items())),
         }

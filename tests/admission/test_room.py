@@ -86,7 +86,8 @@ def check(view: RoomView) -> None:
     assert 0 <= view.lapsed <= view.mark <= tickets_ordered(view, view.changed_at_ms) <= view.tickets
     assert len(view.calls) <= CALLS_MAX + 1
     assert [call.mark for call in view.calls] == sorted({call.mark for call in view.calls})
-    assert 0 <= view.tokens <= view.terms.burst * 60_000 < 2**53
+    burst = max(view.terms.burst, -(-view.per_minute_max * view.terms.step_ms // 60_000))
+    assert 0 <= view.tokens <= burst * 60_000 < 2**53
     assert bool(view.seed) == bool(view.opened_at_ms)
     assert bool(view.late_seed) == bool(view.closed_at_ms)
 

@@ -18,6 +18,7 @@ from quota_engine.adapters.memory import MemoryBackend
 from quota_engine.adapters.redis.factory import open_async_backend, open_backend
 from quota_engine.adapters.redis.keys import keys_of
 from quota_engine.adapters.redis.kinds import ROOM
+from quota_engine.adapters.redis.scripts import Script
 from quota_engine.admission.room import (
     CloseRoom,
     CreateRoom,
@@ -29,6 +30,7 @@ from quota_engine.admission.room import (
     RoomState,
     RoomStatus,
     Serve,
+    SetPace,
     apply,
     ask,
     describe,
@@ -120,6 +122,21 @@ def test_an_ill_formed_line_refuses_the_whole_call(line: str) -> None:
     with pytest.raises(Refused, match="ILLFORMED command 2"):
         scripts.store.run(ROOM.script_of(None), KEYS, [str(OPENS_AT_MS), ROOM.encode(Join("a")), line])
     assert scripts.describe() == before
+
+
+def test_a_room_of_an_earlier_version_has_the_pace_of_its_terms() -> None:
+    """Its head lacks what an operator's pace is kept in."""
+    scripts, state = Scripts(), RoomState()
+    earlier: tuple[RoomCommand, ...] = (CreateRoom(terms()), Join("a"))
+    for command in earlier:
+        assert scripts.send([command], OPENS_AT_MS - 1_000) == [apply(state, command, OPENS_AT_MS - 1_000)]
+    text = "#!lua\nreturn { redis.call('HDEL', KEYS[1], 'pace_min', 'pace_max') }"
+    assert scripts.store.run(Script(text, "0" * 40), KEYS, []) == [2]
+    assert scripts.describe() == describe(state)
+    later: tuple[RoomCommand, ...] = (OpenRoom(SEED), Serve(6_000), SetPace(1, 2))
+    for command in later:
+        assert scripts.send([command], OPENS_AT_MS) == [apply(state, command, OPENS_AT_MS)]
+    assert scripts.describe() == describe(state)
 
 
 def test_a_room_ends_by_itself() -> None:

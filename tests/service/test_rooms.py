@@ -185,6 +185,28 @@ async def test_a_room_that_waits_for_chance(rooms: Client) -> None:
     problem(await rooms.operate("POST", "/v1/rooms/mute/open", entropy), 410, "room-over")
 
 
+async def test_the_pace_while_it_runs(rooms: Client) -> None:
+    """Faster from the next step on, and slower again; never the wrong way round, and not when it is over."""
+    for number in range(200):
+        assert (await join(rooms, f"{NIK}{number}")).status_code == 201
+    rooms.clock.set_ms(OPENS_AT_MS)
+    assert (await look(rooms)).json()["mark"] == 1
+    faster = (await rooms.operate("PUT", f"{ROOM}/pace", {"per_minute_min": 3_000, "per_minute_max": 6_000})).json()
+    assert (faster["per_minute_min"], faster["per_minute_max"], faster["per_minute"]) == (3_000, 6_000, 3_000)
+    await pass_time(rooms, 1_000)
+    assert (await look(rooms)).json()["mark"] == 51
+    assert (await rooms.operate("PUT", ROOM, TERMS)).status_code == 200  # it is still the room that was promised
+    for body in ({"per_minute_min": 2, "per_minute_max": 1}, {"per_minute_min": 0, "per_minute_max": 1}, {}):
+        problem(await rooms.operate("PUT", f"{ROOM}/pace", body), 422, "unprocessable")
+    slower = (await rooms.operate("PUT", f"{ROOM}/pace", {"per_minute_min": 1, "per_minute_max": 60})).json()
+    assert slower["per_minute"] == 60
+    await pass_time(rooms, 2_000)
+    assert (await look(rooms)).json()["mark"] == 53
+    assert (await rooms.call("PUT", f"{ROOM}/pace", {}, Role.SERVICE)).status_code == 403
+    await rooms.operate("POST", f"{ROOM}/close")
+    problem(await rooms.operate("PUT", f"{ROOM}/pace", {"per_minute_min": 1, "per_minute_max": 2}), 410, "room-over")
+
+
 async def test_a_turn_that_is_lost(rooms: Client) -> None:
     """Nobody came: the ticket lapses, a new one goes behind, and the old one is no good for another."""
     mine = await ticket(rooms, NIK)

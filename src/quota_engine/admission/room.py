@@ -31,6 +31,7 @@ __all__ = [
     "RoomTerms",
     "RoomView",
     "Serve",
+    "SetPace",
     "apply",
     "ask",
     "describe",
@@ -200,7 +201,18 @@ class CloseRoom(msgspec.Struct, frozen=True):
         check_seed(self.late_seed, "late_seed")
 
 
-RoomCommand = CreateRoom | Join | OpenRoom | Serve | CloseRoom
+class SetPace(msgspec.Struct, frozen=True, gc=False):
+    """Let the pace go between these bounds from now on, in tickets a minute, whatever the terms say."""
+
+    per_minute_min: int
+    per_minute_max: int
+
+    def __post_init__(self) -> None:
+        check_integer(self.per_minute_min, "per_minute_min", 1, PER_MINUTE_MAX)
+        check_integer(self.per_minute_max, "per_minute_max", self.per_minute_min, PER_MINUTE_MAX)
+
+
+RoomCommand = CreateRoom | Join | OpenRoom | Serve | CloseRoom | SetPace
 
 
 class LookRoom(msgspec.Struct, frozen=True, gc=False):
@@ -243,7 +255,8 @@ class RoomView(msgspec.Struct, frozen=True):
     ``changed_at_ms`` is when it last changed: what is final goes by that, since no later change can be earlier.
     ``windows`` are the numbers of the windows that have tickets, and the first index of each. Positions below
     ``lapsed`` have been called longer than ``claim_ms`` ago; ``calls`` tells when the others below ``mark`` were.
-    ``tokens`` are in 1/60,000 of a ticket. Seeds are ``""`` until they are revealed, moments 0 until they have come.
+    ``tokens`` are in 1/60,000 of a ticket. ``pace_min`` and ``pace_max`` are an operator's bounds, 0 if not set.
+    Seeds are ``""`` until they are revealed, moments 0 until they have come.
     """
 
     now_ms: int
@@ -263,6 +276,18 @@ class RoomView(msgspec.Struct, frozen=True):
     left: int
     closed_at_ms: int
     late_seed: str
+    pace_min: int = 0
+    pace_max: int = 0
+
+    @property
+    def per_minute_min(self) -> int:
+        """The least pace, as an operator or else the terms have it."""
+        return self.pace_min or self.terms.per_minute_min
+
+    @property
+    def per_minute_max(self) -> int:
+        """The highest pace, as an operator or else the terms have it."""
+        return self.pace_max or self.terms.per_minute_max
 
     @property
     def is_over(self) -> bool:
@@ -302,6 +327,8 @@ class RoomState:
         "mark",
         "now_ms",
         "opened_at_ms",
+        "pace_max",
+        "pace_min",
         "per_minute",
         "seed",
         "served_at_ms",
@@ -333,6 +360,8 @@ class RoomState:
         self.left = LEFT_UNKNOWN
         self.closed_at_ms = 0
         self.late_seed = ""
+        self.pace_min = 0
+        self.pace_max = 0
 
 
 def window_at(terms: RoomTerms, now_ms: int) -> int:
@@ -373,6 +402,8 @@ def view_of(state: RoomState, now_ms: int) -> RoomView:
         state.left,
         state.closed_at_ms,
         state.late_seed,
+        state.pace_min,
+        state.pace_max,
     )
 
 
@@ -402,6 +433,8 @@ def apply(state: RoomState, command: RoomCommand, now_ms: int) -> RoomAnswer:
         return _serve(state, terms, command, now_ms)
     if isinstance(command, OpenRoom):
         return _open(state, terms, command, now_ms)
+    if isinstance(command, SetPace):
+        return _set_pace(state, terms, command, now_ms)
     return _close(state, terms, command, now_ms)
 
 
@@ -482,7 +515,7 @@ def _open(state: RoomState, terms: RoomTerms, command: OpenRoom, now_ms: int) ->
     state.opened_at_ms = state.now_ms = now_ms
     # One step's worth is there at once, so that the first are called at the opening.
     state.served_at_ms = now_ms - terms.step_ms
-    state.per_minute = terms.per_minute_max
+    state.per_minute = state.pace_max or terms.per_minute_max
     return _seen(state, now_ms)
 
 
@@ -492,10 +525,11 @@ def _serve(state: RoomState, terms: RoomTerms, command: Serve, now_ms: int) -> R
         return _seen(state, now_ms)
 
     # From here on it must succeed.
-    tokens = min(terms.burst * _MINUTE_MS, state.tokens + elapsed_ms * state.per_minute)
+    low, high = state.pace_min or terms.per_minute_min, state.pace_max or terms.per_minute_max
+    tokens = min(_burst(terms, high) * _MINUTE_MS, state.tokens + elapsed_ms * state.per_minute)
     calls = min(tokens // _MINUTE_MS, tickets_ordered(state, now_ms) - state.mark, command.call_max)
     state.tokens = tokens - calls * _MINUTE_MS
-    state.per_minute = min(max(command.per_minute, terms.per_minute_min), terms.per_minute_max)
+    state.per_minute = min(max(command.per_minute, low), high)
     state.served_at_ms = state.now_ms = now_ms
     if command.left != LEFT_UNKNOWN:
         state.left = command.left
@@ -508,6 +542,26 @@ def _serve(state: RoomState, terms: RoomTerms, command: Serve, now_ms: int) -> R
     if over:
         state.lapsed = state.calls[over - 1].mark
         del state.calls[:over]
+    return _seen(state, now_ms)
+
+
+def _burst(terms: RoomTerms, per_minute_max: int) -> int:
+    """The most that are called at a time: with less than this, a pace that was raised could not be kept."""
+    return max(terms.burst, -(-per_minute_max * terms.step_ms // _MINUTE_MS))
+
+
+def _set_pace(state: RoomState, terms: RoomTerms, command: SetPace, now_ms: int) -> RoomAnswer:
+    low, high = command.per_minute_min, command.per_minute_max
+    if _is_over(state, terms, now_ms):
+        return _OVER
+    if (low, high) == (state.pace_min or terms.per_minute_min, state.pace_max or terms.per_minute_max):
+        return _seen(state, now_ms, replayed=True)
+
+    # From here on it must succeed.
+    state.pace_min, state.pace_max, state.now_ms = low, high, now_ms
+    state.tokens = min(state.tokens, _burst(terms, high) * _MINUTE_MS)
+    if state.seed:
+        state.per_minute = min(max(state.per_minute, low), high)
     return _seen(state, now_ms)
 
 

@@ -196,7 +196,7 @@ def _chance(view: RoomView, ahead: int) -> Chance:
 
 
 def _soonest_ms(view: RoomView, ahead: int) -> int:
-    return ahead * 60_000 // view.terms.per_minute_max
+    return ahead * 60_000 // view.per_minute_max
 
 
 def _expected_ms(view: RoomView, ahead: int) -> int:

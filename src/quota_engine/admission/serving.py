@@ -33,7 +33,7 @@ def pace(view: RoomView, left: int, latency_ms: int) -> Pace:
     have taken one. How many of those called have one is told by how far ``left`` has fallen since.
     """
     terms = view.terms
-    low, high = terms.per_minute_min, terms.per_minute_max
+    low, high = view.per_minute_min, view.per_minute_max
     if latency_ms > terms.latency_max_ms:
         per_minute = max(low, view.per_minute // 2)
     else:

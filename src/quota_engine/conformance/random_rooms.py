@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from quota_engine.admission.room import CloseRoom, CreateRoom, Join, OpenRoom, RoomCommand, RoomTerms, Serve
+from quota_engine.admission.room import CloseRoom, CreateRoom, Join, OpenRoom, RoomCommand, RoomTerms, Serve, SetPace
 from quota_engine.admission.room_order import commitment_of, seed_of
 
 OPENS_AT_MS: Final = 1_000_000
@@ -83,8 +83,9 @@ def walk(seed: int, steps_max: int = 80) -> Iterator[tuple[RoomCommand, int]]:
                     Serve(random.choice((60, 7_000)), 1_000_000, random.choice((-1, 0, 17))),
                     CloseRoom(LATE_SEED),
                     CloseRoom("11" * 32),
+                    SetPace(random.choice((1, 60)), random.choice((60, 7_000, 6_000_000))),
                 ),
-                (4, 0.3, 20, 6, 6, 0.5, 10, 10, 0.4, 0.3),
+                (4, 0.3, 20, 6, 6, 0.5, 10, 10, 0.4, 0.3, 3),
             )[0],
             now_ms,
         )

@@ -121,6 +121,18 @@ class Room:
         self._see_to_it()
         return run(rooms.open_with(self._book, entropy), self._backend)
 
+    def set_pace(self, per_minute_min: int, per_minute_max: int) -> RoomAnswer:
+        """Let the pace go between these bounds from now on (1 to 6,000,000 tickets a minute), also while it runs.
+
+        The mark then moves no faster, and no slower if the tickets and the places left allow it. What was fixed when
+        the room was made, and the order, stay as they are.
+
+        Returns:
+            ``DONE``, replayed if they are so already; ``OVER``.
+        """
+        self._see_to_it()
+        return run(rooms.set_pace(self._book, per_minute_min, per_minute_max), self._backend)
+
     def close(self) -> RoomAnswer:
         """End the room now, for all at once, and reveal what is left to reveal. At ``closes_at`` it ends by itself."""
         self._see_to_it()
@@ -213,6 +225,11 @@ class AsyncRoom:
         """See :meth:`Room.open`."""
         await self._see_to_it()
         return await run_async(rooms.open_with(self._book, entropy), self._backend)
+
+    async def set_pace(self, per_minute_min: int, per_minute_max: int) -> RoomAnswer:
+        """See :meth:`Room.set_pace`."""
+        await self._see_to_it()
+        return await run_async(rooms.set_pace(self._book, per_minute_min, per_minute_max), self._backend)
 
     async def close(self) -> RoomAnswer:
         """See :meth:`Room.close`."""

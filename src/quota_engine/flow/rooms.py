@@ -18,6 +18,7 @@ __all__ = [
     "join",
     "open_with",
     "refresh",
+    "set_pace",
 ]
 
 import contextlib
@@ -41,6 +42,7 @@ from quota_engine.admission.room import (
     RoomTerms,
     RoomView,
     Serve,
+    SetPace,
 )
 from quota_engine.admission.room_order import Orders, commitment_of, seed_of
 from quota_engine.admission.room_record import RoomRecord, record_of
@@ -349,7 +351,13 @@ def close(book: RoomBook) -> Flow[RoomAnswer]:
     return (yield from _step(book, CloseRoom(book.late_seed(book.view().terms))))
 
 
-def _step(book: RoomBook, command: OpenRoom | CloseRoom) -> Flow[RoomAnswer]:
+def set_pace(book: RoomBook, per_minute_min: int, per_minute_max: int) -> Flow[RoomAnswer]:
+    """Change the bounds of the room's pace. The book must be fresh."""
+    book.view()
+    return (yield from _step(book, SetPace(per_minute_min, per_minute_max)))
+
+
+def _step(book: RoomBook, command: OpenRoom | CloseRoom | SetPace) -> Flow[RoomAnswer]:
     local_ms = book.local_ms()
     answer: RoomAnswer = yield Send(book.place, command)
     if answer.view is not None:

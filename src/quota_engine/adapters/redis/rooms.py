@@ -26,6 +26,7 @@ from quota_engine.admission.room import (
     RoomTerms,
     RoomView,
     Serve,
+    SetPace,
 )
 from quota_engine.admission.room_order import commitment_of, seed_of
 
@@ -61,6 +62,8 @@ def encode(command: RoomCommand | LookRoom) -> str:
     match command:
         case Serve(per_minute, call_max, left):
             return f"serve\t{per_minute}\t{call_max}\t{left if left != LEFT_UNKNOWN else ''}"
+        case SetPace(low, high):
+            return f"pace\t{low}\t{high}"
         case OpenRoom(seed, entropy):
             return f"open\t{seed}\t{commitment_of(seed)}\t{entropy}"
         case CloseRoom(late_seed):
@@ -106,10 +109,10 @@ class RoomAnswers:
         return RoomAnswer(_STATUS[status], replayed=rest[0] == "p", view=self._view(rest))
 
     def _view(self, fields: list[str]) -> RoomView:
-        numbers, (seed, entropy, late_seed, windows, calls) = [int(field) for field in fields[1:14]], fields[14:19]
-        now, changed, tickets, _, _, opened, mark, lapsed, tokens, per_minute, served, left, closed = numbers
-        if fields[19:] != self._terms_text:
-            self._terms_text, self._terms = fields[19:], _terms_of_fields(fields[19:])
+        numbers, (seed, entropy, late_seed, windows, calls) = [int(field) for field in fields[1:16]], fields[16:21]
+        now, changed, tickets, _, _, opened, mark, lapsed, tokens, per_minute, served, left, closed, low, high = numbers
+        if fields[21:] != self._terms_text:
+            self._terms_text, self._terms = fields[21:], _terms_of_fields(fields[21:])
         assert self._terms is not None
         return RoomView(
             now_ms=now,
@@ -129,6 +132,8 @@ class RoomAnswers:
             left=left,
             closed_at_ms=closed,
             late_seed=late_seed,
+            pace_min=low,
+            pace_max=high,
         )
 
 
@@ -164,5 +169,7 @@ def room_of_state(place: str, state: list[Any]) -> RoomState:
         "closed_at_ms",
     ):
         setattr(room, name, int(head[name]))
+    for name in ("pace_min", "pace_max"):  # which rooms of an earlier version do not have
+        setattr(room, name, int(head.get(name, 0)))
     room.identities = {applicant: int(index) for applicant, index in identities.items() if applicant != "~"}
     return room

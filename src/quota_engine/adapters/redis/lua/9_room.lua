@@ -14,7 +14,7 @@ local HEAD, IDENTITIES = KEYS[1], KEYS[2]
 -- -1 as long as nobody has counted, moments are 0 until they have come.
 local NUMBERS = {
   "now_ms", "tickets", "window", "window_first", "opened_at_ms", "mark", "lapsed", "tokens", "per_minute", "served_at_ms", "left",
-  "closed_at_ms",
+  "closed_at_ms", "pace_min", "pace_max",
 }
 local TEXTS = { "seed", "entropy", "late_seed" }
 -- What stands in terms, in the order of the text, set apart by tabs.
@@ -64,7 +64,7 @@ local function load_room()
   if not values[1] then return nil end
   local room = { terms = terms_of_text(values[1]) }
   for index, name in ipairs(TEXTS) do room[name] = values[1 + index] end
-  for index, name in ipairs(NUMBERS) do room[name] = tonumber(values[1 + #TEXTS + index]) end
+  for index, name in ipairs(NUMBERS) do room[name] = tonumber(values[1 + #TEXTS + index] or "0") end -- a room of an earlier version has no pace_min
   return room
 end
 

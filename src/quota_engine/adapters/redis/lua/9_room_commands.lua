@@ -84,11 +84,22 @@ local function open(seed, commitment, entropy, now_ms)
   set("now_ms", now_ms)
   -- One step's worth is there at once, so that the first are called at the opening.
   set("served_at_ms", now_ms - terms.step_ms)
-  set("per_minute", terms.per_minute_max)
+  set("per_minute", room.pace_max > 0 and room.pace_max or terms.per_minute_max)
   return seen(room, now_ms)
 end
 
 local MINUTE_MS = 60000
+
+-- The least and the highest pace: an operator's, or else the terms'.
+local function bounds()
+  local terms = room.terms
+  return room.pace_min > 0 and room.pace_min or terms.per_minute_min, room.pace_max > 0 and room.pace_max or terms.per_minute_max
+end
+
+-- The most that are called at a time: with less than this, a pace that was raised could not be kept.
+local function burst_at(per_minute_max)
+  return math.max(room.terms.burst, math.ceil(per_minute_max * room.terms.step_ms / MINUTE_MS))
+end
 
 -- left is -1 if it is not known
 local function serve(per_minute, call_max, left, now_ms)
@@ -98,10 +109,11 @@ local function serve(per_minute, call_max, left, now_ms)
   if room.seed == "" or is_over(room, now_ms) or elapsed_ms < terms.step_ms then return seen(room, now_ms) end
 
   -- From here on it must succeed.
-  local tokens = math.min(terms.burst * MINUTE_MS, room.tokens + elapsed_ms * room.per_minute)
+  local low, high = bounds()
+  local tokens = math.min(burst_at(high) * MINUTE_MS, room.tokens + elapsed_ms * room.per_minute)
   local calls = math.min(math.floor(tokens / MINUTE_MS), tickets_ordered(room, now_ms) - room.mark, call_max)
   set("tokens", tokens - calls * MINUTE_MS)
-  set("per_minute", math.min(math.max(per_minute, terms.per_minute_min), terms.per_minute_max))
+  set("per_minute", math.min(math.max(per_minute, low), high))
   set("served_at_ms", now_ms)
   set("now_ms", now_ms)
   if left >= 0 then set("left", left) end
@@ -118,6 +130,21 @@ local function serve(per_minute, call_max, left, now_ms)
     kept[#kept + 1] = int(now_ms) .. ":" .. int(room.mark) .. ":" .. int(room.left)
   end
   set("calls", concat(kept, ","))
+  return seen(room, now_ms)
+end
+
+local function set_pace(low, high, now_ms)
+  if not room then return "NOT_FOUND" end
+  if is_over(room, now_ms) then return "OVER" end
+  local low_now, high_now = bounds()
+  if low == low_now and high == high_now then return seen(room, now_ms, "p") end
+
+  -- From here on it must succeed.
+  set("pace_min", low)
+  set("pace_max", high)
+  set("now_ms", now_ms)
+  set("tokens", math.min(room.tokens, burst_at(high) * MINUTE_MS))
+  if room.seed ~= "" then set("per_minute", math.min(math.max(room.per_minute, low), high)) end
   return seen(room, now_ms)
 end
 
@@ -142,6 +169,8 @@ local function parse(line)
   end
   local seed, commitment, entropy = string.match(line, "^open\t(%x+)\t(%x+)\t([^\t]*)$")
   if seed then return function(now_ms) return open(seed, commitment, entropy, now_ms) end end
+  local low, high = string.match(line, "^pace\t(%d+)\t(%d+)$")
+  if low then return function(now_ms) return set_pace(tonumber(low), tonumber(high), now_ms) end end
   local late_seed, committed = string.match(line, "^close\t(%x+)\t(%x+)$")
   if late_seed then return function(now_ms) return close(late_seed, committed, now_ms) end end
   local terms = string.match(line, "^create\t(.+)$")

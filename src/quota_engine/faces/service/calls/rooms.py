@@ -152,6 +152,12 @@ async def open_room(service: Service, call: Call) -> Reply:
     return await _answered(service, call, room, await room.open(call.body.entropy))
 
 
+async def set_pace(service: Service, call: Call) -> Reply:
+    room = await _allowed(service, call)
+    answer = await room.set_pace(call.body.per_minute_min, call.body.per_minute_max)
+    return await _answered(service, call, room, answer)
+
+
 async def close(service: Service, call: Call) -> Reply:
     room = await _allowed(service, call)
     return await _answered(service, call, room, await room.close())
@@ -188,6 +194,8 @@ ROOMS: Final = (
     post(_ROOM + "/open", "open-room", "Open a room with what its public source of chance has said.", open_room,
          wire.RoomBody, body=wire.OpenRoomBody, problems=_kinds(S.OVERLOADED, S.CONFLICT, S.OVER, S.NOT_OPEN),
          **_OPERATES),
+    put(_ROOM + "/pace", "set-pace", "Let a room's pace go between these bounds from now on.", set_pace, wire.RoomBody,
+        body=wire.PaceBody, problems=_kinds(S.OVERLOADED, S.OVER), **_OPERATES),
     post(_ROOM + "/close", "close-room", "End a room now, for all at once.", close, wire.RoomBody,
          problems=_kinds(S.OVERLOADED), **_OPERATES),
     get(_ROOM + "/record", "room-record", "The record to publish, with which anybody can check the order.", record,

@@ -8,6 +8,7 @@ __all__ = [
     "EnterBody",
     "JoinBody",
     "OpenRoomBody",
+    "PaceBody",
     "RoomBody",
     "RoomSettingsBody",
     "StandingBody",
@@ -98,6 +99,13 @@ class OpenRoomBody(Request, frozen=True, kw_only=True):
     entropy: Entropy
 
 
+class PaceBody(Request, frozen=True, kw_only=True):
+    """Between which bounds the pace goes, in tickets a minute; the first is not the larger one."""
+
+    per_minute_min: Annotated[int, Meta(ge=1, le=PER_MINUTE_MAX)]
+    per_minute_max: Annotated[int, Meta(ge=1, le=PER_MINUTE_MAX)]
+
+
 class RoomBody(Answer, frozen=True, kw_only=True):
     """A room as it stands. ``mark``: so many tickets have been called; ``left``: places left, -1 as long as nobody has
     counted. ``per_minute`` is the pace, between the bounds. Moments are 0 until they have come. ``commitment`` is what
@@ -158,8 +166,8 @@ def room_body(room: str, view: RoomView) -> RoomBody:
         mark=view.mark,
         left=view.left,
         per_minute=view.per_minute,
-        per_minute_min=terms.per_minute_min,
-        per_minute_max=terms.per_minute_max,
+        per_minute_min=view.per_minute_min,
+        per_minute_max=view.per_minute_max,
         joins_from_at_ms=terms.joins_from_ms,
         opens_at_ms=terms.opens_at_ms,
         closes_at_ms=terms.closes_at_ms,
