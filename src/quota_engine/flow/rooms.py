@@ -16,6 +16,7 @@ __all__ = [
     "close",
     "create",
     "join",
+    "moment_ms",
     "open_with",
     "refresh",
     "set_pace",
@@ -409,8 +410,8 @@ def _terms(
     desk = book.desk
     rules = office_of(desk.catalog, office).rules
     first = desk.day_number(first_day)
-    opens_at_ms = _moment_ms(opens_at, "opens_at")
-    closes_at_ms = opens_at_ms + 2 * _HOUR_MS if closes_at is None else _moment_ms(closes_at, "closes_at")
+    opens_at_ms = moment_ms(opens_at, "opens_at")
+    closes_at_ms = opens_at_ms + 2 * _HOUR_MS if closes_at is None else moment_ms(closes_at, "closes_at")
     if not isinstance(settings, RoomSettings):
         raise InvalidRequest("settings", f"a {type(settings).__name__}", "RoomSettings")
     for name in RoomSettings.__struct_fields__:
@@ -424,7 +425,7 @@ def _terms(
         office=office,
         first_day=first,
         last_day=first if last_day is None else desk.day_number(last_day),
-        joins_from_ms=0 if joins_from is None else _moment_ms(joins_from, "joins_from"),
+        joins_from_ms=0 if joins_from is None else moment_ms(joins_from, "joins_from"),
         opens_at_ms=opens_at_ms,
         closes_at_ms=closes_at_ms,
         forget_at_ms=closes_at_ms + settings.retention_ms,
@@ -453,7 +454,8 @@ def _but_for_the_seed(terms: RoomTerms, wanted: RoomTerms) -> RoomTerms:
     return msgspec.structs.replace(terms, commitment=wanted.commitment, key_id=wanted.key_id, nonce=wanted.nonce)
 
 
-def _moment_ms(moment: Moment, where: str) -> int:
+def moment_ms(moment: Moment, where: str) -> int:
+    """A moment in milliseconds since 1970. Raises :class:`InvalidRequest` if it can not be read."""
     expected = "milliseconds since 1970, or a time with its offset from UTC such as 2026-12-04T14:00:00+07:00"
     if isinstance(moment, str):
         try:

@@ -14,6 +14,7 @@ import httpx
 
 from quota_engine.admission.policy import Caller
 from quota_engine.faces.client.calls import Calls, Day
+from quota_engine.faces.client.rooms import AsyncServiceRoom, RoomCalls, ServiceRoom
 from quota_engine.faces.client.talk import Ask, Heard, Pause, Retries, Talk, Unheard
 from quota_engine.faces.service import wire
 
@@ -55,6 +56,7 @@ class ServiceClient:
         """Bring your own ``http``, with base URL and token; :meth:`open` is the usual way."""
         self._http = http
         self._calls = Calls(retries)
+        self._retries = retries
 
     @classmethod
     def open(cls, url: str, token: str = "") -> Self:
@@ -90,6 +92,10 @@ class ServiceClient:
         except StopIteration as end:
             value: T = end.value
             return value
+
+    def room(self, room: str) -> ServiceRoom:
+        """See :meth:`quota_engine.QuotaEngine.room`."""
+        return ServiceRoom(RoomCalls(self._retries, room), self._run)
 
     def reserve(
         self, office: str, day: Day, applicants: str | Sequence[str], *, key: str | None = None, wait: bool = False,
@@ -194,6 +200,7 @@ class AsyncServiceClient:
         """Bring your own ``http``, with base URL and token; :meth:`open` is the usual way."""
         self._http = http
         self._calls = Calls(retries)
+        self._retries = retries
 
     @classmethod
     async def open(cls, url: str, token: str = "") -> Self:
@@ -229,6 +236,10 @@ class AsyncServiceClient:
         except StopIteration as end:
             value: T = end.value
             return value
+
+    def room(self, room: str) -> AsyncServiceRoom:
+        """See :meth:`ServiceClient.room`."""
+        return AsyncServiceRoom(RoomCalls(self._retries, room), self._run)
 
     async def reserve(
         self, office: str, day: Day, applicants: str | Sequence[str], *, key: str | None = None, wait: bool = False,

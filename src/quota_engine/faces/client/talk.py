@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Ask", "Heard", "Pause", "Retries", "ServiceRefused", "Talk", "Unheard", "ask", "command"]
+__all__ = ["Ask", "Heard", "Pause", "Retries", "ServiceRefused", "Talk", "Unheard", "ask", "asked", "command"]
 
 from collections.abc import Generator, Mapping
 from typing import Final, NamedTuple, NoReturn, TypeVar
@@ -87,6 +87,19 @@ def ask(
     if heard.http >= 400:
         _refuse(heard)
     return msgspec.json.decode(heard.content, type=answer)
+
+
+def asked(
+    retries: Retries, method: str, path: str, answer: type[T], *, body: Mapping[str, object] | None = None
+) -> Talk[T | ProblemBody]:
+    """Ask for something that may be refused: the answer's body, or the problem that says with what outcome."""
+    heard = yield from _heard(retries, method, path, {}, body, {}, may_change=True)
+    if heard.http < 400:
+        return msgspec.json.decode(heard.content, type=answer)
+    problem = _problem(heard)
+    if problem is None or isinstance(problem.outcome, msgspec.UnsetType):
+        _refuse(heard)
+    return problem
 
 
 def command(
