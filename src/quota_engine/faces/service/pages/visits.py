@@ -10,7 +10,7 @@ import hmac
 from typing import Final
 
 _MAC_BYTES: Final = 16
-_TEXT_MAX: Final = 300
+_TEXT_MAX: Final = 800
 
 
 class Visits:

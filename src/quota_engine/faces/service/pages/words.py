@@ -7,6 +7,7 @@ __all__ = ["LANGUAGES", "Words", "language_of"]
 import datetime
 import importlib.resources
 import tomllib
+from collections.abc import Sequence
 from typing import Final
 
 LANGUAGES: Final = ("id", "en")
@@ -47,6 +48,11 @@ class Words:
         """Whether there is a text of this name."""
         return name in _TEXTS
 
+    def count(self, name: str, count: int, **gaps: object) -> str:
+        """The text of this name with its ``{count}``; the one that ends in ``_one`` if there is one, and one it is."""
+        one = f"{name}_one"
+        return self(one if count == 1 and one in _TEXTS else name, count=self.number(count), **gaps)
+
     def number(self, number: int) -> str:
         """A number as it is written: ``12.345`` in Indonesian, ``12,345`` in English."""
         text = f"{number:,}"
@@ -57,10 +63,40 @@ class Words:
         weekday, month = _DAYS[self.language][day.weekday()], _MONTHS[self.language][day.month - 1]
         return f"{weekday}, {day.day} {month} {day.year}"
 
+    def dates(self, days: Sequence[datetime.date]) -> str:
+        """Several days, in order: each by itself, or the first and the last of more than three."""
+        if len(days) > 3:
+            return self("from_to", first=self.date(days[0]), last=self.date(days[-1]))
+        return "; ".join(self.date(day) for day in days)
+
     def time(self, moment: datetime.datetime) -> str:
         """A time of day, with its zone: ``14.00 WIB`` in Indonesian, ``14:00 WIB`` in English."""
-        separator = "." if self.language == "id" else ":"
-        return f"{moment:%H}{separator}{moment:%M} {moment.tzname()}"
+        return f"{self._hour(moment.time())} {moment.tzname()}"
+
+    def hours(self, start: datetime.time, end: datetime.time) -> str:
+        """A time window: ``08.00–12.00`` in Indonesian, ``08:00–12:00`` in English."""
+        return f"{self._hour(start)}–{self._hour(end)}"
+
+    def duration(self, duration_ms: int) -> str:
+        """How long something takes, rounded up: minutes, and from two hours on hours."""
+        minutes = -(-duration_ms // 60_000)
+        if minutes < 1:
+            return self("moment_only")
+        if minutes < 120:
+            return self.count("minutes", minutes)
+        return self.count("hours", -(-minutes // 60))
+
+    def left(self, left_ms: int) -> str:
+        """What a clock shows: ``4:59``, ``1:04:59``, and whole days in front. The page's script goes on counting."""
+        seconds = max(0, -(-left_ms // 1000))
+        days, seconds = divmod(seconds, 86_400)
+        hours, seconds = divmod(seconds, 3600)
+        minutes, seconds = divmod(seconds, 60)
+        clock = f"{hours}:{minutes:02}:{seconds:02}" if hours or days else f"{minutes}:{seconds:02}"
+        return f"{self.count('days_count', days)} {clock}" if days else clock
+
+    def _hour(self, time: datetime.time) -> str:
+        return f"{time:%H}.{time:%M}" if self.language == "id" else f"{time:%H}:{time:%M}"
 
     def moment(self, moment: datetime.datetime) -> str:
         """A day and a time."""

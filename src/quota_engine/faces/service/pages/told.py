@@ -1,0 +1,45 @@
+"""What somebody in a waiting room is told, in words: the same for the page, its polls and its stream."""
+
+from __future__ import annotations
+
+__all__ = ["told"]
+
+from quota_engine.admission.room_standing import Phase, Standing
+from quota_engine.faces.service.pages.words import Words
+
+
+def told(words: Words, standing: Standing) -> dict[str, str]:
+    """The texts of a page, by their places in it; ``progress`` is a whole number of per cent.
+
+    What a screen reader is told (``announce``) is rounder than what is seen, so that it is not told every second.
+    """
+    texts = {"tickets": words.count("room_tickets", standing.tickets), "title": words(f"room_title_{standing.phase}")}
+    if standing.phase is Phase.CALLED:
+        texts["title"] = words("room_turn_title")
+    if standing.phase is not Phase.WAITING:
+        return texts
+    ahead = standing.ahead
+    texts["position"] = words.number(standing.position + 1)
+    texts["ahead"] = words.count("room_ahead", ahead) if ahead else words("room_next")
+    texts["wait"] = _wait(words, standing)
+    texts["left"] = words.count("room_left", standing.left) if standing.left > 0 else ""
+    texts["chance"] = words(f"room_chance_{standing.chance}")
+    texts["progress"] = str(100 * (standing.position - ahead) // max(1, standing.position))
+    texts["title"] = words("room_title_ahead", count=words.number(ahead))
+    rounded = standing.ahead if ahead < 10 else -(-ahead // 10) * 10
+    told_ahead = words.count("room_ahead", rounded) if rounded else words("room_next")
+    texts["announce"] = f"{told_ahead} {texts['chance']}"
+    return texts
+
+
+def _wait(words: Words, standing: Standing) -> str:
+    """The time at the present pace, and the soonest that is possible: whoever is told one only, takes it for a promise."""
+    if standing.wait_ms_min < 0:
+        return words("room_wait_unknown")
+    soonest = words.duration(standing.wait_ms_min)
+    if standing.wait_ms < 0:
+        return words("room_wait_min", soonest=soonest)
+    expected = words.duration(standing.wait_ms)
+    if expected == soonest:
+        return words("room_wait", expected=expected)
+    return words("room_wait_both", expected=expected, soonest=soonest)
