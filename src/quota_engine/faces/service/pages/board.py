@@ -27,6 +27,8 @@ class Slot:
     day: datetime.date
     session: str
     session_name: str
+    hours: tuple[datetime.time, datetime.time] | None
+    """From when to when the session is."""
     places: int
     state: str
     """``open``, ``full``, ``closed``, or ``early``: it opens at ``opens_at_ms``."""
@@ -91,6 +93,6 @@ def slots_of(
             else:
                 state = "open" if places else "full"
             day = datetime.date.fromordinal(view.day)
-            name = f"{session.named(language)} {session.start:%H:%M}–{session.end:%H:%M}" if session else ""
-            slots.append(Slot(day, session_id, name, places, state, view.opens_at_ms))
+            name, hours = (session.named(language), (session.start, session.end)) if session else ("", None)
+            slots.append(Slot(day, session_id, name, hours, places, state, view.opens_at_ms))
     return sorted(slots, key=lambda slot: (slot.day, list(office.sessions).index(slot.session) if slot.session else 0))

@@ -6,7 +6,6 @@ __all__ = ["citizen_routes"]
 
 import dataclasses
 import datetime
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,200 +14,286 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from quota_engine.catalog import OfficeView, next_release
+from quota_engine.admission.room import RoomTerms, RoomView
+from quota_engine.catalog import next_release
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.faces.service.pages.board import Board, slots_of
-from quota_engine.faces.service.pages.forms import form_of, is_same_origin
+from quota_engine.faces.service.pages.board import Board, Slot, slots_of
+from quota_engine.faces.service.pages.forms import form_of
 from quota_engine.faces.service.pages.rendering import Pages
-from quota_engine.faces.service.pages.visits import Visits
-from quota_engine.faces.service.pages.words import Words, language_of
+from quota_engine.faces.service.pages.site import Asked, Site, is_nik
+from quota_engine.faces.service.pages.waiting import WaitingRooms, turn_key
+from quota_engine.faces.service.pages.words import Words
 from quota_engine.flow.desk import random_id
 
 if TYPE_CHECKING:
     from quota_engine.faces.service.application import Service
 
-_PLACE: Final = "place"
-_LANGUAGE: Final = "lang"
-_VISIT_MS: Final = 120 * 86_400_000
-_is_nik = re.compile(r"[0-9]{16}").fullmatch
+_KINDS: Final = {State.HELD: "held", State.WAITING: "waiting", State.CONFIRMED: "done"}
+"""The pages of places that are not over."""
+_DAYS_SEEN: Final = 5
+"""So many days are seen at once; the others are a click away."""
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Asked:
-    """What somebody asks for, as far as the catalog knows it."""
-
-    office: OfficeView
-    service: str
-    group: str
-
-    @property
-    def query(self) -> str:
-        """The address of the choice."""
-        return f"/?office={self.office.id}&service={self.service}&group={self.group}"
+Days = list[tuple[datetime.date, list[Slot]]]
 
 
 class _Citizens:
     """The handlers, and what they share."""
 
-    def __init__(self, service: Service, pages: Pages, board: Board) -> None:
-        self._service = service
-        self._pages = pages
-        self._visits = Visits(bytes(service.configuration.identity_key))
-        self._board = board
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.rooms = WaitingRooms(site, self.choice)
 
     # --- Choosing ---
 
     async def choose(self, request: Request) -> Response:
-        """The first page: office, service, days."""
-        chosen = request.query_params.get(_LANGUAGE, "")
-        words = self._words(request)
-        asked = self._asked(request.query_params)
-        page = await self._choice(words, asked, request)
-        response = self._pages.page("choose.html", words, **page)
-        if chosen in ("id", "en"):
-            response.set_cookie(_LANGUAGE, chosen, max_age=_VISIT_MS // 1000, samesite="lax")
-        return response
+        """The first page: office, service, days; or the waiting room. Whoever is in the middle of something is led
+        back to it.
+        """
+        site = self._site
+        words, asked = site.words(request), site.asked(request.query_params)
+        record = await site.record(request)
+        if not set(request.query_params) - {"lang"}:
+            if record is not None and record.state in (State.HELD, State.WAITING):
+                return RedirectResponse("/place", 303)
+            if record is None and await self.rooms.is_waiting(request):
+                return RedirectResponse("/room", 303)
+        page = await self.choice(words, asked, request)
+        page["place"] = _KINDS.get(record.state, "") if record is not None else ""
+        return site.page(request, "choose.html", words, **page)
 
     async def days(self, request: Request) -> Response:
         """The table of days alone, for a page that keeps itself up to date."""
-        words = self._words(request)
-        return self._pages.page(
-            "days.html", words, **await self._choice(words, self._asked(request.query_params), request)
-        )
+        site = self._site
+        words, asked = site.words(request), site.asked(request.query_params)
+        is_turn = request.query_params.get("turn") == "yes"
+        return site.page(request, "days.html", words, **await self.choice(words, asked, None, is_turn=is_turn))
 
-    async def _choice(self, words: Words, asked: _Asked, request: Request, **more: Any) -> dict[str, Any]:
-        service = self._service
+    async def choice(
+        self, words: Words, asked: Asked, request: Request | None, *, is_turn: bool = False, **more: Any
+    ) -> dict[str, Any]:
+        """What the pages need on which somebody chooses. ``is_turn``: the days of the waiting room, and they only."""
+        site, office = self._site, asked.office
+        service = site.service
         now_ms = service.now_ms()
-        seen_ms, views = await self._board.days(asked.office)
-        slots = slots_of(service.catalog, asked.office, views, asked.service, asked.group, now_ms, words.language)
+        seen_ms, views = await site.board.days(office)
+        slots = slots_of(service.catalog, office, views, asked.service, asked.group, now_ms, words.language)
+        found = await site.room_of(office)
+        if found is not None:
+            terms = found[1].terms
+            slots = [slot for slot in slots if _is_of(terms, slot.day) is is_turn]
+        has_wait_list = _has_wait_list(asked)
+        if has_wait_list:
+            slots = [dataclasses.replace(one, state="wait") if one.state == "full" else one for one in slots]
+        days = _by_day([slot for slot in slots if slot.state != "early"])
+        free = [day for day, each in days if any(slot.state == "open" for slot in each)]
+        seen = set(free[:_DAYS_SEEN] or [day for day, _ in days[:_DAYS_SEEN]])
+        release = next_release(service.catalog, office.id, now_ms)
         return {
             "asked": asked,
             "offices": list(service.catalog.offices.values()),
             "groups": list(service.catalog.groups.values()),
-            "days": _by_day(slots),
-            "seen": words.time(self._moment(seen_ms, asked.office)),
-            "when": lambda at_ms: words.moment(self._moment(at_ms, asked.office)),
+            "days": [each for each in days if each[0] in seen],
+            "more_days": [each for each in days if each[0] not in seen],
+            "later": self._later(words, asked, slots),
+            "earliest": free[0] if free else None,
+            "free_days": [words.date(day) for day in free[:3]],
+            "can_choose": any(slot.state in ("open", "wait") for slot in slots),
+            "seen": words.time(site.moment(seen_ms, office)),
             "wish": random_id(),
-            "party_max": asked.office.rules.party_max,
-            "has_place": bool(self._reference(request)),
+            "party_max": office.rules.party_max,
+            "is_turn": is_turn,
+            "has_wait_list": has_wait_list,
+            "room": None if found is None else self._room(words, asked, found, request),
+            "release": release and words.moment(site.moment(release[0], office)),
+            "release_days": release and words.dates(release[1]),
+            "place": "",
             "niks": [],
+            "joining_nik": "",
+            "joining_mistake": "",
             "slot": "",
-            "mistake": "",
+            "mistakes": [],
             **more,
         }
 
+    def _later(self, words: Words, asked: Asked, slots: Sequence[Slot]) -> list[tuple[str, str]]:
+        """The days that are not open yet, by when they open."""
+        found: dict[int, dict[datetime.date, None]] = {}
+        for slot in slots:
+            if slot.state == "early":
+                found.setdefault(slot.opens_at_ms, {})[slot.day] = None
+        return [
+            (words.moment(self._site.moment(at_ms, asked.office)), words.dates(list(days)))
+            for at_ms, days in sorted(found.items())
+        ]
+
+    def _room(self, words: Words, asked: Asked, found: tuple[str, RoomView], request: Request | None) -> dict[str, Any]:
+        """What the first page says of the office's waiting room."""
+        room, view = found
+        terms, now_ms = view.terms, self._site.service.now_ms()
+        seat = self._site.seat(request) if request is not None else None
+        return {
+            "days": words.dates(_days_of(terms)),
+            "opens": words.moment(self._site.moment(terms.opens_at_ms, asked.office)),
+            "joins_from": words.moment(self._site.moment(terms.joins_from_ms, asked.office)),
+            "may_join": now_ms >= terms.joins_from_ms,
+            "is_open": now_ms >= terms.opens_at_ms,
+            "has_seat": seat is not None and seat.room == room,
+            "now_ms": now_ms,
+            "opens_at_ms": terms.opens_at_ms,
+            "clock": words.left(terms.opens_at_ms - now_ms),
+        }
+
+    # --- Taking a place ---
+
     async def reserve(self, request: Request) -> Response:
         """Take a place, and show it; or say honestly that there is none, and what else there is."""
-        words = self._words(request)
+        site = self._site
+        words = site.words(request)
         form = await form_of(request)
         if form is None:
             return RedirectResponse("/", 303)
         fields = dict(form)
-        asked = self._asked(fields)
+        asked = site.asked(fields)
         niks = [value.replace(" ", "") for name, value in form if name == "nik" and value.strip()]
         day, _, session = fields.get("slot", "").partition("|")
-        mistake = ""
-        if not niks or not all(_is_nik(nik) for nik in niks):
-            mistake = words("nik_wrong")
-        elif len(set(niks)) < len(niks):
-            mistake = words("nik_twice")
-        elif not day:
-            mistake = words("choose_session")
-        if mistake:
-            page = await self._choice(
-                words,
-                asked,
-                request,
-                niks=niks,
-                slot=fields.get("slot", ""),
-                mistake=mistake,
-                wish=fields.get("wish", ""),
-            )
-            return self._pages.page("choose.html", words, 422, **page)
+        mistakes = _mistakes(words, fields, niks)
+        if mistakes:
+            return await self._again(request, words, asked, fields, niks, mistakes)
         try:
-            outcome = await self._service.engine.reserve(
+            found = await site.room_of(asked.office)
+            terms = found[1].terms if found is not None and _is_in(found[1].terms, day) else None
+            seat = site.seat(request)
+            if found is None or terms is None or seat is None or seat.room != found[0]:
+                seat = None
+            key, admission_pass = fields.get("wish") or None, ""
+            if seat is not None:
+                key = turn_key(seat)
+                try:
+                    admission_pass = (await site.room(seat.room).enter(seat.ticket, niks[0])).admission_pass
+                except InvalidRequest:
+                    return await self._again(request, words, asked, fields, niks, [("nik", words("nik_other"))])
+            outcome = await site.service.engine.reserve(
                 asked.office.id,
                 day,
                 niks,
                 service=asked.service,
                 session=session,
                 group=asked.group,
-                key=fields.get("wish") or None,
+                key=key,
                 wait=fields.get("wait") == "yes",
+                admission_pass=admission_pass,
             )
+            reference = ""
+            if outcome.status in (Status.NOT_ADMITTED, Status.CONFLICT) and terms is not None and seat is not None:
+                reference = await self.rooms.place_of(asked, terms, seat, niks[0])
         except InvalidRequest:
             return RedirectResponse(asked.query, 303)
         except QuotaEngineError:
-            return await self._sorry(words, asked, None, fields, niks)
-        self._service.metrics.outcome(outcome.status)
+            return await self._sorry(request, words, asked, None, fields, niks)
+        site.service.metrics.outcome(outcome.status)
         if outcome.reservation is not None and (outcome.ok or outcome.status in (Status.IDENTITY_LIMIT, Status.ENDED)):
+            reference = outcome.reservation.reference
+        if reference:
             response = RedirectResponse("/place", 303)
-            self._remember(request, response, outcome.reservation.reference)
+            site.remember(request, response, reference)
             return response
-        return await self._sorry(words, asked, outcome, fields, niks)
+        return await self._sorry(request, words, asked, outcome, fields, niks)
+
+    async def _again(
+        self,
+        request: Request,
+        words: Words,
+        asked: Asked,
+        fields: Mapping[str, str],
+        niks: Sequence[str],
+        mistakes: Sequence[tuple[str, str]],
+    ) -> Response:
+        """The form as it was filled in, with what is wrong beside the fields."""
+        filled = {"niks": niks, "slot": fields.get("slot", ""), "wish": fields.get("wish", ""), "mistakes": mistakes}
+        if fields.get("turn") == "yes":
+            return await self.rooms.turn(request, words, 422, **filled)
+        page = await self.choice(words, asked, request, **filled)
+        return self._site.page(request, "choose.html", words, 422, here=f"{asked.query}&", **page)
 
     async def _sorry(
-        self, words: Words, asked: _Asked, outcome: Outcome | None, fields: Mapping[str, str], niks: Sequence[str]
+        self,
+        request: Request,
+        words: Words,
+        asked: Asked,
+        outcome: Outcome | None,
+        fields: Mapping[str, str],
+        niks: Sequence[str],
     ) -> Response:
         """The last words: what is still free, the wait list if there is one, and the next release."""
-        service, office = self._service, asked.office
-        now_ms = service.now_ms()
+        site, office = self._site, asked.office
         status = "store" if outcome is None else outcome.status
-        slots = []
+        is_turn = fields.get("turn") == "yes"
+        free, has_wait_list = [], False
         if outcome is not None:
-            _, views = await self._board.days(office)
-            slots = slots_of(service.catalog, office, views, asked.service, asked.group, now_ms, words.language)
-        release = next_release(service.catalog, office.id, now_ms)
-        can_wait = outcome is not None and outcome.status is Status.SOLD_OUT and _has_wait_list(service, asked)
+            page = await self.choice(words, asked, None, is_turn=is_turn)
+            free, has_wait_list = page["free_days"], page["has_wait_list"]
+        release = next_release(site.service.catalog, office.id, site.service.now_ms())
         retry_at_ms = outcome.retry_at_ms if outcome else 0
-        return self._pages.page(
+        return site.page(
+            request,
             "sorry.html",
             words,
             503 if outcome is None or outcome.status is Status.OVERLOADED else 409,
+            here=f"{asked.query}&",
             asked=asked,
             text=words(
                 f"sorry_{status}" if words.has(f"sorry_{status}") else "sorry_other",
-                when=words.moment(self._moment(retry_at_ms, office)),
+                when=words.moment(site.moment(retry_at_ms, office)),
             ),
-            free=[words.date(slot.day) for slot in slots if slot.state == "open"][:3],
-            can_wait=can_wait,
+            free=free,
+            can_wait=has_wait_list and status is Status.SOLD_OUT,
             try_again=status in ("store", Status.OVERLOADED),
+            is_turn=is_turn,
             fields=fields,
             niks=niks,
-            release=release and words.moment(self._moment(release[0], office)),
-            release_days=release and ", ".join(words.date(day) for day in release[1][:7]),
+            release=release and words.moment(site.moment(release[0], office)),
+            release_days=release and words.dates(release[1]),
         )
 
     # --- A place ---
 
     async def place(self, request: Request) -> Response:
         """The place that this browser has: its form and clock, its place on the wait list, its number, or its end."""
-        words = self._words(request)
-        record = await self._record(request)
+        site = self._site
+        words = site.words(request)
+        record = await site.record(request)
         if record is None:
             return RedirectResponse("/", 303)
-        office = self._service.office(record.office)
-        asked = _Asked(office, record.choice.service, record.choice.group)
-        kind = {State.HELD: "held", State.WAITING: "waiting", State.CONFIRMED: "done"}.get(record.state, "ended")
+        office = site.service.office(record.office)
+        asked = Asked(office, record.choice.service, record.choice.group)
+        kind = _KINDS.get(record.state, "ended")
         session = office.sessions.get(record.choice.session)
-        return self._pages.page(
+        now_ms = site.service.now_ms()
+        mistake = request.query_params.get("mistake") == "declare" and kind == "held"
+        return site.page(
+            request,
             f"{kind}.html",
             words,
+            422 if mistake else 200,
+            here="/place?",
             asked=asked,
             record=record,
+            numbers=", ".join(str(number) for number in record.queue_numbers),
             day=words.date(datetime.date.fromordinal(record.day)),
-            session=f"{session.named(words.language)}, {session.start:%H:%M}–{session.end:%H:%M}" if session else "",
-            until=words.time(self._moment(record.deadline_ms, office)),
-            now_ms=self._service.now_ms(),
-            qr=segno.make(record.reference, error="m").svg_inline(scale=5, border=2) if kind == "done" else "",
+            session=session.named(words.language) if session else "",
+            hours=words.hours(session.start, session.end) if session else "",
+            until=words.time(site.moment(record.deadline_ms, office)),
+            clock=words.left(record.deadline_ms - now_ms),
+            now_ms=now_ms,
+            mistakes=[("declare", words("declare_missing"))] if mistake else [],
+            qr=segno.make(record.reference, error="m").svg_inline(scale=5, border=4) if kind == "done" else "",
         )
 
     async def place_state(self, request: Request) -> Response:
         """How the place stands, for a page that keeps itself up to date."""
-        record = await self._record(request)
+        record = await self._site.record(request)
         if record is None:
             return JSONResponse({"state": "", "version": 0})
         return JSONResponse(
@@ -216,7 +301,7 @@ class _Citizens:
                 "state": record.state,
                 "version": record.version,
                 "deadline_at_ms": record.deadline_ms,
-                "now_ms": self._service.now_ms(),
+                "now_ms": self._site.service.now_ms(),
             },
             headers={"cache-control": "no-store"},
         )
@@ -234,73 +319,75 @@ class _Citizens:
         return await self._step(request, "cancel")
 
     async def _step(self, request: Request, method: str) -> Response:
-        reference = self._reference(request)
-        if not is_same_origin(request) or not reference:
+        site = self._site
+        form, reference = await form_of(request), site.reference(request)
+        if form is None or not reference:
             return RedirectResponse("/", 303)
+        if method == "confirm" and dict(form).get("declare") != "yes":
+            return RedirectResponse("/place?mistake=declare", 303)
         try:
-            outcome = await getattr(self._service.engine, method)(reference)
+            outcome = await getattr(site.service.engine, method)(reference)
+        except InvalidRequest:
+            return RedirectResponse("/", 303)
         except QuotaEngineError:
-            words = self._words(request)
-            record_office = self._service.office(reference.partition("~")[0])
-            asked = _Asked(record_office, next(iter(record_office.services)), "")
-            return await self._sorry(words, asked, None, {}, ())
-        self._service.metrics.outcome(outcome.status)
+            # Where it had got to nobody knows; the page of the place tells as soon as the store is back.
+            return RedirectResponse("/place", 303)
+        site.service.metrics.outcome(outcome.status)
         return RedirectResponse("/place", 303)
 
-    # --- What they share ---
 
-    def _words(self, request: Request) -> Words:
-        chosen = request.query_params.get(_LANGUAGE) or request.cookies.get(_LANGUAGE, "")
-        return Words(language_of(chosen, request.headers.get("accept-language", "")))
-
-    def _asked(self, fields: Mapping[str, str]) -> _Asked:
-        catalog = self._service.catalog
-        office = catalog.offices.get(fields.get("office", "")) or next(iter(catalog.offices.values()))
-        service = fields.get("service", "")
-        group = fields.get("group", "")
-        return _Asked(
-            office,
-            service if service in office.services else next(iter(office.services)),
-            group if group in catalog.groups else "",
-        )
-
-    def _moment(self, at_ms: int, office: OfficeView) -> datetime.datetime:
-        return datetime.datetime.fromtimestamp(at_ms / 1000, tz=office.zone)
-
-    def _remember(self, request: Request, response: Response, reference: str) -> None:
-        value = self._visits.seal(reference, self._service.now_ms() + _VISIT_MS)
-        secure = request.url.scheme == "https"
-        response.set_cookie(_PLACE, value, max_age=_VISIT_MS // 1000, httponly=True, samesite="lax", secure=secure)
-
-    def _reference(self, request: Request) -> str:
-        return self._visits.read(request.cookies.get(_PLACE, ""), self._service.now_ms())
-
-    async def _record(self, request: Request) -> Reservation | None:
-        reference = self._reference(request)
-        return await self._service.engine.lookup(reference) if reference else None
+def _mistakes(words: Words, fields: Mapping[str, str], niks: Sequence[str]) -> list[tuple[str, str]]:
+    """What is wrong with a form, by the fields in their order."""
+    found = []
+    if not fields.get("slot", ""):
+        found.append(("slot", words("choose_session")))
+    if not niks or not all(is_nik(nik) for nik in niks):
+        found.append(("nik", words("nik_wrong")))
+    elif len(set(niks)) < len(niks):
+        found.append(("nik", words("nik_twice")))
+    return found
 
 
-def _by_day(slots: Sequence[Any]) -> list[tuple[datetime.date, list[Any]]]:
-    days: dict[datetime.date, list[Any]] = {}
+def _by_day(slots: Sequence[Slot]) -> Days:
+    days: dict[datetime.date, list[Slot]] = {}
     for slot in slots:
         days.setdefault(slot.day, []).append(slot)
     return list(days.items())
 
 
-def _has_wait_list(service: Service, asked: _Asked) -> bool:
+def _days_of(terms: RoomTerms) -> list[datetime.date]:
+    return [datetime.date.fromordinal(day) for day in range(terms.first_day, terms.last_day + 1)]
+
+
+def _is_of(terms: RoomTerms, day: datetime.date) -> bool:
+    return terms.first_day <= day.toordinal() <= terms.last_day
+
+
+def _is_in(terms: RoomTerms, day: str) -> bool:
+    """The same for a day as a form has it."""
+    try:
+        return _is_of(terms, datetime.date.fromisoformat(day))
+    except ValueError:
+        return False
+
+
+def _has_wait_list(asked: Asked) -> bool:
     return any(rule.rule == "wait_list" for rule in asked.office.re_releases.values())
 
 
 def citizen_routes(service: Service, pages: Pages, board: Board) -> list[Route]:
     """The addresses of the citizens' pages."""
-    citizens = _Citizens(service, pages, board)
+    site = Site(service, pages, board)
+    citizens = _Citizens(site)
+    guarded = site.guarded
     return [
-        Route("/", citizens.choose),
-        Route("/days", citizens.days),
-        Route("/reserve", citizens.reserve, methods=["POST"]),
-        Route("/place", citizens.place),
-        Route("/place/state", citizens.place_state),
-        Route("/place/confirm", citizens.confirm, methods=["POST"]),
-        Route("/place/release", citizens.release, methods=["POST"]),
-        Route("/place/cancel", citizens.cancel, methods=["POST"]),
+        Route("/", guarded(citizens.choose)),
+        Route("/days", guarded(citizens.days)),
+        Route("/reserve", guarded(citizens.reserve), methods=["POST"]),
+        Route("/place", guarded(citizens.place)),
+        Route("/place/state", guarded(citizens.place_state)),
+        Route("/place/confirm", guarded(citizens.confirm), methods=["POST"]),
+        Route("/place/release", guarded(citizens.release), methods=["POST"]),
+        Route("/place/cancel", guarded(citizens.cancel), methods=["POST"]),
+        *citizens.rooms.routes(),
     ]

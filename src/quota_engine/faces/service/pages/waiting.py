@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["waiting_routes"]
+__all__ = ["WaitingRooms", "turn_key"]
 
 import asyncio
 import datetime
+import hashlib
+import itertools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -30,17 +32,33 @@ _LOOK_EVERY_MS: Final = 1_000
 _PAUSE_S_MAX: Final = 60
 _RETURNING: Final = (Phase.CALLED, Phase.LAPSED)
 _CLOSING_MS: Final = 30_000
+_LOOKED_AT_MAX: Final = 100
 
 Choice = Callable[..., Awaitable[dict[str, Any]]]
 """What the page with the days of an office needs; see ``citizens``."""
 
 
-class _WaitingRooms:
+class WaitingRooms:
     """The handlers."""
 
     def __init__(self, site: Site, choice: Choice) -> None:
         self._site = site
         self._choice = choice
+
+    def routes(self) -> list[Route]:
+        """The addresses of the waiting room's pages."""
+        guarded = self._site.guarded
+        return [
+            Route("/room", guarded(self.room)),
+            Route("/room/join", guarded(self.join), methods=["POST"]),
+            Route("/room/state", guarded(self.state)),
+            Route("/room/stream", guarded(self.stream)),
+        ]
+
+    async def is_waiting(self, request: Request) -> bool:
+        """Whether this browser has a ticket that is good for something."""
+        found = await self._standing(request)
+        return found is not None and found[2].phase is not Phase.OVER
 
     async def join(self, request: Request) -> Response:
         """Take a ticket, or find the one that this identity has; or the place, if it has come that far already."""
@@ -68,44 +86,49 @@ class _WaitingRooms:
             when = words.moment(site.moment(joined.retry_at_ms, asked.office))
             return await self._mistaken(request, words, asked, fields, words(f"join_{joined.status}", when=when))
         terms = view.terms
+        seat = Seat(room, asked.service, asked.group, joined.ticket)
         if joined.replayed and (await site.room(room).status(joined.ticket)).phase in _RETURNING:
-            reference = await self.place_of(asked, terms, nik)
+            reference = await self.place_of(asked, terms, seat, nik)
             if reference:
                 response: Response = RedirectResponse("/place", 303)
                 site.remember(request, response, reference)
                 return response
         response = RedirectResponse("/room", 303)
-        seat = Seat(room, asked.service, asked.group, joined.ticket)
         site.seat_taken(request, response, seat, terms.closes_at_ms + terms.claim_ms)
         return response
 
-    async def place_of(self, asked: Asked, terms: RoomTerms, nik: str) -> str:
+    async def place_of(self, asked: Asked, terms: RoomTerms, seat: Seat, nik: str) -> str:
         """The place that somebody has taken with their ticket, from another browser perhaps: the reference, or ``""``.
 
-        Without a pass a reserve comes to nothing, except that whoever has a place on the day is shown it. That is so as
-        long as the room is open, so nobody is looked for when it is about to close.
+        A place is taken under the ticket's own key. Asked for once more under that key and without a pass, it is found,
+        whatever has become of it; and nothing else can come of it, as long as the room asks for passes. So nobody is
+        looked for when it is about to close.
         """
-        service = self._site.service
-        if service.now_ms() >= terms.closes_at_ms - _CLOSING_MS:
+        engine, now_ms = self._site.service.engine, self._site.service.now_ms()
+        if now_ms >= terms.closes_at_ms - _CLOSING_MS:
             return ""
         _, views = await self._site.board.days(asked.office)
         days = [view.day for view in views if terms.first_day <= view.day <= terms.last_day]
-        session = next(iter(asked.office.sessions), "") if asked.office.services[asked.service].needs_session else ""
+        needs_session = bool(asked.office.sessions) and asked.office.services[asked.service].needs_session
+        sessions = list(asked.office.sessions) if needs_session else [""]
         outcomes = await asyncio.gather(
             *(
-                service.engine.reserve(
+                engine.reserve(
                     asked.office.id,
                     datetime.date.fromordinal(day),
                     nik,
                     service=asked.service,
                     session=session,
                     group=asked.group,
+                    key=turn_key(seat),
                 )
-                for day in days
+                for day, session in list(itertools.product(days, sessions))[:_LOOKED_AT_MAX]
             )
         )
-        places = (outcome.reservation for outcome in outcomes if outcome.ok and outcome.reservation is not None)
-        return next((place.reference for place in places), "")
+        for outcome in outcomes:
+            if outcome.ok and (outcome.resumed or outcome.replayed):
+                return outcome.reference
+        return ""
 
     async def _mistaken(
         self, request: Request, words: Words, asked: Asked, fields: Mapping[str, str], mistake: str
@@ -113,15 +136,16 @@ class _WaitingRooms:
         """The form again, with what is wrong."""
         nik = fields.get("nik", "")
         if fields.get("behind") == "yes":
-            return await self._room(request, words, 422, nik=nik, mistakes=[("nik", mistake)])
+            return await self.turn(request, words, 422, nik=nik, mistakes=[("nik", mistake)])
         page = await self._choice(words, asked, request, joining_nik=nik, joining_mistake=mistake)
         return self._site.page(request, "choose.html", words, 422, here=f"{asked.query}&", **page)
 
     async def room(self, request: Request) -> Response:
         """How the ticket of this browser stands; the choice of days, if it is called."""
-        return await self._room(request, self._site.words(request))
+        return await self.turn(request, self._site.words(request))
 
-    async def _room(self, request: Request, words: Words, status: int = 200, **more: Any) -> Response:
+    async def turn(self, request: Request, words: Words, status: int = 200, **more: Any) -> Response:
+        """The same, with what somebody filled in wrongly."""
         site = self._site
         found = await self._standing(request)
         if found is None:
@@ -153,7 +177,7 @@ class _WaitingRooms:
             **more,
         }
         if standing.phase is Phase.CALLED:
-            values = {**await self._choice(words, asked, request, room_terms=terms), **values}
+            values = {**await self._choice(words, asked, None, is_turn=True), **values}
             return site.page(request, "turn.html", words, status, **values)
         if standing.phase in (Phase.LAPSED, Phase.OVER):
             values |= await self._last_words(words, asked)
@@ -161,7 +185,7 @@ class _WaitingRooms:
 
     async def _last_words(self, words: Words, asked: Asked) -> dict[str, Any]:
         page = await self._choice(words, asked, None)
-        return {name: page[name] for name in ("release", "has_wait_list", "free_days")}
+        return {name: page[name] for name in ("release", "release_days", "has_wait_list", "free_days")}
 
     async def state(self, request: Request) -> Response:
         """The same as JSON, for a page that keeps itself up to date by polls."""
@@ -202,20 +226,14 @@ class _WaitingRooms:
             return None
 
 
+def turn_key(seat: Seat) -> str:
+    """The idempotency key of the place that is taken with a ticket: from whatever browser, it is one wish."""
+    return f"turn-{hashlib.blake2b(seat.ticket.encode(), digest_size=20).hexdigest()}"
+
+
 def _state(words: Words, standing: Standing) -> bytes:
     return msgspec.json.encode({"phase": standing.phase, "texts": told(words, standing)})
 
 
 def _days(terms: RoomTerms) -> list[datetime.date]:
     return [datetime.date.fromordinal(day) for day in range(terms.first_day, terms.last_day + 1)]
-
-
-def waiting_routes(site: Site, choice: Choice) -> list[Route]:
-    """The addresses of the waiting room's pages."""
-    rooms = _WaitingRooms(site, choice)
-    return [
-        Route("/room", site.guarded(rooms.room)),
-        Route("/room/join", site.guarded(rooms.join), methods=["POST"]),
-        Route("/room/state", rooms.state),
-        Route("/room/stream", rooms.stream),
-    ]
