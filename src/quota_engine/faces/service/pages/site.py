@@ -147,7 +147,7 @@ class Site:
 
     async def room_of(self, office: OfficeView) -> tuple[str, RoomView] | None:
         """The waiting room of an office's next or running release, if it has one that is not over."""
-        room = getattr(self.service, "room_of", lambda _: None)(office.id)
+        room = self.service.room_of(office.id)
         if room is None:
             return None
         try:

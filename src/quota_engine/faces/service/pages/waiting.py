@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["WaitingRooms", "turn_key"]
 
 import asyncio
+import base64
 import datetime
 import hashlib
 import itertools
@@ -228,7 +229,8 @@ class WaitingRooms:
 
 def turn_key(seat: Seat) -> str:
     """The idempotency key of the place that is taken with a ticket: from whatever browser, it is one wish."""
-    return f"turn-{hashlib.blake2b(seat.ticket.encode(), digest_size=20).hexdigest()}"
+    digest = hashlib.blake2b(seat.ticket.encode(), digest_size=12, person=b"qe turn").digest()
+    return base64.urlsafe_b64encode(digest).decode()
 
 
 def _state(words: Words, standing: Standing) -> bytes:

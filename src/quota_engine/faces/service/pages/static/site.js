@@ -28,6 +28,7 @@ function refresh(part) {
     }
   }
   async function again() {
+    if (!part.isConnected) return;
     if (!document.hidden && !inUse()) {
       try {
         const answer = await ask(url);
@@ -130,6 +131,7 @@ function clock(element) {
   const shown = element.querySelector("[data-clock]");
   const two = (number) => String(number).padStart(2, "0");
   function tick() {
+    if (!element.isConnected) return;
     const seconds = Math.max(0, Math.ceil((end - performance.now()) / 1000));
     const days = Math.floor(seconds / 86400);
     const hours = Math.floor(seconds / 3600) % 24;
@@ -186,25 +188,59 @@ function again(element) {
   setTimeout(look, pause);
 }
 
-for (const part of document.querySelectorAll("[data-refresh]")) refresh(part);
-for (const element of document.querySelectorAll("[data-state]")) watch(element);
-for (const element of document.querySelectorAll("[data-live]")) live(element);
-for (const element of document.querySelectorAll("[data-deadline]")) clock(element);
-for (const form of document.querySelectorAll("[data-draft]")) draft(form);
-for (const element of document.querySelectorAll("[data-details]")) details(element);
-for (const element of document.querySelectorAll("[data-again]")) again(element);
-for (const button of document.querySelectorAll("[data-print]")) {
-  button.hidden = false;
-  button.addEventListener("click", () => print());
+// Another office, service or group: the rest of the page is fetched for it, and nobody is moved from where they are.
+function choice(form) {
+  let timer = 0;
+  async function load() {
+    const url = form.action.split("?")[0] + "?" + new URLSearchParams(new FormData(form));
+    const main = document.querySelector("main");
+    try {
+      const answer = await ask(url);
+      if (!answer.ok) throw answer.status;
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const focused = document.activeElement && document.activeElement.id;
+      main.replaceChildren(...page.querySelector("main").childNodes);
+      history.replaceState(null, "", url);
+      start(main);
+      if (focused && document.getElementById(focused)) document.getElementById(focused).focus();
+    } catch {
+      form.submit();
+    }
+  }
+  for (const select of form.querySelectorAll("select")) {
+    select.addEventListener("change", () => {
+      // What is below is for another choice now.
+      for (const other of document.querySelectorAll("form[method=post]")) other.hidden = true;
+      clearTimeout(timer);
+      timer = setTimeout(load, 300);
+    });
+  }
+  for (const button of form.querySelectorAll("[data-auto]")) button.hidden = true;
 }
-for (const select of document.querySelectorAll(".choice select")) {
-  select.addEventListener("change", () => select.form.submit());
-}
-// One press is enough: the button says that it was pressed, and does nothing for a while.
-for (const form of document.querySelectorAll("form[method=post]")) {
+
+// One press is enough: a second one, while the first is on its way, does nothing.
+function once(form) {
   form.addEventListener("submit", (event) => {
     if (form.dataset.sent) return event.preventDefault();
     form.dataset.sent = "yes";
     setTimeout(() => delete form.dataset.sent, 5000);
   });
 }
+
+function start(root) {
+  const each = (selector, begin) => root.querySelectorAll(selector).forEach(begin);
+  each("[data-refresh]", refresh);
+  each("[data-state]", watch);
+  each("[data-live]", live);
+  each("[data-deadline]", clock);
+  each("[data-draft]", draft);
+  each("[data-details]", details);
+  each("[data-again]", again);
+  each("form.choice:has([data-auto])", choice);
+  each("form[method=post]", once);
+  each("[data-print]", (button) => {
+    button.hidden = false;
+    button.addEventListener("click", () => print());
+  });
+}
+start(document);
