@@ -1,4 +1,4 @@
-"""An office whose quota opens in a few seconds, with a waiting room in front of it: for tests that go by the real time."""
+"""An office whose quota opens in a few seconds, with a waiting room in front of it: for tests by the real time."""
 
 from __future__ import annotations
 

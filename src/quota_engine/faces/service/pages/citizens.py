@@ -211,7 +211,12 @@ class _Citizens:
         mistakes: Sequence[tuple[str, str]],
     ) -> Response:
         """The form as it was filled in, with what is wrong beside the fields."""
-        filled = {"niks": niks, "slot": fields.get("slot", ""), "wish": fields.get("wish", ""), "mistakes": mistakes}
+        filled: dict[str, Any] = {
+            "niks": niks,
+            "slot": fields.get("slot", ""),
+            "wish": fields.get("wish", ""),
+            "mistakes": mistakes,
+        }
         if fields.get("turn") == "yes":
             return await self.rooms.turn(request, words, 422, **filled)
         page = await self.choice(words, asked, request, **filled)

@@ -33,7 +33,7 @@ def told(words: Words, standing: Standing) -> dict[str, str]:
 
 
 def _wait(words: Words, standing: Standing) -> str:
-    """The time at the present pace, and the soonest that is possible: whoever is told one only, takes it for a promise."""
+    """The time at the present pace, and the soonest that is possible: one alone would be taken for a promise."""
     if standing.wait_ms_min < 0:
         return words("room_wait_unknown")
     soonest = words.duration(standing.wait_ms_min)

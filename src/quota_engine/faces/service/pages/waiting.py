@@ -1,4 +1,4 @@
-"""The waiting room's pages: take a ticket, see how it stands, and what came of it. Whoever is called chooses a place."""
+"""The waiting room's pages: take a ticket, see how it stands. Whoever is called chooses a place."""
 
 from __future__ import annotations
 
