@@ -35,6 +35,7 @@ __all__ = [
     "StoreObserver",
     "TrimEvents",
     "View",
+    "WaitListPlace",
     "Watchable",
 ]
 
@@ -47,7 +48,7 @@ from quota_engine.domain.commands import Command
 from quota_engine.domain.consumers import GroupView
 from quota_engine.domain.events import Event
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.domain.outcomes import DayView, Outcome, WaitPlace
 from quota_engine.domain.reconcile import Reconciliation
 
 T = TypeVar("T")
@@ -150,6 +151,15 @@ class SendMany(Request[list[Outcome]], frozen=True, gc=False):
 
 class Lookup(Request[Reservation | None], frozen=True, gc=False):
     """The reservation as it stands now, or ``None``."""
+
+    office: str
+    id: str
+
+
+class WaitListPlace(Request[WaitPlace | None], frozen=True, gc=False):
+    """Where a reservation stands on its day's wait list now, or ``None``: see
+    :func:`quota_engine.domain.reading.wait_place`.
+    """
 
     office: str
     id: str

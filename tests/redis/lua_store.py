@@ -61,6 +61,7 @@ from quota_engine.ports import (
     SendMany,
     TrimEvents,
     View,
+    WaitListPlace,
 )
 
 T = TypeVar("T")
@@ -484,6 +485,9 @@ class LuaBackend:
             case Lookup(office, reservation_id):
                 (line,) = self._look(office, f"lookup\t{reservation_id}")
                 return self._answers(office).lookup(line)
+            case WaitListPlace(office, reservation_id):
+                (line,) = self._look(office, f"wait_place\t{reservation_id}")
+                return self._answers(office).wait_place(line)
             case View(office, days):
                 lines = self._look(office, *(f"view\t{day}" for day in days))
                 views = [self._answers(office).view(day, line) for day, line in zip(days, lines, strict=True)]

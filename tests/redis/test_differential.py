@@ -50,6 +50,7 @@ from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.machine import apply_batch, lookup, view
 from quota_engine.domain.model import DayTerms, IdentityLimit, PassOn, QuotaTerms, ReRelease, ReReleaseRule, Rules
+from quota_engine.domain.reading import wait_place
 from quota_engine.ports import (
     AsyncBackend,
     Audit,
@@ -61,6 +62,7 @@ from quota_engine.ports import (
     SendMany,
     TrimEvents,
     View,
+    WaitListPlace,
 )
 from tests.redis.lua_store import HalfDone, LuaBackend, Refused, Store
 from tests.replay import Step, format_steps, shortest
@@ -124,6 +126,10 @@ class SideBySide:
         for name in sorted(self.ledger.reservations)[-1:]:
             record = lookup(self.ledger, name, moment_ms)
             assert self.backend.perform(Lookup(self.office, name)) == record, f"lookup of {name} at {moment_ms}"
+        waiting = [one.id for one in self.ledger.reservations.values() if one.state is State.WAITING][:3]
+        for name in (*waiting, *sorted(self.ledger.reservations)[:1]):
+            place = wait_place(self.ledger, name, moment_ms)
+            assert self.backend.perform(WaitListPlace(self.office, name)) == place, f"{name} on the list at {moment_ms}"
         self.clock.set_ms(now_ms)
 
     def finish(self) -> None:

@@ -17,8 +17,8 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import describe
 from quota_engine.domain.machine import lookup, view
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, Outcome
-from quota_engine.domain.reading import count_holds, list_day
+from quota_engine.domain.outcomes import DayView, Outcome, WaitPlace
+from quota_engine.domain.reading import count_holds, list_day, wait_place
 from quota_engine.domain.reconcile import Reconciliation, mend, restore
 from quota_engine.kinds import kind_of
 from quota_engine.ports import (
@@ -43,6 +43,7 @@ from quota_engine.ports import (
     SendMany,
     TrimEvents,
     View,
+    WaitListPlace,
 )
 
 T = TypeVar("T")
@@ -79,6 +80,7 @@ class MemoryBackend:
             Ask: self._ask,
             SendMany: self._send_many,
             Lookup: self._lookup,
+            WaitListPlace: self._wait_place,
             View: self._view,
             ListDay: self._list_day,
             CountHolds: self._count_holds,
@@ -148,6 +150,11 @@ class MemoryBackend:
         book = self._book(request.office)
         with book.lock:
             return lookup(book.ledger, request.id, self._now_ms())
+
+    def _wait_place(self, request: WaitListPlace) -> WaitPlace | None:
+        book = self._book(request.office)
+        with book.lock:
+            return wait_place(book.ledger, request.id, self._now_ms())
 
     def _view(self, request: View) -> list[DayView]:
         book = self._book(request.office)

@@ -35,16 +35,27 @@ from quota_engine.conformance.plugin import OpenBackend
 from quota_engine.conformance.random_commands import random_commands
 from quota_engine.conformance.random_registry import registry_questions, registry_walk
 from quota_engine.conformance.scenarios import SCENARIOS, Scenario
-from quota_engine.conformance.world import DAY, HOLD_TTL_MS, NEXT_DAY, OFFICE, ONLINE, OPENS_AT_MS, published, reserve
+from quota_engine.conformance.world import (
+    DAY,
+    HOLD_TTL_MS,
+    NEXT_DAY,
+    OFFICE,
+    ONLINE,
+    OPENS_AT_MS,
+    PRIORITY,
+    published,
+    reserve,
+)
 from quota_engine.domain import consumers, registry
 from quota_engine.domain.audit import audit
-from quota_engine.domain.commands import Command, Confirm, Reserve, SetCapacity
+from quota_engine.domain.commands import Command, Confirm, Release, Reserve, SetCapacity
 from quota_engine.domain.consumers import GROUPS_MAX, Group
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import Ledger, describe, rebuild
+from quota_engine.domain.lifecycle import State
 from quota_engine.domain.machine import apply, lookup, view
-from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.domain.reading import count_holds, list_day
+from quota_engine.domain.outcomes import Outcome, Status, WaitPlace
+from quota_engine.domain.reading import count_holds, list_day, wait_place
 from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.ports import (
     Acknowledge,
@@ -67,6 +78,7 @@ from quota_engine.ports import (
     SendMany,
     TrimEvents,
     View,
+    WaitListPlace,
 )
 
 DAYS = (DAY, NEXT_DAY)
@@ -95,6 +107,10 @@ class SideBySide:
         assert self.backend.perform(Describe(OFFICE)) == describe(self.reference)
         expected = [one for day in DAYS if (one := view(self.reference, day, now_ms)) is not None]
         assert self.backend.perform(View(OFFICE, DAYS)) == expected
+        waiting = [one.id for one in self.reference.reservations.values() if one.state is State.WAITING]
+        for name in (*waiting[:5], *sorted(self.reference.reservations)[:1]):
+            place = wait_place(self.reference, name, now_ms)
+            assert self.backend.perform(WaitListPlace(OFFICE, name)) == place
 
     def compare_events(self) -> None:
         recorded = self.backend.perform(ReadEvents(OFFICE, 0, EVENTS_MAX))
@@ -299,6 +315,33 @@ def test_reading_changes_nothing(quota_engine_backend: OpenBackend) -> None:
     assert len(both.backend.perform(ReadEvents(OFFICE, 0, EVENTS_MAX))) == len(both.reference.events)
 
 
+def test_where_somebody_stands_on_the_wait_list(quota_engine_backend: OpenBackend) -> None:
+    """Those who joined earlier and still wait are ahead; whoever gets a place, or gives up, is not; nobody waits for a
+    day that is over.
+    """
+    both = side_by_side(quota_engine_backend, published(wait_list_max=10))
+    both.send(OPENS_AT_MS, reserve("ani", PRIORITY))
+    for name in ("budi", "citra", "dewi", "eka"):
+        assert both.send(OPENS_AT_MS, reserve(name, PRIORITY, wait=True)).status is Status.WAITING
+
+    def places() -> list[WaitPlace | None]:
+        both.compare()
+        return [both.backend.perform(WaitListPlace(OFFICE, name)) for name in ("ani", "budi", "citra", "dewi", "eka")]
+
+    assert places() == [None, WaitPlace(0, 4), WaitPlace(1, 4), WaitPlace(2, 4), WaitPlace(3, 4)]
+    both.send(OPENS_AT_MS, Release("citra"))
+    assert places() == [None, WaitPlace(0, 3), None, WaitPlace(1, 3), WaitPlace(2, 3)]
+    both.send(OPENS_AT_MS, Release("ani"))
+    assert places() == [None, None, None, WaitPlace(0, 2), WaitPlace(1, 2)]
+    terms = both.reference.days[DAY].terms
+    both.clock.set_ms(terms.ends_at_ms - 1)
+    assert places()[3] == WaitPlace(0, 2)
+    both.clock.set_ms(terms.ends_at_ms)
+    assert places() == [None] * 5
+    for unknown in ("nobody", "~", "no\tname"):
+        assert both.backend.perform(WaitListPlace(OFFICE, unknown)) is None
+
+
 def test_events_are_read_in_pages_and_trimmed(quota_engine_backend: OpenBackend) -> None:
     """Numbers of events are kept when older ones are dropped; the events alone rebuild the ledger."""
     both = side_by_side(quota_engine_backend)
@@ -501,6 +544,7 @@ def test_an_office_that_nobody_published(quota_engine_backend: OpenBackend) -> N
     assert backend.send("nowhere", Confirm("ani")).status is Status.NOT_FOUND
     assert backend.perform(SendMany("nowhere", (Confirm("ani"),)))[0].status is Status.NOT_FOUND
     assert backend.perform(Lookup("nowhere", "ani")) is None
+    assert backend.perform(WaitListPlace("nowhere", "ani")) is None
     assert backend.perform(View("nowhere", DAYS)) == []
     assert backend.perform(ListDay("nowhere", DAY)) == []
     assert backend.perform(CountHolds("nowhere", DAY, (1, 2))) == [0, 0, 0]

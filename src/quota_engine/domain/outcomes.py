@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PRECEDENCE", "SUCCESSES", "DayView", "Outcome", "QuotaView", "Status"]
+__all__ = ["PRECEDENCE", "SUCCESSES", "DayView", "Outcome", "QuotaView", "Status", "WaitPlace"]
 
 import enum
 from typing import Final
@@ -83,6 +83,17 @@ class Status(enum.StrEnum):
 PRECEDENCE: Final = tuple(Status)
 
 SUCCESSES: Final = frozenset(PRECEDENCE[PRECEDENCE.index(Status.HELD) :])
+
+
+class WaitPlace(msgspec.Struct, frozen=True, gc=False):
+    """Where somebody stands on the wait list of a day.
+
+    ``ahead`` joined earlier and still wait, for whatever; so at most as many parties are served before this one, unless
+    it does not fit where a smaller one does. ``waiting`` counts all on the list, this party with them.
+    """
+
+    ahead: int
+    waiting: int
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):

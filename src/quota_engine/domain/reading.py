@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["count_holds", "in_order", "list_day", "lookup", "view"]
+__all__ = ["count_holds", "in_order", "list_day", "lookup", "view", "wait_place"]
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from quota_engine.domain.ledger import Day, Ledger, Quota, known_reservation, returned
 from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, QuotaView
+from quota_engine.domain.outcomes import DayView, QuotaView, WaitPlace
 
 
 def lookup(ledger: Ledger, reservation_id: str, now_ms: int) -> Reservation | None:
@@ -57,6 +57,19 @@ def count_holds(ledger: Ledger, number: int, left_ms: Sequence[int], now_ms: int
 def in_order(records: Iterable[Reservation]) -> list[Reservation]:
     """By queue number, and those without one behind them, by creation and id."""
     return sorted(records, key=lambda one: (one.queue_number == 0, one.queue_number, one.created_at_ms, one.id))
+
+
+def wait_place(ledger: Ledger, reservation_id: str, now_ms: int) -> WaitPlace | None:
+    """Where the reservation stands on its day's wait list at ``now_ms``; ``None`` if it waits for nothing (any more):
+    it is not known, in another state, or its day is over. The wait list is not served by looking.
+    """
+    record = lookup(ledger, reservation_id, now_ms)
+    if record is None or record.state is not State.WAITING:
+        return None
+    day = ledger.days[record.day]
+    if day.terms.ends_at_ms <= max(now_ms, ledger.now_ms):
+        return None
+    return WaitPlace(list(day.waiting).index(reservation_id), len(day.waiting))
 
 
 def view(ledger: Ledger, number: int, now_ms: int) -> DayView | None:

@@ -69,8 +69,8 @@ from quota_engine.domain.events import (
 )
 from quota_engine.domain.lifecycle import State, Verb
 from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, Reservation, Rules
-from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
-from quota_engine.ports import Lookup, View
+from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status, WaitPlace
+from quota_engine.ports import Lookup, View, WaitListPlace
 
 _STATE_OF_LETTER: Final = {
     "W": State.WAITING,
@@ -241,6 +241,7 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     MoveOut: _step("move_out"),
     Lookup: lambda one: f"lookup\t{one.id}",
     View: lambda one: f"view\t{one.days[0]}",
+    WaitListPlace: lambda one: f"wait_place\t{one.id}",
     UndoMove: _step("undo_move"),
     Expire: lambda one: f"expire\t{one.day}\t{one.limit}",
     SetRules: lambda one: f"set_rules\t{text_of_rules(one.rules)}",
@@ -277,7 +278,7 @@ def _kept_text_of_choice(choice: Choice) -> str:
     return text
 
 
-def encode(command: Command | GuardedReserve | Lookup | View) -> str:
+def encode(command: Command | GuardedReserve | Lookup | View | WaitListPlace) -> str:
     """One command as a line for ``5_commands.lua``, or a question (of a view: for its first day) for ``6_reads.lua``.
 
     Raises:
@@ -376,10 +377,12 @@ class Decoder:
             self._bare[line] = outcome
         return outcome
 
-    def answer(self, question: Lookup | View, line: str) -> Any:
+    def answer(self, question: Lookup | View | WaitListPlace, line: str) -> Any:
         """The answer to a question for one line."""
         if isinstance(question, Lookup):
             return self.lookup(line)
+        if isinstance(question, WaitListPlace):
+            return self.wait_place(line)
         view = self.view(question.days[0], line)
         return [] if view is None else [view]
 
@@ -389,6 +392,13 @@ class Decoder:
             return None
         fields = line.split("\t")
         return self.record(fields[0], fields[7:], self.choice("\t".join(fields[1:7])))
+
+    def wait_place(self, line: str) -> WaitPlace | None:
+        """The answer to where somebody stands on a wait list."""
+        if not line:
+            return None
+        ahead, waiting = map(int, line.split("\t"))
+        return WaitPlace(ahead, waiting)
 
     def view(self, day: int, line: str) -> DayView | None:
         """The answer to a view of ``day``."""

@@ -73,6 +73,7 @@ from quota_engine.ports import (
     SendMany,
     TrimEvents,
     View,
+    WaitListPlace,
 )
 
 BATCH_MAX: Final = 128
@@ -256,7 +257,7 @@ class Worker:
         match request:
             case Ask(place, question):
                 return place, question
-            case Lookup(office, _):
+            case Lookup(office, _) | WaitListPlace(office, _):
                 return office, request
             case View(office, days) if len(days) == 1:
                 return office, request

@@ -1,11 +1,12 @@
 -- reads: looking at one office's ledger without changing it. Mirrors domain/reading.py: what time has decided counts, whether or not a
 -- command has settled it yet.
 --
--- ARGV  1 now_ms, or "" for the server's own time; 2 ... "lookup" id, "view" day, or a question of a client's sold-out memory (see
---       soldout.py): "names" names_max, "news" number events_max, "sold_out" day units wait choice; "list" day cursor, "holds" day seen
---       bounds (set apart by commas); set apart by tabs
--- reply a line for each, "" for what is not known. Of a lookup: the reservation as commands.lua has it. Of a view: opens_at_ms,
---       starts_at_ms, ends_at_ms, closed, waiting; then for each quota its name, capacity, free, held, confirmed, cooling, parked
+-- ARGV  1 now_ms, or "" for the server's own time; 2 ... "lookup" id, "wait_place" id, "view" day, or a question of a client's sold-out
+--       memory (see soldout.py): "names" names_max, "news" number events_max, "sold_out" day units wait choice; "list" day cursor,
+--       "holds" day seen bounds (set apart by commas); set apart by tabs
+-- reply a line for each, "" for what is not known. Of a lookup: the reservation as commands.lua has it. Of a wait_place: how many
+--       joined the day's wait list earlier and still wait, and how many wait in all. Of a view: opens_at_ms, starts_at_ms,
+--       ends_at_ms, closed, waiting; then for each quota its name, capacity, free, held, confirmed, cooling, parked
 
 local function lookup(id, now_ms)
   if not string.match(id, "^[%w_%-]+$") then return "" end
@@ -13,6 +14,18 @@ local function lookup(id, now_ms)
   if not record or day_of(record.day).forget_at_ms <= now_ms then return "" end
   if record.state == "HELD" and record.deadline_ms <= now_ms then record = changed(record, { state = "EXPIRED" }) end
   return concat({ record.id, choice_of(record.choice).text, text_of_record(record) }, TAB)
+end
+
+-- Where the reservation stands on its day's wait list; "" if it waits for nothing (any more).
+local function wait_place(id, now_ms)
+  if not string.match(id, "^[%w_%-]+$") then return "" end
+  local record = record_of(id)
+  if not record or record.state ~= "WAITING" then return "" end
+  local day = day_of(record.day)
+  if day.forget_at_ms <= now_ms or day.ends_at_ms <= now_ms then return "" end
+  local joined = tonumber(call("ZSCORE", WAITING, id))
+  local ahead = call("ZCOUNT", WAITING, int(record.day * EVENTS_MAX), int(joined - 1))
+  return concat({ int(ahead), int(day.waiting) }, TAB)
 end
 
 local LIST_STEP = 500
@@ -161,6 +174,7 @@ end
 
 local ANSWERS = {
   lookup = function(fields, now_ms) return lookup(fields[2], now_ms) end,
+  wait_place = function(fields, now_ms) return wait_place(fields[2], now_ms) end,
   view = function(fields, now_ms) return view(tonumber(fields[2]), now_ms) end,
   list = function(fields, now_ms) return list(tonumber(fields[2]), fields[3], now_ms) end,
   holds = function(fields, now_ms)
