@@ -35,7 +35,7 @@ from quota_engine.domain.commands import (
 from quota_engine.domain.consumers import GroupView
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.domain.outcomes import DayView, Outcome, WaitPlace
 from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.faces.draws import AsyncDraw, Draw
 from quota_engine.faces.rooms import AsyncRoom, Room
@@ -313,6 +313,12 @@ class QuotaEngine:
     def lookup(self, reference: str) -> Reservation | None:
         """The reservation as it stands now, or ``None``: not known, or its day is long over."""
         return run(steps.lookup(self._desk, reference), self._backend)
+
+    def wait_place(self, reference: str) -> WaitPlace | None:
+        """Where somebody stands on the wait list of their day: how many joined earlier and still wait, and how many
+        wait in all; ``None`` if the reservation is not ``WAITING`` (any more), or its day is over.
+        """
+        return self._backend.perform(self._desk.wait_place(reference))
 
     def availability(self, office: str, first_day: Day, last_day: Day | None = None) -> list[DayView]:
         """The counters of the known days from ``first_day`` to ``last_day`` (at most 400)."""
@@ -593,6 +599,10 @@ class AsyncQuotaEngine:
     async def lookup(self, reference: str) -> Reservation | None:
         """See :meth:`QuotaEngine.lookup`."""
         return await run_async(steps.lookup(self._desk, reference), self._backend)
+
+    async def wait_place(self, reference: str) -> WaitPlace | None:
+        """See :meth:`QuotaEngine.wait_place`."""
+        return await self._backend.perform(self._desk.wait_place(reference))
 
     async def availability(self, office: str, first_day: Day, last_day: Day | None = None) -> list[DayView]:
         """See :meth:`QuotaEngine.availability`."""

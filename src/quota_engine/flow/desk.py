@@ -35,6 +35,7 @@ from quota_engine.ports import (
     Reconcile,
     RecordedEvent,
     TrimEvents,
+    WaitListPlace,
 )
 
 Day = datetime.date | str | int
@@ -201,6 +202,10 @@ class Desk:
     def on_day(self, office: str, day: Day, command: Callable[..., Command], *rest: object) -> OfficeCommand:
         """The command of an operator's command on one office-day: ``command(day, *rest)``."""
         return self.office(office), command(self.day_number(day), *rest)
+
+    def wait_place(self, reference: str) -> WaitListPlace:
+        """The request for where somebody stands on a wait list."""
+        return WaitListPlace(*self.parse(reference))
 
     def list_day(self, office: str, day: Day) -> ListDay:
         """The request for a day's reservations."""

@@ -29,6 +29,7 @@ _PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
         "description": "A ticket as it was given.",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,512}$"},
     },
+    "group": {"description": "A group of consumers.", "schema": _NAME},
     "draw": {"description": "A draw.", "schema": _NAME},
     "file": {
         "description": "applications.jsonl, capacities.json, result.jsonl or proof.json.",

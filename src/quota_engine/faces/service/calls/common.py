@@ -6,6 +6,7 @@ __all__ = [
     "AUDITORS",
     "DAY",
     "OFFICE",
+    "OFFICES",
     "OF_DAY",
     "OF_STEP",
     "OPERATORS",
@@ -14,6 +15,7 @@ __all__ = [
     "STAFF",
     "QuerySettings",
     "Token",
+    "delete",
     "get",
     "outcome_reply",
     "post",
@@ -34,6 +36,7 @@ from quota_engine.faces.service.replies import refusal_reply
 if TYPE_CHECKING:
     from quota_engine.faces.service.application import Service
 
+OFFICES: Final = frozenset({Role.OFFICE})
 SERVICES: Final = frozenset({Role.SERVICE})
 STAFF: Final = frozenset({Role.SERVICE, Role.OFFICE})
 OPERATORS: Final = frozenset({Role.OPERATOR})
@@ -88,6 +91,11 @@ def get(path: str, name: str, summary: str, handler: Any, answer: Any, **more: A
 def post(path: str, name: str, summary: str, handler: Any, answer: Any = wire.OutcomeBody, **more: Any) -> Endpoint:
     """An endpoint that does something."""
     return Endpoint(method="POST", path=path, name=name, summary=summary, handler=handler, answer=answer, **more)
+
+
+def delete(path: str, name: str, summary: str, handler: Any, answer: Any, **more: Any) -> Endpoint:
+    """An endpoint that makes something be no more."""
+    return Endpoint(method="DELETE", path=path, name=name, summary=summary, handler=handler, answer=answer, **more)
 
 
 def put(path: str, name: str, summary: str, handler: Any, answer: Any = wire.OutcomeBody, **more: Any) -> Endpoint:

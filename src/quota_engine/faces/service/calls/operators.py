@@ -12,6 +12,7 @@ from quota_engine.faces.service.calls.common import (
     AUDITORS,
     DAY,
     OF_DAY,
+    OFFICE,
     OPERATORS,
     QuerySettings,
     Token,
@@ -21,6 +22,13 @@ from quota_engine.faces.service.calls.common import (
     put,
 )
 from quota_engine.faces.service.http import Call, Reply
+from quota_engine.faces.service.wire.operations import (
+    CatalogBody,
+    FinishMovesBody,
+    MovesBody,
+    ReconciledBody,
+    catalog_body,
+)
 
 if TYPE_CHECKING:
     from quota_engine.faces.service.application import Service
@@ -72,6 +80,24 @@ async def audit(service: Service, call: Call) -> Reply:
     return Reply(200, wire.AuditBody(ok=report.ok, offices=report.offices, findings=list(report.findings)))
 
 
+async def finish_moves(service: Service, call: Call) -> Reply:
+    body: FinishMovesBody = call.body
+    report = await service.engine.finish_moves(older_than_ms=body.older_than_ms, limit=body.limit)
+    return Reply(200, MovesBody(finished=report.finished, undone=report.undone))
+
+
+async def reconcile(service: Service, call: Call) -> Reply:
+    found = await service.engine.reconcile(call.path["office"])
+    return Reply(
+        200,
+        ReconciledBody(office=found.office, epoch=found.epoch, findings=list(found.findings), repaired=found.repaired),
+    )
+
+
+async def catalog(service: Service, call: Call) -> Reply:
+    return Reply(200, catalog_body(service.catalog))
+
+
 _QUOTA: Final = DAY + "/quotas/{quota}"
 _OF_QUOTA: Final = (*OF_DAY, Status.UNKNOWN_QUOTA, Status.WRONG_STATE)
 
@@ -90,6 +116,11 @@ OPERATIONS: Final = (
          statuses=OF_DAY, problems=("unknown-name",)),
     post("/v1/publish", "publish", "Make the working days of the catalog's offices known.", publish,
          wire.PublishedBody, roles=OPERATORS, body=wire.PublishBody),
+    get("/v1/catalog", "catalog", "The catalog that the service works with.", catalog, CatalogBody, roles=AUDITORS),
+    post("/v1/moves/finish", "finish-moves", "Bring moves to their end whose callers have died on the way.",
+         finish_moves, MovesBody, roles=OPERATORS, body=FinishMovesBody),
+    post(OFFICE + "/reconcile", "reconcile", "Look an office's ledger through, and put right what is wrong.",
+         reconcile, ReconciledBody, roles=OPERATORS, problems=("unknown-name",)),
     get("/v1/audit", "audit", "Work every counter out again, and say what differs.", audit, wire.AuditBody,
         roles=AUDITORS, query=AuditQuery, problems=("unknown-name",)),
 )  # fmt: skip

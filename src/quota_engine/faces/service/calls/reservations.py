@@ -4,20 +4,45 @@ from __future__ import annotations
 
 __all__ = ["RESERVATIONS"]
 
-from typing import TYPE_CHECKING, Any, Final
+import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from msgspec import Meta
+from msgspec.structs import replace
 
 from quota_engine.admission import Caller
+from quota_engine.domain.lifecycle import State
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.faces.service import wire
 from quota_engine.faces.service.access import Role
-from quota_engine.faces.service.calls.common import DAY, OF_STEP, SERVICES, STAFF, get, outcome_reply, post
+from quota_engine.faces.service.calls.common import (
+    DAY,
+    OF_STEP,
+    OFFICES,
+    SERVICES,
+    STAFF,
+    QuerySettings,
+    get,
+    outcome_reply,
+    post,
+)
 from quota_engine.faces.service.http import Call, Endpoint, Reply
 from quota_engine.faces.service.problems import Problem
+from quota_engine.faces.service.wire.operations import DayListBody, MovedToBody
 
 if TYPE_CHECKING:
     from quota_engine.faces.service.application import Service
 
 S = Status
+
+
+class DayListQuery(QuerySettings, frozen=True, kw_only=True):
+    """Which part of the list."""
+
+    skip: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    limit: Annotated[int, Meta(ge=1, le=1_000)] = 1_000
+
+
 _NOBODY: Final = Caller()
 
 
@@ -56,7 +81,34 @@ async def reservation(service: Service, call: Call) -> Reply:
     record = await service.engine.lookup(call.path["reference"])
     if record is None:
         raise Problem.of_outcome(Outcome(Status.NOT_FOUND), service.now_ms())
-    return Reply(200, wire.reservation_body(record))
+    body = wire.reservation_body(record)
+    if record.state is State.WAITING:
+        place = await service.engine.wait_place(record.reference)
+        if place is not None:
+            body = replace(body, wait_list=wire.WaitListBody(ahead=place.ahead, waiting=place.waiting))
+    elif record.state is State.MOVED:
+        body = replace(body, moved_to=await service.engine.moved_to(record.reference))
+    return Reply(200, body)
+
+
+async def moved_to(service: Service, call: Call) -> Reply:
+    return Reply(200, MovedToBody(reference=await service.engine.moved_to(call.path["reference"])))
+
+
+async def day_list(service: Service, call: Call) -> Reply:
+    asked: DayListQuery = call.query
+    office, day = call.path["office"], call.path["day"]
+    found = await service.engine.reservations(office, day)
+    part = found[asked.skip : asked.skip + asked.limit]
+    return Reply(
+        200,
+        DayListBody(
+            office=office,
+            day=datetime.date.fromisoformat(day),
+            total=len(found),
+            reservations=[wire.reservation_body(record) for record in part],
+        ),
+    )
 
 
 async def confirm(service: Service, call: Call) -> Reply:
@@ -83,9 +135,13 @@ def _step(method: str) -> Any:
 
 async def reschedule(service: Service, call: Call) -> Reply:
     body: wire.MoveBody = call.body
+    if body.office and call.grant is not None:
+        # The address has the office that it leaves; a token has to be good for the one that it goes to as well.
+        service.access.check(call.grant, SERVICES, body.office)
     outcome = await service.engine.reschedule(
         call.path["reference"],
         body.day,
+        office=body.office,
         service=body.service,
         service_unit=body.service_unit,
         session=body.session,
@@ -103,7 +159,7 @@ _OF_RESERVE: Final = (
 )  # fmt: skip
 _OF_MOVE: Final = (
     *OF_STEP, S.UNKNOWN_DAY, S.UNKNOWN_QUOTA, S.CLOSED, S.OVER, S.NOT_OPEN, S.TOO_LATE, S.MOVES_EXCEEDED,
-    S.IDENTITY_LIMIT, S.SOLD_OUT,
+    S.IDENTITY_LIMIT, S.SOLD_OUT, S.MOVING, S.LAPSED, S.ENDED, S.CONFLICT, S.PARTY_TOO_LARGE, S.BLOCKED,
 )  # fmt: skip
 _RESERVATION: Final = "/v1/reservations/{reference}"
 
@@ -127,9 +183,13 @@ RESERVATIONS: Final = (
     ),
     get(_RESERVATION, "lookup", "A reservation as it stands now.", reservation, wire.ReservationBody, roles=STAFF,
         statuses=(S.NOT_FOUND,)),
+    get(_RESERVATION + "/moved-to", "moved-to", "Where a reservation goes on that was moved to another office.",
+        moved_to, MovedToBody, roles=STAFF),
+    get(DAY + "/reservations", "reservations", "The list of a day, for the people at the office.", day_list,
+        DayListBody, roles=OFFICES, query=DayListQuery, problems=("unknown-name",)),
     _of_reservation("release", "Give up a hold, or leave the wait list.", _step("release"), SERVICES),
     _of_reservation("cancel", "Give up a confirmed place.", _step("cancel"), SERVICES, S.OVER),
-    post(_RESERVATION + "/reschedule", "reschedule", "Move to another day or session, or keep the place.", reschedule,
+    post(_RESERVATION + "/reschedule", "reschedule", "Move to another day or office, or keep the place.", reschedule,
          roles=SERVICES, body=wire.MoveBody, statuses=_OF_MOVE, problems=("unknown-name",)),
     _of_reservation("check-in", "The party has come.", _step("check_in"), STAFF, S.OVER, S.TOO_EARLY),
     _of_reservation("no-show", "The party has not come.", _step("mark_no_show"), STAFF, S.TOO_EARLY),

@@ -40,6 +40,7 @@ __all__ = [
     "StepBody",
     "TrimBody",
     "TrimmedBody",
+    "WaitListBody",
     "day_body",
     "outcome_body",
     "reservation_body",
@@ -96,9 +97,10 @@ class ConfirmBody(StepBody, frozen=True, kw_only=True):
 
 
 class MoveBody(Request, frozen=True, kw_only=True):
-    """Where a reservation is to be moved."""
+    """Where a reservation is to be moved; ``office``: to another one."""
 
     day: datetime.date
+    office: MaybeId = ""
     service: MaybeId = ""
     service_unit: MaybeId = ""
     session: MaybeId = ""
@@ -136,8 +138,21 @@ class TrimBody(Request, frozen=True, kw_only=True):
 # --- Answers -------------------------------------------------------------------------------------------------------
 
 
+class WaitListBody(Answer, frozen=True, kw_only=True):
+    """Where somebody stands on the wait list of a day: ``ahead`` joined earlier and still wait, of ``waiting`` in all.
+
+    As many parties at most are served first, unless this one does not fit where a smaller one does.
+    """
+
+    ahead: int
+    waiting: int
+
+
 class ReservationBody(Answer, frozen=True, kw_only=True):
-    """A reservation as it stands. ``deadline_at_ms`` is the end of its hold, ``queue_numbers`` one an applicant."""
+    """A reservation as it stands. ``deadline_at_ms`` is the end of its hold, ``queue_numbers`` one an applicant.
+
+    A lookup tells more: of one that is ``WAITING`` where it stands, and of one that is ``MOVED`` where it goes on.
+    """
 
     reference: str
     office: str
@@ -155,6 +170,8 @@ class ReservationBody(Answer, frozen=True, kw_only=True):
     deadline_at_ms: int
     queue_numbers: list[int]
     moves: int
+    wait_list: WaitListBody | UnsetType = UNSET
+    moved_to: str | UnsetType = UNSET
 
 
 class OutcomeBody(Answer, frozen=True, kw_only=True):
