@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from typing import Any
 
 from quota_engine.faces.service.access import Role
 from quota_engine.ports import Describe
@@ -77,7 +78,7 @@ async def test_a_move_to_another_office() -> None:
         path = f"/v1/offices/sby/days/{MONDAY}/reservations"
         held = await client.call("POST", path, body, Role.SERVICE, idempotency_key="wish")
         reference = held.json()["reservation"]["reference"]
-        target = {"day": str(MONDAY), "office": "mlg", "session": "pm", "channel": "draw"}
+        target: dict[str, Any] = {"day": str(MONDAY), "office": "mlg", "session": "pm", "channel": "draw"}
         moved = await client.step(reference, "reschedule", **target)
         assert (moved.status_code, moved.json()["reservation"]["office"]) == (200, "mlg")
         there = moved.json()["reservation"]["reference"]
