@@ -73,6 +73,8 @@ AGAINST_MEANING = {
     ),
     **dict.fromkeys(("per_minute_max", "burst"), "a room's pace that does not go with its others"),
     "draw": "times that are out of order",
+    "group, consumer": "one of them without the other",
+    "after": "given with a group, which knows where it is",
 }
 """Parts of a request that are wrong by their meaning, which a schema can not say. What is wrong by its form, it can."""
 

@@ -116,7 +116,8 @@ def _operation(endpoint: Endpoint, of_kind: dict[Any, Any]) -> dict[str, Any]:
         "responses": responses,
     }
     if endpoint.body is not None:
-        required = bool(of_kind[endpoint.body])
+        # A body that is not there counts as one without fields.
+        required = any(field.required for field in msgspec.structs.fields(endpoint.body))
         operation["requestBody"] = {
             "required": required,
             "content": {"application/json": {"schema": of_kind[endpoint.body]}},

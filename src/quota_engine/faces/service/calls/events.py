@@ -18,7 +18,6 @@ from quota_engine.faces.service.calls.common import (
     READERS,
     SERVICES,
     QuerySettings,
-    Token,
     delete,
     get,
     post,
@@ -43,22 +42,22 @@ class EventsQuery(QuerySettings, frozen=True, kw_only=True):
 
     after: Annotated[int, Meta(ge=0, le=2**53 - 1)] = 0
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
-    group: Token | None = None
-    consumer: Token | None = None
+    group: wire.MaybeId = ""
+    consumer: wire.MaybeId = ""
     claim_idle_ms: Annotated[int, Meta(ge=0, le=DURATION_MS_MAX)] = 60_000
 
 
 async def events(service: Service, call: Call) -> Reply:
     name, asked = call.path["office"], call.query
-    if (asked.group is not None or asked.consumer is not None) and call.grant is not None:
+    if (asked.group or asked.consumer) and call.grant is not None:
         # Reading for a group keeps the events for this consumer; an auditor changes nothing.
         service.access.check(call.grant, SERVICES, name)
     found = await service.engine.events(
         name,
         asked.after,
         asked.limit,
-        group=asked.group,
-        consumer=asked.consumer,
+        group=asked.group or None,
+        consumer=asked.consumer or None,
         claim_idle_ms=asked.claim_idle_ms,
     )
     return Reply(

@@ -29,7 +29,7 @@ import msgspec
 from msgspec import Meta
 
 from quota_engine.catalog import Catalog, OfficeView
-from quota_engine.domain.consumers import OPEN_MAX, GroupView
+from quota_engine.domain.consumers import GroupView
 from quota_engine.domain.values import DURATION_MS_MAX
 from quota_engine.faces.service.wire.core import Answer, Millis, Request, ReservationBody
 
@@ -41,9 +41,9 @@ class AddGroupBody(Request, frozen=True, kw_only=True):
 
 
 class AcknowledgeBody(Request, frozen=True, kw_only=True):
-    """Numbers of events that the group is done with."""
+    """Numbers of events that the group is done with: as many as can be read at a time."""
 
-    numbers: Annotated[list[Annotated[int, Meta(ge=1, le=2**53 - 1)]], Meta(max_length=OPEN_MAX)]
+    numbers: Annotated[list[Annotated[int, Meta(ge=1, le=2**53 - 1)]], Meta(max_length=1_000)]
 
 
 class FinishMovesBody(Request, frozen=True, kw_only=True):
