@@ -13,7 +13,9 @@ import httpx
 import pytest
 
 from quota_engine.faces.service.access import Role
-from tests.service.serving import DAY, NIK, OTHER, TOKENS, Client
+from quota_engine.faces.service.pages.operators import _no_formula
+from quota_engine.faces.service.releases import WaitingRooms
+from tests.service.serving import DAY, NIK, OTHER, TOKENS, Client, connected, listening, running
 from tests.service.test_pages import TEXTS
 
 PAGES = ("/operator", "/operator/board", "/operator/queue", "/operator/opening", "/operator/audit")
@@ -139,14 +141,27 @@ async def test_roles(desk: Desk, client: Client, role: Role) -> None:
         role is Role.OPERATOR,
     )
     assert seen == {
-        "/operator": 200,
-        "/operator/board": 200,
+        "/operator": 200 if staff or checker else 403,
+        "/operator/board": 200 if checker else 403,
         "/operator/queue": 200 if staff else 403,
-        "/operator/opening": 200,
+        "/operator/opening": 200 if checker else 403,
         "/operator/audit": 200 if checker else 403,
     }
     assert (await desk.do("close")).status_code == (200 if operator else 403)
     assert ("/operator/do/capacity" in (await desk.http.get("/operator")).text) is operator
+
+
+async def test_wrong_tokens_are_tried_so_often_only(desk: Desk, client: Client) -> None:
+    """Ten at once from one address; a while later there is another try."""
+    tries = [(await desk.http.post("/operator/login", data={"token": "wrong"})).status_code for _ in range(11)]
+    assert tries == [401] * 10 + [429]
+    assert (await desk.sign_in(Role.OPERATOR)).status_code == 429
+    client.clock.advance_ms(30_000)
+    assert (await desk.sign_in(Role.OPERATOR)).status_code == 200
+
+
+def test_no_cell_is_a_formula() -> None:
+    assert [_no_formula(text) for text in ("=1+1", "-a", "@x", "12 13", "")] == ["'=1+1", "'-a", "'@x", "12 13", ""]
 
 
 async def test_forms_from_elsewhere_do_nothing(desk: Desk, client: Client) -> None:
@@ -186,3 +201,40 @@ async def test_signing_out_and_the_end_of_a_visit(desk: Desk, client: Client) ->
     await desk.sign_in(Role.OPERATOR)
     client.clock.advance_ms(round(datetime.timedelta(hours=12).total_seconds() * 1000))
     assert (await desk.http.get("/operator")).status_code == 401
+
+
+async def test_the_waiting_room_on_the_board() -> None:
+    """How far it is and how long; an operator who is sure ends it, and nobody else does."""
+    rooms = WaitingRooms(offices=("surabaya",))
+    async with running(before_ms=3_600_000, waiting_rooms=rooms) as client:
+        desk = Desk(client)
+        async with desk.http:
+            await desk.sign_in(Role.OPERATOR)
+            page = html.unescape((await desk.http.get("/operator")).text)
+            assert TEXTS["op_room_JOINING"]["id"] in page
+            room = client.service.room_of("surabaya")
+            assert room is not None
+            assert room in page
+            unsure = await desk.do("room-close", room=room)
+            assert TEXTS["op_refused"]["id"].format(status="BAD_REQUEST") in html.unescape(unsure.text)
+            await desk.sign_in(Role.AUDITOR)
+            assert (await desk.do("room-close", room=room, sure="yes")).status_code == 403
+            await desk.sign_in(Role.OPERATOR)
+            assert (await desk.do("room-close", room=room, sure="yes")).status_code == 200
+            client.clock.advance_ms(1_000)
+            assert (await client.service.engine.room(room).view()).is_over
+
+
+async def test_a_board_is_told_of_what_is_new(client: Client) -> None:
+    """By server-sent events, the first at once; only to who may see the board."""
+    cookies = Desk(client)
+    async with cookies.http, listening(client.app) as port:
+        await cookies.sign_in(Role.OPERATOR)
+        cookie = f"operator={cookies.http.cookies['operator']}"
+        async with connected(port) as raw:
+            await raw.send(f"GET /operator/live HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n".encode())
+            assert b"text/event-stream" in await raw.until(b"\r\n\r\n")
+            first = await raw.until(b"event: board\ndata: ")
+            assert b"200 OK" not in first
+        await cookies.sign_in(Role.OFFICE)
+        assert (await cookies.http.get("/operator/live")).status_code == 403

@@ -6,20 +6,24 @@ __all__ = ["operator_routes"]
 
 import csv
 import datetime
+import hashlib
 import hmac
 import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from quota_engine.admission.token_bucket import Buckets, Charge, per_minute
 from quota_engine.catalog import OfficeView
-from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
+from quota_engine.domain.errors import InvalidRequest, QuotaEngineError, UnknownName
 from quota_engine.domain.lifecycle import ACTIVE
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.domain.outcomes import DayView, Outcome, Status
+from quota_engine.faces.looks import RoomLook, room_look
 from quota_engine.faces.report_svg import Line, Plot, nice_ticks, render
 from quota_engine.faces.service.access import Grant, Role
 from quota_engine.faces.service.pages.board import Board
@@ -28,6 +32,7 @@ from quota_engine.faces.service.pages.rendering import Pages
 from quota_engine.faces.service.pages.visits import Visits
 from quota_engine.faces.service.pages.words import Words, language_of
 from quota_engine.faces.service.problems import Problem
+from quota_engine.faces.service.streams import Stream, StreamEvent
 
 if TYPE_CHECKING:
     from quota_engine.faces.service.application import Service
@@ -36,9 +41,15 @@ _COOKIE: Final = "operator"
 _VISIT_MS: Final = 12 * 3_600_000
 _DAYS_SHOWN: Final = 14
 _PLOT_POINTS_MAX: Final = 400
+_IN_PLOT_PERCENT: Final = 95
+"""The plot ends when so much has been taken: single places that come back days later do not squeeze the rush."""
+_LIVE_EVERY_MS: Final = 1_000
+_TRIES: Final = per_minute(2, burst=10)
+"""So often may one address try a token that is not known: ten times at once, and twice a minute from then on."""
+_ADDRESSES_MAX: Final = 10_000
 _CHANGES: Final = frozenset({Role.OPERATOR})
 _STAFF: Final = frozenset({Role.OFFICE, Role.OPERATOR})
-_READERS: Final = frozenset(Role)
+_READERS: Final = frozenset({Role.OPERATOR, Role.AUDITOR})
 _CHECKERS: Final = frozenset({Role.AUDITOR, Role.OPERATOR})
 
 
@@ -51,6 +62,7 @@ class _Operators:
         self._board = board
         self._visits = Visits(bytes(service.configuration.identity_key))
         self._grants = {grant.name: grant for grant in service.configuration.grants}
+        self._tries = Buckets(_ADDRESSES_MAX)
 
     # --- Coming and going ---
 
@@ -59,12 +71,17 @@ class _Operators:
         words = self._words(request)
         fields = dict(await form_of(request) or ())
         token = fields.get("token", "").strip()
+        address = request.client.host if request.client else ""
+        charge = Charge(hashlib.blake2b(address.encode(), digest_size=16).hexdigest(), _TRIES)
+        if not self._tries.take((charge,), self._service.now_ms()).taken:
+            return self._pages.page("operator_login.html", words, 429, mistake=words("op_too_many_tries"))
         try:
             grant = self._service.access.grant(b"Bearer " + token.encode("ascii", "replace"))
         except Problem:
             return self._pages.page(
                 "operator_login.html", words, 401, mistake=words("op_token_wrong") if fields else ""
             )
+        self._tries.reset((charge.name,), self._service.now_ms())
         response = RedirectResponse("/operator", 303)
         value = self._visits.seal(f"{grant.name}:{grant.token_sha256}", self._service.now_ms() + _VISIT_MS)
         secure = request.url.scheme == "https"
@@ -82,18 +99,48 @@ class _Operators:
     # --- Looking ---
 
     async def board(self, request: Request) -> Response:
-        """The counters of an office's days, kept up to date."""
+        """The counters of an office's days and its waiting room, kept up to date. Staff go on to their list."""
+        grant = self._grant(request)
+        if grant is not None and grant.role is Role.OFFICE:
+            return RedirectResponse("/operator/queue", 303)
         return await self._page(request, "operator_board.html", _READERS, self._board_values)
 
     async def board_part(self, request: Request) -> Response:
         """The table alone."""
         return await self._page(request, "operator_days.html", _READERS, self._board_values)
 
+    async def live(self, request: Request) -> Response | Stream:
+        """Tells the page, as a server-sent event, that there is something new to fetch; worked out once for all."""
+        words, grant, office = self._words(request), self._grant(request), self._office(request.query_params)
+        if grant is None or not _allows(grant, _READERS, office):
+            return self._refused(words, grant)
+
+        async def look() -> bytes:
+            _, views = await self._board.days(office)
+            return msgspec.json.encode((views, await self._room(office)))
+
+        async def show(state: bytes) -> StreamEvent:
+            return StreamEvent("board", b'{"state":"%s"}' % hashlib.sha256(state).hexdigest()[:16].encode())
+
+        try:
+            return await self._service.streams.listen(("board", office.id), look, show, every_ms=_LIVE_EVERY_MS)
+        except (Problem, QuotaEngineError):
+            return Response(status_code=503)  # the page goes on asking now and then
+
+    async def _room(self, office: OfficeView) -> RoomLook | None:
+        """The waiting room of the release that is running, or of the next."""
+        room = self._service.room_of(office.id)
+        try:
+            return None if room is None else room_look(room, await self._service.engine.room(room).view())
+        except UnknownName:
+            return None
+
     async def _board_values(self, request: Request, words: Words, office: OfficeView) -> dict[str, Any]:
         seen_ms, views = await self._board.days(office)
         return {
             "views": [(datetime.date.fromordinal(view.day), view) for view in views[:_DAYS_SHOWN]],
             "seen": words.time(_moment(seen_ms, office)),
+            "room": await self._room(office),
         }
 
     async def queue(self, request: Request) -> Response:
@@ -189,11 +236,20 @@ class _Operators:
                 return await engine.close_day(office.id, day)
             case "open":
                 return await engine.open_day(office.id, day)
+            case "room-close":
+                await self._close_room(fields, office)
+                return Outcome(Status.DONE)
             case "check-in":
                 return await engine.check_in(self._reference(fields, office))
             case "no-show":
                 return await engine.mark_no_show(self._reference(fields, office))
         raise InvalidRequest("what", what, "a command of the page")
+
+    async def _close_room(self, fields: Mapping[str, str], office: OfficeView) -> None:
+        room = self._service.room_of(office.id)
+        if room is None or room != fields.get("room") or fields.get("sure") != "yes":
+            raise InvalidRequest("room", "not the room of this office, or not sure", "the one that the page shows")
+        await self._service.engine.room(room).close()
 
     @staticmethod
     def _reference(fields: Mapping[str, str], office: OfficeView) -> str:
@@ -267,8 +323,14 @@ def _sessions(office: OfficeView, words: Words) -> dict[str, str]:
 def _row(record: Reservation) -> tuple[str, ...]:
     choice = record.choice
     numbers = " ".join(map(str, record.queue_numbers))
-    return (numbers, record.state, str(record.units), choice.service, choice.session, choice.channel, choice.group,
-            record.reference)  # fmt: skip
+    texts = (numbers, record.state, str(record.units), choice.service, choice.session, choice.channel, choice.group,
+             record.reference)  # fmt: skip
+    return tuple(_no_formula(text) for text in texts)
+
+
+def _no_formula(text: str) -> str:
+    """A text that a spreadsheet does not take for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _opening(
@@ -284,6 +346,8 @@ def _opening(
         points.append((at_ms / 1000, float(sum_units)))
     if not total:
         return {"plot": "", "text": words("op_opening_quiet", taken=0, places=places, when=when)}
+    end_ms = max(1_000, taken[-(-len(taken) * _IN_PLOT_PERCENT // 100) - 1][0])
+    points = [point for point in points if point[0] <= end_ms / 1000]
     # Nobody sees more points than a plot has pixels.
     points = [*points[:: max(1, len(points) // _PLOT_POINTS_MAX)], points[-1]]
     end_s = max(1.0, points[-1][0])
@@ -297,14 +361,33 @@ def _opening(
             Line(words("op_plot_taken"), "engine", points, stepped=True),
         ],
         x_range=(0, end_s),
-        x_ticks=[(tick, f"{tick:g}") for tick in nice_ticks(0, end_s)],
+        x_ticks=_local_ticks(office, days[0].opens_at_ms, end_s),
         x_title=words("op_plot_x"),
         y_max=y_max,
         y_ticks=[(tick, f"{tick:g}") for tick in nice_ticks(0, y_max)],
     )
-    half = f"{half_ms / 1000:.1f} s"
+    half = _span(half_ms)
     text = words("op_opening_taken", taken=total, places=places, when=when, half=half)
     return {"plot": render(plot, 640, 320), "text": text}
+
+
+def _span(span_ms: int) -> str:
+    if span_ms < 90_000:
+        return f"{span_ms / 1000:.1f} s"
+    return f"{span_ms / 60_000:.0f} min" if span_ms < 5_400_000 else f"{span_ms / 3_600_000:.1f} h"
+
+
+def _local_ticks(office: OfficeView, opens_at_ms: int, end_s: float) -> list[tuple[float, str]]:
+    """Ticks of a plot that begins with the opening, as times of the office's clock; days, if it is long."""
+    form = "%d/%m" if end_s > 2 * 86_400 else "%H:%M" if end_s > 600 else "%H:%M:%S"
+    step_s = next((one for one in _STEPS_S if end_s / one <= 6), 86_400 * -(-int(end_s) // (6 * 86_400)))
+    return [
+        (float(at_s), f"{_moment(opens_at_ms + at_s * 1000, office):{form}}")
+        for at_s in range(0, int(end_s) + 1, step_s)
+    ]
+
+
+_STEPS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400)
 
 
 def _counted(office: OfficeView, days: list[DayView]) -> set[str]:
@@ -323,6 +406,7 @@ def operator_routes(service: Service, pages: Pages, board: Board) -> list[Route]
     return [
         Route("/operator", operators.board),
         Route("/operator/board", operators.board_part),
+        Route("/operator/live", operators.live),
         Route("/operator/queue", operators.queue),
         Route("/operator/queue.csv", operators.queue_csv),
         Route("/operator/opening", operators.opening),

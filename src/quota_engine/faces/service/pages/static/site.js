@@ -27,8 +27,7 @@ function refresh(part) {
       if (focused && focused.value !== undefined && input.value === focused.value) input.focus();
     }
   }
-  async function again() {
-    if (!part.isConnected) return;
+  async function load() {
     if (!document.hidden && !inUse()) {
       try {
         const answer = await ask(url);
@@ -40,9 +39,17 @@ function refresh(part) {
         pause = Math.min(pause * 2, 60000);
       }
     }
+  }
+  async function again() {
+    if (!part.isConnected) return;
+    await load();
     setTimeout(again, pause * anyOf(0.75, 1.25));
   }
   setTimeout(again, pause);
+  // Whoever can be told that there is something new looks at once.
+  if (part.dataset.live && window.EventSource) {
+    new EventSource(part.dataset.live).addEventListener("board", () => load());
+  }
 }
 
 // A place whose page is loaded anew when its state has changed.
