@@ -386,6 +386,7 @@ async def test_both_faces_do_the_same(engine: QuotaEngine, catalog: Catalog, clo
         ("finish_moves", (), {"older_than_ms": 5, "limit": 9}),
         ("moved_to", ("surabaya~made-up-0",), {}),
         ("lookup", ("surabaya~pair",), {}),
+        ("wait_place", ("surabaya~pair",), {}),
         ("reservations", ("surabaya", DAY), {}),
         ("count_holds", ("surabaya", DAY, [99, 900_000]), {}),
         ("release", ("surabaya~pair",), {}),
