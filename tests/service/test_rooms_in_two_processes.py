@@ -1,0 +1,82 @@
+"""Two services on one Valkey, in real time: people join at either, are called, and nobody gets in without a pass."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import datetime
+import json
+from pathlib import Path
+
+import httpx
+
+from quota_engine.client import AsyncServiceClient
+from quota_engine.faces.service.access import Role
+from tests.servers import Server, valkey_server_binary
+from tests.service.serving import TOKENS, grants
+from tests.service.test_running import served
+
+PEOPLE = 40
+
+
+async def test_people_at_two_services_and_those_without_a_pass(tmp_path: Path) -> None:
+    """40 come for 20 places, 20 more try without a ticket: 20 places are held, all of them by people with passes."""
+    now = datetime.datetime.now(datetime.UTC)
+    opens_at = now + datetime.timedelta(seconds=8)
+    day = opens_at.date() + datetime.timedelta(days=1)
+    weekdays = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+    catalog = {
+        "services": [{"id": "new", "name": "New"}],
+        "schedules": [{"id": "daily", "kind": "days_ahead", "days": 1, "at": f"{opens_at:%H:%M:%S}", "zone": "UTC"}],
+        "plans": [{"id": "p", "quotas": [{"id": "all", "capacity": 20}], "working_weekdays": weekdays}],
+        "offices": [{"id": "sby", "name": "Surabaya", "time_zone": "UTC"}],
+    }
+    (tmp_path / "catalog.json").write_text(json.dumps(catalog))
+    with Server(valkey_server_binary()) as store:
+        configuration = {
+            "backend": store.url,
+            "catalog": "catalog.json",
+            "identity_key": base64.b64encode(b"a key that both of them have").decode(),
+            "publish_days": 3,
+            "tokens": [{"name": grant.name, "role": grant.role, "sha256": grant.token_sha256} for grant in grants()],
+            "waiting_rooms": {"offices": ["*"], "settings": {"per_minute_max": 6_000, "calls_per_100_places": 200}},
+        }
+        (tmp_path / "service.json").write_text(json.dumps(configuration))
+        with (
+            served(tmp_path, "--config", "service.json") as first,
+            served(tmp_path, "--config", "service.json") as second,
+        ):
+            clients = [await AsyncServiceClient.open(one.url, TOKENS[Role.SERVICE]) for one in (first, second)]
+            room = f"sby-{opens_at:%Y%m%dT%H%M}"
+
+            async def without(number: int) -> str:
+                client = clients[number % 2]
+                while True:
+                    outcome = await client.reserve("sby", day, f"broker-{number}", service="new")
+                    if outcome.reason != "no_pass" or datetime.datetime.now(
+                        datetime.UTC
+                    ) > opens_at + datetime.timedelta(seconds=3):
+                        return f"{outcome.status} {outcome.reason}"
+                    await asyncio.sleep(0.2)
+
+            async def one(number: int) -> str:
+                joining, entering = clients[number % 2].room(room), clients[(number + 1) % 2]
+                ticket = (await joining.join(f"person-{number}")).ticket
+                async with asyncio.timeout(40):
+                    while not (entered := await entering.room(room).enter(ticket, f"person-{number}")).ok:
+                        await asyncio.sleep(0.2)
+                outcome = await entering.reserve(
+                    "sby", day, f"person-{number}", service="new", admission_pass=entered.admission_pass
+                )
+                return str(outcome.status)
+
+            outcomes = await asyncio.gather(
+                *(without(number) for number in range(20)), *(one(number) for number in range(PEOPLE))
+            )
+            (seen,) = (await clients[0].availability("sby", day, service="new")).days
+            for client in clients:
+                await client.close()
+            assert httpx.get(f"{second.url}/v1/rooms/{room}").json()["tickets"] == PEOPLE
+    assert set(outcomes[:20]) == {"NOT_ADMITTED no_pass"}
+    assert sorted(outcomes[20:]) == ["HELD"] * 20 + ["SOLD_OUT"] * 20
+    assert (seen.quotas[0].held, seen.quotas[0].available) == (20, 0)
