@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ENGINE_ARGUMENTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate test check coverage bench docs format lock clean
+.PHONY: help simulate test check coverage bench loadtest docs format lock clean
 
 help: ## Show what there is.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,15 @@ check: $(READY) ## Check format, lint, types and the direction of imports.
 
 bench: $(READY) ## Measure the engine in memory, on one core.
 	$(BIN)/python -m benchmarks.memory
+
+loadtest: $(READY) ## Replay two openings against a staging that is started here, or against HOST with TOKEN.
+	@mkdir -p build
+ifdef HOST
+	@LOADTEST_TOKEN='$(TOKEN)' $(BIN)/python -m loadtests --host $(HOST) --quiet $(LOADTEST_ARGUMENTS)
+else
+	@$(BIN)/python -m loadtests --quiet --speed 20 --applicants 3000 --window-s 30 --grace-s 10 --out build/loadtest-surabaya
+	@$(BIN)/python -m loadtests --quiet --scenario indonesia --speed 20 --applicants 3000 --window-s 30 --grace-s 10 --opens-in-s 25 --out build/loadtest-indonesia
+endif
 
 format: $(READY) ## Format the code.
 	$(BIN)/ruff format .

@@ -23,9 +23,11 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
         for index, item in enumerate(value):
             yield from _flat(item, f"{key}[{index}]")
     elif isinstance(value, list | tuple):
-        yield key, ", ".join(map(str, value)) or "all"
+        yield key, ", ".join(map(str, value)) or ("none" if key.startswith("load_test.") else "all")
+    elif value is None:
+        yield key, "none" if key.startswith("limits.") else "by the policy"
     else:
-        yield key, "by the policy" if value is None else str(value) or "each office's own"
+        yield key, str(value) or "each office's own"
 
 
 def test_every_parameter_stands_in_a_table_with_its_default() -> None:

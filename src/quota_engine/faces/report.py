@@ -201,6 +201,8 @@ def _flat(value: Any, key: str) -> Iterable[tuple[str, str]]:
         for index, item in enumerate(value):
             yield from _flat(item, f"{key}[{index}]")
     elif isinstance(value, list | tuple):
-        yield key, ", ".join(str(item) for item in value) or "all"
+        yield key, ", ".join(str(item) for item in value) or ("none" if key.startswith("load_test.") else "all")
+    elif value is None:
+        yield key, "none" if key.startswith("limits.") else "by the policy"
     else:
-        yield key, "by the policy" if value is None else str(value) if value != "" else "the catalog's"
+        yield key, str(value) if value != "" else "the catalog's"

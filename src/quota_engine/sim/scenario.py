@@ -11,7 +11,10 @@ __all__ = [
     "AgentTraits",
     "Arrivals",
     "Booking",
+    "CapacityChange",
     "FrontEnd",
+    "Limits",
+    "LoadTest",
     "Network",
     "OldApplication",
     "Policy",
@@ -207,6 +210,45 @@ class OldApplication(_Part, frozen=True, kw_only=True):
     """An applicant without an answer presses again after half to one and a half times this."""
 
 
+class CapacityChange(_Part, frozen=True, kw_only=True):
+    """An operator sets a capacity while people press."""
+
+    at_s: Annotated[float, msgspec.Meta(ge=-86_400, le=86_400)] = 1.0
+    """Seconds from the opening."""
+    quota: str = "online"
+    factor: Annotated[float, msgspec.Meta(ge=0, le=100)] = 1.1
+    """The new capacity, as a multiple of the one at the opening."""
+
+
+class LoadTest(_Part, frozen=True, kw_only=True):
+    """Who comes to a load test besides the scenario's applicants, at every office; ``simulate`` leaves them out."""
+
+    bot_share: Share = 0.02
+    """Programs that press for somebody, as a share of the applicants; how they go about it stands in ``society``."""
+    broker_share: Share = 0.1
+    """Identities of brokers, as a share of the places; how they go about it stands in ``society.brokers``."""
+    kiosks: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 3
+    """Computers in each office that has the channel ``kiosk``, used by one person after the other."""
+    kiosk_channel: str = "kiosk"
+    capacity_changes: Annotated[tuple[CapacityChange, ...], msgspec.Meta(max_length=100)] = ()
+    """What operators do meanwhile, at every office that has the quota."""
+
+
+class Limits(_Part, frozen=True, kw_only=True):
+    """What a load test must not exceed; none: it is measured, and judged by nobody."""
+
+    p99_ms_max: Annotated[float, msgspec.Meta(gt=0, le=864_000_000)] | None = None
+    """99 of 100 applicants know yes or no within this, from the moment at which they mean to press."""
+    max_ms_max: Annotated[float, msgspec.Meta(gt=0, le=864_000_000)] | None = None
+    """All of them do."""
+    error_ratio_max: Share | None = None
+    """Requests without an answer, of all requests."""
+    come_back_ratio_max: Share | None = None
+    """Requests that were told to come back (overload, throttling), of all requests."""
+    sold_out_s_max: Seconds | None = None
+    """Seconds from the opening until the last place is held, if more people came than there are places."""
+
+
 class Scenario(_Part, frozen=True, kw_only=True):
     """A whole opening. With all defaults it is Surabaya's."""
 
@@ -229,6 +271,8 @@ class Scenario(_Part, frozen=True, kw_only=True):
     front_end: FrontEnd = FrontEnd()
     old_application: OldApplication = OldApplication()
     society: Society = Society()
+    load_test: LoadTest = LoadTest()
+    limits: Limits = Limits()
 
 
 def load_scenario(source: str | pathlib.Path) -> Scenario:

@@ -5,8 +5,8 @@ from __future__ import annotations
 __all__ = ["SECONDS_MAX", "Histogram", "Series"]
 
 from array import array
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 _PRECISION_BITS: Final = 8
 _HALF: Final = 1 << (_PRECISION_BITS - 1)
@@ -44,6 +44,31 @@ class Histogram:
         self.total += value
         if value > self.max:
             self.max = value
+
+    def merge(self, other: Histogram) -> None:
+        """Count all that another one has counted."""
+        self._counts.extend([0] * (len(other._counts) - len(self._counts)))
+        for bucket, count in enumerate(other._counts):
+            self._counts[bucket] += count
+        self.count += other.count
+        self.total += other.total
+        self.max = max(self.max, other.max)
+
+    def to_builtins(self) -> dict[str, Any]:
+        """What :meth:`from_builtins` makes the same histogram of: buckets that are not empty, total, and maximum."""
+        counts = [[bucket, count] for bucket, count in enumerate(self._counts) if count]
+        return {"counts": counts, "total": self.total, "max": self.max}
+
+    @classmethod
+    def from_builtins(cls, values: Mapping[str, Any]) -> Histogram:
+        """The histogram that was written with :meth:`to_builtins`."""
+        made = cls()
+        for bucket, count in values["counts"]:
+            made._counts.extend([0] * (bucket + 1 - len(made._counts)))
+            made._counts[bucket] = count
+            made.count += count
+        made.total, made.max = values["total"], values["max"]
+        return made
 
     @property
     def mean(self) -> float:
@@ -96,6 +121,23 @@ class Series:
         index = min(max(at_us // 1_000_000 - self.start_s, 0), SECONDS_MAX - 1)
         if value > self._sums[index]:
             self._sums[index] = value
+
+    def merge(self, other: Series) -> None:
+        """Add all that another one has, second by second."""
+        for index, amount in enumerate(other._sums):
+            if amount:
+                self.add((other.start_s + index) * 1_000_000, amount)
+
+    def to_builtins(self) -> dict[str, Any]:
+        """What :meth:`from_builtins` makes the same series of."""
+        return {"start_s": self.start_s, "sums": list(self._sums)}
+
+    @classmethod
+    def from_builtins(cls, values: Mapping[str, Any]) -> Series:
+        """The series that was written with :meth:`to_builtins`."""
+        made = cls(values["start_s"])
+        made._sums = array("q", values["sums"])
+        return made
 
     def window(self, first_s: int, end_s: int) -> list[int]:
         """The sums of the seconds from ``first_s`` to before ``end_s``; 0 where nothing was counted."""

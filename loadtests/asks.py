@@ -1,0 +1,157 @@
+"""What people ask the service, and what they hear: apart from how it travels, so that every transport says the same."""
+
+from __future__ import annotations
+
+__all__ = [
+    "Answer",
+    "Ask",
+    "Change",
+    "Encoded",
+    "Reserve",
+    "Step",
+    "answer_of",
+    "encoded",
+    "lost",
+]
+
+import urllib.parse
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+
+
+class Reserve(NamedTuple):
+    """A press of the button. ``wish`` are the catalog's names, without those that are left to it."""
+
+    office: str
+    day: str
+    applicants: tuple[str, ...]
+    wish: Mapping[str, str]
+    key: str
+    wait: bool = False
+    admission_pass: str = ""
+
+
+class Step(NamedTuple):
+    """A step of a reservation's life: ``confirm``, ``release`` or ``cancel``."""
+
+    step: str
+    reference: str
+    applicant: str
+
+
+class Change(NamedTuple):
+    """An operator sets a quota's capacity, in places."""
+
+    office: str
+    day: str
+    quota: str
+    capacity: int
+
+
+Ask = Reserve | Step | Change
+
+
+class Answer(NamedTuple):
+    """What was heard.
+
+    ``status`` is the engine's, or ``""``; ``lost`` says why there was no answer at all, and ``retry_after_s`` when to
+    come back if that was asked for. Of a reservation: its reference, units, quotas, queue numbers and deadline
+    (milliseconds since 1970 by the service's clock).
+    """
+
+    status: str = ""
+    http: int = 0
+    lost: str = ""
+    retry_after_s: float = 0.0
+    resumed: bool = False
+    reference: str = ""
+    units: int = 0
+    quotas: tuple[str, ...] = ()
+    queue_numbers: tuple[int, ...] = ()
+    deadline_at_ms: int = 0
+
+
+class Encoded(NamedTuple):
+    """An ask as HTTP; ``name`` is what statistics call it."""
+
+    method: str
+    path: str
+    name: str
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class _Record(msgspec.Struct):
+    reference: str
+    units: int
+    quotas: tuple[str, ...]
+    queue_numbers: tuple[int, ...]
+    deadline_at_ms: int
+
+
+class _Outcome(msgspec.Struct):
+    """The body of a success, and of a problem: what a caller goes by."""
+
+    status: str | int = ""
+    outcome: str = ""
+    resumed: bool = False
+    reservation: _Record | None = None
+
+
+_decode: Final = msgspec.json.Decoder(_Outcome).decode
+_encode: Final = msgspec.json.Encoder().encode
+_COME_BACK: Final = frozenset({429, 503})
+
+
+def encoded(ask: Ask) -> Encoded:
+    """The request that an ask is, without the token."""
+    match ask:
+        case Reserve():
+            body: dict[str, object] = {"applicants": ask.applicants, **ask.wish}
+            if ask.wait:
+                body["wait"] = True
+            if ask.admission_pass:
+                body["admission_pass"] = ask.admission_pass
+            path = f"/v1/offices/{ask.office}/days/{ask.day}/reservations"
+            return Encoded("POST", path, "reserve", _encode(body), {"Idempotency-Key": ask.key})
+        case Step():
+            body = {"applicant": ask.applicant}
+            path = f"/v1/reservations/{urllib.parse.quote(ask.reference, safe='~')}/{ask.step}"
+            return Encoded("POST", path, ask.step, _encode(body), {})
+        case Change():
+            path = f"/v1/offices/{ask.office}/days/{ask.day}/quotas/{ask.quota}/capacity"
+            return Encoded("PUT", path, "set-capacity", _encode({"capacity": ask.capacity}), {})
+
+
+def answer_of(http: int, content: bytes | None, retry_after: str | None) -> Answer:
+    """What an HTTP answer says. A status of 5xx that does not ask to come back is no answer."""
+    try:
+        body = _decode(content or b"{}")
+    except msgspec.MsgspecError:
+        return Answer(http=http, lost=f"HTTP {http}, with a body that is none of ours")
+    status = body.outcome if http >= 400 else str(body.status)
+    if http in _COME_BACK:
+        wait_s = float(retry_after) if retry_after and retry_after.isdigit() else 1.0
+        return Answer(status or "UNAVAILABLE", http, retry_after_s=max(wait_s, 0.1))
+    if http >= 500 or not status:
+        return Answer(http=http, lost=f"HTTP {http}")
+    record = body.reservation
+    if record is None:
+        return Answer(status, http)
+    return Answer(
+        status,
+        http,
+        resumed=body.resumed,
+        reference=record.reference,
+        units=record.units,
+        quotas=record.quotas,
+        queue_numbers=record.queue_numbers,
+        deadline_at_ms=record.deadline_at_ms,
+    )
+
+
+def lost(reason: str) -> Answer:
+    """No answer came."""
+    return Answer(lost=reason)

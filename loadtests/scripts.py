@@ -1,0 +1,284 @@
+"""What each person does, from the first press to the last answer, as a generator: it says what to ask and how long to
+wait, and is told what was heard. Decisions and delays are those of the simulation (``quota_engine.sim.agents``).
+"""
+
+from __future__ import annotations
+
+__all__ = ["Heard", "Script", "Scripts", "Wait"]
+
+from collections.abc import Generator
+from typing import NamedTuple
+
+from loadtests.asks import Answer, Ask, Change, Reserve, Step
+from loadtests.books import Books, Place
+from loadtests.people import Cast, Role, identity_of, key_of
+from loadtests.plan import Plan
+from quota_engine.sim.agents import Agents, Next
+from quota_engine.sim.scenario import Scenario
+
+
+class Wait(NamedTuple):
+    """Do nothing until this moment, in microseconds from the opening."""
+
+    until_us: int
+
+
+class Heard(NamedTuple):
+    """An answer, and when it was there. After a wait the answer is empty."""
+
+    answer: Answer
+    at_us: int
+
+
+Script = Generator[Ask | Wait, Heard, str]
+"""One person's evening; returns how it ended."""
+
+_Talk = Generator[Ask | Wait, Heard, Heard]
+_ONE_S = 1_000_000
+
+
+class Scripts:
+    """Writes the scripts of one process's people, and keeps its books.
+
+    Nobody begins anything new after the window: whoever would press later is content with what they were told, and a
+    form that is not done is sent as it is.
+    """
+
+    def __init__(self, plan: Plan, scenario: Scenario, cast: Cast, agents: Agents, books: Books) -> None:
+        self._plan, self._scenario, self._cast, self._agents, self._books = plan, scenario, cast, agents, books
+        self._run = plan.options.run
+        self._window_us = round(plan.options.window_s * _ONE_S)
+        market = cast.market
+        self._places = [(each.office, day_of(each.day)) for each in market.office_days]
+        self._opens_us = [(each.opens_at_ms - market.opening_ms) * 1000 for each in market.office_days]
+        self._wishes = [wish.as_arguments() for wish in cast.population.wishes]
+        self._attempts_max = scenario.agents.attempts_max
+
+    def person(self, index: int, at_us: int) -> Script:
+        """Everything that a person does who presses first at ``at_us``."""
+        end, at_us, reference = yield from self._books_a_place(index, at_us)
+        if end == "booked" and self._cast.roles[index] == Role.BROKER and index % 4 == 0:
+            yield from self._hands_over(index, at_us, reference)
+        return end
+
+    def operator(self, office_day: int) -> Script:
+        """Sets capacities at the moments that the scenario says."""
+        day = self._cast.market.office_days[office_day]
+        office, date = self._places[office_day]
+        for change in sorted(self._scenario.load_test.capacity_changes, key=lambda each: each.at_s):
+            before = day.quotas.get(change.quota)
+            if before is None:
+                continue
+            due_us = self._opens_us[office_day] + round(change.at_s * _ONE_S)
+            yield Wait(due_us)
+            # What is on sale is what was left; what had been sold before the test stays part of the capacity.
+            sold = self._plan.days[office_day].sold.get(change.quota, 0)
+            capacity = round(before * change.factor)
+            heard = yield Change(office, date, change.quota, capacity + sold)
+            self._counted(heard.answer)
+            name = f"{office_day}/{change.quota}"
+            self._books.capacities[name] = max(capacity, self._books.capacities.get(name, 0))
+        return "done"
+
+    # --- What everybody does -------------------------------------------------------------------------------------
+
+    def _books_a_place(self, index: int, at_us: int) -> Generator[Ask | Wait, Heard, tuple[str, int, str]]:
+        """Presses until there is an answer to be content with, and fills in the form of whatever is won."""
+        agents, measures, people = self._agents, self._books.measures, self._cast.population
+        office_day = people.office_day[index]
+        opens_us, has_wait_list = self._opens_us[office_day], self._cast.market.office_days[office_day].has_wait_list
+        pressed_us, wish_number, late = at_us, 0, 0
+        answered = wait = False
+        while True:
+            heard = yield from self._insists(self._press(index, wish_number, wait))
+            answer, now_us = heard
+            if not answer.status:
+                return self._ends(index, "gave up", now_us, pressed_us), now_us, ""
+            if answer.status == "NOT_OPEN":
+                pressed_us = now_us + agents.after_not_open_us(index, now_us, opens_us)
+                if pressed_us > self._window_us:
+                    return self._ends(index, "refused", now_us, pressed_us), now_us, ""
+                yield Wait(pressed_us)
+                continue
+            if not answered:
+                answered = True
+                measures.answer_us.record(now_us - pressed_us)
+            if answer.status == "SOLD_OUT":
+                following, delay_us = agents.after_refusal(index, now_us)
+                if following is Next.ACCEPT or (following is Next.WAIT and not has_wait_list):
+                    return self._ends(index, "refused", now_us, pressed_us), now_us, ""
+                wait = following is Next.WAIT
+                if now_us + delay_us > self._window_us:
+                    return self._ends(index, "refused", now_us, pressed_us), now_us, ""
+                yield Wait(now_us + delay_us)
+                wish_number += 1
+                continue
+            if answer.status == "WAITING":
+                measures.waited += 1
+                self._keep(index, answer, "WAITING", now_us)
+                return self._ends(index, "refused", now_us, pressed_us), now_us, ""
+            if answer.status == "CONFIRMED":
+                return self._ends(index, "booked", now_us, pressed_us), now_us, answer.reference
+            if answer.status != "HELD":
+                return self._ends(index, "refused", now_us, pressed_us), now_us, ""
+            end, now_us = yield from self._fills_in(index, answer, now_us, wish_number)
+            if end == "late":
+                late += 1
+                if late < self._attempts_max and now_us < self._window_us:
+                    wish_number += 1
+                    yield Wait(now_us + agents.reaction_us())
+                    continue
+                end = "abandoned"
+            return self._ends(index, end, now_us, pressed_us), now_us, answer.reference
+
+    def _fills_in(
+        self, index: int, answer: Answer, now_us: int, wish_number: int
+    ) -> Generator[Ask | Wait, Heard, tuple[str, int]]:
+        """The form of a hold: it is sent, or never, or after a crash and a new login, which have to find the hold."""
+        agents, measures = self._agents, self._books.measures
+        held, held_at_us = answer, now_us
+        if not answer.resumed:
+            measures.taken.add(now_us, held.units)
+            self._books.last_place_us = max(self._books.last_place_us, now_us)
+        self._keep(index, held, "HELD", now_us)
+        if self._cast.roles[index] in (Role.CITIZEN, Role.REFRESHER, Role.KIOSK):
+            if agents.abandons():
+                return "abandoned", now_us
+            away_us = agents.crash_us()
+            if away_us is not None:
+                yield Wait(min(now_us + away_us, max(self._window_us, now_us)))
+                # The app has forgotten its key, or has kept it: half of each. The same hold is due either way.
+                number = wish_number + (500 if index % 2 else 0)
+                again, now_us = yield from self._insists(self._press(index, number, wait=False))
+                if not again.status:
+                    return "gave up", now_us
+                if again.reference != held.reference:
+                    if now_us < held_at_us + self._hold_us(index):
+                        measures.holds_lost += 1
+                    self._expired(index, held, now_us)
+                    return "late", now_us
+                measures.resumed += 1
+            form_us = agents.form_us()
+        else:
+            form_us = round(self._scenario.society.brokers.form_s * _ONE_S)
+        yield Wait(max(min(now_us + form_us, self._window_us), now_us))
+        step = Step("confirm", held.reference, self._identity(index))
+        done, now_us = yield from self._insists(step)
+        if not done.status:
+            return "gave up", now_us
+        if done.status != "CONFIRMED":
+            self._expired(index, held, now_us)
+            return "late", now_us
+        measures.confirmed += done.units
+        measures.sold.add(now_us, done.units)
+        self._keep(index, done, "CONFIRMED", now_us)
+        return "booked", now_us
+
+    def _hands_over(self, index: int, at_us: int, reference: str) -> Generator[Ask | Wait, Heard, None]:
+        """A broker gives a place back, and presses for a customer until it has come back, or the window ends."""
+        brokers = self._scenario.society.brokers
+        at_us += round(brokers.form_s * 3 * _ONE_S)
+        if at_us > self._window_us:
+            return
+        yield Wait(at_us)
+        answer, now_us = yield from self._insists(Step("cancel", reference, self._identity(index)))
+        if answer.status != "CANCELLED":
+            return
+        place = self._books.places[reference]
+        place.state, place.at_us = "CANCELLED", now_us
+        customer = identity_of(self._run, index, 9)
+        office, day = self._places[self._cast.population.office_day[index]]
+        until_us = min(self._window_us, now_us + round(brokers.give_up_s * _ONE_S))
+        number = 900
+        while now_us < until_us:
+            yield Wait(now_us + round(brokers.poll_s * _ONE_S))
+            wish = self._wishes[self._cast.population.wish[index]]
+            press = Reserve(office, day, (customer,), wish, key_of(self._run, index, number))
+            answer, now_us = yield from self._insists(press)
+            number += 1
+            if answer.status == "HELD":
+                self._keep(index, answer, "HELD", now_us)
+                done, now_us = yield from self._insists(Step("confirm", answer.reference, customer))
+                if done.status == "CONFIRMED":
+                    self._keep(index, done, "CONFIRMED", now_us)
+                return
+
+    # --- Small parts ---------------------------------------------------------------------------------------------
+
+    def _insists(self, ask: Ask) -> _Talk:
+        """Ask until there is an answer that says something, or give up. The same key each time: it has one effect."""
+        measures, retry_s = self._books.measures, self._scenario.front_end.retry_after_s
+        heard = yield ask
+        for _ in range(self._attempts_max - 1):
+            answer, now_us = heard
+            self._counted(answer)
+            if answer.status and not answer.retry_after_s:
+                return heard
+            pause_us = self._agents.pause_us(max(answer.retry_after_s, retry_s)) + round(retry_s * 500_000)
+            yield Wait(now_us + pause_us)
+            heard = yield ask
+        self._counted(heard.answer)
+        if heard.answer.status and not heard.answer.retry_after_s:
+            return heard
+        measures.errors += 1
+        return Heard(heard.answer._replace(status=""), heard.at_us)
+
+    def _counted(self, answer: Answer) -> None:
+        measures = self._books.measures
+        statuses = measures.answers_by_status
+        status = answer.status or "(no answer)"
+        statuses[status] = statuses.get(status, 0) + 1
+        if answer.lost:
+            measures.errors += 1
+            self._books.lost_by_reason[answer.lost] += 1
+        elif answer.retry_after_s:
+            measures.overloaded += 1
+
+    def _press(self, index: int, number: int, wait: bool) -> Reserve:
+        people = self._cast.population
+        office, day = self._places[people.office_day[index]]
+        party = tuple(identity_of(self._run, index, companion) for companion in range(people.party[index]))
+        return Reserve(office, day, party, self._wishes[people.wish[index]], key_of(self._run, index, number), wait)
+
+    def _identity(self, index: int) -> str:
+        return identity_of(self._run, index)
+
+    def _hold_us(self, index: int) -> int:
+        """How long a hold lasts at least, by the rules of the office."""
+        office = self._cast.market.office_days[self._cast.population.office_day[index]].office
+        return self._cast.market.catalog.offices[office].rules.hold_ttl_ms * 1000
+
+    def _keep(self, index: int, answer: Answer, state: str, at_us: int) -> None:
+        office_day = self._cast.population.office_day[index]
+        self._books.took(
+            Place(index, office_day, answer.reference, state, at_us, answer.units, answer.quotas, answer.queue_numbers)
+        )
+
+    def _expired(self, index: int, held: Answer, at_us: int) -> None:
+        measures = self._books.measures
+        measures.holds_expired += 1
+        measures.taken.add(at_us, -held.units)
+        self._keep(index, held, "EXPIRED", at_us)
+
+    def _ends(self, index: int, end: str, now_us: int, pressed_us: int) -> str:
+        measures = self._books.measures
+        match end:
+            case "booked":
+                measures.bookings += 1
+            case "abandoned":
+                measures.abandoned += 1
+            case "gave up":
+                measures.gave_up += 1
+            case _:
+                measures.refused += 1
+        measures.final_us.record(now_us - pressed_us)
+        measures.last_final_us = max(measures.last_final_us, now_us)
+        self._books.ends_by_role[f"{Role(self._cast.roles[index]).name.lower()}/{end}"] += 1
+        return end
+
+
+def day_of(ordinal: int) -> str:
+    """An ISO date."""
+    import datetime
+
+    return datetime.date.fromordinal(ordinal).isoformat()
