@@ -4,9 +4,13 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ENGINE_ARGUMENTS ?=
+LOADTEST_ARGUMENTS ?=
+ifdef TOKEN
+export LOADTEST_TOKEN := $(TOKEN)
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate test check coverage bench loadtest docs format lock clean
+.PHONY: help simulate loadtest test check coverage bench docs format lock clean
 
 help: ## Show what there is.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +24,9 @@ $(READY): pyproject.toml requirements-dev.txt
 simulate: $(READY) ## Replay the opening of Surabaya's quota: tables here, report and picture in build/.
 	@mkdir -p build
 	@$(BIN)/quota-engine simulate --baseline --report build/opening.html --picture build/opening.svg $(ENGINE_ARGUMENTS)
+
+loadtest: $(READY) ## Replay openings against a staging started here, or HOST=... TOKEN=...; the verdict goes to build/.
+	@$(BIN)/python -m loadtests run $(if $(filter command,$(firstword $(origin HOST))),--host $(HOST) --remote) $(LOADTEST_ARGUMENTS)
 
 test: $(READY) ## Run all tests.
 	$(BIN)/python -m pytest -n 2 -q
@@ -36,15 +43,6 @@ check: $(READY) ## Check format, lint, types and the direction of imports.
 
 bench: $(READY) ## Measure the engine in memory, on one core.
 	$(BIN)/python -m benchmarks.memory
-
-loadtest: $(READY) ## Replay two openings against a staging that is started here, or against HOST with TOKEN.
-	@mkdir -p build
-ifdef HOST
-	@LOADTEST_TOKEN='$(TOKEN)' $(BIN)/python -m loadtests --host $(HOST) --quiet $(LOADTEST_ARGUMENTS)
-else
-	@$(BIN)/python -m loadtests --quiet --speed 20 --applicants 3000 --window-s 30 --grace-s 10 --out build/loadtest-surabaya
-	@$(BIN)/python -m loadtests --quiet --scenario indonesia --speed 20 --applicants 3000 --window-s 30 --grace-s 10 --opens-in-s 25 --out build/loadtest-indonesia
-endif
 
 format: $(READY) ## Format the code.
 	$(BIN)/ruff format .

@@ -78,8 +78,6 @@ class Books:
     lag_us: Histogram = dataclasses.field(default_factory=Histogram)
     capacities: dict[str, int] = dataclasses.field(default_factory=dict)
     """The largest capacity that an operator of the test has set, by ``office_day/quota``."""
-    last_place_us: int = 0
-    """When the last place was taken, as its applicant heard it."""
 
     @classmethod
     def empty(cls, people: int, capacity: int, start_s: int) -> Books:
@@ -106,7 +104,7 @@ class Books:
             "last": True,
             "counts": {name: getattr(measures, name) for name in _COUNTS},
             "last_final_us": measures.last_final_us,
-            "last_place_us": self.last_place_us,
+            "sold_out_us": measures.sold_out_us,
             "answers_by_status": dict(measures.answers_by_status),
             "histograms": {name: getattr(measures, name).to_builtins() for name in _HISTOGRAMS},
             "series": {name: getattr(measures, name).to_builtins() for name in _SERIES},
@@ -133,7 +131,8 @@ class Books:
         for name, count in page["counts"].items():
             setattr(measures, name, getattr(measures, name) + count)
         measures.last_final_us = max(measures.last_final_us, page["last_final_us"])
-        self.last_place_us = max(self.last_place_us, page["last_place_us"])
+        if page["sold_out_us"] is not None:
+            measures.sold_out_us = min(page["sold_out_us"], measures.sold_out_us or page["sold_out_us"])
         for status, count in page["answers_by_status"].items():
             measures.answers_by_status[status] = measures.answers_by_status.get(status, 0) + count
         for name, values in page["histograms"].items():

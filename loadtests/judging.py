@@ -7,11 +7,10 @@ the host's audit. What each promise is about has one word, the kind of its findi
 from __future__ import annotations
 
 __all__ = ["Before", "Finding", "HostView", "check_books", "check_host_view", "check_limits", "judge", "look_after",
-           "look_before", "sold_out_s"]  # fmt: skip
+           "look_before"]  # fmt: skip
 
 import dataclasses
 import datetime
-import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
@@ -24,7 +23,7 @@ from loadtests.plan import Plan, market_of, scenario_of
 from loadtests.predicting import predict
 from loadtests.verdict import Finding, LimitResult, Verdict
 from quota_engine.sim.market import Market
-from quota_engine.sim.measures import Measures, oversold_places
+from quota_engine.sim.measures import oversold_places
 from quota_engine.sim.scenario import Limits
 
 _IN_FORCE: Final = frozenset({"HELD", "CONFIRMED"})
@@ -294,7 +293,7 @@ def check_limits(limits: Limits, books: Books, *, people: int, capacity: int) ->
     """The scenario's limits, each with what was measured; those that it does not set are left out."""
     measures = books.measures
     requests = max(measures.requests, 1)
-    sold_out = sold_out_s(measures, capacity)
+    sold_out = None if measures.sold_out_us is None else measures.sold_out_us / 1e6
     asked: Sequence[tuple[str, float | None, float | None, str]] = (
         ("p99_ms_max", limits.p99_ms_max, measures.answer_us.percentile(0.99) / 1000, "ms to yes or no, 99 of 100"),
         ("max_ms_max", limits.max_ms_max, measures.answer_us.max / 1000, "ms to yes or no, all"),
@@ -309,20 +308,10 @@ def check_limits(limits: Limits, books: Books, *, people: int, capacity: int) ->
             "sold_out_s_max",
             limits.sold_out_s_max if people > capacity else None,
             sold_out,
-            "s from the opening until all is held",
+            "s until the first is told that all is gone",
         ),
     )
     return [LimitResult(name, limit, measured, text) for name, limit, measured, text in asked if limit is not None]
-
-
-def sold_out_s(measures: Measures, capacity: int) -> float | None:
-    """The second, from the opening, in which the last place was held for the first time; ``None`` if it never was."""
-    taken = measures.taken
-    sums = taken.window(taken.start_s, taken.end_s)
-    for index, total in enumerate(itertools.accumulate(sums)):
-        if total >= capacity:
-            return float(max(taken.start_s + index, 0) + 1)
-    return None
 
 
 def _named(market: Market, index: int) -> str:

@@ -13,6 +13,7 @@ __all__ = [
     "scenario_of",
 ]
 
+import contextlib
 import dataclasses
 import datetime
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +21,8 @@ from typing import Any, Final
 
 import msgspec
 
-from quota_engine.catalog import Catalog, day_terms, load_catalog
-from quota_engine.domain.errors import CatalogError, Mistake
+from quota_engine.catalog import Catalog, day_terms, load_catalog, packed_places
+from quota_engine.domain.errors import CatalogError, InvalidRequest, Mistake
 from quota_engine.domain.model import ReReleaseRule
 from quota_engine.sim.market import Market, OfficeDay, wish_of
 from quota_engine.sim.scenario import Scenario, load_scenario
@@ -163,6 +164,7 @@ def days_on_sale(
     openings = [office["next_opening_at_ms"] for office in known if office["next_opening_at_ms"]]
     soon = [at_ms for at_ms in openings if at_ms <= now_ms + wait_s * 1000]
     found: list[DayOnSale] = []
+    catalog = load_catalog(scenario.sale.catalog)
     for office in known:
         if soon:
             opens_at_ms = office["next_opening_at_ms"]
@@ -175,7 +177,7 @@ def days_on_sale(
                 view
                 for view in availability(office["id"], today, last_day)
                 if view["opens_at_ms"] <= now_ms < view["starts_at_ms"] and not view["closed"]
-                if any(quota["available"] for quota in view["quotas"])
+                if _places_for(scenario, catalog, office["id"], view)
             ][: scenario.sale.days]
         found += [_day_on_sale(office["id"], view) for view in views]
     if not found:
@@ -183,6 +185,17 @@ def days_on_sale(
     if scenario.sale.offices_max:
         found = _largest(found, scenario.sale.offices_max)
     return tuple(found), not soon
+
+
+def _places_for(scenario: Scenario, catalog: Catalog, office: str, view: Mapping[str, Any]) -> int:
+    """How many of the scenario's applicants a day has places for."""
+    options: list[tuple[str, ...]] = []
+    for booking in scenario.bookings:
+        with contextlib.suppress(InvalidRequest):  # an office without such a service
+            options += wish_of(booking).options(catalog, office)
+    available = {quota["name"]: quota["available"] for quota in view["quotas"]}
+    none = {name: 0 for option in options for name in option}
+    return packed_places(list(dict.fromkeys(options)), none | available)
 
 
 def _day_on_sale(office: str, view: Mapping[str, Any]) -> DayOnSale:

@@ -104,6 +104,7 @@ class Scripts:
                 answered = True
                 measures.answer_us.record(now_us - pressed_us)
             if answer.status == "SOLD_OUT":
+                measures.sold_out_us = min(now_us, measures.sold_out_us or now_us)
                 following, delay_us = agents.after_refusal(index, now_us)
                 if following is Next.ACCEPT or (following is Next.WAIT and not has_wait_list):
                     return self._ends(index, "refused", now_us, pressed_us), now_us, ""
@@ -139,7 +140,6 @@ class Scripts:
         held, held_at_us = answer, now_us
         if not answer.resumed:
             measures.taken.add(now_us, held.units)
-            self._books.last_place_us = max(self._books.last_place_us, now_us)
         self._keep(index, held, "HELD", now_us)
         if self._cast.roles[index] in (Role.CITIZEN, Role.REFRESHER, Role.KIOSK):
             if agents.abandons():

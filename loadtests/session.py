@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -196,9 +197,10 @@ class Session:
         assert self._plan is not None
         runner = environment.runner
         clients = sorted(runner.clients) if isinstance(runner, MasterRunner) else [None]
+        self._plan = msgspec.structs.replace(self._plan, shares=len(clients))
         for share, client in enumerate(clients):
             opens_in_ms = round((self._opens_s - time.monotonic()) * 1000)
-            plan = msgspec.structs.replace(self._plan, share=share, shares=len(clients), opens_in_ms=opens_in_ms)
+            plan = msgspec.structs.replace(self._plan, share=share, opens_in_ms=opens_in_ms)
             assert runner is not None
             runner.send_message(PLAN, {"plan": msgspec.json.encode(plan).decode()}, client)
 
@@ -288,16 +290,20 @@ def begin_http(environment: Environment) -> None:
     """Make this process's session. The one that plans looks at the host first, and ends if nobody may press there."""
     parsed = environment.parsed_options
     assert parsed is not None
-    if environment.runner is None:
-        sys.exit("the load test runs without Locust's page: give --headless")
+    if os.environ.get("LOADTEST_PLAIN"):
+        # Locust's own tables are twice as wide as a terminal; the verdict says what they say.
+        logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)
     try:
         host = Host(environment.host or "", parsed.token)
         if not isinstance(environment.runner, WorkerRunner):
             check_host(host, force=bool(parsed.force), remote=bool(parsed.remote))
-    except (Refused, HostError) as error:
+        session = Session(environment, host)
+        if session.is_master:
+            session.prepare()
+    except (Refused, HostError, QuotaEngineError) as error:
         sys.stderr.write(f"loadtests: {error}\n")
         sys.exit(_BAD_USE)
-    environment.loadtest = Session(environment, host)  # type: ignore[attr-defined]
+    environment.loadtest = session  # type: ignore[attr-defined]
 
 
 def begin_direct(environment: Environment) -> None:

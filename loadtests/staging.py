@@ -49,11 +49,14 @@ class Staging(msgspec.Struct, frozen=True):
     directory: str
 
 
-def opening_catalog(name: str, opens_at_s: float, speed: float = 1.0) -> tuple[dict[str, Any], datetime.date]:
+def opening_catalog(
+    name: str, opens_at_s: float, speed: float = 1.0, places_share: float = 1.0
+) -> tuple[dict[str, Any], datetime.date]:
     """A catalog's file with all its schedules opening at one moment, and the first day that they open then.
 
     Every office opens the whole next week at ``opens_at_s`` (seconds since 1970). ``name`` is a built-in catalog or a
-    TOML file. Holds and cooling times are ``speed`` times shorter, as everything is that people wait for.
+    TOML file. Holds and cooling times are ``speed`` times shorter, as everything is that people wait for. Of every
+    capacity there is ``places_share``, one place at least: a smaller country for a smaller machine.
     """
     if name in builtin_names():
         text = importlib.resources.files("quota_engine.catalog").joinpath("data", f"{name}.toml").read_text("utf-8")
@@ -84,8 +87,24 @@ def opening_catalog(name: str, opens_at_s: float, speed: float = 1.0) -> tuple[d
                 for key in ("cooling_s", "jitter_s"):
                     if key in again:
                         again[key] = max(1, round(again[key] / speed))
+    if places_share != 1.0:
+        _share_places(raw, places_share)
     monday = moment.date() - datetime.timedelta(days=moment.weekday()) + datetime.timedelta(days=7)
     return raw, monday
+
+
+def _share_places(raw: dict[str, Any], share: float) -> None:
+    def fewer(places: int) -> int:
+        return max(1, round(places * share)) if places else 0
+
+    tables = [office["capacities"] for office in raw.get("offices", ()) if "capacities" in office]
+    for plan in raw.get("plans", ()):
+        tables += plan.get("capacities_by_class", {}).values()
+        for part in (*plan.get("quotas", ()), *plan.get("allotments", ())):
+            part["capacity"] = fewer(part["capacity"])
+    for table in tables:
+        for name, places in table.items():
+            table[name] = fewer(places)
 
 
 @contextlib.contextmanager
@@ -95,19 +114,21 @@ def staging(
     opens_in_s: float,
     speed: float = 1.0,
     workers: int = 2,
+    places_share: float = 1.0,
+    is_staging: bool = True,
     command: Sequence[str] = (),
     settings: str = "",
-    is_staging: bool = True,
 ) -> Iterator[Staging]:
     """Start it, and end all of it afterwards: the service, its workers, the store, and the directory.
 
-    ``opens_in_s`` is counted from now, and should leave time to start; ``command`` goes before the service's own (such
+    ``opens_in_s`` is counted from now, and should leave time to start; negative, it has been open for so long already.
+    ``is_staging``: it says so in each answer. ``command`` goes before the service's own (such
     as ``taskset``); ``settings`` is TOML for the end of its configuration.
 
     Raises :class:`Refused` if it does not start.
     """
     opens_at_s = float(round(time.time() + opens_in_s))
-    raw, _ = opening_catalog(catalog, opens_at_s, speed)
+    raw, _ = opening_catalog(catalog, opens_at_s, speed, places_share)
     token, key = secrets.token_urlsafe(24), base64.b64encode(os.urandom(32)).decode()
     with tempfile.TemporaryDirectory(prefix="quota-engine-staging-") as name:
         directory = pathlib.Path(name)

@@ -117,21 +117,13 @@ class Verdict:
     def figures(self) -> list[Figure]:
         """Every figure, with the prediction beside it."""
         measured, predicted, books = self.books.measures, self.predicted, self.books
-        from loadtests.judging import sold_out_s
 
         capacity = self.market.capacity
         rows = [
             Figure("Places", "On sale", capacity, capacity),
             Figure("Places", "Sold", measured.confirmed, predicted.confirmed, why=self._why_sold()),
             Figure("Places", "Sold that do not exist", measured.oversold, predicted.oversold),
-            Figure(
-                "Places",
-                "All held after",
-                sold_out_s(measured, capacity),
-                sold_out_s(predicted, capacity),
-                "s",
-                "counted in whole seconds",
-            ),
+            Figure("Places", "First told that all is gone after", measured.sold_out_us, predicted.sold_out_us, "us"),
             Figure("People", "Came", len_of(self), predicted.applicants),
             Figure("People", "Got a place", measured.bookings, predicted.bookings),
             Figure("People", "Were refused", measured.refused, predicted.refused),

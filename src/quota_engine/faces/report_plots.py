@@ -103,7 +103,7 @@ def _sales_plot(runs: Sequence[Run]) -> Plot:
         f"Places sold since the opening, against the {number(capacity)} that exist: {_and(told)}.",
         lines,
         window,
-        y_max=most * 1.08,
+        y_max=max(most, 1) * 1.08,
     )
 
 

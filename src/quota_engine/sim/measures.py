@@ -23,7 +23,8 @@ class Measures:
 
     ``errors`` counts the requests without an answer (refused connections, time-outs, answers that were lost), and
     once more every applicant who ``gave_up`` over them. To be told to come back in a second, because of overload, is
-    an answer, if not the one that was hoped for: those are ``overloaded``.
+    an answer, if not the one that was hoped for: those are ``overloaded``. ``sold_out_us`` is when the first applicant
+    was told that all is gone, from the opening; ``None`` if nobody was.
     """
 
     applicants: int
@@ -49,6 +50,7 @@ class Measures:
     holds_expired: int = 0
     queue_max: int = 0
     last_final_us: int = 0
+    sold_out_us: int | None = None
     answers_by_status: dict[str, int] = dataclasses.field(default_factory=dict)
     answer_us: Histogram = dataclasses.field(default_factory=Histogram)
     final_us: Histogram = dataclasses.field(default_factory=Histogram)

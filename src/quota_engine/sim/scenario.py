@@ -246,7 +246,7 @@ class Limits(_Part, frozen=True, kw_only=True):
     come_back_ratio_max: Share | None = None
     """Requests that were told to come back (overload, throttling), of all requests."""
     sold_out_s_max: Seconds | None = None
-    """Seconds from the opening until the last place is held, if more people came than there are places."""
+    """Seconds from the opening until the first is told that all is gone, if more people came than there are places."""
 
 
 class Scenario(_Part, frozen=True, kw_only=True):

@@ -270,6 +270,8 @@ class Spike:
         return self._press(index, office_day, reply_us, wait=True)
 
     def _refused(self, index: int, office_day: int, reply_us: int) -> int:
+        if self.measures.sold_out_us is None or reply_us < self.measures.sold_out_us:
+            self.measures.sold_out_us = reply_us
         following, delay_us = self._after_refusal(index, reply_us)
         if following is _ACCEPT or (following is _WAIT and not self._has_wait_list[office_day]):
             return self._final(index, office_day, reply_us, _REFUSED)

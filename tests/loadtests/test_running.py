@@ -1,0 +1,135 @@
+"""Locust itself, in a process of its own, against a service in another: short openings, with verdict and exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtests import __main__ as command
+from loadtests.host import Host
+from loadtests.staging import Staging, staging
+
+ROOT = Path(__file__).parents[2]
+SCENARIO = """
+title = "A small opening"
+applicants = 150
+[agents]
+crash_share = 0.3
+[load_test]
+bot_share = 0.05
+kiosks = 1
+[[load_test.capacity_changes]]
+at_s = 0.3
+quota = "online"
+factor = 1.1
+[limits]
+error_ratio_max = 0
+p99_ms_max = {p99_ms_max}
+"""
+
+
+def locust(folder: Path, here: Staging, *options: str, file: str = "locustfile.py") -> subprocess.CompletedProcess[str]:
+    """Run a small opening, headless."""
+    command = [
+        sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / file), "--headless", "--only-summary",
+        "--loglevel", "ERROR", "--host", here.url, "--stop-timeout", "5", "--catalog", here.catalog,
+        "--speed", "60", "--lead-s", "2", "--window-s", "3", "--grace-s", "10", "--lanes", "40",
+        "--out", str(folder / "verdict"), *options,
+    ]  # fmt: skip
+    environment = {
+        **os.environ,
+        "LOADTEST_TOKEN": here.token,
+        "LOADTEST_PLAIN": "1",
+        "LOADTEST_BACKEND": here.backend,
+        "LOADTEST_IDENTITY_KEY": here.identity_key,
+    }
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def result(folder: Path) -> Any:
+    return json.loads((folder / "verdict.json").read_text())
+
+
+def scenario(folder: Path, p99_ms_max: float = 30_000) -> str:
+    path = folder / "small.toml"
+    path.write_text(SCENARIO.format(p99_ms_max=p99_ms_max))
+    return str(path)
+
+
+def test_an_opening_by_two_processes_and_a_purge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two processes share the people and press through the opening: everybody has an answer, nothing is sold twice, the
+    operator's ten more places are sold too; all of it is given back by one command, twice, and nothing else is.
+    """
+    with staging("surabaya", opens_in_s=8, speed=60) as here:
+        run = locust(tmp_path, here, "--scenario", scenario(tmp_path), "--processes", "2", "--run-name", "small")
+        assert run.returncode == 0, run.stdout + run.stderr
+        found = result(tmp_path)
+        assert found["findings"] == []
+        assert (found["processes"], found["was_open"]) == (2, False)
+        measured = found["measured"]
+        assert measured["requests_by_answer"]["NOT_OPEN"] > 0
+        assert measured["requests_by_answer"]["SOLD_OUT"] > 0
+        assert measured["requests_by_answer"]["DONE"] == 1  # the operator
+        assert measured["answered"] == found["predicted"]["applicants"] > 150
+        assert {name.partition("/")[0] for name in found["ends_by_role"]} >= {"citizen", "refresher", "bot", "broker"}
+        assert max(map(len, run.stdout.splitlines())) <= 80
+        for suffix, words in ((".html", "Measured, and predicted"), (".csv", "section,figure,unit,measured")):
+            assert words in (tmp_path / f"verdict{suffix}").read_text()
+        with Host(here.url, here.token) as host:
+            day = {"applicants": ["3578012345678901"], "service": "new", "session": "morning", "channel": "walk-in"}
+            booked = [one["reservation"] for one in host.events("surabaya") if one.get("verb") == "confirm"]
+            assert booked
+            assert all(one["reference"].startswith("surabaya~loadtest-small-") for one in booked)
+            days = [one["reservation"]["day"] for one in host.events("surabaya") if one.get("reservation")]
+            path = f"/v1/offices/surabaya/days/{days[0]}/reservations"
+            status, kept = host.call("POST", path, day, {"Idempotency-Key": "a-real-one"})
+            assert status == 201, kept
+            purge = ["purge", "--host", here.url, "--token", here.token]
+            assert command.main(purge) == 0
+            first = capsys.readouterr().out
+            assert "0 holds released, 0 places cancelled" not in first
+            assert "1 reservations are not of load tests" in first
+            assert command.main(purge) == 0
+            assert "0 holds released, 0 places cancelled" in capsys.readouterr().out
+            assert host.ask("GET", f"/v1/reservations/{kept['reservation']['reference']}")["state"] == "HELD"
+            assert host.audit() == []
+
+
+def test_on_days_that_are_open(tmp_path: Path) -> None:
+    """A trace over HTTP; the library without the service; and a limit that can not be met, which ends it with 1."""
+    with staging("surabaya", opens_in_s=-60, speed=60) as here:
+        with Host(here.url, here.token) as host:
+            run = locust(tmp_path, here, "--scenario", scenario(tmp_path, p99_ms_max=0.001))
+            assert run.returncode == 1, run.stdout + run.stderr
+            assert "FOUND   broken limit: p99_ms_max" in run.stdout
+            assert [one["kind"] for one in result(tmp_path)["findings"]] == ["broken limit"]
+            assert host.audit() == []
+        trace = tmp_path / "trace.csv"
+        lines = [f"{index * 0.02:.2f},{3578012345670000 + index},surabaya,2026-12-07,,1" for index in range(100)]
+        trace.write_text("\n".join(["time,applicant,office,day,channel,party", *lines, ""]))
+        run = locust(
+            tmp_path, here, "--scenario", scenario(tmp_path), "--trace", str(trace), "--speed", "2", "--wait-s", "0",
+            file="direct.py",
+        )  # fmt: skip
+        assert run.returncode == 0, run.stdout + run.stderr
+        found = result(tmp_path)
+        assert (found["predicted"]["applicants"], found["was_open"]) == (100, True)
+        assert found["ends_by_role"].keys() <= {f"citizen/{end}" for end in ("booked", "refused", "abandoned")}
+
+
+def test_a_host_that_does_not_say_that_it_is_a_staging(tmp_path: Path) -> None:
+    """Nothing is sent to it but a look, and the exit code is 2; a purge is refused as well, and another machine too."""
+    with staging("surabaya", opens_in_s=-60, is_staging=False) as here:
+        run = locust(tmp_path, here, "--scenario", scenario(tmp_path))
+        assert run.returncode == 2
+        assert "does not say that it is a staging" in run.stderr
+        with Host(here.url, here.token) as host:
+            assert not [one for one in host.events("surabaya") if one.get("reservation")]
+        assert command.main(["purge", "--host", here.url, "--token", here.token]) == 2
+    assert command.main(["purge", "--host", "http://192.0.2.1:9", "--token", "x"]) == 2
