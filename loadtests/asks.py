@@ -7,6 +7,9 @@ __all__ = [
     "Ask",
     "Change",
     "Encoded",
+    "Enter",
+    "Join",
+    "Look",
     "Reserve",
     "Step",
     "answer_of",
@@ -50,7 +53,30 @@ class Change(NamedTuple):
     capacity: int
 
 
-Ask = Reserve | Step | Change
+class Join(NamedTuple):
+    """Take a ticket of a waiting room; ``instead_of`` one that has lost its turn."""
+
+    room: str
+    identity: str
+    instead_of: str = ""
+
+
+class Look(NamedTuple):
+    """Ask how a ticket stands."""
+
+    room: str
+    ticket: str
+
+
+class Enter(NamedTuple):
+    """Take the turn of a ticket that is called: the pass to reserve with."""
+
+    room: str
+    ticket: str
+    identity: str
+
+
+Ask = Reserve | Step | Change | Join | Look | Enter
 
 
 class Answer(NamedTuple):
@@ -58,7 +84,8 @@ class Answer(NamedTuple):
 
     ``status`` is the engine's, or ``""``; ``lost`` says why there was no answer at all, and ``retry_after_s`` when to
     come back if that was asked for. Of a reservation: its reference, units, quotas, queue numbers and deadline
-    (milliseconds since 1970 by the service's clock).
+    (milliseconds since 1970 by the service's clock). In a waiting room ``status`` is ``JOINED``, the phase of a ticket,
+    or ``ADMITTED``; ``left`` are the places left, -1 if nobody has counted them.
     """
 
     status: str = ""
@@ -71,6 +98,10 @@ class Answer(NamedTuple):
     quotas: tuple[str, ...] = ()
     queue_numbers: tuple[int, ...] = ()
     deadline_at_ms: int = 0
+    ticket: str = ""
+    admission_pass: str = ""
+    poll_after_s: float = 0.0
+    left: int = -1
 
 
 class Encoded(NamedTuple):
@@ -98,6 +129,11 @@ class _Outcome(msgspec.Struct):
     outcome: str = ""
     resumed: bool = False
     reservation: _Record | None = None
+    phase: str = ""
+    ticket: str = ""
+    admission_pass: str = ""
+    poll_after_ms: int = 0
+    left: int = -1
 
 
 _decode: Final = msgspec.json.Decoder(_Outcome).decode
@@ -123,6 +159,16 @@ def encoded(ask: Ask) -> Encoded:
         case Change():
             path = f"/v1/offices/{ask.office}/days/{ask.day}/quotas/{ask.quota}/capacity"
             return Encoded("PUT", path, "set-capacity", _encode({"capacity": ask.capacity}), {})
+        case Join():
+            body = {"identity": ask.identity}
+            if ask.instead_of:
+                body["instead_of"] = ask.instead_of
+            return Encoded("POST", f"/v1/rooms/{ask.room}/tickets", "join", _encode(body), {})
+        case Look():
+            return Encoded("GET", f"/v1/rooms/{ask.room}/tickets/{ask.ticket}", "poll", b"", {})
+        case Enter():
+            content = _encode({"ticket": ask.ticket, "identity": ask.identity})
+            return Encoded("POST", f"/v1/rooms/{ask.room}/admission", "enter", content, {})
 
 
 def answer_of(http: int, content: bytes | None, retry_after: str | None) -> Answer:
@@ -131,6 +177,16 @@ def answer_of(http: int, content: bytes | None, retry_after: str | None) -> Answ
         body = _decode(content or b"{}")
     except msgspec.MsgspecError:
         return Answer(http=http, lost=f"HTTP {http}, with a body that is none of ours")
+    if http < 400 and (body.phase or body.ticket or body.admission_pass):
+        status = body.phase or ("ADMITTED" if body.admission_pass else "JOINED")
+        return Answer(
+            status,
+            http,
+            ticket=body.ticket,
+            admission_pass=body.admission_pass,
+            poll_after_s=body.poll_after_ms / 1000,
+            left=body.left,
+        )
     status = body.outcome if http >= 400 else str(body.status)
     if http in _COME_BACK:
         wait_s = float(retry_after) if retry_after and retry_after.isdigit() else 1.0

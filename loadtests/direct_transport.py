@@ -51,6 +51,8 @@ def carry(engine: QuotaEngine, ask: Ask) -> tuple[str, Answer]:
                 return ask.step, _answer(step(ask.reference, applicant=ask.applicant))
             case Change():
                 return "set-capacity", _answer(engine.set_capacity(ask.office, ask.day, ask.quota, ask.capacity))
+            case _:
+                raise AssertionError("whoever is at the engine needs no waiting room")
     except (BackendUnavailable, OutcomeUnknown) as error:
         return type(ask).__name__.lower(), lost(type(error).__name__)
 

@@ -79,7 +79,7 @@ class HttpLane(Lane, FastHttpUser):
             request.method,
             request.path,
             name=request.name,
-            data=request.body.decode(),
+            data=request.body.decode() or None,
             headers={**self._headers, **request.headers},
             catch_response=True,
         ) as response:

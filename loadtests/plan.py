@@ -10,6 +10,7 @@ __all__ = [
     "days_on_sale",
     "hurried",
     "market_of",
+    "room_of",
     "scenario_of",
 ]
 
@@ -83,6 +84,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     ``opens_at_ms`` is by the host's clock, ``opens_in_ms`` from the moment at which the plan was sent. With
     ``is_open`` the days have been open before: then everybody comes after the moment that stands for the opening.
+    ``rooms`` are the ids of the offices' waiting rooms, by office, as far as they have one.
     """
 
     options: Options
@@ -90,6 +92,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     opens_at_ms: int
     opens_in_ms: int
     is_open: bool = False
+    rooms: dict[str, str] = {}
     share: int = 0
     shares: int = 1
 
@@ -185,6 +188,12 @@ def days_on_sale(
     if scenario.sale.offices_max:
         found = _largest(found, scenario.sale.offices_max)
     return tuple(found), not soon
+
+
+def room_of(day: DayOnSale) -> str:
+    """The id that the waiting room of a day's release has, if it has one: the office, and the opening in UTC."""
+    opening = datetime.datetime.fromtimestamp(day.opens_at_ms / 1000, datetime.UTC)
+    return f"{day.office}-{opening:%Y%m%dT%H%M}"
 
 
 def _places_for(scenario: Scenario, catalog: Catalog, office: str, view: Mapping[str, Any]) -> int:

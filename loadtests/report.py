@@ -141,7 +141,7 @@ def _apart(row: Figure) -> str:
 
 
 def _roles(verdict: Verdict) -> str:
-    ends = ("booked", "refused", "abandoned", "gave up")
+    ends = ("booked", "refused", "abandoned", "waiting", "gave up")
     roles = sorted({key.partition("/")[0] for key in verdict.books.ends_by_role})
     rows = "".join(
         f'<tr><th scope="row">{role}</th>'

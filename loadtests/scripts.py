@@ -6,10 +6,11 @@ from __future__ import annotations
 
 __all__ = ["Heard", "Script", "Scripts", "Wait"]
 
+import random
 from collections.abc import Generator
 from typing import NamedTuple
 
-from loadtests.asks import Answer, Ask, Change, Reserve, Step
+from loadtests.asks import Answer, Ask, Change, Enter, Join, Look, Reserve, Step
 from loadtests.books import Books, Place
 from loadtests.people import Cast, Role, identity_of, key_of
 from loadtests.plan import Plan
@@ -35,6 +36,7 @@ Script = Generator[Ask | Wait, Heard, str]
 
 _Talk = Generator[Ask | Wait, Heard, Heard]
 _ONE_S = 1_000_000
+_TICKETS_MAX = 3
 
 
 class Scripts:
@@ -53,11 +55,12 @@ class Scripts:
         self._opens_us = [(each.opens_at_ms - market.opening_ms) * 1000 for each in market.office_days]
         self._wishes = [wish.as_arguments() for wish in cast.population.wishes]
         self._attempts_max = scenario.agents.attempts_max
+        self._chance = random.Random(f"load/polls/{scenario.seed}/{plan.share}").random
 
     def person(self, index: int, at_us: int) -> Script:
         """Everything that a person does who presses first at ``at_us``."""
         end, at_us, reference = yield from self._books_a_place(index, at_us)
-        if end == "booked" and self._cast.roles[index] == Role.BROKER and index % 4 == 0:
+        if end == "booked" and self._cast.roles[index] == Role.BROKER and index % 4 == 0 and not self._room_of(index):
             yield from self._hands_over(index, at_us, reference)
         return end
 
@@ -89,8 +92,17 @@ class Scripts:
         opens_us, has_wait_list = self._opens_us[office_day], self._cast.market.office_days[office_day].has_wait_list
         pressed_us, wish_number, late = at_us, 0, 0
         answered = wait = False
+        admission_pass = ""
+        room = self._room_of(index)
+        if room:
+            pressed_us = max(at_us, opens_us)
+            admission_pass, end, now_us = yield from self._waits_in(room, index, at_us)
+            if end:
+                if end == "refused":
+                    measures.answer_us.record(max(now_us - pressed_us, 0))
+                return self._ends(index, end, now_us, pressed_us), now_us, ""
         while True:
-            heard = yield from self._insists(self._press(index, wish_number, wait))
+            heard = yield from self._insists(self._press(index, wish_number, wait, admission_pass))
             answer, now_us = heard
             if not answer.status:
                 return self._ends(index, "gave up", now_us, pressed_us), now_us, ""
@@ -105,6 +117,8 @@ class Scripts:
                 measures.answer_us.record(now_us - pressed_us)
             if answer.status == "SOLD_OUT":
                 measures.sold_out_us = min(now_us, measures.sold_out_us or now_us)
+                if room:  # whoever looks again would have to wait again
+                    return self._ends(index, "refused", now_us, pressed_us), now_us, ""
                 following, delay_us = agents.after_refusal(index, now_us)
                 if following is Next.ACCEPT or (following is Next.WAIT and not has_wait_list):
                     return self._ends(index, "refused", now_us, pressed_us), now_us, ""
@@ -203,6 +217,46 @@ class Scripts:
                     self._keep(index, done, "CONFIRMED", now_us)
                 return
 
+    def _waits_in(self, room: str, index: int, at_us: int) -> Generator[Ask | Wait, Heard, tuple[str, str, int]]:
+        """The waiting room: join, ask how the ticket stands as often as one is told to, and enter when it is called.
+
+        Returns the pass and ``""``; or no pass and how it ended: ``refused`` when all is gone, or ``waiting`` at the
+        end of the window. When the room is over nobody needs a pass any more: then both are empty.
+        """
+        identity, measures = self._identity(index), self._books.measures
+        ticket, tickets, now_us = "", 0, at_us
+        ask: Ask = Join(room, identity)
+        while True:
+            answer, now_us = yield from self._insists(ask)
+            wait_s = answer.poll_after_s
+            match answer.status:
+                case "":
+                    return "", "gave up", now_us
+                case "ADMITTED":
+                    return answer.admission_pass, "", now_us
+                case "OVER" | "FULL":
+                    return "", "" if answer.status == "OVER" else "refused", now_us
+                case "JOINED":
+                    ticket, tickets = answer.ticket, tickets + 1
+                    ask = Look(room, ticket)
+                case "CALLED":
+                    ask, wait_s = Enter(room, ticket, identity), 0.0
+                case "LAPSED":
+                    if tickets >= _TICKETS_MAX:
+                        return "", "refused", now_us
+                    ask, wait_s = Join(room, identity, ticket), 0.0
+                case _ if not answer.left and ticket:
+                    measures.sold_out_us = min(now_us, measures.sold_out_us or now_us)
+                    return "", "refused", now_us
+                case _:  # NOT_OPEN, SHUFFLING, WAITING; before the door has opened there is no ticket yet
+                    ask = Look(room, ticket) if ticket else Join(room, identity)
+                    wait_s = max(wait_s, 1.0)
+            until_us = now_us + round(wait_s * (1 + self._chance() / 10) * _ONE_S)
+            if until_us > self._window_us:
+                return "", "waiting", now_us
+            if wait_s:
+                yield Wait(until_us)
+
     # --- Small parts ---------------------------------------------------------------------------------------------
 
     def _insists(self, ask: Ask) -> _Talk:
@@ -234,11 +288,19 @@ class Scripts:
         elif answer.retry_after_s:
             measures.overloaded += 1
 
-    def _press(self, index: int, number: int, wait: bool) -> Reserve:
+    def _room_of(self, index: int) -> str:
+        """The waiting room that somebody has to go through; ``""``: none, or they stand in the office already."""
+        people = self._cast.population
+        if people.wishes[people.wish[index]].channel != "online":
+            return ""
+        return self._plan.rooms.get(self._places[people.office_day[index]][0], "")
+
+    def _press(self, index: int, number: int, wait: bool, admission_pass: str = "") -> Reserve:
         people = self._cast.population
         office, day = self._places[people.office_day[index]]
         party = tuple(identity_of(self._run, index, companion) for companion in range(people.party[index]))
-        return Reserve(office, day, party, self._wishes[people.wish[index]], key_of(self._run, index, number), wait)
+        wish, key = self._wishes[people.wish[index]], key_of(self._run, index, number)
+        return Reserve(office, day, party, wish, key, wait, admission_pass)
 
     def _identity(self, index: int) -> str:
         return identity_of(self._run, index)

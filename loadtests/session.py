@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import gevent
@@ -27,7 +27,7 @@ from loadtests.direct_transport import open_engine
 from loadtests.host import Host, HostError, check_host
 from loadtests.judging import Before, judge, look_before
 from loadtests.people import Role, cast_of
-from loadtests.plan import Options, Plan, Refused, days_on_sale, market_of, scenario_of
+from loadtests.plan import DayOnSale, Options, Plan, Refused, days_on_sale, market_of, room_of, scenario_of
 from loadtests.scripts import Scripts
 from loadtests.stage import Stage
 from quota_engine.domain.errors import QuotaEngineError
@@ -150,6 +150,7 @@ class Session:
             opens_at_ms=opens_at_ms,
             opens_in_ms=opens_at_ms - now_ms,
             is_open=is_open,
+            rooms={} if self._is_direct else self._rooms(days),
         )
         market = market_of(plan, scenario)
         cast = cast_of(plan, scenario, market)
@@ -164,6 +165,16 @@ class Session:
             "%d people for %d places of %d days, in %.1f s",
             len(cast.population), cast.market.capacity, len(days), self._opens_s - time.monotonic(),
         )  # fmt: skip
+
+    @property
+    def _is_direct(self) -> bool:
+        """Whether people go to the library: whoever is at the engine has gone past the waiting rooms of the service."""
+        return bool(self.environment.parsed_options and self.environment.parsed_options.is_direct)
+
+    def _rooms(self, days: Sequence[DayOnSale]) -> dict[str, str]:
+        """The waiting rooms that the host has for these days' releases, by office."""
+        ids = {day.office: room_of(day) for day in days}
+        return {office: room for office, room in ids.items() if self.host.call("GET", f"/v1/rooms/{room}")[0] == 200}
 
     def _roles(self) -> tuple[str, ...]:
         """The roles of the user classes that were picked."""
@@ -290,6 +301,7 @@ def begin_http(environment: Environment) -> None:
     """Make this process's session. The one that plans looks at the host first, and ends if nobody may press there."""
     parsed = environment.parsed_options
     assert parsed is not None
+    parsed.is_direct = getattr(parsed, "is_direct", False)
     if os.environ.get("LOADTEST_PLAIN"):
         # Locust's own tables are twice as wide as a terminal; the verdict says what they say.
         logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)
@@ -308,9 +320,10 @@ def begin_http(environment: Environment) -> None:
 
 def begin_direct(environment: Environment) -> None:
     """The same, and open the engine on the staging's store where people press."""
-    begin_http(environment)
     parsed = environment.parsed_options
     assert parsed is not None
+    parsed.is_direct = True
+    begin_http(environment)
     if isinstance(environment.runner, MasterRunner):
         return
     try:

@@ -108,6 +108,12 @@ class Verdict:
             notes.append(
                 "The days had been open before: second 0 is a moment of the test's own, and nobody came before it."
             )
+        if self.plan.rooms:
+            waiting = sum(count for name, count in self.books.ends_by_role.items() if name.endswith("/waiting"))
+            notes.append(
+                f"People went through {len(self.plan.rooms)} waiting rooms; the simulation has none, and shows the "
+                f"same people without. {number(waiting)} were still waiting when the window ended, with their position."
+            )
         if self.others:
             notes.append(f"{self.others} other reservations were made at the same offices meanwhile.")
         if self.books.capacities:

@@ -123,6 +123,25 @@ def test_on_days_that_are_open(tmp_path: Path) -> None:
         assert found["ends_by_role"].keys() <= {f"citizen/{end}" for end in ("booked", "refused", "abandoned")}
 
 
+def test_an_opening_with_a_waiting_room(tmp_path: Path) -> None:
+    """People join, poll, are called and reserve with their pass; some still wait at the end; kiosks need no pass."""
+    room = (
+        '[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nwindow_ms = 2000\nclaim_ms = 4000\n'
+        "per_minute_min = 600\nper_minute_max = 1200\n"
+    )
+    with staging("surabaya", opens_in_s=7, speed=60, settings=room) as here:
+        run = locust(tmp_path, here, "--scenario", scenario(tmp_path), "--window-s", "6")
+        assert run.returncode == 0, run.stdout + run.stderr
+        found = result(tmp_path)
+        measured = found["measured"]["requests_by_answer"]
+        assert measured["JOINED"] > 100
+        assert min(measured[name] for name in ("WAITING", "CALLED", "ADMITTED", "CONFIRMED")) > 10
+        assert "NOT_ADMITTED" not in measured
+        assert found["ends_by_role"]["kiosk/booked"] > 0
+        assert found["ends_by_role"]["citizen/waiting"] > 0
+        assert any("waiting rooms" in note for note in found["notes"])
+
+
 def test_a_host_that_does_not_say_that_it_is_a_staging(tmp_path: Path) -> None:
     """Nothing is sent to it but a look, and the exit code is 2; a purge is refused as well, and another machine too."""
     with staging("surabaya", opens_in_s=-60, is_staging=False) as here:
