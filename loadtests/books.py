@@ -71,6 +71,8 @@ class Books:
     places: dict[str, Place] = dataclasses.field(default_factory=dict)
     unanswered: list[Unanswered] = dataclasses.field(default_factory=list)
     unanswered_count: int = 0
+    passes_refused: int = 0
+    """People whom a waiting room let in, and who were turned away with its pass."""
     ends_by_role: Counter[str] = dataclasses.field(default_factory=Counter)
     requests_by_name: Counter[str] = dataclasses.field(default_factory=Counter)
     lost_by_reason: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -116,6 +118,7 @@ class Books:
             "capacities": self.capacities,
             "unanswered": msgspec.to_builtins(self.unanswered),
             "unanswered_count": self.unanswered_count,
+            "passes_refused": self.passes_refused,
         }
 
     def add_page(self, page: Mapping[str, Any]) -> None:
@@ -149,3 +152,4 @@ class Books:
         found = msgspec.convert(page["unanswered"], list[Unanswered])
         self.unanswered = (self.unanswered + found)[:_SAMPLES_MAX]
         self.unanswered_count += page["unanswered_count"]
+        self.passes_refused += page["passes_refused"]

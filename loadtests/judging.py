@@ -116,6 +116,9 @@ def check_books(plan: Plan, market: Market, books: Books, missing: int = 0) -> l
     if books.measures.holds_lost:
         text = f"{books.measures.holds_lost} people came back after a crash and did not get their hold"
         findings.append(Finding("lost", text))
+    if books.passes_refused:
+        text = f"{books.passes_refused} people were called by the waiting room, and their pass was not accepted"
+        findings.append(Finding("lost", text))
     if missing:
         findings.append(Finding("unanswered", f"{missing} processes of the test have not sent their books"))
     return findings
@@ -194,7 +197,7 @@ def check_host_view(plan: Plan, market: Market, books: Books, view: HostView) ->
             record = event.get("reservation")
             if record is not None:
                 last[record["reference"]] = record
-    findings += _told_and_written(market, known, last)
+    findings += _told_and_written(known, last)
     strays = [
         record
         for reference, record in last.items()
@@ -213,9 +216,7 @@ def check_host_view(plan: Plan, market: Market, books: Books, view: HostView) ->
     return findings
 
 
-def _told_and_written(
-    market: Market, known: Mapping[str, Place], last: Mapping[str, Mapping[str, Any]]
-) -> list[Finding]:
+def _told_and_written(known: Mapping[str, Place], last: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     """Whether what people were told last is what the host has written down last."""
     allowed = {
         "CONFIRMED": {"CONFIRMED"},
@@ -238,7 +239,6 @@ def _told_and_written(
         findings.append(Finding("lost", text))
     if other:
         findings.append(Finding("lost", f"{len(other)} places are not as people were told, such as: {other[0]}"))
-    del market
     return findings
 
 
@@ -246,8 +246,7 @@ def _peaks(plan: Plan, market: Market, books: Books, view: HostView) -> list[Fin
     """Replays the events: at no moment may more be in force than there is, by the largest capacity of the test."""
     index_of = {(each.office, datetime.date.fromordinal(each.day).isoformat()): i for i, each in enumerate(plan.days)}
     findings = []
-    for office, events in view.events.items():
-        del office
+    for events in view.events.values():
         taken: dict[tuple[int, str], int] = defaultdict(int)
         most: dict[tuple[int, str], int] = defaultdict(int)
         units: dict[str, tuple[int, tuple[str, ...], int]] = {}

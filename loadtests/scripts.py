@@ -135,6 +135,7 @@ class Scripts:
             if answer.status == "CONFIRMED":
                 return self._ends(index, "booked", now_us, pressed_us), now_us, answer.reference
             if answer.status != "HELD":
+                self._books.passes_refused += bool(admission_pass) and answer.status == "NOT_ADMITTED"
                 return self._ends(index, "refused", now_us, pressed_us), now_us, ""
             end, now_us = yield from self._fills_in(index, answer, now_us, wish_number)
             if end == "late":

@@ -75,6 +75,15 @@ def test_a_hold_that_was_lost_in_a_crash() -> None:
     assert kinds(books) == ["lost"]
 
 
+def test_a_pass_that_was_not_accepted() -> None:
+    """Whom the waiting room called has to be let in, whichever process they belong to."""
+    books, together = books_of(), books_of()
+    books.passes_refused = 2
+    for page in books.pages():
+        together.add_page(page)
+    assert kinds(together) == ["lost"]
+
+
 def test_a_place_that_the_host_does_not_know() -> None:
     """People were told of a place that is in no event, or in another state there."""
     one, two = place(1, 1), place(2, 2)
