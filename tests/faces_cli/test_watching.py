@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from quota_engine.catalog import day_terms
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.faces.cli import main
 from quota_engine.faces.commands import watching
+from quota_engine.faces.commands.watched import Look, Subject, WatchedStore
 from quota_engine.faces.looks import Verdict
 from quota_engine.faces.service.releases import room_id
 from quota_engine.flow.rooms import RoomSettings
@@ -151,7 +153,8 @@ class Evening:
         self.room.create("surabaya", DAY, opens_at=self.opens_at_ms, settings=RoomSettings(per_minute_max=600))
         for number in range(2_000):
             assert self.room.join(f"{number:016}").ok
-        self.watched = watching._Store(self.engine._backend, (), (), (DAY.toordinal(),), self.clock.now_ms)
+        subject = Subject((), (), (), (DAY.toordinal(),))
+        self.watched = WatchedStore(self.engine._backend, subject, self.clock.now_ms)
         self.auditor = watching._Auditor(self.watched, 300)
 
     def run(self, seconds: int) -> None:
@@ -159,7 +162,7 @@ class Evening:
             self.clock.advance_ms(1_000)
             self.room.view()
 
-    def shown(self, look: watching.Look | None, problem: str = "") -> str:
+    def shown(self, look: Look | None, problem: str = "") -> str:
         output = io.StringIO()
         Console(file=output, width=80).print(watching._content(look, self.auditor, problem))
         assert all(len(line) <= 80 for line in output.getvalue().splitlines())
@@ -195,17 +198,32 @@ def test_the_verdict_on_the_screen() -> None:
     assert "audit: the store is away" in evening.shown(look)
 
 
+def test_on_light_and_on_dark_terminals() -> None:
+    """Bold, dim and red are all there is to see beside the terminal's own colours; and it fits 40 rows."""
+    evening = Evening()
+    evening.auditor.verdict = Verdict(evening.clock.now_ms(), 1, ("a finding",))
+    evening.engine.set_capacity("surabaya", DAY, "online", 0)
+    output = io.StringIO()
+    content = watching._content(evening.watched.look(), evening.auditor, "the store does not answer")
+    Console(file=output, width=80, force_terminal=True, color_system="standard").print(content)
+    codes = {code for found in re.findall(r"\x1b\[([0-9;]*)m", output.getvalue()) for code in found.split(";")}
+    assert codes == {"0", "1", "2", "31"}
+    assert len(output.getvalue().splitlines()) <= 40
+
+
 def test_the_store_goes_away_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was seen last stays on the screen, under a line that says so."""
     evening = Evening()
     looks: list[Any] = [evening.watched.look(), BackendUnavailable("nobody answers"), evening.watched.look()]
 
     class Watched:
-        def look(self) -> watching.Look:
+        noun = "store"
+
+        def look(self) -> Look:
             found = looks.pop(0)
             if isinstance(found, Exception):
                 raise found
-            assert isinstance(found, watching.Look)
+            assert isinstance(found, Look)
             return found
 
         def audit(self) -> Verdict:

@@ -19,13 +19,16 @@ COMMANDS: Final = {
     "simulate": ("quota_engine.faces.commands.simulate:simulate", "Replay an opening against the real engine."),
     "bench": ("quota_engine.faces.commands.bench:bench", "Measure the engine on this machine and on your store."),
     "draw": ("quota_engine.faces.commands.draw:app", "Prepare a draw, carry it out on files, and check one."),
-    "room": ("quota_engine.faces.commands.room:app", "Check the published record of a waiting room."),
+    "room": ("quota_engine.faces.commands.room:app", "Check the record of a waiting room, or give it orders."),
     "serve": ("quota_engine.faces.commands.serve:serve", "Serve bookings over HTTP."),
     "status": (
         "quota_engine.faces.commands.looking:status",
         "Show what a store holds, by office and day.",
     ),
-    "watch": ("quota_engine.faces.commands.watching:watch", "The same and the waiting rooms, kept up to date."),
+    "watch": (
+        "quota_engine.faces.commands.watching:watch",
+        "The same, waiting rooms and draws, of a store or service, kept up to date.",
+    ),
     "audit": ("quota_engine.faces.commands.looking:audit", "Work a store's counters out again, and say what differs."),
     "catalog": ("quota_engine.faces.commands.catalog:app", "Check a catalog file, and show what a catalog offers."),
 }
@@ -60,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
-        _complain(f"{error}\nTry  quota-engine --help")
+        command = f"{words[0]} " if words and words[0] in COMMANDS else ""
+        _complain(f"{error}\nTry  quota-engine {command}--help")
         return _BAD_INPUT
     except (BackendUnavailable, OutcomeUnknown) as error:
         _complain(str(error))

@@ -9,10 +9,12 @@ from __future__ import annotations
 __all__ = [
     "LEFT_UNKNOWN",
     "DayState",
+    "DrawLook",
     "RoomLook",
     "RoomPhase",
     "Verdict",
     "day_state",
+    "draw_look",
     "openings",
     "plain_day",
     "room_look",
@@ -25,6 +27,7 @@ from typing import Any, Final
 
 import msgspec
 
+from quota_engine.admission.draw_ledger import DrawPhase, DrawView
 from quota_engine.admission.room import LEFT_UNKNOWN, OPEN_MS_MAX, RoomView
 from quota_engine.domain.outcomes import DayView
 
@@ -163,6 +166,40 @@ def _rate_per_minute(view: RoomView) -> int:
     before = [call.mark for call in view.calls if call.at_ms <= view.now_ms - span_ms]
     called = view.mark - (before[-1] if before else view.lapsed)
     return called * _MINUTE_MS // span_ms
+
+
+class DrawLook(msgspec.Struct, frozen=True):
+    """How a draw goes: how many have applied, for how many people, and until when. Moments are in milliseconds since
+    1970 (UTC).
+    """
+
+    draw: str
+    phase: DrawPhase
+    applications: int
+    applicants: int
+    opens_at_ms: int
+    closes_at_ms: int
+    forget_at_ms: int
+    first_day: datetime.date
+    last_day: datetime.date
+    entropy_source: str
+
+
+def draw_look(view: DrawView) -> DrawLook:
+    """How a draw goes, from one view of it."""
+    terms = view.terms
+    return DrawLook(
+        draw=view.draw,
+        phase=view.phase,
+        applications=view.applications,
+        applicants=view.applicants,
+        opens_at_ms=terms.opens_at_ms,
+        closes_at_ms=terms.closes_at_ms,
+        forget_at_ms=terms.forget_at_ms,
+        first_day=datetime.date.fromordinal(terms.first_day),
+        last_day=datetime.date.fromordinal(terms.last_day),
+        entropy_source=terms.entropy_source,
+    )
 
 
 class Verdict(msgspec.Struct, frozen=True):

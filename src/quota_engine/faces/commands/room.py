@@ -1,4 +1,4 @@
-"""``quota-engine room``: check the published record of a waiting room."""
+"""``quota-engine room``: check the published record of a waiting room, or give it orders while it runs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ from quota_engine.admission.room_record import verify as verify_record
 from quota_engine.admission.tickets import number_on
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.values import check_integer
+from quota_engine.faces.commands.room_orders import close_room, open_room, pace_room
 
-app = App(name="room", help="Check the published record of a waiting room.")
+app = App(name="room", help="Check the published record of a waiting room, or give it orders.")
+app.command(pace_room, name="pace")
+app.command(open_room, name="open")
+app.command(close_room, name="close")
 
 _DONE, _BAD = 0, 1
 _FILE_BYTES_MAX: Final = 4_000_000

@@ -10,129 +10,37 @@ import itertools
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
 from quota_engine.adapters.clocks import SystemClock
-from quota_engine.admission.room import LookRoom, RoomStatus
+from quota_engine.admission.draw_ledger import DrawPhase
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
-from quota_engine.domain.outcomes import DayView
 from quota_engine.domain.values import check_integer, check_name
-from quota_engine.faces.commands.looking import AsJson, Office, days_of, offices_of, opened, table_of
-from quota_engine.faces.looks import LEFT_UNKNOWN, RoomLook, RoomPhase, Verdict, openings, plain_day, room_look
-from quota_engine.faces.service.releases import room_id
-from quota_engine.ports import Ask, Audit, Backend, View
+from quota_engine.faces.commands.looking import AsJson, Office, days_of, opened, table_of
+from quota_engine.faces.commands.watched import Look, Subject, Watched, WatchedService, WatchedStore
+from quota_engine.faces.looks import LEFT_UNKNOWN, DrawLook, RoomLook, RoomPhase, Verdict
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
 _DONE, _BAD_FINDING = 0, 1
-_ROOM_DAYS: Final = 62
-"""Waiting rooms are looked for among the openings of so many days."""
 _JOIN_S: Final = 2
 """An audit that is under way when watching ends is not waited for any longer."""
 _FINDINGS_SHOWN: Final = 5
 
 
-class OfficeLook(msgspec.Struct, frozen=True):
-    """One office: its days, and its waiting rooms as far as there are any."""
-
-    office: str
-    days: tuple[DayView, ...]
-    rooms: tuple[RoomLook, ...]
-
-
-class Look(msgspec.Struct, frozen=True):
-    """Everything that is watched, at a moment."""
-
-    at_ms: int
-    offices: tuple[OfficeLook, ...]
-
-    def plain(self, verdict: Verdict | None) -> dict[str, Any]:
-        """It as JSON, with the verdict of the last audit."""
-        return {
-            "at_ms": self.at_ms,
-            "offices": [
-                {
-                    "office": one.office,
-                    "days": [plain_day(view) for view in one.days],
-                    "rooms": [msgspec.to_builtins(room) for room in one.rooms],
-                }
-                for one in self.offices
-            ],
-            "verdict": verdict.plain() if verdict else None,
-        }
-
-
-class _Watched(Protocol):
-    """Where looks come from."""
-
-    def look(self) -> Look:
-        """Look now."""
-        ...
-
-    def audit(self) -> Verdict:
-        """Work everything out again. Takes its time, and may run beside a look."""
-        ...
-
-
-class _Store:
-    """A store, looked at directly: needs no catalog, and moves no waiting room on."""
-
-    def __init__(
-        self,
-        store: Backend,
-        offices: Office,
-        rooms: tuple[str, ...],
-        days: tuple[int, ...],
-        now_ms: Callable[[], int],
-    ) -> None:
-        self._store = store
-        self._wanted = offices
-        self._rooms = rooms
-        self._days = days
-        self._now_ms = now_ms
-
-    def look(self) -> Look:
-        now_ms = self._now_ms()
-        offices = [self._office(office, now_ms) for office in offices_of(self._store, self._wanted)]
-        known = {room.room for one in offices for room in one.rooms}
-        named = [room for room in (self._room(name) for name in self._rooms if name not in known) if room is not None]
-        missing = set(self._rooms) - known - {room.room for room in named}
-        if missing:
-            raise InvalidRequest("--room", repr(sorted(missing)[0]), "the id of a waiting room that the store has")
-        return Look(now_ms, tuple(_with_rooms(one, named) for one in offices))
-
-    def _office(self, office: str, now_ms: int) -> OfficeLook:
-        first = min(self._days[0], datetime.datetime.fromtimestamp(now_ms / 1000, tz=datetime.UTC).toordinal())
-        last = max(self._days[-1], first + _ROOM_DAYS - 1)
-        views = self._store.perform(View(office, tuple(range(first, last + 1))))
-        found = [self._room(room_id(office, moment)) for moment in openings(views, now_ms)]
-        days = tuple(view for view in views if self._days[0] <= view.day <= self._days[-1])
-        return OfficeLook(office, days, tuple(room for room in found if room is not None))
-
-    def _room(self, room: str) -> RoomLook | None:
-        answer = self._store.perform(Ask(f"~room.{room}", LookRoom()))
-        return None if answer.status is RoomStatus.NOT_FOUND or answer.view is None else room_look(room, answer.view)
-
-    def audit(self) -> Verdict:
-        offices = offices_of(self._store, self._wanted)
-        at_ms = self._now_ms()
-        return Verdict(at_ms, len(offices), tuple(line for one in offices for line in self._store.perform(Audit(one))))
-
-
-def _with_rooms(one: OfficeLook, named: list[RoomLook]) -> OfficeLook:
-    return OfficeLook(one.office, one.days, (*one.rooms, *(room for room in named if room.office == one.office)))
-
-
 def watch(
-    backend: str,
+    backend: str = "",
     *,
+    host: str = "",
+    token_file: str = "",
     office: Office = (),
     room: tuple[str, ...] = (),
+    draw: tuple[str, ...] = (),
     first_day: str = "",
     days: int = 7,
     every_ms: int = 1000,
@@ -142,14 +50,20 @@ def watch(
     as_json: AsJson = False,
 ) -> int:
     """Show what the operators' page shows, and keep it up to date until interrupted: the counters of offices and days,
-    how long the waiting rooms are and how fast they go, and the audit's verdict.
+    how long the waiting rooms are and how fast they go, draws, and the audit's verdict.
 
-    Exit code 0: done; 1: the last audit found something; 2: bad usage; 3: the store was not reached.
+    It looks at a store (BACKEND), or over HTTP at a running service (--host, with a token of an auditor or operator).
+
+    Exit code 0: done; 1: the last audit found something; 2: bad usage; 3: the store or the service was not reached.
 
     Args:
         backend: the URL of the store.
-        office: only these offices (may be given several times); otherwise all that the store has.
+        host: the address of a service, instead of a store.
+        token_file: a file with the token for the service, and nothing else; without it the token is taken from the
+            variable QUOTA_ENGINE_TOKEN.
+        office: only these offices (may be given several times); otherwise all that there are.
         room: the id of a waiting room to show besides those of the offices' releases (may be given several times).
+        draw: the id of a draw to show (may be given several times).
         first_day: an ISO date; today if not given.
         days: how many days from the first on.
         every_ms: how long to wait between two looks, in milliseconds.
@@ -161,11 +75,10 @@ def watch(
     check_integer(every_ms, "--every-ms", 100, 3_600_000)
     check_integer(times, "--times", 0, 10**9)
     check_integer(audit_every_s, "--audit-every-s", 0, 86_400)
-    for name in room:
-        check_name(name, "--room")
-    numbers = days_of(first_day, days)
-    with opened(backend) as store:
-        watched = _Store(store, office, room, numbers, SystemClock().now_ms)
+    for name, where in (*((one, "--room") for one in room), *((one, "--draw") for one in draw)):
+        check_name(name, where)
+    subject = Subject(office, room, draw, days_of(first_day, days))
+    with _opened(backend, host, token_file, subject) as watched:
         auditor = _Auditor(watched, audit_every_s)
         with _lines() if as_json else _screen() as show:
             try:
@@ -179,6 +92,24 @@ def watch(
     return _DONE if auditor.verdict is None or auditor.verdict.ok else _BAD_FINDING
 
 
+@contextlib.contextmanager
+def _opened(backend: str, host: str, token_file: str, subject: Subject) -> Iterator[Watched]:
+    now_ms = SystemClock().now_ms
+    if backend.startswith(("http://", "https://")):
+        raise InvalidRequest("BACKEND", "the address of a service", f"a store's URL; or watch --host {backend}")
+    if bool(backend) == bool(host):
+        problem = "both" if backend else "neither"
+        raise InvalidRequest("BACKEND, --host", problem, "the URL of a store, or  --host URL  of a service")
+    if backend:
+        with opened(backend) as store:
+            yield WatchedStore(store, subject, now_ms)
+        return
+    from quota_engine.faces.commands.distant import connected
+
+    with connected(host, token_file, "auditor or operator") as client:
+        yield WatchedService(client, subject, now_ms)
+
+
 class _Show(Protocol):
     """Puts a look before somebody's eyes: the last one that there is, what auditing came to, and what is amiss."""
 
@@ -188,7 +119,7 @@ class _Show(Protocol):
 class _Auditor:
     """Audits now and then, beside the looks: a large store takes its time."""
 
-    def __init__(self, watched: _Watched, every_s: int) -> None:
+    def __init__(self, watched: Watched, every_s: int) -> None:
         self._watched = watched
         self._every_s = every_s
         self._stop = threading.Event()
@@ -223,14 +154,14 @@ class _Auditor:
             self._thread.join(_JOIN_S)
 
 
-def _once(watched: _Watched, auditor: _Auditor, show: _Show) -> None:
+def _once(watched: Watched, auditor: _Auditor, show: _Show) -> None:
     look = watched.look()
     if auditor.is_wanted:
         auditor.audit()
     show(look, auditor, "")
 
 
-def _go_on(watched: _Watched, auditor: _Auditor, show: _Show, times: int, every_ms: int) -> None:
+def _go_on(watched: Watched, auditor: _Auditor, show: _Show, times: int, every_ms: int) -> None:
     look: Look | None = None
     for count in itertools.count(1):
         problem = ""
@@ -239,7 +170,7 @@ def _go_on(watched: _Watched, auditor: _Auditor, show: _Show, times: int, every_
         except InvalidRequest:
             raise
         except QuotaEngineError as error:
-            problem = str(error)
+            problem = f"the {watched.noun} does not answer, looking again: {error}"
         show(look, auditor, problem)
         if count == times:
             return
@@ -295,7 +226,7 @@ def _content(look: Look | None, auditor: _Auditor, problem: str) -> RenderableTy
 
     parts: list[RenderableType] = []
     if problem:
-        parts.append(Text(f"The store does not answer, looking again: {problem}", style="bold red"))
+        parts.append(Text(problem, style="bold red"))
     if look is None:
         return Group(*parts)
     head = Text(f"{_time(look.at_ms)}  ", style="bold")
@@ -303,6 +234,7 @@ def _content(look: Look | None, auditor: _Auditor, problem: str) -> RenderableTy
     parts.append(head)
     for one in look.offices:
         parts += [_room(room) for room in one.rooms]
+    parts += [_draw(draw) for draw in look.draws]
     parts.append(table_of({one.office: list(one.days) for one in look.offices}, look.at_ms))
     return Group(*parts)
 
@@ -356,6 +288,28 @@ def _room(room: RoomLook) -> Text:
         text.append(f" (between {room.per_minute_min:,} and {room.per_minute_max:,})")
         if room.waiting and room.wait_ms >= 0:
             text.append(f"   the last waits {_span(room.wait_ms)}")
+    return text
+
+
+def _draw(draw: DrawLook) -> Text:
+    """A draw in two lines."""
+    from rich.text import Text
+
+    text = Text()
+    text.append(f"draw {draw.draw}", style="bold")
+    match draw.phase:
+        case DrawPhase.ANNOUNCED:
+            text.append(f"  people apply from {_time(draw.opens_at_ms)}")
+        case DrawPhase.OPEN:
+            text.append(f"  people apply, until {_time(draw.closes_at_ms)}")
+        case DrawPhase.CLOSED:
+            text.append("  has to be closed: it takes no more applications", style="bold red")
+        case DrawPhase.FROZEN:
+            text.append("  has to be run, with its seed" + (" and its entropy" if draw.entropy_source else ""))
+        case DrawPhase.REVEALED:
+            text.append(f"  has been run; forgotten {_time(draw.forget_at_ms)}")
+    text.append(f"\n  applications {draw.applications:,}   people {draw.applicants:,}")
+    text.append(f"   days {draw.first_day} to {draw.last_day}")
     return text
 
 

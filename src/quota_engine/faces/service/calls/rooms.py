@@ -17,8 +17,10 @@ from quota_engine.admission.polling import ticket_poll_after_ms
 from quota_engine.admission.room import RoomAnswer, RoomStatus, RoomView
 from quota_engine.admission.room_record import RoomRecord
 from quota_engine.domain.errors import UnknownName
+from quota_engine.faces.looks import RoomLook as OperatorsLook
+from quota_engine.faces.looks import room_look
 from quota_engine.faces.rooms import AsyncRoom
-from quota_engine.faces.service.calls.common import OPERATORS, SERVICES, get, post, put
+from quota_engine.faces.service.calls.common import AUDITORS, OPERATORS, SERVICES, get, post, put
 from quota_engine.faces.service.http import Call, Reply, tagged_reply
 from quota_engine.faces.service.looks import RoomLook
 from quota_engine.faces.service.problems import OF_ROOM_STATUS, Problem
@@ -163,6 +165,11 @@ async def close(service: Service, call: Call) -> Reply:
     return await _answered(service, call, room, await room.close())
 
 
+async def look(service: Service, call: Call) -> Reply:
+    room = await _allowed(service, call)
+    return Reply(200, room_look(call.path["room"], await room.view()))
+
+
 async def record(service: Service, call: Call) -> Reply:
     return Reply(200, await _of(service, call).record())
 
@@ -198,6 +205,8 @@ ROOMS: Final = (
         body=wire.PaceBody, problems=_kinds(S.OVERLOADED, S.OVER), **_OPERATES),
     post(_ROOM + "/close", "close-room", "End a room now, for all at once.", close, wire.RoomBody,
          problems=_kinds(S.OVERLOADED), **_OPERATES),
+    get(_ROOM + "/look", "room-look", "How a room goes, as the operators' board shows it.", look, OperatorsLook,
+        roles=AUDITORS, checks_office=True, problems=_SEEN),
     get(_ROOM + "/record", "room-record", "The record to publish, with which anybody can check the order.", record,
         RoomRecord, problems=_SEEN),
 )  # fmt: skip
