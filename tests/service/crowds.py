@@ -11,10 +11,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from quota_engine import BackendUnavailable, OutcomeUnknown, Status
-from quota_engine.client import ServiceClient
-from quota_engine.faces.client.talk import Retries
-from quota_engine.faces.service.wire import OutcomeBody
+from quota_engine import BackendUnavailable, Outcome, OutcomeUnknown, Status
+from quota_engine.client import Retries, ServiceClient
 
 OFFICE = "surabaya"
 GIVEN_UP_S = 60.0
@@ -85,8 +83,8 @@ class Crowd:
             raise self._errors[0]
 
     def _open(self, url: str) -> ServiceClient:
-        client = ServiceClient.open(url, self._token)
-        return ServiceClient(client._http, Retries(attempts_max=2, pause_ms_min=10, pause_ms_max=50))
+        retries = Retries(attempts_max=2, pause_ms_min=10, pause_ms_max=50)
+        return ServiceClient.open(url, self._token, retries=retries)
 
     def _run(self) -> None:
         try:
@@ -113,12 +111,11 @@ class Crowd:
             self.held.add(held.reference)
         confirmed = self._until_sure(lambda client: client.confirm(held.reference))
         assert confirmed.status is Status.CONFIRMED, confirmed
-        assert confirmed.reservation is not None
-        (number,) = confirmed.reservation.queue_numbers
+        (number,) = confirmed.queue_numbers
         with self._lock:
             self.confirmed[held.reference] = number
 
-    def _until_sure(self, call: Callable[[ServiceClient], OutcomeBody]) -> OutcomeBody:
+    def _until_sure(self, call: Callable[[ServiceClient], Outcome]) -> Outcome:
         began_s = time.monotonic()
         while True:
             with self._lock:
@@ -141,8 +138,9 @@ def open_day(client: ServiceClient) -> datetime.date:
     """A day that is being sold, for a while yet."""
     now = datetime.datetime.now(datetime.UTC)
     now_ms = now.timestamp() * 1000
-    days = client.availability(OFFICE, now.date(), now.date() + datetime.timedelta(days=14)).days
-    return next(one.day for one in days if one.opens_at_ms < now_ms < one.ends_at_ms - 600_000)
+    days = client.availability(OFFICE, now.date(), now.date() + datetime.timedelta(days=14))
+    day = next(one.day for one in days if one.opens_at_ms < now_ms < one.ends_at_ms - 600_000)
+    return datetime.date.fromordinal(day)
 
 
 def set_places(client: ServiceClient, day: datetime.date, places: int) -> None:
@@ -153,8 +151,8 @@ def set_places(client: ServiceClient, day: datetime.date, places: int) -> None:
 
 def check(client: ServiceClient, crowd: Crowd, places: int) -> None:
     """Nothing was sold twice, and nothing that was acknowledged is lost."""
-    (day,) = client.availability(OFFICE, crowd.day).days
-    online = next(quota for quota in day.quotas if quota.name == "online")
+    (day,) = client.availability(OFFICE, crowd.day)
+    online = day.quotas["online"]
     assert (online.capacity, online.overbooked) == (places, 0)
     assert online.held + online.confirmed <= places
     assert online.confirmed == len(crowd.confirmed), "one was confirmed that nobody was told of, or lost"
@@ -163,6 +161,6 @@ def check(client: ServiceClient, crowd: Crowd, places: int) -> None:
     for reference, number in crowd.confirmed.items():
         record = client.lookup(reference)
         assert record is not None, reference
-        assert (record.state, record.queue_numbers) == ("CONFIRMED", [number]), record
+        assert (record.state, list(record.queue_numbers)) == ("CONFIRMED", [number]), record
     audit = client.audit()
     assert audit.ok, audit.findings

@@ -4,7 +4,7 @@ request.
 
 from __future__ import annotations
 
-__all__ = ["Applicants", "Day", "Desk", "Wanted", "random_id", "ticket_keys_from"]
+__all__ = ["Applicants", "Day", "Desk", "Wanted", "day_number", "random_id", "ticket_keys_from"]
 
 import base64
 import datetime
@@ -98,6 +98,28 @@ class _Known:
         if self.catalog is None:
             raise InvalidRequest("catalog", "none has been given", "one with open(..., catalog=...) or publish(...)")
         return self.catalog
+
+
+def day_number(day: Day) -> int:
+    """The ordinal of a day.
+
+    Raises:
+        InvalidRequest: no such date.
+    """
+    if type(day) is int:
+        check_integer(day, "day", 1, DAY_MAX)
+        return day
+    if isinstance(day, datetime.date) and not isinstance(day, datetime.datetime):
+        return day.toordinal()
+    expected = "a date, an ISO date such as 2026-12-01, or a date's ordinal"
+    if not isinstance(day, str):
+        raise InvalidRequest("day", f"a {type(day).__name__}", expected)
+    try:
+        if len(day) != len("2026-12-01"):
+            raise ValueError
+        return datetime.date.fromisoformat(day).toordinal()
+    except ValueError:
+        raise InvalidRequest("day", "no date that exists", expected) from None
 
 
 class Desk:
@@ -326,25 +348,8 @@ class Desk:
         return office
 
     def day_number(self, day: Day) -> int:
-        """The ordinal of a day.
-
-        Raises:
-            InvalidRequest: no such date.
-        """
-        if type(day) is int:
-            check_integer(day, "day", 1, DAY_MAX)
-            return day
-        if isinstance(day, datetime.date) and not isinstance(day, datetime.datetime):
-            return day.toordinal()
-        expected = "a date, an ISO date such as 2026-12-01, or a date's ordinal"
-        if not isinstance(day, str):
-            raise InvalidRequest("day", f"a {type(day).__name__}", expected)
-        try:
-            if len(day) != len("2026-12-01"):
-                raise ValueError
-            return datetime.date.fromisoformat(day).toordinal()
-        except ValueError:
-            raise InvalidRequest("day", "no date that exists", expected) from None
+        """See :func:`day_number`."""
+        return day_number(day)
 
     def party(self, applicants: Applicants) -> tuple[str, ...]:
         """The keyed hashes of one identity, or of a party of several.

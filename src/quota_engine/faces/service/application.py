@@ -22,7 +22,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from quota_engine.adapters.clocks import SystemClock
 from quota_engine.catalog import Catalog, OfficeView, choice_of, office_of
-from quota_engine.domain.errors import QuotaEngineError
+from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
 from quota_engine.domain.outcomes import DayView
 from quota_engine.faces.engine import AsyncQuotaEngine
 from quota_engine.faces.service.access import Access
@@ -188,12 +188,10 @@ class Service:
 
     def earliest_free(self, office: str, views: Sequence[DayView], wanted: Any, units: int) -> datetime.date | None:
         """The first of the days that is open and not closed, and on which an option of what is wanted has room now."""
-        view = self.office(office)
+        self.office(office)
+        names = (wanted.service, wanted.service_unit, wanted.session, wanted.group)
         options: list[tuple[str, ...]]
-        if not wanted.service and len(view.services) > 1:
-            # Nothing particular is asked for: any quota will do.
-            options = [(name,) for name in dict.fromkeys(name for one in views for name in one.quotas)]
-        else:
+        try:
             choice = choice_of(
                 self.catalog,
                 office,
@@ -204,6 +202,11 @@ class Service:
                 group=wanted.group,
             )
             options = list(choice.options)
+        except InvalidRequest:
+            if any(names) or wanted.channel != "online":
+                raise
+            # Nothing particular is asked for, where there is something to choose: any quota will do.
+            options = [(name,) for name in dict.fromkeys(name for one in views for name in one.quotas)]
         now_ms = self.now_ms()
         for day in views:
             if day.closed or not day.opens_at_ms <= now_ms < day.ends_at_ms:

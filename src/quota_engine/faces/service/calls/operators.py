@@ -4,7 +4,10 @@ from __future__ import annotations
 
 __all__ = ["OPERATIONS"]
 
-from typing import TYPE_CHECKING, Any, Final
+import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from msgspec import Meta
 
 from quota_engine.domain.outcomes import Status
 from quota_engine.faces.service import wire
@@ -13,7 +16,9 @@ from quota_engine.faces.service.calls.common import (
     DAY,
     OF_DAY,
     OFFICE,
+    OFFICES,
     OPERATORS,
+    READERS,
     QuerySettings,
     Token,
     get,
@@ -25,6 +30,8 @@ from quota_engine.faces.service.http import Call, Reply
 from quota_engine.faces.service.wire.operations import (
     CatalogBody,
     FinishMovesBody,
+    HoldsBody,
+    LedgersBody,
     MovesBody,
     ReconciledBody,
     catalog_body,
@@ -38,6 +45,23 @@ class AuditQuery(QuerySettings, frozen=True, kw_only=True):
     """Which office; empty: all."""
 
     office: Token = ""
+
+
+class HoldsQuery(QuerySettings, frozen=True, kw_only=True):
+    """Bounds of how much time is left, in milliseconds, rising, with commas between them."""
+
+    left_ms: Annotated[str, Meta(pattern="^([0-9]{1,15}(,[0-9]{1,15}){0,15})?$")] = ""
+
+
+async def count_holds(service: Service, call: Call) -> Reply:
+    office, day = call.path["office"], call.path["day"]
+    bounds = [int(bound) for bound in call.query.left_ms.split(",") if bound]
+    holds = await service.engine.count_holds(office, day, bounds)
+    return Reply(200, HoldsBody(office=office, day=datetime.date.fromisoformat(day), left_ms=bounds, holds=holds))
+
+
+async def ledgers(service: Service, call: Call) -> Reply:
+    return Reply(200, LedgersBody(offices=await service.engine.offices()))
 
 
 async def set_capacity(service: Service, call: Call) -> Reply:
@@ -121,6 +145,9 @@ OPERATIONS: Final = (
          finish_moves, MovesBody, roles=OPERATORS, body=FinishMovesBody),
     post(OFFICE + "/reconcile", "reconcile", "Look an office's ledger through, and put right what is wrong.",
          reconcile, ReconciledBody, roles=OPERATORS, problems=("unknown-name",)),
+    get(DAY + "/holds", "count-holds", "How many holds of a day have how much of their time left.", count_holds,
+        HoldsBody, roles=OFFICES, query=HoldsQuery, problems=("unknown-name",)),
+    get("/v1/ledgers", "ledgers", "The offices that the store has a ledger of.", ledgers, LedgersBody, roles=READERS),
     get("/v1/audit", "audit", "Work every counter out again, and say what differs.", audit, wire.AuditBody,
         roles=AUDITORS, query=AuditQuery, problems=("unknown-name",)),
 )  # fmt: skip

@@ -62,6 +62,7 @@ async def reserve(service: Service, call: Call) -> Reply:
         group=body.group,
         key=key,
         wait=body.wait,
+        hold_ttl_ms=body.hold_ttl_ms,
         admission_pass=body.admission_pass,
         caller=_caller(body.caller),
     )

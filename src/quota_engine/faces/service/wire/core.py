@@ -53,6 +53,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import SUCCESSES, DayView, Outcome, Status
+from quota_engine.domain.values import DURATION_MS_MAX
 from quota_engine.faces.service.wire.base import Answer, Id, Identity, MaybeId, Millis, Request
 from quota_engine.faces.service.wire.standing import StandingBody
 
@@ -77,6 +78,9 @@ class ReserveBody(Request, frozen=True, kw_only=True):
     channel: Id = "online"
     group: MaybeId = ""
     wait: Annotated[bool, Meta(description="Join the wait list if there is no place.")] = False
+    hold_ttl_ms: Annotated[
+        int, Meta(ge=0, le=DURATION_MS_MAX, description="How long to hold them; 0: as the office's rules say.")
+    ] = 0
     admission_pass: Annotated[str, Meta(max_length=512, description="The pass of a waiting room.")] = ""
     caller: CallerBody = CallerBody()
 

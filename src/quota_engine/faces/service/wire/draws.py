@@ -146,7 +146,9 @@ class FrozenBody(Answer, frozen=True, kw_only=True):
 class DrawBody(Answer, frozen=True, kw_only=True):
     """A draw as it stands: what was promised, how many have applied, and what has been published of it.
 
-    ``files`` are the addresses of what can be had now, by name.
+    ``applications`` are those that have not been withdrawn, ``last_number`` counts all; ``wishes`` are the different
+    choices, and ``offered_days`` the office-days that it gives something away of. ``files`` are the addresses of what
+    can be had now, by name.
     """
 
     draw: str
@@ -163,6 +165,9 @@ class DrawBody(Answer, frozen=True, kw_only=True):
     applications_max: int
     applications: int
     applicants: int
+    last_number: int
+    wishes: int
+    offered_days: int
     frozen: FrozenBody | None
     seed: str
     entropy: str
@@ -284,6 +289,9 @@ def draw_body(view: DrawView, files: dict[str, str]) -> DrawBody:
         applications_max=terms.applications_max,
         applications=view.applications,
         applicants=view.applicants,
+        last_number=view.last_number,
+        wishes=view.wishes,
+        offered_days=view.offered_days,
         frozen=None
         if frozen is None
         else FrozenBody(

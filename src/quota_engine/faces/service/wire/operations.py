@@ -14,7 +14,9 @@ __all__ = [
     "FinishMovesBody",
     "GroupBody",
     "GroupsBody",
+    "HoldsBody",
     "LeaseBody",
+    "LedgersBody",
     "MovedToBody",
     "MovesBody",
     "ReconciledBody",
@@ -127,6 +129,23 @@ class DayListBody(Answer, frozen=True, kw_only=True):
     day: datetime.date
     total: int
     reservations: list[ReservationBody]
+
+
+class HoldsBody(Answer, frozen=True, kw_only=True):
+    """How many holds of a day have at most the first of ``left_ms`` left, at most the second …, and more than the last:
+    one number more than there are bounds.
+    """
+
+    office: str
+    day: datetime.date
+    left_ms: list[int]
+    holds: list[int]
+
+
+class LedgersBody(Answer, frozen=True, kw_only=True):
+    """The offices that the store has a ledger of, sorted: also such as are in the catalog no more."""
+
+    offices: list[str]
 
 
 class CatalogOfficeBody(Answer, frozen=True, kw_only=True):

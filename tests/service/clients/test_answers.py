@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import inspect
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from quota_engine import AsyncQuotaEngine, BackendUnavailable, InvalidRequest, OutcomeUnknown, Status, UnknownName
-from quota_engine.client import AsyncServiceClient, ServiceClient, ServiceRefused
-from quota_engine.faces.client.talk import Retries
+from quota_engine import BackendUnavailable, InvalidRequest, OutcomeUnknown, Phase, Status, UnknownName
+from quota_engine.client import AsyncServiceClient, Retries, ServiceClient, ServiceRefused
 from quota_engine.faces.service.access import Role
-from tests.service.serving import DAY, NIK, OTHER, TOKENS, Client
+from tests.service.serving import DAY, NIK, TOKENS, Client, running
+from tests.service.test_releases import HOUR_MS, ROOM, ROOMS
 from tests.service.test_running import served
 
 WANTED: dict[str, Any] = {"service": "new", "session": "morning"}
@@ -29,48 +28,65 @@ def over(client: Client, role: Role = Role.OPERATOR) -> AsyncServiceClient:
     )
 
 
-async def test_a_life_over_http(client: Client) -> None:
-    """Every method, from the choice to the audit."""
+async def test_what_only_a_service_tells(client: Client) -> None:
+    """What its offices offer, and the first day with places for what is asked for."""
     async with over(client) as service:
-        assert [one.id for one in (await service.offices()).offices] == ["surabaya"]
-        free = await service.availability("surabaya", DAY, **WANTED)
-        assert (free.earliest_free_day, len(free.days)) == (DAY, 1)
-        held = await service.reserve("surabaya", DAY, NIK, **WANTED)
-        assert (held.status, held.ok) == (Status.HELD, True)
-        confirmed = await service.confirm(held.reference, applicant=NIK, version=1)
-        assert confirmed.reservation is not None
-        assert confirmed.reservation.queue_numbers == [1]
-        assert await service.lookup(held.reference) == confirmed.reservation
-        assert await service.lookup("surabaya~nobody") is None
-        moved = await service.reschedule(held.reference, "2026-12-08", **WANTED)
-        assert moved.status is Status.CONFIRMED
-        assert (await service.cancel(held.reference)).status is Status.CANCELLED
-        other = await service.reserve("surabaya", DAY, [OTHER, f"{NIK}1"], wait=True, **WANTED)
-        assert (await service.release(other.reference)).status is Status.RELEASED
-        assert (await service.set_capacity("surabaya", DAY, "online", 0)).status is Status.DONE
-        sold_out = await service.reserve("surabaya", DAY, OTHER, **WANTED)
-        assert (sold_out.status, sold_out.ok, sold_out.reservation) == (Status.SOLD_OUT, False, None)
-        assert (await service.check_in(other.reference)).status is Status.WRONG_STATE
-        assert (await service.mark_no_show(other.reference)).status is Status.WRONG_STATE
-        assert (await service.close_day("surabaya", DAY)).status is Status.DONE
-        assert (await service.open_day("surabaya", DAY)).status is Status.DONE
-        assert (await service.pass_on_unused("surabaya", DAY, "kiosk")).units == 30
-        assert (await service.return_parked("surabaya", DAY, "online")).units == 0
-        assert (await service.expire("surabaya", DAY, 5)).units == 0
-        assert (await service.publish(DAY, DAY)).days_unchanged == 1
-        events = await service.events("surabaya", limit=3)
-        assert [one.number for one in events.events] == [1, 2, 3]
-        assert await service.trim_events("surabaya", 3) > 0
-        assert (await service.audit("surabaya")).ok
+        assert [one.id for one in (await service.describe_offices()).offices] == ["surabaya"]
+        last = DAY + datetime.timedelta(days=4)
+        assert await service.earliest_free_day("surabaya", DAY, last, **WANTED) == DAY
+        await service.set_capacity("surabaya", DAY, "online", 1)
+        assert await service.earliest_free_day("surabaya", DAY, last, units=2, **WANTED) == DAY.replace(day=8)
+        assert await service.earliest_free_day("surabaya", DAY, units=2, **WANTED) is None
 
 
 async def test_not_open_says_when(client: Client) -> None:
     """What an outcome carries comes through."""
     async with over(client) as service:
-        await service.publish("2026-12-14", "2026-12-14")
+        await service.publish("2026-12-14")
         outcome = await service.reserve("surabaya", "2026-12-14", NIK, **WANTED)
         assert outcome.status is Status.NOT_OPEN
         assert outcome.retry_at_ms > client.clock.now_ms()
+
+
+async def test_from_a_ticket_to_a_place() -> None:
+    """Join, wait, enter, and reserve with the pass, where nobody gets in without one."""
+    async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client, over(client, Role.SERVICE) as service:
+        room = service.room(ROOM)
+        joined = await room.join(NIK)
+        early = await room.enter(joined.ticket, NIK)
+        assert (early.ok, early.standing.phase, early.admission_pass) == (False, Phase.NOT_OPEN, "")
+        client.clock.advance_ms(HOUR_MS)
+        assert (await room.status(joined.ticket)).poll_after_ms == 0
+        refused = await service.reserve("surabaya", DAY, NIK, **WANTED)
+        assert (refused.status, refused.reason) == ("NOT_ADMITTED", "no_pass")
+        entered = await room.enter(joined.ticket, NIK)
+        held = await service.reserve("surabaya", DAY, NIK, admission_pass=entered.admission_pass, **WANTED)
+        assert held.ok
+        with pytest.raises(ServiceRefused) as error:
+            await room.close()
+        assert error.value.kind == "forbidden"
+
+
+async def test_long_lists_are_asked_for_in_parts(client: Client) -> None:
+    """Events and reservations by the thousand come as from an engine, and can be acknowledged at once."""
+    engine = client.service.engine
+    await engine.set_capacity("surabaya", DAY, "online", 1_200)
+    await engine.set_capacity("surabaya", DAY, "morning", 1_200)
+    for number in range(1_100):
+        assert (await engine.reserve("surabaya", DAY, f"{NIK}-{number}", key=f"key-{number}", **WANTED)).ok
+    async with over(client) as service:
+        mine, theirs = await service.events("surabaya", 1, 2_000), await engine.events("surabaya", 1, 2_000)
+        assert [one.number for one in mine] == [one.number for one in theirs]
+        assert len(mine) > 1_000
+        assert [one.number for one in await service.events("surabaya", 1, 1_001)] == list(range(2, 1_003))
+        listed = await service.reservations("surabaya", DAY)
+        assert [one.id for one in listed] == [one.id for one in await engine.reservations("surabaya", DAY)]
+        for _ in range(2):
+            await service.events("surabaya", group="mail", consumer="one", limit=1_000)
+        (group,) = await service.groups("surabaya")
+        more = await engine.events("surabaya", group="mail", consumer="two")
+        numbers = range(1, 1_001 + len(more))
+        assert await service.acknowledge("surabaya", "mail", numbers) == group.pending + len(more) == len(numbers)
 
 
 async def test_errors_are_the_engines(client: Client) -> None:
@@ -153,10 +169,12 @@ def test_when_no_answer_comes_at_all() -> None:
     client, _ = answering(*[httpx.ReadError("cut")] * 3)
     with pytest.raises(BackendUnavailable):
         client.lookup("surabaya~x")
-    client, seen = answering(lambda _: httpx.Response(500, text="a bug"))
+    client, seen = answering(lambda _: httpx.Response(500, text="a bug"), lambda _: httpx.Response(500, text="a bug"))
     with pytest.raises(OutcomeUnknown):
         client.confirm("surabaya~x")
-    assert len(seen) == 1
+    with pytest.raises(BackendUnavailable):
+        client.lookup("surabaya~x")
+    assert len(seen) == 2
 
 
 def test_a_full_house_is_asked_again_unless_it_takes_long() -> None:
@@ -175,21 +193,6 @@ def test_a_full_house_is_asked_again_unless_it_takes_long() -> None:
     assert len(seen) == 1
 
 
-def test_both_clients_and_the_engine_have_the_same_methods() -> None:
-    """A method of one is a method of all; what the clients leave out is named here."""
-
-    def methods(kind: type) -> set[str]:
-        return {name for name, _ in inspect.getmembers(kind, inspect.isroutine) if not name.startswith("_")}
-
-    assert methods(ServiceClient) == methods(AsyncServiceClient)
-    for name in methods(ServiceClient) - {"open"}:
-        one, other = (inspect.signature(getattr(kind, name)) for kind in (ServiceClient, AsyncServiceClient))
-        assert one.parameters == other.parameters
-    engine = methods(AsyncQuotaEngine)
-    assert {"reserve", "confirm", "release", "cancel", "reschedule", "lookup", "availability", "audit"} <= engine
-    assert methods(ServiceClient) - {"offices"} <= engine
-
-
 @pytest.fixture
 def service(tmp_path: Any) -> Iterator[tuple[str, str]]:
     with served(tmp_path, "--backend", "memory://") as running:
@@ -201,9 +204,10 @@ def test_threads_share_a_client_of_a_real_service(service: tuple[str, str]) -> N
     url, token = service
     with ServiceClient.open(url, token) as client:
         now = datetime.datetime.now(datetime.UTC)
-        days = client.availability("surabaya", now.date(), now.date() + datetime.timedelta(days=14)).days
+        days = client.availability("surabaya", now.date(), now.date() + datetime.timedelta(days=14))
         # Today's may be over already, whatever the hour: one that is open for a minute more will do.
-        day = next(one.day for one in days if one.opens_at_ms < now.timestamp() * 1000 < one.ends_at_ms - 60_000)
+        now_ms = now.timestamp() * 1000
+        day = next(one.day for one in days if one.opens_at_ms < now_ms < one.ends_at_ms - 60_000)
         client.set_capacity("surabaya", day, "online", 10)
         got: list[Status] = []
 

@@ -1,0 +1,111 @@
+"""Draws. Applicants are named in bodies only, never in an address."""
+
+from __future__ import annotations
+
+__all__ = ["DrawCalls"]
+
+import datetime
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+
+from quota_engine.admission.draw_files import applications_of_lines, capacities_of_json, result_of_lines
+from quota_engine.admission.draw_ledger import DrawOutcome, DrawStatus, DrawTerms, DrawView, place_of
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.faces.client.calls.common import day_text, party_of
+from quota_engine.faces.client.reading import award_of, draw_outcome_of, draw_view_of, wish_of
+from quota_engine.faces.client.talk import Retries, ServiceRefused, Speaker, Talk
+from quota_engine.faces.service.wire.core import ProblemBody
+from quota_engine.faces.service.wire.draws import ApplicationBody, AwardBody, DrawBody, DrawOutcomeBody, ProofBody
+from quota_engine.flow.desk import Applicants
+from quota_engine.flow.draws import NOTHING_AWARDED, Application, AwardReport, DrawChoice, DrawFiles, DrawRecord
+
+
+class DrawCalls(Speaker):
+    """The calls of one draw."""
+
+    def __init__(self, retries: Retries, draw: str) -> None:
+        super().__init__(retries)
+        place_of(draw)
+        self._path = f"/v1/draws/{draw}"
+
+    def create(self, terms: DrawTerms) -> Talk[DrawOutcome]:
+        """See :meth:`quota_engine.Draw.create`."""
+        if not isinstance(terms, DrawTerms):
+            raise InvalidRequest("terms", f"a {type(terms).__name__}", "DrawTerms(...)")
+        days = {name: datetime.date.fromordinal(getattr(terms, name)) for name in ("first_day", "last_day")}
+        return self._do("PUT", "", {**msgspec.structs.asdict(terms), **days})
+
+    def view(self) -> Talk[DrawView | None]:
+        """See :meth:`quota_engine.Draw.view`."""
+        found = yield from self._asked("GET", self._path, DrawBody, DrawStatus)
+        return None if isinstance(found, ProblemBody) else draw_view_of(found)
+
+    def apply(self, applicants: Applicants, choices: Sequence[DrawChoice], *, version: int = 0) -> Talk[DrawOutcome]:
+        """See :meth:`quota_engine.Draw.apply`."""
+        if not isinstance(choices, list | tuple) or not all(isinstance(one, DrawChoice) for one in choices):
+            raise InvalidRequest("choices", "not a list of choices", "DrawChoice(office, day, ...), the best one first")
+        wishes = [{**msgspec.structs.asdict(one), "day": day_text(one.day)} for one in choices]
+        body = {"applicants": party_of(applicants), "choices": wishes, "version": version}
+        return self._do("POST", "/applications", body)
+
+    def withdraw(self, applicant: str, *, version: int) -> Talk[DrawOutcome]:
+        """See :meth:`quota_engine.Draw.withdraw`."""
+        return self._do("POST", "/applications/withdraw", {"applicant": applicant, "version": version})
+
+    def find(self, applicant: str) -> Talk[Application | None]:
+        """See :meth:`quota_engine.Draw.find`."""
+        path, body = f"{self._path}/applications/find", {"applicant": applicant}
+        found = yield from self._asked("POST", path, ApplicationBody, DrawStatus, body=body)
+        if isinstance(found, ProblemBody):
+            return None
+        wishes = tuple(wish_of(one) for one in found.choices)
+        return Application(found.number, found.version, tuple(found.tokens), wishes)
+
+    def close(self) -> Talk[DrawOutcome]:
+        """See :meth:`quota_engine.Draw.close`."""
+        return self._do("POST", "/close", None)
+
+    def run(self, seed: str, entropy: str = "") -> Talk[DrawOutcome]:
+        """See :meth:`quota_engine.Draw.run`."""
+        return self._do("POST", "/run", {"seed": seed, "entropy": entropy})
+
+    def files(self) -> Talk[DrawFiles | None]:
+        """See :meth:`quota_engine.Draw.files`. A service publishes them from the close on (before it:
+        :class:`ServiceRefused`), and tells nobody the hashes of the applicants: ``record.parties`` is empty.
+        """
+        view = yield from self.view()
+        if view is None:
+            return None
+        applications = yield from self._file(f"{self._path}/files/applications.jsonl")
+        capacities = yield from self._file(f"{self._path}/files/capacities.json")
+        proof = yield from self._ask("GET", f"{self._path}/files/proof.json", ProofBody)
+        record = DrawRecord(
+            view,
+            capacities_of_json(capacities, "capacities.json"),
+            {},
+            {one.number: one for one in applications_of_lines(applications.splitlines(), "applications.jsonl")},
+            hashlib.sha256(applications).hexdigest(),
+        )
+        if not view.seed:
+            return DrawFiles(record, None, (), tuple(proof.findings))
+        result = yield from self._file(f"{self._path}/files/result.jsonl")
+        head, lots = result_of_lines(result.splitlines(), "result.jsonl")
+        return DrawFiles(record, head, [lot for lot, _ in lots], tuple(proof.findings))
+
+    def award(self, *, hold_ttl_ms: int = 0) -> Talk[AwardReport]:
+        """See :meth:`quota_engine.Draw.award`."""
+        path, body = f"{self._path}/award", {"hold_ttl_ms": hold_ttl_ms}
+        try:
+            found = yield from self._asked("POST", path, AwardBody, DrawStatus, body=body)
+        except ServiceRefused as error:
+            if error.kind != "draw-not-run":
+                raise
+            return AwardReport(0, {}, {}, (), ("the seed has not been revealed",))
+        return NOTHING_AWARDED if isinstance(found, ProblemBody) else award_of(found)
+
+    def _do(self, method: str, rest: str, body: dict[str, object] | None) -> Talk[DrawOutcome]:
+        return draw_outcome_of(
+            (yield from self._asked(method, self._path + rest, DrawOutcomeBody, DrawStatus, body=body))
+        )
