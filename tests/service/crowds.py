@@ -26,19 +26,26 @@ class Person(NamedTuple):
     identity: str
 
 
-class Crowd:
-    """People who book, one after the other in each of some threads.
+class Booked:
+    """What people were told who booked on a day.
 
     ``confirmed`` has what was acknowledged as confirmed, reference and queue number; ``held`` the references of all
-    holds that were acknowledged; ``sold_out`` how many were told that; ``retries`` how often somebody asked again.
+    holds that were acknowledged; ``sold_out`` how many were told that.
     """
 
-    def __init__(self, url: str, token: str, day: datetime.date, people: int, *, threads: int = 8) -> None:
-        """``people`` is how many come in all."""
+    def __init__(self, day: datetime.date) -> None:
         self.day = day
         self.confirmed: dict[str, int] = {}
         self.held: set[str] = set()
         self.sold_out = 0
+
+
+class Crowd(Booked):
+    """People who book, one after the other in each of some threads; ``retries`` is how often somebody asked again."""
+
+    def __init__(self, url: str, token: str, day: datetime.date, people: int, *, threads: int = 8) -> None:
+        """``people`` is how many come in all."""
+        super().__init__(day)
         self.retries = 0
         self.asked = 0
         self.longest_s = 0.0
@@ -149,7 +156,7 @@ def set_places(client: ServiceClient, day: datetime.date, places: int) -> None:
         assert client.set_capacity(OFFICE, day, quota, capacity).ok
 
 
-def check(client: ServiceClient, crowd: Crowd, places: int) -> None:
+def check(client: ServiceClient, crowd: Booked, places: int) -> None:
     """Nothing was sold twice, and nothing that was acknowledged is lost."""
     (day,) = client.availability(OFFICE, crowd.day)
     online = day.quotas["online"]

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import datetime
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
-from quota_engine import BackendUnavailable, InvalidRequest, OutcomeUnknown, Phase, Status, UnknownName
-from quota_engine.client import AsyncServiceClient, Retries, ServiceClient, ServiceRefused
+from quota_engine import InvalidRequest, Phase, Status, UnknownName
+from quota_engine.client import ServiceClient, ServiceRefused
 from quota_engine.faces.service.access import Role
-from tests.service.serving import DAY, NIK, TOKENS, Client, running
+from tests.service.clients.alike import in_process
+from tests.service.serving import DAY, NIK, Client, running
 from tests.service.test_releases import HOUR_MS, ROOM, ROOMS
 from tests.service.test_running import served
 
 WANTED: dict[str, Any] = {"service": "new", "session": "morning"}
-QUICK = Retries(attempts_max=3, pause_ms_min=1, pause_ms_max=2)
-
-
-def over(client: Client, role: Role = Role.OPERATOR) -> AsyncServiceClient:
-    headers = {"authorization": f"Bearer {TOKENS[role]}"}
-    return AsyncServiceClient(
-        httpx.AsyncClient(transport=client.http._transport, base_url="http://service", headers=headers), QUICK
-    )
 
 
 async def test_what_only_a_service_tells(client: Client) -> None:
     """What its offices offer, and the first day with places for what is asked for."""
-    async with over(client) as service:
+    async with in_process(client) as service:
         assert [one.id for one in (await service.describe_offices()).offices] == ["surabaya"]
         last = DAY + datetime.timedelta(days=4)
         assert await service.earliest_free_day("surabaya", DAY, last, **WANTED) == DAY
@@ -41,7 +33,7 @@ async def test_what_only_a_service_tells(client: Client) -> None:
 
 async def test_not_open_says_when(client: Client) -> None:
     """What an outcome carries comes through."""
-    async with over(client) as service:
+    async with in_process(client) as service:
         await service.publish("2026-12-14")
         outcome = await service.reserve("surabaya", "2026-12-14", NIK, **WANTED)
         assert outcome.status is Status.NOT_OPEN
@@ -50,7 +42,7 @@ async def test_not_open_says_when(client: Client) -> None:
 
 async def test_from_a_ticket_to_a_place() -> None:
     """Join, wait, enter, and reserve with the pass, where nobody gets in without one."""
-    async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client, over(client, Role.SERVICE) as service:
+    async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client, in_process(client, Role.SERVICE) as service:
         room = service.room(ROOM)
         joined = await room.join(NIK)
         early = await room.enter(joined.ticket, NIK)
@@ -74,7 +66,7 @@ async def test_long_lists_are_asked_for_in_parts(client: Client) -> None:
     await engine.set_capacity("surabaya", DAY, "morning", 1_200)
     for number in range(1_100):
         assert (await engine.reserve("surabaya", DAY, f"{NIK}-{number}", key=f"key-{number}", **WANTED)).ok
-    async with over(client) as service:
+    async with in_process(client) as service:
         mine, theirs = await service.events("surabaya", 1, 2_000), await engine.events("surabaya", 1, 2_000)
         assert [one.number for one in mine] == [one.number for one in theirs]
         assert len(mine) > 1_000
@@ -91,106 +83,17 @@ async def test_long_lists_are_asked_for_in_parts(client: Client) -> None:
 
 async def test_errors_are_the_engines(client: Client) -> None:
     """A call that can never be right, a name that is not known, a token that is not good for it."""
-    async with over(client) as service:
+    async with in_process(client) as service:
         with pytest.raises(InvalidRequest, match="applicants"):
             await service.reserve("surabaya", DAY, [], **WANTED)
         with pytest.raises(UnknownName, match="office"):
             await service.reserve("nix", DAY, NIK, **WANTED)
         with pytest.raises(InvalidRequest, match="reference"):
             await service.confirm("a~b~c")
-    async with over(client, Role.AUDITOR) as service:
+    async with in_process(client, Role.AUDITOR) as service:
         with pytest.raises(ServiceRefused) as refused:
             await service.reserve("surabaya", DAY, NIK, **WANTED)
         assert refused.value.kind == "forbidden"
-
-
-def answering(
-    *answers: Callable[[httpx.Request], httpx.Response] | httpx.TransportError,
-) -> tuple[Any, list[httpx.Request]]:
-    """A client of something that answers so, and the requests that it got."""
-    seen: list[httpx.Request] = []
-    left = iter(answers)
-
-    def handle(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        answer = next(left)
-        if isinstance(answer, httpx.TransportError):
-            raise answer
-        return answer(request)
-
-    http = httpx.Client(transport=httpx.MockTransport(handle), base_url="http://service")
-    return ServiceClient(http, QUICK), seen
-
-
-def problem(http: int, kind: str, **more: Any) -> Callable[[httpx.Request], httpx.Response]:
-    body = {
-        "type": f"urn:quota-engine:problem:{kind}",
-        "title": "t",
-        "status": http,
-        "detail": "d",
-        "instance": "i",
-        **more,
-    }
-    headers = {"content-type": "application/problem+json"}
-    return lambda _: httpx.Response(http, json=body, headers=headers)
-
-
-def held(_: httpx.Request) -> httpx.Response:
-    return httpx.Response(201, json={"status": "HELD"})
-
-
-@pytest.mark.parametrize(
-    "first",
-    [
-        httpx.ConnectError("refused"),
-        httpx.ReadTimeout("slow"),
-        problem(503, "unavailable"),
-        problem(504, "outcome-unknown"),
-        lambda _: httpx.Response(502, text="a proxy"),
-    ],
-)
-def test_asked_again_with_the_same_key(first: Any) -> None:
-    """Whatever went wrong, the same key goes out again, and finds what was done."""
-    client, seen = answering(first, held)
-    assert client.reserve("surabaya", DAY, NIK).status is Status.HELD
-    keys = {request.headers["idempotency-key"] for request in seen}
-    assert (len(seen), len(keys)) == (2, 1)
-
-
-def test_when_no_answer_comes_at_all() -> None:
-    """Nothing was sent: nothing was done. Something was sent: nobody knows. Looking changes nothing in any case."""
-    client, seen = answering(*[httpx.ConnectError("refused")] * 3)
-    with pytest.raises(BackendUnavailable):
-        client.reserve("surabaya", DAY, NIK)
-    assert len(seen) == 3
-    client, _ = answering(httpx.ReadError("cut"), httpx.ConnectError("refused"), httpx.ConnectError("refused"))
-    with pytest.raises(OutcomeUnknown, match="same key"):
-        client.reserve("surabaya", DAY, NIK)
-    client, _ = answering(*[httpx.ReadError("cut")] * 3)
-    with pytest.raises(BackendUnavailable):
-        client.lookup("surabaya~x")
-    client, seen = answering(lambda _: httpx.Response(500, text="a bug"), lambda _: httpx.Response(500, text="a bug"))
-    with pytest.raises(OutcomeUnknown):
-        client.confirm("surabaya~x")
-    with pytest.raises(BackendUnavailable):
-        client.lookup("surabaya~x")
-    assert len(seen) == 2
-
-
-def test_a_full_house_is_asked_again_unless_it_takes_long() -> None:
-    """``OVERLOADED`` is tried again; a longer ``Retry-After`` is for the caller to wait."""
-    full = problem(503, "overloaded", outcome="OVERLOADED")
-    client, seen = answering(full, held)
-    assert client.reserve("surabaya", DAY, NIK).status is Status.HELD
-
-    def later(request: httpx.Request) -> httpx.Response:
-        response = full(request)
-        response.headers["retry-after"] = "60"
-        return response
-
-    client, seen = answering(later)
-    assert client.reserve("surabaya", DAY, NIK).status is Status.OVERLOADED
-    assert len(seen) == 1
 
 
 @pytest.fixture
