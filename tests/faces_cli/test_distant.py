@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from quota_engine import DrawTerms
 from quota_engine.client import ServiceClient
 from quota_engine.faces.cli import main
-from quota_engine.faces.service.wire.draws import CreateDrawBody
 from tests.service.test_running import served
 
 TOKENS = {role: secrets.token_urlsafe(24) for role in ("operator", "auditor", "service")}
@@ -54,23 +54,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         served(folder, "--config", "quota.toml") as service,
         ServiceClient.open(service.url, TOKENS["operator"]) as client,
     ):
-        (office,) = client.offices().offices
+        (office,) = client.describe_offices().offices
         now_ms = time.time_ns() // 1_000_000
         room = client.room("special")
         first = office.next_opening_days[0]
         assert room.create("surabaya", first, opens_at=now_ms + 3_600_000, entropy_source="a lottery").value == "DONE"
-        _make_draw(client, CreateDrawBody(
-            opens_at_ms=now_ms - 1_000, closes_at_ms=now_ms + 3_600_000, forget_at_ms=now_ms + 90 * 86_400_000,
-            first_day=first, last_day=first, commitment="0" * 64,
-        ))  # fmt: skip
+        day, closes_at_ms = first.toordinal(), now_ms + 3_600_000
+        terms = DrawTerms(now_ms - 1_000, closes_at_ms, now_ms + 90 * 86_400_000, day, day, "0" * 64)
+        assert client.draw("january").create(terms).ok
         yield Site(service.url, f"valkey+embedded://{folder}/store", str(folder / "quota.toml"), folder, "special")
-
-
-def _make_draw(client: ServiceClient, body: CreateDrawBody) -> None:
-    import msgspec
-
-    headers = {"content-type": "application/json"}
-    assert client._http.put("/v1/draws/january", content=msgspec.json.encode(body), headers=headers).status_code == 201
 
 
 @pytest.fixture(autouse=True)

@@ -8,23 +8,22 @@ import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Final, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import Final
+from urllib.parse import urlsplit
 
+from quota_engine.admission.draw_ledger import DrawStatus
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.faces.looks import DrawLook, RoomLook
 
 try:
     import httpx
 
-    from quota_engine.faces.client import ServiceClient, ServiceRefused
-    from quota_engine.faces.client.talk import Retries, Talk, ask
+    from quota_engine.faces.client import Retries, ServiceClient, ServiceRefused
+    from quota_engine.faces.client.talk import Speaker, Talk, segment
 except ImportError as missing:
     raise BackendUnavailable(
         f"a service is talked to with {missing.name}, of the extra 'client': pip install 'quota-engine[cli,client]'"
     ) from missing
-
-T = TypeVar("T")
 
 TOKEN_VARIABLE: Final = "QUOTA_ENGINE_TOKEN"  # noqa: S105 - the name of a variable
 _TOKEN_BYTES_MAX: Final = 4_096
@@ -33,25 +32,33 @@ _RETRIES: Final = Retries(attempts_max=2)
 """Whoever watches looks again anyway, and whoever gives a command wants to know soon."""
 
 
+class LookCalls(Speaker):
+    """What only a screen asks for."""
+
+    def room_look(self, room: str) -> Talk[RoomLook]:
+        """How a waiting room goes."""
+        return self._ask("GET", f"/v1/rooms/{segment(room, 'room')}/look", RoomLook)
+
+    def draw_look(self, draw: str) -> Talk[DrawLook | None]:
+        """How a draw goes; ``None`` if there is none of this name."""
+        found = yield from self._asked("GET", f"/v1/draws/{segment(draw, 'draw')}", DrawLook, DrawStatus)
+        return found if isinstance(found, DrawLook) else None
+
+
 class OperatorsClient(ServiceClient):
     """The client, with what only a screen asks for."""
 
+    def __init__(self, http: httpx.Client, retries: Retries = _RETRIES) -> None:
+        super().__init__(http, retries)
+        self._looks = LookCalls(retries)
+
     def room_look(self, room: str) -> RoomLook:
-        """How a waiting room goes."""
-        return self._run(_look(f"/v1/rooms/{quote(room, safe='')}/look", RoomLook))
+        """See :meth:`LookCalls.room_look`."""
+        return self._line.run(self._looks.room_look(room))
 
     def draw_look(self, draw: str) -> DrawLook | None:
-        """How a draw goes; ``None`` if there is none of this name."""
-        try:
-            return self._run(_look(f"/v1/draws/{quote(draw, safe='')}", DrawLook))
-        except ServiceRefused as error:
-            if error.kind != "unknown-draw":
-                raise
-            return None
-
-
-def _look(path: str, answer: type[T]) -> Talk[T]:
-    return ask(_RETRIES, "GET", path, answer)
+        """See :meth:`LookCalls.draw_look`."""
+        return self._line.run(self._looks.draw_look(draw))
 
 
 @contextlib.contextmanager

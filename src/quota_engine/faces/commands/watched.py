@@ -14,7 +14,7 @@ from quota_engine.admission.draw_ledger import DrawView, ReadDraw
 from quota_engine.admission.draw_ledger import place_of as draw_place
 from quota_engine.admission.room import LookRoom, RoomStatus
 from quota_engine.domain.errors import InvalidRequest, UnknownName
-from quota_engine.domain.outcomes import DayView, QuotaView
+from quota_engine.domain.outcomes import DayView
 from quota_engine.faces.commands.looking import Office, offices_of
 from quota_engine.faces.looks import DrawLook, RoomLook, Verdict, draw_look, openings, plain_day, room_look
 from quota_engine.faces.service.releases import room_id
@@ -176,7 +176,7 @@ class WatchedService(_Watched):
     def __init__(self, client: OperatorsClient, subject: Subject, now_ms: Callable[[], int]) -> None:
         super().__init__(subject, now_ms)
         self._client = client
-        known = [one.id for one in client.offices().offices]  # a service has one catalog as long as it runs
+        known = [one.id for one in client.describe_offices().offices]  # a service has one catalog as long as it runs
         for name in subject.offices:
             if name not in known:
                 raise InvalidRequest("--office", repr(name[:64]), f"one of {', '.join(known[:12])}")
@@ -186,19 +186,7 @@ class WatchedService(_Watched):
         return self._known
 
     def _views(self, office: str, first: int, last: int) -> list[DayView]:
-        dates = datetime.date.fromordinal(first), datetime.date.fromordinal(last)
-        return [
-            DayView(
-                day=day.day.toordinal(),
-                opens_at_ms=day.opens_at_ms,
-                starts_at_ms=day.starts_at_ms,
-                ends_at_ms=day.ends_at_ms,
-                closed=day.closed,
-                waiting=day.waiting,
-                quotas={quota.name: msgspec.convert(quota, QuotaView, from_attributes=True) for quota in day.quotas},
-            )
-            for day in self._client.availability(office, *dates).days
-        ]
+        return self._client.availability(office, first, last)
 
     def _room(self, room: str) -> RoomLook | None:
         try:
@@ -210,7 +198,7 @@ class WatchedService(_Watched):
         return self._client.draw_look(draw)
 
     def _findings(self, office: str) -> list[str]:
-        return self._client.audit(office).findings
+        return list(self._client.audit(office).findings)
 
 
 def _with_rooms(one: OfficeLook, named: list[RoomLook]) -> OfficeLook:
