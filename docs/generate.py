@@ -131,7 +131,13 @@ def fairness() -> str:
     return "\n".join(lines)
 
 
+def booking_php() -> str:
+    """The program of the example in PHP."""
+    return f"```php\n{(DOCS.parent / 'examples' / 'booking.php').read_text(encoding='utf-8').rstrip()}\n```"
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "booking_php": booking_php,
     "draw_statuses": draw_statuses,
     "diagram": diagram,
     "transitions": transitions,

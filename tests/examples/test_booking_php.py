@@ -1,43 +1,178 @@
-"""The PHP example books a place through a real service."""
+"""The PHP example books places through a real service: at once, and through a waiting room whose answers get lost."""
 
 from __future__ import annotations
 
 import datetime
+import hashlib
+import json
 import os
+import re
 import shutil
+import socket
 import subprocess
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import httpx
 import pytest
 
+from quota_engine import RoomStatus, State
+from quota_engine.client import ServiceClient
 from tests.service.test_running import served
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "booking.php"
 NIK = "3578012345678901"
 
+pytestmark = pytest.mark.skipif(shutil.which("php") is None and not os.environ.get("CI"), reason="there is no PHP here")
 
-@pytest.mark.skipif(shutil.which("php") is None and not os.environ.get("CI"), reason="there is no PHP here")
-def test_php_books_a_place(tmp_path: Path) -> None:
+
+TOKEN = "the token of the example, for tests"  # noqa: S105
+TODAY = datetime.datetime.now(datetime.UTC).date()
+WITHOUT_ROOM, WITH_ROOM = (TODAY + datetime.timedelta(days=ahead) for ahead in (2, 3))
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service whose days have been on sale for weeks; rooms are made by hand."""
+    folder = tmp_path_factory.mktemp("php")
+    plan = {
+        "id": "plan",
+        "schedule": "ahead",
+        "working_weekdays": ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"],
+        "hours": {"start": "08:00", "end": "16:00"},
+        "sessions": [{"id": "morning", "start": "08:00", "end": "12:00"}],
+        "quotas": [{"id": "all", "capacity": 20}],
+    }
+    catalog = {
+        "services": [{"id": "new"}],
+        "schedules": [{"id": "ahead", "kind": "days_ahead", "days": 60, "at": "00:00"}],
+        "plans": [plan],
+        "offices": [{"id": "surabaya", "name": "Surabaya", "time_zone": "Asia/Jakarta"}],
+    }
+    (folder / "catalog.json").write_text(json.dumps(catalog))
+    digest = hashlib.sha256(TOKEN.encode()).hexdigest()
+    configuration = {
+        "catalog": "catalog.json",
+        "publish_days": 7,
+        "waiting_rooms": {"offices": ["*"]},
+        "tokens": [{"name": "all", "role": "operator", "sha256": digest}],
+    }
+    (folder / "service.json").write_text(json.dumps(configuration))
+    with served(folder, "--config", "service.json", "--backend", "memory://") as service:
+        yield service.url
+
+
+def book(url: str, day: object, nik: str = NIK, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(shutil.which("php")), str(EXAMPLE), url, "surabaya", str(day)],
+        input=f"{nik}\n",
+        env={**os.environ, "QUOTA_ENGINE_TOKEN": token},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_php_books_a_place(url: str) -> None:
     """Reserve and confirm, and a queue number; the second time the same applicant is refused in the engine's words."""
-    with served(tmp_path, "--backend", "memory://") as service:
-        now = datetime.datetime.now(datetime.UTC)
-        today = now.date()
-        days = httpx.get(
-            f"{service.url}/v1/offices/surabaya/availability",
-            params={"first_day": str(today), "last_day": str(today + datetime.timedelta(days=14))},
-        ).json()["days"]
-        # Today's may be over already, whatever the hour.
-        day = next(one["day"] for one in days if one["ends_at_ms"] - 60_000 > now.timestamp() * 1000)
-        token = service.token("service")["authorization"].removeprefix("Bearer ")
+    first = book(url, WITHOUT_ROOM)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.splitlines()[-1] == "queue number 1"
+    again = book(url, WITHOUT_ROOM)
+    assert (again.returncode, again.stderr.partition(":")[0]) == (1, "IDENTITY_LIMIT")
+    wrong = book(url, WITHOUT_ROOM, NIK, "no token")
+    assert (wrong.returncode, wrong.stderr.partition(":")[0]) == (1, "unauthorized")
+    none = book(url, TODAY + datetime.timedelta(days=20))
+    assert (none.returncode, none.stderr.strip()[10:]) == (1, " is not on offer")
+    assert NIK not in first.stdout + first.stderr + again.stdout + again.stderr
 
-        def book() -> subprocess.CompletedProcess[str]:
-            words = ["php", str(EXAMPLE), service.url, token, "surabaya", day, NIK]
-            return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
 
-        first = book()
-        assert first.returncode == 0, first.stderr
-        assert "queue number 1" in first.stdout
-        again = book()
-        assert (again.returncode, again.stderr.partition(":")[0]) == (1, "IDENTITY_LIMIT")
-        assert NIK not in first.stdout + first.stderr + again.stdout + again.stderr
+class Losing:
+    """Stands before a service, and loses the first answer to every address that something is sent to."""
+
+    def __init__(self, url: str) -> None:
+        self._to = httpx.URL(url).port or 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.heads: list[str] = []
+        self.lost: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection = self._listener.accept()[0]
+            except OSError:
+                return
+            with connection:
+                self._carry(connection)
+
+    def _carry(self, connection: socket.socket) -> None:
+        head, _, body = b"".join(_until(connection, b"\r\n\r\n")).partition(b"\r\n\r\n")
+        self.heads.append(head.decode())
+        size = re.search(r"(?i)content-length: (\d+)", self.heads[-1])
+        while len(body) < (int(size[1]) if size else 0):
+            body += connection.recv(65_536)
+        with socket.create_connection(("127.0.0.1", self._to)) as onward:
+            onward.sendall(head + b"\r\nConnection: close\r\n\r\n" + body)
+            answer = b"".join(_until(onward, b""))
+        line = self.heads[-1].partition("\r\n")[0]
+        if line.startswith("POST") and line not in self.lost:
+            self.lost.append(line)  # it has been done, and nobody is told
+        else:
+            connection.sendall(answer)
+
+
+def _until(connection: socket.socket, end: bytes) -> Iterator[bytes]:
+    """What comes, until ``end`` is in it, or the other side has no more."""
+    found = b""
+    while some := connection.recv(65_536):
+        yield some
+        found += some
+        if end and end in found:
+            return
+
+
+def test_php_waits_in_the_room_and_loses_answers(url: str) -> None:
+    """A ticket before the opening, polls with a tag, the pass, a place: each answer is lost once, and nothing happens
+    twice.
+    """
+    with ServiceClient.open(url, TOKEN) as client, Losing(url) as losing:
+        (day,) = client.availability("surabaya", WITH_ROOM)
+        opening = datetime.datetime.fromtimestamp(day.opens_at_ms / 1000, datetime.UTC)
+        room = client.room(f"surabaya-{opening:%Y%m%dT%H%M}")
+        assert room.create("surabaya", WITH_ROOM, opens_at=time.time_ns() // 1_000_000 + 3_000) is RoomStatus.DONE
+        run = book(losing.url, WITH_ROOM)
+        assert run.returncode == 0, (run.stderr, run.stdout)
+        lines = run.stdout.splitlines()
+        assert lines[0] == "NOT_OPEN, ahead -1, chance UNKNOWN"
+        assert lines[-3].startswith("CALLED, ahead 0")
+        assert lines[-2].endswith("(answered again)")
+        assert lines[-1] == "queue number 1"
+        assert [line.split()[1].rpartition("/")[2] for line in losing.lost] == [
+            "tickets", "admission", "reservations", "confirm",
+        ]  # fmt: skip
+        polls = [head for head in losing.heads if "/tickets/" in head]
+        assert len(polls) > 1
+        assert all('If-None-Match: "' in head for head in polls[1:])
+        assert NIK not in "".join([run.stdout, run.stderr, *losing.heads])
+        (record,) = client.reservations("surabaya", WITH_ROOM)
+        assert (record.state, list(record.queue_numbers)) == (State.CONFIRMED, [1])
+        assert room.view().tickets == 1
+        room.close()
+        late = book(url, WITH_ROOM, "3578012345678902")
+        assert late.stdout.splitlines()[-1] == "queue number 2", "nobody needs a room that is over"
+        assert client.audit().ok
