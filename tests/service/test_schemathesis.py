@@ -72,7 +72,7 @@ AGAINST_MEANING = {
         "a room's time that does not go with its others",
     ),
     **dict.fromkeys(("per_minute_max", "burst"), "a room's pace that does not go with its others"),
-    **dict.fromkeys((f"left_ms[{index}]" for index in range(16)), "bounds that do not rise, or more than ten years"),
+    "left_ms": "bounds that do not rise, or of more than ten years",
     "draw": "times that are out of order",
     "group, consumer": "one of them without the other",
     "after": "given with a group, which knows where it is",
