@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import threading
 from collections.abc import Iterator
@@ -9,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from quota_engine import InvalidRequest, Phase, Status, UnknownName
+from quota_engine import InvalidRequest, ManualClock, Phase, QuotaEngine, Status, UnknownName
+from quota_engine.catalog import day_terms
 from quota_engine.client import ServiceClient, ServiceRefused
 from quota_engine.faces.service.access import Role
+from tests.service.clients import booking
 from tests.service.clients.alike import in_process
-from tests.service.serving import DAY, NIK, Client, running
+from tests.service.serving import DAY, NIK, TOKENS, Client, listening, running
 from tests.service.test_releases import HOUR_MS, ROOM, ROOMS
 from tests.service.test_running import served
 
@@ -94,6 +97,32 @@ async def test_errors_are_the_engines(client: Client) -> None:
         with pytest.raises(ServiceRefused) as refused:
             await service.reserve("surabaya", DAY, NIK, **WANTED)
         assert refused.value.kind == "forbidden"
+
+
+async def test_a_booking_service_has_the_one_or_the_other(client: Client) -> None:
+    """One program, typed once, with an engine and with a client of a service: the same comes of it."""
+    terms = day_terms(client.service.catalog, "surabaya", DAY)
+    assert terms is not None
+    clock = ManualClock(terms.opens_at_ms)
+
+    def use(places: booking.Places) -> list[object]:
+        return [
+            booking.book(places, "surabaya", DAY, NIK, "a-wish"),
+            booking.book(places, "surabaya", DAY, NIK, "another"),
+            booking.left(places, "surabaya", DAY),
+            booking.until_sure(places, "nonsense"),
+            booking.consume(places, "surabaya"),
+        ]
+
+    with QuotaEngine.open(catalog=client.service.catalog, clock=clock) as engine:
+        engine.publish(client.service.catalog, DAY, DAY + datetime.timedelta(days=4))
+        said = use(engine)
+    async with listening(client.app) as port:
+        with ServiceClient.open(f"http://127.0.0.1:{port}", TOKENS[Role.OPERATOR]) as over_http:
+            assert await asyncio.to_thread(use, over_http) == said
+    assert said[:2] == [[1], []]
+    async with in_process(client) as service:
+        assert await booking.book_async(service, "surabaya", DAY, f"{NIK}1") == [2]
 
 
 @pytest.fixture
