@@ -172,10 +172,12 @@ async def a_service() -> AsyncIterator[Client]:
         yield client
 
 
-def in_process(client: Client, role: Role = Role.OPERATOR) -> AsyncServiceClient:
+def in_process(
+    client: Client, role: Role = Role.OPERATOR, transport: httpx.AsyncBaseTransport | None = None
+) -> AsyncServiceClient:
     """An async client of the service, without a connection."""
     http = httpx.AsyncClient(
-        transport=client.http._transport,
+        transport=transport or client.http._transport,
         base_url="http://service",
         headers={"authorization": f"Bearer {TOKENS[role]}"},
     )

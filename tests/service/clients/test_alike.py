@@ -6,6 +6,7 @@ import inspect
 import re
 from typing import Any, Final
 
+import httpx
 import pytest
 
 from quota_engine import AsyncDraw, AsyncQuotaEngine, AsyncRoom, Draw, QuotaEngine, Room
@@ -119,6 +120,51 @@ async def test_a_client_is_told_what_an_engine_tells(kind: str, told_by_an_engin
     for prefix, faces in FACES.items():
         missing = {prefix + name for name in methods(faces[2])} - said - WITHOUT_ADDRESS.keys() - ONLY_OVER_HTTP.keys()
         assert not missing
+
+
+TELL_WHAT_THEY_CHANGED: Final = {
+    "acknowledge", "add_group", "drop_group", "expire", "finish_moves", "publish", "pass_on_unused", "reconcile",
+    "return_parked",
+}  # fmt: skip
+"""Calls that say how much was new to them: the second time nothing is, and an epoch has passed."""
+
+
+class LosingTransport(httpx.AsyncBaseTransport):
+    """Everything that may change something is done, and its first answer is lost."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+        self._lost: bytes | None = None
+        self.count = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        content = request.method.encode() + request.url.raw_path + await request.aread()
+        response = await self._inner.handle_async_request(request)
+        if request.method == "GET" or content == self._lost:
+            self._lost = None
+            return response
+        await response.aread()
+        self._lost, self.count = content, self.count + 1
+        raise httpx.ReadError("lost", request=request)
+
+
+def _once(told: object) -> object:
+    """What was said, without the words for "again"."""
+    if isinstance(told, dict):
+        return {name: _once(one) for name, one in told.items() if name not in {"replayed", "resumed"}}
+    return [_once(one) for one in told] if isinstance(told, list) else told
+
+
+async def test_every_answer_is_lost_once(told_by_an_engine: Log) -> None:
+    """Each command is sent a second time, and nothing happens twice: the same outcomes, counters and events."""
+    log: Log = []
+    async with a_service() as service:
+        transport = LosingTransport(service.http._transport)
+        await story(Told(in_process(service, transport=transport), log), service.clock)
+    assert transport.count > 100
+    for number, (mine, theirs) in enumerate(zip(log, told_by_an_engine, strict=True)):
+        if mine[0] not in TELL_WHAT_THEY_CHANGED:
+            assert _once(mine[1]) == _once(theirs[1]), (number, mine, theirs)
 
 
 class Spied:
