@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -123,6 +125,16 @@ async def test_a_booking_service_has_the_one_or_the_other(client: Client) -> Non
     assert said[:2] == [[1], []]
     async with in_process(client) as service:
         assert await booking.book_async(service, "surabaya", DAY, f"{NIK}1") == [2]
+
+
+def test_without_its_extra_it_says_what_to_install() -> None:
+    """And with it, it needs nothing of the service's."""
+    code = "import sys; sys.modules['httpx'] = None\ntry: import quota_engine.client\nexcept ImportError as e: print(e)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "pip install 'quota-engine[client]'" in told.stdout
+    code = "import sys, quota_engine.client; print({'starlette', 'uvicorn', 'jinja2'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert told.stdout.strip() == "set()"
 
 
 @pytest.fixture

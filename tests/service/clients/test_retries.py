@@ -148,6 +148,19 @@ def test_a_retry_after_is_waited_for_unless_it_is_long() -> None:
     assert set(said.pauses_ms) == {100}
 
 
+def test_a_service_that_stays_full() -> None:
+    """That is an outcome, as with an engine, unless it is not known what came of an earlier try."""
+    said = Said()
+    assert said.run(reserve(), FULL, REFUSED, FULL) == Outcome(Status.OVERLOADED)
+    assert said.pauses_ms == [100, 200]
+    with pytest.raises(OutcomeUnknown):
+        Said().run(reserve(), CUT, FULL, FULL)
+    with pytest.raises(BackendUnavailable):
+        Said().run(reserve(), FULL, FULL, REFUSED)
+    with pytest.raises(BackendUnavailable):
+        Said().run(Calls(THREE).offices(), FULL, FULL, FULL)
+
+
 def test_refusals_are_final() -> None:
     """A refusal that tells when to come again is an outcome at once: nobody waits in here for an opening."""
     later = after(problem(429, "throttled", outcome="THROTTLED", retry_at_ms=7, reason="network"), "1")
@@ -177,6 +190,23 @@ def test_refusals_that_are_not_known(heard: Heard) -> None:
     for talk in (reserve(), RoomCalls(THREE, "hall").join(NIK), DrawCalls(THREE, "dec").view()):
         with pytest.raises((ServiceRefused, OutcomeUnknown, BackendUnavailable)):
             Said().run(talk, heard)
+
+
+def test_words_of_a_later_version() -> None:
+    """A state or an event that is not known here is an error of the library's own."""
+    record = {
+        "reference": "surabaya~x", "office": "surabaya", "day": "2026-12-07", "state": "RESTING", "version": 1,
+        "units": 1, "service": "", "service_unit": "", "session": "", "channel": "online", "group": "", "quotas": [],
+        "created_at_ms": 1, "deadline_at_ms": 1, "queue_numbers": [], "moves": 0,
+    }  # fmt: skip
+    event = {"number": 7, "at_ms": 1, "kind": "DayPainted", "details": {"colour": "red"}}
+    for talk, body in (
+        (Calls(THREE).lookup("surabaya~x"), record),
+        (Calls(THREE).confirm("surabaya~x"), {"status": "CONFIRMED", "reservation": record}),
+        (Calls(THREE).events("surabaya"), {"office": "surabaya", "next_after": 7, "events": [event]}),
+    ):
+        with pytest.raises(OutcomeUnknown, match="later version"):
+            Said().run(talk, Heard(200, {"content-type": "application/json"}, msgspec.json.encode(body)))
 
 
 def test_what_would_make_another_address() -> None:

@@ -21,7 +21,8 @@ __all__ = [
     "wish_of",
 ]
 
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -29,7 +30,7 @@ from quota_engine.admission.draw import Wish
 from quota_engine.admission.draw_ledger import DrawOutcome, DrawStatus, DrawTerms, DrawView, Frozen
 from quota_engine.admission.room_standing import Standing
 from quota_engine.domain.consumers import GroupView, Lease
-from quota_engine.domain.errors import BackendUnavailable
+from quota_engine.domain.errors import OutcomeUnknown
 from quota_engine.domain.events import Event, ReservationChanged
 from quota_engine.domain.lifecycle import State, Verb
 from quota_engine.domain.model import Choice, Reservation
@@ -41,6 +42,7 @@ from quota_engine.faces.service.wire.standing import StandingBody
 from quota_engine.flow.draws import AwardReport
 from quota_engine.ports import RecordedEvent
 
+_E = TypeVar("_E", bound=StrEnum)
 _EVENT: Any = Event
 
 
@@ -60,6 +62,14 @@ class ServiceStanding(Standing, frozen=True, gc=False):
     poll_after_ms: int = 0
 
 
+def _word(kind: type[_E], text: str) -> _E:
+    """One of the engine's words. What is not known here may have been done all the same."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise OutcomeUnknown(f"no {kind.__name__} that is known: the service is of a later version") from None
+
+
 def reservation_of(body: wire.ReservationBody) -> Reservation:
     """A record, with as many empty hashes as there are applicants."""
     office, _, reservation_id = body.reference.partition("~")
@@ -70,7 +80,7 @@ def reservation_of(body: wire.ReservationBody) -> Reservation:
         applicants=("",) * body.units,
         choice=ToldChoice(body.service, body.service_unit, body.session, body.channel, body.group, ()),
         quotas=tuple(body.quotas),
-        state=State(body.state),
+        state=_word(State, body.state),
         version=body.version,
         created_at_ms=body.created_at_ms,
         deadline_ms=body.deadline_at_ms,
@@ -82,7 +92,7 @@ def reservation_of(body: wire.ReservationBody) -> Reservation:
 def outcome_of(body: wire.OutcomeBody) -> Outcome:
     """What a command came to."""
     return Outcome(
-        status=Status(body.status),
+        status=body.status,
         reservation=None if body.reservation is None else reservation_of(body.reservation),
         replayed=body.replayed,
         resumed=body.resumed,
@@ -115,16 +125,16 @@ def event_of(body: wire.EventBody) -> RecordedEvent:
     """An event. What is secret of an office's rules is not in it.
 
     Raises:
-        BackendUnavailable: a later version of the service has made it.
+        OutcomeUnknown: a later version of the service has made it.
     """
     if body.kind == ReservationChanged.__name__ and body.reservation and body.verb:
-        event: Event = ReservationChanged(body.at_ms, Verb(body.verb), reservation_of(body.reservation))
+        event: Event = ReservationChanged(body.at_ms, _word(Verb, body.verb), reservation_of(body.reservation))
         return RecordedEvent(body.number, event)
     details = body.details or {}
     try:
         event = msgspec.convert({"type": body.kind, "at_ms": body.at_ms, **details}, _EVENT)
     except msgspec.ValidationError:
-        raise BackendUnavailable(f"event {body.number}: the service is of another version") from None
+        raise OutcomeUnknown(f"event {body.number} can not be read: the service is of a later version") from None
     return RecordedEvent(body.number, event)
 
 
@@ -202,7 +212,7 @@ def award_of(body: AwardBody) -> AwardReport:
     return AwardReport(
         winners=body.winners,
         references={one.number: one.reference for one in body.references},
-        refusals={Status(status): count for status, count in body.refusals.items()},
+        refusals={_word(Status, status): count for status, count in body.refusals.items()},
         refused=tuple((one.number, one.status) for one in body.refused),
         findings=tuple(body.findings),
     )

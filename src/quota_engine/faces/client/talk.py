@@ -182,11 +182,13 @@ class Speaker:
         wait_ms = 0
         doubt = False
         reason = ""
+        full: Heard | None = None
         for attempt in range(retries.attempts_max):
             if attempt:
                 yield Pause(max(pause_ms, wait_ms))
                 pause_ms = min(2 * pause_ms, retries.pause_ms_max)
                 wait_ms = 0
+            full = None
             try:
                 heard = yield request
             except Unheard as error:
@@ -198,6 +200,7 @@ class Speaker:
                 return heard
             doubt = doubt or (kind in _UNKNOWN and may_change)
             reason = kind
+            full = heard if kind == "overloaded" else None
             wait_s = heard.headers.get("retry-after", "")
             wait_ms = int(wait_s[:9]) * 1000 if wait_s.isascii() and wait_s.isdigit() else 0
             if wait_ms > retries.pause_ms_max:
@@ -206,6 +209,8 @@ class Speaker:
                 break  # what was done before is not known, whatever this says
         if doubt:
             raise OutcomeUnknown(f"the service's answer is not known; ask again with the same key ({reason})")
+        if full is not None:
+            return full  # which is an outcome, where there are any
         raise BackendUnavailable(f"the service can not be used: {reason}")
 
 
