@@ -224,7 +224,7 @@ def test_what_would_make_another_address() -> None:
 
 def test_how_a_client_is_opened() -> None:
     """What can not be right is said at once, and a token is in no error."""
-    for url in ("localhost:8000", "ftp://x", "", None):
+    for url in ("localhost:8000", "ftp://x", "http://", "http://x:y", "", None):
         with pytest.raises(InvalidRequest, match="url"):
             ServiceClient.open(url)  # type: ignore[arg-type]
     for secret in ("a\nb", "é"):

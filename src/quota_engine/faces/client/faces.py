@@ -22,12 +22,20 @@ _RETRIES: Final = Retries()
 
 def _settings(url: str, token: str, timeout_ms: int) -> dict[str, Any]:
     check_integer(timeout_ms, "timeout_ms", 1, 3_600_000)
-    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+    if not _is_address(url):
         raise InvalidRequest("url", "not the address of a service", "http://… or https://…")
     if not isinstance(token, str) or not token.isascii() or not token.isprintable():
         raise InvalidRequest("token", "not a bearer token", "printable ASCII characters")
     headers = {"authorization": f"Bearer {token}"} if token else {}
     return {"base_url": url, "headers": headers, "timeout": timeout_ms / 1000}
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError):
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.host)
 
 
 class ServiceRoom(Face[RoomCalls]):
