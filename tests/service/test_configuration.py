@@ -46,6 +46,7 @@ def test_nothing_configured_starts_on_an_embedded_store(tmp_path: Path, monkeypa
     assert first.backend == f"valkey+embedded://{tmp_path / 'quota-engine-data'}"
     assert first.identity_key == second.identity_key
     assert (tmp_path / "quota-engine-data" / "identity.key").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "quota-engine-data").stat().st_mode & 0o777 == 0o700
     assert [path.name for path in (tmp_path / "quota-engine-data").iterdir()] == ["identity.key"]
     assert (first.catalog.title, first.made_up) == ("Kantor Imigrasi Kelas I Khusus TPI Surabaya", ("tokens",))
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["COUNTERS", "audit", "days_of", "offices_of", "opened", "status", "table_of"]
+__all__ = ["COUNTERS", "STORE_VARIABLE", "audit", "days_of", "offices_of", "opened", "status", "table_of"]
 
 import contextlib
 import datetime
+import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -35,12 +36,14 @@ COUNTERS: Final = {
     "overbooked": "over",
 }
 
+STORE_VARIABLE: Final = "QUOTA_ENGINE_BACKEND"
+"""Where a store's URL may stand, so that its password need not be on the command line."""
 Office = tuple[str, ...]
 AsJson = Annotated[bool, Parameter(name="--json")]
 
 
 def status(
-    backend: str,
+    backend: str = "",
     *,
     office: Office = (),
     first_day: str = "",
@@ -50,7 +53,7 @@ def status(
     """Show the counters of offices and days, as they are now.
 
     Args:
-        backend: the URL of the store.
+        backend: the URL of the store; without one, what the variable QUOTA_ENGINE_BACKEND says.
         office: only these offices (may be given several times); otherwise all that the store has.
         first_day: an ISO date; today if not given.
         days: how many days from the first on.
@@ -67,11 +70,11 @@ def status(
     return _DONE
 
 
-def audit(backend: str, *, office: Office = (), as_json: AsJson = False) -> int:
+def audit(backend: str = "", *, office: Office = (), as_json: AsJson = False) -> int:
     """Work every counter out again, from records and from events, and say what differs; exit code 1 if anything does.
 
     Args:
-        backend: the URL of the store.
+        backend: the URL of the store; without one, what the variable QUOTA_ENGINE_BACKEND says.
         office: only these offices (may be given several times); otherwise all that the store has.
         as_json: print JSON, and nothing else.
     """
@@ -92,7 +95,10 @@ def audit(backend: str, *, office: Office = (), as_json: AsJson = False) -> int:
 
 @contextlib.contextmanager
 def opened(url: str) -> Iterator[Backend]:
-    """The store of this URL, closed in the end."""
+    """The store of this URL, closed in the end; without one, of that in :data:`STORE_VARIABLE`."""
+    url = url or os.environ.get(STORE_VARIABLE, "")
+    if not url:
+        raise InvalidRequest("BACKEND", "none is given", f"the URL of a store, here or in {STORE_VARIABLE}")
     store = backend_factory(url).open_backend(url, None)
     try:
         yield store

@@ -7,6 +7,7 @@ __all__ = ["watch"]
 import contextlib
 import datetime
 import itertools
+import os
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from quota_engine.adapters.clocks import SystemClock
 from quota_engine.admission.draw_ledger import DrawPhase
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
 from quota_engine.domain.values import check_integer, check_name
-from quota_engine.faces.commands.looking import AsJson, Office, days_of, opened, table_of
+from quota_engine.faces.commands.looking import STORE_VARIABLE, AsJson, Office, days_of, opened, table_of
 from quota_engine.faces.commands.watched import Look, Subject, Watched, WatchedService, WatchedStore
 from quota_engine.faces.looks import LEFT_UNKNOWN, DrawLook, RoomLook, RoomPhase, Verdict
 
@@ -57,7 +58,7 @@ def watch(
     Exit code 0: done; 1: the last audit found something; 2: bad usage; 3: the store or the service was not reached.
 
     Args:
-        backend: the URL of the store.
+        backend: the URL of the store; without one, and without a host, what the variable QUOTA_ENGINE_BACKEND says.
         host: the address of a service, instead of a store.
         token_file: a file with the token for the service, and nothing else; without it the token is taken from the
             variable QUOTA_ENGINE_TOKEN.
@@ -97,10 +98,12 @@ def _opened(backend: str, host: str, token_file: str, subject: Subject) -> Itera
     now_ms = SystemClock().now_ms
     if backend.startswith(("http://", "https://")):
         raise InvalidRequest("BACKEND", "the address of a service", f"a store's URL; or watch --host {backend}")
-    if bool(backend) == bool(host):
-        problem = "both" if backend else "neither"
-        raise InvalidRequest("BACKEND, --host", problem, "the URL of a store, or  --host URL  of a service")
-    if backend:
+    if backend and host:
+        raise InvalidRequest("BACKEND, --host", "both", "the URL of a store, or  --host URL  of a service")
+    if not host:
+        if not backend and STORE_VARIABLE not in os.environ:
+            expected = f"the URL of a store (here or in {STORE_VARIABLE}), or  --host URL  of a service"
+            raise InvalidRequest("BACKEND, --host", "neither", expected)
         with opened(backend) as store:
             yield WatchedStore(store, subject, now_ms)
         return
@@ -273,8 +276,9 @@ def _room(room: RoomLook) -> Text:
     text.append(f"room {room.room}", style="bold")
     text.append(f"  {_PHASES[room.phase]}", style="bold red" if room.phase is RoomPhase.DUE else "")
     if room.phase is RoomPhase.EARLY:
-        text.append(f" (from {_time(room.joins_from_at_ms)}), opens {_time(room.opens_at_ms)}")
-    elif room.phase in (RoomPhase.JOINING, RoomPhase.DUE):
+        text.append(f"\n  people join from {_time(room.joins_from_at_ms)}, opens {_time(room.opens_at_ms)}")
+        return text
+    if room.phase in (RoomPhase.JOINING, RoomPhase.DUE):
         text.append(f", opens {_time(room.opens_at_ms)}")
     elif room.phase is RoomPhase.RUNNING:
         text.append(f" since {_time(room.opened_at_ms)}, until {_time(room.closes_at_ms)}")

@@ -239,7 +239,7 @@ def _kept_key(directory: Path) -> bytes:
     nobody in the store would be known again.
     """
     path = directory / "identity.key"
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = os.urandom(32)
     # Written whole under another name first: two that start together must not find half of it.
     draft = directory / f"identity.key.{os.getpid()}"
