@@ -49,7 +49,7 @@ format: $(READY) ## Format the code.
 	$(BIN)/ruff check --fix .
 
 lock: ## Write requirements-dev.txt anew, with hashes (needs uv).
-	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements-dev.txt
+	uv pip compile --quiet --universal --no-strip-extras --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements-dev.txt
 
 clean: ## Remove what the other targets made.
 	rm -rf $(VENV) build dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
 
 from importlinter import api
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
+
+
+def test_what_is_locked_has_its_extras() -> None:
+    """What is asked for with extras is pinned with them: as soon as there is a newer one, pip takes ``coverage[toml]``,
+    which ``pytest-cov`` wants, for another requirement than ``coverage``, and refuses the whole list.
+    """
+    lines = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8").splitlines()
+    pinned = [Requirement(line.partition("\\")[0].strip()) for line in lines if line[:1].isalpha()]
+    extras = {canonicalize_name(one.name): one.extras for one in pinned}
+    asked = 0
+    for one in pinned:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            for text in importlib.metadata.requires(one.name) or ():
+                wanted = Requirement(text)
+                if wanted.extras and (wanted.marker is None or wanted.marker.evaluate({"extra": ""})):
+                    asked += 1
+                    assert wanted.extras <= extras[canonicalize_name(wanted.name)], f"{one.name} wants {wanted}"
+    assert asked
 
 
 def test_imports_run_one_way() -> None:

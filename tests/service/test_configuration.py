@@ -71,6 +71,7 @@ def test_secrets_are_not_shown_and_workers_get_all(tmp_path: Path) -> None:
         ),
         ("[limits]\nbody_bytes_max = 1", ["service.toml: limits.body_bytes_max"]),
         ('identity_key = "short"', ["service.toml: identity_key"]),
+        ('backend = "memory://"\nworkers = 2', ["service.toml: workers"]),
         ('backend = "redis://localhost"', ["service.toml: identity_key"]),
         ("port =", ["service.toml: line 1 (end of the file)"]),
     ],

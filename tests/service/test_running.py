@@ -164,7 +164,7 @@ def test_what_can_not_start_says_why(tmp_path: Path, options: tuple[str, ...], c
 
 
 def test_a_store_that_is_away_ends_it_with_3(tmp_path: Path) -> None:
-    """Without its store it does not start, with one worker or several."""
+    """Without its store it does not start, with one worker or several, and says so in few lines."""
     config = tmp_path / "service.toml"
     config.write_text('identity_key = "MDEyMzQ1Njc4OWFiY2RlZg=="\nbackend = "redis://127.0.0.1:1?attempts_max=1"\n')
     for workers in ("1", "2"):
@@ -177,3 +177,22 @@ def test_a_store_that_is_away_ends_it_with_3(tmp_path: Path) -> None:
             check=False,
         )
         assert run.returncode == 3, run.stderr
+        assert "ERROR:    the store can not be used: Error 111" in run.stderr
+        assert "Traceback" not in run.stderr
+
+
+def test_workers_that_can_not_begin_are_not_started_again_and_again(tmp_path: Path) -> None:
+    """What is wrong in all of them is said once by each, and ends it."""
+    run = subprocess.run(
+        [*SERVE, "--port", "0", "--workers", "2"],
+        cwd=tmp_path,
+        env={**os.environ, "QUOTA_ENGINE_TELEMETRY": "nix"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 3, run.stderr
+    assert "quota-engine: QUOTA_ENGINE_TELEMETRY: 'nix'; expected opentelemetry" in run.stderr
+    assert run.stderr.count("QUOTA_ENGINE_TELEMETRY") <= 2
+    assert "Traceback" not in run.stderr

@@ -232,6 +232,7 @@ class Application:
         self._table.add("GET", "/openapi.json", Response(content, media_type="application/json"))
         self._table.add("GET", "/metrics", self._metrics)
         self._staging = service.configuration.staging
+        self._refusal = ""
         pages = Pages(staging=self._staging)
         board = Board(lambda: service.engine, service.now_ms)
         self._starlette = Starlette(
@@ -245,16 +246,30 @@ class Application:
     @contextlib.asynccontextmanager
     async def lifespan(self, _: object = None) -> AsyncIterator[None]:
         """From the opening of the store to its closing."""
-        await self.service.start()
+        try:
+            await self.service.start()
+        except QuotaEngineError as error:
+            self._refusal = str(error)
+            raise
         try:
             yield
         finally:
             await self.service.stop()
 
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The whole life of the process. If the store can not be had the log says that, and no more."""
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed" and self._refusal:
+                message = {**message, "message": self._refusal}
+            await send(message)
+
+        await self._starlette(scope, receive, sent)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Carry out one request, or the whole life of the process."""
         if scope["type"] != "http":
-            await self._starlette(scope, receive, send)
+            await self._live(scope, receive, send)
             return
         if self._staging and INCOMING not in scope:  # our own connections do it by themselves
             send = _marked(send)

@@ -153,6 +153,10 @@ def configure(
     backend = settings.backend
     if backend == _EMBEDDED:
         backend += str(Path("quota-engine-data").resolve())
+    if backend.startswith("memory://") and settings.workers > 1:
+        # Each process would have places of its own, and all of them together sell too many.
+        expected = "1, or a store that processes can share, such as valkey+embedded:///dir"
+        mistakes.append(Mistake(collector.file, "workers", f"{settings.workers} with the backend memory://", expected))
     key = _key(settings.identity_key, backend, collector.file, mistakes)
     found = tuple(Grant(one.name, one.role, one.sha256, one.offices) for one in settings.tokens)
     names = [grant.name for grant in found]

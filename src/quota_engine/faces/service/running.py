@@ -163,8 +163,9 @@ class _Workers:
                 for index, worker in enumerate(self._workers):
                     if worker.poll() is None or self._stopping:
                         continue
-                    if worker.returncode == _UNREACHABLE and not has_begun(self._metrics):
-                        raise BackendUnavailable("a worker could not open the store; its log is above")
+                    # It has ended by itself, before any could begin: the next one would do the same.
+                    if worker.returncode > 0 and not has_begun(self._metrics):
+                        raise BackendUnavailable("a worker could not begin; it says above why")
                     # Once it has been there, the store is away for a while: the others serve on until it is back.
                     fold(self._metrics, worker.pid)
                     sys.stderr.write(f"quota-engine: worker {worker.pid} has ended ({worker.returncode}): a new one\n")

@@ -12,9 +12,13 @@ import signal
 import socket
 import sys
 import threading
+from typing import Final
 
+from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.faces.service.configuration import Configuration
 from quota_engine.faces.service.running import serve
+
+_BAD_INPUT: Final = 2
 
 
 def main() -> int:
@@ -23,7 +27,11 @@ def main() -> int:
     assert isinstance(configuration, Configuration)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     with socket.socket(fileno=listener) as inherited:
-        return serve(configuration, inherited)
+        try:
+            return serve(configuration, inherited)
+        except QuotaEngineError as error:
+            sys.stderr.write(f"quota-engine: {error}\n")
+            return _BAD_INPUT
 
 
 def _stop_with_parent() -> None:
