@@ -33,6 +33,7 @@ from starlette.types import Receive, Scope, Send
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown, UnknownName
 from quota_engine.domain.outcomes import Status
 from quota_engine.faces.service.access import Access, Grant, Role
+from quota_engine.faces.service.deeds import with_a_line
 from quota_engine.faces.service.downloads import Download
 from quota_engine.faces.service.problems import Problem
 from quota_engine.faces.service.replies import (
@@ -144,6 +145,8 @@ class Exchange:
         if endpoint.body is not None:
             self._decoder = msgspec.json.Decoder(endpoint.body)
         self._handler = endpoint.handler
+        if endpoint.roles == frozenset({Role.OPERATOR}) and endpoint.method != "GET":
+            self._handler = with_a_line(endpoint.name, endpoint.handler)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one request and answer it."""

@@ -7,6 +7,7 @@ __all__ = ["run", "serve", "server_of", "settle"]
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import pickle
 import signal
@@ -28,6 +29,7 @@ from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.faces.service.application import STAGING, Application, Service, application
 from quota_engine.faces.service.configuration import Configuration
 from quota_engine.faces.service.connections import Connection, Terms
+from quota_engine.faces.service.deeds import LOGGER
 from quota_engine.faces.service.sharing import DIRECTORY, fold, has_begun
 
 _GRACE_S: Final = 30
@@ -90,10 +92,17 @@ def run(configuration: Configuration, started: Callable[[str], None]) -> int:
 
 def serve(configuration: Configuration, listener: socket.socket) -> int:
     """Serve in this process."""
+    _log()
     server = server_of(application(configuration))
     settle()
     server.run(sockets=[listener])
     return _DONE if server.started else _UNREACHABLE
+
+
+def _log() -> None:
+    """Warnings, and what operators do, with the time; unless whoever started us has set logging up already."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger(LOGGER).setLevel(logging.INFO)
 
 
 def settle() -> None:
