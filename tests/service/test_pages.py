@@ -16,6 +16,7 @@ from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.faces.service.pages.visits import Visits
 from quota_engine.faces.service.pages.words import LANGUAGES, Words, language_of
 from tests.service.serving import DAY, DAY_PATH, NIK, OTHER, Client, running
+from tests.service.stage import wait_list_catalog
 
 SLOT = f"{DAY}|morning"
 DECLARED = {"declare": "yes"}
@@ -134,6 +135,51 @@ async def test_when_it_is_over(browser: Browser, client: Client) -> None:
     assert TEXTS["sorry_SOLD_OUT"]["id"] in text
     assert "Masih ada tempat pada Selasa, 8 Desember 2026" in text
     assert "Kuota berikutnya dibuka Jumat, 11 Desember 2026 14.00 WIB" in text
+
+
+async def test_the_wait_list() -> None:
+    """Full, but one may wait: the position by reloading, the offer when a place comes back, and giving it up."""
+    async with running(catalog=wait_list_catalog(capacity=1)) as client:
+        taken, waits = Browser(client), Browser(client)
+        async with taken.http, waits.http:
+            await taken.take(OTHER)
+            ahead = (await client.reserve("3578012345678909", wait=True)).json()["reservation"]["reference"]
+            client.clock.advance_ms(2_000)  # pages look once a second
+            sorry = await waits.take()
+            assert TEXTS["wait_list_waiting_one"]["id"].format(count=1) in html.unescape(sorry.text)
+            assert waits.fields("/reserve")["wait"] == "yes"
+            listed = await waits.send("/reserve")
+            assert (listed.url.path, title(listed.text)) == ("/place", TEXTS["waiting_title"]["id"])
+            assert TEXTS["waiting_ahead_one"]["id"].format(count=1) in html.unescape(listed.text)
+            assert '<noscript><meta http-equiv="refresh" content="20"></noscript>' in listed.text
+            state = (await waits.http.get("/place/state?lang=en")).json()
+            assert (state["state"], state["texts"]["position"], state["phase"]) == ("WAITING", "2", "waiting 1")
+            assert (await waits.get("/")).url.path == "/place"
+            await client.step(ahead, "release")
+            assert TEXTS["room_next"]["id"] in html.unescape((await waits.get("/place")).text)
+            await taken.send("/place/release")
+            offered = await waits.get("/place")
+            assert title(offered.text) == TEXTS["held_title"]["id"]
+            assert (await waits.http.get("/place/state")).json()["phase"] == "held 2"
+            assert (await waits.http.get("/place/stream")).status_code == 204
+            ended = await waits.send("/place/release")
+            assert TEXTS["ended_RELEASED"]["id"] in html.unescape(ended.text)
+            assert "Kuota berikutnya dibuka Jumat, 11 Desember 2026 14.00 WIB" in html.unescape(ended.text)
+
+
+async def test_the_wait_list_is_full_or_there_is_none(browser: Browser, client: Client) -> None:
+    """Nobody is offered a list that does not take them."""
+    await client.operate("PUT", f"{DAY_PATH}/quotas/online/capacity", {"capacity": 0})
+    sorry = await browser.take()
+    assert TEXTS["wait_list"]["id"] not in sorry.text
+    async with running(catalog=wait_list_catalog(capacity=1, wait_list_max=1)) as full:
+        last = Browser(full)
+        async with last.http:
+            await full.reserve(OTHER)
+            await full.reserve("3578012345678909", wait=True)
+            await last.take()
+            refused = await last.send("/reserve")
+            assert TEXTS["sorry_WAIT_LIST_FULL"]["id"] in html.unescape(refused.text)
 
 
 async def test_the_hold_runs_out(browser: Browser, client: Client) -> None:

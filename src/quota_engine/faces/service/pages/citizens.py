@@ -1,26 +1,27 @@
-"""The citizens' pages: choose, take a place, fill in the form while it is held, and what came of it."""
+"""The citizens' first page: choose, and take a place. What becomes of it is in ``places``."""
 
 from __future__ import annotations
 
 __all__ = ["citizen_routes"]
 
+import contextlib
 import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import segno
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from quota_engine.admission.room import RoomTerms, RoomView
-from quota_engine.catalog import next_release
+from quota_engine.catalog import Catalog, choice_of, next_release
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
-from quota_engine.domain.lifecycle import State
+from quota_engine.domain.model import ReReleaseRule
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.faces.service.pages.board import Board, Slot, slots_of
 from quota_engine.faces.service.pages.forms import form_of
+from quota_engine.faces.service.pages.places import Places
 from quota_engine.faces.service.pages.rendering import Pages
 from quota_engine.faces.service.pages.site import Asked, Site, is_nik
 from quota_engine.faces.service.pages.waiting import WaitingRooms, turn_key
@@ -30,8 +31,6 @@ from quota_engine.flow.desk import random_id
 if TYPE_CHECKING:
     from quota_engine.faces.service.application import Service
 
-_KINDS: Final = {State.HELD: "held", State.WAITING: "waiting", State.CONFIRMED: "done"}
-"""The pages of places that are not over."""
 _DAYS_SEEN: Final = 5
 """So many days are seen at once; the others are a click away."""
 
@@ -44,6 +43,7 @@ class _Citizens:
     def __init__(self, site: Site) -> None:
         self._site = site
         self.rooms = WaitingRooms(site, self.choice)
+        self.places = Places(site)
 
     # --- Choosing ---
 
@@ -54,13 +54,14 @@ class _Citizens:
         site = self._site
         words, asked = site.words(request), site.asked(request.query_params)
         record = await site.record(request)
+        kind = await self.places.kind(record) if record is not None else ""
         if not set(request.query_params) - {"lang"}:
-            if record is not None and record.state in (State.HELD, State.WAITING):
+            if kind in ("held", "waiting"):
                 return RedirectResponse("/place", 303)
             if record is None and await self.rooms.is_waiting(request):
                 return RedirectResponse("/room", 303)
         page = await self.choice(words, asked, request)
-        page["place"] = _KINDS.get(record.state, "") if record is not None else ""
+        page["place"] = kind if kind != "ended" else ""
         return site.page(request, "choose.html", words, **page)
 
     async def days(self, request: Request) -> Response:
@@ -83,9 +84,11 @@ class _Citizens:
         if found is not None:
             terms = found[1].terms
             slots = [slot for slot in slots if _is_of(terms, slot.day) is is_turn]
-        has_wait_list = _has_wait_list(asked)
-        if has_wait_list:
-            slots = [dataclasses.replace(one, state="wait") if one.state == "full" else one for one in slots]
+        listed = _sessions_with_wait_lists(service.catalog, asked)
+        slots = [
+            dataclasses.replace(one, state="wait") if one.state == "full" and one.session in listed else one
+            for one in slots
+        ]
         days = _by_day([slot for slot in slots if slot.state != "early"])
         free = [day for day, each in days if any(slot.state == "open" for slot in each)]
         seen = set(free[:_DAYS_SEEN] or [day for day, _ in days[:_DAYS_SEEN]])
@@ -104,7 +107,7 @@ class _Citizens:
             "wish": random_id(),
             "party_max": office.rules.party_max,
             "is_turn": is_turn,
-            "has_wait_list": has_wait_list,
+            "has_wait_list": bool(listed),
             "room": None if found is None else self._room(words, asked, found, request),
             "release": release and words.moment(site.moment(release[0], office)),
             "release_days": release and words.dates(release[1]),
@@ -235,10 +238,13 @@ class _Citizens:
         site, office = self._site, asked.office
         status = "store" if outcome is None else outcome.status
         is_turn = fields.get("turn") == "yes"
-        free, has_wait_list = [], False
+        day, _, session = fields.get("slot", "").partition("|")
+        free, waiting = [], 0
         if outcome is not None:
-            page = await self.choice(words, asked, None, is_turn=is_turn)
-            free, has_wait_list = page["free_days"], page["has_wait_list"]
+            free = (await self.choice(words, asked, None, is_turn=is_turn))["free_days"]
+            _, views = await site.board.days(office)
+            waiting = sum(view.waiting for view in views if str(datetime.date.fromordinal(view.day)) == day)
+        can_wait = status is Status.SOLD_OUT and session in _sessions_with_wait_lists(site.service.catalog, asked)
         release = next_release(site.service.catalog, office.id, site.service.now_ms())
         retry_at_ms = outcome.retry_at_ms if outcome else 0
         return site.page(
@@ -253,7 +259,9 @@ class _Citizens:
                 when=words.moment(site.moment(retry_at_ms, office)),
             ),
             free=free,
-            can_wait=has_wait_list and status is Status.SOLD_OUT,
+            can_wait=can_wait,
+            waiting=words.count("wait_list_waiting", waiting) if waiting else words("wait_list_empty"),
+            offer=words.duration(office.rules.offer_ttl_ms),
             try_again=status in ("store", Status.OVERLOADED),
             is_turn=is_turn,
             fields=fields,
@@ -261,84 +269,6 @@ class _Citizens:
             release=release and words.moment(site.moment(release[0], office)),
             release_days=release and words.dates(release[1]),
         )
-
-    # --- A place ---
-
-    async def place(self, request: Request) -> Response:
-        """The place that this browser has: its form and clock, its place on the wait list, its number, or its end."""
-        site = self._site
-        words = site.words(request)
-        record = await site.record(request)
-        if record is None:
-            return RedirectResponse("/", 303)
-        office = site.service.office(record.office)
-        asked = Asked(office, record.choice.service, record.choice.group)
-        kind = _KINDS.get(record.state, "ended")
-        session = office.sessions.get(record.choice.session)
-        now_ms = site.service.now_ms()
-        mistake = request.query_params.get("mistake") == "declare" and kind == "held"
-        return site.page(
-            request,
-            f"{kind}.html",
-            words,
-            422 if mistake else 200,
-            here="/place?",
-            asked=asked,
-            record=record,
-            numbers=", ".join(str(number) for number in record.queue_numbers),
-            day=words.date(datetime.date.fromordinal(record.day)),
-            session=session.named(words.language) if session else "",
-            hours=words.hours(session.start, session.end) if session else "",
-            until=words.time(site.moment(record.deadline_ms, office)),
-            clock=words.left(record.deadline_ms - now_ms),
-            now_ms=now_ms,
-            mistakes=[("declare", words("declare_missing"))] if mistake else [],
-            qr=segno.make(record.reference, error="m").svg_inline(scale=5, border=4) if kind == "done" else "",
-        )
-
-    async def place_state(self, request: Request) -> Response:
-        """How the place stands, for a page that keeps itself up to date."""
-        record = await self._site.record(request)
-        if record is None:
-            return JSONResponse({"state": "", "version": 0})
-        return JSONResponse(
-            {
-                "state": record.state,
-                "version": record.version,
-                "deadline_at_ms": record.deadline_ms,
-                "now_ms": self._site.service.now_ms(),
-            },
-            headers={"cache-control": "no-store"},
-        )
-
-    async def confirm(self, request: Request) -> Response:
-        """The form is done: the hold becomes a place."""
-        return await self._step(request, "confirm")
-
-    async def release(self, request: Request) -> Response:
-        """Give the hold, or the place on the wait list, up."""
-        return await self._step(request, "release")
-
-    async def cancel(self, request: Request) -> Response:
-        """Give the place up."""
-        return await self._step(request, "cancel")
-
-    async def _step(self, request: Request, method: str) -> Response:
-        site = self._site
-        form, reference = await form_of(request), site.reference(request)
-        if form is None or not reference:
-            return RedirectResponse("/", 303)
-        if method == "confirm" and dict(form).get("declare") != "yes":
-            return RedirectResponse("/place?mistake=declare", 303)
-        try:
-            outcome = await getattr(site.service.engine, method)(reference)
-        except InvalidRequest:
-            return RedirectResponse("/", 303)
-        except QuotaEngineError:
-            # Where it had got to nobody knows; the page of the place tells as soon as the store is back.
-            return RedirectResponse("/place", 303)
-        site.service.metrics.outcome(outcome.status)
-        return RedirectResponse("/place", 303)
 
 
 def _mistakes(words: Words, fields: Mapping[str, str], niks: Sequence[str]) -> list[tuple[str, str]]:
@@ -376,8 +306,18 @@ def _is_in(terms: RoomTerms, day: str) -> bool:
         return False
 
 
-def _has_wait_list(asked: Asked) -> bool:
-    return any(rule.rule == "wait_list" for rule in asked.office.re_releases.values())
+def _sessions_with_wait_lists(catalog: Catalog, asked: Asked) -> set[str]:
+    """The sessions (``""`` for the whole day) whose places are offered to a wait list when they come back."""
+    office = asked.office
+    needs_session = bool(office.sessions) and office.services[asked.service].needs_session
+    found = set()
+    for session in office.sessions if needs_session else ("",):
+        with contextlib.suppress(InvalidRequest):
+            choice = choice_of(catalog, office.id, service=asked.service, session=session, group=asked.group)
+            rules = {office.re_releases[name].rule for option in choice.options for name in option}
+            if ReReleaseRule.WAIT_LIST in rules:
+                found.add(session)
+    return found
 
 
 def citizen_routes(service: Service, pages: Pages, board: Board) -> list[Route]:
@@ -389,10 +329,6 @@ def citizen_routes(service: Service, pages: Pages, board: Board) -> list[Route]:
         Route("/", guarded(citizens.choose)),
         Route("/days", guarded(citizens.days)),
         Route("/reserve", guarded(citizens.reserve), methods=["POST"]),
-        Route("/place", guarded(citizens.place)),
-        Route("/place/state", guarded(citizens.place_state)),
-        Route("/place/confirm", guarded(citizens.confirm), methods=["POST"]),
-        Route("/place/release", guarded(citizens.release), methods=["POST"]),
-        Route("/place/cancel", guarded(citizens.cancel), methods=["POST"]),
+        *citizens.places.routes(),
         *citizens.rooms.routes(),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["VISIT_MS", "Asked", "Seat", "Site", "is_nik"]
+__all__ = ["AWAY", "NO_STORE", "VISIT_MS", "Asked", "Seat", "Site", "is_nik"]
 
 import contextlib
 import dataclasses
@@ -24,10 +24,14 @@ from quota_engine.faces.service.pages.board import Board
 from quota_engine.faces.service.pages.rendering import Pages
 from quota_engine.faces.service.pages.visits import Visits
 from quota_engine.faces.service.pages.words import LANGUAGES, Words, language_of
+from quota_engine.faces.service.streams import StreamEvent
 
 if TYPE_CHECKING:
     from quota_engine.faces.service.application import Service
 
+AWAY: Final = StreamEvent("away", b"{}")
+"""What a page that listens is sent while the store does not answer."""
+NO_STORE: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 VISIT_MS: Final = 120 * 86_400_000
 _PLACE: Final = "place"
 _SEAT: Final = "ticket"

@@ -1,10 +1,11 @@
-"""What somebody in a waiting room is told, in words: the same for the page, its polls and its stream."""
+"""What somebody in a waiting room or on a wait list is told: the same words for the page, its polls and its stream."""
 
 from __future__ import annotations
 
-__all__ = ["told"]
+__all__ = ["told", "told_waiting"]
 
 from quota_engine.admission.room_standing import Phase, Standing
+from quota_engine.domain.outcomes import WaitPlace
 from quota_engine.faces.service.pages.words import Words
 
 
@@ -13,7 +14,8 @@ def told(words: Words, standing: Standing) -> dict[str, str]:
 
     What a screen reader is told (``announce``) is rounder than what is seen, so that it is not told every second.
     """
-    texts = {"tickets": words.count("room_tickets", standing.tickets), "title": words(f"room_title_{standing.phase}")}
+    tickets = max(1, standing.tickets)  # the count may be half a second older than the ticket
+    texts = {"tickets": words.count("room_tickets", tickets), "title": words(f"room_title_{standing.phase}")}
     if standing.phase is Phase.CALLED:
         texts["title"] = words("room_turn_title")
     if standing.phase is not Phase.WAITING:
@@ -30,6 +32,18 @@ def told(words: Words, standing: Standing) -> dict[str, str]:
     told_ahead = words.count("room_ahead", rounded) if rounded else words("room_next")
     texts["announce"] = f"{told_ahead} {texts['chance']}"
     return texts
+
+
+def told_waiting(words: Words, place: WaitPlace) -> dict[str, str]:
+    """The same for a place on the wait list of a day."""
+    ahead = words.count("waiting_ahead", place.ahead) if place.ahead else words("room_next")
+    return {
+        "position": words.number(place.ahead + 1),
+        "ahead": ahead,
+        "waiting": words.count("wait_list_waiting", place.waiting),
+        "title": words("waiting_title_position", position=words.number(place.ahead + 1)),
+        "announce": ahead,
+    }
 
 
 def _wait(words: Words, standing: Standing) -> str:

@@ -19,18 +19,19 @@ from starlette.routing import Route
 
 from quota_engine.admission.room import RoomStatus, RoomTerms, RoomView
 from quota_engine.admission.room_standing import Phase, Standing
-from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.errors import InvalidRequest, QuotaEngineError, UnknownName
 from quota_engine.domain.lifecycle import State
 from quota_engine.faces.service.pages.forms import form_of
-from quota_engine.faces.service.pages.site import Asked, Seat, Site, is_nik
+from quota_engine.faces.service.pages.site import AWAY, NO_STORE, Asked, Seat, Site, is_nik
 from quota_engine.faces.service.pages.told import told
 from quota_engine.faces.service.pages.words import Words
 from quota_engine.faces.service.problems import Problem
 from quota_engine.faces.service.streams import StreamEvent
 
-_NO_STORE: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 _LOOK_EVERY_MS: Final = 1_000
 _PAUSE_S_MAX: Final = 60
+_KEPT_MS: Final = 86_400_000
+"""So long after its end whoever reopens the page is told that the room has ended, and how it goes on."""
 _RETURNING: Final = (Phase.CALLED, Phase.LAPSED)
 _CLOSING_MS: Final = 30_000
 _LOOKED_AT_MAX: Final = 100
@@ -95,7 +96,7 @@ class WaitingRooms:
                 site.remember(request, response, reference)
                 return response
         response = RedirectResponse("/room", 303)
-        site.seat_taken(request, response, seat, terms.closes_at_ms + terms.claim_ms)
+        site.seat_taken(request, response, seat, terms.closes_at_ms + terms.claim_ms + _KEPT_MS)
         return response
 
     async def place_of(self, asked: Asked, terms: RoomTerms, seat: Seat, nik: str) -> str:
@@ -192,9 +193,9 @@ class WaitingRooms:
         """The same as JSON, for a page that keeps itself up to date by polls."""
         found = await self._standing(request)
         if found is None:
-            return Response(b'{"phase":""}', headers=_NO_STORE, media_type="application/json")
+            return Response(b'{"phase":"","texts":{}}', headers=NO_STORE, media_type="application/json")
         _, _, standing = found
-        return Response(_state(self._site.words(request), standing), headers=_NO_STORE, media_type="application/json")
+        return Response(_state(self._site.words(request), standing), headers=NO_STORE, media_type="application/json")
 
     async def stream(self, request: Request) -> Any:
         """The same as server-sent events."""
@@ -205,15 +206,30 @@ class WaitingRooms:
         words = self._site.words(request)
         room = self._site.room(seat.room)
 
-        async def show(_: RoomView) -> StreamEvent:
-            return StreamEvent("standing", _state(words, await room.status(seat.ticket)))
+        async def look() -> RoomView | None:
+            try:
+                return await room.view()
+            except UnknownName:
+                raise
+            except QuotaEngineError:
+                return None
+
+        async def show(view: RoomView | None) -> StreamEvent:
+            if view is None:
+                return AWAY
+            try:
+                return StreamEvent("standing", _state(words, await room.status(seat.ticket)))
+            except UnknownName:
+                raise
+            except QuotaEngineError:
+                return AWAY
 
         try:
             return await self._site.service.streams.listen(
-                ("page of a room", seat.room), room.view, show, every_ms=_LOOK_EVERY_MS
+                ("page of a room", seat.room), look, show, every_ms=_LOOK_EVERY_MS
             )
         except Problem:
-            return Response(status_code=503, headers=_NO_STORE)
+            return Response(status_code=503, headers=NO_STORE)
 
     async def _standing(self, request: Request) -> tuple[Seat, RoomView, Standing] | None:
         """The ticket of this browser, and how it stands; ``None`` if it has none that is good."""

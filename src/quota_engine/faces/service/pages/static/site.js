@@ -4,6 +4,54 @@
 const anyOf = (low, high) => low + Math.random() * (high - low);
 const ask = (url) => fetch(url, { credentials: "same-origin", cache: "no-store" });
 
+// What does not answer is said on the page, with a button to try again; and that it is back. It is tried again anyway.
+const missing = new Map();
+function lost(who, retry) {
+  missing.set(who, retry);
+  tell();
+}
+function reached(who) {
+  if (missing.delete(who)) tell();
+}
+function tell() {
+  const place = document.querySelector("body:not(.wide) [data-lost]");
+  if (!place) return;
+  for (const who of missing.keys()) if (!who.isConnected) missing.delete(who);
+  const isShown = place.querySelector("button") !== null;
+  if (missing.size && !isShown) {
+    place.replaceChildren(document.getElementById("lost").content.cloneNode(true));
+    place.querySelector("button").addEventListener("click", () => missing.forEach((retry) => retry()));
+  } else if (!missing.size && isShown) {
+    if (place.contains(document.activeElement)) document.querySelector("main").focus({ preventScroll: true });
+    const back = document.createElement("p");
+    back.textContent = place.dataset.lost;
+    place.replaceChildren(back);
+    setTimeout(() => back.remove(), 5000);
+  }
+}
+
+// Only what is new is changed: what somebody is about to press, or has the focus, stays the same element.
+function renew(old, fresh) {
+  const isOther = old.nodeName !== fresh.nodeName || (old.nodeName === "INPUT" && old.value !== fresh.value);
+  if (isOther) return old.replaceWith(fresh);
+  if (old.nodeType !== Node.ELEMENT_NODE) {
+    if (old.data !== fresh.data) old.data = fresh.data;
+    return;
+  }
+  for (const { name } of [...old.attributes]) {
+    if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+  }
+  for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  children(old, fresh);
+}
+function children(old, fresh) {
+  const isSaid = (node) => node.nodeType !== Node.TEXT_NODE || node.data.trim() !== "";
+  const kept = [...old.childNodes].filter(isSaid);
+  const wanted = [...fresh.childNodes].filter(isSaid);
+  kept.forEach((child, index) => (index < wanted.length ? renew(child, wanted[index]) : child.remove()));
+  old.append(...wanted.slice(kept.length));
+}
+
 // A part of a page that is fetched again now and then, as long as somebody looks at it.
 function refresh(part) {
   const url = part.dataset.refresh;
@@ -14,19 +62,24 @@ function refresh(part) {
   const inUse = () => part.querySelector("details[open] form") !== null;
   function put(text) {
     if (text === shown) return;
+    shown = text;
     const chosen = part.querySelector("input:checked");
     const focused = part.contains(document.activeElement) ? document.activeElement : null;
-    const open = [...part.querySelectorAll("details[open][id]")].map((one) => one.id);
-    part.innerHTML = shown = text;
-    for (const id of open) {
-      const details = document.getElementById(id);
-      if (details) details.open = true;
-    }
+    const alike = () => [...part.querySelectorAll(focused.tagName)];
+    const place = focused ? alike().indexOf(focused) : -1;
+    const fresh = document.createElement(part.tagName);
+    fresh.innerHTML = text;
+    children(part, fresh);
     for (const input of part.querySelectorAll("input")) {
       if (chosen && input.value === chosen.value && !input.disabled) input.checked = true;
-      if (focused && focused.value !== undefined && input.value === focused.value) input.focus();
+    }
+    if (focused && document.activeElement !== focused) {
+      const same = (one) => focused.tagName === "INPUT" && one.value === focused.value && !one.disabled;
+      (alike().find(same) || alike()[place] || document.querySelector("main")).focus({ preventScroll: true });
     }
   }
+  const pauseMax = Number(part.dataset.pauseMax) || 60000;
+  const stale = document.querySelector("[data-stale]");
   async function load() {
     if (!document.hidden && !inUse()) {
       try {
@@ -35,52 +88,49 @@ function refresh(part) {
         const text = await answer.text();
         if (!inUse()) put(text);
         pause = usual;
+        if (stale) stale.hidden = true;
+        reached(part);
       } catch {
-        pause = Math.min(pause * 2, 60000);
+        // What is shown stays, and is said to be old.
+        pause = Math.min(pause * 2, pauseMax);
+        if (stale) stale.hidden = false;
+        lost(part, load);
       }
     }
   }
+  let source = null;
+  const listened = part.dataset.listen || part.dataset.live;
+  // Whoever can be told that there is something new looks at once.
+  function listen() {
+    source = new EventSource(listened);
+    source.addEventListener("board", () => load());
+  }
   async function again() {
-    if (!part.isConnected) return;
+    if (!part.isConnected) return source && source.close();
     await load();
+    if (source && source.readyState === 2) listen();
     setTimeout(again, pause * anyOf(0.75, 1.25));
   }
   setTimeout(again, pause);
-  // Whoever can be told that there is something new looks at once.
-  if (part.dataset.live && window.EventSource) {
-    new EventSource(part.dataset.live).addEventListener("board", () => load());
-  }
+  seen(load);
+  if (listened && window.EventSource) listen();
 }
 
-// A place whose page is loaded anew when its state has changed.
-function watch(element) {
-  const version = Number(element.dataset.version);
-  let pause = 5000;
-  async function look() {
-    try {
-      const answer = await ask(element.dataset.state);
-      if (!answer.ok) throw answer.status;
-      if ((await answer.json()).version !== version) return location.reload();
-      pause = 5000;
-    } catch {
-      pause = Math.min(pause * 2, 60000);
-    }
-    setTimeout(look, pause * anyOf(0.75, 1.25));
-  }
-  setTimeout(look, pause);
-  seen(look);
-}
-
-// A waiting room: the server says what to show, by a stream of events, or by polls as long as there is none.
-function live(element) {
-  const phase = element.dataset.phase;
+// What the server says of a room, a wait list or a place: by a stream of events where there is one, and by polls as long
+// as it does not come. Another phase is another page.
+function follow(element) {
+  const { follow: address, phase } = element.dataset;
   const language = "?lang=" + document.documentElement.lang;
   const announced = document.querySelector("[data-announce]");
-  let pause = 5000;
+  const usual = 5000;
+  let pause = usual;
+  let failures = 0;
   let source = null;
   let toldAt = performance.now();
   let leaving = false;
   function show(state) {
+    failures = 0;
+    reached(element);
     if (leaving) return;
     if (state.phase !== phase) {
       leaving = true;
@@ -93,7 +143,7 @@ function live(element) {
       if (text !== undefined && one.textContent !== text) one.textContent = text;
     }
     for (const one of element.querySelectorAll("[data-value]")) one.value = Number(state.texts[one.dataset.value]);
-    document.title = state.texts.title;
+    if (state.texts.title) document.title = state.texts.title;
     // A screen reader is told now and then, not each time.
     if (announced && state.texts.announce && performance.now() - toldAt > 30000) {
       if (announced.textContent !== state.texts.announce) announced.textContent = state.texts.announce;
@@ -101,34 +151,40 @@ function live(element) {
     }
   }
   function listen() {
-    source = new EventSource(element.dataset.live + "/stream" + language);
+    source = new EventSource(address + "/stream" + language);
     source.addEventListener("standing", (event) => show(JSON.parse(event.data)));
+    source.addEventListener("away", () => lost(element, look));
   }
   const isListening = () => source !== null && source.readyState === 1;
   async function look() {
-    const answer = await ask(element.dataset.live + "/state" + language);
-    if (!answer.ok) throw answer.status;
-    show(await answer.json());
+    try {
+      const answer = await ask(address + "/state" + language);
+      if (!answer.ok) throw answer.status;
+      show(await answer.json());
+      pause = usual;
+    } catch {
+      // Once may be a worker that is being replaced.
+      failures += 1;
+      pause = failures === 1 ? 1000 : Math.min(Math.max(pause, 2000) * 1.5, 30000);
+      if (failures > 1) lost(element, look);
+    }
   }
   async function poll() {
-    try {
-      if (!isListening()) await look();
-      pause = 5000;
-    } catch {
-      pause = Math.min(pause * 2, 60000);
-    }
+    if (!element.isConnected) return source && source.close();
+    if (!isListening() || missing.has(element)) await look();
     if (source !== null && source.readyState === 2) listen();
     setTimeout(poll, pause * anyOf(0.75, 1.25));
   }
-  if (window.EventSource) listen();
+  if (window.EventSource && "stream" in element.dataset) listen();
   setTimeout(poll, pause);
-  seen(() => look().catch(() => {}));
-  element.look = () => setTimeout(() => look().catch(() => {}), anyOf(0, 2000));
+  seen(look);
+  element.look = () => setTimeout(look, anyOf(0, 2000));
 }
 
 // Whoever comes back to a page that the browser had put aside wants to see how things are now.
 function seen(look) {
   addEventListener("pageshow", (event) => event.persisted && look());
+  addEventListener("online", look);
 }
 
 // The clock counts by this machine's clock, from what the server said was left: its own time of day may be wrong.
@@ -146,8 +202,13 @@ function clock(element) {
     let text = (hours || days ? hours + ":" + two(minutes) : minutes) + ":" + two(seconds % 60);
     if (days) text = (days === 1 ? element.dataset.day : element.dataset.days).replace("{count}", days) + " " + text;
     if (shown.textContent !== text) shown.textContent = text;
+    element.classList.toggle("soon", seconds <= 60);
+    // A screen reader says what is left when it is time to hurry, and not each second.
+    const announced = document.querySelector("[data-announce]");
+    const left = element.querySelector(".label").textContent + ": " + text;
+    if (announced && (seconds === 300 || seconds === 60) && announced.textContent !== left) announced.textContent = left;
     if (seconds === 0) {
-      const part = element.closest("[data-live]");
+      const part = element.closest("[data-follow]");
       if (element.dataset.zero === "look" && part && part.look) return part.look();
       return setTimeout(() => location.reload(), anyOf(500, 2000));
     }
@@ -210,8 +271,9 @@ function choice(form) {
       history.replaceState(null, "", url);
       start(main);
       if (focused && document.getElementById(focused)) document.getElementById(focused).focus();
+      reached(form);
     } catch {
-      form.submit();
+      lost(form, load);
     }
   }
   for (const select of form.querySelectorAll("select")) {
@@ -234,17 +296,62 @@ function once(form) {
   });
 }
 
+// The same without leaving the page. What was typed stays there if nobody answers, and is sent again until somebody does:
+// each of these forms does the same however often it comes.
+function send(form) {
+  let isSent = false;
+  addEventListener("pageshow", (event) => event.persisted && (isSent = false));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (isSent) return;
+    isSent = true;
+    const body = new URLSearchParams(new FormData(form));
+    let pause = 1000;
+    let isTrying = false;
+    let timer = 0;
+    async function attempt() {
+      if (isTrying || !form.isConnected) return;
+      isTrying = true;
+      clearTimeout(timer);
+      try {
+        const answer = await fetch(form.action, { method: "POST", body, credentials: "same-origin" });
+        if (answer.status >= 500) throw answer.status;
+        const text = await answer.text();
+        reached(form);
+        if (answer.redirected) location.assign(answer.url);
+        else show(text);
+      } catch {
+        lost(form, attempt);
+        pause = Math.min(pause * 1.5, 15000);
+        timer = setTimeout(attempt, pause * anyOf(0.75, 1.25));
+      }
+      isTrying = false;
+    }
+    attempt();
+  });
+}
+
+// A page instead of this one, from its beginning.
+function show(text) {
+  const page = new DOMParser().parseFromString(text, "text/html");
+  const main = document.querySelector("main");
+  document.title = page.title;
+  main.replaceChildren(...page.querySelector("main").childNodes);
+  start(main);
+  scrollTo(0, 0);
+  (main.querySelector("[autofocus]") || main).focus();
+}
+
 function start(root) {
   const each = (selector, begin) => root.querySelectorAll(selector).forEach(begin);
   each("[data-refresh]", refresh);
-  each("[data-state]", watch);
-  each("[data-live]", live);
+  each("[data-follow]", follow);
   each("[data-deadline]", clock);
   each("[data-draft]", draft);
   each("[data-details]", details);
   each("[data-again]", again);
   each("form.choice:has([data-auto])", choice);
-  each("form[method=post]", once);
+  each("form[method=post]", document.querySelector("body:not(.wide)") ? send : once);
   each("[data-print]", (button) => {
     button.hidden = false;
     button.addEventListener("click", () => print());

@@ -1,0 +1,20 @@
+"""The pictures of the pages in the documents: ``python -m tests.service.screenshots [FOLDER]``.
+
+They are taken by the browser tests on their way, so that they show what the tests have seen.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.service.phone import PICTURES
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    tests = Path(__file__).with_name("test_browser_pages.py")
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "every_page", str(tests))
+    raise SystemExit(subprocess.run(command, env={**os.environ, PICTURES: str(folder)}, check=False).returncode)
