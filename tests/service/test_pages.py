@@ -15,7 +15,7 @@ import pytest
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.faces.service.pages.visits import Visits
 from quota_engine.faces.service.pages.words import LANGUAGES, Words, language_of
-from tests.service.serving import DAY, DAY_PATH, NIK, OTHER, Client, running
+from tests.service.serving import DAY, DAY_PATH, NIK, OTHER, Client, connected, listening, running
 from tests.service.stage import wait_list_catalog
 
 SLOT = f"{DAY}|morning"
@@ -165,6 +165,22 @@ async def test_the_wait_list() -> None:
             ended = await waits.send("/place/release")
             assert TEXTS["ended_RELEASED"]["id"] in html.unescape(ended.text)
             assert "Kuota berikutnya dibuka Jumat, 11 Desember 2026 14.00 WIB" in html.unescape(ended.text)
+
+
+async def test_who_looks_at_the_wait_list_is_served_when_a_hold_runs_out() -> None:
+    """Nobody sends a command for the day: the page's own look hands the place on, and its stream tells so."""
+    async with running(catalog=wait_list_catalog(capacity=1)) as client, listening(client.app) as port:
+        browser = Browser(client)
+        async with browser.http, connected(port) as raw:
+            await client.reserve(OTHER)
+            await browser.take()
+            await browser.send("/reserve")
+            assert (await browser.http.get("/place/state")).json()["phase"] == "waiting 1"
+            cookie = f"place={browser.http.cookies['place']}"
+            await raw.send(f"GET /place/stream HTTP/1.1\r\nhost: service\r\ncookie: {cookie}\r\n\r\n".encode())
+            assert b'"phase":"waiting 1"' in await raw.until(b"}}\n\n")
+            client.clock.advance_ms(900_000)
+            assert b'"phase":"held 2"' in await raw.until(b"}}\n\n")
 
 
 async def test_the_wait_list_is_full_or_there_is_none(browser: Browser, client: Client) -> None:

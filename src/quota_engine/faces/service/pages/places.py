@@ -29,7 +29,6 @@ _KINDS: Final = {State.HELD: "held", State.WAITING: "waiting", State.CONFIRMED: 
 """The pages of places that are not over."""
 _LOOK_EVERY_MS: Final = 1_000
 _LOOK_ANYWAY_MS: Final = 15_000
-_SWEPT_MAX: Final = 20
 
 
 class Places:
@@ -122,8 +121,7 @@ class Places:
 
         async def look() -> tuple[list[DayView], int] | None:
             try:
-                # A place whose hold has run out goes to the wait list with the next command for its day.
-                await engine.expire(office, day, _SWEPT_MAX)
+                # An overdue hold is none in these counters; and whoever is looked up on the list then moves it on.
                 # Two changes at once may leave the counters as they were: now and then all are told anyway.
                 return await engine.availability(office, day), now_ms() // _LOOK_ANYWAY_MS
             except QuotaEngineError:
