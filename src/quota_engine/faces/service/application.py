@@ -234,7 +234,7 @@ class Application:
         self._staging = service.configuration.staging
         self._refusal = ""
         pages = Pages(staging=self._staging)
-        board = Board(lambda: service.engine, service.now_ms)
+        board = Board(lambda: service.engine, service.now_ms, service.catalog)
         self._starlette = Starlette(
             routes=[*citizen_routes(service, pages, board), *operator_routes(service, pages, board), *pages.routes()],
             lifespan=self.lifespan,

@@ -16,7 +16,11 @@ from starlette.routing import Route
 from quota_engine.faces.service.pages.words import Words
 
 _FOLDER = importlib.resources.files(__package__)
-_STATIC: Final = {"site.css": "text/css; charset=utf-8", "site.js": "text/javascript; charset=utf-8"}
+_STATIC: Final = {
+    "site.css": "text/css; charset=utf-8",
+    "operator.css": "text/css; charset=utf-8",
+    "site.js": "text/javascript; charset=utf-8",
+}
 _HEADERS: Final = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
@@ -27,7 +31,7 @@ _HEADERS: Final = {
 
 
 class Pages:
-    """Renders the pages, and serves the two files that they need."""
+    """Renders the pages, and serves the files that they need."""
 
     def __init__(self, *, staging: bool) -> None:
         self._files = {name: (_FOLDER / "static" / name).read_bytes() for name in _STATIC}

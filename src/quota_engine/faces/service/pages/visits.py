@@ -16,8 +16,9 @@ _TEXT_MAX: Final = 800
 class Visits:
     """Signs texts, and reads them back. The key follows from the identity key, and is of no use for anything else."""
 
-    def __init__(self, identity_key: bytes) -> None:
-        self._key = hashlib.blake2b(identity_key, person=b"qe pages", digest_size=32).digest()
+    def __init__(self, identity_key: bytes, purpose: str = "pages") -> None:
+        """``purpose``: at most 13 ASCII letters. What was signed for one is worth nothing for another."""
+        self._key = hashlib.blake2b(identity_key, person=f"qe {purpose}".encode(), digest_size=32).digest()
 
     def seal(self, text: str, until_ms: int) -> str:
         """A value for a cookie, good until then."""
@@ -31,6 +32,10 @@ class Visits:
         if len(value) > _TEXT_MAX or not value.isascii() or not hmac.compare_digest(mac, self._mac(payload)):
             return ""
         return text if until.isdigit() and int(until) > now_ms else ""
+
+    def mark(self, text: str) -> str:
+        """What only this site can make of a text; it tells nothing about it."""
+        return self._mac(f"mark.{text}")
 
     def _mac(self, payload: str) -> str:
         digest = hashlib.blake2b(payload.encode(), key=self._key, digest_size=_MAC_BYTES).digest()
