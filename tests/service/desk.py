@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Desk"]
+__all__ = ["Desk", "mark_of"]
 
 import html
 import re

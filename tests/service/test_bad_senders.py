@@ -23,6 +23,7 @@ from quota_engine.faces.service.application import Application
 from quota_engine.faces.service.connections import Incoming
 from quota_engine.faces.service.http import Limits
 from quota_engine.ports import Describe
+from tests.service.desk import mark_of
 from tests.service.serving import DAY_PATH, NIK, TOKENS, connected, listening, running
 
 LIMITS = Limits(header_timeout_ms=200, body_timeout_ms=200, write_timeout_ms=300, header_bytes_max=2_048)
@@ -307,9 +308,11 @@ async def test_a_proxy_in_front_says_whether_it_speaks_tls() -> None:
     """Then a page's cookie is for TLS only. Proxies are believed that are named: by default those on this host."""
     async with running() as client, listening(client.app) as port, httpx.AsyncClient() as browser:
         for proto in ("http", "https"):
+            browser.cookies.clear()
+            door = await browser.get(f"http://127.0.0.1:{port}/operator")
             signed_in = await browser.post(
                 f"http://127.0.0.1:{port}/operator/login",
-                data={"token": TOKENS[Role.OPERATOR]},
+                data={"mark": mark_of(door.text), "token": TOKENS[Role.OPERATOR]},
                 headers={"x-forwarded-proto": proto},
             )
             assert signed_in.status_code == 303
