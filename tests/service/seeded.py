@@ -61,7 +61,7 @@ async def _todays_list(client: Client, chance: random.Random) -> None:
             session=chance.choice(("morning", "afternoon")),
             channel="online",
             group="priority" if number % 7 == 0 else "",
-            key=f"today-{number}",
+            key=f"{number:02}ab-XkL9_qWmZr7TyB3pQ",
         )
         assert found.reservation is not None, found
         assert (await engine.confirm(found.reservation.reference)).ok

@@ -211,6 +211,7 @@ def operator_routes(service: Service, pages: Pages, board: Board) -> list[Route]
         page("/room/open", changes.open_room, CHANGES, posts=True),
         page("/room/close", changes.close_room, CHANGES, posts=True),
         page("/queue", queue.list, STAFF),
+        page("/queue/rows", queue.rows, STAFF),
         page("/queue.csv", queue.csv, STAFF),
         page("/queue/check-in", queue.check_in, STAFF, posts=True),
         page("/queue/no-show", queue.ask_no_show, STAFF),

@@ -40,6 +40,10 @@ class QueueList:
         """The list, or those of it that are looked for."""
         return await self._page(look)
 
+    async def rows(self, look: Look) -> Response:
+        """The list alone, for a page that keeps itself up to date: several desks may be at it."""
+        return await self._page(look, template="operator_queue_rows.html")
+
     async def csv(self, look: Look) -> Response:
         """All of the day as a file, those who gave up too."""
         day = self._site.day(look)
@@ -121,7 +125,14 @@ class QueueList:
         numbers = ", ".join(map(str, record.queue_numbers)) or "–"
         return look.words("op_number_is", number=numbers, state=look.words(f"op_state_{record.state}"))
 
-    async def _page(self, look: Look, status: int = 200, mistake: Mistake | None = None) -> Response:
+    async def _page(
+        self,
+        look: Look,
+        status: int = 200,
+        mistake: Mistake | None = None,
+        *,
+        template: str = "operator_queue.html",
+    ) -> Response:
         site, words, day = self._site, look.words, self._site.day(look)
         records = await self._board.records(look.office.id, day)
         active = [record for record in records if record.state in ACTIVE]
@@ -137,7 +148,7 @@ class QueueList:
         number = look.fields.get("number", "")
         return site.page(
             look,
-            "operator_queue.html",
+            template,
             "op_list",
             status,
             day=day,
@@ -145,6 +156,8 @@ class QueueList:
             after=day + datetime.timedelta(days=1),
             records=wanted[first : first + _ROWS_MAX],
             first=first,
+            query=site.query(look, "day", "show", "q", "from") if is_get else site.query(look, "day", "show"),
+            seen=words.time(site.moment(site.service.now_ms(), look.office)),
             more_from=first + _ROWS_MAX if len(wanted) > first + _ROWS_MAX else 0,
             less_from=max(0, first - _ROWS_MAX),
             found=len(wanted),
