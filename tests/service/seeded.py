@@ -7,11 +7,14 @@ __all__ = ["DRAW", "NOW", "TODAY", "seeded"]
 import contextlib
 import datetime
 import random
+import tomllib
 from collections.abc import AsyncIterator
+from importlib import resources
 from zoneinfo import ZoneInfo
 
 from quota_engine.admission.draw import commitment_of
 from quota_engine.admission.draw_ledger import DrawTerms
+from quota_engine.catalog import Catalog, catalog_from
 from quota_engine.faces.service.releases import WaitingRooms
 from quota_engine.flow.rooms import RoomSettings
 from tests.service.serving import Client, running
@@ -31,7 +34,7 @@ async def seeded() -> AsyncIterator[Client]:
     overbooked, a day closed; people in the waiting room; a draw that takes applications.
     """
     rooms = WaitingRooms(offices=("surabaya",), settings=RoomSettings(per_minute_min=60, per_minute_max=90))
-    async with running(day=TODAY, waiting_rooms=rooms) as client:
+    async with running(day=TODAY, waiting_rooms=rooms, catalog=_two_offices()) as client:
         chance = random.Random(7)
         days = {"first_day": "2026-12-04", "last_day": "2026-12-18"}
         assert (await client.operate("POST", "/v1/publish", days)).status_code == 200
@@ -39,6 +42,14 @@ async def seeded() -> AsyncIterator[Client]:
         await _the_opening(client, chance)
         await _a_draw(client)
         yield client
+
+
+def _two_offices() -> Catalog:
+    """Surabaya's, and another office like it with a long name."""
+    text = (resources.files("quota_engine.catalog.data") / "surabaya.toml").read_text(encoding="utf-8")
+    raw = tomllib.loads(text)
+    raw["offices"] += [{**raw["offices"][0], "id": "other", "name": "Unit Layanan Paspor di Kantor Imigrasi Kelas II"}]
+    return catalog_from(raw)
 
 
 def _ms(moment: datetime.datetime) -> int:

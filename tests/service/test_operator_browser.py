@@ -25,6 +25,7 @@ from tests.service.test_pages import TEXTS
 SIZES: Final = (1280, 390)
 PAGES: Final = {
     "board": f"/operator?draw={DRAW}",
+    "offices": "/operator/offices",
     "day": "/operator/day?day=2026-12-07",
     "day-close": "/operator/day?day=2026-12-08&ask=close",
     "room": "/operator/room?ask=close",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import AsyncIterator
 
 import httpx
@@ -21,7 +22,8 @@ from tests.service.test_pages import TEXTS
 PAGES = (
     "/operator", "/operator/board", "/operator/board.csv", "/operator/day", "/operator/day/figures", "/operator/room",
     "/operator/room/figures", "/operator/queue", "/operator/queue.csv", "/operator/queue/no-show?number=1",
-    "/operator/opening", "/operator/opening.csv", "/operator/audit",
+    "/operator/queue/rows", "/operator/opening", "/operator/opening.csv",
+    "/operator/offices", "/operator/offices/rows", "/operator/audit",
 )  # fmt: skip
 FORMS = (
     "day/capacity", "day/close", "day/open", "room/pace", "room/open", "room/close", "queue/check-in", "queue/no-show",
@@ -90,6 +92,8 @@ async def test_a_token_of_one_office_sees_that_one_only() -> None:
         async with desk.http:
             page = (await desk.sign_in(Role.OPERATOR, token)).text
             assert client.service.catalog.offices["surabaya"].name in page
+            assert "/operator/offices" not in page
+            assert re.findall(r'id="office-([^"]+)"', await desk.get("/operator/offices")) == ["surabaya"]
             assert f'value="{other}"' not in page
             for path in PAGES:
                 name, _, query = path.partition("?")
@@ -107,6 +111,8 @@ async def test_a_token_of_one_office_sees_that_one_only() -> None:
             await desk.sign_in(Role.OPERATOR)
             page = (await desk.http.get("/operator?office=surabaya")).text
             assert f'value="{other}"' in page
+            shown = await desk.get("/operator/offices?lang=en")
+            assert len(re.findall(r'id="office-([^"]+)"', shown)) == len(catalog.offices)
 
 
 async def test_wrong_tokens_are_tried_so_often_only(desk: Desk, client: Client) -> None:

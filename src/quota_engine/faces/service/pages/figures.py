@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DayRows", "QuotaRow", "day_rows", "totals"]
+__all__ = ["COUNTERS", "DayRows", "QuotaRow", "day_rows", "totals"]
 
 import dataclasses
 import datetime

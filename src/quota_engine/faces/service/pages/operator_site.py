@@ -34,8 +34,10 @@ CHANGES: Final = frozenset({Role.OPERATOR})
 STAFF: Final = frozenset({Role.OFFICE, Role.OPERATOR})
 READERS: Final = frozenset({Role.AUDITOR, Role.OPERATOR})
 
+_OFFICES: Final = "/offices"
 _TABS: Final = (
     ("", "op_board", READERS),
+    (_OFFICES, "op_offices", READERS),
     ("/room", "op_room", READERS),
     ("/queue", "op_list", STAFF),
     ("/opening", "op_opening", READERS),
@@ -191,6 +193,10 @@ class OperatorSite:
         own = [office for office in grant.offices if office in offices]
         return offices[own[0]] if own else next(iter(offices.values()))
 
+    def offices(self, grant: Grant) -> list[OfficeView]:
+        """The offices that a token is good for."""
+        return [one for one in self.service.catalog.offices.values() if _allows(grant, frozenset(Role), one.id)]
+
     # --- Answers ---
 
     def page(self, look: Look, template: str, tab: str, status: int = 200, /, **values: Any) -> Response:
@@ -209,7 +215,7 @@ class OperatorSite:
         /,
         **values: Any,
     ) -> Response:
-        offices = [one for one in self.service.catalog.offices.values() if _allows(grant, frozenset(Role), one.id)]
+        offices = self.offices(grant)
         here = values.pop("here", "") or ("" if request.method != "POST" else f"/operator?office={office.id}&")
         return self._site.page(
             request,
@@ -218,7 +224,11 @@ class OperatorSite:
             status,
             here=here,
             tab=tab,
-            tabs=[(path, text) for path, text, roles in _TABS if grant.role in roles],
+            tabs=[
+                (path, text)
+                for path, text, roles in _TABS
+                if grant.role in roles and (path != _OFFICES or len(offices) > 1)
+            ],
             office=office,
             offices=offices,
             who=grant.name,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 __all__ = ["operator_routes"]
 
+import asyncio
 import datetime
 import hashlib
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +20,7 @@ from quota_engine.domain.outcomes import QuotaView
 from quota_engine.faces.looks import DayState, day_state
 from quota_engine.faces.service.access import Role
 from quota_engine.faces.service.pages.board import DAYS_SHOWN_MAX, Board
-from quota_engine.faces.service.pages.figures import day_rows, totals
+from quota_engine.faces.service.pages.figures import COUNTERS, day_rows, totals
 from quota_engine.faces.service.pages.opening_plot import COLUMNS, opening_plot, opening_rows, span
 from quota_engine.faces.service.pages.operator_changes import Changes
 from quota_engine.faces.service.pages.operator_site import CHANGES, READERS, STAFF, Look, Mistake, OperatorSite
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from quota_engine.faces.service.application import Service
 
 _DAYS_SHOWN: Final = 10
+_OFFICES_SHOWN_MAX: Final = 500
 _LIVE_EVERY_MS: Final = 1_000
 _PLOT_SIZES: Final = (("wide", (1000, 380)), ("narrow", (360, 320)))
 """One picture for screens and one for phones: text in a picture that is made smaller can not be read."""
@@ -82,6 +84,35 @@ class _Operators:
             draw_asked=look.fields.get("draw", ""),
             query=site.query(look, "days", "room", "draw"),
             mistake=mistake,
+        )
+
+    async def offices(self, look: Look) -> Response:
+        """All offices at a glance: what their days that sell come to, in all."""
+        return await self._officed(look, "operator_offices.html")
+
+    async def offices_part(self, look: Look) -> Response:
+        """The figures alone."""
+        return await self._officed(look, "operator_offices_rows.html")
+
+    async def _officed(self, look: Look, template: str) -> Response:
+        site = self._site
+        now_ms = site.service.now_ms()
+        offices = site.offices(look.grant)[:_OFFICES_SHOWN_MAX]
+        found = await asyncio.gather(*(self._board.days(office) for office in offices))
+        rows = []
+        for office, (_, views) in zip(offices, found, strict=True):
+            selling = [view for view in views if day_state(view, now_ms) is DayState.OPEN]
+            closed = sum(day_state(view, now_ms) is DayState.CLOSED for view in views)
+            later = [view.opens_at_ms for view in views if day_state(view, now_ms) is DayState.EARLY]
+            opens = look.words.moment(site.moment(min(later), office)) if later else ""
+            rows.append((office, len(selling), closed, opens, totals(office, selling)))
+        return site.page(
+            look,
+            template,
+            "op_offices",
+            rows=rows,
+            names=COUNTERS,
+            seen=look.words.time(site.moment(now_ms, look.office)),
         )
 
     async def live(self, look: Look) -> Response | Stream:
@@ -199,6 +230,8 @@ def operator_routes(service: Service, pages: Pages, board: Board) -> list[Route]
         page("", operators.board, READERS | STAFF),
         page("/board", operators.board_part, READERS),
         page("/board.csv", operators.board_csv, READERS),
+        page("/offices", operators.offices, READERS),
+        page("/offices/rows", operators.offices_part, READERS),
         page("/live", operators.live, READERS),
         page("/day", changes.day, READERS),
         page("/day/figures", changes.day_figures, READERS),
