@@ -299,6 +299,12 @@ class OperatorSite:
         """A moment at an office."""
         return datetime.datetime.fromtimestamp(at_ms / 1000, tz=office.zone)
 
+    def seen(self, look: Look, at_ms: int) -> str:
+        """When the figures were so, to the second."""
+        moment = self.moment(at_ms, look.office)
+        text = f"{moment:%H:%M:%S}"
+        return f"{text.replace(':', '.') if look.words.language == 'id' else text} {moment.tzname()}"
+
     def today(self, office: OfficeView) -> datetime.date:
         """The day that it is at an office."""
         return self.moment(self.service.now_ms(), office).date()

@@ -76,7 +76,7 @@ class _Operators:
             days=[day_rows(words, office, view, now_ms) for view in shown],
             tiles=totals(office, [view for view in shown if day_state(view, now_ms) is DayState.OPEN]),
             days_more=len(views) - len(shown),
-            seen=words.time(site.moment(seen_ms, office)),
+            seen=site.seen(look, seen_ms),
             moment=lambda at_ms: words.moment(site.moment(at_ms, office)),
             time=lambda at_ms: words.time(site.moment(at_ms, office)),
             room=await site.room(look),
@@ -112,7 +112,7 @@ class _Operators:
             "op_offices",
             rows=rows,
             names=COUNTERS,
-            seen=look.words.time(site.moment(now_ms, look.office)),
+            seen=site.seen(look, now_ms),
         )
 
     async def live(self, look: Look) -> Response | Stream:

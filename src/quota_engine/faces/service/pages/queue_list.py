@@ -157,7 +157,7 @@ class QueueList:
             records=wanted[first : first + _ROWS_MAX],
             first=first,
             query=site.query(look, "day", "show", "q", "from") if is_get else site.query(look, "day", "show"),
-            seen=words.time(site.moment(site.service.now_ms(), look.office)),
+            seen=site.seen(look, site.service.now_ms()),
             more_from=first + _ROWS_MAX if len(wanted) > first + _ROWS_MAX else 0,
             less_from=max(0, first - _ROWS_MAX),
             found=len(wanted),
