@@ -137,6 +137,21 @@ async def test_names_in_the_readers_language(desk: Desk, client: Client) -> None
         assert service in page
 
 
+async def test_whoever_has_changed_something_sees_it_at_once(desk: Desk, client: Client) -> None:
+    """Also if the page comes from another process than the one that did it: that has not looked anew yet."""
+    (reference,) = await _confirmed(client, NIK)
+    await _starts(client)
+    await desk.sign_in(Role.OPERATOR)
+    day, queue = f"/operator/day?day={DAY}", f"/operator/queue?day={DAY}"
+    assert 'value="100"' in await desk.get(day)
+    assert says("op_state_CONFIRMED") in await desk.get(queue)
+    await client.service.engine.set_capacity("surabaya", DAY, "online", 140)
+    await client.service.engine.check_in(reference)
+    assert 'value="140"' not in await desk.get(day), "others are shown what was seen a moment ago"
+    assert 'value="140"' in await desk.get(f"{day}&done=capacity")
+    assert f">{says('op_state_ATTENDED')}<" in await desk.get(f"{queue}&done=check-in&number=1")
+
+
 # --- The list of a day ---
 
 

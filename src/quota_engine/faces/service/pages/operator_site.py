@@ -162,6 +162,8 @@ class OperatorSite:
                 look = Look(request, words, grant, office, fields)
                 if not look.may(roles):
                     raise Refused(403, "op_not_allowed")
+                if fields.get("done"):
+                    self.board.forget(office.id, self.day(look))  # it may have been another process that did it
                 return await handle(look)
             except Refused as refused:
                 return self._said(request, words, grant, office, refused)
