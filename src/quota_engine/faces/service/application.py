@@ -58,6 +58,8 @@ from quota_engine.ports import Clock
 _logger = logging.getLogger("quota_engine.service")
 STAGING: Final = ("x-quota-engine-staging", "true")
 """A header that says that this is no place to book for real; load tests look for it."""
+_NO_PAGES: Final = ("/v", "/health")
+"""What is not there under these is said in a problem document; elsewhere, on a page."""
 _READY_FOR_MS: Final = 1_000
 """How long what was found out about the store is believed."""
 
@@ -281,7 +283,7 @@ class Application:
         if app is not None:
             await app(scope, receive, send)
             return
-        if found is None and not scope["path"].startswith("/v"):
+        if found is None and not scope["path"].startswith(_NO_PAGES):
             await self._pages(scope, receive, _counted(send, self.service.metrics.call("pages")))
             return
         send = _counted(send, self.service.metrics.call("none"))

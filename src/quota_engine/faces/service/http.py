@@ -18,10 +18,11 @@ __all__ = [
 ]
 
 import asyncio
+import functools
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import chain
 from time import perf_counter_ns
 from typing import Any, Final, Protocol
@@ -50,10 +51,15 @@ from quota_engine.faces.service.wire.core import FieldProblem
 
 _logger = logging.getLogger("quota_engine.service")
 
-_JSON: Final = b"application/json"
+_is_json = re.compile(rb'application/json[ \t]*(?:;[ \t]*charset="?utf-8"?[ \t]*)?', re.IGNORECASE).fullmatch
+_ONCE: Final = (b"authorization", b"content-encoding", b"content-type", b"idempotency-key", b"if-none-match")
+"""Headers that say something here: of two, another reader (a proxy, say) might believe the other one."""
 _TOO_SLOW: Final = "the body did not come in time"
 _QUERY_FIELDS_MAX: Final = 20
+_is_integer = re.compile(r"-?[0-9]{1,20}").fullmatch
 _many_digits = re.compile(r"[0-9]{6,}")
+_unknown_field = re.compile(r"(?<=unknown field `).*(?=`(?: - at `\$|$))", re.DOTALL)
+_is_field = re.compile(r"[a-z_]{1,40}").fullmatch
 _names = re.compile(rb'"([^"]*)"\s*:').findall
 """The names in JSON that has no backslash in it; and perhaps something more, from between two strings."""
 
@@ -113,7 +119,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     ``statuses`` are the engine's refusals that it may answer with, ``problems`` the other problems besides those that
     every call may meet. ``streams``: the answer is a stream of events, whose data are of the type ``answer``.
     ``is_tagged``: answers have an ``ETag``, and may be 304. ``checks_office``: the address names no office, and the
-    handler sees whether the token is good for the one that it is about.
+    handler sees whether the token is good for the one that it is about. ``asks_store``, ``changes``: whether it asks
+    the store, and whether it changes something there (``None``: unless it is a GET).
     """
 
     method: str
@@ -132,6 +139,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
     streams: bool = False
     is_tagged: bool = False
+    asks_store: bool = True
+    changes: bool | None = None
     checks_office: bool = False
 
 
@@ -181,18 +190,25 @@ class Exchange:
         incoming = scope.get(INCOMING)
         if incoming is None and _size_of(scope["headers"]) > service.limits.header_bytes_max:
             raise Problem("headers-too-large", f"at most {service.limits.header_bytes_max} bytes of headers")
+        if len(headers) < len(scope["headers"]):
+            _see_that_all_are_once(scope["headers"])
         path: dict[str, str] = scope["path_params"]
         grant = None
         if endpoint.roles is not None:
             grant = service.access.grant(headers.get(b"authorization", b""))
             office = path.get("office") or path.get("reference", "").partition("~")[0]
             service.access.check(grant, endpoint.roles, None if endpoint.checks_office else office)
-        query = None if endpoint.query is None else _query(scope["query_string"], endpoint.query)
+        query = None
+        if endpoint.query is not None:
+            query = _query(scope["query_string"], endpoint.query)
+        elif scope["query_string"]:
+            found = FieldProblem(where="query", problem="the address takes no parameters", expected="none")
+            raise Problem("unprocessable", "the address takes no parameters", errors=[found])
         body = None
         if self._decoder is not None:
             content = await _body(receive, headers, service.limits) if incoming is None else incoming.body
-            if content and not headers.get(b"content-type", b"").startswith(_JSON):
-                raise Problem("unsupported-media-type", "send  Content-Type: application/json")
+            if content:
+                _see_that_it_is_json(headers)
             body = _decoded(content, self._decoder)
         try:
             return await self._handler(service, Call(path, query, body, headers, grant, request_id))
@@ -214,8 +230,32 @@ class Exchange:
             raise Problem("internal", f"the log has more under {request_id}") from None
 
 
+def _see_that_all_are_once(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    names = [name for name, _ in headers]
+    for name in _ONCE:
+        if names.count(name) > 1:
+            raise Problem("bad-request", f"the header {name.decode()} is there twice")
+
+
+def _see_that_it_is_json(headers: Mapping[bytes, bytes]) -> None:
+    if _is_json(headers.get(b"content-type", b"")) is None:
+        raise Problem("unsupported-media-type", "send  Content-Type: application/json  (in UTF-8)")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise Problem("unsupported-media-type", "send it as it is, without Content-Encoding")
+
+
 def _size_of(headers: Iterable[tuple[bytes, bytes]]) -> int:
     return len(b"".join(chain.from_iterable(headers)))
+
+
+def _invalid(error: msgspec.ValidationError, whole: str) -> Problem:
+    """What is wrong with a part, without what could be an identity: msgspec says what it did not expect."""
+    text = _unknown_field.sub(lambda found: found[0] if _is_field(found[0]) else "…", str(error))
+    text = _many_digits.sub("…", text)
+    message, at, where = text.rpartition(" - at `$")
+    message, where = (message, where.strip("`.")) if at else (text, "")
+    found = FieldProblem(where=where or whole, problem=message, expected="see /openapi.json")
+    return Problem("unprocessable", text, errors=[found])
 
 
 def _decoded(content: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
@@ -223,10 +263,7 @@ def _decoded(content: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
     try:
         body = decoder.decode(content)
     except msgspec.ValidationError as error:
-        text = _many_digits.sub("…", str(error))
-        message, _, where = text.partition(" - at `$")
-        found = FieldProblem(where=where.strip("`.") or "body", problem=message, expected="see /openapi.json")
-        raise Problem("unprocessable", text, errors=[found]) from None
+        raise _invalid(error, "body") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         detail = _many_digits.sub("…", str(error)) if isinstance(error, msgspec.DecodeError) else "not JSON"
         raise Problem("bad-request", f"the body is not JSON: {detail}") from None
@@ -286,15 +323,21 @@ def _query(text: bytes, kind: type) -> Any:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         raise Problem("bad-request", "the query has a parameter twice")
+    for name in _integers(kind):
+        # What is converted would take 1e3 and 1.0, too, which no body may have.
+        if _is_integer(fields.get(name, "0")) is None:
+            found = FieldProblem(where=name, problem="not an integer", expected="digits")
+            raise Problem("unprocessable", f"{name}: not an integer", errors=[found])
     try:
         return msgspec.convert(fields, kind, strict=False)
     except msgspec.ValidationError as error:
-        found = _many_digits.sub("…", str(error))
-        message, _, where = found.partition(" - at `$")
-        where = where.strip("`.") or "query"
-        raise Problem(
-            "unprocessable", found, errors=[FieldProblem(where=where, problem=message, expected="see /openapi.json")]
-        ) from None
+        raise _invalid(error, "query") from None
+
+
+@functools.cache
+def _integers(kind: type) -> tuple[str, ...]:
+    fields = msgspec.inspect.type_info(kind).fields  # type: ignore[attr-defined]
+    return tuple(field.name for field in fields if isinstance(field.type, msgspec.inspect.IntType))
 
 
 def _errors(error: InvalidRequest) -> list[FieldProblem]:

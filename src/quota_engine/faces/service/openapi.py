@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["document"]
+__all__ = ["document", "problems_of"]
 
 import importlib.metadata
 import re
@@ -16,7 +16,9 @@ from quota_engine.faces.service.problems import KINDS, OF_STATUS, TYPE_PREFIX
 from quota_engine.faces.service.wire.core import ProblemBody
 
 _REF: Final = "#/components/schemas/{name}"
-_ALWAYS: Final = ("bad-request", "headers-too-large", "unprocessable", "internal", "unavailable", "outcome-unknown")
+_ALWAYS: Final = ("bad-request", "headers-too-large", "unprocessable", "internal")
+_OF_STORE: Final = ("unavailable",)
+_OF_CHANGES: Final = ("outcome-unknown",)
 _WITH_BODY: Final = ("request-timeout", "too-large", "unsupported-media-type")
 _TOO_MANY: Final = ("too-many-streams",)
 _WITH_TOKEN: Final = ("unauthorized", "forbidden")
@@ -94,12 +96,9 @@ def _operation(endpoint: Endpoint, of_kind: dict[Any, Any]) -> dict[str, Any]:
         str(http): {"description": "Done." if http < 300 else "Not now.", **answer}
         for http in sorted({endpoint.http, *endpoint.also_http})
     }
-    names = [*_ALWAYS, *endpoint.problems, *(OF_STATUS[status].type for status in endpoint.statuses)]
     if endpoint.is_tagged:
         responses["304"] = {"description": "Nothing is new."}
-    names += _TOO_MANY if endpoint.streams else ()
-    names += _WITH_BODY if endpoint.body is not None else ()
-    names += _WITH_TOKEN if endpoint.roles is not None else ()
+    names = problems_of(endpoint)
     by_http: dict[int, list[str]] = {}
     for name in names:
         by_http.setdefault(KINDS[name].http, []).append(name)
@@ -126,6 +125,21 @@ def _operation(endpoint: Endpoint, of_kind: dict[Any, Any]) -> dict[str, Any]:
         operation["security"] = [{"token": []}]
         operation["x-roles"] = sorted(endpoint.roles)
     return operation
+
+
+def problems_of(endpoint: Endpoint) -> list[str]:
+    """The types of all problems that a call may be answered with."""
+    changes = endpoint.method != "GET" if endpoint.changes is None else endpoint.changes
+    names = [*_ALWAYS, *endpoint.problems, *(OF_STATUS[status].type for status in endpoint.statuses)]
+    for also, applies in (
+        (_OF_STORE, endpoint.asks_store),
+        (_OF_CHANGES, endpoint.asks_store and changes),
+        (_TOO_MANY, endpoint.streams),
+        (_WITH_BODY, endpoint.body is not None),
+        (_WITH_TOKEN, endpoint.roles is not None),
+    ):
+        names += also if applies else ()
+    return list(dict.fromkeys(names))
 
 
 def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ from quota_engine.faces.service import wire
 from quota_engine.faces.service.access import Role
 from quota_engine.faces.service.http import Call, Endpoint, Reply
 from quota_engine.faces.service.replies import refusal_reply
+from quota_engine.faces.service.wire.base import NoFields
 
 if TYPE_CHECKING:
     from quota_engine.faces.service.application import Service
@@ -90,6 +91,7 @@ def get(path: str, name: str, summary: str, handler: Any, answer: Any, **more: A
 
 def post(path: str, name: str, summary: str, handler: Any, answer: Any = wire.OutcomeBody, **more: Any) -> Endpoint:
     """An endpoint that does something."""
+    more.setdefault("body", NoFields)
     return Endpoint(method="POST", path=path, name=name, summary=summary, handler=handler, answer=answer, **more)
 
 
@@ -100,4 +102,5 @@ def delete(path: str, name: str, summary: str, handler: Any, answer: Any, **more
 
 def put(path: str, name: str, summary: str, handler: Any, answer: Any = wire.OutcomeBody, **more: Any) -> Endpoint:
     """An endpoint that makes something as it is said to be."""
+    more.setdefault("body", NoFields)
     return Endpoint(method="PUT", path=path, name=name, summary=summary, handler=handler, answer=answer, **more)

@@ -181,7 +181,7 @@ DRAWS: Final = (
     _post("applications", "apply", "Apply, or change what was applied for; answers with the receipt.", apply, SERVICES,
           http=201, also_http=(200,), body=wire.ApplyBody, problems=_OF_APPLY),
     _post("applications/find", "find-application", "The application that somebody is in.", find, SERVICES,
-          answer=wire.ApplicationBody, body=wire.FindApplicationBody, problems=_kinds(S.NOT_FOUND)),
+          answer=wire.ApplicationBody, body=wire.FindApplicationBody, changes=False, problems=_kinds(S.NOT_FOUND)),
     _post("applications/withdraw", "withdraw", "Take an application back, for all of its party.", withdraw, SERVICES,
           body=wire.WithdrawBody,
           problems=_kinds(S.UNKNOWN_DRAW, S.NOT_OPEN, S.CLOSED, S.NOT_FOUND, S.STALE)),
@@ -194,5 +194,5 @@ DRAWS: Final = (
     _post("award", "award", "Hold the winners' places. Safe to repeat.", award, OPERATORS, answer=wire.AwardBody,
           body=wire.HoldTimeBody, problems=_kinds(S.UNKNOWN_DRAW, also=_NOT_RUN)),
     get(_DRAW + "/files/{file}", "draw-file", "A file to publish and to check the draw with.", file, bytes,
-        problems=_kinds(S.UNKNOWN_DRAW, S.NOT_FROZEN, also=_NOT_RUN)),
+        is_tagged=True, problems=_kinds(S.UNKNOWN_DRAW, S.NOT_FROZEN, also=_NOT_RUN)),
 )  # fmt: skip

@@ -112,7 +112,7 @@ _GROUP: Final = OFFICE + "/groups/{group}"
 
 EVENTS: Final = (
     get(OFFICE + "/events", "events", "What has happened at an office, in order.", events, wire.EventsBody,
-        roles=READERS, query=EventsQuery, problems=("unknown-name",)),
+        roles=READERS, query=EventsQuery, changes=True, problems=("unknown-name",)),
     post(OFFICE + "/events/trim", "trim-events", "Drop events that all who need them have read.", trim_events,
          wire.TrimmedBody, roles=OPERATORS, body=wire.TrimBody, problems=("unknown-name",)),
     get(OFFICE + "/groups", "groups", "The groups of consumers that share an office's events.", groups, GroupsBody,

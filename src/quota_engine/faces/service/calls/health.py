@@ -24,7 +24,8 @@ async def ready(service: Service, call: Call) -> Reply:
 
 
 HEALTH: Final = (
-    get("/health/live", "live", "Whether the process runs.", live, wire.HealthBody),
+    get("/health/live", "live", "Whether the process runs.", live, wire.HealthBody,
+        asks_store=False),
     get("/health/ready", "ready", "Whether it serves: false while it drains, or the store is away.", ready,
-        wire.HealthBody, also_http=(503,)),
+        wire.HealthBody, also_http=(503,), asks_store=False),
 )  # fmt: skip

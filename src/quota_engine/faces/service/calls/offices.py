@@ -93,6 +93,7 @@ async def availability(service: Service, call: Call) -> Reply:
 OFFICES: Final = (
     get(OFFICE + "/availability", "availability", "An office's days, and the first with a place.", availability,
         wire.AvailabilityBody, query=DaysQuery, problems=("unknown-name",)),
-    get("/v1/offices", "offices", "The offices, what they offer, and when they open next.", offices, wire.OfficesBody),
-    get(OFFICE, "office", "One office.", office, wire.OfficeBody, problems=("unknown-name",)),
+    get("/v1/offices", "offices", "The offices, what they offer, and when they open next.", offices, wire.OfficesBody,
+        asks_store=False),
+    get(OFFICE, "office", "One office.", office, wire.OfficeBody, asks_store=False, problems=("unknown-name",)),
 )  # fmt: skip

@@ -196,7 +196,7 @@ ROOMS: Final = (
     get(_TICKET + "/stream", "ticket-stream", "The same as events (`standing`).", standing_stream, wire.StandingBody,
         streams=True, problems=_SEEN),
     post(_ROOM + "/admission", "enter", "Take the turn of a ticket that is called: the pass to reserve with.", enter,
-         wire.AdmissionBody, roles=SERVICES, checks_office=True, body=wire.EnterBody,
+         wire.AdmissionBody, roles=SERVICES, checks_office=True, body=wire.EnterBody, changes=False,
          problems=_kinds(S.OVER, also=("room-not-called", "room-turn-lapsed"))),
     post(_ROOM + "/open", "open-room", "Open a room with what its public source of chance has said.", open_room,
          wire.RoomBody, body=wire.OpenRoomBody, problems=_kinds(S.OVERLOADED, S.CONFLICT, S.OVER, S.NOT_OPEN),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Answer", "Id", "Identity", "MaybeId", "Millis", "Moment", "Request"]
+__all__ = ["Answer", "Id", "Identity", "MaybeId", "Millis", "Moment", "NoFields", "Request"]
 
 from typing import Annotated
 
@@ -24,6 +24,10 @@ Moment = Annotated[int, Meta(ge=0, le=TIME_MS_MAX)]
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A body that comes in: a field that is not known is a mistake."""
+
+
+class NoFields(Request, frozen=True, kw_only=True):
+    """A body that says nothing, and may be left out."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

@@ -57,15 +57,19 @@ from quota_engine.domain.values import DURATION_MS_MAX
 from quota_engine.faces.service.wire.base import Answer, Id, Identity, MaybeId, Millis, Request
 from quota_engine.faces.service.wire.standing import StandingBody
 
+_NO_CONTROLS = r"^[^\x00-\x1f\x7f]*$"
+
 # --- Requests ------------------------------------------------------------------------------------------------------
 
 
 class CallerBody(Request, frozen=True, kw_only=True):
     """Who calls, as your service has checked it, for the admission policies; hashed at once. Empty: not known."""
 
-    account: Annotated[str, Meta(max_length=256)] = ""
-    network: Annotated[str, Meta(max_length=256, description="An IPv4 or IPv6 address, or a prefix.")] = ""
-    device: Annotated[str, Meta(max_length=256)] = ""
+    account: Annotated[str, Meta(max_length=256, pattern=_NO_CONTROLS)] = ""
+    network: Annotated[
+        str, Meta(max_length=256, pattern=_NO_CONTROLS, description="An IPv4 or IPv6 address, or a prefix.")
+    ] = ""
+    device: Annotated[str, Meta(max_length=256, pattern=_NO_CONTROLS)] = ""
 
 
 class ReserveBody(Request, frozen=True, kw_only=True):

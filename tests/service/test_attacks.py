@@ -1,0 +1,114 @@
+"""Whatever can be wrong with any part of any call is a problem, changes nothing, tells nothing, and stops nothing."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from jsonschema_rs import Draft202012Validator
+
+from quota_engine.faces.service.access import Role
+from quota_engine.faces.service.calls import ENDPOINTS
+from quota_engine.faces.service.http import Endpoint, Limits
+from quota_engine.faces.service.problems import KINDS, TYPE_PREFIX
+from quota_engine.ports import Describe
+from tests.service.attacks import DOCUMENT, NAMED, attacks, good
+from tests.service.serving import DAY, NIK, OTHER, TOKENS, Client, running
+
+HOUR_MS = 3_600_000
+PROBLEM = Draft202012Validator(
+    {
+        **DOCUMENT["components"]["schemas"]["ProblemBody"],
+        "components": DOCUMENT["components"],
+        "additionalProperties": False,
+    }
+)
+
+
+async def state(client: Client) -> bytes:
+    """All that the store has."""
+    backend: Any = client.service.engine._backend
+    places = sorted(backend._memory._books)
+    return msgspec.json.encode([await backend.perform(Describe(place)) for place in places])
+
+
+def events(client: Client) -> int:
+    """How many places the store has, and how much has happened at the offices: told sooner than :func:`state`."""
+    books = client.service.engine._backend._memory._books.values()  # type: ignore[attr-defined]
+    return sum(1 + len(getattr(book.ledger, "events", ())) for book in books)
+
+
+async def furnish(client: Client) -> dict[str, str]:
+    """Something to attack: a hold, a room with a ticket, a draw, a group of consumers; the names of these."""
+    held = (await client.reserve(NIK)).json()["reservation"]["reference"]
+    await client.reserve(OTHER)
+    now_ms = client.clock.now_ms()
+    room = {"office": "surabaya", "first_day": str(DAY), "opens_at_ms": now_ms + HOUR_MS}
+    assert (await client.operate("PUT", "/v1/rooms/there", room)).status_code == 201
+    joined = await client.call("POST", "/v1/rooms/there/tickets", {"identity": NIK}, Role.SERVICE)
+    draw = {
+        "opens_at_ms": now_ms, "closes_at_ms": now_ms + HOUR_MS, "forget_at_ms": now_ms + 9 * HOUR_MS,
+        "first_day": str(DAY), "last_day": str(DAY), "commitment": "0" * 64,
+    }  # fmt: skip
+    assert (await client.operate("PUT", "/v1/draws/there", draw)).status_code == 201
+    assert (await client.operate("POST", "/v1/offices/surabaya/groups/there", {})).status_code == 201
+    return {
+        "office": "surabaya", "day": str(DAY), "quota": "online", "reference": held, "room": "there",
+        "ticket": joined.json()["ticket"], "draw": "there", "file": "applications.jsonl", "number": "1",
+        "group": "there",
+    }  # fmt: skip
+
+
+def told(response: httpx.Response) -> dict[str, Any]:
+    """The problem document, if it is a good one."""
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["x-request-id"]
+    found: dict[str, Any] = response.json()
+    PROBLEM.validate(found)
+    kind = KINDS[found["type"].removeprefix(TYPE_PREFIX)]
+    assert (found["status"], found["title"]) == (response.status_code, kind.title)
+    assert kind.http == response.status_code
+    return found
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda one: one.name)
+async def test_attacks(endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
+    """Some hundreds on each call: the right status, a good problem document, nothing changed, nobody named."""
+    caplog.set_level(logging.DEBUG, "quota_engine")
+    async with running(limits=Limits(stream_life_ms=1)) as client:
+        names = await furnish(client)
+        request = good(endpoint, names, ticket=names["ticket"])
+        before, seen = await state(client), events(client)
+        wrong: list[tuple[object, ...]] = []
+        for attack in attacks(request):
+            response = await client.http.request(
+                attack.method or endpoint.method, attack.path, content=attack.content, headers=attack.headers
+            )
+            if response.status_code not in attack.statuses:
+                wrong.append(
+                    (attack.what, attack.path[-60:], attack.content[:80], response.status_code, response.text[-300:])
+                )
+                continue
+            if (attack.method or endpoint.method) != "HEAD":
+                found = told(response)
+                if attack.method:
+                    assert endpoint.method in response.headers["allow"]
+                assert "Traceback" not in response.text
+                for secret in (NIK, OTHER, NAMED, *TOKENS.values()):
+                    assert secret not in response.text, (attack.what, found)
+            if (now := events(client)) != seen:
+                wrong.append((attack.what, attack.path, attack.content[:80], "it has changed something"))
+                seen = now
+        assert not wrong
+        assert await state(client) == before
+        response = await client.http.request(
+            endpoint.method, request.url, content=request.content, headers=request.headers
+        )
+        # Good it is: what speaks against it, if anything, is how things stand.
+        assert response.status_code in (200, 201, 304, 409, 410, 412) or "outcome" in response.json(), response.text
+    assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.WARNING]
+    for secret in (NIK, OTHER, NAMED, names["ticket"], *TOKENS.values()):
+        assert secret not in caplog.text
