@@ -201,6 +201,14 @@ async def test_closing_running_and_awarding(drawing: Client) -> None:
     assert {one["number"] for one in report["references"]} == winners
     again = await drawing.operate("POST", f"{DRAW}/award", {"hold_ttl_ms": DAY_MS})
     assert again.json() == report
+    assert report["next_skip"] is None
+    parts = [(await drawing.operate("POST", f"{DRAW}/award", {"skip": skip, "limit": 2})).json() for skip in (0, 2, 9)]
+    assert [part["next_skip"] for part in parts] == [2, None, None]
+    assert [len(part["references"]) for part in parts] == [2, 1, 0]
+    assert sorted(str(one) for part in parts for one in part["references"]) == sorted(map(str, report["references"]))
+    metrics = (await drawing.http.get("/metrics")).text
+    assert 'quota_engine_draw_outcomes_total{status="APPLIED"} 6.0' in metrics
+    assert 'quota_engine_draw_outcomes_total{status="CONFLICT"} 2.0' in metrics
     for one in report["references"]:
         confirmed = await drawing.step(one["reference"], "confirm", applicant=f"nik-{one['number'] - 1}")
         assert confirmed.json()["status"] == "CONFIRMED"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 from typing import Any
 
-from quota_engine.faces.service.access import Role
+from quota_engine.faces.service.access import Grant, Role
 from quota_engine.ports import Describe
 from tests.faces.drawing import MONDAY, NOW_MS, catalog
-from tests.service.serving import DAY, DAY_PATH, NIK, OTHER, Client, running
+from tests.service.serving import DAY, DAY_PATH, NIK, OTHER, Client, grants, running
 from tests.service.test_reservations import problem
 
 GROUP = "/v1/offices/surabaya/groups/mail"
@@ -91,6 +92,32 @@ async def test_a_move_to_another_office() -> None:
         reconciled = (await client.operate("POST", "/v1/offices/mlg/reconcile")).json()
         assert (reconciled["findings"], reconciled["repaired"]) == ([], 0)
         assert await client.service.engine._backend.perform(Describe("mlg")) == before
+
+
+async def test_a_move_to_an_office_that_the_token_is_not_good_for() -> None:
+    """It has to be good for both offices: the one that is left, and the one that the body names."""
+    desks = tuple(
+        Grant(f"desk-{name}", Role.SERVICE, hashlib.sha256(name.encode()).hexdigest(), offices)
+        for name, offices in (("here", ("sby",)), ("there", ("mlg",)), ("both", ("sby", "mlg")))
+    )
+    async with running(catalog=catalog("at_once"), office="sby", day=MONDAY, grants=(*grants(), *desks)) as client:
+        client.clock.set_ms(NOW_MS)
+        body = {"applicants": [NIK], "session": "am", "channel": "draw"}
+        path = f"/v1/offices/sby/days/{MONDAY}/reservations"
+        held = await client.call("POST", path, body, Role.SERVICE, idempotency_key="wish")
+        reference = held.json()["reservation"]["reference"]
+        places = ("sby", "mlg")
+        before = [await client.service.engine._backend.perform(Describe(place)) for place in places]
+        target = {"day": str(MONDAY), "office": "mlg", "session": "pm", "channel": "draw"}
+
+        async def move(token: str) -> Any:
+            headers = {"authorization": f"Bearer {token}"}
+            return await client.http.post(f"/v1/reservations/{reference}/reschedule", json=target, headers=headers)
+
+        for token in ("here", "there"):
+            problem(await move(token), 403, "forbidden")
+        assert [await client.service.engine._backend.perform(Describe(place)) for place in places] == before
+        assert (await move("both")).status_code == 200
 
 
 async def test_the_list_of_a_day(client: Client) -> None:

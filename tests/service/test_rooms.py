@@ -13,6 +13,7 @@ import pytest
 
 from quota_engine.admission.room import CALLS_MAX, RoomStatus
 from quota_engine.admission.room_record import read_record, verify
+from quota_engine.domain.errors import UnknownName
 from quota_engine.faces.service.access import Grant, Role
 from quota_engine.faces.service.application import Application, application
 from quota_engine.faces.service.problems import KINDS, OF_ROOM_STATUS, Problem
@@ -371,6 +372,21 @@ async def test_polls_are_tagged_and_cost_the_store_nothing(rooms: Client, monkey
     assert (changed.status_code, changed.json()["tickets"]) == (200, 2)
     head = await rooms.call("HEAD", ROOM)
     assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", changed.headers["etag"])
+
+
+async def test_polls_of_rooms_that_are_not_there_make_nobody_forget_those_that_are(rooms: Client) -> None:
+    """However many ids somebody makes up: what is known of a real room is not looked up anew."""
+    mine = await ticket(rooms, NIK)
+    rooms.clock.advance_ms(500)
+    await look(rooms, f"{ROOM}/tickets/{mine}")
+    engine = rooms.service.engine
+    known = engine.room("december")
+    for number in range(1_500):
+        with pytest.raises(UnknownName):
+            await engine.room(f"made-up-{number}").view()
+    assert engine.room("december") is known
+    assert known._book.view().tickets == 1
+    assert len(engine._rooms) <= 1_000
 
 
 async def events(raw: Any, path: str) -> Any:

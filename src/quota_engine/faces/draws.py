@@ -110,8 +110,10 @@ class Draw:
         record = run(draws.read(self._desk, self.id), self._backend)
         return None if record is None else draws.drawn(record)
 
-    def award(self, *, hold_ttl_ms: int = 0) -> AwardReport:
+    def award(self, *, hold_ttl_ms: int = 0, skip: int = 0, limit: int = 0) -> AwardReport:
         """Hold the winners' places for ``hold_ttl_ms`` from now (0: as the office's rules say). Safe to repeat.
+
+        Many can be seen to in parts: ``limit`` winners (0: all) after the first ``skip``, in the order of the draw.
 
         Their days have to be open, and whoever the office would refuse is refused here too. The references in the
         report are what each winner confirms.
@@ -119,7 +121,7 @@ class Draw:
         files = self.files()
         if files is None:
             return draws.NOTHING_AWARDED
-        return run(draws.award(self._desk, files, hold_ttl_ms), self._backend)
+        return run(draws.award(self._desk, files, hold_ttl_ms, skip, limit), self._backend)
 
 
 class AsyncDraw:
@@ -171,9 +173,9 @@ class AsyncDraw:
         record = await run_async(draws.read(self._desk, self.id), self._backend)
         return None if record is None else await asyncio.to_thread(draws.drawn, record)
 
-    async def award(self, *, hold_ttl_ms: int = 0) -> AwardReport:
+    async def award(self, *, hold_ttl_ms: int = 0, skip: int = 0, limit: int = 0) -> AwardReport:
         """See :meth:`Draw.award`."""
         files = await self.files()
         if files is None:
             return draws.NOTHING_AWARDED
-        return await run_async(draws.award(self._desk, files, hold_ttl_ms), self._backend)
+        return await run_async(draws.award(self._desk, files, hold_ttl_ms, skip, limit), self._backend)

@@ -93,6 +93,8 @@ def _desk(
 
 
 _ROOMS_MAX = 1_000
+_ROOMS_KEPT_MAX = 750
+_AnyRoom = TypeVar("_AnyRoom", Room, AsyncRoom)
 _B = TypeVar("_B")
 
 
@@ -110,6 +112,17 @@ def _watched(backend: _B, observer: Observer | None) -> _B:
 
 def _door(policy: Policy | None, observer: Observer | None, clock: Clock | None) -> Door | None:
     return None if policy is None else Door(policy, observer, clock or SystemClock())
+
+
+def _forget_some(rooms: dict[str, _AnyRoom]) -> None:
+    """Make room for more: whoever asks for rooms that are not there must not make all forget those that are.
+
+    What was not found goes first; of what was, the oldest, and enough of them that it is not done at each call.
+    """
+    for name in [name for name, room in list(rooms.items()) if not room.is_known]:
+        rooms.pop(name, None)
+    for name in list(rooms)[: max(0, len(rooms) - _ROOMS_KEPT_MAX)]:
+        rooms.pop(name, None)
 
 
 class QuotaEngine:
@@ -445,7 +458,7 @@ class QuotaEngine:
         if found is None:
             book = RoomBook(self._desk, room, self._local_ms)
             if len(self._rooms) >= _ROOMS_MAX:
-                self._rooms.clear()
+                _forget_some(self._rooms)
             found = self._rooms.setdefault(room, Room(self._backend, book))
         return found
 
@@ -691,7 +704,7 @@ class AsyncQuotaEngine:
         if found is None:
             book = RoomBook(self._desk, room, self._local_ms)
             if len(self._rooms) >= _ROOMS_MAX:
-                self._rooms.clear()
+                _forget_some(self._rooms)
             found = self._rooms.setdefault(room, AsyncRoom(self._backend, book))
         return found
 

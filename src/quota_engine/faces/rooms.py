@@ -148,6 +148,11 @@ class Room:
         self._see_to_it()
         return self._book.record()
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it was there at the last look."""
+        return self._book.is_known
+
     def _see_to_it(self) -> None:
         """See that the book is fresh. One thread looks; the others go on with the last look, as long as it will do."""
         book = self._book
@@ -236,9 +241,9 @@ class AsyncRoom:
         await self._see_to_it()
         return await run_async(rooms.close(self._book), self._backend)
 
-    async def view(self) -> RoomView:
-        """See :meth:`Room.view`."""
-        await self._see_to_it()
+    async def view(self, *, max_age_ms: int | None = None) -> RoomView:
+        """See :meth:`Room.view`. ``max_age_ms``: not older than this, for one who watches it for many."""
+        await self._see_to_it(max_age_ms)
         return self._book.view()
 
     async def record(self) -> RoomRecord:
@@ -246,11 +251,16 @@ class AsyncRoom:
         await self._see_to_it()
         return self._book.record()
 
-    async def _see_to_it(self) -> None:
+    @property
+    def is_known(self) -> bool:
+        """See :attr:`Room.is_known`."""
+        return self._book.is_known
+
+    async def _see_to_it(self, max_age_ms: int | None = None) -> None:
         """See :meth:`Room._see_to_it`: one task looks."""
         book = self._book
-        if book.is_fresh() or (self._refreshing.locked() and book.will_do()):
+        if book.is_fresh(max_age_ms) or (self._refreshing.locked() and book.will_do()):
             return
         async with self._refreshing:
-            if not book.is_fresh():
+            if not book.is_fresh(max_age_ms):
                 await run_async(rooms.refresh(book), self._backend)

@@ -36,7 +36,7 @@ from typing import Any, Final
 import msgspec
 
 from quota_engine.admission import draw
-from quota_engine.admission.draw import Capacities, Lot, Wish, allot, commitment_of, key_of, totals_of
+from quota_engine.admission.draw import APPLICATIONS_MAX, Capacities, Lot, Wish, allot, commitment_of, key_of, totals_of
 from quota_engine.admission.draw_files import (
     ResultHead,
     blinded,
@@ -366,12 +366,15 @@ def award_id(desk: Desk, draw_id: str, number: int) -> str:
     return hashlib.blake2b(f"{draw_id} {number}".encode(), key=key, digest_size=16).hexdigest()
 
 
-def award(desk: Desk, files: DrawFiles, hold_ttl_ms: int) -> Flow[AwardReport]:
+def award(desk: Desk, files: DrawFiles, hold_ttl_ms: int, skip: int, limit: int) -> Flow[AwardReport]:
     """Make the winners' places holds, in the order of the draw, office by office; repeated, it makes what is missing.
+    ``skip`` winners have been seen to, and ``limit`` are next (0: all others).
 
     A winner who has let the hold end, or has given the place back, gets no second one: the id has been used.
     """
     check_integer(hold_ttl_ms, "hold_ttl_ms", 0, DURATION_MS_MAX)
+    check_integer(skip, "skip", 0, APPLICATIONS_MAX)
+    check_integer(limit, "limit", 0, APPLICATIONS_MAX)
     record = files.record
     winners = [lot for lot in files.lots if lot.preference]
     if files.head is None:
@@ -379,7 +382,7 @@ def award(desk: Desk, files: DrawFiles, hold_ttl_ms: int) -> Flow[AwardReport]:
     if files.findings:
         return AwardReport(len(winners), {}, {}, (), files.findings)
     by_office: dict[str, list[tuple[int, Reserve]]] = defaultdict(list)
-    for lot in winners:
+    for lot in winners[skip : skip + limit if limit else None]:
         wish = record.capacities.wishes[record.applications[lot.number].choices[lot.preference - 1]]
         reservation_id = award_id(desk, files.record.view.draw, lot.number)
         party = record.parties[lot.number]

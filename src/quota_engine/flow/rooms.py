@@ -166,9 +166,16 @@ class RoomBook:
 
     # ------------------------------------------------------------------ how old it is
 
-    def is_fresh(self) -> bool:
-        """Whether no look is needed: one is young enough; or the last one failed just now, and an older one will do."""
-        if self._age_ms() < self._refresh_ms:
+    @property
+    def is_known(self) -> bool:
+        """Whether there was such a room at the last look."""
+        return self._seen is not None
+
+    def is_fresh(self, max_age_ms: int | None = None) -> bool:
+        """Whether no look is needed: one is young enough (``max_age_ms``; ``None``: as for all); or the last one failed
+        just now, and an older one will do.
+        """
+        if self._age_ms() < (self._refresh_ms if max_age_ms is None else max_age_ms):
             return True
         failed_ms = self._failed_at_ms
         return failed_ms is not None and self.local_ms() - failed_ms < self._refresh_ms and self.will_do()

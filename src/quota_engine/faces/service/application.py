@@ -29,6 +29,7 @@ from quota_engine.faces.service.access import Access
 from quota_engine.faces.service.admitting import admission_of, rate_policies_of
 from quota_engine.faces.service.calls import ENDPOINTS
 from quota_engine.faces.service.configuration import Configuration
+from quota_engine.faces.service.days import DayKeeper
 from quota_engine.faces.service.http import (
     INCOMING,
     Endpoint,
@@ -89,6 +90,7 @@ class Service:
         self.releases = None if rooms is None else Releases(self.catalog, rooms)
         self.rate_policies = rate_policies_of(configuration.admission)
         self._keeper: RoomKeeper | None = None
+        self.days: DayKeeper | None = None
         self.published_draws = PublishedDraws()
         self._engine: AsyncQuotaEngine | None = None
         self._clock = clock
@@ -120,9 +122,8 @@ class Service:
             self._sharing.write(self.metrics.rows())
             self._writing = asyncio.get_running_loop().create_task(self._write_numbers(self._sharing))
         if configuration.publish_days:
-            today = datetime.datetime.fromtimestamp(self.now_ms() / 1000, tz=datetime.UTC).date()
-            last = today + datetime.timedelta(days=configuration.publish_days - 1)
-            await self._engine.publish(configuration.catalog, today, last)
+            self.days = DayKeeper(self._engine, configuration.catalog, configuration.publish_days, self.now_ms)
+            await self.days.start()
         if self.releases is not None:
             self._keeper = RoomKeeper(self._engine, self.releases, self.now_ms)
             await self._keeper.start()
@@ -131,8 +132,9 @@ class Service:
         """Let the calls that are under way end, and close the store."""
         self.draining = True
         self.streams.drain()
-        if self._keeper is not None:
-            await self._keeper.stop()
+        for keeper in (self.days, self._keeper):
+            if keeper is not None:
+                await keeper.stop()
         await self.published_draws.close()
         if self._engine is not None:
             await self._engine.close()

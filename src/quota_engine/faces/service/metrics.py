@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from quota_engine.admission import Finding
+from quota_engine.admission.draw_ledger import DrawStatus
 from quota_engine.domain.outcomes import Status
 from quota_engine.ports import Batch
 
@@ -43,6 +44,7 @@ class _Family(NamedTuple):
 
 FAMILIES: Final = {
     "quota_engine_outcomes": _Family("counter", "Answers of the engine, by status.", ("status",)),
+    "quota_engine_draw_outcomes": _Family("counter", "Answers of draws, by status.", ("status",)),
     "quota_engine_http_requests": _Family("counter", "Requests, by call and HTTP status.", ("call", "http")),
     "quota_engine_http_request_duration_seconds": _Family(
         "histogram", "Time until an answer begins, by call.", ("call",), BOUNDS_S
@@ -128,6 +130,7 @@ class Metrics:
     def __init__(self, streams_open: Callable[[], int] = lambda: 0) -> None:
         """``streams_open`` tells how many event streams there are."""
         self._outcomes = dict.fromkeys(Status, 0)
+        self._draws = dict.fromkeys(DrawStatus, 0)
         self._calls: dict[str, CallTally] = {}
         self._verdicts: Counter[tuple[str, ...]] = Counter()
         self._errors: Counter[tuple[str, ...]] = Counter()
@@ -140,6 +143,10 @@ class Metrics:
     def outcome(self, status: Status) -> None:
         """An answer of the engine."""
         self._outcomes[status] += 1
+
+    def drawn(self, status: DrawStatus) -> None:
+        """An answer of a draw."""
+        self._draws[status] += 1
 
     def call(self, name: str) -> CallTally:
         """Where the answers to the call of this name are counted."""
@@ -175,6 +182,8 @@ class Metrics:
     def _rows(self) -> Iterator[Row]:
         for status, count in self._outcomes.items():
             yield Row("quota_engine_outcomes", (str(status),), (count,))
+        for of_draw, count in self._draws.items():
+            yield Row("quota_engine_draw_outcomes", (str(of_draw),), (count,))
         for name, tally in self._calls.items():
             for http, count in tally.https.items():
                 yield Row("quota_engine_http_requests", (name, str(http)), (count,))

@@ -103,10 +103,13 @@ def _operation(endpoint: Endpoint, of_kind: dict[Any, Any]) -> dict[str, Any]:
     for name in names:
         by_http.setdefault(KINDS[name].http, []).append(name)
     for http, kinds in sorted(by_http.items()):
-        if str(http) not in responses:
+        if str(http) in responses:  # it is an answer, too: not ready
+            responses[str(http)]["x-types"] = kinds
+        else:
             responses[str(http)] = {
                 "description": "; ".join(KINDS[name].title for name in kinds) + ".",
                 "content": {"application/problem+json": {"schema": of_kind[ProblemBody]}},
+                "x-types": kinds,
             }
     operation: dict[str, Any] = {
         "operationId": endpoint.name,

@@ -31,6 +31,7 @@ _NUMBER_DIGITS_MAX: Final = 8
 
 
 def _reply(service: Service, outcome: DrawOutcome, *, made: bool = False) -> Reply:
+    service.metrics.drawn(outcome.status)
     if not outcome.ok:
         raise Problem.of_draw(outcome, service.now_ms())
     return Reply(201 if made and not outcome.replayed else 200, wire.draw_outcome_body(outcome))
@@ -109,7 +110,9 @@ async def award(service: Service, call: Call) -> Reply:
     view = await _view(service, call)
     if view.phase is not DrawPhase.REVEALED:
         raise Problem("draw-not-run", "run it first")
-    report = await service.engine.draw(view.draw).award(hold_ttl_ms=call.body.hold_ttl_ms)
+    body: wire.HoldTimeBody = call.body
+    report = await service.engine.draw(view.draw).award(hold_ttl_ms=body.hold_ttl_ms, skip=body.skip, limit=body.limit)
+    seen_to = body.skip + body.limit
     references = [
         wire.AwardedBody(number=number, reference=reference) for number, reference in sorted(report.references.items())
     ]
@@ -118,6 +121,7 @@ async def award(service: Service, call: Call) -> Reply:
         wire.AwardBody(
             ok=report.ok,
             winners=report.winners,
+            next_skip=seen_to if seen_to < report.winners else None,
             references=references,
             refusals={str(status): count for status, count in report.refusals.items()},
             refused=[wire.RefusedBody(number=number, status=status) for number, status in report.refused],
@@ -191,8 +195,8 @@ DRAWS: Final = (
           OPERATORS, problems=_kinds(S.UNKNOWN_DRAW, S.STILL_OPEN, S.CONFLICT)),
     _post("run", "run-draw", "Reveal the seed, and the public text that was announced: it decides the draw.", run,
           OPERATORS, body=wire.RevealBody, problems=_kinds(S.UNKNOWN_DRAW, S.NOT_FROZEN, S.CONFLICT)),
-    _post("award", "award", "Hold the winners' places. Safe to repeat.", award, OPERATORS, answer=wire.AwardBody,
-          body=wire.HoldTimeBody, problems=_kinds(S.UNKNOWN_DRAW, also=_NOT_RUN)),
+    _post("award", "award", "Hold the winners' places, so many at a time. Safe to repeat.", award, OPERATORS,
+          answer=wire.AwardBody, body=wire.HoldTimeBody, problems=_kinds(S.UNKNOWN_DRAW, also=_NOT_RUN)),
     get(_DRAW + "/files/{file}", "draw-file", "A file to publish and to check the draw with.", file, bytes,
         is_tagged=True, problems=_kinds(S.UNKNOWN_DRAW, S.NOT_FROZEN, also=_NOT_RUN)),
 )  # fmt: skip

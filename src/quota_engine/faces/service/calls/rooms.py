@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from quota_engine.faces.service.application import Service
 
 S = RoomStatus
+_WATCHED_MS: Final = 200
+"""Streams look at a room four times a second, for all who listen, and each time anew: what another process changes
+is told as soon as what this one does.
+"""
 _ROOM: Final = "/v1/rooms/{room}"
 _TICKET: Final = _ROOM + "/tickets/{ticket}"
 
@@ -127,7 +131,7 @@ async def _listen(service: Service, call: Call, show: Callable[[RoomLook], Await
     name, room = call.path["room"], _of(service, call)
 
     async def look() -> RoomLook:
-        return service.room_looks.look(name, await room.view())
+        return service.room_looks.look(name, await room.view(max_age_ms=_WATCHED_MS))
 
     return await service.streams.listen(("room", name), look, show)
 

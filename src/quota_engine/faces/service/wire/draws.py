@@ -36,6 +36,8 @@ from quota_engine.domain.outcomes import Status
 from quota_engine.domain.values import APPLICANTS_MAX
 from quota_engine.faces.service.wire.base import Answer, Id, Identity, MaybeId, Millis, Moment, Request
 
+AWARDS_MAX = 10_000
+"""So many winners at a time: an answer of some 700 kB."""
 Version = Annotated[int, Meta(ge=0, le=2**31)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="64 hex digits.")]
 Entropy = Annotated[str, Meta(pattern="^[ -~]{0,256}$", description="Up to 256 printable ASCII characters.")]
@@ -102,9 +104,13 @@ class RevealBody(Request, frozen=True, kw_only=True):
 
 
 class HoldTimeBody(Request, frozen=True, kw_only=True):
-    """How long the winners' places are held; 0: as the office's rules say."""
+    """How long the winners' places are held (0: as the office's rules say), and of which winners, in the order of the
+    draw: ``limit`` of them, after the first ``skip``.
+    """
 
     hold_ttl_ms: Millis = 0
+    skip: Annotated[int, Meta(ge=0, le=APPLICATIONS_MAX)] = 0
+    limit: Annotated[int, Meta(ge=1, le=AWARDS_MAX)] = AWARDS_MAX
 
 
 # --- Answers -------------------------------------------------------------------------------------------------------
@@ -236,10 +242,13 @@ class RefusedBody(Answer, frozen=True, kw_only=True):
 
 
 class AwardBody(Answer, frozen=True, kw_only=True):
-    """What became of the winners. ``refused`` has the first thousand of those that ``refusals`` counts."""
+    """What became of the winners that were asked for. ``refused`` has the first thousand of those that ``refusals``
+    counts. ``winners`` are all of the draw; ``next_skip`` is what to ask for next, if these were not the last.
+    """
 
     ok: bool
     winners: int
+    next_skip: int | None
     references: list[AwardedBody]
     refusals: dict[str, int]
     refused: list[RefusedBody]
