@@ -3,7 +3,8 @@
 The service runs in a process of its own on one core; this process opens 2,000 streams of a waiting room and of tickets
 in it, on the other. Measured are what the server's memory grows by, and how long it takes from a change until the last
 reader has it: from the moment the store has taken it (an operator closes the room), so that it contains the time until
-the service looks again; and from the first reader to the last.
+the service looks again; and from the first reader to the last. With ``--elsewhere`` another process closes the room, on
+a store that both have: then the first one has to find out by itself.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ __all__ = ["main", "measure"]
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
+import random
 import resource
 import sys
 import time
@@ -21,6 +24,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.server_memory import _valkey_server
 from benchmarks.service import served
 from benchmarks.service_server import ROOM, TOKEN
 from quota_engine.faces.bench.machine import describe_machine, pinned, usable_cores
@@ -72,7 +76,7 @@ def _close_room(port: int) -> None:
         answer.read()
 
 
-async def _measured(served: dict[str, Any], streams: int, of_tickets: float) -> dict[str, Any]:
+async def _measured(served: dict[str, Any], changer: int, streams: int, of_tickets: float) -> dict[str, Any]:
     port, process, tickets = served["port"], served["pid"], served["tickets"]
     warm = await _open(port, f"/v1/rooms/{ROOM}/stream")
     warming = asyncio.create_task(warm.read())
@@ -97,8 +101,9 @@ async def _measured(served: dict[str, Any], streams: int, of_tickets: float) -> 
     events = sum(one.events for one in readers)
     await asyncio.sleep(2)
     steady = sum(one.events for one in readers) - events
+    await asyncio.sleep(random.random())  # at any moment between two looks
     changed_s = time.perf_counter()
-    await asyncio.to_thread(_close_room, port)
+    await asyncio.to_thread(_close_room, changer)
     told_s = time.perf_counter()
     deadline_s = told_s + 20
     while not all(b'"OVER"' in one.last for one in readers) and time.perf_counter() < deadline_s:
@@ -124,15 +129,22 @@ async def _measured(served: dict[str, Any], streams: int, of_tickets: float) -> 
     }
 
 
-def measure(streams: int, of_tickets: float) -> dict[str, Any]:
-    """Open the streams, close the room, and see when everybody knows."""
+def measure(streams: int, of_tickets: float, *, elsewhere: bool = False) -> dict[str, Any]:
+    """Open the streams, close the room (``elsewhere``: in another process), and see when everybody knows."""
     cores = usable_cores()
     if cores is None:
         raise SystemExit("two cores are needed")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2 * streams + 500)), hard))
-    with served("service", cores[1]) as service, pinned(0, cores[0]):
-        return asyncio.run(_measured(service, streams, of_tickets))
+    with contextlib.ExitStack() as undo:
+        backend = "memory://"
+        if elsewhere:
+            with pinned(0, cores[0]):
+                backend = undo.enter_context(_valkey_server())
+        service = undo.enter_context(served("service", cores[1], backend))
+        other = undo.enter_context(served("service", cores[0], backend)) if elsewhere else service
+        undo.enter_context(pinned(0, cores[0]))
+        return asyncio.run(_measured(service, other["port"], streams, of_tickets))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -141,8 +153,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--streams", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=3, help="of which each has a new server")
     parser.add_argument("--of-tickets", type=float, default=0.5, help="the share of streams that are a ticket's")
+    parser.add_argument("--elsewhere", action="store_true", help="another process changes the room")
     options = parser.parse_args(arguments)
-    rounds = [measure(options.streams, options.of_tickets) for _ in range(options.rounds)]
+    rounds = [measure(options.streams, options.of_tickets, elsewhere=options.elsewhere) for _ in range(options.rounds)]
     print(json.dumps({"machine": describe_machine(), "goals": GOALS, "rounds": rounds}, indent=2))
     return int(any(one[name] > goal for one in rounds for name, goal in GOALS.items()))
 

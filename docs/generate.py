@@ -20,6 +20,7 @@ from quota_engine.admission import draw_ledger
 from quota_engine.domain import lifecycle, outcomes
 from quota_engine.domain.lifecycle import ACTIVE, FINAL, TRANSITIONS, State, Verb
 from quota_engine.domain.outcomes import PRECEDENCE, SUCCESSES
+from quota_engine.faces.service.problems import KINDS, TYPE_PREFIX
 
 DOCS = Path(__file__).parent
 
@@ -89,6 +90,96 @@ def draw_statuses() -> str:
     return "\n".join(lines)
 
 
+def interface() -> str:
+    """Every call of the HTTP interface: who may make it, what it takes, and what it answers."""
+    from quota_engine.faces.service.calls import CHAPTERS
+    from quota_engine.faces.service.openapi import document
+
+    whole = document(CHAPTERS)
+    schemas = whole["components"]["schemas"]
+    lines = [" · ".join(f"[{chapter.name}](#{chapter.name})" for chapter in CHAPTERS)]
+    for chapter in CHAPTERS:
+        lines += ["", f"## {chapter.name}", "", chapter.summary]
+        for endpoint in chapter.endpoints:
+            operation = whole["paths"][endpoint.path][endpoint.method.lower()]
+            lines += _call(operation, endpoint.method, endpoint.path, schemas)
+    lines += ["", "## problems", "", f"The `type` of each, after `{TYPE_PREFIX}`."]
+    lines += ["", "| type | status | title |", "| --- | --- | --- |"]
+    lines += [f"| `{kind.type}` | {kind.http} | {kind.title} |" for kind in KINDS.values()]
+    return "\n".join(lines)
+
+
+def _call(operation: dict[str, Any], method: str, path: str, schemas: dict[str, Any]) -> list[str]:
+    roles = " or ".join(f"`{role}`" for role in operation.get("x-roles", ())) or "everybody"
+    lines = ["", f"### `{method} {path}`", "", f"{operation['summary']} For {roles}.", ""]
+    rows = [
+        (one["name"], one["in"], one["schema"], one["required"], one.get("description", ""))
+        for one in operation["parameters"]
+        if one["in"] != "path"
+    ]
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    if content:
+        body = schemas[content["schema"]["$ref"].rpartition("/")[2]]
+        required = body.get("required", ())
+        rows += [
+            (name, "body", kind, name in required, kind.get("description", ""))
+            for name, kind in body["properties"].items()
+        ]
+    if rows:
+        lines += ["| field | in | what | |", "| --- | --- | --- | --- |"]
+        for name, where, kind, required, description in rows:
+            cell = " ".join(f"{_kind(kind, schemas)}. {description}".split()).replace("|", "\\|")
+            lines.append(f"| `{name}` | {where} | {cell} | {'needed' if required else ''} |")
+        lines.append("")
+    if content.get("example"):
+        lines += ["```json", json.dumps(content["example"]), "```", ""]
+    for http, response in operation["responses"].items():
+        kinds = [f"`{kind}`" for kind in response.get("x-types", ()) if kind not in _ANYWHERE]
+        if int(http) >= 400 and not kinds:
+            continue
+        schema = response.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref", "")
+        name = f" `{schema.rpartition('/')[2]}`" if schema else ""
+        lines.append(f"- `{http}`{name}{': ' if kinds else ''}{', '.join(kinds)}")
+    return lines
+
+
+_ANYWHERE = {
+    "bad-request", "unauthorized", "forbidden", "unprocessable", "request-timeout", "too-large", "headers-too-large",
+    "unsupported-media-type", "internal", "unavailable", "outcome-unknown",
+}  # fmt: skip
+_LIMITS = {
+    "minimum": "from {:,}",
+    "maximum": "to {:,}",
+    "minLength": "{} character or more",
+    "maxLength": "up to {} characters",
+    "minItems": "{} or more",
+    "maxItems": "up to {:,}",
+}
+
+
+def _kind(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
+    """What a field may be, in some words."""
+    if "$ref" in schema:
+        whole = schemas[schema["$ref"].rpartition("/")[2]]
+        if "properties" not in whole:
+            return _kind(whole, schemas)
+        return "object of " + ", ".join(f"`{name}`" for name in whole["properties"])
+    if "anyOf" in schema:
+        return " or ".join(_kind(one, schemas) for one in schema["anyOf"])
+    if "enum" in schema:
+        return " or ".join(f"`{one}`" for one in schema["enum"])
+    words = [schema.get("format") or schema.get("type", "")]
+    words += [text.format(schema[limit]) for limit, text in _LIMITS.items() if limit in schema]
+    if "description" not in schema and "pattern" in schema:
+        words.append(f"like `{schema['pattern']}`")
+    text = ", ".join(words)
+    if "items" in schema:
+        text += f" of {_kind(schema['items'], schemas)}"
+    if schema.get("default") not in (None, "", {}, []):
+        text += f"; `{json.dumps(schema['default'])}` if left out"
+    return text
+
+
 def _campaign() -> dict[str, Any]:
     """What ``python -m benchmarks.fairness --write`` has written."""
     data: dict[str, Any] = json.loads((DOCS / "data" / "fairness.json").read_text(encoding="utf-8"))
@@ -138,6 +229,7 @@ def booking_php() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "booking_php": booking_php,
+    "interface": interface,
     "draw_statuses": draw_statuses,
     "diagram": diagram,
     "transitions": transitions,

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 from jsonschema_rs import Draft202012Validator
 
 from quota_engine.faces.service.access import Role
-from quota_engine.faces.service.calls import ENDPOINTS
+from quota_engine.faces.service.calls import CHAPTERS, ENDPOINTS
 from quota_engine.faces.service.examples import BODIES, QUERIES
 from quota_engine.faces.service.http import Endpoint
 from quota_engine.faces.service.openapi import document
@@ -19,7 +19,7 @@ from tests.service.serving import NIK, TOKENS
 
 NAMED = "Budi-Santoso-of-Surabaya"
 """Could be an identity, too, and has no digits by which to know it."""
-DOCUMENT = document(ENDPOINTS)
+DOCUMENT = document(CHAPTERS)
 FORM = frozenset({400, 422})
 """The form is wrong."""
 LOST = frozenset({400, 404, 422})

@@ -196,9 +196,13 @@ async def test_what_else_http_has(served: Served) -> None:
         assert b"content-length: 17" in await raw.until(b"\r\n\r\n")
         assert (await raw.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")  # at once: HEAD had no body
         assert await raw.reader.readexactly(17) == b'{"status":"live"}'
-        await raw.send(b"GET http://x/health/live?a=%20#b HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert (await raw.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
-        await raw.reader.readexactly(17)
+        await raw.send(
+            b"GET http://x/v1/offices/surabaya/availability?first_day=2026%2D12-07#b HTTP/1.1\r\nhost: x\r\n\r\n"
+        )
+        head = await raw.until(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        assert json.loads(await raw.reader.readexactly(int(length)))["days"][0]["day"] == "2026-12-07"
         await raw.send(HEAD + b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n" % len(BODY))
         assert await raw.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         await raw.send(BODY)

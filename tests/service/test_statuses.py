@@ -28,6 +28,7 @@ from tests.service.serving import DAY, NIK, OTHER, TOKENS, Client, running
 from tests.service.test_attacks import HOUR_MS, furnish
 
 BY_NAME = {one.name: one for one in ENDPOINTS}
+HEADERS = {name.lower() for name in DOCUMENT["components"]["headers"]}
 Seen = set[tuple[str, int]]
 NOBODYS = {
     "office": "nix", "day": str(DAY), "quota": "nix", "reference": "surabaya~nobody", "room": "nowhere", "ticket": "x",
@@ -41,6 +42,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.seen: Seen = set()
+        self.headers: set[str] = set()
 
     @contextlib.asynccontextmanager
     async def over(self, **changes: Any) -> AsyncIterator[Client]:
@@ -61,6 +63,9 @@ class Watch:
             documented = operation["responses"].get(str(response.status_code))
             await response.aread()
             assert documented is not None, (endpoint.name, response.status_code, response.text)
+            for name in response.headers.keys() & HEADERS:
+                assert name.title() in {one.title() for one in documented["headers"]}, (endpoint.name, name)
+                self.headers.add(name)
             if response.headers.get("content-type") == "application/problem+json":
                 kind = response.json()["type"].removeprefix(TYPE_PREFIX)
                 assert kind in documented["x-types"], (endpoint.name, kind)
@@ -329,3 +334,4 @@ async def test_every_documented_status(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(documented) > 500
     missing = sorted(documented - watch.seen)
     assert not missing, f"not seen: {missing}"
+    assert watch.headers == HEADERS

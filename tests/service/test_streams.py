@@ -15,6 +15,7 @@ from starlette.types import Message, Scope
 from quota_engine.domain.errors import BackendUnavailable, UnknownName
 from quota_engine.faces.service import wire
 from quota_engine.faces.service.application import Application, application
+from quota_engine.faces.service.calls import Chapter
 from quota_engine.faces.service.calls.common import get
 from quota_engine.faces.service.http import Call, Exchange, Limits, Reply, tagged_reply
 from quota_engine.faces.service.openapi import document
@@ -346,14 +347,14 @@ def test_the_document_says_what_streams_and_what_is_tagged() -> None:
     async def nothing(*_: Any) -> Any:
         raise AssertionError
 
-    described = document(
-        [
-            get("/v1/a", "a", "Streams.", nothing, wire.TrimmedBody, streams=True),
-            get("/v1/b", "b", "Is tagged.", nothing, wire.TrimmedBody, is_tagged=True),
-        ]
-    )["paths"]
+    endpoints = (
+        get("/v1/a", "a", "Streams.", nothing, wire.TrimmedBody, streams=True),
+        get("/v1/b", "b", "Is tagged.", nothing, wire.TrimmedBody, is_tagged=True),
+    )
+    described = document([Chapter("both", "Of both kinds.", endpoints)])["paths"]
     streamed, tagged = described["/v1/a"]["get"], described["/v1/b"]["get"]
     assert list(streamed["responses"]["200"]["content"]) == ["text/event-stream"]
     assert "Too many streams" in streamed["responses"]["503"]["description"]
-    assert tagged["responses"]["304"] == {"description": "Nothing is new."}
+    assert tagged["responses"]["304"]["description"] == "Nothing is new."
+    assert {"ETag", "X-Request-Id"} == tagged["responses"]["304"]["headers"].keys()
     assert [one["name"] for one in tagged["parameters"]] == ["If-None-Match"]

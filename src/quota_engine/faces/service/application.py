@@ -27,7 +27,7 @@ from quota_engine.domain.outcomes import DayView
 from quota_engine.faces.engine import AsyncQuotaEngine
 from quota_engine.faces.service.access import Access
 from quota_engine.faces.service.admitting import admission_of, rate_policies_of
-from quota_engine.faces.service.calls import ENDPOINTS
+from quota_engine.faces.service.calls import CHAPTERS, ENDPOINTS
 from quota_engine.faces.service.configuration import Configuration
 from quota_engine.faces.service.days import DayKeeper
 from quota_engine.faces.service.http import (
@@ -232,7 +232,7 @@ class Application:
             if service.tracing is not None:
                 app = service.tracing.around(app, endpoint)
             self._table.add(endpoint.method, endpoint.path, app)
-        content = msgspec.json.format(msgspec.json.encode(document(ENDPOINTS)), indent=2)
+        content = msgspec.json.format(msgspec.json.encode(document(CHAPTERS)), indent=2)
         self._table.add("GET", "/openapi.json", Response(content, media_type="application/json"))
         self._table.add("GET", "/metrics", self._metrics)
         self._staging = service.configuration.staging

@@ -7,10 +7,13 @@ __all__ = ["document", "problems_of"]
 import importlib.metadata
 import re
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
 
+from quota_engine.faces.service.calls import Chapter
+from quota_engine.faces.service.examples import BODIES, NAMES
 from quota_engine.faces.service.http import Endpoint
 from quota_engine.faces.service.problems import KINDS, OF_STATUS, TYPE_PREFIX
 from quota_engine.faces.service.wire.core import ProblemBody
@@ -23,6 +26,19 @@ _WITH_BODY: Final = ("request-timeout", "too-large", "unsupported-media-type")
 _TOO_MANY: Final = ("too-many-streams",)
 _WITH_TOKEN: Final = ("unauthorized", "forbidden")
 _NAME: Final = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
+_HEADERS: Final[dict[str, dict[str, Any]]] = {
+    name: {"description": description, "schema": {"type": kind}}
+    for name, kind, description in (
+        ("X-Request-Id", "string", "The caller's, if it was an id, or a new one; the log has it."),
+        ("ETag", "string", "The tag of the content, to send back in If-None-Match."),
+        ("Location", "string", "Where the new reservation is."),
+        ("Retry-After", "integer", "After so many seconds it may be otherwise; it is there if that is known."),
+        ("RateLimit", "string", 'The token bucket that had nothing left, as in `"network";r=0;t=1`.'),
+        ("RateLimit-Policy", "string", 'How large that bucket is, as in `"network";q=20;w=20`.'),
+        ("WWW-Authenticate", "string", "Bearer."),
+    )
+}
+_MAY_COME_BACK: Final = (403, 409, 410, 429, 503, 504)
 _PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "office": {"description": "An office of the catalog.", "schema": _NAME},
     "quota": {"description": "A quota of the day.", "schema": _NAME},
@@ -49,14 +65,17 @@ _PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+def document(chapters: Sequence[Chapter]) -> dict[str, Any]:
     """The whole document, as JSON has it."""
+    endpoints = [endpoint for chapter in chapters for endpoint in chapter.endpoints]
     kinds: list[Any] = [kind for one in endpoints for kind in (one.body, one.answer) if kind not in (None, bytes)]
     schemas, components = msgspec.json.schema_components((*kinds, ProblemBody), ref_template=_REF)
     of_kind = dict(zip((*kinds, ProblemBody), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
-    for endpoint in endpoints:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, of_kind)
+    for chapter in chapters:
+        for endpoint in chapter.endpoints:
+            operation = {"tags": [chapter.name], **_operation(endpoint, of_kind)}
+            paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {
@@ -65,10 +84,18 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
             "summary": "Reserves scarce places exactly and fairly.",
             "description": _description(),
         },
+        "tags": [{"name": chapter.name, "description": chapter.summary} for chapter in chapters],
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "headers": _HEADERS,
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The roles that a call takes are in `x-roles`; an operator may call all.",
+                }
+            },
         },
     }
 
@@ -93,14 +120,17 @@ def _operation(endpoint: Endpoint, of_kind: dict[Any, Any]) -> dict[str, Any]:
     else:
         answer = {"content": {"application/json": {"schema": of_kind[endpoint.answer]}}}
     responses: dict[str, Any] = {
-        str(http): {"description": "Done." if http < 300 else "Not now.", **answer}
+        str(http): {
+            "description": "Done." if http < 300 else "Not now.",
+            "headers": _headers(endpoint, http),
+            **answer,
+        }
         for http in sorted({endpoint.http, *endpoint.also_http})
     }
     if endpoint.is_tagged:
-        responses["304"] = {"description": "Nothing is new."}
-    names = problems_of(endpoint)
+        responses["304"] = {"description": "Nothing is new.", "headers": _headers(endpoint, 304)}
     by_http: dict[int, list[str]] = {}
-    for name in names:
+    for name in problems_of(endpoint):
         by_http.setdefault(KINDS[name].http, []).append(name)
     for http, kinds in sorted(by_http.items()):
         if str(http) in responses:  # it is an answer, too: not ready
@@ -108,6 +138,7 @@ def _operation(endpoint: Endpoint, of_kind: dict[Any, Any]) -> dict[str, Any]:
         else:
             responses[str(http)] = {
                 "description": "; ".join(KINDS[name].title for name in kinds) + ".",
+                "headers": _headers(endpoint, http),
                 "content": {"application/problem+json": {"schema": of_kind[ProblemBody]}},
                 "x-types": kinds,
             }
@@ -122,12 +153,28 @@ def _operation(endpoint: Endpoint, of_kind: dict[Any, Any]) -> dict[str, Any]:
         required = any(field.required for field in msgspec.structs.fields(endpoint.body))
         operation["requestBody"] = {
             "required": required,
-            "content": {"application/json": {"schema": of_kind[endpoint.body]}},
+            "content": {
+                "application/json": {"schema": of_kind[endpoint.body], "example": BODIES.get(endpoint.name, {})}
+            },
         }
     if endpoint.roles is not None:
         operation["security"] = [{"token": []}]
         operation["x-roles"] = sorted(endpoint.roles)
     return operation
+
+
+def _headers(endpoint: Endpoint, http: int) -> dict[str, Any]:
+    """The headers that an answer may have."""
+    names = (
+        ("ETag", endpoint.is_tagged and http in (200, 304)),
+        ("Location", endpoint.needs_key and http in (201, 202)),
+        ("Retry-After", http in _MAY_COME_BACK),
+        ("RateLimit", http == HTTPStatus.TOO_MANY_REQUESTS),
+        ("RateLimit-Policy", http == HTTPStatus.TOO_MANY_REQUESTS),
+        ("WWW-Authenticate", http == HTTPStatus.UNAUTHORIZED),
+        ("X-Request-Id", True),
+    )
+    return {name: {"$ref": f"#/components/headers/{name}"} for name, applies in names if applies}
 
 
 def problems_of(endpoint: Endpoint) -> list[str]:
@@ -147,9 +194,13 @@ def problems_of(endpoint: Endpoint) -> list[str]:
 
 def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "path", "required": True, **_PATH_PARAMETERS[name]}
+        {"name": name, "in": "path", "required": True, **_PATH_PARAMETERS[name], "example": _example(name)}
         for name in re.findall(r"{(\w+)}", endpoint.path)
     ]
+
+
+def _example(name: str) -> str | int:
+    return int(NAMES[name]) if name == "number" else NAMES[name]
 
 
 def _query_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:

@@ -4,9 +4,9 @@ turns a call into one of the engine's methods, and its answer into a body; it de
 
 from __future__ import annotations
 
-__all__ = ["ENDPOINTS"]
+__all__ = ["CHAPTERS", "ENDPOINTS", "Chapter"]
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from quota_engine.faces.service.calls.draws import DRAWS
 from quota_engine.faces.service.calls.events import EVENTS
@@ -15,13 +15,24 @@ from quota_engine.faces.service.calls.offices import OFFICES
 from quota_engine.faces.service.calls.operators import OPERATIONS
 from quota_engine.faces.service.calls.reservations import RESERVATIONS
 from quota_engine.faces.service.calls.rooms import ROOMS
+from quota_engine.faces.service.http import Endpoint
 
-ENDPOINTS: Final = (
-    *OFFICES,
-    *RESERVATIONS,
-    *OPERATIONS,
-    *ROOMS,
-    *DRAWS,
-    *EVENTS,
-    *HEALTH,
+
+class Chapter(NamedTuple):
+    """The calls of one thing: a tag of the OpenAPI document."""
+
+    name: str
+    summary: str
+    endpoints: tuple[Endpoint, ...]
+
+
+CHAPTERS: Final = (
+    Chapter("offices", "What there is, and what is free.", OFFICES),
+    Chapter("reservations", "From a hold to the day.", RESERVATIONS),
+    Chapter("rooms", "Waiting rooms: tickets, turns and passes.", ROOMS),
+    Chapter("draws", "Draws: applications, the draw, its files and the winners' holds.", DRAWS),
+    Chapter("operations", "For operators and auditors.", OPERATIONS),
+    Chapter("events", "What has happened, for those who consume it.", EVENTS),
+    Chapter("health", "How the service is.", HEALTH),
 )
+ENDPOINTS: Final = tuple(endpoint for chapter in CHAPTERS for endpoint in chapter.endpoints)

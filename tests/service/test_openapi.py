@@ -1,0 +1,78 @@
+"""The OpenAPI document is a good one: by its own schema, with examples that are as it says, nothing from outside."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from jsonschema_rs import Draft202012Validator
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
+
+from quota_engine.faces.service.calls import CHAPTERS, ENDPOINTS
+from quota_engine.faces.service.examples import BODIES, QUERIES
+from quota_engine.faces.service.http import Endpoint
+from quota_engine.faces.service.problems import KINDS
+from tests.service.attacks import DOCUMENT
+from tests.service.serving import Client
+
+
+def operation(endpoint: Endpoint) -> dict[str, Any]:
+    found: dict[str, Any] = DOCUMENT["paths"][endpoint.path][endpoint.method.lower()]
+    return found
+
+
+def is_as(value: object, schema: dict[str, Any]) -> bool:
+    """Whether a value is as the schema says."""
+    return Draft202012Validator({**schema, "components": DOCUMENT["components"]}).is_valid(value)
+
+
+async def test_it_is_one_and_is_served(client: Client) -> None:
+    """By the schema of OpenAPI 3.1; what is served is what was looked at here, and has no address of anybody else."""
+    OPENAPI_31_VALIDATOR.validate(DOCUMENT)
+    served = await client.http.get("/openapi.json")
+    assert served.json() == json.loads(json.dumps(DOCUMENT))
+    assert "http://" not in served.text
+    assert "https://" not in served.text
+
+
+def test_names_and_tags() -> None:
+    """Every call has one tag that is explained, a name of its own, and a sentence."""
+    tags = {tag["name"]: tag["description"] for tag in DOCUMENT["tags"]}
+    assert len(tags) == len(CHAPTERS)
+    assert all(text.endswith(".") for text in tags.values())
+    assert len({endpoint.name for endpoint in ENDPOINTS}) == len(ENDPOINTS)
+    for endpoint in ENDPOINTS:
+        found = operation(endpoint)
+        (tag,) = found["tags"]
+        assert tag in tags
+        assert found["summary"].endswith("."), endpoint.name
+        assert ("security" in found) is (endpoint.roles is not None)
+        assert found.get("x-roles", []) == sorted(endpoint.roles or ())
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda one: one.name)
+def test_examples_and_answers(endpoint: Endpoint) -> None:
+    """Examples are good requests; each answer has what it says of itself; each problem is one, of that status."""
+    found = operation(endpoint)
+    for parameter in found["parameters"]:
+        if "example" in parameter:
+            assert is_as(parameter["example"], parameter["schema"]), parameter["name"]
+    assert {one["name"] for one in found["parameters"] if one["in"] == "query"} >= set(QUERIES.get(endpoint.name, ()))
+    if endpoint.body is not None:
+        content = found["requestBody"]["content"]["application/json"]
+        assert is_as(content["example"], content["schema"])
+        assert content["example"] or not DOCUMENT["components"]["schemas"][endpoint.body.__name__]["properties"]
+    for http, response in found["responses"].items():
+        assert response["description"]
+        assert "X-Request-Id" in response["headers"]
+        for kind in response.get("x-types", ()):
+            assert KINDS[kind].http == int(http)
+        if int(http) >= 400:
+            assert response.get("x-types") or endpoint.name == "ready"
+
+
+def test_no_example_is_of_nothing() -> None:
+    """Each belongs to a call."""
+    names = {endpoint.name for endpoint in ENDPOINTS}
+    assert names >= BODIES.keys() | QUERIES.keys()
