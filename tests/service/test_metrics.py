@@ -217,6 +217,7 @@ def test_a_worker_that_has_ended_leaves_its_counters(tmp_path: Path) -> None:
 def test_two_real_workers_one_of_which_dies(tmp_path: Path) -> None:
     """Whoever is asked tells of both, and goes on telling of one that was killed."""
     with served(tmp_path, "--workers", "2") as service:
+
         def found() -> dict[str, float]:
             return numbers(httpx.get(f"{service.url}/metrics").text)
 
