@@ -200,7 +200,7 @@ def _tokens(request: Good) -> Iterator[Attack]:
         return
     secret = TOKENS[Role.OPERATOR]
     for value in (
-        "", "Bearer", "Bearer  ", "Bearer x", f"Basic {secret}", secret, f"Bearer {secret[:-1]}", f"Bearer {secret}x",
+        "", "Bearer", "Bearer x", f"Basic {secret}", secret, f"Bearer {secret[:-1]}", f"Bearer {secret}x",
         f"Bearer {secret}, Bearer {secret}", "Bearer " + "x" * 9_000,
     ):  # fmt: skip
         yield request.with_headers(f"the token {value[:12]}", 401, authorization=value)
