@@ -227,6 +227,61 @@ def booking_php() -> str:
     return f"```php\n{(DOCS.parent / 'examples' / 'booking.php').read_text(encoding='utf-8').rstrip()}\n```"
 
 
+def load() -> str:
+    """What ``python -m loadtests measure --docs docs`` has written, as three tables."""
+    data: dict[str, Any] = json.loads((DOCS / "data" / "load.json").read_text(encoding="utf-8"))
+    names = {"press": "a press", "room": "a join"}
+    machine, where = data["machine"], "no core of its own"
+    if data["is_pinned"]:
+        where = "one core, the load the other"
+    lines = [
+        f"Measured on {machine['cores']} cores ({machine['processor']}, {machine['system'].partition('-')[0]}, "
+        f"Python {machine['python']}): the service, with one worker, and its store have {where}.",
+        "",
+        "| an arrival is | most a second | 99 of 100 waited then | half as many: 99 of 100 waited |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, label in names.items():
+        rate, steps = data[name]["capacity"], data[name]["steps"]
+        waits = [
+            min(steps, key=lambda step: (abs(step["rate"] - wanted), step["p99_ms"]))["p99_ms"]
+            for wanted in (rate, rate / 2)
+        ]
+        lines.append(f"| {label} | {rate:,.0f} | {waits[0]:,.0f} ms | {waits[1]:,.0f} ms |")
+    lines += [
+        "",
+        "| an arrival is | times that, for a second | a proxy lets wait | waited, half | 99 of 100 | answers "
+        "| without an answer | all good again after | memory of the service: before, most, after | of the store |",
+        f"|{' --- |' * 10}",
+    ]
+    for name, label in names.items():
+        for burst in data[name]["bursts"]:
+            answers = ", ".join(
+                f"{count:,} × {'turned away' if status == '0' else status}"
+                for status, count in burst["by_status"].items()
+            )
+            recovered, service, store = burst["recovered_s"], burst["service_mib"], burst["store_mib"]
+            lines.append(
+                f"| {label} | {burst['factor']:g} | {'as long as it takes' if not burst['queue_s'] else '1 s'} "
+                f"| {burst['p50_ms'] / 1000:.1f} s | {burst['p99_ms'] / 1000:.1f} s | {answers} | {burst['lost']} "
+                f"| {'later than 13 s' if recovered is None else f'{recovered} s'} "
+                f"| {service[0]:.0f}, {max(service):.0f}, {service[-1]:.0f} MiB "
+                f"| {store[0]:.0f} to {store[-1]:.0f} MiB |"
+            )
+    lines += [
+        "",
+        "| the old application (modelled): people | waited, half | waited, 99 of 100 | requests | without an answer "
+        "| sold that do not exist | all over after |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for old in data["old"]:
+        lines.append(
+            f"| {old['people']:,} | {old['p50_ms'] / 60_000:.1f} min | {old['p99_ms'] / 60_000:.0f} min "
+            f"| {old['requests']:,} | {old['errors']:,} | {old['oversold']} | {old['elapsed_s'] / 60:.0f} min |"
+        )
+    return "\n".join(lines)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "booking_php": booking_php,
     "interface": interface,
@@ -236,6 +291,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "states": states,
     "statuses": statuses,
     "fairness": fairness,
+    "load": load,
 }
 
 

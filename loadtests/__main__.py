@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Final, NamedTuple, NoReturn
 
+from loadtests import measuring
 from loadtests.host import Host, HostError, check_host
 from loadtests.plan import Refused
 from loadtests.purging import purge
@@ -21,6 +22,11 @@ from quota_engine.domain.errors import QuotaEngineError
 
 _DONE, _FOUND, _BAD_USE = 0, 1, 2
 _HERE: Final = pathlib.Path(__file__).parent
+_ROOMS: Final = (
+    '[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nwindow_ms = 2000\nclaim_ms = 4000\n'
+    "per_minute_min = 600\nper_minute_max = 1200\n"
+)
+"""Waiting rooms as quick as the people of a replay are."""
 _START_S: Final = 9.0
 """How long it takes until Locust presses: the service, the store, the people."""
 
@@ -34,11 +40,16 @@ class Replay(NamedTuple):
     speed: float
     window_s: float
     places_share: float = 1.0
+    catalog: str = ""
+    """That of the staging that is started, if it is not called as the scenario is."""
+    is_extra: bool = False
+    """Only if it is asked for."""
 
 
 REPLAYS: Final = (
     Replay("surabaya", "surabaya", 3_000, 20.0, 30.0),
     Replay("indonesia", "indonesia", 4_000, 20.0, 30.0, places_share=0.2),
+    Replay("draw", str(_HERE / "scenarios" / "draw.toml"), 3_000, 20.0, 20.0, catalog="surabaya", is_extra=True),
 )
 
 
@@ -53,6 +64,7 @@ def main(words: Sequence[str] | None = None) -> int:
     run.add_argument("--applicants", type=int, default=0, help="in place of the opening's own")
     run.add_argument("--processes", type=int, default=1, help="load processes")
     run.add_argument("--workers", type=int, default=2, help="processes of the service that is started here")
+    run.add_argument("--waiting-room", action="store_true", help="the staging that is started has waiting rooms")
     run.add_argument("--transport", default="http", choices=["http", "direct"], help="direct: without the service")
     run.add_argument("--out", default="build", help="the folder for the reports")
     run.add_argument("--keep", action="store_true", help="on --host: do not give back what was booked")
@@ -60,10 +72,13 @@ def main(words: Sequence[str] | None = None) -> int:
     give_back.add_argument("--host", required=True)
     give_back.add_argument("--token", default=os.environ.get("LOADTEST_TOKEN", ""))
     give_back.add_argument("--run", default="", help="only what this run has booked")
+    commands.add_parser("measure", help="how many people a second the service takes, and what it does with more")
     for command in (run, give_back):
         command.add_argument("--force", action="store_true", help="on a host that does not say that it is a staging")
         command.add_argument("--remote", action="store_true", help="on another machine than this")
     options, more = parser.parse_known_args(words)
+    if options.command == "measure":
+        return measuring.main(more)
     signal.signal(signal.SIGTERM, _terminated)
     try:
         if options.command == "purge":
@@ -93,7 +108,7 @@ def _run(options: argparse.Namespace, more: Sequence[str]) -> int:
     """All openings, one after the other; the worst exit code counts."""
     worst = _DONE
     for replay in REPLAYS:
-        if options.only in ("", replay.name):
+        if options.only == replay.name or not (options.only or replay.is_extra):
             worst = max(worst, _replay(options, replay, more))
     return worst
 
@@ -108,11 +123,12 @@ def _replay(options: argparse.Namespace, replay: Replay, more: Sequence[str]) ->
         return code
     lead_s = 6.0
     with staging(
-        replay.scenario,
+        replay.catalog or replay.scenario,
         opens_in_s=_START_S + lead_s,
         speed=replay.speed,
         workers=options.workers,
         places_share=replay.places_share,
+        settings=_ROOMS if options.waiting_room else "",
     ) as here:
         return _locust(options, replay, run, here.url, here.token, more, here)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 __all__ = [
     "Answer",
+    "Apply",
     "Ask",
     "Change",
     "Encoded",
     "Enter",
+    "Find",
     "Join",
     "Look",
     "Reserve",
     "Step",
+    "Withdraw",
     "answer_of",
     "encoded",
     "lost",
@@ -76,7 +79,31 @@ class Enter(NamedTuple):
     identity: str
 
 
-Ask = Reserve | Step | Change | Join | Look | Enter
+class Apply(NamedTuple):
+    """Apply in a draw, or change what was applied for: the best choice first, each with office, day and wish."""
+
+    draw: str
+    applicants: tuple[str, ...]
+    choices: tuple[Mapping[str, str], ...]
+    version: int = 0
+
+
+class Find(NamedTuple):
+    """Ask for the application that somebody is in."""
+
+    draw: str
+    applicant: str
+
+
+class Withdraw(NamedTuple):
+    """Take an application back."""
+
+    draw: str
+    applicant: str
+    version: int
+
+
+Ask = Reserve | Step | Change | Join | Look | Enter | Apply | Find | Withdraw
 
 
 class Answer(NamedTuple):
@@ -85,7 +112,9 @@ class Answer(NamedTuple):
     ``status`` is the engine's, or ``""``; ``lost`` says why there was no answer at all, and ``retry_after_s`` when to
     come back if that was asked for. Of a reservation: its reference, units, quotas, queue numbers and deadline
     (milliseconds since 1970 by the service's clock). In a waiting room ``status`` is ``JOINED``, the phase of a ticket,
-    or ``ADMITTED``; ``left`` are the places left, -1 if nobody has counted them.
+    or ``ADMITTED``; ``left`` are the places left, -1 if nobody has counted them. Of an application in a draw: its
+    number, version, and the tokens by which the published list names its applicants; ``status`` is ``FOUND`` if it was
+    asked for.
     """
 
     status: str = ""
@@ -102,6 +131,9 @@ class Answer(NamedTuple):
     admission_pass: str = ""
     poll_after_s: float = 0.0
     left: int = -1
+    number: int = 0
+    version: int = 0
+    tokens: tuple[str, ...] = ()
 
 
 class Encoded(NamedTuple):
@@ -134,6 +166,9 @@ class _Outcome(msgspec.Struct):
     admission_pass: str = ""
     poll_after_ms: int = 0
     left: int = -1
+    number: int = 0
+    version: int = 0
+    tokens: tuple[str, ...] = ()
 
 
 _decode: Final = msgspec.json.Decoder(_Outcome).decode
@@ -169,6 +204,15 @@ def encoded(ask: Ask) -> Encoded:
         case Enter():
             content = _encode({"ticket": ask.ticket, "identity": ask.identity})
             return Encoded("POST", f"/v1/rooms/{ask.room}/admission", "enter", content, {})
+        case Apply():
+            content = _encode({"applicants": ask.applicants, "choices": ask.choices, "version": ask.version})
+            return Encoded("POST", f"/v1/draws/{ask.draw}/applications", "apply", content, {})
+        case Find():
+            content = _encode({"applicant": ask.applicant})
+            return Encoded("POST", f"/v1/draws/{ask.draw}/applications/find", "find", content, {})
+        case Withdraw():
+            content = _encode({"applicant": ask.applicant, "version": ask.version})
+            return Encoded("POST", f"/v1/draws/{ask.draw}/applications/withdraw", "withdraw", content, {})
 
 
 def answer_of(http: int, content: bytes | None, retry_after: str | None) -> Answer:
@@ -187,7 +231,7 @@ def answer_of(http: int, content: bytes | None, retry_after: str | None) -> Answ
             poll_after_s=body.poll_after_ms / 1000,
             left=body.left,
         )
-    status = body.outcome if http >= 400 else str(body.status)
+    status = body.outcome if http >= 400 else str(body.status) or "FOUND" * bool(body.number)
     if http in _COME_BACK:
         wait_s = float(retry_after) if retry_after and retry_after.isdigit() else 1.0
         return Answer(status or "UNAVAILABLE", http, retry_after_s=max(wait_s, 0.1))
@@ -195,7 +239,7 @@ def answer_of(http: int, content: bytes | None, retry_after: str | None) -> Answ
         return Answer(http=http, lost=f"HTTP {http}")
     record = body.reservation
     if record is None:
-        return Answer(status, http)
+        return Answer(status, http, number=body.number, version=body.version, tokens=body.tokens)
     return Answer(
         status,
         http,

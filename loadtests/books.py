@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BATCH_MAX", "Books", "Place", "Unanswered"]
+__all__ = ["BATCH_MAX", "Books", "Place", "Receipt", "Unanswered"]
 
 import dataclasses
 from collections import Counter
@@ -51,6 +51,19 @@ class Place(msgspec.Struct, array_like=True):
     queue_numbers: tuple[int, ...] = ()
 
 
+class Receipt(msgspec.Struct, array_like=True):
+    """An application in a draw as its applicants know it: its number, their tokens in the published list, what they
+    chose, as often as they have changed it, and whether they have taken it back.
+    """
+
+    person: int
+    number: int
+    version: int
+    tokens: tuple[str, ...]
+    choices: tuple[dict[str, str], ...]
+    is_withdrawn: bool = False
+
+
 class Unanswered(msgspec.Struct, array_like=True):
     """Somebody who has no final answer, and what they were waiting for."""
 
@@ -64,11 +77,15 @@ class Books:
     """What one process has seen, or all of them together.
 
     ``measures`` are the simulation's own, so that both stand side by side. ``request_us`` is what requests took on the
-    wire, ``lag_us`` how much later than they were due they were sent: the load generator's own fault.
+    wire. ``lag_us`` is how much later than they were due they were handed to the lanes: the load generator's own fault.
+    ``lane_us`` is how long they then waited until a lane was free.
     """
 
     measures: Measures
     places: dict[str, Place] = dataclasses.field(default_factory=dict)
+    receipts: dict[int, Receipt] = dataclasses.field(default_factory=dict)
+    receipts_changed: int = 0
+    """People whose application had another number when they came back, or who were told the number of another."""
     unanswered: list[Unanswered] = dataclasses.field(default_factory=list)
     unanswered_count: int = 0
     passes_refused: int = 0
@@ -78,6 +95,7 @@ class Books:
     lost_by_reason: Counter[str] = dataclasses.field(default_factory=Counter)
     request_us: Histogram = dataclasses.field(default_factory=Histogram)
     lag_us: Histogram = dataclasses.field(default_factory=Histogram)
+    lane_us: Histogram = dataclasses.field(default_factory=Histogram)
     capacities: dict[str, int] = dataclasses.field(default_factory=dict)
     """The largest capacity that an operator of the test has set, by ``office_day/quota``."""
 
@@ -101,6 +119,9 @@ class Books:
         places = list(self.places.values())
         for start in range(0, len(places), BATCH_MAX):
             yield {"places": msgspec.to_builtins(places[start : start + BATCH_MAX])}
+        receipts = list(self.receipts.values())
+        for start in range(0, len(receipts), BATCH_MAX):
+            yield {"receipts": msgspec.to_builtins(receipts[start : start + BATCH_MAX])}
         measures = self.measures
         yield {
             "last": True,
@@ -112,6 +133,7 @@ class Books:
             "series": {name: getattr(measures, name).to_builtins() for name in _SERIES},
             "request_us": self.request_us.to_builtins(),
             "lag_us": self.lag_us.to_builtins(),
+            "lane_us": self.lane_us.to_builtins(),
             "ends_by_role": dict(self.ends_by_role),
             "requests_by_name": dict(self.requests_by_name),
             "lost_by_reason": dict(self.lost_by_reason),
@@ -119,6 +141,7 @@ class Books:
             "unanswered": msgspec.to_builtins(self.unanswered),
             "unanswered_count": self.unanswered_count,
             "passes_refused": self.passes_refused,
+            "receipts_changed": self.receipts_changed,
         }
 
     def add_page(self, page: Mapping[str, Any]) -> None:
@@ -128,6 +151,9 @@ class Books:
                 # Two people were told the same reservation: kept under a name of its own, for the verdict to find.
                 place.reference += f" (person {place.person})"
             self.places[place.reference] = place
+        for receipt in msgspec.convert(page.get("receipts", ()), list[Receipt]):
+            self.receipts_changed += receipt.number in self.receipts
+            self.receipts[receipt.number] = receipt
         if not page.get("last"):
             return
         measures = self.measures
@@ -144,6 +170,7 @@ class Books:
             getattr(measures, name).merge(Series.from_builtins(values))
         self.request_us.merge(Histogram.from_builtins(page["request_us"]))
         self.lag_us.merge(Histogram.from_builtins(page["lag_us"]))
+        self.lane_us.merge(Histogram.from_builtins(page["lane_us"]))
         self.ends_by_role.update(page["ends_by_role"])
         self.requests_by_name.update(page["requests_by_name"])
         self.lost_by_reason.update(page["lost_by_reason"])
@@ -153,3 +180,4 @@ class Books:
         self.unanswered = (self.unanswered + found)[:_SAMPLES_MAX]
         self.unanswered_count += page["unanswered_count"]
         self.passes_refused += page["passes_refused"]
+        self.receipts_changed += page["receipts_changed"]

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+__all__ = ["Bot", "Broker", "Citizen", "Kiosk", "Opening", "Operator", "Refresher"]
+
 import pathlib
 import sys
 from typing import Any
@@ -12,8 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from locust import events
 
-from loadtests.lanes import DirectLane, Opening
-from loadtests.people import Role
+from loadtests.lanes import DirectLane, Opening, user_classes
 from loadtests.session import add_arguments, begin_direct
 
 events.init_command_line_parser.add_listener(add_arguments)
@@ -26,42 +27,4 @@ def begin(environment: Any, **_: Any) -> None:
 
 events.init.add_listener(begin)
 
-
-class Citizen(DirectLane):
-    """See ``locustfile.py``: the same people."""
-
-    role = Role.CITIZEN
-
-
-class Refresher(DirectLane):
-    """See ``locustfile.py``."""
-
-    role = Role.REFRESHER
-
-
-class Bot(DirectLane):
-    """See ``locustfile.py``."""
-
-    role = Role.BOT
-
-
-class Broker(DirectLane):
-    """See ``locustfile.py``."""
-
-    role = Role.BROKER
-
-
-class Kiosk(DirectLane):
-    """See ``locustfile.py``."""
-
-    role = Role.KIOSK
-
-
-class Operator(DirectLane):
-    """See ``locustfile.py``."""
-
-    role = Role.OPERATOR
-
-
-class Surge(Opening):
-    """Early arrivals, the burst of the opening second, and the tail."""
+Citizen, Refresher, Bot, Broker, Kiosk, Operator = user_classes(DirectLane)

@@ -9,12 +9,13 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
-from loadtests.asks import Answer, Ask, Change, Reserve, Step, lost
+from loadtests.asks import Answer, Apply, Ask, Change, Find, Reserve, Step, Withdraw, lost
 from loadtests.plan import Refused
 from quota_engine.catalog import load_catalog
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.domain.outcomes import Outcome
 from quota_engine.faces.engine import QuotaEngine
+from quota_engine.flow.draws import DrawChoice
 
 _COME_BACK = frozenset({"OVERLOADED", "THROTTLED"})
 
@@ -51,10 +52,33 @@ def carry(engine: QuotaEngine, ask: Ask) -> tuple[str, Answer]:
                 return ask.step, _answer(step(ask.reference, applicant=ask.applicant))
             case Change():
                 return "set-capacity", _answer(engine.set_capacity(ask.office, ask.day, ask.quota, ask.capacity))
+            case Apply() | Find() | Withdraw():
+                return type(ask).__name__.lower(), _application(engine, ask)
             case _:
                 raise AssertionError("whoever is at the engine needs no waiting room")
     except (BackendUnavailable, OutcomeUnknown) as error:
         return type(ask).__name__.lower(), lost(type(error).__name__)
+
+
+def _application(engine: QuotaEngine, ask: Apply | Find | Withdraw) -> Answer:
+    draw = engine.draw(ask.draw)
+    if isinstance(ask, Find):
+        found = draw.find(ask.applicant)
+        if found is None:
+            return Answer("NOT_FOUND")
+        return Answer("FOUND", number=found.number, version=found.version, tokens=tuple(found.tokens))
+    if isinstance(ask, Apply):
+        outcome = draw.apply(ask.applicants, [DrawChoice(**choice) for choice in ask.choices], version=ask.version)
+    else:
+        outcome = draw.withdraw(ask.applicant, version=ask.version)
+    status = str(outcome.status)
+    return Answer(
+        status,
+        retry_after_s=1.0 if status in _COME_BACK else 0.0,
+        number=outcome.number,
+        version=outcome.version,
+        tokens=tuple(outcome.tokens),
+    )
 
 
 def _answer(outcome: Outcome) -> Answer:

@@ -55,10 +55,24 @@ class Host:
     def call(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, Any]:
-        """The status and the body of an answer. Raises :class:`HostError` if there is none, after three tries.
+        """The status and the body of an answer. Raises :class:`HostError` if there is none, after three tries."""
+        status, found = self._exchange(method, path, body, headers)
+        try:
+            return status, msgspec.json.decode(found) if found else None
+        except msgspec.DecodeError:
+            return status, None
 
-        A call that is made again has to do no harm: everything here may be said twice.
-        """
+    def file(self, path: str) -> bytes:
+        """What is there to be downloaded. Raises :class:`HostError` if it is not there."""
+        status, found = self._exchange("GET", path)
+        if status != http.HTTPStatus.OK:
+            raise HostError(f"GET {path}: {status}")
+        return found
+
+    def _exchange(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        """A call that is made again has to do no harm: everything here may be said twice."""
         content = None if body is None else msgspec.json.encode(body)
         sent = {"authorization": f"Bearer {self._token}"} if self._token else {}
         if content is not None:
@@ -74,10 +88,7 @@ class Host:
                 if number == _TRIES_MAX - 1:
                     raise HostError(f"{method} {path}: no answer ({type(error).__name__})") from None
         self.is_staging = answer.getheader(STAGING_HEADER, "").lower() == "true"
-        try:
-            return answer.status, msgspec.json.decode(found) if found else None
-        except msgspec.DecodeError:
-            return answer.status, None
+        return answer.status, found
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The body of a good answer. Raises :class:`HostError` for any other."""

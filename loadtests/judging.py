@@ -6,8 +6,8 @@ the host's audit. What each promise is about has one word, the kind of its findi
 
 from __future__ import annotations
 
-__all__ = ["Before", "Finding", "HostView", "check_books", "check_host_view", "check_limits", "judge", "look_after",
-           "look_before"]  # fmt: skip
+__all__ = ["Before", "Finding", "HostView", "check_books", "check_drawn", "check_host_view", "check_limits", "judge",
+           "look_after", "look_before"]  # fmt: skip
 
 import dataclasses
 import datetime
@@ -17,13 +17,14 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from loadtests.books import Books, Place
+from loadtests.books import Books, Place, Receipt
+from loadtests.drawing import Drawn
 from loadtests.people import cast_of, key_prefix
 from loadtests.plan import Plan, market_of, scenario_of
 from loadtests.predicting import predict
 from loadtests.verdict import Finding, LimitResult, Verdict
 from quota_engine.sim.market import Market
-from quota_engine.sim.measures import oversold_places
+from quota_engine.sim.measures import Measures, oversold_places
 from quota_engine.sim.scenario import Limits
 
 _IN_FORCE: Final = frozenset({"HELD", "CONFIRMED"})
@@ -76,15 +77,22 @@ def look_after(host: Witness, plan: Plan, before: Before) -> HostView:
     return HostView(events, host.audit(), counters)
 
 
-def judge(host: Witness, plan: Plan, books: Books, before: Before, *, missing: int = 0) -> Verdict:
-    """The verdict on a test that has ended; ``missing`` processes have not sent their books."""
+def judge(
+    host: Witness, plan: Plan, books: Books, before: Before, *, missing: int = 0, drawn: Drawn | None = None
+) -> Verdict:
+    """The verdict on a test that has ended; ``missing`` processes have not sent their books. ``drawn`` is what came of
+    the plan's draw.
+    """
     scenario = scenario_of(plan.options)
     cast = cast_of(plan, scenario, market_of(plan, scenario))
     measures = books.measures
+    if drawn is not None:
+        _take_winners(plan, books, drawn)
     view = look_after(host, plan, before)
     findings = check_books(plan, cast.market, books, missing)
     findings += check_host_view(plan, cast.market, books, view)
-    predicted = predict(scenario, cast)
+    findings += [] if drawn is None else check_drawn(books, drawn)
+    predicted = predict(scenario, cast) if drawn is None else Measures(len(cast.population), cast.market.capacity, 0)
     limits = check_limits(scenario.limits, books, people=len(cast.population), capacity=cast.market.capacity)
     findings += [Finding("broken limit", limit.sentence()) for limit in limits if not limit.kept]
     measures.oversold = sum(_oversold(cast.market, books).values())
@@ -96,7 +104,8 @@ def judge(host: Witness, plan: Plan, books: Books, before: Before, *, missing: i
         predicted=predicted,
         findings=tuple(findings),
         limits=tuple(limits),
-        others=_others(plan, view),
+        others=_others(plan, books, view),
+        drawn=drawn,
     )
 
 
@@ -276,7 +285,7 @@ def _peaks(plan: Plan, market: Market, books: Books, view: HostView) -> list[Fin
     return findings
 
 
-def _others(plan: Plan, view: HostView) -> int:
+def _others(plan: Plan, books: Books, view: HostView) -> int:
     """Reservations of the same offices and times that are none of this run's."""
     prefix = key_prefix(plan.options.run)
     references = {
@@ -285,7 +294,68 @@ def _others(plan: Plan, view: HostView) -> int:
         for event in events
         if event.get("reservation")
     }
-    return sum(not reference.partition("~")[2].startswith(prefix) for reference in references)
+    return sum(
+        not reference.partition("~")[2].startswith(prefix) and reference not in books.places for reference in references
+    )
+
+
+def _take_winners(plan: Plan, books: Books, drawn: Drawn) -> None:
+    """Write the winners' places into the books, as their applicants are told of them."""
+    index_of = {(each.office, each.day): index for index, each in enumerate(plan.days)}
+    for lot in drawn.lots:
+        reference, receipt = drawn.references.get(lot.number), books.receipts.get(lot.number)
+        if not lot.preference or reference is None or receipt is None:
+            continue
+        application = drawn.applications[lot.number]
+        wish = drawn.capacities.wishes[application.choices[lot.preference - 1]]
+        office_day, quotas = index_of[wish.office, wish.day], wish.choice.options[lot.option]
+        books.took(Place(receipt.person, office_day, reference, "HELD", 0, application.units, quotas))
+        books.measures.bookings += 1
+
+
+def check_drawn(books: Books, drawn: Drawn) -> list[Finding]:
+    """Whether the draw is what its files claim, everybody is in it as their receipt says, and its winners were served.
+
+    The result is worked out again from the files, by other code than the service's, with what was noted before the
+    seed was revealed.
+    """
+    findings = [Finding("draw", text) for text in drawn.findings[:_SHOWN_MAX]]
+    if books.receipts_changed:
+        findings.append(Finding("draw", f"{books.receipts_changed} people were told the number of another application"))
+    wrong = [number for number, receipt in books.receipts.items() if not _is_listed(receipt, drawn)]
+    if wrong:
+        text = (
+            f"{len(wrong)} applications are not in the published list as their applicants left them, such as {wrong[0]}"
+        )
+        findings.append(Finding("draw", text))
+    strangers = drawn.applications.keys() - books.receipts.keys()
+    if strangers:
+        text = f"{len(strangers)} applications are in the published list that nobody has made, such as {min(strangers)}"
+        findings.append(Finding("draw", text))
+    winners = {lot.number for lot in drawn.lots if lot.preference}
+    if winners != drawn.references.keys():
+        text = f"{len(winners)} have won, {len(winners & drawn.references.keys())} of them hold a place"
+        findings.append(Finding("draw", f"{text}, and {drawn.refused} were refused one"))
+    return findings
+
+
+def _is_listed(receipt: Receipt, drawn: Drawn) -> bool:
+    """Whether an application stands in the published list as its applicants were told, or is gone if taken back."""
+    found = drawn.applications.get(receipt.number)
+    if found is None or receipt.is_withdrawn:
+        return found is None and receipt.is_withdrawn
+    if sorted(found.applicants) != sorted(receipt.tokens) or len(found.choices) != len(receipt.choices):
+        return False
+    for name, said in zip(found.choices, receipt.choices, strict=True):
+        wish = drawn.capacities.wishes[name]
+        written = {
+            "office": wish.office,
+            "day": datetime.date.fromordinal(wish.day).isoformat(),
+            **msgspec.structs.asdict(wish.choice),
+        }
+        if any(written[key] != value for key, value in said.items()):
+            return False
+    return True
 
 
 def check_limits(limits: Limits, books: Books, *, people: int, capacity: int) -> list[LimitResult]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["DirectLane", "HttpLane", "Lane", "Opening"]
+__all__ = ["DirectLane", "HttpLane", "Lane", "Opening", "user_classes"]
 
 import time
+import types
 from typing import Any, ClassVar
 
 from locust import LoadTestShape, User, task
@@ -15,7 +16,9 @@ from loadtests.direct_transport import carry
 from loadtests.people import Role
 from loadtests.session import Session
 
-_TAKE_S = 0.5
+_TAKE_S = 2.0
+_IN_A_ROW_MAX = 100
+"""Requests that a lane carries before Locust is asked whether it should stop: asking costs as much as a request."""
 _IDLE_S_MAX = 30.0
 """A connection that has been idle for longer may be closed by the host just when it is used again."""
 
@@ -34,17 +37,18 @@ class Lane(User):
 
     @task
     def carry_what_is_due(self) -> None:
-        """One request, if one is due."""
+        """Carry requests as they become due."""
         stage = self.session.stage
-        due = None if stage is None else stage.take(self.role, _TAKE_S)
-        if due is None:
-            if stage is None or stage.closed:
-                time.sleep(_TAKE_S)
+        if stage is None or stage.closed:
+            time.sleep(0.5)
             return
-        assert stage is not None
-        started_s = time.perf_counter()
-        answer = self.carry(due.ask)
-        stage.heard(due, answer, round((time.perf_counter() - started_s) * 1e6))
+        for _ in range(_IN_A_ROW_MAX):
+            due = stage.take(self.role, _TAKE_S)
+            if due is None:
+                return
+            started_s = time.perf_counter()
+            answer = self.carry(due.ask)
+            stage.heard(due, answer, round((time.perf_counter() - started_s) * 1e6))
 
     def carry(self, ask: Ask) -> Answer:
         """Make a request, tell Locust's statistics, and return what was heard."""
@@ -118,10 +122,19 @@ class DirectLane(Lane):
         return answer
 
 
-class Opening(LoadTestShape):
-    """As many lanes as people press in the next seconds, by the scenario's own arrivals; all at once where need be."""
+def user_classes(lane: type[Lane]) -> tuple[type[Lane], ...]:
+    """A user class for each role, in their order, whose requests go by this lane."""
 
-    abstract = True
+    def of(role: Role) -> type[Lane]:
+        return types.new_class(role.name.capitalize(), (lane,), exec_body=lambda body: body.update(role=role))
+
+    return tuple(of(role) for role in Role)
+
+
+class Opening(LoadTestShape):
+    """Early arrivals, the burst of the opening second, and the tail: as many lanes as people press in the next seconds,
+    by the scenario's own arrivals; all at once where need be.
+    """
 
     def tick(self) -> tuple[int, float] | None:
         """The number of users and how fast to get there; ``None`` when everybody has an answer."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["Bot", "Broker", "Citizen", "Kiosk", "Opening", "Operator", "Refresher"]
+
 import pathlib
 import sys
 from typing import Any
@@ -10,8 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from locust import events
 
-from loadtests.lanes import HttpLane, Opening
-from loadtests.people import Role
+from loadtests.lanes import HttpLane, Opening, user_classes
 from loadtests.session import add_arguments, begin_http
 
 events.init_command_line_parser.add_listener(add_arguments)
@@ -24,42 +25,4 @@ def begin(environment: Any, **_: Any) -> None:
 
 events.init.add_listener(begin)
 
-
-class Citizen(HttpLane):
-    """Waits for the opening, presses, fills in the form; some crash and come back, some walk away."""
-
-    role = Role.CITIZEN
-
-
-class Refresher(HttpLane):
-    """Presses every few seconds, from before the opening until there is an answer to be content with."""
-
-    role = Role.REFRESHER
-
-
-class Bot(HttpLane):
-    """A program: presses four times a second until it is open, and watches for places that come back."""
-
-    role = Role.BOT
-
-
-class Broker(HttpLane):
-    """Presses to the millisecond with many identities, and hands some places over by cancelling and booking again."""
-
-    role = Role.BROKER
-
-
-class Kiosk(HttpLane):
-    """A computer in the office, used by one person after the other, with places of its own."""
-
-    role = Role.KIOSK
-
-
-class Operator(HttpLane):
-    """Changes capacities while people press."""
-
-    role = Role.OPERATOR
-
-
-class Surge(Opening):
-    """Early arrivals, the burst of the opening second, and the tail."""
+Citizen, Refresher, Bot, Broker, Kiosk, Operator = user_classes(HttpLane)

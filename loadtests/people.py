@@ -34,11 +34,17 @@ class Role(enum.IntEnum):
     """What somebody is; each has a user class of its own."""
 
     CITIZEN = 0
+    """Waits for the opening, presses, fills in the form; some crash and come back, some walk away."""
     REFRESHER = 1
+    """Presses every few seconds, from before the opening until there is an answer to be content with."""
     BOT = 2
+    """A program: presses four times a second until it is open, and watches for places that come back."""
     BROKER = 3
+    """Presses to the millisecond with many identities, and hands places over by cancelling and booking again."""
     KIOSK = 4
+    """A computer in the office, used by one person after the other, with places of its own."""
     OPERATOR = 5
+    """Changes capacities while people press."""
 
 
 class Cast(NamedTuple):

@@ -93,6 +93,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     opens_in_ms: int
     is_open: bool = False
     rooms: dict[str, str] = {}
+    draw: str = ""
+    """The draw in which places are given away in place of an opening; ``""``: none."""
     share: int = 0
     shares: int = 1
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 __all__ = ["Purged", "purge"]
 
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any, Final, NamedTuple, Protocol
 
+from loadtests.drawing import draw_of
 from loadtests.people import MARK, key_prefix
 
 _STEP_OF: Final = {"HELD": "release", "WAITING": "release", "CONFIRMED": "cancel"}
@@ -44,10 +46,14 @@ class Caller(Protocol):
 
 
 def purge(host: Caller, run: str = "") -> Purged:
-    """Give back everything of one run, or of all. Safe to repeat: what is not in force any more is left as it is."""
+    """Give back everything of one run, or of all. Safe to repeat: what is not in force any more is left as it is.
+
+    What was won in a run's draw is found by the run's name only; without it, it goes back by itself after ten minutes.
+    """
     prefix = key_prefix(run) if run else MARK
     released = cancelled = others = 0
     refused: list[str] = []
+    won = _won(host, run)
     for office in host.offices():
         last: dict[str, str] = {}
         for event in host.events(office["id"]):
@@ -55,7 +61,7 @@ def purge(host: Caller, run: str = "") -> Purged:
             if record is not None:
                 last[record["reference"]] = record["state"]
         for reference, state in last.items():
-            if not reference.partition("~")[2].startswith(prefix):
+            if not reference.partition("~")[2].startswith(prefix) and reference not in won:
                 others += 1
                 continue
             step = _STEP_OF.get(state)
@@ -69,3 +75,11 @@ def purge(host: Caller, run: str = "") -> Purged:
             elif outcome not in ("EXPIRED", "WRONG_STATE", "NOT_FOUND", "OVER"):  # it has ended by itself
                 refused.append(f"{reference} ({outcome or status})")
     return Purged(released, cancelled, tuple(refused), others)
+
+
+def _won(host: Caller, run: str) -> frozenset[str]:
+    """The reservations of the winners of a run's draw: to award once more changes nothing, and names them."""
+    if not run:
+        return frozenset()
+    status, body = host.call("POST", f"/v1/draws/{draw_of(run)}/award", {})
+    return frozenset(one["reference"] for one in body["references"]) if status == HTTPStatus.OK else frozenset()

@@ -13,6 +13,7 @@ from quota_engine.faces.report import parameters
 from quota_engine.faces.report_figures import duration, number
 from quota_engine.faces.report_page import page
 from quota_engine.faces.report_plots import Run, plots_of
+from quota_engine.faces.report_svg import Plot
 
 
 def html_report(verdict: Verdict) -> str:
@@ -27,9 +28,9 @@ def html_report(verdict: Verdict) -> str:
             _cards(verdict),
             "<h2>What happened</h2>",
             '<div class="plots">',
-            *(plot_figure(plot) for plot in plots_of(_runs(verdict))),
+            *(plot_figure(plot) for plot in _plots(verdict)),
             "</div>",
-            "<h2>Measured, and predicted by the simulation</h2>",
+            f"<h2>Measured, and {'worked out again' if verdict.drawn else 'predicted by the simulation'}</h2>",
             _table(verdict.figures()),
             _roles(verdict),
             "<h2>How to read this</h2>",
@@ -49,10 +50,15 @@ _READING = (
 )
 
 
+def _plots(verdict: Verdict) -> list[Plot]:
+    """A draw sells nothing over time."""
+    return [plot for plot in plots_of(_runs(verdict)) if not (verdict.drawn and plot.name == "sales")]
+
+
 def _runs(verdict: Verdict) -> list[Run]:
     return [
         Run("measured", "engine", "measured", "the service", verdict.books.measures, shows_taken=True),
-        Run("predicted", "old", "predicted", "the simulation", verdict.predicted),
+        *([] if verdict.drawn else [Run("predicted", "old", "predicted", "the simulation", verdict.predicted)]),
     ]
 
 
@@ -94,6 +100,20 @@ def _cards(verdict: Verdict) -> str:
             f"<span>{note}</span></div>"
         )
 
+    if verdict.drawn:
+        totals = verdict.drawn.head.totals
+        is_wrong = any(finding.kind == "draw" for finding in verdict.findings)
+        return (
+            '<div class="cards">'
+            + card("The draw, worked out again", "differs" if is_wrong else "the same", "from the published files",
+                   is_wrong)
+            + card("Won, and hold a place", f"{number(len(verdict.drawn.references))} of {number(totals.winners)}",
+                   f"of {number(totals.applications)} applications", len(verdict.drawn.references) != totals.winners)
+            + card("99 of 100 have their receipt within", duration(measured.answer_us.percentile(0.99) / 1000), "",
+                   any(limit.name == "p99_ms_max" and not limit.kept for limit in verdict.limits))
+            + card("People without an answer", number(unanswered), f"of {number(predicted.applicants)}", unanswered > 0)
+            + "</div>"
+        )  # fmt: skip
     return (
         '<div class="cards">'
         + card("Sold above what exists", number(measured.oversold), "counted from what people were told",
@@ -111,7 +131,8 @@ def _cards(verdict: Verdict) -> str:
 def _table(figures: list[Figure]) -> str:
     parts = [
         '<div class="scroll"><table><thead><tr><th scope="col"></th><th scope="col">Measured</th>'
-        '<th scope="col">Predicted</th><th scope="col">Apart</th><th scope="col">Why</th></tr></thead><tbody>'
+        '<th scope="col">Predicted</th><th scope="col">Apart</th>'
+        '<th scope="col" style="text-align:left">Why</th></tr></thead><tbody>'
     ]
     for section, rows in itertools.groupby(figures, key=lambda figure: figure.section):
         parts.append(f'<tr><th class="section" colspan="5" scope="rowgroup">{html.escape(section)}</th></tr>')
@@ -119,7 +140,7 @@ def _table(figures: list[Figure]) -> str:
             parts += (
                 f'<tr><th scope="row">{html.escape(row.label)}</th><td>{row.shown(row.measured)}</td>',
                 f"<td>{row.shown(row.predicted)}</td><td>{_apart(row)}</td>",
-                f'<td class="value quiet">{html.escape(row.why)}</td></tr>',
+                f'<td class="value quiet" style="min-width:16em">{html.escape(row.why)}</td></tr>',
             )
     return "".join(parts) + "</tbody></table></div>"
 
@@ -141,7 +162,9 @@ def _apart(row: Figure) -> str:
 
 
 def _roles(verdict: Verdict) -> str:
-    ends = ("booked", "refused", "abandoned", "waiting", "gave up")
+    ends: tuple[str, ...] = ("booked", "refused", "abandoned", "waiting", "gave up")
+    if verdict.drawn:
+        ends = ("applied", "withdrawn", "refused", "gave up")
     roles = sorted({key.partition("/")[0] for key in verdict.books.ends_by_role})
     rows = "".join(
         f'<tr><th scope="row">{role}</th>'

@@ -10,8 +10,8 @@ import random
 from collections.abc import Generator
 from typing import NamedTuple
 
-from loadtests.asks import Answer, Ask, Change, Enter, Join, Look, Reserve, Step
-from loadtests.books import Books, Place
+from loadtests.asks import Answer, Apply, Ask, Change, Enter, Find, Join, Look, Reserve, Step, Withdraw
+from loadtests.books import Books, Place, Receipt
 from loadtests.people import Cast, Role, identity_of, key_of
 from loadtests.plan import Plan
 from quota_engine.sim.agents import Agents, Next
@@ -37,6 +37,8 @@ Script = Generator[Ask | Wait, Heard, str]
 _Talk = Generator[Ask | Wait, Heard, Heard]
 _ONE_S = 1_000_000
 _TICKETS_MAX = 3
+_CHOICES_MAX = 3
+_CHANGES_EVERY, _WITHDRAWS_EVERY = 10, 20
 
 
 class Scripts:
@@ -59,6 +61,8 @@ class Scripts:
 
     def person(self, index: int, at_us: int) -> Script:
         """Everything that a person does who presses first at ``at_us``."""
+        if self._plan.draw:
+            return (yield from self._applies(index, at_us))
         end, at_us, reference = yield from self._books_a_place(index, at_us)
         if end == "booked" and self._cast.roles[index] == Role.BROKER and index % 4 == 0 and not self._room_of(index):
             yield from self._hands_over(index, at_us, reference)
@@ -258,6 +262,57 @@ class Scripts:
             if wait_s:
                 yield Wait(until_us)
 
+    def _applies(self, index: int, at_us: int) -> Script:
+        """Applies in the draw; some crash and look for their application, change it, or take it back."""
+        agents, measures, draw = self._agents, self._books.measures, self._plan.draw
+        opens_us = pressed_us = max(at_us, 0)
+        party, choices = self._party(index), self._choices(index)
+        heard = yield from self._insists(Apply(draw, party, choices))
+        while heard.answer.status == "NOT_OPEN":
+            pressed_us = heard.at_us + agents.after_not_open_us(index, heard.at_us, opens_us)
+            if pressed_us > self._window_us:
+                return self._ends(index, "refused", heard.at_us, pressed_us)
+            yield Wait(pressed_us)
+            heard = yield from self._insists(Apply(draw, party, choices))
+        answer, now_us = heard
+        if not answer.status:
+            return self._ends(index, "gave up", now_us, pressed_us)
+        measures.answer_us.record(now_us - pressed_us)
+        if answer.status != "APPLIED":
+            return self._ends(index, "refused", now_us, pressed_us)
+        receipt = Receipt(index, answer.number, answer.version, answer.tokens, choices)
+        self._books.receipts_changed += answer.number in self._books.receipts
+        self._books.receipts[answer.number] = receipt
+        away_us = agents.crash_us()
+        if away_us is not None and now_us + away_us < self._window_us:
+            yield Wait(now_us + away_us)
+            answer, now_us = yield from self._insists(Find(draw, party[-1]))
+            if not answer.status:
+                return self._ends(index, "gave up", now_us, pressed_us)
+            if (answer.number, answer.tokens) == (receipt.number, receipt.tokens):
+                measures.resumed += 1
+            else:
+                self._books.receipts_changed += 1
+        if index % _CHANGES_EVERY == 0 and len(choices) > 1:
+            choices = choices[::-1]
+            answer, now_us = yield from self._insists(Apply(draw, party, choices, receipt.version))
+            if answer.status == "APPLIED":
+                receipt.version, receipt.choices = answer.version, choices
+        if index % _WITHDRAWS_EVERY == 1:
+            answer, now_us = yield from self._insists(Withdraw(draw, party[0], receipt.version))
+            receipt.is_withdrawn = answer.status == "WITHDRAWN"
+        if not answer.status:
+            return self._ends(index, "gave up", now_us, pressed_us)
+        return self._ends(index, "withdrawn" if receipt.is_withdrawn else "applied", now_us, pressed_us)
+
+    def _choices(self, index: int) -> tuple[dict[str, str], ...]:
+        """What somebody would take: first what they would press for, then what others of the same channel do."""
+        people = self._cast.population
+        office, day = self._places[people.office_day[index]]
+        first = people.wishes[people.wish[index]]
+        wishes = [first, *(wish for wish in people.wishes if wish != first and wish.channel == first.channel)]
+        return tuple({"office": office, "day": day, **wish.as_arguments()} for wish in wishes[:_CHOICES_MAX])
+
     # --- Small parts ---------------------------------------------------------------------------------------------
 
     def _insists(self, ask: Ask) -> _Talk:
@@ -299,9 +354,12 @@ class Scripts:
     def _press(self, index: int, number: int, wait: bool, admission_pass: str = "") -> Reserve:
         people = self._cast.population
         office, day = self._places[people.office_day[index]]
-        party = tuple(identity_of(self._run, index, companion) for companion in range(people.party[index]))
+        party = self._party(index)
         wish, key = self._wishes[people.wish[index]], key_of(self._run, index, number)
         return Reserve(office, day, party, wish, key, wait, admission_pass)
+
+    def _party(self, index: int) -> tuple[str, ...]:
+        return tuple(identity_of(self._run, index, each) for each in range(self._cast.population.party[index]))
 
     def _identity(self, index: int) -> str:
         return identity_of(self._run, index)
@@ -332,6 +390,8 @@ class Scripts:
                 measures.abandoned += 1
             case "gave up":
                 measures.gave_up += 1
+            case "applied" | "withdrawn":
+                pass
             case _:
                 measures.refused += 1
         measures.final_us.record(now_us - pressed_us)

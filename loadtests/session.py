@@ -9,9 +9,11 @@ __all__ = ["Session", "add_arguments", "begin_direct", "begin_http", "options_of
 
 import argparse
 import dataclasses
+import gc
 import logging
 import math
 import os
+import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +26,7 @@ from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from loadtests.books import Books
 from loadtests.direct_transport import open_engine
+from loadtests.drawing import Drawn, announce, carry_out, draw_of
 from loadtests.host import Host, HostError, check_host
 from loadtests.judging import Before, judge, look_before
 from loadtests.people import Role, cast_of
@@ -33,6 +36,7 @@ from loadtests.stage import Stage
 from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.sim.agents import Agents
 from quota_engine.sim.measures import series_start_s
+from quota_engine.sim.scenario import Policy
 
 PLAN: Final = "loadtest-plan"
 BOOKS: Final = "loadtest-books"
@@ -111,6 +115,7 @@ class Session:
         self._pages_last = 0
         self._sent = False
         self._judged = False
+        self._seed = ""
         self._curve: list[int] = []
         self._curve_start_s = 0
         self._share_books: Books | None = None
@@ -150,10 +155,14 @@ class Session:
             opens_at_ms=opens_at_ms,
             opens_in_ms=opens_at_ms - now_ms,
             is_open=is_open,
-            rooms={} if self._is_direct else self._rooms(days),
+            rooms={} if self._is_direct or scenario.policy is Policy.DRAW else self._rooms(days),
+            draw=draw_of(options.run) if scenario.policy is Policy.DRAW else "",
         )
         market = market_of(plan, scenario)
         cast = cast_of(plan, scenario, market)
+        if plan.draw:
+            self._seed = secrets.token_hex(32)
+            announce(self.host, plan, self._seed)
         self._before = look_before(self.host, plan)
         self._plan = plan
         self._opens_s = time.monotonic() + opens_at_ms / 1000 - time.time()
@@ -233,7 +242,11 @@ class Session:
         assert parsed is not None
         missing = self._shares() - self._pages_last
         gevent.sleep(_SETTLE_S if missing else 0)
-        verdict = judge(self.host, self._plan, self._books, self._before, missing=self._shares() - self._pages_last)
+        missing = self._shares() - self._pages_last
+        drawn: Drawn | None = None
+        if self._plan.draw:
+            drawn = carry_out(self.host, self._plan, self._seed)
+        verdict = judge(self.host, self._plan, self._books, self._before, missing=missing, drawn=drawn)
         verdict.write(parsed.out)
         print(verdict.text(), flush=True)  # noqa: T201 - what the command is for
         environment.process_exit_code = 0 if verdict.ok else 1
@@ -272,6 +285,9 @@ class Session:
                     -round(plan.options.lead_s * 1e6),
                     _operator(scripts, office_day),
                 )
+        # What has been made so far lives as long as the process: nobody has to look through it while people press.
+        gc.collect()
+        gc.freeze()
         self._plan = self._plan or plan
         self.stage = stage
         self._share_books = books

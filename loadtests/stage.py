@@ -31,13 +31,14 @@ _BURST_US = 50_000
 
 
 class Due(NamedTuple):
-    """A request to be made now, for the script that it is part of."""
+    """A request to be made now, for the script that it is part of; ``handed_us`` is when the lanes were told of it."""
 
     ask: Ask
     due_us: int
     person: int
     role: Role
     script: Script
+    handed_us: int = 0
 
 
 _What = Callable[[int], Script] | Script | Due
@@ -119,7 +120,8 @@ class Stage:
         queue = own or min((queue for queue in self._due.values() if queue), key=lambda queue: queue[0].due_us)
         due = queue.popleft()
         now_us = self.now_us()
-        self._books.lag_us.record(now_us - due.due_us)
+        self._books.lag_us.record(max(due.handed_us - due.due_us, 0))
+        self._books.lane_us.record(now_us - due.handed_us)
         self._books.measures.requests += 1
         self._books.measures.arrivals.add(now_us)
         return due
@@ -189,5 +191,5 @@ class Stage:
         if self.closed:
             return
         self._on_stage[due.person] = type(due.ask).__name__.lower()
-        self._due[due.role].append(due)
+        self._due[due.role].append(due._replace(handed_us=self.now_us()))
         self._waiting.release()

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
 import pytest
 
-from loadtests.books import Books, Place
-from loadtests.judging import HostView, check_books, check_host_view, check_limits
+from loadtests.books import Books, Place, Receipt
+from loadtests.drawing import Drawn
+from loadtests.judging import HostView, check_books, check_drawn, check_host_view, check_limits
+from quota_engine.admission.draw_files import applications_of_lines, capacities_of_json, result_of_lines
 from quota_engine.sim.scenario import Limits
 from tests.loadtests.parts import QUOTAS, books_of, event, place, small_market, small_plan
 
@@ -165,3 +172,67 @@ def test_one_reservation_of_two_people_is_found() -> None:
         for page in books.pages():
             together.add_page(page)
     assert kinds(together) == ["double number"]
+
+
+def drawn_of(**changes: Any) -> Drawn:
+    """The draw of the documents, with all its winners served."""
+    folder = Path(__file__).parents[2] / "docs" / "draw"
+    applications = applications_of_lines((folder / "applications.jsonl").read_bytes().splitlines(), "applications")
+    head, lots = result_of_lines((folder / "result.jsonl").read_bytes().splitlines(), "result")
+    drawn = Drawn(
+        capacities_of_json((folder / "capacities.json").read_bytes(), "capacities"),
+        {one.number: one for one in applications},
+        head,
+        [lot for lot, _ in lots],
+        (),
+        {lot.number: f"surabaya~{lot.number}" for lot, _ in lots if lot.preference},
+        0,
+        head.totals.winners,
+    )
+    return msgspec.structs.replace(drawn, **changes)
+
+
+def receipts_of(drawn: Drawn) -> Books:
+    """What its applicants were told."""
+    books = books_of()
+    for number, one in drawn.applications.items():
+        wishes = [drawn.capacities.wishes[name] for name in one.choices]
+        choices = tuple(
+            {
+                "office": wish.office,
+                "day": datetime.date.fromordinal(wish.day).isoformat(),
+                "session": wish.choice.session,
+            }
+            for wish in wishes
+        )
+        books.receipts[number] = Receipt(number, number, 1, tuple(reversed(one.applicants)), choices)
+    return books
+
+
+def test_a_draw() -> None:
+    """One that is as everybody was told is found good, whichever process its applicants belong to; what is wrong with
+    the files, or with what people were told, is found.
+    """
+    drawn, together = drawn_of(), books_of()
+    for page in receipts_of(drawn).pages():
+        together.add_page(page)
+    assert check_drawn(together, drawn) == []
+    refused = drawn_of(references={}, refused=10, findings=("the seed is another",))
+    texts = [finding.text for finding in check_drawn(together, refused)]
+    assert texts == ["the seed is another", "10 have won, 0 of them hold a place, and 10 were refused one"]
+    for receipt in receipts_of(drawn).receipts.values():
+        books = receipts_of(drawn)
+        wrong = [
+            msgspec.structs.replace(receipt, tokens=("somebody else",)),
+            msgspec.structs.replace(receipt, choices=({**receipt.choices[0], "day": "2026-12-09"},)),
+            msgspec.structs.replace(receipt, is_withdrawn=True),
+        ]
+        for each in wrong:
+            books.receipts[receipt.number] = each
+            assert [finding.kind for finding in check_drawn(books, drawn)] == ["draw"]
+    books = receipts_of(drawn)
+    books.receipts[8] = Receipt(8, 8, 1, ("withdrawn",), (), is_withdrawn=True)
+    assert check_drawn(books, drawn) == []
+    del books.receipts[7]
+    books.receipts_changed = 1
+    assert [finding.kind for finding in check_drawn(books, drawn)] == ["draw", "draw"]

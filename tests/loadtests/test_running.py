@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 SCENARIO = """
 title = "A small opening"
 applicants = 150
+policy = "{policy}"
 [agents]
 crash_share = 0.3
 [load_test]
@@ -52,13 +54,28 @@ def locust(folder: Path, here: Staging, *options: str, file: str = "locustfile.p
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
+def openings(
+    folder: Path, *options: str, settings: str = ""
+) -> Iterator[tuple[Staging, subprocess.CompletedProcess[str]]]:
+    """A small opening that people have waited for; where the machine was too busy to start all in time, a later one."""
+    for opens_in_s in (9, 30):
+        with staging("surabaya", opens_in_s=opens_in_s, speed=60, settings=settings) as here:
+            run = locust(folder, here, *options)
+            if run.returncode == 0 and opens_in_s == 9:
+                found = result(folder)
+                if found["was_open"] or not (settings or "NOT_OPEN" in found["measured"]["requests_by_answer"]):
+                    continue
+            yield here, run
+            return
+
+
 def result(folder: Path) -> Any:
     return json.loads((folder / "verdict.json").read_text())
 
 
-def scenario(folder: Path, p99_ms_max: float = 30_000) -> str:
+def scenario(folder: Path, p99_ms_max: float = 30_000, policy: str = "immediate") -> str:
     path = folder / "small.toml"
-    path.write_text(SCENARIO.format(p99_ms_max=p99_ms_max))
+    path.write_text(SCENARIO.format(p99_ms_max=p99_ms_max, policy=policy))
     return str(path)
 
 
@@ -66,8 +83,8 @@ def test_an_opening_by_two_processes_and_a_purge(tmp_path: Path, capsys: pytest.
     """Two processes share the people and press through the opening: everybody has an answer, nothing is sold twice, the
     operator's ten more places are sold too; all of it is given back by one command, twice, and nothing else is.
     """
-    with staging("surabaya", opens_in_s=8, speed=60) as here:
-        run = locust(tmp_path, here, "--scenario", scenario(tmp_path), "--processes", "2", "--run-name", "small")
+    options = ("--scenario", scenario(tmp_path), "--processes", "2", "--run-name", "small")
+    for here, run in openings(tmp_path, *options):
         assert run.returncode == 0, run.stdout + run.stderr
         found = result(tmp_path)
         assert found["findings"] == []
@@ -101,15 +118,26 @@ def test_an_opening_by_two_processes_and_a_purge(tmp_path: Path, capsys: pytest.
             assert host.audit() == []
 
 
-def test_on_days_that_are_open(tmp_path: Path) -> None:
-    """A trace over HTTP; the library without the service; and a limit that can not be met, which ends it with 1."""
+def test_on_days_that_are_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A draw over HTTP, with a limit that can not be met, which ends it with 1; a trace, on the library without the
+    service.
+    """
     with staging("surabaya", opens_in_s=-60, speed=60) as here:
         with Host(here.url, here.token) as host:
-            run = locust(tmp_path, here, "--scenario", scenario(tmp_path, p99_ms_max=0.001))
+            path = scenario(tmp_path, p99_ms_max=0.001, policy="draw")
+            run = locust(tmp_path, here, "--scenario", path, "--run-name", "lots")
             assert run.returncode == 1, run.stdout + run.stderr
             assert "FOUND   broken limit: p99_ms_max" in run.stdout
-            assert [one["kind"] for one in result(tmp_path)["findings"]] == ["broken limit"]
+            found = result(tmp_path)
+            assert [one["kind"] for one in found["findings"]] == ["broken limit"]
+            figures = {one["label"]: one["measured"] for one in found["figures"]}
+            assert figures["People applied"] > figures["In the published list"] > 100
+            assert 100 <= figures["Won"] == figures["Winners who hold their place"] <= figures["Places on sale"]
+            assert figures["Changed what they applied for"] > 5
+            assert figures["Crashed, and found their application again"] > 10
             assert host.audit() == []
+            assert command.main(["purge", "--host", here.url, "--token", here.token, "--run", "lots"]) == 0
+            assert f"{figures['Won']} holds released" in capsys.readouterr().out
         trace = tmp_path / "trace.csv"
         lines = [f"{index * 0.02:.2f},{3578012345670000 + index},surabaya,2026-12-07,,1" for index in range(100)]
         trace.write_text("\n".join(["time,applicant,office,day,channel,party", *lines, ""]))
@@ -129,8 +157,7 @@ def test_an_opening_with_a_waiting_room(tmp_path: Path) -> None:
         '[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nwindow_ms = 2000\nclaim_ms = 4000\n'
         "per_minute_min = 600\nper_minute_max = 1200\n"
     )
-    with staging("surabaya", opens_in_s=7, speed=60, settings=room) as here:
-        run = locust(tmp_path, here, "--scenario", scenario(tmp_path), "--window-s", "6")
+    for _, run in openings(tmp_path, "--scenario", scenario(tmp_path), "--window-s", "6", settings=room):
         assert run.returncode == 0, run.stdout + run.stderr
         found = result(tmp_path)
         measured = found["measured"]["requests_by_answer"]
