@@ -39,6 +39,9 @@ QUEUE_S: Final = 1.0
 OLD_PEOPLE: Final = (500, 5_000, 20_000)
 _QUIET_SHARE: Final = 0.25
 _BEFORE_S, _BURST_S, _AFTER_S = 2, 1, 13
+_IN_A_ROW: Final = 3
+_ARRIVALS_MAX: Final = 36_000
+"""In one step: a staging has only so many places to press for."""
 _GOOD: Final = frozenset({200, 201, 202, 409})
 """A place, or sold out: answers, both."""
 _TRIES: Final = 2
@@ -75,8 +78,9 @@ class Burst(NamedTuple):
 
     ``queue_s`` is how long a proxy lets people wait, ``None`` without such a bound. ``by_status`` are the answers to
     what was due in the burst, :data:`loadtests.pump.AWAY` those who were turned away in front of the service.
-    ``lag_ms`` is how late the generator itself was, 99 of 100. ``recovered_s`` is how long after the burst every second
-    is good again, ``None`` if that did not happen. Memory, of the service and of the store, is in MiB, twice a second.
+    ``lag_ms`` is how late the generator itself was, 99 of 100. ``recovered_s`` is how long it is after the burst until
+    three seconds in a row are good again, ``None`` if that did not happen. Memory, of the service and of the store, is
+    in MiB, twice a second.
     """
 
     factor: float
@@ -98,7 +102,7 @@ def find_capacity(target: Target, *, first: float, step_s: float) -> Capacity:
     steps: list[Step] = []
     good, bad, rate, tries = 0.0, 0.0, first, 0
     while len(steps) < _STEPS_MAX and not (bad and bad - good <= _CLOSE_ENOUGH * bad):
-        due_s = due_times([(rate, step_s)], len(steps))
+        due_s = due_times([(rate, min(step_s, _ARRIVALS_MAX / rate))], len(steps))
         pumped = target.run(due_s, len(due_s) / target.people_per_place)
         failed = pumped.lost + sum(count for status, count in pumped.statuses.items() if status not in _GOOD)
         p99_ms, lag_ms = pumped.answer_us.percentile(0.99) / 1000, pumped.lag_us.percentile(0.99) / 1000
@@ -151,11 +155,9 @@ def burst(
 
 
 def _recovered_s(after: Sequence[Second]) -> int | None:
-    """How many seconds it is until all that follow are good."""
-    found = len(after)
-    while found and after[found - 1].p99_ms <= P99_MS_MAX and _GOOD.issuperset(after[found - 1].statuses):
-        found -= 1
-    return None if found == len(after) else found
+    """How many seconds it is until several in a row are good: later ones have bad moments that are not the burst's."""
+    good = [second.p99_ms <= P99_MS_MAX and _GOOD.issuperset(second.statuses) for second in after]
+    return next((index for index in range(len(good) - _IN_A_ROW + 1) if all(good[index : index + _IN_A_ROW])), None)
 
 
 @contextlib.contextmanager
