@@ -23,7 +23,7 @@ from quota_engine.domain.errors import QuotaEngineError
 _DONE, _FOUND, _BAD_USE = 0, 1, 2
 _HERE: Final = pathlib.Path(__file__).parent
 _ROOMS: Final = (
-    '[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nwindow_ms = 2000\nclaim_ms = 4000\n'
+    '[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nwindow_ms = 2000\nclaim_ms = 12000\n'
     "per_minute_min = 600\nper_minute_max = 1200\n"
 )
 """Waiting rooms as quick as the people of a replay are."""

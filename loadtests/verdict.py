@@ -126,7 +126,7 @@ class Verdict:
         if self.plan.rooms:
             waiting = sum(count for name, count in self.books.ends_by_role.items() if name.endswith("/waiting"))
             notes.append(
-                f"People went through {len(self.plan.rooms)} waiting rooms; the simulation has none, and shows the "
+                f"People went through waiting rooms ({len(self.plan.rooms)}); the simulation has none, and shows the "
                 f"same people without. {number(waiting)} were still waiting when the window ended, with their position."
             )
         if self.others:
