@@ -95,6 +95,8 @@ def test_an_opening_by_two_processes_and_a_purge(tmp_path: Path, capsys: pytest.
         assert measured["requests_by_answer"]["DONE"] == 1  # the operator
         assert measured["answered"] == found["predicted"]["applicants"] > 150
         assert {name.partition("/")[0] for name in found["ends_by_role"]} >= {"citizen", "refresher", "bot", "broker"}
+        figures = {one["label"]: one["measured"] for one in found["figures"]}
+        assert figures["Crashed, and got the same hold back"] > 0
         assert max(map(len, run.stdout.splitlines())) <= 80
         for suffix, words in ((".html", "Measured, and predicted"), (".csv", "section,figure,unit,measured")):
             assert words in (tmp_path / f"verdict{suffix}").read_text()
