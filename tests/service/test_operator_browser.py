@@ -17,9 +17,9 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from quota_engine.faces.service.access import Role
+from tests.service.phone import PATIENCE_S, Phone
 from tests.service.seeded import DRAW, TODAY, seeded
 from tests.service.serving import TOKENS, Client, listening
-from tests.service.test_browser import PATIENCE_S, Phone
 from tests.service.test_pages import TEXTS
 
 SIZES: Final = (1280, 390)
@@ -43,12 +43,6 @@ PICTURES: Final = os.environ.get("OPERATOR_PICTURES", "")
 class Screen(Phone):
     """A browser window of any width."""
 
-    def shape(self, width: int, *, dark: bool) -> None:
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-
     def sign_in(self, language: str) -> None:
         self.driver.delete_all_cookies()
         self.open(f"/operator?lang={language}")
@@ -61,14 +55,15 @@ class Screen(Phone):
         """
         for width in SIZES if PICTURES else (SIZES[language == "en"],):
             dark = (width == SIZES[0]) is (language == "en")
-            self.shape(width, dark=dark)
+            self.resize(width, 900)
+            self.scheme(dark=dark)
             widest = self.driver.execute_script("return Math.max(innerWidth, document.documentElement.scrollWidth)")
             assert widest == width, f"{name} needs {widest} pixels"
             self.check()
             if PICTURES:
-                self.picture(f"{name}-{width}-{language}-{'dark' if dark else 'light'}", width)
+                self.photograph(f"{name}-{width}-{language}-{'dark' if dark else 'light'}", width)
 
-    def picture(self, name: str, width: int) -> None:
+    def photograph(self, name: str, width: int) -> None:
         height = min(3_000, self.driver.execute_script("return document.documentElement.scrollHeight"))
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         taken = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
