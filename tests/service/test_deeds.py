@@ -9,6 +9,7 @@ import pytest
 
 from quota_engine.faces.service.access import Role
 from quota_engine.faces.service.deeds import LOGGER, write_down
+from tests.service.desk import Desk
 from tests.service.serving import DAY, DAY_PATH, NIK, Client
 
 
@@ -35,6 +36,19 @@ async def test_each_command_of_an_operator_leaves_a_line(client: Client, caplog:
     assert lines(caplog) == []
 
 
+async def test_the_pages_leave_lines_too(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """Of forms that are sent, by the token that somebody has signed in with; not of looking, nor of another's form."""
+    caplog.set_level(logging.INFO, LOGGER)
+    desk = Desk(client)
+    await desk.sign_in(Role.OPERATOR)
+    await desk.get("/operator")
+    assert (await desk.do("day/capacity", quota="online", capacity="9")).status_code == 200
+    await desk.do("day/capacity", quota="online", capacity="many")
+    await desk.do("day/capacity", quota="online", capacity="3", mark="another's")
+    about = f"/operator/day/capacity office=surabaya day={DAY} quota=online"
+    assert lines(caplog) == [f"operator: {about} capacity=9: 303", f"operator: {about} capacity=many: 422"]
+
+
 async def test_seeds_and_entropies_are_no_business_of_the_log(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     """A seed that came too early is not known to who reads the log."""
     caplog.set_level(logging.INFO, LOGGER)
@@ -48,7 +62,7 @@ async def test_seeds_and_entropies_are_no_business_of_the_log(client: Client, ca
 
 
 def test_nobody_writes_lines_of_their_own(caplog: pytest.LogCaptureFixture) -> None:
-    """What is no name is left out."""
+    """What is no name is left out, and what may be a national number."""
     caplog.set_level(logging.INFO, LOGGER)
-    write_down("ops", "close-day", {"office": "a\nops: open-day", "day": DAY}, 200)
+    write_down("ops", "close-day", {"office": "a\nops: open-day", "quota": NIK, "day": DAY}, 200)
     assert lines(caplog) == [f"ops: close-day day={DAY}: 200"]

@@ -5,7 +5,7 @@ Names of the catalog, days, ids and numbers are in it, and nothing else that som
 
 from __future__ import annotations
 
-__all__ = ["LOGGER", "with_a_line", "write_down"]
+__all__ = ["LOGGER", "in_the_log", "with_a_line", "write_down"]
 
 import logging
 import re
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 LOGGER: Final = "quota_engine.operators"
 _logger = logging.getLogger(LOGGER)
-_is_name = re.compile(r"[A-Za-z0-9_.~-]{1,160}").fullmatch
+_is_name = re.compile(r"(?!.*[0-9]{16})[A-Za-z0-9_.~-]{1,160}").fullmatch
+"""A national number has sixteen digits: no name of ours has, and somebody may have typed one into the wrong field."""
 
 
 def write_down(who: str, what: str, about: Mapping[str, object], came_to: object) -> None:
@@ -28,22 +29,27 @@ def write_down(who: str, what: str, about: Mapping[str, object], came_to: object
     _logger.info("%s: %s%s: %s", who, what, told, came_to)
 
 
+async def in_the_log(who: str, what: str, about: Mapping[str, object], doing: Awaitable[Any]) -> Any:
+    """Carry a command out, and write it down with the HTTP status of its answer, or with what it failed of."""
+    came_to: object = "cut off"
+    try:
+        answer = await doing
+        came_to = getattr(answer, "http", 0) or answer.status_code
+        return answer
+    except Exception as error:
+        came_to = type(error).__name__
+        raise
+    finally:
+        write_down(who, what, about, came_to)
+
+
 def with_a_line(name: str, handler: Callable[[Any, Call], Awaitable[Any]]) -> Callable[[Any, Call], Awaitable[Any]]:
     """The handler of the call ``name``, with a line for each time that it is carried out."""
 
     async def carried_out(service: Any, call: Call) -> Any:
-        came_to: object = "cut off"
-        try:
-            reply = await handler(service, call)
-            came_to = reply.http
-            return reply
-        except Exception as error:
-            came_to = type(error).__name__
-            raise
-        finally:
-            who = "" if call.grant is None else call.grant.name
-            about = {**call.path, **_numbers_of(call.body), "request": call.request_id}
-            write_down(who, name, about, came_to)
+        who = "" if call.grant is None else call.grant.name
+        about = {**call.path, **_numbers_of(call.body), "request": call.request_id}
+        return await in_the_log(who, name, about, handler(service, call))
 
     return carried_out
 

@@ -19,6 +19,7 @@ from quota_engine.catalog import OfficeView
 from quota_engine.domain.errors import InvalidRequest, OutcomeUnknown, QuotaEngineError
 from quota_engine.faces.looks import RoomLook
 from quota_engine.faces.service.access import Grant, Role
+from quota_engine.faces.service.deeds import in_the_log
 from quota_engine.faces.service.pages.board import Board
 from quota_engine.faces.service.pages.forms import form_of
 from quota_engine.faces.service.pages.rendering import Pages
@@ -44,6 +45,8 @@ _TABS: Final = (
     ("/audit", "op_audit", READERS),
 )
 _RETRY_S: Final = 5
+_WRITTEN_DOWN: Final = ("day", "quota", "capacity", "room", "per_minute_min", "per_minute_max", "reference", "number")
+"""Of a form, what stands in the log beside who has sent it."""
 _is_own_address = re.compile(r"/operator(/[a-z/.-]*)?(\?[A-Za-z0-9=&%_.~:+-]*)?").fullmatch
 
 
@@ -164,7 +167,10 @@ class OperatorSite:
                     raise Refused(403, "op_not_allowed")
                 if fields.get("done"):
                     self.board.forget(office.id, self.day(look))  # it may have been another process that did it
-                return await handle(look)
+                if request.method != "POST":
+                    return await handle(look)
+                about = {"office": office.id} | {name: fields[name] for name in _WRITTEN_DOWN if name in fields}
+                return await in_the_log(grant.name, request.url.path, about, handle(look))
             except Refused as refused:
                 return self._said(request, words, grant, office, refused)
             except InvalidRequest:
