@@ -169,7 +169,7 @@ class Phone:
             found = self.driver.execute_async_script(script, list(RULES))
         assert found == [], self.driver.current_url
 
-    def take_picture(self, name: str, *, whole: bool = False) -> None:
+    def take_picture(self, name: str, *, whole: bool = False, colors: int = _COLORS) -> None:
         """Take a picture for the documents, if they are asked for: of what is seen, or of the whole page."""
         folder = os.environ.get(PICTURES)
         if not folder:
@@ -182,7 +182,7 @@ class Phone:
         clip = {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 2 if size[0] < 800 else 1}
         taken = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
         image = Image.open(io.BytesIO(base64.b64decode(taken["data"]))).convert("RGB")
-        image.quantize(_COLORS, dither=Image.Dither.NONE).save(Path(folder) / f"{name}.png", optimize=True)
+        image.quantize(colors, dither=Image.Dither.NONE).save(Path(folder) / f"{name}.png", optimize=True)
 
     def quit(self) -> None:
         """Close the browser with all its tabs; its profile is left."""

@@ -15,6 +15,7 @@ from tests.service.phone import PICTURES
 if __name__ == "__main__":
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images").resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    tests = Path(__file__).with_name("test_browser_pages.py")
-    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "every_page", str(tests))
+    tests = [str(Path(__file__).with_name(name)) for name in ("test_browser_pages.py", "test_operator_browser.py")]
+    chosen = "every_page or operators_pages"
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, *tests)
     raise SystemExit(subprocess.run(command, env={**os.environ, PICTURES: str(folder)}, check=False).returncode)
