@@ -4,7 +4,8 @@ The server has one core, the load (``wrk``, which is in Debian) the other. Each 
 each of several rounds, right after an empty route of Starlette, because machines differ and are noisy: what counts
 is the share of its rate, as the median of the rounds. Where others work on the machine, too, the processor's time that
 the server takes for an answer says more: its share is beside it. The store is in the service's process (``memory``),
-or a Valkey on the core of the load (``valkey``). Every request has an identity and a key of its own.
+or a Valkey on the core of the load (``valkey``). Every request has an identity and a key of its own. Both stores take
+below three minutes.
 """
 
 from __future__ import annotations
@@ -230,7 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--store", action="append", choices=("memory", "valkey"), default=[])
     parser.add_argument("--case", action="append", choices=tuple(GOALS), default=[])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=2, help="of each case in a round")
+    parser.add_argument("--seconds", type=int, default=1, help="of each case in a round")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     if shutil.which("wrk") is None or shutil.which("taskset") is None:

@@ -238,9 +238,10 @@ def _see_that_all_are_once(headers: Iterable[tuple[bytes, bytes]]) -> None:
 
 
 def _see_that_it_is_json(headers: Mapping[bytes, bytes]) -> None:
-    if _is_json(headers.get(b"content-type", b"")) is None:
+    kind = headers.get(b"content-type", b"")
+    if kind != b"application/json" and _is_json(kind) is None:
         raise Problem("unsupported-media-type", "send  Content-Type: application/json  (in UTF-8)")
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+    if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
         raise Problem("unsupported-media-type", "send it as it is, without Content-Encoding")
 
 
