@@ -20,8 +20,8 @@ from starlette.types import Receive, Scope, Send
 
 from quota_engine.faces.service.access import Role
 from quota_engine.faces.service.application import Application
-from quota_engine.faces.service.connections import Incoming
 from quota_engine.faces.service.http import Limits
+from quota_engine.faces.service.incoming import Incoming
 from quota_engine.ports import Describe
 from tests.service.desk import mark_of
 from tests.service.serving import DAY_PATH, NIK, TOKENS, connected, listening, running

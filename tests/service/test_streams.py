@@ -13,7 +13,6 @@ import pytest
 from starlette.types import Message, Scope
 
 from quota_engine.domain.errors import BackendUnavailable, UnknownName
-from quota_engine.faces.service import wire
 from quota_engine.faces.service.application import Application, application
 from quota_engine.faces.service.calls import Chapter
 from quota_engine.faces.service.calls.common import get
@@ -21,6 +20,7 @@ from quota_engine.faces.service.http import Call, Exchange, Limits, Reply, tagge
 from quota_engine.faces.service.openapi import document
 from quota_engine.faces.service.streams import Stream, StreamEvent, Streams
 from quota_engine.faces.service.tags import is_one_of, tag_of
+from quota_engine.faces.service.wire import core as wire
 from tests.service.serving import Raw, configuration, connected, listening
 
 EVERY_MS = 5

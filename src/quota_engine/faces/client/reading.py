@@ -35,7 +35,7 @@ from quota_engine.domain.events import Event, ReservationChanged
 from quota_engine.domain.lifecycle import State, Verb
 from quota_engine.domain.model import Choice, Reservation
 from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
-from quota_engine.faces.service import wire
+from quota_engine.faces.service.wire import core as wire
 from quota_engine.faces.service.wire.draws import AwardBody, DrawBody, DrawChoiceBody, DrawOutcomeBody
 from quota_engine.faces.service.wire.operations import GroupBody
 from quota_engine.faces.service.wire.standing import StandingBody

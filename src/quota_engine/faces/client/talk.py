@@ -19,7 +19,7 @@ from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, Outco
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.values import check_integer
 from quota_engine.faces.client.reading import outcome_of, reservation_of
-from quota_engine.faces.service.wire import OutcomeBody, ProblemBody
+from quota_engine.faces.service.wire.core import OutcomeBody, ProblemBody
 
 T = TypeVar("T")
 

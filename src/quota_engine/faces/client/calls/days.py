@@ -13,7 +13,7 @@ from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.faces.client.calls.common import day_text, of_day, of_office, wanted_of
 from quota_engine.faces.client.reading import day_of
 from quota_engine.faces.client.talk import Speaker, Talk, segment
-from quota_engine.faces.service import wire
+from quota_engine.faces.service.wire import core as wire
 from quota_engine.faces.service.wire.operations import HoldsBody, LedgersBody, ReconciledBody
 from quota_engine.flow.desk import Day
 from quota_engine.flow.steps import AuditReport, PublishReport

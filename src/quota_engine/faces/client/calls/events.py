@@ -13,7 +13,7 @@ from quota_engine.domain.values import check_integer
 from quota_engine.faces.client.calls.common import given, of_office
 from quota_engine.faces.client.reading import event_of, group_of
 from quota_engine.faces.client.talk import Speaker, Talk, segment
-from quota_engine.faces.service import wire
+from quota_engine.faces.service.wire import core as wire
 from quota_engine.faces.service.wire.operations import AcknowledgedBody, AddedBody, DroppedBody, GroupsBody
 from quota_engine.flow.desk import EVENTS_READ_MAX
 from quota_engine.ports import RecordedEvent

@@ -18,7 +18,7 @@ from quota_engine.domain.values import check_name
 from quota_engine.faces.client.calls.common import day_text, given, of_day, party_of, wanted_of
 from quota_engine.faces.client.reading import reservation_of
 from quota_engine.faces.client.talk import ServiceRefused, Speaker, Talk, segment
-from quota_engine.faces.service import wire
+from quota_engine.faces.service.wire import core as wire
 from quota_engine.faces.service.wire.operations import DayListBody, MovedToBody, MovesBody
 from quota_engine.flow.desk import Day
 from quota_engine.flow.moves import MovesReport

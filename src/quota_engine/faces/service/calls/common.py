@@ -28,10 +28,10 @@ import msgspec
 from msgspec import Meta
 
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.faces.service import wire
 from quota_engine.faces.service.access import Role
 from quota_engine.faces.service.http import Call, Endpoint, Reply
 from quota_engine.faces.service.replies import refusal_reply
+from quota_engine.faces.service.wire import core as wire
 from quota_engine.faces.service.wire.base import NoFields
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from msgspec import Meta
 
 from quota_engine.domain.events import Event, ReservationChanged
 from quota_engine.domain.values import DURATION_MS_MAX
-from quota_engine.faces.service import wire
 from quota_engine.faces.service.calls.common import (
     OFFICE,
     OPERATORS,
@@ -23,6 +22,8 @@ from quota_engine.faces.service.calls.common import (
     post,
 )
 from quota_engine.faces.service.http import Call, Reply
+from quota_engine.faces.service.wire import core as wire
+from quota_engine.faces.service.wire.base import MaybeId
 from quota_engine.faces.service.wire.operations import (
     AcknowledgeBody,
     AcknowledgedBody,
@@ -42,8 +43,8 @@ class EventsQuery(QuerySettings, frozen=True, kw_only=True):
 
     after: Annotated[int, Meta(ge=0, le=2**53 - 1)] = 0
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
-    group: wire.MaybeId = ""
-    consumer: wire.MaybeId = ""
+    group: MaybeId = ""
+    consumer: MaybeId = ""
     claim_idle_ms: Annotated[int, Meta(ge=0, le=DURATION_MS_MAX)] = 60_000
 
 

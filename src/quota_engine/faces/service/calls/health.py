@@ -6,9 +6,9 @@ __all__ = ["HEALTH"]
 
 from typing import TYPE_CHECKING, Final
 
-from quota_engine.faces.service import wire
 from quota_engine.faces.service.calls.common import get
 from quota_engine.faces.service.http import Call, Reply
+from quota_engine.faces.service.wire import core as wire
 
 if TYPE_CHECKING:
     from quota_engine.faces.service.application import Service

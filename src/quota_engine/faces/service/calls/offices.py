@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 from msgspec import Meta
 
 from quota_engine.catalog import Named, OfficeView, next_release
-from quota_engine.faces.service import wire
 from quota_engine.faces.service.calls.common import OFFICE, QuerySettings, Token, get
 from quota_engine.faces.service.http import Call, Reply
+from quota_engine.faces.service.wire import core as wire
 
 if TYPE_CHECKING:
     from quota_engine.faces.service.application import Service

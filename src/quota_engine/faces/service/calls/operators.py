@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from msgspec import Meta
 
 from quota_engine.domain.outcomes import Status
-from quota_engine.faces.service import wire
 from quota_engine.faces.service.calls.common import (
     AUDITORS,
     DAY,
@@ -27,6 +26,7 @@ from quota_engine.faces.service.calls.common import (
     put,
 )
 from quota_engine.faces.service.http import Call, Reply
+from quota_engine.faces.service.wire import core as wire
 from quota_engine.faces.service.wire.operations import (
     CatalogBody,
     FinishMovesBody,

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 from quota_engine.admission import Caller
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.faces.service import wire
 from quota_engine.faces.service.access import Role
 from quota_engine.faces.service.calls.common import (
     DAY,
@@ -28,6 +27,7 @@ from quota_engine.faces.service.calls.common import (
 )
 from quota_engine.faces.service.http import Call, Endpoint, Reply
 from quota_engine.faces.service.problems import Problem
+from quota_engine.faces.service.wire import core as wire
 from quota_engine.faces.service.wire.operations import DayListBody, MovedToBody
 
 if TYPE_CHECKING:

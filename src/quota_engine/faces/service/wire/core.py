@@ -7,7 +7,6 @@ it, not even a keyed hash.
 from __future__ import annotations
 
 __all__ = [
-    "Answer",
     "AuditBody",
     "AvailabilityBody",
     "CallerBody",
@@ -19,10 +18,6 @@ __all__ = [
     "ExpireBody",
     "FieldProblem",
     "HealthBody",
-    "Id",
-    "Identity",
-    "MaybeId",
-    "Millis",
     "MoveBody",
     "NamedBody",
     "NamesBody",
@@ -33,7 +28,6 @@ __all__ = [
     "PublishBody",
     "PublishedBody",
     "QuotaBody",
-    "Request",
     "ReservationBody",
     "ReserveBody",
     "SessionBody",

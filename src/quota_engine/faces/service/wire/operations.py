@@ -33,7 +33,8 @@ from msgspec import Meta
 from quota_engine.catalog import Catalog, OfficeView
 from quota_engine.domain.consumers import GroupView
 from quota_engine.domain.values import DURATION_MS_MAX
-from quota_engine.faces.service.wire.core import Answer, Millis, Request, ReservationBody
+from quota_engine.faces.service.wire.base import Answer, Millis, Request
+from quota_engine.faces.service.wire.core import ReservationBody
 
 
 class AddGroupBody(Request, frozen=True, kw_only=True):
