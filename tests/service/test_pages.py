@@ -258,6 +258,19 @@ async def test_forms_from_elsewhere_do_nothing(browser: Browser, client: Client)
     assert sum(quota["held"] for quota in view["quotas"] if quota["name"] == "online") == 1
 
 
+@pytest.mark.parametrize(
+    ("path", "status"), [("/nothing", 404), ("/place/nothing", 404), ("/operator/nothing", 404), ("/reserve", 405)]
+)
+async def test_an_address_that_there_is_not(browser: Browser, path: str, status: int) -> None:
+    """A page that says so, in the language of whoever asks, and leads to the first."""
+    for language in LANGUAGES:
+        answer = await browser.get(f"{path}?lang={language}")
+        assert answer.status_code == status
+        assert f"<h1>{TEXTS['missing_title'][language]}</h1>" in browser.page
+        assert 'href="/"' in browser.page
+        assert answer.headers.get("allow") == ("POST" if status == 405 else None)
+
+
 async def test_huge_and_broken_forms(browser: Browser, client: Client) -> None:
     """Bodies that are no form, or without end, lead back to the choice."""
     for content in (b"\xff=\xff", b"nik=" + b"9" * 100_000, b"&".join(b"a=%d" % one for one in range(500))):

@@ -46,6 +46,7 @@ from quota_engine.faces.service.pages.board import Board
 from quota_engine.faces.service.pages.citizens import citizen_routes
 from quota_engine.faces.service.pages.operators import operator_routes
 from quota_engine.faces.service.pages.rendering import Pages
+from quota_engine.faces.service.pages.site import Site
 from quota_engine.faces.service.problems import Problem
 from quota_engine.faces.service.publishing import PublishedDraws
 from quota_engine.faces.service.releases import Releases, RoomKeeper
@@ -239,7 +240,9 @@ class Application:
         self._refusal = ""
         pages = Pages(staging=self._staging)
         board = Board(lambda: service.engine, service.now_ms, service.catalog)
+        missing = Site(service, pages, board).missing
         self._starlette = Starlette(
+            exception_handlers={404: missing, 405: missing},
             routes=[*citizen_routes(service, pages, board), *operator_routes(service, pages, board), *pages.routes()],
             lifespan=self.lifespan,
         )

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -105,6 +106,13 @@ class Site:
                 return response
 
         return handle
+
+    async def missing(self, request: Request, error: Exception) -> Response:
+        """The page for an address that there is not, or that takes forms only."""
+        status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (404, None)
+        response = self.page(request, "missing.html", self.words(request), status, here="/?")
+        response.headers.update(headers or {})  # which methods it takes
+        return response
 
     # --- What is asked for ---
 
