@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Pages"]
 
+import functools
 import hashlib
 import importlib.resources
 from typing import Any, Final
@@ -30,21 +31,32 @@ _HEADERS: Final = {
 }
 
 
+@functools.cache
+def _files() -> dict[str, bytes]:
+    return {name: (_FOLDER / "static" / name).read_bytes() for name in _STATIC}
+
+
+@functools.cache
+def _environment(staging: bool) -> jinja2.Environment:
+    """The templates, for all applications of this process: each is compiled once, when it is first shown."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: (_FOLDER / "templates" / name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # A file's address changes with its content, so that browsers may keep it.
+    versions = {name: hashlib.sha256(content).hexdigest()[:12] for name, content in _files().items()}
+    environment.globals.update(staging=staging, versions=versions)
+    return environment
+
+
 class Pages:
     """Renders the pages, and serves the files that they need."""
 
     def __init__(self, *, staging: bool) -> None:
-        self._files = {name: (_FOLDER / "static" / name).read_bytes() for name in _STATIC}
-        # A file's address changes with its content, so that browsers may keep it.
-        versions = {name: hashlib.sha256(content).hexdigest()[:12] for name, content in self._files.items()}
-        self._environment = jinja2.Environment(
-            loader=jinja2.FunctionLoader(lambda name: (_FOLDER / "templates" / name).read_text(encoding="utf-8")),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._environment.globals.update(staging=staging, versions=versions)
+        self._files, self._environment = _files(), _environment(staging)
 
     def page(self, template: str, words: Words, status: int = 200, /, **values: Any) -> Response:
         """A page in the words' language."""
