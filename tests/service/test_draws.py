@@ -22,6 +22,7 @@ import pytest
 from quota_engine import DrawChoice
 from quota_engine.admission.draw import commitment_of
 from quota_engine.admission.draw_ledger import DrawOutcome, DrawStatus
+from quota_engine.faces.client.calls import draws as client_calls
 from quota_engine.faces.service.access import Role
 from quota_engine.faces.service.problems import KINDS, OF_DRAW_STATUS, Problem
 from quota_engine.faces.service.publishing import PublishedDraws
@@ -37,6 +38,7 @@ from tests.faces.drawing import (
     catalog,
     settings,
 )
+from tests.service.clients.alike import in_process
 from tests.service.serving import Client, running
 from tests.service.test_reservations import problem
 from tests.service.test_running import CLI, served
@@ -212,6 +214,19 @@ async def test_closing_running_and_awarding(drawing: Client) -> None:
     for one in report["references"]:
         confirmed = await drawing.step(one["reference"], "confirm", applicant=f"nik-{one['number'] - 1}")
         assert confirmed.json()["status"] == "CONFIRMED"
+
+
+async def test_a_client_hears_of_all_winners(drawing: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few at a time the service sees to: all of them, or those that were asked for, as the engine has it."""
+    await drawn(drawing)
+    monkeypatch.setattr(client_calls, "AWARDS_MAX", 2)
+    async with in_process(drawing) as client:
+        whole = await client.draw("dec").award()
+        parts = [await client.draw("dec").award(skip=skip, limit=1) for skip in range(4)]
+    assert (whole.winners, whole.ok, len(whole.references)) == (3, True, 3)
+    assert [len(part.references) for part in parts] == [1, 1, 1, 0]
+    assert {number: one for part in parts for number, one in part.references.items()} == whole.references
+    assert whole == await drawing.service.engine.draw("dec").award()
 
 
 async def test_files_are_worked_out_once(drawing: Client) -> None:

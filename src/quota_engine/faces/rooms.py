@@ -138,9 +138,11 @@ class Room:
         self._see_to_it()
         return run(rooms.close(self._book), self._backend)
 
-    def view(self) -> RoomView:
-        """The room as everybody is answered from it."""
-        self._see_to_it()
+    def view(self, *, max_age_ms: int | None = None) -> RoomView:
+        """The room as everybody is answered from it; ``max_age_ms``: not older than this, for one who watches it for
+        many.
+        """
+        self._see_to_it(max_age_ms)
         return self._book.view()
 
     def record(self) -> RoomRecord:
@@ -153,15 +155,15 @@ class Room:
         """Whether it was there at the last look."""
         return self._book.is_known
 
-    def _see_to_it(self) -> None:
+    def _see_to_it(self, max_age_ms: int | None = None) -> None:
         """See that the book is fresh. One thread looks; the others go on with the last look, as long as it will do."""
         book = self._book
-        if book.is_fresh():
+        if book.is_fresh(max_age_ms):
             return
         if not self._refreshing.acquire(blocking=not book.will_do()):
             return
         try:
-            if not book.is_fresh():
+            if not book.is_fresh(max_age_ms):
                 run(rooms.refresh(book), self._backend)
         finally:
             self._refreshing.release()
@@ -242,7 +244,7 @@ class AsyncRoom:
         return await run_async(rooms.close(self._book), self._backend)
 
     async def view(self, *, max_age_ms: int | None = None) -> RoomView:
-        """See :meth:`Room.view`. ``max_age_ms``: not older than this, for one who watches it for many."""
+        """See :meth:`Room.view`."""
         await self._see_to_it(max_age_ms)
         return self._book.view()
 

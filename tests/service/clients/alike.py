@@ -371,6 +371,8 @@ async def _draw(told: Told, clock: ManualClock) -> None:
     await draw.files()
     awarded = await draw.award(hold_ttl_ms=600_000)
     assert (awarded.winners, awarded.ok) == (2, True), awarded
+    await draw.award(skip=1)
+    await draw.award(limit=1)
     await draw.award()
     await draw.view()
 

@@ -30,6 +30,7 @@ FACES: Final = {
 NOT_OVER_HTTP: Final = {
     ("publish", "catalog"): "the catalog is the service's own",
     ("reconcile", "events"): "events that a service gave have no applicants in them: nothing can be restored from them",
+    ("room.view", "max_age_ms"): "whoever watches through the service has its streams, or is answered as everybody is",
     ("room.status", "identity"): "an identity is in no address; room.enter() looks whose ticket it is",
 }
 """Arguments that a client can not have."""

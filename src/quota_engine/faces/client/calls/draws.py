@@ -6,20 +6,39 @@ __all__ = ["DrawCalls"]
 
 import datetime
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
 
+from quota_engine.admission.draw import APPLICATIONS_MAX
 from quota_engine.admission.draw_files import applications_of_lines, capacities_of_json, result_of_lines
 from quota_engine.admission.draw_ledger import DrawOutcome, DrawStatus, DrawTerms, DrawView, place_of
 from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.outcomes import Status
+from quota_engine.domain.values import check_integer
 from quota_engine.faces.client.calls.common import day_text, party_of
 from quota_engine.faces.client.reading import award_of, draw_outcome_of, draw_view_of, wish_of
 from quota_engine.faces.client.talk import Retries, ServiceRefused, Speaker, Talk
 from quota_engine.faces.service.wire.core import ProblemBody
-from quota_engine.faces.service.wire.draws import ApplicationBody, AwardBody, DrawBody, DrawOutcomeBody, ProofBody
+from quota_engine.faces.service.wire.draws import (
+    AWARDS_MAX,
+    ApplicationBody,
+    AwardBody,
+    DrawBody,
+    DrawOutcomeBody,
+    ProofBody,
+)
 from quota_engine.flow.desk import Applicants
-from quota_engine.flow.draws import NOTHING_AWARDED, Application, AwardReport, DrawChoice, DrawFiles, DrawRecord
+from quota_engine.flow.draws import (
+    NOTHING_AWARDED,
+    REFUSALS_SHOWN_MAX,
+    Application,
+    AwardReport,
+    DrawChoice,
+    DrawFiles,
+    DrawRecord,
+)
 
 
 class DrawCalls(Speaker):
@@ -94,18 +113,42 @@ class DrawCalls(Speaker):
         head, lots = result_of_lines(result.splitlines(), "result.jsonl")
         return DrawFiles(record, head, [lot for lot, _ in lots], tuple(proof.findings))
 
-    def award(self, *, hold_ttl_ms: int = 0) -> Talk[AwardReport]:
-        """See :meth:`quota_engine.Draw.award`."""
-        path, body = f"{self._path}/award", {"hold_ttl_ms": hold_ttl_ms}
-        try:
-            found = yield from self._asked("POST", path, AwardBody, DrawStatus, body=body)
-        except ServiceRefused as error:
-            if error.kind != "draw-not-run":
-                raise
-            return AwardReport(0, {}, {}, (), ("the seed has not been revealed",))
-        return NOTHING_AWARDED if isinstance(found, ProblemBody) else award_of(found)
+    def award(self, *, hold_ttl_ms: int = 0, skip: int = 0, limit: int = 0) -> Talk[AwardReport]:
+        """See :meth:`quota_engine.Draw.award`. The service sees to so many winners at a time: all are several calls."""
+        check_integer(skip, "skip", 0, APPLICATIONS_MAX)
+        check_integer(limit, "limit", 0, APPLICATIONS_MAX)
+        end = skip + limit if limit else APPLICATIONS_MAX + 1
+        parts: list[AwardReport] = []
+        after: int | None = skip
+        while after is not None and (after < end or not parts):
+            body = {"hold_ttl_ms": hold_ttl_ms, "skip": after, "limit": min(AWARDS_MAX, end - after)}
+            try:
+                found = yield from self._asked("POST", f"{self._path}/award", AwardBody, DrawStatus, body=body)
+            except ServiceRefused as error:
+                if error.kind != "draw-not-run":
+                    raise
+                return AwardReport(0, {}, {}, (), ("the seed has not been revealed",))
+            if isinstance(found, ProblemBody):
+                return NOTHING_AWARDED
+            parts.append(award_of(found))
+            after = found.next_skip
+        return _together(parts)
 
     def _do(self, method: str, rest: str, body: dict[str, object] | None) -> Talk[DrawOutcome]:
         return draw_outcome_of(
             (yield from self._asked(method, self._path + rest, DrawOutcomeBody, DrawStatus, body=body))
         )
+
+
+def _together(parts: Sequence[AwardReport]) -> AwardReport:
+    """What became of the winners of all parts."""
+    refusals: Counter[Status] = Counter()
+    for part in parts:
+        refusals.update(part.refusals)
+    return AwardReport(
+        winners=parts[0].winners,
+        references={number: reference for part in parts for number, reference in part.references.items()},
+        refusals=dict(refusals),
+        refused=tuple(one for part in parts for one in part.refused)[:REFUSALS_SHOWN_MAX],
+        findings=parts[0].findings,
+    )
