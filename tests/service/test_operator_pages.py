@@ -19,7 +19,7 @@ from quota_engine.faces.service.pages.tables import no_formula
 from quota_engine.faces.service.releases import WaitingRooms
 from tests.service.desk import Desk
 from tests.service.seeded import DRAW, seeded
-from tests.service.serving import DAY, NIK, OTHER, Client, connected, listening, running
+from tests.service.serving import DAY, DAY_PATH, NIK, OTHER, Client, connected, listening, running
 from tests.service.test_pages import TEXTS
 
 
@@ -185,6 +185,9 @@ async def test_the_queue_list_with_check_in(desk: Desk, client: Client) -> None:
 async def test_a_desk_with_a_scanner(desk: Desk, client: Client) -> None:
     """A number or the code of the QR picture checks in; a second time is told, and so is what there is not."""
     references = await _confirmed(client, NIK, OTHER)
+    tomorrow = DAY_PATH.replace("-07", "-08")
+    later = (await client.reserve(f"{NIK}1", path=tomorrow)).json()["reservation"]["reference"]
+    await client.step(later, "confirm")
     await desk.sign_in(Role.OFFICE)
     early = await desk.do("queue/check-in", number="1")
     assert early.status_code == 409
@@ -196,6 +199,8 @@ async def test_a_desk_with_a_scanner(desk: Desk, client: Client) -> None:
         ("2", 409, says("op_number_is", number=2, state=says("op_state_ATTENDED"))),
         ("77", 422, says("op_number_none")),
         ("malang~x", 422, says("op_number_none")),
+        ("surabaya~!", 422, says("op_number_none")),
+        (later, 422, says("op_number_other_day", day="Selasa, 8 Desember 2026", state=says("op_state_CONFIRMED"))),
         ("'=1+1", 422, says("op_number_none")),
         ("", 422, says("op_number_missing")),
     ):

@@ -236,6 +236,7 @@ async def test_signing_out_and_the_end_of_a_visit(desk: Desk, client: Client) ->
         ("/operator/audit", "/operator/audit"),
         ("https://elsewhere/", "/operator"),
         ("//elsewhere", "/operator"),
+        ("/operator/../..//elsewhere", "/operator"),
         ("/operator\\elsewhere", "/operator"),
         ("/operatorx", "/operator"),
     ],

@@ -47,7 +47,7 @@ _TABS: Final = (
 _RETRY_S: Final = 5
 _WRITTEN_DOWN: Final = ("day", "quota", "capacity", "room", "per_minute_min", "per_minute_max", "reference", "number")
 """Of a form, what stands in the log beside who has sent it."""
-_is_own_address = re.compile(r"/operator(/[a-z/.-]*)?(\?[A-Za-z0-9=&%_.~:+-]*)?").fullmatch
+_is_own_address = re.compile(r"/operator(/[a-z-]+)*(\.csv)?(\?[A-Za-z0-9=&%_.~:+-]*)?").fullmatch
 
 
 class Refused(Exception):

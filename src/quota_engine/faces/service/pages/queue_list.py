@@ -4,12 +4,14 @@ from __future__ import annotations
 
 __all__ = ["QueueList"]
 
+import contextlib
 import datetime
 from collections.abc import Sequence
 from typing import Final
 
 from starlette.responses import Response
 
+from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.lifecycle import ACTIVE, State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, Status
@@ -55,7 +57,7 @@ class QueueList:
         day, typed = self._site.day(look), look.fields.get("number", "").strip()
         record = await self._sought(look, day, typed)
         if record is None:
-            text = look.words("op_number_none") if typed else look.words("op_number_missing")
+            text = await self._why_none(look, typed) if typed else look.words("op_number_missing")
             return await self._page(look, 422, Mistake("number", text, typed))
         outcome = await self._site.service.engine.check_in(record.reference)
         return await self._told(look, day, record, outcome, "check-in", typed)
@@ -98,6 +100,18 @@ class QueueList:
             self._board.forget(look.office.id, day)  # it may have been confirmed a moment ago
             found = _one_of(await self._board.records(look.office.id, day), text)
         return found
+
+    async def _why_none(self, look: Look, text: str) -> str:
+        """Why there is nobody of this number or code: it may be another day's."""
+        office, _, _ = text.partition("~")
+        if office == look.office.id:
+            with contextlib.suppress(InvalidRequest):
+                found = await self._site.service.engine.lookup(text)
+                if found is not None:
+                    day = look.words.date(datetime.date.fromordinal(found.day))
+                    state = look.words(f"op_state_{found.state}")
+                    return look.words("op_number_other_day", day=day, state=state)
+        return look.words("op_number_none")
 
     async def _told(
         self, look: Look, day: datetime.date, record: Reservation, outcome: Outcome, done: str, typed: str
