@@ -257,6 +257,7 @@ async def test_the_last_opening(desk: Desk, client: Client) -> None:
     assert figures[says("op_half", "en")] == "4.0 s"
     assert figures[says("op_fill", "en")] == "6.0 s"
     assert page.count('<svg class="plot"') == 2
+    assert "after the end of the plot" not in page
     rows = list(csv.DictReader(io.StringIO((await desk.http.get("/operator/opening.csv")).text)))
     assert [(row["after_ms"], row["taken"], row["confirmed"], row["given_back"]) for row in rows] == [
         ("2000", "1", "0", "0"),
@@ -266,6 +267,12 @@ async def test_the_last_opening(desk: Desk, client: Client) -> None:
         ("8000", "2", "1", "1"),
     ]
     assert rows[0]["at"] == "2026-12-04T14:00:02.000+07:00"
+    for number in range(20):
+        await client.reserve(f"{NIK}5{number}")
+    client.clock.advance_ms(600_000)
+    await client.reserve(f"{NIK}7")
+    client.clock.advance_ms(6_000)
+    assert says("op_plot_later_one", "en") in await desk.get("/operator/opening?lang=en")
 
 
 async def test_the_audit(desk: Desk, client: Client) -> None:

@@ -21,6 +21,7 @@ from quota_engine.faces.looks import DayState, day_state
 from quota_engine.faces.service.access import Role
 from quota_engine.faces.service.pages.board import DAYS_SHOWN_MAX, Board
 from quota_engine.faces.service.pages.figures import COUNTERS, day_rows, totals
+from quota_engine.faces.service.pages.opening import window_of
 from quota_engine.faces.service.pages.opening_plot import COLUMNS, opening_plot, opening_rows, span
 from quota_engine.faces.service.pages.operator_changes import Changes
 from quota_engine.faces.service.pages.operator_site import CHANGES, READERS, STAFF, Look, Mistake, OperatorSite
@@ -139,10 +140,11 @@ class _Operators:
         """How the last opening went."""
         site, office, words = self._site, look.office, look.words
         opening = await self._board.opening(office)
-        values: dict[str, Any] = {"opening": opening, "plots": [], "figures": [], "when": "", "days": ""}
+        values: dict[str, Any] = {"opening": opening, "plots": [], "figures": [], "when": "", "days": "", "later": 0}
         if opening is not None:
             values["when"] = words.moment(site.moment(opening.opens_at_ms, office))
             values["days"] = words.dates([datetime.date.fromordinal(day) for day in opening.days])
+            values["later"] = window_of(opening).sold_later if opening.sold else 0
             values["plots"] = [
                 (name, opening_plot(words, office, opening, size, f"opening-{name}"))
                 for name, size in _PLOT_SIZES
