@@ -202,7 +202,7 @@ function clock(element) {
     let text = (hours || days ? hours + ":" + two(minutes) : minutes) + ":" + two(seconds % 60);
     if (days) text = (days === 1 ? element.dataset.day : element.dataset.days).replace("{count}", days) + " " + text;
     if (shown.textContent !== text) shown.textContent = text;
-    element.classList.toggle("soon", seconds <= 60);
+    if ("soon" in element.dataset) element.classList.toggle("soon", seconds <= 60);
     // A screen reader says what is left when it is time to hurry, and not each second.
     const announced = document.querySelector("[data-announce]");
     const left = element.querySelector(".label").textContent + ": " + text;
@@ -335,8 +335,10 @@ function send(form) {
 function show(text) {
   const page = new DOMParser().parseFromString(text, "text/html");
   const main = document.querySelector("main");
+  const fresh = page.querySelector("main");
+  if (!fresh) return location.assign("/"); // no page of ours: the form was none, or too large
   document.title = page.title;
-  main.replaceChildren(...page.querySelector("main").childNodes);
+  main.replaceChildren(...fresh.childNodes);
   start(main);
   scrollTo(0, 0);
   (main.querySelector("[autofocus]") || main).focus();
