@@ -119,7 +119,7 @@ def _forget_some(rooms: dict[str, _AnyRoom]) -> None:
 
     What was not found goes first; of what was, the oldest, and enough of them that it is not done at each call.
     """
-    for name in [name for name, room in list(rooms.items()) if not room.is_known]:
+    for name in [name for name, room in list(rooms.items()) if not room._book.is_known]:  # noqa: SLF001 - our own faces
         rooms.pop(name, None)
     for name in list(rooms)[: max(0, len(rooms) - _ROOMS_KEPT_MAX)]:
         rooms.pop(name, None)

@@ -150,11 +150,6 @@ class Room:
         self._see_to_it()
         return self._book.record()
 
-    @property
-    def is_known(self) -> bool:
-        """Whether it was there at the last look."""
-        return self._book.is_known
-
     def _see_to_it(self, max_age_ms: int | None = None) -> None:
         """See that the book is fresh. One thread looks; the others go on with the last look, as long as it will do."""
         book = self._book
@@ -252,11 +247,6 @@ class AsyncRoom:
         """See :meth:`Room.record`."""
         await self._see_to_it()
         return self._book.record()
-
-    @property
-    def is_known(self) -> bool:
-        """See :attr:`Room.is_known`."""
-        return self._book.is_known
 
     async def _see_to_it(self, max_age_ms: int | None = None) -> None:
         """See :meth:`Room._see_to_it`: one task looks."""
