@@ -125,12 +125,13 @@ function follow(element) {
   const usual = 5000;
   let pause = usual;
   let failures = 0;
+  let isAway = false;
   let source = null;
   let toldAt = performance.now();
   let leaving = false;
   function show(state) {
     failures = 0;
-    reached(element);
+    if (!isAway) reached(element);
     if (leaving) return;
     if (state.phase !== phase) {
       leaving = true;
@@ -152,8 +153,16 @@ function follow(element) {
   }
   function listen() {
     source = new EventSource(address + "/stream" + language);
-    source.addEventListener("standing", (event) => show(JSON.parse(event.data)));
-    source.addEventListener("away", () => lost(element, look));
+    source.addEventListener("standing", (event) => {
+      isAway = false;
+      show(JSON.parse(event.data));
+    });
+    // The store is away. Polls may still be answered for some seconds, from what was seen last: that is no way back.
+    source.addEventListener("away", () => {
+      isAway = true;
+      lost(element, look);
+    });
+    source.addEventListener("error", () => (isAway = false));
   }
   const isListening = () => source !== null && source.readyState === 1;
   async function look() {
