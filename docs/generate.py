@@ -250,19 +250,19 @@ def load() -> str:
         lines.append(f"| {label} | {rate:,.0f} | {waits[0]:,.0f} ms | {waits[1]:,.0f} ms |")
     lines += [
         "",
-        "| an arrival is | times that, for a second | a proxy lets wait | waited, half | 99 of 100 | answers "
+        "| an arrival is | times that, for a second | connections | waited, half | 99 of 100 | answers "
         "| without an answer | all good again after | memory of the service: before, most, after | of the store |",
         f"|{' --- |' * 10}",
     ]
     for name, label in names.items():
         for burst in data[name]["bursts"]:
             answers = ", ".join(
-                f"{count:,} × {'turned away' if status == '0' else status}"
+                f"{count:,} × {'turned away' if status == '503' else status}"
                 for status, count in burst["by_status"].items()
             )
             recovered, service, store = burst["recovered_s"], burst["service_mib"], burst["store_mib"]
             lines.append(
-                f"| {label} | {burst['factor']:g} | {'as long as it takes' if not burst['queue_s'] else '1 s'} "
+                f"| {label} | {burst['factor']:g} | {burst['connections']:,} "
                 f"| {burst['p50_ms'] / 1000:.1f} s | {burst['p99_ms'] / 1000:.1f} s | {answers} | {burst['lost']} "
                 f"| {'later than 13 s' if recovered is None else f'{recovered} s'} "
                 f"| {service[0]:.0f}, {max(service):.0f}, {service[-1]:.0f} MiB "

@@ -12,7 +12,6 @@ __all__ = ["Burst", "Capacity", "Step", "burst", "find_capacity", "main", "measu
 import argparse
 import contextlib
 import json
-import math
 import pathlib
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from loadtests.measuring_plots import plots
-from loadtests.pump import Second, due_times
+from loadtests.pump import CONNECTIONS, Second, due_times
 from loadtests.staging import Staging, staging
 from loadtests.targets import SCENARIO, Joining, Pressing, Target
 from quota_engine.faces.bench.machine import describe_machine, pinned, usable_cores
@@ -34,8 +33,8 @@ from quota_engine.sim.scenario import Arrivals, Scenario
 
 P99_MS_MAX: Final = 250.0
 FACTORS: Final = (2, 5, 10)
-QUEUE_S: Final = 1.0
-"""How long a proxy in front lets somebody wait, where it has a bound."""
+OWN_CONNECTIONS: Final = 4_000
+"""So many people have connections of their own, where no proxy gathers them."""
 OLD_PEOPLE: Final = (500, 5_000, 20_000)
 _QUIET_SHARE: Final = 0.25
 _BEFORE_S, _BURST_S, _AFTER_S = 2, 1, 13
@@ -76,8 +75,7 @@ class Capacity(NamedTuple):
 class Burst(NamedTuple):
     """A second of so many times the capacity, between quiet seconds.
 
-    ``queue_s`` is how long a proxy lets people wait, ``None`` without such a bound. ``by_status`` are the answers to
-    what was due in the burst, :data:`loadtests.pump.AWAY` those who were turned away in front of the service.
+    ``connections`` is over how many they come. ``by_status`` are the answers to what was due in the burst.
     ``lag_ms`` is how late the generator itself was, 99 of 100. ``recovered_s`` is how long it is after the burst until
     three seconds in a row are good again, ``None`` if that did not happen. Memory, of the service and of the store, is
     in MiB, twice a second.
@@ -85,7 +83,7 @@ class Burst(NamedTuple):
 
     factor: float
     rate: float
-    queue_s: float | None
+    connections: int
     p50_ms: float
     p99_ms: float
     by_status: dict[str, int]
@@ -123,7 +121,7 @@ def burst(
     capacity: float,
     factor: float,
     *,
-    queue_s: float = math.inf,
+    connections: int = CONNECTIONS,
     memory_mib: Callable[[], tuple[float, float]],
 ) -> Burst:
     """Two quiet seconds at a quarter of the capacity, a second of ``factor`` times it, and thirteen quiet seconds.
@@ -134,14 +132,14 @@ def burst(
     due_s = due_times([(quiet, _BEFORE_S), (capacity * factor, _BURST_S), (quiet, _AFTER_S)], round(factor))
     places = quiet * _BEFORE_S + capacity * _BURST_S / target.people_per_place
     with _memory_over_time(memory_mib) as memory:
-        pumped = target.run(due_s, places, queue_s)
+        pumped = target.run(due_s, places, connections)
     end = _BEFORE_S + _BURST_S
     rush = pumped.seconds[_BEFORE_S:end]
     statuses = sum((second.statuses for second in rush), Counter[int]())
     return Burst(
         factor,
         capacity * factor,
-        None if queue_s == math.inf else queue_s,
+        connections,
         max((second.p50_ms for second in rush), default=0.0),
         max((second.p99_ms for second in rush), default=0.0),
         {str(status): count for status, count in sorted(statuses.items())},
@@ -248,11 +246,11 @@ def measure(step_s: float, first: float, say: Callable[[str], None]) -> dict[str
                 capacity = find_capacity(target, first=first, step_s=step_s)
             say(f"{kind}: {capacity.rate:,.0f} a second")
             bursts = []
-            for queue_s in (math.inf, QUEUE_S):
+            for connections in (CONNECTIONS, OWN_CONNECTIONS):
                 with _somewhere(kind, server) as (here, target):
                     memory = _Memory(here)
                     for factor in FACTORS:
-                        found = burst(target, capacity.rate, factor, queue_s=queue_s, memory_mib=memory.mib)
+                        found = burst(target, capacity.rate, factor, connections=connections, memory_mib=memory.mib)
                         bursts.append(found)
                         say(
                             f"  {factor} times: p99 {found.p99_ms:,.0f} ms, {found.by_status}, lost {found.lost}, "

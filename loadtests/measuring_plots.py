@@ -10,6 +10,8 @@ from quota_engine.faces.report_svg import Line, Plot, nice_ticks, render
 
 _LIMIT_MS: Final = 250
 _BEFORE_S: Final = 2
+_OWN: Final = 1_000
+"""With as many connections people have their own, and the service itself says when it is too much."""
 _STYLES: Final = ("engine thin", "engine", "old")
 _RATES: Final = tuple(count * scale for scale in (100, 1000, 10_000, 100_000) for count in (1, 2, 5))
 
@@ -48,7 +50,7 @@ def _capacity(result: dict[str, Any]) -> Plot:
 
 def _bursts(result: dict[str, Any], kind: str, what: str) -> Plot:
     lines, most = [], 0.5
-    bursts = [one for one in result[kind]["bursts"] if one["queue_s"] is None]
+    bursts = [one for one in result[kind]["bursts"] if one["connections"] >= _OWN]
     for style, one in zip(_STYLES, bursts, strict=True):
         points = [(second - float(_BEFORE_S), p99 / 1000) for second, p99 in enumerate(one["seconds_p99_ms"])]
         most = max(most, *(value for _, value in points))
@@ -70,7 +72,7 @@ def _bursts(result: dict[str, Any], kind: str, what: str) -> Plot:
 def _memory(result: dict[str, Any]) -> Plot:
     lines, most, longest = [], 1.0, 1.0
     for kind, label, style in (("press", "presses", "engine"), ("room", "joins of a waiting room", "old")):
-        bursts = [one for one in result[kind]["bursts"] if one["queue_s"] is None]
+        bursts = [one for one in result[kind]["bursts"] if one["connections"] >= _OWN]
         values = [mib for one in bursts for mib in one["service_mib"]]
         points = [(number / 2, mib) for number, mib in enumerate(values)]
         most, longest = max(most, *values), max(longest, points[-1][0])

@@ -3,16 +3,15 @@ and takes ten times as much of a processor for each request.
 
 Open loop: when each request is due is drawn before the start, whatever the service does. A connection carries one
 request at a time; what is due while all are busy waits here, as it would in a proxy, and its time counts from the
-moment at which it was due. A proxy may turn away who has waited for too long: so may this.
+moment at which it was due.
 """
 
 from __future__ import annotations
 
-__all__ = ["AWAY", "Pumped", "Second", "due_times", "pump"]
+__all__ = ["CONNECTIONS", "Pumped", "Second", "due_times", "pump"]
 
 import asyncio
 import gc
-import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -22,8 +21,6 @@ from typing import Final, NamedTuple, cast
 from quota_engine.sim.statistics import Histogram
 
 CONNECTIONS: Final = 256
-AWAY: Final = 0
-"""What stands for an HTTP status where somebody was turned away before a connection was free."""
 _NOT_YET: Final = -1
 _HEAD_END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"content-length: "
@@ -31,7 +28,7 @@ _LENGTH: Final = b"content-length: "
 
 class Second(NamedTuple):
     """What was due in one second of a run: how many, how long half and 99 of 100 took, and how many got which HTTP
-    status (or :data:`AWAY`).
+    status.
     """
 
     due: int
@@ -102,8 +99,8 @@ class _Connection(asyncio.Protocol):
 
 
 class _Pumping:
-    def __init__(self, due_s: Sequence[float], request: Callable[[int], bytes], queue_s: float) -> None:
-        self._due_s, self._request, self._queue_s = due_s, request, queue_s
+    def __init__(self, due_s: Sequence[float], request: Callable[[int], bytes]) -> None:
+        self._due_s, self._request = due_s, request
         self._free: list[_Connection] = []
         self._waiting: deque[int] = deque()
         self._answers: list[tuple[int, int]] = [(_NOT_YET, 0)] * len(due_s)
@@ -130,7 +127,6 @@ class _Pumping:
                 else:
                     self._waiting.append(next_number)
                 next_number += 1
-            self._turn_away(now_s)
             if next_number < count:
                 await asyncio.sleep(max(due_s[next_number] - (time.perf_counter() - self._start_s), 0))
         try:
@@ -143,21 +139,10 @@ class _Pumping:
                 connection.transport.abort()
         return self._pumped(took_s)
 
-    def _turn_away(self, now_s: float) -> None:
-        """Those who have waited for too long hear that they should come back."""
-        waiting, due_s = self._waiting, self._due_s
-        while waiting and now_s - due_s[waiting[0]] > self._queue_s:
-            number = waiting.popleft()
-            self._answers[number] = (AWAY, round((now_s - due_s[number]) * 1e6))
-            self._left -= 1
-        if not self._left:
-            self._done.set()
-
     def answered(self, number: int, status: int, connection: _Connection) -> None:
         now_s = time.perf_counter() - self._start_s
         self._answers[number] = (status, round((now_s - self._due_s[number]) * 1e6))
         self._left -= 1
-        self._turn_away(now_s)
         if self._waiting:
             following = self._waiting.popleft()
             connection.send(following, self._request(following))
@@ -202,12 +187,10 @@ def pump(
     *,
     connections: int = CONNECTIONS,
     patience_s: float = 60.0,
-    queue_s: float = math.inf,
 ) -> Pumped:
     """Send ``request(n)`` at the n-th of the moments ``due_s`` (ascending), and tell what came of it.
 
-    ``request`` gives whole HTTP/1.1 requests. ``patience_s`` is how long answers are waited for after the last one,
-    ``queue_s`` how long somebody waits for a free connection before they are turned away.
+    ``request`` gives whole HTTP/1.1 requests. ``patience_s`` is how long answers are waited for after the last one.
     """
     import uvloop
 
@@ -215,6 +198,6 @@ def pump(
     gc.freeze()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_Pumping(due_s, request, queue_s).run(host, port, connections, patience_s))
+            return runner.run(_Pumping(due_s, request).run(host, port, connections, patience_s))
     finally:
         gc.unfreeze()

@@ -17,7 +17,7 @@ import msgspec
 
 from loadtests.host import Host
 from loadtests.plan import Options, Plan, Refused, days_on_sale, market_of, room_of
-from loadtests.pump import Pumped, pump
+from loadtests.pump import CONNECTIONS, Pumped, pump
 from loadtests.staging import Staging
 from quota_engine.sim.market import OfficeDay
 from quota_engine.sim.scenario import load_scenario
@@ -31,9 +31,9 @@ class Target(Protocol):
 
     people_per_place: float
 
-    def run(self, due_s: Sequence[float], places: float, queue_s: float = math.inf) -> Pumped:
+    def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> Pumped:
         """Send somebody at each of these moments. Where places are sold, there are about so many, and no fewer;
-        ``queue_s`` is :func:`loadtests.pump.pump`'s.
+        ``connections`` is :func:`loadtests.pump.pump`'s.
         """
         ...
 
@@ -72,7 +72,7 @@ class Pressing:
         self.people_per_place = country.scenario.applicants * days / sum(each.places for each in self._pool)
         self._runs = itertools.count()
 
-    def run(self, due_s: Sequence[float], places: float, queue_s: float = math.inf) -> Pumped:
+    def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> Pumped:
         """See :class:`Target`."""
         country, run = self._country, next(self._runs)
         days = self._next_days(places)
@@ -93,7 +93,7 @@ class Pressing:
             key = f"Idempotency-Key: {_MARK}-{run}-{number}\r\nContent-Length: {len(body)}\r\n\r\n"
             return f"{heads[chosen[number]]}{key}{body}".encode()
 
-        return pump(country.host, country.port, due_s, request, queue_s=queue_s)
+        return pump(country.host, country.port, due_s, request, connections=connections)
 
     def _next_days(self, places: float) -> list[OfficeDay]:
         """Days that nobody has pressed for, with at least so many places together."""
@@ -123,7 +123,7 @@ class Joining:
         self._random = Random(1)
         self._runs = itertools.count()
 
-    def run(self, due_s: Sequence[float], places: float, queue_s: float = math.inf) -> Pumped:
+    def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> Pumped:
         """See :class:`Target`."""
         run, heads = next(self._runs), self._heads
         chosen = self._random.choices(range(len(heads)), weights=self._weights, k=len(due_s))
@@ -132,4 +132,4 @@ class Joining:
             body = f'{{"identity":"00{run:04d}{number:010d}"}}'
             return f"{heads[chosen[number]]}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
-        return pump(self._country.host, self._country.port, due_s, request, queue_s=queue_s)
+        return pump(self._country.host, self._country.port, due_s, request, connections=connections)

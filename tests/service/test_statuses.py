@@ -127,6 +127,11 @@ async def anywhere(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
             with monkeypatch.context() as patch:
                 patch.setattr(exchange, "_handler", None)
                 await send(client, good(endpoint, names))
+    with monkeypatch.context() as patch:
+        patch.setattr(client.service, "is_full", lambda _: True)
+        for endpoint in ENDPOINTS:
+            if endpoint.gives_way:
+                await send(client, good(endpoint, names, ticket=names["ticket"]))
 
 
 async def nowhere(client: Client) -> None:

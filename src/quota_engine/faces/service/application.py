@@ -30,15 +30,8 @@ from quota_engine.faces.service.admitting import admission_of, rate_policies_of
 from quota_engine.faces.service.calls import CHAPTERS, ENDPOINTS
 from quota_engine.faces.service.configuration import Configuration
 from quota_engine.faces.service.days import DayKeeper
-from quota_engine.faces.service.http import (
-    INCOMING,
-    Endpoint,
-    Exchange,
-    Limits,
-    problem_reply,
-    request_id_of,
-    send_reply,
-)
+from quota_engine.faces.service.http import FULL, INCOMING, Endpoint, Exchange, Limits
+from quota_engine.faces.service.incoming import Incoming
 from quota_engine.faces.service.looks import RoomLooks
 from quota_engine.faces.service.metrics import CallTally, Metrics, exposition
 from quota_engine.faces.service.openapi import document
@@ -50,6 +43,7 @@ from quota_engine.faces.service.pages.site import Site
 from quota_engine.faces.service.problems import Problem
 from quota_engine.faces.service.publishing import PublishedDraws
 from quota_engine.faces.service.releases import Releases, RoomKeeper
+from quota_engine.faces.service.replies import head_of, problem_reply, refusal_reply, request_id_of, send_reply
 from quota_engine.faces.service.routing import Table
 from quota_engine.faces.service.sharing import DIRECTORY, WRITE_EVERY_S, Sharing
 from quota_engine.faces.service.streams import Streams
@@ -177,6 +171,11 @@ class Service:
         if self.tracing is not None:
             self.tracing.answered(http)
 
+    def is_full(self, scope: Scope) -> bool:
+        """Whether this request came while as many as may be were being answered: only our own connections know."""
+        incoming = scope.get(INCOMING)
+        return incoming is not None and incoming.is_one_too_many
+
     def refused(self, http: int) -> None:
         """Is told of each answer to what did not even become a request."""
         self.metrics.call("no-request").add(http, 0)
@@ -228,11 +227,14 @@ class Application:
     def __init__(self, service: Service) -> None:
         self.service = service
         self._table = Table()
+        self._giving_way: dict[ASGIApp, Endpoint] = {}
         for endpoint in ENDPOINTS:
             app: ASGIApp = Exchange(endpoint, service)
             if service.tracing is not None:
                 app = service.tracing.around(app, endpoint)
             self._table.add(endpoint.method, endpoint.path, app)
+            if endpoint.gives_way:
+                self._giving_way[app] = endpoint
         content = msgspec.json.format(msgspec.json.encode(document(CHAPTERS)), indent=2)
         self._table.add("GET", "/openapi.json", Response(content, media_type="application/json"))
         self._table.add("GET", "/metrics", self._metrics)
@@ -299,6 +301,19 @@ class Application:
             allowed = ", ".join(sorted(found[0]))
             problem = Problem("method-not-allowed", f"it takes {allowed}", headers=(("allow", allowed),))
         await send_reply(send, problem_reply(problem, request_id), request_id, is_head=scope["method"] == "HEAD")
+
+    def turned_away(self, incoming: Incoming) -> bool:
+        """Tell a request that it is one too many, if its call gives way. Returns whether it was told."""
+        found = self._table.find(incoming.scope["path"])
+        app = None if found is None else found[0].get(incoming.scope["method"])
+        endpoint = None if app is None else self._giving_way.get(app)
+        if endpoint is None:
+            return False
+        request_id = request_id_of(incoming.headers)
+        reply = refusal_reply(FULL, self.service.now_ms, request_id)
+        incoming.answer(reply.http, *head_of(reply, request_id))
+        self.service.answered(endpoint, reply.http, 0)
+        return True
 
     async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = Response(await self.service.numbers(), headers={"content-type": Metrics.content_type})

@@ -64,6 +64,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     write_timeout_ms: Annotated[int, msgspec.Meta(ge=10, le=600_000)] = 20_000
     streams_max: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 5_000
     stream_life_ms: Annotated[int, msgspec.Meta(ge=100, le=86_400_000)] = 600_000
+    requests_max: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 500
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

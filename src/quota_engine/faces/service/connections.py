@@ -34,6 +34,9 @@ from quota_engine.faces.service.replies import head_of, problem_reply, request_i
 LINGER_S: Final = 1.0
 """After its last word the connection still takes what the other side is sending, and drops it: if it closed at once,
 the answer would be lost with what nobody has read (RFC 9112, 9.6)."""
+TURNED_AWAY_S: Final = 0.3
+"""A connection that was turned away is not read for so long. Otherwise there is time only for those who come back at
+once: the loop reads as long as there is something to be read, and nobody's answer goes on meanwhile."""
 FRAMING_MAX: Final = 8
 """A body in chunks may take so many times the bytes that count."""
 _NOTHING, _HEAD, _BODY = 0, 1, 2
@@ -44,15 +47,30 @@ _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 class Terms:
     """What all connections of a server have in common."""
 
-    def __init__(self, limits: Limits, refused: Callable[[int], None]) -> None:
-        """``refused``: is told the status of each answer to what was no request."""
+    def __init__(
+        self,
+        limits: Limits,
+        refused: Callable[[int], None],
+        streams: Callable[[], int],
+        turned_away: Callable[[Incoming], bool],
+    ) -> None:
+        """``refused``: is told the status of each answer to what was no request. ``streams``: how many are open.
+        ``turned_away``: answers a request that is one too many, unless it has to be heard all the same.
+        """
         self.limits = limits
         self.refused = refused
+        self.turned_away = turned_away
+        self._streams = streams
         self.header_timeout_s = limits.header_timeout_ms / 1000
         self.body_timeout_s = limits.body_timeout_ms / 1000
         self.write_timeout_s = limits.write_timeout_ms / 1000
         self._lines: list[tuple[bytes, bytes]] | None = None
         self._head = b""
+
+    def are_enough(self, running: int) -> bool:
+        """Whether so many requests are as many as may be answered at a time; a stream that is open is none of them."""
+        most = self.limits.requests_max
+        return running >= most and running - self._streams() >= most
 
     def head(self, lines: list[tuple[bytes, bytes]]) -> bytes:
         """The server's own header lines (the date), which it makes anew once a second."""
@@ -261,10 +279,25 @@ class Connection(asyncio.Protocol):
     def _start(self, incoming: Incoming) -> None:
         self._running = incoming
         self.deadline_s = math.inf
-        task = self._loop.create_task(incoming.run(self._app))
         tasks: set[asyncio.Task[None]] = self._state.tasks
+        # All that have come are here already, whether or not they have begun: a flood is seen when it comes. Only a
+        # refusal that costs much less than an answer makes it pass, hence no task for it.
+        if self._terms.are_enough(len(tasks)):
+            incoming.is_one_too_many = True
+            if not self._waiting and self._terms.turned_away(incoming):
+                if not self._is_deaf:
+                    self._is_paused = True
+                    self.transport.pause_reading()
+                    self._loop.call_later(TURNED_AWAY_S, self._read_again)
+                return
+        task = self._loop.create_task(incoming.run(self._app))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+
+    def _read_again(self) -> None:
+        if self._is_paused and self._running is None and not self._is_deaf and not self.transport.is_closing():
+            self._is_paused = False
+            self.transport.resume_reading()
 
     def _refuse(self, problem: Problem) -> None:
         """End with a problem, once what came before has been answered."""
@@ -400,6 +433,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        if self._is_deaf:
+            return
         self._phase = _NOTHING
         self._fed_min, self._fed_max = 0, self._now_fed
         scope = self._scope

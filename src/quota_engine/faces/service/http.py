@@ -32,7 +32,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown, UnknownName
-from quota_engine.domain.outcomes import Status
+from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.faces.service.access import Access, Grant, Role
 from quota_engine.faces.service.deeds import with_a_line
 from quota_engine.faces.service.downloads import Download
@@ -41,6 +41,7 @@ from quota_engine.faces.service.replies import (
     Reply,
     head_of,
     problem_reply,
+    refusal_reply,
     request_id_of,
     send_reply,
     tagged_reply,
@@ -52,6 +53,8 @@ from quota_engine.faces.service.wire.core import FieldProblem
 _logger = logging.getLogger("quota_engine.service")
 
 _is_json = re.compile(rb'application/json[ \t]*(?:;[ \t]*charset="?utf-8"?[ \t]*)?', re.IGNORECASE).fullmatch
+FULL: Final = Outcome(Status.OVERLOADED)
+"""What a call hears that came while as many as may be were being answered."""
 _ONCE: Final = (b"authorization", b"content-encoding", b"content-type", b"idempotency-key", b"if-none-match")
 """Headers that say something here: of two, another reader (a proxy, say) might believe the other one."""
 _TOO_SLOW: Final = "the body did not come in time"
@@ -82,6 +85,8 @@ class Limits(msgspec.Struct, frozen=True):
     """In one process at a time."""
     stream_life_ms: int = 600_000
     """After so long a stream ends, and its reader connects anew."""
+    requests_max: int = 500
+    """That are being answered in one process at a time; who comes then is turned away at once."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -107,6 +112,10 @@ class Surroundings(Protocol):
 
     def answered(self, endpoint: Endpoint, http: int, duration_ns: int) -> None:
         """Is told of each answer, and how long after its request it began."""
+        ...
+
+    def is_full(self, scope: Scope) -> bool:
+        """Whether this request came while as many as may be were being answered."""
         ...
 
 
@@ -143,6 +152,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     changes: bool | None = None
     checks_office: bool = False
 
+    @property
+    def gives_way(self) -> bool:
+        """Whether it is turned away while as many as may be are being answered already: what asks the store. Whoever
+        has a place goes on with it, and those who run the whole must get through just then.
+        """
+        goes_on = self.method != "GET" and "{reference}" in self.path
+        return self.asks_store and not goes_on and (self.roles is None or Role.SERVICE in self.roles)
+
 
 class Exchange:
     """An ASGI application that carries one endpoint's calls out."""
@@ -150,6 +167,7 @@ class Exchange:
     def __init__(self, endpoint: Endpoint, service: Surroundings) -> None:
         self._endpoint = endpoint
         self._service = service
+        self._gives_way = endpoint.gives_way
         self._decoder: msgspec.json.Decoder[Any] | None = None
         if endpoint.body is not None:
             self._decoder = msgspec.json.Decoder(endpoint.body)
@@ -163,16 +181,21 @@ class Exchange:
         incoming = scope.get(INCOMING)
         headers: dict[bytes, bytes] = dict(scope["headers"]) if incoming is None else incoming.headers
         request_id = request_id_of(headers)
-        try:
-            reply = await self._reply(scope, receive, headers, request_id)
-        except Problem as error:
-            reply = problem_reply(error, request_id)
+        service = self._service
+        reply: Reply | Stream | Download
+        if self._gives_way and service.is_full(scope):
+            reply = refusal_reply(FULL, service.now_ms, request_id)
+        else:
+            try:
+                reply = await self._reply(scope, receive, headers, request_id)
+            except Problem as error:
+                reply = problem_reply(error, request_id)
         if isinstance(reply, Stream):
-            self._service.answered(self._endpoint, 200, perf_counter_ns() - began_ns)
+            service.answered(self._endpoint, 200, perf_counter_ns() - began_ns)
             await reply.serve(scope, receive, send, ((b"x-request-id", request_id.encode()),))
             return
         if isinstance(reply, Download):
-            self._service.answered(self._endpoint, reply.http, perf_counter_ns() - began_ns)
+            service.answered(self._endpoint, reply.http, perf_counter_ns() - began_ns)
             await reply.send(send, request_id, is_head=scope["method"] == "HEAD")
             return
         if reply.etag and is_one_of(reply.etag, headers.get(b"if-none-match", b"")):
@@ -181,7 +204,7 @@ class Exchange:
             await send_reply(send, reply, request_id, is_head=scope["method"] == "HEAD")
         else:
             incoming.answer(reply.http, *head_of(reply, request_id))
-        self._service.answered(self._endpoint, reply.http, perf_counter_ns() - began_ns)
+        service.answered(self._endpoint, reply.http, perf_counter_ns() - began_ns)
 
     async def _reply(
         self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], request_id: str

@@ -63,6 +63,7 @@ class Incoming:
         "headers",
         "is_complete",
         "is_gone",
+        "is_one_too_many",
         "is_written",
         "keep_alive",
         "scope",
@@ -78,6 +79,8 @@ class Incoming:
         self.keep_alive = keep_alive
         self.is_complete = False
         self.is_gone = False
+        self.is_one_too_many = False
+        """Whether as many as may be were being answered when it came."""
         self._connection = connection
         self._gone: asyncio.Event | None = None
         self._is_head = scope["method"] == "HEAD"

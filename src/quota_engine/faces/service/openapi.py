@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from quota_engine.domain.outcomes import Status
 from quota_engine.faces.service.calls import Chapter
 from quota_engine.faces.service.examples import BODIES, NAMES
 from quota_engine.faces.service.http import Endpoint
@@ -25,6 +26,7 @@ _OF_CHANGES: Final = ("outcome-unknown",)
 _WITH_BODY: Final = ("request-timeout", "too-large", "unsupported-media-type")
 _TOO_MANY: Final = ("too-many-streams",)
 _WITH_TOKEN: Final = ("unauthorized", "forbidden")
+_FULL: Final = (OF_STATUS[Status.OVERLOADED].type,)
 _NAME: Final = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 _HEADERS: Final[dict[str, dict[str, Any]]] = {
     name: {"description": description, "schema": {"type": kind}}
@@ -186,6 +188,7 @@ def problems_of(endpoint: Endpoint) -> list[str]:
         (_OF_CHANGES, endpoint.asks_store and changes),
         (_TOO_MANY, endpoint.streams),
         (_WITH_BODY, endpoint.body is not None),
+        (_FULL, endpoint.gives_way),
         (_WITH_TOKEN, endpoint.roles is not None),
     ):
         names += also if applies else ()

@@ -116,9 +116,11 @@ def settle() -> None:
 
 def server_of(app: Application) -> uvicorn.Server:
     """What serves the application, as it is to be served."""
+    service = app.service
+    terms = Terms(service.limits, service.refused, lambda: service.streams.count, app.turned_away)
     config = uvicorn.Config(
         app,
-        http=cast("Any", partial(Connection, Terms(app.service.limits, app.service.refused))),
+        http=cast("Any", partial(Connection, terms)),
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         ws="none",
         lifespan="on",
@@ -128,10 +130,10 @@ def server_of(app: Application) -> uvicorn.Server:
         timeout_graceful_shutdown=_GRACE_S,
         timeout_keep_alive=75,
         server_header=False,
-        headers=[STAGING] if app.service.configuration.staging else None,
+        headers=[STAGING] if service.configuration.staging else None,
         proxy_headers=False,  # only pages need them, and have them
     )
-    return _Server(config, app.service)
+    return _Server(config, service)
 
 
 @contextlib.contextmanager

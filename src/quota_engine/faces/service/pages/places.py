@@ -41,12 +41,12 @@ class Places:
         """The addresses of the pages."""
         guarded = self._site.guarded
         return [
-            Route("/place", guarded(self.place)),
-            Route("/place/state", guarded(self.state)),
-            Route("/place/stream", guarded(self.stream)),
-            Route("/place/confirm", guarded(self.confirm), methods=["POST"]),
-            Route("/place/release", guarded(self.release), methods=["POST"]),
-            Route("/place/cancel", guarded(self.cancel), methods=["POST"]),
+            Route("/place", guarded(self.place, gives_way=False)),
+            Route("/place/state", guarded(self.state, gives_way=False)),
+            Route("/place/stream", guarded(self.stream, gives_way=False)),
+            Route("/place/confirm", guarded(self.confirm, gives_way=False), methods=["POST"]),
+            Route("/place/release", guarded(self.release, gives_way=False), methods=["POST"]),
+            Route("/place/cancel", guarded(self.cancel, gives_way=False), methods=["POST"]),
         ]
 
     async def kind(self, record: Reservation) -> str:

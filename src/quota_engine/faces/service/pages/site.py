@@ -91,21 +91,29 @@ class Site:
             response.set_cookie(_LANGUAGE, chosen, max_age=VISIT_MS // 1000, samesite="lax")
         return response
 
-    def guarded(self, handler: Handler) -> Handler:
-        """A handler that says so if the store is away, with a page that tries again by itself."""
+    def guarded(self, handler: Handler, *, gives_way: bool = True) -> Handler:
+        """A handler that says so if the store is away, or too many are being answered, with a page that tries again by
+        itself. Whoever goes on with a place does not give way.
+        """
+        service = self.service
 
         async def handle(request: Request) -> Response:
+            if gives_way and service.is_full(request.scope):
+                return self._away(request)
             try:
                 return await handler(request)
             except InvalidRequest:
                 return RedirectResponse("/", 303)  # nobody was given a link or a form for this
             except QuotaEngineError:
-                again = f"{request.url.path}?{request.url.query}" if request.method == "GET" else "/"
-                response = self.page(request, "away.html", self.words(request), 503, again=again, here="/?")
-                response.headers["retry-after"] = str(_RETRY_S)
-                return response
+                return self._away(request)
 
         return handle
+
+    def _away(self, request: Request) -> Response:
+        again = f"{request.url.path}?{request.url.query}" if request.method == "GET" else "/"
+        response = self.page(request, "away.html", self.words(request), 503, again=again, here="/?")
+        response.headers["retry-after"] = str(_RETRY_S)
+        return response
 
     async def missing(self, request: Request, error: Exception) -> Response:
         """The page for an address that there is not, or that takes forms only."""
