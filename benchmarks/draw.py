@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 from random import Random
 
-from quota_engine.admission.draw import Application, Capacities, Wish
-from quota_engine.admission.draw_files import json_of_capacities, line_of_application
 from quota_engine.domain.model import Choice
+from quota_engine.draws.files import json_of_capacities, line_of_application
+from quota_engine.draws.lottery import Application, Capacities, Wish
 
 FIRST_DAY = 739_951
 SESSIONS = ("morning", "afternoon")
@@ -56,7 +56,7 @@ def write_files(folder: Path, applications: int, choices: int) -> None:
 
 def measured(*words: str | Path) -> tuple[float, float, dict[str, object]]:
     """Seconds on the wall clock, MiB, and what the command printed."""
-    code = "import sys; from quota_engine.faces.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from quota_engine.cli.main import main; sys.exit(main(sys.argv[1:]))"
     started_s = time.perf_counter()
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-c", code, "draw", *map(str, words), "--json"],

@@ -25,10 +25,10 @@ from typing import Any, Final
 import msgspec
 
 from quota_engine import ManualClock, QuotaEngine
-from quota_engine.sim.fairness import contest
-from quota_engine.sim.market import open_market
-from quota_engine.sim.scenario import Policy, Scenario
-from quota_engine.sim.society import Brokers, Enters, Identity, ReRelease, Society
+from quota_engine.simulation.policy_comparison import contest
+from quota_engine.simulation.population_config import Brokers, Enters, Identity, ReRelease, Society
+from quota_engine.simulation.scenario import Policy, Scenario
+from quota_engine.simulation.supply import open_market
 
 PLACES: Final = 100
 HIGH, LOW = 1_000, 50

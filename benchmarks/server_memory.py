@@ -25,15 +25,15 @@ from typing import Any, Final
 
 import redis
 
-from quota_engine.adapters.embedded import open_embedded
-from quota_engine.adapters.redis.factory import open_backend
-from quota_engine.adapters.redis.keys import KINDS, keys_of
 from quota_engine.domain.commands import Command, Confirm, Publish, Reserve, SetRules
 from quota_engine.domain.identity import Pseudonyms
 from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Rules
 from quota_engine.domain.outcomes import Status
-from quota_engine.flow.desk import random_id
 from quota_engine.ports import SendMany
+from quota_engine.stores.embedded import open_embedded
+from quota_engine.stores.redis.factory import open_backend
+from quota_engine.stores.redis.keys import KINDS, keys_of
+from quota_engine.workflows.request_builder import random_id
 
 OFFICE: Final = "office"
 DAY: Final = 740_310

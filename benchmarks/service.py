@@ -30,7 +30,7 @@ from typing import Any, Final, NamedTuple
 
 from benchmarks.server_memory import _valkey_server
 from benchmarks.service_server import DAYS, OFFICE, ROOM, TOKEN
-from quota_engine.faces.bench.machine import describe_machine, pinned, usable_cores
+from quota_engine.bench.host_info import describe_machine, pinned, usable_cores
 
 CONNECTIONS: Final = 64
 GOALS: Final = {"reserve": 0.35, "sold out": 0.7, "room": 0.7, "room, 304": 0.7, "ticket": 0.7, "ticket, 304": 0.7}

@@ -1,4 +1,4 @@
-"""A server for ``benchmarks.service`` and ``benchmarks.streams``, in a process of its own: ``python -m
+"""A server for ``benchmarks.service`` and ``benchmarks.event_streams``, in a process of its own: ``python -m
 benchmarks.service_server WHAT CORE [BACKEND]``. It writes a line of JSON when it serves, and ends with its standard
 input.
 
@@ -35,12 +35,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from quota_engine.catalog import load_catalog
-from quota_engine.faces.service.access import Grant, Role
-from quota_engine.faces.service.application import Application, application
-from quota_engine.faces.service.configuration import Configuration, Secret
-from quota_engine.faces.service.http import Limits
-from quota_engine.faces.service.running import server_of, settle
-from quota_engine.flow.rooms import RoomSettings
+from quota_engine.service.app import Application, application
+from quota_engine.service.auth import Grant, Role
+from quota_engine.service.config.settings import Configuration, Secret
+from quota_engine.service.http.endpoint import Limits
+from quota_engine.service.runner import server_of, settle
+from quota_engine.workflows.waiting_rooms import RoomSettings
 
 OFFICE: Final = "bench"
 ROOM: Final = "bench"

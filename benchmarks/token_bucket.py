@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from quota_engine import AsyncTokenBuckets, TokenBuckets
-from quota_engine.adapters.embedded import open_embedded
 from quota_engine.admission.token_bucket import per_second
+from quota_engine.stores.embedded import open_embedded
 
 RATE, BURST, KEYS = 1000, 1000, 100
 SECRET = b"sixteen or more secret bytes"

@@ -20,7 +20,7 @@ from pathlib import Path
 PAGE = Path(__file__).parent / "draw.md"
 FOLDER = Path(__file__).parent / "draw"
 _COMMAND = f"""#!/bin/sh
-exec {sys.executable} -c 'import sys; from quota_engine.faces.cli import main; sys.exit(main(sys.argv[1:]))' "$@"
+exec {sys.executable} -c 'import sys; from quota_engine.cli.main import main; sys.exit(main(sys.argv[1:]))' "$@"
 """
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from quota_engine.admission import draw_ledger
 from quota_engine.domain import lifecycle, outcomes
 from quota_engine.domain.lifecycle import ACTIVE, FINAL, TRANSITIONS, State, Verb
 from quota_engine.domain.outcomes import PRECEDENCE, SUCCESSES
-from quota_engine.faces.service.problems import KINDS, TYPE_PREFIX
+from quota_engine.draws import ledger
+from quota_engine.service.http.problems import KINDS, TYPE_PREFIX
 
 DOCS = Path(__file__).parent
 
@@ -82,18 +82,18 @@ def statuses() -> str:
 
 def draw_statuses() -> str:
     """The statuses of draws in order of precedence."""
-    docs = member_docs(draw_ledger, "DrawStatus")
+    docs = member_docs(ledger, "DrawStatus")
     lines = ["| # | status | |", "| --- | --- | --- |"]
-    for number, status in enumerate(draw_ledger.DrawStatus, 1):
-        refusal = "" if draw_ledger.DrawOutcome(status).ok else " (refusal)"
+    for number, status in enumerate(ledger.DrawStatus, 1):
+        refusal = "" if ledger.DrawOutcome(status).ok else " (refusal)"
         lines.append(f"| {number} | `{status}`{refusal} | {docs[status.name]} |")
     return "\n".join(lines)
 
 
 def interface() -> str:
     """Every call of the HTTP interface: who may make it, what it takes, and what it answers."""
-    from quota_engine.faces.service.calls import CHAPTERS
-    from quota_engine.faces.service.openapi import document
+    from quota_engine.service.api import CHAPTERS
+    from quota_engine.service.openapi import document
 
     whole = document(CHAPTERS)
     schemas = whole["components"]["schemas"]

@@ -12,8 +12,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from locust import events
 
-from loadtests.lanes import HttpLane, Opening, user_classes
-from loadtests.session import add_arguments, begin_http
+from quota_engine.loadtest.locust_session import add_arguments, begin_http
+from quota_engine.loadtest.locust_users import HttpLane, Opening, user_classes
 
 events.init_command_line_parser.add_listener(add_arguments)
 

@@ -2,7 +2,8 @@
 
 A store takes one command through ``send``, the hot path, and everything else it is asked as data (the classes below)
 through ``perform``, so that what stands above it is written once for sync and async. A new backend answers each of
-them, keeps each kind of ledger in ``quota_engine.kinds``, and is held to the rules by ``quota_engine.conformance``.
+them, keeps each kind of ledger in ``quota_engine.ledger_kinds``, and is held to the rules by
+``quota_engine.conformance``.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ import msgspec
 
 from quota_engine.admission.policy import Finding
 from quota_engine.domain.commands import Command
-from quota_engine.domain.consumers import GroupView
+from quota_engine.domain.consumer_groups import GroupView
 from quota_engine.domain.events import Event
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome, WaitPlace
@@ -78,7 +79,8 @@ class Observer(Protocol):
 class Batch(msgspec.Struct, frozen=True, gc=False):
     """Calls that went to the store together.
 
-    ``place`` is an office, or another ledger's place (:mod:`quota_engine.kinds`); ``reads`` says that they only looked.
+    ``place`` is an office, or another ledger's place (:mod:`quota_engine.ledger_kinds`); ``reads`` says that they only
+    looked.
     ``duration_us`` is how long it took from setting out to the answer, pauses and further attempts among it. ``error``
     is the name of the exception that it ended with, or ``""``. ``callers`` is what :meth:`StoreObserver.on_call` gave
     for each call.
@@ -127,7 +129,8 @@ class Request(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
 
 
 class Send(Request[Any], frozen=True, gc=False):
-    """Apply one command to the ledger at ``place``, of whatever kind it is (see ``quota_engine.kinds``), and answer as
+    """Apply one command to the ledger at ``place``, of whatever kind it is (see ``quota_engine.ledger_kinds``), and
+    answer as
     that kind does. Those that meet share their way to the store, as ``send`` calls do.
     """
 
@@ -158,7 +161,7 @@ class Lookup(Request[Reservation | None], frozen=True, gc=False):
 
 class WaitListPlace(Request[WaitPlace | None], frozen=True, gc=False):
     """Where a reservation stands on its day's wait list now, or ``None``: see
-    :func:`quota_engine.domain.reading.wait_place`.
+    :func:`quota_engine.domain.queries.wait_place`.
     """
 
     office: str
@@ -182,7 +185,7 @@ class ListDay(Request[list[Reservation]], frozen=True, gc=False):
 
 
 class CountHolds(Request[list[int]], frozen=True, gc=False):
-    """How many holds of a day have how much of their time left, see :func:`quota_engine.domain.reading.count_holds`."""
+    """How many holds of a day have how much of their time left, see :func:`quota_engine.domain.queries.count_holds`."""
 
     office: str
     day: int
@@ -214,7 +217,7 @@ class TrimEvents(Request[int], frozen=True, gc=False):
 
 
 class ReadGroup(Request[list[RecordedEvent]], frozen=True, gc=False):
-    """Up to ``limit`` events for a consumer of a group, in order: :func:`quota_engine.domain.consumers.take`.
+    """Up to ``limit`` events for a consumer of a group, in order: :func:`quota_engine.domain.consumer_groups.take`.
 
     The group comes into being with this, before the first event that is kept. An office without events has no groups,
     and gets none. Repeating it is harmless: it gives the same events, and perhaps more.
@@ -329,7 +332,7 @@ class AsyncBackend(Protocol):
 class BackendFactory(Protocol):
     """What an entry point of the group ``quota_engine.backends`` names: a module, or any object, that opens a store.
 
-    The entry point's name is the URL's scheme, so ``memory = "quota_engine.adapters.memory"`` serves ``memory://``.
+    The entry point's name is the URL's scheme, so ``memory = "quota_engine.stores.memory"`` serves ``memory://``.
     """
 
     def open_backend(self, url: str, clock: Clock | None) -> Backend:

@@ -37,7 +37,7 @@ from quota_engine.admission.policy import bucket_name, network_prefix
 from quota_engine.admission.tickets import RoomTickets, TicketKeys
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Choice
-from quota_engine.domain.values import is_name
+from quota_engine.domain.validation import is_name
 
 CHOICE = Choice("new", "", "morning", "online", "", (("online",),))
 REQUEST = Request("surabaya", 740_000, ("a" * 32, "b" * 32), CHOICE, "c" * 32, "d" * 32, "e" * 32, "", 1000)

@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from quota_engine.faces import cli
-from quota_engine.faces.bench.compare import compare
-from quota_engine.faces.bench.places import Place
-from quota_engine.faces.bench.report import html_report
-from tests.bench.results import case_with, result_with
-from tests.servers import Server, valkey_server_binary
+from quota_engine.bench.compare import compare
+from quota_engine.bench.report import html_report
+from quota_engine.bench.workload import Place
+from quota_engine.cli import main
+from tests.support.bench_results import case_with, result_with
+from tests.support.paths import DOCS
+from tests.support.servers import Server, valkey_server_binary
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _EMBEDDED = "valkey+embedded://"
@@ -45,7 +46,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     report, json_file = directory / "report.html", directory / "bench.json"
     out, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-        code = cli.main(["bench", "--quick", "--round-ms", "4", "--json", "--report", str(report)])
+        code = main.main(["bench", "--quick", "--round-ms", "4", "--json", "--report", str(report)])
     json_file.write_text(out.getvalue(), "utf-8")
     return Ran(code, json.loads(out.getvalue()), report.read_text("utf-8"), errors.getvalue(), json_file)
 
@@ -145,7 +146,7 @@ def test_another_store_keeps_what_it_had(server: Server, capsys: pytest.CaptureF
         "--reservations",
         "500",
     ]
-    assert cli.main(["bench", "--quick", "--round-ms", "3", "--json", *words]) == 0
+    assert main.main(["bench", "--quick", "--round-ms", "3", "--json", *words]) == 0
     told = capsys.readouterr()
     cases = {case["name"]: case for case in json.loads(told.out)["cases"]}
     assert cases["reserve, 3 offices"]["offices"] == 3
@@ -168,19 +169,19 @@ def test_it_removes_its_keys_after_an_error_too(
 
     monkeypatch.setattr(Place, "check", check)
     words = ["--backend", server.url, "--case", "reserve", "--reservations", "9"]
-    assert cli.main(["bench", "--quick", *words]) == 1
+    assert main.main(["bench", "--quick", *words]) == 1
     assert "expected 10" in capsys.readouterr().err.replace("101", "10")
     assert server.ask("KEYS", "*") == ["theirs"]
 
 
 def test_it_says_so_when_it_may_not_remove_them(capsys: pytest.CaptureFixture[str]) -> None:
     """The least rights that the engine needs are enough to measure, and not to clean up."""
-    page = (pathlib.Path(__file__).parents[2] / "docs" / "backends.md").read_text("utf-8")
+    page = (DOCS / "backends.md").read_text("utf-8")
     (rights,) = re.findall(r"ACL SETUSER engine (on .*?)```", page, re.DOTALL)
     rules = rights.replace("\\", " ")
     with Server(valkey_server_binary(), users={"engine": rules}) as server:
         url = server.url.replace("unix://", "unix://engine:secret@")
-        assert cli.main(["bench", "--quick", "--round-ms", "2", "--backend", url, "--case", "availability"]) == 0
+        assert main.main(["bench", "--quick", "--round-ms", "2", "--backend", url, "--case", "availability"]) == 0
         assert server.ask("DBSIZE") > 0
     told = capsys.readouterr()
     assert "left behind" in told.err
@@ -198,7 +199,7 @@ def test_the_goals_in_small(capsys: pytest.CaptureFixture[str]) -> None:
         "round-ms": (2,),
     }
     words = [word for name, values in little.items() for value in values for word in (f"--{name}", str(value))]
-    assert cli.main(["bench", "--preset", "goals", *words, "--json"]) == 0
+    assert main.main(["bench", "--preset", "goals", *words, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     goals = {goal["name"]: goal for goal in figures["goals"]}
     assert list(goals) == [
@@ -229,11 +230,11 @@ def test_the_goals_on_the_terminal(capsys: pytest.CaptureFixture[str], monkeypat
     """A table of what is wanted, what was measured, and whether that is met; a preset is no quick look."""
     monkeypatch.setenv("COLUMNS", "80")
     words = ["--backend", _EMBEDDED, "--case", "sold-out", "--concurrency", "4", "--rounds", "2", "--round-ms", "2"]
-    assert cli.main(["bench", "--preset", "goals", *words]) == 0
+    assert main.main(["bench", "--preset", "goals", *words]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "callers: a second" in line]
     assert "at least 300,000" in line
     assert line.split()[-1] in ("met", "missed")
-    assert cli.main(["bench", "--preset", "goals", "--quick"]) == 2
+    assert main.main(["bench", "--preset", "goals", "--quick"]) == 2
 
 
 def test_a_regression_is_exit_code_1_and_none_is_0(
@@ -249,7 +250,7 @@ def test_a_regression_is_exit_code_1_and_none_is_0(
         file = tmp_path / "old.json"
         file.write_text(json.dumps(old), "utf-8")
         words = ["--backend", "memory://", "--case", "refusal", "--compare", str(file)]
-        assert cli.main(["bench", "--quick", *words]) == code
+        assert main.main(["bench", "--quick", *words]) == code
         told = capsys.readouterr().out
         assert re.search(rf"refusal, lone +1 .* {verdict}", told)
         assert ("1 regression." if code else "No regression.") in told
@@ -259,7 +260,7 @@ def test_a_regression_is_exit_code_1_and_none_is_0(
 def test_the_comparison_is_in_the_json_too(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
     """With the number of regressions, case by case."""
     words = ["--backend", "memory://", "--case", "availability", "--compare", str(ran.json_file), "--json"]
-    assert cli.main(["bench", "--quick", *words]) in (0, 1)
+    assert main.main(["bench", "--quick", *words]) in (0, 1)
     comparison = msgspec.json.decode(capsys.readouterr().out)["comparison"]
     assert comparison["regressions"] in (0, 1)
     assert [change["verdict"] in ("same", "slower", "faster") for change in comparison["changes"]] == [True, True]
@@ -272,7 +273,7 @@ def test_the_comparison_is_in_the_json_too(ran: Ran, capsys: pytest.CaptureFixtu
 )
 def test_another_machine_is_not_loaded_by_mistake(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 2, before a connection is made, and how to do it all the same."""
-    assert cli.main(["bench", "--quick", "--backend", url]) == 2
+    assert main.main(["bench", "--quick", "--backend", url]) == 2
     told = capsys.readouterr().err
     assert "may be on another machine" in told
     assert "--yes-really" in told
@@ -281,7 +282,7 @@ def test_another_machine_is_not_loaded_by_mistake(url: str, capsys: pytest.Captu
 
 def test_a_store_that_is_not_there_is_exit_code_3(capsys: pytest.CaptureFixture[str]) -> None:
     """In a line, and with what was wrong."""
-    assert cli.main(["bench", "--quick", "--backend", "unix:///none/there?attempts_max=1"]) == 3
+    assert main.main(["bench", "--quick", "--backend", "unix:///none/there?attempts_max=1"]) == 3
     assert "the store can not be used" in capsys.readouterr().err
 
 
@@ -307,7 +308,7 @@ def test_a_store_that_is_not_there_is_exit_code_3(capsys: pytest.CaptureFixture[
 )
 def test_bad_usage_is_exit_code_2(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Before anything is measured, in a line that says why."""
-    assert cli.main(["bench", *words]) == 2
+    assert main.main(["bench", *words]) == 2
     told = capsys.readouterr()
     assert complaint in told.err
     assert told.out == ""
@@ -316,6 +317,6 @@ def test_bad_usage_is_exit_code_2(words: list[str], complaint: str, capsys: pyte
 def test_help_and_the_library_import_nothing_of_it() -> None:
     """``--help`` stays quick, and so does ``import quota_engine``."""
     for code in ("import quota_engine", "from quota_engine.faces import cli; cli.main(['bench', '--help'])"):
-        code = f"import sys; {code}; print([n for n in sys.modules if n.startswith('quota_engine.faces.bench')])"
+        code = f"import sys; {code}; print([n for n in sys.modules if n.startswith('quota_engine.bench')])"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "[]"

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
+from quota_engine.bench.compare import Verdict, compare, read_old
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.faces.bench.compare import Verdict, compare, read_old
-from tests.bench.results import case_with, result_with
+from tests.support.bench_results import case_with, result_with
 
 STEADY = (100, 101, 102, 103, 104)
 

@@ -7,14 +7,14 @@ import os
 
 import pytest
 
+from quota_engine.bench.formatting import microseconds, percent, times
+from quota_engine.bench.host_info import cores_apart, pinned
+from quota_engine.bench.load_drivers import alone, in_threads
+from quota_engine.bench.plan import QUICK, STANDARD, Kind, Settings, Subject, engine_measures, order_of
+from quota_engine.bench.results import histogram_of
+from quota_engine.bench.target_url import is_loopback, target_of
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.faces.bench.callers import alone, in_threads
-from quota_engine.faces.bench.machine import cores_apart, pinned
-from quota_engine.faces.bench.plan import QUICK, STANDARD, Kind, Settings, Subject, engine_measures, order_of
-from quota_engine.faces.bench.results import histogram_of
-from quota_engine.faces.bench.targets import is_loopback, target_of
-from quota_engine.faces.bench.words import microseconds, percent, times
-from quota_engine.sim.statistics import Histogram
+from quota_engine.reporting.statistics import Histogram
 
 
 @pytest.mark.parametrize("kind", list(Kind))

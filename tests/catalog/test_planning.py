@@ -23,11 +23,12 @@ from quota_engine.catalog import (
     next_release,
     rules_of,
 )
-from quota_engine.catalog.national import with_offices
-from quota_engine.catalog.views import NationalLimit
+from quota_engine.catalog.build_national import with_offices
+from quota_engine.catalog.resolved import NationalLimit
 from quota_engine.domain.errors import InvalidRequest, UnknownName
 from quota_engine.domain.model import IdentityLimit, PassOn, ReRelease, ReReleaseRule
-from tests.catalog.samples import sample
+from tests.support.catalog_samples import sample
+from tests.support.paths import DOCS
 
 DATA = importlib.resources.files("quota_engine.catalog") / "data"
 MONDAY = date(2026, 3, 2)
@@ -257,7 +258,7 @@ def test_all_offices_of_the_csv_file_are_in_the_national_catalog() -> None:
             row["time_zone"],
         )
     toml = (DATA / "indonesia.toml").read_text("utf-8")
-    assert with_offices(toml, text) == toml, "run python -m quota_engine.catalog.national"
+    assert with_offices(toml, text) == toml, "run python -m quota_engine.catalog.build_national"
 
 
 def test_known_quotas_are_as_published() -> None:
@@ -313,7 +314,7 @@ def test_the_whole_country_opens_in_one_second_on_friday() -> None:
 
 
 def test_the_example_of_the_manual_works(tmp_path: Path) -> None:
-    manual = Path(__file__).parents[2] / "docs" / "catalog.md"
+    manual = DOCS / "catalog.md"
     (example,) = re.findall(r"```toml\n(.*?)```", manual.read_text("utf-8"), re.DOTALL)
     path = tmp_path / "my-offices.toml"
     path.write_text(example, "utf-8")

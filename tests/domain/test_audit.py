@@ -13,7 +13,7 @@ from quota_engine.domain.commands import Cancel, Confirm
 from quota_engine.domain.events import ReservationChanged
 from quota_engine.domain.ledger import Ledger, evolve
 from quota_engine.domain.lifecycle import State, Verb
-from quota_engine.domain.machine import apply
+from quota_engine.domain.state_machine import apply
 
 
 def sound() -> Ledger:

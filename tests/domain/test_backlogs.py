@@ -8,9 +8,9 @@ from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Confirm, Expire, Publish, Release, Reschedule, Reserve, SetCapacity, SetRules
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.machine import apply, lookup, view
 from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, QuotaTerms, ReRelease, ReReleaseRule, Rules
 from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.domain.state_machine import apply, lookup, view
 
 COOLING = ReRelease(ReReleaseRule.COOLING, cooling_ms=10)
 

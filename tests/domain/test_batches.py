@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from quota_engine.domain.commands import Command
 from quota_engine.domain.ledger import Ledger, describe
-from quota_engine.domain.machine import apply, apply_batch
-from tests.replay import Step, format_steps
-from tests.side_by_side import OFFICE
-from tests.walks import walk
+from quota_engine.domain.state_machine import apply, apply_batch
+from tests.support.command_source import Step, format_steps
+from tests.support.oracle_comparison import OFFICE
+from tests.support.random_walks import walk
 
 Batch = tuple[int, list[Command]]
 

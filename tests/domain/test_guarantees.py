@@ -34,7 +34,6 @@ from quota_engine.domain.commands import (
 from quota_engine.domain.events import Event, ReservationChanged
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import State, Verb
-from quota_engine.domain.machine import apply, apply_batch, lookup, view
 from quota_engine.domain.model import (
     Choice,
     DayTerms,
@@ -45,7 +44,8 @@ from quota_engine.domain.model import (
     Rules,
 )
 from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
-from tests.walks import choice_of, walk
+from quota_engine.domain.state_machine import apply, apply_batch, lookup, view
+from tests.support.random_walks import choice_of, walk
 
 OFFICE = "SBY"
 DAY = 738_000

@@ -23,8 +23,8 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.events import DayClosed
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.machine import apply
 from quota_engine.domain.reconcile import mend, restore
+from quota_engine.domain.state_machine import apply
 
 STEPS: tuple[Command, ...] = (
     SetCapacity(DAY, "online", 4),

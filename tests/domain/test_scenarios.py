@@ -10,8 +10,8 @@ from quota_engine.domain.audit import audit
 from quota_engine.domain.events import ReservationChanged
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
-from quota_engine.domain.machine import apply
 from quota_engine.domain.outcomes import PRECEDENCE, SUCCESSES, Outcome, Status
+from quota_engine.domain.state_machine import apply
 
 
 def play(scenario: Scenario) -> tuple[Ledger, list[Outcome]]:

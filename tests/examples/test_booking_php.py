@@ -13,7 +13,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Self
 
 import httpx
@@ -21,9 +20,10 @@ import pytest
 
 from quota_engine import RoomStatus, State
 from quota_engine.client import ServiceClient
-from tests.service.test_running import served
+from tests.service.test_runner import served
+from tests.support.paths import ROOT
 
-EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "booking.php"
+EXAMPLE = ROOT / "examples" / "booking.php"
 NIK = "3578012345678901"
 
 pytestmark = pytest.mark.skipif(shutil.which("php") is None and not os.environ.get("CI"), reason="there is no PHP here")

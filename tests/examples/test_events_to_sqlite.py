@@ -12,9 +12,9 @@ from collections import Counter
 from pathlib import Path
 
 from quota_engine import ManualClock, QuotaEngine, RecordedEvent, ReservationChanged, load_catalog
-from quota_engine.domain.consumers import Lease
+from quota_engine.domain.consumer_groups import Lease
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 KEY = b"a key for tests, and only them"
 ARGUMENTS = ["--office", "surabaya", "--catalog", "surabaya"]
 

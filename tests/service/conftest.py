@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.service.serving import Client, running
+from tests.support.in_process_service import Client, running
 
 
 @pytest.fixture

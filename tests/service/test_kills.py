@@ -1,7 +1,7 @@
 """Workers, the store and the service are killed while people book: nothing is sold twice, nothing acknowledged is lost.
 
 All in processes of their own: two workers, a Valkey that writes to its disk before it answers, callers that ask again
-with the same key. ``python -m benchmarks.service_kills`` does the same for as long as one likes.
+with the same key. ``python -m benchmarks.service_chaos`` does the same for as long as one likes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import httpx
 import pytest
 
 from quota_engine.client import ServiceClient
-from tests.servers import Server, until, valkey_server_binary
-from tests.service.crowds import Crowd, check, open_day, set_places
-from tests.service.test_running import Served, served
+from tests.service.test_runner import Served, served
+from tests.support.concurrent_bookers import Crowd, check, open_day, set_places
+from tests.support.servers import Server, until, valkey_server_binary
 
 PLACES = 120
 PEOPLE = 150

@@ -9,12 +9,12 @@ import pytest
 from jsonschema_rs import Draft202012Validator
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
-from quota_engine.faces.service.calls import CHAPTERS, ENDPOINTS
-from quota_engine.faces.service.examples import BODIES, QUERIES
-from quota_engine.faces.service.http import Endpoint
-from quota_engine.faces.service.problems import KINDS
-from tests.service.attacks import DOCUMENT
-from tests.service.serving import Client
+from quota_engine.service.api import CHAPTERS, ENDPOINTS
+from quota_engine.service.http.endpoint import Endpoint
+from quota_engine.service.http.problems import KINDS
+from quota_engine.service.openapi_examples import BODIES, QUERIES
+from tests.support.in_process_service import Client
+from tests.support.malformed_requests import DOCUMENT
 
 
 def operation(endpoint: Endpoint) -> dict[str, Any]:

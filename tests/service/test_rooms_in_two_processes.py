@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 
 from quota_engine.client import AsyncServiceClient
-from quota_engine.faces.service.access import Role
-from tests.servers import Server, valkey_server_binary
-from tests.service.serving import TOKENS, grants
-from tests.service.test_running import served
+from quota_engine.service.auth import Role
+from tests.service.test_runner import served
+from tests.support.in_process_service import TOKENS, grants
+from tests.support.servers import Server, valkey_server_binary
 
 PEOPLE = 40
 

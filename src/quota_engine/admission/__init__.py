@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 from quota_engine.admission.chain import Chain
-from quota_engine.admission.guarded import Pass
+from quota_engine.admission.guarded_reserve import Pass
 from quota_engine.admission.policy import (
     ADMIT,
     Always,

@@ -22,7 +22,7 @@ from quota_engine.admission.policy import (
 )
 from quota_engine.admission.token_bucket import CHARGES_MAX
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.domain.values import check_name
+from quota_engine.domain.validation import check_name
 
 POLICIES_MAX: Final = 64
 

@@ -42,12 +42,12 @@ from typing import Final, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from quota_engine.admission.guarded import Pass
+from quota_engine.admission.guarded_reserve import Pass
 from quota_engine.admission.tickets import TicketKeys, read_pass
 from quota_engine.admission.token_bucket import Charge, Limit
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Choice
-from quota_engine.domain.values import DURATION_MS_MAX, check_integer, check_name
+from quota_engine.domain.validation import DURATION_MS_MAX, check_integer, check_name
 
 IPV4_PREFIX_BITS: Final = 24
 IPV6_PREFIX_BITS: Final = 64

@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.domain.values import check_name
+from quota_engine.domain.validation import check_name
 
 KEYS_MAX: Final = 16
 TEXT_LENGTH_MAX: Final = 512

@@ -50,7 +50,7 @@ from typing import Any, Final
 import msgspec
 
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.domain.values import DURATION_MS_MAX, check_integer, check_name, is_name
+from quota_engine.domain.validation import DURATION_MS_MAX, check_integer, check_name, is_name
 
 AMOUNT_MAX: Final = 10**9
 PER_MS_MAX: Final = 366 * 86_400_000

@@ -8,11 +8,11 @@ import importlib.resources
 import os
 from typing import Any
 
-from quota_engine.catalog.checks import check
-from quota_engine.catalog.convert import Collector, convert_leniently, shown
-from quota_engine.catalog.reading import SUFFIXES, parse, read_raw
+from quota_engine.catalog.parsing import SUFFIXES, parse, read_raw
+from quota_engine.catalog.resolved import Catalog, view_of
 from quota_engine.catalog.schema import CatalogFile
-from quota_engine.catalog.views import Catalog, view_of
+from quota_engine.catalog.schema_conversion import Collector, convert_leniently, shown
+from quota_engine.catalog.validation import check
 from quota_engine.domain.errors import CatalogError
 
 _DATA = importlib.resources.files("quota_engine.catalog") / "data"

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from quota_engine.catalog.calendar import is_working_day, opens_at_ms, wall_time_ms
+from quota_engine.catalog.resolved import Catalog, OfficeView
 from quota_engine.catalog.schema import Allotment, Quota
-from quota_engine.catalog.views import Catalog, OfficeView
 from quota_engine.domain.errors import InvalidRequest, UnknownName
 from quota_engine.domain.model import Choice, DayTerms, PassOn, QuotaTerms, Rules
-from quota_engine.domain.values import TIME_MS_MAX, check_integer
+from quota_engine.domain.validation import TIME_MS_MAX, check_integer
 
 _YEAR_MIN, _YEAR_MAX = 1972, 2098
 """Within these years no schedule (at most 52 weeks ahead) or retention (at most 10 years) leaves the domain's times."""

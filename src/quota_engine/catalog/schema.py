@@ -42,7 +42,7 @@ import msgspec
 from msgspec import Meta
 
 from quota_engine.domain.model import ReReleaseRule
-from quota_engine.domain.values import APPLICANTS_MAX, CAPACITY_MAX, OPTIONS_MAX, QUOTAS_MAX
+from quota_engine.domain.validation import APPLICANTS_MAX, CAPACITY_MAX, OPTIONS_MAX, QUOTAS_MAX
 
 OFFICES_MAX: Final = 10_000
 

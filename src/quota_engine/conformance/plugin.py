@@ -31,7 +31,7 @@ def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenBackend
 
     Override it to open a backend in another way than by its URL.
     """
-    from quota_engine.faces.engine import backend_factory
+    from quota_engine.engine.quota_engine import backend_factory
 
     url = request.config.getoption("--quota-engine-backend").replace("{unique}", secrets.token_hex(8))
     opened: list[Backend] = []

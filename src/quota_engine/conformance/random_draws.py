@@ -21,8 +21,8 @@ from random import Random
 
 import msgspec
 
-from quota_engine.admission.draw import Wish, commitment_of
-from quota_engine.admission.draw_ledger import (
+from quota_engine.domain.model import Choice
+from quota_engine.draws.ledger import (
     Apply,
     CloseDraw,
     CreateDraw,
@@ -39,7 +39,7 @@ from quota_engine.admission.draw_ledger import (
     RevealSeed,
     Withdraw,
 )
-from quota_engine.domain.model import Choice
+from quota_engine.draws.lottery import Wish, commitment_of
 
 DRAW = "dec-2026"
 SEED = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from quota_engine.domain.registry import Claim, CloseMove, Drop, FindClaims, FindMove, OpenMove, OpenMoves
+from quota_engine.domain.cross_office_registry import Claim, CloseMove, Drop, FindClaims, FindMove, OpenMove, OpenMoves
 
 APPLICANTS = tuple(f"p{number}" for number in range(30))
 REFERENCES = ("a~1", "a~2", "b~1", "c~1")

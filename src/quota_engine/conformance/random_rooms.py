@@ -10,8 +10,17 @@ from typing import Any, Final
 
 import msgspec
 
-from quota_engine.admission.room import CloseRoom, CreateRoom, Join, OpenRoom, RoomCommand, RoomTerms, Serve, SetPace
-from quota_engine.admission.room_order import commitment_of, seed_of
+from quota_engine.waiting_room.machine import (
+    CloseRoom,
+    CreateRoom,
+    Join,
+    OpenRoom,
+    RoomCommand,
+    RoomTerms,
+    Serve,
+    SetPace,
+)
+from quota_engine.waiting_room.order import commitment_of, seed_of
 
 OPENS_AT_MS: Final = 1_000_000
 LATE_SEED: Final = "5e" * 32

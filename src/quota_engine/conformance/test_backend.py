@@ -10,14 +10,8 @@ from typing import Any
 
 import pytest
 
-from quota_engine.adapters.clocks import ManualClock
-from quota_engine.admission import draw_ledger
-from quota_engine.admission.guarded import GatedLedger, Guarded, GuardedReserve, Pass
-from quota_engine.admission.guarded import apply as apply_guarded
-from quota_engine.admission.room import LookRoom, RoomState
-from quota_engine.admission.room import apply as apply_to_room
-from quota_engine.admission.room import ask as ask_room
-from quota_engine.admission.room import describe as describe_room
+from quota_engine.admission.guarded_reserve import GatedLedger, Guarded, GuardedReserve, Pass
+from quota_engine.admission.guarded_reserve import apply as apply_guarded
 from quota_engine.admission.token_bucket import (
     Buckets,
     Charge,
@@ -30,6 +24,7 @@ from quota_engine.admission.token_bucket import (
     per_second,
 )
 from quota_engine.admission.token_bucket import describe as describe_buckets
+from quota_engine.clocks import ManualClock
 from quota_engine.conformance import random_draws, random_rooms
 from quota_engine.conformance.plugin import OpenBackend
 from quota_engine.conformance.random_commands import random_commands
@@ -46,17 +41,18 @@ from quota_engine.conformance.world import (
     published,
     reserve,
 )
-from quota_engine.domain import consumers, registry
+from quota_engine.domain import consumer_groups, cross_office_registry
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Confirm, Release, Reserve, SetCapacity
-from quota_engine.domain.consumers import GROUPS_MAX, Group
+from quota_engine.domain.consumer_groups import GROUPS_MAX, Group
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.machine import apply, lookup, view
 from quota_engine.domain.outcomes import Outcome, Status, WaitPlace
-from quota_engine.domain.reading import count_holds, list_day, wait_place
+from quota_engine.domain.queries import count_holds, list_day, wait_place
 from quota_engine.domain.reconcile import Reconciliation
+from quota_engine.domain.state_machine import apply, lookup, view
+from quota_engine.draws import ledger
 from quota_engine.ports import (
     Acknowledge,
     AddGroup,
@@ -80,6 +76,10 @@ from quota_engine.ports import (
     View,
     WaitListPlace,
 )
+from quota_engine.waiting_room.machine import LookRoom, RoomState
+from quota_engine.waiting_room.machine import apply as apply_to_room
+from quota_engine.waiting_room.machine import ask as ask_room
+from quota_engine.waiting_room.machine import describe as describe_room
 
 DAYS = (DAY, NEXT_DAY)
 EVENTS_MAX = 100_000
@@ -171,14 +171,14 @@ def test_a_batch_is_what_one_by_one_would_be(quota_engine_backend: OpenBackend, 
 @pytest.mark.parametrize("seed", range(8))
 def test_draws(quota_engine_backend: OpenBackend, seed: int) -> None:
     """A draw from its announcement until it is forgotten: answers, questions and whole state equal the reference's."""
-    clock, place = ManualClock(0), draw_ledger.place_of(random_draws.DRAW)
-    backend, reference = quota_engine_backend(clock), draw_ledger.DrawLedger(place)
+    clock, place = ManualClock(0), ledger.place_of(random_draws.DRAW)
+    backend, reference = quota_engine_backend(clock), ledger.DrawLedger(place)
     for now_ms, command in random_draws.walk(Random(seed)):
         clock.set_ms(now_ms)
-        assert backend.perform(Send(place, command)) == draw_ledger.apply(reference, command, now_ms), command
-        assert backend.perform(Describe(place)) == draw_ledger.describe(reference), command
+        assert backend.perform(Send(place, command)) == ledger.apply(reference, command, now_ms), command
+        assert backend.perform(Describe(place)) == ledger.describe(reference), command
     for question in random_draws.QUESTIONS:
-        assert backend.perform(Ask(place, question)) == draw_ledger.ask(reference, question, clock.now_ms())
+        assert backend.perform(Ask(place, question)) == ledger.ask(reference, question, clock.now_ms())
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -186,14 +186,16 @@ def test_the_registry_is_kept_too(quota_engine_backend: OpenBackend, seed: int) 
     """Claims over all offices and moves between them: answers and whole state equal the reference's after each."""
     clock, rng = ManualClock(0), Random(seed)
     backend = quota_engine_backend(clock)
-    place = registry.shards()[seed]
-    reference = registry.Registry(place)
+    place = cross_office_registry.shards()[seed]
+    reference = cross_office_registry.Registry(place)
     for now_ms, command in registry_walk(rng, 200):
         clock.set_ms(now_ms)
-        assert backend.perform(Send(place, command)) == registry.apply(reference, command, now_ms), command
-        assert backend.perform(Describe(place)) == registry.describe(reference), command
+        assert backend.perform(Send(place, command)) == cross_office_registry.apply(reference, command, now_ms), command
+        assert backend.perform(Describe(place)) == cross_office_registry.describe(reference), command
         for question in registry_questions(rng):
-            assert backend.perform(Ask(place, question)) == registry.ask(reference, question, now_ms), question
+            assert backend.perform(Ask(place, question)) == cross_office_registry.ask(reference, question, now_ms), (
+                question
+            )
     assert backend.perform(ListOffices()) == []
 
 
@@ -375,9 +377,9 @@ class Consumers:
 
     def read(self, group: str, consumer: str, limit: int, claim_idle_ms: int) -> list[int]:
         """Read on both; the numbers that came, with the events that go with them."""
-        known = self.groups.get(group) or consumers.begin(0, self.first, self.last)
+        known = self.groups.get(group) or consumer_groups.begin(0, self.first, self.last)
         now_ms = max(self.both.clock.now_ms(), self.both.reference.now_ms)
-        self.groups[group], ranges = consumers.take(known, consumer, limit, claim_idle_ms, now_ms, self.last)
+        self.groups[group], ranges = consumer_groups.take(known, consumer, limit, claim_idle_ms, now_ms, self.last)
         expected = [number for first, last in ranges for number in range(first, last + 1)]
         found = self.both.backend.perform(ReadGroup(OFFICE, group, consumer, limit, claim_idle_ms))
         assert [one.number for one in found] == expected
@@ -387,8 +389,8 @@ class Consumers:
     def acknowledge(self, group: str, numbers: list[int]) -> None:
         closed = 0
         if group in self.groups:
-            ranges = consumers.ranges_of(numbers)
-            self.groups[group], closed = consumers.acknowledge(self.groups[group], ranges)
+            ranges = consumer_groups.ranges_of(numbers)
+            self.groups[group], closed = consumer_groups.acknowledge(self.groups[group], ranges)
         assert self.both.backend.perform(Acknowledge(OFFICE, group, tuple(numbers))) == closed
 
     def trim(self, through: int) -> None:
@@ -398,13 +400,13 @@ class Consumers:
 
     def add(self, group: str, after: int) -> None:
         assert self.both.backend.perform(AddGroup(OFFICE, group, after)) == (group not in self.groups)
-        self.groups.setdefault(group, consumers.begin(after, self.first, self.last))
+        self.groups.setdefault(group, consumer_groups.begin(after, self.first, self.last))
 
     def drop(self, group: str) -> None:
         assert self.both.backend.perform(DropGroup(OFFICE, group)) == (self.groups.pop(group, None) is not None)
 
     def compare(self) -> None:
-        expected = [consumers.view_of(name, group, self.last) for name, group in sorted(self.groups.items())]
+        expected = [consumer_groups.view_of(name, group, self.last) for name, group in sorted(self.groups.items())]
         assert self.both.backend.perform(ListGroups(OFFICE)) == expected
 
 

@@ -198,7 +198,7 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ledger:
-    """All that is known about one office. Change it through :func:`quota_engine.domain.machine.apply` only."""
+    """All that is known about one office. Change it through :func:`quota_engine.domain.state_machine.apply` only."""
 
     __slots__ = (
         "claims",

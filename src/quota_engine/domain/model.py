@@ -30,7 +30,7 @@ import msgspec
 
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.values import (
+from quota_engine.domain.validation import (
     APPLICANTS_MAX,
     CAPACITY_MAX,
     DURATION_MS_MAX,

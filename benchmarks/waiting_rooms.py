@@ -1,0 +1,295 @@
+"""How fast and how small waiting rooms are: ``python -m benchmarks.waiting_rooms``.
+
+Five things, each beside its goal: working out and verifying the order of a room on one core; answering polls in this
+process, with tickets that were seen before and with new ones; joins through the batched backend, beside the same script
+(the limit), and a bare one that only writes an identity down, each fed by prepared batches of 128, four in flight, in
+the same run; a server's memory for everybody who waits; and whether positions are uniform over 10,000 rooms. Times
+are those of the clock and, because machines are busy, of the processor. Servers are those of
+``benchmarks.server_memory``, started for it and stopped again.
+"""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import json
+import math
+import shutil
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import redis
+import redis.asyncio
+
+from benchmarks.server_memory import _redis_server, _valkey_server
+from quota_engine import ManualClock, QuotaEngine, RoomSettings, load_catalog
+from quota_engine.ports import Ask, Send
+from quota_engine.stores.redis.factory import open_async_backend, open_backend
+from quota_engine.stores.redis.keys import keys_of
+from quota_engine.stores.redis.stored_kinds import ROOM
+from quota_engine.waiting_room.machine import CreateRoom, Join, LookRoom
+from quota_engine.waiting_room.permutation import Permutation
+from quota_engine.waiting_room.transcript import WindowRecord, verify
+
+OPENS_AT: Final = "2026-12-04T14:00:00+07:00"
+BATCH: Final = 128
+IN_FLIGHT: Final = 4
+GOALS: Final = {
+    "order_and_verification_s": 20,
+    "answers_a_second": 200_000,
+    "joins_a_second": 100_000,
+    "bytes_an_identity": 120,
+}
+
+
+def person(number: int) -> str:
+    """A keyed hash."""
+    return hashlib.blake2b(number.to_bytes(8, "big"), digest_size=16).hexdigest()
+
+
+@contextlib.contextmanager
+def opened_room(people: int) -> Iterator[tuple[QuotaEngine, list[str], ManualClock]]:
+    """A room in memory that has just opened, and its tickets."""
+    clock = ManualClock.at("2026-12-04T13:00:00+07:00")
+    catalog = load_catalog("surabaya")
+    with QuotaEngine.open(catalog=catalog, clock=clock) as engine:
+        engine.publish(catalog, "2026-12-07", "2026-12-11")
+        room = engine.room("bench")
+        room.create("surabaya", "2026-12-07", "2026-12-11", opens_at=OPENS_AT, settings=RoomSettings())
+        tickets = [room.join(f"{3578_0000_0000_0000 + number}").ticket for number in range(people)]
+        clock.set_ms(ManualClock.at(OPENS_AT).now_ms())
+        room.view()
+        yield engine, tickets, clock
+
+
+def order(tickets: int) -> dict[str, Any]:
+    """Seconds of one core to work out and verify all positions of a room."""
+    with opened_room(1) as (engine, _, _):
+        record = engine.room("bench").record()
+    record = msgspec.structs.replace(record, windows=(WindowRecord(0, 0, tickets),))
+    started_s = time.process_time()
+    found = verify(record)
+    took_s = time.process_time() - started_s
+    assert found.ok
+    assert found.tickets_checked == tickets
+    return {"tickets": tickets, "seconds": round(took_s, 2), "us_a_ticket": round(took_s / tickets * 1e6, 2)}
+
+
+def answers(people: int, rounds: int) -> dict[str, Any]:
+    """Polls answered a second in this process: of tickets that were seen before, and of ones that were not."""
+    seen: list[tuple[float, float]] = []
+    new: list[tuple[float, float]] = []
+    with opened_room(people) as (engine, tickets, clock):
+        room = engine.room("bench")
+        for _ in range(rounds):
+            clock.advance_ms(1_000)
+            room.view()
+            room._book.seen().positions.clear()  # noqa: SLF001 - as if nobody had polled before
+            for times in (new, seen):
+                started_s, processor_s = time.perf_counter(), time.process_time()
+                for ticket in tickets:
+                    room.status(ticket)
+                times.append((time.perf_counter() - started_s, time.process_time() - processor_s))
+    return {"tickets": people, "seen_before": _answers(people, seen), "new": _answers(people, new)}
+
+
+def _answers(people: int, times: list[tuple[float, float]]) -> dict[str, float]:
+    clock_s, processor_s = (statistics.median(column) for column in zip(*times, strict=True))
+    return {"a_second": round(people / clock_s), "processor_us": round(processor_s / people * 1e6, 2)}
+
+
+class _Round(NamedTuple):
+    """What a round took: by the clock, of this process, and of the server."""
+
+    clock_s: float
+    client_s: float
+    server_s: float
+
+
+BARE: Final = """#!lua flags=
+local lines = {}
+for index = 2, #ARGV do
+  local applicant = string.match(ARGV[index], "^join\t([%w_-]+)\t(%d*)$")
+  redis.call("HSETNX", KEYS[2], applicant, index)
+  lines[index - 1] = "0"
+end
+return lines
+"""
+
+
+def joins(url: str, people: int, rounds: int, callers: int) -> dict[str, Any]:
+    """Joins a second through the engine's backend, of prepared batches, and of a bare script, in turns."""
+    figures = asyncio.run(_joins(url, people, rounds, callers))
+    told: dict[str, Any] = {"people_a_round": people, "callers": callers}
+    for name, taken in figures.items():
+        clock_s, client_s, server_s = (statistics.median(column) for column in zip(*taken, strict=True))
+        told[name] = {
+            "a_second": round(people / clock_s),
+            "client_processor_us": round(client_s / people * 1e6, 2),
+            "server_processor_us": round(server_s / people * 1e6, 2),
+        }
+    told["ratio_to_limit"] = round(told["engine"]["a_second"] / told["limit"]["a_second"], 2)
+    told["script_times_bare"] = round(told["limit"]["server_processor_us"] / told["bare"]["server_processor_us"], 2)
+    return told
+
+
+async def _joins(url: str, people: int, rounds: int, callers: int) -> dict[str, list[_Round]]:
+    backend = await open_async_backend(url, None)
+    client = redis.asyncio.Redis.from_url(url, decode_responses=True)
+    bare_sha1 = await client.script_load(BARE)
+    figures: dict[str, list[_Round]] = {"engine": [], "limit": [], "bare": []}
+    try:
+        for number in range(rounds + 1):  # the first is for warming up
+            for name, taken in figures.items():
+                place = f"~room.bench-{number}-{name}"
+                await _make(backend, place)
+                commands = [Join(person(one)) for one in range(people)]
+                server_s = await _server_s(client)
+                started_s, client_s = time.perf_counter(), time.process_time()
+                if name == "engine":
+                    await _called(backend, place, commands, callers)
+                else:
+                    sha1 = bare_sha1 if name == "bare" else ROOM.script_of(commands[0]).sha1
+                    lines = [ROOM.encode(command) for command in commands]
+                    started_s, client_s = time.perf_counter(), time.process_time()
+                    await _prepared(client, place, lines, sha1)
+                clock_s, client_s = time.perf_counter() - started_s, time.process_time() - client_s
+                one = _Round(clock_s, client_s, await _server_s(client) - server_s)
+                view = (await backend.perform(Ask(place, LookRoom()))).view
+                assert view.tickets == (1 if name == "bare" else people + 1)
+                if number:
+                    taken.append(one)
+                await client.unlink(*keys_of("", place, ROOM.key_kinds))
+    finally:
+        await client.aclose()
+        await backend.close()
+    return figures
+
+
+async def _server_s(client: Any) -> float:
+    info = await client.info("cpu")
+    return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
+
+
+async def _called(backend: Any, place: str, commands: list[Join], callers: int) -> None:
+    left = iter(commands)
+
+    async def caller() -> None:
+        for command in left:
+            await backend.perform(Send(place, command))
+
+    await asyncio.gather(*(caller() for _ in range(callers)))
+
+
+async def _prepared(client: Any, place: str, lines: list[str], sha1: str) -> None:
+    batches = iter([lines[start : start + BATCH] for start in range(0, len(lines), BATCH)])
+    keys = keys_of("", place, ROOM.key_kinds)
+
+    async def sender() -> None:
+        for batch in batches:
+            await client.evalsha(sha1, len(keys), *keys, "", *batch)
+
+    await asyncio.gather(*(sender() for _ in range(IN_FLIGHT)))
+
+
+async def _make(backend: Any, place: str) -> None:
+    with opened_room(1) as (engine, _, _):
+        terms = engine.room("bench").view().terms
+    now_ms = time.time_ns() // 1_000_000
+    terms = msgspec.structs.replace(
+        terms, opens_at_ms=now_ms + 600_000, closes_at_ms=now_ms + 1_200_000, forget_at_ms=now_ms + 8_000_000
+    )
+    assert (await backend.perform(Send(place, CreateRoom(terms)))).ok
+    assert (await backend.perform(Send(place, Join("warm")))).ok
+
+
+def memory(url: str, people: int) -> dict[str, Any]:
+    """Bytes of the server's memory for each who waits, and for a hundred thousand looks."""
+    backend = open_backend(url, None)
+    client = redis.Redis.from_url(url, decode_responses=True)
+    place = "~room.memory"
+    keys, sha1 = keys_of("", place, ROOM.key_kinds), ROOM.script_of(None).sha1
+
+    def used() -> int:
+        info: Any = client.info("memory")
+        return int(info["used_memory"])
+
+    try:
+        with opened_room(1) as (engine, _, _):
+            terms = engine.room("bench").view().terms
+        now_ms = time.time_ns() // 1_000_000
+        terms = msgspec.structs.replace(
+            terms, opens_at_ms=now_ms + 600_000, closes_at_ms=now_ms + 1_200_000, forget_at_ms=now_ms + 8_000_000
+        )
+        assert backend.perform(Send(place, CreateRoom(terms))).ok
+        assert backend.perform(Send(place, Join("warm"))).ok
+        before = used()
+        for start in range(0, people, 1024):
+            some = (ROOM.encode(Join(person(number))) for number in range(start, min(people, start + 1024)))
+            client.evalsha(sha1, len(keys), *keys, "", *some)
+        filled = used()
+        for _ in range(1_000):
+            backend.perform(Ask(place, LookRoom()))
+        looked = used()
+        client.unlink(*keys)
+    finally:
+        client.close()
+        backend.close()
+    return {
+        "people": people,
+        "bytes_an_identity": round((filled - before) / people, 1),
+        "bytes_a_look": round((looked - filled) / 1_000, 1),
+    }
+
+
+def uniformity(rooms: int, size: int) -> dict[str, Any]:
+    """Chi-square of where the first to come stands, over rooms of so many tickets; the bound is four deviations."""
+    counts = Counter(Permutation(hashlib.sha256(b"room %d" % room).digest(), size).position(0) for room in range(rooms))
+    expected = rooms / size
+    degrees = size - 1
+    bound = degrees * (1 - 2 / (9 * degrees) + 4 * math.sqrt(2 / (9 * degrees))) ** 3
+    found = sum((counts[position] - expected) ** 2 / expected for position in range(size))
+    return {"rooms": rooms, "tickets": size, "chi_square": round(found, 1), "bound": round(bound, 1)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the figures as JSON; returns 1 if positions are not uniform."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.waiting_rooms", description=__doc__)
+    parser.add_argument("--tickets", type=int, default=1_000_000, help="of the order")
+    parser.add_argument("--polls", type=int, default=50_000)
+    parser.add_argument("--people", type=int, default=100_000, help="who join in a round, and whose memory is measured")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--callers", type=int, default=500)
+    options = parser.parse_args(arguments)
+    figures: dict[str, Any] = {
+        "goals": GOALS,
+        "order": order(options.tickets),
+        "answers": answers(options.polls, options.rounds),
+        "uniformity": uniformity(10_000, 100),
+        "servers": {},
+    }
+    with contextlib.ExitStack() as undo:
+        urls = {"valkey": undo.enter_context(_valkey_server())}
+        binary = shutil.which("redis-server")
+        if binary:
+            urls["redis"] = undo.enter_context(_redis_server(binary))
+        for name, url in urls.items():
+            figures["servers"][name] = {
+                "memory": memory(url, options.people),
+                "joins": joins(url, options.people, options.rounds, options.callers),
+            }
+    print(json.dumps(figures, indent=2))
+    return int(figures["uniformity"]["chi_square"] > figures["uniformity"]["bound"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

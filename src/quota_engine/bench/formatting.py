@@ -1,0 +1,64 @@
+"""Figures of a run in words and units, once for the terminal and for the HTML report."""
+
+from __future__ import annotations
+
+__all__ = ["RULE", "headline", "microseconds", "percent", "rate", "times", "where"]
+
+from typing import Any
+
+from quota_engine.bench.compare import RATIO_MIN
+from quota_engine.bench.results import Result
+
+RULE = (
+    "Slower or faster: no round of one run as fast as any of the other, and medians more than "
+    f"{round(100 * (RATIO_MIN - 1))}\u00a0% apart."
+)
+
+
+def microseconds(value: float) -> str:
+    """A latency in the unit that suits it: ``0.46 µs``, ``4.8 µs``, ``250 µs``, ``2.8 ms``, ``1.2 s``."""
+    for unit, scale in (("µs", 1.0), ("ms", 1e3), ("s", 1e6)):
+        if value < 999.5 * scale or unit == "s":
+            number = value / scale
+            digits = 2 if number < 0.995 else 1 if number < 99.5 else 0
+            return f"{number:.{digits}f} {unit}"
+    raise AssertionError
+
+
+def rate(value: float) -> str:
+    """Operations a second with thousands apart, in four digits that count."""
+    return f"{value:,.0f}"
+
+
+def percent(share: float | None) -> str:
+    """A share in percent; empty if there is none."""
+    return "" if share is None else f"{share:.0%}" if share >= 0.0995 else f"{share:.1%}"
+
+
+def times(ratio: float | None) -> str:
+    """A ratio as ``5.1×``; empty if there is none."""
+    return "" if ratio is None else f"{ratio:.2f}\u00d7" if ratio < 1.995 else f"{ratio:.1f}\u00d7"
+
+
+def headline(result: Result) -> str:
+    """How it was measured, in a sentence."""
+    settings = result.settings
+    quick = ". A quick look: run it without --quick before you decide" if settings.quick else ""
+    return f"Medians of {settings.rounds} interleaved rounds of about {settings.round_ms} ms a case{quick}"
+
+
+def where(machine: dict[str, Any]) -> str:
+    """What it was measured on, in a sentence."""
+    servers = ", ".join(dict.fromkeys(machine["servers"].values()))
+    parts = [machine["processor"], f"{machine['cores']} cores", machine["system"], f"Python {machine['python']}"]
+    parts += [f"redis-py {machine['redis_py']}"] if servers and machine["redis_py"] else []
+    parts += [servers] if servers else []
+    return f"{', '.join(filter(None, parts))}; {_pinning(machine)}"
+
+
+def _pinning(machine: dict[str, Any]) -> str:
+    if machine["client_core"] is None:
+        return "not pinned to cores"
+    if machine["server_core"] is None:
+        return f"client pinned to core {machine['client_core']}"
+    return f"client pinned to core {machine['client_core']}, server to core {machine['server_core']}"

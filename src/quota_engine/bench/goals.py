@@ -1,0 +1,64 @@
+"""What the project holds the engine to, and what a run of the preset ``goals`` has to say to it."""
+
+from __future__ import annotations
+
+__all__ = ["Goal", "goals_of"]
+
+import msgspec
+
+from quota_engine.bench.plan import BATCH_OF_LIMIT, SOLD_OUT
+from quota_engine.bench.results import Case, Result
+
+
+class Goal(msgspec.Struct, frozen=True, kw_only=True):
+    """One goal: a rate in calls a second, or a ratio. It is met from ``wanted`` on; up to it, if not ``is_least``."""
+
+    name: str
+    measured: float
+    wanted: float
+    is_least: bool
+    is_met: bool
+
+
+def goals_of(result: Result) -> list[Goal]:
+    """The goals that the run has measured; one whose cases were left out is left out."""
+    memory = {(case.name, case.concurrency): case for case in result.of(result.backends[0])}
+    durable = {(case.name, case.concurrency): case for case in result.cases if case.backend.endswith(" fsync")}
+    counts = result.settings
+    many, main, most = counts.concurrency[0], counts.main_concurrency, counts.concurrency[-1]
+    goals: list[Goal] = []
+
+    def goal(name: str, measured: float | None, wanted: float, *, is_least: bool = True) -> None:
+        if measured is not None:
+            is_met = measured >= wanted if is_least else measured <= wanted
+            goals.append(Goal(name=name, measured=measured, wanted=wanted, is_least=is_least, is_met=is_met))
+
+    def compared(one: Case | None, other: Case | None) -> float | None:
+        return one.ops_per_s / other.ops_per_s if one and other else None
+
+    reserve, lone = memory.get(("reserve", main)), memory.get(("reserve, lone", 1))
+    if reserve:
+        goal(f"reserve, {main:,} callers: a second", reserve.ops_per_s, 100_000)
+        goal(f"reserve, {main:,} callers: times by hand", reserve.ratio_to_handwritten, 4)
+        goal(f"reserve, {main:,} callers: of the limit", reserve.ratio_to_limit, 0.6)
+    goal(f"reserve, {most:,} callers against {main:,}", compared(memory.get(("reserve", most)), reserve), 0.8)
+    if sold_out := memory.get((SOLD_OUT, main)):
+        goal(f"sold-out, {main:,} callers: a second", sold_out.ops_per_s, 300_000)
+    if lone and lone.ratio_to_handwritten:
+        goal("a lone caller: p50 against by hand", 1 / lone.ratio_to_handwritten, 1.3, is_least=False)
+    some, by_hand = memory.get(("reserve", many)), memory.get(("by hand: reserve", many))
+    if some and by_hand:
+        goal(f"{many:,} callers: p99 against by hand", some.p99_us / by_hand.p99_us, 1, is_least=False)
+    if threads := memory.get(("reserve, threads", counts.threads)):
+        goal(f"{counts.threads} threads: times by hand", threads.ratio_to_handwritten, 1.5)
+    goal(f"fsync against memory, {main:,} callers", compared(durable.get(("reserve", main)), reserve), 0.5)
+    held = [memory.get((f"reserve, {count:,} held", main)) for count in counts.reservations]
+    if len(held) > 1:
+        name = f"rate with {counts.reservations[-1]:,} held against {counts.reservations[0]:,}"
+        goal(name, compared(held[-1], held[0]), 0.85)
+    batch = f"reserve, batch {max(counts.batch, default=BATCH_OF_LIMIT)}"
+    for offices in counts.offices:
+        case = next((one for (name, _), one in memory.items() if name == f"{batch}, {offices:,} offices"), None)
+        alone = next((one for (name, _), one in memory.items() if name == batch), None)
+        goal(f"rate in batches at {offices:,} offices against 1", compared(case, alone), 0.85)
+    return goals

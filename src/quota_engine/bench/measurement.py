@@ -1,0 +1,158 @@
+"""One measurement: the work is prepared, the callers do it, and the place is looked at afterwards."""
+
+from __future__ import annotations
+
+__all__ = ["Measured", "measure_once"]
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from quota_engine.bench.backends import Store
+from quota_engine.bench.load_drivers import Sample, alone, as_tasks, in_threads
+from quota_engine.bench.plan import SOLD_OUT, Face, Kind, Measure, Subject
+from quota_engine.bench.workload import Place, line_of
+from quota_engine.domain.commands import Command
+from quota_engine.engine.quota_engine import AsyncQuotaEngine, QuotaEngine
+from quota_engine.ports import SendMany
+
+_LOOKED_AT_IN_MEMORY = 16
+"""A call in memory takes little more than looking at the clock does: the time of one in so many is noted."""
+
+_Work = list[tuple[int, tuple[Any, ...], Command | None]]
+"""Index of the office, arguments of the engine's method, and the command that they come to, for each operation."""
+
+
+class Measured(NamedTuple):
+    """Operations done, and how long they took."""
+
+    operations: int
+    sample: Sample
+
+    @property
+    def ops_per_s(self) -> float:
+        """Operations a second."""
+        return self.operations / self.sample.took_s
+
+
+def measure_once(store: Store, place: Place, measure: Measure, count: int) -> Measured:
+    """Do ``count`` operations at ``place``.
+
+    Raises:
+        WrongAnswer: they did not do what they should have done.
+    """
+    work = _prepare(place, measure.action, count)
+    calls: Sequence[Any]
+    call: Callable[[Any], Any]
+    if measure.subject is Subject.DICT:
+        call, calls = _dict_and_lock(measure.face), [arguments[-1] for _, arguments, _ in work]
+    elif measure.subject is Subject.ENGINE:
+        call, calls = _engine(place, measure), _batches(place, work, measure.batch)
+    else:
+        call, calls = _by_script(store, measure.face), _scripted(store, place, measure, work)
+    in_memory = store.target.kind is Kind.MEMORY or measure.action == SOLD_OUT or measure.subject is Subject.DICT
+    every = _LOOKED_AT_IN_MEMORY if in_memory else 1
+    if measure.action == SOLD_OUT:
+        place.rush()
+    if measure.face is Face.LONE:
+        sample = alone(call, calls, every)
+    elif measure.face is Face.THREADS:
+        sample = in_threads(call, calls, measure.concurrency, every)
+    else:
+        sample = store.wait(as_tasks(call, calls, measure.concurrency))
+    if measure.subject is not Subject.DICT:
+        place.check(measure, work)
+    return Measured(count, sample)
+
+
+def _prepare(place: Place, action: str, count: int) -> _Work:
+    if action == "confirm":
+        return [*place.confirms(count)]
+    if action == "availability":
+        offices = place.offices
+        return [(index % len(offices), (offices[index % len(offices)],), None) for index in range(count)]
+    return [*place.reserves(count)]
+
+
+def _engine(place: Place, measure: Measure) -> Callable[[Any], Any]:
+    """A call of the engine's own method, for one tuple of arguments; for batches, of the backend's."""
+    day = place.day
+    if measure.batch > 1:
+        perform = place.async_backend.perform
+        return lambda batch: perform(SendMany(*batch))
+    asynchronous = measure.face is Face.TASKS
+    engine: Any = (
+        AsyncQuotaEngine(place.async_backend, place.desk) if asynchronous else QuotaEngine(place.backend, place.desk)
+    )
+    if measure.action == "confirm":
+        confirm = engine.confirm
+        return lambda arguments: confirm(arguments[0])
+    if measure.action == "availability":
+        availability = engine.availability
+        return lambda arguments: availability(arguments[0], day)
+    reserve = engine.reserve
+    return lambda arguments: reserve(arguments[0], day, arguments[1], key=arguments[2])
+
+
+def _batches(place: Place, work: _Work, size: int) -> Sequence[tuple[Any, ...]]:
+    if size == 1:
+        return [arguments for _, arguments, _ in work]
+    return [
+        (place.offices[index], tuple(command for _, _, command in part)) for index, part in _parts(place, work, size)
+    ]
+
+
+def _by_script(store: Store, face: Face) -> Callable[[Any], Any]:
+    """A call as a user would write it, for one tuple of arguments of EVALSHA."""
+    evalsha: Callable[..., Any] = (store.async_client if face is Face.TASKS else store.client).evalsha
+    return lambda arguments: evalsha(*arguments)
+
+
+def _scripted(store: Store, place: Place, measure: Measure, work: _Work) -> list[tuple[Any, ...]]:
+    """The same work for the engine's own scripts, in batches of the measure's size."""
+    from quota_engine.stores.redis.keys import keys_of
+    from quota_engine.stores.redis.scripts import COMMANDS, READS
+
+    keys = [keys_of(store.target.namespace, office) for office in place.offices]
+    script = COMMANDS
+    if measure.action == "availability":
+        script = READS
+        # The other script is known to the server already: the offices were published with it.
+        store.client.eval(script.text, len(keys[0]), *keys[0], "")
+    return [
+        (
+            script.sha1,
+            len(keys[index]),
+            *keys[index],
+            "",  # the time: the server's own
+            *(line_of(place, measure.action, command) for _, _, command in part),
+        )
+        for index, part in _parts(place, work, measure.batch)
+    ]
+
+
+def _parts(place: Place, work: _Work, size: int) -> Iterable[tuple[int, _Work]]:
+    """The work in parts of up to ``size`` for one office, office by office in turn."""
+    by_office: dict[int, _Work] = {}
+    for one in work:
+        by_office.setdefault(one[0], []).append(one)
+    for start in range(0, max(map(len, by_office.values()), default=0), size):
+        for index, mine in by_office.items():
+            if part := mine[start : start + size]:
+                yield index, part
+
+
+def _dict_and_lock(face: Face) -> Callable[[Any], Any]:
+    """What does next to nothing: a dict that remembers keys, behind a lock."""
+    places: dict[str, int] = {}
+    lock = threading.Lock()
+
+    def call(key: str) -> None:
+        with lock:
+            if key not in places:
+                places[key] = 1
+
+    async def call_async(key: str) -> None:
+        call(key)
+
+    return call_async if face is Face.TASKS else call

@@ -1,0 +1,204 @@
+"""The HTML report of a run: one file, with nothing to load."""
+
+from __future__ import annotations
+
+__all__ = ["html_report"]
+
+import html
+from collections.abc import Iterable
+
+from quota_engine.bench.compare import Comparison, Verdict
+from quota_engine.bench.formatting import RULE, headline, microseconds, percent, rate, times, where
+from quota_engine.bench.plan import Subject
+from quota_engine.bench.plots import Figure, figures_of
+from quota_engine.bench.results import Case, Result
+from quota_engine.reporting.page import page
+from quota_engine.reporting.svg_plot import Line, render
+
+_TITLE = "How fast reservations are here"
+
+
+def html_report(result: Result, comparison: Comparison | None = None) -> str:
+    """The whole report. The same result gives the same file, byte for byte."""
+    parts = [
+        f"<h1>{_TITLE}</h1>",
+        f'<p class="quiet">{_escaped(headline(result))}. {_escaped(where(result.machine))}.</p>',
+    ]
+    if comparison is not None:
+        parts.append(_verdict(comparison))
+    for backend in result.backends:
+        cases = result.of(backend)
+        parts += [f"<h2>{_escaped(backend)}</h2>", _cards(cases), '<div class="plots">']
+        parts += [_figure(figure) for figure in figures_of(result, backend)]
+        parts += ["</div>", "<h3>All figures</h3>", _cases(cases)]
+    if comparison is not None:
+        parts.append(_comparison(comparison))
+    return page(_TITLE, "".join([*parts, _reading(result), _parameters(result)]))
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text)
+
+
+def _verdict(comparison: Comparison) -> str:
+    slower = comparison.regressions
+    if not slower:
+        return '<p class="good"><b>Compared with the earlier run: no regression.</b></p>'
+    items = "".join(
+        f"<li>{_escaped(f'{one.backend} {one.name}, {one.concurrency} at once: {one.ratio - 1:+.0%}')}</li>"
+        for one in slower
+    )
+    return f'<div class="bad"><b>Slower than in the earlier run:</b><ul>{items}</ul></div>'
+
+
+def _cards(cases: list[Case]) -> str:
+    """The figures to take home: the rate with the most plain callers, and what one call takes."""
+    in_memory = _has(cases, Subject.DICT) and not _has(cases, Subject.BY_HAND)
+    lone = [case for case in cases if case.name == "reserve, lone"]
+    # In memory callers at once only wait for each other.
+    plain = lone if in_memory else [case for case in cases if case.name == "reserve"]
+    cards = []
+    if plain:
+        best = max(plain, key=lambda case: case.ops_per_s)
+        callers = "one caller" if best.concurrency == 1 else f"{best.concurrency} callers at once"
+        by_hand = best.ratio_to_handwritten
+        note = callers if by_hand is None or in_memory else f"{callers}; {times(by_hand)} what one gets by hand"
+        cards.append(_card("Reservations a second", rate(best.ops_per_s), note))
+        if best.ratio_to_limit is not None:
+            of_what = "a dict behind a lock" if in_memory else "the store's limit"
+            cards.append(_card(f"Of {of_what}", percent(best.ratio_to_limit), callers))
+        cards.append(_card("99 of 100 answered within", microseconds(best.p99_us), callers))
+    if lone:
+        by_hand = lone[0].ratio_to_handwritten
+        note = "half of all calls"
+        if by_hand is not None:
+            note += f"; {times(by_hand)} as quick as a bare EVALSHA"
+        cards.append(_card("A lone caller is answered within", microseconds(lone[0].p50_us), note))
+    return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
+
+
+def _has(cases: Iterable[Case], subject: Subject) -> bool:
+    return any(case.kind == subject for case in cases)
+
+
+def _card(title: str, value: str, note: str) -> str:
+    return f'<div class="card"><h3>{_escaped(title)}</h3><b>{_escaped(value)}</b><span>{_escaped(note)}</span></div>'
+
+
+def _figure(figure: Figure) -> str:
+    plot = figure.plot
+    return (
+        f"<figure><figcaption><b>{_escaped(plot.title)}</b>"
+        f'<span class="quiet">{_escaped(plot.description)}</span></figcaption>{render(plot)}{_data(figure)}</figure>'
+    )
+
+
+def _data(figure: Figure) -> str:
+    """The plot as a table, for those who cannot see it: every place at which one of the lines has a point."""
+    plot = figure.plot
+    heads = [plot.x_title, *(line.label for line in plot.lines)]
+    rows = []
+    for place in sorted({round(x, 9) for line in plot.lines for x, _ in line.points}):
+        cells = [_value(line, place) for line in plot.lines]
+        rows.append([figure.x_text(place), *("" if cell is None else figure.y_text(cell) for cell in cells)])
+    return f"<details><summary>The same as a table</summary>{_table(heads, rows)}</details>"
+
+
+def _value(line: Line, place: float) -> float | None:
+    at = [y for x, y in line.points if abs(x - place) < 1e-6]
+    if at:
+        return at[-1]
+    if line.stepped:
+        earlier = [y for x, y in line.points if x < place]
+        return earlier[-1] if earlier else None
+    # Two points that are level stand for a line that is the same everywhere.
+    return line.points[0][1] if len({y for _, y in line.points}) == 1 else None
+
+
+def _cases(cases: list[Case]) -> str:
+    heads = ["case", "at once", "a second", "\u00b1", "p50", "p99"]
+    in_memory = _has(cases, Subject.DICT) and not _has(cases, Subject.BY_HAND)
+    has_by_hand = _has(cases, Subject.BY_HAND)
+    heads += ["of dict"] if in_memory else ["of limit", "by hand"] if has_by_hand else []
+
+    def row(case: Case) -> list[str]:
+        cells = [case.name, str(case.concurrency), rate(case.ops_per_s), percent(case.spread)]
+        cells += [microseconds(case.p50_us), microseconds(case.p99_us)]
+        cells += [percent(case.ratio_to_limit)] if in_memory or has_by_hand else []
+        cells += [times(case.ratio_to_handwritten)] if has_by_hand else []
+        return cells
+
+    engine = [row(case) for case in cases if not case.is_yardstick]
+    yardsticks = [row(case) for case in cases if case.is_yardstick]
+    return _table(heads, [["The engine"], *engine, *([["Its yardsticks"], *yardsticks] if yardsticks else [])])
+
+
+def _comparison(comparison: Comparison) -> str:
+    heads = ["case", "backend", "at once", "before", "now", "change", ""]
+    rows = [
+        [
+            one.name,
+            one.backend,
+            str(one.concurrency),
+            rate(one.old_ops_per_s),
+            rate(one.new_ops_per_s),
+            f"{one.ratio - 1:+.0%}",
+            "" if one.verdict is Verdict.SAME else str(one.verdict),
+        ]
+        for one in comparison.changes
+    ]
+    notes = [f"Not the same: {difference}." for difference in comparison.differences]
+    notes += [f"Only before: {told}." for told in comparison.only_old]
+    notes += [f"Only now: {told}." for told in comparison.only_new]
+    return (
+        f'<h2>Compared with the earlier run</h2><p class="quiet">{_escaped(" ".join([RULE, *notes]))}</p>'
+        f"{_table(heads, rows)}"
+    )
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    """A row of one cell is the title of those below it."""
+    head = "".join(f'<th scope="col">{_escaped(each)}</th>' for each in heads)
+    body = []
+    for first, *rest in rows:
+        if rest:
+            cells = "".join(f"<td>{_escaped(each)}</td>" for each in rest)
+            body.append(f'<tr><th scope="row">{_escaped(first)}</th>{cells}</tr>')
+        else:
+            title = f'<th class="section" colspan="{len(heads)}" scope="rowgroup">{_escaped(first)}</th>'
+            body.append(f"<tr>{title}</tr>")
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def _reading(result: Result) -> str:
+    told = []
+    if _has(result.cases, Subject.LIMIT):
+        told.append(
+            "The limit is the engine's own script, fed with ready batches of 128, four of them under way: the store "
+            "and the client library do no more than that. By hand is what one would write without the engine: the same "
+            "script, called once for each operation, by as many callers, with redis-py and 50 connections."
+        )
+    if _has(result.cases, Subject.DICT):
+        told.append("In memory, and for what is known to be sold out, the yardstick is a bare dict behind a lock.")
+    told.append("\u00b1 is how far the rounds lie from their middle; what differs by less is no difference.")
+    return f'<h2>How to read this</h2><p class="quiet">{" ".join(map(_escaped, told))}</p>'
+
+
+def _parameters(result: Result) -> str:
+    settings = result.settings
+    values = {
+        **{name: value for name, value in result.machine.items() if not isinstance(value, dict)},
+        **result.machine["servers"],
+        **{name: getattr(settings, name) for name in settings.__struct_fields__},
+    }
+    rows = "".join(
+        f'<tr><th scope="row"><code>{_escaped(name)}</code></th><td class="value">{_escaped(_plain(value))}</td></tr>'
+        for name, value in values.items()
+    )
+    return f"<details><summary>Machine and settings</summary><table><tbody>{rows}</tbody></table></details>"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value))
+    return "none" if value is None else str(value)

@@ -1,0 +1,147 @@
+"""A whole run: stores are opened, rounds go through all cases in turns, and everything is put away again."""
+
+from __future__ import annotations
+
+__all__ = ["Progress", "run_bench"]
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from quota_engine.bench.backends import Store
+from quota_engine.bench.host_info import describe_machine, pinned, usable_cores
+from quota_engine.bench.measurement import Measured, measure_once
+from quota_engine.bench.plan import Face, Measure, Settings, Subject, engine_measures, order_of, yardsticks_of
+from quota_engine.bench.results import FORMAT, Result, Tally, case_of
+from quota_engine.bench.target_url import Target
+from quota_engine.bench.workload import Place
+
+Progress = Callable[[str, int, int], None]
+"""Is told what is measured now, how many measurements are done, and of how many."""
+
+_OPERATIONS_MIN: Final = 64
+_OPERATIONS_MAX: Final = 200_000
+_WARM_UP: Final = 100
+_WARM_UP_SHARE: Final = 4
+
+
+class _Entry:
+    """One measure on one store: how many operations a round has, and what was counted so far."""
+
+    def __init__(self, store: Store, measure: Measure) -> None:
+        self.store = store
+        self.measure = measure
+        self.tally = Tally()
+        self.count = 0
+        self._filled: Place | None = None
+
+    def warm_up(self, settings: Settings) -> None:
+        """Have everything in place, and find how many operations fill a round: by a few, then by a part of a round."""
+        floor = max(_OPERATIONS_MIN, self.measure.concurrency * self.measure.batch)
+        self.count = max(floor, _WARM_UP)
+        for share in (1,) if settings.quick else (_WARM_UP_SHARE, 1):
+            wanted = self._once(self.count).ops_per_s * settings.round_ms / 1000 / share
+            self.count = round(min(max(wanted, floor), max(floor, _OPERATIONS_MAX)))
+
+    def run(self) -> None:
+        """One round."""
+        self.tally.add(self._once(self.count))
+
+    def _once(self, count: int) -> Measured:
+        """At a new place, so that each round finds the same; but not where it takes long to set up."""
+        if self._filled is not None:
+            return measure_once(self.store, self._filled, self.measure, count)
+        place = Place(self.store, self.measure)
+        if self.measure.is_kept:
+            self._filled = place
+            return measure_once(self.store, place, self.measure, count)
+        try:
+            return measure_once(self.store, place, self.measure, count)
+        finally:
+            place.remove()
+
+
+def run_bench(targets: Sequence[Target], settings: Settings, progress: Progress, warn: Callable[[str], None]) -> Result:
+    """Measure all cases on all targets. ``warn`` is told what was not as it should be.
+
+    Raises:
+        BackendUnavailable: a store cannot be used.
+        WrongAnswer: something was fast, and wrong.
+    """
+    cores = usable_cores()
+    client_core, server_core = cores or (None, None)
+    with contextlib.ExitStack() as undo:
+        # Servers start before the client is pinned: what they start in turn shall not inherit the client's core.
+        stores = [undo.enter_context(Store(target, server_core)) for target in targets]
+        client_is_pinned = undo.enter_context(pinned(0, client_core))
+        entries = _entries(stores, settings)
+        _run_rounds(entries, settings, progress)
+        machine = _machine(stores, client_core if client_is_pinned else None, server_core)
+    for store in stores:
+        if store.left_behind:
+            warn(
+                f"{store.target.label}: keys of this run were left behind: {store.left_behind}; they begin with "
+                f"{{quota_engine:{store.target.namespace}:bench- and expire by themselves"
+            )
+    return Result(quota_engine_bench=FORMAT, machine=machine, settings=settings, cases=_cases(entries, stores))
+
+
+def _entries(stores: Sequence[Store], settings: Settings) -> list[_Entry]:
+    return [
+        _Entry(store, measure)
+        for store in stores
+        for measure in order_of(_measures(store, settings), store.target.kind)
+    ]
+
+
+def _measures(store: Store, settings: Settings) -> list[Measure]:
+    measures = engine_measures(settings, store.target.kind)
+    if settings.preset and store.target.durability:
+        return [Measure("reserve", Subject.ENGINE, Face.TASKS, settings.main_concurrency)]
+    return measures
+
+
+def _run_rounds(entries: Sequence[_Entry], settings: Settings, progress: Progress) -> None:
+    """All cases once in each round, so that a slow minute slows all of them; every other round the other way round, so
+    that none is always the one behind the same neighbour.
+    """
+    total, done = len(entries) * (settings.rounds + 1), 0
+    for number in range(settings.rounds + 1):
+        for entry in entries if number % 2 == 0 else reversed(entries):
+            progress(f"{_round(number, settings)}: {entry.measure.name}", done, total)
+            if number == 0:
+                entry.warm_up(settings)
+            else:
+                entry.run()
+            done += 1
+    progress("done", total, total)
+
+
+def _round(number: int, settings: Settings) -> str:
+    return f"round {number} of {settings.rounds}" if number else "warm-up"
+
+
+def _machine(stores: Sequence[Store], client_core: int | None, server_core: int | None) -> dict[str, Any]:
+    embedded = [store for store in stores if store.target.is_embedded]
+    servers_are_pinned = all(store.is_pinned for store in embedded)
+    return {
+        **describe_machine(),
+        "servers": {store.target.label: store.server for store in stores if store.server},
+        "pinned": client_core is not None and servers_are_pinned,
+        "client_core": client_core,
+        "server_core": server_core if embedded and servers_are_pinned else None,
+    }
+
+
+def _cases(entries: Sequence[_Entry], stores: Sequence[Store]) -> list[Any]:
+    """The engine's cases first, then the yardsticks, backend by backend."""
+    cases = []
+    for store in stores:
+        mine = {entry.measure: entry.tally for entry in entries if entry.store is store}
+        for measure in sorted(mine, key=lambda each: each.subject is not Subject.ENGINE):
+            limit = by_hand = None
+            if measure.subject is Subject.ENGINE:
+                limit, by_hand = yardsticks_of(measure, store.target.kind)
+            tallies = [mine[each] if each is not None else None for each in (limit, by_hand)]
+            cases.append(case_of(store.target.label, measure, mine[measure], *tallies))
+    return cases

@@ -1,0 +1,141 @@
+"""A run as tables on the terminal, within 80 columns."""
+
+from __future__ import annotations
+
+__all__ = ["print_comparison", "print_goals", "print_result"]
+
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from quota_engine.bench.compare import Comparison, Verdict
+from quota_engine.bench.formatting import RULE, headline, microseconds, percent, rate, times, where
+from quota_engine.bench.goals import Goal
+from quota_engine.bench.plan import Subject
+from quota_engine.bench.results import Case, Result
+
+_COLUMNS: Final = ("at\nonce", "\nops/s", "\n\u00b1", "\np50", "\np99")
+_STYLE: Final = {Verdict.SLOWER: "bold red", Verdict.SAME: "", Verdict.FASTER: "green"}
+
+
+def print_result(result: Result, console: Console) -> None:
+    """Print every case, backend by backend. Colours only add to what the text says."""
+    console.print(Text(f"{headline(result)}."))
+    console.print(Text(f"{where(result.machine)}."))
+    for backend in result.backends:
+        cases = result.of(backend)
+        console.print()
+        console.print(Text(backend, style="bold"))
+        console.print(_engine_table([case for case in cases if not case.is_yardstick]))
+        if any(case.is_yardstick for case in cases):
+            console.print()
+            console.print(_yardstick_table([case for case in cases if case.is_yardstick]))
+    console.print()
+    console.print(Text(_reading(result)))
+
+
+def print_goals(goals: list[Goal], console: Console) -> None:
+    """Print what the project holds the engine to, and what was measured."""
+    table = _table("goals", "\nmeasured", "\nwanted", "")
+    for goal in goals:
+        wanted = f"{'at least' if goal.is_least else 'at most'} {goal.wanted:,.2f}".removesuffix(".00")
+        measured = f"{goal.measured:,.2f}".removesuffix(".00")
+        verdict = Text("met", style="green") if goal.is_met else Text("missed", style="bold red")
+        table.add_row(Text(goal.name), Text(measured), Text(wanted), verdict)
+    console.print()
+    console.print(table)
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print what has changed, and what cannot be said."""
+    console.print()
+    console.print(Text("Compared with the earlier run", style="bold"))
+    for difference in comparison.differences:
+        console.print(Text(f"Not the same: {difference}", style="yellow"))
+    backend = ""
+    table = _table("", "at\nonce", "\nbefore", "\nnow", "\nchange", "")
+    for change in comparison.changes:
+        if change.backend != backend:
+            backend = change.backend
+            table.add_row(Text(backend, style="bold"))
+        cells = [str(change.concurrency), rate(change.old_ops_per_s), rate(change.new_ops_per_s)]
+        cells.append(f"{change.ratio - 1:+.0%}")
+        verdict = "" if change.verdict is Verdict.SAME else str(change.verdict)
+        table.add_row(
+            Text(change.name),
+            *(Text(cell) for cell in cells),
+            Text(verdict, style=_STYLE[change.verdict]),
+            style="dim" if change.is_yardstick else "",
+        )
+    console.print(table)
+    for title, told in (("before", comparison.only_old), ("now", comparison.only_new)):
+        if told:
+            console.print(Text(f"Only {title}: {'; '.join(told)}."))
+    console.print()
+    console.print(Text(RULE))
+    count = len(comparison.regressions)
+    if not count:
+        console.print(Text("No regression.", style="green"))
+        return
+    console.print(Text(f"{count} regression{'' if count == 1 else 's'}.", style="bold red"))
+    if comparison.slower_yardsticks:
+        console.print(
+            Text(
+                "Yardsticks are slower as well: that is the machine, the server or the engine's script. Run both "
+                "versions again, one after the other."
+            )
+        )
+
+
+def _engine_table(cases: list[Case]) -> Table:
+    has_limit = any(case.ratio_to_limit is not None for case in cases)
+    has_by_hand = any(case.ratio_to_handwritten is not None for case in cases)
+    columns = [*_COLUMNS]
+    columns += ["of\nlimit" if has_by_hand else "of\ndict"] if has_limit else []
+    columns += ["by\nhand"] if has_by_hand else []
+    table = _table("the engine", *columns)
+    for case in cases:
+        cells = _cells(case)
+        cells += [percent(case.ratio_to_limit)] if has_limit else []
+        cells += [times(case.ratio_to_handwritten)] if has_by_hand else []
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _yardstick_table(cases: list[Case]) -> Table:
+    table = _table("its yardsticks", *_COLUMNS)
+    for case in cases:
+        table.add_row(*map(Text, _cells(case)))
+    return table
+
+
+def _cells(case: Case) -> list[str]:
+    return [
+        case.name,
+        str(case.concurrency),
+        rate(case.ops_per_s),
+        percent(case.spread),
+        microseconds(case.p50_us),
+        microseconds(case.p99_us),
+    ]
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False)
+    table.add_column(f"\n{first}")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _reading(result: Result) -> str:
+    told = ["\u00b1: how far rounds lie apart."]
+    if any(case.kind == Subject.LIMIT for case in result.cases):
+        told.append("of limit: of what the store can do with batches of 128 alone.")
+    if any(case.kind == Subject.BY_HAND for case in result.cases):
+        told.append("by hand: against one EVALSHA a call (of a lone caller: against its p50).")
+    if any(case.kind == Subject.DICT for case in result.cases):
+        told.append("of dict, and of limit for sold-out: of a bare dict behind a lock.")
+    return " ".join(told)

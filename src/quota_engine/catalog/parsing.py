@@ -1,0 +1,197 @@
+"""Text of a TOML, JSON or YAML file to raw data, with mistakes (line and column) instead of a parser's exceptions."""
+
+from __future__ import annotations
+
+__all__ = ["FILE_BYTES_MAX", "SUFFIXES", "parse", "read_raw"]
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from quota_engine.catalog.schema_conversion import Collector, key_of, shown
+
+FILE_BYTES_MAX: Final = 8 * 1024 * 1024
+SUFFIXES: Final = (".toml", ".json", ".yaml", ".yml")
+
+_TOML_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+_YAML_INTEGER = re.compile(r"[-+]?[0-9]{1,40}").fullmatch
+_YAML_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?").fullmatch
+_YAML_WORDS: Final = {"": None, "~": None, "null": None, "true": True, "false": False}
+_ONCE = "each key once in a table"
+
+
+def read_raw(path: str | os.PathLike[str], collector: Collector) -> Any:
+    """Read and parse a file; return its raw data, or ``None`` after noting mistakes in ``collector``."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        collector.add("", f"a file that ends in {shown(suffix)}", f"a file that ends in {', '.join(SUFFIXES)}")
+        return None
+    try:
+        with Path(path).open("rb") as stream:
+            content = stream.read(FILE_BYTES_MAX + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or "not a path"
+        collector.add("", f"cannot be read: {reason}", "a file that exists and can be read")
+        return None
+    return parse(content, suffix, collector)
+
+
+def parse(content: bytes, suffix: str, collector: Collector) -> Any:
+    """Parse the bytes of a file whose name ends in ``suffix``; return raw data, or ``None`` after noting mistakes."""
+    if len(content) > FILE_BYTES_MAX:
+        collector.add("", f"more than {FILE_BYTES_MAX} bytes", f"at most {FILE_BYTES_MAX} bytes")
+        return None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        collector.add(f"line {line}", "bytes that are no UTF-8", "text in UTF-8")
+        return None
+    parser = _PARSERS[suffix]
+    try:
+        return parser(text, collector)
+    except RecursionError:
+        collector.add("", "nested too deeply", "a few levels of tables and lists")
+        return None
+
+
+def _parse_toml(text: str, collector: Collector) -> Any:
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
+        message = str(error)
+        place = _TOML_PLACE.search(message)
+        if place is None:
+            key = ""
+        elif place[1] is None:
+            key = f"line {text.count(chr(10)) + 1} (end of the file)"
+        else:
+            key = f"line {place[1]}, column {place[2]}"
+        collector.add(key, _short(_TOML_PLACE.sub("", message)), "valid TOML")
+        return None
+
+
+def _parse_json(text: str, collector: Collector) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    try:
+        raw = json.loads(text, object_pairs_hook=_Pairs, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        collector.add(f"line {error.lineno}, column {error.colno}", _short(error.msg), "valid JSON")
+        return None
+    except ValueError as error:
+        collector.add("", _short(str(error)), "valid JSON")
+        return None
+    _note_repeated(raw, collector)
+    return raw
+
+
+class _Pairs(dict[str, Any]):
+    """A JSON object that remembers which of its keys came more than once."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.repeated: list[str] = []
+        if len(self) < len(pairs):
+            seen: set[str] = set()
+            for name, _ in pairs:
+                if name in seen:
+                    self.repeated.append(name)
+                seen.add(name)
+
+
+def _note_repeated(raw: Any, collector: Collector) -> None:
+    """Note the repeated keys of all objects. By a stack of its own: the parser nests deeper than we could recurse."""
+    pending = [("", raw)]
+    while pending:
+        key, value = pending.pop()
+        if isinstance(value, _Pairs):
+            for name in value.repeated:
+                collector.add(key_of(key, name), "given twice", _ONCE)
+            pending.extend((key_of(key, name), item) for name, item in value.items())
+        elif isinstance(value, list):
+            pending.extend((f"{key}[{index}]", item) for index, item in enumerate(value))
+
+
+def _parse_yaml(text: str, collector: Collector) -> Any:
+    try:
+        import yaml
+    except ImportError:
+        collector.add(
+            "", "PyYAML is not installed", "the extra 'yaml' (pip install 'quota-engine[yaml]'), or TOML or JSON"
+        )
+        return None
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        key = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        collector.add(key, _short(error.problem or error.context or "cannot be parsed"), "valid YAML")
+        return None
+    except (yaml.YAMLError, ValueError) as error:
+        collector.add("", _short(str(error)), "valid YAML")
+        return None
+    return None if root is None else _YamlData(collector).value(root, "")
+
+
+class _YamlData:
+    """The data of YAML nodes, by the core rules of YAML 1.2.
+
+    PyYAML's own follow YAML 1.1, where ``at: 14:00`` is the number 840 and ``no`` is false. Aliases are refused:
+    a small file could otherwise stand for gigabytes.
+    """
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self._seen: set[int] = set()
+
+    def value(self, node: Any, key: str) -> Any:
+        if id(node) in self._seen:
+            self._collector.add(key, "an alias", "the data itself: aliases are not supported")
+            return None
+        self._seen.add(id(node))
+        if node.id == "mapping":
+            return self._mapping(node, key)
+        if node.id == "sequence":
+            return [self.value(item, f"{key}[{index}]") for index, item in enumerate(node.value)]
+        return _yaml_scalar(node.value) if node.style is None else node.value
+
+    def _mapping(self, node: Any, key: str) -> dict[str, Any]:
+        table: dict[str, Any] = {}
+        for name_node, item in node.value:
+            line = name_node.start_mark.line + 1
+            if name_node.id != "scalar":
+                self._collector.add(key, f"a key on line {line}", "keys that are strings")
+                continue
+            name = name_node.value
+            if name in table:
+                self._collector.add(key_of(key, name), f"given twice, again on line {line}", _ONCE)
+            table[name] = self.value(item, key_of(key, name))
+        return table
+
+
+def _yaml_scalar(text: str) -> Any:
+    if text in _YAML_WORDS:
+        return _YAML_WORDS[text]
+    if _YAML_INTEGER(text):
+        return int(text)
+    return float(text) if len(text) <= 40 and _YAML_FLOAT(text) else text
+
+
+def _short(message: str) -> str:
+    """A parser's message on one line: it may quote the file."""
+    message = " ".join(message.split())
+    return message if len(message) <= 120 else message[:117] + "..."
+
+
+_PARSERS: Final[dict[str, Callable[[str, Collector], Any]]] = {
+    ".toml": _parse_toml,
+    ".json": _parse_json,
+    ".yaml": _parse_yaml,
+    ".yml": _parse_yaml,
+}

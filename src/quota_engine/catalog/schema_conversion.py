@@ -1,0 +1,392 @@
+"""Raw data (of TOML, JSON or YAML) to msgspec structs, with one mistake per wrong place instead of only the first.
+
+``msgspec.convert`` stops at the first error. This converter walks the same types, leaf by leaf, and goes on after
+each mistake. It is as strict: no number from a string, no integer from ``16.0``, nothing unknown.
+
+Supported types: ``Struct`` (also as a tagged union), ``tuple``, ``list``, ``dict`` with string keys, ``str``, ``int``,
+``float``, ``bool``, ``date``, ``time``, ``Enum`` and ``Literal`` of strings, ``X | None``, ``Any``, with their
+``msgspec.Meta`` constraints. A ``description`` in the ``Meta`` is what a mistake names as expected. A pattern has to
+match the whole string.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MISTAKES_MAX", "Collector", "convert", "convert_leniently", "key_of", "shown"]
+
+import datetime
+import difflib
+import itertools
+import math
+import re
+import reprlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, TypeVar
+
+from msgspec import inspect
+
+from quota_engine.domain.errors import Mistake
+from quota_engine.domain.validation import is_name
+
+MISTAKES_MAX: Final = 1_000
+"""A report is cut after this many: a file of 8 MiB could hold a million."""
+
+_HINTS_MAX: Final = 100
+"""To look for similar names takes time: the first mistakes get a hint, the thousandth needs none."""
+
+T = TypeVar("T")
+
+_ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}").fullmatch
+_ISO_TIME = re.compile(r"\d{2}:\d{2}(:\d{2})?").fullmatch
+_SHOWN_MAX = 60
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 50
+_repr.maxdict = _repr.maxlist = _repr.maxtuple = 3
+_repr.maxlevel = 2
+
+
+def shown(value: object) -> str:
+    """Return a value as a mistake shows it: at most 60 characters, on one line."""
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, dict):
+        value = dict(value)
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "nothing"}[value]
+    if isinstance(value, int) and value.bit_length() > 128:
+        return "a very large number"
+    text = _repr.repr(value)
+    return text if len(text) <= _SHOWN_MAX else text[: _SHOWN_MAX - 3] + "..."
+
+
+class Collector:
+    """The mistakes of one file, in the order in which they were found, at most :data:`MISTAKES_MAX`."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self._mistakes: list[Mistake] = []
+        self._keys: set[str] = set()
+        self._left_out = 0
+
+    def add(self, key: str, value: str, expected: str) -> None:
+        """Note a mistake. ``value`` is what is shown of the wrong value (see :func:`shown`)."""
+        if len(self._mistakes) < MISTAKES_MAX:
+            self._keys.add(key)
+            self._mistakes.append(Mistake(self.file, key or "file", value, expected))
+        else:
+            self._left_out += 1
+
+    def hint(self, name: object, known: Iterable[str]) -> str:
+        """Return ``"; did you mean 'x'?"`` for the known name that is closest, or ``""`` if none is close."""
+        if not isinstance(name, str) or len(self._mistakes) >= _HINTS_MAX:
+            return ""
+        close = difflib.get_close_matches(name[:64], itertools.islice(known, 1_000), n=1)
+        return f"; did you mean {close[0]!r}?" if close else ""
+
+    def has(self, *keys: str) -> bool:
+        """Return whether a mistake was found at one of the keys, or at what holds it.
+
+        Then a check of the value there says nothing.
+        """
+        return any(key[:end] in self._keys for key in keys for end in _ends_of_parts(key))
+
+    def has_part(self, part: str) -> bool:
+        """Return whether a mistake was found at a key that contains ``part``."""
+        return any(part in key for key in self._keys)
+
+    def mistakes(self) -> list[Mistake]:
+        """Return all mistakes; the last says how many more there are, if the report was cut."""
+        if not self._left_out:
+            return list(self._mistakes)
+        return [*self._mistakes, Mistake(self.file, "file", f"{self._left_out} more mistakes", "none")]
+
+
+def convert(raw: object, kind: type[T], file: str) -> tuple[T | None, list[Mistake]]:
+    """Convert ``raw`` to ``kind``; return the value, or ``None`` and every mistake.
+
+    Args:
+        raw: what a parser returned: dicts, lists, strings, numbers, booleans, dates and times.
+        kind: a msgspec struct type, or another supported type.
+        file: the name that the mistakes carry.
+
+    Raises:
+        TypeError: ``kind`` holds a type that is not supported; that is a bug of the caller, not of the file.
+    """
+    collector = Collector(file)
+    value = convert_leniently(raw, kind, collector)
+    mistakes = collector.mistakes()
+    return (None, mistakes) if mistakes else (value, [])
+
+
+def convert_leniently(raw: object, kind: type[T], collector: Collector) -> T:
+    """Convert ``raw`` to ``kind``, with stand-ins where it has mistakes, which go to ``collector``.
+
+    The result has the shape of ``kind`` and keeps the positions of lists, so that references between its parts can
+    still be checked. It must not be used for anything else if there are mistakes.
+    """
+    value: T = _Walk(collector).value(inspect.type_info(kind), raw, "")
+    return value
+
+
+def key_of(parent: str, name: str) -> str:
+    """Return the key of ``name`` in the table at ``parent``: ``a.b``, or ``a['b c']`` for what is no plain name."""
+    if is_name(name) is None:
+        return f"{parent}[{shown(name)}]"
+    return f"{parent}.{name}" if parent else name
+
+
+def _ends_of_parts(key: str) -> Iterator[int]:
+    """Yield 1, 4, 6 for ``"a[0].b"``: where the key of each part that holds the value ends, and the key itself."""
+    yield from (end for end, letter in enumerate(key) if letter in ".[")
+    yield len(key)
+
+
+class _Walk:
+    """One conversion. Each method returns a value of the node's type, or a stand-in after noting a mistake."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    def value(self, node: inspect.Type, raw: object, key: str, expected: str = "") -> Any:
+        if isinstance(node, inspect.Metadata):
+            return self.value(node.type, raw, key, (node.extra_json_schema or {}).get("description", expected))
+        leaf = _LEAVES.get(type(node))
+        if leaf is not None:
+            return self._leaf(leaf, node, raw, key, expected)
+        match node:
+            case inspect.AnyType():
+                return raw
+            case inspect.StructType():
+                return self._struct(node, raw, key)
+            case inspect.UnionType():
+                return self._union(node, raw, key, expected)
+            case inspect.VarTupleType():
+                return tuple(self._items(node, raw, key))
+            case inspect.ListType():
+                return self._items(node, raw, key)
+            case inspect.DictType():
+                return self._dict(node, raw, key)
+        raise TypeError(f"{key or 'the type'}: no conversion to {node!r}")
+
+    def _leaf(self, leaf: _Leaf, node: inspect.Type, raw: object, key: str, expected: str) -> Any:
+        try:
+            return leaf(node, raw)
+        except _Wrong as wrong:
+            hint = self._collector.hint(raw, wrong.choices)
+            self._collector.add(key, shown(raw), (expected or wrong.expected) + hint)
+            return wrong.stand_in
+
+    def _items(self, node: inspect.VarTupleType | inspect.ListType, raw: object, key: str) -> list[Any]:
+        if not isinstance(raw, list | tuple):
+            self._collector.add(key, shown(raw), "a list")
+            return []
+        minimum, maximum = node.min_length or 0, node.max_length
+        if len(raw) < minimum or (maximum is not None and len(raw) > maximum):
+            self._collector.add(key, f"{len(raw)} entries", _range_text(minimum, maximum, "entries"))
+            raw = raw[:maximum]
+        return [self.value(node.item_type, item, f"{key}[{index}]") for index, item in enumerate(raw)]
+
+    def _dict(self, node: inspect.DictType, raw: object, key: str) -> dict[str, Any]:
+        if not isinstance(raw, dict):
+            self._collector.add(key, shown(raw), "a table")
+            return {}
+        converted = {}
+        for name, item in raw.items():
+            if isinstance(name, str):
+                converted[name] = self.value(node.value_type, item, key_of(key, name))
+            else:
+                self._collector.add(key, f"the key {shown(name)}", "keys that are strings")
+        return converted
+
+    def _union(self, node: inspect.UnionType, raw: object, key: str, expected: str) -> Any:
+        kinds = [kind for kind in node.types if not isinstance(kind, inspect.NoneType)]
+        if raw is None and len(kinds) < len(node.types):
+            return None
+        if len(kinds) == 1:
+            return self.value(kinds[0], raw, key, expected)
+        structs = {kind.tag: kind for kind in kinds if isinstance(kind, inspect.StructType)}
+        if len(structs) != len(kinds) or None in structs:
+            raise TypeError(f"{key}: no conversion to a union of {kinds!r}")
+        first = kinds[0]
+        assert isinstance(first, inspect.StructType)  # just checked
+        if not isinstance(raw, dict):
+            return self._struct(first, raw, key)
+        tag = raw.get(first.tag_field)
+        if isinstance(tag, str) and tag in structs:
+            return self._struct(structs[tag], raw, key)
+        names = [str(name) for name in structs]
+        value = shown(tag) if first.tag_field in raw else "missing"
+        expected = _choice_text(names) + self._collector.hint(tag, names)
+        self._collector.add(key_of(key, str(first.tag_field)), value, expected)
+        return _stand_in(first, raw)
+
+    def _struct(self, node: inspect.StructType, raw: object, key: str) -> Any:
+        if not isinstance(raw, dict):
+            self._collector.add(key, shown(raw), "a table")
+            return _stand_in(node, {})
+        fields = {field.encode_name: field for field in node.fields}
+        self._note_unknown(raw, [*fields, *([node.tag_field] if node.tag_field else [])], key)
+        values = {}
+        for name, field in fields.items():
+            if name in raw:
+                values[field.name] = self.value(field.type, raw[name], key_of(key, name))
+            elif field.required:
+                self._collector.add(key_of(key, name), "missing", _expected_text(field.type))
+                values[field.name] = _stand_in(field.type, None)
+        try:
+            return node.cls(**values)
+        except (ValueError, TypeError) as error:  # a __post_init__ that checks
+            self._collector.add(key, "wrong", str(error))
+            return None
+
+    def _note_unknown(self, raw: dict[Any, Any], known: list[str], key: str) -> None:
+        for name in raw:
+            if not isinstance(name, str):
+                self._collector.add(key, f"the key {shown(name)}", "keys that are strings")
+            elif name not in known:
+                expected = _choice_text(known) + self._collector.hint(name, known)
+                self._collector.add(key_of(key, name), "unknown key", expected)
+
+
+def _stand_in(node: inspect.Type, raw: object) -> Any:
+    """A value of the node's type, as near to ``raw`` as it gets; its mistakes are not counted."""
+    return _Walk(Collector("")).value(node, raw, "")
+
+
+class _Wrong(Exception):
+    """A leaf that does not fit; ``stand_in`` has the right Python type."""
+
+    def __init__(self, expected: str, stand_in: object, choices: Iterable[str] = ()) -> None:
+        self.expected = expected
+        self.stand_in = stand_in
+        self.choices = choices
+
+
+_Leaf = Callable[[Any, Any], Any]
+
+
+def _string(node: inspect.StrType, raw: object) -> str:
+    minimum, maximum = node.min_length or 0, node.max_length
+    expected = "a string" if node.max_length is None else f"a string of {_range_text(minimum, maximum, 'characters')}"
+    if not isinstance(raw, str):
+        raise _Wrong(expected, "")
+    # The raw text stands in for itself: what refers to it, in the same wrong spelling, is no second mistake.
+    if len(raw) < minimum or (maximum is not None and len(raw) > maximum):
+        raise _Wrong(expected, raw)
+    if node.pattern is not None and re.fullmatch(node.pattern, raw) is None:
+        raise _Wrong(f"a string that matches {node.pattern}", raw)
+    return raw
+
+
+def _integer(node: inspect.IntType, raw: object) -> int:
+    expected = "an integer" + _bounds_text(node)
+    if type(raw) is not int:
+        raise _Wrong(expected, 0)
+    if not _within(node, raw):
+        raise _Wrong(expected, raw)
+    return raw
+
+
+def _number(node: inspect.FloatType, raw: object) -> float:
+    expected = "a number" + _bounds_text(node)
+    if type(raw) is int and raw.bit_length() <= 64:
+        raw = float(raw)
+    if type(raw) is not float or not math.isfinite(raw):
+        raise _Wrong(expected, 0.0)
+    if not _within(node, raw):
+        raise _Wrong(expected, raw)
+    return raw
+
+
+def _boolean(_node: inspect.BoolType, raw: object) -> bool:
+    if type(raw) is not bool:
+        raise _Wrong("true or false", False)
+    return raw
+
+
+def _date(_node: inspect.DateType, raw: object) -> datetime.date:
+    if type(raw) is datetime.date:
+        return raw
+    try:
+        if isinstance(raw, str) and _ISO_DATE(raw) is not None:
+            return datetime.date.fromisoformat(raw)
+    except ValueError:
+        pass  # a date of the right form that does not exist
+    raise _Wrong('a date such as "2026-08-17"', datetime.date.min)
+
+
+def _time(_node: inspect.TimeType, raw: object) -> datetime.time:
+    if isinstance(raw, datetime.time) and raw.tzinfo is None and not raw.microsecond:
+        return raw
+    try:
+        if isinstance(raw, str) and _ISO_TIME(raw) is not None:
+            return datetime.time.fromisoformat(raw)
+    except ValueError:
+        pass  # 25:00
+    raise _Wrong('a time of the day such as "09:00"', datetime.time.min)
+
+
+def _literal(node: inspect.LiteralType, raw: object) -> Any:
+    return _one_of({str(value): value for value in node.values}, raw)
+
+
+def _enum(node: inspect.EnumType, raw: object) -> Any:
+    return _one_of({str(member.value): member for member in node.cls}, raw)
+
+
+def _one_of(choices: dict[str, Any], raw: object) -> Any:
+    if isinstance(raw, str) and raw in choices:
+        return choices[raw]
+    raise _Wrong(_choice_text(list(choices)), next(iter(choices.values())), choices)
+
+
+def _nothing(_node: inspect.NoneType, raw: object) -> None:
+    if raw is not None:
+        raise _Wrong("nothing", None)
+
+
+_LEAVES: Final[dict[type, _Leaf]] = {
+    inspect.StrType: _string,
+    inspect.IntType: _integer,
+    inspect.FloatType: _number,
+    inspect.BoolType: _boolean,
+    inspect.DateType: _date,
+    inspect.TimeType: _time,
+    inspect.LiteralType: _literal,
+    inspect.EnumType: _enum,
+    inspect.NoneType: _nothing,
+}
+
+
+def _within(node: inspect.IntType | inspect.FloatType, number: float) -> bool:
+    return (
+        (node.ge is None or number >= node.ge)
+        and (node.gt is None or number > node.gt)
+        and (node.le is None or number <= node.le)
+        and (node.lt is None or number < node.lt)
+    )
+
+
+def _bounds_text(node: inspect.IntType | inspect.FloatType) -> str:
+    if node.ge is not None and node.le is not None:
+        return f" from {node.ge} to {node.le}"
+    bounds = [("of at least", node.ge), ("above", node.gt), ("of at most", node.le), ("below", node.lt)]
+    return "".join(f" {words} {bound}" for words, bound in bounds if bound is not None)
+
+
+def _range_text(minimum: int, maximum: int | None, noun: str) -> str:
+    if maximum is None:
+        return f"at least {minimum} {noun}"
+    return f"{minimum} to {maximum} {noun}" if minimum else f"at most {maximum} {noun}"
+
+
+def _choice_text(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else "one of " + ", ".join(names)
+
+
+def _expected_text(node: inspect.Type) -> str:
+    """What a missing value of this type would have to be: what a wrong one is told."""
+    collector = Collector("")
+    _Walk(collector).value(node, None, "")
+    found = collector.mistakes()
+    return found[0].expected if found else "a value"

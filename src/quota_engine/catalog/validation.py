@@ -1,0 +1,330 @@
+"""What one key of a catalog says about another: references, duplicates, order of times, chains.
+
+The checks run on a file that may already have mistakes (with stand-ins in their place), so each of them is silent
+where a value that it looks at is wrong by itself: one mistake, one line.
+"""
+
+from __future__ import annotations
+
+__all__ = ["check"]
+
+import itertools
+import zoneinfo
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from quota_engine.catalog.resolved import merge_rules, retention_days
+from quota_engine.catalog.schema import (
+    Allotment,
+    CatalogFile,
+    Named,
+    Office,
+    Plan,
+    ReReleaseSettings,
+    RuleSettings,
+)
+from quota_engine.catalog.schema_conversion import Collector, key_of, shown
+from quota_engine.domain.model import ReReleaseRule
+from quota_engine.domain.validation import QUOTAS_MAX
+
+_LISTED_MAX = 12
+_LISTS = ("services", "channels", "groups", "schedules", "plans", "offices")
+
+
+def check(file: CatalogFile, collector: Collector) -> None:
+    """Add every mistake between the parts of ``file`` to ``collector``."""
+    checks = _Checks(file, collector)
+    checks.top()
+    for index, plan in enumerate(file.plans):
+        _PlanChecks(checks, plan, f"plans[{index}]").all()
+    plans = {plan.id: plan for plan in file.plans}
+    for index, office in enumerate(file.offices):
+        checks.office(office, f"offices[{index}]", plans)
+
+
+class _Checks:
+    """The checks of the file and its offices, and the helpers that all checks share."""
+
+    def __init__(self, file: CatalogFile, collector: Collector) -> None:
+        self.file = file
+        self.collector = collector
+        self.classes = {office.office_class for office in file.offices}
+        self.classes_are_known = not collector.has(
+            "offices", *(f"offices[{index}].class" for index in range(len(file.offices)))
+        )
+        self._rules_are_wrong = collector.has_part("rules")
+        self._zones: dict[str, bool] = {}
+        self._zone_names: list[str] = []
+        self._ids = {name: {entry.id: None for entry in getattr(file, name)} for name in _LISTS}
+
+    def top(self) -> None:
+        file = self.file
+        for name in _LISTS:
+            self.unique(name, [entry.id for entry in getattr(file, name)])
+        for name in ("services", "channels", "groups"):
+            self.named(name, getattr(file, name))
+        for index, schedule in enumerate(file.schedules):
+            if schedule.zone:
+                self.zone(f"schedules[{index}].zone", schedule.zone)
+        self.retention("rules", file.rules, file.rules)
+
+    def office(self, office: Office, key: str, plans: dict[str, Plan]) -> None:
+        self.zone(f"{key}.time_zone", office.time_zone)
+        self.refer_or_only(f"{key}.plan", office.plan, "plans")
+        if office.schedule:
+            self.refer(f"{key}.schedule", office.schedule, "schedules")
+        self.unique(f"{key}.service_units", [unit.id for unit in office.service_units])
+        self.named(f"{key}.service_units", office.service_units)
+        for index, closure in enumerate(office.closures):
+            self.ordered(f"{key}.closures[{index}]", "first", closure.first, "last", closure.last)
+        self.repeated(f"{key}.working_weekdays", office.working_weekdays or ())
+        plan = plans.get(office.plan or (self.file.plans[0].id if self.file.plans else ""))
+        if plan is None:
+            return
+        self.capacity_names(f"{key}.capacities", office.capacities, plan)
+        if office.rules != RuleSettings():
+            self.retention(f"{key}.rules", office.rules, merge_rules(self.file.rules, plan.rules, office.rules))
+        units = {unit.id for unit in office.service_units}
+        missing = sorted({quota.service_unit for quota in plan.quotas if quota.service_unit} - units)
+        if missing and not self.collector.has(f"{key}.service_units"):
+            expected = f"the units that quotas of the plan {shown(plan.id)} count"
+            self.collector.add(f"{key}.service_units", f"no unit {', '.join(missing[:_LISTED_MAX])}", expected)
+
+    def zone(self, key: str, name: str) -> None:
+        if name not in self._zones:
+            self._zones[name] = _zone_exists(name)
+        if self._zones[name] or self.collector.has(key):
+            return
+        if not self._zone_names:
+            self._zone_names = sorted(zoneinfo.available_timezones())
+        hint = self.collector.hint(name, self._zone_names)
+        self.collector.add(key, shown(name), f'an IANA time zone such as "Asia/Jakarta"{hint}')
+
+    def retention(self, key: str, own: RuleSettings, merged: RuleSettings) -> None:
+        """A day must be remembered for as long as an identity limit looks back, or the limit would not hold."""
+        spans = [limit.span_days for limit in merged.identity_limits or ()]
+        at_fault = own.retention_days is not None or own.identity_limits is not None
+        if at_fault and max(spans, default=0) > retention_days(merged) and not self._rules_are_wrong:
+            days = f"{retention_days(merged)} days"
+            self.collector.add(f"{key}.retention_days", days, f"at least the span_days of all limits, {max(spans)}")
+
+    def capacity_names(self, key: str, capacities: Iterable[str], plan: Plan) -> None:
+        known = [*(quota.id for quota in plan.quotas), *(allotment.id for allotment in plan.allotments)]
+        for name in capacities:
+            self.refer_to(key_of(key, name), name, known, f"a quota or allotment of the plan {shown(plan.id)}")
+
+    def unique(self, key: str, ids: Sequence[str]) -> None:
+        first_at: dict[str, int] = {}
+        for index, name in enumerate(ids):
+            place = f"{key}[{index}].id"
+            if name in first_at and not self.collector.has(place):
+                self.collector.add(place, shown(name), f"an id of its own; {key}[{first_at[name]}] has this one")
+            first_at.setdefault(name, index)
+
+    def named(self, key: str, entries: Sequence[Named]) -> None:
+        """What has an English name has one in the office's own language, which all but the English pages show."""
+        for index, entry in enumerate(entries):
+            place = f"{key}[{index}].name"
+            if entry.name_en and not entry.name and not self.collector.has(place):
+                self.collector.add(place, "missing", "a name in the office's own language, beside name_en")
+
+    def repeated(self, key: str, names: Sequence[str]) -> None:
+        for index, name in enumerate(names):
+            if name in names[:index] and not self.collector.has(f"{key}[{index}]", f"{key}[{names.index(name)}]"):
+                self.collector.add(f"{key}[{index}]", shown(name), "each entry once")
+
+    def ordered(self, key: str, first: str, earlier: Any, last: str, later: Any, *, strict: bool = False) -> None:
+        if self.collector.has(f"{key}.{first}", f"{key}.{last}"):
+            return
+        if later < earlier or (strict and later == earlier):
+            relation = "later than" if strict else "not before"
+            self.collector.add(f"{key}.{last}", shown(later), f"{relation} {first}, {shown(earlier)}")
+
+    def refer(self, key: str, name: str, where: str) -> None:
+        """``name`` must be an id of the top-level list ``where`` (if that list could be read)."""
+        if not self.collector.has(where):
+            self.refer_to(key, name, self._ids[where], f"one of the {where}")
+
+    def refer_or_only(self, key: str, name: str, where: str) -> None:
+        """Like :meth:`refer`; "" is right if there is just one."""
+        if name or len(getattr(self.file, where)) > 1:
+            self.refer(key, name, where)
+
+    def refer_to(self, key: str, name: str, known: Collection[str], noun: str) -> None:
+        if name in known or self.collector.has(key):
+            return
+        listed = ", ".join(itertools.islice(known, _LISTED_MAX)) or "there is none"
+        more = f" and {len(known) - _LISTED_MAX} more" if len(known) > _LISTED_MAX else ""
+        hint = self.collector.hint(name, known)
+        self.collector.add(key, shown(name) if name else "missing", f"{noun}: {listed}{more}{hint}")
+
+
+class _PlanChecks:
+    """The checks of one plan."""
+
+    def __init__(self, checks: _Checks, plan: Plan, key: str) -> None:
+        self.checks, self.collector, self.plan, self.key = checks, checks.collector, plan, key
+        file = checks.file
+        self.services = list(plan.services) or [service.id for service in file.services]
+        self.sessions = [session.id for session in plan.sessions]
+        self.allotments = [allotment.id for allotment in plan.allotments]
+
+    def all(self) -> None:
+        checks, plan, key = self.checks, self.plan, self.key
+        self.references(f"{key}.services", plan.services, "services")
+        checks.refer_or_only(f"{key}.schedule", plan.schedule, "schedules")
+        checks.repeated(f"{key}.working_weekdays", plan.working_weekdays)
+        checks.ordered(f"{key}.hours", "start", plan.hours.start, "end", plan.hours.end, strict=True)
+        self.re_release(f"{key}.re_release", plan.re_release)
+        self.check_sessions()
+        self.check_quotas()
+        for index, allotment in enumerate(plan.allotments):
+            self.check_allotment(allotment, f"{key}.allotments[{index}]")
+        self.check_chains()
+        for office_class, capacities in plan.capacities_by_class.items():
+            class_key = key_of(f"{key}.capacities_by_class", office_class)
+            if checks.classes_are_known:
+                checks.refer_to(class_key, office_class, sorted(checks.classes - {""}), "a class of an office")
+            checks.capacity_names(class_key, capacities, plan)
+        if plan.rules != RuleSettings():
+            checks.retention(f"{key}.rules", plan.rules, merge_rules(checks.file.rules, plan.rules))
+
+    def references(self, key: str, names: Sequence[str], where: str) -> None:
+        self.checks.repeated(key, names)
+        for index, name in enumerate(names):
+            self.checks.refer(f"{key}[{index}]", name, where)
+
+    def re_release(self, key: str, settings: ReReleaseSettings | None) -> None:
+        if settings is None or self.collector.has(f"{key}.rule", f"{key}.cooling_s", f"{key}.jitter_s"):
+            return
+        time_s = settings.cooling_s + settings.jitter_s
+        if settings.rule is ReReleaseRule.COOLING and time_s == 0:
+            self.collector.add(f"{key}.cooling_s", "missing", "a cooling time of 1 second or more")
+        elif settings.rule is not ReReleaseRule.COOLING and time_s > 0:
+            self.collector.add(f"{key}.rule", shown(str(settings.rule)), "cooling, because a cooling time is given")
+
+    def check_sessions(self) -> None:
+        key, hours = f"{self.key}.sessions", self.plan.hours
+        self.checks.unique(key, self.sessions)
+        self.checks.named(key, self.plan.sessions)
+        hours_are_known = not self.collector.has(f"{self.key}.hours.start", f"{self.key}.hours.end")
+        for index, session in enumerate(self.plan.sessions):
+            place = f"{key}[{index}]"
+            self.checks.ordered(place, "start", session.start, "end", session.end, strict=True)
+            within = hours.start <= session.start and session.end <= hours.end
+            if not within and hours_are_known and not self.collector.has(f"{place}.start", f"{place}.end"):
+                window = f"{shown(session.start)} to {shown(session.end)}"
+                expected = f"a time within the hours, {shown(hours.start)} to {shown(hours.end)}"
+                self.collector.add(place, window, expected)
+
+    def check_quotas(self) -> None:
+        key, plan, checks = self.key, self.plan, self.checks
+        if not plan.quotas and not plan.allotments and not self.collector.has(f"{key}.quotas", f"{key}.allotments"):
+            self.collector.add(key, "neither quotas nor allotments", "at least one, or nothing could be booked")
+        if len(plan.quotas) + len(plan.allotments) > QUOTAS_MAX:
+            self.collector.add(
+                f"{key}.allotments", f"{len(plan.allotments)} entries", f"with quotas, at most {QUOTAS_MAX}"
+            )
+        checks.unique(f"{key}.quotas", [quota.id for quota in plan.quotas])
+        checks.unique(f"{key}.allotments", self.allotments)
+        checks.named(f"{key}.quotas", plan.quotas)
+        checks.named(f"{key}.allotments", plan.allotments)
+        quota_at = {quota.id: index for index, quota in enumerate(plan.quotas)}
+        for index, name in enumerate(self.allotments):
+            place = f"{key}.allotments[{index}].id"
+            if name in quota_at and not self.collector.has(place):
+                self.collector.add(place, shown(name), f"an id of its own; {key}.quotas[{quota_at[name]}] has this one")
+        for index, quota in enumerate(plan.quotas):
+            place = f"{key}.quotas[{index}]"
+            if quota.session:
+                self.one_of(f"{place}.session", quota.session, self.sessions, "sessions")
+            if quota.service:
+                self.one_of(f"{place}.service", quota.service, self.services, "services")
+            self.re_release(f"{place}.re_release", quota.re_release)
+
+    def one_of(self, key: str, name: str, known: Sequence[str], noun: str) -> None:
+        """``name`` must be one that this plan has (unless the list of them could not be read)."""
+        if not self.collector.has(f"{self.key}.{noun}", noun):
+            self.checks.refer_to(key, name, known, f"one of the {noun} of the plan {shown(self.plan.id)}")
+
+    def check_allotment(self, allotment: Allotment, key: str) -> None:
+        self.references(f"{key}.channels", allotment.channels, "channels")
+        self.references(f"{key}.groups", allotment.groups, "groups")
+        for noun, known in (("services", self.services), ("sessions", self.sessions)):
+            names = getattr(allotment, noun)
+            self.checks.repeated(f"{key}.{noun}", names)
+            for index, name in enumerate(names):
+                self.one_of(f"{key}.{noun}[{index}]", name, known, noun)
+        self.checks.repeated(f"{key}.fallback", allotment.fallback)
+        for index, name in enumerate(allotment.fallback):
+            self.check_fallback(allotment, name, f"{key}.fallback[{index}]")
+        self.re_release(f"{key}.re_release", allotment.re_release)
+        if allotment.pass_on is not None:
+            self.check_pass_on(allotment, f"{key}.pass_on")
+        elif not allotment.bookable and not self.collector.has(f"{key}.pass_on", f"{key}.bookable"):
+            self.collector.add(f"{key}.pass_on", "missing", "where the places go that nobody can book here")
+
+    def check_fallback(self, allotment: Allotment, name: str, key: str) -> None:
+        self.one_of(key, name, self.allotments, "allotments")
+        if name not in self.allotments or self.collector.has(key):
+            return
+        other = self.plan.allotments[self.allotments.index(name)]
+        if name == allotment.id:
+            self.collector.add(key, shown(name), "another allotment, not itself")
+        elif not other.bookable:
+            self.collector.add(key, shown(name), "an allotment that is bookable")
+        elif any(
+            _disjoint(getattr(allotment, noun), getattr(other, noun))
+            for noun in ("channels", "groups", "services", "sessions")
+        ):
+            self.collector.add(key, shown(name), "an allotment that admits some of the same bookings")
+
+    def check_pass_on(self, allotment: Allotment, key: str) -> None:
+        settings, hours = allotment.pass_on, self.plan.hours
+        assert settings is not None  # the caller has looked
+        if self.collector.has(key):
+            return
+        if settings.to == allotment.id and settings.to:
+            self.collector.add(f"{key}.to", shown(settings.to), "another allotment, not itself")
+        else:
+            self.one_of(f"{key}.to", settings.to, self.allotments, "allotments")
+        if self.collector.has(f"{key}.at", f"{key}.schedule", f"{key}.days_before"):
+            return
+        if (settings.at is None) == (not settings.schedule):
+            value = "missing" if settings.at is None else "given besides a schedule"
+            self.collector.add(f"{key}.at", value, "either a time of the day or a schedule")
+        elif settings.schedule:
+            self.checks.refer(f"{key}.schedule", settings.schedule, "schedules")
+            if settings.days_before:
+                self.collector.add(
+                    f"{key}.days_before", shown(settings.days_before), "a time (at) instead of a schedule"
+                )
+        elif (
+            settings.at is not None
+            and settings.days_before == 0
+            and settings.at >= hours.end
+            and not self.collector.has(f"{self.key}.hours.end")
+        ):
+            self.collector.add(f"{key}.at", shown(settings.at), f"a time before the day is over, {shown(hours.end)}")
+
+    def check_chains(self) -> None:
+        """Places pass on once: what they pass on to must not pass on itself, or they might go round in a circle."""
+        passing_on = {allotment.id for allotment in self.plan.allotments if allotment.pass_on is not None}
+        for index, allotment in enumerate(self.plan.allotments):
+            settings = allotment.pass_on
+            if settings is not None and settings.to in passing_on and settings.to != allotment.id:
+                key = f"{self.key}.allotments[{index}].pass_on.to"
+                self.collector.add(key, shown(settings.to), "an allotment that passes nothing on itself")
+
+
+def _disjoint(some: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether two lists of what is admitted have nothing in common; an empty one admits all."""
+    return bool(some) and bool(others) and set(some).isdisjoint(others)
+
+
+def _zone_exists(name: str) -> bool:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # unknown; a path, not a name; a directory of the zone database
+        return False
+    return True

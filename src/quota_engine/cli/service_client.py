@@ -1,0 +1,107 @@
+"""A running service, as the commands that operators give talk to it: its address, and the token to go with it."""
+
+from __future__ import annotations
+
+__all__ = ["TOKEN_VARIABLE", "OperatorsClient", "connected"]
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urlsplit
+
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
+from quota_engine.draws.ledger import DrawStatus
+from quota_engine.engine.summaries import DrawLook, RoomLook
+
+try:
+    import httpx
+
+    from quota_engine.client import Retries, ServiceClient, ServiceRefused
+    from quota_engine.client.call_protocol import Speaker, Talk, segment
+except ImportError as missing:
+    raise BackendUnavailable(
+        f"a service is talked to with {missing.name}, of the extra 'client': pip install 'quota-engine[cli,client]'"
+    ) from missing
+
+TOKEN_VARIABLE: Final = "QUOTA_ENGINE_TOKEN"  # noqa: S105 - the name of a variable
+_TOKEN_BYTES_MAX: Final = 4_096
+_TIMEOUT_S: Final = 10.0
+_RETRIES: Final = Retries(attempts_max=2)
+"""Whoever watches looks again anyway, and whoever gives a command wants to know soon."""
+
+
+class LookCalls(Speaker):
+    """What only a screen asks for."""
+
+    def room_look(self, room: str) -> Talk[RoomLook]:
+        """How a waiting room goes."""
+        return self._ask("GET", f"/v1/rooms/{segment(room, 'room')}/look", RoomLook)
+
+    def draw_look(self, draw: str) -> Talk[DrawLook | None]:
+        """How a draw goes; ``None`` if there is none of this name."""
+        found = yield from self._asked("GET", f"/v1/draws/{segment(draw, 'draw')}", DrawLook, DrawStatus)
+        return found if isinstance(found, DrawLook) else None
+
+
+class OperatorsClient(ServiceClient):
+    """The client, with what only a screen asks for."""
+
+    def __init__(self, http: httpx.Client, retries: Retries = _RETRIES) -> None:
+        super().__init__(http, retries)
+        self._looks = LookCalls(retries)
+
+    def room_look(self, room: str) -> RoomLook:
+        """See :meth:`LookCalls.room_look`."""
+        return self._line.run(self._looks.room_look(room))
+
+    def draw_look(self, draw: str) -> DrawLook | None:
+        """See :meth:`LookCalls.draw_look`."""
+        return self._line.run(self._looks.draw_look(draw))
+
+
+@contextlib.contextmanager
+def connected(host: str, token_file: str, roles: str) -> Iterator[OperatorsClient]:
+    """A client of the service at ``host``, with the token of the file, or else of the environment; ``roles`` says which
+    kind of token it has to be.
+    """
+    parts = urlsplit(host)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise InvalidRequest("--host", repr(host[:64]), "the address of a service, such as https://booking.example")
+    headers = {"authorization": f"Bearer {_token(token_file, roles)}"}
+    http = httpx.Client(base_url=host, headers=headers, timeout=_TIMEOUT_S)
+    try:
+        with OperatorsClient(http, _RETRIES) as client:
+            yield client
+    except ServiceRefused as error:
+        if error.kind in ("unauthorized", "forbidden"):
+            raise InvalidRequest(
+                "the token", str(error), f"one with the role {roles}, and good for the office"
+            ) from error
+        raise
+
+
+def _token(file: str, roles: str) -> str:
+    """The token: never from the command line, where everybody on the machine could read it."""
+    if not file:
+        token = os.environ.get(TOKEN_VARIABLE, "").strip()
+        if not token:
+            raise InvalidRequest(
+                "the token", "there is none", f"one with the role {roles}, in {TOKEN_VARIABLE} or by --token-file FILE"
+            )
+        return _checked(token, TOKEN_VARIABLE)
+    try:
+        with pathlib.Path(file).open("rb") as opened:
+            text = opened.read(_TOKEN_BYTES_MAX + 1)
+    except OSError as error:
+        raise InvalidRequest(
+            "--token-file", f"{file} can not be read: {error.strerror}", "a file with a token"
+        ) from None
+    return _checked(text.decode("ascii", "replace").strip(), "--token-file")
+
+
+def _checked(token: str, where: str) -> str:
+    if not token or len(token) > _TOKEN_BYTES_MAX or not (token.isascii() and token.isprintable()) or " " in token:
+        raise InvalidRequest(where, "not shown", "a token alone: printable characters without spaces")
+    return token

@@ -1,0 +1,205 @@
+"""What ``quota-engine watch`` looks at: a store, or a service in front of one. Both tell the same."""
+
+from __future__ import annotations
+
+__all__ = ["Look", "OfficeLook", "Subject", "Watched", "WatchedService", "WatchedStore"]
+
+import datetime
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import msgspec
+
+from quota_engine.cli.status import Office, offices_of
+from quota_engine.domain.errors import InvalidRequest, UnknownName
+from quota_engine.domain.outcomes import DayView
+from quota_engine.draws.ledger import DrawView, ReadDraw
+from quota_engine.draws.ledger import place_of as draw_place
+from quota_engine.engine.summaries import DrawLook, RoomLook, Verdict, draw_look, openings, plain_day, room_look
+from quota_engine.ports import Ask, Audit, Backend, View
+from quota_engine.service.background.room_supervisor import room_id
+from quota_engine.waiting_room.machine import LookRoom, RoomStatus
+
+if TYPE_CHECKING:
+    from quota_engine.cli.service_client import OperatorsClient
+
+T = TypeVar("T")
+
+_ROOM_DAYS: Final = 62
+"""Waiting rooms are looked for among the openings of so many days."""
+
+
+class OfficeLook(msgspec.Struct, frozen=True):
+    """One office: its days, and its waiting rooms as far as there are any."""
+
+    office: str
+    days: tuple[DayView, ...]
+    rooms: tuple[RoomLook, ...]
+
+
+class Look(msgspec.Struct, frozen=True):
+    """Everything that is watched, at a moment."""
+
+    at_ms: int
+    offices: tuple[OfficeLook, ...]
+    draws: tuple[DrawLook, ...] = ()
+
+    def plain(self, verdict: Verdict | None) -> dict[str, Any]:
+        """It as JSON, with the verdict of the last audit."""
+        return {
+            "at_ms": self.at_ms,
+            "offices": [
+                {
+                    "office": one.office,
+                    "days": [plain_day(view) for view in one.days],
+                    "rooms": [msgspec.to_builtins(room) for room in one.rooms],
+                }
+                for one in self.offices
+            ],
+            "draws": [msgspec.to_builtins(draw) for draw in self.draws],
+            "verdict": verdict.plain() if verdict else None,
+        }
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """What is wanted of it: offices (none named: all), waiting rooms besides those of the offices' releases, draws,
+    and days (ordinals, one after the other).
+    """
+
+    offices: Office
+    rooms: tuple[str, ...]
+    draws: tuple[str, ...]
+    days: tuple[int, ...]
+
+
+class Watched(Protocol):
+    """Where looks come from."""
+
+    noun: str
+    """What it is called."""
+
+    def look(self) -> Look:
+        """Look now."""
+        ...
+
+    def audit(self) -> Verdict:
+        """Work everything out again. Takes its time, and may run beside a look."""
+        ...
+
+
+class _Watched:
+    """What a look is put together from. Each kind of subject says how it asks for the parts."""
+
+    noun = ""
+
+    def __init__(self, subject: Subject, now_ms: Callable[[], int]) -> None:
+        self._subject = subject
+        self._now_ms = now_ms
+
+    def look(self) -> Look:
+        now_ms = self._now_ms()
+        subject = self._subject
+        offices = [self._office(office, now_ms) for office in self._offices()]
+        known = {room.room for one in offices for room in one.rooms}
+        named = [
+            self._there(self._room(name), "--room", name, "waiting room") for name in subject.rooms if name not in known
+        ]
+        draws = [self._there(self._draw(name), "--draw", name, "draw") for name in subject.draws]
+        return Look(now_ms, tuple(_with_rooms(one, named) for one in offices), tuple(draws))
+
+    def audit(self) -> Verdict:
+        at_ms, offices = self._now_ms(), self._offices()
+        return Verdict(at_ms, len(offices), tuple(line for office in offices for line in self._findings(office)))
+
+    def _there(self, found: T | None, where: str, name: str, kind: str) -> T:
+        if found is None:
+            raise InvalidRequest(where, repr(name), f"the id of a {kind} that the {self.noun} has")
+        return found
+
+    def _office(self, office: str, now_ms: int) -> OfficeLook:
+        days = self._subject.days
+        first = min(days[0], datetime.datetime.fromtimestamp(now_ms / 1000, tz=datetime.UTC).toordinal())
+        last = max(days[-1], first + _ROOM_DAYS - 1)
+        views = self._views(office, first, last)
+        found = [self._room(room_id(office, moment)) for moment in openings(views, now_ms)]
+        shown = tuple(view for view in views if days[0] <= view.day <= days[-1])
+        return OfficeLook(office, shown, tuple(room for room in found if room is not None))
+
+    def _offices(self) -> list[str]:
+        raise NotImplementedError
+
+    def _views(self, office: str, first: int, last: int) -> list[DayView]:
+        raise NotImplementedError
+
+    def _room(self, room: str) -> RoomLook | None:
+        raise NotImplementedError
+
+    def _draw(self, draw: str) -> DrawLook | None:
+        raise NotImplementedError
+
+    def _findings(self, office: str) -> list[str]:
+        raise NotImplementedError
+
+
+class WatchedStore(_Watched):
+    """A store, looked at directly: needs no catalog, and moves no waiting room on."""
+
+    noun = "store"
+
+    def __init__(self, store: Backend, subject: Subject, now_ms: Callable[[], int]) -> None:
+        super().__init__(subject, now_ms)
+        self._store = store
+
+    def _offices(self) -> list[str]:
+        return offices_of(self._store, self._subject.offices)
+
+    def _views(self, office: str, first: int, last: int) -> list[DayView]:
+        return self._store.perform(View(office, tuple(range(first, last + 1))))
+
+    def _room(self, room: str) -> RoomLook | None:
+        answer = self._store.perform(Ask(f"~room.{room}", LookRoom()))
+        return None if answer.status is RoomStatus.NOT_FOUND or answer.view is None else room_look(room, answer.view)
+
+    def _draw(self, draw: str) -> DrawLook | None:
+        view: DrawView | None = self._store.perform(Ask(draw_place(draw), ReadDraw()))
+        return None if view is None else draw_look(view)
+
+    def _findings(self, office: str) -> list[str]:
+        return self._store.perform(Audit(office))
+
+
+class WatchedService(_Watched):
+    """A running service, looked at over HTTP: the offices are those of its catalog."""
+
+    noun = "service"
+
+    def __init__(self, client: OperatorsClient, subject: Subject, now_ms: Callable[[], int]) -> None:
+        super().__init__(subject, now_ms)
+        self._client = client
+        known = [one.id for one in client.describe_offices().offices]  # a service has one catalog as long as it runs
+        for name in subject.offices:
+            if name not in known:
+                raise InvalidRequest("--office", repr(name[:64]), f"one of {', '.join(known[:12])}")
+        self._known = [name for name in known if not subject.offices or name in subject.offices]
+
+    def _offices(self) -> list[str]:
+        return self._known
+
+    def _views(self, office: str, first: int, last: int) -> list[DayView]:
+        return self._client.availability(office, first, last)
+
+    def _room(self, room: str) -> RoomLook | None:
+        try:
+            return self._client.room_look(room)
+        except UnknownName:
+            return None
+
+    def _draw(self, draw: str) -> DrawLook | None:
+        return self._client.draw_look(draw)
+
+    def _findings(self, office: str) -> list[str]:
+        return list(self._client.audit(office).findings)
+
+
+def _with_rooms(one: OfficeLook, named: list[RoomLook]) -> OfficeLook:
+    return OfficeLook(one.office, one.days, (*one.rooms, *(room for room in named if room.office == one.office)))

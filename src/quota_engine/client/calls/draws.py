@@ -1,0 +1,147 @@
+"""Draws. Applicants are named in bodies only, never in an address."""
+
+from __future__ import annotations
+
+__all__ = ["DrawCalls"]
+
+import datetime
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from quota_engine.api_schema.draws import AWARDS_MAX, ApplicationBody, AwardBody, DrawBody, DrawOutcomeBody, ProofBody
+from quota_engine.api_schema.reservations import ProblemBody
+from quota_engine.client.call_protocol import Retries, ServiceRefused, Speaker, Talk
+from quota_engine.client.calls.common import day_text, party_of
+from quota_engine.client.decoding import award_of, draw_outcome_of, draw_view_of, wish_of
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.outcomes import Status
+from quota_engine.domain.validation import check_integer
+from quota_engine.draws.files import applications_of_lines, capacities_of_json, result_of_lines
+from quota_engine.draws.ledger import DrawOutcome, DrawStatus, DrawTerms, DrawView, place_of
+from quota_engine.draws.lottery import APPLICATIONS_MAX
+from quota_engine.workflows.draws import (
+    NOTHING_AWARDED,
+    REFUSALS_SHOWN_MAX,
+    Application,
+    AwardReport,
+    DrawChoice,
+    DrawFiles,
+    DrawRecord,
+)
+from quota_engine.workflows.request_builder import Applicants
+
+
+class DrawCalls(Speaker):
+    """The calls of one draw."""
+
+    def __init__(self, retries: Retries, draw: str) -> None:
+        super().__init__(retries)
+        place_of(draw)
+        self._path = f"/v1/draws/{draw}"
+
+    def create(self, terms: DrawTerms) -> Talk[DrawOutcome]:
+        """See :meth:`quota_engine.Draw.create`."""
+        if not isinstance(terms, DrawTerms):
+            raise InvalidRequest("terms", f"a {type(terms).__name__}", "DrawTerms(...)")
+        days = {name: datetime.date.fromordinal(getattr(terms, name)) for name in ("first_day", "last_day")}
+        return self._do("PUT", "", {**msgspec.structs.asdict(terms), **days})
+
+    def view(self) -> Talk[DrawView | None]:
+        """See :meth:`quota_engine.Draw.view`."""
+        found = yield from self._asked("GET", self._path, DrawBody, DrawStatus)
+        return None if isinstance(found, ProblemBody) else draw_view_of(found)
+
+    def apply(self, applicants: Applicants, choices: Sequence[DrawChoice], *, version: int = 0) -> Talk[DrawOutcome]:
+        """See :meth:`quota_engine.Draw.apply`."""
+        if not isinstance(choices, list | tuple) or not all(isinstance(one, DrawChoice) for one in choices):
+            raise InvalidRequest("choices", "not a list of choices", "DrawChoice(office, day, ...), the best one first")
+        wishes = [{**msgspec.structs.asdict(one), "day": day_text(one.day)} for one in choices]
+        body = {"applicants": party_of(applicants), "choices": wishes, "version": version}
+        return self._do("POST", "/applications", body)
+
+    def withdraw(self, applicant: str, *, version: int) -> Talk[DrawOutcome]:
+        """See :meth:`quota_engine.Draw.withdraw`."""
+        return self._do("POST", "/applications/withdraw", {"applicant": applicant, "version": version})
+
+    def find(self, applicant: str) -> Talk[Application | None]:
+        """See :meth:`quota_engine.Draw.find`."""
+        path, body = f"{self._path}/applications/find", {"applicant": applicant}
+        found = yield from self._asked("POST", path, ApplicationBody, DrawStatus, body=body)
+        if isinstance(found, ProblemBody):
+            return None
+        wishes = tuple(wish_of(one) for one in found.choices)
+        return Application(found.number, found.version, tuple(found.tokens), wishes)
+
+    def close(self) -> Talk[DrawOutcome]:
+        """See :meth:`quota_engine.Draw.close`."""
+        return self._do("POST", "/close", None)
+
+    def run(self, seed: str, entropy: str = "") -> Talk[DrawOutcome]:
+        """See :meth:`quota_engine.Draw.run`."""
+        return self._do("POST", "/run", {"seed": seed, "entropy": entropy})
+
+    def files(self) -> Talk[DrawFiles | None]:
+        """See :meth:`quota_engine.Draw.files`. A service publishes them from the close on (before it:
+        :class:`ServiceRefused`), and tells nobody the hashes of the applicants: ``record.parties`` is empty.
+        """
+        view = yield from self.view()
+        if view is None:
+            return None
+        applications = yield from self._file(f"{self._path}/files/applications.jsonl")
+        capacities = yield from self._file(f"{self._path}/files/capacities.json")
+        proof = yield from self._ask("GET", f"{self._path}/files/proof.json", ProofBody)
+        record = DrawRecord(
+            view,
+            capacities_of_json(capacities, "capacities.json"),
+            {},
+            {one.number: one for one in applications_of_lines(applications.splitlines(), "applications.jsonl")},
+            hashlib.sha256(applications).hexdigest(),
+        )
+        if not view.seed:
+            return DrawFiles(record, None, (), tuple(proof.findings))
+        result = yield from self._file(f"{self._path}/files/result.jsonl")
+        head, lots = result_of_lines(result.splitlines(), "result.jsonl")
+        return DrawFiles(record, head, [lot for lot, _ in lots], tuple(proof.findings))
+
+    def award(self, *, hold_ttl_ms: int = 0, skip: int = 0, limit: int = 0) -> Talk[AwardReport]:
+        """See :meth:`quota_engine.Draw.award`. The service sees to so many winners at a time: all are several calls."""
+        check_integer(skip, "skip", 0, APPLICATIONS_MAX)
+        check_integer(limit, "limit", 0, APPLICATIONS_MAX)
+        end = skip + limit if limit else APPLICATIONS_MAX + 1
+        parts: list[AwardReport] = []
+        after: int | None = skip
+        while after is not None and (after < end or not parts):
+            body = {"hold_ttl_ms": hold_ttl_ms, "skip": after, "limit": min(AWARDS_MAX, end - after)}
+            try:
+                found = yield from self._asked("POST", f"{self._path}/award", AwardBody, DrawStatus, body=body)
+            except ServiceRefused as error:
+                if error.kind != "draw-not-run":
+                    raise
+                return AwardReport(0, {}, {}, (), ("the seed has not been revealed",))
+            if isinstance(found, ProblemBody):
+                return NOTHING_AWARDED
+            parts.append(award_of(found))
+            after = found.next_skip
+        return _together(parts)
+
+    def _do(self, method: str, rest: str, body: dict[str, object] | None) -> Talk[DrawOutcome]:
+        return draw_outcome_of(
+            (yield from self._asked(method, self._path + rest, DrawOutcomeBody, DrawStatus, body=body))
+        )
+
+
+def _together(parts: Sequence[AwardReport]) -> AwardReport:
+    """What became of the winners of all parts."""
+    refusals: Counter[Status] = Counter()
+    for part in parts:
+        refusals.update(part.refusals)
+    return AwardReport(
+        winners=parts[0].winners,
+        references={number: reference for part in parts for number, reference in part.references.items()},
+        refusals=dict(refusals),
+        refused=tuple(one for part in parts for one in part.refused)[:REFUSALS_SHOWN_MAX],
+        findings=parts[0].findings,
+    )

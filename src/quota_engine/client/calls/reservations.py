@@ -1,0 +1,160 @@
+"""A reservation's life, and what is known of it."""
+
+from __future__ import annotations
+
+__all__ = ["ReservationCalls"]
+
+import base64
+import os
+from collections.abc import Sequence
+
+import msgspec
+
+from quota_engine.admission.policy import Caller
+from quota_engine.api_schema import reservations as wire
+from quota_engine.api_schema.operators import DayListBody, MovedToBody, MovesBody
+from quota_engine.client.call_protocol import ServiceRefused, Speaker, Talk, segment
+from quota_engine.client.calls.common import day_text, given, of_day, party_of, wanted_of
+from quota_engine.client.decoding import reservation_of
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.model import Reservation
+from quota_engine.domain.outcomes import Outcome, WaitPlace
+from quota_engine.domain.validation import check_name
+from quota_engine.workflows.office_moves import MovesReport
+from quota_engine.workflows.request_builder import Day
+
+_LISTED_MAX = 1_000
+_PARTS_MAX = 10_000
+
+
+def _random_key() -> str:
+    return base64.urlsafe_b64encode(os.urandom(16))[:22].decode()
+
+
+def _of(reference: str, rest: str = "") -> str:
+    return f"/v1/reservations/{segment(reference, 'reference')}{rest}"
+
+
+class ReservationCalls(Speaker):
+    """From reserve to check-in."""
+
+    def reserve(
+        self,
+        office: str,
+        day: Day,
+        applicants: str | Sequence[str],
+        *,
+        service: str = "",
+        service_unit: str = "",
+        session: str = "",
+        channel: str = "online",
+        group: str = "",
+        key: str | None = None,
+        wait: bool = False,
+        hold_ttl_ms: int = 0,
+        caller: Caller | None = None,
+        admission_pass: str = "",
+    ) -> Talk[Outcome]:
+        """See :meth:`quota_engine.QuotaEngine.reserve`. Without a ``key`` one is made up, and sent again if need be."""
+        if key is not None:
+            check_name(key, "key")
+        body: dict[str, object] = {
+            "applicants": party_of(applicants),
+            "wait": wait,
+            **wanted_of(service, service_unit, session, channel, group),
+        }
+        if hold_ttl_ms:
+            body["hold_ttl_ms"] = hold_ttl_ms
+        if admission_pass:
+            body["admission_pass"] = admission_pass
+        if isinstance(caller, Caller):
+            body["caller"] = msgspec.structs.asdict(caller)
+        elif caller is not None:
+            raise InvalidRequest("caller", f"a {type(caller).__name__}", "a Caller")
+        return self._command("POST", of_day(office, day, "reservations"), body, key=key or _random_key())
+
+    def confirm(
+        self, reference: str, *, applicant: str | None = None, version: int = 0, reacquire: bool = False
+    ) -> Talk[Outcome]:
+        """See :meth:`quota_engine.QuotaEngine.confirm`."""
+        return self._step("confirm", reference, applicant, version, reacquire=reacquire)
+
+    def release(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Talk[Outcome]:
+        """See :meth:`quota_engine.QuotaEngine.release`."""
+        return self._step("release", reference, applicant, version)
+
+    def cancel(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Talk[Outcome]:
+        """See :meth:`quota_engine.QuotaEngine.cancel`."""
+        return self._step("cancel", reference, applicant, version)
+
+    def check_in(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Talk[Outcome]:
+        """See :meth:`quota_engine.QuotaEngine.check_in`."""
+        return self._step("check-in", reference, applicant, version)
+
+    def mark_no_show(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Talk[Outcome]:
+        """See :meth:`quota_engine.QuotaEngine.mark_no_show`."""
+        return self._step("no-show", reference, applicant, version)
+
+    def reschedule(
+        self,
+        reference: str,
+        day: Day,
+        *,
+        office: str = "",
+        service: str = "",
+        service_unit: str = "",
+        session: str = "",
+        channel: str = "online",
+        group: str = "",
+        applicant: str | None = None,
+        version: int = 0,
+    ) -> Talk[Outcome]:
+        """See :meth:`quota_engine.QuotaEngine.reschedule`."""
+        wanted = wanted_of(service, service_unit, session, channel, group)
+        return self._step("reschedule", reference, applicant, version, day=day_text(day), office=office, **wanted)
+
+    def finish_moves(self, *, older_than_ms: int = 0, limit: int = 1000) -> Talk[MovesReport]:
+        """See :meth:`quota_engine.QuotaEngine.finish_moves`; at most 1,000 at a time."""
+        body: dict[str, object] = {"older_than_ms": older_than_ms, "limit": limit}
+        found = yield from self._ask("POST", "/v1/moves/finish", MovesBody, body=body)
+        return MovesReport(found.finished, found.undone)
+
+    def moved_to(self, reference: str) -> Talk[str]:
+        """See :meth:`quota_engine.QuotaEngine.moved_to`."""
+        return (yield from self._ask("GET", _of(reference, "/moved-to"), MovedToBody)).reference
+
+    def lookup(self, reference: str) -> Talk[Reservation | None]:
+        """See :meth:`quota_engine.QuotaEngine.lookup`."""
+        found = yield from self._look(reference)
+        return None if found is None else reservation_of(found)
+
+    def wait_place(self, reference: str) -> Talk[WaitPlace | None]:
+        """See :meth:`quota_engine.QuotaEngine.wait_place`."""
+        found = yield from self._look(reference)
+        if found is None or not found.wait_list:
+            return None
+        return WaitPlace(found.wait_list.ahead, found.wait_list.waiting)
+
+    def reservations(self, office: str, day: Day) -> Talk[list[Reservation]]:
+        """See :meth:`quota_engine.QuotaEngine.reservations`; a long list is asked for in parts, one after the other."""
+        path = of_day(office, day, "reservations")
+        found: dict[str, Reservation] = {}  # one that moves on between two parts comes once all the same
+        for part in range(_PARTS_MAX):
+            query = {"skip": part * _LISTED_MAX, "limit": _LISTED_MAX}
+            listed = yield from self._ask("GET", path, DayListBody, query=query)
+            found.update((one.reference, reservation_of(one)) for one in listed.reservations)
+            if (part + 1) * _LISTED_MAX >= listed.total:
+                break
+        return list(found.values())
+
+    def _look(self, reference: str) -> Talk[wire.ReservationBody | None]:
+        try:
+            return (yield from self._ask("GET", _of(reference), wire.ReservationBody))
+        except ServiceRefused as error:
+            if error.kind == "not-found":
+                return None
+            raise
+
+    def _step(self, step: str, reference: str, applicant: str | None, version: int, **more: object) -> Talk[Outcome]:
+        body = {"applicant": given(applicant, "applicant"), "version": version, **more}
+        return self._command("POST", _of(reference, f"/{step}"), body)

@@ -1,0 +1,643 @@
+"""The reservation rules: one command, one outcome, and the events that carry it out.
+
+Every handler checks everything first; after its line "From here on it must succeed" it only hands events to
+:func:`~quota_engine.domain.ledger.evolve`. ``docs/rules.md`` says the same in words, in the same order.
+"""
+
+from __future__ import annotations
+
+__all__ = ["HANDLERS", "Handler", "apply", "apply_batch", "applying", "is_repeated", "lookup", "view"]
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from quota_engine.domain.commands import (
+    Cancel,
+    CheckIn,
+    CloseDay,
+    Command,
+    Confirm,
+    Expire,
+    MarkNoShow,
+    MoveIn,
+    MoveOut,
+    OpenDay,
+    PassOnUnused,
+    PrepareMove,
+    Publish,
+    Release,
+    Reschedule,
+    Reserve,
+    ReturnParked,
+    SetCapacity,
+    SetRules,
+    UndoMove,
+)
+from quota_engine.domain.events import (
+    CapacitySet,
+    DayClosed,
+    DayForgotten,
+    DayOpened,
+    DayPublished,
+    ParkedReturned,
+    ReservationChanged,
+    RulesSet,
+)
+from quota_engine.domain.inventory import after_return, find_option, pass_on, served_by_wait_list, settle, settled
+from quota_engine.domain.ledger import Day, Ledger, Quota, claims_of, evolve, known_reservation, purge
+from quota_engine.domain.lifecycle import ACTIVE, TRANSITIONS, State, Verb
+from quota_engine.domain.model import CLAIMS_MAX, Choice, DayTerms, Reservation
+from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.domain.queries import lookup, view
+
+PURGE_MAX: Final = 64
+"""Records of forgotten days whose memory one command frees."""
+
+# Reading a member off its enum class costs as much as a call on Python 3.11; these stand on the hot path.
+_HELD: Final = State.HELD
+_STATUS_HELD: Final = Status.HELD
+_VERB_RESERVE: Final = Verb.RESERVE
+_STATUS_OF: Final = {state: Status(state) for state in State}
+"""A success is named after the state it leads to."""
+_REFUSED: Final = {status: Outcome(status) for status in Status}
+_GIVING_BACK: Final = frozenset({Verb.RELEASE, Verb.CANCEL, Verb.MOVE_OUT, Verb.UNDO_MOVE})
+_SOLD_OUT: Final = _REFUSED[Status.SOLD_OUT]
+
+
+Handler = Callable[[Ledger, Any, int], Any]
+"""Carries out a command of one type at a time that is not before the ledger's last event."""
+
+HANDLERS: Final[dict[type, Handler]] = {}
+"""By the type of command; filled at the end of this file."""
+
+
+def applying(handlers: Mapping[type, Handler]) -> Handler:
+    """Make an :func:`apply` of handlers: :data:`HANDLERS`, and what layers above know to do with an office besides."""
+
+    def apply(ledger: Ledger, command: Any, now_ms: int) -> Any:
+        """Carry out one command at ``now_ms`` (milliseconds since 1970, UTC) and say what it came to.
+
+        Pure but for the ledger: the same ledger, command and time give the same outcome and the same events. A time
+        before the ledger's last event counts as that event's time. Refusals are outcomes; a refused command changes
+        nothing, apart from what time alone has changed (see :func:`~quota_engine.domain.inventory.settle`).
+
+        Raises:
+            KeyError: the command is of a type that is not in :data:`~quota_engine.domain.commands.Command`.
+        """
+        if now_ms < ledger.now_ms:
+            now_ms = ledger.now_ms
+        if now_ms >= ledger.next_forget_ms:
+            _forget(ledger, now_ms)
+        return handlers[type(command)](ledger, command, now_ms)
+
+    return apply
+
+
+apply: Final[Callable[[Ledger, Command, int], Outcome]] = applying(HANDLERS)
+
+
+def apply_batch(ledger: Ledger, commands: Iterable[Command], now_ms: int) -> list[Outcome]:
+    """Carry out several commands at one time: exactly what :func:`apply` gives for one after the other."""
+    return [apply(ledger, command, now_ms) for command in commands]
+
+
+# --- Reserve -----------------------------------------------------------------------------------------------------
+
+
+def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
+    known = ledger.reservations.get(command.id)
+    if known is not None and known.day in ledger.days:
+        return _replay(ledger, known, command, now_ms)
+    if command.valid_until_ms and now_ms > command.valid_until_ms:
+        return _REFUSED[Status.LAPSED]
+    day = ledger.days.get(command.day)
+    if day is None:
+        return _REFUSED[Status.UNKNOWN_DAY]
+    if now_ms >= day.next_due_ms:
+        settle(ledger, day, now_ms)
+    choice, applicants, terms = command.choice, command.applicants, day.terms
+    if choice is not day.known_choice or day.closed or not terms.opens_at_ms <= now_ms < terms.ends_at_ms:
+        refusal = _day_refuses(day, choice, now_ms)
+        if refusal is not None:
+            return refusal
+        day.known_choice = choice
+    units, rules = len(applicants), ledger.rules
+    if units > rules.party_max:
+        return _REFUSED[Status.PARTY_TOO_LARGE]
+    if ledger.standings:
+        blocked_until_ms = _blocked_until_ms(ledger, applicants, now_ms)
+        if blocked_until_ms:
+            return Outcome(Status.BLOCKED, retry_at_ms=blocked_until_ms)
+    claims = ledger.claims
+    for applicant in applicants:
+        if applicant in claims:
+            refusal = _resume_or_refuse(ledger, command, now_ms)
+            if refusal is not None:
+                return refusal
+            break
+    option = find_option(ledger, day, choice, units, now_ms)
+    if option is None:
+        return _wait_or_refuse(ledger, day, command, now_ms) if command.wait else _SOLD_OUT
+
+    # From here on it must succeed.
+    record = Reservation(
+        ledger.office,
+        command.id,
+        command.day,
+        applicants,
+        choice,
+        option,
+        _HELD,
+        1,
+        now_ms,
+        now_ms + (command.hold_ttl_ms or rules.hold_ttl_ms),
+        0,
+        0,
+    )
+    evolve(ledger, ReservationChanged(now_ms, _VERB_RESERVE, record))
+    return Outcome(_STATUS_HELD, record)
+
+
+def _replay(ledger: Ledger, known: Reservation, command: Reserve | MoveIn, now_ms: int) -> Outcome:
+    record = settled(ledger, known, now_ms)
+    if not _same_party(record.applicants, command.applicants) or (
+        record.moves == 0 and (record.day != command.day or record.choice != command.choice)
+    ):
+        return _REFUSED[Status.CONFLICT]
+    if record.state not in ACTIVE:
+        return Outcome(Status.ENDED, record, replayed=True)
+    return Outcome(_STATUS_OF[record.state], record, replayed=True)
+
+
+def _day_refuses(day: Day, choice: Choice, now_ms: int) -> Outcome | None:
+    """Why nobody can get a place on this day now, if so."""
+    quotas = day.quotas
+    for option in choice.options:
+        for name in option:
+            if name not in quotas:
+                return _REFUSED[Status.UNKNOWN_QUOTA]
+    terms = day.terms
+    if terms.opens_at_ms <= now_ms < terms.ends_at_ms and not day.closed:
+        return None
+    if day.closed:
+        return _REFUSED[Status.CLOSED]
+    if now_ms >= terms.ends_at_ms:
+        return _REFUSED[Status.OVER]
+    return Outcome(Status.NOT_OPEN, retry_at_ms=terms.opens_at_ms)
+
+
+def _blocked_until_ms(ledger: Ledger, applicants: Sequence[str], now_ms: int) -> int:
+    """When the last of the applicants' blocks ends; 0 if none is blocked."""
+    standings = ledger.standings
+    until_ms = max(standings[one].blocked_until_ms if one in standings else 0 for one in applicants)
+    return until_ms if until_ms > now_ms else 0
+
+
+def _same_party(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    return one == other or sorted(one) == sorted(other)
+
+
+def is_repeated(ledger: Ledger, command: Reserve, now_ms: int) -> bool:
+    """Whether the party asks for what it has: the id is known, or there is something to resume. Changes nothing."""
+    return (
+        known_reservation(ledger, command.id) is not None
+        or _to_resume(ledger, command, max(now_ms, ledger.now_ms)) is not None
+    )
+
+
+def _to_resume(ledger: Ledger, command: Reserve, now_ms: int) -> Reservation | None:
+    for record in claims_of(ledger, command.applicants[0], now_ms):
+        if (
+            record.day == command.day
+            and record.state in (State.WAITING, _HELD)
+            and _same_party(record.applicants, command.applicants)
+        ):
+            return record
+    return None
+
+
+def _resume_or_refuse(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome | None:
+    record = _to_resume(ledger, command, now_ms)
+    if record is not None:
+        return Outcome(_STATUS_OF[record.state], record, resumed=True)
+    in_the_way = _limit_reached(ledger, command.applicants, command.day, now_ms)
+    if in_the_way is None:
+        return None
+    own = _same_party(in_the_way.applicants, command.applicants)
+    return Outcome(Status.IDENTITY_LIMIT, in_the_way if own else None)
+
+
+def _limit_reached(
+    ledger: Ledger, applicants: Sequence[str], day: int, now_ms: int, except_id: str = ""
+) -> Reservation | None:
+    """An active reservation that keeps one of the applicants from a place on ``day``, if there is one."""
+    for applicant in applicants:
+        claims = [record for record in claims_of(ledger, applicant, now_ms) if record.id != except_id]
+        if len(claims) >= CLAIMS_MAX:
+            return claims[0]
+        for limit in ledger.rules.identity_limits:
+            near = [one for one in claims if not limit.span_days or abs(one.day - day) < limit.span_days]
+            if len(near) >= limit.places_max:
+                return near[0]
+    return None
+
+
+def _wait_or_refuse(ledger: Ledger, day: Day, command: Reserve, now_ms: int) -> Outcome:
+    if not served_by_wait_list(day, command.choice):
+        return _SOLD_OUT
+    if len(day.waiting) >= ledger.rules.wait_list_max:
+        return _REFUSED[Status.WAIT_LIST_FULL]
+
+    # From here on it must succeed.
+    record = Reservation(
+        ledger.office,
+        command.id,
+        command.day,
+        command.applicants,
+        command.choice,
+        (),
+        State.WAITING,
+        1,
+        now_ms,
+        0,
+        0,
+        0,
+    )
+    evolve(ledger, ReservationChanged(now_ms, Verb.WAIT, record))
+    return Outcome(Status.WAITING, record)
+
+
+# --- Steps of a reservation's life ---------------------------------------------------------------------------------
+
+
+def _step(ledger: Ledger, command: Any, verb: Verb, goal: State, guards: Sequence[_Guard], now_ms: int) -> Outcome:
+    """The checks that all steps have in common, then the step's own ``guards``, then the step."""
+    known = known_reservation(ledger, command.id)
+    if known is None:
+        return _REFUSED[Status.NOT_FOUND]
+    record = settled(ledger, known, now_ms)
+    if command.owner and command.owner not in record.applicants:
+        return _REFUSED[Status.NOT_OWNER]
+    if record.state is goal:
+        return Outcome(_STATUS_OF[goal], record, replayed=True)
+    if record.state is State.EXPIRED:
+        if verb is Verb.CONFIRM and command.reacquire:
+            if command.valid_until_ms and now_ms > command.valid_until_ms:
+                return Outcome(Status.LAPSED, record)
+            return _reacquire(ledger, record, now_ms)
+        return Outcome(Status.EXPIRED, record)
+    if command.version and command.version != record.version:
+        return Outcome(Status.STALE, record)
+    if (record.state, verb) not in TRANSITIONS:
+        return Outcome(Status.WRONG_STATE, record)
+    day = ledger.days[record.day]
+    for guard in guards:
+        status = guard(day, now_ms)
+        if status is not None:
+            return Outcome(status, record)
+
+    # From here on it must succeed.
+    queue_number = day.last_queue_number + 1 if verb is Verb.CONFIRM else record.queue_number
+    record = replace(record, state=goal, version=record.version + 1, queue_number=queue_number)
+    evolve(ledger, ReservationChanged(now_ms, verb, record))
+    if verb in _GIVING_BACK:
+        after_return(ledger, day, now_ms)
+    return Outcome(_STATUS_OF[goal], record)
+
+
+def _reacquire(ledger: Ledger, record: Reservation, now_ms: int) -> Outcome:
+    day = ledger.days[record.day]
+    option = None
+    if (
+        _day_refuses(day, record.choice, now_ms) is None
+        and not _blocked_until_ms(ledger, record.applicants, now_ms)
+        and _limit_reached(ledger, record.applicants, record.day, now_ms) is None
+    ):
+        option = find_option(ledger, day, record.choice, record.units, now_ms)
+    if option is None:
+        return Outcome(Status.EXPIRED, record)
+
+    # From here on it must succeed.
+    record = replace(
+        record,
+        quotas=option,
+        state=TRANSITIONS[record.state, Verb.REACQUIRE],
+        version=record.version + 1,
+        queue_number=day.last_queue_number + 1,
+    )
+    evolve(ledger, ReservationChanged(now_ms, Verb.REACQUIRE, record))
+    return Outcome(Status.CONFIRMED, record)
+
+
+_Guard = Callable[[Day, int], Status | None]
+
+
+def _not_closed(day: Day, now_ms: int) -> Status | None:
+    return Status.CLOSED if day.closed else None
+
+
+def _not_over(day: Day, now_ms: int) -> Status | None:
+    return Status.OVER if now_ms >= day.terms.ends_at_ms else None
+
+
+def _started(day: Day, now_ms: int) -> Status | None:
+    return Status.TOO_EARLY if now_ms < day.terms.starts_at_ms else None
+
+
+def _confirm(ledger: Ledger, command: Confirm, now_ms: int) -> Outcome:
+    return _step(ledger, command, Verb.CONFIRM, State.CONFIRMED, (_not_closed, _not_over), now_ms)
+
+
+def _release(ledger: Ledger, command: Release, now_ms: int) -> Outcome:
+    return _step(ledger, command, Verb.RELEASE, State.RELEASED, (), now_ms)
+
+
+def _cancel(ledger: Ledger, command: Cancel, now_ms: int) -> Outcome:
+    return _step(ledger, command, Verb.CANCEL, State.CANCELLED, (_not_over,), now_ms)
+
+
+def _check_in(ledger: Ledger, command: CheckIn, now_ms: int) -> Outcome:
+    return _step(ledger, command, Verb.CHECK_IN, State.ATTENDED, (_not_over, _started), now_ms)
+
+
+def _mark_no_show(ledger: Ledger, command: MarkNoShow, now_ms: int) -> Outcome:
+    return _step(ledger, command, Verb.MARK_NO_SHOW, State.NO_SHOW, (_started,), now_ms)
+
+
+def _move_out(ledger: Ledger, command: MoveOut, now_ms: int) -> Outcome:
+    return _step(ledger, command, Verb.MOVE_OUT, State.MOVED, (), now_ms)
+
+
+def _undo_move(ledger: Ledger, command: UndoMove, now_ms: int) -> Outcome:
+    return _step(ledger, command, Verb.UNDO_MOVE, State.RELEASED, (), now_ms)
+
+
+def _prepare_move(ledger: Ledger, command: PrepareMove, now_ms: int) -> Outcome:
+    known = known_reservation(ledger, command.id)
+    if known is None:
+        return _REFUSED[Status.NOT_FOUND]
+    record = settled(ledger, known, now_ms)
+    if command.owner and command.owner not in record.applicants:
+        return _REFUSED[Status.NOT_OWNER]
+    if record.state is State.EXPIRED:
+        return Outcome(Status.EXPIRED, record)
+    if command.version and command.version != record.version:
+        return Outcome(Status.STALE, record)
+    if (record.state, Verb.MOVE_OUT) not in TRANSITIONS:
+        return Outcome(Status.WRONG_STATE, record)
+    return Outcome(_move_refused(ledger, record, now_ms) or _STATUS_OF[record.state], record)
+
+
+def _move_refused(ledger: Ledger, record: Reservation, now_ms: int) -> Status | None:
+    """Why the record may not be moved away from its place any more, to wherever."""
+    rules = ledger.rules
+    last_moment_ms = ledger.days[record.day].terms.starts_at_ms - rules.reschedule_before_ms
+    if record.state is State.CONFIRMED and now_ms > last_moment_ms:
+        return Status.TOO_LATE
+    return Status.MOVES_EXCEEDED if record.moves >= rules.reschedules_max else None
+
+
+def _move_in(ledger: Ledger, command: MoveIn, now_ms: int) -> Outcome:
+    known = known_reservation(ledger, command.id)
+    if known is not None:
+        return _replay(ledger, known, command, now_ms)
+    if command.valid_until_ms and now_ms > command.valid_until_ms:
+        return _REFUSED[Status.LAPSED]
+    day = ledger.days.get(command.day)
+    if day is None:
+        return _REFUSED[Status.UNKNOWN_DAY]
+    settle(ledger, day, now_ms)
+    refusal = _day_refuses(day, command.choice, now_ms)
+    if refusal is not None and refusal.status is Status.UNKNOWN_QUOTA:
+        return refusal
+    if 0 < command.deadline_ms <= now_ms:
+        return _REFUSED[Status.EXPIRED]
+    if refusal is not None:
+        return refusal
+    if len(command.applicants) > ledger.rules.party_max:
+        return _REFUSED[Status.PARTY_TOO_LARGE]
+    blocked_until_ms = _blocked_until_ms(ledger, command.applicants, now_ms)
+    if blocked_until_ms:
+        return Outcome(Status.BLOCKED, retry_at_ms=blocked_until_ms)
+    in_the_way = _limit_reached(ledger, command.applicants, command.day, now_ms)
+    if in_the_way is not None:
+        own = _same_party(in_the_way.applicants, command.applicants)
+        return Outcome(Status.IDENTITY_LIMIT, in_the_way if own else None)
+    option = find_option(ledger, day, command.choice, len(command.applicants), now_ms)
+    if option is None:
+        return _SOLD_OUT
+
+    # From here on it must succeed.
+    verb = Verb.MOVE_IN if command.deadline_ms else Verb.MOVE_IN_CONFIRMED
+    record = Reservation(
+        ledger.office,
+        command.id,
+        command.day,
+        command.applicants,
+        command.choice,
+        option,
+        TRANSITIONS[None, verb],
+        1,
+        now_ms,
+        command.deadline_ms,
+        0 if command.deadline_ms else day.last_queue_number + 1,
+        command.moves,
+    )
+    evolve(ledger, ReservationChanged(now_ms, verb, record))
+    return Outcome(_STATUS_OF[record.state], record)
+
+
+def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
+    known = known_reservation(ledger, command.id)
+    if known is None:
+        return _REFUSED[Status.NOT_FOUND]
+    record = settled(ledger, known, now_ms)
+    day = ledger.days.get(command.day)
+    if day is None:
+        return _REFUSED[Status.UNKNOWN_DAY]  # without the record: whose it is has not been looked at yet
+    if now_ms >= day.next_due_ms:
+        settle(ledger, day, now_ms)
+        record = ledger.reservations[record.id]
+    day_refusal = _day_refuses(day, command.choice, now_ms)
+    if day_refusal is not None and day_refusal.status is Status.UNKNOWN_QUOTA:
+        return day_refusal
+    if command.owner and command.owner not in record.applicants:
+        return _REFUSED[Status.NOT_OWNER]
+    movable = (record.state, Verb.RESCHEDULE) in TRANSITIONS
+    if movable and record.day == command.day and record.choice == command.choice:
+        return Outcome(_STATUS_OF[record.state], record, replayed=True)
+    if record.state is State.EXPIRED:
+        return Outcome(Status.EXPIRED, record)
+    if command.version and command.version != record.version:
+        return Outcome(Status.STALE, record)
+    if not movable:
+        return Outcome(Status.WRONG_STATE, record)
+    if day_refusal is not None:
+        return Outcome(day_refusal.status, record, retry_at_ms=day_refusal.retry_at_ms)
+    move_refusal = _move_refused(ledger, record, now_ms)
+    if move_refusal is not None:
+        return Outcome(move_refusal, record)
+    if _limit_reached(ledger, record.applicants, command.day, now_ms, except_id=record.id) is not None:
+        return Outcome(Status.IDENTITY_LIMIT, record)
+    kept = record.quotas if record.day == command.day else ()
+    option = find_option(ledger, day, command.choice, record.units, now_ms, kept)
+    if option is None:
+        return Outcome(Status.SOLD_OUT, record)
+
+    # From here on it must succeed.
+    renumbered = record.state is State.CONFIRMED and record.day != command.day
+    moved = replace(
+        record,
+        day=command.day,
+        choice=command.choice,
+        quotas=option,
+        state=TRANSITIONS[record.state, Verb.RESCHEDULE],
+        version=record.version + 1,
+        queue_number=day.last_queue_number + 1 if renumbered else record.queue_number,
+        moves=record.moves + 1,
+    )
+    evolve(ledger, ReservationChanged(now_ms, Verb.RESCHEDULE, moved))
+    after_return(ledger, ledger.days[record.day], now_ms)
+    return Outcome(_STATUS_OF[moved.state], moved)
+
+
+# --- Operators' commands -------------------------------------------------------------------------------------------
+
+
+def _forget(ledger: Ledger, now_ms: int) -> None:
+    for number in sorted(day.number for day in ledger.days.values() if day.terms.forget_at_ms <= now_ms):
+        evolve(ledger, DayForgotten(now_ms, number))
+    purge(ledger, PURGE_MAX)
+
+
+def _set_rules(ledger: Ledger, command: SetRules, now_ms: int) -> Outcome:
+    if command.rules == ledger.rules:
+        return Outcome(Status.DONE, replayed=True)
+    # The seed is made of the identity key: whoever brings another one would not know anybody again.
+    if ledger.rules.jitter_seed and command.rules.jitter_seed not in ("", ledger.rules.jitter_seed):
+        return _REFUSED[Status.CONFLICT]
+    evolve(ledger, RulesSet(now_ms, command.rules))
+    return Outcome(Status.DONE)
+
+
+def _publish(ledger: Ledger, command: Publish, now_ms: int) -> Outcome:
+    if command.terms.forget_at_ms <= now_ms or command.day <= ledger.forgotten_day_max:
+        return _REFUSED[Status.OVER]
+    day = ledger.days.get(command.day)
+    if day is not None:
+        settle(ledger, day, now_ms)
+        if _takes_over_nothing(day, command.terms):
+            return Outcome(Status.DONE, replayed=True)
+    evolve(ledger, DayPublished(now_ms, command.day, command.terms))
+    if day is not None:
+        after_return(ledger, day, now_ms)
+    return Outcome(Status.DONE)
+
+
+def _takes_over_nothing(day: Day, terms: DayTerms) -> bool:
+    """Whether publishing ``terms`` again would change nothing. Capacities do not count: operators may set them."""
+    times = (terms.opens_at_ms, terms.starts_at_ms, terms.ends_at_ms, terms.forget_at_ms)
+    if times != (day.terms.opens_at_ms, day.terms.starts_at_ms, day.terms.ends_at_ms, day.terms.forget_at_ms):
+        return False
+    for new in terms.quotas:
+        quota = day.quotas.get(new.name)
+        if quota is None or (new.re_release, new.pass_on) != (quota.re_release, quota.pass_on):
+            return False
+    return True
+
+
+def _set_capacity(ledger: Ledger, day: Day, quota: Quota, command: SetCapacity, now_ms: int) -> Outcome:
+    # From then on what is set here would be passed on at once, and a second time if the command were sent again.
+    if quota.pass_on is not None and quota.pass_on.at_ms <= now_ms:
+        return _REFUSED[Status.WRONG_STATE]
+    replayed = quota.capacity == command.capacity
+    if not replayed:
+        evolve(ledger, CapacitySet(now_ms, command.day, command.quota, command.capacity))
+        after_return(ledger, day, now_ms)
+    return Outcome(Status.DONE, replayed=replayed, overbooked=max(0, -quota.free))
+
+
+def _pass_on_unused(ledger: Ledger, day: Day, quota: Quota, command: PassOnUnused, now_ms: int) -> Outcome:
+    if quota.pass_on is None:
+        return _REFUSED[Status.WRONG_STATE]
+    units = pass_on(ledger, day, command.quota, quota, now_ms)
+    after_return(ledger, day, now_ms)
+    return Outcome(Status.DONE, units=units)
+
+
+def _return_parked(ledger: Ledger, day: Day, quota: Quota, command: ReturnParked, now_ms: int) -> Outcome:
+    units = quota.parked
+    if units:
+        evolve(ledger, ParkedReturned(now_ms, command.day, command.quota, units))
+        after_return(ledger, day, now_ms)
+    return Outcome(Status.DONE, units=units)
+
+
+def _on_quota(handler: Callable[[Ledger, Day, Quota, Any, int], Outcome]) -> Callable[[Ledger, Any, int], Outcome]:
+    """Give ``handler`` the command's day, settled, and its quota, or answer that there is none."""
+
+    def handle(ledger: Ledger, command: Any, now_ms: int) -> Outcome:
+        day = ledger.days.get(command.day)
+        if day is None:
+            return _REFUSED[Status.UNKNOWN_DAY]
+        settle(ledger, day, now_ms)
+        quota = day.quotas.get(command.quota)
+        if quota is None:
+            return _REFUSED[Status.UNKNOWN_QUOTA]
+        return handler(ledger, day, quota, command, now_ms)
+
+    return handle
+
+
+def _close_day(ledger: Ledger, command: CloseDay, now_ms: int) -> Outcome:
+    return _set_closed(ledger, command.day, DayClosed(now_ms, command.day), now_ms)
+
+
+def _open_day(ledger: Ledger, command: OpenDay, now_ms: int) -> Outcome:
+    return _set_closed(ledger, command.day, DayOpened(now_ms, command.day), now_ms)
+
+
+def _set_closed(ledger: Ledger, number: int, event: DayClosed | DayOpened, now_ms: int) -> Outcome:
+    day = ledger.days.get(number)
+    if day is None:
+        return _REFUSED[Status.UNKNOWN_DAY]
+    settle(ledger, day, now_ms)
+    if day.closed == isinstance(event, DayClosed):
+        return Outcome(Status.DONE, replayed=True)
+    evolve(ledger, event)
+    after_return(ledger, day, now_ms)
+    return Outcome(Status.DONE)
+
+
+def _expire_overdue(ledger: Ledger, command: Expire, now_ms: int) -> Outcome:
+    day = ledger.days.get(command.day)
+    if day is None:
+        return _REFUSED[Status.UNKNOWN_DAY]
+    return Outcome(Status.DONE, units=settle(ledger, day, now_ms, command.limit))
+
+
+HANDLERS.update(
+    {
+        Reserve: _reserve,
+        Confirm: _confirm,
+        Release: _release,
+        Cancel: _cancel,
+        CheckIn: _check_in,
+        MarkNoShow: _mark_no_show,
+        Reschedule: _reschedule,
+        PrepareMove: _prepare_move,
+        MoveIn: _move_in,
+        MoveOut: _move_out,
+        UndoMove: _undo_move,
+        Expire: _expire_overdue,
+        SetRules: _set_rules,
+        Publish: _publish,
+        SetCapacity: _on_quota(_set_capacity),
+        CloseDay: _close_day,
+        OpenDay: _open_day,
+        PassOnUnused: _on_quota(_pass_on_unused),
+        ReturnParked: _on_quota(_return_parked),
+    }
+)

@@ -1,0 +1,388 @@
+"""Whether the service kept its promises: what people were told, held against what the host has written down.
+
+Three witnesses are heard: the test's own books, the host's events (replayed here, by other code than the engine's), and
+the host's audit. What each promise is about has one word, the kind of its finding.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Before", "Finding", "HostView", "check_books", "check_drawn", "check_host_view", "check_limits", "judge",
+           "look_after", "look_before"]  # fmt: skip
+
+import dataclasses
+import datetime
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from quota_engine.loadtest.draw_run import Drawn
+from quota_engine.loadtest.observations import Books, Place, Receipt
+from quota_engine.loadtest.plan import Plan, market_of, scenario_of
+from quota_engine.loadtest.population import cast_of, key_prefix
+from quota_engine.loadtest.prediction import predict
+from quota_engine.loadtest.result import Finding, LimitResult, Verdict
+from quota_engine.simulation.metrics import Measures, oversold_places
+from quota_engine.simulation.scenario import Limits
+from quota_engine.simulation.supply import Market
+
+_IN_FORCE: Final = frozenset({"HELD", "CONFIRMED"})
+_SHOWN_MAX: Final = 5
+_CUSTOMER: Final = 900
+"""Wishes from this number on are those of a broker's customer, who has an identity of their own."""
+
+
+class Before(msgspec.Struct, frozen=True):
+    """How far each office's events had come when the test began."""
+
+    last_events: dict[str, int]
+
+
+class HostView(msgspec.Struct, frozen=True):
+    """What the host says after the test: the events since it began, by office, what its audit finds, and the counters
+    of each day, by office-day and quota.
+    """
+
+    events: dict[str, list[dict[str, Any]]]
+    audit: list[str]
+    counters: list[dict[str, dict[str, int]]]
+
+
+class Witness(Protocol):
+    """The part of :class:`quota_engine.loadtest.target_client.Host` that a judge hears."""
+
+    def availability(self, office: str, first: datetime.date, last: datetime.date) -> list[dict[str, Any]]: ...
+
+    def audit(self) -> list[str]: ...
+
+    def events(self, office: str, after: int = 0) -> Iterable[dict[str, Any]]: ...
+
+    def last_event(self, office: str) -> int: ...
+
+
+def look_before(host: Witness, plan: Plan) -> Before:
+    """Where the events of the plan's offices end now."""
+    return Before({office: host.last_event(office) for office in dict.fromkeys(each.office for each in plan.days)})
+
+
+def look_after(host: Witness, plan: Plan, before: Before) -> HostView:
+    """Everything that the host has to say."""
+    counters = []
+    for each in plan.days:
+        date = datetime.date.fromordinal(each.day)
+        (view,) = [one for one in host.availability(each.office, date, date) if one["day"] == date.isoformat()]
+        counters.append({quota["name"]: quota for quota in view["quotas"]})
+    events = {office: list(host.events(office, after)) for office, after in before.last_events.items()}
+    return HostView(events, host.audit(), counters)
+
+
+def judge(
+    host: Witness, plan: Plan, books: Books, before: Before, *, missing: int = 0, drawn: Drawn | None = None
+) -> Verdict:
+    """The verdict on a test that has ended; ``missing`` processes have not sent their books. ``drawn`` is what came of
+    the plan's draw.
+    """
+    scenario = scenario_of(plan.options)
+    cast = cast_of(plan, scenario, market_of(plan, scenario))
+    measures = books.measures
+    if drawn is not None:
+        _take_winners(plan, books, drawn)
+    view = look_after(host, plan, before)
+    findings = check_books(plan, cast.market, books, missing)
+    findings += check_host_view(plan, cast.market, books, view)
+    findings += [] if drawn is None else check_drawn(books, drawn)
+    predicted = predict(scenario, cast) if drawn is None else Measures(len(cast.population), cast.market.capacity, 0)
+    limits = check_limits(scenario.limits, books, people=len(cast.population), capacity=cast.market.capacity)
+    findings += [Finding("broken limit", limit.sentence()) for limit in limits if not limit.kept]
+    measures.oversold = sum(_oversold(cast.market, books).values())
+    return Verdict(
+        plan=plan,
+        scenario=scenario,
+        market=cast.market,
+        books=books,
+        predicted=predicted,
+        findings=tuple(findings),
+        limits=tuple(limits),
+        others=_others(plan, books, view),
+        drawn=drawn,
+    )
+
+
+def check_books(plan: Plan, market: Market, books: Books, missing: int = 0) -> list[Finding]:
+    """What the test's own books say, without a word of the host's."""
+    findings = []
+    for office_day, places in _oversold(market, books).items():
+        findings.append(Finding("oversold", f"{places} places above capacity at {_named(market, office_day)}"))
+    findings += _duplicates(market, books)
+    findings += _queue_numbers(market, books)
+    if books.unanswered_count:
+        waiting = Counter(each.waiting_for for each in books.unanswered)
+        what = ", ".join(f"{name} ({count})" for name, count in waiting.most_common(3))
+        findings.append(Finding("unanswered", f"{books.unanswered_count} people have no final answer; waiting: {what}"))
+    if books.measures.gave_up:
+        findings.append(Finding("unanswered", f"{books.measures.gave_up} people gave up after many tries"))
+    if books.measures.holds_lost:
+        text = f"{books.measures.holds_lost} people came back after a crash and did not get their hold"
+        findings.append(Finding("lost", text))
+    if books.passes_refused:
+        text = f"{books.passes_refused} people were called by the waiting room, and their pass was not accepted"
+        findings.append(Finding("lost", text))
+    if missing:
+        findings.append(Finding("unanswered", f"{missing} processes of the test have not sent their books"))
+    return findings
+
+
+def _oversold(market: Market, books: Books) -> dict[int, int]:
+    """Places above capacity by office-day, counted from what people were told."""
+    confirmed: dict[int, Counter[str]] = defaultdict(Counter)
+    for place in books.places.values():
+        if place.state == "CONFIRMED":
+            for quota in place.quotas:
+                confirmed[place.office_day][quota] += place.units
+    found = {}
+    for index, counts in confirmed.items():
+        office_day = market.office_days[index]
+        quotas = {
+            name: max(capacity, books.capacities.get(f"{index}/{name}", 0))
+            for name, capacity in office_day.quotas.items()
+        }
+        above = oversold_places(dataclasses.replace(office_day, quotas=quotas), counts)
+        if above:
+            found[index] = above
+    return found
+
+
+def _duplicates(market: Market, books: Books) -> list[Finding]:
+    """One identity with two places on a day."""
+    seen: dict[tuple[int, bool, int], str] = {}
+    twice: list[int] = []
+    for place in books.places.values():
+        if place.state not in _IN_FORCE:
+            continue
+        key = (place.person, _is_customers(place.reference), place.office_day)
+        if seen.setdefault(key, place.reference) != place.reference:
+            twice.append(place.office_day)
+    if not twice:
+        return []
+    where = ", ".join(_named(market, index) for index in list(dict.fromkeys(twice))[:_SHOWN_MAX])
+    return [Finding("duplicate", f"{len(twice)} identities have two places on a day: {where}")]
+
+
+def _is_customers(reference: str) -> bool:
+    number = reference.split(" ")[0].rpartition("-")[2]
+    return number.isdigit() and int(number) >= _CUSTOMER
+
+
+def _queue_numbers(market: Market, books: Books) -> list[Finding]:
+    """Numbers that two have, and places without one."""
+    numbers: dict[int, Counter[int]] = defaultdict(Counter)
+    without = 0
+    for place in books.places.values():
+        if place.state in ("CONFIRMED", "CANCELLED"):
+            numbers[place.office_day].update(place.queue_numbers)
+            without += len(place.queue_numbers) != place.units
+    findings = []
+    for index, counts in sorted(numbers.items()):
+        double = sorted(number for number, count in counts.items() if count > 1)
+        if double:
+            shown = ", ".join(map(str, double[:_SHOWN_MAX]))
+            findings.append(Finding("double number", f"queue numbers {shown} twice at {_named(market, index)}"))
+    if without:
+        findings.append(Finding("double number", f"{without} places without a queue number for each applicant"))
+    return findings
+
+
+def check_host_view(plan: Plan, market: Market, books: Books, view: HostView) -> list[Finding]:
+    """What the host's events, counters and audit say, held against the books."""
+    findings = [Finding("audit", text) for text in view.audit[:_SHOWN_MAX]]
+    if len(view.audit) > _SHOWN_MAX:
+        findings.append(Finding("audit", f"and {len(view.audit) - _SHOWN_MAX} more"))
+    prefix = key_prefix(plan.options.run)
+    known = {reference.split(" ")[0]: place for reference, place in books.places.items()}
+    last: dict[str, dict[str, Any]] = {}
+    for events in view.events.values():
+        for event in events:
+            record = event.get("reservation")
+            if record is not None:
+                last[record["reference"]] = record
+    findings += _told_and_written(known, last)
+    strays = [
+        record
+        for reference, record in last.items()
+        if reference.partition("~")[2].startswith(prefix) and record["state"] in _IN_FORCE and reference not in known
+    ]
+    if strays:
+        text = f"{len(strays)} places are in force that nobody was told of, such as {strays[0]['reference']}"
+        findings.append(Finding("leak", text))
+    findings += _peaks(plan, market, books, view)
+    for index, quotas in enumerate(view.counters):
+        for name, quota in quotas.items():
+            left = quota["available"] + quota["held"] + quota["confirmed"] + quota["cooling"] + quota["parked"]
+            if left != quota["capacity"] + quota["overbooked"]:
+                text = f"the counters of {name} at {_named(market, index)} do not add up to its capacity"
+                findings.append(Finding("leak", text))
+    return findings
+
+
+def _told_and_written(known: Mapping[str, Place], last: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Whether what people were told last is what the host has written down last."""
+    allowed = {
+        "CONFIRMED": {"CONFIRMED"},
+        "HELD": {"HELD", "EXPIRED", "CONFIRMED"},
+        "CANCELLED": {"CANCELLED"},
+        "EXPIRED": {"EXPIRED", "RELEASED"},
+        "WAITING": {"WAITING", "HELD", "EXPIRED", "RELEASED"},
+    }
+    lost: list[str] = []
+    other: list[str] = []
+    for reference, place in known.items():
+        written = last.get(reference)
+        if written is None:
+            lost.append(reference)
+        elif written["state"] not in allowed.get(place.state, {place.state}):
+            other.append(f"{reference} is {written['state']}, its applicant was told {place.state}")
+    findings = []
+    if lost:
+        text = f"{len(lost)} places that people were told of are in no event, such as {lost[0]}"
+        findings.append(Finding("lost", text))
+    if other:
+        findings.append(Finding("lost", f"{len(other)} places are not as people were told, such as: {other[0]}"))
+    return findings
+
+
+def _peaks(plan: Plan, market: Market, books: Books, view: HostView) -> list[Finding]:
+    """Replays the events: at no moment may more be in force than there is, by the largest capacity of the test."""
+    index_of = {(each.office, datetime.date.fromordinal(each.day).isoformat()): i for i, each in enumerate(plan.days)}
+    findings = []
+    for events in view.events.values():
+        taken: dict[tuple[int, str], int] = defaultdict(int)
+        most: dict[tuple[int, str], int] = defaultdict(int)
+        units: dict[str, tuple[int, tuple[str, ...], int]] = {}
+        for record in (event["reservation"] for event in events if event.get("reservation")):
+            index = index_of.get((record["office"], record["day"]))
+            if index is None:
+                continue
+            before = units.pop(record["reference"], None)
+            if before is not None:
+                for quota in before[1]:
+                    taken[before[0], quota] -= before[2]
+            if record["state"] in _IN_FORCE:
+                units[record["reference"]] = (index, tuple(record["quotas"]), record["units"])
+                for quota in record["quotas"]:
+                    taken[index, quota] += record["units"]
+                    most[index, quota] = max(most[index, quota], taken[index, quota])
+        for (index, quota), peak in sorted(most.items()):
+            office_day = market.office_days[index]
+            capacity = max(office_day.quotas.get(quota, 0), books.capacities.get(f"{index}/{quota}", 0))
+            # Unused places of another quota may have passed on to this one.
+            capacity += sum(
+                office_day.quotas[name] for name, to in office_day.passes_on.items() if to == quota and name != quota
+            )
+            if peak > capacity:
+                text = f"{peak} places of {quota} in force at once at {_named(market, index)}, {capacity} exist"
+                findings.append(Finding("oversold", text))
+    return findings
+
+
+def _others(plan: Plan, books: Books, view: HostView) -> int:
+    """Reservations of the same offices and times that are none of this run's."""
+    prefix = key_prefix(plan.options.run)
+    references = {
+        event["reservation"]["reference"]
+        for events in view.events.values()
+        for event in events
+        if event.get("reservation")
+    }
+    return sum(
+        not reference.partition("~")[2].startswith(prefix) and reference not in books.places for reference in references
+    )
+
+
+def _take_winners(plan: Plan, books: Books, drawn: Drawn) -> None:
+    """Write the winners' places into the books, as their applicants are told of them."""
+    index_of = {(each.office, each.day): index for index, each in enumerate(plan.days)}
+    for lot in drawn.lots:
+        reference, receipt = drawn.references.get(lot.number), books.receipts.get(lot.number)
+        if not lot.preference or reference is None or receipt is None:
+            continue
+        application = drawn.applications[lot.number]
+        wish = drawn.capacities.wishes[application.choices[lot.preference - 1]]
+        office_day, quotas = index_of[wish.office, wish.day], wish.choice.options[lot.option]
+        books.took(Place(receipt.person, office_day, reference, "HELD", 0, application.units, quotas))
+        books.measures.bookings += 1
+
+
+def check_drawn(books: Books, drawn: Drawn) -> list[Finding]:
+    """Whether the draw is what its files claim, everybody is in it as their receipt says, and its winners were served.
+
+    The result is worked out again from the files, by other code than the service's, with what was noted before the
+    seed was revealed.
+    """
+    findings = [Finding("draw", text) for text in drawn.findings[:_SHOWN_MAX]]
+    if books.receipts_changed:
+        findings.append(Finding("draw", f"{books.receipts_changed} people were told the number of another application"))
+    wrong = [number for number, receipt in books.receipts.items() if not _is_listed(receipt, drawn)]
+    if wrong:
+        text = (
+            f"{len(wrong)} applications are not in the published list as their applicants left them, such as {wrong[0]}"
+        )
+        findings.append(Finding("draw", text))
+    strangers = drawn.applications.keys() - books.receipts.keys()
+    if strangers:
+        text = f"{len(strangers)} applications are in the published list that nobody has made, such as {min(strangers)}"
+        findings.append(Finding("draw", text))
+    winners = {lot.number for lot in drawn.lots if lot.preference}
+    if winners != drawn.references.keys():
+        text = f"{len(winners)} have won, {len(winners & drawn.references.keys())} of them hold a place"
+        findings.append(Finding("draw", f"{text}, and {drawn.refused} were refused one"))
+    return findings
+
+
+def _is_listed(receipt: Receipt, drawn: Drawn) -> bool:
+    """Whether an application stands in the published list as its applicants were told, or is gone if taken back."""
+    found = drawn.applications.get(receipt.number)
+    if found is None or receipt.is_withdrawn:
+        return found is None and receipt.is_withdrawn
+    if sorted(found.applicants) != sorted(receipt.tokens) or len(found.choices) != len(receipt.choices):
+        return False
+    for name, said in zip(found.choices, receipt.choices, strict=True):
+        wish = drawn.capacities.wishes[name]
+        written = {
+            "office": wish.office,
+            "day": datetime.date.fromordinal(wish.day).isoformat(),
+            **msgspec.structs.asdict(wish.choice),
+        }
+        if any(written[key] != value for key, value in said.items()):
+            return False
+    return True
+
+
+def check_limits(limits: Limits, books: Books, *, people: int, capacity: int) -> list[LimitResult]:
+    """The scenario's limits, each with what was measured; those that it does not set are left out."""
+    measures = books.measures
+    requests = max(measures.requests, 1)
+    sold_out = None if measures.sold_out_us is None else measures.sold_out_us / 1e6
+    asked: Sequence[tuple[str, float | None, float | None, str]] = (
+        ("p99_ms_max", limits.p99_ms_max, measures.answer_us.percentile(0.99) / 1000, "ms to yes or no, 99 of 100"),
+        ("max_ms_max", limits.max_ms_max, measures.answer_us.max / 1000, "ms to yes or no, all"),
+        ("error_ratio_max", limits.error_ratio_max, measures.errors / requests, "of requests without an answer"),
+        (
+            "come_back_ratio_max",
+            limits.come_back_ratio_max,
+            measures.overloaded / requests,
+            "of requests told to come back",
+        ),
+        (
+            "sold_out_s_max",
+            limits.sold_out_s_max if people > capacity else None,
+            sold_out,
+            "s until the first is told that all is gone",
+        ),
+    )
+    return [LimitResult(name, limit, measured, text) for name, limit, measured, text in asked if limit is not None]
+
+
+def _named(market: Market, index: int) -> str:
+    office_day = market.office_days[index]
+    return f"{office_day.office} on {datetime.date.fromordinal(office_day.day)}"

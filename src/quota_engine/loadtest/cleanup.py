@@ -1,0 +1,85 @@
+"""Gives back what load tests have booked: everything in force whose id has the mark, and nothing else."""
+
+from __future__ import annotations
+
+__all__ = ["Purged", "purge"]
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple, Protocol
+
+from quota_engine.loadtest.draw_run import draw_of
+from quota_engine.loadtest.population import MARK, key_prefix
+
+_STEP_OF: Final = {"HELD": "release", "WAITING": "release", "CONFIRMED": "cancel"}
+
+
+class Purged(NamedTuple):
+    """What was done: holds and wait-list entries given up, places cancelled, those that others' rules kept, and the
+    reservations without the mark, which were left alone.
+    """
+
+    released: int = 0
+    cancelled: int = 0
+    refused: tuple[str, ...] = ()
+    others: int = 0
+
+    def sentence(self) -> str:
+        """The same in words."""
+        text = (
+            f"{self.released} holds released, {self.cancelled} places cancelled; "
+            f"{self.others} reservations are not of load tests, and were left alone"
+        )
+        if self.refused:
+            text += f"; {len(self.refused)} could not be given back, such as {self.refused[0]}"
+        return text
+
+
+class Caller(Protocol):
+    """The part of :class:`quota_engine.loadtest.target_client.Host` that a purge needs."""
+
+    def offices(self) -> list[dict[str, Any]]: ...
+
+    def events(self, office: str, after: int = 0) -> Iterable[dict[str, Any]]: ...
+
+    def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]: ...
+
+
+def purge(host: Caller, run: str = "") -> Purged:
+    """Give back everything of one run, or of all. Safe to repeat: what is not in force any more is left as it is.
+
+    What was won in a run's draw is found by the run's name only; without it, it goes back by itself after ten minutes.
+    """
+    prefix = key_prefix(run) if run else MARK
+    released = cancelled = others = 0
+    refused: list[str] = []
+    won = _won(host, run)
+    for office in host.offices():
+        last: dict[str, str] = {}
+        for event in host.events(office["id"]):
+            record = event.get("reservation")
+            if record is not None:
+                last[record["reference"]] = record["state"]
+        for reference, state in last.items():
+            if not reference.partition("~")[2].startswith(prefix) and reference not in won:
+                others += 1
+                continue
+            step = _STEP_OF.get(state)
+            if step is None:
+                continue
+            status, body = host.call("POST", f"/v1/reservations/{reference}/{step}", {})
+            outcome = body.get("outcome", "") if isinstance(body, dict) else ""
+            if status < 400:
+                released += step == "release"
+                cancelled += step == "cancel"
+            elif outcome not in ("EXPIRED", "WRONG_STATE", "NOT_FOUND", "OVER"):  # it has ended by itself
+                refused.append(f"{reference} ({outcome or status})")
+    return Purged(released, cancelled, tuple(refused), others)
+
+
+def _won(host: Caller, run: str) -> frozenset[str]:
+    """The reservations of the winners of a run's draw: to award once more changes nothing, and names them."""
+    if not run:
+        return frozenset()
+    status, body = host.call("POST", f"/v1/draws/{draw_of(run)}/award", {})
+    return frozenset(one["reference"] for one in body["references"]) if status == HTTPStatus.OK else frozenset()

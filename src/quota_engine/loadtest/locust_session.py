@@ -1,0 +1,371 @@
+"""A load test under Locust: the plan goes from the master to the workers, their books come back, and a verdict follows.
+
+In a test of one process, that process is both.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Session", "add_arguments", "begin_direct", "begin_http", "options_of"]
+
+import argparse
+import dataclasses
+import gc
+import logging
+import math
+import os
+import secrets
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import gevent
+import msgspec
+from locust.env import Environment
+from locust.runners import LocalRunner, MasterRunner, WorkerRunner
+
+from quota_engine.domain.errors import QuotaEngineError
+from quota_engine.loadtest.checks import Before, judge, look_before
+from quota_engine.loadtest.direct_transport import open_engine
+from quota_engine.loadtest.draw_run import Drawn, announce, carry_out, draw_of
+from quota_engine.loadtest.observations import Books
+from quota_engine.loadtest.plan import DayOnSale, Options, Plan, Refused, days_on_sale, market_of, room_of, scenario_of
+from quota_engine.loadtest.population import Role, cast_of
+from quota_engine.loadtest.scheduler import Stage
+from quota_engine.loadtest.target_client import Host, HostError, check_host
+from quota_engine.loadtest.user_scripts import Scripts
+from quota_engine.simulation.agents import Agents
+from quota_engine.simulation.metrics import series_start_s
+from quota_engine.simulation.scenario import Policy
+
+PLAN: Final = "loadtest-plan"
+BOOKS: Final = "loadtest-books"
+_LOOK_AHEAD_S: Final = 3
+_SETTLE_S: Final = 2.0
+_BAD_USE: Final = 2
+_logger = logging.getLogger("loadtests")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Locust's command line, with ours."""
+
+    def add(name: str, kind: type, default: Any, text: str, **more: Any) -> None:
+        variable = "LOADTEST_" + name.upper().replace("-", "_")
+        parser.add_argument(f"--{name}", type=kind, default=default, env_var=variable, help=text, **more)
+
+    none = Options()
+    add("scenario", str, none.scenario, "a scenario file, or surabaya or indonesia")
+    add("trace", str, none.trace, "a recorded opening (CSV) in place of the arrival model")
+    add("catalog", str, none.catalog, "the catalog that the host runs with, if it is not the scenario's")
+    add("applicants", int, none.applicants, "in place of the scenario's")
+    add("only-offices", int, none.offices, "only so many offices, the largest first")
+    add("seed", int, none.seed, "in place of the scenario's")
+    add("speed", float, none.speed, "forms, pauses, tails and recorded times take so many times less")
+    add("lead-s", float, none.lead_s, "seconds before the opening at which the first may press")
+    add("window-s", float, none.window_s, "seconds after the opening in which the last may press")
+    add("grace-s", float, none.grace_s, "seconds that answers are waited for after that")
+    add("wait-s", float, none.wait_s, "how far ahead an opening may lie to be waited for")
+    add("lanes", int, none.users_max, "requests that may be under way at once, over all processes")
+    add("rate-max", float, none.rate_max, "requests a second, over all processes")
+    add("timeout-s", float, none.timeout_s, "how long a request may take")
+    add("run-name", str, none.run, "the name of this run, in the ids of all that it books")
+    add("out", str, "build/loadtest", "where the verdict's files go: this name with .html, .csv and .json")
+    add("token", str, "", "an operator's token", is_secret=True, include_in_web_ui=False)
+    add("backend", str, "", "direct transport: the URL of the store", include_in_web_ui=False)
+    add(
+        "identity-key", str, "", "direct transport: the store's identity key, base64", is_secret=True,
+        include_in_web_ui=False,
+    )  # fmt: skip
+    add("force", int, 0, "1: press on a host that does not say that it is a staging", include_in_web_ui=False)
+    add("remote", int, 0, "1: press on another machine than this", include_in_web_ui=False)
+
+
+def options_of(parsed: argparse.Namespace) -> Options:
+    """The options as the rest knows them."""
+    return Options(
+        scenario=parsed.scenario,
+        trace=parsed.trace,
+        catalog=parsed.catalog,
+        applicants=parsed.applicants,
+        offices=parsed.only_offices,
+        seed=parsed.seed,
+        speed=parsed.speed,
+        lead_s=parsed.lead_s,
+        window_s=parsed.window_s,
+        grace_s=parsed.grace_s,
+        wait_s=parsed.wait_s,
+        users_max=parsed.lanes,
+        rate_max=parsed.rate_max,
+        timeout_s=parsed.timeout_s,
+        run=parsed.run_name or time.strftime("%Y%m%d%H%M%S", time.gmtime()),
+    )
+
+
+class Session:
+    """What a process knows of the test; ``environment.loadtest`` in Locust's hands."""
+
+    def __init__(self, environment: Environment, host: Any) -> None:
+        self.environment = environment
+        self.host = host
+        self.stage: Stage | None = None
+        self._plan: Plan | None = None
+        self._opens_s = math.inf
+        self._books: Books | None = None
+        self._before: Before | None = None
+        self._pages_last = 0
+        self._sent = False
+        self._judged = False
+        self._seed = ""
+        self._curve: list[int] = []
+        self._curve_start_s = 0
+        self._share_books: Books | None = None
+        self._deadline_us = 0
+        self.engine: Any = None
+        """The library, for the direct transport."""
+        runner = environment.runner
+        assert runner is not None
+        if not isinstance(runner, MasterRunner):
+            runner.register_message(PLAN, self._begin)
+        if not isinstance(runner, WorkerRunner):
+            runner.register_message(BOOKS, self._take_books)
+        environment.events.test_start.add_listener(self._on_start)
+        environment.events.test_stop.add_listener(self._on_stop)
+
+    @property
+    def is_master(self) -> bool:
+        """Whether this process plans and judges."""
+        return isinstance(self.environment.runner, MasterRunner | LocalRunner)
+
+    # --- The master ----------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Look at what the host has on sale, and make the plan. Once."""
+        if self._plan is not None:
+            return
+        parsed = self.environment.parsed_options
+        assert parsed is not None
+        options = options_of(parsed)
+        scenario = scenario_of(options)
+        now_ms = round(time.time() * 1000)
+        days, is_open = days_on_sale(scenario, self.host.offices(), self.host.availability, now_ms, options.wait_s)
+        opens_at_ms = now_ms + round(options.lead_s * 1000) if is_open else min(each.opens_at_ms for each in days)
+        plan = Plan(
+            options=msgspec.structs.replace(options, roles=self._roles()),
+            days=days,
+            opens_at_ms=opens_at_ms,
+            opens_in_ms=opens_at_ms - now_ms,
+            is_open=is_open,
+            rooms={} if self._is_direct or scenario.policy is Policy.DRAW else self._rooms(days),
+            draw=draw_of(options.run) if scenario.policy is Policy.DRAW else "",
+        )
+        market = market_of(plan, scenario)
+        cast = cast_of(plan, scenario, market)
+        if plan.draw:
+            self._seed = secrets.token_hex(32)
+            announce(self.host, plan, self._seed)
+        self._before = look_before(self.host, plan)
+        self._plan = plan
+        self._opens_s = time.monotonic() + opens_at_ms / 1000 - time.time()
+        first_s = series_start_s(min(cast.population.first_press_us))
+        self._books = Books.empty(len(cast.population), cast.market.capacity, first_s)
+        self._curve = _arrival_curve(cast.population.first_press_us, first_s, options.window_s)
+        self._curve_start_s = first_s
+        _logger.info(
+            "%d people for %d places of %d days, in %.1f s",
+            len(cast.population), cast.market.capacity, len(days), self._opens_s - time.monotonic(),
+        )  # fmt: skip
+
+    @property
+    def _is_direct(self) -> bool:
+        """Whether people go to the library: whoever is at the engine has gone past the waiting rooms of the service."""
+        return bool(self.environment.parsed_options and self.environment.parsed_options.is_direct)
+
+    def _rooms(self, days: Sequence[DayOnSale]) -> dict[str, str]:
+        """The waiting rooms that the host has for these days' releases, by office."""
+        ids = {day.office: room_of(day) for day in days}
+        return {office: room for office, room in ids.items() if self.host.call("GET", f"/v1/rooms/{room}")[0] == 200}
+
+    def _roles(self) -> tuple[str, ...]:
+        """The roles of the user classes that were picked."""
+        return tuple(sorted({getattr(user, "role", Role.CITIZEN).name for user in self.environment.user_classes}))
+
+    def users(self) -> int | None:
+        """How many lanes are needed now and in the next seconds; never fewer than before. ``None`` ends the test."""
+        self.prepare()
+        plan = self._plan
+        assert plan is not None
+        now_s = time.monotonic() - self._opens_s
+        if self._pages_last >= self._shares() and self._pages_last:
+            return None
+        if now_s > plan.options.window_s + plan.options.grace_s + 10:
+            return None
+        until = math.floor(now_s) + _LOOK_AHEAD_S - self._curve_start_s
+        most = max(self._curve[: max(until, 1)], default=1)
+        shares = self._shares()
+        return min(max(most, 2 * shares), plan.options.users_max)
+
+    def _shares(self) -> int:
+        runner = self.environment.runner
+        if isinstance(runner, MasterRunner):
+            return max(len(runner.worker_indexes), 1)
+        return 1
+
+    def _on_start(self, environment: Environment, **_: Any) -> None:
+        if not self.is_master:
+            return
+        self.prepare()
+        assert self._plan is not None
+        runner = environment.runner
+        clients = sorted(runner.clients) if isinstance(runner, MasterRunner) else [None]
+        self._plan = msgspec.structs.replace(self._plan, shares=len(clients))
+        for share, client in enumerate(clients):
+            opens_in_ms = round((self._opens_s - time.monotonic()) * 1000)
+            plan = msgspec.structs.replace(self._plan, share=share, opens_in_ms=opens_in_ms)
+            assert runner is not None
+            runner.send_message(PLAN, {"plan": msgspec.json.encode(plan).decode()}, client)
+
+    def _take_books(self, environment: Environment, msg: Any, **_: Any) -> None:
+        assert self._books is not None
+        page: Mapping[str, Any] = msg.data
+        self._books.add_page(page)
+        self._pages_last += bool(page.get("last"))
+
+    def _on_stop(self, environment: Environment, **_: Any) -> None:
+        if not isinstance(environment.runner, MasterRunner):
+            self._send_books()
+        if not self.is_master or self._judged or self._plan is None:
+            return
+        self._judged = True
+        assert self._books is not None
+        assert self._before is not None
+        parsed = environment.parsed_options
+        assert parsed is not None
+        missing = self._shares() - self._pages_last
+        gevent.sleep(_SETTLE_S if missing else 0)
+        missing = self._shares() - self._pages_last
+        drawn: Drawn | None = None
+        if self._plan.draw:
+            drawn = carry_out(self.host, self._plan, self._seed)
+        verdict = judge(self.host, self._plan, self._books, self._before, missing=missing, drawn=drawn)
+        verdict.write(parsed.out)
+        print(verdict.text(), flush=True)  # noqa: T201 - what the command is for
+        environment.process_exit_code = 0 if verdict.ok else 1
+
+    # --- A process that presses ----------------------------------------------------------------------------------
+
+    def _begin(self, environment: Environment, msg: Any, **_: Any) -> None:
+        """The plan has come: put everybody of this process's share on the timetable."""
+        received_s = time.monotonic()
+        plan = msgspec.json.decode(msg.data["plan"], type=Plan)
+        scenario = scenario_of(plan.options)
+        cast = cast_of(plan, scenario, market_of(plan, scenario))
+        people = cast.population
+        books = Books.empty(0, 0, series_start_s(min(people.first_press_us)))
+        # Each process decides by a stream of its own; who comes and when is the same for all.
+        agents = Agents(
+            scenario.agents,
+            scenario.arrivals,
+            dataclasses.replace(people, seed=people.seed * 1009 + plan.share),
+        )
+        scripts = Scripts(plan, scenario, cast, agents, books)
+        stage = Stage(
+            books,
+            opens_s=received_s + plan.opens_in_ms / 1000,
+            rate_max=plan.options.rate_max / plan.shares,
+        )
+        for index in range(plan.share, len(people), plan.shares):
+            role = Role(cast.roles[index])
+            if role.name in plan.options.roles:
+                stage.enter(index, role, people.first_press_us[index], _starter(scripts, index))
+        if Role.OPERATOR.name in plan.options.roles and scenario.load_test.capacity_changes:
+            for office_day in range(plan.share, len(plan.days), plan.shares):
+                stage.enter(
+                    len(people) + office_day,
+                    Role.OPERATOR,
+                    -round(plan.options.lead_s * 1e6),
+                    _operator(scripts, office_day),
+                )
+        # What has been made so far lives as long as the process: nobody has to look through it while people press.
+        gc.collect()
+        gc.freeze()
+        self._plan = self._plan or plan
+        self.stage = stage
+        self._share_books = books
+        self._deadline_us = round((plan.options.window_s + plan.options.grace_s) * 1e6)
+        self._sent = False
+        gevent.spawn(stage.dispatch)
+        gevent.spawn(self._watch, stage)
+
+    def _watch(self, stage: Stage) -> None:
+        while not stage.is_over and not stage.closed and stage.now_us() < self._deadline_us:
+            gevent.sleep(0.1)
+        self._send_books()
+
+    def _send_books(self) -> None:
+        if self.stage is None or self._sent:
+            return
+        self._sent = True
+        self.stage.close()
+        runner = self.environment.runner
+        assert runner is not None
+        assert self._share_books is not None
+        for page in self._share_books.pages():
+            runner.send_message(BOOKS, page)
+
+
+def begin_http(environment: Environment) -> None:
+    """Make this process's session. The one that plans looks at the host first, and ends if nobody may press there."""
+    parsed = environment.parsed_options
+    assert parsed is not None
+    parsed.is_direct = getattr(parsed, "is_direct", False)
+    if os.environ.get("LOADTEST_PLAIN"):
+        # Locust's own tables are twice as wide as a terminal; the verdict says what they say.
+        logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)
+    try:
+        host = Host(environment.host or "", parsed.token)
+        if not isinstance(environment.runner, WorkerRunner):
+            check_host(host, force=bool(parsed.force), remote=bool(parsed.remote))
+        session = Session(environment, host)
+        if session.is_master:
+            session.prepare()
+    except (Refused, HostError, QuotaEngineError) as error:
+        sys.stderr.write(f"loadtests: {error}\n")
+        sys.exit(_BAD_USE)
+    environment.loadtest = session  # type: ignore[attr-defined]
+
+
+def begin_direct(environment: Environment) -> None:
+    """The same, and open the engine on the staging's store where people press."""
+    parsed = environment.parsed_options
+    assert parsed is not None
+    parsed.is_direct = True
+    begin_http(environment)
+    if isinstance(environment.runner, MasterRunner):
+        return
+    try:
+        catalog = parsed.catalog or scenario_of(options_of(parsed)).sale.catalog
+        engine = open_engine(parsed.backend, parsed.identity_key, catalog)
+    except (Refused, QuotaEngineError) as error:
+        sys.stderr.write(f"loadtests: {error}\n")
+        sys.exit(_BAD_USE)
+    environment.loadtest.engine = engine  # type: ignore[attr-defined]
+    environment.events.quitting.add_listener(lambda **_: engine.close())
+
+
+def _starter(scripts: Scripts, index: int) -> Any:
+    return lambda at_us: scripts.person(index, at_us)
+
+
+def _operator(scripts: Scripts, office_day: int) -> Any:
+    return lambda at_us: scripts.operator(office_day)
+
+
+def _arrival_curve(presses_us: Any, start_s: int, window_s: float) -> list[int]:
+    """First presses in each second from ``start_s`` on: the shape of the opening."""
+    seconds = max(math.ceil(window_s) - start_s, 1)
+    curve = [0] * seconds
+    for at_us in presses_us:
+        index = at_us // 1_000_000 - start_s
+        if 0 <= index < seconds:
+            curve[index] += 1
+    return curve

@@ -1,0 +1,183 @@
+"""A load test's own books: what people were told, kept apart from the service's word, and small enough to be sent."""
+
+from __future__ import annotations
+
+__all__ = ["BATCH_MAX", "Books", "Place", "Receipt", "Unanswered"]
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from quota_engine.reporting.statistics import Histogram, Series
+from quota_engine.simulation.metrics import Measures
+
+BATCH_MAX: Final = 1000
+"""Places in one message from a worker to the master."""
+_SAMPLES_MAX: Final = 20
+
+_COUNTS: Final = (
+    "confirmed",
+    "bookings",
+    "refused",
+    "abandoned",
+    "gave_up",
+    "requests",
+    "errors",
+    "overloaded",
+    "resumed",
+    "holds_lost",
+    "waited",
+    "holds_expired",
+)
+_HISTOGRAMS: Final = ("answer_us", "final_us")
+_SERIES: Final = ("arrivals", "answers", "taken", "sold")
+
+
+class Place(msgspec.Struct, array_like=True):
+    """A reservation as its applicant knows it: ``state`` is ``HELD``, ``CONFIRMED``, ``CANCELLED``, ``RELEASED`` or
+    ``EXPIRED``, the last of them that they were told of. ``at_us`` is when, from the opening.
+    """
+
+    person: int
+    office_day: int
+    reference: str
+    state: str
+    at_us: int
+    units: int
+    quotas: tuple[str, ...]
+    queue_numbers: tuple[int, ...] = ()
+
+
+class Receipt(msgspec.Struct, array_like=True):
+    """An application in a draw as its applicants know it: its number, their tokens in the published list, what they
+    chose, as often as they have changed it, and whether they have taken it back.
+    """
+
+    person: int
+    number: int
+    version: int
+    tokens: tuple[str, ...]
+    choices: tuple[dict[str, str], ...]
+    is_withdrawn: bool = False
+
+
+class Unanswered(msgspec.Struct, array_like=True):
+    """Somebody who has no final answer, and what they were waiting for."""
+
+    person: int
+    office_day: int
+    waiting_for: str
+
+
+@dataclasses.dataclass(slots=True)
+class Books:
+    """What one process has seen, or all of them together.
+
+    ``measures`` are the simulation's own, so that both stand side by side. ``request_us`` is what requests took on the
+    wire. ``lag_us`` is how much later than they were due they were handed to the lanes: the load generator's own fault.
+    ``lane_us`` is how long they then waited until a lane was free.
+    """
+
+    measures: Measures
+    places: dict[str, Place] = dataclasses.field(default_factory=dict)
+    receipts: dict[int, Receipt] = dataclasses.field(default_factory=dict)
+    receipts_changed: int = 0
+    """People whose application had another number when they came back, or who were told the number of another."""
+    unanswered: list[Unanswered] = dataclasses.field(default_factory=list)
+    unanswered_count: int = 0
+    passes_refused: int = 0
+    """People whom a waiting room let in, and who were turned away with its pass."""
+    ends_by_role: Counter[str] = dataclasses.field(default_factory=Counter)
+    requests_by_name: Counter[str] = dataclasses.field(default_factory=Counter)
+    lost_by_reason: Counter[str] = dataclasses.field(default_factory=Counter)
+    request_us: Histogram = dataclasses.field(default_factory=Histogram)
+    lag_us: Histogram = dataclasses.field(default_factory=Histogram)
+    lane_us: Histogram = dataclasses.field(default_factory=Histogram)
+    capacities: dict[str, int] = dataclasses.field(default_factory=dict)
+    """The largest capacity that an operator of the test has set, by ``office_day/quota``."""
+
+    @classmethod
+    def empty(cls, people: int, capacity: int, start_s: int) -> Books:
+        """Books with nothing in them, for so many people and places; series start at second ``start_s``."""
+        return cls(Measures(people, capacity, start_s))
+
+    def took(self, place: Place) -> None:
+        """Somebody was given a place, or told something new about one."""
+        self.places[place.reference] = place
+
+    def left_unanswered(self, person: int, office_day: int, waiting_for: str) -> None:
+        """Somebody was still waiting for an answer when the test ended."""
+        self.unanswered_count += 1
+        if len(self.unanswered) < _SAMPLES_MAX:
+            self.unanswered.append(Unanswered(person, office_day, waiting_for))
+
+    def pages(self) -> Iterator[dict[str, Any]]:
+        """The books as messages of bounded size; the last one has ``last`` set."""
+        places = list(self.places.values())
+        for start in range(0, len(places), BATCH_MAX):
+            yield {"places": msgspec.to_builtins(places[start : start + BATCH_MAX])}
+        receipts = list(self.receipts.values())
+        for start in range(0, len(receipts), BATCH_MAX):
+            yield {"receipts": msgspec.to_builtins(receipts[start : start + BATCH_MAX])}
+        measures = self.measures
+        yield {
+            "last": True,
+            "counts": {name: getattr(measures, name) for name in _COUNTS},
+            "last_final_us": measures.last_final_us,
+            "sold_out_us": measures.sold_out_us,
+            "answers_by_status": dict(measures.answers_by_status),
+            "histograms": {name: getattr(measures, name).to_builtins() for name in _HISTOGRAMS},
+            "series": {name: getattr(measures, name).to_builtins() for name in _SERIES},
+            "request_us": self.request_us.to_builtins(),
+            "lag_us": self.lag_us.to_builtins(),
+            "lane_us": self.lane_us.to_builtins(),
+            "ends_by_role": dict(self.ends_by_role),
+            "requests_by_name": dict(self.requests_by_name),
+            "lost_by_reason": dict(self.lost_by_reason),
+            "capacities": self.capacities,
+            "unanswered": msgspec.to_builtins(self.unanswered),
+            "unanswered_count": self.unanswered_count,
+            "passes_refused": self.passes_refused,
+            "receipts_changed": self.receipts_changed,
+        }
+
+    def add_page(self, page: Mapping[str, Any]) -> None:
+        """Add what another process has seen."""
+        for place in msgspec.convert(page.get("places", ()), list[Place]):
+            if place.reference in self.places:
+                # Two people were told the same reservation: kept under a name of its own, for the verdict to find.
+                place.reference += f" (person {place.person})"
+            self.places[place.reference] = place
+        for receipt in msgspec.convert(page.get("receipts", ()), list[Receipt]):
+            self.receipts_changed += receipt.number in self.receipts
+            self.receipts[receipt.number] = receipt
+        if not page.get("last"):
+            return
+        measures = self.measures
+        for name, count in page["counts"].items():
+            setattr(measures, name, getattr(measures, name) + count)
+        measures.last_final_us = max(measures.last_final_us, page["last_final_us"])
+        if page["sold_out_us"] is not None:
+            measures.sold_out_us = min(page["sold_out_us"], measures.sold_out_us or page["sold_out_us"])
+        for status, count in page["answers_by_status"].items():
+            measures.answers_by_status[status] = measures.answers_by_status.get(status, 0) + count
+        for name, values in page["histograms"].items():
+            getattr(measures, name).merge(Histogram.from_builtins(values))
+        for name, values in page["series"].items():
+            getattr(measures, name).merge(Series.from_builtins(values))
+        self.request_us.merge(Histogram.from_builtins(page["request_us"]))
+        self.lag_us.merge(Histogram.from_builtins(page["lag_us"]))
+        self.lane_us.merge(Histogram.from_builtins(page["lane_us"]))
+        self.ends_by_role.update(page["ends_by_role"])
+        self.requests_by_name.update(page["requests_by_name"])
+        self.lost_by_reason.update(page["lost_by_reason"])
+        for name, capacity in page["capacities"].items():
+            self.capacities[name] = max(capacity, self.capacities.get(name, 0))
+        found = msgspec.convert(page["unanswered"], list[Unanswered])
+        self.unanswered = (self.unanswered + found)[:_SAMPLES_MAX]
+        self.unanswered_count += page["unanswered_count"]
+        self.passes_refused += page["passes_refused"]
+        self.receipts_changed += page["receipts_changed"]

@@ -1,0 +1,28 @@
+"""What the simulation says of the same opening: the same people, catalog and places, under a virtual clock."""
+
+from __future__ import annotations
+
+__all__ = ["predict"]
+
+import hashlib
+import itertools
+
+from quota_engine.clocks import ManualClock
+from quota_engine.engine.quota_engine import QuotaEngine
+from quota_engine.loadtest.population import Cast
+from quota_engine.simulation.metrics import Measures
+from quota_engine.simulation.scenario import Scenario
+from quota_engine.simulation.simulation import Prepared, simulate
+
+
+def predict(scenario: Scenario, cast: Cast) -> Measures:
+    """The measures of a simulated run, on the store in memory.
+
+    Programs, brokers and kiosks press when they press in the test; between presses they behave as applicants do.
+    """
+    numbers = itertools.count(1)
+    clock = ManualClock(0)
+    key = hashlib.sha256(f"load test {scenario.seed}".encode()).digest()
+    with QuotaEngine.open("memory://", identity_key=key, clock=clock, new_id=lambda: f"sim-{next(numbers)}") as engine:
+        prepared = Prepared(scenario, cast.market, cast.population)
+        return simulate(prepared, engine, clock, backend="memory://").engine

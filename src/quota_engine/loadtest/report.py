@@ -1,0 +1,183 @@
+"""The report of a load test: one HTML page with nothing to load, for light and dark."""
+
+from __future__ import annotations
+
+__all__ = ["html_report"]
+
+import html
+import itertools
+
+from quota_engine.loadtest.result import Figure, Verdict
+from quota_engine.reporting.page import page
+from quota_engine.reporting.svg_plot import Plot
+from quota_engine.simulation.reports.formatting import duration, number
+from quota_engine.simulation.reports.opening import figure as plot_figure
+from quota_engine.simulation.reports.opening import parameters
+from quota_engine.simulation.reports.plots import Run, plots_of
+
+
+def html_report(verdict: Verdict) -> str:
+    """The whole page."""
+    title = f"Load test: {verdict.scenario.title}"
+    body = "".join(
+        [
+            f"<h1>{html.escape(title)}</h1>",
+            f'<p class="quiet">{html.escape(verdict.headline)}. Run {html.escape(verdict.plan.options.run)}, '
+            f"{_many(verdict.plan.shares, 'process', 'es')}.</p>",
+            _judgement(verdict),
+            _cards(verdict),
+            "<h2>What happened</h2>",
+            '<div class="plots">',
+            *(plot_figure(plot) for plot in _plots(verdict)),
+            "</div>",
+            f"<h2>Measured, and {'worked out again' if verdict.drawn else 'predicted by the simulation'}</h2>",
+            _table(verdict.figures()),
+            _roles(verdict),
+            "<h2>How to read this</h2>",
+            *(f'<p class="quiet">{html.escape(note)}</p>' for note in (*verdict.notes(), *_READING)),
+            parameters(verdict.scenario),
+        ]
+    )
+    return page(title, body)
+
+
+_READING = (
+    "Measured is what people were told over the network. Predicted is the simulation of the same people, places and "
+    "seconds, with the scenario's networks and servers. Times count from the moment at which somebody meant to press, "
+    "so a request that had to wait for a free connection has waited.",
+    "The verdict compares three witnesses: the test's own books, the host's events, replayed here, and the host's "
+    "audit.",
+)
+
+
+def _plots(verdict: Verdict) -> list[Plot]:
+    """A draw sells nothing over time."""
+    return [plot for plot in plots_of(_runs(verdict)) if not (verdict.drawn and plot.name == "sales")]
+
+
+def _runs(verdict: Verdict) -> list[Run]:
+    return [
+        Run("measured", "engine", "measured", "the service", verdict.books.measures, shows_taken=True),
+        *([] if verdict.drawn else [Run("predicted", "old", "predicted", "the simulation", verdict.predicted)]),
+    ]
+
+
+def _judgement(verdict: Verdict) -> str:
+    parts = []
+    if verdict.ok:
+        parts.append(
+            '<p class="good"><b>\u2713 Nothing is wrong: no place was sold twice, none was lost, '
+            "and everybody has an answer.</b></p>"
+        )
+    else:
+        found = "".join(f"<li><b>{html.escape(one.kind)}</b>: {html.escape(one.text)}</li>" for one in verdict.findings)
+        parts.append(
+            f'<div class="bad"><b>\u2717 {_many(len(verdict.findings), "finding", "s")}:</b><ul>{found}</ul></div>'
+        )
+    if verdict.limits:
+        rows = "".join(
+            f'<tr><th scope="row"><code>{limit.name}</code></th><td>{limit.limit:g}</td>'
+            f"<td>{'never' if limit.measured is None else f'{limit.measured:.4g}'}</td>"
+            f'<td class="{"good" if limit.kept else "bad"}">{_kept(limit.kept)}</td></tr>'
+            for limit in verdict.limits
+        )
+        parts.append(
+            '<div class="scroll"><table><thead><tr><th scope="col">Limit of the scenario</th>'
+            '<th scope="col">at most</th>'
+            f'<th scope="col">measured</th><th scope="col"></th></tr></thead><tbody>{rows}</tbody></table></div>'
+        )
+    return "".join(parts)
+
+
+def _cards(verdict: Verdict) -> str:
+    measured, predicted, books = verdict.books.measures, verdict.predicted, verdict.books
+    unanswered = books.unanswered_count + measured.gave_up
+
+    def card(title: str, value: str, note: str, bad: bool) -> str:
+        mark = "\u2717" if bad else "\u2713"
+        return (
+            f'<div class="card"><h3>{title}</h3><b><span class="{"bad" if bad else "good"}">{mark}</span> {value}</b>'
+            f"<span>{note}</span></div>"
+        )
+
+    if verdict.drawn:
+        totals = verdict.drawn.head.totals
+        is_wrong = any(finding.kind == "draw" for finding in verdict.findings)
+        return (
+            '<div class="cards">'
+            + card("The draw, worked out again", "differs" if is_wrong else "the same", "from the published files",
+                   is_wrong)
+            + card("Won, and hold a place", f"{number(len(verdict.drawn.references))} of {number(totals.winners)}",
+                   f"of {number(totals.applications)} applications", len(verdict.drawn.references) != totals.winners)
+            + card("99 of 100 have their receipt within", duration(measured.answer_us.percentile(0.99) / 1000), "",
+                   any(limit.name == "p99_ms_max" and not limit.kept for limit in verdict.limits))
+            + card("People without an answer", number(unanswered), f"of {number(predicted.applicants)}", unanswered > 0)
+            + "</div>"
+        )  # fmt: skip
+    return (
+        '<div class="cards">'
+        + card("Sold above what exists", number(measured.oversold), "counted from what people were told",
+               measured.oversold > 0)
+        + card("Places sold", f"{number(measured.confirmed)} of {number(measured.capacity)}",
+               f"predicted: {number(predicted.confirmed)}", measured.oversold > 0)
+        + card("99 of 100 know yes or no within", duration(measured.answer_us.percentile(0.99) / 1000),
+               f"predicted: {duration(predicted.answer_us.percentile(0.99) / 1000)}",
+               any(limit.name == "p99_ms_max" and not limit.kept for limit in verdict.limits))
+        + card("People without an answer", number(unanswered), f"of {number(predicted.applicants)}", unanswered > 0)
+        + "</div>"
+    )  # fmt: skip
+
+
+def _table(figures: list[Figure]) -> str:
+    parts = [
+        '<div class="scroll"><table><thead><tr><th scope="col"></th><th scope="col">Measured</th>'
+        '<th scope="col">Predicted</th><th scope="col">Apart</th>'
+        '<th scope="col" style="text-align:left">Why</th></tr></thead><tbody>'
+    ]
+    for section, rows in itertools.groupby(figures, key=lambda figure: figure.section):
+        parts.append(f'<tr><th class="section" colspan="5" scope="rowgroup">{html.escape(section)}</th></tr>')
+        for row in rows:
+            parts += (
+                f'<tr><th scope="row">{html.escape(row.label)}</th><td>{row.shown(row.measured)}</td>',
+                f"<td>{row.shown(row.predicted)}</td><td>{_apart(row)}</td>",
+                f'<td class="value quiet" style="min-width:16em">{html.escape(row.why)}</td></tr>',
+            )
+    return "".join(parts) + "</tbody></table></div>"
+
+
+def _kept(kept: bool) -> str:
+    return "\u2713 kept" if kept else "\u2717 broken"
+
+
+def _apart(row: Figure) -> str:
+    """How far a measured value is from the predicted one, in per cent of it."""
+    if row.measured is None or row.predicted is None:
+        return ""
+    if row.measured == row.predicted:
+        return "="
+    if not row.predicted:
+        return "new"
+    share = row.measured / row.predicted - 1
+    return f"{share:+.0%}" if abs(share) >= 0.005 else "\u2248"
+
+
+def _roles(verdict: Verdict) -> str:
+    ends: tuple[str, ...] = ("booked", "refused", "abandoned", "waiting", "gave up")
+    if verdict.drawn:
+        ends = ("applied", "withdrawn", "refused", "gave up")
+    roles = sorted({key.partition("/")[0] for key in verdict.books.ends_by_role})
+    rows = "".join(
+        f'<tr><th scope="row">{role}</th>'
+        + "".join(f"<td>{number(verdict.books.ends_by_role.get(f'{role}/{end}', 0))}</td>" for end in ends)
+        + "</tr>"
+        for role in roles
+    )
+    heads = "".join(f'<th scope="col">{end}</th>' for end in ends)
+    return (
+        '<h2>Who they were</h2><div class="scroll"><table><thead><tr><th scope="col"></th>'
+        f"{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _many(count: int, noun: str, plural: str) -> str:
+    return f"{number(count)} {noun}{'' if count == 1 else plural}"

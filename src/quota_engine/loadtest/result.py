@@ -1,0 +1,328 @@
+"""The verdict: what was found, what was measured, and how far from the prediction; as text, JSON and CSV."""
+
+from __future__ import annotations
+
+__all__ = ["Figure", "Finding", "LimitResult", "Verdict"]
+
+import csv
+import dataclasses
+import io
+import itertools
+import pathlib
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from quota_engine.loadtest.draw_run import Drawn
+from quota_engine.loadtest.observations import Books
+from quota_engine.loadtest.plan import Plan
+from quota_engine.simulation.metrics import Measures
+from quota_engine.simulation.reports.formatting import duration, number, opening_line
+from quota_engine.simulation.scenario import Scenario
+from quota_engine.simulation.supply import Market
+
+WIDTH: Final = 80
+_LAG_US_FAIR: Final = 50_000
+_WHY_STATUS: Final = {
+    "CANCELLED": "brokers hand places over; in the simulation they do not",
+    "HELD": "whoever comes back after a crash is told once more, and crashes are drawn anew",
+    "SOLD_OUT": "who would look again after the test's window does not",
+    "WAITING": "the simulation has no waiting room",
+}
+
+
+class Finding(NamedTuple):
+    """Something that should not be: its kind (oversold, duplicate, leak ...) and a sentence."""
+
+    kind: str
+    text: str
+
+
+class LimitResult(NamedTuple):
+    """A limit of the scenario, and what was measured; ``None``: it never came to it."""
+
+    name: str
+    limit: float
+    measured: float | None
+    what: str
+
+    @property
+    def kept(self) -> bool:
+        """Whether it was not exceeded."""
+        return self.measured is not None and self.measured <= self.limit
+
+    def sentence(self) -> str:
+        """The limit in words."""
+        measured = "never" if self.measured is None else f"{self.measured:.4g}"
+        return f"{self.name} is {self.limit:g}, measured {measured} {self.what}"
+
+
+class Figure(NamedTuple):
+    """A figure of the report. ``predicted`` is ``None`` where a simulation has none; ``why`` says what sets them apart.
+
+    ``kind`` is ``count``, ``us`` (microseconds) or ``s`` (seconds).
+    """
+
+    section: str
+    label: str
+    measured: float | None
+    predicted: float | None
+    kind: str = "count"
+    why: str = ""
+
+    def shown(self, value: float | None) -> str:
+        """A value in its unit."""
+        if value is None:
+            return "-"
+        if self.kind == "us":
+            return duration(value / 1000)
+        return f"{value:g} s" if self.kind == "s" else number(value)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Verdict:
+    """Everything that is known after a test. ``others`` counts reservations of the same offices that were not ours."""
+
+    plan: Plan
+    scenario: Scenario
+    market: Market
+    books: Books
+    predicted: Measures
+    findings: tuple[Finding, ...]
+    limits: tuple[LimitResult, ...]
+    others: int = 0
+    drawn: Drawn | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    @property
+    def headline(self) -> str:
+        """What was replayed, in a line."""
+        return opening_line(len_of(self), self.market)
+
+    def notes(self) -> list[str]:
+        """What has to be known to read the figures."""
+        notes = []
+        lag, lane = self.books.lag_us.percentile(0.99), self.books.lane_us.percentile(0.99)
+        if lag > _LAG_US_FAIR:
+            notes.append(
+                f"The load generator itself was up to {duration(lag / 1000)} late, 99 of 100 requests: it has too "
+                "little of a processor. Answers count from the moment at which people meant to press, so a faster one "
+                "would show a shorter wait."
+            )
+        if lane > _LAG_US_FAIR:
+            notes.append(
+                f"99 of 100 requests waited up to {duration(lane / 1000)} for one of the {self.plan.options.users_max} "
+                "lanes, while all carried one. That is a queue in front of the host, and counts as waiting: more "
+                "lanes would let the same people wait inside it."
+            )
+        if self.plan.is_open:
+            notes.append(
+                "The days had been open before: second 0 is a moment of the test's own, and nobody came before it."
+            )
+        if self.plan.rooms:
+            waiting = sum(count for name, count in self.books.ends_by_role.items() if name.endswith("/waiting"))
+            notes.append(
+                f"People went through waiting rooms ({len(self.plan.rooms)}); the simulation has none, and shows the "
+                f"same people without. {number(waiting)} were still waiting when the window ended, with their position."
+            )
+        if self.others:
+            notes.append(f"{self.others} other reservations were made at the same offices meanwhile.")
+        if self.drawn is not None:
+            notes.append(
+                f"Places were given away by the draw {self.plan.draw}. Its result was worked out again from the "
+                "published files, and compared with what applicants were told. What was won is held for ten minutes."
+            )
+        if self.books.capacities:
+            notes.append("Operators changed capacities meanwhile; the simulation has the first ones throughout.")
+        return notes
+
+    def figures(self) -> list[Figure]:
+        """Every figure, with the prediction beside it."""
+        if self.drawn is not None:
+            return self._figures_of_draw(self.drawn)
+        measured, predicted, books = self.books.measures, self.predicted, self.books
+        capacity = self.market.capacity
+        rows = [
+            Figure("Places", "On sale", capacity, capacity),
+            Figure("Places", "Sold", measured.confirmed, predicted.confirmed, why=self._why_sold()),
+            Figure("Places", "Sold that do not exist", measured.oversold, predicted.oversold),
+            Figure("Places", "First told that all is gone after", measured.sold_out_us, predicted.sold_out_us, "us"),
+            Figure("People", "Came", len_of(self), predicted.applicants),
+            Figure("People", "Got a place", measured.bookings, predicted.bookings),
+            Figure("People", "Were refused", measured.refused, predicted.refused),
+            Figure("People", "Walked away from the form", measured.abandoned, predicted.abandoned, why="drawn anew"),
+            Figure(
+                "People", "Crashed, and got the same hold back", measured.resumed, predicted.resumed, why="drawn anew"
+            ),
+            Figure("People", "Have no final answer", books.unanswered_count + measured.gave_up, predicted.gave_up),
+            Figure("Requests", "Sent", measured.requests, predicted.requests, why=self._why_requests()),
+            Figure("Requests", "Without an answer", measured.errors, predicted.errors),
+            Figure("Requests", "Told to come back", measured.overloaded, predicted.overloaded),
+            Figure("Requests", "Most answers in one second", measured.answers.peak, predicted.answers.peak),
+        ]
+        statuses = sorted({*measured.answers_by_status, *predicted.answers_by_status})
+        rows += [
+            Figure(
+                "Answers",
+                status,
+                measured.answers_by_status.get(status, 0),
+                predicted.answers_by_status.get(status, 0),
+                why=_WHY_STATUS.get(status, ""),
+            )
+            for status in statuses
+        ]
+        waiting = "Time from pressing to yes or no"
+        why = self._why_waiting()
+        for label, share in (("Half of all within", 0.5), ("99 of 100 within", 0.99), ("All within", 1.0)):
+            rows.append(
+                Figure(
+                    waiting,
+                    label,
+                    measured.answer_us.percentile(share),
+                    predicted.answer_us.percentile(share),
+                    "us",
+                    why if share == 0.5 else "",
+                )
+            )
+        return rows + self._figures_of_wire()
+
+    def _figures_of_draw(self, drawn: Drawn) -> list[Figure]:
+        """Those of a draw. What is predicted is what follows from the rules, worked out here from the same files."""
+        measured, receipts = self.books.measures, self.books.receipts.values()
+        totals, withdrawn = drawn.head.totals, sum(receipt.is_withdrawn for receipt in receipts)
+        changed = sum(receipt.version > 1 and not receipt.is_withdrawn for receipt in receipts)
+        rows = [
+            Figure("Draw", "Places on sale", self.market.capacity, None),
+            Figure("Draw", "People applied", len(receipts), None),
+            Figure("Draw", "Changed what they applied for", changed, None),
+            Figure("Draw", "Took it back", withdrawn, None),
+            Figure("Draw", "Crashed, and found their application again", measured.resumed, None),
+            Figure("Draw", "In the published list", totals.applications, len(receipts) - withdrawn),
+            Figure("Draw", "Won", totals.winners, drawn.winners_again),
+            Figure("Draw", "Winners who hold their place", len(drawn.references), totals.winners),
+            Figure("Draw", "Got what they liked best", totals.by_preference[1] if totals.winners else 0, None),
+            Figure("Requests", "Sent", measured.requests, None),
+            Figure("Requests", "Without an answer", measured.errors, 0),
+            Figure("Requests", "Told to come back", measured.overloaded, 0),
+        ]
+        rows += [Figure("Answers", status, count, None) for status, count in sorted(measured.answers_by_status.items())]
+        waiting = "Time from pressing to the receipt"
+        rows += [
+            Figure(waiting, label, measured.answer_us.percentile(share), None, "us")
+            for label, share in (("Half of all within", 0.5), ("99 of 100 within", 0.99), ("All within", 1.0))
+        ]
+        return rows + self._figures_of_wire()
+
+    def _figures_of_wire(self) -> list[Figure]:
+        books, wire = self.books, "Time of a request, and the load generator's lag"
+        return [
+            Figure(wire, "Request, half within", books.request_us.percentile(0.5), None, "us"),
+            Figure(wire, "Request, 99 of 100 within", books.request_us.percentile(0.99), None, "us"),
+            Figure(wire, "Sent late, 99 of 100 within", books.lag_us.percentile(0.99), None, "us"),
+            Figure(wire, "Waited for a lane, 99 of 100 within", books.lane_us.percentile(0.99), None, "us"),
+        ]  # fmt: skip
+
+    def _why_sold(self) -> str:
+        if self.books.measures.confirmed == self.predicted.confirmed:
+            return ""
+        return "forms that are never sent, and crashes, are drawn anew; operators' changes are not simulated"
+
+    def _why_requests(self) -> str:
+        roles = {key.partition("/")[0] for key in self.books.ends_by_role}
+        extra = [f"{name}s" for name in ("bot", "broker") if name in roles]
+        return f"{' and '.join(extra)} press as theirs do; in the simulation as applicants do" if extra else ""
+
+    def _why_waiting(self) -> str:
+        ways_ms = 2 * self.scenario.network[0].one_way_ms_median
+        service_ms = self.books.request_us.percentile(0.5) / 1000
+        assumed_ms = self.scenario.front_end.service_us / 1000
+        return (
+            f"predicted with {ways_ms:g} ms of network there and back, and {assumed_ms:g} ms for a request; "
+            f"here a request takes {service_ms:.1f} ms, network included"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The verdict for JSON."""
+        options = msgspec.to_builtins(self.plan.options)
+        return {
+            "title": self.scenario.title,
+            "run": self.plan.options.run,
+            "ok": self.ok,
+            "findings": [finding._asdict() for finding in self.findings],
+            "limits": [{**limit._asdict(), "kept": limit.kept} for limit in self.limits],
+            "notes": self.notes(),
+            "opens_at_ms": self.plan.opens_at_ms,
+            "was_open": self.plan.is_open,
+            "processes": self.plan.shares,
+            "office_days": len(self.plan.days),
+            "options": options,
+            "measured": self.books.measures.as_dict(),
+            "predicted": self.predicted.as_dict(),
+            "ends_by_role": dict(sorted(self.books.ends_by_role.items())),
+            "lost_by_reason": dict(self.books.lost_by_reason),
+            "figures": [figure._asdict() for figure in self.figures()],
+        }
+
+    def as_csv(self) -> str:
+        """All figures as a table. Times are in milliseconds."""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(("section", "figure", "unit", "measured", "predicted", "why"))
+        for figure in self.figures():
+            scale, unit = (1000, "ms") if figure.kind == "us" else (1, "s" if figure.kind == "s" else "")
+            values = ["" if value is None else value / scale for value in (figure.measured, figure.predicted)]
+            rows.writerow((figure.section, figure.label, unit, *values, figure.why))
+        return text.getvalue()
+
+    def text(self) -> str:
+        """The verdict for a terminal of 80 columns."""
+        lines = ["", self.scenario.title, *_wrapped(f"{self.headline}. Run {self.plan.options.run}.")]
+        first = len(lines)
+        for section, rows in itertools.groupby(self.figures(), key=lambda figure: figure.section):
+            head = f"{section:<48}"
+            is_first = len(lines) == first
+            lines += ["", f"{head}{'measured':>16}{'predicted':>16}" if is_first else section]
+            for row in rows:
+                label = row.label if len(row.label) <= 44 else row.label[:43] + "…"
+                lines.append(f"  {label:<46}{row.shown(row.measured):>16}{row.shown(row.predicted):>16}")
+        lines.append("")
+        for limit in self.limits:
+            lines += _wrapped(f"{'kept  ' if limit.kept else 'BROKEN'}  {limit.sentence()}", "        ")
+        for note in self.notes():
+            lines += _wrapped(f"note    {note}", "        ")
+        for finding in self.findings:
+            lines += _wrapped(f"FOUND   {finding.kind}: {finding.text}", "        ")
+        if self.ok:
+            lines += _wrapped(
+                "GOOD    Nothing is wrong: no place was sold twice, none was lost, everybody has an answer.", "        "
+            )
+        return "\n".join(lines)
+
+    def write(self, prefix: str) -> list[pathlib.Path]:
+        """Write the report beside each other as HTML, CSV and JSON; returns the files."""
+        from quota_engine.loadtest.report import html_report
+
+        base = pathlib.Path(prefix)
+        base.parent.mkdir(parents=True, exist_ok=True)
+        written = []
+        pretty = msgspec.json.format(msgspec.json.encode(self.as_dict()), indent=2).decode() + "\n"
+        for suffix, content in ((".html", html_report(self)), (".csv", self.as_csv()), (".json", pretty)):
+            path = base.with_name(base.name + suffix)
+            path.write_text(content, encoding="utf-8")
+            written.append(path)
+        return written
+
+
+def len_of(verdict: Verdict) -> int:
+    """How many people came."""
+    return verdict.predicted.applicants
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, WIDTH, subsequent_indent=indent)

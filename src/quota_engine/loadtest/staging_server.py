@@ -1,0 +1,209 @@
+"""A staging of one's own for the time of a test: the service with its workers on an embedded Valkey, in a temporary
+directory, on a free port, selling a week that opens in a moment.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Staging", "opening_catalog", "staging"]
+
+import base64
+import contextlib
+import datetime
+import hashlib
+import importlib.resources
+import os
+import pathlib
+import queue
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from quota_engine.catalog import builtin_names
+from quota_engine.loadtest.plan import Refused
+from quota_engine.loadtest.target_client import Host, HostError
+
+_START_S_MAX: Final = 60.0
+_STOP_S_MAX: Final = 45.0
+_SERVE: Final = (sys.executable, "-c", "from quota_engine.cli.main import main; raise SystemExit(main())", "serve")
+
+
+class Staging(msgspec.Struct, frozen=True):
+    """Where it is, an operator's token, and what it runs with. ``pid`` is the process that was started."""
+
+    url: str
+    token: str
+    backend: str
+    identity_key: str
+    catalog: str
+    opens_at_s: float
+    pid: int
+    directory: str
+
+
+def opening_catalog(
+    name: str, opens_at_s: float, speed: float = 1.0, places_share: float = 1.0
+) -> tuple[dict[str, Any], datetime.date]:
+    """A catalog's file with all its schedules opening at one moment, and the first day that they open then.
+
+    Every office opens the whole next week at ``opens_at_s`` (seconds since 1970). ``name`` is a built-in catalog or a
+    TOML file. Holds and cooling times are ``speed`` times shorter, as everything is that people wait for. Of every
+    capacity there is ``places_share``, one place at least: a smaller country for a smaller machine.
+    """
+    if name in builtin_names():
+        text = importlib.resources.files("quota_engine.catalog").joinpath("data", f"{name}.toml").read_text("utf-8")
+    else:
+        text = pathlib.Path(name).read_text("utf-8")
+    raw = tomllib.loads(text)
+    moment = datetime.datetime.fromtimestamp(round(opens_at_s), datetime.UTC)
+    weekdays = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+    raw["schedules"] = [
+        {
+            "id": schedule["id"],
+            "kind": "weekly",
+            "weekday": weekdays[moment.weekday()],
+            "at": moment.time(),
+            "zone": "UTC",
+            "weeks_ahead": 1,
+        }
+        for schedule in raw["schedules"]
+    ]
+    rules = raw.get("rules", {})
+    if "hold_ttl_s" in rules:
+        rules["hold_ttl_s"] = max(1, round(rules["hold_ttl_s"] / speed))
+    for plan in raw.get("plans", ()):
+        parts = [plan, *plan.get("quotas", ()), *plan.get("allotments", ())]
+        for part in parts:
+            again = part.get("re_release")
+            if isinstance(again, dict):
+                for key in ("cooling_s", "jitter_s"):
+                    if key in again:
+                        again[key] = max(1, round(again[key] / speed))
+    if places_share != 1.0:
+        _share_places(raw, places_share)
+    monday = moment.date() - datetime.timedelta(days=moment.weekday()) + datetime.timedelta(days=7)
+    return raw, monday
+
+
+def _share_places(raw: dict[str, Any], share: float) -> None:
+    def fewer(places: int) -> int:
+        return max(1, round(places * share)) if places else 0
+
+    tables = [office["capacities"] for office in raw.get("offices", ()) if "capacities" in office]
+    for plan in raw.get("plans", ()):
+        tables += plan.get("capacities_by_class", {}).values()
+        for part in (*plan.get("quotas", ()), *plan.get("allotments", ())):
+            part["capacity"] = fewer(part["capacity"])
+    for table in tables:
+        for name, places in table.items():
+            table[name] = fewer(places)
+
+
+@contextlib.contextmanager
+def staging(
+    catalog: str = "surabaya",
+    *,
+    opens_in_s: float,
+    speed: float = 1.0,
+    workers: int = 2,
+    places_share: float = 1.0,
+    is_staging: bool = True,
+    command: Sequence[str] = (),
+    settings: str = "",
+) -> Iterator[Staging]:
+    """Start it, and end all of it afterwards: the service, its workers, the store, and the directory.
+
+    ``opens_in_s`` is counted from now, and should leave time to start; negative, it has been open for so long already.
+    ``is_staging``: it says so in each answer. ``command`` goes before the service's own (such
+    as ``taskset``); ``settings`` is TOML for the end of its configuration.
+
+    Raises :class:`Refused` if it does not start.
+    """
+    opens_at_s = float(round(time.time() + opens_in_s))
+    raw, _ = opening_catalog(catalog, opens_at_s, speed, places_share)
+    token, key = secrets.token_urlsafe(24), base64.b64encode(os.urandom(32)).decode()
+    with tempfile.TemporaryDirectory(prefix="quota-engine-staging-") as name:
+        directory = pathlib.Path(name)
+        (directory / "catalog.json").write_bytes(msgspec.json.encode(raw))
+        backend = f"valkey+embedded://{directory / 'store'}"
+        days = (datetime.timedelta(weeks=2)).days + 1
+        (directory / "service.toml").write_text(
+            f'backend = "{backend}"\ncatalog = "catalog.json"\nidentity_key = "{key}"\nport = 0\nworkers = {workers}\n'
+            f"publish_days = {days}\nstaging = {str(is_staging).lower()}\n{settings}\n"
+            f'[[tokens]]\nname = "load-test"\nrole = "operator"\n'
+            f'sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"\n'
+        )
+        process = subprocess.Popen(  # noqa: S603 - our own service
+            [*command, *_SERVE, "--config", str(directory / "service.toml")],
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            url = _address(process)
+            _wait_until_ready(process, url)
+            yield Staging(
+                url, token, backend, key, str(directory / "catalog.json"), opens_at_s, process.pid, str(directory)
+            )
+        finally:
+            _end(process)
+
+
+def _address(process: subprocess.Popen[str]) -> str:
+    """What the service says where it is; what else it says goes to our own standard error, as far as it is trouble."""
+    found: queue.Queue[str] = queue.Queue()
+    lines: list[str] = []
+
+    def read() -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            lines.append(line)
+            del lines[:-50]
+            match = re.search(r"serves .* at (http://\S+)", line)
+            if match:
+                found.put(match[1])
+            elif line.startswith(("Traceback", "ERROR", "quota-engine: worker")):
+                sys.stderr.write(line)
+        found.put("")
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        url = found.get(timeout=_START_S_MAX)
+    except queue.Empty:
+        url = ""
+    if not url:
+        raise Refused("the staging did not start: " + "".join(lines[-12:]).strip())
+    return url
+
+
+def _wait_until_ready(process: subprocess.Popen[str], url: str) -> None:
+    deadline_s = time.monotonic() + _START_S_MAX
+    with Host(url, "", timeout_s=5) as host:
+        while process.poll() is None and time.monotonic() < deadline_s:
+            with contextlib.suppress(HostError):
+                if host.call("GET", "/health/ready")[0] == 200:
+                    return
+            time.sleep(0.05)
+    raise Refused("the staging did not become ready")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(_STOP_S_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stderr is not None:
+        process.stderr.close()

@@ -1,0 +1,155 @@
+"""The host as an operator or auditor sees it: a few calls, one after the other, by the standard library alone."""
+
+from __future__ import annotations
+
+__all__ = ["STAGING_HEADER", "Host", "HostError", "check_host"]
+
+import datetime
+import http.client
+import ipaddress
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+
+from quota_engine.loadtest.plan import Refused
+
+STAGING_HEADER: Final = "x-quota-engine-staging"
+_EVENTS_MAX: Final = 1000
+_TRIES_MAX: Final = 3
+
+
+class HostError(Exception):
+    """The host did not do what was asked: the call, and what it said."""
+
+
+class Host:
+    """Calls ``url`` with ``token``, over one connection that is made when it is needed."""
+
+    def __init__(self, url: str, token: str, timeout_s: float = 60.0) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Refused(f"--host {url!r} is no address such as http://127.0.0.1:8000")
+        self.url = url.rstrip("/")
+        self.name = parts.hostname
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(parts.hostname, parts.port, timeout=timeout_s)
+        self._path = parts.path.rstrip("/")
+        self._token = token
+        self.is_staging = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def call(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """The status and the body of an answer. Raises :class:`HostError` if there is none, after three tries."""
+        status, found = self._exchange(method, path, body, headers)
+        try:
+            return status, msgspec.json.decode(found) if found else None
+        except msgspec.DecodeError:
+            return status, None
+
+    def file(self, path: str) -> bytes:
+        """What is there to be downloaded. Raises :class:`HostError` if it is not there."""
+        status, found = self._exchange("GET", path)
+        if status != http.HTTPStatus.OK:
+            raise HostError(f"GET {path}: {status}")
+        return found
+
+    def _exchange(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        """A call that is made again has to do no harm: everything here may be said twice."""
+        content = None if body is None else msgspec.json.encode(body)
+        sent = {"authorization": f"Bearer {self._token}"} if self._token else {}
+        if content is not None:
+            sent["content-type"] = "application/json"
+        for number in range(_TRIES_MAX):
+            try:
+                self._connection.request(method, self._path + path, content, {**sent, **(headers or {})})
+                answer = self._connection.getresponse()
+                found = answer.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                self._connection.close()
+                if number == _TRIES_MAX - 1:
+                    raise HostError(f"{method} {path}: no answer ({type(error).__name__})") from None
+        self.is_staging = answer.getheader(STAGING_HEADER, "").lower() == "true"
+        return answer.status, found
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """The body of a good answer. Raises :class:`HostError` for any other."""
+        status, found = self.call(method, path, body)
+        if status >= 400 or found is None:
+            detail = found.get("detail", "") if isinstance(found, dict) else "nothing that is ours"
+            raise HostError(f"{method} {path}: {status} {detail}")
+        return found
+
+    def offices(self) -> list[dict[str, Any]]:
+        """The offices of its catalog."""
+        found: list[dict[str, Any]] = self.ask("GET", "/v1/offices")["offices"]
+        return found
+
+    def availability(self, office: str, first: datetime.date, last: datetime.date) -> list[dict[str, Any]]:
+        """The counters of an office's days."""
+        path = f"/v1/offices/{office}/availability?first_day={first}&last_day={last}"
+        found: list[dict[str, Any]] = self.ask("GET", path)["days"]
+        return found
+
+    def audit(self) -> list[str]:
+        """What its audit finds."""
+        found: list[str] = self.ask("GET", "/v1/audit")["findings"]
+        return found
+
+    def events(self, office: str, after: int = 0) -> Iterator[dict[str, Any]]:
+        """What has happened at an office, in order, after the event of that number."""
+        while True:
+            page = self.ask("GET", f"/v1/offices/{office}/events?after={after}&limit={_EVENTS_MAX}")
+            yield from page["events"]
+            if len(page["events"]) < _EVENTS_MAX:
+                return
+            after = page["next_after"]
+
+    def last_event(self, office: str) -> int:
+        """The number of the last thing that has happened at an office."""
+        number = 0
+        for event in self.events(office):
+            number = event["number"]
+        return number
+
+
+def check_host(host: Host, *, force: bool, remote: bool) -> None:
+    """Raise :class:`Refused` unless the host says that it is a staging, and is this machine or meant to be another.
+
+    ``force`` goes without the host's word, ``remote`` allows other machines.
+    """
+    if not remote and not _is_this_machine(host.name):
+        raise Refused(f"{host.name} is another machine: --remote allows that")
+    host.ask("GET", "/v1/offices")
+    if not host.is_staging and not force:
+        raise Refused(
+            f"{host.url} does not say that it is a staging (X-Quota-Engine-Staging: true in each answer, as "
+            "`quota-engine serve --staging` gives): a load test takes places away from people. --force goes without."
+        )
+
+
+def _is_this_machine(name: str) -> bool:
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

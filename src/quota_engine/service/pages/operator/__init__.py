@@ -1,0 +1,4 @@
+"""The pages for operators at ``/operator``.
+
+May import the service's context and http package.
+"""

@@ -1,0 +1,125 @@
+"""What is counted while a run goes on, the same for the engine and for the old application."""
+
+from __future__ import annotations
+
+__all__ = ["Measures", "oversold_places", "series_start_s"]
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from quota_engine.reporting.statistics import Histogram, Series
+from quota_engine.simulation.supply import OfficeDay
+
+
+@dataclasses.dataclass(slots=True)
+class Measures:
+    """Counts and measurements of one run. Places are places; everything else counts applicants or requests.
+
+    ``answer_us`` is from the press at or after the opening (or the last one before it that was not told to come
+    back) to the first yes or no, all retries included. ``final_us`` is from the same press to the end: the place
+    confirmed, or the refusal accepted. ``taken`` sums the changes of the places held or confirmed, and ``sold`` those
+    of the places confirmed.
+
+    ``errors`` counts the requests without an answer (refused connections, time-outs, answers that were lost), and
+    once more every applicant who ``gave_up`` over them. To be told to come back in a second, because of overload, is
+    an answer, if not the one that was hoped for: those are ``overloaded``. ``sold_out_us`` is when the first applicant
+    was told that all is gone, from the opening; ``None`` if nobody was.
+    """
+
+    applicants: int
+    capacity: int
+    start_s: int
+    confirmed: int = 0
+    oversold: int = 0
+    bookings: int = 0
+    refused: int = 0
+    abandoned: int = 0
+    gave_up: int = 0
+    requests: int = 0
+    errors: int = 0
+    overloaded: int = 0
+    logged_out: int = 0
+    applicants_logged_out: int = 0
+    double_booked: int = 0
+    booked_unknowingly: int = 0
+    resumed: int = 0
+    holds_lost: int = 0
+    waited: int = 0
+    offers_seen: int = 0
+    holds_expired: int = 0
+    queue_max: int = 0
+    last_final_us: int = 0
+    sold_out_us: int | None = None
+    answers_by_status: dict[str, int] = dataclasses.field(default_factory=dict)
+    answer_us: Histogram = dataclasses.field(default_factory=Histogram)
+    final_us: Histogram = dataclasses.field(default_factory=Histogram)
+    arrivals: Series = dataclasses.field(init=False)
+    answers: Series = dataclasses.field(init=False)
+    taken: Series = dataclasses.field(init=False)
+    sold: Series = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("arrivals", "answers", "taken", "sold"):
+            setattr(self, name, Series(self.start_s))
+
+    @property
+    def unsold(self) -> int:
+        """Places on sale that nobody has in the end."""
+        return max(0, self.capacity + self.oversold - self.confirmed)
+
+    @property
+    def answered(self) -> int:
+        """Applicants who have a final answer."""
+        return self.bookings + self.refused + self.abandoned
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures for JSON. ``elapsed_s`` are simulated, from the opening to the last final answer."""
+        return {
+            "applicants": self.applicants,
+            "capacity": self.capacity,
+            "confirmed": self.confirmed,
+            "oversold": self.oversold,
+            "unsold": self.unsold,
+            "refused": self.refused,
+            "abandoned": self.abandoned,
+            "gave_up": self.gave_up,
+            "errors": self.errors,
+            "answered": self.answered,
+            "answer_ms": _milliseconds(self.answer_us),
+            "final_ms": _milliseconds(self.final_us),
+            "elapsed_s": round(self.last_final_us / 1_000_000, 3),
+            "requests": self.requests,
+            "overloaded": self.overloaded,
+            "requests_by_answer": dict(sorted(self.answers_by_status.items())),
+            "answers_per_s_max": self.answers.peak,
+            "queue_max": self.queue_max,
+        }
+
+
+def _milliseconds(histogram: Histogram) -> dict[str, float]:
+    points = {"p50": histogram.percentile(0.5), "p99": histogram.percentile(0.99), "max": histogram.max}
+    return {name: round(value / 1000, 1) for name, value in points.items()}
+
+
+def series_start_s(first_press_us: int) -> int:
+    """Where the series of a run start: at the first press, but no earlier than an hour before the opening."""
+    return max(min(first_press_us // 1_000_000, 0), -3600)
+
+
+def oversold_places(office_day: OfficeDay, confirmed: Mapping[str, int]) -> int:
+    """The places confirmed above capacity on one office-day, counted from what applicants were told.
+
+    ``confirmed`` are places a quota. Quotas that pass unused places on count together, since capacity has moved
+    between them; a place that consumes several quotas counts once.
+    """
+    together: dict[str, str] = {}
+    for quota in office_day.quotas:
+        last, hops = quota, 0
+        while last in office_day.passes_on and hops < len(office_day.quotas):
+            last, hops = office_day.passes_on[last], hops + 1
+        together[quota] = last
+    above = dict.fromkeys(together.values(), 0)
+    for quota, capacity in office_day.quotas.items():
+        above[together[quota]] += confirmed.get(quota, 0) - capacity
+    return max(0, *above.values()) if above else 0

@@ -1,0 +1,4 @@
+"""Reports of simulated openings: HTML, SVG and terminal.
+
+May import the simulation and reporting.
+"""

@@ -1,0 +1,201 @@
+"""The four plots of an opening, from the measures of one run or of several side by side."""
+
+from __future__ import annotations
+
+__all__ = ["Run", "all_plots", "plots_of", "sales_plot"]
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
+
+from quota_engine.reporting.statistics import Histogram, Series
+from quota_engine.reporting.svg_plot import Line, Plot, log_ticks, nice_ticks
+from quota_engine.simulation.metrics import Measures
+from quota_engine.simulation.reports.formatting import duration, number
+from quota_engine.simulation.simulation import Result
+
+_COLUMNS = 230
+"""Points of a line: more than a plot has pixels for nobody sees."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Run:
+    """One of the runs in a plot: the name of its line, the class of its style, and how a sentence names it.
+
+    ``shows_taken``: its places held have a line as well.
+    """
+
+    name: str
+    style: str
+    within: str
+    subject: str
+    measures: Measures
+    shows_taken: bool = False
+
+
+def all_plots(result: Result) -> list[Plot]:
+    """Arrivals, places sold, answers and waiting, in the order of the report."""
+    return plots_of(_runs(result))
+
+
+def plots_of(runs: Sequence[Run]) -> list[Plot]:
+    """The same of any runs. The capacity and the window are those of the first one."""
+    return [_arrivals_plot(runs), _sales_plot(runs), _answers_plot(runs), _waiting_plot(runs)]
+
+
+def _runs(result: Result) -> list[Run]:
+    engine = Run("quota_engine", "engine", "with quota_engine", "quota_engine", result.engine, shows_taken=True)
+    if result.old is None:
+        return [engine]
+    return [engine, Run("old application", "old", "with the old application", "the old application", result.old)]
+
+
+def _arrivals_plot(runs: Sequence[Run]) -> Plot:
+    window = _rush_window(runs)
+    lines = [Line(run.name, run.style, _per_second(run.measures.arrivals, window), stepped=True) for run in runs]
+    peaks = _and(f"{number(run.measures.arrivals.peak)} {run.within}" for run in runs)
+    return _time_plot(
+        "arrivals",
+        "Requests per second",
+        f"How many requests arrive each second around the opening. The most in one second: {peaks}.",
+        lines,
+        window,
+    )
+
+
+def _answers_plot(runs: Sequence[Run]) -> Plot:
+    window = _rush_window(runs)
+    lines = [Line(run.name, run.style, _per_second(run.measures.answers, window), stepped=True) for run in runs]
+    peaks = _and(f"{number(run.measures.answers.peak)} {run.within}" for run in runs)
+    return _time_plot(
+        "answers",
+        "Answers per second",
+        f"How many requests are answered each second; refused connections and time-outs are no answers. "
+        f"The most in one second: {peaks}.",
+        lines,
+        window,
+    )
+
+
+def sales_plot(result: Result) -> Plot:
+    """Places taken and sold since the opening, against the places that exist."""
+    return _sales_plot(_runs(result))
+
+
+def _sales_plot(runs: Sequence[Run]) -> Plot:
+    capacity = runs[0].measures.capacity
+    end_s = max(run.measures.sold.second_of_share(0.9) for run in runs)
+    window = (0, max(60, min(round(end_s * 1.6), 4 * 3600)))
+    lines = [Line(f"Places that exist: {number(capacity)}", "limit", [(0, capacity), (window[1], capacity)])]
+    told = []
+    for run in runs:
+        measures = run.measures
+        if run.shows_taken:
+            points = _cumulated(measures.taken, window)
+            lines.append(Line(f"{run.name}: held or sold", f"{run.style} thin", points, stepped=True))
+        lines.append(Line(f"{run.name}: sold", run.style, _cumulated(measures.sold, window), stepped=True))
+        sold = f"{number(measures.confirmed)}, {number(measures.oversold)} of them above what exists"
+        told.append(f"{run.subject} sells {sold}")
+    most = max(capacity, *(y for line in lines for _, y in line.points))
+    return _time_plot(
+        "sales",
+        "Places sold",
+        f"Places sold since the opening, against the {number(capacity)} that exist: {_and(told)}.",
+        lines,
+        window,
+        y_max=max(most, 1) * 1.08,
+    )
+
+
+def _waiting_plot(runs: Sequence[Run]) -> Plot:
+    """The share of applicants who have a yes or no after a time, on a logarithmic axis of time."""
+    fastest_us = min(run.measures.answer_us.percentile(0.01) for run in runs)
+    low_us = 10_000.0 if fastest_us >= 10_000 else 1_000.0
+    high_us = max(10_000_000.0, *(run.measures.answer_us.max * 1.05 for run in runs))
+    lines = [Line(run.name, run.style, _shares(run.measures.answer_us, low_us, high_us)) for run in runs]
+    halves = _and(f"{duration(run.measures.answer_us.percentile(0.5) / 1000)} {run.within}" for run in runs)
+    return Plot(
+        name="waiting",
+        title="How long it takes to hear yes or no",
+        description=f"The share of all applicants who know whether they have a place, by the time since they pressed "
+        f"the button. Half of them know within {halves}.",
+        lines=lines,
+        x_range=(low_us, high_us),
+        x_ticks=_waiting_ticks(low_us, high_us),
+        x_title="time since pressing the button",
+        y_max=100,
+        y_ticks=[(share, f"{share}%") for share in (0, 25, 50, 75, 100)],
+        x_is_log=True,
+    )
+
+
+def _waiting_ticks(low_us: float, high_us: float) -> list[tuple[float, str]]:
+    """Powers of ten up to ten seconds, then the units that people wait in."""
+    ticks = log_ticks(low_us, min(high_us, 1e7))
+    ticks += [each for each in (6e7, 6e8, 3.6e9, 3.6e10) if each <= high_us]
+    names = {6e7: "1 min", 6e8: "10 min", 3.6e9: "1 h", 3.6e10: "10 h"}
+    return [(tick, names.get(tick) or duration(tick / 1000).replace(".0 ", " ")) for tick in ticks]
+
+
+def _rush_window(runs: Sequence[Run]) -> tuple[int, int]:
+    """From a minute before the opening, or the first press, to when nearly all of the rush has been answered."""
+    start_s = max(-60, runs[0].measures.start_s)
+    busy_s = max(run.measures.arrivals.second_of_share(0.8) for run in runs)
+    return start_s, max(60, min(busy_s, 1800))
+
+
+def _per_second(series: Series, window: tuple[int, int]) -> list[tuple[float, float]]:
+    """The sums per second; where a point stands for several seconds, the largest of them."""
+    sums = series.window(*window)
+    stride = -(-len(sums) // _COLUMNS)
+    return [(window[0] + at, max(sums[at : at + stride])) for at in range(0, len(sums), stride)]
+
+
+def _cumulated(series: Series, window: tuple[int, int]) -> list[tuple[float, float]]:
+    """The running sum at the end of each second, from 0 at the start of the window."""
+    earlier = sum(series.window(series.start_s, window[0]))
+    running = list(itertools.accumulate(series.window(*window), initial=earlier))
+    stride = -(-len(running) // _COLUMNS)
+    points = [(float(window[0] + at), float(running[at])) for at in range(0, len(running), stride)]
+    return [*points, (float(window[1]), float(running[-1]))]
+
+
+def _shares(histogram: Histogram, low_us: float, high_us: float) -> list[tuple[float, float]]:
+    points, seen, last = [(low_us, 0.0)], 0, -1.0
+    for _, high, count in histogram.buckets():
+        seen += count
+        share = round(100 * seen / histogram.count, 1)
+        # Long flat or dense stretches need no point for every bucket.
+        if share - last >= 0.4 or seen == histogram.count:
+            points.append((max(high, low_us), share))
+            last = share
+    return [*points, (high_us, points[-1][1])]
+
+
+def _time_plot(
+    name: str,
+    title: str,
+    description: str,
+    lines: Sequence[Line],
+    window: tuple[int, int],
+    y_max: float | None = None,
+) -> Plot:
+    if y_max is None:
+        y_max = max(1.0, *(y for line in lines for _, y in line.points)) * 1.05
+    unit_s, unit = (1, "seconds") if window[1] <= 300 else (60, "minutes")
+    ticks = nice_ticks(window[0] / unit_s, window[1] / unit_s)
+    return Plot(
+        name=name,
+        title=title,
+        description=description,
+        lines=lines,
+        x_range=window,
+        x_ticks=[(tick * unit_s, f"{tick:g}") for tick in ticks],
+        x_title=f"{unit} since the opening",
+        y_max=y_max,
+        y_ticks=[(tick, f"{tick:,g}" if tick < 1e6 else f"{tick / 1e6:g}M") for tick in nice_ticks(0, y_max, 4)],
+    )
+
+
+def _and(parts: Iterable[str]) -> str:
+    return " and ".join(parts)

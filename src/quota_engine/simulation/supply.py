@@ -1,0 +1,243 @@
+"""What is on sale in a simulated opening: office-days with their quotas, and how many places an applicant can reach."""
+
+from __future__ import annotations
+
+__all__ = ["Market", "OfficeDay", "Wish", "open_market", "scaled_quotas", "wish_of"]
+
+import contextlib
+import dataclasses
+import datetime
+import itertools
+from collections.abc import Mapping, Sequence
+
+from quota_engine.catalog import Catalog, OfficeView, choice_of, day_terms, load_catalog, packed_places
+from quota_engine.domain.errors import CatalogError, InvalidRequest, Mistake
+from quota_engine.domain.model import DayTerms, ReReleaseRule
+from quota_engine.simulation.scenario import Booking, Sale, Scenario
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wish:
+    """What an applicant asks for, in the catalog's names; ``""`` leaves it to the catalog."""
+
+    service: str = ""
+    service_unit: str = ""
+    session: str = ""
+    channel: str = "online"
+    group: str = ""
+
+    def as_arguments(self) -> dict[str, str]:
+        """The keyword arguments of ``reserve`` that say this; what is left to the catalog is left out."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value}
+
+    def options(self, catalog: Catalog, office: str) -> tuple[tuple[str, ...], ...]:
+        """The quotas that can serve it at an office. Raises ``InvalidRequest`` if there are none."""
+        return choice_of(
+            catalog,
+            office,
+            service=self.service,
+            service_unit=self.service_unit,
+            session=self.session,
+            channel=self.channel,
+            group=self.group,
+        ).options
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OfficeDay:
+    """One day of one office, as the run publishes it.
+
+    ``quotas`` are all the day's capacities in places, and ``places`` those that the applicants' wishes can reach.
+    ``overrides`` are the quotas whose capacity differs from the catalog's. ``passes_on`` maps an allotment to the
+    quota that gets its unused places. ``has_wait_list`` says whether one can wait for a place that comes back.
+    """
+
+    office: str
+    day: int
+    province: str
+    time_zone: str
+    opens_at_ms: int
+    quotas: Mapping[str, int]
+    overrides: Mapping[str, int]
+    passes_on: Mapping[str, str]
+    places: int
+    has_wait_list: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Market:
+    """All office-days of a run, in the order of the catalog and the days."""
+
+    catalog: Catalog
+    office_days: tuple[OfficeDay, ...]
+    first_day: datetime.date
+    last_day: datetime.date
+
+    @property
+    def opening_ms(self) -> int:
+        """The first moment at which anything is on sale, in milliseconds since 1970: second 0 of the run."""
+        return min(office_day.opens_at_ms for office_day in self.office_days)
+
+    @property
+    def capacity(self) -> int:
+        """All places on sale."""
+        return sum(office_day.places for office_day in self.office_days)
+
+    @property
+    def offices(self) -> int:
+        """How many offices take part."""
+        return len({office_day.office for office_day in self.office_days})
+
+    def smaller(self, wishes: Sequence[Wish], places: int) -> Market:
+        """The office-day with the most places alone, with ``places`` of them."""
+        largest = max(self.office_days, key=lambda each: each.places)
+        options = [option for wish in wishes for option in wish.options(self.catalog, largest.office)]
+        overrides = scaled_quotas(list(dict.fromkeys(options)), largest.quotas, places)
+        quotas = {**largest.quotas, **overrides}
+        day = dataclasses.replace(
+            largest,
+            quotas=quotas,
+            overrides={**largest.overrides, **overrides},
+            places=packed_places(list(dict.fromkeys(options)), quotas),
+        )
+        date = datetime.date.fromordinal(day.day)
+        offices = {largest.office: self.catalog.offices[largest.office]}
+        return Market(dataclasses.replace(self.catalog, offices=offices), (day,), date, date)
+
+    def reached_by(self, wishes: Sequence[Wish]) -> Market:
+        """The same market, with the places counted that these wishes can reach (a trace has wishes of its own)."""
+        options: dict[str, list[tuple[str, ...]]] = {}
+        for office in self.catalog.offices:
+            found = options[office] = []
+            for wish in wishes:
+                with contextlib.suppress(InvalidRequest):
+                    found.extend(each for each in wish.options(self.catalog, office) if each not in found)
+        return dataclasses.replace(
+            self,
+            office_days=tuple(
+                dataclasses.replace(each, places=packed_places(options[each.office], each.quotas))
+                for each in self.office_days
+            ),
+        )
+
+
+def scaled_quotas(options: Sequence[Sequence[str]], quotas: Mapping[str, int], places: int) -> dict[str, int]:
+    """The capacities of the options' quotas, scaled to let ``places`` applicants in; the other quotas stay out of it.
+
+    Quotas keep their proportions: each is rounded up, and whatever that lets in too many is taken from the last
+    option's smallest quota.
+    """
+    names = list(dict.fromkeys(name for option in options for name in option))
+    now = packed_places(options, quotas)
+    scaled = {name: -(-quotas[name] * places // now) if now else places for name in names}
+    surplus = packed_places(options, scaled) - places
+    for option in reversed(options):
+        if surplus <= 0:
+            break
+        name = min(option, key=lambda each: scaled[each])
+        taken = min(surplus, scaled[name])
+        scaled[name] -= taken
+        surplus = packed_places(options, scaled) - places
+    return scaled
+
+
+def open_market(scenario: Scenario, file: str) -> Market:
+    """Put on sale what the scenario names; ``file`` is its name in mistakes.
+
+    Raises ``CatalogError`` for a catalog or a sale with mistakes.
+    """
+    sale = scenario.sale
+    catalog = _with_schedule(load_catalog(sale.catalog), sale, file)
+    wishes = tuple(wish_of(booking) for booking in scenario.bookings)
+    offices = _offices_on_sale(catalog, sale, file)
+    options = {office: _options(catalog, office, wishes, file) for office in offices}
+    office_days: list[OfficeDay] = []
+    for office in offices:
+        first = sale.first_day.toordinal()
+        # Weekends, holidays and closures lie between days of service; whoever is closed for long takes no part.
+        dates = map(datetime.date.fromordinal, range(first, first + 2 * sale.days + 14))
+        serving = ((date, day_terms(catalog, office, date)) for date in dates)
+        for date, terms in itertools.islice(((date, terms) for date, terms in serving if terms), sale.days):
+            office_days.append(_office_day(catalog.offices[office], date, terms, options[office], sale.capacity))
+    if sale.offices_max:
+        office_days = _largest(office_days, sale.offices_max)
+    if not sum(office_day.places for office_day in office_days):
+        raise CatalogError((Mistake(file, "sale.first_day", str(sale.first_day), "a time with places on sale"),))
+    taking_part = {office_day.office for office_day in office_days}
+    days = [datetime.date.fromordinal(office_day.day) for office_day in office_days]
+    catalog = dataclasses.replace(
+        catalog, offices={name: view for name, view in catalog.offices.items() if name in taking_part}
+    )
+    return Market(catalog, tuple(office_days), min(days), max(days))
+
+
+def _with_schedule(catalog: Catalog, sale: Sale, file: str) -> Catalog:
+    if not sale.schedule:
+        return catalog
+    offices = {}
+    for name, view in catalog.offices.items():
+        if sale.schedule not in view.schedules:
+            expected = f"one of {', '.join(view.schedules)}"
+            raise CatalogError((Mistake(file, "sale.schedule", repr(sale.schedule), expected),))
+        offices[name] = dataclasses.replace(view, schedule=view.schedules[sale.schedule])
+    return dataclasses.replace(catalog, offices=offices)
+
+
+def wish_of(booking: Booking) -> Wish:
+    """The wish of a booking of the scenario."""
+    return Wish(booking.service, booking.service_unit, booking.session, booking.channel, booking.group)
+
+
+def _offices_on_sale(catalog: Catalog, sale: Sale, file: str) -> list[str]:
+    unknown = [office for office in sale.offices if office not in catalog.offices]
+    if unknown:
+        expected = f"offices of the catalog {sale.catalog!r}"
+        raise CatalogError(tuple(Mistake(file, "sale.offices", repr(office), expected) for office in unknown))
+    return [office for office in catalog.offices if not sale.offices or office in sale.offices]
+
+
+def _options(catalog: Catalog, office: str, wishes: tuple[Wish, ...], file: str) -> list[tuple[str, ...]]:
+    options: list[tuple[str, ...]] = []
+    for index, wish in enumerate(wishes):
+        try:
+            options.extend(wish.options(catalog, office))
+        except InvalidRequest as error:
+            where = f"bookings[{index}].{error.where}, for {office}"
+            raise CatalogError((Mistake(file, where, error.problem, error.expected),)) from None
+    return list(dict.fromkeys(options))
+
+
+def _office_day(
+    office: OfficeView, date: datetime.date, terms: DayTerms, options: Sequence[Sequence[str]], capacity: int
+) -> OfficeDay:
+    quotas = {quota.name: quota.capacity for quota in terms.quotas}
+    passes_on = {quota.name: quota.pass_on.to for quota in terms.quotas if quota.pass_on}
+    overrides: dict[str, int] = {}
+    for quota in terms.quotas:
+        # A second tranche that has passed on by the opening is on sale as well.
+        if quota.pass_on and quota.pass_on.at_ms <= terms.opens_at_ms:
+            quotas[quota.pass_on.to] += quotas[quota.name]
+            quotas[quota.name] = overrides[quota.name] = 0
+    overrides = overrides | scaled_quotas(options, quotas, capacity) if capacity else {}
+    quotas.update(overrides)
+    return OfficeDay(
+        office=office.id,
+        day=date.toordinal(),
+        province=office.province,
+        time_zone=office.zone.key,
+        opens_at_ms=terms.opens_at_ms,
+        quotas=quotas,
+        overrides=overrides,
+        passes_on=passes_on,
+        places=packed_places(options, quotas),
+        has_wait_list=any(quota.re_release.rule is ReReleaseRule.WAIT_LIST for quota in terms.quotas),
+    )
+
+
+def _largest(office_days: list[OfficeDay], offices_max: int) -> list[OfficeDay]:
+    """Keep the offices with the most places; of two equal ones the one that stands first in the catalog."""
+    places: dict[str, int] = {}
+    for office_day in office_days:
+        places[office_day.office] = places.get(office_day.office, 0) + office_day.places
+    kept = set(sorted(places, key=lambda office: -places[office])[:offices_max])
+    return [office_day for office_day in office_days if office_day.office in kept]

@@ -1,0 +1,191 @@
+"""A recorded opening: a CSV file that says who pressed when, in place of the arrival model."""
+
+from __future__ import annotations
+
+__all__ = ["COLUMNS", "MISTAKES_MAX", "read_trace"]
+
+import csv
+import dataclasses
+import datetime
+import pathlib
+import re
+from array import array
+from typing import Final
+
+from quota_engine.domain.errors import CatalogError, InvalidRequest, Mistake
+from quota_engine.domain.validation import APPLICANTS_MAX
+from quota_engine.simulation.arrivals import Kind, Population
+from quota_engine.simulation.supply import Market, Wish
+
+COLUMNS: Final = ("time", "applicant", "office", "day", "channel", "party")
+MISTAKES_MAX: Final = 20
+"""A trace of millions of lines is not reported on a million times."""
+
+_SECONDS = re.compile(r"[+-]?\d{1,7}(\.\d{1,9})?").fullmatch
+_IDENTITY_LENGTH_MAX: Final = 250
+"""Below the engine's limit: whoever comes along gets the identity with a suffix."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Rows:
+    """What has been read: one entry an applicant, office-day and channel, in the order of their first line."""
+
+    known: dict[tuple[str, int, str], int] = dataclasses.field(default_factory=dict)
+    presses_us: list[list[int]] = dataclasses.field(default_factory=list)
+    identities: list[str] = dataclasses.field(default_factory=list)
+    office_days: list[int] = dataclasses.field(default_factory=list)
+    wishes: list[int] = dataclasses.field(default_factory=list)
+    parties: list[int] = dataclasses.field(default_factory=list)
+
+
+def read_trace(path: pathlib.Path, market: Market, default: Wish, seed: int) -> Population:
+    """Read a trace with the header ``time,applicant,office,day,channel,party``.
+
+    ``time`` is in seconds from the opening, or ISO 8601 with an offset; ``day`` is ISO 8601; ``channel`` is one of the
+    catalog's or empty (``default``'s); ``party`` is how many are booked together, or empty (1). Lines need not be in
+    order. Further lines of an applicant for the same office, day and channel are presses of the same applicant.
+    Raises ``CatalogError``, with line and column of each mistake, and never the identity.
+    """
+    mistakes: list[Mistake] = []
+    rows = _Rows()
+    reader = _Reader(str(path), market, default, mistakes)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file)
+            header = tuple(name.strip() for name in next(lines, ()))
+            if header != COLUMNS:
+                raise CatalogError((Mistake(str(path), "line 1", "another header", ",".join(COLUMNS)),))
+            for cells in lines:
+                if cells:
+                    reader.read(lines.line_num, cells, rows)
+                if len(mistakes) >= MISTAKES_MAX:
+                    break
+    except OSError as error:
+        problem = error.strerror or "not readable"
+        raise CatalogError((Mistake(str(path), "(file)", problem, "a CSV file"),)) from None
+    except (UnicodeDecodeError, csv.Error):
+        raise CatalogError((Mistake(str(path), "(file)", "not a text", "a CSV file in UTF-8"),)) from None
+    if not rows.identities and not mistakes:
+        mistakes.append(Mistake(str(path), "(file)", "no lines", "at least one press"))
+    if mistakes:
+        raise CatalogError(tuple(mistakes))
+    for presses in rows.presses_us:
+        presses.sort()
+    return Population(
+        seed,
+        0,
+        array("q", [presses[0] for presses in rows.presses_us]),
+        bytearray([Kind.RECORDED]) * len(rows.identities),
+        array("I", rows.office_days),
+        bytearray(rows.wishes),
+        bytearray(rows.parties),
+        tuple(reader.wishes),
+        tuple(rows.identities),
+        {index: tuple(presses[1:]) for index, presses in enumerate(rows.presses_us) if len(presses) > 1},
+    )
+
+
+class _Reader:
+    """Turns the cells of a line into numbers, and notes what is wrong with them."""
+
+    def __init__(self, file: str, market: Market, default: Wish, mistakes: list[Mistake]) -> None:
+        self._file, self._default, self._mistakes = file, default, mistakes
+        self._catalog = market.catalog
+        self._opening_ms = market.opening_ms
+        self._office_days = {(each.office, each.day): index for index, each in enumerate(market.office_days)}
+        self._offices = {each.office for each in market.office_days}
+        self._wish_of: dict[tuple[str, str], int | None] = {}
+        self.wishes: list[Wish] = []
+
+    def read(self, line: int, cells: list[str], rows: _Rows) -> None:
+        if len(cells) != len(COLUMNS):
+            self._note(line, "(line)", f"{len(cells)} cells", f"{len(COLUMNS)}: {','.join(COLUMNS)}")
+            return
+        time, applicant, office, day, channel, party = (cell.strip() for cell in cells)
+        press_us = self._time(line, time)
+        if not 1 <= len(applicant) <= _IDENTITY_LENGTH_MAX or not applicant.isprintable():
+            problem = "empty" if not applicant else f"{len(applicant)} characters"
+            self._note(line, "applicant", problem, f"1 to {_IDENTITY_LENGTH_MAX} printable characters")
+        office_day = self._office_day(line, office, day)
+        wish = self._wish(line, office, channel) if office_day is not None else 0
+        units = self._party(line, party)
+        if press_us is None or office_day is None or wish is None or units is None or not applicant:
+            return
+        key = (applicant, office_day, channel)
+        index = rows.known.get(key)
+        if index is None:
+            rows.known[key] = len(rows.identities)
+            rows.presses_us.append([press_us])
+            rows.identities.append(applicant)
+            rows.office_days.append(office_day)
+            rows.wishes.append(wish)
+            rows.parties.append(units)
+        elif rows.parties[index] != units:
+            self._note(line, "party", f"{units}", f"{rows.parties[index]}, as on the applicant's first line")
+        else:
+            rows.presses_us[index].append(press_us)
+
+    def _time(self, line: int, cell: str) -> int | None:
+        if _SECONDS(cell):
+            return round(float(cell) * 1_000_000)
+        try:
+            moment = datetime.datetime.fromisoformat(cell)
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            self._note(line, "time", _shown(cell), "seconds from the opening, or ISO 8601 with an offset")
+            return None
+        since = moment - datetime.datetime.fromtimestamp(0, datetime.UTC)
+        press_us = since // datetime.timedelta(microseconds=1) - self._opening_ms * 1000
+        if abs(press_us) >= 10**13:
+            self._note(line, "time", _shown(cell), "a time near the opening")
+            return None
+        return press_us
+
+    def _office_day(self, line: int, office: str, day: str) -> int | None:
+        if office not in self._offices:
+            self._note(line, "office", _shown(office), "an office of the scenario")
+            return None
+        try:
+            ordinal = datetime.date.fromisoformat(day).toordinal()
+        except ValueError:
+            self._note(line, "day", _shown(day), "an ISO 8601 date")
+            return None
+        index = self._office_days.get((office, ordinal))
+        if index is None:
+            self._note(line, "day", _shown(day), "a day of the scenario's sale")
+        return index
+
+    def _wish(self, line: int, office: str, channel: str) -> int | None:
+        """The index of the wish that a channel makes; what it is for another office does not matter."""
+        key = (office, channel)
+        if key not in self._wish_of:
+            wish = dataclasses.replace(self._default, channel=channel or self._default.channel)
+            try:
+                wish.options(self._catalog, office)
+            except InvalidRequest:
+                self._wish_of[key] = None
+            else:
+                if wish not in self.wishes:
+                    self.wishes.append(wish)
+                self._wish_of[key] = self.wishes.index(wish)
+        index = self._wish_of[key]
+        if index is None:
+            self._note(line, "channel", _shown(channel), "a channel of the office")
+        return index
+
+    def _party(self, line: int, cell: str) -> int | None:
+        if not cell:
+            return 1
+        if cell.isascii() and cell.isdigit() and len(cell) < 4 and 1 <= int(cell) <= APPLICANTS_MAX:
+            return int(cell)
+        self._note(line, "party", _shown(cell), f"how many are booked together, 1 to {APPLICANTS_MAX}")
+        return None
+
+    def _note(self, line: int, column: str, problem: str, expected: str) -> None:
+        self._mistakes.append(Mistake(self._file, f"line {line}, {column}", problem, expected))
+
+
+def _shown(cell: str) -> str:
+    """Nothing of what a cell holds: with columns out of order it might be an identity."""
+    return f"{len(cell)} characters that are none" if cell else "empty"

@@ -1,0 +1,288 @@
+"""The store, called from asyncio. Tasks that call at the same time share script calls."""
+
+from __future__ import annotations
+
+__all__ = ["AsyncRedisBackend"]
+
+import asyncio
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Any, TypeVar, cast
+
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from quota_engine.domain.commands import Command, Reserve
+from quota_engine.domain.errors import BackendUnavailable
+from quota_engine.domain.outcomes import Outcome
+from quota_engine.ports import Clock, Request, Send, StoreObserver
+from quota_engine.stores.redis.batching import LANES_MAX, Lane, Limits, told
+from quota_engine.stores.redis.executor import Place, Worker
+from quota_engine.stores.redis.observer_adapter import Watch
+from quota_engine.stores.redis.retrying_calls import Attempt, Call, Lost, Node, NotSent, Pause, Policy, Router
+from quota_engine.stores.redis.scripts import Script
+from quota_engine.stores.redis.sold_out_cache import SoldOut
+
+T = TypeVar("T")
+
+_ANSWERED_AT_ONCE_MAX = 64
+"""Answers from memory in a row before others in the loop get a turn: who is answered at once waits for nothing."""
+_Way = tuple[Place, Script]
+"""A place and a script: what calls must have in common to travel together."""
+_Waiting = tuple[Any, str, "asyncio.Future[Any]", Any]
+"""A command, its line, who waits for the answer, and what an observer wants to have with it."""
+
+
+class AsyncRedisBackend:
+    """A store in a Redis or Valkey server, for one event loop."""
+
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        clock: Clock | None = None,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 - immutable
+        policy: Policy = Policy(),  # noqa: B008 - immutable
+        namespace: str = "",
+        router: Router = Router(),  # noqa: B008 - immutable
+        pool_to: Callable[[Node], ConnectionPool] | None = None,
+        on_close: Callable[[], None] | None = None,
+        sold_out: SoldOut | None = None,
+    ) -> None:
+        """See :class:`quota_engine.stores.redis.sync_store.RedisBackend`."""
+        self._pools: dict[Node | None, ConnectionPool] = {None: pool}
+        self._pool_to = pool_to
+        self._on_close = on_close
+        self._limits = limits
+        self._sold_out = sold_out or SoldOut(0)
+        self._worker = Worker(clock, policy, namespace, router, self._sold_out)
+        self._watch: Watch | None = None
+        self._answered_at_once = 0
+        self._lanes: dict[_Way, Lane[_Waiting]] = {}
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._calls = 0
+        self._ended = asyncio.Event()
+        self._ended.set()
+        self._closed = False
+
+    def watch(self, observer: StoreObserver) -> None:
+        """See :meth:`quota_engine.ports.Watchable.watch`."""
+        self._watch = Watch(observer)
+
+    async def send(self, office: str, command: Command) -> Outcome:
+        """See :meth:`quota_engine.ports.AsyncBackend.send`. Calls that wait for others share their script call.
+
+        Cancelling it while it waits for its turn leaves nothing; later, it leaves what the same id finds.
+        """
+        memory = self._sold_out
+        if type(command) is Reserve:
+            known = memory.answer(office, command)
+            if known is not None:
+                if memory.due:
+                    self._refresh()
+                if self._watch is not None:
+                    self._watch.sold_out(office)
+                self._answered_at_once += 1
+                if self._answered_at_once >= _ANSWERED_AT_ONCE_MAX:
+                    self._answered_at_once = 0
+                    await asyncio.sleep(0)
+                return known
+        try:
+            outcome: Outcome = await self._send(office, command)
+        except BaseException:
+            memory.lost(office, command)
+            raise
+        memory.saw(office, command, outcome)
+        if memory.due:
+            self._refresh()
+        return outcome
+
+    async def perform(self, request: Request[T]) -> T:
+        """See :meth:`quota_engine.ports.AsyncBackend.perform`."""
+        answer: T
+        if isinstance(request, Send):
+            answer = cast("T", await self.send(request.place, request.command))
+            return answer
+        question = self._worker.question(request)
+        self._begin()
+        try:
+            if question is not None:
+                there = self._worker.place(question[0])
+                answer = await self._share(there, there.kind.reads, question[1])
+                return answer
+            answer = await self._drive(self._worker.answer(request))
+            return answer
+        finally:
+            self._end()
+
+    async def _send(self, place: str, command: Any) -> Any:
+        self._begin()
+        try:
+            if self._worker.must_register(place, command):
+                await self._drive(self._worker.register(place, command))
+            there = self._worker.place(place)
+            return await self._share(there, there.kind.script_of(command), command)
+        finally:
+            self._end()
+
+    async def _share(self, place: Place, script: Script, command: Any) -> Any:
+        """Let a command, or a question, travel with those that go the same way."""
+        line = place.kind.encode(command)
+        way = place, script
+        lane = self._lane(way)
+        if lane.is_full():
+            lane.drop(_is_over)
+            if lane.is_full():
+                return self._worker.full(place, script)
+        loop = asyncio.get_running_loop()
+        mine: asyncio.Future[Any] = loop.create_future()
+        lane.waiting.append((command, line, mine, None if self._watch is None else self._watch.call()))
+        if len(lane.waiting) == 1:
+            # Those who call in the same turn of the loop come along; a lone call waits for nobody.
+            loop.call_soon(self._set_out, way, lane)
+        try:
+            return await mine
+        except asyncio.CancelledError:
+            lane.some_gave_up = True
+            raise
+
+    async def check_server(self) -> None:
+        """See that the server answers and is new enough. Raises :class:`BackendUnavailable` otherwise."""
+        await self._drive(self._worker.check_server())
+
+    async def close(self) -> None:
+        """Wait for the calls that are under way, and close the connections. Later calls are refused."""
+        self._closed = True
+        self._sold_out.close()
+        await self._ended.wait()
+        while self._under_way:  # the batches of calls that have been cancelled
+            await asyncio.wait(self._under_way)
+        for pool in list(self._pools.values()):
+            await pool.disconnect()
+        if self._on_close is not None:
+            on_close, self._on_close = self._on_close, None
+            await asyncio.to_thread(on_close)
+
+    def _begin(self) -> None:
+        if self._closed:
+            raise BackendUnavailable("the engine has been closed")
+        self._calls += 1
+        self._ended.clear()
+
+    def _end(self) -> None:
+        self._calls -= 1
+        if not self._calls:
+            self._ended.set()
+
+    def _refresh(self) -> None:
+        """Have the sold-out memory of an office that is due refreshed, beside what else goes on."""
+        office = self._sold_out.due.popleft()
+        task = asyncio.get_running_loop().create_task(self._drive(self._worker.refresh(office)))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    def _lane(self, way: _Way) -> Lane[_Waiting]:
+        lane = self._lanes.get(way)
+        if lane is None:
+            if len(self._lanes) >= LANES_MAX:
+                self._lanes = {way: lane for way, lane in self._lanes.items() if not lane.is_idle()}
+            lane = self._lanes[way] = Lane(self._limits)
+        return lane
+
+    def _set_out(self, way: _Way, lane: Lane[_Waiting]) -> None:
+        while lane.may_go():
+            batch = [one for one in lane.set_out() if not one[2].done()]  # whoever has been cancelled stays behind
+            if not batch:
+                lane.arrived()
+                continue
+            task = asyncio.get_running_loop().create_task(self._carry(way, lane, batch))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _carry(self, way: _Way, lane: Lane[_Waiting], batch: list[_Waiting]) -> None:
+        """Send one batch, and give each caller its outcome."""
+        place, script = way
+        watch, failure = self._watch, None
+        began_ns = 0 if watch is None else perf_counter_ns()
+        try:
+            lines = await self._drive(self._worker.run(script, place, [one[1] for one in batch]))
+            outcome = self._worker.reader(place, script)
+            for (command, _, caller, _), line in zip(batch, lines, strict=True):
+                if not caller.done():
+                    caller.set_result(outcome(command, line))
+        except BaseException as error:
+            failure = error
+            for _, _, caller, _ in batch:
+                if not caller.done():
+                    caller.set_exception(told(error, self._worker.lost(place, script)))
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            if watch is not None:
+                reads = script is place.kind.reads
+                watch.batch(place.name, began_ns, (one[3] for one in batch), failure, reads=reads)
+            failure = None  # it knows this frame
+            lane.arrived()
+            self._set_out(way, lane)
+
+    async def _drive(self, steps: Call[T]) -> T:
+        """Run a call to its end, and return what it returns."""
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.duration_ms / 1000)
+                    step = steps.send([])
+                    continue
+                try:
+                    replies = await self._exchange(step)
+                except (NotSent, Lost, RedisError) as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(replies)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        finally:
+            steps.close()  # given up half way, it lets go of what it holds now, not when it is collected
+
+    async def _exchange(self, attempt: Attempt) -> list[Any]:
+        """Send requests on one connection, and take a reply for each, errors among them."""
+        pool = self._pools.get(attempt.node)
+        if pool is None:
+            assert attempt.node is not None
+            assert self._pool_to is not None
+            pool = self._pools.setdefault(attempt.node, self._pool_to(attempt.node))
+        try:
+            connection = await pool.get_connection()
+        except (AuthenticationError, BusyLoadingError):
+            raise
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            raise NotSent(str(error)) from error
+        try:
+            await connection.send_packed_command(connection.pack_commands(attempt.requests))
+            return [await _reply(connection) for _ in attempt.requests]
+        except (AuthenticationError, BusyLoadingError):
+            await connection.disconnect()
+            raise
+        except (RedisError, OSError) as error:
+            await connection.disconnect()
+            raise Lost(str(error)) from error
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
+
+
+def _is_over(waiting: _Waiting) -> bool:
+    return waiting[2].done()
+
+
+async def _reply(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error

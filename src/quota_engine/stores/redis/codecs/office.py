@@ -1,0 +1,502 @@
+"""How commands, outcomes, records and events are written down for the scripts; ``lua/1_codec.lua`` is the other side.
+
+Everything is text: fields set apart by tabs, rows by newlines, names in a list by commas. None of these can occur in an
+id, a name or a keyed hash. Keyed hashes are written in base 64 instead of hex, as there are four of each in the store.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Decoder",
+    "applicant_of_text",
+    "choice_index",
+    "choice_of_text",
+    "encode",
+    "event_of_text",
+    "group_of_text",
+    "names_of_event",
+    "text_of_applicant",
+    "text_of_choice",
+    "text_of_event",
+    "text_of_record",
+    "text_of_rules",
+]
+
+import re
+from binascii import a2b_base64, b2a_base64, unhexlify
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from quota_engine.admission.guarded_reserve import Guarded, GuardedReserve
+from quota_engine.domain.commands import (
+    Cancel,
+    CheckIn,
+    CloseDay,
+    Command,
+    Confirm,
+    Expire,
+    MarkNoShow,
+    MoveIn,
+    MoveOut,
+    OpenDay,
+    PassOnUnused,
+    PrepareMove,
+    Publish,
+    Release,
+    Reschedule,
+    Reserve,
+    ReturnParked,
+    SetCapacity,
+    SetRules,
+    UndoMove,
+)
+from quota_engine.domain.consumer_groups import Group, Lease
+from quota_engine.domain.events import (
+    CapacitySet,
+    Cooled,
+    DayClosed,
+    DayForgotten,
+    DayOpened,
+    DayPublished,
+    Event,
+    ParkedReturned,
+    PassedOn,
+    ReservationChanged,
+    RulesSet,
+)
+from quota_engine.domain.lifecycle import State, Verb
+from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, Reservation, Rules
+from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status, WaitPlace
+from quota_engine.ports import Lookup, View, WaitListPlace
+from quota_engine.stores.redis.codecs.buckets import text_of_guards
+
+_STATE_OF_LETTER: Final = {
+    "W": State.WAITING,
+    "H": State.HELD,
+    "C": State.CONFIRMED,
+    "A": State.ATTENDED,
+    "N": State.NO_SHOW,
+    "R": State.RELEASED,
+    "E": State.EXPIRED,
+    "X": State.CANCELLED,
+    "M": State.MOVED,
+}
+_STATUS: Final = {str(status): status for status in Status}
+_HELD: Final = Status.HELD
+_STATE_HELD: Final = State.HELD
+_VERB_OF_LETTER: Final = {
+    "R": Verb.RESERVE,
+    "W": Verb.WAIT,
+    "O": Verb.OFFER,
+    "C": Verb.CONFIRM,
+    "Q": Verb.REACQUIRE,
+    "L": Verb.RELEASE,
+    "E": Verb.EXPIRE,
+    "X": Verb.CANCEL,
+    "M": Verb.RESCHEDULE,
+    "A": Verb.CHECK_IN,
+    "N": Verb.MARK_NO_SHOW,
+    "I": Verb.MOVE_IN,
+    "J": Verb.MOVE_IN_CONFIRMED,
+    "U": Verb.MOVE_OUT,
+    "B": Verb.UNDO_MOVE,
+}
+_LETTER_OF_STATE: Final = {state: letter for letter, state in _STATE_OF_LETTER.items()}
+_LETTER_OF_VERB: Final = {verb: letter for letter, verb in _VERB_OF_LETTER.items()}
+_NAME_OF_EVENT: Final[dict[type, str]] = {
+    CapacitySet: "capacity_set",
+    DayClosed: "day_closed",
+    DayOpened: "day_opened",
+    DayForgotten: "day_forgotten",
+    PassedOn: "passed_on",
+    Cooled: "cooled",
+    ParkedReturned: "parked_returned",
+}
+_TERMS_DECODER: Final = msgspec.json.Decoder(DayTerms)
+
+
+# --- Applicants ----------------------------------------------------------------------------------------------------
+
+_SHORT_LENGTH: Final = 22
+_is_keyed_hash: Final = re.compile("[0-9a-f]{32}").fullmatch
+_TO_NAME: Final = bytes.maketrans(b"+/", b"-_")
+_FROM_NAME: Final = str.maketrans("-_", "+/")
+
+
+def text_of_applicant(applicant: str) -> str:
+    """A keyed hash of 32 hex digits in 22 characters; anything else as it is, with a dot in front if it is as long."""
+    if len(applicant) == 32 and _is_keyed_hash(applicant):
+        return b2a_base64(unhexlify(applicant), newline=False)[:_SHORT_LENGTH].translate(_TO_NAME).decode()
+    return f".{applicant}" if len(applicant) == _SHORT_LENGTH else applicant
+
+
+def applicant_of_text(text: str) -> str:
+    """The other way round."""
+    if len(text) == _SHORT_LENGTH:
+        return a2b_base64(f"{text.translate(_FROM_NAME)}==").hex()
+    return text.removeprefix(".")
+
+
+def _text_of_party(applicants: tuple[str, ...]) -> str:
+    return ",".join(map(text_of_applicant, applicants))
+
+
+# --- Commands ------------------------------------------------------------------------------------------------------
+
+
+def text_of_choice(choice: Choice) -> str:
+    """Its five names, and its options as ``a,b|c``."""
+    options = "|".join(",".join(option) for option in choice.options)
+    return f"{choice.service}\t{choice.service_unit}\t{choice.session}\t{choice.channel}\t{choice.group}\t{options}"
+
+
+def choice_of_text(text: str) -> Choice:
+    """The other way round."""
+    service, service_unit, session, channel, group, options = text.split("\t")
+    split = tuple(tuple(option.split(",")) for option in options.split("|"))
+    return Choice(service, service_unit, session, channel, group, split)
+
+
+def text_of_rules(rules: Rules) -> str:
+    """The rules in the order in which ``rules_of_text`` of the scripts takes them."""
+    limits = ",".join(f"{limit.places_max}:{limit.span_days}" for limit in rules.identity_limits)
+    numbers = (
+        rules.hold_ttl_ms,
+        rules.offer_ttl_ms,
+        rules.party_max,
+        rules.no_show_block_ms,
+        rules.cancellations_max,
+        rules.cancellations_window_ms,
+        rules.cancellations_block_ms,
+        rules.reschedules_max,
+        rules.reschedule_before_ms,
+        rules.wait_list_max,
+    )
+    return "\t".join((*map(str, numbers), limits, rules.jitter_seed))
+
+
+def rules_of_text(text: str) -> Rules:
+    """The other way round."""
+    *numbers, limits, seed = text.split("\t")
+    hold, offer, party, no_show, cancellations, window, block, moves, before, waiting = map(int, numbers)
+    pairs = (limit.split(":") for limit in limits.split(",") if limit)
+    return Rules(
+        hold_ttl_ms=hold,
+        offer_ttl_ms=offer,
+        party_max=party,
+        identity_limits=tuple(IdentityLimit(int(places), int(span)) for places, span in pairs),
+        no_show_block_ms=no_show,
+        cancellations_max=cancellations,
+        cancellations_window_ms=window,
+        cancellations_block_ms=block,
+        reschedules_max=moves,
+        reschedule_before_ms=before,
+        wait_list_max=waiting,
+        jitter_seed=seed,
+    )
+
+
+def _text_of_new_day(terms: DayTerms) -> str:
+    """A day as it is before anything has happened on it, with its tabs and newlines out of the way."""
+    rows = [
+        f"0\t0\t0\t0\t{terms.opens_at_ms}\t{terms.starts_at_ms}\t{terms.ends_at_ms}\t{terms.forget_at_ms}",
+        "",
+    ]
+    for quota in terms.quotas:
+        rule = quota.re_release
+        pass_to, pass_at_ms = ("", 0) if quota.pass_on is None else (quota.pass_on.to, quota.pass_on.at_ms)
+        rows.append(
+            f"{quota.name}\t{quota.capacity}\t{quota.capacity}\t0\t0\t0\t0"
+            f"\t{rule.rule}\t{rule.cooling_ms}\t{rule.jitter_ms}\t{pass_to}\t{pass_at_ms}"
+        )
+    return "\n".join(rows).replace("\t", "\x01").replace("\n", "\x02")
+
+
+def _step(verb: str) -> Callable[[Any], str]:
+    return lambda command: f"{verb}\t{command.id}\t{text_of_applicant(command.owner)}\t{command.version}"
+
+
+def _text_of_confirm(one: Confirm) -> str:
+    if one.reacquire and one.valid_until_ms:
+        return f"reacquire_until\t{one.valid_until_ms}\t{one.id}\t{text_of_applicant(one.owner)}\t{one.version}"
+    return f"confirm\t{one.id}\t{text_of_applicant(one.owner)}\t{one.version}\t{one.reacquire:d}"
+
+
+_ENCODE: Final[dict[type, Callable[[Any], str]]] = {
+    Confirm: _text_of_confirm,
+    Release: _step("release"),
+    Cancel: _step("cancel"),
+    CheckIn: _step("check_in"),
+    MarkNoShow: _step("mark_no_show"),
+    Reschedule: lambda one: (
+        f"reschedule\t{one.id}\t{one.day}\t{text_of_applicant(one.owner)}\t{one.version}\t{text_of_choice(one.choice)}"
+    ),
+    PrepareMove: _step("prepare_move"),
+    MoveIn: lambda one: (
+        f"move_in\t{one.id}\t{one.day}\t{_text_of_party(one.applicants)}\t{one.deadline_ms}\t{one.moves}"
+        f"\t{one.valid_until_ms}\t{text_of_choice(one.choice)}"
+    ),
+    MoveOut: _step("move_out"),
+    Lookup: lambda one: f"lookup\t{one.id}",
+    View: lambda one: f"view\t{one.days[0]}",
+    WaitListPlace: lambda one: f"wait_place\t{one.id}",
+    UndoMove: _step("undo_move"),
+    Expire: lambda one: f"expire\t{one.day}\t{one.limit}",
+    SetRules: lambda one: f"set_rules\t{text_of_rules(one.rules)}",
+    Publish: lambda one: (
+        f"publish\t{one.day}\t{_text_of_new_day(one.terms)}\t{msgspec.json.encode(one.terms).decode()}"
+    ),
+    SetCapacity: lambda one: f"set_capacity\t{one.day}\t{one.quota}\t{one.capacity}",
+    CloseDay: lambda one: f"close_day\t{one.day}",
+    OpenDay: lambda one: f"open_day\t{one.day}",
+    PassOnUnused: lambda one: f"pass_on_unused\t{one.day}\t{one.quota}",
+    ReturnParked: lambda one: f"return_parked\t{one.day}\t{one.quota}",
+    GuardedReserve: lambda one: _encode_guarded(one),
+}
+
+
+def _encode_guarded(command: GuardedReserve) -> str:
+    command.check()
+    return text_of_guards(command) + encode(command.reserve)
+
+
+_choice_texts: dict[int, tuple[Choice, str]] = {}
+"""Texts of choices by their identity: in a rush nearly everybody wants the same few."""
+_CHOICES_KEPT_MAX: Final = 1_000
+
+
+def _kept_text_of_choice(choice: Choice) -> str:
+    kept = _choice_texts.get(id(choice))
+    if kept is not None and kept[0] is choice:
+        return kept[1]
+    if len(_choice_texts) >= _CHOICES_KEPT_MAX:
+        _choice_texts.clear()
+    text = text_of_choice(choice)
+    _choice_texts[id(choice)] = (choice, text)
+    return text
+
+
+def encode(command: Command | GuardedReserve | Lookup | View | WaitListPlace) -> str:
+    """One command as a line for ``5_commands.lua``, or a question (of a view: for its first day) for ``6_reads.lua``.
+
+    Raises:
+        InvalidRequest: the command is not well formed.
+    """
+    if type(command) is Reserve:
+        command.check()  # it does not do so when it is made, and must not spoil the call for those who share it
+        until = f"reserve_until\t{command.valid_until_ms}" if command.valid_until_ms else "reserve"
+        return (
+            f"{until}\t{command.id}\t{command.day}\t{_text_of_party(command.applicants)}\t{command.wait:d}"
+            f"\t{command.hold_ttl_ms}\t{_kept_text_of_choice(command.choice)}"
+        )
+    return _ENCODE[type(command)](command)
+
+
+# --- Answers -------------------------------------------------------------------------------------------------------
+
+
+class Decoder:
+    """Makes objects of one office's texts. Equal choices are one object, whatever record they come with."""
+
+    def __init__(self, office: str) -> None:
+        self._office = office
+        self._choices: dict[str, Choice] = {}
+        self._bare: dict[str, Outcome] = {}
+        """Outcomes without a record, by their line: there are few different ones."""
+
+    def choice(self, text: str) -> Choice:
+        """The choice that a text stands for."""
+        choice = self._choices.get(text)
+        if choice is None:
+            if len(self._choices) >= _CHOICES_KEPT_MAX:
+                self._choices.clear()
+            choice = self._choices[text] = choice_of_text(text)
+        return choice
+
+    def record(self, reservation_id: str, fields: list[str], choice: Choice) -> Reservation:
+        """A reservation of its stored fields, as ``1_codec.lua`` lays them out; what is left out there follows."""
+        head, day, created, lasting, place, party = fields[:6]
+        created_at_ms, option = int(created, 36), place[-1]
+        return Reservation(
+            self._office,
+            reservation_id,
+            int(day),
+            tuple(map(applicant_of_text, party.split(","))),
+            choice,
+            () if option.isdigit() else choice.options[ord(option) - ord("a")],
+            _STATE_OF_LETTER[head[0]],
+            int(head[1:]),
+            created_at_ms,
+            created_at_ms + int(lasting, 36) if lasting else 0,
+            int(fields[6]) if len(fields) > 6 else 0,
+            int(fields[7]) if len(fields) > 7 else 0,
+        )
+
+    def outcome(self, command: Any, line: str) -> Any:
+        """The outcome of ``command``, whose answer was ``line``; a :class:`Guarded` of a guarded reserve."""
+        fields = line.split("\t")
+        if fields[0] == "NEW":
+            # A new hold, by far the most frequent success: all else that is in its record was in the command.
+            assert type(command) is Reserve
+            choice = command.choice
+            return Outcome(
+                _HELD,
+                Reservation(
+                    self._office,
+                    command.id,
+                    command.day,
+                    command.applicants,
+                    choice,
+                    choice.options[int(fields[3])],
+                    _STATE_HELD,
+                    1,
+                    int(fields[1]),
+                    int(fields[2]),
+                    0,
+                    0,
+                ),
+            )
+        if fields[0] == "G":
+            _, refused_by, in_shadow, rest = line.split("\t", 3)
+            indexes = tuple(map(int, in_shadow.split(","))) if in_shadow else ()
+            return Guarded(self.outcome(command.reserve, rest), int(refused_by), indexes)
+        if len(fields) <= 5:
+            known = self._bare.get(line)
+            if known is not None:
+                return known
+        record = None
+        if len(fields) > 5:
+            record = self.record(fields[5], fields[12:], self.choice("\t".join(fields[6:12])))
+        flags, retry_at_ms, units, overbooked = fields[1:5]
+        outcome = Outcome(
+            _STATUS[fields[0]], record, flags == "p", flags == "s", int(retry_at_ms), int(units), int(overbooked)
+        )
+        if record is None and len(self._bare) < _CHOICES_KEPT_MAX:
+            self._bare[line] = outcome
+        return outcome
+
+    def answer(self, question: Lookup | View | WaitListPlace, line: str) -> Any:
+        """The answer to a question for one line."""
+        if isinstance(question, Lookup):
+            return self.lookup(line)
+        if isinstance(question, WaitListPlace):
+            return self.wait_place(line)
+        view = self.view(question.days[0], line)
+        return [] if view is None else [view]
+
+    def lookup(self, line: str) -> Reservation | None:
+        """The answer to a lookup."""
+        if not line:
+            return None
+        fields = line.split("\t")
+        return self.record(fields[0], fields[7:], self.choice("\t".join(fields[1:7])))
+
+    def wait_place(self, line: str) -> WaitPlace | None:
+        """The answer to where somebody stands on a wait list."""
+        if not line:
+            return None
+        ahead, waiting = map(int, line.split("\t"))
+        return WaitPlace(ahead, waiting)
+
+    def view(self, day: int, line: str) -> DayView | None:
+        """The answer to a view of ``day``."""
+        if not line:
+            return None
+        opens, starts, ends, closed, waiting, *rows = line.split("\t")
+        quotas: dict[str, QuotaView] = {}
+        for row in rows:
+            name, *numbers = row.split(",")
+            capacity, free, held, confirmed, cooling, parked = map(int, numbers)
+            quotas[name] = QuotaView(capacity, max(0, free), held, confirmed, cooling, parked, max(0, -free))
+        return DayView(day, int(opens), int(starts), int(ends), closed == "1", int(waiting), quotas)
+
+
+def choice_index(fields: list[str]) -> str:
+    """The index of the choice of a reservation, of its stored fields."""
+    return fields[4].rstrip("abcdefghijklmnop")
+
+
+def event_of_text(text: str, decoder: Decoder, choices: dict[str, str]) -> Event:
+    """An event of the stream; ``choices`` are the texts of choices by their index."""
+    kind, *fields = text.split("\t")
+    if kind[0].isupper():
+        reservation_id, *stored = fields
+        record = decoder.record(reservation_id, stored, decoder.choice(choices[choice_index(stored)]))
+        at_ms = record.created_at_ms + (int(kind[1:], 36) if len(kind) > 1 else 0)
+        return ReservationChanged(at_ms, _VERB_OF_LETTER[kind[0]], record)
+    at_ms, fields = int(fields[0]), fields[1:]
+    if kind == "rules_set":
+        return RulesSet(at_ms, rules_of_text("\t".join(fields)))
+    if kind == "day_published":
+        return DayPublished(at_ms, int(fields[0]), _TERMS_DECODER.decode(fields[1]))
+    return _EVENT[kind](at_ms, fields)
+
+
+def names_of_event(text: str) -> tuple[str, ...]:
+    """Who is in an event of the stream: the reservation's id and its applicants; nobody, if it is of another kind."""
+    fields = text.split("\t")
+    return (fields[1], *map(applicant_of_text, fields[7].split(","))) if fields[0][0].isupper() else ()
+
+
+def _short(number: int) -> str:
+    """In base 36; ``int(text, 36)`` is the way back."""
+    digits = ""
+    while True:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+        if not number:
+            return digits
+
+
+def text_of_record(record: Reservation, choice_index: str) -> str:
+    """A reservation as ``1_codec.lua`` writes it down."""
+    option = chr(ord("a") + record.choice.options.index(record.quotas)) if record.quotas else ""
+    fields = [
+        f"{_LETTER_OF_STATE[record.state]}{record.version}",
+        str(record.day),
+        _short(record.created_at_ms),
+        _short(record.deadline_ms - record.created_at_ms) if record.deadline_ms else "",
+        f"{choice_index}{option}",
+        _text_of_party(record.applicants),
+    ]
+    if record.moves or record.queue_number:
+        fields.append(str(record.queue_number))
+    if record.moves:
+        fields.append(str(record.moves))
+    return "\t".join(fields)
+
+
+def text_of_event(event: Event, index_of: Callable[[Choice, int], str]) -> str:
+    """An event as the scripts write it down; ``index_of`` gives the index of a choice, for a record on a day."""
+    if isinstance(event, ReservationChanged):
+        record = event.reservation
+        later_ms = event.at_ms - record.created_at_ms
+        kind = _LETTER_OF_VERB[event.verb] + (_short(later_ms) if later_ms else "")
+        return f"{kind}\t{record.id}\t{text_of_record(record, index_of(record.choice, record.day))}"
+    if isinstance(event, RulesSet):
+        return f"rules_set\t{event.at_ms}\t{text_of_rules(event.rules)}"
+    if isinstance(event, DayPublished):
+        return f"day_published\t{event.at_ms}\t{event.day}\t{msgspec.json.encode(event.terms).decode()}"
+    return "\t".join([_NAME_OF_EVENT[type(event)], *(str(getattr(event, name)) for name in event.__struct_fields__)])
+
+
+def group_of_text(text: str) -> Group:
+    """A group of consumers: the highest number delivered, and a row for each lease."""
+    delivered, *rows = text.split("\n")
+    leases = [row.split("\t") for row in rows]
+    return Group(
+        int(delivered), tuple(Lease(int(first), int(last), name, int(since)) for first, last, name, since in leases)
+    )
+
+
+_EVENT: Final[dict[str, Callable[[int, list[str]], Event]]] = {
+    "capacity_set": lambda at, f: CapacitySet(at, int(f[0]), f[1], int(f[2])),
+    "day_closed": lambda at, f: DayClosed(at, int(f[0])),
+    "day_opened": lambda at, f: DayOpened(at, int(f[0])),
+    "day_forgotten": lambda at, f: DayForgotten(at, int(f[0])),
+    "passed_on": lambda at, f: PassedOn(at, int(f[0]), f[1], f[2], int(f[3])),
+    "cooled": lambda at, f: Cooled(at, int(f[0]), f[1], int(f[2]), int(f[3])),
+    "parked_returned": lambda at, f: ParkedReturned(at, int(f[0]), f[1], int(f[2])),
+}

@@ -1,0 +1,252 @@
+"""What has to be written so that a store's texts say what a ledger says: only where they differ.
+
+The counterpart of ``state``: that reads a ledger out of the store's texts, this finds the texts that are wrong.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Write", "writes_between"]
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from quota_engine.domain.events import Event
+from quota_engine.domain.ledger import Day, Ledger, Quota, known_reservation
+from quota_engine.domain.lifecycle import State
+from quota_engine.domain.model import Choice, Reservation
+from quota_engine.stores.redis.codecs.office import (
+    text_of_applicant,
+    text_of_choice,
+    text_of_event,
+    text_of_record,
+    text_of_rules,
+)
+from quota_engine.stores.redis.keys import KINDS
+
+Write = tuple[str, int, str, str]
+"""A command of the store, the number of the key (from 1) as the scripts take them, and its two arguments."""
+
+_KEY: Final = {kind: number for number, kind in enumerate(KINDS, 1)}
+_EVENTS_MAX: Final = 2**31
+"""What days are multiplied by in the order of the wait list."""
+
+
+def writes_between(state: list[Any], wanted: Ledger, number: int, restored: Sequence[Event]) -> list[Write]:
+    """The writes that make ``state`` (what ``10_reconcile.lua`` replies) tell of ``wanted``.
+
+    ``number`` is that of the last event before the ``restored`` ones, which are in ``wanted`` and not in the store yet.
+    Records of forgotten days, which the purge has not reached yet, are left alone.
+    """
+    head, days, records, claims, standings, cooling, _, updated, choices, _, due, waiting = state
+    indexes = _Indexes(choices)
+    known = [record for record in wanted.reservations.values() if known_reservation(wanted, record.id) is record]
+    texts = {record.id: text_of_record(record, indexes.of(record.choice, record.day)) for record in known}
+    writes = [
+        *_hash_writes("records", records, texts),
+        *_claims(claims, wanted, set(texts)),
+        *_days(days, wanted, known),
+        *_standings(standings, updated, wanted),
+        *_due(due, known, records),
+        *_cooling(cooling, wanted),
+        *_waiting(waiting, wanted),
+        *_events(number, restored, indexes),
+        *_head(head, wanted, number + len(restored)),
+    ]
+    return [*indexes.writes(), *writes]
+
+
+class _Indexes:
+    """The numbers that choices are known by, and the last day that each was used for; some have to become known."""
+
+    def __init__(self, choices: dict[str, str]) -> None:
+        self._known: dict[str, tuple[str, int]] = {}
+        for field, value in choices.items():
+            if field.startswith("="):
+                index, last_day = value.split("\t")
+                self._known[field[1:]] = index, int(last_day)
+        self._stored = dict(self._known)
+        self._count = int(choices.get("n", "0"))
+
+    def of(self, choice: Choice, day: int) -> str:
+        """The number of a choice, for a record on this day."""
+        text = text_of_choice(choice)
+        index, last_day = self._known.get(text, ("", 0))
+        if not index:
+            self._count += 1
+            index = str(self._count)
+        self._known[text] = index, max(last_day, day)
+        return index
+
+    def writes(self) -> Iterator[Write]:
+        for text, (index, last_day) in self._known.items():
+            if self._stored.get(text) != (index, last_day):
+                yield "HSET", _KEY["choices"], index, text
+                yield "HSET", _KEY["choices"], f"={text}", f"{index}\t{last_day}"
+                yield "HDEL", _KEY["choices"], f"x{index}", ""
+        if len(self._known) > len(self._stored):
+            yield "HSET", _KEY["choices"], "n", str(self._count)
+
+
+def _events(number: int, restored: Sequence[Event], indexes: _Indexes) -> Iterator[Write]:
+    for own, event in enumerate(restored, number + 1):
+        yield "XADD", _KEY["events"], str(own), text_of_event(event, indexes.of)
+
+
+def _hash_writes(kind: str, stored: dict[str, str], wanted: dict[str, str]) -> Iterator[Write]:
+    for field, text in wanted.items():
+        if stored.get(field) != text:
+            yield "HSET", _KEY[kind], field, text
+
+
+def _head(head: dict[str, str], wanted: Ledger, number: int) -> Iterator[Write]:
+    texts = {
+        "now_ms": str(wanted.now_ms),
+        "number": str(number),
+        "rules": text_of_rules(wanted.rules),
+        "forgotten_day_max": str(wanted.forgotten_day_max),
+    }
+    yield from _hash_writes("head", {"rules": text_of_rules(Ledger("").rules), "forgotten_day_max": "0", **head}, texts)
+    forget_at_ms = [day.terms.forget_at_ms for day in wanted.days.values()]
+    if forget_at_ms and int(head.get("next_forget_ms", 0)) > min(forget_at_ms):
+        yield "HSET", _KEY["head"], "next_forget_ms", str(min(forget_at_ms))
+
+
+def _claims(claims: dict[str, str], wanted: Ledger, known: set[str]) -> Iterator[Write]:
+    texts = {text_of_applicant(one): (ids,) if isinstance(ids, str) else ids for one, ids in wanted.claims.items()}
+    for applicant in {**claims, **texts}:
+        if applicant == "~":
+            continue
+        stored = claims.get(applicant, "").split(",") if applicant in claims else []
+        ids = [one for one in texts.get(applicant, ()) if one in known]
+        others = [one for one in stored if one not in known]
+        if [one for one in stored if one in known] != ids:
+            text = ",".join([*ids, *others])
+            yield "HSET" if text else "HDEL", _KEY["claims"], applicant, text
+
+
+def _days(days: dict[str, str], wanted: Ledger, known: list[Reservation]) -> Iterator[Write]:
+    texts: dict[str, str] = {}
+    holds_of: dict[int, list[Reservation]] = {number: [] for number in wanted.days}
+    for record in known:
+        if record.state is State.HELD:
+            holds_of[record.day].append(record)
+    for number, day in wanted.days.items():
+        texts[f"t{number}"] = msgspec.json.encode(day.terms).decode()
+        holds = holds_of[number]
+        stored = days.get(str(number))
+        if stored is None or not _is_of(stored, day, holds, wanted.now_ms):
+            texts[str(number)] = _text_of_day(day, holds)
+    yield from _hash_writes("days", days, texts)
+    for field in days:
+        if field != "~" and int(field.removeprefix("t")) not in wanted.days:
+            yield "HDEL", _KEY["days"], field, ""
+
+
+def _text_of_day(day: Day, holds: list[Reservation]) -> str:
+    terms = day.terms
+    first = (
+        int(day.closed),
+        day.last_queue_number,
+        0,  # nothing is due before: the next command looks
+        len(day.waiting),
+        terms.opens_at_ms,
+        terms.starts_at_ms,
+        terms.ends_at_ms,
+        terms.forget_at_ms,
+    )
+    rows = ["\t".join(map(str, first)), "\t".join(sorted({",".join(record.quotas) for record in holds}))]
+    return "\n".join([*rows, *(_text_of_quota(name, quota) for name, quota in day.quotas.items())])
+
+
+def _text_of_quota(name: str, quota: Quota) -> str:
+    rule, pass_on = quota.re_release, quota.pass_on
+    counters = (quota.capacity, quota.free, quota.held, quota.confirmed, quota.cooling, quota.parked)
+    to, at_ms = (pass_on.to, pass_on.at_ms) if pass_on is not None else ("", 0)
+    return "\t".join(map(str, (name, *counters, rule.rule, rule.cooling_ms, rule.jitter_ms, to, at_ms)))
+
+
+def _is_of(stored: str, day: Day, holds: list[Reservation], now_ms: int) -> bool:
+    """Whether a day's text says what the day does. It may look for what is due too early, and in too many places."""
+    first, sets, *quotas = stored.split("\n")
+    wanted_first, wanted_sets, *wanted_quotas = _text_of_day(day, holds).split("\n")
+    fields, wanted_fields = first.split("\t"), wanted_first.split("\t")
+    next_due_ms, fields[2] = int(fields[2]), wanted_fields[2]
+    moments_ms = [record.deadline_ms for record in holds]
+    moments_ms += [due_ms for quota in day.quotas.values() for due_ms, _ in quota.cooling_due]
+    passes_on = [quota.pass_on.at_ms for quota in day.quotas.values() if quota.pass_on is not None]
+    moments_ms += [at_ms for at_ms in passes_on if at_ms > now_ms]
+    if day.waiting and day.terms.opens_at_ms > now_ms:
+        moments_ms.append(day.terms.opens_at_ms)
+    return (
+        (fields, quotas) == (wanted_fields, wanted_quotas)
+        and set(wanted_sets.split("\t")) - {""} <= set(sets.split("\t"))
+        and all(next_due_ms <= moment_ms for moment_ms in moments_ms)
+    )
+
+
+def _standings(standings: dict[str, str], updated: list[str], wanted: Ledger) -> Iterator[Write]:
+    texts = {
+        text_of_applicant(applicant): ",".join(map(str, (one.blocked_until_ms, *one.cancelled_at_ms)))
+        for applicant, one in wanted.standings.items()
+    }
+    yield from _hash_writes("standings", standings, texts)
+    for applicant in standings:
+        if applicant != "~" and applicant not in texts:
+            yield "HDEL", _KEY["standings"], applicant, ""
+    in_order = [applicant for applicant in updated if applicant != "~"]
+    if in_order != list(texts):
+        # Scores of new ones are higher: they are numbers of events, and each standing has had one.
+        yield from (("ZADD", _KEY["updated"], str(place), applicant) for place, applicant in enumerate(texts, 1))
+        yield from (("ZREM", _KEY["updated"], one, "") for one in in_order if one not in texts)
+
+
+def _due(due: list[str], known: list[Reservation], records: dict[str, str]) -> Iterator[Write]:
+    wanted = {
+        f"{one.day}/{','.join(one.quotas)}/{one.deadline_ms:015}/{one.id}" for one in known if one.state is State.HELD
+    }
+    ids = {one.id for one in known}
+    for member in wanted.difference(due):
+        yield "ZADD", _KEY["due"], "0", member
+    for member in due:
+        reservation_id = member.rpartition("/")[2]
+        rest = reservation_id in records and reservation_id not in ids  # of a forgotten day: the purge takes it
+        if member != "~" and member not in wanted and not rest:
+            yield "ZREM", _KEY["due"], member, ""
+
+
+def _cooling(cooling: list[str], wanted: Ledger) -> Iterator[Write]:
+    missing = Counter(
+        (str(number), name, f"{due_ms:015}", f"{units:015}")
+        for number, day in wanted.days.items()
+        for name, quota in day.quotas.items()
+        for due_ms, units in quota.cooling_due
+    )
+    for member in cooling:
+        if member != "~":
+            what = tuple(member.split("/")[:4])
+            missing[what] -= 1  # type: ignore[index]
+            if missing[what] < 0:  # type: ignore[index]
+                yield "ZREM", _KEY["cooling"], member, ""
+    for what, times in missing.items():
+        for one in range(times):  # whose units they were no longer matters
+            yield "ZADD", _KEY["cooling"], "0", "/".join([*what, "mended", str(one)])
+
+
+def _waiting(waiting: list[str], wanted: Ledger) -> Iterator[Write]:
+    """``waiting``: members and scores in turn."""
+    scores = {member: float(score) for member, score in zip(waiting[::2], waiting[1::2], strict=True)}
+    ids = {one for day in wanted.days.values() for one in day.waiting}
+    for day in wanted.days.values():
+        first = day.number * _EVENTS_MAX
+        is_of_day = all(first <= scores.get(one, 0) < first + _EVENTS_MAX for one in day.waiting)
+        if not is_of_day or [one for one in scores if one in day.waiting] != list(day.waiting):
+            # Those who join from now on stand behind: their places are numbers of events.
+            for place, reservation_id in enumerate(day.waiting, 1):
+                yield "ZADD", _KEY["waiting"], str(first + place), reservation_id
+    for reservation_id in scores:
+        known = known_reservation(wanted, reservation_id)
+        if known is not None and reservation_id not in ids:
+            yield "ZREM", _KEY["waiting"], reservation_id, ""

@@ -1,0 +1,98 @@
+"""A whole office read out of the store as a ledger, so that describing and auditing it stand once, in the domain."""
+
+from __future__ import annotations
+
+__all__ = ["HASHES", "ledger_of_state"]
+
+from heapq import heapify
+from typing import Any, Final
+
+import msgspec
+
+from quota_engine.domain.ledger import Day, Ledger, Standing
+from quota_engine.domain.lifecycle import State
+from quota_engine.domain.model import DayTerms, PassOn, QuotaTerms, ReRelease, ReReleaseRule
+from quota_engine.stores.redis.codecs.office import (
+    Decoder,
+    applicant_of_text,
+    choice_index,
+    event_of_text,
+    rules_of_text,
+)
+
+HASHES: Final = frozenset({0, 1, 2, 3, 4, 8})
+"""Which answers of ``7_state.lua`` are hashes, field and value in turn."""
+
+_TERMS: Final = msgspec.json.Decoder(DayTerms)
+
+
+def ledger_of_state(office: str, state: list[Any]) -> Ledger:
+    """The ledger that the answers to :data:`STATE_READS` come to (hashes as dicts, stream entries as the server sends
+    them).
+    """
+    head, days, records, claims, standings, cooling, waiting, updated, choices, events = state
+    ledger = Ledger(office)
+    decoder = Decoder(office)
+    ledger.now_ms = int(head.get("now_ms", 0))
+    if "rules" in head:
+        ledger.rules = rules_of_text(head["rules"])
+    ledger.forgotten_day_max = int(head.get("forgotten_day_max", 0))
+    ledger.events = [event_of_text(fields[1], decoder, choices) for _, fields in events]
+    for number, text in days.items():
+        if number.isdigit():
+            day = _day(int(number), text, _TERMS.decode(days[f"t{number}"]))
+            ledger.days[day.number] = day
+    for reservation_id, text in records.items():
+        if reservation_id != "~":
+            fields = text.split("\t")
+            choice = choices.get(choice_index(fields))
+            if choice is None:  # what was left behind of a day that is forgotten
+                continue
+            record = decoder.record(reservation_id, fields, decoder.choice(choice))
+            ledger.reservations[reservation_id] = record
+            if record.day in ledger.days:
+                ledger.days[record.day].ids.append(reservation_id)
+                if record.state is State.HELD:
+                    ledger.days[record.day].push_due(record)
+    for applicant, ids in claims.items():
+        if applicant != "~":
+            several = tuple(ids.split(","))
+            ledger.claims[applicant_of_text(applicant)] = several if len(several) > 1 else several[0]
+    for applicant in updated:
+        if applicant in standings and applicant != "~":  # a damaged office has to be read, too
+            blocked_until_ms, *cancelled = map(int, standings[applicant].split(","))
+            ledger.standings[applicant_of_text(applicant)] = Standing(tuple(cancelled), blocked_until_ms)
+    for member in cooling:
+        if member != "~":
+            number, name, due_at_ms, units, _, _ = member.split("/")
+            if int(number) in ledger.days:
+                ledger.days[int(number)].quotas[name].cooling_due.append((int(due_at_ms), int(units)))
+    for day in ledger.days.values():
+        for quota in day.quotas.values():
+            heapify(quota.cooling_due)
+    for reservation_id in waiting:
+        known = ledger.reservations.get(reservation_id)
+        if known is not None and known.day in ledger.days:
+            ledger.days[known.day].waiting[reservation_id] = None
+    return ledger
+
+
+def _day(number: int, text: str, terms: DayTerms) -> Day:
+    first, _, *rows = text.split("\n")
+    closed, last_queue_number, *_ = first.split("\t")
+    quotas: list[QuotaTerms] = []
+    counters: dict[str, list[int]] = {}
+    for row in rows:
+        name, *fields = row.split("\t")
+        counters[name] = [int(field) for field in fields[:6]]
+        rule, cooling_ms, jitter_ms, pass_to, pass_at_ms = fields[6:]
+        pass_on = PassOn(pass_to, int(pass_at_ms)) if pass_to else None
+        re_release = ReRelease(ReReleaseRule(rule), int(cooling_ms), int(jitter_ms))
+        quotas.append(QuotaTerms(name, 0, re_release, pass_on))
+    day = Day(number, msgspec.structs.replace(terms, quotas=tuple(quotas)))
+    day.terms = terms
+    day.closed = closed == "1"
+    day.last_queue_number = int(last_queue_number)
+    for name, quota in day.quotas.items():
+        quota.capacity, quota.free, quota.held, quota.confirmed, quota.cooling, quota.parked = counters[name]
+    return day

@@ -1,0 +1,131 @@
+"""How each kind of ledger is kept in the store: its keys, its scripts, and how its texts are written and read.
+
+The counterpart of ``quota_engine.ledger_kinds``, which has the rules that the scripts mirror.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BUCKETS", "DRAW", "OFFICE", "REGISTRY", "ROOM", "Answers", "StoredKind", "stored_kind_of"]
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from quota_engine.admission.token_bucket import Taking
+from quota_engine.domain.cross_office_registry import PREFIX, RegistryAnswer, RegistryStatus
+from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.draws.ledger import DrawOutcome, DrawStatus, Withdraw
+from quota_engine.stores.redis.codecs import registry, rooms
+from quota_engine.stores.redis.codecs.buckets import BucketAnswers, buckets_of_state, encode_bucket_command
+from quota_engine.stores.redis.codecs.draws import DRAW_HASHES, DRAW_KINDS, DrawAnswers, draw_of_state, encode_for_draw
+from quota_engine.stores.redis.codecs.office import Decoder, encode
+from quota_engine.stores.redis.keys import BUCKET_KINDS, KINDS
+from quota_engine.stores.redis.scripts import (
+    BUCKET_READS,
+    BUCKET_STATE,
+    DRAW_COMMANDS,
+    DRAW_FREEING_COMMANDS,
+    DRAW_READS,
+    DRAW_STATE,
+    READS,
+    STATE,
+    Script,
+    script_of,
+)
+from quota_engine.stores.redis.scripts import BUCKETS as BUCKET_COMMANDS
+from quota_engine.stores.redis.state_decoder import HASHES, ledger_of_state
+from quota_engine.waiting_room.machine import RoomAnswer, RoomStatus
+
+
+class Answers(Protocol):
+    """Turns a place's lines into answers."""
+
+    def outcome(self, command: Any, line: str) -> Any:
+        """The answer to ``command``, whose line was ``line``."""
+        ...
+
+
+class StoredKind(NamedTuple):
+    """One kind of ledger in the store.
+
+    ``encode`` writes a command, or a question for the script ``reads``, as a line. ``answers(place)`` makes what reads
+    the lines that come back; the one of a kind that takes questions has ``answer(question, line)`` besides.
+    ``ledger(place, state)`` makes the pure state of what the script ``state`` returns, whose answers at the indexes
+    ``hashes`` are hashes. ``overloaded`` is the answer when too many calls for the place wait already.
+    """
+
+    key_kinds: Sequence[str]
+    script_of: Callable[[Any], Script]
+    encode: Callable[[Any], str]
+    answers: Callable[[str], Any]
+    reads: Script
+    state: Script
+    hashes: frozenset[int]
+    ledger: Callable[[str, list[Any]], Any]
+    overloaded: Any
+
+
+OFFICE: Final = StoredKind(
+    KINDS, script_of, encode, Decoder, READS, STATE, HASHES, ledger_of_state, Outcome(Status.OVERLOADED)
+)
+
+ROOM: Final = StoredKind(
+    rooms.KEY_KINDS,
+    lambda _: rooms.COMMANDS,
+    rooms.encode,
+    rooms.RoomAnswers,
+    rooms.READS,
+    rooms.STATE,
+    rooms.HASHES,
+    rooms.room_of_state,
+    RoomAnswer(RoomStatus.OVERLOADED),
+)
+
+DRAW: Final = StoredKind(
+    DRAW_KINDS,
+    lambda command: DRAW_FREEING_COMMANDS if type(command) is Withdraw else DRAW_COMMANDS,
+    encode_for_draw,
+    DrawAnswers,
+    DRAW_READS,
+    DRAW_STATE,
+    DRAW_HASHES,
+    draw_of_state,
+    DrawOutcome(DrawStatus.OVERLOADED),
+)
+
+BUCKETS: Final = StoredKind(
+    BUCKET_KINDS,
+    lambda _: BUCKET_COMMANDS,
+    encode_bucket_command,
+    BucketAnswers,
+    BUCKET_READS,
+    BUCKET_STATE,
+    frozenset({1}),
+    buckets_of_state,
+    Taking(0, 0),
+)
+
+REGISTRY: Final = StoredKind(
+    registry.KEYS,
+    registry.script_of,
+    registry.encode,
+    registry.Answers,
+    registry.READS,
+    registry.STATE,
+    frozenset({0, 1, 2}),
+    registry.registry_of_state,
+    RegistryAnswer(RegistryStatus.OVERLOADED),
+)
+
+_STORED: Final[dict[str, StoredKind]] = {
+    "": OFFICE,
+    "~room": ROOM,
+    "~draw": DRAW,
+    "~buckets": BUCKETS,
+    PREFIX: REGISTRY,
+}
+"""By the prefixes of ``quota_engine.ledger_kinds``."""
+
+
+def stored_kind_of(place: str) -> StoredKind:
+    """How the ledger at ``place`` is kept. Raises ``KeyError`` if there is no such kind."""
+    return _STORED[place.partition(".")[0]] if place.startswith("~") else OFFICE

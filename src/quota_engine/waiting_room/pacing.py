@@ -1,0 +1,79 @@
+"""How fast a waiting room is let in. Pure: a function of what is left, how the store answers, and the room's bounds."""
+
+from __future__ import annotations
+
+__all__ = ["Pace", "pace", "places_left"]
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from quota_engine.domain.model import Choice
+from quota_engine.domain.outcomes import DayView
+from quota_engine.waiting_room.machine import CALL_MAX, LEFT_UNKNOWN, RoomView
+
+
+class Pace(NamedTuple):
+    """What to serve with: the tickets a minute from now on, and how many may be called now at most."""
+
+    per_minute: int
+    call_max: int
+
+
+def pace(view: RoomView, left: int, latency_ms: int) -> Pace:
+    """The pace for a room as it stands.
+
+    Args:
+        view: the room.
+        left: places left now, or ``LEFT_UNKNOWN``, which limits nothing.
+        latency_ms: how long the store has just taken to answer.
+
+    The speed follows the store: halved whenever it took longer than the room's ``latency_max_ms``, and otherwise raised
+    by a sixteenth of the way between the bounds (additive increase, multiplicative decrease: Chiu and Jain 1989). The
+    number follows the places: for 100 places left, at most ``calls_per_100_places`` people may be called and not yet
+    have taken one. How many of those called have one is told by how far ``left`` has fallen since.
+    """
+    terms = view.terms
+    low, high = view.per_minute_min, view.per_minute_max
+    if latency_ms > terms.latency_max_ms:
+        per_minute = max(low, view.per_minute // 2)
+    else:
+        per_minute = min(high, view.per_minute + -(-(high - low) // 16))
+    if left == LEFT_UNKNOWN:
+        return Pace(per_minute, CALL_MAX)
+    may_be_called = -(-left * terms.calls_per_100_places // 100)
+    return Pace(per_minute, min(CALL_MAX, max(0, may_be_called - _outstanding(view, left))))
+
+
+def _outstanding(view: RoomView, left: int) -> int:
+    """People who have been called lately and, as far as the places tell, have not taken one."""
+    lapsed, going_on = view.lapsed, 0
+    for call in view.calls:
+        if call.at_ms + view.terms.claim_ms > view.now_ms:
+            break
+        lapsed, going_on = call.mark, going_on + 1
+    called = view.mark - lapsed
+    if not called or view.calls[going_on].left == LEFT_UNKNOWN:
+        return called
+    taken = view.calls[going_on].left - left
+    return max(0, called - max(0, taken))
+
+
+def places_left(days: Sequence[DayView], choices: Sequence[Choice], now_ms: int) -> int:
+    """How many places people with one of these choices could still take, at least, on the days that are open.
+
+    Options are filled one after the other, each as far as its scarcest quota goes, so that a place that several quotas
+    guard, or several choices want, counts once: it is a number that can be had, and may be less than the largest.
+    """
+    left = 0
+    for day in days:
+        if day.closed or not day.opens_at_ms <= now_ms < day.ends_at_ms:
+            continue
+        available = {name: quota.available for name, quota in day.quotas.items()}
+        for choice in choices:
+            for option in choice.options:
+                places = min(available.get(name, 0) for name in option)
+                left += places
+                for name in option:
+                    if places:
+                        available[name] -= places
+    return left

@@ -1,0 +1,104 @@
+"""Flows of several requests. Each is a generator: it yields requests, is sent the answers, and returns the result."""
+
+from __future__ import annotations
+
+__all__ = ["DAYS_MAX", "AuditReport", "PublishReport", "audit", "lookup", "publish", "view"]
+
+import datetime
+from typing import Final
+
+import msgspec
+
+from quota_engine.catalog import Catalog, day_terms, rules_of
+from quota_engine.domain.commands import Command, Expire, Publish, SetRules
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.lifecycle import State
+from quota_engine.domain.model import Reservation
+from quota_engine.domain.outcomes import DayView, Status
+from quota_engine.ports import Audit, ListOffices, Lookup, SendMany, View
+from quota_engine.workflows.generator_drivers import Flow
+from quota_engine.workflows.national_claims import audit_claims
+from quota_engine.workflows.request_builder import Day, Desk
+
+DAYS_MAX: Final = 400
+"""The longest range of days in one call."""
+
+
+class PublishReport(msgspec.Struct, frozen=True):
+    """What a publish came to: office-days that are new or changed, that were so already, and that have ended."""
+
+    offices: int
+    days_published: int
+    days_unchanged: int
+    days_over: int
+
+
+class AuditReport(msgspec.Struct, frozen=True):
+    """What an audit found: a sentence a finding, none if all adds up."""
+
+    offices: int
+    findings: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything adds up."""
+        return not self.findings
+
+
+def _range(desk: Desk, first_day: Day, last_day: Day | None) -> range:
+    first = desk.day_number(first_day)
+    last = first if last_day is None else desk.day_number(last_day)
+    if not 0 < first <= last or last - first >= DAYS_MAX:
+        raise InvalidRequest("first_day, last_day", f"{last - first + 1} days", f"1 to {DAYS_MAX}, first to last")
+    return range(first, last + 1)
+
+
+def publish(desk: Desk, catalog: Catalog, first_day: Day, last_day: Day | None) -> Flow[PublishReport]:
+    """Give every office of the catalog its rules and its working days from first to last; safe to repeat."""
+    desk.use(catalog)
+    days = [datetime.date.fromordinal(number) for number in _range(desk, first_day, last_day)]
+    published = unchanged = over = 0
+    for office in catalog.offices:
+        rules = rules_of(catalog, office, jitter_seed=desk.jitter_seed)
+        (outcome,) = yield SendMany(office, (SetRules(rules),))
+        if outcome.status is Status.CONFLICT:
+            problem = "not the one that this store was set up with: it would make other people of the same ones"
+            raise InvalidRequest("identity_key", problem, "the key that the other processes on the store have")
+        commands: list[Command] = []
+        for day in days:
+            terms = day_terms(catalog, office, day)
+            if terms is not None:
+                commands.append(Publish(day.toordinal(), terms))
+        outcomes = yield SendMany(office, tuple(commands))
+        for outcome in outcomes:
+            over += outcome.status is Status.OVER
+            unchanged += outcome.status is Status.DONE and outcome.replayed
+            published += outcome.status is Status.DONE and not outcome.replayed
+    return PublishReport(len(catalog.offices), published, unchanged, over)
+
+
+def lookup(desk: Desk, reference: str) -> Flow[Reservation | None]:
+    """The reservation as it stands. Whoever waits also moves the list on: nobody has to sweep for them."""
+    office, reservation_id = desk.parse(reference)
+    record: Reservation | None = yield Lookup(office, reservation_id)
+    if record is not None and record.state is State.WAITING:
+        yield SendMany(office, (Expire(record.day),))
+        record = yield Lookup(office, reservation_id)
+    return record
+
+
+def view(desk: Desk, office: str, first_day: Day, last_day: Day | None) -> Flow[list[DayView]]:
+    """The counters of an office's days from first to last."""
+    views: list[DayView] = yield View(desk.office(office), tuple(_range(desk, first_day, last_day)))
+    return views
+
+
+def audit(desk: Desk, office: str | None) -> Flow[AuditReport]:
+    """Audit one office, or all of them."""
+    offices: list[str] = [desk.office(office)] if office is not None else (yield ListOffices())
+    findings: list[str] = []
+    for one in offices:
+        findings += yield Audit(one)
+        if desk.national:
+            findings += yield from audit_claims(desk, one)
+    return AuditReport(len(offices), tuple(findings))

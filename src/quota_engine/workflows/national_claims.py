@@ -1,0 +1,313 @@
+"""The national limit: one active place per applicant over all offices, by a claim that is taken before the place is.
+
+The claim (:mod:`quota_engine.domain.cross_office_registry`) points to the reservation and says nothing about it:
+whoever finds one
+in the way asks the office that it points to. What has ended, or was never made and can not be made any more, is
+replaced. So no step of a reservation's life has to come back here, and a client that dies is in nobody's way for
+longer than the lease.
+
+That a claim is replaced only when its reservation can not come (back) to life rests on three things. A reserve, and a
+late confirm, carry the last moment of their lease, and the office refuses them after it. A claim is renewed before
+something that has expired is confirmed all the same. And a claim is replaced by its number: if it has been renewed in
+between, it is looked at anew.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CLOCKS_MARGIN_MS",
+    "InTheWay",
+    "Taken",
+    "audit_claims",
+    "confirm",
+    "give_up",
+    "lookup_reference",
+    "point",
+    "reschedule",
+    "reserve",
+    "reserve_all",
+    "stand_for_one",
+    "take",
+]
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from msgspec.structs import replace
+
+from quota_engine.domain.commands import Confirm, Reschedule, Reserve
+from quota_engine.domain.cross_office_registry import (
+    QUESTIONED_MAX,
+    Claim,
+    Drop,
+    FindClaims,
+    FindMove,
+    FoundClaims,
+    MoveEntry,
+    RegistryAnswer,
+    RegistryStatus,
+    shard_of,
+)
+from quota_engine.domain.errors import BackendUnavailable, QuotaEngineError
+from quota_engine.domain.lifecycle import State
+from quota_engine.domain.model import Reservation
+from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.ports import Ask, Describe, Lookup, Send, SendMany
+from quota_engine.workflows.generator_drivers import Flow
+from quota_engine.workflows.request_builder import Desk
+
+CLOCKS_MARGIN_MS: Final = 5_000
+"""How far the clocks of two servers may be apart: what is over on one by as much is over on all."""
+
+ATTEMPTS_MAX: Final = 3
+"""How often a claim that changes while it is looked at is looked at anew, and a reserve that came too late is sent
+again.
+"""
+
+_GONE_FOR_GOOD: Final = frozenset({State.RELEASED, State.CANCELLED, State.MOVED})
+"""No step leads out of these; out of ``EXPIRED`` a late confirm does."""
+
+
+class Taken(NamedTuple):
+    """Claims that a flow has.
+
+    Those that it made itself, and all that it may rely on, by applicant and number; and until when they hold.
+    """
+
+    made: tuple[tuple[str, int], ...]
+    all: tuple[tuple[str, int], ...]
+    valid_until_ms: int
+
+
+class InTheWay(NamedTuple):
+    """Why a claim is not to be had: the reservation that it points to, or nothing yet, and when to ask again."""
+
+    record: Reservation | None = None
+    retry_at_ms: int = 0
+    overloaded: bool = False
+
+
+def take(desk: Desk, applicants: tuple[str, ...], reference: str, day: int, also: str = "") -> Flow[Taken | InTheWay]:
+    """Let the claims of all applicants point to ``reference``, a reservation on ``day``; or of none of them.
+
+    They stand for ``also``, too. Those that point to that already are left as they are, and count as taken.
+    """
+    made: list[tuple[str, int]] = []
+    relied_on: list[tuple[str, int]] = []
+    lease_until_ms = 0
+    try:
+        # In one order for all: of two parties that share people one gets through.
+        for applicant in sorted(applicants):
+            answer = yield from _take_one(desk, applicant, reference, day, also)
+            if isinstance(answer, InTheWay):
+                yield from give_up(made)
+                return answer
+            # One that was there before is somebody else's, too: an earlier call under the same key may have the place.
+            if answer.ok and not answer.renewed:
+                made.append((applicant, answer.number))
+            relied_on.append((applicant, answer.number))
+            lease_until_ms = min(lease_until_ms or answer.lease_until_ms, answer.lease_until_ms)
+    except BackendUnavailable:
+        yield from give_up(made)
+        raise
+    return Taken(tuple(made), tuple(relied_on), lease_until_ms - CLOCKS_MARGIN_MS)
+
+
+def _take_one(desk: Desk, applicant: str, reference: str, day: int, also: str) -> Flow[RegistryAnswer | InTheWay]:
+    office = reference.partition("~")[0]
+    forget_at_ms = desk.ends_at_ms(office, day) + 2 * CLOCKS_MARGIN_MS
+    instead_of, stood_for_it = 0, False
+    answer: RegistryAnswer = RegistryAnswer(RegistryStatus.OVERLOADED)
+    for _ in range(ATTEMPTS_MAX):
+        claim = Claim(applicant, reference, desk.national_lease_ms, forget_at_ms, instead_of, also)
+        answer = yield Send(shard_of(applicant), claim)
+        if answer.status is RegistryStatus.OVERLOADED:
+            return InTheWay(overloaded=True)
+        if answer.ok or answer.reference == also:
+            granted: RegistryAnswer = replace(answer, renewed=answer.renewed or stood_for_it)
+            return granted
+        for pointed in (answer.reference, answer.also):
+            # That it stands for the asker's own reservation, too, is in nobody's way.
+            if pointed and pointed != reference:
+                record: Reservation | None = yield from lookup_reference(pointed)
+                if _blocks(desk, applicant, record, answer):
+                    if answer.also == reference and not also:
+                        # It is on its way there, and the claim stands for both.
+                        shared: RegistryAnswer = answer
+                        return shared
+                    waits_for_lease = record is None or record.state is State.EXPIRED
+                    return InTheWay(record, answer.lease_until_ms if waits_for_lease else 0)
+        # Of the reservation that was being moved: then it is not this flow's to give up.
+        instead_of, stood_for_it = answer.number, answer.also == reference
+    return InTheWay(retry_at_ms=answer.lease_until_ms)
+
+
+def lookup_reference(reference: str) -> Flow[Reservation | None]:
+    """The reservation of this reference, as it stands at its office."""
+    office, _, reservation_id = reference.partition("~")
+    record: Reservation | None = yield Lookup(office, reservation_id)
+    return record
+
+
+def _blocks(desk: Desk, applicant: str, record: Reservation | None, claim: RegistryAnswer) -> bool:
+    """Whether a claim that points to ``record`` keeps its applicant from another place."""
+    if record is None or applicant not in record.applicants or record.state is State.EXPIRED:
+        # Until the lease is over it may come to be, or be brought back by a late confirm.
+        return not claim.lease_is_over
+    if record.state in _GONE_FOR_GOOD:
+        return False
+    if record.state is State.HELD:
+        return True
+    is_over = desk.ends_at_ms(record.office, record.day) + CLOCKS_MARGIN_MS <= claim.now_ms
+    return not (is_over and claim.lease_is_over)
+
+
+def give_up(made: list[tuple[str, int]] | tuple[tuple[str, int], ...]) -> Flow[None]:
+    """Take back the claims that were made for nothing. What is not reached is over with its lease."""
+    for applicant, number in made:
+        try:
+            yield Send(shard_of(applicant), Drop(applicant, number))
+        except QuotaEngineError:
+            return
+
+
+def point(
+    desk: Desk, applicants: tuple[str, ...], reference: str, day: int, instead_of: str, also: str = ""
+) -> Flow[None]:
+    """Let the claims that point to ``instead_of``, and those that point nowhere, point to ``reference``.
+
+    They stand for ``also``, too; or without that, for whatever else they did.
+    """
+    forget_at_ms = desk.ends_at_ms(reference.partition("~")[0], day) + 2 * CLOCKS_MARGIN_MS
+    for applicant in sorted(applicants):
+        number, other = 0, also
+        for _ in range(ATTEMPTS_MAX):
+            claim = Claim(applicant, reference, desk.national_lease_ms, forget_at_ms, number, other)
+            answer: RegistryAnswer = yield Send(shard_of(applicant), claim)
+            if answer.ok or answer.reference != instead_of:
+                break
+            # By now it stands for a later move of the source: this one has been overtaken, and comes to nothing.
+            if also and answer.also not in ("", reference, also):
+                break
+            number, other = answer.number, also or answer.also
+
+
+def stand_for_one(desk: Desk, taken: Taken, reference: str, day: int) -> Flow[None]:
+    """Let the claims that were taken stand for ``reference`` alone again."""
+    forget_at_ms = desk.ends_at_ms(reference.partition("~")[0], day) + 2 * CLOCKS_MARGIN_MS
+    for applicant, number in taken.all:
+        claim = Claim(applicant, reference, desk.national_lease_ms, forget_at_ms, number, reference)
+        try:
+            yield Send(shard_of(applicant), claim)
+        except QuotaEngineError:
+            return
+
+
+def reserve(desk: Desk, office: str, command: Reserve) -> Flow[Outcome]:
+    """The claims of all applicants, then the places; a refusal gives the claims back."""
+    reference = f"{office}~{command.id}"
+    outcome = Outcome(Status.LAPSED)
+    for _ in range(ATTEMPTS_MAX):
+        taken = yield from take(desk, command.applicants, reference, command.day)
+        if isinstance(taken, InTheWay):
+            return (yield from _refused(office, command, taken))
+        try:
+            outcome = yield Send(office, replace(command, valid_until_ms=taken.valid_until_ms))
+        except BackendUnavailable:
+            yield from give_up(taken.made)
+            raise
+        if outcome.ok:
+            break
+        yield from give_up(taken.made)
+        if outcome.status is not Status.LAPSED:
+            break
+    if outcome.resumed and outcome.reservation is not None:
+        # Of a time before there was a limit: from now on it is claimed.
+        record = outcome.reservation
+        yield from point(desk, record.applicants, record.reference, record.day, reference)
+    return outcome
+
+
+def reserve_all(desk: Desk, office: str, commands: Sequence[Reserve]) -> Flow[list[Outcome]]:
+    """Several reserves at one office, one after the other: in one call, unless each of them needs its claims."""
+    if not desk.national:
+        outcomes: list[Outcome] = yield SendMany(office, tuple(commands))
+        return outcomes
+    claimed: list[Outcome] = []
+    for command in commands:
+        claimed += [(yield from reserve(desk, office, command))]
+    return claimed
+
+
+def _refused(office: str, command: Reserve, in_the_way: InTheWay) -> Flow[Outcome]:
+    if in_the_way.overloaded:
+        return Outcome(Status.OVERLOADED)
+    # A key that is known is answered before anything else is. Nothing can come of this one but that answer.
+    known: Outcome = yield Send(office, replace(command, valid_until_ms=1))
+    if known.status is not Status.LAPSED:
+        return known
+    record = in_the_way.record
+    if record is None or sorted(record.applicants) != sorted(command.applicants):
+        return Outcome(Status.IDENTITY_LIMIT, retry_at_ms=in_the_way.retry_at_ms)
+    here = (record.office, record.day) == (office, command.day)
+    if here and record.state in (State.WAITING, State.HELD):
+        return Outcome(Status(record.state), record, resumed=True)
+    return Outcome(Status.IDENTITY_LIMIT, record, retry_at_ms=in_the_way.retry_at_ms)
+
+
+def confirm(desk: Desk, office: str, command: Confirm) -> Flow[Outcome]:
+    """A confirm that may re-acquire: what has expired is claimed anew before it takes a place again."""
+    outcome: Outcome = yield Send(office, replace(command, reacquire=False))
+    record = outcome.reservation
+    if outcome.status is not Status.EXPIRED or record is None:
+        return outcome
+    taken = yield from take(desk, record.applicants, record.reference, record.day)
+    if isinstance(taken, InTheWay):
+        return Outcome(Status.OVERLOADED) if taken.overloaded else outcome
+    outcome = yield Send(office, replace(command, valid_until_ms=taken.valid_until_ms))
+    if not outcome.ok:
+        yield from give_up(taken.made)
+    return outcome
+
+
+def reschedule(desk: Desk, office: str, command: Reschedule) -> Flow[Outcome]:
+    """A reschedule within an office: the claims come along, and last until the new day is over."""
+    record: Reservation | None = yield Lookup(office, command.id)
+    if record is not None and record.state in (State.HELD, State.CONFIRMED):
+        taken = yield from take(desk, record.applicants, record.reference, command.day)
+        if isinstance(taken, InTheWay):
+            if taken.overloaded:
+                return Outcome(Status.OVERLOADED)
+            own = not command.owner or command.owner in record.applicants
+            return Outcome(Status.IDENTITY_LIMIT, record) if own else Outcome(Status.NOT_OWNER)
+    outcome: Outcome = yield Send(office, command)
+    return outcome
+
+
+def audit_claims(desk: Desk, office: str) -> Flow[list[str]]:
+    """Which active reservations of the office nobody claims, a sentence each; what is being moved is left out."""
+    state: dict[str, Any] = yield Describe(office)
+    wanted: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for reservation_id, record in state["reservations"].items():
+        if record["state"] in (State.WAITING, State.HELD, State.CONFIRMED):
+            for applicant in record["applicants"]:
+                wanted[shard_of(applicant)].append((applicant, f"{office}~{reservation_id}"))
+    suspects: dict[str, int] = {}
+    for shard, pairs in sorted(wanted.items()):
+        for start in range(0, len(pairs), QUESTIONED_MAX):
+            part = pairs[start : start + QUESTIONED_MAX]
+            found: FoundClaims = yield Ask(shard, FindClaims(tuple(applicant for applicant, _ in part)))
+            for (_, reference), *claimed in zip(part, found.references, found.also, strict=True):
+                if reference not in claimed:
+                    suspects[reference] = found.now_ms
+    findings: list[str] = []
+    for reference, now_ms in sorted(suspects.items()):
+        # Time has passed since the state was read: it may have ended, or be on its way to another office.
+        known: Reservation | None = yield from lookup_reference(reference)
+        moves: list[MoveEntry] = yield Ask(shard_of(reference), FindMove(reference))
+        if known is None or moves or known.state not in (State.WAITING, State.HELD, State.CONFIRMED):
+            continue
+        if known.state is State.HELD or now_ms < desk.ends_at_ms(office, known.day):
+            findings.append(f"office {office}: reservation {known.id} is active, and not all its applicants claim it")
+    return findings

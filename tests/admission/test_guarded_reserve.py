@@ -1,0 +1,281 @@
+"""Guarded reserves in Python: the rules one by one, and against a second opinion written from ``docs/rules.md``."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from random import Random
+
+import pytest
+
+from quota_engine.admission.guarded_reserve import (
+    BY_PASS,
+    GatedLedger,
+    Guarded,
+    GuardedReserve,
+    Pass,
+    apply,
+    describe_gate,
+)
+from quota_engine.admission.token_bucket import Charge, Limit, per_minute, per_second
+from quota_engine.conformance.world import DAY, HOLD_TTL_MS, OFFICE, ONLINE, OPENS_AT_MS, applicant, published, reserve
+from quota_engine.domain.audit import audit
+from quota_engine.domain.commands import CloseDay, Command, Release, Reserve, SetCapacity
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.lifecycle import State
+from quota_engine.domain.outcomes import Status
+from tests.support.oracle import Oracle, Record
+from tests.support.random_walks import walk
+
+NOW = OPENS_AT_MS
+LEASE = NOW + 600_000
+ONE_A_MINUTE = per_minute(1)
+
+
+def opened(capacity: int = 2) -> GatedLedger:
+    ledger = GatedLedger(OFFICE)
+    for command in (*published(), SetCapacity(DAY, "online", capacity)):
+        apply(ledger, command, NOW - 3_600_000)
+    return ledger
+
+
+def charged(key: str, *names: str, leave: str = "", day: int = DAY, party: tuple[str, ...] = ()) -> GuardedReserve:
+    charges = tuple(Charge(name, ONE_A_MINUTE) for name in names)
+    return GuardedReserve(reserve(key, ONLINE, *party, day=day), charges, Pass(leave, LEASE) if leave else None)
+
+
+def send(ledger: GatedLedger, command: GuardedReserve, now_ms: int = NOW) -> Guarded:
+    answer: Guarded = apply(ledger, command, now_ms)
+    return answer
+
+
+def status(ledger: GatedLedger, command: GuardedReserve, now_ms: int = NOW) -> Status:
+    return send(ledger, command, now_ms).outcome.status
+
+
+def test_a_charge_that_does_not_fit_throttles() -> None:
+    """The second one of an account waits a minute; the answer names the bucket; nothing is changed."""
+    ledger = opened()
+    assert status(ledger, charged("ani", "acc")) is Status.HELD
+    events, gate = len(ledger.events), describe_gate(ledger)
+    answer = send(ledger, charged("budi", "free", "acc"))
+    assert (answer.outcome.status, answer.outcome.retry_at_ms, answer.refused_by) == (
+        Status.THROTTLED,
+        NOW + 60_000,
+        1,
+    )
+    assert (len(ledger.events), describe_gate(ledger)) == (events, gate)
+    assert status(ledger, charged("budi", "free", "acc"), NOW + 60_000) is Status.HELD
+    assert audit(ledger) == []
+
+
+def test_who_asks_for_what_they_have_is_charged_nothing() -> None:
+    """A double click and a new login find the hold, whatever the buckets say, and use no pass."""
+    ledger = opened()
+    assert status(ledger, charged("ani", "acc", leave="p1")) is Status.HELD
+    gate = describe_gate(ledger)
+    again = send(ledger, charged("ani", "acc", leave="p1")).outcome
+    assert (again.status, again.replayed) == (Status.HELD, True)
+    resumed = send(ledger, charged("other-key", "acc", leave="p1", party=("ani",))).outcome
+    assert (resumed.status, resumed.resumed) == (Status.HELD, True)
+    assert status(ledger, charged("ani", "acc", party=("budi",))) is Status.CONFLICT
+    assert describe_gate(ledger) == gate
+
+
+def test_a_pass_makes_one_reservation() -> None:
+    """Whoever has made one with it can not make another, also not after giving the first up; time forgets it."""
+    ledger = opened()
+    assert status(ledger, charged("ani", leave="p1")) is Status.HELD
+    assert status(ledger, charged("budi", leave="p1")) is Status.NOT_ADMITTED
+    apply(ledger, Release("ani"), NOW)
+    assert status(ledger, charged("ani2", leave="p1", party=("ani",))) is Status.NOT_ADMITTED
+    assert describe_gate(ledger)["buckets"] == {"/p1": (LEASE, 0)}
+    assert status(ledger, charged("citra", "acc", leave="p2"), LEASE - 1) is Status.HELD
+    assert status(ledger, charged("dewi", leave="p2"), LEASE) is Status.NOT_ADMITTED
+    assert send(ledger, charged("dewi", "acc"), LEASE + 60_000).outcome.status is Status.HELD
+    assert list(describe_gate(ledger)["buckets"]) == ["acc"]
+
+
+def test_who_is_told_sold_out_keeps_the_pass() -> None:
+    """The pass is good for another day; what was charged stays charged."""
+    ledger = opened(capacity=0)
+    assert status(ledger, charged("ani", "acc", leave="p1")) is Status.SOLD_OUT
+    assert status(ledger, charged("ani", "acc", leave="p1", day=DAY + 1)) is Status.THROTTLED
+    assert status(ledger, charged("ani", leave="p1", day=DAY + 1)) is Status.HELD
+    assert status(ledger, charged("budi", leave="p1", day=DAY + 1)) is Status.NOT_ADMITTED
+
+
+def test_a_place_on_the_wait_list_uses_the_pass() -> None:
+    """Waiting is a reservation, too."""
+    from quota_engine.conformance.world import PRIORITY
+
+    ledger = opened()
+    apply(ledger, reserve("first", PRIORITY), NOW)
+    waiting = GuardedReserve(reserve("ani", PRIORITY, wait=True), (), Pass("p1", LEASE))
+    assert status(ledger, waiting) is Status.WAITING
+    assert status(ledger, charged("budi", leave="p1")) is Status.NOT_ADMITTED
+
+
+def test_the_store_s_clock_decides_about_a_lease() -> None:
+    """A lease that is over stays over when the clock is set back, and a used pass stays used."""
+    ledger = opened()
+    assert status(ledger, charged("ani", leave="p1"), LEASE - 1) is Status.HELD
+    assert status(ledger, charged("budi", "acc"), LEASE + 5) is Status.HELD
+    assert status(ledger, charged("citra", leave="p1"), LEASE - 100) is Status.NOT_ADMITTED
+    assert status(ledger, charged("citra", leave="p9"), LEASE - 100) is Status.NOT_ADMITTED
+
+
+def test_nothing_opens_before_the_store_s_clock_says_so() -> None:
+    """A peer's accident: a door that is open too early. A good pass opens no day before its time."""
+    ledger = opened()
+    early = send(ledger, charged("ani", leave="p1"), NOW - 1).outcome
+    assert (early.status, early.retry_at_ms) == (Status.NOT_OPEN, NOW)
+    assert status(ledger, charged("ani", leave="p1"), NOW) is Status.HELD
+
+
+def test_the_pass_is_looked_at_before_the_buckets() -> None:
+    """Whoever has no leave is charged nothing."""
+    ledger = opened()
+    assert status(ledger, charged("ani", "acc", leave="p1"), LEASE) is Status.NOT_ADMITTED
+    assert describe_gate(ledger)["buckets"] == {}
+
+
+def test_in_shadow_nobody_is_refused() -> None:
+    """What would have been refused is told; buckets are charged and passes used as if it counted."""
+    ledger = opened(capacity=9)
+
+    def shadowed(key: str, now_ms: int = NOW) -> Guarded:
+        charges = (Charge("acc", ONE_A_MINUTE, in_shadow=True), Charge("all", per_second(100)))
+        return send(ledger, GuardedReserve(reserve(key, ONLINE), charges, Pass("p1", LEASE, in_shadow=True)), now_ms)
+
+    assert (shadowed("a").outcome.status, shadowed("a").in_shadow) == (Status.HELD, ())
+    second = shadowed("b")
+    assert (second.outcome.status, second.in_shadow) == (Status.HELD, (BY_PASS, 0))
+    assert shadowed("c", NOW + 60_000).in_shadow == (BY_PASS,)
+    late = send(ledger, GuardedReserve(reserve("d", ONLINE), (), Pass("p2", NOW, in_shadow=True)))
+    assert (late.outcome.status, late.in_shadow) == (Status.HELD, (BY_PASS,))
+    assert "/p2" not in describe_gate(ledger)["buckets"]
+
+
+def test_other_commands_are_what_they_were() -> None:
+    """The gate stands beside the ledger and changes nothing of it."""
+    ledger = opened()
+    assert apply(ledger, CloseDay(DAY), NOW).status is Status.DONE
+    assert status(ledger, charged("ani", "acc")) is Status.CLOSED
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        GuardedReserve(Reserve("a b", DAY, (applicant("ani"),), ONLINE)),
+        GuardedReserve(reserve("ani", ONLINE), (Charge("k", per_second(1), 2),)),
+        GuardedReserve(reserve("ani", ONLINE), (), Pass("", LEASE)),
+        GuardedReserve(reserve("ani", ONLINE), (), Pass("p", -1)),
+    ],
+    ids=["reserve", "charge", "pass-id", "pass-until"],
+)
+def test_what_is_not_well_formed(command: GuardedReserve) -> None:
+    """A guarded reserve checks all of itself when it is asked to."""
+    with pytest.raises(InvalidRequest):
+        command.check()
+    charged("ani", "acc", leave="p1").check()
+
+
+class Opinion:
+    """The rules of guarded reserves again, from the page: fractions of tokens, used passes, and the oracle's office."""
+
+    def __init__(self) -> None:
+        self.oracle = Oracle(OFFICE)
+        self.levels: dict[str, tuple[Fraction, int]] = {}
+        self.used: dict[str, int] = {}
+        """Used passes, and the ends of their leases."""
+        self.gate_ms = 0
+
+    def has_it(self, command: Reserve, now_ms: int) -> bool:
+        if self.oracle.lookup(command.id, now_ms) is not None:
+            return True
+        return any(self.resumes(record, command, now_ms) for record in list(self.oracle.records.values()))
+
+    def resumes(self, record: Record, command: Reserve, now_ms: int) -> bool:
+        known = self.oracle.lookup(record.id, now_ms) is not None
+        if not known or record.day != command.day or record.party != frozenset(command.applicants):
+            return False
+        if record.state is State.WAITING:
+            return now_ms < self.oracle.days[record.day].ends_at_ms
+        return record.state is State.HELD and not record.is_overdue(now_ms)
+
+    def fits(self, charge: Charge, now_ms: int) -> bool:
+        return self.level(charge, now_ms) >= charge.cost
+
+    def level(self, charge: Charge, now_ms: int) -> Fraction:
+        burst, rate = Fraction(charge.limit.burst), Fraction(charge.limit.amount, charge.limit.per_ms)
+        level, at_ms = self.levels.get(charge.name, (burst, now_ms))
+        return min(burst, level + rate * (now_ms - at_ms))
+
+    def take(self, charge: Charge, now_ms: int) -> None:
+        self.levels[charge.name] = self.level(charge, now_ms) - charge.cost, now_ms
+        self.gate_ms = now_ms
+
+    def objection_to(self, answer: Guarded, command: GuardedReserve, now_ms: int) -> str:
+        now_ms = max(now_ms, self.oracle.clock_ms)
+        if self.has_it(command.reserve, now_ms):
+            objection = self.oracle.apply(command.reserve, now_ms).objection_to(answer.outcome)
+            return objection or ("findings" if (answer.refused_by, answer.in_shadow) != (-1, ()) else "")
+        gate_ms, shadow = max(now_ms, self.gate_ms), []
+        one = command.admission_pass
+        good = one is not None and self.used.get(one.id, 0) <= gate_ms < one.until_ms
+        if one is not None and not good:
+            if not one.in_shadow:
+                return "" if answer.outcome.status is Status.NOT_ADMITTED else "a bad pass was good"
+            shadow.append(BY_PASS)
+        enforced = [charge for charge in command.charges if not charge.in_shadow]
+        if not all(self.fits(charge, gate_ms) for charge in enforced):
+            first = next(charge for charge in enforced if not self.fits(charge, gate_ms))
+            expected = (Status.THROTTLED, command.charges.index(first), tuple(shadow))
+            found = (answer.outcome.status, answer.refused_by, answer.in_shadow)
+            retry = answer.outcome.retry_at_ms
+            exact = all(self.fits(charge, retry) for charge in enforced) and not all(
+                self.fits(charge, retry - 1) for charge in enforced
+            )
+            return "" if expected == found and exact else f"{answer} instead of {expected}"
+        for charge in enforced:
+            self.take(charge, gate_ms)
+        for index, charge in enumerate(command.charges):
+            if charge.in_shadow and self.fits(charge, gate_ms):
+                self.take(charge, gate_ms)
+            elif charge.in_shadow:
+                shadow.append(index)
+        objection = self.oracle.apply(command.reserve, now_ms).objection_to(answer.outcome)
+        if good and one is not None and answer.outcome.status in (Status.HELD, Status.WAITING):
+            self.used[one.id] = one.until_ms
+            self.gate_ms = gate_ms
+        return objection or ("" if answer.in_shadow == tuple(shadow) else f"{answer.in_shadow} instead of {shadow}")
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_any_walk_is_answered_as_the_rules_say(seed: int) -> None:
+    """Whatever comes together: passes used and lapsed, buckets short and full, in shadow or not, holds to resume."""
+    random = Random(seed)
+    limits = {name: random.choice((Limit(1, 20, 2), Limit(7, 10, 3), Limit(3, 50, 1))) for name in ("x", "y", "z")}
+    opinion, ledger = Opinion(), GatedLedger(OFFICE)
+    uses = 0
+    for now_ms, command in walk(Random(seed)):
+        guarded = _guarded(command, limits, random, now_ms, uses)
+        if guarded is None:
+            assert not opinion.oracle.apply(command, now_ms).objection_to(apply(ledger, command, now_ms))
+            continue
+        uses += 1
+        answer: Guarded = apply(ledger, guarded, now_ms)
+        assert not opinion.objection_to(answer, guarded, now_ms), (now_ms, guarded)
+
+
+def _guarded(
+    command: Command, limits: dict[str, Limit], random: Random, now_ms: int, uses: int
+) -> GuardedReserve | None:
+    if not isinstance(command, Reserve):
+        return None
+    charges = tuple(
+        Charge(name, limits[name], random.randint(1, limits[name].burst), random.random() < 0.3)
+        for name in random.sample(sorted(limits), random.randint(0, 3))
+    )
+    one = Pass(f"p{uses // 3}", max(0, now_ms + random.choice((0, 30, HOLD_TTL_MS))), random.random() < 0.3)
+    return GuardedReserve(command, charges, one if random.random() < 0.5 else None)

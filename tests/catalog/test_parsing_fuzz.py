@@ -1,0 +1,55 @@
+"""Whatever a file holds, it is a catalog or a list of mistakes, and never a traceback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quota_engine.catalog import catalog_from
+from quota_engine.domain.errors import CatalogError, Mistake
+from tests.support.catalog_samples import sample
+
+_KEYS = st.sampled_from(
+    ["services", "channels", "groups", "schedules", "plans", "offices", "rules", "holidays", "id", "kind", "x"]
+)
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates() | st.times()
+_JSON = st.recursive(
+    _SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS | st.text(max_size=3), inner, max_size=4),
+)
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(deeper for name, item in entries for deeper in _paths(item, (*path, name)))]
+
+
+_PATHS = _paths(sample())[1:]
+
+
+@given(_JSON)
+def test_arbitrary_data_raises_nothing_but_a_catalog_error(raw: Any) -> None:
+    with pytest.raises(CatalogError):
+        catalog_from(raw)
+
+
+@given(st.lists(st.tuples(st.sampled_from(_PATHS), _JSON), min_size=1, max_size=4))
+def test_a_good_file_with_arbitrary_parts_raises_nothing_but_a_catalog_error(changes: list[tuple[Any, Any]]) -> None:
+    raw = sample()
+    for path, value in changes:
+        place: Any = raw
+        try:
+            for part in path[:-1]:
+                place = place[part]
+            place[path[-1]] = value
+        except (KeyError, IndexError, TypeError):
+            continue  # an earlier change has replaced this part
+    mistakes: tuple[Mistake, ...] = ()
+    try:
+        catalog_from(raw)
+    except CatalogError as error:
+        mistakes = error.mistakes
+    assert all(len(mistake.value) <= 200 and mistake.key and mistake.expected for mistake in mistakes)

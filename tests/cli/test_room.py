@@ -1,0 +1,97 @@
+"""``quota-engine room verify``: what anybody can check with the published file alone."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import time
+
+import msgspec
+import pytest
+
+from quota_engine.admission.tickets import RoomTickets, TicketKeys
+from quota_engine.cli import main
+from quota_engine.waiting_room.transcript import RoomRecord, WindowRecord, position_of
+from tests.waiting_room.test_transcript import AFTER, BEFORE, DURING
+
+
+def written(folder: pathlib.Path, record: RoomRecord, name: str = "record.json", **lies: object) -> str:
+    path = folder / name
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(record, **lies)))
+    return str(path)
+
+
+def test_a_true_record_holds(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 0, how many tickets were checked, and the commitment to compare."""
+    file, earlier = written(tmp_path, AFTER), written(tmp_path, BEFORE, "earlier.json")
+    assert main.main(["room", "verify", file, "--earlier", earlier]) == 0
+    out = capsys.readouterr().out
+    assert "holds: 135 of 135 tickets" in out
+    assert AFTER.commitment in out
+
+
+def test_an_open_rooms_record_holds_as_far_as_it_goes(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says what is not revealed yet."""
+    assert main.main(["room", "verify", written(tmp_path, DURING), "--ticket", "120"]) == 0
+    out = capsys.readouterr().out
+    assert "holds: 100 of 130 tickets" in out
+    assert "not yet: the late seed" in out
+    assert "ticket number 120: no position yet" in out
+
+
+def test_a_lie_is_found(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 1 and a sentence, in words and as JSON."""
+    file = written(tmp_path, AFTER, seed="00" * 32)
+    assert main.main(["room", "verify", file]) == 1
+    assert "WRONG: the seed is not the one" in capsys.readouterr().out
+    assert main.main(["room", "verify", file, "--json", "--ticket", "3"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    assert (result["ok"], result["tickets_checked"], result["ticket"]) == (False, 0, {"number": 3, "position": None})
+    earlier = written(tmp_path, DURING, "earlier.json", commitment="00" * 32)
+    assert main.main(["room", "verify", written(tmp_path, AFTER), "--earlier", earlier]) == 1
+    assert "WRONG: commitment was 00" in capsys.readouterr().out
+
+
+def test_a_ticket_finds_its_position(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its number, and by its text: no secret is needed."""
+    file = written(tmp_path, AFTER)
+    tickets = RoomTickets(TicketKeys("k1", {"k1": b"a secret of the office"}), "december", AFTER.commitment, "k1")
+    for ticket in ("110", tickets.ticket(110, "0f" * 16, 2**40)):
+        assert main.main(["room", "verify", file, "--json", "--ticket", ticket]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["ticket"] == {"number": 110, "position": position_of(AFTER, 110)}
+        assert 100 <= result["ticket"]["position"] < 130
+
+
+@pytest.mark.parametrize("ticket", ["135", "999999999999", "-1", "not a ticket", "AQFh"])
+def test_a_ticket_that_is_none_is_bad_input(
+    ticket: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, and nothing on standard output."""
+    assert main.main(["room", "verify", written(tmp_path, AFTER), f"--ticket={ticket}"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "ticket" in printed.err
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b"[1]", b"\xff", b'{"format": "quota_engine room 2"}', b" " * 4_000_001])
+def test_a_file_that_is_no_record_is_bad_input(
+    text: bytes, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, with the name of the file."""
+    path = tmp_path / "record.json"
+    path.write_bytes(text)
+    assert main.main(["room", "verify", str(path)]) == 2
+    assert "record.json" in capsys.readouterr().err
+    assert main.main(["room", "verify", str(tmp_path / "nowhere.json")]) == 2
+    assert main.main(["room", "verify", str(tmp_path)]) == 2
+
+
+def test_a_hundred_thousand_tickets_take_seconds(tmp_path: pathlib.Path) -> None:
+    """A tenth of the million that has to be done in 20 seconds on one core; this machine may be busy."""
+    file = written(tmp_path, DURING, windows=(WindowRecord(0, 0, 100_000),))
+    started_s = time.process_time()
+    assert main.main(["room", "verify", file]) == 0
+    assert time.process_time() - started_s < 10

@@ -1,0 +1,114 @@
+"""``status`` and ``audit`` on a real store, at 80 columns."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from quota_engine import ManualClock, QuotaEngine, load_catalog
+from quota_engine.catalog import day_terms
+from quota_engine.cli.main import main
+from quota_engine.stores.embedded import open_embedded
+
+KEY = b"a key for tests, and only them"
+DAY = datetime.date(2026, 12, 7)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An embedded store with one place confirmed and one quota overbooked."""
+    folder: Path = tmp_path_factory.mktemp("store")
+    url = f"valkey+embedded://{folder}"
+    catalog = load_catalog("surabaya")
+    terms = day_terms(catalog, "surabaya", DAY)
+    assert terms is not None
+    with QuotaEngine.open(url, identity_key=KEY, clock=ManualClock(terms.opens_at_ms)) as engine:
+        engine.publish(catalog, DAY, DAY + datetime.timedelta(days=1))
+        for number in range(2):
+            held = engine.reserve("surabaya", DAY, f"{number:016}", service="new", session="morning")
+            engine.confirm(held.reference)
+        engine.set_capacity("surabaya", DAY, "online", 1)
+        engine.close_day("surabaya", DAY + datetime.timedelta(days=1))
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def test_status(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every counter in its column, in 80 columns."""
+    assert main(["status", store, "--first-day", str(DAY), "--days", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    (online,) = [line.split() for line in lines if line.split()[:1] == ["online"]][:1]
+    assert online == ["online", "1", "0", "2", "0", "0", "1"]
+    assert any(line.split()[:2] == ["surabaya", str(DAY)] for line in lines)
+    (after,) = [index for index, line in enumerate(lines) if str(DAY + datetime.timedelta(days=1)) in line]
+    assert lines[after + 1].split()[0] == "closed"
+
+
+def test_status_as_json(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same for programs."""
+    assert main(["status", store, "--first-day", str(DAY), "--days", "1", "--office", "surabaya", "--json"]) == 0
+    (office,) = json.loads(capsys.readouterr().out)["offices"]
+    assert (office["office"], office["days"][0]["day"]) == ("surabaya", str(DAY))
+    assert office["days"][0]["quotas"]["online"]["overbooked"] == 1
+
+
+def test_audit(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A verdict in a line, or as JSON."""
+    assert main(["audit", store]) == 0
+    assert capsys.readouterr().out == "1 office: everything adds up\n"
+    assert main(["audit", store, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"ok": True, "offices": 1, "findings": []}
+
+
+def test_audit_of_a_store_that_was_tampered_with(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What does not add up is said, and the exit code is 1."""
+    import redis
+
+    with open_embedded(store) as server:
+        client = redis.Redis.from_url(server.url, decode_responses=True)
+        (key,) = client.keys("*surabaya*:days")
+        text = client.hget(key, str(DAY.toordinal()))
+        assert isinstance(text, str)
+        rows = text.split("\n")
+        index = next(index for index, row in enumerate(rows) if row.startswith("online\t"))
+        fields = rows[index].split("\t")
+        damaged = [*rows[:index], "\t".join([*fields[:4], "7", *fields[5:]]), *rows[index + 1 :]]
+        try:
+            client.hset(key, str(DAY.toordinal()), "\n".join(damaged))
+            assert main(["audit", store]) == 1
+        finally:
+            client.hset(key, str(DAY.toordinal()), text)
+            client.close()
+    out = capsys.readouterr().out
+    assert "quota online" in out
+    assert "findings" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["--office", "nix"], 2, "--office: 'nix'; expected one of surabaya"),
+        (["--first-day", "x"], 2, "--first-day"),
+        (["--days", "0"], 2, "--days"),
+    ],
+)
+def test_bad_words(store: str, capsys: pytest.CaptureFixture[str], words: list[str], code: int, text: str) -> None:
+    """Said in a line, with what would be right."""
+    assert main(["status", store, *words]) == code
+    assert text in capsys.readouterr().err
+
+
+def test_a_store_that_is_away(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 3."""
+    for command in ("status", "audit"):
+        assert main([command, "redis://127.0.0.1:1?attempts_max=1"]) == 3
+    assert "the store can not be used" in capsys.readouterr().err

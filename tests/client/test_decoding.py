@@ -1,0 +1,168 @@
+"""The clients: the engine's methods over HTTP, with the engine's outcomes and errors, and retries that harm nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from quota_engine import InvalidRequest, ManualClock, Phase, QuotaEngine, Status, UnknownName
+from quota_engine.catalog import day_terms
+from quota_engine.client import ServiceClient, ServiceRefused
+from quota_engine.service.auth import Role
+from tests.service.background.test_room_supervisor import HOUR_MS, ROOM, ROOMS
+from tests.service.test_runner import served
+from tests.support import client_booking
+from tests.support.client_parity import in_process
+from tests.support.in_process_service import DAY, NIK, TOKENS, Client, listening, running
+
+WANTED: dict[str, Any] = {"service": "new", "session": "morning"}
+
+
+async def test_what_only_a_service_tells(client: Client) -> None:
+    """What its offices offer, and the first day with places for what is asked for."""
+    async with in_process(client) as service:
+        assert [one.id for one in (await service.describe_offices()).offices] == ["surabaya"]
+        last = DAY + datetime.timedelta(days=4)
+        assert await service.earliest_free_day("surabaya", DAY, last, **WANTED) == DAY
+        await service.set_capacity("surabaya", DAY, "online", 1)
+        assert await service.earliest_free_day("surabaya", DAY, last, units=2, **WANTED) == DAY.replace(day=8)
+        assert await service.earliest_free_day("surabaya", DAY, units=2, **WANTED) is None
+
+
+async def test_not_open_says_when(client: Client) -> None:
+    """What an outcome carries comes through."""
+    async with in_process(client) as service:
+        await service.publish("2026-12-14")
+        outcome = await service.reserve("surabaya", "2026-12-14", NIK, **WANTED)
+        assert outcome.status is Status.NOT_OPEN
+        assert outcome.retry_at_ms > client.clock.now_ms()
+
+
+async def test_from_a_ticket_to_a_place() -> None:
+    """Join, wait, enter, and reserve with the pass, where nobody gets in without one."""
+    async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client, in_process(client, Role.SERVICE) as service:
+        room = service.room(ROOM)
+        joined = await room.join(NIK)
+        early = await room.enter(joined.ticket, NIK)
+        assert (early.ok, early.standing.phase, early.admission_pass) == (False, Phase.NOT_OPEN, "")
+        client.clock.advance_ms(HOUR_MS)
+        assert (await room.status(joined.ticket)).poll_after_ms == 0
+        refused = await service.reserve("surabaya", DAY, NIK, **WANTED)
+        assert (refused.status, refused.reason) == ("NOT_ADMITTED", "no_pass")
+        entered = await room.enter(joined.ticket, NIK)
+        held = await service.reserve("surabaya", DAY, NIK, admission_pass=entered.admission_pass, **WANTED)
+        assert held.ok
+        with pytest.raises(ServiceRefused) as error:
+            await room.close()
+        assert error.value.kind == "forbidden"
+
+
+async def test_long_lists_are_asked_for_in_parts(client: Client) -> None:
+    """Events and reservations by the thousand come as from an engine, and can be acknowledged at once."""
+    engine = client.service.engine
+    await engine.set_capacity("surabaya", DAY, "online", 1_200)
+    await engine.set_capacity("surabaya", DAY, "morning", 1_200)
+    for number in range(1_100):
+        assert (await engine.reserve("surabaya", DAY, f"{NIK}-{number}", key=f"key-{number}", **WANTED)).ok
+    async with in_process(client) as service:
+        mine, theirs = await service.events("surabaya", 1, 2_000), await engine.events("surabaya", 1, 2_000)
+        assert [one.number for one in mine] == [one.number for one in theirs]
+        assert len(mine) > 1_000
+        assert [one.number for one in await service.events("surabaya", 1, 1_001)] == list(range(2, 1_003))
+        listed = await service.reservations("surabaya", DAY)
+        assert [one.id for one in listed] == [one.id for one in await engine.reservations("surabaya", DAY)]
+        for _ in range(2):
+            await service.events("surabaya", group="mail", consumer="one", limit=1_000)
+        (group,) = await service.groups("surabaya")
+        more = await engine.events("surabaya", group="mail", consumer="two")
+        numbers = range(1, 1_001 + len(more))
+        assert await service.acknowledge("surabaya", "mail", numbers) == group.pending + len(more) == len(numbers)
+
+
+async def test_errors_are_the_engines(client: Client) -> None:
+    """A call that can never be right, a name that is not known, a token that is not good for it."""
+    async with in_process(client) as service:
+        with pytest.raises(InvalidRequest, match="applicants"):
+            await service.reserve("surabaya", DAY, [], **WANTED)
+        with pytest.raises(UnknownName, match="office"):
+            await service.reserve("nix", DAY, NIK, **WANTED)
+        with pytest.raises(InvalidRequest, match="reference"):
+            await service.confirm("a~b~c")
+    async with in_process(client, Role.AUDITOR) as service:
+        with pytest.raises(ServiceRefused) as refused:
+            await service.reserve("surabaya", DAY, NIK, **WANTED)
+        assert refused.value.kind == "forbidden"
+
+
+async def test_a_booking_service_has_the_one_or_the_other(client: Client) -> None:
+    """One program, typed once, with an engine and with a client of a service: the same comes of it."""
+    terms = day_terms(client.service.catalog, "surabaya", DAY)
+    assert terms is not None
+    clock = ManualClock(terms.opens_at_ms)
+
+    def use(places: client_booking.Places) -> list[object]:
+        return [
+            client_booking.book(places, "surabaya", DAY, NIK, "a-wish"),
+            client_booking.book(places, "surabaya", DAY, NIK, "another"),
+            client_booking.left(places, "surabaya", DAY),
+            client_booking.until_sure(places, "nonsense"),
+            client_booking.consume(places, "surabaya"),
+        ]
+
+    with QuotaEngine.open(catalog=client.service.catalog, clock=clock) as engine:
+        engine.publish(client.service.catalog, DAY, DAY + datetime.timedelta(days=4))
+        said = use(engine)
+    async with listening(client.app) as port:
+        with ServiceClient.open(f"http://127.0.0.1:{port}", TOKENS[Role.OPERATOR]) as over_http:
+            assert await asyncio.to_thread(use, over_http) == said
+    assert said[:2] == [[1], []]
+    async with in_process(client) as service:
+        assert await client_booking.book_async(service, "surabaya", DAY, f"{NIK}1") == [2]
+
+
+def test_without_its_extra_it_says_what_to_install() -> None:
+    """And with it, it needs nothing of the service's."""
+    code = "import sys; sys.modules['httpx'] = None\ntry: import quota_engine.client\nexcept ImportError as e: print(e)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "pip install 'quota-engine[client]'" in told.stdout
+    code = "import sys, quota_engine.client; print({'starlette', 'uvicorn', 'jinja2'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert told.stdout.strip() == "set()"
+
+
+@pytest.fixture
+def service(tmp_path: Any) -> Iterator[tuple[str, str]]:
+    with served(tmp_path, "--backend", "memory://") as running:
+        yield running.url, running.token("operator")["authorization"].removeprefix("Bearer ")
+
+
+def test_threads_share_a_client_of_a_real_service(service: tuple[str, str]) -> None:
+    """Over a real connection: eight threads, one client, as many places as there are."""
+    url, token = service
+    with ServiceClient.open(url, token) as client:
+        now = datetime.datetime.now(datetime.UTC)
+        days = client.availability("surabaya", now.date(), now.date() + datetime.timedelta(days=14))
+        # Today's may be over already, whatever the hour: one that is open for a minute more will do.
+        now_ms = now.timestamp() * 1000
+        day = next(one.day for one in days if one.opens_at_ms < now_ms < one.ends_at_ms - 60_000)
+        client.set_capacity("surabaya", day, "online", 10)
+        got: list[Status] = []
+
+        def take(thread: int) -> None:
+            got.extend(client.reserve("surabaya", day, f"{NIK}{thread}{one}", **WANTED).status for one in range(3))
+
+        threads = [threading.Thread(target=take, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert got.count(Status.HELD) == 10
+        assert set(got) == {Status.HELD, Status.SOLD_OUT}
+        assert client.audit().ok

@@ -1,0 +1,115 @@
+"""The documents say what the code does: code blocks run, made parts are fresh, named tests exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import re
+import runpy
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from quota_engine import ManualClock
+from quota_engine.cli import main
+from quota_engine.waiting_room.transcript import positions, read_record
+from tests.support.paths import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_ten_lines_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    """The README's code reserves and confirms, and prints what it says it prints."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102
+    assert capsys.readouterr().out == "your queue number: 1\n"
+
+
+def test_the_python_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """The code of docs/python.md, block after block, does what the page says."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), names)  # noqa: S102
+    assert "'kiosk': 30" in capsys.readouterr().out
+
+
+def test_the_admission_page_runs() -> None:
+    """The code of docs/admission.md, block after block, does what the page says."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "admission.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "docs/admission.md", "exec"), names)  # noqa: S102
+    assert len(blocks) == 4
+
+
+def test_the_waiting_room_page_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its code runs; its program of few lines, which shares none with the engine, comes to the engine's positions; what
+    it shows of the command line is what that prints; and its records are those of a run.
+    """
+    page = (ROOT / "docs" / "waiting-room.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(ROOT)
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "docs/waiting-room.md", "exec"), names)  # noqa: S102
+    assert capsys.readouterr().out == "4902\n"
+    after = ROOT / "docs" / "rooms" / "surabaya-after.json"
+    for index, position in itertools.islice(positions(read_record(after.read_bytes())), 0, None, 37):
+        assert names["position"](json.loads(after.read_text(encoding="utf-8")), index) == position
+    made = runpy.run_path(str(ROOT / "docs" / "rooms" / "make.py"))
+    ticket = made["main"](tmp_path)
+    for name in ("surabaya-before.json", "surabaya-after.json"):
+        assert (tmp_path / name).read_bytes() == (ROOT / "docs" / "rooms" / name).read_bytes()
+    monkeypatch.chdir(tmp_path)
+    (shown,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    for given in ("999", ticket):
+        words = ["room", "verify", "surabaya-after.json", "--earlier", "surabaya-before.json", f"--ticket={given}"]
+        assert main.main(words) == 0
+        assert capsys.readouterr().out == shown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_is_made_from_the_code_is_fresh(page: Path) -> None:
+    """Diagram and tables are what ``python docs/generate.py`` writes now."""
+    text = page.read_text(encoding="utf-8")
+    assert generator().with_parts(text) == text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link and picture is there."""
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_tests_that_guarantees_name_exist() -> None:
+    """Each guarantee names tests that would fail without it; they are there under that name."""
+    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:tests|src)/[\w/]+\.py)(?:::(\w+))?(?:::(\w+))?`", text)
+    assert len(named) >= 10
+    for path, *names in named:
+        source = (ROOT / path).read_text(encoding="utf-8")
+        for name in filter(None, names):
+            assert re.search(rf"(def|class) {name}\b", source), f"{path}::{name}"
+
+
+def test_a_manual_clock_needs_an_offset() -> None:
+    """A moment without its offset from UTC could be any of 24: it is refused."""
+    assert ManualClock.at("1970-01-01T07:00:01+07:00").now_ms() == 1000
+    with pytest.raises(ValueError, match="no offset from UTC"):
+        ManualClock.at("2026-12-04T14:00:00")

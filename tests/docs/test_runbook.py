@@ -1,0 +1,213 @@
+"""The runbook: its commands are run, in order, on its own settings; its rules name metrics that there are."""
+
+from __future__ import annotations
+
+import configparser
+import datetime
+import hashlib
+import inspect
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+import redis
+import yaml
+
+from quota_engine.catalog import Collector, read_raw
+from quota_engine.cli.serve import serve
+from quota_engine.client import ServiceClient
+from quota_engine.service.config.settings import configure
+from quota_engine.service.observability.metrics import FAMILIES
+from tests.service.test_runner import served
+from tests.stores.redis.test_outages import RIGHTS
+from tests.support.paths import DOCS
+from tests.support.servers import redis_server_binary_or_skip, until, valkey_server_binary
+
+FILES = DOCS / "operating"
+PAGE = (DOCS / "operating.md").read_text(encoding="utf-8")
+TOKEN = "b3BlcmF0b3Igb2YgdGhpcyB0ZXN0"  # noqa: S105
+
+
+class Valkey(NamedTuple):
+    """A server with the page's settings."""
+
+    port: int
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return f"redis://engine:engine-password@127.0.0.1:{self.port}/0?durability=fsync"
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Valkey]:
+    """Started with ``valkey.conf`` and ``users.acl``: only port, directory and passwords are the test's."""
+    folder = tmp_path / "valkey"
+    folder.mkdir()
+    users = (FILES / "users.acl").read_text().replace("ENGINE-PASSWORD", "engine-password")
+    (folder / "users.acl").write_text(users.replace("KEEPER-PASSWORD", "keeper-password"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--aclfile", str(folder / "users.acl")]
+    with subprocess.Popen(
+        [str(valkey_server_binary()), str(FILES / "valkey.conf"), *own], stdout=subprocess.PIPE
+    ) as server:
+        try:
+            with redis.Redis(port=port, username="keeper", password="keeper-password") as keeper:  # noqa: S106
+                until(lambda: keeper.ping(), "the server")
+            yield Valkey(port, folder)
+        finally:
+            server.terminate()
+
+
+OFFICES = """
+services = [{{ id = "new", name = "New" }}]
+[[schedules]]
+id = "daily"
+kind = "days_ahead"
+days = 10
+at = {at:%H:%M:00}
+zone = "UTC"
+[[plans]]
+id = "p"
+quotas = [{{ id = "online", capacity = 20 }}]
+working_weekdays = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+[[offices]]
+id = "surabaya"
+name = "Surabaya"
+time_zone = "UTC"
+"""
+"""Days that are open now, whenever that is, and a release that comes in half an hour."""
+
+
+def _configuration() -> str:
+    text = (FILES / "quota.toml").read_text()
+    digest = hashlib.sha256(TOKEN.encode()).hexdigest()
+    for placeholder, own in (("0.0.0.0", "127.0.0.1"), (f"{2:064}", digest)):  # noqa: S104
+        assert placeholder in text
+        text = text.replace(placeholder, own)
+    return text
+
+
+def test_the_commands(tmp_path: Path, valkey: Valkey) -> None:
+    """Every ``sh`` block of the page does what it is for: none fails, and what was changed is changed."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    now = datetime.datetime.now(datetime.UTC)
+    (folder / "offices.toml").write_text(OFFICES.format(at=now + datetime.timedelta(minutes=30)))
+    (folder / "quota.toml").write_text(_configuration())
+    (folder / "operator.token").write_text(TOKEN)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "valkey-cli").symlink_to(redis_server_binary_or_skip().with_name("redis-cli"))
+    (tools / "python3").symlink_to(sys.executable)
+    secret = {"QUOTA_ENGINE_BACKEND": valkey.url, "QUOTA_ENGINE_IDENTITY_KEY": "YSBrZXkgZm9yIHRlc3RzIG9ubHk="}
+    day = now.date() + datetime.timedelta(days=3)
+    with served(folder, "--config", "quota.toml", "--workers", "1", **secret) as service:
+        with ServiceClient.open(service.url, TOKEN) as client:
+            (office,) = httpx.get(f"{service.url}/v1/offices").json()["offices"]
+            opening = datetime.datetime.fromtimestamp(office["next_opening_at_ms"] / 1000, datetime.UTC)
+            held = client.reserve("surabaya", day, "3578012345678901", service="new")
+            assert held.ok, held
+            assert client.confirm(held.reference).ok
+        environment = {
+            **os.environ, **secret, "COLUMNS": "80", "URL": service.url, "OFFICE": "surabaya", "QUOTA": "online",
+            "DAY": str(day), "ROOM": f"surabaya-{opening:%Y%m%dT%H%M}", "VALKEY_HOST": "127.0.0.1",
+            "VALKEY_PORT": str(valkey.port), "REDISCLI_AUTH": "keeper-password", "VALKEY_DIR": str(valkey.folder),
+            "PATH": os.pathsep.join((str(tools), str(Path(sys.executable).parent), os.environ["PATH"])),
+        }  # fmt: skip
+        blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+        assert len(blocks) == 15
+        script = "set -euo pipefail\n" + "".join(f"echo '--- block {n}' >&2\n{block}" for n, block in enumerate(blocks))
+        done = subprocess.run(
+            ["bash", "-c", script],  # noqa: S607
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        with ServiceClient.open(service.url, TOKEN) as client:
+            ended = client.lookup(held.reference)
+            assert ended is not None
+            assert ended.state == "CANCELLED"
+            (seen,) = client.availability("surabaya", day)
+            assert (seen.quotas["online"].capacity, seen.closed) == (120, False)
+            assert client.room(environment["ROOM"]).view().per_minute_max == 1_200
+            assert [event.number for event in client.events("surabaya", limit=1)] == [2]
+    assert done.stdout.count("everything adds up") == 5
+    assert done.stdout.count("holds: ") == 2
+
+
+def test_rights_and_settings() -> None:
+    """The engine's rights are those of the page on backends; the configuration is one, whatever its placeholders."""
+    (engine,) = [line for line in (FILES / "users.acl").read_text().splitlines() if line.startswith("user engine")]
+    assert set(RIGHTS.split()) <= set(engine.split())
+    secret = {"QUOTA_ENGINE_BACKEND": "redis://127.0.0.1", "QUOTA_ENGINE_IDENTITY_KEY": "YSBrZXkgZm9yIHRlc3RzIG9ubHk="}
+    found = configure(FILES / "quota.toml", secret, {"catalog": "surabaya"}, grants=())
+    assert (found.workers, len(found.grants), len(found.admission)) == (4, 3, 1)
+    assert read_raw(FILES / "quota.toml", Collector("quota.toml"))["workers"] == 4
+
+
+def test_the_unit() -> None:
+    """It starts what there is, and waits longer than the service may take to end."""
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(FILES / "quota-engine.service")
+    service = unit["Service"]
+    program, command, option, _ = service["ExecStart"].split()
+    assert (Path(program).name, command, option) == ("quota-engine", "serve", "--config")
+    assert option.removeprefix("--") in inspect.signature(serve).parameters
+    drain_ms = read_raw(FILES / "quota.toml", Collector("quota.toml"))["drain_ms"]
+    assert int(service["TimeoutStopSec"]) > drain_ms / 1000 + 35
+
+
+def _rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((FILES / "alerts.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def test_the_rules_name_metrics_and_labels_that_there_are() -> None:
+    """As Prometheus gets them; ``up``, ``job`` and ``instance`` are its own. Each is on the page, and none besides."""
+    suffixes = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+    names = {
+        f"{family}{suffix}": {*about.labels, *(["le"] if suffix == "_bucket" else [])}
+        for family, about in FAMILIES.items()
+        for suffix in suffixes[about.kind]
+    }
+    for rule in _rules():
+        expression = rule["expr"]
+        assert expression.count("(") == expression.count(")")
+        selectors = re.findall(r"\b((?:quota_engine|process)_\w+|up)\b(?:\{(.*?)\})?", expression)
+        assert selectors, rule
+        known: set[str] = {"job", "instance"}
+        for name, matchers in selectors:
+            known |= names[name] if name != "up" else set()
+            for label in re.findall(r"(\w+)(?:=~|!~|!=|=)", matchers):
+                assert label in names.get(name, {"job"}), (rule["alert"], label)
+        for labels in re.findall(r"by \((.*?)\)", expression):
+            assert set(labels.split(", ")) <= known, rule["alert"]
+        for label in re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]):
+            assert label in known, rule["alert"]
+    table = re.findall(r"^\| ((?:[A-Z]\w+)(?:, [A-Z]\w+)*) \|", PAGE, re.MULTILINE)
+    assert sorted(name for row in table for name in row.split(", ")) == sorted(rule["alert"] for rule in _rules())
+
+
+def test_the_proxy() -> None:
+    """It takes as much as the service does, lets streams through as they come, and keeps the metrics to itself."""
+    text = (FILES / "nginx.conf").read_text()
+    assert text.count("{") == text.count("}")
+    assert "client_max_body_size 64k" in text
+    assert re.search(r"location ~ \(/stream\|/live\)\$ \{[^}]*proxy_buffering off", text)
+    assert re.search(r"location = /metrics \{[^}]*return 404", text)
+    assert "$proxy_add_x_forwarded_for" not in text

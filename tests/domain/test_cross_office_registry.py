@@ -1,0 +1,339 @@
+"""The registry's rules, one behaviour a test, and a naive second opinion on random walks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from quota_engine.conformance.random_registry import registry_walk
+from quota_engine.domain.cross_office_registry import (
+    QUESTIONED_MAX,
+    SHARDS,
+    SWEEP_MAX,
+    Claim,
+    CloseMove,
+    Drop,
+    FindClaims,
+    FindMove,
+    FoundClaims,
+    MoveEntry,
+    OpenMove,
+    OpenMoves,
+    Registry,
+    RegistryAnswer,
+    RegistryStatus,
+    apply,
+    ask,
+    describe,
+    shard_of,
+    shards,
+)
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.validation import TIME_MS_MAX
+
+DONE, TAKEN = RegistryStatus.DONE, RegistryStatus.TAKEN
+LEASE_MS = 10
+FORGET_AT_MS = 1_000
+
+
+def claim(
+    applicant: str = "ani", reference: str = "a~1", instead_of: int = 0, forget_at_ms: int = FORGET_AT_MS
+) -> Claim:
+    return Claim(applicant, reference, LEASE_MS, forget_at_ms, instead_of)
+
+
+def open_move(target: str = "b~2", source: str = "a~1", forget_at_ms: int = FORGET_AT_MS) -> OpenMove:
+    return OpenMove(source, target, 3, LEASE_MS, forget_at_ms)
+
+
+class TestClaims:
+    def test_the_first_to_claim_has_the_claim_and_a_lease(self) -> None:
+        """The answer says what is there, and until when its maker is at work."""
+        answer = apply(Registry("~n.00"), claim(), 100)
+        assert answer == RegistryAnswer(DONE, "a~1", 1, 110, 100)
+        assert answer.ok
+        assert not answer.lease_is_over
+
+    def test_another_reference_is_told_what_is_in_the_way_and_changes_nothing(self) -> None:
+        """With the number by which it can be replaced, and whether its lease is over."""
+        registry = Registry("~n.00")
+        apply(registry, claim(), 100)
+        before = describe(registry)
+        answer = apply(registry, claim(reference="b~1"), 109)
+        assert answer == RegistryAnswer(TAKEN, "a~1", 1, 110, 109)
+        assert not answer.ok
+        assert not answer.lease_is_over
+        assert apply(registry, claim(reference="b~1"), 110).lease_is_over
+        assert describe(registry) == before
+
+    def test_the_same_reference_renews_and_never_shortens(self) -> None:
+        """Whoever asks again has a lease from now on, a new number, and the later of both ends."""
+        registry = Registry("~n.00")
+        apply(registry, claim(), 100)
+        answer = apply(registry, Claim("ani", "a~1", 5, 500), 103)
+        assert answer == RegistryAnswer(DONE, "a~1", 2, 110, 103, renewed=True)
+        assert apply(registry, Claim("ani", "a~1", 50, 2_000), 104).lease_until_ms == 154
+        assert registry.claims["ani"].forget_at_ms == 2_000
+
+    def test_it_may_stand_for_two_reservations(self) -> None:
+        """The second stays with the first, however often that is claimed, and goes when another takes its place."""
+        registry = Registry("~n.00")
+        assert apply(registry, Claim("ani", "b~2", 10, 900, also="a~1"), 100).also == "a~1"
+        assert apply(registry, claim(reference="b~2"), 101).also == "a~1"
+        taken = apply(registry, claim(reference="c~3"), 102)
+        assert (taken.status, taken.also) == (TAKEN, "a~1")
+        assert apply(registry, Claim("ani", "b~2", 10, 900, also="a~4"), 103).status is TAKEN
+        assert apply(registry, Claim("ani", "b~2", 10, 900, 2, "a~4"), 103).also == "a~4"
+        assert apply(registry, claim(reference="c~3", instead_of=3), 104).also == ""
+        assert apply(registry, Claim("ani", "c~3", 10, 900, also="a~1"), 105).also == "a~1"
+        assert apply(registry, Claim("ani", "c~3", 10, 900, also="c~3"), 106).status is TAKEN
+        assert apply(registry, Claim("ani", "c~3", 10, 900, 5, "c~3"), 106).also == ""
+
+    def test_it_is_replaced_by_its_number_only(self) -> None:
+        """One that has been renewed since it was looked at stays: its reservation may be coming to life."""
+        registry = Registry("~n.00")
+        seen = apply(registry, claim(), 100).number
+        apply(registry, claim(), 101)
+        assert apply(registry, claim(reference="b~1", instead_of=seen), 102).status is TAKEN
+        assert apply(registry, claim(reference="b~1", instead_of=seen + 1), 102) == RegistryAnswer(
+            DONE, "b~1", 3, 112, 102
+        )
+        assert apply(registry, claim(), 102).reference == "b~1"
+
+    def test_a_claim_is_dropped_by_its_number_only(self) -> None:
+        """A refused reserve that is late with giving up must not take the claim of the try that came through."""
+        registry = Registry("~n.00")
+        first = apply(registry, claim(), 100).number
+        second = apply(registry, claim(), 101).number
+        assert apply(registry, Drop("ani", first), 102) == RegistryAnswer(TAKEN, "a~1", second, 111, 102)
+        assert apply(registry, Drop("ani", second), 103) == RegistryAnswer(DONE, now_ms=103)
+        assert apply(registry, Drop("ani", second), 103).ok
+        assert apply(registry, claim(reference="b~1"), 104).ok
+
+    def test_a_claim_ends_by_itself_and_is_swept(self) -> None:
+        """From its last moment on it is gone, seen by a sweep or not; a sweep is bounded."""
+        registry = Registry("~n.00")
+        for number in range(SWEEP_MAX + 2):
+            apply(registry, claim(f"p{number:02}"), 100)
+        assert apply(registry, claim("p00", "b~1"), FORGET_AT_MS - 1).status is TAKEN
+        last = f"p{SWEEP_MAX + 1:02}"
+        assert apply(registry, claim(last, "b~1", forget_at_ms=5_000), FORGET_AT_MS).ok
+        assert sorted(registry.claims) == [f"p{SWEEP_MAX:02}", last]
+        assert apply(registry, claim("p50", forget_at_ms=5_000), FORGET_AT_MS).ok
+        assert sorted(registry.claims) == [last, "p50"]
+
+    def test_a_claim_lasts_as_long_as_its_lease(self) -> None:
+        """Whatever it was said to be forgotten at: nobody else may come in while its maker is at work."""
+        registry = Registry("~n.00")
+        apply(registry, claim(forget_at_ms=101), 100)
+        assert apply(registry, claim(reference="b~1"), 105).status is TAKEN
+        assert apply(registry, claim(reference="b~1"), 110).ok
+
+    def test_time_does_not_run_backwards(self) -> None:
+        """A command that comes with an earlier time is of the time of the last change."""
+        registry = Registry("~n.00")
+        apply(registry, claim(), 100)
+        assert apply(registry, claim("budi"), 50) == RegistryAnswer(DONE, "a~1", 2, 110, 100)
+        assert ask(registry, FindClaims(("ani", "citra", "budi")), 60) == FoundClaims(
+            100, ("a~1", "", "a~1"), ("",) * 3
+        )
+
+    def test_claims_that_are_made_and_dropped_fill_no_memory(self) -> None:
+        """A thousand refused tries leave nothing behind, not even in the order of what ends when."""
+        registry = Registry("~n.00")
+        for now_ms in range(1_000):
+            apply(registry, Drop("ani", apply(registry, claim(forget_at_ms=10**6), now_ms).number), now_ms)
+        assert (registry.claims, len(registry.claims_due) < 100) == ({}, True)
+
+
+class TestMoves:
+    def test_one_move_of_a_reservation_at_a_time(self) -> None:
+        """Another target is told of the one that is open; the same target renews it."""
+        registry = Registry("~n.00")
+        assert apply(registry, open_move(), 100) == RegistryAnswer(DONE, "b~2", 1, 110, 100)
+        assert apply(registry, open_move("c~3"), 101) == RegistryAnswer(TAKEN, "b~2", 1, 110, 101)
+        assert apply(registry, open_move(), 102) == RegistryAnswer(DONE, "b~2", 2, 112, 102, renewed=True)
+        assert apply(registry, open_move(forget_at_ms=5_000), 103).ok
+        assert registry.moves["a~1"].forget_at_ms == 5_000
+
+    def test_what_is_done_is_remembered(self) -> None:
+        """A repetition hears of it, a late word that it came to nothing is not believed, and another comes too late."""
+        registry = Registry("~n.00")
+        apply(registry, open_move(), 100)
+        closed = apply(registry, CloseMove("a~1", "b~2", done=True), 101)
+        assert closed == RegistryAnswer(DONE, "b~2", 2, 110, 101, done=True)
+        assert apply(registry, CloseMove("a~1", "b~2", done=True), 102).ok
+        assert apply(registry, CloseMove("a~1", "b~2", done=False), 102).status is TAKEN
+        assert apply(registry, open_move(), 103) == RegistryAnswer(DONE, "b~2", 2, 110, 103, done=True, renewed=True)
+        assert ask(registry, FindMove("a~1"), 103) == [MoveEntry("a~1", "b~2", 3, 2, 110, FORGET_AT_MS, done=True)]
+        assert apply(registry, open_move("c~3"), 104) == RegistryAnswer(TAKEN, "b~2", 2, 110, 104, done=True)
+
+    def test_what_came_to_nothing_is_forgotten_by_whom_it_belongs_to(self) -> None:
+        """Only the try of the number may say so, if it gives one: another may be under way."""
+        registry = Registry("~n.00")
+        first = apply(registry, open_move(), 100).number
+        second = apply(registry, open_move(), 101).number
+        assert apply(registry, CloseMove("a~1", "b~2", done=False, number=first), 102).status is TAKEN
+        assert apply(registry, CloseMove("a~1", "c~3", done=False), 102).status is TAKEN
+        assert apply(registry, CloseMove("a~1", "b~2", done=False, number=second), 102).ok
+        assert ask(registry, FindMove("a~1"), 102) == []
+        assert apply(registry, CloseMove("a~1", "b~2", done=False), 103) == RegistryAnswer(DONE, now_ms=103)
+
+    def test_those_that_nobody_is_at_work_on_are_found(self) -> None:
+        """The longest waiting first, as many as asked for, none whose lease runs, and none that is done."""
+        registry = Registry("~n.00")
+        for number, now_ms in enumerate((103, 101, 102, 101)):
+            apply(registry, open_move(source=f"a~{number}"), now_ms)
+        apply(registry, CloseMove("a~2", "b~2", done=True), 104)
+        found = ask(registry, OpenMoves(10), 111)
+        assert [one.source for one in found] == []  # a clock that jumped back changes no lease: all were made at 103
+        assert [one.source for one in ask(registry, OpenMoves(10), 113)] == ["a~0", "a~1", "a~3"]
+        assert [one.source for one in ask(registry, OpenMoves(2), 113)] == ["a~0", "a~1"]
+        assert ask(registry, OpenMoves(10, over_for_ms=5), 117) == []
+        assert len(ask(registry, OpenMoves(10, over_for_ms=5), 118)) == 3
+
+    def test_a_move_ends_by_itself(self) -> None:
+        """When it is not of use to anybody any more."""
+        registry = Registry("~n.00")
+        apply(registry, open_move(), 100)
+        assert ask(registry, FindMove("a~1"), FORGET_AT_MS) == []
+        apply(registry, claim(forget_at_ms=5_000), FORGET_AT_MS)
+        assert registry.moves == {}
+
+
+BAD: list[tuple[Callable[[], object], str]] = [
+    (lambda: claim(applicant="a b"), "applicant: not a valid id"),
+    (lambda: claim(reference="a"), "reference: not a reference"),
+    (lambda: Claim("ani", 7, 1, 1), "reference: not a reference"),  # type: ignore[arg-type]
+    (lambda: Claim("ani", "a~1", 0, 1), "lease_ms: 0"),
+    (lambda: Claim("ani", "a~1", 1, 0), "forget_at_ms: 0"),
+    (lambda: claim(instead_of=-1), "instead_of: -1"),
+    (lambda: Claim("ani", "a~1", 1, 1, also="b"), "also: not a reference"),
+    (lambda: Drop("", 1), "applicant: an empty id"),
+    (lambda: Drop("ani", 0), "number: 0"),
+    (lambda: open_move(source="a~b~c"), "source: not a reference"),
+    (lambda: open_move("~"), "target: not a reference"),
+    (lambda: OpenMove("a~1", "b~2", 0, 1, 1), "version: 0"),
+    (lambda: OpenMove("a~1", "b~2", 1, 0, 1), "lease_ms: 0"),
+    (lambda: OpenMove("a~1", "b~2", 1, 1, TIME_MS_MAX + 1), "forget_at_ms: "),
+    (lambda: CloseMove("", "b~2", done=True), "source: not a reference"),
+    (lambda: CloseMove("a~1", "", done=True), "target: not a reference"),
+    (lambda: CloseMove("a~1", "b~2", done=1), "done: a int; expected True or False"),  # type: ignore[arg-type]
+    (lambda: CloseMove("a~1", "b~2", done=True, number=-1), "number: -1"),
+    (lambda: FindClaims(()), "applicants: 0 applicants"),
+    (lambda: FindClaims(("a",) * (QUESTIONED_MAX + 1)), "applicants: 1001 applicants"),
+    (lambda: FindClaims(("a b",)), "applicants: not a valid id"),
+    (lambda: FindMove("a"), "source: not a reference"),
+    (lambda: OpenMoves(0), "limit: 0"),
+    (lambda: OpenMoves(1, -1), "over_for_ms: -1"),
+]
+
+
+@pytest.mark.parametrize(("make", "expected"), BAD)
+def test_is_refused(make: Callable[[], object], expected: str) -> None:
+    """What is not well formed is refused when it is made, and says where."""
+    with pytest.raises(InvalidRequest) as caught:
+        make()
+    assert expected in str(caught.value)
+
+
+def test_shards_share_the_work() -> None:
+    """Every key has one shard, the same in every process, and none has much more than its share."""
+    counts = dict.fromkeys(shards(), 0)
+    for number in range(16_000):
+        counts[shard_of(f"applicant{number}")] += 1
+    assert len(counts) == SHARDS
+    assert min(counts.values()) > 3_600
+    assert max(counts.values()) < 4_400
+    assert shard_of("ani") == shard_of("ani")
+    assert shard_of("surabaya~9f2c") in counts
+
+
+class Naive:
+    """The registry once more, as plainly as can be: no heap, no sweep, only what is remembered and until when."""
+
+    def __init__(self) -> None:
+        self.clock_ms = self.number = 0
+        self.claims: dict[str, list[Any]] = {}
+        self.moves: dict[str, list[Any]] = {}
+
+    def apply(self, command: Any, now_ms: int) -> tuple[Any, ...]:
+        now_ms = max(now_ms, self.clock_ms)
+        # Dropping what is over counts as a change of that time, 16 of each kind a command.
+        for entries in (self.claims, self.moves):
+            over = sorted((entry[-1], key) for key, entry in entries.items() if entry[-1] <= now_ms)[:16]
+            for _, key in over:
+                del entries[key]
+                self.clock_ms = now_ms
+        kind = type(command).__name__
+        entries, key = (self.claims, command.applicant) if kind in ("Claim", "Drop") else (self.moves, command.source)
+        entry = entries.get(key)
+        there = entry if entry is not None and entry[-1] > now_ms else None
+        told: tuple[Any, ...] = getattr(self, kind)(entries, key, there, command, now_ms)
+        return told
+
+    def told(self, status: str, there: list[Any] | None) -> tuple[Any, ...]:
+        return (status, *(there[:5] if there else ("", 0, 0, False, "")))
+
+    def write(
+        self, entries: dict[str, Any], key: str, now_ms: int, target: str, done: bool, command: Any, old: Any
+    ) -> Any:
+        self.clock_ms, self.number = now_ms, self.number + 1
+        lease, forget = now_ms + command.lease_ms, max(command.forget_at_ms, now_ms + command.lease_ms)
+        if old:
+            lease, forget = max(lease, old[2]), max(forget, old[-1])
+        also = getattr(command, "also", "") or (old[4] if old else "")
+        also = "" if also == target else also
+        entries[key] = [target, self.number, lease, done, also, forget]
+        return self.told("DONE", entries[key])
+
+    def Claim(self, entries: Any, key: str, there: Any, command: Any, now_ms: int) -> Any:  # noqa: N802
+        same = there is not None and there[0] == command.reference
+        keeps = same and (not command.also or there[4] in ("", command.also))
+        if there is not None and not keeps and there[1] != command.instead_of:
+            return self.told("TAKEN", there)
+        return self.write(entries, key, now_ms, command.reference, False, command, there if same else None)
+
+    def Drop(self, entries: Any, key: str, there: Any, command: Any, now_ms: int) -> Any:  # noqa: N802
+        if there is not None and there[1] != command.number:
+            return self.told("TAKEN", there)
+        if there is not None:
+            del entries[key]
+            self.clock_ms, self.number = now_ms, self.number + 1
+        return self.told("DONE", None)
+
+    def OpenMove(self, entries: Any, key: str, there: Any, command: Any, now_ms: int) -> Any:  # noqa: N802
+        same = there is not None and there[0] == command.target
+        if there is not None and not same:
+            return self.told("TAKEN", there)
+        if same and there[3]:
+            return self.told("DONE", there)
+        return self.write(entries, key, now_ms, command.target, False, command, there if same else None)
+
+    def CloseMove(self, entries: Any, key: str, there: Any, command: Any, now_ms: int) -> Any:  # noqa: N802
+        if there is None:
+            return self.told("DONE", None)
+        if there[0] != command.target or command.number not in (0, there[1]) or (there[3] and not command.done):
+            return self.told("TAKEN", there)
+        if not there[3]:
+            self.clock_ms, self.number = now_ms, self.number + 1
+            if not command.done:
+                del entries[key]
+                return self.told("DONE", None)
+            entries[key] = [there[0], self.number, there[2], True, "", there[-1]]
+        return self.told("DONE", entries[key])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_walks_come_to_what_a_naive_registry_says(seed: int) -> None:
+    """Answer by answer, and in the end what is there."""
+    registry, naive = Registry("~n.00"), Naive()
+    for now_ms, command in registry_walk(random.Random(seed), 400):
+        answer = apply(registry, command, now_ms)
+        told = (str(answer.status), answer.reference, answer.number, answer.lease_until_ms, answer.done, answer.also)
+        assert told == naive.apply(command, now_ms), command
+        assert sorted(registry.claims) == sorted(naive.claims)
+        assert sorted(registry.moves) == sorted(naive.moves)

@@ -1,0 +1,334 @@
+"""Collecting applications: one an identity, whole parties, until the store's time says that it is over."""
+
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quota_engine.conformance.random_draws import (
+    CLOSES_AT_MS,
+    FORGET_AT_MS,
+    OPENS_AT_MS,
+    QUESTIONS,
+    TERMS,
+    WISHES,
+    walk,
+)
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.draws.ledger import (
+    Applied,
+    Apply,
+    CloseDraw,
+    CreateDraw,
+    DrawCommand,
+    DrawLedger,
+    DrawOutcome,
+    DrawPhase,
+    DrawStatus,
+    DrawTerms,
+    FindApplication,
+    Found,
+    FreezeDraw,
+    OfferDay,
+    ReadApplications,
+    ReadDraw,
+    ReadOfferedDays,
+    ReadWishes,
+    RevealSeed,
+    Withdraw,
+    apply,
+    ask,
+    describe,
+    place_of,
+)
+from quota_engine.draws.lottery import commitment_of
+from quota_engine.ledger_kinds import kind_of
+from tests.support.draw_oracle import DrawOracle
+from tests.support.draw_samples import DAY, DRAW, SEED
+
+ANI = Apply(("ani",), WISHES[:2])
+
+
+def opened(terms: DrawTerms = TERMS) -> DrawLedger:
+    """A draw that has been announced, and takes applications at time 100."""
+    ledger = DrawLedger(place_of(DRAW))
+    assert apply(ledger, CreateDraw(terms), 0).ok
+    return ledger
+
+
+def closed(*commands: DrawCommand, terms: DrawTerms = TERMS) -> DrawLedger:
+    """The same after these commands, and after it has been closed."""
+    ledger = opened(terms)
+    for command in commands:
+        assert apply(ledger, command, OPENS_AT_MS).ok, command
+    assert apply(ledger, CloseDraw(), CLOSES_AT_MS).ok
+    return ledger
+
+
+def status(ledger: DrawLedger, command: DrawCommand, now_ms: int = OPENS_AT_MS) -> DrawStatus:
+    return apply(ledger, command, now_ms).status
+
+
+@given(st.integers(0, 10**6))
+def test_the_ledger_and_a_second_opinion_agree(seed: int) -> None:
+    """Every answer, who is in which application, and that what is counted is what is there."""
+    ledger, oracle = DrawLedger(place_of(DRAW)), DrawOracle(DRAW)
+    for now_ms, command in walk(Random(seed)):
+        before = msgspec.json.encode(_plain(ledger))
+        outcome = apply(ledger, command, now_ms)
+        expected = oracle.take(command, now_ms)
+        assert (outcome.status, outcome.number, outcome.version, outcome.replayed) == expected, command
+        if not outcome.ok or outcome.replayed:
+            assert msgspec.json.encode(_plain(ledger)) == before, command
+        for entry in oracle.entries:
+            applied = ledger.applications[entry.number]
+            assert (applied.version, applied.applicants) == (entry.version, entry.party)
+            assert tuple(ledger.wishes[number - 1] for number in applied.wishes) == entry.wishes
+        parties = [entry.party for entry in oracle.entries if entry.party]
+        assert ledger.applicants == {person: entry.number for entry in oracle.entries for person in entry.party}
+        assert (ledger.active, ledger.people) == (len(parties), sum(map(len, parties)))
+        assert ledger.last_number == len(ledger.applications) == len(ledger.homes) == len(oracle.entries)
+
+
+def _plain(ledger: DrawLedger) -> list[object]:
+    return [repr(item) for item in describe(ledger).items()]
+
+
+def test_walks_reach_every_answer() -> None:
+    """All statuses there are, but the one that is given before anything is looked at."""
+    reached = set()
+    for seed in range(300):
+        ledger = DrawLedger(place_of(DRAW))
+        reached |= {apply(ledger, command, now_ms).status for now_ms, command in walk(Random(seed))}
+    assert reached == set(DrawStatus) - {DrawStatus.OVERLOADED}
+
+
+@given(st.integers(0, 10**6))
+def test_questions_change_nothing(seed: int) -> None:
+    random = Random(seed)
+    ledger = DrawLedger(place_of(DRAW))
+    for now_ms, command in walk(random, random.randrange(60)):
+        apply(ledger, command, now_ms)
+    before = _plain(ledger)
+    for question in QUESTIONS:
+        ask(ledger, question, random.randrange(800))
+    assert _plain(ledger) == before
+
+
+# --- Who applies -----------------------------------------------------------------------------------------------------
+
+
+def test_one_application_an_identity_alone_or_in_a_party() -> None:
+    ledger = opened()
+    assert apply(ledger, Apply(("ani", "budi"), WISHES[:1]), 100) == DrawOutcome(DrawStatus.APPLIED, 1, 1)
+    assert status(ledger, Apply(("budi",), WISHES[:1])) is DrawStatus.ALREADY_APPLIED
+    assert status(ledger, Apply(("citra", "budi"), WISHES[:1])) is DrawStatus.ALREADY_APPLIED
+    assert status(ledger, Apply(("budi", "ani"), WISHES[:1])) is DrawStatus.ALREADY_APPLIED
+    assert apply(ledger, Apply(("citra",), WISHES[:1]), 100).number == 2
+
+
+def test_an_application_is_changed_by_those_who_saw_it() -> None:
+    """The number stays; a command that comes late, or twice, never undoes a later one."""
+    ledger = opened()
+    assert apply(ledger, ANI, 100) == DrawOutcome(DrawStatus.APPLIED, 1, 1)
+    assert apply(ledger, ANI, 101) == DrawOutcome(DrawStatus.APPLIED, 1, 1, replayed=True)
+    other = Apply(("ani",), WISHES[2:3], 1)
+    assert apply(ledger, other, 102) == DrawOutcome(DrawStatus.APPLIED, 1, 2)
+    assert apply(ledger, ANI, 103) == DrawOutcome(DrawStatus.STALE, 1, 2)
+    assert apply(ledger, other, 104) == DrawOutcome(DrawStatus.APPLIED, 1, 2, replayed=True)
+    with_budi = Apply(("ani", "budi"), WISHES[:1], 2)
+    assert apply(ledger, with_budi, 105) == DrawOutcome(DrawStatus.APPLIED, 1, 3)
+    assert ask(ledger, FindApplication("budi"), 105) == Found(Applied(1, 3, ("ani", "budi"), (1,)), WISHES[:1])
+
+
+def test_withdrawing_and_applying_again_uses_up_no_numbers() -> None:
+    """However often somebody does it, alone and with others: there are no more numbers than people."""
+    ledger = opened()
+    version = 0
+    for _ in range(50):
+        assert apply(ledger, Apply(("ani", "budi"), WISHES[:1], version), 100).number == 1
+        assert apply(ledger, Withdraw("budi", version + 1), 100).version == version + 2
+        version += 2
+        assert apply(ledger, Apply(("budi",), WISHES[:1], version - 2), 100).number == 2
+        assert apply(ledger, Withdraw("budi", version - 1), 100).ok
+    assert ledger.last_number == 2
+    assert ledger.applicants == {}
+
+
+def test_a_late_withdrawal_does_not_take_back_what_came_after_it() -> None:
+    ledger = opened()
+    apply(ledger, ANI, 100)
+    assert apply(ledger, Withdraw("ani", 1), 101) == DrawOutcome(DrawStatus.WITHDRAWN, 1, 2)
+    assert apply(ledger, Withdraw("ani", 1), 102) == DrawOutcome(DrawStatus.WITHDRAWN, 1, 2, replayed=True)
+    assert apply(ledger, ANI, 103) == DrawOutcome(DrawStatus.STALE, 1, 2)
+    assert apply(ledger, Apply(("ani",), WISHES[:1], 2), 104).ok
+    assert apply(ledger, Withdraw("ani", 1), 105) == DrawOutcome(DrawStatus.STALE, 1, 3)
+    assert ask(ledger, ReadApplications(0), 105) == [Applied(1, 3, ("ani",), (1,))]
+
+
+def test_a_draw_is_bounded() -> None:
+    """Applications, their choices and their parties; who has a number already is not turned away."""
+    ledger = opened(msgspec.structs.replace(TERMS, applications_max=2))
+    assert apply(ledger, ANI, 100).ok
+    assert apply(ledger, Apply(("budi",), WISHES[:1]), 100).ok
+    assert status(ledger, Apply(("citra",), WISHES[:1])) is DrawStatus.DRAW_FULL
+    assert apply(ledger, Apply(("ani",), WISHES[:1], 1), 100).ok
+    assert status(ledger, Apply(("d", "e", "f", "g"), WISHES[:1])) is DrawStatus.PARTY_TOO_LARGE
+    assert status(ledger, Apply(("d",), WISHES[:4])) is DrawStatus.TOO_MANY_CHOICES
+    assert status(ledger, Apply(("d",), WISHES[4:])) is DrawStatus.NOT_IN_DRAW
+
+
+# --- When ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_store_s_time_opens_and_closes() -> None:
+    """Not before the first millisecond, not after the last; and no clock that jumps back opens it again."""
+    ledger = opened()
+    early = apply(ledger, ANI, OPENS_AT_MS - 1)
+    assert early == DrawOutcome(DrawStatus.NOT_OPEN, retry_at_ms=OPENS_AT_MS)
+    assert apply(ledger, ANI, OPENS_AT_MS).ok
+    assert apply(ledger, Apply(("budi",), WISHES[:1]), CLOSES_AT_MS - 1).ok
+    for command in (Apply(("citra",), WISHES[:1]), Withdraw("ani", 1), Apply(("ani",), WISHES[:1], 1)):
+        assert status(ledger, command, CLOSES_AT_MS) is DrawStatus.CLOSED
+    assert apply(ledger, CloseDraw(), CLOSES_AT_MS - 1) == DrawOutcome(DrawStatus.STILL_OPEN, retry_at_ms=CLOSES_AT_MS)
+    assert apply(ledger, CloseDraw(), CLOSES_AT_MS).ok
+    assert status(ledger, ANI, OPENS_AT_MS) is DrawStatus.CLOSED
+    assert ask(ledger, ReadDraw(), OPENS_AT_MS).phase is DrawPhase.CLOSED
+
+
+def test_what_was_promised_can_not_be_changed() -> None:
+    ledger = opened()
+    assert apply(ledger, CreateDraw(TERMS), 1).replayed
+    for change in ({"closes_at_ms": 500}, {"commitment": "0" * 64}, {"party_max": 5}, {"entropy_source": "index"}):
+        assert status(ledger, CreateDraw(msgspec.structs.replace(TERMS, **change)), 1) is DrawStatus.CONFLICT
+
+
+def test_a_forgotten_draw_is_unknown_and_its_id_free() -> None:
+    ledger = closed(ANI)
+    for command in (ANI, Withdraw("ani", 1), CloseDraw(), OfferDay("sby", DAY, ()), RevealSeed(DRAW, SEED)):
+        assert status(ledger, command, FORGET_AT_MS) is DrawStatus.UNKNOWN_DRAW
+    assert status(ledger, FreezeDraw(1, "0" * 64, "0" * 64), FORGET_AT_MS) is DrawStatus.UNKNOWN_DRAW
+    assert [ask(ledger, question, FORGET_AT_MS) or None for question in QUESTIONS] == [None] * len(QUESTIONS)
+    assert status(ledger, CreateDraw(TERMS), FORGET_AT_MS) is DrawStatus.OVER
+    later = msgspec.structs.replace(TERMS, opens_at_ms=800, closes_at_ms=900, forget_at_ms=1000)
+    assert apply(ledger, CreateDraw(later), FORGET_AT_MS).ok
+    assert apply(ledger, Apply(("budi",), WISHES[:1]), 800).number == 1
+
+
+# --- What comes after the closing ------------------------------------------------------------------------------------
+
+
+def test_the_seed_can_not_be_revealed_before_applications_are_frozen() -> None:
+    ledger = closed(ANI)
+    assert status(ledger, RevealSeed(DRAW, SEED), CLOSES_AT_MS) is DrawStatus.NOT_FROZEN
+    assert apply(ledger, FreezeDraw(1, "a" * 64, "b" * 64), CLOSES_AT_MS).ok
+    assert apply(ledger, RevealSeed(DRAW, SEED), CLOSES_AT_MS).ok
+    seen = ask(ledger, ReadDraw(), CLOSES_AT_MS)
+    assert (seen.phase, seen.seed) == (DrawPhase.REVEALED, SEED)
+
+
+def test_only_the_seed_that_was_committed_to_is_taken() -> None:
+    ledger = closed(ANI)
+    apply(ledger, FreezeDraw(1, "a" * 64, "b" * 64), CLOSES_AT_MS)
+    for wrong in (RevealSeed(DRAW, "1" * 64), RevealSeed("other", SEED), RevealSeed(DRAW, SEED, "7,123.45")):
+        assert status(ledger, wrong, CLOSES_AT_MS) is DrawStatus.CONFLICT
+    assert apply(ledger, RevealSeed(DRAW, SEED), CLOSES_AT_MS).ok
+    assert apply(ledger, RevealSeed(DRAW, SEED), CLOSES_AT_MS).replayed
+
+
+def test_promised_entropy_must_be_given_and_stays() -> None:
+    ledger = closed(ANI, terms=msgspec.structs.replace(TERMS, entropy_source="closing price"))
+    apply(ledger, FreezeDraw(1, "a" * 64, "b" * 64), CLOSES_AT_MS)
+    assert status(ledger, RevealSeed(DRAW, SEED), CLOSES_AT_MS) is DrawStatus.CONFLICT
+    assert apply(ledger, RevealSeed(DRAW, SEED, "7,123.45"), CLOSES_AT_MS).ok
+    assert status(ledger, RevealSeed(DRAW, SEED, "7,123.46"), CLOSES_AT_MS) is DrawStatus.CONFLICT
+
+
+def test_capacities_are_written_once_and_not_after_the_freeze() -> None:
+    ledger = opened()
+    day = OfferDay("sby", DAY, (("online", 3),))
+    assert status(ledger, day, OPENS_AT_MS) is DrawStatus.NOT_CLOSED
+    ledger = closed(ANI)
+    assert apply(ledger, day, CLOSES_AT_MS) == DrawOutcome(DrawStatus.DONE, quotas=day.quotas)
+    again = apply(ledger, OfferDay("sby", DAY, (("online", 9),)), CLOSES_AT_MS)
+    assert again == DrawOutcome(DrawStatus.DONE, replayed=True, quotas=day.quotas)
+    assert status(ledger, OfferDay("sby", DAY + 2, ()), CLOSES_AT_MS) is DrawStatus.NOT_IN_DRAW
+    assert apply(ledger, FreezeDraw(1, "a" * 64, "b" * 64), CLOSES_AT_MS).ok
+    assert status(ledger, OfferDay("mlg", DAY, ()), CLOSES_AT_MS) is DrawStatus.FROZEN
+    assert ask(ledger, ReadOfferedDays(0), CLOSES_AT_MS) == [day]
+
+
+def test_the_freeze_counts_and_stays() -> None:
+    ledger = closed(ANI)
+    assert status(ledger, FreezeDraw(2, "a" * 64, "b" * 64), CLOSES_AT_MS) is DrawStatus.CONFLICT
+    assert status(opened(), FreezeDraw(0, "a" * 64, "b" * 64)) is DrawStatus.NOT_CLOSED
+    assert apply(ledger, FreezeDraw(1, "a" * 64, "b" * 64), CLOSES_AT_MS).ok
+    assert apply(ledger, FreezeDraw(1, "a" * 64, "b" * 64), CLOSES_AT_MS).replayed
+    assert status(ledger, FreezeDraw(1, "a" * 64, "c" * 64), CLOSES_AT_MS) is DrawStatus.CONFLICT
+
+
+def test_pages_come_to_all_of_it() -> None:
+    ledger = opened(msgspec.structs.replace(TERMS, applications_max=10))
+    for number in range(7):
+        assert apply(ledger, Apply((f"p{number}",), (WISHES[number % 4],)), 100).ok
+    apply(ledger, Withdraw("p3", 1), 100)
+    pages = [ask(ledger, ReadApplications(after, 2), 100) for after in range(0, 8, 2)]
+    assert [one.number for page in pages for one in page] == [1, 2, 3, 5, 6, 7]
+    assert [wish for after in range(5) for wish in ask(ledger, ReadWishes(after, 1), 100)] == list(WISHES[:4])
+
+
+# --- What is refused as soon as it is made ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: msgspec.structs.replace(TERMS, closes_at_ms=100),
+        lambda: msgspec.structs.replace(TERMS, forget_at_ms=399),
+        lambda: msgspec.structs.replace(TERMS, last_day=DAY - 1),
+        lambda: msgspec.structs.replace(TERMS, last_day=DAY + 400),
+        lambda: msgspec.structs.replace(TERMS, commitment="secret"),
+        lambda: msgspec.structs.replace(TERMS, entropy_source="a\tb"),
+        lambda: msgspec.structs.replace(TERMS, party_max=0),
+        lambda: msgspec.structs.replace(TERMS, choices_max=51),
+        lambda: msgspec.structs.replace(TERMS, applications_max=10_000_001),
+        lambda: Apply((), WISHES[:1]),
+        lambda: Apply(tuple(f"a{index}" for index in range(101)), WISHES[:1]),
+        lambda: Apply(("a b",), WISHES[:1]),
+        lambda: Apply(("a", "a"), WISHES[:1]),
+        lambda: Apply(("a",), ()),
+        lambda: Apply(("a",), (WISHES[0], WISHES[0])),
+        lambda: Apply(("a",), WISHES[:1], -1),
+        lambda: Withdraw("", 1),
+        lambda: Withdraw("a", 0),
+        lambda: OfferDay("a b", DAY, ()),
+        lambda: OfferDay("a", 0, ()),
+        lambda: OfferDay("a", DAY, (("q", 1), ("q", 2))),
+        lambda: OfferDay("a", DAY, (("q", -1),)),
+        lambda: OfferDay("a", DAY, (("q r", 1),)),
+        lambda: FreezeDraw(-1, "0" * 64, "0" * 64),
+        lambda: FreezeDraw(0, "0" * 63, "0" * 64),
+        lambda: FreezeDraw(0, "0" * 64, "X" * 64),
+        lambda: RevealSeed("a b", SEED),
+        lambda: RevealSeed(DRAW, "0"),
+        lambda: RevealSeed(DRAW, SEED, "é"),
+        lambda: FindApplication("a b"),
+        lambda: ReadApplications(-1),
+        lambda: ReadApplications(0, 2001),
+        lambda: place_of("a b"),
+    ],
+)
+def test_ill_formed_commands_cannot_be_made(make: object) -> None:
+    with pytest.raises(InvalidRequest):
+        make()  # type: ignore[operator]
+
+
+def test_a_draw_has_a_place_of_its_own() -> None:
+    place = place_of(DRAW)
+    assert place == f"~draw.{DRAW}"
+    assert kind_of(place).prefix == "~draw"
+    assert commitment_of(DRAW, SEED) == TERMS.commitment

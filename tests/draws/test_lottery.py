@@ -1,0 +1,285 @@
+"""The draw: who is served in which order, what they get, and why nobody gains by being clever."""
+
+from __future__ import annotations
+
+import hashlib
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quota_engine.domain.errors import InvalidRequest, UnknownName
+from quota_engine.draws.lottery import (
+    Application,
+    Capacities,
+    Lot,
+    Wish,
+    allot,
+    check_entropy,
+    commitment_of,
+    key_of,
+    lot_of,
+    order_of,
+    totals_of,
+)
+from tests.support.draw_samples import DAY, DRAW, SEED, random_applications, random_capacities, wish
+
+KEY = key_of(DRAW, SEED)
+
+
+def served(capacities: Capacities, key: str, applications: list[Application]) -> dict[int, tuple[int, int, int]]:
+    """An oracle: the rule as one would carry it out by hand, on a table of what is left."""
+    left = {(place, quota): units for place, quotas in capacities.days.items() for quota, units in quotas.items()}
+    drawn = sorted(applications, key=lambda one: hashlib.sha256(f"{key} {one.number}".encode()).hexdigest())
+    result: dict[int, tuple[int, int, int]] = {}
+    for rank, one in enumerate(drawn, 1):
+        ways = [
+            (preference, index, [((asked.office, asked.day), quota) for quota in option])
+            for preference, asked in enumerate((capacities.wishes[name] for name in one.choices), 1)
+            for index, option in enumerate(asked.choice.options)
+        ]
+        fitting = [way for way in ways if all(left[quota] >= len(one.applicants) for quota in way[2])]
+        result[one.number] = (rank, 0, 0)
+        if fitting:
+            preference, index, quotas = fitting[0]
+            result[one.number] = (rank, preference, index)
+            for quota in quotas:
+                left[quota] -= len(one.applicants)
+    return result
+
+
+def by_number(lots: list[Lot]) -> dict[int, Lot]:
+    return {lot.number: lot for lot in lots}
+
+
+# --- Seed, commitment, order -----------------------------------------------------------------------------------------
+
+
+def test_a_shell_is_enough_to_check() -> None:
+    """Commitment, key and lot are what sha256sum says of the texts that the page on draws tells people to hash."""
+    assert commitment_of("a", "0" * 64) == hashlib.sha256(b"a " + b"0" * 64).hexdigest()
+    key = key_of("a", "0" * 64, "IHSG 7,123.45")
+    assert key == hashlib.sha256(b"a " + b"0" * 64 + b" IHSG 7,123.45").hexdigest()
+    assert lot_of(key)(17).hex() == hashlib.sha256(f"{key} 17".encode()).hexdigest()
+    # Found with sha256sum, so that no change of this code goes unseen.
+    assert commitment_of("dec-2026", "0" * 64) == "a922a1bdbee43b5f391c677e82803b33c61507e52a58e8727116a681a548c632"
+    assert key_of("dec-2026", "0" * 64) == "53477c2706c7d98010aca1cfef110b3afb39bfa8028dd494a69f7052fc95de0d"
+
+
+def test_the_order_depends_on_each_of_draw_seed_and_entropy() -> None:
+    numbers = range(1, 200)
+    orders = {
+        tuple(order_of(key, numbers))
+        for key in (KEY, key_of("other", SEED), key_of(DRAW, "1" * 64), key_of(DRAW, SEED, "7,123.45"))
+    }
+    assert len(orders) == 4
+    assert all(sorted(order) == list(numbers) for order in orders)
+
+
+def test_everybody_is_as_likely_to_come_first() -> None:
+    """Over 4,000 seeds the first place goes round: chi-square of 19 degrees of freedom, under its 99.9 % point."""
+    first = [0] * 20
+    for seed in range(4_000):
+        first[order_of(key_of(DRAW, f"{seed:064x}"), range(1, 21))[0] - 1] += 1
+    assert sum((count - 200) ** 2 / 200 for count in first) < 43.8
+
+
+def test_when_somebody_applied_says_nothing_of_their_place() -> None:
+    """Number and rank are uncorrelated: those of the first hour stand no further in front than those of the last."""
+    total = 0.0
+    for seed in range(100):
+        order = order_of(key_of(DRAW, f"{seed:064x}"), range(1, 1_001))
+        spread = sum((rank - 499.5) * (number - 500.5) for rank, number in enumerate(order))
+        total += spread / (1_000 * (1_000**2 - 1) / 12)
+    assert abs(total / 100) < 0.0126  # four standard errors of 100 means of a correlation among 1,000
+
+
+# --- Allotting -------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10**6))
+def test_each_gets_the_best_that_is_left_in_its_turn(seed: int) -> None:
+    """What the oracle gives, is given: parties whole or not at all, alternatives in their order, quotas together."""
+    random = Random(seed)
+    capacities = random_capacities(random)
+    applications = random_applications(random, capacities, random.randint(0, 14))
+    lots = allot(capacities, KEY, applications)
+    assert [lot.rank for lot in lots] == list(range(1, len(applications) + 1))
+    found = {lot.number: (lot.rank, lot.preference, lot.option) for lot in lots}
+    assert found == served(capacities, KEY, applications)
+
+
+@given(st.integers(0, 10**6))
+def test_no_quota_gives_more_than_it_has(seed: int) -> None:
+    """Worked out from the answer alone: what all winners take fits, quota by quota."""
+    random = Random(seed)
+    capacities = random_capacities(random)
+    applications = random_applications(random, capacities, 14)
+    given_by_number = {one.number: one for one in applications}
+    taken: dict[tuple[str, int, str], int] = {}
+    for lot in allot(capacities, KEY, applications):
+        if lot.preference:
+            one = given_by_number[lot.number]
+            asked = capacities.wishes[one.choices[lot.preference - 1]]
+            for quota in asked.choice.options[lot.option]:
+                place = (asked.office, asked.day, quota)
+                taken[place] = taken.get(place, 0) + one.units
+    assert all(capacities.days[office, day][quota] >= units for (office, day, quota), units in taken.items())
+
+
+@given(st.integers(0, 10**6), st.data())
+def test_nobody_gains_by_ranking_untruthfully(seed: int, data: st.DataObject) -> None:
+    """Whatever one of them reports instead of the truth, in whichever order: by their true ranking they do no better.
+
+    The seed is the same in both draws, so it holds for each order, not on average; and for parties as well.
+    """
+    random = Random(seed)
+    capacities = random_capacities(random)
+    applications = random_applications(random, capacities, random.randint(1, 12))
+    liar = data.draw(st.integers(0, len(applications) - 1), label="who")
+    truth = applications[liar]
+    told = data.draw(st.lists(st.sampled_from(sorted(capacities.wishes)), min_size=1, unique=True), label="told")
+    lied = [*applications[:liar], Application(truth.number, truth.applicants, tuple(told)), *applications[liar + 1 :]]
+    honest = by_number(allot(capacities, KEY, applications))[truth.number]
+    clever = by_number(allot(capacities, KEY, lied))[truth.number]
+    assert honest.rank == clever.rank
+    place_of = {choice: place for place, choice in enumerate(truth.choices, 1)}
+    worthless = len(truth.choices) + 1
+    honestly = honest.preference or worthless
+    cleverly = place_of.get(told[clever.preference - 1], worthless) if clever.preference else worthless
+    assert honestly <= cleverly
+
+
+@given(st.integers(0, 10**6))
+def test_the_sequence_of_applications_is_of_no_consequence(seed: int) -> None:
+    random = Random(seed)
+    capacities = random_capacities(random)
+    applications = random_applications(random, capacities, 12)
+    mixed = random.sample(applications, len(applications))
+    assert allot(capacities, KEY, mixed) == allot(capacities, KEY, applications)
+
+
+@given(st.integers(0, 10**6))
+def test_whoever_stands_behind_makes_no_difference(seed: int) -> None:
+    """What one gets depends on those in front of them alone: an application more at the end changes nothing."""
+    random = Random(seed)
+    capacities = random_capacities(random)
+    applications = random_applications(random, capacities, 12)
+    lots = allot(capacities, KEY, applications)
+    without = [one for one in applications if one.number != lots[-1].number]
+    assert allot(capacities, KEY, without) == lots[:-1]
+
+
+def test_a_party_gets_all_or_nothing_and_a_smaller_one_behind_it_is_served() -> None:
+    capacities = Capacities(DRAW, {("sby", DAY): {"all": 2}}, {"c1": wish("sby", ("all",))})
+    first, second = order_of(KEY, (1, 2))
+    applications = [Application(first, ("a", "b", "c"), ("c1",)), Application(second, ("d", "e"), ("c1",))]
+    assert allot(capacities, KEY, applications) == [Lot(first, 1), Lot(second, 2, 1, 0)]
+
+
+def test_allotments_are_respected() -> None:
+    """The general public cannot take what is set aside for a group, and the group falls back on the general places."""
+    capacities = Capacities(
+        DRAW,
+        {("sby", DAY): {"priority": 1, "online": 1}},
+        {"general": wish("sby", ("online",)), "old": wish("sby", ("priority",), ("online",))},
+    )
+    order = order_of(KEY, (1, 2, 3, 4))
+    choices = ("general", "general", "old", "old")
+    applications = [
+        Application(number, (f"a{number}",), (choice,)) for number, choice in zip(order, choices, strict=True)
+    ]
+    assert [lot.preference for lot in allot(capacities, KEY, applications)] == [1, 0, 1, 0]
+    choices = ("old", "old", "general", "old")
+    applications = [
+        Application(number, (f"a{number}",), (choice,)) for number, choice in zip(order, choices, strict=True)
+    ]
+    assert [(lot.preference, lot.option) for lot in allot(capacities, KEY, applications)] == [
+        (1, 0),
+        (1, 1),
+        (0, 0),
+        (0, 0),
+    ]
+
+
+def test_figures() -> None:
+    capacities = Capacities(
+        DRAW,
+        {("sby", DAY): {"all": 3}, ("mlg", DAY): {"all": 1}},
+        {"c1": wish("sby", ("all",)), "c2": wish("mlg", ("all",))},
+    )
+    first, second, third = order_of(KEY, (1, 2, 3))
+    applications = {
+        first: Application(first, ("a", "b"), ("c1",)),
+        second: Application(second, ("c", "d"), ("c1", "c2")),
+        third: Application(third, ("e",), ("c2", "c1")),
+    }
+    totals = totals_of(applications, allot(capacities, KEY, applications.values()))
+    assert (totals.applications, totals.applicants, totals.winners, totals.places) == (3, 5, 2, 3)
+    assert totals.by_preference == (1, 2)
+
+
+# --- What is refused -------------------------------------------------------------------------------------------------
+
+ONE = Capacities(DRAW, {("sby", DAY): {"all": 3}}, {"c1": wish("sby", ("all",)), "c2": wish("sby", ("all",))})
+
+
+@pytest.mark.parametrize(
+    ("application", "where"),
+    [
+        (Application(0, ("a",), ("c1",)), "number"),
+        (Application(10_000_001, ("a",), ("c1",)), "number"),
+        (Application(1, (), ("c1",)), "application 1"),
+        (Application(1, tuple(f"a{index}" for index in range(101)), ("c1",)), "application 1"),
+        (Application(1, ("a b",), ("c1",)), "application 1: applicants"),
+        (Application(1, ("a", "a"), ("c1",)), "application 1"),
+        (Application(1, ("a",), ()), "application 1"),
+        (Application(1, ("a",), tuple(f"c{index}" for index in range(51))), "application 1"),
+        (Application(1, ("a",), ("c1", "c1")), "application 1"),
+        (Application(1, ("a",), ("c9",)), "application 1"),
+        (Application(1, ("a",), ("c 9",)), "application 1: choices"),
+    ],
+)
+def test_ill_formed_applications_are_refused(application: Application, where: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        allot(ONE, KEY, [application])
+    assert caught.value.where == where
+
+
+def test_a_number_or_an_applicant_twice_is_refused() -> None:
+    """Nobody applies twice, neither alone and in a party nor under two numbers; the message names no applicant."""
+    one = Application(1, ("secret1", "secret2"), ("c1",))
+    with pytest.raises(InvalidRequest, match="number 1 is there twice"):
+        allot(ONE, KEY, [one, Application(1, ("b",), ("c1",))])
+    with pytest.raises(InvalidRequest, match="an applicant of application 1 applies again") as caught:
+        allot(ONE, KEY, [one, Application(2, ("secret2",), ("c1",))])
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", ["", "0" * 63, "0" * 65, "G" + "0" * 63, "A" + "0" * 63, "0" * 63 + "\n", 7])
+def test_what_is_no_seed_is_refused_and_not_shown(seed: object) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        commitment_of(DRAW, seed)  # type: ignore[arg-type]
+    assert str(seed) not in str(caught.value) or seed in ("", 7)
+
+
+@pytest.mark.parametrize("entropy", ["a" * 257, "a\nb", "é", "\x00", None])
+def test_what_is_no_entropy_is_refused(entropy: object) -> None:
+    with pytest.raises(InvalidRequest):
+        check_entropy(entropy)
+
+
+def test_capacities_check_themselves() -> None:
+    with pytest.raises(UnknownName, match="quota pm is not given away there"):
+        Capacities(DRAW, {("sby", DAY): {"am": 1}}, {"c1": wish("sby", ("pm",))})
+    with pytest.raises(UnknownName, match="choice c1"):
+        Capacities(DRAW, {("sby", DAY): {"am": 1}}, {"c1": wish("sby", ("am",), day=DAY + 1)})
+    with pytest.raises(InvalidRequest, match="200001 choices"):
+        Capacities(DRAW, {("sby", DAY): {"am": 1}}, {f"c{index}": wish("sby", ("am",)) for index in range(200_001)})
+    with pytest.raises(InvalidRequest, match="days: units"):
+        Capacities(DRAW, {("sby", DAY): {"am": -1}}, {"c1": wish("sby", ("am",))})
+    with pytest.raises(InvalidRequest, match="at most 256"):
+        Capacities(DRAW, {("sby", DAY): {f"q{index}": 1 for index in range(257)}}, {"c1": wish("sby", ("q0",))})
+    with pytest.raises(InvalidRequest, match=r"wish\.day"):
+        Wish("sby", 0, wish("sby", ("am",)).choice)

@@ -1,0 +1,357 @@
+"""Policies in front of an engine's reserve: what callers and observers see, in memory and on a server."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from quota_engine import (
+    AsyncQuotaEngine,
+    Caller,
+    InvalidRequest,
+    Outcome,
+    QuotaEngine,
+    Status,
+    VerdictTally,
+    load_catalog,
+)
+from quota_engine.admission import (
+    Always,
+    By,
+    Chain,
+    Finding,
+    Judgement,
+    Limited,
+    Only,
+    Pass,
+    PassRequired,
+    Policy,
+    Request,
+    Shadow,
+    Verdict,
+    Where,
+    deny,
+    per_day,
+    per_minute,
+    wait,
+)
+from quota_engine.catalog import day_terms
+from quota_engine.clocks import ManualClock
+from quota_engine.ports import Describe, Send
+from quota_engine.ports import Request as StoreRequest
+from tests.support.servers import Server, valkey_server_binary
+
+CATALOG = load_catalog("surabaya")
+DAY = datetime.date(2026, 12, 7)
+KEY = b"a key for tests, and only them"
+_terms = day_terms(CATALOG, "surabaya", DAY)
+assert _terms is not None
+OPENS_AT_MS = _terms.opens_at_ms
+NIKS = [f"{3578_0000_0000_0000 + number}" for number in range(50)]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server(valkey_server_binary()) as one:
+        yield one
+
+
+@pytest.fixture(params=["memory", "valkey"])
+def url(request: pytest.FixtureRequest) -> str:
+    """Each store, empty."""
+    if request.param == "memory":
+        return "memory://"
+    server: Server = request.getfixturevalue("server")
+    server.ask("FLUSHALL")
+    return server.url
+
+
+def opened(url: str, policy: Policy | None, tally: Any = None) -> tuple[QuotaEngine, ManualClock]:
+    clock = ManualClock(OPENS_AT_MS)
+    engine = QuotaEngine.open(url, identity_key=KEY, clock=clock, admission=policy, observer=tally)
+    engine.publish(CATALOG, DAY, DAY + datetime.timedelta(days=1))
+    return engine, clock
+
+
+def book(engine: QuotaEngine, who: Any, shown: str = "", **more: Any) -> Outcome:
+    return engine.reserve("surabaya", DAY, who, service="new", session="morning", **{"admission_pass": shown, **more})
+
+
+def test_an_account_is_throttled_by_the_store(url: str) -> None:
+    """Three a minute for an account, however it is written; the answer says when, and who said so."""
+    tally = VerdictTally()
+    engine, clock = opened(url, Limited("per-account", By.ACCOUNT, per_minute(3)), tally)
+    with engine:
+        outcomes = [book(engine, NIKS[one], caller=Caller(account=("Ani", "ani ", "ANI")[one % 3])) for one in range(4)]
+        assert [one.status for one in outcomes] == [Status.HELD] * 3 + [Status.THROTTLED]
+        assert (outcomes[3].reason, outcomes[3].retry_at_ms) == ("per-account", OPENS_AT_MS + 20_000)
+        assert not outcomes[3].ok
+        assert book(engine, NIKS[9], caller=Caller(account="budi")).status is Status.HELD
+        assert book(engine, NIKS[8]).reason == "no_account"
+        clock.advance_ms(20_000)
+        assert book(engine, NIKS[3], caller=Caller(account="ani")).status is Status.HELD
+        assert engine.audit().ok
+    assert tally.counts() == {
+        ("chain", "admit", "", True): 5,
+        ("per-account", "deny", "no_account", True): 1,
+        ("per-account", "wait", "per-account", True): 1,
+    }
+
+
+def test_one_identity_can_not_try_all_day(url: str) -> None:
+    """Each applicant of a party is charged; one who has tried often enough holds the party up, and nobody else pays."""
+    engine, _ = opened(url, Limited("tries", By.IDENTITY, per_day(2)))
+    with engine:
+        for one in range(2):
+            held = book(engine, NIKS[0], key=f"try{one}")
+            assert held.status is Status.HELD
+            engine.release(held.reference)
+        assert book(engine, [NIKS[0], NIKS[1]], key="party").status is Status.THROTTLED
+        for one in range(2):
+            held = book(engine, NIKS[1], key=f"other{one}")
+            assert held.status is Status.HELD
+            engine.release(held.reference)
+
+
+def test_who_has_a_hold_gets_it_back_for_nothing(url: str) -> None:
+    """A crash, a new login, a double click: the same hold, although the buckets are empty and the pass is used."""
+    chain = Chain(
+        (Limited("tries", By.IDENTITY, per_day(1)), PassRequired("room", lambda *_: Pass("p1", OPENS_AT_MS + 9)))
+    )
+    engine, clock = opened(url, chain)
+    with engine:
+        held = book(engine, NIKS[0], key="k1", shown="x")
+        again = book(engine, NIKS[0], key="k1", shown="x")
+        resumed = book(engine, NIKS[0], key="k2", shown="x")
+        assert (held.status, again.replayed, resumed.resumed) == (Status.HELD, True, True)
+        clock.advance_ms(1000)
+        assert book(engine, NIKS[0], key="k3", shown="x").resumed
+        refused = book(engine, NIKS[1], key="k4", shown="x")
+        assert (refused.status, refused.reason) == (Status.NOT_ADMITTED, "pass_used_or_over")
+
+
+def test_a_pass_opens_once(url: str) -> None:
+    """One pass, one reservation; a forged one is not shown to the store; nobody comes in without."""
+
+    def check(text: str, request: Request) -> Pass | Verdict:
+        name, _, signature = text.partition(".")
+        return Pass(name, OPENS_AT_MS + 60_000) if signature == "good" else deny("forged")
+
+    engine, clock = opened(url, PassRequired("room", check))
+    with engine:
+        assert book(engine, NIKS[0]).reason == "no_pass"
+        assert book(engine, NIKS[0], shown="p1.bad").reason == "forged"
+        assert book(engine, NIKS[0], shown="p1.good").status is Status.HELD
+        assert book(engine, NIKS[1], shown="p1.good").status is Status.NOT_ADMITTED
+        clock.advance_ms(60_000)
+        assert book(engine, NIKS[2], shown="p2.good").status is Status.NOT_ADMITTED
+
+
+def test_who_has_lost_the_pass_finds_the_place(url: str) -> None:
+    """By the key, and by the identity after a new login; somebody new is still refused, and it is said why."""
+    tally = VerdictTally()
+    policy = PassRequired("room", lambda *_: Pass("p1", OPENS_AT_MS + 9), finds_places=True)
+    engine, _ = opened(url, policy, tally)
+    with engine:
+        assert book(engine, NIKS[0], key="k1", shown="x").status is Status.HELD
+        assert book(engine, NIKS[0], key="k1").replayed
+        assert book(engine, NIKS[0], key="k2").resumed
+        refused = book(engine, NIKS[1], key="k3")
+        assert (refused.status, refused.reason) == (Status.NOT_ADMITTED, "no_pass")
+        assert engine.lookup("surabaya~k3") is None
+    assert tally.counts()["room", "deny", "no_pass", True] == 1
+
+
+def test_shadow_tells_and_lets_through(url: str) -> None:
+    """What a policy would have refused is counted, by policy and reason, and nobody notices."""
+    tally = VerdictTally()
+    chain = Chain(
+        (
+            Shadow(Limited("accounts", By.ACCOUNT, per_day(2))),
+            Shadow(PassRequired("room", lambda *_: Pass("p1", OPENS_AT_MS + 9))),
+            Shadow(Limited("process", By.ALL, per_day(3), Where.PROCESS)),
+            Shadow(Always("shut", deny("maintenance"))),
+        )
+    )
+    engine, _ = opened(url, chain, tally)
+    with engine:
+        for one in range(4):
+            assert book(engine, NIKS[one], caller=Caller("ani"), shown="x").status is Status.HELD
+    assert tally.counts() == {
+        ("accounts", "wait", "accounts", False): 2,
+        ("chain", "admit", "", True): 4,
+        ("process", "wait", "process", False): 1,
+        ("room", "deny", "pass_used_or_over", False): 3,
+        ("shut", "deny", "maintenance", False): 4,
+    }
+
+
+def test_the_process_turns_overload_away_before_the_store(url: str) -> None:
+    """Buckets in the process are asked first: all that count, or none; nothing reaches the store."""
+    chain = Chain(
+        (
+            Limited("all", By.ALL, per_minute(2), Where.PROCESS),
+            Limited("network", By.NETWORK, per_minute(1), Where.PROCESS),
+            Limited("store", By.NETWORK, per_day(9)),
+        )
+    )
+    tally = VerdictTally()
+    engine, clock = opened(url, chain, tally)
+    sent: list[object] = []
+    perform = engine._backend.perform
+
+    def counted(request: StoreRequest[Any]) -> Any:
+        sent.append(request)
+        return perform(request)
+
+    engine._backend.perform = counted  # type: ignore[method-assign]
+    with engine:
+        here, there = Caller(network="203.0.113.7"), Caller(network="198.51.100.7")
+        assert book(engine, NIKS[0], caller=here).status is Status.HELD
+        refused = book(engine, NIKS[1], caller=here)
+        assert (refused.status, refused.reason, refused.retry_at_ms) == (
+            Status.THROTTLED,
+            "network",
+            OPENS_AT_MS + 60_000,
+        )
+        assert book(engine, NIKS[1], caller=there).status is Status.HELD  # the refusal above took nothing from "all"
+        assert book(engine, NIKS[2], caller=Caller(network="192.0.2.7")).reason == "all"
+        assert len([one for one in sent if isinstance(one, Send)]) == 2
+        clock.advance_ms(60_000)
+        assert book(engine, NIKS[2], caller=here).status is Status.HELD
+    assert tally.counts()[("network", "wait", "network", True)] == 1
+
+
+def test_per_office_and_release(url: str) -> None:
+    """A policy for another release is not asked."""
+    tomorrow = (DAY + datetime.timedelta(days=1)).toordinal()
+    engine, _ = opened(url, Only(Always("shut", wait("later", 5000)), days=(tomorrow, tomorrow)))
+    with engine:
+        assert book(engine, NIKS[0]).status is Status.HELD
+        refused = engine.reserve("surabaya", tomorrow, NIKS[1], service="new", session="morning")
+        assert (refused.status, refused.reason, refused.retry_at_ms) == (Status.THROTTLED, "later", OPENS_AT_MS + 5000)
+
+
+def test_an_outage_of_a_policy_lets_nobody_through(url: str) -> None:
+    """It fails closed, also if the policy stands alone."""
+
+    class Broken:
+        name = "broken"
+
+        def judge(self, request: Request) -> Judgement:
+            raise OSError("no connection")
+
+    engine, _ = opened(url, Broken())
+    with engine:
+        refused = book(engine, NIKS[0])
+        assert (refused.status, refused.reason, refused.retry_at_ms) == (
+            Status.THROTTLED,
+            "outage",
+            OPENS_AT_MS + 1000,
+        )
+
+
+def test_no_identity_reaches_policies_observers_or_the_store(url: str, server: Server) -> None:
+    """A policy sees keyed hashes, an observer words, and the store names of buckets."""
+    seen: list[object] = []
+
+    class Nosy:
+        name = "nosy"
+
+        def judge(self, request: Request) -> Judgement:
+            seen.append(request)
+            return Judgement()
+
+        def on_verdict(self, office: str, finding: Finding) -> None:
+            seen.append((office, finding))
+
+    nosy = Nosy()
+    chain = Chain((nosy, *(Limited(f"by-{by}", by, per_day(1)) for by in By)))
+    engine, _ = opened(url, chain, nosy)
+    with engine:
+        account = "ani's account\u2028{}:'; DROP"
+        for _ in range(2):
+            book(engine, NIKS[0], caller=Caller("ani@example.org", "203.0.113.7", "device-7"))
+        with pytest.raises(InvalidRequest) as caught:
+            book(engine, NIKS[1], caller=Caller(account))
+        assert account not in str(caught.value)
+        state = repr(engine._backend.perform(Describe("surabaya")))
+    if url != "memory://":
+        keys = [key for key in server.ask("KEYS", "*") if key.endswith(":gate")]
+        state += repr([server.ask("ZRANGE", key, 0, -1) for key in keys])
+        assert "by-" not in state
+    for secret in (NIKS[0], "ani@example.org", "203.0.113", "device-7"):
+        assert secret not in repr(seen)
+        assert secret not in state
+
+
+def test_an_observer_that_fails_stops_nothing(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and the reserve goes on."""
+
+    class Failing:
+        def on_verdict(self, office: str, finding: Finding) -> None:
+            raise ValueError("not my day")
+
+    engine, _ = opened(url, Always("all", Verdict(wait("x", 1).decision.ADMIT)), Failing())
+    with engine:
+        assert book(engine, NIKS[0]).status is Status.HELD
+    assert "the observer failed" in caplog.text
+
+
+def test_bad_input(url: str) -> None:
+    """A pass that nobody would look at, keys that are none: told at once, and nothing is done."""
+    engine, _ = opened(url, None)
+    with engine:
+        with pytest.raises(InvalidRequest, match="admission_pass"):
+            book(engine, NIKS[0], shown="x")
+        assert book(engine, NIKS[0], caller=Caller("ani")).status is Status.HELD  # nobody asks who calls
+    two = Chain(
+        tuple(PassRequired(f"r{one}", lambda *_, one=one: Pass(f"p{one}", OPENS_AT_MS + 9)) for one in range(2))
+    )
+    engine, _ = opened(url, two)
+    with engine:
+        for problem in (
+            {"admission_pass": 7},
+            {"admission_pass": "x" * 5000},
+            {"caller": "ani"},
+            {"admission_pass": "x"},
+        ):
+            with pytest.raises(InvalidRequest):
+                book(engine, NIKS[1], **problem)
+
+
+async def test_the_async_engine_is_the_same(url: str) -> None:
+    """One door for both faces."""
+    clock = ManualClock(OPENS_AT_MS)
+    chain = Chain(
+        (
+            Limited("accounts", By.ACCOUNT, per_minute(2)),
+            PassRequired("room", lambda text, _: Pass(text, OPENS_AT_MS + 9)),
+        )
+    )
+    async with await AsyncQuotaEngine.open(url, identity_key=KEY, clock=clock, admission=chain) as engine:
+        await engine.publish(CATALOG, DAY)
+        statuses = []
+        for one, text in enumerate(("p1", "p1", "p2", "p3")):
+            outcome = await engine.reserve(
+                "surabaya", DAY, NIKS[one], service="new", session="morning", caller=Caller("ani"), admission_pass=text
+            )
+            statuses.append(outcome.status)
+        assert statuses == [Status.HELD, Status.NOT_ADMITTED, Status.HELD, Status.THROTTLED]
+    shown: Any = {"admission_pass": "x"}
+    async with await AsyncQuotaEngine.open(url, identity_key=KEY, clock=clock, catalog=CATALOG) as engine:
+        with pytest.raises(InvalidRequest, match="admission_pass"):
+            await engine.reserve("surabaya", DAY, NIKS[0], service="new", session="morning", **shown)
+
+
+def test_the_tally_is_bounded() -> None:
+    """Whatever reasons policies make up, a tally keeps so many rows and no more."""
+    tally = VerdictTally()
+    for one in range(10_050):
+        tally.on_verdict("surabaya", Finding("p", deny(f"r{one}")))
+    counts = tally.counts()
+    assert len(counts) == 10_001
+    assert counts["", "", "other", True] == 50

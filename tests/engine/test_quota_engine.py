@@ -1,0 +1,541 @@
+"""The two faces, end to end on the store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import inspect
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from quota_engine import (
+    AsyncQuotaEngine,
+    AsyncRoom,
+    BackendUnavailable,
+    Catalog,
+    InvalidRequest,
+    QuotaEngine,
+    Room,
+    State,
+    Status,
+    UnknownName,
+    load_catalog,
+)
+from quota_engine.catalog import day_terms
+from quota_engine.clocks import ManualClock, SystemClock
+from quota_engine.ports import Describe, RecordedEvent
+from quota_engine.stores.memory import MemoryBackend
+from quota_engine.workflows.request_builder import Desk
+
+DAY = datetime.date(2026, 12, 7)
+NIK = "3578012345678901"
+OTHER = "3578012345678902"
+KEY = b"a key for tests, and only them"
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    return load_catalog("surabaya")
+
+
+@pytest.fixture
+def clock(catalog: Catalog) -> ManualClock:
+    terms = day_terms(catalog, "surabaya", DAY)
+    assert terms is not None
+    return ManualClock(terms.opens_at_ms - 3_600_000)
+
+
+@pytest.fixture
+def engine(catalog: Catalog, clock: ManualClock) -> Iterator[QuotaEngine]:
+    ids = iter(f"made-up-{number}" for number in range(10**6))
+    with QuotaEngine.open(identity_key=KEY, clock=clock, new_id=lambda: next(ids)) as engine:
+        engine.publish(catalog, DAY, DAY + datetime.timedelta(days=4))
+        clock.advance_ms(3_600_000)
+        yield engine
+
+
+def book(engine: QuotaEngine, identity: Any = NIK, **more: Any) -> Any:
+    return engine.reserve("surabaya", DAY, identity, service="new", session="morning", **more)
+
+
+def test_from_hold_to_attendance(engine: QuotaEngine, clock: ManualClock) -> None:
+    """Reserve, confirm with a queue number, look up, check in: the way nearly everybody takes."""
+    held = book(engine)
+    assert (held.status, held.reservation.state) == (Status.HELD, State.HELD)
+    assert held.reference == "surabaya~made-up-0"
+    confirmed = engine.confirm(held.reference, applicant=NIK, version=1)
+    assert list(confirmed.queue_numbers) == [1]
+    assert engine.lookup(held.reference) == confirmed.reservation
+    clock.set_ms(engine.availability("surabaya", DAY)[0].starts_at_ms)
+    assert engine.check_in(held.reference).status is Status.ATTENDED
+    assert engine.mark_no_show(held.reference).status is Status.WRONG_STATE
+    assert engine.audit().ok
+
+
+def test_a_party_with_fallback_to_the_general_places(engine: QuotaEngine) -> None:
+    """Five come together in the priority group; when it is full, the next party gets general places."""
+    engine.set_capacity("surabaya", DAY, "priority", 5)
+    first = book(engine, [f"elder-{one}" for one in range(5)], group="priority")
+    second = book(engine, ["elder-5", "elder-6"], group="priority")
+    assert "priority" in first.reservation.quotas
+    assert "online" in second.reservation.quotas
+    assert engine.confirm(first.reference).queue_numbers == range(1, 6)
+    assert engine.confirm(second.reference).queue_numbers == range(6, 8)
+
+
+def test_release_cancel_and_reschedule(engine: QuotaEngine) -> None:
+    """The other ways out of a hold and of a place."""
+    reference = book(engine).reference
+    assert engine.release(reference, applicant=OTHER).status is Status.NOT_OWNER
+    assert engine.release(reference, applicant=NIK).status is Status.RELEASED
+    reference = book(engine).reference
+    assert engine.confirm(reference).ok
+    moved = engine.reschedule(reference, "2026-12-09", service="new", session="afternoon")
+    assert moved.reservation is not None
+    assert (moved.status, moved.reservation.day) == (Status.CONFIRMED, datetime.date(2026, 12, 9).toordinal())
+    assert engine.cancel(reference).status is Status.CANCELLED
+
+
+def test_a_key_finds_the_same_reservation(engine: QuotaEngine) -> None:
+    """Sent again after a lost answer, the same key gives the same hold; the same person under a new key, too."""
+    first = book(engine, key="lost-answer")
+    again = book(engine, key="lost-answer")
+    new_login = book(engine)
+    assert again.replayed
+    assert new_login.resumed
+    assert first.reservation == again.reservation == new_login.reservation
+    assert book(engine, OTHER, key="lost-answer").status is Status.CONFLICT
+
+
+def test_operators(engine: QuotaEngine) -> None:
+    """Capacity up and down, a day closed and opened, allotments passed on."""
+    book(engine)
+    lowered = engine.set_capacity("surabaya", DAY, "online", 0)
+    assert (lowered.status, lowered.overbooked) == (Status.DONE, 1)
+    assert book(engine, OTHER).status is Status.SOLD_OUT
+    assert engine.set_capacity("surabaya", DAY, "online", 2).overbooked == 0
+    assert engine.close_day("surabaya", DAY).ok
+    assert book(engine, OTHER).status is Status.CLOSED
+    assert engine.open_day("surabaya", DAY).ok
+    assert engine.pass_on_unused("surabaya", DAY, "kiosk").units == 30
+    assert engine.return_parked("surabaya", DAY, "online").units == 0
+    assert engine.expire("surabaya", DAY).units == 0
+    assert engine.audit("surabaya").ok
+
+
+def test_publishing_again_keeps_what_operators_set(engine: QuotaEngine, catalog: Catalog) -> None:
+    """Every process publishes when it starts; that takes nothing back."""
+    engine.set_capacity("surabaya", DAY, "online", 7)
+    report = engine.publish(catalog, DAY, "2026-12-11")
+    assert (report.offices, report.days_published, report.days_unchanged, report.days_over) == (1, 0, 5, 0)
+    assert engine.availability("surabaya", DAY)[0].quotas["online"].capacity == 7
+    assert engine.publish(catalog, "2026-01-05").days_over == 1
+    assert (
+        engine.publish(catalog, DAY + datetime.timedelta(days=5), DAY + datetime.timedelta(days=6)).days_published == 0
+    )
+
+
+def test_whoever_waits_moves_the_list_on(engine: QuotaEngine, clock: ManualClock) -> None:
+    """On the wait list a look at one's reservation is enough: nobody has to sweep for the offer to come."""
+    catalog = load_catalog("surabaya")
+    with QuotaEngine.open(identity_key=KEY, clock=clock) as engine:
+        engine.publish(catalog, DAY)
+        _serve_online_by_wait_list(engine)
+        engine.set_capacity("surabaya", DAY, "online", 1)
+        held = book(engine)
+        waiting = book(engine, OTHER, wait=True)
+        assert waiting.status is Status.WAITING
+        assert engine.lookup(waiting.reference) == waiting.reservation
+        clock.set_ms(held.reservation.deadline_ms)
+        offered = engine.lookup(waiting.reference)
+        assert offered is not None
+        assert offered.state is State.HELD
+
+
+def _serve_online_by_wait_list(engine: QuotaEngine) -> None:
+    from msgspec.structs import replace
+
+    from quota_engine.domain.commands import Publish
+    from quota_engine.domain.model import ReRelease, ReReleaseRule
+
+    terms = day_terms(load_catalog("surabaya"), "surabaya", DAY)
+    assert terms is not None
+    quotas = tuple(replace(quota, re_release=ReRelease(ReReleaseRule.WAIT_LIST)) for quota in terms.quotas)
+    engine._backend.send("surabaya", Publish(DAY.toordinal(), replace(terms, quotas=quotas)))
+
+
+def test_events_are_numbered_and_trimmed(engine: QuotaEngine) -> None:
+    """Consumers page through the events and drop what all have read."""
+    book(engine)
+    events = engine.events("surabaya")
+    assert [one.number for one in events] == list(range(1, len(events) + 1))
+    assert engine.events("surabaya", after=2, limit=1) == events[2:3]
+    assert engine.trim_events("surabaya", 2) == len(events) - 2
+    assert engine.events("surabaya") == events[2:]
+
+
+def test_consumers_share_the_events(engine: QuotaEngine, clock: ManualClock) -> None:
+    """Each gets its part, an idle one loses it, and what nobody has acknowledged is not trimmed."""
+    events = engine.events("surabaya")
+    assert engine.add_group("surabaya", "mail", after=1)
+    assert engine.events("surabaya", group="mail", consumer="w1", limit=2) == events[1:3]
+    assert engine.events("surabaya", group="mail", consumer="w2") == events[3:]
+    assert engine.acknowledge("surabaya", "mail", (one.number for one in events[3:])) == len(events) - 3
+    clock.advance_ms(60_000)
+    assert engine.events("surabaya", group="mail", consumer="w2", claim_idle_ms=60_001) == []
+    assert engine.events("surabaya", group="mail", consumer="w2") == events[1:3]
+    assert engine.trim_events("surabaya", len(events)) == len(events) - 1
+    (group,) = engine.groups("surabaya")
+    assert (group.name, group.acknowledged, group.pending, group.lag) == ("mail", 1, 2, 0)
+    assert [lease.consumer for lease in group.leases] == ["w2"]
+    assert engine.drop_group("surabaya", "mail")
+    assert engine.groups("surabaya") == []
+    assert engine.audit().ok
+
+
+BAD: list[tuple[str, Callable[[QuotaEngine], object], type[Exception], str]] = [
+    ("office", lambda e: e.reserve("surabayo", DAY, NIK), UnknownName, "office: unknown office 'surabayo'"),
+    ("office type", lambda e: e.reserve(["x"], DAY, NIK), InvalidRequest, "not all are strings"),  # type: ignore[arg-type]
+    (
+        "office set",
+        lambda e: e.set_capacity("nowhere", DAY, "online", 1),
+        UnknownName,
+        "office: unknown office 'nowhere'",
+    ),
+    ("service", lambda e: book_as(e, service="visa"), UnknownName, "service: unknown service 'visa'"),
+    ("session", lambda e: book_as(e, session="night"), UnknownName, "session: unknown session 'night'"),
+    ("channel", lambda e: book_as(e, channel="phone"), UnknownName, "channel: unknown channel 'phone'"),
+    ("group", lambda e: book_as(e, group="friends"), UnknownName, "group: unknown group 'friends'"),
+    ("no session", lambda e: book_as(e, session=""), InvalidRequest, "session"),
+    ("type", lambda e: book_as(e, session=3), InvalidRequest, "not all are strings"),
+    ("no such date", lambda e: e.reserve("surabaya", "2026-02-30", NIK), InvalidRequest, "day: no date that exists"),
+    ("date form", lambda e: e.reserve("surabaya", "20261207", NIK), InvalidRequest, "an ISO date such as 2026-12-01"),
+    ("date type", lambda e: e.reserve("surabaya", 1.5, NIK), InvalidRequest, "day: a float"),  # type: ignore[arg-type]
+    ("a moment", lambda e: e.close_day("surabaya", datetime.datetime(2026, 12, 7)), InvalidRequest, "day: a datetime"),  # noqa: DTZ001
+    ("ordinal", lambda e: e.close_day("surabaya", -3), InvalidRequest, "day: -3"),
+    ("nobody", lambda e: book(e, []), InvalidRequest, "applicants: 0 applicants"),
+    ("a crowd", lambda e: book(e, [str(one) for one in range(101)]), InvalidRequest, "applicants: 101 applicants"),
+    ("not a list", lambda e: book(e, {NIK}), InvalidRequest, "applicants: not a list"),
+    ("number", lambda e: book(e, 3578), InvalidRequest, "applicants: not a list"),
+    ("twice", lambda e: book(e, [NIK, NIK]), InvalidRequest, "applicants: one applicant twice"),
+    ("control", lambda e: book(e, [NIK, "35\x0078"]), InvalidRequest, "applicants[1]: not a usable identity"),
+    ("empty", lambda e: book(e, ""), InvalidRequest, "applicants: not a usable identity"),
+    ("key brace", lambda e: book(e, key="{x}"), InvalidRequest, "key: not a valid id"),
+    ("key long", lambda e: book(e, key="x" * 65), InvalidRequest, "key: not a valid id"),
+    ("key empty", lambda e: book(e, key=""), InvalidRequest, "key: an empty id"),
+    ("wait", lambda e: book(e, wait="yes"), InvalidRequest, "wait: a str; expected True or False"),
+    ("reacquire", lambda e: e.confirm("surabaya~x", reacquire=1), InvalidRequest, "reacquire: a int"),  # type: ignore[arg-type]
+    ("audit", lambda e: e.audit("nowhere"), UnknownName, "office: unknown office 'nowhere'"),
+    ("swapped", lambda e: e.reserve(NIK, DAY, "surabaya"), UnknownName, "unknown office name, not shown"),
+    ("swapped day", lambda e: e.reserve("surabaya", int(NIK), "x"), InvalidRequest, "an integer of more than 48 bits"),
+    ("catalog", lambda e: e.publish("surabaya", DAY), InvalidRequest, "catalog: a str"),  # type: ignore[arg-type]
+    ("ttl", lambda e: book(e, hold_ttl_ms=-5), InvalidRequest, "hold_ttl_ms: -5"),
+    ("bounds", lambda e: e.count_holds("surabaya", DAY, [5, 5]), InvalidRequest, "left_ms[1]: 5; expected an integer"),
+    ("bounds type", lambda e: e.count_holds("surabaya", DAY, 5), InvalidRequest, "left_ms: not such a list"),  # type: ignore[arg-type]
+    ("many bounds", lambda e: e.count_holds("surabaya", DAY, list(range(17))), InvalidRequest, "at most 16 bounds"),
+    ("reference", lambda e: e.confirm("surabaya"), InvalidRequest, "reference: not a reference"),
+    ("reference type", lambda e: e.confirm(7), InvalidRequest, "reference: not a reference"),  # type: ignore[arg-type]
+    ("reference id", lambda e: e.cancel("surabaya~{}"), InvalidRequest, "reference (its id): not a valid id"),
+    ("reference office", lambda e: e.lookup("~x"), InvalidRequest, "reference (its office): an empty id"),
+    ("owner", lambda e: e.confirm("surabaya~x", applicant=""), InvalidRequest, "applicant: not a usable identity"),
+    ("version", lambda e: e.release("surabaya~x", version=-1), InvalidRequest, "version: -1"),
+    ("capacity", lambda e: e.set_capacity("surabaya", DAY, "online", -1), InvalidRequest, "capacity: -1"),
+    ("range", lambda e: e.availability("surabaya", DAY, "2026-12-01"), InvalidRequest, "first_day, last_day: -5 days"),
+    ("long range", lambda e: e.availability("surabaya", 1, 401), InvalidRequest, "401 days; expected 1 to 400"),
+    ("after", lambda e: e.events("surabaya", after=-1), InvalidRequest, "after: -1"),
+    ("limit", lambda e: e.events("surabaya", limit=0), InvalidRequest, "limit: 0"),
+    ("after", lambda e: e.events("surabaya", 1, group="g", consumer="c"), InvalidRequest, "after: given with a group"),
+    ("consumer", lambda e: e.events("surabaya", group="g"), InvalidRequest, "only one of them"),
+    ("group", lambda e: e.events("surabaya", consumer="c"), InvalidRequest, "only one of them"),
+    ("group", lambda e: e.events("surabaya", group="a b", consumer="c"), InvalidRequest, "group: not a valid id"),
+    ("consumer", lambda e: e.events("surabaya", group="g", consumer="~"), InvalidRequest, "consumer: not a valid id"),
+    ("limit", lambda e: e.events("surabaya", group="g", consumer="c", limit=10_001), InvalidRequest, "limit: 10001"),
+    (
+        "claim_idle_ms",
+        lambda e: e.events("surabaya", group="g", consumer="c", claim_idle_ms=-1),
+        InvalidRequest,
+        "claim_idle_ms: -1",
+    ),
+    ("numbers", lambda e: e.acknowledge("surabaya", "g", [0]), InvalidRequest, "numbers: 0"),
+    ("numbers", lambda e: e.acknowledge("surabaya", "g", range(10_001)), InvalidRequest, "numbers: more than 10000"),
+    ("numbers", lambda e: e.acknowledge("surabaya", "g", 7), InvalidRequest, "numbers: a int"),  # type: ignore[arg-type]
+    ("group", lambda e: e.acknowledge("surabaya", "", []), InvalidRequest, "group: an empty id"),
+    ("group", lambda e: e.add_group("surabaya", "a b"), InvalidRequest, "group: not a valid id"),
+    ("after", lambda e: e.add_group("surabaya", "g", -1), InvalidRequest, "after: -1"),
+    ("group", lambda e: e.drop_group("surabaya", "a b"), InvalidRequest, "group: not a valid id"),
+    ("events", lambda e: e.reconcile("surabaya", "x"), InvalidRequest, "events: not a list of events"),  # type: ignore[arg-type]
+    ("events", lambda e: e.reconcile("surabaya", e.events("surabaya") * 400), InvalidRequest, "expected at most 1000"),
+    ("events", lambda e: e.reconcile("surabaya", [moved(e, 1)]), InvalidRequest, "is another event here"),
+    ("events", lambda e: e.reconcile("surabaya", [moved(e, 99)]), InvalidRequest, "number 99 after"),
+    ("office", lambda e: e.reconcile("nowhere"), UnknownName, "nowhere"),
+    ("office", lambda e: e.groups("nowhere"), UnknownName, "nowhere"),
+    ("through", lambda e: e.trim_events("surabaya", -1), InvalidRequest, "through: -1"),
+]
+
+
+def moved(engine: QuotaEngine, number: int) -> RecordedEvent:
+    """The last event under another number."""
+    return RecordedEvent(number, engine.events("surabaya")[-1].event)
+
+
+def book_as(engine: QuotaEngine, **more: Any) -> Any:
+    return engine.reserve("surabaya", DAY, NIK, **{"service": "new", "session": "morning", **more})
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_bad_input(
+    engine: QuotaEngine, call: Callable[[QuotaEngine], object], error: type[Exception], message: str
+) -> None:
+    """A clear, typed error that says what, where and what would be right, shows no identity, and changes nothing."""
+    before = engine._backend.perform(Describe("surabaya"))
+    with pytest.raises(error) as caught:
+        call(engine)
+    assert message in str(caught.value)
+    assert isinstance(caught.value, InvalidRequest)
+    assert NIK not in str(caught.value)
+    assert engine._backend.perform(Describe("surabaya")) == before
+
+
+def test_outcomes_of_what_is_not_for_sale(engine: QuotaEngine, clock: ManualClock) -> None:
+    """A day not released, one that is over and one unknown are answers; only a wrong call is an error."""
+    opens_at_ms = clock.now_ms()
+    clock.set_ms(opens_at_ms - 1)
+    early = book(engine)
+    assert (early.status, early.retry_at_ms) == (Status.NOT_OPEN, opens_at_ms)
+    assert (
+        engine.reserve("surabaya", "2026-12-06", NIK, service="renewal", session="morning").status is Status.UNKNOWN_DAY
+    )
+    assert engine.set_capacity("surabaya", DAY, "nothing", 1).status is Status.UNKNOWN_QUOTA
+    assert book(engine, [str(one) for one in range(6)], key="many").status is Status.NOT_OPEN
+    clock.set_ms(opens_at_ms)
+    assert book(engine, [str(one) for one in range(6)], key="many").status is Status.PARTY_TOO_LARGE
+    clock.set_ms(engine.availability("surabaya", DAY)[0].ends_at_ms)
+    assert book(engine).status is Status.OVER
+    assert engine.lookup("nowhere~x") is None
+
+
+def test_no_identity_is_kept_or_shown(engine: QuotaEngine) -> None:
+    """Nothing that the engine holds, returns or prints has an identity in clear."""
+    outcome = book(engine, [NIK, OTHER])
+    engine.confirm(outcome.reference, applicant=NIK)
+    seen = [
+        repr(outcome),
+        repr(engine.events("surabaya")),
+        repr(engine._backend.perform(Describe("surabaya"))),
+        repr(vars(engine._desk)),
+        repr(engine._desk._known.plans),
+    ]
+    assert all(NIK not in text and OTHER not in text for text in seen)
+
+
+def test_threads_on_one_engine(engine: QuotaEngine) -> None:
+    """Sixteen threads, 400 people, 100 places: each is sold once."""
+    statuses: list[Status] = []
+
+    def press(thread: int) -> None:
+        for one in range(25):
+            outcome = book(engine, f"person-{thread}-{one}")
+            statuses.append(outcome.status)
+            if outcome.ok:
+                assert engine.confirm(outcome.reference).ok
+
+    threads = [threading.Thread(target=press, args=(thread,)) for thread in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (statuses.count(Status.HELD), statuses.count(Status.SOLD_OUT)) == (100, 300)
+    numbers = {event.event.reservation.queue_number for event in engine.events("surabaya") if "CONFIRMED" in str(event)}  # type: ignore[union-attr]
+    assert numbers == set(range(1, 101))
+    assert engine.audit().ok
+
+
+async def test_tasks_on_one_async_engine(catalog: Catalog, clock: ManualClock) -> None:
+    """Four hundred tasks, 100 places, all through the async face."""
+    async with await AsyncQuotaEngine.open(identity_key=KEY, clock=clock) as engine:
+        await engine.publish(catalog, DAY)
+        clock.advance_ms(3_600_000)
+
+        async def press(one: int) -> Status:
+            outcome = await engine.reserve("surabaya", DAY, f"p{one}", service="renewal", session="morning")
+            if outcome.ok:
+                assert (await engine.confirm(outcome.reference)).ok
+            return outcome.status
+
+        statuses = await asyncio.gather(*(press(one) for one in range(400)))
+        assert (statuses.count(Status.HELD), statuses.count(Status.SOLD_OUT)) == (100, 300)
+        assert (await engine.audit()).ok
+
+
+async def test_both_faces_do_the_same(engine: QuotaEngine, catalog: Catalog, clock: ManualClock) -> None:
+    """Every method of the async face gives what the sync one gives."""
+    clock.advance_ms(-3_600_000)  # events so far have the time of the publishing, and so shall the other's
+    ids = iter(f"made-up-{number}" for number in range(10**6))
+    other = await AsyncQuotaEngine.open(identity_key=KEY, clock=clock, new_id=lambda: next(ids))
+    await other.publish(catalog, DAY, DAY + datetime.timedelta(days=4))
+    clock.advance_ms(3_600_000)
+    wanted = {"service": "renewal", "session": "morning"}
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+        ("reserve", ("surabaya", DAY, NIK), {**wanted}),
+        ("reserve", ("surabaya", DAY, [OTHER, "x"]), {**wanted, "key": "pair", "wait": True, "hold_ttl_ms": 99}),
+        ("confirm", ("surabaya~made-up-0",), {"applicant": NIK, "version": 1}),
+        ("reschedule", ("surabaya~made-up-0", "2026-12-08"), {**wanted, "applicant": NIK, "version": 2}),
+        ("finish_moves", (), {"older_than_ms": 5, "limit": 9}),
+        ("moved_to", ("surabaya~made-up-0",), {}),
+        ("lookup", ("surabaya~pair",), {}),
+        ("wait_place", ("surabaya~pair",), {}),
+        ("reservations", ("surabaya", DAY), {}),
+        ("count_holds", ("surabaya", DAY, [99, 900_000]), {}),
+        ("release", ("surabaya~pair",), {}),
+        ("cancel", ("surabaya~made-up-0",), {}),
+        ("check_in", ("surabaya~made-up-0",), {}),
+        ("mark_no_show", ("surabaya~pair",), {}),
+        ("availability", ("surabaya", DAY, "2026-12-11"), {}),
+        ("set_capacity", ("surabaya", DAY, "online", 5), {}),
+        ("close_day", ("surabaya", DAY), {}),
+        ("open_day", ("surabaya", DAY), {}),
+        ("pass_on_unused", ("surabaya", DAY, "kiosk"), {}),
+        ("return_parked", ("surabaya", DAY, "online"), {}),
+        ("expire", ("surabaya", DAY), {"limit": 5}),
+        ("publish", (catalog, DAY), {}),
+        ("events", ("surabaya",), {"after": 1, "limit": 500}),
+        ("trim_events", ("surabaya", 3), {}),
+        ("add_group", ("surabaya", "mail"), {"after": 4}),
+        ("events", ("surabaya",), {"limit": 3, "group": "mail", "consumer": "w1", "claim_idle_ms": 7}),
+        ("acknowledge", ("surabaya", "mail", [5, 6]), {}),
+        ("groups", ("surabaya",), {}),
+        ("drop_group", ("surabaya", "mail"), {}),
+        ("reconcile", ("surabaya",), {}),
+        ("offices", (), {}),
+        ("audit", (), {}),
+        ("audit", ("surabaya",), {}),
+    ]
+    for name, positional, named in calls:
+        expected = getattr(engine, name)(*positional, **named)
+        method: Callable[..., Awaitable[object]] = getattr(other, name)
+        assert await method(*positional, **named) == expected, name
+    assert {name for name, _, _ in calls} == {name for name in vars(QuotaEngine) if not name.startswith("_")} - {
+        "open",
+        "close",
+        *FURTHER_FACES,
+    }
+    await other.close()
+
+
+FURTHER_FACES = {"draw", "room"}
+"""Methods that ask nothing, and only give another face. That of draws has a test of its own."""
+
+
+@pytest.mark.parametrize(("face", "async_face"), [(QuotaEngine, AsyncQuotaEngine), (Room, AsyncRoom)])
+def test_both_faces_have_the_same_methods(face: type, async_face: type) -> None:
+    """Same names, same parameters, same defaults, and a docstring each."""
+    names = {name for name in vars(face) if not name.startswith("_")}
+    assert names == {name for name in vars(async_face) if not name.startswith("_")}
+    for name in names:
+        one, other = getattr(face, name), getattr(async_face, name)
+        if name in FURTHER_FACES:
+            assert inspect.signature(one).parameters == inspect.signature(other).parameters, name
+        else:
+            assert inspect.signature(one) == inspect.signature(other), name
+            assert inspect.iscoroutinefunction(other)
+        assert one.__doc__
+        assert other.__doc__
+
+
+class TestOpen:
+    """Opening a store by its URL."""
+
+    @pytest.mark.parametrize("url", ["", "memory", "mysql://x", "://", 7])
+    def test_no_backend_for_it(self, url: Any) -> None:
+        """An unknown scheme is refused with the known ones."""
+        with pytest.raises(InvalidRequest, match="url: no backend serves it; expected one of memory://"):
+            QuotaEngine.open(url, identity_key=KEY)
+
+    def test_memory_has_no_place(self) -> None:
+        """There is nothing that could stand behind ``memory://``."""
+        with pytest.raises(InvalidRequest, match="more than memory://"):
+            QuotaEngine.open("memory://here", identity_key=KEY)
+
+    def test_only_memory_makes_up_a_key(self) -> None:
+        """Whoever shares a store must share the key, so nobody gets one made up by accident."""
+        with pytest.raises(InvalidRequest, match="identity_key: missing"):
+            QuotaEngine.open("unix:///somewhere", catalog=None)
+        QuotaEngine.open().close()
+
+    def test_another_identity_key_on_the_same_store(self, catalog: Catalog, clock: ManualClock) -> None:
+        """With another key nobody would be known again, so it is refused before anything is published."""
+        backend = MemoryBackend(clock)
+        QuotaEngine(backend, Desk(KEY, catalog)).publish(catalog, DAY)
+        with pytest.raises(InvalidRequest, match="identity_key: not the one that this store was set up with"):
+            QuotaEngine(backend, Desk(b"another key for the same store", catalog)).publish(catalog, DAY)
+        QuotaEngine(backend, Desk(KEY, catalog)).publish(catalog, DAY)
+
+    def test_a_backend_of_a_third_party(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An entry point of the group ``quota_engine.backends`` serves its scheme."""
+        import importlib.metadata
+
+        point = importlib.metadata.EntryPoint("other", "tests.engine.test_quota_engine:Other", "quota_engine.backends")
+        monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
+        with QuotaEngine.open("other://place", identity_key=KEY) as engine:
+            assert isinstance(engine._backend, MemoryBackend)
+
+    def test_a_package_that_is_missing_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without the client's package the error says what to install."""
+        import builtins
+
+        loaded = builtins.__import__
+
+        def without_redis(name: str, *rest: Any) -> Any:
+            if name.partition(".")[0] == "redis":
+                raise ModuleNotFoundError("No module named 'redis'", name="redis")
+            return loaded(name, *rest)
+
+        import sys
+
+        for name in [name for name in sys.modules if name.startswith("quota_engine.stores.redis")]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setattr(builtins, "__import__", without_redis)
+        with pytest.raises(BackendUnavailable, match=r"pip install 'quota-engine\[redis\]'"):
+            QuotaEngine.open("redis://127.0.0.1:1/0", identity_key=KEY)
+
+    def test_without_a_catalog(self) -> None:
+        """Whoever asks before there is a catalog is told how to give one."""
+        with QuotaEngine.open() as engine, pytest.raises(InvalidRequest, match="catalog: none has been given"):
+            engine.reserve("surabaya", DAY, NIK)
+
+
+class Other:
+    """A third party's backend, which is the one in memory under another name."""
+
+    @staticmethod
+    def open_backend(url: str, clock: Any) -> MemoryBackend:
+        assert url == "other://place"
+        return MemoryBackend(clock or SystemClock())
+
+
+def test_the_system_clock_tells_milliseconds() -> None:
+    """The default clock says what the machine says."""
+    import time
+
+    before_ms = int(time.time() * 1000)
+    assert before_ms - 1 <= SystemClock().now_ms() <= before_ms + 60_000
+
+
+def test_made_up_keys_differ() -> None:
+    """Keys that nobody gave are 128 random bits, in characters that an id may have."""
+    from quota_engine.workflows.request_builder import random_id
+
+    keys = {random_id() for _ in range(1000)}
+    assert len(keys) == 1000
+    assert all(len(key) == 22 for key in keys)
+
+
+def test_plans_that_are_kept_are_bounded(engine: QuotaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many days are asked for, the desk keeps a bounded number of answers."""
+    monkeypatch.setattr("quota_engine.workflows.request_builder._PLANS_MAX", 10)
+    for ordinal in range(1, 50):
+        engine.reserve("surabaya", ordinal, NIK, service="renewal", session="morning")
+    assert len(engine._desk._known.plans) <= 10

@@ -1,0 +1,158 @@
+"""How many may come at once: arrivals, the search for the highest rate, bursts, and the lean generator."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from quota_engine.loadtest.capacity import _Memory, burst, find_capacity
+from quota_engine.loadtest.capacity_plots import plots
+from quota_engine.loadtest.load_generator import CONNECTIONS, Pumped, Second, due_times, pump
+from quota_engine.loadtest.staging_server import staging
+from quota_engine.loadtest.workloads import Pressing
+from quota_engine.reporting.statistics import Histogram
+from tests.support.paths import DOCS
+
+
+class Queue:
+    """A service that answers ``rate`` a second, one after the other: what a run with it would come to. It turns away
+    who would have to wait for more than ``bound_s``.
+    """
+
+    people_per_place = 9.0
+
+    def __init__(self, rate: float, bound_s: float | None = None) -> None:
+        self.rate, self.bound_s = rate, bound_s
+
+    def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> Pumped:
+        answers, statuses, done_s = Histogram(), Counter[int](), 0.0
+        seconds: dict[int, tuple[Histogram, Counter[int]]] = {}
+        for at_s in due_s:
+            is_away = self.bound_s is not None and done_s - at_s > self.bound_s
+            if not is_away:
+                done_s = max(done_s, at_s) + 1 / self.rate
+            took_us = 0 if is_away else round((done_s - at_s) * 1e6)
+            histogram, counts = seconds.setdefault(int(at_s), (Histogram(), Counter()))
+            for each in (answers, histogram):
+                each.record(took_us)
+            for count in (statuses, counts):
+                count[503 if is_away else 409] += 1
+        found = [Second(one.count, 0.0, one.percentile(0.99) / 1000, counts) for one, counts in seconds.values()]
+        return Pumped(answers, statuses, 0, Histogram(), found, done_s)
+
+
+class Failing:
+    """A service that fails once in a run of more than 3,000."""
+
+    people_per_place = 9.0
+
+    def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> Pumped:
+        failed = int(len(due_s) > 3000)
+        return Pumped(Histogram(), Counter({409: len(due_s) - failed, 500: failed}), 0, Histogram(), [], 1.0)
+
+
+def test_arrivals_come_as_independent_people_do() -> None:
+    """About as many as asked for, in order, and the same for the same seed."""
+    moments = due_times([(1000, 2.0), (10, 1.0)], 1)
+    assert moments == sorted(moments) == due_times([(1000, 2.0), (10, 1.0)], 1)
+    assert 1850 < sum(at_s < 2 for at_s in moments) < 2150
+    assert sum(at_s >= 2 for at_s in moments) < 30
+
+
+def test_the_highest_good_rate_is_found() -> None:
+    """Within some per cent of what the service really takes; the answers of a few seconds allow a little more."""
+    capacity = find_capacity(Queue(5000), first=500, step_s=3.0)
+    assert 4500 < capacity.rate < 6000
+    assert all(step.is_good == (step.p99_ms <= 250) for step in capacity.steps)
+
+
+def test_a_failure_is_no_good_answer() -> None:
+    """A rate at which one request in thousands fails is too high, however quick the others were."""
+    assert find_capacity(Failing(), first=500, step_s=2.0).rate < 1600
+
+
+@pytest.mark.parametrize(("factor", "recovered_s"), [(2, 2), (5, 6)])
+def test_a_burst_is_worked_off(factor: int, recovered_s: int) -> None:
+    """After a second with N times what a service takes, N - 1 seconds of work are left, less what comes meanwhile."""
+    found = burst(Queue(4000), 4000, factor, memory_mib=lambda: (1.0, 2.0))
+    assert found.recovered_s is not None
+    assert abs(found.recovered_s - recovered_s) <= 1
+    assert found.p99_ms > 900 * (factor - 1)
+    assert (found.service_mib[0], found.store_mib[-1]) == (1.0, 2.0)
+
+
+def test_a_burst_with_a_bound_on_the_wait() -> None:
+    """Who would wait longer than a fifth of a second is turned away: the second after the burst is good again."""
+    found = burst(Queue(4000, bound_s=0.2), 4000, 10, connections=4_000, memory_mib=lambda: (1.0, 1.0))
+    assert found.p99_ms < 250
+    assert found.recovered_s == 0
+    assert 30_000 < found.by_status["503"] < 37_000
+    assert found.connections == 4_000
+
+
+def test_the_pictures_are_those_of_the_data() -> None:
+    """The documents' pictures are made of the documents' figures."""
+    docs = DOCS
+    for name, picture in plots(json.loads((docs / "data" / "load.json").read_text())).items():
+        assert (docs / "images" / f"{name}.svg").read_text() == picture
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A server that answers every third request with 409, in two pieces."""
+    ready, stop, ports = threading.Event(), asyncio.Event(), []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = 0
+        while await reader.readline():
+            while (await reader.readline()).strip():
+                pass
+            number += 1
+            status = b"409 Conflict" if number % 3 == 0 else b"201 Created"
+            writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 5\r\n\r\nab")
+            await writer.drain()
+            await asyncio.sleep(0)
+            writer.write(b"cde")
+        writer.close()
+
+    async def serve() -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            ports.append(server.sockets[0].getsockname()[1])
+            ready.set()
+            await stop.wait()
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert ready.wait(10)
+    yield ports[0]
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(10)
+    loop.close()
+
+
+def test_every_request_is_answered_and_counted(port: int) -> None:
+    """The generator sends each request once, and tells what each was answered and when it was due."""
+    due_s = due_times([(600, 0.5)], 3)
+    found = pump("127.0.0.1", port, due_s, lambda number: b"GET / HTTP/1.1\r\n\r\n", connections=3, patience_s=10)
+    assert found.lost == 0
+    assert found.statuses.total() == len(due_s)
+    assert len(due_s) / 3 - 3 <= found.statuses[409] <= len(due_s) / 3
+    assert found.answer_us.count == len(due_s) == sum(second.due for second in found.seconds)
+
+
+def test_on_a_service() -> None:
+    """What is pressed for exists: some get a place, all others hear that there is none."""
+    with staging("indonesia", opens_in_s=-60, workers=1) as here:
+        pressing = Pressing(here)
+        found = pressing.run(due_times([(400, 1.0)], 1), 40)
+        assert found.statuses.total() + found.lost == len(due_times([(400, 1.0)], 1))
+        assert found.lost == 0
+        assert found.statuses.keys() == {201, 409}
+        assert 7 < pressing.people_per_place < 12
+        assert min(_Memory(here).mib()) > 5

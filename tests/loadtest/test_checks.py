@@ -1,0 +1,238 @@
+"""Each promise that is broken is found, by what people were told or by what the host has written down."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from quota_engine.draws.files import applications_of_lines, capacities_of_json, result_of_lines
+from quota_engine.loadtest.checks import HostView, check_books, check_drawn, check_host_view, check_limits
+from quota_engine.loadtest.draw_run import Drawn
+from quota_engine.loadtest.observations import Books, Place, Receipt
+from quota_engine.simulation.scenario import Limits
+from tests.support.loadtest_samples import QUOTAS, books_of, event, place, small_market, small_plan
+from tests.support.paths import DOCS
+
+
+def kinds(books: Books, view: HostView | None = None, missing: int = 0) -> list[str]:
+    plan = small_plan()
+    market = small_market(plan)
+    found = check_books(plan, market, books, missing)
+    if view is not None:
+        found += check_host_view(plan, market, books, view)
+    return [finding.kind for finding in found]
+
+
+def view_of(*events: dict[str, object], audit: tuple[str, ...] = ()) -> HostView:
+    return HostView({"surabaya": list(events)}, list(audit), [])
+
+
+def test_good_books_are_found_good() -> None:
+    """Places that add up, that the host has written down as people were told, are no finding."""
+    one, two = place(1, 1), place(2, 2)
+    events = (event(one, 1, "HELD"), event(one, 2), event(two, 3, "HELD"), event(two, 4))
+    assert kinds(books_of(one, two), view_of(*events)) == []
+
+
+def test_a_double_queue_number() -> None:
+    """Two people were given the same number of one day."""
+    assert kinds(books_of(place(1, 7), place(2, 7))) == ["double number"]
+
+
+def test_a_place_without_a_queue_number() -> None:
+    """A place was confirmed without a number."""
+    without = place(1, 1)
+    without.queue_numbers = ()
+    assert kinds(books_of(without)) == ["double number"]
+
+
+def test_one_identity_with_two_places() -> None:
+    """The same person has two places of a day; a broker's customer (wishes from 900 on) is somebody else."""
+    assert kinds(books_of(place(1, 1), place(1, 2, wish=1))) == ["duplicate"]
+    assert kinds(books_of(place(1, 1), place(1, 2, wish=900))) == []
+    assert kinds(books_of(place(1, 1, "EXPIRED"), place(1, 2, wish=1))) == []
+
+
+def test_more_places_than_there_are() -> None:
+    """101 of 100 places are found, by the books and by the events; an operator who gave more is believed."""
+    places = [place(person, person) for person in range(1, 102)]
+    events = [event(each, number) for number, each in enumerate(places, 1)]
+    books = books_of(*places)
+    assert kinds(books, view_of(*events)) == ["oversold", "oversold"]
+    books.capacities = {"0/online": 101, "0/morning": 120}
+    assert kinds(books, view_of(*events)) == []
+
+
+def test_whoever_has_no_answer() -> None:
+    """People who wait, who gave up, and processes that have not told."""
+    books = books_of()
+    books.left_unanswered(3, 0, "reserve")
+    assert kinds(books) == ["unanswered"]
+    books.measures.gave_up = 1
+    assert kinds(books, missing=1) == ["unanswered"] * 3
+
+
+def test_a_hold_that_was_lost_in_a_crash() -> None:
+    """Who comes back gets the same hold, or it is found."""
+    books = books_of()
+    books.measures.holds_lost = 1
+    assert kinds(books) == ["lost"]
+
+
+def test_a_pass_that_was_not_accepted() -> None:
+    """Whom the waiting room called has to be let in, whichever process they belong to."""
+    books, together = books_of(), books_of()
+    books.passes_refused = 2
+    for page in books.pages():
+        together.add_page(page)
+    assert kinds(together) == ["lost"]
+
+
+def test_a_place_that_the_host_does_not_know() -> None:
+    """People were told of a place that is in no event, or in another state there."""
+    one, two = place(1, 1), place(2, 2)
+    assert kinds(books_of(one), view_of()) == ["lost"]
+    assert kinds(books_of(one, two), view_of(event(one, 1), event(two, 2, "EXPIRED"))) == ["lost"]
+    held = place(3, state="HELD")
+    assert kinds(books_of(held), view_of(event(held, 1, "EXPIRED"))) == []
+
+
+def test_a_place_that_nobody_was_told_of() -> None:
+    """A place of this run that is in force and in no books is a leak; somebody else's is not."""
+    stray = place(5, 5)
+    assert kinds(books_of(), view_of(event(stray, 1))) == ["leak"]
+    stray.reference = "surabaya~somebody-else"
+    assert kinds(books_of(), view_of(event(stray, 1))) == []
+
+
+def test_counters_that_do_not_add_up() -> None:
+    """What is left, held, confirmed, cooling and parked is the capacity, or a unit has leaked."""
+    quota = {"capacity": 10, "overbooked": 0, "available": 5, "held": 2, "confirmed": 2, "cooling": 0, "parked": 0}
+    view = HostView({}, [], [{"online": quota}])
+    assert kinds(books_of(), view) == ["leak"]
+    quota["cooling"] = 1
+    assert kinds(books_of(), view) == []
+
+
+def test_what_the_audit_finds() -> None:
+    """The host's audit is heard."""
+    assert kinds(books_of(), view_of(audit=("day 1: counted 3, held 2",))) == ["audit"]
+
+
+def test_limits() -> None:
+    """Every limit that is set is measured; one that is not set judges nothing."""
+    books = books_of()
+    books.measures.requests = 100
+    books.measures.errors, books.measures.overloaded = 1, 10
+    books.measures.answer_us.record(2_000_000)
+    strict = Limits(p99_ms_max=1, max_ms_max=1, error_ratio_max=0, come_back_ratio_max=0.05, sold_out_s_max=1)
+    found = check_limits(strict, books, people=10, capacity=5)
+    assert [limit.name for limit in found if not limit.kept] == [
+        "p99_ms_max", "max_ms_max", "error_ratio_max", "come_back_ratio_max", "sold_out_s_max",
+    ]  # fmt: skip
+    mild = Limits(p99_ms_max=5000, max_ms_max=5000, error_ratio_max=0.1, come_back_ratio_max=0.2, sold_out_s_max=1)
+    assert all(limit.kept for limit in check_limits(mild, books, people=5, capacity=5))
+    assert check_limits(Limits(), books, people=10, capacity=5) == []
+
+
+@pytest.mark.parametrize("shares", [1, 3])
+def test_books_of_several_processes_add_up(shares: int) -> None:
+    """Books come in pages of at most 1,000 places, and are the same in the end as one book of all."""
+    whole, parts = Books.empty(0, 0, -5), [Books.empty(0, 0, -5) for _ in range(shares)]
+    together = Books.empty(0, 0, -5)
+    for person in range(2500):
+        for books in (whole, parts[person % shares]):
+            books.took(
+                Place(person, 0, f"surabaya~loadtest-test-{person}-0", "CONFIRMED", person, 1, QUOTAS, (person,))
+            )
+            books.measures.confirmed += 1
+            books.measures.answer_us.record(person * 37)
+            books.measures.sold.add(person * 1000 - 3_000_000)
+            books.measures.answers_by_status["CONFIRMED"] = books.measures.answers_by_status.get("CONFIRMED", 0) + 1
+            books.requests_by_name["reserve"] += 1
+    for part in parts:
+        for page in part.pages():
+            assert len(page.get("places", ())) <= 1000
+            together.add_page(page)
+    assert together.places == whole.places
+    assert together.measures.as_dict() == whole.measures.as_dict()
+    assert together.measures.sold.window(-5, 5) == whole.measures.sold.window(-5, 5)
+    assert together.requests_by_name == whole.requests_by_name
+
+
+def test_one_reservation_of_two_people_is_found() -> None:
+    """Two processes were told the same reservation, for different people: their queue number is there twice."""
+    together = Books.empty(0, 0, 0)
+    for person in (1, 2):
+        books = Books.empty(0, 0, 0)
+        books.took(Place(person, 0, "surabaya~loadtest-test-1-0", "CONFIRMED", 0, 1, QUOTAS, (9,)))
+        for page in books.pages():
+            together.add_page(page)
+    assert kinds(together) == ["double number"]
+
+
+def drawn_of(**changes: Any) -> Drawn:
+    """The draw of the documents, with all its winners served."""
+    folder = DOCS / "draw"
+    applications = applications_of_lines((folder / "applications.jsonl").read_bytes().splitlines(), "applications")
+    head, lots = result_of_lines((folder / "result.jsonl").read_bytes().splitlines(), "result")
+    drawn = Drawn(
+        capacities_of_json((folder / "capacities.json").read_bytes(), "capacities"),
+        {one.number: one for one in applications},
+        head,
+        [lot for lot, _ in lots],
+        (),
+        {lot.number: f"surabaya~{lot.number}" for lot, _ in lots if lot.preference},
+        0,
+        head.totals.winners,
+    )
+    return msgspec.structs.replace(drawn, **changes)
+
+
+def receipts_of(drawn: Drawn) -> Books:
+    """What its applicants were told."""
+    books = books_of()
+    for number, one in drawn.applications.items():
+        wishes = [drawn.capacities.wishes[name] for name in one.choices]
+        choices = tuple(
+            {
+                "office": wish.office,
+                "day": datetime.date.fromordinal(wish.day).isoformat(),
+                "session": wish.choice.session,
+            }
+            for wish in wishes
+        )
+        books.receipts[number] = Receipt(number, number, 1, tuple(reversed(one.applicants)), choices)
+    return books
+
+
+def test_a_draw() -> None:
+    """One that is as everybody was told is found good, whichever process its applicants belong to; what is wrong with
+    the files, or with what people were told, is found.
+    """
+    drawn, together = drawn_of(), books_of()
+    for page in receipts_of(drawn).pages():
+        together.add_page(page)
+    assert check_drawn(together, drawn) == []
+    refused = drawn_of(references={}, refused=10, findings=("the seed is another",))
+    texts = [finding.text for finding in check_drawn(together, refused)]
+    assert texts == ["the seed is another", "10 have won, 0 of them hold a place, and 10 were refused one"]
+    for receipt in receipts_of(drawn).receipts.values():
+        books = receipts_of(drawn)
+        wrong = [
+            msgspec.structs.replace(receipt, tokens=("somebody else",)),
+            msgspec.structs.replace(receipt, choices=({**receipt.choices[0], "day": "2026-12-09"},)),
+            msgspec.structs.replace(receipt, is_withdrawn=True),
+        ]
+        for each in wrong:
+            books.receipts[receipt.number] = each
+            assert [finding.kind for finding in check_drawn(books, drawn)] == ["draw"]
+    books = receipts_of(drawn)
+    books.receipts[8] = Receipt(8, 8, 1, ("withdrawn",), (), is_withdrawn=True)
+    assert check_drawn(books, drawn) == []
+    del books.receipts[7]
+    books.receipts_changed = 1
+    assert [finding.kind for finding in check_drawn(books, drawn)] == ["draw", "draw"]

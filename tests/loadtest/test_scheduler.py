@@ -1,0 +1,112 @@
+"""The timetable of a process: open loop, bounded, and honest about who has no answer."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import gevent
+
+from quota_engine.loadtest.observations import Books
+from quota_engine.loadtest.population import Role
+from quota_engine.loadtest.requests import Answer, Ask, Step
+from quota_engine.loadtest.scheduler import Stage
+from quota_engine.loadtest.user_scripts import Heard, Script, Wait
+
+ASK = Step("confirm", "surabaya~x", "")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def staged(rate_max: float = 1e6) -> tuple[Stage, Books, Clock]:
+    clock, books = Clock(), Books.empty(0, 0, 0)
+    return Stage(books, opens_s=0.0, rate_max=rate_max, clock_s=clock), books, clock
+
+
+def two_asks(at_us: int) -> Script:
+    """Asks twice, with a second between."""
+
+    def script() -> Generator[Ask | Wait, Heard, str]:
+        heard = yield ASK
+        yield Wait(heard.at_us + 1_000_000)
+        yield ASK
+        return "done"
+
+    return script()
+
+
+def dispatched(stage: Stage) -> None:
+    """Let the dispatcher look once."""
+    running = gevent.spawn(stage.dispatch)
+    gevent.sleep(0.01)
+    running.kill()
+
+
+def test_a_script_is_played() -> None:
+    """What is due is handed over when it is due, waits are waited, and the evening ends."""
+    stage, books, clock = staged()
+    stage.enter(1, Role.CITIZEN, 500_000, two_asks)
+    dispatched(stage)
+    assert stage.take(Role.CITIZEN, 0) is None
+    clock.now_s = 0.5
+    for _ in range(2):
+        dispatched(stage)
+        due = stage.take(Role.CITIZEN, 0)
+        assert due is not None
+        stage.heard(due, Answer("CONFIRMED"), 1000)
+        clock.now_s += 1.0
+    assert stage.is_over
+    assert books.measures.requests == 2
+    assert books.measures.answers.total == 2
+
+
+def test_late_lanes_count() -> None:
+    """A request that waited is due since it was meant; the generator's lag is told from the wait for a lane."""
+    stage, books, clock = staged()
+    stage.enter(1, Role.CITIZEN, 0, two_asks)
+    clock.now_s = 1.0
+    dispatched(stage)
+    clock.now_s = 3.0
+    due = stage.take(Role.CITIZEN, 0)
+    assert due is not None
+    assert due.due_us == 0
+    assert (books.lag_us.max, books.lane_us.max) == (1_000_000, 2_000_000)
+
+
+def test_lanes_serve_their_own_first_and_then_whoever_waits() -> None:
+    """No kind of people waits for want of lanes of its own."""
+    stage, _, _ = staged()
+    for person, role in ((1, Role.CITIZEN), (2, Role.BOT), (3, Role.CITIZEN)):
+        stage.enter(person, role, 0, two_asks)
+    dispatched(stage)
+    taken = [stage.take(Role.BOT, 0) for _ in range(3)]
+    assert [due.person for due in taken if due] == [2, 1, 3]
+    assert stage.take(Role.BOT, 0) is None
+
+
+def test_the_rate_is_bounded() -> None:
+    """Beyond the bound, requests are put off."""
+    stage, _, clock = staged(rate_max=100)
+    for person in range(50):
+        stage.enter(person, Role.CITIZEN, 0, two_asks)
+    dispatched(stage)
+    assert stage.waiting <= 7
+    clock.now_s = 0.2
+    dispatched(stage)
+    assert 20 <= stage.waiting <= 28
+
+
+def test_who_has_no_answer_at_the_end() -> None:
+    """Whoever waits when the test is closed stands in the books, with what for."""
+    stage, books, _ = staged()
+    stage.enter(1, Role.CITIZEN, 0, two_asks)
+    stage.enter(2, Role.CITIZEN, 10_000_000, two_asks)
+    dispatched(stage)
+    stage.close()
+    assert books.unanswered_count == 2
+    assert sorted((each.person, each.waiting_for) for each in books.unanswered) == [(1, "step"), (2, "their turn")]

@@ -1,0 +1,187 @@
+"""Bad input of every kind gets a problem with the right status, changes nothing, and the service goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
+from quota_engine.ports import Describe
+from quota_engine.service.auth import Role
+from quota_engine.service.http.endpoint import Limits
+from quota_engine.stores.memory import MemoryBackend
+from tests.service.api.test_reservations import problem
+from tests.support.in_process_service import DAY_PATH, NIK, TOKENS, Client, running
+
+RESERVE = f"{DAY_PATH}/reservations"
+HEADERS = {
+    "authorization": f"Bearer {TOKENS[Role.SERVICE]}",
+    "idempotency-key": "wish",
+    "content-type": "application/json",
+}
+GOOD = {"applicants": [NIK], "service": "new", "session": "morning"}
+
+
+def body(**changes: Any) -> bytes:
+    return json.dumps({**GOOD, **changes}).encode()
+
+
+CASES: dict[str, tuple[bytes, int, str]] = {
+    "not JSON": (b"{", 400, "bad-request"),
+    "not UTF-8": (b'{"applicants":["\xff"]}', 400, "bad-request"),
+    "another shape": (b"[]", 422, "unprocessable"),
+    "nothing at all": (b"", 422, "unprocessable"),
+    "a field that is not known": (body(nik="1"), 422, "unprocessable"),
+    "a number for a string": (body(applicants=[1]), 422, "unprocessable"),
+    "a string for a boolean": (body(wait="yes"), 422, "unprocessable"),
+    "nobody": (body(applicants=[]), 422, "unprocessable"),
+    "a crowd": (body(applicants=["x"] * 101), 422, "unprocessable"),
+    "one of the party twice": (body(applicants=[NIK, NIK]), 422, "unprocessable"),
+    "an empty identity": (body(applicants=[""]), 422, "unprocessable"),
+    "an id that is none": (body(service="a b"), 422, "unprocessable"),
+    "a service that is unknown": (body(service="visa"), 404, "unknown-name"),
+    "something missing": (body(service=""), 422, "unprocessable"),
+    "a key twice": (b'{"applicants":["1"],"applicants":["2"],"service":"new"}', 400, "bad-request"),
+    "a key twice, deep inside": (b'{"applicants":[{"a":1,"a":2}]}', 422, "unprocessable"),
+    "nested deeply": (b'{"applicants":' + b"[" * 100_000, 413, "too-large"),
+    "nested as deeply as fits": (b'{"applicants":' + b"[" * 60_000, 422, "unprocessable"),
+    "huge": (body(service="x" * 70_000), 413, "too-large"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_bad_bodies(client: Client, case: str) -> None:
+    """Each is answered with a problem, shows no identity, and leaves the ledger as it was."""
+    content, http, kind = CASES[case]
+    before = await client.service.engine._backend.perform(Describe("surabaya"))
+    response = await client.http.post(RESERVE, content=content, headers=HEADERS)
+    found = problem(response, http, kind)
+    assert NIK not in response.text
+    assert "Traceback" not in response.text
+    assert found["detail"]
+    assert await client.service.engine._backend.perform(Describe("surabaya")) == before
+    assert (await client.reserve()).status_code == 201
+
+
+async def test_bad_headers(client: Client) -> None:
+    """A key that is missing or no id, a body of another type, headers without end."""
+    bare = {name: value for name, value in HEADERS.items() if name != "idempotency-key"}
+    problem(await client.http.post(RESERVE, content=body(), headers=bare), 400, "bad-request")
+    for key in (b"a b", b"x" * 65, "naïve".encode(), b"a~b"):
+        headers = [(name.encode(), value.encode()) for name, value in bare.items()] + [(b"idempotency-key", key)]
+        problem(await client.http.post(RESERVE, content=body(), headers=headers), 422, "unprocessable")
+    form = {**HEADERS, "content-type": "application/x-www-form-urlencoded"}
+    problem(await client.http.post(RESERVE, content=body(), headers=form), 415, "unsupported-media-type")
+    long = {**HEADERS, "x-much": "x" * 20_000}
+    problem(await client.http.post(RESERVE, content=body(), headers=long), 431, "headers-too-large")
+
+
+@pytest.mark.parametrize(
+    ("path", "http", "kind"),
+    [
+        ("/v1/offices/surabaya/days/2026-13-01/reservations", 422, "unprocessable"),
+        ("/v1/offices/surabaya/days/7/reservations", 422, "unprocessable"),
+        ("/v1/offices/Surabaya/days/2026-12-07/reservations", 404, "unknown-name"),
+        ("/v1/offices/3578012345678901/days/2026-12-07/reservations", 404, "unknown-name"),
+        ("/v1/offices/surabaya/days/2026-12-07/reservations/", 404, "no-such-address"),
+        ("/v1/reservations/nix/confirm", 422, "unprocessable"),
+        ("/v1/reservations/a~b~c/confirm", 422, "unprocessable"),
+    ],
+)
+async def test_bad_addresses(client: Client, path: str, http: int, kind: str) -> None:
+    """Days that do not exist, offices that nobody knows, references that are none."""
+    response = await client.http.post(path, content=b"{}" if "confirm" in path else body(), headers=HEADERS)
+    problem(response, http, kind)
+    assert "3578012345678901" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("query", "http"),
+    [
+        ("", 422),
+        ("?first_day=2026-12-07&first_day=2026-12-08", 400),
+        ("?first_day=2026-12-07&nix=1", 422),
+        ("?first_day=2026-12-07&last_day=2026-12-01", 422),
+        ("?first_day=2026-12-07&last_day=2029-12-01", 422),
+        ("?first_day=heute", 422),
+        ("?first_day=2026-12-07&units=0", 422),
+        ("?" + "&".join(f"a{number}=1" for number in range(50)), 400),
+        ("?first_day", 400),
+        ("?first_day=2026-12-07&service=%FF", 404),
+    ],
+)
+async def test_bad_queries(client: Client, query: str, http: int) -> None:
+    """Parameters that are missing, unknown, given twice, out of range, or too many."""
+    response = await client.http.get(f"/v1/offices/surabaya/availability{query}")
+    assert response.status_code == http, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+async def test_addresses_and_methods_that_are_not_there(client: Client) -> None:
+    """Said in the same words as everything else, with what would be right."""
+    problem(await client.call("GET", "/v2/offices"), 404, "no-such-address")
+    wrong = await client.call("DELETE", "/v1/offices")
+    problem(wrong, 405, "method-not-allowed")
+    assert "GET" in wrong.headers["allow"]
+
+
+async def test_a_slow_sender_is_not_waited_for() -> None:
+    """A body that does not come is a problem after the configured time."""
+
+    async def never() -> Any:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async with running(limits=Limits(body_timeout_ms=30)) as client:
+        response = await client.http.post(RESERVE, content=never(), headers=HEADERS)
+        problem(response, 408, "request-timeout")
+
+
+async def test_a_body_without_a_length_is_cut_off(client: Client) -> None:
+    """Chunks are counted as they come."""
+
+    async def endless() -> Any:
+        for _ in range(100):
+            yield b"x" * 1024
+
+    response = await client.http.post(RESERVE, content=endless(), headers=HEADERS)
+    problem(response, 413, "too-large")
+
+
+@pytest.mark.parametrize(
+    ("error", "http", "kind"),
+    [
+        (BackendUnavailable("redis://user:secret@host is away"), 503, "unavailable"),
+        (OutcomeUnknown("redis://user:secret@host was cut off"), 504, "outcome-unknown"),
+        (ZeroDivisionError(NIK), 500, "internal"),
+    ],
+)
+async def test_when_something_goes_wrong_behind(
+    client: Client, monkeypatch: pytest.MonkeyPatch, error: Exception, http: int, kind: str
+) -> None:
+    """The store is away, an answer was lost, a bug: told apart, without details that are nobody's business."""
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(MemoryBackend, "send", fail)
+    response = await client.reserve()
+    problem(response, http, kind)
+    assert "secret" not in response.text
+    assert NIK not in response.text
+    assert ("retry-after" in response.headers) is (http != 500)
+    monkeypatch.undo()
+    assert (await client.reserve()).status_code == 201
+
+
+async def test_request_ids(client: Client) -> None:
+    """The caller's is kept, if it is an id; otherwise there is a new one."""
+    kept = await client.http.get("/health/live", headers={"x-request-id": "abc-1"})
+    assert kept.headers["x-request-id"] == "abc-1"
+    for bad in ("a b", "x" * 65, "<script>"):
+        made = await client.http.get("/health/live", headers={"x-request-id": bad})
+        assert made.headers["x-request-id"] != bad
+        assert len(made.headers["x-request-id"]) == 16

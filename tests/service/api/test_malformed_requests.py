@@ -1,0 +1,195 @@
+"""Whatever can be wrong with any part of any call is a problem, changes nothing, tells nothing, and stops nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from jsonschema_rs import Draft202012Validator
+
+from quota_engine.ports import Describe
+from quota_engine.service.api import ENDPOINTS
+from quota_engine.service.auth import Grant, Role
+from quota_engine.service.http.endpoint import Endpoint, Limits
+from quota_engine.service.http.problems import KINDS, TYPE_PREFIX
+from tests.support.in_process_service import DAY, NIK, OTHER, TOKENS, Client, grants, listening, running
+from tests.support.malformed_requests import DOCUMENT, NAMED, attacks, good
+
+HOUR_MS = 3_600_000
+PROBLEM = Draft202012Validator(
+    {
+        **DOCUMENT["components"]["schemas"]["ProblemBody"],
+        "components": DOCUMENT["components"],
+        "additionalProperties": False,
+    }
+)
+
+
+async def state(client: Client) -> bytes:
+    """All that the store has."""
+    backend: Any = client.service.engine._backend
+    places = sorted(backend._memory._books)
+    return msgspec.json.encode([await backend.perform(Describe(place)) for place in places])
+
+
+def events(client: Client) -> int:
+    """How many places the store has, and how much has happened at the offices: told sooner than :func:`state`."""
+    books = client.service.engine._backend._memory._books.values()  # type: ignore[attr-defined]
+    return sum(1 + len(getattr(book.ledger, "events", ())) for book in books)
+
+
+async def furnish(client: Client) -> dict[str, str]:
+    """Something to attack: a hold, a room with a ticket, a draw, a group of consumers; the names of these."""
+    held = (await client.reserve(NIK)).json()["reservation"]["reference"]
+    await client.reserve(OTHER)
+    now_ms = client.clock.now_ms()
+    room = {"office": "surabaya", "first_day": str(DAY), "opens_at_ms": now_ms + HOUR_MS}
+    assert (await client.operate("PUT", "/v1/rooms/there", room)).status_code == 201
+    joined = await client.call("POST", "/v1/rooms/there/tickets", {"identity": NIK}, Role.SERVICE)
+    draw = {
+        "opens_at_ms": now_ms, "closes_at_ms": now_ms + HOUR_MS, "forget_at_ms": now_ms + 9 * HOUR_MS,
+        "first_day": str(DAY), "last_day": str(DAY), "commitment": "0" * 64,
+    }  # fmt: skip
+    assert (await client.operate("PUT", "/v1/draws/there", draw)).status_code == 201
+    assert (await client.operate("POST", "/v1/offices/surabaya/groups/there", {})).status_code == 201
+    return {
+        "office": "surabaya", "day": str(DAY), "quota": "online", "reference": held, "room": "there",
+        "ticket": joined.json()["ticket"], "draw": "there", "file": "applications.jsonl", "number": "1",
+        "group": "there",
+    }  # fmt: skip
+
+
+def told(response: httpx.Response) -> dict[str, Any]:
+    """The problem document, if it is a good one."""
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["x-request-id"]
+    found: dict[str, Any] = response.json()
+    PROBLEM.validate(found)
+    kind = KINDS[found["type"].removeprefix(TYPE_PREFIX)]
+    assert (found["status"], found["title"]) == (response.status_code, kind.title)
+    assert kind.http == response.status_code
+    return found
+
+
+def untold(caplog: pytest.LogCaptureFixture, *more: str) -> None:
+    """The log has no stack trace, and names nobody."""
+    assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.WARNING]
+    for secret in (NIK, OTHER, NAMED, *more, *TOKENS.values()):
+        assert secret not in caplog.text
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda one: one.name)
+async def test_attacks(endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
+    """Some hundreds on each call: the right status, a good problem document, nothing changed, nobody named."""
+    caplog.set_level(logging.DEBUG, "quota_engine")
+    async with running(limits=Limits(stream_life_ms=1)) as client:
+        names = await furnish(client)
+        request = good(endpoint, names, ticket=names["ticket"])
+        before, seen = await state(client), events(client)
+        wrong: list[tuple[object, ...]] = []
+        for attack in attacks(request):
+            response = await client.http.request(
+                attack.method or endpoint.method, attack.path, content=attack.content, headers=attack.headers
+            )
+            if response.status_code not in attack.statuses:
+                wrong.append(
+                    (attack.what, attack.path[-60:], attack.content[:80], response.status_code, response.text[-300:])
+                )
+                continue
+            if (attack.method or endpoint.method) != "HEAD":
+                found = told(response)
+                if attack.method:
+                    assert endpoint.method in response.headers["allow"]
+                assert "Traceback" not in response.text
+                for secret in (NIK, OTHER, NAMED, *TOKENS.values()):
+                    assert secret not in response.text, (attack.what, found)
+            if (now := events(client)) != seen:
+                wrong.append((attack.what, attack.path, attack.content[:80], "it has changed something"))
+                seen = now
+        assert not wrong
+        assert await state(client) == before
+        response = await client.http.request(
+            endpoint.method, request.url, content=request.content, headers=request.headers
+        )
+        # Good it is: what speaks against it, if anything, is how things stand.
+        assert response.status_code in (200, 201, 304, 409, 410, 412) or "outcome" in response.json(), response.text
+    untold(caplog, names["ticket"])
+
+
+@pytest.mark.parametrize("name", ["reserve", "ticket"])
+async def test_attacks_on_a_socket(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The same through real connections, which check head and body before there is a request."""
+    caplog.set_level(logging.DEBUG, "quota_engine")
+    endpoint = next(one for one in ENDPOINTS if one.name == name)
+    async with running(limits=Limits(stream_life_ms=1)) as client, listening(client.app) as port:
+        names = await furnish(client)
+        before = await state(client)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+            for attack in attacks(good(endpoint, names, ticket=names["ticket"])):
+                response = await http.request(
+                    attack.method or endpoint.method, attack.path, content=attack.content, headers=attack.headers
+                )
+                # A method that HTTP does not have is no request at all.
+                expected = frozenset({400}) if attack.method == "BREW" else attack.statuses
+                assert response.status_code in expected, (attack.what, response.text)
+                told(response)
+                for secret in (NIK, OTHER, NAMED, *TOKENS.values()):
+                    assert secret not in response.text, attack.what
+        assert await state(client) == before
+    untold(caplog, names["ticket"])
+
+
+async def test_what_belongs_to_somebody_else(caplog: pytest.LogCaptureFixture) -> None:
+    """Tokens of another office, references, tickets, draws and groups of others: refused by each call, and no more."""
+    elsewhere = tuple(
+        Grant(f"elsewhere-{role}", role, hashlib.sha256(f"elsewhere {role}".encode()).hexdigest(), ("malang",))
+        for role in Role
+    )
+    async with running(grants=(*grants(), *elsewhere), limits=Limits(stream_life_ms=1)) as client:
+        names = await furnish(client)
+        now_ms = client.clock.now_ms()
+        other = {"office": "surabaya", "first_day": str(DAY), "opens_at_ms": now_ms + 2 * HOUR_MS}
+        assert (await client.operate("PUT", "/v1/rooms/other", other)).status_code == 201
+        joined = await client.call("POST", "/v1/rooms/other/tickets", {"identity": NIK}, Role.SERVICE)
+        ticket = joined.json()["ticket"]
+        before = await state(client)
+        for endpoint in ENDPOINTS:
+            request = good(endpoint, names, ticket=names["ticket"])
+            for role in (endpoint.roles or set()) | ({Role.OPERATOR} if endpoint.roles else set()):
+                headers = {**dict(request.headers), "authorization": f"Bearer elsewhere {role}"}
+                response = await client.http.request(
+                    endpoint.method, request.url, content=request.content, headers=headers
+                )
+                assert told(response)["status"] == 403, endpoint.name
+        hold = names["reference"].partition("~")[2]
+        table: list[tuple[str, str, dict[str, Any] | None, set[int]]] = [
+            ("GET", f"/v1/reservations/malang~{hold}", None, {404}),
+            *[
+                ("POST", f"/v1/reservations/{office}~{hold}/{step}", {**more, **body}, {status})
+                for office, more, status in (("malang", {}, 404), ("surabaya", {"applicant": OTHER}, 403))
+                for step, body in (
+                    ("confirm", {}), ("release", {}), ("cancel", {}), ("check-in", {}), ("no-show", {}),
+                    ("reschedule", {"day": "2026-12-08", "service": "new", "session": "morning"}),
+                )
+            ],
+            ("GET", f"/v1/rooms/there/tickets/{ticket}", None, {422}),
+            ("GET", f"/v1/rooms/other/tickets/{names['ticket']}", None, {422}),
+            ("POST", "/v1/rooms/there/admission", {"ticket": ticket, "identity": NIK}, {422}),
+            ("POST", "/v1/rooms/there/admission", {"ticket": names["ticket"], "identity": OTHER}, {422}),
+            ("POST", "/v1/rooms/there/tickets", {"identity": OTHER, "instead_of": names["ticket"]}, {422}),
+            ("POST", "/v1/draws/there/applications/find", {"applicant": OTHER}, {404}),
+            ("POST", "/v1/draws/there/applications/withdraw", {"applicant": OTHER, "version": 1}, {404}),
+            ("POST", "/v1/offices/malang/groups/there/acknowledge", {"numbers": [1]}, {404}),
+        ]  # fmt: skip
+        for method, path, body, statuses in table:
+            response = await client.operate(method, path, body)
+            assert response.status_code in statuses, (path, response.text)
+            told(response)
+            for secret in (NIK, OTHER, ticket, names["ticket"]):
+                assert secret not in response.text, path
+        assert await state(client) == before
+    untold(caplog, names["ticket"], ticket)

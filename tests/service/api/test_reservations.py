@@ -1,0 +1,172 @@
+"""The calls of an applicant's life, through HTTP: what each answers, and with which status."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from quota_engine.domain.outcomes import SUCCESSES, Outcome, Status
+from quota_engine.service.auth import Role
+from quota_engine.service.http.problems import KINDS, OF_STATUS, TYPE_PREFIX, Problem
+from tests.support.in_process_service import DAY, DAY_PATH, NIK, OTHER, Client
+
+TUESDAY = DAY + datetime.timedelta(days=1)
+
+
+def problem(response: object, http: int, kind: str) -> dict[str, object]:
+    """The problem document, which has to be of this kind."""
+    assert response.status_code == http, response.text  # type: ignore[attr-defined]
+    assert response.headers["content-type"] == "application/problem+json"  # type: ignore[attr-defined]
+    body: dict[str, object] = response.json()  # type: ignore[attr-defined]
+    assert body["type"] == TYPE_PREFIX + kind
+    assert body["status"] == http
+    assert body["title"] == KINDS[kind].title
+    assert str(body["instance"]).startswith("urn:quota-engine:request:")
+    return body
+
+
+async def test_from_hold_to_attendance(client: Client) -> None:
+    """Reserve, confirm with a queue number, look up, check in: the way nearly everybody takes."""
+    held = await client.reserve()
+    assert held.status_code == 201
+    body = held.json()
+    assert (body["status"], body["replayed"]) == ("HELD", False)
+    record = body["reservation"]
+    reference = record["reference"]
+    assert held.headers["location"] == f"/v1/reservations/{reference}"
+    assert record["day"] == str(DAY)
+    assert record["deadline_at_ms"] == client.clock.now_ms() + 900_000
+
+    confirmed = await client.step(reference, "confirm", applicant=NIK, version=1)
+    assert confirmed.status_code == 200
+    assert confirmed.json()["reservation"]["queue_numbers"] == [1]
+    looked_up = await client.call("GET", f"/v1/reservations/{reference}", role=Role.OFFICE)
+    assert looked_up.json() == confirmed.json()["reservation"]
+
+    days = (await client.call("GET", f"/v1/offices/surabaya/availability?first_day={DAY}")).json()["days"]
+    client.clock.set_ms(days[0]["starts_at_ms"])
+    attended = await client.step(reference, "check-in", Role.OFFICE)
+    assert attended.json()["status"] == "ATTENDED"
+    problem(await client.step(reference, "no-show", Role.OFFICE), 409, "wrong-state")
+
+
+async def test_the_same_key_finds_the_same_reservation(client: Client) -> None:
+    """Sent twice because the answer was lost, a reserve is done once; the same key for another wish is a conflict."""
+    first = await client.reserve(key="wish-1")
+    again = await client.reserve(key="wish-1")
+    assert (again.status_code, again.json()["replayed"]) == (200, True)
+    assert again.json()["reservation"] == first.json()["reservation"]
+    problem(await client.reserve(OTHER, key="wish-1"), 422, "conflict")
+
+
+async def test_who_comes_back_gets_the_same_hold(client: Client) -> None:
+    """Another session, another key, the same applicant: the hold with what remains of its time."""
+    first = (await client.reserve()).json()["reservation"]
+    client.clock.advance_ms(60_000)
+    again = await client.reserve()
+    assert (again.status_code, again.json()["resumed"], again.json()["reservation"]) == (200, True, first)
+
+
+async def test_sold_out_then_the_wait_list(client: Client) -> None:
+    """Losers get a quick, final answer; a quota without a wait list has none to offer."""
+    await client.operate("PUT", f"{DAY_PATH}/quotas/online/capacity", {"capacity": 1})
+    assert (await client.reserve()).status_code == 201
+    body = problem(await client.reserve(OTHER), 409, "sold-out")
+    assert body["outcome"] == "SOLD_OUT"
+    problem(await client.reserve(OTHER, wait=True), 409, "sold-out")
+
+
+async def test_not_open_says_when(client: Client) -> None:
+    """Whoever comes too early is told when to come, in the body and by the header."""
+    client.clock.set_ms(client.clock.now_ms() - 90_500)
+    # The ledger's clock never runs backwards: a day that nobody has touched shows the time as it is.
+    first_day = DAY + datetime.timedelta(days=7)
+    await client.operate("POST", "/v1/publish", {"first_day": str(first_day), "last_day": str(first_day)})
+    path = f"/v1/offices/surabaya/days/{first_day}"
+    response = await client.reserve(path=path)
+    body = problem(response, 409, "not-open")
+    seconds = int(response.headers["retry-after"])
+    opens_at_ms = int(str(body["retry_at_ms"]))
+    assert 0 <= seconds * 1000 - (opens_at_ms - client.clock.now_ms()) < 1000
+
+
+async def test_release_cancel_and_move(client: Client) -> None:
+    """A hold is given up, a place is cancelled, and another is moved to the next day."""
+    reference = (await client.reserve()).json()["reservation"]["reference"]
+    assert (await client.step(reference, "release")).json()["status"] == "RELEASED"
+    assert (await client.step(reference, "release")).json()["replayed"]
+    problem(await client.step(reference, "cancel"), 409, "wrong-state")
+
+    reference = (await client.reserve()).json()["reservation"]["reference"]
+    await client.step(reference, "confirm")
+    moved = await client.call(
+        "POST",
+        f"/v1/reservations/{reference}/reschedule",
+        {"day": str(TUESDAY), "service": "new", "session": "afternoon", "applicant": NIK},
+        Role.SERVICE,
+    )
+    assert moved.status_code == 200, moved.text
+    assert moved.json()["reservation"]["day"] == str(TUESDAY)
+    assert moved.json()["reservation"]["session"] == "afternoon"
+    body = {"day": str(DAY), "service": "new", "session": "morning"}
+    again = await client.call("POST", f"/v1/reservations/{reference}/reschedule", body, Role.SERVICE)
+    problem(again, 409, "moves-exceeded")
+    assert (await client.step(reference, "cancel")).json()["status"] == "CANCELLED"
+
+
+async def test_owner_and_version(client: Client) -> None:
+    """Somebody else's reservation, and one that has changed since, are left as they are."""
+    reference = (await client.reserve()).json()["reservation"]["reference"]
+    body = problem(await client.step(reference, "confirm", applicant=OTHER), 403, "not-owner")
+    assert "reservation" not in body
+    problem(await client.step(reference, "confirm", version=7), 412, "stale")
+    client.clock.advance_ms(900_000)
+    problem(await client.step(reference, "confirm"), 410, "expired")
+    late = await client.step(reference, "confirm", reacquire=True)
+    assert late.json()["status"] == "CONFIRMED"
+
+
+async def test_limits_of_identity_and_party(client: Client) -> None:
+    """One place an applicant; not more in a party than the office takes."""
+    await client.reserve()
+    path = DAY_PATH.replace(str(DAY), str(TUESDAY))
+    limited = problem(await client.reserve(path=path), 409, "identity-limit")
+    assert limited["reservation"]["day"] == str(DAY)  # type: ignore[index]
+    crowd = [f"{NIK}{one}" for one in range(6)]
+    problem(await client.reserve(*crowd), 422, "party-too-large")
+
+
+async def test_closed_unknown_and_over(client: Client) -> None:
+    """Days that are closed, that nobody published, and that are over."""
+    await client.operate("POST", f"{DAY_PATH}/close")
+    problem(await client.reserve(), 409, "closed")
+    await client.operate("POST", f"{DAY_PATH}/open")
+    problem(await client.reserve(path="/v1/offices/surabaya/days/2026-11-30"), 404, "unknown-day")
+    client.clock.advance_ms(20 * 86_400_000)
+    problem(await client.reserve(), 410, "over")
+    problem(await client.step("surabaya~nobody", "confirm"), 404, "not-found")
+    problem(await client.call("GET", "/v1/reservations/surabaya~nobody", role=Role.SERVICE), 404, "not-found")
+
+
+async def test_a_no_show_is_blocked(client: Client) -> None:
+    """Who did not come is told until when they are blocked."""
+    reference = (await client.reserve()).json()["reservation"]["reference"]
+    await client.step(reference, "confirm")
+    problem(await client.step(reference, "check-in", Role.OFFICE), 409, "too-early")
+    days = (await client.call("GET", f"/v1/offices/surabaya/availability?first_day={DAY}")).json()["days"]
+    client.clock.set_ms(days[0]["starts_at_ms"])
+    assert (await client.step(reference, "no-show", Role.OFFICE)).json()["status"] == "NO_SHOW"
+    response = await client.reserve(path=DAY_PATH.replace(str(DAY), str(TUESDAY)))
+    problem(response, 403, "blocked")
+    assert int(response.headers["retry-after"]) == 7 * 86_400
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status not in SUCCESSES])
+def test_every_refusal_is_a_problem_of_its_own(status: Status) -> None:
+    """Each status of the engine has a stable type, a title and a status of HTTP that says whose turn it is."""
+    found = Problem.of_outcome(Outcome(status, retry_at_ms=1_500), 1_000)
+    assert found.kind is OF_STATUS[status]
+    assert found.kind.type == status.lower().replace("_", "-")
+    assert 400 <= found.kind.http < 600
+    assert found.retry_after_s == 1

@@ -1,0 +1,464 @@
+"""Waiting rooms over HTTP: each call and each refusal, tickets that are not good, polls, tags and streams."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from quota_engine.api_schema.rooms import RoomSettingsBody
+from quota_engine.domain.errors import UnknownName
+from quota_engine.ports import Describe
+from quota_engine.service.app import Application, application
+from quota_engine.service.auth import Grant, Role
+from quota_engine.service.http.problems import KINDS, OF_ROOM_STATUS, Problem
+from quota_engine.waiting_room.machine import CALLS_MAX, RoomStatus
+from quota_engine.waiting_room.transcript import read_record, verify
+from quota_engine.workflows.waiting_rooms import RoomSettings
+from tests.service.api.test_reservations import problem
+from tests.support.in_process_service import (
+    DAY,
+    NIK,
+    OTHER,
+    TOKENS,
+    Client,
+    configuration,
+    connected,
+    grants,
+    listening,
+    running,
+)
+
+HOUR_MS = 3_600_000
+OPENS_AT_MS = 1_796_367_600_000
+ROOM = "/v1/rooms/december"
+TERMS: dict[str, Any] = {
+    "office": "surabaya",
+    "first_day": str(DAY),
+    "last_day": "2026-12-11",
+    "opens_at_ms": OPENS_AT_MS,
+    "settings": {"per_minute_min": 60, "per_minute_max": 60, "burst": 1, "claim_ms": 60_000},
+}
+
+
+@pytest.fixture
+async def rooms() -> AsyncIterator[Client]:
+    """A service with a room that opens in an hour, and calls one a second."""
+    async with running(before_ms=HOUR_MS) as client:
+        assert (await client.operate("PUT", ROOM, TERMS)).status_code == 201
+        yield client
+
+
+async def join(client: Client, identity: str, path: str = ROOM, **more: Any) -> httpx.Response:
+    return await client.call("POST", f"{path}/tickets", {"identity": identity, **more}, Role.SERVICE)
+
+
+async def ticket(client: Client, identity: str) -> str:
+    text: str = (await join(client, identity)).json()["ticket"]
+    return text
+
+
+async def enter(client: Client, text: str, identity: str, path: str = ROOM) -> httpx.Response:
+    return await client.call("POST", f"{path}/admission", {"ticket": text, "identity": identity}, Role.SERVICE)
+
+
+async def look(client: Client, path: str = ROOM, **headers: str) -> httpx.Response:
+    return await client.http.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+async def pass_time(client: Client, duration_ms: int) -> None:
+    """Let seconds go by, with somebody looking each second."""
+    for _ in range(duration_ms // 1_000):
+        client.clock.advance_ms(1_000)
+        await look(client)
+
+
+# --- A room's life -------------------------------------------------------------------------------------------------
+
+
+async def test_from_ticket_to_place(rooms: Client) -> None:
+    """Made, joined, called one by one, entered, reserved, closed, and checked by anybody."""
+    made = (await look(rooms)).json()
+    assert (made["phase"], made["tickets"], made["left"], made["per_minute_max"]) == ("JOINING", 0, -1, 60)
+    tickets = {}
+    for identity in (NIK, OTHER, f"{NIK}3"):
+        answer = await join(rooms, identity)
+        assert (answer.status_code, answer.json()["replayed"]) == (201, False)
+        tickets[identity] = answer.json()["ticket"]
+    again = await join(rooms, NIK)
+    assert (again.status_code, again.json()["ticket"], again.json()["replayed"]) == (200, tickets[NIK], True)
+    rooms.clock.advance_ms(500)  # the next look sees them
+    before = (await look(rooms, f"{ROOM}/record")).json()
+    assert (before["commitment"], before["seed"]) == (made["commitment"], "")
+    early = (await look(rooms, f"{ROOM}/tickets/{tickets[NIK]}")).json()
+    assert (early["phase"], early["position"], early["ahead"], early["tickets"]) == ("NOT_OPEN", -1, -1, 3)
+    body = problem(await enter(rooms, tickets[NIK], NIK), 409, "room-not-called")
+    assert (body["outcome"], body["standing"]) == ("NOT_OPEN", early)
+
+    rooms.clock.set_ms(OPENS_AT_MS)
+    opened = (await look(rooms)).json()
+    assert (opened["phase"], opened["mark"], opened["left"], opened["opened_at_ms"]) == ("OPEN", 1, 500, OPENS_AT_MS)
+    standings = {identity: (await look(rooms, f"{ROOM}/tickets/{text}")).json() for identity, text in tickets.items()}
+    assert sorted(one["position"] for one in standings.values()) == [0, 1, 2]
+    assert sorted(one["phase"] for one in standings.values()) == ["CALLED", "WAITING", "WAITING"]
+    first, second, third = sorted(standings, key=lambda identity: int(standings[identity]["position"]))
+    assert standings[first]["called_until_at_ms"] == OPENS_AT_MS + 60_000
+    assert (standings[third]["ahead"], standings[third]["wait_ms_min"], standings[third]["chance"]) == (
+        1,
+        1_000,
+        "ENOUGH",
+    )
+    refused = await enter(rooms, tickets[third], third)
+    body = problem(refused, 409, "room-not-called")
+    assert (body["retry_at_ms"], refused.headers["retry-after"]) == (OPENS_AT_MS + 1_000, "1")
+
+    entered = (await enter(rooms, tickets[first], first)).json()
+    assert entered["until_at_ms"] == OPENS_AT_MS + 60_000 + 900_000
+    assert entered == (await enter(rooms, tickets[first], first)).json()
+    await pass_time(rooms, 2_000)
+    assert (await enter(rooms, tickets[third], third)).status_code == 200
+
+    closed = (await rooms.operate("POST", f"{ROOM}/close")).json()
+    assert (closed["phase"], closed["closed_at_ms"]) == ("OVER", OPENS_AT_MS + 2_000)
+    assert (await rooms.operate("POST", f"{ROOM}/close")).json() == closed
+    problem(await join(rooms, f"{NIK}4"), 410, "room-over")
+    over = problem(await enter(rooms, tickets[second], second), 410, "room-over")
+    assert "retry_at_ms" not in over
+    record = read_record((await look(rooms, f"{ROOM}/record")).content)
+    assert verify(record, read_record(json.dumps(before).encode())).ok
+    assert record.tickets == 3
+
+
+async def test_making_a_room(rooms: Client) -> None:
+    """Safe to repeat; another one under the name is a conflict; too late is too late; nothing unknown in it."""
+    again = await rooms.operate("PUT", ROOM, TERMS)
+    assert (again.status_code, again.json()["room"]) == (200, "december")
+    other = {**TERMS, "opens_at_ms": OPENS_AT_MS + 1}
+    assert problem(await rooms.operate("PUT", ROOM, other), 409, "room-conflict")["outcome"] == "CONFLICT"
+    late = {**TERMS, "opens_at_ms": OPENS_AT_MS - 2 * HOUR_MS}
+    problem(await rooms.operate("PUT", "/v1/rooms/late", late), 410, "room-over")
+    problem(await look(rooms, "/v1/rooms/late"), 404, "unknown-name")
+    for changes in (
+        {"office": "malang"},
+        {"last_day": "2027-12-07"},
+        {"closes_at_ms": OPENS_AT_MS},
+        {"channel": "fax"},
+        {"settings": {"claim_ms": 100, "step_ms": 1_000}},
+        {"settings": {"speed": 1}},
+        {"entropy_source": "a\nb"},
+    ):
+        answer = await rooms.operate("PUT", "/v1/rooms/new", {**TERMS, **changes})
+        assert answer.status_code in (404, 422), changes
+        assert answer.json()["errors"], changes
+    assert (await rooms.service.engine._backend.perform(Describe("~room.new"))) == {}
+    full = await rooms.operate("PUT", "/v1/rooms/small", {**TERMS, "settings": {"tickets_max": 1}})
+    assert full.status_code == 201
+    assert (await join(rooms, NIK, "/v1/rooms/small")).status_code == 201
+    assert problem(await join(rooms, OTHER, "/v1/rooms/small"), 409, "room-full")["outcome"] == "FULL"
+
+
+async def test_settings_are_the_engines() -> None:
+    """The body has the fields and defaults of RoomSettings, and hands them on."""
+    assert RoomSettingsBody().settings() == RoomSettings()
+    assert RoomSettingsBody.__struct_fields__ == RoomSettings.__struct_fields__
+    longest = next(field for field in msgspec.structs.fields(RoomSettingsBody) if field.name == "claim_ms")
+    assert longest.type.__metadata__[0].le == 60_000 * CALLS_MAX
+
+
+async def test_a_room_that_waits_for_chance(rooms: Client) -> None:
+    """With a public source it opens by hand: not too early, once, and with one text."""
+    path = "/v1/rooms/public"
+    terms = {**TERMS, "entropy_source": "the index at noon", "joins_from_at_ms": OPENS_AT_MS - HOUR_MS // 2}
+    assert (await rooms.operate("PUT", path, terms)).json()["phase"] == "EARLY"
+    refused = await join(rooms, NIK, path)
+    body = problem(refused, 409, "room-not-open")
+    assert (body["retry_at_ms"], refused.headers["retry-after"]) == (OPENS_AT_MS - HOUR_MS // 2, "1800")
+    entropy = {"entropy": "7,123.45"}
+    assert problem(await rooms.operate("POST", f"{path}/open", entropy), 409, "room-not-open")["retry_at_ms"] == (
+        OPENS_AT_MS
+    )
+    rooms.clock.set_ms(OPENS_AT_MS)
+    text = (await join(rooms, NIK, path)).json()["ticket"]
+    assert (await look(rooms, path)).json()["phase"] == "OPENING"
+    assert (await look(rooms, f"{path}/tickets/{text}")).json()["phase"] == "SHUFFLING"
+    opened = await rooms.operate("POST", f"{path}/open", entropy)
+    assert (opened.status_code, opened.json()["phase"]) == (200, "OPEN")
+    assert (await rooms.operate("POST", f"{path}/open", entropy)).status_code == 200
+    problem(await rooms.operate("POST", f"{path}/open", {"entropy": "6"}), 409, "room-conflict")
+    problem(await rooms.operate("POST", f"{ROOM}/open", entropy), 409, "room-conflict")
+    problem(await rooms.operate("POST", f"{path}/open", {"entropy": "x" * 257}), 422, "unprocessable")
+    assert (await rooms.operate("PUT", "/v1/rooms/mute", {**terms, "opens_at_ms": OPENS_AT_MS + 1})).status_code == 201
+    rooms.clock.advance_ms(3 * HOUR_MS)
+    problem(await rooms.operate("POST", "/v1/rooms/mute/open", entropy), 410, "room-over")
+
+
+async def test_the_pace_while_it_runs(rooms: Client) -> None:
+    """Faster from the next step on, and slower again; never the wrong way round, and not when it is over."""
+    for number in range(200):
+        assert (await join(rooms, f"{NIK}{number}")).status_code == 201
+    rooms.clock.set_ms(OPENS_AT_MS)
+    assert (await look(rooms)).json()["mark"] == 1
+    faster = (await rooms.operate("PUT", f"{ROOM}/pace", {"per_minute_min": 3_000, "per_minute_max": 6_000})).json()
+    assert (faster["per_minute_min"], faster["per_minute_max"], faster["per_minute"]) == (3_000, 6_000, 3_000)
+    await pass_time(rooms, 1_000)
+    assert (await look(rooms)).json()["mark"] == 51
+    assert (await rooms.operate("PUT", ROOM, TERMS)).status_code == 200  # it is still the room that was promised
+    for body in ({"per_minute_min": 2, "per_minute_max": 1}, {"per_minute_min": 0, "per_minute_max": 1}, {}):
+        problem(await rooms.operate("PUT", f"{ROOM}/pace", body), 422, "unprocessable")
+    slower = (await rooms.operate("PUT", f"{ROOM}/pace", {"per_minute_min": 1, "per_minute_max": 60})).json()
+    assert slower["per_minute"] == 60
+    await pass_time(rooms, 2_000)
+    assert (await look(rooms)).json()["mark"] == 53
+    assert (await rooms.call("PUT", f"{ROOM}/pace", {}, Role.SERVICE)).status_code == 403
+    await rooms.operate("POST", f"{ROOM}/close")
+    problem(await rooms.operate("PUT", f"{ROOM}/pace", {"per_minute_min": 1, "per_minute_max": 2}), 410, "room-over")
+
+
+async def test_a_turn_that_is_lost(rooms: Client) -> None:
+    """Nobody came: the ticket lapses, a new one goes behind, and the old one is no good for another."""
+    mine = await ticket(rooms, NIK)
+    early = await join(rooms, NIK, instead_of=mine)
+    assert "NOT_OPEN" in problem(early, 422, "unprocessable")["errors"][0]["problem"]  # type: ignore[index]
+    rooms.clock.set_ms(OPENS_AT_MS)
+    await pass_time(rooms, 61_000)
+    body = problem(await enter(rooms, mine, NIK), 409, "room-turn-lapsed")
+    assert body["outcome"] == "LAPSED"
+    again = await join(rooms, NIK, instead_of=mine)
+    assert (again.status_code, again.json()["replayed"]) == (201, False)
+    assert again.json()["ticket"] != mine
+    assert (await join(rooms, NIK, instead_of=mine)).json()["ticket"] == again.json()["ticket"]
+
+
+# --- Tickets that are not good -------------------------------------------------------------------------------------
+
+
+async def test_tickets_that_are_not_good(rooms: Client) -> None:
+    """Altered, another's, of another room, of an earlier one of the name, another spelling, none: each says which."""
+    await rooms.operate("PUT", "/v1/rooms/other", TERMS)
+    mine, others = await ticket(rooms, NIK), (await join(rooms, NIK, "/v1/rooms/other")).json()["ticket"]
+    bad = {
+        mine[:20] + ("A" if mine[20] != "A" else "B") + mine[21:]: "no ticket|altered|another",
+        mine[:-30] + ("A" if mine[-30] != "A" else "B") + mine[-29:]: "altered",
+        others: "another room",
+        mine + "A": "spelling",
+        mine + "=": "not a ticket",
+        "x" * 600: "not a ticket",
+        "é": "not a ticket",
+    }
+    for text, expected in bad.items():
+        found = problem(await look(rooms, f"{ROOM}/tickets/{text}"), 422, "unprocessable")
+        errors: Any = found["errors"]
+        (error,) = errors
+        assert error["where"] == "ticket"
+        assert any(word in error["problem"] for word in expected.split("|")), (text, error)
+        assert (await enter(rooms, text, NIK)).status_code == 422
+        assert (await look(rooms, f"{ROOM}/tickets/{text}/stream")).status_code == 422
+    rooms.clock.set_ms(OPENS_AT_MS)
+    await look(rooms)
+    replayed = problem(await enter(rooms, mine, OTHER), 422, "unprocessable")
+    assert "another person" in replayed["errors"][0]["problem"]  # type: ignore[index]
+    # Of an earlier room of the name: that one is forgotten, and its tickets with it.
+    backend: Any = rooms.service.engine._backend
+    backend._memory._books.clear()
+    rooms.service.engine._rooms.clear()
+    later = {**TERMS, "opens_at_ms": OPENS_AT_MS + HOUR_MS}
+    assert (await rooms.operate("PUT", ROOM, later)).status_code == 201
+    earlier = problem(await look(rooms, f"{ROOM}/tickets/{mine}"), 422, "unprocessable")
+    assert "release" in earlier["errors"][0]["problem"]  # type: ignore[index]
+
+
+async def test_rooms_that_are_not_there(rooms: Client) -> None:
+    """Every call says so, and leaves nothing."""
+    path = "/v1/rooms/nowhere"
+    for method, rest, body in (
+        ("GET", "", None),
+        ("GET", "/stream", None),
+        ("GET", "/record", None),
+        ("GET", "/tickets/x", None),
+        ("GET", "/tickets/x/stream", None),
+        ("POST", "/tickets", {"identity": NIK}),
+        ("POST", "/admission", {"ticket": "x", "identity": NIK}),
+        ("POST", "/open", {"entropy": "x"}),
+        ("POST", "/close", None),
+    ):
+        answer = problem(await rooms.operate(method, path + rest, body), 404, "unknown-name")
+        assert answer["errors"][0]["where"] == "room", rest  # type: ignore[index]
+        assert NIK not in json.dumps(answer)
+    problem(await look(rooms, "/v1/rooms/no%20name"), 422, "unprocessable")
+    assert await rooms.service.engine._backend.perform(Describe("~room.nowhere")) == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "rest", "roles"),
+    [
+        ("PUT", "", set()),
+        ("POST", "/open", set()),
+        ("POST", "/close", set()),
+        ("POST", "/tickets", {Role.SERVICE}),
+        ("POST", "/admission", {Role.SERVICE}),
+        ("GET", "", set(Role)),
+        ("GET", "/record", set(Role)),
+    ],
+)
+async def test_who_may(rooms: Client, method: str, rest: str, roles: set[Role]) -> None:
+    """Anybody may look; a service joins and enters for its applicants; operators run it."""
+    for role in Role:
+        answer = await rooms.call(method, ROOM + rest, None if method == "GET" else {}, role)
+        assert (answer.status_code == 403) is (role not in roles | {Role.OPERATOR}), role
+    anybody = await rooms.call(method, ROOM + rest)
+    assert anybody.status_code == (200 if method == "GET" else 401)
+
+
+async def test_a_token_for_some_offices() -> None:
+    """It is good for the rooms of these, and no others."""
+    granted = tuple(
+        Grant(f"{role}-{office}", role, hashlib.sha256(f"{role}-{office}".encode()).hexdigest(), (office,))
+        for role in (Role.SERVICE, Role.OPERATOR)
+        for office in ("surabaya", "malang")
+    )
+    async with running(before_ms=HOUR_MS, grants=(*grants(), *granted)) as client:
+        for office, allowed in (("malang", False), ("surabaya", True)):
+            path = f"/v1/rooms/of-{office}"
+
+            async def send(method: str, rest: str, body: Any, role: Role, url: str = path, name: str = office) -> int:
+                headers = {"authorization": f"Bearer {role}-{name}"}
+                return (await client.http.request(method, url + rest, json=body, headers=headers)).status_code
+
+            joining = {"identity": NIK}
+            assert await send("PUT", "", TERMS, Role.OPERATOR) == (201 if allowed else 403)
+            assert await send("POST", "/tickets", joining, Role.SERVICE) == (201 if allowed else 404)
+            assert (await client.operate("PUT", path, TERMS)).status_code == (200 if allowed else 201)
+            assert await send("POST", "/tickets", joining, Role.SERVICE) == (200 if allowed else 403)
+            entering = {"ticket": "x", **joining}
+            assert await send("POST", "/admission", entering, Role.SERVICE) == (422 if allowed else 403)
+            assert await send("POST", "/close", None, Role.OPERATOR) == (200 if allowed else 403)
+
+
+def test_every_status_of_a_room_is_a_problem() -> None:
+    """Those that are refusals have a kind of their own (an unknown room is an unknown name), and a time if there is."""
+    assert {*OF_ROOM_STATUS, RoomStatus.JOINED, RoomStatus.DONE, RoomStatus.NOT_FOUND} == set(RoomStatus)
+    for status, kind in OF_ROOM_STATUS.items():
+        found = Problem.of_room(status, 5_000, 1_500)
+        assert (found.kind, found.retry_after_s) == (kind, 4)
+        assert KINDS[kind.type] is kind
+    assert Problem.of_room(RoomStatus.OVERLOADED, 0, 0).retry_after_s == 1
+    assert Problem.of_room(RoomStatus.OVER, 0, 0).retry_after_s == 0
+
+
+# --- Polls and streams ---------------------------------------------------------------------------------------------
+
+
+async def test_polls_are_tagged_and_cost_the_store_nothing(rooms: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same tag for the same state, 304 for whoever has it, a new one at a change; half a second is one look."""
+    mine = await ticket(rooms, NIK)
+    rooms.clock.advance_ms(500)  # a new look, which sees the ticket
+    asked: list[object] = []
+    backend = rooms.service.engine._backend
+    perform = backend.perform
+
+    async def counted(request: Any) -> Any:
+        asked.append(request)
+        return await perform(request)
+
+    monkeypatch.setattr(backend, "perform", counted)
+    for path in (ROOM, f"{ROOM}/tickets/{mine}"):
+        fresh = await look(rooms, path)
+        assert fresh.status_code == 200
+        assert fresh.headers["cache-control"] == "private, no-cache"
+        for _ in range(20):
+            same = await look(rooms, path, if_none_match=fresh.headers["etag"])
+            assert (same.status_code, same.content) == (304, b"")
+    assert len(asked) == 1
+    tag = (await look(rooms)).headers["etag"]
+    rooms.clock.advance_ms(500)
+    assert (await look(rooms, if_none_match=tag)).status_code == 304  # nothing has happened, only time
+    await ticket(rooms, OTHER)
+    rooms.clock.advance_ms(500)
+    changed = await look(rooms, if_none_match=tag)
+    assert (changed.status_code, changed.json()["tickets"]) == (200, 2)
+    head = await rooms.call("HEAD", ROOM)
+    assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", changed.headers["etag"])
+
+
+async def test_polls_of_rooms_that_are_not_there_make_nobody_forget_those_that_are(rooms: Client) -> None:
+    """However many ids somebody makes up: what is known of a real room is not looked up anew."""
+    mine = await ticket(rooms, NIK)
+    rooms.clock.advance_ms(500)
+    await look(rooms, f"{ROOM}/tickets/{mine}")
+    engine = rooms.service.engine
+    known = engine.room("december")
+    for number in range(1_500):
+        with pytest.raises(UnknownName):
+            await engine.room(f"made-up-{number}").view()
+    assert engine.room("december") is known
+    assert known._book.view().tickets == 1
+    assert len(engine._rooms) <= 1_000
+
+
+async def events(raw: Any, path: str) -> Any:
+    """Open a stream, and give its events."""
+    await raw.send(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+    head = await raw.until(b"\r\n\r\n")
+    assert b"200 OK" in head
+    assert b"text/event-stream" in head
+
+    async def following() -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        while True:
+            block = (await raw.until(b"\n\n")).decode()
+            lines = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+            if "data" in lines:
+                yield lines["event"], json.loads(lines["data"])
+
+    return following()
+
+
+async def test_streams_tell_of_each_change() -> None:
+    """The room and each ticket: at once, and when something has changed, which is worked out once for all."""
+    app: Application = application(configuration(publish_days=0), clock=None)
+    async with app.lifespan(), listening(app) as port:
+        engine = app.service.engine
+        now_ms = app.service.now_ms()
+        room = engine.room("live")
+        await room.create("surabaya", DAY, "2026-12-11", opens_at=now_ms + 3_600_000)
+        mine = (await room.join(NIK)).ticket
+        async with connected(port) as one, connected(port) as other:
+            of_room = await events(one, "/v1/rooms/live/stream")
+            of_ticket = await events(other, f"/v1/rooms/live/tickets/{mine}/stream")
+            kind, told = await anext(of_room)
+            assert (kind, told["room"], told["phase"]) == ("room", "live", "JOINING")
+            kind, standing = await anext(of_ticket)
+            assert (kind, standing["phase"], standing["opens_at_ms"]) == ("standing", "NOT_OPEN", now_ms + 3_600_000)
+            await room.join(OTHER)
+            while (await anext(of_room))[1]["tickets"] != 2:
+                pass
+            while (await anext(of_ticket))[1]["tickets"] != 2:
+                pass
+            await room.close()
+            while (await anext(of_room))[1]["phase"] != "OVER":
+                pass
+            while (await anext(of_ticket))[1]["phase"] != "OVER":
+                pass
+
+
+async def test_no_identity_and_no_ticket_in_what_is_written(
+    rooms: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the log, not in an answer, not in the metrics; whatever goes wrong."""
+    caplog.set_level("DEBUG")
+    mine = await ticket(rooms, NIK)
+    answers = [await enter(rooms, mine, NIK), await enter(rooms, mine, OTHER), await join(rooms, NIK, instead_of=mine)]
+
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(type(rooms.service.engine.room("december")), "enter", broken)
+    answers.append(await enter(rooms, mine, NIK))
+    assert answers[-1].status_code == 500
+    written = caplog.text + "".join(answer.text for answer in answers) + (await rooms.http.get("/metrics")).text
+    for secret in (NIK, OTHER, mine, TOKENS[Role.SERVICE]):
+        assert secret not in written.replace("httpx", "")

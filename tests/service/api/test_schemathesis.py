@@ -1,0 +1,214 @@
+"""Every call answers as the OpenAPI document says, whatever it is sent.
+
+schemathesis makes the requests from the document that the service gives out: good ones and bad ones, a case for each
+limit and then some at random, always the same. All its checks are on. Each call is tried on a service of its own, on
+the store in memory, with a clock that stands still. For more of them, by hand::
+
+    QUOTA_ENGINE_EXAMPLES=2000 python -m pytest -n 2 tests/service/api/test_schemathesis.py
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+import schemathesis
+from hypothesis import settings
+from schemathesis.core.failures import Failure
+from schemathesis.core.transport import Response
+from schemathesis.generation import GenerationMode
+from schemathesis.openapi.checks import RejectedPositiveData
+from starlette.types import Receive, Scope, Send
+
+from quota_engine.catalog import day_terms, load_catalog
+from quota_engine.clocks import ManualClock
+from quota_engine.draws.ledger import DrawTerms
+from quota_engine.engine.quota_engine import AsyncQuotaEngine
+from quota_engine.service.app import Application, application
+from quota_engine.service.auth import Role
+from quota_engine.service.http.problems import KINDS, TYPE_PREFIX
+from tests.support.in_process_service import DAY, TOKENS, configuration
+
+_TERMS = day_terms(load_catalog("surabaya"), "surabaya", DAY)
+assert _TERMS is not None
+OPENS_AT_MS = _TERMS.opens_at_ms
+EXAMPLES_MAX = int(os.environ.get("QUOTA_ENGINE_EXAMPLES", "20"))
+OPERATOR = {"Authorization": f"Bearer {TOKENS[Role.OPERATOR]}"}
+
+TICKETS: list[str] = []
+"""That of the service that is there now."""
+THERE: dict[str, Sequence[str]] = {
+    "office": ("surabaya",),
+    "day": tuple(str(DAY + datetime.timedelta(days=number)) for number in range(5)),
+    "quota": ("online", "morning"),
+    "reference": ("surabaya~held", "surabaya~confirmed"),
+    "room": ("spring",),
+    "ticket": TICKETS,
+    "draw": ("lottery",),
+}
+"""What names of an address can stand for that is really there."""
+MEANT = {"service": "new", "service_unit": "", "session": "morning", "channel": "online", "group": ""}
+"""A choice that the office has."""
+AGAINST_MEANING = {
+    "first_day, last_day": "a range that ends before it begins, or is longer than can be looked at",
+    "day": "a year that no schedule reaches",
+    "service": "what is missing only because the office has more than one",
+    "session": "the same",
+    "service_unit": "the same",
+    "applicants": "somebody twice in a party, or characters that are not printable",
+    "applicant": "characters that are not printable",
+    "identity": "characters that are not printable",
+    "admission_pass": "given where nobody looks at passes",
+    "ticket": "one that nobody was given",
+    "instead_of": "a ticket that has not lost its turn",
+    "settings.lease_ms": "a pass that would end before the office's holds do",
+    **dict.fromkeys(
+        ("last_day", "joins_from_ms", "opens_at_ms", "closes_at_ms", "forget_at_ms", "window_ms", "claim_ms"),
+        "a room's time that does not go with its others",
+    ),
+    **dict.fromkeys(("per_minute_max", "burst"), "a room's pace that does not go with its others"),
+    "left_ms": "bounds that do not rise, or of more than ten years",
+    "draw": "times that are out of order",
+    "group, consumer": "one of them without the other",
+    "after": "given with a group, which knows where it is",
+}
+"""Parts of a request that are wrong by their meaning, which a schema can not say. What is wrong by its form, it can."""
+
+
+async def furnish(engine: AsyncQuotaEngine) -> None:
+    """Two reservations, a room with a ticket, and a draw, to talk about."""
+    for key in ("held", "confirmed"):
+        assert (await engine.reserve("surabaya", DAY, key, service="new", session="morning", key=key)).ok
+    assert (await engine.confirm("surabaya~confirmed")).ok
+    now_ms = OPENS_AT_MS
+    room = engine.room("spring")
+    await room.create("surabaya", DAY, opens_at=now_ms + 600_000, joins_from=now_ms - 1_000)
+    TICKETS[:] = [(await room.join("somebody")).ticket]
+    terms = DrawTerms(
+        opens_at_ms=now_ms - 1_000,
+        closes_at_ms=now_ms + 3_600_000,
+        forget_at_ms=now_ms + 7_200_000,
+        first_day=DAY.toordinal(),
+        last_day=DAY.toordinal(),
+        commitment="0" * 64,
+    )
+    assert (await engine.draw("lottery").create(terms)).ok
+
+
+class Stage:
+    """The application as schemathesis knows it. Behind it stands a new one for each test, opened with its first
+    request, in the loop in which it is served.
+    """
+
+    def __init__(self) -> None:
+        self._application: Application | None = None
+
+    def clear(self) -> None:
+        """Drop the application, with its store."""
+        self._application = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request. It has no lifespan, which it says by refusing it."""
+        if scope["type"] != "http":
+            raise NotImplementedError(scope["type"])
+        if self._application is None:
+            self._application = await opened()
+        await self._application(scope, receive, send)
+
+
+async def opened() -> Application:
+    """A service whose week has just opened."""
+    chosen = configuration(publish_days=30)
+    app = application(chosen, clock=ManualClock(OPENS_AT_MS))
+    await app.service.start()
+    await furnish(app.service.engine)
+    return app
+
+
+STAGE = Stage()
+SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", STAGE)
+SCHEMA.config.max_stream_events = 1  # a stream is as long as who listens wants it
+
+
+@pytest.fixture
+def stage() -> Iterator[None]:
+    STAGE.clear()
+    yield
+    STAGE.clear()
+
+
+@SCHEMA.hook
+def filter_failure(context: Any, failure: Failure, case: schemathesis.Case[Any], response: Response) -> bool:
+    """A good request may be refused by the rules (the problem has its outcome), or for what it means."""
+    if not isinstance(failure, RejectedPositiveData):
+        return True
+    problem = msgspec.json.decode(response.content)
+    if "outcome" in problem:
+        return KINDS[problem["type"].removeprefix(TYPE_PREFIX)].http != response.status_code
+    errors = problem.get("errors", ())
+    parts = [one["where"].partition("[")[0] for one in errors if "openapi" not in one["expected"]]
+    return not errors or not set(parts) <= set(AGAINST_MEANING) or len(parts) < len(errors)
+
+
+def without_points(value: Any) -> Any:
+    """The same, with its integers as such."""
+    if isinstance(value, dict):
+        return {name: without_points(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [without_points(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def aim(case: schemathesis.Case[Any]) -> None:
+    """Names that are drawn at random hit nothing: three of four good requests are for what is there, by their content.
+
+    An integer with a point (``1.0``) is one for JSON Schema and for nothing else here: it is written without.
+    """
+    if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE:
+        return
+    chance = zlib.crc32(repr((case.path_parameters, case.query, case.body)).encode())
+    for fields in (case.query, case.body):
+        if isinstance(fields, dict):
+            for name, value in fields.items():
+                fields[name] = MEANT[name] if name in MEANT and chance % 4 else without_points(value)
+    if chance % 4:
+        for name in case.path_parameters:
+            if name in THERE:
+                case.path_parameters[name] = THERE[name][chance // 4 % len(THERE[name])]
+
+
+@SCHEMA.parametrize()
+@settings(max_examples=EXAMPLES_MAX, derandomize=True, database=None, deadline=None)
+@pytest.mark.usefixtures("stage")
+def test_every_call(case: schemathesis.Case[Any]) -> None:
+    """Its status, type, body and headers are as documented; a bad request is refused; a token is asked for."""
+    aim(case)
+    case.call_and_validate(headers=OPERATOR)
+
+
+class Sequences(SCHEMA.as_state_machine()):  # type: ignore[misc]
+    """Calls one after the other, each with what earlier ones answered."""
+
+    def setup(self) -> None:
+        """Each sequence has a service of its own."""
+        STAGE.clear()
+
+    def before_call(self, case: schemathesis.Case[Any]) -> None:
+        """See :func:`aim`."""
+        aim(case)
+
+    def get_call_kwargs(self, case: schemathesis.Case[Any]) -> dict[str, Any]:
+        """With the token that may do everything."""
+        return {"headers": OPERATOR}
+
+
+@pytest.mark.usefixtures("stage")
+def test_sequences_of_calls() -> None:
+    """They keep to the document, too, when one follows on the other."""
+    chosen = settings(max_examples=EXAMPLES_MAX, stateful_step_count=8, derandomize=True, database=None, deadline=None)
+    Sequences.run(settings=chosen)

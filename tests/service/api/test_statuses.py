@@ -1,0 +1,342 @@
+"""Every status that the OpenAPI document has for a call is really answered by that call, and no other.
+
+One test drives them all, so that it knows what has been seen: first what any call may meet (made from the table of
+calls), then a table of what each needs for the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from quota_engine.admission import By, Limit, Limited
+from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
+from quota_engine.draws.lottery import commitment_of
+from quota_engine.service.api import ENDPOINTS
+from quota_engine.service.auth import Role
+from quota_engine.service.http.endpoint import Endpoint, Limits
+from quota_engine.service.http.problems import TYPE_PREFIX
+from quota_engine.stores.memory import MemoryBackend
+from tests.service.api.test_malformed_requests import HOUR_MS, furnish
+from tests.support.draw_runs import CLOSES_AT_MS, ENTROPY, MONDAY, OPENS_AT_MS, SEED, catalog
+from tests.support.in_process_service import DAY, NIK, OTHER, TOKENS, Client, running
+from tests.support.malformed_requests import DOCUMENT, Good, good
+
+BY_NAME = {one.name: one for one in ENDPOINTS}
+HEADERS = {name.lower() for name in DOCUMENT["components"]["headers"]}
+Seen = set[tuple[str, int]]
+NOBODYS = {
+    "office": "nix", "day": str(DAY), "quota": "nix", "reference": "surabaya~nobody", "room": "nowhere", "ticket": "x",
+    "draw": "nix", "file": "proof.json", "number": "7", "group": "nix",
+}  # fmt: skip
+SHORT = Limits(stream_life_ms=1, body_timeout_ms=50)
+
+
+class Watch:
+    """Notes which call has answered with which status, and sees that the document says so."""
+
+    def __init__(self) -> None:
+        self.seen: Seen = set()
+        self.headers: set[str] = set()
+
+    @contextlib.asynccontextmanager
+    async def over(self, **changes: Any) -> AsyncIterator[Client]:
+        """A service that is watched."""
+        async with running(limits=SHORT, **changes) as client:
+            client.http.event_hooks["response"].append(self._note(client))
+            yield client
+
+    def _note(self, client: Client) -> Callable[[httpx.Response], Any]:
+        async def note(response: httpx.Response) -> None:
+            found = client.app._table.find(response.request.url.path)
+            exchange: Any = found and found[0].get(response.request.method)
+            if not hasattr(exchange, "_endpoint"):
+                return
+            endpoint: Endpoint = exchange._endpoint
+            self.seen.add((endpoint.name, response.status_code))
+            operation = DOCUMENT["paths"][endpoint.path][endpoint.method.lower()]
+            documented = operation["responses"].get(str(response.status_code))
+            await response.aread()
+            assert documented is not None, (endpoint.name, response.status_code, response.text)
+            for name in response.headers.keys() & HEADERS:
+                assert name.title() in {one.title() for one in documented["headers"]}, (endpoint.name, name)
+                self.headers.add(name)
+            if response.headers.get("content-type") == "application/problem+json":
+                kind = response.json()["type"].removeprefix(TYPE_PREFIX)
+                assert kind in documented["x-types"], (endpoint.name, kind)
+
+        return note
+
+
+async def send(client: Client, request: Good, **headers: str) -> httpx.Response:
+    """A good request, perhaps with other headers."""
+    sent = {**dict(request.headers), **{name.replace("_", "-"): value for name, value in headers.items()}}
+    return await client.http.request(request.endpoint.method, request.url, content=request.content, headers=sent)
+
+
+# --- What any call may meet ----------------------------------------------------------------------------------------
+
+
+async def stall() -> AsyncIterator[bytes]:
+    yield b"{"
+    await asyncio.Event().wait()
+
+
+async def anywhere(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bad tokens, bodies and headers; a store that is away, whose answer is lost; a fault of ours; no such thing."""
+    names = await furnish(client)
+    slow = []
+    for endpoint in ENDPOINTS:
+        request = good(endpoint, names, ticket=names["ticket"])
+        method, headers = endpoint.method, dict(request.headers)
+        await client.http.request(method, request.url, headers=[*headers.items(), ("if-none-match", "x")] * 2)
+        await client.http.request(method, f"{request.path()}?nix=1", headers=headers)
+        await send(client, request, x_long="x" * 20_000)
+        if endpoint.roles is not None:
+            await client.http.request(method, request.url)
+            for role in set(Role) - endpoint.roles - {Role.OPERATOR}:
+                await send(client, request, authorization=f"Bearer {TOKENS[role]}")
+        if endpoint.body is not None:
+            await client.http.request(method, request.url, headers=headers, content=b"x" * 70_000)
+            await client.http.request(method, request.url, headers={**headers, "content-type": "x"}, content=b"{}")
+            slow.append(client.http.request(method, request.url, headers=headers, content=stall()))
+    await asyncio.gather(*slow)
+    for error in (BackendUnavailable("away"), OutcomeUnknown("lost"), ZeroDivisionError()):
+
+        def fail(*_: Any, error: Exception = error) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryBackend, "send", fail)
+            patch.setattr(MemoryBackend, "perform", fail)
+            for endpoint in ENDPOINTS:
+                changes = endpoint.changes or (endpoint.changes is None and endpoint.method != "GET")
+                if endpoint.asks_store and (changes or not isinstance(error, OutcomeUnknown)):
+                    client.clock.advance_ms(500)
+                    await send(client, good(endpoint, names, ticket=names["ticket"]))
+    for endpoint in ENDPOINTS:
+        if not endpoint.asks_store:
+            found = client.app._table.find(endpoint.path.format(**names))
+            assert found is not None
+            exchange: Any = found[0][endpoint.method]
+            with monkeypatch.context() as patch:
+                patch.setattr(exchange, "_handler", None)
+                await send(client, good(endpoint, names))
+    with monkeypatch.context() as patch:
+        patch.setattr(client.service, "is_full", lambda _: True)
+        for endpoint in ENDPOINTS:
+            if endpoint.gives_way:
+                await send(client, good(endpoint, names, ticket=names["ticket"]))
+
+
+async def nowhere(client: Client) -> None:
+    """Names of nothing."""
+    for endpoint in ENDPOINTS:
+        if endpoint.name != "create-draw":
+            await send(client, good(endpoint, NOBODYS, ticket="x", office="nix"))
+    await send(client, good(BY_NAME["audit"], NOBODYS))
+    await client.operate("GET", "/v1/audit?office=nix")
+
+
+# --- What each call needs for the others ---------------------------------------------------------------------------
+
+
+async def steps(client: Client) -> None:
+    """Each step of a reservation's life: done, too early or late, in another state, changed since, ended."""
+    start_ms = client.clock.now_ms()
+    tuesday, wednesday = "2026-12-08", "2026-12-09"
+    path = {day: f"/v1/offices/surabaya/days/{day}" for day in (tuesday, wednesday)}
+    move: dict[str, Any] = {"day": wednesday, "service": "new", "session": "morning"}
+
+    async def held(name: str, day: str = tuesday) -> str:
+        answer = await client.reserve(name, path=path[day])
+        return str(answer.json()["reservation"]["reference"])
+
+    expired, released, confirmed, moved = [await held(f"person-{one}") for one in range(4)]
+    for reference in (confirmed, moved):
+        await client.step(reference, "confirm")
+    for step in ("confirm", "release", "cancel", "check-in", "no-show"):
+        await client.step(released if step == "confirm" else confirmed, step, version=7)
+    await client.step(confirmed, "reschedule", version=7, **move)
+    await client.step(confirmed, "release")
+    for step in ("cancel", "check-in", "no-show"):
+        await client.step(released, step)
+    await client.step(released, "release")
+    await client.step(released, "confirm")
+    await client.step(released, "reschedule", **move)
+    await client.step(moved, "reschedule", **move)
+    client.clock.set_ms(start_ms + 900_000)
+    for step in ("confirm", "release", "cancel", "check-in", "no-show"):
+        await client.step(expired, step)
+    await client.step(expired, "reschedule", **move)
+    await client.step(moved, "cancel")
+    range_ = f"first_day={tuesday}&last_day={wednesday}"
+    days = (await client.call("GET", f"/v1/offices/surabaya/availability?{range_}")).json()["days"]
+    client.clock.set_ms(days[0]["starts_at_ms"])
+    gone = await held("person-5")
+    await client.step(gone, "confirm")
+    await client.step(confirmed, "check-in")
+    await client.step(gone, "no-show")
+    # A key again, a quota that has nothing left, a quota that passes on, a day that is over.
+    await client.reserve("person-6", key="again", path=path[wednesday])
+    await client.reserve("person-6", key="again", path=path[wednesday])
+    await client.operate("PUT", f"{path[wednesday]}/quotas/online/capacity", {"capacity": 0})
+    await client.reserve("person-7", path=path[wednesday])
+    for call in ("pass-on", "return-parked"):
+        for quota in ("kiosk", "online"):
+            await client.operate("POST", f"{path[wednesday]}/quotas/{quota}/{call}")
+    client.clock.set_ms(days[1]["starts_at_ms"] + 3 * HOUR_MS)
+    await client.operate("PUT", f"{path[wednesday]}/quotas/kiosk/capacity", {"capacity": 1})
+    await client.reserve("person-8", path=path[tuesday])
+
+
+async def tagged(client: Client, path: str) -> None:
+    """Looked at twice."""
+    tag = (await client.http.get(path)).headers["etag"]
+    assert (await client.http.get(path, headers={"if-none-match": tag})).status_code == 304
+
+
+async def rooms(client: Client) -> None:
+    """A room's life, and what comes too early, too late, or again."""
+    now_ms = client.clock.now_ms()
+    terms = {
+        "office": "surabaya", "first_day": str(DAY), "opens_at_ms": now_ms + HOUR_MS,
+        "joins_from_at_ms": now_ms + 1_000, "closes_at_ms": now_ms + 2 * HOUR_MS, "entropy_source": "the index",
+    }  # fmt: skip
+    room = "/v1/rooms/story"
+
+    async def enter(ticket: str) -> None:
+        await client.call("POST", f"{room}/admission", {"ticket": ticket, "identity": NIK}, Role.SERVICE)
+
+    async def join(identity: str = NIK) -> httpx.Response:
+        return await client.call("POST", f"{room}/tickets", {"identity": identity}, Role.SERVICE)
+
+    for body in (terms, terms, {**terms, "opens_at_ms": now_ms + 2}):
+        await client.operate("PUT", room, body)
+    await client.operate("PUT", "/v1/rooms/late", {**terms, "opens_at_ms": now_ms - 1, "joins_from_at_ms": now_ms - 2})
+    await join()
+    client.clock.advance_ms(1_000)
+    ticket = (await join()).json()["ticket"]
+    await join()
+    await enter(ticket)
+    await client.operate("POST", f"{room}/open", {"entropy": "7"})
+    client.clock.set_ms(now_ms + HOUR_MS)
+    await client.operate("POST", f"{room}/open", {"entropy": "7"})
+    client.clock.advance_ms(1_000)
+    await enter(ticket)
+    await client.operate("PUT", f"{room}/pace", {"per_minute_min": 1, "per_minute_max": 2})
+    for path in (room, f"{room}/tickets/{ticket}"):
+        await tagged(client, path)
+        assert (await client.http.get(f"{path}/stream")).status_code == 200
+    await client.http.get(f"{room}/record")
+    await client.operate("POST", f"{room}/close")
+    await join(OTHER)
+    await enter(ticket)
+    await client.operate("POST", f"{room}/open", {"entropy": "7"})
+    await client.operate("PUT", f"{room}/pace", {"per_minute_min": 1, "per_minute_max": 3})
+    mute = {**terms, "opens_at_ms": client.clock.now_ms() + 1, "closes_at_ms": client.clock.now_ms() + HOUR_MS}
+    await client.operate("PUT", "/v1/rooms/mute", {**mute, "joins_from_at_ms": 0})
+    client.clock.advance_ms(2 * HOUR_MS)
+    await client.operate("POST", "/v1/rooms/mute/open", {"entropy": "7"})
+
+
+async def draws(client: Client) -> None:
+    """A draw's life, and what comes too early, too late, or again."""
+    client.clock.set_ms(OPENS_AT_MS)
+    draw = "/v1/draws/story"
+    terms = {
+        "opens_at_ms": OPENS_AT_MS, "closes_at_ms": CLOSES_AT_MS, "forget_at_ms": CLOSES_AT_MS + 99 * HOUR_MS,
+        "first_day": str(MONDAY), "last_day": str(MONDAY), "commitment": commitment_of("story", SEED),
+        "entropy_source": "the index",
+    }  # fmt: skip
+    for body in (terms, terms, {**terms, "party_max": 1}):
+        await client.operate("PUT", draw, body)
+    await client.operate("PUT", "/v1/draws/old", {**terms, "opens_at_ms": 1, "closes_at_ms": 2, "forget_at_ms": 3})
+    choice = {"office": "sby", "day": str(MONDAY), "session": "am", "channel": "draw"}
+
+    async def ask(what: str, **body: Any) -> None:
+        await client.operate("POST", f"{draw}/{what}", body)
+
+    async def look() -> None:
+        await client.http.get(f"{draw}/applications/1")
+        await client.http.get(f"{draw}/files/result.jsonl")
+
+    for version, session in ((0, "am"), (0, "am"), (7, "pm")):
+        await ask("applications", applicants=[NIK], choices=[{**choice, "session": session}], version=version)
+    await ask("applications", applicants=[OTHER, NIK], choices=[choice])
+    await ask("applications/find", applicant=NIK)
+    await ask("applications", applicants=[OTHER], choices=[choice])
+    for version in (7, 1):
+        await ask("applications/withdraw", applicant=OTHER, version=version)
+    await look()
+    await ask("close")
+    await ask("run", seed=SEED)
+    await ask("award")
+    client.clock.set_ms(CLOSES_AT_MS)
+    await ask("close")
+    await ask("applications/withdraw", applicant=NIK, version=1)
+    await ask("run", seed=SEED, entropy=ENTROPY)
+    await ask("award")
+    await client.http.get(draw)
+    await look()
+    await tagged(client, f"{draw}/files/proof.json")
+
+
+async def the_rest(client: Client) -> None:
+    """What is simply done; and not ready any more."""
+    names = await furnish(client)
+    await client.operate("POST", "/v1/offices/surabaya/groups/new", {})
+    for endpoint in ENDPOINTS:
+        if endpoint.name != "drop-group" and not endpoint.name.startswith(("close-", "cancel", "release")):
+            await send(client, good(endpoint, names, ticket=names["ticket"]))
+    for name in ("close-day", "open-day", "drop-group", "release"):
+        await send(client, good(BY_NAME[name], names))
+    client.service.draining = True
+    await client.http.get("/health/ready")
+
+
+async def too_many(client: Client) -> None:
+    """More than the bucket has."""
+    for person in (NIK, OTHER):
+        await client.reserve(person)
+
+
+async def waiting(client: Client) -> None:
+    """Who comes when all is gone may wait."""
+    client.clock.set_ms(OPENS_AT_MS)
+    for person in (NIK, OTHER):
+        body = {"applicants": [person], "session": "am", "channel": "draw", "wait": True}
+        path = f"/v1/offices/sby/days/{MONDAY}/reservations"
+        await client.call("POST", path, body, Role.SERVICE, idempotency_key=f"key-{person}")
+
+
+async def test_every_documented_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All pairs of a call and a status: each seen, none that is not in the document."""
+    watch = Watch()
+    async with watch.over() as client:
+        await anywhere(client, monkeypatch)
+        await nowhere(client)
+    for story in (steps, rooms, the_rest):
+        async with watch.over() as client:
+            await story(client)
+    async with watch.over(admission=(Limited("all", By.ALL, Limit(1, 60_000, 1)),)) as client:
+        await too_many(client)
+    async with watch.over(catalog=catalog(), office="sby", day=MONDAY) as client:
+        await draws(client)
+    async with watch.over(catalog=catalog("wait_list", 1), office="sby", day=MONDAY) as client:
+        await waiting(client)
+    documented = {
+        (operation["operationId"], int(http))
+        for methods in DOCUMENT["paths"].values()
+        for operation in methods.values()
+        for http in operation["responses"]
+    }
+    assert len(documented) > 500
+    missing = sorted(documented - watch.seen)
+    assert not missing, f"not seen: {missing}"
+    assert watch.headers == HEADERS

@@ -1,0 +1,238 @@
+"""Waiting rooms of releases: which there are, that they are made, and that nobody gets in without their passes."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from quota_engine import InvalidRequest, RoomSettings, Status, UnknownName, load_catalog
+from quota_engine.catalog import catalog_from
+from quota_engine.service.background.room_supervisor import CLOCK_MARGIN_MS, Releases, WaitingRooms, room_id
+from quota_engine.service.config.settings import configure
+from tests.service.config.test_settings import KEY, TOKENS
+from tests.support.in_process_service import DAY, DAY_PATH, NIK, OTHER, grants, running
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+OPENS_AT_MS = 1_796_367_600_000
+"""2026-12-04 14:00 in Jakarta, 07:00 UTC."""
+ROOM = "surabaya-20261204T0700"
+ROOMS = WaitingRooms(("surabaya",), settings=RoomSettings(claim_ms=60_000))
+
+
+def releases(**changes: Any) -> Releases:
+    return Releases(load_catalog("surabaya"), WaitingRooms(("surabaya",), **changes))
+
+
+# --- Which there are -----------------------------------------------------------------------------------------------
+
+
+def test_a_release_is_the_days_that_open_together() -> None:
+    """A week at Surabaya, whichever of its days is asked for, also one on which nobody works."""
+    known = releases()
+    found = {known.of_day("surabaya", DAY.toordinal() + ahead) for ahead in range(7)}
+    (release,) = found
+    assert release is not None
+    assert (release.room, release.opens_at_ms) == (ROOM, OPENS_AT_MS)
+    assert (release.first_day, release.last_day) == (DAY, DAY + datetime.timedelta(days=4))
+    assert (release.joins_from_ms, release.closes_at_ms) == (OPENS_AT_MS - HOUR_MS, OPENS_AT_MS + 2 * HOUR_MS)
+    following = known.of_day("surabaya", DAY.toordinal() + 7)
+    assert following is not None
+    assert following.room == "surabaya-20261211T0700"
+    assert known.of_day("malang", DAY.toordinal()) is None
+    with pytest.raises(InvalidRequest, match="day"):
+        known.of_day("surabaya", 1)
+
+
+def test_the_running_room_goes_before_the_next() -> None:
+    """From its opening to its end; the next one is there all the time."""
+    known = releases()
+    names = {
+        after_ms: [one.room for one in known.rooms_of("surabaya", OPENS_AT_MS + after_ms)]
+        for after_ms in (-1, 0, 2 * HOUR_MS - 1, 2 * HOUR_MS)
+    }
+    following = "surabaya-20261211T0700"
+    assert names == {
+        -1: [ROOM],
+        0: [ROOM, following],
+        2 * HOUR_MS - 1: [ROOM, following],
+        2 * HOUR_MS: [following],
+    }
+    assert known.room_of("surabaya", OPENS_AT_MS) == ROOM
+    assert known.room_of("malang", OPENS_AT_MS) is None
+
+
+def test_rooms_that_overlap() -> None:
+    """An office that opens a day every working day, and rooms of four days: the oldest first, then the next."""
+    raw = tomllib.loads(Path("src/quota_engine/catalog/data/surabaya.toml").read_text(encoding="utf-8"))
+    raw["schedules"] = [{"id": "friday", "kind": "days_ahead", "days": 7, "at": datetime.time(7), "zone": "UTC"}]
+    known = Releases(catalog_from(raw), WaitingRooms(("surabaya",), lasts_ms=4 * DAY_MS))
+    now_ms = OPENS_AT_MS + 3 * DAY_MS  # a Monday
+    found = known.rooms_of("surabaya", now_ms)
+    assert [(one.opens_at_ms - now_ms) // DAY_MS for one in found] == [-3, 0, 1]
+    assert [str(one.first_day) for one in found] == ["2026-12-11", "2026-12-14", "2026-12-15"]
+    assert all(one.first_day == one.last_day for one in found)
+
+
+@pytest.mark.parametrize(
+    ("after_ms", "channel", "day", "expected"),
+    [
+        (-CLOCK_MARGIN_MS - 1, "online", 0, False),
+        (-CLOCK_MARGIN_MS, "online", 0, True),
+        (0, "online", 0, True),
+        (2 * HOUR_MS - 1, "online", 4, True),
+        (2 * HOUR_MS, "online", 0, False),
+        (0, "kiosk", 0, False),
+        (0, "walk-in", 0, False),
+        (0, "online", 7, False),
+        (0, "online", -7, False),
+    ],
+)
+def test_who_needs_a_pass(after_ms: int, channel: str, day: int, expected: bool) -> None:
+    """Online, on the release's days, while the room is not over."""
+    assert releases().needs_pass("surabaya", DAY.toordinal() + day, channel, OPENS_AT_MS + after_ms) is expected
+
+
+def test_the_name_of_a_room() -> None:
+    """By the office and the opening in UTC."""
+    assert room_id("surabaya", OPENS_AT_MS) == ROOM
+
+
+# --- That they are made, and hold ----------------------------------------------------------------------------------
+
+
+async def test_nobody_gets_in_without_a_pass() -> None:
+    """Online: with a pass that is one's own, once. Kiosk and walk-in as ever."""
+    async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
+        assert client.service.room_of("surabaya") == ROOM
+        early = await client.reserve()
+        assert early.json()["outcome"] == "NOT_OPEN"
+        room = client.service.engine.room(ROOM)
+        tickets = {identity: (await room.join(identity)).ticket for identity in (NIK, OTHER)}
+        client.clock.advance_ms(HOUR_MS)
+        await room.view()
+        passes = {identity: (await room.enter(ticket, identity)).admission_pass for identity, ticket in tickets.items()}
+        assert all(passes.values())
+
+        without = await client.reserve()
+        assert (without.status_code, without.json()["outcome"]) == (403, "NOT_ADMITTED")
+        assert without.json()["reason"] == "no_pass"
+        assert (await client.reserve(group="priority")).json()["reason"] == "no_pass"
+        assert (await client.reserve(admission_pass=passes[OTHER])).json()["reason"] == "bad_pass"
+        altered = passes[NIK][:-9] + ("A" if passes[NIK][-9] != "A" else "B") + passes[NIK][-8:]
+        assert (await client.reserve(admission_pass=altered)).json()["reason"] == "bad_pass"
+        held = await client.reserve(admission_pass=passes[NIK], key="mine")
+        assert held.status_code == 201
+        # The pass is used up, and lost; the place is found all the same, by the key and by the identity.
+        assert (await client.reserve(key="mine")).json()["replayed"]
+        assert (await client.reserve(key="other")).json()["resumed"]
+        other_day = DAY_PATH.replace("12-07", "12-08")
+        again = await client.reserve(NIK, path=other_day, admission_pass=passes[NIK])
+        assert again.json()["reason"] == "pass_used_or_over"
+        assert (await client.reserve(f"{NIK}9", channel="kiosk")).status_code == 201
+        assert (await client.reserve(f"{NIK}8", channel="walk-in")).status_code == 201
+        view = (await client.service.engine.availability("surabaya", DAY))[0]
+        assert (view.quotas["online"].held, view.quotas["kiosk"].held) == (1, 1)
+
+
+async def test_after_the_end_nobody_needs_one() -> None:
+    """And not either when an operator has closed the room early, within a look."""
+    async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
+        client.clock.advance_ms(3 * HOUR_MS)
+        assert (await client.reserve()).status_code == 201
+        assert client.service.room_of("surabaya") == "surabaya-20261211T0700"
+    async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
+        client.clock.advance_ms(HOUR_MS)
+        assert (await client.reserve()).status_code == 403
+        await client.service.engine.room(ROOM).close()
+        keeper = client.service._keeper
+        assert keeper is not None
+        await keeper.tick()
+        assert (await client.reserve()).status_code == 201
+
+
+async def test_a_room_that_was_never_made_keeps_nobody_out(caplog: pytest.LogCaptureFixture) -> None:
+    """The service starts after the opening: there is nobody to give passes out, and the log says so."""
+    async with running(waiting_rooms=ROOMS) as client:
+        assert (await client.reserve()).status_code == 201
+        assert client.service.room_of("surabaya") == "surabaya-20261211T0700"
+    assert f"waiting room {ROOM}: it should have opened already" in caplog.text
+
+
+async def test_each_later_release_gets_its_room_and_a_lost_one_is_made_again() -> None:
+    """As time goes on, without a new start; also if the store forgot it."""
+    async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
+        engine, keeper = client.service.engine, client.service._keeper
+        assert keeper is not None
+        client.clock.advance_ms(HOUR_MS)
+        await keeper.tick()
+        following_room = engine.room("surabaya-20261211T0700")
+        following = await following_room.view()
+        assert following.terms.opens_at_ms == OPENS_AT_MS + 7 * DAY_MS
+        assert following.terms.claim_ms == 60_000
+        cast("Any", engine._backend)._memory._books.clear()
+        client.clock.advance_ms(31_000)
+        await keeper.tick()
+        with pytest.raises(UnknownName):
+            await following_room.view()
+        client.clock.advance_ms(1_000)
+        await keeper.tick()
+        assert (await following_room.view()).terms.opens_at_ms == following.terms.opens_at_ms
+
+
+async def test_rooms_go_on_while_nobody_polls() -> None:
+    """The keeper looks, so that the first are called at the opening."""
+    async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
+        engine, keeper = client.service.engine, client.service._keeper
+        assert keeper is not None
+        await engine.room(ROOM).join(NIK)
+        client.clock.advance_ms(HOUR_MS)
+        await keeper.tick()
+        await keeper.tick()
+        book = engine.room(ROOM)._book
+        assert book.view().mark == 1
+
+
+# --- Admission -----------------------------------------------------------------------------------------------------
+
+
+async def test_the_configuration_in_the_documents(tmp_path: Path) -> None:
+    """The tables that docs/service.md shows are good ones, and do what it says of them."""
+    blocks = re.findall(r"```toml\n(.*?)```", Path("docs/service.md").read_text(encoding="utf-8"), re.DOTALL)
+    text = "\n".join(block for block in blocks if "waiting_rooms" in block or "[[admission]]" in block)
+    file = tmp_path / "service.toml"
+    file.write_text(f'backend = "memory://"\nidentity_key = "{KEY}"\npublish_days = 0\n{text}')
+    found = configure(file, {}, {}, grants=TOKENS)
+    assert found.waiting_rooms is not None
+    assert found.waiting_rooms.offices == ("surabaya",)
+    assert found.waiting_rooms.settings.claim_ms == 180_000
+    assert [policy.name for policy in found.admission] == ["load", "network", "device"]
+    assert found.ticket_keys is not None
+    assert found.ticket_keys.keys().active == "2027"
+    assert "secret" not in repr(found.ticket_keys)
+    changes = {name: getattr(found, name) for name in ("admission", "ticket_keys")}
+    async with running(grants=grants(), **changes) as client:
+        missing = await client.reserve()
+        assert (missing.status_code, missing.json()["reason"]) == (403, "no_network")
+        caller = {"network": "203.0.113.7"}
+        answers = [await client.reserve(f"{NIK}{number}", caller=caller) for number in range(21)]
+        assert [answer.status_code for answer in answers] == [201] * 20 + [429]
+        problem = answers[-1].json()
+        assert (problem["outcome"], problem["reason"]) == (Status.THROTTLED, "network")
+        assert answers[-1].headers["retry-after"] == "1"
+        assert answers[-1].headers["ratelimit"] == '"network";r=0;t=1'
+        assert answers[-1].headers["ratelimit-policy"] == '"network";q=20;w=20'
+        assert "ratelimit" not in answers[0].headers
+        assert problem["retry_at_ms"] == client.clock.now_ms() + 1_000
+        # Another spelling of the same network is the same bucket; a kiosk has none.
+        assert (await client.reserve(caller={"network": "203.0.113.99"})).status_code == 429
+        assert (await client.reserve(channel="kiosk")).status_code == 201
+        metrics = (await client.http.get("/metrics")).text
+        assert 'quota_engine_verdicts_total{decision="wait",enforced="true",policy="network",reason="network"} 2.0' in (
+            metrics
+        )

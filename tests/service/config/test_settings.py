@@ -1,0 +1,178 @@
+"""The configuration: what it comes to, and that every mistake in it is named with its key."""
+
+from __future__ import annotations
+
+import base64
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quota_engine.domain.errors import CatalogError
+from quota_engine.service.auth import Role
+from quota_engine.service.config.settings import Configuration, configure, made_up_grants
+
+KEY = base64.b64encode(b"0123456789abcdef").decode()
+TOKENS = made_up_grants({Role.SERVICE: "token"})
+
+
+def configured(
+    tmp_path: Path, text: str = "", environment: dict[str, str] | None = None, **options: Any
+) -> Configuration:
+    file = tmp_path / "service.toml"
+    file.write_text(text)
+    return configure(file, environment or {}, options, grants=TOKENS)
+
+
+def mistakes(tmp_path: Path, text: str = "", environment: dict[str, str] | None = None, **options: Any) -> list[str]:
+    with pytest.raises(CatalogError) as error:
+        configured(tmp_path, text, environment, **options)
+    return [f"{Path(mistake.file).name}: {mistake.key}" for mistake in error.value.mistakes]
+
+
+def test_file_then_environment_then_command_line(tmp_path: Path) -> None:
+    """The later one counts."""
+    text = f'port = 1\nhost = "::1"\nworkers = 2\nbackend = "redis://x"\nidentity_key = "{KEY}"'
+    found = configured(tmp_path, text, {"QUOTA_ENGINE_PORT": "2", "QUOTA_ENGINE_WORKERS": "3"}, workers=4)
+    assert (found.port, found.host, found.workers, found.backend) == (2, "::1", 4, "redis://x")
+    assert found.identity_key == b"0123456789abcdef"
+
+
+def test_nothing_configured_starts_on_an_embedded_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data in this folder, the key beside it, the same the next time, for its owner only."""
+    monkeypatch.chdir(tmp_path)
+    first, second = (configure(None, {}, {}, grants=TOKENS) for _ in range(2))
+    assert first.backend == f"valkey+embedded://{tmp_path / 'quota-engine-data'}"
+    assert first.identity_key == second.identity_key
+    assert (tmp_path / "quota-engine-data" / "identity.key").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "quota-engine-data").stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in (tmp_path / "quota-engine-data").iterdir()] == ["identity.key"]
+    assert (first.catalog.title, first.made_up) == ("Kantor Imigrasi Kelas I Khusus TPI Surabaya", ("tokens",))
+
+
+def test_secrets_are_not_shown_and_workers_get_all(tmp_path: Path) -> None:
+    """A configuration can be written to a log, and handed to a worker."""
+    found = configured(tmp_path, f'backend = "memory://"\nidentity_key = "{KEY}"')
+    assert "0123456789abcdef" not in repr(found)
+    assert pickle.loads(pickle.dumps(found)).identity_key == found.identity_key  # noqa: S301
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("prot = 1", ["service.toml: prot"]),
+        ("port = 70000", ["service.toml: port"]),
+        ('port = "80"', ["service.toml: port"]),
+        ("workers = 0\ndrain_ms = -1", ["service.toml: workers", "service.toml: drain_ms"]),
+        (
+            '[[tokens]]\nname = "a"\nrole = "boss"\nsha256 = "x"',
+            ["service.toml: tokens[0].role", "service.toml: tokens[0].sha256"],
+        ),
+        ("[limits]\nbody_bytes_max = 1", ["service.toml: limits.body_bytes_max"]),
+        ('identity_key = "short"', ["service.toml: identity_key"]),
+        ('backend = "memory://"\nworkers = 2', ["service.toml: workers"]),
+        ('backend = "redis://localhost"', ["service.toml: identity_key"]),
+        ("port =", ["service.toml: line 1 (end of the file)"]),
+    ],
+)
+def test_mistakes_name_the_key(tmp_path: Path, text: str, expected: list[str]) -> None:
+    """All of them at once, by file and key."""
+    backend: dict[str, Any] = {} if "backend" in text else {"backend": "memory://"}
+    assert mistakes(tmp_path, text, **backend) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[[admission]]\nname = "a"\nby = "all"', ["admission[0].per_minute"]),
+        ('[[admission]]\nname = "a"\nby = "all"\nper_day = 1\nper_hour = 1', ["admission[0].per_minute"]),
+        ('[[admission]]\nname = "room"\nby = "all"\nper_day = 1', ["admission[0].name"]),
+        ('[[admission]]\nname = "a"\nby = "all"\nper_day = 1\n' * 2, ["admission[1].name"]),
+        (
+            '[[admission]]\nname = "a b"\nby = "face"\nper_day = 0\nwhere = "here"\nshadow = 1',
+            [
+                "admission[0].name",
+                "admission[0].by",
+                "admission[0].per_day",
+                "admission[0].where",
+                "admission[0].shadow",
+            ],
+        ),
+        ('[[admission]]\nname = "a"\nby = "all"\nper_day = 1\nburst = 1000000000', ["admission[0].burst"]),
+        ('[[admission]]\nname = "a"\nby = "all"\nper_day = 1\nchannels = ["fax"]', ["admission[0].channels"]),
+        ('[[admission]]\nname = "a"\nby = "all"\nper_week = 1', ["admission[0].per_week"]),
+        ('[waiting_rooms]\noffices = ["malang"]', ["waiting_rooms.offices"]),
+        ('[waiting_rooms]\noffices = ["*"]\nlasts_ms = 0', ["waiting_rooms.lasts_ms"]),
+        ('[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nstep_ms = 1', ["waiting_rooms.settings.step_ms"]),
+        (
+            '[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nlease_ms = 5',
+            ["waiting_rooms.settings.lease_ms"],
+        ),
+        ('[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nspeed = 1', ["waiting_rooms.settings.speed"]),
+        ('[ticket_keys]\nactive = "a"\n[ticket_keys.secrets]\na = "short"', ["ticket_keys.secrets.a"]),
+        (f'[ticket_keys]\nactive = "a"\n[ticket_keys.secrets]\nb = "{KEY}"', ["ticket_keys.active"]),
+        (f'[ticket_keys]\nactive = "a"\n[ticket_keys.secrets]\na = "{KEY}"\n"b c" = "{KEY}"', ["ticket_keys.secrets"]),
+        ('[ticket_keys]\nactive = "a"\n[ticket_keys.secrets]', ["ticket_keys.secrets"]),
+    ],
+)
+def test_mistakes_of_admission_name_the_key(tmp_path: Path, text: str, expected: list[str]) -> None:
+    """Buckets, rooms and keys: what would fail at the next opening is said at the start."""
+    found = mistakes(tmp_path, text, backend="memory://")
+    assert found == [f"service.toml: {key}" for key in expected]
+
+
+def test_offices_that_can_not_have_rooms(tmp_path: Path) -> None:
+    """All that can be booked online have one; one that is named and can not is a mistake."""
+    catalog = Path("src/quota_engine/catalog/data/surabaya.toml").read_text(encoding="utf-8")
+    (tmp_path / "offices.toml").write_text(catalog.replace('channels = ["online"]', 'channels = ["kiosk"]'))
+    text = 'catalog = "offices.toml"\n[waiting_rooms]\noffices = [{}]'
+    found = configured(tmp_path, text.format('"*"'), backend="memory://")
+    assert found.waiting_rooms is not None
+    assert found.waiting_rooms.offices == ()
+    assert mistakes(tmp_path, text.format('"surabaya"'), backend="memory://") == ["service.toml: waiting_rooms.offices"]
+    (tmp_path / "offices.toml").write_text(catalog.replace('"surabaya"', f'"{"s" * 51}"'))
+    assert mistakes(tmp_path, text.format('"*"'), backend="memory://") == ["service.toml: waiting_rooms.offices"]
+
+
+def test_what_admission_comes_to_can_be_handed_to_a_worker(tmp_path: Path) -> None:
+    """All of it, and without showing a secret."""
+    text = f"""
+        [[admission]]
+        name = "a"
+        by = "identity"
+        per_hour = 5
+        shadow = true
+        channels = ["online"]
+        [waiting_rooms]
+        offices = ["*"]
+        [ticket_keys]
+        active = "a"
+        [ticket_keys.secrets]
+        a = "{KEY}"
+    """
+    found = configured(tmp_path, text, backend="memory://")
+    copy = pickle.loads(pickle.dumps(found))  # noqa: S301
+    assert (copy.admission, copy.waiting_rooms) == (found.admission, found.waiting_rooms)
+    assert copy.ticket_keys.keys().active == "a"
+    assert "0123456789abcdef" not in repr(found)
+
+
+def test_mistakes_name_the_variable_or_the_option(tmp_path: Path) -> None:
+    """What did not come from the file is not blamed on it."""
+    found = mistakes(tmp_path, environment={"QUOTA_ENGINE_PORT": "many"}, backend="memory://", workers=1000)
+    assert found == ["QUOTA_ENGINE_PORT: port", "--workers: workers"]
+
+
+def test_tokens_twice_or_for_offices_that_are_not_there(tmp_path: Path) -> None:
+    """A name is one token's, and an office one of the catalog."""
+    token = f'[[tokens]]\nname = "a"\nrole = "office"\nsha256 = "{"0" * 64}"\noffices = ["malang"]\n'
+    assert mistakes(tmp_path, token, backend="memory://") == ["service.toml: tokens[0].offices"]
+    assert mistakes(tmp_path, token * 2, backend="memory://") == ["service.toml: tokens[1].name"]
+
+
+def test_a_catalog_beside_the_file(tmp_path: Path) -> None:
+    """A catalog is looked for where the configuration is; one that does not exist is a mistake of its own."""
+    (tmp_path / "offices.toml").write_text("title = 1")
+    assert "offices.toml: title" in mistakes(tmp_path, 'catalog = "offices.toml"', backend="memory://")
+    assert mistakes(tmp_path, 'catalog = "nix"', backend="memory://") == ["nix: file"]

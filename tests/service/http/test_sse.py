@@ -1,0 +1,360 @@
+"""Server-sent events: each change once to all who listen, whoever is slow or gone; and tags, for those who poll."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import Message, Scope
+
+from quota_engine.api_schema import reservations as wire
+from quota_engine.domain.errors import BackendUnavailable, UnknownName
+from quota_engine.service.api import Chapter
+from quota_engine.service.api.common import get
+from quota_engine.service.app import Application, application
+from quota_engine.service.http.endpoint import Call, Exchange, Limits, Reply, tagged_reply
+from quota_engine.service.http.etag import is_one_of, tag_of
+from quota_engine.service.http.sse import Stream, StreamEvent, Streams
+from quota_engine.service.openapi import document
+from tests.support.in_process_service import Raw, configuration, connected, listening
+
+EVERY_MS = 5
+
+
+class Thing:
+    """Something to look at: a number, and how often it was looked at."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.looks = 0
+        self.error: Exception | None = None
+        self._looked: list[asyncio.Event] = []
+
+    async def look(self) -> int:
+        self.looks += 1
+        for event in self._looked:
+            event.set()
+        if self.error is not None:
+            raise self.error
+        return self.number
+
+    async def looked(self, times: int = 2) -> None:
+        """Until it has been looked at so many times more."""
+        for _ in range(times):
+            event = asyncio.Event()
+            self._looked.append(event)
+            await asyncio.wait_for(event.wait(), 20)
+            self._looked.remove(event)
+
+
+def as_it_is(name: str = "") -> Callable[[int], Any]:
+    """The number, as an event for ``name``."""
+
+    async def show(number: int) -> StreamEvent:
+        if name == "odd":
+            number -= number % 2  # sees every second change only
+        if name == "nobody":
+            raise UnknownName("name", "is not known", "another")
+        if number == 13:
+            raise ZeroDivisionError
+        return StreamEvent("number", json.dumps({"number": number, "for": name}).encode())
+
+    return show
+
+
+class Listener:
+    """An ASGI server's end of one stream."""
+
+    def __init__(self, stream: Stream, *, method: str = "GET", headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        self.sent: asyncio.Queue[bytes] = asyncio.Queue()
+        self.gone = asyncio.Event()
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
+        self.start: Message = {}
+        scope: Scope = {"type": "http", "method": method, "headers": list(headers)}
+        self.task = asyncio.create_task(stream(scope, self._receive, self._send))
+
+    async def _receive(self) -> Message:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        await self.may_go_on.wait()
+        if message["type"] == "http.response.start":
+            self.start = message
+        elif message["body"] and not message["body"].startswith(b"retry"):
+            self.sent.put_nowait(message["body"])
+        elif message["body"]:
+            ahead, _, rest = message["body"].partition(b"\n\n")
+            assert int(ahead.split(b": ")[1]) >= 2000
+            self.sent.put_nowait(rest)
+
+    async def next(self) -> bytes:
+        """The next that is sent."""
+        return await asyncio.wait_for(self.sent.get(), 20)
+
+    async def number(self) -> int:
+        """The number in the next event."""
+        return int(json.loads((await self.next()).split(b"data: ")[1])["number"])
+
+    async def ended(self) -> None:
+        """Until it has ended."""
+        await asyncio.wait_for(self.task, 20)
+
+
+@contextlib.asynccontextmanager
+async def listeners_of(streams: Streams, thing: Thing, *names: str) -> AsyncIterator[list[Listener]]:
+    found = [Listener(await streams.listen("thing", thing.look, as_it_is(name), every_ms=EVERY_MS)) for name in names]
+    try:
+        yield found
+    finally:
+        streams.drain()
+        for one in found:
+            one.may_go_on.set()
+            await one.ended()
+        assert streams.count == 0
+
+
+def streams_of(**changes: Any) -> Streams:
+    settings = {"streams_max": 100, "life_ms": 60_000, "chance": lambda: 0.5, **changes}
+    return Streams(**settings)
+
+
+async def test_each_change_once_to_all() -> None:
+    """The first event comes at once, then one a change; one task looks, however many listen."""
+    streams, thing = streams_of(), Thing()
+    async with listeners_of(streams, thing, "a", "b", "odd") as (one, other, odd):
+        assert [await each.number() for each in (one, other, odd)] == [0, 0, 0]
+        assert one.start["status"] == 200
+        assert dict(one.start["headers"])[b"content-type"].startswith(b"text/event-stream")
+        assert dict(one.start["headers"])[b"x-accel-buffering"] == b"no"
+        looks = thing.looks
+        await thing.looked(3)
+        assert thing.looks - looks <= 4
+        for number in (1, 2):
+            thing.number = number
+            assert await one.number() == number
+            assert await other.number() == number
+        assert await odd.number() == 2
+        assert one.sent.empty()
+        assert odd.sent.empty()
+
+
+async def test_who_is_slow_gets_the_newest_and_holds_nobody_up() -> None:
+    """While a reader takes nothing, the others get every change; then it gets the last one only."""
+    streams, thing = streams_of(), Thing()
+    async with listeners_of(streams, thing, "quick", "slow") as (quick, slow):
+        assert await quick.number() == await slow.number() == 0
+        slow.may_go_on.clear()
+        for number in range(1, 8):
+            thing.number = number
+            assert await quick.number() == number
+        slow.may_go_on.set()
+        # The one that was on its way when it stopped, and the newest.
+        assert [await slow.number(), await slow.number()] == [1, 7]
+        assert slow.sent.empty()
+
+
+async def test_a_reader_that_goes_ends_it_at_once() -> None:
+    """Nothing is open any more, and nobody looks at what nobody listens to."""
+    streams, thing = streams_of(), Thing()
+    one = Listener(await streams.listen("thing", thing.look, as_it_is(), every_ms=EVERY_MS))
+    assert await one.number() == 0
+    assert streams.count == 1
+    feed = streams._feeds["thing"]
+    one.gone.set()
+    await one.ended()
+    assert streams.count == 0
+    assert not streams._feeds
+    await asyncio.wait_for(feed.task, 20)
+
+
+async def test_a_stream_has_a_bounded_life() -> None:
+    """It ends by itself."""
+    streams, thing = streams_of(life_ms=40), Thing()
+    one = Listener(await streams.listen("thing", thing.look, as_it_is(), every_ms=EVERY_MS))
+    assert await one.number() == 0
+    await one.ended()
+
+
+async def test_a_comment_while_nothing_happens() -> None:
+    """So that nobody on the way takes the connection for dead."""
+    streams, thing = streams_of(beat_ms=20), Thing()
+    async with listeners_of(streams, thing, "") as (one,):
+        assert await one.number() == 0
+        assert await one.next() == b":\n\n"
+        assert await one.next() == b":\n\n"
+
+
+async def test_draining_ends_all_and_new_ones_get_one_event() -> None:
+    """So that readers go elsewhere, and a page that knows no elsewhere still sees how things stand."""
+    streams, thing = streams_of(), Thing()
+    one = Listener(await streams.listen("thing", thing.look, as_it_is(), every_ms=EVERY_MS))
+    assert await one.number() == 0
+    streams.drain()
+    await one.ended()
+    late = Listener(await streams.listen("thing", thing.look, as_it_is(), every_ms=EVERY_MS))
+    assert await late.number() == 0
+    await late.ended()
+
+
+async def test_a_reader_that_comes_back_is_not_told_what_it_has() -> None:
+    """The id of the last event is the tag of its content."""
+    streams, thing = streams_of(), Thing()
+    event = await as_it_is()(0)
+    stream = await streams.listen("thing", thing.look, as_it_is(), every_ms=EVERY_MS)
+    back = Listener(stream, headers=((b"last-event-id", tag_of(event.data).encode()),))
+    assert await back.next() == b""  # only when to come back
+    thing.number = 1
+    assert await back.number() == 1
+    streams.drain()
+    await back.ended()
+
+
+async def test_a_store_that_is_away_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    """Streams stay with what they have; it is in the log once, and goes on by itself."""
+    streams, thing = streams_of(), Thing()
+    async with listeners_of(streams, thing, "") as (one,):
+        assert await one.number() == 0
+        thing.error = BackendUnavailable("the store is away")
+        await thing.looked(4)
+        thing.error, thing.number = None, 5
+        assert await one.number() == 5
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+async def test_a_mistake_ends_one_stream_only(caplog: pytest.LogCaptureFixture) -> None:
+    """What goes wrong for one listener is in the log, and the reader may come again."""
+    streams, thing = streams_of(), Thing()
+    async with listeners_of(streams, thing, "", "odd") as (one, odd):
+        assert await one.number() == await odd.number() == 0
+        thing.number = 13
+        await one.ended()
+        assert await odd.number() == 12
+    assert "ZeroDivisionError" in caplog.text
+
+
+def stream_application(thing: Thing, **limits: int) -> Application:
+    """The service, with one more address that streams, and one that is tagged."""
+    app = application(configuration(limits=Limits(**limits)))
+    service = app.service
+
+    async def stream(_: Any, call: Call) -> Stream:
+        show = as_it_is(call.path["name"])
+        return await service.streams.listen("thing", thing.look, show, every_ms=EVERY_MS)
+
+    async def poll(_: Any, call: Call) -> Reply:
+        return tagged_reply(wire.TrimmedBody(events_left=thing.number))
+
+    for path, handler, more in (
+        ("/v1/things/{name}/stream", stream, {"streams": True}),
+        ("/v1/things/{name}", poll, {"is_tagged": True}),
+    ):
+        endpoint = get(path, "thing", "A thing.", handler, wire.TrimmedBody, **more)
+        app._table.add("GET", path, Exchange(endpoint, service))
+    return app
+
+
+async def events(raw: Raw) -> dict[str, Any]:
+    """The data of the next event of a chunked stream."""
+    found: dict[str, Any] = json.loads((await raw.until(b"\n\n\r\n")).split(b"data: ")[1])
+    return found
+
+
+async def test_on_a_socket() -> None:
+    """A browser's request, changes as they happen, and the end of a stream when the service is told to drain."""
+    thing = Thing()
+    app = stream_application(thing)
+    async with listening(app) as port, connected(port) as one, connected(port) as other:
+        for name, raw in (("a", one), ("b", other)):
+            await raw.send(b"GET /v1/things/%s/stream HTTP/1.1\r\nhost: x\r\n\r\n" % name.encode())
+            head = await raw.until(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert b"x-request-id: " in head
+            assert await events(raw) == {"number": 0, "for": name}
+        thing.number = 1
+        assert await events(one) == {"number": 1, "for": "a"}
+        assert await events(other) == {"number": 1, "for": "b"}
+        assert app.service.streams.count == 2
+        other.close()
+        while app.service.streams.count > 1:
+            await thing.looked()
+        app.service.draining = True
+        assert (await one.until(b"0\r\n\r\n")) == b"0\r\n\r\n"
+    assert app.service.streams.count == 0
+
+
+async def test_refusals_are_problems() -> None:
+    """Too many streams, and what a handler finds wrong, before anything is streamed; HEAD opens none."""
+    thing = Thing()
+    app = stream_application(thing, streams_max=1)
+    url = "/v1/things/a/stream"
+    async with (
+        listening(app) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http,
+        http.stream("GET", url) as first,
+    ):
+        assert first.status_code == 200
+        full = await http.get(url)
+        assert full.status_code == 503
+        assert full.json()["type"] == "urn:quota-engine:problem:too-many-streams"
+        assert int(full.headers["retry-after"]) >= 1
+    app = stream_application(thing)
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+        assert (await http.get("/v1/things/nobody/stream")).status_code == 404
+        head = await http.head(url)
+        assert (head.status_code, head.content) == (200, b"")
+        assert app.service.streams.count == 0
+
+
+async def test_who_polls_is_told_when_nothing_is_new() -> None:
+    """An answer has a tag; with it in If-None-Match, there is no body until something has changed."""
+    thing = Thing()
+    transport = httpx.ASGITransport(app=stream_application(thing))
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+        first = await http.get("/v1/things/a")
+        tag = first.headers["etag"]
+        assert first.json() == {"events_left": 0}
+        assert first.headers["cache-control"] == "private, no-cache"
+        for known in (tag, f'"other", W/{tag}', "*"):
+            same = await http.get("/v1/things/a", headers={"if-none-match": known})
+            assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
+            assert "content-length" not in same.headers
+        thing.number = 1
+        changed = await http.get("/v1/things/a", headers={"if-none-match": tag})
+        assert (changed.status_code, changed.json()) == (200, {"events_left": 1})
+        assert changed.headers["etag"] != tag
+
+
+def test_tags() -> None:
+    """Tags are told apart whole, and only in quotes."""
+    tag = tag_of(b"content")
+    assert tag != tag_of(b"another")
+    assert not is_one_of(tag, b"")
+    assert not is_one_of(tag, tag.encode())
+    assert not is_one_of(tag, b'"%s' % tag[:-1].encode())
+
+
+def test_the_document_says_what_streams_and_what_is_tagged() -> None:
+    """With their types, and what else may come."""
+
+    async def nothing(*_: Any) -> Any:
+        raise AssertionError
+
+    endpoints = (
+        get("/v1/a", "a", "Streams.", nothing, wire.TrimmedBody, streams=True),
+        get("/v1/b", "b", "Is tagged.", nothing, wire.TrimmedBody, is_tagged=True),
+    )
+    described = document([Chapter("both", "Of both kinds.", endpoints)])["paths"]
+    streamed, tagged = described["/v1/a"]["get"], described["/v1/b"]["get"]
+    assert list(streamed["responses"]["200"]["content"]) == ["text/event-stream"]
+    assert "Too many streams" in streamed["responses"]["503"]["description"]
+    assert tagged["responses"]["304"]["description"] == "Nothing is new."
+    assert {"ETag", "X-Request-Id"} == tagged["responses"]["304"]["headers"].keys()
+    assert [one["name"] for one in tagged["parameters"]] == ["If-None-Match"]

@@ -1,0 +1,264 @@
+"""What Prometheus reads: that it counts what happened, adds up over workers, and asks the store no more than it may."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from quota_engine.domain.errors import BackendUnavailable
+from quota_engine.ports import Batch, Request, StoreObserver, View
+from quota_engine.service.background.room_supervisor import WaitingRooms
+from quota_engine.service.observability.metrics import FAMILIES, Metrics, Row, exposition
+from quota_engine.service.observability.store_collector import LOOK_EVERY_S, Survey
+from quota_engine.service.observability.worker_metrics import Sharing, _Page, _write, fold
+from quota_engine.stores.memory import AsyncMemoryBackend, MemoryBackend
+from tests.service.test_runner import served
+from tests.support.in_process_service import DAY_PATH, NIK, Client, running
+from tests.support.paths import DOCS
+
+DOCUMENT = DOCS / "observing.md"
+
+
+def numbers(text: str) -> dict[str, float]:
+    """Every sample, under its name with its labels in the order of their names."""
+    return {
+        sample.name + "".join(f" {name}={value}" for name, value in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def scrape(client: Client) -> dict[str, float]:
+    """What it says now, after a look at the store."""
+    client.service._survey._looked_at_s = float("-inf")
+    response = await client.http.get("/metrics")
+    assert response.status_code == 200
+    return numbers(response.text)
+
+
+async def test_requests_outcomes_and_what_the_store_says(client: Client) -> None:
+    """Requests with their times, outcomes, holds by age, the wait list, and places that do not exist any more."""
+    held = (await client.reserve(NIK)).json()["reservation"]["reference"]
+    client.clock.advance_ms(120_000)
+    await client.reserve("second")
+    assert (await client.reserve("third")).status_code == 201
+    assert (await client.step(held, "confirm")).status_code == 200
+    assert (await client.http.get("/")).status_code == 200
+    assert (await client.http.get("/v1/nothing")).status_code == 404
+    assert (await client.operate("PUT", f"{DAY_PATH}/quotas/online/capacity", {"capacity": 1})).status_code == 200
+    assert (await client.reserve("fourth", wait=True)).status_code == 409  # nobody waits for what cools
+    client.clock.advance_ms(61_000)
+    found = await scrape(client)
+    expected = {
+        "quota_engine_outcomes_total status=HELD": 3,
+        "quota_engine_outcomes_total status=SOLD_OUT": 1,
+        "quota_engine_http_requests_total call=reserve http=201": 3,
+        "quota_engine_http_requests_total call=reserve http=409": 1,
+        "quota_engine_http_requests_total call=pages http=200": 1,
+        "quota_engine_http_requests_total call=none http=404": 1,
+        "quota_engine_http_request_duration_seconds_count call=reserve": 4,
+        "quota_engine_http_request_duration_seconds_bucket call=reserve le=+Inf": 4,
+        "quota_engine_store_up": 1,
+        "quota_engine_holds office=surabaya older_than_seconds=0": 2,
+        "quota_engine_holds office=surabaya older_than_seconds=60": 2,
+        "quota_engine_holds office=surabaya older_than_seconds=300": 0,
+        "quota_engine_wait_list_length office=surabaya": 0,
+        "quota_engine_overbooked_places office=surabaya": 2,
+        "quota_engine_workers": 1,
+        "quota_engine_event_streams": 0,
+    }
+    assert {name: found.get(name) for name in expected} == expected
+    assert 0 < found["quota_engine_http_request_duration_seconds_sum call=reserve"] < 10
+    assert found["process_resident_memory_bytes"] > 1e6
+    client.clock.advance_ms(400_000)
+    older = await scrape(client)
+    assert older["quota_engine_holds office=surabaya older_than_seconds=300"] == 2
+    assert "quota_engine_holds office=surabaya older_than_seconds=900" not in older  # nothing is held for longer
+
+
+async def test_waiting_rooms_are_there_once_they_are_made() -> None:
+    """How many tickets, how many of them called, and how fast."""
+    async with running(before_ms=600_000, waiting_rooms=WaitingRooms(("surabaya",))) as client:
+        room = client.service.room_of("surabaya")
+        for number in range(3):
+            joined = await client.call("POST", f"/v1/rooms/{room}/tickets", {"identity": f"{number}"}, "service")  # type: ignore[arg-type]
+            assert joined.status_code == 201, joined.text
+        client.clock.advance_ms(1_000)
+        found = await scrape(client)
+        assert found[f"quota_engine_room_tickets_total room={room}"] == 3
+        assert found[f"quota_engine_room_length room={room}"] == 3
+        assert found[f"quota_engine_room_called_total room={room}"] == 0
+        assert found[f"quota_engine_room_rate_per_second room={room}"] >= 0
+
+
+async def test_the_store_is_looked_at_once_whoever_asks(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten that ask together, and those that come within some seconds, are answered from one look."""
+    views: list[Request[Any]] = []
+    perform = AsyncMemoryBackend.perform
+
+    async def counted(self: AsyncMemoryBackend, request: Request[Any]) -> Any:
+        await asyncio.sleep(0)
+        if isinstance(request, View):
+            views.append(request)
+        return await perform(self, request)
+
+    monkeypatch.setattr(AsyncMemoryBackend, "perform", counted)
+    await asyncio.gather(*(client.http.get("/metrics") for _ in range(10)))
+    assert len(views) == 1
+    client.service._survey._looked_at_s -= LOOK_EVERY_S
+    await client.http.get("/metrics")
+    assert len(views) == 2
+
+
+async def test_a_store_that_is_away_is_said_and_the_rest_is_there(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was counted is counted; what the store would have said is left out, not guessed."""
+    await client.reserve()
+
+    def away(*_: object) -> None:
+        raise BackendUnavailable("away")
+
+    monkeypatch.setattr(MemoryBackend, "perform", away)
+    found = await scrape(client)
+    assert found["quota_engine_store_up"] == 0
+    assert found["quota_engine_outcomes_total status=HELD"] == 1
+    assert not any(name.startswith("quota_engine_holds") for name in found)
+
+
+async def test_a_store_that_does_not_answer_is_not_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look is given up, so that the rest can be read."""
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("quota_engine.service.observability.store_collector.LOOK_MAX_S", 0.02)
+    monkeypatch.setattr(AsyncMemoryBackend, "perform", never)
+    assert (await scrape(client))["quota_engine_store_up"] == 0
+
+
+def test_batches_and_answers_from_memory() -> None:
+    """Sizes, times by what was done, errors, and those who asked no store."""
+    metrics = Metrics()
+    assert isinstance(metrics, StoreObserver)
+    for size in (1, 3, 128):
+        metrics.on_batch(Batch("surabaya", False, size, 2_000, "", ()))
+    metrics.on_batch(Batch("surabaya", True, 1, 700_000, "BackendUnavailable", ()))
+    metrics.on_sold_out("surabaya")
+    found = numbers(exposition(metrics.rows()).decode())
+    assert found["quota_engine_store_batch_size_bucket le=1.0"] == 2
+    assert found["quota_engine_store_batch_size_bucket le=4.0"] == 3
+    assert found["quota_engine_store_batch_size_count"] == 4
+    assert found["quota_engine_store_batch_size_sum"] == 133
+    assert found["quota_engine_store_duration_seconds_bucket access=write le=0.0025"] == 3
+    assert found["quota_engine_store_duration_seconds_sum access=read"] == pytest.approx(0.7)
+    assert found["quota_engine_store_errors_total error=BackendUnavailable"] == 1
+    assert found["quota_engine_sold_out_from_memory_total"] == 1
+
+
+def test_labels_are_bounded() -> None:
+    """Errors without end become one row."""
+    metrics = Metrics()
+    for number in range(2000):
+        metrics.on_batch(Batch("surabaya", True, 1, 1, f"Error{number}", ()))
+    rows = [row for row in metrics.rows() if row.family == "quota_engine_store_errors"]
+    assert len(rows) == 501
+    assert sum(row.values[0] for row in rows) == 2000
+
+
+# --- Several workers ------------------------------------------------------------------------------------------------
+
+
+def own(count: int, streams: int) -> list[Row]:
+    return [
+        Row("quota_engine_outcomes", ("HELD",), (count,)),
+        Row("quota_engine_store_batch_size", (), (count, 0, 0, 0, 0, 0, 0, 0, 0, count)),
+        Row("quota_engine_event_streams", (), (streams,)),
+    ]
+
+
+def test_workers_are_added_up(tmp_path: Path) -> None:
+    """Counters, histograms, and what is open in each."""
+    one, other = Sharing(tmp_path), Sharing(tmp_path)
+    one.write(own(5, 7))
+    other.write(own(2, 1))
+    assert one.together(own(6, 7)) == [
+        Row("quota_engine_outcomes", ("HELD",), (8,)),
+        Row("quota_engine_store_batch_size", (), (8, 0, 0, 0, 0, 0, 0, 0, 0, 8)),
+        Row("quota_engine_event_streams", (), (8,)),
+    ]
+
+
+def test_a_worker_that_has_ended_leaves_its_counters(tmp_path: Path) -> None:
+    """Folded in or not yet, they stay what they were; what it had open is gone."""
+    one = Sharing(tmp_path)
+    page = tmp_path / "77-1.numbers"
+    _write(page, _Page(time.time() - 60, own(2, 1)))
+    lasting = [row for row in own(5, 0) if row.family != "quota_engine_event_streams"]
+    assert one.together(own(3, 0))[:2] == lasting
+    assert one.together(own(3, 9))[2].values == (9,)
+    content = page.read_bytes()
+    fold(tmp_path, 77)
+    assert not page.exists()
+    assert one.together(own(3, 0))[:2] == lasting
+    page.write_bytes(content)  # as one sees it who reads in the midst of it
+    assert one.together(own(3, 0))[:2] == lasting
+    (tmp_path / "1-1.numbers").write_bytes(b"half of some")
+    assert one.together(own(3, 0))[:2] == lasting
+
+
+def test_two_real_workers_one_of_which_dies(tmp_path: Path) -> None:
+    """Whoever is asked tells of both, and goes on telling of one that was killed."""
+    with served(tmp_path, "--workers", "2") as service:
+
+        def found() -> dict[str, float]:
+            return numbers(httpx.get(f"{service.url}/metrics").text)
+
+        def wait_for(name: str, value: float) -> None:
+            deadline_s = time.monotonic() + 20
+            while found().get(name) != value:
+                assert time.monotonic() < deadline_s, found()
+                time.sleep(0.05)
+
+        wait_for("quota_engine_workers", 2)  # one of them is ready before the other
+        for _ in range(40):
+            assert httpx.get(f"{service.url}/v1/offices").status_code == 200
+        wait_for("quota_engine_http_requests_total call=offices http=200", 40)
+        os.kill(service.workers()[0], signal.SIGKILL)
+        service.wait_for(r"worker (\d+) has ended")
+        assert found()["quota_engine_http_requests_total call=offices http=200"] == 40
+        wait_for("quota_engine_workers", 2)
+        assert found()["quota_engine_http_requests_total call=offices http=200"] == 40
+
+
+# --- The document ---------------------------------------------------------------------------------------------------
+
+
+def test_every_metric_is_documented_with_its_labels() -> None:
+    """Under the name that Prometheus has it by; and none that there is not."""
+    listed = {}
+    for line in DOCUMENT.read_text().splitlines():
+        if line.startswith("| `") and line.count("|") >= 5:
+            name, labels = (cell.strip() for cell in line.split("|")[1:3])
+            listed[name.strip("`")] = tuple(label.strip(" `") for label in labels.split(",") if label.strip())
+    expected = {
+        name + ("_total" if family.kind == "counter" else ""): family.labels for name, family in FAMILIES.items()
+    }
+    assert listed == expected
+
+
+def test_names_are_as_prometheus_asks() -> None:
+    """Base units, no counter that ends in its unit's place, a help for each."""
+    for name, family in FAMILIES.items():
+        assert family.help.endswith("."), name
+        assert not name.endswith(("_total", "_ms", "_us", "_count", "_sum", "_bucket")), name
+        assert (family.kind == "histogram") is bool(family.bounds), name
+    assert Survey.__doc__

@@ -1,0 +1,198 @@
+"""``quota-engine serve`` as a process: it starts, serves, survives the death of a worker, and drains."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+CLI = (sys.executable, "-c", "from quota_engine.cli.main import main; raise SystemExit(main())")
+SERVE = (*CLI, "serve")
+
+
+class Served:
+    """A service in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._told = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.url = self.wait_for(r"at (http://\S+)")
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._told:
+                self.lines.append(line)
+                self._told.notify_all()
+        with self._told:
+            self.lines.append("")
+            self._told.notify_all()
+
+    def wait_for(self, pattern: str) -> str:
+        """The first group of a line that the process writes."""
+        with self._told:
+            while True:
+                for line in self.lines:
+                    found = re.search(pattern, line)
+                    if found:
+                        return found[1]
+                if self.lines and not self.lines[-1]:
+                    raise AssertionError(f"it ended without it: {self.lines}")
+                assert self._told.wait(30), self.lines
+
+    def workers(self) -> list[int]:
+        """The processes that serve, if there are several."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(one) for one in children if b"service.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+    def token(self, role: str) -> dict[str, str]:
+        """The header with the token that was made up for this run."""
+        token = self.wait_for(rf"role {role} +(\S+)")
+        return {"authorization": f"Bearer {token}"}
+
+
+@contextlib.contextmanager
+def served(folder: Path, *options: str, **environment: str) -> Iterator[Served]:
+    process = subprocess.Popen(
+        [*SERVE, "--port", "0", *options],
+        cwd=folder,
+        env={**os.environ, **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        service = Served(process)
+        wait_until_ready(service)
+        yield service
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(60)
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def wait_until_ready(service: Served) -> None:
+    deadline_s = time.monotonic() + 30
+    while time.monotonic() < deadline_s:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{service.url}/health/ready").status_code == 200:
+                return
+        time.sleep(0.05)
+    raise AssertionError(service.lines)
+
+
+def test_without_any_configuration(tmp_path: Path) -> None:
+    """It starts on a real store in this folder, says where to look, keeps what was booked, and ends with 0."""
+    with served(tmp_path) as service:
+        offices = httpx.get(f"{service.url}/v1/offices").json()["offices"]
+        assert [office["id"] for office in offices] == ["surabaya"]
+        days = httpx.get(
+            f"{service.url}/v1/offices/surabaya/availability", params={"first_day": offices[0]["next_opening_days"][0]}
+        )
+        assert days.status_code == 200
+        audit = httpx.get(f"{service.url}/v1/audit", headers=service.token("auditor"))
+        assert audit.json() == {"ok": True, "offices": 1, "findings": []}
+    assert service.process.returncode == 0
+    with served(tmp_path) as again:
+        assert httpx.get(f"{again.url}/health/ready").json() == {"status": "ready"}
+
+
+def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
+    """Two workers share the store; one is killed, and calls go on being answered."""
+    with served(tmp_path, "--workers", "2") as service:
+        workers = service.workers()
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        assert service.wait_for(r"worker (\d+) has ended") == str(workers[0])
+        for _ in range(20):
+            assert httpx.get(f"{service.url}/v1/offices").status_code == 200
+        assert "quota_engine_http_requests_total" in httpx.get(f"{service.url}/metrics").text
+    assert service.process.returncode == 0
+
+
+def test_it_drains_before_it_stops(tmp_path: Path) -> None:
+    """Told to stop, it says that it is not ready, goes on serving, and ends after the time it was given."""
+    config = tmp_path / "service.toml"
+    config.write_text("drain_ms = 1500\n")
+    with served(tmp_path, "--config", str(config), "--backend", "memory://") as service:
+        service.process.terminate()
+        deadline_s = time.monotonic() + 1
+        while httpx.get(f"{service.url}/health/ready").status_code != 503:
+            assert time.monotonic() < deadline_s
+        assert httpx.get(f"{service.url}/health/ready").json() == {"status": "draining"}
+        assert httpx.get(f"{service.url}/v1/offices").status_code == 200
+        assert service.process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--backend", "redis://127.0.0.1:1"), 2, "identity_key: missing"),
+        (("--workers", "0"), 2, "--workers: workers"),
+        (("--host", "256.1.1.1", "--backend", "memory://"), 2, "host, port"),
+        (("--config", "nix.toml"), 2, "nix.toml: file: cannot be read"),
+    ],
+)
+def test_what_can_not_start_says_why(tmp_path: Path, options: tuple[str, ...], code: int, words: str) -> None:
+    """A line with what was wrong and what would be right, and the exit code for bad input."""
+    run = subprocess.run(
+        [*SERVE, *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == code, run.stderr
+    assert words in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_store_that_is_away_ends_it_with_3(tmp_path: Path) -> None:
+    """Without its store it does not start, with one worker or several, and says so in few lines."""
+    config = tmp_path / "service.toml"
+    config.write_text('identity_key = "MDEyMzQ1Njc4OWFiY2RlZg=="\nbackend = "redis://127.0.0.1:1?attempts_max=1"\n')
+    for workers in ("1", "2"):
+        run = subprocess.run(
+            [*SERVE, "--port", "0", "--config", str(config), "--workers", workers],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert run.returncode == 3, run.stderr
+        assert "ERROR:    the store can not be used: Error 111" in run.stderr
+        assert "Traceback" not in run.stderr
+
+
+def test_workers_that_can_not_begin_are_not_started_again_and_again(tmp_path: Path) -> None:
+    """What is wrong in all of them is said once by each, and ends it."""
+    run = subprocess.run(
+        [*SERVE, "--port", "0", "--workers", "2"],
+        cwd=tmp_path,
+        env={**os.environ, "QUOTA_ENGINE_TELEMETRY": "nix"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 3, run.stderr
+    assert "quota-engine: QUOTA_ENGINE_TELEMETRY: 'nix'; expected opentelemetry" in run.stderr
+    assert run.stderr.count("QUOTA_ENGINE_TELEMETRY") <= 2
+    assert "Traceback" not in run.stderr

@@ -1,0 +1,133 @@
+"""When more come than can be answered: the rest hear so at once, and those who must get through do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from quota_engine.domain.commands import Command
+from quota_engine.domain.outcomes import Outcome
+from quota_engine.service.api import ENDPOINTS
+from quota_engine.service.auth import Role
+from quota_engine.service.http.endpoint import Limits
+from quota_engine.stores.memory import AsyncMemoryBackend
+from tests.service.api.test_malformed_requests import furnish
+from tests.support.in_process_service import DAY, NIK, Client, Raw, connected, listening, running
+from tests.support.malformed_requests import good
+
+PEOPLE = [f"35780987654321{number:02}" for number in range(40)]
+FEW = Limits(requests_max=8)
+
+
+@contextlib.asynccontextmanager
+async def served() -> AsyncIterator[Client]:
+    """A service on a socket, which answers eight at a time."""
+    async with running(limits=FEW) as client, listening(client.app) as port:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=20) as http:
+            yield Client(http, client.app, client.clock)
+
+
+async def test_who_is_one_too_many_hears_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight are answered when the store goes on; the others have been turned away, and nothing was done for them."""
+    go_on = asyncio.Event()
+    send = AsyncMemoryBackend.send
+
+    async def slow(self: AsyncMemoryBackend, office: str, command: Command) -> Outcome:
+        await go_on.wait()
+        return await send(self, office, command)
+
+    async with served() as client:
+        holder = (await client.reserve(NIK)).json()["reservation"]
+        monkeypatch.setattr(AsyncMemoryBackend, "send", slow)
+        asked = [asyncio.create_task(client.reserve(person, key=f"k-{person}")) for person in PEOPLE]
+        done, waiting = await asyncio.wait(asked, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        while len(done) < len(PEOPLE) - FEW.requests_max:
+            more, waiting = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+            assert more, "somebody waits who should have been turned away"
+            done |= more
+        for task in done:
+            answer = task.result()
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert answer.json()["outcome"] == "OVERLOADED"
+        # A page says so, too; whoever has a place is not turned away, nor is an operator.
+        page = await client.http.get("/?office=surabaya")
+        assert (page.status_code, page.headers["retry-after"]) == (503, "10")
+        reference = holder["reference"]
+        confirm = asyncio.create_task(client.step(reference, "confirm", applicant=NIK, version=holder["version"]))
+        operator = await client.operate("GET", "/v1/audit?office=surabaya")
+        assert operator.status_code == 200
+        go_on.set()
+        assert (await confirm).status_code == 200
+        assert [(await task).status_code for task in waiting] == [201] * FEW.requests_max
+        # The same keys again: all get in.
+        turned_away = [person for person, task in zip(PEOPLE, asked, strict=True) if task in done]
+        for person in turned_away:
+            assert (await client.reserve(person, key=f"k-{person}")).status_code == 201
+        audit = (await client.operate("GET", "/v1/audit?office=surabaya")).json()
+        assert audit["ok"]
+        assert (await client.service.engine.availability("surabaya", DAY))[0].quotas["online"].held == len(PEOPLE)
+
+
+async def test_streams_are_not_counted() -> None:
+    """As many streams as may be are open, and more: everybody else is answered."""
+    async with served() as client, contextlib.AsyncExitStack() as open_streams:
+        names = await furnish(client)
+        for _ in range(2 * FEW.requests_max):
+            stream = client.http.stream("GET", f"/v1/rooms/{names['room']}/stream")
+            answer = await open_streams.enter_async_context(stream)
+            assert answer.status_code == 200
+            await anext(answer.aiter_lines())
+        assert (await client.reserve(PEOPLE[0])).status_code == 201
+
+
+async def test_all_that_come_in_the_same_moment_are_seen() -> None:
+    """Also where each is answered at once: forty have come before the first is begun."""
+    async with served() as client:
+        request = b"GET /v1/offices/surabaya/availability?first_day=2026-12-07 HTTP/1.1\r\nhost: x\r\n\r\n"
+        async with contextlib.AsyncExitStack() as stack:
+            port = client.http.base_url.port
+            assert port is not None
+            raws = [await stack.enter_async_context(connected(port)) for _ in PEOPLE]
+            for raw in raws:
+                raw.writer.write(request)  # nothing is read until all have come
+            time.sleep(0.2)  # the server is in this loop
+            seen = Counter([await status_of(raw) for raw in raws])
+            assert seen == {b"200": FEW.requests_max, b"503": len(PEOPLE) - FEW.requests_max}
+            for raw in raws:  # the connections are as good as before
+                await raw.send(request)
+                assert await status_of(raw) == b"200"
+
+
+async def status_of(raw: Raw) -> bytes:
+    """The status of an answer, which is read to its end."""
+    head = await raw.until(b"\r\n\r\n")
+    await raw.reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+    return head[9:12]
+
+
+async def test_which_calls_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While all that may be are being answered: what asks the store, but not what goes on with a place, and not what is
+    for those who run the whole.
+    """
+    async with running() as client:
+        names = await furnish(client)
+        monkeypatch.setattr(client.service, "is_full", lambda _: True)
+        turned_away = set()
+        for endpoint in ENDPOINTS:
+            request = good(endpoint, names, ticket=names["ticket"])
+            answer = await client.http.request(
+                endpoint.method, request.url, content=request.content, headers=dict(request.headers)
+            )
+            if answer.status_code == 503 and answer.json()["type"].endswith("overloaded"):
+                turned_away.add(endpoint.name)
+        assert turned_away == {endpoint.name for endpoint in ENDPOINTS if endpoint.gives_way}
+        assert {"reserve", "join", "availability"} <= turned_away, turned_away
+        assert not {"confirm", "release", "cancel", "check-in", "set-capacity", "close-day", "live"} & turned_away
+        assert all(Role.SERVICE in (one.roles or {Role.SERVICE}) for one in ENDPOINTS if one.gives_way)

@@ -1,0 +1,112 @@
+"""The report: one file, valid, with nothing from outside, whatever the figures."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from quota_engine.reporting.svg_plot import nice_ticks
+from quota_engine.simulation.reports.formatting import duration
+from quota_engine.simulation.reports.opening import html_report, picture
+from quota_engine.simulation.simulation import Result
+from tests.support.simulated_openings import LyingEngine, run, scenario_with
+
+_SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    return run(scenario_with(1_500), baseline=True)
+
+
+def _tree(text: str) -> ET.Element:
+    return ET.fromstring(text.removeprefix("<!DOCTYPE html>\n"))  # noqa: S314 - our own text
+
+
+def test_it_is_well_formed_and_has_four_plots_with_a_table_each(result: Result) -> None:
+    tree = _tree(html_report(result))
+    plots = tree.findall(f".//{_SVG}svg")
+    assert len(plots) == len(tree.findall(".//figure//table")) == 4
+    for plot in plots:
+        assert plot.get("role") == "img"
+        title, description = plot.find(f"{_SVG}title"), plot.find(f"{_SVG}desc")
+        assert title is not None
+        assert description is not None
+        assert plot.get("aria-labelledby") == f"{title.get('id')} {description.get('id')}"
+        assert title.text
+        assert description.text
+
+
+def test_it_loads_nothing(result: Result) -> None:
+    for text in (html_report(result), picture(result)):
+        assert set(re.findall(r"https?://[^\s\"'<]*", text)) == {"http://www.w3.org/2000/svg"}
+        assert not re.search(r"<(script|link|img|iframe)|@import|url\(|src=|href=", text)
+
+
+def test_ids_are_unique(result: Result) -> None:
+    ids = re.findall(r' id="([^"]+)"', html_report(result))
+    assert len(ids) == len(set(ids)) == 8
+
+
+def test_it_stands_both_side_by_side(result: Result) -> None:
+    assert result.old is not None
+    text = html_report(result)
+    for figure in (result.old.oversold, result.old.errors, result.old.applicants_logged_out, result.engine.confirmed):
+        assert f">{figure:,}</td>" in text
+
+
+def test_it_says_so_when_the_audit_finds_something() -> None:
+    text = html_report(run(scenario_with(300), engine=LyingEngine))
+    assert "The audit finds:" in text
+    assert "above capacity" in text
+    _tree(text)
+
+
+def test_it_is_well_formed_without_a_baseline_and_with_a_single_applicant() -> None:
+    for scenario in (scenario_with(1), scenario_with(1, sale={"capacity": 1}, agents={"abandon_share": 1.0})):
+        result = run(scenario)
+        assert "old application" not in html_report(result).lower()
+        _tree(html_report(result))
+        _tree(picture(result))
+
+
+def test_titles_are_escaped() -> None:
+    import msgspec
+
+    result = run(msgspec.structs.replace(scenario_with(5), title="<b>&</b>"))
+    assert "&lt;b&gt;&amp;&lt;/b&gt;" in html_report(result)
+    _tree(html_report(result))
+
+
+def test_every_point_of_the_picture_lies_within_it(result: Result) -> None:
+    tree = _tree(picture(result))
+    assert (tree.get("width"), tree.get("height")) == ("760", "380")
+    for path in tree.findall(f"{_SVG}path"):
+        for command, numbers in re.findall(r"([MHVL])([-\d.,]+)", path.get("d") or ""):
+            values = [float(number) for number in numbers.split(",")]
+            limits = {"M": (760, 380), "L": (760, 380), "H": (760,), "V": (380,)}[command]
+            assert all(0 <= value <= limit for value, limit in zip(values, limits, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (0, "0 ms"),
+        (87.4, "87 ms"),
+        (999.6, "1.0 s"),
+        (2_400, "2.4 s"),
+        (42_000, "42 s"),
+        (160_000, "2.7 min"),
+        (720_000, "12 min"),
+        (12_240_000, "3.4 h"),
+    ],
+)
+def test_durations_have_the_unit_that_suits(milliseconds: float, text: str) -> None:
+    assert duration(milliseconds) == text
+
+
+def test_ticks_are_round() -> None:
+    assert nice_ticks(-60, 160) == [-50, 0, 50, 100, 150]
+    assert nice_ticks(0, 108, 4) == [0, 50, 100]

@@ -1,0 +1,93 @@
+"""Scenario files: those that come with the package, and every mistake with its place."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from quota_engine.domain.errors import CatalogError
+from quota_engine.simulation.scenario import BUILT_IN, Scenario, load_scenario
+from quota_engine.simulation.simulation import prepare
+
+
+def test_surabayas_file_says_what_the_defaults_are() -> None:
+    assert load_scenario("surabaya") == Scenario()
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_scenarios_can_be_prepared(name: str) -> None:
+    prepared = prepare(load_scenario(name), name)
+    assert len(prepared.population) == prepared.scenario.applicants
+    assert prepared.market.capacity >= 100
+
+
+def test_the_country_opens_in_one_second() -> None:
+    market = prepare(load_scenario("indonesia"), "indonesia").market
+    assert market.offices == 125
+    assert {each.opens_at_ms for each in market.office_days} == {market.opening_ms}
+
+
+def test_surabaya_opens_on_friday_at_14_western_time() -> None:
+    market = prepare(Scenario(applicants=1), "x").market
+    assert market.opening_ms == 1_796_367_600_000  # 2026-12-04 07:00 UTC
+    assert market.capacity == 100
+
+
+def _mistakes(tmp_path: pathlib.Path, text: str) -> list[str]:
+    file = tmp_path / "scenario.toml"
+    file.write_text(text, "utf-8")
+    with pytest.raises(CatalogError) as caught:
+        prepare(load_scenario(file), str(file))
+    return [str(mistake).removeprefix(f"{file}: ") for mistake in caught.value.mistakes]
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "expected"),
+    [
+        ("applicants = 0", "applicants", "an integer from 1 to 10000000"),
+        ("applicants = '5000'", "applicants", "an integer"),
+        ("seed = -1", "seed", "an integer from 0"),
+        ("policy = 'first'", "policy", "immediate"),
+        ("aplicants = 5", "aplicants", "did you mean 'applicants'?"),
+        ("[agents]\ncrash_share = 1.5", "agents.crash_share", "a number from 0 to 1"),
+        ("[agents]\nwait_share = 0.9\nlook_again_share = 0.9", "agents", "wait_share and look_again_share that add up"),
+        ("[arrivals]\nearly_share = 0.9", "arrivals", "that add up to 1"),
+        ("[arrivals]\nparty_shares = [0.5, 0.4]", "arrivals", "party_shares that add up to 1"),
+        ("[sale]\ncatalog = 'nowhere'", "nowhere", "one of"),
+        ("[sale]\nfirst_day = '2026-02-30'", "sale.first_day", "a date"),
+        ("[sale]\noffices = ['atlantis']", "sale.offices", "offices of the catalog 'surabaya'"),
+        ("[sale]\nschedule = 'never'", "sale.schedule", "one of friday"),
+        ("[[bookings]]\nservice = 'visa'", "bookings[0].service, for surabaya", "one of new, renewal"),
+        ("[[bookings]]\nweight = 0", "bookings[0].weight", "a number above 0"),
+        ("[front_end]\nworkers = 0", "front_end.workers", "an integer from 1"),
+        ("[old_application]\nqueue_max = 1.5", "old_application.queue_max", "an integer"),
+        ("applicants = ", "line 1", "valid TOML"),
+    ],
+)
+def test_a_mistake_names_file_key_and_what_would_be_right(
+    tmp_path: pathlib.Path, text: str, where: str, expected: str
+) -> None:
+    (mistake,) = _mistakes(tmp_path, text)
+    assert where in mistake
+    assert expected in mistake
+
+
+def test_every_mistake_is_named(tmp_path: pathlib.Path) -> None:
+    text = "applicants = 0\nseed = 'x'\n[agents]\ncrash_share = 2\n[front_end]\nworkers = 0\nspeed = 3"
+    assert len(_mistakes(tmp_path, text)) == 5
+
+
+def test_a_missing_file_is_named(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(CatalogError, match="cannot be read"):
+        load_scenario(tmp_path / "none.toml")
+
+
+def test_a_catalog_is_found_beside_its_scenario(tmp_path: pathlib.Path) -> None:
+    from tests.support.simulated_openings import catalog_with_wait_list
+
+    catalog_with_wait_list(tmp_path)
+    file = tmp_path / "scenario.toml"
+    file.write_text("[sale]\ncatalog = 'wait-list.toml'", "utf-8")
+    market = prepare(load_scenario(file), str(file)).market
+    assert market.office_days[0].has_wait_list

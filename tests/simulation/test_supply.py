@@ -1,0 +1,60 @@
+"""Places on sale."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quota_engine.catalog import packed_places
+from quota_engine.simulation.metrics import oversold_places
+from quota_engine.simulation.simulation import prepare
+from quota_engine.simulation.supply import OfficeDay, scaled_quotas
+from tests.support.simulated_openings import scenario_with
+
+_OPTIONS = (("online", "morning"), ("online", "afternoon"))
+
+
+def test_places_are_what_all_quotas_together_let_in() -> None:
+    assert packed_places(_OPTIONS, {"online": 100, "morning": 120, "afternoon": 80}) == 100
+    assert packed_places(_OPTIONS, {"online": 100, "morning": 30, "afternoon": 40}) == 70
+    assert packed_places((("priority",), ("online",)), {"online": 100, "priority": 20}) == 120
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 300), st.integers(0, 2000))
+def test_scaled_quotas_let_in_just_the_places_asked_for(online: int, morning: int, afternoon: int, places: int) -> None:
+    quotas = {"online": online, "morning": morning, "afternoon": afternoon, "walk-in": 50}
+    scaled = scaled_quotas(_OPTIONS, quotas, places)
+    assert packed_places(_OPTIONS, quotas | scaled) == places
+    assert min(scaled.values()) >= 0
+
+
+def test_the_capacity_of_a_sale_is_each_office_days() -> None:
+    market = prepare(scenario_with(sale={"capacity": 7, "days": 3}), "x").market
+    assert [each.places for each in market.office_days] == [7, 7, 7]
+    assert market.capacity == 21
+
+
+def test_the_largest_offices_take_part_in_the_order_of_the_catalog() -> None:
+    market = prepare(scenario_with(1, sale={"catalog": "indonesia", "offices_max": 3}), "x").market
+    assert [(each.office, each.places) for each in market.office_days] == [
+        ("jakarta-barat", 240),
+        ("jakarta-pusat", 384),
+        ("jakarta-selatan", 240),
+    ]
+
+
+def _office_day(quotas: dict[str, int], passes_on: dict[str, str]) -> OfficeDay:
+    return OfficeDay("o", 1, "", "", 0, quotas, {}, passes_on, sum(quotas.values()), False)
+
+
+def test_a_place_above_capacity_counts_once() -> None:
+    """A place consumes several quotas: the worst of them counts."""
+    day = _office_day({"online": 10, "morning": 12}, {})
+    assert oversold_places(day, {"online": 10, "morning": 10}) == 0
+    assert oversold_places(day, {"online": 13, "morning": 13}) == 3
+
+
+def test_capacity_that_passed_on_is_not_oversold() -> None:
+    day = _office_day({"priority": 5, "online": 10}, {"priority": "online"})
+    assert oversold_places(day, {"online": 15}) == 0
+    assert oversold_places(day, {"online": 14, "priority": 2}) == 1

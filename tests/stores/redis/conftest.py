@@ -1,0 +1,106 @@
+"""Servers for the tests in this folder: one of each kind a worker, and emptied for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import HOST, Cluster, Sentinels, Server, redis_server_binary_or_skip, valkey_server_binary
+
+
+@pytest.fixture(scope="session")
+def valkey_process() -> Iterator[Server]:
+    """A Valkey that lasts for all tests of this worker."""
+    with Server(valkey_server_binary()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_process() -> Iterator[Server]:
+    """A Redis that lasts for all tests of this worker."""
+    with Server(redis_server_binary_or_skip()) as server:
+        yield server
+
+
+def emptied(server: Server) -> Server:
+    """The server, running and without a key; scripts that it knows stay known."""
+    if not server.is_running:
+        server.start()
+    server.ask("FLUSHALL")
+    return server
+
+
+@pytest.fixture
+def valkey_server(valkey_process: Server) -> Server:
+    """An empty Valkey."""
+    return emptied(valkey_process)
+
+
+@pytest.fixture
+def redis_server(redis_process: Server) -> Server:
+    """An empty Redis."""
+    return emptied(redis_process)
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster() -> Iterator[Cluster]:
+    """A cluster that lasts for all tests of this worker: three primaries, each with a replica."""
+    with Cluster(valkey_server_binary(), replicas_each=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[Cluster]:
+    """The same of Redis."""
+    with Cluster(redis_server_binary_or_skip(), replicas_each=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def valkey_sentinels() -> Iterator[Sentinels]:
+    """A primary, its replica and three Sentinels, which last for all tests of this worker."""
+    with Sentinels(valkey_server_binary()) as group:
+        yield group
+
+
+@pytest.fixture(scope="session")
+def redis_sentinels() -> Iterator[Sentinels]:
+    """The same of Redis."""
+    with Sentinels(redis_server_binary_or_skip()) as group:
+        yield group
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """An empty cluster that is whole. Its slots may be elsewhere than at the start."""
+    cluster: Cluster = request.getfixturevalue(f"{request.param}_cluster")
+    empty_members(cluster.members)
+    return cluster
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def sentinels(request: pytest.FixtureRequest) -> Sentinels:
+    """An empty primary behind Sentinels."""
+    group: Sentinels = request.getfixturevalue(f"{request.param}_sentinels")
+    empty_members(group.data.members)
+    return group
+
+
+def empty_members(members: list[Server]) -> None:
+    """No key is left on any primary, and so none on its replicas."""
+    for member in members:
+        if member.info("replication")["role"] == "master":
+            member.ask("FLUSHALL")
+
+
+def cluster_url(cluster: Cluster) -> str:
+    """A URL with two of its nodes: the others are found by asking."""
+    return "redis+cluster://" + ",".join(f"{HOST}:{member.port}" for member in cluster.members[:2])
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def binary(request: pytest.FixtureRequest) -> Path:
+    """The program of each kind of server, for tests that start their own."""
+    return valkey_server_binary() if request.param == "valkey" else redis_server_binary_or_skip()

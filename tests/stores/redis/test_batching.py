@@ -1,0 +1,805 @@
+"""Calls that travel together: who shares a script call with whom, and what becomes of the others when one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from random import Random
+from typing import Any, TypeVar
+
+import pytest
+from redis.asyncio.connection import BlockingConnectionPool
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+
+from quota_engine.clocks import ManualClock
+from quota_engine.conformance.plugin import OpenBackend
+from quota_engine.conformance.test_backend import *  # noqa: F403
+from quota_engine.conformance.world import DAY, OFFICE, ONLINE, OPENS_AT_MS, applicant, choice, published, reserve
+from quota_engine.domain.commands import Command, Confirm, Release, Reserve, SetCapacity
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
+from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.ports import AsyncBackend, Audit, Backend, Clock, Lookup, Request, SendMany, View
+from quota_engine.stores.memory import AsyncMemoryBackend, MemoryBackend
+from quota_engine.stores.redis.async_store import AsyncRedisBackend
+from quota_engine.stores.redis.batching import Limits
+from quota_engine.stores.redis.retrying_calls import Policy
+from quota_engine.stores.redis.sync_store import RedisBackend
+from tests.support.servers import Server, until, valkey_server_binary
+
+T = TypeVar("T")
+
+CLOCK = ManualClock(OPENS_AT_MS)
+WAIT_S = 10.0
+"""What would take as long hangs."""
+ONE_BY_ONE = Limits(in_flight_max=1)
+FOREIGN_CHOICE = choice(("nowhere",))
+
+
+# --- What is needed to look on -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A Valkey of the test's own, to be stopped and counted; every script call gets into its slow log."""
+    with Server(
+        valkey_server_binary(), settings=[("slowlog-log-slower-than", "0"), ("slowlog-max-len", "20000")]
+    ) as it:
+        yield it
+
+
+def batches(server: Server) -> list[int]:
+    """How many commands each script call had since the last time, the oldest first."""
+    entries = server.ask("SLOWLOG", "GET", "-1")
+    server.ask("SLOWLOG", "RESET")
+    sizes = []
+    for entry in reversed(entries):
+        words = [str(word) for word in entry["command"].split()] if isinstance(entry, dict) else entry[3]
+        if words[0] not in ("EVALSHA", "EVAL"):
+            continue
+        more = re.search(r"\((\d+) more arguments\)", str(words[-1]))
+        arguments = len(words) - 1 + int(more[1]) if more else len(words)
+        sizes.append(arguments - 3 - int(words[2]) - 1)  # its name, the script, how many keys; the keys; the time
+    return sizes
+
+
+def script_calls(server: Server) -> int:
+    """How many scripts the server has run since it started, as it counts them itself."""
+    statistics = server.info("commandstats")
+    return sum(statistics.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval"))
+
+
+class Opened:
+    """Backends of one server, closed at the end of the test."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.backends: list[RedisBackend] = []
+        self.async_backends: list[AsyncRedisBackend] = []
+
+    def sync(self, limits: Limits = Limits(), policy: Policy = Policy()) -> RedisBackend:  # noqa: B008 - immutable
+        """A backend, in an office that has 300 places, and whose script is known and counted no more."""
+        pool = self.server.client(socket_timeout=WAIT_S).connection_pool
+        backend = RedisBackend(pool, CLOCK, limits=limits, policy=policy)
+        self.backends.append(backend)
+        backend.perform(SendMany(OFFICE, (*published(), SetCapacity(DAY, "online", 300))))
+        backend.send(OFFICE, Release("nobody"))
+        batches(self.server)
+        return backend
+
+    async def asyncio(self, limits: Limits = Limits(), policy: Policy = Policy()) -> AsyncRedisBackend:  # noqa: B008
+        """The same for asyncio; it has a connection already."""
+        self.sync()
+        pool = BlockingConnectionPool.from_url(
+            self.server.url,
+            decode_responses=True,
+            socket_timeout=WAIT_S,
+            max_connections=8,
+            retry=AsyncRetry(NoBackoff(), 0),
+        )
+        backend = AsyncRedisBackend(pool, CLOCK, limits=limits, policy=policy)
+        self.async_backends.append(backend)
+        await backend.send(OFFICE, Confirm("nobody"))
+        batches(self.server)
+        return backend
+
+
+@pytest.fixture
+def opened(server: Server) -> Iterator[Opened]:
+    it = Opened(server)
+    yield it
+    if server.is_running:
+        server.resume()
+    for backend in it.backends:
+        backend.close()
+
+
+@pytest.fixture
+async def async_opened(server: Server) -> AsyncIterator[Opened]:
+    it = Opened(server)
+    yield it
+    if server.is_running:
+        server.resume()
+    for async_backend in it.async_backends:
+        await async_backend.close()
+    for backend in it.backends:
+        backend.close()
+
+
+class Caller(threading.Thread):
+    """A thread that makes one call, and keeps what came of it."""
+
+    def __init__(self, call: Callable[[], Outcome]) -> None:
+        super().__init__(daemon=True)
+        self._call = call
+        self.outcome: Outcome | None = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.outcome = self._call()
+        except BaseException as error:
+            self.error = error
+
+
+def calling(backend: Backend, *commands: Command) -> list[Caller]:
+    """A thread for each command, started."""
+    callers = [Caller(lambda command=command: backend.send(OFFICE, command)) for command in commands]  # type: ignore[misc]
+    for caller in callers:
+        caller.start()
+    return callers
+
+
+def joined(callers: list[Caller]) -> bool:
+    """Whether all have come to an end in time."""
+    deadline_s = time.monotonic() + WAIT_S
+    for caller in callers:
+        caller.join(max(deadline_s - time.monotonic(), 0))
+    return not any(caller.is_alive() for caller in callers)
+
+
+def waiting(backend: RedisBackend | AsyncRedisBackend) -> int:
+    """How many calls wait for their turn."""
+    return sum(len(lane.waiting) for lane in backend._lanes.values())
+
+
+def in_flight(backend: RedisBackend | AsyncRedisBackend) -> int:
+    """How many batches are under way."""
+    return sum(lane.in_flight for lane in backend._lanes.values())
+
+
+async def turns(number: int = 20) -> None:
+    """Let the event loop go round so many times: what can go on without anything from outside has then done so."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+def reserves(number: int, prefix: str = "k") -> list[Reserve]:
+    return [reserve(f"{prefix}{index}", ONLINE) for index in range(number)]
+
+
+# --- Who travels with whom -----------------------------------------------------------------------------------------
+
+
+def test_a_lone_call_goes_at_once(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One script call with one command, and no pause before it."""
+    backend = opened.sync()
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waited"))
+    for one in reserves(5):
+        assert backend.send(OFFICE, one).status is Status.HELD
+    assert batches(opened.server) == [1] * 5
+
+
+async def test_a_lone_async_call_goes_at_once(async_opened: Opened) -> None:
+    """One script call with one command, which is under way after two turns of the event loop."""
+    backend = await async_opened.asyncio()
+    for one in reserves(5):
+        task = asyncio.ensure_future(backend.send(OFFICE, one))
+        await turns(2)
+        assert (waiting(backend), in_flight(backend)) == (0, 1)
+        assert (await task).status is Status.HELD
+    assert batches(async_opened.server) == [1] * 5
+
+
+async def test_five_hundred_tasks_share_four_calls(async_opened: Opened) -> None:
+    """Concurrent calls share script calls of at most 128 commands; each gets its own outcome."""
+    backend = await async_opened.asyncio()
+    calls_before = script_calls(async_opened.server)
+    outcomes = await asyncio.gather(*(backend.send(OFFICE, one) for one in reserves(500)))
+    assert script_calls(async_opened.server) - calls_before == 4
+    assert sorted(batches(async_opened.server)) == [116, 128, 128, 128]
+    held = [one for one in outcomes if one.status is Status.HELD]
+    assert len(held) == 300
+    assert {one.status for one in outcomes} == {Status.HELD, Status.SOLD_OUT}
+    for index, one in enumerate(outcomes):
+        assert one.reservation is None or one.reservation.id == f"k{index}"
+    assert await backend.perform(Audit(OFFICE)) == []
+
+
+def test_five_hundred_threads_share_eight_calls(opened: Opened) -> None:
+    """While four calls are under way, all others wait, and then go together, at most 128 at a time."""
+    backend = opened.sync()
+    opened.server.pause()
+    callers = calling(backend, *reserves(500))
+    until(lambda: waiting(backend) == 496, "all other calls to wait")
+    assert in_flight(backend) == 4
+    opened.server.resume()
+    assert joined(callers)
+    sizes = batches(opened.server)
+    assert (sorted(sizes)[:4], sum(sizes)) == ([1, 1, 1, 1], 500)
+    assert max(sizes) <= 128
+    assert len(sizes) <= 4 + 4 + 4  # the last wait for as many calls as are under way
+    statuses = [caller.outcome.status for caller in callers if caller.outcome is not None]
+    assert (statuses.count(Status.HELD), statuses.count(Status.SOLD_OUT)) == (300, 200)
+    assert backend.perform(Audit(OFFICE)) == []
+
+
+async def test_what_gives_back_travels_apart(async_opened: Opened) -> None:
+    """Release, cancel and expire go by a script of their own, which still runs when memory is out; offices go apart."""
+    backend = await async_opened.asyncio()
+    commands: list[Command] = [*reserves(3), *(Release(f"k{index}") for index in range(2))]
+    await asyncio.gather(
+        *(backend.send(OFFICE, command) for command in commands), backend.send("elsewhere", Confirm("nobody"))
+    )
+    assert sorted(batches(async_opened.server)) == [1, 2, 3]
+
+
+# --- Neighbours ----------------------------------------------------------------------------------------------------
+
+MIXED: tuple[tuple[Command, Status], ...] = (
+    (reserve("a", ONLINE), Status.HELD),
+    (reserve("b", ONLINE, day=DAY + 9), Status.UNKNOWN_DAY),
+    (reserve("c", FOREIGN_CHOICE), Status.UNKNOWN_QUOTA),
+    (Confirm("nobody"), Status.NOT_FOUND),
+    (reserve("a", ONLINE, "somebody-else"), Status.CONFLICT),
+    (reserve("d", ONLINE, "1", "2", "3", "4"), Status.PARTY_TOO_LARGE),
+    (reserve("e", ONLINE, "a"), Status.HELD),
+    (Confirm("a"), Status.CONFIRMED),
+)
+
+
+async def test_a_refusal_is_nobody_elses(async_opened: Opened) -> None:
+    """Whatever is refused in a batch, the others are carried out."""
+    backend = await async_opened.asyncio()
+    outcomes = await asyncio.gather(*(backend.send(OFFICE, command) for command, _ in MIXED))
+    assert batches(async_opened.server) == [len(MIXED)]
+    assert [one.status for one in outcomes] == [status for _, status in MIXED]
+
+
+ILL_FORMED = (
+    Reserve("x", DAY, (applicant("x"),), ONLINE, hold_ttl_ms=-1),
+    Reserve("x", -1, (applicant("x"),), ONLINE),
+    Reserve("x\ty", DAY, (applicant("x"),), ONLINE),
+)
+"""``Reserve`` alone does not check itself when it is made."""
+
+
+@pytest.mark.parametrize("ill_formed", ILL_FORMED, ids=["ttl", "day", "tab"])
+def test_an_ill_formed_command_harms_nobody_else(opened: Opened, ill_formed: Reserve) -> None:
+    """Its sender is told; those who travel with it, and all who come after, are served."""
+    backend = opened.sync(ONE_BY_ONE)
+    opened.server.pause()
+    first = calling(backend, reserve("first", ONLINE))
+    until(lambda: in_flight(backend) == 1, "a call under way")
+    others = calling(backend, reserve("before", ONLINE), ill_formed, reserve("behind", ONLINE))
+    until(lambda: waiting(backend) == 2, "two that wait, the ill-formed one having been refused")
+    opened.server.resume()
+    assert joined(first + others)
+    assert isinstance(others[1].error, InvalidRequest)
+    assert [one.outcome and one.outcome.status for one in (others[0], others[2])] == [Status.HELD, Status.HELD]
+    assert backend.send(OFFICE, reserve("later", ONLINE)).status is Status.HELD
+    assert backend.perform(Audit(OFFICE)) == []
+
+
+@pytest.mark.parametrize("ill_formed", ILL_FORMED, ids=["ttl", "day", "tab"])
+async def test_an_ill_formed_command_harms_no_other_task(async_opened: Opened, ill_formed: Reserve) -> None:
+    """The same for tasks, and for commands that are sent together on purpose: of these none is carried out."""
+    backend = await async_opened.asyncio()
+    commands = (reserve("before", ONLINE), ill_formed, reserve("behind", ONLINE))
+    answers = await asyncio.gather(*(backend.send(OFFICE, one) for one in commands), return_exceptions=True)
+    assert isinstance(answers[1], InvalidRequest)
+    assert [one.status for one in answers if isinstance(one, Outcome)] == [Status.HELD, Status.HELD]
+    with pytest.raises(InvalidRequest):
+        await backend.perform(SendMany(OFFICE, (reserve("together", ONLINE), ill_formed)))
+    assert await backend.perform(Lookup(OFFICE, "together")) is None
+    assert await backend.perform(Audit(OFFICE)) == []
+
+
+# --- A full queue --------------------------------------------------------------------------------------------------
+
+CROWDED = Limits(batch_max=2, in_flight_max=1, waiting_max=3)
+
+
+def test_a_full_queue_is_overloaded_and_recovers(opened: Opened) -> None:
+    """Who would be one too many is turned away at once, and nothing else; when the queue is gone all is well."""
+    backend = opened.sync(CROWDED)
+    opened.server.pause()
+    callers = calling(backend, reserve("first", ONLINE))
+    until(lambda: in_flight(backend) == 1, "a call under way")
+    callers += calling(backend, *reserves(3))
+    until(lambda: waiting(backend) == 3, "a full queue")
+    assert backend.send(OFFICE, reserve("late", ONLINE)) == Outcome(Status.OVERLOADED)
+    opened.server.resume()
+    assert joined(callers)
+    assert all(caller.outcome and caller.outcome.status is Status.HELD for caller in callers)
+    assert batches(opened.server) == [1, 2, 1]
+    assert backend.perform(Lookup(OFFICE, "late")) is None
+    assert backend.send(OFFICE, reserve("late", ONLINE)).status is Status.HELD
+
+
+async def test_a_full_async_queue_is_overloaded_and_recovers(async_opened: Opened) -> None:
+    """The same for tasks: those who called first are served, the others turned away at once."""
+    backend = await async_opened.asyncio(CROWDED)
+    outcomes = await asyncio.gather(*(backend.send(OFFICE, one) for one in reserves(10)))
+    assert [one.status for one in outcomes] == [Status.HELD] * 3 + [Status.OVERLOADED] * 7
+    assert (await backend.send(OFFICE, reserve("k9", ONLINE))).status is Status.HELD
+
+
+async def test_other_offices_have_queues_of_their_own(async_opened: Opened) -> None:
+    """A rush on one office turns nobody away from another."""
+    backend = await async_opened.asyncio(CROWDED)
+    rush = [backend.send(OFFICE, one) for one in reserves(10)]
+    elsewhere = [backend.send("elsewhere", Confirm("nobody")) for _ in range(3)]
+    outcomes = await asyncio.gather(*rush, *elsewhere)
+    assert [one.status for one in outcomes[10:]] == [Status.NOT_FOUND] * 3
+
+
+# --- Looking -------------------------------------------------------------------------------------------------------
+
+LOOKS: list[Request[Any]] = [
+    View(OFFICE, (DAY,)),
+    View(OFFICE, (DAY + 5_000,)),
+    Lookup(OFFICE, "first"),
+    Lookup(OFFICE, "nobody"),
+    Lookup(OFFICE, "~"),
+    Lookup(OFFICE, "no\tname"),
+]
+
+
+def seen(backend: Backend) -> list[Any]:
+    """What there is to be seen, by calls that nobody shares."""
+    return [backend.perform(look) for look in LOOKS]
+
+
+async def test_looks_share_calls(async_opened: Opened) -> None:
+    """Those who look at the same moment share a call, and those who look at the same thing one answer of the store;
+    everybody gets their own, also who asks for what there is not.
+    """
+    backend = await async_opened.asyncio()
+    await backend.send(OFFICE, reserve("first", ONLINE))
+    alone = seen(async_opened.backends[0])
+    assert [bool(one) for one in alone] == [True, False, True, False, False, False]
+    batches(async_opened.server)
+    answers = await asyncio.gather(*(backend.perform(look) for look in LOOKS * 50))
+    assert answers == alone * 50
+    # 300 looks in batches of 128, and in each of them no line twice.
+    assert batches(async_opened.server) == [len(LOOKS)] * 3
+
+
+def test_looks_of_threads_share_calls(opened: Opened) -> None:
+    """The same for threads: who waits for others goes with those who wait too."""
+    backend = opened.sync(ONE_BY_ONE)
+    backend.send(OFFICE, reserve("first", ONLINE))
+    alone = seen(backend)
+    batches(opened.server)
+    opened.server.pause()
+    callers = [Caller(lambda look=look: backend.perform(look)) for look in LOOKS * 5]  # type: ignore[misc]
+    callers[0].start()
+    until(lambda: in_flight(backend) == 1, "a call under way")
+    for caller in callers[1:]:
+        caller.start()
+    until(lambda: waiting(backend) == len(callers) - 1, "all others to wait")
+    opened.server.resume()
+    assert joined(callers)
+    assert [caller.error for caller in callers] == [None] * len(callers)
+    assert [caller.outcome for caller in callers] == alone * 5
+    assert batches(opened.server) == [1, len(LOOKS)]
+
+
+async def test_looks_and_commands_do_not_wait_for_each_other(async_opened: Opened) -> None:
+    """A look is no command: it goes by a queue of its own, so that a rush does not turn away who only looks."""
+    backend = await async_opened.asyncio(CROWDED)
+    rush = [backend.send(OFFICE, one) for one in reserves(10)]
+    looks = [backend.perform(View(OFFICE, (DAY,))) for _ in range(3)]
+    outcomes, views = await asyncio.gather(asyncio.gather(*rush), asyncio.gather(*looks))
+    assert [one.status for one in outcomes].count(Status.OVERLOADED) == 7
+    assert all(len(view) == 1 for view in views)
+
+
+async def test_too_many_looks_are_turned_away(async_opened: Opened) -> None:
+    """For a look there is no outcome ``OVERLOADED``: it raises, and the others have their answers."""
+    backend = await async_opened.asyncio(CROWDED)
+    looks = (backend.perform(View(OFFICE, (DAY,))) for _ in range(10))
+    answers = await asyncio.gather(*looks, return_exceptions=True)
+    assert [isinstance(one, list) for one in answers] == [True] * 3 + [False] * 7
+    assert all(isinstance(one, BackendUnavailable) for one in answers[3:])
+    assert len(await backend.perform(View(OFFICE, (DAY,)))) == 1
+
+
+def test_a_look_whose_carrier_dies_is_unavailable(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's outcome is in doubt where nothing was done: ask again."""
+    backend = opened.sync(Limits(batch_max=10, in_flight_max=1))
+    gate = Gate(backend, Interrupted(), monkeypatch)
+    callers = [Caller(lambda: backend.perform(Lookup(OFFICE, "nobody"))) for _ in range(6)]  # type: ignore[arg-type, return-value]
+    callers[0].start()
+    until(lambda: in_flight(backend) == 1, "a call under way")
+    for caller in callers[1:]:
+        caller.start()
+    until(lambda: waiting(backend) == 5, "five that wait")
+    gate.opened.set()
+    assert joined(callers)
+    assert callers[0].error is None
+    kinds = sorted(type(caller.error).__name__ for caller in callers[1:])
+    assert kinds == ["BackendUnavailable"] * 4 + ["Interrupted"]
+
+
+# --- Cancelled, and closed -----------------------------------------------------------------------------------------
+
+
+async def test_cancelled_before_it_is_sent_leaves_nothing(async_opened: Opened) -> None:
+    """A task that still waited is gone without a trace, and its neighbours go without it."""
+    backend = await async_opened.asyncio(ONE_BY_ONE)
+    async_opened.server.pause()
+    first = asyncio.ensure_future(backend.send(OFFICE, reserve("first", ONLINE)))
+    await turns()
+    second, third = (asyncio.ensure_future(backend.send(OFFICE, reserve(key, ONLINE))) for key in ("second", "third"))
+    await turns()
+    assert waiting(backend) == 2
+    second.cancel()
+    await turns()
+    async_opened.server.resume()
+    assert [one.status for one in await asyncio.gather(first, third)] == [Status.HELD, Status.HELD]
+    assert second.cancelled()
+    assert batches(async_opened.server) == [1, 1]
+    assert await backend.perform(Lookup(OFFICE, "second")) is None
+    assert not (await backend.send(OFFICE, reserve("second", ONLINE))).replayed
+
+
+async def test_cancelled_after_it_was_sent_is_found_by_its_id(async_opened: Opened) -> None:
+    """What is under way is carried out, whoever has gone meanwhile: the same id finds it, its neighbours are told."""
+    backend = await async_opened.asyncio(ONE_BY_ONE)
+    async_opened.server.pause()
+    first, second = (asyncio.ensure_future(backend.send(OFFICE, reserve(key, ONLINE))) for key in ("first", "second"))
+    await turns()
+    assert (waiting(backend), in_flight(backend)) == (0, 1)
+    first.cancel()
+    await turns()
+    async_opened.server.resume()
+    assert (await second).status is Status.HELD
+    assert first.cancelled()
+    again = await backend.send(OFFICE, reserve("first", ONLINE))
+    assert (again.status, again.replayed) == (Status.HELD, True)
+
+
+async def test_all_cancelled_and_the_next_is_served(async_opened: Opened) -> None:
+    """A queue of nothing but cancelled calls holds nobody up."""
+    backend = await async_opened.asyncio(ONE_BY_ONE)
+    async_opened.server.pause()
+    tasks = [asyncio.ensure_future(backend.send(OFFICE, one)) for one in reserves(50)]
+    await turns()
+    for task in tasks:
+        task.cancel()
+    await turns()
+    async_opened.server.resume()
+    async with asyncio.timeout(WAIT_S):
+        assert (await backend.send(OFFICE, reserve("next", ONLINE))).status is Status.HELD
+        for task in tasks:
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+
+async def test_cancelled_calls_take_nobodys_place_in_the_queue(async_opened: Opened) -> None:
+    """A queue that is full of cancelled calls has room for others; they count only until somebody needs the place."""
+    backend = await async_opened.asyncio(Limits(batch_max=1, in_flight_max=1, waiting_max=5))
+    async_opened.server.pause()
+    first = asyncio.ensure_future(backend.send(OFFICE, reserve("first", ONLINE)))
+    await turns()
+    tasks = [asyncio.ensure_future(backend.send(OFFICE, one)) for one in reserves(5)]
+    await turns()
+    assert (await backend.send(OFFICE, reserve("one-more", ONLINE))).status is Status.OVERLOADED
+    for task in tasks[1:]:
+        task.cancel()
+    await turns()
+    others = [asyncio.ensure_future(backend.send(OFFICE, reserve(f"other{one}", ONLINE))) for one in range(5)]
+    await turns()
+    assert waiting(backend) == 5
+    assert (await others[4]).status is Status.OVERLOADED
+    async_opened.server.resume()
+    async with asyncio.timeout(WAIT_S):
+        outcomes = await asyncio.gather(first, tasks[0], *others[:4])
+    assert {one.status for one in outcomes} == {Status.HELD}
+    for task in tasks[1:]:
+        assert task.cancelled()
+
+
+async def test_an_async_close_waits_for_calls_under_way(async_opened: Opened) -> None:
+    """Closing does not cut off an answer that is still to come, and leaves no connection open."""
+    backend = await async_opened.asyncio(ONE_BY_ONE)
+    async_opened.server.pause()
+    calls = [asyncio.ensure_future(backend.send(OFFICE, one)) for one in reserves(3)]
+    await turns()
+    closing = asyncio.ensure_future(backend.close())
+    await turns()
+    assert not closing.done()
+    async_opened.server.resume()
+    async with asyncio.timeout(WAIT_S):
+        await closing
+        outcomes = await asyncio.gather(*calls)
+    assert [(one.status, one.replayed) for one in outcomes] == [(Status.HELD, False)] * 3
+    assert open_connections(backend) == 0
+
+
+async def test_an_async_close_waits_for_a_call_just_made(async_opened: Opened) -> None:
+    """A call that was made before closing, and has not set out, is answered; no connection is left open."""
+    backend = await async_opened.asyncio()
+    call = asyncio.ensure_future(backend.send(OFFICE, reserve("ani", ONLINE)))
+    await asyncio.sleep(0)
+    assert waiting(backend) == 1
+    await backend.close()
+    async with asyncio.timeout(WAIT_S):
+        assert (await call).status is Status.HELD
+    assert open_connections(backend) == 0
+
+
+def test_a_close_waits_for_calls_under_way(opened: Opened) -> None:
+    """Closing in one thread does not cut off the answer to another, and leaves no connection open."""
+    backend = opened.sync()
+    opened.server.pause()
+    callers = calling(backend, reserve("ani", ONLINE))
+    until(lambda: in_flight(backend) == 1, "a call under way")
+    closing = threading.Thread(target=backend.close, daemon=True)
+    closing.start()
+    closing.join(0.2)
+    opened.server.resume()
+    assert joined(callers)
+    closing.join(WAIT_S)
+    assert callers[0].outcome is not None
+    assert not callers[0].outcome.replayed, "it was cut off, and asked again"
+    assert open_connections(backend) == 0
+
+
+def open_connections(backend: RedisBackend | AsyncRedisBackend) -> int:
+    """How many connections of the backend are open."""
+    pools: list[Any] = list(backend._pools.values())
+    connections = [one for pool in pools for one in (*pool._available_connections, *pool._in_use_connections) if one]
+    return sum(bool(getattr(one, "_sock", None) or getattr(one, "_writer", None)) for one in connections)
+
+
+# --- Threads -------------------------------------------------------------------------------------------------------
+
+
+def test_sixteen_threads_share_calls_for_two_hundred_rounds(opened: Opened) -> None:
+    """However threads start and stop, each is answered, none waits for ever, and they share calls."""
+    backend = opened.sync(Limits(in_flight_max=2))
+    random = Random(16)
+    sent = 0
+    for round_number in range(200):
+        threads = random.randint(1, 16)
+        start = threading.Barrier(threads)
+        counts = [random.randint(1, 3) for _ in range(threads)]
+
+        def press(
+            thread: int, number: int, start: threading.Barrier = start, round_number: int = round_number
+        ) -> Outcome:
+            start.wait(WAIT_S)
+            key = f"r{round_number}t{thread}"
+            for _ in range(number - 1):
+                backend.send(OFFICE, reserve(key, ONLINE))
+            return backend.send(OFFICE, Release(key))
+
+        callers = [Caller(lambda at=at, one=one: press(at, one)) for at, one in enumerate(counts)]  # type: ignore[misc]
+        for caller in callers:
+            caller.start()
+        assert joined(callers), f"round {round_number} hangs"
+        sent += sum(counts)
+        for number, caller in zip(counts, callers, strict=True):
+            assert caller.outcome is not None, caller.error
+            assert caller.outcome.status is (Status.RELEASED if number > 1 else Status.NOT_FOUND)
+    assert (waiting(backend), in_flight(backend)) == (0, 0)
+    assert len(batches(opened.server)) < sent
+    (today,) = backend.perform(View(OFFICE, (DAY,)))
+    assert today.quotas["online"].available == 300
+    assert backend.perform(Audit(OFFICE)) == []
+
+
+def test_an_error_reaches_every_thread_as_its_own(opened: Opened) -> None:
+    """Sixteen calls wait when the server dies: each raises an error object of its own, and says what it knows."""
+    backend = opened.sync(ONE_BY_ONE, Policy(attempts_max=2))
+    opened.server.pause()
+    first = calling(backend, reserve("first", ONLINE))
+    until(lambda: in_flight(backend) == 1, "a call under way")
+    others = calling(backend, *reserves(15))
+    until(lambda: waiting(backend) == 15, "fifteen that wait")
+    opened.server.kill()
+    assert joined(first + others)
+    assert isinstance(first[0].error, OutcomeUnknown)
+    errors = [caller.error for caller in others]
+    assert all(isinstance(error, BackendUnavailable) for error in errors)
+    assert len({id(error) for error in errors}) == 15
+    assert (waiting(backend), in_flight(backend)) == (0, 0)
+    opened.server.start()
+    backend.perform(SendMany(OFFICE, published()))
+    assert backend.send(OFFICE, reserve("later", ONLINE)).status is Status.HELD
+
+
+class Interrupted(BaseException):
+    """What comes over a thread from outside, as ``KeyboardInterrupt`` and ``SystemExit`` do."""
+
+
+class Odd(BaseException):
+    """An exception that cannot be made again of its ``args``."""
+
+    def __init__(self, thing: str, problem: str) -> None:
+        super().__init__(f"{thing}: {problem}")
+
+
+class Gate:
+    """Stands where calls go out: holds back the first, and lets the second end with an error."""
+
+    def __init__(self, backend: RedisBackend, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.opened = threading.Event()
+        self.passed = 0
+        self._error = error
+        self._drive = backend._drive
+        monkeypatch.setattr(backend, "_drive", self)
+
+    def __call__(self, steps: Any) -> Any:
+        self.passed += 1
+        if self.passed == 1:
+            assert self.opened.wait(WAIT_S)
+        elif self.passed == 2:
+            raise self._error
+        return self._drive(steps)
+
+
+def interrupted(
+    opened: Opened, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> tuple[RedisBackend, list[Caller], bool]:
+    """Ten calls in a batch whose carrier ends with an error, and whether all come to an end."""
+    backend = opened.sync(Limits(batch_max=10, in_flight_max=1))
+    gate = Gate(backend, error, monkeypatch)
+    first = calling(backend, reserve("first", ONLINE))
+    until(lambda: in_flight(backend) == 1, "a call under way")
+    others = calling(backend, *reserves(15))
+    until(lambda: waiting(backend) == 15, "fifteen that wait")
+    gate.opened.set()
+    return backend, others, joined(first + others)
+
+
+def test_a_carrier_that_dies_leaves_nobody_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten of fifteen were in its batch: they raise. The others are served, and so is whoever comes later."""
+    backend, callers, all_ended = interrupted(opened, Interrupted(), monkeypatch)
+    assert all_ended
+    assert [caller.error is None for caller in callers].count(True) == 5
+    assert (waiting(backend), in_flight(backend)) == (0, 0)
+    assert backend.send(OFFICE, reserve("later", ONLINE)).status is Status.HELD
+
+
+def test_only_the_carrier_is_interrupted(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt is for the thread that it came over; to the others it means that nobody knows the outcome."""
+    _, callers, _ = interrupted(opened, Interrupted(), monkeypatch)
+    errors = [caller.error for caller in callers if caller.error is not None]
+    assert sum(isinstance(error, Interrupted) for error in errors) == 1
+    assert sum(isinstance(error, OutcomeUnknown) for error in errors) == 9
+
+
+def test_an_error_that_cannot_be_copied_leaves_nobody_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever kind of error it is, everybody in the batch hears of it."""
+    monkeypatch.setattr(f"{__name__}.WAIT_S", 0.3)
+    _, _, all_ended = interrupted(opened, Odd("a", "b"), monkeypatch)
+    assert all_ended
+
+
+def test_an_heir_that_dies_leaves_nobody_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose turn it is to carry a batch may be interrupted before: somebody else takes the turn."""
+    monkeypatch.setattr(f"{__name__}.WAIT_S", 1.0)
+    backend = opened.sync(ONE_BY_ONE)
+    opened.server.pause()
+    first = calling(backend, reserve("first", ONLINE))
+    until(lambda: in_flight(backend) == 1, "a call under way")
+    heir = calling(backend, reserve("heir", ONLINE))
+    until(lambda: waiting(backend) == 1, "an heir")
+    (lane,) = [lane for lane in backend._lanes.values() if lane.waiting]
+    event = lane.waiting[0].woken
+    wait = event.wait
+
+    def interrupted_wait() -> None:
+        wait()
+        raise Interrupted
+
+    # It sleeps already: one that does nothing wakes it, and it goes to sleep again, to be interrupted the next time.
+    monkeypatch.setattr(event, "wait", interrupted_wait)
+    event.set()
+    others = calling(backend, *reserves(5))
+    until(lambda: waiting(backend) == 6, "six that wait")
+    opened.server.resume()
+    assert joined(first + heir)
+    assert isinstance(heir[0].error, Interrupted)
+    assert joined(others)
+
+
+async def test_an_error_that_cannot_be_copied_leaves_no_task_waiting(
+    async_opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same for tasks."""
+
+    class OddError(Exception):
+        def __init__(self, thing: str, problem: str) -> None:
+            super().__init__(f"{thing}: {problem}")
+
+    backend = await async_opened.asyncio()
+
+    async def fail(steps: Any) -> Any:
+        steps.close()
+        raise OddError("a", "b")
+
+    monkeypatch.setattr(backend, "_drive", fail)
+    calls = [asyncio.ensure_future(backend.send(OFFICE, one)) for one in reserves(3)]
+    done, _ = await asyncio.wait(calls, timeout=0.3)
+    for call in calls:
+        call.cancel()
+    for task in list(backend._under_way):
+        with pytest.raises(TypeError):
+            await task
+    assert len(done) == 3
+
+
+# --- The async backends go through the suite that ships ---------------------------------------------------------------
+
+
+class InLoop:
+    """An async backend, called from any thread: it runs in an event loop in a thread of its own."""
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, AsyncBackend]]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._backend = self._result(make())
+
+    def send(self, office: str, command: Command) -> Outcome:
+        """See :meth:`quota_engine.ports.Backend.send`."""
+        return self._result(self._backend.send(office, command))
+
+    def perform(self, request: Request[T]) -> T:
+        """See :meth:`quota_engine.ports.Backend.perform`."""
+        return self._result(self._backend.perform(request))
+
+    def close(self) -> None:
+        """Close the backend; :meth:`stop` ends the loop."""
+        self._result(self._backend.close())
+
+    def stop(self) -> None:
+        """Close everything."""
+        self.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(WAIT_S)
+        self._loop.close()
+
+    def _result(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(WAIT_S)
+
+
+@pytest.fixture(params=["memory", "valkey"])
+def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenBackend]:
+    """The conformance suite's way to a store, here by asyncio."""
+    opened: list[InLoop] = []
+    server: Server | None = request.getfixturevalue("valkey_server") if request.param == "valkey" else None
+
+    def open_backend(clock: Clock) -> Backend:
+        async def make() -> AsyncBackend:
+            if server is None:
+                return AsyncMemoryBackend(MemoryBackend(clock))
+            pool = BlockingConnectionPool.from_url(
+                server.url, decode_responses=True, max_connections=8, retry=AsyncRetry(NoBackoff(), 0)
+            )
+            return AsyncRedisBackend(pool, clock)
+
+        opened.append(InLoop(make))
+        return opened[-1]
+
+    yield open_backend
+    for backend in opened:
+        backend.stop()

@@ -1,0 +1,64 @@
+"""How records, events and applicants are written down for the scripts."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from benchmarks.server_memory import GOALS, measure
+from quota_engine.domain.commands import Confirm, Publish, Reschedule, Reserve, SetRules
+from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Rules
+from quota_engine.stores.redis.codecs.office import applicant_of_text, text_of_applicant
+from tests.stores.redis.test_differential import check_steps
+from tests.support.command_source import Step
+from tests.support.servers import Server
+
+HEX = "0123456789abcdef0123456789abcdef"
+
+
+@given(st.one_of(st.from_regex("[A-Za-z0-9_-]{1,64}", fullmatch=True), st.from_regex("[0-9a-f]{32}", fullmatch=True)))
+@example(HEX)
+@example("f" * 32)
+@example(HEX.upper())
+@example("A" * 22)
+@example("0" * 22)
+def test_applicants_come_back(applicant: str) -> None:
+    """Whatever an applicant is called, the short form means nobody else, and fits in a list."""
+    text = text_of_applicant(applicant)
+    assert applicant_of_text(text) == applicant
+    assert "," not in text
+    assert "\t" not in text
+
+
+def test_a_keyed_hash_takes_22_characters() -> None:
+    """A third of it is saved, in each of the four places where it stands."""
+    assert text_of_applicant(HEX) == "ASNFZ4mrze8BI0VniavN7w"
+
+
+def test_the_short_form_means_nobody_else() -> None:
+    """An applicant who is called as a hash is written is somebody else: both get a place, and each knows their own."""
+    names = (HEX, text_of_applicant(HEX), HEX.upper(), f"x{HEX[1:]}")
+    choice = Choice("", "", "", "", "", (("a",), ("b",)))
+    opening: list[Step] = [
+        (1, SetRules(Rules(reschedules_max=3))),
+        (2, Publish(1, DayTerms(0, 2**41, 2**41, 2**42, (QuotaTerms("a", 2), QuotaTerms("b", 9))))),
+    ]
+    reserves: list[Step] = [(3, Reserve(f"r{number}", 1, (name,), choice)) for number, name in enumerate(names)]
+    again: list[Step] = [(4, Reserve(f"again{number}", 1, (name,), choice)) for number, name in enumerate(names)]
+    confirms: list[Step] = [(5 + number, Confirm(f"r{number}", name)) for number, name in enumerate(names)]
+    by_others: list[Step] = [(20, Confirm("r0", names[1])), (20, Reschedule("r0", 1, choice, names[1]))]
+    moves: list[Step] = [(2**40, Reschedule("r0", 1, Choice("", "", "", "", "", (("b",),)), names[0]))]
+    party: list[Step] = [(2**41 - 1, Reserve("party", 1, ("y", "A" * 22, "0" * 32), choice))]
+    check_steps([*opening, *reserves, *again, *confirms, *by_others, *moves, *party])
+
+
+@pytest.mark.parametrize("name", ["valkey_server", "redis_server"])
+def test_a_place_takes_little_memory_and_a_refusal_none(name: str, request: pytest.FixtureRequest) -> None:
+    """The command that measures it, at a number that takes a second; the goals are for a million, where tables are
+    about as full.
+    """
+    server: Server = request.getfixturevalue(name)
+    figures = measure(server.url, 3_000)
+    assert figures["bytes_a_reservation"] <= GOALS[figures["server"].split()[0]]
+    assert figures["bytes_of_keys_a_refusal"] == 0

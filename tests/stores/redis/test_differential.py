@@ -1,0 +1,584 @@
+"""The scripts against the machine: the same commands at the same times, and every outcome, state and event compared.
+
+Three ways in: one command after the other, batches, and concurrent calls; on a Valkey, on a Redis, and without a server
+(``tests/support/lua_store.py``), where a seed takes milliseconds. A failure is cut down to as few commands as it takes,
+and printed as a test that replays them without a server.
+
+A default run takes about 25,000 commands on servers and as many without. For a long campaign say how many seeds each
+test is to take, and cut Hypothesis loose::
+
+    QUOTA_ENGINE_SEEDS=20000 HYPOTHESIS_PROFILE=long python -m pytest -n 2 tests/stores/redis/test_differential.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from random import Random
+from typing import Final, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from quota_engine.clocks import ManualClock
+from quota_engine.conformance import world
+from quota_engine.conformance.random_commands import random_commands
+from quota_engine.domain.commands import (
+    Cancel,
+    Command,
+    Confirm,
+    Expire,
+    PassOnUnused,
+    Publish,
+    Release,
+    Reschedule,
+    Reserve,
+    ReturnParked,
+    SetCapacity,
+    SetRules,
+)
+from quota_engine.domain.ledger import Ledger, describe, rebuild
+from quota_engine.domain.lifecycle import State
+from quota_engine.domain.model import DayTerms, IdentityLimit, PassOn, QuotaTerms, ReRelease, ReReleaseRule, Rules
+from quota_engine.domain.queries import wait_place
+from quota_engine.domain.state_machine import apply_batch, lookup, view
+from quota_engine.ports import (
+    AsyncBackend,
+    Audit,
+    Backend,
+    Describe,
+    Lookup,
+    ReadEvents,
+    Request,
+    SendMany,
+    TrimEvents,
+    View,
+    WaitListPlace,
+)
+from quota_engine.stores.memory import MemoryBackend
+from quota_engine.stores.redis.codecs.office import encode
+from quota_engine.stores.redis.factory import open_async_backend, open_backend
+from quota_engine.stores.redis.keys import KINDS, keys_of
+from quota_engine.stores.redis.scripts import COMMANDS, FREEING_COMMANDS, Script, script_of
+from tests.support.command_source import Step, format_steps, shortest
+from tests.support.lua_store import HalfDone, LuaBackend, Refused, Store
+from tests.support.random_walks import choice_of, walk
+from tests.support.servers import Server
+
+SEEDS: Final = int(os.environ.get("QUOTA_ENGINE_SEEDS", "0"))
+"""How many seeds each test takes; 0: as many as a default run has time for."""
+COMPARED_EVERY: Final = 8
+"""Commands from one look at the whole state to the next; one that failed is found by cutting the steps down."""
+EVENTS_MAX: Final = 1_000_000
+
+# Leaving out commands cuts a failure down in a second; Hypothesis' own shrinking takes minutes.
+_SHRUNK_BY_US = settings(
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    max_examples=5_000 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 20,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, *settings().suppress_health_check],
+)
+
+_offices = (f"office{number}" for number in count())
+"""A new one for each walk, so that none needs an empty store."""
+
+
+def seeds(by_default: int) -> range:
+    return range(SEEDS or by_default)
+
+
+class SideBySide:
+    """A backend and the machine, in an office that is new."""
+
+    def __init__(self, backend: Backend, clock: ManualClock) -> None:
+        self.backend = backend
+        self.clock = clock
+        self.office = next(_offices)
+        self.ledger = Ledger(self.office)
+        self.steps: list[Step] = []
+
+    def take(self, now_ms: int, *commands: Command) -> None:
+        """Give the commands to both, by one call if it is one and as a batch if not, and compare the outcomes."""
+        self.clock.set_ms(now_ms)
+        self.steps += [(now_ms, command) for command in commands]
+        expected = apply_batch(self.ledger, commands, now_ms)
+        if len(commands) == 1:
+            found = [self.backend.send(self.office, commands[0])]
+        else:
+            found = self.backend.perform(SendMany(self.office, commands))
+        for command, one, other in zip(commands, found, expected, strict=True):
+            assert one == other, f"{command}\n is answered {one}\n  instead of {other}"
+
+    def compare(self) -> None:
+        """The whole state, and what is seen of it now or at the next moment at which time alone makes a difference."""
+        found, expected = self.backend.perform(Describe(self.office)), describe(self.ledger)
+        assert found == expected, differences(found, expected)
+        now_ms = self.clock.now_ms()
+        deadlines_ms = [one.deadline_ms for one in self.ledger.reservations.values() if one.deadline_ms > now_ms]
+        moment_ms = now_ms if len(self.steps) % 2 else min(deadlines_ms, default=now_ms + 1)
+        self.clock.set_ms(moment_ms)
+        days = tuple(sorted(self.ledger.days))
+        views = [one for day in days if (one := view(self.ledger, day, moment_ms)) is not None]
+        assert self.backend.perform(View(self.office, days)) == views, f"views at {moment_ms}"
+        for name in sorted(self.ledger.reservations)[-1:]:
+            record = lookup(self.ledger, name, moment_ms)
+            assert self.backend.perform(Lookup(self.office, name)) == record, f"lookup of {name} at {moment_ms}"
+        waiting = [one.id for one in self.ledger.reservations.values() if one.state is State.WAITING][:3]
+        for name in (*waiting, *sorted(self.ledger.reservations)[:1]):
+            place = wait_place(self.ledger, name, moment_ms)
+            assert self.backend.perform(WaitListPlace(self.office, name)) == place, f"{name} on the list at {moment_ms}"
+        self.clock.set_ms(now_ms)
+
+    def finish(self) -> None:
+        """The state once more, and the events: each of them, and what the audit has to say."""
+        self.compare()
+        recorded = self.backend.perform(ReadEvents(self.office, 0, EVENTS_MAX))
+        assert [one.number for one in recorded] == list(range(1, len(self.ledger.events) + 1))
+        for one, event in zip(recorded, self.ledger.events, strict=True):
+            assert one.event == event, f"event {one.number} is {one.event}\n  instead of {event}"
+        assert self.backend.perform(Audit(self.office)) == []
+
+
+def differences(found: object, expected: object, where: str = "state") -> str:
+    """Where two descriptions differ, a line each."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        keys = sorted({*found, *expected}, key=str)
+        lines = [differences(found.get(key), expected.get(key), f"{where}[{key!r}]") for key in keys]
+        return "\n".join(line for line in lines if line)
+    return "" if found == expected else f"{where} is {found!r} instead of {expected!r}"
+
+
+class Opened(NamedTuple):
+    """A backend, and the clock that it goes by."""
+
+    backend: Backend
+    clock: ManualClock
+
+
+def without_server() -> Opened:
+    clock = ManualClock(0)
+    return Opened(LuaBackend(clock, Store(scan_max=1)), clock)
+
+
+def check_steps(steps: Sequence[Step], opened: Opened | None = None, compared_every: int = 1) -> None:
+    """Take the steps in a new office of a backend (the scripts without a server, if none is given), and compare."""
+    both = SideBySide(*(opened or without_server()))
+    for number, (now_ms, command) in enumerate(steps, 1):
+        both.take(now_ms, command)
+        if number % compared_every == 0:
+            both.compare()
+    both.finish()
+
+
+def check_batches(steps: Sequence[Step], sizes: Sequence[int], opened: Opened) -> None:
+    """The same in batches of these sizes, over and over; the first step of a batch says what time it is."""
+    both = SideBySide(*opened)
+    start = number = 0
+    while start < len(steps):
+        size = sizes[number % len(sizes)]
+        both.take(steps[start][0], *(command for _, command in steps[start : start + size]))
+        start, number = start + size, number + 1
+        both.compare()
+    both.finish()
+
+
+def complaint_about(check: Callable[[list[Step]], None], steps: list[Step]) -> str:
+    """What is wrong with the steps, or ``""``. Whatever a script raises is a complaint, too."""
+    try:
+        check(steps)
+    except (AssertionError, Refused, HalfDone) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def insist(check: Callable[[list[Step]], None], steps: list[Step]) -> None:
+    """Fail with as few steps as it takes, printed as a test."""
+    if complaint_about(check, steps):
+        fewest = shortest(steps, lambda fewer: bool(complaint_about(check, fewer)))
+        pytest.fail(f"{complaint_about(check, fewest)}\n{format_steps(fewest)}")
+
+
+def steps_of(seed: int) -> list[Step]:
+    """A walk of the oracle's, or, one time in eight, as many commands of the conformance suite's."""
+    if seed % 8 == 7:
+        opening: list[Step] = [(world.OPENS_AT_MS - 3_600_000, command) for command in world.published()]
+        return opening + list(random_commands(1000 + seed, 60))
+    return walk(Random(seed))
+
+
+def insist_on_steps(steps: list[Step], opened: Opened) -> None:
+    insist(lambda some: check_steps(some, opened, COMPARED_EVERY), steps)
+
+
+def insist_on_batches(steps: list[Step], seed: int, opened: Opened) -> None:
+    sizes = Random(seed).choices((1, 2, 3, 7, 20, 60), k=5)
+    insist(lambda some: check_batches(some, sizes, opened), steps)
+
+
+# --- On servers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["valkey_server", "redis_server"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """An empty server of each kind."""
+    found: Server = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def on_server(server: Server) -> Iterator[Opened]:
+    """A backend on the server, which all walks of a test share."""
+    clock = ManualClock(0)
+    backend = open_backend(server.url, clock)
+    yield Opened(backend, clock)
+    backend.close()
+
+
+def test_walks_on_a_server(on_server: Opened) -> None:
+    """Thousands of commands, one call each: outcomes, states, views, events and audits are the machine's."""
+    for seed in seeds(90):
+        insist_on_steps(steps_of(seed), on_server)
+
+
+def test_batches_on_a_server(on_server: Opened) -> None:
+    """Commands that travel together come to what they come to one after the other at one time."""
+    for seed in seeds(60):
+        insist_on_batches(steps_of(10_000_000 + seed), seed, on_server)
+
+
+async def test_concurrent_calls_on_a_server(server: Server) -> None:
+    """Calls made at the same moment share batches, and come to what some order of the two kinds of script comes to.
+
+    What gives back (release, cancel, expire) travels apart from the rest, so that it still runs when memory is out:
+    between the two kinds the order is open, within each it is that of the calls.
+    """
+    clock = ManualClock(0)
+    backend = await open_async_backend(server.url, clock)
+    try:
+        for seed in seeds(50):
+            await _press(backend, clock, seed)
+    finally:
+        await backend.close()
+
+
+async def _press(backend: AsyncBackend, clock: ManualClock, seed: int) -> None:
+    random, office = Random(seed), next(_offices)
+    ledger, steps = Ledger(office), steps_of(20_000_000 + seed)
+    size = 1  # the office's first command has to be answered before others are of use
+    while steps:
+        together, steps = steps[:size], steps[size:]
+        now_ms, commands = together[0][0], [command for _, command in together]
+        clock.set_ms(now_ms)
+        found = await asyncio.gather(*(backend.send(office, command) for command in commands))
+        state = await backend.perform(Describe(office))
+        # Two orders may come to the same answers and the same state: the events tell which of them it was.
+        news = [one.event for one in await backend.perform(ReadEvents(office, len(ledger.events), EVENTS_MAX))]
+        rest = [at for at, command in enumerate(commands) if script_of(command) is not FREEING_COMMANDS]
+        frees = [at for at, command in enumerate(commands) if script_of(command) is FREEING_COMMANDS]
+        for order in (rest + frees, frees + rest):
+            again = rebuild(office, ledger.events)
+            expected = apply_batch(again, [commands[at] for at in order], now_ms)
+            if again.events[len(ledger.events) :] == news and [found[at] for at in order] == expected:
+                break
+        else:
+            pytest.fail(f"seed {seed}: no order of these comes to what was answered\n{format_steps(together)}")
+        assert state == describe(again), differences(state, describe(again))
+        ledger, size = again, random.choice((1, 5, 20, 60))
+    assert await backend.perform(Audit(office)) == []
+
+
+@_SHRUNK_BY_US
+@given(random=st.randoms(use_true_random=False), steps_max=st.integers(1, 50))
+def test_any_walk_on_a_server(valkey_process: Server, random: Random, steps_max: int) -> None:
+    """Whatever walk Hypothesis can think of; it is cut down by leaving out commands, and printed as a test."""
+    clock = ManualClock(0)
+    backend = open_backend(valkey_process.url, clock)
+    try:
+        insist_on_steps(walk(random, steps_max), Opened(backend, clock))
+    finally:
+        backend.close()
+
+
+# --- Without a server ----------------------------------------------------------------------------------------------
+
+
+def test_walks_without_a_server() -> None:
+    """The same commands in milliseconds a seed: nothing undeclared is touched, and no script ends half done."""
+    opened = without_server()
+    for seed in seeds(150):
+        insist_on_steps(steps_of(30_000_000 + seed), opened)
+
+
+def test_batches_without_a_server() -> None:
+    """Batches, too."""
+    opened = without_server()
+    for seed in seeds(150):
+        insist_on_batches(steps_of(40_000_000 + seed), seed, opened)
+
+
+@_SHRUNK_BY_US
+@given(random=st.randoms(use_true_random=False), steps_max=st.integers(1, 50))
+def test_any_walk_without_a_server(random: Random, steps_max: int) -> None:
+    """Whatever walk Hypothesis can think of."""
+    insist_on_steps(walk(random, steps_max), without_server())
+
+
+def crowd(seed: int) -> list[Step]:
+    """Hundreds of holds that run out together, and wait lists that are longer than one command looks at."""
+    random = Random(seed)
+    choices = [choice_of(("a",)), choice_of(("b",)), choice_of(("c",), ("a",)), choice_of(("a", "b"), ("b", "c"))]
+    capacity = random.choice((30, 90))
+    cooling = ReRelease(ReReleaseRule.COOLING, random.choice((0, 2)), random.choice((0, 9)))
+    quotas = (
+        QuotaTerms("a", capacity, random.choice((ReRelease(), cooling))),
+        QuotaTerms("b", capacity, ReRelease(ReReleaseRule.WAIT_LIST)),
+        QuotaTerms("c", capacity, random.choice((ReRelease(ReReleaseRule.WAIT_LIST), cooling))),
+    )
+    rules = Rules(hold_ttl_ms=20, offer_ttl_ms=5, identity_limits=(IdentityLimit(1, 0),), reschedules_max=9)
+    opening: list[Command] = [SetRules(rules), *(Publish(day, DayTerms(0, 500, 600, 700, quotas)) for day in (1, 2))]
+    ids = [f"r{number}" for number in range(6 * capacity)]
+
+    def reserve(id: str) -> Command:  # noqa: A002  (the contract's own word)
+        party = tuple(f"a{id}{member}" for member in range(random.choice((1, 1, 1, 2))))
+        return Reserve(id, random.choice((1, 1, 1, 2)), party, random.choice(choices), wait=random.random() < 0.8)
+
+    def later() -> Command:
+        one = random.choice(ids)
+        match random.randrange(10):
+            case 0 | 1:
+                return Confirm(one, reacquire=random.random() < 0.5)
+            case 2:
+                return Release(one)
+            case 3:
+                return Reschedule(one, random.choice((1, 2)), random.choice(choices))
+            case 4:
+                return SetCapacity(1, random.choice("abc"), random.choice((capacity, capacity // 2, 3)))
+            case 5:
+                return Expire(1, random.choice((1, 63, 64, 65, 1000)))
+            case _:
+                return reserve(f"s{random.randrange(999)}")
+
+    steps = [(0, command) for command in opening]
+    steps += [(number // 100, reserve(one)) for number, one in enumerate(ids)]
+    steps += [(19 + number // 5, later()) for number in range(80)]
+    return steps + [(700 + number, later()) for number in range(8)]  # the days are forgotten, and purged bit by bit
+
+
+def test_crowds_without_a_server() -> None:
+    """What one command does at most (64 expiries, 64 offers) is the same on both sides, and so is what is left."""
+    opened = without_server()
+    for seed in seeds(6):
+        insist(lambda some: check_steps(some, opened, 60), crowd(seed))
+
+
+def overbooked_crowd(holds: int) -> list[Step]:
+    """So many overdue holds on a quota without capacity that a reserve has to give up the search for units."""
+    terms = DayTerms(0, 500, 600, 700, (QuotaTerms("a", holds),))
+    steps: list[Step] = [(0, SetRules(Rules(hold_ttl_ms=20))), (0, Publish(1, terms))]
+    steps += [(0, Reserve(f"r{number}", 1, (f"a{number}",), choice_of(("a",)))) for number in range(holds)]
+    steps += [(1, SetCapacity(1, "a", 1))]
+    return steps + [(20, Reserve(f"late{number}", 1, (f"b{number}",), choice_of(("a",)))) for number in range(4)]
+
+
+@pytest.mark.parametrize("holds", [1063, 1064, 1065, 1066])
+def test_a_search_for_units_has_the_same_bound(holds: int) -> None:
+    """64 holds that every command expires and 1,000 more that a reserve may: both sides stop at the same one."""
+    insist(lambda some: check_steps(some, without_server(), len(some)), overbooked_crowd(holds))
+
+
+def test_what_operators_give_back_goes_to_the_wait_list() -> None:
+    """Units returned for the draw, or passed on by hand, are offered in the same step; walks seldom get there."""
+    quotas = (
+        QuotaTerms("draw", 1, ReRelease(ReReleaseRule.NEXT_DRAW)),
+        QuotaTerms("fast", 1, pass_on=PassOn("online", 400)),
+        QuotaTerms("online", 0),
+        QuotaTerms("priority", 0, ReRelease(ReReleaseRule.WAIT_LIST)),
+    )
+    draw, online = choice_of(("draw",), ("priority",)), choice_of(("online",), ("priority",))
+    commands: list[Command] = [
+        Publish(1, DayTerms(0, 500, 600, 700, quotas)),
+        Reserve("first", 1, ("a",), draw),
+        Confirm("first"),
+        Reserve("second", 1, ("b",), draw, wait=True),
+        Reserve("third", 1, ("c",), online, wait=True),
+        Cancel("first"),
+        ReturnParked(1, "draw"),
+        PassOnUnused(1, "fast"),
+        Confirm("second"),
+        Confirm("third"),
+    ]
+    both = SideBySide(*without_server())
+    for command in commands:
+        both.take(5, command)
+        both.compare()
+    both.finish()
+    assert [both.ledger.reservations[key].state for key in ("second", "third")] == [State.CONFIRMED] * 2
+
+
+def test_who_waits_is_served_at_the_very_moment_of_a_later_opening() -> None:
+    """A day that is published again with a later opening serves nobody before, and then the first command does."""
+    priority = choice_of(("priority",))
+    quotas = (QuotaTerms("priority", 1, ReRelease(ReReleaseRule.WAIT_LIST)),)
+    steps: list[Step] = [
+        (0, Publish(1, DayTerms(0, 500, 600, 700, quotas))),
+        (0, Reserve("first", 1, ("a",), priority)),
+        (0, Reserve("second", 1, ("b",), priority, wait=True)),
+        (1, Publish(1, DayTerms(50, 500, 600, 700, quotas))),
+        (2, Release("first")),
+        (49, Confirm("second")),
+        (50, Confirm("second")),
+    ]
+    both = SideBySide(*without_server())
+    for now_ms, command in steps:
+        both.take(now_ms, command)
+        both.compare()
+    both.finish()
+    assert both.ledger.reservations["second"].state is State.CONFIRMED
+
+
+def test_as_many_cancellations_as_are_remembered() -> None:
+    """One more than the highest limit is remembered, and the oldest is dropped then, on both sides."""
+    day = DayTerms(0, 500, 600, 700, (QuotaTerms("a", 1),))
+    commands: list[Command] = [SetRules(Rules(cancellations_max=100, cancellations_block_ms=9)), Publish(1, day)]
+    for one in range(104):
+        commands += [Reserve(f"r{one}", 1, ("a",), choice_of(("a",))), Confirm(f"r{one}"), Cancel(f"r{one}")]
+    check_steps([(10 * number, command) for number, command in enumerate(commands)][:302], compared_every=100)
+    check_steps([(number // 100, command) for number, command in enumerate(commands)], compared_every=100)
+
+
+# --- What the scripts leave, and what the store without a server is worth --------------------------------------------
+
+
+def test_all_keys_exist_and_end(valkey_server: Server) -> None:
+    """From an office's first day on all of its keys are there, each with a time to live, whatever happens."""
+    clock = ManualClock(0)
+    backend = open_backend(valkey_server.url, clock)
+    for seed in range(8):
+        both = SideBySide(backend, clock)
+        keys = keys_of("", both.office)
+        published = False
+        for now_ms, command in steps_of(50_000_000 + seed):
+            both.take(now_ms, command)
+            published = published or isinstance(command, Publish)
+            for key in keys if published else ():
+                assert valkey_server.ask("PTTL", key) > 0, f"{key} after {command}"
+        both.finish()
+    backend.close()
+
+
+def spoiled(line: str, random: Random) -> str:
+    """A line with a mistake: a field left out, doubled or in another's place, or a character that does not belong."""
+    fields = line.split("\t")
+    # A day to publish is opaque to the check: two fields that the client makes of terms that have checked themselves.
+    at = random.randrange(2 if fields[0] == "publish" else len(fields))
+    match random.randrange(6):
+        case 0:
+            del fields[at]
+        case 1:
+            fields.insert(at, fields[at])
+        case 2:
+            fields[at] = random.choice(
+                ("", "-1", "nan", "1e3", "0x1f", "9" * 15, "9" * 16, "~", "é", "a b", " 1", "1.5", "inf")
+            )
+        case 3:
+            fields[at], fields[0] = fields[0], fields[at]
+        case 4:
+            fields[at] += random.choice("\t\n,|/:~{}\x01\x02\x00")
+        case _:
+            fields[at] = fields[at][: len(fields[at]) // 2]
+    return "\t".join(fields)
+
+
+def test_no_line_whatever_leaves_a_command_half_done() -> None:
+    """Whatever is in a call: it is refused before anything is written, or it is carried out to its end.
+
+    The client makes no such lines. If another did, an error half way would end the office: its last event would be in
+    the stream, and its number not in the head.
+    """
+    refused = 0
+    for seed in seeds(60):
+        random, store, keys = Random(seed), Store(), keys_of("", "office")
+        for now_ms, command in walk(Random(seed), 30):
+            good, bad = encode(command), spoiled(encode(command), random)
+            with contextlib.suppress(Refused):
+                store.run(COMMANDS, keys, [str(now_ms), good, bad, good])
+                refused -= 1
+            refused += 1
+            assert len(store.run(COMMANDS, keys, [str(now_ms), good])) == 1
+    assert refused > 30
+
+
+def test_what_is_forgotten_leaves_nothing() -> None:
+    """When all days have been forgotten, and their records purged, no key has more than it had before them."""
+    for seed in range(40):
+        clock, store = ManualClock(0), Store(scan_max=1)
+        both = SideBySide(LuaBackend(clock, store), clock)
+        for now_ms, command in walk(Random(60_000_000 + seed)):
+            both.take(now_ms, command)
+        for _ in range(80):
+            both.take(10_000, Confirm("nobody"))
+        both.finish()
+        keys = dict(zip(KINDS, keys_of("", both.office), strict=True))
+        for kind in ("days", "records", "claims", "due", "cooling", "waiting"):
+            assert store.members(keys[kind]) == ["~"], f"seed {seed}: {kind}"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ReadEvents(world.OFFICE, 0, 0),
+        ReadEvents(world.OFFICE, -5, 2),
+        ReadEvents(world.OFFICE, 2**70, 2),
+        TrimEvents(world.OFFICE, -2),
+    ],
+    ids=["no-events", "from-before-the-first", "from-far-ahead", "trim-nothing"],
+)
+def test_odd_requests_are_answered_as_in_memory(on_server: Opened, request_: Request[object]) -> None:
+    """Numbers that no event has are no error."""
+    memory = MemoryBackend(ManualClock(0))
+    answers = []
+    for backend in (on_server.backend, memory):
+        backend.perform(SendMany(world.OFFICE, world.published()))
+        answers.append(backend.perform(request_))
+    assert answers[0] == answers[1]
+
+
+def test_the_server_s_time_is_the_default() -> None:
+    """Without a clock a command happens at the store's own time, in milliseconds."""
+    store = Store()
+    backend = LuaBackend(None, store)
+    store.time_ms = world.OPENS_AT_MS
+    backend.perform(SendMany(world.OFFICE, world.published()))
+    store.time_ms += 1234
+    outcome = backend.send(world.OFFICE, world.reserve("ani", world.ONLINE))
+    assert outcome.deadline_ms == store.time_ms + world.HOLD_TTL_MS
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("return redis.call('GET', KEYS[1])", "GET is not among"),
+        ("return redis.call('HGET', 'other', 'x')", "not declared"),
+        ("return redis.call('HSET', KEYS[1], 'x', 'y')", "only looks"),
+        ("return redis.call('HGET', KEYS[1], nil)", "NoneType"),
+        ("return redis.call('HGET', KEYS[1], false)", "bool"),
+        ("x = 1", "global variable"),
+        ("return x", "global variable"),
+        ("return os.time()", "global variable"),
+        ("return redis.pcall('TIME')", "pcall"),
+    ],
+)
+def test_the_store_without_a_server_is_strict(body: str, problem: str) -> None:
+    """What a script must not do is an error, also where a server would let it pass."""
+    with pytest.raises(Refused, match=problem):
+        Store().run(Script(f"#!lua flags=no-writes\n{body}", body), ("key",), ())
+
+
+def test_an_error_after_a_write_is_told() -> None:
+    """The worst that a script can do: part of a command stays."""
+    body = "redis.call('HSET', KEYS[1], 'x', 'y') redis.call('ZADD', KEYS[1], 0, 'x')"
+    with pytest.raises(HalfDone, match="WRONGTYPE"):
+        Store().run(Script(f"#!lua flags=\n{body}", body), ("key",), ())

@@ -1,0 +1,416 @@
+"""Buckets and guarded reserves, in Lua against Python: the same commands at the same times, and all that is left.
+
+On a Valkey, on a Redis, and without a server, as ``test_differential`` does it for the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from random import Random
+from typing import Any, Final, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from quota_engine.admission import token_bucket
+from quota_engine.admission.guarded_reserve import GatedLedger, GuardedReserve, Pass, apply, describe_gate
+from quota_engine.admission.token_bucket import (
+    Buckets,
+    Charge,
+    Limit,
+    PeekTokens,
+    ResetTokens,
+    TakeTokens,
+    Taking,
+    per_day,
+    per_minute,
+    per_second,
+)
+from quota_engine.clocks import ManualClock
+from quota_engine.conformance import world
+from quota_engine.domain.commands import Reserve
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.ledger import describe
+from quota_engine.domain.outcomes import Status
+from quota_engine.ports import Ask, Backend, Describe, Send, SendMany
+from quota_engine.stores.redis.codecs.buckets import buckets_of_state, encode_bucket_command, text_of_guards
+from quota_engine.stores.redis.codecs.office import encode
+from quota_engine.stores.redis.factory import open_async_backend, open_backend
+from quota_engine.stores.redis.keys import BUCKET_KINDS, keys_of
+from quota_engine.stores.redis.scripts import BUCKETS, GUARDED_COMMANDS, Script
+from tests.support.lua_store import LuaBackend, Refused, Store
+from tests.support.random_walks import walk
+from tests.support.servers import Server
+
+START_MS: Final = 1_700_000_000_000
+_places = (f"place{number}" for number in count())
+LIMITS: Final = (
+    per_day(1),
+    per_day(7, 3),
+    per_minute(90, 2),
+    per_second(7, 5),
+    per_second(1000, 1),
+    per_second(1_000_000, 3000),
+    per_second(999_983, 40),
+    Limit(3, 7, 4),
+    Limit(999_999_937, 4_503_599, 1_000_000_000),
+)
+
+
+class Opened(NamedTuple):
+    backend: Backend
+    clock: ManualClock
+    gate_of: Callable[[str], dict[str, Any]]
+    """What is written down of an office's gate."""
+
+
+@pytest.fixture
+def without_server() -> Opened:
+    clock, store = ManualClock(0), Store()
+
+    def gate_of(office: str) -> dict[str, Any]:
+        gate, ticks = keys_of("", office)[-2:]
+        return token_bucket.describe(
+            buckets_of_state(office, [store._do_zrange(gate, "0", "-1", "WITHSCORES"), store._hash(ticks)])
+        )
+
+    return Opened(LuaBackend(clock, store), clock, gate_of)
+
+
+@pytest.fixture(params=["valkey_server", "redis_server"])
+def server(request: pytest.FixtureRequest) -> Server:
+    found: Server = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def on_server(server: Server) -> Iterator[Opened]:
+    clock, client = ManualClock(0), server.client()
+
+    def gate_of(office: str) -> dict[str, Any]:
+        gate, ticks = keys_of("", office)[-2:]
+        scored = [text for pair in client.zrange(gate, 0, -1, withscores=True) for text in pair]
+        return token_bucket.describe(buckets_of_state(office, [scored, client.hgetall(ticks)]))
+
+    backend = open_backend(server.url, clock)
+    yield Opened(backend, clock, gate_of)
+    backend.close()
+    client.close()
+
+
+# --- Buckets at a place of their own --------------------------------------------------------------------------------
+
+
+def bucket_commands(random: Random, steps: int) -> Iterator[tuple[int, TakeTokens | PeekTokens | ResetTokens]]:
+    """Few buckets and many charges, at moments that matter: short of a refill, right at it, and far away."""
+    now_ms, limits = START_MS, random.sample(LIMITS, 3)
+    for _ in range(steps):
+        now_ms += random.choice(
+            (0, 0, 0, 1, 1, 7, random.randrange(2000), -random.randrange(3000), limits[0].refill_ms)
+        )
+        keys = random.sample(range(4), random.choice((1, 1, 2, 3)))
+        # A bucket's limit changes now and then, as an operator might change it.
+        chosen = [limits[key % 3] if random.random() < 0.95 else random.choice(LIMITS) for key in keys]
+        charges = tuple(
+            Charge(f"k{key}", limit, random.choice((1, 1, limit.burst, random.randint(1, limit.burst))))
+            for key, limit in zip(keys, chosen, strict=True)
+        )
+        kind = random.random()
+        if kind < 0.75:
+            yield now_ms, TakeTokens(charges)
+        elif kind < 0.95:
+            yield now_ms, PeekTokens(charges)
+        else:
+            yield now_ms, ResetTokens(tuple(charge.name for charge in charges))
+
+
+def check_buckets(opened: Opened, random: Random, steps: int) -> None:
+    place, buckets = f"~buckets.{next(_places)}", Buckets()
+    for now_ms, command in bucket_commands(random, steps):
+        opened.clock.set_ms(now_ms)
+        found: Any
+        expected: Any
+        if isinstance(command, PeekTokens):
+            found = opened.backend.perform(Ask(place, command))
+            expected = token_bucket.ask(buckets, command, now_ms)
+        else:
+            found = opened.backend.perform(Send(place, command))
+            expected = token_bucket.apply(buckets, command, now_ms)
+        assert found == expected, (now_ms, command)
+        assert opened.backend.perform(Describe(place)) == token_bucket.describe(buckets), (now_ms, command)
+
+
+@given(random=st.randoms(use_true_random=False), steps=st.integers(1, 40))
+def test_buckets_without_a_server(random: Random, steps: int) -> None:
+    """Rates from one a day to a million a second: Lua answers as Python does, and leaves the same."""
+    clock = ManualClock(0)
+    check_buckets(Opened(LuaBackend(clock, Store()), clock, lambda _: {}), random, steps)
+
+
+def test_buckets_on_a_server(on_server: Opened) -> None:
+    """The same where it counts."""
+    for seed in range(25):
+        check_buckets(on_server, Random(seed), 60)
+
+
+async def test_takes_that_meet_share_a_call(server: Server) -> None:
+    """Takers at the same moment come to what they come to one after the other; nobody gets more than the bucket has."""
+    clock = ManualClock(START_MS)
+    backend = await open_async_backend(server.url, clock)
+    random, buckets = Random(1), Buckets()
+    try:
+        for _ in range(10):
+            commands = [command for _, command in bucket_commands(random, 200) if isinstance(command, TakeTokens)]
+            found = await asyncio.gather(*(backend.perform(Send("~buckets.shared", command)) for command in commands))
+            assert found == [buckets.take(command.charges, clock.now_ms()) for command in commands]
+            clock.advance_ms(random.choice((1, 100, 86_400_000)))
+        assert await backend.perform(Describe("~buckets.shared")) == token_bucket.describe(buckets)
+    finally:
+        await backend.close()
+
+
+def test_a_bucket_that_is_full_right_at_a_millisecond(without_server: Opened) -> None:
+    """It is so although it was to be full a little earlier in that millisecond before more was taken."""
+    limit, place = per_second(1_000_000, burst=3000), "~buckets.x"
+    without_server.clock.set_ms(START_MS)
+    for cost, left in ((1, 2999), (999, 2000)):
+        assert without_server.backend.perform(Send(place, TakeTokens((Charge("k", limit, cost),)))).taken
+        (level,) = without_server.backend.perform(Ask(place, PeekTokens((Charge("k", limit),))))
+        assert (level.available, level.full_at_ms) == (left, START_MS + 1)
+
+
+async def test_ten_at_once_are_ten_on_a_server(server: Server) -> None:
+    """A peer's accident: 100 a second with a burst of 10, called 40 times at once, let 40 through on its store."""
+    clock = ManualClock(START_MS)
+    backend = await open_async_backend(server.url, clock)
+    try:
+        take = Send("~buckets.peer", TakeTokens((Charge("k", per_second(100, burst=10)),)))
+        for expected, wait_ms in ((10, 9), (0, 1), (1, 0)):
+            answers = await asyncio.gather(*(backend.perform(take) for _ in range(40)))
+            assert sum(answer.taken for answer in answers) == expected
+            clock.advance_ms(wait_ms)
+    finally:
+        await backend.close()
+
+
+def test_a_refusal_leaves_nothing_on_a_server(on_server: Opened, server: Server) -> None:
+    """Whoever is refused costs the store no memory; full buckets vanish as others come, and the keys end."""
+    place, limit = "~buckets.small", per_minute(1)
+    keys = keys_of("", place, BUCKET_KINDS)
+    on_server.clock.set_ms(START_MS)
+    on_server.backend.perform(Send(place, TakeTokens((Charge("busy", limit),))))
+    before = [server.ask("MEMORY", "USAGE", key) for key in keys]
+    for one in range(50):
+        charges = (Charge("busy", limit), Charge(f"new{one}", limit))
+        assert not on_server.backend.perform(Send(place, TakeTokens(charges))).taken
+    assert [server.ask("MEMORY", "USAGE", key) for key in keys] == before
+    for one in range(300):
+        on_server.clock.advance_ms(1000)
+        on_server.backend.perform(Send(place, TakeTokens((Charge(f"k{one}", limit),))))
+    assert server.ask("ZCARD", keys[0]) == 61
+    for key in keys:
+        assert 0 < server.ask("PTTL", key) <= 2 * 86_400_000
+
+
+def test_no_room_for_more_buckets() -> None:
+    """When there are as many as may be, the next new one waits for the first that will be full: in Lua as in Python."""
+    small = BUCKETS.text.replace("KEYS_MAX, CHARGES_MAX = 1000000,", "KEYS_MAX, CHARGES_MAX = 5,")
+    assert small != BUCKETS.text
+    script, keys = Script(small, "small"), ("gate", "ticks")
+    for seed in range(60):
+        random, store, buckets, now_ms = Random(seed), Store(), Buckets(keys_max=5), START_MS
+        for _ in range(80):
+            now_ms += random.choice((0, 1, 50, 400, -300))
+            names = random.sample("abcdefghi", random.choice((1, 2, 3)))
+            charges = tuple(
+                Charge(name, random.choice((per_second(1), per_second(3, 2), Limit(5, 7, 9)))) for name in names
+            )
+            (line,) = store.run(script, keys, [str(now_ms), encode_bucket_command(TakeTokens(charges))])
+            taking = buckets.take(charges, now_ms)
+            assert line == f"{taking.refused_by}\t{taking.retry_at_ms}", (seed, now_ms, charges)
+            state = [store._do_zrange("gate", "0", "-1", "WITHSCORES"), dict(store._hash("ticks"))]
+            assert token_bucket.describe(buckets_of_state("", state)) == token_bucket.describe(buckets)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "take\t",
+        "take\tk:1:1:1:1",
+        "take\tk:0:1:1:1:0",
+        "take\tk:1:0:1:1:0",
+        "take\tk:1:1:1:0:0",
+        "take\tk:1:1:1:2:0",
+        "take\tk:1:1:1:nan:0",
+        "take\tk:-1:1:1:1:0",
+        "take\tk:1:9999999999:9999999999:1:0",
+        "take\tk:1:1:1:1:2",
+        "take\t~:1:1:1:1:0",
+        "take\t/p:1:1:1:1:0",
+        "take\tk k:1:1:1:1:0",
+        "reset\t~",
+        "drop\tk",
+        "take",
+        "",
+    ],
+)
+def test_ill_formed_lines_are_refused_whole(text: str) -> None:
+    """Whatever another client sends: nothing is done before all of the call is well formed."""
+    store, good = Store(), encode_bucket_command(TakeTokens((Charge("k", per_second(1)),)))
+    with pytest.raises(Refused, match="ILLFORMED"):
+        store.run(BUCKETS, ("gate", "ticks"), [str(START_MS), good, text, good])
+    assert not store.keys()
+
+
+def test_commands_that_are_not_well_formed(on_server: Opened) -> None:
+    """They never get as far as the store, so they spoil no call that others share."""
+    for command in (TakeTokens(()), TakeTokens((Charge("a b", per_second(1)),)), ResetTokens(()), ResetTokens(("~",))):
+        with pytest.raises(InvalidRequest):
+            on_server.backend.perform(Send("~buckets.x", command))
+
+
+def test_buckets_in_memory_are_at_a_place_too() -> None:
+    """The memory backend keeps them as any ledger."""
+    from quota_engine.stores.memory import MemoryBackend
+
+    backend = MemoryBackend(ManualClock(START_MS))
+    take = Send("~buckets.x", TakeTokens((Charge("k", per_second(1)),)))
+    assert backend.perform(take) == Taking()
+    assert backend.perform(take) == Taking(0, START_MS + 1000)
+    assert backend.perform(Ask("~buckets.x", PeekTokens(take.command.charges)))[0].available == 0
+    with pytest.raises(InvalidRequest):
+        backend.perform(Send("~buckets.x", TakeTokens(())))
+
+
+# --- Guarded reserves -----------------------------------------------------------------------------------------------
+
+GUARD_LIMITS: Final = (Limit(1, 20, 2), Limit(7, 10, 3), Limit(3, 50, 1), Limit(1, 1, 4))
+
+
+def guard(random: Random, reserve: Reserve, now_ms: int) -> GuardedReserve:
+    """Charges on few buckets, some in shadow; now and then a pass, of which there are few as well."""
+    if random.random() < 0.1:
+        reserve = replace(reserve, valid_until_ms=max(1, now_ms + random.choice((-20, -1, 0, 1))))
+    names = random.sample(("account", "network", "device", *reserve.applicants), random.choice((0, 1, 1, 2)))
+    charges = tuple(
+        Charge(name, limit, random.randint(1, limit.burst), random.random() < 0.25)
+        for name in names
+        for limit in (random.choice(GUARD_LIMITS),)
+    )
+    pass_id = random.choice(("", "", f"p{random.randrange(6)}"))
+    until_ms = max(0, now_ms + random.choice((-1, 0, 1, 20, 60)))
+    return GuardedReserve(reserve, charges, Pass(pass_id, until_ms, random.random() < 0.25) if pass_id else None)
+
+
+def guarded_steps(seed: int) -> list[tuple[int, Any]]:
+    random = Random(seed)
+    return [
+        (now_ms, guard(random, command, now_ms) if isinstance(command, Reserve) and random.random() < 0.8 else command)
+        for now_ms, command in walk(Random(seed))
+    ]
+
+
+def check_guarded(opened: Opened, steps: Sequence[tuple[int, Any]], batch: Random | None = None) -> list[Any]:
+    office = next(_places)
+    ledger, found_all = GatedLedger(office), []
+    start = 0
+    while start < len(steps):
+        size = batch.choice((1, 2, 5, 20)) if batch else 1
+        now_ms, commands = steps[start][0], [command for _, command in steps[start : start + size]]
+        start += size
+        opened.clock.set_ms(now_ms)
+        if len(commands) == 1:
+            found = [opened.backend.perform(Send(office, commands[0]))]
+        else:
+            found = opened.backend.perform(SendMany(office, tuple(commands)))
+        for command, one in zip(commands, found, strict=True):
+            expected = apply(ledger, command, now_ms)
+            assert one == expected, f"{now_ms} {command}\n is answered {one}\n  instead of {expected}"
+        assert opened.backend.perform(Describe(office)) == describe(ledger)
+        if ledger.days:
+            assert opened.gate_of(office) == describe_gate(ledger), (now_ms, commands)
+        found_all += found
+    return found_all
+
+
+def test_guarded_reserves_without_a_server(without_server: Opened) -> None:
+    """Outcome, ledger and gate are the same in Lua as in Python, whatever passes and buckets come together."""
+    statuses = set()
+    shadows = 0
+    for seed in range(250):
+        for answer in check_guarded(without_server, guarded_steps(seed)):
+            outcome = getattr(answer, "outcome", answer)
+            statuses.add((outcome.status, outcome.replayed, outcome.resumed))
+            shadows += bool(getattr(answer, "in_shadow", ()))
+    for wanted in (Status.NOT_ADMITTED, Status.THROTTLED, Status.LAPSED, Status.HELD, Status.WAITING, Status.SOLD_OUT):
+        assert (wanted, False, False) in statuses, wanted
+    assert (Status.HELD, True, False) in statuses
+    assert (Status.HELD, False, True) in statuses
+    assert shadows > 100
+
+
+def test_batches_of_guarded_reserves_without_a_server(without_server: Opened) -> None:
+    """Together with other commands in one call they come to what they come to one after the other."""
+    for seed in range(1000, 1150):
+        check_guarded(without_server, guarded_steps(seed), Random(seed))
+
+
+def test_guarded_reserves_on_a_server(on_server: Opened) -> None:
+    """The same on a server, one by one and in batches."""
+    for seed in range(2000, 2030):
+        check_guarded(on_server, guarded_steps(seed), Random(seed) if seed % 2 else None)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_what_a_client_knows_of_sold_out_days_learns_from_guarded_reserves(server: Server, together: bool) -> None:
+    """A client that answers losers itself does not tell somebody with a hold that the day is sold out."""
+    clock = ManualClock(world.OPENS_AT_MS)
+    backend = open_backend(f"{server.url}?sold_out_ms=60000", clock)
+    try:
+        backend.perform(SendMany("office", world.published()))
+        assert backend.send("office", world.reserve("stranger", world.choice(("draw",)))).ok
+        assert backend.send("office", world.reserve("loser", world.choice(("draw",)))).status is Status.SOLD_OUT
+        first: Any = GuardedReserve(world.reserve("ani", world.ONLINE), (Charge("k", per_minute(7)),))
+        answer: Any = backend.perform(SendMany("office", (first,)) if together else Send("office", first))
+        answer = answer[0] if together else answer
+        assert answer.outcome.status is Status.HELD
+        assert backend.send("office", world.reserve("budi", world.ONLINE)).status is Status.HELD
+        assert backend.send("office", world.reserve("citra", world.ONLINE)).status is Status.SOLD_OUT
+        for _ in range(3):
+            again = backend.send("office", world.reserve("another-key", world.ONLINE, "ani"))
+            assert (again.status, again.resumed) == (Status.HELD, True)
+            assert backend.send("office", world.reserve("dewi", world.ONLINE)).status is Status.SOLD_OUT
+            late = GuardedReserve(world.reserve("eka", world.ONLINE), (Charge("k", per_minute(7)),))
+            assert backend.perform(Send("office", late)).outcome.status is Status.SOLD_OUT
+    finally:
+        backend.close()
+
+
+def test_nothing_is_left_where_nothing_was_published(without_server: Opened) -> None:
+    """A guarded reserve for an office that nobody published is answered, and writes nothing."""
+    command = GuardedReserve(
+        world.reserve("ani", world.ONLINE), (Charge("k", per_second(1)),), Pass("p", START_MS + 1000)
+    )
+    without_server.clock.set_ms(START_MS)
+    for _ in range(3):
+        answer = without_server.backend.perform(Send("nowhere", command))
+        assert answer.outcome.status is Status.UNKNOWN_DAY
+    assert isinstance(without_server.backend, LuaBackend)
+    assert without_server.backend.store.keys() == frozenset()
+
+
+@pytest.mark.parametrize(
+    "guards", ["guarded\t\t0\t0\tk\t", "guarded\tp\t1e3\t0\t\t", "guarded\tp p\t1\t0\t\t", "guarded\tp\t1\t2\t\t"]
+)
+def test_ill_formed_guards_are_refused_whole(guards: str) -> None:
+    """A line with a mistake in its guards spoils nothing: the call is refused before the first write."""
+    store, line = Store(), encode(world.reserve("ani", world.ONLINE))
+    with pytest.raises(Refused, match="ILLFORMED"):
+        store.run(GUARDED_COMMANDS, keys_of("", "office"), ["0", guards + line])
+    assert not store.keys()
+    good = text_of_guards(GuardedReserve(world.reserve("ani", world.ONLINE))) + line
+    assert store.run(GUARDED_COMMANDS, keys_of("", "office"), ["0", good])[0].startswith("G\t-1\t\tUNKNOWN_DAY")

@@ -1,0 +1,216 @@
+"""One place over all offices, and moves between them, on real servers: in clusters, through kills, by many processes.
+
+Run as a program, this file is one of those processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import pytest
+
+from quota_engine import AsyncQuotaEngine, BackendUnavailable, InvalidRequest, OutcomeUnknown, Status
+from quota_engine.clocks import ManualClock
+from quota_engine.engine.quota_engine import QuotaEngine
+from quota_engine.ports import Backend
+from quota_engine.stores.redis.factory import open_async_backend, open_backend
+from quota_engine.workflows import office_moves
+from quota_engine.workflows.office_moves import MOVE_LEASE_MS
+from quota_engine.workflows.request_builder import Desk
+from tests.stores.redis.conftest import cluster_url, empty_members
+from tests.stores.redis.test_outages import RIGHTS
+from tests.support.multi_office import ANI, DAY, KEY, NEXT_DAY, OFFICES, WANTED, Driven, Muddle, Nation, nation
+from tests.support.paths import ROOT
+from tests.support.servers import Cluster, Server
+
+PEOPLE: Final = tuple(f"person{number}" for number in range(12))
+
+Opener = Callable[[ManualClock], Backend]
+
+
+@pytest.fixture(params=["valkey", "redis", "cluster"])
+def url(request: pytest.FixtureRequest) -> str:
+    """Where an empty store is: alone, or in a cluster, where offices and claims are on three servers."""
+    if request.param == "cluster":
+        cluster: Cluster = request.getfixturevalue("valkey_cluster")
+        empty_members(cluster.members)
+        return cluster_url(cluster)
+    server: Server = request.getfixturevalue(f"{request.param}_server")
+    return server.url
+
+
+@pytest.mark.parametrize("seed", range(1000, 1003))
+def test_nobody_ever_has_two_places(url: str, seed: int) -> None:
+    """The muddle that is played in memory comes to the same answers here, step by step, and to as few places."""
+    in_memory, here = Muddle(seed), Muddle(seed, lambda clock: open_backend(url, clock))
+    try:
+        in_memory.run(60)
+        here.run(60)
+        assert here.told == in_memory.told
+    finally:
+        here.nation.backend.close()
+
+
+async def test_a_nation_presses_at_once(url: str) -> None:
+    """Ninety people, each at three offices in the same moment: nobody gets two places, and all places can be had."""
+    there = Nation(places=40, open_store=lambda clock: open_backend(url, clock))
+    engine = AsyncQuotaEngine(await open_async_backend(url, there.clock), there.desk)
+    try:
+        people = [f"person{number}" for number in range(90)]
+        outcomes = await asyncio.gather(*(engine.reserve(office, DAY, one) for office in OFFICES for one in people))
+        won = Counter(one.reservation.applicants for one in outcomes if one.ok and one.reservation)
+        assert set(won.values()) == {1}
+        await asyncio.gather(*(engine.reserve(office, DAY, one) for office in OFFICES[:1] for one in people))
+        await asyncio.gather(*(engine.reserve(office, DAY, one) for office in OFFICES[1:2] for one in people))
+        await asyncio.gather(*(engine.reserve(office, DAY, one) for office in OFFICES[2:] for one in people))
+        assert len(there.active()) == 90
+        assert (await engine.audit()).findings == ()
+    finally:
+        await engine.close()
+        there.backend.close()
+
+
+async def test_everybody_moves_at_once(url: str) -> None:
+    """Forty confirmed places are moved twice each in the same moment, to two offices: everybody has one in the end."""
+    there = Nation(places=50, open_store=lambda clock: open_backend(url, clock))
+    engine = AsyncQuotaEngine(await open_async_backend(url, there.clock), there.desk)
+    try:
+        held = await asyncio.gather(*(engine.reserve("east", DAY, f"person{number}") for number in range(40)))
+        await asyncio.gather(*(engine.confirm(one.reference) for one in held))
+        outcomes = await asyncio.gather(
+            *(engine.reschedule(one.reference, DAY, office=office) for one in held for office in ("west", "north"))
+        )
+        assert {one.status for one in outcomes} <= {Status.CONFIRMED, Status.MOVING, Status.WRONG_STATE}
+        there.clock.advance_ms(MOVE_LEASE_MS)
+        await engine.finish_moves()
+        assert Counter(one.applicants for one in there.active()) == {
+            one.reservation.applicants: 1 for one in held if one.reservation
+        }
+        assert (await engine.audit()).findings == ()
+    finally:
+        await engine.close()
+        there.backend.close()
+
+
+@pytest.mark.parametrize("national", [False, True])
+def test_a_server_that_dies_in_the_middle_of_a_move_loses_no_place(binary: Path, national: bool) -> None:
+    """SIGKILL after each of the steps, with ``appendfsync always``; the caller is gone, and somebody else finishes."""
+    with Server(binary, appendfsync="always") as server:
+        for steps in range(8):
+            server.ask("FLUSHALL")
+            there = Nation(national=national, open_store=lambda clock: open_backend(server.url, clock))
+            source = there.engine.confirm(there.engine.reserve("east", DAY, ANI).reference).reference
+            move = Driven(office_moves.reschedule(there.desk, source, DAY, "west", WANTED, None, 0), there.backend)
+            move.run(steps)
+            move.die()
+            server.kill()
+            server.start()
+            assert 1 <= len(there.active()) <= 2
+            there.clock.advance_ms(MOVE_LEASE_MS)
+            there.engine.finish_moves()
+            assert len(there.active()) == 1
+            there.check()
+            there.backend.close()
+
+
+def test_the_rights_in_the_documents_are_enough(valkey_server: Server) -> None:
+    """A user with just those reserves, moves and finishes."""
+    valkey_server.ask("ACL", "SETUSER", "engine", "reset", "on", ">secret", "~{quota_engine:*", *RIGHTS.split())
+    path = valkey_server.socket_path
+    there = Nation(open_store=lambda clock: open_backend(f"unix://engine:secret@{path}", clock))
+    first = there.engine.reserve("east", DAY, ANI)
+    assert there.engine.reserve("west", DAY, ANI).status is Status.IDENTITY_LIMIT
+    assert there.engine.reschedule(first.reference, NEXT_DAY, office="west").ok
+    there.engine.finish_moves()
+    there.check()
+    there.backend.close()
+
+
+# --- Processes that are killed -------------------------------------------------------------------------------------
+
+
+def muddle_along(engine: QuotaEngine, seed: int) -> None:
+    """Reserve, confirm, give up and move, all over the country, until the process is killed."""
+    random = Random(seed)
+    references: list[str] = []
+    while True:
+        try:
+            if not references or random.random() < 0.5:
+                outcome = engine.reserve(random.choice(OFFICES), random.choice((DAY, NEXT_DAY)), random.choice(PEOPLE))
+            else:
+                reference = random.choice(references)
+                step: Any = random.choice((engine.confirm, engine.cancel, engine.release, engine.reschedule))
+                if step == engine.reschedule:
+                    outcome = engine.reschedule(
+                        reference, random.choice((DAY, NEXT_DAY)), office=random.choice(OFFICES)
+                    )
+                else:
+                    outcome = step(reference)
+            if outcome.reference:
+                references = [*references[-5:], outcome.reference]
+        except (BackendUnavailable, OutcomeUnknown, InvalidRequest):
+            continue
+
+
+def run_client(url: str, now_ms: str, seed: str) -> None:
+    """One process: four threads on one engine."""
+    clock = ManualClock(int(now_ms))
+    engine = QuotaEngine(open_backend(url, clock), Desk(KEY, nation(national=True, places=20, reschedules_max=900)))
+    threads = [
+        threading.Thread(target=muddle_along, args=(engine, 10 * int(seed) + number), daemon=True)
+        for number in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    print("here", flush=True)  # noqa: T201 - to the process that started it
+    for thread in threads:
+        thread.join()
+
+
+def test_processes_that_are_killed_leave_nobody_with_two_places_or_none(url: str) -> None:
+    """Three processes move and book for the same dozen people; they die at once, and one who comes after tidies up."""
+    there = Nation(places=20, open_store=lambda clock: open_backend(url, clock), reschedules_max=900)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", __spec__.name, url, str(there.clock.now_ms()), str(seed)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in range(3)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "here\n"
+        moved = 0
+        while moved < 25:
+            moved = sum(one.done for one in there.moves())
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.communicate()
+    there.clock.advance_ms(MOVE_LEASE_MS)
+    there.engine.finish_moves()
+    assert max(Counter(who for one in there.active() for who in one.applicants).values()) == 1
+    assert [one for one in there.moves() if not one.done] == []
+    there.check()
+    for person in PEOPLE:  # whoever has none can have one
+        outcome = there.engine.reserve("east", DAY, person)
+        assert outcome.ok or outcome.status is Status.IDENTITY_LIMIT
+    assert len(there.active()) == len(PEOPLE)
+    there.check()
+    there.backend.close()
+
+
+if __name__ == "__main__":
+    run_client(*sys.argv[1:])

@@ -1,0 +1,170 @@
+"""What an observer is told of the way to the store, and that it can not harm it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import datetime
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from quota_engine import AsyncQuotaEngine, BackendUnavailable, QuotaEngine, Status
+from quota_engine.admission.decision_counter import VerdictTally
+from quota_engine.admission.policy import Finding
+from quota_engine.catalog import load_catalog
+from quota_engine.clocks import ManualClock
+from quota_engine.conformance.world import DAY as DAY_NUMBER
+from quota_engine.conformance.world import HOLD_TTL_MS, OFFICE, ONLINE, OPENS_AT_MS, published, reserve
+from quota_engine.domain.commands import SetCapacity
+from quota_engine.ports import Batch, CountHolds, SendMany, StoreObserver, Watchable
+from quota_engine.stores.redis.factory import open_backend
+from tests.support.servers import Server
+
+KEY = b"a key for tests, and only them"
+CATALOG = load_catalog("surabaya")
+DAY = datetime.date(2020, 1, 6)
+"""It is over: reserves are refused, which is all that is needed here."""
+CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("caller", default="")
+
+
+class Seen:
+    """An observer that keeps what it is told, and fails if it is to."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.batches: list[Batch] = []
+        self.sold_out: list[str] = []
+        self.fails = fails
+
+    def on_verdict(self, office: str, finding: Finding) -> None:
+        raise AssertionError("nobody decides here")
+
+    def on_call(self) -> Any:
+        self._fail()
+        return CALLER.get()
+
+    def on_batch(self, batch: Batch) -> None:
+        self._fail()
+        self.batches.append(batch)
+
+    def on_sold_out(self, office: str) -> None:
+        self._fail()
+        self.sold_out.append(office)
+
+    def _fail(self) -> None:
+        if self.fails:
+            raise ZeroDivisionError("an observer's own fault")
+
+
+async def reserve_together(engine: AsyncQuotaEngine, count: int) -> list[Status]:
+    async def one(number: int) -> Status:
+        CALLER.set(f"caller {number}")
+        return (await engine.reserve("surabaya", DAY, f"p{number}", service="new", session="morning")).status
+
+    return await asyncio.gather(*(one(number) for number in range(count)))
+
+
+async def test_batches_of_the_async_backend(valkey_server: Server) -> None:
+    """Each batch once: its place, size and time, and for each of its calls what the observer wanted to have again."""
+    seen = Seen()
+    assert isinstance(seen, StoreObserver)
+    async with await AsyncQuotaEngine.open(
+        valkey_server.url, identity_key=KEY, catalog=CATALOG, observer=seen
+    ) as engine:
+        assert await reserve_together(engine, 200) == [Status.UNKNOWN_DAY] * 200
+        assert await engine.lookup("surabaya~x") is None
+    assert sum(batch.size for batch in seen.batches) == 201
+    assert len(seen.batches) <= 9
+    *reserves, look = seen.batches
+    assert sorted(caller for batch in reserves for caller in batch.callers) == sorted(f"caller {n}" for n in range(200))
+    assert all(batch.place == "surabaya" and not batch.error and batch.duration_us > 0 for batch in seen.batches)
+    assert ({batch.reads for batch in reserves}, look.reads, look.callers) == ({False}, True, ("",))
+
+
+def test_batches_of_the_sync_backend(valkey_server: Server) -> None:
+    """The same from threads; a call that fails is one with an error."""
+    seen = Seen()
+    with QuotaEngine.open(
+        f"{valkey_server.url}?attempts_max=1", identity_key=KEY, catalog=CATALOG, observer=seen
+    ) as engine:
+
+        def press(number: int) -> None:
+            CALLER.set(str(number))
+            engine.reserve("surabaya", DAY, f"p{number}", service="new", session="morning")
+
+        threads = [threading.Thread(target=press, args=(number,)) for number in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(caller for batch in seen.batches for caller in batch.callers) == sorted(map(str, range(20)))
+        seen.batches.clear()
+        valkey_server.kill()
+        with pytest.raises(BackendUnavailable):
+            engine.lookup("surabaya~x")
+    assert [(batch.size, batch.error, batch.reads) for batch in seen.batches] == [(1, "BackendUnavailable", True)]
+
+
+async def test_answers_from_memory(valkey_server: Server) -> None:
+    """They are no batch, and each is told."""
+    seen = Seen()
+    clock = ManualClock(0)
+    url = f"{valkey_server.url}?sold_out_ms=250"
+    async with await AsyncQuotaEngine.open(
+        url, identity_key=KEY, catalog=CATALOG, observer=seen, clock=clock
+    ) as engine:
+        day = datetime.date(2026, 12, 7)
+        await engine.publish(CATALOG, day)
+        (view,) = await engine.availability("surabaya", day)
+        clock.set_ms(view.opens_at_ms)
+        assert (await engine.set_capacity("surabaya", day, "online", 0)).ok
+        statuses = []
+        for number in range(50):
+            outcome = await engine.reserve("surabaya", day, f"p{number}", service="new", session="morning")
+            statuses.append(outcome.status)
+            await asyncio.sleep(0)
+        assert set(statuses) == {Status.SOLD_OUT}
+    assert seen.sold_out == ["surabaya"] * len(seen.sold_out)
+    assert 0 < len(seen.sold_out) < 50
+    reserves = sum(batch.size for batch in seen.batches if not batch.reads) - 1  # the capacity
+    assert reserves + len(seen.sold_out) == 50
+
+
+async def test_an_observer_that_fails_is_logged(valkey_server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """Its errors stop nobody."""
+    opened = AsyncQuotaEngine.open(valkey_server.url, identity_key=KEY, catalog=CATALOG, observer=Seen(fails=True))
+    async with await opened as engine:
+        with caplog.at_level(logging.ERROR):
+            assert await reserve_together(engine, 2) == [Status.UNKNOWN_DAY] * 2
+    assert {record.message for record in caplog.records} == {"an observer has failed"}
+
+
+async def test_an_observer_of_verdicts_only_is_told_of_nothing_else(valkey_server: Server) -> None:
+    """One that was written before there was more to tell goes on as it did."""
+    opened = AsyncQuotaEngine.open(valkey_server.url, identity_key=KEY, catalog=CATALOG, observer=VerdictTally())
+    async with await opened as engine:
+        assert await reserve_together(engine, 2) == [Status.UNKNOWN_DAY] * 2
+        assert isinstance(engine._backend, Watchable)
+        assert engine._backend._watch is None  # type: ignore[attr-defined]
+    with QuotaEngine.open(observer=Seen()) as in_memory:  # which has no way to go
+        assert not isinstance(in_memory._backend, Watchable)
+
+
+def test_more_holds_than_are_counted_at_once(valkey_server: Server) -> None:
+    """A thousand a script call, and all of them in the end, each once."""
+    clock = ManualClock(OPENS_AT_MS)
+    backend = open_backend(valkey_server.url, clock)
+    try:
+        backend.perform(SendMany(OFFICE, (*published(), SetCapacity(DAY_NUMBER, "online", 5000))))
+        for number in range(2400):
+            clock.set_ms(OPENS_AT_MS + number)
+            assert backend.send(OFFICE, reserve(f"p{number}", ONLINE)).ok
+        clock.set_ms(OPENS_AT_MS + 2400)
+        counts = backend.perform(CountHolds(OFFICE, DAY_NUMBER, (HOLD_TTL_MS - 2400, HOLD_TTL_MS - 1200, HOLD_TTL_MS)))
+        assert counts == [1, 1200, 1199, 0]
+        clock.set_ms(OPENS_AT_MS + HOLD_TTL_MS + 9)
+        assert backend.perform(CountHolds(OFFICE, DAY_NUMBER, ())) == [2390]
+    finally:
+        backend.close()

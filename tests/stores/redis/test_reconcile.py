@@ -1,0 +1,356 @@
+"""Putting a ledger right: on real servers after failovers and damages, and without one for thousands of walks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quota_engine.clocks import ManualClock
+from quota_engine.domain.commands import Confirm
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.ledger import Ledger, describe
+from quota_engine.domain.lifecycle import State
+from quota_engine.domain.reconcile import mend
+from quota_engine.domain.state_machine import apply
+from quota_engine.ports import Audit, Describe, ReadEvents, Reconcile, RecordedEvent, TrimEvents
+from quota_engine.stores.redis import executor
+from quota_engine.stores.redis.codecs.office import encode
+from quota_engine.stores.redis.keys import KINDS
+from quota_engine.stores.redis.repair import writes_between
+from quota_engine.stores.redis.scripts import COMMANDS, RECONCILE
+from quota_engine.stores.redis.stored_kinds import OFFICE as KIND
+from tests.support.command_source import Step
+from tests.support.lua_store import LuaBackend, Refused, Store
+from tests.support.random_walks import walk
+
+OFFICE = "SBY"
+SEEDS = st.integers(0, 10**6)
+
+
+class Walked:
+    """An office on the scripts without a server, and the machine's ledger of the same walk."""
+
+    def __init__(self, seed: int, steps: int = 60) -> None:
+        self.clock = ManualClock(0)
+        self.backend = LuaBackend(self.clock, Store(scan_max=3))
+        self.ledger = Ledger(OFFICE)
+        self._rest: Iterator[Step] = iter(list(walk(Random(seed), steps + 20)))
+        self.go(steps)
+
+    def go(self, steps: int = 1000) -> None:
+        """Take as many steps of the walk on both; every outcome is the same."""
+        for _ in range(steps):
+            step = next(self._rest, None)
+            if step is not None:
+                self.clock.set_ms(step[0])
+                assert self.backend.send(OFFICE, step[1]) == apply(self.ledger, step[1], step[0])
+
+    def compare(self) -> None:
+        assert self.backend.perform(Describe(OFFICE)) == describe(self.ledger)
+        assert self.backend.perform(Audit(OFFICE)) == []
+
+    def value(self, kind: str) -> Any:
+        """What stands under one of the office's keys."""
+        return self.backend.store._values[self.backend._keys(OFFICE)[KINDS.index(kind)]]
+
+
+def state_of(walked: Walked) -> list[Any]:
+    """What the reconciliation reads; the office is as it was after it."""
+    keys = walked.backend._keys(OFFICE)
+    status, _, *found = walked.backend.store.run(RECONCILE, keys, ["0", "begin", "t", "", "1", "0"])
+    assert status == "GO"
+    walked.backend.store.run(RECONCILE, keys, ["0", "leave", "t"])
+    pairs = [dict(zip(one[::2], one[1::2], strict=True)) if at in KIND.hashes else one for at, one in enumerate(found)]
+    return list(pairs)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["from-events", "from-records"])
+@settings(max_examples=40)
+@given(seed=SEEDS)
+def test_what_is_right_is_left_alone(whole: bool, seed: int) -> None:
+    """After any walk nothing is found to repair, whether the events decide or the records."""
+    walked = Walked(seed)
+    if not walked.ledger.events:
+        return
+    state = state_of(walked)
+    mended = mend(KIND.ledger(OFFICE, state[:-2]), from_events=whole)
+    assert describe(mended) == describe(walked.ledger)
+    assert writes_between(state, mended, len(walked.ledger.events), ()) == []
+
+
+# --- Damages: each changes something, if there is something of its kind, and says whether it did ---------------------
+
+
+def known_ids(walked: Walked) -> list[str]:
+    """Reservations of days that are not forgotten: what is left of others means nothing."""
+    return [one.id for one in walked.ledger.reservations.values() if one.day in walked.ledger.days]
+
+
+def change_a_counter(walked: Walked, rng: Random) -> bool:
+    """Held, confirmed and free of a quota, the number of those who wait, the last queue number."""
+    days: dict[str, str] = walked.value("days")
+    fields = [field for field in days if field.isdigit()]
+    if not fields:
+        return False
+    field = rng.choice(fields)
+    rows = [row.split("\t") for row in days[field].split("\n")]
+    row, column = rng.choice([(0, 3), *((number, rng.choice((2, 3, 4))) for number in range(2, len(rows)))])
+    rows[row][column] = str(int(rows[row][column]) + rng.choice((-2, -1, 1, 5)))
+    days[field] = "\n".join("\t".join(row) for row in rows)
+    return True
+
+
+def look_too_late(walked: Walked, rng: Random) -> bool:
+    """A day that would not look for what is due, or not where it is."""
+    days: dict[str, str] = walked.value("days")
+    fields = [str(one.day) for one in walked.ledger.reservations.values() if one.state is State.HELD]
+    fields = [field for field in fields if field in days]
+    if not fields:
+        return False
+    field = rng.choice(fields)
+    first, _, *quotas = days[field].split("\n")
+    parts = first.split("\t")
+    parts[2] = str(2**50)
+    days[field] = "\n".join(["\t".join(parts), "", *quotas])
+    return True
+
+
+def lose_a_field(kind: str) -> Callable[[Walked, Random], bool]:
+    """A record, a claim or a standing is gone."""
+
+    def lose(walked: Walked, rng: Random) -> bool:
+        kept = {"records": known_ids(walked), "claims": describe(walked.ledger)["claims"]}
+        fields = [field for field in walked.value(kind) if field != "~" and field in kept.get(kind, {field})]
+        if fields:
+            del walked.value(kind)[rng.choice(fields)]
+        return bool(fields)
+
+    lose.__name__ = f"lose_one_of_the_{kind}"
+    return lose
+
+
+def claim_too_much(walked: Walked, rng: Random) -> bool:
+    """Somebody has a claim on what is another's."""
+    ids = known_ids(walked)
+    if ids:
+        walked.value("claims")["somebody"] = rng.choice(ids)
+    return bool(ids)
+
+
+def lose_a_member(kind: str) -> Callable[[Walked, Random], bool]:
+    """A deadline, cooling units or somebody who waits are gone."""
+
+    def lose(walked: Walked, rng: Random) -> bool:
+        members = [one for one in walked.value(kind).scores if one != "~"]
+        if members:
+            walked.value(kind).remove(rng.choice(members))
+        return bool(members)
+
+    lose.__name__ = f"lose_a_member_of_{kind}"
+    return lose
+
+
+def a_deadline_too_many(walked: Walked, rng: Random) -> bool:
+    """A hold that is none is due."""
+    walked.value("due").add(f"{rng.choice((11, 12))}/total/{0:015}/nobody", 0)
+    return True
+
+
+def units_too_many_cool(walked: Walked, rng: Random) -> bool:
+    """Units that nobody gave back cool."""
+    days = [field for field in walked.value("days") if field.isdigit()]
+    if not days:
+        return False
+    walked.value("cooling").add(f"{rng.choice(days)}/total/{1:015}/{3:015}/nobody/1", 0)
+    return True
+
+
+def turn_the_wait_list_round(walked: Walked, rng: Random) -> bool:
+    """The last becomes the first, and of no day."""
+    waiting = walked.value("waiting")
+    members = [one for one in waiting.scores if one != "~"]
+    for place, one in enumerate(reversed(members)):
+        waiting.add(one, float(place))
+    return bool(set(members) & set(known_ids(walked)))
+
+
+DERIVED = [
+    change_a_counter,
+    look_too_late,
+    claim_too_much,
+    lose_a_field("claims"),
+    lose_a_member("due"),
+    a_deadline_too_many,
+]
+"""What the records are enough to repair."""
+DAMAGES = [
+    *DERIVED,
+    lose_a_field("records"),
+    lose_a_field("standings"),
+    lose_a_member("cooling"),
+    lose_a_member("waiting"),
+    lose_a_member("updated"),
+    units_too_many_cool,
+    turn_the_wait_list_round,
+]
+
+
+def ids_of(damages: list[Callable[[Walked, Random], bool]]) -> list[str]:
+    return [damage.__name__ for damage in damages]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=ids_of(DAMAGES))
+@settings(max_examples=8)
+@given(seed=SEEDS)
+def test_a_damage_is_repaired_from_the_events(damage: Callable[[Walked, Random], bool], seed: int) -> None:
+    """Whatever was changed behind the engine's back is as it was, and the office goes on as if nothing had been."""
+    walked = Walked(seed)
+    if not walked.ledger.events or not damage(walked, Random(seed)):
+        return
+    found = walked.backend.perform(Reconcile(OFFICE))
+    assert found.repaired
+    walked.compare()
+    walked.go()
+    walked.compare()
+    assert walked.backend.perform(Reconcile(OFFICE)).repaired == 0
+
+
+@pytest.mark.parametrize("damage", DERIVED, ids=ids_of(DERIVED))
+@settings(max_examples=8)
+@given(seed=SEEDS)
+def test_a_damage_is_repaired_from_the_records(damage: Callable[[Walked, Random], bool], seed: int) -> None:
+    """Where older events have been trimmed, counters and indexes are worked out from the records."""
+    walked = Walked(seed)
+    if len(walked.ledger.events) < 2:
+        return
+    walked.backend.perform(TrimEvents(OFFICE, len(walked.ledger.events) // 2))
+    if not damage(walked, Random(seed)):
+        return
+    assert walked.backend.perform(Reconcile(OFFICE)).repaired
+    walked.compare()
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+@settings(max_examples=30)
+@given(seed=SEEDS, data=st.data())
+def test_lost_events_are_restored(trimmed: bool, seed: int, data: st.DataObject) -> None:
+    """A store that has only the beginning of a walk, and the events of the rest: it becomes what it would be."""
+    whole, part = Walked(seed), Walked(seed, data.draw(st.integers(5, 60)))
+    number = len(part.ledger.events)
+    if not number:
+        return
+    if trimmed:
+        part.backend.perform(TrimEvents(OFFICE, number // 2))
+    kept = whole.backend.perform(ReadEvents(OFFICE, data.draw(st.integers(0, number)), 1000))
+    found = part.backend.perform(Reconcile(OFFICE, tuple(kept)))
+    assert (found.repaired, found.restored) == (0, len(whole.ledger.events) - number)
+    part.ledger = whole.ledger
+    part.compare()
+    part.clock.set_ms(whole.clock.now_ms())
+    rest = part.backend.perform(ReadEvents(OFFICE, number, 1000))
+    assert rest == whole.backend.perform(ReadEvents(OFFICE, number, 1000))
+    part._rest = whole._rest
+    part.go()
+    part.compare()
+    assert part.backend.perform(Reconcile(OFFICE)).repaired == 0
+
+
+def test_events_of_another_history_are_refused() -> None:
+    """Not in order, or others than the office's own: nothing is restored, and the office is as open as before."""
+    walked = Walked(7)
+    before = walked.backend.perform(Describe(OFFICE))
+    recorded = walked.backend.perform(ReadEvents(OFFICE, 0, 1000))
+    last = recorded[-1]
+    for wrong, problem in (
+        ((RecordedEvent(last.number + 2, last.event),), f"number {last.number + 2} after {last.number}"),
+        ((RecordedEvent(last.number, recorded[0].event),), f"number {last.number} is another event here"),
+    ):
+        with pytest.raises(InvalidRequest, match=problem):
+            walked.backend.perform(Reconcile(OFFICE, wrong))
+        assert walked.backend.perform(Describe(OFFICE)) == before
+    walked.go()
+    walked.compare()
+
+
+class Died(Exception):
+    """The client is gone."""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_client_that_dies_half_way_leaves_nothing_that_the_next_can_not_mend(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each single write, and between restoring and opening: another client comes to the same ledger."""
+    monkeypatch.setattr(executor, "WRITES_MAX", 1)
+    whole = Walked(seed)
+    kept = len(Walked(seed, 40).ledger.events)
+    events = tuple(whole.backend.perform(ReadEvents(OFFICE, 0, 1000)))
+    calls, is_done = 0, False
+    while not is_done:
+        walked, rng = Walked(seed, 40), Random(seed)
+        for damage in DAMAGES:
+            damage(walked, rng)
+        run, left = walked.backend.store.run, iter(range(calls))
+
+        def run_or_die(*arguments: Any, run: Any = run, left: Iterator[int] = left) -> Any:
+            if next(left, None) is None:
+                raise Died
+            return run(*arguments)
+
+        walked.backend.store.run = run_or_die  # type: ignore[method-assign, assignment]
+        try:
+            assert walked.backend.perform(Reconcile(OFFICE, events)).restored == len(events) - kept
+            is_done = True
+        except Died:
+            calls += 1
+        walked.backend.store.run = run  # type: ignore[method-assign]
+        walked.clock.set_ms(walked.clock.now_ms() + executor.RECONCILE_LEASE_MS + 1000)  # and more than its records add
+        walked.backend.perform(Reconcile(OFFICE, events))
+        walked.ledger = whole.ledger
+        walked.compare()
+    assert calls > 5
+
+
+def test_two_lines_with_one_epoch_are_told_apart() -> None:
+    """Two servers took over an office at the same time: who has seen the one does not go on with the other as if it
+    were the same.
+    """
+    walked = Walked(3)
+    run, keys = walked.backend.store.run, walked.backend._keys(OFFICE)
+    here = "a" * 40
+
+    def minding(seen: str) -> Any:
+        return run(COMMANDS, keys, [f"{walked.clock.now_ms()}@{seen}", encode(Confirm("nobody"))])
+
+    assert walked.backend.perform(Reconcile(OFFICE)).epoch == 1
+    for seen in ("", f"1:{here}", f"0:{'c' * 40}"):
+        assert minding(seen)[1] == f"1:{here}"
+    with pytest.raises(Refused, match="BEHIND the office is at epoch 1 here, and at 2 elsewhere"):
+        minding(f"2:{here}")
+    with pytest.raises(Refused, match="FENCED"):
+        minding(f"1:{'c' * 40}")
+    walked.backend.store.server = "b" * 40
+    with pytest.raises(Refused, match="FENCED"):
+        minding(f"1:{here}")
+    walked.go()  # who does not mind the fence goes on
+    walked.compare()
+
+
+def test_the_larger_an_office_is_the_longer_its_mender_is_waited_for() -> None:
+    """A quarter of a millisecond a record: who reads a million of them gives no sign for long."""
+    walked = Walked(3)
+    run, keys = walked.backend.store.run, walked.backend._keys(OFFICE)
+    records = walked.value("records")
+    records.update({f"more{number}": records[known_ids(walked)[0]] for number in range(4000 - len(records))})
+
+    def begin(token: str, now_ms: int) -> Any:
+        return run(RECONCILE, keys, [str(now_ms), "begin", token, "", "1", "60000"])[0]
+
+    assert begin("slow", 0) == "GO"
+    assert begin("next", 60_999) == "BUSY"
+    assert begin("next", 61_000) == "GO"

@@ -1,0 +1,261 @@
+"""What a call does about redirections and failovers, step by step: the servers' answers are written here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from redis.crc import key_slot
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
+
+from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
+from quota_engine.stores.redis.keys import keys_of
+from quota_engine.stores.redis.retrying_calls import (
+    Attempt,
+    Call,
+    Lost,
+    Node,
+    NotSent,
+    Pause,
+    Policy,
+    Router,
+    call_plain,
+    call_script,
+)
+from quota_engine.stores.redis.routing import ClusterRouter, SentinelRouter
+from quota_engine.stores.redis.scripts import COMMANDS
+
+KEYS = keys_of("", "office")
+A, B, C = (Node("10.0.0.1", port) for port in (1, 2, 3))
+S, T = Node("10.0.0.9", 1, is_sentinel=True), Node("10.0.0.9", 2, is_sentinel=True)
+SLOT = key_slot(KEYS[0].encode())
+
+
+def slots(*owners: tuple[int, int, Node]) -> list[Any]:
+    """The replies to CLUSTER SLOTS alone."""
+    return [[[first, last, [node.host, node.port, "id"]] for first, last, node in owners]]
+
+
+ALL_A = slots((0, 16383, A))
+ALL_B = slots((0, 16383, B))
+
+
+def play(call: Call[Any], *answers: list[Any] | Exception) -> tuple[Any, list[str]]:
+    """Drive a call with these answers to its attempts. Returns its outcome, be it an error, and what it did."""
+    did: list[str] = []
+    left = list(answers)
+    try:
+        step = next(call)
+        while True:
+            did.append(_words(step))
+            answer = [] if isinstance(step, Pause) else left.pop(0)
+            step = (
+                call.throw(answer)
+                if isinstance(answer, (NotSent, Lost, BusyLoadingError))
+                else call.send([answer] if isinstance(answer, Exception) else answer)
+            )
+    except StopIteration as end:
+        outcome = end.value
+    except (BackendUnavailable, OutcomeUnknown) as error:
+        outcome = error
+    assert left == []
+    return outcome, did
+
+
+def _words(step: Attempt | Pause) -> str:
+    if isinstance(step, Pause):
+        return "pause"
+    words = " ".join(str(request[0]) for request in step.requests)
+    return f"{step.node} {words}" if step.node else words
+
+
+def script(router: Router, attempts_max: int = 8) -> Call[list[Any]]:
+    return call_script(COMMANDS, KEYS, ("",), Policy(attempts_max=attempts_max), router, writes=True)
+
+
+def plain(router: Router, *commands: Sequence[str | int]) -> Call[list[Any]]:
+    return call_plain(commands or (("PING",),), Policy(), router, KEYS[0])
+
+
+def knowing(*nodes: Node) -> ClusterRouter:
+    """A router that knows A as the owner of all."""
+    router = ClusterRouter(nodes or (A, B))
+    assert play(plain(router), ALL_A, ["PONG"])[0] == ["PONG"]
+    return router
+
+
+class TestCluster:
+    """In a cluster."""
+
+    def test_the_slots_are_asked_for_once(self) -> None:
+        """The first call asks who has what; the next knows."""
+        router = ClusterRouter([A])
+        assert play(script(router), slots((0, 5, A), (6, 16383, B)), [["done"]]) == (
+            ["done"],
+            [f"{A} CLUSTER", f"{B} EVALSHA"],
+        )
+        assert play(script(router), [["done"]]) == (["done"], [f"{B} EVALSHA"])
+
+    def test_moved(self) -> None:
+        """It goes to the new owner at once; the next call asks for the rest, of somebody else than before."""
+        router = knowing()
+        did = play(script(router), MovedError(f"{SLOT} {C}"), [["done"]])
+        assert did == (["done"], [f"{A} EVALSHA", f"{C} EVALSHA"])
+        assert play(script(router), ALL_B, [["done"]])[1] == [f"{B} CLUSTER", f"{B} EVALSHA"]
+
+    def test_moved_without_a_host(self) -> None:
+        """A server that does not know its own name means the one at which it was asked."""
+        router = knowing()
+        assert play(script(router), MovedError(f"{SLOT} :7"), [["done"]])[1][1] == f"{A.host}:7 EVALSHA"
+        router = ClusterRouter([B])
+        assert play(script(router), [[[0, 16383, [None, 8, "id"]]]], [["done"]])[1][1] == f"{B.host}:8 EVALSHA"
+
+    def test_ask(self) -> None:
+        """For this once, and with leave to answer; the map stays as it was."""
+        router = knowing()
+        did = play(script(router), AskError(f"{SLOT} {B}"), ["OK", ["done"]])
+        assert did == (["done"], [f"{A} EVALSHA", f"{B} ASKING EVALSHA"])
+        assert play(script(router), [["done"]])[1] == [f"{A} EVALSHA"]
+
+    def test_ask_of_a_server_that_does_not_know_the_script(self) -> None:
+        """The text goes there, too, and with leave."""
+        did = play(script(knowing()), AskError(f"{SLOT} {B}"), ["OK", NoScriptError("none")], ["OK", ["done"]])
+        assert did == (["done"], [f"{A} EVALSHA", f"{B} ASKING EVALSHA", f"{B} ASKING EVAL"])
+
+    def test_ask_for_several_commands(self) -> None:
+        """Leave is for one command: each needs its own."""
+        call = plain(knowing(), ("XTRIM",), ("XLEN",))
+        did = play(call, [AskError(f"{SLOT} {B}"), 0], ["OK", 1, "OK", 2])
+        assert did == ([1, 2], [f"{A} XTRIM XLEN", f"{B} ASKING XTRIM ASKING XLEN"])
+
+    def test_two_nodes_that_name_each_other(self) -> None:
+        """The first redirection is followed at once, the second after a pause; there is an end to it."""
+        there, back = MovedError(f"{SLOT} {B}"), MovedError(f"{SLOT} {A}")
+        outcome, did = play(script(knowing(), 4), there, back, ALL_A, there, back)
+        assert isinstance(outcome, BackendUnavailable)
+        calls = [f"{A} EVALSHA", f"{B} EVALSHA", "pause"]
+        assert did == [*calls, f"{B} CLUSTER", *calls]
+
+    def test_tryagain(self) -> None:
+        """All is well but for a moment: the same again, without asking anybody."""
+        did = play(script(knowing()), TryAgainError("half moved"), TryAgainError("half moved"), [["done"]])
+        assert did == (["done"], [f"{A} EVALSHA", "pause", f"{A} EVALSHA", "pause", f"{A} EVALSHA"])
+
+    def test_clusterdown(self) -> None:
+        """After a pause, who has the slot is asked anew."""
+        did = play(script(knowing()), ClusterDownError("The cluster is down"), ALL_B, [["done"]])
+        assert did == (["done"], [f"{A} EVALSHA", "pause", f"{B} CLUSTER", f"{B} EVALSHA"])
+
+    def test_a_refused_connection(self) -> None:
+        """Others are asked in turn until one answers, and the next time another one."""
+        router = knowing(A, B, C)
+        did = play(
+            script(router), NotSent("refused"), NotSent("B, too"), ALL_A, NotSent("refused"), NotSent("A"), ALL_B, [[1]]
+        )
+        clusters = [f"{B} CLUSTER", f"{C} CLUSTER", f"{A} EVALSHA", "pause", f"{A} CLUSTER", f"{B} CLUSTER"]
+        assert did == ([1], [f"{A} EVALSHA", "pause", *clusters, f"{B} EVALSHA"])
+
+    def test_when_nobody_tells_what_was_known_is_tried(self) -> None:
+        """A failed question is no reason not to try the server that had the slot."""
+        did = play(script(knowing()), Lost("cut"), NotSent("refused"), BusyLoadingError("loading"), [["done"]])
+        assert did == (["done"], [f"{A} EVALSHA", "pause", f"{B} CLUSTER", f"{A} CLUSTER", f"{A} EVALSHA"])
+
+    def test_a_slot_that_nobody_has(self) -> None:
+        """It is asked for until somebody has it; nothing was sent before that."""
+        outcome, did = play(script(ClusterRouter([A]), 2), [[]], [[]])
+        assert isinstance(outcome, BackendUnavailable)
+        assert did == [f"{A} CLUSTER", "pause", f"{A} CLUSTER", "pause"]
+
+    def test_no_cluster(self) -> None:
+        """What the server says is told."""
+        disabled = ResponseError("ERR This instance has cluster support disabled")
+        outcome, _ = play(script(ClusterRouter([A]), 1), disabled)
+        assert "cluster support disabled" in str(outcome)
+        outcome, did = play(script(ClusterRouter([A])), NoPermissionError("no rights to run 'cluster|slots'"))
+        assert "rights that are needed" in str(outcome)
+        assert did == [f"{A} CLUSTER"]
+
+    def test_one_asks_at_a_time(self) -> None:
+        """While a call asks, the others try what was known: a failover brings no storm of questions."""
+        router = knowing()
+        router.doubt()
+        first = script(router)
+        assert _words(next(first)) == f"{B} CLUSTER"
+        router.doubt()
+        assert play(script(router), [["done"]])[1] == [f"{A} EVALSHA"]
+        assert _words(first.send(slots((0, 16383, C)))) == f"{C} EVALSHA"
+        first.close()
+        assert play(script(router), ALL_B, [["done"]])[1] == [f"{A} CLUSTER", f"{B} EVALSHA"]
+
+    def test_a_call_that_is_given_up_while_it_asks(self) -> None:
+        """Somebody else may ask then."""
+        router = ClusterRouter([A])
+        call = script(router)
+        next(call)
+        call.close()
+        assert play(script(router), ALL_B, [["done"]])[0] == ["done"]
+
+    def test_nodes_come_and_go(self) -> None:
+        """Those that the cluster names can be asked, besides those of the URL; those that have gone are forgotten."""
+        router = ClusterRouter([A])
+        play(plain(router), slots((0, 99, B), (100, 16383, C)), ["PONG"])
+        router.doubt()
+        assert play(plain(router), NotSent("A"), slots((0, 16383, C)), ["PONG"])[1][:2] == [
+            f"{A} CLUSTER",
+            f"{B} CLUSTER",
+        ]
+        router.doubt()
+        assert play(plain(router), NotSent("C"), NotSent("A"), ["PONG"])[1] == [
+            f"{C} CLUSTER",
+            f"{A} CLUSTER",
+            f"{C} PING",
+        ]
+
+
+class TestSentinel:
+    """Behind Sentinels."""
+
+    def test_the_primary_is_asked_for_once(self) -> None:
+        """The Sentinel that answers first is believed."""
+        router = SentinelRouter([S, T], "tickets")
+        did = play(script(router), NotSent("refused"), [[A.host, str(A.port)]], [["done"]])
+        assert did == (["done"], [f"{S} SENTINEL", f"{T} SENTINEL", f"{A} EVALSHA"])
+        assert play(script(router), [["done"]])[1] == [f"{A} EVALSHA"]
+
+    @pytest.mark.parametrize("trouble", [ReadOnlyError("a replica now"), NotSent("refused"), Lost("cut")])
+    def test_after_trouble_the_next_sentinel_is_asked(self, trouble: Exception) -> None:
+        """A demoted primary says READONLY, a dead one refuses: another Sentinel than before is asked who it is now."""
+        router = SentinelRouter([S, T], "tickets")
+        did = play(script(router), [[A.host, "1"]], trouble, [[B.host, "2"]], [["done"]])
+        assert did == (["done"], [f"{S} SENTINEL", f"{A} EVALSHA", "pause", f"{T} SENTINEL", f"{B} EVALSHA"])
+
+    def test_a_service_that_nobody_watches(self) -> None:
+        """Its name is told."""
+        outcome, _ = play(script(SentinelRouter([S, T], "tickets"), 1), [None], [None])
+        assert isinstance(outcome, BackendUnavailable)
+        assert "'tickets'" in str(outcome)
+
+    def test_an_answer_that_was_lost_for_good_is_unknown(self) -> None:
+        """The old primary may have done it, and the new one may have heard of it."""
+        router = SentinelRouter([S], "tickets")
+        outcome, _ = play(script(router, 2), [[A.host, "1"]], Lost("cut"), NotSent("S"), NotSent("A"))
+        assert isinstance(outcome, OutcomeUnknown)
+
+
+def test_a_cluster_opened_as_one_server() -> None:
+    """A redirection is nothing that one server can give: the right URL is told."""
+    outcome, did = play(script(Router()), MovedError(f"{SLOT} {A}"))
+    assert isinstance(outcome, BackendUnavailable)
+    assert "redis+cluster://" in str(outcome)
+    assert did == ["EVALSHA"]

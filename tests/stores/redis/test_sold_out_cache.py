@@ -1,0 +1,1125 @@
+"""The memory of what is sold out: who is answered from it, who never is, and how soon it knows better.
+
+Two backends of one store are two processes: they share nothing. The clock is the store's and the memory's at once, so
+that the bound can be tested to the millisecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from quota_engine.clocks import ManualClock
+from quota_engine.conformance.random_commands import random_commands
+from quota_engine.conformance.world import (
+    DAY,
+    HOLD_TTL_MS,
+    NEXT_DAY,
+    OFFICE,
+    ONLINE,
+    OPENS_AT_MS,
+    PRIORITY,
+    PUBLIC,
+    RULES,
+    STARTS_AT_MS,
+    applicant,
+    choice,
+    published,
+    reserve,
+    terms,
+)
+from quota_engine.domain.commands import (
+    Cancel,
+    CloseDay,
+    Command,
+    Confirm,
+    MarkNoShow,
+    Publish,
+    Release,
+    Reschedule,
+    Reserve,
+    SetCapacity,
+    SetRules,
+)
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
+from quota_engine.domain.ledger import Ledger
+from quota_engine.domain.model import Rules
+from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.domain.state_machine import apply
+from quota_engine.ports import ReadEvents, SendMany, TrimEvents
+from quota_engine.stores.memory import MemoryBackend
+from quota_engine.stores.redis import sold_out_cache
+from quota_engine.stores.redis.async_store import AsyncRedisBackend
+from quota_engine.stores.redis.codecs.office import Decoder, event_of_text, names_of_event, text_of_choice
+from quota_engine.stores.redis.factory import open_async_backend, open_backend
+from quota_engine.stores.redis.keys import KINDS, keys_of
+from quota_engine.stores.redis.sold_out_cache import Bounds, SoldOut
+from quota_engine.stores.redis.sync_store import RedisBackend
+from tests.stores.redis.test_outages import RIGHTS
+from tests.support.lossy_proxy import LossyProxy
+from tests.support.lua_store import LuaBackend, Store
+from tests.support.random_walks import walk
+from tests.support.servers import Replicated, Server, valkey_server_binary
+
+BOUND_MS = 250
+ON = f"?sold_out_ms={BOUND_MS}"
+SOLD_OUT = Status.SOLD_OUT
+
+
+class Scene:
+    """A store, its clock, and backends with a memory; ``machine`` is told what they are told, and knows no memory."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.clock = ManualClock(OPENS_AT_MS)
+        self.machine = MemoryBackend(self.clock)
+        self.opened: list[RedisBackend] = []
+        self._strangers = 0
+
+    def open(self, options: str = ON) -> RedisBackend:
+        """One more process."""
+        self.opened.append(open_backend(self.server.url + options, self.clock))
+        return self.opened[-1]
+
+    def set_up(self, *commands: Command) -> RedisBackend:
+        """The first process, which publishes the office, gives these commands, and sells both places on line."""
+        backend = self.open()
+        for command in (*published(), *commands, reserve("ani", ONLINE), reserve("budi", ONLINE)):
+            self.both(backend, command)
+        return backend
+
+    def both(self, backend: RedisBackend, command: Command) -> Outcome:
+        """What the backend says, which has to be what the machine says."""
+        outcome = backend.send(OFFICE, command)
+        assert outcome == self.machine.send(OFFICE, command)
+        return outcome
+
+    def stranger(self, backend: RedisBackend, wanted: Any = ONLINE, **more: Any) -> Outcome:
+        """Somebody who has not come before wants a place."""
+        self._strangers += 1
+        return backend.send(OFFICE, reserve(f"s{self._strangers}", wanted, **more))
+
+    def rush(self, backend: RedisBackend) -> None:
+        """Two who find that all is gone: from then on there is a memory of it."""
+        assert [self.stranger(backend).status for _ in range(2)] == [SOLD_OUT, SOLD_OUT]
+        assert self.calls(lambda: self.stranger(backend)) == 0
+
+    def calls(self, what: Callable[[], object]) -> int:
+        """How many scripts the server runs because of it."""
+        before = self._scripts()
+        what()
+        return self._scripts() - before
+
+    def _scripts(self) -> int:
+        statistics = self.server.info("commandstats")
+        return sum(statistics.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval"))
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
+    """On each kind of server."""
+    it = Scene(request.getfixturevalue(f"{request.param}_server"))
+    yield it
+    for backend in it.opened:
+        backend.close()
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A Valkey of the test's own, to be stopped."""
+    with Server(valkey_server_binary(), appendfsync="always") as server:
+        yield server
+
+
+# --- Losers ---------------------------------------------------------------------------------------------------------
+
+
+def test_losers_do_not_reach_the_store(scene: Scene) -> None:
+    """A thousand strangers after the rush: one question to the store each 150 ms, and no other call."""
+    backend = scene.set_up()
+    scene.rush(backend)
+
+    def strangers() -> None:
+        for _ in range(1000):
+            scene.clock.advance_ms(1)
+            assert scene.stranger(backend).status is SOLD_OUT
+
+    assert scene.calls(strangers) == 1000 // 150
+
+
+def test_who_looks_in_now_and_then_costs_nothing_more(scene: Scene) -> None:
+    """Less than two within the bound: one call each, and no question besides."""
+    backend = scene.set_up()
+    for _ in range(3):
+        scene.clock.advance_ms(BOUND_MS)
+        assert scene.calls(lambda: scene.stranger(backend)) == 1
+
+
+def test_other_days_choices_and_parties_are_not_meant(scene: Scene) -> None:
+    """What is known of one kind of reserve is not believed of another."""
+    backend = scene.set_up()
+    scene.rush(backend)
+    assert scene.stranger(backend, day=NEXT_DAY).status is Status.HELD
+    assert scene.stranger(backend, PRIORITY).status is Status.HELD
+    assert scene.stranger(backend, PUBLIC).status is Status.HELD
+    backend.send(OFFICE, SetCapacity(DAY, "online", 3))
+    for one in "pq":
+        assert backend.send(OFFICE, reserve(one, ONLINE, f"{one}1", f"{one}2")).status is SOLD_OUT
+    assert scene.calls(lambda: backend.send(OFFICE, reserve("r", ONLINE, "r1", "r2"))) == 0
+    assert scene.stranger(backend).status is Status.HELD
+
+
+def test_waiting_is_never_refused_from_memory_where_there_is_a_wait_list(scene: Scene) -> None:
+    """``wait`` counts: with a wait list it is the store's to say; without one all is sold out for these, too."""
+    backend = scene.set_up(reserve("citra", PRIORITY))
+    for wait in (False, True):
+        assert {scene.stranger(backend, wait=wait).status for _ in range(3)} == {SOLD_OUT}
+        assert scene.calls(lambda: scene.stranger(backend, wait=wait)) == 0  # noqa: B023 - called here and now
+    assert {scene.stranger(backend, PRIORITY).status for _ in range(3)} == {SOLD_OUT}
+    assert scene.calls(lambda: scene.stranger(backend, PRIORITY)) == 0
+    assert scene.stranger(backend, PRIORITY, wait=True).status is Status.WAITING
+    assert scene.stranger(backend, PRIORITY, wait=True).status is Status.WAITING
+    assert {scene.stranger(backend, PRIORITY, wait=True).status for _ in range(3)} == {Status.WAIT_LIST_FULL}
+
+
+def test_asyncio(valkey_server: Server) -> None:
+    """The same under asyncio, where a task of its own asks and nobody waits for it."""
+    clock = ManualClock(OPENS_AT_MS)
+    scene = Scene(valkey_server)
+
+    async def rush() -> None:
+        backend = await open_async_backend(valkey_server.url + ON, clock)
+        await backend.perform(SendMany(OFFICE, (*published(), reserve("ani", ONLINE), reserve("budi", ONLINE))))
+        lost = await asyncio.gather(*(backend.send(OFFICE, reserve(f"a{n}", ONLINE)) for n in range(20)))
+        assert {one.status for one in lost} == {SOLD_OUT}
+        await settled(backend)
+        before = scene._scripts()
+        lost = await asyncio.gather(*(backend.send(OFFICE, reserve(f"b{n}", ONLINE)) for n in range(500)))
+        assert {one.status for one in lost} == {SOLD_OUT}
+        assert scene._scripts() == before
+        assert (await backend.send(OFFICE, reserve("ani", ONLINE))).replayed
+        assert (await backend.send(OFFICE, reserve("again", ONLINE, "budi"))).resumed
+        clock.advance_ms(200)  # refreshed beside the answers
+        before = scene._scripts()
+        assert (await backend.send(OFFICE, reserve("c1", ONLINE))).status is SOLD_OUT
+        await settled(backend)
+        assert scene._scripts() == before + 1
+        clock.advance_ms(200)
+        assert (await backend.send(OFFICE, reserve("c2", ONLINE))).status is SOLD_OUT
+        assert (await backend.send(OFFICE, Release("ani"))).status is Status.RELEASED
+        assert (await backend.send(OFFICE, reserve("c3", ONLINE))).status is Status.HELD
+        await backend.close()
+        with pytest.raises(BackendUnavailable, match="closed"):
+            await backend.send(OFFICE, reserve("c4", ONLINE))
+
+    asyncio.run(rush())
+
+
+async def settled(backend: AsyncRedisBackend) -> None:
+    """Wait until nothing is under way."""
+    while backend._under_way:
+        await asyncio.wait(backend._under_way)
+
+
+async def test_who_is_answered_at_once_lets_others_have_a_turn(valkey_server: Server) -> None:
+    """A task that does nothing but lose does not keep the loop to itself."""
+    backend = await open_async_backend(valkey_server.url + ON, ManualClock(OPENS_AT_MS))
+    await backend.perform(SendMany(OFFICE, (*published(), reserve("ani", ONLINE), reserve("budi", ONLINE))))
+    for number in range(2):
+        await backend.send(OFFICE, reserve(f"a{number}", ONLINE))
+    await settled(backend)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    for number in range(1000):
+        assert (await backend.send(OFFICE, reserve(f"b{number}", ONLINE))).status is SOLD_OUT
+    assert 10 <= turns <= 20
+    task.cancel()
+    await backend.close()
+
+
+# --- Those who must not be told so ----------------------------------------------------------------------------------
+
+
+def test_precedence(scene: Scene) -> None:
+    """A holder, a known key in every state, a conflict, a block, a limit, a party with one of these."""
+    first = scene.set_up(
+        SetRules(replace(RULES, identity_limits=RULES.identity_limits[:1])),
+        SetCapacity(DAY, "online", 6),
+        reserve("gone", ONLINE),
+        reserve("over", ONLINE),
+        reserve("away", ONLINE),
+        reserve("twice1", ONLINE, "twice"),
+    )
+    before: tuple[Command, ...] = (
+        Release("gone"),
+        Confirm("over"),
+        Cancel("over"),
+        Confirm("away"),
+        Confirm("budi"),
+        Confirm("twice1"),
+        Cancel("twice1"),
+        reserve("twice2", ONLINE, "twice"),
+        Confirm("twice2"),
+        Cancel("twice2"),
+    )
+    for command in before:
+        assert scene.both(first, command).ok
+    scene.clock.set_ms(STARTS_AT_MS)
+    later: tuple[Command, ...] = (reserve("ani2", ONLINE), MarkNoShow("away"), SetCapacity(DAY, "online", 3))
+    for command in later:
+        assert scene.both(first, command).ok
+    asked = [
+        (reserve("ani2", ONLINE), Status.HELD),
+        (reserve("new", ONLINE, "ani2"), Status.HELD),
+        (reserve("new", ONLINE, "budi"), Status.IDENTITY_LIMIT),
+        (reserve("ani2", PRIORITY), Status.CONFLICT),
+        (reserve("ani2", ONLINE, "dewi"), Status.CONFLICT),
+        (reserve("gone", ONLINE), Status.ENDED),
+        (reserve("over", ONLINE), Status.ENDED),
+        (reserve("ani", ONLINE), Status.ENDED),
+        (reserve("new", ONLINE, "away"), Status.BLOCKED),
+        (reserve("new", ONLINE, "twice"), Status.BLOCKED),
+        (reserve("new", ONLINE, "dewi", "twice"), Status.BLOCKED),
+        (reserve("new", ONLINE, "dewi", "ani2"), Status.IDENTITY_LIMIT),
+    ]
+    second = scene.open()  # which did none of this itself
+    for number in range(2):
+        assert second.send(OFFICE, reserve(f"pair{number}", ONLINE, f"p{number}", f"q{number}")).status is SOLD_OUT
+    for command, status in asked:
+        scene.rush(second)
+        assert scene.calls(lambda: second.send(OFFICE, reserve("pair", ONLINE, "p", "q"))) == 0
+        assert scene.both(second, command).status is status
+
+
+def test_what_holds_only_for_a_while_is_for_the_store_to_say(scene: Scene) -> None:
+    """``LAPSED`` comes before ``SOLD_OUT``, and by the store's clock."""
+    backend = scene.set_up()
+    scene.rush(backend)
+    late = replace(reserve("late", ONLINE), valid_until_ms=OPENS_AT_MS - 1)
+    assert scene.both(backend, late).status is Status.LAPSED
+    assert scene.both(backend, replace(late, valid_until_ms=OPENS_AT_MS)).status is SOLD_OUT
+
+
+def test_a_double_click_over_two_processes(scene: Scene) -> None:
+    """Whoever got the last place in one process gets it back in the other, where all is known to be sold out."""
+    first = scene.set_up()
+    second = scene.open()
+    scene.rush(second)
+    assert second.send(OFFICE, reserve("click2", ONLINE, "budi")).resumed
+    assert second.send(OFFICE, reserve("budi", ONLINE)).replayed
+    first.send(OFFICE, Release("ani"))
+    assert first.send(OFFICE, reserve("citra", ONLINE)).status is Status.HELD
+    # The bound: for so long the second process may not know that a place came back, and who got it.
+    scene.clock.advance_ms(BOUND_MS)
+    assert second.send(OFFICE, reserve("click3", ONLINE, "citra")).resumed
+    scene.rush(second)
+    assert second.send(OFFICE, reserve("click4", ONLINE, "citra")).resumed
+
+
+def test_the_winner_of_a_place_that_came_back_is_known_here_at_once(scene: Scene) -> None:
+    """Through one process nobody who has a place is told that all is gone, not even for a moment."""
+    backend, other = scene.set_up(), scene.open()
+    scene.rush(backend)
+    other.send(OFFICE, Release("ani"))
+    backend.send(OFFICE, SetCapacity(DAY, "draw", 7))  # so that what was known is forgotten, and the place is found
+    assert scene.stranger(backend).status is Status.HELD
+    scene.rush(backend)
+    assert backend.send(OFFICE, reserve("again", ONLINE, "s4")).resumed
+
+
+# --- How soon a place that comes back is seen -----------------------------------------------------------------------
+
+
+def test_a_place_given_back_elsewhere_is_seen_within_the_bound(scene: Scene) -> None:
+    """Up to the bound after the question that found nothing, and not a millisecond longer."""
+    backend, other = scene.set_up(), scene.open()
+    scene.rush(backend)
+    other.send(OFFICE, Release("ani"))
+    scene.clock.advance_ms(BOUND_MS // 2)
+    assert scene.calls(lambda: scene.stranger(backend)) == 0
+    scene.clock.advance_ms(BOUND_MS - BOUND_MS // 2)
+    assert scene.stranger(backend).status is Status.HELD
+
+
+@pytest.mark.parametrize("age_ms", [149, 150, 249, 250])
+def test_the_bound_counts_from_before_the_question(scene: Scene, age_ms: int) -> None:
+    """A refresh on the way does not make an old answer young: it is the question's time that counts."""
+    backend, other = scene.set_up(), scene.open()
+    scene.rush(backend)
+    other.send(OFFICE, Release("ani"))
+    scene.clock.advance_ms(age_ms)
+    assert scene.stranger(backend).status is (Status.HELD if age_ms == 250 else SOLD_OUT)
+    # From 150 ms on somebody has asked, and the next one gets it.
+    assert scene.stranger(backend).status is (SOLD_OUT if age_ms == 149 else [SOLD_OUT, Status.HELD][age_ms < 250])
+
+
+GIVING_BACK: list[tuple[str, tuple[Command, ...], Command]] = [
+    ("release", (), Release("ani")),
+    ("cancel", (Confirm("ani"),), Cancel("ani")),
+    ("reschedule", (), Reschedule("ani", NEXT_DAY, ONLINE)),
+    ("capacity", (), SetCapacity(DAY, "online", 3)),
+]
+
+
+@pytest.mark.parametrize(("before", "command"), [one[1:] for one in GIVING_BACK], ids=[one[0] for one in GIVING_BACK])
+def test_what_one_gives_back_oneself_is_there_at_once(
+    scene: Scene, before: tuple[Command, ...], command: Command
+) -> None:
+    """After our own step the next one gets the place; after another process's, once the bound is over."""
+    backend, other = scene.set_up(*()), scene.open()
+    for one in before:
+        backend.send(OFFICE, one)
+    scene.rush(backend)
+    scene.rush(other)
+    assert backend.send(OFFICE, command).ok
+    assert scene.stranger(backend).status is Status.HELD
+    backend.send(OFFICE, SetCapacity(DAY, "online", 9))
+    scene.clock.advance_ms(BOUND_MS)
+    assert scene.stranger(other).status is Status.HELD
+
+
+def test_sent_as_many(scene: Scene) -> None:
+    """What goes out by ``SendMany`` counts as well: units that it gives back, and holders that it makes."""
+    backend = scene.set_up()
+    scene.rush(backend)
+    backend.perform(SendMany(OFFICE, (Release("ani"), reserve("citra", ONLINE))))
+    scene.rush(backend)
+    assert backend.send(OFFICE, reserve("again", ONLINE, "citra")).resumed
+
+
+def test_a_hold_that_runs_out_is_seen_without_any_event(scene: Scene) -> None:
+    """Time gives the place back, and no command says so. The rush goes on all the while, and nobody reaches the store
+    but to ask for all: the flag that is never cleared is none of ours.
+    """
+    backend = scene.set_up()
+    scene.clock.advance_ms(HOLD_TTL_MS - 1000)
+    scene.rush(backend)
+    overdue_ms = OPENS_AT_MS + HOLD_TTL_MS
+    while scene.stranger(backend).status is SOLD_OUT:
+        assert scene.clock.now_ms() < overdue_ms + BOUND_MS
+        scene.clock.advance_ms(50)
+    assert scene.clock.now_ms() >= overdue_ms
+
+
+def test_a_flag_that_nobody_comes_to_clear(scene: Scene) -> None:
+    """Sold out, all given back by a process that dies, and nothing heard for a day: the next one gets a place."""
+    backend, other = scene.set_up(), scene.open()
+    scene.rush(backend)
+    other.perform(SendMany(OFFICE, (Release("ani"), Release("budi"))))
+    other.close()
+    scene.clock.advance_ms(86_400_000)
+    assert scene.stranger(backend).status is Status.HELD
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (CloseDay(DAY), Status.CLOSED),
+        (Publish(DAY, replace(terms(), opens_at_ms=OPENS_AT_MS + 10_000)), Status.NOT_OPEN),
+        (SetRules(replace(RULES, party_max=1)), Status.PARTY_TOO_LARGE),
+    ],
+)
+def test_what_takes_precedence_is_seen_within_the_bound(scene: Scene, command: Command, status: Status) -> None:
+    """A day that is closed is not sold out any more, nor is one whose terms or rules have changed."""
+    backend, other = scene.set_up(), scene.open()
+
+    def pair(number: int, via: RedisBackend) -> Outcome:
+        return via.send(OFFICE, reserve(f"p{number}", ONLINE, f"p{number}", f"q{number}"))
+
+    for via in (backend, other):
+        assert [pair(number, via).status for number in range(3)] == [SOLD_OUT] * 3
+    other.send(OFFICE, command)
+    assert pair(3, other).status is status
+    assert pair(4, backend).status is SOLD_OUT
+    scene.clock.advance_ms(BOUND_MS)
+    assert pair(5, backend).status is status
+
+
+# --- When the thread of events is lost ------------------------------------------------------------------------------
+
+
+def test_events_that_are_trimmed(scene: Scene) -> None:
+    """Without the event that it stood at, the memory reads all names anew; who came meanwhile is known."""
+    backend, other = scene.set_up(), scene.open()
+    scene.rush(backend)
+    for number in range(5):
+        other.send(OFFICE, SetCapacity(DAY, "online", 3 + number))
+        assert other.send(OFFICE, reserve(f"n{number}", ONLINE)).status is Status.HELD
+        other.perform(TrimEvents(OFFICE, 10_000))
+        scene.clock.advance_ms(BOUND_MS)
+        scene.stranger(backend)
+        scene.clock.advance_ms(1)
+        scene.rush(backend)
+        assert backend.send(OFFICE, reserve("again", ONLINE, f"n{number}")).resumed
+    # Nothing new: a trimmed stream alone costs no new reading.
+    scene.clock.advance_ms(200)
+    assert scene.stranger(backend).status is SOLD_OUT
+    assert memory_of(backend)._offices[OFFICE].seen is not None
+
+
+def test_another_history(scene: Scene) -> None:
+    """A server with an older state has taken over and gone on by itself: numbers that are known mean something else."""
+    backend, other = scene.set_up(), scene.open()
+    keys = [key for key in keys_of("", OFFICE) if scene.server.ask("EXISTS", key)]
+    raw = scene.server.client(decode_responses=False)
+    old: dict[str, Any] = {key: raw.dump(key) for key in keys}
+    other.send(OFFICE, SetCapacity(DAY, "online", 3))
+    assert other.send(OFFICE, reserve("lost", ONLINE)).status is Status.HELD
+    scene.rush(backend)
+    for key in keys:
+        raw.delete(key)
+        raw.restore(key, 0, old[key])
+    for command in (SetCapacity(DAY, "online", 4), reserve("x", ONLINE), reserve("y", ONLINE), Confirm("y")):
+        assert other.send(OFFICE, command).ok
+    scene.clock.advance_ms(BOUND_MS)
+    scene.rush(backend)
+    for name in "xy":
+        assert scene.calls(lambda: scene.stranger(backend)) == 0
+        assert backend.send(OFFICE, reserve("again", ONLINE, name)).status in (Status.HELD, Status.IDENTITY_LIMIT)
+
+
+def test_a_failover_to_a_replica_that_lagged() -> None:
+    """After the promotion of one that never heard of the last hold, both who lost it and who got it are answered."""
+    with Replicated(valkey_server_binary()) as group:
+        scene = Scene(group.primary)
+        backend = scene.set_up()
+        scene.rush(backend)
+        group.wait_in_step()
+        (replica,) = group.replicas
+        replica.ask("REPLICAOF", "NO", "ONE")  # from here on it lags for good
+        other = scene.open()
+        other.send(OFFICE, SetCapacity(DAY, "online", 3))
+        assert other.send(OFFICE, reserve("lost", ONLINE)).status is Status.HELD
+        scene.clock.advance_ms(151)
+        scene.rush(backend)
+        promoted = open_backend(replica.url, scene.clock)
+        for command in (SetCapacity(DAY, "online", 4), reserve("x", ONLINE), reserve("y", ONLINE)):
+            assert promoted.send(OFFICE, command).ok
+        backend._pools[None] = replica.client().connection_pool  # what a Sentinel would have said
+        scene.clock.advance_ms(151)
+        assert scene.stranger(backend).status is SOLD_OUT
+        assert backend.send(OFFICE, reserve("again", ONLINE, "y")).resumed
+        assert backend.send(OFFICE, reserve("lost", ONLINE)).status is SOLD_OUT
+        backend.close()
+        promoted.close()
+        other.close()
+
+
+def test_the_store_is_away(own_server: Server) -> None:
+    """What is known is told until the bound; then nobody is told anything but that the store does not answer."""
+    scene = Scene(own_server)
+    scene.set_up()
+    backend = scene.open(f"{ON}&attempts_max=1")
+    scene.rush(backend)
+    own_server.stop()
+    scene.clock.advance_ms(BOUND_MS - 1)
+    assert scene.stranger(backend).status is SOLD_OUT
+    scene.clock.advance_ms(1)
+    for _ in range(3):
+        with pytest.raises(BackendUnavailable):
+            scene.stranger(backend)
+    own_server.start()
+    assert backend.send(OFFICE, reserve("ani", ONLINE)).replayed
+    assert scene.stranger(backend).status is SOLD_OUT
+    backend.close()
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_step_whose_answer_was_lost(own_server: Server, many: bool) -> None:
+    """A release that may have been carried out is believed to have been; a hold that was is found by its key."""
+    scene = Scene(own_server)
+    first = scene.set_up()
+    with LossyProxy(own_server.socket_path) as proxy:
+        backend = open_backend(f"{proxy.url}{ON}&attempts_max=1", scene.clock)
+
+        def lose(command: Command) -> None:
+            proxy.losses = 1
+            with pytest.raises(OutcomeUnknown):
+                backend.perform(SendMany(OFFICE, (command,))) if many else backend.send(OFFICE, command)
+
+        scene.rush(backend)
+        lose(Release("ani"))
+        assert scene.stranger(backend).status is Status.HELD
+        first.send(OFFICE, SetCapacity(DAY, "online", 3))
+        lose(reserve("citra", ONLINE))
+        scene.rush(backend)
+        assert backend.send(OFFICE, reserve("citra", ONLINE)).replayed
+        assert backend.send(OFFICE, reserve("again", ONLINE, "citra")).resumed
+        backend.close()
+    first.close()
+
+
+async def test_a_step_whose_answer_was_lost_under_asyncio(own_server: Server) -> None:
+    """The same, and the same for one that was given up."""
+    scene = Scene(own_server)
+    first = scene.set_up()
+    with LossyProxy(own_server.socket_path) as proxy:
+        backend = await open_async_backend(f"{proxy.url}{ON}&attempts_max=1", scene.clock)
+
+        async def rush(tag: str) -> None:
+            for number in range(2):
+                assert (await backend.send(OFFICE, reserve(f"{tag}{number}", ONLINE))).status is SOLD_OUT
+            await settled(backend)
+
+        await rush("a")
+        proxy.losses = 1
+        with pytest.raises(OutcomeUnknown):
+            await backend.send(OFFICE, Release("ani"))
+        assert (await backend.send(OFFICE, reserve("b", ONLINE))).status is Status.HELD
+        await rush("c")
+        task = asyncio.create_task(backend.send(OFFICE, Release("budi")))
+        while not backend._under_way:
+            await asyncio.sleep(0)
+        task.cancel()
+        await settled(backend)
+        assert (await backend.send(OFFICE, reserve("d", ONLINE))).status is Status.HELD
+        await backend.close()
+    first.close()
+
+
+# --- When a question is under way -------------------------------------------------------------------------------------
+
+
+class Apart:
+    """A memory and the scripts without a server, so that other things can happen between question and answer."""
+
+    def __init__(self, *commands: Command, **bounds: Any) -> None:
+        self.clock = ManualClock(OPENS_AT_MS)
+        self.store = LuaBackend(self.clock, Store())
+        self.memory = SoldOut(BOUND_MS, lambda: self.clock.now_ms() / 1000, Bounds(**bounds))
+        self._strangers = 0
+        for command in (*published(), *commands, reserve("ani", ONLINE), reserve("budi", ONLINE)):
+            assert self.store.send(OFFICE, command).ok
+
+    def send(self, command: Command) -> Outcome | None:
+        """What the store says; ``None`` if the memory answered instead, as it does ``SOLD_OUT`` alone."""
+        if type(command) is Reserve:
+            known = self.memory.answer(OFFICE, command)
+            if known is not None:
+                assert known.status is SOLD_OUT
+                return None
+        outcome: Outcome = self.store.send(OFFICE, command)
+        self.memory.saw(OFFICE, command, outcome)
+        return outcome
+
+    def stranger(self) -> Outcome | None:
+        self._strangers += 1
+        return self.send(reserve(f"s{self._strangers}", ONLINE))
+
+    def ask(self) -> sold_out_cache.Question:
+        """The question that is due, as it sets out."""
+        office = self.memory.due.popleft()
+        assert not self.memory.due
+        question = self.memory.ask(office)
+        assert question is not None
+        return question
+
+    def look(self, question: sold_out_cache.Question) -> list[str]:
+        """What the scripts say at this moment."""
+        return self.store._look(OFFICE, *question.lines)
+
+    def learn(self, question: sold_out_cache.Question, lines: list[str]) -> None:
+        """The answer arrives, and what it leads to is asked and answered at once."""
+        more: sold_out_cache.Question | None = self.memory.learn(question, lines)
+        if more is not None:
+            more = self.memory.learn(more, self.look(more))
+        assert more is None
+        self.memory.done(question, is_away=False)
+
+    def rush(self) -> None:
+        """Until there is a memory."""
+        for _ in range(2):
+            assert self.stranger() is not None
+        question = self.ask()
+        self.learn(question, self.look(question))
+        assert self.stranger() is None
+
+
+ANYWHERE: SetRules = SetRules(replace(RULES, identity_limits=(replace(RULES.identity_limits[0], span_days=0),)))
+"""One place for each, on whatever day."""
+
+
+def test_what_was_given_back_while_a_question_was_under_way() -> None:
+    """Its answer is older than that, and is not believed; the next one is."""
+    apart = Apart()
+    apart.rush()
+    apart.clock.advance_ms(200)
+    assert apart.stranger() is None
+    question = apart.ask()
+    lines = apart.look(question)
+    outcome = apart.send(Release("ani"))
+    assert outcome is not None
+    assert outcome.ok
+    apart.learn(question, lines)
+    outcome = apart.stranger()
+    assert outcome is not None
+    assert outcome.status is Status.HELD
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_hold_of_another_day_that_is_made_while_a_question_is_under_way(is_first: bool) -> None:
+    """Its holder is known here at once, whether names or only news are under way."""
+    apart = Apart(ANYWHERE)
+    if is_first:
+        for _ in range(2):
+            assert apart.stranger() is not None
+    else:
+        apart.rush()
+        apart.clock.advance_ms(200)
+        assert apart.stranger() is None
+    question = apart.ask()
+    assert question.is_for_all == is_first
+    lines = apart.look(question)
+    won = apart.send(reserve("citra", ONLINE, day=NEXT_DAY))
+    assert won is not None
+    assert won.status is Status.HELD
+    if not is_first:
+        assert apart.send(reserve("again", ONLINE, "citra")) is not None
+    apart.learn(question, lines)
+    assert apart.stranger() is None
+    again = apart.send(reserve("again", ONLINE, "citra"))
+    assert again is not None
+    assert again.status is Status.IDENTITY_LIMIT
+
+
+def test_a_reserve_that_was_lost_while_a_question_was_under_way() -> None:
+    """Carried out or not: whoever sent it is in doubt, and asks the store."""
+    apart = Apart(ANYWHERE)
+    for _ in range(2):
+        assert apart.stranger() is not None
+    question = apart.ask()
+    lines = apart.look(question)
+    lost = reserve("citra", ONLINE, day=NEXT_DAY)
+    apart.store.send(OFFICE, lost)
+    apart.memory.lost(OFFICE, lost)
+    apart.learn(question, lines)
+    assert apart.stranger() is None
+    again = apart.send(reserve("again", ONLINE, "citra"))
+    assert again is not None
+    assert again.status is Status.IDENTITY_LIMIT
+
+
+def test_a_place_that_was_reacquired() -> None:
+    """It is taken by a confirm, not by a reserve; who took it is known here at once all the same."""
+    apart = Apart(SetCapacity(DAY, "online", 3), reserve("citra", ONLINE))
+    apart.clock.advance_ms(HOLD_TTL_MS)
+    for name in ("x", "y"):
+        assert apart.send(reserve(name, ONLINE)) is not None
+    apart.store.send(OFFICE, reserve("z", ONLINE))
+    apart.rush()
+    apart.store.send(OFFICE, Release("z"))
+    won = apart.send(Confirm("citra", reacquire=True))
+    assert won is not None
+    assert won.status is Status.CONFIRMED
+    again = apart.send(reserve("again", ONLINE, "citra"))
+    assert again is not None
+    assert again.status is Status.IDENTITY_LIMIT
+    assert apart.stranger() is None
+
+
+def test_another_history_whose_events_are_trimmed() -> None:
+    """Where the event is gone that would tell one history from the other, and there are later ones: all names anew."""
+    apart, other = Apart(), Apart()
+    for command in (SetCapacity(DAY, "online", 3), reserve("lost", ONLINE)):
+        apart.store.send(OFFICE, command)
+    apart.rush()
+    number = apart.memory._offices[OFFICE].number
+    for step in (SetCapacity(DAY, "online", 4), reserve("x", ONLINE), reserve("y", ONLINE), Confirm("y")):
+        assert other.store.send(OFFICE, step).ok
+    assert other.store.perform(ReadEvents(OFFICE, number, 9))
+    other.store.perform(TrimEvents(OFFICE, number))
+    apart.store = other.store
+    other.clock.advance_ms(200)
+    apart.clock.advance_ms(200)
+    assert apart.stranger() is None
+    question = apart.ask()
+    assert not question.is_for_all
+    more = apart.memory.learn(question, apart.look(question))
+    assert more is None  # it has just read all names, and rests
+    apart.memory.done(question, is_away=False)
+    assert apart.send(reserve("again", ONLINE, "x")) is not None
+    apart.clock.advance_ms(BOUND_MS)
+    apart.rush()
+    again = apart.send(reserve("again", ONLINE, "x"))
+    assert again is not None
+    assert again.resumed
+
+
+def test_no_storm_while_the_store_is_away() -> None:
+    """When a question has failed, nobody asks again before the bound is over; nor do others while one is asking."""
+    apart = Apart()
+    apart.rush()
+    apart.clock.advance_ms(160)
+    assert [apart.stranger() for _ in range(5)] == [None] * 5
+    question = apart.ask()
+    assert [apart.stranger() for _ in range(5)] == [None] * 5
+    assert not apart.memory.due
+    apart.memory.done(question, is_away=True)
+    apart.clock.advance_ms(80)
+    assert [apart.stranger() for _ in range(5)] == [None] * 5
+    assert not apart.memory.due
+    apart.clock.advance_ms(BOUND_MS)
+    apart.rush()
+
+
+def test_an_office_that_was_forgotten_while_a_question_was_under_way() -> None:
+    """The answer is for nobody; neither is a question about an office that is not known any more."""
+    apart = Apart(offices_max=1)
+    for _ in range(2):
+        assert apart.stranger() is not None
+    question = apart.ask()
+    lines = apart.look(question)
+    apart.memory.saw("elsewhere", reserve("w", ONLINE), Outcome(SOLD_OUT))
+    apart.learn(question, lines)
+    assert set(apart.memory._offices) == {"elsewhere"}
+    assert apart.memory.ask(OFFICE) is None
+    assert apart.stranger() is not None
+
+
+def test_a_kind_that_was_forgotten_while_a_question_was_under_way() -> None:
+    """Only so many kinds are asked about: of one that has gone meanwhile nothing is known."""
+    apart = Apart(questions_max=1)
+    for _ in range(2):
+        assert apart.stranger() is not None
+    question = apart.ask()
+    lines = apart.look(question)
+    wanted = choice(("online", "morning"))
+    assert apart.send(reserve("w", wanted)) is not None
+    apart.learn(question, lines)
+    assert apart.stranger() is not None
+
+
+# --- Against the machine --------------------------------------------------------------------------------------------
+
+
+def memory_of(backend: RedisBackend) -> SoldOut:
+    return backend._sold_out
+
+
+class Watched:
+    """A backend that notes whether an answer was its own."""
+
+    def __init__(self, backend: RedisBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.backend = backend
+        self.is_own = False
+        answer = memory_of(backend).answer
+
+        def noted(office: str, command: Reserve) -> Outcome | None:
+            outcome = answer(office, command)
+            self.is_own = outcome is not None
+            return outcome
+
+        monkeypatch.setattr(memory_of(backend), "answer", noted)
+
+    def send(self, office: str, command: Command) -> Outcome:
+        self.is_own = False
+        return self.backend.send(office, command)
+
+
+def crowd(seed: int, count: int) -> Iterator[tuple[int, Command]]:
+    """Milliseconds that pass, and a command: strangers in a rush, with all that can happen to a ledger in between."""
+    rng = Random(seed)
+    wanted = (ONLINE, ONLINE, ONLINE, PUBLIC, PRIORITY)
+    others = random_commands(seed, count)
+    for number in range(count):
+        passes_ms = rng.choice((0, 0, 0, 0, 1, 5, 20, 60, 100, 160, 260, HOLD_TTL_MS // 3 if number % 7 == 0 else 0))
+        if rng.random() < 0.9:
+            names = [f"x{seed}-{rng.randrange(number + 30)}" for _ in range(rng.choice((1, 1, 1, 2)))]
+            party = tuple(applicant(name) for name in dict.fromkeys(names))
+            day = rng.choice((DAY, DAY, DAY, NEXT_DAY))
+            yield passes_ms, Reserve(f"k{number}", day, party, rng.choice(wanted), rng.random() < 0.2)
+        else:
+            yield passes_ms, next(others)[1]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_answer_from_memory_is_the_machine_s_of_a_moment_ago(
+    valkey_server: Server, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Three processes, any command: an own answer was right at a moment less than the bound ago, all others are now."""
+    scene = Scene(valkey_server)
+    processes = [Watched(scene.open(), monkeypatch) for _ in range(3)]
+    ledger = Ledger(OFFICE)
+    for command in published():
+        processes[0].send(OFFICE, command)
+        apply(ledger, command, OPENS_AT_MS)
+    rng = Random(seed)
+    moments: deque[tuple[int, Ledger]] = deque([(OPENS_AT_MS, copy.deepcopy(ledger))])
+    own = 0
+    for passes_ms, command in crowd(seed, 150):
+        scene.clock.advance_ms(passes_ms)
+        now_ms = scene.clock.now_ms()
+        process = rng.choice(processes)
+        outcome = process.send(OFFICE, command)
+        moments.append((now_ms, copy.deepcopy(ledger)))
+        while len(moments) > 1 and moments[0][0] <= now_ms - BOUND_MS:
+            moments.popleft()
+        if process.is_own:
+            own += 1
+            at_that_time = [apply(copy.deepcopy(then), command, at_ms) for at_ms, then in moments]
+            assert outcome in at_that_time, f"{outcome} for {command}, and {at_that_time} in the last {BOUND_MS} ms"
+        else:
+            assert outcome == apply(ledger, command, now_ms)
+            moments.append((now_ms, copy.deepcopy(ledger)))
+    assert own >= 10
+    for backend in scene.opened:
+        backend.close()
+
+
+@pytest.mark.parametrize("seed", range(12, 16))
+def test_through_one_process_no_holder_is_ever_refused(
+    valkey_server: Server, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """One process knows what it did itself: an own answer is right, unless time alone gave something back."""
+    scene = Scene(valkey_server)
+    process = Watched(scene.open(), monkeypatch)
+    ledger = Ledger(OFFICE)
+    for command in published():
+        process.send(OFFICE, command)
+        apply(ledger, command, OPENS_AT_MS)
+    own = 0
+    for passes_ms, command in crowd(seed, 200):
+        scene.clock.advance_ms(passes_ms)
+        now_ms = scene.clock.now_ms()
+        outcome = process.send(OFFICE, command)
+        if not process.is_own:
+            assert outcome == apply(ledger, command, now_ms)
+            continue
+        own += 1
+        instead = apply(copy.deepcopy(ledger), command, now_ms)
+        assert not instead.replayed
+        assert not instead.resumed
+        assert instead.status in (SOLD_OUT, Status.HELD)
+    assert own >= 10
+    scene.opened[0].close()
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_what_the_script_calls_sold_out(seed: int) -> None:
+    """Whenever it says so, the machine would say ``SOLD_OUT`` to somebody new; and where it does not, hardly ever."""
+    clock = ManualClock(0)
+    backend = LuaBackend(clock, Store())
+    ledger = Ledger("o")
+    too_careful = 0
+    for now_ms, command in walk(Random(seed)):
+        clock.set_ms(now_ms)
+        apply(ledger, command, now_ms)
+        backend.send("o", command)
+        if type(command) is not Reserve:
+            continue
+        strangers = tuple(f"new{one}" for one in command.applicants)
+        asked = replace(command, id="new", valid_until_ms=0, applicants=strangers)
+        line = f"sold_out\t{asked.day}\t{len(asked.applicants)}\t{int(asked.wait)}\t{text_of_choice(asked.choice)}"
+        (word,) = backend._look("o", line)
+        status = apply(copy.deepcopy(ledger), asked, now_ms).status
+        assert word == "0" or status is SOLD_OUT
+        too_careful += word == "0" and status is SOLD_OUT
+    assert too_careful <= 2
+
+
+def test_who_is_in_an_event(scene: Scene) -> None:
+    """The short way of reading an event finds the same people as the long one."""
+    backend = scene.open()
+    commands = [command for _, command in random_commands(5, 300)]
+    backend.perform(SendMany(OFFICE, (*published(), *commands)))
+    key = dict(zip(KINDS, keys_of("", OFFICE), strict=True))
+    choices = scene.server.ask("HGETALL", key["choices"])
+    entries = scene.server.ask("XRANGE", key["events"], "-", "+")
+    seen = set()
+    for _, fields in entries:
+        text = fields["e"]
+        event: Any = event_of_text(text, Decoder(OFFICE), choices)
+        record = getattr(event, "reservation", None)
+        assert names_of_event(text) == (() if record is None else (record.id, *record.applicants))
+        seen.add(type(event))
+    assert len(seen) >= 4
+    assert len(backend.perform(ReadEvents(OFFICE, 0, 10_000))) == len(entries)
+
+
+def test_a_reserve_has_no_field_that_the_memory_does_not_know() -> None:
+    """A new field may have a word of its own in the precedence: then the memory has to know, and this list."""
+    assert Reserve.__struct_fields__ == ("id", "day", "applicants", "choice", "wait", "hold_ttl_ms", "valid_until_ms")
+
+
+# --- Bounds ---------------------------------------------------------------------------------------------------------
+
+
+def with_bounds(backend: RedisBackend, clock: ManualClock, **bounds: Any) -> SoldOut:
+    """Give a backend a memory with other bounds."""
+    memory = SoldOut(BOUND_MS, lambda: clock.now_ms() / 1000, Bounds(**bounds))
+    backend._sold_out = backend._worker._sold_out = memory
+    return memory
+
+
+def test_names_forget_nobody_and_mistake_few() -> None:
+    """Everybody who was put in is found, full or not; and few others are."""
+    for count in (1, 1000, 50_000):
+        names = sold_out_cache.Names(count)
+        names.add(f"in{number}" for number in range(count))
+        assert not names.is_full()
+        names.add(f"in{number}" for number in range(count))
+        assert names.count <= count  # nobody counts twice
+        added = count
+        while not names.is_full():
+            names.add([f"in{added}"])
+            added += 1
+        assert added >= 2 * count
+
+        def has(name: str, names: sold_out_cache.Names = names) -> bool:
+            mark = sold_out_cache._MARKS[hash(name) >> 40 & 63]
+            return names.table[hash(name) & names.mask] & mark == mark
+
+        assert all(has(f"in{number}") for number in range(added))
+        assert sum(has(f"out{number}") for number in range(20_000)) <= 20_000 / 100
+        assert len(names.table) <= 32 * added + sold_out_cache._SLOTS_MIN
+
+
+def test_more_names_than_are_remembered(scene: Scene) -> None:
+    """A large office has no memory: the store answers, and is asked for names only now and then."""
+    backend = scene.set_up()
+    memory = with_bounds(backend, scene.clock, names_max=3)
+    for _ in range(10):
+        assert scene.stranger(backend).status is SOLD_OUT
+        scene.clock.advance_ms(10)
+    assert memory._offices[OFFICE].seen is None
+    assert scene.calls(lambda: [scene.stranger(backend) for _ in range(20)]) == 20
+    scene.clock.advance_ms(BOUND_MS)
+    assert scene.calls(lambda: [scene.stranger(backend) for _ in range(20)]) == 21
+
+
+def test_too_many_events_and_full_tables(scene: Scene) -> None:
+    """When more has happened than is read as news, or the table of names is full, all names are read again."""
+    backend, other = scene.set_up(), scene.open()
+    memory = with_bounds(backend, scene.clock, events_max=3)
+    scene.rush(backend)
+    other.send(OFFICE, SetCapacity(DAY, "online", 6))
+    for number in range(4):
+        assert other.send(OFFICE, reserve(f"n{number}", ONLINE)).ok
+    scene.clock.advance_ms(BOUND_MS)
+    scene.rush(backend)
+    table = memory._offices[OFFICE].names
+    for number in range(4):
+        assert backend.send(OFFICE, reserve("again", ONLINE, f"n{number}")).resumed
+    assert table is not None
+    table.count = len(table.table)
+    scene.clock.advance_ms(BOUND_MS)
+    scene.rush(backend)
+    assert memory._offices[OFFICE].names is not table
+    assert backend.send(OFFICE, reserve("again", ONLINE, "n3")).resumed
+
+
+def test_so_many_offices_kinds_and_names(valkey_server: Server) -> None:
+    """The oldest go: offices, kinds of reserves in one, and names in all."""
+    scene = Scene(valkey_server)
+    backend = scene.set_up()
+    memory = with_bounds(backend, scene.clock, offices_max=2, questions_max=2, names_total_max=1)
+    for wanted in (ONLINE, choice(("online", "morning")), choice(("online", "fast"))):
+        for number in range(3):
+            command = reserve(f"w{wanted.options[0][-1]}{number}", wanted)
+            assert backend.send(OFFICE, command).status is SOLD_OUT
+    here = memory._offices[OFFICE]
+    assert here.seen is not None
+    assert len(here.questions) == 2
+    assert set(here.seen[3]) == set(here.questions)
+    for office in ("second", "third"):
+        backend.perform(SendMany(office, (*published(), SetCapacity(DAY, "online", 0))))
+        for number in range(3):
+            assert backend.send(office, reserve(f"o{number}", ONLINE)).status is SOLD_OUT
+    assert set(memory._offices) == {"second", "third"}
+    assert memory._offices["second"].names is None
+    assert memory._offices["third"].names is not None
+    assert not memory.due
+    backend.close()
+
+
+def test_threads(valkey_server: Server) -> None:
+    """Eight threads and the real clock, places coming and going: nothing fails, and each thread's holder is known."""
+    server_time = open_backend(valkey_server.url, None)
+    far = replace(terms(), opens_at_ms=0, starts_at_ms=2**42, ends_at_ms=2**42, forget_at_ms=2**42)
+    server_time.perform(SendMany(OFFICE, (SetRules(Rules()), Publish(DAY, far))))
+    problems: list[object] = []
+
+    def press(thread: int) -> None:
+        for number in range(300):
+            mine = server_time.send(OFFICE, reserve(f"t{thread}-{number}", ONLINE))
+            if mine.status is Status.HELD:
+                again = server_time.send(OFFICE, reserve(f"t{thread}-{number}-2", ONLINE, f"t{thread}-{number}"))
+                if not again.resumed:
+                    problems.append(again)
+                if number % 3 == 0:
+                    server_time.send(OFFICE, Release(f"t{thread}-{number}"))
+            elif mine.status is not SOLD_OUT:
+                problems.append(mine)
+
+    threads = [threading.Thread(target=press, args=(number,)) for number in range(8)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert problems == []
+    server_time.close()
+
+
+# --- The switch -----------------------------------------------------------------------------------------------------
+
+
+def test_switched_off_and_on(valkey_server: Server) -> None:
+    """On by the server's clock, off by a clock of one's own unless the URL wants it, and off by 0."""
+    clock = ManualClock(OPENS_AT_MS)
+    bounds = []
+    for options, of_ours in (("", None), ("", clock), (ON, clock), ("?sold_out_ms=0", None)):
+        backend = open_backend(valkey_server.url + options, of_ours)
+        bounds.append(memory_of(backend)._bound_s)
+        backend.close()
+    assert bounds == [0.25, 0, 0.25, 0]
+    for wrong in ("-1", "x", "60001", ""):
+        with pytest.raises(InvalidRequest, match="sold_out_ms"):
+            open_backend(f"{valkey_server.url}?sold_out_ms={wrong}", None)
+
+
+def test_the_rights_that_it_needs(own_server: Server) -> None:
+    """Those of the documents are enough; without the one that it alone needs there is no memory, and no harm."""
+    scene = Scene(own_server)
+    scene.set_up()
+    for user, rights in (("engine", RIGHTS), ("old", RIGHTS.replace("+hkeys ", ""))):
+        own_server.ask("ACL", "SETUSER", user, "reset", "on", ">secret", "~{quota_engine:*", *rights.split())
+        backend = open_backend(f"unix://{user}:secret@{own_server.socket_path}{ON}", scene.clock)
+        assert [scene.stranger(backend).status for _ in range(10)] == [SOLD_OUT] * 10
+        assert (memory_of(backend)._offices[OFFICE].seen is None) == (user == "old")
+        backend.close()
+    for backend in scene.opened:
+        backend.close()
+
+
+def test_switched_off_nothing_is_kept(scene: Scene) -> None:
+    """Each loser is a call, and there is no memory of anything."""
+    scene.set_up()
+    backend = scene.open("?sold_out_ms=0")
+    assert scene.calls(lambda: [scene.stranger(backend) for _ in range(50)]) == 50
+    backend.close()
+    with pytest.raises(BackendUnavailable):
+        scene.stranger(backend)
+    assert memory_of(backend)._offices == {}
+
+
+def test_a_clock_that_goes_back(scene: Scene) -> None:
+    """What was known in the future is not believed."""
+    backend = scene.set_up()
+    scene.rush(backend)
+    scene.clock.advance_ms(-1)
+    assert scene.calls(lambda: scene.stranger(backend)) == 1

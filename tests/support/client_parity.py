@@ -1,0 +1,428 @@
+"""One story, told to an engine or to a client of a service: what it is told must be the same.
+
+The faces are wrapped: each call is awaited (a sync one in a thread), and noted with what came of it, without what a
+service tells nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import inspect
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import httpx
+import msgspec
+
+from quota_engine import (
+    AsyncQuotaEngine,
+    Caller,
+    DrawFiles,
+    DrawTerms,
+    ManualClock,
+    QuotaEngineError,
+    Reservation,
+    RoomAnswer,
+    RoomRecord,
+    RoomSettings,
+    Standing,
+)
+from quota_engine.api_schema.rooms import RoomBody, room_body
+from quota_engine.catalog import day_terms
+from quota_engine.client import AsyncServiceClient, Retries, RoomChanged, ServiceClient
+from quota_engine.domain.model import Choice
+from quota_engine.service.auth import Role
+from quota_engine.waiting_room.machine import RoomView
+from tests.support.draw_runs import (
+    CLOSES_AT_MS,
+    DAY_MS,
+    ENTROPY,
+    HOUR_MS,
+    KEY,
+    MONDAY,
+    NOW_MS,
+    OPENS_AT_MS,
+    SEED,
+    TUESDAY,
+    catalog,
+    choice,
+)
+from tests.support.in_process_service import TOKENS, Client, listening, running
+
+QUICK: Final = Retries(attempts_max=3, pause_ms_min=1, pause_ms_max=2)
+ROOM: Final = "hall"
+OPENING: Final = NOW_MS + HOUR_MS
+"""When the room opens; the draw takes applications from then on too."""
+
+Log = list[tuple[str, Any]]
+
+
+class Told:
+    """A face, each of whose calls is noted. What it raises is noted and returned."""
+
+    def __init__(self, face: Any, log: Log, kind: str = "") -> None:
+        self._face = face
+        self._log = log
+        self._kind = kind
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._face, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            found: Any
+            try:
+                if inspect.iscoroutinefunction(method):
+                    found = await method(*args, **kwargs)
+                else:
+                    found = await asyncio.to_thread(method, *args, **kwargs)
+            except QuotaEngineError as error:
+                found = error
+            self._log.append((self._kind + name, plain(found)))
+            return found
+
+        return call
+
+    def room(self, room: str) -> Told:
+        """A room of the face."""
+        return Told(self._face.room(room), self._log, "room.")
+
+    def draw(self, draw: str) -> Told:
+        """A draw of the face."""
+        return Told(self._face.draw(draw), self._log, "draw.")
+
+
+class EngineAsClient:
+    """An engine, with the few arguments that a client does not take."""
+
+    def __init__(self, engine: AsyncQuotaEngine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def publish(self, first_day: Any, last_day: Any = None) -> Any:
+        """The catalog is the service's own."""
+        return await self._engine.publish(story_catalog(), first_day, last_day)
+
+
+def plain(value: Any) -> Any:
+    """What can be compared: without hashes of applicants, seeds, and the times that nobody can say exactly."""
+    if isinstance(value, QuotaEngineError):
+        return type(value).__name__
+    if isinstance(value, RoomView):
+        value = room_body(ROOM, value)
+    if isinstance(value, RoomAnswer | RoomChanged):
+        return (value.status, value.ok, value.retry_at_ms)
+    if isinstance(value, RoomBody):
+        return {**msgspec.to_builtins(value), "commitment": ""}
+    if isinstance(value, RoomRecord):
+        return (value.room, value.office, value.tickets)
+    if isinstance(value, DrawFiles):
+        lines = [list(value.application_lines()), value.capacities_json, list(value.result_lines())]
+        return (lines, value.findings, plain(value.record.view), value.record.applications_digest)
+    if isinstance(value, Reservation):
+        fields = msgspec.structs.asdict(value)
+        units = {"applicants": value.units, "reference": value.reference, "numbers": list(value.queue_numbers)}
+        return {name: plain(one) for name, one in fields.items()} | units
+    if isinstance(value, Choice):
+        return (value.service, value.service_unit, value.session, value.channel, value.group)
+    if isinstance(value, Standing):
+        names = [name for name in Standing.__struct_fields__ if name not in {"as_of_ms", "wait_ms", "wait_ms_min"}]
+        return {name: getattr(value, name) for name in names}
+    if isinstance(value, msgspec.Struct):
+        fields = msgspec.structs.asdict(value)
+        dropped = {"ticket", "admission_pass", "jitter_seed"}
+        found = {name: plain(one) for name, one in fields.items() if name not in dropped}
+        return {**found, "ok": value.ok} if hasattr(value, "ok") else found
+    if isinstance(value, dict):
+        return {plain(name): plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value
+
+
+# --- Who is told ---------------------------------------------------------------------------------------------------
+
+
+def story_catalog() -> Any:
+    """Two offices, whose places are offered to a wait list when they come back."""
+    return catalog("wait_list", 2)
+
+
+@contextlib.asynccontextmanager
+async def an_engine(log: Log) -> AsyncIterator[tuple[Told, ManualClock]]:
+    """An engine in memory, as far as a service that has just started."""
+    terms = day_terms(story_catalog(), "sby", MONDAY)
+    assert terms is not None
+    clock = ManualClock(terms.opens_at_ms)
+    engine = await AsyncQuotaEngine.open("memory://", identity_key=KEY, catalog=story_catalog(), clock=clock)
+    async with engine:
+        await engine.publish(story_catalog(), MONDAY, MONDAY + datetime.timedelta(days=4))
+        clock.set_ms(NOW_MS)
+        yield Told(EngineAsClient(engine), log), clock
+
+
+@contextlib.asynccontextmanager
+async def a_service() -> AsyncIterator[Client]:
+    """The service in this process."""
+    async with running(catalog=story_catalog(), office="sby", day=MONDAY) as client:
+        client.clock.set_ms(NOW_MS)
+        yield client
+
+
+def in_process(
+    client: Client, role: Role = Role.OPERATOR, transport: httpx.AsyncBaseTransport | None = None
+) -> AsyncServiceClient:
+    """An async client of the service, without a connection."""
+    http = httpx.AsyncClient(
+        transport=transport or client.http._transport,
+        base_url="http://service",
+        headers={"authorization": f"Bearer {TOKENS[role]}"},
+    )
+    return AsyncServiceClient(http, QUICK)
+
+
+@contextlib.asynccontextmanager
+async def a_client(kind: str, log: Log) -> AsyncIterator[tuple[Told, ManualClock]]:
+    """A client of a service: ``async`` or ``sync`` over a connection, or ``in process``."""
+    async with a_service() as service:
+        if kind == "in process":
+            yield Told(in_process(service), log), service.clock
+            return
+        async with listening(service.app) as port:
+            url, token = f"http://127.0.0.1:{port}", TOKENS[Role.OPERATOR]
+            if kind == "async":
+                async with await AsyncServiceClient.open(url, token, retries=QUICK) as client:
+                    yield Told(client, log), service.clock
+            else:
+                with ServiceClient.open(url, token, retries=QUICK) as sync_client:
+                    yield Told(sync_client, log), service.clock
+
+
+# --- The story -----------------------------------------------------------------------------------------------------
+
+
+async def story(told: Told, clock: ManualClock) -> None:
+    """Every method at least once, with what it refuses and what it raises."""
+    await _reservations(told)
+    await _days(told)
+    await _events(told)
+    await _room(told.room(ROOM), told, clock)
+    await _draw(told, clock)
+    await _the_day(told, clock)
+    await _mistakes(told)
+
+
+async def _reservations(told: Told) -> None:
+    wanted = {"session": "am", "channel": "draw"}
+    caller = Caller(account="a@example.org", network="198.51.100.7")
+    held = await told.reserve("sby", MONDAY, "ani", key="wish-1", caller=caller, hold_ttl_ms=60_000, **wanted)
+    await told.reserve("sby", str(MONDAY), ["ani"], key="wish-1", hold_ttl_ms=60_000, **wanted)
+    await told.reserve("sby", MONDAY.toordinal(), "ani", key="wish-2", **wanted)
+    await told.reserve("sby", MONDAY, ["ani"], key="wish-1", session="pm", channel="draw")
+    other = await told.reserve("sby", MONDAY, "budi", key="wish-3", **wanted)
+    await told.reserve("sby", MONDAY, ["citra", "dewi"], key="wish-4", **wanted)
+    waiting = await told.reserve("sby", MONDAY, "citra", key="wish-5", wait=True, **wanted)
+    await told.wait_place(waiting.reference)
+    await told.wait_place(held.reference)
+    await told.lookup(waiting.reference)
+    await told.lookup("sby~nobody")
+    await told.count_holds("sby", MONDAY, [30_000, 60_000, 3_600_000])
+    await told.count_holds("sby", MONDAY, ())
+    await told.confirm(held.reference, applicant="budi")
+    await told.confirm(held.reference, version=7)
+    await told.confirm(held.reference, applicant="ani", version=1)
+    await told.confirm(held.reference)
+    await told.release(other.reference)
+    await told.lookup(waiting.reference)
+    await told.release(other.reference)
+    there = await told.reschedule(held.reference, TUESDAY, session="pm", channel="draw")
+    moved = await told.reschedule(there.reference, MONDAY, office="mlg", session="pm", channel="draw")
+    fresh = await told.reserve("sby", TUESDAY, "eka", key="wish-6", **wanted)
+    moved = await told.reschedule(fresh.reference, MONDAY, office="mlg", session="pm", channel="draw")
+    assert moved.ok, moved
+    await told.moved_to(fresh.reference)
+    await told.moved_to(held.reference)
+    await told.lookup(fresh.reference)
+    await told.confirm(moved.reference, reacquire=True)
+    await told.finish_moves()
+    await told.cancel(moved.reference, applicant="eka")
+    await told.check_in(held.reference)
+    await told.mark_no_show(held.reference)
+    await told.reservations("sby", MONDAY)
+
+
+async def _days(told: Told) -> None:
+    await told.offices()
+    await told.availability("sby", MONDAY)
+    await told.availability("mlg", MONDAY, TUESDAY)
+    await told.set_capacity("sby", TUESDAY, "counter", 5)
+    await told.set_capacity("sby", TUESDAY, "drawn", 0)
+    await told.set_capacity("sby", "2026-12-13", "drawn", 0)
+    await told.set_capacity("sby", TUESDAY, "nothing", 1)
+    await told.close_day("sby", TUESDAY)
+    await told.reserve("sby", TUESDAY, "fajar", key="wish-7", session="am", channel="counter")
+    await told.open_day("sby", TUESDAY)
+    await told.pass_on_unused("sby", TUESDAY, "counter")
+    await told.return_parked("sby", TUESDAY, "drawn")
+    await told.expire("sby", MONDAY)
+    await told.publish(MONDAY)
+    await told.publish(MONDAY, TUESDAY)
+    await told.audit()
+    await told.audit("mlg")
+    await told.reconcile("sby")
+
+
+async def _events(told: Told) -> None:
+    await told.events("sby")
+    await told.events("sby", 2, 3)
+    await told.groups("sby")
+    await told.add_group("sby", "mail", 4)
+    await told.add_group("sby", "mail")
+    mine = await told.events("sby", limit=2, group="mail", consumer="one")
+    await told.events("sby", limit=2, group="mail", consumer="two", claim_idle_ms=1_000)
+    await told.groups("sby")
+    await told.acknowledge("sby", "mail", (one.number for one in mine))
+    await told.acknowledge("sby", "mail", [])
+    await told.trim_events("sby", 5)
+    await told.drop_group("sby", "mail")
+    await told.drop_group("sby", "mail")
+
+
+async def _room(room: Told, told: Told, clock: ManualClock) -> None:
+    await room.view()
+    terms: dict[str, Any] = {"opens_at": OPENING, "entropy_source": "the index", "channel": "counter"}
+    settings = RoomSettings(claim_ms=60_000)
+    await room.create("sby", MONDAY, TUESDAY, settings=settings, joins_from=NOW_MS + 1_000, **terms)
+    await room.join("ani")
+    clock.advance_ms(1_000)
+    await room.create("sby", MONDAY, MONDAY, settings=settings, joins_from=NOW_MS + 1_000, **terms)
+    joined = await room.join("ani")
+    await room.join("ani")
+    await room.view()
+    await room.status(joined.ticket)
+    await room.enter(joined.ticket, "ani")
+    await room.open("7")
+    clock.set_ms(OPENING)
+    await room.open("7")
+    await room.open("8")
+    clock.advance_ms(1_000)
+    await room.status(joined.ticket)
+    entered = await room.enter(joined.ticket, "ani")
+    assert entered.admission_pass, entered
+    await room.enter(joined.ticket, "budi")
+    await room.status("forged")
+    await room.set_pace(10, 20)
+    await room.set_pace(20, 10)
+    clock.advance_ms(120_000)
+    await room.status(joined.ticket)
+    await room.enter(joined.ticket, "ani")
+    again = await room.join("ani", instead_of=joined.ticket)
+    assert again.ticket not in {"", joined.ticket}
+    await room.close()
+    await room.join("budi")
+    await room.set_pace(1, 2)
+    await room.record()
+    await told.room("nowhere").view()
+    await told.room("nowhere").join("ani")
+
+
+async def _draw(told: Told, clock: ManualClock) -> None:
+    draw = told.draw("dec")
+    commitment = await draw.commitment(SEED)
+    terms = DrawTerms(
+        OPENS_AT_MS + HOUR_MS,
+        CLOSES_AT_MS,
+        CLOSES_AT_MS + 60 * DAY_MS,
+        MONDAY.toordinal(),
+        TUESDAY.toordinal(),
+        commitment,
+        "the index",
+    )
+    await draw.view()
+    await draw.files()
+    await draw.award()
+    await draw.create(terms)
+    await draw.create(terms)
+    await draw.apply("ani", [choice("mlg")])
+    clock.set_ms(OPENS_AT_MS + HOUR_MS)
+    await draw.apply(["ani", "budi"], [choice("mlg"), choice("mlg", TUESDAY, "pm")])
+    applied = await draw.apply("citra", [choice("mlg")])
+    await draw.apply("citra", [choice("mlg", TUESDAY)], version=applied.version)
+    await draw.apply("citra", [choice("mlg")], version=7)
+    await draw.apply("budi", [choice("mlg")])
+    await draw.apply("dewi", [choice("mlg", datetime.date(2026, 12, 10))])
+    await draw.apply("eka", [choice("mlg")])
+    await draw.withdraw("eka", version=1)
+    await draw.withdraw("nobody", version=1)
+    await draw.find("budi")
+    await draw.find("nobody")
+    await draw.view()
+    await draw.close()
+    clock.set_ms(CLOSES_AT_MS)
+    await draw.run(SEED, ENTROPY)
+    await draw.close()
+    await draw.files()
+    await draw.award()
+    await draw.run(SEED)
+    await draw.run(SEED, ENTROPY)
+    await draw.files()
+    awarded = await draw.award(hold_ttl_ms=600_000)
+    assert (awarded.winners, awarded.ok) == (2, True), awarded
+    await draw.award(skip=1)
+    await draw.award(limit=1)
+    await draw.award()
+    await draw.view()
+
+
+async def _the_day(told: Told, clock: ManualClock) -> None:
+    wanted = {"session": "am", "channel": "counter"}
+    come = await told.reserve("sby", TUESDAY, "gita", key="wish-8", **wanted)
+    await told.confirm(come.reference)
+    gone = await told.reserve("sby", TUESDAY, "hadi", key="wish-9", **wanted)
+    await told.confirm(gone.reference)
+    clock.set_ms(int(datetime.datetime(2026, 12, 8, 3, tzinfo=datetime.UTC).timestamp() * 1000))
+    await told.check_in(come.reference)
+    await told.mark_no_show(gone.reference, applicant="hadi")
+    await told.cancel(come.reference)
+    await told.reservations("sby", TUESDAY)
+    await told.audit()
+
+
+async def _mistakes(told: Told) -> None:
+    """Each is raised with the engine's own error."""
+    wanted = {"session": "am", "channel": "draw"}
+    for office in ("", "nix", "a/b", "..", "é"):
+        await told.reserve(office, MONDAY, "ani", key="key", **wanted)
+        await told.availability(office, MONDAY)
+    for day in ("", "2026-02-30", "20261207", 0, 10**9, None, datetime.datetime(2026, 12, 7, tzinfo=datetime.UTC)):
+        await told.reserve("sby", day, "ani", key="key", **wanted)
+        await told.close_day("sby", day)
+    for party in ([], "", ["ani", "ani"], ["x"] * 101, 5, None, [1], "\ud800"):
+        await told.reserve("sby", MONDAY, party, key="key", **wanted)
+    for key in ("", "a b", "é", "x" * 65, "a\nb", 5):
+        await told.reserve("sby", MONDAY, "ani", key=key, **wanted)
+    await told.reserve("sby", MONDAY, "ani", key="key", wait=1, **wanted)
+    await told.reserve("sby", MONDAY, "ani", key="key", hold_ttl_ms=-1, **wanted)
+    await told.reserve("sby", MONDAY, "ani", key="key", session="noon")
+    for reference in ("", "sby", "a~b~c", "sby~", "nix~a", "../audit", "."):
+        await told.confirm(reference)
+        await told.lookup(reference)
+    await told.confirm("sby~a", applicant="")
+    await told.confirm("sby~a", version=-1)
+    for left_ms in ([2, 1], [1] * 17, [-1], ["1"], "1", [1.5]):
+        await told.count_holds("sby", MONDAY, left_ms)
+    for limit in (0, -1, 100_001, "7"):
+        await told.events("sby", 0, limit)
+    await told.events("sby", group="")
+    await told.events("sby", group="mail")
+    await told.acknowledge("sby", "mail", [0])
+    await told.acknowledge("sby", "mail", range(1, 10_002))
+    await told.audit("")
+    await told.set_capacity("sby", MONDAY, "", 1)
+    await told.set_capacity("sby", MONDAY, "drawn", -1)
+    await told.draw("dec").apply("ani", ["mlg"])
+    await told.draw("dec").apply("ani", [])
+    await told.draw("dec").run("no seed")

@@ -1,0 +1,175 @@
+"""A service in this process, on the store in memory, with a clock that the test sets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import hashlib
+import itertools
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import msgspec
+
+from quota_engine.catalog import Catalog, day_terms, load_catalog
+from quota_engine.clocks import ManualClock
+from quota_engine.service.app import Application, application
+from quota_engine.service.auth import Grant, Role
+from quota_engine.service.config.settings import Configuration, Secret
+from quota_engine.service.http.endpoint import Endpoint, Limits
+from quota_engine.service.runner import server_of
+
+DAY = datetime.date(2026, 12, 7)
+NIK = "3578012345678901"
+OTHER = "3578012345678902"
+TOKENS = {role: f"the token of the role {role}, for tests" for role in Role}
+DAY_PATH = f"/v1/offices/surabaya/days/{DAY}"
+
+
+def path_of(endpoint: Endpoint) -> str:
+    """An address of this kind, as nobody has made anything at."""
+    names = {
+        "office": "surabaya", "day": DAY, "quota": "online", "reference": "surabaya~x", "draw": "dec", "number": 1,
+        "file": "result.jsonl", "room": "nobodys", "ticket": "none", "group": "billing",
+    }  # fmt: skip
+    return endpoint.path.format(**names)
+
+
+def grants() -> tuple[Grant, ...]:
+    return tuple(Grant(role, role, hashlib.sha256(token.encode()).hexdigest()) for role, token in TOKENS.items())
+
+
+def configuration(catalog: Catalog | None = None, **changes: Any) -> Configuration:
+    settings = Configuration(
+        backend="memory://",
+        catalog_name="surabaya",
+        catalog=catalog or load_catalog("surabaya"),
+        identity_key=Secret(b"a key for tests, and only them"),
+        host="127.0.0.1",
+        port=0,
+        workers=1,
+        publish_days=0,
+        drain_ms=0,
+        staging=False,
+        grants=grants(),
+        limits=Limits(),
+    )
+    return msgspec.structs.replace(settings, **changes)
+
+
+class Client:
+    """Calls the service as its own kinds of clients do."""
+
+    def __init__(self, http: httpx.AsyncClient, app: Application, clock: ManualClock) -> None:
+        self.http = http
+        self.app = app
+        self.service = app.service
+        self.clock = clock
+        self._keys = (f"key-{number}" for number in itertools.count())
+
+    async def call(
+        self, method: str, path: str, body: Any = None, role: Role | None = None, **headers: str
+    ) -> httpx.Response:
+        """Send JSON as somebody with ``role`` would."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if role is not None:
+            sent["authorization"] = f"Bearer {TOKENS[role]}"
+        return await self.http.request(method, path, json=body, headers=sent)
+
+    async def reserve(
+        self, *applicants: str, key: str = "", path: str = DAY_PATH, session: str = "morning", **more: Any
+    ) -> httpx.Response:
+        """Ask for a new passport in the morning."""
+        body = {"applicants": list(applicants or (NIK,)), "service": "new", "session": session, **more}
+        headers = {"idempotency_key": key or next(self._keys)}
+        return await self.call("POST", f"{path}/reservations", body, Role.SERVICE, **headers)
+
+    async def step(self, reference: str, step: str, role: Role = Role.SERVICE, **body: Any) -> httpx.Response:
+        """A step of a reservation's life."""
+        return await self.call("POST", f"/v1/reservations/{reference}/{step}", body, role)
+
+    async def operate(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """An operator's call."""
+        return await self.call(method, path, body, Role.OPERATOR)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    *, office: str = "surabaya", day: datetime.date = DAY, before_ms: int = 0, **changes: Any
+) -> AsyncIterator[Client]:
+    """A service that has just opened the week of ``day``, or is ``before_ms`` before that."""
+    settings = configuration(**changes)
+    terms = day_terms(settings.catalog, office, day)
+    assert terms is not None
+    clock = ManualClock(terms.opens_at_ms - before_ms)
+    app = application(settings, clock=clock)
+    async with app.lifespan():
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+            client = Client(http, app, clock)
+            days = {"first_day": str(day), "last_day": str(day + datetime.timedelta(days=4))}
+            assert (await client.operate("POST", "/v1/publish", days)).status_code == 200
+            yield client
+
+
+class Raw:
+    """A connection to a service, byte by byte."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, content: bytes) -> None:
+        """Write, whether or not anybody is still there to read."""
+        self.writer.write(content)
+        with contextlib.suppress(ConnectionError):
+            await self.writer.drain()
+
+    async def until(self, end: bytes) -> bytes:
+        """What comes, up to and with ``end``."""
+        async with asyncio.timeout(20):
+            return await self.reader.readuntil(end)
+
+    async def rest(self) -> bytes:
+        """What comes until the other side closes the connection."""
+        found = b""
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ConnectionError):
+                while some := await self.reader.read(65_536):
+                    found += some
+        return found
+
+    def close(self) -> None:
+        """Be gone."""
+        self.writer.close()
+
+
+@contextlib.asynccontextmanager
+async def listening(app: Application) -> AsyncIterator[int]:
+    """The application on a socket, as ``serve`` has it but with no life of its own: the port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = server_of(app)
+        server.config.lifespan = "off"
+        server.config.timeout_graceful_shutdown = 5
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await serving
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Raw]:
+    """A connection of one's own."""
+    raw = Raw(*await asyncio.open_connection("127.0.0.1", port))
+    try:
+        yield raw
+    finally:
+        raw.close()

@@ -1,0 +1,83 @@
+"""An office whose quota opens in a few seconds, with a waiting room in front of it: for tests by the real time."""
+
+from __future__ import annotations
+
+__all__ = ["Opening", "write_opening"]
+
+import dataclasses
+import datetime
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from quota_engine.catalog import catalog_from
+from quota_engine.service.background.room_supervisor import Releases, WaitingRooms
+
+ZONE = ZoneInfo("Asia/Jakarta")
+
+
+@dataclasses.dataclass(frozen=True)
+class Opening:
+    """The files of a service, and what opens there."""
+
+    config: Path
+    room: str
+    opens_at_ms: int
+    first_day: datetime.date
+
+
+def write_opening(
+    folder: Path,
+    opens_in_s: int,
+    *,
+    joins_before_ms: int = 3_600_000,
+    lasts_ms: int = 7_200_000,
+    capacity: int = 100,
+    wait_list: bool = False,
+    offices: int = 1,
+    **settings: int,
+) -> Opening:
+    """Write a catalog like Surabaya's, and a configuration. This week is open, the next one opens in ``opens_in_s``."""
+    raw: dict[str, Any] = tomllib.loads(
+        (resources.files("quota_engine.catalog.data") / "surabaya.toml").read_text(encoding="utf-8")
+    )
+    opens_at = (datetime.datetime.now(ZONE) + datetime.timedelta(seconds=opens_in_s)).replace(microsecond=0)
+    days = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+    raw["holidays"] = []
+    raw["schedules"] = [
+        {
+            "id": "friday",
+            "kind": "weekly",
+            "weekday": days[opens_at.weekday()],
+            "at": opens_at.time(),
+            "zone": ZONE.key,
+            "weeks_ahead": 1,
+        }
+    ]
+    plan = raw["plans"][0]
+    plan["working_weekdays"] = list(days)
+    if wait_list:
+        plan["re_release"] = {"rule": "wait_list"}
+    for allotment in plan["allotments"]:
+        if allotment["id"] == "online":
+            allotment["capacity"] = capacity
+    raw["offices"] += [{**raw["offices"][0], "id": f"kantor-{n}", "name": f"Kantor {n}"} for n in range(1, offices)]
+    catalog = folder / "catalog.json"
+    catalog.write_bytes(msgspec.json.encode(raw))
+    config = folder / "service.json"
+    waiting_rooms = {
+        "offices": ["*"],
+        "joins_before_ms": joins_before_ms,
+        "lasts_ms": lasts_ms,
+        "settings": settings,
+    }
+    config.write_bytes(msgspec.json.encode({"catalog": catalog.name, "waiting_rooms": waiting_rooms}))
+    opens_at_ms = int(opens_at.timestamp() * 1000)
+    office = raw["offices"][0]["id"]
+    releases = Releases(catalog_from(raw), WaitingRooms((office,), joins_before_ms, lasts_ms))
+    (release,) = [one for one in releases.rooms_of(office, opens_at_ms) if one.opens_at_ms == opens_at_ms]
+    return Opening(config, release.room, opens_at_ms, release.first_day)

@@ -1,0 +1,59 @@
+"""A small opening at Surabaya, and books about it, made by hand."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from quota_engine.catalog import day_terms, load_catalog
+from quota_engine.loadtest.observations import Books, Place
+from quota_engine.loadtest.plan import DayOnSale, Options, Plan, market_of
+from quota_engine.simulation.scenario import Scenario
+from quota_engine.simulation.supply import Market
+
+DAY = datetime.date(2026, 12, 7)
+RUN = "test"
+QUOTAS = ("online", "morning")
+
+
+def small_plan(**options: Any) -> Plan:
+    """Surabaya's Monday, with the places of its catalog."""
+    terms = day_terms(load_catalog("surabaya"), "surabaya", DAY)
+    assert terms is not None
+    available = {quota.name: quota.capacity for quota in terms.quotas}
+    day = DayOnSale(office="surabaya", day=DAY.toordinal(), opens_at_ms=terms.opens_at_ms, available=available)
+    return Plan(options=Options(run=RUN, **options), days=(day,), opens_at_ms=terms.opens_at_ms, opens_in_ms=0)
+
+
+def small_market(plan: Plan, scenario: Scenario | None = None) -> Market:
+    return market_of(plan, scenario or Scenario())
+
+
+def place(person: int, number: int = 0, state: str = "CONFIRMED", wish: int = 0) -> Place:
+    """A place of a person with a queue number."""
+    numbers = (number,) if state == "CONFIRMED" else ()
+    return Place(person, 0, f"surabaya~loadtest-{RUN}-{person}-{wish}", state, 1_000_000, 1, QUOTAS, numbers)
+
+
+def books_of(*places: Place) -> Books:
+    books = Books.empty(10, 100, 0)
+    for each in places:
+        books.took(each)
+    return books
+
+
+def event(each: Place, number: int, state: str = "") -> dict[str, Any]:
+    """What the host writes down of a place."""
+    return {
+        "number": number,
+        "kind": "ReservationChanged",
+        "reservation": {
+            "reference": each.reference,
+            "office": "surabaya",
+            "day": DAY.isoformat(),
+            "state": state or each.state,
+            "units": each.units,
+            "quotas": list(each.quotas),
+            "queue_numbers": list(each.queue_numbers),
+        },
+    }

@@ -1,0 +1,575 @@
+"""The scripts without a server: Lua in this process, and just the commands of a store that the scripts use.
+
+A seed replays here in milliseconds. The store is strict where a server is lenient or says nothing: a command that is
+not known here, a key that was not declared, a write by a script that only looks, a global variable and an argument that
+is neither a string nor a number are all errors. ``HSCAN`` hands out as few fields as it is told to, so that what a
+server does with thousands of records happens with five.
+"""
+
+from __future__ import annotations
+
+__all__ = ["HalfDone", "LuaBackend", "Refused", "Store"]
+
+import hashlib
+import math
+import zlib
+from bisect import bisect_left, insort
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from lupa import lua51  # type: ignore[import-untyped]
+
+from quota_engine.domain.audit import audit
+from quota_engine.domain.commands import Command, Publish, SetRules
+from quota_engine.domain.model import Reservation
+from quota_engine.domain.queries import in_order
+from quota_engine.ledger_kinds import kind_of
+from quota_engine.ports import (
+    Acknowledge,
+    AddGroup,
+    Ask,
+    Audit,
+    Clock,
+    CountHolds,
+    Describe,
+    DropGroup,
+    ListDay,
+    ListGroups,
+    ListOffices,
+    Lookup,
+    ReadEvents,
+    ReadGroup,
+    Reconcile,
+    RecordedEvent,
+    Request,
+    Send,
+    SendMany,
+    TrimEvents,
+    View,
+    WaitListPlace,
+)
+from quota_engine.stores.redis.codecs.office import event_of_text
+from quota_engine.stores.redis.executor import Worker
+from quota_engine.stores.redis.keys import KINDS, keys_of
+from quota_engine.stores.redis.retrying_calls import Attempt, Call, Policy, Router
+from quota_engine.stores.redis.scripts import COMMANDS, CONSUMERS, GUARDED_COMMANDS, READS, RECONCILE, Script, script_of
+from quota_engine.stores.redis.sold_out_cache import SoldOut
+from quota_engine.stores.redis.stored_kinds import stored_kind_of
+
+T = TypeVar("T")
+
+_WRITES: Final = frozenset({"HSET", "HSETNX", "HDEL", "HINCRBY", "ZADD", "ZREM", "XADD", "XTRIM", "UNLINK", "PEXPIRE"})
+
+
+class Refused(Exception):
+    """The store does not carry out this command, as a server would not, or not as it is meant."""
+
+
+class HalfDone(Exception):
+    """A script ended with an error after it had written: on a server what it wrote would stay, and nothing else."""
+
+
+class _SortedSet:
+    """Members with their scores, and in the order of both."""
+
+    def __init__(self) -> None:
+        self.scores: dict[str, float] = {}
+        self.in_order: list[tuple[float, str]] = []
+
+    def add(self, member: str, score: float) -> int:
+        if math.isnan(score):
+            raise Refused("a score that is no number")
+        old = self.scores.get(member)
+        if old is not None:
+            del self.in_order[bisect_left(self.in_order, (old, member))]
+        self.scores[member] = score
+        insort(self.in_order, (score, member))
+        return old is None
+
+    def remove(self, member: str) -> int:
+        score = self.scores.pop(member, None)
+        if score is None:
+            return 0
+        del self.in_order[bisect_left(self.in_order, (score, member))]
+        return 1
+
+
+class _Stream:
+    """Entries by number, oldest first."""
+
+    def __init__(self) -> None:
+        self.last_number = 0
+        self.entries: list[tuple[int, list[str]]] = []
+
+
+class Store:
+    """Keys and their values, and the scripts that may touch them.
+
+    Attributes:
+        ttl_ms: what the last ``PEXPIRE`` of each key said.
+        calls: how many commands scripts have given, by name.
+        server: the id of its history, which a promotion changes.
+    """
+
+    def __init__(self, scan_max: int = 64) -> None:
+        """``scan_max``: how many fields ``HSCAN`` hands out at most, whatever it is asked for."""
+        self.ttl_ms: dict[str, int] = {}
+        self.calls: dict[str, int] = {}
+        self.time_ms = 0
+        self.server = "a" * 40
+        self._scan_max = scan_max
+        self._values: dict[str, Any] = {}
+        self._declared: frozenset[str] = frozenset()
+        self._may_write = False
+        self._writes = 0
+        self._lua = lua51.LuaRuntime(unpack_returned_tuples=False, register_eval=False)
+        self._chunks: dict[str, Any] = {}
+        self._commands: dict[str, Callable[..., Any]] = {
+            name.removeprefix("_do_").upper(): getattr(self, name) for name in dir(self) if name.startswith("_do_")
+        }
+        # A global that nobody has set is an error on a server, to read as well as to write.
+        self._make = self._lua.execute(
+            """
+            local call, sha1hex = ...
+            local redis = { call = call, sha1hex = sha1hex }
+            function redis.error_reply(text) return { err = text } end
+            return function(text, name)
+              local chunk, problem = loadstring(text, name)
+              if not chunk then error(problem) end
+              return function(keys, arguments)
+                local globals = { redis = redis, KEYS = keys, ARGV = arguments }
+                for _, known in ipairs({ "string", "table", "math", "ipairs", "pairs", "tonumber", "tostring", "unpack",
+                    "type", "error", "next", "select", "setmetatable", "rawget" }) do
+                  globals[known] = _G[known]
+                end
+                local function refuse(_, field) error("global variable " .. tostring(field)) end
+                setfenv(chunk, setmetatable({}, { __index = function(_, field)
+                  local value = globals[field]
+                  if value == nil then refuse(nil, field) end
+                  return value
+                end, __newindex = refuse }))
+                return chunk()
+              end
+            end
+            """,
+            self._call,
+            lambda text: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(),
+        )
+
+    def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str]) -> list[Any]:
+        """Run a script as ``EVALSHA`` would; returns its reply.
+
+        Raises:
+            Refused: by a command of the script, before anything was written; so are errors of Lua.
+            HalfDone: the same, after something was written.
+        """
+        chunk = self._chunks.get(script.sha1)
+        first, _, rest = script.text.partition("\n")
+        if chunk is None:
+            chunk = self._chunks[script.sha1] = self._make("\n" + rest, "@script")
+        self._may_write = "no-writes" not in first
+        self._declared = frozenset(keys)
+        self._writes = 0
+        try:
+            reply = chunk(self._lua.table_from(list(keys)), self._lua.table_from(list(arguments)))
+            if lua51.lua_type(reply) == "table" and reply["err"] is not None:
+                raise Refused(reply["err"])
+        except (lua51.LuaError, Refused) as error:
+            if self._writes:
+                raise HalfDone(f"after {self._writes} writes: {error}") from error
+            raise Refused(str(error)) from error
+        answer: list[Any] = self._from_lua(reply)
+        return answer
+
+    def keys(self) -> frozenset[str]:
+        """The keys that there are."""
+        return frozenset(self._values)
+
+    def members(self, key: str) -> list[str]:
+        """The fields of a hash, or the members of a sorted set, sorted."""
+        value = self._values.get(key, {})
+        return sorted(value.scores if isinstance(value, _SortedSet) else value)
+
+    # ------------------------------------------------------------------ between Lua and the commands
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        command = self._commands.get(name)
+        if command is None:
+            raise Refused(f"{name} is not among the commands that are used")
+        self.calls[name] = self.calls.get(name, 0) + 1
+        texts = [self._text(argument) for argument in arguments]
+        if texts and name != "INFO" and texts[0] not in self._declared:
+            raise Refused(f"{name} of the key {texts[0]}, which was not declared")
+        if name in _WRITES:
+            if not self._may_write:
+                raise Refused(f"{name} in a script that only looks")
+            self._writes += 1
+        return self._to_lua(command(*texts))
+
+    def _text(self, argument: Any) -> str:
+        if isinstance(argument, str):
+            return argument
+        if isinstance(argument, int | float) and not isinstance(argument, bool):
+            return f"{argument:.17g}"
+        raise Refused(f"an argument of type {type(argument).__name__}")
+
+    def _to_lua(self, value: Any) -> Any:
+        if value is None:
+            return False
+        if isinstance(value, list):
+            return self._lua.table_from([self._to_lua(one) for one in value])
+        return value
+
+    def _from_lua(self, value: Any) -> Any:
+        """As a server does it: numbers are cut to integers, ``false`` is nil, an array ends before its first nil."""
+        if lua51.lua_type(value) == "table":
+            found: list[Any] = []
+            while (one := value[len(found) + 1]) is not None:
+                found.append(self._from_lua(one))
+            return found
+        if isinstance(value, bool):
+            return 1 if value else None
+        return int(value) if isinstance(value, float) else value
+
+    def _value(self, key: str, kind: type[T]) -> T:
+        """The value of a key, or an empty one that becomes it when something is written."""
+        value = self._values.get(key)
+        if value is None:
+            return kind()
+        if not isinstance(value, kind):
+            raise Refused("WRONGTYPE")
+        return value
+
+    def _kept(self, key: str, value: Any, is_empty: bool) -> None:
+        if is_empty:
+            self._values.pop(key, None)
+        else:
+            self._values[key] = value
+
+    # ------------------------------------------------------------------ hashes
+
+    def _do_hget(self, key: str, field: str) -> str | None:
+        return self._hash(key).get(field)
+
+    def _do_hmget(self, key: str, *fields: str) -> list[str | None]:
+        value = self._hash(key)
+        return [value.get(field) for field in fields]
+
+    def _hash(self, key: str) -> dict[str, str]:
+        return self._value(key, dict)
+
+    def _do_hset(self, key: str, *pairs: str) -> int:
+        value = self._hash(key)
+        if not pairs or len(pairs) % 2:
+            raise Refused("HSET takes pairs")
+        before = len(value)
+        value.update(zip(pairs[::2], pairs[1::2], strict=True))
+        self._values[key] = value
+        return len(value) - before
+
+    def _do_hsetnx(self, key: str, field: str, text: str) -> int:
+        value = self._hash(key)
+        if field in value:
+            return 0
+        return self._do_hset(key, field, text)
+
+    def _do_hdel(self, key: str, *fields: str) -> int:
+        value = self._hash(key)
+        gone = sum(value.pop(field, None) is not None for field in fields)
+        self._kept(key, value, not value)
+        return gone
+
+    def _do_hgetall(self, key: str) -> list[str]:
+        return [text for pair in self._hash(key).items() for text in pair]
+
+    def _do_hkeys(self, key: str) -> list[str]:
+        return list(self._hash(key))
+
+    def _do_hexists(self, key: str, field: str) -> int:
+        return int(field in self._hash(key))
+
+    def _do_hlen(self, key: str) -> int:
+        return len(self._hash(key))
+
+    def _do_hincrby(self, key: str, field: str, by: str) -> int:
+        value = self._hash(key)
+        total = int(value.get(field, "0")) + int(by)
+        value[field] = str(total)
+        self._values[key] = value
+        return total
+
+    def _do_hscan(self, key: str, cursor: str, word: str, count: str) -> list[Any]:
+        """Fields in the order of their checksums; the cursor is the checksum to go on from, whatever went meanwhile."""
+        if word != "COUNT":
+            raise Refused(f"HSCAN {word}")
+        value = self._hash(key)
+        ahead = sorted((1 + zlib.crc32(field.encode()), field) for field in value)
+        ahead = ahead[bisect_left(ahead, (int(cursor), "")) :]
+        page = ahead[: min(int(count), self._scan_max)]
+        left = ahead[len(page) :]
+        return [str(left[0][0]) if left else "0", [text for _, field in page for text in (field, value[field])]]
+
+    # ------------------------------------------------------------------ sorted sets
+
+    def _set(self, key: str) -> _SortedSet:
+        return self._value(key, _SortedSet)
+
+    def _do_zadd(self, key: str, *pairs: str) -> int:
+        value = self._set(key)
+        if not pairs or len(pairs) % 2:
+            raise Refused("ZADD takes pairs")
+        added = sum(value.add(member, float(score)) for score, member in zip(pairs[::2], pairs[1::2], strict=True))
+        self._values[key] = value
+        return added
+
+    def _do_zrem(self, key: str, *members: str) -> int:
+        value = self._set(key)
+        gone = sum(map(value.remove, members))
+        self._kept(key, value, not value.scores)
+        return gone
+
+    def _do_zrange(self, key: str, first: str, last: str, *options: str) -> list[str]:
+        if (first, last) != ("0", "-1") or options not in ((), ("WITHSCORES",)):
+            raise Refused("ZRANGE of a part")
+        in_order = self._set(key).in_order
+        if not options:
+            return [member for _, member in in_order]
+        return [text for score, member in in_order for text in (member, f"{score:.17g}")]
+
+    def _do_zscore(self, key: str, member: str) -> str | None:
+        score = self._set(key).scores.get(member)
+        return None if score is None else f"{score:.17g}"
+
+    def _do_zcard(self, key: str) -> int:
+        return len(self._set(key).scores)
+
+    def _do_zcount(self, key: str, first: str, last: str) -> int:
+        return len(self._do_zrangebyscore(key, first, last))
+
+    def _do_zrangebylex(self, key: str, first: str, last: str, *limit: str) -> list[str]:
+        in_order = self._set(key).in_order
+        if in_order and in_order[0][0] != in_order[-1][0]:
+            raise Refused("ZRANGEBYLEX of members with different scores")
+        if first[:1] != "[" or last[:1] != "(":
+            raise Refused("ZRANGEBYLEX other than from one on and up to before another")
+        score = in_order[0][0] if in_order else 0.0
+        start, end = bisect_left(in_order, (score, first[1:])), bisect_left(in_order, (score, last[1:]))
+        return self._limited([member for _, member in in_order[start:end]], limit)
+
+    def _do_zrangebyscore(self, key: str, first: str, last: str, *limit: str) -> list[str]:
+        after, above = float(first.lstrip("(")), first.startswith("(")
+        return self._limited(
+            [
+                member
+                for score, member in self._set(key).in_order
+                if (score > after if above else score >= after) and score <= float(last)
+            ],
+            limit,
+        )
+
+    def _limited(self, members: list[str], limit: Sequence[str]) -> list[str]:
+        if not limit:
+            return members
+        word, skipped, count = limit
+        if word != "LIMIT":
+            raise Refused(word)
+        return members[int(skipped) :][: int(count)]
+
+    # ------------------------------------------------------------------ streams and the rest
+
+    def _do_xadd(self, key: str, entry_id: str, *fields: str) -> str:
+        value = self._value(key, _Stream)
+        number, _, sequence = entry_id.partition("-")
+        if sequence != "0" or int(number) <= value.last_number:
+            raise Refused(f"XADD of {entry_id} after {value.last_number}-0")
+        value.last_number = int(number)
+        value.entries.append((value.last_number, list(fields)))
+        self._values[key] = value
+        return entry_id
+
+    def _do_xrange(self, key: str, first: str, last: str, *count: str) -> list[Any]:
+        entries = self._value(key, _Stream).entries
+        if first != "-":
+            entries = entries[bisect_left(entries, (self._number(first), [])) :]
+        if last != "+":
+            entries = entries[: bisect_left(entries, (self._number(last) + 1, []))]
+        if count and count[0] != "COUNT":
+            raise Refused(count[0])
+        return [[f"{number}-0", fields] for number, fields in entries[: int(count[1]) if count else None]]
+
+    def _do_xtrim(self, key: str, word: str, first: str) -> int:
+        if word != "MINID":
+            raise Refused(word)
+        stream = self._value(key, _Stream)
+        gone = bisect_left(stream.entries, (self._number(first), []))
+        del stream.entries[:gone]
+        return gone
+
+    def _do_xlen(self, key: str) -> int:
+        return len(self._value(key, _Stream).entries)
+
+    def _number(self, entry_id: str) -> int:
+        number, _, sequence = entry_id.partition("-")
+        if sequence != "0":
+            raise Refused(f"an entry's id {entry_id}")
+        return int(number)
+
+    def _do_unlink(self, *keys: str) -> int:
+        undeclared = [key for key in keys if key not in self._declared]
+        if undeclared:
+            raise Refused(f"UNLINK of the key {undeclared[0]}, which was not declared")
+        return sum(self._values.pop(key, None) is not None for key in keys)
+
+    def _do_pexpire(self, key: str, duration_ms: str) -> int:
+        if int(duration_ms) < 0:
+            raise Refused("PEXPIRE to the past")
+        if key not in self._values:
+            return 0
+        if int(duration_ms) == 0:
+            del self._values[key]
+            return 1
+        self.ttl_ms[key] = int(duration_ms)
+        return 1
+
+    def _do_info(self, section: str) -> str:
+        if section != "replication":
+            raise Refused(section)
+        return f"# Replication\r\nrole:master\r\nmaster_replid:{self.server}\r\nmaster_replid2:{'0' * 40}\r\n"
+
+    def _do_time(self) -> list[str]:
+        return [str(self.time_ms // 1000), str(self.time_ms % 1000 * 1000)]
+
+
+class LuaBackend:
+    """The scripts as a backend: what a server and its client do, without either."""
+
+    def __init__(self, clock: Clock | None, store: Store | None = None, batch_max: int = 128) -> None:
+        """Without a clock the scripts ask the store for its time."""
+        self.store = store or Store()
+        self._clock = clock
+        self._batch_max = batch_max
+        self._offices: set[str] = set()
+        self._places: dict[str, Any] = {}
+
+    def send(self, office: str, command: Any) -> Any:
+        """See :meth:`quota_engine.ports.Backend.send`."""
+        return self._run(stored_kind_of(office).script_of(command), office, (command,))[0]
+
+    def perform(self, request: Request[T]) -> T:
+        """See :meth:`quota_engine.ports.Backend.perform`."""
+        answer: T = self._answer(request)
+        return answer
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _answer(self, request: Request[Any]) -> Any:
+        match request:
+            case Send(place, command):
+                return self.send(place, command)
+            case Ask(place, question):
+                kind = stored_kind_of(place)
+                (line,) = self.store.run(kind.reads, self._keys(place), [self._now(), kind.encode(question)])
+                return self._answers(place).answer(question, line)
+            case SendMany(office, commands):
+                parts = [commands[at : at + self._batch_max] for at in range(0, len(commands), self._batch_max)]
+                return [outcome for part in parts for outcome in self._run(self._script_of(part), office, part)]
+            case Lookup(office, reservation_id):
+                (line,) = self._look(office, f"lookup\t{reservation_id}")
+                return self._answers(office).lookup(line)
+            case WaitListPlace(office, reservation_id):
+                (line,) = self._look(office, f"wait_place\t{reservation_id}")
+                return self._answers(office).wait_place(line)
+            case View(office, days):
+                lines = self._look(office, *(f"view\t{day}" for day in days))
+                views = [self._answers(office).view(day, line) for day, line in zip(days, lines, strict=True)]
+                return [one for one in views if one is not None]
+            case ListDay(office, day):
+                cursor = ""
+                found: dict[str, Reservation] = {}
+                while cursor != "0":
+                    (text,) = self._look(office, f"list\t{day}\t{cursor or 0}")
+                    cursor, *lines = text.split("\n")
+                    records = [self._answers(office).lookup(line) for line in lines]
+                    found |= {record.id: record for record in records if record is not None}
+                return in_order(found.values())
+            case ReadEvents(office, after, limit):
+                choices = self.store._hash(self._keys(office)[KINDS.index("choices")])
+                return [
+                    RecordedEvent(number, event_of_text(fields[1], self._answers(office), choices))
+                    for number, fields in self._events(office).entries
+                    if number > after
+                ][:limit]
+            case (
+                CountHolds()
+                | TrimEvents()
+                | ReadGroup()
+                | Acknowledge()
+                | AddGroup()
+                | DropGroup()
+                | ListGroups()
+                | Reconcile()
+            ):
+                return self._drive(Worker(self._clock, Policy(), "", Router(), SoldOut(0)).answer(request))
+            case ListOffices():
+                return sorted(self._offices)
+            case Audit(office):
+                ledger, number = self._ledger(office)
+                return audit(ledger, from_events=len(ledger.events) == number)
+            case Describe(place):
+                return kind_of(place).describe(self._ledger(place)[0])
+        raise TypeError(f"no answer to a {type(request).__name__}")
+
+    def _drive(self, steps: Call[Any]) -> Any:
+        """Run the script calls of a request here."""
+        try:
+            step = next(steps)
+            while True:
+                assert isinstance(step, Attempt)
+                (name, sha1, count, *words) = map(str, step.requests[0])
+                assert name == "EVALSHA"
+                script = next(one for one in (CONSUMERS, RECONCILE) if one.sha1 == sha1)
+                step = steps.send([self.store.run(script, words[: int(count)], words[int(count) :])])
+        except StopIteration as end:
+            return end.value
+
+    def _script_of(self, commands: Sequence[Command]) -> Script:
+        scripts = {script_of(command) for command in commands}
+        if len(scripts) == 1:
+            return scripts.pop()
+        return GUARDED_COMMANDS if GUARDED_COMMANDS in scripts else COMMANDS
+
+    def _run(self, script: Script, place: str, commands: Sequence[Any]) -> list[Any]:
+        if any(isinstance(command, Publish | SetRules) for command in commands):
+            self._offices.add(place)
+        encode = stored_kind_of(place).encode
+        lines = self.store.run(script, self._keys(place), [self._now(), *map(encode, commands)])
+        outcome = self._answers(place).outcome
+        return [outcome(command, line) for command, line in zip(commands, lines, strict=True)]
+
+    def _look(self, office: str, *lines: str) -> list[str]:
+        return self.store.run(READS, self._keys(office), [self._now(), *lines])
+
+    def _ledger(self, place: str) -> tuple[Any, int]:
+        kind = stored_kind_of(place)
+        answers = self.store.run(kind.state, self._keys(place), [])
+        state = [
+            dict(zip(answer[::2], answer[1::2], strict=True)) if index in kind.hashes else answer
+            for index, answer in enumerate(answers)
+        ]
+        return kind.ledger(place, state), int(state[0].get("number", 0)) if isinstance(state[0], dict) else 0
+
+    def _events(self, office: str) -> _Stream:
+        return self.store._value(self._keys(office)[KINDS.index("events")], _Stream)
+
+    def _keys(self, place: str) -> tuple[str, ...]:
+        return keys_of("", place, stored_kind_of(place).key_kinds)
+
+    def _now(self) -> str:
+        return "" if self._clock is None else str(self._clock.now_ms())
+
+    def _answers(self, place: str) -> Any:
+        answers = self._places.get(place)
+        if answers is None:
+            answers = self._places[place] = stored_kind_of(place).answers(place)
+        return answers

@@ -1,0 +1,238 @@
+"""Three small offices, for what spans offices; and flows that are taken a few steps at a time, or dropped."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from quota_engine.catalog import Catalog, catalog_from, day_terms
+from quota_engine.clocks import ManualClock
+from quota_engine.domain.commands import Confirm
+from quota_engine.domain.cross_office_registry import FindClaims, MoveEntry, shard_of, shards
+from quota_engine.domain.lifecycle import State
+from quota_engine.domain.model import Reservation
+from quota_engine.engine.quota_engine import QuotaEngine
+from quota_engine.ports import Ask, Backend, Describe, Lookup
+from quota_engine.stores.memory import MemoryBackend
+from quota_engine.workflows import national_claims, office_moves
+from quota_engine.workflows.generator_drivers import Flow
+from quota_engine.workflows.national_claims import CLOCKS_MARGIN_MS
+from quota_engine.workflows.office_moves import MOVE_LEASE_MS
+from quota_engine.workflows.request_builder import Desk
+
+DAY = datetime.date(2026, 12, 7)
+NEXT_DAY = datetime.date(2026, 12, 8)
+OFFICES = ("east", "north", "west")
+KEY = b"a key for tests, and only them"
+HOLD_TTL_MS = 600_000
+ANI, BUDI, CITRA = "3578012345678901", "3578012345678902", "3578012345678903"
+WANTED = ("", "", "", "online", "")
+LEASE_MS = 20_000
+ACTIVE = (State.WAITING, State.HELD, State.CONFIRMED, State.ATTENDED, State.NO_SHOW)
+
+
+def nation(*, national: bool, places: int = 3, **rules: object) -> Catalog:
+    """Offices that let everybody have five places each: what keeps people from more than one is the national limit."""
+    raw: dict[str, Any] = {
+        "services": [{"id": "new"}],
+        "schedules": [{"id": "weekly", "kind": "weekly", "weekday": "friday", "at": "14:00", "zone": "Asia/Jakarta"}],
+        "rules": {
+            "identity_limits": [{"places_max": 5, "span_days": 0}],
+            "hold_ttl_s": HOLD_TTL_MS // 1000,
+            "reschedules_max": 3,
+            **rules,
+        },
+        "plans": [
+            {
+                "id": "plan",
+                "allotments": [
+                    {"id": "online", "capacity": places, "re_release": {"rule": "wait_list"}},
+                ],
+            }
+        ],
+        "offices": [{"id": name, "name": name, "time_zone": "Asia/Jakarta"} for name in OFFICES],
+    }
+    if national:
+        raw["national"] = {"places_max": 1}
+    return catalog_from(raw)
+
+
+class Nation:
+    """Three open offices, in memory if no store is given, with a clock that is set by hand."""
+
+    def __init__(
+        self,
+        *,
+        national: bool = True,
+        places: int = 3,
+        open_store: Callable[[ManualClock], Backend] = MemoryBackend,
+        **rules: object,
+    ) -> None:
+        self.catalog = nation(national=national, places=places, **rules)
+        terms = day_terms(self.catalog, "east", DAY)
+        assert terms is not None
+        self.terms = terms
+        self.clock = ManualClock(terms.opens_at_ms)
+        self.backend: Backend = open_store(self.clock)
+        ids = iter(f"made-up-{number}" for number in range(10**6))
+        self.desk = Desk(KEY, self.catalog, lambda: next(ids))
+        self.engine = QuotaEngine(self.backend, self.desk)
+        self.engine.publish(self.catalog, DAY, NEXT_DAY)
+
+    def lookup(self, reference: str) -> Reservation:
+        """The record, which must be there."""
+        office, _, reservation_id = reference.partition("~")
+        record = self.backend.perform(Lookup(office, reservation_id))
+        assert record is not None, reference
+        return record
+
+    def active(self) -> list[Reservation]:
+        """All reservations that take a place anywhere now."""
+        found: list[Reservation] = []
+        for office in OFFICES:
+            for reservation_id in self.backend.perform(Describe(office))["reservations"]:
+                record = self.lookup(f"{office}~{reservation_id}")
+                if record.state in ACTIVE:
+                    found.append(record)
+        return found
+
+    def moves(self) -> list[MoveEntry]:
+        """All moves that the registry knows of, done or open."""
+        office_moves: list[MoveEntry] = []
+        for shard in shards():
+            state = self.backend.perform(Describe(shard))
+            office_moves += [MoveEntry(**entry) for entry in state["moves"].values()]
+        return office_moves
+
+    def claimed(self, identity: str) -> str:
+        """What the person's claim points to."""
+        applicant = self.desk.owner(identity)
+        (reference,) = self.backend.perform(Ask(shard_of(applicant), FindClaims((applicant,)))).references
+        return str(reference)
+
+    def check(self) -> None:
+        """Every office adds up, and with a national limit every active reservation is claimed."""
+        assert self.engine.audit().findings == ()
+
+
+class Driven:
+    """A flow that is taken one step at a time."""
+
+    def __init__(self, flow: Flow[Any], backend: Backend) -> None:
+        self._flow = flow
+        self._backend = backend
+        self._request: Any = None
+        self.result: Any = None
+        self.is_done = False
+        self.steps = 0
+        self._advance(None)
+
+    def _advance(self, answer: Any) -> None:
+        try:
+            self._request = self._flow.send(answer)
+        except StopIteration as end:
+            self.result, self.is_done = end.value, True
+
+    def step(self) -> None:
+        """Carry out the next request, and let the flow go on to the one after it."""
+        assert not self.is_done
+        self.steps += 1
+        self._advance(self._backend.perform(self._request))
+
+    def run(self, steps_max: int = 1_000) -> Any:
+        """Take up to so many steps."""
+        for _ in range(steps_max):
+            if self.is_done:
+                break
+            self.step()
+        return self.result
+
+    def die(self) -> None:
+        """Nobody goes on with it."""
+        self._flow.close()
+
+
+class Muddle:
+    """Flows of all kinds, interleaved at random, late, dying, with a clock that jumps; checked after each step."""
+
+    def __init__(self, seed: int, open_store: Callable[[ManualClock], Backend] = MemoryBackend) -> None:
+        self.random = Random(seed)
+        self.seed = seed
+        places = self.random.choice((1, 2, 4, 20))
+        self.nation = Nation(places=places, open_store=open_store, reschedules_max=900)
+        self.told: list[object] = []
+        """What came of each flow that was brought to its end, in that order."""
+
+    def run(self, turns: int) -> None:
+        """So many turns, and then everything to its end."""
+        nation, random = self.nation, self.random
+        flows: list[Driven] = []
+        for _ in range(turns):
+            if len(flows) < 6 and random.random() < 0.5:
+                flows.append(self.begin())
+            elif flows:
+                flow = random.choice(flows)
+                if random.random() < 0.03:
+                    flow.die()
+                    flows.remove(flow)
+                else:
+                    flow.step()
+            for flow in [one for one in flows if one.is_done]:
+                self.told.append(flow.result)
+                flows.remove(flow)
+            if self.seed % 2:  # the others meet while leases run
+                jumps_ms = (1, 1_000, LEASE_MS - CLOCKS_MARGIN_MS, LEASE_MS, MOVE_LEASE_MS, HOLD_TTL_MS)
+                nation.clock.advance_ms(random.choice((0,) * 12 + jumps_ms))
+            self.check()
+        for flow in flows:
+            self.told.append(flow.run())
+            self.check()
+        nation.clock.advance_ms(MOVE_LEASE_MS)
+        self.told.append(nation.engine.finish_moves())
+        assert max(Counter(who for one in nation.active() for who in one.applicants).values(), default=0) <= 1
+        assert [one for one in nation.moves() if not one.done] == []
+        nation.check()
+
+    def begin(self) -> Driven:
+        """A flow of some kind, of something that is there if anything is."""
+        nation, random = self.nation, self.random
+        desk, office, day = nation.desk, random.choice(OFFICES), random.choice((DAY, NEXT_DAY))
+        records = [
+            nation.lookup(f"{name}~{one}")
+            for name in OFFICES
+            for one in nation.backend.perform(Describe(name))["reservations"]
+        ]
+        record = random.choice(records) if records else None
+        kind = random.randrange(10)
+        if record is None or kind < 4:
+            party = random.choice(([ANI], [BUDI], [ANI], [ANI, BUDI], [BUDI, ANI, CITRA]))
+            key = random.choice(("k1", "k2", None, None))
+            command = desk.reserve(
+                office, day, party, WANTED, key, random.random() < 0.3, random.choice((0, 0, 10_000))
+            )
+            return Driven(national_claims.reserve(desk, office, command), nation.backend)
+        if kind == 4:
+            flow: Flow[Any] = national_claims.confirm(desk, record.office, Confirm(record.id, reacquire=True))
+        elif kind == 5:
+            flow = office_moves.reschedule(desk, record.reference, day, "", WANTED, None, 0)
+        elif kind < 8:
+            flow = office_moves.reschedule(desk, record.reference, day, office, WANTED, None, 0)
+        elif kind == 8:
+            flow = office_moves.finish_moves(desk, 0, 10)
+        else:
+            step = random.choice((nation.engine.confirm, nation.engine.release, nation.engine.cancel))
+            self.told.append(step(record.reference))
+            flow = office_moves.moved_to(desk, record.reference)
+        return Driven(flow, nation.backend)
+
+    def check(self) -> None:
+        """Nobody has two places, but for the one that a place is just being moved to."""
+        target_of = {one.source: one.target for one in self.nation.moves() if not one.done}
+        active = self.nation.active()
+        references = {one.reference for one in active}
+        counted = [one for one in active if target_of.get(one.reference, "") not in references]
+        places = Counter(who for one in counted for who in one.applicants)
+        assert max(places.values(), default=0) <= 1, f"seed {self.seed}: {[one.reference for one in counted]}"

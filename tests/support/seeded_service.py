@@ -1,0 +1,145 @@
+"""A staging on which everything has happened that operators' pages can show; by the clock of the test, and a seed."""
+
+from __future__ import annotations
+
+__all__ = ["DRAW", "NOW", "TODAY", "seeded"]
+
+import contextlib
+import datetime
+import random
+import tomllib
+from collections.abc import AsyncIterator
+from importlib import resources
+from zoneinfo import ZoneInfo
+
+from quota_engine.catalog import Catalog, catalog_from
+from quota_engine.draws.ledger import DrawTerms
+from quota_engine.draws.lottery import commitment_of
+from quota_engine.service.background.room_supervisor import WaitingRooms
+from quota_engine.workflows.waiting_rooms import RoomSettings
+from tests.support.in_process_service import Client, running
+
+ZONE = ZoneInfo("Asia/Jakarta")
+TODAY = datetime.date(2026, 12, 4)
+NOW = datetime.datetime(2026, 12, 4, 14, 4, tzinfo=ZONE)
+"""A Friday; the next week opened at 14:00, and its waiting room goes on."""
+DRAW = "december"
+_WEEK = [datetime.date(2026, 12, day) for day in range(7, 12)]
+_QUEUE, _TICKETS = 34, 420
+
+
+@contextlib.asynccontextmanager
+async def seeded() -> AsyncIterator[Client]:
+    """Today's list half worked through; the next week in its opening: held, confirmed, given back (and cooling), a day
+    overbooked, a day closed; people in the waiting room; a draw that takes applications.
+    """
+    rooms = WaitingRooms(offices=("surabaya",), settings=RoomSettings(per_minute_min=60, per_minute_max=90))
+    async with running(day=TODAY, waiting_rooms=rooms, catalog=_two_offices()) as client:
+        chance = random.Random(7)
+        days = {"first_day": "2026-12-04", "last_day": "2026-12-18"}
+        assert (await client.operate("POST", "/v1/publish", days)).status_code == 200
+        await _todays_list(client, chance)
+        await _the_opening(client, chance)
+        await _a_draw(client)
+        yield client
+
+
+def _two_offices() -> Catalog:
+    """Surabaya's, and another office like it with a long name."""
+    text = (resources.files("quota_engine.catalog.data") / "surabaya.toml").read_text(encoding="utf-8")
+    raw = tomllib.loads(text)
+    raw["offices"] += [{**raw["offices"][0], "id": "other", "name": "Unit Layanan Paspor di Kantor Imigrasi Kelas II"}]
+    return catalog_from(raw)
+
+
+def _ms(moment: datetime.datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+async def _todays_list(client: Client, chance: random.Random) -> None:
+    """Booked a week ago, when there was nobody to wait for; come, not come, or still expected by now."""
+    engine = client.service.engine
+    client.clock.set_ms(_ms(datetime.datetime(2026, 11, 28, 9, tzinfo=ZONE)))
+    references = []
+    for number in range(_QUEUE):
+        client.clock.advance_ms(chance.randrange(20_000, 90_000))
+        party = [f"{3578010000000000 + 10 * number + member}" for member in range(1 + (number % 9 == 0))]
+        found = await engine.reserve(
+            "surabaya",
+            TODAY,
+            party,
+            service=chance.choice(("new", "renewal")),
+            session=chance.choice(("morning", "afternoon")),
+            channel="online",
+            group="priority" if number % 7 == 0 else "",
+            key=f"{number:02}ab-XkL9_qWmZr7TyB3pQ",
+        )
+        assert found.reservation is not None, found
+        assert (await engine.confirm(found.reservation.reference)).ok
+        references.append(found.reservation.reference)
+    assert (await engine.cancel(references[-1])).ok
+    client.clock.set_ms(_ms(datetime.datetime(2026, 12, 4, 9, tzinfo=ZONE)))
+    for index, reference in enumerate(references[:20]):
+        step = engine.mark_no_show if index in (4, 11) else engine.check_in
+        assert (await step(reference)).ok
+
+
+async def _the_opening(client: Client, chance: random.Random) -> None:
+    """People wait from 13:00 on; from 14:00 they are called, and take places of the next week."""
+    engine = client.service.engine
+    client.clock.set_ms(_ms(datetime.datetime(2026, 12, 4, 13, 30, tzinfo=ZONE)))
+    assert client.service._keeper is not None
+    await client.service._keeper.tick()
+    room = client.service.room_of("surabaya")
+    assert room is not None
+    hall = engine.room(room)
+    identities = [f"{3578020000000000 + number}" for number in range(_TICKETS)]
+    tickets = {identity: (await hall.join(identity)).ticket for identity in identities}
+    opens_at_ms, end_ms = _ms(datetime.datetime(2026, 12, 4, 14, tzinfo=ZONE)), _ms(NOW)
+    client.clock.set_ms(opens_at_ms)
+    waiting, held, confirmed = list(identities), [], []
+    while client.clock.now_ms() < end_ms:
+        client.clock.advance_ms(2_000)
+        await hall.view()
+        for identity in waiting[:]:
+            found = await hall.enter(tickets[identity], identity)
+            if not found.ok or chance.random() < 0.5:
+                continue
+            waiting.remove(identity)
+            outcome = await engine.reserve(
+                "surabaya",
+                chance.choice(_WEEK[:4]),
+                [identity],
+                service="new",
+                session=chance.choice(("morning", "afternoon")),
+                channel="online",
+                key=f"week-{identity}",
+                admission_pass=found.admission_pass,
+            )
+            if outcome.reservation is not None:
+                held.append(outcome.reservation.reference)
+        for reference in held[:-30]:
+            if chance.random() < 0.08:
+                held.remove(reference)
+                confirmed.append(reference)
+                assert (await engine.confirm(reference)).ok
+            elif chance.random() < 0.01:
+                held.remove(reference)
+                assert (await engine.release(reference)).ok
+        if confirmed and chance.random() < 0.08:
+            assert (await engine.cancel(confirmed.pop(0))).ok
+    assert (await engine.set_capacity("surabaya", _WEEK[0], "online", 20)).overbooked
+    assert (await engine.close_day("surabaya", _WEEK[4])).ok
+
+
+async def _a_draw(client: Client) -> None:
+    now_ms = client.clock.now_ms()
+    terms = DrawTerms(
+        opens_at_ms=now_ms - 1,
+        closes_at_ms=now_ms + 86_400_000,
+        forget_at_ms=now_ms + 30 * 86_400_000,
+        first_day=datetime.date(2026, 12, 14).toordinal(),
+        last_day=datetime.date(2026, 12, 18).toordinal(),
+        commitment=commitment_of(DRAW, "ab" * 32),
+    )
+    assert (await client.service.engine.draw(DRAW).create(terms)).status == "DONE"

@@ -1,0 +1,314 @@
+"""The waiting room's machine: one ticket per identity, an opening by the store's clock, a mark that nobody can jam."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quota_engine.conformance.random_rooms import LATE_SEED, OPENS_AT_MS, SEED, terms, walk
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.waiting_room.machine import (
+    CALL_MAX,
+    CALLS_MAX,
+    CloseRoom,
+    CreateRoom,
+    Join,
+    LookRoom,
+    OpenRoom,
+    RoomState,
+    RoomStatus,
+    RoomView,
+    Serve,
+    apply,
+    ask,
+    describe,
+    tickets_ordered,
+)
+from tests.support import room_oracle
+
+
+def person(number: int) -> str:
+    return f"{number:032x}"
+
+
+def made(**changes: object) -> RoomState:
+    """A room that takes tickets."""
+    state = RoomState()
+    assert apply(state, CreateRoom(terms(**changes)), OPENS_AT_MS - 600_000).ok
+    return state
+
+
+def joined(state: RoomState, people: range, now_ms: int) -> list[int]:
+    return [apply(state, Join(person(number)), now_ms).index for number in people]
+
+
+def opened(people: int, **changes: object) -> RoomState:
+    """A room that has opened with so many tickets."""
+    state = made(**changes)
+    joined(state, range(people), OPENS_AT_MS - 1_000)
+    assert apply(state, OpenRoom(SEED), OPENS_AT_MS).ok
+    return state
+
+
+def serve(state: RoomState, now_ms: int, per_minute: int = 6_000, call_max: int = CALL_MAX, left: int = -1) -> RoomView:
+    answer = apply(state, Serve(per_minute, call_max, left), now_ms)
+    assert answer.view is not None
+    return answer.view
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=300, deadline=None)
+def test_every_history_is_what_the_rules_say(seed: int) -> None:
+    """Outcome by outcome and field by field, an independent reading of docs/rules.md says the same."""
+    state, oracle = RoomState(), room_oracle.Room()
+    for command, now_ms in walk(seed):
+        before = describe(state)
+        answer = apply(state, command, now_ms)
+        expected = oracle.apply(command, now_ms)
+        assert (str(answer.status), answer.index, answer.replayed, answer.retry_at_ms) == expected, command
+        assert describe(state) == oracle.description(), command
+        if not answer.ok and describe(state):
+            assert describe(state) == before, "a refusal leaves no state"
+        looked = ask(state, LookRoom(), now_ms)
+        assert looked.ok == (state.terms is not None and max(now_ms, state.now_ms) < state.terms.forget_at_ms)
+        if answer.view is not None:
+            assert looked.view == answer.view
+            check(answer.view)
+
+
+def check(view: RoomView) -> None:
+    """What holds for every room at any time."""
+    assert 0 <= view.lapsed <= view.mark <= tickets_ordered(view, view.changed_at_ms) <= view.tickets
+    assert len(view.calls) <= CALLS_MAX + 1
+    assert [call.mark for call in view.calls] == sorted({call.mark for call in view.calls})
+    burst = max(view.terms.burst, -(-view.per_minute_max * view.terms.step_ms // 60_000))
+    assert 0 <= view.tokens <= burst * 60_000 < 2**53
+    assert bool(view.seed) == bool(view.opened_at_ms)
+    assert bool(view.late_seed) == bool(view.closed_at_ms)
+
+
+def test_coming_back_gives_the_same_ticket() -> None:
+    """After a crash, a new login or on another device an identity has the number that it had, whenever it comes."""
+    state = made()
+    assert joined(state, range(5), OPENS_AT_MS - 9_000) == [0, 1, 2, 3, 4]
+    again = apply(state, Join(person(3)), OPENS_AT_MS + 5_000)
+    assert (again.status, again.index, again.replayed) == (RoomStatus.JOINED, 3, True)
+    apply(state, CloseRoom(LATE_SEED), OPENS_AT_MS + 6_000)
+    assert apply(state, Join(person(3)), OPENS_AT_MS + 7_000).index == 3
+    assert apply(state, Join(person(9)), OPENS_AT_MS + 7_000).status is RoomStatus.OVER
+
+
+def test_a_room_does_not_open_before_the_stores_clock_says_so() -> None:
+    """Known accident (BC Parks #414): whoever sends the opening early, with whatever clock, is told when to come."""
+    state = made()
+    joined(state, range(10), OPENS_AT_MS - 2)
+    before = describe(state)
+    answer = apply(state, OpenRoom(SEED), OPENS_AT_MS - 1)
+    assert (answer.status, answer.retry_at_ms) == (RoomStatus.NOT_OPEN, OPENS_AT_MS)
+    assert serve(state, OPENS_AT_MS - 1).mark == 0
+    assert describe(state) == before
+    assert not state.seed, "a seed that was sent too early must not be told to anybody"
+
+
+def test_nobody_is_called_before_the_seed_is_revealed() -> None:
+    """The opening's time alone calls nobody: there is no order yet."""
+    state = made()
+    joined(state, range(10), OPENS_AT_MS - 2)
+    assert serve(state, OPENS_AT_MS + 60_000).mark == 0
+    assert apply(state, OpenRoom(SEED), OPENS_AT_MS + 61_000).ok
+    assert serve(state, OPENS_AT_MS + 61_000).mark == 10
+
+
+def test_the_number_is_fixed_at_the_opening() -> None:
+    """Whoever comes from the opening's millisecond on is behind all who came before, in windows of their own."""
+    state = made(window_ms=10_000)
+    joined(state, range(3), OPENS_AT_MS - 1)
+    joined(state, range(3, 5), OPENS_AT_MS)
+    joined(state, range(5, 6), OPENS_AT_MS + 9_999)
+    joined(state, range(6, 8), OPENS_AT_MS + 10_000)
+    joined(state, range(8, 9), OPENS_AT_MS + 35_000)
+    assert state.windows == [(0, 0), (1, 3), (2, 6), (4, 8)]
+
+
+def test_a_room_can_not_be_made_when_it_should_open() -> None:
+    """A commitment is worth something only if it was there before the tickets."""
+    state = RoomState()
+    assert apply(state, CreateRoom(terms()), OPENS_AT_MS).status is RoomStatus.OVER
+    assert describe(state) == {}
+
+
+def test_other_terms_or_another_seed_are_a_conflict() -> None:
+    """Neither the terms nor the seed can be exchanged once they are known."""
+    state = opened(3)
+    assert apply(state, CreateRoom(terms(burst=500)), OPENS_AT_MS).status is RoomStatus.CONFLICT
+    assert apply(state, CreateRoom(terms()), OPENS_AT_MS).replayed
+    assert apply(state, OpenRoom("00" * 32), OPENS_AT_MS).status is RoomStatus.CONFLICT
+    assert apply(state, OpenRoom(SEED, "entropy that nobody announced"), OPENS_AT_MS).status is RoomStatus.CONFLICT
+    assert apply(state, OpenRoom(SEED), OPENS_AT_MS).replayed
+    assert apply(state, CloseRoom("00" * 32), OPENS_AT_MS).status is RoomStatus.CONFLICT
+
+
+def test_an_announced_source_of_entropy_must_have_spoken() -> None:
+    """With a source in its terms a room does not open without what it said, and keeps to that."""
+    state = made(entropy_source="the lottery of 4 December 2026")
+    assert apply(state, OpenRoom(SEED), OPENS_AT_MS).status is RoomStatus.CONFLICT
+    assert apply(state, OpenRoom(SEED, "7 13 21"), OPENS_AT_MS).ok
+    assert apply(state, OpenRoom(SEED, "7 13 22"), OPENS_AT_MS).status is RoomStatus.CONFLICT
+
+
+def test_the_mark_keeps_the_pace() -> None:
+    """600 a minute are 10 a second, however often it is asked to serve, and whoever asks."""
+    state = opened(1_000, per_minute_max=600, burst=10)
+    for now_ms in range(OPENS_AT_MS, OPENS_AT_MS + 60_001, 100):
+        serve(state, now_ms)
+    assert state.mark == 610  # the first ten are called at once
+
+
+def test_a_pause_saves_up_one_burst_at_most() -> None:
+    """After an hour in which nobody served, no more are let in at once than the burst."""
+    state = opened(5_000, burst=200)
+    serve(state, OPENS_AT_MS)
+    before = state.mark
+    assert serve(state, OPENS_AT_MS + 3_000_000).mark == before + 200
+
+
+def test_abandoned_tickets_do_not_jam_the_room() -> None:
+    """Known accident (AWS Virtual Waiting Room #154): none of the first 900 comes; the last 100 have their turn."""
+    state = opened(1_000, per_minute_max=6_000, claim_ms=10_000)
+    for second in range(30):
+        view = serve(state, OPENS_AT_MS + second * 1_000)
+    assert view.mark == 1_000
+    assert view.lapsed == 1_000
+    assert view.calls == ()
+
+
+def test_who_lost_the_turn_may_go_behind_once() -> None:
+    """A new ticket in exchange for the lapsed one: sent twice it is given once, and the old one is worth nothing."""
+    state = opened(3, claim_ms=1_000)
+    serve(state, OPENS_AT_MS)
+    first = apply(state, Join(person(1), instead_of=1), OPENS_AT_MS + 5_000)
+    again = apply(state, Join(person(1), instead_of=1), OPENS_AT_MS + 20_000)
+    assert (first.index, again.index, again.replayed) == (3, 3, True)
+    assert len(state.identities) == 3
+
+
+def test_a_flood_of_joins_costs_one_entry_each_and_refusals_nothing() -> None:
+    """A hundred thousand joins of a hundred people leave a hundred entries; what is refused leaves none (G8)."""
+    state = made(tickets_max=100)
+    joined(state, range(100), OPENS_AT_MS - 1_000)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            apply(state, Join(person(number)), OPENS_AT_MS - 1_000)
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(state.identities) == state.tickets == 100
+    assert grown < 2_000
+
+
+def test_a_clock_set_back_puts_nobody_into_a_window_that_has_ended() -> None:
+    """What has been told to be final stays so: the room's time never runs backwards."""
+    state = opened(10)
+    joined(state, range(10, 20), OPENS_AT_MS - 5_000)
+    assert state.windows == [(0, 0), (1, 10)]
+    assert tickets_ordered(state, state.now_ms) == 10
+
+
+def test_a_look_alone_ends_no_window() -> None:
+    """Only a change fixes a window: after a mere look, a clock that is set back could still bring it a ticket."""
+    state = made(window_ms=10_000)
+    joined(state, range(5), OPENS_AT_MS + 1_000)
+    view = ask(state, LookRoom(), OPENS_AT_MS + 50_000).view
+    assert view is not None
+    assert tickets_ordered(view, view.changed_at_ms) == 0
+    apply(state, Join(person(9)), OPENS_AT_MS + 50_000)
+    assert tickets_ordered(state, state.now_ms) == 5
+
+
+def test_a_room_is_forgotten_when_its_time_has_come() -> None:
+    """From forget_at_ms on nothing is known, and the name can be used again."""
+    state = opened(5)
+    forget_at_ms = terms().forget_at_ms
+    assert ask(state, LookRoom(), forget_at_ms - 1).ok
+    assert ask(state, LookRoom(), forget_at_ms).status is RoomStatus.NOT_FOUND
+    assert apply(state, Join(person(0)), forget_at_ms).status is RoomStatus.NOT_FOUND
+    assert describe(state) == {}
+    assert apply(state, CreateRoom(terms(opens_at_ms=forget_at_ms + 1, **later(forget_at_ms))), forget_at_ms).ok
+
+
+def later(now_ms: int) -> dict[str, object]:
+    return {"closes_at_ms": now_ms + 1_000_000, "forget_at_ms": now_ms + 9_000_000}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("office", "no such\tname"),
+        ("office", ""),
+        ("last_day", 739_000 - 1),
+        ("last_day", 739_000 + 62),
+        ("opens_at_ms", 0),
+        ("opens_at_ms", True),
+        ("closes_at_ms", OPENS_AT_MS),
+        ("closes_at_ms", OPENS_AT_MS + 8 * 86_400_000),
+        ("forget_at_ms", OPENS_AT_MS + 3_600_000),
+        ("commitment", "AB" * 32),
+        ("commitment", "ab" * 31),
+        ("nonce", ""),
+        ("entropy_source", "two\nlines"),
+        ("entropy_source", " space"),
+        ("tickets_max", 100_000_001),
+        ("window_ms", 999),
+        ("step_ms", 99),
+        ("claim_ms", 513_000),
+        ("lease_ms", 0),
+        ("per_minute_min", 0),
+        ("per_minute_max", 6_000_001),
+        ("burst", 99),
+        ("units_max", 101),
+    ],
+)
+def test_terms_out_of_bounds_are_refused_by_name(field: str, value: object) -> None:
+    """Each term has its bounds, and the error names it."""
+    with pytest.raises(InvalidRequest, match=field):
+        terms(**{field: value})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Join("not a hash"),
+        lambda: Join(person(1), -2),
+        lambda: Join(person(1), 100_000_000),
+        lambda: OpenRoom("5E" * 32),
+        lambda: OpenRoom(SEED, "a\tb"),
+        lambda: OpenRoom(SEED, "x" * 257),
+        lambda: Serve(-1),
+        lambda: Serve(1, 1_000_001),
+        lambda: Serve(1, 1, -2),
+        lambda: Serve(1.5),  # type: ignore[arg-type]
+        lambda: CloseRoom(""),
+    ],
+)
+def test_ill_formed_commands_can_not_be_made(make: object) -> None:
+    """What could not be carried out is refused where it is made."""
+    assert callable(make)
+    with pytest.raises(InvalidRequest):
+        make()
+
+
+def test_a_busy_rooms_view_stays_small() -> None:
+    """At the finest steps and the longest turns a room still remembers no more than its bound of calls."""
+    state = opened(10_000, step_ms=100, claim_ms=51_200, per_minute_max=600, burst=1)
+    for now_ms in range(OPENS_AT_MS, OPENS_AT_MS + 200_000, 100):
+        serve(state, now_ms, per_minute=600)
+    view = serve(state, OPENS_AT_MS + 200_000)
+    assert CALLS_MAX - 1 <= len(view.calls) <= CALLS_MAX
+    assert len(msgspec.json.encode(view)) < 25_000

@@ -1,0 +1,82 @@
+"""Seeds, commitments, and the positions of a whole room with several windows."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.waiting_room.order import Orders, check_entropy, check_seed, commitment_of, seed_of, window_key
+
+LATE = "5e" * 32
+SEED = seed_of(LATE)
+COMMITMENT = commitment_of(SEED)
+WINDOWS = ((0, 0), (1, 100), (4, 130))
+TICKETS = 135
+
+
+def orders(entropy: str = "", seed: str = SEED, late_seed: str = LATE) -> Orders:
+    return Orders("december", COMMITMENT, entropy, seed, late_seed)
+
+
+def test_each_value_commits_to_the_one_before() -> None:
+    """As the documents say it, so that a shell and sha256sum are enough."""
+    assert hashlib.sha256(f"quota_engine room seed 1\n{LATE}\n".encode()).hexdigest() == SEED
+    assert hashlib.sha256(f"quota_engine room commitment 1\n{SEED}\n".encode()).hexdigest() == COMMITMENT
+
+
+def test_windows_stand_behind_each_other() -> None:
+    """Every window has just the positions of its own numbers: nobody from a later window is before an earlier one."""
+    found = [orders().position(WINDOWS, TICKETS, index) for index in range(TICKETS)]
+    assert sorted(found[:100], key=int) == list(range(100))  # type: ignore[arg-type]
+    assert sorted(found[100:130], key=int) == list(range(100, 130))  # type: ignore[arg-type]
+    assert sorted(found[130:], key=int) == list(range(130, 135))  # type: ignore[arg-type]
+
+
+def test_no_position_without_its_seed() -> None:
+    """Before the opening nobody's position can be worked out, and later windows' not before the late seed is known."""
+    assert orders(seed="", late_seed="").position(WINDOWS, TICKETS, 5) is None
+    assert orders(late_seed="").position(WINDOWS, TICKETS, 5) is not None
+    assert orders(late_seed="").position(WINDOWS, TICKETS, 101) is None
+
+
+def test_everything_public_counts() -> None:
+    """Another room, commitment, window, number of tickets, entropy or seed is another order."""
+    known = window_key("december", COMMITMENT, 0, 100, "7 13", SEED)
+    others = {
+        window_key("january", COMMITMENT, 0, 100, "7 13", SEED),
+        window_key("december", LATE, 0, 100, "7 13", SEED),
+        window_key("december", COMMITMENT, 1, 100, "7 13", SEED),
+        window_key("december", COMMITMENT, 0, 101, "7 13", SEED),
+        window_key("december", COMMITMENT, 0, 100, "7 14", SEED),
+        window_key("december", COMMITMENT, 0, 100, "7 13", LATE),
+    }
+    assert len({known, *others}) == 7
+    lines = f"quota_engine room order 1\ndecember\n{COMMITMENT}\n0\n100\n7 13\n{SEED}\n"
+    assert known == hashlib.sha256(lines.encode()).digest()
+
+
+def test_thousands_of_windows_keep_few_tables() -> None:
+    """A room with many windows does not fill the memory of those who answer."""
+    windows = tuple((number, number * 10) for number in range(3_000))
+    many = orders()
+    for index in range(0, 30_000, 10):
+        assert many.position(windows, 30_000, index) is not None
+    assert len(many._permutations) <= 256
+
+
+@pytest.mark.parametrize("text", ["\n", "a\nb", "a\tb", "é", " a", "a ", "x" * 257, None, 5])
+def test_entropy_that_could_break_a_line_is_refused(text: object) -> None:
+    """It stands in a line of its own, in files and in the store."""
+    with pytest.raises(InvalidRequest, match="here"):
+        check_entropy(text, "here")
+
+
+@pytest.mark.parametrize("text", ["", "5E" * 32, "5e" * 31, "5e" * 33, " " + "5e" * 32, "5e" * 32 + "\n", None])
+def test_what_is_no_seed_is_refused(text: object) -> None:
+    """64 hexadecimal digits in lower case, so that there is one way to write it."""
+    with pytest.raises(InvalidRequest, match="here"):
+        check_seed(text, "here")
+    for fine in ("", "a", "7 13 21", "x" * 256):
+        check_entropy(fine, "here")

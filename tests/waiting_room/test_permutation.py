@@ -1,0 +1,159 @@
+"""The order of a room: every ticket a position of its own, all positions alike, whenever one came."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.waiting_room.permutation import SIZE_MAX, Permutation
+
+
+def key_of(number: int) -> bytes:
+    return hashlib.sha256(b"test %d" % number).digest()
+
+
+def plainly(key: bytes, size: int, number: int) -> int:
+    """The construction once more, from its description: a hash for every value, nothing kept."""
+
+    def value(round_number: int, argument: int) -> int:
+        block, group = divmod(argument, 4)
+        digest = hashlib.sha256(key + bytes([round_number]) + block.to_bytes(4, "big")).digest()
+        return int.from_bytes(digest[8 * group : 8 * group + 8], "big")
+
+    rows = 2
+    while rows * rows < size:
+        rows += 2
+    columns = math.ceil(size / rows)
+    while True:
+        left, right = number // columns, number % columns
+        for round_number in range(24):
+            if round_number % 2 == 0:
+                left = (left + value(round_number, right)) % rows
+            else:
+                right = (right + value(round_number, left)) % columns
+        number = left * columns + right
+        if number < size:
+            return number
+
+
+def chi_square(counts: Iterable[int], expected: float) -> float:
+    return sum((count - expected) ** 2 / expected for count in counts)
+
+
+def bound(degrees: int) -> float:
+    """What chi-square exceeds once in 30,000 times (4 standard deviations; Wilson and Hilferty 1931)."""
+    return degrees * (1 - 2 / (9 * degrees) + 4 * math.sqrt(2 / (9 * degrees))) ** 3
+
+
+@given(st.binary(min_size=32, max_size=32), st.integers(1, 700))
+@settings(max_examples=60, deadline=None)
+def test_every_ticket_has_a_position_of_its_own(key: bytes, size: int) -> None:
+    """Whatever the size: all numbers from 0 to size - 1 once, and back again."""
+    order = Permutation(key, size)
+    found = [order.position(number) for number in range(size)]
+    assert sorted(found) == list(range(size))
+    assert [order.number(position) for position in found] == list(range(size))
+
+
+@given(st.binary(min_size=32, max_size=32), st.integers(1, 3_000_000), st.data())
+@settings(max_examples=60, deadline=None)
+def test_it_is_what_its_description_says(key: bytes, size: int, data: st.DataObject) -> None:
+    """A second writing of the documented construction comes to the same positions."""
+    number = data.draw(st.integers(0, size - 1))
+    assert Permutation(key, size).position(number) == plainly(key, size, number)
+
+
+def test_known_positions() -> None:
+    """The construction never changes under its number: records of long ago must still verify."""
+    order = Permutation(bytes(range(32)), 1_000_000)
+    assert [order.position(number) for number in (0, 1, 2, 999_999)] == KNOWN
+    assert [Permutation(bytes(32), 5).position(number) for number in range(5)] == KNOWN_OF_FIVE
+
+
+KNOWN = [732153, 381101, 603800, 396395]
+KNOWN_OF_FIVE = [0, 4, 3, 1, 2]
+
+
+@pytest.mark.parametrize("size", [2, 3, 10, 97, 100])
+def test_positions_are_uniform_over_ten_thousand_rooms(size: int) -> None:
+    """Chi-square: the first, a middle and the last to come stand everywhere equally often (G9)."""
+    numbers = {0, size // 2, size - 1}
+    counts = {number: Counter[int]() for number in numbers}
+    for room in range(10_000):
+        order = Permutation(key_of(room), size)
+        for number in numbers:
+            counts[number][order.position(number)] += 1
+    for number in numbers:
+        assert chi_square((counts[number][position] for position in range(size)), 10_000 / size) < bound(size - 1)
+
+
+@pytest.mark.parametrize("size", [3, 4, 5])
+def test_whole_orders_are_uniform_in_the_smallest_rooms(size: int) -> None:
+    """With few tickets every order of all of them is as likely as any other, not only every position."""
+    rooms = 12_000
+    orders = Counter(
+        tuple(order.position(number) for number in range(size))
+        for order in (Permutation(key_of(room), size) for room in range(rooms))
+    )
+    everything = list(itertools.permutations(range(size)))
+    assert chi_square((orders[one] for one in everything), rooms / len(everything)) < bound(len(everything) - 1)
+
+
+def test_positions_are_independent_of_arrival() -> None:
+    """Twenty classes of arrival against twenty of position, 100,000 tickets: a chi-square test finds nothing."""
+    size, classes = 100_000, 20
+    order = Permutation(key_of(0), size)
+    table = Counter((number * classes // size, order.position(number) * classes // size) for number in range(size))
+    assert chi_square(
+        (table[one, other] for one in range(classes) for other in range(classes)), size / classes**2
+    ) < bound((classes - 1) ** 2)
+
+
+def test_neighbours_do_not_stay_together() -> None:
+    """Two who came one after the other stand as far apart as any two."""
+    size = 100_000
+    order = Permutation(key_of(1), size)
+    found = [order.position(number) for number in range(size)]
+    mean = size / 2
+    together = sum((one - mean) * (other - mean) for one, other in itertools.pairwise(found))
+    assert abs(together / sum((one - mean) ** 2 for one in found)) < 4 / math.sqrt(size)
+
+
+def test_another_key_is_another_order() -> None:
+    """Of 1,000 tickets about one keeps its position by chance."""
+    one, other = Permutation(key_of(2), 1_000), Permutation(key_of(3), 1_000)
+    assert sum(one.position(number) == other.position(number) for number in range(1_000)) < 10
+
+
+@pytest.mark.parametrize(("key", "size"), [(b"short", 5), ("x" * 32, 5), (bytes(32), 0), (bytes(32), SIZE_MAX + 1)])
+def test_what_is_no_key_or_size_is_refused(key: bytes, size: int) -> None:
+    """32 bytes, and 1 to 100,000,000 tickets."""
+    with pytest.raises(InvalidRequest):
+        Permutation(key, size)
+
+
+@pytest.mark.parametrize("number", [-1, 5, 5.0])
+def test_there_is_no_position_for_others(number: int) -> None:
+    """A number that was not given has no position, and a position that does not exist no number."""
+    order = Permutation(bytes(32), 5)
+    with pytest.raises(InvalidRequest):
+        order.position(number)
+    with pytest.raises(InvalidRequest):
+        order.number(number)
+
+
+def test_it_holds_nothing_for_a_ticket() -> None:
+    """A hundred million tickets need tables of about 24 times ten thousand numbers, whoever asks."""
+    order = Permutation(bytes(32), SIZE_MAX)
+    before = sum(len(table) for pair in order._pairs for table in pair)
+    assert before == 24 * 10_000
+    assert 0 <= order.position(SIZE_MAX - 1) < SIZE_MAX
+    assert sum(len(table) for pair in order._pairs for table in pair) == before

@@ -1,0 +1,107 @@
+"""How often to ask: never so rarely that a turn is lost by it, never so often that a million people can not ask."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import msgspec
+import pytest
+
+from quota_engine.conformance.random_rooms import LATE_SEED, OPENS_AT_MS, SEED, terms
+from quota_engine.waiting_room.machine import INDEX_NONE, Call, RoomView
+from quota_engine.waiting_room.polling import POLL_MS_MAX, POLLS_PER_S, room_poll_after_ms, ticket_poll_after_ms
+from quota_engine.waiting_room.ticket_status import Phase, standing
+
+HOUR_MS = 3_600_000
+TERMS = msgspec.structs.replace(
+    terms(), opens_at_ms=OPENS_AT_MS, closes_at_ms=OPENS_AT_MS + 2 * HOUR_MS, claim_ms=300_000, per_minute_max=6_000
+)
+
+
+def view(after_ms: int, tickets: int = 1_000, mark: int = 0, **changes: object) -> RoomView:
+    """A room ``after_ms`` its opening."""
+    is_open = after_ms >= 0
+    now_ms = OPENS_AT_MS + after_ms
+    room = RoomView(
+        now_ms=now_ms,
+        changed_at_ms=now_ms,
+        terms=TERMS,
+        tickets=tickets,
+        windows=((0, 0),),
+        seed=SEED if is_open else "",
+        entropy="",
+        opened_at_ms=OPENS_AT_MS if is_open else 0,
+        mark=mark,
+        lapsed=0,
+        calls=(Call(now_ms, mark, -1),) if mark else (),
+        tokens=0,
+        per_minute=6_000 if is_open else 0,
+        served_at_ms=now_ms,
+        left=-1,
+        closed_at_ms=0,
+        late_seed="",
+    )
+    return msgspec.structs.replace(room, **changes)
+
+
+def of_ticket(room: RoomView, position: int = INDEX_NONE) -> int:
+    return ticket_poll_after_ms(room, standing(room, position, room.now_ms))
+
+
+def test_rarely_before_the_opening_and_often_near_it() -> None:
+    """A quarter of what is left, from a minute down to a second; the same for the room as a whole."""
+    before = {left_ms: of_ticket(view(-left_ms)) for left_ms in (HOUR_MS, 120_000, 40_000, 5_000, 100)}
+    assert before == {HOUR_MS: 60_000, 120_000: 30_000, 40_000: 10_000, 5_000: 1_000, 100: 1_000}
+    assert all(room_poll_after_ms(view(-left_ms)) == after_ms for left_ms, after_ms in before.items())
+
+
+def test_whoever_is_called_enters_at_once_and_who_is_past_it_need_not_ask() -> None:
+    """0 for a turn; a minute for what is over."""
+    room = view(1_000, mark=10)
+    assert of_ticket(room, 9) == 0
+    lapsed = view(400_000, mark=10, calls=(), lapsed=10)
+    assert standing(lapsed, 9, lapsed.now_ms).phase is Phase.LAPSED
+    assert of_ticket(lapsed, 9) == POLL_MS_MAX
+    over = view(1_000, closed_at_ms=OPENS_AT_MS + 1, late_seed=LATE_SEED)
+    assert (of_ticket(over, 9), room_poll_after_ms(over)) == (POLL_MS_MAX, POLL_MS_MAX)
+
+
+def test_the_nearer_the_turn_the_sooner() -> None:
+    """Half of the soonest time to the turn, at most half a minute for a small room; while shuffled, half a window."""
+    room = view(1_000, tickets=100_000, mark=10)
+    found = [of_ticket(room, 10 + ahead) for ahead in (0, 100, 1_000, 5_000, 80_000)]
+    assert found == [1_000, 1_000, 5_000, 20_000, 30_000]
+    assert of_ticket(room, INDEX_NONE) == 20_000
+    assert of_ticket(view(1_000)) == 5_000
+    assert room_poll_after_ms(view(1_000)) == 2_000
+
+
+@pytest.mark.parametrize("tickets", [1, 100, 10_000, 1_000_000, 100_000_000])
+@pytest.mark.parametrize("after_ms", [-HOUR_MS, -10_000, -1, 0, 1_000, HOUR_MS])
+def test_nobody_loses_a_turn_and_all_can_ask(after_ms: int, tickets: int) -> None:
+    """At most a quarter of a turn between two polls; and all together no more polls than the bounds allow."""
+    room = view(after_ms, tickets=tickets)
+    longest_ms = TERMS.claim_ms // 4
+    positions = {min(tickets - 1, int(1.3**power) - 1) for power in range(75)} if after_ms >= 0 else {INDEX_NONE}
+    waits = {position: of_ticket(room, position) for position in positions}
+    assert all(1_000 <= wait_ms <= max(longest_ms, POLL_MS_MAX) for wait_ms in waits.values())
+    if after_ms >= 0:
+        assert all(wait_ms <= longest_ms for wait_ms in waits.values())
+        ordered = sorted(waits)
+        polls_per_s = sum((second - first) * 1_000 / waits[first] for first, second in pairwise([*ordered, tickets]))
+        near = 4 * TERMS.per_minute_max / 60 * (1 + math.log(tickets))  # steps round down: at most twice as often
+        assert polls_per_s <= near + 2 * max(POLLS_PER_S, tickets * 1_000 / longest_ms)
+    else:
+        # Steps round down, by less than a half.
+        (wait_ms,) = waits.values()
+        assert wait_ms > min(tickets * 1_000 / POLLS_PER_S, longest_ms, POLL_MS_MAX) / 2
+    assert room_poll_after_ms(room) <= POLL_MS_MAX
+
+
+def test_the_longest_wait_gives_way_to_a_short_turn() -> None:
+    """With turns of ten seconds nobody is told to wait longer than two and a half."""
+    brief = msgspec.structs.replace(TERMS, claim_ms=10_000)
+    room = view(1_000, tickets=1_000_000, terms=brief)
+    assert of_ticket(room, 900_000) == 2_000
+    assert room_poll_after_ms(room) == 2_000

@@ -1,0 +1,291 @@
+"""What a ticket is told, and how fast a room is let in."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+import pytest
+
+from quota_engine.conformance.random_rooms import LATE_SEED, OPENS_AT_MS, SEED, terms
+from quota_engine.domain.model import Choice
+from quota_engine.domain.outcomes import DayView, QuotaView
+from quota_engine.waiting_room.machine import (
+    CALL_MAX,
+    LEFT_UNKNOWN,
+    CloseRoom,
+    CreateRoom,
+    Join,
+    LookRoom,
+    OpenRoom,
+    RoomState,
+    RoomView,
+    Serve,
+    apply,
+    ask,
+)
+from quota_engine.waiting_room.order import Orders
+from quota_engine.waiting_room.pacing import pace, places_left
+from quota_engine.waiting_room.ticket_status import (
+    Chance,
+    Phase,
+    Standing,
+    called_at_ms,
+    pass_until_ms,
+    position_of,
+    standing,
+)
+
+PEOPLE = 1_000
+
+
+class Room:
+    """A room of a thousand, and all that an engine does with it."""
+
+    def __init__(self, people: int = PEOPLE, **changes: object) -> None:
+        self.state = RoomState()
+        self.terms = terms(**changes)
+        self.orders = Orders("december", self.terms.commitment, "", SEED, LATE_SEED)
+        apply(self.state, CreateRoom(self.terms), OPENS_AT_MS - 600_000)
+        self.join(range(people), OPENS_AT_MS - 500_000)
+
+    def join(self, people: range, now_ms: int) -> None:
+        for number in people:
+            assert apply(self.state, Join(f"{number:032x}"), now_ms).ok
+
+    def open(self) -> None:
+        assert apply(self.state, OpenRoom(SEED), OPENS_AT_MS).ok
+
+    def serve(self, now_ms: int, left: int = LEFT_UNKNOWN, latency_ms: int = 0) -> RoomView:
+        view = self.view(now_ms)
+        answer = apply(self.state, Serve(*pace(view, left, latency_ms), left), now_ms)
+        assert answer.view is not None
+        return answer.view
+
+    def view(self, now_ms: int) -> RoomView:
+        view = ask(self.state, LookRoom(), now_ms).view
+        assert view is not None
+        return view
+
+    def all(self, now_ms: int, seen_ms: int = 0) -> list[Standing]:
+        """All tickets' standing at ``now_ms``, by what was seen then, or earlier."""
+        view = self.view(seen_ms or now_ms)
+        return [self.one(view, index, now_ms) for index in range(view.tickets)]
+
+    def one(self, view: RoomView, index: int, now_ms: int) -> Standing:
+        return standing(view, position_of(view, self.orders, index), now_ms)
+
+    def phases(self, now_ms: int) -> Counter[Phase]:
+        return Counter(one.phase for one in self.all(now_ms))
+
+
+def test_the_way_of_a_ticket() -> None:
+    """Before the opening nobody has a position; then all have one, are called in its order, and lose their turn."""
+    room = Room(claim_ms=20_000)
+    assert room.phases(OPENS_AT_MS - 1) == {Phase.NOT_OPEN: PEOPLE}
+    assert room.phases(OPENS_AT_MS) == {Phase.SHUFFLING: PEOPLE}
+    room.open()
+    assert room.phases(OPENS_AT_MS) == {Phase.WAITING: PEOPLE}
+    for second in range(16):
+        view = room.serve(OPENS_AT_MS + second * 1_000)
+    now_ms = OPENS_AT_MS + 15_000
+    found = room.all(now_ms)
+    assert view.mark == sum(one.phase is Phase.CALLED for one in found) == PEOPLE
+    assert sorted(one.position for one in found) == list(range(PEOPLE))
+    assert room.phases(OPENS_AT_MS + 19_999) == {Phase.CALLED: PEOPLE}
+    first_called = [one for one in found if one.enter_until_ms == OPENS_AT_MS + 20_000]
+    assert len(first_called) == 100
+    assert room.phases(OPENS_AT_MS + 20_000)[Phase.LAPSED] == 100
+    assert room.phases(OPENS_AT_MS + 600_000) == {Phase.LAPSED: PEOPLE}
+    apply(room.state, CloseRoom(LATE_SEED), OPENS_AT_MS + 601_000)
+    assert room.phases(OPENS_AT_MS + 601_000) == {Phase.OVER: PEOPLE}
+
+
+def test_who_comes_late_goes_behind() -> None:
+    """A window that runs has no positions; those of one that has ended are behind all before, and not as they came."""
+    room = Room(people=100, window_ms=10_000)
+    room.open()
+    room.join(range(100, 130), OPENS_AT_MS + 3_000)
+    assert room.phases(OPENS_AT_MS + 3_000) == {Phase.WAITING: 100, Phase.SHUFFLING: 30}
+    room.serve(OPENS_AT_MS + 10_000)
+    late = [one.position for one in room.all(OPENS_AT_MS + 10_000)[100:]]
+    assert sorted(late) == list(range(100, 130))
+    assert late != sorted(late)
+
+
+def test_all_are_told_at_once_that_it_is_over() -> None:
+    """From the moment of closing everybody's answer is the same, also by time alone and from an older view."""
+    room = Room(people=50)
+    room.open()
+    view = room.serve(OPENS_AT_MS)
+    closes_at_ms = room.terms.closes_at_ms
+    told = {room.one(view, index, closes_at_ms).phase for index in range(50)}
+    assert told == {Phase.OVER}
+    for left, chance in ((0, Chance.NONE_LEFT), (1, Chance.MAY_NOT_REACH)):
+        view = room.serve(OPENS_AT_MS + 1_000 * (left + 1), left=left)
+        waiting = [room.one(view, index, view.now_ms) for index in range(50)]
+        assert {one.chance for one in waiting if one.phase is not Phase.CALLED} <= {chance}
+        assert {one.left for one in waiting} == {left}
+
+
+def test_the_word_on_the_chances_is_honest() -> None:
+    """300 left of 1,000 in line: who is behind the 300th is told that they may not reach, and nobody before."""
+    room = Room(per_minute_max=60, burst=1)
+    room.open()
+    for second in range(3):
+        view = room.serve(OPENS_AT_MS + 1_000 * second, left=300)
+    assert view.mark == 3
+    for one in room.all(view.now_ms):
+        if one.phase is Phase.WAITING:
+            assert (one.chance is Chance.ENOUGH) == (one.position < 300), one
+            assert (one.chance is Chance.MAY_NOT_REACH) == (one.position >= 300), one
+            assert one.ahead == one.position - 3
+
+
+def test_a_ticket_for_several_places_is_counted_as_such() -> None:
+    """Where one may take two, it is certain for half as many, and likely for the others."""
+    room = Room(people=300, units_max=2, per_minute_max=60, burst=1)
+    room.open()
+    view = room.serve(OPENS_AT_MS, left=300)
+    chances = Counter(room.one(view, index, view.now_ms).chance for index in range(300))
+    assert chances == {Chance.ENOUGH: 150, Chance.LIKELY: 150}
+
+
+def test_before_the_opening_the_chances_are_everybodys() -> None:
+    """Nobody is before anybody: all are told the same."""
+    room = Room(people=20)
+    told = room.all(OPENS_AT_MS - 10)
+    assert {(one.chance, one.ahead, one.position, one.wait_ms) for one in told} == {(Chance.UNKNOWN, -1, -1, -1)}
+
+
+def test_the_time_told_is_about_the_time_it_takes() -> None:
+    """At a steady pace everybody is called within a tenth (and a step) of the time told after a minute."""
+    room = Room(per_minute_min=300, per_minute_max=300, burst=5)
+    room.open()
+    for second in range(61):
+        room.serve(OPENS_AT_MS + second * 1_000)
+    seen_ms = OPENS_AT_MS + 60_000
+    told = {one.position: one for one in room.all(seen_ms) if one.phase is Phase.WAITING}
+    assert len(told) > 600
+    position_after = {}
+    for second in range(61, 240):
+        view = room.serve(OPENS_AT_MS + second * 1_000)
+        position_after[view.now_ms] = view.mark
+    for position, one in told.items():
+        took_ms = next(now_ms for now_ms, mark in position_after.items() if mark > position) - seen_ms
+        assert abs(one.wait_ms - took_ms) <= took_ms / 10 + 2_000, one
+        assert one.wait_ms_min <= one.wait_ms
+
+
+def test_a_mark_that_stands_still_gives_no_time() -> None:
+    """When nobody has been called for a whole turn, no time is made up."""
+    room = Room(claim_ms=10_000)
+    room.open()
+    for second in range(40):
+        room.serve(OPENS_AT_MS + second * 1_000, left=0)
+    waiting = room.all(OPENS_AT_MS + 40_000)
+    assert {(one.phase, one.wait_ms, one.chance) for one in waiting} == {(Phase.WAITING, -1, Chance.NONE_LEFT)}
+    assert min(one.wait_ms_min for one in waiting) == 0
+
+
+def test_entering_twice_is_entering_once() -> None:
+    """The end of a lease follows from the moment of the call, whenever it is asked for."""
+    room = Room(per_minute_max=600, burst=10, claim_ms=60_000, lease_ms=900_000)
+    room.open()
+    for second in range(5):
+        room.serve(OPENS_AT_MS + second * 1_000)
+    ends = [pass_until_ms(room.view(OPENS_AT_MS + later), 25) for later in (4_000, 30_000, 59_000)]
+    assert ends == [OPENS_AT_MS + 2_000 + 60_000 + 900_000] * 3
+    view = room.view(OPENS_AT_MS + 4_000)
+    assert called_at_ms(view, 50) == 0
+    assert called_at_ms(view, 49) == OPENS_AT_MS + 4_000
+
+
+def test_a_ticket_newer_than_the_view_has_no_position_yet() -> None:
+    """Whoever has just joined, and polls before the next look, is told to wait for a position."""
+    room = Room(people=3)
+    room.open()
+    view = room.serve(OPENS_AT_MS)
+    room.join(range(3, 4), OPENS_AT_MS + 1)
+    assert room.one(view, 3, OPENS_AT_MS + 1).phase is Phase.SHUFFLING
+    assert room.one(room.view(OPENS_AT_MS + 1), 3, OPENS_AT_MS + 1).phase is Phase.SHUFFLING
+
+
+# --- How fast it is let in -----------------------------------------------------------------------------------------
+
+
+def test_the_pace_follows_the_store() -> None:
+    """A slow answer halves it, down to the lower bound; quick ones raise it step by step, up to the upper one."""
+    room = Room(per_minute_min=60, per_minute_max=6_000, latency_max_ms=200)
+    room.open()
+    view = room.view(OPENS_AT_MS)
+    assert view.per_minute == 6_000
+    assert pace(view, LEFT_UNKNOWN, 200).per_minute == 6_000
+    assert pace(view, LEFT_UNKNOWN, 201).per_minute == 3_000
+    for second in range(10):
+        view = room.serve(OPENS_AT_MS + second * 1_000, latency_ms=1_000)
+    assert view.per_minute == 60
+    for second in range(10, 26):
+        view = room.serve(OPENS_AT_MS + second * 1_000, latency_ms=20)
+    assert view.per_minute == 6_000
+
+
+def test_no_more_are_called_than_places_can_serve() -> None:
+    """With 100 places and 150 calls for 100, the 150th call is the last as long as nobody takes one."""
+    room = Room(calls_per_100_places=150, per_minute_max=60_000, burst=1_000)
+    room.open()
+    for second in range(10):
+        view = room.serve(OPENS_AT_MS + second * 1_000, left=100)
+    assert view.mark == 150
+    assert room.serve(OPENS_AT_MS + 20_000, left=60).mark == 150  # 40 took one; 60 left may be called 90, and 110 are
+    assert room.serve(OPENS_AT_MS + 21_000, left=20).mark == 150
+    assert room.serve(OPENS_AT_MS + 400_000, left=20).mark == 150 + 30  # those who did not come have lost their turn
+
+
+def test_nobody_is_called_when_nothing_is_left() -> None:
+    """The mark stands until places come back."""
+    room = Room()
+    room.open()
+    assert room.serve(OPENS_AT_MS, left=0).mark == 0
+    assert room.serve(OPENS_AT_MS + 1_000, left=2).mark == 3
+
+
+def test_unknown_places_limit_nothing() -> None:
+    """A room that counts no places goes by the store alone."""
+    room = Room()
+    room.open()
+    assert pace(room.view(OPENS_AT_MS), LEFT_UNKNOWN, 0).call_max == CALL_MAX
+
+
+def day_view(online: int, priority: int, morning: int, **changes: object) -> DayView:
+    """A day with an allotment for all, one for some, and a session that guards both."""
+    quotas = {
+        name: QuotaView(available, available, 0, 0, 0, 0, 0)
+        for name, available in (("online", online), ("priority", priority), ("morning", morning))
+    }
+    return msgspec.structs.replace(DayView(739_000, 0, 100, 200, False, 0, quotas), **changes)
+
+
+ONLINE = Choice("new", "", "morning", "online", "", (("online", "morning"),))
+PRIORITY = Choice("new", "", "morning", "online", "priority", (("priority", "morning"), ("online", "morning")))
+
+
+@pytest.mark.parametrize(
+    ("days", "choices", "left"),
+    [
+        ([day_view(10, 5, 100)], [ONLINE], 10),
+        ([day_view(10, 5, 100)], [PRIORITY], 15),
+        ([day_view(10, 5, 7)], [PRIORITY], 7),
+        ([day_view(10, 5, 100)], [ONLINE, ONLINE, PRIORITY], 15),
+        ([day_view(10, 5, 100), day_view(3, 0, 2)], [ONLINE], 12),
+        ([day_view(10, 5, 100, closed=True)], [ONLINE], 0),
+        ([day_view(10, 5, 100, opens_at_ms=51)], [ONLINE], 0),
+        ([day_view(10, 5, 100, ends_at_ms=50)], [ONLINE], 0),
+        ([day_view(10, 5, 100, quotas={})], [ONLINE], 0),
+        ([], [ONLINE], 0),
+        ([day_view(10, 5, 100)], [], 0),
+    ],
+)
+def test_places_are_counted_once(days: list[DayView], choices: list[Choice], left: int) -> None:
+    """Whatever guards them and whoever wants them; days that are not open have none."""
+    assert places_left(days, choices, 50) == left

@@ -1,0 +1,429 @@
+"""The national limit: one active place per applicant over all offices, whoever dies, and in whatever order things
+come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from quota_engine import AsyncQuotaEngine, BackendUnavailable, Outcome, OutcomeUnknown, State, Status
+from quota_engine.admission import By, Limited, per_minute
+from quota_engine.domain.commands import Confirm, Reserve
+from quota_engine.domain.cross_office_registry import Claim, Drop, RegistryAnswer, RegistryStatus, shards
+from quota_engine.engine.quota_engine import QuotaEngine
+from quota_engine.ports import Backend, Describe, Request, Send
+from quota_engine.stores.memory import AsyncMemoryBackend, MemoryBackend
+from quota_engine.workflows import national_claims
+from quota_engine.workflows.admission_gate import Door
+from quota_engine.workflows.generator_drivers import Flow, run
+from quota_engine.workflows.national_claims import CLOCKS_MARGIN_MS
+from quota_engine.workflows.request_builder import Desk
+from tests.support.multi_office import (
+    ANI,
+    BUDI,
+    CITRA,
+    DAY,
+    HOLD_TTL_MS,
+    KEY,
+    NEXT_DAY,
+    OFFICES,
+    WANTED,
+    Driven,
+    Muddle,
+    Nation,
+)
+
+LEASE_MS = 20_000
+
+
+def reserving(nation: Nation, office: str, *identities: str, key: str | None = None, day: object = DAY) -> Driven:
+    command = nation.desk.reserve(office, day, list(identities or (ANI,)), WANTED, key, False, 0)  # type: ignore[arg-type]
+    return Driven(national_claims.reserve(nation.desk, office, command), nation.backend)
+
+
+class TestOnePlace:
+    @pytest.mark.parametrize("confirmed", [False, True])
+    def test_a_place_at_one_office_keeps_from_another(self, confirmed: bool) -> None:
+        """Held or confirmed; the record in the way comes along."""
+        nation = Nation()
+        first = nation.engine.reserve("east", DAY, ANI)
+        if confirmed:
+            first = nation.engine.confirm(first.reference)
+        refused = nation.engine.reserve("west", NEXT_DAY, ANI)
+        assert (refused.status, refused.reservation) == (Status.IDENTITY_LIMIT, first.reservation)
+        assert [one.reference for one in nation.active()] == [first.reference]
+        assert nation.claimed(ANI) == first.reference
+        nation.check()
+
+    @pytest.mark.parametrize("end", ["release", "cancel", "expire"])
+    def test_what_has_ended_is_in_nobodys_way(self, end: str) -> None:
+        """Nothing has to be given back: whoever comes next looks, and takes over."""
+        nation = Nation()
+        first = nation.engine.reserve("east", DAY, ANI).reference
+        if end == "cancel":
+            nation.engine.confirm(first)
+            nation.engine.cancel(first)
+        elif end == "release":
+            nation.engine.release(first)
+        else:
+            nation.clock.advance_ms(HOLD_TTL_MS)
+        second = nation.engine.reserve("west", DAY, ANI)
+        assert (second.status, nation.claimed(ANI)) == (Status.HELD, second.reference)
+        nation.check()
+
+    def test_who_waits_has_a_place_in_the_list_and_no_other(self) -> None:
+        """Until the day is over: then they waited in vain, and are free."""
+        nation = Nation(places=1)
+        nation.engine.reserve("east", DAY, BUDI)
+        waiting = nation.engine.reserve("east", DAY, ANI, wait=True)
+        assert waiting.status is Status.WAITING
+        assert nation.engine.reserve("west", NEXT_DAY, ANI).status is Status.IDENTITY_LIMIT
+        nation.clock.set_ms(nation.terms.ends_at_ms + CLOCKS_MARGIN_MS)
+        assert nation.engine.reserve("west", NEXT_DAY, ANI).status is Status.HELD
+
+    def test_a_day_that_is_over_is_in_nobodys_way(self) -> None:
+        """Whether they came or not: the place is not active any more."""
+        nation = Nation()
+        first = nation.engine.confirm(nation.engine.reserve("east", DAY, ANI).reference).reference
+        nation.clock.set_ms(nation.terms.ends_at_ms + CLOCKS_MARGIN_MS - 1)
+        assert nation.engine.reserve("west", NEXT_DAY, ANI).status is Status.IDENTITY_LIMIT
+        nation.clock.advance_ms(1)
+        assert nation.engine.reserve("west", NEXT_DAY, ANI).status is Status.HELD
+        assert nation.lookup(first).state is State.CONFIRMED
+        nation.check()
+
+    def test_a_refusal_gives_the_claim_back(self) -> None:
+        """Sold out at one office, somebody may try the next at once; the registry remembers nothing of it."""
+        nation = Nation(places=1)
+        assert nation.engine.reserve("east", DAY, BUDI).ok
+        before = [nation.backend.perform(Describe(shard))["claims"] for shard in shards()]
+        for _ in range(100):
+            assert nation.engine.reserve("east", DAY, ANI).status is Status.SOLD_OUT
+        assert [nation.backend.perform(Describe(shard))["claims"] for shard in shards()] == before
+        assert nation.engine.reserve("west", DAY, ANI).ok
+
+    def test_a_party_is_claimed_whole_or_not_at_all(self) -> None:
+        """One member with a place elsewhere keeps the party from theirs, and the others are free again."""
+        nation = Nation()
+        nation.engine.reserve("east", DAY, BUDI)
+        refused = nation.engine.reserve("west", DAY, [ANI, BUDI, CITRA])
+        assert (refused.status, refused.reservation) == (Status.IDENTITY_LIMIT, None)
+        assert (nation.claimed(ANI), nation.claimed(CITRA)) == ("", "")
+        assert nation.engine.reserve("west", DAY, [ANI, CITRA]).ok
+        nation.check()
+
+    def test_what_is_not_in_the_catalog_asks_nothing(self) -> None:
+        """Without [national] people may have a place at each office, and no claim is ever made."""
+        nation = Nation(national=False)
+        for office in OFFICES:
+            assert nation.engine.reserve(office, DAY, ANI).ok
+        assert nation.claimed(ANI) == ""
+        nation.check()
+
+    def test_winners_of_a_draw_are_claimed_too(self) -> None:
+        """Many at once, each with a claim of their own; who has a place elsewhere gets none, and the others theirs."""
+        nation = Nation()
+        nation.engine.reserve("west", DAY, BUDI)
+        reserves = [nation.desk.reserve("east", DAY, one, WANTED, None, False, 0) for one in (ANI, BUDI, CITRA)]
+        outcomes = run(national_claims.reserve_all(nation.desk, "east", reserves), nation.backend)
+        assert [one.status for one in outcomes] == [Status.HELD, Status.IDENTITY_LIMIT, Status.HELD]
+        nation.check()
+        plain = Nation(national=False)
+        plain.engine.reserve("west", DAY, BUDI)
+        outcomes = run(national_claims.reserve_all(plain.desk, "east", reserves), plain.backend)
+        assert [one.status for one in outcomes] == [Status.HELD] * 3
+        assert plain.claimed(ANI) == ""
+
+    def test_the_door_stands_before_the_claims(self) -> None:
+        """What the policies want goes with the reserve; who is turned away there keeps no claim."""
+        nation = Nation()
+        door = Door(Limited("all", By.ALL, per_minute(1)), None, nation.clock)
+        engine = QuotaEngine(nation.backend, nation.desk, door)
+        first = engine.reserve("east", DAY, ANI)
+        assert (first.status, nation.claimed(ANI)) == (Status.HELD, first.reference)
+        engine.release(first.reference)
+        assert engine.reserve("east", DAY, ANI).status is Status.THROTTLED
+        assert nation.claimed(ANI) == ""
+        nation.clock.advance_ms(60_000)
+        assert engine.reserve("east", DAY, ANI).status is Status.HELD
+        nation.check()
+
+
+class TestComingBack:
+    def test_the_same_key_finds_its_reservation(self) -> None:
+        """Whatever it has become, and whatever else the person has got since: a known key is answered first."""
+        nation = Nation()
+        first = nation.engine.reserve("east", DAY, ANI, key="k")
+        again = nation.engine.reserve("east", DAY, ANI, key="k")
+        assert (again.status, again.replayed, again.reference) == (Status.HELD, True, first.reference)
+        assert nation.engine.reserve("east", NEXT_DAY, ANI, key="k").status is Status.CONFLICT
+        assert nation.claimed(ANI) == first.reference
+        assert nation.engine.reserve("east", DAY, BUDI, key="k").status is Status.CONFLICT
+        assert nation.claimed(BUDI) == ""
+        nation.engine.release(first.reference)
+        assert nation.engine.reserve("east", DAY, ANI, key="k").status is Status.ENDED
+        second = nation.engine.reserve("west", DAY, ANI)
+        assert nation.engine.reserve("east", DAY, ANI, key="k").status is Status.ENDED
+        assert nation.claimed(ANI) == second.reference
+        nation.check()
+
+    def test_another_key_resumes_the_hold_on_the_same_day(self) -> None:
+        """As it does at the office; confirmed, or for another day, it is in the way."""
+        nation = Nation()
+        first = nation.engine.reserve("east", DAY, [ANI, BUDI])
+        again = nation.engine.reserve("east", DAY, [BUDI, ANI])
+        assert (again.status, again.resumed, again.reservation) == (Status.HELD, True, first.reservation)
+        assert nation.engine.reserve("east", NEXT_DAY, [ANI, BUDI]).reservation == first.reservation
+        assert nation.engine.reserve("east", DAY, ANI).status is Status.IDENTITY_LIMIT
+        nation.engine.confirm(first.reference)
+        assert nation.engine.reserve("east", DAY, [ANI, BUDI]).status is Status.IDENTITY_LIMIT
+        nation.check()
+
+    def test_a_hold_of_a_time_without_the_limit_is_resumed_and_claimed(self) -> None:
+        """The audit says which are not claimed; whoever comes back for theirs has it claimed."""
+        nation = Nation()
+        old = QuotaEngine(nation.backend, Desk(KEY, Nation(national=False).catalog))
+        first = old.reserve("east", DAY, ANI)
+        unclaimed = (
+            f"office east: reservation {first.reference.partition('~')[2]} is active, and not all its applicants"
+        )
+        assert [one[: len(unclaimed)] for one in nation.engine.audit().findings] == [unclaimed]
+        again = nation.engine.reserve("east", DAY, ANI)
+        assert (again.resumed, nation.claimed(ANI)) == (True, first.reference)
+        nation.check()
+
+    def test_a_late_confirm_takes_a_place_again_only_with_the_claim(self) -> None:
+        """If the person has got another one since, what expired stays so."""
+        for elsewhere in (False, True):
+            nation = Nation()
+            first = nation.engine.reserve("east", DAY, ANI).reference
+            assert nation.engine.confirm(first, reacquire=True).ok
+            nation.engine.cancel(first)
+            first = nation.engine.reserve("east", NEXT_DAY, ANI).reference
+            nation.clock.advance_ms(HOLD_TTL_MS)
+            second = nation.engine.reserve("west", DAY, ANI).reference if elsewhere else ""
+            outcome = nation.engine.confirm(first, reacquire=True)
+            assert outcome.status is (Status.EXPIRED if elsewhere else Status.CONFIRMED)
+            assert nation.claimed(ANI) == (second or first)
+            assert len(nation.active()) == 1
+            nation.check()
+
+    def test_what_is_being_confirmed_late_is_not_taken_over(self) -> None:
+        """It has expired, and somebody is at work on having it back: until their lease is over nobody else comes in."""
+        nation = Nation()
+        first = nation.engine.reserve("east", DAY, ANI).reference
+        nation.clock.advance_ms(HOLD_TTL_MS)
+        late = Driven(
+            national_claims.confirm(nation.desk, "east", Confirm(first.partition("~")[2], reacquire=True)),
+            nation.backend,
+        )
+        late.run(2)
+        refused = nation.engine.reserve("west", DAY, ANI)
+        assert (refused.status, refused.retry_at_ms) == (Status.IDENTITY_LIMIT, nation.clock.now_ms() + LEASE_MS)
+        assert late.run().status is Status.CONFIRMED
+        assert [one.reference for one in nation.active()] == [first]
+
+    def test_a_late_confirm_that_finds_no_place_gives_the_claim_back(self) -> None:
+        """Its own was over for long, and forgotten."""
+        nation = Nation(places=1)
+        first = nation.engine.reserve("east", DAY, ANI).reference
+        nation.clock.advance_ms(HOLD_TTL_MS)
+        nation.engine.release(nation.engine.reserve("west", DAY, ANI).reference)
+        assert nation.engine.reserve("east", DAY, BUDI).ok
+        assert nation.engine.confirm(first, reacquire=True).status is Status.EXPIRED
+        assert nation.claimed(ANI) == ""
+
+    def test_a_reschedule_takes_the_claim_along(self) -> None:
+        """It lasts until the new day is over, and keeps people off until then."""
+        nation = Nation()
+        first = nation.engine.confirm(nation.engine.reserve("east", DAY, ANI).reference).reference
+        assert nation.engine.reschedule(first, NEXT_DAY).status is Status.CONFIRMED
+        nation.clock.set_ms(nation.terms.ends_at_ms + 3_600_000)
+        assert nation.claimed(ANI) == first
+        assert nation.engine.reserve("west", NEXT_DAY, ANI).status is Status.IDENTITY_LIMIT
+        assert nation.engine.reschedule("east~nobody", NEXT_DAY).status is Status.NOT_FOUND
+
+    def test_a_reschedule_of_what_was_never_claimed_finds_the_other_place_in_the_way(self) -> None:
+        """Of a time without the limit, with two places; its record is shown to its owner only."""
+        nation = Nation()
+        old = QuotaEngine(nation.backend, Desk(KEY, Nation(national=False).catalog))
+        first = old.reserve("east", DAY, ANI).reference
+        nation.engine.reserve("west", DAY, BUDI)
+        second = old.reserve("west", DAY, ANI).reference
+        assert nation.engine.reschedule(second, NEXT_DAY).ok
+        outcome = nation.engine.reschedule(first, NEXT_DAY, applicant=ANI)
+        assert (outcome.status, outcome.reference) == (Status.IDENTITY_LIMIT, first)
+        outcome = nation.engine.reschedule(first, NEXT_DAY, applicant=BUDI)
+        assert (outcome.status, outcome.reference) == (Status.NOT_OWNER, "")
+        assert nation.engine.confirm(first, reacquire=True).ok
+
+
+class TestACallerWhoDies:
+    def test_blocks_nobody_for_longer_than_the_lease(self) -> None:
+        """With the claim and no place; the next is told when to come again, and takes over then."""
+        nation = Nation()
+        caller = reserving(nation, "east")
+        caller.run(1)
+        caller.die()
+        refused = nation.engine.reserve("west", DAY, ANI)
+        assert (refused.status, refused.reservation) == (Status.IDENTITY_LIMIT, None)
+        assert refused.retry_at_ms == nation.clock.now_ms() + LEASE_MS
+        nation.clock.set_ms(refused.retry_at_ms - 1)
+        assert nation.engine.reserve("west", DAY, ANI).status is Status.IDENTITY_LIMIT
+        nation.clock.advance_ms(1)
+        assert nation.engine.reserve("west", DAY, ANI).ok
+        nation.check()
+
+    def test_a_reserve_that_is_late_does_not_succeed_without_its_claim(self) -> None:
+        """It was on its way for so long that somebody else has the claim now: refused, and tried anew in vain."""
+        nation = Nation()
+        late = reserving(nation, "east")
+        late.run(1)
+        nation.clock.advance_ms(LEASE_MS)
+        second = nation.engine.reserve("west", DAY, ANI)
+        assert second.ok
+        assert late.run().status is Status.IDENTITY_LIMIT
+        assert [one.reference for one in nation.active()] == [second.reference]
+
+    def test_a_reserve_that_is_late_claims_anew_if_nobody_else_has(self) -> None:
+        """The caller notices nothing."""
+        nation = Nation()
+        late = reserving(nation, "east")
+        late.run(1)
+        nation.clock.advance_ms(LEASE_MS)
+        assert late.run().status is Status.HELD
+        nation.check()
+
+    def test_who_is_always_late_is_told_so(self) -> None:
+        """After a few times; the claim is given back."""
+        nation = Nation()
+        late = reserving(nation, "east")
+        while not late.is_done:
+            nation.clock.advance_ms(LEASE_MS)
+            late.step()
+        assert (late.result.status, nation.claimed(ANI)) == (Status.LAPSED, "")
+
+    def test_giving_up_late_does_not_take_the_claim_of_the_try_that_came_through(self) -> None:
+        """The same key twice: the first is refused, the second gets a place that came back in between."""
+        nation = Nation(places=1)
+        other = nation.engine.reserve("east", DAY, BUDI).reference
+        first = reserving(nation, "east", key="k")
+        first.run(2)
+        nation.engine.release(other)
+        second = nation.engine.reserve("east", DAY, ANI, key="k")
+        assert second.ok
+        assert first.run().status is Status.SOLD_OUT
+        assert nation.claimed(ANI) == second.reference
+        nation.check()
+
+
+class TestAStoreThatFails:
+    def test_an_office_that_was_not_reached_costs_no_claim(self) -> None:
+        """The caller hears that nothing was done, and may go elsewhere at once."""
+        nation = Nation()
+        with pytest.raises(BackendUnavailable):
+            _reserve_on(nation, Reserve, _away)
+        assert nation.claimed(ANI) == ""
+
+    def test_an_answer_that_was_lost_leaves_the_claim(self) -> None:
+        """There may be a place: the same key tells, and until then nobody else takes one."""
+        nation = Nation()
+        with pytest.raises(OutcomeUnknown):
+            _reserve_on(nation, Reserve, _lost)
+        assert nation.claimed(ANI) != ""
+        assert nation.engine.reserve("west", DAY, ANI).status is Status.IDENTITY_LIMIT
+
+    def test_a_registry_that_was_not_reached_does_nothing(self) -> None:
+        """A party's first claim is given back if the second can not be made."""
+        nation = Nation()
+        calls = iter((False, True))
+        with pytest.raises(BackendUnavailable):
+            _reserve_on(nation, Claim, _away, lambda: next(calls))
+        assert (nation.claimed(ANI), nation.claimed(BUDI)) == ("", "")
+
+    def test_a_claim_that_could_not_be_given_back_ends_with_its_lease(self) -> None:
+        """The refusal is told all the same."""
+        nation = Nation(places=0)
+        assert _reserve_on(nation, Drop, _away).status is Status.SOLD_OUT
+        assert nation.claimed(ANI) != ""
+        nation.clock.advance_ms(LEASE_MS)
+        nation.engine.set_capacity("west", DAY, "online", 2)
+        assert nation.engine.reserve("west", DAY, [ANI, BUDI]).ok
+
+    def test_too_many_callers_are_turned_away(self) -> None:
+        """Before anything was done, whatever they wanted."""
+        nation = Nation()
+        assert _reserve_on(nation, Claim, _overloaded).status is Status.OVERLOADED
+        first = nation.engine.reserve("east", DAY, ANI).reference
+        failing = cast("Backend", Failing(nation, Claim, _overloaded))
+        engine = QuotaEngine(failing, nation.desk)
+        assert engine.reschedule(first, NEXT_DAY).status is Status.OVERLOADED
+        nation.clock.advance_ms(HOLD_TTL_MS)
+        assert engine.confirm(first, reacquire=True).status is Status.OVERLOADED
+        assert nation.active() == []
+
+
+class Failing:
+    """A store that fails at the commands of one type, when it is time."""
+
+    def __init__(
+        self, nation: Nation, kind: type, failure: Callable[[], object], fails: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.backend = nation.backend
+        self.kind = kind
+        self.failure = failure
+        self.fails = fails
+
+    def perform(self, request: Request[Any]) -> Any:
+        if isinstance(request, Send) and isinstance(request.command, self.kind) and self.fails():
+            return self.failure()
+        return self.backend.perform(request)
+
+
+def _away() -> object:
+    raise BackendUnavailable("away")
+
+
+def _lost() -> object:
+    raise OutcomeUnknown("lost")
+
+
+def _overloaded() -> object:
+    return RegistryAnswer(RegistryStatus.OVERLOADED)
+
+
+def _reserve_on(
+    nation: Nation, kind: type, failure: Callable[[], object], fails: Callable[[], bool] = lambda: True
+) -> Outcome:
+    command = nation.desk.reserve("east", DAY, [ANI, BUDI], WANTED, "k", False, 0)
+    flow: Flow[Outcome] = national_claims.reserve(nation.desk, "east", command)
+    return run(flow, cast("Backend", Failing(nation, kind, failure, fails)))
+
+
+async def test_a_nation_presses_at_once() -> None:
+    """Forty people, each at all three offices at the same time, through the async face: one place each."""
+    nation = Nation(places=20)
+    assert isinstance(nation.backend, MemoryBackend)
+    engine = AsyncQuotaEngine(AsyncMemoryBackend(nation.backend), nation.desk)
+    people = [f"person{number}" for number in range(40)]
+    outcomes = await asyncio.gather(*(engine.reserve(office, DAY, one) for office in OFFICES for one in people))
+    won = Counter(one.reservation.applicants for one in outcomes if one.ok and one.reservation)
+    assert set(won.values()) == {1}
+    for _ in range(3):
+        outcomes = await asyncio.gather(*(engine.reserve("west", DAY, one) for one in people))
+    assert len(nation.active()) == 40
+    nation.check()
+
+
+class TestAnything:
+    """Flows of all kinds, interleaved at random, late, dying, with a clock that jumps: nobody ever has two places."""
+
+    @pytest.mark.parametrize("seed", range(120))
+    def test_nobody_ever_has_two_places(self, seed: int) -> None:
+        """After each single step of any flow; a place and the one that it is just being moved to count as one."""
+        Muddle(seed).run(130)

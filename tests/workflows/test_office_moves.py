@@ -1,0 +1,518 @@
+"""Moves between offices: never neither place, wherever a caller dies and whatever comes in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import cast
+
+import pytest
+
+from quota_engine import BackendUnavailable, InvalidRequest, Outcome, OutcomeUnknown, State, Status, UnknownName
+from quota_engine.domain.commands import Command, MoveIn, MoveOut, UndoMove
+from quota_engine.domain.cross_office_registry import Claim, CloseMove, OpenMove, RegistryAnswer, RegistryStatus
+from quota_engine.ports import Backend, Request, Send
+from quota_engine.workflows import office_moves
+from quota_engine.workflows.generator_drivers import Flow, run
+from quota_engine.workflows.office_moves import MOVE_LEASE_MS, MovesReport
+from tests.support.multi_office import ANI, BUDI, DAY, HOLD_TTL_MS, NEXT_DAY, WANTED, Driven, Nation
+
+BOTH = pytest.mark.parametrize("national", [False, True], ids=["plain", "national"])
+STATES = pytest.mark.parametrize("confirmed", [False, True], ids=["held", "confirmed"])
+
+
+def booked(nation: Nation, *, confirmed: bool, office: str = "east", key: str = "ani") -> str:
+    outcome = nation.engine.reserve(office, DAY, ANI, key=key)
+    assert outcome.status is Status.HELD
+    if confirmed:
+        assert nation.engine.confirm(outcome.reference).ok
+    return outcome.reference
+
+
+def moving(nation: Nation, reference: str, office: str = "west", day: object = DAY) -> Driven:
+    flow = office_moves.reschedule(nation.desk, reference, day, office, WANTED, None, 0)  # type: ignore[arg-type]
+    return Driven(flow, nation.backend)
+
+
+def steps_of_a_move(*, national: bool, confirmed: bool) -> int:
+    nation = Nation(national=national)
+    move = moving(nation, booked(nation, confirmed=confirmed))
+    assert move.run().ok
+    return move.steps
+
+
+def finish(nation: Nation) -> MovesReport:
+    """Whoever began it is gone for long enough."""
+    nation.clock.advance_ms(MOVE_LEASE_MS)
+    return nation.engine.finish_moves()
+
+
+class TestAMove:
+    @BOTH
+    @STATES
+    def test_takes_the_new_place_and_gives_the_old_one_back(self, national: bool, confirmed: bool) -> None:
+        """The same party, its state, its deadline and one move more, a number of the new office; the old is free."""
+        nation = Nation(national=national)
+        source = booked(nation, confirmed=confirmed)
+        before = nation.lookup(source)
+        outcome = nation.engine.reschedule(source, NEXT_DAY, office="west", applicant=ANI)
+        assert outcome.ok
+        record = outcome.reservation
+        assert record is not None
+        assert (record.office, record.day, record.state) == ("west", NEXT_DAY.toordinal(), before.state)
+        assert (record.applicants, record.moves) == (before.applicants, 1)
+        assert record.deadline_ms == (0 if confirmed else before.deadline_ms)
+        assert record.queue_numbers == (range(1, 2) if confirmed else range(0))
+        assert nation.lookup(source).state is State.MOVED
+        (east,), (west,) = nation.engine.availability("east", DAY), nation.engine.availability("west", NEXT_DAY)
+        assert (east.quotas["online"].available, west.quotas["online"].available) == (3, 2)
+        assert nation.engine.moved_to(source) == outcome.reference
+        assert [one.reference for one in nation.active()] == [outcome.reference]
+        assert nation.claimed(ANI) == (outcome.reference if national else "")
+        nation.check()
+
+    @BOTH
+    def test_the_same_call_again_finds_it_done(self, national: bool) -> None:
+        """Whatever has become of it since: confirmed, cancelled, with a version or without."""
+        nation = Nation(national=national)
+        source = booked(nation, confirmed=False)
+        first = nation.engine.reschedule(source, DAY, office="west", version=1)
+        again = nation.engine.reschedule(source, DAY, office="west", version=1)
+        assert (again.status, again.reservation, again.replayed) == (Status.HELD, first.reservation, True)
+        nation.engine.confirm(first.reference)
+        assert nation.engine.reschedule(source, DAY, office="west").status is Status.CONFIRMED
+        nation.engine.cancel(first.reference)
+        again = nation.engine.reschedule(source, DAY, office="west")
+        assert (again.status, again.reference, again.replayed) == (Status.ENDED, first.reference, True)
+        assert nation.engine.reschedule(source, NEXT_DAY, office="west").status is Status.WRONG_STATE
+        assert nation.engine.reschedule(source, DAY, office="west", applicant="another").status is Status.NOT_OWNER
+
+    @BOTH
+    def test_goes_on_to_a_third_office_and_back(self, national: bool) -> None:
+        """Each reservation has a reference of its own; the moves are counted along, by the rules of where it stands."""
+        nation = Nation(national=national)
+        reference = booked(nation, confirmed=True)
+        for office in ("west", "north", "east"):
+            outcome = nation.engine.reschedule(reference, DAY, office=office)
+            assert (outcome.status, nation.engine.moved_to(reference)) == (Status.CONFIRMED, outcome.reference)
+            reference = outcome.reference
+        assert nation.engine.reschedule(reference, DAY, office="west").status is Status.MOVES_EXCEEDED
+        assert [one.reference for one in nation.active()] == [reference]
+        nation.check()
+
+    def test_to_its_own_office_is_the_one_step_that_it_was(self) -> None:
+        """Naming the office where it is changes nothing."""
+        nation = Nation(national=False)
+        source = booked(nation, confirmed=True)
+        outcome = nation.engine.reschedule(source, NEXT_DAY, office="east")
+        assert (outcome.reference, outcome.reservation and outcome.reservation.moves) == (source, 1)
+        assert nation.moves() == []
+
+    def test_is_no_cancellation(self) -> None:
+        """An office that blocks whoever cancels once does not block whoever moves away."""
+        nation = Nation(cancellations_max=0, cancellations_block_days=9, identity_limits=[])
+        first = nation.engine.reschedule(booked(nation, confirmed=True), DAY, office="west")
+        back = nation.engine.reschedule(first.reference, DAY, office="east")
+        assert back.status is Status.CONFIRMED
+
+    def test_bad_input_is_refused_before_anything_is_asked(self) -> None:
+        """An office that the catalog does not know, a reference that is none, a bad number."""
+        nation = Nation()
+        source = booked(nation, confirmed=True)
+        with pytest.raises(UnknownName, match="unknown office"):
+            nation.engine.reschedule(source, DAY, office="south")
+        with pytest.raises(InvalidRequest, match="reference"):
+            nation.engine.reschedule("east", DAY, office="west")
+        with pytest.raises(InvalidRequest, match="reference"):
+            nation.engine.moved_to("east")
+        with pytest.raises(InvalidRequest, match="older_than_ms: -1"):
+            nation.engine.finish_moves(older_than_ms=-1)
+        with pytest.raises(InvalidRequest, match="limit: 0"):
+            nation.engine.finish_moves(limit=0)
+        assert (nation.moves(), nation.engine.moved_to("east~nobody")) == ([], "")
+
+
+class TestARefusedMove:
+    @BOTH
+    def test_leaves_the_old_place_and_no_trace(self, national: bool) -> None:
+        """The source's rules first, then the target's; the record that comes along is the one that could not move."""
+        nation = Nation(national=national, places=1)
+        source = booked(nation, confirmed=True)
+        before = nation.lookup(source)
+        engine = nation.engine
+        assert engine.reserve("west", DAY, "somebody else").ok
+        assert engine.set_capacity("north", DAY, "online", 5).ok
+        assert engine.close_day("north", NEXT_DAY).ok
+        refused: dict[Status, Callable[[], Outcome]] = {
+            Status.SOLD_OUT: lambda: engine.reschedule(source, DAY, office="west"),
+            Status.CLOSED: lambda: engine.reschedule(source, NEXT_DAY, office="north"),
+            Status.UNKNOWN_DAY: lambda: engine.reschedule(source, "2026-12-10", office="north"),
+            Status.STALE: lambda: engine.reschedule(source, DAY, office="north", version=1),
+            Status.NOT_OWNER: lambda: engine.reschedule(source, DAY, office="north", applicant="somebody else"),
+            Status.NOT_FOUND: lambda: engine.reschedule("east~nobody", DAY, office="north"),
+        }
+        for status, call in refused.items():
+            outcome = call()
+            assert outcome.status is status
+            assert outcome.reservation in (before, None)
+            assert (nation.moves(), nation.lookup(source)) == ([], before), status
+        nation.clock.set_ms(nation.terms.starts_at_ms - 86_400_000 + 1)
+        assert engine.reschedule(source, DAY, office="north").status is Status.TOO_LATE
+        nation.check()
+
+    def test_counts_the_targets_limits_and_blocks(self) -> None:
+        """Somebody who has as many places there as they may has no room for one more, wherever it comes from."""
+        nation = Nation(national=False, identity_limits=[{"places_max": 1, "span_days": 1}])
+        source = booked(nation, confirmed=True)
+        assert nation.engine.reserve("west", DAY, ANI).ok
+        outcome = nation.engine.reschedule(source, DAY, office="west")
+        assert (outcome.status, outcome.reference) == (Status.IDENTITY_LIMIT, source)
+        assert nation.moves() == []
+
+    def test_a_hold_that_is_over_does_not_move(self) -> None:
+        """It can not be saved by moving it."""
+        nation = Nation()
+        source = booked(nation, confirmed=False)
+        nation.clock.advance_ms(HOLD_TTL_MS)
+        assert nation.engine.reschedule(source, DAY, office="west").status is Status.EXPIRED
+
+    @BOTH
+    def test_a_move_that_takes_too_long_is_refused_whole(self, national: bool) -> None:
+        """A new place that is asked for when the move's lease is as good as over is not given."""
+        nation = Nation(national=national)
+        source = booked(nation, confirmed=True)
+        move = moving(nation, source)
+        move.run(3 if national else 2)
+        nation.clock.advance_ms(MOVE_LEASE_MS - 4_999)
+        assert move.run().status is Status.LAPSED
+        assert [one.reference for one in nation.active()] == [source]
+        assert (nation.moves(), nation.engine.reschedule(source, DAY, office="west").ok) == ([], True)
+
+
+class TestACallerWhoDies:
+    @BOTH
+    @STATES
+    def test_leaves_the_old_place_or_both_for_a_while_and_then_one(self, national: bool, confirmed: bool) -> None:
+        """After each of its steps, and wherever that was: one place, and everything adds up."""
+        for steps in range(steps_of_a_move(national=national, confirmed=confirmed) + 1):
+            nation = Nation(national=national)
+            source = booked(nation, confirmed=confirmed)
+            move = moving(nation, source)
+            move.run(steps)
+            move.die()
+            assert 1 <= len(nation.active()) <= 2, steps
+            assert nation.engine.finish_moves() == MovesReport(0, 0), "somebody may be at work on it"
+            finish(nation)
+            (record,) = nation.active()
+            assert record.state is (State.CONFIRMED if confirmed else State.HELD)
+            assert [one for one in nation.moves() if not one.done] == []
+            assert finish(nation) == MovesReport(0, 0)
+            if national:
+                assert nation.claimed(ANI) == record.reference
+            nation.check()
+
+    @BOTH
+    @STATES
+    def test_can_ask_again_and_has_it_done(self, national: bool, confirmed: bool) -> None:
+        """The same call, by anybody, at once or later: the new place, and only that."""
+        for steps in range(steps_of_a_move(national=national, confirmed=confirmed) + 1):
+            for later_ms in (0, MOVE_LEASE_MS - 1, MOVE_LEASE_MS):
+                nation = Nation(national=national)
+                source = booked(nation, confirmed=confirmed)
+                move = moving(nation, source)
+                move.run(steps)
+                move.die()
+                nation.clock.advance_ms(later_ms)
+                outcome = nation.engine.reschedule(source, DAY, office="west")
+                assert outcome.ok
+                assert [one.reference for one in nation.active()] == [outcome.reference], (steps, later_ms)
+                finish(nation)
+                assert [one.reference for one in nation.active()] == [outcome.reference]
+                assert nation.engine.moved_to(source) == outcome.reference
+                nation.check()
+
+    @BOTH
+    def test_another_target_has_to_wait_and_then_goes_on_from_there(self, national: bool) -> None:
+        """While the first may be at work it is told when to ask again; then it finishes the first one's move."""
+        for steps in range(2, steps_of_a_move(national=national, confirmed=True) + 1):
+            nation = Nation(national=national)
+            source = booked(nation, confirmed=True)
+            move = moving(nation, source)
+            move.run(steps)
+            move.die()
+            if nation.lookup(source).state is State.MOVED or all(one.done for one in nation.moves()):
+                continue
+            outcome = nation.engine.reschedule(source, DAY, office="north")
+            assert (outcome.status, outcome.reference) == (Status.MOVING, source)
+            assert outcome.retry_at_ms == nation.clock.now_ms() + MOVE_LEASE_MS
+            nation.clock.set_ms(outcome.retry_at_ms)
+            moved_first = len(nation.active()) == 2
+            outcome = nation.engine.reschedule(source, DAY, office="north")
+            assert outcome.status is (Status.WRONG_STATE if moved_first else Status.CONFIRMED)
+            (record,) = nation.active()
+            assert record.office == ("west" if moved_first else "north")
+            nation.check()
+
+    @BOTH
+    def test_a_move_that_has_been_begun_again_meanwhile_is_left_to_its_caller(self, national: bool) -> None:
+        """Who saw the first try, long over, must not bring the second to its end: that is just being made."""
+        nation = Nation(national=national)
+        source = booked(nation, confirmed=True)
+        first = moving(nation, source)
+        first.run(2)
+        first.die()
+        nation.clock.advance_ms(MOVE_LEASE_MS)
+        other = moving(nation, source, "north")
+        other.run(2)
+        assert nation.engine.finish_moves() == MovesReport(0, 1)
+        again = moving(nation, source)
+        again.run(2)
+        assert other.run().status is Status.MOVING
+        assert again.run().ok
+        assert [one.office for one in nation.active()] == ["west"]
+        nation.check()
+
+
+def test_a_conflict_over_a_key_does_not_take_the_claim_of_a_move_that_came_to_nothing() -> None:
+    """The claim still stands for both places; who comes with the old one's key and another party leaves it alone."""
+    nation = Nation()
+    source = booked(nation, confirmed=True)
+    move = moving(nation, source)
+    move.run(steps_of_a_move(national=True, confirmed=True) - 2)
+    (new,) = (one for one in nation.active() if one.office == "west")
+    nation.backend.send("west", UndoMove(new.id))
+    assert nation.engine.reserve("east", DAY, [ANI, BUDI], key="ani").status is Status.CONFLICT
+    assert nation.engine.reserve("north", DAY, ANI).status is Status.IDENTITY_LIMIT
+    assert nation.claimed(ANI) == source
+
+
+@BOTH
+def test_a_move_that_was_overtaken_comes_to_nothing(national: bool) -> None:
+    """Its caller slept for long; the source has been changed, and moved elsewhere, by others: with its claim."""
+    nation = Nation(national=national)
+    source = booked(nation, confirmed=True)
+    sleeper = moving(nation, source)
+    sleeper.run(5 if national else 3)
+    assert [one.office for one in nation.active()] == ["east", "west"]
+    assert nation.engine.reschedule(source, NEXT_DAY).ok
+    assert finish(nation) == MovesReport(0, 1)
+    later = moving(nation, source, "north")
+    later.run(4 if national else 3)
+    assert [one.office for one in nation.active()] == ["east", "north"]
+    if national:
+        sleeper.step()
+    assert later.run().ok
+    assert nation.claimed(ANI) == (later.result.reference if national else "")
+    # The source is gone, and not by this move: its caller must not be told that it was.
+    assert sleeper.run().status is Status.WRONG_STATE
+    assert [one.reference for one in nation.active()] == [later.result.reference]
+    assert nation.engine.moved_to(source) == later.result.reference
+    nation.check()
+
+
+STEPS_BETWEEN = ("confirm", "give up", "reschedule", "expire", "reserve elsewhere", "move elsewhere")
+
+
+class TestInBetween:
+    """The applicant does something with the old place while it moves, after each step of the move."""
+
+    @BOTH
+    @STATES
+    @pytest.mark.parametrize("dies", [False, True], ids=["lives", "dies"])
+    @pytest.mark.parametrize("step", STEPS_BETWEEN)
+    def test_no_place_is_lost_or_doubled(self, national: bool, confirmed: bool, dies: bool, step: str) -> None:
+        """One place in the end; none if they gave it up, or let it expire."""
+        for steps in range(steps_of_a_move(national=national, confirmed=confirmed) + 1):
+            nation = Nation(national=national)
+            source = booked(nation, confirmed=confirmed)
+            move = moving(nation, source)
+            move.run(steps)
+            given_up = self.take(nation, source, step, confirmed)
+            if dies:
+                move.die()
+            else:
+                move.run()
+            finish(nation)
+            references = [one.reference for one in nation.active()]
+            # Whoever may have places at several offices gets the one they asked for besides.
+            extra = step == "reserve elsewhere" and not national
+            assert len(references) == (0 if given_up else 1) + extra, (steps, references)
+            assert [one for one in nation.moves() if not one.done] == []
+            nation.check()
+            if given_up:
+                nation.clock.advance_ms(nation.desk.national_lease_ms if national else 0)
+                assert nation.engine.reserve("north", DAY, ANI).status is Status.HELD
+
+    def take(self, nation: Nation, source: str, step: str, confirmed: bool) -> bool:
+        engine = nation.engine
+        match step:
+            case "confirm":
+                engine.confirm(source)
+            case "give up":
+                return (engine.cancel(source) if confirmed else engine.release(source)).ok
+            case "reschedule":
+                engine.reschedule(source, NEXT_DAY)
+            case "expire":
+                nation.clock.advance_ms(HOLD_TTL_MS)
+                return not confirmed
+            case "reserve elsewhere":
+                outcome = engine.reserve("north", DAY, ANI)
+                assert outcome.status is (Status.IDENTITY_LIMIT if nation.desk.national else Status.HELD)
+            case "move elsewhere":
+                engine.reschedule(source, DAY, office="north")
+        return False
+
+    @BOTH
+    def test_a_new_place_that_the_applicant_gave_up_leaves_the_old_one(self, national: bool) -> None:
+        """They saw it, after the caller had died, and cancelled it: the move came to nothing."""
+        nation = Nation(national=national)
+        source = booked(nation, confirmed=True)
+        move = moving(nation, source)
+        move.run(steps_of_a_move(national=national, confirmed=True) - 2)
+        move.die()
+        (new,) = (one for one in nation.active() if one.office == "west")
+        assert nation.engine.cancel(new.reference).ok
+        assert finish(nation) == MovesReport(0, 1)
+        assert [one.reference for one in nation.active()] == [source]
+        assert nation.claimed(ANI) == (source if national else "")
+        nation.check()
+
+    @BOTH
+    def test_a_new_place_that_has_moved_on_is_undone_wherever_it_went(self, national: bool) -> None:
+        """The old one was rescheduled, so it stays; the new one, and what became of it, go."""
+        nation = Nation(national=national)
+        source = booked(nation, confirmed=True)
+        move = moving(nation, source)
+        move.run(steps_of_a_move(national=national, confirmed=True) - 2)
+        move.die()
+        (new,) = (one for one in nation.active() if one.office == "west")
+        onward = nation.engine.reschedule(new.reference, DAY, office="north")
+        # With a claim that stands for both, it has to come to its end here first.
+        assert onward.status is (Status.MOVING if national else Status.CONFIRMED)
+        assert nation.engine.reschedule(source, NEXT_DAY).ok
+        finish(nation)
+        assert [one.reference for one in nation.active()] == [source]
+        assert len(nation.active()) == 1
+        nation.check()
+
+    def test_a_source_whose_day_is_forgotten_keeps_the_new_place(self) -> None:
+        """There is nothing left to give up."""
+        nation = Nation(national=False, retention_days=1, identity_limits=[])
+        source = booked(nation, confirmed=True)
+        move = moving(nation, source, day=NEXT_DAY)
+        move.run(3)
+        move.die()
+        nation.clock.set_ms(nation.terms.forget_at_ms)
+        assert nation.engine.finish_moves() == MovesReport(1, 0)
+        assert [one.office for one in nation.active()] == ["west"]
+
+
+class Failing:
+    """A store that fails at the commands of one type."""
+
+    def __init__(self, nation: Nation, kind: type, failure: Callable[[], object]) -> None:
+        self.backend = nation.backend
+        self.kind = kind
+        self.failure = failure
+
+    def perform(self, request: Request[object]) -> object:
+        if isinstance(request, Send) and isinstance(request.command, self.kind):
+            return self.failure()
+        return self.backend.perform(request)
+
+    def send(self, office: str, command: Command) -> object:
+        return self.perform(Send(office, command))
+
+
+def away() -> object:
+    raise BackendUnavailable("away")
+
+
+class TestAStoreThatFails:
+    @BOTH
+    def test_nothing_was_done_if_the_target_was_not_reached(self, national: bool) -> None:
+        """The caller hears so, and no move stays open."""
+        nation = Nation(national=national)
+        source = booked(nation, confirmed=True)
+        flow = office_moves.reschedule(nation.desk, source, DAY, "west", WANTED, None, 0)
+        with pytest.raises(BackendUnavailable):
+            _run_on(Failing(nation, MoveIn, away), flow)
+        assert (nation.moves(), [one.reference for one in nation.active()]) == ([], [source])
+
+    @BOTH
+    @pytest.mark.parametrize("overloaded", [False, True])
+    def test_half_a_move_is_an_unknown_outcome(self, national: bool, overloaded: bool) -> None:
+        """The new place is there and the old one too: asking again brings it to its end."""
+        nation = Nation(national=national)
+        source = booked(nation, confirmed=True)
+        flow = office_moves.reschedule(nation.desk, source, DAY, "west", WANTED, None, 0)
+        failure = _overloaded_outcome if overloaded else away
+        with pytest.raises(OutcomeUnknown, match="ask again"):
+            _run_on(Failing(nation, MoveOut, failure), flow)
+        assert len(nation.active()) == 2
+        outcome = nation.engine.reschedule(source, DAY, office="west")
+        assert [one.reference for one in nation.active()] == [outcome.reference]
+        nation.check()
+
+    def test_a_move_that_could_not_be_closed_is_closed_later(self) -> None:
+        """It is done all the same, and the caller is told so."""
+        nation = Nation()
+        source = booked(nation, confirmed=True)
+        flow = office_moves.reschedule(nation.desk, source, DAY, "west", WANTED, None, 0)
+        assert _run_on(Failing(nation, CloseMove, away), flow).ok
+        assert finish(nation) == MovesReport(1, 0)
+        nation.check()
+
+    def test_a_registry_that_has_too_many_callers_refuses_the_move(self) -> None:
+        """Before anything has been done."""
+        nation = Nation()
+        source = booked(nation, confirmed=True)
+        for kind in (OpenMove, Claim):
+            flow = office_moves.reschedule(nation.desk, source, DAY, "west", WANTED, None, 0)
+            failing = Failing(nation, kind, lambda: RegistryAnswer(RegistryStatus.OVERLOADED))
+            assert _run_on(failing, flow).status is Status.OVERLOADED
+            assert (nation.moves(), [one.reference for one in nation.active()]) == ([], [source])
+
+
+def _overloaded_outcome() -> object:
+    return Outcome(Status.OVERLOADED)
+
+
+def _run_on(backend: Failing, flow: Flow[Outcome]) -> Outcome:
+    return run(flow, cast("Backend", backend))
+
+
+def interleavings(random: Random, count: int) -> Iterator[list[int]]:
+    for _ in range(count):
+        yield [random.randrange(2) for _ in range(30)]
+
+
+@BOTH
+@STATES
+@pytest.mark.parametrize("other", ["west", "north"], ids=["same-target", "other-target"])
+def test_two_callers_move_the_same_place_at_once(national: bool, confirmed: bool, other: str) -> None:
+    """In every order of their steps that a few hundred draws come to, and if either dies: one place in the end."""
+    random = Random(17)
+    for turns in interleavings(random, 60):
+        nation = Nation(national=national)
+        source = booked(nation, confirmed=confirmed)
+        callers = [moving(nation, source), moving(nation, source, other)]
+        dies = random.choice((None, None, 0, 1))
+        for turn in turns:
+            if not callers[turn].is_done and not (turn == dies and callers[turn].steps >= random.randrange(8)):
+                callers[turn].step()
+            if random.random() < 0.06:
+                finish(nation)
+            if random.random() < 0.04:  # within the office: a version that neither of them knows
+                nation.engine.reschedule(source, random.choice((DAY, NEXT_DAY)))
+        for number, caller in enumerate(callers):
+            if number == dies:
+                caller.die()
+            else:
+                caller.run()
+        finish(nation)
+        (record,) = nation.active()
+        told = [one.result for one in callers if one.is_done and one.result.ok]
+        assert all(one.reference == record.reference for one in told), turns
+        assert [one for one in nation.moves() if not one.done] == []
+        nation.check()
