@@ -1,0 +1,141 @@
+"""Check the tracked files of the repository.
+
+Every finding is one line, ``file:line: problem``. The exit code is 1 if there are findings.
+
+- Binary files exist only below ``docs/images``, as pictures.
+- No file has more than 1 MB.
+- No file names a home folder, a working folder or the host of a package registry.
+- ``CHANGELOG.md`` has the form of Keep a Changelog.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+SIZE_MAX: Final = 1_000_000
+PICTURES: Final = re.compile(r"docs/images/[\w./-]+\.(?:png|svg|webp)")
+CHANGELOG: Final = "CHANGELOG.md"
+
+
+def _joined(pieces: str) -> list[str]:
+    """Return the words of a text without its plus signs, so that this file does not contain what it looks for."""
+    return pieces.replace("+", "").split()
+
+
+_REGISTRY_HOSTS: Final = _joined("py+pi.org python+hosted.org npm+js.org npm+js.com crates+.io ana+conda.org")
+_REGISTRY_WORDS: Final = _joined("arti+factory ne+xus dev+pi ver+daccio regis+try go+proxy")
+_HOMES: Final = _joined("ho+me Us+ers")
+_WORK_FOLDERS: Final = _joined("ro+ot wo+rk work+space tmp/q+e tmp/w+t")
+REGISTRY_HOST: Final = re.compile(
+    rf"\b(?:{'|'.join(map(re.escape, _REGISTRY_HOSTS))})\b"
+    rf"|\b(?:{'|'.join(_REGISTRY_WORDS)})\.(?:[\w-]+\.)*(?:com|org|io|net|dev|cloud|internal|local|example|lan)\b"
+    rf"|https?://[^\s/\"'<>]*\b(?:{'|'.join(_REGISTRY_WORDS)})\b"
+)
+PRIVATE_PATH: Final = re.compile(
+    rf"(?<![\w.$}}/-])/(?:(?:{'|'.join(_HOMES)})/[a-z][\w-]*|(?:{'|'.join(_WORK_FOLDERS)})/[\w.-]+)"
+    rf"|\b[A-Z]:\\{_HOMES[1]}\\"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem of a file."""
+
+    path: str
+    line: int
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.problem}"
+
+
+def check_content(path: str, content: bytes) -> Iterator[Finding]:
+    """Report the problems of one file: its size, its kind and the addresses in it."""
+    if len(content) > SIZE_MAX:
+        yield Finding(path, 1, f"has {len(content):,} bytes; at most {SIZE_MAX:,} are allowed")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        text = None
+    if text is None or "\0" in text:
+        if not PICTURES.fullmatch(path):
+            yield Finding(path, 1, "is binary; only pictures in docs/images may be")
+        return
+    for pattern, problem in ((PRIVATE_PATH, "names a private folder"), (REGISTRY_HOST, "names a package registry")):
+        for match in pattern.finditer(text):
+            yield Finding(path, text.count("\n", 0, match.start()) + 1, f"{problem}: {match.group()}")
+
+
+_VERSION = re.compile(r"## \[(?P<name>Unreleased|\d+\.\d+\.\d+)\](?: - (?P<date>\d{4}-\d{2}-\d{2}))?(?: \[YANKED\])?")
+_KINDS: Final = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
+
+
+def check_changelog(text: str) -> Iterator[Finding]:
+    """Report where a changelog departs from Keep a Changelog.
+
+    The title is ``# Changelog``. A version is ``## [Unreleased]``, which is the first, or ``## [1.2.3] - 2026-01-31``.
+    The newest version is the first. Entries are list items below ``### Added`` and its like.
+    """
+
+    def finding(number: int, problem: str) -> Finding:
+        return Finding(CHANGELOG, number, problem)
+
+    rows = text.splitlines()
+    if not rows or rows[0] != "# Changelog":
+        yield finding(1, 'must begin with "# Changelog"')
+    versions: list[tuple[int, ...]] = []
+    kinds: set[str] | None = None
+    kind = ""
+    for number, row in enumerate(rows, 1):
+        if row.startswith("## "):
+            kinds, kind = set(), ""
+            match = _VERSION.fullmatch(row)
+            if match is None:
+                yield finding(number, 'a version must be "## [Unreleased]" or "## [1.2.3] - 2026-01-31"')
+                continue
+            if (match["name"] == "Unreleased") == bool(match["date"]):
+                yield finding(number, "a released version needs its date, and only a released version has one")
+            version = (sys.maxsize,) if match["name"] == "Unreleased" else tuple(map(int, match["name"].split(".")))
+            if versions and version >= versions[-1]:
+                yield finding(number, "the newest version must be the first")
+            versions.append(version)
+        elif row.startswith("### "):
+            kind = row[4:].strip()
+            if kind not in _KINDS:
+                yield finding(number, f"a section must be one of {', '.join(_KINDS)}")
+            elif kinds is None or kind in kinds:
+                yield finding(number, "a section must be in a version, once")
+            else:
+                kinds.add(kind)
+        elif row.startswith("- ") and not kind:
+            yield finding(number, f"an entry must be in a section: {', '.join(_KINDS)}")
+    if not versions:
+        yield finding(1, "must have at least one version")
+
+
+def tracked_files() -> list[str]:
+    """Return all tracked files that exist, relative to the root of the repository."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)  # noqa: S607
+    return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check all tracked files and print the findings. Return the exit code."""
+    parser = argparse.ArgumentParser(description="Check the tracked files: kinds, sizes, addresses, the changelog.")
+    parser.parse_args(arguments)
+    findings = [found for path in tracked_files() for found in check_content(path, (ROOT / path).read_bytes())]
+    findings.extend(check_changelog((ROOT / CHANGELOG).read_text(encoding="utf-8")))
+    sys.stdout.writelines(f"{finding}\n" for finding in findings)
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

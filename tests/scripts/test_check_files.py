@@ -1,0 +1,85 @@
+"""The rules of ``scripts/check_files.py``: binaries, sizes, addresses and the changelog."""
+
+from __future__ import annotations
+
+import pytest
+
+from scripts.check_files import SIZE_MAX, check_changelog, check_content
+
+
+def problems(path: str, content: bytes | str) -> list[str]:
+    """Return the problems of a file, without its name."""
+    raw = content.encode() if isinstance(content, str) else content
+    return [found.problem.partition(":")[0] for found in check_content(path, raw)]
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\0", b"\xff\xfe"])
+def test_binaries_are_pictures_of_the_documents(content: bytes) -> None:
+    assert problems("docs/images/form.png", content) == []
+    for path in ("docs/form.png", "docs/images/form.zip", "wheels/tool.whl"):
+        assert problems(path, content) == ["is binary; only pictures in docs/images may be"]
+
+
+def test_large_files_are_found() -> None:
+    assert problems("a.txt", "a" * SIZE_MAX) == []
+    assert problems("a.txt", "a" * (SIZE_MAX + 1)) != []
+
+
+@pytest.mark.parametrize("path", ["/ho" + "me/ana/x", "see /wo" + "rk/main", "'/Us" + "ers/ana'", "/ro" + "ot/.cache"])
+def test_private_folders_are_found(path: str) -> None:
+    assert problems("a.md", f"x\n{path}\n") == ["names a private folder"]
+
+
+@pytest.mark.parametrize("path", ["docs/home/page.md", "https://example.org/home/page", "/srv/work/x", "$HOME/root/x"])
+def test_other_paths_are_fine(path: str) -> None:
+    assert problems("a.md", path) == []
+
+
+@pytest.mark.parametrize(
+    "host", ["https://py" + "pi.org/simple", "files.python" + "hosted.org", "regis" + "try.example.org"]
+)
+def test_registry_hosts_are_found(host: str) -> None:
+    assert problems("a.toml", host) == ["names a package registry"]
+
+
+def test_registry_as_a_word_is_fine() -> None:
+    assert problems("a.py", "registry.now_ms = cross_office_registry.next_id()") == []
+
+
+GOOD = """# Changelog
+
+All notable changes.
+
+## [Unreleased]
+
+### Added
+
+- A rule.
+
+## [0.2.0] - 2026-02-01
+
+### Fixed
+
+- A bug.
+
+## [0.1.0] - 2026-01-01
+"""
+
+
+def test_a_changelog_in_the_known_form_has_no_findings() -> None:
+    assert list(check_changelog(GOOD)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("# Changelog", "# Changes", 1),
+        ("[0.2.0] - 2026-02-01", "0.2.0 (2026)", 11),
+        ("[0.2.0] - 2026-02-01", "[0.2.0]", 11),
+        ("[0.2.0]", "[0.0.9]", 17),
+        ("### Fixed", "### Repaired", 13),
+        ("### Added\n\n", "", 7),
+    ],
+)
+def test_departures_are_found_with_their_line(old: str, new: str, line: int) -> None:
+    assert [found.line for found in check_changelog(GOOD.replace(old, new))] == [line]
