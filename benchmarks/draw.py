@@ -22,7 +22,7 @@ from random import Random
 
 from quota_engine.domain.model import Choice
 from quota_engine.draws.files import json_of_capacities, line_of_application
-from quota_engine.draws.lottery import Application, Capacities, Wish
+from quota_engine.draws.lottery import Application, Capacities, Preference
 
 FIRST_DAY = 739_951
 SESSIONS = ("morning", "afternoon")
@@ -36,7 +36,9 @@ def write_files(folder: Path, applications: int, choices: int) -> None:
     days = [(f"office-{index % 125:03d}", FIRST_DAY + index // 125) for index in range(125 * 22)]
     units = max(2, applications * 5 // 3 // 10 // len(days))
     wishes = {
-        f"{office}-{day}-{session}": Wish(office, day, Choice("new", "", session, "online", "", (("online", session),)))
+        f"{office}-{day}-{session}": Preference(
+            office, day, Choice("new", "", session, "online", "", (("online", session),))
+        )
         for office, day in days
         for session in SESSIONS
     }

@@ -137,7 +137,9 @@ def measure(setting: Setting, seeds: Sequence[int]) -> dict[str, Figure]:
         numbers = itertools.count(1)
 
         def open_engine(clock: ManualClock, name: str, numbers: itertools.count[int] = numbers) -> QuotaEngine:
-            return QuotaEngine.open(identity_key=b"campaign" * 4, clock=clock, new_id=lambda: f"{name}-{next(numbers)}")
+            return QuotaEngine.open(
+                identity_key=b"campaign" * 4, clock=clock, id_factory=lambda: f"{name}-{next(numbers)}"
+            )
 
         opened = contest(scenario, market, open_engine)
         assert not opened.findings, (setting.name, seed, opened.findings)

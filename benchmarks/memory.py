@@ -114,7 +114,7 @@ def reserve(count: int, capacity: int = CAPACITY_MAX) -> float:
 
     def calls() -> None:
         for identity, key in pairs:
-            engine.reserve(OFFICE, DAY, identity, key=key)
+            engine.reserve(OFFICE, DAY, identity, idempotency_key=key)
 
     seconds = timed(calls)
     view = engine.availability(OFFICE, DAY)[0].quotas["online"]
@@ -129,7 +129,7 @@ def refusal(count: int) -> float:
 def confirm(count: int) -> float:
     engine = open_engine(CAPACITY_MAX)
     references = [
-        engine.reserve(OFFICE, DAY, identity, key=key).reference
+        engine.reserve(OFFICE, DAY, identity, idempotency_key=key).reference
         for identity, key in zip(identities(count), keys(count), strict=True)
     ]
 
@@ -157,12 +157,12 @@ def growth(sizes: tuple[int, ...], count: int, rounds: int) -> dict[int, list[fl
         done = 0
         for size in sizes:
             for identity, key in zip(identities(size - done, done), keys(size - done, done), strict=True):
-                engine.reserve(OFFICE, DAY, identity, key=key)
+                engine.reserve(OFFICE, DAY, identity, idempotency_key=key)
             pairs = list(zip(identities(count, size), keys(count, size), strict=True))
 
             def calls(pairs: list[tuple[str, str]] = pairs, engine: QuotaEngine = engine) -> None:
                 for identity, key in pairs:
-                    engine.reserve(OFFICE, DAY, identity, key=key)
+                    engine.reserve(OFFICE, DAY, identity, idempotency_key=key)
 
             seconds[size].append(timed(calls) / count)
             done = size + count
@@ -178,11 +178,11 @@ def resident_bytes() -> int:
 def memory_child(count: int, confirmed: bool) -> None:
     """Print the bytes a reservation takes, in a fresh process: nothing but the reservations may count."""
     engine = open_engine(CAPACITY_MAX)
-    engine.reserve(OFFICE, DAY, "first", key="first")
+    engine.reserve(OFFICE, DAY, "first", idempotency_key="first")
     gc.collect()
     before = resident_bytes()
     for number in range(count):
-        outcome = engine.reserve(OFFICE, DAY, f"{3578_0000_0000_0000 + number}", key=f"k{number:021d}")
+        outcome = engine.reserve(OFFICE, DAY, f"{3578_0000_0000_0000 + number}", idempotency_key=f"k{number:021d}")
         if confirmed:
             engine.confirm(outcome.reference)
     gc.collect()

@@ -29,9 +29,9 @@ from quota_engine.domain.commands import Command, Confirm, Publish, Reserve, Set
 from quota_engine.domain.identity import Pseudonyms
 from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Rules
 from quota_engine.domain.outcomes import Status
-from quota_engine.ports import SendMany
+from quota_engine.ports import ApplyMany
 from quota_engine.stores.embedded import open_embedded
-from quota_engine.stores.redis.factory import open_backend
+from quota_engine.stores.redis.factory import open_store
 from quota_engine.stores.redis.keys import KINDS, keys_of
 from quota_engine.workflows.request_builder import random_id
 
@@ -46,7 +46,7 @@ START_TIMEOUT_S: Final = 20
 def measure(url: str, reservations: int) -> dict[str, Any]:
     """Fill a store that is empty with so many confirmed places; bytes a place, of each key, and a refusal."""
     client = redis.Redis.from_url(url, decode_responses=True)
-    backend = open_backend(url, None)
+    backend = open_store(url, None)
     pseudonyms = Pseudonyms(secrets.token_bytes(32))
     choice = Choice("passport", "", "", "online", "", (("online",),))
     now_ms = time.time_ns() // 1_000_000
@@ -55,7 +55,7 @@ def measure(url: str, reservations: int) -> dict[str, Any]:
     )
 
     def send(commands: tuple[Command, ...], status: Status) -> None:
-        for outcome in backend.perform(SendMany(OFFICE, commands)):
+        for outcome in backend.execute(ApplyMany(OFFICE, commands)):
             assert outcome.status is status, outcome.status
 
     def reserves(first: int, count: int) -> tuple[Command, ...]:

@@ -32,13 +32,13 @@ import redis.asyncio
 
 from benchmarks.server_memory import _redis_server, _valkey_server
 from quota_engine import ManualClock, QuotaEngine, RoomSettings, load_catalog
-from quota_engine.ports import Ask, Send
-from quota_engine.stores.redis.factory import open_async_backend, open_backend
+from quota_engine.ports import Apply, Query
+from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.stored_kinds import ROOM
-from quota_engine.waiting_room.machine import CreateRoom, Join, LookRoom
+from quota_engine.waiting_room.machine import CreateRoom, JoinRoom, ViewRoom
 from quota_engine.waiting_room.permutation import Permutation
-from quota_engine.waiting_room.transcript import WindowRecord, verify
+from quota_engine.waiting_room.transcript import TranscriptWindow, verify
 
 OPENS_AT: Final = "2026-12-04T14:00:00+07:00"
 BATCH: Final = 128
@@ -74,8 +74,8 @@ def opened_room(people: int) -> Iterator[tuple[QuotaEngine, list[str], ManualClo
 def order(tickets: int) -> dict[str, Any]:
     """Seconds of one core to work out and verify all positions of a room."""
     with opened_room(1) as (engine, _, _):
-        record = engine.room("bench").record()
-    record = msgspec.structs.replace(record, windows=(WindowRecord(0, 0, tickets),))
+        record = engine.room("bench").transcript()
+    record = msgspec.structs.replace(record, windows=(TranscriptWindow(0, 0, tickets),))
     started_s = time.process_time()
     found = verify(record)
     took_s = time.process_time() - started_s
@@ -143,7 +143,7 @@ def joins(url: str, people: int, rounds: int, callers: int) -> dict[str, Any]:
 
 
 async def _joins(url: str, people: int, rounds: int, callers: int) -> dict[str, list[_Round]]:
-    backend = await open_async_backend(url, None)
+    backend = await open_async_store(url, None)
     client = redis.asyncio.Redis.from_url(url, decode_responses=True)
     bare_sha1 = await client.script_load(BARE)
     figures: dict[str, list[_Round]] = {"engine": [], "limit": [], "bare": []}
@@ -152,7 +152,7 @@ async def _joins(url: str, people: int, rounds: int, callers: int) -> dict[str, 
             for name, taken in figures.items():
                 place = f"~room.bench-{number}-{name}"
                 await _make(backend, place)
-                commands = [Join(person(one)) for one in range(people)]
+                commands = [JoinRoom(person(one)) for one in range(people)]
                 server_s = await _server_s(client)
                 started_s, client_s = time.perf_counter(), time.process_time()
                 if name == "engine":
@@ -164,7 +164,7 @@ async def _joins(url: str, people: int, rounds: int, callers: int) -> dict[str, 
                     await _prepared(client, place, lines, sha1)
                 clock_s, client_s = time.perf_counter() - started_s, time.process_time() - client_s
                 one = _Round(clock_s, client_s, await _server_s(client) - server_s)
-                view = (await backend.perform(Ask(place, LookRoom()))).view
+                view = (await backend.execute(Query(place, ViewRoom()))).view
                 assert view.tickets == (1 if name == "bare" else people + 1)
                 if number:
                     taken.append(one)
@@ -180,12 +180,12 @@ async def _server_s(client: Any) -> float:
     return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
 
-async def _called(backend: Any, place: str, commands: list[Join], callers: int) -> None:
+async def _called(backend: Any, place: str, commands: list[JoinRoom], callers: int) -> None:
     left = iter(commands)
 
     async def caller() -> None:
         for command in left:
-            await backend.perform(Send(place, command))
+            await backend.perform(Apply(place, command))
 
     await asyncio.gather(*(caller() for _ in range(callers)))
 
@@ -203,18 +203,18 @@ async def _prepared(client: Any, place: str, lines: list[str], sha1: str) -> Non
 
 async def _make(backend: Any, place: str) -> None:
     with opened_room(1) as (engine, _, _):
-        terms = engine.room("bench").view().terms
+        terms = engine.room("bench").view().config
     now_ms = time.time_ns() // 1_000_000
     terms = msgspec.structs.replace(
         terms, opens_at_ms=now_ms + 600_000, closes_at_ms=now_ms + 1_200_000, forget_at_ms=now_ms + 8_000_000
     )
-    assert (await backend.perform(Send(place, CreateRoom(terms)))).ok
-    assert (await backend.perform(Send(place, Join("warm")))).ok
+    assert (await backend.perform(Apply(place, CreateRoom(terms)))).ok
+    assert (await backend.perform(Apply(place, JoinRoom("warm")))).ok
 
 
 def memory(url: str, people: int) -> dict[str, Any]:
     """Bytes of the server's memory for each who waits, and for a hundred thousand looks."""
-    backend = open_backend(url, None)
+    backend = open_store(url, None)
     client = redis.Redis.from_url(url, decode_responses=True)
     place = "~room.memory"
     keys, sha1 = keys_of("", place, ROOM.key_kinds), ROOM.script_of(None).sha1
@@ -225,20 +225,20 @@ def memory(url: str, people: int) -> dict[str, Any]:
 
     try:
         with opened_room(1) as (engine, _, _):
-            terms = engine.room("bench").view().terms
+            terms = engine.room("bench").view().config
         now_ms = time.time_ns() // 1_000_000
         terms = msgspec.structs.replace(
             terms, opens_at_ms=now_ms + 600_000, closes_at_ms=now_ms + 1_200_000, forget_at_ms=now_ms + 8_000_000
         )
-        assert backend.perform(Send(place, CreateRoom(terms))).ok
-        assert backend.perform(Send(place, Join("warm"))).ok
+        assert backend.execute(Apply(place, CreateRoom(terms))).ok
+        assert backend.execute(Apply(place, JoinRoom("warm"))).ok
         before = used()
         for start in range(0, people, 1024):
-            some = (ROOM.encode(Join(person(number))) for number in range(start, min(people, start + 1024)))
+            some = (ROOM.encode(JoinRoom(person(number))) for number in range(start, min(people, start + 1024)))
             client.evalsha(sha1, len(keys), *keys, "", *some)
         filled = used()
         for _ in range(1_000):
-            backend.perform(Ask(place, LookRoom()))
+            backend.execute(Query(place, ViewRoom()))
         looked = used()
         client.unlink(*keys)
     finally:

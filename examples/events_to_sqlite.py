@@ -67,10 +67,10 @@ def write(database: sqlite3.Connection, office: str, events: list[RecordedEvent]
 
 
 def copy_page(
-    engine: QuotaEngine, office: str, database: sqlite3.Connection, consumer: str, claim_idle_ms: int = 60_000
+    engine: QuotaEngine, office: str, database: sqlite3.Connection, consumer: str, min_idle_ms: int = 60_000
 ) -> int:
     """Take over the next events, at most a page; returns how many there were."""
-    events = engine.events(office, limit=PAGE, group=GROUP, consumer=consumer, claim_idle_ms=claim_idle_ms)
+    events = engine.events(office, limit=PAGE, consumer_group=GROUP, consumer=consumer, min_idle_ms=min_idle_ms)
     if events:
         write(database, office, events)
         engine.acknowledge(office, GROUP, [recorded.number for recorded in events])
@@ -93,7 +93,7 @@ def main() -> None:
     database.executescript(SCHEMA)
     with QuotaEngine.open(options.store, identity_key=key, catalog=load_catalog(options.catalog)) as engine:
         while True:
-            copied = copy_page(engine, options.office, database, options.consumer, options.claim_idle_ms)
+            copied = copy_page(engine, options.office, database, options.consumer, options.min_idle_ms)
             if not copied:
                 if options.once:
                     break

@@ -14,13 +14,13 @@ from typing import Final
 
 import msgspec
 
-from quota_engine import ManualClock, QuotaEngine, RoomRecord, load_catalog
+from quota_engine import ManualClock, QuotaEngine, RoomTranscript, load_catalog
 
 OPENS_AT: Final = "2026-12-04T14:00:00+07:00"
 FOLDER: Final = pathlib.Path(__file__).parent
 
 
-def _write(folder: pathlib.Path, name: str, record: RoomRecord) -> None:
+def _write(folder: pathlib.Path, name: str, record: RoomTranscript) -> None:
     text = msgspec.json.format(msgspec.json.encode(record), indent=2)
     (folder / name).write_bytes(text + b"\n")
 
@@ -30,7 +30,7 @@ def main(folder: pathlib.Path = FOLDER) -> str:
     clock = ManualClock.at("2026-12-04T13:00:00+07:00")
     catalog = load_catalog("surabaya")
     with QuotaEngine.open(
-        catalog=catalog, clock=clock, identity_key=b"the key of an example", new_id=lambda: "surabaya-2026-12"
+        catalog=catalog, clock=clock, identity_key=b"the key of an example", id_factory=lambda: "surabaya-2026-12"
     ) as engine:
         engine.publish(catalog, "2026-12-07", "2026-12-11")
         room = engine.room("surabaya-2026-12")
@@ -43,7 +43,7 @@ def main(folder: pathlib.Path = FOLDER) -> str:
         )
         tickets = [room.join(f"{3578_0000_0000_0000 + number}").ticket for number in range(5_000)]
         clock.set_ms(ManualClock.at(OPENS_AT).now_ms() - 60_000)
-        _write(folder, "surabaya-before.json", room.record())
+        _write(folder, "surabaya-before.json", room.transcript())
         clock.set_ms(ManualClock.at("2026-12-04T14:06:00+07:00").now_ms())
         room.open("04 11 19 23 38 42")
         for number in range(400):
@@ -51,7 +51,7 @@ def main(folder: pathlib.Path = FOLDER) -> str:
             room.join(f"{3578_0000_0001_0000 + number}")
         clock.advance_ms(7_200_000)
         room.view()
-        _write(folder, "surabaya-after.json", room.record())
+        _write(folder, "surabaya-after.json", room.transcript())
     return tickets[999]
 
 

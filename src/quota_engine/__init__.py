@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 __all__ = [
-    "Admission",
     "AsyncDraw",
     "AsyncQuotaEngine",
-    "AsyncRoom",
     "AsyncTokenBuckets",
+    "AsyncWaitingRoom",
     "AuditReport",
     "AwardReport",
     "BackendUnavailable",
@@ -18,22 +17,24 @@ __all__ = [
     "Catalog",
     "CatalogError",
     "Chance",
+    "ConsumerGroupView",
     "DayView",
+    "DecisionCounter",
     "Draw",
     "DrawChoice",
+    "DrawConfig",
     "DrawFiles",
     "DrawOutcome",
     "DrawPhase",
     "DrawStatus",
-    "DrawTerms",
     "DrawView",
-    "GroupView",
+    "EnterResult",
     "InvalidRequest",
+    "JoinResult",
     "ManualClock",
     "MovesReport",
     "Outcome",
     "OutcomeUnknown",
-    "Phase",
     "PublishReport",
     "QuotaEngine",
     "QuotaEngineError",
@@ -42,33 +43,32 @@ __all__ = [
     "RecordedEvent",
     "Reservation",
     "ReservationChanged",
-    "Room",
-    "RoomAnswer",
-    "RoomRecord",
+    "RoomResult",
     "RoomSettings",
     "RoomStatus",
-    "RoomTicket",
-    "Standing",
+    "RoomTranscript",
     "State",
     "Status",
     "SystemClock",
-    "Taken",
+    "TakeResult",
     "TicketKeys",
+    "TicketPhase",
+    "TicketStatus",
     "TokenBuckets",
     "UnknownName",
-    "VerdictTally",
+    "WaitingRoom",
     "__version__",
     "load_catalog",
 ]
 
 import importlib.metadata
 
-from quota_engine.admission.decision_counter import VerdictTally
+from quota_engine.admission.decision_counter import DecisionCounter
 from quota_engine.admission.policy import Caller
 from quota_engine.admission.tickets import TicketKeys
 from quota_engine.catalog import Catalog, load_catalog
 from quota_engine.clocks import ManualClock, SystemClock
-from quota_engine.domain.consumer_groups import GroupView
+from quota_engine.domain.consumer_groups import ConsumerGroupView
 from quota_engine.domain.errors import (
     BackendUnavailable,
     CatalogError,
@@ -82,19 +82,19 @@ from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
 from quota_engine.domain.reconcile import Reconciliation
-from quota_engine.draws.ledger import DrawOutcome, DrawPhase, DrawStatus, DrawTerms, DrawView
+from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawPhase, DrawStatus, DrawView
 from quota_engine.engine.draws import AsyncDraw, Draw
 from quota_engine.engine.quota_engine import AsyncQuotaEngine, QuotaEngine
 from quota_engine.engine.token_buckets import AsyncTokenBuckets, TokenBuckets
-from quota_engine.engine.waiting_rooms import AsyncRoom, Room
+from quota_engine.engine.waiting_rooms import AsyncWaitingRoom, WaitingRoom
 from quota_engine.ports import RecordedEvent
-from quota_engine.waiting_room.machine import RoomAnswer, RoomStatus
-from quota_engine.waiting_room.ticket_status import Chance, Phase, Standing
-from quota_engine.waiting_room.transcript import RoomRecord
-from quota_engine.workflows.bucket_requests import Taken
+from quota_engine.waiting_room.machine import RoomResult, RoomStatus
+from quota_engine.waiting_room.ticket_status import Chance, TicketPhase, TicketStatus
+from quota_engine.waiting_room.transcript import RoomTranscript
+from quota_engine.workflows.bucket_requests import TakeResult
 from quota_engine.workflows.day_workflows import AuditReport, PublishReport
 from quota_engine.workflows.draws import AwardReport, DrawChoice, DrawFiles
 from quota_engine.workflows.office_moves import MovesReport
-from quota_engine.workflows.waiting_rooms import Admission, RoomSettings, RoomTicket
+from quota_engine.workflows.waiting_rooms import EnterResult, JoinResult, RoomSettings
 
 __version__ = importlib.metadata.version("quota-engine")

@@ -6,7 +6,7 @@ begin with ``~`` and their kind, so that no office can have their names: ``~room
 
 from __future__ import annotations
 
-__all__ = ["BUCKETS", "DRAW", "KINDS", "OFFICE", "REGISTRY", "ROOM", "Kind", "kind_of"]
+__all__ = ["BUCKETS", "DRAW", "KINDS", "OFFICE", "REGISTRY", "ROOM", "LedgerKind", "kind_of"]
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -19,7 +19,7 @@ from quota_engine.draws import ledger
 from quota_engine.waiting_room import machine
 
 
-class Kind(NamedTuple):
+class LedgerKind(NamedTuple):
     """What a kind of ledger is: a pure state, the rules that change it, and how it is looked at.
 
     ``new(place)`` makes an empty state. ``apply(state, command, now_ms)`` changes it and returns the answer.
@@ -33,31 +33,31 @@ class Kind(NamedTuple):
     apply: Callable[[Any, Any, int], Any]
     ask: Callable[[Any, Any, int], Any]
     describe: Callable[[Any], dict[str, Any]]
-    founders: frozenset[type]
+    creating_commands: frozenset[type]
 
 
 def _no_questions(state: object, question: object, now_ms: int) -> object:
     raise TypeError(f"no answer to a {type(question).__name__}")
 
 
-OFFICE: Final = Kind(
-    "", guarded_reserve.GatedLedger, guarded_reserve.apply, _no_questions, describe, frozenset({Publish, SetRules})
+OFFICE: Final = LedgerKind(
+    "", guarded_reserve.GuardedLedger, guarded_reserve.apply, _no_questions, describe, frozenset({Publish, SetRules})
 )
 
-ROOM: Final = Kind(
+ROOM: Final = LedgerKind(
     "~room", machine.RoomState, machine.apply, machine.ask, machine.describe, frozenset({machine.CreateRoom})
 )
 
-DRAW: Final = Kind(
+DRAW: Final = LedgerKind(
     ledger.PREFIX,
     ledger.DrawLedger,
     ledger.apply,
     ledger.ask,
     ledger.describe,
-    ledger.DRAW_FOUNDERS,
+    ledger.DRAW_CREATING_COMMANDS,
 )
 
-BUCKETS: Final = Kind(
+BUCKETS: Final = LedgerKind(
     "~buckets",
     lambda _: token_bucket.Buckets(),
     token_bucket.apply,
@@ -66,7 +66,7 @@ BUCKETS: Final = Kind(
     frozenset({token_bucket.TakeTokens}),
 )
 
-REGISTRY: Final = Kind(
+REGISTRY: Final = LedgerKind(
     cross_office_registry.PREFIX,
     cross_office_registry.Registry,
     cross_office_registry.apply,
@@ -78,6 +78,6 @@ REGISTRY: Final = Kind(
 KINDS: Final = {kind.prefix: kind for kind in (OFFICE, ROOM, DRAW, BUCKETS, REGISTRY)}
 
 
-def kind_of(place: str) -> Kind:
+def kind_of(place: str) -> LedgerKind:
     """The kind of the ledger at ``place``. Raises ``KeyError`` if there is no such kind."""
     return KINDS[place.partition(".")[0]] if place.startswith("~") else OFFICE

@@ -10,46 +10,46 @@ from __future__ import annotations
 
 __all__ = [
     "Acknowledge",
-    "AddGroup",
-    "Ask",
-    "AsyncBackend",
+    "Apply",
+    "ApplyMany",
+    "AsyncStore",
     "Audit",
-    "Backend",
-    "BackendFactory",
     "Batch",
     "Clock",
-    "CountHolds",
+    "CreateConsumerGroup",
+    "DeleteConsumerGroup",
     "Describe",
-    "DropGroup",
+    "ListConsumerGroups",
     "ListDay",
-    "ListGroups",
     "ListOffices",
     "Lookup",
+    "Observable",
     "Observer",
+    "Query",
+    "ReadConsumerGroup",
     "ReadEvents",
-    "ReadGroup",
+    "ReadHoldRemainingHistogram",
+    "ReadWaitListPosition",
     "Reconcile",
     "RecordedEvent",
-    "Request",
-    "Send",
-    "SendMany",
+    "Store",
+    "StoreFactory",
     "StoreObserver",
+    "StoreRequest",
     "TrimEvents",
     "View",
-    "WaitListPlace",
-    "Watchable",
 ]
 
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
-from quota_engine.admission.policy import Finding
+from quota_engine.admission.policy import DecisionRecord
 from quota_engine.domain.commands import Command
-from quota_engine.domain.consumer_groups import GroupView
+from quota_engine.domain.consumer_groups import ConsumerGroupView
 from quota_engine.domain.events import Event
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, Outcome, WaitPlace
+from quota_engine.domain.outcomes import DayView, Outcome, WaitListPosition
 from quota_engine.domain.reconcile import Reconciliation
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ class Observer(Protocol):
     several threads, so it must be quick; an error of it is logged and stops nothing. It never sees an identity.
     """
 
-    def on_verdict(self, office: str, finding: Finding) -> None:
+    def on_decision(self, office: str, finding: DecisionRecord) -> None:
         """A policy has waved somebody off, or would have (``finding.enforced`` is false: it is in shadow); or the chain
         has let somebody through, in which case the finding has its name and ``admit``.
         """
@@ -82,11 +82,12 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
     ``place`` is an office, or another ledger's place (:mod:`quota_engine.ledger_kinds`); ``reads`` says that they only
     looked.
     ``duration_us`` is how long it took from setting out to the answer, pauses and further attempts among it. ``error``
-    is the name of the exception that it ended with, or ``""``. ``callers`` is what :meth:`StoreObserver.on_call` gave
+    is the name of the exception that it ended with, or ``""``. ``callers`` is what
+    :meth:`StoreObserver.on_enqueue` gave
     for each call.
     """
 
-    place: str
+    address: str
     reads: bool
     size: int
     duration_us: int
@@ -97,10 +98,10 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
 @runtime_checkable
 class StoreObserver(Observer, Protocol):
     """An observer that is told of the way to the store, too. One that lacks any of these methods is told of verdicts
-    only; one that has them all is, by every store that can tell (:class:`Watchable`).
+    only; one that has them all is, by every store that can tell (:class:`Observable`).
     """
 
-    def on_call(self) -> Any:
+    def on_enqueue(self) -> Any:
         """A call begins to wait for its turn, here in its own thread or task. Returns what is to be had again with its
         batch: what tells whose call it is, or ``None``.
         """
@@ -116,66 +117,66 @@ class StoreObserver(Observer, Protocol):
 
 
 @runtime_checkable
-class Watchable(Protocol):
+class Observable(Protocol):
     """A backend that tells of its way to its store, if anybody wants to know."""
 
-    def watch(self, observer: StoreObserver) -> None:
+    def attach(self, observer: StoreObserver) -> None:
         """Tell ``observer`` from now on. Called once, before any other call."""
         ...
 
 
-class Request(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
+class StoreRequest(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
     """Something a store can be asked; ``T_co`` is the type of the answer."""
 
 
-class Send(Request[Any], frozen=True, gc=False):
+class Apply(StoreRequest[Any], frozen=True, gc=False):
     """Apply one command to the ledger at ``place``, of whatever kind it is (see ``quota_engine.ledger_kinds``), and
     answer as
     that kind does. Those that meet share their way to the store, as ``send`` calls do.
     """
 
-    place: str
+    address: str
     command: Any
 
 
-class Ask(Request[Any], frozen=True, gc=False):
+class Query(StoreRequest[Any], frozen=True, gc=False):
     """Ask the ledger at ``place`` something that changes nothing."""
 
-    place: str
+    address: str
     question: Any
 
 
-class SendMany(Request[list[Outcome]], frozen=True, gc=False):
+class ApplyMany(StoreRequest[list[Outcome]], frozen=True, gc=False):
     """Apply several commands to one office, one after the other; one that is refused does not stop the others."""
 
     office: str
     commands: tuple[Command, ...]
 
 
-class Lookup(Request[Reservation | None], frozen=True, gc=False):
+class Lookup(StoreRequest[Reservation | None], frozen=True, gc=False):
     """The reservation as it stands now, or ``None``."""
 
     office: str
     id: str
 
 
-class WaitListPlace(Request[WaitPlace | None], frozen=True, gc=False):
+class ReadWaitListPosition(StoreRequest[WaitListPosition | None], frozen=True, gc=False):
     """Where a reservation stands on its day's wait list now, or ``None``: see
-    :func:`quota_engine.domain.queries.wait_place`.
+    :func:`quota_engine.domain.queries.wait_list_position`.
     """
 
     office: str
     id: str
 
 
-class View(Request[list[DayView]], frozen=True, gc=False):
+class View(StoreRequest[list[DayView]], frozen=True, gc=False):
     """The counters of those of ``days`` (ordinals) that are known, in the order asked."""
 
     office: str
     days: tuple[int, ...]
 
 
-class ListDay(Request[list[Reservation]], frozen=True, gc=False):
+class ListDay(StoreRequest[list[Reservation]], frozen=True, gc=False):
     """All reservations of a day as they stand now: in the order of their queue numbers, and those without one behind
     them, by creation and id. None for a day that is not known.
     """
@@ -184,12 +185,13 @@ class ListDay(Request[list[Reservation]], frozen=True, gc=False):
     day: int
 
 
-class CountHolds(Request[list[int]], frozen=True, gc=False):
-    """How many holds of a day have how much of their time left, see :func:`quota_engine.domain.queries.count_holds`."""
+class ReadHoldRemainingHistogram(StoreRequest[list[int]], frozen=True, gc=False):
+    """How many holds of a day have how much of their time left, see
+    :func:`quota_engine.domain.queries.hold_remaining_histogram`."""
 
     office: str
     day: int
-    left_ms: tuple[int, ...]
+    bounds_ms: tuple[int, ...]
 
 
 class RecordedEvent(msgspec.Struct, frozen=True, gc=False):
@@ -199,7 +201,7 @@ class RecordedEvent(msgspec.Struct, frozen=True, gc=False):
     event: Event
 
 
-class ReadEvents(Request[list[RecordedEvent]], frozen=True, gc=False):
+class ReadEvents(StoreRequest[list[RecordedEvent]], frozen=True, gc=False):
     """Up to ``limit`` events with numbers above ``after``, in order."""
 
     office: str
@@ -207,7 +209,7 @@ class ReadEvents(Request[list[RecordedEvent]], frozen=True, gc=False):
     limit: int
 
 
-class TrimEvents(Request[int], frozen=True, gc=False):
+class TrimEvents(StoreRequest[int], frozen=True, gc=False):
     """Drop the events up to number ``through``, but none that a group has not acknowledged; the answer is how many are
     left.
     """
@@ -216,7 +218,7 @@ class TrimEvents(Request[int], frozen=True, gc=False):
     through: int
 
 
-class ReadGroup(Request[list[RecordedEvent]], frozen=True, gc=False):
+class ReadConsumerGroup(StoreRequest[list[RecordedEvent]], frozen=True, gc=False):
     """Up to ``limit`` events for a consumer of a group, in order: :func:`quota_engine.domain.consumer_groups.take`.
 
     The group comes into being with this, before the first event that is kept. An office without events has no groups,
@@ -227,54 +229,54 @@ class ReadGroup(Request[list[RecordedEvent]], frozen=True, gc=False):
     """
 
     office: str
-    group: str
+    consumer_group: str
     consumer: str
     limit: int
-    claim_idle_ms: int
+    min_idle_ms: int
 
 
-class Acknowledge(Request[int], frozen=True, gc=False):
+class Acknowledge(StoreRequest[int], frozen=True, gc=False):
     """A group is done with these events, whoever of its consumers had them; the answer is how many were still open."""
 
     office: str
-    group: str
+    consumer_group: str
     numbers: tuple[int, ...]
 
 
-class AddGroup(Request[bool], frozen=True, gc=False):
+class CreateConsumerGroup(StoreRequest[bool], frozen=True, gc=False):
     """Let a group begin after event number ``after`` (or before the first that is kept, or after the last that there
-    is); the answer is whether it is new. Raises as :class:`ReadGroup` does.
+    is); the answer is whether it is new. Raises as :class:`ReadConsumerGroup` does.
     """
 
     office: str
-    group: str
+    consumer_group: str
     after: int
 
 
-class DropGroup(Request[bool], frozen=True, gc=False):
+class DeleteConsumerGroup(StoreRequest[bool], frozen=True, gc=False):
     """Forget a group; the answer is whether there was one."""
 
     office: str
-    group: str
+    consumer_group: str
 
 
-class ListGroups(Request[list[GroupView]], frozen=True, gc=False):
+class ListConsumerGroups(StoreRequest[list[ConsumerGroupView]], frozen=True, gc=False):
     """The groups of an office as they stand, sorted by name."""
 
     office: str
 
 
-class ListOffices(Request[list[str]], frozen=True, gc=False):
+class ListOffices(StoreRequest[list[str]], frozen=True, gc=False):
     """The offices that have a ledger, sorted."""
 
 
-class Audit(Request[list[str]], frozen=True, gc=False):
+class Audit(StoreRequest[list[str]], frozen=True, gc=False):
     """What is wrong with one office's ledger: :func:`quota_engine.domain.audit.audit`."""
 
     office: str
 
 
-class Reconcile(Request[Reconciliation], frozen=True, gc=False):
+class Reconcile(StoreRequest[Reconciliation], frozen=True, gc=False):
     """Look an office's ledger through, put right what is wrong, and let ``events`` happen that it has lost, as a
     consumer outside has them (:mod:`quota_engine.domain.reconcile`). Meanwhile the office is closed.
 
@@ -286,16 +288,16 @@ class Reconcile(Request[Reconciliation], frozen=True, gc=False):
     events: tuple[RecordedEvent, ...] = ()
 
 
-class Describe(Request[dict[str, Any]], frozen=True, gc=False):
+class Describe(StoreRequest[dict[str, Any]], frozen=True, gc=False):
     """The whole state of one office: :func:`quota_engine.domain.ledger.describe`. For tests and for repairs."""
 
     office: str
 
 
-class Backend(Protocol):
+class Store(Protocol):
     """A store, called synchronously. Safe to use from several threads."""
 
-    def send(self, office: str, command: Command) -> Outcome:
+    def apply(self, office: str, command: Command) -> Outcome:
         """Apply one command to one office's ledger, now, in one atomic step.
 
         Raises:
@@ -304,7 +306,7 @@ class Backend(Protocol):
         """
         ...
 
-    def perform(self, request: Request[T]) -> T:
+    def execute(self, request: StoreRequest[T]) -> T:
         """Carry out any other request. Raises as :meth:`send` does."""
         ...
 
@@ -313,14 +315,14 @@ class Backend(Protocol):
         ...
 
 
-class AsyncBackend(Protocol):
+class AsyncStore(Protocol):
     """The same store, called from asyncio. Cancelling a call may leave its effect, as a lost answer may."""
 
-    async def send(self, office: str, command: Command) -> Outcome:
+    async def apply(self, office: str, command: Command) -> Outcome:
         """See :meth:`Backend.send`."""
         ...
 
-    async def perform(self, request: Request[T]) -> T:
+    async def execute(self, request: StoreRequest[T]) -> T:
         """See :meth:`Backend.perform`."""
         ...
 
@@ -329,13 +331,13 @@ class AsyncBackend(Protocol):
         ...
 
 
-class BackendFactory(Protocol):
+class StoreFactory(Protocol):
     """What an entry point of the group ``quota_engine.backends`` names: a module, or any object, that opens a store.
 
     The entry point's name is the URL's scheme, so ``memory = "quota_engine.stores.memory"`` serves ``memory://``.
     """
 
-    def open_backend(self, url: str, clock: Clock | None) -> Backend:
+    def open_store(self, url: str, clock: Clock | None) -> Store:
         """Open the store that ``url`` names. Without a clock it takes the time from where it is best known.
 
         Raises:
@@ -344,6 +346,6 @@ class BackendFactory(Protocol):
         """
         ...
 
-    async def open_async_backend(self, url: str, clock: Clock | None) -> AsyncBackend:
+    async def open_async_store(self, url: str, clock: Clock | None) -> AsyncStore:
         """The same for asyncio."""
         ...

@@ -9,10 +9,10 @@ import pytest
 
 from quota_engine.admission.guarded_reserve import (
     BY_PASS,
-    GatedLedger,
-    Guarded,
+    AdmissionPass,
+    GuardedLedger,
+    GuardedOutcome,
     GuardedReserve,
-    Pass,
     apply,
     describe_gate,
 )
@@ -31,8 +31,8 @@ LEASE = NOW + 600_000
 ONE_A_MINUTE = per_minute(1)
 
 
-def opened(capacity: int = 2) -> GatedLedger:
-    ledger = GatedLedger(OFFICE)
+def opened(capacity: int = 2) -> GuardedLedger:
+    ledger = GuardedLedger(OFFICE)
     for command in (*published(), SetCapacity(DAY, "online", capacity)):
         apply(ledger, command, NOW - 3_600_000)
     return ledger
@@ -40,15 +40,17 @@ def opened(capacity: int = 2) -> GatedLedger:
 
 def charged(key: str, *names: str, leave: str = "", day: int = DAY, party: tuple[str, ...] = ()) -> GuardedReserve:
     charges = tuple(Charge(name, ONE_A_MINUTE) for name in names)
-    return GuardedReserve(reserve(key, ONLINE, *party, day=day), charges, Pass(leave, LEASE) if leave else None)
+    return GuardedReserve(
+        reserve(key, ONLINE, *party, day=day), charges, AdmissionPass(leave, LEASE) if leave else None
+    )
 
 
-def send(ledger: GatedLedger, command: GuardedReserve, now_ms: int = NOW) -> Guarded:
-    answer: Guarded = apply(ledger, command, now_ms)
+def send(ledger: GuardedLedger, command: GuardedReserve, now_ms: int = NOW) -> GuardedOutcome:
+    answer: GuardedOutcome = apply(ledger, command, now_ms)
     return answer
 
 
-def status(ledger: GatedLedger, command: GuardedReserve, now_ms: int = NOW) -> Status:
+def status(ledger: GuardedLedger, command: GuardedReserve, now_ms: int = NOW) -> Status:
     return send(ledger, command, now_ms).outcome.status
 
 
@@ -110,7 +112,7 @@ def test_a_place_on_the_wait_list_uses_the_pass() -> None:
 
     ledger = opened()
     apply(ledger, reserve("first", PRIORITY), NOW)
-    waiting = GuardedReserve(reserve("ani", PRIORITY, wait=True), (), Pass("p1", LEASE))
+    waiting = GuardedReserve(reserve("ani", PRIORITY, wait=True), (), AdmissionPass("p1", LEASE))
     assert status(ledger, waiting) is Status.WAITING
     assert status(ledger, charged("budi", leave="p1")) is Status.NOT_ADMITTED
 
@@ -143,15 +145,17 @@ def test_in_shadow_nobody_is_refused() -> None:
     """What would have been refused is told; buckets are charged and passes used as if it counted."""
     ledger = opened(capacity=9)
 
-    def shadowed(key: str, now_ms: int = NOW) -> Guarded:
+    def shadowed(key: str, now_ms: int = NOW) -> GuardedOutcome:
         charges = (Charge("acc", ONE_A_MINUTE, in_shadow=True), Charge("all", per_second(100)))
-        return send(ledger, GuardedReserve(reserve(key, ONLINE), charges, Pass("p1", LEASE, in_shadow=True)), now_ms)
+        return send(
+            ledger, GuardedReserve(reserve(key, ONLINE), charges, AdmissionPass("p1", LEASE, in_shadow=True)), now_ms
+        )
 
     assert (shadowed("a").outcome.status, shadowed("a").in_shadow) == (Status.HELD, ())
     second = shadowed("b")
     assert (second.outcome.status, second.in_shadow) == (Status.HELD, (BY_PASS, 0))
     assert shadowed("c", NOW + 60_000).in_shadow == (BY_PASS,)
-    late = send(ledger, GuardedReserve(reserve("d", ONLINE), (), Pass("p2", NOW, in_shadow=True)))
+    late = send(ledger, GuardedReserve(reserve("d", ONLINE), (), AdmissionPass("p2", NOW, in_shadow=True)))
     assert (late.outcome.status, late.in_shadow) == (Status.HELD, (BY_PASS,))
     assert "/p2" not in describe_gate(ledger)["buckets"]
 
@@ -160,7 +164,7 @@ def test_other_commands_are_what_they_were() -> None:
     """The gate stands beside the ledger and changes nothing of it."""
     ledger = opened()
     assert apply(ledger, CloseDay(DAY), NOW).status is Status.DONE
-    assert status(ledger, charged("ani", "acc")) is Status.CLOSED
+    assert status(ledger, charged("ani", "acc")) is Status.DAY_CLOSED
 
 
 @pytest.mark.parametrize(
@@ -168,8 +172,8 @@ def test_other_commands_are_what_they_were() -> None:
     [
         GuardedReserve(Reserve("a b", DAY, (applicant("ani"),), ONLINE)),
         GuardedReserve(reserve("ani", ONLINE), (Charge("k", per_second(1), 2),)),
-        GuardedReserve(reserve("ani", ONLINE), (), Pass("", LEASE)),
-        GuardedReserve(reserve("ani", ONLINE), (), Pass("p", -1)),
+        GuardedReserve(reserve("ani", ONLINE), (), AdmissionPass("", LEASE)),
+        GuardedReserve(reserve("ani", ONLINE), (), AdmissionPass("p", -1)),
     ],
     ids=["reserve", "charge", "pass-id", "pass-until"],
 )
@@ -215,7 +219,7 @@ class Opinion:
         self.levels[charge.name] = self.level(charge, now_ms) - charge.cost, now_ms
         self.gate_ms = now_ms
 
-    def objection_to(self, answer: Guarded, command: GuardedReserve, now_ms: int) -> str:
+    def objection_to(self, answer: GuardedOutcome, command: GuardedReserve, now_ms: int) -> str:
         now_ms = max(now_ms, self.oracle.clock_ms)
         if self.has_it(command.reserve, now_ms):
             objection = self.oracle.apply(command.reserve, now_ms).objection_to(answer.outcome)
@@ -256,7 +260,7 @@ def test_any_walk_is_answered_as_the_rules_say(seed: int) -> None:
     """Whatever comes together: passes used and lapsed, buckets short and full, in shadow or not, holds to resume."""
     random = Random(seed)
     limits = {name: random.choice((Limit(1, 20, 2), Limit(7, 10, 3), Limit(3, 50, 1))) for name in ("x", "y", "z")}
-    opinion, ledger = Opinion(), GatedLedger(OFFICE)
+    opinion, ledger = Opinion(), GuardedLedger(OFFICE)
     uses = 0
     for now_ms, command in walk(Random(seed)):
         guarded = _guarded(command, limits, random, now_ms, uses)
@@ -264,7 +268,7 @@ def test_any_walk_is_answered_as_the_rules_say(seed: int) -> None:
             assert not opinion.oracle.apply(command, now_ms).objection_to(apply(ledger, command, now_ms))
             continue
         uses += 1
-        answer: Guarded = apply(ledger, guarded, now_ms)
+        answer: GuardedOutcome = apply(ledger, guarded, now_ms)
         assert not opinion.objection_to(answer, guarded, now_ms), (now_ms, guarded)
 
 
@@ -277,5 +281,5 @@ def _guarded(
         Charge(name, limits[name], random.randint(1, limits[name].burst), random.random() < 0.3)
         for name in random.sample(sorted(limits), random.randint(0, 3))
     )
-    one = Pass(f"p{uses // 3}", max(0, now_ms + random.choice((0, 30, HOLD_TTL_MS))), random.random() < 0.3)
+    one = AdmissionPass(f"p{uses // 3}", max(0, now_ms + random.choice((0, 30, HOLD_TTL_MS))), random.random() < 0.3)
     return GuardedReserve(command, charges, one if random.random() < 0.5 else None)

@@ -11,22 +11,22 @@ from hypothesis import strategies as st
 
 from quota_engine.admission import (
     ADMIT,
-    Always,
-    By,
+    AdmissionPass,
+    BucketScope,
     Caller,
-    Chain,
-    Decision,
-    Finding,
-    Judgement,
-    Limited,
-    Only,
-    Pass,
-    PassRequired,
+    ConstantPolicy,
+    DecisionKind,
+    DecisionRecord,
+    LimitKey,
+    PassRequiredPolicy,
     Policy,
-    Request,
-    Shadow,
-    Verdict,
-    Where,
+    PolicyChain,
+    PolicyDecision,
+    PolicyRequest,
+    PolicyResult,
+    ScopedPolicy,
+    ShadowPolicy,
+    TokenBucketPolicy,
     deny,
     per_day,
     per_minute,
@@ -40,7 +40,7 @@ from quota_engine.domain.model import Choice
 from quota_engine.domain.validation import is_name
 
 CHOICE = Choice("new", "", "morning", "online", "", (("online",),))
-REQUEST = Request("surabaya", 740_000, ("a" * 32, "b" * 32), CHOICE, "c" * 32, "d" * 32, "e" * 32, "", 1000)
+REQUEST = PolicyRequest("surabaya", 740_000, ("a" * 32, "b" * 32), CHOICE, "c" * 32, "d" * 32, "e" * 32, "", 1000)
 
 
 class Broken:
@@ -48,20 +48,20 @@ class Broken:
 
     name = "broken"
 
-    def judge(self, request: Request) -> Judgement:
+    def decide(self, request: PolicyRequest) -> PolicyResult:
         raise OSError("no connection")
 
 
-def changed(**fields: Any) -> Request:
+def changed(**fields: Any) -> PolicyRequest:
     return msgspec.structs.replace(REQUEST, **fields)
 
 
-def showing(text: str) -> Request:
+def showing(text: str) -> PolicyRequest:
     return changed(admission_pass=text)
 
 
-def names(judged: Judgement) -> list[str]:
-    return [need.policy for need in judged.needs]
+def names(judged: PolicyResult) -> list[str]:
+    return [need.policy for need in judged.charge_requirements]
 
 
 def test_the_first_that_does_not_admit_decides() -> None:
@@ -71,26 +71,39 @@ def test_the_first_that_does_not_admit_decides() -> None:
     class Asked:
         name = "asked"
 
-        def judge(self, request: Request) -> Judgement:
+        def decide(self, request: PolicyRequest) -> PolicyResult:
             asked.append(request.office)
-            return Judgement()
+            return PolicyResult()
 
-    limit = Limited("limit", By.ACCOUNT, per_minute(1))
-    full = Chain((limit, Always("shut", deny("maintenance")), Asked()))
-    judged = full.judge(REQUEST)
-    assert (judged.verdict, judged.needs, asked) == (deny("maintenance"), (), [])
-    assert judged.findings == (Finding("shut", deny("maintenance")),)
-    assert Chain((limit, Asked())).judge(REQUEST).verdict == ADMIT
+    limit = TokenBucketPolicy("limit", LimitKey.ACCOUNT, per_minute(1))
+    full = PolicyChain((limit, ConstantPolicy("shut", deny("maintenance")), Asked()))
+    judged = full.decide(REQUEST)
+    assert (judged.decision, judged.charge_requirements, asked) == (deny("maintenance"), (), [])
+    assert judged.records == (DecisionRecord("shut", deny("maintenance")),)
+    assert PolicyChain((limit, Asked())).decide(REQUEST).decision == ADMIT
     assert asked == ["surabaya"]
 
 
 def test_chains_nest() -> None:
     """A chain is a policy; what all of it wants comes together, and one finding is told once."""
-    inner = Chain((Limited("a", By.ACCOUNT, per_minute(1)), Limited("n", By.NETWORK, per_minute(1))), "inner")
-    outer = Chain((Limited("i", By.IDENTITY, per_day(1)), inner, Limited("d", By.DEVICE, per_day(1))), "outer")
-    assert names(outer.judge(REQUEST)) == ["i", "i", "a", "n", "d"]
-    refusing = Chain((Chain((Always("x", wait("busy", 5)),), "inner"),), "outer")
-    assert refusing.judge(REQUEST).findings == (Finding("x", wait("busy", 5)),)
+    inner = PolicyChain(
+        (
+            TokenBucketPolicy("a", LimitKey.ACCOUNT, per_minute(1)),
+            TokenBucketPolicy("n", LimitKey.NETWORK, per_minute(1)),
+        ),
+        "inner",
+    )
+    outer = PolicyChain(
+        (
+            TokenBucketPolicy("i", LimitKey.IDENTITY, per_day(1)),
+            inner,
+            TokenBucketPolicy("d", LimitKey.DEVICE, per_day(1)),
+        ),
+        "outer",
+    )
+    assert names(outer.decide(REQUEST)) == ["i", "i", "a", "n", "d"]
+    refusing = PolicyChain((PolicyChain((ConstantPolicy("x", wait("busy", 5)),), "inner"),), "outer")
+    assert refusing.decide(REQUEST).records == (DecisionRecord("x", wait("busy", 5)),)
 
 
 @pytest.mark.parametrize(
@@ -111,21 +124,30 @@ def test_chains_nest() -> None:
 )
 def test_a_policy_for_one_office_or_release(scope: dict[str, Any], matches: bool) -> None:
     """Whoever it is not for passes by."""
-    policy = Only(Always("shut", deny("no")), **scope)
+    policy = ScopedPolicy(ConstantPolicy("shut", deny("no")), **scope)
     assert policy.name == "shut"
-    assert policy.judge(REQUEST).verdict == (deny("no") if matches else ADMIT)
+    assert policy.decide(REQUEST).decision == (deny("no") if matches else ADMIT)
 
 
 def test_a_bucket_for_each_key() -> None:
     """An identity each, or one for the account, network, device, or all; a party counts once or by heads."""
-    assert len(Limited("i", By.IDENTITY, per_day(1)).judge(REQUEST).needs) == 2
-    for by in (By.ACCOUNT, By.NETWORK, By.DEVICE, By.ALL):
-        (need,) = Limited("x", by, per_day(5)).judge(REQUEST).needs
-        assert (need.charge.cost, need.where) == (1, Where.STORE)
-        (need,) = Limited("x", by, per_day(5), Where.PROCESS, per_applicant=True).judge(REQUEST).needs
-        assert (need.charge.cost, need.where) == (2, Where.PROCESS)
-    charges = [need.charge.name for by in By for need in Limited("x", by, per_day(5)).judge(REQUEST).needs] + [
-        need.charge.name for need in Limited("y", By.ALL, per_day(5)).judge(REQUEST).needs
+    assert len(TokenBucketPolicy("i", LimitKey.IDENTITY, per_day(1)).decide(REQUEST).charge_requirements) == 2
+    for by in (LimitKey.ACCOUNT, LimitKey.NETWORK, LimitKey.DEVICE, LimitKey.ALL):
+        (need,) = TokenBucketPolicy("x", by, per_day(5)).decide(REQUEST).charge_requirements
+        assert (need.charge.cost, need.scope) == (1, BucketScope.STORE)
+        (need,) = (
+            TokenBucketPolicy("x", by, per_day(5), BucketScope.PROCESS, per_applicant=True)
+            .decide(REQUEST)
+            .charge_requirements
+        )
+        assert (need.charge.cost, need.scope) == (2, BucketScope.PROCESS)
+    charges = [
+        need.charge.name
+        for by in LimitKey
+        for need in TokenBucketPolicy("x", by, per_day(5)).decide(REQUEST).charge_requirements
+    ] + [
+        need.charge.name
+        for need in TokenBucketPolicy("y", LimitKey.ALL, per_day(5)).decide(REQUEST).charge_requirements
     ]
     assert len(set(charges)) == len(charges)
 
@@ -133,27 +155,27 @@ def test_a_bucket_for_each_key() -> None:
 def test_a_key_that_is_left_out_is_no_way_round() -> None:
     """Whoever leaves the account out is denied, unless the policy says that it is optional."""
     unknown = changed(account="")
-    assert Limited("a", By.ACCOUNT, per_day(1)).judge(unknown).verdict == deny("no_account")
-    assert Limited("a", By.ACCOUNT, per_day(1), optional=True).judge(unknown) == Judgement()
+    assert TokenBucketPolicy("a", LimitKey.ACCOUNT, per_day(1)).decide(unknown).decision == deny("no_account")
+    assert TokenBucketPolicy("a", LimitKey.ACCOUNT, per_day(1), optional=True).decide(unknown) == PolicyResult()
 
 
 def test_a_party_that_never_fits_is_denied() -> None:
     """It would be told to wait for ever."""
-    judged = Limited("x" * 64, By.ACCOUNT, per_day(1), per_applicant=True).judge(REQUEST)
-    assert (judged.verdict.decision, judged.verdict.reason) == (Decision.DENY, "x" * 48 + "-party_too_large")
+    judged = TokenBucketPolicy("x" * 64, LimitKey.ACCOUNT, per_day(1), per_applicant=True).decide(REQUEST)
+    assert (judged.decision.kind, judged.decision.reason) == (DecisionKind.DENY, "x" * 48 + "-party_too_large")
 
 
 def test_a_pass_is_asked_for_and_checked() -> None:
     """No pass, a bad one, a good one."""
 
-    def check(text: str, request: Request) -> Pass | Verdict:
-        return Pass("p1", 5000) if text == f"for-{request.office}" else deny("forged")
+    def check(text: str, request: PolicyRequest) -> AdmissionPass | PolicyDecision:
+        return AdmissionPass("p1", 5000) if text == f"for-{request.office}" else deny("forged")
 
-    policy = PassRequired("room", check)
-    assert policy.judge(REQUEST).verdict == deny("no_pass")
-    assert policy.judge(showing("for-batam")).verdict == deny("forged")
-    (need,) = policy.judge(showing("for-surabaya")).pass_needs
-    assert (need.policy, need.admission_pass) == ("room", Pass("p1", 5000))
+    policy = PassRequiredPolicy("room", check)
+    assert policy.decide(REQUEST).decision == deny("no_pass")
+    assert policy.decide(showing("for-batam")).decision == deny("forged")
+    (need,) = policy.decide(showing("for-surabaya")).pass_requirements
+    assert (need.policy, need.admission_pass) == ("room", AdmissionPass("p1", 5000))
 
 
 def test_a_pass_of_a_waiting_room() -> None:
@@ -162,9 +184,9 @@ def test_a_pass_of_a_waiting_room() -> None:
     tickets = RoomTickets(keys, "opening", "0" * 64, "k1")
     text = tickets.admission_pass(7, REQUEST.applicants[1], "surabaya", 739_999, 740_001, 5000)
     policy = room_pass(keys)
-    (need,) = policy.judge(showing(text)).pass_needs
+    (need,) = policy.decide(showing(text)).pass_requirements
     assert (need.policy, need.admission_pass.until_ms) == ("room", 5000)
-    assert policy.judge(showing(text)).pass_needs == (need,)
+    assert policy.decide(showing(text)).pass_requirements == (need,)
     for altered in (
         changed(admission_pass=text, office="batam"),
         changed(admission_pass=text, day=740_002),
@@ -172,62 +194,68 @@ def test_a_pass_of_a_waiting_room() -> None:
         showing(text[:-1] + ("A" if text[-1] != "A" else "B")),
         showing("x"),
     ):
-        assert policy.judge(altered) == Judgement(deny("bad_pass"))
+        assert policy.decide(altered) == PolicyResult(deny("bad_pass"))
 
 
 def test_an_outage_fails_closed() -> None:
     """A policy that fails lets nobody through and asks them to come again; to let all through has to be said."""
-    limit = Limited("limit", By.ACCOUNT, per_minute(1))
-    closed = Chain((Broken(), limit)).judge(REQUEST)
-    assert (closed.verdict, closed.needs) == (wait("outage", 1000), ())
-    assert closed.findings == (Finding("broken", wait("outage", 1000)),)
-    opened = Chain((Broken(), limit), outage=ADMIT).judge(REQUEST)
-    assert (opened.verdict, names(opened)) == (ADMIT, ["limit"])
-    assert opened.findings == (Finding("broken", ADMIT),)
-    denied = Chain((Broken(),), outage=deny("outage"))
-    assert denied.judge(REQUEST).verdict == deny("outage")
+    limit = TokenBucketPolicy("limit", LimitKey.ACCOUNT, per_minute(1))
+    closed = PolicyChain((Broken(), limit)).decide(REQUEST)
+    assert (closed.decision, closed.charge_requirements) == (wait("outage", 1000), ())
+    assert closed.records == (DecisionRecord("broken", wait("outage", 1000)),)
+    opened = PolicyChain((Broken(), limit), outage=ADMIT).decide(REQUEST)
+    assert (opened.decision, names(opened)) == (ADMIT, ["limit"])
+    assert opened.records == (DecisionRecord("broken", ADMIT),)
+    denied = PolicyChain((Broken(),), outage=deny("outage"))
+    assert denied.decide(REQUEST).decision == deny("outage")
 
 
 def test_shadow_refuses_nobody_and_tells() -> None:
     """A verdict in shadow is a finding; charges and passes are marked; a failure in shadow is told, too."""
-    judged = Chain((Shadow(Always("shut", deny("no"))), Shadow(Broken()))).judge(REQUEST)
-    assert judged.verdict == ADMIT
-    assert judged.findings == (
-        Finding("shut", deny("no"), enforced=False),
-        Finding("broken", deny("outage"), enforced=False),
+    judged = PolicyChain((ShadowPolicy(ConstantPolicy("shut", deny("no"))), ShadowPolicy(Broken()))).decide(REQUEST)
+    assert judged.decision == ADMIT
+    assert judged.records == (
+        DecisionRecord("shut", deny("no"), enforced=False),
+        DecisionRecord("broken", deny("outage"), enforced=False),
     )
-    inner = Chain((Limited("a", By.ACCOUNT, per_minute(1)), PassRequired("room", lambda *_: Pass("p", 5000))), "inner")
-    judged = Shadow(inner).judge(showing("x"))
-    assert all(need.charge.in_shadow for need in judged.needs)
-    assert [need.admission_pass.in_shadow for need in judged.pass_needs] == [True]
-    refusing = Shadow(Chain((Always("x", deny("no")),), "inner")).judge(REQUEST)
-    assert (refusing.verdict, refusing.findings) == (ADMIT, (Finding("x", deny("no"), enforced=False),))
+    inner = PolicyChain(
+        (
+            TokenBucketPolicy("a", LimitKey.ACCOUNT, per_minute(1)),
+            PassRequiredPolicy("room", lambda *_: AdmissionPass("p", 5000)),
+        ),
+        "inner",
+    )
+    judged = ShadowPolicy(inner).decide(showing("x"))
+    assert all(need.charge.in_shadow for need in judged.charge_requirements)
+    assert [need.admission_pass.in_shadow for need in judged.pass_requirements] == [True]
+    refusing = ShadowPolicy(PolicyChain((ConstantPolicy("x", deny("no")),), "inner")).decide(REQUEST)
+    assert (refusing.decision, refusing.records) == (ADMIT, (DecisionRecord("x", deny("no"), enforced=False),))
 
 
 @pytest.mark.parametrize(
     "policies",
     [
         (),
-        tuple(Always(f"p{one}", ADMIT) for one in range(65)),
-        (Always("a", ADMIT), Shadow(Always("a", ADMIT))),
-        (Always("a", ADMIT), Chain((Only(Always("a", ADMIT)),), "inner")),
+        tuple(ConstantPolicy(f"p{one}", ADMIT) for one in range(65)),
+        (ConstantPolicy("a", ADMIT), ShadowPolicy(ConstantPolicy("a", ADMIT))),
+        (ConstantPolicy("a", ADMIT), PolicyChain((ScopedPolicy(ConstantPolicy("a", ADMIT)),), "inner")),
     ],
     ids=["none", "too-many", "twice", "twice-inside"],
 )
 def test_chains_that_can_not_be_right(policies: tuple[Policy, ...]) -> None:
     """Two policies of one name would share their buckets; a chain of none admits everybody by mistake."""
     with pytest.raises(InvalidRequest):
-        Chain(policies)
+        PolicyChain(policies)
 
 
 def test_more_charges_than_one_step_takes() -> None:
     """A party of a hundred with three policies by identity is an error of the configuration, not a silent half."""
     many = changed(applicants=tuple(f"a{one}" for one in range(100)))
-    three = Chain(tuple(Limited(f"i{one}", By.IDENTITY, per_day(1)) for one in range(3)))
+    three = PolicyChain(tuple(TokenBucketPolicy(f"i{one}", LimitKey.IDENTITY, per_day(1)) for one in range(3)))
     with pytest.raises(InvalidRequest, match="fewer policies"):
-        three.judge(many)
+        three.decide(many)
     with pytest.raises(InvalidRequest, match="fewer policies"):
-        Chain((three,), "outer").judge(many)
+        PolicyChain((three,), "outer").decide(many)
 
 
 @pytest.mark.parametrize("reason", ["", "a b", "3578012345678901 is blocked", "x" * 65, None])
@@ -237,7 +265,9 @@ def test_a_reason_is_a_word(reason: Any) -> None:
         deny(reason)
 
 
-@pytest.mark.parametrize("make", [lambda: Limited("a b", By.ALL, per_day(1)), lambda: Always("", ADMIT)])
+@pytest.mark.parametrize(
+    "make", [lambda: TokenBucketPolicy("a b", LimitKey.ALL, per_day(1)), lambda: ConstantPolicy("", ADMIT)]
+)
 def test_a_policy_s_name_is_an_id(make: Any) -> None:
     """It stands in reports and is part of a bucket's name."""
     with pytest.raises(InvalidRequest):
@@ -288,6 +318,6 @@ def test_keys_that_are_not_usable(value: Any) -> None:
 @given(policy=st.from_regex(r"[a-z]{1,8}", fullmatch=True), value=st.text(max_size=40))
 def test_names_of_buckets_are_ids(policy: str, value: str) -> None:
     """Whatever stands in a key, the name that goes to the store is an id of one length."""
-    name = bucket_name(policy, By.ACCOUNT, value.encode("utf-8", "replace").decode())
+    name = bucket_name(policy, LimitKey.ACCOUNT, value.encode("utf-8", "replace").decode())
     assert is_name(name)
     assert len(name) == 22

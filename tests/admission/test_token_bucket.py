@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quota_engine.admission.token_bucket import (
+    BucketLevel,
     Buckets,
     Charge,
-    Level,
     Limit,
     PeekTokens,
     ResetTokens,
+    TakeOutcome,
     TakeTokens,
-    Taking,
     apply,
     ask,
     check_charges,
@@ -93,7 +93,7 @@ def test_the_moment_to_retry_is_the_first_that_works(limit: Limit, random: Rando
             continue
         assert answer.retry_at_ms > now_ms
         assert not buckets.take(charge, answer.retry_at_ms - 1).taken
-        assert buckets.take(charge, answer.retry_at_ms) == Taking()
+        assert buckets.take(charge, answer.retry_at_ms) == TakeOutcome()
         now_ms = answer.retry_at_ms
 
 
@@ -131,7 +131,10 @@ def test_all_or_nothing_over_the_keys() -> None:
     assert buckets.take((account, network), START_MS).taken
     refused = buckets.take((account, network), START_MS)
     assert (refused.refused_by, refused.retry_at_ms) == (1, START_MS + 3_600_000)
-    assert buckets.peek((account, network), START_MS) == (Level(1, START_MS + 30_000), Level(0, START_MS + 3_600_000))
+    assert buckets.peek((account, network), START_MS) == (
+        BucketLevel(1, START_MS + 30_000),
+        BucketLevel(0, START_MS + 3_600_000),
+    )
     assert buckets.take((account,), START_MS).taken
 
 
@@ -149,7 +152,7 @@ def test_time_never_runs_backwards() -> None:
     """A clock that is set back neither gives tokens nor takes any: it stands still until it has caught up."""
     buckets, charge = Buckets(), (Charge("k", per_second(1)),)
     assert buckets.take(charge, START_MS).taken
-    assert buckets.take(charge, START_MS - 3_600_000) == Taking(0, START_MS + 1000)
+    assert buckets.take(charge, START_MS - 3_600_000) == TakeOutcome(0, START_MS + 1000)
     assert buckets.take(charge, START_MS + 1000).taken
 
 
@@ -169,13 +172,13 @@ def test_no_more_buckets_than_there_is_room_for() -> None:
     slow, fast = per_minute(2), per_second(2)
     for name, limit in (("a", slow), ("b", fast), ("c", slow)):
         assert buckets.take((Charge(name, limit),), START_MS).taken
-    assert buckets.take((Charge("d", slow),), START_MS + 1) == Taking(0, START_MS + 500)
+    assert buckets.take((Charge("d", slow),), START_MS + 1) == TakeOutcome(0, START_MS + 500)
     assert buckets.take((Charge("a", slow),), START_MS + 1).taken
     assert buckets.take((Charge("b", fast),), START_MS + 1).taken
-    assert buckets.take((Charge("d", slow),), START_MS + 999) == Taking(0, START_MS + 1000)
+    assert buckets.take((Charge("d", slow),), START_MS + 999) == TakeOutcome(0, START_MS + 1000)
     assert buckets.take((Charge("d", slow),), START_MS + 1000).taken
     assert sorted(buckets.live()) == ["a", "c", "d"]
-    assert Buckets(keys_max=1).take((Charge("a", slow), Charge("b", slow)), START_MS) == Taking(0, START_MS + 1)
+    assert Buckets(keys_max=1).take((Charge("a", slow), Charge("b", slow)), START_MS) == TakeOutcome(0, START_MS + 1)
 
 
 def test_reset() -> None:
@@ -186,12 +189,12 @@ def test_reset() -> None:
         assert apply(buckets, ResetTokens(("k", "other")), START_MS) == 1
     assert apply(buckets, ResetTokens(("k",)), START_MS) == 0
     assert len(buckets._due) <= 66
-    assert apply(buckets, TakeTokens(charge), START_MS) == Taking()
-    assert ask(buckets, PeekTokens(charge), START_MS) == (Level(0, START_MS + 86_400_000),)
+    assert apply(buckets, TakeTokens(charge), START_MS) == TakeOutcome()
+    assert ask(buckets, PeekTokens(charge), START_MS) == (BucketLevel(0, START_MS + 86_400_000),)
     # What resets left in the heap does not count when there is no room: the next moment is that of a bucket.
     buckets.keys_max = 1
     buckets.take((Charge("k", per_day(1)),), START_MS + 86_400_000)
-    assert buckets.take((Charge("n", per_day(1)),), START_MS + 86_400_000) == Taking(0, START_MS + 2 * 86_400_000)
+    assert buckets.take((Charge("n", per_day(1)),), START_MS + 86_400_000) == TakeOutcome(0, START_MS + 2 * 86_400_000)
 
 
 def test_a_changed_limit_takes_over_the_moment() -> None:
@@ -199,7 +202,7 @@ def test_a_changed_limit_takes_over_the_moment() -> None:
     buckets = Buckets()
     buckets.take((Charge("k", per_day(10), 10),), START_MS)
     assert buckets.peek((Charge("k", per_second(7, burst=3)),), START_MS)[0].available == 0
-    assert buckets.take((Charge("k", per_second(7, burst=3)),), START_MS) == Taking(0, START_MS + 86_399_715)
+    assert buckets.take((Charge("k", per_second(7, burst=3)),), START_MS) == TakeOutcome(0, START_MS + 86_399_715)
     assert buckets.take((Charge("k", per_day(10)),), START_MS + 8_640_000).taken
 
 

@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 from quota_engine.catalog import builtin_names, load_catalog
 from quota_engine.catalog.parsing import FILE_BYTES_MAX, SUFFIXES, parse
 from quota_engine.catalog.schema_conversion import Collector
-from quota_engine.domain.errors import CatalogError, Mistake
+from quota_engine.domain.errors import CatalogError, ValidationIssue
 from tests.support.catalog_samples import sample
 
 
-def mistakes_in(content: str | bytes, suffix: str) -> list[Mistake]:
+def mistakes_in(content: str | bytes, suffix: str) -> list[ValidationIssue]:
     """Return the mistakes of parsing alone."""
     collector = Collector("f" + suffix)
     parse(content.encode() if isinstance(content, str) else content, suffix, collector)
     return collector.mistakes()
 
 
-def load_mistakes(path: str | Path) -> tuple[Mistake, ...]:
+def load_mistakes(path: str | Path) -> tuple[ValidationIssue, ...]:
     """Return the mistakes of loading a file."""
     with pytest.raises(CatalogError) as caught:
         load_catalog(path)
@@ -136,7 +136,7 @@ def test_a_file_that_cannot_be_read_is_a_mistake(tmp_path: Path) -> None:
 
 def test_an_unknown_built_in_name_gets_a_hint() -> None:
     (found,) = load_mistakes("surabya")
-    assert found == Mistake(
+    assert found == ValidationIssue(
         "surabya",
         "file",
         "no built-in catalog 'surabya'",

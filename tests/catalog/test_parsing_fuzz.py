@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quota_engine.catalog import catalog_from
-from quota_engine.domain.errors import CatalogError, Mistake
+from quota_engine.domain.errors import CatalogError, ValidationIssue
 from tests.support.catalog_samples import sample
 
 _KEYS = st.sampled_from(
@@ -47,7 +47,7 @@ def test_a_good_file_with_arbitrary_parts_raises_nothing_but_a_catalog_error(cha
             place[path[-1]] = value
         except (KeyError, IndexError, TypeError):
             continue  # an earlier change has replaced this part
-    mistakes: tuple[Mistake, ...] = ()
+    mistakes: tuple[ValidationIssue, ...] = ()
     try:
         catalog_from(raw)
     except CatalogError as error:

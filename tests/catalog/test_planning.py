@@ -26,7 +26,7 @@ from quota_engine.catalog import (
 from quota_engine.catalog.build_national import with_offices
 from quota_engine.catalog.resolved import NationalLimit
 from quota_engine.domain.errors import InvalidRequest, UnknownName
-from quota_engine.domain.model import IdentityLimit, PassOn, ReRelease, ReReleaseRule
+from quota_engine.domain.model import IdentityLimit, Reallocation, ReRelease, ReReleaseRule
 from tests.support.catalog_samples import sample
 from tests.support.paths import DOCS
 
@@ -80,7 +80,7 @@ def test_terms_have_local_times_in_utc_and_capacities_of_plan_class_and_office(c
     assert by_name["online"].capacity == 5
     assert by_name["online"].re_release == ReRelease(ReReleaseRule.WAIT_LIST)
     assert by_name["kiosk"].re_release == ReRelease()
-    assert by_name["priority"].pass_on == PassOn("kiosk", utc("2026-03-02T10:00+09:00"))
+    assert by_name["priority"].reallocation == Reallocation("kiosk", utc("2026-03-02T10:00+09:00"))
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_a_second_tranche_passes_on_when_its_schedule_opens_the_day() -> None:
     assert terms is not None
     assert terms.opens_at_ms == utc("2026-02-27T09:00+07:00")
     weekly = next(quota for quota in terms.quotas if quota.name == "weekly")
-    assert (weekly.capacity, weekly.pass_on) == (100, PassOn("ordinary", utc("2026-02-27T14:00+07:00")))
+    assert (weekly.capacity, weekly.reallocation) == (100, Reallocation("ordinary", utc("2026-02-27T14:00+07:00")))
     for group in ("", "priority"):
         options = choice_of(national, "pontianak", service="new", session="morning", group=group).options
         assert not any("weekly" in option for option in options)

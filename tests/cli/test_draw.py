@@ -264,14 +264,14 @@ def test_choices_of_a_catalog() -> None:
     assert dict(capacities.days) == {
         ("surabaya", monday.toordinal()): {"afternoon": 80, "morning": 120, "online": 100},
     }
-    assert sorted(capacities.wishes) == [
+    assert sorted(capacities.preferences) == [
         f"surabaya-2026-12-07-{service}-{session}"
         for service in ("new", "renewal")
         for session in ("afternoon", "morning")
     ]
-    assert capacities.wishes["surabaya-2026-12-07-new-morning"].choice.options == (("online", "morning"),)
+    assert capacities.preferences["surabaya-2026-12-07-new-morning"].choice.options == (("online", "morning"),)
     with_group = capacities_of_catalog(catalog, "d", monday, monday, groups=("", "priority"))
-    options = with_group.wishes["surabaya-2026-12-07-new-morning-priority"].choice.options
+    options = with_group.preferences["surabaya-2026-12-07-new-morning-priority"].choice.options
     assert options == (("priority", "morning"), ("online", "morning"))
     national = capacities_of_catalog(load_catalog("indonesia"), "d", monday, monday)
     assert len({office for office, _ in national.days}) > 100

@@ -11,11 +11,11 @@ import pytest
 
 from quota_engine.admission.tickets import RoomTickets, TicketKeys
 from quota_engine.cli import main
-from quota_engine.waiting_room.transcript import RoomRecord, WindowRecord, position_of
+from quota_engine.waiting_room.transcript import RoomTranscript, TranscriptWindow, position_of
 from tests.waiting_room.test_transcript import AFTER, BEFORE, DURING
 
 
-def written(folder: pathlib.Path, record: RoomRecord, name: str = "record.json", **lies: object) -> str:
+def written(folder: pathlib.Path, record: RoomTranscript, name: str = "record.json", **lies: object) -> str:
     path = folder / name
     path.write_bytes(msgspec.json.encode(msgspec.structs.replace(record, **lies)))
     return str(path)
@@ -91,7 +91,7 @@ def test_a_file_that_is_no_record_is_bad_input(
 
 def test_a_hundred_thousand_tickets_take_seconds(tmp_path: pathlib.Path) -> None:
     """A tenth of the million that has to be done in 20 seconds on one core; this machine may be busy."""
-    file = written(tmp_path, DURING, windows=(WindowRecord(0, 0, 100_000),))
+    file = written(tmp_path, DURING, windows=(TranscriptWindow(0, 0, 100_000),))
     started_s = time.process_time()
     assert main.main(["room", "verify", file]) == 0
     assert time.process_time() - started_s < 10

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from quota_engine import DrawTerms
+from quota_engine import DrawConfig
 from quota_engine.cli.main import main
 from quota_engine.client import ServiceClient
 from tests.service.test_runner import served
@@ -60,7 +60,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         first = office.next_opening_days[0]
         assert room.create("surabaya", first, opens_at=now_ms + 3_600_000, entropy_source="a lottery").value == "DONE"
         day, closes_at_ms = first.toordinal(), now_ms + 3_600_000
-        terms = DrawTerms(now_ms - 1_000, closes_at_ms, now_ms + 90 * 86_400_000, day, day, "0" * 64)
+        terms = DrawConfig(now_ms - 1_000, closes_at_ms, now_ms + 90 * 86_400_000, day, day, "0" * 64)
         assert client.draw("january").create(terms).ok
         yield Site(service.url, f"valkey+embedded://{folder}/store", str(folder / "quota.toml"), folder, "special")
 

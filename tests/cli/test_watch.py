@@ -24,7 +24,7 @@ from quota_engine.cli import watch
 from quota_engine.cli.main import main
 from quota_engine.cli.watch_sources import Look, Subject, WatchedStore
 from quota_engine.domain.errors import BackendUnavailable
-from quota_engine.engine.summaries import Verdict
+from quota_engine.engine.summaries import AuditSummary
 from quota_engine.service.background.room_supervisor import room_id
 from quota_engine.workflows.waiting_rooms import RoomSettings
 
@@ -189,7 +189,7 @@ def test_the_verdict_on_the_screen() -> None:
     """Findings are listed, as far as they fit; a failed audit says so."""
     evening = Evening()
     look = evening.watched.look()
-    evening.auditor.verdict = Verdict(evening.clock.now_ms(), 1, tuple(f"finding {number}" for number in range(7)))
+    evening.auditor.verdict = AuditSummary(evening.clock.now_ms(), 1, tuple(f"finding {number}" for number in range(7)))
     out = evening.shown(look)
     assert "7 findings" in out
     assert "finding 4" in out
@@ -201,7 +201,7 @@ def test_the_verdict_on_the_screen() -> None:
 def test_on_light_and_on_dark_terminals() -> None:
     """Bold, dim and red are all there is to see beside the terminal's own colours; and it fits 40 rows."""
     evening = Evening()
-    evening.auditor.verdict = Verdict(evening.clock.now_ms(), 1, ("a finding",))
+    evening.auditor.verdict = AuditSummary(evening.clock.now_ms(), 1, ("a finding",))
     evening.engine.set_capacity("surabaya", DAY, "online", 0)
     output = io.StringIO()
     content = watch._content(evening.watched.look(), evening.auditor, "the store does not answer")
@@ -226,7 +226,7 @@ def test_the_store_goes_away_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> 
             assert isinstance(found, Look)
             return found
 
-        def audit(self) -> Verdict:
+        def audit(self) -> AuditSummary:
             raise BackendUnavailable("nobody answers")
 
     monkeypatch.setattr(time, "sleep", lambda _: None)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from quota_engine import InvalidRequest, ManualClock, Phase, QuotaEngine, Status, UnknownName
+from quota_engine import InvalidRequest, ManualClock, QuotaEngine, Status, TicketPhase, UnknownName
 from quota_engine.catalog import day_terms
 from quota_engine.client import ServiceClient, ServiceRefused
 from quota_engine.service.auth import Role
@@ -51,7 +51,7 @@ async def test_from_a_ticket_to_a_place() -> None:
         room = service.room(ROOM)
         joined = await room.join(NIK)
         early = await room.enter(joined.ticket, NIK)
-        assert (early.ok, early.standing.phase, early.admission_pass) == (False, Phase.NOT_OPEN, "")
+        assert (early.ok, early.ticket_status.phase, early.admission_pass) == (False, TicketPhase.NOT_OPEN, "")
         client.clock.advance_ms(HOUR_MS)
         assert (await room.status(joined.ticket)).poll_after_ms == 0
         refused = await service.reserve("surabaya", DAY, NIK, **WANTED)
@@ -70,18 +70,18 @@ async def test_long_lists_are_asked_for_in_parts(client: Client) -> None:
     await engine.set_capacity("surabaya", DAY, "online", 1_200)
     await engine.set_capacity("surabaya", DAY, "morning", 1_200)
     for number in range(1_100):
-        assert (await engine.reserve("surabaya", DAY, f"{NIK}-{number}", key=f"key-{number}", **WANTED)).ok
+        assert (await engine.reserve("surabaya", DAY, f"{NIK}-{number}", idempotency_key=f"key-{number}", **WANTED)).ok
     async with in_process(client) as service:
         mine, theirs = await service.events("surabaya", 1, 2_000), await engine.events("surabaya", 1, 2_000)
         assert [one.number for one in mine] == [one.number for one in theirs]
         assert len(mine) > 1_000
         assert [one.number for one in await service.events("surabaya", 1, 1_001)] == list(range(2, 1_003))
-        listed = await service.reservations("surabaya", DAY)
-        assert [one.id for one in listed] == [one.id for one in await engine.reservations("surabaya", DAY)]
+        listed = await service.list_reservations("surabaya", DAY)
+        assert [one.id for one in listed] == [one.id for one in await engine.list_reservations("surabaya", DAY)]
         for _ in range(2):
-            await service.events("surabaya", group="mail", consumer="one", limit=1_000)
-        (group,) = await service.groups("surabaya")
-        more = await engine.events("surabaya", group="mail", consumer="two")
+            await service.events("surabaya", consumer_group="mail", consumer="one", limit=1_000)
+        (group,) = await service.list_consumer_groups("surabaya")
+        more = await engine.events("surabaya", consumer_group="mail", consumer="two")
         numbers = range(1, 1_001 + len(more))
         assert await service.acknowledge("surabaya", "mail", numbers) == group.pending + len(more) == len(numbers)
 

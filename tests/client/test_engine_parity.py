@@ -9,20 +9,20 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from quota_engine import AsyncDraw, AsyncQuotaEngine, AsyncRoom, Draw, QuotaEngine, Room
+from quota_engine import AsyncDraw, AsyncQuotaEngine, AsyncWaitingRoom, Draw, QuotaEngine, WaitingRoom
 from quota_engine.client import (
     AsyncServiceClient,
     AsyncServiceDraw,
-    AsyncServiceRoom,
+    AsyncServiceWaitingRoom,
     ServiceClient,
     ServiceDraw,
-    ServiceRoom,
+    ServiceWaitingRoom,
 )
 from tests.support.client_parity import Log, Told, a_client, a_service, an_engine, in_process, story
 
 FACES: Final = {
     "": (AsyncQuotaEngine, QuotaEngine, AsyncServiceClient, ServiceClient),
-    "room.": (AsyncRoom, Room, AsyncServiceRoom, ServiceRoom),
+    "room.": (AsyncWaitingRoom, WaitingRoom, AsyncServiceWaitingRoom, ServiceWaitingRoom),
     "draw.": (AsyncDraw, Draw, AsyncServiceDraw, ServiceDraw),
 }
 """What an engine has, what it gives, and what the clients have for it."""
@@ -45,7 +45,7 @@ OTHER_ANSWERS: Final = {
     "room.open": ("RoomChanged", "as for room.view"),
     "room.set_pace": ("RoomChanged", "as for room.view"),
     "room.close": ("RoomChanged", "as for room.view"),
-    "room.status": ("ServiceStanding", "a Standing that says when to ask again"),
+    "room.status": ("ServiceTicketStatus", "a Standing that says when to ask again"),
 }
 
 WITHOUT_ADDRESS: Final = {
@@ -124,8 +124,9 @@ async def test_a_client_is_told_what_an_engine_tells(kind: str, told_by_an_engin
 
 
 TELL_WHAT_THEY_CHANGED: Final = {
-    "acknowledge", "add_group", "drop_group", "expire", "finish_moves", "publish", "pass_on_unused", "reconcile",
-    "return_parked",
+    "acknowledge", "create_consumer_group", "delete_consumer_group", "expire", "recover_moves", "publish",
+    "reallocate_unused", "reconcile",
+    "release_parked",
 }  # fmt: skip
 """Calls that say how much was new to them: the second time nothing is, and an epoch has passed."""
 

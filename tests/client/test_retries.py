@@ -158,7 +158,7 @@ def test_a_service_that_stays_full() -> None:
     with pytest.raises(BackendUnavailable):
         Said().run(reserve(), FULL, FULL, REFUSED)
     with pytest.raises(BackendUnavailable):
-        Said().run(Calls(THREE).offices(), FULL, FULL, FULL)
+        Said().run(Calls(THREE).list_offices(), FULL, FULL, FULL)
 
 
 def test_refusals_are_final() -> None:
@@ -213,7 +213,7 @@ def test_what_would_make_another_address() -> None:
     """Nothing is sent for it."""
     for talk in (
         lambda: Calls(THREE).lookup("../audit"),
-        lambda: Calls(THREE).drop_group("surabaya", ".."),
+        lambda: Calls(THREE).delete_consumer_group("surabaya", ".."),
         lambda: RoomCalls(THREE, "a?b=c"),
         lambda: DrawCalls(THREE, "a/b"),
         lambda: RoomCalls(THREE, "hall").status(""),
@@ -248,7 +248,7 @@ def test_a_service_that_does_not_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with ServiceClient.open(url, timeout_ms=50, retries=quick) as client, pytest.raises(OutcomeUnknown):
-            client.reserve("surabaya", DAY, NIK, key="the-same")
+            client.reserve("surabaya", DAY, NIK, idempotency_key="the-same")
         for _ in range(2):
             with listener.accept()[0] as connection:
                 assert b"the-same" in connection.recv(65_536)

@@ -121,10 +121,10 @@ def test_an_outcome_tells_what_is_asked_most() -> None:
     """Reference, deadline and queue numbers are there without a look at the record, and empty without one."""
     ledger = office(QuotaTerms("q", 5))
     held = apply(ledger, Reserve("r", 1, ("a", "b"), choice("q")), 0)
-    assert (held.reference, held.deadline_ms, list(held.queue_numbers)) == ("office~r", 100, [])
+    assert (held.reference, held.deadline_at_ms, list(held.queue_numbers)) == ("office~r", 100, [])
     assert list(apply(ledger, Confirm("r"), 0).queue_numbers) == [1, 2]
     nothing = Outcome(Status.SOLD_OUT)
-    assert (nothing.reference, nothing.deadline_ms, list(nothing.queue_numbers)) == ("", 0, [])
+    assert (nothing.reference, nothing.deadline_at_ms, list(nothing.queue_numbers)) == ("", 0, [])
 
 
 def test_an_overbooking_is_worked_off_before_the_next_reserve_finds_a_place() -> None:
@@ -132,7 +132,7 @@ def test_an_overbooking_is_worked_off_before_the_next_reserve_finds_a_place() ->
     ledger = office(QuotaTerms("q", 600, ReRelease(ReReleaseRule.WAIT_LIST)), QuotaTerms("r", 9))
     for one in range(600):
         apply(ledger, Reserve(f"r{one}", 1, (f"a{one}",), choice("q")), 0)
-    apply(ledger, Reserve("waits", 1, ("w1", "w2", "w3", "w4", "w5"), choice("q"), wait=True), 0)
+    apply(ledger, Reserve("waits", 1, ("w1", "w2", "w3", "w4", "w5"), choice("q"), join_wait_list=True), 0)
     apply(ledger, SetCapacity(1, "q", 100), 0)
     outcome = apply(ledger, Reserve("new", 1, ("new",), choice("q")), 100)
     assert outcome.status is Status.HELD

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from quota_engine.domain.consumer_groups import (
     OPEN_MAX,
-    Group,
-    GroupView,
+    ConsumerGroup,
+    ConsumerGroupView,
     Lease,
     Range,
     acknowledge,
@@ -22,33 +22,33 @@ from quota_engine.domain.consumer_groups import (
 
 def test_a_group_begins_within_what_is_kept() -> None:
     """After the number that is asked for, but not before the first kept event, nor after the last."""
-    assert begin(0, 1, 10) == Group(0)
-    assert begin(0, 5, 10) == Group(4)
-    assert begin(7, 5, 10) == Group(7)
-    assert begin(99, 5, 10) == Group(10)
-    assert begin(0, 11, 10) == Group(10)  # all have been trimmed
+    assert begin(0, 1, 10) == ConsumerGroup(0)
+    assert begin(0, 5, 10) == ConsumerGroup(4)
+    assert begin(7, 5, 10) == ConsumerGroup(7)
+    assert begin(99, 5, 10) == ConsumerGroup(10)
+    assert begin(0, 11, 10) == ConsumerGroup(10)  # all have been trimmed
 
 
 def test_new_numbers_go_to_one_consumer_each() -> None:
     """What one has been given, another is not, as long as it is not idle."""
-    group, first = take(Group(0), "w1", 3, 60, 1000, 10)
+    group, first = take(ConsumerGroup(0), "w1", 3, 60, 1000, 10)
     group, second = take(group, "w2", 3, 60, 1000, 10)
     assert (first, second) == ([(1, 3)], [(4, 6)])
-    assert group == Group(6, (Lease(1, 3, "w1", 1000), Lease(4, 6, "w2", 1000)))
+    assert group == ConsumerGroup(6, (Lease(1, 3, "w1", 1000), Lease(4, 6, "w2", 1000)))
 
 
 def test_who_asks_again_first_gets_what_it_has() -> None:
     """Its own open numbers come first and are its own anew; with a higher limit new ones come along, as one lease."""
-    group, _ = take(Group(0), "w1", 3, 60, 1000, 10)
+    group, _ = take(ConsumerGroup(0), "w1", 3, 60, 1000, 10)
     group, again = take(group, "w1", 3, 60, 1010, 10)
-    assert (again, group) == ([(1, 3)], Group(3, (Lease(1, 3, "w1", 1010),)))
+    assert (again, group) == ([(1, 3)], ConsumerGroup(3, (Lease(1, 3, "w1", 1010),)))
     group, more = take(group, "w1", 5, 60, 1020, 10)
-    assert (more, group) == ([(1, 5)], Group(5, (Lease(1, 5, "w1", 1020),)))
+    assert (more, group) == ([(1, 5)], ConsumerGroup(5, (Lease(1, 5, "w1", 1020),)))
 
 
 def test_what_is_left_by_the_limit_stays_as_it_was() -> None:
     """Of a lease that is longer than the limit, the rest keeps its consumer and its time."""
-    group = Group(10, (Lease(1, 10, "w1", 1000),))
+    group = ConsumerGroup(10, (Lease(1, 10, "w1", 1000),))
     mine, given = take(group, "w1", 4, 60, 1030, 10)
     assert (given, mine.leases) == ([(1, 4)], (Lease(1, 4, "w1", 1030), Lease(5, 10, "w1", 1000)))
     claimed, given = take(group, "w2", 4, 60, 1060, 10)
@@ -57,7 +57,7 @@ def test_what_is_left_by_the_limit_stays_as_it_was() -> None:
 
 def test_idle_leases_are_claimed_and_no_others() -> None:
     """From the millisecond on at which a lease has been idle for long enough."""
-    group = Group(4, (Lease(1, 2, "w1", 1000), Lease(3, 4, "w2", 1001)))
+    group = ConsumerGroup(4, (Lease(1, 2, "w1", 1000), Lease(3, 4, "w2", 1001)))
     assert take(group, "w3", 9, 60, 1059, 4)[1] == []
     assert take(group, "w3", 9, 60, 1060, 4)[1] == [(1, 2)]
     assert take(group, "w3", 9, 60, 1061, 4)[1] == [(1, 4)]
@@ -66,7 +66,7 @@ def test_idle_leases_are_claimed_and_no_others() -> None:
 
 def test_own_numbers_come_before_lower_ones_of_others() -> None:
     """The limit is for the consumer's own first; what is given stands in order all the same."""
-    group = Group(4, (Lease(1, 2, "dead", 0), Lease(3, 4, "w1", 1000)))
+    group = ConsumerGroup(4, (Lease(1, 2, "dead", 0), Lease(3, 4, "w1", 1000)))
     assert take(group, "w1", 2, 60, 1000, 9)[1] == [(3, 4)]
     after, given = take(group, "w1", 3, 60, 1000, 9)
     assert given == [(1, 1), (3, 4)]
@@ -75,7 +75,7 @@ def test_own_numbers_come_before_lower_ones_of_others() -> None:
 
 def test_open_numbers_are_bounded() -> None:
     """With OPEN_MAX open numbers nothing new is given, until some are acknowledged."""
-    group, given = take(Group(0), "w1", OPEN_MAX - 1, 60, 1000, 10**6)
+    group, given = take(ConsumerGroup(0), "w1", OPEN_MAX - 1, 60, 1000, 10**6)
     assert given == [(1, OPEN_MAX - 1)]
     group, given = take(group, "w2", OPEN_MAX, 60, 1000, 10**6)
     assert given == [(OPEN_MAX, OPEN_MAX)]
@@ -86,34 +86,34 @@ def test_open_numbers_are_bounded() -> None:
 
 def test_acknowledging_closes_open_numbers_whoever_has_them() -> None:
     """Ranges may cut leases anywhere; what was never given or is closed already counts nothing."""
-    group = Group(12, (Lease(2, 6, "w1", 7), Lease(9, 12, "w2", 8)))
+    group = ConsumerGroup(12, (Lease(2, 6, "w1", 7), Lease(9, 12, "w2", 8)))
     after, closed = acknowledge(group, [(1, 2), (4, 4), (6, 10), (12, 20)])
     assert closed == 6
-    assert after == Group(12, (Lease(3, 3, "w1", 7), Lease(5, 5, "w1", 7), Lease(11, 11, "w2", 8)))
+    assert after == ConsumerGroup(12, (Lease(3, 3, "w1", 7), Lease(5, 5, "w1", 7), Lease(11, 11, "w2", 8)))
     assert acknowledge(after, [(1, 2), (4, 4)]) == (after, 0)
     assert acknowledge(after, []) == (after, 0)
-    assert acknowledge(after, [(1, 99)]) == (Group(12), 3)
+    assert acknowledge(after, [(1, 99)]) == (ConsumerGroup(12), 3)
 
 
 def test_all_below_the_first_open_number_is_acknowledged() -> None:
     """What trimming goes by."""
-    assert Group(12).acknowledged == 12
-    assert Group(12, (Lease(5, 5, "w1", 0), Lease(7, 12, "w1", 0))).acknowledged == 4
+    assert ConsumerGroup(12).acknowledged == 12
+    assert ConsumerGroup(12, (Lease(5, 5, "w1", 0), Lease(7, 12, "w1", 0))).acknowledged == 4
 
 
 def test_numbers_that_are_gone_are_not_waited_for() -> None:
     """Events that somebody trimmed without asking: what is left of the leases, and new ones from there on."""
-    group = Group(9, (Lease(2, 3, "w1", 7), Lease(5, 9, "w2", 8)))
+    group = ConsumerGroup(9, (Lease(2, 3, "w1", 7), Lease(5, 9, "w2", 8)))
     assert drop_trimmed(group, 1) == group
-    assert drop_trimmed(group, 6) == Group(9, (Lease(6, 9, "w2", 8),))
-    assert drop_trimmed(group, 21) == Group(20)
+    assert drop_trimmed(group, 6) == ConsumerGroup(9, (Lease(6, 9, "w2", 8),))
+    assert drop_trimmed(group, 21) == ConsumerGroup(20)
 
 
 def test_a_view_counts() -> None:
     """Pending is what is open, lag what is still to be given."""
-    group = Group(12, (Lease(5, 5, "w1", 0), Lease(7, 12, "w1", 3)))
-    assert view_of("mail", group, 20) == GroupView("mail", 4, 12, 7, 8, group.leases)
-    assert view_of("mail", Group(12), 3).lag == 0
+    group = ConsumerGroup(12, (Lease(5, 5, "w1", 0), Lease(7, 12, "w1", 3)))
+    assert view_of("mail", group, 20) == ConsumerGroupView("mail", 4, 12, 7, 8, group.leases)
+    assert view_of("mail", ConsumerGroup(12), 3).lag == 0
 
 
 def test_numbers_become_ranges() -> None:
@@ -129,7 +129,7 @@ def numbers_of(ranges: list[Range]) -> set[int]:
 @given(st.data())
 def test_every_number_is_given_and_closed_once_in_the_end(data: st.DataObject) -> None:
     """Against sets of numbers: nobody is given what is closed or freshly another's, nothing is left out."""
-    group, last, now_ms = Group(0), 0, 0
+    group, last, now_ms = ConsumerGroup(0), 0, 0
     open_: dict[int, tuple[str, int]] = {}
     closed: set[int] = set()
     for _ in range(data.draw(st.integers(1, 25))):

@@ -23,7 +23,7 @@ from quota_engine.domain.cross_office_registry import (
     OpenMove,
     OpenMoves,
     Registry,
-    RegistryAnswer,
+    RegistryResult,
     RegistryStatus,
     apply,
     ask,
@@ -53,7 +53,7 @@ class TestClaims:
     def test_the_first_to_claim_has_the_claim_and_a_lease(self) -> None:
         """The answer says what is there, and until when its maker is at work."""
         answer = apply(Registry("~n.00"), claim(), 100)
-        assert answer == RegistryAnswer(DONE, "a~1", 1, 110, 100)
+        assert answer == RegistryResult(DONE, "a~1", 1, 110, 100)
         assert answer.ok
         assert not answer.lease_is_over
 
@@ -63,7 +63,7 @@ class TestClaims:
         apply(registry, claim(), 100)
         before = describe(registry)
         answer = apply(registry, claim(reference="b~1"), 109)
-        assert answer == RegistryAnswer(TAKEN, "a~1", 1, 110, 109)
+        assert answer == RegistryResult(TAKEN, "a~1", 1, 110, 109)
         assert not answer.ok
         assert not answer.lease_is_over
         assert apply(registry, claim(reference="b~1"), 110).lease_is_over
@@ -74,23 +74,27 @@ class TestClaims:
         registry = Registry("~n.00")
         apply(registry, claim(), 100)
         answer = apply(registry, Claim("ani", "a~1", 5, 500), 103)
-        assert answer == RegistryAnswer(DONE, "a~1", 2, 110, 103, renewed=True)
+        assert answer == RegistryResult(DONE, "a~1", 2, 110, 103, renewed=True)
         assert apply(registry, Claim("ani", "a~1", 50, 2_000), 104).lease_until_ms == 154
         assert registry.claims["ani"].forget_at_ms == 2_000
 
     def test_it_may_stand_for_two_reservations(self) -> None:
         """The second stays with the first, however often that is claimed, and goes when another takes its place."""
         registry = Registry("~n.00")
-        assert apply(registry, Claim("ani", "b~2", 10, 900, also="a~1"), 100).also == "a~1"
-        assert apply(registry, claim(reference="b~2"), 101).also == "a~1"
+        assert (
+            apply(registry, Claim("ani", "b~2", 10, 900, secondary_reference="a~1"), 100).secondary_reference == "a~1"
+        )
+        assert apply(registry, claim(reference="b~2"), 101).secondary_reference == "a~1"
         taken = apply(registry, claim(reference="c~3"), 102)
-        assert (taken.status, taken.also) == (TAKEN, "a~1")
-        assert apply(registry, Claim("ani", "b~2", 10, 900, also="a~4"), 103).status is TAKEN
-        assert apply(registry, Claim("ani", "b~2", 10, 900, 2, "a~4"), 103).also == "a~4"
-        assert apply(registry, claim(reference="c~3", instead_of=3), 104).also == ""
-        assert apply(registry, Claim("ani", "c~3", 10, 900, also="a~1"), 105).also == "a~1"
-        assert apply(registry, Claim("ani", "c~3", 10, 900, also="c~3"), 106).status is TAKEN
-        assert apply(registry, Claim("ani", "c~3", 10, 900, 5, "c~3"), 106).also == ""
+        assert (taken.status, taken.secondary_reference) == (TAKEN, "a~1")
+        assert apply(registry, Claim("ani", "b~2", 10, 900, secondary_reference="a~4"), 103).status is TAKEN
+        assert apply(registry, Claim("ani", "b~2", 10, 900, 2, "a~4"), 103).secondary_reference == "a~4"
+        assert apply(registry, claim(reference="c~3", instead_of=3), 104).secondary_reference == ""
+        assert (
+            apply(registry, Claim("ani", "c~3", 10, 900, secondary_reference="a~1"), 105).secondary_reference == "a~1"
+        )
+        assert apply(registry, Claim("ani", "c~3", 10, 900, secondary_reference="c~3"), 106).status is TAKEN
+        assert apply(registry, Claim("ani", "c~3", 10, 900, 5, "c~3"), 106).secondary_reference == ""
 
     def test_it_is_replaced_by_its_number_only(self) -> None:
         """One that has been renewed since it was looked at stays: its reservation may be coming to life."""
@@ -98,7 +102,7 @@ class TestClaims:
         seen = apply(registry, claim(), 100).number
         apply(registry, claim(), 101)
         assert apply(registry, claim(reference="b~1", instead_of=seen), 102).status is TAKEN
-        assert apply(registry, claim(reference="b~1", instead_of=seen + 1), 102) == RegistryAnswer(
+        assert apply(registry, claim(reference="b~1", instead_of=seen + 1), 102) == RegistryResult(
             DONE, "b~1", 3, 112, 102
         )
         assert apply(registry, claim(), 102).reference == "b~1"
@@ -108,8 +112,8 @@ class TestClaims:
         registry = Registry("~n.00")
         first = apply(registry, claim(), 100).number
         second = apply(registry, claim(), 101).number
-        assert apply(registry, Drop("ani", first), 102) == RegistryAnswer(TAKEN, "a~1", second, 111, 102)
-        assert apply(registry, Drop("ani", second), 103) == RegistryAnswer(DONE, now_ms=103)
+        assert apply(registry, Drop("ani", first), 102) == RegistryResult(TAKEN, "a~1", second, 111, 102)
+        assert apply(registry, Drop("ani", second), 103) == RegistryResult(DONE, now_ms=103)
         assert apply(registry, Drop("ani", second), 103).ok
         assert apply(registry, claim(reference="b~1"), 104).ok
 
@@ -136,7 +140,7 @@ class TestClaims:
         """A command that comes with an earlier time is of the time of the last change."""
         registry = Registry("~n.00")
         apply(registry, claim(), 100)
-        assert apply(registry, claim("budi"), 50) == RegistryAnswer(DONE, "a~1", 2, 110, 100)
+        assert apply(registry, claim("budi"), 50) == RegistryResult(DONE, "a~1", 2, 110, 100)
         assert ask(registry, FindClaims(("ani", "citra", "budi")), 60) == FoundClaims(
             100, ("a~1", "", "a~1"), ("",) * 3
         )
@@ -153,9 +157,9 @@ class TestMoves:
     def test_one_move_of_a_reservation_at_a_time(self) -> None:
         """Another target is told of the one that is open; the same target renews it."""
         registry = Registry("~n.00")
-        assert apply(registry, open_move(), 100) == RegistryAnswer(DONE, "b~2", 1, 110, 100)
-        assert apply(registry, open_move("c~3"), 101) == RegistryAnswer(TAKEN, "b~2", 1, 110, 101)
-        assert apply(registry, open_move(), 102) == RegistryAnswer(DONE, "b~2", 2, 112, 102, renewed=True)
+        assert apply(registry, open_move(), 100) == RegistryResult(DONE, "b~2", 1, 110, 100)
+        assert apply(registry, open_move("c~3"), 101) == RegistryResult(TAKEN, "b~2", 1, 110, 101)
+        assert apply(registry, open_move(), 102) == RegistryResult(DONE, "b~2", 2, 112, 102, renewed=True)
         assert apply(registry, open_move(forget_at_ms=5_000), 103).ok
         assert registry.moves["a~1"].forget_at_ms == 5_000
 
@@ -164,12 +168,12 @@ class TestMoves:
         registry = Registry("~n.00")
         apply(registry, open_move(), 100)
         closed = apply(registry, CloseMove("a~1", "b~2", done=True), 101)
-        assert closed == RegistryAnswer(DONE, "b~2", 2, 110, 101, done=True)
+        assert closed == RegistryResult(DONE, "b~2", 2, 110, 101, done=True)
         assert apply(registry, CloseMove("a~1", "b~2", done=True), 102).ok
         assert apply(registry, CloseMove("a~1", "b~2", done=False), 102).status is TAKEN
-        assert apply(registry, open_move(), 103) == RegistryAnswer(DONE, "b~2", 2, 110, 103, done=True, renewed=True)
+        assert apply(registry, open_move(), 103) == RegistryResult(DONE, "b~2", 2, 110, 103, done=True, renewed=True)
         assert ask(registry, FindMove("a~1"), 103) == [MoveEntry("a~1", "b~2", 3, 2, 110, FORGET_AT_MS, done=True)]
-        assert apply(registry, open_move("c~3"), 104) == RegistryAnswer(TAKEN, "b~2", 2, 110, 104, done=True)
+        assert apply(registry, open_move("c~3"), 104) == RegistryResult(TAKEN, "b~2", 2, 110, 104, done=True)
 
     def test_what_came_to_nothing_is_forgotten_by_whom_it_belongs_to(self) -> None:
         """Only the try of the number may say so, if it gives one: another may be under way."""
@@ -180,7 +184,7 @@ class TestMoves:
         assert apply(registry, CloseMove("a~1", "c~3", done=False), 102).status is TAKEN
         assert apply(registry, CloseMove("a~1", "b~2", done=False, number=second), 102).ok
         assert ask(registry, FindMove("a~1"), 102) == []
-        assert apply(registry, CloseMove("a~1", "b~2", done=False), 103) == RegistryAnswer(DONE, now_ms=103)
+        assert apply(registry, CloseMove("a~1", "b~2", done=False), 103) == RegistryResult(DONE, now_ms=103)
 
     def test_those_that_nobody_is_at_work_on_are_found(self) -> None:
         """The longest waiting first, as many as asked for, none whose lease runs, and none that is done."""
@@ -211,7 +215,7 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: Claim("ani", "a~1", 0, 1), "lease_ms: 0"),
     (lambda: Claim("ani", "a~1", 1, 0), "forget_at_ms: 0"),
     (lambda: claim(instead_of=-1), "instead_of: -1"),
-    (lambda: Claim("ani", "a~1", 1, 1, also="b"), "also: not a reference"),
+    (lambda: Claim("ani", "a~1", 1, 1, secondary_reference="b"), "also: not a reference"),
     (lambda: Drop("", 1), "applicant: an empty id"),
     (lambda: Drop("ani", 0), "number: 0"),
     (lambda: open_move(source="a~b~c"), "source: not a reference"),
@@ -333,7 +337,14 @@ def test_random_walks_come_to_what_a_naive_registry_says(seed: int) -> None:
     registry, naive = Registry("~n.00"), Naive()
     for now_ms, command in registry_walk(random.Random(seed), 400):
         answer = apply(registry, command, now_ms)
-        told = (str(answer.status), answer.reference, answer.number, answer.lease_until_ms, answer.done, answer.also)
+        told = (
+            str(answer.status),
+            answer.reference,
+            answer.number,
+            answer.lease_until_ms,
+            answer.done,
+            answer.secondary_reference,
+        )
         assert told == naive.apply(command, now_ms), command
         assert sorted(registry.claims) == sorted(naive.claims)
         assert sorted(registry.moves) == sorted(naive.moves)

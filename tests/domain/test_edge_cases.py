@@ -20,7 +20,7 @@ from quota_engine.domain.commands import (
 )
 from quota_engine.domain.ledger import Ledger, rebuild
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.model import DayTerms, PassOn, QuotaTerms, ReRelease, ReReleaseRule, Rules
+from quota_engine.domain.model import DayTerms, QuotaTerms, Reallocation, ReRelease, ReReleaseRule, Rules
 from quota_engine.domain.outcomes import Status
 from quota_engine.domain.state_machine import apply, lookup, view
 from tests.support.random_walks import choice_of
@@ -54,7 +54,7 @@ class TestPassingOn:
     @staticmethod
     def office_with_a_walk_in_allotment() -> Ledger:
         """Its one place belongs to the total from 75 on; it is held until 300."""
-        ledger = an_office(QuotaTerms("total", 0), QuotaTerms("walkin", 1, pass_on=PassOn("total", 75)))
+        ledger = an_office(QuotaTerms("total", 0), QuotaTerms("walkin", 1, reallocation=Reallocation("total", 75)))
         apply(ledger, Reserve("r1", 11, ("ana",), WALK_IN, hold_ttl_ms=300), 0)
         return ledger
 
@@ -131,7 +131,7 @@ class TestBlocks:
 
 
 class TestLateConfirm:
-    @pytest.mark.parametrize(("confirmed_at_ms", "expected"), [(49, Status.EXPIRED), (50, Status.CONFIRMED)])
+    @pytest.mark.parametrize(("confirmed_at_ms", "expected"), [(49, Status.HOLD_EXPIRED), (50, Status.CONFIRMED)])
     def test_new_units_are_only_taken_while_the_day_is_open(self, confirmed_at_ms: int, expected: Status) -> None:
         """The opening was put off to 50 after the hold was made; re-acquiring is possible from then on."""
         ledger = an_office()
@@ -146,7 +146,7 @@ class TestWaitList:
         """The day ends at 600: what comes back a millisecond before is offered, what comes back then is not."""
         ledger = an_office(QuotaTerms("total", 1, ReRelease(ReReleaseRule.WAIT_LIST)))
         apply(ledger, Reserve("r1", 11, ("ana",), TOTAL, hold_ttl_ms=deadline_ms), 0)
-        assert apply(ledger, Reserve("r2", 11, ("budi",), TOTAL, wait=True), 0).status is Status.WAITING
+        assert apply(ledger, Reserve("r2", 11, ("budi",), TOTAL, join_wait_list=True), 0).status is Status.WAITING
         apply(ledger, Expire(11), deadline_ms)
         waiting = lookup(ledger, "r2", deadline_ms)
         assert waiting is not None
@@ -156,7 +156,7 @@ class TestWaitList:
         """What came back while the day was closed is offered in the step that opens it, before anybody else can ask."""
         ledger = an_office(QuotaTerms("total", 1, ReRelease(ReReleaseRule.WAIT_LIST)))
         apply(ledger, Reserve("r1", 11, ("ana",), TOTAL, hold_ttl_ms=100), 0)
-        apply(ledger, Reserve("r2", 11, ("budi",), TOTAL, wait=True), 0)
+        apply(ledger, Reserve("r2", 11, ("budi",), TOTAL, join_wait_list=True), 0)
         for command, state in (
             (CloseDay(11), State.WAITING),
             (Release("r1"), State.WAITING),
@@ -172,8 +172,8 @@ class TestWaitList:
         ledger = an_office(QuotaTerms("total", 2, ReRelease(ReReleaseRule.WAIT_LIST)))
         for name in ("h1", "h2"):
             apply(ledger, Reserve(name, 11, (name,), TOTAL, hold_ttl_ms=100), 0)
-        apply(ledger, Reserve("large", 11, ("ana", "budi"), TOTAL, wait=True), 0)
-        apply(ledger, Reserve("small", 11, ("citra",), TOTAL, wait=True), 0)
+        apply(ledger, Reserve("large", 11, ("ana", "budi"), TOTAL, join_wait_list=True), 0)
+        apply(ledger, Reserve("small", 11, ("citra",), TOTAL, join_wait_list=True), 0)
 
         def states() -> list[State]:
             return [found.state for name in ("large", "small") if (found := lookup(ledger, name, 1))]
@@ -196,8 +196,8 @@ class TestForgetting:
         assert apply(ledger, Reserve("r1", 11, ("ana",), TOTAL), 10).status is Status.UNKNOWN_DAY
         terms = DayTerms(0, 1_500, 1_600, 1_700, (QuotaTerms("total", 1),))
         assert [apply(ledger, Publish(day, terms), 10).status for day in (10, 11, 12)] == [
-            Status.OVER,
-            Status.OVER,
+            Status.DAY_OVER,
+            Status.DAY_OVER,
             Status.DONE,
         ]
 
@@ -211,7 +211,7 @@ class TestForgetting:
 
 
 class TestPublishing:
-    @pytest.mark.parametrize(("now_ms", "expected"), [(899, Status.DONE), (900, Status.OVER)])
+    @pytest.mark.parametrize(("now_ms", "expected"), [(899, Status.DONE), (900, Status.DAY_OVER)])
     def test_a_day_that_would_be_forgotten_at_once_is_not_published(self, now_ms: int, expected: Status) -> None:
         """It is forgotten on the millisecond."""
         terms = DayTerms(0, 500, 600, 900, (QuotaTerms("total", 2),))
@@ -259,7 +259,7 @@ class TestWaitingInVain:
         served, not_served = ReRelease(ReReleaseRule.WAIT_LIST), ReRelease()
         ledger = an_office(QuotaTerms("total", 1, served))
         apply(ledger, Reserve("r1", 11, ("ana",), TOTAL), 0)
-        assert apply(ledger, Reserve("r2", 11, ("budi",), TOTAL, wait=True), 0).status is Status.WAITING
+        assert apply(ledger, Reserve("r2", 11, ("budi",), TOTAL, join_wait_list=True), 0).status is Status.WAITING
         apply(ledger, Publish(11, DayTerms(0, 500, 600, 900, (QuotaTerms("total", 1, not_served),))), 1)
         apply(ledger, Release("r1"), 2)
         assert ledger.reservations["r2"].state is State.WAITING

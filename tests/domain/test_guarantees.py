@@ -25,9 +25,9 @@ from quota_engine.domain.commands import (
     OpenDay,
     Publish,
     Release,
+    ReleaseParked,
     Reschedule,
     Reserve,
-    ReturnParked,
     SetCapacity,
     SetRules,
 )
@@ -192,7 +192,7 @@ class TestG2Conservation:
             quota = total(ledger, ended_at_ms)
             assert is_balanced(quota)
             assert (quota.held, quota.confirmed, quota.available + quota.cooling) == (0, 0, 2)
-        done(ledger, ReturnParked(DAY, "total"), ended_at_ms)
+        done(ledger, ReleaseParked(DAY, "total"), ended_at_ms)
         later_ms = ended_at_ms + COOLING.cooling_ms
         assert status(ledger, reserve("r2", "c", "d"), later_ms) is Status.HELD
         assert status(ledger, reserve("r3", "e"), later_ms) is Status.SOLD_OUT
@@ -258,7 +258,7 @@ class TestG3ExactlyOnceEffect:
         assert status(ledger, reserve("r1", "a")) is Status.CONFIRMED
         done(ledger, Cancel("r1"))
         again = apply(ledger, reserve("r1", "a"), NOW_MS)
-        assert (again.status, again.replayed) == (Status.ENDED, True)
+        assert (again.status, again.replayed) == (Status.RESERVATION_ENDED, True)
         assert again.reservation is not None
         assert again.reservation.state is State.CANCELLED
 
@@ -273,12 +273,12 @@ class TestG3ExactlyOnceEffect:
 
     @pytest.mark.parametrize(
         ("refusal", "refused_at_ms"),
-        [(Status.NOT_OPEN, OPENS_AT_MS - 1), (Status.SOLD_OUT, NOW_MS), (Status.CLOSED, NOW_MS)],
+        [(Status.NOT_OPEN, OPENS_AT_MS - 1), (Status.SOLD_OUT, NOW_MS), (Status.DAY_CLOSED, NOW_MS)],
     )
     def test_a_refused_key_may_be_tried_again(self, refusal: Status, refused_at_ms: int) -> None:
         """A refusal is not remembered; the same key succeeds when its reason is gone."""
         ledger = an_office(capacity=0 if refusal is Status.SOLD_OUT else 1)
-        if refusal is Status.CLOSED:
+        if refusal is Status.DAY_CLOSED:
             done(ledger, CloseDay(DAY))
         assert status(ledger, reserve("r1", "a"), refused_at_ms) is refusal
         done(ledger, SetCapacity(DAY, "total", 1))
@@ -328,7 +328,7 @@ class TestG5TimeDecides:
     def test_a_hold_is_good_until_the_millisecond_before_its_deadline(self) -> None:
         """Confirmed one millisecond before, expired on the millisecond."""
         deadline_ms = NOW_MS + HOLD_TTL_MS
-        for confirmed_at_ms, expected in ((deadline_ms - 1, Status.CONFIRMED), (deadline_ms, Status.EXPIRED)):
+        for confirmed_at_ms, expected in ((deadline_ms - 1, Status.CONFIRMED), (deadline_ms, Status.HOLD_EXPIRED)):
             ledger = an_office()
             done(ledger, reserve("r1"))
             assert status(ledger, Confirm("r1"), confirmed_at_ms) is expected
@@ -424,7 +424,7 @@ class TestG5TimeDecides:
         done(ledger, reserve("r1", "a"))
         deadline_ms = NOW_MS + HOLD_TTL_MS
         done(ledger, Expire(DAY), deadline_ms)
-        assert status(ledger, Confirm("r1"), NOW_MS) is Status.EXPIRED
+        assert status(ledger, Confirm("r1"), NOW_MS) is Status.HOLD_EXPIRED
         outcome = done(ledger, reserve("r2", "b"), NOW_MS)
         assert outcome.reservation is not None
         assert outcome.reservation.created_at_ms == deadline_ms
@@ -445,7 +445,7 @@ class TestG8Bounded:
         ("nothing to confirm", Confirm("r1"), NOW_MS),
         ("nothing to release", Release("r1"), NOW_MS),
         ("nothing to cancel", Cancel("r1"), NOW_MS),
-        ("stale", Cancel("holder", version=1), NOW_MS),
+        ("stale", Cancel("holder", expected_version=1), NOW_MS),
         ("too early", CheckIn("holder"), NOW_MS),
         ("not the owner", MarkNoShow("holder", owner="z"), NOW_MS),
         ("nowhere to go", Reschedule("holder", 1, TOTAL), NOW_MS),
@@ -633,7 +633,7 @@ class TestAccidentsOfOtherSystems:
         back_at_ms = NOW_MS + COOLING.cooling_ms
         done(ledger, Expire(DAY), back_at_ms - 1)
         assert state_of(ledger, "w", back_at_ms - 1) is State.WAITING
-        done(ledger, ReturnParked(DAY, "total") if re_release is NEXT_DRAW else Expire(DAY), back_at_ms)
+        done(ledger, ReleaseParked(DAY, "total") if re_release is NEXT_DRAW else Expire(DAY), back_at_ms)
         assert state_of(ledger, "w", back_at_ms) is State.HELD
 
     def test_nothing_opens_before_the_clock_says_so(self) -> None:

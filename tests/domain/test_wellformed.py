@@ -16,17 +16,17 @@ from quota_engine.domain.commands import (
     MoveIn,
     MoveOut,
     OpenDay,
-    PassOnUnused,
     PrepareMove,
     Publish,
+    ReallocateUnused,
+    ReleaseParked,
     Reschedule,
     Reserve,
-    ReturnParked,
     SetCapacity,
 )
-from quota_engine.domain.errors import CatalogError, InvalidRequest, Mistake, UnknownName
+from quota_engine.domain.errors import CatalogError, InvalidRequest, UnknownName, ValidationIssue
 from quota_engine.domain.identity import Pseudonyms
-from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, PassOn, QuotaTerms, ReRelease, Rules
+from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, QuotaTerms, Reallocation, ReRelease, Rules
 
 HUGE = 10**5000
 BAD: list[tuple[str, Callable[[], object], str]] = [
@@ -36,21 +36,25 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
     ("id brace", lambda: Cancel("{a}"), "1 to 64 characters of A-Z a-z 0-9 _ -"),
     ("id type", lambda: Cancel(7), "id: not a valid id"),  # type: ignore[arg-type]
     ("owner", lambda: Confirm("a", owner="b c"), "owner: not a valid id"),
-    ("version", lambda: Confirm("a", version=-1), "version: -1; expected an integer from 0"),
-    ("version type", lambda: Confirm("a", version=True), "version: True"),
+    ("version", lambda: Confirm("a", expected_version=-1), "version: -1; expected an integer from 0"),
+    ("version type", lambda: Confirm("a", expected_version=True), "version: True"),
     ("reacquire", lambda: Confirm("a", reacquire=1), "reacquire: a int; expected True or False"),  # type: ignore[arg-type]
     ("move id", lambda: Reschedule("", 1, ONLINE), "id: an empty id"),
     ("move day", lambda: Reschedule("a", 0, ONLINE), "day: 0"),
     ("move owner", lambda: Reschedule("a", 1, ONLINE, owner="~"), "owner"),
-    ("move version", lambda: Reschedule("a", 1, ONLINE, version=HUGE), "version: an integer of more than 48 bits"),
+    (
+        "move version",
+        lambda: Reschedule("a", 1, ONLINE, expected_version=HUGE),
+        "version: an integer of more than 48 bits",
+    ),
     ("day huge", lambda: CloseDay(HUGE), "day: an integer of more than 48 bits"),
     ("day type", lambda: OpenDay("2026-12-01"), "day: a str; expected an integer"),  # type: ignore[arg-type]
     ("day float", lambda: OpenDay(1.5), "day: 1.5"),  # type: ignore[arg-type]
     ("limit", lambda: Expire(1, 0), "limit: 0"),
     ("capacity negative", lambda: SetCapacity(1, "q", -1), "capacity: -1; expected an integer from 0 to 10000000"),
     ("capacity huge", lambda: SetCapacity(1, "q", 10**9), "capacity: 1000000000"),
-    ("quota", lambda: PassOnUnused(1, "a b"), "quota: not a valid id"),
-    ("parked", lambda: ReturnParked(0, "q"), "day: 0"),
+    ("quota", lambda: ReallocateUnused(1, "a b"), "quota: not a valid id"),
+    ("parked", lambda: ReleaseParked(0, "q"), "day: 0"),
     ("publish", lambda: Publish(0, terms()), "day: 0"),
     ("reserve id", lambda: Reserve("a b", 1, ("x",), ONLINE).check(), "id: not a valid id"),
     ("reserve day", lambda: Reserve("a", 0, ("x",), ONLINE).check(), "day: 0"),
@@ -65,7 +69,7 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
     ("move in moves", lambda: MoveIn("a", 1, ("x",), ONLINE, 0, 0), "moves: 0"),
     ("move in last moment", lambda: MoveIn("a", 1, ("x",), ONLINE, 0, 1, -1), "valid_until_ms: -1"),
     ("move out", lambda: MoveOut("a b"), "id: not a valid id"),
-    ("prepare", lambda: PrepareMove("a", version=-1), "version: -1"),
+    ("prepare", lambda: PrepareMove("a", expected_version=-1), "version: -1"),
     ("nobody", lambda: Reserve("a", 1, (), ONLINE).check(), "applicants: 0 applicants; expected 1 to 100"),
     ("a crowd", lambda: Reserve("a", 1, tuple(map(str, range(101))), ONLINE).check(), "applicants: 101 applicants"),
     ("twice", lambda: Reserve("a", 1, ("x", "x"), ONLINE).check(), "applicants: one applicant twice"),
@@ -82,13 +86,20 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
     ("quota twice", lambda: DayTerms(0, 0, 0, 0, (QuotaTerms("q", 1),) * 2), "day.quotas: two quotas of one name"),
     (
         "passes to itself",
-        lambda: DayTerms(0, 0, 0, 0, (QuotaTerms("q", 1, pass_on=PassOn("q", 0)),)),
+        lambda: DayTerms(0, 0, 0, 0, (QuotaTerms("q", 1, reallocation=Reallocation("q", 0)),)),
         "pass_on.to: 'q'",
     ),
     (
         "passes round in a circle",
         lambda: DayTerms(
-            0, 0, 0, 0, (QuotaTerms("a", 1, pass_on=PassOn("b", 0)), QuotaTerms("b", 1, pass_on=PassOn("a", 0)))
+            0,
+            0,
+            0,
+            0,
+            (
+                QuotaTerms("a", 1, reallocation=Reallocation("b", 0)),
+                QuotaTerms("b", 1, reallocation=Reallocation("a", 0)),
+            ),
         ),
         "quota a: pass_on.to: 'b'; expected another quota of the same day, which passes nothing on itself",
     ),
@@ -119,7 +130,7 @@ def test_is_refused(make: Callable[[], object], message: str) -> None:
 def test_well_formed_commands_pass() -> None:
     """What the rules allow is not refused, up to the limits."""
     Reserve("a-Z_9" + "x" * 59, 1, tuple(f"x{one}" for one in range(100)), ONLINE, hold_ttl_ms=1).check()
-    Confirm("a", owner="b", version=2**31)
+    Confirm("a", owner="b", expected_version=2**31)
     assert RULES.party_max == 3
 
 
@@ -132,7 +143,7 @@ def test_an_unknown_name_is_also_a_key_error_with_a_readable_message() -> None:
 
 def test_a_catalog_error_lists_its_mistakes() -> None:
     """One line a mistake: file, key, value, and what was expected."""
-    error = CatalogError((Mistake("a.toml", "x", "1", "2"), Mistake("a.toml", "y", "3", "4")))
+    error = CatalogError((ValidationIssue("a.toml", "x", "1", "2"), ValidationIssue("a.toml", "y", "3", "4")))
     assert str(error) == "a.toml: x: 1; expected 2\na.toml: y: 3; expected 4"
 
 

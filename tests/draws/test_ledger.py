@@ -20,47 +20,47 @@ from quota_engine.conformance.random_draws import (
 )
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.draws.ledger import (
-    Applied,
-    Apply,
     CloseDraw,
     CreateDraw,
     DrawCommand,
+    DrawConfig,
     DrawLedger,
     DrawOutcome,
     DrawPhase,
     DrawStatus,
-    DrawTerms,
     FindApplication,
-    Found,
+    FoundApplication,
     FreezeDraw,
     OfferDay,
     ReadApplications,
     ReadDraw,
     ReadOfferedDays,
-    ReadWishes,
+    ReadPreferences,
     RevealSeed,
-    Withdraw,
+    StoredApplication,
+    SubmitApplication,
+    WithdrawApplication,
+    address_of,
     apply,
     ask,
     describe,
-    place_of,
 )
 from quota_engine.draws.lottery import commitment_of
 from quota_engine.ledger_kinds import kind_of
 from tests.support.draw_oracle import DrawOracle
 from tests.support.draw_samples import DAY, DRAW, SEED
 
-ANI = Apply(("ani",), WISHES[:2])
+ANI = SubmitApplication(("ani",), WISHES[:2])
 
 
-def opened(terms: DrawTerms = TERMS) -> DrawLedger:
+def opened(terms: DrawConfig = TERMS) -> DrawLedger:
     """A draw that has been announced, and takes applications at time 100."""
-    ledger = DrawLedger(place_of(DRAW))
+    ledger = DrawLedger(address_of(DRAW))
     assert apply(ledger, CreateDraw(terms), 0).ok
     return ledger
 
 
-def closed(*commands: DrawCommand, terms: DrawTerms = TERMS) -> DrawLedger:
+def closed(*commands: DrawCommand, terms: DrawConfig = TERMS) -> DrawLedger:
     """The same after these commands, and after it has been closed."""
     ledger = opened(terms)
     for command in commands:
@@ -76,7 +76,7 @@ def status(ledger: DrawLedger, command: DrawCommand, now_ms: int = OPENS_AT_MS) 
 @given(st.integers(0, 10**6))
 def test_the_ledger_and_a_second_opinion_agree(seed: int) -> None:
     """Every answer, who is in which application, and that what is counted is what is there."""
-    ledger, oracle = DrawLedger(place_of(DRAW)), DrawOracle(DRAW)
+    ledger, oracle = DrawLedger(address_of(DRAW)), DrawOracle(DRAW)
     for now_ms, command in walk(Random(seed)):
         before = msgspec.json.encode(_plain(ledger))
         outcome = apply(ledger, command, now_ms)
@@ -87,7 +87,7 @@ def test_the_ledger_and_a_second_opinion_agree(seed: int) -> None:
         for entry in oracle.entries:
             applied = ledger.applications[entry.number]
             assert (applied.version, applied.applicants) == (entry.version, entry.party)
-            assert tuple(ledger.wishes[number - 1] for number in applied.wishes) == entry.wishes
+            assert tuple(ledger.wishes[number - 1] for number in applied.preferences) == entry.wishes
         parties = [entry.party for entry in oracle.entries if entry.party]
         assert ledger.applicants == {person: entry.number for entry in oracle.entries for person in entry.party}
         assert (ledger.active, ledger.people) == (len(parties), sum(map(len, parties)))
@@ -102,7 +102,7 @@ def test_walks_reach_every_answer() -> None:
     """All statuses there are, but the one that is given before anything is looked at."""
     reached = set()
     for seed in range(300):
-        ledger = DrawLedger(place_of(DRAW))
+        ledger = DrawLedger(address_of(DRAW))
         reached |= {apply(ledger, command, now_ms).status for now_ms, command in walk(Random(seed))}
     assert reached == set(DrawStatus) - {DrawStatus.OVERLOADED}
 
@@ -110,7 +110,7 @@ def test_walks_reach_every_answer() -> None:
 @given(st.integers(0, 10**6))
 def test_questions_change_nothing(seed: int) -> None:
     random = Random(seed)
-    ledger = DrawLedger(place_of(DRAW))
+    ledger = DrawLedger(address_of(DRAW))
     for now_ms, command in walk(random, random.randrange(60)):
         apply(ledger, command, now_ms)
     before = _plain(ledger)
@@ -124,11 +124,11 @@ def test_questions_change_nothing(seed: int) -> None:
 
 def test_one_application_an_identity_alone_or_in_a_party() -> None:
     ledger = opened()
-    assert apply(ledger, Apply(("ani", "budi"), WISHES[:1]), 100) == DrawOutcome(DrawStatus.APPLIED, 1, 1)
-    assert status(ledger, Apply(("budi",), WISHES[:1])) is DrawStatus.ALREADY_APPLIED
-    assert status(ledger, Apply(("citra", "budi"), WISHES[:1])) is DrawStatus.ALREADY_APPLIED
-    assert status(ledger, Apply(("budi", "ani"), WISHES[:1])) is DrawStatus.ALREADY_APPLIED
-    assert apply(ledger, Apply(("citra",), WISHES[:1]), 100).number == 2
+    assert apply(ledger, SubmitApplication(("ani", "budi"), WISHES[:1]), 100) == DrawOutcome(DrawStatus.APPLIED, 1, 1)
+    assert status(ledger, SubmitApplication(("budi",), WISHES[:1])) is DrawStatus.ALREADY_APPLIED
+    assert status(ledger, SubmitApplication(("citra", "budi"), WISHES[:1])) is DrawStatus.ALREADY_APPLIED
+    assert status(ledger, SubmitApplication(("budi", "ani"), WISHES[:1])) is DrawStatus.ALREADY_APPLIED
+    assert apply(ledger, SubmitApplication(("citra",), WISHES[:1]), 100).number == 2
 
 
 def test_an_application_is_changed_by_those_who_saw_it() -> None:
@@ -136,13 +136,15 @@ def test_an_application_is_changed_by_those_who_saw_it() -> None:
     ledger = opened()
     assert apply(ledger, ANI, 100) == DrawOutcome(DrawStatus.APPLIED, 1, 1)
     assert apply(ledger, ANI, 101) == DrawOutcome(DrawStatus.APPLIED, 1, 1, replayed=True)
-    other = Apply(("ani",), WISHES[2:3], 1)
+    other = SubmitApplication(("ani",), WISHES[2:3], 1)
     assert apply(ledger, other, 102) == DrawOutcome(DrawStatus.APPLIED, 1, 2)
     assert apply(ledger, ANI, 103) == DrawOutcome(DrawStatus.STALE, 1, 2)
     assert apply(ledger, other, 104) == DrawOutcome(DrawStatus.APPLIED, 1, 2, replayed=True)
-    with_budi = Apply(("ani", "budi"), WISHES[:1], 2)
+    with_budi = SubmitApplication(("ani", "budi"), WISHES[:1], 2)
     assert apply(ledger, with_budi, 105) == DrawOutcome(DrawStatus.APPLIED, 1, 3)
-    assert ask(ledger, FindApplication("budi"), 105) == Found(Applied(1, 3, ("ani", "budi"), (1,)), WISHES[:1])
+    assert ask(ledger, FindApplication("budi"), 105) == FoundApplication(
+        StoredApplication(1, 3, ("ani", "budi"), (1,)), WISHES[:1]
+    )
 
 
 def test_withdrawing_and_applying_again_uses_up_no_numbers() -> None:
@@ -150,11 +152,11 @@ def test_withdrawing_and_applying_again_uses_up_no_numbers() -> None:
     ledger = opened()
     version = 0
     for _ in range(50):
-        assert apply(ledger, Apply(("ani", "budi"), WISHES[:1], version), 100).number == 1
-        assert apply(ledger, Withdraw("budi", version + 1), 100).version == version + 2
+        assert apply(ledger, SubmitApplication(("ani", "budi"), WISHES[:1], version), 100).number == 1
+        assert apply(ledger, WithdrawApplication("budi", version + 1), 100).version == version + 2
         version += 2
-        assert apply(ledger, Apply(("budi",), WISHES[:1], version - 2), 100).number == 2
-        assert apply(ledger, Withdraw("budi", version - 1), 100).ok
+        assert apply(ledger, SubmitApplication(("budi",), WISHES[:1], version - 2), 100).number == 2
+        assert apply(ledger, WithdrawApplication("budi", version - 1), 100).ok
     assert ledger.last_number == 2
     assert ledger.applicants == {}
 
@@ -162,24 +164,24 @@ def test_withdrawing_and_applying_again_uses_up_no_numbers() -> None:
 def test_a_late_withdrawal_does_not_take_back_what_came_after_it() -> None:
     ledger = opened()
     apply(ledger, ANI, 100)
-    assert apply(ledger, Withdraw("ani", 1), 101) == DrawOutcome(DrawStatus.WITHDRAWN, 1, 2)
-    assert apply(ledger, Withdraw("ani", 1), 102) == DrawOutcome(DrawStatus.WITHDRAWN, 1, 2, replayed=True)
+    assert apply(ledger, WithdrawApplication("ani", 1), 101) == DrawOutcome(DrawStatus.WITHDRAWN, 1, 2)
+    assert apply(ledger, WithdrawApplication("ani", 1), 102) == DrawOutcome(DrawStatus.WITHDRAWN, 1, 2, replayed=True)
     assert apply(ledger, ANI, 103) == DrawOutcome(DrawStatus.STALE, 1, 2)
-    assert apply(ledger, Apply(("ani",), WISHES[:1], 2), 104).ok
-    assert apply(ledger, Withdraw("ani", 1), 105) == DrawOutcome(DrawStatus.STALE, 1, 3)
-    assert ask(ledger, ReadApplications(0), 105) == [Applied(1, 3, ("ani",), (1,))]
+    assert apply(ledger, SubmitApplication(("ani",), WISHES[:1], 2), 104).ok
+    assert apply(ledger, WithdrawApplication("ani", 1), 105) == DrawOutcome(DrawStatus.STALE, 1, 3)
+    assert ask(ledger, ReadApplications(0), 105) == [StoredApplication(1, 3, ("ani",), (1,))]
 
 
 def test_a_draw_is_bounded() -> None:
     """Applications, their choices and their parties; who has a number already is not turned away."""
     ledger = opened(msgspec.structs.replace(TERMS, applications_max=2))
     assert apply(ledger, ANI, 100).ok
-    assert apply(ledger, Apply(("budi",), WISHES[:1]), 100).ok
-    assert status(ledger, Apply(("citra",), WISHES[:1])) is DrawStatus.DRAW_FULL
-    assert apply(ledger, Apply(("ani",), WISHES[:1], 1), 100).ok
-    assert status(ledger, Apply(("d", "e", "f", "g"), WISHES[:1])) is DrawStatus.PARTY_TOO_LARGE
-    assert status(ledger, Apply(("d",), WISHES[:4])) is DrawStatus.TOO_MANY_CHOICES
-    assert status(ledger, Apply(("d",), WISHES[4:])) is DrawStatus.NOT_IN_DRAW
+    assert apply(ledger, SubmitApplication(("budi",), WISHES[:1]), 100).ok
+    assert status(ledger, SubmitApplication(("citra",), WISHES[:1])) is DrawStatus.DRAW_FULL
+    assert apply(ledger, SubmitApplication(("ani",), WISHES[:1], 1), 100).ok
+    assert status(ledger, SubmitApplication(("d", "e", "f", "g"), WISHES[:1])) is DrawStatus.PARTY_TOO_LARGE
+    assert status(ledger, SubmitApplication(("d",), WISHES[:4])) is DrawStatus.TOO_MANY_CHOICES
+    assert status(ledger, SubmitApplication(("d",), WISHES[4:])) is DrawStatus.NOT_IN_DRAW
 
 
 # --- When ------------------------------------------------------------------------------------------------------------
@@ -191,12 +193,16 @@ def test_the_store_s_time_opens_and_closes() -> None:
     early = apply(ledger, ANI, OPENS_AT_MS - 1)
     assert early == DrawOutcome(DrawStatus.NOT_OPEN, retry_at_ms=OPENS_AT_MS)
     assert apply(ledger, ANI, OPENS_AT_MS).ok
-    assert apply(ledger, Apply(("budi",), WISHES[:1]), CLOSES_AT_MS - 1).ok
-    for command in (Apply(("citra",), WISHES[:1]), Withdraw("ani", 1), Apply(("ani",), WISHES[:1], 1)):
-        assert status(ledger, command, CLOSES_AT_MS) is DrawStatus.CLOSED
+    assert apply(ledger, SubmitApplication(("budi",), WISHES[:1]), CLOSES_AT_MS - 1).ok
+    for command in (
+        SubmitApplication(("citra",), WISHES[:1]),
+        WithdrawApplication("ani", 1),
+        SubmitApplication(("ani",), WISHES[:1], 1),
+    ):
+        assert status(ledger, command, CLOSES_AT_MS) is DrawStatus.APPLICATIONS_CLOSED
     assert apply(ledger, CloseDraw(), CLOSES_AT_MS - 1) == DrawOutcome(DrawStatus.STILL_OPEN, retry_at_ms=CLOSES_AT_MS)
     assert apply(ledger, CloseDraw(), CLOSES_AT_MS).ok
-    assert status(ledger, ANI, OPENS_AT_MS) is DrawStatus.CLOSED
+    assert status(ledger, ANI, OPENS_AT_MS) is DrawStatus.APPLICATIONS_CLOSED
     assert ask(ledger, ReadDraw(), OPENS_AT_MS).phase is DrawPhase.CLOSED
 
 
@@ -209,14 +215,14 @@ def test_what_was_promised_can_not_be_changed() -> None:
 
 def test_a_forgotten_draw_is_unknown_and_its_id_free() -> None:
     ledger = closed(ANI)
-    for command in (ANI, Withdraw("ani", 1), CloseDraw(), OfferDay("sby", DAY, ()), RevealSeed(DRAW, SEED)):
+    for command in (ANI, WithdrawApplication("ani", 1), CloseDraw(), OfferDay("sby", DAY, ()), RevealSeed(DRAW, SEED)):
         assert status(ledger, command, FORGET_AT_MS) is DrawStatus.UNKNOWN_DRAW
     assert status(ledger, FreezeDraw(1, "0" * 64, "0" * 64), FORGET_AT_MS) is DrawStatus.UNKNOWN_DRAW
     assert [ask(ledger, question, FORGET_AT_MS) or None for question in QUESTIONS] == [None] * len(QUESTIONS)
-    assert status(ledger, CreateDraw(TERMS), FORGET_AT_MS) is DrawStatus.OVER
+    assert status(ledger, CreateDraw(TERMS), FORGET_AT_MS) is DrawStatus.DRAW_OVER
     later = msgspec.structs.replace(TERMS, opens_at_ms=800, closes_at_ms=900, forget_at_ms=1000)
     assert apply(ledger, CreateDraw(later), FORGET_AT_MS).ok
-    assert apply(ledger, Apply(("budi",), WISHES[:1]), 800).number == 1
+    assert apply(ledger, SubmitApplication(("budi",), WISHES[:1]), 800).number == 1
 
 
 # --- What comes after the closing ------------------------------------------------------------------------------------
@@ -274,11 +280,11 @@ def test_the_freeze_counts_and_stays() -> None:
 def test_pages_come_to_all_of_it() -> None:
     ledger = opened(msgspec.structs.replace(TERMS, applications_max=10))
     for number in range(7):
-        assert apply(ledger, Apply((f"p{number}",), (WISHES[number % 4],)), 100).ok
-    apply(ledger, Withdraw("p3", 1), 100)
+        assert apply(ledger, SubmitApplication((f"p{number}",), (WISHES[number % 4],)), 100).ok
+    apply(ledger, WithdrawApplication("p3", 1), 100)
     pages = [ask(ledger, ReadApplications(after, 2), 100) for after in range(0, 8, 2)]
     assert [one.number for page in pages for one in page] == [1, 2, 3, 5, 6, 7]
-    assert [wish for after in range(5) for wish in ask(ledger, ReadWishes(after, 1), 100)] == list(WISHES[:4])
+    assert [wish for after in range(5) for wish in ask(ledger, ReadPreferences(after, 1), 100)] == list(WISHES[:4])
 
 
 # --- What is refused as soon as it is made ---------------------------------------------------------------------------
@@ -296,15 +302,15 @@ def test_pages_come_to_all_of_it() -> None:
         lambda: msgspec.structs.replace(TERMS, party_max=0),
         lambda: msgspec.structs.replace(TERMS, choices_max=51),
         lambda: msgspec.structs.replace(TERMS, applications_max=10_000_001),
-        lambda: Apply((), WISHES[:1]),
-        lambda: Apply(tuple(f"a{index}" for index in range(101)), WISHES[:1]),
-        lambda: Apply(("a b",), WISHES[:1]),
-        lambda: Apply(("a", "a"), WISHES[:1]),
-        lambda: Apply(("a",), ()),
-        lambda: Apply(("a",), (WISHES[0], WISHES[0])),
-        lambda: Apply(("a",), WISHES[:1], -1),
-        lambda: Withdraw("", 1),
-        lambda: Withdraw("a", 0),
+        lambda: SubmitApplication((), WISHES[:1]),
+        lambda: SubmitApplication(tuple(f"a{index}" for index in range(101)), WISHES[:1]),
+        lambda: SubmitApplication(("a b",), WISHES[:1]),
+        lambda: SubmitApplication(("a", "a"), WISHES[:1]),
+        lambda: SubmitApplication(("a",), ()),
+        lambda: SubmitApplication(("a",), (WISHES[0], WISHES[0])),
+        lambda: SubmitApplication(("a",), WISHES[:1], -1),
+        lambda: WithdrawApplication("", 1),
+        lambda: WithdrawApplication("a", 0),
         lambda: OfferDay("a b", DAY, ()),
         lambda: OfferDay("a", 0, ()),
         lambda: OfferDay("a", DAY, (("q", 1), ("q", 2))),
@@ -319,7 +325,7 @@ def test_pages_come_to_all_of_it() -> None:
         lambda: FindApplication("a b"),
         lambda: ReadApplications(-1),
         lambda: ReadApplications(0, 2001),
-        lambda: place_of("a b"),
+        lambda: address_of("a b"),
     ],
 )
 def test_ill_formed_commands_cannot_be_made(make: object) -> None:
@@ -328,7 +334,7 @@ def test_ill_formed_commands_cannot_be_made(make: object) -> None:
 
 
 def test_a_draw_has_a_place_of_its_own() -> None:
-    place = place_of(DRAW)
+    place = address_of(DRAW)
     assert place == f"~draw.{DRAW}"
     assert kind_of(place).prefix == "~draw"
     assert commitment_of(DRAW, SEED) == TERMS.commitment

@@ -14,7 +14,7 @@ from quota_engine.draws.lottery import (
     Application,
     Capacities,
     Lot,
-    Wish,
+    Preference,
     allot,
     check_entropy,
     commitment_of,
@@ -36,7 +36,7 @@ def served(capacities: Capacities, key: str, applications: list[Application]) ->
     for rank, one in enumerate(drawn, 1):
         ways = [
             (preference, index, [((asked.office, asked.day), quota) for quota in option])
-            for preference, asked in enumerate((capacities.wishes[name] for name in one.choices), 1)
+            for preference, asked in enumerate((capacities.preferences[name] for name in one.choices), 1)
             for index, option in enumerate(asked.choice.options)
         ]
         fitting = [way for way in ways if all(left[quota] >= len(one.applicants) for quota in way[2])]
@@ -121,7 +121,7 @@ def test_no_quota_gives_more_than_it_has(seed: int) -> None:
     for lot in allot(capacities, KEY, applications):
         if lot.preference:
             one = given_by_number[lot.number]
-            asked = capacities.wishes[one.choices[lot.preference - 1]]
+            asked = capacities.preferences[one.choices[lot.preference - 1]]
             for quota in asked.choice.options[lot.option]:
                 place = (asked.office, asked.day, quota)
                 taken[place] = taken.get(place, 0) + one.units
@@ -139,7 +139,7 @@ def test_nobody_gains_by_ranking_untruthfully(seed: int, data: st.DataObject) ->
     applications = random_applications(random, capacities, random.randint(1, 12))
     liar = data.draw(st.integers(0, len(applications) - 1), label="who")
     truth = applications[liar]
-    told = data.draw(st.lists(st.sampled_from(sorted(capacities.wishes)), min_size=1, unique=True), label="told")
+    told = data.draw(st.lists(st.sampled_from(sorted(capacities.preferences)), min_size=1, unique=True), label="told")
     lied = [*applications[:liar], Application(truth.number, truth.applicants, tuple(told)), *applications[liar + 1 :]]
     honest = by_number(allot(capacities, KEY, applications))[truth.number]
     clever = by_number(allot(capacities, KEY, lied))[truth.number]
@@ -282,4 +282,4 @@ def test_capacities_check_themselves() -> None:
     with pytest.raises(InvalidRequest, match="at most 256"):
         Capacities(DRAW, {("sby", DAY): {f"q{index}": 1 for index in range(257)}}, {"c1": wish("sby", ("q0",))})
     with pytest.raises(InvalidRequest, match=r"wish\.day"):
-        Wish("sby", 0, wish("sby", ("am",)).choice)
+        Preference("sby", 0, wish("sby", ("am",)).choice)

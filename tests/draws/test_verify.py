@@ -167,5 +167,5 @@ def test_a_draw_made_up_as_a_whole_is_found_by_what_was_noted_before(expected: E
 def test_findings_are_bounded() -> None:
     draw = published(3)
     capacities = random_capacities(Random(1))
-    many = [Application(number, (f"a{number}",), (min(capacities.wishes),)) for number in range(1, 200)]
+    many = [Application(number, (f"a{number}",), (min(capacities.preferences),)) for number in range(1, 200)]
     assert len(draw._replace(applications=many, capacities=capacities).findings()) == FINDINGS_MAX

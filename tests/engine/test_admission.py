@@ -11,28 +11,28 @@ import pytest
 from quota_engine import (
     AsyncQuotaEngine,
     Caller,
+    DecisionCounter,
     InvalidRequest,
     Outcome,
     QuotaEngine,
     Status,
-    VerdictTally,
     load_catalog,
 )
 from quota_engine.admission import (
-    Always,
-    By,
-    Chain,
-    Finding,
-    Judgement,
-    Limited,
-    Only,
-    Pass,
-    PassRequired,
+    AdmissionPass,
+    BucketScope,
+    ConstantPolicy,
+    DecisionRecord,
+    LimitKey,
+    PassRequiredPolicy,
     Policy,
-    Request,
-    Shadow,
-    Verdict,
-    Where,
+    PolicyChain,
+    PolicyDecision,
+    PolicyRequest,
+    PolicyResult,
+    ScopedPolicy,
+    ShadowPolicy,
+    TokenBucketPolicy,
     deny,
     per_day,
     per_minute,
@@ -40,8 +40,8 @@ from quota_engine.admission import (
 )
 from quota_engine.catalog import day_terms
 from quota_engine.clocks import ManualClock
-from quota_engine.ports import Describe, Send
-from quota_engine.ports import Request as StoreRequest
+from quota_engine.ports import Apply, Describe
+from quota_engine.ports import StoreRequest as StoreRequest
 from tests.support.servers import Server, valkey_server_binary
 
 CATALOG = load_catalog("surabaya")
@@ -82,8 +82,8 @@ def book(engine: QuotaEngine, who: Any, shown: str = "", **more: Any) -> Outcome
 
 def test_an_account_is_throttled_by_the_store(url: str) -> None:
     """Three a minute for an account, however it is written; the answer says when, and who said so."""
-    tally = VerdictTally()
-    engine, clock = opened(url, Limited("per-account", By.ACCOUNT, per_minute(3)), tally)
+    tally = DecisionCounter()
+    engine, clock = opened(url, TokenBucketPolicy("per-account", LimitKey.ACCOUNT, per_minute(3)), tally)
     with engine:
         outcomes = [book(engine, NIKS[one], caller=Caller(account=("Ani", "ani ", "ANI")[one % 3])) for one in range(4)]
         assert [one.status for one in outcomes] == [Status.HELD] * 3 + [Status.THROTTLED]
@@ -103,7 +103,7 @@ def test_an_account_is_throttled_by_the_store(url: str) -> None:
 
 def test_one_identity_can_not_try_all_day(url: str) -> None:
     """Each applicant of a party is charged; one who has tried often enough holds the party up, and nobody else pays."""
-    engine, _ = opened(url, Limited("tries", By.IDENTITY, per_day(2)))
+    engine, _ = opened(url, TokenBucketPolicy("tries", LimitKey.IDENTITY, per_day(2)))
     with engine:
         for one in range(2):
             held = book(engine, NIKS[0], key=f"try{one}")
@@ -118,8 +118,11 @@ def test_one_identity_can_not_try_all_day(url: str) -> None:
 
 def test_who_has_a_hold_gets_it_back_for_nothing(url: str) -> None:
     """A crash, a new login, a double click: the same hold, although the buckets are empty and the pass is used."""
-    chain = Chain(
-        (Limited("tries", By.IDENTITY, per_day(1)), PassRequired("room", lambda *_: Pass("p1", OPENS_AT_MS + 9)))
+    chain = PolicyChain(
+        (
+            TokenBucketPolicy("tries", LimitKey.IDENTITY, per_day(1)),
+            PassRequiredPolicy("room", lambda *_: AdmissionPass("p1", OPENS_AT_MS + 9)),
+        )
     )
     engine, clock = opened(url, chain)
     with engine:
@@ -136,11 +139,11 @@ def test_who_has_a_hold_gets_it_back_for_nothing(url: str) -> None:
 def test_a_pass_opens_once(url: str) -> None:
     """One pass, one reservation; a forged one is not shown to the store; nobody comes in without."""
 
-    def check(text: str, request: Request) -> Pass | Verdict:
+    def check(text: str, request: PolicyRequest) -> AdmissionPass | PolicyDecision:
         name, _, signature = text.partition(".")
-        return Pass(name, OPENS_AT_MS + 60_000) if signature == "good" else deny("forged")
+        return AdmissionPass(name, OPENS_AT_MS + 60_000) if signature == "good" else deny("forged")
 
-    engine, clock = opened(url, PassRequired("room", check))
+    engine, clock = opened(url, PassRequiredPolicy("room", check))
     with engine:
         assert book(engine, NIKS[0]).reason == "no_pass"
         assert book(engine, NIKS[0], shown="p1.bad").reason == "forged"
@@ -152,8 +155,8 @@ def test_a_pass_opens_once(url: str) -> None:
 
 def test_who_has_lost_the_pass_finds_the_place(url: str) -> None:
     """By the key, and by the identity after a new login; somebody new is still refused, and it is said why."""
-    tally = VerdictTally()
-    policy = PassRequired("room", lambda *_: Pass("p1", OPENS_AT_MS + 9), finds_places=True)
+    tally = DecisionCounter()
+    policy = PassRequiredPolicy("room", lambda *_: AdmissionPass("p1", OPENS_AT_MS + 9), finds_places=True)
     engine, _ = opened(url, policy, tally)
     with engine:
         assert book(engine, NIKS[0], key="k1", shown="x").status is Status.HELD
@@ -167,13 +170,13 @@ def test_who_has_lost_the_pass_finds_the_place(url: str) -> None:
 
 def test_shadow_tells_and_lets_through(url: str) -> None:
     """What a policy would have refused is counted, by policy and reason, and nobody notices."""
-    tally = VerdictTally()
-    chain = Chain(
+    tally = DecisionCounter()
+    chain = PolicyChain(
         (
-            Shadow(Limited("accounts", By.ACCOUNT, per_day(2))),
-            Shadow(PassRequired("room", lambda *_: Pass("p1", OPENS_AT_MS + 9))),
-            Shadow(Limited("process", By.ALL, per_day(3), Where.PROCESS)),
-            Shadow(Always("shut", deny("maintenance"))),
+            ShadowPolicy(TokenBucketPolicy("accounts", LimitKey.ACCOUNT, per_day(2))),
+            ShadowPolicy(PassRequiredPolicy("room", lambda *_: AdmissionPass("p1", OPENS_AT_MS + 9))),
+            ShadowPolicy(TokenBucketPolicy("process", LimitKey.ALL, per_day(3), BucketScope.PROCESS)),
+            ShadowPolicy(ConstantPolicy("shut", deny("maintenance"))),
         )
     )
     engine, _ = opened(url, chain, tally)
@@ -191,23 +194,23 @@ def test_shadow_tells_and_lets_through(url: str) -> None:
 
 def test_the_process_turns_overload_away_before_the_store(url: str) -> None:
     """Buckets in the process are asked first: all that count, or none; nothing reaches the store."""
-    chain = Chain(
+    chain = PolicyChain(
         (
-            Limited("all", By.ALL, per_minute(2), Where.PROCESS),
-            Limited("network", By.NETWORK, per_minute(1), Where.PROCESS),
-            Limited("store", By.NETWORK, per_day(9)),
+            TokenBucketPolicy("all", LimitKey.ALL, per_minute(2), BucketScope.PROCESS),
+            TokenBucketPolicy("network", LimitKey.NETWORK, per_minute(1), BucketScope.PROCESS),
+            TokenBucketPolicy("store", LimitKey.NETWORK, per_day(9)),
         )
     )
-    tally = VerdictTally()
+    tally = DecisionCounter()
     engine, clock = opened(url, chain, tally)
     sent: list[object] = []
-    perform = engine._backend.perform
+    perform = engine._backend.execute
 
     def counted(request: StoreRequest[Any]) -> Any:
         sent.append(request)
         return perform(request)
 
-    engine._backend.perform = counted  # type: ignore[method-assign]
+    engine._backend.execute = counted  # type: ignore[method-assign]
     with engine:
         here, there = Caller(network="203.0.113.7"), Caller(network="198.51.100.7")
         assert book(engine, NIKS[0], caller=here).status is Status.HELD
@@ -219,7 +222,7 @@ def test_the_process_turns_overload_away_before_the_store(url: str) -> None:
         )
         assert book(engine, NIKS[1], caller=there).status is Status.HELD  # the refusal above took nothing from "all"
         assert book(engine, NIKS[2], caller=Caller(network="192.0.2.7")).reason == "all"
-        assert len([one for one in sent if isinstance(one, Send)]) == 2
+        assert len([one for one in sent if isinstance(one, Apply)]) == 2
         clock.advance_ms(60_000)
         assert book(engine, NIKS[2], caller=here).status is Status.HELD
     assert tally.counts()[("network", "wait", "network", True)] == 1
@@ -228,7 +231,7 @@ def test_the_process_turns_overload_away_before_the_store(url: str) -> None:
 def test_per_office_and_release(url: str) -> None:
     """A policy for another release is not asked."""
     tomorrow = (DAY + datetime.timedelta(days=1)).toordinal()
-    engine, _ = opened(url, Only(Always("shut", wait("later", 5000)), days=(tomorrow, tomorrow)))
+    engine, _ = opened(url, ScopedPolicy(ConstantPolicy("shut", wait("later", 5000)), days=(tomorrow, tomorrow)))
     with engine:
         assert book(engine, NIKS[0]).status is Status.HELD
         refused = engine.reserve("surabaya", tomorrow, NIKS[1], service="new", session="morning")
@@ -241,7 +244,7 @@ def test_an_outage_of_a_policy_lets_nobody_through(url: str) -> None:
     class Broken:
         name = "broken"
 
-        def judge(self, request: Request) -> Judgement:
+        def decide(self, request: PolicyRequest) -> PolicyResult:
             raise OSError("no connection")
 
     engine, _ = opened(url, Broken())
@@ -261,15 +264,15 @@ def test_no_identity_reaches_policies_observers_or_the_store(url: str, server: S
     class Nosy:
         name = "nosy"
 
-        def judge(self, request: Request) -> Judgement:
+        def decide(self, request: PolicyRequest) -> PolicyResult:
             seen.append(request)
-            return Judgement()
+            return PolicyResult()
 
-        def on_verdict(self, office: str, finding: Finding) -> None:
+        def on_decision(self, office: str, finding: DecisionRecord) -> None:
             seen.append((office, finding))
 
     nosy = Nosy()
-    chain = Chain((nosy, *(Limited(f"by-{by}", by, per_day(1)) for by in By)))
+    chain = PolicyChain((nosy, *(TokenBucketPolicy(f"by-{by}", by, per_day(1)) for by in LimitKey)))
     engine, _ = opened(url, chain, nosy)
     with engine:
         account = "ani's account\u2028{}:'; DROP"
@@ -278,7 +281,7 @@ def test_no_identity_reaches_policies_observers_or_the_store(url: str, server: S
         with pytest.raises(InvalidRequest) as caught:
             book(engine, NIKS[1], caller=Caller(account))
         assert account not in str(caught.value)
-        state = repr(engine._backend.perform(Describe("surabaya")))
+        state = repr(engine._backend.execute(Describe("surabaya")))
     if url != "memory://":
         keys = [key for key in server.ask("KEYS", "*") if key.endswith(":gate")]
         state += repr([server.ask("ZRANGE", key, 0, -1) for key in keys])
@@ -292,10 +295,10 @@ def test_an_observer_that_fails_stops_nothing(url: str, caplog: pytest.LogCaptur
     """It is logged, and the reserve goes on."""
 
     class Failing:
-        def on_verdict(self, office: str, finding: Finding) -> None:
+        def on_decision(self, office: str, finding: DecisionRecord) -> None:
             raise ValueError("not my day")
 
-    engine, _ = opened(url, Always("all", Verdict(wait("x", 1).decision.ADMIT)), Failing())
+    engine, _ = opened(url, ConstantPolicy("all", PolicyDecision(wait("x", 1).kind.ADMIT)), Failing())
     with engine:
         assert book(engine, NIKS[0]).status is Status.HELD
     assert "the observer failed" in caplog.text
@@ -308,8 +311,11 @@ def test_bad_input(url: str) -> None:
         with pytest.raises(InvalidRequest, match="admission_pass"):
             book(engine, NIKS[0], shown="x")
         assert book(engine, NIKS[0], caller=Caller("ani")).status is Status.HELD  # nobody asks who calls
-    two = Chain(
-        tuple(PassRequired(f"r{one}", lambda *_, one=one: Pass(f"p{one}", OPENS_AT_MS + 9)) for one in range(2))
+    two = PolicyChain(
+        tuple(
+            PassRequiredPolicy(f"r{one}", lambda *_, one=one: AdmissionPass(f"p{one}", OPENS_AT_MS + 9))
+            for one in range(2)
+        )
     )
     engine, _ = opened(url, two)
     with engine:
@@ -326,10 +332,10 @@ def test_bad_input(url: str) -> None:
 async def test_the_async_engine_is_the_same(url: str) -> None:
     """One door for both faces."""
     clock = ManualClock(OPENS_AT_MS)
-    chain = Chain(
+    chain = PolicyChain(
         (
-            Limited("accounts", By.ACCOUNT, per_minute(2)),
-            PassRequired("room", lambda text, _: Pass(text, OPENS_AT_MS + 9)),
+            TokenBucketPolicy("accounts", LimitKey.ACCOUNT, per_minute(2)),
+            PassRequiredPolicy("room", lambda text, _: AdmissionPass(text, OPENS_AT_MS + 9)),
         )
     )
     async with await AsyncQuotaEngine.open(url, identity_key=KEY, clock=clock, admission=chain) as engine:
@@ -349,9 +355,9 @@ async def test_the_async_engine_is_the_same(url: str) -> None:
 
 def test_the_tally_is_bounded() -> None:
     """Whatever reasons policies make up, a tally keeps so many rows and no more."""
-    tally = VerdictTally()
+    tally = DecisionCounter()
     for one in range(10_050):
-        tally.on_verdict("surabaya", Finding("p", deny(f"r{one}")))
+        tally.on_decision("surabaya", DecisionRecord("p", deny(f"r{one}")))
     counts = tally.counts()
     assert len(counts) == 10_001
     assert counts["", "", "other", True] == 50

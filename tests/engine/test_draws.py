@@ -22,10 +22,10 @@ from quota_engine import (
     Status,
     UnknownName,
 )
-from quota_engine.draws.ledger import Applied
-from quota_engine.ports import Request
-from quota_engine.stores.memory import MemoryBackend
-from quota_engine.workflows.request_builder import Desk
+from quota_engine.draws.ledger import StoredApplication
+from quota_engine.ports import StoreRequest
+from quota_engine.stores.memory import MemoryStore
+from quota_engine.workflows.request_builder import RequestBuilder
 from tests.support.draw_runs import (
     CLOSES_AT_MS,
     DAY_MS,
@@ -48,7 +48,7 @@ from tests.support.draw_runs import (
 T = TypeVar("T")
 
 
-class Breaking(MemoryBackend):
+class Breaking(MemoryStore):
     """Loses the answer, or the request, of one call, counted from now."""
 
     def __init__(self, clock: ManualClock) -> None:
@@ -56,12 +56,12 @@ class Breaking(MemoryBackend):
         self.calls_left = 10**9
         self.is_carried_out = True
 
-    def perform(self, request: Request[T]) -> T:
+    def execute(self, request: StoreRequest[T]) -> T:
         self.calls_left -= 1
         if self.calls_left:
-            return super().perform(request)
+            return super().execute(request)
         if self.is_carried_out:
-            super().perform(request)
+            super().execute(request)
         raise OutcomeUnknown("the answer was lost")
 
 
@@ -77,7 +77,7 @@ def store(clock: ManualClock) -> Breaking:
 
 @pytest.fixture
 def engine(store: Breaking) -> Iterator[QuotaEngine]:
-    with QuotaEngine(store, Desk(KEY, catalog())) as engine:
+    with QuotaEngine(store, RequestBuilder(KEY, catalog())) as engine:
         yield engine
 
 
@@ -117,7 +117,7 @@ def test_every_step_may_break_anywhere_and_is_done_once(
     broken = 0
     for at in range(1, 200):
         name = f"broken-{at}"
-        with QuotaEngine(Breaking(clock), Desk(KEY, catalog())) as other:
+        with QuotaEngine(Breaking(clock), RequestBuilder(KEY, catalog())) as other:
             clock.set_ms(NOW_MS)
             announced(other, clock, name)
             apply_all(other, name)
@@ -263,11 +263,11 @@ def test_what_was_changed_in_the_store_afterwards_is_found(
 ) -> None:
     """Nothing is awarded from a draw that is not what was frozen; nor with another identity key."""
     draw = decided(engine, clock)
-    with_other_key = QuotaEngine(store, Desk(b"another key, of another house", catalog())).draw("dec")
+    with_other_key = QuotaEngine(store, RequestBuilder(b"another key, of another house", catalog())).draw("dec")
     assert with_other_key.award().findings == ("the applications are not those that were frozen",)
     ledger = store._books["~draw.dec"].ledger
     before = ledger.applications[1]
-    ledger.applications[1] = Applied(1, 1, before.applicants, (3,))
+    ledger.applications[1] = StoredApplication(1, 1, before.applicants, (3,))
     report = draw.award()
     assert report.findings == ("the applications are not those that were frozen",)
     assert drawn_places(engine)[1] == 0

@@ -13,22 +13,22 @@ import pytest
 
 from quota_engine import (
     AsyncQuotaEngine,
-    AsyncRoom,
+    AsyncWaitingRoom,
     BackendUnavailable,
     Catalog,
     InvalidRequest,
     QuotaEngine,
-    Room,
     State,
     Status,
     UnknownName,
+    WaitingRoom,
     load_catalog,
 )
 from quota_engine.catalog import day_terms
 from quota_engine.clocks import ManualClock, SystemClock
 from quota_engine.ports import Describe, RecordedEvent
-from quota_engine.stores.memory import MemoryBackend
-from quota_engine.workflows.request_builder import Desk
+from quota_engine.stores.memory import MemoryStore
+from quota_engine.workflows.request_builder import RequestBuilder
 
 DAY = datetime.date(2026, 12, 7)
 NIK = "3578012345678901"
@@ -51,7 +51,7 @@ def clock(catalog: Catalog) -> ManualClock:
 @pytest.fixture
 def engine(catalog: Catalog, clock: ManualClock) -> Iterator[QuotaEngine]:
     ids = iter(f"made-up-{number}" for number in range(10**6))
-    with QuotaEngine.open(identity_key=KEY, clock=clock, new_id=lambda: next(ids)) as engine:
+    with QuotaEngine.open(identity_key=KEY, clock=clock, id_factory=lambda: next(ids)) as engine:
         engine.publish(catalog, DAY, DAY + datetime.timedelta(days=4))
         clock.advance_ms(3_600_000)
         yield engine
@@ -66,7 +66,7 @@ def test_from_hold_to_attendance(engine: QuotaEngine, clock: ManualClock) -> Non
     held = book(engine)
     assert (held.status, held.reservation.state) == (Status.HELD, State.HELD)
     assert held.reference == "surabaya~made-up-0"
-    confirmed = engine.confirm(held.reference, applicant=NIK, version=1)
+    confirmed = engine.confirm(held.reference, owner=NIK, expected_version=1)
     assert list(confirmed.queue_numbers) == [1]
     assert engine.lookup(held.reference) == confirmed.reservation
     clock.set_ms(engine.availability("surabaya", DAY)[0].starts_at_ms)
@@ -89,8 +89,8 @@ def test_a_party_with_fallback_to_the_general_places(engine: QuotaEngine) -> Non
 def test_release_cancel_and_reschedule(engine: QuotaEngine) -> None:
     """The other ways out of a hold and of a place."""
     reference = book(engine).reference
-    assert engine.release(reference, applicant=OTHER).status is Status.NOT_OWNER
-    assert engine.release(reference, applicant=NIK).status is Status.RELEASED
+    assert engine.release(reference, owner=OTHER).status is Status.NOT_OWNER
+    assert engine.release(reference, owner=NIK).status is Status.RELEASED
     reference = book(engine).reference
     assert engine.confirm(reference).ok
     moved = engine.reschedule(reference, "2026-12-09", service="new", session="afternoon")
@@ -101,13 +101,13 @@ def test_release_cancel_and_reschedule(engine: QuotaEngine) -> None:
 
 def test_a_key_finds_the_same_reservation(engine: QuotaEngine) -> None:
     """Sent again after a lost answer, the same key gives the same hold; the same person under a new key, too."""
-    first = book(engine, key="lost-answer")
-    again = book(engine, key="lost-answer")
+    first = book(engine, idempotency_key="lost-answer")
+    again = book(engine, idempotency_key="lost-answer")
     new_login = book(engine)
     assert again.replayed
     assert new_login.resumed
     assert first.reservation == again.reservation == new_login.reservation
-    assert book(engine, OTHER, key="lost-answer").status is Status.CONFLICT
+    assert book(engine, OTHER, idempotency_key="lost-answer").status is Status.CONFLICT
 
 
 def test_operators(engine: QuotaEngine) -> None:
@@ -118,10 +118,10 @@ def test_operators(engine: QuotaEngine) -> None:
     assert book(engine, OTHER).status is Status.SOLD_OUT
     assert engine.set_capacity("surabaya", DAY, "online", 2).overbooked == 0
     assert engine.close_day("surabaya", DAY).ok
-    assert book(engine, OTHER).status is Status.CLOSED
+    assert book(engine, OTHER).status is Status.DAY_CLOSED
     assert engine.open_day("surabaya", DAY).ok
-    assert engine.pass_on_unused("surabaya", DAY, "kiosk").units == 30
-    assert engine.return_parked("surabaya", DAY, "online").units == 0
+    assert engine.reallocate_unused("surabaya", DAY, "kiosk").units == 30
+    assert engine.release_parked("surabaya", DAY, "online").units == 0
     assert engine.expire("surabaya", DAY).units == 0
     assert engine.audit("surabaya").ok
 
@@ -164,7 +164,7 @@ def _serve_online_by_wait_list(engine: QuotaEngine) -> None:
     terms = day_terms(load_catalog("surabaya"), "surabaya", DAY)
     assert terms is not None
     quotas = tuple(replace(quota, re_release=ReRelease(ReReleaseRule.WAIT_LIST)) for quota in terms.quotas)
-    engine._backend.send("surabaya", Publish(DAY.toordinal(), replace(terms, quotas=quotas)))
+    engine._backend.apply("surabaya", Publish(DAY.toordinal(), replace(terms, quotas=quotas)))
 
 
 def test_events_are_numbered_and_trimmed(engine: QuotaEngine) -> None:
@@ -180,19 +180,19 @@ def test_events_are_numbered_and_trimmed(engine: QuotaEngine) -> None:
 def test_consumers_share_the_events(engine: QuotaEngine, clock: ManualClock) -> None:
     """Each gets its part, an idle one loses it, and what nobody has acknowledged is not trimmed."""
     events = engine.events("surabaya")
-    assert engine.add_group("surabaya", "mail", after=1)
-    assert engine.events("surabaya", group="mail", consumer="w1", limit=2) == events[1:3]
-    assert engine.events("surabaya", group="mail", consumer="w2") == events[3:]
+    assert engine.create_consumer_group("surabaya", "mail", after=1)
+    assert engine.events("surabaya", consumer_group="mail", consumer="w1", limit=2) == events[1:3]
+    assert engine.events("surabaya", consumer_group="mail", consumer="w2") == events[3:]
     assert engine.acknowledge("surabaya", "mail", (one.number for one in events[3:])) == len(events) - 3
     clock.advance_ms(60_000)
-    assert engine.events("surabaya", group="mail", consumer="w2", claim_idle_ms=60_001) == []
-    assert engine.events("surabaya", group="mail", consumer="w2") == events[1:3]
+    assert engine.events("surabaya", consumer_group="mail", consumer="w2", min_idle_ms=60_001) == []
+    assert engine.events("surabaya", consumer_group="mail", consumer="w2") == events[1:3]
     assert engine.trim_events("surabaya", len(events)) == len(events) - 1
-    (group,) = engine.groups("surabaya")
+    (group,) = engine.list_consumer_groups("surabaya")
     assert (group.name, group.acknowledged, group.pending, group.lag) == ("mail", 1, 2, 0)
     assert [lease.consumer for lease in group.leases] == ["w2"]
-    assert engine.drop_group("surabaya", "mail")
-    assert engine.groups("surabaya") == []
+    assert engine.delete_consumer_group("surabaya", "mail")
+    assert engine.list_consumer_groups("surabaya") == []
     assert engine.audit().ok
 
 
@@ -223,55 +223,95 @@ BAD: list[tuple[str, Callable[[QuotaEngine], object], type[Exception], str]] = [
     ("twice", lambda e: book(e, [NIK, NIK]), InvalidRequest, "applicants: one applicant twice"),
     ("control", lambda e: book(e, [NIK, "35\x0078"]), InvalidRequest, "applicants[1]: not a usable identity"),
     ("empty", lambda e: book(e, ""), InvalidRequest, "applicants: not a usable identity"),
-    ("key brace", lambda e: book(e, key="{x}"), InvalidRequest, "key: not a valid id"),
-    ("key long", lambda e: book(e, key="x" * 65), InvalidRequest, "key: not a valid id"),
-    ("key empty", lambda e: book(e, key=""), InvalidRequest, "key: an empty id"),
-    ("wait", lambda e: book(e, wait="yes"), InvalidRequest, "wait: a str; expected True or False"),
+    ("key brace", lambda e: book(e, idempotency_key="{x}"), InvalidRequest, "idempotency_key: not a valid id"),
+    ("key long", lambda e: book(e, idempotency_key="x" * 65), InvalidRequest, "idempotency_key: not a valid id"),
+    ("key empty", lambda e: book(e, idempotency_key=""), InvalidRequest, "idempotency_key: an empty id"),
+    (
+        "join_wait_list",
+        lambda e: book(e, join_wait_list="yes"),
+        InvalidRequest,
+        "join_wait_list: a str; expected True or False",
+    ),
     ("reacquire", lambda e: e.confirm("surabaya~x", reacquire=1), InvalidRequest, "reacquire: a int"),  # type: ignore[arg-type]
     ("audit", lambda e: e.audit("nowhere"), UnknownName, "office: unknown office 'nowhere'"),
     ("swapped", lambda e: e.reserve(NIK, DAY, "surabaya"), UnknownName, "unknown office name, not shown"),
     ("swapped day", lambda e: e.reserve("surabaya", int(NIK), "x"), InvalidRequest, "an integer of more than 48 bits"),
     ("catalog", lambda e: e.publish("surabaya", DAY), InvalidRequest, "catalog: a str"),  # type: ignore[arg-type]
     ("ttl", lambda e: book(e, hold_ttl_ms=-5), InvalidRequest, "hold_ttl_ms: -5"),
-    ("bounds", lambda e: e.count_holds("surabaya", DAY, [5, 5]), InvalidRequest, "left_ms[1]: 5; expected an integer"),
-    ("bounds type", lambda e: e.count_holds("surabaya", DAY, 5), InvalidRequest, "left_ms: not such a list"),  # type: ignore[arg-type]
-    ("many bounds", lambda e: e.count_holds("surabaya", DAY, list(range(17))), InvalidRequest, "at most 16 bounds"),
+    (
+        "bounds",
+        lambda e: e.hold_remaining_histogram("surabaya", DAY, [5, 5]),
+        InvalidRequest,
+        "bounds_ms[1]: 5; expected an integer",
+    ),
+    (
+        "bounds type",
+        lambda e: e.hold_remaining_histogram("surabaya", DAY, 5),  # type: ignore[arg-type]
+        InvalidRequest,
+        "bounds_ms: not such a list",
+    ),
+    (
+        "many bounds",
+        lambda e: e.hold_remaining_histogram("surabaya", DAY, list(range(17))),
+        InvalidRequest,
+        "at most 16 bounds",
+    ),
     ("reference", lambda e: e.confirm("surabaya"), InvalidRequest, "reference: not a reference"),
     ("reference type", lambda e: e.confirm(7), InvalidRequest, "reference: not a reference"),  # type: ignore[arg-type]
     ("reference id", lambda e: e.cancel("surabaya~{}"), InvalidRequest, "reference (its id): not a valid id"),
     ("reference office", lambda e: e.lookup("~x"), InvalidRequest, "reference (its office): an empty id"),
-    ("owner", lambda e: e.confirm("surabaya~x", applicant=""), InvalidRequest, "applicant: not a usable identity"),
-    ("version", lambda e: e.release("surabaya~x", version=-1), InvalidRequest, "version: -1"),
+    ("owner", lambda e: e.confirm("surabaya~x", owner=""), InvalidRequest, "applicant: not a usable identity"),
+    ("version", lambda e: e.release("surabaya~x", expected_version=-1), InvalidRequest, "version: -1"),
     ("capacity", lambda e: e.set_capacity("surabaya", DAY, "online", -1), InvalidRequest, "capacity: -1"),
     ("range", lambda e: e.availability("surabaya", DAY, "2026-12-01"), InvalidRequest, "first_day, last_day: -5 days"),
     ("long range", lambda e: e.availability("surabaya", 1, 401), InvalidRequest, "401 days; expected 1 to 400"),
     ("after", lambda e: e.events("surabaya", after=-1), InvalidRequest, "after: -1"),
     ("limit", lambda e: e.events("surabaya", limit=0), InvalidRequest, "limit: 0"),
-    ("after", lambda e: e.events("surabaya", 1, group="g", consumer="c"), InvalidRequest, "after: given with a group"),
-    ("consumer", lambda e: e.events("surabaya", group="g"), InvalidRequest, "only one of them"),
-    ("group", lambda e: e.events("surabaya", consumer="c"), InvalidRequest, "only one of them"),
-    ("group", lambda e: e.events("surabaya", group="a b", consumer="c"), InvalidRequest, "group: not a valid id"),
-    ("consumer", lambda e: e.events("surabaya", group="g", consumer="~"), InvalidRequest, "consumer: not a valid id"),
-    ("limit", lambda e: e.events("surabaya", group="g", consumer="c", limit=10_001), InvalidRequest, "limit: 10001"),
     (
-        "claim_idle_ms",
-        lambda e: e.events("surabaya", group="g", consumer="c", claim_idle_ms=-1),
+        "after",
+        lambda e: e.events("surabaya", 1, consumer_group="g", consumer="c"),
         InvalidRequest,
-        "claim_idle_ms: -1",
+        "after: given with a group",
+    ),
+    ("consumer", lambda e: e.events("surabaya", consumer_group="g"), InvalidRequest, "only one of them"),
+    ("group", lambda e: e.events("surabaya", consumer="c"), InvalidRequest, "only one of them"),
+    (
+        "group",
+        lambda e: e.events("surabaya", consumer_group="a b", consumer="c"),
+        InvalidRequest,
+        "group: not a valid id",
+    ),
+    (
+        "consumer",
+        lambda e: e.events("surabaya", consumer_group="g", consumer="~"),
+        InvalidRequest,
+        "consumer: not a valid id",
+    ),
+    (
+        "limit",
+        lambda e: e.events("surabaya", consumer_group="g", consumer="c", limit=10_001),
+        InvalidRequest,
+        "limit: 10001",
+    ),
+    (
+        "min_idle_ms",
+        lambda e: e.events("surabaya", consumer_group="g", consumer="c", min_idle_ms=-1),
+        InvalidRequest,
+        "min_idle_ms: -1",
     ),
     ("numbers", lambda e: e.acknowledge("surabaya", "g", [0]), InvalidRequest, "numbers: 0"),
     ("numbers", lambda e: e.acknowledge("surabaya", "g", range(10_001)), InvalidRequest, "numbers: more than 10000"),
     ("numbers", lambda e: e.acknowledge("surabaya", "g", 7), InvalidRequest, "numbers: a int"),  # type: ignore[arg-type]
     ("group", lambda e: e.acknowledge("surabaya", "", []), InvalidRequest, "group: an empty id"),
-    ("group", lambda e: e.add_group("surabaya", "a b"), InvalidRequest, "group: not a valid id"),
-    ("after", lambda e: e.add_group("surabaya", "g", -1), InvalidRequest, "after: -1"),
-    ("group", lambda e: e.drop_group("surabaya", "a b"), InvalidRequest, "group: not a valid id"),
+    ("group", lambda e: e.create_consumer_group("surabaya", "a b"), InvalidRequest, "group: not a valid id"),
+    ("after", lambda e: e.create_consumer_group("surabaya", "g", -1), InvalidRequest, "after: -1"),
+    ("group", lambda e: e.delete_consumer_group("surabaya", "a b"), InvalidRequest, "group: not a valid id"),
     ("events", lambda e: e.reconcile("surabaya", "x"), InvalidRequest, "events: not a list of events"),  # type: ignore[arg-type]
     ("events", lambda e: e.reconcile("surabaya", e.events("surabaya") * 400), InvalidRequest, "expected at most 1000"),
     ("events", lambda e: e.reconcile("surabaya", [moved(e, 1)]), InvalidRequest, "is another event here"),
     ("events", lambda e: e.reconcile("surabaya", [moved(e, 99)]), InvalidRequest, "number 99 after"),
     ("office", lambda e: e.reconcile("nowhere"), UnknownName, "nowhere"),
-    ("office", lambda e: e.groups("nowhere"), UnknownName, "nowhere"),
+    ("office", lambda e: e.list_consumer_groups("nowhere"), UnknownName, "nowhere"),
     ("through", lambda e: e.trim_events("surabaya", -1), InvalidRequest, "through: -1"),
 ]
 
@@ -290,13 +330,13 @@ def test_bad_input(
     engine: QuotaEngine, call: Callable[[QuotaEngine], object], error: type[Exception], message: str
 ) -> None:
     """A clear, typed error that says what, where and what would be right, shows no identity, and changes nothing."""
-    before = engine._backend.perform(Describe("surabaya"))
+    before = engine._backend.execute(Describe("surabaya"))
     with pytest.raises(error) as caught:
         call(engine)
     assert message in str(caught.value)
     assert isinstance(caught.value, InvalidRequest)
     assert NIK not in str(caught.value)
-    assert engine._backend.perform(Describe("surabaya")) == before
+    assert engine._backend.execute(Describe("surabaya")) == before
 
 
 def test_outcomes_of_what_is_not_for_sale(engine: QuotaEngine, clock: ManualClock) -> None:
@@ -309,22 +349,22 @@ def test_outcomes_of_what_is_not_for_sale(engine: QuotaEngine, clock: ManualCloc
         engine.reserve("surabaya", "2026-12-06", NIK, service="renewal", session="morning").status is Status.UNKNOWN_DAY
     )
     assert engine.set_capacity("surabaya", DAY, "nothing", 1).status is Status.UNKNOWN_QUOTA
-    assert book(engine, [str(one) for one in range(6)], key="many").status is Status.NOT_OPEN
+    assert book(engine, [str(one) for one in range(6)], idempotency_key="many").status is Status.NOT_OPEN
     clock.set_ms(opens_at_ms)
-    assert book(engine, [str(one) for one in range(6)], key="many").status is Status.PARTY_TOO_LARGE
+    assert book(engine, [str(one) for one in range(6)], idempotency_key="many").status is Status.PARTY_TOO_LARGE
     clock.set_ms(engine.availability("surabaya", DAY)[0].ends_at_ms)
-    assert book(engine).status is Status.OVER
+    assert book(engine).status is Status.DAY_OVER
     assert engine.lookup("nowhere~x") is None
 
 
 def test_no_identity_is_kept_or_shown(engine: QuotaEngine) -> None:
     """Nothing that the engine holds, returns or prints has an identity in clear."""
     outcome = book(engine, [NIK, OTHER])
-    engine.confirm(outcome.reference, applicant=NIK)
+    engine.confirm(outcome.reference, owner=NIK)
     seen = [
         repr(outcome),
         repr(engine.events("surabaya")),
-        repr(engine._backend.perform(Describe("surabaya"))),
+        repr(engine._backend.execute(Describe("surabaya"))),
         repr(vars(engine._desk)),
         repr(engine._desk._known.plans),
     ]
@@ -374,21 +414,25 @@ async def test_both_faces_do_the_same(engine: QuotaEngine, catalog: Catalog, clo
     """Every method of the async face gives what the sync one gives."""
     clock.advance_ms(-3_600_000)  # events so far have the time of the publishing, and so shall the other's
     ids = iter(f"made-up-{number}" for number in range(10**6))
-    other = await AsyncQuotaEngine.open(identity_key=KEY, clock=clock, new_id=lambda: next(ids))
+    other = await AsyncQuotaEngine.open(identity_key=KEY, clock=clock, id_factory=lambda: next(ids))
     await other.publish(catalog, DAY, DAY + datetime.timedelta(days=4))
     clock.advance_ms(3_600_000)
     wanted = {"service": "renewal", "session": "morning"}
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         ("reserve", ("surabaya", DAY, NIK), {**wanted}),
-        ("reserve", ("surabaya", DAY, [OTHER, "x"]), {**wanted, "key": "pair", "wait": True, "hold_ttl_ms": 99}),
+        (
+            "reserve",
+            ("surabaya", DAY, [OTHER, "x"]),
+            {**wanted, "key": "pair", "join_wait_list": True, "hold_ttl_ms": 99},
+        ),
         ("confirm", ("surabaya~made-up-0",), {"applicant": NIK, "version": 1}),
         ("reschedule", ("surabaya~made-up-0", "2026-12-08"), {**wanted, "applicant": NIK, "version": 2}),
-        ("finish_moves", (), {"older_than_ms": 5, "limit": 9}),
+        ("recover_moves", (), {"older_than_ms": 5, "limit": 9}),
         ("moved_to", ("surabaya~made-up-0",), {}),
         ("lookup", ("surabaya~pair",), {}),
-        ("wait_place", ("surabaya~pair",), {}),
+        ("wait_list_position", ("surabaya~pair",), {}),
         ("reservations", ("surabaya", DAY), {}),
-        ("count_holds", ("surabaya", DAY, [99, 900_000]), {}),
+        ("hold_remaining_histogram", ("surabaya", DAY, [99, 900_000]), {}),
         ("release", ("surabaya~pair",), {}),
         ("cancel", ("surabaya~made-up-0",), {}),
         ("check_in", ("surabaya~made-up-0",), {}),
@@ -397,17 +441,17 @@ async def test_both_faces_do_the_same(engine: QuotaEngine, catalog: Catalog, clo
         ("set_capacity", ("surabaya", DAY, "online", 5), {}),
         ("close_day", ("surabaya", DAY), {}),
         ("open_day", ("surabaya", DAY), {}),
-        ("pass_on_unused", ("surabaya", DAY, "kiosk"), {}),
-        ("return_parked", ("surabaya", DAY, "online"), {}),
+        ("reallocate_unused", ("surabaya", DAY, "kiosk"), {}),
+        ("release_parked", ("surabaya", DAY, "online"), {}),
         ("expire", ("surabaya", DAY), {"limit": 5}),
         ("publish", (catalog, DAY), {}),
         ("events", ("surabaya",), {"after": 1, "limit": 500}),
         ("trim_events", ("surabaya", 3), {}),
-        ("add_group", ("surabaya", "mail"), {"after": 4}),
-        ("events", ("surabaya",), {"limit": 3, "group": "mail", "consumer": "w1", "claim_idle_ms": 7}),
+        ("create_consumer_group", ("surabaya", "mail"), {"after": 4}),
+        ("events", ("surabaya",), {"limit": 3, "group": "mail", "consumer": "w1", "min_idle_ms": 7}),
         ("acknowledge", ("surabaya", "mail", [5, 6]), {}),
         ("groups", ("surabaya",), {}),
-        ("drop_group", ("surabaya", "mail"), {}),
+        ("delete_consumer_group", ("surabaya", "mail"), {}),
         ("reconcile", ("surabaya",), {}),
         ("offices", (), {}),
         ("audit", (), {}),
@@ -429,7 +473,7 @@ FURTHER_FACES = {"draw", "room"}
 """Methods that ask nothing, and only give another face. That of draws has a test of its own."""
 
 
-@pytest.mark.parametrize(("face", "async_face"), [(QuotaEngine, AsyncQuotaEngine), (Room, AsyncRoom)])
+@pytest.mark.parametrize(("face", "async_face"), [(QuotaEngine, AsyncQuotaEngine), (WaitingRoom, AsyncWaitingRoom)])
 def test_both_faces_have_the_same_methods(face: type, async_face: type) -> None:
     """Same names, same parameters, same defaults, and a docstring each."""
     names = {name for name in vars(face) if not name.startswith("_")}
@@ -467,11 +511,11 @@ class TestOpen:
 
     def test_another_identity_key_on_the_same_store(self, catalog: Catalog, clock: ManualClock) -> None:
         """With another key nobody would be known again, so it is refused before anything is published."""
-        backend = MemoryBackend(clock)
-        QuotaEngine(backend, Desk(KEY, catalog)).publish(catalog, DAY)
+        backend = MemoryStore(clock)
+        QuotaEngine(backend, RequestBuilder(KEY, catalog)).publish(catalog, DAY)
         with pytest.raises(InvalidRequest, match="identity_key: not the one that this store was set up with"):
-            QuotaEngine(backend, Desk(b"another key for the same store", catalog)).publish(catalog, DAY)
-        QuotaEngine(backend, Desk(KEY, catalog)).publish(catalog, DAY)
+            QuotaEngine(backend, RequestBuilder(b"another key for the same store", catalog)).publish(catalog, DAY)
+        QuotaEngine(backend, RequestBuilder(KEY, catalog)).publish(catalog, DAY)
 
     def test_a_backend_of_a_third_party(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """An entry point of the group ``quota_engine.backends`` serves its scheme."""
@@ -480,7 +524,7 @@ class TestOpen:
         point = importlib.metadata.EntryPoint("other", "tests.engine.test_quota_engine:Other", "quota_engine.backends")
         monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
         with QuotaEngine.open("other://place", identity_key=KEY) as engine:
-            assert isinstance(engine._backend, MemoryBackend)
+            assert isinstance(engine._backend, MemoryStore)
 
     def test_a_package_that_is_missing_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without the client's package the error says what to install."""
@@ -511,9 +555,9 @@ class Other:
     """A third party's backend, which is the one in memory under another name."""
 
     @staticmethod
-    def open_backend(url: str, clock: Any) -> MemoryBackend:
+    def open_store(url: str, clock: Any) -> MemoryStore:
         assert url == "other://place"
-        return MemoryBackend(clock or SystemClock())
+        return MemoryStore(clock or SystemClock())
 
 
 def test_the_system_clock_tells_milliseconds() -> None:

@@ -10,15 +10,15 @@ from quota_engine import ManualClock, QuotaEngine, load_catalog
 from quota_engine.catalog import day_terms
 from quota_engine.domain.outcomes import DayView
 from quota_engine.engine.summaries import (
-    LEFT_UNKNOWN,
+    PLACES_LEFT_UNKNOWN,
+    AuditSummary,
     DayState,
-    RoomLook,
     RoomPhase,
-    Verdict,
+    RoomSummary,
     day_state,
     openings,
     plain_day,
-    room_look,
+    summarize_room,
 )
 from quota_engine.workflows.waiting_rooms import RoomSettings
 
@@ -56,9 +56,9 @@ class Stage:
         for number in range(count):
             assert self.room.join(f"{number:016}").ok
 
-    def look(self) -> RoomLook:
+    def look(self) -> RoomSummary:
         """The room as it goes now."""
-        return room_look("surabaya-room", self.room.view())
+        return summarize_room("surabaya-room", self.room.view())
 
 
 def test_a_room_from_its_making_to_its_end() -> None:
@@ -78,7 +78,7 @@ def test_a_room_from_its_making_to_its_end() -> None:
     assert look.phase is RoomPhase.RUNNING
     assert (look.tickets, look.called, look.waiting, look.in_turn) == (900, 50, 850, 50)
     assert (look.per_minute, look.per_minute_min, look.per_minute_max) == (600, 60, 600)
-    assert (look.left, look.opened_at_ms, look.ended_at_ms) == (100, OPENS_MS, 0)
+    assert (look.places_left, look.opened_at_ms, look.ended_at_ms) == (100, OPENS_MS, 0)
     assert look.rate_per_minute == 600  # 40 in 4 seconds, after the first ten at once
     assert look.wait_ms == 850 * MINUTE_MS // 600
     stage.room.close()
@@ -107,10 +107,10 @@ def test_a_room_that_waits_for_its_entropy() -> None:
     stage = Stage(entropy_source="the lottery of the evening")
     stage.at(1)
     assert (stage.look().phase, stage.look().entropy_source) == (RoomPhase.DUE, "the lottery of the evening")
-    assert stage.look().left == LEFT_UNKNOWN
+    assert stage.look().places_left == PLACES_LEFT_UNKNOWN
     stage.room.open("4 8 15 16 23 42")
     stage.at(2)
-    assert (stage.look().phase, stage.look().left) == (RoomPhase.RUNNING, 100)
+    assert (stage.look().phase, stage.look().places_left) == (RoomPhase.RUNNING, 100)
 
 
 def test_days_and_their_openings() -> None:
@@ -138,5 +138,5 @@ def test_the_last_opening_and_the_next(now_ms: int, found: list[int]) -> None:
 
 
 def test_a_verdict() -> None:
-    assert Verdict(5, 1, ()).plain() == {"ok": True, "at_ms": 5, "offices": 1, "findings": []}
-    assert not Verdict(5, 1, ("a unit is missing",)).ok
+    assert AuditSummary(5, 1, ()).plain() == {"ok": True, "at_ms": 5, "offices": 1, "findings": []}
+    assert not AuditSummary(5, 1, ("a unit is missing",)).ok

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from quota_engine import AsyncTokenBuckets, BackendUnavailable, InvalidRequest, Taken, TokenBuckets
-from quota_engine.admission import Level, Limit, per_day, per_minute, per_second
+from quota_engine import AsyncTokenBuckets, BackendUnavailable, InvalidRequest, TakeResult, TokenBuckets
+from quota_engine.admission import BucketLevel, Limit, per_day, per_minute, per_second
 from quota_engine.clocks import ManualClock
 from tests.support.servers import Server, valkey_server_binary
 
@@ -44,13 +44,13 @@ def test_one_limit(url: str) -> None:
     buckets, clock = opened(url, per_second(2, burst=3))
     with buckets:
         assert [buckets.take("203.0.113.7").ok for _ in range(4)] == [True, True, True, False]
-        assert buckets.take("203.0.113.7") == Taken(False, "", START_MS + 500)
+        assert buckets.take("203.0.113.7") == TakeResult(False, "", START_MS + 500)
         assert buckets.take("203.0.113.8", cost=3).ok
-        assert buckets.peek("203.0.113.7") == {"": Level(0, START_MS + 1500)}
+        assert buckets.peek("203.0.113.7") == {"": BucketLevel(0, START_MS + 1500)}
         clock.advance_ms(500)
         assert buckets.take("203.0.113.7").ok
         assert buckets.reset("203.0.113.7") == 1
-        assert buckets.peek("203.0.113.7") == {"": Level(3, 0)}
+        assert buckets.peek("203.0.113.7") == {"": BucketLevel(3, 0)}
 
 
 def test_several_limits_at_once(url: str) -> None:
@@ -58,9 +58,12 @@ def test_several_limits_at_once(url: str) -> None:
     buckets, clock = opened(url, {"account": per_minute(2), "network": per_minute(1), "device": per_day(1)})
     with buckets:
         keys = {"network": "203.0.113.0/24", "account": "ani"}
-        assert buckets.take(keys) == Taken(True)
-        assert buckets.take(keys) == Taken(False, "network", START_MS + 60_000)
-        assert buckets.peek(keys) == {"account": Level(1, START_MS + 30_000), "network": Level(0, START_MS + 60_000)}
+        assert buckets.take(keys) == TakeResult(True)
+        assert buckets.take(keys) == TakeResult(False, "network", START_MS + 60_000)
+        assert buckets.peek(keys) == {
+            "account": BucketLevel(1, START_MS + 30_000),
+            "network": BucketLevel(0, START_MS + 60_000),
+        }
         assert buckets.take({"device": "ani"}).ok  # the same key is another bucket under another limit
         assert buckets.reset(keys) == 2
         clock.advance_ms(1)
@@ -145,7 +148,7 @@ async def test_the_async_face(url: str) -> None:
     async with await AsyncTokenBuckets.open(url, per_second(100, burst=10), identity_key=KEY, clock=clock) as buckets:
         answers = await asyncio.gather(*(buckets.take("ani") for _ in range(40)))
         assert sum(answer.ok for answer in answers) == 10
-        assert await buckets.peek("ani") == {"": Level(0, START_MS + 100)}
+        assert await buckets.peek("ani") == {"": BucketLevel(0, START_MS + 100)}
         assert await buckets.reset("ani") == 1
         assert (await buckets.take("ani", 10)).ok
 
@@ -160,7 +163,7 @@ async def test_when_the_store_is_away(admit: bool) -> None:
         assert buckets.take("ani").ok
         server.kill()
         if admit:
-            assert buckets.take("ani") == await also.take("ani") == Taken(True, unchecked=True)
+            assert buckets.take("ani") == await also.take("ani") == TakeResult(True, unchecked=True)
         else:
             with pytest.raises(BackendUnavailable):
                 buckets.take("ani")

@@ -18,23 +18,23 @@ from quota_engine import (
     InvalidRequest,
     ManualClock,
     Outcome,
-    Phase,
     QuotaEngine,
     RoomSettings,
     RoomStatus,
     Status,
     TicketKeys,
+    TicketPhase,
     UnknownName,
     load_catalog,
 )
 from quota_engine.admission import room_pass
 from quota_engine.admission.tickets import number_on, read_pass
 from quota_engine.domain.errors import BackendUnavailable
-from quota_engine.ports import Ask, Request, Send
-from quota_engine.stores.memory import MemoryBackend
+from quota_engine.ports import Apply, Query, StoreRequest
+from quota_engine.stores.memory import MemoryStore
 from quota_engine.waiting_room.machine import RoomView
 from quota_engine.waiting_room.transcript import position_of, verify
-from quota_engine.workflows.request_builder import Desk
+from quota_engine.workflows.request_builder import RequestBuilder
 from quota_engine.workflows.waiting_rooms import RoomBook
 from tests.support.servers import Server, valkey_server_binary
 
@@ -89,8 +89,8 @@ def test_an_opening_from_the_first_ticket_to_the_last_pass(engine: QuotaEngine, 
     made(engine, per_minute_max=600, per_minute_min=600, burst=10)
     room = engine.room("december")
     tickets = {person: room.join(person).ticket for person in PEOPLE}
-    early = room.record()
-    assert {room.status(ticket).phase for ticket in tickets.values()} == {Phase.NOT_OPEN}
+    early = room.transcript()
+    assert {room.status(ticket).phase for ticket in tickets.values()} == {TicketPhase.NOT_OPEN}
     clock.set_ms(OPENS_AT_MS)
     called: list[str] = []
     passes: dict[str, str] = {}
@@ -105,7 +105,7 @@ def test_an_opening_from_the_first_ticket_to_the_last_pass(engine: QuotaEngine, 
                 assert admission.until_ms == clock.now_ms() + 300_000 + 900_000
         clock.advance_ms(1_000)
     assert set(called) == set(PEOPLE)
-    record = room.record()
+    record = room.transcript()
     assert verify(record, early).ok
     order = [position_of(record, number_on(tickets[person])) for person in called]
     assert [position // 10 for position in order if position is not None] == [at // 10 for at in range(300)]
@@ -114,8 +114,8 @@ def test_an_opening_from_the_first_ticket_to_the_last_pass(engine: QuotaEngine, 
     day = datetime.date.fromisoformat("2026-12-08").toordinal()
     assert len({read_pass(keys, passes[PEOPLE[0]], "surabaya", day, [hashed]).id}) == 1
     assert room.close().ok
-    assert {room.status(ticket).phase for ticket in tickets.values()} == {Phase.OVER}
-    assert verify(room.record(), record).ok
+    assert {room.status(ticket).phase for ticket in tickets.values()} == {TicketPhase.ROOM_CLOSED}
+    assert verify(room.transcript(), record).ok
 
 
 def test_the_same_person_has_the_same_ticket_everywhere(engine: QuotaEngine, clock: ManualClock) -> None:
@@ -124,7 +124,7 @@ def test_the_same_person_has_the_same_ticket_everywhere(engine: QuotaEngine, clo
     first = engine.room("december").join(PEOPLE[0])
     again = engine.room("december").join(PEOPLE[0])
     assert (first.ticket, again.replayed) == (again.ticket, True)
-    other = QuotaEngine(engine._backend, Desk(KEY, CATALOG), clock=clock)
+    other = QuotaEngine(engine._backend, RequestBuilder(KEY, CATALOG), clock=clock)
     assert other.room("december").join(PEOPLE[0]).ticket == first.ticket
 
 
@@ -153,7 +153,13 @@ def test_a_pass_is_one_reservation_and_nobody_comes_in_without(
 
         def reserve(person: str, admission_pass: str, day: str = FIRST_DAY, key: str | None = None) -> Outcome:
             return engine.reserve(
-                "surabaya", day, person, service="new", session="morning", key=key, admission_pass=admission_pass
+                "surabaya",
+                day,
+                person,
+                service="new",
+                session="morning",
+                idempotency_key=key,
+                admission_pass=admission_pass,
             )
 
         assert reserve(PEOPLE[0], "").status is Status.NOT_ADMITTED
@@ -176,18 +182,18 @@ def test_who_lost_the_turn_goes_behind(engine: QuotaEngine, clock: ManualClock) 
     room = engine.room("december")
     tickets = [room.join(person).ticket for person in PEOPLE[:20]]
     clock.set_ms(OPENS_AT_MS)
-    assert room.status(tickets[0]).phase is Phase.CALLED
+    assert room.status(tickets[0]).phase is TicketPhase.CALLED
     with pytest.raises(InvalidRequest, match="CALLED"):
         room.join(PEOPLE[0], instead_of=tickets[0])
     clock.advance_ms(5_000)
     lost = room.status(tickets[0])
-    assert lost.phase is Phase.LAPSED
+    assert lost.phase is TicketPhase.TURN_MISSED
     assert not room.enter(tickets[0], PEOPLE[0]).ok
     with pytest.raises(InvalidRequest, match="another person"):
         room.join(PEOPLE[1], instead_of=tickets[0])
     behind = room.join(PEOPLE[0], instead_of=tickets[0])
     assert (number_on(behind.ticket), behind.replayed) == (20, False)
-    assert room.status(behind.ticket).phase is Phase.SHUFFLING
+    assert room.status(behind.ticket).phase is TicketPhase.SHUFFLING
     for _ in range(2):
         clock.advance_ms(1_000)
         room.status(behind.ticket)
@@ -197,8 +203,8 @@ def test_who_lost_the_turn_goes_behind(engine: QuotaEngine, clock: ManualClock) 
 
 def test_a_poll_costs_no_call_of_the_store(clock: ManualClock) -> None:
     """Six thousand polls within the refresh time: one look, and what time had made due."""
-    backend = Counting(MemoryBackend(clock))
-    engine = QuotaEngine(backend, Desk(KEY, CATALOG), clock=clock)
+    backend = Counting(MemoryStore(clock))
+    engine = QuotaEngine(backend, RequestBuilder(KEY, CATALOG), clock=clock)
     engine.publish(CATALOG, FIRST_DAY, LAST_DAY)
     made(engine)
     room = engine.room("december")
@@ -215,8 +221,8 @@ def test_a_poll_costs_no_call_of_the_store(clock: ManualClock) -> None:
 
 def test_threads_poll_while_one_looks(clock: ManualClock) -> None:
     """When the store is slow, one thread waits for it and the others are answered from the look before."""
-    backend = Counting(MemoryBackend(clock))
-    engine = QuotaEngine(backend, Desk(KEY, CATALOG), clock=clock)
+    backend = Counting(MemoryStore(clock))
+    engine = QuotaEngine(backend, RequestBuilder(KEY, CATALOG), clock=clock)
     made(engine)
     room = engine.room("december")
     ticket = room.join(PEOPLE[0]).ticket
@@ -233,8 +239,8 @@ def test_threads_poll_while_one_looks(clock: ManualClock) -> None:
 
 def test_polls_survive_a_store_that_is_away_for_a_while(clock: ManualClock) -> None:
     """Up to ten seconds they are answered from the last look, with its time, and the store is asked twice a second."""
-    backend = Counting(MemoryBackend(clock))
-    engine = QuotaEngine(backend, Desk(KEY, CATALOG), clock=clock)
+    backend = Counting(MemoryStore(clock))
+    engine = QuotaEngine(backend, RequestBuilder(KEY, CATALOG), clock=clock)
     made(engine)
     room = engine.room("december")
     ticket = room.join(PEOPLE[0]).ticket
@@ -266,9 +272,9 @@ def test_the_number_of_people_let_in_follows_the_places(engine: QuotaEngine, clo
     for _ in range(10):
         found = [room.status(ticket) for ticket in tickets]
         clock.advance_ms(1_000)
-    assert Counter(one.phase for one in found) == {Phase.CALLED: 5, Phase.WAITING: 45}
-    assert {one.left for one in found} == {3}
-    assert {one.chance for one in found if one.phase is Phase.WAITING} == {Chance.MAY_NOT_REACH}
+    assert Counter(one.phase for one in found) == {TicketPhase.CALLED: 5, TicketPhase.WAITING: 45}
+    assert {one.places_left for one in found} == {3}
+    assert {one.chance for one in found if one.phase is TicketPhase.WAITING} == {Chance.MAY_NOT_REACH}
     for person in PEOPLE[100:103]:
         assert engine.reserve("surabaya", FIRST_DAY, person, service="new", session="morning").ok
     clock.advance_ms(1_000)
@@ -278,7 +284,10 @@ def test_the_number_of_people_let_in_follows_the_places(engine: QuotaEngine, clo
     clock.advance_ms(60_000)
     room.status(tickets[0])
     clock.advance_ms(1_000)
-    assert Counter(room.status(ticket).phase for ticket in tickets) == {Phase.LAPSED: 5, Phase.WAITING: 45}
+    assert Counter(room.status(ticket).phase for ticket in tickets) == {
+        TicketPhase.TURN_MISSED: 5,
+        TicketPhase.WAITING: 45,
+    }
 
 
 def test_a_room_with_public_entropy_waits_for_it(engine: QuotaEngine, clock: ManualClock) -> None:
@@ -289,12 +298,12 @@ def test_a_room_with_public_entropy_waits_for_it(engine: QuotaEngine, clock: Man
     too_early = room.open("3 5 8")
     assert (too_early.status, too_early.retry_at_ms) == (RoomStatus.NOT_OPEN, OPENS_AT_MS)
     clock.set_ms(OPENS_AT_MS + 10_000)
-    assert room.status(ticket).phase is Phase.SHUFFLING
+    assert room.status(ticket).phase is TicketPhase.SHUFFLING
     assert room.open("3 5 8").ok
     assert room.open("3 5 9").status is RoomStatus.CONFLICT
     clock.advance_ms(1_000)
-    assert room.status(ticket).phase is Phase.CALLED
-    record = room.record()
+    assert room.status(ticket).phase is TicketPhase.CALLED
+    record = room.transcript()
     assert (record.entropy_source, record.entropy) == ("the numbers of the lottery of 4 December 2026", "3 5 8")
     assert verify(record).ok
 
@@ -307,13 +316,13 @@ def test_it_ends_by_itself(engine: QuotaEngine, clock: ManualClock) -> None:
     assert joined.ok
     clock.set_ms(OPENS_AT_MS + 7_200_000 - 1)
     standing = room.status(joined.ticket)
-    assert (standing.phase, standing.enter_until_ms) == (Phase.CALLED, OPENS_AT_MS + 7_200_000)
+    assert (standing.phase, standing.enter_until_ms) == (TicketPhase.CALLED, OPENS_AT_MS + 7_200_000)
     clock.advance_ms(1)
-    assert room.status(joined.ticket).phase is Phase.OVER
+    assert room.status(joined.ticket).phase is TicketPhase.ROOM_CLOSED
     assert not room.enter(joined.ticket, PEOPLE[0]).ok
     assert not room.join(PEOPLE[1]).ok
     clock.advance_ms(1_000)
-    record = room.record()
+    record = room.transcript()
     assert (verify(record).tickets_checked, bool(record.late_seed)) == (1, True)
 
 
@@ -321,13 +330,13 @@ def test_many_processes_make_one_room(engine: QuotaEngine) -> None:
     """Each asks for it when it starts; the first one's seed counts. Other terms are a conflict."""
     for _ in range(3):
         made(engine)
-    before = engine.room("december").record().commitment
+    before = engine.room("december").transcript().commitment
     made(engine)
-    assert engine.room("december").record().commitment == before
+    assert engine.room("december").transcript().commitment == before
     room = engine.room("december")
     assert room.create("surabaya", FIRST_DAY, opens_at=OPENS_AT) is RoomStatus.CONFLICT
     late = engine.room("late")
-    assert late.create("surabaya", FIRST_DAY, opens_at=OPENS_AT_MS - 4_000_000) is RoomStatus.OVER
+    assert late.create("surabaya", FIRST_DAY, opens_at=OPENS_AT_MS - 4_000_000) is RoomStatus.ROOM_CLOSED
 
 
 @pytest.mark.parametrize(
@@ -343,7 +352,7 @@ def test_many_processes_make_one_room(engine: QuotaEngine) -> None:
         ({"channel": "fax"}, "channel"),
         ({"group": "friends"}, "group"),
         ({"entropy_source": "two\nlines"}, "entropy_source"),
-        ({"settings": RoomSettings(lease_ms=1_000)}, "lease_ms"),
+        ({"settings": RoomSettings(pass_grace_ms=1_000)}, "pass_grace_ms"),
         ({"settings": RoomSettings(window_ms=0)}, "window_ms"),
         ({"settings": RoomSettings(burst=-1)}, "burst"),
         ({"settings": {"burst": 5}}, "settings"),
@@ -368,15 +377,15 @@ def test_what_can_never_be_right_is_refused(arguments: dict[str, Any], where: st
 def test_there_is_no_such_room() -> None:
     """Asking for one costs one look in a while, and says so."""
     clock = ManualClock(OPENS_AT_MS)
-    backend = Counting(MemoryBackend(clock))
-    room = QuotaEngine(backend, Desk(KEY, CATALOG), clock=clock).room("nowhere")
+    backend = Counting(MemoryStore(clock))
+    room = QuotaEngine(backend, RequestBuilder(KEY, CATALOG), clock=clock).room("nowhere")
     for _ in range(10):
         with pytest.raises(UnknownName, match="nowhere"):
             room.status("a ticket")
     assert backend.requests == {"Ask": 1}
     for name in ("", "a b", "x" * 65, "ä", None):
         with pytest.raises(InvalidRequest):
-            QuotaEngine(backend, Desk(KEY, CATALOG), clock=clock).room(name)  # type: ignore[arg-type]
+            QuotaEngine(backend, RequestBuilder(KEY, CATALOG), clock=clock).room(name)  # type: ignore[arg-type]
 
 
 def test_nobody_elses_ticket_is_told_or_let_in(engine: QuotaEngine, clock: ManualClock) -> None:
@@ -401,12 +410,12 @@ def test_nobody_elses_ticket_is_told_or_let_in(engine: QuotaEngine, clock: Manua
 
 def test_keys_are_changed_while_a_room_is_open(clock: ManualClock) -> None:
     """Old tickets and new ones are good on processes that have both keys, and the order stays."""
-    backend = MemoryBackend(clock)
+    backend = MemoryStore(clock)
     before = QuotaEngine(
-        backend, Desk(KEY, CATALOG, ticket_keys=TicketKeys("a", {"a": b"the first secret"})), clock=clock
+        backend, RequestBuilder(KEY, CATALOG, ticket_keys=TicketKeys("a", {"a": b"the first secret"})), clock=clock
     )
     both = TicketKeys("b", {"a": b"the first secret", "b": b"the second secret"})
-    after = QuotaEngine(backend, Desk(KEY, CATALOG, ticket_keys=both), clock=clock)
+    after = QuotaEngine(backend, RequestBuilder(KEY, CATALOG, ticket_keys=both), clock=clock)
     made(before)
     tickets = [before.room("december").join(person).ticket for person in PEOPLE[:50]]
     new = [after.room("december").join(person).ticket for person in PEOPLE[:50]]
@@ -422,17 +431,17 @@ def test_keys_are_changed_while_a_room_is_open(clock: ManualClock) -> None:
 
 def test_the_order_is_a_secret_until_it_opens(clock: ManualClock) -> None:
     """Neither the store nor the record has anything from which it could be worked out before."""
-    backend = MemoryBackend(clock)
-    engine = QuotaEngine(backend, Desk(KEY, CATALOG), clock=clock)
+    backend = MemoryStore(clock)
+    engine = QuotaEngine(backend, RequestBuilder(KEY, CATALOG), clock=clock)
     made(engine)
     room = engine.room("december")
     room.join(PEOPLE[0])
     view: RoomView = room.view()
-    late_seed = engine._desk.ticket_keys.late_seed(view.terms.key_id, "december", view.terms.nonce)
+    late_seed = engine._desk.ticket_keys.late_seed(view.config.key_id, "december", view.config.nonce)
     seed = hashlib.sha256(f"quota_engine room seed 1\n{late_seed}\n".encode()).hexdigest()
     for secret in (late_seed, seed):
         assert secret not in repr(view)
-        assert secret not in repr(room.record())
+        assert secret not in repr(room.transcript())
 
 
 async def test_the_async_room_is_the_same(clock: ManualClock) -> None:
@@ -445,14 +454,14 @@ async def test_the_async_room_is_the_same(clock: ManualClock) -> None:
         assert len(set(tickets)) == 50
         clock.set_ms(OPENS_AT_MS)
         found = await asyncio.gather(*(room.status(ticket) for ticket in tickets))
-        assert {one.phase for one in found} == {Phase.CALLED}
+        assert {one.phase for one in found} == {TicketPhase.CALLED}
         admission = await room.enter(tickets[0], PEOPLE[0])
         assert admission.ok
-        assert (await room.view()).mark == 50
+        assert (await room.view()).called_count == 50
         assert (await room.open("nothing was announced")).status is RoomStatus.CONFLICT
         assert (await room.close()).ok
-        assert verify(await room.record()).ok
-        assert (await room.status(tickets[0], identity=PEOPLE[0])).phase is Phase.OVER
+        assert verify(await room.transcript()).ok
+        assert (await room.status(tickets[0], identity=PEOPLE[0])).phase is TicketPhase.ROOM_CLOSED
 
 
 def test_positions_are_kept_for_some_and_worked_out_for_all(clock: ManualClock, monkeypatch: Any) -> None:
@@ -471,7 +480,7 @@ def test_positions_are_kept_for_some_and_worked_out_for_all(clock: ManualClock, 
 
 def test_a_book_has_bounds() -> None:
     """Neither a strange name nor a strange refresh time makes one."""
-    desk = Desk(KEY, CATALOG)
+    desk = RequestBuilder(KEY, CATALOG)
     for arguments in (("a.b", lambda: 0, 500), ("a", lambda: 0, 0), ("a", lambda: 0, 10_001)):
         with pytest.raises(InvalidRequest):
             RoomBook(desk, *arguments)
@@ -480,24 +489,24 @@ def test_a_book_has_bounds() -> None:
 class Counting:
     """A backend that counts what it is asked, can be held up, and can be away."""
 
-    def __init__(self, backend: MemoryBackend) -> None:
+    def __init__(self, backend: MemoryStore) -> None:
         self._backend = backend
         self.requests = Counter[str]()
         self.blocked: threading.Event | None = None
         self.reached = threading.Event()
         self.error: Exception | None = None
 
-    def send(self, office: str, command: Any) -> Any:
-        return self._backend.send(office, command)
+    def apply(self, office: str, command: Any) -> Any:
+        return self._backend.apply(office, command)
 
-    def perform(self, request: Request[T]) -> T:
+    def execute(self, request: StoreRequest[T]) -> T:
         self.requests[type(request).__name__] += 1
         if self.error is not None:
             raise self.error
-        if self.blocked is not None and isinstance(request, Ask | Send):
+        if self.blocked is not None and isinstance(request, Query | Apply):
             self.reached.set()
             assert self.blocked.wait(10)
-        return self._backend.perform(request)
+        return self._backend.execute(request)
 
     def close(self) -> None:
         self._backend.close()

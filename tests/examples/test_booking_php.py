@@ -169,7 +169,7 @@ def test_php_waits_in_the_room_and_loses_answers(url: str) -> None:
         assert len(polls) > 1
         assert all('If-None-Match: "' in head for head in polls[1:])
         assert NIK not in "".join([run.stdout, run.stderr, *losing.heads])
-        (record,) = client.reservations("surabaya", WITH_ROOM)
+        (record,) = client.list_reservations("surabaya", WITH_ROOM)
         assert (record.state, list(record.queue_numbers)) == (State.CONFIRMED, [1])
         assert room.view().tickets == 1
         room.close()

@@ -26,7 +26,7 @@ def start(store: str, into: Path, consumer: str, *more: str) -> subprocess.Popen
 
 
 def progress(engine: QuotaEngine) -> tuple[int, tuple[Lease, ...]]:
-    (group,) = engine.groups("surabaya")
+    (group,) = engine.list_consumer_groups("surabaya")
     return group.acknowledged, group.leases
 
 
@@ -43,17 +43,22 @@ def test_every_event_has_its_effect_once_however_often_its_consumers_are_killed(
         engine.publish(catalog, "2026-12-07")
         engine.set_capacity("surabaya", "2026-12-07", "online", 1_000_000)
         engine.set_capacity("surabaya", "2026-12-07", "morning", 1_000_000)
-        assert engine.add_group("surabaya", "sqlite")
+        assert engine.create_consumer_group("surabaya", "sqlite")
         booked = 0
         for _ in range(6):
-            # Time stands still here, so only a claim_idle_ms of 0 takes anything away from others: then all at once.
+            # Time stands still here, so only a min_idle_ms of 0 takes anything away from others: then all at once.
             idle_ms = [str(rng.choice((0, 60_000))) for _ in range(2)]
             consumers = [start(store, into, f"w{one}", "--claim-idle-ms", idle_ms[one]) for one in range(2)]
             before = progress(engine)
             give_up_at_s = kill_at_s = time.monotonic() + 30
             while time.monotonic() < kill_at_s:
                 held = engine.reserve(
-                    "surabaya", "2026-12-07", f"person {booked}", service="new", session="morning", key=f"k{booked}"
+                    "surabaya",
+                    "2026-12-07",
+                    f"person {booked}",
+                    service="new",
+                    session="morning",
+                    idempotency_key=f"k{booked}",
                 )
                 booked += 1
                 if booked % 3:
@@ -65,7 +70,7 @@ def test_every_event_has_its_effect_once_however_often_its_consumers_are_killed(
                 consumer.wait()
             events += engine.events("surabaya", after=len(events), limit=100_000)
             left = engine.trim_events("surabaya", len(events))
-            (group,) = engine.groups("surabaya")
+            (group,) = engine.list_consumer_groups("surabaya")
             assert left == len(events) - group.acknowledged
             assert kill_at_s < give_up_at_s
         assert group.acknowledged > 100

@@ -196,7 +196,7 @@ def receipts_of(drawn: Drawn) -> Books:
     """What its applicants were told."""
     books = books_of()
     for number, one in drawn.applications.items():
-        wishes = [drawn.capacities.wishes[name] for name in one.choices]
+        wishes = [drawn.capacities.preferences[name] for name in one.choices]
         choices = tuple(
             {
                 "office": wish.office,

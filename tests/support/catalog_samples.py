@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from quota_engine.catalog import catalog_from
-from quota_engine.domain.errors import CatalogError, Mistake
+from quota_engine.domain.errors import CatalogError, ValidationIssue
 
 FILE = "sample.toml"
 
@@ -71,7 +71,7 @@ def sample() -> dict[str, Any]:
     return copy.deepcopy(_RAW)
 
 
-def mistakes_of(raw: object) -> list[Mistake]:
+def mistakes_of(raw: object) -> list[ValidationIssue]:
     """Return the mistakes of raw data that is wrong."""
     with pytest.raises(CatalogError) as caught:
         catalog_from(raw, FILE)

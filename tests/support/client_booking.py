@@ -8,32 +8,32 @@ import datetime
 from typing import assert_type
 
 from quota_engine import (
-    Admission,
     AsyncQuotaEngine,
     AuditReport,
     AwardReport,
+    ConsumerGroupView,
     DayView,
     DrawChoice,
     DrawFiles,
     DrawOutcome,
     DrawView,
-    GroupView,
+    EnterResult,
     InvalidRequest,
+    JoinResult,
     Outcome,
     OutcomeUnknown,
     QuotaEngine,
     RecordedEvent,
     Reservation,
-    RoomTicket,
-    Standing,
+    TicketStatus,
 )
 from quota_engine.client import (
     AsyncServiceClient,
     RoomChanged,
     ServiceClient,
     ServiceDraw,
-    ServiceRoom,
-    ServiceStanding,
+    ServiceTicketStatus,
+    ServiceWaitingRoom,
 )
 
 Places = QuotaEngine | ServiceClient
@@ -43,11 +43,12 @@ AsyncPlaces = AsyncQuotaEngine | AsyncServiceClient
 def book(places: Places, office: str, day: datetime.date, nik: str, key: str) -> list[int]:
     """The queue numbers; none if there is no place. Nothing in here says which of the two it is."""
     held = assert_type(
-        places.reserve(office, day, nik, service="new", session="morning", key=key, hold_ttl_ms=60_000), Outcome
+        places.reserve(office, day, nik, service="new", session="morning", idempotency_key=key, hold_ttl_ms=60_000),
+        Outcome,
     )
     if not held.ok:
         return []
-    confirmed = assert_type(places.confirm(held.reference, applicant=nik), Outcome)
+    confirmed = assert_type(places.confirm(held.reference, owner=nik), Outcome)
     record = assert_type(places.lookup(held.reference), Reservation | None)
     assert record is None or record.queue_numbers == confirmed.queue_numbers
     return list(confirmed.queue_numbers)
@@ -62,16 +63,16 @@ def left(places: Places, office: str, day: datetime.date) -> int:
 def pass_of(places: Places, room: str, ticket: str, nik: str) -> str:
     """A pass, if the ticket has its turn."""
     waiting = places.room(room)
-    standing: Standing = waiting.status(ticket)
+    standing: TicketStatus = waiting.status(ticket)
     assert standing.opens_at_ms
-    return assert_type(waiting.enter(ticket, nik), Admission).admission_pass
+    return assert_type(waiting.enter(ticket, nik), EnterResult).admission_pass
 
 
 def consume(places: Places, office: str) -> int:
     """What there is for one consumer of a group, done with."""
-    events = assert_type(places.events(office, group="mail", consumer="one", limit=100), list[RecordedEvent])
+    events = assert_type(places.events(office, consumer_group="mail", consumer="one", limit=100), list[RecordedEvent])
     places.acknowledge(office, "mail", (one.number for one in events))
-    (group,) = assert_type(places.groups(office), list[GroupView])
+    (group,) = assert_type(places.list_consumer_groups(office), list[ConsumerGroupView])
     return group.acknowledged
 
 
@@ -83,9 +84,9 @@ async def book_async(places: AsyncPlaces, office: str, day: datetime.date, nik: 
 
 def only_a_client(client: ServiceClient) -> None:
     """What a client's methods say of themselves."""
-    room = assert_type(client.room("hall"), ServiceRoom)
-    assert_type(room.join("ani"), RoomTicket)
-    assert_type(room.status("ticket"), ServiceStanding)
+    room = assert_type(client.room("hall"), ServiceWaitingRoom)
+    assert_type(room.join("ani"), JoinResult)
+    assert_type(room.status("ticket"), ServiceTicketStatus)
     assert_type(room.close(), RoomChanged)
     draw = assert_type(client.draw("dec"), ServiceDraw)
     assert_type(draw.view(), DrawView | None)
@@ -94,13 +95,13 @@ def only_a_client(client: ServiceClient) -> None:
     assert_type(draw.award(), AwardReport)
     assert_type(client.earliest_free_day("surabaya", "2026-12-07"), datetime.date | None)
     assert_type(client.audit(), AuditReport)
-    assert_type(client.offices(), list[str])
+    assert_type(client.list_offices(), list[str])
 
 
 async def only_an_async_client(client: AsyncServiceClient) -> None:
     """The same, awaited."""
     assert_type(await client.audit(), AuditReport)
-    assert_type(await client.room("hall").status("ticket"), ServiceStanding)
+    assert_type(await client.room("hall").status("ticket"), ServiceTicketStatus)
     assert_type(await client.draw("dec").files(), DrawFiles | None)
 
 
@@ -109,7 +110,7 @@ def mistakes(client: ServiceClient) -> None:
     client.reserve("surabaya", "2026-12-07")  # type: ignore[call-arg]
     client.reserve("surabaya", "2026-12-07", "ani", "new")  # type: ignore[call-arg]
     client.reserve("surabaya", "2026-12-07", "ani", sevice="new")  # type: ignore[call-arg]
-    client.confirm("surabaya~x", version="1")  # type: ignore[arg-type]
+    client.confirm("surabaya~x", expected_version="1")  # type: ignore[arg-type]
     client.publish("2026-12-07", catalog=None)  # type: ignore[call-arg]
     client.reserves("surabaya")  # type: ignore[attr-defined]
     client.audit().findings.append("")  # type: ignore[attr-defined]

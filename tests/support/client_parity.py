@@ -19,15 +19,15 @@ import msgspec
 from quota_engine import (
     AsyncQuotaEngine,
     Caller,
+    DrawConfig,
     DrawFiles,
-    DrawTerms,
     ManualClock,
     QuotaEngineError,
     Reservation,
-    RoomAnswer,
-    RoomRecord,
+    RoomResult,
     RoomSettings,
-    Standing,
+    RoomTranscript,
+    TicketStatus,
 )
 from quota_engine.api_schema.rooms import RoomBody, room_body
 from quota_engine.catalog import day_terms
@@ -113,11 +113,11 @@ def plain(value: Any) -> Any:
         return type(value).__name__
     if isinstance(value, RoomView):
         value = room_body(ROOM, value)
-    if isinstance(value, RoomAnswer | RoomChanged):
+    if isinstance(value, RoomResult | RoomChanged):
         return (value.status, value.ok, value.retry_at_ms)
     if isinstance(value, RoomBody):
         return {**msgspec.to_builtins(value), "commitment": ""}
-    if isinstance(value, RoomRecord):
+    if isinstance(value, RoomTranscript):
         return (value.room, value.office, value.tickets)
     if isinstance(value, DrawFiles):
         lines = [list(value.application_lines()), value.capacities_json, list(value.result_lines())]
@@ -128,8 +128,8 @@ def plain(value: Any) -> Any:
         return {name: plain(one) for name, one in fields.items()} | units
     if isinstance(value, Choice):
         return (value.service, value.service_unit, value.session, value.channel, value.group)
-    if isinstance(value, Standing):
-        names = [name for name in Standing.__struct_fields__ if name not in {"as_of_ms", "wait_ms", "wait_ms_min"}]
+    if isinstance(value, TicketStatus):
+        names = [name for name in TicketStatus.__struct_fields__ if name not in {"as_of_ms", "wait_ms", "wait_ms_min"}]
         return {name: getattr(value, name) for name in names}
     if isinstance(value, msgspec.Struct):
         fields = msgspec.structs.asdict(value)
@@ -225,12 +225,12 @@ async def _reservations(told: Told) -> None:
     other = await told.reserve("sby", MONDAY, "budi", key="wish-3", **wanted)
     await told.reserve("sby", MONDAY, ["citra", "dewi"], key="wish-4", **wanted)
     waiting = await told.reserve("sby", MONDAY, "citra", key="wish-5", wait=True, **wanted)
-    await told.wait_place(waiting.reference)
-    await told.wait_place(held.reference)
+    await told.wait_list_position(waiting.reference)
+    await told.wait_list_position(held.reference)
     await told.lookup(waiting.reference)
     await told.lookup("sby~nobody")
-    await told.count_holds("sby", MONDAY, [30_000, 60_000, 3_600_000])
-    await told.count_holds("sby", MONDAY, ())
+    await told.hold_remaining_histogram("sby", MONDAY, [30_000, 60_000, 3_600_000])
+    await told.hold_remaining_histogram("sby", MONDAY, ())
     await told.confirm(held.reference, applicant="budi")
     await told.confirm(held.reference, version=7)
     await told.confirm(held.reference, applicant="ani", version=1)
@@ -247,7 +247,7 @@ async def _reservations(told: Told) -> None:
     await told.moved_to(held.reference)
     await told.lookup(fresh.reference)
     await told.confirm(moved.reference, reacquire=True)
-    await told.finish_moves()
+    await told.recover_moves()
     await told.cancel(moved.reference, applicant="eka")
     await told.check_in(held.reference)
     await told.mark_no_show(held.reference)
@@ -265,8 +265,8 @@ async def _days(told: Told) -> None:
     await told.close_day("sby", TUESDAY)
     await told.reserve("sby", TUESDAY, "fajar", key="wish-7", session="am", channel="counter")
     await told.open_day("sby", TUESDAY)
-    await told.pass_on_unused("sby", TUESDAY, "counter")
-    await told.return_parked("sby", TUESDAY, "drawn")
+    await told.reallocate_unused("sby", TUESDAY, "counter")
+    await told.release_parked("sby", TUESDAY, "drawn")
     await told.expire("sby", MONDAY)
     await told.publish(MONDAY)
     await told.publish(MONDAY, TUESDAY)
@@ -279,22 +279,22 @@ async def _events(told: Told) -> None:
     await told.events("sby")
     await told.events("sby", 2, 3)
     await told.groups("sby")
-    await told.add_group("sby", "mail", 4)
-    await told.add_group("sby", "mail")
+    await told.create_consumer_group("sby", "mail", 4)
+    await told.create_consumer_group("sby", "mail")
     mine = await told.events("sby", limit=2, group="mail", consumer="one")
-    await told.events("sby", limit=2, group="mail", consumer="two", claim_idle_ms=1_000)
+    await told.events("sby", limit=2, group="mail", consumer="two", min_idle_ms=1_000)
     await told.groups("sby")
     await told.acknowledge("sby", "mail", (one.number for one in mine))
     await told.acknowledge("sby", "mail", [])
     await told.trim_events("sby", 5)
-    await told.drop_group("sby", "mail")
-    await told.drop_group("sby", "mail")
+    await told.delete_consumer_group("sby", "mail")
+    await told.delete_consumer_group("sby", "mail")
 
 
 async def _room(room: Told, told: Told, clock: ManualClock) -> None:
     await room.view()
     terms: dict[str, Any] = {"opens_at": OPENING, "entropy_source": "the index", "channel": "counter"}
-    settings = RoomSettings(claim_ms=60_000)
+    settings = RoomSettings(turn_ms=60_000)
     await room.create("sby", MONDAY, TUESDAY, settings=settings, joins_from=NOW_MS + 1_000, **terms)
     await room.join("ani")
     clock.advance_ms(1_000)
@@ -332,7 +332,7 @@ async def _room(room: Told, told: Told, clock: ManualClock) -> None:
 async def _draw(told: Told, clock: ManualClock) -> None:
     draw = told.draw("dec")
     commitment = await draw.commitment(SEED)
-    terms = DrawTerms(
+    terms = DrawConfig(
         OPENS_AT_MS + HOUR_MS,
         CLOSES_AT_MS,
         CLOSES_AT_MS + 60 * DAY_MS,
@@ -412,8 +412,8 @@ async def _mistakes(told: Told) -> None:
         await told.lookup(reference)
     await told.confirm("sby~a", applicant="")
     await told.confirm("sby~a", version=-1)
-    for left_ms in ([2, 1], [1] * 17, [-1], ["1"], "1", [1.5]):
-        await told.count_holds("sby", MONDAY, left_ms)
+    for bounds_ms in ([2, 1], [1] * 17, [-1], ["1"], "1", [1.5]):
+        await told.hold_remaining_histogram("sby", MONDAY, bounds_ms)
     for limit in (0, -1, 100_001, "7"):
         await told.events("sby", 0, limit)
     await told.events("sby", group="")

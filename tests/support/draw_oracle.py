@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 
 from quota_engine.draws.ledger import (
-    Apply,
     CloseDraw,
     CreateDraw,
     DrawCommand,
-    DrawTerms,
+    DrawConfig,
     FreezeDraw,
     OfferDay,
     RevealSeed,
     Row,
-    Withdraw,
+    SubmitApplication,
+    WithdrawApplication,
 )
-from quota_engine.draws.lottery import Wish, commitment_of
+from quota_engine.draws.lottery import Preference, commitment_of
 
 Answer = tuple[str, int, int, bool]
 """Status, number, version, replayed."""
@@ -30,7 +30,7 @@ class Entry:
     number: int
     version: int = 0
     party: tuple[str, ...] = ()
-    wishes: tuple[Wish, ...] = ()
+    wishes: tuple[Preference, ...] = ()
 
 
 class DrawOracle:
@@ -41,7 +41,7 @@ class DrawOracle:
         self.clock_ms = 0
         self.begin(None)
 
-    def begin(self, terms: DrawTerms | None) -> None:
+    def begin(self, terms: DrawConfig | None) -> None:
         self.terms = terms
         self.entries: list[Entry] = []
         self.stage = 0  # 1 closed, 2 frozen, 3 revealed
@@ -61,27 +61,27 @@ class DrawOracle:
         terms = self.terms if self.terms is not None and now_ms < self.terms.forget_at_ms else None
         if isinstance(command, CreateDraw):
             if terms is not None:
-                return ("DONE", 0, 0, True) if command.terms == terms else ("CONFLICT", 0, 0, False)
-            if now_ms >= command.terms.forget_at_ms:
-                return "OVER", 0, 0, False
-            self.begin(command.terms)
+                return ("DONE", 0, 0, True) if command.config == terms else ("CONFLICT", 0, 0, False)
+            if now_ms >= command.config.forget_at_ms:
+                return "DRAW_OVER", 0, 0, False
+            self.begin(command.config)
             return "DONE", 0, 0, False
         if terms is None:
             return "UNKNOWN_DRAW", 0, 0, False
-        if isinstance(command, Apply | Withdraw):
+        if isinstance(command, SubmitApplication | WithdrawApplication):
             if now_ms < terms.opens_at_ms:
                 return "NOT_OPEN", 0, 0, False
             if now_ms >= terms.closes_at_ms:
-                return "CLOSED", 0, 0, False
-            return self._apply(command, terms) if isinstance(command, Apply) else self._withdraw(command)
+                return "APPLICATIONS_CLOSED", 0, 0, False
+            return self._apply(command, terms) if isinstance(command, SubmitApplication) else self._withdraw(command)
         return self._operate(command, terms, now_ms)
 
-    def _apply(self, command: Apply, terms: DrawTerms) -> Answer:
+    def _apply(self, command: SubmitApplication, terms: DrawConfig) -> Answer:
         if len(command.applicants) > terms.party_max:
             return "PARTY_TOO_LARGE", 0, 0, False
-        if len(command.wishes) > terms.choices_max:
+        if len(command.preferences) > terms.choices_max:
             return "TOO_MANY_CHOICES", 0, 0, False
-        if any(wish.day not in range(terms.first_day, terms.last_day + 1) for wish in command.wishes):
+        if any(wish.day not in range(terms.first_day, terms.last_day + 1) for wish in command.preferences):
             return "NOT_IN_DRAW", 0, 0, False
         lead = command.applicants[0]
         entry = next((one for one in self.entries if one.lead == lead), None)
@@ -89,32 +89,32 @@ class DrawOracle:
             if other is not entry and set(other.party) & set(command.applicants):
                 return "ALREADY_APPLIED", 0, 0, False
         if entry is None:
-            if command.version:
+            if command.expected_version:
                 return "STALE", 0, 0, False
             if len(self.entries) == terms.applications_max:
                 return "DRAW_FULL", 0, 0, False
             entry = Entry(lead, len(self.entries) + 1)
             self.entries.append(entry)
-        elif (entry.party, entry.wishes) == (command.applicants, command.wishes):
+        elif (entry.party, entry.wishes) == (command.applicants, command.preferences):
             return "APPLIED", entry.number, entry.version, True
-        elif entry.version != command.version:
+        elif entry.version != command.expected_version:
             return "STALE", entry.number, entry.version, False
-        entry.version, entry.party, entry.wishes = entry.version + 1, command.applicants, command.wishes
+        entry.version, entry.party, entry.wishes = entry.version + 1, command.applicants, command.preferences
         return "APPLIED", entry.number, entry.version, False
 
-    def _withdraw(self, command: Withdraw) -> Answer:
+    def _withdraw(self, command: WithdrawApplication) -> Answer:
         entry = next((one for one in self.entries if command.applicant in one.party), None)
         if entry is None:
             own = next((one for one in self.entries if one.lead == command.applicant), None)
-            if own is not None and not own.party and own.version == command.version + 1:
+            if own is not None and not own.party and own.version == command.expected_version + 1:
                 return "WITHDRAWN", own.number, own.version, True
             return "NOT_FOUND", 0, 0, False
-        if entry.version != command.version:
+        if entry.version != command.expected_version:
             return "STALE", entry.number, entry.version, False
         entry.version, entry.party, entry.wishes = entry.version + 1, (), ()
         return "WITHDRAWN", entry.number, entry.version, False
 
-    def _operate(self, command: DrawCommand, terms: DrawTerms, now_ms: int) -> Answer:
+    def _operate(self, command: DrawCommand, terms: DrawConfig, now_ms: int) -> Answer:
         again = "DONE", 0, 0, True
         if isinstance(command, CloseDraw):
             if now_ms < terms.closes_at_ms:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from quota_engine import Catalog, DrawChoice, DrawTerms, ManualClock, QuotaEngine, Status
+from quota_engine import Catalog, DrawChoice, DrawConfig, ManualClock, QuotaEngine, Status
 from quota_engine.catalog import catalog_from
 from quota_engine.draws.files import applications_of_lines, capacities_of_json, digest_of, result_of_lines
 from quota_engine.draws.verify import Expected, check_draw
@@ -64,10 +64,10 @@ def choice(office: str, day: datetime.date = MONDAY, session: str = "am") -> Dra
     return DrawChoice(office, day, session=session, channel="draw")
 
 
-def terms(commitment: str, **more: Any) -> DrawTerms:
+def terms(commitment: str, **more: Any) -> DrawConfig:
     """Open for a day from an hour on, for Monday and Tuesday."""
     first, last = MONDAY.toordinal(), TUESDAY.toordinal()
-    return DrawTerms(OPENS_AT_MS, CLOSES_AT_MS, CLOSES_AT_MS + 60 * DAY_MS, first, last, commitment, **more)
+    return DrawConfig(OPENS_AT_MS, CLOSES_AT_MS, CLOSES_AT_MS + 60 * DAY_MS, first, last, commitment, **more)
 
 
 def announced(engine: QuotaEngine, clock: ManualClock, draw: str = "dec", **more: Any) -> None:
@@ -119,7 +119,7 @@ def whole_draw(engine: QuotaEngine, clock: ManualClock) -> None:
     assert draw.close().status == "STILL_OPEN"
     assert draw.run(SEED, ENTROPY).status == "NOT_FROZEN"
     clock.set_ms(CLOSES_AT_MS)
-    assert draw.apply("late", [choice("sby")]).status == "CLOSED"
+    assert draw.apply("late", [choice("sby")]).status == "APPLICATIONS_CLOSED"
     assert draw.close().ok
     frozen = draw.view()
     assert frozen is not None
@@ -141,8 +141,8 @@ def whole_draw(engine: QuotaEngine, clock: ManualClock) -> None:
     for number, reference in report.references.items():
         record = engine.lookup(reference)
         assert record is not None
-        assert record.deadline_ms == CLOSES_AT_MS + 48 * HOUR_MS
-        assert engine.confirm(reference, applicant=f"nik-{number - 1}").status is Status.CONFIRMED
+        assert record.deadline_at_ms == CLOSES_AT_MS + 48 * HOUR_MS
+        assert engine.confirm(reference, owner=f"nik-{number - 1}").status is Status.CONFIRMED
     again = draw.award(hold_ttl_ms=48 * HOUR_MS)
     assert again.references == report.references
     views = [view for office in ("sby", "mlg") for view in engine.availability(office, MONDAY, TUESDAY)]

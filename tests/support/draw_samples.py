@@ -8,14 +8,14 @@ from random import Random
 
 from quota_engine.conformance.random_draws import DAY, DRAW, SEED
 from quota_engine.domain.model import Choice
-from quota_engine.draws.lottery import Application, Capacities, Wish, commitment_of
+from quota_engine.draws.lottery import Application, Capacities, Preference, commitment_of
 
 COMMITMENT = commitment_of(DRAW, SEED)
 
 
-def wish(office: str, *options: tuple[str, ...], day: int = DAY) -> Wish:
+def wish(office: str, *options: tuple[str, ...], day: int = DAY) -> Preference:
     """A wish with these alternatives of quotas."""
-    return Wish(office, day, Choice("new", "", "", "online", "", options))
+    return Preference(office, day, Choice("new", "", "", "online", "", options))
 
 
 def random_capacities(random: Random) -> Capacities:
@@ -29,7 +29,7 @@ def random_capacities(random: Random) -> Capacities:
         for office in ("sby", "mlg")[: random.randint(1, 2)]
         for offset in range(random.randint(1, 2))
     }
-    wishes: dict[str, Wish] = {}
+    wishes: dict[str, Preference] = {}
     for office, day in days:
         for options in ((("all", "am"),), (("all", "pm"),), (("all", "pm"), ("all", "am"))):
             wishes[f"c{len(wishes) + 1}"] = wish(office, *options, day=day)
@@ -38,7 +38,7 @@ def random_capacities(random: Random) -> Capacities:
 
 def random_applications(random: Random, capacities: Capacities, count: int) -> list[Application]:
     """Parties of 1 to 3 under numbers with gaps, each with a few choices."""
-    names = sorted(capacities.wishes)
+    names = sorted(capacities.preferences)
     numbers = random.sample(range(1, 10 * count + 1), count)
     return [
         Application(

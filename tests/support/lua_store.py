@@ -8,7 +8,7 @@ server does with thousands of records happens with five.
 
 from __future__ import annotations
 
-__all__ = ["HalfDone", "LuaBackend", "Refused", "Store"]
+__all__ = ["HalfDone", "LuaServer", "LuaStore", "Refused"]
 
 import hashlib
 import math
@@ -26,32 +26,32 @@ from quota_engine.domain.queries import in_order
 from quota_engine.ledger_kinds import kind_of
 from quota_engine.ports import (
     Acknowledge,
-    AddGroup,
-    Ask,
+    Apply,
+    ApplyMany,
     Audit,
     Clock,
-    CountHolds,
+    CreateConsumerGroup,
+    DeleteConsumerGroup,
     Describe,
-    DropGroup,
+    ListConsumerGroups,
     ListDay,
-    ListGroups,
     ListOffices,
     Lookup,
+    Query,
+    ReadConsumerGroup,
     ReadEvents,
-    ReadGroup,
+    ReadHoldRemainingHistogram,
+    ReadWaitListPosition,
     Reconcile,
     RecordedEvent,
-    Request,
-    Send,
-    SendMany,
+    StoreRequest,
     TrimEvents,
     View,
-    WaitListPlace,
 )
 from quota_engine.stores.redis.codecs.office import event_of_text
 from quota_engine.stores.redis.executor import Worker
 from quota_engine.stores.redis.keys import KINDS, keys_of
-from quota_engine.stores.redis.retrying_calls import Attempt, Call, Policy, Router
+from quota_engine.stores.redis.retrying_calls import Attempt, Call, RetryPolicy, Router
 from quota_engine.stores.redis.scripts import COMMANDS, CONSUMERS, GUARDED_COMMANDS, READS, RECONCILE, Script, script_of
 from quota_engine.stores.redis.sold_out_cache import SoldOut
 from quota_engine.stores.redis.stored_kinds import stored_kind_of
@@ -102,7 +102,7 @@ class _Stream:
         self.entries: list[tuple[int, list[str]]] = []
 
 
-class Store:
+class LuaServer:
     """Keys and their values, and the scripts that may touch them.
 
     Attributes:
@@ -440,22 +440,22 @@ class Store:
         return [str(self.time_ms // 1000), str(self.time_ms % 1000 * 1000)]
 
 
-class LuaBackend:
+class LuaStore:
     """The scripts as a backend: what a server and its client do, without either."""
 
-    def __init__(self, clock: Clock | None, store: Store | None = None, batch_max: int = 128) -> None:
+    def __init__(self, clock: Clock | None, store: LuaServer | None = None, batch_max: int = 128) -> None:
         """Without a clock the scripts ask the store for its time."""
-        self.store = store or Store()
+        self.store = store or LuaServer()
         self._clock = clock
         self._batch_max = batch_max
         self._offices: set[str] = set()
         self._places: dict[str, Any] = {}
 
-    def send(self, office: str, command: Any) -> Any:
+    def apply(self, office: str, command: Any) -> Any:
         """See :meth:`quota_engine.ports.Backend.send`."""
         return self._run(stored_kind_of(office).script_of(command), office, (command,))[0]
 
-    def perform(self, request: Request[T]) -> T:
+    def execute(self, request: StoreRequest[T]) -> T:
         """See :meth:`quota_engine.ports.Backend.perform`."""
         answer: T = self._answer(request)
         return answer
@@ -463,23 +463,23 @@ class LuaBackend:
     def close(self) -> None:
         """Nothing to give back."""
 
-    def _answer(self, request: Request[Any]) -> Any:
+    def _answer(self, request: StoreRequest[Any]) -> Any:
         match request:
-            case Send(place, command):
-                return self.send(place, command)
-            case Ask(place, question):
+            case Apply(place, command):
+                return self.apply(place, command)
+            case Query(place, question):
                 kind = stored_kind_of(place)
                 (line,) = self.store.run(kind.reads, self._keys(place), [self._now(), kind.encode(question)])
                 return self._answers(place).answer(question, line)
-            case SendMany(office, commands):
+            case ApplyMany(office, commands):
                 parts = [commands[at : at + self._batch_max] for at in range(0, len(commands), self._batch_max)]
                 return [outcome for part in parts for outcome in self._run(self._script_of(part), office, part)]
             case Lookup(office, reservation_id):
                 (line,) = self._look(office, f"lookup\t{reservation_id}")
                 return self._answers(office).lookup(line)
-            case WaitListPlace(office, reservation_id):
-                (line,) = self._look(office, f"wait_place\t{reservation_id}")
-                return self._answers(office).wait_place(line)
+            case ReadWaitListPosition(office, reservation_id):
+                (line,) = self._look(office, f"wait_list_position\t{reservation_id}")
+                return self._answers(office).wait_list_position(line)
             case View(office, days):
                 lines = self._look(office, *(f"view\t{day}" for day in days))
                 views = [self._answers(office).view(day, line) for day, line in zip(days, lines, strict=True)]
@@ -501,16 +501,16 @@ class LuaBackend:
                     if number > after
                 ][:limit]
             case (
-                CountHolds()
+                ReadHoldRemainingHistogram()
                 | TrimEvents()
-                | ReadGroup()
+                | ReadConsumerGroup()
                 | Acknowledge()
-                | AddGroup()
-                | DropGroup()
-                | ListGroups()
+                | CreateConsumerGroup()
+                | DeleteConsumerGroup()
+                | ListConsumerGroups()
                 | Reconcile()
             ):
-                return self._drive(Worker(self._clock, Policy(), "", Router(), SoldOut(0)).answer(request))
+                return self._drive(Worker(self._clock, RetryPolicy(), "", Router(), SoldOut(0)).answer(request))
             case ListOffices():
                 return sorted(self._offices)
             case Audit(office):

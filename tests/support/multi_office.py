@@ -15,13 +15,13 @@ from quota_engine.domain.cross_office_registry import FindClaims, MoveEntry, sha
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.engine.quota_engine import QuotaEngine
-from quota_engine.ports import Ask, Backend, Describe, Lookup
-from quota_engine.stores.memory import MemoryBackend
+from quota_engine.ports import Describe, Lookup, Query, Store
+from quota_engine.stores.memory import MemoryStore
 from quota_engine.workflows import national_claims, office_moves
-from quota_engine.workflows.generator_drivers import Flow
+from quota_engine.workflows.generator_drivers import Workflow
 from quota_engine.workflows.national_claims import CLOCKS_MARGIN_MS
 from quota_engine.workflows.office_moves import MOVE_LEASE_MS
-from quota_engine.workflows.request_builder import Desk
+from quota_engine.workflows.request_builder import RequestBuilder
 
 DAY = datetime.date(2026, 12, 7)
 NEXT_DAY = datetime.date(2026, 12, 8)
@@ -68,7 +68,7 @@ class Nation:
         *,
         national: bool = True,
         places: int = 3,
-        open_store: Callable[[ManualClock], Backend] = MemoryBackend,
+        open_store: Callable[[ManualClock], Store] = MemoryStore,
         **rules: object,
     ) -> None:
         self.catalog = nation(national=national, places=places, **rules)
@@ -76,16 +76,16 @@ class Nation:
         assert terms is not None
         self.terms = terms
         self.clock = ManualClock(terms.opens_at_ms)
-        self.backend: Backend = open_store(self.clock)
+        self.backend: Store = open_store(self.clock)
         ids = iter(f"made-up-{number}" for number in range(10**6))
-        self.desk = Desk(KEY, self.catalog, lambda: next(ids))
+        self.desk = RequestBuilder(KEY, self.catalog, lambda: next(ids))
         self.engine = QuotaEngine(self.backend, self.desk)
         self.engine.publish(self.catalog, DAY, NEXT_DAY)
 
     def lookup(self, reference: str) -> Reservation:
         """The record, which must be there."""
         office, _, reservation_id = reference.partition("~")
-        record = self.backend.perform(Lookup(office, reservation_id))
+        record = self.backend.execute(Lookup(office, reservation_id))
         assert record is not None, reference
         return record
 
@@ -93,7 +93,7 @@ class Nation:
         """All reservations that take a place anywhere now."""
         found: list[Reservation] = []
         for office in OFFICES:
-            for reservation_id in self.backend.perform(Describe(office))["reservations"]:
+            for reservation_id in self.backend.execute(Describe(office))["reservations"]:
                 record = self.lookup(f"{office}~{reservation_id}")
                 if record.state in ACTIVE:
                     found.append(record)
@@ -103,14 +103,14 @@ class Nation:
         """All moves that the registry knows of, done or open."""
         office_moves: list[MoveEntry] = []
         for shard in shards():
-            state = self.backend.perform(Describe(shard))
+            state = self.backend.execute(Describe(shard))
             office_moves += [MoveEntry(**entry) for entry in state["moves"].values()]
         return office_moves
 
     def claimed(self, identity: str) -> str:
         """What the person's claim points to."""
         applicant = self.desk.owner(identity)
-        (reference,) = self.backend.perform(Ask(shard_of(applicant), FindClaims((applicant,)))).references
+        (reference,) = self.backend.execute(Query(shard_of(applicant), FindClaims((applicant,)))).references
         return str(reference)
 
     def check(self) -> None:
@@ -121,7 +121,7 @@ class Nation:
 class Driven:
     """A flow that is taken one step at a time."""
 
-    def __init__(self, flow: Flow[Any], backend: Backend) -> None:
+    def __init__(self, flow: Workflow[Any], backend: Store) -> None:
         self._flow = flow
         self._backend = backend
         self._request: Any = None
@@ -140,7 +140,7 @@ class Driven:
         """Carry out the next request, and let the flow go on to the one after it."""
         assert not self.is_done
         self.steps += 1
-        self._advance(self._backend.perform(self._request))
+        self._advance(self._backend.execute(self._request))
 
     def run(self, steps_max: int = 1_000) -> Any:
         """Take up to so many steps."""
@@ -158,7 +158,7 @@ class Driven:
 class Muddle:
     """Flows of all kinds, interleaved at random, late, dying, with a clock that jumps; checked after each step."""
 
-    def __init__(self, seed: int, open_store: Callable[[ManualClock], Backend] = MemoryBackend) -> None:
+    def __init__(self, seed: int, open_store: Callable[[ManualClock], Store] = MemoryStore) -> None:
         self.random = Random(seed)
         self.seed = seed
         places = self.random.choice((1, 2, 4, 20))
@@ -191,7 +191,7 @@ class Muddle:
             self.told.append(flow.run())
             self.check()
         nation.clock.advance_ms(MOVE_LEASE_MS)
-        self.told.append(nation.engine.finish_moves())
+        self.told.append(nation.engine.recover_moves())
         assert max(Counter(who for one in nation.active() for who in one.applicants).values(), default=0) <= 1
         assert [one for one in nation.moves() if not one.done] == []
         nation.check()
@@ -203,7 +203,7 @@ class Muddle:
         records = [
             nation.lookup(f"{name}~{one}")
             for name in OFFICES
-            for one in nation.backend.perform(Describe(name))["reservations"]
+            for one in nation.backend.execute(Describe(name))["reservations"]
         ]
         record = random.choice(records) if records else None
         kind = random.randrange(10)
@@ -215,17 +215,17 @@ class Muddle:
             )
             return Driven(national_claims.reserve(desk, office, command), nation.backend)
         if kind == 4:
-            flow: Flow[Any] = national_claims.confirm(desk, record.office, Confirm(record.id, reacquire=True))
+            flow: Workflow[Any] = national_claims.confirm(desk, record.office, Confirm(record.id, reacquire=True))
         elif kind == 5:
             flow = office_moves.reschedule(desk, record.reference, day, "", WANTED, None, 0)
         elif kind < 8:
             flow = office_moves.reschedule(desk, record.reference, day, office, WANTED, None, 0)
         elif kind == 8:
-            flow = office_moves.finish_moves(desk, 0, 10)
+            flow = office_moves.recover_moves(desk, 0, 10)
         else:
             step = random.choice((nation.engine.confirm, nation.engine.release, nation.engine.cancel))
             self.told.append(step(record.reference))
-            flow = office_moves.moved_to(desk, record.reference)
+            flow = office_moves.find_moved(desk, record.reference)
         return Driven(flow, nation.backend)
 
     def check(self) -> None:

@@ -25,13 +25,13 @@ from quota_engine.domain.commands import (
     MoveIn,
     MoveOut,
     OpenDay,
-    PassOnUnused,
     PrepareMove,
     Publish,
+    ReallocateUnused,
     Release,
+    ReleaseParked,
     Reschedule,
     Reserve,
-    ReturnParked,
     SetCapacity,
     SetRules,
     UndoMove,
@@ -199,7 +199,7 @@ class Oracle:
         for day in self.days.values():
             moments |= {day.opens_at_ms, day.starts_at_ms, day.ends_at_ms, day.forget_at_ms}
             moments |= {cooling.due_at_ms for cooling in day.cooling if cooling.due_at_ms is not None}
-            moments |= {quota.terms.pass_on.at_ms for quota in day.quotas.values() if quota.terms.pass_on}
+            moments |= {quota.terms.reallocation.at_ms for quota in day.quotas.values() if quota.terms.reallocation}
             moments.add(day.starts_at_ms - self.rules.reschedule_before_ms)
         return sorted(moments)
 
@@ -307,7 +307,7 @@ class Oracle:
             state=State.EXPIRED if overdue else record.state,
             version=record.version + overdue,
             created_at_ms=record.created_at_ms,
-            deadline_ms=record.deadline_ms,
+            deadline_at_ms=record.deadline_ms,
             queue_number=record.queue_number,
             moves=record.moves,
         )
@@ -340,7 +340,7 @@ class Oracle:
 
     def _pass_on_what_is_due(self, day: Day) -> None:
         for name, quota in day.quotas.items():
-            if quota.terms.pass_on is not None and quota.terms.pass_on.at_ms <= self.now_ms:
+            if quota.terms.reallocation is not None and quota.terms.reallocation.at_ms <= self.now_ms:
                 self._pass_on(day, name)
 
     def _serve(self, day: Day) -> None:
@@ -354,7 +354,7 @@ class Oracle:
                 self._step(record, State.HELD)
 
     def _pass_on(self, day: Day, name: str) -> int:
-        pass_on = day.quotas[name].terms.pass_on
+        pass_on = day.quotas[name].terms.reallocation
         units = max(self._free(day, name), 0)
         if pass_on is None or not units:
             return 0
@@ -447,7 +447,7 @@ class Oracle:
                 if isinstance(command, Expire):
                     return Answer(Status.DONE, units=self.expired_by_settling)
                 return self._close_or_open(day, closed=isinstance(command, CloseDay))
-            case SetCapacity() | PassOnUnused() | ReturnParked():
+            case SetCapacity() | ReallocateUnused() | ReleaseParked():
                 day = self.days.get(command.day)
                 if day is None:
                     return Answer(Status.UNKNOWN_DAY)
@@ -471,16 +471,16 @@ class Oracle:
         if known is not None:
             return self._again(known, command)
         if self._lapsed(command.valid_until_ms):
-            return Answer(Status.LAPSED)
+            return Answer(Status.COMMAND_EXPIRED)
         day = self.days.get(command.day)
         if day is None:
             return Answer(Status.UNKNOWN_DAY)
         if not all(name in day.quotas for option in command.choice.options for name in option):
             return Answer(Status.UNKNOWN_QUOTA)
         if day.closed:
-            return Answer(Status.CLOSED)
+            return Answer(Status.DAY_CLOSED)
         if day.ends_at_ms <= self.now_ms:
-            return Answer(Status.OVER)
+            return Answer(Status.DAY_OVER)
         if self.now_ms < day.opens_at_ms:
             return Answer(Status.NOT_OPEN, retry_at_ms=day.opens_at_ms)
         if units > self.rules.party_max:
@@ -506,7 +506,7 @@ class Oracle:
             record.state = State.HELD
             record.quotas = option
             record.deadline_ms = self.now_ms + (command.hold_ttl_ms or self.rules.hold_ttl_ms)
-        elif not command.wait or not self._can_wait_for(day, command.choice):
+        elif not command.join_wait_list or not self._can_wait_for(day, command.choice):
             return Answer(Status.SOLD_OUT)
         elif len(self._waiting(day)) >= self.rules.wait_list_max:
             return Answer(Status.WAIT_LIST_FULL)
@@ -520,7 +520,7 @@ class Oracle:
         if known.moves == 0 and (known.day, known.choice) != (command.day, command.choice):
             return self._told(Status.CONFLICT, known, or_none=True)
         if known.state in ENDED or known.is_overdue(self.now_ms):
-            return self._told(Status.ENDED, known, replayed=True)
+            return self._told(Status.RESERVATION_ENDED, known, replayed=True)
         return self._told(Status(known.state), known, replayed=True)
 
     def _lapsed(self, valid_until_ms: int) -> bool:
@@ -533,8 +533,8 @@ class Oracle:
         if command.owner and command.owner not in record.applicants:
             return Answer(Status.NOT_OWNER)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
-            return self._told(Status.EXPIRED, record)
-        if command.version and command.version != record.version:
+            return self._told(Status.HOLD_EXPIRED, record)
+        if command.expected_version and command.expected_version != record.version:
             return self._told(Status.STALE, record)
         if record.state not in (State.HELD, State.CONFIRMED):
             return self._told(Status.WRONG_STATE, record)
@@ -550,19 +550,19 @@ class Oracle:
         if known is not None:
             return self._again(known, command)
         if self._lapsed(command.valid_until_ms):
-            return Answer(Status.LAPSED)
+            return Answer(Status.COMMAND_EXPIRED)
         day = self.days.get(command.day)
         if day is None:
             return Answer(Status.UNKNOWN_DAY)
         if not all(name in day.quotas for option in command.choice.options for name in option):
             return Answer(Status.UNKNOWN_QUOTA)
-        confirmed = command.deadline_ms == 0
-        if not confirmed and command.deadline_ms <= self.now_ms:
-            return Answer(Status.EXPIRED)
+        confirmed = command.deadline_at_ms == 0
+        if not confirmed and command.deadline_at_ms <= self.now_ms:
+            return Answer(Status.HOLD_EXPIRED)
         if day.closed:
-            return Answer(Status.CLOSED)
+            return Answer(Status.DAY_CLOSED)
         if day.ends_at_ms <= self.now_ms:
-            return Answer(Status.OVER)
+            return Answer(Status.DAY_OVER)
         if self.now_ms < day.opens_at_ms:
             return Answer(Status.NOT_OPEN, retry_at_ms=day.opens_at_ms)
         party = frozenset(command.applicants)
@@ -584,7 +584,7 @@ class Oracle:
             self.now_ms,
             option,
             State.CONFIRMED if confirmed else State.HELD,
-            deadline_ms=command.deadline_ms,
+            deadline_ms=command.deadline_at_ms,
             moves=command.moves,
         )
         if confirmed:
@@ -603,8 +603,8 @@ class Oracle:
         if record.state is goal:
             return self._told(Status(goal), record, replayed=True)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
-            return self._told(Status.EXPIRED, record)
-        if command.version and command.version != record.version:
+            return self._told(Status.HOLD_EXPIRED, record)
+        if command.expected_version and command.expected_version != record.version:
             return self._told(Status.STALE, record)
         if record.state not in (State.HELD, State.CONFIRMED):
             return self._told(Status.WRONG_STATE, record)
@@ -626,7 +626,7 @@ class Oracle:
             return self._told(Status.CONFIRMED, record, replayed=True)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
             if command.reacquire and self._lapsed(command.valid_until_ms):
-                return self._told(Status.LAPSED, record)
+                return self._told(Status.COMMAND_EXPIRED, record)
             option = self._first_fitting(day, record.choice, record.units)
             if (
                 command.reacquire
@@ -638,15 +638,15 @@ class Oracle:
             ):
                 record.quotas = option
                 return self._confirmed_now(record, day)
-            return self._told(Status.EXPIRED, record)
-        if command.version and command.version != record.version:
+            return self._told(Status.HOLD_EXPIRED, record)
+        if command.expected_version and command.expected_version != record.version:
             return self._told(Status.STALE, record)
         if record.state is not State.HELD:
             return self._told(Status.WRONG_STATE, record)
         if day.closed:
-            return self._told(Status.CLOSED, record)
+            return self._told(Status.DAY_CLOSED, record)
         if day.ends_at_ms <= self.now_ms:
-            return self._told(Status.OVER, record)
+            return self._told(Status.DAY_OVER, record)
         return self._confirmed_now(record, day)
 
     def _confirmed_now(self, record: Record, day: Day) -> Answer:
@@ -668,8 +668,8 @@ class Oracle:
         if record.state is State.RELEASED:
             return self._told(Status.RELEASED, record, replayed=True)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
-            return self._told(Status.EXPIRED, record)
-        if command.version and command.version != record.version:
+            return self._told(Status.HOLD_EXPIRED, record)
+        if command.expected_version and command.expected_version != record.version:
             return self._told(Status.STALE, record)
         if record.state not in (State.HELD, State.WAITING):
             return self._told(Status.WRONG_STATE, record)
@@ -689,13 +689,13 @@ class Oracle:
         if record.state is State.CANCELLED:
             return self._told(Status.CANCELLED, record, replayed=True)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
-            return self._told(Status.EXPIRED, record)
-        if command.version and command.version != record.version:
+            return self._told(Status.HOLD_EXPIRED, record)
+        if command.expected_version and command.expected_version != record.version:
             return self._told(Status.STALE, record)
         if record.state is not State.CONFIRMED:
             return self._told(Status.WRONG_STATE, record)
         if day.ends_at_ms <= self.now_ms:
-            return self._told(Status.OVER, record)
+            return self._told(Status.DAY_OVER, record)
         self._step(record, State.CANCELLED)
         self._give_back(record, day, record.quotas, self.now_ms)
         for applicant in record.applicants:
@@ -726,13 +726,13 @@ class Oracle:
         if record.state is goal:
             return self._told(Status(goal), record, replayed=True)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
-            return self._told(Status.EXPIRED, record)
-        if command.version and command.version != record.version:
+            return self._told(Status.HOLD_EXPIRED, record)
+        if command.expected_version and command.expected_version != record.version:
             return self._told(Status.STALE, record)
         if record.state is not State.CONFIRMED:
             return self._told(Status.WRONG_STATE, record)
         if goal is State.ATTENDED and day.ends_at_ms <= self.now_ms:
-            return self._told(Status.OVER, record)
+            return self._told(Status.DAY_OVER, record)
         if self.now_ms < day.starts_at_ms:
             return self._told(Status.TOO_EARLY, record)
         self._step(record, goal)
@@ -761,15 +761,15 @@ class Oracle:
         if (is_held or is_confirmed) and (record.day, record.choice) == (command.day, command.choice):
             return self._told(Status(record.state), record, replayed=True)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
-            return self._told(Status.EXPIRED, record)
-        if command.version and command.version != record.version:
+            return self._told(Status.HOLD_EXPIRED, record)
+        if command.expected_version and command.expected_version != record.version:
             return self._told(Status.STALE, record)
         if not is_held and not is_confirmed:
             return self._told(Status.WRONG_STATE, record)
         if target.closed:
-            return self._told(Status.CLOSED, record)
+            return self._told(Status.DAY_CLOSED, record)
         if target.ends_at_ms <= self.now_ms:
-            return self._told(Status.OVER, record)
+            return self._told(Status.DAY_OVER, record)
         if self.now_ms < target.opens_at_ms:
             return dataclasses.replace(self._told(Status.NOT_OPEN, record), retry_at_ms=target.opens_at_ms)
         if is_confirmed and self.now_ms > source.starts_at_ms - self.rules.reschedule_before_ms:
@@ -801,7 +801,7 @@ class Oracle:
     def _publish(self, command: Publish) -> Answer:
         terms = command.terms
         if self._too_late_to_publish(command):
-            return Answer(Status.OVER)
+            return Answer(Status.DAY_OVER)
         known = self.days.get(command.day)
         day = known or Day(command.day, 0, 0, 0, 0, {})
         self.days[command.day] = day
@@ -827,7 +827,7 @@ class Oracle:
 
     def _published(self, day: Day) -> object:
         """All that publishing the day again could make different."""
-        rules = {name: (quota.terms.re_release, quota.terms.pass_on) for name, quota in day.quotas.items()}
+        rules = {name: (quota.terms.re_release, quota.terms.reallocation) for name, quota in day.quotas.items()}
         return (day.opens_at_ms, day.starts_at_ms, day.ends_at_ms, day.forget_at_ms, rules)
 
     def _close_or_open(self, day: Day, *, closed: bool) -> Answer:
@@ -838,11 +838,11 @@ class Oracle:
         self._share_out(day)
         return Answer(Status.DONE)
 
-    def _on_quota(self, command: SetCapacity | PassOnUnused | ReturnParked, day: Day) -> Answer:
+    def _on_quota(self, command: SetCapacity | ReallocateUnused | ReleaseParked, day: Day) -> Answer:
         quota = day.quotas[command.quota]
         match command:
             case SetCapacity():
-                if quota.terms.pass_on is not None and quota.terms.pass_on.at_ms <= self.now_ms:
+                if quota.terms.reallocation is not None and quota.terms.reallocation.at_ms <= self.now_ms:
                     return Answer(Status.WRONG_STATE)
                 replayed = quota.capacity == command.capacity
                 if not replayed:
@@ -850,11 +850,11 @@ class Oracle:
                     self._changed()
                     self._share_out(day)
                 return Answer(Status.DONE, replayed=replayed, overbooked=max(-self._free(day, command.quota), 0))
-            case PassOnUnused():
-                if quota.terms.pass_on is None:
+            case ReallocateUnused():
+                if quota.terms.reallocation is None:
                     return Answer(Status.WRONG_STATE)
                 units = self._pass_on(day, command.quota)
-            case ReturnParked():
+            case ReleaseParked():
                 parked = [c for c in day.cooling if c.quota == command.quota and c.due_at_ms is None]
                 units = sum(cooling.units for cooling in parked)
                 for cooling in parked:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, SetCapacity
-from quota_engine.domain.events import Cooled, DayForgotten, Event, PassedOn, ReservationChanged
+from quota_engine.domain.events import Cooled, DayForgotten, Event, ReservationChanged, UnitsReallocated
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import TRANSITIONS, Verb
 from quota_engine.domain.model import Reservation
@@ -62,7 +62,7 @@ class SideBySide:
             elif isinstance(event, ReservationChanged):
                 self._check_change(event)
                 own += event.verb not in (Verb.EXPIRE, Verb.OFFER)
-            elif not isinstance(event, Cooled | PassedOn):
+            elif not isinstance(event, Cooled | UnitsReallocated):
                 own += 1
         if not outcome.ok or outcome.replayed or outcome.resumed:
             assert own == 0, self._complaint(f"{outcome.status} changed something: {self.ledger.events[-1]!r}")

@@ -22,13 +22,13 @@ from quota_engine.domain.commands import (
     MoveIn,
     MoveOut,
     OpenDay,
-    PassOnUnused,
     PrepareMove,
     Publish,
+    ReallocateUnused,
     Release,
+    ReleaseParked,
     Reschedule,
     Reserve,
-    ReturnParked,
     SetCapacity,
     SetRules,
     UndoMove,
@@ -38,8 +38,8 @@ from quota_engine.domain.model import (
     Choice,
     DayTerms,
     IdentityLimit,
-    PassOn,
     QuotaTerms,
+    Reallocation,
     ReRelease,
     ReReleaseRule,
     Rules,
@@ -201,7 +201,7 @@ class Walker:
         receivers = [other for other in names if other not in ALLOTMENTS]
         pass_on = None
         if name in ALLOTMENTS and receivers and self.one_in(2):
-            pass_on = PassOn(to=self.any_of(receivers), at_ms=self.now_ms + self.any_of((60, 20, 5, 0)))
+            pass_on = Reallocation(to=self.any_of(receivers), at_ms=self.now_ms + self.any_of((60, 20, 5, 0)))
         return QuotaTerms(name, self.any_of((1, 2, 3, 4, 0)), self.re_release(), pass_on)
 
     def day_terms(self) -> DayTerms:
@@ -315,11 +315,11 @@ class Walker:
         capacity = self.oracle.days[record.day].quotas[name].capacity
         return SetCapacity(record.day, name, max(capacity + self.any_of((-1, -1, -2, 0, 1, 2)), 0))
 
-    def return_parked(self) -> Command:
-        return ReturnParked(self.day(), self.quota())
+    def release_parked(self) -> Command:
+        return ReleaseParked(self.day(), self.quota())
 
-    def pass_on_unused(self) -> Command:
-        return PassOnUnused(self.day(), self.any_of(ALLOTMENTS) if self.one_in(2) else self.quota())
+    def reallocate_unused(self) -> Command:
+        return ReallocateUnused(self.day(), self.any_of(ALLOTMENTS) if self.one_in(2) else self.quota())
 
     def close_or_open_day(self) -> Command:
         return CloseDay(self.day()) if self.one_in(3) else OpenDay(self.day())
@@ -348,8 +348,8 @@ CUSTOMERS: Final[tuple[Callable[[Walker], Command], ...]] = (
 )
 OPERATORS: Final[tuple[Callable[[Walker], Command], ...]] = (
     Walker.set_capacity,
-    Walker.return_parked,
-    Walker.pass_on_unused,
+    Walker.release_parked,
+    Walker.reallocate_unused,
     Walker.close_or_open_day,
     Walker.expire,
     Walker.publish,

@@ -9,13 +9,13 @@ import hashlib
 import math
 
 from quota_engine.waiting_room.machine import (
+    CallTickets,
     CloseRoom,
     CreateRoom,
-    Join,
+    JoinRoom,
     OpenRoom,
     RoomCommand,
-    RoomTerms,
-    Serve,
+    RoomConfig,
     SetPace,
 )
 
@@ -30,7 +30,7 @@ class Room:
     of all steps.
     """
 
-    terms: RoomTerms | None = None
+    terms: RoomConfig | None = None
     last_change_ms: int = 0
     joins: list[tuple[str, int]] = dataclasses.field(default_factory=list)
     seed: str = ""
@@ -85,23 +85,23 @@ class Room:
         terms = self.terms
         if isinstance(command, CreateRoom):
             if terms is not None:
-                return ("DONE", -1, True, 0) if terms == command.terms else ("CONFLICT", -1, False, 0)
-            if command.terms.opens_at_ms <= now_ms:
-                return "OVER", -1, False, 0
-            self.terms, self.last_change_ms = command.terms, now_ms
+                return ("DONE", -1, True, 0) if terms == command.config else ("CONFLICT", -1, False, 0)
+            if command.config.opens_at_ms <= now_ms:
+                return "ROOM_CLOSED", -1, False, 0
+            self.terms, self.last_change_ms = command.config, now_ms
             return "DONE", -1, False, 0
         if terms is None:
             return "NOT_FOUND", -1, False, 0
         over = self.closed_at_ms > 0 or terms.closes_at_ms <= now_ms
         match command:
-            case Join(applicant, instead_of):
+            case JoinRoom(applicant, instead_of):
                 mine = [index for index, (one, _) in enumerate(self.joins) if one == applicant]
                 if mine and mine[-1] != instead_of:
                     return "JOINED", mine[-1], True, 0
                 if over:
-                    return "OVER", -1, False, 0
-                if now_ms < terms.joins_from_ms:
-                    return "NOT_OPEN", -1, False, terms.joins_from_ms
+                    return "ROOM_CLOSED", -1, False, 0
+                if now_ms < terms.join_opens_at_ms:
+                    return "NOT_OPEN", -1, False, terms.join_opens_at_ms
                 if len(self.joins) >= terms.tickets_max:
                     return "FULL", -1, False, 0
                 self.joins.append((applicant, now_ms))
@@ -113,13 +113,13 @@ class Room:
                 if self.opened_at_ms:
                     return ("DONE", -1, True, 0) if entropy == self.entropy else ("CONFLICT", -1, False, 0)
                 if over:
-                    return "OVER", -1, False, 0
+                    return "ROOM_CLOSED", -1, False, 0
                 if now_ms < terms.opens_at_ms:
                     return "NOT_OPEN", -1, False, terms.opens_at_ms
                 self.seed, self.entropy, self.opened_at_ms, self.last_change_ms = seed, entropy, now_ms, now_ms
                 self.pace, self.tokens, self.last_step_ms = self.bounds()[1], 0, now_ms - terms.step_ms
                 return "DONE", -1, False, 0
-            case Serve(per_minute, call_max, left):
+            case CallTickets(per_minute, call_max, left):
                 if not self.opened_at_ms or over or now_ms - self.last_step_ms < terms.step_ms:
                     return "DONE", -1, False, 0
                 low, high = self.bounds()
@@ -132,11 +132,11 @@ class Room:
                 if moves:
                     self.calls.append((now_ms, self.mark + moves, self.left))
                 self.last_step_ms = self.last_change_ms = now_ms
-                self.dropped_through_ms = now_ms - terms.claim_ms
+                self.dropped_through_ms = now_ms - terms.turn_ms
                 return "DONE", -1, False, 0
             case SetPace(low, high):
                 if over:
-                    return "OVER", -1, False, 0
+                    return "ROOM_CLOSED", -1, False, 0
                 if self.bounds() == (low, high):
                     return "DONE", -1, True, 0
                 self.paces.append((low, high))
@@ -168,13 +168,13 @@ class Room:
             "seed": self.seed,
             "entropy": self.entropy,
             "opened_at_ms": self.opened_at_ms,
-            "mark": self.mark,
+            "called_count": self.mark,
             "lapsed": max(dropped, default=0),
             "calls": tuple(call for call in self.calls if call[0] > self.dropped_through_ms),
             "tokens": self.tokens,
             "per_minute": self.pace,
             "served_at_ms": self.last_step_ms,
-            "left": self.left,
+            "places_left": self.left,
             "closed_at_ms": self.closed_at_ms,
             "late_seed": self.late_seed,
             "pace_min": self.paces[-1][0] if self.paces else 0,

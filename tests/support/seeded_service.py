@@ -13,7 +13,7 @@ from importlib import resources
 from zoneinfo import ZoneInfo
 
 from quota_engine.catalog import Catalog, catalog_from
-from quota_engine.draws.ledger import DrawTerms
+from quota_engine.draws.ledger import DrawConfig
 from quota_engine.draws.lottery import commitment_of
 from quota_engine.service.background.room_supervisor import WaitingRooms
 from quota_engine.workflows.waiting_rooms import RoomSettings
@@ -72,7 +72,7 @@ async def _todays_list(client: Client, chance: random.Random) -> None:
             session=chance.choice(("morning", "afternoon")),
             channel="online",
             group="priority" if number % 7 == 0 else "",
-            key=f"{number:02}ab-XkL9_qWmZr7TyB3pQ",
+            idempotency_key=f"{number:02}ab-XkL9_qWmZr7TyB3pQ",
         )
         assert found.reservation is not None, found
         assert (await engine.confirm(found.reservation.reference)).ok
@@ -113,7 +113,7 @@ async def _the_opening(client: Client, chance: random.Random) -> None:
                 service="new",
                 session=chance.choice(("morning", "afternoon")),
                 channel="online",
-                key=f"week-{identity}",
+                idempotency_key=f"week-{identity}",
                 admission_pass=found.admission_pass,
             )
             if outcome.reservation is not None:
@@ -134,7 +134,7 @@ async def _the_opening(client: Client, chance: random.Random) -> None:
 
 async def _a_draw(client: Client) -> None:
     now_ms = client.clock.now_ms()
-    terms = DrawTerms(
+    terms = DrawConfig(
         opens_at_ms=now_ms - 1,
         closes_at_ms=now_ms + 86_400_000,
         forget_at_ms=now_ms + 30 * 86_400_000,

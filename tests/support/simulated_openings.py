@@ -67,7 +67,7 @@ class ForgetfulNetwork(QuotaEngine):
 def run_prepared(prepared: Prepared, *, baseline: bool = False, engine: type[QuotaEngine] = QuotaEngine) -> Result:
     """Run it against a fresh engine in memory."""
     clock, numbers = ManualClock(0), itertools.count(1)
-    with engine.open(identity_key=b"k" * 32, clock=clock, new_id=lambda: f"t{next(numbers)}") as opened:
+    with engine.open(identity_key=b"k" * 32, clock=clock, id_factory=lambda: f"t{next(numbers)}") as opened:
         return simulate(prepared, opened, clock, backend="memory://", baseline=baseline)
 
 
@@ -79,7 +79,7 @@ def run(scenario: Scenario, *, baseline: bool = False, engine: type[QuotaEngine]
 def _opener(engine: type[QuotaEngine]) -> OpenEngine:
     def open_engine(clock: ManualClock, name: str) -> QuotaEngine:
         numbers = itertools.count(1)
-        return engine.open(identity_key=b"k" * 32, clock=clock, new_id=lambda: f"{name}-{next(numbers)}")
+        return engine.open(identity_key=b"k" * 32, clock=clock, id_factory=lambda: f"{name}-{next(numbers)}")
 
     return open_engine
 

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from quota_engine.conformance.random_rooms import LATE_SEED, OPENS_AT_MS, SEED, terms, walk
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.waiting_room.machine import (
-    CALL_MAX,
-    CALLS_MAX,
+    ACTIVE_CALLS_MAX,
+    TICKETS_PER_CALL_MAX,
+    CallTickets,
     CloseRoom,
     CreateRoom,
-    Join,
-    LookRoom,
+    JoinRoom,
     OpenRoom,
     RoomState,
     RoomStatus,
     RoomView,
-    Serve,
+    ViewRoom,
     apply,
     ask,
     describe,
@@ -44,7 +44,7 @@ def made(**changes: object) -> RoomState:
 
 
 def joined(state: RoomState, people: range, now_ms: int) -> list[int]:
-    return [apply(state, Join(person(number)), now_ms).index for number in people]
+    return [apply(state, JoinRoom(person(number)), now_ms).index for number in people]
 
 
 def opened(people: int, **changes: object) -> RoomState:
@@ -55,8 +55,10 @@ def opened(people: int, **changes: object) -> RoomState:
     return state
 
 
-def serve(state: RoomState, now_ms: int, per_minute: int = 6_000, call_max: int = CALL_MAX, left: int = -1) -> RoomView:
-    answer = apply(state, Serve(per_minute, call_max, left), now_ms)
+def serve(
+    state: RoomState, now_ms: int, per_minute: int = 6_000, call_max: int = TICKETS_PER_CALL_MAX, left: int = -1
+) -> RoomView:
+    answer = apply(state, CallTickets(per_minute, call_max, left), now_ms)
     assert answer.view is not None
     return answer.view
 
@@ -74,8 +76,8 @@ def test_every_history_is_what_the_rules_say(seed: int) -> None:
         assert describe(state) == oracle.description(), command
         if not answer.ok and describe(state):
             assert describe(state) == before, "a refusal leaves no state"
-        looked = ask(state, LookRoom(), now_ms)
-        assert looked.ok == (state.terms is not None and max(now_ms, state.now_ms) < state.terms.forget_at_ms)
+        looked = ask(state, ViewRoom(), now_ms)
+        assert looked.ok == (state.config is not None and max(now_ms, state.now_ms) < state.config.forget_at_ms)
         if answer.view is not None:
             assert looked.view == answer.view
             check(answer.view)
@@ -83,10 +85,10 @@ def test_every_history_is_what_the_rules_say(seed: int) -> None:
 
 def check(view: RoomView) -> None:
     """What holds for every room at any time."""
-    assert 0 <= view.lapsed <= view.mark <= tickets_ordered(view, view.changed_at_ms) <= view.tickets
-    assert len(view.calls) <= CALLS_MAX + 1
-    assert [call.mark for call in view.calls] == sorted({call.mark for call in view.calls})
-    burst = max(view.terms.burst, -(-view.per_minute_max * view.terms.step_ms // 60_000))
+    assert 0 <= view.lapsed <= view.called_count <= tickets_ordered(view, view.changed_at_ms) <= view.tickets
+    assert len(view.calls) <= ACTIVE_CALLS_MAX + 1
+    assert [call.called_count for call in view.calls] == sorted({call.called_count for call in view.calls})
+    burst = max(view.config.burst, -(-view.per_minute_max * view.config.step_ms // 60_000))
     assert 0 <= view.tokens <= burst * 60_000 < 2**53
     assert bool(view.seed) == bool(view.opened_at_ms)
     assert bool(view.late_seed) == bool(view.closed_at_ms)
@@ -96,11 +98,11 @@ def test_coming_back_gives_the_same_ticket() -> None:
     """After a crash, a new login or on another device an identity has the number that it had, whenever it comes."""
     state = made()
     assert joined(state, range(5), OPENS_AT_MS - 9_000) == [0, 1, 2, 3, 4]
-    again = apply(state, Join(person(3)), OPENS_AT_MS + 5_000)
+    again = apply(state, JoinRoom(person(3)), OPENS_AT_MS + 5_000)
     assert (again.status, again.index, again.replayed) == (RoomStatus.JOINED, 3, True)
     apply(state, CloseRoom(LATE_SEED), OPENS_AT_MS + 6_000)
-    assert apply(state, Join(person(3)), OPENS_AT_MS + 7_000).index == 3
-    assert apply(state, Join(person(9)), OPENS_AT_MS + 7_000).status is RoomStatus.OVER
+    assert apply(state, JoinRoom(person(3)), OPENS_AT_MS + 7_000).index == 3
+    assert apply(state, JoinRoom(person(9)), OPENS_AT_MS + 7_000).status is RoomStatus.ROOM_CLOSED
 
 
 def test_a_room_does_not_open_before_the_stores_clock_says_so() -> None:
@@ -110,7 +112,7 @@ def test_a_room_does_not_open_before_the_stores_clock_says_so() -> None:
     before = describe(state)
     answer = apply(state, OpenRoom(SEED), OPENS_AT_MS - 1)
     assert (answer.status, answer.retry_at_ms) == (RoomStatus.NOT_OPEN, OPENS_AT_MS)
-    assert serve(state, OPENS_AT_MS - 1).mark == 0
+    assert serve(state, OPENS_AT_MS - 1).called_count == 0
     assert describe(state) == before
     assert not state.seed, "a seed that was sent too early must not be told to anybody"
 
@@ -119,9 +121,9 @@ def test_nobody_is_called_before_the_seed_is_revealed() -> None:
     """The opening's time alone calls nobody: there is no order yet."""
     state = made()
     joined(state, range(10), OPENS_AT_MS - 2)
-    assert serve(state, OPENS_AT_MS + 60_000).mark == 0
+    assert serve(state, OPENS_AT_MS + 60_000).called_count == 0
     assert apply(state, OpenRoom(SEED), OPENS_AT_MS + 61_000).ok
-    assert serve(state, OPENS_AT_MS + 61_000).mark == 10
+    assert serve(state, OPENS_AT_MS + 61_000).called_count == 10
 
 
 def test_the_number_is_fixed_at_the_opening() -> None:
@@ -138,7 +140,7 @@ def test_the_number_is_fixed_at_the_opening() -> None:
 def test_a_room_can_not_be_made_when_it_should_open() -> None:
     """A commitment is worth something only if it was there before the tickets."""
     state = RoomState()
-    assert apply(state, CreateRoom(terms()), OPENS_AT_MS).status is RoomStatus.OVER
+    assert apply(state, CreateRoom(terms()), OPENS_AT_MS).status is RoomStatus.ROOM_CLOSED
     assert describe(state) == {}
 
 
@@ -166,15 +168,15 @@ def test_the_mark_keeps_the_pace() -> None:
     state = opened(1_000, per_minute_max=600, burst=10)
     for now_ms in range(OPENS_AT_MS, OPENS_AT_MS + 60_001, 100):
         serve(state, now_ms)
-    assert state.mark == 610  # the first ten are called at once
+    assert state.called_count == 610  # the first ten are called at once
 
 
 def test_a_pause_saves_up_one_burst_at_most() -> None:
     """After an hour in which nobody served, no more are let in at once than the burst."""
     state = opened(5_000, burst=200)
     serve(state, OPENS_AT_MS)
-    before = state.mark
-    assert serve(state, OPENS_AT_MS + 3_000_000).mark == before + 200
+    before = state.called_count
+    assert serve(state, OPENS_AT_MS + 3_000_000).called_count == before + 200
 
 
 def test_abandoned_tickets_do_not_jam_the_room() -> None:
@@ -182,7 +184,7 @@ def test_abandoned_tickets_do_not_jam_the_room() -> None:
     state = opened(1_000, per_minute_max=6_000, claim_ms=10_000)
     for second in range(30):
         view = serve(state, OPENS_AT_MS + second * 1_000)
-    assert view.mark == 1_000
+    assert view.called_count == 1_000
     assert view.lapsed == 1_000
     assert view.calls == ()
 
@@ -191,8 +193,8 @@ def test_who_lost_the_turn_may_go_behind_once() -> None:
     """A new ticket in exchange for the lapsed one: sent twice it is given once, and the old one is worth nothing."""
     state = opened(3, claim_ms=1_000)
     serve(state, OPENS_AT_MS)
-    first = apply(state, Join(person(1), instead_of=1), OPENS_AT_MS + 5_000)
-    again = apply(state, Join(person(1), instead_of=1), OPENS_AT_MS + 20_000)
+    first = apply(state, JoinRoom(person(1), replaces_ticket=1), OPENS_AT_MS + 5_000)
+    again = apply(state, JoinRoom(person(1), replaces_ticket=1), OPENS_AT_MS + 20_000)
     assert (first.index, again.index, again.replayed) == (3, 3, True)
     assert len(state.identities) == 3
 
@@ -205,7 +207,7 @@ def test_a_flood_of_joins_costs_one_entry_each_and_refusals_nothing() -> None:
     tracemalloc.start()
     try:
         for number in range(100_000):
-            apply(state, Join(person(number)), OPENS_AT_MS - 1_000)
+            apply(state, JoinRoom(person(number)), OPENS_AT_MS - 1_000)
         grown, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -225,10 +227,10 @@ def test_a_look_alone_ends_no_window() -> None:
     """Only a change fixes a window: after a mere look, a clock that is set back could still bring it a ticket."""
     state = made(window_ms=10_000)
     joined(state, range(5), OPENS_AT_MS + 1_000)
-    view = ask(state, LookRoom(), OPENS_AT_MS + 50_000).view
+    view = ask(state, ViewRoom(), OPENS_AT_MS + 50_000).view
     assert view is not None
     assert tickets_ordered(view, view.changed_at_ms) == 0
-    apply(state, Join(person(9)), OPENS_AT_MS + 50_000)
+    apply(state, JoinRoom(person(9)), OPENS_AT_MS + 50_000)
     assert tickets_ordered(state, state.now_ms) == 5
 
 
@@ -236,9 +238,9 @@ def test_a_room_is_forgotten_when_its_time_has_come() -> None:
     """From forget_at_ms on nothing is known, and the name can be used again."""
     state = opened(5)
     forget_at_ms = terms().forget_at_ms
-    assert ask(state, LookRoom(), forget_at_ms - 1).ok
-    assert ask(state, LookRoom(), forget_at_ms).status is RoomStatus.NOT_FOUND
-    assert apply(state, Join(person(0)), forget_at_ms).status is RoomStatus.NOT_FOUND
+    assert ask(state, ViewRoom(), forget_at_ms - 1).ok
+    assert ask(state, ViewRoom(), forget_at_ms).status is RoomStatus.NOT_FOUND
+    assert apply(state, JoinRoom(person(0)), forget_at_ms).status is RoomStatus.NOT_FOUND
     assert describe(state) == {}
     assert apply(state, CreateRoom(terms(opens_at_ms=forget_at_ms + 1, **later(forget_at_ms))), forget_at_ms).ok
 
@@ -267,8 +269,8 @@ def later(now_ms: int) -> dict[str, object]:
         ("tickets_max", 100_000_001),
         ("window_ms", 999),
         ("step_ms", 99),
-        ("claim_ms", 513_000),
-        ("lease_ms", 0),
+        ("turn_ms", 513_000),
+        ("pass_grace_ms", 0),
         ("per_minute_min", 0),
         ("per_minute_max", 6_000_001),
         ("burst", 99),
@@ -284,16 +286,16 @@ def test_terms_out_of_bounds_are_refused_by_name(field: str, value: object) -> N
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Join("not a hash"),
-        lambda: Join(person(1), -2),
-        lambda: Join(person(1), 100_000_000),
+        lambda: JoinRoom("not a hash"),
+        lambda: JoinRoom(person(1), -2),
+        lambda: JoinRoom(person(1), 100_000_000),
         lambda: OpenRoom("5E" * 32),
         lambda: OpenRoom(SEED, "a\tb"),
         lambda: OpenRoom(SEED, "x" * 257),
-        lambda: Serve(-1),
-        lambda: Serve(1, 1_000_001),
-        lambda: Serve(1, 1, -2),
-        lambda: Serve(1.5),  # type: ignore[arg-type]
+        lambda: CallTickets(-1),
+        lambda: CallTickets(1, 1_000_001),
+        lambda: CallTickets(1, 1, -2),
+        lambda: CallTickets(1.5),  # type: ignore[arg-type]
         lambda: CloseRoom(""),
     ],
 )
@@ -310,5 +312,5 @@ def test_a_busy_rooms_view_stays_small() -> None:
     for now_ms in range(OPENS_AT_MS, OPENS_AT_MS + 200_000, 100):
         serve(state, now_ms, per_minute=600)
     view = serve(state, OPENS_AT_MS + 200_000)
-    assert CALLS_MAX - 1 <= len(view.calls) <= CALLS_MAX
+    assert ACTIVE_CALLS_MAX - 1 <= len(view.calls) <= ACTIVE_CALLS_MAX
     assert len(msgspec.json.encode(view)) < 25_000

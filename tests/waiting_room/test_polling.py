@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from quota_engine.conformance.random_rooms import LATE_SEED, OPENS_AT_MS, SEED, terms
-from quota_engine.waiting_room.machine import INDEX_NONE, Call, RoomView
+from quota_engine.waiting_room.machine import INDEX_NONE, RoomView, TicketCall
 from quota_engine.waiting_room.polling import POLL_MS_MAX, POLLS_PER_S, room_poll_after_ms, ticket_poll_after_ms
-from quota_engine.waiting_room.ticket_status import Phase, standing
+from quota_engine.waiting_room.ticket_status import TicketPhase, ticket_status
 
 HOUR_MS = 3_600_000
 TERMS = msgspec.structs.replace(
@@ -26,19 +26,19 @@ def view(after_ms: int, tickets: int = 1_000, mark: int = 0, **changes: object) 
     room = RoomView(
         now_ms=now_ms,
         changed_at_ms=now_ms,
-        terms=TERMS,
+        config=TERMS,
         tickets=tickets,
         windows=((0, 0),),
         seed=SEED if is_open else "",
         entropy="",
         opened_at_ms=OPENS_AT_MS if is_open else 0,
-        mark=mark,
+        called_count=mark,
         lapsed=0,
-        calls=(Call(now_ms, mark, -1),) if mark else (),
+        calls=(TicketCall(now_ms, mark, -1),) if mark else (),
         tokens=0,
         per_minute=6_000 if is_open else 0,
         served_at_ms=now_ms,
-        left=-1,
+        places_left=-1,
         closed_at_ms=0,
         late_seed="",
     )
@@ -46,14 +46,14 @@ def view(after_ms: int, tickets: int = 1_000, mark: int = 0, **changes: object) 
 
 
 def of_ticket(room: RoomView, position: int = INDEX_NONE) -> int:
-    return ticket_poll_after_ms(room, standing(room, position, room.now_ms))
+    return ticket_poll_after_ms(room, ticket_status(room, position, room.now_ms))
 
 
 def test_rarely_before_the_opening_and_often_near_it() -> None:
     """A quarter of what is left, from a minute down to a second; the same for the room as a whole."""
-    before = {left_ms: of_ticket(view(-left_ms)) for left_ms in (HOUR_MS, 120_000, 40_000, 5_000, 100)}
+    before = {bounds_ms: of_ticket(view(-bounds_ms)) for bounds_ms in (HOUR_MS, 120_000, 40_000, 5_000, 100)}
     assert before == {HOUR_MS: 60_000, 120_000: 30_000, 40_000: 10_000, 5_000: 1_000, 100: 1_000}
-    assert all(room_poll_after_ms(view(-left_ms)) == after_ms for left_ms, after_ms in before.items())
+    assert all(room_poll_after_ms(view(-bounds_ms)) == after_ms for bounds_ms, after_ms in before.items())
 
 
 def test_whoever_is_called_enters_at_once_and_who_is_past_it_need_not_ask() -> None:
@@ -61,7 +61,7 @@ def test_whoever_is_called_enters_at_once_and_who_is_past_it_need_not_ask() -> N
     room = view(1_000, mark=10)
     assert of_ticket(room, 9) == 0
     lapsed = view(400_000, mark=10, calls=(), lapsed=10)
-    assert standing(lapsed, 9, lapsed.now_ms).phase is Phase.LAPSED
+    assert ticket_status(lapsed, 9, lapsed.now_ms).phase is TicketPhase.TURN_MISSED
     assert of_ticket(lapsed, 9) == POLL_MS_MAX
     over = view(1_000, closed_at_ms=OPENS_AT_MS + 1, late_seed=LATE_SEED)
     assert (of_ticket(over, 9), room_poll_after_ms(over)) == (POLL_MS_MAX, POLL_MS_MAX)
@@ -82,7 +82,7 @@ def test_the_nearer_the_turn_the_sooner() -> None:
 def test_nobody_loses_a_turn_and_all_can_ask(after_ms: int, tickets: int) -> None:
     """At most a quarter of a turn between two polls; and all together no more polls than the bounds allow."""
     room = view(after_ms, tickets=tickets)
-    longest_ms = TERMS.claim_ms // 4
+    longest_ms = TERMS.turn_ms // 4
     positions = {min(tickets - 1, int(1.3**power) - 1) for power in range(75)} if after_ms >= 0 else {INDEX_NONE}
     waits = {position: of_ticket(room, position) for position in positions}
     assert all(1_000 <= wait_ms <= max(longest_ms, POLL_MS_MAX) for wait_ms in waits.values())

@@ -11,16 +11,16 @@ from quota_engine.conformance.random_rooms import LATE_SEED, OPENS_AT_MS, SEED, 
 from quota_engine.domain.model import Choice
 from quota_engine.domain.outcomes import DayView, QuotaView
 from quota_engine.waiting_room.machine import (
-    CALL_MAX,
-    LEFT_UNKNOWN,
+    PLACES_LEFT_UNKNOWN,
+    TICKETS_PER_CALL_MAX,
+    CallTickets,
     CloseRoom,
     CreateRoom,
-    Join,
-    LookRoom,
+    JoinRoom,
     OpenRoom,
     RoomState,
     RoomView,
-    Serve,
+    ViewRoom,
     apply,
     ask,
 )
@@ -28,12 +28,12 @@ from quota_engine.waiting_room.order import Orders
 from quota_engine.waiting_room.pacing import pace, places_left
 from quota_engine.waiting_room.ticket_status import (
     Chance,
-    Phase,
-    Standing,
+    TicketPhase,
+    TicketStatus,
     called_at_ms,
     pass_until_ms,
     position_of,
-    standing,
+    ticket_status,
 )
 
 PEOPLE = 1_000
@@ -51,54 +51,54 @@ class Room:
 
     def join(self, people: range, now_ms: int) -> None:
         for number in people:
-            assert apply(self.state, Join(f"{number:032x}"), now_ms).ok
+            assert apply(self.state, JoinRoom(f"{number:032x}"), now_ms).ok
 
     def open(self) -> None:
         assert apply(self.state, OpenRoom(SEED), OPENS_AT_MS).ok
 
-    def serve(self, now_ms: int, left: int = LEFT_UNKNOWN, latency_ms: int = 0) -> RoomView:
+    def serve(self, now_ms: int, left: int = PLACES_LEFT_UNKNOWN, latency_ms: int = 0) -> RoomView:
         view = self.view(now_ms)
-        answer = apply(self.state, Serve(*pace(view, left, latency_ms), left), now_ms)
+        answer = apply(self.state, CallTickets(*pace(view, left, latency_ms), left), now_ms)
         assert answer.view is not None
         return answer.view
 
     def view(self, now_ms: int) -> RoomView:
-        view = ask(self.state, LookRoom(), now_ms).view
+        view = ask(self.state, ViewRoom(), now_ms).view
         assert view is not None
         return view
 
-    def all(self, now_ms: int, seen_ms: int = 0) -> list[Standing]:
+    def all(self, now_ms: int, seen_ms: int = 0) -> list[TicketStatus]:
         """All tickets' standing at ``now_ms``, by what was seen then, or earlier."""
         view = self.view(seen_ms or now_ms)
         return [self.one(view, index, now_ms) for index in range(view.tickets)]
 
-    def one(self, view: RoomView, index: int, now_ms: int) -> Standing:
-        return standing(view, position_of(view, self.orders, index), now_ms)
+    def one(self, view: RoomView, index: int, now_ms: int) -> TicketStatus:
+        return ticket_status(view, position_of(view, self.orders, index), now_ms)
 
-    def phases(self, now_ms: int) -> Counter[Phase]:
+    def phases(self, now_ms: int) -> Counter[TicketPhase]:
         return Counter(one.phase for one in self.all(now_ms))
 
 
 def test_the_way_of_a_ticket() -> None:
     """Before the opening nobody has a position; then all have one, are called in its order, and lose their turn."""
     room = Room(claim_ms=20_000)
-    assert room.phases(OPENS_AT_MS - 1) == {Phase.NOT_OPEN: PEOPLE}
-    assert room.phases(OPENS_AT_MS) == {Phase.SHUFFLING: PEOPLE}
+    assert room.phases(OPENS_AT_MS - 1) == {TicketPhase.NOT_OPEN: PEOPLE}
+    assert room.phases(OPENS_AT_MS) == {TicketPhase.SHUFFLING: PEOPLE}
     room.open()
-    assert room.phases(OPENS_AT_MS) == {Phase.WAITING: PEOPLE}
+    assert room.phases(OPENS_AT_MS) == {TicketPhase.WAITING: PEOPLE}
     for second in range(16):
         view = room.serve(OPENS_AT_MS + second * 1_000)
     now_ms = OPENS_AT_MS + 15_000
     found = room.all(now_ms)
-    assert view.mark == sum(one.phase is Phase.CALLED for one in found) == PEOPLE
+    assert view.called_count == sum(one.phase is TicketPhase.CALLED for one in found) == PEOPLE
     assert sorted(one.position for one in found) == list(range(PEOPLE))
-    assert room.phases(OPENS_AT_MS + 19_999) == {Phase.CALLED: PEOPLE}
+    assert room.phases(OPENS_AT_MS + 19_999) == {TicketPhase.CALLED: PEOPLE}
     first_called = [one for one in found if one.enter_until_ms == OPENS_AT_MS + 20_000]
     assert len(first_called) == 100
-    assert room.phases(OPENS_AT_MS + 20_000)[Phase.LAPSED] == 100
-    assert room.phases(OPENS_AT_MS + 600_000) == {Phase.LAPSED: PEOPLE}
+    assert room.phases(OPENS_AT_MS + 20_000)[TicketPhase.TURN_MISSED] == 100
+    assert room.phases(OPENS_AT_MS + 600_000) == {TicketPhase.TURN_MISSED: PEOPLE}
     apply(room.state, CloseRoom(LATE_SEED), OPENS_AT_MS + 601_000)
-    assert room.phases(OPENS_AT_MS + 601_000) == {Phase.OVER: PEOPLE}
+    assert room.phases(OPENS_AT_MS + 601_000) == {TicketPhase.ROOM_CLOSED: PEOPLE}
 
 
 def test_who_comes_late_goes_behind() -> None:
@@ -106,7 +106,7 @@ def test_who_comes_late_goes_behind() -> None:
     room = Room(people=100, window_ms=10_000)
     room.open()
     room.join(range(100, 130), OPENS_AT_MS + 3_000)
-    assert room.phases(OPENS_AT_MS + 3_000) == {Phase.WAITING: 100, Phase.SHUFFLING: 30}
+    assert room.phases(OPENS_AT_MS + 3_000) == {TicketPhase.WAITING: 100, TicketPhase.SHUFFLING: 30}
     room.serve(OPENS_AT_MS + 10_000)
     late = [one.position for one in room.all(OPENS_AT_MS + 10_000)[100:]]
     assert sorted(late) == list(range(100, 130))
@@ -120,12 +120,12 @@ def test_all_are_told_at_once_that_it_is_over() -> None:
     view = room.serve(OPENS_AT_MS)
     closes_at_ms = room.terms.closes_at_ms
     told = {room.one(view, index, closes_at_ms).phase for index in range(50)}
-    assert told == {Phase.OVER}
+    assert told == {TicketPhase.ROOM_CLOSED}
     for left, chance in ((0, Chance.NONE_LEFT), (1, Chance.MAY_NOT_REACH)):
         view = room.serve(OPENS_AT_MS + 1_000 * (left + 1), left=left)
         waiting = [room.one(view, index, view.now_ms) for index in range(50)]
-        assert {one.chance for one in waiting if one.phase is not Phase.CALLED} <= {chance}
-        assert {one.left for one in waiting} == {left}
+        assert {one.chance for one in waiting if one.phase is not TicketPhase.CALLED} <= {chance}
+        assert {one.places_left for one in waiting} == {left}
 
 
 def test_the_word_on_the_chances_is_honest() -> None:
@@ -134,9 +134,9 @@ def test_the_word_on_the_chances_is_honest() -> None:
     room.open()
     for second in range(3):
         view = room.serve(OPENS_AT_MS + 1_000 * second, left=300)
-    assert view.mark == 3
+    assert view.called_count == 3
     for one in room.all(view.now_ms):
-        if one.phase is Phase.WAITING:
+        if one.phase is TicketPhase.WAITING:
             assert (one.chance is Chance.ENOUGH) == (one.position < 300), one
             assert (one.chance is Chance.MAY_NOT_REACH) == (one.position >= 300), one
             assert one.ahead == one.position - 3
@@ -165,12 +165,12 @@ def test_the_time_told_is_about_the_time_it_takes() -> None:
     for second in range(61):
         room.serve(OPENS_AT_MS + second * 1_000)
     seen_ms = OPENS_AT_MS + 60_000
-    told = {one.position: one for one in room.all(seen_ms) if one.phase is Phase.WAITING}
+    told = {one.position: one for one in room.all(seen_ms) if one.phase is TicketPhase.WAITING}
     assert len(told) > 600
     position_after = {}
     for second in range(61, 240):
         view = room.serve(OPENS_AT_MS + second * 1_000)
-        position_after[view.now_ms] = view.mark
+        position_after[view.now_ms] = view.called_count
     for position, one in told.items():
         took_ms = next(now_ms for now_ms, mark in position_after.items() if mark > position) - seen_ms
         assert abs(one.wait_ms - took_ms) <= took_ms / 10 + 2_000, one
@@ -184,7 +184,7 @@ def test_a_mark_that_stands_still_gives_no_time() -> None:
     for second in range(40):
         room.serve(OPENS_AT_MS + second * 1_000, left=0)
     waiting = room.all(OPENS_AT_MS + 40_000)
-    assert {(one.phase, one.wait_ms, one.chance) for one in waiting} == {(Phase.WAITING, -1, Chance.NONE_LEFT)}
+    assert {(one.phase, one.wait_ms, one.chance) for one in waiting} == {(TicketPhase.WAITING, -1, Chance.NONE_LEFT)}
     assert min(one.wait_ms_min for one in waiting) == 0
 
 
@@ -207,8 +207,8 @@ def test_a_ticket_newer_than_the_view_has_no_position_yet() -> None:
     room.open()
     view = room.serve(OPENS_AT_MS)
     room.join(range(3, 4), OPENS_AT_MS + 1)
-    assert room.one(view, 3, OPENS_AT_MS + 1).phase is Phase.SHUFFLING
-    assert room.one(room.view(OPENS_AT_MS + 1), 3, OPENS_AT_MS + 1).phase is Phase.SHUFFLING
+    assert room.one(view, 3, OPENS_AT_MS + 1).phase is TicketPhase.SHUFFLING
+    assert room.one(room.view(OPENS_AT_MS + 1), 3, OPENS_AT_MS + 1).phase is TicketPhase.SHUFFLING
 
 
 # --- How fast it is let in -----------------------------------------------------------------------------------------
@@ -220,8 +220,8 @@ def test_the_pace_follows_the_store() -> None:
     room.open()
     view = room.view(OPENS_AT_MS)
     assert view.per_minute == 6_000
-    assert pace(view, LEFT_UNKNOWN, 200).per_minute == 6_000
-    assert pace(view, LEFT_UNKNOWN, 201).per_minute == 3_000
+    assert pace(view, PLACES_LEFT_UNKNOWN, 200).per_minute == 6_000
+    assert pace(view, PLACES_LEFT_UNKNOWN, 201).per_minute == 3_000
     for second in range(10):
         view = room.serve(OPENS_AT_MS + second * 1_000, latency_ms=1_000)
     assert view.per_minute == 60
@@ -236,25 +236,29 @@ def test_no_more_are_called_than_places_can_serve() -> None:
     room.open()
     for second in range(10):
         view = room.serve(OPENS_AT_MS + second * 1_000, left=100)
-    assert view.mark == 150
-    assert room.serve(OPENS_AT_MS + 20_000, left=60).mark == 150  # 40 took one; 60 left may be called 90, and 110 are
-    assert room.serve(OPENS_AT_MS + 21_000, left=20).mark == 150
-    assert room.serve(OPENS_AT_MS + 400_000, left=20).mark == 150 + 30  # those who did not come have lost their turn
+    assert view.called_count == 150
+    assert (
+        room.serve(OPENS_AT_MS + 20_000, left=60).called_count == 150
+    )  # 40 took one; 60 left may be called 90, and 110 are
+    assert room.serve(OPENS_AT_MS + 21_000, left=20).called_count == 150
+    assert (
+        room.serve(OPENS_AT_MS + 400_000, left=20).called_count == 150 + 30
+    )  # those who did not come have lost their turn
 
 
 def test_nobody_is_called_when_nothing_is_left() -> None:
     """The mark stands until places come back."""
     room = Room()
     room.open()
-    assert room.serve(OPENS_AT_MS, left=0).mark == 0
-    assert room.serve(OPENS_AT_MS + 1_000, left=2).mark == 3
+    assert room.serve(OPENS_AT_MS, left=0).called_count == 0
+    assert room.serve(OPENS_AT_MS + 1_000, left=2).called_count == 3
 
 
 def test_unknown_places_limit_nothing() -> None:
     """A room that counts no places goes by the store alone."""
     room = Room()
     room.open()
-    assert pace(room.view(OPENS_AT_MS), LEFT_UNKNOWN, 0).call_max == CALL_MAX
+    assert pace(room.view(OPENS_AT_MS), PLACES_LEFT_UNKNOWN, 0).call_max == TICKETS_PER_CALL_MAX
 
 
 def day_view(online: int, priority: int, morning: int, **changes: object) -> DayView:

@@ -9,22 +9,22 @@ import pytest
 
 from quota_engine.conformance.random_rooms import LATE_SEED, OPENS_AT_MS, SEED, terms
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.waiting_room.machine import CloseRoom, CreateRoom, Join, LookRoom, OpenRoom, RoomState, apply, ask
+from quota_engine.waiting_room.machine import CloseRoom, CreateRoom, JoinRoom, OpenRoom, RoomState, ViewRoom, apply, ask
 from quota_engine.waiting_room.order import Orders
 from quota_engine.waiting_room.transcript import (
-    RoomRecord,
-    WindowRecord,
+    RoomTranscript,
+    TranscriptWindow,
     position_of,
     positions,
-    read_record,
-    record_of,
+    read_transcript,
+    transcript_of,
     verify,
 )
 
 replace = msgspec.structs.replace
 
 
-def records() -> tuple[RoomRecord, RoomRecord, RoomRecord]:
+def records() -> tuple[RoomTranscript, RoomTranscript, RoomTranscript]:
     """Of one room with three windows: before it opened, when it was open, and when it had closed."""
     state = RoomState()
     apply(state, CreateRoom(terms(window_ms=10_000)), OPENS_AT_MS - 600_000)
@@ -32,12 +32,12 @@ def records() -> tuple[RoomRecord, RoomRecord, RoomRecord]:
 
     def join(count: int, now_ms: int) -> None:
         for _ in range(count):
-            apply(state, Join(f"{next(people):032x}"), now_ms)
+            apply(state, JoinRoom(f"{next(people):032x}"), now_ms)
 
-    def record(now_ms: int) -> RoomRecord:
-        view = ask(state, LookRoom(), now_ms).view
+    def record(now_ms: int) -> RoomTranscript:
+        view = ask(state, ViewRoom(), now_ms).view
         assert view is not None
-        return record_of("december", view)
+        return transcript_of("december", view)
 
     join(100, OPENS_AT_MS - 1_000)
     before = record(OPENS_AT_MS - 1_000)
@@ -55,8 +55,8 @@ BEFORE, DURING, AFTER = records()
 def test_a_record_tells_what_has_ended() -> None:
     """No window before the opening; those that have ended while it is open; all when it has closed."""
     assert BEFORE.windows == ()
-    assert DURING.windows == (WindowRecord(0, 0, 100), WindowRecord(1, 100, 30))
-    assert AFTER.windows == (*DURING.windows, WindowRecord(5, 130, 5))
+    assert DURING.windows == (TranscriptWindow(0, 0, 100), TranscriptWindow(1, 100, 30))
+    assert AFTER.windows == (*DURING.windows, TranscriptWindow(5, 130, 5))
     assert (BEFORE.seed, DURING.seed, DURING.late_seed, AFTER.late_seed) == ("", SEED, "", LATE_SEED)
 
 
@@ -64,18 +64,18 @@ def test_it_holds_no_identity() -> None:
     """Nothing in it is about anybody."""
     text = msgspec.json.encode(AFTER).decode()
     assert f"{5:032x}" not in text
-    assert set(json.loads(text)) == set(RoomRecord.__struct_fields__)
+    assert set(json.loads(text)) == set(RoomTranscript.__struct_fields__)
 
 
 @pytest.mark.parametrize(
     ("record", "checked", "pending"),
     [(BEFORE, 0, 1), (DURING, 100, 1), (AFTER, 135, 0)],
 )
-def test_true_records_verify(record: RoomRecord, checked: int, pending: int) -> None:
+def test_true_records_verify(record: RoomTranscript, checked: int, pending: int) -> None:
     """As far as they go, and they say how far that is."""
     found = verify(record)
     assert (found.ok, found.tickets_checked, len(found.pending)) == (True, checked, pending)
-    assert read_record(msgspec.json.encode(record)) == record
+    assert read_transcript(msgspec.json.encode(record)) == record
     for earlier in (BEFORE, DURING, AFTER):
         if earlier.as_of_ms <= record.as_of_ms:
             assert verify(record, earlier).ok
@@ -100,8 +100,8 @@ def test_positions_are_those_that_people_were_told() -> None:
         ({"entropy": "made up afterwards"}, "entropy without a source"),
         ({"entropy_source": "a source that never spoke"}, "source without its entropy"),
         ({"commitment": "00" * 32}, "commitment"),
-        ({"windows": (WindowRecord(0, 0, 100), WindowRecord(1, 101, 30))}, "begins at ticket 101"),
-        ({"windows": (WindowRecord(1, 0, 100), WindowRecord(0, 100, 30))}, "comes after"),
+        ({"windows": (TranscriptWindow(0, 0, 100), TranscriptWindow(1, 101, 30))}, "begins at ticket 101"),
+        ({"windows": (TranscriptWindow(1, 0, 100), TranscriptWindow(0, 100, 30))}, "comes after"),
     ],
 )
 def test_lies_within_a_record_are_found(lie: dict[str, object], finding: str) -> None:
@@ -119,8 +119,8 @@ def test_lies_within_a_record_are_found(lie: dict[str, object], finding: str) ->
         {"opens_at_ms": OPENS_AT_MS + 1},
         {"window_ms": 20_000},
         {"seed": ""},
-        {"windows": (WindowRecord(0, 0, 101), WindowRecord(1, 101, 29))},
-        {"windows": (WindowRecord(0, 0, 100),)},
+        {"windows": (TranscriptWindow(0, 0, 101), TranscriptWindow(1, 101, 29))},
+        {"windows": (TranscriptWindow(0, 0, 100),)},
     ],
 )
 def test_what_was_fixed_before_must_be_so_still(lie: dict[str, object]) -> None:
@@ -130,7 +130,9 @@ def test_what_was_fixed_before_must_be_so_still(lie: dict[str, object]) -> None:
 
 def test_another_number_of_tickets_is_another_order() -> None:
     """An operator who adds a ticket to a window afterwards changes nearly all positions that people have been told."""
-    more = replace(AFTER, windows=(WindowRecord(0, 0, 101), WindowRecord(1, 101, 30), WindowRecord(5, 131, 5)))
+    more = replace(
+        AFTER, windows=(TranscriptWindow(0, 0, 101), TranscriptWindow(1, 101, 30), TranscriptWindow(5, 131, 5))
+    )
     told, now = dict(positions(AFTER)), dict(positions(more))
     assert sum(told[index] == now[index] for index in range(100)) < 10
 
@@ -155,14 +157,14 @@ def test_what_is_no_record_is_refused(damage: object) -> None:
     assert callable(damage)
     damage(fields)
     with pytest.raises(InvalidRequest):
-        read_record(json.dumps(fields).encode())
+        read_transcript(json.dumps(fields).encode())
     with pytest.raises(InvalidRequest):
-        read_record(b"\xff not JSON")
+        read_transcript(b"\xff not JSON")
 
 
 def test_progress_is_told() -> None:
     """A long verification says how far it is."""
     seen: list[int] = []
-    record = replace(DURING, windows=(WindowRecord(0, 0, 25_000),))
+    record = replace(DURING, windows=(TranscriptWindow(0, 0, 25_000),))
     assert verify(record, progress=seen.append).ok
     assert seen == [10_000, 20_000]

@@ -9,8 +9,8 @@ import pytest
 from quota_engine.domain.commands import Command
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.domain.outcomes import Outcome
-from quota_engine.ports import ListOffices, Request
-from quota_engine.workflows.generator_drivers import Flow, run, run_async
+from quota_engine.ports import ListOffices, StoreRequest
+from quota_engine.workflows.generator_drivers import Workflow, run, run_async
 
 T = TypeVar("T")
 
@@ -21,10 +21,10 @@ class Unreliable:
     def __init__(self, failures: int) -> None:
         self.failures = failures
 
-    def send(self, office: str, command: Command) -> Outcome:
+    def apply(self, office: str, command: Command) -> Outcome:
         raise AssertionError("flows ask through perform")
 
-    def perform(self, request: Request[T]) -> T:
+    def execute(self, request: StoreRequest[T]) -> T:
         if self.failures:
             self.failures -= 1
             raise BackendUnavailable("away")
@@ -41,17 +41,17 @@ class AsyncUnreliable:
     def __init__(self, failures: int) -> None:
         self.store = Unreliable(failures)
 
-    async def send(self, office: str, command: Command) -> Outcome:
-        return self.store.send(office, command)
+    async def apply(self, office: str, command: Command) -> Outcome:
+        return self.store.apply(office, command)
 
-    async def perform(self, request: Request[T]) -> T:
-        return self.store.perform(request)
+    async def execute(self, request: StoreRequest[T]) -> T:
+        return self.store.execute(request)
 
     async def close(self) -> None:
         """Nothing to do."""
 
 
-def persistent() -> Flow[list[str]]:
+def persistent() -> Workflow[list[str]]:
     """Asks again when the store is away, up to three times."""
     for _ in range(3):
         try:

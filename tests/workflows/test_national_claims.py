@@ -12,17 +12,17 @@ from typing import Any, cast
 import pytest
 
 from quota_engine import AsyncQuotaEngine, BackendUnavailable, Outcome, OutcomeUnknown, State, Status
-from quota_engine.admission import By, Limited, per_minute
+from quota_engine.admission import LimitKey, TokenBucketPolicy, per_minute
 from quota_engine.domain.commands import Confirm, Reserve
-from quota_engine.domain.cross_office_registry import Claim, Drop, RegistryAnswer, RegistryStatus, shards
+from quota_engine.domain.cross_office_registry import Claim, Drop, RegistryResult, RegistryStatus, shards
 from quota_engine.engine.quota_engine import QuotaEngine
-from quota_engine.ports import Backend, Describe, Request, Send
-from quota_engine.stores.memory import AsyncMemoryBackend, MemoryBackend
+from quota_engine.ports import Apply, Describe, Store, StoreRequest
+from quota_engine.stores.memory import AsyncMemoryStore, MemoryStore
 from quota_engine.workflows import national_claims
-from quota_engine.workflows.admission_gate import Door
-from quota_engine.workflows.generator_drivers import Flow, run
+from quota_engine.workflows.admission_gate import AdmissionGate
+from quota_engine.workflows.generator_drivers import Workflow, run
 from quota_engine.workflows.national_claims import CLOCKS_MARGIN_MS
-from quota_engine.workflows.request_builder import Desk
+from quota_engine.workflows.request_builder import RequestBuilder
 from tests.support.multi_office import (
     ANI,
     BUDI,
@@ -80,7 +80,7 @@ class TestOnePlace:
         """Until the day is over: then they waited in vain, and are free."""
         nation = Nation(places=1)
         nation.engine.reserve("east", DAY, BUDI)
-        waiting = nation.engine.reserve("east", DAY, ANI, wait=True)
+        waiting = nation.engine.reserve("east", DAY, ANI, join_wait_list=True)
         assert waiting.status is Status.WAITING
         assert nation.engine.reserve("west", NEXT_DAY, ANI).status is Status.IDENTITY_LIMIT
         nation.clock.set_ms(nation.terms.ends_at_ms + CLOCKS_MARGIN_MS)
@@ -101,10 +101,10 @@ class TestOnePlace:
         """Sold out at one office, somebody may try the next at once; the registry remembers nothing of it."""
         nation = Nation(places=1)
         assert nation.engine.reserve("east", DAY, BUDI).ok
-        before = [nation.backend.perform(Describe(shard))["claims"] for shard in shards()]
+        before = [nation.backend.execute(Describe(shard))["claims"] for shard in shards()]
         for _ in range(100):
             assert nation.engine.reserve("east", DAY, ANI).status is Status.SOLD_OUT
-        assert [nation.backend.perform(Describe(shard))["claims"] for shard in shards()] == before
+        assert [nation.backend.execute(Describe(shard))["claims"] for shard in shards()] == before
         assert nation.engine.reserve("west", DAY, ANI).ok
 
     def test_a_party_is_claimed_whole_or_not_at_all(self) -> None:
@@ -142,7 +142,7 @@ class TestOnePlace:
     def test_the_door_stands_before_the_claims(self) -> None:
         """What the policies want goes with the reserve; who is turned away there keeps no claim."""
         nation = Nation()
-        door = Door(Limited("all", By.ALL, per_minute(1)), None, nation.clock)
+        door = AdmissionGate(TokenBucketPolicy("all", LimitKey.ALL, per_minute(1)), None, nation.clock)
         engine = QuotaEngine(nation.backend, nation.desk, door)
         first = engine.reserve("east", DAY, ANI)
         assert (first.status, nation.claimed(ANI)) == (Status.HELD, first.reference)
@@ -158,17 +158,17 @@ class TestComingBack:
     def test_the_same_key_finds_its_reservation(self) -> None:
         """Whatever it has become, and whatever else the person has got since: a known key is answered first."""
         nation = Nation()
-        first = nation.engine.reserve("east", DAY, ANI, key="k")
-        again = nation.engine.reserve("east", DAY, ANI, key="k")
+        first = nation.engine.reserve("east", DAY, ANI, idempotency_key="k")
+        again = nation.engine.reserve("east", DAY, ANI, idempotency_key="k")
         assert (again.status, again.replayed, again.reference) == (Status.HELD, True, first.reference)
-        assert nation.engine.reserve("east", NEXT_DAY, ANI, key="k").status is Status.CONFLICT
+        assert nation.engine.reserve("east", NEXT_DAY, ANI, idempotency_key="k").status is Status.CONFLICT
         assert nation.claimed(ANI) == first.reference
-        assert nation.engine.reserve("east", DAY, BUDI, key="k").status is Status.CONFLICT
+        assert nation.engine.reserve("east", DAY, BUDI, idempotency_key="k").status is Status.CONFLICT
         assert nation.claimed(BUDI) == ""
         nation.engine.release(first.reference)
-        assert nation.engine.reserve("east", DAY, ANI, key="k").status is Status.ENDED
+        assert nation.engine.reserve("east", DAY, ANI, idempotency_key="k").status is Status.RESERVATION_ENDED
         second = nation.engine.reserve("west", DAY, ANI)
-        assert nation.engine.reserve("east", DAY, ANI, key="k").status is Status.ENDED
+        assert nation.engine.reserve("east", DAY, ANI, idempotency_key="k").status is Status.RESERVATION_ENDED
         assert nation.claimed(ANI) == second.reference
         nation.check()
 
@@ -187,7 +187,7 @@ class TestComingBack:
     def test_a_hold_of_a_time_without_the_limit_is_resumed_and_claimed(self) -> None:
         """The audit says which are not claimed; whoever comes back for theirs has it claimed."""
         nation = Nation()
-        old = QuotaEngine(nation.backend, Desk(KEY, Nation(national=False).catalog))
+        old = QuotaEngine(nation.backend, RequestBuilder(KEY, Nation(national=False).catalog))
         first = old.reserve("east", DAY, ANI)
         unclaimed = (
             f"office east: reservation {first.reference.partition('~')[2]} is active, and not all its applicants"
@@ -208,7 +208,7 @@ class TestComingBack:
             nation.clock.advance_ms(HOLD_TTL_MS)
             second = nation.engine.reserve("west", DAY, ANI).reference if elsewhere else ""
             outcome = nation.engine.confirm(first, reacquire=True)
-            assert outcome.status is (Status.EXPIRED if elsewhere else Status.CONFIRMED)
+            assert outcome.status is (Status.HOLD_EXPIRED if elsewhere else Status.CONFIRMED)
             assert nation.claimed(ANI) == (second or first)
             assert len(nation.active()) == 1
             nation.check()
@@ -235,7 +235,7 @@ class TestComingBack:
         nation.clock.advance_ms(HOLD_TTL_MS)
         nation.engine.release(nation.engine.reserve("west", DAY, ANI).reference)
         assert nation.engine.reserve("east", DAY, BUDI).ok
-        assert nation.engine.confirm(first, reacquire=True).status is Status.EXPIRED
+        assert nation.engine.confirm(first, reacquire=True).status is Status.HOLD_EXPIRED
         assert nation.claimed(ANI) == ""
 
     def test_a_reschedule_takes_the_claim_along(self) -> None:
@@ -251,14 +251,14 @@ class TestComingBack:
     def test_a_reschedule_of_what_was_never_claimed_finds_the_other_place_in_the_way(self) -> None:
         """Of a time without the limit, with two places; its record is shown to its owner only."""
         nation = Nation()
-        old = QuotaEngine(nation.backend, Desk(KEY, Nation(national=False).catalog))
+        old = QuotaEngine(nation.backend, RequestBuilder(KEY, Nation(national=False).catalog))
         first = old.reserve("east", DAY, ANI).reference
         nation.engine.reserve("west", DAY, BUDI)
         second = old.reserve("west", DAY, ANI).reference
         assert nation.engine.reschedule(second, NEXT_DAY).ok
-        outcome = nation.engine.reschedule(first, NEXT_DAY, applicant=ANI)
+        outcome = nation.engine.reschedule(first, NEXT_DAY, owner=ANI)
         assert (outcome.status, outcome.reference) == (Status.IDENTITY_LIMIT, first)
-        outcome = nation.engine.reschedule(first, NEXT_DAY, applicant=BUDI)
+        outcome = nation.engine.reschedule(first, NEXT_DAY, owner=BUDI)
         assert (outcome.status, outcome.reference) == (Status.NOT_OWNER, "")
         assert nation.engine.confirm(first, reacquire=True).ok
 
@@ -306,7 +306,7 @@ class TestACallerWhoDies:
         while not late.is_done:
             nation.clock.advance_ms(LEASE_MS)
             late.step()
-        assert (late.result.status, nation.claimed(ANI)) == (Status.LAPSED, "")
+        assert (late.result.status, nation.claimed(ANI)) == (Status.COMMAND_EXPIRED, "")
 
     def test_giving_up_late_does_not_take_the_claim_of_the_try_that_came_through(self) -> None:
         """The same key twice: the first is refused, the second gets a place that came back in between."""
@@ -315,7 +315,7 @@ class TestACallerWhoDies:
         first = reserving(nation, "east", key="k")
         first.run(2)
         nation.engine.release(other)
-        second = nation.engine.reserve("east", DAY, ANI, key="k")
+        second = nation.engine.reserve("east", DAY, ANI, idempotency_key="k")
         assert second.ok
         assert first.run().status is Status.SOLD_OUT
         assert nation.claimed(ANI) == second.reference
@@ -360,7 +360,7 @@ class TestAStoreThatFails:
         nation = Nation()
         assert _reserve_on(nation, Claim, _overloaded).status is Status.OVERLOADED
         first = nation.engine.reserve("east", DAY, ANI).reference
-        failing = cast("Backend", Failing(nation, Claim, _overloaded))
+        failing = cast("Store", Failing(nation, Claim, _overloaded))
         engine = QuotaEngine(failing, nation.desk)
         assert engine.reschedule(first, NEXT_DAY).status is Status.OVERLOADED
         nation.clock.advance_ms(HOLD_TTL_MS)
@@ -379,10 +379,10 @@ class Failing:
         self.failure = failure
         self.fails = fails
 
-    def perform(self, request: Request[Any]) -> Any:
-        if isinstance(request, Send) and isinstance(request.command, self.kind) and self.fails():
+    def execute(self, request: StoreRequest[Any]) -> Any:
+        if isinstance(request, Apply) and isinstance(request.command, self.kind) and self.fails():
             return self.failure()
-        return self.backend.perform(request)
+        return self.backend.execute(request)
 
 
 def _away() -> object:
@@ -394,22 +394,22 @@ def _lost() -> object:
 
 
 def _overloaded() -> object:
-    return RegistryAnswer(RegistryStatus.OVERLOADED)
+    return RegistryResult(RegistryStatus.OVERLOADED)
 
 
 def _reserve_on(
     nation: Nation, kind: type, failure: Callable[[], object], fails: Callable[[], bool] = lambda: True
 ) -> Outcome:
     command = nation.desk.reserve("east", DAY, [ANI, BUDI], WANTED, "k", False, 0)
-    flow: Flow[Outcome] = national_claims.reserve(nation.desk, "east", command)
-    return run(flow, cast("Backend", Failing(nation, kind, failure, fails)))
+    flow: Workflow[Outcome] = national_claims.reserve(nation.desk, "east", command)
+    return run(flow, cast("Store", Failing(nation, kind, failure, fails)))
 
 
 async def test_a_nation_presses_at_once() -> None:
     """Forty people, each at all three offices at the same time, through the async face: one place each."""
     nation = Nation(places=20)
-    assert isinstance(nation.backend, MemoryBackend)
-    engine = AsyncQuotaEngine(AsyncMemoryBackend(nation.backend), nation.desk)
+    assert isinstance(nation.backend, MemoryStore)
+    engine = AsyncQuotaEngine(AsyncMemoryStore(nation.backend), nation.desk)
     people = [f"person{number}" for number in range(40)]
     outcomes = await asyncio.gather(*(engine.reserve(office, DAY, one) for office in OFFICES for one in people))
     won = Counter(one.reservation.applicants for one in outcomes if one.ok and one.reservation)

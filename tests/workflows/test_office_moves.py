@@ -10,10 +10,10 @@ import pytest
 
 from quota_engine import BackendUnavailable, InvalidRequest, Outcome, OutcomeUnknown, State, Status, UnknownName
 from quota_engine.domain.commands import Command, MoveIn, MoveOut, UndoMove
-from quota_engine.domain.cross_office_registry import Claim, CloseMove, OpenMove, RegistryAnswer, RegistryStatus
-from quota_engine.ports import Backend, Request, Send
+from quota_engine.domain.cross_office_registry import Claim, CloseMove, OpenMove, RegistryResult, RegistryStatus
+from quota_engine.ports import Apply, Store, StoreRequest
 from quota_engine.workflows import office_moves
-from quota_engine.workflows.generator_drivers import Flow, run
+from quota_engine.workflows.generator_drivers import Workflow, run
 from quota_engine.workflows.office_moves import MOVE_LEASE_MS, MovesReport
 from tests.support.multi_office import ANI, BUDI, DAY, HOLD_TTL_MS, NEXT_DAY, WANTED, Driven, Nation
 
@@ -22,7 +22,7 @@ STATES = pytest.mark.parametrize("confirmed", [False, True], ids=["held", "confi
 
 
 def booked(nation: Nation, *, confirmed: bool, office: str = "east", key: str = "ani") -> str:
-    outcome = nation.engine.reserve(office, DAY, ANI, key=key)
+    outcome = nation.engine.reserve(office, DAY, ANI, idempotency_key=key)
     assert outcome.status is Status.HELD
     if confirmed:
         assert nation.engine.confirm(outcome.reference).ok
@@ -44,7 +44,7 @@ def steps_of_a_move(*, national: bool, confirmed: bool) -> int:
 def finish(nation: Nation) -> MovesReport:
     """Whoever began it is gone for long enough."""
     nation.clock.advance_ms(MOVE_LEASE_MS)
-    return nation.engine.finish_moves()
+    return nation.engine.recover_moves()
 
 
 class TestAMove:
@@ -55,18 +55,18 @@ class TestAMove:
         nation = Nation(national=national)
         source = booked(nation, confirmed=confirmed)
         before = nation.lookup(source)
-        outcome = nation.engine.reschedule(source, NEXT_DAY, office="west", applicant=ANI)
+        outcome = nation.engine.reschedule(source, NEXT_DAY, office="west", owner=ANI)
         assert outcome.ok
         record = outcome.reservation
         assert record is not None
         assert (record.office, record.day, record.state) == ("west", NEXT_DAY.toordinal(), before.state)
         assert (record.applicants, record.moves) == (before.applicants, 1)
-        assert record.deadline_ms == (0 if confirmed else before.deadline_ms)
+        assert record.deadline_at_ms == (0 if confirmed else before.deadline_at_ms)
         assert record.queue_numbers == (range(1, 2) if confirmed else range(0))
         assert nation.lookup(source).state is State.MOVED
         (east,), (west,) = nation.engine.availability("east", DAY), nation.engine.availability("west", NEXT_DAY)
         assert (east.quotas["online"].available, west.quotas["online"].available) == (3, 2)
-        assert nation.engine.moved_to(source) == outcome.reference
+        assert nation.engine.find_moved(source) == outcome.reference
         assert [one.reference for one in nation.active()] == [outcome.reference]
         assert nation.claimed(ANI) == (outcome.reference if national else "")
         nation.check()
@@ -76,16 +76,16 @@ class TestAMove:
         """Whatever has become of it since: confirmed, cancelled, with a version or without."""
         nation = Nation(national=national)
         source = booked(nation, confirmed=False)
-        first = nation.engine.reschedule(source, DAY, office="west", version=1)
-        again = nation.engine.reschedule(source, DAY, office="west", version=1)
+        first = nation.engine.reschedule(source, DAY, office="west", expected_version=1)
+        again = nation.engine.reschedule(source, DAY, office="west", expected_version=1)
         assert (again.status, again.reservation, again.replayed) == (Status.HELD, first.reservation, True)
         nation.engine.confirm(first.reference)
         assert nation.engine.reschedule(source, DAY, office="west").status is Status.CONFIRMED
         nation.engine.cancel(first.reference)
         again = nation.engine.reschedule(source, DAY, office="west")
-        assert (again.status, again.reference, again.replayed) == (Status.ENDED, first.reference, True)
+        assert (again.status, again.reference, again.replayed) == (Status.RESERVATION_ENDED, first.reference, True)
         assert nation.engine.reschedule(source, NEXT_DAY, office="west").status is Status.WRONG_STATE
-        assert nation.engine.reschedule(source, DAY, office="west", applicant="another").status is Status.NOT_OWNER
+        assert nation.engine.reschedule(source, DAY, office="west", owner="another").status is Status.NOT_OWNER
 
     @BOTH
     def test_goes_on_to_a_third_office_and_back(self, national: bool) -> None:
@@ -94,7 +94,7 @@ class TestAMove:
         reference = booked(nation, confirmed=True)
         for office in ("west", "north", "east"):
             outcome = nation.engine.reschedule(reference, DAY, office=office)
-            assert (outcome.status, nation.engine.moved_to(reference)) == (Status.CONFIRMED, outcome.reference)
+            assert (outcome.status, nation.engine.find_moved(reference)) == (Status.CONFIRMED, outcome.reference)
             reference = outcome.reference
         assert nation.engine.reschedule(reference, DAY, office="west").status is Status.MOVES_EXCEEDED
         assert [one.reference for one in nation.active()] == [reference]
@@ -124,12 +124,12 @@ class TestAMove:
         with pytest.raises(InvalidRequest, match="reference"):
             nation.engine.reschedule("east", DAY, office="west")
         with pytest.raises(InvalidRequest, match="reference"):
-            nation.engine.moved_to("east")
+            nation.engine.find_moved("east")
         with pytest.raises(InvalidRequest, match="older_than_ms: -1"):
-            nation.engine.finish_moves(older_than_ms=-1)
+            nation.engine.recover_moves(older_than_ms=-1)
         with pytest.raises(InvalidRequest, match="limit: 0"):
-            nation.engine.finish_moves(limit=0)
-        assert (nation.moves(), nation.engine.moved_to("east~nobody")) == ([], "")
+            nation.engine.recover_moves(limit=0)
+        assert (nation.moves(), nation.engine.find_moved("east~nobody")) == ([], "")
 
 
 class TestARefusedMove:
@@ -145,10 +145,10 @@ class TestARefusedMove:
         assert engine.close_day("north", NEXT_DAY).ok
         refused: dict[Status, Callable[[], Outcome]] = {
             Status.SOLD_OUT: lambda: engine.reschedule(source, DAY, office="west"),
-            Status.CLOSED: lambda: engine.reschedule(source, NEXT_DAY, office="north"),
+            Status.DAY_CLOSED: lambda: engine.reschedule(source, NEXT_DAY, office="north"),
             Status.UNKNOWN_DAY: lambda: engine.reschedule(source, "2026-12-10", office="north"),
-            Status.STALE: lambda: engine.reschedule(source, DAY, office="north", version=1),
-            Status.NOT_OWNER: lambda: engine.reschedule(source, DAY, office="north", applicant="somebody else"),
+            Status.STALE: lambda: engine.reschedule(source, DAY, office="north", expected_version=1),
+            Status.NOT_OWNER: lambda: engine.reschedule(source, DAY, office="north", owner="somebody else"),
             Status.NOT_FOUND: lambda: engine.reschedule("east~nobody", DAY, office="north"),
         }
         for status, call in refused.items():
@@ -174,7 +174,7 @@ class TestARefusedMove:
         nation = Nation()
         source = booked(nation, confirmed=False)
         nation.clock.advance_ms(HOLD_TTL_MS)
-        assert nation.engine.reschedule(source, DAY, office="west").status is Status.EXPIRED
+        assert nation.engine.reschedule(source, DAY, office="west").status is Status.HOLD_EXPIRED
 
     @BOTH
     def test_a_move_that_takes_too_long_is_refused_whole(self, national: bool) -> None:
@@ -184,7 +184,7 @@ class TestARefusedMove:
         move = moving(nation, source)
         move.run(3 if national else 2)
         nation.clock.advance_ms(MOVE_LEASE_MS - 4_999)
-        assert move.run().status is Status.LAPSED
+        assert move.run().status is Status.COMMAND_EXPIRED
         assert [one.reference for one in nation.active()] == [source]
         assert (nation.moves(), nation.engine.reschedule(source, DAY, office="west").ok) == ([], True)
 
@@ -201,7 +201,7 @@ class TestACallerWhoDies:
             move.run(steps)
             move.die()
             assert 1 <= len(nation.active()) <= 2, steps
-            assert nation.engine.finish_moves() == MovesReport(0, 0), "somebody may be at work on it"
+            assert nation.engine.recover_moves() == MovesReport(0, 0), "somebody may be at work on it"
             finish(nation)
             (record,) = nation.active()
             assert record.state is (State.CONFIRMED if confirmed else State.HELD)
@@ -228,7 +228,7 @@ class TestACallerWhoDies:
                 assert [one.reference for one in nation.active()] == [outcome.reference], (steps, later_ms)
                 finish(nation)
                 assert [one.reference for one in nation.active()] == [outcome.reference]
-                assert nation.engine.moved_to(source) == outcome.reference
+                assert nation.engine.find_moved(source) == outcome.reference
                 nation.check()
 
     @BOTH
@@ -264,7 +264,7 @@ class TestACallerWhoDies:
         nation.clock.advance_ms(MOVE_LEASE_MS)
         other = moving(nation, source, "north")
         other.run(2)
-        assert nation.engine.finish_moves() == MovesReport(0, 1)
+        assert nation.engine.recover_moves() == MovesReport(0, 1)
         again = moving(nation, source)
         again.run(2)
         assert other.run().status is Status.MOVING
@@ -280,8 +280,8 @@ def test_a_conflict_over_a_key_does_not_take_the_claim_of_a_move_that_came_to_no
     move = moving(nation, source)
     move.run(steps_of_a_move(national=True, confirmed=True) - 2)
     (new,) = (one for one in nation.active() if one.office == "west")
-    nation.backend.send("west", UndoMove(new.id))
-    assert nation.engine.reserve("east", DAY, [ANI, BUDI], key="ani").status is Status.CONFLICT
+    nation.backend.apply("west", UndoMove(new.id))
+    assert nation.engine.reserve("east", DAY, [ANI, BUDI], idempotency_key="ani").status is Status.CONFLICT
     assert nation.engine.reserve("north", DAY, ANI).status is Status.IDENTITY_LIMIT
     assert nation.claimed(ANI) == source
 
@@ -306,7 +306,7 @@ def test_a_move_that_was_overtaken_comes_to_nothing(national: bool) -> None:
     # The source is gone, and not by this move: its caller must not be told that it was.
     assert sleeper.run().status is Status.WRONG_STATE
     assert [one.reference for one in nation.active()] == [later.result.reference]
-    assert nation.engine.moved_to(source) == later.result.reference
+    assert nation.engine.find_moved(source) == later.result.reference
     nation.check()
 
 
@@ -403,7 +403,7 @@ class TestInBetween:
         move.run(3)
         move.die()
         nation.clock.set_ms(nation.terms.forget_at_ms)
-        assert nation.engine.finish_moves() == MovesReport(1, 0)
+        assert nation.engine.recover_moves() == MovesReport(1, 0)
         assert [one.office for one in nation.active()] == ["west"]
 
 
@@ -415,13 +415,13 @@ class Failing:
         self.kind = kind
         self.failure = failure
 
-    def perform(self, request: Request[object]) -> object:
-        if isinstance(request, Send) and isinstance(request.command, self.kind):
+    def execute(self, request: StoreRequest[object]) -> object:
+        if isinstance(request, Apply) and isinstance(request.command, self.kind):
             return self.failure()
-        return self.backend.perform(request)
+        return self.backend.execute(request)
 
-    def send(self, office: str, command: Command) -> object:
-        return self.perform(Send(office, command))
+    def apply(self, office: str, command: Command) -> object:
+        return self.execute(Apply(office, command))
 
 
 def away() -> object:
@@ -469,7 +469,7 @@ class TestAStoreThatFails:
         source = booked(nation, confirmed=True)
         for kind in (OpenMove, Claim):
             flow = office_moves.reschedule(nation.desk, source, DAY, "west", WANTED, None, 0)
-            failing = Failing(nation, kind, lambda: RegistryAnswer(RegistryStatus.OVERLOADED))
+            failing = Failing(nation, kind, lambda: RegistryResult(RegistryStatus.OVERLOADED))
             assert _run_on(failing, flow).status is Status.OVERLOADED
             assert (nation.moves(), [one.reference for one in nation.active()]) == ([], [source])
 
@@ -478,8 +478,8 @@ def _overloaded_outcome() -> object:
     return Outcome(Status.OVERLOADED)
 
 
-def _run_on(backend: Failing, flow: Flow[Outcome]) -> Outcome:
-    return run(flow, cast("Backend", backend))
+def _run_on(backend: Failing, flow: Workflow[Outcome]) -> Outcome:
+    return run(flow, cast("Store", backend))
 
 
 def interleavings(random: Random, count: int) -> Iterator[list[int]]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["Chain"]
+__all__ = ["PolicyChain"]
 
 from typing import Final
 
 import msgspec
 
 from quota_engine.admission.policy import (
-    Finding,
-    Judgement,
-    Need,
-    Only,
-    PassNeed,
+    ChargeRequirement,
+    DecisionRecord,
+    PassRequirement,
     Policy,
-    Request,
-    Shadow,
-    Verdict,
+    PolicyDecision,
+    PolicyRequest,
+    PolicyResult,
+    ScopedPolicy,
+    ShadowPolicy,
     wait,
 )
 from quota_engine.admission.token_bucket import CHARGES_MAX
@@ -27,7 +27,7 @@ from quota_engine.domain.validation import check_name
 POLICIES_MAX: Final = 64
 
 
-class Chain(msgspec.Struct, frozen=True):
+class PolicyChain(msgspec.Struct, frozen=True):
     """Ask ``policies`` in order. The first that does not admit decides; what those before it wanted to charge or to use
     up is then left alone. If all admit, everything they want is decided in one step. A chain is a policy, too.
 
@@ -41,7 +41,7 @@ class Chain(msgspec.Struct, frozen=True):
 
     policies: tuple[Policy, ...]
     name: str = "chain"
-    outage: Verdict = wait("outage", 1000)
+    outage: PolicyDecision = wait("outage", 1000)
 
     def __post_init__(self) -> None:
         check_name(self.name, "policy.name")
@@ -51,36 +51,38 @@ class Chain(msgspec.Struct, frozen=True):
         if len(set(names)) != len(names):
             raise InvalidRequest("policies", "two of one name", "names that are unique")
 
-    def judge(self, request: Request) -> Judgement:
+    def decide(self, request: PolicyRequest) -> PolicyResult:
         """See :meth:`quota_engine.admission.policy.Policy.judge`."""
-        findings: list[Finding] = []
-        needs: list[Need] = []
-        pass_needs: list[PassNeed] = []
+        findings: list[DecisionRecord] = []
+        needs: list[ChargeRequirement] = []
+        pass_needs: list[PassRequirement] = []
         for policy in self.policies:
             try:
-                judged = policy.judge(request)
+                judged = policy.decide(request)
             except InvalidRequest:
                 raise  # the call is wrong, not the policy
             except Exception:
-                judged = Judgement(self.outage, findings=(Finding(policy.name, self.outage),))
-            findings += judged.findings
-            if not judged.verdict.admits:
-                if not any(finding.enforced for finding in judged.findings):
-                    findings.append(Finding(policy.name, judged.verdict))
-                return Judgement(judged.verdict, findings=tuple(findings))
-            needs += judged.needs
-            pass_needs += judged.pass_needs
+                judged = PolicyResult(self.outage, records=(DecisionRecord(policy.name, self.outage),))
+            findings += judged.records
+            if not judged.decision.admits:
+                if not any(finding.enforced for finding in judged.records):
+                    findings.append(DecisionRecord(policy.name, judged.decision))
+                return PolicyResult(judged.decision, records=tuple(findings))
+            needs += judged.charge_requirements
+            pass_needs += judged.pass_requirements
         if len(needs) > CHARGES_MAX:
             raise InvalidRequest(
                 "applicants", f"{len(needs)} buckets to charge", f"at most {CHARGES_MAX}: fewer policies"
             )
-        return Judgement(needs=tuple(needs), pass_needs=tuple(pass_needs), findings=tuple(findings))
+        return PolicyResult(
+            charge_requirements=tuple(needs), pass_requirements=tuple(pass_needs), records=tuple(findings)
+        )
 
 
 def _names(policy: Policy) -> list[str]:
     """The names of all policies in it that may have buckets."""
-    if isinstance(policy, Chain):
+    if isinstance(policy, PolicyChain):
         return [name for one in policy.policies for name in _names(one)]
-    if isinstance(policy, Only | Shadow):
+    if isinstance(policy, ScopedPolicy | ShadowPolicy):
         return _names(policy.policy)
     return [policy.name]

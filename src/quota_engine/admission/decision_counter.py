@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["VerdictTally"]
+__all__ = ["DecisionCounter"]
 
 import threading
 from collections import Counter
 from typing import Final
 
-from quota_engine.admission.policy import Finding
+from quota_engine.admission.policy import DecisionRecord
 
 ROWS_MAX: Final = 10_000
 
 
-class VerdictTally:
+class DecisionCounter:
     """Counts verdicts: how often each policy said what, for which reason, and whether it counted or was in shadow.
 
     Enough to decide whether a policy in shadow can be let loose. Safe to share between threads and engines. It keeps
@@ -24,9 +24,9 @@ class VerdictTally:
         self._counts: Counter[tuple[str, str, str, bool]] = Counter()
         self._lock = threading.Lock()
 
-    def on_verdict(self, office: str, finding: Finding) -> None:
-        """See :meth:`quota_engine.ports.Observer.on_verdict`."""
-        row = finding.policy, str(finding.verdict.decision), finding.verdict.reason, finding.enforced
+    def on_decision(self, office: str, finding: DecisionRecord) -> None:
+        """See :meth:`quota_engine.ports.Observer.on_decision`."""
+        row = finding.policy, str(finding.decision.kind), finding.decision.reason, finding.enforced
         with self._lock:
             if row not in self._counts and len(self._counts) >= ROWS_MAX:
                 row = "", "", "other", True

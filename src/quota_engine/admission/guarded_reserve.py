@@ -9,10 +9,10 @@ from __future__ import annotations
 
 __all__ = [
     "BY_PASS",
-    "GatedLedger",
-    "Guarded",
+    "AdmissionPass",
+    "GuardedLedger",
+    "GuardedOutcome",
     "GuardedReserve",
-    "Pass",
     "apply",
     "describe_gate",
     "pass_member",
@@ -34,7 +34,7 @@ BY_PASS: Final = -1
 """Stands for the pass among the indexes of charges."""
 
 
-class Pass(msgspec.Struct, frozen=True, gc=False):
+class AdmissionPass(msgspec.Struct, frozen=True, gc=False):
     """Leave to make one reservation until before ``until_ms``. Whose it is, and where and for which days, has been
     checked before it gets here. A pass ``in_shadow`` refuses nobody, and is used up all the same.
     """
@@ -53,7 +53,7 @@ class GuardedReserve(msgspec.Struct, frozen=True, gc=False):
 
     reserve: Reserve
     charges: tuple[Charge, ...] = ()
-    admission_pass: Pass | None = None
+    admission_pass: AdmissionPass | None = None
 
     def check(self) -> None:
         """Raise :class:`InvalidRequest` unless it is well formed; like a ``Reserve``, it does not do so by itself."""
@@ -65,7 +65,7 @@ class GuardedReserve(msgspec.Struct, frozen=True, gc=False):
             check_integer(self.admission_pass.until_ms, "admission_pass.until_ms", 0, TIME_MS_MAX)
 
 
-class Guarded(msgspec.Struct, frozen=True, gc=False):
+class GuardedOutcome(msgspec.Struct, frozen=True, gc=False):
     """What a guarded reserve came to.
 
     ``refused_by`` is the index of the charge that was too much, if the status is ``THROTTLED``, and else -1.
@@ -82,7 +82,7 @@ class Guarded(msgspec.Struct, frozen=True, gc=False):
         return self.outcome.ok
 
 
-class GatedLedger(Ledger):
+class GuardedLedger(Ledger):
     """An office's ledger with its gate."""
 
     __slots__ = ("gate",)
@@ -92,7 +92,7 @@ class GatedLedger(Ledger):
         self.gate = Buckets()
 
 
-_NOT_ADMITTED: Final = Guarded(Outcome(Status.NOT_ADMITTED))
+_NOT_ADMITTED: Final = GuardedOutcome(Outcome(Status.NOT_ADMITTED))
 
 
 def pass_member(pass_id: str) -> str:
@@ -100,11 +100,11 @@ def pass_member(pass_id: str) -> str:
     return f"/{pass_id}"
 
 
-def _guarded(ledger: Any, command: GuardedReserve, now_ms: int) -> Guarded:
+def _guarded(ledger: Any, command: GuardedReserve, now_ms: int) -> GuardedOutcome:
     reserve, admission_pass = command.reserve, command.admission_pass
     gate: Buckets = ledger.gate
     if state_machine.is_repeated(ledger, reserve, now_ms):
-        return Guarded(state_machine.apply(ledger, reserve, now_ms))
+        return GuardedOutcome(state_machine.apply(ledger, reserve, now_ms))
     gate_ms = max(now_ms, gate.now_ms)
     in_shadow: list[int] = []
     usable = False
@@ -121,20 +121,20 @@ def _guarded(ledger: Any, command: GuardedReserve, now_ms: int) -> Guarded:
             taking = gate.take(tuple(command.charges[index] for index in enforced), gate_ms)
             if not taking.taken:
                 throttled = Outcome(Status.THROTTLED, retry_at_ms=taking.retry_at_ms)
-                return Guarded(throttled, enforced[taking.refused_by], tuple(in_shadow))
+                return GuardedOutcome(throttled, enforced[taking.refused_by], tuple(in_shadow))
         for index, charge in enumerate(command.charges):
             if charge.in_shadow and not gate.take((charge,), gate_ms).taken:
                 in_shadow.append(index)
     outcome = state_machine.apply(ledger, reserve, now_ms)
     if admission_pass is not None and usable and outcome.ok:
         gate.remember(member, admission_pass.until_ms, gate_ms)
-    return Guarded(outcome, -1, tuple(in_shadow))
+    return GuardedOutcome(outcome, -1, tuple(in_shadow))
 
 
 apply: Final = state_machine.applying({**state_machine.HANDLERS, GuardedReserve: _guarded})
 """Carries out any command of an office, guarded reserves too: see :func:`quota_engine.domain.state_machine.apply`."""
 
 
-def describe_gate(ledger: GatedLedger) -> dict[str, Any]:
+def describe_gate(ledger: GuardedLedger) -> dict[str, Any]:
     """All that matters of the gate, for comparisons."""
     return describe_buckets(ledger.gate)

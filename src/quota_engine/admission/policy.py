@@ -9,20 +9,20 @@ from __future__ import annotations
 
 __all__ = [
     "ADMIT",
-    "Always",
-    "By",
+    "BucketScope",
     "Caller",
-    "Decision",
-    "Finding",
-    "Judgement",
-    "Limited",
-    "Only",
-    "PassRequired",
+    "ConstantPolicy",
+    "DecisionKind",
+    "DecisionRecord",
+    "LimitKey",
+    "PassRequiredPolicy",
     "Policy",
-    "Request",
-    "Shadow",
-    "Verdict",
-    "Where",
+    "PolicyDecision",
+    "PolicyRequest",
+    "PolicyResult",
+    "ScopedPolicy",
+    "ShadowPolicy",
+    "TokenBucketPolicy",
     "bucket_name",
     "deny",
     "network_prefix",
@@ -42,7 +42,7 @@ from typing import Final, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from quota_engine.admission.guarded_reserve import Pass
+from quota_engine.admission.guarded_reserve import AdmissionPass
 from quota_engine.admission.tickets import TicketKeys, read_pass
 from quota_engine.admission.token_bucket import Charge, Limit
 from quota_engine.domain.errors import InvalidRequest
@@ -54,7 +54,7 @@ IPV6_PREFIX_BITS: Final = 64
 CALLER_KEY_LENGTH_MAX: Final = 256
 
 
-class Decision(enum.StrEnum):
+class DecisionKind(enum.StrEnum):
     """What a policy decides."""
 
     ADMIT = "admit"
@@ -63,35 +63,35 @@ class Decision(enum.StrEnum):
     DENY = "deny"
 
 
-class Verdict(msgspec.Struct, frozen=True, gc=False):
+class PolicyDecision(msgspec.Struct, frozen=True, gc=False):
     """A decision and why: ``reason`` is a word of ``A-Z a-z 0-9 _ -`` that names no person."""
 
-    decision: Decision
+    kind: DecisionKind
     reason: str = ""
     retry_after_ms: int = 0
 
     def __post_init__(self) -> None:
-        if self.decision is not Decision.ADMIT:
+        if self.kind is not DecisionKind.ADMIT:
             check_name(self.reason, "verdict.reason")
         check_integer(self.retry_after_ms, "verdict.retry_after_ms", 0, DURATION_MS_MAX)
 
     @property
     def admits(self) -> bool:
         """Whether it lets the request through."""
-        return self.decision is Decision.ADMIT
+        return self.kind is DecisionKind.ADMIT
 
 
-ADMIT: Final = Verdict(Decision.ADMIT)
+ADMIT: Final = PolicyDecision(DecisionKind.ADMIT)
 
 
-def wait(reason: str, retry_after_ms: int) -> Verdict:
+def wait(reason: str, retry_after_ms: int) -> PolicyDecision:
     """Come again after as long."""
-    return Verdict(Decision.WAIT, reason, retry_after_ms)
+    return PolicyDecision(DecisionKind.WAIT, reason, retry_after_ms)
 
 
-def deny(reason: str) -> Verdict:
+def deny(reason: str) -> PolicyDecision:
     """No."""
-    return Verdict(Decision.DENY, reason)
+    return PolicyDecision(DecisionKind.DENY, reason)
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -149,7 +149,7 @@ def network_prefix(address: str) -> str:
     return str(ipaddress.ip_network((parsed, IPV4_PREFIX_BITS), strict=False))
 
 
-class Request(msgspec.Struct, frozen=True):
+class PolicyRequest(msgspec.Struct, frozen=True):
     """What a policy sees of a reserve. ``applicants``, ``account``, ``network`` and ``device`` are keyed hashes, the
     latter three ``""`` if they are not known. ``admission_pass`` is what the caller brought, unchecked, or ``""``.
     """
@@ -165,15 +165,15 @@ class Request(msgspec.Struct, frozen=True):
     now_ms: int = 0
 
 
-class Finding(msgspec.Struct, frozen=True, gc=False):
+class DecisionRecord(msgspec.Struct, frozen=True, gc=False):
     """A verdict, whose it was, and whether it counted (``enforced``) or was in shadow."""
 
     policy: str
-    verdict: Verdict
+    decision: PolicyDecision
     enforced: bool = True
 
 
-class Where(enum.StrEnum):
+class BucketScope(enum.StrEnum):
     """Where a bucket is."""
 
     STORE = "store"
@@ -182,32 +182,32 @@ class Where(enum.StrEnum):
     """In this process, before the store is asked: it keeps load away."""
 
 
-class Need(msgspec.Struct, frozen=True, gc=False):
+class ChargeRequirement(msgspec.Struct, frozen=True, gc=False):
     """A charge, and the policy that wants it."""
 
     policy: str
     charge: Charge
-    where: Where = Where.STORE
+    scope: BucketScope = BucketScope.STORE
 
 
-class PassNeed(msgspec.Struct, frozen=True, gc=False):
+class PassRequirement(msgspec.Struct, frozen=True, gc=False):
     """A pass to use up, and the policy that wants it."""
 
     policy: str
-    admission_pass: Pass
+    admission_pass: AdmissionPass
     reason: str = "pass_used_or_over"
     """What a refusal by the store says."""
 
 
-class Judgement(msgspec.Struct, frozen=True):
+class PolicyResult(msgspec.Struct, frozen=True):
     """What a policy makes of a request: its verdict; what has to be charged and used up if it is to hold; and what
     policies in it have found.
     """
 
-    verdict: Verdict = ADMIT
-    needs: tuple[Need, ...] = ()
-    pass_needs: tuple[PassNeed, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    decision: PolicyDecision = ADMIT
+    charge_requirements: tuple[ChargeRequirement, ...] = ()
+    pass_requirements: tuple[PassRequirement, ...] = ()
+    records: tuple[DecisionRecord, ...] = ()
 
 
 class Policy(Protocol):
@@ -218,12 +218,12 @@ class Policy(Protocol):
         """An id, for reports and for the names of buckets."""
         ...
 
-    def judge(self, request: Request) -> Judgement:
+    def decide(self, request: PolicyRequest) -> PolicyResult:
         """What it makes of ``request``. Pure. An error counts as an outage of the policy: see ``Chain``."""
         ...
 
 
-class By(enum.StrEnum):
+class LimitKey(enum.StrEnum):
     """Whose bucket is charged."""
 
     IDENTITY = "identity"
@@ -241,7 +241,7 @@ def bucket_name(policy: str, by: str, value: str) -> str:
     return base64.urlsafe_b64encode(digest)[:22].decode()
 
 
-class Limited(msgspec.Struct, frozen=True):
+class TokenBucketPolicy(msgspec.Struct, frozen=True):
     """Charge a token bucket: one token a call, or with ``per_applicant`` one an applicant (by identity it is one of
     each applicant's in any case). ``WAIT`` if there are too few, with the time when there will be enough.
 
@@ -250,38 +250,44 @@ class Limited(msgspec.Struct, frozen=True):
     """
 
     name: str
-    by: By
+    key: LimitKey
     limit: Limit
-    where: Where = Where.STORE
+    scope: BucketScope = BucketScope.STORE
     per_applicant: bool = False
     optional: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name, "policy.name")
 
-    def judge(self, request: Request) -> Judgement:
+    def decide(self, request: PolicyRequest) -> PolicyResult:
         """See :meth:`Policy.judge`."""
-        if self.by is By.IDENTITY:
+        if self.key is LimitKey.IDENTITY:
             values: tuple[str, ...] = request.applicants
-        elif self.by is By.ALL:
+        elif self.key is LimitKey.ALL:
             values = ("",)
         else:
-            value = {By.ACCOUNT: request.account, By.NETWORK: request.network, By.DEVICE: request.device}[self.by]
+            value = {
+                LimitKey.ACCOUNT: request.account,
+                LimitKey.NETWORK: request.network,
+                LimitKey.DEVICE: request.device,
+            }[self.key]
             if not value:
-                return _NOTHING if self.optional else Judgement(deny(f"no_{self.by}"))
+                return _NOTHING if self.optional else PolicyResult(deny(f"no_{self.key}"))
             values = (value,)
-        cost = len(request.applicants) if self.per_applicant and self.by is not By.IDENTITY else 1
+        cost = len(request.applicants) if self.per_applicant and self.key is not LimitKey.IDENTITY else 1
         if cost > self.limit.burst:
-            return Judgement(deny(f"{self.name[:48]}-party_too_large"))  # it would wait for ever
-        return Judgement(
-            needs=tuple(
-                Need(self.name, Charge(bucket_name(self.name, self.by, value), self.limit, cost), self.where)
+            return PolicyResult(deny(f"{self.name[:48]}-party_too_large"))  # it would wait for ever
+        return PolicyResult(
+            charge_requirements=tuple(
+                ChargeRequirement(
+                    self.name, Charge(bucket_name(self.name, self.key, value), self.limit, cost), self.scope
+                )
                 for value in values
             )
         )
 
 
-class PassRequired(msgspec.Struct, frozen=True):
+class PassRequiredPolicy(msgspec.Struct, frozen=True):
     """Let only those through who bring a pass, and use it up with the reserve.
 
     ``check(text, request)`` says what the pass is, if it is genuine and for this party, office and day, or why not; an
@@ -293,55 +299,55 @@ class PassRequired(msgspec.Struct, frozen=True):
     """
 
     name: str
-    check: Callable[[str, Request], Pass | Verdict]
+    check: Callable[[str, PolicyRequest], AdmissionPass | PolicyDecision]
     finds_places: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name, "policy.name")
 
-    def judge(self, request: Request) -> Judgement:
+    def decide(self, request: PolicyRequest) -> PolicyResult:
         """See :meth:`Policy.judge`."""
         if not request.admission_pass:
             if self.finds_places:
-                return Judgement(pass_needs=(PassNeed(self.name, _NO_PASS, "no_pass"),))
-            return Judgement(deny("no_pass"))
+                return PolicyResult(pass_requirements=(PassRequirement(self.name, _NO_PASS, "no_pass"),))
+            return PolicyResult(deny("no_pass"))
         try:
             found = self.check(request.admission_pass, request)
         except InvalidRequest:
-            return Judgement(deny("bad_pass"))
-        if isinstance(found, Verdict):
-            return Judgement(found)
-        return Judgement(pass_needs=(PassNeed(self.name, found),))
+            return PolicyResult(deny("bad_pass"))
+        if isinstance(found, PolicyDecision):
+            return PolicyResult(found)
+        return PolicyResult(pass_requirements=(PassRequirement(self.name, found),))
 
 
-def room_pass(keys: TicketKeys, name: str = "room", *, finds_places: bool = False) -> PassRequired:
+def room_pass(keys: TicketKeys, name: str = "room", *, finds_places: bool = False) -> PassRequiredPolicy:
     """Let only those through who bring a pass of a waiting room that was signed with one of ``keys``.
 
-    ``finds_places``: see :class:`PassRequired`.
+    ``finds_places``: see :class:`PassRequiredPolicy`.
     """
 
-    def check(text: str, request: Request) -> Pass:
+    def check(text: str, request: PolicyRequest) -> AdmissionPass:
         found = read_pass(keys, text, request.office, request.day, request.applicants)
-        return Pass(found.id, found.until_ms)
+        return AdmissionPass(found.id, found.until_ms)
 
-    return PassRequired(name, check, finds_places)
+    return PassRequiredPolicy(name, check, finds_places)
 
 
-class Always(msgspec.Struct, frozen=True):
+class ConstantPolicy(msgspec.Struct, frozen=True):
     """The same verdict for everybody: an operator's switch."""
 
     name: str
-    verdict: Verdict
+    decision: PolicyDecision
 
     def __post_init__(self) -> None:
         check_name(self.name, "policy.name")
 
-    def judge(self, request: Request) -> Judgement:
+    def decide(self, request: PolicyRequest) -> PolicyResult:
         """See :meth:`Policy.judge`."""
-        return Judgement(self.verdict)
+        return PolicyResult(self.decision)
 
 
-class Only(msgspec.Struct, frozen=True):
+class ScopedPolicy(msgspec.Struct, frozen=True):
     """Ask ``policy`` only for some requests, and let the others pass: what is named must match, what is empty matches
     all. ``days`` is the first and the last day, as ordinals: one release.
     """
@@ -358,7 +364,7 @@ class Only(msgspec.Struct, frozen=True):
         """The policy's."""
         return self.policy.name
 
-    def judge(self, request: Request) -> Judgement:
+    def decide(self, request: PolicyRequest) -> PolicyResult:
         """See :meth:`Policy.judge`."""
         choice = request.choice
         matches = (
@@ -368,10 +374,10 @@ class Only(msgspec.Struct, frozen=True):
             and (not self.groups or choice.group in self.groups)
             and (self.days is None or self.days[0] <= request.day <= self.days[1])
         )
-        return self.policy.judge(request) if matches else _NOTHING
+        return self.policy.decide(request) if matches else _NOTHING
 
 
-class Shadow(msgspec.Struct, frozen=True):
+class ShadowPolicy(msgspec.Struct, frozen=True):
     """Try a policy out: it is asked, its buckets are charged and its passes used up, and what it would have refused is
     told to the observer; nobody is refused. Each of its buckets stands for itself, so one that is short does not keep
     the others from being charged. If it fails, that is told too.
@@ -384,24 +390,27 @@ class Shadow(msgspec.Struct, frozen=True):
         """The policy's."""
         return self.policy.name
 
-    def judge(self, request: Request) -> Judgement:
+    def decide(self, request: PolicyRequest) -> PolicyResult:
         """See :meth:`Policy.judge`."""
         try:
-            judged = self.policy.judge(request)
+            judged = self.policy.decide(request)
         except Exception:
-            return Judgement(findings=(Finding(self.name, deny("outage"), enforced=False),))
-        findings = tuple(replace(finding, enforced=False) for finding in judged.findings)
-        if not judged.verdict.admits and not findings:
-            findings = (Finding(self.name, judged.verdict, enforced=False),)
-        return Judgement(
-            needs=tuple(replace(need, charge=replace(need.charge, in_shadow=True)) for need in judged.needs),
-            pass_needs=tuple(
-                replace(need, admission_pass=replace(need.admission_pass, in_shadow=True)) for need in judged.pass_needs
+            return PolicyResult(records=(DecisionRecord(self.name, deny("outage"), enforced=False),))
+        findings = tuple(replace(finding, enforced=False) for finding in judged.records)
+        if not judged.decision.admits and not findings:
+            findings = (DecisionRecord(self.name, judged.decision, enforced=False),)
+        return PolicyResult(
+            charge_requirements=tuple(
+                replace(need, charge=replace(need.charge, in_shadow=True)) for need in judged.charge_requirements
             ),
-            findings=findings,
+            pass_requirements=tuple(
+                replace(need, admission_pass=replace(need.admission_pass, in_shadow=True))
+                for need in judged.pass_requirements
+            ),
+            records=findings,
         )
 
 
-_NOTHING: Final = Judgement()
-_NO_PASS: Final = Pass("none", 0)
+_NOTHING: Final = PolicyResult()
+_NO_PASS: Final = AdmissionPass("none", 0)
 """A pass whose lease was over before anybody could use it: it opens nothing, and finds what is there."""

@@ -24,14 +24,14 @@ from __future__ import annotations
 __all__ = [
     "CHARGES_MAX",
     "KEYS_MAX",
+    "BucketLevel",
     "Buckets",
     "Charge",
-    "Level",
     "Limit",
     "PeekTokens",
     "ResetTokens",
+    "TakeOutcome",
     "TakeTokens",
-    "Taking",
     "apply",
     "ask",
     "check_charges",
@@ -167,7 +167,7 @@ class ResetTokens(msgspec.Struct, frozen=True, gc=False):
     names: tuple[str, ...]
 
 
-class Taking(msgspec.Struct, frozen=True, gc=False):
+class TakeOutcome(msgspec.Struct, frozen=True, gc=False):
     """What came of taking. If tokens were missing nothing was taken: ``refused_by`` is the index of the first charge
     that was too much (-1: none), and from ``retry_at_ms`` on all of them fit, unless somebody else takes before.
     """
@@ -181,14 +181,14 @@ class Taking(msgspec.Struct, frozen=True, gc=False):
         return self.refused_by < 0
 
 
-class Level(msgspec.Struct, frozen=True, gc=False):
+class BucketLevel(msgspec.Struct, frozen=True, gc=False):
     """What is in a bucket: whole tokens, and when it will be full (0: it is)."""
 
     available: int
     full_at_ms: int
 
 
-_TAKEN: Final = Taking()
+_TAKEN: Final = TakeOutcome()
 
 
 class Buckets:
@@ -219,7 +219,7 @@ class Buckets:
         heapify(buckets._due)
         return buckets
 
-    def take(self, charges: tuple[Charge, ...], now_ms: int) -> Taking:
+    def take(self, charges: tuple[Charge, ...], now_ms: int) -> TakeOutcome:
         """Take from all these buckets or from none; they must be different ones. A refusal changes nothing."""
         if now_ms < self.now_ms:
             now_ms = self.now_ms
@@ -235,11 +235,11 @@ class Buckets:
                     refused_by = index if refused_by < 0 else refused_by
                     retry_at_ms = max(retry_at_ms, ready_at_ms)
         if refused_by >= 0:
-            return Taking(refused_by, retry_at_ms)
+            return TakeOutcome(refused_by, retry_at_ms)
         if new and len(by_name) + new > self.keys_max:
             self._forget_full(now_ms)
             if len(by_name) + new > self.keys_max:
-                return Taking(0, now_ms + 1 if not self._due else self._due[0][0])
+                return TakeOutcome(0, now_ms + 1 if not self._due else self._due[0][0])
 
         # From here on it must succeed.
         self.now_ms = now_ms
@@ -258,16 +258,16 @@ class Buckets:
             self._sweep(now_ms, SWEPT_PER_STEP_MAX)
         return _TAKEN
 
-    def peek(self, charges: tuple[Charge, ...], now_ms: int) -> tuple[Level, ...]:
+    def peek(self, charges: tuple[Charge, ...], now_ms: int) -> tuple[BucketLevel, ...]:
         """What is in the buckets of these charges; their costs do not matter. Changes nothing."""
         now_ms = max(now_ms, self.now_ms)
-        levels: list[Level] = []
+        levels: list[BucketLevel] = []
         for charge in charges:
             known, limit = self._by_name.get(charge.name), charge.limit
             if known is None or known[0] <= now_ms:
-                levels.append(Level(limit.burst, 0))
+                levels.append(BucketLevel(limit.burst, 0))
             else:
-                levels.append(Level(_available(limit, known, now_ms), known[0]))
+                levels.append(BucketLevel(_available(limit, known, now_ms), known[0]))
         return tuple(levels)
 
     def reset(self, names: tuple[str, ...], now_ms: int) -> int:
@@ -349,7 +349,7 @@ def _available(limit: Limit, known: tuple[int, int], now_ms: int) -> int:
     return max(0, limit.burst * limit.per_ms - lacking) // limit.per_ms
 
 
-def apply(buckets: Buckets, command: TakeTokens | ResetTokens, now_ms: int) -> Taking | int:
+def apply(buckets: Buckets, command: TakeTokens | ResetTokens, now_ms: int) -> TakeOutcome | int:
     """Carry out one command on the buckets of a place at ``now_ms``; the command says what the answer is.
 
     Raises:
@@ -363,7 +363,7 @@ def apply(buckets: Buckets, command: TakeTokens | ResetTokens, now_ms: int) -> T
     return buckets.reset(command.names, now_ms)
 
 
-def ask(buckets: Buckets, question: PeekTokens, now_ms: int) -> tuple[Level, ...]:
+def ask(buckets: Buckets, question: PeekTokens, now_ms: int) -> tuple[BucketLevel, ...]:
     """Answer a question about the buckets of a place, and change nothing. Raises as :func:`apply` does."""
     check_charges(question.charges)
     return buckets.peek(question.charges, now_ms)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Answer", "Id", "Identity", "MaybeId", "Millis", "Moment", "NoFields", "Request"]
+__all__ = ["Id", "Identity", "MaybeId", "Millis", "Moment", "NoFields", "RequestBody", "ResponseBody"]
 
 from typing import Annotated
 
@@ -22,13 +22,13 @@ Moment = Annotated[int, Meta(ge=0, le=TIME_MS_MAX)]
 """A time that comes in."""
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RequestBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A body that comes in: a field that is not known is a mistake."""
 
 
-class NoFields(Request, frozen=True, kw_only=True):
+class NoFields(RequestBody, frozen=True, kw_only=True):
     """A body that says nothing, and may be left out."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class ResponseBody(msgspec.Struct, frozen=True, kw_only=True):
     """A body that goes out."""

@@ -30,11 +30,11 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from quota_engine.api_schema.base import Answer, Id, Identity, MaybeId, Millis, Moment, Request
+from quota_engine.api_schema.base import Id, Identity, MaybeId, Millis, Moment, RequestBody, ResponseBody
 from quota_engine.domain.outcomes import Status
 from quota_engine.domain.validation import APPLICANTS_MAX
 from quota_engine.draws.ledger import DrawOutcome, DrawPhase, DrawStatus, DrawView
-from quota_engine.draws.lottery import APPLICATIONS_MAX, CHOICES_MAX, Wish
+from quota_engine.draws.lottery import APPLICATIONS_MAX, CHOICES_MAX, Preference
 
 AWARDS_MAX = 10_000
 """So many winners at a time: an answer of some 700 kB."""
@@ -48,7 +48,7 @@ _SUCCESSES = frozenset({DrawStatus.APPLIED, DrawStatus.WITHDRAWN, DrawStatus.DON
 # --- Requests ------------------------------------------------------------------------------------------------------
 
 
-class CreateDrawBody(Request, frozen=True, kw_only=True):
+class CreateDrawBody(RequestBody, frozen=True, kw_only=True):
     """What is promised when a draw is announced. It can not be changed any more."""
 
     opens_at_ms: Moment
@@ -63,7 +63,7 @@ class CreateDrawBody(Request, frozen=True, kw_only=True):
     applications_max: Annotated[int, Meta(ge=1, le=APPLICATIONS_MAX)] = 1_000_000
 
 
-class DrawChoiceBody(Request, frozen=True, kw_only=True):
+class DrawChoiceBody(RequestBody, frozen=True, kw_only=True):
     """One of the things that somebody applies for."""
 
     office: Id
@@ -75,35 +75,35 @@ class DrawChoiceBody(Request, frozen=True, kw_only=True):
     group: MaybeId = ""
 
 
-class ApplyBody(Request, frozen=True, kw_only=True):
+class ApplyBody(RequestBody, frozen=True, kw_only=True):
     """Who applies, and for what: the best choice first. ``version``: 0, or the one that is to be changed."""
 
     applicants: Annotated[list[Identity], Meta(min_length=1, max_length=APPLICANTS_MAX)]
     choices: Annotated[list[DrawChoiceBody], Meta(min_length=1, max_length=CHOICES_MAX)]
-    version: Version = 0
+    expected_version: Version = 0
 
 
-class FindApplicationBody(Request, frozen=True, kw_only=True):
+class FindApplicationBody(RequestBody, frozen=True, kw_only=True):
     """Whose application is looked for."""
 
     applicant: Identity
 
 
-class WithdrawBody(Request, frozen=True, kw_only=True):
+class WithdrawBody(RequestBody, frozen=True, kw_only=True):
     """Whose application is taken back, and which version of it was seen."""
 
     applicant: Identity
-    version: Annotated[int, Meta(ge=1, le=2**31)]
+    expected_version: Annotated[int, Meta(ge=1, le=2**31)]
 
 
-class RevealBody(Request, frozen=True, kw_only=True):
+class RevealBody(RequestBody, frozen=True, kw_only=True):
     """The seed that was committed to, and the public text that was announced, if one was."""
 
     seed: Sha256
     entropy: Entropy = ""
 
 
-class HoldTimeBody(Request, frozen=True, kw_only=True):
+class HoldTimeBody(RequestBody, frozen=True, kw_only=True):
     """How long the winners' places are held (0: as the office's rules say), and of which winners, in the order of the
     draw: ``limit`` of them, after the first ``skip``.
     """
@@ -116,7 +116,7 @@ class HoldTimeBody(Request, frozen=True, kw_only=True):
 # --- Answers -------------------------------------------------------------------------------------------------------
 
 
-class DrawOutcomeBody(Answer, frozen=True, kw_only=True):
+class DrawOutcomeBody(ResponseBody, frozen=True, kw_only=True):
     """What a command came to. ``number`` and ``tokens`` are the receipt: the published list has them in its line."""
 
     status: DrawStatus
@@ -132,7 +132,7 @@ class DrawOutcomeBody(Answer, frozen=True, kw_only=True):
         return self.status in _SUCCESSES
 
 
-class ApplicationBody(Answer, frozen=True, kw_only=True):
+class ApplicationBody(ResponseBody, frozen=True, kw_only=True):
     """An application as it stands. Without ``choices`` it has been withdrawn."""
 
     number: int
@@ -141,7 +141,7 @@ class ApplicationBody(Answer, frozen=True, kw_only=True):
     choices: list[DrawChoiceBody]
 
 
-class FrozenBody(Answer, frozen=True, kw_only=True):
+class FrozenBody(ResponseBody, frozen=True, kw_only=True):
     """What was fixed before the seed was revealed. Digests are SHA-256, in hex."""
 
     applications: int
@@ -149,7 +149,7 @@ class FrozenBody(Answer, frozen=True, kw_only=True):
     capacities_digest: str
 
 
-class DrawBody(Answer, frozen=True, kw_only=True):
+class DrawBody(ResponseBody, frozen=True, kw_only=True):
     """A draw as it stands: what was promised, how many have applied, and what has been published of it.
 
     ``applications`` are those that have not been withdrawn, ``last_number`` counts all; ``wishes`` are the different
@@ -172,7 +172,7 @@ class DrawBody(Answer, frozen=True, kw_only=True):
     applications: int
     applicants: int
     last_number: int
-    wishes: int
+    preferences: int
     offered_days: int
     frozen: FrozenBody | None
     seed: str
@@ -180,7 +180,7 @@ class DrawBody(Answer, frozen=True, kw_only=True):
     files: dict[str, str]
 
 
-class TotalsBody(Answer, frozen=True, kw_only=True):
+class TotalsBody(ResponseBody, frozen=True, kw_only=True):
     """A draw in figures. ``by_preference`` counts who got nothing, their first choice, their second …"""
 
     applications: int
@@ -190,7 +190,7 @@ class TotalsBody(Answer, frozen=True, kw_only=True):
     by_preference: list[int]
 
 
-class ProofBody(Answer, frozen=True, kw_only=True):
+class ProofBody(ResponseBody, frozen=True, kw_only=True):
     """What the result follows from, and how to check it. The file ``proof.json``.
 
     ``findings`` say what is not as it was frozen. ``files`` has the SHA-256 of each of the others.
@@ -210,7 +210,7 @@ class ProofBody(Answer, frozen=True, kw_only=True):
     check: str
 
 
-class DrawnBody(Answer, frozen=True, kw_only=True):
+class DrawnBody(ResponseBody, frozen=True, kw_only=True):
     """What became of one application. ``preference``: which of its choices it got, from 1; 0: none.
 
     The lot is the SHA-256 of ``order_key``, a space and the number; the smallest comes first.
@@ -227,21 +227,21 @@ class DrawnBody(Answer, frozen=True, kw_only=True):
     preference: int
 
 
-class AwardedBody(Answer, frozen=True, kw_only=True):
+class AwardedBody(ResponseBody, frozen=True, kw_only=True):
     """The reservation of a winner."""
 
     number: int
     reference: str
 
 
-class RefusedBody(Answer, frozen=True, kw_only=True):
+class RefusedBody(ResponseBody, frozen=True, kw_only=True):
     """A winner whom the office refused."""
 
     number: int
     status: Status
 
 
-class AwardBody(Answer, frozen=True, kw_only=True):
+class AwardBody(ResponseBody, frozen=True, kw_only=True):
     """What became of the winners that were asked for. ``refused`` has the first thousand of those that ``refusals``
     counts. ``winners`` are all of the draw; ``next_skip`` is what to ask for next, if these were not the last.
     """
@@ -266,7 +266,7 @@ def draw_outcome_body(outcome: DrawOutcome) -> DrawOutcomeBody:
     )
 
 
-def choice_body(wish: Wish) -> DrawChoiceBody:
+def choice_body(wish: Preference) -> DrawChoiceBody:
     """What was wished for, by the catalog's names."""
     choice = wish.choice
     return DrawChoiceBody(
@@ -282,7 +282,7 @@ def choice_body(wish: Wish) -> DrawChoiceBody:
 
 def draw_body(view: DrawView, files: dict[str, str]) -> DrawBody:
     """A draw, for everybody."""
-    terms, frozen = view.terms, view.frozen
+    terms, frozen = view.config, view.frozen
     return DrawBody(
         draw=view.draw,
         phase=view.phase,
@@ -299,7 +299,7 @@ def draw_body(view: DrawView, files: dict[str, str]) -> DrawBody:
         applications=view.applications,
         applicants=view.applicants,
         last_number=view.last_number,
-        wishes=view.wishes,
+        preferences=view.preferences,
         offered_days=view.offered_days,
         frozen=None
         if frozen is None

@@ -5,21 +5,21 @@ from __future__ import annotations
 __all__ = [
     "AcknowledgeBody",
     "AcknowledgedBody",
-    "AddGroupBody",
-    "AddedBody",
     "CatalogBody",
     "CatalogOfficeBody",
+    "ConsumerGroupBody",
+    "ConsumerGroupCreatedBody",
+    "ConsumerGroupDeletedBody",
+    "ConsumerGroupsBody",
+    "CreateConsumerGroupBody",
     "DayListBody",
-    "DroppedBody",
-    "FinishMovesBody",
-    "GroupBody",
-    "GroupsBody",
-    "HoldsBody",
+    "HoldRemainingBody",
     "LeaseBody",
     "LedgersBody",
     "MovedToBody",
     "MovesBody",
     "ReconciledBody",
+    "RecoverMovesBody",
     "catalog_body",
     "group_body",
 ]
@@ -30,51 +30,51 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from quota_engine.api_schema.base import Answer, Millis, Request
+from quota_engine.api_schema.base import Millis, RequestBody, ResponseBody
 from quota_engine.api_schema.reservations import ReservationBody
 from quota_engine.catalog import Catalog, OfficeView
-from quota_engine.domain.consumer_groups import GroupView
+from quota_engine.domain.consumer_groups import ConsumerGroupView
 from quota_engine.domain.validation import DURATION_MS_MAX
 
 
-class AddGroupBody(Request, frozen=True, kw_only=True):
+class CreateConsumerGroupBody(RequestBody, frozen=True, kw_only=True):
     """Where the group begins: with the events above ``after``; too high a number means with the next that happens."""
 
     after: Millis = 0
 
 
-class AcknowledgeBody(Request, frozen=True, kw_only=True):
+class AcknowledgeBody(RequestBody, frozen=True, kw_only=True):
     """Numbers of events that the group is done with: as many as can be read at a time."""
 
     numbers: Annotated[list[Annotated[int, Meta(ge=1, le=2**53 - 1)]], Meta(max_length=1_000)]
 
 
-class FinishMovesBody(Request, frozen=True, kw_only=True):
+class RecoverMovesBody(RequestBody, frozen=True, kw_only=True):
     """Which moves: those that nobody has been at work on for so long, and how many at most."""
 
     older_than_ms: Annotated[int, Meta(ge=0, le=DURATION_MS_MAX)] = 0
     limit: Annotated[int, Meta(ge=1, le=1_000)] = 100
 
 
-class AddedBody(Answer, frozen=True, kw_only=True):
+class ConsumerGroupCreatedBody(ResponseBody, frozen=True, kw_only=True):
     """Whether the group is new. One that is there stays as it is, and an office without any events has none."""
 
-    added: bool
+    created: bool
 
 
-class DroppedBody(Answer, frozen=True, kw_only=True):
+class ConsumerGroupDeletedBody(ResponseBody, frozen=True, kw_only=True):
     """Whether there was such a group."""
 
-    dropped: bool
+    deleted: bool
 
 
-class AcknowledgedBody(Answer, frozen=True, kw_only=True):
+class AcknowledgedBody(ResponseBody, frozen=True, kw_only=True):
     """How many of the events were open until now."""
 
     acknowledged: int
 
 
-class LeaseBody(Answer, frozen=True, kw_only=True):
+class LeaseBody(ResponseBody, frozen=True, kw_only=True):
     """The events from ``first`` to ``last`` that a consumer has been given, and has not acknowledged."""
 
     first: int
@@ -83,7 +83,7 @@ class LeaseBody(Answer, frozen=True, kw_only=True):
     since_at_ms: int
 
 
-class GroupBody(Answer, frozen=True, kw_only=True):
+class ConsumerGroupBody(ResponseBody, frozen=True, kw_only=True):
     """A group of consumers: all up to ``acknowledged`` is done with; ``lag`` events nobody has been given yet."""
 
     name: str
@@ -94,27 +94,27 @@ class GroupBody(Answer, frozen=True, kw_only=True):
     leases: list[LeaseBody]
 
 
-class GroupsBody(Answer, frozen=True, kw_only=True):
+class ConsumerGroupsBody(ResponseBody, frozen=True, kw_only=True):
     """The groups of an office."""
 
     office: str
-    groups: list[GroupBody]
+    consumer_groups: list[ConsumerGroupBody]
 
 
-class MovedToBody(Answer, frozen=True, kw_only=True):
+class MovedToBody(ResponseBody, frozen=True, kw_only=True):
     """The reference under which a reservation goes on; empty, if it is not known (any more)."""
 
     reference: str
 
 
-class MovesBody(Answer, frozen=True, kw_only=True):
+class MovesBody(ResponseBody, frozen=True, kw_only=True):
     """How many moves were brought to their end, and how many came to nothing."""
 
     finished: int
     undone: int
 
 
-class ReconciledBody(Answer, frozen=True, kw_only=True):
+class ReconciledBody(ResponseBody, frozen=True, kw_only=True):
     """What a reconciliation came to; see :class:`quota_engine.Reconciliation`."""
 
     office: str
@@ -123,7 +123,7 @@ class ReconciledBody(Answer, frozen=True, kw_only=True):
     repaired: int
 
 
-class DayListBody(Answer, frozen=True, kw_only=True):
+class DayListBody(ResponseBody, frozen=True, kw_only=True):
     """The reservations of a day, by queue number, and behind them those without one. ``total`` counts all of them."""
 
     office: str
@@ -132,24 +132,25 @@ class DayListBody(Answer, frozen=True, kw_only=True):
     reservations: list[ReservationBody]
 
 
-class HoldsBody(Answer, frozen=True, kw_only=True):
-    """How many holds of a day have at most the first of ``left_ms`` left, at most the second …, and more than the last:
+class HoldRemainingBody(ResponseBody, frozen=True, kw_only=True):
+    """How many holds of a day have at most the first of ``bounds_ms`` left, at most the second …, and more than
+    the last:
     one number more than there are bounds.
     """
 
     office: str
     day: datetime.date
-    left_ms: list[int]
+    bounds_ms: list[int]
     holds: list[int]
 
 
-class LedgersBody(Answer, frozen=True, kw_only=True):
+class LedgersBody(ResponseBody, frozen=True, kw_only=True):
     """The offices that the store has a ledger of, sorted: also such as are in the catalog no more."""
 
     offices: list[str]
 
 
-class CatalogOfficeBody(Answer, frozen=True, kw_only=True):
+class CatalogOfficeBody(ResponseBody, frozen=True, kw_only=True):
     """An office of the catalog, with all that applies to it; times of day are its own."""
 
     id: str
@@ -170,7 +171,7 @@ class CatalogOfficeBody(Answer, frozen=True, kw_only=True):
     retention_days: int
 
 
-class CatalogBody(Answer, frozen=True, kw_only=True):
+class CatalogBody(ResponseBody, frozen=True, kw_only=True):
     """The catalog that the service works with. ``national_lease_ms`` is there if one place over all is the limit."""
 
     title: str
@@ -180,9 +181,9 @@ class CatalogBody(Answer, frozen=True, kw_only=True):
     offices: list[CatalogOfficeBody]
 
 
-def group_body(view: GroupView) -> GroupBody:
+def group_body(view: ConsumerGroupView) -> ConsumerGroupBody:
     """A group of consumers."""
-    return GroupBody(
+    return ConsumerGroupBody(
         name=view.name,
         acknowledged=view.acknowledged,
         delivered=view.delivered,

@@ -34,7 +34,7 @@ __all__ = [
     "StepBody",
     "TrimBody",
     "TrimmedBody",
-    "WaitListBody",
+    "WaitListPositionBody",
     "day_body",
     "outcome_body",
     "reservation_body",
@@ -45,8 +45,8 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, UnsetType
 
-from quota_engine.api_schema.base import Answer, Id, Identity, MaybeId, Millis, Request
-from quota_engine.api_schema.tickets import StandingBody
+from quota_engine.api_schema.base import Id, Identity, MaybeId, Millis, RequestBody, ResponseBody
+from quota_engine.api_schema.tickets import TicketStatusBody
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import SUCCESSES, DayView, Outcome, Status
 from quota_engine.domain.validation import DURATION_MS_MAX
@@ -56,7 +56,7 @@ _NO_CONTROLS = r"^[^\x00-\x1f\x7f]*$"
 # --- Requests ------------------------------------------------------------------------------------------------------
 
 
-class CallerBody(Request, frozen=True, kw_only=True):
+class CallerBody(RequestBody, frozen=True, kw_only=True):
     """Who calls, as your service has checked it, for the admission policies; hashed at once. Empty: not known."""
 
     account: Annotated[str, Meta(max_length=256, pattern=_NO_CONTROLS)] = ""
@@ -66,7 +66,7 @@ class CallerBody(Request, frozen=True, kw_only=True):
     device: Annotated[str, Meta(max_length=256, pattern=_NO_CONTROLS)] = ""
 
 
-class ReserveBody(Request, frozen=True, kw_only=True):
+class ReserveBody(RequestBody, frozen=True, kw_only=True):
     """Who wants a place, and which."""
 
     applicants: Annotated[list[Identity], Meta(min_length=1, max_length=100)]
@@ -75,7 +75,7 @@ class ReserveBody(Request, frozen=True, kw_only=True):
     session: MaybeId = ""
     channel: Id = "online"
     group: MaybeId = ""
-    wait: Annotated[bool, Meta(description="Join the wait list if there is no place.")] = False
+    join_wait_list: Annotated[bool, Meta(description="Join the wait list if there is no place.")] = False
     hold_ttl_ms: Annotated[
         int, Meta(ge=0, le=DURATION_MS_MAX, description="How long to hold them; 0: as the office's rules say.")
     ] = 0
@@ -83,13 +83,15 @@ class ReserveBody(Request, frozen=True, kw_only=True):
     caller: CallerBody = CallerBody()
 
 
-class StepBody(Request, frozen=True, kw_only=True):
+class StepBody(RequestBody, frozen=True, kw_only=True):
     """A step of a reservation's life."""
 
-    applicant: Annotated[
+    owner: Annotated[
         str, Meta(max_length=256, description="The identity of one of its applicants, to check that it is theirs.")
     ] = ""
-    version: Annotated[int, Meta(ge=0, le=2**31, description="Refuse if it has changed since; 0: do not check.")] = 0
+    expected_version: Annotated[
+        int, Meta(ge=0, le=2**31, description="Refuse if it has changed since; 0: do not check.")
+    ] = 0
 
 
 class ConfirmBody(StepBody, frozen=True, kw_only=True):
@@ -98,7 +100,7 @@ class ConfirmBody(StepBody, frozen=True, kw_only=True):
     reacquire: Annotated[bool, Meta(description="Take a new place if the hold has ended.")] = False
 
 
-class MoveBody(Request, frozen=True, kw_only=True):
+class MoveBody(RequestBody, frozen=True, kw_only=True):
     """Where a reservation is to be moved; ``office``: to another one."""
 
     day: datetime.date
@@ -108,30 +110,30 @@ class MoveBody(Request, frozen=True, kw_only=True):
     session: MaybeId = ""
     channel: Id = "online"
     group: MaybeId = ""
-    applicant: Annotated[str, Meta(max_length=256)] = ""
-    version: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    owner: Annotated[str, Meta(max_length=256)] = ""
+    expected_version: Annotated[int, Meta(ge=0, le=2**31)] = 0
 
 
-class CapacityBody(Request, frozen=True, kw_only=True):
+class CapacityBody(RequestBody, frozen=True, kw_only=True):
     """The new capacity of a quota."""
 
     capacity: Annotated[int, Meta(ge=0, le=10_000_000)]
 
 
-class ExpireBody(Request, frozen=True, kw_only=True):
+class ExpireBody(RequestBody, frozen=True, kw_only=True):
     """How many overdue holds to sweep."""
 
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
 
 
-class PublishBody(Request, frozen=True, kw_only=True):
+class PublishBody(RequestBody, frozen=True, kw_only=True):
     """Which days to make known."""
 
     first_day: datetime.date
     last_day: datetime.date
 
 
-class TrimBody(Request, frozen=True, kw_only=True):
+class TrimBody(RequestBody, frozen=True, kw_only=True):
     """Up to which event all who need them have read."""
 
     through: Millis
@@ -140,7 +142,7 @@ class TrimBody(Request, frozen=True, kw_only=True):
 # --- Answers -------------------------------------------------------------------------------------------------------
 
 
-class WaitListBody(Answer, frozen=True, kw_only=True):
+class WaitListPositionBody(ResponseBody, frozen=True, kw_only=True):
     """Where somebody stands on the wait list of a day: ``ahead`` joined earlier and still wait, of ``waiting`` in all.
 
     As many parties at most are served first, unless this one does not fit where a smaller one does.
@@ -150,7 +152,7 @@ class WaitListBody(Answer, frozen=True, kw_only=True):
     waiting: int
 
 
-class ReservationBody(Answer, frozen=True, kw_only=True):
+class ReservationBody(ResponseBody, frozen=True, kw_only=True):
     """A reservation as it stands. ``deadline_at_ms`` is the end of its hold, ``queue_numbers`` one an applicant.
 
     A lookup tells more: of one that is ``WAITING`` where it stands, and of one that is ``MOVED`` where it goes on.
@@ -172,11 +174,11 @@ class ReservationBody(Answer, frozen=True, kw_only=True):
     deadline_at_ms: int
     queue_numbers: list[int]
     moves: int
-    wait_list: WaitListBody | UnsetType = UNSET
+    wait_list_position: WaitListPositionBody | UnsetType = UNSET
     moved_to: str | UnsetType = UNSET
 
 
-class OutcomeBody(Answer, frozen=True, kw_only=True):
+class OutcomeBody(ResponseBody, frozen=True, kw_only=True):
     """What a command came to. ``reason`` is an admission policy's word for its refusal."""
 
     status: Status
@@ -199,7 +201,7 @@ class OutcomeBody(Answer, frozen=True, kw_only=True):
         return self.reservation.reference if self.reservation is not None else ""
 
 
-class QuotaBody(Answer, frozen=True, kw_only=True):
+class QuotaBody(ResponseBody, frozen=True, kw_only=True):
     """The counters of one quota: capacity + overbooked = available + held + confirmed + cooling."""
 
     name: str
@@ -212,7 +214,7 @@ class QuotaBody(Answer, frozen=True, kw_only=True):
     overbooked: int
 
 
-class DayBody(Answer, frozen=True, kw_only=True):
+class DayBody(ResponseBody, frozen=True, kw_only=True):
     """One day of an office."""
 
     day: datetime.date
@@ -224,7 +226,7 @@ class DayBody(Answer, frozen=True, kw_only=True):
     quotas: list[QuotaBody]
 
 
-class AvailabilityBody(Answer, frozen=True, kw_only=True):
+class AvailabilityBody(ResponseBody, frozen=True, kw_only=True):
     """An office's days, and the first of them on which what was asked for can be had now."""
 
     office: str
@@ -232,14 +234,14 @@ class AvailabilityBody(Answer, frozen=True, kw_only=True):
     days: list[DayBody]
 
 
-class NamesBody(Answer, frozen=True, kw_only=True):
+class NamesBody(ResponseBody, frozen=True, kw_only=True):
     """A name in Indonesian (or whatever the office's own language is) and in English."""
 
     id: str
     en: str
 
 
-class NamedBody(Answer, frozen=True, kw_only=True):
+class NamedBody(ResponseBody, frozen=True, kw_only=True):
     """Something of the catalog; what has no name goes by its id."""
 
     id: str
@@ -247,7 +249,7 @@ class NamedBody(Answer, frozen=True, kw_only=True):
     names: NamesBody
 
 
-class SessionBody(Answer, frozen=True, kw_only=True):
+class SessionBody(ResponseBody, frozen=True, kw_only=True):
     """A time window of a day."""
 
     id: str
@@ -257,7 +259,7 @@ class SessionBody(Answer, frozen=True, kw_only=True):
     end: str
 
 
-class OfficeBody(Answer, frozen=True, kw_only=True):
+class OfficeBody(ResponseBody, frozen=True, kw_only=True):
     """An office of the catalog, whom it has places for, and its next opening: when, and which days."""
 
     id: str
@@ -276,14 +278,14 @@ class OfficeBody(Answer, frozen=True, kw_only=True):
     next_opening_days: list[datetime.date]
 
 
-class OfficesBody(Answer, frozen=True, kw_only=True):
+class OfficesBody(ResponseBody, frozen=True, kw_only=True):
     """All offices of the catalog."""
 
     title: str
     offices: list[OfficeBody]
 
 
-class EventBody(Answer, frozen=True, kw_only=True):
+class EventBody(ResponseBody, frozen=True, kw_only=True):
     """Something that happened: its number within the office, its kind, and its details."""
 
     number: int
@@ -294,7 +296,7 @@ class EventBody(Answer, frozen=True, kw_only=True):
     details: dict[str, Any] | UnsetType = UNSET
 
 
-class EventsBody(Answer, frozen=True, kw_only=True):
+class EventsBody(ResponseBody, frozen=True, kw_only=True):
     """Events in order. ``next_after`` is what to ask for next."""
 
     office: str
@@ -302,13 +304,13 @@ class EventsBody(Answer, frozen=True, kw_only=True):
     events: list[EventBody]
 
 
-class TrimmedBody(Answer, frozen=True, kw_only=True):
+class TrimmedBody(ResponseBody, frozen=True, kw_only=True):
     """How many events are left."""
 
     events_left: int
 
 
-class PublishedBody(Answer, frozen=True, kw_only=True):
+class PublishedBody(ResponseBody, frozen=True, kw_only=True):
     """What a publish came to, in office-days."""
 
     offices: int
@@ -317,7 +319,7 @@ class PublishedBody(Answer, frozen=True, kw_only=True):
     days_over: int
 
 
-class AuditBody(Answer, frozen=True, kw_only=True):
+class AuditBody(ResponseBody, frozen=True, kw_only=True):
     """What an audit found; nothing, if all adds up."""
 
     ok: bool
@@ -325,13 +327,13 @@ class AuditBody(Answer, frozen=True, kw_only=True):
     findings: list[str]
 
 
-class HealthBody(Answer, frozen=True, kw_only=True):
+class HealthBody(ResponseBody, frozen=True, kw_only=True):
     """How the service is."""
 
     status: str
 
 
-class FieldProblem(Answer, frozen=True, kw_only=True):
+class FieldProblem(ResponseBody, frozen=True, kw_only=True):
     """What is wrong with one part of a request."""
 
     where: str
@@ -339,7 +341,7 @@ class FieldProblem(Answer, frozen=True, kw_only=True):
     expected: str
 
 
-class ProblemBody(Answer, frozen=True, kw_only=True):
+class ProblemBody(ResponseBody, frozen=True, kw_only=True):
     """A problem, as RFC 9457 has it. ``type`` is stable; ``outcome`` is the status, when it was the engine's answer,
     and ``reason`` the word of the admission policy that refused.
 
@@ -358,7 +360,7 @@ class ProblemBody(Answer, frozen=True, kw_only=True):
     version: int | UnsetType = UNSET
     retry_at_ms: int | UnsetType = UNSET
     reservation: ReservationBody | UnsetType = UNSET
-    standing: StandingBody | UnsetType = UNSET
+    ticket_status: TicketStatusBody | UnsetType = UNSET
     errors: list[FieldProblem] | UnsetType = UNSET
 
 
@@ -379,7 +381,7 @@ def reservation_body(record: Reservation) -> ReservationBody:
         group=choice.group,
         quotas=list(record.quotas),
         created_at_ms=record.created_at_ms,
-        deadline_at_ms=record.deadline_ms,
+        deadline_at_ms=record.deadline_at_ms,
         queue_numbers=list(record.queue_numbers),
         moves=record.moves,
     )

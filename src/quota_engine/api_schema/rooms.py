@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 __all__ = [
-    "AdmissionBody",
     "CreateRoomBody",
     "EnterBody",
+    "EnterResultBody",
     "JoinBody",
     "OpenRoomBody",
     "PaceBody",
     "RoomBody",
     "RoomSettingsBody",
-    "StandingBody",
     "TicketBody",
+    "TicketStatusBody",
     "room_body",
-    "standing_body",
+    "ticket_status_body",
 ]
 
 import datetime
@@ -23,14 +23,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from quota_engine.api_schema.base import Answer, Id, Identity, MaybeId, Moment, Request
-from quota_engine.api_schema.tickets import PollAfter, StandingBody, standing_body
+from quota_engine.api_schema.base import Id, Identity, MaybeId, Moment, RequestBody, ResponseBody
+from quota_engine.api_schema.tickets import PollAfter, TicketStatusBody, ticket_status_body
 from quota_engine.waiting_room.machine import (
-    CALL_MAX,
     OPEN_MS_MAX,
     PER_MINUTE_MAX,
     RETENTION_MS_MAX,
     TICKETS_MAX,
+    TICKETS_PER_CALL_MAX,
     RoomView,
 )
 from quota_engine.waiting_room.polling import room_poll_after_ms
@@ -48,16 +48,16 @@ Ticket = Annotated[str, Meta(min_length=1, max_length=512, description="A ticket
 _DEFAULT = RoomSettings()
 
 
-class RoomSettingsBody(Request, frozen=True, kw_only=True):
+class RoomSettingsBody(RequestBody, frozen=True, kw_only=True):
     """How a room works; 0 stands for what fits the office."""
 
     window_ms: Annotated[int, Meta(ge=1_000, le=OPEN_MS_MAX)] = _DEFAULT.window_ms
     step_ms: Annotated[int, Meta(ge=100, le=60_000)] = _DEFAULT.step_ms
-    claim_ms: Annotated[int, Meta(ge=100, le=60_000 * 512)] = _DEFAULT.claim_ms
-    lease_ms: Annotated[int, Meta(ge=0, le=OPEN_MS_MAX)] = _DEFAULT.lease_ms
+    turn_ms: Annotated[int, Meta(ge=100, le=60_000 * 512)] = _DEFAULT.turn_ms
+    pass_grace_ms: Annotated[int, Meta(ge=0, le=OPEN_MS_MAX)] = _DEFAULT.pass_grace_ms
     per_minute_min: Annotated[int, Meta(ge=1, le=PER_MINUTE_MAX)] = _DEFAULT.per_minute_min
     per_minute_max: Annotated[int, Meta(ge=1, le=PER_MINUTE_MAX)] = _DEFAULT.per_minute_max
-    burst: Annotated[int, Meta(ge=0, le=CALL_MAX)] = _DEFAULT.burst
+    burst: Annotated[int, Meta(ge=0, le=TICKETS_PER_CALL_MAX)] = _DEFAULT.burst
     latency_max_ms: Annotated[int, Meta(ge=1, le=60_000)] = _DEFAULT.latency_max_ms
     calls_per_100_places: Annotated[int, Meta(ge=1, le=100_000)] = _DEFAULT.calls_per_100_places
     units_max: Annotated[int, Meta(ge=0, le=100)] = _DEFAULT.units_max
@@ -69,9 +69,9 @@ class RoomSettingsBody(Request, frozen=True, kw_only=True):
         return RoomSettings(**msgspec.structs.asdict(self))
 
 
-class CreateRoomBody(Request, frozen=True, kw_only=True):
+class CreateRoomBody(RequestBody, frozen=True, kw_only=True):
     """What is promised when a room is made. Days without a last one are one day; without ``closes_at_ms`` it closes two
-    hours after its opening, and without ``joins_from_at_ms`` people may join at once.
+    hours after its opening, and without ``join_opens_at_ms`` people may join at once.
     """
 
     office: Id
@@ -79,41 +79,41 @@ class CreateRoomBody(Request, frozen=True, kw_only=True):
     last_day: datetime.date | None = None
     opens_at_ms: Moment
     closes_at_ms: Moment | None = None
-    joins_from_at_ms: Moment | None = None
+    join_opens_at_ms: Moment | None = None
     entropy_source: Entropy = ""
     channel: Id = "online"
     group: MaybeId = ""
     settings: RoomSettingsBody = RoomSettingsBody()
 
 
-class JoinBody(Request, frozen=True, kw_only=True):
+class JoinBody(RequestBody, frozen=True, kw_only=True):
     """Who wants a ticket. ``instead_of``: one that has lost its turn, for a new one behind."""
 
     identity: Identity
-    instead_of: Ticket | None = None
+    replaces_ticket: Ticket | None = None
 
 
-class EnterBody(Request, frozen=True, kw_only=True):
+class EnterBody(RequestBody, frozen=True, kw_only=True):
     """Whose turn it is."""
 
     ticket: Ticket
     identity: Identity
 
 
-class OpenRoomBody(Request, frozen=True, kw_only=True):
+class OpenRoomBody(RequestBody, frozen=True, kw_only=True):
     """What the public source of chance has said."""
 
     entropy: Entropy
 
 
-class PaceBody(Request, frozen=True, kw_only=True):
+class PaceBody(RequestBody, frozen=True, kw_only=True):
     """Between which bounds the pace goes, in tickets a minute; the first is not the larger one."""
 
     per_minute_min: Annotated[int, Meta(ge=1, le=PER_MINUTE_MAX)]
     per_minute_max: Annotated[int, Meta(ge=1, le=PER_MINUTE_MAX)]
 
 
-class RoomBody(Answer, frozen=True, kw_only=True):
+class RoomBody(ResponseBody, frozen=True, kw_only=True):
     """A room as it stands. ``mark``: so many tickets have been called; ``left``: places left, -1 as long as nobody has
     counted. ``per_minute`` is the pace, between the bounds. Moments are 0 until they have come. ``commitment`` is what
     the order can be checked with.
@@ -127,12 +127,12 @@ class RoomBody(Answer, frozen=True, kw_only=True):
     group: str
     phase: RoomPhase
     tickets: int
-    mark: int
-    left: int
+    called_count: int
+    places_left: int
     per_minute: int
     per_minute_min: int
     per_minute_max: int
-    joins_from_at_ms: int
+    join_opens_at_ms: int
     opens_at_ms: int
     closes_at_ms: int
     opened_at_ms: int
@@ -142,7 +142,7 @@ class RoomBody(Answer, frozen=True, kw_only=True):
     poll_after_ms: PollAfter
 
 
-class TicketBody(Answer, frozen=True, kw_only=True):
+class TicketBody(ResponseBody, frozen=True, kw_only=True):
     """A ticket: a text of ``A-Z a-z 0-9 - _``, to keep as it is. ``replayed``: the identity had it already."""
 
     ticket: str
@@ -150,17 +150,17 @@ class TicketBody(Answer, frozen=True, kw_only=True):
     poll_after_ms: PollAfter
 
 
-class AdmissionBody(Answer, frozen=True, kw_only=True):
+class EnterResultBody(ResponseBody, frozen=True, kw_only=True):
     """A pass: reserve with it as ``admission_pass``, until ``until_at_ms``."""
 
     admission_pass: str
     until_at_ms: int
-    standing: StandingBody
+    ticket_status: TicketStatusBody
 
 
 def room_body(room: str, view: RoomView) -> RoomBody:
     """A room as it goes out: the same for the same state, whenever that is asked for."""
-    terms = view.terms
+    terms = view.config
     return RoomBody(
         room=room,
         office=terms.office,
@@ -170,12 +170,12 @@ def room_body(room: str, view: RoomView) -> RoomBody:
         group=terms.group,
         phase=room_phase(view),
         tickets=view.tickets,
-        mark=view.mark,
-        left=view.left,
+        called_count=view.called_count,
+        places_left=view.places_left,
         per_minute=view.per_minute,
         per_minute_min=view.per_minute_min,
         per_minute_max=view.per_minute_max,
-        joins_from_at_ms=terms.joins_from_ms,
+        join_opens_at_ms=terms.join_opens_at_ms,
         opens_at_ms=terms.opens_at_ms,
         closes_at_ms=terms.closes_at_ms,
         opened_at_ms=view.opened_at_ms,

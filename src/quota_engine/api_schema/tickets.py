@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["StandingBody", "standing_body"]
+__all__ = ["TicketStatusBody", "ticket_status_body"]
 
 from typing import Annotated, Final
 
 from msgspec import Meta
 
-from quota_engine.api_schema.base import Answer
+from quota_engine.api_schema.base import ResponseBody
 from quota_engine.waiting_room.machine import RoomView
 from quota_engine.waiting_room.polling import ticket_poll_after_ms
-from quota_engine.waiting_room.ticket_status import Chance, Phase, Standing
+from quota_engine.waiting_room.ticket_status import Chance, TicketPhase, TicketStatus
 
 _FINE_MS: Final = 60_000
 _COARSE_MS: Final = 600_000
@@ -21,18 +21,18 @@ PollAfter = Annotated[
 ]
 
 
-class StandingBody(Answer, frozen=True, kw_only=True):
+class TicketStatusBody(ResponseBody, frozen=True, kw_only=True):
     """How one ticket stands. ``position`` counts from 0 and is -1 as long as there is none, ``ahead`` is -1 before the
     opening, ``left`` is -1 as long as nobody has counted the places, and a time that can not be told is -1.
 
     Times are rounded up: to a second, to ten from one minute on, to a minute from ten on.
     """
 
-    phase: Phase
+    phase: TicketPhase
     position: int
     ahead: int
     tickets: int
-    left: int
+    places_left: int
     chance: Chance
     wait_ms: int
     wait_ms_min: int
@@ -41,14 +41,14 @@ class StandingBody(Answer, frozen=True, kw_only=True):
     poll_after_ms: PollAfter
 
 
-def standing_body(view: RoomView, standing: Standing) -> StandingBody:
+def ticket_status_body(view: RoomView, standing: TicketStatus) -> TicketStatusBody:
     """A standing as it goes out: nothing in it changes only because time passes, or else nobody would have it yet."""
-    return StandingBody(
+    return TicketStatusBody(
         phase=standing.phase,
         position=standing.position,
         ahead=standing.ahead,
         tickets=standing.tickets,
-        left=standing.left,
+        places_left=standing.places_left,
         chance=standing.chance,
         wait_ms=_rounded(standing.wait_ms),
         wait_ms_min=_rounded(standing.wait_ms_min),

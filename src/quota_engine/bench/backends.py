@@ -20,8 +20,8 @@ from quota_engine.bench.target_url import OWN_OPTIONS, SOLD_OUT_MS, TEMPORARY, T
 from quota_engine.clocks import SystemClock
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.engine.quota_engine import backend_factory
-from quota_engine.ports import AsyncBackend, Backend
-from quota_engine.stores.memory import AsyncMemoryBackend, MemoryBackend
+from quota_engine.ports import AsyncStore, Store
+from quota_engine.stores.memory import AsyncMemoryStore, MemoryStore
 
 if TYPE_CHECKING:
     import redis
@@ -33,7 +33,7 @@ CONNECTIONS_BY_HAND: Final = 50
 _POOL_WAIT_S: Final = 60
 
 
-class Store:
+class BenchStore:
     """One target, opened for the whole measurement. Use it as a context manager.
 
     Attributes:
@@ -52,7 +52,7 @@ class Store:
         self._undo = contextlib.ExitStack()
         self._runner = asyncio.Runner()
         self._url = ""
-        self._opened: dict[bool, tuple[Backend, AsyncBackend]] = {}
+        self._opened: dict[bool, tuple[Store, AsyncStore]] = {}
         self._client: redis.Redis | None = None
         self._async_client: redis.asyncio.Redis | None = None
         self._cleaner: Any = None
@@ -83,13 +83,13 @@ class Store:
     ) -> None:
         self._undo.close()
 
-    def backends(self, *, remembering: bool = False) -> tuple[Backend, AsyncBackend]:
+    def backends(self, *, remembering: bool = False) -> tuple[Store, AsyncStore]:
         """The store, called synchronously and from asyncio; by an engine that remembers what is sold out if that is
         what is measured. In memory it is a new, empty one each time.
         """
         if self.target.kind is Kind.MEMORY:
-            memory = MemoryBackend(SystemClock())
-            return memory, AsyncMemoryBackend(memory)
+            memory = MemoryStore(SystemClock())
+            return memory, AsyncMemoryStore(memory)
         if remembering not in self._opened:
             self._open(self._undo, remembering=remembering)
         return self._opened[remembering]
@@ -135,9 +135,9 @@ class Store:
         if self.target.kind is Kind.REDIS or self.target.has_several_servers:
             url = with_sold_out_ms(url, SOLD_OUT_MS if remembering else 0)
         factory = backend_factory(url)
-        backend = factory.open_backend(url, None)
+        backend = factory.open_store(url, None)
         undo.callback(backend.close)
-        async_backend = self.wait(factory.open_async_backend(url, None))
+        async_backend = self.wait(factory.open_async_store(url, None))
         undo.callback(lambda: self.wait(async_backend.close()))
         self._opened[remembering] = backend, async_backend
 

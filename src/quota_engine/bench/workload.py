@@ -11,16 +11,16 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
-from quota_engine.bench.backends import Store
+from quota_engine.bench.backends import BenchStore
 from quota_engine.bench.plan import OFFICES_OF_CALLERS_MAX, SOLD_OUT, Face, Measure
 from quota_engine.catalog import Catalog, catalog_from
 from quota_engine.domain.commands import Command, Confirm
 from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.domain.outcomes import Status
-from quota_engine.ports import Request, SendMany, View
+from quota_engine.ports import ApplyMany, StoreRequest, View
 from quota_engine.workflows import day_workflows
 from quota_engine.workflows.generator_drivers import run, run_async
-from quota_engine.workflows.request_builder import Desk
+from quota_engine.workflows.request_builder import RequestBuilder
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class Place:
         backend, async_backend: the two ways to the store.
     """
 
-    def __init__(self, store: Store, measure: Measure) -> None:
+    def __init__(self, store: BenchStore, measure: Measure) -> None:
         """Publish the offices of ``measure``, and fill them with the reservations that it wants to find."""
         self._store = store
         self._face = measure.face
@@ -60,7 +60,7 @@ class Place:
         self.offices = [f"bench-{tag}-{number}" for number in range(measure.offices)]
         self.day = _next_working_day()
         catalog = _catalog(self.offices, 0 if measure.action in _REFUSED else _CAPACITY)
-        self.desk = Desk(secrets.token_bytes(32), catalog)
+        self.desk = RequestBuilder(secrets.token_bytes(32), catalog)
         self.backend, self.async_backend = store.backends(remembering=measure.action == SOLD_OUT)
         store.note_offices(self.offices)
         publish = day_workflows.publish(self.desk, catalog, self.day, None)
@@ -126,7 +126,7 @@ class Place:
             )
         if measure.action in _REFUSED:
             ((_, (office, _, _), command),) = self.reserves(1)
-            (outcome,) = self._ask(SendMany(office, (command,)))
+            (outcome,) = self._ask(ApplyMany(office, (command,)))
             if outcome.status is not Status.SOLD_OUT:
                 raise WrongAnswer(f"{self._store.target.label}: {measure.name}: {outcome.status}; expected SOLD_OUT")
 
@@ -140,21 +140,21 @@ class Place:
 
     async def _rush(self) -> None:
         for _, (office, _, _), command in self.reserves(4 * len(self.offices)):
-            await self.async_backend.send(office, command)
+            await self.async_backend.apply(office, command)
             await asyncio.sleep(_RUSH_S)
 
-    def _ask(self, request: Request[T]) -> T:
+    def _ask(self, request: StoreRequest[T]) -> T:
         """By the way that is measured: a store may be another one by another way."""
         if self._face is Face.TASKS:
-            return self._store.wait(self.async_backend.perform(request))
-        return self.backend.perform(request)
+            return self._store.wait(self.async_backend.execute(request))
+        return self.backend.execute(request)
 
     def _carry_out(self, work: Sequence[tuple[int, Any, Command]]) -> None:
         by_office: dict[int, list[Command]] = {}
         for index, _, command in work:
             by_office.setdefault(index, []).append(command)
         for index, commands in by_office.items():
-            self._ask(SendMany(self.offices[index], tuple(commands)))
+            self._ask(ApplyMany(self.offices[index], tuple(commands)))
 
     def _note(self, work: Sequence[tuple[int, Any, Any]]) -> None:
         for index, _, _ in work:

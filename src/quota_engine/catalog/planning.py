@@ -18,7 +18,7 @@ from quota_engine.catalog.calendar import is_working_day, opens_at_ms, wall_time
 from quota_engine.catalog.resolved import Catalog, OfficeView
 from quota_engine.catalog.schema import Allotment, Quota
 from quota_engine.domain.errors import InvalidRequest, UnknownName
-from quota_engine.domain.model import Choice, DayTerms, PassOn, QuotaTerms, Rules
+from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Reallocation, Rules
 from quota_engine.domain.validation import TIME_MS_MAX, check_integer
 
 _YEAR_MIN, _YEAR_MAX = 1972, 2098
@@ -78,15 +78,15 @@ def _allotment_terms(office: OfficeView, allotment: Allotment, day: datetime.dat
     )
 
 
-def _pass_on(office: OfficeView, allotment: Allotment, day: datetime.date) -> PassOn | None:
+def _pass_on(office: OfficeView, allotment: Allotment, day: datetime.date) -> Reallocation | None:
     settings = allotment.pass_on
     if settings is None:
         return None
     if settings.at is None:
         schedule = office.schedules[settings.schedule]
-        return PassOn(settings.to, opens_at_ms(schedule, office.zone, office.calendar, day))
+        return Reallocation(settings.to, opens_at_ms(schedule, office.zone, office.calendar, day))
     pass_on_date = day - datetime.timedelta(days=settings.days_before)
-    return PassOn(settings.to, wall_time_ms(pass_on_date, settings.at, office.zone))
+    return Reallocation(settings.to, wall_time_ms(pass_on_date, settings.at, office.zone))
 
 
 def next_release(catalog: Catalog, office_id: str, after_ms: int) -> tuple[int, tuple[datetime.date, ...]] | None:

@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec import inspect
 
-from quota_engine.domain.errors import Mistake
+from quota_engine.domain.errors import ValidationIssue
 from quota_engine.domain.validation import is_name
 
 MISTAKES_MAX: Final = 1_000
@@ -64,7 +64,7 @@ class Collector:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self._mistakes: list[Mistake] = []
+        self._mistakes: list[ValidationIssue] = []
         self._keys: set[str] = set()
         self._left_out = 0
 
@@ -72,7 +72,7 @@ class Collector:
         """Note a mistake. ``value`` is what is shown of the wrong value (see :func:`shown`)."""
         if len(self._mistakes) < MISTAKES_MAX:
             self._keys.add(key)
-            self._mistakes.append(Mistake(self.file, key or "file", value, expected))
+            self._mistakes.append(ValidationIssue(self.file, key or "file", value, expected))
         else:
             self._left_out += 1
 
@@ -94,14 +94,14 @@ class Collector:
         """Return whether a mistake was found at a key that contains ``part``."""
         return any(part in key for key in self._keys)
 
-    def mistakes(self) -> list[Mistake]:
+    def mistakes(self) -> list[ValidationIssue]:
         """Return all mistakes; the last says how many more there are, if the report was cut."""
         if not self._left_out:
             return list(self._mistakes)
-        return [*self._mistakes, Mistake(self.file, "file", f"{self._left_out} more mistakes", "none")]
+        return [*self._mistakes, ValidationIssue(self.file, "file", f"{self._left_out} more mistakes", "none")]
 
 
-def convert(raw: object, kind: type[T], file: str) -> tuple[T | None, list[Mistake]]:
+def convert(raw: object, kind: type[T], file: str) -> tuple[T | None, list[ValidationIssue]]:
     """Convert ``raw`` to ``kind``; return the value, or ``None`` and every mistake.
 
     Args:

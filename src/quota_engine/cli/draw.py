@@ -107,7 +107,7 @@ def capacities(
             "draw": draw,
             "capacities_digest": digest_of([text]),
             "office_days": len(offered.days),
-            "choices": len(offered.wishes),
+            "choices": len(offered.preferences),
         },
         as_json,
     )
@@ -365,7 +365,7 @@ def _told(
 
 
 def _words(choice: str, offered: Capacities) -> str:
-    wish = offered.wishes.get(choice)
+    wish = offered.preferences.get(choice)
     if wish is None:
         return choice
     asked = wish.choice

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Final
 
-from quota_engine.domain.errors import CatalogError, InvalidRequest, Mistake
+from quota_engine.domain.errors import CatalogError, InvalidRequest, ValidationIssue
 from quota_engine.draws.files import (
     LINE_BYTES_MAX,
     ResultHead,
@@ -39,7 +39,7 @@ def read_capacities(path: pathlib.Path) -> Capacities:
         text = stream.read(CAPACITIES_BYTES_MAX + 1)
     if len(text) > CAPACITIES_BYTES_MAX:
         problem = f"more than {CAPACITIES_BYTES_MAX} bytes"
-        raise CatalogError((Mistake(str(path), "", problem, f"at most {CAPACITIES_BYTES_MAX} bytes"),))
+        raise CatalogError((ValidationIssue(str(path), "", problem, f"at most {CAPACITIES_BYTES_MAX} bytes"),))
     return capacities_of_json(text, str(path))
 
 
@@ -51,7 +51,7 @@ def read_applications(path: pathlib.Path, ticks: Ticks) -> list[Application]:
         try:
             return list(applications_of_csv((line.decode("utf-8-sig") for line in _lines(stream, ticks)), str(path)))
         except UnicodeDecodeError:
-            raise CatalogError((Mistake(str(path), "", "bytes that are no UTF-8", "text in UTF-8"),)) from None
+            raise CatalogError((ValidationIssue(str(path), "", "bytes that are no UTF-8", "text in UTF-8"),)) from None
 
 
 def read_result(path: pathlib.Path, ticks: Ticks) -> tuple[ResultHead, list[tuple[Lot, str]]]:

@@ -18,7 +18,7 @@ from quota_engine.cli.room_control import close_room, open_room, pace_room
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_integer
 from quota_engine.waiting_room.machine import TICKETS_MAX
-from quota_engine.waiting_room.transcript import RoomRecord, Verification, position_of, read_record
+from quota_engine.waiting_room.transcript import RoomTranscript, Verification, position_of, read_transcript
 from quota_engine.waiting_room.transcript import verify as verify_record
 
 app = App(name="room", help="Check the published record of a waiting room, or give it orders.")
@@ -59,7 +59,7 @@ def verify(file: str, /, *, ticket: str = "", earlier: str = "", as_json: AsJson
     return _DONE if found.ok else _BAD
 
 
-def _read(file: str, where: str) -> RoomRecord:
+def _read(file: str, where: str) -> RoomTranscript:
     path = pathlib.Path(file)
     try:
         with path.open("rb") as opened:
@@ -69,7 +69,7 @@ def _read(file: str, where: str) -> RoomRecord:
     if len(text) > _FILE_BYTES_MAX:
         raise InvalidRequest(where, f"{file} is larger than any record", f"at most {_FILE_BYTES_MAX:,} bytes")
     try:
-        return read_record(text)
+        return read_transcript(text)
     except InvalidRequest as error:
         raise InvalidRequest(f"{where}, {file}", error.problem, error.expected) from None
 
@@ -96,7 +96,7 @@ def _progress(tickets: int) -> Iterator[Callable[[int], None] | None]:
         yield lambda checked: progress.update(task, completed=checked)
 
 
-def _print(file: str, record: RoomRecord, found: Verification, number: int | None, position: int | None) -> None:
+def _print(file: str, record: RoomTranscript, found: Verification, number: int | None, position: int | None) -> None:
     lines = [
         f"{file}: room {record.room} of {record.office}, {record.first_day} to {record.last_day}",
         f"commitment {record.commitment}",
@@ -112,7 +112,9 @@ def _print(file: str, record: RoomRecord, found: Verification, number: int | Non
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _print_json(file: str, record: RoomRecord, found: Verification, number: int | None, position: int | None) -> None:
+def _print_json(
+    file: str, record: RoomTranscript, found: Verification, number: int | None, position: int | None
+) -> None:
     result: dict[str, Any] = {
         "file": file,
         "ok": found.ok,

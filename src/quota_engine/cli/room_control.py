@@ -20,7 +20,7 @@ from quota_engine.waiting_room.machine import RoomStatus
 
 _DONE, _REFUSED = 0, 1
 _WHY = {
-    RoomStatus.OVER: "the room has ended",
+    RoomStatus.ROOM_CLOSED: "the room has ended",
     RoomStatus.NOT_OPEN: "it is too early, by the store's clock",
     RoomStatus.CONFLICT: "it was opened already, with something else",
     RoomStatus.OVERLOADED: "the store has too much to do: try again",
@@ -41,7 +41,7 @@ class _View(Protocol):
     def tickets(self) -> int: ...
 
     @property
-    def mark(self) -> int: ...
+    def called_count(self) -> int: ...
 
 
 class _Room(Protocol):
@@ -125,7 +125,7 @@ def close_room(
     with _room(room, host, token_file, config) as found:
         if not yes:
             view = found.view()
-            problem = f"{max(0, view.tickets - view.mark):,} people wait in {room}, and would wait for nothing"
+            problem = f"{max(0, view.tickets - view.called_count):,} people wait in {room}, and would wait for nothing"
             raise InvalidRequest("--yes", problem, "--yes, if it is to end all the same")
         changed = found.close()
     return _told(room, changed, "has ended")

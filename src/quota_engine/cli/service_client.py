@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.draws.ledger import DrawStatus
-from quota_engine.engine.summaries import DrawLook, RoomLook
+from quota_engine.engine.summaries import DrawSummary, RoomSummary
 
 try:
     import httpx
@@ -35,14 +35,14 @@ _RETRIES: Final = Retries(attempts_max=2)
 class LookCalls(Speaker):
     """What only a screen asks for."""
 
-    def room_look(self, room: str) -> Talk[RoomLook]:
+    def summarize_room(self, room: str) -> Talk[RoomSummary]:
         """How a waiting room goes."""
-        return self._ask("GET", f"/v1/rooms/{segment(room, 'room')}/look", RoomLook)
+        return self._ask("GET", f"/v1/rooms/{segment(room, 'room')}/look", RoomSummary)
 
-    def draw_look(self, draw: str) -> Talk[DrawLook | None]:
+    def summarize_draw(self, draw: str) -> Talk[DrawSummary | None]:
         """How a draw goes; ``None`` if there is none of this name."""
-        found = yield from self._asked("GET", f"/v1/draws/{segment(draw, 'draw')}", DrawLook, DrawStatus)
-        return found if isinstance(found, DrawLook) else None
+        found = yield from self._asked("GET", f"/v1/draws/{segment(draw, 'draw')}", DrawSummary, DrawStatus)
+        return found if isinstance(found, DrawSummary) else None
 
 
 class OperatorsClient(ServiceClient):
@@ -52,13 +52,13 @@ class OperatorsClient(ServiceClient):
         super().__init__(http, retries)
         self._looks = LookCalls(retries)
 
-    def room_look(self, room: str) -> RoomLook:
-        """See :meth:`LookCalls.room_look`."""
-        return self._line.run(self._looks.room_look(room))
+    def summarize_room(self, room: str) -> RoomSummary:
+        """See :meth:`LookCalls.summarize_room`."""
+        return self._line.run(self._looks.summarize_room(room))
 
-    def draw_look(self, draw: str) -> DrawLook | None:
-        """See :meth:`LookCalls.draw_look`."""
-        return self._line.run(self._looks.draw_look(draw))
+    def summarize_draw(self, draw: str) -> DrawSummary | None:
+        """See :meth:`LookCalls.summarize_draw`."""
+        return self._line.run(self._looks.summarize_draw(draw))
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import msgspec
 from cyclopts import Parameter
 
 from quota_engine.cli.output_files import check_file, write_file
-from quota_engine.domain.errors import CatalogError, InvalidRequest, Mistake
+from quota_engine.domain.errors import CatalogError, InvalidRequest, ValidationIssue
 
 if TYPE_CHECKING:
     from quota_engine.clocks import ManualClock
@@ -230,7 +230,9 @@ def _prepare(scenario: Scenario, file: str, trace: pathlib.Path | None, offices:
 
 def _check_offices(file: str, offices: int | None, selling: int) -> None:
     if offices is not None and selling < offices:
-        raise CatalogError((Mistake(file, "--offices", str(offices), f"at most the {selling} that sell places"),))
+        raise CatalogError(
+            (ValidationIssue(file, "--offices", str(offices), f"at most the {selling} that sell places"),)
+        )
 
 
 def _with_demand(scenario: Scenario, file: str, people: float | None) -> Scenario:
@@ -274,7 +276,9 @@ def _opener(seed: int, backend: str) -> Callable[[ManualClock, str], contextlib.
 
     def open_engine(clock: ManualClock, name: str) -> contextlib.AbstractContextManager[QuotaEngine]:
         numbers = itertools.count(1)
-        return QuotaEngine.open(backend, identity_key=key, clock=clock, new_id=lambda: f"sim-{name}-{next(numbers)}")
+        return QuotaEngine.open(
+            backend, identity_key=key, clock=clock, id_factory=lambda: f"sim-{name}-{next(numbers)}"
+        )
 
     return open_engine
 

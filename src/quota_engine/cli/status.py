@@ -20,7 +20,7 @@ from quota_engine.domain.outcomes import DayView
 from quota_engine.domain.validation import check_integer
 from quota_engine.engine.quota_engine import backend_factory
 from quota_engine.engine.summaries import DayState, day_state, plain_day
-from quota_engine.ports import Audit, Backend, ListOffices, View
+from quota_engine.ports import Audit, ListOffices, Store, View
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,7 +80,7 @@ def audit(backend: str = "", *, office: Office = (), as_json: AsJson = False) ->
     """
     with opened(backend) as store:
         offices = offices_of(store, office)
-        findings = [finding for one in offices for finding in store.perform(Audit(one))]
+        findings = [finding for one in offices for finding in store.execute(Audit(one))]
     if as_json:
         verdict = {"ok": not findings, "offices": len(offices), "findings": findings}
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(verdict), indent=2).decode() + "\n")
@@ -94,12 +94,12 @@ def audit(backend: str = "", *, office: Office = (), as_json: AsJson = False) ->
 
 
 @contextlib.contextmanager
-def opened(url: str) -> Iterator[Backend]:
+def opened(url: str) -> Iterator[Store]:
     """The store of this URL, closed in the end; without one, of that in :data:`STORE_VARIABLE`."""
     url = url or os.environ.get(STORE_VARIABLE, "")
     if not url:
         raise InvalidRequest("BACKEND", "none is given", f"the URL of a store, here or in {STORE_VARIABLE}")
-    store = backend_factory(url).open_backend(url, None)
+    store = backend_factory(url).open_store(url, None)
     try:
         yield store
     finally:
@@ -116,17 +116,17 @@ def days_of(first_day: str, days: int) -> tuple[int, ...]:
     return tuple(range(first.toordinal(), first.toordinal() + days))
 
 
-def offices_of(store: Backend, wanted: Office) -> list[str]:
+def offices_of(store: Store, wanted: Office) -> list[str]:
     """The offices that the store has a ledger of; only those wanted, if any are."""
-    known = store.perform(ListOffices())
+    known = store.execute(ListOffices())
     for name in wanted:
         if name not in known:
             raise InvalidRequest("--office", repr(name[:64]), f"one of {', '.join(known[:12]) or 'none: it is empty'}")
     return [name for name in known if not wanted or name in wanted]
 
 
-def _found(store: Backend, wanted: Office, days: tuple[int, ...]) -> dict[str, list[DayView]]:
-    return {office: store.perform(View(office, days)) for office in offices_of(store, wanted)}
+def _found(store: Store, wanted: Office, days: tuple[int, ...]) -> dict[str, list[DayView]]:
+    return {office: store.execute(View(office, days)) for office in offices_of(store, wanted)}
 
 
 def _plain(found: dict[str, list[DayView]]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from quota_engine.clocks import SystemClock
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
 from quota_engine.domain.validation import check_integer, check_name
 from quota_engine.draws.ledger import DrawPhase
-from quota_engine.engine.summaries import LEFT_UNKNOWN, DrawLook, RoomLook, RoomPhase, Verdict
+from quota_engine.engine.summaries import PLACES_LEFT_UNKNOWN, AuditSummary, DrawSummary, RoomPhase, RoomSummary
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -127,7 +127,7 @@ class _Auditor:
         self._every_s = every_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.verdict: Verdict | None = None
+        self.verdict: AuditSummary | None = None
         self.problem = ""
 
     @property
@@ -268,7 +268,7 @@ _PHASES: Final = {
 }
 
 
-def _room(room: RoomLook) -> Text:
+def _room(room: RoomSummary) -> Text:
     """A waiting room in three lines at most."""
     from rich.text import Text
 
@@ -276,7 +276,7 @@ def _room(room: RoomLook) -> Text:
     text.append(f"room {room.room}", style="bold")
     text.append(f"  {_PHASES[room.phase]}", style="bold red" if room.phase is RoomPhase.DUE else "")
     if room.phase is RoomPhase.EARLY:
-        text.append(f"\n  people join from {_time(room.joins_from_at_ms)}, opens {_time(room.opens_at_ms)}")
+        text.append(f"\n  people join from {_time(room.join_opens_at_ms)}, opens {_time(room.opens_at_ms)}")
         return text
     if room.phase in (RoomPhase.JOINING, RoomPhase.DUE):
         text.append(f", opens {_time(room.opens_at_ms)}")
@@ -286,7 +286,7 @@ def _room(room: RoomLook) -> Text:
         text.append(f" since {_time(room.ended_at_ms)}")
     text.append(f"\n  tickets {room.tickets:,}   waiting {room.waiting:,}   called {room.called:,}")
     if room.phase is RoomPhase.RUNNING:
-        left = "not counted" if room.left == LEFT_UNKNOWN else f"{room.left:,}"
+        left = "not counted" if room.places_left == PLACES_LEFT_UNKNOWN else f"{room.places_left:,}"
         text.append(f"   have their turn {room.in_turn:,}   places left {left}")
         text.append(f"\n  rate {room.rate_per_minute:,}/min   set to {room.per_minute:,}/min")
         text.append(f" (between {room.per_minute_min:,} and {room.per_minute_max:,})")
@@ -295,7 +295,7 @@ def _room(room: RoomLook) -> Text:
     return text
 
 
-def _draw(draw: DrawLook) -> Text:
+def _draw(draw: DrawSummary) -> Text:
     """A draw in two lines."""
     from rich.text import Text
 

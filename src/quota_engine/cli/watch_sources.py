@@ -14,11 +14,19 @@ from quota_engine.cli.status import Office, offices_of
 from quota_engine.domain.errors import InvalidRequest, UnknownName
 from quota_engine.domain.outcomes import DayView
 from quota_engine.draws.ledger import DrawView, ReadDraw
-from quota_engine.draws.ledger import place_of as draw_place
-from quota_engine.engine.summaries import DrawLook, RoomLook, Verdict, draw_look, openings, plain_day, room_look
-from quota_engine.ports import Ask, Audit, Backend, View
+from quota_engine.draws.ledger import address_of as draw_place
+from quota_engine.engine.summaries import (
+    AuditSummary,
+    DrawSummary,
+    RoomSummary,
+    openings,
+    plain_day,
+    summarize_draw,
+    summarize_room,
+)
+from quota_engine.ports import Audit, Query, Store, View
 from quota_engine.service.background.room_supervisor import room_id
-from quota_engine.waiting_room.machine import LookRoom, RoomStatus
+from quota_engine.waiting_room.machine import RoomStatus, ViewRoom
 
 if TYPE_CHECKING:
     from quota_engine.cli.service_client import OperatorsClient
@@ -34,7 +42,7 @@ class OfficeLook(msgspec.Struct, frozen=True):
 
     office: str
     days: tuple[DayView, ...]
-    rooms: tuple[RoomLook, ...]
+    rooms: tuple[RoomSummary, ...]
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -42,9 +50,9 @@ class Look(msgspec.Struct, frozen=True):
 
     at_ms: int
     offices: tuple[OfficeLook, ...]
-    draws: tuple[DrawLook, ...] = ()
+    draws: tuple[DrawSummary, ...] = ()
 
-    def plain(self, verdict: Verdict | None) -> dict[str, Any]:
+    def plain(self, verdict: AuditSummary | None) -> dict[str, Any]:
         """It as JSON, with the verdict of the last audit."""
         return {
             "at_ms": self.at_ms,
@@ -82,7 +90,7 @@ class Watched(Protocol):
         """Look now."""
         ...
 
-    def audit(self) -> Verdict:
+    def audit(self) -> AuditSummary:
         """Work everything out again. Takes its time, and may run beside a look."""
         ...
 
@@ -107,9 +115,9 @@ class _Watched:
         draws = [self._there(self._draw(name), "--draw", name, "draw") for name in subject.draws]
         return Look(now_ms, tuple(_with_rooms(one, named) for one in offices), tuple(draws))
 
-    def audit(self) -> Verdict:
+    def audit(self) -> AuditSummary:
         at_ms, offices = self._now_ms(), self._offices()
-        return Verdict(at_ms, len(offices), tuple(line for office in offices for line in self._findings(office)))
+        return AuditSummary(at_ms, len(offices), tuple(line for office in offices for line in self._findings(office)))
 
     def _there(self, found: T | None, where: str, name: str, kind: str) -> T:
         if found is None:
@@ -131,10 +139,10 @@ class _Watched:
     def _views(self, office: str, first: int, last: int) -> list[DayView]:
         raise NotImplementedError
 
-    def _room(self, room: str) -> RoomLook | None:
+    def _room(self, room: str) -> RoomSummary | None:
         raise NotImplementedError
 
-    def _draw(self, draw: str) -> DrawLook | None:
+    def _draw(self, draw: str) -> DrawSummary | None:
         raise NotImplementedError
 
     def _findings(self, office: str) -> list[str]:
@@ -146,7 +154,7 @@ class WatchedStore(_Watched):
 
     noun = "store"
 
-    def __init__(self, store: Backend, subject: Subject, now_ms: Callable[[], int]) -> None:
+    def __init__(self, store: Store, subject: Subject, now_ms: Callable[[], int]) -> None:
         super().__init__(subject, now_ms)
         self._store = store
 
@@ -154,18 +162,20 @@ class WatchedStore(_Watched):
         return offices_of(self._store, self._subject.offices)
 
     def _views(self, office: str, first: int, last: int) -> list[DayView]:
-        return self._store.perform(View(office, tuple(range(first, last + 1))))
+        return self._store.execute(View(office, tuple(range(first, last + 1))))
 
-    def _room(self, room: str) -> RoomLook | None:
-        answer = self._store.perform(Ask(f"~room.{room}", LookRoom()))
-        return None if answer.status is RoomStatus.NOT_FOUND or answer.view is None else room_look(room, answer.view)
+    def _room(self, room: str) -> RoomSummary | None:
+        answer = self._store.execute(Query(f"~room.{room}", ViewRoom()))
+        return (
+            None if answer.status is RoomStatus.NOT_FOUND or answer.view is None else summarize_room(room, answer.view)
+        )
 
-    def _draw(self, draw: str) -> DrawLook | None:
-        view: DrawView | None = self._store.perform(Ask(draw_place(draw), ReadDraw()))
-        return None if view is None else draw_look(view)
+    def _draw(self, draw: str) -> DrawSummary | None:
+        view: DrawView | None = self._store.execute(Query(draw_place(draw), ReadDraw()))
+        return None if view is None else summarize_draw(view)
 
     def _findings(self, office: str) -> list[str]:
-        return self._store.perform(Audit(office))
+        return self._store.execute(Audit(office))
 
 
 class WatchedService(_Watched):
@@ -188,18 +198,18 @@ class WatchedService(_Watched):
     def _views(self, office: str, first: int, last: int) -> list[DayView]:
         return self._client.availability(office, first, last)
 
-    def _room(self, room: str) -> RoomLook | None:
+    def _room(self, room: str) -> RoomSummary | None:
         try:
-            return self._client.room_look(room)
+            return self._client.summarize_room(room)
         except UnknownName:
             return None
 
-    def _draw(self, draw: str) -> DrawLook | None:
-        return self._client.draw_look(draw)
+    def _draw(self, draw: str) -> DrawSummary | None:
+        return self._client.summarize_draw(draw)
 
     def _findings(self, office: str) -> list[str]:
         return list(self._client.audit(office).findings)
 
 
-def _with_rooms(one: OfficeLook, named: list[RoomLook]) -> OfficeLook:
+def _with_rooms(one: OfficeLook, named: list[RoomSummary]) -> OfficeLook:
     return OfficeLook(one.office, one.days, (*one.rooms, *(room for room in named if room.office == one.office)))

@@ -9,12 +9,12 @@ try:
     from quota_engine.client.clients import (
         AsyncServiceClient,
         AsyncServiceDraw,
-        AsyncServiceRoom,
+        AsyncServiceWaitingRoom,
         ServiceClient,
         ServiceDraw,
-        ServiceRoom,
+        ServiceWaitingRoom,
     )
-    from quota_engine.client.decoding import ServiceStanding
+    from quota_engine.client.decoding import ServiceTicketStatus
 except ModuleNotFoundError as missing:
     if missing.name != "httpx":
         raise
@@ -25,12 +25,12 @@ except ModuleNotFoundError as missing:
 __all__ = [
     "AsyncServiceClient",
     "AsyncServiceDraw",
-    "AsyncServiceRoom",
+    "AsyncServiceWaitingRoom",
     "Retries",
     "RoomChanged",
     "ServiceClient",
     "ServiceDraw",
     "ServiceRefused",
-    "ServiceRoom",
-    "ServiceStanding",
+    "ServiceTicketStatus",
+    "ServiceWaitingRoom",
 ]

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["AsyncServiceClient", "AsyncServiceDraw", "AsyncServiceRoom", "ServiceClient", "ServiceDraw", "ServiceRoom"]
+__all__ = [
+    "AsyncServiceClient",
+    "AsyncServiceDraw",
+    "AsyncServiceWaitingRoom",
+    "ServiceClient",
+    "ServiceDraw",
+    "ServiceWaitingRoom",
+]
 
 from types import TracebackType
 from typing import Any, Final, Self
@@ -38,7 +45,7 @@ def _is_address(url: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.host)
 
 
-class ServiceRoom(Face[RoomCalls]):
+class ServiceWaitingRoom(Face[RoomCalls]):
     """A waiting room, as ``client.room("id")`` gives it. The methods are those of :class:`quota_engine.Room`."""
 
     create = done(RoomCalls.create)
@@ -49,10 +56,10 @@ class ServiceRoom(Face[RoomCalls]):
     set_pace = done(RoomCalls.set_pace)
     close = done(RoomCalls.close)
     view = done(RoomCalls.view)
-    record = done(RoomCalls.record)
+    transcript = done(RoomCalls.transcript)
 
 
-class AsyncServiceRoom(AsyncFace[RoomCalls]):
+class AsyncServiceWaitingRoom(AsyncFace[RoomCalls]):
     """The same for asyncio."""
 
     create = awaited(RoomCalls.create)
@@ -63,7 +70,7 @@ class AsyncServiceRoom(AsyncFace[RoomCalls]):
     set_pace = awaited(RoomCalls.set_pace)
     close = awaited(RoomCalls.close)
     view = awaited(RoomCalls.view)
-    record = awaited(RoomCalls.record)
+    transcript = awaited(RoomCalls.transcript)
 
 
 class ServiceDraw(Face[DrawCalls]):
@@ -149,9 +156,9 @@ class ServiceClient(Face[Calls]):
     ) -> None:
         self.close()
 
-    def room(self, room: str) -> ServiceRoom:
+    def room(self, room: str) -> ServiceWaitingRoom:
         """See :meth:`quota_engine.QuotaEngine.room`."""
-        return ServiceRoom(RoomCalls(self._retries, room), self._line)
+        return ServiceWaitingRoom(RoomCalls(self._retries, room), self._line)
 
     def draw(self, draw: str) -> ServiceDraw:
         """See :meth:`quota_engine.QuotaEngine.draw`."""
@@ -164,22 +171,22 @@ class ServiceClient(Face[Calls]):
     check_in = done(Calls.check_in)
     mark_no_show = done(Calls.mark_no_show)
     reschedule = done(Calls.reschedule)
-    finish_moves = done(Calls.finish_moves)
-    moved_to = done(Calls.moved_to)
+    recover_moves = done(Calls.recover_moves)
+    find_moved = done(Calls.find_moved)
     lookup = done(Calls.lookup)
-    wait_place = done(Calls.wait_place)
-    reservations = done(Calls.reservations)
+    wait_list_position = done(Calls.wait_list_position)
+    list_reservations = done(Calls.list_reservations)
 
     availability = done(Calls.availability)
     earliest_free_day = done(Calls.earliest_free_day)
-    offices = done(Calls.offices)
+    list_offices = done(Calls.list_offices)
     describe_offices = done(Calls.describe_offices)
-    count_holds = done(Calls.count_holds)
+    hold_remaining_histogram = done(Calls.hold_remaining_histogram)
     set_capacity = done(Calls.set_capacity)
     close_day = done(Calls.close_day)
     open_day = done(Calls.open_day)
-    pass_on_unused = done(Calls.pass_on_unused)
-    return_parked = done(Calls.return_parked)
+    reallocate_unused = done(Calls.reallocate_unused)
+    release_parked = done(Calls.release_parked)
     expire = done(Calls.expire)
     publish = done(Calls.publish)
     audit = done(Calls.audit)
@@ -187,9 +194,9 @@ class ServiceClient(Face[Calls]):
 
     events = done(Calls.events)
     trim_events = done(Calls.trim_events)
-    groups = done(Calls.groups)
-    add_group = done(Calls.add_group)
-    drop_group = done(Calls.drop_group)
+    list_consumer_groups = done(Calls.list_consumer_groups)
+    create_consumer_group = done(Calls.create_consumer_group)
+    delete_consumer_group = done(Calls.delete_consumer_group)
     acknowledge = done(Calls.acknowledge)
 
 
@@ -220,9 +227,9 @@ class AsyncServiceClient(AsyncFace[Calls]):
     ) -> None:
         await self.close()
 
-    def room(self, room: str) -> AsyncServiceRoom:
+    def room(self, room: str) -> AsyncServiceWaitingRoom:
         """See :meth:`quota_engine.QuotaEngine.room`."""
-        return AsyncServiceRoom(RoomCalls(self._retries, room), self._line)
+        return AsyncServiceWaitingRoom(RoomCalls(self._retries, room), self._line)
 
     def draw(self, draw: str) -> AsyncServiceDraw:
         """See :meth:`quota_engine.QuotaEngine.draw`."""
@@ -235,22 +242,22 @@ class AsyncServiceClient(AsyncFace[Calls]):
     check_in = awaited(Calls.check_in)
     mark_no_show = awaited(Calls.mark_no_show)
     reschedule = awaited(Calls.reschedule)
-    finish_moves = awaited(Calls.finish_moves)
-    moved_to = awaited(Calls.moved_to)
+    recover_moves = awaited(Calls.recover_moves)
+    find_moved = awaited(Calls.find_moved)
     lookup = awaited(Calls.lookup)
-    wait_place = awaited(Calls.wait_place)
-    reservations = awaited(Calls.reservations)
+    wait_list_position = awaited(Calls.wait_list_position)
+    list_reservations = awaited(Calls.list_reservations)
 
     availability = awaited(Calls.availability)
     earliest_free_day = awaited(Calls.earliest_free_day)
-    offices = awaited(Calls.offices)
+    list_offices = awaited(Calls.list_offices)
     describe_offices = awaited(Calls.describe_offices)
-    count_holds = awaited(Calls.count_holds)
+    hold_remaining_histogram = awaited(Calls.hold_remaining_histogram)
     set_capacity = awaited(Calls.set_capacity)
     close_day = awaited(Calls.close_day)
     open_day = awaited(Calls.open_day)
-    pass_on_unused = awaited(Calls.pass_on_unused)
-    return_parked = awaited(Calls.return_parked)
+    reallocate_unused = awaited(Calls.reallocate_unused)
+    release_parked = awaited(Calls.release_parked)
     expire = awaited(Calls.expire)
     publish = awaited(Calls.publish)
     audit = awaited(Calls.audit)
@@ -258,7 +265,7 @@ class AsyncServiceClient(AsyncFace[Calls]):
 
     events = awaited(Calls.events)
     trim_events = awaited(Calls.trim_events)
-    groups = awaited(Calls.groups)
-    add_group = awaited(Calls.add_group)
-    drop_group = awaited(Calls.drop_group)
+    list_consumer_groups = awaited(Calls.list_consumer_groups)
+    create_consumer_group = awaited(Calls.create_consumer_group)
+    delete_consumer_group = awaited(Calls.delete_consumer_group)
     acknowledge = awaited(Calls.acknowledge)

@@ -7,7 +7,7 @@ which quotas would have served it too.
 from __future__ import annotations
 
 __all__ = [
-    "ServiceStanding",
+    "ServiceTicketStatus",
     "ToldChoice",
     "award_of",
     "day_of",
@@ -16,9 +16,9 @@ __all__ = [
     "event_of",
     "group_of",
     "outcome_of",
+    "preference_of",
     "reservation_of",
-    "standing_of",
-    "wish_of",
+    "ticket_status_of",
 ]
 
 from enum import StrEnum
@@ -28,18 +28,18 @@ import msgspec
 
 from quota_engine.api_schema import reservations as wire
 from quota_engine.api_schema.draws import AwardBody, DrawBody, DrawChoiceBody, DrawOutcomeBody
-from quota_engine.api_schema.operators import GroupBody
-from quota_engine.api_schema.tickets import StandingBody
-from quota_engine.domain.consumer_groups import GroupView, Lease
+from quota_engine.api_schema.operators import ConsumerGroupBody
+from quota_engine.api_schema.tickets import TicketStatusBody
+from quota_engine.domain.consumer_groups import ConsumerGroupView, Lease
 from quota_engine.domain.errors import OutcomeUnknown
 from quota_engine.domain.events import Event, ReservationChanged
 from quota_engine.domain.lifecycle import State, Verb
 from quota_engine.domain.model import Choice, Reservation
 from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
-from quota_engine.draws.ledger import DrawOutcome, DrawStatus, DrawTerms, DrawView, Frozen
-from quota_engine.draws.lottery import Wish
+from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawStatus, DrawView, Frozen
+from quota_engine.draws.lottery import Preference
 from quota_engine.ports import RecordedEvent
-from quota_engine.waiting_room.ticket_status import Standing
+from quota_engine.waiting_room.ticket_status import TicketStatus
 from quota_engine.workflows.draws import AwardReport
 
 _E = TypeVar("_E", bound=StrEnum)
@@ -53,7 +53,7 @@ class ToldChoice(Choice, frozen=True):
         """It has been checked where it was made."""
 
 
-class ServiceStanding(Standing, frozen=True, gc=False):
+class ServiceTicketStatus(TicketStatus, frozen=True, gc=False):
     """How a ticket stands, and in how many milliseconds to ask again (add a random tenth; 0: enter now).
 
     Waits are rounded up as the service does, and ``as_of_ms`` is 0: it does not say.
@@ -83,7 +83,7 @@ def reservation_of(body: wire.ReservationBody) -> Reservation:
         state=_word(State, body.state),
         version=body.version,
         created_at_ms=body.created_at_ms,
-        deadline_ms=body.deadline_at_ms,
+        deadline_at_ms=body.deadline_at_ms,
         queue_number=body.queue_numbers[0] if body.queue_numbers else 0,
         moves=body.moves,
     )
@@ -138,20 +138,20 @@ def event_of(body: wire.EventBody) -> RecordedEvent:
     return RecordedEvent(body.number, event)
 
 
-def group_of(body: GroupBody) -> GroupView:
+def group_of(body: ConsumerGroupBody) -> ConsumerGroupView:
     """A group of consumers."""
     leases = tuple(Lease(one.first, one.last, one.consumer, one.since_at_ms) for one in body.leases)
-    return GroupView(body.name, body.acknowledged, body.delivered, body.pending, body.lag, leases)
+    return ConsumerGroupView(body.name, body.acknowledged, body.delivered, body.pending, body.lag, leases)
 
 
-def standing_of(body: StandingBody) -> ServiceStanding:
+def ticket_status_of(body: TicketStatusBody) -> ServiceTicketStatus:
     """How a ticket stands."""
-    return ServiceStanding(
+    return ServiceTicketStatus(
         phase=body.phase,
         position=body.position,
         ahead=body.ahead,
         tickets=body.tickets,
-        left=body.left,
+        places_left=body.places_left,
         chance=body.chance,
         wait_ms_min=body.wait_ms_min,
         wait_ms=body.wait_ms,
@@ -162,10 +162,10 @@ def standing_of(body: StandingBody) -> ServiceStanding:
     )
 
 
-def wish_of(body: DrawChoiceBody) -> Wish:
+def preference_of(body: DrawChoiceBody) -> Preference:
     """One of the things that somebody has applied for."""
     choice = ToldChoice(body.service, body.service_unit, body.session, body.channel, body.group, ())
-    return Wish(body.office, body.day.toordinal(), choice)
+    return Preference(body.office, body.day.toordinal(), choice)
 
 
 def draw_outcome_of(body: DrawOutcomeBody | wire.ProblemBody) -> DrawOutcome:
@@ -182,7 +182,7 @@ def draw_view_of(body: DrawBody) -> DrawView:
     return DrawView(
         draw=body.draw,
         phase=body.phase,
-        terms=DrawTerms(
+        config=DrawConfig(
             opens_at_ms=body.opens_at_ms,
             closes_at_ms=body.closes_at_ms,
             forget_at_ms=body.forget_at_ms,
@@ -197,7 +197,7 @@ def draw_view_of(body: DrawBody) -> DrawView:
         applications=body.applications,
         applicants=body.applicants,
         last_number=body.last_number,
-        wishes=body.wishes,
+        preferences=body.preferences,
         offered_days=body.offered_days,
         frozen=None
         if frozen is None

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from quota_engine.ports import Backend, Clock
+from quota_engine.ports import Clock, Store
 
-OpenBackend = Callable[[Clock], Backend]
+OpenBackend = Callable[[Clock], Store]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,12 +34,12 @@ def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenBackend
     from quota_engine.engine.quota_engine import backend_factory
 
     url = request.config.getoption("--quota-engine-backend").replace("{unique}", secrets.token_hex(8))
-    opened: list[Backend] = []
+    opened: list[Store] = []
 
-    def open_backend(clock: Clock) -> Backend:
-        opened.append(backend_factory(url).open_backend(url, clock))
+    def open_store(clock: Clock) -> Store:
+        opened.append(backend_factory(url).open_store(url, clock))
         return opened[-1]
 
-    yield open_backend
+    yield open_store
     for backend in opened:
         backend.close()

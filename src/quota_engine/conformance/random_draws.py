@@ -23,23 +23,23 @@ import msgspec
 
 from quota_engine.domain.model import Choice
 from quota_engine.draws.ledger import (
-    Apply,
     CloseDraw,
     CreateDraw,
     DrawCommand,
+    DrawConfig,
     DrawQuestion,
-    DrawTerms,
     FindApplication,
     FreezeDraw,
     OfferDay,
     ReadApplications,
     ReadDraw,
     ReadOfferedDays,
-    ReadWishes,
+    ReadPreferences,
     RevealSeed,
-    Withdraw,
+    SubmitApplication,
+    WithdrawApplication,
 )
-from quota_engine.draws.lottery import Wish, commitment_of
+from quota_engine.draws.lottery import Preference, commitment_of
 
 DRAW = "dec-2026"
 SEED = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -47,7 +47,7 @@ DAY = 739_951
 OPENS_AT_MS, CLOSES_AT_MS, FORGET_AT_MS = 100, 400, 700
 PEOPLE = ("a" * 22, "5e" * 16, "b2", "c3", "d4", "e5", "f6")
 """Among them names as long as the short form of a keyed hash, and a keyed hash."""
-TERMS = DrawTerms(
+TERMS = DrawConfig(
     OPENS_AT_MS,
     CLOSES_AT_MS,
     FORGET_AT_MS,
@@ -64,16 +64,16 @@ QUESTIONS: tuple[DrawQuestion, ...] = (
     *(FindApplication(person) for person in PEOPLE),
     ReadApplications(0),
     ReadApplications(1, 2),
-    ReadWishes(0),
-    ReadWishes(1, 1),
+    ReadPreferences(0),
+    ReadPreferences(1, 1),
     ReadOfferedDays(0),
     ReadOfferedDays(1, 1),
 )
 
 
-def wish(office: str, day: int, session: str = "am") -> Wish:
+def wish(office: str, day: int, session: str = "am") -> Preference:
     """A place of one session, or a general one."""
-    return Wish(office, day, Choice("new", "", session, "online", "", (("online", session), ("general",))))
+    return Preference(office, day, Choice("new", "", session, "online", "", (("online", session), ("general",))))
 
 
 WISHES = (*(wish(office, DAY + offset) for office in ("sby", "mlg") for offset in (0, 1)), wish("sby", DAY + 2))
@@ -84,11 +84,11 @@ def one_command(random: Random) -> DrawCommand:
     kind = random.randrange(20)
     if kind < 11:
         party = tuple(random.sample(PEOPLE, random.choice((1, 1, 2, 3, 4))))
-        return Apply(
+        return SubmitApplication(
             party, tuple(random.sample(WISHES, random.choice((1, 2, 3, 4)))), random.choice((0, 0, 0, 1, 2, 3))
         )
     if kind < 14:
-        return Withdraw(random.choice(PEOPLE), random.choice((1, 1, 2, 3)))
+        return WithdrawApplication(random.choice(PEOPLE), random.choice((1, 1, 2, 3)))
     if kind == 14:
         return CloseDraw()
     if kind < 17:

@@ -11,13 +11,13 @@ from typing import Any, Final
 import msgspec
 
 from quota_engine.waiting_room.machine import (
+    CallTickets,
     CloseRoom,
     CreateRoom,
-    Join,
+    JoinRoom,
     OpenRoom,
     RoomCommand,
-    RoomTerms,
-    Serve,
+    RoomConfig,
     SetPace,
 )
 from quota_engine.waiting_room.order import commitment_of, seed_of
@@ -27,13 +27,13 @@ LATE_SEED: Final = "5e" * 32
 SEED: Final = seed_of(LATE_SEED)
 
 
-def terms(**changes: Any) -> RoomTerms:
+def terms(**changes: Any) -> RoomConfig:
     """Terms of a small room that opens at ``OPENS_AT_MS``, with changes."""
-    known = RoomTerms(
+    known = RoomConfig(
         office="surabaya",
         first_day=739_000,
         last_day=739_004,
-        joins_from_ms=OPENS_AT_MS - 600_000,
+        join_opens_at_ms=OPENS_AT_MS - 600_000,
         opens_at_ms=OPENS_AT_MS,
         closes_at_ms=OPENS_AT_MS + 3_600_000,
         forget_at_ms=OPENS_AT_MS + 3_600_000 + 5_000_000,
@@ -46,13 +46,13 @@ def terms(**changes: Any) -> RoomTerms:
     return changed
 
 
-def _room(random: Random) -> RoomTerms:
+def _room(random: Random) -> RoomConfig:
     step_ms = random.choice((500, 1_000, 3_000))
     per_minute_max = random.choice((60, 600, 60_000))
     burst_min = -(-per_minute_max * step_ms // 60_000)
     return terms(
         entropy_source=random.choice(("", "", "the national lottery's numbers")),
-        joins_from_ms=OPENS_AT_MS - random.choice((0, 100_000)),
+        join_opens_at_ms=OPENS_AT_MS - random.choice((0, 100_000)),
         closes_at_ms=OPENS_AT_MS + random.choice((50_000, 400_000)),
         forget_at_ms=OPENS_AT_MS + 400_000 + 60_000 + random.choice((0, 30_000)),
         tickets_max=random.choice((5, 100, 100_000)),
@@ -84,12 +84,12 @@ def walk(seed: int, steps_max: int = 80) -> Iterator[tuple[RoomCommand, int]]:
                 (
                     CreateRoom(room),
                     CreateRoom(other),
-                    Join(random.choice(applicants)),
-                    Join(random.choice(applicants), random.randrange(20)),
+                    JoinRoom(random.choice(applicants)),
+                    JoinRoom(random.choice(applicants), random.randrange(20)),
                     OpenRoom(SEED, entropy if room.entropy_source or random.random() < 0.1 else ""),
                     OpenRoom("00" * 32, entropy),
-                    Serve(random.choice((0, 1, 100, 6_000_000)), random.choice((0, 1, 5, 1_000_000))),
-                    Serve(random.choice((60, 7_000)), 1_000_000, random.choice((-1, 0, 17))),
+                    CallTickets(random.choice((0, 1, 100, 6_000_000)), random.choice((0, 1, 5, 1_000_000))),
+                    CallTickets(random.choice((60, 7_000)), 1_000_000, random.choice((-1, 0, 17))),
                     CloseRoom(LATE_SEED),
                     CloseRoom("11" * 32),
                     SetPace(random.choice((1, 60)), random.choice((60, 7_000, 6_000_000))),

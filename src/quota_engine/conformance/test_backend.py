@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from quota_engine.admission.guarded_reserve import GatedLedger, Guarded, GuardedReserve, Pass
+from quota_engine.admission.guarded_reserve import AdmissionPass, GuardedLedger, GuardedOutcome, GuardedReserve
 from quota_engine.admission.guarded_reserve import apply as apply_guarded
 from quota_engine.admission.token_bucket import (
     Buckets,
@@ -44,39 +44,39 @@ from quota_engine.conformance.world import (
 from quota_engine.domain import consumer_groups, cross_office_registry
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Confirm, Release, Reserve, SetCapacity
-from quota_engine.domain.consumer_groups import GROUPS_MAX, Group
+from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroup
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.outcomes import Outcome, Status, WaitPlace
-from quota_engine.domain.queries import count_holds, list_day, wait_place
+from quota_engine.domain.outcomes import Outcome, Status, WaitListPosition
+from quota_engine.domain.queries import hold_remaining_histogram, list_day, wait_list_position
 from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.domain.state_machine import apply, lookup, view
 from quota_engine.draws import ledger
 from quota_engine.ports import (
     Acknowledge,
-    AddGroup,
-    Ask,
+    Apply,
+    ApplyMany,
     Audit,
-    Backend,
-    CountHolds,
+    CreateConsumerGroup,
+    DeleteConsumerGroup,
     Describe,
-    DropGroup,
+    ListConsumerGroups,
     ListDay,
-    ListGroups,
     ListOffices,
     Lookup,
+    Query,
+    ReadConsumerGroup,
     ReadEvents,
-    ReadGroup,
+    ReadHoldRemainingHistogram,
+    ReadWaitListPosition,
     Reconcile,
     RecordedEvent,
-    Send,
-    SendMany,
+    Store,
     TrimEvents,
     View,
-    WaitListPlace,
 )
-from quota_engine.waiting_room.machine import LookRoom, RoomState
+from quota_engine.waiting_room.machine import RoomState, ViewRoom
 from quota_engine.waiting_room.machine import apply as apply_to_room
 from quota_engine.waiting_room.machine import ask as ask_room
 from quota_engine.waiting_room.machine import describe as describe_room
@@ -90,7 +90,7 @@ LEFT_MS = ((), (0, 60_000, HOLD_TTL_MS))
 class SideBySide:
     """A store and the reference, given the same commands at the same times, and compared after each."""
 
-    def __init__(self, backend: Backend, clock: ManualClock) -> None:
+    def __init__(self, backend: Store, clock: ManualClock) -> None:
         self.backend = backend
         self.clock = clock
         self.reference = Ledger(OFFICE)
@@ -98,35 +98,35 @@ class SideBySide:
     def send(self, now_ms: int, command: Command) -> Outcome:
         self.clock.set_ms(now_ms)
         expected = apply(self.reference, command, now_ms)
-        outcome = self.backend.send(OFFICE, command)
+        outcome = self.backend.apply(OFFICE, command)
         assert outcome == expected, command
         return outcome
 
     def compare(self) -> None:
         now_ms = self.clock.now_ms()
-        assert self.backend.perform(Describe(OFFICE)) == describe(self.reference)
+        assert self.backend.execute(Describe(OFFICE)) == describe(self.reference)
         expected = [one for day in DAYS if (one := view(self.reference, day, now_ms)) is not None]
-        assert self.backend.perform(View(OFFICE, DAYS)) == expected
+        assert self.backend.execute(View(OFFICE, DAYS)) == expected
         waiting = [one.id for one in self.reference.reservations.values() if one.state is State.WAITING]
         for name in (*waiting[:5], *sorted(self.reference.reservations)[:1]):
-            place = wait_place(self.reference, name, now_ms)
-            assert self.backend.perform(WaitListPlace(OFFICE, name)) == place
+            place = wait_list_position(self.reference, name, now_ms)
+            assert self.backend.execute(ReadWaitListPosition(OFFICE, name)) == place
 
     def compare_events(self) -> None:
-        recorded = self.backend.perform(ReadEvents(OFFICE, 0, EVENTS_MAX))
+        recorded = self.backend.execute(ReadEvents(OFFICE, 0, EVENTS_MAX))
         assert [one.number for one in recorded] == list(range(1, len(recorded) + 1))
         assert [one.event for one in recorded] == self.reference.events
-        assert self.backend.perform(Audit(OFFICE)) == []
+        assert self.backend.execute(Audit(OFFICE)) == []
         for day in DAYS:
-            assert self.backend.perform(ListDay(OFFICE, day)) == list_day(self.reference, day, self.clock.now_ms())
-            for left_ms in LEFT_MS:
-                expected = count_holds(self.reference, day, left_ms, self.clock.now_ms())
-                assert self.backend.perform(CountHolds(OFFICE, day, left_ms)) == expected
+            assert self.backend.execute(ListDay(OFFICE, day)) == list_day(self.reference, day, self.clock.now_ms())
+            for bounds_ms in LEFT_MS:
+                expected = hold_remaining_histogram(self.reference, day, bounds_ms, self.clock.now_ms())
+                assert self.backend.execute(ReadHoldRemainingHistogram(OFFICE, day, bounds_ms)) == expected
 
 
-def side_by_side(open_backend: OpenBackend, setup: tuple[Command, ...] = published()) -> SideBySide:
+def side_by_side(open_store: OpenBackend, setup: tuple[Command, ...] = published()) -> SideBySide:
     clock = ManualClock(OPENS_AT_MS - 3_600_000)
-    both = SideBySide(open_backend(clock), clock)
+    both = SideBySide(open_store(clock), clock)
     for command in setup:
         both.send(clock.now_ms(), command)
     return both
@@ -163,22 +163,22 @@ def test_a_batch_is_what_one_by_one_would_be(quota_engine_backend: OpenBackend, 
         now_ms, commands = pairs[start][0], tuple(command for _, command in pairs[start : start + 20])
         both.clock.set_ms(now_ms)
         expected = [apply(both.reference, command, now_ms) for command in commands]
-        assert both.backend.perform(SendMany(OFFICE, commands)) == expected
+        assert both.backend.execute(ApplyMany(OFFICE, commands)) == expected
         both.compare()
-    assert both.backend.perform(SendMany(OFFICE, ())) == []
+    assert both.backend.execute(ApplyMany(OFFICE, ())) == []
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_draws(quota_engine_backend: OpenBackend, seed: int) -> None:
     """A draw from its announcement until it is forgotten: answers, questions and whole state equal the reference's."""
-    clock, place = ManualClock(0), ledger.place_of(random_draws.DRAW)
+    clock, place = ManualClock(0), ledger.address_of(random_draws.DRAW)
     backend, reference = quota_engine_backend(clock), ledger.DrawLedger(place)
     for now_ms, command in random_draws.walk(Random(seed)):
         clock.set_ms(now_ms)
-        assert backend.perform(Send(place, command)) == ledger.apply(reference, command, now_ms), command
-        assert backend.perform(Describe(place)) == ledger.describe(reference), command
+        assert backend.execute(Apply(place, command)) == ledger.apply(reference, command, now_ms), command
+        assert backend.execute(Describe(place)) == ledger.describe(reference), command
     for question in random_draws.QUESTIONS:
-        assert backend.perform(Ask(place, question)) == ledger.ask(reference, question, clock.now_ms())
+        assert backend.execute(Query(place, question)) == ledger.ask(reference, question, clock.now_ms())
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -190,13 +190,15 @@ def test_the_registry_is_kept_too(quota_engine_backend: OpenBackend, seed: int) 
     reference = cross_office_registry.Registry(place)
     for now_ms, command in registry_walk(rng, 200):
         clock.set_ms(now_ms)
-        assert backend.perform(Send(place, command)) == cross_office_registry.apply(reference, command, now_ms), command
-        assert backend.perform(Describe(place)) == cross_office_registry.describe(reference), command
+        assert backend.execute(Apply(place, command)) == cross_office_registry.apply(reference, command, now_ms), (
+            command
+        )
+        assert backend.execute(Describe(place)) == cross_office_registry.describe(reference), command
         for question in registry_questions(rng):
-            assert backend.perform(Ask(place, question)) == cross_office_registry.ask(reference, question, now_ms), (
+            assert backend.execute(Query(place, question)) == cross_office_registry.ask(reference, question, now_ms), (
                 question
             )
-    assert backend.perform(ListOffices()) == []
+    assert backend.execute(ListOffices()) == []
 
 
 def test_threads_share_one_day(quota_engine_backend: OpenBackend) -> None:
@@ -211,7 +213,7 @@ def test_threads_share_one_day(quota_engine_backend: OpenBackend) -> None:
         for one in range(60):
             # Every fourth key is pressed by all threads, as a double click would.
             key = f"shared{one}" if one % 4 == 0 else f"t{thread}x{one}"
-            outcomes[thread].append(both.backend.send(OFFICE, reserve(key, ONLINE)))
+            outcomes[thread].append(both.backend.apply(OFFICE, reserve(key, ONLINE)))
 
     threads = [threading.Thread(target=press, args=(thread,)) for thread in range(8)]
     for thread in threads:
@@ -221,9 +223,9 @@ def test_threads_share_one_day(quota_engine_backend: OpenBackend) -> None:
     held = {one.reservation.id for all_ in outcomes for one in all_ if one.reservation is not None}
     assert len(held) == 100
     assert {one.status for all_ in outcomes for one in all_} == {Status.HELD, Status.SOLD_OUT}
-    (today,) = both.backend.perform(View(OFFICE, (DAY,)))
+    (today,) = both.backend.execute(View(OFFICE, (DAY,)))
     assert (today.quotas["online"].held, today.quotas["online"].available) == (100, 0)
-    assert both.backend.perform(Audit(OFFICE)) == []
+    assert both.backend.execute(Audit(OFFICE)) == []
 
 
 def test_threads_confirm_and_get_different_numbers(quota_engine_backend: OpenBackend) -> None:
@@ -236,7 +238,7 @@ def test_threads_confirm_and_get_different_numbers(quota_engine_backend: OpenBac
 
     def confirm(thread: int) -> None:
         for one in range(thread, 80, 4):
-            outcome = both.backend.send(OFFICE, Confirm(f"k{one}"))
+            outcome = both.backend.apply(OFFICE, Confirm(f"k{one}"))
             assert outcome.reservation is not None
             numbers.append(outcome.reservation.queue_number)
 
@@ -252,7 +254,7 @@ def test_guarded_reserves(quota_engine_backend: OpenBackend) -> None:
     """Passes, charges and their shadows: answers and ledger equal the reference's, alone and in batches."""
     random = Random(11)
     clock = ManualClock(OPENS_AT_MS - 3_600_000)
-    backend, reference = quota_engine_backend(clock), GatedLedger(OFFICE)
+    backend, reference = quota_engine_backend(clock), GuardedLedger(OFFICE)
     seen = set()
     commands: list[tuple[int, Any]] = [(clock.now_ms(), command) for command in published()]
     commands += [(now_ms, guarded(random, command, now_ms)) for now_ms, command in random_commands(11, 400)]
@@ -263,14 +265,14 @@ def test_guarded_reserves(quota_engine_backend: OpenBackend) -> None:
         clock.set_ms(now_ms)
         expected = [apply_guarded(reference, command, now_ms) for _, command in together]
         if size == 1:
-            found = [backend.perform(Send(OFFICE, together[0][1]))]
+            found = [backend.execute(Apply(OFFICE, together[0][1]))]
         else:
-            found = backend.perform(SendMany(OFFICE, tuple(command for _, command in together)))
+            found = backend.execute(ApplyMany(OFFICE, tuple(command for _, command in together)))
         assert found == expected, together
-        assert backend.perform(Describe(OFFICE)) == describe(reference)
-        seen |= {one.outcome.status for one in found if isinstance(one, Guarded)}
+        assert backend.execute(Describe(OFFICE)) == describe(reference)
+        seen |= {one.outcome.status for one in found if isinstance(one, GuardedOutcome)}
     assert {Status.NOT_ADMITTED, Status.THROTTLED, Status.HELD, Status.SOLD_OUT, Status.IDENTITY_LIMIT} <= seen
-    assert backend.perform(Audit(OFFICE)) == []
+    assert backend.execute(Audit(OFFICE)) == []
 
 
 def guarded(random: Random, command: Command, now_ms: int) -> Command | GuardedReserve:
@@ -279,7 +281,9 @@ def guarded(random: Random, command: Command, now_ms: int) -> Command | GuardedR
     limits = (per_minute(30, 3), per_second(7, 2), Limit(999_983, 1000, 1))
     names = random.sample(("account", "network", *command.applicants), random.choice((0, 1, 2)))
     charges = tuple(Charge(name, random.choice(limits), 1, random.random() < 0.2) for name in names)
-    one = Pass(f"p{random.randrange(40)}", now_ms + random.choice((0, 1, 60_000, 3_600_000)), random.random() < 0.2)
+    one = AdmissionPass(
+        f"p{random.randrange(40)}", now_ms + random.choice((0, 1, 60_000, 3_600_000)), random.random() < 0.2
+    )
     return GuardedReserve(command, charges, one if random.random() < 0.7 else None)
 
 
@@ -294,13 +298,13 @@ def test_token_buckets(quota_engine_backend: OpenBackend) -> None:
         keys = random.sample(range(4), random.choice((1, 1, 2)))
         charges = tuple(Charge(f"k{key}", limits[key], random.randint(1, limits[key].burst)) for key in keys)
         now_ms = clock.now_ms()
-        assert backend.perform(Ask(place, PeekTokens(charges))) == reference.peek(charges, now_ms)
-        assert backend.perform(Send(place, TakeTokens(charges))) == reference.take(charges, now_ms)
+        assert backend.execute(Query(place, PeekTokens(charges))) == reference.peek(charges, now_ms)
+        assert backend.execute(Apply(place, TakeTokens(charges))) == reference.take(charges, now_ms)
         if random.random() < 0.05:
             names = tuple(charge.name for charge in charges)
-            assert backend.perform(Send(place, ResetTokens(names))) == reference.reset(names, now_ms)
-        assert backend.perform(Describe(place)) == describe_buckets(reference)
-    assert backend.perform(ListOffices()) == []
+            assert backend.execute(Apply(place, ResetTokens(names))) == reference.reset(names, now_ms)
+        assert backend.execute(Describe(place)) == describe_buckets(reference)
+    assert backend.execute(ListOffices()) == []
 
 
 def test_reading_changes_nothing(quota_engine_backend: OpenBackend) -> None:
@@ -308,13 +312,13 @@ def test_reading_changes_nothing(quota_engine_backend: OpenBackend) -> None:
     both = side_by_side(quota_engine_backend)
     both.send(OPENS_AT_MS, reserve("ani", ONLINE))
     both.clock.set_ms(OPENS_AT_MS + 3_600_000)
-    before = both.backend.perform(Describe(OFFICE))
-    assert both.backend.perform(Lookup(OFFICE, "ani")) == lookup(both.reference, "ani", both.clock.now_ms())
-    assert both.backend.perform(Lookup(OFFICE, "nobody")) is None
-    assert both.backend.perform(Lookup(OFFICE, "~")) is None
+    before = both.backend.execute(Describe(OFFICE))
+    assert both.backend.execute(Lookup(OFFICE, "ani")) == lookup(both.reference, "ani", both.clock.now_ms())
+    assert both.backend.execute(Lookup(OFFICE, "nobody")) is None
+    assert both.backend.execute(Lookup(OFFICE, "~")) is None
     both.compare()
-    assert both.backend.perform(Describe(OFFICE)) == before
-    assert len(both.backend.perform(ReadEvents(OFFICE, 0, EVENTS_MAX))) == len(both.reference.events)
+    assert both.backend.execute(Describe(OFFICE)) == before
+    assert len(both.backend.execute(ReadEvents(OFFICE, 0, EVENTS_MAX))) == len(both.reference.events)
 
 
 def test_where_somebody_stands_on_the_wait_list(quota_engine_backend: OpenBackend) -> None:
@@ -326,22 +330,30 @@ def test_where_somebody_stands_on_the_wait_list(quota_engine_backend: OpenBacken
     for name in ("budi", "citra", "dewi", "eka"):
         assert both.send(OPENS_AT_MS, reserve(name, PRIORITY, wait=True)).status is Status.WAITING
 
-    def places() -> list[WaitPlace | None]:
+    def places() -> list[WaitListPosition | None]:
         both.compare()
-        return [both.backend.perform(WaitListPlace(OFFICE, name)) for name in ("ani", "budi", "citra", "dewi", "eka")]
+        return [
+            both.backend.execute(ReadWaitListPosition(OFFICE, name)) for name in ("ani", "budi", "citra", "dewi", "eka")
+        ]
 
-    assert places() == [None, WaitPlace(0, 4), WaitPlace(1, 4), WaitPlace(2, 4), WaitPlace(3, 4)]
+    assert places() == [
+        None,
+        WaitListPosition(0, 4),
+        WaitListPosition(1, 4),
+        WaitListPosition(2, 4),
+        WaitListPosition(3, 4),
+    ]
     both.send(OPENS_AT_MS, Release("citra"))
-    assert places() == [None, WaitPlace(0, 3), None, WaitPlace(1, 3), WaitPlace(2, 3)]
+    assert places() == [None, WaitListPosition(0, 3), None, WaitListPosition(1, 3), WaitListPosition(2, 3)]
     both.send(OPENS_AT_MS, Release("ani"))
-    assert places() == [None, None, None, WaitPlace(0, 2), WaitPlace(1, 2)]
+    assert places() == [None, None, None, WaitListPosition(0, 2), WaitListPosition(1, 2)]
     terms = both.reference.days[DAY].terms
     both.clock.set_ms(terms.ends_at_ms - 1)
-    assert places()[3] == WaitPlace(0, 2)
+    assert places()[3] == WaitListPosition(0, 2)
     both.clock.set_ms(terms.ends_at_ms)
     assert places() == [None] * 5
     for unknown in ("nobody", "~", "no\tname"):
-        assert both.backend.perform(WaitListPlace(OFFICE, unknown)) is None
+        assert both.backend.execute(ReadWaitListPosition(OFFICE, unknown)) is None
 
 
 def test_events_are_read_in_pages_and_trimmed(quota_engine_backend: OpenBackend) -> None:
@@ -349,18 +361,18 @@ def test_events_are_read_in_pages_and_trimmed(quota_engine_backend: OpenBackend)
     both = side_by_side(quota_engine_backend)
     for now_ms, command in random_commands(7, 200):
         both.send(now_ms, command)
-    everything = both.backend.perform(ReadEvents(OFFICE, 0, EVENTS_MAX))
-    assert describe(rebuild(OFFICE, [one.event for one in everything])) == both.backend.perform(Describe(OFFICE))
+    everything = both.backend.execute(ReadEvents(OFFICE, 0, EVENTS_MAX))
+    assert describe(rebuild(OFFICE, [one.event for one in everything])) == both.backend.execute(Describe(OFFICE))
     paged: list[RecordedEvent] = []
-    while page := both.backend.perform(ReadEvents(OFFICE, paged[-1].number if paged else 0, 7)):
+    while page := both.backend.execute(ReadEvents(OFFICE, paged[-1].number if paged else 0, 7)):
         paged += page
     assert paged == everything
-    assert both.backend.perform(TrimEvents(OFFICE, 10)) == len(everything) - 10
-    assert both.backend.perform(ReadEvents(OFFICE, 0, EVENTS_MAX)) == everything[10:]
-    assert both.backend.perform(ReadEvents(OFFICE, 12, 1)) == everything[12:13]
-    assert both.backend.perform(TrimEvents(OFFICE, 5)) == len(everything) - 10
-    assert both.backend.perform(TrimEvents(OFFICE, 2**40)) == 0
-    assert both.backend.perform(Audit(OFFICE)) == audit(both.reference) == []
+    assert both.backend.execute(TrimEvents(OFFICE, 10)) == len(everything) - 10
+    assert both.backend.execute(ReadEvents(OFFICE, 0, EVENTS_MAX)) == everything[10:]
+    assert both.backend.execute(ReadEvents(OFFICE, 12, 1)) == everything[12:13]
+    assert both.backend.execute(TrimEvents(OFFICE, 5)) == len(everything) - 10
+    assert both.backend.execute(TrimEvents(OFFICE, 2**40)) == 0
+    assert both.backend.execute(Audit(OFFICE)) == audit(both.reference) == []
 
 
 class Consumers:
@@ -368,20 +380,20 @@ class Consumers:
 
     def __init__(self, both: SideBySide) -> None:
         self.both = both
-        self.groups: dict[str, Group] = {}
+        self.groups: dict[str, ConsumerGroup] = {}
         self.first = 1
 
     @property
     def last(self) -> int:
         return len(self.both.reference.events)
 
-    def read(self, group: str, consumer: str, limit: int, claim_idle_ms: int) -> list[int]:
+    def read(self, group: str, consumer: str, limit: int, min_idle_ms: int) -> list[int]:
         """Read on both; the numbers that came, with the events that go with them."""
         known = self.groups.get(group) or consumer_groups.begin(0, self.first, self.last)
         now_ms = max(self.both.clock.now_ms(), self.both.reference.now_ms)
-        self.groups[group], ranges = consumer_groups.take(known, consumer, limit, claim_idle_ms, now_ms, self.last)
+        self.groups[group], ranges = consumer_groups.take(known, consumer, limit, min_idle_ms, now_ms, self.last)
         expected = [number for first, last in ranges for number in range(first, last + 1)]
-        found = self.both.backend.perform(ReadGroup(OFFICE, group, consumer, limit, claim_idle_ms))
+        found = self.both.backend.execute(ReadConsumerGroup(OFFICE, group, consumer, limit, min_idle_ms))
         assert [one.number for one in found] == expected
         assert [one.event for one in found] == [self.both.reference.events[number - 1] for number in expected]
         return expected
@@ -391,23 +403,25 @@ class Consumers:
         if group in self.groups:
             ranges = consumer_groups.ranges_of(numbers)
             self.groups[group], closed = consumer_groups.acknowledge(self.groups[group], ranges)
-        assert self.both.backend.perform(Acknowledge(OFFICE, group, tuple(numbers))) == closed
+        assert self.both.backend.execute(Acknowledge(OFFICE, group, tuple(numbers))) == closed
 
     def trim(self, through: int) -> None:
         through = min([through, *(one.acknowledged for one in self.groups.values())])
         self.first = max(self.first, through + 1)
-        assert self.both.backend.perform(TrimEvents(OFFICE, through)) == self.last + 1 - self.first
+        assert self.both.backend.execute(TrimEvents(OFFICE, through)) == self.last + 1 - self.first
 
     def add(self, group: str, after: int) -> None:
-        assert self.both.backend.perform(AddGroup(OFFICE, group, after)) == (group not in self.groups)
+        assert self.both.backend.execute(CreateConsumerGroup(OFFICE, group, after)) == (group not in self.groups)
         self.groups.setdefault(group, consumer_groups.begin(after, self.first, self.last))
 
     def drop(self, group: str) -> None:
-        assert self.both.backend.perform(DropGroup(OFFICE, group)) == (self.groups.pop(group, None) is not None)
+        assert self.both.backend.execute(DeleteConsumerGroup(OFFICE, group)) == (
+            self.groups.pop(group, None) is not None
+        )
 
     def compare(self) -> None:
         expected = [consumer_groups.view_of(name, group, self.last) for name, group in sorted(self.groups.items())]
-        assert self.both.backend.perform(ListGroups(OFFICE)) == expected
+        assert self.both.backend.execute(ListConsumerGroups(OFFICE)) == expected
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -443,14 +457,14 @@ def test_nothing_is_trimmed_that_a_group_still_needs(quota_engine_backend: OpenB
     assert those.read("mail", "w1", 10, 0) == [1, 2, 3, 4]
     assert those.read("billing", "w1", 3, 0) == [1, 2, 3]
     those.acknowledge("mail", [1, 2, 3, 4])
-    assert backend.perform(TrimEvents(OFFICE, 4)) == 4
+    assert backend.execute(TrimEvents(OFFICE, 4)) == 4
     those.acknowledge("billing", [1, 3])
-    assert backend.perform(TrimEvents(OFFICE, 4)) == 3
+    assert backend.execute(TrimEvents(OFFICE, 4)) == 3
     those.first = 2
     assert those.read("billing", "w2", 10, 1) == [4]
     assert those.read("billing", "w1", 10, 60_000) == [2]
     those.acknowledge("billing", [2, 4])
-    assert backend.perform(TrimEvents(OFFICE, 4)) == 0
+    assert backend.execute(TrimEvents(OFFICE, 4)) == 0
     those.first = 5
     both.send(OPENS_AT_MS, Confirm("ani"))
     assert those.read("billing", "w1", 10, 60_000) == [5]
@@ -481,15 +495,15 @@ def test_groups_are_bounded(quota_engine_backend: OpenBackend) -> None:
     those = Consumers(both)
     for number in range(GROUPS_MAX):
         those.add(f"g{number}", number)
-    for request in (AddGroup(OFFICE, "more", 0), ReadGroup(OFFICE, "more", "w1", 10, 0)):
+    for request in (CreateConsumerGroup(OFFICE, "more", 0), ReadConsumerGroup(OFFICE, "more", "w1", 10, 0)):
         with pytest.raises(InvalidRequest, match="the office has 64 groups"):
-            both.backend.perform(request)
+            both.backend.execute(request)
     those.add("g0", 5)
-    assert both.backend.perform(Acknowledge(OFFICE, "more", (1,))) == 0
+    assert both.backend.execute(Acknowledge(OFFICE, "more", (1,))) == 0
     those.compare()
     those.drop("g7")
     assert those.read("more", "w1", 10, 0) == [1, 2, 3]
-    assert both.backend.perform(ReadGroup(OFFICE, "more", "w2", 0, 0)) == []
+    assert both.backend.execute(ReadConsumerGroup(OFFICE, "more", "w2", 0, 0)) == []
     those.compare()
 
 
@@ -502,10 +516,10 @@ def test_reconciling_what_is_right_changes_nothing_but_the_epoch(
     for number, (now_ms, command) in enumerate(random_commands(11, 200)):
         both.send(now_ms, command)
         if trimmed and number == 50:
-            both.backend.perform(TrimEvents(OFFICE, 10))
+            both.backend.execute(TrimEvents(OFFICE, 10))
         if number % 50 == 49:
-            before = both.backend.perform(Reconcile(OFFICE)).epoch
-            found = both.backend.perform(Reconcile(OFFICE))
+            before = both.backend.execute(Reconcile(OFFICE)).epoch
+            found = both.backend.execute(Reconcile(OFFICE))
             assert (found.findings, found.repaired, found.restored) == ((), 0, 0)
             assert found.epoch == before + 1
             both.compare()
@@ -525,11 +539,11 @@ def test_lost_events_happen_again(quota_engine_backend: OpenBackend) -> None:
     events = [RecordedEvent(number, event) for number, event in enumerate(lost.events, 1)]
     assert len(events) > kept + 10
     with pytest.raises(InvalidRequest, match="events: number"):
-        both.backend.perform(Reconcile(OFFICE, tuple(events[kept + 1 :])))
+        both.backend.execute(Reconcile(OFFICE, tuple(events[kept + 1 :])))
     with pytest.raises(InvalidRequest, match="events: number"):
-        both.backend.perform(Reconcile(OFFICE, (RecordedEvent(kept, events[0].event),)))
+        both.backend.execute(Reconcile(OFFICE, (RecordedEvent(kept, events[0].event),)))
     both.compare()
-    assert both.backend.perform(Reconcile(OFFICE, tuple(events[kept - 3 :]))).restored == len(events) - kept
+    assert both.backend.execute(Reconcile(OFFICE, tuple(events[kept - 3 :]))).restored == len(events) - kept
     both.reference = lost
     both.compare()
     for now_ms, command in random_commands(13, 80):
@@ -541,25 +555,25 @@ def test_lost_events_happen_again(quota_engine_backend: OpenBackend) -> None:
 def test_an_office_that_nobody_published(quota_engine_backend: OpenBackend) -> None:
     """Asking for an unknown office is answered, and costs the store no memory."""
     backend = quota_engine_backend(ManualClock(OPENS_AT_MS))
-    assert backend.perform(ListOffices()) == []
-    assert backend.send("nowhere", reserve("ani", ONLINE)).status is Status.UNKNOWN_DAY
-    assert backend.send("nowhere", Confirm("ani")).status is Status.NOT_FOUND
-    assert backend.perform(SendMany("nowhere", (Confirm("ani"),)))[0].status is Status.NOT_FOUND
-    assert backend.perform(Lookup("nowhere", "ani")) is None
-    assert backend.perform(WaitListPlace("nowhere", "ani")) is None
-    assert backend.perform(View("nowhere", DAYS)) == []
-    assert backend.perform(ListDay("nowhere", DAY)) == []
-    assert backend.perform(CountHolds("nowhere", DAY, (1, 2))) == [0, 0, 0]
-    assert backend.perform(ReadEvents("nowhere", 0, 10)) == []
-    assert backend.perform(TrimEvents("nowhere", 10)) == 0
-    assert backend.perform(ReadGroup("nowhere", "mail", "w1", 10, 0)) == []
-    assert backend.perform(Acknowledge("nowhere", "mail", (1,))) == 0
-    assert backend.perform(AddGroup("nowhere", "mail", 0)) is False
-    assert backend.perform(DropGroup("nowhere", "mail")) is False
-    assert backend.perform(ListGroups("nowhere")) == []
-    assert backend.perform(Reconcile("nowhere")) == Reconciliation("nowhere", 0)
-    assert backend.perform(Audit("nowhere")) == []
-    assert backend.perform(ListOffices()) == []
+    assert backend.execute(ListOffices()) == []
+    assert backend.apply("nowhere", reserve("ani", ONLINE)).status is Status.UNKNOWN_DAY
+    assert backend.apply("nowhere", Confirm("ani")).status is Status.NOT_FOUND
+    assert backend.execute(ApplyMany("nowhere", (Confirm("ani"),)))[0].status is Status.NOT_FOUND
+    assert backend.execute(Lookup("nowhere", "ani")) is None
+    assert backend.execute(ReadWaitListPosition("nowhere", "ani")) is None
+    assert backend.execute(View("nowhere", DAYS)) == []
+    assert backend.execute(ListDay("nowhere", DAY)) == []
+    assert backend.execute(ReadHoldRemainingHistogram("nowhere", DAY, (1, 2))) == [0, 0, 0]
+    assert backend.execute(ReadEvents("nowhere", 0, 10)) == []
+    assert backend.execute(TrimEvents("nowhere", 10)) == 0
+    assert backend.execute(ReadConsumerGroup("nowhere", "mail", "w1", 10, 0)) == []
+    assert backend.execute(Acknowledge("nowhere", "mail", (1,))) == 0
+    assert backend.execute(CreateConsumerGroup("nowhere", "mail", 0)) is False
+    assert backend.execute(DeleteConsumerGroup("nowhere", "mail")) is False
+    assert backend.execute(ListConsumerGroups("nowhere")) == []
+    assert backend.execute(Reconcile("nowhere")) == Reconciliation("nowhere", 0)
+    assert backend.execute(Audit("nowhere")) == []
+    assert backend.execute(ListOffices()) == []
 
 
 def test_offices_do_not_touch_each_other(quota_engine_backend: OpenBackend) -> None:
@@ -567,11 +581,11 @@ def test_offices_do_not_touch_each_other(quota_engine_backend: OpenBackend) -> N
     backend = quota_engine_backend(ManualClock(OPENS_AT_MS))
     for office in ("east", "west"):
         for command in published():
-            backend.send(office, command)
-    assert backend.send("east", reserve("ani", ONLINE)).status is Status.HELD
-    assert backend.send("west", Confirm("ani")).status is Status.NOT_FOUND
-    assert backend.send("west", reserve("ani", ONLINE)).status is Status.HELD
-    assert backend.perform(ListOffices()) == ["east", "west"]
+            backend.apply(office, command)
+    assert backend.apply("east", reserve("ani", ONLINE)).status is Status.HELD
+    assert backend.apply("west", Confirm("ani")).status is Status.NOT_FOUND
+    assert backend.apply("west", reserve("ani", ONLINE)).status is Status.HELD
+    assert backend.execute(ListOffices()) == ["east", "west"]
 
 
 def test_closing_twice_is_harmless(quota_engine_backend: OpenBackend) -> None:
@@ -588,7 +602,7 @@ def test_random_waiting_rooms(quota_engine_backend: OpenBackend, seed: int) -> N
     backend, reference, place = quota_engine_backend(clock), RoomState(), "~room.conformance"
     for command, now_ms in random_rooms.walk(seed):
         clock.set_ms(now_ms)
-        assert backend.perform(Send(place, command)) == apply_to_room(reference, command, now_ms), command
-        assert backend.perform(Ask(place, LookRoom())) == ask_room(reference, LookRoom(), now_ms)
-        assert backend.perform(Describe(place)) == describe_room(reference)
-    assert backend.perform(ListOffices()) == []
+        assert backend.execute(Apply(place, command)) == apply_to_room(reference, command, now_ms), command
+        assert backend.execute(Query(place, ViewRoom())) == ask_room(reference, ViewRoom(), now_ms)
+        assert backend.execute(Describe(place)) == describe_room(reference)
+    assert backend.execute(ListOffices()) == []

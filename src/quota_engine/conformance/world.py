@@ -33,8 +33,8 @@ from quota_engine.domain.model import (
     Choice,
     DayTerms,
     IdentityLimit,
-    PassOn,
     QuotaTerms,
+    Reallocation,
     ReRelease,
     ReReleaseRule,
     Rules,
@@ -80,7 +80,7 @@ def terms(shift_days: int = 0) -> DayTerms:
             QuotaTerms("priority", 1, ReRelease(ReReleaseRule.WAIT_LIST)),
             QuotaTerms("slow", 1, ReRelease(ReReleaseRule.COOLING, 60 * _MINUTE_MS, 30 * _MINUTE_MS)),
             QuotaTerms("draw", 1, ReRelease(ReReleaseRule.NEXT_DRAW)),
-            QuotaTerms("fast", 2, pass_on=PassOn("online", PASS_ON_AT_MS + shift_ms)),
+            QuotaTerms("fast", 2, reallocation=Reallocation("online", PASS_ON_AT_MS + shift_ms)),
             QuotaTerms("morning", 3),
         ),
     )

@@ -18,13 +18,13 @@ __all__ = [
     "MoveIn",
     "MoveOut",
     "OpenDay",
-    "PassOnUnused",
     "PrepareMove",
     "Publish",
+    "ReallocateUnused",
     "Release",
+    "ReleaseParked",
     "Reschedule",
     "Reserve",
-    "ReturnParked",
     "SetCapacity",
     "SetRules",
     "UndoMove",
@@ -63,7 +63,7 @@ class Reserve(msgspec.Struct, frozen=True, gc=False):
     day: int
     applicants: tuple[str, ...]
     choice: Choice
-    wait: bool = False
+    join_wait_list: bool = False
     hold_ttl_ms: int = 0
     valid_until_ms: int = 0
 
@@ -95,13 +95,13 @@ class _OnReservation(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     owner: str = ""
-    version: int = 0
+    expected_version: int = 0
 
     def __post_init__(self) -> None:
         check_name(self.id, "id")
         if self.owner:
             check_name(self.owner, "owner")
-        check_integer(self.version, "version", 0, 2**31)
+        check_integer(self.expected_version, "version", 0, 2**31)
 
 
 class Confirm(_OnReservation, frozen=True, gc=False):
@@ -142,14 +142,14 @@ class Reschedule(msgspec.Struct, frozen=True):
     day: int
     choice: Choice
     owner: str = ""
-    version: int = 0
+    expected_version: int = 0
 
     def __post_init__(self) -> None:
         check_name(self.id, "id")
         check_integer(self.day, "day", 1, DAY_MAX)
         if self.owner:
             check_name(self.owner, "owner")
-        check_integer(self.version, "version", 0, 2**31)
+        check_integer(self.expected_version, "version", 0, 2**31)
 
 
 class PrepareMove(_OnReservation, frozen=True, gc=False):
@@ -168,7 +168,7 @@ class MoveIn(msgspec.Struct, frozen=True):
     day: int
     applicants: tuple[str, ...]
     choice: Choice
-    deadline_ms: int
+    deadline_at_ms: int
     moves: int
     valid_until_ms: int = 0
 
@@ -176,7 +176,7 @@ class MoveIn(msgspec.Struct, frozen=True):
         check_name(self.id, "id")
         check_integer(self.day, "day", 1, DAY_MAX)
         _check_party(self.applicants)
-        check_integer(self.deadline_ms, "deadline_ms", 0, TIME_MS_MAX)
+        check_integer(self.deadline_at_ms, "deadline_ms", 0, TIME_MS_MAX)
         check_integer(self.moves, "moves", 1, 2**31)
         check_integer(self.valid_until_ms, "valid_until_ms", 0, TIME_MS_MAX)
 
@@ -250,7 +250,7 @@ class OpenDay(msgspec.Struct, frozen=True, gc=False):
         check_integer(self.day, "day", 1, DAY_MAX)
 
 
-class PassOnUnused(msgspec.Struct, frozen=True, gc=False):
+class ReallocateUnused(msgspec.Struct, frozen=True, gc=False):
     """Pass an allotment's available units on to the quota its terms name, now, whatever time the terms say."""
 
     day: int
@@ -261,7 +261,7 @@ class PassOnUnused(msgspec.Struct, frozen=True, gc=False):
         check_name(self.quota, "quota")
 
 
-class ReturnParked(msgspec.Struct, frozen=True, gc=False):
+class ReleaseParked(msgspec.Struct, frozen=True, gc=False):
     """Make the units that wait for the next draw available: the draw has come."""
 
     day: int
@@ -290,6 +290,6 @@ Command = (
     | SetCapacity
     | CloseDay
     | OpenDay
-    | PassOnUnused
-    | ReturnParked
+    | ReallocateUnused
+    | ReleaseParked
 )

@@ -10,8 +10,8 @@ from __future__ import annotations
 __all__ = [
     "GROUPS_MAX",
     "OPEN_MAX",
-    "Group",
-    "GroupView",
+    "ConsumerGroup",
+    "ConsumerGroupView",
     "Lease",
     "Range",
     "acknowledge",
@@ -45,7 +45,7 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
     since_ms: int
 
 
-class Group(msgspec.Struct, frozen=True):
+class ConsumerGroup(msgspec.Struct, frozen=True):
     """A group: numbers up to ``delivered`` have been given to somebody, those in ``leases`` are open. Leases stand in
     the order of their numbers and share none.
     """
@@ -64,7 +64,7 @@ class Group(msgspec.Struct, frozen=True):
         return sum(lease.last - lease.first + 1 for lease in self.leases)
 
 
-class GroupView(msgspec.Struct, frozen=True):
+class ConsumerGroupView(msgspec.Struct, frozen=True):
     """A group as it stands.
 
     Attributes:
@@ -84,12 +84,12 @@ class GroupView(msgspec.Struct, frozen=True):
     leases: tuple[Lease, ...]
 
 
-def begin(after: int, first: int, last: int) -> Group:
+def begin(after: int, first: int, last: int) -> ConsumerGroup:
     """A group that gets the numbers above ``after``, as far as they are kept: from ``first`` to ``last``."""
-    return Group(min(max(after, first - 1), last))
+    return ConsumerGroup(min(max(after, first - 1), last))
 
 
-def drop_trimmed(group: Group, first: int) -> Group:
+def drop_trimmed(group: ConsumerGroup, first: int) -> ConsumerGroup:
     """The group without the numbers below ``first``. They are gone (somebody else trimmed the events): nobody can be
     given them, and so nobody would ever acknowledge them.
     """
@@ -98,13 +98,13 @@ def drop_trimmed(group: Group, first: int) -> Group:
         for lease in group.leases
         if lease.last >= first
     )
-    return Group(max(group.delivered, first - 1), leases)
+    return ConsumerGroup(max(group.delivered, first - 1), leases)
 
 
 def take(
-    group: Group, consumer: str, limit: int, claim_idle_ms: int, now_ms: int, last: int
-) -> tuple[Group, list[Range]]:
-    """Give ``consumer`` up to ``limit`` numbers: what it has open, then what others have had open for ``claim_idle_ms``
+    group: ConsumerGroup, consumer: str, limit: int, min_idle_ms: int, now_ms: int, last: int
+) -> tuple[ConsumerGroup, list[Range]]:
+    """Give ``consumer`` up to ``limit`` numbers: what it has open, then what others have had open for ``min_idle_ms``
     or longer, then new ones up to ``last``; in each the lowest first.
 
     Returns the group after it, and the numbers in their order. What is given is the consumer's since ``now_ms``.
@@ -115,7 +115,7 @@ def take(
     mine = [lease for lease in group.leases if lease.consumer == consumer]
     others = [lease for lease in group.leases if lease.consumer != consumer]
     for lease in (*mine, *others):
-        may_have = lease.consumer == consumer or now_ms - lease.since_ms >= claim_idle_ms
+        may_have = lease.consumer == consumer or now_ms - lease.since_ms >= min_idle_ms
         units = min(wanted, lease.last - lease.first + 1) if may_have else 0
         wanted -= units
         if units:
@@ -127,10 +127,10 @@ def take(
         taken.append(Lease(group.delivered + 1, group.delivered + new, consumer, now_ms))
     given = _joined(sorted(taken, key=_first))
     leases = _joined(sorted([*given, *left], key=_first))
-    return Group(group.delivered + new, tuple(leases)), [(lease.first, lease.last) for lease in given]
+    return ConsumerGroup(group.delivered + new, tuple(leases)), [(lease.first, lease.last) for lease in given]
 
 
-def acknowledge(group: Group, ranges: Sequence[Range]) -> tuple[Group, int]:
+def acknowledge(group: ConsumerGroup, ranges: Sequence[Range]) -> tuple[ConsumerGroup, int]:
     """Close the open ones among the numbers in ``ranges`` (in order, apart from each other), whoever has them.
 
     Returns the group after it, and how many they were.
@@ -149,14 +149,14 @@ def acknowledge(group: Group, ranges: Sequence[Range]) -> tuple[Group, int]:
             at, look = look, look + 1
         if first <= lease.last:
             leases.append(Lease(first, lease.last, lease.consumer, lease.since_ms))
-    after = Group(group.delivered, tuple(leases))
+    after = ConsumerGroup(group.delivered, tuple(leases))
     return after, group.open - after.open
 
 
-def view_of(name: str, group: Group, last: int) -> GroupView:
+def view_of(name: str, group: ConsumerGroup, last: int) -> ConsumerGroupView:
     """The group as it stands when ``last`` is the number of the last event."""
     lag = max(0, last - group.delivered)
-    return GroupView(name, group.acknowledged, group.delivered, group.open, lag, group.leases)
+    return ConsumerGroupView(name, group.acknowledged, group.delivered, group.open, lag, group.leases)
 
 
 def ranges_of(numbers: Iterable[int]) -> list[Range]:

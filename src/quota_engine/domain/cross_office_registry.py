@@ -30,7 +30,7 @@ __all__ = [
     "OpenMove",
     "OpenMoves",
     "Registry",
-    "RegistryAnswer",
+    "RegistryResult",
     "RegistryStatus",
     "apply",
     "ask",
@@ -101,17 +101,17 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     reference: str
     lease_ms: int
     forget_at_ms: int
-    instead_of: int = 0
-    also: str = ""
+    replaces_reference: int = 0
+    secondary_reference: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.applicant, "applicant")
         _check_reference(self.reference, "reference")
-        if self.also:
-            _check_reference(self.also, "also")
+        if self.secondary_reference:
+            _check_reference(self.secondary_reference, "also")
         check_integer(self.lease_ms, "lease_ms", 1, DURATION_MS_MAX)
         check_integer(self.forget_at_ms, "forget_at_ms", 1, TIME_MS_MAX)
-        check_integer(self.instead_of, "instead_of", 0, NUMBER_MAX)
+        check_integer(self.replaces_reference, "replaces_reference", 0, NUMBER_MAX)
 
 
 class Drop(msgspec.Struct, frozen=True, gc=False):
@@ -211,7 +211,7 @@ class RegistryStatus(enum.StrEnum):
     """Too many calls wait for the store: nothing was looked at."""
 
 
-class RegistryAnswer(msgspec.Struct, frozen=True, gc=False):
+class RegistryResult(msgspec.Struct, frozen=True, gc=False):
     """The answer to one command.
 
     ``reference`` (a claim's, or a move's target), ``also``, ``number`` and ``lease_until_ms`` are of what is there
@@ -226,7 +226,7 @@ class RegistryAnswer(msgspec.Struct, frozen=True, gc=False):
     now_ms: int = 0
     done: bool = False
     renewed: bool = False
-    also: str = ""
+    secondary_reference: str = ""
 
     @property
     def ok(self) -> bool:
@@ -246,7 +246,7 @@ class FoundClaims(msgspec.Struct, frozen=True, gc=False):
 
     now_ms: int
     references: tuple[str, ...]
-    also: tuple[str, ...]
+    secondary_references: tuple[str, ...]
 
 
 class ClaimEntry(msgspec.Struct, frozen=True, gc=False):
@@ -256,7 +256,7 @@ class ClaimEntry(msgspec.Struct, frozen=True, gc=False):
     number: int
     lease_until_ms: int
     forget_at_ms: int
-    also: str = ""
+    secondary_reference: str = ""
 
 
 class MoveEntry(msgspec.Struct, frozen=True, gc=False):
@@ -289,7 +289,7 @@ class Registry:
         self.moves_due: list[tuple[int, str]] = []
 
 
-def apply(registry: Registry, command: Any, now_ms: int) -> RegistryAnswer:
+def apply(registry: Registry, command: Any, now_ms: int) -> RegistryResult:
     """Carry out one command at ``now_ms`` (milliseconds since 1970, UTC). A refused one changes nothing.
 
     Raises:
@@ -333,25 +333,25 @@ def _next_number(registry: Registry, now_ms: int) -> int:
     return registry.number
 
 
-def _told(status: RegistryStatus, entry: ClaimEntry | None, now_ms: int, *, renewed: bool = False) -> RegistryAnswer:
+def _told(status: RegistryStatus, entry: ClaimEntry | None, now_ms: int, *, renewed: bool = False) -> RegistryResult:
     if entry is None:
-        return RegistryAnswer(status, now_ms=now_ms)
-    return RegistryAnswer(
-        status, entry.reference, entry.number, entry.lease_until_ms, now_ms, False, renewed, entry.also
+        return RegistryResult(status, now_ms=now_ms)
+    return RegistryResult(
+        status, entry.reference, entry.number, entry.lease_until_ms, now_ms, False, renewed, entry.secondary_reference
     )
 
 
-def _claim(registry: Registry, command: Claim, now_ms: int) -> RegistryAnswer:
+def _claim(registry: Registry, command: Claim, now_ms: int) -> RegistryResult:
     known: ClaimEntry | None = _live(registry.claims, command.applicant, now_ms)
     lease_until_ms, forget_at_ms = now_ms + command.lease_ms, max(command.forget_at_ms, now_ms + command.lease_ms)
     renewed = known is not None and known.reference == command.reference
-    also = command.also
+    also = command.secondary_reference
     if known is not None:
-        is_lost = not renewed or (known.also != "" and also not in ("", known.also))
-        if is_lost and known.number != command.instead_of:
+        is_lost = not renewed or (known.secondary_reference != "" and also not in ("", known.secondary_reference))
+        if is_lost and known.number != command.replaces_reference:
             return _told(RegistryStatus.TAKEN, known, now_ms)
         if renewed:
-            also = also or known.also
+            also = also or known.secondary_reference
             lease_until_ms = max(lease_until_ms, known.lease_until_ms)
             forget_at_ms = max(forget_at_ms, known.forget_at_ms)
 
@@ -367,7 +367,7 @@ def _claim(registry: Registry, command: Claim, now_ms: int) -> RegistryAnswer:
     return _told(RegistryStatus.DONE, entry, now_ms, renewed=renewed)
 
 
-def _drop(registry: Registry, command: Drop, now_ms: int) -> RegistryAnswer:
+def _drop(registry: Registry, command: Drop, now_ms: int) -> RegistryResult:
     known: ClaimEntry | None = _live(registry.claims, command.applicant, now_ms)
     if known is None:
         return _told(RegistryStatus.DONE, None, now_ms)
@@ -382,13 +382,13 @@ def _drop(registry: Registry, command: Drop, now_ms: int) -> RegistryAnswer:
 
 def _move_told(
     status: RegistryStatus, entry: MoveEntry | None, now_ms: int, *, renewed: bool = False
-) -> RegistryAnswer:
+) -> RegistryResult:
     if entry is None:
-        return RegistryAnswer(status, now_ms=now_ms)
-    return RegistryAnswer(status, entry.target, entry.number, entry.lease_until_ms, now_ms, entry.done, renewed)
+        return RegistryResult(status, now_ms=now_ms)
+    return RegistryResult(status, entry.target, entry.number, entry.lease_until_ms, now_ms, entry.done, renewed)
 
 
-def _open_move(registry: Registry, command: OpenMove, now_ms: int) -> RegistryAnswer:
+def _open_move(registry: Registry, command: OpenMove, now_ms: int) -> RegistryResult:
     known: MoveEntry | None = _live(registry.moves, command.source, now_ms)
     lease_until_ms, forget_at_ms = now_ms + command.lease_ms, max(command.forget_at_ms, now_ms + command.lease_ms)
     if known is not None:
@@ -409,7 +409,7 @@ def _open_move(registry: Registry, command: OpenMove, now_ms: int) -> RegistryAn
     return _move_told(RegistryStatus.DONE, entry, now_ms, renewed=known is not None)
 
 
-def _close_move(registry: Registry, command: CloseMove, now_ms: int) -> RegistryAnswer:
+def _close_move(registry: Registry, command: CloseMove, now_ms: int) -> RegistryResult:
     known: MoveEntry | None = _live(registry.moves, command.source, now_ms)
     if known is None:
         return _move_told(RegistryStatus.DONE, None, now_ms)
@@ -430,7 +430,7 @@ def _close_move(registry: Registry, command: CloseMove, now_ms: int) -> Registry
     return _move_told(RegistryStatus.DONE, entry, now_ms)
 
 
-_HANDLERS: Final[dict[type, Callable[[Registry, Any, int], RegistryAnswer]]] = {
+_HANDLERS: Final[dict[type, Callable[[Registry, Any, int], RegistryResult]]] = {
     Claim: _claim,
     Drop: _drop,
     OpenMove: _open_move,
@@ -453,7 +453,9 @@ def ask(registry: Registry, question: Any, now_ms: int) -> Any:
 def _find_claims(registry: Registry, question: FindClaims, now_ms: int) -> FoundClaims:
     nothing = ClaimEntry("", 0, 0, 0)
     entries = [_live(registry.claims, applicant, now_ms) or nothing for applicant in question.applicants]
-    return FoundClaims(now_ms, tuple(one.reference for one in entries), tuple(one.also for one in entries))
+    return FoundClaims(
+        now_ms, tuple(one.reference for one in entries), tuple(one.secondary_reference for one in entries)
+    )
 
 
 def _find_move(registry: Registry, question: FindMove, now_ms: int) -> list[MoveEntry]:

@@ -10,10 +10,10 @@ __all__ = [
     "BackendUnavailable",
     "CatalogError",
     "InvalidRequest",
-    "Mistake",
     "OutcomeUnknown",
     "QuotaEngineError",
     "UnknownName",
+    "ValidationIssue",
 ]
 
 import dataclasses
@@ -46,7 +46,7 @@ class UnknownName(InvalidRequest, KeyError):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
-class Mistake:
+class ValidationIssue:
     """One mistake in a catalog or scenario file."""
 
     file: str
@@ -61,7 +61,7 @@ class Mistake:
 class CatalogError(QuotaEngineError, ValueError):
     """A file that describes offices (or a scenario) has mistakes; each is in :attr:`mistakes`."""
 
-    def __init__(self, mistakes: tuple[Mistake, ...]) -> None:
+    def __init__(self, mistakes: tuple[ValidationIssue, ...]) -> None:
         super().__init__("\n".join(str(mistake) for mistake in mistakes))
         self.mistakes = mistakes
 

@@ -10,10 +10,10 @@ __all__ = [
     "DayOpened",
     "DayPublished",
     "Event",
-    "ParkedReturned",
-    "PassedOn",
+    "ParkedReleased",
     "ReservationChanged",
     "RulesSet",
+    "UnitsReallocated",
 ]
 
 import msgspec
@@ -65,7 +65,7 @@ class DayForgotten(msgspec.Struct, frozen=True, gc=False, tag=True):
     day: int
 
 
-class PassedOn(msgspec.Struct, frozen=True, gc=False, tag=True):
+class UnitsReallocated(msgspec.Struct, frozen=True, gc=False, tag=True):
     """``units`` of capacity went from one quota to another."""
 
     at_ms: int
@@ -85,7 +85,7 @@ class Cooled(msgspec.Struct, frozen=True, gc=False, tag=True):
     due_at_ms: int
 
 
-class ParkedReturned(msgspec.Struct, frozen=True, gc=False, tag=True):
+class ParkedReleased(msgspec.Struct, frozen=True, gc=False, tag=True):
     """Units that waited for the next draw are available."""
 
     at_ms: int
@@ -102,7 +102,7 @@ Event = (
     | DayClosed
     | DayOpened
     | DayForgotten
-    | PassedOn
+    | UnitsReallocated
     | Cooled
-    | ParkedReturned
+    | ParkedReleased
 )

@@ -8,7 +8,7 @@ __all__ = [
     "SETTLE_MAX",
     "after_return",
     "find_option",
-    "pass_on",
+    "reallocate",
     "served_by_wait_list",
     "settle",
     "settled",
@@ -20,7 +20,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from quota_engine.domain.events import Cooled, PassedOn, ReservationChanged
+from quota_engine.domain.events import Cooled, ReservationChanged, UnitsReallocated
 from quota_engine.domain.ledger import Day, Ledger, Quota, evolve
 from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
 from quota_engine.domain.model import Choice, ReReleaseRule, Reservation
@@ -157,7 +157,7 @@ def settled(ledger: Ledger, record: Reservation, now_ms: int) -> Reservation:
     if now_ms >= day.next_due_ms:
         settle(ledger, day, now_ms)
         record = ledger.reservations[record.id]
-    if record.state is _HELD and record.deadline_ms <= now_ms:
+    if record.state is _HELD and record.deadline_at_ms <= now_ms:
         record = _expire(ledger, record, now_ms)
         after_return(ledger, day, now_ms)
     return record
@@ -167,16 +167,16 @@ def after_return(ledger: Ledger, day: Day, now_ms: int) -> None:
     """Units may have become free: pass on what is due to be passed on, then serve the wait list."""
     for name, quota in day.quotas.items():
         if quota.pass_on is not None and quota.pass_on.at_ms <= now_ms:
-            pass_on(ledger, day, name, quota, now_ms)
+            reallocate(ledger, day, name, quota, now_ms)
     if day.waiting:
         _serve_wait_list(ledger, day, now_ms)
 
 
-def pass_on(ledger: Ledger, day: Day, name: str, quota: Quota, now_ms: int) -> int:
+def reallocate(ledger: Ledger, day: Day, name: str, quota: Quota, now_ms: int) -> int:
     units = quota.free
     if units <= 0 or quota.pass_on is None:
         return 0
-    evolve(ledger, PassedOn(now_ms, day.number, name, quota.pass_on.to, units))
+    evolve(ledger, UnitsReallocated(now_ms, day.number, name, quota.pass_on.to, units))
     return units
 
 

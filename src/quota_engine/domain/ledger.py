@@ -11,9 +11,9 @@ __all__ = [
     "Day",
     "DueQueue",
     "Ledger",
+    "PenaltyRecord",
     "Quota",
     "Returned",
-    "Standing",
     "claims_of",
     "describe",
     "evolve",
@@ -39,18 +39,18 @@ from quota_engine.domain.events import (
     DayOpened,
     DayPublished,
     Event,
-    ParkedReturned,
-    PassedOn,
+    ParkedReleased,
     ReservationChanged,
     RulesSet,
+    UnitsReallocated,
 )
 from quota_engine.domain.lifecycle import ACTIVE, State, Verb
 from quota_engine.domain.model import (
     CANCELLATIONS_MAX,
     Choice,
     DayTerms,
-    PassOn,
     QuotaTerms,
+    Reallocation,
     ReRelease,
     ReReleaseRule,
     Reservation,
@@ -78,7 +78,7 @@ class Quota:
         self.cooling_due: list[tuple[int, int]] = []
         """A heap of ``(due_ms, units)``; parked units are not in it."""
         self.re_release: ReRelease = terms.re_release
-        self.pass_on: PassOn | None = terms.pass_on
+        self.pass_on: Reallocation | None = terms.reallocation
 
 
 class DueQueue:
@@ -109,7 +109,7 @@ class DueQueue:
 
     def _push_on_heap(self, record: Reservation) -> None:
         self._pushed += 1  # the same id may come twice with one deadline: records themselves have no order
-        heappush(self._heap, (record.deadline_ms, record.id, self._pushed, record))
+        heappush(self._heap, (record.deadline_at_ms, record.id, self._pushed, record))
 
     def next_deadline_ms(self, reservations: dict[str, Reservation]) -> int | None:
         """The nearest deadline of a live hold."""
@@ -118,7 +118,7 @@ class DueQueue:
             in_order.popleft()
         while heap and reservations.get(heap[0][3].id) is not heap[0][3]:
             heappop(heap)
-        deadlines_ms = [in_order[0].deadline_ms] if in_order else []
+        deadlines_ms = [in_order[0].deadline_at_ms] if in_order else []
         if heap:
             deadlines_ms.append(heap[0][0])
         return min(deadlines_ms, default=None)
@@ -129,7 +129,7 @@ class DueQueue:
         if deadline_ms is None or deadline_ms > now_ms:
             return None
         # Deadlines of one millisecond stand in the deque in the order of their coming; the heap has them by their ids.
-        while self._in_order and self._in_order[0].deadline_ms == deadline_ms:
+        while self._in_order and self._in_order[0].deadline_at_ms == deadline_ms:
             self._push_on_heap(self._in_order.popleft())
         while reservations.get(self._heap[0][3].id) is not self._heap[0][3]:
             heappop(self._heap)
@@ -138,7 +138,7 @@ class DueQueue:
     def overdue(self, reservations: dict[str, Reservation], now_ms: int) -> Iterator[Reservation]:
         """All live holds whose deadline has passed, without taking any out; in no particular order."""
         for record in self._in_order:
-            if record.deadline_ms > now_ms:
+            if record.deadline_at_ms > now_ms:
                 break
             if reservations.get(record.id) is record:
                 yield record
@@ -181,7 +181,7 @@ class Day:
         """Nothing on this day is due before; may be too early, never too late."""
 
     def push_due(self, record: Reservation) -> None:
-        deadline_ms = record.deadline_ms
+        deadline_ms = record.deadline_at_ms
         queue = self.due.get(record.quotas)
         if queue is None:
             queue = self.due[record.quotas] = DueQueue()
@@ -190,7 +190,7 @@ class Day:
             self.next_due_ms = deadline_ms
 
 
-class Standing(msgspec.Struct, frozen=True, gc=False):
+class PenaltyRecord(msgspec.Struct, frozen=True, gc=False):
     """What an applicant's cancellations and no-shows have come to."""
 
     cancelled_at_ms: tuple[int, ...] = ()
@@ -223,7 +223,7 @@ class Ledger:
         self.reservations: dict[str, Reservation] = {}
         self.claims: dict[str, str | tuple[str, ...]] = {}
         """Applicant to the id of their active reservation, or to several. (One bare id saves 56 bytes a place.)"""
-        self.standings: dict[str, Standing] = {}
+        self.standings: dict[str, PenaltyRecord] = {}
         self.events: list[Event] = []
         self.forgotten_days: list[Day] = []
         """Days whose records have not all been purged yet."""
@@ -247,7 +247,7 @@ def claims_of(ledger: Ledger, applicant: str, now_ms: int) -> Iterator[Reservati
         return
     for reservation_id in (ids,) if isinstance(ids, str) else ids:
         record = known_reservation(ledger, reservation_id)
-        if record is None or (record.state is _HELD and record.deadline_ms <= now_ms):
+        if record is None or (record.state is _HELD and record.deadline_at_ms <= now_ms):
             continue
         if record.state is not _WAITING or now_ms < ledger.days[record.day].terms.ends_at_ms:
             yield record
@@ -369,7 +369,7 @@ def _reservation_moved_on(ledger: Ledger, day: Day, old: Reservation, event: Res
         if name not in kept:
             quota.free -= units
     # Time decides when a hold ended, not the sweep that came by later.
-    ended_at_ms = old.deadline_ms if event.verb is Verb.EXPIRE else event.at_ms
+    ended_at_ms = old.deadline_at_ms if event.verb is Verb.EXPIRE else event.at_ms
     for name in old_quotas:
         _count(old_day.quotas[name], old.state, -units)
         if name not in kept:
@@ -395,7 +395,7 @@ def _note_standing(ledger: Ledger, event: ReservationChanged) -> None:
     rules, at_ms = ledger.rules, event.at_ms
     window_start_ms = at_ms - rules.cancellations_window_ms
     for applicant in event.reservation.applicants:
-        old = ledger.standings.pop(applicant, Standing())
+        old = ledger.standings.pop(applicant, PenaltyRecord())
         cancelled_at_ms = tuple(time_ms for time_ms in old.cancelled_at_ms if time_ms > window_start_ms)
         blocked_until_ms = old.blocked_until_ms
         if event.verb is Verb.CANCEL:
@@ -406,7 +406,7 @@ def _note_standing(ledger: Ledger, event: ReservationChanged) -> None:
         elif rules.no_show_block_ms:
             blocked_until_ms = max(blocked_until_ms, at_ms + rules.no_show_block_ms)
         if blocked_until_ms > at_ms or cancelled_at_ms:
-            ledger.standings[applicant] = Standing(cancelled_at_ms, blocked_until_ms)
+            ledger.standings[applicant] = PenaltyRecord(cancelled_at_ms, blocked_until_ms)
     # The oldest stand first: two looks for each one written keep the outdated from piling up.
     for _ in range(2 * len(event.reservation.applicants)):
         applicant = next(iter(ledger.standings), "")
@@ -430,7 +430,7 @@ def _day_published(ledger: Ledger, event: DayPublished) -> None:
             if quota is None:
                 day.quotas[terms.name] = Quota(terms)
             else:
-                quota.re_release, quota.pass_on = terms.re_release, terms.pass_on
+                quota.re_release, quota.pass_on = terms.re_release, terms.reallocation
         day.terms = event.terms
         day.next_due_ms = 0
     ledger.next_forget_ms = _next_forget_ms(ledger)
@@ -462,7 +462,7 @@ def _day_forgotten(ledger: Ledger, event: DayForgotten) -> None:
     ledger.next_forget_ms = 0
 
 
-def _passed_on(ledger: Ledger, event: PassedOn) -> None:
+def _passed_on(ledger: Ledger, event: UnitsReallocated) -> None:
     quotas = ledger.days[event.day].quotas
     for name, units in ((event.from_quota, -event.units), (event.to_quota, event.units)):
         quotas[name].capacity += units
@@ -476,7 +476,7 @@ def _cooled(ledger: Ledger, event: Cooled) -> None:
     quota.free += event.units
 
 
-def _parked_returned(ledger: Ledger, event: ParkedReturned) -> None:
+def _parked_returned(ledger: Ledger, event: ParkedReleased) -> None:
     quota = ledger.days[event.day].quotas[event.quota]
     quota.parked -= event.units
     quota.cooling -= event.units
@@ -491,9 +491,9 @@ _EVOLVE: Final[dict[type, Callable[[Ledger, Any], None]]] = {
     DayClosed: _day_closed,
     DayOpened: _day_opened,
     DayForgotten: _day_forgotten,
-    PassedOn: _passed_on,
+    UnitsReallocated: _passed_on,
     Cooled: _cooled,
-    ParkedReturned: _parked_returned,
+    ParkedReleased: _parked_returned,
 }
 
 

@@ -15,10 +15,10 @@ __all__ = [
     "Choice",
     "DayTerms",
     "IdentityLimit",
-    "PassOn",
     "QuotaTerms",
     "ReRelease",
     "ReReleaseRule",
+    "Reallocation",
     "Reservation",
     "Rules",
 ]
@@ -52,7 +52,7 @@ class ReReleaseRule(enum.StrEnum):
     WAIT_LIST = "wait_list"
     """Offered to the wait list in the same step; what nobody there can use is available again."""
     NEXT_DRAW = "next_draw"
-    """Kept back until the ``ReturnParked`` command, which the next draw gives."""
+    """Kept back until the ``ReleaseParked`` command, which the next draw gives."""
 
 
 class ReRelease(msgspec.Struct, frozen=True, gc=False):
@@ -67,7 +67,7 @@ class ReRelease(msgspec.Struct, frozen=True, gc=False):
         check_integer(self.jitter_ms, "jitter_ms", 0, DURATION_MS_MAX)
 
 
-class PassOn(msgspec.Struct, frozen=True, gc=False):
+class Reallocation(msgspec.Struct, frozen=True, gc=False):
     """From ``at_ms`` on, unused units of an allotment belong to the quota ``to``."""
 
     to: str
@@ -84,7 +84,7 @@ class QuotaTerms(msgspec.Struct, frozen=True):
     name: str
     capacity: int
     re_release: ReRelease = ReRelease()
-    pass_on: PassOn | None = None
+    reallocation: Reallocation | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "quota.name")
@@ -112,15 +112,15 @@ class DayTerms(msgspec.Struct, frozen=True):
         if not 1 <= len(self.quotas) <= QUOTAS_MAX:
             raise InvalidRequest("day.quotas", f"{len(self.quotas)} quotas", f"1 to {QUOTAS_MAX}")
         names = {quota.name for quota in self.quotas}
-        passing_on = {quota.name for quota in self.quotas if quota.pass_on is not None}
+        passing_on = {quota.name for quota in self.quotas if quota.reallocation is not None}
         if len(names) != len(self.quotas):
             raise InvalidRequest("day.quotas", "two quotas of one name", "names that are unique in the day")
         for quota in self.quotas:
             # One hop only: units that went round in circles would never come to rest.
-            if quota.pass_on is not None and quota.pass_on.to not in names - passing_on:
+            if quota.reallocation is not None and quota.reallocation.to not in names - passing_on:
                 raise InvalidRequest(
                     f"quota {quota.name}: pass_on.to",
-                    f"{quota.pass_on.to!r}",
+                    f"{quota.reallocation.to!r}",
                     "another quota of the same day, which passes nothing on itself",
                 )
 
@@ -235,7 +235,7 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     state: State
     version: int
     created_at_ms: int
-    deadline_ms: int
+    deadline_at_ms: int
     queue_number: int
     moves: int
 

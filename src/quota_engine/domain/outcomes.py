@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PRECEDENCE", "SUCCESSES", "DayView", "Outcome", "QuotaView", "Status", "WaitPlace"]
+__all__ = ["PRECEDENCE", "SUCCESSES", "DayView", "Outcome", "QuotaView", "Status", "WaitListPosition"]
 
 import enum
 from typing import Final
@@ -21,13 +21,13 @@ class Status(enum.StrEnum):
     """Too many calls wait for the store already: this one was turned away before anything was looked at."""
     CONFLICT = "CONFLICT"
     """The idempotency key was used for another body; or rules come with another seed than the office's."""
-    ENDED = "ENDED"
+    RESERVATION_ENDED = "RESERVATION_ENDED"
     """The key's reservation has been released, expired, cancelled or moved away since; see its state."""
     NOT_ADMITTED = "NOT_ADMITTED"
     """Admission says no: a policy denies it (see ``reason``), or the pass has been used or is over."""
     THROTTLED = "THROTTLED"
     """Admission says not now (see ``reason``): come again at ``retry_at_ms``."""
-    LAPSED = "LAPSED"
+    COMMAND_EXPIRED = "COMMAND_EXPIRED"
     """It came after the last moment that was set for it, and changed nothing: ask again."""
     MOVING = "MOVING"
     """Another move of it between offices is under way, until ``retry_at_ms`` at the latest."""
@@ -39,15 +39,15 @@ class Status(enum.StrEnum):
     """The day has no quota of this name."""
     NOT_OWNER = "NOT_OWNER"
     """The owner given is not one of the reservation's applicants."""
-    EXPIRED = "EXPIRED"
+    HOLD_EXPIRED = "HOLD_EXPIRED"
     """The hold's deadline has passed."""
     STALE = "STALE"
     """The reservation has moved on since the version given."""
     WRONG_STATE = "WRONG_STATE"
     """The life cycle has no such step from here."""
-    CLOSED = "CLOSED"
+    DAY_CLOSED = "DAY_CLOSED"
     """The office closed the day."""
-    OVER = "OVER"
+    DAY_OVER = "DAY_OVER"
     """The day has ended."""
     NOT_OPEN = "NOT_OPEN"
     """The day's quota opens at ``retry_at_ms``."""
@@ -85,7 +85,7 @@ PRECEDENCE: Final = tuple(Status)
 SUCCESSES: Final = frozenset(PRECEDENCE[PRECEDENCE.index(Status.HELD) :])
 
 
-class WaitPlace(msgspec.Struct, frozen=True, gc=False):
+class WaitListPosition(msgspec.Struct, frozen=True, gc=False):
     """Where somebody stands on the wait list of a day.
 
     ``ahead`` joined earlier and still wait, for whatever; so at most as many parties are served before this one, unless
@@ -126,9 +126,9 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         return self.reservation.reference if self.reservation is not None else ""
 
     @property
-    def deadline_ms(self) -> int:
+    def deadline_at_ms(self) -> int:
         """When the reservation's hold ends or ended, in milliseconds since 1970 (UTC); 0 if there is none."""
-        return self.reservation.deadline_ms if self.reservation is not None else 0
+        return self.reservation.deadline_at_ms if self.reservation is not None else 0
 
     @property
     def queue_numbers(self) -> range:

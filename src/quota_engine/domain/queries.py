@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["count_holds", "in_order", "list_day", "lookup", "view", "wait_place"]
+__all__ = ["hold_remaining_histogram", "in_order", "list_day", "lookup", "view", "wait_list_position"]
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from quota_engine.domain.ledger import Day, Ledger, Quota, known_reservation, returned
 from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, QuotaView, WaitPlace
+from quota_engine.domain.outcomes import DayView, QuotaView, WaitListPosition
 
 
 def lookup(ledger: Ledger, reservation_id: str, now_ms: int) -> Reservation | None:
@@ -21,7 +21,7 @@ def lookup(ledger: Ledger, reservation_id: str, now_ms: int) -> Reservation | No
     record = known_reservation(ledger, reservation_id)
     if record is None or ledger.days[record.day].terms.forget_at_ms <= now_ms:
         return None
-    if record.state is State.HELD and record.deadline_ms <= now_ms:
+    if record.state is State.HELD and record.deadline_at_ms <= now_ms:
         return replace(record, state=TRANSITIONS[record.state, Verb.EXPIRE], version=record.version + 1)
     return record
 
@@ -36,21 +36,21 @@ def list_day(ledger: Ledger, number: int, now_ms: int) -> list[Reservation]:
     return in_order(record for record in shown if record is not None and record.day == number)
 
 
-def count_holds(ledger: Ledger, number: int, left_ms: Sequence[int], now_ms: int) -> list[int]:
+def hold_remaining_histogram(ledger: Ledger, number: int, bounds_ms: Sequence[int], now_ms: int) -> list[int]:
     """How many holds of day ``number`` have how much of their time left at ``now_ms``.
 
-    ``left_ms`` are bounds that rise. The answer has one number more than they are: holds with at most the first bound
+    ``bounds_ms`` are bounds that rise. The answer has one number more than they are: holds with at most the first bound
     left, with more than that and at most the second, …, and with more than the last. An overdue hold is none any more.
     """
     now_ms = max(now_ms, ledger.now_ms)
-    counts = [0] * (len(left_ms) + 1)
+    counts = [0] * (len(bounds_ms) + 1)
     day = ledger.days.get(number)
     if day is None or day.terms.forget_at_ms <= now_ms:
         return counts
     for reservation_id in dict.fromkeys(day.ids):
         record = ledger.reservations[reservation_id]
-        if record.day == number and record.state is State.HELD and record.deadline_ms > now_ms:
-            counts[bisect_left(left_ms, record.deadline_ms - now_ms)] += 1
+        if record.day == number and record.state is State.HELD and record.deadline_at_ms > now_ms:
+            counts[bisect_left(bounds_ms, record.deadline_at_ms - now_ms)] += 1
     return counts
 
 
@@ -59,7 +59,7 @@ def in_order(records: Iterable[Reservation]) -> list[Reservation]:
     return sorted(records, key=lambda one: (one.queue_number == 0, one.queue_number, one.created_at_ms, one.id))
 
 
-def wait_place(ledger: Ledger, reservation_id: str, now_ms: int) -> WaitPlace | None:
+def wait_list_position(ledger: Ledger, reservation_id: str, now_ms: int) -> WaitListPosition | None:
     """Where the reservation stands on its day's wait list at ``now_ms``; ``None`` if it waits for nothing (any more):
     it is not known, in another state, or its day is over. The wait list is not served by looking.
     """
@@ -69,7 +69,7 @@ def wait_place(ledger: Ledger, reservation_id: str, now_ms: int) -> WaitPlace | 
     day = ledger.days[record.day]
     if day.terms.ends_at_ms <= max(now_ms, ledger.now_ms):
         return None
-    return WaitPlace(list(day.waiting).index(reservation_id), len(day.waiting))
+    return WaitListPosition(list(day.waiting).index(reservation_id), len(day.waiting))
 
 
 def view(ledger: Ledger, number: int, now_ms: int) -> DayView | None:
@@ -119,12 +119,12 @@ def _project(ledger: Ledger, day: Day, quotas: dict[str, Quota], now_ms: int) ->
     """Let time pass on scratch counters: the same as settling, but for the events."""
     for quotas_held in sorted(day.due, key=",".join):  # the order counts where an overbooking is worked off
         overdue = day.due[quotas_held].overdue(ledger.reservations, now_ms)
-        for record in sorted(overdue, key=lambda one: (one.deadline_ms, one.id)):
+        for record in sorted(overdue, key=lambda one: (one.deadline_at_ms, one.id)):
             expired = replace(record, version=record.version + 1)
             for name in record.quotas:
                 quota = quotas[name]
                 quota.held -= record.units
-                split = returned(quota, name, record.units, expired, record.deadline_ms, ledger.rules.jitter_seed)
+                split = returned(quota, name, record.units, expired, record.deadline_at_ms, ledger.rules.jitter_seed)
                 cooled = split.cooling > split.parked and split.due_at_ms <= now_ms
                 quota.free += split.free + (split.cooling if cooled else 0)
                 quota.cooling += 0 if cooled else split.cooling

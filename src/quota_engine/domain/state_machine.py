@@ -24,13 +24,13 @@ from quota_engine.domain.commands import (
     MoveIn,
     MoveOut,
     OpenDay,
-    PassOnUnused,
     PrepareMove,
     Publish,
+    ReallocateUnused,
     Release,
+    ReleaseParked,
     Reschedule,
     Reserve,
-    ReturnParked,
     SetCapacity,
     SetRules,
     UndoMove,
@@ -41,11 +41,11 @@ from quota_engine.domain.events import (
     DayForgotten,
     DayOpened,
     DayPublished,
-    ParkedReturned,
+    ParkedReleased,
     ReservationChanged,
     RulesSet,
 )
-from quota_engine.domain.inventory import after_return, find_option, pass_on, served_by_wait_list, settle, settled
+from quota_engine.domain.inventory import after_return, find_option, reallocate, served_by_wait_list, settle, settled
 from quota_engine.domain.ledger import Day, Ledger, Quota, claims_of, evolve, known_reservation, purge
 from quota_engine.domain.lifecycle import ACTIVE, TRANSITIONS, State, Verb
 from quota_engine.domain.model import CLAIMS_MAX, Choice, DayTerms, Reservation
@@ -111,7 +111,7 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
     if known is not None and known.day in ledger.days:
         return _replay(ledger, known, command, now_ms)
     if command.valid_until_ms and now_ms > command.valid_until_ms:
-        return _REFUSED[Status.LAPSED]
+        return _REFUSED[Status.COMMAND_EXPIRED]
     day = ledger.days.get(command.day)
     if day is None:
         return _REFUSED[Status.UNKNOWN_DAY]
@@ -139,7 +139,7 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
             break
     option = find_option(ledger, day, choice, units, now_ms)
     if option is None:
-        return _wait_or_refuse(ledger, day, command, now_ms) if command.wait else _SOLD_OUT
+        return _wait_or_refuse(ledger, day, command, now_ms) if command.join_wait_list else _SOLD_OUT
 
     # From here on it must succeed.
     record = Reservation(
@@ -167,7 +167,7 @@ def _replay(ledger: Ledger, known: Reservation, command: Reserve | MoveIn, now_m
     ):
         return _REFUSED[Status.CONFLICT]
     if record.state not in ACTIVE:
-        return Outcome(Status.ENDED, record, replayed=True)
+        return Outcome(Status.RESERVATION_ENDED, record, replayed=True)
     return Outcome(_STATUS_OF[record.state], record, replayed=True)
 
 
@@ -182,9 +182,9 @@ def _day_refuses(day: Day, choice: Choice, now_ms: int) -> Outcome | None:
     if terms.opens_at_ms <= now_ms < terms.ends_at_ms and not day.closed:
         return None
     if day.closed:
-        return _REFUSED[Status.CLOSED]
+        return _REFUSED[Status.DAY_CLOSED]
     if now_ms >= terms.ends_at_ms:
-        return _REFUSED[Status.OVER]
+        return _REFUSED[Status.DAY_OVER]
     return Outcome(Status.NOT_OPEN, retry_at_ms=terms.opens_at_ms)
 
 
@@ -285,9 +285,9 @@ def _step(ledger: Ledger, command: Any, verb: Verb, goal: State, guards: Sequenc
     if record.state is State.EXPIRED:
         if verb is Verb.CONFIRM and command.reacquire:
             if command.valid_until_ms and now_ms > command.valid_until_ms:
-                return Outcome(Status.LAPSED, record)
+                return Outcome(Status.COMMAND_EXPIRED, record)
             return _reacquire(ledger, record, now_ms)
-        return Outcome(Status.EXPIRED, record)
+        return Outcome(Status.HOLD_EXPIRED, record)
     if command.version and command.version != record.version:
         return Outcome(Status.STALE, record)
     if (record.state, verb) not in TRANSITIONS:
@@ -317,7 +317,7 @@ def _reacquire(ledger: Ledger, record: Reservation, now_ms: int) -> Outcome:
     ):
         option = find_option(ledger, day, record.choice, record.units, now_ms)
     if option is None:
-        return Outcome(Status.EXPIRED, record)
+        return Outcome(Status.HOLD_EXPIRED, record)
 
     # From here on it must succeed.
     record = replace(
@@ -335,11 +335,11 @@ _Guard = Callable[[Day, int], Status | None]
 
 
 def _not_closed(day: Day, now_ms: int) -> Status | None:
-    return Status.CLOSED if day.closed else None
+    return Status.DAY_CLOSED if day.closed else None
 
 
 def _not_over(day: Day, now_ms: int) -> Status | None:
-    return Status.OVER if now_ms >= day.terms.ends_at_ms else None
+    return Status.DAY_OVER if now_ms >= day.terms.ends_at_ms else None
 
 
 def _started(day: Day, now_ms: int) -> Status | None:
@@ -382,8 +382,8 @@ def _prepare_move(ledger: Ledger, command: PrepareMove, now_ms: int) -> Outcome:
     if command.owner and command.owner not in record.applicants:
         return _REFUSED[Status.NOT_OWNER]
     if record.state is State.EXPIRED:
-        return Outcome(Status.EXPIRED, record)
-    if command.version and command.version != record.version:
+        return Outcome(Status.HOLD_EXPIRED, record)
+    if command.expected_version and command.expected_version != record.version:
         return Outcome(Status.STALE, record)
     if (record.state, Verb.MOVE_OUT) not in TRANSITIONS:
         return Outcome(Status.WRONG_STATE, record)
@@ -404,7 +404,7 @@ def _move_in(ledger: Ledger, command: MoveIn, now_ms: int) -> Outcome:
     if known is not None:
         return _replay(ledger, known, command, now_ms)
     if command.valid_until_ms and now_ms > command.valid_until_ms:
-        return _REFUSED[Status.LAPSED]
+        return _REFUSED[Status.COMMAND_EXPIRED]
     day = ledger.days.get(command.day)
     if day is None:
         return _REFUSED[Status.UNKNOWN_DAY]
@@ -412,8 +412,8 @@ def _move_in(ledger: Ledger, command: MoveIn, now_ms: int) -> Outcome:
     refusal = _day_refuses(day, command.choice, now_ms)
     if refusal is not None and refusal.status is Status.UNKNOWN_QUOTA:
         return refusal
-    if 0 < command.deadline_ms <= now_ms:
-        return _REFUSED[Status.EXPIRED]
+    if 0 < command.deadline_at_ms <= now_ms:
+        return _REFUSED[Status.HOLD_EXPIRED]
     if refusal is not None:
         return refusal
     if len(command.applicants) > ledger.rules.party_max:
@@ -430,7 +430,7 @@ def _move_in(ledger: Ledger, command: MoveIn, now_ms: int) -> Outcome:
         return _SOLD_OUT
 
     # From here on it must succeed.
-    verb = Verb.MOVE_IN if command.deadline_ms else Verb.MOVE_IN_CONFIRMED
+    verb = Verb.MOVE_IN if command.deadline_at_ms else Verb.MOVE_IN_CONFIRMED
     record = Reservation(
         ledger.office,
         command.id,
@@ -441,8 +441,8 @@ def _move_in(ledger: Ledger, command: MoveIn, now_ms: int) -> Outcome:
         TRANSITIONS[None, verb],
         1,
         now_ms,
-        command.deadline_ms,
-        0 if command.deadline_ms else day.last_queue_number + 1,
+        command.deadline_at_ms,
+        0 if command.deadline_at_ms else day.last_queue_number + 1,
         command.moves,
     )
     evolve(ledger, ReservationChanged(now_ms, verb, record))
@@ -469,8 +469,8 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
     if movable and record.day == command.day and record.choice == command.choice:
         return Outcome(_STATUS_OF[record.state], record, replayed=True)
     if record.state is State.EXPIRED:
-        return Outcome(Status.EXPIRED, record)
-    if command.version and command.version != record.version:
+        return Outcome(Status.HOLD_EXPIRED, record)
+    if command.expected_version and command.expected_version != record.version:
         return Outcome(Status.STALE, record)
     if not movable:
         return Outcome(Status.WRONG_STATE, record)
@@ -524,7 +524,7 @@ def _set_rules(ledger: Ledger, command: SetRules, now_ms: int) -> Outcome:
 
 def _publish(ledger: Ledger, command: Publish, now_ms: int) -> Outcome:
     if command.terms.forget_at_ms <= now_ms or command.day <= ledger.forgotten_day_max:
-        return _REFUSED[Status.OVER]
+        return _REFUSED[Status.DAY_OVER]
     day = ledger.days.get(command.day)
     if day is not None:
         settle(ledger, day, now_ms)
@@ -543,7 +543,7 @@ def _takes_over_nothing(day: Day, terms: DayTerms) -> bool:
         return False
     for new in terms.quotas:
         quota = day.quotas.get(new.name)
-        if quota is None or (new.re_release, new.pass_on) != (quota.re_release, quota.pass_on):
+        if quota is None or (new.re_release, new.reallocation) != (quota.re_release, quota.pass_on):
             return False
     return True
 
@@ -559,18 +559,18 @@ def _set_capacity(ledger: Ledger, day: Day, quota: Quota, command: SetCapacity, 
     return Outcome(Status.DONE, replayed=replayed, overbooked=max(0, -quota.free))
 
 
-def _pass_on_unused(ledger: Ledger, day: Day, quota: Quota, command: PassOnUnused, now_ms: int) -> Outcome:
+def _pass_on_unused(ledger: Ledger, day: Day, quota: Quota, command: ReallocateUnused, now_ms: int) -> Outcome:
     if quota.pass_on is None:
         return _REFUSED[Status.WRONG_STATE]
-    units = pass_on(ledger, day, command.quota, quota, now_ms)
+    units = reallocate(ledger, day, command.quota, quota, now_ms)
     after_return(ledger, day, now_ms)
     return Outcome(Status.DONE, units=units)
 
 
-def _return_parked(ledger: Ledger, day: Day, quota: Quota, command: ReturnParked, now_ms: int) -> Outcome:
+def _return_parked(ledger: Ledger, day: Day, quota: Quota, command: ReleaseParked, now_ms: int) -> Outcome:
     units = quota.parked
     if units:
-        evolve(ledger, ParkedReturned(now_ms, command.day, command.quota, units))
+        evolve(ledger, ParkedReleased(now_ms, command.day, command.quota, units))
         after_return(ledger, day, now_ms)
     return Outcome(Status.DONE, units=units)
 
@@ -637,7 +637,7 @@ HANDLERS.update(
         SetCapacity: _on_quota(_set_capacity),
         CloseDay: _close_day,
         OpenDay: _open_day,
-        PassOnUnused: _on_quota(_pass_on_unused),
-        ReturnParked: _on_quota(_return_parked),
+        ReallocateUnused: _on_quota(_pass_on_unused),
+        ReleaseParked: _on_quota(_return_parked),
     }
 )

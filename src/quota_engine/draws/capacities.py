@@ -12,7 +12,7 @@ from quota_engine.catalog import Catalog, OfficeView, choice_of, day_terms, offi
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Choice
 from quota_engine.domain.validation import is_name
-from quota_engine.draws.lottery import Capacities, Wish
+from quota_engine.draws.lottery import Capacities, Preference
 
 DAYS_MAX: Final = 400
 
@@ -40,7 +40,7 @@ def capacities_of_catalog(
     if not 1 <= days <= DAYS_MAX:
         raise InvalidRequest("first_day, last_day", f"{days} days", f"1 to {DAYS_MAX}, first to last")
     units: dict[tuple[str, int], dict[str, int]] = {}
-    wishes: dict[str, Wish] = {}
+    wishes: dict[str, Preference] = {}
     for name in offices or catalog.offices:
         office = office_of(catalog, name)
         choices = list(_choices(catalog, office, channel, groups))
@@ -55,7 +55,7 @@ def capacities_of_catalog(
                 title = "-".join((name, day.isoformat(), *words))
                 if is_name(title) is None or title in wishes:
                     title = f"choice-{len(wishes) + 1}"
-                wishes[title] = Wish(name, day.toordinal(), choice)
+                wishes[title] = Preference(name, day.toordinal(), choice)
     if not wishes:
         raise InvalidRequest("catalog", "nothing is offered on these days", "days on which an office works")
     return Capacities(draw, units, wishes)

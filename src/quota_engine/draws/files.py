@@ -36,7 +36,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from quota_engine.domain.errors import CatalogError, InvalidRequest, Mistake
+from quota_engine.domain.errors import CatalogError, InvalidRequest, ValidationIssue
 from quota_engine.domain.model import Choice
 from quota_engine.domain.validation import (
     APPLICANTS_MAX,
@@ -52,8 +52,8 @@ from quota_engine.draws.lottery import (
     Application,
     Capacities,
     Lot,
+    Preference,
     Totals,
-    Wish,
     check_entropy,
     check_seed,
 )
@@ -185,7 +185,7 @@ def json_of_capacities(capacities: Capacities) -> bytes:
                 wish.choice.channel,
                 wish.choice.group,
             )
-            for name, wish in sorted(capacities.wishes.items())
+            for name, wish in sorted(capacities.preferences.items())
         ),
     )
     return msgspec.json.format(_encode(file), indent=1) + b"\n"
@@ -205,15 +205,15 @@ def capacities_of_json(text: bytes, file: str) -> Capacities:
         for row in read.days:
             if days.setdefault((row.office, row.day.toordinal()), row.quotas) is not row.quotas:
                 raise InvalidRequest("days", f"{row.office} on {row.day} twice", "each once")
-        wishes: dict[str, Wish] = {}
+        wishes: dict[str, Preference] = {}
         for one in read.choices:
             if one.name in wishes:
                 raise InvalidRequest("choices", f"{one.name} twice", "each name once")
             choice = Choice(one.service, one.service_unit, one.session, one.channel, one.group, one.options)
-            wishes[one.name] = Wish(one.office, one.day.toordinal(), choice)
+            wishes[one.name] = Preference(one.office, one.day.toordinal(), choice)
         return Capacities(read.draw, days, wishes)
     except InvalidRequest as error:
-        raise CatalogError((Mistake(file, error.where, error.problem, error.expected),)) from None
+        raise CatalogError((ValidationIssue(file, error.where, error.problem, error.expected),)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CatalogError((_mistake(file, "", error, "a capacities file"),)) from None
 
@@ -235,7 +235,7 @@ def applications_of_lines(lines: Iterable[bytes], file: str) -> Iterator[Applica
     """
     decode = msgspec.json.Decoder(_ApplicationLine).decode
     known: dict[str, str] = {}  # so that a million lines share the names of a few choices
-    damage: list[Mistake] = []
+    damage: list[ValidationIssue] = []
     for index, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -253,12 +253,12 @@ def applications_of_csv(lines: Iterable[str], file: str) -> Iterator[Application
     """The applications of CSV with a head line. Raises as :func:`applications_of_lines` does."""
     rows = csv.reader(lines, strict=True)
     known: dict[str, str] = {}
-    damage: list[Mistake] = []
+    damage: list[ValidationIssue] = []
     try:
         head = [name.strip() for name in next(rows, [])]
         if not {"number", "applicants", "choices"} <= set(head) <= {"number", "party", "applicants", "choices"}:
             expected = "the columns number, applicants, choices, and party if you like"
-            raise CatalogError((Mistake(file, "line 1", _shown(",".join(head)), expected),))
+            raise CatalogError((ValidationIssue(file, "line 1", _shown(",".join(head)), expected),))
         for cells in rows:
             if not cells:
                 continue
@@ -277,7 +277,7 @@ def applications_of_csv(lines: Iterable[str], file: str) -> Iterator[Application
             except (InvalidRequest, msgspec.ValidationError) as error:
                 _note(damage, file, rows.line_num, error)
     except csv.Error as error:
-        damage.append(Mistake(file, f"line {rows.line_num}", str(error), "CSV"))
+        damage.append(ValidationIssue(file, f"line {rows.line_num}", str(error), "CSV"))
     if damage:
         raise CatalogError(tuple(damage))
 
@@ -290,18 +290,18 @@ def _application(read: _ApplicationLine, known: dict[str, str]) -> Application:
     )
 
 
-def _note(damage: list[Mistake], file: str, line: int, error: Exception) -> None:
+def _note(damage: list[ValidationIssue], file: str, line: int, error: Exception) -> None:
     """Keep a mistake; with the last that is told, give up."""
     damage.append(_mistake(file, f"line {line}", error, "an application"))
     if len(damage) >= DAMAGE_MAX:
         raise CatalogError(tuple(damage))
 
 
-def _mistake(file: str, place: str, error: Exception, expected: str) -> Mistake:
+def _mistake(file: str, place: str, error: Exception, expected: str) -> ValidationIssue:
     if isinstance(error, InvalidRequest):
-        return Mistake(file, f"{place}, {error.where}", error.problem, error.expected)
+        return ValidationIssue(file, f"{place}, {error.where}", error.problem, error.expected)
     # msgspec's messages name the field, what was found and what was expected by their kinds, never a value.
-    return Mistake(file, place, _shown(str(error)), expected)
+    return ValidationIssue(file, place, _shown(str(error)), expected)
 
 
 def _shown(text: str) -> str:
@@ -353,7 +353,7 @@ def result_of_lines(lines: Iterable[bytes], file: str) -> tuple[ResultHead, list
     decode = msgspec.json.Decoder(_LotLine).decode
     found: list[tuple[Lot, str]] = []
     known: dict[str, str] = {}
-    damage: list[Mistake] = []
+    damage: list[ValidationIssue] = []
     for index, line in enumerate(rest, 2):
         try:
             one = decode(line)

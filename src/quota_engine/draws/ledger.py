@@ -12,37 +12,37 @@ version of it they saw: a command that arrives late, after another has been carr
 from __future__ import annotations
 
 __all__ = [
-    "DRAW_FOUNDERS",
+    "DRAW_CREATING_COMMANDS",
     "OFFERED_DAYS_MAX",
     "PAGE_MAX",
     "PREFIX",
-    "Applied",
-    "Apply",
     "CloseDraw",
     "CreateDraw",
     "DrawCommand",
+    "DrawConfig",
     "DrawLedger",
     "DrawOutcome",
     "DrawPhase",
     "DrawQuestion",
     "DrawStatus",
-    "DrawTerms",
     "DrawView",
     "FindApplication",
-    "Found",
+    "FoundApplication",
     "FreezeDraw",
     "Frozen",
     "OfferDay",
     "ReadApplications",
     "ReadDraw",
     "ReadOfferedDays",
-    "ReadWishes",
+    "ReadPreferences",
     "RevealSeed",
-    "Withdraw",
+    "StoredApplication",
+    "SubmitApplication",
+    "WithdrawApplication",
+    "address_of",
     "apply",
     "ask",
     "describe",
-    "place_of",
 ]
 
 import enum
@@ -65,8 +65,8 @@ from quota_engine.domain.validation import (
 from quota_engine.draws.lottery import (
     APPLICATIONS_MAX,
     CHOICES_MAX,
-    WISHES_MAX,
-    Wish,
+    PREFERENCES_MAX,
+    Preference,
     check_entropy,
     check_seed,
     commitment_of,
@@ -85,7 +85,7 @@ Row = tuple[tuple[str, int], ...]
 """The units of an office-day: quota and units, in the order given."""
 
 
-def place_of(draw: str) -> str:
+def address_of(draw: str) -> str:
     """Where the ledger of a draw is. Raises :class:`InvalidRequest` for an id that is none."""
     check_name(draw, "draw")
     return f"{PREFIX}.{draw}"
@@ -97,7 +97,7 @@ def check_digest(value: object, where: str) -> None:
         raise InvalidRequest(where, "not a SHA-256", "64 of the digits 0-9 a-f")
 
 
-class DrawTerms(msgspec.Struct, frozen=True):
+class DrawConfig(msgspec.Struct, frozen=True):
     """What is promised when a draw is announced. It can't be changed any more.
 
     Wishes are for the days from ``first_day`` to ``last_day`` (ordinals). ``entropy_source`` says in words which public
@@ -137,18 +137,18 @@ class DrawTerms(msgspec.Struct, frozen=True):
 class CreateDraw(msgspec.Struct, frozen=True):
     """Announce a draw."""
 
-    terms: DrawTerms
+    config: DrawConfig
 
 
-class Apply(msgspec.Struct, frozen=True, gc=False):
+class SubmitApplication(msgspec.Struct, frozen=True, gc=False):
     """Apply as a party, or change what was applied for: the wishes, the best one first, and the others of the party.
 
     ``version`` is that of the application as the asker saw it; 0: they have none.
     """
 
     applicants: tuple[str, ...]
-    wishes: tuple[Wish, ...]
-    version: int = 0
+    preferences: tuple[Preference, ...]
+    expected_version: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.applicants) <= APPLICANTS_MAX:
@@ -157,22 +157,22 @@ class Apply(msgspec.Struct, frozen=True, gc=False):
             check_name(applicant, "applicants")
         if len(set(self.applicants)) != len(self.applicants):
             raise InvalidRequest("applicants", "one applicant twice", "each applicant once")
-        if not 1 <= len(self.wishes) <= CHOICES_MAX:
-            raise InvalidRequest("choices", f"{len(self.wishes)} choices", f"1 to {CHOICES_MAX}")
-        if len(set(self.wishes)) != len(self.wishes):
+        if not 1 <= len(self.preferences) <= CHOICES_MAX:
+            raise InvalidRequest("choices", f"{len(self.preferences)} choices", f"1 to {CHOICES_MAX}")
+        if len(set(self.preferences)) != len(self.preferences):
             raise InvalidRequest("choices", "one choice twice", "each choice once")
-        check_integer(self.version, "version", 0, VERSION_MAX)
+        check_integer(self.expected_version, "version", 0, VERSION_MAX)
 
 
-class Withdraw(msgspec.Struct, frozen=True, gc=False):
+class WithdrawApplication(msgspec.Struct, frozen=True, gc=False):
     """Take an application back. Any one of the party can, for all of it. ``version`` is what they saw."""
 
     applicant: str
-    version: int
+    expected_version: int
 
     def __post_init__(self) -> None:
         check_name(self.applicant, "applicant")
-        check_integer(self.version, "version", 1, VERSION_MAX)
+        check_integer(self.expected_version, "version", 1, VERSION_MAX)
 
 
 class CloseDraw(msgspec.Struct, frozen=True, gc=False):
@@ -227,9 +227,9 @@ class RevealSeed(msgspec.Struct, frozen=True, gc=False):
         return commitment_of(self.draw, self.seed)
 
 
-DrawCommand = CreateDraw | Apply | Withdraw | CloseDraw | OfferDay | FreezeDraw | RevealSeed
+DrawCommand = CreateDraw | SubmitApplication | WithdrawApplication | CloseDraw | OfferDay | FreezeDraw | RevealSeed
 
-DRAW_FOUNDERS: Final = frozenset[type]({CreateDraw})
+DRAW_CREATING_COMMANDS: Final = frozenset[type]({CreateDraw})
 
 
 # --- Answers -------------------------------------------------------------------------------------------------------
@@ -242,11 +242,11 @@ class DrawStatus(enum.StrEnum):
     """Too many calls wait for the store already: this one was turned away before anything was looked at."""
     UNKNOWN_DRAW = "UNKNOWN_DRAW"
     """There is no draw of this id, or it has been forgotten."""
-    OVER = "OVER"
+    DRAW_OVER = "DRAW_OVER"
     """It would be forgotten at once."""
     NOT_OPEN = "NOT_OPEN"
     """Applications are taken from ``retry_at_ms`` on."""
-    CLOSED = "CLOSED"
+    APPLICATIONS_CLOSED = "APPLICATIONS_CLOSED"
     """The time to apply, or to withdraw, is over."""
     STILL_OPEN = "STILL_OPEN"
     """Applications are taken until ``retry_at_ms``."""
@@ -329,31 +329,31 @@ class DrawView(msgspec.Struct, frozen=True):
 
     draw: str
     phase: DrawPhase
-    terms: DrawTerms
+    config: DrawConfig
     applications: int
     applicants: int
     last_number: int
-    wishes: int
+    preferences: int
     offered_days: int
     frozen: Frozen | None = None
     seed: str = ""
     entropy: str = ""
 
 
-class Applied(msgspec.Struct, frozen=True, gc=False):
+class StoredApplication(msgspec.Struct, frozen=True, gc=False):
     """An application as it stands. ``wishes`` are numbers of the draw's wishes, from 1; none: it has been withdrawn."""
 
     number: int
     version: int
     applicants: tuple[str, ...]
-    wishes: tuple[int, ...]
+    preferences: tuple[int, ...]
 
 
-class Found(msgspec.Struct, frozen=True, gc=False):
+class FoundApplication(msgspec.Struct, frozen=True, gc=False):
     """An application with its wishes as such, the best one first."""
 
-    applied: Applied
-    wishes: tuple[Wish, ...]
+    application: StoredApplication
+    preferences: tuple[Preference, ...]
 
 
 # --- Questions -----------------------------------------------------------------------------------------------------
@@ -385,7 +385,7 @@ class ReadApplications(_Page, frozen=True, gc=False):
     """The applications with numbers from ``after + 1`` to ``after + limit`` that have not been withdrawn."""
 
 
-class ReadWishes(_Page, frozen=True, gc=False):
+class ReadPreferences(_Page, frozen=True, gc=False):
     """The wishes with numbers from ``after + 1`` to ``after + limit``."""
 
 
@@ -393,7 +393,7 @@ class ReadOfferedDays(_Page, frozen=True, gc=False):
     """The office-days that have been written down, without the first ``after`` of them: :class:`OfferDay`."""
 
 
-DrawQuestion = ReadDraw | FindApplication | ReadApplications | ReadWishes | ReadOfferedDays
+DrawQuestion = ReadDraw | FindApplication | ReadApplications | ReadPreferences | ReadOfferedDays
 
 
 # --- The ledger ----------------------------------------------------------------------------------------------------
@@ -428,7 +428,7 @@ class DrawLedger:
     def clear(self) -> None:
         """Forget everything."""
         self.now_ms = 0
-        self.terms: DrawTerms | None = None
+        self.terms: DrawConfig | None = None
         self.closed = False
         self.frozen: Frozen | None = None
         self.seed = ""
@@ -436,14 +436,14 @@ class DrawLedger:
         self.last_number = 0
         self.people = 0
         self.active = 0
-        self.applications: dict[int, Applied] = {}
+        self.applications: dict[int, StoredApplication] = {}
         """By number, withdrawn ones too, which have nobody in them."""
         self.homes: dict[str, int] = {}
         """By applicant, the number that is theirs for good."""
         self.applicants: dict[str, int] = {}
         """By applicant, the application that they are in."""
-        self.wishes: list[Wish] = []
-        self.wish_numbers: dict[Wish, int] = {}
+        self.wishes: list[Preference] = []
+        self.wish_numbers: dict[Preference, int] = {}
         self.offered: dict[tuple[str, int], Row] = {}
 
 
@@ -454,22 +454,22 @@ def apply(ledger: DrawLedger, command: DrawCommand, now_ms: int) -> DrawOutcome:
 
 def _create(ledger: DrawLedger, command: CreateDraw, now_ms: int) -> DrawOutcome:
     if _known(ledger, now_ms) is not None:
-        same = ledger.terms == command.terms
+        same = ledger.terms == command.config
         return DrawOutcome(DrawStatus.DONE, replayed=True) if same else DrawOutcome(DrawStatus.CONFLICT)
-    if command.terms.forget_at_ms <= now_ms:
-        return DrawOutcome(DrawStatus.OVER)
+    if command.config.forget_at_ms <= now_ms:
+        return DrawOutcome(DrawStatus.DRAW_OVER)
     ledger.clear()
-    ledger.terms = command.terms
+    ledger.terms = command.config
     ledger.now_ms = now_ms
     return DrawOutcome(DrawStatus.DONE)
 
 
-def _known(ledger: DrawLedger, now_ms: int) -> DrawTerms | None:
+def _known(ledger: DrawLedger, now_ms: int) -> DrawConfig | None:
     terms = ledger.terms
     return None if terms is None or terms.forget_at_ms <= now_ms else terms
 
 
-def _apply(ledger: DrawLedger, command: Apply, now_ms: int) -> DrawOutcome:
+def _apply(ledger: DrawLedger, command: SubmitApplication, now_ms: int) -> DrawOutcome:
     terms = _known(ledger, now_ms)
     refusal = _refusal_by_time(ledger, terms, now_ms)
     if refusal is not None:
@@ -477,9 +477,9 @@ def _apply(ledger: DrawLedger, command: Apply, now_ms: int) -> DrawOutcome:
     assert terms is not None
     if len(command.applicants) > terms.party_max:
         return DrawOutcome(DrawStatus.PARTY_TOO_LARGE)
-    if len(command.wishes) > terms.choices_max:
+    if len(command.preferences) > terms.choices_max:
         return DrawOutcome(DrawStatus.TOO_MANY_CHOICES)
-    if not all(terms.first_day <= wish.day <= terms.last_day for wish in command.wishes):
+    if not all(terms.first_day <= wish.day <= terms.last_day for wish in command.preferences):
         return DrawOutcome(DrawStatus.NOT_IN_DRAW)
     number = ledger.homes.get(command.applicants[0], 0)
     if any(ledger.applicants.get(applicant, number) != number for applicant in command.applicants):
@@ -488,10 +488,12 @@ def _apply(ledger: DrawLedger, command: Apply, now_ms: int) -> DrawOutcome:
     version = 0 if before is None else before.version
     if before is not None and _same(ledger, before, command):
         return DrawOutcome(DrawStatus.APPLIED, number, version, replayed=True)
-    if command.version != version:
+    if command.expected_version != version:
         return DrawOutcome(DrawStatus.STALE, number, version)
-    new_wishes = sum(wish not in ledger.wish_numbers for wish in command.wishes)
-    if (not number and ledger.last_number >= terms.applications_max) or len(ledger.wishes) + new_wishes > WISHES_MAX:
+    new_wishes = sum(wish not in ledger.wish_numbers for wish in command.preferences)
+    if (not number and ledger.last_number >= terms.applications_max) or len(
+        ledger.wishes
+    ) + new_wishes > PREFERENCES_MAX:
         return DrawOutcome(DrawStatus.DRAW_FULL)
     # From here on nothing can fail.
     if not number:
@@ -500,31 +502,31 @@ def _apply(ledger: DrawLedger, command: Apply, now_ms: int) -> DrawOutcome:
     _leave(ledger, before)
     for applicant in command.applicants:
         ledger.applicants[applicant] = number
-    numbers = tuple(_number_of(ledger, wish) for wish in command.wishes)
-    ledger.applications[number] = Applied(number, version + 1, command.applicants, numbers)
+    numbers = tuple(_number_of(ledger, wish) for wish in command.preferences)
+    ledger.applications[number] = StoredApplication(number, version + 1, command.applicants, numbers)
     ledger.active += 1
     ledger.people += len(command.applicants)
     ledger.now_ms = now_ms
     return DrawOutcome(DrawStatus.APPLIED, number, version + 1)
 
 
-def _refusal_by_time(ledger: DrawLedger, terms: DrawTerms | None, now_ms: int) -> DrawOutcome | None:
+def _refusal_by_time(ledger: DrawLedger, terms: DrawConfig | None, now_ms: int) -> DrawOutcome | None:
     """Why nobody can apply or withdraw now, or ``None``."""
     if terms is None:
         return DrawOutcome(DrawStatus.UNKNOWN_DRAW)
     if now_ms < terms.opens_at_ms:
         return DrawOutcome(DrawStatus.NOT_OPEN, retry_at_ms=terms.opens_at_ms)
     if now_ms >= terms.closes_at_ms:
-        return DrawOutcome(DrawStatus.CLOSED)
+        return DrawOutcome(DrawStatus.APPLICATIONS_CLOSED)
     return None
 
 
-def _same(ledger: DrawLedger, before: Applied, command: Apply) -> bool:
-    wishes = tuple(ledger.wish_numbers.get(wish, 0) for wish in command.wishes)
-    return before.applicants == command.applicants and before.wishes == wishes
+def _same(ledger: DrawLedger, before: StoredApplication, command: SubmitApplication) -> bool:
+    wishes = tuple(ledger.wish_numbers.get(wish, 0) for wish in command.preferences)
+    return before.applicants == command.applicants and before.preferences == wishes
 
 
-def _number_of(ledger: DrawLedger, wish: Wish) -> int:
+def _number_of(ledger: DrawLedger, wish: Preference) -> int:
     number = ledger.wish_numbers.get(wish)
     if number is None:
         ledger.wishes.append(wish)
@@ -532,7 +534,7 @@ def _number_of(ledger: DrawLedger, wish: Wish) -> int:
     return number
 
 
-def _leave(ledger: DrawLedger, before: Applied | None) -> None:
+def _leave(ledger: DrawLedger, before: StoredApplication | None) -> None:
     """Nobody is in this application any more."""
     if before is not None and before.applicants:
         ledger.active -= 1
@@ -541,7 +543,7 @@ def _leave(ledger: DrawLedger, before: Applied | None) -> None:
             del ledger.applicants[applicant]
 
 
-def _withdraw(ledger: DrawLedger, command: Withdraw, now_ms: int) -> DrawOutcome:
+def _withdraw(ledger: DrawLedger, command: WithdrawApplication, now_ms: int) -> DrawOutcome:
     refusal = _refusal_by_time(ledger, _known(ledger, now_ms), now_ms)
     if refusal is not None:
         return refusal
@@ -549,14 +551,14 @@ def _withdraw(ledger: DrawLedger, command: Withdraw, now_ms: int) -> DrawOutcome
     if number is None:
         before = ledger.applications.get(ledger.homes.get(command.applicant, 0))
         # Sent again: it is as withdrawn as the first time left it. Only who has the number can be told so.
-        if before is not None and not before.applicants and before.version == command.version + 1:
+        if before is not None and not before.applicants and before.version == command.expected_version + 1:
             return DrawOutcome(DrawStatus.WITHDRAWN, before.number, before.version, replayed=True)
         return DrawOutcome(DrawStatus.NOT_FOUND)
     before = ledger.applications[number]
-    if before.version != command.version:
+    if before.version != command.expected_version:
         return DrawOutcome(DrawStatus.STALE, number, before.version)
     _leave(ledger, before)
-    ledger.applications[number] = Applied(number, before.version + 1, (), ())
+    ledger.applications[number] = StoredApplication(number, before.version + 1, (), ())
     ledger.now_ms = now_ms
     return DrawOutcome(DrawStatus.WITHDRAWN, number, before.version + 1)
 
@@ -628,8 +630,8 @@ def _reveal(ledger: DrawLedger, command: RevealSeed, now_ms: int) -> DrawOutcome
 
 _HANDLERS: Final[dict[type, Callable[[DrawLedger, Any, int], DrawOutcome]]] = {
     CreateDraw: _create,
-    Apply: _apply,
-    Withdraw: _withdraw,
+    SubmitApplication: _apply,
+    WithdrawApplication: _withdraw,
     CloseDraw: _close,
     OfferDay: _offer_day,
     FreezeDraw: _freeze,
@@ -650,19 +652,19 @@ def ask(ledger: DrawLedger, question: DrawQuestion, now_ms: int) -> Any:
         case FindApplication(applicant):
             number = ledger.applicants.get(applicant) or ledger.homes.get(applicant, 0)
             applied = None if terms is None else ledger.applications.get(number)
-            return applied and Found(applied, tuple(ledger.wishes[one - 1] for one in applied.wishes))
+            return applied and FoundApplication(applied, tuple(ledger.wishes[one - 1] for one in applied.preferences))
         case ReadApplications(after, limit):
             known = {} if terms is None else ledger.applications
             found = (known.get(number) for number in range(after + 1, min(after + limit, ledger.last_number) + 1))
             return [one for one in found if one is not None and one.applicants]
-        case ReadWishes(after, limit):
+        case ReadPreferences(after, limit):
             return [] if terms is None else ledger.wishes[after : after + limit]
         case ReadOfferedDays(after, limit):
             days = [] if terms is None else list(ledger.offered.items())[after : after + limit]
             return [OfferDay(office, day, quotas) for (office, day), quotas in days]
 
 
-def _view(ledger: DrawLedger, terms: DrawTerms, now_ms: int) -> DrawView:
+def _view(ledger: DrawLedger, terms: DrawConfig, now_ms: int) -> DrawView:
     return DrawView(
         ledger.draw,
         phase_of(terms, ledger.frozen is not None, bool(ledger.seed), now_ms),
@@ -678,7 +680,7 @@ def _view(ledger: DrawLedger, terms: DrawTerms, now_ms: int) -> DrawView:
     )
 
 
-def phase_of(terms: DrawTerms, is_frozen: bool, is_revealed: bool, now_ms: int) -> DrawPhase:
+def phase_of(terms: DrawConfig, is_frozen: bool, is_revealed: bool, now_ms: int) -> DrawPhase:
     """How far a draw has come at ``now_ms``."""
     if is_revealed:
         return DrawPhase.REVEALED

@@ -20,12 +20,12 @@ __all__ = [
     "APPLICATIONS_MAX",
     "CHOICES_MAX",
     "ENTROPY_LENGTH_MAX",
-    "WISHES_MAX",
+    "PREFERENCES_MAX",
     "Application",
     "Capacities",
     "Lot",
+    "Preference",
     "Totals",
-    "Wish",
     "allot",
     "check_entropy",
     "check_seed",
@@ -52,7 +52,7 @@ APPLICATIONS_MAX: Final = 10_000_000
 """The highest number of an application."""
 CHOICES_MAX: Final = 50
 """The most choices that one application can rank."""
-WISHES_MAX: Final = 200_000
+PREFERENCES_MAX: Final = 200_000
 """The most different choices that a draw can have."""
 ENTROPY_LENGTH_MAX: Final = 256
 
@@ -63,7 +63,7 @@ Place = tuple[str, int, str]
 """Office, day (a date's ordinal) and quota: what is counted."""
 
 
-class Wish(msgspec.Struct, frozen=True):
+class Preference(msgspec.Struct, frozen=True):
     """One of the things that an application can rank: an office, a day, and what is wanted there."""
 
     office: str
@@ -83,12 +83,12 @@ class Capacities(msgspec.Struct, frozen=True):
 
     draw: str
     days: Mapping[tuple[str, int], Mapping[str, int]]
-    wishes: Mapping[str, Wish]
+    preferences: Mapping[str, Preference]
 
     def __post_init__(self) -> None:
         check_name(self.draw, "draw")
-        if len(self.wishes) > WISHES_MAX:
-            raise InvalidRequest("choices", f"{len(self.wishes)} choices", f"at most {WISHES_MAX}")
+        if len(self.preferences) > PREFERENCES_MAX:
+            raise InvalidRequest("choices", f"{len(self.preferences)} choices", f"at most {PREFERENCES_MAX}")
         for (office, day), quotas in self.days.items():
             check_name(office, "days: office")
             check_integer(day, "days: day", 1, DAY_MAX)
@@ -97,7 +97,7 @@ class Capacities(msgspec.Struct, frozen=True):
             for quota, units in quotas.items():
                 check_name(quota, "days: quota")
                 check_integer(units, "days: units", 0, CAPACITY_MAX)
-        for name, wish in self.wishes.items():
+        for name, wish in self.preferences.items():
             check_name(name, "choices: name")
             quotas = self.days.get((wish.office, wish.day), {})
             for option in wish.choice.options:
@@ -121,7 +121,7 @@ class Application(msgspec.Struct, frozen=True, gc=False):
         """How many places it needs: one an applicant."""
         return len(self.applicants)
 
-    def check(self, wishes: Mapping[str, Wish]) -> None:
+    def check(self, wishes: Mapping[str, Preference]) -> None:
         """Raise :class:`InvalidRequest` unless it is well formed, and ranks what there is, each choice once."""
         check_integer(self.number, "number", 1, APPLICATIONS_MAX)
         where = f"application {self.number}"
@@ -232,7 +232,7 @@ def allot(capacities: Capacities, key: str, applications: Iterable[Application])
     by_number: dict[int, Application] = {}
     applicants: dict[str, int] = {}
     for application in applications:
-        application.check(capacities.wishes)
+        application.check(capacities.preferences)
         if by_number.setdefault(application.number, application) is not application:
             raise InvalidRequest("applications", f"number {application.number} is there twice", "each number once")
         for applicant in application.applicants:
@@ -261,7 +261,7 @@ def _take(capacities: Capacities, parties: Iterable[tuple[int, Sequence[str]]]) 
             left.append(units)
     options_of = {
         name: tuple(tuple(index_of[wish.office, wish.day, quota] for quota in one) for one in wish.choice.options)
-        for name, wish in capacities.wishes.items()
+        for name, wish in capacities.preferences.items()
     }
     spent: set[str] = set()  # choices that have no room for anybody, now and so for good: units never come back here
     for units, choices in parties:

@@ -157,7 +157,7 @@ def _check_choices(
             )
             return
         if lot.preference:
-            wish = capacities.wishes[got]
+            wish = capacities.preferences[got]
             for quota in wish.choice.options[lot.option]:
                 left[wish.office, wish.day, quota] -= len(application.applicants)
 
@@ -167,7 +167,7 @@ def _best(
 ) -> tuple[int, str, int] | str:
     """Preference, choice and option that it should have got; or what is wrong with the application."""
     for preference, name in enumerate(application.choices, 1):
-        wish = capacities.wishes.get(name)
+        wish = capacities.preferences.get(name)
         if wish is None:
             return f"its choice {name} is not among those of the capacities"
         for index, option in enumerate(wish.choice.options):

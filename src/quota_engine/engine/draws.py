@@ -10,15 +10,15 @@ __all__ = ["AsyncDraw", "Draw"]
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from quota_engine.draws.ledger import DrawOutcome, DrawTerms, DrawView, ReadDraw, place_of
+from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawView, ReadDraw, address_of
 from quota_engine.draws.lottery import commitment_of
-from quota_engine.ports import Ask, AsyncBackend, Backend
+from quota_engine.ports import AsyncStore, Query, Store
 from quota_engine.workflows import draws
 from quota_engine.workflows.generator_drivers import run, run_async
-from quota_engine.workflows.request_builder import Applicants, Desk
+from quota_engine.workflows.request_builder import Applicants, RequestBuilder
 
 if TYPE_CHECKING:
-    from quota_engine.workflows.draws import Application, AwardReport, DrawChoice, DrawFiles
+    from quota_engine.workflows.draws import AwardReport, DrawChoice, DrawFiles, SubmittedApplication
 
 
 class Draw:
@@ -29,10 +29,10 @@ class Draw:
     as it was.
     """
 
-    def __init__(self, backend: Backend, desk: Desk, draw: str) -> None:
+    def __init__(self, backend: Store, desk: RequestBuilder, draw: str) -> None:
         self._backend = backend
         self._desk = desk
-        self._place = place_of(draw)
+        self._place = address_of(draw)
         self.id = draw
 
     def commitment(self, seed: str) -> str:
@@ -42,7 +42,7 @@ class Draw:
         """
         return commitment_of(self.id, seed)
 
-    def create(self, terms: DrawTerms) -> DrawOutcome:
+    def create(self, terms: DrawConfig) -> DrawOutcome:
         """Announce the draw, with the commitment to its seed. What has been announced can not be changed.
 
         Returns:
@@ -52,7 +52,7 @@ class Draw:
 
     def view(self) -> DrawView | None:
         """The draw as it stands: its phase, its terms, how many have applied, what was frozen; ``None``: not known."""
-        view: DrawView | None = self._backend.perform(Ask(self._place, ReadDraw()))
+        view: DrawView | None = self._backend.execute(Query(self._place, ReadDraw()))
         return view
 
     def apply(self, applicants: Applicants, choices: Sequence[DrawChoice], *, version: int = 0) -> DrawOutcome:
@@ -78,7 +78,7 @@ class Draw:
         """
         return run(draws.withdraw(self._desk, self.id, applicant, version), self._backend)
 
-    def find(self, applicant: str) -> Application | None:
+    def find(self, applicant: str) -> SubmittedApplication | None:
         """The application that ``applicant`` is in, with its receipt; ``None`` if there is none."""
         return run(draws.find(self._desk, self.id, applicant), self._backend)
 
@@ -127,23 +127,23 @@ class Draw:
 class AsyncDraw:
     """:class:`Draw` for asyncio: the same methods, awaited. See there for what they do."""
 
-    def __init__(self, backend: AsyncBackend, desk: Desk, draw: str) -> None:
+    def __init__(self, backend: AsyncStore, desk: RequestBuilder, draw: str) -> None:
         self._backend = backend
         self._desk = desk
-        self._place = place_of(draw)
+        self._place = address_of(draw)
         self.id = draw
 
     def commitment(self, seed: str) -> str:
         """See :meth:`Draw.commitment`."""
         return commitment_of(self.id, seed)
 
-    async def create(self, terms: DrawTerms) -> DrawOutcome:
+    async def create(self, terms: DrawConfig) -> DrawOutcome:
         """See :meth:`Draw.create`."""
         return await run_async(draws.create(self.id, terms), self._backend)
 
     async def view(self) -> DrawView | None:
         """See :meth:`Draw.view`."""
-        view: DrawView | None = await self._backend.perform(Ask(self._place, ReadDraw()))
+        view: DrawView | None = await self._backend.execute(Query(self._place, ReadDraw()))
         return view
 
     async def apply(self, applicants: Applicants, choices: Sequence[DrawChoice], *, version: int = 0) -> DrawOutcome:
@@ -154,7 +154,7 @@ class AsyncDraw:
         """See :meth:`Draw.withdraw`."""
         return await run_async(draws.withdraw(self._desk, self.id, applicant, version), self._backend)
 
-    async def find(self, applicant: str) -> Application | None:
+    async def find(self, applicant: str) -> SubmittedApplication | None:
         """See :meth:`Draw.find`."""
         return await run_async(draws.find(self._desk, self.id, applicant), self._backend)
 

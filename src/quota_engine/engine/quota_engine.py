@@ -26,48 +26,48 @@ from quota_engine.domain.commands import (
     Expire,
     MarkNoShow,
     OpenDay,
-    PassOnUnused,
+    ReallocateUnused,
     Release,
-    ReturnParked,
+    ReleaseParked,
     SetCapacity,
 )
-from quota_engine.domain.consumer_groups import GroupView
+from quota_engine.domain.consumer_groups import ConsumerGroupView
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, Outcome, WaitPlace
+from quota_engine.domain.outcomes import DayView, Outcome, WaitListPosition
 from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.engine.draws import AsyncDraw, Draw
-from quota_engine.engine.waiting_rooms import AsyncRoom, Room
+from quota_engine.engine.waiting_rooms import AsyncWaitingRoom, WaitingRoom
 from quota_engine.ports import (
-    AsyncBackend,
-    Backend,
-    BackendFactory,
+    AsyncStore,
     Clock,
     ListOffices,
+    Observable,
     Observer,
     RecordedEvent,
+    Store,
+    StoreFactory,
     StoreObserver,
-    Watchable,
 )
 from quota_engine.stores import memory
 from quota_engine.workflows import day_workflows, national_claims, office_moves
-from quota_engine.workflows.admission_gate import Door, shut
+from quota_engine.workflows.admission_gate import AdmissionGate, reject_unused_pass
 from quota_engine.workflows.generator_drivers import run, run_async
-from quota_engine.workflows.request_builder import Applicants, Day, Desk, random_id
+from quota_engine.workflows.request_builder import Applicants, Day, RequestBuilder, random_id
 from quota_engine.workflows.waiting_rooms import RoomBook
 
 
-def backend_factory(url: str) -> BackendFactory:
+def backend_factory(url: str) -> StoreFactory:
     """Who opens ``url``: the memory backend, or an entry point of the group ``quota_engine.backends``."""
     scheme, separator, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
     if separator and scheme == "memory":
-        return cast("BackendFactory", memory)
+        return cast("StoreFactory", memory)
     points = {point.name: point for point in importlib.metadata.entry_points(group="quota_engine.backends")}
     if not separator or scheme not in points:
         known = ", ".join(f"{name}://" for name in sorted({*points, "memory"}))
         raise InvalidRequest("url", "no backend serves it", f"one of {known}")
     try:
-        return cast("BackendFactory", points[scheme].load())
+        return cast("StoreFactory", points[scheme].load())
     except ImportError as error:
         extra = "embedded" if "embedded" in scheme else "redis"
         raise BackendUnavailable(
@@ -81,7 +81,7 @@ def _desk(
     catalog: Catalog | None,
     new_id: Callable[[], str] | None,
     ticket_keys: TicketKeys | None,
-) -> Desk:
+) -> RequestBuilder:
     if identity_key is None:
         if url != "memory://":
             raise InvalidRequest(
@@ -89,12 +89,12 @@ def _desk(
             )
         # What it keys does not outlive this process either.
         identity_key = os.urandom(32)
-    return Desk(identity_key, catalog, new_id or random_id, ticket_keys)
+    return RequestBuilder(identity_key, catalog, new_id or random_id, ticket_keys)
 
 
 _ROOMS_MAX = 1_000
 _ROOMS_KEPT_MAX = 750
-_AnyRoom = TypeVar("_AnyRoom", Room, AsyncRoom)
+_AnyRoom = TypeVar("_AnyRoom", WaitingRoom, AsyncWaitingRoom)
 _B = TypeVar("_B")
 
 
@@ -105,13 +105,13 @@ def _local_ms(clock: Clock | None) -> Callable[[], int]:
 
 def _watched(backend: _B, observer: Observer | None) -> _B:
     """The backend, which tells the observer of its way to the store, if both can."""
-    if isinstance(observer, StoreObserver) and isinstance(backend, Watchable):
-        backend.watch(observer)
+    if isinstance(observer, StoreObserver) and isinstance(backend, Observable):
+        backend.attach(observer)
     return backend
 
 
-def _door(policy: Policy | None, observer: Observer | None, clock: Clock | None) -> Door | None:
-    return None if policy is None else Door(policy, observer, clock or SystemClock())
+def _door(policy: Policy | None, observer: Observer | None, clock: Clock | None) -> AdmissionGate | None:
+    return None if policy is None else AdmissionGate(policy, observer, clock or SystemClock())
 
 
 def _forget_some(rooms: dict[str, _AnyRoom]) -> None:
@@ -137,13 +137,15 @@ class QuotaEngine:
     :class:`~quota_engine.OutcomeUnknown` if the answer was lost: then ask again with the same key.
     """
 
-    def __init__(self, backend: Backend, desk: Desk, door: Door | None = None, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, backend: Store, desk: RequestBuilder, door: AdmissionGate | None = None, *, clock: Clock | None = None
+    ) -> None:
         """Bring your own backend; :meth:`open` is the usual way."""
         self._backend = backend
         self._desk = desk
         self._door = door
         self._local_ms = _local_ms(clock)
-        self._rooms: dict[str, Room] = {}
+        self._rooms: dict[str, WaitingRoom] = {}
 
     @classmethod
     def open(
@@ -153,7 +155,7 @@ class QuotaEngine:
         identity_key: bytes | None = None,
         catalog: Catalog | None = None,
         clock: Clock | None = None,
-        new_id: Callable[[], str] | None = None,
+        id_factory: Callable[[], str] | None = None,
         admission: Policy | None = None,
         observer: Observer | None = None,
         ticket_keys: TicketKeys | None = None,
@@ -174,8 +176,8 @@ class QuotaEngine:
                 store; ``None`` for a key that comes from the identity key.
         """
         factory = backend_factory(url)
-        desk = _desk(url, identity_key, catalog, new_id, ticket_keys)
-        backend = _watched(factory.open_backend(url, clock), observer)
+        desk = _desk(url, identity_key, catalog, id_factory, ticket_keys)
+        backend = _watched(factory.open_store(url, clock), observer)
         return cls(backend, desk, _door(admission, observer, clock), clock=clock)
 
     def close(self) -> None:
@@ -208,8 +210,8 @@ class QuotaEngine:
         session: str = "",
         channel: str = "online",
         group: str = "",
-        key: str | None = None,
-        wait: bool = False,
+        idempotency_key: str | None = None,
+        join_wait_list: bool = False,
         hold_ttl_ms: int = 0,
         caller: Caller | None = None,
         admission_pass: str = "",
@@ -238,18 +240,24 @@ class QuotaEngine:
             ``SOLD_OUT``, ``WAIT_LIST_FULL``. What a policy decides without the store comes before all of them.
         """
         command = self._desk.reserve(
-            office, day, applicants, (service, service_unit, session, channel, group), key, wait, hold_ttl_ms
+            office,
+            day,
+            applicants,
+            (service, service_unit, session, channel, group),
+            idempotency_key,
+            join_wait_list,
+            hold_ttl_ms,
         )
         flow = national_claims.reserve(self._desk, office, command) if self._desk.national else None
         if self._door is None:
             if admission_pass:
-                shut(admission_pass)
-            return self._backend.send(office, command) if flow is None else run(flow, self._backend)
+                reject_unused_pass(admission_pass)
+            return self._backend.apply(office, command) if flow is None else run(flow, self._backend)
         flow = self._door.reserve(office, command, self._desk.caller(caller), admission_pass, flow)
         return run(flow, self._backend)
 
     def confirm(
-        self, reference: str, *, applicant: str | None = None, version: int = 0, reacquire: bool = False
+        self, reference: str, *, owner: str | None = None, expected_version: int = 0, reacquire: bool = False
     ) -> Outcome:
         """Make a hold a place and give it a queue number.
 
@@ -259,26 +267,26 @@ class QuotaEngine:
             version: refuse (``STALE``) if the reservation has changed since; 0 leaves it unchecked.
             reacquire: if the deadline has passed, take new units if there are any, instead of answering ``EXPIRED``.
         """
-        office, command = self._desk.step(Confirm, reference, applicant, version, reacquire)
+        office, command = self._desk.step(Confirm, reference, owner, expected_version, reacquire)
         if reacquire and self._desk.national:
             return run(national_claims.confirm(self._desk, office, cast("Confirm", command)), self._backend)
-        return self._backend.send(office, command)
+        return self._backend.apply(office, command)
 
-    def release(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
+    def release(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Outcome:
         """Give up a hold, or leave the wait list. Arguments as for :meth:`confirm`."""
-        return self._backend.send(*self._desk.step(Release, reference, applicant, version))
+        return self._backend.apply(*self._desk.step(Release, reference, owner, expected_version))
 
-    def cancel(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
+    def cancel(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Outcome:
         """Give up a confirmed place. Arguments as for :meth:`confirm`."""
-        return self._backend.send(*self._desk.step(Cancel, reference, applicant, version))
+        return self._backend.apply(*self._desk.step(Cancel, reference, owner, expected_version))
 
-    def check_in(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
+    def check_in(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Outcome:
         """The party has come. Arguments as for :meth:`confirm`."""
-        return self._backend.send(*self._desk.step(CheckIn, reference, applicant, version))
+        return self._backend.apply(*self._desk.step(CheckIn, reference, owner, expected_version))
 
-    def mark_no_show(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
+    def mark_no_show(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Outcome:
         """The party has not come. Arguments as for :meth:`confirm`."""
-        return self._backend.send(*self._desk.step(MarkNoShow, reference, applicant, version))
+        return self._backend.apply(*self._desk.step(MarkNoShow, reference, owner, expected_version))
 
     def reschedule(
         self,
@@ -291,14 +299,14 @@ class QuotaEngine:
         session: str = "",
         channel: str = "online",
         group: str = "",
-        applicant: str | None = None,
-        version: int = 0,
+        owner: str | None = None,
+        expected_version: int = 0,
     ) -> Outcome:
         """Move to another day or session, or to another office: the new place, or still the old one, never none.
 
         Within the office it is one step. To another ``office`` it is a move in several: the reservation there has a
         reference of its own, which the outcome has, and this one ends as ``MOVED``. If the call is cut short, both
-        may have a place for a while; the same call again, or :meth:`finish_moves`, brings it to its end.
+        may have a place for a while; the same call again, or :meth:`recover_moves`, brings it to its end.
 
         What is asked for is given as to :meth:`reserve`, the rest as to :meth:`confirm`.
 
@@ -308,76 +316,76 @@ class QuotaEngine:
             office, as for :meth:`reserve`. ``LAPSED``: it took too long, and nothing was done.
         """
         wanted = (service, service_unit, session, channel, group)
-        flow = office_moves.reschedule(self._desk, reference, day, office, wanted, applicant, version)
+        flow = office_moves.reschedule(self._desk, reference, day, office, wanted, owner, expected_version)
         return run(flow, self._backend)
 
-    def finish_moves(self, *, older_than_ms: int = 0, limit: int = 1000) -> office_moves.MovesReport:
+    def recover_moves(self, *, older_than_ms: int = 0, limit: int = 1000) -> office_moves.MovesReport:
         """Bring moves to other offices to their end whose callers have died on the way: call it now and then.
 
         Safe to call at any time, from any number of processes. A move is left alone while its caller may be at work on
         it, half a minute, and for ``older_than_ms`` more. At most ``limit`` (to 10,000) are looked at.
         """
-        return run(office_moves.finish_moves(self._desk, older_than_ms, limit), self._backend)
+        return run(office_moves.recover_moves(self._desk, older_than_ms, limit), self._backend)
 
-    def moved_to(self, reference: str) -> str:
+    def find_moved(self, reference: str) -> str:
         """The reference under which a reservation goes on that is ``MOVED``; ``""`` if it is not known (any more)."""
-        return run(office_moves.moved_to(self._desk, reference), self._backend)
+        return run(office_moves.find_moved(self._desk, reference), self._backend)
 
     def lookup(self, reference: str) -> Reservation | None:
         """The reservation as it stands now, or ``None``: not known, or its day is long over."""
         return run(day_workflows.lookup(self._desk, reference), self._backend)
 
-    def wait_place(self, reference: str) -> WaitPlace | None:
+    def wait_list_position(self, reference: str) -> WaitListPosition | None:
         """Where somebody stands on the wait list of their day: how many joined earlier and still wait, and how many
         wait in all; ``None`` if the reservation is not ``WAITING`` (any more), or its day is over.
         """
-        return self._backend.perform(self._desk.wait_place(reference))
+        return self._backend.execute(self._desk.wait_list_position(reference))
 
     def availability(self, office: str, first_day: Day, last_day: Day | None = None) -> list[DayView]:
         """The counters of the known days from ``first_day`` to ``last_day`` (at most 400)."""
         return run(day_workflows.view(self._desk, office, first_day, last_day), self._backend)
 
-    def reservations(self, office: str, day: Day) -> list[Reservation]:
+    def list_reservations(self, office: str, day: Day) -> list[Reservation]:
         """All reservations of a day, as they stand now: by queue number, and behind them those without one. For the
         people at the office; it walks through the whole office, so it is nothing for a rush.
         """
-        return self._backend.perform(self._desk.list_day(office, day))
+        return self._backend.execute(self._desk.list_day(office, day))
 
-    def count_holds(self, office: str, day: Day, left_ms: Sequence[int]) -> list[int]:
+    def hold_remaining_histogram(self, office: str, day: Day, bounds_ms: Sequence[int]) -> list[int]:
         """How many holds of a day have how much of their time left: cheap, so that it can be watched in a rush.
 
         Args:
-            left_ms: at most 16 bounds that rise, in milliseconds.
+            bounds_ms: at most 16 bounds that rise, in milliseconds.
 
         Returns:
             one number more than there are bounds: holds with at most the first left, with more than that and at most
             the second, …, and with more than the last.
         """
-        return self._backend.perform(self._desk.count_holds(office, day, left_ms))
+        return self._backend.execute(self._desk.hold_remaining_histogram(office, day, bounds_ms))
 
     def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> Outcome:
         """Set the capacity of one quota; what is taken beyond it is ``outcome.overbooked``, and sells nothing more."""
-        return self._backend.send(*self._desk.on_day(office, day, SetCapacity, quota, capacity))
+        return self._backend.apply(*self._desk.on_day(office, day, SetCapacity, quota, capacity))
 
     def close_day(self, office: str, day: Day) -> Outcome:
         """Stop a day: no reserve, confirm or offer; what is booked can be released, cancelled or moved."""
-        return self._backend.send(*self._desk.on_day(office, day, CloseDay))
+        return self._backend.apply(*self._desk.on_day(office, day, CloseDay))
 
     def open_day(self, office: str, day: Day) -> Outcome:
         """Take :meth:`close_day` back."""
-        return self._backend.send(*self._desk.on_day(office, day, OpenDay))
+        return self._backend.apply(*self._desk.on_day(office, day, OpenDay))
 
-    def pass_on_unused(self, office: str, day: Day, quota: str) -> Outcome:
+    def reallocate_unused(self, office: str, day: Day, quota: str) -> Outcome:
         """Pass an allotment's unused units on now; ``outcome.units`` of them."""
-        return self._backend.send(*self._desk.on_day(office, day, PassOnUnused, quota))
+        return self._backend.apply(*self._desk.on_day(office, day, ReallocateUnused, quota))
 
-    def return_parked(self, office: str, day: Day, quota: str) -> Outcome:
+    def release_parked(self, office: str, day: Day, quota: str) -> Outcome:
         """Make the units that wait for the next draw available; ``outcome.units`` of them."""
-        return self._backend.send(*self._desk.on_day(office, day, ReturnParked, quota))
+        return self._backend.apply(*self._desk.on_day(office, day, ReleaseParked, quota))
 
     def expire(self, office: str, day: Day, limit: int = 100) -> Outcome:
         """Sweep: expire up to ``limit`` overdue holds. Only the wait list and the event log are the sooner for it."""
-        return self._backend.send(*self._desk.on_day(office, day, Expire, limit))
+        return self._backend.apply(*self._desk.on_day(office, day, Expire, limit))
 
     def events(
         self,
@@ -385,64 +393,65 @@ class QuotaEngine:
         after: int = 0,
         limit: int = 1000,
         *,
-        group: str | None = None,
+        consumer_group: str | None = None,
         consumer: str | None = None,
-        claim_idle_ms: int = 60_000,
+        min_idle_ms: int = 60_000,
     ) -> list[RecordedEvent]:
         """Up to ``limit`` (at most 100,000) of the office's events with numbers above ``after``, in order.
 
         With ``group`` and ``consumer``: the next events for one of several consumers that share the work. Each event
         goes to one of them, until it has been acknowledged (:meth:`acknowledge`). A consumer first gets what it has
-        open already (so it goes on after a crash), then what another has had open for ``claim_idle_ms`` or longer (that
+        open already (so it goes on after a crash), then what another has had open for ``min_idle_ms`` or longer (that
         one may be dead), then new ones; in the order of their numbers. It never has more than ``limit`` open.
 
         Every event comes at least once. It comes again if its consumer dies between the effect and the
-        acknowledgement, or is slower than ``claim_idle_ms``: write its number together with its effect.
+        acknowledgement, or is slower than ``min_idle_ms``: write its number together with its effect.
 
         Args:
-            group: the group's name; it comes into being with the first event that is kept, if :meth:`add_group` has not
+            group: the group's name; it comes into being with the first event that is kept, if
+            :meth:`create_consumer_group` has not
                 been called.
             consumer: a name within the group, the same after a restart.
             limit: at most 10,000 for a group. A group is given nothing new while 10,000 of its events are open.
-            claim_idle_ms: longer than a consumer ever takes between two calls.
+            min_idle_ms: longer than a consumer ever takes between two calls.
         """
-        return self._backend.perform(self._desk.events(office, after, limit, group, consumer, claim_idle_ms))
+        return self._backend.execute(self._desk.events(office, after, limit, consumer_group, consumer, min_idle_ms))
 
-    def acknowledge(self, office: str, group: str, numbers: Iterable[int]) -> int:
+    def acknowledge(self, office: str, consumer_group: str, numbers: Iterable[int]) -> int:
         """The group is done with events of these numbers (at most 10,000): it does not get them again.
 
         It does not matter which of its consumers had them. Returns how many of them were open until now.
         """
-        return self._backend.perform(self._desk.acknowledge(office, group, numbers))
+        return self._backend.execute(self._desk.acknowledge(office, consumer_group, numbers))
 
-    def add_group(self, office: str, group: str, after: int = 0) -> bool:
+    def create_consumer_group(self, office: str, consumer_group: str, after: int = 0) -> bool:
         """Let a group of consumers begin with the events above ``after``, and keep them from being trimmed.
 
         An ``after`` that is too high means: with the next event that happens. Returns whether the group is new; one
         that is there stays as it is, and an office without any events has no groups.
         """
-        return self._backend.perform(self._desk.add_group(office, group, after))
+        return self._backend.execute(self._desk.create_consumer_group(office, consumer_group, after))
 
-    def drop_group(self, office: str, group: str) -> bool:
+    def delete_consumer_group(self, office: str, consumer_group: str) -> bool:
         """Forget a group, and what its consumers have open. Returns whether there was one."""
-        return self._backend.perform(self._desk.drop_group(office, group))
+        return self._backend.execute(self._desk.delete_consumer_group(office, consumer_group))
 
-    def groups(self, office: str) -> list[GroupView]:
+    def list_consumer_groups(self, office: str) -> list[ConsumerGroupView]:
         """The office's groups, sorted by name: how far each is, what is pending and since when, and what is still to
         come.
         """
-        return self._backend.perform(self._desk.groups(office))
+        return self._backend.execute(self._desk.list_consumer_groups(office))
 
     def trim_events(self, office: str, through: int) -> int:
         """Drop the office's events up to number ``through``, as far as all its groups have acknowledged them.
 
         Returns how many are left. Who reads without a group is not waited for.
         """
-        return self._backend.perform(self._desk.trim_events(office, through))
+        return self._backend.execute(self._desk.trim_events(office, through))
 
-    def offices(self) -> list[str]:
+    def list_offices(self) -> list[str]:
         """The offices that the store has a ledger of, sorted."""
-        return self._backend.perform(ListOffices())
+        return self._backend.execute(ListOffices())
 
     def draw(self, draw: str) -> Draw:
         """The draw of this id: a lottery among applications that are collected over a time, for all to check."""
@@ -452,14 +461,14 @@ class QuotaEngine:
         """Work out every counter again, from records and from events, for one office or all, and say what differs."""
         return run(day_workflows.audit(self._desk, office), self._backend)
 
-    def room(self, room: str) -> Room:
+    def room(self, room: str) -> WaitingRoom:
         """The waiting room of this name (1 to 64 characters of ``A-Z a-z 0-9 _ -``), made already or to be made."""
         found = self._rooms.get(room) if isinstance(room, str) else None
         if found is None:
             book = RoomBook(self._desk, room, self._local_ms)
             if len(self._rooms) >= _ROOMS_MAX:
                 _forget_some(self._rooms)
-            found = self._rooms.setdefault(room, Room(self._backend, book))
+            found = self._rooms.setdefault(room, WaitingRoom(self._backend, book))
         return found
 
     def reconcile(self, office: str, events: Sequence[RecordedEvent] = ()) -> Reconciliation:
@@ -477,21 +486,26 @@ class QuotaEngine:
             InvalidRequest: ``events`` do not follow on what the store has; it has gone on without them, or there is a
                 gap. Nothing has been restored.
         """
-        return self._backend.perform(self._desk.reconcile(office, events))
+        return self._backend.execute(self._desk.reconcile(office, events))
 
 
 class AsyncQuotaEngine:
     """:class:`QuotaEngine` for asyncio: the same methods, awaited. See there for what they do."""
 
     def __init__(
-        self, backend: AsyncBackend, desk: Desk, door: Door | None = None, *, clock: Clock | None = None
+        self,
+        backend: AsyncStore,
+        desk: RequestBuilder,
+        door: AdmissionGate | None = None,
+        *,
+        clock: Clock | None = None,
     ) -> None:
         """Bring your own backend; :meth:`open` is the usual way."""
         self._backend = backend
         self._desk = desk
         self._door = door
         self._local_ms = _local_ms(clock)
-        self._rooms: dict[str, AsyncRoom] = {}
+        self._rooms: dict[str, AsyncWaitingRoom] = {}
 
     @classmethod
     async def open(
@@ -501,15 +515,15 @@ class AsyncQuotaEngine:
         identity_key: bytes | None = None,
         catalog: Catalog | None = None,
         clock: Clock | None = None,
-        new_id: Callable[[], str] | None = None,
+        id_factory: Callable[[], str] | None = None,
         admission: Policy | None = None,
         observer: Observer | None = None,
         ticket_keys: TicketKeys | None = None,
     ) -> Self:
         """See :meth:`QuotaEngine.open`."""
         factory = backend_factory(url)
-        desk = _desk(url, identity_key, catalog, new_id, ticket_keys)
-        backend = _watched(await factory.open_async_backend(url, clock), observer)
+        desk = _desk(url, identity_key, catalog, id_factory, ticket_keys)
+        backend = _watched(await factory.open_async_store(url, clock), observer)
         return cls(backend, desk, _door(admission, observer, clock), clock=clock)
 
     async def close(self) -> None:
@@ -541,48 +555,54 @@ class AsyncQuotaEngine:
         session: str = "",
         channel: str = "online",
         group: str = "",
-        key: str | None = None,
-        wait: bool = False,
+        idempotency_key: str | None = None,
+        join_wait_list: bool = False,
         hold_ttl_ms: int = 0,
         caller: Caller | None = None,
         admission_pass: str = "",
     ) -> Outcome:
         """See :meth:`QuotaEngine.reserve`."""
         command = self._desk.reserve(
-            office, day, applicants, (service, service_unit, session, channel, group), key, wait, hold_ttl_ms
+            office,
+            day,
+            applicants,
+            (service, service_unit, session, channel, group),
+            idempotency_key,
+            join_wait_list,
+            hold_ttl_ms,
         )
         flow = national_claims.reserve(self._desk, office, command) if self._desk.national else None
         if self._door is None:
             if admission_pass:
-                shut(admission_pass)
-            return await (self._backend.send(office, command) if flow is None else run_async(flow, self._backend))
+                reject_unused_pass(admission_pass)
+            return await (self._backend.apply(office, command) if flow is None else run_async(flow, self._backend))
         flow = self._door.reserve(office, command, self._desk.caller(caller), admission_pass, flow)
         return await run_async(flow, self._backend)
 
     async def confirm(
-        self, reference: str, *, applicant: str | None = None, version: int = 0, reacquire: bool = False
+        self, reference: str, *, owner: str | None = None, expected_version: int = 0, reacquire: bool = False
     ) -> Outcome:
         """See :meth:`QuotaEngine.confirm`."""
-        office, command = self._desk.step(Confirm, reference, applicant, version, reacquire)
+        office, command = self._desk.step(Confirm, reference, owner, expected_version, reacquire)
         if reacquire and self._desk.national:
             return await run_async(national_claims.confirm(self._desk, office, cast("Confirm", command)), self._backend)
-        return await self._backend.send(office, command)
+        return await self._backend.apply(office, command)
 
-    async def release(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
+    async def release(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Outcome:
         """See :meth:`QuotaEngine.release`."""
-        return await self._backend.send(*self._desk.step(Release, reference, applicant, version))
+        return await self._backend.apply(*self._desk.step(Release, reference, owner, expected_version))
 
-    async def cancel(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
+    async def cancel(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Outcome:
         """See :meth:`QuotaEngine.cancel`."""
-        return await self._backend.send(*self._desk.step(Cancel, reference, applicant, version))
+        return await self._backend.apply(*self._desk.step(Cancel, reference, owner, expected_version))
 
-    async def check_in(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
+    async def check_in(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Outcome:
         """See :meth:`QuotaEngine.check_in`."""
-        return await self._backend.send(*self._desk.step(CheckIn, reference, applicant, version))
+        return await self._backend.apply(*self._desk.step(CheckIn, reference, owner, expected_version))
 
-    async def mark_no_show(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Outcome:
+    async def mark_no_show(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Outcome:
         """See :meth:`QuotaEngine.mark_no_show`."""
-        return await self._backend.send(*self._desk.step(MarkNoShow, reference, applicant, version))
+        return await self._backend.apply(*self._desk.step(MarkNoShow, reference, owner, expected_version))
 
     async def reschedule(
         self,
@@ -595,65 +615,65 @@ class AsyncQuotaEngine:
         session: str = "",
         channel: str = "online",
         group: str = "",
-        applicant: str | None = None,
-        version: int = 0,
+        owner: str | None = None,
+        expected_version: int = 0,
     ) -> Outcome:
         """See :meth:`QuotaEngine.reschedule`."""
         wanted = (service, service_unit, session, channel, group)
-        flow = office_moves.reschedule(self._desk, reference, day, office, wanted, applicant, version)
+        flow = office_moves.reschedule(self._desk, reference, day, office, wanted, owner, expected_version)
         return await run_async(flow, self._backend)
 
-    async def finish_moves(self, *, older_than_ms: int = 0, limit: int = 1000) -> office_moves.MovesReport:
-        """See :meth:`QuotaEngine.finish_moves`."""
-        return await run_async(office_moves.finish_moves(self._desk, older_than_ms, limit), self._backend)
+    async def recover_moves(self, *, older_than_ms: int = 0, limit: int = 1000) -> office_moves.MovesReport:
+        """See :meth:`QuotaEngine.recover_moves`."""
+        return await run_async(office_moves.recover_moves(self._desk, older_than_ms, limit), self._backend)
 
-    async def moved_to(self, reference: str) -> str:
+    async def find_moved(self, reference: str) -> str:
         """See :meth:`QuotaEngine.moved_to`."""
-        return await run_async(office_moves.moved_to(self._desk, reference), self._backend)
+        return await run_async(office_moves.find_moved(self._desk, reference), self._backend)
 
     async def lookup(self, reference: str) -> Reservation | None:
         """See :meth:`QuotaEngine.lookup`."""
         return await run_async(day_workflows.lookup(self._desk, reference), self._backend)
 
-    async def wait_place(self, reference: str) -> WaitPlace | None:
-        """See :meth:`QuotaEngine.wait_place`."""
-        return await self._backend.perform(self._desk.wait_place(reference))
+    async def wait_list_position(self, reference: str) -> WaitListPosition | None:
+        """See :meth:`QuotaEngine.wait_list_position`."""
+        return await self._backend.execute(self._desk.wait_list_position(reference))
 
     async def availability(self, office: str, first_day: Day, last_day: Day | None = None) -> list[DayView]:
         """See :meth:`QuotaEngine.availability`."""
         return await run_async(day_workflows.view(self._desk, office, first_day, last_day), self._backend)
 
-    async def reservations(self, office: str, day: Day) -> list[Reservation]:
+    async def list_reservations(self, office: str, day: Day) -> list[Reservation]:
         """See :meth:`QuotaEngine.reservations`."""
-        return await self._backend.perform(self._desk.list_day(office, day))
+        return await self._backend.execute(self._desk.list_day(office, day))
 
-    async def count_holds(self, office: str, day: Day, left_ms: Sequence[int]) -> list[int]:
-        """See :meth:`QuotaEngine.count_holds`."""
-        return await self._backend.perform(self._desk.count_holds(office, day, left_ms))
+    async def hold_remaining_histogram(self, office: str, day: Day, bounds_ms: Sequence[int]) -> list[int]:
+        """See :meth:`QuotaEngine.hold_remaining_histogram`."""
+        return await self._backend.execute(self._desk.hold_remaining_histogram(office, day, bounds_ms))
 
     async def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> Outcome:
         """See :meth:`QuotaEngine.set_capacity`."""
-        return await self._backend.send(*self._desk.on_day(office, day, SetCapacity, quota, capacity))
+        return await self._backend.apply(*self._desk.on_day(office, day, SetCapacity, quota, capacity))
 
     async def close_day(self, office: str, day: Day) -> Outcome:
         """See :meth:`QuotaEngine.close_day`."""
-        return await self._backend.send(*self._desk.on_day(office, day, CloseDay))
+        return await self._backend.apply(*self._desk.on_day(office, day, CloseDay))
 
     async def open_day(self, office: str, day: Day) -> Outcome:
         """See :meth:`QuotaEngine.open_day`."""
-        return await self._backend.send(*self._desk.on_day(office, day, OpenDay))
+        return await self._backend.apply(*self._desk.on_day(office, day, OpenDay))
 
-    async def pass_on_unused(self, office: str, day: Day, quota: str) -> Outcome:
-        """See :meth:`QuotaEngine.pass_on_unused`."""
-        return await self._backend.send(*self._desk.on_day(office, day, PassOnUnused, quota))
+    async def reallocate_unused(self, office: str, day: Day, quota: str) -> Outcome:
+        """See :meth:`QuotaEngine.reallocate_unused`."""
+        return await self._backend.apply(*self._desk.on_day(office, day, ReallocateUnused, quota))
 
-    async def return_parked(self, office: str, day: Day, quota: str) -> Outcome:
-        """See :meth:`QuotaEngine.return_parked`."""
-        return await self._backend.send(*self._desk.on_day(office, day, ReturnParked, quota))
+    async def release_parked(self, office: str, day: Day, quota: str) -> Outcome:
+        """See :meth:`QuotaEngine.release_parked`."""
+        return await self._backend.apply(*self._desk.on_day(office, day, ReleaseParked, quota))
 
     async def expire(self, office: str, day: Day, limit: int = 100) -> Outcome:
         """See :meth:`QuotaEngine.expire`."""
-        return await self._backend.send(*self._desk.on_day(office, day, Expire, limit))
+        return await self._backend.apply(*self._desk.on_day(office, day, Expire, limit))
 
     async def events(
         self,
@@ -661,36 +681,38 @@ class AsyncQuotaEngine:
         after: int = 0,
         limit: int = 1000,
         *,
-        group: str | None = None,
+        consumer_group: str | None = None,
         consumer: str | None = None,
-        claim_idle_ms: int = 60_000,
+        min_idle_ms: int = 60_000,
     ) -> list[RecordedEvent]:
         """See :meth:`QuotaEngine.events`."""
-        return await self._backend.perform(self._desk.events(office, after, limit, group, consumer, claim_idle_ms))
+        return await self._backend.execute(
+            self._desk.events(office, after, limit, consumer_group, consumer, min_idle_ms)
+        )
 
-    async def acknowledge(self, office: str, group: str, numbers: Iterable[int]) -> int:
+    async def acknowledge(self, office: str, consumer_group: str, numbers: Iterable[int]) -> int:
         """See :meth:`QuotaEngine.acknowledge`."""
-        return await self._backend.perform(self._desk.acknowledge(office, group, numbers))
+        return await self._backend.execute(self._desk.acknowledge(office, consumer_group, numbers))
 
-    async def add_group(self, office: str, group: str, after: int = 0) -> bool:
-        """See :meth:`QuotaEngine.add_group`."""
-        return await self._backend.perform(self._desk.add_group(office, group, after))
+    async def create_consumer_group(self, office: str, consumer_group: str, after: int = 0) -> bool:
+        """See :meth:`QuotaEngine.create_consumer_group`."""
+        return await self._backend.execute(self._desk.create_consumer_group(office, consumer_group, after))
 
-    async def drop_group(self, office: str, group: str) -> bool:
-        """See :meth:`QuotaEngine.drop_group`."""
-        return await self._backend.perform(self._desk.drop_group(office, group))
+    async def delete_consumer_group(self, office: str, consumer_group: str) -> bool:
+        """See :meth:`QuotaEngine.delete_consumer_group`."""
+        return await self._backend.execute(self._desk.delete_consumer_group(office, consumer_group))
 
-    async def groups(self, office: str) -> list[GroupView]:
+    async def list_consumer_groups(self, office: str) -> list[ConsumerGroupView]:
         """See :meth:`QuotaEngine.groups`."""
-        return await self._backend.perform(self._desk.groups(office))
+        return await self._backend.execute(self._desk.list_consumer_groups(office))
 
     async def trim_events(self, office: str, through: int) -> int:
         """See :meth:`QuotaEngine.trim_events`."""
-        return await self._backend.perform(self._desk.trim_events(office, through))
+        return await self._backend.execute(self._desk.trim_events(office, through))
 
-    async def offices(self) -> list[str]:
+    async def list_offices(self) -> list[str]:
         """See :meth:`QuotaEngine.offices`."""
-        return await self._backend.perform(ListOffices())
+        return await self._backend.execute(ListOffices())
 
     def draw(self, draw: str) -> AsyncDraw:
         """See :meth:`QuotaEngine.draw`."""
@@ -700,16 +722,16 @@ class AsyncQuotaEngine:
         """See :meth:`QuotaEngine.audit`."""
         return await run_async(day_workflows.audit(self._desk, office), self._backend)
 
-    def room(self, room: str) -> AsyncRoom:
+    def room(self, room: str) -> AsyncWaitingRoom:
         """See :meth:`QuotaEngine.room`."""
         found = self._rooms.get(room) if isinstance(room, str) else None
         if found is None:
             book = RoomBook(self._desk, room, self._local_ms)
             if len(self._rooms) >= _ROOMS_MAX:
                 _forget_some(self._rooms)
-            found = self._rooms.setdefault(room, AsyncRoom(self._backend, book))
+            found = self._rooms.setdefault(room, AsyncWaitingRoom(self._backend, book))
         return found
 
     async def reconcile(self, office: str, events: Sequence[RecordedEvent] = ()) -> Reconciliation:
         """See :meth:`QuotaEngine.reconcile`."""
-        return await self._backend.perform(self._desk.reconcile(office, events))
+        return await self._backend.execute(self._desk.reconcile(office, events))

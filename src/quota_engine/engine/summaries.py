@@ -7,17 +7,17 @@ store answered. Nothing here asks a store, or needs a catalog.
 from __future__ import annotations
 
 __all__ = [
-    "LEFT_UNKNOWN",
+    "PLACES_LEFT_UNKNOWN",
+    "AuditSummary",
     "DayState",
-    "DrawLook",
-    "RoomLook",
+    "DrawSummary",
     "RoomPhase",
-    "Verdict",
+    "RoomSummary",
     "day_state",
-    "draw_look",
     "openings",
     "plain_day",
-    "room_look",
+    "summarize_draw",
+    "summarize_room",
 ]
 
 import datetime
@@ -29,7 +29,7 @@ import msgspec
 
 from quota_engine.domain.outcomes import DayView
 from quota_engine.draws.ledger import DrawPhase, DrawView
-from quota_engine.waiting_room.machine import LEFT_UNKNOWN, OPEN_MS_MAX, RoomView
+from quota_engine.waiting_room.machine import OPEN_MS_MAX, PLACES_LEFT_UNKNOWN, RoomView
 
 _MINUTE_MS: Final = 60_000
 
@@ -83,12 +83,13 @@ class RoomPhase(enum.StrEnum):
     OVER = "OVER"
 
 
-class RoomLook(msgspec.Struct, frozen=True):
+class RoomSummary(msgspec.Struct, frozen=True):
     """How a waiting room goes.
 
     ``tickets`` are all so far: ``called`` of them have had their turn, or have it now (``in_turn``), and ``waiting``
     have not. ``rate_per_minute`` is how many were called in the last minute (or as long as the room has run), and
-    ``per_minute`` what it is set to now, between its two bounds. ``left`` are the places left, ``LEFT_UNKNOWN`` (-1) if
+    ``per_minute`` what it is set to now, between its two bounds. ``left`` are the places left,
+    ``PLACES_LEFT_UNKNOWN`` (-1) if
     nobody has counted them. ``wait_ms``: how long the last one in line waits at this rate, -1 if that can not be said.
     Moments are in milliseconds since 1970 (UTC), 0 for what has not come.
     """
@@ -106,9 +107,9 @@ class RoomLook(msgspec.Struct, frozen=True):
     per_minute: int
     per_minute_min: int
     per_minute_max: int
-    left: int
+    places_left: int
     wait_ms: int
-    joins_from_at_ms: int
+    join_opens_at_ms: int
     opens_at_ms: int
     closes_at_ms: int
     opened_at_ms: int
@@ -116,14 +117,14 @@ class RoomLook(msgspec.Struct, frozen=True):
     entropy_source: str
 
 
-def room_look(room: str, view: RoomView) -> RoomLook:
+def summarize_room(room: str, view: RoomView) -> RoomSummary:
     """How the room of this id goes, from one view of it."""
-    terms = view.terms
+    terms = view.config
     phase = _phase(view)
-    waiting = view.tickets - view.mark
+    waiting = view.tickets - view.called_count
     rate = _rate_per_minute(view)
     pace = rate or view.per_minute
-    return RoomLook(
+    return RoomSummary(
         room=room,
         office=terms.office,
         first_day=datetime.date.fromordinal(terms.first_day),
@@ -131,15 +132,15 @@ def room_look(room: str, view: RoomView) -> RoomLook:
         phase=phase,
         tickets=view.tickets,
         waiting=waiting,
-        called=view.mark,
-        in_turn=view.mark - view.lapsed if phase is RoomPhase.RUNNING else 0,
+        called=view.called_count,
+        in_turn=view.called_count - view.lapsed if phase is RoomPhase.RUNNING else 0,
         rate_per_minute=rate,
         per_minute=view.per_minute,
         per_minute_min=view.per_minute_min,
         per_minute_max=view.per_minute_max,
-        left=view.left,
+        places_left=view.places_left,
         wait_ms=waiting * _MINUTE_MS // pace if phase is RoomPhase.RUNNING and pace else -1,
-        joins_from_at_ms=terms.joins_from_ms,
+        join_opens_at_ms=terms.join_opens_at_ms,
         opens_at_ms=terms.opens_at_ms,
         closes_at_ms=terms.closes_at_ms,
         opened_at_ms=view.opened_at_ms,
@@ -153,22 +154,22 @@ def _phase(view: RoomView) -> RoomPhase:
         return RoomPhase.OVER
     if view.seed:
         return RoomPhase.RUNNING
-    if view.now_ms >= view.terms.opens_at_ms:
+    if view.now_ms >= view.config.opens_at_ms:
         return RoomPhase.DUE
-    return RoomPhase.JOINING if view.now_ms >= view.terms.joins_from_ms else RoomPhase.EARLY
+    return RoomPhase.JOINING if view.now_ms >= view.config.join_opens_at_ms else RoomPhase.EARLY
 
 
 def _rate_per_minute(view: RoomView) -> int:
     """The view knows the calls of the last ``claim_ms``, as of when the room last served."""
     if not view.seed or view.is_over:
         return 0
-    span_ms = min(_MINUTE_MS, view.terms.claim_ms, max(view.now_ms - view.opened_at_ms, view.terms.step_ms))
-    before = [call.mark for call in view.calls if call.at_ms <= view.now_ms - span_ms]
-    called = view.mark - (before[-1] if before else view.lapsed)
+    span_ms = min(_MINUTE_MS, view.config.turn_ms, max(view.now_ms - view.opened_at_ms, view.config.step_ms))
+    before = [call.called_count for call in view.calls if call.at_ms <= view.now_ms - span_ms]
+    called = view.called_count - (before[-1] if before else view.lapsed)
     return called * _MINUTE_MS // span_ms
 
 
-class DrawLook(msgspec.Struct, frozen=True):
+class DrawSummary(msgspec.Struct, frozen=True):
     """How a draw goes: how many have applied, for how many people, and until when. Moments are in milliseconds since
     1970 (UTC).
     """
@@ -185,10 +186,10 @@ class DrawLook(msgspec.Struct, frozen=True):
     entropy_source: str
 
 
-def draw_look(view: DrawView) -> DrawLook:
+def summarize_draw(view: DrawView) -> DrawSummary:
     """How a draw goes, from one view of it."""
-    terms = view.terms
-    return DrawLook(
+    terms = view.config
+    return DrawSummary(
         draw=view.draw,
         phase=view.phase,
         applications=view.applications,
@@ -202,7 +203,7 @@ def draw_look(view: DrawView) -> DrawLook:
     )
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class AuditSummary(msgspec.Struct, frozen=True):
     """What an audit of ``offices`` offices came to at ``at_ms``: a sentence a finding, none if all adds up."""
 
     at_ms: int

@@ -12,22 +12,22 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, Self
 
-from quota_engine.admission.token_bucket import Level, Limit
+from quota_engine.admission.token_bucket import BucketLevel, Limit
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
 from quota_engine.engine.quota_engine import backend_factory
-from quota_engine.ports import AsyncBackend, Backend, Clock
-from quota_engine.workflows.bucket_requests import BucketDesk, BucketKeys, Taken
+from quota_engine.ports import AsyncStore, Clock, Store
+from quota_engine.workflows.bucket_requests import BucketKeys, BucketRequestBuilder, TakeResult
 
-_UNCHECKED: Final = Taken(True, unchecked=True)
+_UNCHECKED: Final = TakeResult(True, unchecked=True)
 
 
-def _desk(url: str, name: str, limits: Limit | Mapping[str, Limit], identity_key: bytes | None) -> BucketDesk:
+def _desk(url: str, name: str, limits: Limit | Mapping[str, Limit], identity_key: bytes | None) -> BucketRequestBuilder:
     if identity_key is None:
         if url != "memory://":
             expected = "the secret bytes that all processes on this store share, 16 to 64 of them"
             raise InvalidRequest("identity_key", "missing", expected)
         identity_key = os.urandom(32)
-    return BucketDesk(name, limits, identity_key)
+    return BucketRequestBuilder(name, limits, identity_key)
 
 
 class TokenBuckets:
@@ -39,7 +39,7 @@ class TokenBuckets:
     its answer was lost. A call whose answer is lost is sent again, and may then have been charged twice: never less.
     """
 
-    def __init__(self, backend: Backend, desk: BucketDesk, *, admit_in_outage: bool = False) -> None:
+    def __init__(self, backend: Store, desk: BucketRequestBuilder, *, admit_in_outage: bool = False) -> None:
         """Bring your own backend; :meth:`open` is the usual way."""
         self._backend = backend
         self._desk = desk
@@ -68,9 +68,9 @@ class TokenBuckets:
             admit_in_outage: let everybody through when the store is away, instead of raising.
         """
         desk = _desk(url, name, limits, identity_key)
-        return cls(backend_factory(url).open_backend(url, clock), desk, admit_in_outage=admit_in_outage)
+        return cls(backend_factory(url).open_store(url, clock), desk, admit_in_outage=admit_in_outage)
 
-    def take(self, keys: BucketKeys, cost: int = 1) -> Taken:
+    def take(self, keys: BucketKeys, cost: int = 1) -> TakeResult:
         """Take ``cost`` tokens (1 to the burst) from the bucket of each key: from all of them, or from none.
 
         Args:
@@ -80,20 +80,20 @@ class TokenBuckets:
         """
         request = self._desk.take(keys, cost)
         try:
-            answer = self._backend.perform(request)
+            answer = self._backend.execute(request)
         except (BackendUnavailable, OutcomeUnknown):
             if self._admit_in_outage:
                 return _UNCHECKED
             raise
-        return self._desk.taken(keys, answer)
+        return self._desk.take_result(keys, answer)
 
-    def peek(self, keys: BucketKeys) -> dict[str, Level]:
+    def peek(self, keys: BucketKeys) -> dict[str, BucketLevel]:
         """What is in the bucket of each key, by the name of its limit (``""`` if there is only one). Takes nothing."""
-        return self._desk.levels(keys, self._backend.perform(self._desk.peek(keys)))
+        return self._desk.levels(keys, self._backend.execute(self._desk.peek(keys)))
 
     def reset(self, keys: BucketKeys) -> int:
         """Make the bucket of each key full; how many were not."""
-        count: int = self._backend.perform(self._desk.reset(keys))
+        count: int = self._backend.execute(self._desk.reset(keys))
         return count
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class TokenBuckets:
 class AsyncTokenBuckets:
     """:class:`TokenBuckets` for asyncio: the same methods, awaited. See there for what they do."""
 
-    def __init__(self, backend: AsyncBackend, desk: BucketDesk, *, admit_in_outage: bool = False) -> None:
+    def __init__(self, backend: AsyncStore, desk: BucketRequestBuilder, *, admit_in_outage: bool = False) -> None:
         """Bring your own backend; :meth:`open` is the usual way."""
         self._backend = backend
         self._desk = desk
@@ -131,27 +131,27 @@ class AsyncTokenBuckets:
     ) -> Self:
         """See :meth:`TokenBuckets.open`."""
         desk = _desk(url, name, limits, identity_key)
-        backend = await backend_factory(url).open_async_backend(url, clock)
+        backend = await backend_factory(url).open_async_store(url, clock)
         return cls(backend, desk, admit_in_outage=admit_in_outage)
 
-    async def take(self, keys: BucketKeys, cost: int = 1) -> Taken:
+    async def take(self, keys: BucketKeys, cost: int = 1) -> TakeResult:
         """See :meth:`TokenBuckets.take`."""
         request = self._desk.take(keys, cost)
         try:
-            answer = await self._backend.perform(request)
+            answer = await self._backend.execute(request)
         except (BackendUnavailable, OutcomeUnknown):
             if self._admit_in_outage:
                 return _UNCHECKED
             raise
-        return self._desk.taken(keys, answer)
+        return self._desk.take_result(keys, answer)
 
-    async def peek(self, keys: BucketKeys) -> dict[str, Level]:
+    async def peek(self, keys: BucketKeys) -> dict[str, BucketLevel]:
         """See :meth:`TokenBuckets.peek`."""
-        return self._desk.levels(keys, await self._backend.perform(self._desk.peek(keys)))
+        return self._desk.levels(keys, await self._backend.execute(self._desk.peek(keys)))
 
     async def reset(self, keys: BucketKeys) -> int:
         """See :meth:`TokenBuckets.reset`."""
-        count: int = await self._backend.perform(self._desk.reset(keys))
+        count: int = await self._backend.execute(self._desk.reset(keys))
         return count
 
     async def close(self) -> None:

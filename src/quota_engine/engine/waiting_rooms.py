@@ -1,27 +1,27 @@
-"""Waiting rooms in Python: :class:`Room` and :class:`AsyncRoom`, as ``engine.room("id")`` gives them.
+"""Waiting rooms in Python: :class:`Room` and :class:`AsyncWaitingRoom`, as ``engine.room("id")`` gives them.
 
 What a method does stands once, at the sync one; the async one is the same with ``await``.
 """
 
 from __future__ import annotations
 
-__all__ = ["AsyncRoom", "Room"]
+__all__ = ["AsyncWaitingRoom", "WaitingRoom"]
 
 import threading
 
-from quota_engine.ports import AsyncBackend, Backend
-from quota_engine.waiting_room.machine import RoomAnswer, RoomStatus, RoomView
-from quota_engine.waiting_room.ticket_status import Standing
-from quota_engine.waiting_room.transcript import RoomRecord
+from quota_engine.ports import AsyncStore, Store
+from quota_engine.waiting_room.machine import RoomResult, RoomStatus, RoomView
+from quota_engine.waiting_room.ticket_status import TicketStatus
+from quota_engine.waiting_room.transcript import RoomTranscript
 from quota_engine.workflows import waiting_rooms
 from quota_engine.workflows.generator_drivers import run, run_async
 from quota_engine.workflows.request_builder import Day
-from quota_engine.workflows.waiting_rooms import Admission, Moment, RoomBook, RoomSettings, RoomTicket
+from quota_engine.workflows.waiting_rooms import EnterResult, JoinResult, Moment, RoomBook, RoomSettings
 
 _DEFAULT_SETTINGS = RoomSettings()
 
 
-class Room:
+class WaitingRoom:
     """The waiting room of one release. Safe to share between threads.
 
     Whoever polls is answered from one look at the store, which is at most half a second old; so is everybody else. All
@@ -29,7 +29,7 @@ class Room:
     :class:`~quota_engine.InvalidRequest` for a ticket that is not a good one, and what the engine's methods raise.
     """
 
-    def __init__(self, backend: Backend, book: RoomBook) -> None:
+    def __init__(self, backend: Store, book: RoomBook) -> None:
         self._backend = backend
         self._book = book
         self._refreshing = threading.Lock()
@@ -84,7 +84,7 @@ class Room:
             self._backend,
         )
 
-    def join(self, identity: str, *, instead_of: str | None = None) -> RoomTicket:
+    def join(self, identity: str, *, instead_of: str | None = None) -> JoinResult:
         """Take a ticket for ``identity`` (in clear; hashed at once), or get again the one that it has.
 
         ``instead_of``: a ticket of the same identity that has lost its turn, to go behind with a new one.
@@ -96,7 +96,7 @@ class Room:
         self._see_to_it()
         return run(waiting_rooms.join(self._book, identity, instead_of), self._backend)
 
-    def status(self, ticket: str, *, identity: str | None = None) -> Standing:
+    def status(self, ticket: str, *, identity: str | None = None) -> TicketStatus:
         """How a ticket stands: phase, position, time, and chances. Costs no call of the store.
 
         ``identity``: whose it has to be; left out, whoever has the ticket is told.
@@ -106,12 +106,12 @@ class Room:
             self._book.read(ticket, identity)
         return self._book.standing(ticket)
 
-    def enter(self, ticket: str, identity: str) -> Admission:
+    def enter(self, ticket: str, identity: str) -> EnterResult:
         """Take the turn of ``identity``: the pass to reserve with, if the ticket has been called. Twice is the same."""
         self._see_to_it()
         return self._book.admission(ticket, identity)
 
-    def open(self, entropy: str) -> RoomAnswer:
+    def open(self, entropy: str) -> RoomResult:
         """Open a room that has been made with an ``entropy_source``, with what that has said.
 
         Returns:
@@ -121,7 +121,7 @@ class Room:
         self._see_to_it()
         return run(waiting_rooms.open_with(self._book, entropy), self._backend)
 
-    def set_pace(self, per_minute_min: int, per_minute_max: int) -> RoomAnswer:
+    def set_pace(self, per_minute_min: int, per_minute_max: int) -> RoomResult:
         """Let the pace go between these bounds from now on (1 to 6,000,000 tickets a minute), also while it runs.
 
         The mark then moves no faster, and no slower if the tickets and the places left allow it. What was fixed when
@@ -133,7 +133,7 @@ class Room:
         self._see_to_it()
         return run(waiting_rooms.set_pace(self._book, per_minute_min, per_minute_max), self._backend)
 
-    def close(self) -> RoomAnswer:
+    def close(self) -> RoomResult:
         """End the room now, for all at once, and reveal what is left to reveal. At ``closes_at`` it ends by itself."""
         self._see_to_it()
         return run(waiting_rooms.close(self._book), self._backend)
@@ -145,7 +145,7 @@ class Room:
         self._see_to_it(max_age_ms)
         return self._book.view()
 
-    def record(self) -> RoomRecord:
+    def transcript(self) -> RoomTranscript:
         """The record to publish: before the opening, after it, and when the room has closed."""
         self._see_to_it()
         return self._book.record()
@@ -164,10 +164,10 @@ class Room:
             self._refreshing.release()
 
 
-class AsyncRoom:
+class AsyncWaitingRoom:
     """The same for asyncio."""
 
-    def __init__(self, backend: AsyncBackend, book: RoomBook) -> None:
+    def __init__(self, backend: AsyncStore, book: RoomBook) -> None:
         import asyncio  # whoever has an event loop has imported it
 
         self._backend = backend
@@ -206,34 +206,34 @@ class AsyncRoom:
             self._backend,
         )
 
-    async def join(self, identity: str, *, instead_of: str | None = None) -> RoomTicket:
+    async def join(self, identity: str, *, instead_of: str | None = None) -> JoinResult:
         """See :meth:`Room.join`."""
         await self._see_to_it()
         return await run_async(waiting_rooms.join(self._book, identity, instead_of), self._backend)
 
-    async def status(self, ticket: str, *, identity: str | None = None) -> Standing:
+    async def status(self, ticket: str, *, identity: str | None = None) -> TicketStatus:
         """See :meth:`Room.status`."""
         await self._see_to_it()
         if identity is not None:
             self._book.read(ticket, identity)
         return self._book.standing(ticket)
 
-    async def enter(self, ticket: str, identity: str) -> Admission:
+    async def enter(self, ticket: str, identity: str) -> EnterResult:
         """See :meth:`Room.enter`."""
         await self._see_to_it()
         return self._book.admission(ticket, identity)
 
-    async def open(self, entropy: str) -> RoomAnswer:
+    async def open(self, entropy: str) -> RoomResult:
         """See :meth:`Room.open`."""
         await self._see_to_it()
         return await run_async(waiting_rooms.open_with(self._book, entropy), self._backend)
 
-    async def set_pace(self, per_minute_min: int, per_minute_max: int) -> RoomAnswer:
+    async def set_pace(self, per_minute_min: int, per_minute_max: int) -> RoomResult:
         """See :meth:`Room.set_pace`."""
         await self._see_to_it()
         return await run_async(waiting_rooms.set_pace(self._book, per_minute_min, per_minute_max), self._backend)
 
-    async def close(self) -> RoomAnswer:
+    async def close(self) -> RoomResult:
         """See :meth:`Room.close`."""
         await self._see_to_it()
         return await run_async(waiting_rooms.close(self._book), self._backend)
@@ -243,7 +243,7 @@ class AsyncRoom:
         await self._see_to_it(max_age_ms)
         return self._book.view()
 
-    async def record(self) -> RoomRecord:
+    async def transcript(self) -> RoomTranscript:
         """See :meth:`Room.record`."""
         await self._see_to_it()
         return self._book.record()

@@ -307,7 +307,7 @@ def _take_winners(plan: Plan, books: Books, drawn: Drawn) -> None:
         if not lot.preference or reference is None or receipt is None:
             continue
         application = drawn.applications[lot.number]
-        wish = drawn.capacities.wishes[application.choices[lot.preference - 1]]
+        wish = drawn.capacities.preferences[application.choices[lot.preference - 1]]
         office_day, quotas = index_of[wish.office, wish.day], wish.choice.options[lot.option]
         books.took(Place(receipt.person, office_day, reference, "HELD", 0, application.units, quotas))
         books.measures.bookings += 1
@@ -347,7 +347,7 @@ def _is_listed(receipt: Receipt, drawn: Drawn) -> bool:
     if sorted(found.applicants) != sorted(receipt.tokens) or len(found.choices) != len(receipt.choices):
         return False
     for name, said in zip(found.choices, receipt.choices, strict=True):
-        wish = drawn.capacities.wishes[name]
+        wish = drawn.capacities.preferences[name]
         written = {
             "office": wish.office,
             "day": datetime.date.fromordinal(wish.day).isoformat(),

@@ -41,8 +41,8 @@ def carry(engine: QuotaEngine, ask: Ask) -> tuple[str, Answer]:
                     ask.office,
                     ask.day,
                     ask.applicants[0] if len(ask.applicants) == 1 else ask.applicants,
-                    key=ask.key,
-                    wait=ask.wait,
+                    idempotency_key=ask.key,
+                    join_wait_list=ask.wait,
                     admission_pass=ask.admission_pass,
                     **wish,
                 )
@@ -95,5 +95,5 @@ def _answer(outcome: Outcome) -> Answer:
         units=record.units,
         quotas=tuple(record.quotas),
         queue_numbers=tuple(record.queue_numbers),
-        deadline_at_ms=record.deadline_ms,
+        deadline_at_ms=record.deadline_at_ms,
     )

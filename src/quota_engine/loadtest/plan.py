@@ -23,7 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from quota_engine.catalog import Catalog, day_terms, load_catalog, packed_places
-from quota_engine.domain.errors import CatalogError, InvalidRequest, Mistake
+from quota_engine.domain.errors import CatalogError, InvalidRequest, ValidationIssue
 from quota_engine.domain.model import ReReleaseRule
 from quota_engine.simulation.scenario import Scenario, load_scenario
 from quota_engine.simulation.supply import Market, OfficeDay, wish_of
@@ -249,7 +249,9 @@ def _office_day(catalog: Catalog, file: str, on_sale: DayOnSale) -> OfficeDay:
     terms = day_terms(catalog, on_sale.office, date) if view is not None else None
     if view is None or terms is None:
         what = f"{on_sale.office} on {date}"
-        raise CatalogError((Mistake(file, "offices", f"not with {what}", "the catalog that the host runs with"),))
+        raise CatalogError(
+            (ValidationIssue(file, "offices", f"not with {what}", "the catalog that the host runs with"),)
+        )
     capacities = {quota.name: quota.capacity for quota in terms.quotas}
     quotas = {name: on_sale.available.get(name, 0) for name in capacities}
     return OfficeDay(
@@ -260,7 +262,7 @@ def _office_day(catalog: Catalog, file: str, on_sale: DayOnSale) -> OfficeDay:
         opens_at_ms=on_sale.opens_at_ms,
         quotas=quotas,
         overrides={name: places for name, places in quotas.items() if places != capacities[name]},
-        passes_on={quota.name: quota.pass_on.to for quota in terms.quotas if quota.pass_on},
+        passes_on={quota.name: quota.reallocation.to for quota in terms.quotas if quota.reallocation},
         places=0,
         has_wait_list=any(quota.re_release.rule is ReReleaseRule.WAIT_LIST for quota in terms.quotas),
     )

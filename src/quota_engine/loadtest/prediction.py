@@ -23,6 +23,8 @@ def predict(scenario: Scenario, cast: Cast) -> Measures:
     numbers = itertools.count(1)
     clock = ManualClock(0)
     key = hashlib.sha256(f"load test {scenario.seed}".encode()).digest()
-    with QuotaEngine.open("memory://", identity_key=key, clock=clock, new_id=lambda: f"sim-{next(numbers)}") as engine:
+    with QuotaEngine.open(
+        "memory://", identity_key=key, clock=clock, id_factory=lambda: f"sim-{next(numbers)}"
+    ) as engine:
         prepared = Prepared(scenario, cast.market, cast.population)
         return simulate(prepared, engine, clock, backend="memory://").engine

@@ -182,7 +182,7 @@ def encoded(ask: Ask) -> Encoded:
         case Reserve():
             body: dict[str, object] = {"applicants": ask.applicants, **ask.wish}
             if ask.wait:
-                body["wait"] = True
+                body["join_wait_list"] = True
             if ask.admission_pass:
                 body["admission_pass"] = ask.admission_pass
             path = f"/v1/offices/{ask.office}/days/{ask.day}/reservations"
@@ -197,7 +197,7 @@ def encoded(ask: Ask) -> Encoded:
         case Join():
             body = {"identity": ask.identity}
             if ask.instead_of:
-                body["instead_of"] = ask.instead_of
+                body["replaces_ticket"] = ask.instead_of
             return Encoded("POST", f"/v1/rooms/{ask.room}/tickets", "join", _encode(body), {})
         case Look():
             return Encoded("GET", f"/v1/rooms/{ask.room}/tickets/{ask.ticket}", "poll", b"", {})

@@ -157,7 +157,7 @@ class Service:
             now_ms = self.now_ms()
             if now_ms - self._asked_at_ms >= _READY_FOR_MS:
                 try:
-                    await self.engine.offices()
+                    await self.engine.list_offices()
                     self._state = "ready"
                 except QuotaEngineError as error:
                     _logger.warning("not ready: %s", error)

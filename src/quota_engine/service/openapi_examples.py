@@ -53,7 +53,7 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
         "first_day": _DAY,
         "last_day": "2026-12-11",
         "opens_at_ms": _OPENS_AT_MS,
-        "joins_from_at_ms": _OPENS_AT_MS - _HOUR_MS,
+        "join_opens_at_ms": _OPENS_AT_MS - _HOUR_MS,
         "settings": {"per_minute_max": 1_200},
     },
     "join": {"identity": _NIK},

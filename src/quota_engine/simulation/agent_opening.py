@@ -240,7 +240,7 @@ class Contest:
     # The run.
 
     def _publish(self, first_us: int) -> None:
-        if self._engine.offices():
+        if self._engine.list_offices():
             raise InvalidRequest("backend", "the store has offices already", "an empty one, or a new namespace")
         market = self.market
         self._clock.set_ms(self._opening_ms + first_us // 1000 - 60_000)
@@ -341,7 +341,7 @@ class Contest:
     def _confirm(self, index: int, now_us: int, reply_us: int) -> int:
         self.measures.count_store_call(now_us)
         hold = self._holds.pop(index)
-        outcome = self._engine.confirm(hold.reference, applicant=self.people.identity(index))
+        outcome = self._engine.confirm(hold.reference, owner=self.people.identity(index))
         if outcome.status is not Status.CONFIRMED or outcome.reservation is None:
             self._step[index] = _ASK
             return self._is_refused(index, reply_us)
@@ -355,7 +355,7 @@ class Contest:
     def _cancel(self, index: int, now_us: int, reply_us: int) -> int:
         """A broker gives a place up, and asks for it in the customer's name as soon as the answer is there."""
         self.measures.count_store_call(now_us)
-        outcome = self._engine.cancel(self._references.pop(index), applicant=self.people.identity(index))
+        outcome = self._engine.cancel(self._references.pop(index), owner=self.people.identity(index))
         assert outcome.reservation is not None
         self._status[index] = _ABANDONED
         self._count_confirmed(index, outcome.reservation, -1)
@@ -519,7 +519,7 @@ class Contest:
         """A round begins: what was kept back for it is available."""
         for each in self.market.office_days:
             for quota in each.quotas:
-                self._engine.return_parked(each.office, each.day, quota)
+                self._engine.release_parked(each.office, each.day, quota)
         return -1
 
     def _day(self) -> None:
@@ -534,7 +534,7 @@ class Contest:
             self._clock.set_ms(max(self._clock.now_ms(), starts_ms[each.office, each.day] + 60_000))
             identity = people.identity(index)
             if index < people.people:
-                outcome = self._engine.check_in(reference, applicant=identity)
+                outcome = self._engine.check_in(reference, owner=identity)
             else:
-                outcome = self._engine.mark_no_show(reference, applicant=identity)
+                outcome = self._engine.mark_no_show(reference, owner=identity)
             self.measures.came(index, outcome.status is Status.ATTENDED)

@@ -25,7 +25,7 @@ class AuditReport(Protocol):
 class SimulatedEngine(Protocol):
     """An engine on any backend, opened with the clock that the run sets."""
 
-    def offices(self) -> list[str]:
+    def list_offices(self) -> list[str]:
         """The offices that the store knows already."""
         ...
 
@@ -48,33 +48,33 @@ class SimulatedEngine(Protocol):
         session: str = "",
         channel: str = "online",
         group: str = "",
-        wait: bool = False,
+        join_wait_list: bool = False,
         hold_ttl_ms: int = 0,
     ) -> Outcome:
         """Hold places for a party of raw identities."""
         ...
 
-    def confirm(self, reference: str, *, applicant: str | None = None) -> Outcome:
+    def confirm(self, reference: str, *, owner: str | None = None) -> Outcome:
         """Make a hold a place."""
         ...
 
-    def release(self, reference: str, *, applicant: str | None = None) -> Outcome:
+    def release(self, reference: str, *, owner: str | None = None) -> Outcome:
         """Give up a hold, or leave the wait list."""
         ...
 
-    def cancel(self, reference: str, *, applicant: str | None = None) -> Outcome:
+    def cancel(self, reference: str, *, owner: str | None = None) -> Outcome:
         """Give up a place."""
         ...
 
-    def check_in(self, reference: str, *, applicant: str | None = None) -> Outcome:
+    def check_in(self, reference: str, *, owner: str | None = None) -> Outcome:
         """The party has come."""
         ...
 
-    def mark_no_show(self, reference: str, *, applicant: str | None = None) -> Outcome:
+    def mark_no_show(self, reference: str, *, owner: str | None = None) -> Outcome:
         """The party has not come."""
         ...
 
-    def return_parked(self, office: str, day: int, quota: str) -> Outcome:
+    def release_parked(self, office: str, day: int, quota: str) -> Outcome:
         """Make the units that wait for the next draw available."""
         ...
 

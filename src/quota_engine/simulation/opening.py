@@ -129,7 +129,7 @@ class Spike:
 
     def _publish(self) -> None:
         # A store in use would be played with, and one from an earlier run would replay it: the ids are the same.
-        if self._engine.offices():
+        if self._engine.list_offices():
             raise InvalidRequest("backend", "the store has offices already", "an empty one, or a new namespace")
         market = self._market
         first_ms = min(min(self._population.first_press_us), 0) // 1000
@@ -280,7 +280,7 @@ class Spike:
 
     def _held(self, index: int, office_day: int, reply_us: int, reservation: Reservation) -> int:
         """A place is won: fill in the form, unless the client crashes or the applicant walks away."""
-        deadline_us = (reservation.deadline_ms - self._opening_ms) * 1000
+        deadline_us = (reservation.deadline_at_ms - self._opening_ms) * 1000
         first_time = index not in self._holds
         self._holds[index] = reservation
         if first_time and self._agents.abandons():
@@ -300,18 +300,18 @@ class Spike:
         before, now = self._holds[index], outcome.reservation
         if now is not None and now.id == before.id:
             self.measures.resumed += 1
-        elif self._clock.now_ms() < before.deadline_ms:
+        elif self._clock.now_ms() < before.deadline_at_ms:
             self.measures.holds_lost += 1
         else:
             self._hold_expired(before)
 
     def _hold_expired(self, reservation: Reservation) -> None:
         self.measures.holds_expired += 1
-        self.measures.taken.add((reservation.deadline_ms - self._opening_ms) * 1000, -reservation.units)
+        self.measures.taken.add((reservation.deadline_at_ms - self._opening_ms) * 1000, -reservation.units)
 
     def _confirm(self, index: int, office_day: int, reply_us: int) -> int:
         hold = self._holds[index]
-        outcome = self._engine.confirm(hold.reference, applicant=self._population.identity(index))
+        outcome = self._engine.confirm(hold.reference, owner=self._population.identity(index))
         self._statuses[outcome.status] += 1
         if outcome.status is not Status.CONFIRMED or outcome.reservation is None:
             # Too late: the hold is gone, and the applicant tries for another, though not for ever.
@@ -345,7 +345,9 @@ class Spike:
             return self._final(index, office_day, reply_us, _End.REFUSED)
         if reservation.state is State.HELD:
             self.measures.offers_seen += 1
-            offered_ms = reservation.deadline_ms - self._market.catalog.offices[reservation.office].rules.offer_ttl_ms
+            offered_ms = (
+                reservation.deadline_at_ms - self._market.catalog.offices[reservation.office].rules.offer_ttl_ms
+            )
             self.measures.taken.add((offered_ms - self._opening_ms) * 1000, reservation.units)
             del self._holds[index]
             return self._held(index, office_day, reply_us, reservation)
@@ -355,7 +357,7 @@ class Spike:
         return self._agents.pause_us(self._scenario.agents.wait_look_s_mean)
 
     def _leave(self, index: int, office_day: int, reply_us: int) -> int:
-        outcome = self._engine.release(self._holds[index].reference, applicant=self._population.identity(index))
+        outcome = self._engine.release(self._holds[index].reference, owner=self._population.identity(index))
         self._statuses[outcome.status] += 1
         return self._final(index, office_day, reply_us, _End.REFUSED)
 

@@ -262,11 +262,11 @@ class _RoomGate(_OpenGate):
         commitment = order.commitment_of(self._seed)
         closes_ms = opens_ms + _ROOM_OPEN_H * 3_600_000
         claim_ms = round(settings.claim_s * 1000)
-        terms = machine.RoomTerms(
+        terms = machine.RoomConfig(
             office=market.office_days[0].office,
             first_day=min(each.day for each in market.office_days),
             last_day=max(each.day for each in market.office_days),
-            joins_from_ms=opens_ms - round(settings.join_before_s * 1000) if self._shuffled else opens_ms,
+            join_opens_at_ms=opens_ms - round(settings.join_before_s * 1000) if self._shuffled else opens_ms,
             opens_at_ms=opens_ms,
             closes_at_ms=closes_ms,
             forget_at_ms=closes_ms + 3_600_000 + claim_ms,
@@ -274,7 +274,7 @@ class _RoomGate(_OpenGate):
             key_id="sim",
             nonce=f"round-{number}",
             window_ms=round(settings.window_s * 1000) if self._shuffled else _FIRST_COME_WINDOW_MS,
-            claim_ms=claim_ms,
+            turn_ms=claim_ms,
             per_minute_max=settings.per_s * 60,
             burst=settings.per_s,
         )
@@ -292,7 +292,7 @@ class _RoomGate(_OpenGate):
         if not self._is_open or self._admitted[index]:
             return ADMIT
         now_ms = self._world.market.opening_ms + now_us // 1000
-        answer = machine.apply(self._state, machine.Join(f"p{index}"), now_ms)
+        answer = machine.apply(self._state, machine.JoinRoom(f"p{index}"), now_ms)
         if answer.status is machine.RoomStatus.NOT_OPEN:
             return EARLY
         if answer.status is not machine.RoomStatus.JOINED:
@@ -309,16 +309,16 @@ class _RoomGate(_OpenGate):
         if not state.seed:
             machine.apply(state, machine.OpenRoom(self._seed), now_ms)
         left, coming = world.places()
-        if state.mark < state.tickets:
+        if state.called_count < state.tickets:
             self._busy_us = now_us
         is_quiet = now_us - self._busy_us >= _QUIET_US
-        if left + coming == 0 or is_quiet or now_ms >= state.terms.closes_at_ms - 1000:  # type: ignore[union-attr]
+        if left + coming == 0 or is_quiet or now_ms >= state.config.closes_at_ms - 1000:  # type: ignore[union-attr]
             self._close(now_ms, now_us)
             return -1
         pace = pacing.pace(machine.view_of(state, now_ms), left, _STORE_LATENCY_MS)
-        machine.apply(state, machine.Serve(pace.per_minute, pace.call_max, left), now_ms)
+        machine.apply(state, machine.CallTickets(pace.per_minute, pace.call_max, left), now_ms)
         self._put_in_order(now_ms)
-        while self._called < min(state.mark, len(self._queue)):
+        while self._called < min(state.called_count, len(self._queue)):
             index = self._queue[self._called]
             self._called += 1
             self._admitted[index] = 1
@@ -391,7 +391,9 @@ class _DrawGate(_OpenGate):
         choices, office_days = world.choices(), world.market.office_days
         days = world.units_left()
         wishes = {
-            f"{office_day}-{wish}": lottery.Wish(office_days[office_day].office, office_days[office_day].day, choice)
+            f"{office_day}-{wish}": lottery.Preference(
+                office_days[office_day].office, office_days[office_day].day, choice
+            )
             for office_day, of_day in enumerate(choices)
             for wish, choice in enumerate(of_day)
         }

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from quota_engine.catalog import Catalog, OfficeView, choice_of, day_terms, load_catalog, packed_places
-from quota_engine.domain.errors import CatalogError, InvalidRequest, Mistake
+from quota_engine.domain.errors import CatalogError, InvalidRequest, ValidationIssue
 from quota_engine.domain.model import DayTerms, ReReleaseRule
 from quota_engine.simulation.scenario import Booking, Sale, Scenario
 
@@ -162,7 +162,9 @@ def open_market(scenario: Scenario, file: str) -> Market:
     if sale.offices_max:
         office_days = _largest(office_days, sale.offices_max)
     if not sum(office_day.places for office_day in office_days):
-        raise CatalogError((Mistake(file, "sale.first_day", str(sale.first_day), "a time with places on sale"),))
+        raise CatalogError(
+            (ValidationIssue(file, "sale.first_day", str(sale.first_day), "a time with places on sale"),)
+        )
     taking_part = {office_day.office for office_day in office_days}
     days = [datetime.date.fromordinal(office_day.day) for office_day in office_days]
     catalog = dataclasses.replace(
@@ -178,7 +180,7 @@ def _with_schedule(catalog: Catalog, sale: Sale, file: str) -> Catalog:
     for name, view in catalog.offices.items():
         if sale.schedule not in view.schedules:
             expected = f"one of {', '.join(view.schedules)}"
-            raise CatalogError((Mistake(file, "sale.schedule", repr(sale.schedule), expected),))
+            raise CatalogError((ValidationIssue(file, "sale.schedule", repr(sale.schedule), expected),))
         offices[name] = dataclasses.replace(view, schedule=view.schedules[sale.schedule])
     return dataclasses.replace(catalog, offices=offices)
 
@@ -192,7 +194,7 @@ def _offices_on_sale(catalog: Catalog, sale: Sale, file: str) -> list[str]:
     unknown = [office for office in sale.offices if office not in catalog.offices]
     if unknown:
         expected = f"offices of the catalog {sale.catalog!r}"
-        raise CatalogError(tuple(Mistake(file, "sale.offices", repr(office), expected) for office in unknown))
+        raise CatalogError(tuple(ValidationIssue(file, "sale.offices", repr(office), expected) for office in unknown))
     return [office for office in catalog.offices if not sale.offices or office in sale.offices]
 
 
@@ -203,7 +205,7 @@ def _options(catalog: Catalog, office: str, wishes: tuple[Wish, ...], file: str)
             options.extend(wish.options(catalog, office))
         except InvalidRequest as error:
             where = f"bookings[{index}].{error.where}, for {office}"
-            raise CatalogError((Mistake(file, where, error.problem, error.expected),)) from None
+            raise CatalogError((ValidationIssue(file, where, error.problem, error.expected),)) from None
     return list(dict.fromkeys(options))
 
 
@@ -211,12 +213,12 @@ def _office_day(
     office: OfficeView, date: datetime.date, terms: DayTerms, options: Sequence[Sequence[str]], capacity: int
 ) -> OfficeDay:
     quotas = {quota.name: quota.capacity for quota in terms.quotas}
-    passes_on = {quota.name: quota.pass_on.to for quota in terms.quotas if quota.pass_on}
+    passes_on = {quota.name: quota.reallocation.to for quota in terms.quotas if quota.reallocation}
     overrides: dict[str, int] = {}
     for quota in terms.quotas:
         # A second tranche that has passed on by the opening is on sale as well.
-        if quota.pass_on and quota.pass_on.at_ms <= terms.opens_at_ms:
-            quotas[quota.pass_on.to] += quotas[quota.name]
+        if quota.reallocation and quota.reallocation.at_ms <= terms.opens_at_ms:
+            quotas[quota.reallocation.to] += quotas[quota.name]
             quotas[quota.name] = overrides[quota.name] = 0
     overrides = overrides | scaled_quotas(options, quotas, capacity) if capacity else {}
     quotas.update(overrides)

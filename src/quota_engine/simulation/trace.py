@@ -12,7 +12,7 @@ import re
 from array import array
 from typing import Final
 
-from quota_engine.domain.errors import CatalogError, InvalidRequest, Mistake
+from quota_engine.domain.errors import CatalogError, InvalidRequest, ValidationIssue
 from quota_engine.domain.validation import APPLICANTS_MAX
 from quota_engine.simulation.arrivals import Kind, Population
 from quota_engine.simulation.supply import Market, Wish
@@ -46,7 +46,7 @@ def read_trace(path: pathlib.Path, market: Market, default: Wish, seed: int) -> 
     order. Further lines of an applicant for the same office, day and channel are presses of the same applicant.
     Raises ``CatalogError``, with line and column of each mistake, and never the identity.
     """
-    mistakes: list[Mistake] = []
+    mistakes: list[ValidationIssue] = []
     rows = _Rows()
     reader = _Reader(str(path), market, default, mistakes)
     try:
@@ -54,7 +54,7 @@ def read_trace(path: pathlib.Path, market: Market, default: Wish, seed: int) -> 
             lines = csv.reader(file)
             header = tuple(name.strip() for name in next(lines, ()))
             if header != COLUMNS:
-                raise CatalogError((Mistake(str(path), "line 1", "another header", ",".join(COLUMNS)),))
+                raise CatalogError((ValidationIssue(str(path), "line 1", "another header", ",".join(COLUMNS)),))
             for cells in lines:
                 if cells:
                     reader.read(lines.line_num, cells, rows)
@@ -62,11 +62,11 @@ def read_trace(path: pathlib.Path, market: Market, default: Wish, seed: int) -> 
                     break
     except OSError as error:
         problem = error.strerror or "not readable"
-        raise CatalogError((Mistake(str(path), "(file)", problem, "a CSV file"),)) from None
+        raise CatalogError((ValidationIssue(str(path), "(file)", problem, "a CSV file"),)) from None
     except (UnicodeDecodeError, csv.Error):
-        raise CatalogError((Mistake(str(path), "(file)", "not a text", "a CSV file in UTF-8"),)) from None
+        raise CatalogError((ValidationIssue(str(path), "(file)", "not a text", "a CSV file in UTF-8"),)) from None
     if not rows.identities and not mistakes:
-        mistakes.append(Mistake(str(path), "(file)", "no lines", "at least one press"))
+        mistakes.append(ValidationIssue(str(path), "(file)", "no lines", "at least one press"))
     if mistakes:
         raise CatalogError(tuple(mistakes))
     for presses in rows.presses_us:
@@ -88,7 +88,7 @@ def read_trace(path: pathlib.Path, market: Market, default: Wish, seed: int) -> 
 class _Reader:
     """Turns the cells of a line into numbers, and notes what is wrong with them."""
 
-    def __init__(self, file: str, market: Market, default: Wish, mistakes: list[Mistake]) -> None:
+    def __init__(self, file: str, market: Market, default: Wish, mistakes: list[ValidationIssue]) -> None:
         self._file, self._default, self._mistakes = file, default, mistakes
         self._catalog = market.catalog
         self._opening_ms = market.opening_ms
@@ -183,7 +183,7 @@ class _Reader:
         return None
 
     def _note(self, line: int, column: str, problem: str, expected: str) -> None:
-        self._mistakes.append(Mistake(self._file, f"line {line}, {column}", problem, expected))
+        self._mistakes.append(ValidationIssue(self._file, f"line {line}, {column}", problem, expected))
 
 
 def _shown(cell: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AsyncMemoryBackend", "MemoryBackend", "open_async_backend", "open_backend"]
+__all__ = ["AsyncMemoryStore", "MemoryStore", "open_async_store", "open_store"]
 
 import threading
 from collections.abc import Callable
@@ -12,38 +12,38 @@ from quota_engine.clocks import SystemClock
 from quota_engine.domain import consumer_groups
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command
-from quota_engine.domain.consumer_groups import GROUPS_MAX, Group, GroupView
+from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroup, ConsumerGroupView
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import describe
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, Outcome, WaitPlace
-from quota_engine.domain.queries import count_holds, list_day, wait_place
+from quota_engine.domain.outcomes import DayView, Outcome, WaitListPosition
+from quota_engine.domain.queries import hold_remaining_histogram, list_day, wait_list_position
 from quota_engine.domain.reconcile import Reconciliation, mend, restore
 from quota_engine.domain.state_machine import lookup, view
 from quota_engine.ledger_kinds import kind_of
 from quota_engine.ports import (
     Acknowledge,
-    AddGroup,
-    Ask,
+    Apply,
+    ApplyMany,
     Audit,
     Clock,
-    CountHolds,
+    CreateConsumerGroup,
+    DeleteConsumerGroup,
     Describe,
-    DropGroup,
+    ListConsumerGroups,
     ListDay,
-    ListGroups,
     ListOffices,
     Lookup,
+    Query,
+    ReadConsumerGroup,
     ReadEvents,
-    ReadGroup,
+    ReadHoldRemainingHistogram,
+    ReadWaitListPosition,
     Reconcile,
     RecordedEvent,
-    Request,
-    Send,
-    SendMany,
+    StoreRequest,
     TrimEvents,
     View,
-    WaitListPlace,
 )
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class _Book:
         self.lock = threading.Lock()
         self.epoch = 0
         self.events_trimmed = 0
-        self.groups: dict[str, Group] = {}
+        self.groups: dict[str, ConsumerGroup] = {}
 
     @property
     def last_number(self) -> int:
@@ -69,7 +69,7 @@ class _Book:
         return self.events_trimmed + len(self.ledger.events)
 
 
-class MemoryBackend:
+class MemoryStore:
     """A store that lives as long as this object. Safe under threads; what it holds is lost when the process ends."""
 
     def __init__(self, clock: Clock) -> None:
@@ -77,27 +77,27 @@ class MemoryBackend:
         self._books: dict[str, _Book] = {}
         self._books_lock = threading.Lock()
         self._answers: dict[type, Callable[[Any], Any]] = {
-            Ask: self._ask,
-            SendMany: self._send_many,
+            Query: self._ask,
+            ApplyMany: self._send_many,
             Lookup: self._lookup,
-            WaitListPlace: self._wait_place,
+            ReadWaitListPosition: self._wait_place,
             View: self._view,
             ListDay: self._list_day,
-            CountHolds: self._count_holds,
+            ReadHoldRemainingHistogram: self._count_holds,
             ReadEvents: self._read_events,
             TrimEvents: self._trim_events,
-            ReadGroup: self._read_group,
+            ReadConsumerGroup: self._read_group,
             Acknowledge: self._acknowledge,
-            AddGroup: self._add_group,
-            DropGroup: self._drop_group,
-            ListGroups: self._list_groups,
+            CreateConsumerGroup: self._add_group,
+            DeleteConsumerGroup: self._drop_group,
+            ListConsumerGroups: self._list_groups,
             ListOffices: self._list_offices,
             Audit: self._audit,
             Reconcile: self._reconcile,
             Describe: self._describe,
         }
 
-    def send(self, office: str, command: Command) -> Outcome:
+    def apply(self, office: str, command: Command) -> Outcome:
         """See :meth:`quota_engine.ports.Backend.send`."""
         book = self._books.get(office) or self._book_for(office, command)
         lock = book.lock
@@ -109,11 +109,11 @@ class MemoryBackend:
         finally:
             lock.release()
 
-    def perform(self, request: Request[T]) -> T:
+    def execute(self, request: StoreRequest[T]) -> T:
         """See :meth:`quota_engine.ports.Backend.perform`; this backend is never unavailable and never in doubt."""
         answer: T
-        if type(request) is Send:
-            answer = cast("T", self.send(request.place, request.command))
+        if type(request) is Apply:
+            answer = cast("T", self.apply(request.address, request.command))
         else:
             answer = self._answers[type(request)](request)
         return answer
@@ -129,18 +129,18 @@ class MemoryBackend:
         book = self._books.get(place)
         if book is None:
             book = _Book(place)
-            if book.kind.founders.isdisjoint(map(type, commands)):
+            if book.kind.creating_commands.isdisjoint(map(type, commands)):
                 return book
             with self._books_lock:
                 book = self._books.setdefault(place, book)
         return book
 
-    def _ask(self, request: Ask) -> Any:
-        book = self._book(request.place)
+    def _ask(self, request: Query) -> Any:
+        book = self._book(request.address)
         with book.lock:
             return book.kind.ask(book.ledger, request.question, self._now_ms())
 
-    def _send_many(self, request: SendMany) -> list[Outcome]:
+    def _send_many(self, request: ApplyMany) -> list[Outcome]:
         book = self._book_for(request.office, *request.commands)
         with book.lock:
             now_ms = self._now_ms()
@@ -151,10 +151,10 @@ class MemoryBackend:
         with book.lock:
             return lookup(book.ledger, request.id, self._now_ms())
 
-    def _wait_place(self, request: WaitListPlace) -> WaitPlace | None:
+    def _wait_place(self, request: ReadWaitListPosition) -> WaitListPosition | None:
         book = self._book(request.office)
         with book.lock:
-            return wait_place(book.ledger, request.id, self._now_ms())
+            return wait_list_position(book.ledger, request.id, self._now_ms())
 
     def _view(self, request: View) -> list[DayView]:
         book = self._book(request.office)
@@ -168,10 +168,10 @@ class MemoryBackend:
         with book.lock:
             return list_day(book.ledger, request.day, self._now_ms())
 
-    def _count_holds(self, request: CountHolds) -> list[int]:
+    def _count_holds(self, request: ReadHoldRemainingHistogram) -> list[int]:
         book = self._book(request.office)
         with book.lock:
-            return count_holds(book.ledger, request.day, request.left_ms, self._now_ms())
+            return hold_remaining_histogram(book.ledger, request.day, request.bounds_ms, self._now_ms())
 
     def _read_events(self, request: ReadEvents) -> list[RecordedEvent]:
         book = self._book(request.office)
@@ -191,16 +191,16 @@ class MemoryBackend:
             book.events_trimmed += dropped
             return len(events)
 
-    def _read_group(self, request: ReadGroup) -> list[RecordedEvent]:
+    def _read_group(self, request: ReadConsumerGroup) -> list[RecordedEvent]:
         book = self._book(request.office)
         with book.lock:
             first, last = book.events_trimmed + 1, book.last_number
             if not last or request.limit < 1:
                 return []
             now_ms = max(self._now_ms(), book.ledger.now_ms)
-            group = self._group(book, request.group) or consumer_groups.begin(0, first, last)
-            book.groups[request.group], ranges = consumer_groups.take(
-                group, request.consumer, request.limit, request.claim_idle_ms, now_ms, last
+            group = self._group(book, request.consumer_group) or consumer_groups.begin(0, first, last)
+            book.groups[request.consumer_group], ranges = consumer_groups.take(
+                group, request.consumer, request.limit, request.min_idle_ms, now_ms, last
             )
             numbers = [number for lowest, highest in ranges for number in range(lowest, highest + 1)]
             return [RecordedEvent(number, book.ledger.events[number - first]) for number in numbers]
@@ -208,36 +208,36 @@ class MemoryBackend:
     def _acknowledge(self, request: Acknowledge) -> int:
         book = self._book(request.office)
         with book.lock:
-            group = book.groups.get(request.group)
+            group = book.groups.get(request.consumer_group)
             if group is None:
                 return 0
-            book.groups[request.group], closed = consumer_groups.acknowledge(
+            book.groups[request.consumer_group], closed = consumer_groups.acknowledge(
                 group, consumer_groups.ranges_of(request.numbers)
             )
             return closed
 
-    def _add_group(self, request: AddGroup) -> bool:
+    def _add_group(self, request: CreateConsumerGroup) -> bool:
         book = self._book(request.office)
         with book.lock:
-            if not book.last_number or self._group(book, request.group) is not None:
+            if not book.last_number or self._group(book, request.consumer_group) is not None:
                 return False
             group = consumer_groups.begin(request.after, book.events_trimmed + 1, book.last_number)
-            book.groups[request.group] = group
+            book.groups[request.consumer_group] = group
             return True
 
-    def _group(self, book: _Book, name: str) -> Group | None:
+    def _group(self, book: _Book, name: str) -> ConsumerGroup | None:
         """The group; ``None`` if it is not there and can come into being."""
         group = book.groups.get(name)
         if group is None and len(book.groups) >= GROUPS_MAX:
             raise InvalidRequest("group", f"the office has {GROUPS_MAX} groups", "one of them; or drop one first")
         return group
 
-    def _drop_group(self, request: DropGroup) -> bool:
+    def _drop_group(self, request: DeleteConsumerGroup) -> bool:
         book = self._book(request.office)
         with book.lock:
-            return book.groups.pop(request.group, None) is not None
+            return book.groups.pop(request.consumer_group, None) is not None
 
-    def _list_groups(self, request: ListGroups) -> list[GroupView]:
+    def _list_groups(self, request: ListConsumerGroups) -> list[ConsumerGroupView]:
         book = self._book(request.office)
         with book.lock:
             return [
@@ -272,22 +272,22 @@ class MemoryBackend:
             return book.kind.describe(book.ledger)
 
 
-class AsyncMemoryBackend:
+class AsyncMemoryStore:
     """The same store for asyncio. A step takes microseconds, so it runs right here, in the event loop."""
 
-    def __init__(self, memory: MemoryBackend) -> None:
+    def __init__(self, memory: MemoryStore) -> None:
         self._memory = memory
 
-    async def send(self, office: str, command: Command) -> Outcome:
-        """See :meth:`MemoryBackend.send`."""
-        return self._memory.send(office, command)
+    async def apply(self, office: str, command: Command) -> Outcome:
+        """See :meth:`MemoryStore.send`."""
+        return self._memory.apply(office, command)
 
-    async def perform(self, request: Request[T]) -> T:
-        """See :meth:`MemoryBackend.perform`."""
-        return self._memory.perform(request)
+    async def execute(self, request: StoreRequest[T]) -> T:
+        """See :meth:`MemoryStore.perform`."""
+        return self._memory.execute(request)
 
     async def close(self) -> None:
-        """See :meth:`MemoryBackend.close`."""
+        """See :meth:`MemoryStore.close`."""
         self._memory.close()
 
 
@@ -296,16 +296,16 @@ def _check_url(url: str) -> None:
         raise InvalidRequest("url", "more than memory://", "memory:// and nothing behind it")
 
 
-def open_backend(url: str, clock: Clock | None) -> MemoryBackend:
+def open_store(url: str, clock: Clock | None) -> MemoryStore:
     """Open ``memory://``: a new, empty store.
 
     Raises:
         InvalidRequest: the URL names a place; there is none to name.
     """
     _check_url(url)
-    return MemoryBackend(clock or SystemClock())
+    return MemoryStore(clock or SystemClock())
 
 
-async def open_async_backend(url: str, clock: Clock | None) -> AsyncMemoryBackend:
-    """Open ``memory://`` for asyncio; see :func:`open_backend`."""
-    return AsyncMemoryBackend(open_backend(url, clock))
+async def open_async_store(url: str, clock: Clock | None) -> AsyncMemoryStore:
+    """Open ``memory://`` for asyncio; see :func:`open_store`."""
+    return AsyncMemoryStore(open_store(url, clock))

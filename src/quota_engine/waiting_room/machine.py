@@ -7,31 +7,31 @@ this machine: it counts, and moves the mark. Positions below the **mark** have b
 that ``calls`` tells; a call is over ``claim_ms`` later, whether or not anybody came.
 
 ``apply(state, command, now_ms)`` changes a room, ``ask(state, question, now_ms)`` looks at it. Both answer with a
-:class:`RoomAnswer`. The rules stand in ``docs/rules.md``.
+:class:`RoomResult`. The rules stand in ``docs/rules.md``.
 """
 
 from __future__ import annotations
 
 __all__ = [
-    "CALLS_MAX",
-    "CALL_MAX",
+    "ACTIVE_CALLS_MAX",
     "INDEX_NONE",
-    "LEFT_UNKNOWN",
+    "PLACES_LEFT_UNKNOWN",
     "TICKETS_MAX",
-    "Call",
+    "TICKETS_PER_CALL_MAX",
+    "CallTickets",
     "CloseRoom",
     "CreateRoom",
-    "Join",
-    "LookRoom",
+    "JoinRoom",
     "OpenRoom",
-    "RoomAnswer",
     "RoomCommand",
+    "RoomConfig",
+    "RoomResult",
     "RoomState",
     "RoomStatus",
-    "RoomTerms",
     "RoomView",
-    "Serve",
     "SetPace",
+    "TicketCall",
+    "ViewRoom",
     "apply",
     "ask",
     "describe",
@@ -54,22 +54,23 @@ TICKETS_MAX: Final = SIZE_MAX
 OPEN_MS_MAX: Final = 7 * 86_400_000
 """The longest time from opening to close."""
 WINDOWS_MAX: Final = 4096
-CALLS_MAX: Final = 512
+ACTIVE_CALLS_MAX: Final = 512
 """The most calls that can be going on at a time: ``claim_ms / step_ms``."""
 PER_MINUTE_MAX: Final = 6_000_000
-CALL_MAX: Final = 1_000_000
+TICKETS_PER_CALL_MAX: Final = 1_000_000
 DAYS_MAX: Final = 62
 RETENTION_MS_MAX: Final = 366 * 86_400_000
-LEFT_MAX: Final = CAPACITY_MAX * DAYS_MAX
-LEFT_UNKNOWN: Final = -1
+PLACES_LEFT_MAX: Final = CAPACITY_MAX * DAYS_MAX
+PLACES_LEFT_UNKNOWN: Final = -1
 INDEX_NONE: Final = -1
 _MINUTE_MS: Final = 60_000
 
 
-class RoomTerms(msgspec.Struct, frozen=True):
+class RoomConfig(msgspec.Struct, frozen=True):
     """What is fixed when a room is made.
 
-    It serves one office's days from ``first_day`` to ``last_day`` (ordinals). Tickets are given from ``joins_from_ms``;
+    It serves one office's days from ``first_day`` to ``last_day`` (ordinals). Tickets are given from
+    ``join_opens_at_ms``;
     it opens at ``opens_at_ms`` and closes at ``closes_at_ms``; at ``forget_at_ms`` it is gone. ``commitment`` commits
     to its seeds (see ``room_order``), which come from the secret ``key_id`` and ``nonce``; if ``entropy_source`` names
     a public source of chance, the room opens only with what that said. Later tickets are shuffled within
@@ -84,7 +85,7 @@ class RoomTerms(msgspec.Struct, frozen=True):
     office: str
     first_day: int
     last_day: int
-    joins_from_ms: int
+    join_opens_at_ms: int
     opens_at_ms: int
     closes_at_ms: int
     forget_at_ms: int
@@ -97,8 +98,8 @@ class RoomTerms(msgspec.Struct, frozen=True):
     tickets_max: int = TICKETS_MAX
     window_ms: int = 10_000
     step_ms: int = 1_000
-    claim_ms: int = 300_000
-    lease_ms: int = 900_000
+    turn_ms: int = 300_000
+    pass_grace_ms: int = 900_000
     per_minute_min: int = 60
     per_minute_max: int = 6_000
     burst: int = 200
@@ -110,8 +111,8 @@ class RoomTerms(msgspec.Struct, frozen=True):
         check_name(self.office, "office")
         check_integer(self.first_day, "first_day", 1, DAY_MAX)
         check_integer(self.last_day, "last_day", self.first_day, self.first_day + DAYS_MAX - 1)
-        check_integer(self.joins_from_ms, "joins_from_ms", 0, TIME_MS_MAX)
-        check_integer(self.opens_at_ms, "opens_at_ms", self.joins_from_ms, TIME_MS_MAX)
+        check_integer(self.join_opens_at_ms, "join_opens_at_ms", 0, TIME_MS_MAX)
+        check_integer(self.opens_at_ms, "opens_at_ms", self.join_opens_at_ms, TIME_MS_MAX)
         check_integer(self.closes_at_ms, "closes_at_ms", self.opens_at_ms + 1, self.opens_at_ms + OPEN_MS_MAX)
         check_seed(self.commitment, "commitment")
         check_name(self.key_id, "key_id")
@@ -124,18 +125,18 @@ class RoomTerms(msgspec.Struct, frozen=True):
         shortest_ms = max(1_000, -(-(self.closes_at_ms - self.opens_at_ms) // WINDOWS_MAX))
         check_integer(self.window_ms, "window_ms", shortest_ms, OPEN_MS_MAX)
         check_integer(self.step_ms, "step_ms", 100, 60_000)
-        check_integer(self.claim_ms, "claim_ms", self.step_ms, self.step_ms * CALLS_MAX)
-        check_integer(self.lease_ms, "lease_ms", 1_000, OPEN_MS_MAX)
+        check_integer(self.turn_ms, "turn_ms", self.step_ms, self.step_ms * ACTIVE_CALLS_MAX)
+        check_integer(self.pass_grace_ms, "pass_grace_ms", 1_000, OPEN_MS_MAX)
         check_integer(
             self.forget_at_ms,
             "forget_at_ms",
-            self.closes_at_ms + self.claim_ms + self.lease_ms,
+            self.closes_at_ms + self.turn_ms + self.pass_grace_ms,
             self.closes_at_ms + RETENTION_MS_MAX,
         )
         check_integer(self.per_minute_min, "per_minute_min", 1, PER_MINUTE_MAX)
         check_integer(self.per_minute_max, "per_minute_max", self.per_minute_min, PER_MINUTE_MAX)
         # With less, the fastest pace could not be kept from step to step.
-        check_integer(self.burst, "burst", -(-self.per_minute_max * self.step_ms // _MINUTE_MS), CALL_MAX)
+        check_integer(self.burst, "burst", -(-self.per_minute_max * self.step_ms // _MINUTE_MS), TICKETS_PER_CALL_MAX)
         check_integer(self.latency_max_ms, "latency_max_ms", 1, 60_000)
         check_integer(self.calls_per_100_places, "calls_per_100_places", 1, 100_000)
         check_integer(self.units_max, "units_max", 1, 100)
@@ -147,22 +148,22 @@ class RoomTerms(msgspec.Struct, frozen=True):
 class CreateRoom(msgspec.Struct, frozen=True):
     """Make the room, or find it made with the same terms."""
 
-    terms: RoomTerms
+    config: RoomConfig
 
 
-class Join(msgspec.Struct, frozen=True, gc=False):
+class JoinRoom(msgspec.Struct, frozen=True, gc=False):
     """Take a ticket, or get the one again that this applicant (a keyed hash) has.
 
     ``instead_of`` is the index of a ticket that has lost its turn, if this asks for a new one behind.
     """
 
     applicant: str
-    instead_of: int = INDEX_NONE
+    replaces_ticket: int = INDEX_NONE
 
     def __post_init__(self) -> None:
         check_name(self.applicant, "applicant")
-        if self.instead_of != INDEX_NONE:
-            check_integer(self.instead_of, "instead_of", 0, TICKETS_MAX - 1)
+        if self.replaces_ticket != INDEX_NONE:
+            check_integer(self.replaces_ticket, "replaces_ticket", 0, TICKETS_MAX - 1)
 
 
 class OpenRoom(msgspec.Struct, frozen=True):
@@ -176,20 +177,20 @@ class OpenRoom(msgspec.Struct, frozen=True):
         check_entropy(self.entropy, "entropy")
 
 
-class Serve(msgspec.Struct, frozen=True, gc=False):
+class CallTickets(msgspec.Struct, frozen=True, gc=False):
     """Move the mark on, if a step has passed, by what the pace so far allows and at most ``call_max``; go on at the
-    pace of ``per_minute``, within the room's bounds. ``left``: places left, or ``LEFT_UNKNOWN``.
+    pace of ``per_minute``, within the room's bounds. ``left``: places left, or ``PLACES_LEFT_UNKNOWN``.
     """
 
     per_minute: int
-    call_max: int = CALL_MAX
-    left: int = LEFT_UNKNOWN
+    call_max: int = TICKETS_PER_CALL_MAX
+    places_left: int = PLACES_LEFT_UNKNOWN
 
     def __post_init__(self) -> None:
         check_integer(self.per_minute, "per_minute", 0, PER_MINUTE_MAX)
-        check_integer(self.call_max, "call_max", 0, CALL_MAX)
-        if self.left != LEFT_UNKNOWN:
-            check_integer(self.left, "left", 0, LEFT_MAX)
+        check_integer(self.call_max, "call_max", 0, TICKETS_PER_CALL_MAX)
+        if self.places_left != PLACES_LEFT_UNKNOWN:
+            check_integer(self.places_left, "places_left", 0, PLACES_LEFT_MAX)
 
 
 class CloseRoom(msgspec.Struct, frozen=True):
@@ -212,10 +213,10 @@ class SetPace(msgspec.Struct, frozen=True, gc=False):
         check_integer(self.per_minute_max, "per_minute_max", self.per_minute_min, PER_MINUTE_MAX)
 
 
-RoomCommand = CreateRoom | Join | OpenRoom | Serve | CloseRoom | SetPace
+RoomCommand = CreateRoom | JoinRoom | OpenRoom | CallTickets | CloseRoom | SetPace
 
 
-class LookRoom(msgspec.Struct, frozen=True, gc=False):
+class ViewRoom(msgspec.Struct, frozen=True, gc=False):
     """How the room stands; changes nothing."""
 
 
@@ -230,7 +231,7 @@ class RoomStatus(enum.StrEnum):
     """No such room, or it has been forgotten."""
     CONFLICT = "CONFLICT"
     """The room exists with other terms; or the seed is not the one it is committed to, or comes with other entropy."""
-    OVER = "OVER"
+    ROOM_CLOSED = "ROOM_CLOSED"
     """The room has closed."""
     NOT_OPEN = "NOT_OPEN"
     """Not before ``retry_at_ms``."""
@@ -241,12 +242,13 @@ class RoomStatus(enum.StrEnum):
     DONE = "DONE"
 
 
-class Call(NamedTuple):
-    """One move of the mark: at ``at_ms`` it came to ``mark``, when ``left`` places were left (or ``LEFT_UNKNOWN``)."""
+class TicketCall(NamedTuple):
+    """One move of the mark: at ``at_ms`` it came to ``mark``, when ``left`` places were left (or
+    ``PLACES_LEFT_UNKNOWN``)."""
 
     at_ms: int
-    mark: int
-    left: int
+    called_count: int
+    places_left: int
 
 
 class RoomView(msgspec.Struct, frozen=True):
@@ -261,19 +263,19 @@ class RoomView(msgspec.Struct, frozen=True):
 
     now_ms: int
     changed_at_ms: int
-    terms: RoomTerms
+    config: RoomConfig
     tickets: int
     windows: tuple[tuple[int, int], ...]
     seed: str
     entropy: str
     opened_at_ms: int
-    mark: int
+    called_count: int
     lapsed: int
-    calls: tuple[Call, ...]
+    calls: tuple[TicketCall, ...]
     tokens: int
     per_minute: int
     served_at_ms: int
-    left: int
+    places_left: int
     closed_at_ms: int
     late_seed: str
     pace_min: int = 0
@@ -282,20 +284,20 @@ class RoomView(msgspec.Struct, frozen=True):
     @property
     def per_minute_min(self) -> int:
         """The least pace, as an operator or else the terms have it."""
-        return self.pace_min or self.terms.per_minute_min
+        return self.pace_min or self.config.per_minute_min
 
     @property
     def per_minute_max(self) -> int:
         """The highest pace, as an operator or else the terms have it."""
-        return self.pace_max or self.terms.per_minute_max
+        return self.pace_max or self.config.per_minute_max
 
     @property
     def is_over(self) -> bool:
         """Whether it has closed, or its time is up."""
-        return bool(self.closed_at_ms) or self.now_ms >= self.terms.closes_at_ms
+        return bool(self.closed_at_ms) or self.now_ms >= self.config.closes_at_ms
 
 
-class RoomAnswer(msgspec.Struct, frozen=True, gc=False):
+class RoomResult(msgspec.Struct, frozen=True, gc=False):
     """What a command or question came to. ``view`` comes with what was asked of the room as a whole."""
 
     status: RoomStatus
@@ -317,22 +319,22 @@ class RoomState:
     """All that is known about one room. ``terms`` is ``None`` until it is made; ``now_ms`` is when it last changed."""
 
     __slots__ = (
+        "called_count",
         "calls",
         "closed_at_ms",
+        "config",
         "entropy",
         "identities",
         "lapsed",
         "late_seed",
-        "left",
-        "mark",
         "now_ms",
         "opened_at_ms",
         "pace_max",
         "pace_min",
         "per_minute",
+        "places_left",
         "seed",
         "served_at_ms",
-        "terms",
         "tickets",
         "tokens",
         "windows",
@@ -343,7 +345,7 @@ class RoomState:
 
     def clear(self) -> None:
         """As if it had never been."""
-        self.terms: RoomTerms | None = None
+        self.config: RoomConfig | None = None
         self.now_ms = 0
         self.identities: dict[str, int] = {}
         self.tickets = 0
@@ -351,20 +353,20 @@ class RoomState:
         self.seed = ""
         self.entropy = ""
         self.opened_at_ms = 0
-        self.mark = 0
+        self.called_count = 0
         self.lapsed = 0
-        self.calls: list[Call] = []
+        self.calls: list[TicketCall] = []
         self.tokens = 0
         self.per_minute = 0
         self.served_at_ms = 0
-        self.left = LEFT_UNKNOWN
+        self.places_left = PLACES_LEFT_UNKNOWN
         self.closed_at_ms = 0
         self.late_seed = ""
         self.pace_min = 0
         self.pace_max = 0
 
 
-def window_at(terms: RoomTerms, now_ms: int) -> int:
+def window_at(terms: RoomConfig, now_ms: int) -> int:
     """The window of a moment: 0 before the opening, then 1, 2 …"""
     return 0 if now_ms < terms.opens_at_ms else 1 + (now_ms - terms.opens_at_ms) // terms.window_ms
 
@@ -375,31 +377,31 @@ def tickets_ordered(room: RoomState | RoomView, changed_at_ms: int) -> int:
     ``changed_at_ms`` is the time of a change of the room. A look is not enough: were the store's clock then set back, a
     ticket could still come into a window that had been seen to end.
     """
-    assert room.terms is not None
-    if not room.windows or room.closed_at_ms or room.windows[-1][0] < window_at(room.terms, changed_at_ms):
+    assert room.config is not None
+    if not room.windows or room.closed_at_ms or room.windows[-1][0] < window_at(room.config, changed_at_ms):
         return room.tickets
     return room.windows[-1][1]
 
 
 def view_of(state: RoomState, now_ms: int) -> RoomView:
     """The room as it stands. There must be one."""
-    assert state.terms is not None
+    assert state.config is not None
     return RoomView(
         max(now_ms, state.now_ms),
         state.now_ms,
-        state.terms,
+        state.config,
         state.tickets,
         tuple(state.windows),
         state.seed,
         state.entropy,
         state.opened_at_ms,
-        state.mark,
+        state.called_count,
         state.lapsed,
         tuple(state.calls),
         state.tokens,
         state.per_minute,
         state.served_at_ms,
-        state.left,
+        state.places_left,
         state.closed_at_ms,
         state.late_seed,
         state.pace_min,
@@ -409,7 +411,7 @@ def view_of(state: RoomState, now_ms: int) -> RoomView:
 
 def describe(state: RoomState) -> dict[str, Any]:
     """The whole state, for comparisons."""
-    if state.terms is None:
+    if state.config is None:
         return {}
     described = msgspec.structs.asdict(view_of(state, 0))
     described["identities"] = dict(sorted(state.identities.items()))
@@ -419,17 +421,17 @@ def describe(state: RoomState) -> dict[str, Any]:
 # --- Rules ---------------------------------------------------------------------------------------------------------
 
 
-def apply(state: RoomState, command: RoomCommand, now_ms: int) -> RoomAnswer:
+def apply(state: RoomState, command: RoomCommand, now_ms: int) -> RoomResult:
     """Carry out one command at ``now_ms`` (which never runs backwards); see ``docs/rules.md``."""
     now_ms = max(now_ms, state.now_ms)
     terms = _settled(state, now_ms)
-    if isinstance(command, Join):
+    if isinstance(command, JoinRoom):
         return _NOT_FOUND if terms is None else _join(state, terms, command, now_ms)
     if isinstance(command, CreateRoom):
         return _create(state, terms, command, now_ms)
     if terms is None:
         return _NOT_FOUND
-    if isinstance(command, Serve):
+    if isinstance(command, CallTickets):
         return _serve(state, terms, command, now_ms)
     if isinstance(command, OpenRoom):
         return _open(state, terms, command, now_ms)
@@ -438,54 +440,54 @@ def apply(state: RoomState, command: RoomCommand, now_ms: int) -> RoomAnswer:
     return _close(state, terms, command, now_ms)
 
 
-def ask(state: RoomState, question: LookRoom, now_ms: int) -> RoomAnswer:
+def ask(state: RoomState, question: ViewRoom, now_ms: int) -> RoomResult:
     """Look at the room at ``now_ms``: ``DONE`` with its view, or ``NOT_FOUND``."""
     now_ms = max(now_ms, state.now_ms)
-    if state.terms is None or now_ms >= state.terms.forget_at_ms:
+    if state.config is None or now_ms >= state.config.forget_at_ms:
         return _NOT_FOUND
     return _seen(state, now_ms)
 
 
-_NOT_FOUND: Final = RoomAnswer(RoomStatus.NOT_FOUND)
-_CONFLICT: Final = RoomAnswer(RoomStatus.CONFLICT)
-_OVER: Final = RoomAnswer(RoomStatus.OVER)
-_FULL: Final = RoomAnswer(RoomStatus.FULL)
+_NOT_FOUND: Final = RoomResult(RoomStatus.NOT_FOUND)
+_CONFLICT: Final = RoomResult(RoomStatus.CONFLICT)
+_OVER: Final = RoomResult(RoomStatus.ROOM_CLOSED)
+_FULL: Final = RoomResult(RoomStatus.FULL)
 
 
-def _seen(state: RoomState, now_ms: int, *, replayed: bool = False) -> RoomAnswer:
-    return RoomAnswer(RoomStatus.DONE, replayed=replayed, view=view_of(state, now_ms))
+def _seen(state: RoomState, now_ms: int, *, replayed: bool = False) -> RoomResult:
+    return RoomResult(RoomStatus.DONE, replayed=replayed, view=view_of(state, now_ms))
 
 
-def _settled(state: RoomState, now_ms: int) -> RoomTerms | None:
+def _settled(state: RoomState, now_ms: int) -> RoomConfig | None:
     """The terms; of a room whose time to be forgotten has come, nothing is left."""
-    if state.terms is not None and now_ms >= state.terms.forget_at_ms:
+    if state.config is not None and now_ms >= state.config.forget_at_ms:
         state.clear()
-    return state.terms
+    return state.config
 
 
-def _is_over(state: RoomState, terms: RoomTerms, now_ms: int) -> bool:
+def _is_over(state: RoomState, terms: RoomConfig, now_ms: int) -> bool:
     return bool(state.closed_at_ms) or now_ms >= terms.closes_at_ms
 
 
-def _create(state: RoomState, terms: RoomTerms | None, command: CreateRoom, now_ms: int) -> RoomAnswer:
+def _create(state: RoomState, terms: RoomConfig | None, command: CreateRoom, now_ms: int) -> RoomResult:
     if terms is not None:
-        return _seen(state, now_ms, replayed=True) if terms == command.terms else _CONFLICT
-    if now_ms >= command.terms.opens_at_ms:  # whoever saw the tickets first could choose a seed to their liking
+        return _seen(state, now_ms, replayed=True) if terms == command.config else _CONFLICT
+    if now_ms >= command.config.opens_at_ms:  # whoever saw the tickets first could choose a seed to their liking
         return _OVER
 
     # From here on it must succeed.
-    state.terms, state.now_ms = command.terms, now_ms
+    state.config, state.now_ms = command.config, now_ms
     return _seen(state, now_ms)
 
 
-def _join(state: RoomState, terms: RoomTerms, command: Join, now_ms: int) -> RoomAnswer:
+def _join(state: RoomState, terms: RoomConfig, command: JoinRoom, now_ms: int) -> RoomResult:
     known = state.identities.get(command.applicant, INDEX_NONE)
-    if known not in (INDEX_NONE, command.instead_of):
-        return RoomAnswer(RoomStatus.JOINED, known, replayed=True)
+    if known not in (INDEX_NONE, command.replaces_ticket):
+        return RoomResult(RoomStatus.JOINED, known, replayed=True)
     if _is_over(state, terms, now_ms):
         return _OVER
-    if now_ms < terms.joins_from_ms:
-        return RoomAnswer(RoomStatus.NOT_OPEN, retry_at_ms=terms.joins_from_ms)
+    if now_ms < terms.join_opens_at_ms:
+        return RoomResult(RoomStatus.NOT_OPEN, retry_at_ms=terms.join_opens_at_ms)
     if state.tickets >= terms.tickets_max:
         return _FULL
 
@@ -497,10 +499,10 @@ def _join(state: RoomState, terms: RoomTerms, command: Join, now_ms: int) -> Roo
     state.identities[command.applicant] = index
     state.tickets += 1
     state.now_ms = now_ms
-    return RoomAnswer(RoomStatus.JOINED, index)
+    return RoomResult(RoomStatus.JOINED, index)
 
 
-def _open(state: RoomState, terms: RoomTerms, command: OpenRoom, now_ms: int) -> RoomAnswer:
+def _open(state: RoomState, terms: RoomConfig, command: OpenRoom, now_ms: int) -> RoomResult:
     if commitment_of(command.seed) != terms.commitment or bool(command.entropy) != bool(terms.entropy_source):
         return _CONFLICT
     if state.seed:
@@ -508,7 +510,7 @@ def _open(state: RoomState, terms: RoomTerms, command: OpenRoom, now_ms: int) ->
     if _is_over(state, terms, now_ms):
         return _OVER
     if now_ms < terms.opens_at_ms:  # by the store's clock, whatever the caller's says
-        return RoomAnswer(RoomStatus.NOT_OPEN, retry_at_ms=terms.opens_at_ms)
+        return RoomResult(RoomStatus.NOT_OPEN, retry_at_ms=terms.opens_at_ms)
 
     # From here on it must succeed.
     state.seed, state.entropy = command.seed, command.entropy
@@ -519,7 +521,7 @@ def _open(state: RoomState, terms: RoomTerms, command: OpenRoom, now_ms: int) ->
     return _seen(state, now_ms)
 
 
-def _serve(state: RoomState, terms: RoomTerms, command: Serve, now_ms: int) -> RoomAnswer:
+def _serve(state: RoomState, terms: RoomConfig, command: CallTickets, now_ms: int) -> RoomResult:
     elapsed_ms = now_ms - state.served_at_ms
     if not state.seed or _is_over(state, terms, now_ms) or elapsed_ms < terms.step_ms:
         return _seen(state, now_ms)
@@ -527,30 +529,30 @@ def _serve(state: RoomState, terms: RoomTerms, command: Serve, now_ms: int) -> R
     # From here on it must succeed.
     low, high = state.pace_min or terms.per_minute_min, state.pace_max or terms.per_minute_max
     tokens = min(_burst(terms, high) * _MINUTE_MS, state.tokens + elapsed_ms * state.per_minute)
-    calls = min(tokens // _MINUTE_MS, tickets_ordered(state, now_ms) - state.mark, command.call_max)
+    calls = min(tokens // _MINUTE_MS, tickets_ordered(state, now_ms) - state.called_count, command.call_max)
     state.tokens = tokens - calls * _MINUTE_MS
     state.per_minute = min(max(command.per_minute, low), high)
     state.served_at_ms = state.now_ms = now_ms
-    if command.left != LEFT_UNKNOWN:
-        state.left = command.left
+    if command.places_left != PLACES_LEFT_UNKNOWN:
+        state.places_left = command.places_left
     if calls:
-        state.mark += calls
-        state.calls.append(Call(now_ms, state.mark, state.left))
+        state.called_count += calls
+        state.calls.append(TicketCall(now_ms, state.called_count, state.places_left))
     over = 0
-    while over < len(state.calls) and state.calls[over].at_ms + terms.claim_ms <= now_ms:
+    while over < len(state.calls) and state.calls[over].at_ms + terms.turn_ms <= now_ms:
         over += 1
     if over:
-        state.lapsed = state.calls[over - 1].mark
+        state.lapsed = state.calls[over - 1].called_count
         del state.calls[:over]
     return _seen(state, now_ms)
 
 
-def _burst(terms: RoomTerms, per_minute_max: int) -> int:
+def _burst(terms: RoomConfig, per_minute_max: int) -> int:
     """The most that are called at a time: with less than this, a pace that was raised could not be kept."""
     return max(terms.burst, -(-per_minute_max * terms.step_ms // _MINUTE_MS))
 
 
-def _set_pace(state: RoomState, terms: RoomTerms, command: SetPace, now_ms: int) -> RoomAnswer:
+def _set_pace(state: RoomState, terms: RoomConfig, command: SetPace, now_ms: int) -> RoomResult:
     low, high = command.per_minute_min, command.per_minute_max
     if _is_over(state, terms, now_ms):
         return _OVER
@@ -565,7 +567,7 @@ def _set_pace(state: RoomState, terms: RoomTerms, command: SetPace, now_ms: int)
     return _seen(state, now_ms)
 
 
-def _close(state: RoomState, terms: RoomTerms, command: CloseRoom, now_ms: int) -> RoomAnswer:
+def _close(state: RoomState, terms: RoomConfig, command: CloseRoom, now_ms: int) -> RoomResult:
     if commitment_of(seed_of(command.late_seed)) != terms.commitment:
         return _CONFLICT
     if state.closed_at_ms:

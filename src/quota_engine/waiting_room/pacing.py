@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from quota_engine.domain.model import Choice
 from quota_engine.domain.outcomes import DayView
-from quota_engine.waiting_room.machine import CALL_MAX, LEFT_UNKNOWN, RoomView
+from quota_engine.waiting_room.machine import PLACES_LEFT_UNKNOWN, TICKETS_PER_CALL_MAX, RoomView
 
 
 class Pace(NamedTuple):
@@ -24,7 +24,7 @@ def pace(view: RoomView, left: int, latency_ms: int) -> Pace:
 
     Args:
         view: the room.
-        left: places left now, or ``LEFT_UNKNOWN``, which limits nothing.
+        left: places left now, or ``PLACES_LEFT_UNKNOWN``, which limits nothing.
         latency_ms: how long the store has just taken to answer.
 
     The speed follows the store: halved whenever it took longer than the room's ``latency_max_ms``, and otherwise raised
@@ -32,29 +32,29 @@ def pace(view: RoomView, left: int, latency_ms: int) -> Pace:
     number follows the places: for 100 places left, at most ``calls_per_100_places`` people may be called and not yet
     have taken one. How many of those called have one is told by how far ``left`` has fallen since.
     """
-    terms = view.terms
+    terms = view.config
     low, high = view.per_minute_min, view.per_minute_max
     if latency_ms > terms.latency_max_ms:
         per_minute = max(low, view.per_minute // 2)
     else:
         per_minute = min(high, view.per_minute + -(-(high - low) // 16))
-    if left == LEFT_UNKNOWN:
-        return Pace(per_minute, CALL_MAX)
+    if left == PLACES_LEFT_UNKNOWN:
+        return Pace(per_minute, TICKETS_PER_CALL_MAX)
     may_be_called = -(-left * terms.calls_per_100_places // 100)
-    return Pace(per_minute, min(CALL_MAX, max(0, may_be_called - _outstanding(view, left))))
+    return Pace(per_minute, min(TICKETS_PER_CALL_MAX, max(0, may_be_called - _outstanding(view, left))))
 
 
 def _outstanding(view: RoomView, left: int) -> int:
     """People who have been called lately and, as far as the places tell, have not taken one."""
     lapsed, going_on = view.lapsed, 0
     for call in view.calls:
-        if call.at_ms + view.terms.claim_ms > view.now_ms:
+        if call.at_ms + view.config.turn_ms > view.now_ms:
             break
-        lapsed, going_on = call.mark, going_on + 1
-    called = view.mark - lapsed
-    if not called or view.calls[going_on].left == LEFT_UNKNOWN:
+        lapsed, going_on = call.called_count, going_on + 1
+    called = view.called_count - lapsed
+    if not called or view.calls[going_on].places_left == PLACES_LEFT_UNKNOWN:
         return called
-    taken = view.calls[going_on].left - left
+    taken = view.calls[going_on].places_left - left
     return max(0, called - max(0, taken))
 
 

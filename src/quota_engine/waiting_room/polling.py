@@ -21,7 +21,7 @@ from bisect import bisect_right
 from typing import Final
 
 from quota_engine.waiting_room.machine import RoomView
-from quota_engine.waiting_room.ticket_status import Phase, Standing
+from quota_engine.waiting_room.ticket_status import TicketPhase, TicketStatus
 
 POLLS_PER_S: Final = 5_000
 """What a service should have to answer of those who wait, if turns are long enough."""
@@ -32,7 +32,7 @@ _FAR_MS: Final = 30_000
 
 def room_poll_after_ms(view: RoomView) -> int:
     """When somebody without a ticket should ask for the room again, in milliseconds."""
-    terms = view.terms
+    terms = view.config
     if view.is_over:
         return POLL_MS_MAX
     if view.now_ms < terms.opens_at_ms:
@@ -40,24 +40,24 @@ def room_poll_after_ms(view: RoomView) -> int:
     return _step(min(max(2_000, _crowd_ms(view)), _longest_ms(view)))
 
 
-def ticket_poll_after_ms(view: RoomView, standing: Standing) -> int:
+def ticket_poll_after_ms(view: RoomView, standing: TicketStatus) -> int:
     """When the holder of a ticket should ask again, in milliseconds; 0 for one who is called, and should enter now."""
     match standing.phase:
-        case Phase.CALLED:
+        case TicketPhase.CALLED:
             return 0
-        case Phase.LAPSED | Phase.OVER:
+        case TicketPhase.TURN_MISSED | TicketPhase.ROOM_CLOSED:
             return POLL_MS_MAX
-        case Phase.NOT_OPEN:
+        case TicketPhase.NOT_OPEN:
             return _before(view)
-        case Phase.SHUFFLING:
-            return _step(min(max(view.terms.window_ms // 2, _crowd_ms(view)), _longest_ms(view)))
-        case Phase.WAITING:
+        case TicketPhase.SHUFFLING:
+            return _step(min(max(view.config.window_ms // 2, _crowd_ms(view)), _longest_ms(view)))
+        case TicketPhase.WAITING:
             return _step(min(standing.wait_ms_min // 2, max(_FAR_MS, _crowd_ms(view)), _longest_ms(view)))
 
 
 def _before(view: RoomView) -> int:
     """A quarter of the time to the opening, so that it is not missed by much, and at most a minute."""
-    nearing_ms = (view.terms.opens_at_ms - view.now_ms) // 4
+    nearing_ms = (view.config.opens_at_ms - view.now_ms) // 4
     return _step(max(min(nearing_ms, POLL_MS_MAX), min(_crowd_ms(view), _longest_ms(view))))
 
 
@@ -66,7 +66,7 @@ def _crowd_ms(view: RoomView) -> int:
 
 
 def _longest_ms(view: RoomView) -> int:
-    return view.terms.claim_ms // 4
+    return view.config.turn_ms // 4
 
 
 def _step(duration_ms: int) -> int:

@@ -9,14 +9,14 @@ from __future__ import annotations
 __all__ = [
     "POSITION_NONE",
     "Chance",
-    "Phase",
     "RoomPhase",
-    "Standing",
+    "TicketPhase",
+    "TicketStatus",
     "called_at_ms",
     "pass_until_ms",
     "position_of",
     "room_phase",
-    "standing",
+    "ticket_status",
 ]
 
 import enum
@@ -25,7 +25,7 @@ from typing import Final
 
 import msgspec
 
-from quota_engine.waiting_room.machine import LEFT_UNKNOWN, RoomView, tickets_ordered
+from quota_engine.waiting_room.machine import PLACES_LEFT_UNKNOWN, RoomView, tickets_ordered
 from quota_engine.waiting_room.order import Orders
 
 POSITION_NONE: Final = -1
@@ -34,7 +34,7 @@ _OBSERVED_MS_MIN: Final = 30_000
 """Before so much of an opening has been seen, its speed says little."""
 
 
-class Phase(enum.StrEnum):
+class TicketPhase(enum.StrEnum):
     """Where a ticket is on its way."""
 
     NOT_OPEN = "NOT_OPEN"
@@ -45,9 +45,9 @@ class Phase(enum.StrEnum):
     """It has its position, and has not been called."""
     CALLED = "CALLED"
     """It may enter, until ``enter_until_ms``."""
-    LAPSED = "LAPSED"
+    TURN_MISSED = "TURN_MISSED"
     """It was called and nobody came: the turn is lost, and a new ticket goes behind."""
-    OVER = "OVER"
+    ROOM_CLOSED = "ROOM_CLOSED"
     """The room has closed: nobody waits any more."""
 
 
@@ -81,7 +81,7 @@ class Chance(enum.StrEnum):
     """All places are taken or held; those that come back will be offered."""
 
 
-class Standing(msgspec.Struct, frozen=True, gc=False):
+class TicketStatus(msgspec.Struct, frozen=True, gc=False):
     """How one ticket stands, from the room as it was at ``as_of_ms``.
 
     ``position`` counts from 0 over all tickets, and is -1 as long as there is none. ``ahead``: those who will be called
@@ -91,11 +91,11 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
     not be said. ``enter_until_ms``: the end of the turn of one who is called.
     """
 
-    phase: Phase
+    phase: TicketPhase
     position: int
     ahead: int
     tickets: int
-    left: int
+    places_left: int
     chance: Chance
     wait_ms_min: int
     wait_ms: int
@@ -110,21 +110,21 @@ def room_phase(view: RoomView) -> RoomPhase:
         return RoomPhase.OVER
     if view.seed:
         return RoomPhase.OPEN
-    if view.now_ms >= view.terms.opens_at_ms:
+    if view.now_ms >= view.config.opens_at_ms:
         return RoomPhase.OPENING
-    return RoomPhase.JOINING if view.now_ms >= view.terms.joins_from_ms else RoomPhase.EARLY
+    return RoomPhase.JOINING if view.now_ms >= view.config.join_opens_at_ms else RoomPhase.EARLY
 
 
 def called_at_ms(view: RoomView, position: int) -> int:
     """When ``position`` was called; 0 if it has not been, or longer than ``claim_ms`` before the room last served."""
-    if not view.lapsed <= position < view.mark:
+    if not view.lapsed <= position < view.called_count:
         return 0
     return view.calls[bisect_right(view.calls, position, key=_mark_of)].at_ms
 
 
 def pass_until_ms(view: RoomView, position: int) -> int:
     """When the lease of the pass ends that belongs to a position called: the same whenever it is asked for."""
-    return called_at_ms(view, position) + view.terms.claim_ms + view.terms.lease_ms
+    return called_at_ms(view, position) + view.config.turn_ms + view.config.pass_grace_ms
 
 
 def position_of(view: RoomView, orders: Orders, index: int) -> int:
@@ -138,26 +138,26 @@ def position_of(view: RoomView, orders: Orders, index: int) -> int:
     return POSITION_NONE if position is None else position
 
 
-def standing(view: RoomView, position: int, now_ms: int) -> Standing:
+def ticket_status(view: RoomView, position: int, now_ms: int) -> TicketStatus:
     """How the ticket at ``position`` stands (or one that has none yet), ``now_ms`` being the store's time
     (``view.now_ms`` or a little later).
     """
-    terms = view.terms
+    terms = view.config
     now_ms = max(now_ms, view.now_ms)
     if view.is_over or now_ms >= terms.closes_at_ms:
-        return _told(view, Phase.OVER, position, 0, WAIT_UNKNOWN, WAIT_UNKNOWN, 0)
+        return _told(view, TicketPhase.ROOM_CLOSED, position, 0, WAIT_UNKNOWN, WAIT_UNKNOWN, 0)
     if now_ms < terms.opens_at_ms:
-        return _told(view, Phase.NOT_OPEN, POSITION_NONE, -1, WAIT_UNKNOWN, WAIT_UNKNOWN, 0)
+        return _told(view, TicketPhase.NOT_OPEN, POSITION_NONE, -1, WAIT_UNKNOWN, WAIT_UNKNOWN, 0)
     if position == POSITION_NONE:
-        ahead = view.tickets - 1 - view.mark
-        return _told(view, Phase.SHUFFLING, POSITION_NONE, ahead, 0, WAIT_UNKNOWN, 0)
-    if position >= view.mark:
-        ahead = position - view.mark
-        return _told(view, Phase.WAITING, position, ahead, _soonest_ms(view, ahead), _expected_ms(view, ahead), 0)
+        ahead = view.tickets - 1 - view.called_count
+        return _told(view, TicketPhase.SHUFFLING, POSITION_NONE, ahead, 0, WAIT_UNKNOWN, 0)
+    if position >= view.called_count:
+        ahead = position - view.called_count
+        return _told(view, TicketPhase.WAITING, position, ahead, _soonest_ms(view, ahead), _expected_ms(view, ahead), 0)
     called_ms = called_at_ms(view, position)
-    if not called_ms or now_ms >= called_ms + terms.claim_ms:
-        return _told(view, Phase.LAPSED, position, 0, WAIT_UNKNOWN, WAIT_UNKNOWN, 0)
-    return _told(view, Phase.CALLED, position, 0, 0, 0, min(called_ms + terms.claim_ms, terms.closes_at_ms))
+    if not called_ms or now_ms >= called_ms + terms.turn_ms:
+        return _told(view, TicketPhase.TURN_MISSED, position, 0, WAIT_UNKNOWN, WAIT_UNKNOWN, 0)
+    return _told(view, TicketPhase.CALLED, position, 0, 0, 0, min(called_ms + terms.turn_ms, terms.closes_at_ms))
 
 
 def _mark_of(call: tuple[int, int, int]) -> int:
@@ -165,34 +165,34 @@ def _mark_of(call: tuple[int, int, int]) -> int:
 
 
 def _told(
-    view: RoomView, phase: Phase, position: int, ahead: int, wait_ms_min: int, wait_ms: int, enter_until_ms: int
-) -> Standing:
+    view: RoomView, phase: TicketPhase, position: int, ahead: int, wait_ms_min: int, wait_ms: int, enter_until_ms: int
+) -> TicketStatus:
     before = view.tickets - 1 if ahead < 0 else ahead
-    return Standing(
+    return TicketStatus(
         phase,
         position,
         ahead,
         view.tickets,
-        view.left,
+        view.places_left,
         _chance(view, before),
         wait_ms_min,
         max(wait_ms, wait_ms_min) if wait_ms >= 0 else wait_ms,
         enter_until_ms,
-        view.terms.opens_at_ms,
+        view.config.opens_at_ms,
         view.now_ms,
     )
 
 
 def _chance(view: RoomView, ahead: int) -> Chance:
     """Those in front are the ones to be called before, and the ones who have been called and may still take a place."""
-    if view.left == LEFT_UNKNOWN:
+    if view.places_left == PLACES_LEFT_UNKNOWN:
         return Chance.UNKNOWN
-    if view.left == 0:
+    if view.places_left == 0:
         return Chance.NONE_LEFT
-    in_front = ahead + view.mark - view.lapsed
-    if (in_front + 1) * view.terms.units_max <= view.left:
+    in_front = ahead + view.called_count - view.lapsed
+    if (in_front + 1) * view.config.units_max <= view.places_left:
         return Chance.ENOUGH
-    return Chance.LIKELY if in_front < view.left else Chance.MAY_NOT_REACH
+    return Chance.LIKELY if in_front < view.places_left else Chance.MAY_NOT_REACH
 
 
 def _soonest_ms(view: RoomView, ahead: int) -> int:
@@ -204,5 +204,5 @@ def _expected_ms(view: RoomView, ahead: int) -> int:
     seen_ms = view.now_ms - view.opened_at_ms
     if seen_ms < _OBSERVED_MS_MIN:
         return ahead * 60_000 // view.per_minute
-    called = view.mark - view.lapsed
-    return ahead * min(seen_ms, view.terms.claim_ms) // called if called else WAIT_UNKNOWN
+    called = view.called_count - view.lapsed
+    return ahead * min(seen_ms, view.config.turn_ms) // called if called else WAIT_UNKNOWN

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 __all__ = [
     "FORMAT",
-    "RoomRecord",
+    "RoomTranscript",
+    "TranscriptWindow",
     "Verification",
-    "WindowRecord",
     "position_of",
     "positions",
-    "read_record",
-    "record_of",
+    "read_transcript",
+    "transcript_of",
     "verify",
 ]
 
@@ -34,7 +34,7 @@ FORMAT: Final = "quota_engine room 1"
 _PROGRESS_TICKETS: Final = 10_000
 
 
-class WindowRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TranscriptWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A window that has ended: its number, the index of its first ticket, and how many it has."""
 
     window: int
@@ -47,7 +47,7 @@ class WindowRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check_integer(self.tickets, "windows, tickets", 1, TICKETS_MAX)
 
 
-class RoomRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RoomTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A room's public record as of ``as_of_ms``. Seeds and entropy are ``""`` until they are revealed."""
 
     format: str
@@ -62,7 +62,7 @@ class RoomRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     commitment: str
     entropy_source: str
     as_of_ms: int
-    windows: tuple[WindowRecord, ...]
+    windows: tuple[TranscriptWindow, ...]
     entropy: str
     seed: str
     late_seed: str
@@ -108,13 +108,13 @@ class Verification(msgspec.Struct, frozen=True):
         return not self.findings
 
 
-def record_of(room: str, view: RoomView) -> RoomRecord:
+def transcript_of(room: str, view: RoomView) -> RoomTranscript:
     """The record of a room as it stands."""
-    terms = view.terms
+    terms = view.config
     ordered = tickets_ordered(view, view.changed_at_ms)
     ended = [(window, first) for window, first in view.windows if first < ordered]
     ends = [*(first for _, first in ended[1:]), ordered]
-    return RoomRecord(
+    return RoomTranscript(
         FORMAT,
         room,
         terms.office,
@@ -127,27 +127,27 @@ def record_of(room: str, view: RoomView) -> RoomRecord:
         terms.commitment,
         terms.entropy_source,
         view.now_ms,
-        tuple(WindowRecord(window, first, end - first) for (window, first), end in zip(ended, ends, strict=False)),
+        tuple(TranscriptWindow(window, first, end - first) for (window, first), end in zip(ended, ends, strict=False)),
         view.entropy,
         view.seed,
         view.late_seed,
     )
 
 
-def read_record(text: bytes) -> RoomRecord:
+def read_transcript(text: bytes) -> RoomTranscript:
     """A record from its JSON.
 
     Raises:
         InvalidRequest: it is none; the message says what and where.
     """
     try:
-        return msgspec.json.decode(text, type=RoomRecord)
+        return msgspec.json.decode(text, type=RoomTranscript)
     except msgspec.DecodeError as error:
         raise InvalidRequest("record", str(error), "the JSON of a room's published record") from error
 
 
 def verify(
-    record: RoomRecord, earlier: RoomRecord | None = None, progress: Callable[[int], None] | None = None
+    record: RoomTranscript, earlier: RoomTranscript | None = None, progress: Callable[[int], None] | None = None
 ) -> Verification:
     """Check that a record fits its commitment, and that its order gives every ticket a position of its own.
 
@@ -185,7 +185,7 @@ def verify(
     return Verification(tuple(findings), tuple(pending), checked)
 
 
-def positions(record: RoomRecord) -> Iterator[tuple[int, int]]:
+def positions(record: RoomTranscript) -> Iterator[tuple[int, int]]:
     """Every ticket whose seed is known: its number and its position, both from 0."""
     orders = Orders(record.room, record.commitment, record.entropy, record.seed, record.late_seed)
     for window in record.windows:
@@ -195,7 +195,7 @@ def positions(record: RoomRecord) -> Iterator[tuple[int, int]]:
                 yield window.first + number, window.first + permutation.position(number)
 
 
-def position_of(record: RoomRecord, index: int) -> int | None:
+def position_of(record: RoomTranscript, index: int) -> int | None:
     """The position of one ticket, from 0; ``None`` if its seed has not been revealed.
 
     Raises:
@@ -210,7 +210,7 @@ def position_of(record: RoomRecord, index: int) -> int | None:
     return orders.position(windows, record.tickets, index)
 
 
-def _windows(record: RoomRecord) -> list[str]:
+def _windows(record: RoomTranscript) -> list[str]:
     """The windows follow each other without gap or overlap, and each has ended."""
     findings: list[str] = []
     first, before = 0, -1
@@ -238,7 +238,7 @@ _FIXED: Final = (
 _REVEALED: Final = ("entropy", "seed", "late_seed")
 
 
-def _differences(record: RoomRecord, earlier: RoomRecord) -> list[str]:
+def _differences(record: RoomTranscript, earlier: RoomTranscript) -> list[str]:
     """What has changed that must not."""
     findings = [
         f"{name} was {getattr(earlier, name)} before, and is {getattr(record, name)} now"

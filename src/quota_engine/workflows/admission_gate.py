@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Door", "shut"]
+__all__ = ["AdmissionGate", "reject_unused_pass"]
 
 import logging
 import threading
@@ -10,19 +10,19 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from quota_engine.admission.chain import Chain
-from quota_engine.admission.guarded_reserve import BY_PASS, Guarded, GuardedReserve
+from quota_engine.admission.chain import PolicyChain
+from quota_engine.admission.guarded_reserve import BY_PASS, GuardedOutcome, GuardedReserve
 from quota_engine.admission.policy import (
     ADMIT,
-    Decision,
-    Finding,
-    Judgement,
-    Need,
-    PassNeed,
+    BucketScope,
+    ChargeRequirement,
+    DecisionKind,
+    DecisionRecord,
+    PassRequirement,
     Policy,
-    Request,
-    Verdict,
-    Where,
+    PolicyDecision,
+    PolicyRequest,
+    PolicyResult,
     deny,
     wait,
 )
@@ -31,8 +31,8 @@ from quota_engine.domain.commands import Reserve
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.validation import DURATION_MS_MAX
-from quota_engine.ports import Clock, Observer, Send
-from quota_engine.workflows.generator_drivers import Flow
+from quota_engine.ports import Apply, Clock, Observer
+from quota_engine.workflows.generator_drivers import Workflow
 
 PROCESS_KEYS_MAX: Final = 100_000
 """Buckets in this process that are not full; a caller who would need another one is told to wait."""
@@ -40,7 +40,7 @@ PROCESS_KEYS_MAX: Final = 100_000
 _log = logging.getLogger("quota_engine.admission")
 
 
-def shut(admission_pass: str) -> None:
+def reject_unused_pass(admission_pass: str) -> None:
     """See that nobody brings a pass to an engine that would not look at it. Raises :class:`InvalidRequest`."""
     if admission_pass:
         raise InvalidRequest("admission_pass", "given, but no policy looks at it", "open(..., admission=...)")
@@ -51,15 +51,15 @@ class Entry(NamedTuple):
 
     office: str
     command: Reserve | GuardedReserve
-    needs: tuple[Need, ...]
-    pass_need: PassNeed | None
+    needs: tuple[ChargeRequirement, ...]
+    pass_need: PassRequirement | None
 
 
-class Door:
+class AdmissionGate:
     """Asks the policies. It holds the buckets that are kept in this process, and is safe to share between threads."""
 
     def __init__(self, policy: Policy, observer: Observer | None, clock: Clock) -> None:
-        self._chain = policy if isinstance(policy, Chain) else Chain((policy,))
+        self._chain = policy if isinstance(policy, PolicyChain) else PolicyChain((policy,))
         self._observer = observer
         self._now_ms = clock.now_ms
         self._buckets = Buckets(PROCESS_KEYS_MAX)
@@ -71,8 +71,8 @@ class Door:
         reserve: Reserve,
         caller: tuple[str, str, str],
         admission_pass: str,
-        flow: Flow[Outcome] | None = None,
-    ) -> Flow[Outcome]:
+        flow: Workflow[Outcome] | None = None,
+    ) -> Workflow[Outcome]:
         """Reserve, if the policies admit it.
 
         Args:
@@ -89,23 +89,23 @@ class Door:
             return entry
         if flow is not None:
             return (yield from self._guarding(entry, flow))
-        answer = yield Send(office, entry.command)
-        return self._conclude(entry, answer) if isinstance(answer, Guarded) else answer
+        answer = yield Apply(office, entry.command)
+        return self._conclude(entry, answer) if isinstance(answer, GuardedOutcome) else answer
 
-    def _guarding(self, entry: Entry, flow: Flow[Outcome]) -> Flow[Outcome]:
+    def _guarding(self, entry: Entry, flow: Workflow[Outcome]) -> Workflow[Outcome]:
         """Run a flow, and let its reserves be guarded ones, which it does not notice."""
         guarded = entry.command
         try:
             request = next(flow)
             while True:
-                if isinstance(request, Send) and type(request.command) is Reserve and type(guarded) is GuardedReserve:
-                    request = Send(request.place, replace(guarded, reserve=request.command))
+                if isinstance(request, Apply) and type(request.command) is Reserve and type(guarded) is GuardedReserve:
+                    request = Apply(request.address, replace(guarded, reserve=request.command))
                 try:
                     answer = yield request
                 except QuotaEngineError as error:
                     request = flow.throw(error)
                 else:
-                    request = flow.send(self._conclude(entry, answer) if isinstance(answer, Guarded) else answer)
+                    request = flow.send(self._conclude(entry, answer) if isinstance(answer, GuardedOutcome) else answer)
         except StopIteration as end:
             outcome: Outcome = end.value
             return outcome
@@ -120,21 +120,21 @@ class Door:
             raise InvalidRequest("admission_pass", "not a usable pass", "the text that the caller was given")
         now_ms = self._now_ms()
         account, network, device = caller
-        request = Request(
+        request = PolicyRequest(
             office, reserve.day, reserve.applicants, reserve.choice, account, network, device, admission_pass, now_ms
         )
-        judged = self._chain.judge(request)
-        for finding in judged.findings:
+        judged = self._chain.decide(request)
+        for finding in judged.records:
             self._tell(office, finding)
-        if not judged.verdict.admits:
-            return _refusal(judged.verdict, now_ms)
+        if not judged.decision.admits:
+            return _refusal(judged.decision, now_ms)
         refusal = self._charge_here(office, judged, now_ms)
         if refusal is not None:
             return refusal
-        needs = tuple(need for need in judged.needs if need.where is Where.STORE)
-        pass_need = _only_pass(judged.pass_needs)
+        needs = tuple(need for need in judged.charge_requirements if need.scope is BucketScope.STORE)
+        pass_need = _only_pass(judged.pass_requirements)
         if not needs and pass_need is None:
-            self._tell(office, Finding(self._chain.name, ADMIT))
+            self._tell(office, DecisionRecord(self._chain.name, ADMIT))
             return Entry(office, reserve, (), None)
         charges = tuple(need.charge for need in needs)
         if charges:
@@ -142,7 +142,7 @@ class Door:
         used_up = pass_need.admission_pass if pass_need is not None else None
         return Entry(office, GuardedReserve(reserve, charges, used_up), needs, pass_need)
 
-    def _conclude(self, entry: Entry, answer: Guarded) -> Outcome:
+    def _conclude(self, entry: Entry, answer: GuardedOutcome) -> Outcome:
         """The outcome for the caller, of the store's answer to a guarded reserve; the observer is told of it."""
         for index in answer.in_shadow:
             self._tell(entry.office, replace(self._finding(entry, index, answer), enforced=False))
@@ -152,22 +152,22 @@ class Door:
         elif outcome.status is Status.THROTTLED:
             finding = self._finding(entry, answer.refused_by, answer)
         else:
-            self._tell(entry.office, Finding(self._chain.name, ADMIT))
+            self._tell(entry.office, DecisionRecord(self._chain.name, ADMIT))
             return outcome
         self._tell(entry.office, finding)
-        return replace(outcome, reason=finding.verdict.reason)
+        return replace(outcome, reason=finding.decision.reason)
 
-    def _finding(self, entry: Entry, index: int, answer: Guarded) -> Finding:
+    def _finding(self, entry: Entry, index: int, answer: GuardedOutcome) -> DecisionRecord:
         """Whose charge (or pass) it was that refused, and what it said."""
         if index == BY_PASS:
             assert entry.pass_need is not None
-            return Finding(entry.pass_need.policy, deny(entry.pass_need.reason))
+            return DecisionRecord(entry.pass_need.policy, deny(entry.pass_need.reason))
         policy = entry.needs[index].policy
-        return Finding(policy, wait(policy, _from_now(answer.outcome.retry_at_ms, self._now_ms())))
+        return DecisionRecord(policy, wait(policy, _from_now(answer.outcome.retry_at_ms, self._now_ms())))
 
-    def _charge_here(self, office: str, judged: Judgement, now_ms: int) -> Outcome | None:
+    def _charge_here(self, office: str, judged: PolicyResult, now_ms: int) -> Outcome | None:
         """Charge the buckets of this process: all that count, or none; then those in shadow, each for itself."""
-        needs = [need for need in judged.needs if need.where is Where.PROCESS]
+        needs = [need for need in judged.charge_requirements if need.scope is BucketScope.PROCESS]
         if not needs:
             return None
         enforced = [need for need in needs if not need.charge.in_shadow]
@@ -176,7 +176,7 @@ class Door:
             check_charges(charges)
         with self._lock:
             taking = self._buckets.take(charges, now_ms) if charges else None
-            tried: list[tuple[Need, int]] = []
+            tried: list[tuple[ChargeRequirement, int]] = []
             if taking is None or taking.taken:
                 for need in needs:
                     if need.charge.in_shadow:
@@ -184,25 +184,27 @@ class Door:
                         if not answer.taken:
                             tried.append((need, answer.retry_at_ms))
         for need, retry_at_ms in tried:
-            self._tell(office, Finding(need.policy, wait(need.policy, _from_now(retry_at_ms, now_ms)), enforced=False))
+            self._tell(
+                office, DecisionRecord(need.policy, wait(need.policy, _from_now(retry_at_ms, now_ms)), enforced=False)
+            )
         if taking is None or taking.taken:
             return None
         policy = enforced[taking.refused_by].policy
         verdict = wait(policy, _from_now(taking.retry_at_ms, now_ms))
-        self._tell(office, Finding(policy, verdict))
+        self._tell(office, DecisionRecord(policy, verdict))
         return Outcome(Status.THROTTLED, retry_at_ms=taking.retry_at_ms, reason=policy)
 
-    def _tell(self, office: str, finding: Finding) -> None:
+    def _tell(self, office: str, finding: DecisionRecord) -> None:
         if self._observer is None:
             return
         try:
-            self._observer.on_verdict(office, finding)
+            self._observer.on_decision(office, finding)
         except Exception:  # whoever looks on must not stop a reserve
             _log.exception("the observer failed")
 
 
-def _refusal(verdict: Verdict, now_ms: int) -> Outcome:
-    if verdict.decision is Decision.WAIT:
+def _refusal(verdict: PolicyDecision, now_ms: int) -> Outcome:
+    if verdict.kind is DecisionKind.WAIT:
         return Outcome(Status.THROTTLED, retry_at_ms=now_ms + verdict.retry_after_ms, reason=verdict.reason)
     return Outcome(Status.NOT_ADMITTED, reason=verdict.reason)
 
@@ -211,7 +213,7 @@ def _from_now(at_ms: int, now_ms: int) -> int:
     return min(max(0, at_ms - now_ms), DURATION_MS_MAX)
 
 
-def _only_pass(pass_needs: tuple[PassNeed, ...]) -> PassNeed | None:
+def _only_pass(pass_needs: tuple[PassRequirement, ...]) -> PassRequirement | None:
     """The pass to use up: one that counts, rather than one in shadow."""
     counting = [need for need in pass_needs if not need.admission_pass.in_shadow]
     if len({need.admission_pass.id for need in counting}) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BucketDesk", "BucketKeys", "Taken"]
+__all__ = ["BucketKeys", "BucketRequestBuilder", "TakeResult"]
 
 import hashlib
 from collections.abc import Mapping
@@ -12,17 +12,17 @@ import msgspec
 
 from quota_engine.admission.token_bucket import (
     CHARGES_MAX,
+    BucketLevel,
     Charge,
-    Level,
     Limit,
     PeekTokens,
     ResetTokens,
+    TakeOutcome,
     TakeTokens,
-    Taking,
 )
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_name
-from quota_engine.ports import Ask, Send
+from quota_engine.ports import Apply, Query
 
 KEY_LENGTH_MAX: Final = 1024
 
@@ -30,7 +30,7 @@ BucketKeys = str | Mapping[str, str]
 """Whose buckets: one key, if there is one limit; or a key for each limit that is to be charged, by its name."""
 
 
-class Taken(msgspec.Struct, frozen=True, gc=False):
+class TakeResult(msgspec.Struct, frozen=True, gc=False):
     """What came of taking. If it is not ``ok`` nothing was taken, ``refused_by`` is the name of the first limit that it
     was too much for (``""`` if there is only one), and from ``retry_at_ms`` on it fits, unless somebody else is faster.
     ``unchecked`` says that the store was away and the caller was let through, because the buckets were opened so.
@@ -42,17 +42,17 @@ class Taken(msgspec.Struct, frozen=True, gc=False):
     unchecked: bool = False
 
 
-_OK: Final = Taken(True)
+_OK: Final = TakeResult(True)
 
 
-class BucketDesk:
+class BucketRequestBuilder:
     """Builds the requests of one :class:`quota_engine.TokenBuckets`. It holds the limits and a key, and no bucket."""
 
     def __init__(self, name: str, limits: Limit | Mapping[str, Limit], key: bytes) -> None:
         check_name(name, "name")
         if not isinstance(key, bytes) or not 16 <= len(key) <= 64:
             raise InvalidRequest("identity_key", "not a usable key", "16 to 64 secret bytes")
-        self.place = f"~buckets.{name}"
+        self.address = f"~buckets.{name}"
         self._single = limits if isinstance(limits, Limit) else None
         by_name = {"": limits} if isinstance(limits, Limit) else dict(limits) if isinstance(limits, Mapping) else {}
         if not 1 <= len(by_name) <= CHARGES_MAX or not all(isinstance(limit, Limit) for limit in by_name.values()):
@@ -68,29 +68,29 @@ class BucketDesk:
             for limit_name in by_name
         }
 
-    def take(self, keys: BucketKeys, cost: int) -> Send:
+    def take(self, keys: BucketKeys, cost: int) -> Apply:
         """The request to take ``cost`` tokens from the bucket of each key."""
         if type(keys) is str and self._single is not None:  # the usual case, without the detours
-            return Send(self.place, TakeTokens((Charge(self._bucket("", keys), self._single, cost),)))
-        return Send(self.place, TakeTokens(self._charges(keys, cost)))
+            return Apply(self.address, TakeTokens((Charge(self._bucket("", keys), self._single, cost),)))
+        return Apply(self.address, TakeTokens(self._charges(keys, cost)))
 
-    def taken(self, keys: BucketKeys, answer: Taking) -> Taken:
+    def take_result(self, keys: BucketKeys, answer: TakeOutcome) -> TakeResult:
         """What is told of the answer to :meth:`take`."""
         if answer.refused_by < 0:
             return _OK
-        return Taken(False, self._named(keys)[answer.refused_by][0], answer.retry_at_ms)
+        return TakeResult(False, self._named(keys)[answer.refused_by][0], answer.retry_at_ms)
 
-    def peek(self, keys: BucketKeys) -> Ask:
+    def peek(self, keys: BucketKeys) -> Query:
         """The request to look at the bucket of each key."""
-        return Ask(self.place, PeekTokens(self._charges(keys, 1)))
+        return Query(self.address, PeekTokens(self._charges(keys, 1)))
 
-    def levels(self, keys: BucketKeys, answer: tuple[Level, ...]) -> dict[str, Level]:
+    def levels(self, keys: BucketKeys, answer: tuple[BucketLevel, ...]) -> dict[str, BucketLevel]:
         """What is told of the answer to :meth:`peek`."""
         return {name: level for (name, _), level in zip(self._named(keys), answer, strict=True)}
 
-    def reset(self, keys: BucketKeys) -> Send:
+    def reset(self, keys: BucketKeys) -> Apply:
         """The request to make the bucket of each key full."""
-        return Send(self.place, ResetTokens(tuple(self._bucket(name, key) for name, key in self._named(keys))))
+        return Apply(self.address, ResetTokens(tuple(self._bucket(name, key) for name, key in self._named(keys))))
 
     def _charges(self, keys: BucketKeys, cost: int) -> tuple[Charge, ...]:
         return tuple(Charge(self._bucket(name, key), self._limits[name], cost) for name, key in self._named(keys))

@@ -15,10 +15,10 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Status
-from quota_engine.ports import Audit, ListOffices, Lookup, SendMany, View
-from quota_engine.workflows.generator_drivers import Flow
+from quota_engine.ports import ApplyMany, Audit, ListOffices, Lookup, View
+from quota_engine.workflows.generator_drivers import Workflow
 from quota_engine.workflows.national_claims import audit_claims
-from quota_engine.workflows.request_builder import Day, Desk
+from quota_engine.workflows.request_builder import Day, RequestBuilder
 
 DAYS_MAX: Final = 400
 """The longest range of days in one call."""
@@ -45,7 +45,7 @@ class AuditReport(msgspec.Struct, frozen=True):
         return not self.findings
 
 
-def _range(desk: Desk, first_day: Day, last_day: Day | None) -> range:
+def _range(desk: RequestBuilder, first_day: Day, last_day: Day | None) -> range:
     first = desk.day_number(first_day)
     last = first if last_day is None else desk.day_number(last_day)
     if not 0 < first <= last or last - first >= DAYS_MAX:
@@ -53,14 +53,14 @@ def _range(desk: Desk, first_day: Day, last_day: Day | None) -> range:
     return range(first, last + 1)
 
 
-def publish(desk: Desk, catalog: Catalog, first_day: Day, last_day: Day | None) -> Flow[PublishReport]:
+def publish(desk: RequestBuilder, catalog: Catalog, first_day: Day, last_day: Day | None) -> Workflow[PublishReport]:
     """Give every office of the catalog its rules and its working days from first to last; safe to repeat."""
-    desk.use(catalog)
+    desk.use_catalog(catalog)
     days = [datetime.date.fromordinal(number) for number in _range(desk, first_day, last_day)]
     published = unchanged = over = 0
     for office in catalog.offices:
         rules = rules_of(catalog, office, jitter_seed=desk.jitter_seed)
-        (outcome,) = yield SendMany(office, (SetRules(rules),))
+        (outcome,) = yield ApplyMany(office, (SetRules(rules),))
         if outcome.status is Status.CONFLICT:
             problem = "not the one that this store was set up with: it would make other people of the same ones"
             raise InvalidRequest("identity_key", problem, "the key that the other processes on the store have")
@@ -69,31 +69,31 @@ def publish(desk: Desk, catalog: Catalog, first_day: Day, last_day: Day | None) 
             terms = day_terms(catalog, office, day)
             if terms is not None:
                 commands.append(Publish(day.toordinal(), terms))
-        outcomes = yield SendMany(office, tuple(commands))
+        outcomes = yield ApplyMany(office, tuple(commands))
         for outcome in outcomes:
-            over += outcome.status is Status.OVER
+            over += outcome.status is Status.DAY_OVER
             unchanged += outcome.status is Status.DONE and outcome.replayed
             published += outcome.status is Status.DONE and not outcome.replayed
     return PublishReport(len(catalog.offices), published, unchanged, over)
 
 
-def lookup(desk: Desk, reference: str) -> Flow[Reservation | None]:
+def lookup(desk: RequestBuilder, reference: str) -> Workflow[Reservation | None]:
     """The reservation as it stands. Whoever waits also moves the list on: nobody has to sweep for them."""
     office, reservation_id = desk.parse(reference)
     record: Reservation | None = yield Lookup(office, reservation_id)
     if record is not None and record.state is State.WAITING:
-        yield SendMany(office, (Expire(record.day),))
+        yield ApplyMany(office, (Expire(record.day),))
         record = yield Lookup(office, reservation_id)
     return record
 
 
-def view(desk: Desk, office: str, first_day: Day, last_day: Day | None) -> Flow[list[DayView]]:
+def view(desk: RequestBuilder, office: str, first_day: Day, last_day: Day | None) -> Workflow[list[DayView]]:
     """The counters of an office's days from first to last."""
     views: list[DayView] = yield View(desk.office(office), tuple(_range(desk, first_day, last_day)))
     return views
 
 
-def audit(desk: Desk, office: str | None) -> Flow[AuditReport]:
+def audit(desk: RequestBuilder, office: str | None) -> Workflow[AuditReport]:
     """Audit one office, or all of them."""
     offices: list[str] = [desk.office(office)] if office is not None else (yield ListOffices())
     findings: list[str] = []

@@ -11,11 +11,11 @@ from __future__ import annotations
 __all__ = [
     "NOTHING_AWARDED",
     "REFUSALS_SHOWN_MAX",
-    "Application",
     "AwardReport",
     "DrawChoice",
     "DrawFiles",
     "DrawRecord",
+    "SubmittedApplication",
     "award",
     "award_id",
     "close",
@@ -35,7 +35,7 @@ from typing import Any, Final
 
 import msgspec
 
-from quota_engine.domain.commands import Reserve, ReturnParked
+from quota_engine.domain.commands import ReleaseParked, Reserve
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import DayView, Status
 from quota_engine.domain.validation import DURATION_MS_MAX, check_integer
@@ -51,33 +51,42 @@ from quota_engine.draws.files import (
 )
 from quota_engine.draws.ledger import (
     PAGE_MAX,
-    Applied,
-    Apply,
     CloseDraw,
     CreateDraw,
+    DrawConfig,
     DrawOutcome,
     DrawQuestion,
     DrawStatus,
-    DrawTerms,
     DrawView,
     FindApplication,
-    Found,
+    FoundApplication,
     FreezeDraw,
     OfferDay,
     ReadApplications,
     ReadDraw,
     ReadOfferedDays,
-    ReadWishes,
+    ReadPreferences,
     RevealSeed,
     Row,
-    Withdraw,
-    place_of,
+    StoredApplication,
+    SubmitApplication,
+    WithdrawApplication,
+    address_of,
 )
-from quota_engine.draws.lottery import APPLICATIONS_MAX, Capacities, Lot, Wish, allot, commitment_of, key_of, totals_of
-from quota_engine.ports import Ask, Send, SendMany, View
-from quota_engine.workflows.generator_drivers import Flow
+from quota_engine.draws.lottery import (
+    APPLICATIONS_MAX,
+    Capacities,
+    Lot,
+    Preference,
+    allot,
+    commitment_of,
+    key_of,
+    totals_of,
+)
+from quota_engine.ports import Apply, ApplyMany, Query, View
+from quota_engine.workflows.generator_drivers import Workflow
 from quota_engine.workflows.national_claims import reserve_all
-from quota_engine.workflows.request_builder import Applicants, Day, Desk
+from quota_engine.workflows.request_builder import Applicants, Day, RequestBuilder
 
 REFUSALS_SHOWN_MAX: Final = 1_000
 _RESERVES_PER_CALL: Final = 1_024
@@ -98,7 +107,7 @@ class DrawChoice(msgspec.Struct, frozen=True):
     group: str = ""
 
 
-class Application(msgspec.Struct, frozen=True):
+class SubmittedApplication(msgspec.Struct, frozen=True):
     """An application as it stands. ``number`` and ``tokens`` are its receipt: the published list has them in its line.
 
     ``version`` is what a change has to name. Without ``choices`` it has been withdrawn. ``tokens`` stand for the
@@ -108,7 +117,7 @@ class Application(msgspec.Struct, frozen=True):
     number: int
     version: int
     tokens: tuple[str, ...]
-    choices: tuple[Wish, ...]
+    choices: tuple[Preference, ...]
 
 
 class DrawRecord(msgspec.Struct, frozen=True):
@@ -175,15 +184,15 @@ NOTHING_AWARDED: Final = AwardReport(0, {}, {}, (), ("there is no such draw",))
 # --- Steps of one command ------------------------------------------------------------------------------------------
 
 
-def create(draw_id: str, terms: DrawTerms) -> Flow[DrawOutcome]:
+def create(draw_id: str, terms: DrawConfig) -> Workflow[DrawOutcome]:
     """Announce a draw."""
-    outcome: DrawOutcome = yield Send(place_of(draw_id), CreateDraw(terms))
+    outcome: DrawOutcome = yield Apply(address_of(draw_id), CreateDraw(terms))
     return outcome
 
 
 def enter(
-    desk: Desk, draw_id: str, applicants: Applicants, choices: Sequence[DrawChoice], version: int
-) -> Flow[DrawOutcome]:
+    desk: RequestBuilder, draw_id: str, applicants: Applicants, choices: Sequence[DrawChoice], version: int
+) -> Workflow[DrawOutcome]:
     """Apply, or change an application."""
     if not isinstance(choices, list | tuple) or not all(isinstance(one, DrawChoice) for one in choices):
         raise InvalidRequest("choices", "not a list of choices", "DrawChoice(office, day, ...), the best one first")
@@ -192,29 +201,29 @@ def enter(
         day, choice = desk.planned(
             one.office, one.day, (one.service, one.service_unit, one.session, one.channel, one.group)
         )
-        wishes.append(Wish(one.office, day, choice))
-    command = Apply(desk.party(applicants), tuple(wishes), version)
-    outcome: DrawOutcome = yield Send(place_of(draw_id), command)
+        wishes.append(Preference(one.office, day, choice))
+    command = SubmitApplication(desk.party(applicants), tuple(wishes), version)
+    outcome: DrawOutcome = yield Apply(address_of(draw_id), command)
     if not outcome.ok:
         return outcome
     tokens = _tokens(desk.secret_for(_TOKENS), draw_id, command.applicants)
     return msgspec.structs.replace(outcome, tokens=tokens)
 
 
-def withdraw(desk: Desk, draw_id: str, applicant: str, version: int) -> Flow[DrawOutcome]:
+def withdraw(desk: RequestBuilder, draw_id: str, applicant: str, version: int) -> Workflow[DrawOutcome]:
     """Take an application back."""
-    outcome: DrawOutcome = yield Send(place_of(draw_id), Withdraw(desk.owner(applicant), version))
+    outcome: DrawOutcome = yield Apply(address_of(draw_id), WithdrawApplication(desk.owner(applicant), version))
     return outcome
 
 
-def find(desk: Desk, draw_id: str, applicant: str) -> Flow[Application | None]:
+def find(desk: RequestBuilder, draw_id: str, applicant: str) -> Workflow[SubmittedApplication | None]:
     """The application that somebody is in."""
-    found: Found | None = yield Ask(place_of(draw_id), FindApplication(desk.owner(applicant)))
+    found: FoundApplication | None = yield Query(address_of(draw_id), FindApplication(desk.owner(applicant)))
     if found is None:
         return None
-    applied = found.applied
+    applied = found.application
     tokens = _tokens(desk.secret_for(_TOKENS), draw_id, applied.applicants)
-    return Application(applied.number, applied.version, tokens, found.wishes)
+    return SubmittedApplication(applied.number, applied.version, tokens, found.preferences)
 
 
 def _tokens(key: bytes, draw_id: str, applicants: tuple[str, ...]) -> tuple[str, ...]:
@@ -224,19 +233,19 @@ def _tokens(key: bytes, draw_id: str, applicants: tuple[str, ...]) -> tuple[str,
 # --- Closing -------------------------------------------------------------------------------------------------------
 
 
-def close(desk: Desk, draw_id: str) -> Flow[DrawOutcome]:
+def close(desk: RequestBuilder, draw_id: str) -> Workflow[DrawOutcome]:
     """Close a draw, write down what it gives away, and freeze both. Repeated, it goes on where it ended."""
-    place = place_of(draw_id)
-    outcome: DrawOutcome = yield Send(place, CloseDraw())
-    view: DrawView | None = yield Ask(place, ReadDraw())
+    place = address_of(draw_id)
+    outcome: DrawOutcome = yield Apply(place, CloseDraw())
+    view: DrawView | None = yield Query(place, ReadDraw())
     if not outcome.ok or view is None or view.frozen is not None:
         return outcome
-    wishes: list[Wish] = yield from _pages(place, ReadWishes, view.wishes)
+    wishes: list[Preference] = yield from _pages(place, ReadPreferences, view.preferences)
     yield from _write_capacities(place, wishes)
     record = yield from read(desk, draw_id)
     if record is None:
         return DrawOutcome(DrawStatus.UNKNOWN_DRAW)
-    outcome = yield Send(
+    outcome = yield Apply(
         place,
         FreezeDraw(
             len(record.applications),
@@ -247,13 +256,13 @@ def close(desk: Desk, draw_id: str) -> Flow[DrawOutcome]:
     return outcome
 
 
-def _write_capacities(place: str, wishes: Sequence[Wish]) -> Flow[None]:
+def _write_capacities(place: str, wishes: Sequence[Preference]) -> Workflow[None]:
     """What is available now of all that somebody wishes for, and what has been parked for this draw."""
     quotas_of: dict[str, dict[int, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
     for wish in wishes:
         for option in wish.choice.options:
             quotas_of[wish.office][wish.day].update(dict.fromkeys(option))
-    view: DrawView | None = yield Ask(place, ReadDraw())
+    view: DrawView | None = yield Query(place, ReadDraw())
     written: list[OfferDay] = yield from _pages(place, ReadOfferedDays, 0 if view is None else view.offered_days)
     known = {(one.office, one.day) for one in written}
     for office, days in sorted(quotas_of.items()):
@@ -263,18 +272,18 @@ def _write_capacities(place: str, wishes: Sequence[Wish]) -> Flow[None]:
             # The time of the draw has come for what waited for it.
             views: list[DayView] = yield View(office, part)
             parked = tuple(
-                ReturnParked(one.day, quota)
+                ReleaseParked(one.day, quota)
                 for one in views
                 for quota in sorted(days[one.day])
                 if quota in one.quotas and one.quotas[quota].parked
             )
             if parked:
-                yield SendMany(office, parked)
+                yield ApplyMany(office, parked)
                 views = yield View(office, part)
             by_day = {one.day: one for one in views}
             for day in part:
                 row = _row(by_day.get(day), sorted(days[day]))
-                yield Send(place, OfferDay(office, day, row))
+                yield Apply(place, OfferDay(office, day, row))
 
 
 def _row(view: DayView | None, quotas: Sequence[str]) -> Row:
@@ -286,28 +295,30 @@ def _row(view: DayView | None, quotas: Sequence[str]) -> Row:
 # --- The result ----------------------------------------------------------------------------------------------------
 
 
-def run(draw_id: str, seed: str, entropy: str) -> Flow[DrawOutcome]:
+def run(draw_id: str, seed: str, entropy: str) -> Workflow[DrawOutcome]:
     """Reveal the seed. From here on the draw is decided."""
-    outcome: DrawOutcome = yield Send(place_of(draw_id), RevealSeed(draw_id, seed, entropy))
+    outcome: DrawOutcome = yield Apply(address_of(draw_id), RevealSeed(draw_id, seed, entropy))
     return outcome
 
 
-def _pages(place: str, question: type[ReadApplications | ReadWishes | ReadOfferedDays], count: int) -> Flow[list[Any]]:
+def _pages(
+    place: str, question: type[ReadApplications | ReadPreferences | ReadOfferedDays], count: int
+) -> Workflow[list[Any]]:
     """All rows there are, page by page."""
     rows: list[Any] = []
     for after in range(0, count, PAGE_MAX):
         asked: DrawQuestion = question(after, PAGE_MAX)
-        rows += yield Ask(place, asked)
+        rows += yield Query(place, asked)
     return rows
 
 
-def read(desk: Desk, draw_id: str) -> Flow[DrawRecord | None]:
+def read(desk: RequestBuilder, draw_id: str) -> Workflow[DrawRecord | None]:
     """All of a draw, once it is closed; ``None`` for one that is not known."""
-    place = place_of(draw_id)
-    view: DrawView | None = yield Ask(place, ReadDraw())
+    place = address_of(draw_id)
+    view: DrawView | None = yield Query(place, ReadDraw())
     if view is None:
         return None
-    wishes: list[Wish] = yield from _pages(place, ReadWishes, view.wishes)
+    wishes: list[Preference] = yield from _pages(place, ReadPreferences, view.preferences)
     days: list[OfferDay] = yield from _pages(place, ReadOfferedDays, view.offered_days)
     capacities = Capacities(
         draw_id,
@@ -320,13 +331,13 @@ def read(desk: Desk, draw_id: str) -> Flow[DrawRecord | None]:
     parties: dict[int, tuple[str, ...]] = {}
     applications: dict[int, lottery.Application] = {}
     for after in range(0, view.last_number, PAGE_MAX):
-        page: list[Applied] = yield Ask(place, ReadApplications(after, PAGE_MAX))
+        page: list[StoredApplication] = yield Query(place, ReadApplications(after, PAGE_MAX))
         for one in page:
             parties[one.number] = one.applicants
             application = lottery.Application(
                 one.number,
                 _tokens(key, draw_id, one.applicants),
-                tuple([names[number] for number in one.wishes]),
+                tuple([names[number] for number in one.preferences]),
             )
             applications[one.number] = application
             digest.update(line_of_application(application))  # page by page, so that nobody waits long for the loop
@@ -345,12 +356,12 @@ def drawn(record: DrawRecord) -> DrawFiles:
             findings.append("the capacities are not those that were frozen")
     if not view.seed:
         return DrawFiles(record, None, (), tuple(findings))
-    if commitment_of(view.draw, view.seed) != view.terms.commitment:
+    if commitment_of(view.draw, view.seed) != view.config.commitment:
         findings.append("the seed is not the one that was committed to")
     lots = allot(record.capacities, key_of(view.draw, view.seed, view.entropy), record.applications.values())
     head = result_head(
         record.capacities,
-        view.terms.commitment,
+        view.config.commitment,
         view.seed,
         view.entropy,
         capacities_digest,
@@ -360,13 +371,13 @@ def drawn(record: DrawRecord) -> DrawFiles:
     return DrawFiles(record, head, lots, tuple(findings))
 
 
-def award_id(desk: Desk, draw_id: str, number: int) -> str:
+def award_id(desk: RequestBuilder, draw_id: str, number: int) -> str:
     """The id of the reservation of a winner: the same whenever it is made, and for nobody else to guess."""
     key = desk.secret_for(_AWARDS)
     return hashlib.blake2b(f"{draw_id} {number}".encode(), key=key, digest_size=16).hexdigest()
 
 
-def award(desk: Desk, files: DrawFiles, hold_ttl_ms: int, skip: int, limit: int) -> Flow[AwardReport]:
+def award(desk: RequestBuilder, files: DrawFiles, hold_ttl_ms: int, skip: int, limit: int) -> Workflow[AwardReport]:
     """Make the winners' places holds, in the order of the draw, office by office; repeated, it makes what is missing.
     ``skip`` winners have been seen to, and ``limit`` are next (0: all others).
 
@@ -383,7 +394,7 @@ def award(desk: Desk, files: DrawFiles, hold_ttl_ms: int, skip: int, limit: int)
         return AwardReport(len(winners), {}, {}, (), files.findings)
     by_office: dict[str, list[tuple[int, Reserve]]] = defaultdict(list)
     for lot in winners[skip : skip + limit if limit else None]:
-        wish = record.capacities.wishes[record.applications[lot.number].choices[lot.preference - 1]]
+        wish = record.capacities.preferences[record.applications[lot.number].choices[lot.preference - 1]]
         reservation_id = award_id(desk, files.record.view.draw, lot.number)
         party = record.parties[lot.number]
         reserve = Reserve(reservation_id, wish.day, party, wish.choice, hold_ttl_ms=hold_ttl_ms)
@@ -396,7 +407,7 @@ def award(desk: Desk, files: DrawFiles, hold_ttl_ms: int, skip: int, limit: int)
             part = reserves[start : start + _RESERVES_PER_CALL]
             outcomes = yield from reserve_all(desk, office, [reserve for _, reserve in part])
             for (number, _), outcome in zip(part, outcomes, strict=True):
-                if outcome.ok or outcome.status is Status.ENDED:
+                if outcome.ok or outcome.status is Status.RESERVATION_ENDED:
                     references[number] = outcome.reference
                 else:
                     refusals[outcome.status] += 1

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-__all__ = ["Flow", "run", "run_async"]
+__all__ = ["Workflow", "run", "run_async"]
 
 from collections.abc import Generator
 from typing import Any, TypeVar
 
 from quota_engine.domain.errors import QuotaEngineError
-from quota_engine.ports import AsyncBackend, Backend, Request
+from quota_engine.ports import AsyncStore, Store, StoreRequest
 
 T = TypeVar("T")
 
-Flow = Generator[Request[Any], Any, T]
+Workflow = Generator[StoreRequest[Any], Any, T]
 """Yields requests, is sent their answers, returns a ``T``. An error of the store is thrown in where the request was
 made.
 """
 
 
-def run(flow: Flow[T], backend: Backend) -> T:
+def run(flow: Workflow[T], backend: Store) -> T:
     """Run ``flow`` on ``backend`` to its end, and return what it returns."""
     try:
         request = next(flow)
         while True:
             try:
-                answer = backend.perform(request)
+                answer = backend.execute(request)
             except QuotaEngineError as error:
                 request = flow.throw(error)
             else:
@@ -34,13 +34,13 @@ def run(flow: Flow[T], backend: Backend) -> T:
         return value
 
 
-async def run_async(flow: Flow[T], backend: AsyncBackend) -> T:
+async def run_async(flow: Workflow[T], backend: AsyncStore) -> T:
     """Run ``flow`` on ``backend`` to its end, and return what it returns."""
     try:
         request = next(flow)
         while True:
             try:
-                answer = await backend.perform(request)
+                answer = await backend.execute(request)
             except QuotaEngineError as error:
                 request = flow.throw(error)
             else:

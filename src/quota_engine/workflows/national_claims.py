@@ -16,13 +16,13 @@ from __future__ import annotations
 
 __all__ = [
     "CLOCKS_MARGIN_MS",
-    "InTheWay",
-    "Taken",
+    "ClaimConflict",
+    "ClaimsTaken",
     "audit_claims",
     "confirm",
-    "give_up",
     "lookup_reference",
     "point",
+    "release_claims",
     "reschedule",
     "reserve",
     "reserve_all",
@@ -45,7 +45,7 @@ from quota_engine.domain.cross_office_registry import (
     FindMove,
     FoundClaims,
     MoveEntry,
-    RegistryAnswer,
+    RegistryResult,
     RegistryStatus,
     shard_of,
 )
@@ -53,9 +53,9 @@ from quota_engine.domain.errors import BackendUnavailable, QuotaEngineError
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.ports import Ask, Describe, Lookup, Send, SendMany
-from quota_engine.workflows.generator_drivers import Flow
-from quota_engine.workflows.request_builder import Desk
+from quota_engine.ports import Apply, ApplyMany, Describe, Lookup, Query
+from quota_engine.workflows.generator_drivers import Workflow
+from quota_engine.workflows.request_builder import RequestBuilder
 
 CLOCKS_MARGIN_MS: Final = 5_000
 """How far the clocks of two servers may be apart: what is over on one by as much is over on all."""
@@ -69,7 +69,7 @@ _GONE_FOR_GOOD: Final = frozenset({State.RELEASED, State.CANCELLED, State.MOVED}
 """No step leads out of these; out of ``EXPIRED`` a late confirm does."""
 
 
-class Taken(NamedTuple):
+class ClaimsTaken(NamedTuple):
     """Claims that a flow has.
 
     Those that it made itself, and all that it may rely on, by applicant and number; and until when they hold.
@@ -80,7 +80,7 @@ class Taken(NamedTuple):
     valid_until_ms: int
 
 
-class InTheWay(NamedTuple):
+class ClaimConflict(NamedTuple):
     """Why a claim is not to be had: the reservation that it points to, or nothing yet, and when to ask again."""
 
     record: Reservation | None = None
@@ -88,7 +88,9 @@ class InTheWay(NamedTuple):
     overloaded: bool = False
 
 
-def take(desk: Desk, applicants: tuple[str, ...], reference: str, day: int, also: str = "") -> Flow[Taken | InTheWay]:
+def take(
+    desk: RequestBuilder, applicants: tuple[str, ...], reference: str, day: int, also: str = ""
+) -> Workflow[ClaimsTaken | ClaimConflict]:
     """Let the claims of all applicants point to ``reference``, a reservation on ``day``; or of none of them.
 
     They stand for ``also``, too. Those that point to that already are left as they are, and count as taken.
@@ -100,8 +102,8 @@ def take(desk: Desk, applicants: tuple[str, ...], reference: str, day: int, also
         # In one order for all: of two parties that share people one gets through.
         for applicant in sorted(applicants):
             answer = yield from _take_one(desk, applicant, reference, day, also)
-            if isinstance(answer, InTheWay):
-                yield from give_up(made)
+            if isinstance(answer, ClaimConflict):
+                yield from release_claims(made)
                 return answer
             # One that was there before is somebody else's, too: an earlier call under the same key may have the place.
             if answer.ok and not answer.renewed:
@@ -109,48 +111,50 @@ def take(desk: Desk, applicants: tuple[str, ...], reference: str, day: int, also
             relied_on.append((applicant, answer.number))
             lease_until_ms = min(lease_until_ms or answer.lease_until_ms, answer.lease_until_ms)
     except BackendUnavailable:
-        yield from give_up(made)
+        yield from release_claims(made)
         raise
-    return Taken(tuple(made), tuple(relied_on), lease_until_ms - CLOCKS_MARGIN_MS)
+    return ClaimsTaken(tuple(made), tuple(relied_on), lease_until_ms - CLOCKS_MARGIN_MS)
 
 
-def _take_one(desk: Desk, applicant: str, reference: str, day: int, also: str) -> Flow[RegistryAnswer | InTheWay]:
+def _take_one(
+    desk: RequestBuilder, applicant: str, reference: str, day: int, also: str
+) -> Workflow[RegistryResult | ClaimConflict]:
     office = reference.partition("~")[0]
     forget_at_ms = desk.ends_at_ms(office, day) + 2 * CLOCKS_MARGIN_MS
     instead_of, stood_for_it = 0, False
-    answer: RegistryAnswer = RegistryAnswer(RegistryStatus.OVERLOADED)
+    answer: RegistryResult = RegistryResult(RegistryStatus.OVERLOADED)
     for _ in range(ATTEMPTS_MAX):
         claim = Claim(applicant, reference, desk.national_lease_ms, forget_at_ms, instead_of, also)
-        answer = yield Send(shard_of(applicant), claim)
+        answer = yield Apply(shard_of(applicant), claim)
         if answer.status is RegistryStatus.OVERLOADED:
-            return InTheWay(overloaded=True)
+            return ClaimConflict(overloaded=True)
         if answer.ok or answer.reference == also:
-            granted: RegistryAnswer = replace(answer, renewed=answer.renewed or stood_for_it)
+            granted: RegistryResult = replace(answer, renewed=answer.renewed or stood_for_it)
             return granted
-        for pointed in (answer.reference, answer.also):
+        for pointed in (answer.reference, answer.secondary_reference):
             # That it stands for the asker's own reservation, too, is in nobody's way.
             if pointed and pointed != reference:
                 record: Reservation | None = yield from lookup_reference(pointed)
                 if _blocks(desk, applicant, record, answer):
-                    if answer.also == reference and not also:
+                    if answer.secondary_reference == reference and not also:
                         # It is on its way there, and the claim stands for both.
-                        shared: RegistryAnswer = answer
+                        shared: RegistryResult = answer
                         return shared
                     waits_for_lease = record is None or record.state is State.EXPIRED
-                    return InTheWay(record, answer.lease_until_ms if waits_for_lease else 0)
+                    return ClaimConflict(record, answer.lease_until_ms if waits_for_lease else 0)
         # Of the reservation that was being moved: then it is not this flow's to give up.
-        instead_of, stood_for_it = answer.number, answer.also == reference
-    return InTheWay(retry_at_ms=answer.lease_until_ms)
+        instead_of, stood_for_it = answer.number, answer.secondary_reference == reference
+    return ClaimConflict(retry_at_ms=answer.lease_until_ms)
 
 
-def lookup_reference(reference: str) -> Flow[Reservation | None]:
+def lookup_reference(reference: str) -> Workflow[Reservation | None]:
     """The reservation of this reference, as it stands at its office."""
     office, _, reservation_id = reference.partition("~")
     record: Reservation | None = yield Lookup(office, reservation_id)
     return record
 
 
-def _blocks(desk: Desk, applicant: str, record: Reservation | None, claim: RegistryAnswer) -> bool:
+def _blocks(desk: RequestBuilder, applicant: str, record: Reservation | None, claim: RegistryResult) -> bool:
     """Whether a claim that points to ``record`` keeps its applicant from another place."""
     if record is None or applicant not in record.applicants or record.state is State.EXPIRED:
         # Until the lease is over it may come to be, or be brought back by a late confirm.
@@ -163,18 +167,18 @@ def _blocks(desk: Desk, applicant: str, record: Reservation | None, claim: Regis
     return not (is_over and claim.lease_is_over)
 
 
-def give_up(made: list[tuple[str, int]] | tuple[tuple[str, int], ...]) -> Flow[None]:
+def release_claims(made: list[tuple[str, int]] | tuple[tuple[str, int], ...]) -> Workflow[None]:
     """Take back the claims that were made for nothing. What is not reached is over with its lease."""
     for applicant, number in made:
         try:
-            yield Send(shard_of(applicant), Drop(applicant, number))
+            yield Apply(shard_of(applicant), Drop(applicant, number))
         except QuotaEngineError:
             return
 
 
 def point(
-    desk: Desk, applicants: tuple[str, ...], reference: str, day: int, instead_of: str, also: str = ""
-) -> Flow[None]:
+    desk: RequestBuilder, applicants: tuple[str, ...], reference: str, day: int, instead_of: str, also: str = ""
+) -> Workflow[None]:
     """Let the claims that point to ``instead_of``, and those that point nowhere, point to ``reference``.
 
     They stand for ``also``, too; or without that, for whatever else they did.
@@ -184,43 +188,43 @@ def point(
         number, other = 0, also
         for _ in range(ATTEMPTS_MAX):
             claim = Claim(applicant, reference, desk.national_lease_ms, forget_at_ms, number, other)
-            answer: RegistryAnswer = yield Send(shard_of(applicant), claim)
+            answer: RegistryResult = yield Apply(shard_of(applicant), claim)
             if answer.ok or answer.reference != instead_of:
                 break
             # By now it stands for a later move of the source: this one has been overtaken, and comes to nothing.
-            if also and answer.also not in ("", reference, also):
+            if also and answer.secondary_reference not in ("", reference, also):
                 break
-            number, other = answer.number, also or answer.also
+            number, other = answer.number, also or answer.secondary_reference
 
 
-def stand_for_one(desk: Desk, taken: Taken, reference: str, day: int) -> Flow[None]:
+def stand_for_one(desk: RequestBuilder, taken: ClaimsTaken, reference: str, day: int) -> Workflow[None]:
     """Let the claims that were taken stand for ``reference`` alone again."""
     forget_at_ms = desk.ends_at_ms(reference.partition("~")[0], day) + 2 * CLOCKS_MARGIN_MS
     for applicant, number in taken.all:
         claim = Claim(applicant, reference, desk.national_lease_ms, forget_at_ms, number, reference)
         try:
-            yield Send(shard_of(applicant), claim)
+            yield Apply(shard_of(applicant), claim)
         except QuotaEngineError:
             return
 
 
-def reserve(desk: Desk, office: str, command: Reserve) -> Flow[Outcome]:
+def reserve(desk: RequestBuilder, office: str, command: Reserve) -> Workflow[Outcome]:
     """The claims of all applicants, then the places; a refusal gives the claims back."""
     reference = f"{office}~{command.id}"
-    outcome = Outcome(Status.LAPSED)
+    outcome = Outcome(Status.COMMAND_EXPIRED)
     for _ in range(ATTEMPTS_MAX):
         taken = yield from take(desk, command.applicants, reference, command.day)
-        if isinstance(taken, InTheWay):
+        if isinstance(taken, ClaimConflict):
             return (yield from _refused(office, command, taken))
         try:
-            outcome = yield Send(office, replace(command, valid_until_ms=taken.valid_until_ms))
+            outcome = yield Apply(office, replace(command, valid_until_ms=taken.valid_until_ms))
         except BackendUnavailable:
-            yield from give_up(taken.made)
+            yield from release_claims(taken.made)
             raise
         if outcome.ok:
             break
-        yield from give_up(taken.made)
-        if outcome.status is not Status.LAPSED:
+        yield from release_claims(taken.made)
+        if outcome.status is not Status.COMMAND_EXPIRED:
             break
     if outcome.resumed and outcome.reservation is not None:
         # Of a time before there was a limit: from now on it is claimed.
@@ -229,10 +233,10 @@ def reserve(desk: Desk, office: str, command: Reserve) -> Flow[Outcome]:
     return outcome
 
 
-def reserve_all(desk: Desk, office: str, commands: Sequence[Reserve]) -> Flow[list[Outcome]]:
+def reserve_all(desk: RequestBuilder, office: str, commands: Sequence[Reserve]) -> Workflow[list[Outcome]]:
     """Several reserves at one office, one after the other: in one call, unless each of them needs its claims."""
     if not desk.national:
-        outcomes: list[Outcome] = yield SendMany(office, tuple(commands))
+        outcomes: list[Outcome] = yield ApplyMany(office, tuple(commands))
         return outcomes
     claimed: list[Outcome] = []
     for command in commands:
@@ -240,12 +244,12 @@ def reserve_all(desk: Desk, office: str, commands: Sequence[Reserve]) -> Flow[li
     return claimed
 
 
-def _refused(office: str, command: Reserve, in_the_way: InTheWay) -> Flow[Outcome]:
+def _refused(office: str, command: Reserve, in_the_way: ClaimConflict) -> Workflow[Outcome]:
     if in_the_way.overloaded:
         return Outcome(Status.OVERLOADED)
     # A key that is known is answered before anything else is. Nothing can come of this one but that answer.
-    known: Outcome = yield Send(office, replace(command, valid_until_ms=1))
-    if known.status is not Status.LAPSED:
+    known: Outcome = yield Apply(office, replace(command, valid_until_ms=1))
+    if known.status is not Status.COMMAND_EXPIRED:
         return known
     record = in_the_way.record
     if record is None or sorted(record.applicants) != sorted(command.applicants):
@@ -256,36 +260,36 @@ def _refused(office: str, command: Reserve, in_the_way: InTheWay) -> Flow[Outcom
     return Outcome(Status.IDENTITY_LIMIT, record, retry_at_ms=in_the_way.retry_at_ms)
 
 
-def confirm(desk: Desk, office: str, command: Confirm) -> Flow[Outcome]:
+def confirm(desk: RequestBuilder, office: str, command: Confirm) -> Workflow[Outcome]:
     """A confirm that may re-acquire: what has expired is claimed anew before it takes a place again."""
-    outcome: Outcome = yield Send(office, replace(command, reacquire=False))
+    outcome: Outcome = yield Apply(office, replace(command, reacquire=False))
     record = outcome.reservation
-    if outcome.status is not Status.EXPIRED or record is None:
+    if outcome.status is not Status.HOLD_EXPIRED or record is None:
         return outcome
     taken = yield from take(desk, record.applicants, record.reference, record.day)
-    if isinstance(taken, InTheWay):
+    if isinstance(taken, ClaimConflict):
         return Outcome(Status.OVERLOADED) if taken.overloaded else outcome
-    outcome = yield Send(office, replace(command, valid_until_ms=taken.valid_until_ms))
+    outcome = yield Apply(office, replace(command, valid_until_ms=taken.valid_until_ms))
     if not outcome.ok:
-        yield from give_up(taken.made)
+        yield from release_claims(taken.made)
     return outcome
 
 
-def reschedule(desk: Desk, office: str, command: Reschedule) -> Flow[Outcome]:
+def reschedule(desk: RequestBuilder, office: str, command: Reschedule) -> Workflow[Outcome]:
     """A reschedule within an office: the claims come along, and last until the new day is over."""
     record: Reservation | None = yield Lookup(office, command.id)
     if record is not None and record.state in (State.HELD, State.CONFIRMED):
         taken = yield from take(desk, record.applicants, record.reference, command.day)
-        if isinstance(taken, InTheWay):
+        if isinstance(taken, ClaimConflict):
             if taken.overloaded:
                 return Outcome(Status.OVERLOADED)
             own = not command.owner or command.owner in record.applicants
             return Outcome(Status.IDENTITY_LIMIT, record) if own else Outcome(Status.NOT_OWNER)
-    outcome: Outcome = yield Send(office, command)
+    outcome: Outcome = yield Apply(office, command)
     return outcome
 
 
-def audit_claims(desk: Desk, office: str) -> Flow[list[str]]:
+def audit_claims(desk: RequestBuilder, office: str) -> Workflow[list[str]]:
     """Which active reservations of the office nobody claims, a sentence each; what is being moved is left out."""
     state: dict[str, Any] = yield Describe(office)
     wanted: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -297,15 +301,15 @@ def audit_claims(desk: Desk, office: str) -> Flow[list[str]]:
     for shard, pairs in sorted(wanted.items()):
         for start in range(0, len(pairs), QUESTIONED_MAX):
             part = pairs[start : start + QUESTIONED_MAX]
-            found: FoundClaims = yield Ask(shard, FindClaims(tuple(applicant for applicant, _ in part)))
-            for (_, reference), *claimed in zip(part, found.references, found.also, strict=True):
+            found: FoundClaims = yield Query(shard, FindClaims(tuple(applicant for applicant, _ in part)))
+            for (_, reference), *claimed in zip(part, found.references, found.secondary_references, strict=True):
                 if reference not in claimed:
                     suspects[reference] = found.now_ms
     findings: list[str] = []
     for reference, now_ms in sorted(suspects.items()):
         # Time has passed since the state was read: it may have ended, or be on its way to another office.
         known: Reservation | None = yield from lookup_reference(reference)
-        moves: list[MoveEntry] = yield Ask(shard_of(reference), FindMove(reference))
+        moves: list[MoveEntry] = yield Query(shard_of(reference), FindMove(reference))
         if known is None or moves or known.state not in (State.WAITING, State.HELD, State.CONFIRMED):
             continue
         if known.state is State.HELD or now_ms < desk.ends_at_ms(office, known.day):

@@ -3,13 +3,13 @@
 In this order: the source's office says whether it may be moved; the move is written down in the registry; the target's
 office takes a place; the source's office gives the old one up; the registry hears that it is done. Whoever dies in
 between leaves the old place, or for a while both. Every step finds itself done if it is sent again, and
-:func:`finish_moves` goes on from wherever somebody else has stopped. ``docs/across-offices.md`` goes through what can
+:func:`recover_moves` goes on from wherever somebody else has stopped. ``docs/across-offices.md`` goes through what can
 come in between.
 """
 
 from __future__ import annotations
 
-__all__ = ["MovesReport", "finish_moves", "move_id", "moved_to", "reschedule"]
+__all__ = ["MovesReport", "find_moved", "move_id", "recover_moves", "reschedule"]
 
 import base64
 import hashlib
@@ -26,7 +26,7 @@ from quota_engine.domain.cross_office_registry import (
     MoveEntry,
     OpenMove,
     OpenMoves,
-    RegistryAnswer,
+    RegistryResult,
     RegistryStatus,
     shard_of,
     shards,
@@ -36,10 +36,10 @@ from quota_engine.domain.lifecycle import ACTIVE, State
 from quota_engine.domain.model import Choice, Reservation
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.validation import DURATION_MS_MAX, check_integer
-from quota_engine.ports import Ask, Lookup, Send
+from quota_engine.ports import Apply, Lookup, Query
 from quota_engine.workflows import national_claims
-from quota_engine.workflows.generator_drivers import Flow
-from quota_engine.workflows.request_builder import Day, Desk, Wanted
+from quota_engine.workflows.generator_drivers import Workflow
+from quota_engine.workflows.request_builder import Day, RequestBuilder, Selection
 
 MOVE_LEASE_MS: Final = 30_000
 """How long whoever has written a move down may be at work on it; then anybody may finish it."""
@@ -53,7 +53,7 @@ _HOPS_MAX: Final = 8
 
 
 class MovesReport(msgspec.Struct, frozen=True):
-    """What :func:`finish_moves` did: moves that were brought to their end, and moves that came to nothing."""
+    """What :func:`recover_moves` did: moves that were brought to their end, and moves that came to nothing."""
 
     finished: int
     undone: int
@@ -69,24 +69,32 @@ def move_id(source: str, version: int, office: str, day: int, choice: Choice) ->
 
 
 def reschedule(
-    desk: Desk, reference: str, day: Day, office: str, wanted: Wanted, applicant: str | None, version: int
-) -> Flow[Outcome]:
+    desk: RequestBuilder,
+    reference: str,
+    day: Day,
+    office: str,
+    wanted: Selection,
+    owner: str | None,
+    expected_version: int,
+) -> Workflow[Outcome]:
     """Within the office in one step; to another one as a move."""
     source_office, _ = desk.parse(reference)
     if not office or office == source_office:
-        there, command = desk.reschedule(reference, day, wanted, applicant, version)
+        there, command = desk.reschedule(reference, day, wanted, owner, expected_version)
         if desk.national:
             return (yield from national_claims.reschedule(desk, there, command))
-        outcome: Outcome = yield Send(there, command)
+        outcome: Outcome = yield Apply(there, command)
         return outcome
     number, choice = desk.planned(office, day, wanted)
-    return (yield from _move(desk, reference, office, number, choice, desk.owner(applicant), version))
+    return (yield from _move(desk, reference, office, number, choice, desk.owner(owner), expected_version))
 
 
-def _move(desk: Desk, source: str, office: str, day: int, choice: Choice, owner: str, version: int) -> Flow[Outcome]:
+def _move(
+    desk: RequestBuilder, source: str, office: str, day: int, choice: Choice, owner: str, version: int
+) -> Workflow[Outcome]:
     source_office, _, source_id = source.partition("~")
     for _ in range(ATTEMPTS_MAX):
-        prepared: Outcome = yield Send(source_office, PrepareMove(source_id, owner, version))
+        prepared: Outcome = yield Apply(source_office, PrepareMove(source_id, owner, version))
         record = prepared.reservation
         if not prepared.ok or record is None:
             if record is not None and record.state is State.MOVED:
@@ -94,7 +102,7 @@ def _move(desk: Desk, source: str, office: str, day: int, choice: Choice, owner:
             return prepared
         target = f"{office}~{move_id(source, record.version, office, day, choice)}"
         ends_at_ms = max(desk.ends_at_ms(source_office, record.day), desk.ends_at_ms(office, day))
-        opened: RegistryAnswer = yield Send(
+        opened: RegistryResult = yield Apply(
             shard_of(source),
             OpenMove(source, target, record.version, MOVE_LEASE_MS, ends_at_ms + MOVES_KEPT_MS),
         )
@@ -105,7 +113,7 @@ def _move(desk: Desk, source: str, office: str, day: int, choice: Choice, owner:
         # Another move of it came first. Whoever began it may be at work on it until its lease is over.
         if not opened.done and not opened.lease_is_over:
             return Outcome(Status.MOVING, record, retry_at_ms=opened.lease_until_ms)
-        others: list[MoveEntry] = yield Ask(shard_of(source), FindMove(source))
+        others: list[MoveEntry] = yield Query(shard_of(source), FindMove(source))
         for other in others:
             # One that has been begun again in the meantime has somebody at work on it.
             if not other.done and other.number == opened.number:
@@ -113,28 +121,28 @@ def _move(desk: Desk, source: str, office: str, day: int, choice: Choice, owner:
     return Outcome(Status.MOVING, record)
 
 
-def _moved_before(refused: Outcome, record: Reservation, office: str, day: int, choice: Choice) -> Flow[Outcome]:
+def _moved_before(refused: Outcome, record: Reservation, office: str, day: int, choice: Choice) -> Workflow[Outcome]:
     """It is gone: by this very move, whose answer was lost?"""
     # The version that the move was made of: leaving has added 1.
     target_id = move_id(record.reference, record.version - 1, office, day, choice)
     moved: Reservation | None = yield Lookup(office, target_id)
     if moved is None:
         return refused
-    status = Status(moved.state) if moved.state in ACTIVE else Status.ENDED
+    status = Status(moved.state) if moved.state in ACTIVE else Status.RESERVATION_ENDED
     return Outcome(status, moved, replayed=True)
 
 
 def _move_in(
-    desk: Desk, record: Reservation, target: str, day: int, choice: Choice, opened: RegistryAnswer
-) -> Flow[Outcome]:
+    desk: RequestBuilder, record: Reservation, target: str, day: int, choice: Choice, opened: RegistryResult
+) -> Workflow[Outcome]:
     source, (office, _, target_id) = record.reference, target.partition("~")
     valid_until_ms = opened.lease_until_ms - national_claims.CLOCKS_MARGIN_MS
-    taken: national_claims.Taken | None = None
+    taken: national_claims.ClaimsTaken | None = None
     if desk.national:
         # From now on they stand for the new place, too, even before it is there: if the old one is given up in
         # between, nobody else gets a place with them until the new one can not come to be any more.
         found = yield from national_claims.take(desk, record.applicants, source, record.day, also=target)
-        if isinstance(found, national_claims.InTheWay):
+        if isinstance(found, national_claims.ClaimConflict):
             yield from _forget_attempt(desk, record, target, opened, None)
             return (yield from _refused(record, found))
         taken = found
@@ -144,12 +152,12 @@ def _move_in(
         day,
         record.applicants,
         choice,
-        record.deadline_ms if record.state is State.HELD else 0,
+        record.deadline_at_ms if record.state is State.HELD else 0,
         record.moves + 1,
         valid_until_ms,
     )
     try:
-        moved: Outcome = yield Send(office, command)
+        moved: Outcome = yield Apply(office, command)
     except BackendUnavailable:
         yield from _forget_attempt(desk, record, target, opened, taken)
         raise
@@ -165,12 +173,12 @@ def _move_in(
     return moved if refusal is None else refusal
 
 
-def _refused(record: Reservation, in_the_way: national_claims.InTheWay) -> Flow[Outcome]:
+def _refused(record: Reservation, in_the_way: national_claims.ClaimConflict) -> Workflow[Outcome]:
     if in_the_way.overloaded:
         return Outcome(Status.OVERLOADED)
     other = in_the_way.record
     if other is not None:
-        before: list[MoveEntry] = yield Ask(shard_of(other.reference), FindMove(other.reference))
+        before: list[MoveEntry] = yield Query(shard_of(other.reference), FindMove(other.reference))
         if before and before[0].target == record.reference:
             # It is still on its way here: that comes to its end first.
             return Outcome(Status.MOVING, record, retry_at_ms=before[0].lease_until_ms)
@@ -178,8 +186,12 @@ def _refused(record: Reservation, in_the_way: national_claims.InTheWay) -> Flow[
 
 
 def _forget_attempt(
-    desk: Desk, record: Reservation, target: str, opened: RegistryAnswer, taken: national_claims.Taken | None
-) -> Flow[None]:
+    desk: RequestBuilder,
+    record: Reservation,
+    target: str,
+    opened: RegistryResult,
+    taken: national_claims.ClaimsTaken | None,
+) -> Workflow[None]:
     """Nothing was taken at the target. But another call for this very move may be about to: then all stays open."""
     if opened.renewed:
         return
@@ -188,14 +200,16 @@ def _forget_attempt(
     yield from _close(record.reference, target, done=False, number=opened.number)
 
 
-def _close(source: str, target: str, *, done: bool, number: int = 0) -> Flow[None]:
+def _close(source: str, target: str, *, done: bool, number: int = 0) -> Workflow[None]:
     try:
-        yield Send(shard_of(source), CloseMove(source, target, done, number))
+        yield Apply(shard_of(source), CloseMove(source, target, done, number))
     except QuotaEngineError:
         return  # it stays open, and is closed by whoever finishes moves next
 
 
-def _move_out(desk: Desk, source: str, version: int, target: str, moved: Reservation) -> Flow[Outcome | None]:
+def _move_out(
+    desk: RequestBuilder, source: str, version: int, target: str, moved: Reservation
+) -> Workflow[Outcome | None]:
     """The place at the target is there: give up the one at the source, or, if that went another way, the new one.
 
     Returns ``None``, or what the source's office says about a source that has changed since the move was begun.
@@ -205,11 +219,11 @@ def _move_out(desk: Desk, source: str, version: int, target: str, moved: Reserva
         # Before the old place is gone. Until it is, the claim stands for both: if this comes to nothing, or the new
         # place is given up, the old one still keeps its applicants from another.
         yield from national_claims.point(desk, moved.applicants, target, moved.day, instead_of=source, also=source)
-    given_up: Outcome = yield Send(office, MoveOut(source_id, version=version))
+    given_up: Outcome = yield Apply(office, MoveOut(source_id, expected_version=version))
     if given_up.status is Status.OVERLOADED:
         raise OutcomeUnknown("the new place has been taken, and the old one not been given up yet: ask again")
     # Gone already: by this move, or by another that overtook it while nobody was at work on this one?
-    found: list[MoveEntry] = (yield Ask(shard_of(source), FindMove(source))) if given_up.replayed else []
+    found: list[MoveEntry] = (yield Query(shard_of(source), FindMove(source))) if given_up.replayed else []
     overtaken = any(one.target != target for one in found)
     # Not known any more: its day has been forgotten, and its place with it.
     if given_up.status in (Status.MOVED, Status.NOT_FOUND) and not overtaken:
@@ -222,20 +236,20 @@ def _move_out(desk: Desk, source: str, version: int, target: str, moved: Reserva
     return Outcome(Status.WRONG_STATE if overtaken else given_up.status, given_up.reservation)
 
 
-def _undo(target: str) -> Flow[None]:
+def _undo(target: str) -> Workflow[None]:
     """Give up the new place, wherever it has been moved to since."""
     for _ in range(_HOPS_MAX):
         office, _, target_id = target.partition("~")
-        undone: Outcome = yield Send(office, UndoMove(target_id))
+        undone: Outcome = yield Apply(office, UndoMove(target_id))
         if undone.reservation is None or undone.reservation.state is not State.MOVED:
             return
-        further: list[MoveEntry] = yield Ask(shard_of(target), FindMove(target))
+        further: list[MoveEntry] = yield Query(shard_of(target), FindMove(target))
         if not further:
             return
         target = further[0].target
 
 
-def _finish(desk: Desk, move: MoveEntry) -> Flow[bool]:
+def _finish(desk: RequestBuilder, move: MoveEntry) -> Workflow[bool]:
     """Go on with a move that its beginner has left; returns whether it came to anything."""
     moved: Reservation | None = yield from national_claims.lookup_reference(move.target)
     if moved is None:
@@ -256,7 +270,7 @@ def _finish(desk: Desk, move: MoveEntry) -> Flow[bool]:
     return refusal is None
 
 
-def finish_moves(desk: Desk, older_than_ms: int, limit: int) -> Flow[MovesReport]:
+def recover_moves(desk: RequestBuilder, older_than_ms: int, limit: int) -> Workflow[MovesReport]:
     """Bring up to ``limit`` moves to their end that nobody has been at work on for ``older_than_ms``."""
     check_integer(older_than_ms, "older_than_ms", 0, DURATION_MS_MAX)
     check_integer(limit, "limit", 1, FINISHED_MAX)
@@ -265,7 +279,7 @@ def finish_moves(desk: Desk, older_than_ms: int, limit: int) -> Flow[MovesReport
         left = limit - finished - undone
         if left < 1:
             break
-        moves: list[MoveEntry] = yield Ask(shard, OpenMoves(min(left, QUESTIONED_MAX), older_than_ms))
+        moves: list[MoveEntry] = yield Query(shard, OpenMoves(min(left, QUESTIONED_MAX), older_than_ms))
         for move in moves:
             if (yield from _finish(desk, move)):
                 finished += 1
@@ -274,8 +288,8 @@ def finish_moves(desk: Desk, older_than_ms: int, limit: int) -> Flow[MovesReport
     return MovesReport(finished, undone)
 
 
-def moved_to(desk: Desk, reference: str) -> Flow[str]:
+def find_moved(desk: RequestBuilder, reference: str) -> Workflow[str]:
     """The reference under which a reservation goes on that was moved to another office, or ``""``."""
     desk.parse(reference)
-    moves: list[MoveEntry] = yield Ask(shard_of(reference), FindMove(reference))
+    moves: list[MoveEntry] = yield Query(shard_of(reference), FindMove(reference))
     return moves[0].target if moves and moves[0].done else ""

@@ -4,7 +4,7 @@ request.
 
 from __future__ import annotations
 
-__all__ = ["Applicants", "Day", "Desk", "Wanted", "day_number", "random_id", "ticket_keys_from"]
+__all__ = ["Applicants", "Day", "RequestBuilder", "Selection", "day_number", "random_id", "ticket_keys_from"]
 
 import base64
 import datetime
@@ -25,17 +25,17 @@ from quota_engine.domain.model import Choice
 from quota_engine.domain.validation import APPLICANTS_MAX, DURATION_MS_MAX, check_integer, check_name, is_name
 from quota_engine.ports import (
     Acknowledge,
-    AddGroup,
-    CountHolds,
-    DropGroup,
+    CreateConsumerGroup,
+    DeleteConsumerGroup,
+    ListConsumerGroups,
     ListDay,
-    ListGroups,
+    ReadConsumerGroup,
     ReadEvents,
-    ReadGroup,
+    ReadHoldRemainingHistogram,
+    ReadWaitListPosition,
     Reconcile,
     RecordedEvent,
     TrimEvents,
-    WaitListPlace,
 )
 
 Day = datetime.date | str | int
@@ -47,7 +47,7 @@ Applicants = str | Sequence[str]
 OfficeCommand = tuple[str, Command]
 """An office and a command to its ledger: the arguments of ``send``."""
 
-Wanted = tuple[str, str, str, str, str]
+Selection = tuple[str, str, str, str, str]
 """Service, service unit, session, channel and group, by ids of the catalog; ``""`` for what does not matter."""
 
 EVENTS_READ_MAX: Final = 100_000
@@ -90,8 +90,8 @@ class _Known:
         if catalog is not None and not isinstance(catalog, Catalog):
             raise InvalidRequest("catalog", f"a {type(catalog).__name__}", "what load_catalog() returns")
         self.catalog = catalog
-        self.choices: dict[tuple[str, Wanted], Choice] = {}
-        self.plans: dict[tuple[str, Day, Wanted], tuple[int, Choice]] = {}
+        self.choices: dict[tuple[str, Selection], Choice] = {}
+        self.plans: dict[tuple[str, Day, Selection], tuple[int, Choice]] = {}
         self.ends_at_ms: dict[tuple[str, int], int] = {}
 
     def given_catalog(self) -> Catalog:
@@ -122,19 +122,19 @@ def day_number(day: Day) -> int:
         raise InvalidRequest("day", "no date that exists", expected) from None
 
 
-class Desk:
+class RequestBuilder:
     """Builds the requests of one engine. It holds the catalog and the identity key, and no state of any reservation."""
 
     def __init__(
         self,
         identity_key: bytes,
         catalog: Catalog | None,
-        new_id: Callable[[], str] = random_id,
+        id_factory: Callable[[], str] = random_id,
         ticket_keys: TicketKeys | None = None,
     ) -> None:
         """Without ``ticket_keys`` tickets and passes are signed with a key that comes from the identity key."""
         self._pseudonyms = Pseudonyms(identity_key)
-        self.new_id = new_id
+        self.id_factory = id_factory
         self.ticket_keys = ticket_keys_from(identity_key) if ticket_keys is None else ticket_keys
         self._known = _Known(catalog)
 
@@ -175,7 +175,7 @@ class Desk:
             known.ends_at_ms[office, day] = ends_at_ms
         return ends_at_ms
 
-    def use(self, catalog: Catalog) -> None:
+    def use_catalog(self, catalog: Catalog) -> None:
         """Take this catalog from now on."""
         self._known = _Known(catalog)
 
@@ -184,9 +184,9 @@ class Desk:
         office: str,
         day: Day,
         applicants: Applicants,
-        wanted: Wanted,
-        key: str | None,
-        wait: bool,
+        wanted: Selection,
+        idempotency_key: str | None,
+        join_wait_list: bool,
         hold_ttl_ms: int,
     ) -> Reserve:
         """The command of a reserve; see :meth:`quota_engine.QuotaEngine.reserve`."""
@@ -195,62 +195,62 @@ class Desk:
         except TypeError:  # something that is no name, and not even hashable
             plan = None
         number, choice = plan or self._plan(office, day, wanted)
-        if key is None:
-            key = self.new_id()
-        elif type(key) is not str or is_name(key) is None:
-            check_name(key, "key")
-        if wait is not False and wait is not True:
-            raise InvalidRequest("wait", f"a {type(wait).__name__}", "True or False")
+        if idempotency_key is None:
+            idempotency_key = self.id_factory()
+        elif type(idempotency_key) is not str or is_name(idempotency_key) is None:
+            check_name(idempotency_key, "idempotency_key")
+        if join_wait_list is not False and join_wait_list is not True:
+            raise InvalidRequest("join_wait_list", f"a {type(join_wait_list).__name__}", "True or False")
         if hold_ttl_ms:
             check_integer(hold_ttl_ms, "hold_ttl_ms", 0, DURATION_MS_MAX)
         party = (self._pseudonyms.of(applicants),) if isinstance(applicants, str) else self._party(applicants)
-        return Reserve(key, number, party, choice, wait, hold_ttl_ms)
+        return Reserve(idempotency_key, number, party, choice, join_wait_list, hold_ttl_ms)
 
     def reschedule(
-        self, reference: str, day: Day, wanted: Wanted, applicant: str | None, version: int
+        self, reference: str, day: Day, wanted: Selection, owner: str | None, expected_version: int
     ) -> tuple[str, Reschedule]:
         """The command of a reschedule; see :meth:`quota_engine.QuotaEngine.reschedule`."""
         office, reservation_id = self.parse(reference)
         number, choice = self._plan(office, day, wanted)
-        return office, Reschedule(reservation_id, number, choice, self.owner(applicant), version)
+        return office, Reschedule(reservation_id, number, choice, self.owner(owner), expected_version)
 
     def step(
-        self, command: Callable[..., Command], reference: str, applicant: str | None, version: int, *rest: object
+        self, command: Callable[..., Command], reference: str, owner: str | None, expected_version: int, *rest: object
     ) -> OfficeCommand:
         """The command of a step of one reservation's life: ``command(id, owner, version, *rest)``."""
         office, reservation_id = self.parse(reference)
-        return office, command(reservation_id, self.owner(applicant), version, *rest)
+        return office, command(reservation_id, self.owner(owner), expected_version, *rest)
 
     def on_day(self, office: str, day: Day, command: Callable[..., Command], *rest: object) -> OfficeCommand:
         """The command of an operator's command on one office-day: ``command(day, *rest)``."""
         return self.office(office), command(self.day_number(day), *rest)
 
-    def wait_place(self, reference: str) -> WaitListPlace:
+    def wait_list_position(self, reference: str) -> ReadWaitListPosition:
         """The request for where somebody stands on a wait list."""
-        return WaitListPlace(*self.parse(reference))
+        return ReadWaitListPosition(*self.parse(reference))
 
     def list_day(self, office: str, day: Day) -> ListDay:
         """The request for a day's reservations."""
         return ListDay(self.office(office), self.day_number(day))
 
-    def count_holds(self, office: str, day: Day, left_ms: Sequence[int]) -> CountHolds:
+    def hold_remaining_histogram(self, office: str, day: Day, bounds_ms: Sequence[int]) -> ReadHoldRemainingHistogram:
         """The request for how much time a day's holds have left."""
-        if not isinstance(left_ms, list | tuple) or len(left_ms) > BOUNDS_MAX:
-            raise InvalidRequest("left_ms", "not such a list", f"a list of at most {BOUNDS_MAX} bounds that rise")
+        if not isinstance(bounds_ms, list | tuple) or len(bounds_ms) > BOUNDS_MAX:
+            raise InvalidRequest("bounds_ms", "not such a list", f"a list of at most {BOUNDS_MAX} bounds that rise")
         lowest = 0
-        for index, bound_ms in enumerate(left_ms):
-            check_integer(bound_ms, f"left_ms[{index}]", lowest, DURATION_MS_MAX)
+        for index, bound_ms in enumerate(bounds_ms):
+            check_integer(bound_ms, f"bounds_ms[{index}]", lowest, DURATION_MS_MAX)
             lowest = bound_ms + 1
-        return CountHolds(self.office(office), self.day_number(day), tuple(left_ms))
+        return ReadHoldRemainingHistogram(self.office(office), self.day_number(day), tuple(bounds_ms))
 
     def events(
-        self, office: str, after: int, limit: int, group: str | None, consumer: str | None, claim_idle_ms: int
-    ) -> ReadEvents | ReadGroup:
+        self, office: str, after: int, limit: int, consumer_group: str | None, consumer: str | None, min_idle_ms: int
+    ) -> ReadEvents | ReadConsumerGroup:
         """The request for an office's events, all of them or those for one consumer of a group."""
-        if group is not None or consumer is not None:
+        if consumer_group is not None or consumer is not None:
             if after:
                 raise InvalidRequest("after", "given with a group", "nothing: a group knows where it is")
-            return self._read_group(office, group, consumer, limit, claim_idle_ms)
+            return self._read_group(office, consumer_group, consumer, limit, min_idle_ms)
         check_integer(after, "after", 0, EVENT_NUMBER_MAX)
         check_integer(limit, "limit", 1, EVENTS_READ_MAX)
         return ReadEvents(self.office(office), after, limit)
@@ -261,19 +261,19 @@ class Desk:
         return TrimEvents(self.office(office), through)
 
     def _read_group(
-        self, office: str, group: str | None, consumer: str | None, limit: int, claim_idle_ms: int
-    ) -> ReadGroup:
-        if group is None or consumer is None:
+        self, office: str, consumer_group: str | None, consumer: str | None, limit: int, min_idle_ms: int
+    ) -> ReadConsumerGroup:
+        if consumer_group is None or consumer is None:
             raise InvalidRequest("group, consumer", "only one of them", "both, or neither")
-        check_name(group, "group")
+        check_name(consumer_group, "group")
         check_name(consumer, "consumer")
         check_integer(limit, "limit", 1, OPEN_MAX)
-        check_integer(claim_idle_ms, "claim_idle_ms", 0, DURATION_MS_MAX)
-        return ReadGroup(self.office(office), group, consumer, limit, claim_idle_ms)
+        check_integer(min_idle_ms, "min_idle_ms", 0, DURATION_MS_MAX)
+        return ReadConsumerGroup(self.office(office), consumer_group, consumer, limit, min_idle_ms)
 
-    def acknowledge(self, office: str, group: str, numbers: Iterable[int]) -> Acknowledge:
+    def acknowledge(self, office: str, consumer_group: str, numbers: Iterable[int]) -> Acknowledge:
         """The request that a group is done with events."""
-        check_name(group, "group")
+        check_name(consumer_group, "group")
         if not isinstance(numbers, Iterable):
             raise InvalidRequest("numbers", f"a {type(numbers).__name__}", "numbers of events")
         several = tuple(islice(numbers, OPEN_MAX + 1))
@@ -281,22 +281,22 @@ class Desk:
             raise InvalidRequest("numbers", f"more than {OPEN_MAX}", f"at most {OPEN_MAX} at a time")
         for number in several:
             check_integer(number, "numbers", 1, EVENT_NUMBER_MAX)
-        return Acknowledge(self.office(office), group, several)
+        return Acknowledge(self.office(office), consumer_group, several)
 
-    def add_group(self, office: str, group: str, after: int) -> AddGroup:
+    def create_consumer_group(self, office: str, consumer_group: str, after: int) -> CreateConsumerGroup:
         """The request to let a group begin."""
-        check_name(group, "group")
+        check_name(consumer_group, "group")
         check_integer(after, "after", 0, EVENT_NUMBER_MAX)
-        return AddGroup(self.office(office), group, after)
+        return CreateConsumerGroup(self.office(office), consumer_group, after)
 
-    def drop_group(self, office: str, group: str) -> DropGroup:
+    def delete_consumer_group(self, office: str, consumer_group: str) -> DeleteConsumerGroup:
         """The request to forget a group."""
-        check_name(group, "group")
-        return DropGroup(self.office(office), group)
+        check_name(consumer_group, "group")
+        return DeleteConsumerGroup(self.office(office), consumer_group)
 
-    def groups(self, office: str) -> ListGroups:
+    def list_consumer_groups(self, office: str) -> ListConsumerGroups:
         """The request for an office's groups."""
-        return ListGroups(self.office(office))
+        return ListConsumerGroups(self.office(office))
 
     def reconcile(self, office: str, events: Sequence[RecordedEvent]) -> Reconcile:
         """The request to look an office through and put it right."""
@@ -321,9 +321,9 @@ class Desk:
         check_name(reservation_id, "reference (its id)")
         return office, reservation_id
 
-    def owner(self, applicant: str | None) -> str:
+    def owner(self, owner: str | None) -> str:
         """The keyed hash to check the owner by; ``""`` leaves it unchecked."""
-        return "" if applicant is None else self._pseudonyms.of(applicant, "applicant")
+        return "" if owner is None else self._pseudonyms.of(owner, "applicant")
 
     def caller(self, caller: Caller | None) -> tuple[str, str, str]:
         """The keyed hashes of a caller's account, network and device; ``""`` for what is not known."""
@@ -359,7 +359,7 @@ class Desk:
         """
         return (self._pseudonyms.of(applicants),) if isinstance(applicants, str) else self._party(applicants)
 
-    def planned(self, office: str, day: Day, wanted: Wanted) -> tuple[int, Choice]:
+    def planned(self, office: str, day: Day, wanted: Selection) -> tuple[int, Choice]:
         """The day's number, and the choice that the wanted names come to.
 
         Raises:
@@ -383,7 +383,7 @@ class Desk:
             raise InvalidRequest("applicants", "one applicant twice", "each applicant once")
         return party
 
-    def _plan(self, office: str, day: Day, wanted: Wanted) -> tuple[int, Choice]:
+    def _plan(self, office: str, day: Day, wanted: Selection) -> tuple[int, Choice]:
         """The day's number, and the choice that the wanted names come to; kept, because thousands ask for the same."""
         number = self.day_number(day)
         service, service_unit, session, channel, group = wanted

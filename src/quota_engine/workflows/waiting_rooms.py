@@ -8,11 +8,11 @@ it. So a room needs no process of its own, and stands still when nobody looks.
 from __future__ import annotations
 
 __all__ = [
-    "Admission",
+    "EnterResult",
+    "JoinResult",
     "Moment",
     "RoomBook",
     "RoomSettings",
-    "RoomTicket",
     "close",
     "create",
     "join",
@@ -40,29 +40,36 @@ from quota_engine.domain.errors import (
 )
 from quota_engine.domain.model import Choice
 from quota_engine.domain.validation import TIME_MS_MAX, check_integer, check_name
-from quota_engine.ports import Ask, Send, View
+from quota_engine.ports import Apply, Query, View
 from quota_engine.waiting_room.machine import (
-    CALL_MAX,
-    LEFT_UNKNOWN,
+    PLACES_LEFT_UNKNOWN,
     TICKETS_MAX,
+    TICKETS_PER_CALL_MAX,
+    CallTickets,
     CloseRoom,
     CreateRoom,
-    Join,
-    LookRoom,
+    JoinRoom,
     OpenRoom,
-    RoomAnswer,
+    RoomConfig,
+    RoomResult,
     RoomStatus,
-    RoomTerms,
     RoomView,
-    Serve,
     SetPace,
+    ViewRoom,
 )
 from quota_engine.waiting_room.order import Orders, commitment_of, seed_of
 from quota_engine.waiting_room.pacing import pace, places_left
-from quota_engine.waiting_room.ticket_status import POSITION_NONE, Phase, Standing, pass_until_ms, position_of, standing
-from quota_engine.waiting_room.transcript import RoomRecord, record_of
-from quota_engine.workflows.generator_drivers import Flow
-from quota_engine.workflows.request_builder import Day, Desk
+from quota_engine.waiting_room.ticket_status import (
+    POSITION_NONE,
+    TicketPhase,
+    TicketStatus,
+    pass_until_ms,
+    position_of,
+    ticket_status,
+)
+from quota_engine.waiting_room.transcript import RoomTranscript, transcript_of
+from quota_engine.workflows.generator_drivers import Workflow
+from quota_engine.workflows.request_builder import Day, RequestBuilder
 
 Moment = int | str | datetime.datetime
 """Milliseconds since 1970 (UTC), or a time with its offset from UTC, such as ``2026-12-04T14:00:00+07:00``."""
@@ -89,8 +96,8 @@ class RoomSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     window_ms: int = 10_000
     step_ms: int = 1_000
-    claim_ms: int = 300_000
-    lease_ms: int = 0
+    turn_ms: int = 300_000
+    pass_grace_ms: int = 0
     per_minute_min: int = 60
     per_minute_max: int = 6_000
     burst: int = 0
@@ -101,7 +108,7 @@ class RoomSettings(msgspec.Struct, frozen=True, kw_only=True):
     retention_ms: int = 30 * _DAY_MS
 
 
-class RoomTicket(msgspec.Struct, frozen=True, gc=False):
+class JoinResult(msgspec.Struct, frozen=True, gc=False):
     """What a join came to. ``ticket`` is the signed text, or ``""``; ``replayed``: it had been given before."""
 
     status: RoomStatus
@@ -115,17 +122,17 @@ class RoomTicket(msgspec.Struct, frozen=True, gc=False):
         return self.status is RoomStatus.JOINED
 
 
-class Admission(msgspec.Struct, frozen=True, gc=False):
+class EnterResult(msgspec.Struct, frozen=True, gc=False):
     """What came of entering: the pass, good until ``until_ms``, if the ticket has its turn (``standing`` tells)."""
 
-    standing: Standing
+    ticket_status: TicketStatus
     admission_pass: str = ""
     until_ms: int = 0
 
     @property
     def ok(self) -> bool:
         """Whether there is a pass."""
-        return self.standing.phase is Phase.CALLED
+        return self.ticket_status.phase is TicketPhase.CALLED
 
 
 class _Seen(NamedTuple):
@@ -143,7 +150,9 @@ class RoomBook:
     Whoever drives the flows sees to it that one refresh runs at a time; reading goes on meanwhile.
     """
 
-    def __init__(self, desk: Desk, room: str, local_ms: Callable[[], int], refresh_ms: int = REFRESH_MS) -> None:
+    def __init__(
+        self, desk: RequestBuilder, room: str, local_ms: Callable[[], int], refresh_ms: int = REFRESH_MS
+    ) -> None:
         """``local_ms``: a clock of this process, in milliseconds from anywhere, to tell how old a look is."""
         check_name(room, "room")
         check_integer(refresh_ms, "refresh_ms", 1, STALE_MS_MAX)
@@ -185,10 +194,10 @@ class RoomBook:
         before = self._seen
         if view is None:
             self._seen = None
-        elif before is not None and before.view.terms == view.terms and before.view.seed == view.seed:
+        elif before is not None and before.view.config == view.config and before.view.seed == view.seed:
             self._seen = before._replace(view=view)
         else:
-            terms = view.terms
+            terms = view.config
             late_seed = view.late_seed or self.late_seed(terms)
             tickets = RoomTickets(self.desk.ticket_keys, self.room, terms.commitment, terms.key_id)
             orders = Orders(self.room, terms.commitment, view.entropy, view.seed, late_seed)
@@ -201,7 +210,7 @@ class RoomBook:
 
     # ------------------------------------------------------------------ what it tells
 
-    def late_seed(self, terms: RoomTerms) -> str:
+    def late_seed(self, terms: RoomConfig) -> str:
         """The late seed of a room with these terms. Raises :class:`InvalidRequest` if its key is not here."""
         return self.desk.ticket_keys.late_seed(terms.key_id, self.room, terms.nonce)
 
@@ -223,22 +232,22 @@ class RoomBook:
         """The store's time, as far as it can be told from here."""
         return view.now_ms + max(0, self._age_ms())
 
-    def record(self) -> RoomRecord:
+    def record(self) -> RoomTranscript:
         """The public record."""
-        return record_of(self.room, self.view())
+        return transcript_of(self.room, self.view())
 
     def ticket(self, index: int, applicant: str) -> str:
         """The signed ticket of this number for this applicant (a keyed hash)."""
         seen = self.seen()
-        terms = seen.view.terms
-        return seen.tickets.ticket(index, applicant, terms.closes_at_ms + terms.claim_ms)
+        terms = seen.view.config
+        return seen.tickets.ticket(index, applicant, terms.closes_at_ms + terms.turn_ms)
 
     def read(self, ticket: str, identity: str | None) -> int:
         """The number on a ticket. Raises :class:`InvalidRequest` if it is not a good one, or not ``identity``'s."""
         seen = self.seen()
         return seen.tickets.read(ticket, seen.view.now_ms, self.desk.owner(identity))
 
-    def standing(self, ticket: str) -> Standing:
+    def standing(self, ticket: str) -> TicketStatus:
         """How a ticket stands, whosever it is. Raises as :meth:`read`."""
         view, tickets, orders, positions = self.seen()
         position = positions.get(ticket) if isinstance(ticket, str) else None
@@ -248,24 +257,24 @@ class RoomBook:
                 if len(positions) >= POSITIONS_MAX:
                     positions.clear()
                 positions[ticket] = position
-        return standing(view, position, self.now_ms(view))
+        return ticket_status(view, position, self.now_ms(view))
 
-    def admission(self, ticket: str, identity: str) -> Admission:
+    def admission(self, ticket: str, identity: str) -> EnterResult:
         """The pass of a ticket that has its turn: the same one each time. Raises as :meth:`read`."""
         view, tickets, orders, _ = self.seen()
         applicant = self.desk.owner(identity)
         index = tickets.read(ticket, view.now_ms, applicant)
-        found = standing(view, position_of(view, orders, index), self.now_ms(view))
-        if found.phase is not Phase.CALLED:
-            return Admission(found)
-        terms = view.terms
+        found = ticket_status(view, position_of(view, orders, index), self.now_ms(view))
+        if found.phase is not TicketPhase.CALLED:
+            return EnterResult(found)
+        terms = view.config
         until_ms = pass_until_ms(view, found.position)
         admission_pass = tickets.admission_pass(
             index, applicant, terms.office, terms.first_day, terms.last_day, until_ms
         )
-        return Admission(found, admission_pass, until_ms)
+        return EnterResult(found, admission_pass, until_ms)
 
-    def choices(self, terms: RoomTerms) -> tuple[Choice, ...]:
+    def choices(self, terms: RoomConfig) -> tuple[Choice, ...]:
         """What people of the room may want: its places are those that these come to."""
         catalog = self.desk.catalog
         if self._choices is None or self._choices[0] is not catalog:
@@ -288,7 +297,7 @@ def create(
     channel: str,
     group: str,
     settings: RoomSettings,
-) -> Flow[RoomStatus]:
+) -> Workflow[RoomStatus]:
     """Make the room, or find it made as it should be: everything may be as asked for but the seed, which is the first
     maker's. See :meth:`quota_engine.Room.create`.
     """
@@ -297,10 +306,10 @@ def create(
     )
     _choices(book.desk.catalog, terms)  # says what is wrong with channel and group
     local_ms = book.local_ms()
-    answer: RoomAnswer = yield Send(book.place, CreateRoom(terms))
+    answer: RoomResult = yield Apply(book.place, CreateRoom(terms))
     if answer.status is RoomStatus.CONFLICT:
-        found: RoomAnswer = yield Ask(book.place, LookRoom())
-        if found.view is None or _but_for_the_seed(found.view.terms, terms) != terms:
+        found: RoomResult = yield Query(book.place, ViewRoom())
+        if found.view is None or _but_for_the_seed(found.view.config, terms) != terms:
             return RoomStatus.CONFLICT
         answer = found
     if answer.view is not None:
@@ -308,12 +317,12 @@ def create(
     return answer.status
 
 
-def refresh(book: RoomBook) -> Flow[None]:
+def refresh(book: RoomBook) -> Workflow[None]:
     """Look at the room, and do what time has made due: open it, move the mark, close it."""
     local_ms = book.local_ms()
-    answer: RoomAnswer
+    answer: RoomResult
     try:
-        answer = yield Ask(book.place, LookRoom())
+        answer = yield Query(book.place, ViewRoom())
     except QuotaEngineError:
         book.failed()
         raise
@@ -325,69 +334,69 @@ def refresh(book: RoomBook) -> Flow[None]:
     book.take(view, local_ms)
 
 
-def join(book: RoomBook, identity: str, instead_of: str | None) -> Flow[RoomTicket]:
+def join(book: RoomBook, identity: str, instead_of: str | None) -> Workflow[JoinResult]:
     """Take a ticket; see :meth:`quota_engine.Room.join`. The book must be fresh."""
     applicant = book.desk.owner(identity)
     index = -1
     if instead_of is not None:
         index = book.read(instead_of, identity)
         lost = book.standing(instead_of)
-        if lost.phase is not Phase.LAPSED:
-            raise InvalidRequest("instead_of", f"a ticket that is {lost.phase}", "one that has lost its turn")
+        if lost.phase is not TicketPhase.TURN_MISSED:
+            raise InvalidRequest("replaces_ticket", f"a ticket that is {lost.phase}", "one that has lost its turn")
     book.view()
-    answer: RoomAnswer = yield Send(book.place, Join(applicant, index))
+    answer: RoomResult = yield Apply(book.place, JoinRoom(applicant, index))
     if not answer.ok:
-        return RoomTicket(answer.status, retry_at_ms=answer.retry_at_ms)
-    return RoomTicket(answer.status, book.ticket(answer.index, applicant), answer.replayed)
+        return JoinResult(answer.status, retry_at_ms=answer.retry_at_ms)
+    return JoinResult(answer.status, book.ticket(answer.index, applicant), answer.replayed)
 
 
-def open_with(book: RoomBook, entropy: str) -> Flow[RoomAnswer]:
+def open_with(book: RoomBook, entropy: str) -> Workflow[RoomResult]:
     """Open the room with what its public source of chance has said. The book must be fresh."""
-    seed = seed_of(book.late_seed(book.view().terms))
+    seed = seed_of(book.late_seed(book.view().config))
     return (yield from _step(book, OpenRoom(seed, entropy)))
 
 
-def close(book: RoomBook) -> Flow[RoomAnswer]:
+def close(book: RoomBook) -> Workflow[RoomResult]:
     """Close the room, and reveal the late seed. The book must be fresh."""
-    return (yield from _step(book, CloseRoom(book.late_seed(book.view().terms))))
+    return (yield from _step(book, CloseRoom(book.late_seed(book.view().config))))
 
 
-def set_pace(book: RoomBook, per_minute_min: int, per_minute_max: int) -> Flow[RoomAnswer]:
+def set_pace(book: RoomBook, per_minute_min: int, per_minute_max: int) -> Workflow[RoomResult]:
     """Change the bounds of the room's pace. The book must be fresh."""
     book.view()
     return (yield from _step(book, SetPace(per_minute_min, per_minute_max)))
 
 
-def _step(book: RoomBook, command: OpenRoom | CloseRoom | SetPace) -> Flow[RoomAnswer]:
+def _step(book: RoomBook, command: OpenRoom | CloseRoom | SetPace) -> Workflow[RoomResult]:
     local_ms = book.local_ms()
-    answer: RoomAnswer = yield Send(book.place, command)
+    answer: RoomResult = yield Apply(book.place, command)
     if answer.view is not None:
         book.take(answer.view, local_ms)
     return answer
 
 
-def _moved_on(book: RoomBook, view: RoomView, latency_ms: int) -> Flow[RoomView]:
+def _moved_on(book: RoomBook, view: RoomView, latency_ms: int) -> Workflow[RoomView]:
     """The room after what time has made due. Others may be doing the same: each step finds it done, or too early."""
-    terms = view.terms
+    terms = view.config
     if view.is_over:
         if view.closed_at_ms:
             return view
-        closed: RoomAnswer = yield Send(book.place, CloseRoom(book.late_seed(terms)))
+        closed: RoomResult = yield Apply(book.place, CloseRoom(book.late_seed(terms)))
         return closed.view or view
     if not view.seed:
         if view.now_ms < terms.opens_at_ms or terms.entropy_source:
             return view
-        opened: RoomAnswer = yield Send(book.place, OpenRoom(seed_of(book.late_seed(terms))))
+        opened: RoomResult = yield Apply(book.place, OpenRoom(seed_of(book.late_seed(terms))))
         view = opened.view or view
     if not view.seed or view.now_ms - view.served_at_ms < terms.step_ms:
         return view
     choices = book.choices(terms)
-    left = LEFT_UNKNOWN
+    left = PLACES_LEFT_UNKNOWN
     if choices:
         days = yield View(terms.office, tuple(range(terms.first_day, terms.last_day + 1)))
         left = places_left(days, choices, view.now_ms)
     per_minute, call_max = pace(view, left, latency_ms)
-    served: RoomAnswer = yield Send(book.place, Serve(per_minute, min(call_max, CALL_MAX), left))
+    served: RoomResult = yield Apply(book.place, CallTickets(per_minute, min(call_max, TICKETS_PER_CALL_MAX), left))
     return served.view or view
 
 
@@ -406,7 +415,7 @@ def _terms(
     channel: str,
     group: str,
     settings: RoomSettings,
-) -> RoomTerms:
+) -> RoomConfig:
     desk = book.desk
     rules = office_of(desk.catalog, office).rules
     first = desk.day_number(first_day)
@@ -416,16 +425,16 @@ def _terms(
         raise InvalidRequest("settings", f"a {type(settings).__name__}", "RoomSettings")
     for name in RoomSettings.__struct_fields__:
         check_integer(getattr(settings, name), f"settings.{name}", 0, TIME_MS_MAX)
-    if settings.lease_ms and settings.lease_ms < rules.hold_ttl_ms:
-        problem = f"{settings.lease_ms}: a pass would end before the hold that it is for"
+    if settings.pass_grace_ms and settings.pass_grace_ms < rules.hold_ttl_ms:
+        problem = f"{settings.pass_grace_ms}: a pass would end before the hold that it is for"
         raise InvalidRequest("settings.lease_ms", problem, f"at least the office's hold_ttl_ms, {rules.hold_ttl_ms}")
-    nonce, key_id = desk.new_id(), desk.ticket_keys.active
+    nonce, key_id = desk.id_factory(), desk.ticket_keys.active
     late_seed = desk.ticket_keys.late_seed(key_id, book.room, nonce)
-    return RoomTerms(
+    return RoomConfig(
         office=office,
         first_day=first,
         last_day=first if last_day is None else desk.day_number(last_day),
-        joins_from_ms=0 if joins_from is None else moment_ms(joins_from, "joins_from"),
+        join_opens_at_ms=0 if joins_from is None else moment_ms(joins_from, "joins_from"),
         opens_at_ms=opens_at_ms,
         closes_at_ms=closes_at_ms,
         forget_at_ms=closes_at_ms + settings.retention_ms,
@@ -438,8 +447,8 @@ def _terms(
         tickets_max=settings.tickets_max,
         window_ms=settings.window_ms,
         step_ms=settings.step_ms,
-        claim_ms=settings.claim_ms,
-        lease_ms=settings.lease_ms or rules.hold_ttl_ms,
+        turn_ms=settings.turn_ms,
+        pass_grace_ms=settings.pass_grace_ms or rules.hold_ttl_ms,
         per_minute_min=settings.per_minute_min,
         per_minute_max=settings.per_minute_max,
         burst=settings.burst or -(-2 * settings.per_minute_max * settings.step_ms // 60_000),
@@ -449,7 +458,7 @@ def _terms(
     )
 
 
-def _but_for_the_seed(terms: RoomTerms, wanted: RoomTerms) -> RoomTerms:
+def _but_for_the_seed(terms: RoomConfig, wanted: RoomConfig) -> RoomConfig:
     """Terms with the seed, and what it comes from, of others."""
     return msgspec.structs.replace(terms, commitment=wanted.commitment, key_id=wanted.key_id, nonce=wanted.nonce)
 
@@ -470,7 +479,7 @@ def moment_ms(moment: Moment, where: str) -> int:
     return moment
 
 
-def _choices(catalog: Catalog, terms: RoomTerms) -> tuple[Choice, ...]:
+def _choices(catalog: Catalog, terms: RoomConfig) -> tuple[Choice, ...]:
     """All that can be wanted at the office in the room's channel and group.
 
     Raises:

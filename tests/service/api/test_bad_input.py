@@ -12,7 +12,7 @@ from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.ports import Describe
 from quota_engine.service.auth import Role
 from quota_engine.service.http.endpoint import Limits
-from quota_engine.stores.memory import MemoryBackend
+from quota_engine.stores.memory import MemoryStore
 from tests.service.api.test_reservations import problem
 from tests.support.in_process_service import DAY_PATH, NIK, TOKENS, Client, running
 
@@ -56,13 +56,13 @@ CASES: dict[str, tuple[bytes, int, str]] = {
 async def test_bad_bodies(client: Client, case: str) -> None:
     """Each is answered with a problem, shows no identity, and leaves the ledger as it was."""
     content, http, kind = CASES[case]
-    before = await client.service.engine._backend.perform(Describe("surabaya"))
+    before = await client.service.engine._backend.execute(Describe("surabaya"))
     response = await client.http.post(RESERVE, content=content, headers=HEADERS)
     found = problem(response, http, kind)
     assert NIK not in response.text
     assert "Traceback" not in response.text
     assert found["detail"]
-    assert await client.service.engine._backend.perform(Describe("surabaya")) == before
+    assert await client.service.engine._backend.execute(Describe("surabaya")) == before
     assert (await client.reserve()).status_code == 201
 
 
@@ -167,7 +167,7 @@ async def test_when_something_goes_wrong_behind(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(MemoryBackend, "send", fail)
+    monkeypatch.setattr(MemoryStore, "send", fail)
     response = await client.reserve()
     problem(response, http, kind)
     assert "secret" not in response.text

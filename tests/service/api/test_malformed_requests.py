@@ -180,7 +180,7 @@ async def test_what_belongs_to_somebody_else(caplog: pytest.LogCaptureFixture) -
             ("GET", f"/v1/rooms/other/tickets/{names['ticket']}", None, {422}),
             ("POST", "/v1/rooms/there/admission", {"ticket": ticket, "identity": NIK}, {422}),
             ("POST", "/v1/rooms/there/admission", {"ticket": names["ticket"], "identity": OTHER}, {422}),
-            ("POST", "/v1/rooms/there/tickets", {"identity": OTHER, "instead_of": names["ticket"]}, {422}),
+            ("POST", "/v1/rooms/there/tickets", {"identity": OTHER, "replaces_ticket": names["ticket"]}, {422}),
             ("POST", "/v1/draws/there/applications/find", {"applicant": OTHER}, {404}),
             ("POST", "/v1/draws/there/applications/withdraw", {"applicant": OTHER, "version": 1}, {404}),
             ("POST", "/v1/offices/malang/groups/there/acknowledge", {"numbers": [1]}, {404}),

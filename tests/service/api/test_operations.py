@@ -23,7 +23,7 @@ async def test_waiting_until_a_place_comes_back() -> None:
         path = f"/v1/offices/sby/days/{MONDAY}"
 
         async def wait(name: str) -> str:
-            body = {"applicants": [name], "session": "am", "channel": "draw", "wait": True}
+            body = {"applicants": [name], "session": "am", "channel": "draw", "join_wait_list": True}
             answer = await client.call(
                 "POST", f"{path}/reservations", body, Role.SERVICE, idempotency_key=f"key-{name}"
             )
@@ -88,10 +88,10 @@ async def test_a_move_to_another_office() -> None:
         old = (await client.call("GET", f"/v1/reservations/{reference}", role=Role.SERVICE)).json()
         assert (old["state"], old["moved_to"]) == ("MOVED", there)
         assert (await client.operate("POST", "/v1/moves/finish", {})).json() == {"finished": 0, "undone": 0}
-        before = await client.service.engine._backend.perform(Describe("mlg"))
+        before = await client.service.engine._backend.execute(Describe("mlg"))
         reconciled = (await client.operate("POST", "/v1/offices/mlg/reconcile")).json()
         assert (reconciled["findings"], reconciled["repaired"]) == ([], 0)
-        assert await client.service.engine._backend.perform(Describe("mlg")) == before
+        assert await client.service.engine._backend.execute(Describe("mlg")) == before
 
 
 async def test_a_move_to_an_office_that_the_token_is_not_good_for() -> None:
@@ -107,7 +107,7 @@ async def test_a_move_to_an_office_that_the_token_is_not_good_for() -> None:
         held = await client.call("POST", path, body, Role.SERVICE, idempotency_key="wish")
         reference = held.json()["reservation"]["reference"]
         places = ("sby", "mlg")
-        before = [await client.service.engine._backend.perform(Describe(place)) for place in places]
+        before = [await client.service.engine._backend.execute(Describe(place)) for place in places]
         target = {"day": str(MONDAY), "office": "mlg", "session": "pm", "channel": "draw"}
 
         async def move(token: str) -> Any:
@@ -116,7 +116,7 @@ async def test_a_move_to_an_office_that_the_token_is_not_good_for() -> None:
 
         for token in ("here", "there"):
             problem(await move(token), 403, "forbidden")
-        assert [await client.service.engine._backend.perform(Describe(place)) for place in places] == before
+        assert [await client.service.engine._backend.execute(Describe(place)) for place in places] == before
         assert (await move("both")).status_code == 200
 
 

@@ -17,8 +17,8 @@ from quota_engine.ports import Describe
 from quota_engine.service.app import Application, application
 from quota_engine.service.auth import Grant, Role
 from quota_engine.service.http.problems import KINDS, OF_ROOM_STATUS, Problem
-from quota_engine.waiting_room.machine import CALLS_MAX, RoomStatus
-from quota_engine.waiting_room.transcript import read_record, verify
+from quota_engine.waiting_room.machine import ACTIVE_CALLS_MAX, RoomStatus
+from quota_engine.waiting_room.transcript import read_transcript, verify
 from quota_engine.workflows.waiting_rooms import RoomSettings
 from tests.service.api.test_reservations import problem
 from tests.support.in_process_service import (
@@ -42,7 +42,7 @@ TERMS: dict[str, Any] = {
     "first_day": str(DAY),
     "last_day": "2026-12-11",
     "opens_at_ms": OPENS_AT_MS,
-    "settings": {"per_minute_min": 60, "per_minute_max": 60, "burst": 1, "claim_ms": 60_000},
+    "settings": {"per_minute_min": 60, "per_minute_max": 60, "burst": 1, "turn_ms": 60_000},
 }
 
 
@@ -84,7 +84,7 @@ async def pass_time(client: Client, duration_ms: int) -> None:
 async def test_from_ticket_to_place(rooms: Client) -> None:
     """Made, joined, called one by one, entered, reserved, closed, and checked by anybody."""
     made = (await look(rooms)).json()
-    assert (made["phase"], made["tickets"], made["left"], made["per_minute_max"]) == ("JOINING", 0, -1, 60)
+    assert (made["phase"], made["tickets"], made["places_left"], made["per_minute_max"]) == ("JOINING", 0, -1, 60)
     tickets = {}
     for identity in (NIK, OTHER, f"{NIK}3"):
         answer = await join(rooms, identity)
@@ -98,11 +98,16 @@ async def test_from_ticket_to_place(rooms: Client) -> None:
     early = (await look(rooms, f"{ROOM}/tickets/{tickets[NIK]}")).json()
     assert (early["phase"], early["position"], early["ahead"], early["tickets"]) == ("NOT_OPEN", -1, -1, 3)
     body = problem(await enter(rooms, tickets[NIK], NIK), 409, "room-not-called")
-    assert (body["outcome"], body["standing"]) == ("NOT_OPEN", early)
+    assert (body["outcome"], body["ticket_status"]) == ("NOT_OPEN", early)
 
     rooms.clock.set_ms(OPENS_AT_MS)
     opened = (await look(rooms)).json()
-    assert (opened["phase"], opened["mark"], opened["left"], opened["opened_at_ms"]) == ("OPEN", 1, 500, OPENS_AT_MS)
+    assert (opened["phase"], opened["called_count"], opened["places_left"], opened["opened_at_ms"]) == (
+        "OPEN",
+        1,
+        500,
+        OPENS_AT_MS,
+    )
     standings = {identity: (await look(rooms, f"{ROOM}/tickets/{text}")).json() for identity, text in tickets.items()}
     assert sorted(one["position"] for one in standings.values()) == [0, 1, 2]
     assert sorted(one["phase"] for one in standings.values()) == ["CALLED", "WAITING", "WAITING"]
@@ -129,8 +134,8 @@ async def test_from_ticket_to_place(rooms: Client) -> None:
     problem(await join(rooms, f"{NIK}4"), 410, "room-over")
     over = problem(await enter(rooms, tickets[second], second), 410, "room-over")
     assert "retry_at_ms" not in over
-    record = read_record((await look(rooms, f"{ROOM}/record")).content)
-    assert verify(record, read_record(json.dumps(before).encode())).ok
+    record = read_transcript((await look(rooms, f"{ROOM}/record")).content)
+    assert verify(record, read_transcript(json.dumps(before).encode())).ok
     assert record.tickets == 3
 
 
@@ -148,14 +153,14 @@ async def test_making_a_room(rooms: Client) -> None:
         {"last_day": "2027-12-07"},
         {"closes_at_ms": OPENS_AT_MS},
         {"channel": "fax"},
-        {"settings": {"claim_ms": 100, "step_ms": 1_000}},
+        {"settings": {"turn_ms": 100, "step_ms": 1_000}},
         {"settings": {"speed": 1}},
         {"entropy_source": "a\nb"},
     ):
         answer = await rooms.operate("PUT", "/v1/rooms/new", {**TERMS, **changes})
         assert answer.status_code in (404, 422), changes
         assert answer.json()["errors"], changes
-    assert (await rooms.service.engine._backend.perform(Describe("~room.new"))) == {}
+    assert (await rooms.service.engine._backend.execute(Describe("~room.new"))) == {}
     full = await rooms.operate("PUT", "/v1/rooms/small", {**TERMS, "settings": {"tickets_max": 1}})
     assert full.status_code == 201
     assert (await join(rooms, NIK, "/v1/rooms/small")).status_code == 201
@@ -166,14 +171,14 @@ async def test_settings_are_the_engines() -> None:
     """The body has the fields and defaults of RoomSettings, and hands them on."""
     assert RoomSettingsBody().settings() == RoomSettings()
     assert RoomSettingsBody.__struct_fields__ == RoomSettings.__struct_fields__
-    longest = next(field for field in msgspec.structs.fields(RoomSettingsBody) if field.name == "claim_ms")
-    assert longest.type.__metadata__[0].le == 60_000 * CALLS_MAX
+    longest = next(field for field in msgspec.structs.fields(RoomSettingsBody) if field.name == "turn_ms")
+    assert longest.type.__metadata__[0].le == 60_000 * ACTIVE_CALLS_MAX
 
 
 async def test_a_room_that_waits_for_chance(rooms: Client) -> None:
     """With a public source it opens by hand: not too early, once, and with one text."""
     path = "/v1/rooms/public"
-    terms = {**TERMS, "entropy_source": "the index at noon", "joins_from_at_ms": OPENS_AT_MS - HOUR_MS // 2}
+    terms = {**TERMS, "entropy_source": "the index at noon", "join_opens_at_ms": OPENS_AT_MS - HOUR_MS // 2}
     assert (await rooms.operate("PUT", path, terms)).json()["phase"] == "EARLY"
     refused = await join(rooms, NIK, path)
     body = problem(refused, 409, "room-not-open")
@@ -202,18 +207,18 @@ async def test_the_pace_while_it_runs(rooms: Client) -> None:
     for number in range(200):
         assert (await join(rooms, f"{NIK}{number}")).status_code == 201
     rooms.clock.set_ms(OPENS_AT_MS)
-    assert (await look(rooms)).json()["mark"] == 1
+    assert (await look(rooms)).json()["called_count"] == 1
     faster = (await rooms.operate("PUT", f"{ROOM}/pace", {"per_minute_min": 3_000, "per_minute_max": 6_000})).json()
     assert (faster["per_minute_min"], faster["per_minute_max"], faster["per_minute"]) == (3_000, 6_000, 3_000)
     await pass_time(rooms, 1_000)
-    assert (await look(rooms)).json()["mark"] == 51
+    assert (await look(rooms)).json()["called_count"] == 51
     assert (await rooms.operate("PUT", ROOM, TERMS)).status_code == 200  # it is still the room that was promised
     for body in ({"per_minute_min": 2, "per_minute_max": 1}, {"per_minute_min": 0, "per_minute_max": 1}, {}):
         problem(await rooms.operate("PUT", f"{ROOM}/pace", body), 422, "unprocessable")
     slower = (await rooms.operate("PUT", f"{ROOM}/pace", {"per_minute_min": 1, "per_minute_max": 60})).json()
     assert slower["per_minute"] == 60
     await pass_time(rooms, 2_000)
-    assert (await look(rooms)).json()["mark"] == 53
+    assert (await look(rooms)).json()["called_count"] == 53
     assert (await rooms.call("PUT", f"{ROOM}/pace", {}, Role.SERVICE)).status_code == 403
     await rooms.operate("POST", f"{ROOM}/close")
     problem(await rooms.operate("PUT", f"{ROOM}/pace", {"per_minute_min": 1, "per_minute_max": 2}), 410, "room-over")
@@ -290,7 +295,7 @@ async def test_rooms_that_are_not_there(rooms: Client) -> None:
         assert answer["errors"][0]["where"] == "room", rest  # type: ignore[index]
         assert NIK not in json.dumps(answer)
     problem(await look(rooms, "/v1/rooms/no%20name"), 422, "unprocessable")
-    assert await rooms.service.engine._backend.perform(Describe("~room.nowhere")) == {}
+    assert await rooms.service.engine._backend.execute(Describe("~room.nowhere")) == {}
 
 
 @pytest.mark.parametrize(
@@ -347,7 +352,7 @@ def test_every_status_of_a_room_is_a_problem() -> None:
         assert (found.kind, found.retry_after_s) == (kind, 4)
         assert KINDS[kind.type] is kind
     assert Problem.of_room(RoomStatus.OVERLOADED, 0, 0).retry_after_s == 1
-    assert Problem.of_room(RoomStatus.OVER, 0, 0).retry_after_s == 0
+    assert Problem.of_room(RoomStatus.ROOM_CLOSED, 0, 0).retry_after_s == 0
 
 
 # --- Polls and streams ---------------------------------------------------------------------------------------------
@@ -359,7 +364,7 @@ async def test_polls_are_tagged_and_cost_the_store_nothing(rooms: Client, monkey
     rooms.clock.advance_ms(500)  # a new look, which sees the ticket
     asked: list[object] = []
     backend = rooms.service.engine._backend
-    perform = backend.perform
+    perform = backend.execute
 
     async def counted(request: Any) -> Any:
         asked.append(request)
@@ -432,7 +437,11 @@ async def test_streams_tell_of_each_change() -> None:
             kind, told = await anext(of_room)
             assert (kind, told["room"], told["phase"]) == ("room", "live", "JOINING")
             kind, standing = await anext(of_ticket)
-            assert (kind, standing["phase"], standing["opens_at_ms"]) == ("standing", "NOT_OPEN", now_ms + 3_600_000)
+            assert (kind, standing["phase"], standing["opens_at_ms"]) == (
+                "ticket_status",
+                "NOT_OPEN",
+                now_ms + 3_600_000,
+            )
             await room.join(OTHER)
             while (await anext(of_room))[1]["tickets"] != 2:
                 pass

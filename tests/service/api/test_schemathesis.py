@@ -27,7 +27,7 @@ from starlette.types import Receive, Scope, Send
 
 from quota_engine.catalog import day_terms, load_catalog
 from quota_engine.clocks import ManualClock
-from quota_engine.draws.ledger import DrawTerms
+from quota_engine.draws.ledger import DrawConfig
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
 from quota_engine.service.app import Application, application
 from quota_engine.service.auth import Role
@@ -65,14 +65,14 @@ AGAINST_MEANING = {
     "identity": "characters that are not printable",
     "admission_pass": "given where nobody looks at passes",
     "ticket": "one that nobody was given",
-    "instead_of": "a ticket that has not lost its turn",
+    "replaces_ticket": "a ticket that has not lost its turn",
     "settings.lease_ms": "a pass that would end before the office's holds do",
     **dict.fromkeys(
-        ("last_day", "joins_from_ms", "opens_at_ms", "closes_at_ms", "forget_at_ms", "window_ms", "claim_ms"),
+        ("last_day", "join_opens_at_ms", "opens_at_ms", "closes_at_ms", "forget_at_ms", "window_ms", "turn_ms"),
         "a room's time that does not go with its others",
     ),
     **dict.fromkeys(("per_minute_max", "burst"), "a room's pace that does not go with its others"),
-    "left_ms": "bounds that do not rise, or of more than ten years",
+    "bounds_ms": "bounds that do not rise, or of more than ten years",
     "draw": "times that are out of order",
     "group, consumer": "one of them without the other",
     "after": "given with a group, which knows where it is",
@@ -83,13 +83,13 @@ AGAINST_MEANING = {
 async def furnish(engine: AsyncQuotaEngine) -> None:
     """Two reservations, a room with a ticket, and a draw, to talk about."""
     for key in ("held", "confirmed"):
-        assert (await engine.reserve("surabaya", DAY, key, service="new", session="morning", key=key)).ok
+        assert (await engine.reserve("surabaya", DAY, key, service="new", session="morning", idempotency_key=key)).ok
     assert (await engine.confirm("surabaya~confirmed")).ok
     now_ms = OPENS_AT_MS
     room = engine.room("spring")
     await room.create("surabaya", DAY, opens_at=now_ms + 600_000, joins_from=now_ms - 1_000)
     TICKETS[:] = [(await room.join("somebody")).ticket]
-    terms = DrawTerms(
+    terms = DrawConfig(
         opens_at_ms=now_ms - 1_000,
         closes_at_ms=now_ms + 3_600_000,
         forget_at_ms=now_ms + 7_200_000,

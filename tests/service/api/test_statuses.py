@@ -14,14 +14,14 @@ from typing import Any
 import httpx
 import pytest
 
-from quota_engine.admission import By, Limit, Limited
+from quota_engine.admission import Limit, LimitKey, TokenBucketPolicy
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.draws.lottery import commitment_of
 from quota_engine.service.api import ENDPOINTS
 from quota_engine.service.auth import Role
 from quota_engine.service.http.endpoint import Endpoint, Limits
 from quota_engine.service.http.problems import TYPE_PREFIX
-from quota_engine.stores.memory import MemoryBackend
+from quota_engine.stores.memory import MemoryStore
 from tests.service.api.test_malformed_requests import HOUR_MS, furnish
 from tests.support.draw_runs import CLOSES_AT_MS, ENTROPY, MONDAY, OPENS_AT_MS, SEED, catalog
 from tests.support.in_process_service import DAY, NIK, OTHER, TOKENS, Client, running
@@ -112,8 +112,8 @@ async def anywhere(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr(MemoryBackend, "send", fail)
-            patch.setattr(MemoryBackend, "perform", fail)
+            patch.setattr(MemoryStore, "send", fail)
+            patch.setattr(MemoryStore, "perform", fail)
             for endpoint in ENDPOINTS:
                 changes = endpoint.changes or (endpoint.changes is None and endpoint.method != "GET")
                 if endpoint.asks_store and (changes or not isinstance(error, OutcomeUnknown)):
@@ -206,7 +206,7 @@ async def rooms(client: Client) -> None:
     now_ms = client.clock.now_ms()
     terms = {
         "office": "surabaya", "first_day": str(DAY), "opens_at_ms": now_ms + HOUR_MS,
-        "joins_from_at_ms": now_ms + 1_000, "closes_at_ms": now_ms + 2 * HOUR_MS, "entropy_source": "the index",
+        "join_opens_at_ms": now_ms + 1_000, "closes_at_ms": now_ms + 2 * HOUR_MS, "entropy_source": "the index",
     }  # fmt: skip
     room = "/v1/rooms/story"
 
@@ -218,7 +218,7 @@ async def rooms(client: Client) -> None:
 
     for body in (terms, terms, {**terms, "opens_at_ms": now_ms + 2}):
         await client.operate("PUT", room, body)
-    await client.operate("PUT", "/v1/rooms/late", {**terms, "opens_at_ms": now_ms - 1, "joins_from_at_ms": now_ms - 2})
+    await client.operate("PUT", "/v1/rooms/late", {**terms, "opens_at_ms": now_ms - 1, "join_opens_at_ms": now_ms - 2})
     await join()
     client.clock.advance_ms(1_000)
     ticket = (await join()).json()["ticket"]
@@ -240,7 +240,7 @@ async def rooms(client: Client) -> None:
     await client.operate("POST", f"{room}/open", {"entropy": "7"})
     await client.operate("PUT", f"{room}/pace", {"per_minute_min": 1, "per_minute_max": 3})
     mute = {**terms, "opens_at_ms": client.clock.now_ms() + 1, "closes_at_ms": client.clock.now_ms() + HOUR_MS}
-    await client.operate("PUT", "/v1/rooms/mute", {**mute, "joins_from_at_ms": 0})
+    await client.operate("PUT", "/v1/rooms/mute", {**mute, "join_opens_at_ms": 0})
     client.clock.advance_ms(2 * HOUR_MS)
     await client.operate("POST", "/v1/rooms/mute/open", {"entropy": "7"})
 
@@ -310,7 +310,7 @@ async def waiting(client: Client) -> None:
     """Who comes when all is gone may wait."""
     client.clock.set_ms(OPENS_AT_MS)
     for person in (NIK, OTHER):
-        body = {"applicants": [person], "session": "am", "channel": "draw", "wait": True}
+        body = {"applicants": [person], "session": "am", "channel": "draw", "join_wait_list": True}
         path = f"/v1/offices/sby/days/{MONDAY}/reservations"
         await client.call("POST", path, body, Role.SERVICE, idempotency_key=f"key-{person}")
 
@@ -324,7 +324,7 @@ async def test_every_documented_status(monkeypatch: pytest.MonkeyPatch) -> None:
     for story in (steps, rooms, the_rest):
         async with watch.over() as client:
             await story(client)
-    async with watch.over(admission=(Limited("all", By.ALL, Limit(1, 60_000, 1)),)) as client:
+    async with watch.over(admission=(TokenBucketPolicy("all", LimitKey.ALL, Limit(1, 60_000, 1)),)) as client:
         await too_many(client)
     async with watch.over(catalog=catalog(), office="sby", day=MONDAY) as client:
         await draws(client)

@@ -13,7 +13,7 @@ from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.events import DayPublished
 from quota_engine.service.background import day_publisher as module
 from quota_engine.service.background.day_publisher import DayKeeper
-from quota_engine.stores.memory import MemoryBackend
+from quota_engine.stores.memory import MemoryStore
 from tests.support.in_process_service import DAY, Client, running
 
 DAY_MS = 86_400_000
@@ -69,8 +69,8 @@ async def test_a_store_that_is_away_is_asked_again(
             raise BackendUnavailable("away")
 
         with monkeypatch.context() as patch:
-            patch.setattr(MemoryBackend, "perform", away)
-            patch.setattr(MemoryBackend, "send", away)
+            patch.setattr(MemoryStore, "perform", away)
+            patch.setattr(MemoryStore, "send", away)
             client.clock.advance_ms(5 * DAY_MS)
             async with asyncio.timeout(10):
                 await failed.wait()

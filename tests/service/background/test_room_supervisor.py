@@ -22,7 +22,7 @@ DAY_MS = 24 * HOUR_MS
 OPENS_AT_MS = 1_796_367_600_000
 """2026-12-04 14:00 in Jakarta, 07:00 UTC."""
 ROOM = "surabaya-20261204T0700"
-ROOMS = WaitingRooms(("surabaya",), settings=RoomSettings(claim_ms=60_000))
+ROOMS = WaitingRooms(("surabaya",), settings=RoomSettings(turn_ms=60_000))
 
 
 def releases(**changes: Any) -> Releases:
@@ -40,7 +40,7 @@ def test_a_release_is_the_days_that_open_together() -> None:
     assert release is not None
     assert (release.room, release.opens_at_ms) == (ROOM, OPENS_AT_MS)
     assert (release.first_day, release.last_day) == (DAY, DAY + datetime.timedelta(days=4))
-    assert (release.joins_from_ms, release.closes_at_ms) == (OPENS_AT_MS - HOUR_MS, OPENS_AT_MS + 2 * HOUR_MS)
+    assert (release.join_opens_at_ms, release.closes_at_ms) == (OPENS_AT_MS - HOUR_MS, OPENS_AT_MS + 2 * HOUR_MS)
     following = known.of_day("surabaya", DAY.toordinal() + 7)
     assert following is not None
     assert following.room == "surabaya-20261211T0700"
@@ -173,8 +173,8 @@ async def test_each_later_release_gets_its_room_and_a_lost_one_is_made_again() -
         await keeper.tick()
         following_room = engine.room("surabaya-20261211T0700")
         following = await following_room.view()
-        assert following.terms.opens_at_ms == OPENS_AT_MS + 7 * DAY_MS
-        assert following.terms.claim_ms == 60_000
+        assert following.config.opens_at_ms == OPENS_AT_MS + 7 * DAY_MS
+        assert following.config.turn_ms == 60_000
         cast("Any", engine._backend)._memory._books.clear()
         client.clock.advance_ms(31_000)
         await keeper.tick()
@@ -182,7 +182,7 @@ async def test_each_later_release_gets_its_room_and_a_lost_one_is_made_again() -
             await following_room.view()
         client.clock.advance_ms(1_000)
         await keeper.tick()
-        assert (await following_room.view()).terms.opens_at_ms == following.terms.opens_at_ms
+        assert (await following_room.view()).config.opens_at_ms == following.config.opens_at_ms
 
 
 async def test_rooms_go_on_while_nobody_polls() -> None:
@@ -195,7 +195,7 @@ async def test_rooms_go_on_while_nobody_polls() -> None:
         await keeper.tick()
         await keeper.tick()
         book = engine.room(ROOM)._book
-        assert book.view().mark == 1
+        assert book.view().called_count == 1
 
 
 # --- Admission -----------------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ async def test_the_configuration_in_the_documents(tmp_path: Path) -> None:
     found = configure(file, {}, {}, grants=TOKENS)
     assert found.waiting_rooms is not None
     assert found.waiting_rooms.offices == ("surabaya",)
-    assert found.waiting_rooms.settings.claim_ms == 180_000
+    assert found.waiting_rooms.settings.turn_ms == 180_000
     assert [policy.name for policy in found.admission] == ["load", "network", "device"]
     assert found.ticket_keys is not None
     assert found.ticket_keys.keys().active == "2027"

@@ -14,12 +14,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from quota_engine.domain.errors import BackendUnavailable
-from quota_engine.ports import Batch, Request, StoreObserver, View
+from quota_engine.ports import Batch, StoreObserver, StoreRequest, View
 from quota_engine.service.background.room_supervisor import WaitingRooms
 from quota_engine.service.observability.metrics import FAMILIES, Metrics, Row, exposition
 from quota_engine.service.observability.store_collector import LOOK_EVERY_S, Survey
 from quota_engine.service.observability.worker_metrics import Sharing, _Page, _write, fold
-from quota_engine.stores.memory import AsyncMemoryBackend, MemoryBackend
+from quota_engine.stores.memory import AsyncMemoryStore, MemoryStore
 from tests.service.test_runner import served
 from tests.support.in_process_service import DAY_PATH, NIK, Client, running
 from tests.support.paths import DOCS
@@ -101,16 +101,16 @@ async def test_waiting_rooms_are_there_once_they_are_made() -> None:
 
 async def test_the_store_is_looked_at_once_whoever_asks(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten that ask together, and those that come within some seconds, are answered from one look."""
-    views: list[Request[Any]] = []
-    perform = AsyncMemoryBackend.perform
+    views: list[StoreRequest[Any]] = []
+    perform = AsyncMemoryStore.execute
 
-    async def counted(self: AsyncMemoryBackend, request: Request[Any]) -> Any:
+    async def counted(self: AsyncMemoryStore, request: StoreRequest[Any]) -> Any:
         await asyncio.sleep(0)
         if isinstance(request, View):
             views.append(request)
         return await perform(self, request)
 
-    monkeypatch.setattr(AsyncMemoryBackend, "perform", counted)
+    monkeypatch.setattr(AsyncMemoryStore, "perform", counted)
     await asyncio.gather(*(client.http.get("/metrics") for _ in range(10)))
     assert len(views) == 1
     client.service._survey._looked_at_s -= LOOK_EVERY_S
@@ -127,7 +127,7 @@ async def test_a_store_that_is_away_is_said_and_the_rest_is_there(
     def away(*_: object) -> None:
         raise BackendUnavailable("away")
 
-    monkeypatch.setattr(MemoryBackend, "perform", away)
+    monkeypatch.setattr(MemoryStore, "perform", away)
     found = await scrape(client)
     assert found["quota_engine_store_up"] == 0
     assert found["quota_engine_outcomes_total status=HELD"] == 1
@@ -141,7 +141,7 @@ async def test_a_store_that_does_not_answer_is_not_waited_for(client: Client, mo
         await asyncio.Event().wait()
 
     monkeypatch.setattr("quota_engine.service.observability.store_collector.LOOK_MAX_S", 0.02)
-    monkeypatch.setattr(AsyncMemoryBackend, "perform", never)
+    monkeypatch.setattr(AsyncMemoryStore, "perform", never)
     assert (await scrape(client))["quota_engine_store_up"] == 0
 
 

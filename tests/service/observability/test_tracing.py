@@ -20,7 +20,7 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.service.app import application
 from quota_engine.service.http.endpoint import Exchange
 from quota_engine.service.observability.tracing import VARIABLE, Tracing, tracing_of
-from quota_engine.stores.memory import MemoryBackend
+from quota_engine.stores.memory import MemoryStore
 from tests.support.in_process_service import DAY, DAY_PATH, NIK, Client, configuration
 from tests.support.servers import Server, valkey_server_binary
 
@@ -89,7 +89,7 @@ async def test_what_goes_wrong_is_an_error_and_names_nobody(monkeypatch: pytest.
         def fail(*_: object) -> None:
             raise ZeroDivisionError(NIK)
 
-        monkeypatch.setattr(MemoryBackend, "send", fail)
+        monkeypatch.setattr(MemoryStore, "send", fail)
         assert (await client.reserve()).status_code == 500
         assert named(exporter, "reserve").status.status_code is StatusCode.ERROR
         assert (await client.http.get(f"/v1/offices/{NIK}")).status_code == 404

@@ -24,7 +24,7 @@ from tests.support.in_process_service import DAY, OTHER
 HOUR_MS: Final = 3_600_000
 CLAIM_MS: Final = 300_000
 ROOMS: Final = WaitingRooms(
-    ("surabaya",), settings=RoomSettings(claim_ms=CLAIM_MS, per_minute_min=60, per_minute_max=60, burst=1)
+    ("surabaya",), settings=RoomSettings(turn_ms=CLAIM_MS, per_minute_min=60, per_minute_max=60, burst=1)
 )
 DAY_MS: Final = 24 * HOUR_MS
 LANGUAGES: Final = ("id", "en")

@@ -44,7 +44,7 @@ class Served:
         self.port = port
 
     async def state(self) -> Any:
-        return await self.app.service.engine._backend.perform(Describe("surabaya"))
+        return await self.app.service.engine._backend.execute(Describe("surabaya"))
 
     async def still_serves(self) -> None:
         async with connected(self.port) as raw:

@@ -16,7 +16,7 @@ from quota_engine.domain.outcomes import Outcome
 from quota_engine.service.api import ENDPOINTS
 from quota_engine.service.auth import Role
 from quota_engine.service.http.endpoint import Limits
-from quota_engine.stores.memory import AsyncMemoryBackend
+from quota_engine.stores.memory import AsyncMemoryStore
 from tests.service.api.test_malformed_requests import furnish
 from tests.support.in_process_service import DAY, NIK, Client, Raw, connected, listening, running
 from tests.support.malformed_requests import good
@@ -37,15 +37,15 @@ async def served() -> AsyncIterator[Client]:
 async def test_who_is_one_too_many_hears_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight are answered when the store goes on; the others have been turned away, and nothing was done for them."""
     go_on = asyncio.Event()
-    send = AsyncMemoryBackend.send
+    send = AsyncMemoryStore.apply
 
-    async def slow(self: AsyncMemoryBackend, office: str, command: Command) -> Outcome:
+    async def slow(self: AsyncMemoryStore, office: str, command: Command) -> Outcome:
         await go_on.wait()
         return await send(self, office, command)
 
     async with served() as client:
         holder = (await client.reserve(NIK)).json()["reservation"]
-        monkeypatch.setattr(AsyncMemoryBackend, "send", slow)
+        monkeypatch.setattr(AsyncMemoryStore, "send", slow)
         asked = [asyncio.create_task(client.reserve(person, key=f"k-{person}")) for person in PEOPLE]
         done, waiting = await asyncio.wait(asked, timeout=5, return_when=asyncio.FIRST_COMPLETED)
         while len(done) < len(PEOPLE) - FEW.requests_max:

@@ -22,12 +22,12 @@ from quota_engine.conformance.world import DAY, OFFICE, ONLINE, OPENS_AT_MS, app
 from quota_engine.domain.commands import Command, Confirm, Release, Reserve, SetCapacity
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.ports import AsyncBackend, Audit, Backend, Clock, Lookup, Request, SendMany, View
-from quota_engine.stores.memory import AsyncMemoryBackend, MemoryBackend
-from quota_engine.stores.redis.async_store import AsyncRedisBackend
-from quota_engine.stores.redis.batching import Limits
-from quota_engine.stores.redis.retrying_calls import Policy
-from quota_engine.stores.redis.sync_store import RedisBackend
+from quota_engine.ports import ApplyMany, AsyncStore, Audit, Clock, Lookup, Store, StoreRequest, View
+from quota_engine.stores.memory import AsyncMemoryStore, MemoryStore
+from quota_engine.stores.redis.async_store import AsyncRedisStore
+from quota_engine.stores.redis.batching import BatchLimits
+from quota_engine.stores.redis.retrying_calls import RetryPolicy
+from quota_engine.stores.redis.sync_store import RedisStore
 from tests.support.servers import Server, until, valkey_server_binary
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ T = TypeVar("T")
 CLOCK = ManualClock(OPENS_AT_MS)
 WAIT_S = 10.0
 """What would take as long hangs."""
-ONE_BY_ONE = Limits(in_flight_max=1)
+ONE_BY_ONE = BatchLimits(in_flight_max=1)
 FOREIGN_CHOICE = choice(("nowhere",))
 
 
@@ -77,20 +77,24 @@ class Opened:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.backends: list[RedisBackend] = []
-        self.async_backends: list[AsyncRedisBackend] = []
+        self.backends: list[RedisStore] = []
+        self.async_backends: list[AsyncRedisStore] = []
 
-    def sync(self, limits: Limits = Limits(), policy: Policy = Policy()) -> RedisBackend:  # noqa: B008 - immutable
+    def sync(self, limits: BatchLimits = BatchLimits(), policy: RetryPolicy = RetryPolicy()) -> RedisStore:  # noqa: B008 - immutable
         """A backend, in an office that has 300 places, and whose script is known and counted no more."""
         pool = self.server.client(socket_timeout=WAIT_S).connection_pool
-        backend = RedisBackend(pool, CLOCK, limits=limits, policy=policy)
+        backend = RedisStore(pool, CLOCK, limits=limits, policy=policy)
         self.backends.append(backend)
-        backend.perform(SendMany(OFFICE, (*published(), SetCapacity(DAY, "online", 300))))
-        backend.send(OFFICE, Release("nobody"))
+        backend.execute(ApplyMany(OFFICE, (*published(), SetCapacity(DAY, "online", 300))))
+        backend.apply(OFFICE, Release("nobody"))
         batches(self.server)
         return backend
 
-    async def asyncio(self, limits: Limits = Limits(), policy: Policy = Policy()) -> AsyncRedisBackend:  # noqa: B008
+    async def asyncio(
+        self,
+        limits: BatchLimits = BatchLimits(),  # noqa: B008
+        policy: RetryPolicy = RetryPolicy(),  # noqa: B008
+    ) -> AsyncRedisStore:
         """The same for asyncio; it has a connection already."""
         self.sync()
         pool = BlockingConnectionPool.from_url(
@@ -100,9 +104,9 @@ class Opened:
             max_connections=8,
             retry=AsyncRetry(NoBackoff(), 0),
         )
-        backend = AsyncRedisBackend(pool, CLOCK, limits=limits, policy=policy)
+        backend = AsyncRedisStore(pool, CLOCK, limits=limits, policy=policy)
         self.async_backends.append(backend)
-        await backend.send(OFFICE, Confirm("nobody"))
+        await backend.apply(OFFICE, Confirm("nobody"))
         batches(self.server)
         return backend
 
@@ -145,9 +149,9 @@ class Caller(threading.Thread):
             self.error = error
 
 
-def calling(backend: Backend, *commands: Command) -> list[Caller]:
+def calling(backend: Store, *commands: Command) -> list[Caller]:
     """A thread for each command, started."""
-    callers = [Caller(lambda command=command: backend.send(OFFICE, command)) for command in commands]  # type: ignore[misc]
+    callers = [Caller(lambda command=command: backend.apply(OFFICE, command)) for command in commands]  # type: ignore[misc]
     for caller in callers:
         caller.start()
     return callers
@@ -161,12 +165,12 @@ def joined(callers: list[Caller]) -> bool:
     return not any(caller.is_alive() for caller in callers)
 
 
-def waiting(backend: RedisBackend | AsyncRedisBackend) -> int:
+def waiting(backend: RedisStore | AsyncRedisStore) -> int:
     """How many calls wait for their turn."""
     return sum(len(lane.waiting) for lane in backend._lanes.values())
 
 
-def in_flight(backend: RedisBackend | AsyncRedisBackend) -> int:
+def in_flight(backend: RedisStore | AsyncRedisStore) -> int:
     """How many batches are under way."""
     return sum(lane.in_flight for lane in backend._lanes.values())
 
@@ -189,7 +193,7 @@ def test_a_lone_call_goes_at_once(opened: Opened, monkeypatch: pytest.MonkeyPatc
     backend = opened.sync()
     monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waited"))
     for one in reserves(5):
-        assert backend.send(OFFICE, one).status is Status.HELD
+        assert backend.apply(OFFICE, one).status is Status.HELD
     assert batches(opened.server) == [1] * 5
 
 
@@ -197,7 +201,7 @@ async def test_a_lone_async_call_goes_at_once(async_opened: Opened) -> None:
     """One script call with one command, which is under way after two turns of the event loop."""
     backend = await async_opened.asyncio()
     for one in reserves(5):
-        task = asyncio.ensure_future(backend.send(OFFICE, one))
+        task = asyncio.ensure_future(backend.apply(OFFICE, one))
         await turns(2)
         assert (waiting(backend), in_flight(backend)) == (0, 1)
         assert (await task).status is Status.HELD
@@ -208,7 +212,7 @@ async def test_five_hundred_tasks_share_four_calls(async_opened: Opened) -> None
     """Concurrent calls share script calls of at most 128 commands; each gets its own outcome."""
     backend = await async_opened.asyncio()
     calls_before = script_calls(async_opened.server)
-    outcomes = await asyncio.gather(*(backend.send(OFFICE, one) for one in reserves(500)))
+    outcomes = await asyncio.gather(*(backend.apply(OFFICE, one) for one in reserves(500)))
     assert script_calls(async_opened.server) - calls_before == 4
     assert sorted(batches(async_opened.server)) == [116, 128, 128, 128]
     held = [one for one in outcomes if one.status is Status.HELD]
@@ -216,7 +220,7 @@ async def test_five_hundred_tasks_share_four_calls(async_opened: Opened) -> None
     assert {one.status for one in outcomes} == {Status.HELD, Status.SOLD_OUT}
     for index, one in enumerate(outcomes):
         assert one.reservation is None or one.reservation.id == f"k{index}"
-    assert await backend.perform(Audit(OFFICE)) == []
+    assert await backend.execute(Audit(OFFICE)) == []
 
 
 def test_five_hundred_threads_share_eight_calls(opened: Opened) -> None:
@@ -234,7 +238,7 @@ def test_five_hundred_threads_share_eight_calls(opened: Opened) -> None:
     assert len(sizes) <= 4 + 4 + 4  # the last wait for as many calls as are under way
     statuses = [caller.outcome.status for caller in callers if caller.outcome is not None]
     assert (statuses.count(Status.HELD), statuses.count(Status.SOLD_OUT)) == (300, 200)
-    assert backend.perform(Audit(OFFICE)) == []
+    assert backend.execute(Audit(OFFICE)) == []
 
 
 async def test_what_gives_back_travels_apart(async_opened: Opened) -> None:
@@ -242,7 +246,7 @@ async def test_what_gives_back_travels_apart(async_opened: Opened) -> None:
     backend = await async_opened.asyncio()
     commands: list[Command] = [*reserves(3), *(Release(f"k{index}") for index in range(2))]
     await asyncio.gather(
-        *(backend.send(OFFICE, command) for command in commands), backend.send("elsewhere", Confirm("nobody"))
+        *(backend.apply(OFFICE, command) for command in commands), backend.apply("elsewhere", Confirm("nobody"))
     )
     assert sorted(batches(async_opened.server)) == [1, 2, 3]
 
@@ -264,7 +268,7 @@ MIXED: tuple[tuple[Command, Status], ...] = (
 async def test_a_refusal_is_nobody_elses(async_opened: Opened) -> None:
     """Whatever is refused in a batch, the others are carried out."""
     backend = await async_opened.asyncio()
-    outcomes = await asyncio.gather(*(backend.send(OFFICE, command) for command, _ in MIXED))
+    outcomes = await asyncio.gather(*(backend.apply(OFFICE, command) for command, _ in MIXED))
     assert batches(async_opened.server) == [len(MIXED)]
     assert [one.status for one in outcomes] == [status for _, status in MIXED]
 
@@ -290,8 +294,8 @@ def test_an_ill_formed_command_harms_nobody_else(opened: Opened, ill_formed: Res
     assert joined(first + others)
     assert isinstance(others[1].error, InvalidRequest)
     assert [one.outcome and one.outcome.status for one in (others[0], others[2])] == [Status.HELD, Status.HELD]
-    assert backend.send(OFFICE, reserve("later", ONLINE)).status is Status.HELD
-    assert backend.perform(Audit(OFFICE)) == []
+    assert backend.apply(OFFICE, reserve("later", ONLINE)).status is Status.HELD
+    assert backend.execute(Audit(OFFICE)) == []
 
 
 @pytest.mark.parametrize("ill_formed", ILL_FORMED, ids=["ttl", "day", "tab"])
@@ -299,18 +303,18 @@ async def test_an_ill_formed_command_harms_no_other_task(async_opened: Opened, i
     """The same for tasks, and for commands that are sent together on purpose: of these none is carried out."""
     backend = await async_opened.asyncio()
     commands = (reserve("before", ONLINE), ill_formed, reserve("behind", ONLINE))
-    answers = await asyncio.gather(*(backend.send(OFFICE, one) for one in commands), return_exceptions=True)
+    answers = await asyncio.gather(*(backend.apply(OFFICE, one) for one in commands), return_exceptions=True)
     assert isinstance(answers[1], InvalidRequest)
     assert [one.status for one in answers if isinstance(one, Outcome)] == [Status.HELD, Status.HELD]
     with pytest.raises(InvalidRequest):
-        await backend.perform(SendMany(OFFICE, (reserve("together", ONLINE), ill_formed)))
-    assert await backend.perform(Lookup(OFFICE, "together")) is None
-    assert await backend.perform(Audit(OFFICE)) == []
+        await backend.execute(ApplyMany(OFFICE, (reserve("together", ONLINE), ill_formed)))
+    assert await backend.execute(Lookup(OFFICE, "together")) is None
+    assert await backend.execute(Audit(OFFICE)) == []
 
 
 # --- A full queue --------------------------------------------------------------------------------------------------
 
-CROWDED = Limits(batch_max=2, in_flight_max=1, waiting_max=3)
+CROWDED = BatchLimits(batch_max=2, in_flight_max=1, waiting_max=3)
 
 
 def test_a_full_queue_is_overloaded_and_recovers(opened: Opened) -> None:
@@ -321,35 +325,35 @@ def test_a_full_queue_is_overloaded_and_recovers(opened: Opened) -> None:
     until(lambda: in_flight(backend) == 1, "a call under way")
     callers += calling(backend, *reserves(3))
     until(lambda: waiting(backend) == 3, "a full queue")
-    assert backend.send(OFFICE, reserve("late", ONLINE)) == Outcome(Status.OVERLOADED)
+    assert backend.apply(OFFICE, reserve("late", ONLINE)) == Outcome(Status.OVERLOADED)
     opened.server.resume()
     assert joined(callers)
     assert all(caller.outcome and caller.outcome.status is Status.HELD for caller in callers)
     assert batches(opened.server) == [1, 2, 1]
-    assert backend.perform(Lookup(OFFICE, "late")) is None
-    assert backend.send(OFFICE, reserve("late", ONLINE)).status is Status.HELD
+    assert backend.execute(Lookup(OFFICE, "late")) is None
+    assert backend.apply(OFFICE, reserve("late", ONLINE)).status is Status.HELD
 
 
 async def test_a_full_async_queue_is_overloaded_and_recovers(async_opened: Opened) -> None:
     """The same for tasks: those who called first are served, the others turned away at once."""
     backend = await async_opened.asyncio(CROWDED)
-    outcomes = await asyncio.gather(*(backend.send(OFFICE, one) for one in reserves(10)))
+    outcomes = await asyncio.gather(*(backend.apply(OFFICE, one) for one in reserves(10)))
     assert [one.status for one in outcomes] == [Status.HELD] * 3 + [Status.OVERLOADED] * 7
-    assert (await backend.send(OFFICE, reserve("k9", ONLINE))).status is Status.HELD
+    assert (await backend.apply(OFFICE, reserve("k9", ONLINE))).status is Status.HELD
 
 
 async def test_other_offices_have_queues_of_their_own(async_opened: Opened) -> None:
     """A rush on one office turns nobody away from another."""
     backend = await async_opened.asyncio(CROWDED)
-    rush = [backend.send(OFFICE, one) for one in reserves(10)]
-    elsewhere = [backend.send("elsewhere", Confirm("nobody")) for _ in range(3)]
+    rush = [backend.apply(OFFICE, one) for one in reserves(10)]
+    elsewhere = [backend.apply("elsewhere", Confirm("nobody")) for _ in range(3)]
     outcomes = await asyncio.gather(*rush, *elsewhere)
     assert [one.status for one in outcomes[10:]] == [Status.NOT_FOUND] * 3
 
 
 # --- Looking -------------------------------------------------------------------------------------------------------
 
-LOOKS: list[Request[Any]] = [
+LOOKS: list[StoreRequest[Any]] = [
     View(OFFICE, (DAY,)),
     View(OFFICE, (DAY + 5_000,)),
     Lookup(OFFICE, "first"),
@@ -359,9 +363,9 @@ LOOKS: list[Request[Any]] = [
 ]
 
 
-def seen(backend: Backend) -> list[Any]:
+def seen(backend: Store) -> list[Any]:
     """What there is to be seen, by calls that nobody shares."""
-    return [backend.perform(look) for look in LOOKS]
+    return [backend.execute(look) for look in LOOKS]
 
 
 async def test_looks_share_calls(async_opened: Opened) -> None:
@@ -369,11 +373,11 @@ async def test_looks_share_calls(async_opened: Opened) -> None:
     everybody gets their own, also who asks for what there is not.
     """
     backend = await async_opened.asyncio()
-    await backend.send(OFFICE, reserve("first", ONLINE))
+    await backend.apply(OFFICE, reserve("first", ONLINE))
     alone = seen(async_opened.backends[0])
     assert [bool(one) for one in alone] == [True, False, True, False, False, False]
     batches(async_opened.server)
-    answers = await asyncio.gather(*(backend.perform(look) for look in LOOKS * 50))
+    answers = await asyncio.gather(*(backend.execute(look) for look in LOOKS * 50))
     assert answers == alone * 50
     # 300 looks in batches of 128, and in each of them no line twice.
     assert batches(async_opened.server) == [len(LOOKS)] * 3
@@ -382,11 +386,11 @@ async def test_looks_share_calls(async_opened: Opened) -> None:
 def test_looks_of_threads_share_calls(opened: Opened) -> None:
     """The same for threads: who waits for others goes with those who wait too."""
     backend = opened.sync(ONE_BY_ONE)
-    backend.send(OFFICE, reserve("first", ONLINE))
+    backend.apply(OFFICE, reserve("first", ONLINE))
     alone = seen(backend)
     batches(opened.server)
     opened.server.pause()
-    callers = [Caller(lambda look=look: backend.perform(look)) for look in LOOKS * 5]  # type: ignore[misc]
+    callers = [Caller(lambda look=look: backend.execute(look)) for look in LOOKS * 5]  # type: ignore[misc]
     callers[0].start()
     until(lambda: in_flight(backend) == 1, "a call under way")
     for caller in callers[1:]:
@@ -402,8 +406,8 @@ def test_looks_of_threads_share_calls(opened: Opened) -> None:
 async def test_looks_and_commands_do_not_wait_for_each_other(async_opened: Opened) -> None:
     """A look is no command: it goes by a queue of its own, so that a rush does not turn away who only looks."""
     backend = await async_opened.asyncio(CROWDED)
-    rush = [backend.send(OFFICE, one) for one in reserves(10)]
-    looks = [backend.perform(View(OFFICE, (DAY,))) for _ in range(3)]
+    rush = [backend.apply(OFFICE, one) for one in reserves(10)]
+    looks = [backend.execute(View(OFFICE, (DAY,))) for _ in range(3)]
     outcomes, views = await asyncio.gather(asyncio.gather(*rush), asyncio.gather(*looks))
     assert [one.status for one in outcomes].count(Status.OVERLOADED) == 7
     assert all(len(view) == 1 for view in views)
@@ -412,18 +416,18 @@ async def test_looks_and_commands_do_not_wait_for_each_other(async_opened: Opene
 async def test_too_many_looks_are_turned_away(async_opened: Opened) -> None:
     """For a look there is no outcome ``OVERLOADED``: it raises, and the others have their answers."""
     backend = await async_opened.asyncio(CROWDED)
-    looks = (backend.perform(View(OFFICE, (DAY,))) for _ in range(10))
+    looks = (backend.execute(View(OFFICE, (DAY,))) for _ in range(10))
     answers = await asyncio.gather(*looks, return_exceptions=True)
     assert [isinstance(one, list) for one in answers] == [True] * 3 + [False] * 7
     assert all(isinstance(one, BackendUnavailable) for one in answers[3:])
-    assert len(await backend.perform(View(OFFICE, (DAY,)))) == 1
+    assert len(await backend.execute(View(OFFICE, (DAY,)))) == 1
 
 
 def test_a_look_whose_carrier_dies_is_unavailable(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody's outcome is in doubt where nothing was done: ask again."""
-    backend = opened.sync(Limits(batch_max=10, in_flight_max=1))
+    backend = opened.sync(BatchLimits(batch_max=10, in_flight_max=1))
     gate = Gate(backend, Interrupted(), monkeypatch)
-    callers = [Caller(lambda: backend.perform(Lookup(OFFICE, "nobody"))) for _ in range(6)]  # type: ignore[arg-type, return-value]
+    callers = [Caller(lambda: backend.execute(Lookup(OFFICE, "nobody"))) for _ in range(6)]  # type: ignore[arg-type, return-value]
     callers[0].start()
     until(lambda: in_flight(backend) == 1, "a call under way")
     for caller in callers[1:]:
@@ -443,9 +447,9 @@ async def test_cancelled_before_it_is_sent_leaves_nothing(async_opened: Opened) 
     """A task that still waited is gone without a trace, and its neighbours go without it."""
     backend = await async_opened.asyncio(ONE_BY_ONE)
     async_opened.server.pause()
-    first = asyncio.ensure_future(backend.send(OFFICE, reserve("first", ONLINE)))
+    first = asyncio.ensure_future(backend.apply(OFFICE, reserve("first", ONLINE)))
     await turns()
-    second, third = (asyncio.ensure_future(backend.send(OFFICE, reserve(key, ONLINE))) for key in ("second", "third"))
+    second, third = (asyncio.ensure_future(backend.apply(OFFICE, reserve(key, ONLINE))) for key in ("second", "third"))
     await turns()
     assert waiting(backend) == 2
     second.cancel()
@@ -454,15 +458,15 @@ async def test_cancelled_before_it_is_sent_leaves_nothing(async_opened: Opened) 
     assert [one.status for one in await asyncio.gather(first, third)] == [Status.HELD, Status.HELD]
     assert second.cancelled()
     assert batches(async_opened.server) == [1, 1]
-    assert await backend.perform(Lookup(OFFICE, "second")) is None
-    assert not (await backend.send(OFFICE, reserve("second", ONLINE))).replayed
+    assert await backend.execute(Lookup(OFFICE, "second")) is None
+    assert not (await backend.apply(OFFICE, reserve("second", ONLINE))).replayed
 
 
 async def test_cancelled_after_it_was_sent_is_found_by_its_id(async_opened: Opened) -> None:
     """What is under way is carried out, whoever has gone meanwhile: the same id finds it, its neighbours are told."""
     backend = await async_opened.asyncio(ONE_BY_ONE)
     async_opened.server.pause()
-    first, second = (asyncio.ensure_future(backend.send(OFFICE, reserve(key, ONLINE))) for key in ("first", "second"))
+    first, second = (asyncio.ensure_future(backend.apply(OFFICE, reserve(key, ONLINE))) for key in ("first", "second"))
     await turns()
     assert (waiting(backend), in_flight(backend)) == (0, 1)
     first.cancel()
@@ -470,7 +474,7 @@ async def test_cancelled_after_it_was_sent_is_found_by_its_id(async_opened: Open
     async_opened.server.resume()
     assert (await second).status is Status.HELD
     assert first.cancelled()
-    again = await backend.send(OFFICE, reserve("first", ONLINE))
+    again = await backend.apply(OFFICE, reserve("first", ONLINE))
     assert (again.status, again.replayed) == (Status.HELD, True)
 
 
@@ -478,14 +482,14 @@ async def test_all_cancelled_and_the_next_is_served(async_opened: Opened) -> Non
     """A queue of nothing but cancelled calls holds nobody up."""
     backend = await async_opened.asyncio(ONE_BY_ONE)
     async_opened.server.pause()
-    tasks = [asyncio.ensure_future(backend.send(OFFICE, one)) for one in reserves(50)]
+    tasks = [asyncio.ensure_future(backend.apply(OFFICE, one)) for one in reserves(50)]
     await turns()
     for task in tasks:
         task.cancel()
     await turns()
     async_opened.server.resume()
     async with asyncio.timeout(WAIT_S):
-        assert (await backend.send(OFFICE, reserve("next", ONLINE))).status is Status.HELD
+        assert (await backend.apply(OFFICE, reserve("next", ONLINE))).status is Status.HELD
         for task in tasks:
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -493,17 +497,17 @@ async def test_all_cancelled_and_the_next_is_served(async_opened: Opened) -> Non
 
 async def test_cancelled_calls_take_nobodys_place_in_the_queue(async_opened: Opened) -> None:
     """A queue that is full of cancelled calls has room for others; they count only until somebody needs the place."""
-    backend = await async_opened.asyncio(Limits(batch_max=1, in_flight_max=1, waiting_max=5))
+    backend = await async_opened.asyncio(BatchLimits(batch_max=1, in_flight_max=1, waiting_max=5))
     async_opened.server.pause()
-    first = asyncio.ensure_future(backend.send(OFFICE, reserve("first", ONLINE)))
+    first = asyncio.ensure_future(backend.apply(OFFICE, reserve("first", ONLINE)))
     await turns()
-    tasks = [asyncio.ensure_future(backend.send(OFFICE, one)) for one in reserves(5)]
+    tasks = [asyncio.ensure_future(backend.apply(OFFICE, one)) for one in reserves(5)]
     await turns()
-    assert (await backend.send(OFFICE, reserve("one-more", ONLINE))).status is Status.OVERLOADED
+    assert (await backend.apply(OFFICE, reserve("one-more", ONLINE))).status is Status.OVERLOADED
     for task in tasks[1:]:
         task.cancel()
     await turns()
-    others = [asyncio.ensure_future(backend.send(OFFICE, reserve(f"other{one}", ONLINE))) for one in range(5)]
+    others = [asyncio.ensure_future(backend.apply(OFFICE, reserve(f"other{one}", ONLINE))) for one in range(5)]
     await turns()
     assert waiting(backend) == 5
     assert (await others[4]).status is Status.OVERLOADED
@@ -519,7 +523,7 @@ async def test_an_async_close_waits_for_calls_under_way(async_opened: Opened) ->
     """Closing does not cut off an answer that is still to come, and leaves no connection open."""
     backend = await async_opened.asyncio(ONE_BY_ONE)
     async_opened.server.pause()
-    calls = [asyncio.ensure_future(backend.send(OFFICE, one)) for one in reserves(3)]
+    calls = [asyncio.ensure_future(backend.apply(OFFICE, one)) for one in reserves(3)]
     await turns()
     closing = asyncio.ensure_future(backend.close())
     await turns()
@@ -535,7 +539,7 @@ async def test_an_async_close_waits_for_calls_under_way(async_opened: Opened) ->
 async def test_an_async_close_waits_for_a_call_just_made(async_opened: Opened) -> None:
     """A call that was made before closing, and has not set out, is answered; no connection is left open."""
     backend = await async_opened.asyncio()
-    call = asyncio.ensure_future(backend.send(OFFICE, reserve("ani", ONLINE)))
+    call = asyncio.ensure_future(backend.apply(OFFICE, reserve("ani", ONLINE)))
     await asyncio.sleep(0)
     assert waiting(backend) == 1
     await backend.close()
@@ -561,7 +565,7 @@ def test_a_close_waits_for_calls_under_way(opened: Opened) -> None:
     assert open_connections(backend) == 0
 
 
-def open_connections(backend: RedisBackend | AsyncRedisBackend) -> int:
+def open_connections(backend: RedisStore | AsyncRedisStore) -> int:
     """How many connections of the backend are open."""
     pools: list[Any] = list(backend._pools.values())
     connections = [one for pool in pools for one in (*pool._available_connections, *pool._in_use_connections) if one]
@@ -573,7 +577,7 @@ def open_connections(backend: RedisBackend | AsyncRedisBackend) -> int:
 
 def test_sixteen_threads_share_calls_for_two_hundred_rounds(opened: Opened) -> None:
     """However threads start and stop, each is answered, none waits for ever, and they share calls."""
-    backend = opened.sync(Limits(in_flight_max=2))
+    backend = opened.sync(BatchLimits(in_flight_max=2))
     random = Random(16)
     sent = 0
     for round_number in range(200):
@@ -587,8 +591,8 @@ def test_sixteen_threads_share_calls_for_two_hundred_rounds(opened: Opened) -> N
             start.wait(WAIT_S)
             key = f"r{round_number}t{thread}"
             for _ in range(number - 1):
-                backend.send(OFFICE, reserve(key, ONLINE))
-            return backend.send(OFFICE, Release(key))
+                backend.apply(OFFICE, reserve(key, ONLINE))
+            return backend.apply(OFFICE, Release(key))
 
         callers = [Caller(lambda at=at, one=one: press(at, one)) for at, one in enumerate(counts)]  # type: ignore[misc]
         for caller in callers:
@@ -600,14 +604,14 @@ def test_sixteen_threads_share_calls_for_two_hundred_rounds(opened: Opened) -> N
             assert caller.outcome.status is (Status.RELEASED if number > 1 else Status.NOT_FOUND)
     assert (waiting(backend), in_flight(backend)) == (0, 0)
     assert len(batches(opened.server)) < sent
-    (today,) = backend.perform(View(OFFICE, (DAY,)))
+    (today,) = backend.execute(View(OFFICE, (DAY,)))
     assert today.quotas["online"].available == 300
-    assert backend.perform(Audit(OFFICE)) == []
+    assert backend.execute(Audit(OFFICE)) == []
 
 
 def test_an_error_reaches_every_thread_as_its_own(opened: Opened) -> None:
     """Sixteen calls wait when the server dies: each raises an error object of its own, and says what it knows."""
-    backend = opened.sync(ONE_BY_ONE, Policy(attempts_max=2))
+    backend = opened.sync(ONE_BY_ONE, RetryPolicy(attempts_max=2))
     opened.server.pause()
     first = calling(backend, reserve("first", ONLINE))
     until(lambda: in_flight(backend) == 1, "a call under way")
@@ -621,8 +625,8 @@ def test_an_error_reaches_every_thread_as_its_own(opened: Opened) -> None:
     assert len({id(error) for error in errors}) == 15
     assert (waiting(backend), in_flight(backend)) == (0, 0)
     opened.server.start()
-    backend.perform(SendMany(OFFICE, published()))
-    assert backend.send(OFFICE, reserve("later", ONLINE)).status is Status.HELD
+    backend.execute(ApplyMany(OFFICE, published()))
+    assert backend.apply(OFFICE, reserve("later", ONLINE)).status is Status.HELD
 
 
 class Interrupted(BaseException):
@@ -639,7 +643,7 @@ class Odd(BaseException):
 class Gate:
     """Stands where calls go out: holds back the first, and lets the second end with an error."""
 
-    def __init__(self, backend: RedisBackend, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, backend: RedisStore, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened = threading.Event()
         self.passed = 0
         self._error = error
@@ -657,9 +661,9 @@ class Gate:
 
 def interrupted(
     opened: Opened, error: BaseException, monkeypatch: pytest.MonkeyPatch
-) -> tuple[RedisBackend, list[Caller], bool]:
+) -> tuple[RedisStore, list[Caller], bool]:
     """Ten calls in a batch whose carrier ends with an error, and whether all come to an end."""
-    backend = opened.sync(Limits(batch_max=10, in_flight_max=1))
+    backend = opened.sync(BatchLimits(batch_max=10, in_flight_max=1))
     gate = Gate(backend, error, monkeypatch)
     first = calling(backend, reserve("first", ONLINE))
     until(lambda: in_flight(backend) == 1, "a call under way")
@@ -675,7 +679,7 @@ def test_a_carrier_that_dies_leaves_nobody_waiting(opened: Opened, monkeypatch: 
     assert all_ended
     assert [caller.error is None for caller in callers].count(True) == 5
     assert (waiting(backend), in_flight(backend)) == (0, 0)
-    assert backend.send(OFFICE, reserve("later", ONLINE)).status is Status.HELD
+    assert backend.apply(OFFICE, reserve("later", ONLINE)).status is Status.HELD
 
 
 def test_only_the_carrier_is_interrupted(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -737,7 +741,7 @@ async def test_an_error_that_cannot_be_copied_leaves_no_task_waiting(
         raise OddError("a", "b")
 
     monkeypatch.setattr(backend, "_drive", fail)
-    calls = [asyncio.ensure_future(backend.send(OFFICE, one)) for one in reserves(3)]
+    calls = [asyncio.ensure_future(backend.apply(OFFICE, one)) for one in reserves(3)]
     done, _ = await asyncio.wait(calls, timeout=0.3)
     for call in calls:
         call.cancel()
@@ -753,19 +757,19 @@ async def test_an_error_that_cannot_be_copied_leaves_no_task_waiting(
 class InLoop:
     """An async backend, called from any thread: it runs in an event loop in a thread of its own."""
 
-    def __init__(self, make: Callable[[], Coroutine[Any, Any, AsyncBackend]]) -> None:
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, AsyncStore]]) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._backend = self._result(make())
 
-    def send(self, office: str, command: Command) -> Outcome:
+    def apply(self, office: str, command: Command) -> Outcome:
         """See :meth:`quota_engine.ports.Backend.send`."""
-        return self._result(self._backend.send(office, command))
+        return self._result(self._backend.apply(office, command))
 
-    def perform(self, request: Request[T]) -> T:
+    def execute(self, request: StoreRequest[T]) -> T:
         """See :meth:`quota_engine.ports.Backend.perform`."""
-        return self._result(self._backend.perform(request))
+        return self._result(self._backend.execute(request))
 
     def close(self) -> None:
         """Close the backend; :meth:`stop` ends the loop."""
@@ -788,18 +792,18 @@ def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenBackend
     opened: list[InLoop] = []
     server: Server | None = request.getfixturevalue("valkey_server") if request.param == "valkey" else None
 
-    def open_backend(clock: Clock) -> Backend:
-        async def make() -> AsyncBackend:
+    def open_store(clock: Clock) -> Store:
+        async def make() -> AsyncStore:
             if server is None:
-                return AsyncMemoryBackend(MemoryBackend(clock))
+                return AsyncMemoryStore(MemoryStore(clock))
             pool = BlockingConnectionPool.from_url(
                 server.url, decode_responses=True, max_connections=8, retry=AsyncRetry(NoBackoff(), 0)
             )
-            return AsyncRedisBackend(pool, clock)
+            return AsyncRedisStore(pool, clock)
 
         opened.append(InLoop(make))
         return opened[-1]
 
-    yield open_backend
+    yield open_store
     for backend in opened:
         backend.stop()

@@ -9,39 +9,39 @@ import redis
 
 from quota_engine.conformance.plugin import OpenBackend
 from quota_engine.conformance.test_backend import *  # noqa: F403
-from quota_engine.ports import Backend, Clock
-from quota_engine.stores.redis.factory import open_backend
-from quota_engine.stores.redis.sync_store import RedisBackend
+from quota_engine.ports import Clock, Store
+from quota_engine.stores.redis.factory import open_store
+from quota_engine.stores.redis.sync_store import RedisStore
 from tests.stores.redis.conftest import cluster_url, empty_members
 from tests.support.servers import Cluster, Sentinels, Server
 
-Opener = Callable[[Clock], Backend]
+Opener = Callable[[Clock], Store]
 
 
 @pytest.fixture
 def on_valkey(valkey_server: Server) -> Opener:
     """One Valkey."""
-    return lambda clock: RedisBackend(_pool(valkey_server.client()), clock)
+    return lambda clock: RedisStore(_pool(valkey_server.client()), clock)
 
 
 @pytest.fixture
 def on_redis(redis_server: Server) -> Opener:
     """One Redis."""
-    return lambda clock: RedisBackend(_pool(redis_server.client()), clock)
+    return lambda clock: RedisStore(_pool(redis_server.client()), clock)
 
 
 @pytest.fixture
 def on_valkey_cluster(valkey_cluster: Cluster) -> Opener:
     """A cluster of Valkeys."""
     empty_members(valkey_cluster.members)
-    return lambda clock: open_backend(cluster_url(valkey_cluster), clock)
+    return lambda clock: open_store(cluster_url(valkey_cluster), clock)
 
 
 @pytest.fixture
 def on_redis_sentinels(redis_sentinels: Sentinels) -> Opener:
     """A Redis that Sentinels watch."""
     empty_members(redis_sentinels.data.members)
-    return lambda clock: open_backend(redis_sentinels.url, clock)
+    return lambda clock: open_store(redis_sentinels.url, clock)
 
 
 def _pool(client: redis.Redis) -> redis.ConnectionPool:
@@ -54,9 +54,9 @@ def _pool(client: redis.Redis) -> redis.ConnectionPool:
 def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenBackend]:
     """Backends of one topology, closed after the test."""
     opener: Opener = request.getfixturevalue(request.param)
-    opened: list[Backend] = []
+    opened: list[Store] = []
 
-    def open_one(clock: Clock) -> Backend:
+    def open_one(clock: Clock) -> Store:
         opened.append(opener(clock))
         return opened[-1]
 

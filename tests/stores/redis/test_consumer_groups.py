@@ -12,25 +12,25 @@ from hypothesis import strategies as st
 from quota_engine.clocks import ManualClock
 from quota_engine.conformance.world import OFFICE, ONLINE, OPENS_AT_MS, published, reserve
 from quota_engine.domain.commands import Confirm
-from quota_engine.domain.consumer_groups import OPEN_MAX, GroupView, Lease
+from quota_engine.domain.consumer_groups import OPEN_MAX, ConsumerGroupView, Lease
 from quota_engine.domain.outcomes import Status
 from quota_engine.ports import (
     Acknowledge,
-    AddGroup,
-    Backend,
-    DropGroup,
-    ListGroups,
+    ApplyMany,
+    CreateConsumerGroup,
+    DeleteConsumerGroup,
+    ListConsumerGroups,
+    ReadConsumerGroup,
     ReadEvents,
-    ReadGroup,
-    Request,
-    SendMany,
+    Store,
+    StoreRequest,
     TrimEvents,
 )
-from quota_engine.stores.memory import MemoryBackend
-from quota_engine.stores.redis.factory import open_async_backend, open_backend
+from quota_engine.stores.memory import MemoryStore
+from quota_engine.stores.redis.factory import open_async_store, open_store
 from tests.stores.redis.test_outages import CLOCK
 from tests.support.lossy_proxy import LossyProxy
-from tests.support.lua_store import LuaBackend, Store
+from tests.support.lua_store import LuaServer, LuaStore
 from tests.support.servers import Server, until
 
 _offices = (f"groups{number}" for number in count())
@@ -39,54 +39,54 @@ NUMBERS = st.integers(0, 40)
 GROUPS = st.sampled_from(["mail", "Billing", "_"])
 CONSUMERS = st.sampled_from(["w1", "w2", "W-3"])
 REQUESTS = st.one_of(
-    st.builds(ReadGroup, st.just(""), GROUPS, CONSUMERS, st.integers(0, 12), st.integers(0, 5)),
-    st.builds(ReadGroup, st.just(""), GROUPS, CONSUMERS, st.integers(0, 12), st.integers(0, 5)),
+    st.builds(ReadConsumerGroup, st.just(""), GROUPS, CONSUMERS, st.integers(0, 12), st.integers(0, 5)),
+    st.builds(ReadConsumerGroup, st.just(""), GROUPS, CONSUMERS, st.integers(0, 12), st.integers(0, 5)),
     st.builds(Acknowledge, st.just(""), GROUPS, st.lists(NUMBERS, max_size=12).map(tuple)),
     st.builds(Acknowledge, st.just(""), GROUPS, st.tuples(NUMBERS).map(lambda one: tuple(range(one[0])))),
-    st.builds(AddGroup, st.just(""), GROUPS, NUMBERS),
+    st.builds(CreateConsumerGroup, st.just(""), GROUPS, NUMBERS),
     st.builds(TrimEvents, st.just(""), NUMBERS),
-    st.builds(DropGroup, st.just(""), GROUPS),
+    st.builds(DeleteConsumerGroup, st.just(""), GROUPS),
 )
 STEPS = st.lists(st.tuples(st.integers(-1, 4), st.one_of(st.none(), REQUESTS, REQUESTS, REQUESTS)), max_size=40)
 """How far the clock goes on, and a request; none is a new event."""
 
 
-def play(backend: Backend, clock: ManualClock, steps: list[tuple[int, Request[object] | None]]) -> None:
+def play(backend: Store, clock: ManualClock, steps: list[tuple[int, StoreRequest[object] | None]]) -> None:
     """The same requests at the same times to a backend and to memory; every answer and the groups after it."""
     office = next(_offices)
-    memory = MemoryBackend(clock)
+    memory = MemoryStore(clock)
     clock.set_ms(OPENS_AT_MS)
     for each in (backend, memory):
-        each.perform(SendMany(office, published()))
+        each.execute(ApplyMany(office, published()))
     for number, (later_ms, step) in enumerate(steps):
         clock.set_ms(clock.now_ms() + later_ms)
         if step is None:
             for each in (backend, memory):
-                each.send(office, reserve(f"k{number}", ONLINE))
+                each.apply(office, reserve(f"k{number}", ONLINE))
             continue
         request = type(step)(office, *(getattr(step, field) for field in step.__struct_fields__[1:]))
-        assert backend.perform(request) == memory.perform(request), request
-        assert backend.perform(ListGroups(office)) == memory.perform(ListGroups(office)), request
-    assert backend.perform(ReadEvents(office, 0, 100)) == memory.perform(ReadEvents(office, 0, 100))
+        assert backend.execute(request) == memory.execute(request), request
+        assert backend.execute(ListConsumerGroups(office)) == memory.execute(ListConsumerGroups(office)), request
+    assert backend.execute(ReadEvents(office, 0, 100)) == memory.execute(ReadEvents(office, 0, 100))
 
 
 @settings(max_examples=300)
 @given(steps=STEPS)
-def test_the_script_is_the_model(steps: list[tuple[int, Request[object] | None]]) -> None:
+def test_the_script_is_the_model(steps: list[tuple[int, StoreRequest[object] | None]]) -> None:
     """Without a server: any requests, at times that may also run backwards."""
     clock = ManualClock(OPENS_AT_MS)
-    play(LuaBackend(clock), clock, steps)
+    play(LuaStore(clock), clock, steps)
 
 
 @pytest.mark.parametrize("kind", ["valkey", "redis"])
 def test_a_server_is_the_model(kind: str, request: pytest.FixtureRequest) -> None:
     """The same on real servers."""
     clock = ManualClock(OPENS_AT_MS)
-    backend = open_backend(request.getfixturevalue(f"{kind}_server").url, clock)
+    backend = open_store(request.getfixturevalue(f"{kind}_server").url, clock)
 
     @settings(max_examples=25)
     @given(steps=STEPS)
-    def on_server(steps: list[tuple[int, Request[object] | None]]) -> None:
+    def on_server(steps: list[tuple[int, StoreRequest[object] | None]]) -> None:
         play(backend, clock, steps)
 
     on_server()
@@ -96,26 +96,26 @@ def test_a_server_is_the_model(kind: str, request: pytest.FixtureRequest) -> Non
 def test_the_script_is_bounded_as_the_model_is() -> None:
     """At the most open numbers, each second one acknowledged, nothing new is given; the group's text stays small."""
     clock = ManualClock(OPENS_AT_MS)
-    for backend in (MemoryBackend(clock), LuaBackend(clock, Store())):
+    for backend in (MemoryStore(clock), LuaStore(clock, LuaServer())):
         rules = tuple(published(hold_ttl_ms=1000 + one)[0] for one in range(OPEN_MAX + 20))
-        backend.perform(SendMany(OFFICE, rules))  # an event each
-        assert len(backend.perform(ReadGroup(OFFICE, "mail", "w1", OPEN_MAX, 0))) == OPEN_MAX
-        assert backend.perform(ReadGroup(OFFICE, "mail", "w2", 10, 60_000)) == []
-        assert backend.perform(Acknowledge(OFFICE, "mail", tuple(range(2, OPEN_MAX + 1, 2)))) == OPEN_MAX // 2
-        (group,) = backend.perform(ListGroups(OFFICE))
+        backend.execute(ApplyMany(OFFICE, rules))  # an event each
+        assert len(backend.execute(ReadConsumerGroup(OFFICE, "mail", "w1", OPEN_MAX, 0))) == OPEN_MAX
+        assert backend.execute(ReadConsumerGroup(OFFICE, "mail", "w2", 10, 60_000)) == []
+        assert backend.execute(Acknowledge(OFFICE, "mail", tuple(range(2, OPEN_MAX + 1, 2)))) == OPEN_MAX // 2
+        (group,) = backend.execute(ListConsumerGroups(OFFICE))
         assert (group.pending, group.acknowledged, len(group.leases)) == (OPEN_MAX // 2, 0, OPEN_MAX // 2)
-        assert len(backend.perform(ReadGroup(OFFICE, "mail", "w2", 10, 60_000))) == 10
+        assert len(backend.execute(ReadConsumerGroup(OFFICE, "mail", "w2", 10, 60_000))) == 10
 
 
-def set_up(url: str) -> Backend:
-    backend = open_backend(url, CLOCK)
-    backend.perform(SendMany(OFFICE, published()))
-    backend.send(OFFICE, reserve("ani", ONLINE))
+def set_up(url: str) -> Store:
+    backend = open_store(url, CLOCK)
+    backend.execute(ApplyMany(OFFICE, published()))
+    backend.apply(OFFICE, reserve("ani", ONLINE))
     return backend
 
 
-def numbers(backend: Backend, consumer: str, claim_idle_ms: int = 60_000) -> list[int]:
-    return [one.number for one in backend.perform(ReadGroup(OFFICE, "mail", consumer, 10, claim_idle_ms))]
+def numbers(backend: Store, consumer: str, min_idle_ms: int = 60_000) -> list[int]:
+    return [one.number for one in backend.execute(ReadConsumerGroup(OFFICE, "mail", consumer, 10, min_idle_ms))]
 
 
 def test_groups_survive_the_server(binary: Path) -> None:
@@ -123,11 +123,11 @@ def test_groups_survive_the_server(binary: Path) -> None:
     with Server(binary, appendfsync="always") as server:
         backend = set_up(server.url)
         assert numbers(backend, "w1") == [1, 2, 3, 4]
-        assert backend.perform(Acknowledge(OFFICE, "mail", (1, 3))) == 2
+        assert backend.execute(Acknowledge(OFFICE, "mail", (1, 3))) == 2
         server.kill()
         server.start()
-        assert backend.perform(ListGroups(OFFICE)) == [
-            GroupView("mail", 1, 4, 2, 0, (Lease(2, 2, "w1", OPENS_AT_MS), Lease(4, 4, "w1", OPENS_AT_MS)))
+        assert backend.execute(ListConsumerGroups(OFFICE)) == [
+            ConsumerGroupView("mail", 1, 4, 2, 0, (Lease(2, 2, "w1", OPENS_AT_MS), Lease(4, 4, "w1", OPENS_AT_MS)))
         ]
         assert numbers(backend, "w2") == []
         assert numbers(backend, "w1") == [2, 4]
@@ -138,11 +138,11 @@ def test_lost_answers_lose_no_event(binary: Path) -> None:
     """The script ran, its answer did not arrive: asked again, it gives the same events, and closes the same ones."""
     with Server(binary) as server, LossyProxy(server.socket_path) as proxy:
         set_up(server.url).close()
-        backend = open_backend(proxy.url, CLOCK)
+        backend = open_store(proxy.url, CLOCK)
         proxy.losses = 2
         assert numbers(backend, "w1") == [1, 2, 3, 4]
         proxy.losses = 1
-        assert backend.perform(Acknowledge(OFFICE, "mail", (1, 2))) == 0  # the first time it was 2
+        assert backend.execute(Acknowledge(OFFICE, "mail", (1, 2))) == 0  # the first time it was 2
         assert numbers(backend, "w1") == [3, 4]
         assert proxy.losses == 0
         backend.close()
@@ -153,14 +153,14 @@ def test_events_that_somebody_trimmed_by_hand_hold_nobody_up(binary: Path) -> No
     with Server(binary) as server:
         backend = set_up(server.url)
         assert numbers(backend, "w1") == [1, 2, 3, 4]
-        backend.send(OFFICE, Confirm("ani"))
+        backend.apply(OFFICE, Confirm("ani"))
         (events,) = (key for key in server.ask("KEYS", "*") if key.endswith(":events"))
         server.ask("XTRIM", events, "MINID", "4-0")
         assert numbers(backend, "w1") == [4, 5]
         server.ask("XTRIM", events, "MAXLEN", "0")
-        (group,) = backend.perform(ListGroups(OFFICE))
+        (group,) = backend.execute(ListConsumerGroups(OFFICE))
         assert (group.acknowledged, group.pending, group.lag) == (5, 0, 0)
-        assert backend.perform(TrimEvents(OFFICE, 5)) == 0
+        assert backend.execute(TrimEvents(OFFICE, 5)) == 0
         backend.close()
 
 
@@ -170,19 +170,19 @@ def test_without_memory_consumers_go_on_and_trimming_makes_room(binary: Path) ->
         backend = set_up(server.url)
         server.ask("CONFIG", "SET", "maxmemory", "1mb")
         assert numbers(backend, "w1") == [1, 2, 3, 4]
-        assert backend.perform(Acknowledge(OFFICE, "mail", (1, 2, 3, 4))) == 4
-        assert backend.perform(TrimEvents(OFFICE, 4)) == 0
+        assert backend.execute(Acknowledge(OFFICE, "mail", (1, 2, 3, 4))) == 4
+        assert backend.execute(TrimEvents(OFFICE, 4)) == 0
         backend.close()
 
 
 def test_without_a_clock_the_servers_own_time_makes_leases_old(binary: Path) -> None:
-    """claim_idle_ms goes by the server's time."""
+    """min_idle_ms goes by the server's time."""
     with Server(binary) as server:
-        backend = open_backend(server.url, None)
-        backend.perform(SendMany(OFFICE, published()[:1]))
+        backend = open_store(server.url, None)
+        backend.execute(ApplyMany(OFFICE, published()[:1]))
         assert numbers(backend, "w1") == [1]
-        assert numbers(backend, "w2", claim_idle_ms=60_000) == []
-        until(lambda: numbers(backend, "w2", claim_idle_ms=1) == [1], "a lease of a millisecond to be over")
+        assert numbers(backend, "w2", min_idle_ms=60_000) == []
+        until(lambda: numbers(backend, "w2", min_idle_ms=1) == [1], "a lease of a millisecond to be over")
         backend.close()
 
 
@@ -190,10 +190,10 @@ async def test_the_async_backend_has_groups(binary: Path) -> None:
     """The same requests, awaited."""
     with Server(binary) as server:
         set_up(server.url).close()
-        backend = await open_async_backend(server.url, CLOCK)
-        found = await backend.perform(ReadGroup(OFFICE, "mail", "w1", 2, 0))
+        backend = await open_async_store(server.url, CLOCK)
+        found = await backend.execute(ReadConsumerGroup(OFFICE, "mail", "w1", 2, 0))
         assert [one.number for one in found] == [1, 2]
-        assert await backend.perform(Acknowledge(OFFICE, "mail", (1, 2))) == 2
-        assert await backend.perform(TrimEvents(OFFICE, 9)) == 2
-        assert (await backend.send(OFFICE, Confirm("ani"))).status is Status.CONFIRMED
+        assert await backend.execute(Acknowledge(OFFICE, "mail", (1, 2))) == 2
+        assert await backend.execute(TrimEvents(OFFICE, 9)) == 2
+        assert (await backend.apply(OFFICE, Confirm("ani"))).status is Status.CONFIRMED
         await backend.close()

@@ -32,40 +32,40 @@ from quota_engine.domain.commands import (
     Command,
     Confirm,
     Expire,
-    PassOnUnused,
     Publish,
+    ReallocateUnused,
     Release,
+    ReleaseParked,
     Reschedule,
     Reserve,
-    ReturnParked,
     SetCapacity,
     SetRules,
 )
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.model import DayTerms, IdentityLimit, PassOn, QuotaTerms, ReRelease, ReReleaseRule, Rules
-from quota_engine.domain.queries import wait_place
+from quota_engine.domain.model import DayTerms, IdentityLimit, QuotaTerms, Reallocation, ReRelease, ReReleaseRule, Rules
+from quota_engine.domain.queries import wait_list_position
 from quota_engine.domain.state_machine import apply_batch, lookup, view
 from quota_engine.ports import (
-    AsyncBackend,
+    ApplyMany,
+    AsyncStore,
     Audit,
-    Backend,
     Describe,
     Lookup,
     ReadEvents,
-    Request,
-    SendMany,
+    ReadWaitListPosition,
+    Store,
+    StoreRequest,
     TrimEvents,
     View,
-    WaitListPlace,
 )
-from quota_engine.stores.memory import MemoryBackend
+from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis.codecs.office import encode
-from quota_engine.stores.redis.factory import open_async_backend, open_backend
+from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import KINDS, keys_of
 from quota_engine.stores.redis.scripts import COMMANDS, FREEING_COMMANDS, Script, script_of
 from tests.support.command_source import Step, format_steps, shortest
-from tests.support.lua_store import HalfDone, LuaBackend, Refused, Store
+from tests.support.lua_store import HalfDone, LuaServer, LuaStore, Refused
 from tests.support.random_walks import choice_of, walk
 from tests.support.servers import Server
 
@@ -93,7 +93,7 @@ def seeds(by_default: int) -> range:
 class SideBySide:
     """A backend and the machine, in an office that is new."""
 
-    def __init__(self, backend: Backend, clock: ManualClock) -> None:
+    def __init__(self, backend: Store, clock: ManualClock) -> None:
         self.backend = backend
         self.clock = clock
         self.office = next(_offices)
@@ -106,40 +106,42 @@ class SideBySide:
         self.steps += [(now_ms, command) for command in commands]
         expected = apply_batch(self.ledger, commands, now_ms)
         if len(commands) == 1:
-            found = [self.backend.send(self.office, commands[0])]
+            found = [self.backend.apply(self.office, commands[0])]
         else:
-            found = self.backend.perform(SendMany(self.office, commands))
+            found = self.backend.execute(ApplyMany(self.office, commands))
         for command, one, other in zip(commands, found, expected, strict=True):
             assert one == other, f"{command}\n is answered {one}\n  instead of {other}"
 
     def compare(self) -> None:
         """The whole state, and what is seen of it now or at the next moment at which time alone makes a difference."""
-        found, expected = self.backend.perform(Describe(self.office)), describe(self.ledger)
+        found, expected = self.backend.execute(Describe(self.office)), describe(self.ledger)
         assert found == expected, differences(found, expected)
         now_ms = self.clock.now_ms()
-        deadlines_ms = [one.deadline_ms for one in self.ledger.reservations.values() if one.deadline_ms > now_ms]
+        deadlines_ms = [one.deadline_at_ms for one in self.ledger.reservations.values() if one.deadline_at_ms > now_ms]
         moment_ms = now_ms if len(self.steps) % 2 else min(deadlines_ms, default=now_ms + 1)
         self.clock.set_ms(moment_ms)
         days = tuple(sorted(self.ledger.days))
         views = [one for day in days if (one := view(self.ledger, day, moment_ms)) is not None]
-        assert self.backend.perform(View(self.office, days)) == views, f"views at {moment_ms}"
+        assert self.backend.execute(View(self.office, days)) == views, f"views at {moment_ms}"
         for name in sorted(self.ledger.reservations)[-1:]:
             record = lookup(self.ledger, name, moment_ms)
-            assert self.backend.perform(Lookup(self.office, name)) == record, f"lookup of {name} at {moment_ms}"
+            assert self.backend.execute(Lookup(self.office, name)) == record, f"lookup of {name} at {moment_ms}"
         waiting = [one.id for one in self.ledger.reservations.values() if one.state is State.WAITING][:3]
         for name in (*waiting, *sorted(self.ledger.reservations)[:1]):
-            place = wait_place(self.ledger, name, moment_ms)
-            assert self.backend.perform(WaitListPlace(self.office, name)) == place, f"{name} on the list at {moment_ms}"
+            place = wait_list_position(self.ledger, name, moment_ms)
+            assert self.backend.execute(ReadWaitListPosition(self.office, name)) == place, (
+                f"{name} on the list at {moment_ms}"
+            )
         self.clock.set_ms(now_ms)
 
     def finish(self) -> None:
         """The state once more, and the events: each of them, and what the audit has to say."""
         self.compare()
-        recorded = self.backend.perform(ReadEvents(self.office, 0, EVENTS_MAX))
+        recorded = self.backend.execute(ReadEvents(self.office, 0, EVENTS_MAX))
         assert [one.number for one in recorded] == list(range(1, len(self.ledger.events) + 1))
         for one, event in zip(recorded, self.ledger.events, strict=True):
             assert one.event == event, f"event {one.number} is {one.event}\n  instead of {event}"
-        assert self.backend.perform(Audit(self.office)) == []
+        assert self.backend.execute(Audit(self.office)) == []
 
 
 def differences(found: object, expected: object, where: str = "state") -> str:
@@ -154,13 +156,13 @@ def differences(found: object, expected: object, where: str = "state") -> str:
 class Opened(NamedTuple):
     """A backend, and the clock that it goes by."""
 
-    backend: Backend
+    backend: Store
     clock: ManualClock
 
 
 def without_server() -> Opened:
     clock = ManualClock(0)
-    return Opened(LuaBackend(clock, Store(scan_max=1)), clock)
+    return Opened(LuaStore(clock, LuaServer(scan_max=1)), clock)
 
 
 def check_steps(steps: Sequence[Step], opened: Opened | None = None, compared_every: int = 1) -> None:
@@ -232,7 +234,7 @@ def server(request: pytest.FixtureRequest) -> Server:
 def on_server(server: Server) -> Iterator[Opened]:
     """A backend on the server, which all walks of a test share."""
     clock = ManualClock(0)
-    backend = open_backend(server.url, clock)
+    backend = open_store(server.url, clock)
     yield Opened(backend, clock)
     backend.close()
 
@@ -256,7 +258,7 @@ async def test_concurrent_calls_on_a_server(server: Server) -> None:
     between the two kinds the order is open, within each it is that of the calls.
     """
     clock = ManualClock(0)
-    backend = await open_async_backend(server.url, clock)
+    backend = await open_async_store(server.url, clock)
     try:
         for seed in seeds(50):
             await _press(backend, clock, seed)
@@ -264,7 +266,7 @@ async def test_concurrent_calls_on_a_server(server: Server) -> None:
         await backend.close()
 
 
-async def _press(backend: AsyncBackend, clock: ManualClock, seed: int) -> None:
+async def _press(backend: AsyncStore, clock: ManualClock, seed: int) -> None:
     random, office = Random(seed), next(_offices)
     ledger, steps = Ledger(office), steps_of(20_000_000 + seed)
     size = 1  # the office's first command has to be answered before others are of use
@@ -272,10 +274,10 @@ async def _press(backend: AsyncBackend, clock: ManualClock, seed: int) -> None:
         together, steps = steps[:size], steps[size:]
         now_ms, commands = together[0][0], [command for _, command in together]
         clock.set_ms(now_ms)
-        found = await asyncio.gather(*(backend.send(office, command) for command in commands))
-        state = await backend.perform(Describe(office))
+        found = await asyncio.gather(*(backend.apply(office, command) for command in commands))
+        state = await backend.execute(Describe(office))
         # Two orders may come to the same answers and the same state: the events tell which of them it was.
-        news = [one.event for one in await backend.perform(ReadEvents(office, len(ledger.events), EVENTS_MAX))]
+        news = [one.event for one in await backend.execute(ReadEvents(office, len(ledger.events), EVENTS_MAX))]
         rest = [at for at, command in enumerate(commands) if script_of(command) is not FREEING_COMMANDS]
         frees = [at for at, command in enumerate(commands) if script_of(command) is FREEING_COMMANDS]
         for order in (rest + frees, frees + rest):
@@ -287,7 +289,7 @@ async def _press(backend: AsyncBackend, clock: ManualClock, seed: int) -> None:
             pytest.fail(f"seed {seed}: no order of these comes to what was answered\n{format_steps(together)}")
         assert state == describe(again), differences(state, describe(again))
         ledger, size = again, random.choice((1, 5, 20, 60))
-    assert await backend.perform(Audit(office)) == []
+    assert await backend.execute(Audit(office)) == []
 
 
 @_SHRUNK_BY_US
@@ -295,7 +297,7 @@ async def _press(backend: AsyncBackend, clock: ManualClock, seed: int) -> None:
 def test_any_walk_on_a_server(valkey_process: Server, random: Random, steps_max: int) -> None:
     """Whatever walk Hypothesis can think of; it is cut down by leaving out commands, and printed as a test."""
     clock = ManualClock(0)
-    backend = open_backend(valkey_process.url, clock)
+    backend = open_store(valkey_process.url, clock)
     try:
         insist_on_steps(walk(random, steps_max), Opened(backend, clock))
     finally:
@@ -343,7 +345,9 @@ def crowd(seed: int) -> list[Step]:
 
     def reserve(id: str) -> Command:  # noqa: A002  (the contract's own word)
         party = tuple(f"a{id}{member}" for member in range(random.choice((1, 1, 1, 2))))
-        return Reserve(id, random.choice((1, 1, 1, 2)), party, random.choice(choices), wait=random.random() < 0.8)
+        return Reserve(
+            id, random.choice((1, 1, 1, 2)), party, random.choice(choices), join_wait_list=random.random() < 0.8
+        )
 
     def later() -> Command:
         one = random.choice(ids)
@@ -393,7 +397,7 @@ def test_what_operators_give_back_goes_to_the_wait_list() -> None:
     """Units returned for the draw, or passed on by hand, are offered in the same step; walks seldom get there."""
     quotas = (
         QuotaTerms("draw", 1, ReRelease(ReReleaseRule.NEXT_DRAW)),
-        QuotaTerms("fast", 1, pass_on=PassOn("online", 400)),
+        QuotaTerms("fast", 1, reallocation=Reallocation("online", 400)),
         QuotaTerms("online", 0),
         QuotaTerms("priority", 0, ReRelease(ReReleaseRule.WAIT_LIST)),
     )
@@ -402,11 +406,11 @@ def test_what_operators_give_back_goes_to_the_wait_list() -> None:
         Publish(1, DayTerms(0, 500, 600, 700, quotas)),
         Reserve("first", 1, ("a",), draw),
         Confirm("first"),
-        Reserve("second", 1, ("b",), draw, wait=True),
-        Reserve("third", 1, ("c",), online, wait=True),
+        Reserve("second", 1, ("b",), draw, join_wait_list=True),
+        Reserve("third", 1, ("c",), online, join_wait_list=True),
         Cancel("first"),
-        ReturnParked(1, "draw"),
-        PassOnUnused(1, "fast"),
+        ReleaseParked(1, "draw"),
+        ReallocateUnused(1, "fast"),
         Confirm("second"),
         Confirm("third"),
     ]
@@ -425,7 +429,7 @@ def test_who_waits_is_served_at_the_very_moment_of_a_later_opening() -> None:
     steps: list[Step] = [
         (0, Publish(1, DayTerms(0, 500, 600, 700, quotas))),
         (0, Reserve("first", 1, ("a",), priority)),
-        (0, Reserve("second", 1, ("b",), priority, wait=True)),
+        (0, Reserve("second", 1, ("b",), priority, join_wait_list=True)),
         (1, Publish(1, DayTerms(50, 500, 600, 700, quotas))),
         (2, Release("first")),
         (49, Confirm("second")),
@@ -455,7 +459,7 @@ def test_as_many_cancellations_as_are_remembered() -> None:
 def test_all_keys_exist_and_end(valkey_server: Server) -> None:
     """From an office's first day on all of its keys are there, each with a time to live, whatever happens."""
     clock = ManualClock(0)
-    backend = open_backend(valkey_server.url, clock)
+    backend = open_store(valkey_server.url, clock)
     for seed in range(8):
         both = SideBySide(backend, clock)
         keys = keys_of("", both.office)
@@ -500,7 +504,7 @@ def test_no_line_whatever_leaves_a_command_half_done() -> None:
     """
     refused = 0
     for seed in seeds(60):
-        random, store, keys = Random(seed), Store(), keys_of("", "office")
+        random, store, keys = Random(seed), LuaServer(), keys_of("", "office")
         for now_ms, command in walk(Random(seed), 30):
             good, bad = encode(command), spoiled(encode(command), random)
             with contextlib.suppress(Refused):
@@ -514,8 +518,8 @@ def test_no_line_whatever_leaves_a_command_half_done() -> None:
 def test_what_is_forgotten_leaves_nothing() -> None:
     """When all days have been forgotten, and their records purged, no key has more than it had before them."""
     for seed in range(40):
-        clock, store = ManualClock(0), Store(scan_max=1)
-        both = SideBySide(LuaBackend(clock, store), clock)
+        clock, store = ManualClock(0), LuaServer(scan_max=1)
+        both = SideBySide(LuaStore(clock, store), clock)
         for now_ms, command in walk(Random(60_000_000 + seed)):
             both.take(now_ms, command)
         for _ in range(80):
@@ -536,24 +540,24 @@ def test_what_is_forgotten_leaves_nothing() -> None:
     ],
     ids=["no-events", "from-before-the-first", "from-far-ahead", "trim-nothing"],
 )
-def test_odd_requests_are_answered_as_in_memory(on_server: Opened, request_: Request[object]) -> None:
+def test_odd_requests_are_answered_as_in_memory(on_server: Opened, request_: StoreRequest[object]) -> None:
     """Numbers that no event has are no error."""
-    memory = MemoryBackend(ManualClock(0))
+    memory = MemoryStore(ManualClock(0))
     answers = []
     for backend in (on_server.backend, memory):
-        backend.perform(SendMany(world.OFFICE, world.published()))
-        answers.append(backend.perform(request_))
+        backend.execute(ApplyMany(world.OFFICE, world.published()))
+        answers.append(backend.execute(request_))
     assert answers[0] == answers[1]
 
 
 def test_the_server_s_time_is_the_default() -> None:
     """Without a clock a command happens at the store's own time, in milliseconds."""
-    store = Store()
-    backend = LuaBackend(None, store)
+    store = LuaServer()
+    backend = LuaStore(None, store)
     store.time_ms = world.OPENS_AT_MS
-    backend.perform(SendMany(world.OFFICE, world.published()))
+    backend.execute(ApplyMany(world.OFFICE, world.published()))
     store.time_ms += 1234
-    outcome = backend.send(world.OFFICE, world.reserve("ani", world.ONLINE))
+    outcome = backend.apply(world.OFFICE, world.reserve("ani", world.ONLINE))
     assert outcome.deadline_ms == store.time_ms + world.HOLD_TTL_MS
 
 
@@ -574,11 +578,11 @@ def test_the_server_s_time_is_the_default() -> None:
 def test_the_store_without_a_server_is_strict(body: str, problem: str) -> None:
     """What a script must not do is an error, also where a server would let it pass."""
     with pytest.raises(Refused, match=problem):
-        Store().run(Script(f"#!lua flags=no-writes\n{body}", body), ("key",), ())
+        LuaServer().run(Script(f"#!lua flags=no-writes\n{body}", body), ("key",), ())
 
 
 def test_an_error_after_a_write_is_told() -> None:
     """The worst that a script can do: part of a command stays."""
     body = "redis.call('HSET', KEYS[1], 'x', 'y') redis.call('ZADD', KEYS[1], 0, 'x')"
     with pytest.raises(HalfDone, match="WRONGTYPE"):
-        Store().run(Script(f"#!lua flags=\n{body}", body), ("key",), ())
+        LuaServer().run(Script(f"#!lua flags=\n{body}", body), ("key",), ())

@@ -21,7 +21,6 @@ from quota_engine.conformance.random_draws import CLOSES_AT_MS, OPENS_AT_MS, QUE
 from quota_engine.domain.validation import APPLICANTS_MAX
 from quota_engine.draws.ledger import (
     OFFERED_DAYS_MAX,
-    Apply,
     CloseDraw,
     CreateDraw,
     DrawCommand,
@@ -34,14 +33,15 @@ from quota_engine.draws.ledger import (
     ReadApplications,
     ReadDraw,
     RevealSeed,
-    Withdraw,
+    SubmitApplication,
+    WithdrawApplication,
+    address_of,
     apply,
     ask,
     describe,
-    place_of,
 )
-from quota_engine.draws.lottery import CHOICES_MAX, WISHES_MAX
-from quota_engine.ports import Ask, AsyncBackend, Backend, Describe, ListOffices, Send
+from quota_engine.draws.lottery import CHOICES_MAX, PREFERENCES_MAX
+from quota_engine.ports import Apply, AsyncStore, Describe, ListOffices, Query, Store
 from quota_engine.stores.redis.codecs.draws import (
     DrawAnswers,
     draw_of_state,
@@ -49,14 +49,14 @@ from quota_engine.stores.redis.codecs.draws import (
     text_of_wish,
     wish_of_text,
 )
-from quota_engine.stores.redis.factory import open_async_backend, open_backend
+from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.scripts import DRAW_COMMANDS, DRAW_READS, DRAW_STATE, Script
 from quota_engine.stores.redis.stored_kinds import DRAW as STORED
 from quota_engine.stores.redis.stored_kinds import stored_kind_of
 from tests.support.draw_runs import KEY, catalog, whole_draw
 from tests.support.draw_samples import DRAW, SEED
-from tests.support.lua_store import Refused, Store
+from tests.support.lua_store import LuaServer, Refused
 from tests.support.servers import Server
 
 SEEDS = int(os.environ.get("QUOTA_ENGINE_SEEDS", "0"))
@@ -70,8 +70,8 @@ def seeds(by_default: int) -> range:
 class WithoutServer:
     """The scripts, run here."""
 
-    def __init__(self, place: str, store: Store | None = None) -> None:
-        self.store = store or Store()
+    def __init__(self, place: str, store: LuaServer | None = None) -> None:
+        self.store = store or LuaServer()
         self.keys = keys_of("", place, STORED.key_kinds)
         self.place = place
         self.answers = DrawAnswers(place)
@@ -101,7 +101,7 @@ def test_the_scripts_do_what_the_ledger_does() -> None:
     """Batches of up to four, the whole state and every question after each of them."""
     for seed in seeds(60):
         random = Random(seed)
-        ledger, store = DrawLedger(place_of(DRAW)), WithoutServer(place_of(DRAW))
+        ledger, store = DrawLedger(address_of(DRAW)), WithoutServer(address_of(DRAW))
         steps = list(walk(random))
         while steps:
             now_ms = steps[0][0]
@@ -116,14 +116,14 @@ def test_the_scripts_do_what_the_ledger_does() -> None:
 
 def test_the_server_s_time_decides_what_is_open() -> None:
     """Without a clock of its own the client has no say in when a draw opens and closes."""
-    store = WithoutServer(place_of(DRAW))
+    store = WithoutServer(address_of(DRAW))
     store.take(0, [CreateDraw(TERMS)])
-    line = encode_for_draw(Apply(("ani",), WISHES[:1]))
+    line = encode_for_draw(SubmitApplication(("ani",), WISHES[:1]))
     for time_ms, status in (
         (OPENS_AT_MS - 1, "NOT_OPEN"),
         (OPENS_AT_MS, "APPLIED"),
         (CLOSES_AT_MS - 1, "APPLIED"),
-        (CLOSES_AT_MS, "CLOSED"),
+        (CLOSES_AT_MS, "APPLICATIONS_CLOSED"),
     ):
         store.store.time_ms = time_ms
         (answer,) = store.lines(DRAW_COMMANDS, None, [line])
@@ -137,7 +137,7 @@ def test_no_line_whatever_is_half_carried_out() -> None:
     random, refused = Random(7), 0
     characters = ("", "-1", "nan", "9" * 15, "~", "a b", "\t", "\n", ",", ";", "/", "|", "x,x", "0" * 64)
     for seed in range(60):
-        store = WithoutServer(place_of(DRAW))
+        store = WithoutServer(address_of(DRAW))
         for now_ms, command in walk(Random(seed), 20):
             good = encode_for_draw(command)
             at = random.randrange(len(good) + 1)
@@ -154,20 +154,25 @@ def test_no_line_whatever_is_half_carried_out() -> None:
 
 def test_a_refusal_leaves_nothing_in_the_store() -> None:
     """Nor does asking for a draw that is not there."""
-    store = WithoutServer(place_of(DRAW))
-    for command in (Apply(("ani",), WISHES[:1]), Withdraw("ani", 1), CloseDraw(), RevealSeed(DRAW, SEED)):
+    store = WithoutServer(address_of(DRAW))
+    for command in (
+        SubmitApplication(("ani",), WISHES[:1]),
+        WithdrawApplication("ani", 1),
+        CloseDraw(),
+        RevealSeed(DRAW, SEED),
+    ):
         store.take(OPENS_AT_MS, [command])
     assert store.store.keys() == frozenset()
     store.take(0, [CreateDraw(TERMS)])
     before = store.describe()
-    store.take(0, [Apply(("ani",), WISHES[:1])])
+    store.take(0, [SubmitApplication(("ani",), WISHES[:1])])
     assert store.describe() == before
 
 
 def test_all_keys_of_a_draw_exist_and_end() -> None:
     """From the announcement on, and whatever is withdrawn."""
     for seed in range(30):
-        store = WithoutServer(place_of(DRAW))
+        store = WithoutServer(address_of(DRAW))
         for now_ms, command in walk(Random(seed)):
             store.take(now_ms, [command])
             assert store.store.keys() == frozenset(store.keys)
@@ -176,7 +181,7 @@ def test_all_keys_of_a_draw_exist_and_end() -> None:
 
 def test_a_replay_can_leave_a_write() -> None:
     """Whoever waits for replicas needs one: after a call that wrote nothing there would be nothing to wait for."""
-    store = WithoutServer(place_of(DRAW))
+    store = WithoutServer(address_of(DRAW))
     line = encode_for_draw(CreateDraw(TERMS))
     for now, writes in (("0", True), ("0", False), ("0+", True)):
         before = store.store.calls.get("HSET", 0)
@@ -186,7 +191,7 @@ def test_a_replay_can_leave_a_write() -> None:
 
 def test_both_sides_have_the_same_bounds() -> None:
     """They are numbers in the Lua too, and too high to be reached here."""
-    assert f"WISHES_MAX, OFFERED_DAYS_MAX = {WISHES_MAX}, {OFFERED_DAYS_MAX}\n" in DRAW_COMMANDS.text
+    assert f"WISHES_MAX, OFFERED_DAYS_MAX = {PREFERENCES_MAX}, {OFFERED_DAYS_MAX}\n" in DRAW_COMMANDS.text
     assert f"APPLICANTS_MAX, CHOICES_MAX = 15, {APPLICANTS_MAX}, {CHOICES_MAX}\n" in DRAW_COMMANDS.text
 
 
@@ -210,41 +215,41 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def backend(server: Server, clock: ManualClock) -> Iterator[Backend]:
-    opened = open_backend(server.url, clock)
+def backend(server: Server, clock: ManualClock) -> Iterator[Store]:
+    opened = open_store(server.url, clock)
     yield opened
     opened.close()
 
 
-def test_a_server_does_what_the_ledger_does(backend: Backend, clock: ManualClock) -> None:
+def test_a_server_does_what_the_ledger_does(backend: Store, clock: ManualClock) -> None:
     for seed in seeds(20):
-        place = place_of(next(_draws))
+        place = address_of(next(_draws))
         ledger = DrawLedger(place)
         for now_ms, command in walk(Random(seed)):
             clock.set_ms(now_ms)
-            assert backend.perform(Send(place, command)) == apply(ledger, command, now_ms), f"seed {seed}: {command}"
-        assert backend.perform(Describe(place)) == describe(ledger)
+            assert backend.execute(Apply(place, command)) == apply(ledger, command, now_ms), f"seed {seed}: {command}"
+        assert backend.execute(Describe(place)) == describe(ledger)
         for question in QUESTIONS:
-            assert backend.perform(Ask(place, question)) == ask(ledger, question, clock.now_ms())
+            assert backend.execute(Query(place, question)) == ask(ledger, question, clock.now_ms())
 
 
 async def test_callers_at_once_get_one_number_each(server: Server, clock: ManualClock) -> None:
     """1,000 people who apply at the same moment, some in one party twice: every identity in one application."""
-    backend: AsyncBackend = await open_async_backend(server.url, clock)
-    place = place_of(next(_draws))
-    await backend.perform(Send(place, CreateDraw(msgspec.structs.replace(TERMS, applications_max=1_000))))
+    backend: AsyncStore = await open_async_store(server.url, clock)
+    place = address_of(next(_draws))
+    await backend.execute(Apply(place, CreateDraw(msgspec.structs.replace(TERMS, applications_max=1_000))))
     clock.set_ms(OPENS_AT_MS)
     parties = [(f"p{index}", f"p{index + 500}") for index in range(500)]
     parties += [(f"p{index + 500}", f"p{index}") for index in range(500)]
-    calls = [backend.perform(Send(place, Apply(party, WISHES[:2]))) for party in parties]
+    calls = [backend.execute(Apply(place, SubmitApplication(party, WISHES[:2]))) for party in parties]
     outcomes = await asyncio.gather(*calls)
     won = [outcome.number for outcome in outcomes if outcome.status is DrawStatus.APPLIED]
     assert sorted(won) == list(range(1, 501))
     assert sum(outcome.status is DrawStatus.ALREADY_APPLIED for outcome in outcomes) == 500
-    applied = await backend.perform(Ask(place, ReadApplications(0)))
+    applied = await backend.execute(Query(place, ReadApplications(0)))
     people = [person for one in applied for person in one.applicants]
     assert len(people) == len(set(people)) == 1_000
-    seen = await backend.perform(Ask(place, ReadDraw()))
+    seen = await backend.execute(Query(place, ReadDraw()))
     assert (seen.applications, seen.applicants, seen.last_number) == (500, 1_000, 500)
     await backend.close()
 
@@ -255,12 +260,12 @@ def test_from_the_announcement_to_the_places(server: Server, clock: ManualClock)
         whole_draw(engine, clock)
 
 
-def test_draws_are_no_offices(backend: Backend, clock: ManualClock) -> None:
+def test_draws_are_no_offices(backend: Store, clock: ManualClock) -> None:
     """They are not listed among them, and their keys are elsewhere."""
-    place = place_of(next(_draws))
-    assert backend.perform(Send(place, CreateDraw(TERMS))).ok
-    assert backend.perform(ListOffices()) == []
+    place = address_of(next(_draws))
+    assert backend.execute(Apply(place, CreateDraw(TERMS))).ok
+    assert backend.execute(ListOffices()) == []
     assert stored_kind_of(place) is STORED
     clock.set_ms(CLOSES_AT_MS)
     for command in (CloseDraw(), OfferDay("sby", TERMS.first_day, ()), FreezeDraw(0, "0" * 64, "0" * 64)):
-        assert backend.perform(Send(place, command)).ok
+        assert backend.execute(Apply(place, command)).ok

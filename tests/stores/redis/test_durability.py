@@ -12,16 +12,16 @@ from quota_engine.conformance.world import OFFICE, ONLINE, published, reserve
 from quota_engine.domain.commands import Confirm
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
 from quota_engine.domain.outcomes import Status
-from quota_engine.ports import Audit, SendMany
-from quota_engine.stores.redis.factory import open_async_backend, open_backend
-from quota_engine.stores.redis.sync_store import RedisBackend
+from quota_engine.ports import ApplyMany, Audit
+from quota_engine.stores.redis.factory import open_async_store, open_store
+from quota_engine.stores.redis.sync_store import RedisStore
 from tests.stores.redis.test_outages import CLOCK
 from tests.support.servers import Replicated, Server
 
 
-def opened(url: str) -> RedisBackend:
-    backend = open_backend(url, CLOCK)
-    backend.perform(SendMany(OFFICE, published()))
+def opened(url: str) -> RedisStore:
+    backend = open_store(url, CLOCK)
+    backend.execute(ApplyMany(OFFICE, published()))
     return backend
 
 
@@ -37,28 +37,28 @@ def test_fsync_needs_a_server_that_does(binary: Path, tmp_path: Path) -> None:
     """A server that answers before it has written is refused when it is opened; one that writes first is not."""
     too_lazy = pytest.raises(BackendUnavailable, match="appendfsync always; this one has appendonly yes, appendfsync e")
     with Server(binary, appendfsync="everysec") as server, too_lazy:
-        open_backend(server.url + "?durability=fsync", CLOCK)
+        open_store(server.url + "?durability=fsync", CLOCK)
     with Server(binary, appendfsync="always") as server:
         opened(server.url + "?durability=fsync").close()
     opened(f"valkey+embedded://{tmp_path}/store?durability=fsync").close()
     with pytest.raises(BackendUnavailable):
-        open_backend(f"valkey+embedded://{tmp_path}/other?durability=fsync&appendfsync=everysec", CLOCK)
+        open_store(f"valkey+embedded://{tmp_path}/other?durability=fsync&appendfsync=everysec", CLOCK)
 
 
 def test_replicated_is_told_when_the_replica_has_it(group: Replicated) -> None:
     """Every acknowledged place is on the replica at that moment: promoted, it knows them all."""
     backend = opened(group.primary.url + "?durability=replicated&replicas=1&attempts_max=30")
     for one in ("ani", "budi"):
-        assert backend.send(OFFICE, reserve(one, ONLINE)).status is Status.HELD
-        assert backend.send(OFFICE, Confirm(one)).status is Status.CONFIRMED
+        assert backend.apply(OFFICE, reserve(one, ONLINE)).status is Status.HELD
+        assert backend.apply(OFFICE, Confirm(one)).status is Status.CONFIRMED
     replica = group.replicas[0]
     group.primary.kill()
     backend.close()
     group.promote(replica)
-    other = open_backend(replica.url, CLOCK)
+    other = open_store(replica.url, CLOCK)
     for one in ("ani", "budi"):
-        assert other.send(OFFICE, Confirm(one)).replayed
-    assert other.perform(Audit(OFFICE)) == []
+        assert other.apply(OFFICE, Confirm(one)).replayed
+    assert other.execute(Audit(OFFICE)) == []
     other.close()
 
 
@@ -66,14 +66,14 @@ def test_without_its_replica_the_outcome_is_unknown(group: Replicated) -> None:
     """What no replica has may be lost in a failover: never an acknowledgement; a replay waits for the replica, too."""
     options = "?durability=replicated&replicas=1&wait_ms=50&attempts_max=2"
     opened(group.primary.url + "?fence=auto").close()
-    backend = open_backend(group.primary.url + options, CLOCK)
+    backend = open_store(group.primary.url + options, CLOCK)
     group.replicas[0].pause()
     for _ in range(2):  # the second is a replay, which changes nothing, and must not be acknowledged for that
         with pytest.raises(OutcomeUnknown, match="0 of 1 replicas have it"):
-            backend.send(OFFICE, reserve("ani", ONLINE))
+            backend.apply(OFFICE, reserve("ani", ONLINE))
     group.replicas[0].resume()
-    patient = open_backend(group.primary.url + "?durability=replicated&replicas=1&attempts_max=30", CLOCK)
-    outcome = patient.send(OFFICE, reserve("ani", ONLINE))
+    patient = open_store(group.primary.url + "?durability=replicated&replicas=1&attempts_max=30", CLOCK)
+    outcome = patient.apply(OFFICE, reserve("ani", ONLINE))
     assert (outcome.status, outcome.replayed) == (Status.HELD, True)
     patient.close()
     backend.close()
@@ -82,8 +82,8 @@ def test_without_its_replica_the_outcome_is_unknown(group: Replicated) -> None:
 async def test_the_async_backend_waits_as_well(group: Replicated) -> None:
     """The same for asyncio, and once a batch: fifty calls need a few WAITs."""
     opened(group.primary.url + "?fence=auto").close()
-    backend = await open_async_backend(group.primary.url + "?durability=replicated&attempts_max=30", CLOCK)
-    outcomes = await asyncio.gather(*(backend.send(OFFICE, Confirm(f"nobody{one}")) for one in range(50)))
+    backend = await open_async_store(group.primary.url + "?durability=replicated&attempts_max=30", CLOCK)
+    outcomes = await asyncio.gather(*(backend.apply(OFFICE, Confirm(f"nobody{one}")) for one in range(50)))
     assert {one.status for one in outcomes} == {Status.NOT_FOUND}
     waits = int(group.primary.info("commandstats")["cmdstat_wait"]["calls"])
     assert waits <= 5
@@ -94,4 +94,4 @@ async def test_the_async_backend_waits_as_well(group: Replicated) -> None:
 def test_a_wrong_option_is_told(options: str) -> None:
     """What is wrong in the URL is named."""
     with pytest.raises(InvalidRequest, match="url, option"):
-        open_backend(f"redis://127.0.0.1:1/0?{options}", None)
+        open_store(f"redis://127.0.0.1:1/0?{options}", None)

@@ -14,13 +14,13 @@ from quota_engine.conformance.world import DAY, OFFICE, ONLINE, OPENS_AT_MS, pub
 from quota_engine.domain.commands import Confirm, SetCapacity
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
 from quota_engine.domain.outcomes import Status
-from quota_engine.ports import Audit, Backend, Clock, Describe, ReadEvents, ReadGroup, Reconcile, SendMany
+from quota_engine.ports import ApplyMany, Audit, Clock, Describe, ReadConsumerGroup, ReadEvents, Reconcile, Store
 from quota_engine.stores.redis import factory
 from quota_engine.stores.redis.executor import RECONCILE_LEASE_MS
-from quota_engine.stores.redis.factory import open_async_backend
+from quota_engine.stores.redis.factory import open_async_store
 from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.scripts import RECONCILE
-from quota_engine.stores.redis.sync_store import RedisBackend
+from quota_engine.stores.redis.sync_store import RedisStore
 from tests.stores.redis.conftest import cluster_url
 from tests.stores.redis.test_outages import CLOCK
 from tests.support.lossy_proxy import LossyProxy
@@ -29,7 +29,7 @@ from tests.support.servers import HOST, Cluster, Replicated, Sentinels, Server, 
 HEAD, DAYS = keys_of("", OFFICE)[:2]
 PATIENT = "?durability=replicated&replicas=1&attempts_max=30"
 HASTY = "?durability=replicated&replicas=1&wait_ms=100&attempts_max=2"
-_opened: list[RedisBackend] = []
+_opened: list[RedisStore] = []
 
 
 @pytest.fixture(autouse=True)
@@ -40,13 +40,13 @@ def close_backends() -> Iterator[None]:
         _opened.pop().close()
 
 
-def open_backend(url: str, clock: Clock | None = CLOCK) -> RedisBackend:
-    _opened.append(factory.open_backend(url, clock))
+def open_store(url: str, clock: Clock | None = CLOCK) -> RedisStore:
+    _opened.append(factory.open_store(url, clock))
     return _opened[-1]
 
 
-def set_up(backend: Backend, capacity: int = 100) -> None:
-    backend.perform(SendMany(OFFICE, (*published(), SetCapacity(DAY, "online", capacity))))
+def set_up(backend: Store, capacity: int = 100) -> None:
+    backend.execute(ApplyMany(OFFICE, (*published(), SetCapacity(DAY, "online", capacity))))
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def epoch_of(server: Server) -> int:
     return int(server.ask("HGET", HEAD, "epoch") or 0)
 
 
-def online(backend: Backend) -> dict[str, Any]:
-    quota: dict[str, Any] = backend.perform(Describe(OFFICE))["days"][DAY]["quotas"]["online"]
+def online(backend: Store) -> dict[str, Any]:
+    quota: dict[str, Any] = backend.execute(Describe(OFFICE))["days"][DAY]["quotas"]["online"]
     return quota
 
 
@@ -71,47 +71,47 @@ def test_what_was_acknowledged_is_there_and_the_office_opens_again(group: Replic
     """
     replica = group.replicas[0]
     with LossyProxy(group.primary.socket_path) as proxy:
-        backend = open_backend(proxy.url + PATIENT)
+        backend = open_store(proxy.url + PATIENT)
         set_up(backend)
         assert epoch_of(group.primary) == 1
         acknowledged = [f"k{one}" for one in range(20)]
         for one in acknowledged:
-            assert backend.send(OFFICE, reserve(one, ONLINE)).status is Status.HELD
+            assert backend.apply(OFFICE, reserve(one, ONLINE)).status is Status.HELD
         group.promote(replica)  # the old primary does not know it yet
-        hasty = open_backend(proxy.url + HASTY)
+        hasty = open_store(proxy.url + HASTY)
         with pytest.raises(OutcomeUnknown, match="0 of 1 replicas have it"):
-            hasty.send(OFFICE, reserve("in-doubt", ONLINE))
+            hasty.apply(OFFICE, reserve("in-doubt", ONLINE))
         group.members[0].kill()
         proxy.switch_to(replica.socket_path)
-        alone = open_backend(replica.url + "?fence=auto")  # nobody replicates the new primary yet
+        alone = open_store(replica.url + "?fence=auto")  # nobody replicates the new primary yet
         for one in acknowledged:
-            assert alone.send(OFFICE, Confirm(one)).status is Status.CONFIRMED
-        in_doubt = alone.send(OFFICE, reserve("in-doubt", ONLINE))
+            assert alone.apply(OFFICE, Confirm(one)).status is Status.CONFIRMED
+        in_doubt = alone.apply(OFFICE, reserve("in-doubt", ONLINE))
         assert (in_doubt.status, in_doubt.replayed) == (Status.HELD, False)  # it was lost
         assert epoch_of(replica) == 2
         assert online(alone)["free"] == 100 - 21
-        assert alone.perform(Audit(OFFICE)) == []
+        assert alone.execute(Audit(OFFICE)) == []
         with pytest.raises(OutcomeUnknown):  # done here, but on no replica
-            hasty.send(OFFICE, reserve("new", ONLINE))
+            hasty.apply(OFFICE, reserve("new", ONLINE))
 
 
 def test_by_hand_it_stays_closed_until_it_is_reconciled(group: Replicated) -> None:
     """With fence=manual nothing is changed after a failover, and the refusal says what to do."""
     replica = group.replicas[0]
-    set_up(open_backend(group.primary.url + "?fence=manual"))
+    set_up(open_store(group.primary.url + "?fence=manual"))
     group.wait_in_step()
     group.primary.kill()
     group.promote(replica)
-    backend = open_backend(replica.url + "?fence=manual")
-    before = backend.perform(Describe(OFFICE))
+    backend = open_store(replica.url + "?fence=manual")
+    before = backend.execute(Describe(OFFICE))
     for command in (reserve("ani", ONLINE), Confirm("nobody")):
         with pytest.raises(BackendUnavailable, match=r"the office conformance is closed: .* call reconcile"):
-            backend.send(OFFICE, command)
-    assert backend.perform(Describe(OFFICE)) == before
-    found = backend.perform(Reconcile(OFFICE))
+            backend.apply(OFFICE, command)
+    assert backend.execute(Describe(OFFICE)) == before
+    found = backend.execute(Reconcile(OFFICE))
     assert (found.epoch, found.findings, found.repaired, found.restored) == (2, (), 0, 0)
-    assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
-    assert backend.perform(Reconcile(OFFICE)).epoch == 3
+    assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+    assert backend.execute(Reconcile(OFFICE)).epoch == 3
 
 
 def test_what_a_consumer_has_and_the_new_primary_has_not_is_restored(group: Replicated) -> None:
@@ -119,45 +119,45 @@ def test_what_a_consumer_has_and_the_new_primary_has_not_is_restored(group: Repl
     without them they are refused.
     """
     replica = group.replicas[0]
-    old = open_backend(group.primary.url + "?fence=manual")
+    old = open_store(group.primary.url + "?fence=manual")
     set_up(old)
     group.wait_in_step()
     group.promote(replica)  # the old primary does not know it yet
     for one in ("ani", "budi"):
-        old.send(OFFICE, reserve(one, ONLINE))
-    old.send(OFFICE, Confirm("ani"))
-    kept = old.perform(ReadEvents(OFFICE, 2, 1000))
-    wanted = old.perform(Describe(OFFICE))
+        old.apply(OFFICE, reserve(one, ONLINE))
+    old.apply(OFFICE, Confirm("ani"))
+    kept = old.execute(ReadEvents(OFFICE, 2, 1000))
+    wanted = old.execute(Describe(OFFICE))
     group.members[0].kill()
-    backend = open_backend(replica.url + "?fence=manual")
-    found = backend.perform(Reconcile(OFFICE, tuple(kept)))
+    backend = open_store(replica.url + "?fence=manual")
+    found = backend.execute(Reconcile(OFFICE, tuple(kept)))
     assert (found.epoch, found.repaired, found.restored) == (2, 0, 3)
-    assert backend.perform(Describe(OFFICE)) == wanted
-    assert backend.perform(Audit(OFFICE)) == []
-    assert backend.send(OFFICE, Confirm("ani")).replayed
-    citra = backend.send(OFFICE, reserve("citra", ONLINE)).reservation
+    assert backend.execute(Describe(OFFICE)) == wanted
+    assert backend.execute(Audit(OFFICE)) == []
+    assert backend.apply(OFFICE, Confirm("ani")).replayed
+    citra = backend.apply(OFFICE, reserve("citra", ONLINE)).reservation
     assert citra is not None
     with pytest.raises(InvalidRequest, match="another event here"):
-        backend.perform(Reconcile(OFFICE, (kept[-1].__class__(kept[-1].number + 1, kept[-1].event),)))
-    assert backend.send(OFFICE, Confirm("citra")).status is Status.CONFIRMED
+        backend.execute(Reconcile(OFFICE, (kept[-1].__class__(kept[-1].number + 1, kept[-1].event),)))
+    assert backend.apply(OFFICE, Confirm("citra")).status is Status.CONFIRMED
 
 
 def test_damage_is_repaired_before_anything_is_sold(server: Server) -> None:
     """Somebody changed counters by hand and the server was restarted: the first call finds and repairs it."""
-    backend = open_backend(server.url + "?fence=auto")
+    backend = open_store(server.url + "?fence=auto")
     set_up(backend)
     for one in ("ani", "budi"):
-        backend.send(OFFICE, reserve(one, ONLINE))
-    before = backend.perform(Describe(OFFICE))
+        backend.apply(OFFICE, reserve(one, ONLINE))
+    before = backend.execute(Describe(OFFICE))
     rows = [row.split("\t") for row in server.ask("HGET", DAYS, DAY).split("\n")]
     (row,) = (row for row in rows if row[0] == "online" and len(row) > 3)
     row[2], row[3] = str(int(row[2]) + 5), "0"  # free, held
     server.ask("HSET", DAYS, DAY, "\n".join("\t".join(row) for row in rows))
-    assert len(backend.perform(Audit(OFFICE))) == 3
+    assert len(backend.execute(Audit(OFFICE))) == 3
     server.restart()
-    assert backend.send(OFFICE, Confirm("nobody")).status is Status.NOT_FOUND
-    assert backend.perform(Describe(OFFICE)) == before
-    assert backend.perform(Audit(OFFICE)) == []
+    assert backend.apply(OFFICE, Confirm("nobody")).status is Status.NOT_FOUND
+    assert backend.execute(Describe(OFFICE)) == before
+    assert backend.execute(Audit(OFFICE)) == []
     assert epoch_of(server) == 2
 
 
@@ -172,53 +172,53 @@ def test_an_old_primary_is_refused(group: Replicated) -> None:
     """It was cut off, and comes back: whoever has seen the new one does not write on it."""
     old, new = group.primary, group.replicas[0]
     with LossyProxy(old.socket_path) as proxy:
-        backend = open_backend(proxy.url + "?fence=auto&attempts_max=3")
+        backend = open_store(proxy.url + "?fence=auto&attempts_max=3")
         set_up(backend)
         group.wait_in_step()
         new.ask("REPLICAOF", "NO", "ONE")
         proxy.switch_to(new.socket_path)
-        assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+        assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
         assert (epoch_of(old), epoch_of(new)) == (1, 2)
         proxy.switch_to(old.socket_path)
         with pytest.raises(BackendUnavailable, match="at epoch 1 here, and at 2 elsewhere: an old primary"):
-            backend.send(OFFICE, reserve("budi", ONLINE))
+            backend.apply(OFFICE, reserve("budi", ONLINE))
         proxy.switch_to(new.socket_path)
-        assert backend.send(OFFICE, reserve("budi", ONLINE)).status is Status.HELD
+        assert backend.apply(OFFICE, reserve("budi", ONLINE)).status is Status.HELD
         old.restart()  # it thinks nothing of it, and has forgotten all
         proxy.switch_to(old.socket_path)
         with pytest.raises(BackendUnavailable, match="at epoch 0 here, and at 2 elsewhere"):
-            backend.send(OFFICE, reserve("citra", ONLINE))
-        assert backend.perform(Reconcile(OFFICE)).epoch == 0  # by hand: it is meant to begin anew
-        assert backend.send(OFFICE, reserve("citra", ONLINE)).status is Status.UNKNOWN_DAY
+            backend.apply(OFFICE, reserve("citra", ONLINE))
+        assert backend.execute(Reconcile(OFFICE)).epoch == 0  # by hand: it is meant to begin anew
+        assert backend.apply(OFFICE, reserve("citra", ONLINE)).status is Status.UNKNOWN_DAY
 
 
 def test_a_server_that_was_primary_before_is_fenced_too(group: Replicated) -> None:
     """From one to the other and back, without a restart: each takes over with another history, and epochs grow."""
     one, other = group.primary, group.replicas[0]
-    backend = open_backend(one.url + "?fence=auto")
+    backend = open_store(one.url + "?fence=auto")
     set_up(backend)
     group.wait_in_step()
     for epoch, (new, old) in enumerate([(other, one), (one, other)], 2):
         new.ask("REPLICAOF", "NO", "ONE")
         old.ask("REPLICAOF", HOST, new.port)
         until(lambda old=old: old.info("replication")["master_link_status"] == "up", "the old primary to follow")  # type: ignore[misc]
-        backend = open_backend(new.url + "?fence=auto")
-        assert backend.send(OFFICE, reserve(f"k{epoch}", ONLINE)).status is Status.HELD
+        backend = open_store(new.url + "?fence=auto")
+        assert backend.apply(OFFICE, reserve(f"k{epoch}", ONLINE)).status is Status.HELD
         assert epoch_of(new) == epoch
         until(lambda old=old, epoch=epoch: epoch_of(old) == epoch, "the replica to have it")  # type: ignore[misc]
 
 
 def test_many_clients_meet_the_fence_and_one_reconciles(server: Server) -> None:
     """Each call is answered, and the office was taken over once."""
-    set_up(open_backend(server.url + "?fence=auto"))
+    set_up(open_store(server.url + "?fence=auto"))
     server.restart()
-    backends = [open_backend(server.url + "?fence=auto&attempts_max=30") for _ in range(4)]
+    backends = [open_store(server.url + "?fence=auto&attempts_max=30") for _ in range(4)]
     statuses: list[Status] = []
     start = threading.Barrier(8)
 
     def press(number: int) -> None:
         start.wait()
-        statuses.append(backends[number % 4].send(OFFICE, reserve(f"k{number}", ONLINE)).status)
+        statuses.append(backends[number % 4].apply(OFFICE, reserve(f"k{number}", ONLINE)).status)
 
     threads = [threading.Thread(target=press, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -227,87 +227,87 @@ def test_many_clients_meet_the_fence_and_one_reconciles(server: Server) -> None:
         thread.join()
     assert statuses == [Status.HELD] * 8
     assert epoch_of(server) == 2
-    assert backends[0].perform(Audit(OFFICE)) == []
+    assert backends[0].execute(Audit(OFFICE)) == []
 
 
 def test_a_client_that_died_over_it_is_not_waited_for_for_ever(server: Server) -> None:
     """While it is at it, the office is closed for others; after a minute without a sign the next one does it."""
     clock = ManualClock(OPENS_AT_MS)
-    backend = open_backend(server.url + "?fence=auto&attempts_max=2", clock)
+    backend = open_store(server.url + "?fence=auto&attempts_max=2", clock)
     set_up(backend)
     keys = keys_of("", OFFICE)
     dead: tuple[str | int, ...] = (RECONCILE.text, len(keys), *keys, OPENS_AT_MS, "begin", "dead", "", "1")
     assert server.ask("EVAL", *dead, RECONCILE_LEASE_MS)[0] == "GO"
     clock.advance_ms(RECONCILE_LEASE_MS - 1)
     with pytest.raises(BackendUnavailable, match="is closed"):
-        backend.send(OFFICE, reserve("ani", ONLINE))
+        backend.apply(OFFICE, reserve("ani", ONLINE))
     clock.advance_ms(1)
-    assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+    assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
     late: tuple[str | int, ...] = (RECONCILE.text, len(keys), *keys, OPENS_AT_MS)
     assert server.ask("EVAL", *late, "write", "dead", 4, "HSET", 1, "number", "0") == ["TAKEN"]
     assert server.ask("EVAL", *late, "open", "dead", 4, 0) == ["TAKEN"]
-    assert backend.send(OFFICE, Confirm("ani")).status is Status.CONFIRMED
+    assert backend.apply(OFFICE, Confirm("ani")).status is Status.CONFIRMED
 
 
 def test_a_reconciliation_that_the_replicas_do_not_have_is_none(group: Replicated) -> None:
     """The office stays closed, and the command that met it was certainly not carried out; when the replica is back, the
     same client goes on at once.
     """
-    set_up(open_backend(group.primary.url))
-    backend = open_backend(group.primary.url + HASTY)
+    set_up(open_store(group.primary.url))
+    backend = open_store(group.primary.url + HASTY)
     group.replicas[0].pause()
     with pytest.raises(BackendUnavailable, match=r"is closed: .*0 of 1 replicas have it"):
-        backend.send(OFFICE, reserve("ani", ONLINE))
+        backend.apply(OFFICE, reserve("ani", ONLINE))
     group.replicas[0].resume()
     group.wait_in_step()
-    outcome = backend.send(OFFICE, reserve("ani", ONLINE))
+    outcome = backend.apply(OFFICE, reserve("ani", ONLINE))
     assert (outcome.status, outcome.replayed) == (Status.HELD, False)
 
 
 def test_what_was_lost_before_the_fence_stays_in_doubt(server: Server) -> None:
     """The answer was lost on the server before, and the office is closed on this one: that is no certain refusal."""
     with LossyProxy(server.socket_path) as proxy:
-        backend = open_backend(proxy.url + "?fence=manual&attempts_max=4")
+        backend = open_store(proxy.url + "?fence=manual&attempts_max=4")
         set_up(backend)
         restart = threading.Timer(0.0, server.restart)
         proxy.losses = 1
         proxy.on_loss = restart.run
         with pytest.raises(OutcomeUnknown, match="call reconcile"):
-            backend.send(OFFICE, reserve("ani", ONLINE))
+            backend.apply(OFFICE, reserve("ani", ONLINE))
         assert proxy.losses == 0
-        backend.perform(Reconcile(OFFICE))
-        assert backend.send(OFFICE, reserve("ani", ONLINE)).replayed
+        backend.execute(Reconcile(OFFICE))
+        assert backend.apply(OFFICE, reserve("ani", ONLINE)).replayed
 
 
 def test_groups_are_given_only_what_replicas_have(group: Replicated) -> None:
     """With durability=replicated no consumer has an event that a failover can lose."""
-    patient = open_backend(group.primary.url + PATIENT)
+    patient = open_store(group.primary.url + PATIENT)
     set_up(patient)
-    backend = open_backend(group.primary.url + HASTY)
-    assert len(patient.perform(ReadGroup(OFFICE, "mail", "w1", 100, 0))) == 4
+    backend = open_store(group.primary.url + HASTY)
+    assert len(patient.execute(ReadConsumerGroup(OFFICE, "mail", "w1", 100, 0))) == 4
     group.replicas[0].pause()
     with pytest.raises(OutcomeUnknown):
-        backend.send(OFFICE, reserve("ani", ONLINE))
+        backend.apply(OFFICE, reserve("ani", ONLINE))
     with pytest.raises(OutcomeUnknown, match="0 of 1 replicas have it"):
-        backend.perform(ReadGroup(OFFICE, "mail", "w1", 100, 0))
+        backend.execute(ReadConsumerGroup(OFFICE, "mail", "w1", 100, 0))
     group.replicas[0].resume()
-    assert len(patient.perform(ReadGroup(OFFICE, "mail", "w1", 100, 0))) == 5
+    assert len(patient.execute(ReadConsumerGroup(OFFICE, "mail", "w1", 100, 0))) == 5
 
 
 async def test_the_async_backend_reconciles(server: Server) -> None:
     """The same steps, awaited."""
-    set_up(open_backend(server.url + "?fence=auto"))
+    set_up(open_store(server.url + "?fence=auto"))
     server.restart()
-    backend = await open_async_backend(server.url + "?fence=auto", CLOCK)
-    assert (await backend.send(OFFICE, reserve("ani", ONLINE))).status is Status.HELD
-    assert (await backend.perform(SendMany(OFFICE, (Confirm("ani"),))))[0].status is Status.CONFIRMED
-    assert (await backend.perform(Reconcile(OFFICE))).epoch == 3
+    backend = await open_async_store(server.url + "?fence=auto", CLOCK)
+    assert (await backend.apply(OFFICE, reserve("ani", ONLINE))).status is Status.HELD
+    assert (await backend.execute(ApplyMany(OFFICE, (Confirm("ani"),))))[0].status is Status.CONFIRMED
+    assert (await backend.execute(Reconcile(OFFICE))).epoch == 3
     await backend.close()
 
 
 def test_behind_sentinels_a_call_goes_through_failover_and_reconciliation(sentinels: Sentinels) -> None:
     """The same backend, before and after: the epoch has grown by one."""
-    backend = open_backend(sentinels.url + "?fence=auto")
+    backend = open_store(sentinels.url + "?fence=auto")
     set_up(backend)
     old = sentinels.primary
     before = epoch_of(old)
@@ -316,20 +316,20 @@ def test_behind_sentinels_a_call_goes_through_failover_and_reconciliation(sentin
     new = sentinels.wait_failed_over(old)
     # Until it is told, the old one takes writes that are lost; against that only waiting for replicas helps.
     until(lambda: old.info("replication")["role"] == "slave", "the old primary to step down")
-    assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+    assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
     assert epoch_of(new) == before + 1
-    assert backend.perform(Audit(OFFICE)) == []
+    assert backend.execute(Audit(OFFICE)) == []
 
 
 def test_in_a_cluster_a_replica_takes_over(cluster: Cluster) -> None:
     """Asked to, without a loss: closed all the same until it has been looked through, which the call does."""
-    backend = open_backend(cluster_url(cluster) + "?fence=auto")
+    backend = open_store(cluster_url(cluster) + "?fence=auto")
     set_up(backend)
     slot = cluster.slot_of(HEAD)
     old = cluster.owner_of(slot)
     replica = cluster.replica_of(old)
     until(lambda: replica.ask("CLUSTER", "FAILOVER") == "OK", "the failover to begin")
     until(lambda: replica.info("replication")["role"] == "master", "the replica to take over")
-    assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+    assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
     assert epoch_of(replica) == 2
     cluster.wait_ok()

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from quota_engine.admission import token_bucket
-from quota_engine.admission.guarded_reserve import GatedLedger, GuardedReserve, Pass, apply, describe_gate
+from quota_engine.admission.guarded_reserve import AdmissionPass, GuardedLedger, GuardedReserve, apply, describe_gate
 from quota_engine.admission.token_bucket import (
     Buckets,
     Charge,
     Limit,
     PeekTokens,
     ResetTokens,
+    TakeOutcome,
     TakeTokens,
-    Taking,
     per_day,
     per_minute,
     per_second,
@@ -36,13 +36,13 @@ from quota_engine.domain.commands import Reserve
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import describe
 from quota_engine.domain.outcomes import Status
-from quota_engine.ports import Ask, Backend, Describe, Send, SendMany
+from quota_engine.ports import Apply, ApplyMany, Describe, Query, Store
 from quota_engine.stores.redis.codecs.buckets import buckets_of_state, encode_bucket_command, text_of_guards
 from quota_engine.stores.redis.codecs.office import encode
-from quota_engine.stores.redis.factory import open_async_backend, open_backend
+from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import BUCKET_KINDS, keys_of
 from quota_engine.stores.redis.scripts import BUCKETS, GUARDED_COMMANDS, Script
-from tests.support.lua_store import LuaBackend, Refused, Store
+from tests.support.lua_store import LuaServer, LuaStore, Refused
 from tests.support.random_walks import walk
 from tests.support.servers import Server
 
@@ -62,7 +62,7 @@ LIMITS: Final = (
 
 
 class Opened(NamedTuple):
-    backend: Backend
+    backend: Store
     clock: ManualClock
     gate_of: Callable[[str], dict[str, Any]]
     """What is written down of an office's gate."""
@@ -70,7 +70,7 @@ class Opened(NamedTuple):
 
 @pytest.fixture
 def without_server() -> Opened:
-    clock, store = ManualClock(0), Store()
+    clock, store = ManualClock(0), LuaServer()
 
     def gate_of(office: str) -> dict[str, Any]:
         gate, ticks = keys_of("", office)[-2:]
@@ -78,7 +78,7 @@ def without_server() -> Opened:
             buckets_of_state(office, [store._do_zrange(gate, "0", "-1", "WITHSCORES"), store._hash(ticks)])
         )
 
-    return Opened(LuaBackend(clock, store), clock, gate_of)
+    return Opened(LuaStore(clock, store), clock, gate_of)
 
 
 @pytest.fixture(params=["valkey_server", "redis_server"])
@@ -96,7 +96,7 @@ def on_server(server: Server) -> Iterator[Opened]:
         scored = [text for pair in client.zrange(gate, 0, -1, withscores=True) for text in pair]
         return token_bucket.describe(buckets_of_state(office, [scored, client.hgetall(ticks)]))
 
-    backend = open_backend(server.url, clock)
+    backend = open_store(server.url, clock)
     yield Opened(backend, clock, gate_of)
     backend.close()
     client.close()
@@ -135,20 +135,20 @@ def check_buckets(opened: Opened, random: Random, steps: int) -> None:
         found: Any
         expected: Any
         if isinstance(command, PeekTokens):
-            found = opened.backend.perform(Ask(place, command))
+            found = opened.backend.execute(Query(place, command))
             expected = token_bucket.ask(buckets, command, now_ms)
         else:
-            found = opened.backend.perform(Send(place, command))
+            found = opened.backend.execute(Apply(place, command))
             expected = token_bucket.apply(buckets, command, now_ms)
         assert found == expected, (now_ms, command)
-        assert opened.backend.perform(Describe(place)) == token_bucket.describe(buckets), (now_ms, command)
+        assert opened.backend.execute(Describe(place)) == token_bucket.describe(buckets), (now_ms, command)
 
 
 @given(random=st.randoms(use_true_random=False), steps=st.integers(1, 40))
 def test_buckets_without_a_server(random: Random, steps: int) -> None:
     """Rates from one a day to a million a second: Lua answers as Python does, and leaves the same."""
     clock = ManualClock(0)
-    check_buckets(Opened(LuaBackend(clock, Store()), clock, lambda _: {}), random, steps)
+    check_buckets(Opened(LuaStore(clock, LuaServer()), clock, lambda _: {}), random, steps)
 
 
 def test_buckets_on_a_server(on_server: Opened) -> None:
@@ -160,15 +160,15 @@ def test_buckets_on_a_server(on_server: Opened) -> None:
 async def test_takes_that_meet_share_a_call(server: Server) -> None:
     """Takers at the same moment come to what they come to one after the other; nobody gets more than the bucket has."""
     clock = ManualClock(START_MS)
-    backend = await open_async_backend(server.url, clock)
+    backend = await open_async_store(server.url, clock)
     random, buckets = Random(1), Buckets()
     try:
         for _ in range(10):
             commands = [command for _, command in bucket_commands(random, 200) if isinstance(command, TakeTokens)]
-            found = await asyncio.gather(*(backend.perform(Send("~buckets.shared", command)) for command in commands))
+            found = await asyncio.gather(*(backend.execute(Apply("~buckets.shared", command)) for command in commands))
             assert found == [buckets.take(command.charges, clock.now_ms()) for command in commands]
             clock.advance_ms(random.choice((1, 100, 86_400_000)))
-        assert await backend.perform(Describe("~buckets.shared")) == token_bucket.describe(buckets)
+        assert await backend.execute(Describe("~buckets.shared")) == token_bucket.describe(buckets)
     finally:
         await backend.close()
 
@@ -178,19 +178,19 @@ def test_a_bucket_that_is_full_right_at_a_millisecond(without_server: Opened) ->
     limit, place = per_second(1_000_000, burst=3000), "~buckets.x"
     without_server.clock.set_ms(START_MS)
     for cost, left in ((1, 2999), (999, 2000)):
-        assert without_server.backend.perform(Send(place, TakeTokens((Charge("k", limit, cost),)))).taken
-        (level,) = without_server.backend.perform(Ask(place, PeekTokens((Charge("k", limit),))))
+        assert without_server.backend.execute(Apply(place, TakeTokens((Charge("k", limit, cost),)))).taken
+        (level,) = without_server.backend.execute(Query(place, PeekTokens((Charge("k", limit),))))
         assert (level.available, level.full_at_ms) == (left, START_MS + 1)
 
 
 async def test_ten_at_once_are_ten_on_a_server(server: Server) -> None:
     """A peer's accident: 100 a second with a burst of 10, called 40 times at once, let 40 through on its store."""
     clock = ManualClock(START_MS)
-    backend = await open_async_backend(server.url, clock)
+    backend = await open_async_store(server.url, clock)
     try:
-        take = Send("~buckets.peer", TakeTokens((Charge("k", per_second(100, burst=10)),)))
+        take = Apply("~buckets.peer", TakeTokens((Charge("k", per_second(100, burst=10)),)))
         for expected, wait_ms in ((10, 9), (0, 1), (1, 0)):
-            answers = await asyncio.gather(*(backend.perform(take) for _ in range(40)))
+            answers = await asyncio.gather(*(backend.execute(take) for _ in range(40)))
             assert sum(answer.taken for answer in answers) == expected
             clock.advance_ms(wait_ms)
     finally:
@@ -202,15 +202,15 @@ def test_a_refusal_leaves_nothing_on_a_server(on_server: Opened, server: Server)
     place, limit = "~buckets.small", per_minute(1)
     keys = keys_of("", place, BUCKET_KINDS)
     on_server.clock.set_ms(START_MS)
-    on_server.backend.perform(Send(place, TakeTokens((Charge("busy", limit),))))
+    on_server.backend.execute(Apply(place, TakeTokens((Charge("busy", limit),))))
     before = [server.ask("MEMORY", "USAGE", key) for key in keys]
     for one in range(50):
         charges = (Charge("busy", limit), Charge(f"new{one}", limit))
-        assert not on_server.backend.perform(Send(place, TakeTokens(charges))).taken
+        assert not on_server.backend.execute(Apply(place, TakeTokens(charges))).taken
     assert [server.ask("MEMORY", "USAGE", key) for key in keys] == before
     for one in range(300):
         on_server.clock.advance_ms(1000)
-        on_server.backend.perform(Send(place, TakeTokens((Charge(f"k{one}", limit),))))
+        on_server.backend.execute(Apply(place, TakeTokens((Charge(f"k{one}", limit),))))
     assert server.ask("ZCARD", keys[0]) == 61
     for key in keys:
         assert 0 < server.ask("PTTL", key) <= 2 * 86_400_000
@@ -222,7 +222,7 @@ def test_no_room_for_more_buckets() -> None:
     assert small != BUCKETS.text
     script, keys = Script(small, "small"), ("gate", "ticks")
     for seed in range(60):
-        random, store, buckets, now_ms = Random(seed), Store(), Buckets(keys_max=5), START_MS
+        random, store, buckets, now_ms = Random(seed), LuaServer(), Buckets(keys_max=5), START_MS
         for _ in range(80):
             now_ms += random.choice((0, 1, 50, 400, -300))
             names = random.sample("abcdefghi", random.choice((1, 2, 3)))
@@ -260,7 +260,7 @@ def test_no_room_for_more_buckets() -> None:
 )
 def test_ill_formed_lines_are_refused_whole(text: str) -> None:
     """Whatever another client sends: nothing is done before all of the call is well formed."""
-    store, good = Store(), encode_bucket_command(TakeTokens((Charge("k", per_second(1)),)))
+    store, good = LuaServer(), encode_bucket_command(TakeTokens((Charge("k", per_second(1)),)))
     with pytest.raises(Refused, match="ILLFORMED"):
         store.run(BUCKETS, ("gate", "ticks"), [str(START_MS), good, text, good])
     assert not store.keys()
@@ -270,20 +270,20 @@ def test_commands_that_are_not_well_formed(on_server: Opened) -> None:
     """They never get as far as the store, so they spoil no call that others share."""
     for command in (TakeTokens(()), TakeTokens((Charge("a b", per_second(1)),)), ResetTokens(()), ResetTokens(("~",))):
         with pytest.raises(InvalidRequest):
-            on_server.backend.perform(Send("~buckets.x", command))
+            on_server.backend.execute(Apply("~buckets.x", command))
 
 
 def test_buckets_in_memory_are_at_a_place_too() -> None:
     """The memory backend keeps them as any ledger."""
-    from quota_engine.stores.memory import MemoryBackend
+    from quota_engine.stores.memory import MemoryStore
 
-    backend = MemoryBackend(ManualClock(START_MS))
-    take = Send("~buckets.x", TakeTokens((Charge("k", per_second(1)),)))
-    assert backend.perform(take) == Taking()
-    assert backend.perform(take) == Taking(0, START_MS + 1000)
-    assert backend.perform(Ask("~buckets.x", PeekTokens(take.command.charges)))[0].available == 0
+    backend = MemoryStore(ManualClock(START_MS))
+    take = Apply("~buckets.x", TakeTokens((Charge("k", per_second(1)),)))
+    assert backend.execute(take) == TakeOutcome()
+    assert backend.execute(take) == TakeOutcome(0, START_MS + 1000)
+    assert backend.execute(Query("~buckets.x", PeekTokens(take.command.charges)))[0].available == 0
     with pytest.raises(InvalidRequest):
-        backend.perform(Send("~buckets.x", TakeTokens(())))
+        backend.execute(Apply("~buckets.x", TakeTokens(())))
 
 
 # --- Guarded reserves -----------------------------------------------------------------------------------------------
@@ -303,7 +303,9 @@ def guard(random: Random, reserve: Reserve, now_ms: int) -> GuardedReserve:
     )
     pass_id = random.choice(("", "", f"p{random.randrange(6)}"))
     until_ms = max(0, now_ms + random.choice((-1, 0, 1, 20, 60)))
-    return GuardedReserve(reserve, charges, Pass(pass_id, until_ms, random.random() < 0.25) if pass_id else None)
+    return GuardedReserve(
+        reserve, charges, AdmissionPass(pass_id, until_ms, random.random() < 0.25) if pass_id else None
+    )
 
 
 def guarded_steps(seed: int) -> list[tuple[int, Any]]:
@@ -316,7 +318,7 @@ def guarded_steps(seed: int) -> list[tuple[int, Any]]:
 
 def check_guarded(opened: Opened, steps: Sequence[tuple[int, Any]], batch: Random | None = None) -> list[Any]:
     office = next(_places)
-    ledger, found_all = GatedLedger(office), []
+    ledger, found_all = GuardedLedger(office), []
     start = 0
     while start < len(steps):
         size = batch.choice((1, 2, 5, 20)) if batch else 1
@@ -324,13 +326,13 @@ def check_guarded(opened: Opened, steps: Sequence[tuple[int, Any]], batch: Rando
         start += size
         opened.clock.set_ms(now_ms)
         if len(commands) == 1:
-            found = [opened.backend.perform(Send(office, commands[0]))]
+            found = [opened.backend.execute(Apply(office, commands[0]))]
         else:
-            found = opened.backend.perform(SendMany(office, tuple(commands)))
+            found = opened.backend.execute(ApplyMany(office, tuple(commands)))
         for command, one in zip(commands, found, strict=True):
             expected = apply(ledger, command, now_ms)
             assert one == expected, f"{now_ms} {command}\n is answered {one}\n  instead of {expected}"
-        assert opened.backend.perform(Describe(office)) == describe(ledger)
+        assert opened.backend.execute(Describe(office)) == describe(ledger)
         if ledger.days:
             assert opened.gate_of(office) == describe_gate(ledger), (now_ms, commands)
         found_all += found
@@ -346,7 +348,14 @@ def test_guarded_reserves_without_a_server(without_server: Opened) -> None:
             outcome = getattr(answer, "outcome", answer)
             statuses.add((outcome.status, outcome.replayed, outcome.resumed))
             shadows += bool(getattr(answer, "in_shadow", ()))
-    for wanted in (Status.NOT_ADMITTED, Status.THROTTLED, Status.LAPSED, Status.HELD, Status.WAITING, Status.SOLD_OUT):
+    for wanted in (
+        Status.NOT_ADMITTED,
+        Status.THROTTLED,
+        Status.COMMAND_EXPIRED,
+        Status.HELD,
+        Status.WAITING,
+        Status.SOLD_OUT,
+    ):
         assert (wanted, False, False) in statuses, wanted
     assert (Status.HELD, True, False) in statuses
     assert (Status.HELD, False, True) in statuses
@@ -369,23 +378,23 @@ def test_guarded_reserves_on_a_server(on_server: Opened) -> None:
 def test_what_a_client_knows_of_sold_out_days_learns_from_guarded_reserves(server: Server, together: bool) -> None:
     """A client that answers losers itself does not tell somebody with a hold that the day is sold out."""
     clock = ManualClock(world.OPENS_AT_MS)
-    backend = open_backend(f"{server.url}?sold_out_ms=60000", clock)
+    backend = open_store(f"{server.url}?sold_out_ms=60000", clock)
     try:
-        backend.perform(SendMany("office", world.published()))
-        assert backend.send("office", world.reserve("stranger", world.choice(("draw",)))).ok
-        assert backend.send("office", world.reserve("loser", world.choice(("draw",)))).status is Status.SOLD_OUT
+        backend.execute(ApplyMany("office", world.published()))
+        assert backend.apply("office", world.reserve("stranger", world.choice(("draw",)))).ok
+        assert backend.apply("office", world.reserve("loser", world.choice(("draw",)))).status is Status.SOLD_OUT
         first: Any = GuardedReserve(world.reserve("ani", world.ONLINE), (Charge("k", per_minute(7)),))
-        answer: Any = backend.perform(SendMany("office", (first,)) if together else Send("office", first))
+        answer: Any = backend.execute(ApplyMany("office", (first,)) if together else Apply("office", first))
         answer = answer[0] if together else answer
         assert answer.outcome.status is Status.HELD
-        assert backend.send("office", world.reserve("budi", world.ONLINE)).status is Status.HELD
-        assert backend.send("office", world.reserve("citra", world.ONLINE)).status is Status.SOLD_OUT
+        assert backend.apply("office", world.reserve("budi", world.ONLINE)).status is Status.HELD
+        assert backend.apply("office", world.reserve("citra", world.ONLINE)).status is Status.SOLD_OUT
         for _ in range(3):
-            again = backend.send("office", world.reserve("another-key", world.ONLINE, "ani"))
+            again = backend.apply("office", world.reserve("another-key", world.ONLINE, "ani"))
             assert (again.status, again.resumed) == (Status.HELD, True)
-            assert backend.send("office", world.reserve("dewi", world.ONLINE)).status is Status.SOLD_OUT
+            assert backend.apply("office", world.reserve("dewi", world.ONLINE)).status is Status.SOLD_OUT
             late = GuardedReserve(world.reserve("eka", world.ONLINE), (Charge("k", per_minute(7)),))
-            assert backend.perform(Send("office", late)).outcome.status is Status.SOLD_OUT
+            assert backend.execute(Apply("office", late)).outcome.status is Status.SOLD_OUT
     finally:
         backend.close()
 
@@ -393,13 +402,13 @@ def test_what_a_client_knows_of_sold_out_days_learns_from_guarded_reserves(serve
 def test_nothing_is_left_where_nothing_was_published(without_server: Opened) -> None:
     """A guarded reserve for an office that nobody published is answered, and writes nothing."""
     command = GuardedReserve(
-        world.reserve("ani", world.ONLINE), (Charge("k", per_second(1)),), Pass("p", START_MS + 1000)
+        world.reserve("ani", world.ONLINE), (Charge("k", per_second(1)),), AdmissionPass("p", START_MS + 1000)
     )
     without_server.clock.set_ms(START_MS)
     for _ in range(3):
-        answer = without_server.backend.perform(Send("nowhere", command))
+        answer = without_server.backend.execute(Apply("nowhere", command))
         assert answer.outcome.status is Status.UNKNOWN_DAY
-    assert isinstance(without_server.backend, LuaBackend)
+    assert isinstance(without_server.backend, LuaStore)
     assert without_server.backend.store.keys() == frozenset()
 
 
@@ -408,7 +417,7 @@ def test_nothing_is_left_where_nothing_was_published(without_server: Opened) -> 
 )
 def test_ill_formed_guards_are_refused_whole(guards: str) -> None:
     """A line with a mistake in its guards spoils nothing: the call is refused before the first write."""
-    store, line = Store(), encode(world.reserve("ani", world.ONLINE))
+    store, line = LuaServer(), encode(world.reserve("ani", world.ONLINE))
     with pytest.raises(Refused, match="ILLFORMED"):
         store.run(GUARDED_COMMANDS, keys_of("", "office"), ["0", guards + line])
     assert not store.keys()

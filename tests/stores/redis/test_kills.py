@@ -38,9 +38,9 @@ from quota_engine.domain.commands import Confirm, Publish, Release, Reserve, Set
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.domain.model import DayTerms, QuotaTerms
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.ports import Audit, Backend, Describe, SendMany, View
+from quota_engine.ports import ApplyMany, Audit, Describe, Store, View
 from quota_engine.stores.embedded import open_embedded
-from quota_engine.stores.redis.factory import open_backend
+from quota_engine.stores.redis.factory import open_store
 from tests.support.paths import ROOT
 from tests.support.servers import Server, until
 
@@ -72,33 +72,33 @@ def read_book(path: Path) -> list[tuple[Status, str, bool, int]]:
     return [(Status(status), id_, resumed, number) for status, id_, resumed, number in map(json.loads, lines)]
 
 
-def book_once(backend: Backend, book: Book, number: int, thread: int) -> None:
+def book_once(backend: Store, book: Book, number: int, thread: int) -> None:
     """Ask for a third of the applicants, whom another process asks for, too; confirm two of three."""
     mine = [one for one in range(APPLICANTS) if one % 3 == number % 3 and one // 3 % THREADS_EACH == thread]
     Random(number).shuffle(mine)
     for one in mine:
-        outcome = backend.send(OFFICE, reserve(f"p{number}a{one}", ONLINE, f"a{one}"))
+        outcome = backend.apply(OFFICE, reserve(f"p{number}a{one}", ONLINE, f"a{one}"))
         book.note(outcome)
         if outcome.status is Status.HELD and not outcome.resumed and one % 5:
-            book.note(backend.send(OFFICE, Confirm(f"p{number}a{one}", applicant(f"a{one}"))))
+            book.note(backend.apply(OFFICE, Confirm(f"p{number}a{one}", applicant(f"a{one}"))))
 
 
-def book_for_ever(backend: Backend, book: Book, number: int, thread: int) -> None:
+def book_for_ever(backend: Store, book: Book, number: int, thread: int) -> None:
     """Hold, and confirm or release some, until the process is killed."""
     random, one = Random(100 * number + thread), 0
     while True:
         one += 1
         key = f"p{number}t{thread}n{one}"
-        if backend.send(OFFICE, reserve(key, ONLINE)).status is Status.HELD and random.random() < 0.8:
-            book.note(backend.send(OFFICE, random.choice((Confirm, Release))(key)))
+        if backend.apply(OFFICE, reserve(key, ONLINE)).status is Status.HELD and random.random() < 0.8:
+            book.note(backend.apply(OFFICE, random.choice((Confirm, Release))(key)))
 
 
-CROWDS: Final[dict[str, Callable[[Backend, Book, int, int], None]]] = {"once": book_once, "for ever": book_for_ever}
+CROWDS: Final[dict[str, Callable[[Store, Book, int, int], None]]] = {"once": book_once, "for ever": book_for_ever}
 
 
 def run_client(url: str, path: str, number: str, crowd: str) -> None:
     """A process of a crowd: some threads on one backend. It starts when its standard input says so."""
-    backend, book = open_backend(url, ManualClock(OPENS_AT_MS)), Book(Path(path))
+    backend, book = open_store(url, ManualClock(OPENS_AT_MS)), Book(Path(path))
     work = CROWDS[crowd]
     threads = [
         threading.Thread(target=work, args=(backend, book, int(number), thread)) for thread in range(THREADS_EACH)
@@ -168,10 +168,10 @@ def directory() -> Iterator[Path]:
         yield Path(path)
 
 
-def set_up(url: str, places: int) -> Backend:
+def set_up(url: str, places: int) -> Store:
     """A backend on an office-day with so many places."""
-    backend = open_backend(url, ManualClock(OPENS_AT_MS))
-    backend.perform(SendMany(OFFICE, (*published(), SetCapacity(DAY, "online", places))))
+    backend = open_store(url, ManualClock(OPENS_AT_MS))
+    backend.execute(ApplyMany(OFFICE, (*published(), SetCapacity(DAY, "online", places))))
     return backend
 
 
@@ -184,13 +184,13 @@ def test_six_processes_sell_each_place_once(binary: Path, directory: Path) -> No
         backend = set_up(server.url, PLACES)
         crowd.start()
         crowd.finish()
-        state = backend.perform(Describe(OFFICE))
+        state = backend.execute(Describe(OFFICE))
         taken = {key: one for key, one in state["reservations"].items() if one["state"] in ("HELD", "CONFIRMED")}
         assert len(taken) == len(state["reservations"]) == PLACES
         assert len({tuple(one["applicants"]) for one in taken.values()}) == PLACES
         confirmed = {key: one for key, one in taken.items() if one["state"] == "CONFIRMED"}
         assert sorted(one["queue_number"] for one in confirmed.values()) == list(range(1, len(confirmed) + 1))
-        (today,) = backend.perform(View(OFFICE, (DAY,)))
+        (today,) = backend.execute(View(OFFICE, (DAY,)))
         online = today.quotas["online"]
         assert (online.available, online.held + online.confirmed) == (0, PLACES)
         told = [line for book in crowd.books for line in read_book(book)]
@@ -205,7 +205,7 @@ def test_six_processes_sell_each_place_once(binary: Path, directory: Path) -> No
             Status.IDENTITY_LIMIT,
             Status.SOLD_OUT,
         }
-        assert backend.perform(Audit(OFFICE)) == []
+        assert backend.execute(Audit(OFFICE)) == []
         backend.close()
 
 
@@ -219,20 +219,20 @@ def test_killed_clients_leak_no_unit(binary: Path, directory: Path) -> None:
         told = [line for book in crowd.books for line in read_book(book)]
         # Calls that were on their way when their senders died are carried out, or not; then nothing moves any more.
         until(lambda: len(server.ask("CLIENT", "LIST").splitlines()) <= 2, "no client but ours")
-        state = backend.perform(Describe(OFFICE))
-        assert backend.perform(Audit(OFFICE)) == []
+        state = backend.execute(Describe(OFFICE))
+        assert backend.execute(Audit(OFFICE)) == []
         backend.close()
-        backend = open_backend(server.url, ManualClock(OPENS_AT_MS + HOLD_TTL_MS))
-        (today,) = backend.perform(View(OFFICE, (DAY,)))
+        backend = open_store(server.url, ManualClock(OPENS_AT_MS + HOLD_TTL_MS))
+        (today,) = backend.execute(View(OFFICE, (DAY,)))
         confirmed = [key for key, one in state["reservations"].items() if one["state"] == "CONFIRMED"]
         assert {key for status, key, *_ in told if status is Status.CONFIRMED} <= set(confirmed)
         assert {key for status, key, *_ in told if status is Status.RELEASED}.isdisjoint(confirmed)
         online = today.quotas["online"]
         assert (online.held, online.confirmed, online.available) == (0, len(confirmed), 2000 - len(confirmed))
         late = [Reserve(f"late{one}", DAY, (applicant(f"late{one}"),), ONLINE) for one in range(online.available + 1)]
-        statuses = Counter(one.status for one in backend.perform(SendMany(OFFICE, tuple(late))))
+        statuses = Counter(one.status for one in backend.execute(ApplyMany(OFFICE, tuple(late))))
         assert statuses == {Status.HELD: online.available, Status.SOLD_OUT: 1}
-        assert backend.perform(Audit(OFFICE)) == []
+        assert backend.execute(Audit(OFFICE)) == []
         backend.close()
 
 
@@ -242,7 +242,7 @@ def test_killed_clients_leak_no_unit(binary: Path, directory: Path) -> None:
 class Load(threading.Thread):
     """Reserves and confirms one place after the other until something goes wrong, and remembers what it was told."""
 
-    def __init__(self, backend: Backend, name: str, *, places_max: int = 1_000_000) -> None:
+    def __init__(self, backend: Store, name: str, *, places_max: int = 1_000_000) -> None:
         super().__init__(daemon=True)
         self._backend = backend
         self._name = name
@@ -257,7 +257,7 @@ class Load(threading.Thread):
             key = f"{self._name}n{one}"
             for command in (reserve(key, ONLINE), Confirm(key)):
                 try:
-                    self.acknowledged.append(self._backend.send(OFFICE, command))
+                    self.acknowledged.append(self._backend.apply(OFFICE, command))
                 except OutcomeUnknown:
                     self.unknown.append(command)
                     return
@@ -269,7 +269,7 @@ class Load(threading.Thread):
                     return
 
 
-def load(backend: Backend, name: str, **options: int) -> list[Load]:
+def load(backend: Store, name: str, **options: int) -> list[Load]:
     """Eight threads at work."""
     threads = [Load(backend, f"{name}t{number}", **options) for number in range(8)]
     for thread in threads:
@@ -298,11 +298,11 @@ def ended(threads: Sequence[Load]) -> None:
             raise thread.surprise
 
 
-def check_kept(backend: Backend, threads: Sequence[Load]) -> None:
+def check_kept(backend: Store, threads: Sequence[Load]) -> None:
     """All that was acknowledged is there; all that was said not to be done is not; the rest is told by asking again."""
     found = {
         key: {"state": str(one["state"]), "queue_number": one["queue_number"]}
-        for key, one in backend.perform(Describe(OFFICE))["reservations"].items()
+        for key, one in backend.execute(Describe(OFFICE))["reservations"].items()
     }
     told = acknowledged(threads)
     unknown = {command.id: command for thread in threads for command in thread.unknown}
@@ -312,11 +312,11 @@ def check_kept(backend: Backend, threads: Sequence[Load]) -> None:
         assert found.get(command.id) == told.get(command.id), f"{command} was said not to be done"
     assert set(found) <= {*told, *unknown}
     for key, command in unknown.items():
-        outcome = backend.send(OFFICE, command)
+        outcome = backend.apply(OFFICE, command)
         wanted = Status.HELD if isinstance(command, Reserve) else Status.CONFIRMED
         was_done = key in found and (isinstance(command, Reserve) or found[key]["state"] == "CONFIRMED")
         assert (outcome.status, outcome.replayed) == (wanted, was_done)
-    assert backend.perform(Audit(OFFICE)) == []
+    assert backend.execute(Audit(OFFICE)) == []
 
 
 class Killable(Protocol):
@@ -354,7 +354,7 @@ def test_with_fsync_always_all_that_was_acknowledged_is_kept(binary: Path, seed:
     """
     with Server(binary, appendfsync="always") as server:
         backend = set_up(server.url, 1_000_000)
-        hasty = open_backend(f"{server.url}?attempts_max=2", ManualClock(OPENS_AT_MS))
+        hasty = open_store(f"{server.url}?attempts_max=2", ManualClock(OPENS_AT_MS))
         threads = load(hasty, "k")
         wanted = Random(seed).randint(100, 400)
         until(lambda: sum(len(thread.acknowledged) for thread in threads) >= wanted, "a load")
@@ -379,7 +379,7 @@ def test_an_embedded_server_that_is_killed_is_ridden_out(directory: Path) -> Non
         ended(threads)
         check_kept(backend, threads)
         assert not any(thread.unknown or thread.not_done for thread in threads), "it was back within the pauses"
-        (today,) = backend.perform(View(OFFICE, (DAY,)))
+        (today,) = backend.execute(View(OFFICE, (DAY,)))
         assert today.quotas["online"].confirmed == 8 * 150
         backend.close()
     finally:
@@ -394,7 +394,7 @@ def test_with_everysec_a_tail_may_be_lost_and_nothing_else(binary: Path) -> None
     """
     with Server(binary, appendfsync="everysec") as server:
         backend = set_up(server.url, 1_000_000)
-        hasty = open_backend(f"{server.url}?attempts_max=2", ManualClock(OPENS_AT_MS))
+        hasty = open_store(f"{server.url}?attempts_max=2", ManualClock(OPENS_AT_MS))
         threads = load(hasty, "k")
         until(lambda: sum(len(thread.acknowledged) for thread in threads) >= 1000, "a load")
         server.kill()
@@ -421,11 +421,11 @@ def test_wherever_the_file_is_cut_off_the_ledger_adds_up(binary: Path, seed: int
         backend.close()
 
 
-def check_tail(server: Server, backend: Backend, threads: Sequence[Load]) -> None:
+def check_tail(server: Server, backend: Store, threads: Sequence[Load]) -> None:
     """Start the server: it adds up, of each thread's calls only the last are gone, and work goes on."""
     server.start()
-    assert backend.perform(Audit(OFFICE)) == []
-    found = backend.perform(Describe(OFFICE))["reservations"]
+    assert backend.execute(Audit(OFFICE)) == []
+    found = backend.execute(Describe(OFFICE))["reservations"]
     for thread in threads:
         kept = [
             one.reservation is not None
@@ -436,9 +436,9 @@ def check_tail(server: Server, backend: Backend, threads: Sequence[Load]) -> Non
         assert kept == sorted(kept, reverse=True), "an earlier one is lost, and a later one kept"
     numbers = sorted(one["queue_number"] for one in found.values() if one["queue_number"])
     assert numbers == list(range(1, len(numbers) + 1))
-    later = backend.send(OFFICE, reserve(f"later{len(found)}", ONLINE))
+    later = backend.apply(OFFICE, reserve(f"later{len(found)}", ONLINE))
     assert (later.status, later.replayed) == (Status.HELD, False)
-    assert backend.perform(Audit(OFFICE)) == []
+    assert backend.execute(Audit(OFFICE)) == []
 
 
 def test_a_purge_that_a_restart_interrupts_leaves_no_claim(binary: Path) -> None:
@@ -450,21 +450,21 @@ def test_a_purge_that_a_restart_interrupts_leaves_no_claim(binary: Path) -> None
     terms = [DayTerms(0, end - 10, end - 5, end, (QuotaTerms("a", held),)) for end in (100, 100_000)]
     with Server(binary, appendfsync="everysec") as server:
         clock = ManualClock(0)
-        backend = open_backend(server.url, clock)
-        backend.perform(SendMany(OFFICE, (Publish(1, terms[0]), Publish(2, terms[1]))))
+        backend = open_store(server.url, clock)
+        backend.execute(ApplyMany(OFFICE, (Publish(1, terms[0]), Publish(2, terms[1]))))
         holds = [Reserve(f"r{one}", 1, (applicant(f"a{one}"),), once) for one in range(held)]
-        backend.perform(SendMany(OFFICE, tuple(holds)))
-        backend.perform(SendMany(OFFICE, tuple(Confirm(one.id) for one in holds)))
+        backend.execute(ApplyMany(OFFICE, tuple(holds)))
+        backend.execute(ApplyMany(OFFICE, tuple(Confirm(one.id) for one in holds)))
         clock.set_ms(100)
         for _ in range(10):
-            assert backend.send(OFFICE, Confirm("nobody")).status is Status.NOT_FOUND
+            assert backend.apply(OFFICE, Confirm("nobody")).status is Status.NOT_FOUND
         server.restart()
         for _ in range(3 * held // 64):
-            assert backend.send(OFFICE, Confirm("nobody")).status is Status.NOT_FOUND
+            assert backend.apply(OFFICE, Confirm("nobody")).status is Status.NOT_FOUND
         again = [Reserve(one.id, 2, (applicant(f"b{index}"),), once) for index, one in enumerate(holds[: held // 2])]
-        outcomes = backend.perform(SendMany(OFFICE, tuple(again)))
+        outcomes = backend.execute(ApplyMany(OFFICE, tuple(again)))
         assert {one.status for one in outcomes} == {Status.HELD}
-        assert backend.perform(Audit(OFFICE)) == []
+        assert backend.execute(Audit(OFFICE)) == []
         backend.close()
 
 

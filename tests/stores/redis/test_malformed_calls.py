@@ -8,7 +8,7 @@ from quota_engine.conformance.world import published
 from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.scripts import COMMANDS
-from tests.support.lua_store import Refused, Store
+from tests.support.lua_store import LuaServer, Refused
 
 GOOD = [encode(command) for command in published()]
 DIGITS = "12345678"
@@ -34,7 +34,7 @@ LINES = [
 @pytest.mark.parametrize("line", LINES)
 def test_ill_formed_lines_are_refused_whole(line: str) -> None:
     """Nothing of the call is done, and it takes no longer than a good one would."""
-    store = Store()
+    store = LuaServer()
     with pytest.raises(Refused, match=f"ILLFORMED command {len(GOOD) + 1} "):
         store.run(COMMANDS, keys_of("", "office"), ["1000", *GOOD, line])
     assert not store.keys()

@@ -20,11 +20,11 @@ import pytest
 from quota_engine import AsyncQuotaEngine, BackendUnavailable, InvalidRequest, OutcomeUnknown, Status
 from quota_engine.clocks import ManualClock
 from quota_engine.engine.quota_engine import QuotaEngine
-from quota_engine.ports import Backend
-from quota_engine.stores.redis.factory import open_async_backend, open_backend
+from quota_engine.ports import Store
+from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.workflows import office_moves
 from quota_engine.workflows.office_moves import MOVE_LEASE_MS
-from quota_engine.workflows.request_builder import Desk
+from quota_engine.workflows.request_builder import RequestBuilder
 from tests.stores.redis.conftest import cluster_url, empty_members
 from tests.stores.redis.test_outages import RIGHTS
 from tests.support.multi_office import ANI, DAY, KEY, NEXT_DAY, OFFICES, WANTED, Driven, Muddle, Nation, nation
@@ -33,7 +33,7 @@ from tests.support.servers import Cluster, Server
 
 PEOPLE: Final = tuple(f"person{number}" for number in range(12))
 
-Opener = Callable[[ManualClock], Backend]
+Opener = Callable[[ManualClock], Store]
 
 
 @pytest.fixture(params=["valkey", "redis", "cluster"])
@@ -50,7 +50,7 @@ def url(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("seed", range(1000, 1003))
 def test_nobody_ever_has_two_places(url: str, seed: int) -> None:
     """The muddle that is played in memory comes to the same answers here, step by step, and to as few places."""
-    in_memory, here = Muddle(seed), Muddle(seed, lambda clock: open_backend(url, clock))
+    in_memory, here = Muddle(seed), Muddle(seed, lambda clock: open_store(url, clock))
     try:
         in_memory.run(60)
         here.run(60)
@@ -61,8 +61,8 @@ def test_nobody_ever_has_two_places(url: str, seed: int) -> None:
 
 async def test_a_nation_presses_at_once(url: str) -> None:
     """Ninety people, each at three offices in the same moment: nobody gets two places, and all places can be had."""
-    there = Nation(places=40, open_store=lambda clock: open_backend(url, clock))
-    engine = AsyncQuotaEngine(await open_async_backend(url, there.clock), there.desk)
+    there = Nation(places=40, open_store=lambda clock: open_store(url, clock))
+    engine = AsyncQuotaEngine(await open_async_store(url, there.clock), there.desk)
     try:
         people = [f"person{number}" for number in range(90)]
         outcomes = await asyncio.gather(*(engine.reserve(office, DAY, one) for office in OFFICES for one in people))
@@ -80,8 +80,8 @@ async def test_a_nation_presses_at_once(url: str) -> None:
 
 async def test_everybody_moves_at_once(url: str) -> None:
     """Forty confirmed places are moved twice each in the same moment, to two offices: everybody has one in the end."""
-    there = Nation(places=50, open_store=lambda clock: open_backend(url, clock))
-    engine = AsyncQuotaEngine(await open_async_backend(url, there.clock), there.desk)
+    there = Nation(places=50, open_store=lambda clock: open_store(url, clock))
+    engine = AsyncQuotaEngine(await open_async_store(url, there.clock), there.desk)
     try:
         held = await asyncio.gather(*(engine.reserve("east", DAY, f"person{number}") for number in range(40)))
         await asyncio.gather(*(engine.confirm(one.reference) for one in held))
@@ -90,7 +90,7 @@ async def test_everybody_moves_at_once(url: str) -> None:
         )
         assert {one.status for one in outcomes} <= {Status.CONFIRMED, Status.MOVING, Status.WRONG_STATE}
         there.clock.advance_ms(MOVE_LEASE_MS)
-        await engine.finish_moves()
+        await engine.recover_moves()
         assert Counter(one.applicants for one in there.active()) == {
             one.reservation.applicants: 1 for one in held if one.reservation
         }
@@ -106,7 +106,7 @@ def test_a_server_that_dies_in_the_middle_of_a_move_loses_no_place(binary: Path,
     with Server(binary, appendfsync="always") as server:
         for steps in range(8):
             server.ask("FLUSHALL")
-            there = Nation(national=national, open_store=lambda clock: open_backend(server.url, clock))
+            there = Nation(national=national, open_store=lambda clock: open_store(server.url, clock))
             source = there.engine.confirm(there.engine.reserve("east", DAY, ANI).reference).reference
             move = Driven(office_moves.reschedule(there.desk, source, DAY, "west", WANTED, None, 0), there.backend)
             move.run(steps)
@@ -115,7 +115,7 @@ def test_a_server_that_dies_in_the_middle_of_a_move_loses_no_place(binary: Path,
             server.start()
             assert 1 <= len(there.active()) <= 2
             there.clock.advance_ms(MOVE_LEASE_MS)
-            there.engine.finish_moves()
+            there.engine.recover_moves()
             assert len(there.active()) == 1
             there.check()
             there.backend.close()
@@ -125,11 +125,11 @@ def test_the_rights_in_the_documents_are_enough(valkey_server: Server) -> None:
     """A user with just those reserves, moves and finishes."""
     valkey_server.ask("ACL", "SETUSER", "engine", "reset", "on", ">secret", "~{quota_engine:*", *RIGHTS.split())
     path = valkey_server.socket_path
-    there = Nation(open_store=lambda clock: open_backend(f"unix://engine:secret@{path}", clock))
+    there = Nation(open_store=lambda clock: open_store(f"unix://engine:secret@{path}", clock))
     first = there.engine.reserve("east", DAY, ANI)
     assert there.engine.reserve("west", DAY, ANI).status is Status.IDENTITY_LIMIT
     assert there.engine.reschedule(first.reference, NEXT_DAY, office="west").ok
-    there.engine.finish_moves()
+    there.engine.recover_moves()
     there.check()
     there.backend.close()
 
@@ -163,7 +163,9 @@ def muddle_along(engine: QuotaEngine, seed: int) -> None:
 def run_client(url: str, now_ms: str, seed: str) -> None:
     """One process: four threads on one engine."""
     clock = ManualClock(int(now_ms))
-    engine = QuotaEngine(open_backend(url, clock), Desk(KEY, nation(national=True, places=20, reschedules_max=900)))
+    engine = QuotaEngine(
+        open_store(url, clock), RequestBuilder(KEY, nation(national=True, places=20, reschedules_max=900))
+    )
     threads = [
         threading.Thread(target=muddle_along, args=(engine, 10 * int(seed) + number), daemon=True)
         for number in range(4)
@@ -177,7 +179,7 @@ def run_client(url: str, now_ms: str, seed: str) -> None:
 
 def test_processes_that_are_killed_leave_nobody_with_two_places_or_none(url: str) -> None:
     """Three processes move and book for the same dozen people; they die at once, and one who comes after tidies up."""
-    there = Nation(places=20, open_store=lambda clock: open_backend(url, clock), reschedules_max=900)
+    there = Nation(places=20, open_store=lambda clock: open_store(url, clock), reschedules_max=900)
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", __spec__.name, url, str(there.clock.now_ms()), str(seed)],
@@ -200,7 +202,7 @@ def test_processes_that_are_killed_leave_nobody_with_two_places_or_none(url: str
         for process in processes:
             process.communicate()
     there.clock.advance_ms(MOVE_LEASE_MS)
-    there.engine.finish_moves()
+    there.engine.recover_moves()
     assert max(Counter(who for one in there.active() for who in one.applicants).values()) == 1
     assert [one for one in there.moves() if not one.done] == []
     there.check()

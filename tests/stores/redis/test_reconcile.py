@@ -25,7 +25,7 @@ from quota_engine.stores.redis.repair import writes_between
 from quota_engine.stores.redis.scripts import COMMANDS, RECONCILE
 from quota_engine.stores.redis.stored_kinds import OFFICE as KIND
 from tests.support.command_source import Step
-from tests.support.lua_store import LuaBackend, Refused, Store
+from tests.support.lua_store import LuaServer, LuaStore, Refused
 from tests.support.random_walks import walk
 
 OFFICE = "SBY"
@@ -37,7 +37,7 @@ class Walked:
 
     def __init__(self, seed: int, steps: int = 60) -> None:
         self.clock = ManualClock(0)
-        self.backend = LuaBackend(self.clock, Store(scan_max=3))
+        self.backend = LuaStore(self.clock, LuaServer(scan_max=3))
         self.ledger = Ledger(OFFICE)
         self._rest: Iterator[Step] = iter(list(walk(Random(seed), steps + 20)))
         self.go(steps)
@@ -48,11 +48,11 @@ class Walked:
             step = next(self._rest, None)
             if step is not None:
                 self.clock.set_ms(step[0])
-                assert self.backend.send(OFFICE, step[1]) == apply(self.ledger, step[1], step[0])
+                assert self.backend.apply(OFFICE, step[1]) == apply(self.ledger, step[1], step[0])
 
     def compare(self) -> None:
-        assert self.backend.perform(Describe(OFFICE)) == describe(self.ledger)
-        assert self.backend.perform(Audit(OFFICE)) == []
+        assert self.backend.execute(Describe(OFFICE)) == describe(self.ledger)
+        assert self.backend.execute(Audit(OFFICE)) == []
 
     def value(self, kind: str) -> Any:
         """What stands under one of the office's keys."""
@@ -212,12 +212,12 @@ def test_a_damage_is_repaired_from_the_events(damage: Callable[[Walked, Random],
     walked = Walked(seed)
     if not walked.ledger.events or not damage(walked, Random(seed)):
         return
-    found = walked.backend.perform(Reconcile(OFFICE))
+    found = walked.backend.execute(Reconcile(OFFICE))
     assert found.repaired
     walked.compare()
     walked.go()
     walked.compare()
-    assert walked.backend.perform(Reconcile(OFFICE)).repaired == 0
+    assert walked.backend.execute(Reconcile(OFFICE)).repaired == 0
 
 
 @pytest.mark.parametrize("damage", DERIVED, ids=ids_of(DERIVED))
@@ -228,10 +228,10 @@ def test_a_damage_is_repaired_from_the_records(damage: Callable[[Walked, Random]
     walked = Walked(seed)
     if len(walked.ledger.events) < 2:
         return
-    walked.backend.perform(TrimEvents(OFFICE, len(walked.ledger.events) // 2))
+    walked.backend.execute(TrimEvents(OFFICE, len(walked.ledger.events) // 2))
     if not damage(walked, Random(seed)):
         return
-    assert walked.backend.perform(Reconcile(OFFICE)).repaired
+    assert walked.backend.execute(Reconcile(OFFICE)).repaired
     walked.compare()
 
 
@@ -245,34 +245,34 @@ def test_lost_events_are_restored(trimmed: bool, seed: int, data: st.DataObject)
     if not number:
         return
     if trimmed:
-        part.backend.perform(TrimEvents(OFFICE, number // 2))
-    kept = whole.backend.perform(ReadEvents(OFFICE, data.draw(st.integers(0, number)), 1000))
-    found = part.backend.perform(Reconcile(OFFICE, tuple(kept)))
+        part.backend.execute(TrimEvents(OFFICE, number // 2))
+    kept = whole.backend.execute(ReadEvents(OFFICE, data.draw(st.integers(0, number)), 1000))
+    found = part.backend.execute(Reconcile(OFFICE, tuple(kept)))
     assert (found.repaired, found.restored) == (0, len(whole.ledger.events) - number)
     part.ledger = whole.ledger
     part.compare()
     part.clock.set_ms(whole.clock.now_ms())
-    rest = part.backend.perform(ReadEvents(OFFICE, number, 1000))
-    assert rest == whole.backend.perform(ReadEvents(OFFICE, number, 1000))
+    rest = part.backend.execute(ReadEvents(OFFICE, number, 1000))
+    assert rest == whole.backend.execute(ReadEvents(OFFICE, number, 1000))
     part._rest = whole._rest
     part.go()
     part.compare()
-    assert part.backend.perform(Reconcile(OFFICE)).repaired == 0
+    assert part.backend.execute(Reconcile(OFFICE)).repaired == 0
 
 
 def test_events_of_another_history_are_refused() -> None:
     """Not in order, or others than the office's own: nothing is restored, and the office is as open as before."""
     walked = Walked(7)
-    before = walked.backend.perform(Describe(OFFICE))
-    recorded = walked.backend.perform(ReadEvents(OFFICE, 0, 1000))
+    before = walked.backend.execute(Describe(OFFICE))
+    recorded = walked.backend.execute(ReadEvents(OFFICE, 0, 1000))
     last = recorded[-1]
     for wrong, problem in (
         ((RecordedEvent(last.number + 2, last.event),), f"number {last.number + 2} after {last.number}"),
         ((RecordedEvent(last.number, recorded[0].event),), f"number {last.number} is another event here"),
     ):
         with pytest.raises(InvalidRequest, match=problem):
-            walked.backend.perform(Reconcile(OFFICE, wrong))
-        assert walked.backend.perform(Describe(OFFICE)) == before
+            walked.backend.execute(Reconcile(OFFICE, wrong))
+        assert walked.backend.execute(Describe(OFFICE)) == before
     walked.go()
     walked.compare()
 
@@ -289,7 +289,7 @@ def test_a_client_that_dies_half_way_leaves_nothing_that_the_next_can_not_mend(
     monkeypatch.setattr(executor, "WRITES_MAX", 1)
     whole = Walked(seed)
     kept = len(Walked(seed, 40).ledger.events)
-    events = tuple(whole.backend.perform(ReadEvents(OFFICE, 0, 1000)))
+    events = tuple(whole.backend.execute(ReadEvents(OFFICE, 0, 1000)))
     calls, is_done = 0, False
     while not is_done:
         walked, rng = Walked(seed, 40), Random(seed)
@@ -304,13 +304,13 @@ def test_a_client_that_dies_half_way_leaves_nothing_that_the_next_can_not_mend(
 
         walked.backend.store.run = run_or_die  # type: ignore[method-assign, assignment]
         try:
-            assert walked.backend.perform(Reconcile(OFFICE, events)).restored == len(events) - kept
+            assert walked.backend.execute(Reconcile(OFFICE, events)).restored == len(events) - kept
             is_done = True
         except Died:
             calls += 1
         walked.backend.store.run = run  # type: ignore[method-assign]
         walked.clock.set_ms(walked.clock.now_ms() + executor.RECONCILE_LEASE_MS + 1000)  # and more than its records add
-        walked.backend.perform(Reconcile(OFFICE, events))
+        walked.backend.execute(Reconcile(OFFICE, events))
         walked.ledger = whole.ledger
         walked.compare()
     assert calls > 5
@@ -327,7 +327,7 @@ def test_two_lines_with_one_epoch_are_told_apart() -> None:
     def minding(seen: str) -> Any:
         return run(COMMANDS, keys, [f"{walked.clock.now_ms()}@{seen}", encode(Confirm("nobody"))])
 
-    assert walked.backend.perform(Reconcile(OFFICE)).epoch == 1
+    assert walked.backend.execute(Reconcile(OFFICE)).epoch == 1
     for seen in ("", f"1:{here}", f"0:{'c' * 40}"):
         assert minding(seen)[1] == f"1:{here}"
     with pytest.raises(Refused, match="BEHIND the office is at epoch 1 here, and at 2 elsewhere"):

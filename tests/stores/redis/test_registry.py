@@ -24,11 +24,11 @@ from quota_engine.domain.cross_office_registry import (
     ask,
     describe,
 )
-from quota_engine.ports import Ask, Backend, Describe, Send
+from quota_engine.ports import Apply, Describe, Query, Store
 from quota_engine.stores.redis.codecs import registry as stored
-from quota_engine.stores.redis.factory import open_async_backend, open_backend
+from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import keys_of
-from tests.support.lua_store import Refused, Store
+from tests.support.lua_store import LuaServer, Refused
 from tests.support.servers import Server
 
 SHARD = "~n.03"
@@ -48,29 +48,29 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def backend(server: Server, clock: ManualClock) -> Iterator[Backend]:
-    opened = open_backend(server.url, clock)
+def backend(server: Server, clock: ManualClock) -> Iterator[Store]:
+    opened = open_store(server.url, clock)
     yield opened
     opened.close()
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_walks_on_a_server(backend: Backend, clock: ManualClock, seed: int) -> None:
+def test_walks_on_a_server(backend: Store, clock: ManualClock, seed: int) -> None:
     """Each answer, each question's answer, and the whole state after each command are those of the pure registry."""
     random, registry = Random(seed), Registry(SHARD)
     for now_ms, command in registry_walk(random, 150):
         clock.set_ms(now_ms)
-        assert backend.perform(Send(SHARD, command)) == apply(registry, command, now_ms), command
-        assert backend.perform(Describe(SHARD)) == describe(registry), command
+        assert backend.execute(Apply(SHARD, command)) == apply(registry, command, now_ms), command
+        assert backend.execute(Describe(SHARD)) == describe(registry), command
         for question in registry_questions(random):
-            assert backend.perform(Ask(SHARD, question)) == ask(registry, question, now_ms), question
+            assert backend.execute(Query(SHARD, question)) == ask(registry, question, now_ms), question
 
 
 class LuaShard:
     """One shard in the scripts without a server."""
 
     def __init__(self) -> None:
-        self.store = Store()
+        self.store = LuaServer()
         self.answers = stored.Answers(SHARD)
 
     def send(self, now_ms: int, *commands: Any) -> list[Any]:
@@ -119,32 +119,32 @@ def test_walks_without_a_server(size: int) -> None:
 )
 def test_a_call_with_an_ill_formed_command_is_refused_whole(line: str) -> None:
     """The claim in front of it is not made either."""
-    store = Store()
+    store = LuaServer()
     with pytest.raises(Refused, match="ILLFORMED command 2"):
         store.run(stored.COMMANDS, KEYS, ["1000", "claim\tbudi\ta~1\t10\t2000\t0\t", line])
     assert store.keys() == frozenset()
 
 
-def test_all_keys_exist_and_end_some_time(server: Server, backend: Backend) -> None:
+def test_all_keys_exist_and_end_some_time(server: Server, backend: Store) -> None:
     """From the first claim on, however few there are, so that no slot on the move refuses half of them."""
-    backend.perform(Send(SHARD, Claim("ani", "a~1", 10, 5_000)))
+    backend.execute(Apply(SHARD, Claim("ani", "a~1", 10, 5_000)))
     with server.client() as client:
         assert sorted(client.keys()) == sorted(KEYS)
         assert all(30 * 86_400_000 <= client.pttl(key) <= 31 * 86_400_000 for key in KEYS)
 
 
-def test_what_founds_nothing_leaves_nothing(server: Server, backend: Backend) -> None:
+def test_what_founds_nothing_leaves_nothing(server: Server, backend: Store) -> None:
     """Giving back, or asking, where nobody has claimed anything costs the store no memory; nor does a refusal."""
-    assert backend.perform(Send(SHARD, Drop("ani", 1))).ok
-    assert backend.perform(Send(SHARD, CloseMove("a~1", "b~2", done=False))).ok
-    assert backend.perform(Ask(SHARD, FindClaims(("ani",)))).references == ("",)
-    assert backend.perform(Ask(SHARD, OpenMoves(5))) == []
+    assert backend.execute(Apply(SHARD, Drop("ani", 1))).ok
+    assert backend.execute(Apply(SHARD, CloseMove("a~1", "b~2", done=False))).ok
+    assert backend.execute(Query(SHARD, FindClaims(("ani",)))).references == ("",)
+    assert backend.execute(Query(SHARD, OpenMoves(5))) == []
     assert server.ask("DBSIZE") == 0
-    backend.perform(Send(SHARD, Claim("ani", "a~1", 10, 5_000)))
+    backend.execute(Apply(SHARD, Claim("ani", "a~1", 10, 5_000)))
     before = everything(server)
-    assert backend.perform(Send(SHARD, Claim("ani", "b~1", 10, 5_000))).status is RegistryStatus.TAKEN
-    number = backend.perform(Send(SHARD, Claim("budi", "b~1", 10, 5_000))).number
-    backend.perform(Send(SHARD, Drop("budi", number)))
+    assert backend.execute(Apply(SHARD, Claim("ani", "b~1", 10, 5_000))).status is RegistryStatus.TAKEN
+    number = backend.execute(Apply(SHARD, Claim("budi", "b~1", 10, 5_000))).number
+    backend.execute(Apply(SHARD, Drop("budi", number)))
     assert everything(server) == before
 
 
@@ -156,10 +156,10 @@ def everything(server: Server) -> list[Any]:
 
 def test_the_servers_time_counts_without_a_clock(server: Server) -> None:
     """The lease is counted from what the server's clock says."""
-    backend = open_backend(server.url, None)
+    backend = open_store(server.url, None)
     try:
         seconds, microseconds = map(int, server.ask("TIME"))
-        answer = backend.perform(Send(SHARD, Claim("ani", "a~1", 60_000, 1)))
+        answer = backend.execute(Apply(SHARD, Claim("ani", "a~1", 60_000, 1)))
         assert 0 <= answer.now_ms - (seconds * 1000 + microseconds // 1000) < 60_000
         assert answer.lease_until_ms == answer.now_ms + 60_000
     finally:
@@ -168,11 +168,11 @@ def test_the_servers_time_counts_without_a_clock(server: Server) -> None:
 
 async def test_of_many_at_once_one_gets_the_claim(server: Server, clock: ManualClock) -> None:
     """Three hundred callers for ten people share a few script calls, and each person is claimed once."""
-    backend = await open_async_backend(server.url, clock)
+    backend = await open_async_store(server.url, clock)
     try:
         server.ask("CONFIG", "RESETSTAT")
         claims = [Claim(f"p{number % 10}", f"a~{number}", 10, 5_000) for number in range(300)]
-        answers = await asyncio.gather(*(backend.perform(Send(SHARD, claim)) for claim in claims))
+        answers = await asyncio.gather(*(backend.execute(Apply(SHARD, claim)) for claim in claims))
         winners = [claim.applicant for claim, answer in zip(claims, answers, strict=True) if answer.ok]
         assert sorted(winners) == [f"p{number}" for number in range(10)]
         calls = {name: entry["calls"] for name, entry in server.info("commandstats").items()}
@@ -181,16 +181,16 @@ async def test_of_many_at_once_one_gets_the_claim(server: Server, clock: ManualC
         await backend.close()
 
 
-def test_giving_back_still_works_when_memory_is_out(server: Server, backend: Backend) -> None:
+def test_giving_back_still_works_when_memory_is_out(server: Server, backend: Store) -> None:
     """A full server refuses new claims, whole, and lets old ones go."""
-    number = backend.perform(Send(SHARD, Claim("ani", "a~1", 10, 5_000))).number
-    backend.perform(Send(SHARD, OpenMove("a~1", "b~2", 1, 10, 5_000)))
+    number = backend.execute(Apply(SHARD, Claim("ani", "a~1", 10, 5_000))).number
+    backend.execute(Apply(SHARD, OpenMove("a~1", "b~2", 1, 10, 5_000)))
     server.ask("CONFIG", "SET", "maxmemory", "1")
     try:
-        assert backend.perform(Send(SHARD, Drop("ani", number))).ok
-        assert backend.perform(Send(SHARD, CloseMove("a~1", "b~2", done=True))).done
+        assert backend.execute(Apply(SHARD, Drop("ani", number))).ok
+        assert backend.execute(Apply(SHARD, CloseMove("a~1", "b~2", done=True))).done
         with pytest.raises(Exception, match="memory is full"):
-            backend.perform(Send(SHARD, Claim("ani", "a~1", 10, 5_000)))
+            backend.execute(Apply(SHARD, Claim("ani", "a~1", 10, 5_000)))
     finally:
         server.ask("CONFIG", "SET", "maxmemory", "0")
-    assert backend.perform(Ask(SHARD, FindClaims(("ani",)))).references == ("",)
+    assert backend.execute(Query(SHARD, FindClaims(("ani",)))).references == ("",)

@@ -13,11 +13,11 @@ from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Rules
 from quota_engine.domain.outcomes import Status
 from quota_engine.domain.state_machine import apply
-from quota_engine.ports import Audit, Describe, ListOffices, ReadEvents, SendMany, TrimEvents
+from quota_engine.ports import ApplyMany, Audit, Describe, ListOffices, ReadEvents, TrimEvents
 from quota_engine.stores.redis.executor import OFFICE_KEPT_MS
-from quota_engine.stores.redis.factory import open_backend
+from quota_engine.stores.redis.factory import open_store
 from quota_engine.stores.redis.keys import keys_of, offices_key
-from tests.support.lua_store import LuaBackend, Store
+from tests.support.lua_store import LuaServer, LuaStore
 from tests.support.servers import Server
 
 OFFICE = "office"
@@ -47,15 +47,15 @@ def ttls_ms(client: Any) -> dict[str, int]:
 
 def test_rules_alone_leave_no_key_for_ever(server: Server) -> None:
     """An office that was given rules and nothing else is gone after its retention: 30 days and its longest block."""
-    backend = open_backend(server.url, None)
+    backend = open_store(server.url, None)
     client = redis.Redis.from_url(server.url, decode_responses=True)
-    backend.send(OFFICE, SetRules(Rules(no_show_block_ms=YEAR_MS)))
+    backend.apply(OFFICE, SetRules(Rules(no_show_block_ms=YEAR_MS)))
     ttls = ttls_ms(client)
     assert set(ttls) == {*keys_of("", OFFICE), offices_key("")}
     for key in keys_of("", OFFICE):
         assert 0 < ttls[key] <= YEAR_MS + 30 * DAY_MS
     # Rules with a longer block put it off.
-    backend.send(OFFICE, SetRules(Rules(no_show_block_ms=2 * YEAR_MS)))
+    backend.apply(OFFICE, SetRules(Rules(no_show_block_ms=2 * YEAR_MS)))
     assert all(ttls_ms(client)[key] > YEAR_MS + 30 * DAY_MS for key in keys_of("", OFFICE))
     client.close()
     backend.close()
@@ -63,7 +63,7 @@ def test_rules_alone_leave_no_key_for_ever(server: Server) -> None:
 
 def test_whatever_is_done_every_key_ends(server: Server) -> None:
     """After the steps of a whole life every key of the store has a time to live, the list of offices too."""
-    backend = open_backend(server.url, None)
+    backend = open_store(server.url, None)
     client = redis.Redis.from_url(server.url, decode_responses=True)
     opens_at_ms = client.time()[0] * 1000 - 1000
     commands: list[Command] = [
@@ -75,8 +75,8 @@ def test_whatever_is_done_every_key_ends(server: Server) -> None:
         Reserve("b", 1, ("sari",), choice_on(2)),
         CloseDay(1),
     ]
-    backend.perform(SendMany(OFFICE, tuple(commands)))
-    backend.perform(TrimEvents(OFFICE, 100))
+    backend.execute(ApplyMany(OFFICE, tuple(commands)))
+    backend.execute(TrimEvents(OFFICE, 100))
     for key, ttl_ms in ttls_ms(client).items():
         assert ttl_ms > 0, key
     client.close()
@@ -86,17 +86,17 @@ def test_whatever_is_done_every_key_ends(server: Server) -> None:
 def test_names_of_offices_end(server: Server) -> None:
     """An office is listed as long as it may have a ledger, and each new day makes that longer, whoever publishes it."""
     clock = ManualClock(0)
-    backends = [open_backend(server.url, clock) for _ in range(2)]
-    backends[0].send("early", Publish(1, day_from(1000)))
-    backends[0].send("late", Publish(1, day_from(1000)))
-    backends[0].perform(SendMany("late", (Publish(2, day_from(3 * YEAR_MS)), SetRules(Rules()))))
-    assert backends[1].perform(ListOffices()) == ["early", "late"]
+    backends = [open_store(server.url, clock) for _ in range(2)]
+    backends[0].apply("early", Publish(1, day_from(1000)))
+    backends[0].apply("late", Publish(1, day_from(1000)))
+    backends[0].execute(ApplyMany("late", (Publish(2, day_from(3 * YEAR_MS)), SetRules(Rules()))))
+    assert backends[1].execute(ListOffices()) == ["early", "late"]
     clock.set_ms(YEAR_MS + OFFICE_KEPT_MS)
-    assert backends[1].perform(ListOffices()) == ["early", "late"]
+    assert backends[1].execute(ListOffices()) == ["early", "late"]
     clock.set_ms(YEAR_MS + 1 + OFFICE_KEPT_MS)
-    assert backends[1].perform(ListOffices()) == ["late"]
+    assert backends[1].execute(ListOffices()) == ["late"]
     # A later day that another process publishes for it; what is over goes from the store itself.
-    backends[1].send("late", Publish(3, day_from(2 * OFFICE_KEPT_MS)))
+    backends[1].apply("late", Publish(3, day_from(2 * OFFICE_KEPT_MS)))
     client = redis.Redis.from_url(server.url, decode_responses=True)
     assert client.zrange(offices_key(""), 0, -1) == ["late"]
     client.close()
@@ -108,13 +108,13 @@ def test_choices_go_with_the_days_that_had_them() -> None:
     """A store that lives through a hundred days, each with a choice of its own, knows no more of them than it needs:
     none of a day that is forgotten, once its events are trimmed.
     """
-    clock, store = ManualClock(0), Store()
-    backend, ledger = LuaBackend(clock, store), Ledger(OFFICE)
+    clock, store = ManualClock(0), LuaServer()
+    backend, ledger = LuaStore(clock, store), Ledger(OFFICE)
     choices_key = keys_of("", OFFICE)[9]
 
     def take(now_ms: int, command: Command) -> None:
         clock.set_ms(now_ms)
-        outcome = backend.send(OFFICE, command)
+        outcome = backend.apply(OFFICE, command)
         assert outcome == apply(ledger, command, now_ms)
         assert outcome.status in (Status.DONE, Status.HELD, Status.CONFIRMED)
 
@@ -126,21 +126,21 @@ def test_choices_go_with_the_days_that_had_them() -> None:
         take(start_ms, Reserve(f"s{number}", number, (f"b{number}",), choice_on(0)))
         take(start_ms + 1, Confirm(f"r{number}"))
         if number > 50:
-            backend.perform(TrimEvents(OFFICE, len(ledger.events) - 8))
+            backend.execute(TrimEvents(OFFICE, len(ledger.events) - 8))
         sizes.append(len(store.members(choices_key)))
-        assert backend.perform(Describe(OFFICE)) == describe(ledger)
+        assert backend.execute(Describe(OFFICE)) == describe(ledger)
     # Untrimmed events keep what they need: all of them can be read. Afterwards only a few days' choices are left.
     assert sizes[49] > 100
     assert max(sizes[60:]) < 20
     assert choice_on(0) in {one.choice for one in map(ledger.reservations.get, ["s99", "s100"]) if one}
-    assert len(backend.perform(ReadEvents(OFFICE, 0, 1000))) == 8
-    assert backend.perform(Audit(OFFICE)) == []
+    assert len(backend.execute(ReadEvents(OFFICE, 0, 1000))) == 8
+    assert backend.execute(Audit(OFFICE)) == []
 
 
 def test_a_choice_that_comes_back_stays() -> None:
     """One that was about to go, and is made again, is there as long as it is needed; one that went is written anew."""
-    clock, store = ManualClock(0), Store()
-    backend, ledger = LuaBackend(clock, store), Ledger(OFFICE)
+    clock, store = ManualClock(0), LuaServer()
+    backend, ledger = LuaStore(clock, store), Ledger(OFFICE)
     for number in range(1, 30):
         start_ms = number * 1000
         for command in (
@@ -148,8 +148,8 @@ def test_a_choice_that_comes_back_stays() -> None:
             Reserve(f"r{number}", number, ("budi",), choice_on({0: 1, 1: 2}.get(number % 7, 3))),
         ):
             clock.set_ms(start_ms)
-            assert backend.send(OFFICE, command) == apply(ledger, command, start_ms)
-        assert backend.perform(Describe(OFFICE)) == describe(ledger)
-        events = backend.perform(ReadEvents(OFFICE, 0, 1000))
+            assert backend.apply(OFFICE, command) == apply(ledger, command, start_ms)
+        assert backend.execute(Describe(OFFICE)) == describe(ledger)
+        events = backend.execute(ReadEvents(OFFICE, 0, 1000))
         assert [one.event for one in events] == ledger.events[len(ledger.events) - len(events) :]
-        backend.perform(TrimEvents(OFFICE, len(ledger.events) - 3))
+        backend.execute(TrimEvents(OFFICE, len(ledger.events) - 3))

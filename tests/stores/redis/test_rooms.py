@@ -11,33 +11,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quota_engine import AsyncQuotaEngine, BackendUnavailable, Phase, QuotaEngine, load_catalog
+from quota_engine import AsyncQuotaEngine, BackendUnavailable, QuotaEngine, TicketPhase, load_catalog
 from quota_engine.clocks import ManualClock
 from quota_engine.conformance.random_rooms import LATE_SEED, OPENS_AT_MS, SEED, terms, walk
-from quota_engine.ports import Ask, Describe, Send
-from quota_engine.stores.memory import MemoryBackend
-from quota_engine.stores.redis.factory import open_async_backend, open_backend
+from quota_engine.ports import Apply, Describe, Query
+from quota_engine.stores.memory import MemoryStore
+from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.scripts import Script
 from quota_engine.stores.redis.stored_kinds import ROOM
 from quota_engine.waiting_room.machine import (
+    CallTickets,
     CloseRoom,
     CreateRoom,
-    Join,
-    LookRoom,
+    JoinRoom,
     OpenRoom,
-    RoomAnswer,
     RoomCommand,
+    RoomResult,
     RoomState,
     RoomStatus,
-    Serve,
     SetPace,
+    ViewRoom,
     apply,
     ask,
     describe,
 )
 from tests.stores.redis.conftest import cluster_url, empty_members
-from tests.support.lua_store import Refused, Store
+from tests.support.lua_store import LuaServer, Refused
 from tests.support.paths import DOCS
 from tests.support.servers import Cluster, Server
 
@@ -51,17 +51,17 @@ class Scripts:
     """A room kept by the scripts, without a server."""
 
     def __init__(self) -> None:
-        self.store = Store()
+        self.store = LuaServer()
         self.answers = ROOM.answers(PLACE)
 
-    def send(self, commands: list[RoomCommand], now_ms: int) -> list[RoomAnswer]:
+    def send(self, commands: list[RoomCommand], now_ms: int) -> list[RoomResult]:
         lines = [ROOM.encode(command) for command in commands]
         replies = self.store.run(ROOM.script_of(commands[0]), KEYS, [str(now_ms), *lines])
         return [self.answers.outcome(command, line) for command, line in zip(commands, replies, strict=True)]
 
-    def look(self, now_ms: int) -> RoomAnswer:
-        (line,) = self.store.run(ROOM.reads, KEYS, [str(now_ms), ROOM.encode(LookRoom())])
-        answer: RoomAnswer = self.answers.answer(LookRoom(), line)
+    def look(self, now_ms: int) -> RoomResult:
+        (line,) = self.store.run(ROOM.reads, KEYS, [str(now_ms), ROOM.encode(ViewRoom())])
+        answer: RoomResult = self.answers.answer(ViewRoom(), line)
         return answer
 
     def describe(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def test_the_scripts_do_what_the_machine_does(seed: int) -> None:
     for command, now_ms in walk(seed):
         assert scripts.send([command], now_ms) == [apply(state, command, now_ms)], command
         assert scripts.describe() == describe(state), command
-        assert scripts.look(now_ms) == ask(state, LookRoom(), now_ms)
+        assert scripts.look(now_ms) == ask(state, ViewRoom(), now_ms)
 
 
 @given(st.integers(0, 2**32))
@@ -120,20 +120,20 @@ def test_an_ill_formed_line_refuses_the_whole_call(line: str) -> None:
     scripts.send([CreateRoom(terms())], OPENS_AT_MS - 1_000)
     before = scripts.describe()
     with pytest.raises(Refused, match="ILLFORMED command 2"):
-        scripts.store.run(ROOM.script_of(None), KEYS, [str(OPENS_AT_MS), ROOM.encode(Join("a")), line])
+        scripts.store.run(ROOM.script_of(None), KEYS, [str(OPENS_AT_MS), ROOM.encode(JoinRoom("a")), line])
     assert scripts.describe() == before
 
 
 def test_a_room_of_an_earlier_version_has_the_pace_of_its_terms() -> None:
     """Its head lacks what an operator's pace is kept in."""
     scripts, state = Scripts(), RoomState()
-    earlier: tuple[RoomCommand, ...] = (CreateRoom(terms()), Join("a"))
+    earlier: tuple[RoomCommand, ...] = (CreateRoom(terms()), JoinRoom("a"))
     for command in earlier:
         assert scripts.send([command], OPENS_AT_MS - 1_000) == [apply(state, command, OPENS_AT_MS - 1_000)]
     text = "#!lua\nreturn { redis.call('HDEL', KEYS[1], 'pace_min', 'pace_max') }"
     assert scripts.store.run(Script(text, "0" * 40), KEYS, []) == [2]
     assert scripts.describe() == describe(state)
-    later: tuple[RoomCommand, ...] = (OpenRoom(SEED), Serve(6_000), SetPace(1, 2))
+    later: tuple[RoomCommand, ...] = (OpenRoom(SEED), CallTickets(6_000), SetPace(1, 2))
     for command in later:
         assert scripts.send([command], OPENS_AT_MS) == [apply(state, command, OPENS_AT_MS)]
     assert scripts.describe() == describe(state)
@@ -146,29 +146,29 @@ def test_a_room_ends_by_itself() -> None:
     assert scripts.store.keys() == set(KEYS)
     expected_ms = terms().forget_at_ms - OPENS_AT_MS + 1_000 + 86_400_000
     assert scripts.store.ttl_ms == dict.fromkeys(KEYS, expected_ms)
-    scripts.send([Join("a")], terms().forget_at_ms)
+    scripts.send([JoinRoom("a")], terms().forget_at_ms)
     assert scripts.store.keys() == set()
 
 
 def test_whoever_asks_costs_nothing() -> None:
     """Looks, refused joins, and joins of those who have a ticket leave no trace (G8)."""
     scripts = Scripts()
-    scripts.send([CreateRoom(terms(tickets_max=1)), Join("a")], OPENS_AT_MS - 1_000)
+    scripts.send([CreateRoom(terms(tickets_max=1)), JoinRoom("a")], OPENS_AT_MS - 1_000)
     before = {key: scripts.store.members(key) for key in KEYS}
     for number in range(50):
         scripts.look(OPENS_AT_MS - 900)
-        (refused,) = scripts.send([Join(f"x{number}")], OPENS_AT_MS - 900)
+        (refused,) = scripts.send([JoinRoom(f"x{number}")], OPENS_AT_MS - 900)
         assert refused.status is RoomStatus.FULL
-        scripts.send([Join("a")], OPENS_AT_MS - 900)
+        scripts.send([JoinRoom("a")], OPENS_AT_MS - 900)
     assert {key: scripts.store.members(key) for key in KEYS} == before
 
 
 def test_joining_is_one_command_of_the_store() -> None:
     """In a rush a join costs one step on the identities, and nothing on the rest."""
     scripts = Scripts()
-    scripts.send([CreateRoom(terms()), Join("first")], OPENS_AT_MS - 1_000)
+    scripts.send([CreateRoom(terms()), JoinRoom("first")], OPENS_AT_MS - 1_000)
     scripts.store.calls.clear()
-    scripts.send([Join(f"x{number}") for number in range(128)], OPENS_AT_MS - 1_000)
+    scripts.send([JoinRoom(f"x{number}") for number in range(128)], OPENS_AT_MS - 1_000)
     assert scripts.store.calls == {"HMGET": 1, "HSETNX": 128, "HSET": 1}
 
 
@@ -186,13 +186,13 @@ def server(request: pytest.FixtureRequest) -> Server:
 def test_a_server_does_what_memory_does(server: Server, seed: int) -> None:
     """Through the backends, as an engine asks them."""
     clock = ManualClock(0)
-    store, memory = open_backend(server.url, clock), MemoryBackend(clock)
+    store, memory = open_store(server.url, clock), MemoryStore(clock)
     try:
         for command, now_ms in walk(1_000 + seed):
             clock.set_ms(max(now_ms, 0))
-            assert store.perform(Send(PLACE, command)) == memory.perform(Send(PLACE, command)), command
-            assert store.perform(Ask(PLACE, LookRoom())) == memory.perform(Ask(PLACE, LookRoom()))
-            assert store.perform(Describe(PLACE)) == memory.perform(Describe(PLACE)), command
+            assert store.execute(Apply(PLACE, command)) == memory.execute(Apply(PLACE, command)), command
+            assert store.execute(Query(PLACE, ViewRoom())) == memory.execute(Query(PLACE, ViewRoom()))
+            assert store.execute(Describe(PLACE)) == memory.execute(Describe(PLACE)), command
     finally:
         store.close()
 
@@ -200,12 +200,12 @@ def test_a_server_does_what_memory_does(server: Server, seed: int) -> None:
 async def test_joins_that_meet_are_numbered_without_gap_or_double(server: Server) -> None:
     """Two engines, 3,000 people, each asking three times: 3,000 numbers, and everybody always got the same."""
     clock = ManualClock(OPENS_AT_MS - 1_000)
-    one, other = [await open_async_backend(server.url, clock) for _ in range(2)]
+    one, other = [await open_async_store(server.url, clock) for _ in range(2)]
     try:
-        assert (await one.perform(Send(PLACE, CreateRoom(terms())))).ok
+        assert (await one.execute(Apply(PLACE, CreateRoom(terms())))).ok
         people = [f"{number:032x}" for number in range(3_000)] * 3
         answers = await asyncio.gather(
-            *((one, other)[number % 2].perform(Send(PLACE, Join(person))) for number, person in enumerate(people))
+            *((one, other)[number % 2].execute(Apply(PLACE, JoinRoom(person))) for number, person in enumerate(people))
         )
     finally:
         await one.close()
@@ -218,21 +218,21 @@ async def test_joins_that_meet_are_numbered_without_gap_or_double(server: Server
 
 def test_the_servers_clock_opens_the_room(server: Server) -> None:
     """Without a clock of its own, an engine goes by the server's: no matter what time it is where the engine runs."""
-    backend = open_backend(server.url, None)
+    backend = open_store(server.url, None)
     try:
         server_ms = int(server.ask("TIME")[0]) * 1_000
         far = terms(
-            joins_from_ms=0,
+            join_opens_at_ms=0,
             opens_at_ms=server_ms + 3_600_000,
             closes_at_ms=server_ms + 7_200_000,
             forget_at_ms=server_ms + 17_200_000,
         )
-        assert backend.perform(Send(PLACE, CreateRoom(far))).ok
-        assert backend.perform(Send(PLACE, Join("a"))).index == 0
-        answer = backend.perform(Send(PLACE, OpenRoom(SEED)))
+        assert backend.execute(Apply(PLACE, CreateRoom(far))).ok
+        assert backend.execute(Apply(PLACE, JoinRoom("a"))).index == 0
+        answer = backend.execute(Apply(PLACE, OpenRoom(SEED)))
         assert (answer.status, answer.retry_at_ms) == (RoomStatus.NOT_OPEN, far.opens_at_ms)
-        assert backend.perform(Send(PLACE, Serve(6_000))).view.mark == 0
-        view = backend.perform(Ask(PLACE, LookRoom())).view
+        assert backend.execute(Apply(PLACE, CallTickets(6_000))).view.mark == 0
+        view = backend.execute(Query(PLACE, ViewRoom())).view
         assert abs(view.now_ms - server_ms) < 60_000
         for key in KEYS:
             assert 0 < server.ask("PTTL", key) <= 17_200_000 + 86_400_000 + 60_000
@@ -242,17 +242,17 @@ def test_the_servers_clock_opens_the_room(server: Server) -> None:
 
 def test_a_waiting_identity_takes_at_most_120_bytes(server: Server) -> None:
     """Of the server's memory, with all that belongs to it; and one who polls takes nothing."""
-    backend = open_backend(server.url, ManualClock(OPENS_AT_MS - 1_000))
+    backend = open_store(server.url, ManualClock(OPENS_AT_MS - 1_000))
     people = 65_536
     try:
-        assert backend.perform(Send(PLACE, CreateRoom(terms()))).ok
-        lines = [ROOM.encode(Join(f"{number * 2**90:032x}")) for number in range(people)]
+        assert backend.execute(Apply(PLACE, CreateRoom(terms()))).ok
+        lines = [ROOM.encode(JoinRoom(f"{number * 2**90:032x}")) for number in range(people)]
         before = used_memory(server)
-        backend.perform(Send(PLACE, Join("first")))
+        backend.execute(Apply(PLACE, JoinRoom("first")))
         for start in range(0, people, 1024):
             server.ask("EVALSHA", ROOM.script_of(None).sha1, 2, *KEYS, "999000", *lines[start : start + 1024])
         taken = used_memory(server) - before
-        assert backend.perform(Ask(PLACE, LookRoom())).view.tickets == people + 1
+        assert backend.execute(Query(PLACE, ViewRoom())).view.tickets == people + 1
         assert taken / people <= 120, taken / people
     finally:
         backend.close()
@@ -265,13 +265,13 @@ def used_memory(server: Server) -> int:
 def test_a_room_closes_for_all_engines(server: Server) -> None:
     """What one engine reveals, another one reads."""
     clock = ManualClock(OPENS_AT_MS - 1_000)
-    one, other = open_backend(server.url, clock), open_backend(server.url, clock)
+    one, other = open_store(server.url, clock), open_store(server.url, clock)
     try:
-        one.perform(Send(PLACE, CreateRoom(terms())))
+        one.execute(Apply(PLACE, CreateRoom(terms())))
         clock.set_ms(OPENS_AT_MS)
-        assert other.perform(Send(PLACE, OpenRoom(SEED))).ok
-        assert one.perform(Send(PLACE, CloseRoom(LATE_SEED))).ok
-        view = other.perform(Ask(PLACE, LookRoom())).view
+        assert other.execute(Apply(PLACE, OpenRoom(SEED))).ok
+        assert one.execute(Apply(PLACE, CloseRoom(LATE_SEED))).ok
+        view = other.execute(Query(PLACE, ViewRoom())).view
         assert (view.seed, view.late_seed, view.closed_at_ms) == (SEED, LATE_SEED, OPENS_AT_MS)
     finally:
         one.close()
@@ -287,12 +287,12 @@ def test_a_store_that_is_full_still_tells_how_everybody_stands(valkey_server: Se
         ticket = room.join("3578012345678901").ticket
         valkey_server.ask("CONFIG", "SET", "maxmemory", "1mb")
         clock.advance_ms(1_000)
-        assert room.status(ticket).phase is Phase.SHUFFLING
+        assert room.status(ticket).phase is TicketPhase.SHUFFLING
         with pytest.raises(BackendUnavailable, match="memory"):
             room.join("3578012345678902")
         valkey_server.ask("CONFIG", "SET", "maxmemory", "0")
         clock.advance_ms(1_000)
-        assert room.status(ticket).phase is Phase.WAITING
+        assert room.status(ticket).phase is TicketPhase.WAITING
         assert room.view().tickets == 1
 
 
@@ -307,7 +307,7 @@ def test_a_room_in_a_cluster_is_one_slot(valkey_cluster: Cluster) -> None:
             assert room.create("surabaya", 739_000, opens_at=OPENS_AT_MS) is RoomStatus.DONE
             tickets.append(room.join("3578012345678901").ticket)
         clock.advance_ms(1_000)
-        assert {room.status(ticket).phase for room, ticket in zip(rooms, tickets, strict=True)} == {Phase.WAITING}
+        assert {room.status(ticket).phase for room, ticket in zip(rooms, tickets, strict=True)} == {TicketPhase.WAITING}
 
 
 async def test_an_engine_that_is_given_up_leaves_the_room_to_the_others(server: Server) -> None:
@@ -321,16 +321,16 @@ async def test_an_engine_that_is_given_up_leaves_the_room_to_the_others(server: 
         looking = asyncio.create_task(room.status(ticket))
         await asyncio.sleep(0)
         looking.cancel()
-        assert (await asyncio.wait_for(room.status(ticket), 20)).phase is Phase.WAITING
+        assert (await asyncio.wait_for(room.status(ticket), 20)).phase is TicketPhase.WAITING
 
 
 def test_a_name_can_be_used_again_when_the_room_is_forgotten(server: Server) -> None:
     """Nothing is left of the first one: neither its tickets nor its identities."""
     clock = ManualClock(OPENS_AT_MS - 1_000)
-    backend = open_backend(server.url, clock)
+    backend = open_store(server.url, clock)
     try:
-        backend.perform(Send(PLACE, CreateRoom(terms())))
-        backend.perform(Send(PLACE, Join("a")))
+        backend.execute(Apply(PLACE, CreateRoom(terms())))
+        backend.execute(Apply(PLACE, JoinRoom("a")))
         forget_at_ms = terms().forget_at_ms
         clock.set_ms(forget_at_ms)
         again = terms(
@@ -338,9 +338,9 @@ def test_a_name_can_be_used_again_when_the_room_is_forgotten(server: Server) -> 
             closes_at_ms=forget_at_ms + 3_600_000,
             forget_at_ms=forget_at_ms + 9_000_000,
         )
-        assert backend.perform(Send(PLACE, CreateRoom(again))).view.tickets == 0
-        assert backend.perform(Send(PLACE, Join("b"))).index == 0
-        assert backend.perform(Describe(PLACE))["identities"] == {"b": 0}
+        assert backend.execute(Apply(PLACE, CreateRoom(again))).view.tickets == 0
+        assert backend.execute(Apply(PLACE, JoinRoom("b"))).index == 0
+        assert backend.execute(Describe(PLACE))["identities"] == {"b": 0}
         assert server.ask("HLEN", KEYS[1]) == 2
     finally:
         backend.close()
@@ -353,20 +353,20 @@ def test_the_least_rights_are_enough(server: Server) -> None:
     server.ask("ACL", "SETUSER", "engine", "reset", "on", ">secret", *rights.split())
     clock = ManualClock(OPENS_AT_MS - 1_000)
     url = server.url + ("&" if "?" in server.url else "?") + "username=engine&password=secret"
-    backend = open_backend(url, clock)
+    backend = open_store(url, clock)
     try:
         for command, now_ms in (
             (CreateRoom(terms()), OPENS_AT_MS - 1_000),
-            (Join("a"), OPENS_AT_MS - 1_000),
+            (JoinRoom("a"), OPENS_AT_MS - 1_000),
             (OpenRoom(SEED), OPENS_AT_MS),
-            (Serve(6_000), OPENS_AT_MS),
+            (CallTickets(6_000), OPENS_AT_MS),
             (CloseRoom(LATE_SEED), OPENS_AT_MS),
         ):
             clock.set_ms(now_ms)
-            assert backend.perform(Send(PLACE, command)).ok, command
-        assert backend.perform(Ask(PLACE, LookRoom())).view.mark == 1
+            assert backend.execute(Apply(PLACE, command)).ok, command
+        assert backend.execute(Query(PLACE, ViewRoom())).view.mark == 1
         clock.set_ms(terms().forget_at_ms)
-        assert backend.perform(Send(PLACE, Join("a"))).status is RoomStatus.NOT_FOUND
+        assert backend.execute(Apply(PLACE, JoinRoom("a"))).status is RoomStatus.NOT_FOUND
     finally:
         backend.close()
         server.ask("ACL", "DELUSER", "engine")

@@ -28,7 +28,7 @@ from quota_engine.stores.redis.retrying_calls import (
     Node,
     NotSent,
     Pause,
-    Policy,
+    RetryPolicy,
     Router,
     call_plain,
     call_script,
@@ -81,11 +81,11 @@ def _words(step: Attempt | Pause) -> str:
 
 
 def script(router: Router, attempts_max: int = 8) -> Call[list[Any]]:
-    return call_script(COMMANDS, KEYS, ("",), Policy(attempts_max=attempts_max), router, writes=True)
+    return call_script(COMMANDS, KEYS, ("",), RetryPolicy(attempts_max=attempts_max), router, writes=True)
 
 
 def plain(router: Router, *commands: Sequence[str | int]) -> Call[list[Any]]:
-    return call_plain(commands or (("PING",),), Policy(), router, KEYS[0])
+    return call_plain(commands or (("PING",),), RetryPolicy(), router, KEYS[0])
 
 
 def knowing(*nodes: Node) -> ClusterRouter:

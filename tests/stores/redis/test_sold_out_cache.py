@@ -54,18 +54,18 @@ from quota_engine.domain.ledger import Ledger
 from quota_engine.domain.model import Rules
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.state_machine import apply
-from quota_engine.ports import ReadEvents, SendMany, TrimEvents
-from quota_engine.stores.memory import MemoryBackend
+from quota_engine.ports import ApplyMany, ReadEvents, TrimEvents
+from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis import sold_out_cache
-from quota_engine.stores.redis.async_store import AsyncRedisBackend
+from quota_engine.stores.redis.async_store import AsyncRedisStore
 from quota_engine.stores.redis.codecs.office import Decoder, event_of_text, names_of_event, text_of_choice
-from quota_engine.stores.redis.factory import open_async_backend, open_backend
+from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import KINDS, keys_of
 from quota_engine.stores.redis.sold_out_cache import Bounds, SoldOut
-from quota_engine.stores.redis.sync_store import RedisBackend
+from quota_engine.stores.redis.sync_store import RedisStore
 from tests.stores.redis.test_outages import RIGHTS
 from tests.support.lossy_proxy import LossyProxy
-from tests.support.lua_store import LuaBackend, Store
+from tests.support.lua_store import LuaServer, LuaStore
 from tests.support.random_walks import walk
 from tests.support.servers import Replicated, Server, valkey_server_binary
 
@@ -80,34 +80,34 @@ class Scene:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.clock = ManualClock(OPENS_AT_MS)
-        self.machine = MemoryBackend(self.clock)
-        self.opened: list[RedisBackend] = []
+        self.machine = MemoryStore(self.clock)
+        self.opened: list[RedisStore] = []
         self._strangers = 0
 
-    def open(self, options: str = ON) -> RedisBackend:
+    def open(self, options: str = ON) -> RedisStore:
         """One more process."""
-        self.opened.append(open_backend(self.server.url + options, self.clock))
+        self.opened.append(open_store(self.server.url + options, self.clock))
         return self.opened[-1]
 
-    def set_up(self, *commands: Command) -> RedisBackend:
+    def set_up(self, *commands: Command) -> RedisStore:
         """The first process, which publishes the office, gives these commands, and sells both places on line."""
         backend = self.open()
         for command in (*published(), *commands, reserve("ani", ONLINE), reserve("budi", ONLINE)):
             self.both(backend, command)
         return backend
 
-    def both(self, backend: RedisBackend, command: Command) -> Outcome:
+    def both(self, backend: RedisStore, command: Command) -> Outcome:
         """What the backend says, which has to be what the machine says."""
-        outcome = backend.send(OFFICE, command)
-        assert outcome == self.machine.send(OFFICE, command)
+        outcome = backend.apply(OFFICE, command)
+        assert outcome == self.machine.apply(OFFICE, command)
         return outcome
 
-    def stranger(self, backend: RedisBackend, wanted: Any = ONLINE, **more: Any) -> Outcome:
+    def stranger(self, backend: RedisStore, wanted: Any = ONLINE, **more: Any) -> Outcome:
         """Somebody who has not come before wants a place."""
         self._strangers += 1
-        return backend.send(OFFICE, reserve(f"s{self._strangers}", wanted, **more))
+        return backend.apply(OFFICE, reserve(f"s{self._strangers}", wanted, **more))
 
-    def rush(self, backend: RedisBackend) -> None:
+    def rush(self, backend: RedisStore) -> None:
         """Two who find that all is gone: from then on there is a memory of it."""
         assert [self.stranger(backend).status for _ in range(2)] == [SOLD_OUT, SOLD_OUT]
         assert self.calls(lambda: self.stranger(backend)) == 0
@@ -170,10 +170,10 @@ def test_other_days_choices_and_parties_are_not_meant(scene: Scene) -> None:
     assert scene.stranger(backend, day=NEXT_DAY).status is Status.HELD
     assert scene.stranger(backend, PRIORITY).status is Status.HELD
     assert scene.stranger(backend, PUBLIC).status is Status.HELD
-    backend.send(OFFICE, SetCapacity(DAY, "online", 3))
+    backend.apply(OFFICE, SetCapacity(DAY, "online", 3))
     for one in "pq":
-        assert backend.send(OFFICE, reserve(one, ONLINE, f"{one}1", f"{one}2")).status is SOLD_OUT
-    assert scene.calls(lambda: backend.send(OFFICE, reserve("r", ONLINE, "r1", "r2"))) == 0
+        assert backend.apply(OFFICE, reserve(one, ONLINE, f"{one}1", f"{one}2")).status is SOLD_OUT
+    assert scene.calls(lambda: backend.apply(OFFICE, reserve("r", ONLINE, "r1", "r2"))) == 0
     assert scene.stranger(backend).status is Status.HELD
 
 
@@ -196,34 +196,34 @@ def test_asyncio(valkey_server: Server) -> None:
     scene = Scene(valkey_server)
 
     async def rush() -> None:
-        backend = await open_async_backend(valkey_server.url + ON, clock)
-        await backend.perform(SendMany(OFFICE, (*published(), reserve("ani", ONLINE), reserve("budi", ONLINE))))
-        lost = await asyncio.gather(*(backend.send(OFFICE, reserve(f"a{n}", ONLINE)) for n in range(20)))
+        backend = await open_async_store(valkey_server.url + ON, clock)
+        await backend.execute(ApplyMany(OFFICE, (*published(), reserve("ani", ONLINE), reserve("budi", ONLINE))))
+        lost = await asyncio.gather(*(backend.apply(OFFICE, reserve(f"a{n}", ONLINE)) for n in range(20)))
         assert {one.status for one in lost} == {SOLD_OUT}
         await settled(backend)
         before = scene._scripts()
-        lost = await asyncio.gather(*(backend.send(OFFICE, reserve(f"b{n}", ONLINE)) for n in range(500)))
+        lost = await asyncio.gather(*(backend.apply(OFFICE, reserve(f"b{n}", ONLINE)) for n in range(500)))
         assert {one.status for one in lost} == {SOLD_OUT}
         assert scene._scripts() == before
-        assert (await backend.send(OFFICE, reserve("ani", ONLINE))).replayed
-        assert (await backend.send(OFFICE, reserve("again", ONLINE, "budi"))).resumed
+        assert (await backend.apply(OFFICE, reserve("ani", ONLINE))).replayed
+        assert (await backend.apply(OFFICE, reserve("again", ONLINE, "budi"))).resumed
         clock.advance_ms(200)  # refreshed beside the answers
         before = scene._scripts()
-        assert (await backend.send(OFFICE, reserve("c1", ONLINE))).status is SOLD_OUT
+        assert (await backend.apply(OFFICE, reserve("c1", ONLINE))).status is SOLD_OUT
         await settled(backend)
         assert scene._scripts() == before + 1
         clock.advance_ms(200)
-        assert (await backend.send(OFFICE, reserve("c2", ONLINE))).status is SOLD_OUT
-        assert (await backend.send(OFFICE, Release("ani"))).status is Status.RELEASED
-        assert (await backend.send(OFFICE, reserve("c3", ONLINE))).status is Status.HELD
+        assert (await backend.apply(OFFICE, reserve("c2", ONLINE))).status is SOLD_OUT
+        assert (await backend.apply(OFFICE, Release("ani"))).status is Status.RELEASED
+        assert (await backend.apply(OFFICE, reserve("c3", ONLINE))).status is Status.HELD
         await backend.close()
         with pytest.raises(BackendUnavailable, match="closed"):
-            await backend.send(OFFICE, reserve("c4", ONLINE))
+            await backend.apply(OFFICE, reserve("c4", ONLINE))
 
     asyncio.run(rush())
 
 
-async def settled(backend: AsyncRedisBackend) -> None:
+async def settled(backend: AsyncRedisStore) -> None:
     """Wait until nothing is under way."""
     while backend._under_way:
         await asyncio.wait(backend._under_way)
@@ -231,10 +231,10 @@ async def settled(backend: AsyncRedisBackend) -> None:
 
 async def test_who_is_answered_at_once_lets_others_have_a_turn(valkey_server: Server) -> None:
     """A task that does nothing but lose does not keep the loop to itself."""
-    backend = await open_async_backend(valkey_server.url + ON, ManualClock(OPENS_AT_MS))
-    await backend.perform(SendMany(OFFICE, (*published(), reserve("ani", ONLINE), reserve("budi", ONLINE))))
+    backend = await open_async_store(valkey_server.url + ON, ManualClock(OPENS_AT_MS))
+    await backend.execute(ApplyMany(OFFICE, (*published(), reserve("ani", ONLINE), reserve("budi", ONLINE))))
     for number in range(2):
-        await backend.send(OFFICE, reserve(f"a{number}", ONLINE))
+        await backend.apply(OFFICE, reserve(f"a{number}", ONLINE))
     await settled(backend)
     turns = 0
 
@@ -246,7 +246,7 @@ async def test_who_is_answered_at_once_lets_others_have_a_turn(valkey_server: Se
 
     task = asyncio.create_task(other())
     for number in range(1000):
-        assert (await backend.send(OFFICE, reserve(f"b{number}", ONLINE))).status is SOLD_OUT
+        assert (await backend.apply(OFFICE, reserve(f"b{number}", ONLINE))).status is SOLD_OUT
     assert 10 <= turns <= 20
     task.cancel()
     await backend.close()
@@ -289,9 +289,9 @@ def test_precedence(scene: Scene) -> None:
         (reserve("new", ONLINE, "budi"), Status.IDENTITY_LIMIT),
         (reserve("ani2", PRIORITY), Status.CONFLICT),
         (reserve("ani2", ONLINE, "dewi"), Status.CONFLICT),
-        (reserve("gone", ONLINE), Status.ENDED),
-        (reserve("over", ONLINE), Status.ENDED),
-        (reserve("ani", ONLINE), Status.ENDED),
+        (reserve("gone", ONLINE), Status.RESERVATION_ENDED),
+        (reserve("over", ONLINE), Status.RESERVATION_ENDED),
+        (reserve("ani", ONLINE), Status.RESERVATION_ENDED),
         (reserve("new", ONLINE, "away"), Status.BLOCKED),
         (reserve("new", ONLINE, "twice"), Status.BLOCKED),
         (reserve("new", ONLINE, "dewi", "twice"), Status.BLOCKED),
@@ -299,10 +299,10 @@ def test_precedence(scene: Scene) -> None:
     ]
     second = scene.open()  # which did none of this itself
     for number in range(2):
-        assert second.send(OFFICE, reserve(f"pair{number}", ONLINE, f"p{number}", f"q{number}")).status is SOLD_OUT
+        assert second.apply(OFFICE, reserve(f"pair{number}", ONLINE, f"p{number}", f"q{number}")).status is SOLD_OUT
     for command, status in asked:
         scene.rush(second)
-        assert scene.calls(lambda: second.send(OFFICE, reserve("pair", ONLINE, "p", "q"))) == 0
+        assert scene.calls(lambda: second.apply(OFFICE, reserve("pair", ONLINE, "p", "q"))) == 0
         assert scene.both(second, command).status is status
 
 
@@ -311,7 +311,7 @@ def test_what_holds_only_for_a_while_is_for_the_store_to_say(scene: Scene) -> No
     backend = scene.set_up()
     scene.rush(backend)
     late = replace(reserve("late", ONLINE), valid_until_ms=OPENS_AT_MS - 1)
-    assert scene.both(backend, late).status is Status.LAPSED
+    assert scene.both(backend, late).status is Status.COMMAND_EXPIRED
     assert scene.both(backend, replace(late, valid_until_ms=OPENS_AT_MS)).status is SOLD_OUT
 
 
@@ -320,26 +320,26 @@ def test_a_double_click_over_two_processes(scene: Scene) -> None:
     first = scene.set_up()
     second = scene.open()
     scene.rush(second)
-    assert second.send(OFFICE, reserve("click2", ONLINE, "budi")).resumed
-    assert second.send(OFFICE, reserve("budi", ONLINE)).replayed
-    first.send(OFFICE, Release("ani"))
-    assert first.send(OFFICE, reserve("citra", ONLINE)).status is Status.HELD
+    assert second.apply(OFFICE, reserve("click2", ONLINE, "budi")).resumed
+    assert second.apply(OFFICE, reserve("budi", ONLINE)).replayed
+    first.apply(OFFICE, Release("ani"))
+    assert first.apply(OFFICE, reserve("citra", ONLINE)).status is Status.HELD
     # The bound: for so long the second process may not know that a place came back, and who got it.
     scene.clock.advance_ms(BOUND_MS)
-    assert second.send(OFFICE, reserve("click3", ONLINE, "citra")).resumed
+    assert second.apply(OFFICE, reserve("click3", ONLINE, "citra")).resumed
     scene.rush(second)
-    assert second.send(OFFICE, reserve("click4", ONLINE, "citra")).resumed
+    assert second.apply(OFFICE, reserve("click4", ONLINE, "citra")).resumed
 
 
 def test_the_winner_of_a_place_that_came_back_is_known_here_at_once(scene: Scene) -> None:
     """Through one process nobody who has a place is told that all is gone, not even for a moment."""
     backend, other = scene.set_up(), scene.open()
     scene.rush(backend)
-    other.send(OFFICE, Release("ani"))
-    backend.send(OFFICE, SetCapacity(DAY, "draw", 7))  # so that what was known is forgotten, and the place is found
+    other.apply(OFFICE, Release("ani"))
+    backend.apply(OFFICE, SetCapacity(DAY, "draw", 7))  # so that what was known is forgotten, and the place is found
     assert scene.stranger(backend).status is Status.HELD
     scene.rush(backend)
-    assert backend.send(OFFICE, reserve("again", ONLINE, "s4")).resumed
+    assert backend.apply(OFFICE, reserve("again", ONLINE, "s4")).resumed
 
 
 # --- How soon a place that comes back is seen -----------------------------------------------------------------------
@@ -349,7 +349,7 @@ def test_a_place_given_back_elsewhere_is_seen_within_the_bound(scene: Scene) -> 
     """Up to the bound after the question that found nothing, and not a millisecond longer."""
     backend, other = scene.set_up(), scene.open()
     scene.rush(backend)
-    other.send(OFFICE, Release("ani"))
+    other.apply(OFFICE, Release("ani"))
     scene.clock.advance_ms(BOUND_MS // 2)
     assert scene.calls(lambda: scene.stranger(backend)) == 0
     scene.clock.advance_ms(BOUND_MS - BOUND_MS // 2)
@@ -361,7 +361,7 @@ def test_the_bound_counts_from_before_the_question(scene: Scene, age_ms: int) ->
     """A refresh on the way does not make an old answer young: it is the question's time that counts."""
     backend, other = scene.set_up(), scene.open()
     scene.rush(backend)
-    other.send(OFFICE, Release("ani"))
+    other.apply(OFFICE, Release("ani"))
     scene.clock.advance_ms(age_ms)
     assert scene.stranger(backend).status is (Status.HELD if age_ms == 250 else SOLD_OUT)
     # From 150 ms on somebody has asked, and the next one gets it.
@@ -383,23 +383,23 @@ def test_what_one_gives_back_oneself_is_there_at_once(
     """After our own step the next one gets the place; after another process's, once the bound is over."""
     backend, other = scene.set_up(*()), scene.open()
     for one in before:
-        backend.send(OFFICE, one)
+        backend.apply(OFFICE, one)
     scene.rush(backend)
     scene.rush(other)
-    assert backend.send(OFFICE, command).ok
+    assert backend.apply(OFFICE, command).ok
     assert scene.stranger(backend).status is Status.HELD
-    backend.send(OFFICE, SetCapacity(DAY, "online", 9))
+    backend.apply(OFFICE, SetCapacity(DAY, "online", 9))
     scene.clock.advance_ms(BOUND_MS)
     assert scene.stranger(other).status is Status.HELD
 
 
 def test_sent_as_many(scene: Scene) -> None:
-    """What goes out by ``SendMany`` counts as well: units that it gives back, and holders that it makes."""
+    """What goes out by ``ApplyMany`` counts as well: units that it gives back, and holders that it makes."""
     backend = scene.set_up()
     scene.rush(backend)
-    backend.perform(SendMany(OFFICE, (Release("ani"), reserve("citra", ONLINE))))
+    backend.execute(ApplyMany(OFFICE, (Release("ani"), reserve("citra", ONLINE))))
     scene.rush(backend)
-    assert backend.send(OFFICE, reserve("again", ONLINE, "citra")).resumed
+    assert backend.apply(OFFICE, reserve("again", ONLINE, "citra")).resumed
 
 
 def test_a_hold_that_runs_out_is_seen_without_any_event(scene: Scene) -> None:
@@ -420,7 +420,7 @@ def test_a_flag_that_nobody_comes_to_clear(scene: Scene) -> None:
     """Sold out, all given back by a process that dies, and nothing heard for a day: the next one gets a place."""
     backend, other = scene.set_up(), scene.open()
     scene.rush(backend)
-    other.perform(SendMany(OFFICE, (Release("ani"), Release("budi"))))
+    other.execute(ApplyMany(OFFICE, (Release("ani"), Release("budi"))))
     other.close()
     scene.clock.advance_ms(86_400_000)
     assert scene.stranger(backend).status is Status.HELD
@@ -429,7 +429,7 @@ def test_a_flag_that_nobody_comes_to_clear(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("command", "status"),
     [
-        (CloseDay(DAY), Status.CLOSED),
+        (CloseDay(DAY), Status.DAY_CLOSED),
         (Publish(DAY, replace(terms(), opens_at_ms=OPENS_AT_MS + 10_000)), Status.NOT_OPEN),
         (SetRules(replace(RULES, party_max=1)), Status.PARTY_TOO_LARGE),
     ],
@@ -438,12 +438,12 @@ def test_what_takes_precedence_is_seen_within_the_bound(scene: Scene, command: C
     """A day that is closed is not sold out any more, nor is one whose terms or rules have changed."""
     backend, other = scene.set_up(), scene.open()
 
-    def pair(number: int, via: RedisBackend) -> Outcome:
-        return via.send(OFFICE, reserve(f"p{number}", ONLINE, f"p{number}", f"q{number}"))
+    def pair(number: int, via: RedisStore) -> Outcome:
+        return via.apply(OFFICE, reserve(f"p{number}", ONLINE, f"p{number}", f"q{number}"))
 
     for via in (backend, other):
         assert [pair(number, via).status for number in range(3)] == [SOLD_OUT] * 3
-    other.send(OFFICE, command)
+    other.apply(OFFICE, command)
     assert pair(3, other).status is status
     assert pair(4, backend).status is SOLD_OUT
     scene.clock.advance_ms(BOUND_MS)
@@ -458,14 +458,14 @@ def test_events_that_are_trimmed(scene: Scene) -> None:
     backend, other = scene.set_up(), scene.open()
     scene.rush(backend)
     for number in range(5):
-        other.send(OFFICE, SetCapacity(DAY, "online", 3 + number))
-        assert other.send(OFFICE, reserve(f"n{number}", ONLINE)).status is Status.HELD
-        other.perform(TrimEvents(OFFICE, 10_000))
+        other.apply(OFFICE, SetCapacity(DAY, "online", 3 + number))
+        assert other.apply(OFFICE, reserve(f"n{number}", ONLINE)).status is Status.HELD
+        other.execute(TrimEvents(OFFICE, 10_000))
         scene.clock.advance_ms(BOUND_MS)
         scene.stranger(backend)
         scene.clock.advance_ms(1)
         scene.rush(backend)
-        assert backend.send(OFFICE, reserve("again", ONLINE, f"n{number}")).resumed
+        assert backend.apply(OFFICE, reserve("again", ONLINE, f"n{number}")).resumed
     # Nothing new: a trimmed stream alone costs no new reading.
     scene.clock.advance_ms(200)
     assert scene.stranger(backend).status is SOLD_OUT
@@ -478,19 +478,19 @@ def test_another_history(scene: Scene) -> None:
     keys = [key for key in keys_of("", OFFICE) if scene.server.ask("EXISTS", key)]
     raw = scene.server.client(decode_responses=False)
     old: dict[str, Any] = {key: raw.dump(key) for key in keys}
-    other.send(OFFICE, SetCapacity(DAY, "online", 3))
-    assert other.send(OFFICE, reserve("lost", ONLINE)).status is Status.HELD
+    other.apply(OFFICE, SetCapacity(DAY, "online", 3))
+    assert other.apply(OFFICE, reserve("lost", ONLINE)).status is Status.HELD
     scene.rush(backend)
     for key in keys:
         raw.delete(key)
         raw.restore(key, 0, old[key])
     for command in (SetCapacity(DAY, "online", 4), reserve("x", ONLINE), reserve("y", ONLINE), Confirm("y")):
-        assert other.send(OFFICE, command).ok
+        assert other.apply(OFFICE, command).ok
     scene.clock.advance_ms(BOUND_MS)
     scene.rush(backend)
     for name in "xy":
         assert scene.calls(lambda: scene.stranger(backend)) == 0
-        assert backend.send(OFFICE, reserve("again", ONLINE, name)).status in (Status.HELD, Status.IDENTITY_LIMIT)
+        assert backend.apply(OFFICE, reserve("again", ONLINE, name)).status in (Status.HELD, Status.IDENTITY_LIMIT)
 
 
 def test_a_failover_to_a_replica_that_lagged() -> None:
@@ -503,18 +503,18 @@ def test_a_failover_to_a_replica_that_lagged() -> None:
         (replica,) = group.replicas
         replica.ask("REPLICAOF", "NO", "ONE")  # from here on it lags for good
         other = scene.open()
-        other.send(OFFICE, SetCapacity(DAY, "online", 3))
-        assert other.send(OFFICE, reserve("lost", ONLINE)).status is Status.HELD
+        other.apply(OFFICE, SetCapacity(DAY, "online", 3))
+        assert other.apply(OFFICE, reserve("lost", ONLINE)).status is Status.HELD
         scene.clock.advance_ms(151)
         scene.rush(backend)
-        promoted = open_backend(replica.url, scene.clock)
+        promoted = open_store(replica.url, scene.clock)
         for command in (SetCapacity(DAY, "online", 4), reserve("x", ONLINE), reserve("y", ONLINE)):
-            assert promoted.send(OFFICE, command).ok
+            assert promoted.apply(OFFICE, command).ok
         backend._pools[None] = replica.client().connection_pool  # what a Sentinel would have said
         scene.clock.advance_ms(151)
         assert scene.stranger(backend).status is SOLD_OUT
-        assert backend.send(OFFICE, reserve("again", ONLINE, "y")).resumed
-        assert backend.send(OFFICE, reserve("lost", ONLINE)).status is SOLD_OUT
+        assert backend.apply(OFFICE, reserve("again", ONLINE, "y")).resumed
+        assert backend.apply(OFFICE, reserve("lost", ONLINE)).status is SOLD_OUT
         backend.close()
         promoted.close()
         other.close()
@@ -534,7 +534,7 @@ def test_the_store_is_away(own_server: Server) -> None:
         with pytest.raises(BackendUnavailable):
             scene.stranger(backend)
     own_server.start()
-    assert backend.send(OFFICE, reserve("ani", ONLINE)).replayed
+    assert backend.apply(OFFICE, reserve("ani", ONLINE)).replayed
     assert scene.stranger(backend).status is SOLD_OUT
     backend.close()
 
@@ -545,21 +545,21 @@ def test_a_step_whose_answer_was_lost(own_server: Server, many: bool) -> None:
     scene = Scene(own_server)
     first = scene.set_up()
     with LossyProxy(own_server.socket_path) as proxy:
-        backend = open_backend(f"{proxy.url}{ON}&attempts_max=1", scene.clock)
+        backend = open_store(f"{proxy.url}{ON}&attempts_max=1", scene.clock)
 
         def lose(command: Command) -> None:
             proxy.losses = 1
             with pytest.raises(OutcomeUnknown):
-                backend.perform(SendMany(OFFICE, (command,))) if many else backend.send(OFFICE, command)
+                backend.execute(ApplyMany(OFFICE, (command,))) if many else backend.apply(OFFICE, command)
 
         scene.rush(backend)
         lose(Release("ani"))
         assert scene.stranger(backend).status is Status.HELD
-        first.send(OFFICE, SetCapacity(DAY, "online", 3))
+        first.apply(OFFICE, SetCapacity(DAY, "online", 3))
         lose(reserve("citra", ONLINE))
         scene.rush(backend)
-        assert backend.send(OFFICE, reserve("citra", ONLINE)).replayed
-        assert backend.send(OFFICE, reserve("again", ONLINE, "citra")).resumed
+        assert backend.apply(OFFICE, reserve("citra", ONLINE)).replayed
+        assert backend.apply(OFFICE, reserve("again", ONLINE, "citra")).resumed
         backend.close()
     first.close()
 
@@ -569,25 +569,25 @@ async def test_a_step_whose_answer_was_lost_under_asyncio(own_server: Server) ->
     scene = Scene(own_server)
     first = scene.set_up()
     with LossyProxy(own_server.socket_path) as proxy:
-        backend = await open_async_backend(f"{proxy.url}{ON}&attempts_max=1", scene.clock)
+        backend = await open_async_store(f"{proxy.url}{ON}&attempts_max=1", scene.clock)
 
         async def rush(tag: str) -> None:
             for number in range(2):
-                assert (await backend.send(OFFICE, reserve(f"{tag}{number}", ONLINE))).status is SOLD_OUT
+                assert (await backend.apply(OFFICE, reserve(f"{tag}{number}", ONLINE))).status is SOLD_OUT
             await settled(backend)
 
         await rush("a")
         proxy.losses = 1
         with pytest.raises(OutcomeUnknown):
-            await backend.send(OFFICE, Release("ani"))
-        assert (await backend.send(OFFICE, reserve("b", ONLINE))).status is Status.HELD
+            await backend.apply(OFFICE, Release("ani"))
+        assert (await backend.apply(OFFICE, reserve("b", ONLINE))).status is Status.HELD
         await rush("c")
-        task = asyncio.create_task(backend.send(OFFICE, Release("budi")))
+        task = asyncio.create_task(backend.apply(OFFICE, Release("budi")))
         while not backend._under_way:
             await asyncio.sleep(0)
         task.cancel()
         await settled(backend)
-        assert (await backend.send(OFFICE, reserve("d", ONLINE))).status is Status.HELD
+        assert (await backend.apply(OFFICE, reserve("d", ONLINE))).status is Status.HELD
         await backend.close()
     first.close()
 
@@ -600,11 +600,11 @@ class Apart:
 
     def __init__(self, *commands: Command, **bounds: Any) -> None:
         self.clock = ManualClock(OPENS_AT_MS)
-        self.store = LuaBackend(self.clock, Store())
+        self.store = LuaStore(self.clock, LuaServer())
         self.memory = SoldOut(BOUND_MS, lambda: self.clock.now_ms() / 1000, Bounds(**bounds))
         self._strangers = 0
         for command in (*published(), *commands, reserve("ani", ONLINE), reserve("budi", ONLINE)):
-            assert self.store.send(OFFICE, command).ok
+            assert self.store.apply(OFFICE, command).ok
 
     def send(self, command: Command) -> Outcome | None:
         """What the store says; ``None`` if the memory answered instead, as it does ``SOLD_OUT`` alone."""
@@ -613,7 +613,7 @@ class Apart:
             if known is not None:
                 assert known.status is SOLD_OUT
                 return None
-        outcome: Outcome = self.store.send(OFFICE, command)
+        outcome: Outcome = self.store.apply(OFFICE, command)
         self.memory.saw(OFFICE, command, outcome)
         return outcome
 
@@ -705,7 +705,7 @@ def test_a_reserve_that_was_lost_while_a_question_was_under_way() -> None:
     question = apart.ask()
     lines = apart.look(question)
     lost = reserve("citra", ONLINE, day=NEXT_DAY)
-    apart.store.send(OFFICE, lost)
+    apart.store.apply(OFFICE, lost)
     apart.memory.lost(OFFICE, lost)
     apart.learn(question, lines)
     assert apart.stranger() is None
@@ -720,9 +720,9 @@ def test_a_place_that_was_reacquired() -> None:
     apart.clock.advance_ms(HOLD_TTL_MS)
     for name in ("x", "y"):
         assert apart.send(reserve(name, ONLINE)) is not None
-    apart.store.send(OFFICE, reserve("z", ONLINE))
+    apart.store.apply(OFFICE, reserve("z", ONLINE))
     apart.rush()
-    apart.store.send(OFFICE, Release("z"))
+    apart.store.apply(OFFICE, Release("z"))
     won = apart.send(Confirm("citra", reacquire=True))
     assert won is not None
     assert won.status is Status.CONFIRMED
@@ -736,13 +736,13 @@ def test_another_history_whose_events_are_trimmed() -> None:
     """Where the event is gone that would tell one history from the other, and there are later ones: all names anew."""
     apart, other = Apart(), Apart()
     for command in (SetCapacity(DAY, "online", 3), reserve("lost", ONLINE)):
-        apart.store.send(OFFICE, command)
+        apart.store.apply(OFFICE, command)
     apart.rush()
     number = apart.memory._offices[OFFICE].number
     for step in (SetCapacity(DAY, "online", 4), reserve("x", ONLINE), reserve("y", ONLINE), Confirm("y")):
-        assert other.store.send(OFFICE, step).ok
-    assert other.store.perform(ReadEvents(OFFICE, number, 9))
-    other.store.perform(TrimEvents(OFFICE, number))
+        assert other.store.apply(OFFICE, step).ok
+    assert other.store.execute(ReadEvents(OFFICE, number, 9))
+    other.store.execute(TrimEvents(OFFICE, number))
     apart.store = other.store
     other.clock.advance_ms(200)
     apart.clock.advance_ms(200)
@@ -807,14 +807,14 @@ def test_a_kind_that_was_forgotten_while_a_question_was_under_way() -> None:
 # --- Against the machine --------------------------------------------------------------------------------------------
 
 
-def memory_of(backend: RedisBackend) -> SoldOut:
+def memory_of(backend: RedisStore) -> SoldOut:
     return backend._sold_out
 
 
 class Watched:
     """A backend that notes whether an answer was its own."""
 
-    def __init__(self, backend: RedisBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, backend: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
         self.backend = backend
         self.is_own = False
         answer = memory_of(backend).answer
@@ -826,9 +826,9 @@ class Watched:
 
         monkeypatch.setattr(memory_of(backend), "answer", noted)
 
-    def send(self, office: str, command: Command) -> Outcome:
+    def apply(self, office: str, command: Command) -> Outcome:
         self.is_own = False
-        return self.backend.send(office, command)
+        return self.backend.apply(office, command)
 
 
 def crowd(seed: int, count: int) -> Iterator[tuple[int, Command]]:
@@ -856,7 +856,7 @@ def test_every_answer_from_memory_is_the_machine_s_of_a_moment_ago(
     processes = [Watched(scene.open(), monkeypatch) for _ in range(3)]
     ledger = Ledger(OFFICE)
     for command in published():
-        processes[0].send(OFFICE, command)
+        processes[0].apply(OFFICE, command)
         apply(ledger, command, OPENS_AT_MS)
     rng = Random(seed)
     moments: deque[tuple[int, Ledger]] = deque([(OPENS_AT_MS, copy.deepcopy(ledger))])
@@ -865,7 +865,7 @@ def test_every_answer_from_memory_is_the_machine_s_of_a_moment_ago(
         scene.clock.advance_ms(passes_ms)
         now_ms = scene.clock.now_ms()
         process = rng.choice(processes)
-        outcome = process.send(OFFICE, command)
+        outcome = process.apply(OFFICE, command)
         moments.append((now_ms, copy.deepcopy(ledger)))
         while len(moments) > 1 and moments[0][0] <= now_ms - BOUND_MS:
             moments.popleft()
@@ -890,13 +890,13 @@ def test_through_one_process_no_holder_is_ever_refused(
     process = Watched(scene.open(), monkeypatch)
     ledger = Ledger(OFFICE)
     for command in published():
-        process.send(OFFICE, command)
+        process.apply(OFFICE, command)
         apply(ledger, command, OPENS_AT_MS)
     own = 0
     for passes_ms, command in crowd(seed, 200):
         scene.clock.advance_ms(passes_ms)
         now_ms = scene.clock.now_ms()
-        outcome = process.send(OFFICE, command)
+        outcome = process.apply(OFFICE, command)
         if not process.is_own:
             assert outcome == apply(ledger, command, now_ms)
             continue
@@ -913,18 +913,18 @@ def test_through_one_process_no_holder_is_ever_refused(
 def test_what_the_script_calls_sold_out(seed: int) -> None:
     """Whenever it says so, the machine would say ``SOLD_OUT`` to somebody new; and where it does not, hardly ever."""
     clock = ManualClock(0)
-    backend = LuaBackend(clock, Store())
+    backend = LuaStore(clock, LuaServer())
     ledger = Ledger("o")
     too_careful = 0
     for now_ms, command in walk(Random(seed)):
         clock.set_ms(now_ms)
         apply(ledger, command, now_ms)
-        backend.send("o", command)
+        backend.apply("o", command)
         if type(command) is not Reserve:
             continue
         strangers = tuple(f"new{one}" for one in command.applicants)
         asked = replace(command, id="new", valid_until_ms=0, applicants=strangers)
-        line = f"sold_out\t{asked.day}\t{len(asked.applicants)}\t{int(asked.wait)}\t{text_of_choice(asked.choice)}"
+        line = f"sold_out\t{asked.day}\t{len(asked.applicants)}\t{int(asked.join_wait_list)}\t{text_of_choice(asked.choice)}"  # noqa: E501
         (word,) = backend._look("o", line)
         status = apply(copy.deepcopy(ledger), asked, now_ms).status
         assert word == "0" or status is SOLD_OUT
@@ -936,7 +936,7 @@ def test_who_is_in_an_event(scene: Scene) -> None:
     """The short way of reading an event finds the same people as the long one."""
     backend = scene.open()
     commands = [command for _, command in random_commands(5, 300)]
-    backend.perform(SendMany(OFFICE, (*published(), *commands)))
+    backend.execute(ApplyMany(OFFICE, (*published(), *commands)))
     key = dict(zip(KINDS, keys_of("", OFFICE), strict=True))
     choices = scene.server.ask("HGETALL", key["choices"])
     entries = scene.server.ask("XRANGE", key["events"], "-", "+")
@@ -948,18 +948,26 @@ def test_who_is_in_an_event(scene: Scene) -> None:
         assert names_of_event(text) == (() if record is None else (record.id, *record.applicants))
         seen.add(type(event))
     assert len(seen) >= 4
-    assert len(backend.perform(ReadEvents(OFFICE, 0, 10_000))) == len(entries)
+    assert len(backend.execute(ReadEvents(OFFICE, 0, 10_000))) == len(entries)
 
 
 def test_a_reserve_has_no_field_that_the_memory_does_not_know() -> None:
     """A new field may have a word of its own in the precedence: then the memory has to know, and this list."""
-    assert Reserve.__struct_fields__ == ("id", "day", "applicants", "choice", "wait", "hold_ttl_ms", "valid_until_ms")
+    assert Reserve.__struct_fields__ == (
+        "id",
+        "day",
+        "applicants",
+        "choice",
+        "join_wait_list",
+        "hold_ttl_ms",
+        "valid_until_ms",
+    )
 
 
 # --- Bounds ---------------------------------------------------------------------------------------------------------
 
 
-def with_bounds(backend: RedisBackend, clock: ManualClock, **bounds: Any) -> SoldOut:
+def with_bounds(backend: RedisStore, clock: ManualClock, **bounds: Any) -> SoldOut:
     """Give a backend a memory with other bounds."""
     memory = SoldOut(BOUND_MS, lambda: clock.now_ms() / 1000, Bounds(**bounds))
     backend._sold_out = backend._worker._sold_out = memory
@@ -1007,20 +1015,20 @@ def test_too_many_events_and_full_tables(scene: Scene) -> None:
     backend, other = scene.set_up(), scene.open()
     memory = with_bounds(backend, scene.clock, events_max=3)
     scene.rush(backend)
-    other.send(OFFICE, SetCapacity(DAY, "online", 6))
+    other.apply(OFFICE, SetCapacity(DAY, "online", 6))
     for number in range(4):
-        assert other.send(OFFICE, reserve(f"n{number}", ONLINE)).ok
+        assert other.apply(OFFICE, reserve(f"n{number}", ONLINE)).ok
     scene.clock.advance_ms(BOUND_MS)
     scene.rush(backend)
     table = memory._offices[OFFICE].names
     for number in range(4):
-        assert backend.send(OFFICE, reserve("again", ONLINE, f"n{number}")).resumed
+        assert backend.apply(OFFICE, reserve("again", ONLINE, f"n{number}")).resumed
     assert table is not None
     table.count = len(table.table)
     scene.clock.advance_ms(BOUND_MS)
     scene.rush(backend)
     assert memory._offices[OFFICE].names is not table
-    assert backend.send(OFFICE, reserve("again", ONLINE, "n3")).resumed
+    assert backend.apply(OFFICE, reserve("again", ONLINE, "n3")).resumed
 
 
 def test_so_many_offices_kinds_and_names(valkey_server: Server) -> None:
@@ -1031,15 +1039,15 @@ def test_so_many_offices_kinds_and_names(valkey_server: Server) -> None:
     for wanted in (ONLINE, choice(("online", "morning")), choice(("online", "fast"))):
         for number in range(3):
             command = reserve(f"w{wanted.options[0][-1]}{number}", wanted)
-            assert backend.send(OFFICE, command).status is SOLD_OUT
+            assert backend.apply(OFFICE, command).status is SOLD_OUT
     here = memory._offices[OFFICE]
     assert here.seen is not None
     assert len(here.questions) == 2
     assert set(here.seen[3]) == set(here.questions)
     for office in ("second", "third"):
-        backend.perform(SendMany(office, (*published(), SetCapacity(DAY, "online", 0))))
+        backend.execute(ApplyMany(office, (*published(), SetCapacity(DAY, "online", 0))))
         for number in range(3):
-            assert backend.send(office, reserve(f"o{number}", ONLINE)).status is SOLD_OUT
+            assert backend.apply(office, reserve(f"o{number}", ONLINE)).status is SOLD_OUT
     assert set(memory._offices) == {"second", "third"}
     assert memory._offices["second"].names is None
     assert memory._offices["third"].names is not None
@@ -1049,20 +1057,20 @@ def test_so_many_offices_kinds_and_names(valkey_server: Server) -> None:
 
 def test_threads(valkey_server: Server) -> None:
     """Eight threads and the real clock, places coming and going: nothing fails, and each thread's holder is known."""
-    server_time = open_backend(valkey_server.url, None)
+    server_time = open_store(valkey_server.url, None)
     far = replace(terms(), opens_at_ms=0, starts_at_ms=2**42, ends_at_ms=2**42, forget_at_ms=2**42)
-    server_time.perform(SendMany(OFFICE, (SetRules(Rules()), Publish(DAY, far))))
+    server_time.execute(ApplyMany(OFFICE, (SetRules(Rules()), Publish(DAY, far))))
     problems: list[object] = []
 
     def press(thread: int) -> None:
         for number in range(300):
-            mine = server_time.send(OFFICE, reserve(f"t{thread}-{number}", ONLINE))
+            mine = server_time.apply(OFFICE, reserve(f"t{thread}-{number}", ONLINE))
             if mine.status is Status.HELD:
-                again = server_time.send(OFFICE, reserve(f"t{thread}-{number}-2", ONLINE, f"t{thread}-{number}"))
+                again = server_time.apply(OFFICE, reserve(f"t{thread}-{number}-2", ONLINE, f"t{thread}-{number}"))
                 if not again.resumed:
                     problems.append(again)
                 if number % 3 == 0:
-                    server_time.send(OFFICE, Release(f"t{thread}-{number}"))
+                    server_time.apply(OFFICE, Release(f"t{thread}-{number}"))
             elif mine.status is not SOLD_OUT:
                 problems.append(mine)
 
@@ -1083,13 +1091,13 @@ def test_switched_off_and_on(valkey_server: Server) -> None:
     clock = ManualClock(OPENS_AT_MS)
     bounds = []
     for options, of_ours in (("", None), ("", clock), (ON, clock), ("?sold_out_ms=0", None)):
-        backend = open_backend(valkey_server.url + options, of_ours)
+        backend = open_store(valkey_server.url + options, of_ours)
         bounds.append(memory_of(backend)._bound_s)
         backend.close()
     assert bounds == [0.25, 0, 0.25, 0]
     for wrong in ("-1", "x", "60001", ""):
         with pytest.raises(InvalidRequest, match="sold_out_ms"):
-            open_backend(f"{valkey_server.url}?sold_out_ms={wrong}", None)
+            open_store(f"{valkey_server.url}?sold_out_ms={wrong}", None)
 
 
 def test_the_rights_that_it_needs(own_server: Server) -> None:
@@ -1098,7 +1106,7 @@ def test_the_rights_that_it_needs(own_server: Server) -> None:
     scene.set_up()
     for user, rights in (("engine", RIGHTS), ("old", RIGHTS.replace("+hkeys ", ""))):
         own_server.ask("ACL", "SETUSER", user, "reset", "on", ">secret", "~{quota_engine:*", *rights.split())
-        backend = open_backend(f"unix://{user}:secret@{own_server.socket_path}{ON}", scene.clock)
+        backend = open_store(f"unix://{user}:secret@{own_server.socket_path}{ON}", scene.clock)
         assert [scene.stranger(backend).status for _ in range(10)] == [SOLD_OUT] * 10
         assert (memory_of(backend)._offices[OFFICE].seen is None) == (user == "old")
         backend.close()

@@ -17,12 +17,12 @@ from quota_engine.domain.commands import Command, Confirm, SetCapacity
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.engine.quota_engine import backend_factory
-from quota_engine.ports import Audit, Backend, Clock, Describe, ListOffices, Lookup, SendMany
+from quota_engine.ports import ApplyMany, Audit, Clock, Describe, ListOffices, Lookup, Store
 from quota_engine.stores.redis import factory
-from quota_engine.stores.redis.async_store import AsyncRedisBackend
-from quota_engine.stores.redis.factory import open_async_backend
+from quota_engine.stores.redis.async_store import AsyncRedisStore
+from quota_engine.stores.redis.factory import open_async_store
 from quota_engine.stores.redis.keys import keys_of, offices_key
-from quota_engine.stores.redis.sync_store import RedisBackend
+from quota_engine.stores.redis.sync_store import RedisStore
 from tests.stores.redis.conftest import cluster_url
 from tests.support.paths import DOCS
 from tests.support.servers import HOST, MONITORED, Cluster, Sentinels, Server, redis_server_binary_or_skip, until
@@ -39,7 +39,7 @@ class Opened:
 
 
 CLOCK = Opened()
-_opened: list[RedisBackend] = []
+_opened: list[RedisStore] = []
 
 
 @pytest.fixture(autouse=True)
@@ -50,19 +50,19 @@ def close_backends() -> Iterator[None]:
         _opened.pop().close()
 
 
-def open_backend(url: str, clock: Clock | None = CLOCK) -> RedisBackend:
-    _opened.append(factory.open_backend(url, clock))
+def open_store(url: str, clock: Clock | None = CLOCK) -> RedisStore:
+    _opened.append(factory.open_store(url, clock))
     return _opened[-1]
 
 
-def set_up(url: str) -> RedisBackend:
-    backend = open_backend(url)
-    backend.perform(SendMany(OFFICE, (*published(), SetCapacity(DAY, "online", CAPACITY))))
+def set_up(url: str) -> RedisStore:
+    backend = open_store(url)
+    backend.execute(ApplyMany(OFFICE, (*published(), SetCapacity(DAY, "online", CAPACITY))))
     return backend
 
 
-def held(backend: Backend) -> int:
-    online: int = backend.perform(Describe(OFFICE))["days"][DAY]["quotas"]["online"]["held"]
+def held(backend: Store) -> int:
+    online: int = backend.execute(Describe(OFFICE))["days"][DAY]["quotas"]["online"]["held"]
     return online
 
 
@@ -111,10 +111,10 @@ class TestCluster:
         old = cluster.owner_of(slot)
         move(cluster, slot, elsewhere(cluster, slot))
         before = refusals(old, "MOVED")
-        outcomes = [backend.send(OFFICE, reserve(name, ONLINE)) for name in ("ani", "budi", "citra")]
+        outcomes = [backend.apply(OFFICE, reserve(name, ONLINE)) for name in ("ani", "budi", "citra")]
         assert [(one.status, one.replayed) for one in outcomes] == [(Status.HELD, False)] * 3
         assert refusals(old, "MOVED") == before + 1
-        assert backend.perform(Audit(OFFICE)) == []
+        assert backend.execute(Audit(OFFICE)) == []
 
     def test_ask(self, cluster: Cluster) -> None:
         """ASK: the new owner is asked at once and with leave, while the old one still owns the slot."""
@@ -124,11 +124,11 @@ class TestCluster:
         cluster.begin_move(slot, target)
         assert cluster.move_keys(slot, target) == 1
         before = refusals(source, "ASK")
-        assert backend.perform(ListOffices()) == [OFFICE]
-        assert backend.perform(ListOffices()) == [OFFICE]
+        assert backend.execute(ListOffices()) == [OFFICE]
+        assert backend.execute(ListOffices()) == [OFFICE]
         assert refusals(source, "ASK") == before + 2
         finish_move(cluster, slot, target)
-        assert backend.perform(ListOffices()) == [OFFICE]
+        assert backend.execute(ListOffices()) == [OFFICE]
 
     def test_tryagain(self, cluster: Cluster) -> None:
         """TRYAGAIN, half way of a move: refused whole, waited for, and told if it goes on for too long."""
@@ -138,13 +138,13 @@ class TestCluster:
         cluster.begin_move(slot, target)
         cluster.move_keys(slot, target, keys_max=1)
         with pytest.raises(BackendUnavailable):
-            open_backend(cluster_url(cluster) + "?attempts_max=2").send(OFFICE, reserve("ani", ONLINE))
+            open_store(cluster_url(cluster) + "?attempts_max=2").apply(OFFICE, reserve("ani", ONLINE))
         back = threading.Timer(0.2, finish_move, (cluster, slot, target))
         back.start()
-        outcome = backend.send(OFFICE, reserve("ani", ONLINE))
+        outcome = backend.apply(OFFICE, reserve("ani", ONLINE))
         back.join()
         assert (outcome.status, outcome.replayed) == (Status.HELD, False)
-        assert backend.perform(Audit(OFFICE)) == []
+        assert backend.execute(Audit(OFFICE)) == []
 
     def test_clusterdown(self, cluster: Cluster) -> None:
         """CLUSTERDOWN, here because a slot has no owner: refused whole, waited for, and told if it goes on."""
@@ -157,10 +157,10 @@ class TestCluster:
         back = threading.Timer(0.2, owner.ask, ("CLUSTER", "ADDSLOTS", lost))
         try:
             with pytest.raises(BackendUnavailable, match="down"):
-                open_backend(cluster_url(cluster) + "?attempts_max=2").send(OFFICE, reserve("ani", ONLINE))
+                open_store(cluster_url(cluster) + "?attempts_max=2").apply(OFFICE, reserve("ani", ONLINE))
         finally:
             back.start()
-        outcome = backend.send(OFFICE, reserve("ani", ONLINE))
+        outcome = backend.apply(OFFICE, reserve("ani", ONLINE))
         back.join()
         assert (outcome.status, outcome.replayed) == (Status.HELD, False)
         cluster.wait_ok()
@@ -181,37 +181,37 @@ class TestCluster:
 
     def test_offices_are_on_several_nodes(self, cluster: Cluster) -> None:
         """Each office is one slot, and the slots are spread."""
-        backend = open_backend(cluster_url(cluster) + "?namespace=test")
+        backend = open_store(cluster_url(cluster) + "?namespace=test")
         offices = [f"office{number}" for number in range(12)]
         for office in offices:
-            backend.perform(SendMany(office, published()))
-        assert backend.perform(ListOffices()) == sorted(offices)
+            backend.execute(ApplyMany(office, published()))
+        assert backend.execute(ListOffices()) == sorted(offices)
         primaries = [one for one in cluster.members if one.info("replication")["role"] == "master"]
         assert all(int(one.ask("DBSIZE")) > 0 for one in primaries)
 
     async def test_the_async_backend_is_redirected(self, cluster: Cluster) -> None:
         """MOVED and TRYAGAIN, by asyncio."""
         await asyncio.to_thread(set_up, cluster_url(cluster))
-        backend = await open_async_backend(cluster_url(cluster), CLOCK)
+        backend = await open_async_store(cluster_url(cluster), CLOCK)
         slot = slot_of_office(cluster)
         target = elsewhere(cluster, slot)
         cluster.begin_move(slot, target)
         cluster.move_keys(slot, target, keys_max=2)
-        waiting = [asyncio.ensure_future(backend.send(OFFICE, reserve(f"a{n}", ONLINE))) for n in range(20)]
+        waiting = [asyncio.ensure_future(backend.apply(OFFICE, reserve(f"a{n}", ONLINE))) for n in range(20)]
         await asyncio.sleep(0.05)
         await asyncio.to_thread(finish_move, cluster, slot, target)
         outcomes = await asyncio.gather(*waiting)
         assert [(one.status, one.replayed) for one in outcomes] == [(Status.HELD, False)] * 20
-        assert await backend.perform(Audit(OFFICE)) == []
+        assert await backend.execute(Audit(OFFICE)) == []
         await backend.close()
         await backend.close()
 
     def test_opened_as_one_server(self, cluster: Cluster) -> None:
         """The right URL is told, as it is for one server that is opened as a cluster."""
         other = elsewhere(cluster, cluster.slot_of(offices_key("")))
-        backend = open_backend(other.url)
+        backend = open_store(other.url)
         with pytest.raises(BackendUnavailable, match=r"redis\+cluster://"):
-            backend.perform(ListOffices())
+            backend.execute(ListOffices())
 
     def test_the_least_rights_that_work(self, cluster: Cluster) -> None:
         """Besides the rights that one server wants, those that the documents list for a cluster."""
@@ -228,11 +228,11 @@ class TestCluster:
         target = elsewhere(cluster, slot)
         cluster.begin_move(slot, target)
         cluster.move_keys(slot, target)
-        assert backend.perform(ListOffices()) == [OFFICE]
+        assert backend.execute(ListOffices()) == [OFFICE]
         finish_move(cluster, slot, target)
-        assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+        assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
         with pytest.raises(BackendUnavailable, match="invalid username-password"):
-            open_backend(url.replace("secret", "wrong"))
+            open_store(url.replace("secret", "wrong"))
 
 
 class TestFailover:
@@ -292,18 +292,18 @@ class TestSentinels:
         backend = set_up(sentinels.url)
         addresses = f"{HOST}:1,{HOST}:2"
         with pytest.raises(BackendUnavailable, match="nobody knows a server"):
-            open_backend(f"redis+sentinel://{addresses}/{MONITORED}?attempts_max=2")
+            open_store(f"redis+sentinel://{addresses}/{MONITORED}?attempts_max=2")
         with pytest.raises(BackendUnavailable, match="does not watch any 'other'"):
-            open_backend(sentinels.url.replace(MONITORED, "other") + "?attempts_max=1")
-        assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
-        assert open_backend(sentinels.url.replace("//", f"//{addresses},")).perform(Lookup(OFFICE, "ani"))
+            open_store(sentinels.url.replace(MONITORED, "other") + "?attempts_max=1")
+        assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+        assert open_store(sentinels.url.replace("//", f"//{addresses},")).execute(Lookup(OFFICE, "ani"))
 
     async def test_the_async_backend_asks_sentinels(self, sentinels: Sentinels) -> None:
         """The same, by asyncio; a database besides the first."""
         await asyncio.to_thread(set_up, sentinels.url + "/3")
-        backend = await open_async_backend(sentinels.url + "/3", CLOCK)
-        assert (await backend.send(OFFICE, reserve("ani", ONLINE))).status is Status.HELD
-        assert (await backend.send(OFFICE, Confirm("ani"))).status is Status.CONFIRMED
+        backend = await open_async_store(sentinels.url + "/3", CLOCK)
+        assert (await backend.apply(OFFICE, reserve("ani", ONLINE))).status is Status.HELD
+        assert (await backend.apply(OFFICE, Confirm("ani"))).status is Status.CONFIRMED
         assert int(sentinels.primary.info("keyspace")["db3"]["keys"]) > 5
         await backend.close()
 
@@ -311,7 +311,7 @@ class TestSentinels:
 class Sends(Protocol):
     """As much of a backend as a load needs."""
 
-    def send(self, office: str, command: Command) -> Outcome: ...
+    def apply(self, office: str, command: Command) -> Outcome: ...
 
 
 class Load:
@@ -341,13 +341,13 @@ class Load:
 
     def send_again(self) -> list[Outcome]:
         """What the keys that were acknowledged come to now."""
-        return [_opened[0].send(OFFICE, reserve(key, ONLINE)) for key in self.done]
+        return [_opened[0].apply(OFFICE, reserve(key, ONLINE)) for key in self.done]
 
     def all_is_held_once(self) -> bool:
         """After every key was sent again (an acknowledged one may have been lost with the old primary)."""
         assert {outcome.status for outcome in self.send_again()} == {Status.HELD}
         assert held(_opened[0]) == len(self.done) == len(set(self.done))
-        assert _opened[0].perform(Audit(OFFICE)) == []
+        assert _opened[0].execute(Audit(OFFICE)) == []
         return True
 
     def _reserve(self, thread: int) -> None:
@@ -359,7 +359,7 @@ class Load:
     def _insist(self, key: str) -> None:
         for _ in range(20):
             try:
-                outcome = self._backend.send(OFFICE, reserve(key, ONLINE))
+                outcome = self._backend.apply(OFFICE, reserve(key, ONLINE))
                 assert outcome.status is Status.HELD
             except (BackendUnavailable, OutcomeUnknown) as error:
                 self.errors.append(error)
@@ -375,10 +375,10 @@ class SyncFace:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self._backend: AsyncRedisBackend = self._run(open_async_backend(url, CLOCK))
+        self._backend: AsyncRedisStore = self._run(open_async_store(url, CLOCK))
 
-    def send(self, office: str, command: Command) -> Outcome:
-        outcome: Outcome = self._run(self._backend.send(office, command))
+    def apply(self, office: str, command: Command) -> Outcome:
+        outcome: Outcome = self._run(self._backend.apply(office, command))
         return outcome
 
     def close(self) -> None:
@@ -396,7 +396,7 @@ def opened(url: str, *, is_async: bool) -> Iterator[Sends]:
     """A backend of either kind that tries for half a minute, which is enough on a slow machine."""
     url += "?attempts_max=60"
     if not is_async:
-        yield open_backend(url)
+        yield open_store(url)
         return
     face = SyncFace(url)
     try:
@@ -413,12 +413,12 @@ class TestTls:
         with Server(redis_server_binary_or_skip(), tls=True, requirepass="not a/secret") as server:
             assert server.url.startswith("rediss://")
             backend = await asyncio.to_thread(set_up, server.url)
-            assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
-            other = await open_async_backend(server.url, CLOCK)
-            assert (await other.send(OFFICE, reserve("ani", ONLINE))).replayed
+            assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+            other = await open_async_store(server.url, CLOCK)
+            assert (await other.apply(OFFICE, reserve("ani", ONLINE))).replayed
             await other.close()
             with pytest.raises(BackendUnavailable, match="certificate"):
-                open_backend(server.url.partition("?")[0] + "?attempts_max=1")
+                open_store(server.url.partition("?")[0] + "?attempts_max=1")
 
     def test_a_cluster(self) -> None:
         """A node that is alone does not know its address, and is asked where it was found."""
@@ -426,8 +426,8 @@ class TestTls:
             redis_server_binary_or_skip(), primaries=1, tls=True, settings=[("tls-cluster", "yes")]
         ) as cluster:
             backend = set_up(cluster.url.replace("rediss://", "rediss+cluster://"))
-            assert backend.send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
-            assert backend.perform(Audit(OFFICE)) == []
+            assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+            assert backend.execute(Audit(OFFICE)) == []
 
     def test_sentinels(self, tmp_path: Path) -> None:
         """The Sentinels are asked over TLS, too, and have a password of their own."""
@@ -440,10 +440,10 @@ class TestTls:
                 authorities.write_text("".join(path.read_text() for path in paths))
                 url = f"rediss+sentinel://:secret@{HOST}:{sentinel.port}/{MONITORED}?ssl_ca_certs={quote(str(authorities))}"
                 assert (
-                    set_up(url + "&sentinel_password=other").send(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+                    set_up(url + "&sentinel_password=other").apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
                 )
                 with pytest.raises(BackendUnavailable):
-                    open_backend(url)
+                    open_store(url)
 
 
 class TestUrls:
@@ -470,7 +470,7 @@ class TestUrls:
     def test_a_wrong_url_is_told(self, url: str, message: str) -> None:
         """A mistake in the URL is the caller's, and named; its password is not."""
         with pytest.raises(InvalidRequest, match=message) as caught:
-            open_backend(url.replace("//", "//user:secret@"))
+            open_store(url.replace("//", "//user:secret@"))
         assert "secret" not in str(caught.value)
 
     @pytest.mark.parametrize("scheme", ["redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"])

@@ -8,7 +8,7 @@ import datetime
 from collections.abc import Sequence
 
 from quota_engine.api_schema import reservations as wire
-from quota_engine.api_schema.operators import HoldsBody, LedgersBody, ReconciledBody
+from quota_engine.api_schema.operators import HoldRemainingBody, LedgersBody, ReconciledBody
 from quota_engine.client.call_protocol import Speaker, Talk, segment
 from quota_engine.client.calls.common import day_text, of_day, of_office, wanted_of
 from quota_engine.client.decoding import day_of
@@ -54,7 +54,7 @@ class DayCalls(Speaker):
         found = yield from self._ask("GET", of_office(office, "availability"), wire.AvailabilityBody, query=query)
         return found.earliest_free_day
 
-    def offices(self) -> Talk[list[str]]:
+    def list_offices(self) -> Talk[list[str]]:
         """See :meth:`quota_engine.QuotaEngine.offices`."""
         return (yield from self._ask("GET", "/v1/ledgers", LedgersBody)).offices
 
@@ -62,12 +62,12 @@ class DayCalls(Speaker):
         """The offices of the service's catalog, what they offer, and when they open next."""
         return self._ask("GET", "/v1/offices", wire.OfficesBody)
 
-    def count_holds(self, office: str, day: Day, left_ms: Sequence[int]) -> Talk[list[int]]:
-        """See :meth:`quota_engine.QuotaEngine.count_holds`."""
-        if not isinstance(left_ms, list | tuple) or not all(type(bound_ms) is int for bound_ms in left_ms):
-            raise InvalidRequest("left_ms", "not such a list", "a list of at most 16 bounds that rise")
-        query = {"left_ms": ",".join(map(str, left_ms))}
-        return (yield from self._ask("GET", of_day(office, day, "holds"), HoldsBody, query=query)).holds
+    def hold_remaining_histogram(self, office: str, day: Day, bounds_ms: Sequence[int]) -> Talk[list[int]]:
+        """See :meth:`quota_engine.QuotaEngine.hold_remaining_histogram`."""
+        if not isinstance(bounds_ms, list | tuple) or not all(type(bound_ms) is int for bound_ms in bounds_ms):
+            raise InvalidRequest("bounds_ms", "not such a list", "a list of at most 16 bounds that rise")
+        query = {"bounds_ms": ",".join(map(str, bounds_ms))}
+        return (yield from self._ask("GET", of_day(office, day, "holds"), HoldRemainingBody, query=query)).holds
 
     def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> Talk[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.set_capacity`."""
@@ -81,12 +81,12 @@ class DayCalls(Speaker):
         """See :meth:`quota_engine.QuotaEngine.open_day`."""
         return self._command("POST", of_day(office, day, "open"))
 
-    def pass_on_unused(self, office: str, day: Day, quota: str) -> Talk[Outcome]:
-        """See :meth:`quota_engine.QuotaEngine.pass_on_unused`."""
+    def reallocate_unused(self, office: str, day: Day, quota: str) -> Talk[Outcome]:
+        """See :meth:`quota_engine.QuotaEngine.reallocate_unused`."""
         return self._command("POST", _of_quota(office, day, quota, "pass-on"))
 
-    def return_parked(self, office: str, day: Day, quota: str) -> Talk[Outcome]:
-        """See :meth:`quota_engine.QuotaEngine.return_parked`."""
+    def release_parked(self, office: str, day: Day, quota: str) -> Talk[Outcome]:
+        """See :meth:`quota_engine.QuotaEngine.release_parked`."""
         return self._command("POST", _of_quota(office, day, quota, "return-parked"))
 
     def expire(self, office: str, day: Day, limit: int = 100) -> Talk[Outcome]:

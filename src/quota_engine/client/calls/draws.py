@@ -15,21 +15,21 @@ from quota_engine.api_schema.draws import AWARDS_MAX, ApplicationBody, AwardBody
 from quota_engine.api_schema.reservations import ProblemBody
 from quota_engine.client.call_protocol import Retries, ServiceRefused, Speaker, Talk
 from quota_engine.client.calls.common import day_text, party_of
-from quota_engine.client.decoding import award_of, draw_outcome_of, draw_view_of, wish_of
+from quota_engine.client.decoding import award_of, draw_outcome_of, draw_view_of, preference_of
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import Status
 from quota_engine.domain.validation import check_integer
 from quota_engine.draws.files import applications_of_lines, capacities_of_json, result_of_lines
-from quota_engine.draws.ledger import DrawOutcome, DrawStatus, DrawTerms, DrawView, place_of
+from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawStatus, DrawView, address_of
 from quota_engine.draws.lottery import APPLICATIONS_MAX
 from quota_engine.workflows.draws import (
     NOTHING_AWARDED,
     REFUSALS_SHOWN_MAX,
-    Application,
     AwardReport,
     DrawChoice,
     DrawFiles,
     DrawRecord,
+    SubmittedApplication,
 )
 from quota_engine.workflows.request_builder import Applicants
 
@@ -39,13 +39,13 @@ class DrawCalls(Speaker):
 
     def __init__(self, retries: Retries, draw: str) -> None:
         super().__init__(retries)
-        place_of(draw)
+        address_of(draw)
         self._path = f"/v1/draws/{draw}"
 
-    def create(self, terms: DrawTerms) -> Talk[DrawOutcome]:
+    def create(self, terms: DrawConfig) -> Talk[DrawOutcome]:
         """See :meth:`quota_engine.Draw.create`."""
-        if not isinstance(terms, DrawTerms):
-            raise InvalidRequest("terms", f"a {type(terms).__name__}", "DrawTerms(...)")
+        if not isinstance(terms, DrawConfig):
+            raise InvalidRequest("terms", f"a {type(terms).__name__}", "DrawConfig(...)")
         days = {name: datetime.date.fromordinal(getattr(terms, name)) for name in ("first_day", "last_day")}
         return self._do("PUT", "", {**msgspec.structs.asdict(terms), **days})
 
@@ -66,14 +66,14 @@ class DrawCalls(Speaker):
         """See :meth:`quota_engine.Draw.withdraw`."""
         return self._do("POST", "/applications/withdraw", {"applicant": applicant, "version": version})
 
-    def find(self, applicant: str) -> Talk[Application | None]:
+    def find(self, applicant: str) -> Talk[SubmittedApplication | None]:
         """See :meth:`quota_engine.Draw.find`."""
         path, body = f"{self._path}/applications/find", {"applicant": applicant}
         found = yield from self._asked("POST", path, ApplicationBody, DrawStatus, body=body)
         if isinstance(found, ProblemBody):
             return None
-        wishes = tuple(wish_of(one) for one in found.choices)
-        return Application(found.number, found.version, tuple(found.tokens), wishes)
+        wishes = tuple(preference_of(one) for one in found.choices)
+        return SubmittedApplication(found.number, found.version, tuple(found.tokens), wishes)
 
     def close(self) -> Talk[DrawOutcome]:
         """See :meth:`quota_engine.Draw.close`."""

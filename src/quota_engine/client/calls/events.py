@@ -8,11 +8,16 @@ from collections.abc import Iterable
 from itertools import islice
 
 from quota_engine.api_schema import reservations as wire
-from quota_engine.api_schema.operators import AcknowledgedBody, AddedBody, DroppedBody, GroupsBody
+from quota_engine.api_schema.operators import (
+    AcknowledgedBody,
+    ConsumerGroupCreatedBody,
+    ConsumerGroupDeletedBody,
+    ConsumerGroupsBody,
+)
 from quota_engine.client.call_protocol import Speaker, Talk, segment
 from quota_engine.client.calls.common import given, of_office
 from quota_engine.client.decoding import event_of, group_of
-from quota_engine.domain.consumer_groups import OPEN_MAX, GroupView
+from quota_engine.domain.consumer_groups import OPEN_MAX, ConsumerGroupView
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_integer
 from quota_engine.ports import RecordedEvent
@@ -31,15 +36,15 @@ class EventCalls(Speaker):
         after: int = 0,
         limit: int = 1000,
         *,
-        group: str | None = None,
+        consumer_group: str | None = None,
         consumer: str | None = None,
-        claim_idle_ms: int = 60_000,
+        min_idle_ms: int = 60_000,
     ) -> Talk[list[RecordedEvent]]:
         """See :meth:`quota_engine.QuotaEngine.events`; for a group at most 1,000 at a time."""
         query: dict[str, object] = {"after": after, "limit": limit}
-        if group is not None or consumer is not None:
-            query |= {"group": given(group, "group"), "consumer": given(consumer, "consumer")}
-            return (yield from self._read(office, query | {"claim_idle_ms": claim_idle_ms}))
+        if consumer_group is not None or consumer is not None:
+            query |= {"group": given(consumer_group, "group"), "consumer": given(consumer, "consumer")}
+            return (yield from self._read(office, query | {"min_idle_ms": min_idle_ms}))
         check_integer(limit, "limit", 1, EVENTS_READ_MAX)
         found: list[RecordedEvent] = []
         while True:
@@ -59,25 +64,29 @@ class EventCalls(Speaker):
         body = {"through": through}
         return (yield from self._ask("POST", of_office(office, "events/trim"), wire.TrimmedBody, body=body)).events_left
 
-    def groups(self, office: str) -> Talk[list[GroupView]]:
+    def list_consumer_groups(self, office: str) -> Talk[list[ConsumerGroupView]]:
         """See :meth:`quota_engine.QuotaEngine.groups`."""
-        found = yield from self._ask("GET", of_office(office, "groups"), GroupsBody)
-        return [group_of(one) for one in found.groups]
+        found = yield from self._ask("GET", of_office(office, "groups"), ConsumerGroupsBody)
+        return [group_of(one) for one in found.consumer_groups]
 
-    def add_group(self, office: str, group: str, after: int = 0) -> Talk[bool]:
-        """See :meth:`quota_engine.QuotaEngine.add_group`."""
-        return (yield from self._ask("POST", _of_group(office, group), AddedBody, body={"after": after})).added
+    def create_consumer_group(self, office: str, consumer_group: str, after: int = 0) -> Talk[bool]:
+        """See :meth:`quota_engine.QuotaEngine.create_consumer_group`."""
+        return (
+            yield from self._ask(
+                "POST", _of_group(office, consumer_group), ConsumerGroupCreatedBody, body={"after": after}
+            )
+        ).created
 
-    def drop_group(self, office: str, group: str) -> Talk[bool]:
-        """See :meth:`quota_engine.QuotaEngine.drop_group`."""
-        return (yield from self._ask("DELETE", _of_group(office, group), DroppedBody)).dropped
+    def delete_consumer_group(self, office: str, consumer_group: str) -> Talk[bool]:
+        """See :meth:`quota_engine.QuotaEngine.delete_consumer_group`."""
+        return (yield from self._ask("DELETE", _of_group(office, consumer_group), ConsumerGroupDeletedBody)).deleted
 
-    def acknowledge(self, office: str, group: str, numbers: Iterable[int]) -> Talk[int]:
+    def acknowledge(self, office: str, consumer_group: str, numbers: Iterable[int]) -> Talk[int]:
         """See :meth:`quota_engine.QuotaEngine.acknowledge`; many are sent in parts, one after the other."""
         left = list(islice(numbers, OPEN_MAX + 1))
         if len(left) > OPEN_MAX:
             raise InvalidRequest("numbers", "too many", f"at most {OPEN_MAX} numbers")
-        path = _of_group(office, group) + "/acknowledge"
+        path = _of_group(office, consumer_group) + "/acknowledge"
         acknowledged = 0
         for first in range(0, len(left) or 1, _READ_MAX):
             body = {"numbers": left[first : first + _READ_MAX]}

@@ -18,7 +18,7 @@ from quota_engine.client.calls.common import day_text, given, of_day, party_of, 
 from quota_engine.client.decoding import reservation_of
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import Outcome, WaitPlace
+from quota_engine.domain.outcomes import Outcome, WaitListPosition
 from quota_engine.domain.validation import check_name
 from quota_engine.workflows.office_moves import MovesReport
 from quota_engine.workflows.request_builder import Day
@@ -49,18 +49,18 @@ class ReservationCalls(Speaker):
         session: str = "",
         channel: str = "online",
         group: str = "",
-        key: str | None = None,
-        wait: bool = False,
+        idempotency_key: str | None = None,
+        join_wait_list: bool = False,
         hold_ttl_ms: int = 0,
         caller: Caller | None = None,
         admission_pass: str = "",
     ) -> Talk[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.reserve`. Without a ``key`` one is made up, and sent again if need be."""
-        if key is not None:
-            check_name(key, "key")
+        if idempotency_key is not None:
+            check_name(idempotency_key, "key")
         body: dict[str, object] = {
             "applicants": party_of(applicants),
-            "wait": wait,
+            "join_wait_list": join_wait_list,
             **wanted_of(service, service_unit, session, channel, group),
         }
         if hold_ttl_ms:
@@ -71,29 +71,29 @@ class ReservationCalls(Speaker):
             body["caller"] = msgspec.structs.asdict(caller)
         elif caller is not None:
             raise InvalidRequest("caller", f"a {type(caller).__name__}", "a Caller")
-        return self._command("POST", of_day(office, day, "reservations"), body, key=key or _random_key())
+        return self._command("POST", of_day(office, day, "reservations"), body, key=idempotency_key or _random_key())
 
     def confirm(
-        self, reference: str, *, applicant: str | None = None, version: int = 0, reacquire: bool = False
+        self, reference: str, *, owner: str | None = None, expected_version: int = 0, reacquire: bool = False
     ) -> Talk[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.confirm`."""
-        return self._step("confirm", reference, applicant, version, reacquire=reacquire)
+        return self._step("confirm", reference, owner, expected_version, reacquire=reacquire)
 
-    def release(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Talk[Outcome]:
+    def release(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Talk[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.release`."""
-        return self._step("release", reference, applicant, version)
+        return self._step("release", reference, owner, expected_version)
 
-    def cancel(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Talk[Outcome]:
+    def cancel(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Talk[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.cancel`."""
-        return self._step("cancel", reference, applicant, version)
+        return self._step("cancel", reference, owner, expected_version)
 
-    def check_in(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Talk[Outcome]:
+    def check_in(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Talk[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.check_in`."""
-        return self._step("check-in", reference, applicant, version)
+        return self._step("check-in", reference, owner, expected_version)
 
-    def mark_no_show(self, reference: str, *, applicant: str | None = None, version: int = 0) -> Talk[Outcome]:
+    def mark_no_show(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Talk[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.mark_no_show`."""
-        return self._step("no-show", reference, applicant, version)
+        return self._step("no-show", reference, owner, expected_version)
 
     def reschedule(
         self,
@@ -106,20 +106,20 @@ class ReservationCalls(Speaker):
         session: str = "",
         channel: str = "online",
         group: str = "",
-        applicant: str | None = None,
-        version: int = 0,
+        owner: str | None = None,
+        expected_version: int = 0,
     ) -> Talk[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.reschedule`."""
         wanted = wanted_of(service, service_unit, session, channel, group)
-        return self._step("reschedule", reference, applicant, version, day=day_text(day), office=office, **wanted)
+        return self._step("reschedule", reference, owner, expected_version, day=day_text(day), office=office, **wanted)
 
-    def finish_moves(self, *, older_than_ms: int = 0, limit: int = 1000) -> Talk[MovesReport]:
-        """See :meth:`quota_engine.QuotaEngine.finish_moves`; at most 1,000 at a time."""
+    def recover_moves(self, *, older_than_ms: int = 0, limit: int = 1000) -> Talk[MovesReport]:
+        """See :meth:`quota_engine.QuotaEngine.recover_moves`; at most 1,000 at a time."""
         body: dict[str, object] = {"older_than_ms": older_than_ms, "limit": limit}
         found = yield from self._ask("POST", "/v1/moves/finish", MovesBody, body=body)
         return MovesReport(found.finished, found.undone)
 
-    def moved_to(self, reference: str) -> Talk[str]:
+    def find_moved(self, reference: str) -> Talk[str]:
         """See :meth:`quota_engine.QuotaEngine.moved_to`."""
         return (yield from self._ask("GET", _of(reference, "/moved-to"), MovedToBody)).reference
 
@@ -128,14 +128,14 @@ class ReservationCalls(Speaker):
         found = yield from self._look(reference)
         return None if found is None else reservation_of(found)
 
-    def wait_place(self, reference: str) -> Talk[WaitPlace | None]:
-        """See :meth:`quota_engine.QuotaEngine.wait_place`."""
+    def wait_list_position(self, reference: str) -> Talk[WaitListPosition | None]:
+        """See :meth:`quota_engine.QuotaEngine.wait_list_position`."""
         found = yield from self._look(reference)
-        if found is None or not found.wait_list:
+        if found is None or not found.wait_list_position:
             return None
-        return WaitPlace(found.wait_list.ahead, found.wait_list.waiting)
+        return WaitListPosition(found.wait_list_position.ahead, found.wait_list_position.waiting)
 
-    def reservations(self, office: str, day: Day) -> Talk[list[Reservation]]:
+    def list_reservations(self, office: str, day: Day) -> Talk[list[Reservation]]:
         """See :meth:`quota_engine.QuotaEngine.reservations`; a long list is asked for in parts, one after the other."""
         path = of_day(office, day, "reservations")
         found: dict[str, Reservation] = {}  # one that moves on between two parts comes once all the same

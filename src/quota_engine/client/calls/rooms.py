@@ -11,15 +11,15 @@ from typing import Final
 import msgspec
 
 from quota_engine.api_schema.reservations import ProblemBody
-from quota_engine.api_schema.rooms import AdmissionBody, RoomBody, StandingBody, TicketBody
+from quota_engine.api_schema.rooms import EnterResultBody, RoomBody, TicketBody, TicketStatusBody
 from quota_engine.client.call_protocol import Retries, Speaker, Talk, segment
 from quota_engine.client.calls.common import day_text
-from quota_engine.client.decoding import ServiceStanding, standing_of
+from quota_engine.client.decoding import ServiceTicketStatus, ticket_status_of
 from quota_engine.waiting_room.machine import RoomStatus
-from quota_engine.waiting_room.ticket_status import Phase
-from quota_engine.waiting_room.transcript import RoomRecord
+from quota_engine.waiting_room.ticket_status import TicketPhase
+from quota_engine.waiting_room.transcript import RoomTranscript
 from quota_engine.workflows.request_builder import Day
-from quota_engine.workflows.waiting_rooms import Admission, Moment, RoomSettings, RoomTicket, moment_ms
+from quota_engine.workflows.waiting_rooms import EnterResult, JoinResult, Moment, RoomSettings, moment_ms
 
 _DEFAULT_SETTINGS: Final = RoomSettings()
 
@@ -65,7 +65,7 @@ class RoomCalls(Speaker):
             "last_day": None if last_day is None else day_text(last_day),
             "opens_at_ms": moment_ms(opens_at, "opens_at"),
             "closes_at_ms": None if closes_at is None else moment_ms(closes_at, "closes_at"),
-            "joins_from_at_ms": None if joins_from is None else moment_ms(joins_from, "joins_from"),
+            "join_opens_at_ms": None if joins_from is None else moment_ms(joins_from, "joins_from"),
             "entropy_source": entropy_source,
             "channel": channel,
             "group": group,
@@ -73,27 +73,27 @@ class RoomCalls(Speaker):
         }
         return (yield from self._change("PUT", "", body)).status
 
-    def join(self, identity: str, *, instead_of: str | None = None) -> Talk[RoomTicket]:
+    def join(self, identity: str, *, instead_of: str | None = None) -> Talk[JoinResult]:
         """See :meth:`quota_engine.Room.join`."""
-        body: dict[str, object] = {"identity": identity, "instead_of": instead_of}
+        body: dict[str, object] = {"identity": identity, "replaces_ticket": instead_of}
         found = yield from self._asked("POST", f"{self._path}/tickets", TicketBody, RoomStatus, body=body)
         if isinstance(found, ProblemBody):
-            return RoomTicket(RoomStatus(str(found.outcome)), retry_at_ms=found.retry_at_ms or 0)
-        return RoomTicket(RoomStatus.JOINED, found.ticket, found.replayed)
+            return JoinResult(RoomStatus(str(found.outcome)), retry_at_ms=found.retry_at_ms or 0)
+        return JoinResult(RoomStatus.JOINED, found.ticket, found.replayed)
 
-    def status(self, ticket: str) -> Talk[ServiceStanding]:
+    def status(self, ticket: str) -> Talk[ServiceTicketStatus]:
         """See :meth:`quota_engine.Room.status`; ``poll_after_ms`` says when to ask again."""
         path = f"{self._path}/tickets/{segment(ticket, 'ticket')}"
-        return standing_of((yield from self._ask("GET", path, StandingBody)))
+        return ticket_status_of((yield from self._ask("GET", path, TicketStatusBody)))
 
-    def enter(self, ticket: str, identity: str) -> Talk[Admission]:
-        """See :meth:`quota_engine.Room.enter`; the standing is a :class:`ServiceStanding`."""
+    def enter(self, ticket: str, identity: str) -> Talk[EnterResult]:
+        """See :meth:`quota_engine.Room.enter`; the standing is a :class:`ServiceTicketStatus`."""
         body: dict[str, object] = {"ticket": ticket, "identity": identity}
-        found = yield from self._asked("POST", f"{self._path}/admission", AdmissionBody, Phase, body=body)
-        assert found.standing, "whoever is refused in the word of a phase is told how the ticket stands"
+        found = yield from self._asked("POST", f"{self._path}/admission", EnterResultBody, TicketPhase, body=body)
+        assert found.ticket_status, "whoever is refused in the word of a phase is told how the ticket stands"
         if isinstance(found, ProblemBody):
-            return Admission(standing_of(found.standing))
-        return Admission(standing_of(found.standing), found.admission_pass, found.until_at_ms)
+            return EnterResult(ticket_status_of(found.ticket_status))
+        return EnterResult(ticket_status_of(found.ticket_status), found.admission_pass, found.until_at_ms)
 
     def open(self, entropy: str) -> Talk[RoomChanged]:
         """See :meth:`quota_engine.Room.open`."""
@@ -111,9 +111,9 @@ class RoomCalls(Speaker):
         """The room as everybody is told of it; see :meth:`quota_engine.Room.view`."""
         return self._ask("GET", self._path, RoomBody)
 
-    def record(self) -> Talk[RoomRecord]:
+    def transcript(self) -> Talk[RoomTranscript]:
         """See :meth:`quota_engine.Room.record`."""
-        return self._ask("GET", f"{self._path}/record", RoomRecord)
+        return self._ask("GET", f"{self._path}/record", RoomTranscript)
 
     def _change(self, method: str, rest: str, body: dict[str, object] | None) -> Talk[RoomChanged]:
         found = yield from self._asked(method, f"{self._path}{rest}", RoomBody, RoomStatus, body=body)

@@ -48,7 +48,7 @@ OFFICE: Final = "/v1/offices/{office}"
 DAY: Final = OFFICE + "/days/{day}"
 
 OF_STEP: Final = (
-    Status.OVERLOADED, Status.NOT_FOUND, Status.NOT_OWNER, Status.EXPIRED, Status.STALE, Status.WRONG_STATE,
+    Status.OVERLOADED, Status.NOT_FOUND, Status.NOT_OWNER, Status.HOLD_EXPIRED, Status.STALE, Status.WRONG_STATE,
 )  # fmt: skip
 """What every step of a reservation's life may be refused with."""
 OF_DAY: Final = (Status.OVERLOADED, Status.UNKNOWN_DAY)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from quota_engine.api_schema import draws as wire
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.draws.ledger import DrawOutcome, DrawPhase, DrawStatus, DrawTerms, DrawView
+from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawPhase, DrawStatus, DrawView
 from quota_engine.service.api.common import OPERATORS, SERVICES, get, post, put
 from quota_engine.service.auth import Role
 from quota_engine.service.background.draw_publication import (
@@ -46,7 +46,7 @@ def _reply(service: Service, outcome: DrawOutcome, *, made: bool = False) -> Rep
 
 async def create(service: Service, call: Call) -> Reply:
     body: wire.CreateDrawBody = call.body
-    terms = DrawTerms(
+    terms = DrawConfig(
         opens_at_ms=body.opens_at_ms,
         closes_at_ms=body.closes_at_ms,
         forget_at_ms=body.forget_at_ms,
@@ -80,7 +80,9 @@ async def apply(service: Service, call: Call) -> Reply:
         DrawChoice(one.office, one.day, one.service, one.service_unit, one.session, one.channel, one.group)
         for one in body.choices
     ]
-    applied = await service.engine.draw(call.path["draw"]).apply(body.applicants, choices, version=body.version)
+    applied = await service.engine.draw(call.path["draw"]).apply(
+        body.applicants, choices, version=body.expected_version
+    )
     return _reply(service, applied, made=applied.version == 1)
 
 
@@ -101,7 +103,9 @@ async def find(service: Service, call: Call) -> Reply:
 
 async def withdraw(service: Service, call: Call) -> Reply:
     body: wire.WithdrawBody = call.body
-    return _reply(service, await service.engine.draw(call.path["draw"]).withdraw(body.applicant, version=body.version))
+    return _reply(
+        service, await service.engine.draw(call.path["draw"]).withdraw(body.applicant, version=body.expected_version)
+    )
 
 
 async def close(service: Service, call: Call) -> Reply:
@@ -173,7 +177,7 @@ def _kinds(*statuses: DrawStatus, also: tuple[str, ...] = ()) -> tuple[str, ...]
 
 
 _OF_APPLY: Final = _kinds(
-    S.UNKNOWN_DRAW, S.NOT_OPEN, S.CLOSED, S.PARTY_TOO_LARGE, S.TOO_MANY_CHOICES, S.NOT_IN_DRAW, S.ALREADY_APPLIED,
+    S.UNKNOWN_DRAW, S.NOT_OPEN, S.APPLICATIONS_CLOSED, S.PARTY_TOO_LARGE, S.TOO_MANY_CHOICES, S.NOT_IN_DRAW, S.ALREADY_APPLIED,  # noqa: E501
     S.STALE, S.DRAW_FULL, also=("unknown-name",),
 )  # fmt: skip
 _NOT_RUN: Final = ("draw-not-run",)
@@ -186,7 +190,7 @@ def _post(name: str, call_name: str, summary: str, handler: Any, roles: frozense
 
 DRAWS: Final = (
     put(_DRAW, "create-draw", "Announce a draw, with the commitment to its seed.", create, wire.DrawOutcomeBody,
-        http=201, also_http=(200,), roles=OPERATORS, body=wire.CreateDrawBody, problems=_kinds(S.OVER, S.CONFLICT)),
+        http=201, also_http=(200,), roles=OPERATORS, body=wire.CreateDrawBody, problems=_kinds(S.DRAW_OVER, S.CONFLICT)),  # noqa: E501
     get(_DRAW, "draw", "A draw as it stands: its terms, how many have applied, what was frozen.", draw, wire.DrawBody,
         problems=_kinds(S.UNKNOWN_DRAW)),
     _post("applications", "apply", "Apply, or change what was applied for; answers with the receipt.", apply, SERVICES,
@@ -195,7 +199,7 @@ DRAWS: Final = (
           answer=wire.ApplicationBody, body=wire.FindApplicationBody, changes=False, problems=_kinds(S.NOT_FOUND)),
     _post("applications/withdraw", "withdraw", "Take an application back, for all of its party.", withdraw, SERVICES,
           body=wire.WithdrawBody,
-          problems=_kinds(S.UNKNOWN_DRAW, S.NOT_OPEN, S.CLOSED, S.NOT_FOUND, S.STALE)),
+          problems=_kinds(S.UNKNOWN_DRAW, S.NOT_OPEN, S.APPLICATIONS_CLOSED, S.NOT_FOUND, S.STALE)),
     get(_DRAW + "/applications/{number}", "drawn", "What became of an application, by its number.", drawn,
         wire.DrawnBody, problems=_kinds(S.UNKNOWN_DRAW, S.NOT_FROZEN, S.NOT_FOUND, also=_NOT_RUN)),
     _post("close", "close-draw", "After the closing time: freeze what is given away, and the applications.", close,

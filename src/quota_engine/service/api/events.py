@@ -14,10 +14,10 @@ from quota_engine.api_schema.base import MaybeId
 from quota_engine.api_schema.operators import (
     AcknowledgeBody,
     AcknowledgedBody,
-    AddedBody,
-    AddGroupBody,
-    DroppedBody,
-    GroupsBody,
+    ConsumerGroupCreatedBody,
+    ConsumerGroupDeletedBody,
+    ConsumerGroupsBody,
+    CreateConsumerGroupBody,
     group_body,
 )
 from quota_engine.domain.events import Event, ReservationChanged
@@ -36,7 +36,7 @@ class EventsQuery(QuerySettings, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
     group: MaybeId = ""
     consumer: MaybeId = ""
-    claim_idle_ms: Annotated[int, Meta(ge=0, le=DURATION_MS_MAX)] = 60_000
+    min_idle_ms: Annotated[int, Meta(ge=0, le=DURATION_MS_MAX)] = 60_000
 
 
 async def events(service: Service, call: Call) -> Reply:
@@ -48,9 +48,9 @@ async def events(service: Service, call: Call) -> Reply:
         name,
         asked.after,
         asked.limit,
-        group=asked.group or None,
+        consumer_group=asked.group or None,
         consumer=asked.consumer or None,
-        claim_idle_ms=asked.claim_idle_ms,
+        min_idle_ms=asked.min_idle_ms,
     )
     return Reply(
         200,
@@ -81,17 +81,22 @@ async def trim_events(service: Service, call: Call) -> Reply:
 
 async def groups(service: Service, call: Call) -> Reply:
     name = call.path["office"]
-    found = await service.engine.groups(name)
-    return Reply(200, GroupsBody(office=name, groups=[group_body(one) for one in found]))
+    found = await service.engine.list_consumer_groups(name)
+    return Reply(200, ConsumerGroupsBody(office=name, consumer_groups=[group_body(one) for one in found]))
 
 
-async def add_group(service: Service, call: Call) -> Reply:
-    added = await service.engine.add_group(call.path["office"], call.path["group"], call.body.after)
-    return Reply(201 if added else 200, AddedBody(added=added))
+async def create_consumer_group(service: Service, call: Call) -> Reply:
+    added = await service.engine.create_consumer_group(call.path["office"], call.path["group"], call.body.after)
+    return Reply(201 if added else 200, ConsumerGroupCreatedBody(created=added))
 
 
-async def drop_group(service: Service, call: Call) -> Reply:
-    return Reply(200, DroppedBody(dropped=await service.engine.drop_group(call.path["office"], call.path["group"])))
+async def delete_consumer_group(service: Service, call: Call) -> Reply:
+    return Reply(
+        200,
+        ConsumerGroupDeletedBody(
+            deleted=await service.engine.delete_consumer_group(call.path["office"], call.path["group"])
+        ),
+    )
 
 
 async def acknowledge(service: Service, call: Call) -> Reply:
@@ -107,11 +112,11 @@ EVENTS: Final = (
         roles=READERS, query=EventsQuery, changes=True, problems=("unknown-name",)),
     post(OFFICE + "/events/trim", "trim-events", "Drop events that all who need them have read.", trim_events,
          wire.TrimmedBody, roles=OPERATORS, body=wire.TrimBody, problems=("unknown-name",)),
-    get(OFFICE + "/groups", "groups", "The groups of consumers that share an office's events.", groups, GroupsBody,
+    get(OFFICE + "/groups", "groups", "The groups of consumers that share an office's events.", groups, ConsumerGroupsBody,  # noqa: E501
         roles=READERS, problems=("unknown-name",)),
-    post(_GROUP, "add-group", "Let a group of consumers begin; it keeps what it needs from being trimmed.", add_group,
-         AddedBody, http=201, also_http=(200,), roles=SERVICES, body=AddGroupBody, problems=("unknown-name",)),
-    delete(_GROUP, "drop-group", "Forget a group, and what its consumers have open.", drop_group, DroppedBody,
+    post(_GROUP, "add-group", "Let a group of consumers begin; it keeps what it needs from being trimmed.", create_consumer_group,  # noqa: E501
+         ConsumerGroupCreatedBody, http=201, also_http=(200,), roles=SERVICES, body=CreateConsumerGroupBody, problems=("unknown-name",)),  # noqa: E501
+    delete(_GROUP, "drop-group", "Forget a group, and what its consumers have open.", delete_consumer_group, ConsumerGroupDeletedBody,  # noqa: E501
            roles=SERVICES, problems=("unknown-name",)),
     post(_GROUP + "/acknowledge", "acknowledge", "The group is done with these events.", acknowledge,
          AcknowledgedBody, roles=SERVICES, body=AcknowledgeBody, problems=("unknown-name",)),

@@ -12,11 +12,11 @@ from msgspec import Meta
 from quota_engine.api_schema import reservations as wire
 from quota_engine.api_schema.operators import (
     CatalogBody,
-    FinishMovesBody,
-    HoldsBody,
+    HoldRemainingBody,
     LedgersBody,
     MovesBody,
     ReconciledBody,
+    RecoverMovesBody,
     catalog_body,
 )
 from quota_engine.domain.outcomes import Status
@@ -50,18 +50,20 @@ class AuditQuery(QuerySettings, frozen=True, kw_only=True):
 class HoldsQuery(QuerySettings, frozen=True, kw_only=True):
     """Bounds of how much time is left, in milliseconds, rising, with commas between them."""
 
-    left_ms: Annotated[str, Meta(pattern="^([0-9]{1,15}(,[0-9]{1,15}){0,15})?$")] = ""
+    bounds_ms: Annotated[str, Meta(pattern="^([0-9]{1,15}(,[0-9]{1,15}){0,15})?$")] = ""
 
 
-async def count_holds(service: Service, call: Call) -> Reply:
+async def hold_remaining_histogram(service: Service, call: Call) -> Reply:
     office, day = call.path["office"], call.path["day"]
-    bounds = [int(bound) for bound in call.query.left_ms.split(",") if bound]
-    holds = await service.engine.count_holds(office, day, bounds)
-    return Reply(200, HoldsBody(office=office, day=datetime.date.fromisoformat(day), left_ms=bounds, holds=holds))
+    bounds = [int(bound) for bound in call.query.bounds_ms.split(",") if bound]
+    holds = await service.engine.hold_remaining_histogram(office, day, bounds)
+    return Reply(
+        200, HoldRemainingBody(office=office, day=datetime.date.fromisoformat(day), bounds_ms=bounds, holds=holds)
+    )
 
 
 async def ledgers(service: Service, call: Call) -> Reply:
-    return Reply(200, LedgersBody(offices=await service.engine.offices()))
+    return Reply(200, LedgersBody(offices=await service.engine.list_offices()))
 
 
 async def set_capacity(service: Service, call: Call) -> Reply:
@@ -104,9 +106,9 @@ async def audit(service: Service, call: Call) -> Reply:
     return Reply(200, wire.AuditBody(ok=report.ok, offices=report.offices, findings=list(report.findings)))
 
 
-async def finish_moves(service: Service, call: Call) -> Reply:
-    body: FinishMovesBody = call.body
-    report = await service.engine.finish_moves(older_than_ms=body.older_than_ms, limit=body.limit)
+async def recover_moves(service: Service, call: Call) -> Reply:
+    body: RecoverMovesBody = call.body
+    report = await service.engine.recover_moves(older_than_ms=body.older_than_ms, limit=body.limit)
     return Reply(200, MovesBody(finished=report.finished, undone=report.undone))
 
 
@@ -129,9 +131,9 @@ OPERATIONS: Final = (
     put(_QUOTA + "/capacity", "set-capacity", "Set a quota's capacity.", set_capacity, roles=OPERATORS,
         body=wire.CapacityBody, statuses=_OF_QUOTA, problems=("unknown-name",)),
     post(_QUOTA + "/pass-on", "pass-on", "Pass an allotment's unused places on now.",
-         _on_day("pass_on_unused", with_quota=True), roles=OPERATORS, statuses=_OF_QUOTA, problems=("unknown-name",)),
+         _on_day("reallocate_unused", with_quota=True), roles=OPERATORS, statuses=_OF_QUOTA, problems=("unknown-name",)),  # noqa: E501
     post(_QUOTA + "/return-parked", "return-parked", "Make places that wait for the next draw available.",
-         _on_day("return_parked", with_quota=True), roles=OPERATORS,
+         _on_day("release_parked", with_quota=True), roles=OPERATORS,
          statuses=(*OF_DAY, Status.UNKNOWN_QUOTA), problems=("unknown-name",)),
     post(DAY + "/close", "close-day", "Stop a day: nothing more is sold.", _on_day("close_day"), roles=OPERATORS,
          statuses=OF_DAY, problems=("unknown-name",)),
@@ -144,11 +146,11 @@ OPERATIONS: Final = (
     get("/v1/catalog", "catalog", "The catalog that the service works with.", catalog, CatalogBody, roles=AUDITORS,
         asks_store=False),
     post("/v1/moves/finish", "finish-moves", "Bring moves to their end whose callers have died on the way.",
-         finish_moves, MovesBody, roles=OPERATORS, body=FinishMovesBody),
+         recover_moves, MovesBody, roles=OPERATORS, body=RecoverMovesBody),
     post(OFFICE + "/reconcile", "reconcile", "Look an office's ledger through, and put right what is wrong.",
          reconcile, ReconciledBody, roles=OPERATORS, problems=("unknown-name",)),
-    get(DAY + "/holds", "count-holds", "How many holds of a day have how much of their time left.", count_holds,
-        HoldsBody, roles=OFFICES, query=HoldsQuery, problems=("unknown-name",)),
+    get(DAY + "/holds", "count-holds", "How many holds of a day have how much of their time left.", hold_remaining_histogram,  # noqa: E501
+        HoldRemainingBody, roles=OFFICES, query=HoldsQuery, problems=("unknown-name",)),
     get("/v1/ledgers", "ledgers", "The offices that the store has a ledger of.", ledgers, LedgersBody, roles=READERS),
     get("/v1/audit", "audit", "Work every counter out again, and say what differs.", audit, wire.AuditBody,
         roles=AUDITORS, query=AuditQuery, problems=("unknown-name",)),

@@ -60,8 +60,8 @@ async def reserve(service: Service, call: Call) -> Reply:
         session=body.session,
         channel=body.channel,
         group=body.group,
-        key=key,
-        wait=body.wait,
+        idempotency_key=key,
+        join_wait_list=body.join_wait_list,
         hold_ttl_ms=body.hold_ttl_ms,
         admission_pass=body.admission_pass,
         caller=_caller(body.caller),
@@ -84,22 +84,22 @@ async def reservation(service: Service, call: Call) -> Reply:
         raise Problem.of_outcome(Outcome(Status.NOT_FOUND), service.now_ms())
     body = wire.reservation_body(record)
     if record.state is State.WAITING:
-        place = await service.engine.wait_place(record.reference)
+        place = await service.engine.wait_list_position(record.reference)
         if place is not None:
-            body = replace(body, wait_list=wire.WaitListBody(ahead=place.ahead, waiting=place.waiting))
+            body = replace(body, wait_list=wire.WaitListPositionBody(ahead=place.ahead, waiting=place.waiting))
     elif record.state is State.MOVED:
-        body = replace(body, moved_to=await service.engine.moved_to(record.reference))
+        body = replace(body, moved_to=await service.engine.find_moved(record.reference))
     return Reply(200, body)
 
 
 async def moved_to(service: Service, call: Call) -> Reply:
-    return Reply(200, MovedToBody(reference=await service.engine.moved_to(call.path["reference"])))
+    return Reply(200, MovedToBody(reference=await service.engine.find_moved(call.path["reference"])))
 
 
 async def day_list(service: Service, call: Call) -> Reply:
     asked: DayListQuery = call.query
     office, day = call.path["office"], call.path["day"]
-    found = await service.engine.reservations(office, day)
+    found = await service.engine.list_reservations(office, day)
     part = found[asked.skip : asked.skip + asked.limit]
     return Reply(
         200,
@@ -119,7 +119,7 @@ async def confirm(service: Service, call: Call) -> Reply:
         service,
         call,
         await engine.confirm(
-            reference, applicant=body.applicant or None, version=body.version, reacquire=body.reacquire
+            reference, owner=body.owner or None, expected_version=body.expected_version, reacquire=body.reacquire
         ),
     )
 
@@ -128,7 +128,7 @@ def _step(method: str) -> Any:
     async def step(service: Service, call: Call) -> Reply:
         body: wire.StepBody = call.body
         run = getattr(service.engine, method)
-        outcome = await run(call.path["reference"], applicant=body.applicant or None, version=body.version)
+        outcome = await run(call.path["reference"], applicant=body.owner or None, version=body.expected_version)
         return outcome_reply(service, call, outcome)
 
     return step
@@ -148,19 +148,19 @@ async def reschedule(service: Service, call: Call) -> Reply:
         session=body.session,
         channel=body.channel,
         group=body.group,
-        applicant=body.applicant or None,
-        version=body.version,
+        owner=body.owner or None,
+        expected_version=body.expected_version,
     )
     return outcome_reply(service, call, outcome)
 
 
 _OF_RESERVE: Final = (
-    S.OVERLOADED, S.CONFLICT, S.ENDED, S.NOT_ADMITTED, S.THROTTLED, S.LAPSED, S.UNKNOWN_DAY, S.UNKNOWN_QUOTA, S.CLOSED,
-    S.OVER, S.NOT_OPEN, S.PARTY_TOO_LARGE, S.BLOCKED, S.IDENTITY_LIMIT, S.SOLD_OUT, S.WAIT_LIST_FULL,
+    S.OVERLOADED, S.CONFLICT, S.RESERVATION_ENDED, S.NOT_ADMITTED, S.THROTTLED, S.COMMAND_EXPIRED, S.UNKNOWN_DAY, S.UNKNOWN_QUOTA, S.DAY_CLOSED,  # noqa: E501
+    S.DAY_OVER, S.NOT_OPEN, S.PARTY_TOO_LARGE, S.BLOCKED, S.IDENTITY_LIMIT, S.SOLD_OUT, S.WAIT_LIST_FULL,
 )  # fmt: skip
 _OF_MOVE: Final = (
-    *OF_STEP, S.UNKNOWN_DAY, S.UNKNOWN_QUOTA, S.CLOSED, S.OVER, S.NOT_OPEN, S.TOO_LATE, S.MOVES_EXCEEDED,
-    S.IDENTITY_LIMIT, S.SOLD_OUT, S.MOVING, S.LAPSED, S.ENDED, S.CONFLICT, S.PARTY_TOO_LARGE, S.BLOCKED,
+    *OF_STEP, S.UNKNOWN_DAY, S.UNKNOWN_QUOTA, S.DAY_CLOSED, S.DAY_OVER, S.NOT_OPEN, S.TOO_LATE, S.MOVES_EXCEEDED,
+    S.IDENTITY_LIMIT, S.SOLD_OUT, S.MOVING, S.COMMAND_EXPIRED, S.RESERVATION_ENDED, S.CONFLICT, S.PARTY_TOO_LARGE, S.BLOCKED,  # noqa: E501
 )  # fmt: skip
 _RESERVATION: Final = "/v1/reservations/{reference}"
 
@@ -179,7 +179,7 @@ RESERVATIONS: Final = (
         statuses=_OF_RESERVE, problems=("unknown-name",),
     ),
     _of_reservation(
-        "confirm", "Make a hold a place, and give it a queue number.", confirm, SERVICES, S.CLOSED, S.OVER,
+        "confirm", "Make a hold a place, and give it a queue number.", confirm, SERVICES, S.DAY_CLOSED, S.DAY_OVER,
         body=wire.ConfirmBody,
     ),
     get(_RESERVATION, "lookup", "A reservation as it stands now.", reservation, wire.ReservationBody, roles=STAFF,
@@ -189,9 +189,9 @@ RESERVATIONS: Final = (
     get(DAY + "/reservations", "reservations", "The list of a day, for the people at the office.", day_list,
         DayListBody, roles=OFFICES, query=DayListQuery, problems=("unknown-name",)),
     _of_reservation("release", "Give up a hold, or leave the wait list.", _step("release"), SERVICES),
-    _of_reservation("cancel", "Give up a confirmed place.", _step("cancel"), SERVICES, S.OVER),
+    _of_reservation("cancel", "Give up a confirmed place.", _step("cancel"), SERVICES, S.DAY_OVER),
     post(_RESERVATION + "/reschedule", "reschedule", "Move to another day or office, or keep the place.", reschedule,
          roles=SERVICES, body=wire.MoveBody, statuses=_OF_MOVE, problems=("unknown-name",)),
-    _of_reservation("check-in", "The party has come.", _step("check_in"), STAFF, S.OVER, S.TOO_EARLY),
+    _of_reservation("check-in", "The party has come.", _step("check_in"), STAFF, S.DAY_OVER, S.TOO_EARLY),
     _of_reservation("no-show", "The party has not come.", _step("mark_no_show"), STAFF, S.TOO_EARLY),
 )  # fmt: skip

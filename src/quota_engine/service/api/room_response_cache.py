@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["RoomLook", "RoomLooks"]
+__all__ = ["RoomLooks", "RoomSummary"]
 
 from typing import Final, NamedTuple
 
@@ -13,7 +13,7 @@ from quota_engine.waiting_room.machine import RoomView
 _KEPT_MAX: Final = 1_000
 
 
-class RoomLook(NamedTuple):
+class RoomSummary(NamedTuple):
     """What a stream goes by: two that are equal tell nobody anything new, whatever their tickets."""
 
     content: bytes
@@ -25,7 +25,7 @@ class RoomLook(NamedTuple):
 class _Kept(NamedTuple):
     view: RoomView
     reply: Reply
-    look: RoomLook
+    look: RoomSummary
 
 
 class RoomLooks:
@@ -38,7 +38,7 @@ class RoomLooks:
         """The answer to a poll."""
         return self._of(room, view).reply
 
-    def look(self, room: str, view: RoomView) -> RoomLook:
+    def look(self, room: str, view: RoomView) -> RoomSummary:
         """What streams go by."""
         return self._of(room, view).look
 
@@ -48,5 +48,5 @@ class RoomLooks:
             if len(self._kept) >= _KEPT_MAX:
                 self._kept.clear()
             reply = tagged_reply(room_body(room, view))
-            kept = self._kept[room] = _Kept(view, reply, RoomLook(reply.body, view.changed_at_ms))
+            kept = self._kept[room] = _Kept(view, reply, RoomSummary(reply.body, view.changed_at_ms))
         return kept

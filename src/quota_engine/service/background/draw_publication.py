@@ -229,7 +229,7 @@ def _write(files: DrawFiles, folder: Path) -> Published:
     """Write the files of one draw; in a thread, for it can take seconds."""
     folder.mkdir()
     record = files.record
-    wishes = ((int(name[1:]), wish) for name, wish in record.capacities.wishes.items())
+    wishes = ((int(name[1:]), wish) for name, wish in record.capacities.preferences.items())
     encode = msgspec.json.Encoder().encode
     _write_lines(
         folder / _CHOICES,
@@ -264,14 +264,14 @@ def _proof(files: DrawFiles, digests: dict[str, str]) -> ProofBody:
     assert frozen is not None
     words = (
         "quota-engine draw verify", RESULT, "--applications", APPLICATIONS, "--capacities", CAPACITIES,
-        "--commitment", view.terms.commitment, "--applications-digest", frozen.applications_digest,
+        "--commitment", view.config.commitment, "--applications-digest", frozen.applications_digest,
         "--capacities-digest", frozen.capacities_digest, "--entropy", shlex.quote(view.entropy),
     )  # fmt: skip
     totals = None if head is None else head.totals
     return ProofBody(
         draw=view.draw,
-        commitment=view.terms.commitment,
-        entropy_source=view.terms.entropy_source,
+        commitment=view.config.commitment,
+        entropy_source=view.config.entropy_source,
         applications_digest=frozen.applications_digest,
         capacities_digest=frozen.capacities_digest,
         seed=view.seed,

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from quota_engine.admission import room_pass
-from quota_engine.admission.policy import Judgement, PassRequired, Request
+from quota_engine.admission.policy import PassRequiredPolicy, PolicyRequest, PolicyResult
 from quota_engine.admission.tickets import TicketKeys
 from quota_engine.catalog import Catalog, day_terms, next_release, office_of, opens_at_ms
 from quota_engine.domain.errors import QuotaEngineError, UnknownName
@@ -61,7 +61,7 @@ class Release(NamedTuple):
     room: str
     opens_at_ms: int
     closes_at_ms: int
-    joins_from_ms: int
+    join_opens_at_ms: int
     first_day: datetime.date
     last_day: datetime.date
 
@@ -183,18 +183,18 @@ class ReleasePass:
 
     def __init__(self, releases: Releases, keys: TicketKeys) -> None:
         self._releases = releases
-        self._pass: PassRequired = room_pass(keys, ROOM_POLICY, finds_places=True)
+        self._pass: PassRequiredPolicy = room_pass(keys, ROOM_POLICY, finds_places=True)
 
     @property
     def name(self) -> str:
         """``room``."""
         return ROOM_POLICY
 
-    def judge(self, request: Request) -> Judgement:
+    def decide(self, request: PolicyRequest) -> PolicyResult:
         """See :meth:`quota_engine.admission.policy.Policy.judge`."""
         if self._releases.needs_pass(request.office, request.day, request.choice.channel, request.now_ms):
-            return self._pass.judge(request)
-        return Judgement()
+            return self._pass.decide(request)
+        return PolicyResult()
 
 
 class RoomKeeper:
@@ -266,14 +266,14 @@ class RoomKeeper:
             release.last_day,
             opens_at=release.opens_at_ms,
             closes_at=release.closes_at_ms,
-            joins_from=release.joins_from_ms,
+            joins_from=release.join_opens_at_ms,
             channel=CHANNEL,
             settings=rooms.settings,
         )
         if status is RoomStatus.OVERLOADED:
             return
         self._made.add(release.room)
-        if status is RoomStatus.OVER:
+        if status is RoomStatus.ROOM_CLOSED:
             _logger.warning("waiting room %s: it should have opened already; nobody needs a pass", release.room)
             self._releases.told(release, 0)
         elif status is RoomStatus.CONFLICT:
@@ -283,4 +283,4 @@ class RoomKeeper:
 
     async def _look(self, release: Release) -> None:
         view = await self._engine.room(release.room).view()
-        self._releases.told(release, view.closed_at_ms or view.terms.closes_at_ms)
+        self._releases.told(release, view.closed_at_ms or view.config.closes_at_ms)

@@ -24,11 +24,19 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from quota_engine.admission import By, Chain, Limited, Only, Policy, Shadow, Where
+from quota_engine.admission import (
+    BucketScope,
+    LimitKey,
+    Policy,
+    PolicyChain,
+    ScopedPolicy,
+    ShadowPolicy,
+    TokenBucketPolicy,
+)
 from quota_engine.admission.tickets import TicketKeys
 from quota_engine.admission.token_bucket import AMOUNT_MAX, CHARGES_MAX, Limit
 from quota_engine.catalog import Catalog
-from quota_engine.domain.errors import InvalidRequest, Mistake
+from quota_engine.domain.errors import InvalidRequest, ValidationIssue
 from quota_engine.service.background.room_supervisor import (
     CHANNEL,
     ROOM_POLICY,
@@ -39,7 +47,7 @@ from quota_engine.service.background.room_supervisor import (
 )
 from quota_engine.waiting_room.machine import OPEN_MS_MAX
 from quota_engine.workflows import waiting_rooms as flow
-from quota_engine.workflows.request_builder import Desk, ticket_keys_from
+from quota_engine.workflows.request_builder import RequestBuilder, ticket_keys_from
 from quota_engine.workflows.waiting_rooms import RoomBook, RoomSettings
 
 if TYPE_CHECKING:
@@ -61,13 +69,13 @@ class AdmissionTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """
 
     name: Id
-    by: By
+    by: LimitKey
     per_second: Amount | None = None
     per_minute: Amount | None = None
     per_hour: Amount | None = None
     per_day: Amount | None = None
     burst: Amount | None = None
-    where: Where = Where.STORE
+    where: BucketScope = BucketScope.STORE
     shadow: bool = False
     optional: bool = False
     channels: Annotated[tuple[Id, ...], Meta(max_length=64)] = ()
@@ -110,7 +118,7 @@ def admission_of(configuration: Configuration, releases: Releases | None) -> tup
     policies = configuration.admission
     if releases is not None:
         policies = (ReleasePass(releases, keys), *policies)
-    return Chain(policies) if policies else None, keys
+    return PolicyChain(policies) if policies else None, keys
 
 
 def secret_of(text: str) -> bytes:
@@ -122,14 +130,14 @@ def secret_of(text: str) -> bytes:
     return secret if 16 <= len(secret) <= 64 else b""
 
 
-def secrets_of(table: TicketKeysTable | None, file: str, mistakes: list[Mistake]) -> TicketSecrets | None:
+def secrets_of(table: TicketKeysTable | None, file: str, mistakes: list[ValidationIssue]) -> TicketSecrets | None:
     """The secrets of a table, or ``None`` if there is none."""
     if table is None:
         return None
     before = len(mistakes)
     secrets = {key_id: secret_of(text) for key_id, text in table.secrets.items()}
     mistakes += [
-        Mistake(file, f"ticket_keys.secrets.{key_id}", "not shown", SECRET_EXPECTED)
+        ValidationIssue(file, f"ticket_keys.secrets.{key_id}", "not shown", SECRET_EXPECTED)
         for key_id, secret in secrets.items()
         if not secret
     ]
@@ -139,12 +147,12 @@ def secrets_of(table: TicketKeysTable | None, file: str, mistakes: list[Mistake]
             found.keys()
         except InvalidRequest as error:
             key = "ticket_keys.active" if "active" in error.where else "ticket_keys.secrets"
-            mistakes.append(Mistake(file, key, error.problem, error.expected))
+            mistakes.append(ValidationIssue(file, key, error.problem, error.expected))
     return found
 
 
 def policies_of(
-    tables: Sequence[AdmissionTable], catalog: Catalog, file: str, mistakes: list[Mistake]
+    tables: Sequence[AdmissionTable], catalog: Catalog, file: str, mistakes: list[ValidationIssue]
 ) -> tuple[Policy, ...]:
     """The policies of the tables, in their order."""
     policies: list[Policy] = []
@@ -154,24 +162,26 @@ def policies_of(
         key = f"admission[{index}]"
         if table.name in _TAKEN or table.name in [one.name for one in tables[:index]]:
             mistakes.append(
-                Mistake(file, f"{key}.name", repr(table.name), "names that are unique, and not room or chain")
+                ValidationIssue(file, f"{key}.name", repr(table.name), "names that are unique, and not room or chain")
             )
         mistakes += [
-            Mistake(file, f"{key}.channels", repr(channel), f"channels of the catalog: {', '.join(catalog.channels)}")
+            ValidationIssue(
+                file, f"{key}.channels", repr(channel), f"channels of the catalog: {', '.join(catalog.channels)}"
+            )
             for channel in table.channels
             if channel not in catalog.channels
         ]
         limit = _limit(table, key, file, mistakes)
         if limit is None:
             continue
-        policy: Policy = Limited(table.name, table.by, limit, table.where, optional=table.optional)
+        policy: Policy = TokenBucketPolicy(table.name, table.by, limit, table.where, optional=table.optional)
         if table.shadow:
-            policy = Shadow(policy)
-        policies.append(Only(policy, channels=frozenset(table.channels)) if table.channels else policy)
-        buckets += party_max if table.by is By.IDENTITY else 1
+            policy = ShadowPolicy(policy)
+        policies.append(ScopedPolicy(policy, channels=frozenset(table.channels)) if table.channels else policy)
+        buckets += party_max if table.by is LimitKey.IDENTITY else 1
     if buckets > CHARGES_MAX:
         expected = f"at most {CHARGES_MAX} for the largest party ({party_max}): fewer by identity"
-        mistakes.append(Mistake(file, "admission", f"{buckets} buckets for one reserve", expected))
+        mistakes.append(ValidationIssue(file, "admission", f"{buckets} buckets for one reserve", expected))
     return tuple(policies)
 
 
@@ -182,29 +192,29 @@ def rate_policies_of(policies: Sequence[Policy]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for policy in policies:
-        bare = policy.policy if isinstance(policy, Only) else policy
-        if isinstance(bare, Limited):
+        bare = policy.policy if isinstance(policy, ScopedPolicy) else policy
+        if isinstance(bare, TokenBucketPolicy):
             found[bare.name] = f'"{bare.name}";q={bare.limit.burst};w={-(-bare.limit.refill_ms // 1000)}'
     return found
 
 
-def _limit(table: AdmissionTable, key: str, file: str, mistakes: list[Mistake]) -> Limit | None:
+def _limit(table: AdmissionTable, key: str, file: str, mistakes: list[ValidationIssue]) -> Limit | None:
     given = [(name, getattr(table, name)) for name in _PER_MS if getattr(table, name) is not None]
     if len(given) != 1:
         found = " and ".join(name for name, _ in given) or "missing"
-        mistakes.append(Mistake(file, f"{key}.per_minute", found, f"one of {', '.join(_PER_MS)}"))
+        mistakes.append(ValidationIssue(file, f"{key}.per_minute", found, f"one of {', '.join(_PER_MS)}"))
         return None
     ((name, amount),) = given
     try:
         return Limit(amount, _PER_MS[name], table.burst or amount)
     except InvalidRequest as error:
         at = "burst" if table.burst is not None else name
-        mistakes.append(Mistake(file, f"{key}.{at}", error.problem, error.expected))
+        mistakes.append(ValidationIssue(file, f"{key}.{at}", error.problem, error.expected))
         return None
 
 
 def rooms_of(
-    table: WaitingRoomsTable | None, catalog: Catalog, file: str, mistakes: list[Mistake]
+    table: WaitingRoomsTable | None, catalog: Catalog, file: str, mistakes: list[ValidationIssue]
 ) -> WaitingRooms | None:
     """The waiting rooms of a table, or ``None`` if no office has any. A room is drafted for each office, so that what
     is wrong is known now and not at the next opening.
@@ -212,7 +222,9 @@ def rooms_of(
     if table is None or not table.offices:
         return None
     unknown = [one for one in table.offices if one != ALL and one not in catalog.offices]
-    mistakes += [Mistake(file, "waiting_rooms.offices", repr(one), "offices of the catalog, or *") for one in unknown]
+    mistakes += [
+        ValidationIssue(file, "waiting_rooms.offices", repr(one), "offices of the catalog, or *") for one in unknown
+    ]
     for_all = ALL in table.offices
     names = [one for one in catalog.offices if for_all or one in table.offices]
     offices: list[str] = []
@@ -222,10 +234,10 @@ def rooms_of(
             offices.append(name)
         elif error.where.removeprefix("settings.") in RoomSettings.__struct_fields__:
             key = f"waiting_rooms.settings.{error.where.removeprefix('settings.')}"
-            mistakes.append(Mistake(file, key, error.problem, error.expected))
+            mistakes.append(ValidationIssue(file, key, error.problem, error.expected))
             break  # it would be the same for every office
         elif name in table.offices or error.where == "room":
-            mistakes.append(Mistake(file, "waiting_rooms.offices", f"{name}: {error.problem}", error.expected))
+            mistakes.append(ValidationIssue(file, "waiting_rooms.offices", f"{name}: {error.problem}", error.expected))
     return WaitingRooms(tuple(offices), table.joins_before_ms, table.lasts_ms, table.settings)
 
 
@@ -234,7 +246,7 @@ def _draft(catalog: Catalog, office: str, table: WaitingRoomsTable) -> InvalidRe
     opens_at_ms = 86_400_000 * 20_000
     closes_at_ms = opens_at_ms + table.lasts_ms
     try:
-        book = RoomBook(Desk(bytes(32), catalog), room_id(office, opens_at_ms), lambda: 0)
+        book = RoomBook(RequestBuilder(bytes(32), catalog), room_id(office, opens_at_ms), lambda: 0)
         drafted = flow.create(book, office, 20_000, None, opens_at_ms, closes_at_ms, 0, "", CHANNEL, "", table.settings)
         next(drafted)
         drafted.close()

@@ -16,7 +16,7 @@ from quota_engine.admission import Policy
 from quota_engine.catalog import Collector, load_catalog, read_raw
 from quota_engine.catalog.resolved import Catalog
 from quota_engine.catalog.schema_conversion import convert_leniently
-from quota_engine.domain.errors import CatalogError, Mistake
+from quota_engine.domain.errors import CatalogError, ValidationIssue
 from quota_engine.service.auth import Grant, Role
 from quota_engine.service.background.room_supervisor import WaitingRooms
 from quota_engine.service.config.admission_settings import (
@@ -157,12 +157,14 @@ def configure(
     if backend.startswith("memory://") and settings.workers > 1:
         # Each process would have places of its own, and all of them together sell too many.
         expected = "1, or a store that processes can share, such as valkey+embedded:///dir"
-        mistakes.append(Mistake(collector.file, "workers", f"{settings.workers} with the backend memory://", expected))
+        mistakes.append(
+            ValidationIssue(collector.file, "workers", f"{settings.workers} with the backend memory://", expected)
+        )
     key = _key(settings.identity_key, backend, collector.file, mistakes)
     found = tuple(Grant(one.name, one.role, one.sha256, one.offices) for one in settings.tokens)
     names = [grant.name for grant in found]
     mistakes += [
-        Mistake(collector.file, f"tokens[{index}].name", repr(name), "names that are unique")
+        ValidationIssue(collector.file, f"tokens[{index}].name", repr(name), "names that are unique")
         for index, name in enumerate(names)
         if name in names[:index]
     ]
@@ -174,7 +176,7 @@ def configure(
         raise CatalogError(tuple(mistakes))
     catalog = load_catalog(_beside(file, settings.catalog))
     mistakes = [
-        Mistake(collector.file, f"tokens[{index}].offices", repr(office), f"offices of {settings.catalog}")
+        ValidationIssue(collector.file, f"tokens[{index}].offices", repr(office), f"offices of {settings.catalog}")
         for index, token in enumerate(settings.tokens)
         for office in token.offices
         if office not in catalog.offices
@@ -203,7 +205,7 @@ def configure(
     )
 
 
-def _with(settings: Settings, given: Mapping[str, Any], source: str, mistakes: list[Mistake]) -> Settings:
+def _with(settings: Settings, given: Mapping[str, Any], source: str, mistakes: list[ValidationIssue]) -> Settings:
     """The settings with what the environment or the command line changes; each value is checked as the file's is."""
     variables = {name: variable for variable, name in ENVIRONMENT.items()}
     for name, value in given.items():
@@ -225,17 +227,17 @@ def _beside(file: Path | None, name: str) -> str:
     return str(beside) if beside.is_file() else name
 
 
-def _key(text: str, backend: str, file: str, mistakes: list[Mistake]) -> bytes:
+def _key(text: str, backend: str, file: str, mistakes: list[ValidationIssue]) -> bytes:
     if not text:
         if backend == "memory://":
             return os.urandom(32)
         if backend.startswith(_EMBEDDED):
             return _kept_key(Path(backend.removeprefix(_EMBEDDED).partition("?")[0]))
-        mistakes.append(Mistake(file, "identity_key", "missing", SECRET_EXPECTED))
+        mistakes.append(ValidationIssue(file, "identity_key", "missing", SECRET_EXPECTED))
         return b""
     key = secret_of(text)
     if not key:
-        mistakes.append(Mistake(file, "identity_key", "not shown", SECRET_EXPECTED))
+        mistakes.append(ValidationIssue(file, "identity_key", "not shown", SECRET_EXPECTED))
     return key
 
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from quota_engine.api_schema.reservations import FieldProblem
-from quota_engine.api_schema.tickets import StandingBody
+from quota_engine.api_schema.tickets import TicketStatusBody
 from quota_engine.domain.outcomes import SUCCESSES, Outcome, Status
 from quota_engine.draws.ledger import DrawOutcome, DrawStatus
 from quota_engine.waiting_room.machine import RoomStatus
-from quota_engine.waiting_room.ticket_status import Phase
+from quota_engine.waiting_room.ticket_status import TicketPhase
 
 TYPE_PREFIX: Final = "urn:quota-engine:problem:"
 
@@ -50,20 +50,20 @@ _OF_REQUEST: Final = {
 _TITLES: Final = {
     Status.OVERLOADED: (503, "Too many calls are waiting already"),
     Status.CONFLICT: (422, "The idempotency key was used for something else"),
-    Status.ENDED: (410, "The reservation of this key has ended"),
+    Status.RESERVATION_ENDED: (410, "The reservation of this key has ended"),
     Status.NOT_ADMITTED: (403, "Leave to try is missing, used up, or over"),
     Status.THROTTLED: (429, "Too many tries; come back later"),
-    Status.LAPSED: (409, "It came after its last moment; ask again"),
+    Status.COMMAND_EXPIRED: (409, "It came after its last moment; ask again"),
     Status.MOVING: (409, "It is being moved to another office"),
     Status.NOT_FOUND: (404, "There is no such reservation"),
     Status.UNKNOWN_DAY: (404, "The day is not on offer"),
     Status.UNKNOWN_QUOTA: (404, "The day has no such quota"),
     Status.NOT_OWNER: (403, "The reservation is not this applicant's"),
-    Status.EXPIRED: (410, "The hold has ended"),
+    Status.HOLD_EXPIRED: (410, "The hold has ended"),
     Status.STALE: (412, "The reservation has changed since"),
     Status.WRONG_STATE: (409, "The reservation is not in a state for this"),
-    Status.CLOSED: (409, "The office has closed this day"),
-    Status.OVER: (410, "The day is over"),
+    Status.DAY_CLOSED: (409, "The office has closed this day"),
+    Status.DAY_OVER: (410, "The day is over"),
     Status.NOT_OPEN: (409, "The quota has not opened yet"),
     Status.TOO_EARLY: (409, "The day has not started"),
     Status.TOO_LATE: (409, "The last moment for this has passed"),
@@ -88,9 +88,9 @@ OF_STATUS: Final = {
 
 _DRAW_TITLES: Final = {
     DrawStatus.UNKNOWN_DRAW: (404, "There is no such draw"),
-    DrawStatus.OVER: (410, "The draw would be forgotten at once"),
+    DrawStatus.DRAW_OVER: (410, "The draw would be forgotten at once"),
     DrawStatus.NOT_OPEN: (409, "The draw does not take applications yet"),
-    DrawStatus.CLOSED: (409, "The time to apply is over"),
+    DrawStatus.APPLICATIONS_CLOSED: (409, "The time to apply is over"),
     DrawStatus.STILL_OPEN: (409, "The draw still takes applications"),
     DrawStatus.NOT_CLOSED: (409, "The draw has not been closed"),
     DrawStatus.NOT_FROZEN: (409, "The applications have not been frozen yet"),
@@ -114,15 +114,15 @@ OF_DRAW_STATUS: Final = {
 OF_ROOM_STATUS: Final = {
     RoomStatus.OVERLOADED: OF_STATUS[Status.OVERLOADED],
     RoomStatus.CONFLICT: Kind("room-conflict", 409, "The room is another one, or was opened with something else"),
-    RoomStatus.OVER: Kind("room-over", 410, "The room has closed, or should have opened already"),
+    RoomStatus.ROOM_CLOSED: Kind("room-over", 410, "The room has closed, or should have opened already"),
     RoomStatus.NOT_OPEN: Kind("room-not-open", 409, "It is too early"),
     RoomStatus.FULL: Kind("room-full", 409, "All tickets have been given"),
 }
 """The problem that each refusal of a waiting room is; a room that is not there is an unknown name."""
 
 _OF_PHASE: Final = {
-    Phase.OVER: OF_ROOM_STATUS[RoomStatus.OVER],
-    Phase.LAPSED: Kind("room-turn-lapsed", 409, "The ticket has lost its turn; a new one goes behind"),
+    TicketPhase.ROOM_CLOSED: OF_ROOM_STATUS[RoomStatus.ROOM_CLOSED],
+    TicketPhase.TURN_MISSED: Kind("room-turn-lapsed", 409, "The ticket has lost its turn; a new one goes behind"),
 }
 _NOT_CALLED: Final = Kind("room-not-called", 409, "The ticket has not been called yet")
 
@@ -191,10 +191,10 @@ class Problem(Exception):
         return cls(kind.type, kind.title, retry_after_s=_retry_after_s(status, retry_at_ms, now_ms), more=more)
 
     @classmethod
-    def of_standing(cls, standing: StandingBody, now_ms: int) -> Problem:
+    def of_standing(cls, standing: TicketStatusBody, now_ms: int) -> Problem:
         """The problem that it is to enter with a ticket that has not its turn."""
         kind = _OF_PHASE.get(standing.phase, _NOT_CALLED)
-        more: dict[str, Any] = {"outcome": standing.phase, "standing": standing}
+        more: dict[str, Any] = {"outcome": standing.phase, "ticket_status": standing}
         retry_after_s = 0
         if kind is _NOT_CALLED:
             more["retry_at_ms"] = now_ms + standing.poll_after_ms

@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from quota_engine.admission import Finding
+from quota_engine.admission import DecisionRecord
 from quota_engine.domain.outcomes import Status
 from quota_engine.draws.ledger import DrawStatus
 from quota_engine.ports import Batch
@@ -155,13 +155,13 @@ class Metrics:
             tally = self._calls[name] = CallTally()
         return tally
 
-    def on_verdict(self, office: str, finding: Finding) -> None:
+    def on_decision(self, office: str, finding: DecisionRecord) -> None:
         """What a policy said: see :class:`quota_engine.ports.Observer`."""
-        verdict = finding.verdict
+        verdict = finding.decision
         enforced = "true" if finding.enforced else "false"
-        _add(self._verdicts, (finding.policy, str(verdict.decision), verdict.reason, enforced))
+        _add(self._verdicts, (finding.policy, str(verdict.kind), verdict.reason, enforced))
 
-    def on_call(self) -> Any:
+    def on_enqueue(self) -> Any:
         """See :class:`quota_engine.ports.StoreObserver`; it does not matter here whose call it is."""
 
     def on_batch(self, batch: Batch) -> None:

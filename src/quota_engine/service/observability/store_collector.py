@@ -72,11 +72,11 @@ class Survey:
         ttl_ms = service.office(office).rules.hold_ttl_ms
         # A hold is as old as its time is used up: who has at most so much less than all of it left is that old.
         ages_s = [age_s for age_s in reversed(AGES_S) if age_s * 1000 < ttl_ms]
-        left_ms = [ttl_ms - age_s * 1000 for age_s in ages_s]
+        bounds_ms = [ttl_ms - age_s * 1000 for age_s in ages_s]
         holds = [0] * len(ages_s)
         for view in sold:
             if any(quota.held for quota in view.quotas.values()):
-                *counts, offered = await engine.count_holds(office, view.day, left_ms)
+                *counts, offered = await engine.hold_remaining_histogram(office, view.day, bounds_ms)
                 counts[-1] += offered  # an offer from the wait list has more time than a hold
                 for index, count in enumerate(itertools.accumulate(counts)):
                     holds[index] += count
@@ -100,7 +100,7 @@ class Survey:
             return []
         return [
             Row("quota_engine_room_tickets", (room,), (view.tickets,)),
-            Row("quota_engine_room_called", (room,), (min(view.mark, view.tickets),)),
-            Row("quota_engine_room_length", (room,), (max(0, view.tickets - view.mark),)),
+            Row("quota_engine_room_called", (room,), (min(view.called_count, view.tickets),)),
+            Row("quota_engine_room_length", (room,), (max(0, view.tickets - view.called_count),)),
             Row("quota_engine_room_rate_per_second", (room,), (view.per_minute / 60,)),
         ]

@@ -103,14 +103,14 @@ class Tracing:
     def batch(self, batch: Batch) -> None:
         """A span of its own for calls that went to the store together."""
         ended_ns = time.time_ns()
-        kind, _, _ = batch.place.partition(".") if batch.place.startswith("~") else ("office", "", "")
+        kind, _, _ = batch.address.partition(".") if batch.address.startswith("~") else ("office", "", "")
         attributes: dict[str, Any] = {
             "quota_engine.place": kind.removeprefix("~"),
             "quota_engine.access": "read" if batch.reads else "write",
             "quota_engine.batch_size": batch.size,
         }
-        if batch.place in self._offices:
-            attributes["quota_engine.office"] = batch.place
+        if batch.address in self._offices:
+            attributes["quota_engine.office"] = batch.address
         if batch.error:
             attributes["error.type"] = batch.error
         callers = {
@@ -141,7 +141,7 @@ class TracedMetrics(Metrics):
         super().outcome(status)
         self._tracing.outcome(status)
 
-    def on_call(self) -> Any:
+    def on_enqueue(self) -> Any:
         """See :class:`quota_engine.ports.StoreObserver`."""
         return self._tracing.caller()
 

@@ -16,7 +16,7 @@ from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView
 from quota_engine.draws.ledger import DrawView
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
-from quota_engine.engine.summaries import RoomLook, Verdict, room_look
+from quota_engine.engine.summaries import AuditSummary, RoomSummary, summarize_room
 from quota_engine.service.pages.operator.opening_report import Opening, read_opening
 
 KEPT_MS: Final = 1_000
@@ -88,7 +88,7 @@ class Board:
         self._days: _Kept[list[DayView]] = _Kept(KEPT_MS, now_ms, _OFFICES_KEPT_MAX)
         self._records: _Kept[list[Reservation]] = _Kept(KEPT_MS, now_ms, _LISTS_KEPT_MAX)
         self._openings: _Kept[Opening | None] = _Kept(OPENING_KEPT_MS, now_ms, _LISTS_KEPT_MAX)
-        self._verdicts: _Kept[Verdict] = _Kept(VERDICT_KEPT_MS, now_ms, _OFFICES_KEPT_MAX)
+        self._verdicts: _Kept[AuditSummary] = _Kept(VERDICT_KEPT_MS, now_ms, _OFFICES_KEPT_MAX)
 
     async def days(self, office: OfficeView) -> tuple[int, list[DayView]]:
         """When they were asked for, and the office's days from today on that are known and not over."""
@@ -111,10 +111,10 @@ class Board:
         found = await self._engine().availability(office.id, day)
         return self._now_ms(), found[0] if found else None
 
-    async def room(self, room: str) -> RoomLook | None:
+    async def room(self, room: str) -> RoomSummary | None:
         """How a waiting room goes; ``None`` if there is none of this id. (The engine looks once for all who ask.)"""
         try:
-            return room_look(room, await self._engine().room(room).view())
+            return summarize_room(room, await self._engine().room(room).view())
         except InvalidRequest:  # that is also an unknown name
             return None
 
@@ -127,7 +127,7 @@ class Board:
 
     async def records(self, office: str, day: datetime.date) -> list[Reservation]:
         """The reservations of a day, by queue number."""
-        _, records = await self._records.get((office, day), lambda: self._engine().reservations(office, day))
+        _, records = await self._records.get((office, day), lambda: self._engine().list_reservations(office, day))
         return records
 
     async def opening(self, office: OfficeView) -> Opening | None:
@@ -143,15 +143,15 @@ class Board:
         _, found = await self._openings.get(office.id, ask)
         return found
 
-    async def audit(self, office: str | None, since_ms: int = 0) -> Verdict:
+    async def audit(self, office: str | None, since_ms: int = 0) -> AuditSummary:
         """Everything worked out again, for one office or all, not before ``since_ms``. Those who ask meanwhile get the
         same verdict, and it is kept for a while: an audit reads all that there is.
         """
 
-        async def ask() -> Verdict:
+        async def ask() -> AuditSummary:
             at_ms = self._now_ms()
             report = await self._engine().audit(office)
-            return Verdict(at_ms, report.offices, tuple(report.findings))
+            return AuditSummary(at_ms, report.offices, tuple(report.findings))
 
         _, verdict = await self._verdicts.get(office, ask, since_ms)
         return verdict

@@ -86,9 +86,9 @@ class Words:
             return self.count("minutes", minutes)
         return self.count("hours", -(-minutes // 60))
 
-    def left(self, left_ms: int) -> str:
+    def left(self, bounds_ms: int) -> str:
         """What a clock shows: ``4:59``, ``1:04:59``, and whole days in front. The page's script goes on counting."""
-        seconds = max(0, -(-left_ms // 1000))
+        seconds = max(0, -(-bounds_ms // 1000))
         days, seconds = divmod(seconds, 86_400)
         hours, seconds = divmod(seconds, 3600)
         minutes, seconds = divmod(seconds, 60)

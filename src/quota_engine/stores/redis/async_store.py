@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AsyncRedisBackend"]
+__all__ = ["AsyncRedisStore"]
 
 import asyncio
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from quota_engine.domain.commands import Command, Reserve
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.outcomes import Outcome
-from quota_engine.ports import Clock, Request, Send, StoreObserver
-from quota_engine.stores.redis.batching import LANES_MAX, Lane, Limits, told
+from quota_engine.ports import Apply, Clock, StoreObserver, StoreRequest
+from quota_engine.stores.redis.batching import LANES_MAX, BatchLimits, Lane, told
 from quota_engine.stores.redis.executor import Place, Worker
 from quota_engine.stores.redis.observer_adapter import Watch
-from quota_engine.stores.redis.retrying_calls import Attempt, Call, Lost, Node, NotSent, Pause, Policy, Router
+from quota_engine.stores.redis.retrying_calls import Attempt, Call, Lost, Node, NotSent, Pause, RetryPolicy, Router
 from quota_engine.stores.redis.scripts import Script
 from quota_engine.stores.redis.sold_out_cache import SoldOut
 
@@ -35,7 +35,7 @@ _Waiting = tuple[Any, str, "asyncio.Future[Any]", Any]
 """A command, its line, who waits for the answer, and what an observer wants to have with it."""
 
 
-class AsyncRedisBackend:
+class AsyncRedisStore:
     """A store in a Redis or Valkey server, for one event loop."""
 
     def __init__(
@@ -43,15 +43,15 @@ class AsyncRedisBackend:
         pool: ConnectionPool,
         clock: Clock | None = None,
         *,
-        limits: Limits = Limits(),  # noqa: B008 - immutable
-        policy: Policy = Policy(),  # noqa: B008 - immutable
+        limits: BatchLimits = BatchLimits(),  # noqa: B008 - immutable
+        policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
         namespace: str = "",
         router: Router = Router(),  # noqa: B008 - immutable
         pool_to: Callable[[Node], ConnectionPool] | None = None,
         on_close: Callable[[], None] | None = None,
         sold_out: SoldOut | None = None,
     ) -> None:
-        """See :class:`quota_engine.stores.redis.sync_store.RedisBackend`."""
+        """See :class:`quota_engine.stores.redis.sync_store.RedisStore`."""
         self._pools: dict[Node | None, ConnectionPool] = {None: pool}
         self._pool_to = pool_to
         self._on_close = on_close
@@ -67,12 +67,12 @@ class AsyncRedisBackend:
         self._ended.set()
         self._closed = False
 
-    def watch(self, observer: StoreObserver) -> None:
-        """See :meth:`quota_engine.ports.Watchable.watch`."""
+    def attach(self, observer: StoreObserver) -> None:
+        """See :meth:`quota_engine.ports.Observable.watch`."""
         self._watch = Watch(observer)
 
-    async def send(self, office: str, command: Command) -> Outcome:
-        """See :meth:`quota_engine.ports.AsyncBackend.send`. Calls that wait for others share their script call.
+    async def apply(self, office: str, command: Command) -> Outcome:
+        """See :meth:`quota_engine.ports.AsyncStore.send`. Calls that wait for others share their script call.
 
         Cancelling it while it waits for its turn leaves nothing; later, it leaves what the same id finds.
         """
@@ -99,11 +99,11 @@ class AsyncRedisBackend:
             self._refresh()
         return outcome
 
-    async def perform(self, request: Request[T]) -> T:
-        """See :meth:`quota_engine.ports.AsyncBackend.perform`."""
+    async def execute(self, request: StoreRequest[T]) -> T:
+        """See :meth:`quota_engine.ports.AsyncStore.perform`."""
         answer: T
-        if isinstance(request, Send):
-            answer = cast("T", await self.send(request.place, request.command))
+        if isinstance(request, Apply):
+            answer = cast("T", await self.apply(request.address, request.command))
             return answer
         question = self._worker.question(request)
         self._begin()

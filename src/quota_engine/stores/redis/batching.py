@@ -7,7 +7,7 @@ under way, and goes at once.
 
 from __future__ import annotations
 
-__all__ = ["LANES_MAX", "Lane", "Limits", "told"]
+__all__ = ["LANES_MAX", "BatchLimits", "Lane", "told"]
 
 from collections import deque
 from collections.abc import Callable
@@ -23,7 +23,7 @@ LANES_MAX: Final = 4096
 """With more than this, those that nobody uses are dropped: not every office that is named exists."""
 
 
-class Limits(msgspec.Struct, frozen=True):
+class BatchLimits(msgspec.Struct, frozen=True):
     """Bounds of batching, for each office: commands in a batch, batches under way, and calls that wait."""
 
     batch_max: int = 128
@@ -36,7 +36,7 @@ class Lane(Generic[T]):
 
     __slots__ = ("in_flight", "limits", "some_gave_up", "waiting")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits
         self.waiting: deque[T] = deque()
         self.in_flight = 0

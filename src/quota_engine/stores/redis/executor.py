@@ -18,7 +18,7 @@ from redis.exceptions import NoPermissionError
 
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Publish, SetRules
-from quota_engine.domain.consumer_groups import GROUPS_MAX, GroupView, ranges_of, view_of
+from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroupView, ranges_of, view_of
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
@@ -28,26 +28,26 @@ from quota_engine.domain.validation import DURATION_MS_MAX
 from quota_engine.ledger_kinds import kind_of
 from quota_engine.ports import (
     Acknowledge,
-    AddGroup,
-    Ask,
+    ApplyMany,
     Audit,
     Clock,
-    CountHolds,
+    CreateConsumerGroup,
+    DeleteConsumerGroup,
     Describe,
-    DropGroup,
+    ListConsumerGroups,
     ListDay,
-    ListGroups,
     ListOffices,
     Lookup,
+    Query,
+    ReadConsumerGroup,
     ReadEvents,
-    ReadGroup,
+    ReadHoldRemainingHistogram,
+    ReadWaitListPosition,
     Reconcile,
     RecordedEvent,
-    Request,
-    SendMany,
+    StoreRequest,
     TrimEvents,
     View,
-    WaitListPlace,
 )
 from quota_engine.stores.redis.codecs.office import encode, event_of_text, group_of_text
 from quota_engine.stores.redis.keys import KINDS, keys_of, offices_key
@@ -58,7 +58,7 @@ from quota_engine.stores.redis.retrying_calls import (
     Fence,
     Fenced,
     Pause,
-    Policy,
+    RetryPolicy,
     Router,
     call_plain,
     call_script,
@@ -156,7 +156,9 @@ class Place:
 class Worker:
     """Turns requests into calls, and replies into answers. It holds no connection."""
 
-    def __init__(self, clock: Clock | None, policy: Policy, namespace: str, router: Router, sold_out: SoldOut) -> None:
+    def __init__(
+        self, clock: Clock | None, policy: RetryPolicy, namespace: str, router: Router, sold_out: SoldOut
+    ) -> None:
         self._clock = clock
         self._router = router
         self._namespace = namespace
@@ -252,12 +254,12 @@ class Worker:
         """What a call is told that was given up half way by who carried it."""
         return BackendUnavailable if script is place.kind.reads else OutcomeUnknown
 
-    def question(self, request: Request[Any]) -> tuple[str, Any] | None:
+    def question(self, request: StoreRequest[Any]) -> tuple[str, Any] | None:
         """The place and the question, if the request is one that takes a single line: it can travel with others."""
         match request:
-            case Ask(place, question):
+            case Query(place, question):
                 return place, question
-            case Lookup(office, _) | WaitListPlace(office, _):
+            case Lookup(office, _) | ReadWaitListPosition(office, _):
                 return office, request
             case View(office, days) if len(days) == 1:
                 return office, request
@@ -358,30 +360,30 @@ class Worker:
         ((seconds, microseconds),) = yield from self._plain(("TIME",), key=offices_key(self._namespace))
         return int(seconds) * 1000 + int(microseconds) // 1000
 
-    def answer(self, request: Request[Any]) -> Call[Any]:
+    def answer(self, request: StoreRequest[Any]) -> Call[Any]:
         """The calls that answer a request."""
         match request:
-            case SendMany(office, commands):
+            case ApplyMany(office, commands):
                 return self._send_many(office, commands)
             case View(office, days):
                 return self._view(office, days)
             case ListDay(office, day):
                 return self._list_day(office, day)
-            case CountHolds(office, day, left_ms):
-                return self._count_holds(office, day, left_ms)
+            case ReadHoldRemainingHistogram(office, day, bounds_ms):
+                return self._count_holds(office, day, bounds_ms)
             case ReadEvents(office, after, limit):
                 return self._read_events(office, after, limit)
             case TrimEvents(office, through):
                 return self._trim_events(office, through)
-            case ReadGroup():
+            case ReadConsumerGroup():
                 return self._read_group(request)
             case Acknowledge(office, group, numbers):
                 return self._acknowledge(office, group, numbers)
-            case AddGroup(office, group, after):
+            case CreateConsumerGroup(office, group, after):
                 return self._add_group(office, group, after)
-            case DropGroup(office, group):
+            case DeleteConsumerGroup(office, group):
                 return self._drop_group(office, group)
-            case ListGroups(office):
+            case ListConsumerGroups(office):
                 return self._list_groups(office)
             case ListOffices():
                 return self._list_offices()
@@ -451,10 +453,10 @@ class Worker:
             if cursor == "0":
                 return in_order(found.values())
 
-    def _count_holds(self, office: str, day: int, left_ms: tuple[int, ...]) -> Call[list[int]]:
+    def _count_holds(self, office: str, day: int, bounds_ms: tuple[int, ...]) -> Call[list[int]]:
         place = self.place(office)
-        counts = [0] * (len(left_ms) + 1)
-        bounds = ",".join(map(str, left_ms))
+        counts = [0] * (len(bounds_ms) + 1)
+        bounds = ",".join(map(str, bounds_ms))
         seen = ""
         while True:
             (text,) = yield from self.run(READS, place, [f"holds\t{day}\t{seen}\t{bounds}"])
@@ -483,11 +485,11 @@ class Worker:
         (left,) = yield from self._consumers(office, "trim", min(max(through, 0), NUMBER_MAX - 1))
         return int(left)
 
-    def _read_group(self, request: ReadGroup) -> Call[list[RecordedEvent]]:
+    def _read_group(self, request: ReadConsumerGroup) -> Call[list[RecordedEvent]]:
         if request.limit < 1:
             return []
         entries, choices = yield from self._consumers(
-            request.office, "read", request.group, request.consumer, request.limit, request.claim_idle_ms
+            request.office, "read", request.consumer_group, request.consumer, request.limit, request.min_idle_ms
         )
         return self._recorded(request.office, entries, choices)
 
@@ -505,7 +507,7 @@ class Worker:
         (dropped,) = yield from self._consumers(office, "drop", group)
         return bool(dropped)
 
-    def _list_groups(self, office: str) -> Call[list[GroupView]]:
+    def _list_groups(self, office: str) -> Call[list[ConsumerGroupView]]:
         last, *rows = yield from self._consumers(office, "list")
         # Sorted here: how a server sorts text depends on its locale.
         texts = sorted(zip(rows[::2], rows[1::2], strict=True))

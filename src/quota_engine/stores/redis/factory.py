@@ -4,7 +4,7 @@ cluster: ``redis+sentinel://`` and ``redis+cluster://``, with ``rediss`` instead
 
 from __future__ import annotations
 
-__all__ = ["open_async_backend", "open_backend"]
+__all__ = ["open_async_store", "open_store"]
 
 import asyncio
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_name
 from quota_engine.ports import Clock
 from quota_engine.stores.embedded import open_embedded
-from quota_engine.stores.redis.async_store import AsyncRedisBackend
-from quota_engine.stores.redis.retrying_calls import Durability, Fence, Node, Policy, Router
+from quota_engine.stores.redis.async_store import AsyncRedisStore
+from quota_engine.stores.redis.retrying_calls import Durability, Fence, Node, RetryPolicy, Router
 from quota_engine.stores.redis.routing import ClusterRouter, SentinelRouter
 from quota_engine.stores.redis.sold_out_cache import BOUND_MS_DEFAULT, BOUND_MS_MAX, SoldOut
-from quota_engine.stores.redis.sync_store import RedisBackend
+from quota_engine.stores.redis.sync_store import RedisStore
 
 _EMBEDDED: Final = "valkey+embedded"
 _FORMS: Final = {
@@ -53,7 +53,7 @@ class _Store(NamedTuple):
     url_to: Callable[[Node], str]
     router: Router
     settings: dict[str, Any]
-    policy: Policy
+    policy: RetryPolicy
     namespace: str
     sold_out: SoldOut
     form: str
@@ -71,12 +71,12 @@ def _store(url: str, clock: Clock | None = None) -> _Store:
     if scheme == "unix" and not parts.path:
         raise InvalidRequest("url", "a unix:// without a path", "unix:///path/to/socket")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    attempts_max_default = _ATTEMPTS_MAX_OF_MANY if kind else Policy().attempts_max
+    attempts_max_default = _ATTEMPTS_MAX_OF_MANY if kind else RetryPolicy().attempts_max
     timeout_ms = _integer(options, "timeout_ms", round(_SOCKET_TIMEOUT_S * 1000), 1, 600_000)
     attempts_max = _integer(options, "attempts_max", attempts_max_default, 1, 1000)
     durability = _durability(options)
     replicas = _integer(options, "replicas", 1, 1, 100) if durability is Durability.REPLICATED else 0
-    wait_ms = _integer(options, "wait_ms", Policy().wait_ms, 1, 600_000)
+    wait_ms = _integer(options, "wait_ms", RetryPolicy().wait_ms, 1, 600_000)
     sold_out_ms = _integer(options, "sold_out_ms", BOUND_MS_DEFAULT if clock is None else 0, 0, BOUND_MS_MAX)
     fence = _fence(options, durability)
     namespace = options.pop("namespace", "")
@@ -94,7 +94,9 @@ def _store(url: str, clock: Clock | None = None) -> _Store:
         "socket_connect_timeout": timeout_ms / 1000,
         "protocol": 2,
     }
-    policy = Policy(attempts_max=attempts_max, durability=durability, replicas=replicas, wait_ms=wait_ms, fence=fence)
+    policy = RetryPolicy(
+        attempts_max=attempts_max, durability=durability, replicas=replicas, wait_ms=wait_ms, fence=fence
+    )
     sold_out = SoldOut(sold_out_ms) if clock is None else SoldOut(sold_out_ms, lambda: clock.now_ms() / 1000)
     return _Store(first, url_to, router, settings, policy, namespace, sold_out, _FORMS[kind])
 
@@ -204,7 +206,7 @@ def _is_embedded(url: str) -> bool:
     return url.partition("://")[0] == _EMBEDDED
 
 
-def open_backend(url: str, clock: Clock | None) -> RedisBackend:
+def open_store(url: str, clock: Clock | None) -> RedisStore:
     """Open the store at ``url``, and see that it answers and is new enough. ``clock`` ``None`` is the server's time.
 
     Options in the URL: ``durability`` (``memory``, ``fsync`` or ``replicated``, with ``replicas`` and the ``wait_ms``
@@ -223,7 +225,7 @@ def open_backend(url: str, clock: Clock | None) -> RedisBackend:
         store = _store(embedded.url + ours if embedded else url, clock)
         make = redis.connection.BlockingConnectionPool.from_url
         pool, pool_to = _pools(make, store, Retry(NoBackoff(), 0))
-        backend = RedisBackend(
+        backend = RedisStore(
             pool,
             clock,
             policy=store.policy,
@@ -241,15 +243,15 @@ def open_backend(url: str, clock: Clock | None) -> RedisBackend:
     return backend
 
 
-async def open_async_backend(url: str, clock: Clock | None) -> AsyncRedisBackend:
-    """Open the store at ``url`` for asyncio; see :func:`open_backend`."""
+async def open_async_store(url: str, clock: Clock | None) -> AsyncRedisStore:
+    """Open the store at ``url`` for asyncio; see :func:`open_store`."""
     theirs, ours = _split(url)
     embedded = await asyncio.to_thread(open_embedded, theirs) if _is_embedded(url) else None
     try:
         store = _store(embedded.url + ours if embedded else url, clock)
         make = redis.asyncio.connection.BlockingConnectionPool.from_url
         pool, pool_to = _pools(make, store, AsyncRetry(NoBackoff(), 0))
-        backend = AsyncRedisBackend(
+        backend = AsyncRedisStore(
             pool,
             clock,
             policy=store.policy,

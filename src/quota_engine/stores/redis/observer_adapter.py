@@ -23,9 +23,9 @@ class Watch:
         self._observer = observer
 
     def call(self) -> Any:
-        """See :meth:`StoreObserver.on_call`; ``None`` if it failed."""
+        """See :meth:`StoreObserver.on_enqueue`; ``None`` if it failed."""
         try:
-            return self._observer.on_call()
+            return self._observer.on_enqueue()
         except Exception:
             _log.exception("an observer has failed")
             return None

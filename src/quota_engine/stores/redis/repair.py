@@ -174,7 +174,7 @@ def _is_of(stored: str, day: Day, holds: list[Reservation], now_ms: int) -> bool
     wanted_first, wanted_sets, *wanted_quotas = _text_of_day(day, holds).split("\n")
     fields, wanted_fields = first.split("\t"), wanted_first.split("\t")
     next_due_ms, fields[2] = int(fields[2]), wanted_fields[2]
-    moments_ms = [record.deadline_ms for record in holds]
+    moments_ms = [record.deadline_at_ms for record in holds]
     moments_ms += [due_ms for quota in day.quotas.values() for due_ms, _ in quota.cooling_due]
     passes_on = [quota.pass_on.at_ms for quota in day.quotas.values() if quota.pass_on is not None]
     moments_ms += [at_ms for at_ms in passes_on if at_ms > now_ms]
@@ -205,7 +205,9 @@ def _standings(standings: dict[str, str], updated: list[str], wanted: Ledger) ->
 
 def _due(due: list[str], known: list[Reservation], records: dict[str, str]) -> Iterator[Write]:
     wanted = {
-        f"{one.day}/{','.join(one.quotas)}/{one.deadline_ms:015}/{one.id}" for one in known if one.state is State.HELD
+        f"{one.day}/{','.join(one.quotas)}/{one.deadline_at_ms:015}/{one.id}"
+        for one in known
+        if one.state is State.HELD
     }
     ids = {one.id for one in known}
     for member in wanted.difference(due):

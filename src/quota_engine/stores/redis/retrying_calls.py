@@ -16,7 +16,7 @@ __all__ = [
     "Node",
     "NotSent",
     "Pause",
-    "Policy",
+    "RetryPolicy",
     "Router",
     "call_plain",
     "call_script",
@@ -89,7 +89,7 @@ class Fenced(Exception):
         self.lost = lost
 
 
-class Policy(msgspec.Struct, frozen=True):
+class RetryPolicy(msgspec.Struct, frozen=True):
     """How long a call is tried, and when it counts as done. The pauses double from ``pause_ms_min`` to
     ``pause_ms_max``; for its replicas a call waits ``wait_ms`` each time.
     """
@@ -170,7 +170,7 @@ _HINTS: Final[tuple[tuple[type[Exception], str], ...]] = (
 
 
 def call_script(
-    script: Script, keys: Sequence[str], arguments: Sequence[str], policy: Policy, router: Router, *, writes: bool
+    script: Script, keys: Sequence[str], arguments: Sequence[str], policy: RetryPolicy, router: Router, *, writes: bool
 ) -> Call[list[Any]]:
     """Run a script until it is answered or ``policy`` is used up; returns its reply.
 
@@ -189,7 +189,9 @@ def call_script(
     return reply
 
 
-def call_plain(commands: Sequence[Sequence[str | int]], policy: Policy, router: Router, key: str) -> Call[list[Any]]:
+def call_plain(
+    commands: Sequence[Sequence[str | int]], policy: RetryPolicy, router: Router, key: str
+) -> Call[list[Any]]:
     """Run plain commands, which must be harmless to repeat, one after the other where ``key`` is; returns their
     answers.
 
@@ -202,7 +204,7 @@ def call_plain(commands: Sequence[Sequence[str | int]], policy: Policy, router: 
 def _insist(
     requests: Sequence[Sequence[str | int]],
     requests_if_unknown: Sequence[Sequence[str | int]],
-    policy: Policy,
+    policy: RetryPolicy,
     router: Router,
     key: str,
     *,

@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from quota_engine.admission.guarded_reserve import Guarded, GuardedReserve
+from quota_engine.admission.guarded_reserve import GuardedOutcome, GuardedReserve
 from quota_engine.domain.commands import CheckIn, Confirm, Expire, MarkNoShow, PrepareMove, Reserve
 from quota_engine.domain.model import Choice
 from quota_engine.domain.outcomes import Outcome, Status
@@ -186,7 +186,7 @@ class SoldOut:
             return None
         asked_s, refresh_s, until_s, sold_out, table, mask = seen
         applicants = command.applicants
-        if (id(command.choice), command.day, len(applicants), command.wait) not in sold_out:
+        if (id(command.choice), command.day, len(applicants), command.join_wait_list) not in sold_out:
             return None
         now_s = self._now_s()
         if not asked_s <= now_s < until_s or command.valid_until_ms:
@@ -205,7 +205,7 @@ class SoldOut:
 
     def saw(self, office: str, command: Any, outcome: Any) -> None:
         """The store has answered ``command`` so."""
-        if isinstance(outcome, Guarded):  # a reserve with conditions: what it came to is as true
+        if isinstance(outcome, GuardedOutcome):  # a reserve with conditions: what it came to is as true
             command, outcome = command.reserve, outcome.outcome
         here = self._offices.get(office)
         if type(command) is Reserve and outcome.status is _STATUS_SOLD_OUT:
@@ -292,7 +292,7 @@ class SoldOut:
         if not self._bound_s:
             return
         choice, units = command.choice, len(command.applicants)
-        key = (id(choice), command.day, units, command.wait)
+        key = (id(choice), command.day, units, command.join_wait_list)
         now_s = self._now_s()
         with self._lock:
             if here is None:
@@ -306,7 +306,7 @@ class SoldOut:
                     del here.questions[oldest]
                     if seen is not None:
                         here.seen = seen._replace(sold_out=seen.sold_out - {oldest})
-                line = f"sold_out\t{command.day}\t{units}\t{int(command.wait)}\t{text_of_choice(choice)}"
+                line = f"sold_out\t{command.day}\t{units}\t{int(command.join_wait_list)}\t{text_of_choice(choice)}"
                 here.questions[key] = choice, line
             # One who looks in now and then is not worth a question of our own; two within the bound are a rush.
             is_rush = 0 <= now_s - here.sold_out_s < self._bound_s

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
-from quota_engine.domain.ledger import Day, Ledger, Standing
+from quota_engine.domain.ledger import Day, Ledger, PenaltyRecord
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.model import DayTerms, PassOn, QuotaTerms, ReRelease, ReReleaseRule
+from quota_engine.domain.model import DayTerms, QuotaTerms, Reallocation, ReRelease, ReReleaseRule
 from quota_engine.stores.redis.codecs.office import (
     Decoder,
     applicant_of_text,
@@ -61,7 +61,7 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
     for applicant in updated:
         if applicant in standings and applicant != "~":  # a damaged office has to be read, too
             blocked_until_ms, *cancelled = map(int, standings[applicant].split(","))
-            ledger.standings[applicant_of_text(applicant)] = Standing(tuple(cancelled), blocked_until_ms)
+            ledger.standings[applicant_of_text(applicant)] = PenaltyRecord(tuple(cancelled), blocked_until_ms)
     for member in cooling:
         if member != "~":
             number, name, due_at_ms, units, _, _ = member.split("/")
@@ -86,7 +86,7 @@ def _day(number: int, text: str, terms: DayTerms) -> Day:
         name, *fields = row.split("\t")
         counters[name] = [int(field) for field in fields[:6]]
         rule, cooling_ms, jitter_ms, pass_to, pass_at_ms = fields[6:]
-        pass_on = PassOn(pass_to, int(pass_at_ms)) if pass_to else None
+        pass_on = Reallocation(pass_to, int(pass_at_ms)) if pass_to else None
         re_release = ReRelease(ReReleaseRule(rule), int(cooling_ms), int(jitter_ms))
         quotas.append(QuotaTerms(name, 0, re_release, pass_on))
     day = Day(number, msgspec.structs.replace(terms, quotas=tuple(quotas)))

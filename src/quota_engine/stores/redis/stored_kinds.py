@@ -10,10 +10,10 @@ __all__ = ["BUCKETS", "DRAW", "OFFICE", "REGISTRY", "ROOM", "Answers", "StoredKi
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from quota_engine.admission.token_bucket import Taking
-from quota_engine.domain.cross_office_registry import PREFIX, RegistryAnswer, RegistryStatus
+from quota_engine.admission.token_bucket import TakeOutcome
+from quota_engine.domain.cross_office_registry import PREFIX, RegistryResult, RegistryStatus
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.draws.ledger import DrawOutcome, DrawStatus, Withdraw
+from quota_engine.draws.ledger import DrawOutcome, DrawStatus, WithdrawApplication
 from quota_engine.stores.redis.codecs import registry, rooms
 from quota_engine.stores.redis.codecs.buckets import BucketAnswers, buckets_of_state, encode_bucket_command
 from quota_engine.stores.redis.codecs.draws import DRAW_HASHES, DRAW_KINDS, DrawAnswers, draw_of_state, encode_for_draw
@@ -33,7 +33,7 @@ from quota_engine.stores.redis.scripts import (
 )
 from quota_engine.stores.redis.scripts import BUCKETS as BUCKET_COMMANDS
 from quota_engine.stores.redis.state_decoder import HASHES, ledger_of_state
-from quota_engine.waiting_room.machine import RoomAnswer, RoomStatus
+from quota_engine.waiting_room.machine import RoomResult, RoomStatus
 
 
 class Answers(Protocol):
@@ -77,12 +77,12 @@ ROOM: Final = StoredKind(
     rooms.STATE,
     rooms.HASHES,
     rooms.room_of_state,
-    RoomAnswer(RoomStatus.OVERLOADED),
+    RoomResult(RoomStatus.OVERLOADED),
 )
 
 DRAW: Final = StoredKind(
     DRAW_KINDS,
-    lambda command: DRAW_FREEING_COMMANDS if type(command) is Withdraw else DRAW_COMMANDS,
+    lambda command: DRAW_FREEING_COMMANDS if type(command) is WithdrawApplication else DRAW_COMMANDS,
     encode_for_draw,
     DrawAnswers,
     DRAW_READS,
@@ -101,7 +101,7 @@ BUCKETS: Final = StoredKind(
     BUCKET_STATE,
     frozenset({1}),
     buckets_of_state,
-    Taking(0, 0),
+    TakeOutcome(0, 0),
 )
 
 REGISTRY: Final = StoredKind(
@@ -113,7 +113,7 @@ REGISTRY: Final = StoredKind(
     registry.STATE,
     frozenset({0, 1, 2}),
     registry.registry_of_state,
-    RegistryAnswer(RegistryStatus.OVERLOADED),
+    RegistryResult(RegistryStatus.OVERLOADED),
 )
 
 _STORED: Final[dict[str, StoredKind]] = {

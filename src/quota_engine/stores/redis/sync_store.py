@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["RedisBackend"]
+__all__ = ["RedisStore"]
 
 import contextlib
 import threading
@@ -19,11 +19,11 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from quota_engine.domain.commands import Command, Reserve
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.outcomes import Outcome
-from quota_engine.ports import Clock, Request, Send, StoreObserver
-from quota_engine.stores.redis.batching import LANES_MAX, Lane, Limits, told
+from quota_engine.ports import Apply, Clock, StoreObserver, StoreRequest
+from quota_engine.stores.redis.batching import LANES_MAX, BatchLimits, Lane, told
 from quota_engine.stores.redis.executor import Place, Worker
 from quota_engine.stores.redis.observer_adapter import Watch
-from quota_engine.stores.redis.retrying_calls import Attempt, Call, Lost, Node, NotSent, Pause, Policy, Router
+from quota_engine.stores.redis.retrying_calls import Attempt, Call, Lost, Node, NotSent, Pause, RetryPolicy, Router
 from quota_engine.stores.redis.scripts import Script
 from quota_engine.stores.redis.sold_out_cache import SoldOut
 
@@ -52,7 +52,7 @@ class _Waiting:
         return self.outcome is not _PENDING or self.error is not None
 
 
-class RedisBackend:
+class RedisStore:
     """A store in a Redis or Valkey server. Safe to use from several threads."""
 
     def __init__(
@@ -60,8 +60,8 @@ class RedisBackend:
         pool: ConnectionPool,
         clock: Clock | None = None,
         *,
-        limits: Limits = Limits(),  # noqa: B008 - immutable
-        policy: Policy = Policy(),  # noqa: B008 - immutable
+        limits: BatchLimits = BatchLimits(),  # noqa: B008 - immutable
+        policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
         namespace: str = "",
         router: Router = Router(),  # noqa: B008 - immutable
         pool_to: Callable[[Node], ConnectionPool] | None = None,
@@ -87,11 +87,11 @@ class RedisBackend:
         self._calls = 0
         self._closed = False
 
-    def watch(self, observer: StoreObserver) -> None:
-        """See :meth:`quota_engine.ports.Watchable.watch`."""
+    def attach(self, observer: StoreObserver) -> None:
+        """See :meth:`quota_engine.ports.Observable.watch`."""
         self._watch = Watch(observer)
 
-    def send(self, office: str, command: Command) -> Outcome:
+    def apply(self, office: str, command: Command) -> Outcome:
         """See :meth:`quota_engine.ports.Backend.send`. Calls that wait for others share their script call."""
         memory = self._sold_out
         if type(command) is Reserve:
@@ -112,11 +112,11 @@ class RedisBackend:
             self._refresh()
         return outcome
 
-    def perform(self, request: Request[T]) -> T:
+    def execute(self, request: StoreRequest[T]) -> T:
         """See :meth:`quota_engine.ports.Backend.perform`."""
         answer: T
-        if isinstance(request, Send):
-            answer = cast("T", self.send(request.place, request.command))
+        if isinstance(request, Apply):
+            answer = cast("T", self.apply(request.address, request.command))
             return answer
         question = self._worker.question(request)
         with self._call():

@@ -10,7 +10,7 @@ from tests.service.pages.citizen.test_booking import DECLARED, SLOT, TEXTS, Brow
 from tests.support.in_process_service import DAY, NIK, OTHER, running
 
 HOUR_MS = 3_600_000
-ROOMS = WaitingRooms(("surabaya",), settings=RoomSettings(claim_ms=60_000))
+ROOMS = WaitingRooms(("surabaya",), settings=RoomSettings(turn_ms=60_000))
 
 
 async def test_from_the_waiting_room_to_the_queue_number() -> None:

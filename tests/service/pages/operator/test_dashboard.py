@@ -386,7 +386,7 @@ async def test_a_seeded_staging() -> None:
 async def test_the_store_is_away(desk: Desk, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that says so, tries again by itself, and comes back; its part and its stream say 503."""
     await desk.sign_in(Role.OPERATOR)
-    real = client.service.engine._backend.perform
+    real = client.service.engine._backend.execute
 
     async def away(*_: object) -> Any:
         raise BackendUnavailable("no route")

@@ -19,7 +19,7 @@ from starlette.responses import RedirectResponse, Response
 from quota_engine.catalog import OfficeView
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError, UnknownName
 from quota_engine.domain.model import Reservation
-from quota_engine.engine.waiting_rooms import AsyncRoom
+from quota_engine.engine.waiting_rooms import AsyncWaitingRoom
 from quota_engine.service.http.sse import StreamEvent
 from quota_engine.service.pages.dashboard_cache import Board
 from quota_engine.service.pages.i18n import LANGUAGES, Words, language_of
@@ -174,10 +174,10 @@ class Site:
             view = await self.room(room).view()
         except UnknownName:
             return None
-        is_over = view.is_over or self.service.now_ms() >= view.terms.closes_at_ms
+        is_over = view.is_over or self.service.now_ms() >= view.config.closes_at_ms
         return None if is_over else (room, view)
 
-    def room(self, room: str) -> AsyncRoom:
+    def room(self, room: str) -> AsyncWaitingRoom:
         """A waiting room."""
         return self.service.engine.room(room)
 

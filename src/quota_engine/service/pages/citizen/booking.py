@@ -25,7 +25,7 @@ from quota_engine.service.pages.dashboard_cache import Board, Slot, slots_of
 from quota_engine.service.pages.forms import form_of
 from quota_engine.service.pages.i18n import Words
 from quota_engine.service.pages.rendering import Pages
-from quota_engine.waiting_room.machine import RoomTerms, RoomView
+from quota_engine.waiting_room.machine import RoomConfig, RoomView
 from quota_engine.workflows.request_builder import random_id
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class _Citizens:
         slots = slots_of(service.catalog, office, views, asked.service, asked.group, now_ms, words.language)
         found = await site.room_of(office)
         if found is not None:
-            terms = found[1].terms
+            terms = found[1].config
             slots = [slot for slot in slots if _is_of(terms, slot.day) is is_turn]
         listed = _sessions_with_wait_lists(service.catalog, asked)
         slots = [
@@ -134,13 +134,13 @@ class _Citizens:
     def _room(self, words: Words, asked: Asked, found: tuple[str, RoomView], request: Request | None) -> dict[str, Any]:
         """What the first page says of the office's waiting room."""
         room, view = found
-        terms, now_ms = view.terms, self._site.service.now_ms()
+        terms, now_ms = view.config, self._site.service.now_ms()
         seat = self._site.seat(request) if request is not None else None
         return {
             "days": words.dates(_days_of(terms)),
             "opens": words.moment(self._site.moment(terms.opens_at_ms, asked.office)),
-            "joins_from": words.moment(self._site.moment(terms.joins_from_ms, asked.office)),
-            "may_join": now_ms >= terms.joins_from_ms,
+            "joins_from": words.moment(self._site.moment(terms.join_opens_at_ms, asked.office)),
+            "may_join": now_ms >= terms.join_opens_at_ms,
             "is_open": now_ms >= terms.opens_at_ms,
             "has_seat": seat is not None and seat.room == room,
             "now_ms": now_ms,
@@ -166,7 +166,7 @@ class _Citizens:
             return await self._again(request, words, asked, fields, niks, mistakes)
         try:
             found = await site.room_of(asked.office)
-            terms = found[1].terms if found is not None and _is_in(found[1].terms, day) else None
+            terms = found[1].config if found is not None and _is_in(found[1].config, day) else None
             seat = site.seat(request)
             if found is None or terms is None or seat is None or seat.room != found[0]:
                 seat = None
@@ -184,8 +184,8 @@ class _Citizens:
                 service=asked.service,
                 session=session,
                 group=asked.group,
-                key=key,
-                wait=fields.get("wait") == "yes",
+                idempotency_key=key,
+                join_wait_list=fields.get("wait") == "yes",
                 admission_pass=admission_pass,
             )
             reference = ""
@@ -196,7 +196,9 @@ class _Citizens:
         except QuotaEngineError:
             return await self._sorry(request, words, asked, None, fields, niks)
         site.service.metrics.outcome(outcome.status)
-        if outcome.reservation is not None and (outcome.ok or outcome.status in (Status.IDENTITY_LIMIT, Status.ENDED)):
+        if outcome.reservation is not None and (
+            outcome.ok or outcome.status in (Status.IDENTITY_LIMIT, Status.RESERVATION_ENDED)
+        ):
             reference = outcome.reservation.reference
         if reference:
             response = RedirectResponse("/place", 303)
@@ -290,15 +292,15 @@ def _by_day(slots: Sequence[Slot]) -> Days:
     return list(days.items())
 
 
-def _days_of(terms: RoomTerms) -> list[datetime.date]:
+def _days_of(terms: RoomConfig) -> list[datetime.date]:
     return [datetime.date.fromordinal(day) for day in range(terms.first_day, terms.last_day + 1)]
 
 
-def _is_of(terms: RoomTerms, day: datetime.date) -> bool:
+def _is_of(terms: RoomConfig, day: datetime.date) -> bool:
     return terms.first_day <= day.toordinal() <= terms.last_day
 
 
-def _is_in(terms: RoomTerms, day: str) -> bool:
+def _is_in(terms: RoomConfig, day: str) -> bool:
     """The same for a day as a form has it."""
     try:
         return _is_of(terms, datetime.date.fromisoformat(day))

@@ -17,7 +17,7 @@ from quota_engine.catalog import next_release
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, WaitPlace
+from quota_engine.domain.outcomes import DayView, WaitListPosition
 from quota_engine.service.http.problems import Problem
 from quota_engine.service.http.sse import StreamEvent
 from quota_engine.service.pages.citizen.base import AWAY, NO_STORE, Asked, Site
@@ -53,10 +53,10 @@ class Places:
         """``held``, ``waiting`` or ``done``; ``ended`` when it is over, as also a wait is when its day is."""
         return (await self._stands(record))[0]
 
-    async def _stands(self, record: Reservation) -> tuple[str, WaitPlace | None]:
+    async def _stands(self, record: Reservation) -> tuple[str, WaitListPosition | None]:
         kind, place = _KINDS.get(record.state, "ended"), None
         if kind == "waiting":
-            place = await self._site.service.engine.wait_place(record.reference)
+            place = await self._site.service.engine.wait_list_position(record.reference)
             if place is None:
                 kind = "ended"
         return kind, place
@@ -93,8 +93,8 @@ class Places:
             day=words.date(datetime.date.fromordinal(record.day)),
             session=session.named(words.language) if session else "",
             hours=words.hours(session.start, session.end) if session else "",
-            until=words.time(site.moment(record.deadline_ms, office)),
-            clock=words.left(record.deadline_ms - now_ms),
+            until=words.time(site.moment(record.deadline_at_ms, office)),
+            clock=words.left(record.deadline_at_ms - now_ms),
             now_ms=now_ms,
             release=release and words.moment(site.moment(release[0], office)),
             release_days=release and words.dates(release[1]),
@@ -150,7 +150,7 @@ class Places:
         return {
             "phase": _phase(record, kind),
             "state": record.state,
-            "deadline_at_ms": record.deadline_ms,
+            "deadline_at_ms": record.deadline_at_ms,
             "texts": told_waiting(words, place) if place else {},
         }
 

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 __all__ = ["told", "told_waiting"]
 
-from quota_engine.domain.outcomes import WaitPlace
+from quota_engine.domain.outcomes import WaitListPosition
 from quota_engine.service.pages.i18n import Words
-from quota_engine.waiting_room.ticket_status import Phase, Standing
+from quota_engine.waiting_room.ticket_status import TicketPhase, TicketStatus
 
 
-def told(words: Words, standing: Standing) -> dict[str, str]:
+def told(words: Words, standing: TicketStatus) -> dict[str, str]:
     """The texts of a page, by their places in it; ``progress`` is a whole number of per cent.
 
     What a screen reader is told (``announce``) is rounder than what is seen, so that it is not told every second.
     """
     tickets = max(1, standing.tickets)  # the count may be half a second older than the ticket
     texts = {"tickets": words.count("room_tickets", tickets), "title": words(f"room_title_{standing.phase}")}
-    if standing.phase is Phase.CALLED:
+    if standing.phase is TicketPhase.CALLED:
         texts["title"] = words("room_turn_title")
-    if standing.phase is not Phase.WAITING:
+    if standing.phase is not TicketPhase.WAITING:
         return texts
     ahead = standing.ahead
     texts["position"] = words.number(standing.position + 1)
     texts["ahead"] = words.count("room_ahead", ahead) if ahead else words("room_next")
     texts["wait"] = _wait(words, standing)
-    texts["left"] = words.count("room_left", standing.left) if standing.left > 0 else ""
+    texts["left"] = words.count("room_left", standing.places_left) if standing.places_left > 0 else ""
     texts["chance"] = words(f"room_chance_{standing.chance}")
     texts["progress"] = str(100 * (standing.position - ahead) // max(1, standing.position))
     texts["title"] = words("room_title_ahead", count=words.number(ahead))
@@ -34,7 +34,7 @@ def told(words: Words, standing: Standing) -> dict[str, str]:
     return texts
 
 
-def told_waiting(words: Words, place: WaitPlace) -> dict[str, str]:
+def told_waiting(words: Words, place: WaitListPosition) -> dict[str, str]:
     """The same for a place on the wait list of a day."""
     ahead = words.count("waiting_ahead", place.ahead) if place.ahead else words("room_next")
     return {
@@ -46,7 +46,7 @@ def told_waiting(words: Words, place: WaitPlace) -> dict[str, str]:
     }
 
 
-def _wait(words: Words, standing: Standing) -> str:
+def _wait(words: Words, standing: TicketStatus) -> str:
     """The time at the present pace, and the soonest that is possible: one alone would be taken for a promise."""
     if standing.wait_ms_min < 0:
         return words("room_wait_unknown")

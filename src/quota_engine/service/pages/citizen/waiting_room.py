@@ -25,14 +25,14 @@ from quota_engine.service.pages.citizen.base import AWAY, NO_STORE, Asked, Seat,
 from quota_engine.service.pages.citizen.status_texts import told
 from quota_engine.service.pages.forms import form_of
 from quota_engine.service.pages.i18n import Words
-from quota_engine.waiting_room.machine import RoomStatus, RoomTerms, RoomView
-from quota_engine.waiting_room.ticket_status import Phase, Standing
+from quota_engine.waiting_room.machine import RoomConfig, RoomStatus, RoomView
+from quota_engine.waiting_room.ticket_status import TicketPhase, TicketStatus
 
 _LOOK_EVERY_MS: Final = 1_000
 _PAUSE_S_MAX: Final = 60
 _KEPT_MS: Final = 86_400_000
 """So long after its end whoever reopens the page is told that the room has ended, and how it goes on."""
-_RETURNING: Final = (Phase.CALLED, Phase.LAPSED)
+_RETURNING: Final = (TicketPhase.CALLED, TicketPhase.TURN_MISSED)
 _CLOSING_MS: Final = 30_000
 _LOOKED_AT_MAX: Final = 100
 
@@ -60,7 +60,7 @@ class WaitingRooms:
     async def is_waiting(self, request: Request) -> bool:
         """Whether this browser has a ticket that is good for something."""
         found = await self._standing(request)
-        return found is not None and found[2].phase is not Phase.OVER
+        return found is not None and found[2].phase is not TicketPhase.ROOM_CLOSED
 
     async def join(self, request: Request) -> Response:
         """Take a ticket, or find the one that this identity has; or the place, if it has come that far already."""
@@ -79,15 +79,15 @@ class WaitingRooms:
         try:
             joined = await site.room(room).join(nik, instead_of=behind.ticket if behind else None)
         except InvalidRequest as error:
-            if error.where == "instead_of":  # sent twice: there is a newer ticket already
+            if error.where == "replaces_ticket":  # sent twice: there is a newer ticket already
                 return RedirectResponse("/room", 303)
             return await self._mistaken(request, words, asked, fields, words("nik_other"))
         if not joined.ok:
-            if joined.status is RoomStatus.OVER:
+            if joined.status is RoomStatus.ROOM_CLOSED:
                 return RedirectResponse(asked.query, 303)
             when = words.moment(site.moment(joined.retry_at_ms, asked.office))
             return await self._mistaken(request, words, asked, fields, words(f"join_{joined.status}", when=when))
-        terms = view.terms
+        terms = view.config
         seat = Seat(room, asked.service, asked.group, joined.ticket)
         if joined.replayed and (await site.room(room).status(joined.ticket)).phase in _RETURNING:
             reference = await self.place_of(asked, terms, seat, nik)
@@ -96,10 +96,10 @@ class WaitingRooms:
                 site.remember(request, response, reference)
                 return response
         response = RedirectResponse("/room", 303)
-        site.seat_taken(request, response, seat, terms.closes_at_ms + terms.claim_ms + _KEPT_MS)
+        site.seat_taken(request, response, seat, terms.closes_at_ms + terms.turn_ms + _KEPT_MS)
         return response
 
-    async def place_of(self, asked: Asked, terms: RoomTerms, seat: Seat, nik: str) -> str:
+    async def place_of(self, asked: Asked, terms: RoomConfig, seat: Seat, nik: str) -> str:
         """The place that somebody has taken with their ticket, from another browser perhaps: the reference, or ``""``.
 
         A place is taken under the ticket's own key. Asked for once more under that key and without a pass, it is found,
@@ -122,7 +122,7 @@ class WaitingRooms:
                     service=asked.service,
                     session=session,
                     group=asked.group,
-                    key=turn_key(seat),
+                    idempotency_key=turn_key(seat),
                 )
                 for day, session in list(itertools.product(days, sessions))[:_LOOKED_AT_MAX]
             )
@@ -156,10 +156,10 @@ class WaitingRooms:
         record = await site.record(request)
         if record is not None and record.state in (State.HELD, State.WAITING):
             return RedirectResponse("/place", 303)
-        terms = view.terms
+        terms = view.config
         asked = site.asked({"office": terms.office, "service": seat.service, "group": seat.group})
         now_ms = site.service.now_ms()
-        deadline_ms = standing.enter_until_ms if standing.phase is Phase.CALLED else standing.opens_at_ms
+        deadline_ms = standing.enter_until_ms if standing.phase is TicketPhase.CALLED else standing.opens_at_ms
         values: dict[str, Any] = {
             "asked": asked,
             "standing": standing,
@@ -170,7 +170,7 @@ class WaitingRooms:
             "until": words.time(site.moment(deadline_ms, asked.office)),
             "room_days": words.dates(_days(terms)),
             "pause_s": min(_PAUSE_S_MAX, max(2, (standing.opens_at_ms - now_ms) // 1000 + 1))
-            if standing.phase is Phase.NOT_OPEN
+            if standing.phase is TicketPhase.NOT_OPEN
             else 10,
             "commitment": terms.commitment,
             "nik": "",
@@ -178,10 +178,10 @@ class WaitingRooms:
             "here": "/room?",
             **more,
         }
-        if standing.phase is Phase.CALLED:
+        if standing.phase is TicketPhase.CALLED:
             values = {**await self._choice(words, asked, None, is_turn=True), **values}
             return site.page(request, "turn.html", words, status, **values)
-        if standing.phase in (Phase.LAPSED, Phase.OVER):
+        if standing.phase in (TicketPhase.TURN_MISSED, TicketPhase.ROOM_CLOSED):
             values |= await self._last_words(words, asked)
         return site.page(request, "room.html", words, status, **values)
 
@@ -231,7 +231,7 @@ class WaitingRooms:
         except Problem:
             return Response(status_code=503, headers=NO_STORE)
 
-    async def _standing(self, request: Request) -> tuple[Seat, RoomView, Standing] | None:
+    async def _standing(self, request: Request) -> tuple[Seat, RoomView, TicketStatus] | None:
         """The ticket of this browser, and how it stands; ``None`` if it has none that is good."""
         seat = self._site.seat(request)
         if seat is None:
@@ -249,9 +249,9 @@ def turn_key(seat: Seat) -> str:
     return base64.urlsafe_b64encode(digest).decode()
 
 
-def _state(words: Words, standing: Standing) -> bytes:
+def _state(words: Words, standing: TicketStatus) -> bytes:
     return msgspec.json.encode({"phase": standing.phase, "texts": told(words, standing)})
 
 
-def _days(terms: RoomTerms) -> list[datetime.date]:
+def _days(terms: RoomConfig) -> list[datetime.date]:
     return [datetime.date.fromordinal(day) for day in range(terms.first_day, terms.last_day + 1)]

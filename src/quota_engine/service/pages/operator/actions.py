@@ -17,10 +17,10 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.outcomes import DayView, Outcome, Status
 from quota_engine.domain.validation import CAPACITY_MAX
-from quota_engine.engine.summaries import RoomLook, RoomPhase
+from quota_engine.engine.summaries import RoomPhase, RoomSummary
 from quota_engine.service.pages.operator.base import Look, Mistake, OperatorSite, Refused
 from quota_engine.service.pages.operator.day_tables import day_rows
-from quota_engine.waiting_room.machine import PER_MINUTE_MAX, RoomAnswer, RoomStatus
+from quota_engine.waiting_room.machine import PER_MINUTE_MAX, RoomResult, RoomStatus
 
 _is_count = re.compile(r"[0-9]{1,8}").fullmatch
 _CLOSING_STATES: Final = (State.CONFIRMED, State.HELD, State.WAITING)
@@ -183,14 +183,14 @@ class Changes:
         answer = await self._engine.room(room.room).close()
         return await self._room_told(look, room, answer, "room-closed", "close", {})
 
-    async def _known_room(self, look: Look) -> RoomLook:
+    async def _known_room(self, look: Look) -> RoomSummary:
         room = await self._site.room(look)
         if room is None or not look.fields.get("room"):
             raise Refused(404, "op_room_none")
         return room
 
     async def _room_told(
-        self, look: Look, room: RoomLook, answer: RoomAnswer, done: str, field: str, typed: dict[str, str]
+        self, look: Look, room: RoomSummary, answer: RoomResult, done: str, field: str, typed: dict[str, str]
     ) -> Response:
         if not answer.ok:
             mistake = Mistake(field, self._why(look, answer.status), typed.get(field, ""))

@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from quota_engine.catalog import OfficeView
 from quota_engine.domain.errors import InvalidRequest, OutcomeUnknown, QuotaEngineError
 from quota_engine.draws.ledger import DrawView
-from quota_engine.engine.summaries import RoomLook
+from quota_engine.engine.summaries import RoomSummary
 from quota_engine.service.auth import Grant, Role
 from quota_engine.service.observability.audit_log import in_the_log
 from quota_engine.service.pages.citizen.base import Site
@@ -278,7 +278,7 @@ class OperatorSite:
 
     # --- What is named in fields ---
 
-    async def room(self, look: Look) -> RoomLook | None:
+    async def room(self, look: Look) -> RoomSummary | None:
         """The waiting room that is named, or else that of the release that is running or next; ``None``: there is none,
         or it is another office's.
         """

@@ -153,7 +153,7 @@ async def read_opening(
     places = sum(_places(catalog, office, view, channel) for view in days)
     after, are_there = await _before(engine, office.id, opens_at_ms)
     if not are_there:
-        records = [one for view in days for one in await engine.reservations(office.id, view.day)]
+        records = [one for view in days for one in await engine.list_reservations(office.id, view.day)]
         return opening_from_records(records, opens_at_ms, [view.day for view in days], channel, places)
     events: list[RecordedEvent] = []
     while len(events) < EVENTS_MAX:

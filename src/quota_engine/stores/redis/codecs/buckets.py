@@ -10,18 +10,18 @@ from typing import Any
 
 from quota_engine.admission.guarded_reserve import GuardedReserve
 from quota_engine.admission.token_bucket import (
+    BucketLevel,
     Buckets,
     Charge,
-    Level,
     PeekTokens,
     ResetTokens,
+    TakeOutcome,
     TakeTokens,
-    Taking,
     check_charges,
     check_names,
 )
 
-_TAKEN = Taking()
+_TAKEN = TakeOutcome()
 
 
 def text_of_charges(charges: tuple[Charge, ...]) -> str:
@@ -57,19 +57,19 @@ class BucketAnswers:
     def __init__(self, place: str) -> None:
         """One reader serves all places."""
 
-    def outcome(self, command: TakeTokens | ResetTokens, line: str) -> Taking | int:
+    def outcome(self, command: TakeTokens | ResetTokens, line: str) -> TakeOutcome | int:
         """The answer to a command."""
         if type(command) is ResetTokens:
             return int(line)
         if line == "-1\t0":
             return _TAKEN
         refused_by, retry_at_ms = line.split("\t")
-        return Taking(int(refused_by), int(retry_at_ms))
+        return TakeOutcome(int(refused_by), int(retry_at_ms))
 
-    def answer(self, question: PeekTokens, line: str) -> tuple[Level, ...]:
+    def answer(self, question: PeekTokens, line: str) -> tuple[BucketLevel, ...]:
         """The answer to a question."""
         pairs = (level.split(":") for level in line.split(","))
-        return tuple(Level(int(available), int(full_at_ms)) for available, full_at_ms in pairs)
+        return tuple(BucketLevel(int(available), int(full_at_ms)) for available, full_at_ms in pairs)
 
 
 def buckets_of_state(place: str, state: list[Any]) -> Buckets:

@@ -12,31 +12,31 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from quota_engine.draws.ledger import (
-    Applied,
-    Apply,
     CloseDraw,
     CreateDraw,
+    DrawConfig,
     DrawLedger,
     DrawOutcome,
     DrawQuestion,
     DrawStatus,
-    DrawTerms,
     DrawView,
     FindApplication,
-    Found,
+    FoundApplication,
     FreezeDraw,
     Frozen,
     OfferDay,
     ReadApplications,
     ReadDraw,
     ReadOfferedDays,
-    ReadWishes,
+    ReadPreferences,
     RevealSeed,
     Row,
-    Withdraw,
+    StoredApplication,
+    SubmitApplication,
+    WithdrawApplication,
     phase_of,
 )
-from quota_engine.draws.lottery import Wish
+from quota_engine.draws.lottery import Preference
 from quota_engine.stores.redis.codecs.office import applicant_of_text, choice_of_text, text_of_applicant, text_of_choice
 
 DRAW_KINDS: Final = ("head", "applications", "applicants", "wishes", "offered")
@@ -47,18 +47,18 @@ _STATUS: Final = {str(status): status for status in DrawStatus}
 _WISHES_KEPT_MAX: Final = 10_000
 
 
-def text_of_wish(wish: Wish) -> str:
+def text_of_wish(wish: Preference) -> str:
     """A wish in a word."""
     return f"{wish.office}/{wish.day}/{text_of_choice(wish.choice)}".replace("\t", "/")
 
 
-def wish_of_text(text: str) -> Wish:
+def wish_of_text(text: str) -> Preference:
     """The other way round."""
     office, day, choice = text.split("/", 2)
-    return Wish(office, int(day), choice_of_text(choice.replace("/", "\t")))
+    return Preference(office, int(day), choice_of_text(choice.replace("/", "\t")))
 
 
-def _text_of_terms(terms: DrawTerms) -> str:
+def _text_of_terms(terms: DrawConfig) -> str:
     numbers = (
         terms.opens_at_ms,
         terms.closes_at_ms,
@@ -72,9 +72,9 @@ def _text_of_terms(terms: DrawTerms) -> str:
     return "\t".join((*map(str, numbers), terms.commitment, terms.entropy_source))
 
 
-def _terms_of_fields(fields: list[str]) -> DrawTerms:
+def _terms_of_fields(fields: list[str]) -> DrawConfig:
     opens, closes, forget, first, last, party, choices, applications = map(int, fields[:8])
-    return DrawTerms(opens, closes, forget, first, last, fields[8], fields[9], party, choices, applications)
+    return DrawConfig(opens, closes, forget, first, last, fields[8], fields[9], party, choices, applications)
 
 
 def _text_of_row(quotas: Row) -> str:
@@ -92,9 +92,9 @@ def _offered_of_text(text: str) -> OfferDay:
     return OfferDay(office, int(day), _row_of_text(quotas))
 
 
-def _applied_of_fields(fields: list[str]) -> Applied:
+def _applied_of_fields(fields: list[str]) -> StoredApplication:
     number, version, applicants, wishes = fields
-    return Applied(
+    return StoredApplication(
         int(number),
         int(version),
         tuple(map(applicant_of_text, applicants.split(","))) if applicants else (),
@@ -111,11 +111,11 @@ def _frozen_of_text(text: str) -> Frozen | None:
 
 _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     CreateDraw: lambda one: f"create\t{_text_of_terms(one.terms)}",
-    Apply: lambda one: (
+    SubmitApplication: lambda one: (
         f"apply\t{','.join(map(text_of_applicant, one.applicants))}\t{one.version}"
         f"\t{';'.join(map(text_of_wish, one.wishes))}"
     ),
-    Withdraw: lambda one: f"withdraw\t{text_of_applicant(one.applicant)}\t{one.version}",
+    WithdrawApplication: lambda one: f"withdraw\t{text_of_applicant(one.applicant)}\t{one.version}",
     CloseDraw: lambda one: "close",
     OfferDay: lambda one: f"offer_day\t{one.office}\t{one.day}\t{_text_of_row(one.quotas)}",
     FreezeDraw: lambda one: f"freeze\t{one.applications}\t{one.applications_digest}\t{one.capacities_digest}",
@@ -123,7 +123,7 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     ReadDraw: lambda one: "draw",
     FindApplication: lambda one: f"find\t{text_of_applicant(one.applicant)}",
     ReadApplications: lambda one: f"applications\t{one.after}\t{one.limit}",
-    ReadWishes: lambda one: f"wishes\t{one.after}\t{one.limit}",
+    ReadPreferences: lambda one: f"wishes\t{one.after}\t{one.limit}",
     ReadOfferedDays: lambda one: f"offered\t{one.after}\t{one.limit}",
 }
 
@@ -155,10 +155,10 @@ class DrawAnswers:
             case FindApplication():
                 if not line:
                     return None
-                return Found(_applied_of_fields(rows[0].split("\t")), tuple(map(wish_of_text, rows[1:])))
+                return FoundApplication(_applied_of_fields(rows[0].split("\t")), tuple(map(wish_of_text, rows[1:])))
             case ReadApplications():
                 return [_applied_of_fields(row.split("\t")) for row in rows]
-            case ReadWishes():
+            case ReadPreferences():
                 return [wish_of_text(row) for row in rows]
             case ReadOfferedDays():
                 return [_offered_of_text(row) for row in rows]

@@ -29,7 +29,7 @@ from typing import Any, Final
 
 import msgspec
 
-from quota_engine.admission.guarded_reserve import Guarded, GuardedReserve
+from quota_engine.admission.guarded_reserve import GuardedOutcome, GuardedReserve
 from quota_engine.domain.commands import (
     Cancel,
     CheckIn,
@@ -41,18 +41,18 @@ from quota_engine.domain.commands import (
     MoveIn,
     MoveOut,
     OpenDay,
-    PassOnUnused,
     PrepareMove,
     Publish,
+    ReallocateUnused,
     Release,
+    ReleaseParked,
     Reschedule,
     Reserve,
-    ReturnParked,
     SetCapacity,
     SetRules,
     UndoMove,
 )
-from quota_engine.domain.consumer_groups import Group, Lease
+from quota_engine.domain.consumer_groups import ConsumerGroup, Lease
 from quota_engine.domain.events import (
     CapacitySet,
     Cooled,
@@ -61,15 +61,15 @@ from quota_engine.domain.events import (
     DayOpened,
     DayPublished,
     Event,
-    ParkedReturned,
-    PassedOn,
+    ParkedReleased,
     ReservationChanged,
     RulesSet,
+    UnitsReallocated,
 )
 from quota_engine.domain.lifecycle import State, Verb
 from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, Reservation, Rules
-from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status, WaitPlace
-from quota_engine.ports import Lookup, View, WaitListPlace
+from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status, WaitListPosition
+from quota_engine.ports import Lookup, ReadWaitListPosition, View
 from quota_engine.stores.redis.codecs.buckets import text_of_guards
 
 _STATE_OF_LETTER: Final = {
@@ -110,9 +110,9 @@ _NAME_OF_EVENT: Final[dict[type, str]] = {
     DayClosed: "day_closed",
     DayOpened: "day_opened",
     DayForgotten: "day_forgotten",
-    PassedOn: "passed_on",
+    UnitsReallocated: "passed_on",
     Cooled: "cooled",
-    ParkedReturned: "parked_returned",
+    ParkedReleased: "parked_returned",
 }
 _TERMS_DECODER: Final = msgspec.json.Decoder(DayTerms)
 
@@ -206,7 +206,9 @@ def _text_of_new_day(terms: DayTerms) -> str:
     ]
     for quota in terms.quotas:
         rule = quota.re_release
-        pass_to, pass_at_ms = ("", 0) if quota.pass_on is None else (quota.pass_on.to, quota.pass_on.at_ms)
+        pass_to, pass_at_ms = (
+            ("", 0) if quota.reallocation is None else (quota.reallocation.to, quota.reallocation.at_ms)
+        )
         rows.append(
             f"{quota.name}\t{quota.capacity}\t{quota.capacity}\t0\t0\t0\t0"
             f"\t{rule.rule}\t{rule.cooling_ms}\t{rule.jitter_ms}\t{pass_to}\t{pass_at_ms}"
@@ -220,8 +222,10 @@ def _step(verb: str) -> Callable[[Any], str]:
 
 def _text_of_confirm(one: Confirm) -> str:
     if one.reacquire and one.valid_until_ms:
-        return f"reacquire_until\t{one.valid_until_ms}\t{one.id}\t{text_of_applicant(one.owner)}\t{one.version}"
-    return f"confirm\t{one.id}\t{text_of_applicant(one.owner)}\t{one.version}\t{one.reacquire:d}"
+        return (
+            f"reacquire_until\t{one.valid_until_ms}\t{one.id}\t{text_of_applicant(one.owner)}\t{one.expected_version}"
+        )
+    return f"confirm\t{one.id}\t{text_of_applicant(one.owner)}\t{one.expected_version}\t{one.reacquire:d}"
 
 
 _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
@@ -241,7 +245,7 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     MoveOut: _step("move_out"),
     Lookup: lambda one: f"lookup\t{one.id}",
     View: lambda one: f"view\t{one.days[0]}",
-    WaitListPlace: lambda one: f"wait_place\t{one.id}",
+    ReadWaitListPosition: lambda one: f"wait_list_position\t{one.id}",
     UndoMove: _step("undo_move"),
     Expire: lambda one: f"expire\t{one.day}\t{one.limit}",
     SetRules: lambda one: f"set_rules\t{text_of_rules(one.rules)}",
@@ -251,8 +255,8 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     SetCapacity: lambda one: f"set_capacity\t{one.day}\t{one.quota}\t{one.capacity}",
     CloseDay: lambda one: f"close_day\t{one.day}",
     OpenDay: lambda one: f"open_day\t{one.day}",
-    PassOnUnused: lambda one: f"pass_on_unused\t{one.day}\t{one.quota}",
-    ReturnParked: lambda one: f"return_parked\t{one.day}\t{one.quota}",
+    ReallocateUnused: lambda one: f"reallocate_unused\t{one.day}\t{one.quota}",
+    ReleaseParked: lambda one: f"release_parked\t{one.day}\t{one.quota}",
     GuardedReserve: lambda one: _encode_guarded(one),
 }
 
@@ -278,7 +282,7 @@ def _kept_text_of_choice(choice: Choice) -> str:
     return text
 
 
-def encode(command: Command | GuardedReserve | Lookup | View | WaitListPlace) -> str:
+def encode(command: Command | GuardedReserve | Lookup | View | ReadWaitListPosition) -> str:
     """One command as a line for ``5_commands.lua``, or a question (of a view: for its first day) for ``6_reads.lua``.
 
     Raises:
@@ -288,7 +292,7 @@ def encode(command: Command | GuardedReserve | Lookup | View | WaitListPlace) ->
         command.check()  # it does not do so when it is made, and must not spoil the call for those who share it
         until = f"reserve_until\t{command.valid_until_ms}" if command.valid_until_ms else "reserve"
         return (
-            f"{until}\t{command.id}\t{command.day}\t{_text_of_party(command.applicants)}\t{command.wait:d}"
+            f"{until}\t{command.id}\t{command.day}\t{_text_of_party(command.applicants)}\t{command.join_wait_list:d}"
             f"\t{command.hold_ttl_ms}\t{_kept_text_of_choice(command.choice)}"
         )
     return _ENCODE[type(command)](command)
@@ -361,7 +365,7 @@ class Decoder:
         if fields[0] == "G":
             _, refused_by, in_shadow, rest = line.split("\t", 3)
             indexes = tuple(map(int, in_shadow.split(","))) if in_shadow else ()
-            return Guarded(self.outcome(command.reserve, rest), int(refused_by), indexes)
+            return GuardedOutcome(self.outcome(command.reserve, rest), int(refused_by), indexes)
         if len(fields) <= 5:
             known = self._bare.get(line)
             if known is not None:
@@ -377,12 +381,12 @@ class Decoder:
             self._bare[line] = outcome
         return outcome
 
-    def answer(self, question: Lookup | View | WaitListPlace, line: str) -> Any:
+    def answer(self, question: Lookup | View | ReadWaitListPosition, line: str) -> Any:
         """The answer to a question for one line."""
         if isinstance(question, Lookup):
             return self.lookup(line)
-        if isinstance(question, WaitListPlace):
-            return self.wait_place(line)
+        if isinstance(question, ReadWaitListPosition):
+            return self.wait_list_position(line)
         view = self.view(question.days[0], line)
         return [] if view is None else [view]
 
@@ -393,12 +397,12 @@ class Decoder:
         fields = line.split("\t")
         return self.record(fields[0], fields[7:], self.choice("\t".join(fields[1:7])))
 
-    def wait_place(self, line: str) -> WaitPlace | None:
+    def wait_list_position(self, line: str) -> WaitListPosition | None:
         """The answer to where somebody stands on a wait list."""
         if not line:
             return None
         ahead, waiting = map(int, line.split("\t"))
-        return WaitPlace(ahead, waiting)
+        return WaitListPosition(ahead, waiting)
 
     def view(self, day: int, line: str) -> DayView | None:
         """The answer to a view of ``day``."""
@@ -457,7 +461,7 @@ def text_of_record(record: Reservation, choice_index: str) -> str:
         f"{_LETTER_OF_STATE[record.state]}{record.version}",
         str(record.day),
         _short(record.created_at_ms),
-        _short(record.deadline_ms - record.created_at_ms) if record.deadline_ms else "",
+        _short(record.deadline_at_ms - record.created_at_ms) if record.deadline_at_ms else "",
         f"{choice_index}{option}",
         _text_of_party(record.applicants),
     ]
@@ -482,11 +486,11 @@ def text_of_event(event: Event, index_of: Callable[[Choice, int], str]) -> str:
     return "\t".join([_NAME_OF_EVENT[type(event)], *(str(getattr(event, name)) for name in event.__struct_fields__)])
 
 
-def group_of_text(text: str) -> Group:
+def group_of_text(text: str) -> ConsumerGroup:
     """A group of consumers: the highest number delivered, and a row for each lease."""
     delivered, *rows = text.split("\n")
     leases = [row.split("\t") for row in rows]
-    return Group(
+    return ConsumerGroup(
         int(delivered), tuple(Lease(int(first), int(last), name, int(since)) for first, last, name, since in leases)
     )
 
@@ -496,7 +500,7 @@ _EVENT: Final[dict[str, Callable[[int, list[str]], Event]]] = {
     "day_closed": lambda at, f: DayClosed(at, int(f[0])),
     "day_opened": lambda at, f: DayOpened(at, int(f[0])),
     "day_forgotten": lambda at, f: DayForgotten(at, int(f[0])),
-    "passed_on": lambda at, f: PassedOn(at, int(f[0]), f[1], f[2], int(f[3])),
+    "passed_on": lambda at, f: UnitsReallocated(at, int(f[0]), f[1], f[2], int(f[3])),
     "cooled": lambda at, f: Cooled(at, int(f[0]), f[1], int(f[2]), int(f[3])),
-    "parked_returned": lambda at, f: ParkedReturned(at, int(f[0]), f[1], int(f[2])),
+    "parked_returned": lambda at, f: ParkedReleased(at, int(f[0]), f[1], int(f[2])),
 }

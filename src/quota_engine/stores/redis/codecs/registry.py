@@ -33,7 +33,7 @@ from quota_engine.domain.cross_office_registry import (
     OpenMove,
     OpenMoves,
     Registry,
-    RegistryAnswer,
+    RegistryResult,
     RegistryStatus,
 )
 from quota_engine.stores.redis.scripts import Script
@@ -92,10 +92,10 @@ class Answers:
     def __init__(self, place: str) -> None:
         self._place = place
 
-    def outcome(self, command: Any, line: str) -> RegistryAnswer:
+    def outcome(self, command: Any, line: str) -> RegistryResult:
         """The answer to a command."""
         status, reference, number, lease_until_ms, now_ms, done, renewed, also = line.split("\t")
-        return RegistryAnswer(
+        return RegistryResult(
             _STATUS[status],
             reference,
             int(number),

@@ -12,21 +12,21 @@ import msgspec
 
 from quota_engine.stores.redis.scripts import Script
 from quota_engine.waiting_room.machine import (
-    LEFT_UNKNOWN,
-    Call,
+    PLACES_LEFT_UNKNOWN,
+    CallTickets,
     CloseRoom,
     CreateRoom,
-    Join,
-    LookRoom,
+    JoinRoom,
     OpenRoom,
-    RoomAnswer,
     RoomCommand,
+    RoomConfig,
+    RoomResult,
     RoomState,
     RoomStatus,
-    RoomTerms,
     RoomView,
-    Serve,
     SetPace,
+    TicketCall,
+    ViewRoom,
 )
 from quota_engine.waiting_room.order import commitment_of, seed_of
 
@@ -50,18 +50,18 @@ READS: Final = _script("no-writes", "9_room.lua", "9_room_reads.lua")
 STATE: Final = _script("no-writes", "9_room_state.lua")
 """Tells everything, for comparisons."""
 
-_TERMS: Final = tuple((field.name, field.type) for field in msgspec.structs.fields(RoomTerms))
+_TERMS: Final = tuple((field.name, field.type) for field in msgspec.structs.fields(RoomConfig))
 _STATUS: Final = {str(status): status for status in RoomStatus}
 _JOINED: Final = RoomStatus.JOINED
 
 
-def encode(command: RoomCommand | LookRoom) -> str:
+def encode(command: RoomCommand | ViewRoom) -> str:
     """A command or question as a line."""
-    if type(command) is Join:
-        return f"join\t{command.applicant}\t{command.instead_of if command.instead_of >= 0 else ''}"
+    if type(command) is JoinRoom:
+        return f"join\t{command.applicant}\t{command.replaces_ticket if command.replaces_ticket >= 0 else ''}"
     match command:
-        case Serve(per_minute, call_max, left):
-            return f"serve\t{per_minute}\t{call_max}\t{left if left != LEFT_UNKNOWN else ''}"
+        case CallTickets(per_minute, call_max, left):
+            return f"serve\t{per_minute}\t{call_max}\t{left if left != PLACES_LEFT_UNKNOWN else ''}"
         case SetPace(low, high):
             return f"pace\t{low}\t{high}"
         case OpenRoom(seed, entropy):
@@ -70,20 +70,20 @@ def encode(command: RoomCommand | LookRoom) -> str:
             return f"close\t{late_seed}\t{commitment_of(seed_of(late_seed))}"
         case CreateRoom(terms):
             return f"create\t{_text_of_terms(terms)}"
-        case LookRoom():
+        case ViewRoom():
             return "look"
     raise TypeError(f"no line for a {type(command).__name__}")
 
 
-def _text_of_terms(terms: RoomTerms) -> str:
+def _text_of_terms(terms: RoomConfig) -> str:
     return "\t".join(str(getattr(terms, name)) for name, _ in _TERMS)
 
 
-def _terms_of_fields(fields: list[str]) -> RoomTerms:
+def _terms_of_fields(fields: list[str]) -> RoomConfig:
     values: dict[str, Any] = {
         name: field if kind is str else int(field) for (name, kind), field in zip(_TERMS, fields, strict=True)
     }
-    return RoomTerms(**values)
+    return RoomConfig(**values)
 
 
 class RoomAnswers:
@@ -91,22 +91,22 @@ class RoomAnswers:
 
     def __init__(self, place: str) -> None:
         self._terms_text: list[str] = []
-        self._terms: RoomTerms | None = None
+        self._terms: RoomConfig | None = None
 
-    def outcome(self, command: RoomCommand, line: str) -> RoomAnswer:
+    def outcome(self, command: RoomCommand, line: str) -> RoomResult:
         """The answer to a command."""
         if line.isdigit():
-            return RoomAnswer(_JOINED, int(line))
+            return RoomResult(_JOINED, int(line))
         if line[0].isdigit():
-            return RoomAnswer(_JOINED, int(line[:-1]), replayed=True)
+            return RoomResult(_JOINED, int(line[:-1]), replayed=True)
         return self.answer(command, line)
 
-    def answer(self, question: RoomCommand | LookRoom, line: str) -> RoomAnswer:
+    def answer(self, question: RoomCommand | ViewRoom, line: str) -> RoomResult:
         """The answer to a question."""
         status, *rest = line.split("\t")
         if len(rest) <= 1:
-            return RoomAnswer(_STATUS[status], retry_at_ms=int(rest[0]) if rest else 0)
-        return RoomAnswer(_STATUS[status], replayed=rest[0] == "p", view=self._view(rest))
+            return RoomResult(_STATUS[status], retry_at_ms=int(rest[0]) if rest else 0)
+        return RoomResult(_STATUS[status], replayed=rest[0] == "p", view=self._view(rest))
 
     def _view(self, fields: list[str]) -> RoomView:
         numbers, (seed, entropy, late_seed, windows, calls) = [int(field) for field in fields[1:16]], fields[16:21]
@@ -117,19 +117,19 @@ class RoomAnswers:
         return RoomView(
             now_ms=now,
             changed_at_ms=changed,
-            terms=self._terms,
+            config=self._terms,
             tickets=tickets,
             windows=_windows(windows),
             seed=seed,
             entropy=entropy,
             opened_at_ms=opened,
-            mark=mark,
+            called_count=mark,
             lapsed=lapsed,
             calls=_calls(calls),
             tokens=tokens,
             per_minute=per_minute,
             served_at_ms=served,
-            left=left,
+            places_left=left,
             closed_at_ms=closed,
             late_seed=late_seed,
             pace_min=low,
@@ -142,8 +142,8 @@ def _windows(text: str) -> tuple[tuple[int, int], ...]:
     return tuple((int(number), int(first)) for number, first in pairs)
 
 
-def _calls(text: str) -> tuple[Call, ...]:
-    return tuple(Call(*map(int, call.split(":"))) for call in text.split(",") if call)
+def _calls(text: str) -> tuple[TicketCall, ...]:
+    return tuple(TicketCall(*map(int, call.split(":"))) for call in text.split(",") if call)
 
 
 def room_of_state(place: str, state: list[Any]) -> RoomState:
@@ -152,7 +152,7 @@ def room_of_state(place: str, state: list[Any]) -> RoomState:
     room = RoomState(place)
     if "terms" not in head:
         return room
-    room.terms = _terms_of_fields(head["terms"].split("\t"))
+    room.config = _terms_of_fields(head["terms"].split("\t"))
     room.windows = list(_windows(head["windows"]))
     room.calls = list(_calls(head["calls"]))
     room.seed, room.entropy, room.late_seed = head["seed"], head["entropy"], head["late_seed"]
@@ -160,12 +160,12 @@ def room_of_state(place: str, state: list[Any]) -> RoomState:
         "now_ms",
         "tickets",
         "opened_at_ms",
-        "mark",
+        "called_count",
         "lapsed",
         "tokens",
         "per_minute",
         "served_at_ms",
-        "left",
+        "places_left",
         "closed_at_ms",
     ):
         setattr(room, name, int(head[name]))

@@ -39,8 +39,8 @@ local function day_refuses(day, choice, now_ms)
       if not day.quotas[name] then return "UNKNOWN_QUOTA", 0 end
     end
   end
-  if day.closed then return "CLOSED", 0 end
-  if now_ms >= day.ends_at_ms then return "OVER", 0 end
+  if day.closed then return "DAY_CLOSED", 0 end
+  if now_ms >= day.ends_at_ms then return "DAY_OVER", 0 end
   if now_ms < day.opens_at_ms then return "NOT_OPEN", day.opens_at_ms end
   return nil
 end
@@ -81,7 +81,7 @@ local function replay(known, command, now_ms)
       and (record.day ~= command.day or choice_of(record.choice).text ~= command.choice.text)) then
     return outcome("CONFLICT")
   end
-  if not ACTIVE[record.state] then return outcome("ENDED", record, { flags = "p" }) end
+  if not ACTIVE[record.state] then return outcome("RESERVATION_ENDED", record, { flags = "p" }) end
   return outcome(record.state, record, { flags = "p" })
 end
 
@@ -183,7 +183,7 @@ local function reacquire(record, now_ms)
       and not limit_reached(record.applicants, record.day, now_ms, "") then
     option = find_option(day, choice, record.units, now_ms, NOTHING)
   end
-  if not option then return outcome("EXPIRED", record) end
+  if not option then return outcome("HOLD_EXPIRED", record) end
 
   -- From here on it must succeed.
   local confirmed = changed(record, {
@@ -195,15 +195,15 @@ end
 
 local GUARDS = {
   confirm = function(day, now_ms)
-    if day.closed then return "CLOSED" end
-    if now_ms >= day.ends_at_ms then return "OVER" end
+    if day.closed then return "DAY_CLOSED" end
+    if now_ms >= day.ends_at_ms then return "DAY_OVER" end
   end,
   release = function() end,
   cancel = function(day, now_ms)
-    if now_ms >= day.ends_at_ms then return "OVER" end
+    if now_ms >= day.ends_at_ms then return "DAY_OVER" end
   end,
   check_in = function(day, now_ms)
-    if now_ms >= day.ends_at_ms then return "OVER" end
+    if now_ms >= day.ends_at_ms then return "DAY_OVER" end
     if now_ms < day.starts_at_ms then return "TOO_EARLY" end
   end,
   mark_no_show = function(day, now_ms)
@@ -224,10 +224,10 @@ local function step(fields, now_ms)
   if record.state == goal then return outcome(goal, record, { flags = "p" }) end
   if record.state == "EXPIRED" then
     if fields[5] == "1" then
-      if fields[6] and now_ms > tonumber(fields[6]) then return outcome("LAPSED", record) end
+      if fields[6] and now_ms > tonumber(fields[6]) then return outcome("COMMAND_EXPIRED", record) end
       return reacquire(record, now_ms)
     end
-    return outcome("EXPIRED", record)
+    return outcome("HOLD_EXPIRED", record)
   end
   if version > 0 and version ~= record.version then return outcome("STALE", record) end
   if not FROM[verb][record.state] then return outcome("WRONG_STATE", record) end

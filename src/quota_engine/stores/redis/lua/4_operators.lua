@@ -3,7 +3,7 @@
 
 -- fields: name, valid_until_ms, and from field 3 on those of a reserve (the choice as six)
 local function reserve_until(fields, now_ms, now)
-  if now_ms > tonumber(fields[2]) and not record_of(fields[3]) then return outcome("LAPSED") end
+  if now_ms > tonumber(fields[2]) and not record_of(fields[3]) then return outcome("COMMAND_EXPIRED") end
   local rest = { "reserve", fields[3], fields[4], fields[5], fields[6], fields[7], concat(fields, TAB, 8) }
   return reserve(rest, now_ms, now)
 end
@@ -29,7 +29,7 @@ local function prepare_move(fields, now_ms)
   if not known then return outcome("NOT_FOUND") end
   local record = settled(known, now_ms)
   if not is_owner(record, owner) then return outcome("NOT_OWNER") end
-  if record.state == "EXPIRED" then return outcome("EXPIRED", record) end
+  if record.state == "EXPIRED" then return outcome("HOLD_EXPIRED", record) end
   if version > 0 and version ~= record.version then return outcome("STALE", record) end
   if not FROM.move_out[record.state] then return outcome("WRONG_STATE", record) end
   return outcome(move_refused(record, now_ms) or record.state, record)
@@ -43,13 +43,13 @@ local function move_in(fields, now_ms)
   local command = { day = number, party = party, applicants = applicants, choice = choice }
   local known, rest = record_of(id)
   if known then return replay(known, command, now_ms) end
-  if valid_until_ms > 0 and now_ms > valid_until_ms then return outcome("LAPSED") end
+  if valid_until_ms > 0 and now_ms > valid_until_ms then return outcome("COMMAND_EXPIRED") end
   local day = day_of(number)
   if not day then return outcome("UNKNOWN_DAY") end
   settle(day, now_ms, SETTLE_MAX)
   local refusal, retry_at_ms = day_refuses(day, choice, now_ms)
   if refusal == "UNKNOWN_QUOTA" then return outcome(refusal) end
-  if not confirmed and deadline_ms <= now_ms then return outcome("EXPIRED") end
+  if not confirmed and deadline_ms <= now_ms then return outcome("HOLD_EXPIRED") end
   if refusal then return outcome(refusal, nil, { retry_at_ms = retry_at_ms }) end
   if #applicants > ledger.rules.party_max then return outcome("PARTY_TOO_LARGE") end
   local until_ms = blocked_until_ms(applicants, now_ms)
@@ -89,7 +89,7 @@ local function reschedule(fields, now_ms)
   if movable and record.day == number and choice_of(record.choice).text == choice.text then
     return outcome(record.state, record, { flags = "p" })
   end
-  if record.state == "EXPIRED" then return outcome("EXPIRED", record) end
+  if record.state == "EXPIRED" then return outcome("HOLD_EXPIRED", record) end
   if version > 0 and version ~= record.version then return outcome("STALE", record) end
   if not movable then return outcome("WRONG_STATE", record) end
   if refusal then return outcome(refusal, record, { retry_at_ms = retry_at_ms }) end
@@ -142,7 +142,7 @@ end
 local function publish(fields, now_ms)
   local number, text = tonumber(fields[2]), string.gsub(string.gsub(fields[3], "\1", TAB), "\2", NEWLINE)
   local new = day_of_text(number, text)
-  if new.forget_at_ms <= now_ms or number <= ledger.forgotten_day_max then return outcome("OVER") end
+  if new.forget_at_ms <= now_ms or number <= ledger.forgotten_day_max then return outcome("DAY_OVER") end
   local day = day_of(number)
   if day then
     settle(day, now_ms, SETTLE_MAX)
@@ -203,7 +203,7 @@ local set_capacity = on_quota(function(day, quota, fields, now_ms)
 end)
 
 -- fields: name, day, quota
-local pass_on_unused = on_quota(function(day, quota, _, now_ms)
+local reallocate_unused = on_quota(function(day, quota, _, now_ms)
   if quota.pass_to == "" then return outcome("WRONG_STATE") end
   local units = pass_on(day, quota, now_ms)
   after_return(day, now_ms)
@@ -211,7 +211,7 @@ local pass_on_unused = on_quota(function(day, quota, _, now_ms)
 end)
 
 -- fields: name, day, quota
-local return_parked = on_quota(function(day, quota, _, now_ms)
+local release_parked = on_quota(function(day, quota, _, now_ms)
   local units = quota.parked
   if units > 0 then
     append(now_ms, concat({ "parked_returned", int(now_ms), int(day.number), quota.name, int(units) }, TAB))
@@ -247,7 +247,7 @@ end
 return {
   reschedule = reschedule, expire = expire_overdue, set_rules = set_rules, publish = publish, set_capacity = set_capacity,
   close_day = set_closed(true, "day_closed"), open_day = set_closed(false, "day_opened"),
-  pass_on_unused = pass_on_unused, return_parked = return_parked,
+  reallocate_unused = reallocate_unused, release_parked = release_parked,
   reserve_until = reserve_until, reacquire_until = reacquire_until, prepare_move = prepare_move, move_in = move_in,
   undo_move = step,
 }, {
@@ -257,7 +257,7 @@ return {
   publish = NUMBER .. "\t[^\t\n]+\t[^\t\n]+",
   set_capacity = NUMBER .. "\t" .. NAME .. "\t" .. NUMBER,
   close_day = NUMBER, open_day = NUMBER,
-  pass_on_unused = NUMBER .. "\t" .. NAME, return_parked = NUMBER .. "\t" .. NAME,
+  reallocate_unused = NUMBER .. "\t" .. NAME, release_parked = NUMBER .. "\t" .. NAME,
   reserve_until = concat({ NUMBER, NAME, NUMBER, PARTY, "[01]", NUMBER, CHOICE }, TAB),
   reacquire_until = NUMBER .. "\t" .. STEP,
   prepare_move = STEP, undo_move = STEP,

@@ -1,10 +1,10 @@
 -- reads: looking at one office's ledger without changing it. Mirrors domain/reading.py: what time has decided counts, whether or not a
 -- command has settled it yet.
 --
--- ARGV  1 now_ms, or "" for the server's own time; 2 ... "lookup" id, "wait_place" id, "view" day, or a question of a client's sold-out
+-- ARGV  1 now_ms, or "" for the server's own time; 2 ... "lookup" id, "wait_list_position" id, "view" day, or a question of a client's sold-out
 --       memory (see soldout.py): "names" names_max, "news" number events_max, "sold_out" day units wait choice; "list" day cursor,
 --       "holds" day seen bounds (set apart by commas); set apart by tabs
--- reply a line for each, "" for what is not known. Of a lookup: the reservation as commands.lua has it. Of a wait_place: how many
+-- reply a line for each, "" for what is not known. Of a lookup: the reservation as commands.lua has it. Of a wait_list_position: how many
 --       joined the day's wait list earlier and still wait, and how many wait in all. Of a view: opens_at_ms, starts_at_ms,
 --       ends_at_ms, closed, waiting; then for each quota its name, capacity, free, held, confirmed, cooling, parked
 
@@ -17,7 +17,7 @@ local function lookup(id, now_ms)
 end
 
 -- Where the reservation stands on its day's wait list; "" if it waits for nothing (any more).
-local function wait_place(id, now_ms)
+local function wait_list_position(id, now_ms)
   if not string.match(id, "^[%w_%-]+$") then return "" end
   local record = record_of(id)
   if not record or record.state ~= "WAITING" then return "" end
@@ -81,7 +81,7 @@ local HOLDS_STEP = 1000
 
 -- How many holds of a day have how much of their time left, by bounds that rise: some of them, those behind the member seen; and before
 -- the numbers the member with which to go on, "" when all have been seen.
-local function count_holds(number, seen, bounds, now_ms)
+local function hold_remaining_histogram(number, seen, bounds, now_ms)
   local counts = {}
   for index = 1, #bounds + 1 do counts[index] = 0 end
   local text = call("HGET", DAYS, int(number))
@@ -90,10 +90,10 @@ local function count_holds(number, seen, bounds, now_ms)
   local first = seen == "" and "[" .. int(number) .. SLASH or "(" .. seen
   local members = call("ZRANGEBYLEX", DUE, first, "(" .. int(number) .. "0", "LIMIT", 0, HOLDS_STEP)
   for _, member in ipairs(members) do
-    local left_ms = tonumber(string.match(member, "^%d+/[^/]*/(%d+)/")) - now_ms
-    if left_ms > 0 then
+    local bounds_ms = tonumber(string.match(member, "^%d+/[^/]*/(%d+)/")) - now_ms
+    if bounds_ms > 0 then
       local index = 1
-      while bounds[index] and tonumber(bounds[index]) < left_ms do index = index + 1 end
+      while bounds[index] and tonumber(bounds[index]) < bounds_ms do index = index + 1 end
       counts[index] = counts[index] + 1
     end
   end
@@ -174,11 +174,11 @@ end
 
 local ANSWERS = {
   lookup = function(fields, now_ms) return lookup(fields[2], now_ms) end,
-  wait_place = function(fields, now_ms) return wait_place(fields[2], now_ms) end,
+  wait_list_position = function(fields, now_ms) return wait_list_position(fields[2], now_ms) end,
   view = function(fields, now_ms) return view(tonumber(fields[2]), now_ms) end,
   list = function(fields, now_ms) return list(tonumber(fields[2]), fields[3], now_ms) end,
   holds = function(fields, now_ms)
-    return count_holds(tonumber(fields[2]), fields[3], fields[4] == "" and {} or split(fields[4], COMMA), now_ms)
+    return hold_remaining_histogram(tonumber(fields[2]), fields[3], fields[4] == "" and {} or split(fields[4], COMMA), now_ms)
   end,
   names = function(fields) return known_names(tonumber(fields[2])) end,
   news = function(fields) return news(tonumber(fields[2]), tonumber(fields[3])) end,

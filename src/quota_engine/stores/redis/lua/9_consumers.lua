@@ -6,7 +6,7 @@
 --
 -- KEYS  1 head; 2 events; 3 choices
 -- ARGV  1 now_ms as for commands; 2 what to do; 3 ... its arguments:
---         read group consumer limit claim_idle_ms   reply "OK", the events as XRANGE has them, the choices if there are any events
+--         read group consumer limit min_idle_ms   reply "OK", the events as XRANGE has them, the choices if there are any events
 --         acknowledge group ranges                  reply "OK", how many were open; ranges are first-last, in order, commas between
 --         add group after                           reply "OK", 1 if it is new
 --         drop group                                reply "OK", 1 if it was there
@@ -83,7 +83,7 @@ local function joined(leases)
   return found
 end
 
-local function take(group, consumer, limit, claim_idle_ms, now_ms, last)
+local function take(group, consumer, limit, min_idle_ms, now_ms, last)
   local wanted, taken, left = limit, {}, {}
   local in_turn = {}
   for _, lease in ipairs(group.leases) do
@@ -93,7 +93,7 @@ local function take(group, consumer, limit, claim_idle_ms, now_ms, last)
     if lease.consumer ~= consumer then in_turn[#in_turn + 1] = lease end
   end
   for _, lease in ipairs(in_turn) do
-    local may_have = lease.consumer == consumer or now_ms - lease.since_ms >= claim_idle_ms
+    local may_have = lease.consumer == consumer or now_ms - lease.since_ms >= min_idle_ms
     local units = may_have and math.min(wanted, lease.last - lease.first + 1) or 0
     wanted = wanted - units
     if units > 0 then
@@ -182,11 +182,11 @@ end
 
 local DO = {}
 
-function DO.read(name, consumer, limit, claim_idle_ms)
+function DO.read(name, consumer, limit, min_idle_ms)
   local group = group_of(name)
   if not group and #order >= GROUPS_MAX then return { "FULL" } end
   local after, given = take(
-    group or begin(0, first_number, number), consumer, tonumber(limit), tonumber(claim_idle_ms), now_ms, number
+    group or begin(0, first_number, number), consumer, tonumber(limit), tonumber(min_idle_ms), now_ms, number
   )
   keep(name, after)
   local entries = {}

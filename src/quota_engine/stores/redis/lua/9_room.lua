@@ -13,14 +13,14 @@ local HEAD, IDENTITIES = KEYS[1], KEYS[2]
 -- Numbers stand in the order of FIELDS in every list below. window and window_first are those of the last window (window -1: there is none), left is
 -- -1 as long as nobody has counted, moments are 0 until they have come.
 local NUMBERS = {
-  "now_ms", "tickets", "window", "window_first", "opened_at_ms", "mark", "lapsed", "tokens", "per_minute", "served_at_ms", "left",
+  "now_ms", "tickets", "window", "window_first", "opened_at_ms", "called_count", "lapsed", "tokens", "per_minute", "served_at_ms", "places_left",
   "closed_at_ms", "pace_min", "pace_max",
 }
 local TEXTS = { "seed", "entropy", "late_seed" }
 -- What stands in terms, in the order of the text, set apart by tabs.
 local TERMS = {
-  "office", "first_day", "last_day", "joins_from_ms", "opens_at_ms", "closes_at_ms", "forget_at_ms", "commitment", "key_id", "nonce",
-  "entropy_source", "channel", "group", "tickets_max", "window_ms", "step_ms", "claim_ms", "lease_ms", "per_minute_min", "per_minute_max", "burst",
+  "office", "first_day", "last_day", "join_opens_at_ms", "opens_at_ms", "closes_at_ms", "forget_at_ms", "commitment", "key_id", "nonce",
+  "entropy_source", "channel", "group", "tickets_max", "window_ms", "step_ms", "turn_ms", "pass_grace_ms", "per_minute_min", "per_minute_max", "burst",
   "latency_max_ms", "calls_per_100_places", "units_max",
 }
 local WORDS = {

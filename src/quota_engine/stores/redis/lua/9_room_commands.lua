@@ -20,7 +20,7 @@ local function create(text, now_ms)
     return "CONFLICT"
   end
   local terms = terms_of_text(text)
-  if now_ms >= terms.opens_at_ms then return "OVER" end
+  if now_ms >= terms.opens_at_ms then return "ROOM_CLOSED" end
 
   -- From here on it must succeed.
   room = { terms = terms, windows = "", calls = "", seed = "", entropy = "", late_seed = "" }
@@ -28,7 +28,7 @@ local function create(text, now_ms)
   for _, name in ipairs(NUMBERS) do set(name, 0) end
   set("now_ms", now_ms)
   set("window", -1)
-  set("left", -1)
+  set("places_left", -1)
   return seen(room, now_ms)
 end
 
@@ -37,9 +37,9 @@ local function join(applicant, instead_of, now_ms)
   if not room then return "NOT_FOUND" end
   local terms, refusal = room.terms, nil
   if is_over(room, now_ms) then
-    refusal = "OVER"
-  elseif now_ms < terms.joins_from_ms then
-    refusal = "NOT_OPEN\t" .. int(terms.joins_from_ms)
+    refusal = "ROOM_CLOSED"
+  elseif now_ms < terms.join_opens_at_ms then
+    refusal = "NOT_OPEN\t" .. int(terms.join_opens_at_ms)
   elseif room.tickets >= terms.tickets_max then
     refusal = "FULL"
   end
@@ -74,7 +74,7 @@ local function open(seed, commitment, entropy, now_ms)
     if entropy == room.entropy then return seen(room, now_ms, "p") end
     return "CONFLICT"
   end
-  if is_over(room, now_ms) then return "OVER" end
+  if is_over(room, now_ms) then return "ROOM_CLOSED" end
   if now_ms < terms.opens_at_ms then return "NOT_OPEN\t" .. int(terms.opens_at_ms) end -- by this clock, whatever the caller's says
 
   -- From here on it must succeed.
@@ -102,7 +102,7 @@ local function burst_at(per_minute_max)
 end
 
 -- left is -1 if it is not known
-local function serve(per_minute, call_max, left, now_ms)
+local function serve(per_minute, call_max, places_left, now_ms)
   if not room then return "NOT_FOUND" end
   local terms = room.terms
   local elapsed_ms = now_ms - room.served_at_ms
@@ -111,23 +111,23 @@ local function serve(per_minute, call_max, left, now_ms)
   -- From here on it must succeed.
   local low, high = bounds()
   local tokens = math.min(burst_at(high) * MINUTE_MS, room.tokens + elapsed_ms * room.per_minute)
-  local calls = math.min(math.floor(tokens / MINUTE_MS), tickets_ordered(room, now_ms) - room.mark, call_max)
+  local calls = math.min(math.floor(tokens / MINUTE_MS), tickets_ordered(room, now_ms) - room.called_count, call_max)
   set("tokens", tokens - calls * MINUTE_MS)
   set("per_minute", math.min(math.max(per_minute, low), high))
   set("served_at_ms", now_ms)
   set("now_ms", now_ms)
-  if left >= 0 then set("left", left) end
+  if places_left >= 0 then set("places_left", places_left) end
   local kept = {}
-  for at_ms, mark, of_left in string.gmatch(list_of(room, "calls"), "(%d+):(%d+):(%-?%d+)") do
-    if tonumber(at_ms) + terms.claim_ms <= now_ms then
+  for at_ms, mark, of_places_left in string.gmatch(list_of(room, "calls"), "(%d+):(%d+):(%-?%d+)") do
+    if tonumber(at_ms) + terms.turn_ms <= now_ms then
       set("lapsed", tonumber(mark))
     else
-      kept[#kept + 1] = at_ms .. ":" .. mark .. ":" .. of_left
+      kept[#kept + 1] = at_ms .. ":" .. mark .. ":" .. of_places_left
     end
   end
   if calls > 0 then
-    set("mark", room.mark + calls)
-    kept[#kept + 1] = int(now_ms) .. ":" .. int(room.mark) .. ":" .. int(room.left)
+    set("called_count", room.called_count + calls)
+    kept[#kept + 1] = int(now_ms) .. ":" .. int(room.called_count) .. ":" .. int(room.places_left)
   end
   set("calls", concat(kept, ","))
   return seen(room, now_ms)
@@ -135,7 +135,7 @@ end
 
 local function set_pace(low, high, now_ms)
   if not room then return "NOT_FOUND" end
-  if is_over(room, now_ms) then return "OVER" end
+  if is_over(room, now_ms) then return "ROOM_CLOSED" end
   local low_now, high_now = bounds()
   if low == low_now and high == high_now then return seen(room, now_ms, "p") end
 

@@ -35,7 +35,7 @@ local function create(fields, now_ms)
     return outcome("CONFLICT")
   end
   local terms = terms_of_text(text)
-  if terms.forget_at_ms <= now_ms then return outcome("OVER") end
+  if terms.forget_at_ms <= now_ms then return outcome("DRAW_OVER") end
   for _, key in ipairs(KEYS) do
     call("PEXPIRE", key, 0) -- which deletes, and needs no right besides
     call("HSET", key, "~", "")
@@ -51,7 +51,7 @@ end
 local function refusal_by_time(terms, now_ms)
   if not terms then return outcome("UNKNOWN_DRAW") end
   if now_ms < terms.opens_at_ms then return outcome("NOT_OPEN", 0, 0, "", terms.opens_at_ms) end
-  if now_ms >= terms.closes_at_ms then return outcome("CLOSED") end
+  if now_ms >= terms.closes_at_ms then return outcome("APPLICATIONS_CLOSED") end
   return nil
 end
 
