@@ -214,8 +214,8 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: Claim("ani", 7, 1, 1), "reference: not a reference"),  # type: ignore[arg-type]
     (lambda: Claim("ani", "a~1", 0, 1), "lease_ms: 0"),
     (lambda: Claim("ani", "a~1", 1, 0), "forget_at_ms: 0"),
-    (lambda: claim(instead_of=-1), "instead_of: -1"),
-    (lambda: Claim("ani", "a~1", 1, 1, secondary_reference="b"), "also: not a reference"),
+    (lambda: claim(instead_of=-1), "replaces_number: -1"),
+    (lambda: Claim("ani", "a~1", 1, 1, secondary_reference="b"), "secondary_reference: not a reference"),
     (lambda: Drop("", 1), "applicant: an empty id"),
     (lambda: Drop("ani", 0), "number: 0"),
     (lambda: open_move(source="a~b~c"), "source: not a reference"),
@@ -289,15 +289,15 @@ class Naive:
         lease, forget = now_ms + command.lease_ms, max(command.forget_at_ms, now_ms + command.lease_ms)
         if old:
             lease, forget = max(lease, old[2]), max(forget, old[-1])
-        also = getattr(command, "also", "") or (old[4] if old else "")
+        also = getattr(command, "secondary_reference", "") or (old[4] if old else "")
         also = "" if also == target else also
         entries[key] = [target, self.number, lease, done, also, forget]
         return self.told("DONE", entries[key])
 
     def Claim(self, entries: Any, key: str, there: Any, command: Any, now_ms: int) -> Any:  # noqa: N802
         same = there is not None and there[0] == command.reference
-        keeps = same and (not command.also or there[4] in ("", command.also))
-        if there is not None and not keeps and there[1] != command.instead_of:
+        keeps = same and (not command.secondary_reference or there[4] in ("", command.secondary_reference))
+        if there is not None and not keeps and there[1] != command.replaces_number:
             return self.told("TAKEN", there)
         return self.write(entries, key, now_ms, command.reference, False, command, there if same else None)
 

@@ -149,7 +149,7 @@ def test_whoever_waits_moves_the_list_on(engine: QuotaEngine, clock: ManualClock
         waiting = book(engine, OTHER, wait=True)
         assert waiting.status is Status.WAITING
         assert engine.lookup(waiting.reference) == waiting.reservation
-        clock.set_ms(held.reservation.deadline_ms)
+        clock.set_ms(held.reservation.deadline_at_ms)
         offered = engine.lookup(waiting.reference)
         assert offered is not None
         assert offered.state is State.HELD

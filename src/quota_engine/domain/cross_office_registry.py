@@ -101,17 +101,17 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     reference: str
     lease_ms: int
     forget_at_ms: int
-    replaces_reference: int = 0
+    replaces_number: int = 0
     secondary_reference: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.applicant, "applicant")
         _check_reference(self.reference, "reference")
         if self.secondary_reference:
-            _check_reference(self.secondary_reference, "also")
+            _check_reference(self.secondary_reference, "secondary_reference")
         check_integer(self.lease_ms, "lease_ms", 1, DURATION_MS_MAX)
         check_integer(self.forget_at_ms, "forget_at_ms", 1, TIME_MS_MAX)
-        check_integer(self.replaces_reference, "replaces_reference", 0, NUMBER_MAX)
+        check_integer(self.replaces_number, "replaces_number", 0, NUMBER_MAX)
 
 
 class Drop(msgspec.Struct, frozen=True, gc=False):
@@ -348,7 +348,7 @@ def _claim(registry: Registry, command: Claim, now_ms: int) -> RegistryResult:
     also = command.secondary_reference
     if known is not None:
         is_lost = not renewed or (known.secondary_reference != "" and also not in ("", known.secondary_reference))
-        if is_lost and known.number != command.replaces_reference:
+        if is_lost and known.number != command.replaces_number:
             return _told(RegistryStatus.TAKEN, known, now_ms)
         if renewed:
             also = also or known.secondary_reference

@@ -59,7 +59,7 @@ PURGE_MAX: Final = 64
 _HELD: Final = State.HELD
 _STATUS_HELD: Final = Status.HELD
 _VERB_RESERVE: Final = Verb.RESERVE
-_STATUS_OF: Final = {state: Status(state) for state in State}
+_STATUS_OF: Final = {state: Status.HOLD_EXPIRED if state is State.EXPIRED else Status(state) for state in State}
 """A success is named after the state it leads to."""
 _REFUSED: Final = {status: Outcome(status) for status in Status}
 _GIVING_BACK: Final = frozenset({Verb.RELEASE, Verb.CANCEL, Verb.MOVE_OUT, Verb.UNDO_MOVE})
@@ -288,7 +288,7 @@ def _step(ledger: Ledger, command: Any, verb: Verb, goal: State, guards: Sequenc
                 return Outcome(Status.COMMAND_EXPIRED, record)
             return _reacquire(ledger, record, now_ms)
         return Outcome(Status.HOLD_EXPIRED, record)
-    if command.version and command.version != record.version:
+    if command.expected_version and command.expected_version != record.version:
         return Outcome(Status.STALE, record)
     if (record.state, verb) not in TRANSITIONS:
         return Outcome(Status.WRONG_STATE, record)

@@ -558,7 +558,7 @@ def test_the_server_s_time_is_the_default() -> None:
     backend.execute(ApplyMany(world.OFFICE, world.published()))
     store.time_ms += 1234
     outcome = backend.apply(world.OFFICE, world.reserve("ani", world.ONLINE))
-    assert outcome.deadline_ms == store.time_ms + world.HOLD_TTL_MS
+    assert outcome.deadline_at_ms == store.time_ms + world.HOLD_TTL_MS
 
 
 @pytest.mark.parametrize(

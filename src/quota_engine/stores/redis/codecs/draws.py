@@ -110,12 +110,12 @@ def _frozen_of_text(text: str) -> Frozen | None:
 
 
 _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
-    CreateDraw: lambda one: f"create\t{_text_of_terms(one.terms)}",
+    CreateDraw: lambda one: f"create\t{_text_of_terms(one.config)}",
     SubmitApplication: lambda one: (
-        f"apply\t{','.join(map(text_of_applicant, one.applicants))}\t{one.version}"
-        f"\t{';'.join(map(text_of_wish, one.wishes))}"
+        f"apply\t{','.join(map(text_of_applicant, one.applicants))}\t{one.expected_version}"
+        f"\t{';'.join(map(text_of_wish, one.preferences))}"
     ),
-    WithdrawApplication: lambda one: f"withdraw\t{text_of_applicant(one.applicant)}\t{one.version}",
+    WithdrawApplication: lambda one: f"withdraw\t{text_of_applicant(one.applicant)}\t{one.expected_version}",
     CloseDraw: lambda one: "close",
     OfferDay: lambda one: f"offer_day\t{one.office}\t{one.day}\t{_text_of_row(one.quotas)}",
     FreezeDraw: lambda one: f"freeze\t{one.applications}\t{one.applications_digest}\t{one.capacities_digest}",

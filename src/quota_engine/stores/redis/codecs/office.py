@@ -217,7 +217,7 @@ def _text_of_new_day(terms: DayTerms) -> str:
 
 
 def _step(verb: str) -> Callable[[Any], str]:
-    return lambda command: f"{verb}\t{command.id}\t{text_of_applicant(command.owner)}\t{command.version}"
+    return lambda command: f"{verb}\t{command.id}\t{text_of_applicant(command.owner)}\t{command.expected_version}"
 
 
 def _text_of_confirm(one: Confirm) -> str:
@@ -235,11 +235,11 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     CheckIn: _step("check_in"),
     MarkNoShow: _step("mark_no_show"),
     Reschedule: lambda one: (
-        f"reschedule\t{one.id}\t{one.day}\t{text_of_applicant(one.owner)}\t{one.version}\t{text_of_choice(one.choice)}"
+        f"reschedule\t{one.id}\t{one.day}\t{text_of_applicant(one.owner)}\t{one.expected_version}\t{text_of_choice(one.choice)}"
     ),
     PrepareMove: _step("prepare_move"),
     MoveIn: lambda one: (
-        f"move_in\t{one.id}\t{one.day}\t{_text_of_party(one.applicants)}\t{one.deadline_ms}\t{one.moves}"
+        f"move_in\t{one.id}\t{one.day}\t{_text_of_party(one.applicants)}\t{one.deadline_at_ms}\t{one.moves}"
         f"\t{one.valid_until_ms}\t{text_of_choice(one.choice)}"
     ),
     MoveOut: _step("move_out"),

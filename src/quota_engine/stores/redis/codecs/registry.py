@@ -70,7 +70,7 @@ def script_of(command: Any) -> Script:
 
 _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     Claim: lambda one: (
-        f"claim\t{one.applicant}\t{one.reference}\t{one.lease_ms}\t{one.forget_at_ms}\t{one.instead_of}\t{one.also}"
+        f"claim\t{one.applicant}\t{one.reference}\t{one.lease_ms}\t{one.forget_at_ms}\t{one.replaces_number}\t{one.secondary_reference}"
     ),
     Drop: lambda one: f"drop\t{one.applicant}\t{one.number}",
     OpenMove: lambda one: f"open_move\t{one.source}\t{one.target}\t{one.version}\t{one.lease_ms}\t{one.forget_at_ms}",
