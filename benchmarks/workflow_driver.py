@@ -8,30 +8,30 @@ import argparse
 import timeit
 from typing import Any, Final
 
-from quota_engine.ports import Backend, ListOffices
-from quota_engine.workflows.generator_drivers import Flow, run
+from quota_engine.ports import ListOffices, Store
+from quota_engine.workflows.generator_drivers import Workflow, run
 
 _REQUEST: Final = ListOffices()
 
 
-class _Store:
+class _InstantStore:
     """Answers each request at once, so that only the price of the way remains."""
 
-    def perform(self, request: Any) -> Any:
+    def execute(self, request: Any) -> Any:
         return ()
 
 
-def _workflow() -> Flow[tuple[str, ...]]:
+def _workflow() -> Workflow[tuple[str, ...]]:
     return (yield _REQUEST)
 
 
 def measure(rounds: int = 7, calls: int = 100_000) -> dict[str, float]:
     """Return microseconds a call, the least of the rounds: without a workflow, and with one."""
-    store: Any = _Store()
-    backend: Backend = store
+    instant: Any = _InstantStore()
+    store: Store = instant
     ways = {
-        "direct call": lambda: backend.perform(_REQUEST),
-        "workflow": lambda: run(_workflow(), backend),
+        "direct call": lambda: store.execute(_REQUEST),
+        "workflow": lambda: run(_workflow(), store),
     }
     return {name: min(timeit.repeat(way, number=calls, repeat=rounds)) / calls * 1e6 for name, way in ways.items()}
 

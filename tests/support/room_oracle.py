@@ -162,7 +162,7 @@ class Room:
         return {
             "now_ms": self.last_change_ms,
             "changed_at_ms": self.last_change_ms,
-            "terms": self.terms,
+            "config": self.terms,
             "tickets": len(self.joins),
             "windows": self.windows(),
             "seed": self.seed,

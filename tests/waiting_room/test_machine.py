@@ -181,7 +181,7 @@ def test_a_pause_saves_up_one_burst_at_most() -> None:
 
 def test_abandoned_tickets_do_not_jam_the_room() -> None:
     """Known accident (AWS Virtual Waiting Room #154): none of the first 900 comes; the last 100 have their turn."""
-    state = opened(1_000, per_minute_max=6_000, claim_ms=10_000)
+    state = opened(1_000, per_minute_max=6_000, turn_ms=10_000)
     for second in range(30):
         view = serve(state, OPENS_AT_MS + second * 1_000)
     assert view.called_count == 1_000
@@ -191,7 +191,7 @@ def test_abandoned_tickets_do_not_jam_the_room() -> None:
 
 def test_who_lost_the_turn_may_go_behind_once() -> None:
     """A new ticket in exchange for the lapsed one: sent twice it is given once, and the old one is worth nothing."""
-    state = opened(3, claim_ms=1_000)
+    state = opened(3, turn_ms=1_000)
     serve(state, OPENS_AT_MS)
     first = apply(state, JoinRoom(person(1), replaces_ticket=1), OPENS_AT_MS + 5_000)
     again = apply(state, JoinRoom(person(1), replaces_ticket=1), OPENS_AT_MS + 20_000)
@@ -308,7 +308,7 @@ def test_ill_formed_commands_can_not_be_made(make: object) -> None:
 
 def test_a_busy_rooms_view_stays_small() -> None:
     """At the finest steps and the longest turns a room still remembers no more than its bound of calls."""
-    state = opened(10_000, step_ms=100, claim_ms=51_200, per_minute_max=600, burst=1)
+    state = opened(10_000, step_ms=100, turn_ms=51_200, per_minute_max=600, burst=1)
     for now_ms in range(OPENS_AT_MS, OPENS_AT_MS + 200_000, 100):
         serve(state, now_ms, per_minute=600)
     view = serve(state, OPENS_AT_MS + 200_000)

@@ -15,7 +15,7 @@ from quota_engine.waiting_room.ticket_status import TicketPhase, ticket_status
 
 HOUR_MS = 3_600_000
 TERMS = msgspec.structs.replace(
-    terms(), opens_at_ms=OPENS_AT_MS, closes_at_ms=OPENS_AT_MS + 2 * HOUR_MS, claim_ms=300_000, per_minute_max=6_000
+    terms(), opens_at_ms=OPENS_AT_MS, closes_at_ms=OPENS_AT_MS + 2 * HOUR_MS, turn_ms=300_000, per_minute_max=6_000
 )
 
 
@@ -101,7 +101,7 @@ def test_nobody_loses_a_turn_and_all_can_ask(after_ms: int, tickets: int) -> Non
 
 def test_the_longest_wait_gives_way_to_a_short_turn() -> None:
     """With turns of ten seconds nobody is told to wait longer than two and a half."""
-    brief = msgspec.structs.replace(TERMS, claim_ms=10_000)
-    room = view(1_000, tickets=1_000_000, terms=brief)
+    brief = msgspec.structs.replace(TERMS, turn_ms=10_000)
+    room = view(1_000, tickets=1_000_000, config=brief)
     assert of_ticket(room, 900_000) == 2_000
     assert room_poll_after_ms(room) == 2_000

@@ -81,7 +81,7 @@ class Room:
 
 def test_the_way_of_a_ticket() -> None:
     """Before the opening nobody has a position; then all have one, are called in its order, and lose their turn."""
-    room = Room(claim_ms=20_000)
+    room = Room(turn_ms=20_000)
     assert room.phases(OPENS_AT_MS - 1) == {TicketPhase.NOT_OPEN: PEOPLE}
     assert room.phases(OPENS_AT_MS) == {TicketPhase.SHUFFLING: PEOPLE}
     room.open()
@@ -179,7 +179,7 @@ def test_the_time_told_is_about_the_time_it_takes() -> None:
 
 def test_a_mark_that_stands_still_gives_no_time() -> None:
     """When nobody has been called for a whole turn, no time is made up."""
-    room = Room(claim_ms=10_000)
+    room = Room(turn_ms=10_000)
     room.open()
     for second in range(40):
         room.serve(OPENS_AT_MS + second * 1_000, left=0)
@@ -190,7 +190,7 @@ def test_a_mark_that_stands_still_gives_no_time() -> None:
 
 def test_entering_twice_is_entering_once() -> None:
     """The end of a lease follows from the moment of the call, whenever it is asked for."""
-    room = Room(per_minute_max=600, burst=10, claim_ms=60_000, lease_ms=900_000)
+    room = Room(per_minute_max=600, burst=10, turn_ms=60_000, pass_grace_ms=900_000)
     room.open()
     for second in range(5):
         room.serve(OPENS_AT_MS + second * 1_000)

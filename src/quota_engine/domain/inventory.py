@@ -200,6 +200,6 @@ def _serve_wait_list(ledger: Ledger, day: Day, now_ms: int) -> None:
             quotas=option,
             state=TRANSITIONS[record.state, Verb.OFFER],
             version=record.version + 1,
-            deadline_ms=now_ms + ledger.rules.offer_ttl_ms,
+            deadline_at_ms=now_ms + ledger.rules.offer_ttl_ms,
         )
         evolve(ledger, ReservationChanged(now_ms, Verb.OFFER, offered))

@@ -86,7 +86,7 @@ async def reservation(service: Service, call: Call) -> Reply:
     if record.state is State.WAITING:
         place = await service.engine.wait_list_position(record.reference)
         if place is not None:
-            body = replace(body, wait_list=wire.WaitListPositionBody(ahead=place.ahead, waiting=place.waiting))
+            body = replace(body, wait_list_position=wire.WaitListPositionBody(ahead=place.ahead, waiting=place.waiting))
     elif record.state is State.MOVED:
         body = replace(body, moved_to=await service.engine.find_moved(record.reference))
     return Reply(200, body)
