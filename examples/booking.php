@@ -102,14 +102,14 @@ function room_of(Service $service, string $office, string $day): string
     $opens_at_ms = $found->body['days'][0]['opens_at_ms'] ?? stop(1, "$day is not on offer");
     $room = $office . gmdate('-Ymd\THi', intdiv($opens_at_ms, 1000));
     $state = $service->call('GET', "/v1/rooms/$room");
-    return $state->http === 200 && $state->body['phase'] !== 'OVER' ? $room : '';
+    return $state->http === 200 && $state->body['phase'] !== 'CLOSED' ? $room : '';
 }
 
 /** Takes a ticket. Whoever has one already gets it again: a new login or another browser changes nothing. */
-function join_room(Service $service, string $room, string $nik, ?string $instead_of = null): string
+function join_room(Service $service, string $room, string $nik, ?string $replaces_ticket = null): string
 {
     while (true) {
-        $joined = $service->call('POST', "/v1/rooms/$room/tickets", ['identity' => $nik, 'instead_of' => $instead_of]);
+        $joined = $service->call('POST', "/v1/rooms/$room/tickets", ['identity' => $nik, 'replaces_ticket' => $replaces_ticket]);
         if ($joined->http < 400) {
             return $joined->body['ticket'];
         }
@@ -133,10 +133,10 @@ function wait_in(Service $service, string $room, string $nik): string
             [$tag, $standing] = [$poll->headers['etag'], $poll->body];
             echo "{$standing['phase']}, ahead {$standing['ahead']}, chance {$standing['chance']}\n";
         }
-        if ($standing['phase'] === 'OVER') {
-            stop(1, 'OVER: the room has closed');
+        if ($standing['phase'] === 'ROOM_CLOSED') {
+            stop(1, 'ROOM_CLOSED: the room has closed');
         }
-        if ($standing['phase'] === 'LAPSED') {
+        if ($standing['phase'] === 'TURN_MISSED') {
             [$ticket, $tag] = [join_room($service, $room, $nik, $ticket), ''];
             continue;
         }

@@ -23,8 +23,8 @@ from quota_engine.catalog import day_terms
 from quota_engine.cli import watch
 from quota_engine.cli.main import main
 from quota_engine.cli.watch_sources import Look, Subject, WatchedStore
+from quota_engine.domain.audit_summary import AuditSummary
 from quota_engine.domain.errors import BackendUnavailable
-from quota_engine.engine.summaries import AuditSummary
 from quota_engine.service.background.room_supervisor import room_id
 from quota_engine.workflows.waiting_rooms import RoomSettings
 

@@ -34,7 +34,7 @@ from quota_engine.waiting_room.machine import (
     RoomView,
 )
 from quota_engine.waiting_room.polling import room_poll_after_ms
-from quota_engine.waiting_room.ticket_status import RoomPhase, room_phase
+from quota_engine.waiting_room.summary import RoomPhase, room_phase
 from quota_engine.workflows.waiting_rooms import RoomSettings
 
 Entropy = Annotated[

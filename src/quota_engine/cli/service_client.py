@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.draws.ledger import DrawStatus
-from quota_engine.engine.summaries import DrawSummary, RoomSummary
+from quota_engine.draws.summary import DrawSummary
+from quota_engine.waiting_room.summary import RoomSummary
 
 try:
     import httpx

@@ -15,11 +15,11 @@ import msgspec
 from cyclopts import Parameter
 
 from quota_engine.clocks import SystemClock
+from quota_engine.domain.day_summary import DayState, day_state, day_to_builtins
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import DayView
 from quota_engine.domain.validation import check_integer
 from quota_engine.engine.quota_engine import backend_factory
-from quota_engine.engine.summaries import DayState, day_state, plain_day
 from quota_engine.ports import Audit, ListOffices, Store, View
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _plain(found: dict[str, list[DayView]]) -> dict[str, Any]:
         "offices": [
             {
                 "office": office,
-                "days": [plain_day(view) for view in views],
+                "days": [day_to_builtins(view) for view in views],
             }
             for office, views in found.items()
         ]
@@ -168,5 +168,5 @@ def table_of(found: dict[str, list[DayView]], now_ms: int) -> Table:
 
 
 def _notes(view: DayView, now_ms: int) -> list[str]:
-    notes = {DayState.CLOSED: ["closed"], DayState.EARLY: ["not open"], DayState.OVER: ["over"], DayState.OPEN: []}
+    notes = {DayState.CLOSED: ["closed"], DayState.NOT_OPEN: ["not open"], DayState.OVER: ["over"], DayState.OPEN: []}
     return [*notes[day_state(view, now_ms)], *([f"{view.waiting} wait"] if view.waiting else [])]

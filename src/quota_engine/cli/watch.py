@@ -19,10 +19,13 @@ import msgspec
 from quota_engine.cli.status import STORE_VARIABLE, AsJson, Office, days_of, opened, table_of
 from quota_engine.cli.watch_sources import Look, Subject, Watched, WatchedService, WatchedStore
 from quota_engine.clocks import SystemClock
+from quota_engine.domain.audit_summary import AuditSummary
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
 from quota_engine.domain.validation import check_integer, check_name
 from quota_engine.draws.ledger import DrawPhase
-from quota_engine.engine.summaries import PLACES_LEFT_UNKNOWN, AuditSummary, DrawSummary, RoomPhase, RoomSummary
+from quota_engine.draws.summary import DrawSummary
+from quota_engine.waiting_room.machine import PLACES_LEFT_UNKNOWN
+from quota_engine.waiting_room.summary import RoomPhase, RoomSummary
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -260,11 +263,11 @@ def _verdict(auditor: _Auditor) -> Text:
 
 
 _PHASES: Final = {
-    RoomPhase.EARLY: "nobody can join yet",
+    RoomPhase.SCHEDULED: "nobody can join yet",
     RoomPhase.JOINING: "people join",
-    RoomPhase.DUE: "has to be opened with its entropy",
-    RoomPhase.RUNNING: "runs",
-    RoomPhase.OVER: "is over",
+    RoomPhase.OPENING: "has to be opened with its entropy",
+    RoomPhase.OPEN: "runs",
+    RoomPhase.CLOSED: "is over",
 }
 
 
@@ -274,18 +277,18 @@ def _room(room: RoomSummary) -> Text:
 
     text = Text()
     text.append(f"room {room.room}", style="bold")
-    text.append(f"  {_PHASES[room.phase]}", style="bold red" if room.phase is RoomPhase.DUE else "")
-    if room.phase is RoomPhase.EARLY:
+    text.append(f"  {_PHASES[room.phase]}", style="bold red" if room.phase is RoomPhase.OPENING else "")
+    if room.phase is RoomPhase.SCHEDULED:
         text.append(f"\n  people join from {_time(room.join_opens_at_ms)}, opens {_time(room.opens_at_ms)}")
         return text
-    if room.phase in (RoomPhase.JOINING, RoomPhase.DUE):
+    if room.phase in (RoomPhase.JOINING, RoomPhase.OPENING):
         text.append(f", opens {_time(room.opens_at_ms)}")
-    elif room.phase is RoomPhase.RUNNING:
+    elif room.phase is RoomPhase.OPEN:
         text.append(f" since {_time(room.opened_at_ms)}, until {_time(room.closes_at_ms)}")
     else:
         text.append(f" since {_time(room.ended_at_ms)}")
     text.append(f"\n  tickets {room.tickets:,}   waiting {room.waiting:,}   called {room.called:,}")
-    if room.phase is RoomPhase.RUNNING:
+    if room.phase is RoomPhase.OPEN:
         left = "not counted" if room.places_left == PLACES_LEFT_UNKNOWN else f"{room.places_left:,}"
         text.append(f"   have their turn {room.in_turn:,}   places left {left}")
         text.append(f"\n  rate {room.rate_per_minute:,}/min   set to {room.per_minute:,}/min")

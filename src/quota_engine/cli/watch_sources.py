@@ -11,22 +11,17 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 import msgspec
 
 from quota_engine.cli.status import Office, offices_of
+from quota_engine.domain.audit_summary import AuditSummary
+from quota_engine.domain.day_summary import day_to_builtins
 from quota_engine.domain.errors import InvalidRequest, UnknownName
 from quota_engine.domain.outcomes import DayView
 from quota_engine.draws.ledger import DrawView, ReadDraw
 from quota_engine.draws.ledger import address_of as draw_place
-from quota_engine.engine.summaries import (
-    AuditSummary,
-    DrawSummary,
-    RoomSummary,
-    openings,
-    plain_day,
-    summarize_draw,
-    summarize_room,
-)
+from quota_engine.draws.summary import DrawSummary, summarize_draw
 from quota_engine.ports import Audit, Query, Store, View
 from quota_engine.service.background.room_supervisor import room_id
 from quota_engine.waiting_room.machine import RoomStatus, ViewRoom
+from quota_engine.waiting_room.summary import RoomSummary, room_opening_times, summarize_room
 
 if TYPE_CHECKING:
     from quota_engine.cli.service_client import OperatorsClient
@@ -59,13 +54,13 @@ class Look(msgspec.Struct, frozen=True):
             "offices": [
                 {
                     "office": one.office,
-                    "days": [plain_day(view) for view in one.days],
+                    "days": [day_to_builtins(view) for view in one.days],
                     "rooms": [msgspec.to_builtins(room) for room in one.rooms],
                 }
                 for one in self.offices
             ],
             "draws": [msgspec.to_builtins(draw) for draw in self.draws],
-            "verdict": verdict.plain() if verdict else None,
+            "verdict": verdict.to_builtins() if verdict else None,
         }
 
 
@@ -129,7 +124,7 @@ class _Watched:
         first = min(days[0], datetime.datetime.fromtimestamp(now_ms / 1000, tz=datetime.UTC).toordinal())
         last = max(days[-1], first + _ROOM_DAYS - 1)
         views = self._views(office, first, last)
-        found = [self._room(room_id(office, moment)) for moment in openings(views, now_ms)]
+        found = [self._room(room_id(office, moment)) for moment in room_opening_times(views, now_ms)]
         shown = tuple(view for view in views if days[0] <= view.day <= days[-1])
         return OfficeLook(office, shown, tuple(room for room in found if room is not None))
 

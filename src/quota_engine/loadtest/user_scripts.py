@@ -239,14 +239,14 @@ class Scripts:
                     return "", "gave up", now_us
                 case "ADMITTED":
                     return answer.admission_pass, "", now_us
-                case "OVER" | "FULL":
-                    return "", "" if answer.status == "OVER" else "refused", now_us
+                case "ROOM_CLOSED" | "FULL":
+                    return "", "" if answer.status == "ROOM_CLOSED" else "refused", now_us
                 case "JOINED":
                     ticket, tickets = answer.ticket, tickets + 1
                     ask = Look(room, ticket)
                 case "CALLED":
                     ask, wait_s = Enter(room, ticket, identity), 0.0
-                case "LAPSED":
+                case "TURN_MISSED":
                     if tickets >= _TICKETS_MAX:
                         return "", "refused", now_us
                     ask, wait_s = Join(room, identity, ticket), 0.0

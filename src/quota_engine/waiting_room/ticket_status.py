@@ -9,13 +9,11 @@ from __future__ import annotations
 __all__ = [
     "POSITION_NONE",
     "Chance",
-    "RoomPhase",
     "TicketPhase",
     "TicketStatus",
     "called_at_ms",
     "pass_until_ms",
     "position_of",
-    "room_phase",
     "ticket_status",
 ]
 
@@ -49,21 +47,6 @@ class TicketPhase(enum.StrEnum):
     """It was called and nobody came: the turn is lost, and a new ticket goes behind."""
     ROOM_CLOSED = "ROOM_CLOSED"
     """The room has closed: nobody waits any more."""
-
-
-class RoomPhase(enum.StrEnum):
-    """Where a whole room is on its way."""
-
-    EARLY = "EARLY"
-    """Nobody may join yet."""
-    JOINING = "JOINING"
-    """People join; it opens later."""
-    OPENING = "OPENING"
-    """It is time, and the seed has not been revealed: a public source of chance has not spoken, or nobody looked."""
-    OPEN = "OPEN"
-    """People are called."""
-    OVER = "OVER"
-    """It has closed."""
 
 
 class Chance(enum.StrEnum):
@@ -102,17 +85,6 @@ class TicketStatus(msgspec.Struct, frozen=True, gc=False):
     enter_until_ms: int
     opens_at_ms: int
     as_of_ms: int
-
-
-def room_phase(view: RoomView) -> RoomPhase:
-    """Where the room is, at the time of the view."""
-    if view.is_over:
-        return RoomPhase.OVER
-    if view.seed:
-        return RoomPhase.OPEN
-    if view.now_ms >= view.config.opens_at_ms:
-        return RoomPhase.OPENING
-    return RoomPhase.JOINING if view.now_ms >= view.config.join_opens_at_ms else RoomPhase.EARLY
 
 
 def called_at_ms(view: RoomView, position: int) -> int:

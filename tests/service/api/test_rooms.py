@@ -129,7 +129,7 @@ async def test_from_ticket_to_place(rooms: Client) -> None:
     assert (await enter(rooms, tickets[third], third)).status_code == 200
 
     closed = (await rooms.operate("POST", f"{ROOM}/close")).json()
-    assert (closed["phase"], closed["closed_at_ms"]) == ("OVER", OPENS_AT_MS + 2_000)
+    assert (closed["phase"], closed["closed_at_ms"]) == ("CLOSED", OPENS_AT_MS + 2_000)
     assert (await rooms.operate("POST", f"{ROOM}/close")).json() == closed
     problem(await join(rooms, f"{NIK}4"), 410, "room-over")
     over = problem(await enter(rooms, tickets[second], second), 410, "room-over")
@@ -179,7 +179,7 @@ async def test_a_room_that_waits_for_chance(rooms: Client) -> None:
     """With a public source it opens by hand: not too early, once, and with one text."""
     path = "/v1/rooms/public"
     terms = {**TERMS, "entropy_source": "the index at noon", "join_opens_at_ms": OPENS_AT_MS - HOUR_MS // 2}
-    assert (await rooms.operate("PUT", path, terms)).json()["phase"] == "EARLY"
+    assert (await rooms.operate("PUT", path, terms)).json()["phase"] == "SCHEDULED"
     refused = await join(rooms, NIK, path)
     body = problem(refused, 409, "room-not-open")
     assert (body["retry_at_ms"], refused.headers["retry-after"]) == (OPENS_AT_MS - HOUR_MS // 2, "1800")
@@ -448,9 +448,9 @@ async def test_streams_tell_of_each_change() -> None:
             while (await anext(of_ticket))[1]["tickets"] != 2:
                 pass
             await room.close()
-            while (await anext(of_room))[1]["phase"] != "OVER":
+            while (await anext(of_room))[1]["phase"] != "CLOSED":
                 pass
-            while (await anext(of_ticket))[1]["phase"] != "OVER":
+            while (await anext(of_ticket))[1]["phase"] != "ROOM_CLOSED":
                 pass
 
 

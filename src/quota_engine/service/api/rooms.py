@@ -15,8 +15,6 @@ import msgspec
 
 from quota_engine.api_schema import rooms as wire
 from quota_engine.domain.errors import UnknownName
-from quota_engine.engine.summaries import RoomSummary as OperatorsLook
-from quota_engine.engine.summaries import summarize_room
 from quota_engine.engine.waiting_rooms import AsyncWaitingRoom
 from quota_engine.service.api.common import AUDITORS, OPERATORS, SERVICES, get, post, put
 from quota_engine.service.api.room_response_cache import RoomSummary
@@ -25,6 +23,8 @@ from quota_engine.service.http.problems import OF_ROOM_STATUS, Problem
 from quota_engine.service.http.sse import Stream, StreamEvent
 from quota_engine.waiting_room.machine import RoomResult, RoomStatus, RoomView
 from quota_engine.waiting_room.polling import ticket_poll_after_ms
+from quota_engine.waiting_room.summary import RoomSummary as OperatorsLook
+from quota_engine.waiting_room.summary import summarize_room
 from quota_engine.waiting_room.transcript import RoomTranscript
 
 if TYPE_CHECKING:

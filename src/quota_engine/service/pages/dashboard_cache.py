@@ -11,13 +11,14 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Final, Generic, TypeVar
 
 from quota_engine.catalog import Catalog, OfficeView, choice_of, packed_places
+from quota_engine.domain.audit_summary import AuditSummary
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView
 from quota_engine.draws.ledger import DrawView
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
-from quota_engine.engine.summaries import AuditSummary, RoomSummary, summarize_room
 from quota_engine.service.pages.operator.opening_report import Opening, read_opening
+from quota_engine.waiting_room.summary import RoomSummary, summarize_room
 
 KEPT_MS: Final = 1_000
 OPENING_KEPT_MS: Final = 5_000

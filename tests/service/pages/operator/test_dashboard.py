@@ -358,7 +358,7 @@ async def test_a_room_that_waits_for_its_entropy(desk: Desk, client: Client) -> 
     assert (await hall.view()).entropy == "7,123.45"
     assert (await desk.do("room/open", room="lottery-day", entropy="8")).status_code == 409
     board = await desk.get("/operator?room=lottery-day")
-    assert says("op_room_RUNNING") in board
+    assert says("op_room_OPEN") in board
 
 
 async def test_a_seeded_staging() -> None:
@@ -368,7 +368,7 @@ async def test_a_seeded_staging() -> None:
         async with desk.http:
             await desk.sign_in(Role.OPERATOR)
             board = await desk.get(f"/operator?draw={DRAW}&lang=en")
-            for text in ("op_room_RUNNING", "op_draw_open", "op_day_CLOSED", "op_day_OPEN"):
+            for text in ("op_room_OPEN", "op_draw_open", "op_day_CLOSED", "op_day_OPEN"):
                 assert f">{says(text, 'en')}<" in board
             assert 'class="overbooked alarm"' in board
             assert says("op_draw_none", "en") in await desk.get("/operator?draw=nix")

@@ -17,10 +17,10 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.outcomes import DayView, Outcome, Status
 from quota_engine.domain.validation import CAPACITY_MAX
-from quota_engine.engine.summaries import RoomPhase, RoomSummary
 from quota_engine.service.pages.operator.base import Look, Mistake, OperatorSite, Refused
 from quota_engine.service.pages.operator.day_tables import day_rows
 from quota_engine.waiting_room.machine import PER_MINUTE_MAX, RoomResult, RoomStatus
+from quota_engine.waiting_room.summary import RoomPhase, RoomSummary
 
 _is_count = re.compile(r"[0-9]{1,8}").fullmatch
 _CLOSING_STATES: Final = (State.CONFIRMED, State.HELD, State.WAITING)
@@ -220,8 +220,8 @@ class Changes:
             room=room,
             asked=asked,
             query=site.query(look, "room"),
-            can_open=room is not None and bool(room.entropy_source) and room.phase is RoomPhase.DUE,
-            can_end=room is not None and room.phase is not RoomPhase.OVER,
+            can_open=room is not None and bool(room.entropy_source) and room.phase is RoomPhase.OPENING,
+            can_end=room is not None and room.phase is not RoomPhase.CLOSED,
             asks_close=look.fields.get("ask") == "close",
             moment=lambda at_ms: words.moment(site.moment(at_ms, office)),
             seen=site.seen(look, now_ms),

@@ -17,7 +17,6 @@ from starlette.responses import RedirectResponse, Response
 from quota_engine.catalog import OfficeView
 from quota_engine.domain.errors import InvalidRequest, OutcomeUnknown, QuotaEngineError
 from quota_engine.draws.ledger import DrawView
-from quota_engine.engine.summaries import RoomSummary
 from quota_engine.service.auth import Grant, Role
 from quota_engine.service.observability.audit_log import in_the_log
 from quota_engine.service.pages.citizen.base import Site
@@ -26,6 +25,7 @@ from quota_engine.service.pages.forms import form_of
 from quota_engine.service.pages.i18n import Words
 from quota_engine.service.pages.operator.sessions import SigningIn
 from quota_engine.service.pages.rendering import Pages
+from quota_engine.waiting_room.summary import RoomSummary
 
 if TYPE_CHECKING:
     from quota_engine.service.app import Service

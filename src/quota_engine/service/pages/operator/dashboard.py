@@ -15,9 +15,9 @@ import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
 
+from quota_engine.domain.day_summary import DayState, day_state
 from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.domain.outcomes import QuotaView
-from quota_engine.engine.summaries import DayState, day_state
 from quota_engine.service.auth import Role
 from quota_engine.service.http.problems import Problem
 from quota_engine.service.http.sse import Stream, StreamEvent
@@ -104,7 +104,7 @@ class _Operators:
         for office, (_, views) in zip(offices, found, strict=True):
             selling = [view for view in views if day_state(view, now_ms) is DayState.OPEN]
             closed = sum(day_state(view, now_ms) is DayState.CLOSED for view in views)
-            later = [view.opens_at_ms for view in views if day_state(view, now_ms) is DayState.EARLY]
+            later = [view.opens_at_ms for view in views if day_state(view, now_ms) is DayState.NOT_OPEN]
             opens = look.words.moment(site.moment(min(later), office)) if later else ""
             rows.append((office, len(selling), closed, opens, totals(office, selling)))
         return site.page(

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from quota_engine.catalog import OfficeView
+from quota_engine.domain.day_summary import DayState, day_state
 from quota_engine.domain.outcomes import DayView, QuotaView
-from quota_engine.engine.summaries import DayState, day_state
 from quota_engine.service.pages.i18n import Words
 
 COUNTERS: Final = ("capacity", "confirmed", "held", "cooling", "available", "overbooked")
