@@ -32,7 +32,7 @@ from quota_engine.domain.outcomes import Status
 from quota_engine.ports import ApplyMany
 from quota_engine.stores.embedded import open_embedded
 from quota_engine.stores.redis.factory import open_store
-from quota_engine.stores.redis.keys import KINDS, keys_of
+from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
 from quota_engine.workflows.request_builder import random_id
 
 OFFICE: Final = "office"
@@ -70,7 +70,7 @@ def measure(url: str, reservations: int) -> dict[str, Any]:
             send(some, Status.HELD)
             send(tuple(Confirm(one.id) for one in some if isinstance(one, Reserve)), Status.CONFIRMED)
         filled = _used(client)
-        keys = dict(zip(KINDS, keys_of("", OFFICE), strict=True))
+        keys = dict(zip(OFFICE_KEY_NAMES, keys_of("", OFFICE), strict=True))
         by_key = _sizes(client, keys)
         refused = _used(client)
         for first in range(reservations, 2 * reservations, AT_ONCE):

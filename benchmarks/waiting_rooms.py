@@ -168,7 +168,7 @@ async def _joins(url: str, people: int, rounds: int, callers: int) -> dict[str, 
                 assert view.tickets == (1 if name == "bare" else people + 1)
                 if number:
                     taken.append(one)
-                await client.unlink(*keys_of("", place, ROOM.key_kinds))
+                await client.unlink(*keys_of("", place, ROOM.key_names))
     finally:
         await client.aclose()
         await backend.close()
@@ -192,7 +192,7 @@ async def _called(backend: Any, place: str, commands: list[JoinRoom], callers: i
 
 async def _prepared(client: Any, place: str, lines: list[str], sha1: str) -> None:
     batches = iter([lines[start : start + BATCH] for start in range(0, len(lines), BATCH)])
-    keys = keys_of("", place, ROOM.key_kinds)
+    keys = keys_of("", place, ROOM.key_names)
 
     async def sender() -> None:
         for batch in batches:
@@ -217,7 +217,7 @@ def memory(url: str, people: int) -> dict[str, Any]:
     backend = open_store(url, None)
     client = redis.Redis.from_url(url, decode_responses=True)
     place = "~room.memory"
-    keys, sha1 = keys_of("", place, ROOM.key_kinds), ROOM.script_of(None).sha1
+    keys, sha1 = keys_of("", place, ROOM.key_names), ROOM.script_of(None).sha1
 
     def used() -> int:
         info: Any = client.info("memory")

@@ -49,12 +49,12 @@ from quota_engine.ports import (
     View,
 )
 from quota_engine.stores.redis.codecs.office import event_of_text
-from quota_engine.stores.redis.executor import Worker
-from quota_engine.stores.redis.keys import KINDS, keys_of
+from quota_engine.stores.redis.executor import Executor
+from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
 from quota_engine.stores.redis.retrying_calls import Attempt, Call, RetryPolicy, Router
 from quota_engine.stores.redis.scripts import COMMANDS, CONSUMERS, GUARDED_COMMANDS, READS, RECONCILE, Script, script_of
-from quota_engine.stores.redis.sold_out_cache import SoldOut
-from quota_engine.stores.redis.stored_kinds import stored_kind_of
+from quota_engine.stores.redis.sold_out_cache import SoldOutCache
+from quota_engine.stores.redis.stored_kinds import format_of
 
 T = TypeVar("T")
 
@@ -453,7 +453,7 @@ class LuaStore:
 
     def apply(self, office: str, command: Any) -> Any:
         """See :meth:`quota_engine.ports.Backend.send`."""
-        return self._run(stored_kind_of(office).script_of(command), office, (command,))[0]
+        return self._run(format_of(office).script_of(command), office, (command,))[0]
 
     def execute(self, request: StoreRequest[T]) -> T:
         """See :meth:`quota_engine.ports.Backend.perform`."""
@@ -468,7 +468,7 @@ class LuaStore:
             case Apply(place, command):
                 return self.apply(place, command)
             case Query(place, question):
-                kind = stored_kind_of(place)
+                kind = format_of(place)
                 (line,) = self.store.run(kind.reads, self._keys(place), [self._now(), kind.encode(question)])
                 return self._answers(place).answer(question, line)
             case ApplyMany(office, commands):
@@ -494,7 +494,7 @@ class LuaStore:
                     found |= {record.id: record for record in records if record is not None}
                 return in_order(found.values())
             case ReadEvents(office, after, limit):
-                choices = self.store._hash(self._keys(office)[KINDS.index("choices")])
+                choices = self.store._hash(self._keys(office)[OFFICE_KEY_NAMES.index("choices")])
                 return [
                     RecordedEvent(number, event_of_text(fields[1], self._answers(office), choices))
                     for number, fields in self._events(office).entries
@@ -510,7 +510,7 @@ class LuaStore:
                 | ListConsumerGroups()
                 | Reconcile()
             ):
-                return self._drive(Worker(self._clock, RetryPolicy(), "", Router(), SoldOut(0)).answer(request))
+                return self._drive(Executor(self._clock, RetryPolicy(), "", Router(), SoldOutCache(0)).answer(request))
             case ListOffices():
                 return sorted(self._offices)
             case Audit(office):
@@ -542,7 +542,7 @@ class LuaStore:
     def _run(self, script: Script, place: str, commands: Sequence[Any]) -> list[Any]:
         if any(isinstance(command, Publish | SetRules) for command in commands):
             self._offices.add(place)
-        encode = stored_kind_of(place).encode
+        encode = format_of(place).encode
         lines = self.store.run(script, self._keys(place), [self._now(), *map(encode, commands)])
         outcome = self._answers(place).outcome
         return [outcome(command, line) for command, line in zip(commands, lines, strict=True)]
@@ -551,19 +551,19 @@ class LuaStore:
         return self.store.run(READS, self._keys(office), [self._now(), *lines])
 
     def _ledger(self, place: str) -> tuple[Any, int]:
-        kind = stored_kind_of(place)
+        kind = format_of(place)
         answers = self.store.run(kind.state, self._keys(place), [])
         state = [
-            dict(zip(answer[::2], answer[1::2], strict=True)) if index in kind.hashes else answer
+            dict(zip(answer[::2], answer[1::2], strict=True)) if index in kind.hash_indexes else answer
             for index, answer in enumerate(answers)
         ]
-        return kind.ledger(place, state), int(state[0].get("number", 0)) if isinstance(state[0], dict) else 0
+        return kind.decode_ledger(place, state), int(state[0].get("number", 0)) if isinstance(state[0], dict) else 0
 
     def _events(self, office: str) -> _Stream:
-        return self.store._value(self._keys(office)[KINDS.index("events")], _Stream)
+        return self.store._value(self._keys(office)[OFFICE_KEY_NAMES.index("events")], _Stream)
 
     def _keys(self, place: str) -> tuple[str, ...]:
-        return keys_of("", place, stored_kind_of(place).key_kinds)
+        return keys_of("", place, format_of(place).key_names)
 
     def _now(self) -> str:
         return "" if self._clock is None else str(self._clock.now_ms())
@@ -571,5 +571,5 @@ class LuaStore:
     def _answers(self, place: str) -> Any:
         answers = self._places.get(place)
         if answers is None:
-            answers = self._places[place] = stored_kind_of(place).answers(place)
+            answers = self._places[place] = format_of(place).decoder(place)
         return answers

@@ -167,12 +167,12 @@ def joined(callers: list[Caller]) -> bool:
 
 def waiting(backend: RedisStore | AsyncRedisStore) -> int:
     """How many calls wait for their turn."""
-    return sum(len(lane.waiting) for lane in backend._lanes.values())
+    return sum(len(lane.waiting) for lane in backend._queues.values())
 
 
 def in_flight(backend: RedisStore | AsyncRedisStore) -> int:
     """How many batches are under way."""
-    return sum(lane.in_flight for lane in backend._lanes.values())
+    return sum(lane.in_flight for lane in backend._queues.values())
 
 
 async def turns(number: int = 20) -> None:
@@ -706,7 +706,7 @@ def test_an_heir_that_dies_leaves_nobody_waiting(opened: Opened, monkeypatch: py
     until(lambda: in_flight(backend) == 1, "a call under way")
     heir = calling(backend, reserve("heir", ONLINE))
     until(lambda: waiting(backend) == 1, "an heir")
-    (lane,) = [lane for lane in backend._lanes.values() if lane.waiting]
+    (lane,) = [lane for lane in backend._queues.values() if lane.waiting]
     event = lane.waiting[0].woken
     wait = event.wait
 
@@ -745,7 +745,7 @@ async def test_an_error_that_cannot_be_copied_leaves_no_task_waiting(
     done, _ = await asyncio.wait(calls, timeout=0.3)
     for call in calls:
         call.cancel()
-    for task in list(backend._under_way):
+    for task in list(backend._tasks):
         with pytest.raises(TypeError):
             await task
     assert len(done) == 3

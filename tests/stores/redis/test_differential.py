@@ -62,7 +62,7 @@ from quota_engine.ports import (
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.factory import open_async_store, open_store
-from quota_engine.stores.redis.keys import KINDS, keys_of
+from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
 from quota_engine.stores.redis.scripts import COMMANDS, FREEING_COMMANDS, Script, script_of
 from tests.support.command_source import Step, format_steps, shortest
 from tests.support.lua_store import HalfDone, LuaServer, LuaStore, Refused
@@ -525,7 +525,7 @@ def test_what_is_forgotten_leaves_nothing() -> None:
         for _ in range(80):
             both.take(10_000, Confirm("nobody"))
         both.finish()
-        keys = dict(zip(KINDS, keys_of("", both.office), strict=True))
+        keys = dict(zip(OFFICE_KEY_NAMES, keys_of("", both.office), strict=True))
         for kind in ("days", "records", "claims", "due", "cooling", "waiting"):
             assert store.members(keys[kind]) == ["~"], f"seed {seed}: {kind}"
 

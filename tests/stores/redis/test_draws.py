@@ -43,7 +43,7 @@ from quota_engine.draws.ledger import (
 from quota_engine.draws.lottery import CHOICES_MAX, PREFERENCES_MAX
 from quota_engine.ports import Apply, AsyncStore, Describe, ListOffices, Query, Store
 from quota_engine.stores.redis.codecs.draws import (
-    DrawAnswers,
+    DrawDecoder,
     draw_of_state,
     encode_for_draw,
     text_of_wish,
@@ -53,7 +53,7 @@ from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.scripts import DRAW_COMMANDS, DRAW_READS, DRAW_STATE, Script
 from quota_engine.stores.redis.stored_kinds import DRAW as STORED
-from quota_engine.stores.redis.stored_kinds import stored_kind_of
+from quota_engine.stores.redis.stored_kinds import format_of
 from tests.support.draw_runs import KEY, catalog, whole_draw
 from tests.support.draw_samples import DRAW, SEED
 from tests.support.lua_store import LuaServer, Refused
@@ -72,9 +72,9 @@ class WithoutServer:
 
     def __init__(self, place: str, store: LuaServer | None = None) -> None:
         self.store = store or LuaServer()
-        self.keys = keys_of("", place, STORED.key_kinds)
+        self.keys = keys_of("", place, STORED.key_names)
         self.place = place
-        self.answers = DrawAnswers(place)
+        self.answers = DrawDecoder(place)
 
     def lines(self, script: Script, now_ms: int | None, lines: Sequence[str]) -> list[str]:
         return self.store.run(script, self.keys, ["" if now_ms is None else str(now_ms), *lines])
@@ -265,7 +265,7 @@ def test_draws_are_no_offices(backend: Store, clock: ManualClock) -> None:
     place = address_of(next(_draws))
     assert backend.execute(Apply(place, CreateDraw(TERMS))).ok
     assert backend.execute(ListOffices()) == []
-    assert stored_kind_of(place) is STORED
+    assert format_of(place) is STORED
     clock.set_ms(CLOSES_AT_MS)
     for command in (CloseDraw(), OfferDay("sby", TERMS.first_day, ()), FreezeDraw(0, "0" * 64, "0" * 64)):
         assert backend.execute(Apply(place, command)).ok

@@ -40,7 +40,7 @@ from quota_engine.ports import Apply, ApplyMany, Describe, Query, Store
 from quota_engine.stores.redis.codecs.buckets import buckets_of_state, encode_bucket_command, text_of_guards
 from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.factory import open_async_store, open_store
-from quota_engine.stores.redis.keys import BUCKET_KINDS, keys_of
+from quota_engine.stores.redis.keys import BUCKET_KEY_NAMES, keys_of
 from quota_engine.stores.redis.scripts import BUCKETS, GUARDED_COMMANDS, Script
 from tests.support.lua_store import LuaServer, LuaStore, Refused
 from tests.support.random_walks import walk
@@ -200,7 +200,7 @@ async def test_ten_at_once_are_ten_on_a_server(server: Server) -> None:
 def test_a_refusal_leaves_nothing_on_a_server(on_server: Opened, server: Server) -> None:
     """Whoever is refused costs the store no memory; full buckets vanish as others come, and the keys end."""
     place, limit = "~buckets.small", per_minute(1)
-    keys = keys_of("", place, BUCKET_KINDS)
+    keys = keys_of("", place, BUCKET_KEY_NAMES)
     on_server.clock.set_ms(START_MS)
     on_server.backend.execute(Apply(place, TakeTokens((Charge("busy", limit),))))
     before = [server.ask("MEMORY", "USAGE", key) for key in keys]

@@ -147,7 +147,7 @@ async def test_an_observer_of_verdicts_only_is_told_of_nothing_else(valkey_serve
     async with await opened as engine:
         assert await reserve_together(engine, 2) == [Status.UNKNOWN_DAY] * 2
         assert isinstance(engine._backend, Observable)
-        assert engine._backend._watch is None  # type: ignore[attr-defined]
+        assert engine._backend._observer is None  # type: ignore[attr-defined]
     with QuotaEngine.open(observer=Seen()) as in_memory:  # which has no way to go
         assert not isinstance(in_memory._backend, Observable)
 

@@ -20,7 +20,7 @@ from quota_engine.domain.state_machine import apply
 from quota_engine.ports import Audit, Describe, ReadEvents, Reconcile, RecordedEvent, TrimEvents
 from quota_engine.stores.redis import executor
 from quota_engine.stores.redis.codecs.office import encode
-from quota_engine.stores.redis.keys import KINDS
+from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES
 from quota_engine.stores.redis.repair import writes_between
 from quota_engine.stores.redis.scripts import COMMANDS, RECONCILE
 from quota_engine.stores.redis.stored_kinds import OFFICE as KIND
@@ -56,7 +56,7 @@ class Walked:
 
     def value(self, kind: str) -> Any:
         """What stands under one of the office's keys."""
-        return self.backend.store._values[self.backend._keys(OFFICE)[KINDS.index(kind)]]
+        return self.backend.store._values[self.backend._keys(OFFICE)[OFFICE_KEY_NAMES.index(kind)]]
 
 
 def state_of(walked: Walked) -> list[Any]:
@@ -65,7 +65,9 @@ def state_of(walked: Walked) -> list[Any]:
     status, _, *found = walked.backend.store.run(RECONCILE, keys, ["0", "begin", "t", "", "1", "0"])
     assert status == "GO"
     walked.backend.store.run(RECONCILE, keys, ["0", "leave", "t"])
-    pairs = [dict(zip(one[::2], one[1::2], strict=True)) if at in KIND.hashes else one for at, one in enumerate(found)]
+    pairs = [
+        dict(zip(one[::2], one[1::2], strict=True)) if at in KIND.hash_indexes else one for at, one in enumerate(found)
+    ]
     return list(pairs)
 
 
@@ -78,7 +80,7 @@ def test_what_is_right_is_left_alone(whole: bool, seed: int) -> None:
     if not walked.ledger.events:
         return
     state = state_of(walked)
-    mended = mend(KIND.ledger(OFFICE, state[:-2]), from_events=whole)
+    mended = mend(KIND.decode_ledger(OFFICE, state[:-2]), from_events=whole)
     assert describe(mended) == describe(walked.ledger)
     assert writes_between(state, mended, len(walked.ledger.events), ()) == []
 

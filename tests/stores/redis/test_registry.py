@@ -32,7 +32,7 @@ from tests.support.lua_store import LuaServer, Refused
 from tests.support.servers import Server
 
 SHARD = "~n.03"
-KEYS = keys_of("", SHARD, stored.KEYS)
+KEYS = keys_of("", SHARD, stored.REGISTRY_KEY_NAMES)
 
 
 @pytest.fixture(params=["valkey_server", "redis_server"])
@@ -71,7 +71,7 @@ class LuaShard:
 
     def __init__(self) -> None:
         self.store = LuaServer()
-        self.answers = stored.Answers(SHARD)
+        self.answers = stored.RegistryDecoder(SHARD)
 
     def send(self, now_ms: int, *commands: Any) -> list[Any]:
         lines = self.store.run(stored.COMMANDS, KEYS, [str(now_ms), *map(stored.encode, commands)])

@@ -42,7 +42,7 @@ from tests.support.paths import DOCS
 from tests.support.servers import Cluster, Server
 
 PLACE = "~room.december"
-KEYS = keys_of("", PLACE, ROOM.key_kinds)
+KEYS = keys_of("", PLACE, ROOM.key_names)
 CATALOG = load_catalog("surabaya")
 KEY = b"sixteen bytes or more"
 
@@ -52,7 +52,7 @@ class Scripts:
 
     def __init__(self) -> None:
         self.store = LuaServer()
-        self.answers = ROOM.answers(PLACE)
+        self.answers = ROOM.decoder(PLACE)
 
     def send(self, commands: list[RoomCommand], now_ms: int) -> list[RoomResult]:
         lines = [ROOM.encode(command) for command in commands]
@@ -67,7 +67,7 @@ class Scripts:
     def describe(self) -> dict[str, Any]:
         state = self.store.run(ROOM.state, KEYS, [])
         hashes = [dict(zip(answer[::2], answer[1::2], strict=True)) for answer in state]
-        return describe(ROOM.ledger(PLACE, hashes))
+        return describe(ROOM.decode_ledger(PLACE, hashes))
 
 
 @given(st.integers(0, 2**32))

@@ -24,10 +24,10 @@ from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.retrying_calls import (
     Attempt,
     Call,
-    Lost,
     Node,
     NotSent,
-    Pause,
+    ReplyLost,
+    RetryPause,
     RetryPolicy,
     Router,
     call_plain,
@@ -59,10 +59,10 @@ def play(call: Call[Any], *answers: list[Any] | Exception) -> tuple[Any, list[st
         step = next(call)
         while True:
             did.append(_words(step))
-            answer = [] if isinstance(step, Pause) else left.pop(0)
+            answer = [] if isinstance(step, RetryPause) else left.pop(0)
             step = (
                 call.throw(answer)
-                if isinstance(answer, (NotSent, Lost, BusyLoadingError))
+                if isinstance(answer, (NotSent, ReplyLost, BusyLoadingError))
                 else call.send([answer] if isinstance(answer, Exception) else answer)
             )
     except StopIteration as end:
@@ -73,8 +73,8 @@ def play(call: Call[Any], *answers: list[Any] | Exception) -> tuple[Any, list[st
     return outcome, did
 
 
-def _words(step: Attempt | Pause) -> str:
-    if isinstance(step, Pause):
+def _words(step: Attempt | RetryPause) -> str:
+    if isinstance(step, RetryPause):
         return "pause"
     words = " ".join(str(request[0]) for request in step.requests)
     return f"{step.node} {words}" if step.node else words
@@ -168,7 +168,7 @@ class TestCluster:
 
     def test_when_nobody_tells_what_was_known_is_tried(self) -> None:
         """A failed question is no reason not to try the server that had the slot."""
-        did = play(script(knowing()), Lost("cut"), NotSent("refused"), BusyLoadingError("loading"), [["done"]])
+        did = play(script(knowing()), ReplyLost("cut"), NotSent("refused"), BusyLoadingError("loading"), [["done"]])
         assert did == (["done"], [f"{A} EVALSHA", "pause", f"{B} CLUSTER", f"{A} CLUSTER", f"{A} EVALSHA"])
 
     def test_a_slot_that_nobody_has(self) -> None:
@@ -189,10 +189,10 @@ class TestCluster:
     def test_one_asks_at_a_time(self) -> None:
         """While a call asks, the others try what was known: a failover brings no storm of questions."""
         router = knowing()
-        router.doubt()
+        router.invalidate()
         first = script(router)
         assert _words(next(first)) == f"{B} CLUSTER"
-        router.doubt()
+        router.invalidate()
         assert play(script(router), [["done"]])[1] == [f"{A} EVALSHA"]
         assert _words(first.send(slots((0, 16383, C)))) == f"{C} EVALSHA"
         first.close()
@@ -210,12 +210,12 @@ class TestCluster:
         """Those that the cluster names can be asked, besides those of the URL; those that have gone are forgotten."""
         router = ClusterRouter([A])
         play(plain(router), slots((0, 99, B), (100, 16383, C)), ["PONG"])
-        router.doubt()
+        router.invalidate()
         assert play(plain(router), NotSent("A"), slots((0, 16383, C)), ["PONG"])[1][:2] == [
             f"{A} CLUSTER",
             f"{B} CLUSTER",
         ]
-        router.doubt()
+        router.invalidate()
         assert play(plain(router), NotSent("C"), NotSent("A"), ["PONG"])[1] == [
             f"{C} CLUSTER",
             f"{A} CLUSTER",
@@ -233,7 +233,7 @@ class TestSentinel:
         assert did == (["done"], [f"{S} SENTINEL", f"{T} SENTINEL", f"{A} EVALSHA"])
         assert play(script(router), [["done"]])[1] == [f"{A} EVALSHA"]
 
-    @pytest.mark.parametrize("trouble", [ReadOnlyError("a replica now"), NotSent("refused"), Lost("cut")])
+    @pytest.mark.parametrize("trouble", [ReadOnlyError("a replica now"), NotSent("refused"), ReplyLost("cut")])
     def test_after_trouble_the_next_sentinel_is_asked(self, trouble: Exception) -> None:
         """A demoted primary says READONLY, a dead one refuses: another Sentinel than before is asked who it is now."""
         router = SentinelRouter([S, T], "tickets")
@@ -249,7 +249,7 @@ class TestSentinel:
     def test_an_answer_that_was_lost_for_good_is_unknown(self) -> None:
         """The old primary may have done it, and the new one may have heard of it."""
         router = SentinelRouter([S], "tickets")
-        outcome, _ = play(script(router, 2), [[A.host, "1"]], Lost("cut"), NotSent("S"), NotSent("A"))
+        outcome, _ = play(script(router, 2), [[A.host, "1"]], ReplyLost("cut"), NotSent("S"), NotSent("A"))
         assert isinstance(outcome, OutcomeUnknown)
 
 

@@ -58,10 +58,10 @@ from quota_engine.ports import ApplyMany, ReadEvents, TrimEvents
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis import sold_out_cache
 from quota_engine.stores.redis.async_store import AsyncRedisStore
-from quota_engine.stores.redis.codecs.office import Decoder, event_of_text, names_of_event, text_of_choice
+from quota_engine.stores.redis.codecs.office import OfficeDecoder, event_of_text, names_of_event, text_of_choice
 from quota_engine.stores.redis.factory import open_async_store, open_store
-from quota_engine.stores.redis.keys import KINDS, keys_of
-from quota_engine.stores.redis.sold_out_cache import Bounds, SoldOut
+from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
+from quota_engine.stores.redis.sold_out_cache import CacheLimits, SoldOutCache
 from quota_engine.stores.redis.sync_store import RedisStore
 from tests.stores.redis.test_outages import RIGHTS
 from tests.support.lossy_proxy import LossyProxy
@@ -225,8 +225,8 @@ def test_asyncio(valkey_server: Server) -> None:
 
 async def settled(backend: AsyncRedisStore) -> None:
     """Wait until nothing is under way."""
-    while backend._under_way:
-        await asyncio.wait(backend._under_way)
+    while backend._tasks:
+        await asyncio.wait(backend._tasks)
 
 
 async def test_who_is_answered_at_once_lets_others_have_a_turn(valkey_server: Server) -> None:
@@ -583,7 +583,7 @@ async def test_a_step_whose_answer_was_lost_under_asyncio(own_server: Server) ->
         assert (await backend.apply(OFFICE, reserve("b", ONLINE))).status is Status.HELD
         await rush("c")
         task = asyncio.create_task(backend.apply(OFFICE, Release("budi")))
-        while not backend._under_way:
+        while not backend._tasks:
             await asyncio.sleep(0)
         task.cancel()
         await settled(backend)
@@ -601,7 +601,7 @@ class Apart:
     def __init__(self, *commands: Command, **bounds: Any) -> None:
         self.clock = ManualClock(OPENS_AT_MS)
         self.store = LuaStore(self.clock, LuaServer())
-        self.memory = SoldOut(BOUND_MS, lambda: self.clock.now_ms() / 1000, Bounds(**bounds))
+        self.memory = SoldOutCache(BOUND_MS, lambda: self.clock.now_ms() / 1000, CacheLimits(**bounds))
         self._strangers = 0
         for command in (*published(), *commands, reserve("ani", ONLINE), reserve("budi", ONLINE)):
             assert self.store.apply(OFFICE, command).ok
@@ -609,37 +609,37 @@ class Apart:
     def send(self, command: Command) -> Outcome | None:
         """What the store says; ``None`` if the memory answered instead, as it does ``SOLD_OUT`` alone."""
         if type(command) is Reserve:
-            known = self.memory.answer(OFFICE, command)
+            known = self.memory.get(OFFICE, command)
             if known is not None:
                 assert known.status is SOLD_OUT
                 return None
         outcome: Outcome = self.store.apply(OFFICE, command)
-        self.memory.saw(OFFICE, command, outcome)
+        self.memory.record_outcome(OFFICE, command, outcome)
         return outcome
 
     def stranger(self) -> Outcome | None:
         self._strangers += 1
         return self.send(reserve(f"s{self._strangers}", ONLINE))
 
-    def ask(self) -> sold_out_cache.Question:
+    def ask(self) -> sold_out_cache.RefreshQuery:
         """The question that is due, as it sets out."""
-        office = self.memory.due.popleft()
-        assert not self.memory.due
-        question = self.memory.ask(office)
+        office = self.memory.due_offices.popleft()
+        assert not self.memory.due_offices
+        question = self.memory.begin_refresh(office)
         assert question is not None
         return question
 
-    def look(self, question: sold_out_cache.Question) -> list[str]:
+    def look(self, question: sold_out_cache.RefreshQuery) -> list[str]:
         """What the scripts say at this moment."""
         return self.store._look(OFFICE, *question.lines)
 
-    def learn(self, question: sold_out_cache.Question, lines: list[str]) -> None:
+    def learn(self, question: sold_out_cache.RefreshQuery, lines: list[str]) -> None:
         """The answer arrives, and what it leads to is asked and answered at once."""
-        more: sold_out_cache.Question | None = self.memory.learn(question, lines)
+        more: sold_out_cache.RefreshQuery | None = self.memory.apply_reply(question, lines)
         if more is not None:
-            more = self.memory.learn(more, self.look(more))
+            more = self.memory.apply_reply(more, self.look(more))
         assert more is None
-        self.memory.done(question, is_away=False)
+        self.memory.end_refresh(question, is_away=False)
 
     def rush(self) -> None:
         """Until there is a memory."""
@@ -706,7 +706,7 @@ def test_a_reserve_that_was_lost_while_a_question_was_under_way() -> None:
     lines = apart.look(question)
     lost = reserve("citra", ONLINE, day=NEXT_DAY)
     apart.store.apply(OFFICE, lost)
-    apart.memory.lost(OFFICE, lost)
+    apart.memory.record_unknown(OFFICE, lost)
     apart.learn(question, lines)
     assert apart.stranger() is None
     again = apart.send(reserve("again", ONLINE, "citra"))
@@ -749,9 +749,9 @@ def test_another_history_whose_events_are_trimmed() -> None:
     assert apart.stranger() is None
     question = apart.ask()
     assert not question.is_for_all
-    more = apart.memory.learn(question, apart.look(question))
+    more = apart.memory.apply_reply(question, apart.look(question))
     assert more is None  # it has just read all names, and rests
-    apart.memory.done(question, is_away=False)
+    apart.memory.end_refresh(question, is_away=False)
     assert apart.send(reserve("again", ONLINE, "x")) is not None
     apart.clock.advance_ms(BOUND_MS)
     apart.rush()
@@ -768,11 +768,11 @@ def test_no_storm_while_the_store_is_away() -> None:
     assert [apart.stranger() for _ in range(5)] == [None] * 5
     question = apart.ask()
     assert [apart.stranger() for _ in range(5)] == [None] * 5
-    assert not apart.memory.due
-    apart.memory.done(question, is_away=True)
+    assert not apart.memory.due_offices
+    apart.memory.end_refresh(question, is_away=True)
     apart.clock.advance_ms(80)
     assert [apart.stranger() for _ in range(5)] == [None] * 5
-    assert not apart.memory.due
+    assert not apart.memory.due_offices
     apart.clock.advance_ms(BOUND_MS)
     apart.rush()
 
@@ -784,10 +784,10 @@ def test_an_office_that_was_forgotten_while_a_question_was_under_way() -> None:
         assert apart.stranger() is not None
     question = apart.ask()
     lines = apart.look(question)
-    apart.memory.saw("elsewhere", reserve("w", ONLINE), Outcome(SOLD_OUT))
+    apart.memory.record_outcome("elsewhere", reserve("w", ONLINE), Outcome(SOLD_OUT))
     apart.learn(question, lines)
     assert set(apart.memory._offices) == {"elsewhere"}
-    assert apart.memory.ask(OFFICE) is None
+    assert apart.memory.begin_refresh(OFFICE) is None
     assert apart.stranger() is not None
 
 
@@ -807,8 +807,8 @@ def test_a_kind_that_was_forgotten_while_a_question_was_under_way() -> None:
 # --- Against the machine --------------------------------------------------------------------------------------------
 
 
-def memory_of(backend: RedisStore) -> SoldOut:
-    return backend._sold_out
+def memory_of(backend: RedisStore) -> SoldOutCache:
+    return backend._sold_out_cache
 
 
 class Watched:
@@ -817,14 +817,14 @@ class Watched:
     def __init__(self, backend: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
         self.backend = backend
         self.is_own = False
-        answer = memory_of(backend).answer
+        answer = memory_of(backend).get
 
         def noted(office: str, command: Reserve) -> Outcome | None:
             outcome = answer(office, command)
             self.is_own = outcome is not None
             return outcome
 
-        monkeypatch.setattr(memory_of(backend), "answer", noted)
+        monkeypatch.setattr(memory_of(backend), "get", noted)
 
     def apply(self, office: str, command: Command) -> Outcome:
         self.is_own = False
@@ -937,13 +937,13 @@ def test_who_is_in_an_event(scene: Scene) -> None:
     backend = scene.open()
     commands = [command for _, command in random_commands(5, 300)]
     backend.execute(ApplyMany(OFFICE, (*published(), *commands)))
-    key = dict(zip(KINDS, keys_of("", OFFICE), strict=True))
+    key = dict(zip(OFFICE_KEY_NAMES, keys_of("", OFFICE), strict=True))
     choices = scene.server.ask("HGETALL", key["choices"])
     entries = scene.server.ask("XRANGE", key["events"], "-", "+")
     seen = set()
     for _, fields in entries:
         text = fields["e"]
-        event: Any = event_of_text(text, Decoder(OFFICE), choices)
+        event: Any = event_of_text(text, OfficeDecoder(OFFICE), choices)
         record = getattr(event, "reservation", None)
         assert names_of_event(text) == (() if record is None else (record.id, *record.applicants))
         seen.add(type(event))
@@ -967,17 +967,17 @@ def test_a_reserve_has_no_field_that_the_memory_does_not_know() -> None:
 # --- Bounds ---------------------------------------------------------------------------------------------------------
 
 
-def with_bounds(backend: RedisStore, clock: ManualClock, **bounds: Any) -> SoldOut:
+def with_bounds(backend: RedisStore, clock: ManualClock, **bounds: Any) -> SoldOutCache:
     """Give a backend a memory with other bounds."""
-    memory = SoldOut(BOUND_MS, lambda: clock.now_ms() / 1000, Bounds(**bounds))
-    backend._sold_out = backend._worker._sold_out = memory
+    memory = SoldOutCache(BOUND_MS, lambda: clock.now_ms() / 1000, CacheLimits(**bounds))
+    backend._sold_out_cache = backend._executor._sold_out = memory
     return memory
 
 
 def test_names_forget_nobody_and_mistake_few() -> None:
     """Everybody who was put in is found, full or not; and few others are."""
     for count in (1, 1000, 50_000):
-        names = sold_out_cache.Names(count)
+        names = sold_out_cache.NameFilter(count)
         names.add(f"in{number}" for number in range(count))
         assert not names.is_full()
         names.add(f"in{number}" for number in range(count))
@@ -988,7 +988,7 @@ def test_names_forget_nobody_and_mistake_few() -> None:
             added += 1
         assert added >= 2 * count
 
-        def has(name: str, names: sold_out_cache.Names = names) -> bool:
+        def has(name: str, names: sold_out_cache.NameFilter = names) -> bool:
             mark = sold_out_cache._MARKS[hash(name) >> 40 & 63]
             return names.table[hash(name) & names.mask] & mark == mark
 
@@ -1051,7 +1051,7 @@ def test_so_many_offices_kinds_and_names(valkey_server: Server) -> None:
     assert set(memory._offices) == {"second", "third"}
     assert memory._offices["second"].names is None
     assert memory._offices["third"].names is not None
-    assert not memory.due
+    assert not memory.due_offices
     backend.close()
 
 

@@ -18,18 +18,27 @@ from quota_engine.domain.commands import Command, Reserve
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.outcomes import Outcome
 from quota_engine.ports import Apply, Clock, StoreObserver, StoreRequest
-from quota_engine.stores.redis.batching import LANES_MAX, BatchLimits, Lane, told
-from quota_engine.stores.redis.executor import Place, Worker
-from quota_engine.stores.redis.observer_adapter import Watch
-from quota_engine.stores.redis.retrying_calls import Attempt, Call, Lost, Node, NotSent, Pause, RetryPolicy, Router
+from quota_engine.stores.redis.batching import BATCH_QUEUES_MAX, BatchLimits, BatchQueue, copy_error
+from quota_engine.stores.redis.executor import Executor, LedgerHandle
+from quota_engine.stores.redis.observer_adapter import ObserverAdapter
+from quota_engine.stores.redis.retrying_calls import (
+    Attempt,
+    Call,
+    Node,
+    NotSent,
+    ReplyLost,
+    RetryPause,
+    RetryPolicy,
+    Router,
+)
 from quota_engine.stores.redis.scripts import Script
-from quota_engine.stores.redis.sold_out_cache import SoldOut
+from quota_engine.stores.redis.sold_out_cache import SoldOutCache
 
 T = TypeVar("T")
 
 _ANSWERED_AT_ONCE_MAX = 64
 """Answers from memory in a row before others in the loop get a turn: who is answered at once waits for nothing."""
-_Way = tuple[Place, Script]
+_Way = tuple[LedgerHandle, Script]
 """A place and a script: what calls must have in common to travel together."""
 _Waiting = tuple[Any, str, "asyncio.Future[Any]", Any]
 """A command, its line, who waits for the answer, and what an observer wants to have with it."""
@@ -49,19 +58,19 @@ class AsyncRedisStore:
         router: Router = Router(),  # noqa: B008 - immutable
         pool_to: Callable[[Node], ConnectionPool] | None = None,
         on_close: Callable[[], None] | None = None,
-        sold_out: SoldOut | None = None,
+        sold_out: SoldOutCache | None = None,
     ) -> None:
         """See :class:`quota_engine.stores.redis.sync_store.RedisStore`."""
         self._pools: dict[Node | None, ConnectionPool] = {None: pool}
         self._pool_to = pool_to
         self._on_close = on_close
         self._limits = limits
-        self._sold_out = sold_out or SoldOut(0)
-        self._worker = Worker(clock, policy, namespace, router, self._sold_out)
-        self._watch: Watch | None = None
+        self._sold_out_cache = sold_out or SoldOutCache(0)
+        self._executor = Executor(clock, policy, namespace, router, self._sold_out_cache)
+        self._observer: ObserverAdapter | None = None
         self._answered_at_once = 0
-        self._lanes: dict[_Way, Lane[_Waiting]] = {}
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._queues: dict[_Way, BatchQueue[_Waiting]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._calls = 0
         self._ended = asyncio.Event()
         self._ended.set()
@@ -69,21 +78,21 @@ class AsyncRedisStore:
 
     def attach(self, observer: StoreObserver) -> None:
         """See :meth:`quota_engine.ports.Observable.watch`."""
-        self._watch = Watch(observer)
+        self._observer = ObserverAdapter(observer)
 
     async def apply(self, office: str, command: Command) -> Outcome:
         """See :meth:`quota_engine.ports.AsyncStore.send`. Calls that wait for others share their script call.
 
         Cancelling it while it waits for its turn leaves nothing; later, it leaves what the same id finds.
         """
-        memory = self._sold_out
+        memory = self._sold_out_cache
         if type(command) is Reserve:
-            known = memory.answer(office, command)
+            known = memory.get(office, command)
             if known is not None:
-                if memory.due:
+                if memory.due_offices:
                     self._refresh()
-                if self._watch is not None:
-                    self._watch.sold_out(office)
+                if self._observer is not None:
+                    self._observer.on_sold_out(office)
                 self._answered_at_once += 1
                 if self._answered_at_once >= _ANSWERED_AT_ONCE_MAX:
                     self._answered_at_once = 0
@@ -92,10 +101,10 @@ class AsyncRedisStore:
         try:
             outcome: Outcome = await self._send(office, command)
         except BaseException:
-            memory.lost(office, command)
+            memory.record_unknown(office, command)
             raise
-        memory.saw(office, command, outcome)
-        if memory.due:
+        memory.record_outcome(office, command, outcome)
+        if memory.due_offices:
             self._refresh()
         return outcome
 
@@ -105,14 +114,14 @@ class AsyncRedisStore:
         if isinstance(request, Apply):
             answer = cast("T", await self.apply(request.address, request.command))
             return answer
-        question = self._worker.question(request)
+        question = self._executor.question(request)
         self._begin()
         try:
             if question is not None:
-                there = self._worker.place(question[0])
-                answer = await self._share(there, there.kind.reads, question[1])
+                there = self._executor.handle(question[0])
+                answer = await self._share(there, there.format.reads, question[1])
                 return answer
-            answer = await self._drive(self._worker.answer(request))
+            answer = await self._drive(self._executor.answer(request))
             return answer
         finally:
             self._end()
@@ -120,45 +129,45 @@ class AsyncRedisStore:
     async def _send(self, place: str, command: Any) -> Any:
         self._begin()
         try:
-            if self._worker.must_register(place, command):
-                await self._drive(self._worker.register(place, command))
-            there = self._worker.place(place)
-            return await self._share(there, there.kind.script_of(command), command)
+            if self._executor.must_register(place, command):
+                await self._drive(self._executor.register(place, command))
+            there = self._executor.handle(place)
+            return await self._share(there, there.format.script_of(command), command)
         finally:
             self._end()
 
-    async def _share(self, place: Place, script: Script, command: Any) -> Any:
+    async def _share(self, place: LedgerHandle, script: Script, command: Any) -> Any:
         """Let a command, or a question, travel with those that go the same way."""
-        line = place.kind.encode(command)
+        line = place.format.encode(command)
         way = place, script
         lane = self._lane(way)
         if lane.is_full():
-            lane.drop(_is_over)
+            lane.drop_abandoned(_is_over)
             if lane.is_full():
-                return self._worker.full(place, script)
+                return self._executor.full(place, script)
         loop = asyncio.get_running_loop()
         mine: asyncio.Future[Any] = loop.create_future()
-        lane.waiting.append((command, line, mine, None if self._watch is None else self._watch.call()))
+        lane.waiting.append((command, line, mine, None if self._observer is None else self._observer.on_enqueue()))
         if len(lane.waiting) == 1:
             # Those who call in the same turn of the loop come along; a lone call waits for nobody.
             loop.call_soon(self._set_out, way, lane)
         try:
             return await mine
         except asyncio.CancelledError:
-            lane.some_gave_up = True
+            lane.has_abandoned = True
             raise
 
     async def check_server(self) -> None:
         """See that the server answers and is new enough. Raises :class:`BackendUnavailable` otherwise."""
-        await self._drive(self._worker.check_server())
+        await self._drive(self._executor.check_server())
 
     async def close(self) -> None:
         """Wait for the calls that are under way, and close the connections. Later calls are refused."""
         self._closed = True
-        self._sold_out.close()
+        self._sold_out_cache.close()
         await self._ended.wait()
-        while self._under_way:  # the batches of calls that have been cancelled
-            await asyncio.wait(self._under_way)
+        while self._tasks:  # the batches of calls that have been cancelled
+            await asyncio.wait(self._tasks)
         for pool in list(self._pools.values()):
             await pool.disconnect()
         if self._on_close is not None:
@@ -178,37 +187,37 @@ class AsyncRedisStore:
 
     def _refresh(self) -> None:
         """Have the sold-out memory of an office that is due refreshed, beside what else goes on."""
-        office = self._sold_out.due.popleft()
-        task = asyncio.get_running_loop().create_task(self._drive(self._worker.refresh(office)))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        office = self._sold_out_cache.due_offices.popleft()
+        task = asyncio.get_running_loop().create_task(self._drive(self._executor.refresh(office)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _lane(self, way: _Way) -> Lane[_Waiting]:
-        lane = self._lanes.get(way)
+    def _lane(self, way: _Way) -> BatchQueue[_Waiting]:
+        lane = self._queues.get(way)
         if lane is None:
-            if len(self._lanes) >= LANES_MAX:
-                self._lanes = {way: lane for way, lane in self._lanes.items() if not lane.is_idle()}
-            lane = self._lanes[way] = Lane(self._limits)
+            if len(self._queues) >= BATCH_QUEUES_MAX:
+                self._queues = {way: lane for way, lane in self._queues.items() if not lane.is_idle()}
+            lane = self._queues[way] = BatchQueue(self._limits)
         return lane
 
-    def _set_out(self, way: _Way, lane: Lane[_Waiting]) -> None:
-        while lane.may_go():
-            batch = [one for one in lane.set_out() if not one[2].done()]  # whoever has been cancelled stays behind
+    def _set_out(self, way: _Way, lane: BatchQueue[_Waiting]) -> None:
+        while lane.can_send():
+            batch = [one for one in lane.take_batch() if not one[2].done()]  # whoever has been cancelled stays behind
             if not batch:
-                lane.arrived()
+                lane.batch_done()
                 continue
             task = asyncio.get_running_loop().create_task(self._carry(way, lane, batch))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    async def _carry(self, way: _Way, lane: Lane[_Waiting], batch: list[_Waiting]) -> None:
+    async def _carry(self, way: _Way, lane: BatchQueue[_Waiting], batch: list[_Waiting]) -> None:
         """Send one batch, and give each caller its outcome."""
         place, script = way
-        watch, failure = self._watch, None
+        watch, failure = self._observer, None
         began_ns = 0 if watch is None else perf_counter_ns()
         try:
-            lines = await self._drive(self._worker.run(script, place, [one[1] for one in batch]))
-            outcome = self._worker.reader(place, script)
+            lines = await self._drive(self._executor.run(script, place, [one[1] for one in batch]))
+            outcome = self._executor.reader(place, script)
             for (command, _, caller, _), line in zip(batch, lines, strict=True):
                 if not caller.done():
                     caller.set_result(outcome(command, line))
@@ -216,15 +225,15 @@ class AsyncRedisStore:
             failure = error
             for _, _, caller, _ in batch:
                 if not caller.done():
-                    caller.set_exception(told(error, self._worker.lost(place, script)))
+                    caller.set_exception(copy_error(error, self._executor.lost(place, script)))
             if not isinstance(error, Exception):
                 raise
         finally:
             if watch is not None:
-                reads = script is place.kind.reads
-                watch.batch(place.name, began_ns, (one[3] for one in batch), failure, reads=reads)
+                reads = script is place.format.reads
+                watch.on_batch(place.address, began_ns, (one[3] for one in batch), failure, reads=reads)
             failure = None  # it knows this frame
-            lane.arrived()
+            lane.batch_done()
             self._set_out(way, lane)
 
     async def _drive(self, steps: Call[T]) -> T:
@@ -232,13 +241,13 @@ class AsyncRedisStore:
         try:
             step = next(steps)
             while True:
-                if isinstance(step, Pause):
+                if isinstance(step, RetryPause):
                     await asyncio.sleep(step.duration_ms / 1000)
                     step = steps.send([])
                     continue
                 try:
                     replies = await self._exchange(step)
-                except (NotSent, Lost, RedisError) as error:
+                except (NotSent, ReplyLost, RedisError) as error:
                     step = steps.throw(error)
                 else:
                     step = steps.send(replies)
@@ -269,7 +278,7 @@ class AsyncRedisStore:
             raise
         except (RedisError, OSError) as error:
             await connection.disconnect()
-            raise Lost(str(error)) from error
+            raise ReplyLost(str(error)) from error
         except BaseException:
             await connection.disconnect(nowait=True)
             raise

@@ -7,7 +7,7 @@ under way, and goes at once.
 
 from __future__ import annotations
 
-__all__ = ["LANES_MAX", "BatchLimits", "Lane", "told"]
+__all__ = ["BATCH_QUEUES_MAX", "BatchLimits", "BatchQueue", "copy_error"]
 
 from collections import deque
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 
 T = TypeVar("T")
 
-LANES_MAX: Final = 4096
+BATCH_QUEUES_MAX: Final = 4096
 """With more than this, those that nobody uses are dropped: not every office that is named exists."""
 
 
@@ -31,41 +31,41 @@ class BatchLimits(msgspec.Struct, frozen=True):
     waiting_max: int = 10_000
 
 
-class Lane(Generic[T]):
+class BatchQueue(Generic[T]):
     """The calls of one office: those that wait, and how many batches are under way."""
 
-    __slots__ = ("in_flight", "limits", "some_gave_up", "waiting")
+    __slots__ = ("has_abandoned", "in_flight", "limits", "waiting")
 
     def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits
         self.waiting: deque[T] = deque()
         self.in_flight = 0
-        self.some_gave_up = False
+        self.has_abandoned = False
         """Whether calls have been given up since the last look: some that wait may be of no use to anybody."""
 
-    def drop(self, is_over: Callable[[T], bool]) -> None:
+    def drop_abandoned(self, is_over: Callable[[T], bool]) -> None:
         """Let those that are over wait no longer, so that they do not take the place of others. It looks at all of
         them: call it when the lane is full.
         """
-        if self.some_gave_up:
-            self.some_gave_up = False
+        if self.has_abandoned:
+            self.has_abandoned = False
             self.waiting = deque(one for one in self.waiting if not is_over(one))
 
     def is_full(self) -> bool:
         """Whether one more call would be too many."""
         return len(self.waiting) >= self.limits.waiting_max
 
-    def may_go(self) -> bool:
+    def can_send(self) -> bool:
         """Whether a batch can set out now."""
         return bool(self.waiting) and self.in_flight < self.limits.in_flight_max
 
-    def set_out(self) -> list[T]:
+    def take_batch(self) -> list[T]:
         """The calls of the next batch, which is under way from now on: :meth:`arrived` must follow."""
         self.in_flight += 1
         waiting = self.waiting
         return [waiting.popleft() for _ in range(min(len(waiting), self.limits.batch_max))]
 
-    def arrived(self) -> None:
+    def batch_done(self) -> None:
         """A batch has its answer, or never will."""
         self.in_flight -= 1
 
@@ -74,7 +74,7 @@ class Lane(Generic[T]):
         return not self.waiting and not self.in_flight
 
 
-def told(error: BaseException, lost: type[Exception] = OutcomeUnknown) -> Exception:
+def copy_error(error: BaseException, lost: type[Exception] = OutcomeUnknown) -> Exception:
     """What the others in a batch are told of an error that its carrier met: an error of their own each, because one
     object raised in several threads or tasks would mix up their tracebacks. What interrupted the carrier is not theirs:
     they are told what ``lost`` says.

@@ -5,7 +5,7 @@ Each request becomes a generator of attempts and pauses (see ``calls``), which a
 
 from __future__ import annotations
 
-__all__ = ["Place", "Worker"]
+__all__ = ["Executor", "LedgerHandle"]
 
 import logging
 import os
@@ -50,14 +50,14 @@ from quota_engine.ports import (
     View,
 )
 from quota_engine.stores.redis.codecs.office import encode, event_of_text, group_of_text
-from quota_engine.stores.redis.keys import KINDS, keys_of, offices_key
+from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of, offices_key
 from quota_engine.stores.redis.repair import Write, writes_between
 from quota_engine.stores.redis.retrying_calls import (
     Call,
     Durability,
     Fence,
     Fenced,
-    Pause,
+    RetryPause,
     RetryPolicy,
     Router,
     call_plain,
@@ -73,8 +73,8 @@ from quota_engine.stores.redis.scripts import (
     Script,
     script_of,
 )
-from quota_engine.stores.redis.sold_out_cache import Question, SoldOut
-from quota_engine.stores.redis.stored_kinds import OFFICE, StoredKind, stored_kind_of
+from quota_engine.stores.redis.sold_out_cache import RefreshQuery, SoldOutCache
+from quota_engine.stores.redis.stored_kinds import OFFICE, LedgerFormat, format_of
 
 BATCH_MAX: Final = 128
 PLACES_KEPT_MAX: Final = 10_000
@@ -130,18 +130,18 @@ happen.
 _log = logging.getLogger("quota_engine")
 
 
-class Place:
+class LedgerHandle:
     """What is known about one place: how its ledger is kept, its keys, what reads its answers, and what was seen of it
     last: its fencing epoch and the server that goes with it.
     """
 
-    __slots__ = ("answers", "epoch", "keys", "kind", "name", "reconciling", "seen")
+    __slots__ = ("address", "decoder", "epoch", "format", "keys", "reconciling", "seen")
 
     def __init__(self, name: str, namespace: str) -> None:
-        self.name = name
-        self.kind: StoredKind = stored_kind_of(name)
-        self.keys = keys_of(namespace, name, self.kind.key_kinds)
-        self.answers = self.kind.answers(name)
+        self.address = name
+        self.format: LedgerFormat = format_of(name)
+        self.keys = keys_of(namespace, name, self.format.key_names)
+        self.decoder = self.format.decoder(name)
         self.epoch = 0
         self.seen = ""
         self.reconciling = threading.Lock()  # only ever tried, never waited for
@@ -153,16 +153,16 @@ class Place:
             self.epoch, self.seen = epoch, epoch_and_server
 
 
-class Worker:
+class Executor:
     """Turns requests into calls, and replies into answers. It holds no connection."""
 
     def __init__(
-        self, clock: Clock | None, policy: RetryPolicy, namespace: str, router: Router, sold_out: SoldOut
+        self, clock: Clock | None, policy: RetryPolicy, namespace: str, router: Router, sold_out: SoldOutCache
     ) -> None:
         self._clock = clock
         self._router = router
         self._namespace = namespace
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, LedgerHandle] = {}
         self._policy = policy
         self._sold_out = sold_out
         self._known_offices: dict[str, int] = {}
@@ -170,25 +170,25 @@ class Worker:
         self._token = os.urandom(8).hex()
         """Who looks offices through: after an error the same client may go on at once."""
 
-    def place(self, name: str) -> Place:
+    def handle(self, name: str) -> LedgerHandle:
         """The place of this name, kept for as many as there may be offices in a catalog."""
         place = self._places.get(name)
         if place is None:
             if len(self._places) >= PLACES_KEPT_MAX:
                 self._places.clear()
-            place = self._places[name] = Place(name, self._namespace)
+            place = self._places[name] = LedgerHandle(name, self._namespace)
         return place
 
-    def run(self, script: Script, place: Place, lines: list[str]) -> Call[list[Any]]:
+    def run(self, script: Script, place: LedgerHandle, lines: list[str]) -> Call[list[Any]]:
         """Run a script on a place's keys with these lines; returns a line for each."""
-        writes = script is not place.kind.reads
-        if writes and place.kind is OFFICE and self._policy.fence is not Fence.OFF:
+        writes = script is not place.format.reads
+        if writes and place.format is OFFICE and self._policy.fence is not Fence.OFF:
             return self._run_fenced(script, place, lines)
         if writes or len(lines) == 1:
             return self._run(script, place.keys, lines, writes=writes)
         return self._look(script, place, lines)
 
-    def _run_fenced(self, script: Script, place: Place, lines: list[str]) -> Call[list[Any]]:
+    def _run_fenced(self, script: Script, place: LedgerHandle, lines: list[str]) -> Call[list[Any]]:
         """Run a script that changes an office; if another server has taken over, look the office through first."""
         lost = False
         pause_ms = self._policy.pause_ms_min
@@ -199,7 +199,7 @@ class Worker:
                 return reply
             except Fenced as fenced:
                 lost = lost or fenced.lost
-                problem = f"the office {place.name} is closed: {fenced}"
+                problem = f"the office {place.address} is closed: {fenced}"
                 if self._policy.fence is Fence.MANUAL:
                     problem += "; call reconcile"
                     break
@@ -209,10 +209,10 @@ class Worker:
             try:
                 found = yield from self._reconcile(place, force=False, events=())
             except (BackendUnavailable, OutcomeUnknown) as error:  # of the looking through, not of this command
-                problem = f"the office {place.name} is closed: {error}"
+                problem = f"the office {place.address} is closed: {error}"
                 break
             if found is None:  # somebody else is at it
-                yield Pause(pause_ms)
+                yield RetryPause(pause_ms)
                 pause_ms = min(2 * pause_ms, self._policy.pause_ms_max)
         if lost:
             raise OutcomeUnknown(f"the store's answer is not known; ask again with the same key ({problem})")
@@ -226,33 +226,33 @@ class Worker:
             now += "+"  # leave a small write behind in any case: after a replay that wrote nothing WAIT would not wait
         return call_script(script, keys, [now + fence, *lines], self._policy, self._router, writes=writes)
 
-    def _look(self, script: Script, place: Place, lines: list[str]) -> Call[list[Any]]:
+    def _look(self, script: Script, place: LedgerHandle, lines: list[str]) -> Call[list[Any]]:
         """All who ask the same are answered by one look."""
         asked = list(dict.fromkeys(lines))
         answers = yield from self._run(script, place.keys, asked, writes=False)
         answer_to = dict(zip(asked, answers, strict=True))
         return [answer_to[line] for line in lines]
 
-    def reader(self, place: Place, script: Script) -> Callable[[Any, str], Any]:
+    def reader(self, place: LedgerHandle, script: Script) -> Callable[[Any, str], Any]:
         """What makes an answer of a command, or of a question, and its line."""
         answer: Callable[[Any, str], Any] = (
-            place.answers.answer if script is place.kind.reads else place.answers.outcome
+            place.decoder.answer if script is place.format.reads else place.decoder.outcome
         )
         return answer
 
-    def full(self, place: Place, script: Script) -> Any:
+    def full(self, place: LedgerHandle, script: Script) -> Any:
         """The answer to a call for which too many others wait already.
 
         Raises:
             BackendUnavailable: it would only look.
         """
-        if script is place.kind.reads:
+        if script is place.format.reads:
             raise BackendUnavailable("too many calls for the same place wait already")
-        return place.kind.overloaded
+        return place.format.overloaded
 
-    def lost(self, place: Place, script: Script) -> type[Exception]:
+    def lost(self, place: LedgerHandle, script: Script) -> type[Exception]:
         """What a call is told that was given up half way by who carried it."""
-        return BackendUnavailable if script is place.kind.reads else OutcomeUnknown
+        return BackendUnavailable if script is place.format.reads else OutcomeUnknown
 
     def question(self, request: StoreRequest[Any]) -> tuple[str, Any] | None:
         """The place and the question, if the request is one that takes a single line: it can travel with others."""
@@ -268,25 +268,25 @@ class Worker:
     def refresh(self, office: str) -> Call[None]:
         """Ask what the sold-out memory wants to know about the office. Without an answer it knows nothing more."""
         memory = self._sold_out
-        question = memory.ask(office)
+        question = memory.begin_refresh(office)
         if question is None:
             return
         is_away = True
-        more: Question | None = question
+        more: RefreshQuery | None = question
         try:
             # Only as often as one redirection takes: an answer that comes late is of no use.
             policy = msgspec.structs.replace(self._policy, attempts_max=2)
-            keys = self.place(office).keys
+            keys = self.handle(office).keys
             while more is not None:
                 now = "" if self._clock is None else str(self._clock.now_ms())
                 arguments = [now, *more.lines]
                 lines = yield from call_script(READS, keys, arguments, policy, self._router, writes=False)
-                more = memory.learn(more, lines)
+                more = memory.apply_reply(more, lines)
             is_away = False
         except BackendUnavailable:
             pass
         finally:
-            memory.done(question, is_away=is_away)
+            memory.end_refresh(question, is_away=is_away)
 
     def check_server(self) -> Call[None]:
         """See that the server is one whose scripts are refused whole or run whole."""
@@ -388,7 +388,7 @@ class Worker:
             case ListOffices():
                 return self._list_offices()
             case Reconcile(office, events):
-                return self._reconcile_by_hand(self.place(office), events)
+                return self._reconcile_by_hand(self.handle(office), events)
             case Audit(office):
                 return self._audit(office)
             case Describe(office):
@@ -403,11 +403,11 @@ class Worker:
             outcomes = yield from self._carry_out(office, commands)
         except BaseException:
             for command in commands:
-                self._sold_out.lost(office, command)
+                self._sold_out.record_unknown(office, command)
             raise
         for command, outcome in zip(commands, outcomes, strict=True):
             if outcome.ok:
-                self._sold_out.saw(office, command, outcome)
+                self._sold_out.record_outcome(office, command, outcome)
         return outcomes
 
     def _carry_out(self, office: str, commands: tuple[Command, ...]) -> Call[list[Outcome]]:
@@ -416,7 +416,7 @@ class Worker:
         if longest is not None and self.must_register(office, longest):
             yield from self.register(office, longest)
         outcomes: list[Outcome] = []
-        place = self.place(office)
+        place = self.handle(office)
         for start in range(0, len(commands), BATCH_MAX):
             part = commands[start : start + BATCH_MAX]
             scripts = {script_of(command) for command in part}
@@ -429,32 +429,32 @@ class Worker:
                 if not outcomes:
                     raise
                 raise OutcomeUnknown(f"only the first {len(outcomes)} commands were carried out: {error}") from error
-            outcomes += [place.answers.outcome(command, line) for command, line in zip(part, lines, strict=True)]
+            outcomes += [place.decoder.outcome(command, line) for command, line in zip(part, lines, strict=True)]
         return outcomes
 
     def _view(self, office: str, days: tuple[int, ...]) -> Call[list[DayView]]:
         if not days:
             return []
-        place = self.place(office)
+        place = self.handle(office)
         lines = yield from self.run(READS, place, [f"view\t{day}" for day in days])
-        views = [place.answers.view(day, line) for day, line in zip(days, lines, strict=True)]
+        views = [place.decoder.view(day, line) for day, line in zip(days, lines, strict=True)]
         return [one for one in views if one is not None]
 
     def _list_day(self, office: str, day: int) -> Call[list[Reservation]]:
-        place = self.place(office)
+        place = self.handle(office)
         found: dict[str, Reservation] = {}
         cursor = "0"
         while True:
             (text,) = yield from self.run(READS, place, [f"list\t{day}\t{cursor}"])
             cursor, *lines = text.split("\n")
             for line in lines:
-                record = place.answers.lookup(line)
+                record = place.decoder.lookup(line)
                 found[record.id] = record  # the server may show one twice
             if cursor == "0":
                 return in_order(found.values())
 
     def _count_holds(self, office: str, day: int, bounds_ms: tuple[int, ...]) -> Call[list[int]]:
-        place = self.place(office)
+        place = self.handle(office)
         counts = [0] * (len(bounds_ms) + 1)
         bounds = ",".join(map(str, bounds_ms))
         seen = ""
@@ -466,7 +466,7 @@ class Worker:
                 return counts
 
     def _read_events(self, office: str, after: int, limit: int) -> Call[list[RecordedEvent]]:
-        keys = dict(zip(KINDS, self.place(office).keys, strict=True))
+        keys = dict(zip(OFFICE_KEY_NAMES, self.handle(office).keys, strict=True))
         if limit < 1 or after >= NUMBER_MAX:
             return []
         after = max(after, 0)
@@ -475,7 +475,7 @@ class Worker:
         return self._recorded(office, entries, choices)
 
     def _recorded(self, office: str, entries: Any, choices: Any) -> list[RecordedEvent]:
-        decoder, known = self.place(office).answers, _pairs(choices)
+        decoder, known = self.handle(office).decoder, _pairs(choices)
         return [
             RecordedEvent(int(number.partition("-")[0]), event_of_text(fields[1], decoder, known))
             for number, fields in entries
@@ -515,25 +515,25 @@ class Worker:
 
     def _consumers(self, office: str, *words: str | int) -> Call[list[Any]]:
         """Run the script of consumers; all that it can do may be repeated. Returns what it answers."""
-        keys = dict(zip(KINDS, self.place(office).keys, strict=True))
+        keys = dict(zip(OFFICE_KEY_NAMES, self.handle(office).keys, strict=True))
         three = [keys[kind] for kind in ("head", "events", "choices")]
         status, *answer = yield from self._run(CONSUMERS, three, [str(word) for word in words], writes=True)
         if status == "FULL":
             raise InvalidRequest("group", f"the office has {GROUPS_MAX} groups", "one of them; or drop one first")
         return answer
 
-    def _reconcile_by_hand(self, place: Place, events: tuple[RecordedEvent, ...]) -> Call[Reconciliation]:
+    def _reconcile_by_hand(self, place: LedgerHandle, events: tuple[RecordedEvent, ...]) -> Call[Reconciliation]:
         pause_ms = self._policy.pause_ms_min
         for _ in range(self._policy.attempts_max):
             found = yield from self._reconcile(place, force=True, events=events)
             if found is not None:
                 return found
-            yield Pause(pause_ms)
+            yield RetryPause(pause_ms)
             pause_ms = min(2 * pause_ms, self._policy.pause_ms_max)
-        raise BackendUnavailable(f"the office {place.name} is being reconciled by another client")
+        raise BackendUnavailable(f"the office {place.address} is being reconciled by another client")
 
     def _reconcile(
-        self, place: Place, *, force: bool, events: tuple[RecordedEvent, ...]
+        self, place: LedgerHandle, *, force: bool, events: tuple[RecordedEvent, ...]
     ) -> Call[Reconciliation | None]:
         """Look an office through, put right what is wrong, and open it; ``None`` if another client is at it.
 
@@ -550,7 +550,7 @@ class Worker:
             place.reconciling.release()
 
     def _look_through(
-        self, place: Place, force: bool, events: tuple[RecordedEvent, ...]
+        self, place: LedgerHandle, force: bool, events: tuple[RecordedEvent, ...]
     ) -> Call[Reconciliation | None]:
         findings: list[str] | None = None
         repaired = 0
@@ -559,8 +559,8 @@ class Worker:
             status, *answer = yield from self._mender(place, "begin", *words)
             if status != "GO":
                 return _nothing_to_do(place, status, answer)
-            state = [_pairs(one) if at in OFFICE.hashes else one for at, one in enumerate(answer[1:])]
-            ledger, number = OFFICE.ledger(place.name, state[:-2]), int(state[0]["number"])
+            state = [_pairs(one) if at in OFFICE.hash_indexes else one for at, one in enumerate(answer[1:])]
+            ledger, number = OFFICE.decode_ledger(place.address, state[:-2]), int(state[0]["number"])
             whole = len(ledger.events) == number
             findings = audit(ledger, from_events=whole) if findings is None else findings
             mended = mend(ledger, from_events=whole)
@@ -582,21 +582,21 @@ class Worker:
             if status != "OK":
                 return None
             place.saw(f"{answer[0]}:{answer[1]}")
-            found = Reconciliation(place.name, int(answer[0]), tuple(findings), repaired, restored)
+            found = Reconciliation(place.address, int(answer[0]), tuple(findings), repaired, restored)
             _log.log(
                 logging.WARNING if findings or repaired or restored or not force else logging.INFO,
                 "office %s: epoch %d; %d findings, %d entries repaired, %d events restored",
-                *(place.name, found.epoch, len(found.findings), repaired, restored),
+                *(place.address, found.epoch, len(found.findings), repaired, restored),
             )
             return found
         raise AssertionError("the last turn returns")
 
-    def _write(self, place: Place, number: int, writes: Sequence[Write]) -> Call[bool]:
+    def _write(self, place: LedgerHandle, number: int, writes: Sequence[Write]) -> Call[bool]:
         words = [str(word) for write in writes for word in write]
         (status,) = yield from self._mender(place, "write", number, *words)
         return bool(status == "OK")
 
-    def _mender(self, place: Place, what: str, *words: str | int) -> Call[list[Any]]:
+    def _mender(self, place: LedgerHandle, what: str, *words: str | int) -> Call[list[Any]]:
         lines = [what, self._token, *(str(int(word)) if isinstance(word, bool) else str(word) for word in words)]
         return self._run(RECONCILE, place.keys, lines, writes=True)
 
@@ -608,10 +608,12 @@ class Worker:
 
     def _ledger(self, name: str) -> Call[tuple[Any, list[Any]]]:
         """The ledger at a place, and the answers of the store that it was made of."""
-        place = self.place(name)
-        answers = yield from call_script(place.kind.state, place.keys, (), self._policy, self._router, writes=False)
-        state = [_pairs(answer) if index in place.kind.hashes else answer for index, answer in enumerate(answers)]
-        return place.kind.ledger(name, state), state
+        place = self.handle(name)
+        answers = yield from call_script(place.format.state, place.keys, (), self._policy, self._router, writes=False)
+        state = [
+            _pairs(answer) if index in place.format.hash_indexes else answer for index, answer in enumerate(answers)
+        ]
+        return place.format.decode_ledger(name, state), state
 
     def _audit(self, office: str) -> Call[list[str]]:
         ledger, state = yield from self._ledger(office)
@@ -622,15 +624,15 @@ class Worker:
         return kind_of(name).describe(ledger)
 
 
-def _nothing_to_do(place: Place, status: str, answer: list[Any]) -> Reconciliation | None:
+def _nothing_to_do(place: LedgerHandle, status: str, answer: list[Any]) -> Reconciliation | None:
     """What a reconciliation comes to that need not begin; ``None`` if another client is at it."""
     if status == "BUSY":
         return None
     if status == "EMPTY":
         place.epoch, place.seen = 0, ""
-        return Reconciliation(place.name, 0)
+        return Reconciliation(place.address, 0)
     place.saw(f"{answer[0]}:{answer[1]}")
-    return Reconciliation(place.name, int(answer[0]))
+    return Reconciliation(place.address, int(answer[0]))
 
 
 def _pairs(answer: Any) -> dict[str, str]:

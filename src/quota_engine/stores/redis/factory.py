@@ -24,7 +24,7 @@ from quota_engine.stores.embedded import open_embedded
 from quota_engine.stores.redis.async_store import AsyncRedisStore
 from quota_engine.stores.redis.retrying_calls import Durability, Fence, Node, RetryPolicy, Router
 from quota_engine.stores.redis.routing import ClusterRouter, SentinelRouter
-from quota_engine.stores.redis.sold_out_cache import BOUND_MS_DEFAULT, BOUND_MS_MAX, SoldOut
+from quota_engine.stores.redis.sold_out_cache import BOUND_MS_DEFAULT, BOUND_MS_MAX, SoldOutCache
 from quota_engine.stores.redis.sync_store import RedisStore
 
 _EMBEDDED: Final = "valkey+embedded"
@@ -55,7 +55,7 @@ class _Store(NamedTuple):
     settings: dict[str, Any]
     policy: RetryPolicy
     namespace: str
-    sold_out: SoldOut
+    sold_out: SoldOutCache
     form: str
 
 
@@ -97,7 +97,7 @@ def _store(url: str, clock: Clock | None = None) -> _Store:
     policy = RetryPolicy(
         attempts_max=attempts_max, durability=durability, replicas=replicas, wait_ms=wait_ms, fence=fence
     )
-    sold_out = SoldOut(sold_out_ms) if clock is None else SoldOut(sold_out_ms, lambda: clock.now_ms() / 1000)
+    sold_out = SoldOutCache(sold_out_ms) if clock is None else SoldOutCache(sold_out_ms, lambda: clock.now_ms() / 1000)
     return _Store(first, url_to, router, settings, policy, namespace, sold_out, _FORMS[kind])
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["BUCKET_KINDS", "KINDS", "keys_of", "offices_key"]
+__all__ = ["BUCKET_KEY_NAMES", "OFFICE_KEY_NAMES", "keys_of", "offices_key"]
 
 from collections.abc import Sequence
 from typing import Final
 
-KINDS: Final = (
+OFFICE_KEY_NAMES: Final = (
     "head",
     "days",
     "records",
@@ -26,13 +26,13 @@ KINDS: Final = (
 they do at a place of buckets.
 """
 
-BUCKET_KINDS: Final = ("gate", "ticks")
+BUCKET_KEY_NAMES: Final = ("gate", "ticks")
 """The keys of a place that has buckets and nothing else."""
 
 
-def keys_of(namespace: str, place: str, kinds: Sequence[str] = KINDS) -> tuple[str, ...]:
+def keys_of(namespace: str, address: str, key_names: Sequence[str] = OFFICE_KEY_NAMES) -> tuple[str, ...]:
     """The keys of the ledger at ``place``: an office's, unless the ``kinds`` are others."""
-    return tuple(f"{{quota_engine:{namespace}:{place}}}:{kind}" for kind in kinds)
+    return tuple(f"{{quota_engine:{namespace}:{address}}}:{kind}" for kind in key_names)
 
 
 def offices_key(namespace: str) -> str:

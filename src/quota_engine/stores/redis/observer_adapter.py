@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Watch"]
+__all__ = ["ObserverAdapter"]
 
 import logging
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from quota_engine.ports import Batch, StoreObserver
 _log = logging.getLogger("quota_engine")
 
 
-class Watch:
+class ObserverAdapter:
     """One who observes. What goes wrong with it is logged, and stops nothing."""
 
     __slots__ = ("_observer",)
@@ -22,7 +22,7 @@ class Watch:
     def __init__(self, observer: StoreObserver) -> None:
         self._observer = observer
 
-    def call(self) -> Any:
+    def on_enqueue(self) -> Any:
         """See :meth:`StoreObserver.on_enqueue`; ``None`` if it failed."""
         try:
             return self._observer.on_enqueue()
@@ -30,7 +30,7 @@ class Watch:
             _log.exception("an observer has failed")
             return None
 
-    def batch(
+    def on_batch(
         self, place: str, began_ns: int, callers: Iterable[Any], error: BaseException | None, *, reads: bool
     ) -> None:
         """A batch that set out at ``began_ns`` (of ``perf_counter_ns``) is over."""
@@ -42,7 +42,7 @@ class Watch:
         except Exception:
             _log.exception("an observer has failed")
 
-    def sold_out(self, office: str) -> None:
+    def on_sold_out(self, office: str) -> None:
         """Somebody was answered from memory."""
         try:
             self._observer.on_sold_out(office)

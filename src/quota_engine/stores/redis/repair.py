@@ -24,12 +24,12 @@ from quota_engine.stores.redis.codecs.office import (
     text_of_record,
     text_of_rules,
 )
-from quota_engine.stores.redis.keys import KINDS
+from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES
 
 Write = tuple[str, int, str, str]
 """A command of the store, the number of the key (from 1) as the scripts take them, and its two arguments."""
 
-_KEY: Final = {kind: number for number, kind in enumerate(KINDS, 1)}
+_KEY: Final = {kind: number for number, kind in enumerate(OFFICE_KEY_NAMES, 1)}
 _EVENTS_MAX: Final = 2**31
 """What days are multiplied by in the order of the wait list."""
 

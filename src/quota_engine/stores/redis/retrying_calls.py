@@ -12,10 +12,10 @@ __all__ = [
     "Durability",
     "Fence",
     "Fenced",
-    "Lost",
     "Node",
     "NotSent",
-    "Pause",
+    "ReplyLost",
+    "RetryPause",
     "RetryPolicy",
     "Router",
     "call_plain",
@@ -53,7 +53,7 @@ class NotSent(Exception):
     """The store was not reached: nothing was sent, so nothing has been done."""
 
 
-class Lost(Exception):
+class ReplyLost(Exception):
     """Something was sent and no answer came: it may have been done, or be done yet."""
 
 
@@ -124,13 +124,13 @@ class Attempt(NamedTuple):
     requests: Sequence[Sequence[str | int]]
 
 
-class Pause(NamedTuple):
+class RetryPause(NamedTuple):
     """Wait as long before going on."""
 
     duration_ms: int
 
 
-Call = Generator[Attempt | Pause, list[Any], T]
+Call = Generator[Attempt | RetryPause, list[Any], T]
 """What a driver runs; returns a ``T``."""
 
 
@@ -146,10 +146,10 @@ class Router:
         yield from ()
         return None
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """An attempt failed: what is known may hold no longer. It is asked for again when it is needed next."""
 
-    def redirected(self, error: AskError, asked: Node | None) -> Node:
+    def redirect_target(self, error: AskError, asked: Node | None) -> Node:
         """The server that ``asked`` names instead of itself, for this time (ASK) or from now on (MOVED).
 
         Raises:
@@ -225,7 +225,7 @@ def _insist(
             replies = yield from send_to(node, now, asking=asking)
             if writes and policy.replicas and replies[-1] < policy.replicas:
                 # It is done here, and nothing takes it back; but a failover might.
-                raise Lost(f"{replies[-1]} of {policy.replicas} replicas have it")
+                raise ReplyLost(f"{replies[-1]} of {policy.replicas} replicas have it")
             return replies
         except NoScriptError:
             # Restarted, promoted or flushed: give it the text, which also makes it known. No need to wait.
@@ -234,14 +234,14 @@ def _insist(
             now = requests_if_unknown
             continue
         except AskError as error:  # MOVED is one, too
-            reason, redirected, asking = error, router.redirected(error, node), not isinstance(error, MovedError)
+            reason, redirected, asking = error, router.redirect_target(error, node), not isinstance(error, MovedError)
             if not was_redirected:
                 was_redirected = True
                 continue
             # Twice, while word of a move gets round: nodes may name each other, so do not run to and fro.
         except NotSent as error:
             reason = error
-        except Lost as error:
+        except ReplyLost as error:
             lost, reason = writes, error
         except (AuthenticationError, NoPermissionError, OutOfMemoryError) as error:
             reason = error
@@ -255,9 +255,9 @@ def _insist(
                 lost = lost or (writes and not str(error).startswith(_REFUSED_CODES))
                 break
         if not isinstance(reason, TryAgainError):  # that one says itself that all is well but for a moment
-            router.doubt()
+            router.invalidate()
         now, redirected, asking, was_redirected = requests, None, False, False
-        yield Pause(pause_ms)
+        yield RetryPause(pause_ms)
         pause_ms = min(2 * pause_ms, policy.pause_ms_max)
     if lost:
         raise OutcomeUnknown(f"the store's answer is not known; ask again with the same key ({reason})") from reason

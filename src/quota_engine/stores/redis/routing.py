@@ -16,12 +16,12 @@ from typing import Final
 from redis.crc import key_slot
 from redis.exceptions import AskError, BusyLoadingError, MovedError, NoPermissionError, ResponseError
 
-from quota_engine.stores.redis.retrying_calls import Call, Lost, Node, NotSent, Router, send_to
+from quota_engine.stores.redis.retrying_calls import Call, Node, NotSent, ReplyLost, Router, send_to
 
 SLOTS: Final = 16384
 
 
-class _AskingRouter(Router, abc.ABC):
+class _DiscoveringRouter(Router, abc.ABC):
     """Learns from other servers where the keys are, when there is doubt. One call asks at a time, so that a failover
     does not bring a storm of questions; the others go on with what was known.
     """
@@ -45,7 +45,7 @@ class _AskingRouter(Router, abc.ABC):
             raise NotSent(f"nobody knows a server for these keys: {reason or 'it is being asked for'}") from reason
         return node
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """See :meth:`Router.doubt`."""
         self._is_doubtful = True
 
@@ -60,7 +60,7 @@ class _AskingRouter(Router, abc.ABC):
                 yield from self._ask(informant)
             except NoPermissionError:
                 raise
-            except (NotSent, Lost, ResponseError, BusyLoadingError) as error:
+            except (NotSent, ReplyLost, ResponseError, BusyLoadingError) as error:
                 reason = error
             else:
                 return None
@@ -75,7 +75,7 @@ class _AskingRouter(Router, abc.ABC):
         """The server that has ``key``, as far as is known."""
 
 
-class SentinelRouter(_AskingRouter):
+class SentinelRouter(_DiscoveringRouter):
     """Asks Sentinels who is the primary of a service."""
 
     def __init__(self, sentinels: Sequence[Node], service: str) -> None:
@@ -96,7 +96,7 @@ class SentinelRouter(_AskingRouter):
         return self._primary
 
 
-class ClusterRouter(_AskingRouter):
+class ClusterRouter(_DiscoveringRouter):
     """Asks the nodes of a cluster who has which slots, and minds what they say besides when one is asked in vain."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
@@ -105,12 +105,12 @@ class ClusterRouter(_AskingRouter):
         self._first_nodes = tuple(nodes)
         self._owners: list[Node | None] = [None] * SLOTS
 
-    def redirected(self, error: AskError, asked: Node | None) -> Node:
+    def redirect_target(self, error: AskError, asked: Node | None) -> Node:
         """See :meth:`Router.redirected`."""
         node = Node(error.host or (asked.host if asked else ""), error.port)
         if isinstance(error, MovedError):
             self._owners[error.slot_id] = node
-            self.doubt()  # where one slot has moved, others have
+            self.invalidate()  # where one slot has moved, others have
         return node
 
     def _ask(self, informant: Node) -> Call[None]:

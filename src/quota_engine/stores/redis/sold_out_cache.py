@@ -14,7 +14,7 @@ failover to a server that has another history, all names are read anew.
 
 from __future__ import annotations
 
-__all__ = ["BOUND_MS_DEFAULT", "BOUND_MS_MAX", "Question", "SoldOut"]
+__all__ = ["BOUND_MS_DEFAULT", "BOUND_MS_MAX", "RefreshQuery", "SoldOutCache"]
 
 import threading
 import time
@@ -35,7 +35,7 @@ BOUND_MS_DEFAULT: Final = 250
 BOUND_MS_MAX: Final = 60_000
 
 
-class Bounds(msgspec.Struct, frozen=True):
+class CacheLimits(msgspec.Struct, frozen=True):
     """How much is remembered, and how much the store is asked for it. Times are parts of the bound."""
 
     offices_max: int = 512
@@ -65,7 +65,7 @@ _Key = tuple[int, int, int, bool]
 """A kind of reserve: the choice (its ``id()``, which lasts because the choice is kept), day, applicants, wait."""
 
 
-class Names:
+class NameFilter:
     """A set of names that takes 8 to 32 bytes each, and now and then claims to have one that it has not (one in 400 if
     it is full), who then asks the store. Nothing is taken out. A name sets three of the eight bits of a slot.
     """
@@ -130,7 +130,7 @@ class _Office:
     def __init__(self) -> None:
         self.seen: _Seen | None = None
         self.questions: dict[_Key, tuple[Choice, str]] = {}
-        self.names: Names | None = None
+        self.names: NameFilter | None = None
         self.number = 0
         self.at = ""
         self.mark = ""
@@ -142,7 +142,7 @@ class _Office:
         self.whispers: list[str] = []
 
 
-class Question(NamedTuple):
+class RefreshQuery(NamedTuple):
     """``lines`` for the script that looks; the rest is for :meth:`SoldOut.learn`. ``is_for_all``: it asks who is known,
     not what is new. It keeps the choices that it asks about, whose ``id()`` no other one can have meanwhile.
     """
@@ -156,7 +156,7 @@ class Question(NamedTuple):
     asked_s: float
 
 
-class SoldOut:
+class SoldOutCache:
     """The memory of one backend. Safe to use from several threads.
 
     A backend asks :meth:`answer` before it goes to the store and tells :meth:`saw` what the store said; when an office
@@ -167,10 +167,10 @@ class SoldOut:
         self,
         bound_ms: int = BOUND_MS_DEFAULT,
         now_s: Callable[[], float] = time.monotonic,
-        bounds: Bounds = Bounds(),  # noqa: B008 - immutable
+        bounds: CacheLimits = CacheLimits(),  # noqa: B008 - immutable
     ) -> None:
         """``bound_ms`` 0 switches it off. ``now_s`` is only compared with itself; if it goes back, nothing is known."""
-        self.due: deque[str] = deque()
+        self.due_offices: deque[str] = deque()
         """Offices that someone should ask about, now."""
         self._bound_s = bound_ms / 1000
         self._now_s = now_s
@@ -178,7 +178,7 @@ class SoldOut:
         self._offices: dict[str, _Office] = {}
         self._lock = threading.Lock()
 
-    def answer(self, office: str, command: Reserve) -> Outcome | None:
+    def get(self, office: str, command: Reserve) -> Outcome | None:
         """``SOLD_OUT``, if it was that at a moment less than the bound ago for this command; else ``None``."""
         here = self._offices.get(office)
         seen = here.seen if here is not None else None
@@ -203,7 +203,7 @@ class SoldOut:
             self._want(office, here, now_s)
         return _SOLD_OUT
 
-    def saw(self, office: str, command: Any, outcome: Any) -> None:
+    def record_outcome(self, office: str, command: Any, outcome: Any) -> None:
         """The store has answered ``command`` so."""
         if isinstance(outcome, GuardedOutcome):  # a reserve with conditions: what it came to is as true
             command, outcome = command.reserve, outcome.outcome
@@ -217,7 +217,7 @@ class SoldOut:
             if type(command) not in _TAKING and not outcome.replayed and (type(command) is not Expire or outcome.units):
                 self._drop(here)
 
-    def lost(self, office: str, command: Any) -> None:
+    def record_unknown(self, office: str, command: Any) -> None:
         """``command`` may have been carried out, or be yet: whoever sent it must be told the truth when they ask."""
         here = self._offices.get(office)
         if here is None:
@@ -229,7 +229,7 @@ class SoldOut:
         else:
             self._drop(here)
 
-    def ask(self, office: str) -> Question | None:
+    def begin_refresh(self, office: str) -> RefreshQuery | None:
         """What to ask the store about the office, before anything else is done; ``None`` if it is not known any more.
 
         When it has been answered, or never will be, :meth:`done` must be called.
@@ -238,7 +238,7 @@ class SoldOut:
             here = self._offices.get(office)
             return None if here is None else self._question(office, here)
 
-    def learn(self, question: Question, lines: Sequence[str]) -> Question | None:
+    def apply_reply(self, question: RefreshQuery, lines: Sequence[str]) -> RefreshQuery | None:
         """Take in the store's reply; returns what else has to be asked: all names, if it can't be told who is new."""
         with self._lock:
             here, now_s = question.here, self._now_s()
@@ -265,7 +265,7 @@ class SoldOut:
             self._offices[question.office] = self._offices.pop(question.office)
             return None
 
-    def done(self, question: Question, *, is_away: bool) -> None:
+    def end_refresh(self, question: RefreshQuery, *, is_away: bool) -> None:
         """The question, or the last of several, has been answered or never will be."""
         with self._lock:
             here = question.here
@@ -279,14 +279,14 @@ class SoldOut:
         with self._lock:
             self._bound_s = 0.0
             self._offices = {}
-            self.due.clear()
+            self.due_offices.clear()
 
     def _want(self, office: str, here: _Office, now_s: float) -> None:
         with self._lock:
             may_ask = now_s >= here.quiet_until_s and (here.names is not None or now_s >= here.rest_until_s)
             if may_ask and not here.is_asking and self._bound_s:
                 here.is_asking = True
-                self.due.append(office)
+                self.due_offices.append(office)
 
     def _was_sold_out(self, office: str, here: _Office | None, command: Reserve) -> None:
         if not self._bound_s:
@@ -333,13 +333,13 @@ class SoldOut:
             del self._offices[next(iter(self._offices))]
         return here
 
-    def _question(self, office: str, here: _Office) -> Question:
+    def _question(self, office: str, here: _Office) -> RefreshQuery:
         names, bounds, now_s = here.names, self._bounds, self._now_s()
         is_for_all = names is None or (names.is_full() and now_s >= here.rest_until_s)
         first = f"names\t{bounds.names_max}" if is_for_all else f"news\t{here.number}\t{bounds.events_max + 1}"
         lines = [first, *(line for _, line in here.questions.values())]
         kinds = [(key, choice) for key, (choice, _) in here.questions.items()]
-        return Question(office, lines, here, kinds, is_for_all, here.version, now_s)
+        return RefreshQuery(office, lines, here, kinds, is_for_all, here.version, now_s)
 
     def _take_all(self, here: _Office, text: str, asked_s: float, now_s: float) -> None:
         """All names, and the event to follow from."""
@@ -352,7 +352,7 @@ class SoldOut:
         applicants = [one for row in rows for one in row.split("\t")]
         names = ids.split("\t")
         here.number, here.at, here.mark = int(number), at, mark
-        here.names = Names(len(names) + len(applicants))
+        here.names = NameFilter(len(names) + len(applicants))
         here.names.add(names)
         here.names.add(map(applicant_of_text, applicants))
         here.names.add(here.whispers)

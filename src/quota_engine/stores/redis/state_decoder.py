@@ -13,7 +13,7 @@ from quota_engine.domain.ledger import Day, Ledger, PenaltyRecord
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import DayTerms, QuotaTerms, Reallocation, ReRelease, ReReleaseRule
 from quota_engine.stores.redis.codecs.office import (
-    Decoder,
+    OfficeDecoder,
     applicant_of_text,
     choice_index,
     event_of_text,
@@ -32,7 +32,7 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
     """
     head, days, records, claims, standings, cooling, waiting, updated, choices, events = state
     ledger = Ledger(office)
-    decoder = Decoder(office)
+    decoder = OfficeDecoder(office)
     ledger.now_ms = int(head.get("now_ms", 0))
     if "rules" in head:
         ledger.rules = rules_of_text(head["rules"])

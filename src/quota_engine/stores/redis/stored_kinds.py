@@ -5,7 +5,7 @@ The counterpart of ``quota_engine.ledger_kinds``, which has the rules that the s
 
 from __future__ import annotations
 
-__all__ = ["BUCKETS", "DRAW", "OFFICE", "REGISTRY", "ROOM", "Answers", "StoredKind", "stored_kind_of"]
+__all__ = ["BUCKETS", "DRAW", "OFFICE", "REGISTRY", "ROOM", "LedgerFormat", "ReplyDecoder", "format_of"]
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
@@ -15,10 +15,16 @@ from quota_engine.domain.cross_office_registry import PREFIX, RegistryResult, Re
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.draws.ledger import DrawOutcome, DrawStatus, WithdrawApplication
 from quota_engine.stores.redis.codecs import registry, rooms
-from quota_engine.stores.redis.codecs.buckets import BucketAnswers, buckets_of_state, encode_bucket_command
-from quota_engine.stores.redis.codecs.draws import DRAW_HASHES, DRAW_KINDS, DrawAnswers, draw_of_state, encode_for_draw
-from quota_engine.stores.redis.codecs.office import Decoder, encode
-from quota_engine.stores.redis.keys import BUCKET_KINDS, KINDS
+from quota_engine.stores.redis.codecs.buckets import BucketDecoder, buckets_of_state, encode_bucket_command
+from quota_engine.stores.redis.codecs.draws import (
+    DRAW_HASHES,
+    DRAW_KEY_NAMES,
+    DrawDecoder,
+    draw_of_state,
+    encode_for_draw,
+)
+from quota_engine.stores.redis.codecs.office import OfficeDecoder, encode
+from quota_engine.stores.redis.keys import BUCKET_KEY_NAMES, OFFICE_KEY_NAMES
 from quota_engine.stores.redis.scripts import (
     BUCKET_READS,
     BUCKET_STATE,
@@ -36,7 +42,7 @@ from quota_engine.stores.redis.state_decoder import HASHES, ledger_of_state
 from quota_engine.waiting_room.machine import RoomResult, RoomStatus
 
 
-class Answers(Protocol):
+class ReplyDecoder(Protocol):
     """Turns a place's lines into answers."""
 
     def outcome(self, command: Any, line: str) -> Any:
@@ -44,7 +50,7 @@ class Answers(Protocol):
         ...
 
 
-class StoredKind(NamedTuple):
+class LedgerFormat(NamedTuple):
     """One kind of ledger in the store.
 
     ``encode`` writes a command, or a question for the script ``reads``, as a line. ``answers(place)`` makes what reads
@@ -53,26 +59,34 @@ class StoredKind(NamedTuple):
     ``hashes`` are hashes. ``overloaded`` is the answer when too many calls for the place wait already.
     """
 
-    key_kinds: Sequence[str]
+    key_names: Sequence[str]
     script_of: Callable[[Any], Script]
     encode: Callable[[Any], str]
-    answers: Callable[[str], Any]
+    decoder: Callable[[str], Any]
     reads: Script
     state: Script
-    hashes: frozenset[int]
-    ledger: Callable[[str, list[Any]], Any]
+    hash_indexes: frozenset[int]
+    decode_ledger: Callable[[str, list[Any]], Any]
     overloaded: Any
 
 
-OFFICE: Final = StoredKind(
-    KINDS, script_of, encode, Decoder, READS, STATE, HASHES, ledger_of_state, Outcome(Status.OVERLOADED)
+OFFICE: Final = LedgerFormat(
+    OFFICE_KEY_NAMES,
+    script_of,
+    encode,
+    OfficeDecoder,
+    READS,
+    STATE,
+    HASHES,
+    ledger_of_state,
+    Outcome(Status.OVERLOADED),
 )
 
-ROOM: Final = StoredKind(
-    rooms.KEY_KINDS,
+ROOM: Final = LedgerFormat(
+    rooms.ROOM_KEY_NAMES,
     lambda _: rooms.COMMANDS,
     rooms.encode,
-    rooms.RoomAnswers,
+    rooms.RoomDecoder,
     rooms.READS,
     rooms.STATE,
     rooms.HASHES,
@@ -80,11 +94,11 @@ ROOM: Final = StoredKind(
     RoomResult(RoomStatus.OVERLOADED),
 )
 
-DRAW: Final = StoredKind(
-    DRAW_KINDS,
+DRAW: Final = LedgerFormat(
+    DRAW_KEY_NAMES,
     lambda command: DRAW_FREEING_COMMANDS if type(command) is WithdrawApplication else DRAW_COMMANDS,
     encode_for_draw,
-    DrawAnswers,
+    DrawDecoder,
     DRAW_READS,
     DRAW_STATE,
     DRAW_HASHES,
@@ -92,11 +106,11 @@ DRAW: Final = StoredKind(
     DrawOutcome(DrawStatus.OVERLOADED),
 )
 
-BUCKETS: Final = StoredKind(
-    BUCKET_KINDS,
+BUCKETS: Final = LedgerFormat(
+    BUCKET_KEY_NAMES,
     lambda _: BUCKET_COMMANDS,
     encode_bucket_command,
-    BucketAnswers,
+    BucketDecoder,
     BUCKET_READS,
     BUCKET_STATE,
     frozenset({1}),
@@ -104,11 +118,11 @@ BUCKETS: Final = StoredKind(
     TakeOutcome(0, 0),
 )
 
-REGISTRY: Final = StoredKind(
-    registry.KEYS,
+REGISTRY: Final = LedgerFormat(
+    registry.REGISTRY_KEY_NAMES,
     registry.script_of,
     registry.encode,
-    registry.Answers,
+    registry.RegistryDecoder,
     registry.READS,
     registry.STATE,
     frozenset({0, 1, 2}),
@@ -116,7 +130,7 @@ REGISTRY: Final = StoredKind(
     RegistryResult(RegistryStatus.OVERLOADED),
 )
 
-_STORED: Final[dict[str, StoredKind]] = {
+_STORED: Final[dict[str, LedgerFormat]] = {
     "": OFFICE,
     "~room": ROOM,
     "~draw": DRAW,
@@ -126,6 +140,6 @@ _STORED: Final[dict[str, StoredKind]] = {
 """By the prefixes of ``quota_engine.ledger_kinds``."""
 
 
-def stored_kind_of(place: str) -> StoredKind:
+def format_of(place: str) -> LedgerFormat:
     """How the ledger at ``place`` is kept. Raises ``KeyError`` if there is no such kind."""
     return _STORED[place.partition(".")[0]] if place.startswith("~") else OFFICE

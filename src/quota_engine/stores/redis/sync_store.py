@@ -20,16 +20,25 @@ from quota_engine.domain.commands import Command, Reserve
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.outcomes import Outcome
 from quota_engine.ports import Apply, Clock, StoreObserver, StoreRequest
-from quota_engine.stores.redis.batching import LANES_MAX, BatchLimits, Lane, told
-from quota_engine.stores.redis.executor import Place, Worker
-from quota_engine.stores.redis.observer_adapter import Watch
-from quota_engine.stores.redis.retrying_calls import Attempt, Call, Lost, Node, NotSent, Pause, RetryPolicy, Router
+from quota_engine.stores.redis.batching import BATCH_QUEUES_MAX, BatchLimits, BatchQueue, copy_error
+from quota_engine.stores.redis.executor import Executor, LedgerHandle
+from quota_engine.stores.redis.observer_adapter import ObserverAdapter
+from quota_engine.stores.redis.retrying_calls import (
+    Attempt,
+    Call,
+    Node,
+    NotSent,
+    ReplyLost,
+    RetryPause,
+    RetryPolicy,
+    Router,
+)
 from quota_engine.stores.redis.scripts import Script
-from quota_engine.stores.redis.sold_out_cache import SoldOut
+from quota_engine.stores.redis.sold_out_cache import SoldOutCache
 
 T = TypeVar("T")
 
-_Way = tuple[Place, Script]
+_Way = tuple[LedgerHandle, Script]
 """A place and a script: what calls must have in common to travel together."""
 _PENDING: Final = object()
 """What stands in the place of an answer that has not come; ``None`` is one."""
@@ -66,7 +75,7 @@ class RedisStore:
         router: Router = Router(),  # noqa: B008 - immutable
         pool_to: Callable[[Node], ConnectionPool] | None = None,
         on_close: Callable[[], None] | None = None,
-        sold_out: SoldOut | None = None,
+        sold_out: SoldOutCache | None = None,
     ) -> None:
         """``pool``: connections that decode responses and do not retry. ``clock`` ``None`` is the server's time.
 
@@ -78,10 +87,10 @@ class RedisStore:
         self._pool_to = pool_to
         self._on_close = on_close
         self._limits = limits
-        self._sold_out = sold_out or SoldOut(0)
-        self._worker = Worker(clock, policy, namespace, router, self._sold_out)
-        self._watch: Watch | None = None
-        self._lanes: dict[_Way, Lane[_Waiting]] = {}
+        self._sold_out_cache = sold_out or SoldOutCache(0)
+        self._executor = Executor(clock, policy, namespace, router, self._sold_out_cache)
+        self._observer: ObserverAdapter | None = None
+        self._queues: dict[_Way, BatchQueue[_Waiting]] = {}
         self._lock = threading.Lock()
         self._ended = threading.Condition(self._lock)
         self._calls = 0
@@ -89,26 +98,26 @@ class RedisStore:
 
     def attach(self, observer: StoreObserver) -> None:
         """See :meth:`quota_engine.ports.Observable.watch`."""
-        self._watch = Watch(observer)
+        self._observer = ObserverAdapter(observer)
 
     def apply(self, office: str, command: Command) -> Outcome:
         """See :meth:`quota_engine.ports.Backend.send`. Calls that wait for others share their script call."""
-        memory = self._sold_out
+        memory = self._sold_out_cache
         if type(command) is Reserve:
-            known = memory.answer(office, command)
+            known = memory.get(office, command)
             if known is not None:
-                if memory.due:
+                if memory.due_offices:
                     self._refresh()
-                if self._watch is not None:
-                    self._watch.sold_out(office)
+                if self._observer is not None:
+                    self._observer.on_sold_out(office)
                 return known
         try:
             outcome: Outcome = self._send(office, command)
         except BaseException:
-            memory.lost(office, command)
+            memory.record_unknown(office, command)
             raise
-        memory.saw(office, command, outcome)
-        if memory.due:
+        memory.record_outcome(office, command, outcome)
+        if memory.due_offices:
             self._refresh()
         return outcome
 
@@ -118,30 +127,32 @@ class RedisStore:
         if isinstance(request, Apply):
             answer = cast("T", self.apply(request.address, request.command))
             return answer
-        question = self._worker.question(request)
+        question = self._executor.question(request)
         with self._call():
             if question is not None:
-                there = self._worker.place(question[0])
-                answer = self._share(there, there.kind.reads, question[1])
+                there = self._executor.handle(question[0])
+                answer = self._share(there, there.format.reads, question[1])
                 return answer
-            answer = self._drive(self._worker.answer(request))
+            answer = self._drive(self._executor.answer(request))
             return answer
 
     def _send(self, place: str, command: Any) -> Any:
         with self._call():
-            if self._worker.must_register(place, command):
-                self._drive(self._worker.register(place, command))
-            there = self._worker.place(place)
-            return self._share(there, there.kind.script_of(command), command)
+            if self._executor.must_register(place, command):
+                self._drive(self._executor.register(place, command))
+            there = self._executor.handle(place)
+            return self._share(there, there.format.script_of(command), command)
 
-    def _share(self, place: Place, script: Script, command: Any) -> Any:
+    def _share(self, place: LedgerHandle, script: Script, command: Any) -> Any:
         """Let a command, or a question, travel with those that go the same way."""
-        mine = _Waiting(command, place.kind.encode(command), None if self._watch is None else self._watch.call())
+        mine = _Waiting(
+            command, place.format.encode(command), None if self._observer is None else self._observer.on_enqueue()
+        )
         way = place, script
         with self._lock:
             lane = self._lane(way)
             if lane.is_full():
-                return self._worker.full(place, script)
+                return self._executor.full(place, script)
             lane.waiting.append(mine)
         try:
             self._see_through(way, lane, mine)
@@ -150,7 +161,7 @@ class RedisStore:
             with self._lock:
                 if mine in lane.waiting:
                     lane.waiting.remove(mine)
-                heir = lane.waiting[0] if lane.may_go() else None
+                heir = lane.waiting[0] if lane.can_send() else None
             if heir is not None:
                 heir.woken.set()
             raise
@@ -164,13 +175,13 @@ class RedisStore:
         Raises:
             BackendUnavailable: it does not, or is not.
         """
-        self._drive(self._worker.check_server())
+        self._drive(self._executor.check_server())
 
     def close(self) -> None:
         """Wait for the calls that are under way, and close the connections. Later calls are refused."""
         with self._lock:
             self._closed = True
-        self._sold_out.close()
+        self._sold_out_cache.close()
         with self._lock:
             self._ended.wait_for(lambda: not self._calls)
         for pool in list(self._pools.values()):
@@ -182,9 +193,9 @@ class RedisStore:
     def _refresh(self) -> None:
         """Refresh the sold-out memory of an office that is due. Other threads go on with what it knows meanwhile."""
         with contextlib.suppress(IndexError, BackendUnavailable):  # another thread was quicker; closed just now
-            office = self._sold_out.due.popleft()
+            office = self._sold_out_cache.due_offices.popleft()
             with self._call():
-                self._drive(self._worker.refresh(office))
+                self._drive(self._executor.refresh(office))
 
     @contextlib.contextmanager
     def _call(self) -> Iterator[None]:
@@ -199,53 +210,53 @@ class RedisStore:
                 self._calls -= 1
                 self._ended.notify_all()
 
-    def _lane(self, way: _Way) -> Lane[_Waiting]:
-        lane = self._lanes.get(way)
+    def _lane(self, way: _Way) -> BatchQueue[_Waiting]:
+        lane = self._queues.get(way)
         if lane is None:
-            if len(self._lanes) >= LANES_MAX:
-                self._lanes = {way: lane for way, lane in self._lanes.items() if not lane.is_idle()}
-            lane = self._lanes[way] = Lane(self._limits)
+            if len(self._queues) >= BATCH_QUEUES_MAX:
+                self._queues = {way: lane for way, lane in self._queues.items() if not lane.is_idle()}
+            lane = self._queues[way] = BatchQueue(self._limits)
         return lane
 
-    def _see_through(self, way: _Way, lane: Lane[_Waiting], mine: _Waiting) -> None:
+    def _see_through(self, way: _Way, lane: BatchQueue[_Waiting], mine: _Waiting) -> None:
         """Carry batches, or wait for others to, until ``mine`` is done."""
         while not mine.is_done():
             with self._lock:
-                batch = lane.set_out() if lane.may_go() else None
+                batch = lane.take_batch() if lane.can_send() else None
                 mine.woken.clear()
             if batch is not None:
                 self._carry(way, lane, batch, mine)
             elif not mine.is_done():
                 mine.woken.wait()
 
-    def _carry(self, way: _Way, lane: Lane[_Waiting], batch: list[_Waiting], mine: _Waiting) -> None:
+    def _carry(self, way: _Way, lane: BatchQueue[_Waiting], batch: list[_Waiting], mine: _Waiting) -> None:
         """Send one batch and wake up those whose calls were in it, and the first who still waits: to carry the next."""
         place, script = way
-        watch, failure = self._watch, None
+        watch, failure = self._observer, None
         began_ns = 0 if watch is None else perf_counter_ns()
         try:
-            lines = self._drive(self._worker.run(script, place, [one.line for one in batch]))
-            outcome = self._worker.reader(place, script)
+            lines = self._drive(self._executor.run(script, place, [one.line for one in batch]))
+            outcome = self._executor.reader(place, script)
             for one, line in zip(batch, lines, strict=True):
                 one.outcome = outcome(one.command, line)
         except BaseException as error:
             failure = error
             for one in batch:
                 if one.outcome is _PENDING:
-                    one.error = error if one is mine else told(error, self._worker.lost(place, script))
+                    one.error = error if one is mine else copy_error(error, self._executor.lost(place, script))
             if mine not in batch and not isinstance(error, Exception):
                 raise  # an interrupt is for this thread, whosever calls it carried
         finally:
             with self._lock:
-                lane.arrived()
-                heir = lane.waiting[0] if lane.may_go() else None
+                lane.batch_done()
+                heir = lane.waiting[0] if lane.can_send() else None
             for one in batch:
                 one.woken.set()
             if heir is not None:
                 heir.woken.set()
             if watch is not None:
-                reads = script is place.kind.reads
-                watch.batch(place.name, began_ns, (one.mark for one in batch), failure, reads=reads)
+                reads = script is place.format.reads
+                watch.on_batch(place.address, began_ns, (one.mark for one in batch), failure, reads=reads)
             failure = None  # it knows this frame
 
     def _drive(self, steps: Call[T]) -> T:
@@ -253,13 +264,13 @@ class RedisStore:
         try:
             step = next(steps)
             while True:
-                if isinstance(step, Pause):
+                if isinstance(step, RetryPause):
                     time.sleep(step.duration_ms / 1000)
                     step = steps.send([])
                     continue
                 try:
                     replies = self._exchange(step)
-                except (NotSent, Lost, RedisError) as error:
+                except (NotSent, ReplyLost, RedisError) as error:
                     step = steps.throw(error)
                 else:
                     step = steps.send(replies)
@@ -290,7 +301,7 @@ class RedisStore:
             raise
         except (RedisError, OSError) as error:
             connection.disconnect()
-            raise Lost(str(error)) from error
+            raise ReplyLost(str(error)) from error
         except BaseException:
             connection.disconnect()
             raise

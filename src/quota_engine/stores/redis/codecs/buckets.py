@@ -4,7 +4,7 @@ other side.
 
 from __future__ import annotations
 
-__all__ = ["BucketAnswers", "buckets_of_state", "encode_bucket_command", "text_of_charges", "text_of_guards"]
+__all__ = ["BucketDecoder", "buckets_of_state", "encode_bucket_command", "text_of_charges", "text_of_guards"]
 
 from typing import Any
 
@@ -51,7 +51,7 @@ def encode_bucket_command(command: TakeTokens | PeekTokens | ResetTokens) -> str
     return f"{'take' if type(command) is TakeTokens else 'peek'}\t{text_of_charges(command.charges)}"
 
 
-class BucketAnswers:
+class BucketDecoder:
     """Reads the lines that come back from a place of buckets."""
 
     def __init__(self, place: str) -> None:

@@ -6,7 +6,7 @@ Fields are set apart by tabs, rows by newlines, wishes by semicolons. A wish is
 
 from __future__ import annotations
 
-__all__ = ["DRAW_HASHES", "DRAW_KINDS", "DrawAnswers", "draw_of_state", "encode_for_draw"]
+__all__ = ["DRAW_HASHES", "DRAW_KEY_NAMES", "DrawDecoder", "draw_of_state", "encode_for_draw"]
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -39,7 +39,7 @@ from quota_engine.draws.ledger import (
 from quota_engine.draws.lottery import Preference
 from quota_engine.stores.redis.codecs.office import applicant_of_text, choice_of_text, text_of_applicant, text_of_choice
 
-DRAW_KINDS: Final = ("head", "applications", "applicants", "wishes", "offered")
+DRAW_KEY_NAMES: Final = ("head", "applications", "applicants", "wishes", "offered")
 """The keys of a draw, in the order in which the scripts take them."""
 DRAW_HASHES: Final = frozenset(range(5))
 
@@ -133,7 +133,7 @@ def encode_for_draw(command: Any) -> str:
     return _ENCODE[type(command)](command)
 
 
-class DrawAnswers:
+class DrawDecoder:
     """Makes objects of the lines of one draw."""
 
     def __init__(self, place: str) -> None:

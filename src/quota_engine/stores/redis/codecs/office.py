@@ -7,7 +7,7 @@ id, a name or a keyed hash. Keyed hashes are written in base 64 instead of hex, 
 from __future__ import annotations
 
 __all__ = [
-    "Decoder",
+    "OfficeDecoder",
     "applicant_of_text",
     "choice_index",
     "choice_of_text",
@@ -301,7 +301,7 @@ def encode(command: Command | GuardedReserve | Lookup | View | ReadWaitListPosit
 # --- Answers -------------------------------------------------------------------------------------------------------
 
 
-class Decoder:
+class OfficeDecoder:
     """Makes objects of one office's texts. Equal choices are one object, whatever record they come with."""
 
     def __init__(self, office: str) -> None:
@@ -422,7 +422,7 @@ def choice_index(fields: list[str]) -> str:
     return fields[4].rstrip("abcdefghijklmnop")
 
 
-def event_of_text(text: str, decoder: Decoder, choices: dict[str, str]) -> Event:
+def event_of_text(text: str, decoder: OfficeDecoder, choices: dict[str, str]) -> Event:
     """An event of the stream; ``choices`` are the texts of choices by their index."""
     kind, *fields = text.split("\t")
     if kind[0].isupper():

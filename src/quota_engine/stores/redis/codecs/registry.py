@@ -7,10 +7,10 @@ from __future__ import annotations
 __all__ = [
     "COMMANDS",
     "FREEING_COMMANDS",
-    "KEYS",
     "READS",
+    "REGISTRY_KEY_NAMES",
     "STATE",
-    "Answers",
+    "RegistryDecoder",
     "encode",
     "registry_of_state",
     "script_of",
@@ -38,7 +38,7 @@ from quota_engine.domain.cross_office_registry import (
 )
 from quota_engine.stores.redis.scripts import Script
 
-KEYS: Final = ("head", "claims", "claims_due", "moves", "moves_due", "moves_open")
+REGISTRY_KEY_NAMES: Final = ("head", "claims", "claims_due", "moves", "moves_due", "moves_open")
 """In the order in which the scripts take them; ``lua/8_registry.lua`` says what each holds."""
 
 
@@ -86,7 +86,7 @@ def encode(command: Any) -> str:
     return _ENCODE[type(command)](command)
 
 
-class Answers:
+class RegistryDecoder:
     """Makes objects of a shard's lines."""
 
     def __init__(self, place: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["COMMANDS", "HASHES", "KEY_KINDS", "READS", "STATE", "RoomAnswers", "encode", "room_of_state"]
+__all__ = ["COMMANDS", "HASHES", "READS", "ROOM_KEY_NAMES", "STATE", "RoomDecoder", "encode", "room_of_state"]
 
 import hashlib
 from importlib import resources
@@ -30,7 +30,7 @@ from quota_engine.waiting_room.machine import (
 )
 from quota_engine.waiting_room.order import commitment_of, seed_of
 
-KEY_KINDS: Final = ("head", "identities")
+ROOM_KEY_NAMES: Final = ("head", "identities")
 HASHES: Final = frozenset({0, 1})
 """Which answers of ``9_room_state.lua`` are hashes."""
 
@@ -86,7 +86,7 @@ def _terms_of_fields(fields: list[str]) -> RoomConfig:
     return RoomConfig(**values)
 
 
-class RoomAnswers:
+class RoomDecoder:
     """Reads the lines of one room. Keeps the last terms: they do not change."""
 
     def __init__(self, place: str) -> None:
