@@ -141,14 +141,14 @@ def test_every_page(tour: Tour, monkeypatch: pytest.MonkeyPatch) -> None:
     tour.look("room_turn", "en")
     stage.advance_ms(CLAIM_MS)
     tour.pass_s(1)
-    tour.see("room_head_LAPSED", "/room")
+    tour.see("room_head_TURN_MISSED", "/room")
 
     phone.press("form[action='/room/join'] button")
     phone.until("document.activeElement.id === 'mistakes'")
-    tour.look("room_head_LAPSED", "en")
+    tour.look("room_head_TURN_MISSED", "en")
     stage.advance_ms(2 * HOUR_MS)
     tour.pass_s(1)
-    tour.see("room_head_OVER", "/room")
+    tour.see("room_head_ROOM_CLOSED", "/room")
     phone.press(".button")
     phone.heading(says("step_choose", "en"))
 
@@ -194,7 +194,7 @@ def test_every_page_of_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
         sold = stage.run(client.reserve(f"{CROWD}")).json()["reservation"]["reference"]
         ahead = [
-            stage.run(client.reserve(f"{CROWD + number}", wait=True)).json()["reservation"]["reference"]
+            stage.run(client.reserve(f"{CROWD + number}", join_wait_list=True)).json()["reservation"]["reference"]
             for number in (1, 2)
         ]
         stage.advance_ms(2_000)  # so that the page looks again

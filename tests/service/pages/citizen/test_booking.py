@@ -143,7 +143,7 @@ async def test_the_wait_list() -> None:
         taken, waits = Browser(client), Browser(client)
         async with taken.http, waits.http:
             await taken.take(OTHER)
-            ahead = (await client.reserve("3578012345678909", wait=True)).json()["reservation"]["reference"]
+            ahead = (await client.reserve("3578012345678909", join_wait_list=True)).json()["reservation"]["reference"]
             client.clock.advance_ms(2_000)  # pages look once a second
             sorry = await waits.take()
             assert TEXTS["wait_list_waiting_one"]["id"].format(count=1) in html.unescape(sorry.text)
@@ -192,7 +192,7 @@ async def test_the_wait_list_is_full_or_there_is_none(browser: Browser, client: 
         last = Browser(full)
         async with last.http:
             await full.reserve(OTHER)
-            await full.reserve("3578012345678909", wait=True)
+            await full.reserve("3578012345678909", join_wait_list=True)
             await last.take()
             refused = await last.send("/reserve")
             assert TEXTS["sorry_WAIT_LIST_FULL"]["id"] in html.unescape(refused.text)

@@ -83,7 +83,7 @@ async def test_a_day_is_closed_after_one_has_read_what_that_means(desk: Desk, cl
     assert says("op_done_closed") in closed.text
     assert says("op_open") in closed.text
     assert says("op_day_CLOSED") in await desk.get("/operator")
-    assert (await client.reserve(f"{NIK}3")).json()["outcome"] == "CLOSED"
+    assert (await client.reserve(f"{NIK}3")).json()["outcome"] == "DAY_CLOSED"
     opened = await desk.do("day/open")
     assert says("op_done_opened") in opened.text
     assert (await client.reserve(f"{NIK}3")).status_code == 201
@@ -391,7 +391,7 @@ async def test_the_store_is_away(desk: Desk, client: Client, monkeypatch: pytest
     async def away(*_: object) -> Any:
         raise BackendUnavailable("no route")
 
-    monkeypatch.setattr(client.service.engine._backend, "perform", away)
+    monkeypatch.setattr(client.service.engine._backend, "execute", away)
     client.clock.advance_ms(2_000)
     for path in ("/operator", "/operator/board", "/operator/queue", "/operator/opening", "/operator/board.csv"):
         response = await desk.http.get(path)
@@ -402,7 +402,7 @@ async def test_the_store_is_away(desk: Desk, client: Client, monkeypatch: pytest
         assert '<noscript><meta http-equiv="refresh"' in page
         assert "no route" not in page
     assert (await desk.http.get("/operator/live")).status_code == 503
-    monkeypatch.setattr(client.service.engine._backend, "perform", real)
+    monkeypatch.setattr(client.service.engine._backend, "execute", real)
     assert (await desk.http.get("/operator")).status_code == 200
 
 
