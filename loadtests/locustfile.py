@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Bot", "Broker", "Citizen", "Kiosk", "Opening", "Operator", "Refresher"]
+__all__ = ["Bot", "Broker", "Citizen", "Kiosk", "OpeningShape", "Operator", "Refresher"]
 
 import pathlib
 import sys
@@ -13,7 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from locust import events
 
 from quota_engine.loadtest.locust_session import add_arguments, begin_http
-from quota_engine.loadtest.locust_users import HttpLane, Opening, user_classes
+from quota_engine.loadtest.locust_users import HttpLoadUser, OpeningShape, user_classes
 
 events.init_command_line_parser.add_listener(add_arguments)
 
@@ -25,4 +25,4 @@ def begin(environment: Any, **_: Any) -> None:
 
 events.init.add_listener(begin)
 
-Citizen, Refresher, Bot, Broker, Kiosk, Operator = user_classes(HttpLane)
+Citizen, Refresher, Bot, Broker, Kiosk, Operator = user_classes(HttpLoadUser)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Bot", "Broker", "Citizen", "Kiosk", "Opening", "Operator", "Refresher"]
+__all__ = ["Bot", "Broker", "Citizen", "Kiosk", "OpeningShape", "Operator", "Refresher"]
 
 import pathlib
 import sys
@@ -16,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from locust import events
 
 from quota_engine.loadtest.locust_session import add_arguments, begin_direct
-from quota_engine.loadtest.locust_users import DirectLane, Opening, user_classes
+from quota_engine.loadtest.locust_users import DirectLoadUser, OpeningShape, user_classes
 
 events.init_command_line_parser.add_listener(add_arguments)
 
@@ -28,4 +28,4 @@ def begin(environment: Any, **_: Any) -> None:
 
 events.init.add_listener(begin)
 
-Citizen, Refresher, Bot, Broker, Kiosk, Operator = user_classes(DirectLane)
+Citizen, Refresher, Bot, Broker, Kiosk, Operator = user_classes(DirectLoadUser)

@@ -12,9 +12,15 @@ import pytest
 
 from quota_engine.loadtest.capacity import _Memory, burst, find_capacity
 from quota_engine.loadtest.capacity_plots import plots
-from quota_engine.loadtest.load_generator import CONNECTIONS, Pumped, Second, due_times, pump
-from quota_engine.loadtest.staging_server import staging
-from quota_engine.loadtest.workloads import Pressing
+from quota_engine.loadtest.load_generator import (
+    CONNECTIONS,
+    LoadGeneratorResult,
+    SecondStatistics,
+    due_times,
+    generate_load,
+)
+from quota_engine.loadtest.staging_server import staging_server
+from quota_engine.loadtest.workloads import ReserveWorkload
 from quota_engine.reporting.statistics import Histogram
 from tests.support.paths import DOCS
 
@@ -29,7 +35,7 @@ class Queue:
     def __init__(self, rate: float, bound_s: float | None = None) -> None:
         self.rate, self.bound_s = rate, bound_s
 
-    def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> Pumped:
+    def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> LoadGeneratorResult:
         answers, statuses, done_s = Histogram(), Counter[int](), 0.0
         seconds: dict[int, tuple[Histogram, Counter[int]]] = {}
         for at_s in due_s:
@@ -42,8 +48,10 @@ class Queue:
                 each.record(took_us)
             for count in (statuses, counts):
                 count[503 if is_away else 409] += 1
-        found = [Second(one.count, 0.0, one.percentile(0.99) / 1000, counts) for one, counts in seconds.values()]
-        return Pumped(answers, statuses, 0, Histogram(), found, done_s)
+        found = [
+            SecondStatistics(one.count, 0.0, one.percentile(0.99) / 1000, counts) for one, counts in seconds.values()
+        ]
+        return LoadGeneratorResult(answers, statuses, 0, Histogram(), found, done_s)
 
 
 class Failing:
@@ -51,9 +59,11 @@ class Failing:
 
     people_per_place = 9.0
 
-    def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> Pumped:
+    def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> LoadGeneratorResult:
         failed = int(len(due_s) > 3000)
-        return Pumped(Histogram(), Counter({409: len(due_s) - failed, 500: failed}), 0, Histogram(), [], 1.0)
+        return LoadGeneratorResult(
+            Histogram(), Counter({409: len(due_s) - failed, 500: failed}), 0, Histogram(), [], 1.0
+        )
 
 
 def test_arrivals_come_as_independent_people_do() -> None:
@@ -139,7 +149,9 @@ def port() -> Iterator[int]:
 def test_every_request_is_answered_and_counted(port: int) -> None:
     """The generator sends each request once, and tells what each was answered and when it was due."""
     due_s = due_times([(600, 0.5)], 3)
-    found = pump("127.0.0.1", port, due_s, lambda number: b"GET / HTTP/1.1\r\n\r\n", connections=3, patience_s=10)
+    found = generate_load(
+        "127.0.0.1", port, due_s, lambda number: b"GET / HTTP/1.1\r\n\r\n", connections=3, patience_s=10
+    )
     assert found.lost == 0
     assert found.statuses.total() == len(due_s)
     assert len(due_s) / 3 - 3 <= found.statuses[409] <= len(due_s) / 3
@@ -148,8 +160,8 @@ def test_every_request_is_answered_and_counted(port: int) -> None:
 
 def test_on_a_service() -> None:
     """What is pressed for exists: some get a place, all others hear that there is none."""
-    with staging("indonesia", opens_in_s=-60, workers=1) as here:
-        pressing = Pressing(here)
+    with staging_server("indonesia", opens_in_s=-60, workers=1) as here:
+        pressing = ReserveWorkload(here)
         found = pressing.run(due_times([(400, 1.0)], 1), 40)
         assert found.statuses.total() + found.lost == len(due_times([(400, 1.0)], 1))
         assert found.lost == 0

@@ -9,25 +9,25 @@ import msgspec
 import pytest
 
 from quota_engine.draws.files import applications_of_lines, capacities_of_json, result_of_lines
-from quota_engine.loadtest.checks import HostView, check_books, check_drawn, check_host_view, check_limits
-from quota_engine.loadtest.draw_run import Drawn
-from quota_engine.loadtest.observations import Books, Place, Receipt
+from quota_engine.loadtest.checks import TargetState, check_draw, check_limits, check_observations, check_target_state
+from quota_engine.loadtest.draw_run import DrawRunResult
+from quota_engine.loadtest.observations import ApplicationReceipt, BookedPlace, Observations
 from quota_engine.simulation.scenario import Limits
 from tests.support.loadtest_samples import QUOTAS, books_of, event, place, small_market, small_plan
 from tests.support.paths import DOCS
 
 
-def kinds(books: Books, view: HostView | None = None, missing: int = 0) -> list[str]:
+def kinds(books: Observations, view: TargetState | None = None, missing: int = 0) -> list[str]:
     plan = small_plan()
     market = small_market(plan)
-    found = check_books(plan, market, books, missing)
+    found = check_observations(plan, market, books, missing)
     if view is not None:
-        found += check_host_view(plan, market, books, view)
+        found += check_target_state(plan, market, books, view)
     return [finding.kind for finding in found]
 
 
-def view_of(*events: dict[str, object], audit: tuple[str, ...] = ()) -> HostView:
-    return HostView({"surabaya": list(events)}, list(audit), [])
+def view_of(*events: dict[str, object], audit: tuple[str, ...] = ()) -> TargetState:
+    return TargetState({"surabaya": list(events)}, list(audit), [])
 
 
 def test_good_books_are_found_good() -> None:
@@ -111,7 +111,7 @@ def test_a_place_that_nobody_was_told_of() -> None:
 def test_counters_that_do_not_add_up() -> None:
     """What is left, held, confirmed, cooling and parked is the capacity, or a unit has leaked."""
     quota = {"capacity": 10, "overbooked": 0, "available": 5, "held": 2, "confirmed": 2, "cooling": 0, "parked": 0}
-    view = HostView({}, [], [{"online": quota}])
+    view = TargetState({}, [], [{"online": quota}])
     assert kinds(books_of(), view) == ["leak"]
     quota["cooling"] = 1
     assert kinds(books_of(), view) == []
@@ -141,12 +141,12 @@ def test_limits() -> None:
 @pytest.mark.parametrize("shares", [1, 3])
 def test_books_of_several_processes_add_up(shares: int) -> None:
     """Books come in pages of at most 1,000 places, and are the same in the end as one book of all."""
-    whole, parts = Books.empty(0, 0, -5), [Books.empty(0, 0, -5) for _ in range(shares)]
-    together = Books.empty(0, 0, -5)
+    whole, parts = Observations.empty(0, 0, -5), [Observations.empty(0, 0, -5) for _ in range(shares)]
+    together = Observations.empty(0, 0, -5)
     for person in range(2500):
         for books in (whole, parts[person % shares]):
             books.took(
-                Place(person, 0, f"surabaya~loadtest-test-{person}-0", "CONFIRMED", person, 1, QUOTAS, (person,))
+                BookedPlace(person, 0, f"surabaya~loadtest-test-{person}-0", "CONFIRMED", person, 1, QUOTAS, (person,))
             )
             books.measures.confirmed += 1
             books.measures.answer_us.record(person * 37)
@@ -165,21 +165,21 @@ def test_books_of_several_processes_add_up(shares: int) -> None:
 
 def test_one_reservation_of_two_people_is_found() -> None:
     """Two processes were told the same reservation, for different people: their queue number is there twice."""
-    together = Books.empty(0, 0, 0)
+    together = Observations.empty(0, 0, 0)
     for person in (1, 2):
-        books = Books.empty(0, 0, 0)
-        books.took(Place(person, 0, "surabaya~loadtest-test-1-0", "CONFIRMED", 0, 1, QUOTAS, (9,)))
+        books = Observations.empty(0, 0, 0)
+        books.took(BookedPlace(person, 0, "surabaya~loadtest-test-1-0", "CONFIRMED", 0, 1, QUOTAS, (9,)))
         for page in books.pages():
             together.add_page(page)
     assert kinds(together) == ["double number"]
 
 
-def drawn_of(**changes: Any) -> Drawn:
+def drawn_of(**changes: Any) -> DrawRunResult:
     """The draw of the documents, with all its winners served."""
     folder = DOCS / "draw"
     applications = applications_of_lines((folder / "applications.jsonl").read_bytes().splitlines(), "applications")
     head, lots = result_of_lines((folder / "result.jsonl").read_bytes().splitlines(), "result")
-    drawn = Drawn(
+    drawn = DrawRunResult(
         capacities_of_json((folder / "capacities.json").read_bytes(), "capacities"),
         {one.number: one for one in applications},
         head,
@@ -192,7 +192,7 @@ def drawn_of(**changes: Any) -> Drawn:
     return msgspec.structs.replace(drawn, **changes)
 
 
-def receipts_of(drawn: Drawn) -> Books:
+def receipts_of(drawn: DrawRunResult) -> Observations:
     """What its applicants were told."""
     books = books_of()
     for number, one in drawn.applications.items():
@@ -205,7 +205,7 @@ def receipts_of(drawn: Drawn) -> Books:
             }
             for wish in wishes
         )
-        books.receipts[number] = Receipt(number, number, 1, tuple(reversed(one.applicants)), choices)
+        books.receipts[number] = ApplicationReceipt(number, number, 1, tuple(reversed(one.applicants)), choices)
     return books
 
 
@@ -216,9 +216,9 @@ def test_a_draw() -> None:
     drawn, together = drawn_of(), books_of()
     for page in receipts_of(drawn).pages():
         together.add_page(page)
-    assert check_drawn(together, drawn) == []
+    assert check_draw(together, drawn) == []
     refused = drawn_of(references={}, refused=10, findings=("the seed is another",))
-    texts = [finding.text for finding in check_drawn(together, refused)]
+    texts = [finding.text for finding in check_draw(together, refused)]
     assert texts == ["the seed is another", "10 have won, 0 of them hold a place, and 10 were refused one"]
     for receipt in receipts_of(drawn).receipts.values():
         books = receipts_of(drawn)
@@ -229,10 +229,10 @@ def test_a_draw() -> None:
         ]
         for each in wrong:
             books.receipts[receipt.number] = each
-            assert [finding.kind for finding in check_drawn(books, drawn)] == ["draw"]
+            assert [finding.kind for finding in check_draw(books, drawn)] == ["draw"]
     books = receipts_of(drawn)
-    books.receipts[8] = Receipt(8, 8, 1, ("withdrawn",), (), is_withdrawn=True)
-    assert check_drawn(books, drawn) == []
+    books.receipts[8] = ApplicationReceipt(8, 8, 1, ("withdrawn",), (), is_withdrawn=True)
+    assert check_draw(books, drawn) == []
     del books.receipts[7]
     books.receipts_changed = 1
-    assert [finding.kind for finding in check_drawn(books, drawn)] == ["draw", "draw"]
+    assert [finding.kind for finding in check_draw(books, drawn)] == ["draw", "draw"]

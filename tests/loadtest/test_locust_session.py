@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from quota_engine.loadtest import command as command
-from quota_engine.loadtest.staging_server import Staging, staging
-from quota_engine.loadtest.target_client import Host
+from quota_engine.loadtest.staging_server import StagingServer, staging_server
+from quota_engine.loadtest.target_client import TargetClient
 from tests.support.paths import ROOT
 
 SCENARIO = """
@@ -36,7 +36,9 @@ p99_ms_max = {p99_ms_max}
 """
 
 
-def locust(folder: Path, here: Staging, *options: str, file: str = "locustfile.py") -> subprocess.CompletedProcess[str]:
+def locust(
+    folder: Path, here: StagingServer, *options: str, file: str = "locustfile.py"
+) -> subprocess.CompletedProcess[str]:
     """Run a small opening, headless."""
     command = [
         sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / file), "--headless", "--only-summary",
@@ -56,12 +58,12 @@ def locust(folder: Path, here: Staging, *options: str, file: str = "locustfile.p
 
 def openings(
     folder: Path, *options: str, settings: str = ""
-) -> Iterator[tuple[Staging, subprocess.CompletedProcess[str]]]:
+) -> Iterator[tuple[StagingServer, subprocess.CompletedProcess[str]]]:
     """A small opening that people have waited for; where the machine was too busy to start all in time, a later one."""
     busy = os.getloadavg()[0] / (os.cpu_count() or 1)
     first, later = 8 + 2 * busy, 30 + 4 * busy
     for opens_in_s in (first, later):
-        with staging("surabaya", opens_in_s=opens_in_s, speed=60, settings=settings) as here:
+        with staging_server("surabaya", opens_in_s=opens_in_s, speed=60, settings=settings) as here:
             run = locust(folder, here, *options)
             if run.returncode == 0 and opens_in_s == first:
                 found = result(folder)
@@ -102,7 +104,7 @@ def test_an_opening_by_two_processes_and_a_purge(tmp_path: Path, capsys: pytest.
         assert max(map(len, run.stdout.splitlines())) <= 80
         for suffix, words in ((".html", "Measured, and predicted"), (".csv", "section,figure,unit,measured")):
             assert words in (tmp_path / f"verdict{suffix}").read_text()
-        with Host(here.url, here.token) as host:
+        with TargetClient(here.url, here.token) as host:
             day = {"applicants": ["3578012345678901"], "service": "new", "session": "morning", "channel": "walk-in"}
             booked = [one["reservation"] for one in host.events("surabaya") if one.get("verb") == "confirm"]
             assert booked
@@ -126,8 +128,8 @@ def test_on_days_that_are_open(tmp_path: Path, capsys: pytest.CaptureFixture[str
     """A draw over HTTP, with a limit that can not be met, which ends it with 1; a trace, on the library without the
     service.
     """
-    with staging("surabaya", opens_in_s=-60, speed=60) as here:
-        with Host(here.url, here.token) as host:
+    with staging_server("surabaya", opens_in_s=-60, speed=60) as here:
+        with TargetClient(here.url, here.token) as host:
             path = scenario(tmp_path, p99_ms_max=0.001, policy="draw")
             run = locust(tmp_path, here, "--scenario", path, "--run-name", "lots")
             assert run.returncode == 1, run.stdout + run.stderr
@@ -175,11 +177,11 @@ def test_an_opening_with_a_waiting_room(tmp_path: Path) -> None:
 
 def test_a_host_that_does_not_say_that_it_is_a_staging(tmp_path: Path) -> None:
     """Nothing is sent to it but a look, and the exit code is 2; a purge is refused as well, and another machine too."""
-    with staging("surabaya", opens_in_s=-60, is_staging=False) as here:
+    with staging_server("surabaya", opens_in_s=-60, is_staging=False) as here:
         run = locust(tmp_path, here, "--scenario", scenario(tmp_path))
         assert run.returncode == 2
         assert "does not say that it is a staging" in run.stderr
-        with Host(here.url, here.token) as host:
+        with TargetClient(here.url, here.token) as host:
             assert not [one for one in host.events("surabaya") if one.get("reservation")]
         assert command.main(["purge", "--host", here.url, "--token", here.token]) == 2
     assert command.main(["purge", "--host", "http://192.0.2.1:9", "--token", "x"]) == 2

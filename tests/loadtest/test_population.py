@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from quota_engine.domain.errors import CatalogError
-from quota_engine.loadtest.plan import Plan, Refused, days_on_sale, hurried, scenario_of
-from quota_engine.loadtest.population import MARK, Role, cast_of, identity_of, key_of
+from quota_engine.loadtest.plan import LoadTestPlan, PlanError, accelerated, days_on_sale, scenario_of
+from quota_engine.loadtest.population import IDENTITY_PREFIX, PersonRole, identity_of, key_of, load_population
 from quota_engine.simulation.scenario import Scenario, load_scenario
 from quota_engine.simulation.simulation import prepare
 from tests.support.loadtest_samples import DAY, small_market, small_plan
@@ -20,22 +20,22 @@ def test_identities_and_keys_are_marked() -> None:
     names = {identity_of(run, index, companion) for run in "ab" for index in range(500) for companion in range(5)}
     assert len(names) == 5000
     assert all(len(name) == 16 and name.isdigit() and name.startswith("00") for name in names)
-    assert key_of("evening", 17, 2) == f"{MARK}evening-17-2"
+    assert key_of("evening", 17, 2) == f"{IDENTITY_PREFIX}evening-17-2"
 
 
 def test_the_same_people_as_in_the_simulation() -> None:
     """Applicants press when those of the simulation do, for the same thing, as far as the test's window reaches."""
     plan = small_plan(lead_s=3600, window_s=36_000)
     scenario = scenario_of(plan.options)
-    cast = cast_of(plan, scenario, small_market(plan))
+    cast = load_population(plan, scenario, small_market(plan))
     simulated = prepare(scenario, "surabaya").population
     assert cast.population.first_press_us[: len(simulated)] == simulated.first_press_us
     assert cast.population.wish[: len(simulated)] == simulated.wish
-    roles = {role: cast.roles.count(role) for role in Role}
-    assert roles[Role.BOT] == 100
-    assert roles[Role.BROKER] == 10
-    assert roles[Role.REFRESHER] == sum(kind == 2 for kind in simulated.kind)
-    assert roles[Role.KIOSK] > 10
+    roles = {role: cast.roles.count(role) for role in PersonRole}
+    assert roles[PersonRole.BOT] == 100
+    assert roles[PersonRole.BROKER] == 10
+    assert roles[PersonRole.REFRESHER] == sum(kind == 2 for kind in simulated.kind)
+    assert roles[PersonRole.KIOSK] > 10
     assert cast.market.capacity == 120  # with those at the kiosks
 
 
@@ -43,24 +43,24 @@ def test_nobody_comes_before_the_start_or_after_the_window() -> None:
     """Early ones come at the start, late ones in the window; where it is open already, nobody comes before second 0."""
     plan = small_plan(lead_s=5, window_s=20)
     scenario = scenario_of(plan.options)
-    presses = cast_of(plan, scenario, small_market(plan)).population.first_press_us
+    presses = load_population(plan, scenario, small_market(plan)).population.first_press_us
     assert -5_000_000 <= min(presses) < 0 < max(presses) <= 20_000_000
     is_open = msgspec.structs.replace(plan, is_open=True)
-    presses = cast_of(is_open, scenario, small_market(plan)).population.first_press_us
+    presses = load_population(is_open, scenario, small_market(plan)).population.first_press_us
     assert min(presses) >= 0
 
 
 def test_speed_leaves_the_rush_as_it_is() -> None:
     """Forms and tails are shorter; the reaction to the opening, and how often somebody refreshes, are not."""
     slow = Scenario()
-    fast = hurried(slow, 20)
+    fast = accelerated(slow, 20)
     assert fast.agents.form_s_median == slow.agents.form_s_median / 20
     assert fast.arrivals.late_s_mean == slow.arrivals.late_s_mean / 20
     assert fast.arrivals.reaction_s_median == slow.arrivals.reaction_s_median
     assert fast.agents.refresh_s_mean == slow.agents.refresh_s_mean
 
 
-def trace_plan(path: Path, speed: float = 1.0) -> Plan:
+def trace_plan(path: Path, speed: float = 1.0) -> LoadTestPlan:
     return small_plan(trace=str(path), speed=speed, window_s=60)
 
 
@@ -73,16 +73,16 @@ def test_a_trace_at_a_chosen_speed(tmp_path: Path) -> None:
         f"8,3578012345678902,surabaya,{DAY},kiosk,2\n"
     )
     plan = trace_plan(path, speed=4)
-    cast = cast_of(plan, scenario_of(plan.options), small_market(plan))
+    cast = load_population(plan, scenario_of(plan.options), small_market(plan))
     people = cast.population
     assert list(people.first_press_us) == [-1_000_000, 2_000_000]
     assert people.later_presses_us == {0: (500_000,)}
     assert list(people.party) == [1, 2]
     assert people.identities == ("0", "1")
-    assert set(cast.roles) == {Role.CITIZEN}
+    assert set(cast.roles) == {PersonRole.CITIZEN}
     path.write_text("time,applicant,office,day,channel,party\n1,x,nowhere,2026-12-07,,1\n")
     with pytest.raises(CatalogError, match="an office of the scenario"):
-        cast_of(plan, scenario_of(plan.options), small_market(plan))
+        load_population(plan, scenario_of(plan.options), small_market(plan))
 
 
 def office(opens_at_ms: int | None) -> dict[str, object]:
@@ -111,5 +111,5 @@ def test_what_is_on_sale() -> None:
     )
     _, is_open = days_on_sale(scenario, [office(10**9)], lambda *_: [day_view(-5)], 0, 900)
     assert is_open
-    with pytest.raises(Refused, match="nothing on sale"):
+    with pytest.raises(PlanError, match="nothing on sale"):
         days_on_sale(scenario, [office(None)], lambda *_: [day_view(-5, available=0)], 0, 900)

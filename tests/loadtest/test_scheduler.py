@@ -6,13 +6,13 @@ from collections.abc import Generator
 
 import gevent
 
-from quota_engine.loadtest.observations import Books
-from quota_engine.loadtest.population import Role
-from quota_engine.loadtest.requests import Answer, Ask, Step
-from quota_engine.loadtest.scheduler import Stage
-from quota_engine.loadtest.user_scripts import Heard, Script, Wait
+from quota_engine.loadtest.observations import Observations
+from quota_engine.loadtest.population import PersonRole
+from quota_engine.loadtest.requests import LoadRequest, LoadResponse, ReservationRequest
+from quota_engine.loadtest.scheduler import Scheduler
+from quota_engine.loadtest.user_scripts import ReceivedResponse, Script, WaitUntil
 
-ASK = Step("confirm", "surabaya~x", "")
+ASK = ReservationRequest("confirm", "surabaya~x", "")
 
 
 class Clock:
@@ -23,24 +23,24 @@ class Clock:
         return self.now_s
 
 
-def staged(rate_max: float = 1e6) -> tuple[Stage, Books, Clock]:
-    clock, books = Clock(), Books.empty(0, 0, 0)
-    return Stage(books, opens_s=0.0, rate_max=rate_max, clock_s=clock), books, clock
+def staged(rate_max: float = 1e6) -> tuple[Scheduler, Observations, Clock]:
+    clock, books = Clock(), Observations.empty(0, 0, 0)
+    return Scheduler(books, opens_s=0.0, rate_max=rate_max, clock_s=clock), books, clock
 
 
 def two_asks(at_us: int) -> Script:
     """Asks twice, with a second between."""
 
-    def script() -> Generator[Ask | Wait, Heard, str]:
+    def script() -> Generator[LoadRequest | WaitUntil, ReceivedResponse, str]:
         heard = yield ASK
-        yield Wait(heard.at_us + 1_000_000)
+        yield WaitUntil(heard.at_us + 1_000_000)
         yield ASK
         return "done"
 
     return script()
 
 
-def dispatched(stage: Stage) -> None:
+def dispatched(stage: Scheduler) -> None:
     """Let the dispatcher look once."""
     running = gevent.spawn(stage.dispatch)
     gevent.sleep(0.01)
@@ -50,15 +50,15 @@ def dispatched(stage: Stage) -> None:
 def test_a_script_is_played() -> None:
     """What is due is handed over when it is due, waits are waited, and the evening ends."""
     stage, books, clock = staged()
-    stage.enter(1, Role.CITIZEN, 500_000, two_asks)
+    stage.enter(1, PersonRole.CITIZEN, 500_000, two_asks)
     dispatched(stage)
-    assert stage.take(Role.CITIZEN, 0) is None
+    assert stage.take_due(PersonRole.CITIZEN, 0) is None
     clock.now_s = 0.5
     for _ in range(2):
         dispatched(stage)
-        due = stage.take(Role.CITIZEN, 0)
+        due = stage.take_due(PersonRole.CITIZEN, 0)
         assert due is not None
-        stage.heard(due, Answer("CONFIRMED"), 1000)
+        stage.complete(due, LoadResponse("CONFIRMED"), 1000)
         clock.now_s += 1.0
     assert stage.is_over
     assert books.measures.requests == 2
@@ -68,11 +68,11 @@ def test_a_script_is_played() -> None:
 def test_late_lanes_count() -> None:
     """A request that waited is due since it was meant; the generator's lag is told from the wait for a lane."""
     stage, books, clock = staged()
-    stage.enter(1, Role.CITIZEN, 0, two_asks)
+    stage.enter(1, PersonRole.CITIZEN, 0, two_asks)
     clock.now_s = 1.0
     dispatched(stage)
     clock.now_s = 3.0
-    due = stage.take(Role.CITIZEN, 0)
+    due = stage.take_due(PersonRole.CITIZEN, 0)
     assert due is not None
     assert due.due_us == 0
     assert (books.lag_us.max, books.lane_us.max) == (1_000_000, 2_000_000)
@@ -81,19 +81,19 @@ def test_late_lanes_count() -> None:
 def test_lanes_serve_their_own_first_and_then_whoever_waits() -> None:
     """No kind of people waits for want of lanes of its own."""
     stage, _, _ = staged()
-    for person, role in ((1, Role.CITIZEN), (2, Role.BOT), (3, Role.CITIZEN)):
+    for person, role in ((1, PersonRole.CITIZEN), (2, PersonRole.BOT), (3, PersonRole.CITIZEN)):
         stage.enter(person, role, 0, two_asks)
     dispatched(stage)
-    taken = [stage.take(Role.BOT, 0) for _ in range(3)]
+    taken = [stage.take_due(PersonRole.BOT, 0) for _ in range(3)]
     assert [due.person for due in taken if due] == [2, 1, 3]
-    assert stage.take(Role.BOT, 0) is None
+    assert stage.take_due(PersonRole.BOT, 0) is None
 
 
 def test_the_rate_is_bounded() -> None:
     """Beyond the bound, requests are put off."""
     stage, _, clock = staged(rate_max=100)
     for person in range(50):
-        stage.enter(person, Role.CITIZEN, 0, two_asks)
+        stage.enter(person, PersonRole.CITIZEN, 0, two_asks)
     dispatched(stage)
     assert stage.waiting <= 7
     clock.now_s = 0.2
@@ -104,8 +104,8 @@ def test_the_rate_is_bounded() -> None:
 def test_who_has_no_answer_at_the_end() -> None:
     """Whoever waits when the test is closed stands in the books, with what for."""
     stage, books, _ = staged()
-    stage.enter(1, Role.CITIZEN, 0, two_asks)
-    stage.enter(2, Role.CITIZEN, 10_000_000, two_asks)
+    stage.enter(1, PersonRole.CITIZEN, 0, two_asks)
+    stage.enter(2, PersonRole.CITIZEN, 10_000_000, two_asks)
     dispatched(stage)
     stage.close()
     assert books.unanswered_count == 2

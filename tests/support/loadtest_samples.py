@@ -6,8 +6,8 @@ import datetime
 from typing import Any
 
 from quota_engine.catalog import day_terms, load_catalog
-from quota_engine.loadtest.observations import Books, Place
-from quota_engine.loadtest.plan import DayOnSale, Options, Plan, market_of
+from quota_engine.loadtest.observations import BookedPlace, Observations
+from quota_engine.loadtest.plan import DayOnSale, LoadTestOptions, LoadTestPlan, supply_of
 from quota_engine.simulation.scenario import Scenario
 from quota_engine.simulation.supply import Market
 
@@ -16,33 +16,35 @@ RUN = "test"
 QUOTAS = ("online", "morning")
 
 
-def small_plan(**options: Any) -> Plan:
+def small_plan(**options: Any) -> LoadTestPlan:
     """Surabaya's Monday, with the places of its catalog."""
     terms = day_terms(load_catalog("surabaya"), "surabaya", DAY)
     assert terms is not None
     available = {quota.name: quota.capacity for quota in terms.quotas}
     day = DayOnSale(office="surabaya", day=DAY.toordinal(), opens_at_ms=terms.opens_at_ms, available=available)
-    return Plan(options=Options(run=RUN, **options), days=(day,), opens_at_ms=terms.opens_at_ms, opens_in_ms=0)
+    return LoadTestPlan(
+        options=LoadTestOptions(run=RUN, **options), days=(day,), opens_at_ms=terms.opens_at_ms, opens_in_ms=0
+    )
 
 
-def small_market(plan: Plan, scenario: Scenario | None = None) -> Market:
-    return market_of(plan, scenario or Scenario())
+def small_market(plan: LoadTestPlan, scenario: Scenario | None = None) -> Market:
+    return supply_of(plan, scenario or Scenario())
 
 
-def place(person: int, number: int = 0, state: str = "CONFIRMED", wish: int = 0) -> Place:
+def place(person: int, number: int = 0, state: str = "CONFIRMED", wish: int = 0) -> BookedPlace:
     """A place of a person with a queue number."""
     numbers = (number,) if state == "CONFIRMED" else ()
-    return Place(person, 0, f"surabaya~loadtest-{RUN}-{person}-{wish}", state, 1_000_000, 1, QUOTAS, numbers)
+    return BookedPlace(person, 0, f"surabaya~loadtest-{RUN}-{person}-{wish}", state, 1_000_000, 1, QUOTAS, numbers)
 
 
-def books_of(*places: Place) -> Books:
-    books = Books.empty(10, 100, 0)
+def books_of(*places: BookedPlace) -> Observations:
+    books = Observations.empty(10, 100, 0)
     for each in places:
         books.took(each)
     return books
 
 
-def event(each: Place, number: int, state: str = "") -> dict[str, Any]:
+def event(each: BookedPlace, number: int, state: str = "") -> dict[str, Any]:
     """What the host writes down of a place."""
     return {
         "number": number,

@@ -7,7 +7,7 @@ country, for as many places as the national scenario has for so many people, on 
 
 from __future__ import annotations
 
-__all__ = ["Burst", "Capacity", "Step", "burst", "find_capacity", "main", "measure"]
+__all__ = ["BurstResult", "Capacity", "RateStep", "burst", "find_capacity", "main", "measure"]
 
 import argparse
 import contextlib
@@ -23,9 +23,9 @@ from typing import Any, Final, NamedTuple
 
 from quota_engine.bench.host_info import describe_machine, pinned, usable_cores
 from quota_engine.loadtest.capacity_plots import plots
-from quota_engine.loadtest.load_generator import CONNECTIONS, Second, due_times
-from quota_engine.loadtest.staging_server import Staging, staging
-from quota_engine.loadtest.workloads import SCENARIO, Joining, Pressing, Target
+from quota_engine.loadtest.load_generator import CONNECTIONS, SecondStatistics, due_times
+from quota_engine.loadtest.staging_server import StagingServer, staging_server
+from quota_engine.loadtest.workloads import SCENARIO, JoinWorkload, ReserveWorkload, Workload
 from quota_engine.simulation.arrivals import draw_population
 from quota_engine.simulation.baseline import OldApplication
 from quota_engine.simulation.scenario import Arrivals, Scenario
@@ -50,7 +50,7 @@ _CLOSE_ENOUGH: Final = 0.05
 _LOOK_S: Final = 0.5
 
 
-class Step(NamedTuple):
+class RateStep(NamedTuple):
     """One rate: arrivals a second, what 99 of 100 waited, how many were not answered well, and the load's own lag."""
 
     rate: float
@@ -69,10 +69,10 @@ class Capacity(NamedTuple):
     """The highest rate that is good, and all steps on the way."""
 
     rate: float
-    steps: list[Step]
+    steps: list[RateStep]
 
 
-class Burst(NamedTuple):
+class BurstResult(NamedTuple):
     """A second of so many times the capacity, between quiet seconds.
 
     ``connections`` is over how many they come. ``by_status`` are the answers to what was due in the burst.
@@ -95,16 +95,16 @@ class Burst(NamedTuple):
     store_mib: list[float]
 
 
-def find_capacity(target: Target, *, first: float, step_s: float) -> Capacity:
+def find_capacity(target: Workload, *, first: float, step_s: float) -> Capacity:
     """Double the rate until it is too much, then halve the gap, to within 5 %."""
-    steps: list[Step] = []
+    steps: list[RateStep] = []
     good, bad, rate, tries = 0.0, 0.0, first, 0
     while len(steps) < _STEPS_MAX and not (bad and bad - good <= _CLOSE_ENOUGH * bad):
         due_s = due_times([(rate, min(step_s, _ARRIVALS_MAX / rate))], len(steps))
         pumped = target.run(due_s, len(due_s) / target.people_per_place)
         failed = pumped.lost + sum(count for status, count in pumped.statuses.items() if status not in _GOOD)
         p99_ms, lag_ms = pumped.answer_us.percentile(0.99) / 1000, pumped.lag_us.percentile(0.99) / 1000
-        step = Step(rate, p99_ms, failed, len(due_s), lag_ms)
+        step = RateStep(rate, p99_ms, failed, len(due_s), lag_ms)
         steps.append(step)
         tries += 1
         if step.is_good:
@@ -117,13 +117,13 @@ def find_capacity(target: Target, *, first: float, step_s: float) -> Capacity:
 
 
 def burst(
-    target: Target,
+    target: Workload,
     capacity: float,
     factor: float,
     *,
     connections: int = CONNECTIONS,
     memory_mib: Callable[[], tuple[float, float]],
-) -> Burst:
+) -> BurstResult:
     """Two quiet seconds at a quarter of the capacity, a second of ``factor`` times it, and thirteen quiet seconds.
 
     There are places for all who come before it, and then as many as for a second at the capacity.
@@ -136,7 +136,7 @@ def burst(
     end = _BEFORE_S + _BURST_S
     rush = pumped.seconds[_BEFORE_S:end]
     statuses = sum((second.statuses for second in rush), Counter[int]())
-    return Burst(
+    return BurstResult(
         factor,
         capacity * factor,
         connections,
@@ -152,7 +152,7 @@ def burst(
     )
 
 
-def _recovered_s(after: Sequence[Second]) -> int | None:
+def _recovered_s(after: Sequence[SecondStatistics]) -> int | None:
     """How many seconds it is until several in a row are good: later ones have bad moments that are not the burst's."""
     good = [second.p99_ms <= P99_MS_MAX and _GOOD.issuperset(second.statuses) for second in after]
     return next((index for index in range(len(good) - _IN_A_ROW + 1) if all(good[index : index + _IN_A_ROW])), None)
@@ -181,7 +181,7 @@ def _memory_over_time(memory_mib: Callable[[], tuple[float, float]]) -> Iterator
 class _Memory:
     """The memory of a staging's processes, as Linux tells it."""
 
-    def __init__(self, here: Staging) -> None:
+    def __init__(self, here: StagingServer) -> None:
         self._service = here.pid
         self._store = 0
         for cwd in pathlib.Path("/proc").glob("[0-9]*/cwd"):  # it is nobody's child
@@ -218,17 +218,17 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 @contextlib.contextmanager
-def _somewhere(kind: str, core: int | None) -> Iterator[tuple[Staging, Target]]:
+def _somewhere(kind: str, core: int | None) -> Iterator[tuple[StagingServer, Workload]]:
     """A new staging with one worker on a core, and what is sent to it."""
     by_room = kind == "room"
-    with staging(
+    with staging_server(
         SCENARIO,
         opens_in_s=25 if by_room else -60,
         workers=1,
         command=() if core is None else (sys.executable, "-c", _PINNED, str(core)),
         settings=_ROOMS if by_room else "",
     ) as here:
-        target: Target = Joining(here) if by_room else Pressing(here)
+        target: Workload = JoinWorkload(here) if by_room else ReserveWorkload(here)
         if by_room:
             time.sleep(max(here.opens_at_s + 3 - time.time(), 0))
         target.run(due_times([(300, 1.0)], 99), 30)  # warm

@@ -6,8 +6,18 @@ the host's audit. What each promise is about has one word, the kind of its findi
 
 from __future__ import annotations
 
-__all__ = ["Before", "Finding", "HostView", "check_books", "check_drawn", "check_host_view", "check_limits", "judge",
-           "look_after", "look_before"]  # fmt: skip
+__all__ = [
+    "CheckFinding",
+    "EventCursor",
+    "TargetState",
+    "check_draw",
+    "check_limits",
+    "check_observations",
+    "check_target_state",
+    "read_after",
+    "read_before",
+    "run_checks",
+]  # fmt: skip
 
 import dataclasses
 import datetime
@@ -17,12 +27,12 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from quota_engine.loadtest.draw_run import Drawn
-from quota_engine.loadtest.observations import Books, Place, Receipt
-from quota_engine.loadtest.plan import Plan, market_of, scenario_of
-from quota_engine.loadtest.population import cast_of, key_prefix
+from quota_engine.loadtest.draw_run import DrawRunResult
+from quota_engine.loadtest.observations import ApplicationReceipt, BookedPlace, Observations
+from quota_engine.loadtest.plan import LoadTestPlan, scenario_of, supply_of
+from quota_engine.loadtest.population import key_prefix, load_population
 from quota_engine.loadtest.prediction import predict
-from quota_engine.loadtest.result import Finding, LimitResult, Verdict
+from quota_engine.loadtest.result import CheckFinding, LimitCheck, LoadTestResult
 from quota_engine.simulation.metrics import Measures, oversold_places
 from quota_engine.simulation.scenario import Limits
 from quota_engine.simulation.supply import Market
@@ -33,13 +43,13 @@ _CUSTOMER: Final = 900
 """Wishes from this number on are those of a broker's customer, who has an identity of their own."""
 
 
-class Before(msgspec.Struct, frozen=True):
+class EventCursor(msgspec.Struct, frozen=True):
     """How far each office's events had come when the test began."""
 
     last_events: dict[str, int]
 
 
-class HostView(msgspec.Struct, frozen=True):
+class TargetState(msgspec.Struct, frozen=True):
     """What the host says after the test: the events since it began, by office, what its audit finds, and the counters
     of each day, by office-day and quota.
     """
@@ -49,7 +59,7 @@ class HostView(msgspec.Struct, frozen=True):
     counters: list[dict[str, dict[str, int]]]
 
 
-class Witness(Protocol):
+class TargetReader(Protocol):
     """The part of :class:`quota_engine.loadtest.target_client.Host` that a judge hears."""
 
     def availability(self, office: str, first: datetime.date, last: datetime.date) -> list[dict[str, Any]]: ...
@@ -61,12 +71,12 @@ class Witness(Protocol):
     def last_event(self, office: str) -> int: ...
 
 
-def look_before(host: Witness, plan: Plan) -> Before:
+def read_before(host: TargetReader, plan: LoadTestPlan) -> EventCursor:
     """Where the events of the plan's offices end now."""
-    return Before({office: host.last_event(office) for office in dict.fromkeys(each.office for each in plan.days)})
+    return EventCursor({office: host.last_event(office) for office in dict.fromkeys(each.office for each in plan.days)})
 
 
-def look_after(host: Witness, plan: Plan, before: Before) -> HostView:
+def read_after(host: TargetReader, plan: LoadTestPlan, before: EventCursor) -> TargetState:
     """Everything that the host has to say."""
     counters = []
     for each in plan.days:
@@ -74,33 +84,39 @@ def look_after(host: Witness, plan: Plan, before: Before) -> HostView:
         (view,) = [one for one in host.availability(each.office, date, date) if one["day"] == date.isoformat()]
         counters.append({quota["name"]: quota for quota in view["quotas"]})
     events = {office: list(host.events(office, after)) for office, after in before.last_events.items()}
-    return HostView(events, host.audit(), counters)
+    return TargetState(events, host.audit(), counters)
 
 
-def judge(
-    host: Witness, plan: Plan, books: Books, before: Before, *, missing: int = 0, drawn: Drawn | None = None
-) -> Verdict:
+def run_checks(
+    host: TargetReader,
+    plan: LoadTestPlan,
+    books: Observations,
+    before: EventCursor,
+    *,
+    missing: int = 0,
+    drawn: DrawRunResult | None = None,
+) -> LoadTestResult:
     """The verdict on a test that has ended; ``missing`` processes have not sent their books. ``drawn`` is what came of
     the plan's draw.
     """
     scenario = scenario_of(plan.options)
-    cast = cast_of(plan, scenario, market_of(plan, scenario))
+    cast = load_population(plan, scenario, supply_of(plan, scenario))
     measures = books.measures
     if drawn is not None:
         _take_winners(plan, books, drawn)
-    view = look_after(host, plan, before)
-    findings = check_books(plan, cast.market, books, missing)
-    findings += check_host_view(plan, cast.market, books, view)
-    findings += [] if drawn is None else check_drawn(books, drawn)
+    view = read_after(host, plan, before)
+    findings = check_observations(plan, cast.market, books, missing)
+    findings += check_target_state(plan, cast.market, books, view)
+    findings += [] if drawn is None else check_draw(books, drawn)
     predicted = predict(scenario, cast) if drawn is None else Measures(len(cast.population), cast.market.capacity, 0)
     limits = check_limits(scenario.limits, books, people=len(cast.population), capacity=cast.market.capacity)
-    findings += [Finding("broken limit", limit.sentence()) for limit in limits if not limit.kept]
+    findings += [CheckFinding("broken limit", limit.sentence()) for limit in limits if not limit.kept]
     measures.oversold = sum(_oversold(cast.market, books).values())
-    return Verdict(
+    return LoadTestResult(
         plan=plan,
         scenario=scenario,
         market=cast.market,
-        books=books,
+        observations=books,
         predicted=predicted,
         findings=tuple(findings),
         limits=tuple(limits),
@@ -109,31 +125,33 @@ def judge(
     )
 
 
-def check_books(plan: Plan, market: Market, books: Books, missing: int = 0) -> list[Finding]:
+def check_observations(plan: LoadTestPlan, market: Market, books: Observations, missing: int = 0) -> list[CheckFinding]:
     """What the test's own books say, without a word of the host's."""
     findings = []
     for office_day, places in _oversold(market, books).items():
-        findings.append(Finding("oversold", f"{places} places above capacity at {_named(market, office_day)}"))
+        findings.append(CheckFinding("oversold", f"{places} places above capacity at {_named(market, office_day)}"))
     findings += _duplicates(market, books)
     findings += _queue_numbers(market, books)
     if books.unanswered_count:
         waiting = Counter(each.waiting_for for each in books.unanswered)
         what = ", ".join(f"{name} ({count})" for name, count in waiting.most_common(3))
-        findings.append(Finding("unanswered", f"{books.unanswered_count} people have no final answer; waiting: {what}"))
+        findings.append(
+            CheckFinding("unanswered", f"{books.unanswered_count} people have no final answer; waiting: {what}")
+        )
     if books.measures.gave_up:
-        findings.append(Finding("unanswered", f"{books.measures.gave_up} people gave up after many tries"))
+        findings.append(CheckFinding("unanswered", f"{books.measures.gave_up} people gave up after many tries"))
     if books.measures.holds_lost:
         text = f"{books.measures.holds_lost} people came back after a crash and did not get their hold"
-        findings.append(Finding("lost", text))
+        findings.append(CheckFinding("lost", text))
     if books.passes_refused:
         text = f"{books.passes_refused} people were called by the waiting room, and their pass was not accepted"
-        findings.append(Finding("lost", text))
+        findings.append(CheckFinding("lost", text))
     if missing:
-        findings.append(Finding("unanswered", f"{missing} processes of the test have not sent their books"))
+        findings.append(CheckFinding("unanswered", f"{missing} processes of the test have not sent their books"))
     return findings
 
 
-def _oversold(market: Market, books: Books) -> dict[int, int]:
+def _oversold(market: Market, books: Observations) -> dict[int, int]:
     """Places above capacity by office-day, counted from what people were told."""
     confirmed: dict[int, Counter[str]] = defaultdict(Counter)
     for place in books.places.values():
@@ -153,7 +171,7 @@ def _oversold(market: Market, books: Books) -> dict[int, int]:
     return found
 
 
-def _duplicates(market: Market, books: Books) -> list[Finding]:
+def _duplicates(market: Market, books: Observations) -> list[CheckFinding]:
     """One identity with two places on a day."""
     seen: dict[tuple[int, bool, int], str] = {}
     twice: list[int] = []
@@ -166,7 +184,7 @@ def _duplicates(market: Market, books: Books) -> list[Finding]:
     if not twice:
         return []
     where = ", ".join(_named(market, index) for index in list(dict.fromkeys(twice))[:_SHOWN_MAX])
-    return [Finding("duplicate", f"{len(twice)} identities have two places on a day: {where}")]
+    return [CheckFinding("duplicate", f"{len(twice)} identities have two places on a day: {where}")]
 
 
 def _is_customers(reference: str) -> bool:
@@ -174,7 +192,7 @@ def _is_customers(reference: str) -> bool:
     return number.isdigit() and int(number) >= _CUSTOMER
 
 
-def _queue_numbers(market: Market, books: Books) -> list[Finding]:
+def _queue_numbers(market: Market, books: Observations) -> list[CheckFinding]:
     """Numbers that two have, and places without one."""
     numbers: dict[int, Counter[int]] = defaultdict(Counter)
     without = 0
@@ -187,17 +205,19 @@ def _queue_numbers(market: Market, books: Books) -> list[Finding]:
         double = sorted(number for number, count in counts.items() if count > 1)
         if double:
             shown = ", ".join(map(str, double[:_SHOWN_MAX]))
-            findings.append(Finding("double number", f"queue numbers {shown} twice at {_named(market, index)}"))
+            findings.append(CheckFinding("double number", f"queue numbers {shown} twice at {_named(market, index)}"))
     if without:
-        findings.append(Finding("double number", f"{without} places without a queue number for each applicant"))
+        findings.append(CheckFinding("double number", f"{without} places without a queue number for each applicant"))
     return findings
 
 
-def check_host_view(plan: Plan, market: Market, books: Books, view: HostView) -> list[Finding]:
+def check_target_state(
+    plan: LoadTestPlan, market: Market, books: Observations, view: TargetState
+) -> list[CheckFinding]:
     """What the host's events, counters and audit say, held against the books."""
-    findings = [Finding("audit", text) for text in view.audit[:_SHOWN_MAX]]
+    findings = [CheckFinding("audit", text) for text in view.audit[:_SHOWN_MAX]]
     if len(view.audit) > _SHOWN_MAX:
-        findings.append(Finding("audit", f"and {len(view.audit) - _SHOWN_MAX} more"))
+        findings.append(CheckFinding("audit", f"and {len(view.audit) - _SHOWN_MAX} more"))
     prefix = key_prefix(plan.options.run)
     known = {reference.split(" ")[0]: place for reference, place in books.places.items()}
     last: dict[str, dict[str, Any]] = {}
@@ -214,18 +234,18 @@ def check_host_view(plan: Plan, market: Market, books: Books, view: HostView) ->
     ]
     if strays:
         text = f"{len(strays)} places are in force that nobody was told of, such as {strays[0]['reference']}"
-        findings.append(Finding("leak", text))
+        findings.append(CheckFinding("leak", text))
     findings += _peaks(plan, market, books, view)
     for index, quotas in enumerate(view.counters):
         for name, quota in quotas.items():
             left = quota["available"] + quota["held"] + quota["confirmed"] + quota["cooling"] + quota["parked"]
             if left != quota["capacity"] + quota["overbooked"]:
                 text = f"the counters of {name} at {_named(market, index)} do not add up to its capacity"
-                findings.append(Finding("leak", text))
+                findings.append(CheckFinding("leak", text))
     return findings
 
 
-def _told_and_written(known: Mapping[str, Place], last: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+def _told_and_written(known: Mapping[str, BookedPlace], last: Mapping[str, Mapping[str, Any]]) -> list[CheckFinding]:
     """Whether what people were told last is what the host has written down last."""
     allowed = {
         "CONFIRMED": {"CONFIRMED"},
@@ -245,13 +265,13 @@ def _told_and_written(known: Mapping[str, Place], last: Mapping[str, Mapping[str
     findings = []
     if lost:
         text = f"{len(lost)} places that people were told of are in no event, such as {lost[0]}"
-        findings.append(Finding("lost", text))
+        findings.append(CheckFinding("lost", text))
     if other:
-        findings.append(Finding("lost", f"{len(other)} places are not as people were told, such as: {other[0]}"))
+        findings.append(CheckFinding("lost", f"{len(other)} places are not as people were told, such as: {other[0]}"))
     return findings
 
 
-def _peaks(plan: Plan, market: Market, books: Books, view: HostView) -> list[Finding]:
+def _peaks(plan: LoadTestPlan, market: Market, books: Observations, view: TargetState) -> list[CheckFinding]:
     """Replays the events: at no moment may more be in force than there is, by the largest capacity of the test."""
     index_of = {(each.office, datetime.date.fromordinal(each.day).isoformat()): i for i, each in enumerate(plan.days)}
     findings = []
@@ -281,11 +301,11 @@ def _peaks(plan: Plan, market: Market, books: Books, view: HostView) -> list[Fin
             )
             if peak > capacity:
                 text = f"{peak} places of {quota} in force at once at {_named(market, index)}, {capacity} exist"
-                findings.append(Finding("oversold", text))
+                findings.append(CheckFinding("oversold", text))
     return findings
 
 
-def _others(plan: Plan, books: Books, view: HostView) -> int:
+def _others(plan: LoadTestPlan, books: Observations, view: TargetState) -> int:
     """Reservations of the same offices and times that are none of this run's."""
     prefix = key_prefix(plan.options.run)
     references = {
@@ -299,7 +319,7 @@ def _others(plan: Plan, books: Books, view: HostView) -> int:
     )
 
 
-def _take_winners(plan: Plan, books: Books, drawn: Drawn) -> None:
+def _take_winners(plan: LoadTestPlan, books: Observations, drawn: DrawRunResult) -> None:
     """Write the winners' places into the books, as their applicants are told of them."""
     index_of = {(each.office, each.day): index for index, each in enumerate(plan.days)}
     for lot in drawn.lots:
@@ -309,37 +329,39 @@ def _take_winners(plan: Plan, books: Books, drawn: Drawn) -> None:
         application = drawn.applications[lot.number]
         wish = drawn.capacities.preferences[application.choices[lot.preference - 1]]
         office_day, quotas = index_of[wish.office, wish.day], wish.choice.options[lot.option]
-        books.took(Place(receipt.person, office_day, reference, "HELD", 0, application.units, quotas))
+        books.took(BookedPlace(receipt.person, office_day, reference, "HELD", 0, application.units, quotas))
         books.measures.bookings += 1
 
 
-def check_drawn(books: Books, drawn: Drawn) -> list[Finding]:
+def check_draw(books: Observations, drawn: DrawRunResult) -> list[CheckFinding]:
     """Whether the draw is what its files claim, everybody is in it as their receipt says, and its winners were served.
 
     The result is worked out again from the files, by other code than the service's, with what was noted before the
     seed was revealed.
     """
-    findings = [Finding("draw", text) for text in drawn.findings[:_SHOWN_MAX]]
+    findings = [CheckFinding("draw", text) for text in drawn.findings[:_SHOWN_MAX]]
     if books.receipts_changed:
-        findings.append(Finding("draw", f"{books.receipts_changed} people were told the number of another application"))
+        findings.append(
+            CheckFinding("draw", f"{books.receipts_changed} people were told the number of another application")
+        )
     wrong = [number for number, receipt in books.receipts.items() if not _is_listed(receipt, drawn)]
     if wrong:
         text = (
             f"{len(wrong)} applications are not in the published list as their applicants left them, such as {wrong[0]}"
         )
-        findings.append(Finding("draw", text))
+        findings.append(CheckFinding("draw", text))
     strangers = drawn.applications.keys() - books.receipts.keys()
     if strangers:
         text = f"{len(strangers)} applications are in the published list that nobody has made, such as {min(strangers)}"
-        findings.append(Finding("draw", text))
+        findings.append(CheckFinding("draw", text))
     winners = {lot.number for lot in drawn.lots if lot.preference}
     if winners != drawn.references.keys():
         text = f"{len(winners)} have won, {len(winners & drawn.references.keys())} of them hold a place"
-        findings.append(Finding("draw", f"{text}, and {drawn.refused} were refused one"))
+        findings.append(CheckFinding("draw", f"{text}, and {drawn.refused} were refused one"))
     return findings
 
 
-def _is_listed(receipt: Receipt, drawn: Drawn) -> bool:
+def _is_listed(receipt: ApplicationReceipt, drawn: DrawRunResult) -> bool:
     """Whether an application stands in the published list as its applicants were told, or is gone if taken back."""
     found = drawn.applications.get(receipt.number)
     if found is None or receipt.is_withdrawn:
@@ -358,7 +380,7 @@ def _is_listed(receipt: Receipt, drawn: Drawn) -> bool:
     return True
 
 
-def check_limits(limits: Limits, books: Books, *, people: int, capacity: int) -> list[LimitResult]:
+def check_limits(limits: Limits, books: Observations, *, people: int, capacity: int) -> list[LimitCheck]:
     """The scenario's limits, each with what was measured; those that it does not set are left out."""
     measures = books.measures
     requests = max(measures.requests, 1)
@@ -380,7 +402,7 @@ def check_limits(limits: Limits, books: Books, *, people: int, capacity: int) ->
             "s until the first is told that all is gone",
         ),
     )
-    return [LimitResult(name, limit, measured, text) for name, limit, measured, text in asked if limit is not None]
+    return [LimitCheck(name, limit, measured, text) for name, limit, measured, text in asked if limit is not None]
 
 
 def _named(market: Market, index: int) -> str:

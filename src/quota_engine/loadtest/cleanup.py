@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["Purged", "purge"]
+__all__ = ["CleanupReport", "clean_up"]
 
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, Protocol
 
 from quota_engine.loadtest.draw_run import draw_of
-from quota_engine.loadtest.population import MARK, key_prefix
+from quota_engine.loadtest.population import IDENTITY_PREFIX, key_prefix
 
 _STEP_OF: Final = {"HELD": "release", "WAITING": "release", "CONFIRMED": "cancel"}
 
 
-class Purged(NamedTuple):
+class CleanupReport(NamedTuple):
     """What was done: holds and wait-list entries given up, places cancelled, those that others' rules kept, and the
     reservations without the mark, which were left alone.
     """
@@ -35,7 +35,7 @@ class Purged(NamedTuple):
         return text
 
 
-class Caller(Protocol):
+class CleanupTarget(Protocol):
     """The part of :class:`quota_engine.loadtest.target_client.Host` that a purge needs."""
 
     def offices(self) -> list[dict[str, Any]]: ...
@@ -45,12 +45,12 @@ class Caller(Protocol):
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]: ...
 
 
-def purge(host: Caller, run: str = "") -> Purged:
+def clean_up(host: CleanupTarget, run: str = "") -> CleanupReport:
     """Give back everything of one run, or of all. Safe to repeat: what is not in force any more is left as it is.
 
     What was won in a run's draw is found by the run's name only; without it, it goes back by itself after ten minutes.
     """
-    prefix = key_prefix(run) if run else MARK
+    prefix = key_prefix(run) if run else IDENTITY_PREFIX
     released = cancelled = others = 0
     refused: list[str] = []
     won = _won(host, run)
@@ -74,10 +74,10 @@ def purge(host: Caller, run: str = "") -> Purged:
                 cancelled += step == "cancel"
             elif outcome not in ("EXPIRED", "WRONG_STATE", "NOT_FOUND", "OVER"):  # it has ended by itself
                 refused.append(f"{reference} ({outcome or status})")
-    return Purged(released, cancelled, tuple(refused), others)
+    return CleanupReport(released, cancelled, tuple(refused), others)
 
 
-def _won(host: Caller, run: str) -> frozenset[str]:
+def _won(host: CleanupTarget, run: str) -> frozenset[str]:
     """The reservations of the winners of a run's draw: to award once more changes nothing, and names them."""
     if not run:
         return frozenset()

@@ -15,10 +15,10 @@ from typing import Final, NamedTuple, NoReturn
 
 from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.loadtest import capacity
-from quota_engine.loadtest.cleanup import purge
-from quota_engine.loadtest.plan import Refused
-from quota_engine.loadtest.staging_server import Staging, staging
-from quota_engine.loadtest.target_client import Host, HostError, check_host
+from quota_engine.loadtest.cleanup import clean_up
+from quota_engine.loadtest.plan import PlanError
+from quota_engine.loadtest.staging_server import StagingServer, staging_server
+from quota_engine.loadtest.target_client import TargetClient, TargetError, check_target
 
 _DONE, _FOUND, _BAD_USE = 0, 1, 2
 _HERE: Final = pathlib.Path(__file__).parents[3] / "loadtests"
@@ -31,7 +31,7 @@ _START_S: Final = 9.0
 """How long it takes until Locust presses: the service, the store, the people."""
 
 
-class Replay(NamedTuple):
+class OpeningPreset(NamedTuple):
     """An opening of ``make loadtest``: a scenario, and how it is made to fit into a minute."""
 
     name: str
@@ -46,10 +46,10 @@ class Replay(NamedTuple):
     """Only if it is asked for."""
 
 
-REPLAYS: Final = (
-    Replay("surabaya", "surabaya", 3_000, 20.0, 30.0),
-    Replay("indonesia", "indonesia", 4_000, 20.0, 30.0, places_share=0.2),
-    Replay("draw", str(_HERE / "scenarios" / "draw.toml"), 3_000, 20.0, 20.0, catalog="surabaya", is_extra=True),
+OPENING_PRESETS: Final = (
+    OpeningPreset("surabaya", "surabaya", 3_000, 20.0, 30.0),
+    OpeningPreset("indonesia", "indonesia", 4_000, 20.0, 30.0, places_share=0.2),
+    OpeningPreset("draw", str(_HERE / "scenarios" / "draw.toml"), 3_000, 20.0, 20.0, catalog="surabaya", is_extra=True),
 )
 
 
@@ -60,7 +60,9 @@ def main(words: Sequence[str] | None = None) -> int:
     run = commands.add_parser("run", help="replay openings: on a staging started here, or on --host")
     run.add_argument("--host", default="", help="a staging; without it one is started here, and ended afterwards")
     run.add_argument("--token", default=os.environ.get("LOADTEST_TOKEN", ""), help="an operator's token for it")
-    run.add_argument("--only", default="", choices=["", *(replay.name for replay in REPLAYS)], help="only this opening")
+    run.add_argument(
+        "--only", default="", choices=["", *(replay.name for replay in OPENING_PRESETS)], help="only this opening"
+    )
     run.add_argument("--applicants", type=int, default=0, help="in place of the opening's own")
     run.add_argument("--processes", type=int, default=1, help="load processes")
     run.add_argument("--workers", type=int, default=2, help="processes of the service that is started here")
@@ -86,7 +88,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 parser.error(f"unknown: {more[0]}")
             return _purge(options)
         return _run(options, more)
-    except (Refused, HostError, QuotaEngineError) as error:
+    except (PlanError, TargetError, QuotaEngineError) as error:
         sys.stderr.write(f"{error}\n")
         return _BAD_USE
 
@@ -97,9 +99,9 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _purge(options: argparse.Namespace) -> int:
-    with Host(options.host, options.token) as host:
-        check_host(host, force=options.force, remote=options.remote)
-        done = purge(host, options.run)
+    with TargetClient(options.host, options.token) as host:
+        check_target(host, force=options.force, remote=options.remote)
+        done = clean_up(host, options.run)
     sys.stdout.write(done.sentence() + "\n")
     return _FOUND if done.refused else _DONE
 
@@ -107,22 +109,22 @@ def _purge(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace, more: Sequence[str]) -> int:
     """All openings, one after the other; the worst exit code counts."""
     worst = _DONE
-    for replay in REPLAYS:
+    for replay in OPENING_PRESETS:
         if options.only == replay.name or not (options.only or replay.is_extra):
             worst = max(worst, _replay(options, replay, more))
     return worst
 
 
-def _replay(options: argparse.Namespace, replay: Replay, more: Sequence[str]) -> int:
+def _replay(options: argparse.Namespace, replay: OpeningPreset, more: Sequence[str]) -> int:
     run = f"{replay.name}-{time.strftime('%H%M%S', time.gmtime())}"
     if options.host:
         code = _locust(options, replay, run, options.host, options.token, more)
         if not options.keep and code in (_DONE, _FOUND):
-            with Host(options.host, options.token) as host:
-                sys.stdout.write(f"purged: {purge(host, run).sentence()}\n")
+            with TargetClient(options.host, options.token) as host:
+                sys.stdout.write(f"purged: {clean_up(host, run).sentence()}\n")
         return code
     lead_s = 6.0
-    with staging(
+    with staging_server(
         replay.catalog or replay.scenario,
         opens_in_s=_START_S + lead_s,
         speed=replay.speed,
@@ -135,12 +137,12 @@ def _replay(options: argparse.Namespace, replay: Replay, more: Sequence[str]) ->
 
 def _locust(
     options: argparse.Namespace,
-    replay: Replay,
+    replay: OpeningPreset,
     run: str,
     url: str,
     token: str,
     more: Sequence[str],
-    here: Staging | None = None,
+    here: StagingServer | None = None,
 ) -> int:
     file = "direct.py" if options.transport == "direct" else "locustfile.py"
     command = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Drawn", "announce", "carry_out", "draw_of"]
+__all__ = ["DrawRunResult", "announce", "carry_out", "draw_of"]
 
 import datetime
 import time
@@ -21,7 +21,7 @@ from quota_engine.draws.files import (
 )
 from quota_engine.draws.lottery import Application, Capacities, Lot, allot, commitment_of, key_of
 from quota_engine.draws.verify import Expected, check_draw
-from quota_engine.loadtest.plan import Plan
+from quota_engine.loadtest.plan import LoadTestPlan
 
 HOLD_TTL_MS: Final = 600_000
 """What was won and is not purged goes back by itself after this."""
@@ -32,7 +32,7 @@ _PAUSE_S: Final = 0.25
 _TRIES_MAX: Final = 400
 
 
-class Drawn(msgspec.Struct, frozen=True):
+class DrawRunResult(msgspec.Struct, frozen=True):
     """What came of a draw: the published files, read; what is wrong with them; the winners' reservations, how many of
     them were refused one; and how many win if it is drawn here from the same files.
     """
@@ -47,7 +47,7 @@ class Drawn(msgspec.Struct, frozen=True):
     winners_again: int
 
 
-class Operator(Protocol):
+class DrawOperator(Protocol):
     """The part of :class:`quota_engine.loadtest.target_client.Host` that an operator needs."""
 
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]: ...
@@ -62,7 +62,7 @@ def draw_of(run: str) -> str:
     return f"loadtest-{run}"
 
 
-def announce(host: Operator, plan: Plan, seed: str) -> None:
+def announce(host: DrawOperator, plan: LoadTestPlan, seed: str) -> None:
     """Announce the plan's draw with the commitment to ``seed``. Raises
     :class:`quota_engine.loadtest.target_client.HostError`."""
     closes_at_ms = plan.opens_at_ms + round(plan.options.window_s * 1000)
@@ -78,7 +78,7 @@ def announce(host: Operator, plan: Plan, seed: str) -> None:
     host.ask("PUT", f"/v1/draws/{plan.draw}", terms)
 
 
-def carry_out(host: Operator, plan: Plan, seed: str) -> Drawn:
+def carry_out(host: DrawOperator, plan: LoadTestPlan, seed: str) -> DrawRunResult:
     """Close the draw when its time is over, note the digests, reveal the seed, award, and check what is published.
 
     Raises :class:`quota_engine.loadtest.target_client.HostError` if the host does not do one of these.
@@ -104,7 +104,7 @@ def carry_out(host: Operator, plan: Plan, seed: str) -> Drawn:
     )
     digests = digest_of([json_of_capacities(capacities)]), digest_of(canonical_lines(applications))
     findings = check_draw(head, lots, capacities, applications, *digests, expected)
-    return Drawn(
+    return DrawRunResult(
         capacities,
         {one.number: one for one in applications},
         head,

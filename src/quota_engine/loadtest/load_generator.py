@@ -8,7 +8,7 @@ moment at which it was due.
 
 from __future__ import annotations
 
-__all__ = ["CONNECTIONS", "Pumped", "Second", "due_times", "pump"]
+__all__ = ["CONNECTIONS", "LoadGeneratorResult", "SecondStatistics", "due_times", "generate_load"]
 
 import asyncio
 import gc
@@ -26,7 +26,7 @@ _HEAD_END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"content-length: "
 
 
-class Second(NamedTuple):
+class SecondStatistics(NamedTuple):
     """What was due in one second of a run: how many, how long half and 99 of 100 took, and how many got which HTTP
     status.
     """
@@ -37,14 +37,14 @@ class Second(NamedTuple):
     statuses: Counter[int]
 
 
-class Pumped(NamedTuple):
+class LoadGeneratorResult(NamedTuple):
     """What came of a run. ``lost`` requests have no answer; ``lag_us`` is how late this process itself was."""
 
     answer_us: Histogram
     statuses: Counter[int]
     lost: int
     lag_us: Histogram
-    seconds: list[Second]
+    seconds: list[SecondStatistics]
     took_s: float
 
 
@@ -66,7 +66,7 @@ def due_times(rates: Sequence[tuple[float, float]], seed: int) -> list[float]:
 class _Connection(asyncio.Protocol):
     """Carries one request at a time, and tells its pump of the answer."""
 
-    def __init__(self, pumping: _Pumping) -> None:
+    def __init__(self, pumping: _LoadRun) -> None:
         self._pumping = pumping
         self._buffer = b""
         self.transport: asyncio.Transport | None = None
@@ -98,7 +98,7 @@ class _Connection(asyncio.Protocol):
         self._pumping.lost_connection(self)
 
 
-class _Pumping:
+class _LoadRun:
     def __init__(self, due_s: Sequence[float], request: Callable[[int], bytes]) -> None:
         self._due_s, self._request = due_s, request
         self._free: list[_Connection] = []
@@ -111,7 +111,7 @@ class _Pumping:
         self._lag_us = Histogram()
         self._done = asyncio.Event()
 
-    async def run(self, host: str, port: int, connections: int, patience_s: float) -> Pumped:
+    async def run(self, host: str, port: int, connections: int, patience_s: float) -> LoadGeneratorResult:
         loop = asyncio.get_running_loop()
         made = [(await loop.create_connection(lambda: _Connection(self), host, port))[1] for _ in range(connections)]
         self._free = list(made)
@@ -161,7 +161,7 @@ class _Pumping:
         if connection in self._free:
             self._free.remove(connection)
 
-    def _pumped(self, took_s: float) -> Pumped:
+    def _pumped(self, took_s: float) -> LoadGeneratorResult:
         answer_us, statuses = Histogram(), Counter[int]()
         by_second: dict[int, tuple[Histogram, Counter[int]]] = {}
         for due_s, (status, took_us) in zip(self._due_s, self._answers, strict=True):
@@ -173,13 +173,15 @@ class _Pumping:
             histogram.record(took_us)
             counts[status] += 1
         seconds = [
-            Second(histogram.count, histogram.percentile(0.5) / 1000, histogram.percentile(0.99) / 1000, counts)
+            SecondStatistics(
+                histogram.count, histogram.percentile(0.5) / 1000, histogram.percentile(0.99) / 1000, counts
+            )
             for _, (histogram, counts) in sorted(by_second.items())
         ]
-        return Pumped(answer_us, statuses, self._lost, self._lag_us, seconds, took_s)
+        return LoadGeneratorResult(answer_us, statuses, self._lost, self._lag_us, seconds, took_s)
 
 
-def pump(
+def generate_load(
     host: str,
     port: int,
     due_s: Sequence[float],
@@ -187,7 +189,7 @@ def pump(
     *,
     connections: int = CONNECTIONS,
     patience_s: float = 60.0,
-) -> Pumped:
+) -> LoadGeneratorResult:
     """Send ``request(n)`` at the n-th of the moments ``due_s`` (ascending), and tell what came of it.
 
     ``request`` gives whole HTTP/1.1 requests. ``patience_s`` is how long answers are waited for after the last one.
@@ -198,6 +200,6 @@ def pump(
     gc.freeze()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_Pumping(due_s, request).run(host, port, connections, patience_s))
+            return runner.run(_LoadRun(due_s, request).run(host, port, connections, patience_s))
     finally:
         gc.unfreeze()

@@ -5,7 +5,7 @@ In a test of one process, that process is both.
 
 from __future__ import annotations
 
-__all__ = ["Session", "add_arguments", "begin_direct", "begin_http", "options_of"]
+__all__ = ["LocustSession", "add_arguments", "begin_direct", "begin_http", "options_of"]
 
 import argparse
 import dataclasses
@@ -25,21 +25,30 @@ from locust.env import Environment
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from quota_engine.domain.errors import QuotaEngineError
-from quota_engine.loadtest.checks import Before, judge, look_before
+from quota_engine.loadtest.checks import EventCursor, read_before, run_checks
 from quota_engine.loadtest.direct_transport import open_engine
-from quota_engine.loadtest.draw_run import Drawn, announce, carry_out, draw_of
-from quota_engine.loadtest.observations import Books
-from quota_engine.loadtest.plan import DayOnSale, Options, Plan, Refused, days_on_sale, market_of, room_of, scenario_of
-from quota_engine.loadtest.population import Role, cast_of
-from quota_engine.loadtest.scheduler import Stage
-from quota_engine.loadtest.target_client import Host, HostError, check_host
-from quota_engine.loadtest.user_scripts import Scripts
+from quota_engine.loadtest.draw_run import DrawRunResult, announce, carry_out, draw_of
+from quota_engine.loadtest.observations import Observations
+from quota_engine.loadtest.plan import (
+    DayOnSale,
+    LoadTestOptions,
+    LoadTestPlan,
+    PlanError,
+    days_on_sale,
+    room_of,
+    scenario_of,
+    supply_of,
+)
+from quota_engine.loadtest.population import PersonRole, load_population
+from quota_engine.loadtest.scheduler import Scheduler
+from quota_engine.loadtest.target_client import TargetClient, TargetError, check_target
+from quota_engine.loadtest.user_scripts import UserScripts
 from quota_engine.simulation.agents import Agents
 from quota_engine.simulation.metrics import series_start_s
 from quota_engine.simulation.scenario import Policy
 
-PLAN: Final = "loadtest-plan"
-BOOKS: Final = "loadtest-books"
+PLAN_MESSAGE: Final = "loadtest-plan"
+OBSERVATIONS_MESSAGE: Final = "loadtest-books"
 _LOOK_AHEAD_S: Final = 3
 _SETTLE_S: Final = 2.0
 _BAD_USE: Final = 2
@@ -53,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         variable = "LOADTEST_" + name.upper().replace("-", "_")
         parser.add_argument(f"--{name}", type=kind, default=default, env_var=variable, help=text, **more)
 
-    none = Options()
+    none = LoadTestOptions()
     add("scenario", str, none.scenario, "a scenario file, or surabaya or indonesia")
     add("trace", str, none.trace, "a recorded opening (CSV) in place of the arrival model")
     add("catalog", str, none.catalog, "the catalog that the host runs with, if it is not the scenario's")
@@ -80,9 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("remote", int, 0, "1: press on another machine than this", include_in_web_ui=False)
 
 
-def options_of(parsed: argparse.Namespace) -> Options:
+def options_of(parsed: argparse.Namespace) -> LoadTestOptions:
     """The options as the rest knows them."""
-    return Options(
+    return LoadTestOptions(
         scenario=parsed.scenario,
         trace=parsed.trace,
         catalog=parsed.catalog,
@@ -101,33 +110,33 @@ def options_of(parsed: argparse.Namespace) -> Options:
     )
 
 
-class Session:
+class LocustSession:
     """What a process knows of the test; ``environment.loadtest`` in Locust's hands."""
 
     def __init__(self, environment: Environment, host: Any) -> None:
         self.environment = environment
         self.host = host
-        self.stage: Stage | None = None
-        self._plan: Plan | None = None
+        self.stage: Scheduler | None = None
+        self._plan: LoadTestPlan | None = None
         self._opens_s = math.inf
-        self._books: Books | None = None
-        self._before: Before | None = None
+        self._books: Observations | None = None
+        self._before: EventCursor | None = None
         self._pages_last = 0
         self._sent = False
         self._judged = False
         self._seed = ""
         self._curve: list[int] = []
         self._curve_start_s = 0
-        self._share_books: Books | None = None
+        self._share_books: Observations | None = None
         self._deadline_us = 0
         self.engine: Any = None
         """The library, for the direct transport."""
         runner = environment.runner
         assert runner is not None
         if not isinstance(runner, MasterRunner):
-            runner.register_message(PLAN, self._begin)
+            runner.register_message(PLAN_MESSAGE, self._begin)
         if not isinstance(runner, WorkerRunner):
-            runner.register_message(BOOKS, self._take_books)
+            runner.register_message(OBSERVATIONS_MESSAGE, self._receive_observations)
         environment.events.test_start.add_listener(self._on_start)
         environment.events.test_stop.add_listener(self._on_stop)
 
@@ -149,7 +158,7 @@ class Session:
         now_ms = round(time.time() * 1000)
         days, is_open = days_on_sale(scenario, self.host.offices(), self.host.availability, now_ms, options.wait_s)
         opens_at_ms = now_ms + round(options.lead_s * 1000) if is_open else min(each.opens_at_ms for each in days)
-        plan = Plan(
+        plan = LoadTestPlan(
             options=msgspec.structs.replace(options, roles=self._roles()),
             days=days,
             opens_at_ms=opens_at_ms,
@@ -158,16 +167,16 @@ class Session:
             rooms={} if self._is_direct or scenario.policy is Policy.DRAW else self._rooms(days),
             draw=draw_of(options.run) if scenario.policy is Policy.DRAW else "",
         )
-        market = market_of(plan, scenario)
-        cast = cast_of(plan, scenario, market)
+        market = supply_of(plan, scenario)
+        cast = load_population(plan, scenario, market)
         if plan.draw:
             self._seed = secrets.token_hex(32)
             announce(self.host, plan, self._seed)
-        self._before = look_before(self.host, plan)
+        self._before = read_before(self.host, plan)
         self._plan = plan
         self._opens_s = time.monotonic() + opens_at_ms / 1000 - time.time()
         first_s = series_start_s(min(cast.population.first_press_us))
-        self._books = Books.empty(len(cast.population), cast.market.capacity, first_s)
+        self._books = Observations.empty(len(cast.population), cast.market.capacity, first_s)
         self._curve = _arrival_curve(cast.population.first_press_us, first_s, options.window_s)
         self._curve_start_s = first_s
         _logger.info(
@@ -187,7 +196,7 @@ class Session:
 
     def _roles(self) -> tuple[str, ...]:
         """The roles of the user classes that were picked."""
-        return tuple(sorted({getattr(user, "role", Role.CITIZEN).name for user in self.environment.user_classes}))
+        return tuple(sorted({getattr(user, "role", PersonRole.CITIZEN).name for user in self.environment.user_classes}))
 
     def users(self) -> int | None:
         """How many lanes are needed now and in the next seconds; never fewer than before. ``None`` ends the test."""
@@ -222,9 +231,9 @@ class Session:
             opens_in_ms = round((self._opens_s - time.monotonic()) * 1000)
             plan = msgspec.structs.replace(self._plan, share=share, opens_in_ms=opens_in_ms)
             assert runner is not None
-            runner.send_message(PLAN, {"plan": msgspec.json.encode(plan).decode()}, client)
+            runner.send_message(PLAN_MESSAGE, {"plan": msgspec.json.encode(plan).decode()}, client)
 
-    def _take_books(self, environment: Environment, msg: Any, **_: Any) -> None:
+    def _receive_observations(self, environment: Environment, msg: Any, **_: Any) -> None:
         assert self._books is not None
         page: Mapping[str, Any] = msg.data
         self._books.add_page(page)
@@ -232,7 +241,7 @@ class Session:
 
     def _on_stop(self, environment: Environment, **_: Any) -> None:
         if not isinstance(environment.runner, MasterRunner):
-            self._send_books()
+            self._send_observations()
         if not self.is_master or self._judged or self._plan is None:
             return
         self._judged = True
@@ -243,10 +252,10 @@ class Session:
         missing = self._shares() - self._pages_last
         gevent.sleep(_SETTLE_S if missing else 0)
         missing = self._shares() - self._pages_last
-        drawn: Drawn | None = None
+        drawn: DrawRunResult | None = None
         if self._plan.draw:
             drawn = carry_out(self.host, self._plan, self._seed)
-        verdict = judge(self.host, self._plan, self._books, self._before, missing=missing, drawn=drawn)
+        verdict = run_checks(self.host, self._plan, self._books, self._before, missing=missing, drawn=drawn)
         verdict.write(parsed.out)
         print(verdict.text(), flush=True)  # noqa: T201 - what the command is for
         environment.process_exit_code = 0 if verdict.ok else 1
@@ -256,32 +265,32 @@ class Session:
     def _begin(self, environment: Environment, msg: Any, **_: Any) -> None:
         """The plan has come: put everybody of this process's share on the timetable."""
         received_s = time.monotonic()
-        plan = msgspec.json.decode(msg.data["plan"], type=Plan)
+        plan = msgspec.json.decode(msg.data["plan"], type=LoadTestPlan)
         scenario = scenario_of(plan.options)
-        cast = cast_of(plan, scenario, market_of(plan, scenario))
+        cast = load_population(plan, scenario, supply_of(plan, scenario))
         people = cast.population
-        books = Books.empty(0, 0, series_start_s(min(people.first_press_us)))
+        books = Observations.empty(0, 0, series_start_s(min(people.first_press_us)))
         # Each process decides by a stream of its own; who comes and when is the same for all.
         agents = Agents(
             scenario.agents,
             scenario.arrivals,
             dataclasses.replace(people, seed=people.seed * 1009 + plan.share),
         )
-        scripts = Scripts(plan, scenario, cast, agents, books)
-        stage = Stage(
+        scripts = UserScripts(plan, scenario, cast, agents, books)
+        stage = Scheduler(
             books,
             opens_s=received_s + plan.opens_in_ms / 1000,
             rate_max=plan.options.rate_max / plan.shares,
         )
         for index in range(plan.share, len(people), plan.shares):
-            role = Role(cast.roles[index])
+            role = PersonRole(cast.roles[index])
             if role.name in plan.options.roles:
                 stage.enter(index, role, people.first_press_us[index], _starter(scripts, index))
-        if Role.OPERATOR.name in plan.options.roles and scenario.load_test.capacity_changes:
+        if PersonRole.OPERATOR.name in plan.options.roles and scenario.load_test.capacity_changes:
             for office_day in range(plan.share, len(plan.days), plan.shares):
                 stage.enter(
                     len(people) + office_day,
-                    Role.OPERATOR,
+                    PersonRole.OPERATOR,
                     -round(plan.options.lead_s * 1e6),
                     _operator(scripts, office_day),
                 )
@@ -296,12 +305,12 @@ class Session:
         gevent.spawn(stage.dispatch)
         gevent.spawn(self._watch, stage)
 
-    def _watch(self, stage: Stage) -> None:
+    def _watch(self, stage: Scheduler) -> None:
         while not stage.is_over and not stage.closed and stage.now_us() < self._deadline_us:
             gevent.sleep(0.1)
-        self._send_books()
+        self._send_observations()
 
-    def _send_books(self) -> None:
+    def _send_observations(self) -> None:
         if self.stage is None or self._sent:
             return
         self._sent = True
@@ -310,7 +319,7 @@ class Session:
         assert runner is not None
         assert self._share_books is not None
         for page in self._share_books.pages():
-            runner.send_message(BOOKS, page)
+            runner.send_message(OBSERVATIONS_MESSAGE, page)
 
 
 def begin_http(environment: Environment) -> None:
@@ -322,13 +331,13 @@ def begin_http(environment: Environment) -> None:
         # Locust's own tables are twice as wide as a terminal; the verdict says what they say.
         logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)
     try:
-        host = Host(environment.host or "", parsed.token)
+        host = TargetClient(environment.host or "", parsed.token)
         if not isinstance(environment.runner, WorkerRunner):
-            check_host(host, force=bool(parsed.force), remote=bool(parsed.remote))
-        session = Session(environment, host)
+            check_target(host, force=bool(parsed.force), remote=bool(parsed.remote))
+        session = LocustSession(environment, host)
         if session.is_master:
             session.prepare()
-    except (Refused, HostError, QuotaEngineError) as error:
+    except (PlanError, TargetError, QuotaEngineError) as error:
         sys.stderr.write(f"loadtests: {error}\n")
         sys.exit(_BAD_USE)
     environment.loadtest = session  # type: ignore[attr-defined]
@@ -345,18 +354,18 @@ def begin_direct(environment: Environment) -> None:
     try:
         catalog = parsed.catalog or scenario_of(options_of(parsed)).sale.catalog
         engine = open_engine(parsed.backend, parsed.identity_key, catalog)
-    except (Refused, QuotaEngineError) as error:
+    except (PlanError, QuotaEngineError) as error:
         sys.stderr.write(f"loadtests: {error}\n")
         sys.exit(_BAD_USE)
     environment.loadtest.engine = engine  # type: ignore[attr-defined]
     environment.events.quitting.add_listener(lambda **_: engine.close())
 
 
-def _starter(scripts: Scripts, index: int) -> Any:
+def _starter(scripts: UserScripts, index: int) -> Any:
     return lambda at_us: scripts.person(index, at_us)
 
 
-def _operator(scripts: Scripts, office_day: int) -> Any:
+def _operator(scripts: UserScripts, office_day: int) -> Any:
     return lambda at_us: scripts.operator(office_day)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DirectLane", "HttpLane", "Lane", "Opening", "user_classes"]
+__all__ = ["DirectLoadUser", "HttpLoadUser", "LoadUser", "OpeningShape", "user_classes"]
 
 import time
 import types
@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 from locust import LoadTestShape, User, task
 from locust.contrib.fasthttp import FastHttpUser
 
-from quota_engine.loadtest.direct_transport import carry
-from quota_engine.loadtest.locust_session import Session
-from quota_engine.loadtest.population import Role
-from quota_engine.loadtest.requests import Answer, Ask, answer_of, encoded, lost
+from quota_engine.loadtest.direct_transport import send
+from quota_engine.loadtest.locust_session import LocustSession
+from quota_engine.loadtest.population import PersonRole
+from quota_engine.loadtest.requests import LoadRequest, LoadResponse, encode_request, lost_response, response_of
 
 _TAKE_S = 2.0
 _IN_A_ROW_MAX = 100
@@ -23,39 +23,39 @@ _IDLE_S_MAX = 30.0
 """A connection that has been idle for longer may be closed by the host just when it is used again."""
 
 
-class Lane(User):
+class LoadUser(User):
     """Takes what is due for people of its role, or for those who have waited longest, and carries it."""
 
     abstract = True
-    role: ClassVar[Role] = Role.CITIZEN
+    role: ClassVar[PersonRole] = PersonRole.CITIZEN
 
     @property
-    def session(self) -> Session:
+    def session(self) -> LocustSession:
         """This process's part of the test."""
-        session: Session = self.environment.loadtest
+        session: LocustSession = self.environment.loadtest
         return session
 
     @task
-    def carry_what_is_due(self) -> None:
+    def send_due_requests(self) -> None:
         """Carry requests as they become due."""
         stage = self.session.stage
         if stage is None or stage.closed:
             time.sleep(0.5)
             return
         for _ in range(_IN_A_ROW_MAX):
-            due = stage.take(self.role, _TAKE_S)
+            due = stage.take_due(self.role, _TAKE_S)
             if due is None:
                 return
             started_s = time.perf_counter()
-            answer = self.carry(due.ask)
-            stage.heard(due, answer, round((time.perf_counter() - started_s) * 1e6))
+            answer = self.send(due.request)
+            stage.complete(due, answer, round((time.perf_counter() - started_s) * 1e6))
 
-    def carry(self, ask: Ask) -> Answer:
+    def send(self, ask: LoadRequest) -> LoadResponse:
         """Make a request, tell Locust's statistics, and return what was heard."""
         raise NotImplementedError
 
 
-class HttpLane(Lane, FastHttpUser):
+class HttpLoadUser(LoadUser, FastHttpUser):
     """Over HTTP, on a connection of its own that is kept."""
 
     abstract = True
@@ -72,9 +72,9 @@ class HttpLane(Lane, FastHttpUser):
         self._headers = {"Authorization": f"Bearer {options.token}", "Content-Type": "application/json"}
         self._used_s = 0.0
 
-    def carry(self, ask: Ask) -> Answer:
+    def send(self, ask: LoadRequest) -> LoadResponse:
         """Send it."""
-        request = encoded(ask)
+        request = encode_request(ask)
         now_s = time.monotonic()
         if now_s - self._used_s > _IDLE_S_MAX:
             self.client.client.clientpool.close()
@@ -88,9 +88,9 @@ class HttpLane(Lane, FastHttpUser):
             catch_response=True,
         ) as response:
             if not response.status_code:
-                answer = lost(type(response.error).__name__)
+                answer = lost_response(type(response.error).__name__)
             else:
-                answer = answer_of(response.status_code, response.content, response.headers.get("retry-after"))
+                answer = response_of(response.status_code, response.content, response.headers.get("retry-after"))
             if answer.lost:
                 response.failure(answer.lost)
             else:
@@ -99,15 +99,15 @@ class HttpLane(Lane, FastHttpUser):
             return answer
 
 
-class DirectLane(Lane):
+class DirectLoadUser(LoadUser):
     """On the library, without a service between: what is left of the time is the engine's and the store's."""
 
     abstract = True
 
-    def carry(self, ask: Ask) -> Answer:
+    def send(self, ask: LoadRequest) -> LoadResponse:
         """Call the engine."""
         wall_s, started_s = time.time(), time.perf_counter()
-        name, answer = carry(self.session.engine, ask)
+        name, answer = send(self.session.engine, ask)
         self.environment.events.request.fire(
             request_type="ENGINE",
             name=name,
@@ -122,16 +122,16 @@ class DirectLane(Lane):
         return answer
 
 
-def user_classes(lane: type[Lane]) -> tuple[type[Lane], ...]:
+def user_classes(lane: type[LoadUser]) -> tuple[type[LoadUser], ...]:
     """A user class for each role, in their order, whose requests go by this lane."""
 
-    def of(role: Role) -> type[Lane]:
+    def of(role: PersonRole) -> type[LoadUser]:
         return types.new_class(role.name.capitalize(), (lane,), exec_body=lambda body: body.update(role=role))
 
-    return tuple(of(role) for role in Role)
+    return tuple(of(role) for role in PersonRole)
 
 
-class Opening(LoadTestShape):
+class OpeningShape(LoadTestShape):
     """Early arrivals, the burst of the opening second, and the tail: as many lanes as people press in the next seconds,
     by the scenario's own arrivals; all at once where need be.
     """
@@ -140,6 +140,6 @@ class Opening(LoadTestShape):
         """The number of users and how fast to get there; ``None`` when everybody has an answer."""
         runner = self.runner
         assert runner is not None
-        session: Session = runner.environment.loadtest  # type: ignore[attr-defined]
+        session: LocustSession = runner.environment.loadtest  # type: ignore[attr-defined]
         users = session.users()
         return None if users is None else (users, float(users))

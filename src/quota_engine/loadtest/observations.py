@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BATCH_MAX", "Books", "Place", "Receipt", "Unanswered"]
+__all__ = ["BATCH_MAX", "ApplicationReceipt", "BookedPlace", "Observations", "UnansweredPerson"]
 
 import dataclasses
 from collections import Counter
@@ -36,7 +36,7 @@ _HISTOGRAMS: Final = ("answer_us", "final_us")
 _SERIES: Final = ("arrivals", "answers", "taken", "sold")
 
 
-class Place(msgspec.Struct, array_like=True):
+class BookedPlace(msgspec.Struct, array_like=True):
     """A reservation as its applicant knows it: ``state`` is ``HELD``, ``CONFIRMED``, ``CANCELLED``, ``RELEASED`` or
     ``EXPIRED``, the last of them that they were told of. ``at_us`` is when, from the opening.
     """
@@ -51,7 +51,7 @@ class Place(msgspec.Struct, array_like=True):
     queue_numbers: tuple[int, ...] = ()
 
 
-class Receipt(msgspec.Struct, array_like=True):
+class ApplicationReceipt(msgspec.Struct, array_like=True):
     """An application in a draw as its applicants know it: its number, their tokens in the published list, what they
     chose, as often as they have changed it, and whether they have taken it back.
     """
@@ -64,7 +64,7 @@ class Receipt(msgspec.Struct, array_like=True):
     is_withdrawn: bool = False
 
 
-class Unanswered(msgspec.Struct, array_like=True):
+class UnansweredPerson(msgspec.Struct, array_like=True):
     """Somebody who has no final answer, and what they were waiting for."""
 
     person: int
@@ -73,7 +73,7 @@ class Unanswered(msgspec.Struct, array_like=True):
 
 
 @dataclasses.dataclass(slots=True)
-class Books:
+class Observations:
     """What one process has seen, or all of them together.
 
     ``measures`` are the simulation's own, so that both stand side by side. ``request_us`` is what requests took on the
@@ -82,11 +82,11 @@ class Books:
     """
 
     measures: Measures
-    places: dict[str, Place] = dataclasses.field(default_factory=dict)
-    receipts: dict[int, Receipt] = dataclasses.field(default_factory=dict)
+    places: dict[str, BookedPlace] = dataclasses.field(default_factory=dict)
+    receipts: dict[int, ApplicationReceipt] = dataclasses.field(default_factory=dict)
     receipts_changed: int = 0
     """People whose application had another number when they came back, or who were told the number of another."""
-    unanswered: list[Unanswered] = dataclasses.field(default_factory=list)
+    unanswered: list[UnansweredPerson] = dataclasses.field(default_factory=list)
     unanswered_count: int = 0
     passes_refused: int = 0
     """People whom a waiting room let in, and who were turned away with its pass."""
@@ -100,11 +100,11 @@ class Books:
     """The largest capacity that an operator of the test has set, by ``office_day/quota``."""
 
     @classmethod
-    def empty(cls, people: int, capacity: int, start_s: int) -> Books:
+    def empty(cls, people: int, capacity: int, start_s: int) -> Observations:
         """Books with nothing in them, for so many people and places; series start at second ``start_s``."""
         return cls(Measures(people, capacity, start_s))
 
-    def took(self, place: Place) -> None:
+    def took(self, place: BookedPlace) -> None:
         """Somebody was given a place, or told something new about one."""
         self.places[place.reference] = place
 
@@ -112,7 +112,7 @@ class Books:
         """Somebody was still waiting for an answer when the test ended."""
         self.unanswered_count += 1
         if len(self.unanswered) < _SAMPLES_MAX:
-            self.unanswered.append(Unanswered(person, office_day, waiting_for))
+            self.unanswered.append(UnansweredPerson(person, office_day, waiting_for))
 
     def pages(self) -> Iterator[dict[str, Any]]:
         """The books as messages of bounded size; the last one has ``last`` set."""
@@ -146,12 +146,12 @@ class Books:
 
     def add_page(self, page: Mapping[str, Any]) -> None:
         """Add what another process has seen."""
-        for place in msgspec.convert(page.get("places", ()), list[Place]):
+        for place in msgspec.convert(page.get("places", ()), list[BookedPlace]):
             if place.reference in self.places:
                 # Two people were told the same reservation: kept under a name of its own, for the verdict to find.
                 place.reference += f" (person {place.person})"
             self.places[place.reference] = place
-        for receipt in msgspec.convert(page.get("receipts", ()), list[Receipt]):
+        for receipt in msgspec.convert(page.get("receipts", ()), list[ApplicationReceipt]):
             self.receipts_changed += receipt.number in self.receipts
             self.receipts[receipt.number] = receipt
         if not page.get("last"):
@@ -176,7 +176,7 @@ class Books:
         self.lost_by_reason.update(page["lost_by_reason"])
         for name, capacity in page["capacities"].items():
             self.capacities[name] = max(capacity, self.capacities.get(name, 0))
-        found = msgspec.convert(page["unanswered"], list[Unanswered])
+        found = msgspec.convert(page["unanswered"], list[UnansweredPerson])
         self.unanswered = (self.unanswered + found)[:_SAMPLES_MAX]
         self.unanswered_count += page["unanswered_count"]
         self.passes_refused += page["passes_refused"]

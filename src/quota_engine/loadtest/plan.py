@@ -4,14 +4,14 @@ from __future__ import annotations
 
 __all__ = [
     "DayOnSale",
-    "Options",
-    "Plan",
-    "Refused",
+    "LoadTestOptions",
+    "LoadTestPlan",
+    "PlanError",
+    "accelerated",
     "days_on_sale",
-    "hurried",
-    "market_of",
     "room_of",
     "scenario_of",
+    "supply_of",
 ]
 
 import contextlib
@@ -33,11 +33,11 @@ _DAY_MS: Final = 86_400_000
 _EPOCH_DAY: Final = datetime.date(1970, 1, 1).toordinal()
 
 
-class Refused(Exception):
+class PlanError(Exception):
     """The load test is not run, for a reason that its text says."""
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
+class LoadTestOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a scenario is replayed. ``0`` and ``""`` leave it to the scenario, or to what there is."""
 
     scenario: str = "surabaya"
@@ -79,7 +79,7 @@ class DayOnSale(msgspec.Struct, frozen=True, kw_only=True):
     sold: dict[str, int] = {}
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class LoadTestPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What every process of the test works from: the same for all but ``share``, the number of this one of ``shares``.
 
     ``opens_at_ms`` is by the host's clock, ``opens_in_ms`` from the moment at which the plan was sent. With
@@ -87,7 +87,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     ``rooms`` are the ids of the offices' waiting rooms, by office, as far as they have one.
     """
 
-    options: Options
+    options: LoadTestOptions
     days: tuple[DayOnSale, ...]
     opens_at_ms: int
     opens_in_ms: int
@@ -99,7 +99,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     shares: int = 1
 
 
-def scenario_of(options: Options) -> Scenario:
+def scenario_of(options: LoadTestOptions) -> Scenario:
     """The scenario as it is replayed. Raises ``CatalogError`` with every mistake of the file."""
     scenario = load_scenario(options.scenario)
     changes: dict[str, Any] = {}
@@ -113,10 +113,10 @@ def scenario_of(options: Options) -> Scenario:
     if options.catalog:
         sale["catalog"] = options.catalog
     changes["sale"] = msgspec.structs.replace(scenario.sale, **sale)
-    return hurried(msgspec.structs.replace(scenario, **changes), options.speed)
+    return accelerated(msgspec.structs.replace(scenario, **changes), options.speed)
 
 
-def hurried(scenario: Scenario, speed: float) -> Scenario:
+def accelerated(scenario: Scenario, speed: float) -> Scenario:
     """The same people, whose forms, patience and tails are ``speed`` times shorter.
 
     What makes the rush stays as it is: how fast people react to the opening, and how often refreshers press.
@@ -163,7 +163,7 @@ def days_on_sale(
     known = [office for office in offices if not wanted or office["id"] in wanted]
     missing = sorted(set(wanted) - {office["id"] for office in known})
     if missing:
-        raise Refused(f"the host does not have the scenario's office {missing[0]!r}")
+        raise PlanError(f"the host does not have the scenario's office {missing[0]!r}")
     today = datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC).date()
     last_day = today + datetime.timedelta(days=DAYS_LOOKED_AT)
     openings = [office["next_opening_at_ms"] for office in known if office["next_opening_at_ms"]]
@@ -186,7 +186,7 @@ def days_on_sale(
             ][: scenario.sale.days]
         found += [_day_on_sale(office["id"], view) for view in views]
     if not found:
-        raise Refused(f"the host has nothing on sale, and opens nothing within {wait_s:g} s")
+        raise PlanError(f"the host has nothing on sale, and opens nothing within {wait_s:g} s")
     if scenario.sale.offices_max:
         found = _largest(found, scenario.sale.offices_max)
     return tuple(found), not soon
@@ -228,7 +228,7 @@ def _largest(days: Sequence[DayOnSale], offices_max: int) -> list[DayOnSale]:
     return [day for day in days if day.office in kept]
 
 
-def market_of(plan: Plan, scenario: Scenario) -> Market:
+def supply_of(plan: LoadTestPlan, scenario: Scenario) -> Market:
     """The plan's days as a market that can be simulated, with the places that the host has left.
 
     The catalog is the scenario's: it has to be the one that the host runs with. Raises ``CatalogError`` if it does not

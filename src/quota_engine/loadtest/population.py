@@ -5,7 +5,7 @@ The simulation is given the same population, so that both replay the same openin
 
 from __future__ import annotations
 
-__all__ = ["MARK", "Cast", "Role", "cast_of", "identity_of", "key_of", "key_prefix"]
+__all__ = ["IDENTITY_PREFIX", "LoadPopulation", "PersonRole", "identity_of", "key_of", "key_prefix", "load_population"]
 
 import dataclasses
 import enum
@@ -16,21 +16,21 @@ from array import array
 from typing import Final, NamedTuple
 
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.loadtest.plan import Plan
+from quota_engine.loadtest.plan import LoadTestPlan
 from quota_engine.simulation.arrivals import Kind, Population, draw_population
 from quota_engine.simulation.rng import stream
 from quota_engine.simulation.scenario import Scenario
 from quota_engine.simulation.supply import Market, Wish, open_market, wish_of
 from quota_engine.simulation.trace import read_trace
 
-MARK: Final = "loadtest-"
+IDENTITY_PREFIX: Final = "loadtest-"
 """Every idempotency key begins with it, and so does every reservation's id: that is how a purge knows its own."""
 
 _PRESSES_MAX: Final = 400
 _ONE_S: Final = 1_000_000
 
 
-class Role(enum.IntEnum):
+class PersonRole(enum.IntEnum):
     """What somebody is; each has a user class of its own."""
 
     CITIZEN = 0
@@ -47,7 +47,7 @@ class Role(enum.IntEnum):
     """Changes capacities while people press."""
 
 
-class Cast(NamedTuple):
+class LoadPopulation(NamedTuple):
     """The people, their roles (one a person of the population), and the market with what all of them can reach."""
 
     population: Population
@@ -57,7 +57,7 @@ class Cast(NamedTuple):
 
 def key_prefix(run: str) -> str:
     """What the ids of a run's reservations begin with."""
-    return f"{MARK}{run}-"
+    return f"{IDENTITY_PREFIX}{run}-"
 
 
 def key_of(run: str, index: int, number: int) -> str:
@@ -74,11 +74,12 @@ def identity_of(run: str, index: int, companion: int = 0) -> str:
     return f"00{number:06d}{index:07d}{companion}"
 
 
-def cast_of(plan: Plan, scenario: Scenario, market: Market) -> Cast:
+def load_population(plan: LoadTestPlan, scenario: Scenario, market: Market) -> LoadPopulation:
     """Everybody who comes. Raises ``CatalogError`` for a trace with mistakes."""
     people = _recorded(plan, scenario, market) if plan.options.trace else draw_population(scenario, market)
     roles = bytearray(
-        Role.REFRESHER if kind == Kind.REFRESHER and not plan.options.trace else Role.CITIZEN for kind in people.kind
+        PersonRole.REFRESHER if kind == Kind.REFRESHER and not plan.options.trace else PersonRole.CITIZEN
+        for kind in people.kind
     )
     extras = _Extras(people, roles, market)
     if not plan.options.trace:
@@ -89,7 +90,7 @@ def cast_of(plan: Plan, scenario: Scenario, market: Market) -> Cast:
     return cast._replace(population=_within(cast.population, scenario, plan))
 
 
-def _recorded(plan: Plan, scenario: Scenario, market: Market) -> Population:
+def _recorded(plan: LoadTestPlan, scenario: Scenario, market: Market) -> Population:
     """A trace's people, at the plan's speed: the n-th recorded day of an office is its n-th day on sale."""
     recorded = open_market(scenario, plan.options.scenario)
     path = pathlib.Path(plan.options.trace)
@@ -136,7 +137,7 @@ class _Extras:
         self._later = dict(people.later_presses_us)
         self.wishes = list(people.wishes)
 
-    def add(self, role: Role, office_day: int, wish: int, presses_us: list[int]) -> None:
+    def add(self, role: PersonRole, office_day: int, wish: int, presses_us: list[int]) -> None:
         """Somebody who presses at each of these moments, until they have a place."""
         index = len(self._first)
         self._first.append(presses_us[0])
@@ -148,7 +149,7 @@ class _Extras:
         if len(presses_us) > 1:
             self._later[index] = tuple(presses_us[1:])
 
-    def cast(self) -> Cast:
+    def cast(self) -> LoadPopulation:
         """Everybody."""
         people = dataclasses.replace(
             self._people,
@@ -161,7 +162,7 @@ class _Extras:
             identities=tuple(str(index) for index in range(len(self._first))) if self._people.identities else (),
             later_presses_us=self._later,
         )
-        return Cast(people, self._roles, self._market.reached_by(people.wishes))
+        return LoadPopulation(people, self._roles, self._market.reached_by(people.wishes))
 
 
 def _add_bots(extras: _Extras, scenario: Scenario, market: Market) -> None:
@@ -178,7 +179,7 @@ def _add_bots(extras: _Extras, scenario: Scenario, market: Market) -> None:
         while len(times_s) < _PRESSES_MAX and times_s[-1] < society.bot_watch_s:
             times_s.append(times_s[-1] + (society.bot_every_s if times_s[-1] < 1 else society.brokers.poll_s))
         presses_us = [opens[office_day] + round(at_s * _ONE_S) for at_s in times_s]
-        extras.add(Role.BOT, office_day, wish, presses_us)
+        extras.add(PersonRole.BOT, office_day, wish, presses_us)
 
 
 def _add_brokers(extras: _Extras, scenario: Scenario, market: Market) -> None:
@@ -189,7 +190,7 @@ def _add_brokers(extras: _Extras, scenario: Scenario, market: Market) -> None:
         for _ in range(round(scenario.load_test.broker_share * each.places)):
             at_us = opens[office_day] + round(chance.gauss(0, brokers.clock_error_ms) * 1000)
             wish = chance.randrange(len(scenario.bookings))
-            extras.add(Role.BROKER, office_day, wish, [at_us, at_us + 100_000, at_us + 1_000_000])
+            extras.add(PersonRole.BROKER, office_day, wish, [at_us, at_us + 100_000, at_us + 1_000_000])
 
 
 def _add_kiosks(extras: _Extras, scenario: Scenario, market: Market, window_s: float) -> None:
@@ -210,7 +211,7 @@ def _add_kiosks(extras: _Extras, scenario: Scenario, market: Market, window_s: f
         for _ in range(load.kiosks):
             at_s = chance.random()
             while at_s < window_s / 2:
-                extras.add(Role.KIOSK, office_day, number, [opens[office_day] + round(at_s * _ONE_S)])
+                extras.add(PersonRole.KIOSK, office_day, number, [opens[office_day] + round(at_s * _ONE_S)])
                 at_s += scenario.agents.form_s_median * (1 + chance.random())
 
 
@@ -218,7 +219,7 @@ def _opens_us(market: Market) -> list[int]:
     return [(each.opens_at_ms - market.opening_ms) * 1000 for each in market.office_days]
 
 
-def _within(people: Population, scenario: Scenario, plan: Plan) -> Population:
+def _within(people: Population, scenario: Scenario, plan: LoadTestPlan) -> Population:
     """The people with nobody before the start of the test, or after its window.
 
     Who would have come earlier comes at the start, within a second; where it is open already, that is second 0. Who

@@ -9,13 +9,13 @@ import itertools
 
 from quota_engine.clocks import ManualClock
 from quota_engine.engine.quota_engine import QuotaEngine
-from quota_engine.loadtest.population import Cast
+from quota_engine.loadtest.population import LoadPopulation
 from quota_engine.simulation.metrics import Measures
 from quota_engine.simulation.scenario import Scenario
 from quota_engine.simulation.simulation import Prepared, simulate
 
 
-def predict(scenario: Scenario, cast: Cast) -> Measures:
+def predict(scenario: Scenario, cast: LoadPopulation) -> Measures:
     """The measures of a simulated run, on the store in memory.
 
     Programs, brokers and kiosks press when they press in the test; between presses they behave as applicants do.

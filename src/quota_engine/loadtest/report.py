@@ -7,7 +7,7 @@ __all__ = ["html_report"]
 import html
 import itertools
 
-from quota_engine.loadtest.result import Figure, Verdict
+from quota_engine.loadtest.result import ComparedFigure, LoadTestResult
 from quota_engine.reporting.page import page
 from quota_engine.reporting.svg_plot import Plot
 from quota_engine.simulation.reports.formatting import duration, number
@@ -16,7 +16,7 @@ from quota_engine.simulation.reports.opening import parameters
 from quota_engine.simulation.reports.plots import Run, plots_of
 
 
-def html_report(verdict: Verdict) -> str:
+def html_report(verdict: LoadTestResult) -> str:
     """The whole page."""
     title = f"Load test: {verdict.scenario.title}"
     body = "".join(
@@ -50,19 +50,19 @@ _READING = (
 )
 
 
-def _plots(verdict: Verdict) -> list[Plot]:
+def _plots(verdict: LoadTestResult) -> list[Plot]:
     """A draw sells nothing over time."""
     return [plot for plot in plots_of(_runs(verdict)) if not (verdict.drawn and plot.name == "sales")]
 
 
-def _runs(verdict: Verdict) -> list[Run]:
+def _runs(verdict: LoadTestResult) -> list[Run]:
     return [
-        Run("measured", "engine", "measured", "the service", verdict.books.measures, shows_taken=True),
+        Run("measured", "engine", "measured", "the service", verdict.observations.measures, shows_taken=True),
         *([] if verdict.drawn else [Run("predicted", "old", "predicted", "the simulation", verdict.predicted)]),
     ]
 
 
-def _judgement(verdict: Verdict) -> str:
+def _judgement(verdict: LoadTestResult) -> str:
     parts = []
     if verdict.ok:
         parts.append(
@@ -89,8 +89,8 @@ def _judgement(verdict: Verdict) -> str:
     return "".join(parts)
 
 
-def _cards(verdict: Verdict) -> str:
-    measured, predicted, books = verdict.books.measures, verdict.predicted, verdict.books
+def _cards(verdict: LoadTestResult) -> str:
+    measured, predicted, books = verdict.observations.measures, verdict.predicted, verdict.observations
     unanswered = books.unanswered_count + measured.gave_up
 
     def card(title: str, value: str, note: str, bad: bool) -> str:
@@ -128,7 +128,7 @@ def _cards(verdict: Verdict) -> str:
     )  # fmt: skip
 
 
-def _table(figures: list[Figure]) -> str:
+def _table(figures: list[ComparedFigure]) -> str:
     parts = [
         '<div class="scroll"><table><thead><tr><th scope="col"></th><th scope="col">Measured</th>'
         '<th scope="col">Predicted</th><th scope="col">Apart</th>'
@@ -149,7 +149,7 @@ def _kept(kept: bool) -> str:
     return "\u2713 kept" if kept else "\u2717 broken"
 
 
-def _apart(row: Figure) -> str:
+def _apart(row: ComparedFigure) -> str:
     """How far a measured value is from the predicted one, in per cent of it."""
     if row.measured is None or row.predicted is None:
         return ""
@@ -161,14 +161,14 @@ def _apart(row: Figure) -> str:
     return f"{share:+.0%}" if abs(share) >= 0.005 else "\u2248"
 
 
-def _roles(verdict: Verdict) -> str:
+def _roles(verdict: LoadTestResult) -> str:
     ends: tuple[str, ...] = ("booked", "refused", "abandoned", "waiting", "gave up")
     if verdict.drawn:
         ends = ("applied", "withdrawn", "refused", "gave up")
-    roles = sorted({key.partition("/")[0] for key in verdict.books.ends_by_role})
+    roles = sorted({key.partition("/")[0] for key in verdict.observations.ends_by_role})
     rows = "".join(
         f'<tr><th scope="row">{role}</th>'
-        + "".join(f"<td>{number(verdict.books.ends_by_role.get(f'{role}/{end}', 0))}</td>" for end in ends)
+        + "".join(f"<td>{number(verdict.observations.ends_by_role.get(f'{role}/{end}', 0))}</td>" for end in ends)
         + "</tr>"
         for role in roles
     )

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 __all__ = [
-    "Answer",
-    "Apply",
-    "Ask",
-    "Change",
-    "Encoded",
-    "Enter",
-    "Find",
-    "Join",
-    "Look",
-    "Reserve",
-    "Step",
-    "Withdraw",
-    "answer_of",
-    "encoded",
-    "lost",
+    "ApplyRequest",
+    "CapacityRequest",
+    "EncodedRequest",
+    "EnterRequest",
+    "FindApplicationRequest",
+    "JoinRequest",
+    "LoadRequest",
+    "LoadResponse",
+    "ReservationRequest",
+    "ReserveRequest",
+    "TicketStatusRequest",
+    "WithdrawRequest",
+    "encode_request",
+    "lost_response",
+    "response_of",
 ]
 
 import urllib.parse
@@ -27,27 +27,27 @@ from typing import Final, NamedTuple
 import msgspec
 
 
-class Reserve(NamedTuple):
+class ReserveRequest(NamedTuple):
     """A press of the button. ``wish`` are the catalog's names, without those that are left to it."""
 
     office: str
     day: str
     applicants: tuple[str, ...]
-    wish: Mapping[str, str]
-    key: str
-    wait: bool = False
+    selection: Mapping[str, str]
+    idempotency_key: str
+    join_wait_list: bool = False
     admission_pass: str = ""
 
 
-class Step(NamedTuple):
+class ReservationRequest(NamedTuple):
     """A step of a reservation's life: ``confirm``, ``release`` or ``cancel``."""
 
-    step: str
+    action: str
     reference: str
-    applicant: str
+    owner: str
 
 
-class Change(NamedTuple):
+class CapacityRequest(NamedTuple):
     """An operator sets a quota's capacity, in places."""
 
     office: str
@@ -56,22 +56,22 @@ class Change(NamedTuple):
     capacity: int
 
 
-class Join(NamedTuple):
+class JoinRequest(NamedTuple):
     """Take a ticket of a waiting room; ``instead_of`` one that has lost its turn."""
 
     room: str
     identity: str
-    instead_of: str = ""
+    replaces_ticket: str = ""
 
 
-class Look(NamedTuple):
+class TicketStatusRequest(NamedTuple):
     """Ask how a ticket stands."""
 
     room: str
     ticket: str
 
 
-class Enter(NamedTuple):
+class EnterRequest(NamedTuple):
     """Take the turn of a ticket that is called: the pass to reserve with."""
 
     room: str
@@ -79,34 +79,44 @@ class Enter(NamedTuple):
     identity: str
 
 
-class Apply(NamedTuple):
+class ApplyRequest(NamedTuple):
     """Apply in a draw, or change what was applied for: the best choice first, each with office, day and wish."""
 
     draw: str
     applicants: tuple[str, ...]
     choices: tuple[Mapping[str, str], ...]
-    version: int = 0
+    expected_version: int = 0
 
 
-class Find(NamedTuple):
+class FindApplicationRequest(NamedTuple):
     """Ask for the application that somebody is in."""
 
     draw: str
     applicant: str
 
 
-class Withdraw(NamedTuple):
+class WithdrawRequest(NamedTuple):
     """Take an application back."""
 
     draw: str
     applicant: str
-    version: int
+    expected_version: int
 
 
-Ask = Reserve | Step | Change | Join | Look | Enter | Apply | Find | Withdraw
+LoadRequest = (
+    ReserveRequest
+    | ReservationRequest
+    | CapacityRequest
+    | JoinRequest
+    | TicketStatusRequest
+    | EnterRequest
+    | ApplyRequest
+    | FindApplicationRequest
+    | WithdrawRequest
+)
 
 
-class Answer(NamedTuple):
+class LoadResponse(NamedTuple):
     """What was heard.
 
     ``status`` is the engine's, or ``""``; ``lost`` says why there was no answer at all, and ``retry_after_s`` when to
@@ -130,13 +140,13 @@ class Answer(NamedTuple):
     ticket: str = ""
     admission_pass: str = ""
     poll_after_s: float = 0.0
-    left: int = -1
+    places_left: int = -1
     number: int = 0
     version: int = 0
     tokens: tuple[str, ...] = ()
 
 
-class Encoded(NamedTuple):
+class EncodedRequest(NamedTuple):
     """An ask as HTTP; ``name`` is what statistics call it."""
 
     method: str
@@ -176,71 +186,71 @@ _encode: Final = msgspec.json.Encoder().encode
 _COME_BACK: Final = frozenset({429, 503})
 
 
-def encoded(ask: Ask) -> Encoded:
+def encode_request(ask: LoadRequest) -> EncodedRequest:
     """The request that an ask is, without the token."""
     match ask:
-        case Reserve():
-            body: dict[str, object] = {"applicants": ask.applicants, **ask.wish}
-            if ask.wait:
+        case ReserveRequest():
+            body: dict[str, object] = {"applicants": ask.applicants, **ask.selection}
+            if ask.join_wait_list:
                 body["join_wait_list"] = True
             if ask.admission_pass:
                 body["admission_pass"] = ask.admission_pass
             path = f"/v1/offices/{ask.office}/days/{ask.day}/reservations"
-            return Encoded("POST", path, "reserve", _encode(body), {"Idempotency-Key": ask.key})
-        case Step():
-            body = {"applicant": ask.applicant}
-            path = f"/v1/reservations/{urllib.parse.quote(ask.reference, safe='~')}/{ask.step}"
-            return Encoded("POST", path, ask.step, _encode(body), {})
-        case Change():
+            return EncodedRequest("POST", path, "reserve", _encode(body), {"Idempotency-Key": ask.idempotency_key})
+        case ReservationRequest():
+            body = {"applicant": ask.owner}
+            path = f"/v1/reservations/{urllib.parse.quote(ask.reference, safe='~')}/{ask.action}"
+            return EncodedRequest("POST", path, ask.action, _encode(body), {})
+        case CapacityRequest():
             path = f"/v1/offices/{ask.office}/days/{ask.day}/quotas/{ask.quota}/capacity"
-            return Encoded("PUT", path, "set-capacity", _encode({"capacity": ask.capacity}), {})
-        case Join():
+            return EncodedRequest("PUT", path, "set-capacity", _encode({"capacity": ask.capacity}), {})
+        case JoinRequest():
             body = {"identity": ask.identity}
-            if ask.instead_of:
-                body["replaces_ticket"] = ask.instead_of
-            return Encoded("POST", f"/v1/rooms/{ask.room}/tickets", "join", _encode(body), {})
-        case Look():
-            return Encoded("GET", f"/v1/rooms/{ask.room}/tickets/{ask.ticket}", "poll", b"", {})
-        case Enter():
+            if ask.replaces_ticket:
+                body["replaces_ticket"] = ask.replaces_ticket
+            return EncodedRequest("POST", f"/v1/rooms/{ask.room}/tickets", "join", _encode(body), {})
+        case TicketStatusRequest():
+            return EncodedRequest("GET", f"/v1/rooms/{ask.room}/tickets/{ask.ticket}", "poll", b"", {})
+        case EnterRequest():
             content = _encode({"ticket": ask.ticket, "identity": ask.identity})
-            return Encoded("POST", f"/v1/rooms/{ask.room}/admission", "enter", content, {})
-        case Apply():
-            content = _encode({"applicants": ask.applicants, "choices": ask.choices, "version": ask.version})
-            return Encoded("POST", f"/v1/draws/{ask.draw}/applications", "apply", content, {})
-        case Find():
+            return EncodedRequest("POST", f"/v1/rooms/{ask.room}/admission", "enter", content, {})
+        case ApplyRequest():
+            content = _encode({"applicants": ask.applicants, "choices": ask.choices, "version": ask.expected_version})
+            return EncodedRequest("POST", f"/v1/draws/{ask.draw}/applications", "apply", content, {})
+        case FindApplicationRequest():
             content = _encode({"applicant": ask.applicant})
-            return Encoded("POST", f"/v1/draws/{ask.draw}/applications/find", "find", content, {})
-        case Withdraw():
-            content = _encode({"applicant": ask.applicant, "version": ask.version})
-            return Encoded("POST", f"/v1/draws/{ask.draw}/applications/withdraw", "withdraw", content, {})
+            return EncodedRequest("POST", f"/v1/draws/{ask.draw}/applications/find", "find", content, {})
+        case WithdrawRequest():
+            content = _encode({"applicant": ask.applicant, "version": ask.expected_version})
+            return EncodedRequest("POST", f"/v1/draws/{ask.draw}/applications/withdraw", "withdraw", content, {})
 
 
-def answer_of(http: int, content: bytes | None, retry_after: str | None) -> Answer:
+def response_of(http: int, content: bytes | None, retry_after: str | None) -> LoadResponse:
     """What an HTTP answer says. A status of 5xx that does not ask to come back is no answer."""
     try:
         body = _decode(content or b"{}")
     except msgspec.MsgspecError:
-        return Answer(http=http, lost=f"HTTP {http}, with a body that is none of ours")
+        return LoadResponse(http=http, lost=f"HTTP {http}, with a body that is none of ours")
     if http < 400 and (body.phase or body.ticket or body.admission_pass):
         status = body.phase or ("ADMITTED" if body.admission_pass else "JOINED")
-        return Answer(
+        return LoadResponse(
             status,
             http,
             ticket=body.ticket,
             admission_pass=body.admission_pass,
             poll_after_s=body.poll_after_ms / 1000,
-            left=body.left,
+            places_left=body.left,
         )
     status = body.outcome if http >= 400 else str(body.status) or "FOUND" * bool(body.number)
     if http in _COME_BACK:
         wait_s = float(retry_after) if retry_after and retry_after.isdigit() else 1.0
-        return Answer(status or "UNAVAILABLE", http, retry_after_s=max(wait_s, 0.1))
+        return LoadResponse(status or "UNAVAILABLE", http, retry_after_s=max(wait_s, 0.1))
     if http >= 500 or not status:
-        return Answer(http=http, lost=f"HTTP {http}")
+        return LoadResponse(http=http, lost=f"HTTP {http}")
     record = body.reservation
     if record is None:
-        return Answer(status, http, number=body.number, version=body.version, tokens=body.tokens)
-    return Answer(
+        return LoadResponse(status, http, number=body.number, version=body.version, tokens=body.tokens)
+    return LoadResponse(
         status,
         http,
         resumed=body.resumed,
@@ -252,6 +262,6 @@ def answer_of(http: int, content: bytes | None, retry_after: str | None) -> Answ
     )
 
 
-def lost(reason: str) -> Answer:
+def lost_response(reason: str) -> LoadResponse:
     """No answer came."""
-    return Answer(lost=reason)
+    return LoadResponse(lost=reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Figure", "Finding", "LimitResult", "Verdict"]
+__all__ = ["CheckFinding", "ComparedFigure", "LimitCheck", "LoadTestResult"]
 
 import csv
 import dataclasses
@@ -13,9 +13,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from quota_engine.loadtest.draw_run import Drawn
-from quota_engine.loadtest.observations import Books
-from quota_engine.loadtest.plan import Plan
+from quota_engine.loadtest.draw_run import DrawRunResult
+from quota_engine.loadtest.observations import Observations
+from quota_engine.loadtest.plan import LoadTestPlan
 from quota_engine.simulation.metrics import Measures
 from quota_engine.simulation.reports.formatting import duration, number, opening_line
 from quota_engine.simulation.scenario import Scenario
@@ -31,14 +31,14 @@ _WHY_STATUS: Final = {
 }
 
 
-class Finding(NamedTuple):
+class CheckFinding(NamedTuple):
     """Something that should not be: its kind (oversold, duplicate, leak ...) and a sentence."""
 
     kind: str
     text: str
 
 
-class LimitResult(NamedTuple):
+class LimitCheck(NamedTuple):
     """A limit of the scenario, and what was measured; ``None``: it never came to it."""
 
     name: str
@@ -57,7 +57,7 @@ class LimitResult(NamedTuple):
         return f"{self.name} is {self.limit:g}, measured {measured} {self.what}"
 
 
-class Figure(NamedTuple):
+class ComparedFigure(NamedTuple):
     """A figure of the report. ``predicted`` is ``None`` where a simulation has none; ``why`` says what sets them apart.
 
     ``kind`` is ``count``, ``us`` (microseconds) or ``s`` (seconds).
@@ -80,18 +80,18 @@ class Figure(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Verdict:
+class LoadTestResult:
     """Everything that is known after a test. ``others`` counts reservations of the same offices that were not ours."""
 
-    plan: Plan
+    plan: LoadTestPlan
     scenario: Scenario
     market: Market
-    books: Books
+    observations: Observations
     predicted: Measures
-    findings: tuple[Finding, ...]
-    limits: tuple[LimitResult, ...]
+    findings: tuple[CheckFinding, ...]
+    limits: tuple[LimitCheck, ...]
     others: int = 0
-    drawn: Drawn | None = None
+    drawn: DrawRunResult | None = None
 
     @property
     def ok(self) -> bool:
@@ -106,7 +106,7 @@ class Verdict:
     def notes(self) -> list[str]:
         """What has to be known to read the figures."""
         notes = []
-        lag, lane = self.books.lag_us.percentile(0.99), self.books.lane_us.percentile(0.99)
+        lag, lane = self.observations.lag_us.percentile(0.99), self.observations.lane_us.percentile(0.99)
         if lag > _LAG_US_FAIR:
             notes.append(
                 f"The load generator itself was up to {duration(lag / 1000)} late, 99 of 100 requests: it has too "
@@ -124,7 +124,7 @@ class Verdict:
                 "The days had been open before: second 0 is a moment of the test's own, and nobody came before it."
             )
         if self.plan.rooms:
-            waiting = sum(count for name, count in self.books.ends_by_role.items() if name.endswith("/waiting"))
+            waiting = sum(count for name, count in self.observations.ends_by_role.items() if name.endswith("/waiting"))
             notes.append(
                 f"People went through waiting rooms ({len(self.plan.rooms)}); the simulation has none, and shows the "
                 f"same people without. {number(waiting)} were still waiting when the window ended, with their position."
@@ -136,37 +136,43 @@ class Verdict:
                 f"Places were given away by the draw {self.plan.draw}. Its result was worked out again from the "
                 "published files, and compared with what applicants were told. What was won is held for ten minutes."
             )
-        if self.books.capacities:
+        if self.observations.capacities:
             notes.append("Operators changed capacities meanwhile; the simulation has the first ones throughout.")
         return notes
 
-    def figures(self) -> list[Figure]:
+    def figures(self) -> list[ComparedFigure]:
         """Every figure, with the prediction beside it."""
         if self.drawn is not None:
             return self._figures_of_draw(self.drawn)
-        measured, predicted, books = self.books.measures, self.predicted, self.books
+        measured, predicted, books = self.observations.measures, self.predicted, self.observations
         capacity = self.market.capacity
         rows = [
-            Figure("Places", "On sale", capacity, capacity),
-            Figure("Places", "Sold", measured.confirmed, predicted.confirmed, why=self._why_sold()),
-            Figure("Places", "Sold that do not exist", measured.oversold, predicted.oversold),
-            Figure("Places", "First told that all is gone after", measured.sold_out_us, predicted.sold_out_us, "us"),
-            Figure("People", "Came", len_of(self), predicted.applicants),
-            Figure("People", "Got a place", measured.bookings, predicted.bookings),
-            Figure("People", "Were refused", measured.refused, predicted.refused),
-            Figure("People", "Walked away from the form", measured.abandoned, predicted.abandoned, why="drawn anew"),
-            Figure(
+            ComparedFigure("Places", "On sale", capacity, capacity),
+            ComparedFigure("Places", "Sold", measured.confirmed, predicted.confirmed, why=self._why_sold()),
+            ComparedFigure("Places", "Sold that do not exist", measured.oversold, predicted.oversold),
+            ComparedFigure(
+                "Places", "First told that all is gone after", measured.sold_out_us, predicted.sold_out_us, "us"
+            ),
+            ComparedFigure("People", "Came", len_of(self), predicted.applicants),
+            ComparedFigure("People", "Got a place", measured.bookings, predicted.bookings),
+            ComparedFigure("People", "Were refused", measured.refused, predicted.refused),
+            ComparedFigure(
+                "People", "Walked away from the form", measured.abandoned, predicted.abandoned, why="drawn anew"
+            ),
+            ComparedFigure(
                 "People", "Crashed, and got the same hold back", measured.resumed, predicted.resumed, why="drawn anew"
             ),
-            Figure("People", "Have no final answer", books.unanswered_count + measured.gave_up, predicted.gave_up),
-            Figure("Requests", "Sent", measured.requests, predicted.requests, why=self._why_requests()),
-            Figure("Requests", "Without an answer", measured.errors, predicted.errors),
-            Figure("Requests", "Told to come back", measured.overloaded, predicted.overloaded),
-            Figure("Requests", "Most answers in one second", measured.answers.peak, predicted.answers.peak),
+            ComparedFigure(
+                "People", "Have no final answer", books.unanswered_count + measured.gave_up, predicted.gave_up
+            ),
+            ComparedFigure("Requests", "Sent", measured.requests, predicted.requests, why=self._why_requests()),
+            ComparedFigure("Requests", "Without an answer", measured.errors, predicted.errors),
+            ComparedFigure("Requests", "Told to come back", measured.overloaded, predicted.overloaded),
+            ComparedFigure("Requests", "Most answers in one second", measured.answers.peak, predicted.answers.peak),
         ]
         statuses = sorted({*measured.answers_by_status, *predicted.answers_by_status})
         rows += [
-            Figure(
+            ComparedFigure(
                 "Answers",
                 status,
                 measured.answers_by_status.get(status, 0),
@@ -179,7 +185,7 @@ class Verdict:
         why = self._why_waiting()
         for label, share in (("Half of all within", 0.5), ("99 of 100 within", 0.99), ("All within", 1.0)):
             rows.append(
-                Figure(
+                ComparedFigure(
                     waiting,
                     label,
                     measured.answer_us.percentile(share),
@@ -190,55 +196,58 @@ class Verdict:
             )
         return rows + self._figures_of_wire()
 
-    def _figures_of_draw(self, drawn: Drawn) -> list[Figure]:
+    def _figures_of_draw(self, drawn: DrawRunResult) -> list[ComparedFigure]:
         """Those of a draw. What is predicted is what follows from the rules, worked out here from the same files."""
-        measured, receipts = self.books.measures, self.books.receipts.values()
+        measured, receipts = self.observations.measures, self.observations.receipts.values()
         totals, withdrawn = drawn.head.totals, sum(receipt.is_withdrawn for receipt in receipts)
         changed = sum(receipt.version > 1 and not receipt.is_withdrawn for receipt in receipts)
         rows = [
-            Figure("Draw", "Places on sale", self.market.capacity, None),
-            Figure("Draw", "People applied", len(receipts), None),
-            Figure("Draw", "Changed what they applied for", changed, None),
-            Figure("Draw", "Took it back", withdrawn, None),
-            Figure("Draw", "Crashed, and found their application again", measured.resumed, None),
-            Figure("Draw", "In the published list", totals.applications, len(receipts) - withdrawn),
-            Figure("Draw", "Won", totals.winners, drawn.winners_again),
-            Figure("Draw", "Winners who hold their place", len(drawn.references), totals.winners),
-            Figure("Draw", "Got what they liked best", totals.by_preference[1] if totals.winners else 0, None),
-            Figure("Requests", "Sent", measured.requests, None),
-            Figure("Requests", "Without an answer", measured.errors, 0),
-            Figure("Requests", "Told to come back", measured.overloaded, 0),
+            ComparedFigure("Draw", "Places on sale", self.market.capacity, None),
+            ComparedFigure("Draw", "People applied", len(receipts), None),
+            ComparedFigure("Draw", "Changed what they applied for", changed, None),
+            ComparedFigure("Draw", "Took it back", withdrawn, None),
+            ComparedFigure("Draw", "Crashed, and found their application again", measured.resumed, None),
+            ComparedFigure("Draw", "In the published list", totals.applications, len(receipts) - withdrawn),
+            ComparedFigure("Draw", "Won", totals.winners, drawn.winners_again),
+            ComparedFigure("Draw", "Winners who hold their place", len(drawn.references), totals.winners),
+            ComparedFigure("Draw", "Got what they liked best", totals.by_preference[1] if totals.winners else 0, None),
+            ComparedFigure("Requests", "Sent", measured.requests, None),
+            ComparedFigure("Requests", "Without an answer", measured.errors, 0),
+            ComparedFigure("Requests", "Told to come back", measured.overloaded, 0),
         ]
-        rows += [Figure("Answers", status, count, None) for status, count in sorted(measured.answers_by_status.items())]
+        rows += [
+            ComparedFigure("Answers", status, count, None)
+            for status, count in sorted(measured.answers_by_status.items())
+        ]
         waiting = "Time from pressing to the receipt"
         rows += [
-            Figure(waiting, label, measured.answer_us.percentile(share), None, "us")
+            ComparedFigure(waiting, label, measured.answer_us.percentile(share), None, "us")
             for label, share in (("Half of all within", 0.5), ("99 of 100 within", 0.99), ("All within", 1.0))
         ]
         return rows + self._figures_of_wire()
 
-    def _figures_of_wire(self) -> list[Figure]:
-        books, wire = self.books, "Time of a request, and the load generator's lag"
+    def _figures_of_wire(self) -> list[ComparedFigure]:
+        books, wire = self.observations, "Time of a request, and the load generator's lag"
         return [
-            Figure(wire, "Request, half within", books.request_us.percentile(0.5), None, "us"),
-            Figure(wire, "Request, 99 of 100 within", books.request_us.percentile(0.99), None, "us"),
-            Figure(wire, "Sent late, 99 of 100 within", books.lag_us.percentile(0.99), None, "us"),
-            Figure(wire, "Waited for a lane, 99 of 100 within", books.lane_us.percentile(0.99), None, "us"),
+            ComparedFigure(wire, "Request, half within", books.request_us.percentile(0.5), None, "us"),
+            ComparedFigure(wire, "Request, 99 of 100 within", books.request_us.percentile(0.99), None, "us"),
+            ComparedFigure(wire, "Sent late, 99 of 100 within", books.lag_us.percentile(0.99), None, "us"),
+            ComparedFigure(wire, "Waited for a lane, 99 of 100 within", books.lane_us.percentile(0.99), None, "us"),
         ]  # fmt: skip
 
     def _why_sold(self) -> str:
-        if self.books.measures.confirmed == self.predicted.confirmed:
+        if self.observations.measures.confirmed == self.predicted.confirmed:
             return ""
         return "forms that are never sent, and crashes, are drawn anew; operators' changes are not simulated"
 
     def _why_requests(self) -> str:
-        roles = {key.partition("/")[0] for key in self.books.ends_by_role}
+        roles = {key.partition("/")[0] for key in self.observations.ends_by_role}
         extra = [f"{name}s" for name in ("bot", "broker") if name in roles]
         return f"{' and '.join(extra)} press as theirs do; in the simulation as applicants do" if extra else ""
 
     def _why_waiting(self) -> str:
         ways_ms = 2 * self.scenario.network[0].one_way_ms_median
-        service_ms = self.books.request_us.percentile(0.5) / 1000
+        service_ms = self.observations.request_us.percentile(0.5) / 1000
         assumed_ms = self.scenario.front_end.service_us / 1000
         return (
             f"predicted with {ways_ms:g} ms of network there and back, and {assumed_ms:g} ms for a request; "
@@ -260,10 +269,10 @@ class Verdict:
             "processes": self.plan.shares,
             "office_days": len(self.plan.days),
             "options": options,
-            "measured": self.books.measures.as_dict(),
+            "measured": self.observations.measures.as_dict(),
             "predicted": self.predicted.as_dict(),
-            "ends_by_role": dict(sorted(self.books.ends_by_role.items())),
-            "lost_by_reason": dict(self.books.lost_by_reason),
+            "ends_by_role": dict(sorted(self.observations.ends_by_role.items())),
+            "lost_by_reason": dict(self.observations.lost_by_reason),
             "figures": [figure._asdict() for figure in self.figures()],
         }
 
@@ -317,7 +326,7 @@ class Verdict:
         return written
 
 
-def len_of(verdict: Verdict) -> int:
+def len_of(verdict: LoadTestResult) -> int:
     """How many people came."""
     return verdict.predicted.applicants
 

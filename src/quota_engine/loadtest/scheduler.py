@@ -7,7 +7,7 @@ service can not make the test look better by slowing it down.
 
 from __future__ import annotations
 
-__all__ = ["Due", "Stage"]
+__all__ = ["DueRequest", "Scheduler"]
 
 import heapq
 import time
@@ -19,32 +19,32 @@ import gevent
 from gevent.event import Event
 from gevent.lock import Semaphore
 
-from quota_engine.loadtest.observations import Books
-from quota_engine.loadtest.population import Role
-from quota_engine.loadtest.requests import Answer, Ask
-from quota_engine.loadtest.user_scripts import Heard, Script, Wait
+from quota_engine.loadtest.observations import Observations
+from quota_engine.loadtest.population import PersonRole
+from quota_engine.loadtest.requests import LoadRequest, LoadResponse
+from quota_engine.loadtest.user_scripts import ReceivedResponse, Script, WaitUntil
 
-_NOTHING = Answer()
+_NOTHING = LoadResponse()
 _SLEEP_S_MAX = 0.5
 _BURST_US = 50_000
 """A bound on the rate holds over times that are longer than this."""
 
 
-class Due(NamedTuple):
+class DueRequest(NamedTuple):
     """A request to be made now, for the script that it is part of; ``handed_us`` is when the lanes were told of it."""
 
-    ask: Ask
+    request: LoadRequest
     due_us: int
     person: int
-    role: Role
+    role: PersonRole
     script: Script
     handed_us: int = 0
 
 
-_What = Callable[[int], Script] | Script | Due
+_What = Callable[[int], Script] | Script | DueRequest
 
 
-class Stage:
+class Scheduler:
     """Plays the scripts of this process's people.
 
     ``opens_s`` is the moment of the opening on ``clock_s``. ``start`` makes the script of a person who presses first at
@@ -54,7 +54,7 @@ class Stage:
 
     def __init__(
         self,
-        books: Books,
+        books: Observations,
         *,
         opens_s: float,
         rate_max: float,
@@ -62,9 +62,9 @@ class Stage:
     ) -> None:
         self._books = books
         self._opens_s, self._clock_s = opens_s, clock_s
-        self._timetable: list[tuple[int, int, int, Role, _What]] = []
+        self._timetable: list[tuple[int, int, int, PersonRole, _What]] = []
         self._numbers = 0
-        self._due: dict[Role, deque[Due]] = {role: deque() for role in Role}
+        self._due: dict[PersonRole, deque[DueRequest]] = {role: deque() for role in PersonRole}
         self._waiting = Semaphore(0)
         self._changed = Event()
         self._gap_us = round(1e6 / rate_max)
@@ -78,7 +78,7 @@ class Stage:
         """Microseconds from the opening."""
         return round((self._clock_s() - self._opens_s) * 1e6)
 
-    def enter(self, person: int, role: Role, at_us: int, start: Callable[[int], Script]) -> None:
+    def enter(self, person: int, role: PersonRole, at_us: int, start: Callable[[int], Script]) -> None:
         """Put somebody on the timetable; their script is not made before they are due."""
         self.people += 1
         self._put(at_us, person, role, start)
@@ -109,7 +109,7 @@ class Stage:
             else:
                 gevent.sleep(0)
 
-    def take(self, role: Role, timeout_s: float) -> Due | None:
+    def take_due(self, role: PersonRole, timeout_s: float) -> DueRequest | None:
         """The next request that is due: of somebody of this role if there is one, otherwise whoever has waited longest.
 
         ``None`` after ``timeout_s`` without any.
@@ -126,17 +126,17 @@ class Stage:
         self._books.measures.arrivals.add(now_us)
         return due
 
-    def heard(self, due: Due, answer: Answer, took_us: int) -> None:
+    def complete(self, due: DueRequest, answer: LoadResponse, took_us: int) -> None:
         """What came back for a request; the script goes on."""
         if self.closed:
             return
         at_us = self.now_us()
         books = self._books
         books.request_us.record(took_us)
-        books.requests_by_name[type(due.ask).__name__.lower()] += 1
+        books.requests_by_name[type(due.request).__name__.lower()] += 1
         if answer.status:
             books.measures.answers.add(at_us)
-        self._advance(due.script, Heard(answer, at_us), due.person, due.role, at_us)
+        self._advance(due.script, ReceivedResponse(answer, at_us), due.person, due.role, at_us)
 
     def close(self) -> None:
         """End the test: who is still waiting has no answer."""
@@ -149,21 +149,23 @@ class Stage:
             self._books.left_unanswered(person, -1, what_for)
         self._changed.set()
 
-    def _put(self, at_us: int, person: int, role: Role, what: _What) -> None:
+    def _put(self, at_us: int, person: int, role: PersonRole, what: _What) -> None:
         self._numbers += 1
         heapq.heappush(self._timetable, (at_us, self._numbers, person, role, what))
         if self._timetable[0][1] == self._numbers:
             self._changed.set()
 
-    def _resume(self, at_us: int, person: int, role: Role, what: _What) -> None:
-        if isinstance(what, Due):
+    def _resume(self, at_us: int, person: int, role: PersonRole, what: _What) -> None:
+        if isinstance(what, DueRequest):
             self._hand_over(what)
         elif callable(what):
             self._advance(what(at_us), None, person, role, at_us)
         else:
-            self._advance(what, Heard(_NOTHING, at_us), person, role, at_us)
+            self._advance(what, ReceivedResponse(_NOTHING, at_us), person, role, at_us)
 
-    def _advance(self, script: Script, heard: Heard | None, person: int, role: Role, at_us: int) -> None:
+    def _advance(
+        self, script: Script, heard: ReceivedResponse | None, person: int, role: PersonRole, at_us: int
+    ) -> None:
         """Run a script up to its next request or wait. A request that follows an answer is due at once."""
         try:
             following = next(script) if heard is None else script.send(heard)
@@ -173,11 +175,11 @@ class Stage:
             if self.is_over:
                 self._changed.set()
             return
-        if isinstance(following, Wait):
+        if isinstance(following, WaitUntil):
             self._on_stage[person] = "a later moment"
             self._put(following.until_us, person, role, script)
             return
-        due = Due(following, at_us, person, role, script)
+        due = DueRequest(following, at_us, person, role, script)
         now_us = self.now_us()
         if now_us < self._free_us:
             # Above the bound: put off, though it is due at the same moment as before.
@@ -187,9 +189,9 @@ class Stage:
         self._free_us = max(self._free_us, now_us - _BURST_US) + self._gap_us
         self._hand_over(due)
 
-    def _hand_over(self, due: Due) -> None:
+    def _hand_over(self, due: DueRequest) -> None:
         if self.closed:
             return
-        self._on_stage[due.person] = type(due.ask).__name__.lower()
+        self._on_stage[due.person] = type(due.request).__name__.lower()
         self._due[due.role].append(due._replace(handed_us=self.now_us()))
         self._waiting.release()

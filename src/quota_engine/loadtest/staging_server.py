@@ -4,7 +4,7 @@ directory, on a free port, selling a week that opens in a moment.
 
 from __future__ import annotations
 
-__all__ = ["Staging", "opening_catalog", "staging"]
+__all__ = ["StagingServer", "opening_catalog", "staging_server"]
 
 import base64
 import contextlib
@@ -28,15 +28,15 @@ from typing import Any, Final
 import msgspec
 
 from quota_engine.catalog import builtin_names
-from quota_engine.loadtest.plan import Refused
-from quota_engine.loadtest.target_client import Host, HostError
+from quota_engine.loadtest.plan import PlanError
+from quota_engine.loadtest.target_client import TargetClient, TargetError
 
 _START_S_MAX: Final = 60.0
 _STOP_S_MAX: Final = 45.0
 _SERVE: Final = (sys.executable, "-c", "from quota_engine.cli.main import main; raise SystemExit(main())", "serve")
 
 
-class Staging(msgspec.Struct, frozen=True):
+class StagingServer(msgspec.Struct, frozen=True):
     """Where it is, an operator's token, and what it runs with. ``pid`` is the process that was started."""
 
     url: str
@@ -108,7 +108,7 @@ def _share_places(raw: dict[str, Any], share: float) -> None:
 
 
 @contextlib.contextmanager
-def staging(
+def staging_server(
     catalog: str = "surabaya",
     *,
     opens_in_s: float,
@@ -118,7 +118,7 @@ def staging(
     is_staging: bool = True,
     command: Sequence[str] = (),
     settings: str = "",
-) -> Iterator[Staging]:
+) -> Iterator[StagingServer]:
     """Start it, and end all of it afterwards: the service, its workers, the store, and the directory.
 
     ``opens_in_s`` is counted from now, and should leave time to start; negative, it has been open for so long already.
@@ -152,7 +152,7 @@ def staging(
         try:
             url = _address(process)
             _wait_until_ready(process, url)
-            yield Staging(
+            yield StagingServer(
                 url, token, backend, key, str(directory / "catalog.json"), opens_at_s, process.pid, str(directory)
             )
         finally:
@@ -182,19 +182,19 @@ def _address(process: subprocess.Popen[str]) -> str:
     except queue.Empty:
         url = ""
     if not url:
-        raise Refused("the staging did not start: " + "".join(lines[-12:]).strip())
+        raise PlanError("the staging did not start: " + "".join(lines[-12:]).strip())
     return url
 
 
 def _wait_until_ready(process: subprocess.Popen[str], url: str) -> None:
     deadline_s = time.monotonic() + _START_S_MAX
-    with Host(url, "", timeout_s=5) as host:
+    with TargetClient(url, "", timeout_s=5) as host:
         while process.poll() is None and time.monotonic() < deadline_s:
-            with contextlib.suppress(HostError):
+            with contextlib.suppress(TargetError):
                 if host.call("GET", "/health/ready")[0] == 200:
                     return
             time.sleep(0.05)
-    raise Refused("the staging did not become ready")
+    raise PlanError("the staging did not become ready")
 
 
 def _end(process: subprocess.Popen[str]) -> None:

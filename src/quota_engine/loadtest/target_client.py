@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["STAGING_HEADER", "Host", "HostError", "check_host"]
+__all__ = ["STAGING_HEADER", "TargetClient", "TargetError", "check_target"]
 
 import datetime
 import http.client
@@ -14,24 +14,24 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from quota_engine.loadtest.plan import Refused
+from quota_engine.loadtest.plan import PlanError
 
 STAGING_HEADER: Final = "x-quota-engine-staging"
 _EVENTS_MAX: Final = 1000
 _TRIES_MAX: Final = 3
 
 
-class HostError(Exception):
+class TargetError(Exception):
     """The host did not do what was asked: the call, and what it said."""
 
 
-class Host:
+class TargetClient:
     """Calls ``url`` with ``token``, over one connection that is made when it is needed."""
 
     def __init__(self, url: str, token: str, timeout_s: float = 60.0) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Refused(f"--host {url!r} is no address such as http://127.0.0.1:8000")
+            raise PlanError(f"--host {url!r} is no address such as http://127.0.0.1:8000")
         self.url = url.rstrip("/")
         self.name = parts.hostname
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -66,7 +66,7 @@ class Host:
         """What is there to be downloaded. Raises :class:`HostError` if it is not there."""
         status, found = self._exchange("GET", path)
         if status != http.HTTPStatus.OK:
-            raise HostError(f"GET {path}: {status}")
+            raise TargetError(f"GET {path}: {status}")
         return found
 
     def _exchange(
@@ -86,7 +86,7 @@ class Host:
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
                 if number == _TRIES_MAX - 1:
-                    raise HostError(f"{method} {path}: no answer ({type(error).__name__})") from None
+                    raise TargetError(f"{method} {path}: no answer ({type(error).__name__})") from None
         self.is_staging = answer.getheader(STAGING_HEADER, "").lower() == "true"
         return answer.status, found
 
@@ -95,7 +95,7 @@ class Host:
         status, found = self.call(method, path, body)
         if status >= 400 or found is None:
             detail = found.get("detail", "") if isinstance(found, dict) else "nothing that is ours"
-            raise HostError(f"{method} {path}: {status} {detail}")
+            raise TargetError(f"{method} {path}: {status} {detail}")
         return found
 
     def offices(self) -> list[dict[str, Any]]:
@@ -131,16 +131,16 @@ class Host:
         return number
 
 
-def check_host(host: Host, *, force: bool, remote: bool) -> None:
+def check_target(host: TargetClient, *, force: bool, remote: bool) -> None:
     """Raise :class:`Refused` unless the host says that it is a staging, and is this machine or meant to be another.
 
     ``force`` goes without the host's word, ``remote`` allows other machines.
     """
     if not remote and not _is_this_machine(host.name):
-        raise Refused(f"{host.name} is another machine: --remote allows that")
+        raise PlanError(f"{host.name} is another machine: --remote allows that")
     host.ask("GET", "/v1/offices")
     if not host.is_staging and not force:
-        raise Refused(
+        raise PlanError(
             f"{host.url} does not say that it is a staging (X-Quota-Engine-Staging: true in each answer, as "
             "`quota-engine serve --staging` gives): a load test takes places away from people. --force goes without."
         )

@@ -4,51 +4,65 @@ wait, and is told what was heard. Decisions and delays are those of the simulati
 
 from __future__ import annotations
 
-__all__ = ["Heard", "Script", "Scripts", "Wait"]
+__all__ = ["ReceivedResponse", "Script", "UserScripts", "WaitUntil"]
 
 import random
 from collections.abc import Generator
 from typing import NamedTuple
 
-from quota_engine.loadtest.observations import Books, Place, Receipt
-from quota_engine.loadtest.plan import Plan
-from quota_engine.loadtest.population import Cast, Role, identity_of, key_of
-from quota_engine.loadtest.requests import Answer, Apply, Ask, Change, Enter, Find, Join, Look, Reserve, Step, Withdraw
+from quota_engine.loadtest.observations import ApplicationReceipt, BookedPlace, Observations
+from quota_engine.loadtest.plan import LoadTestPlan
+from quota_engine.loadtest.population import LoadPopulation, PersonRole, identity_of, key_of
+from quota_engine.loadtest.requests import (
+    ApplyRequest,
+    CapacityRequest,
+    EnterRequest,
+    FindApplicationRequest,
+    JoinRequest,
+    LoadRequest,
+    LoadResponse,
+    ReservationRequest,
+    ReserveRequest,
+    TicketStatusRequest,
+    WithdrawRequest,
+)
 from quota_engine.simulation.agents import Agents, Next
 from quota_engine.simulation.scenario import Scenario
 
 
-class Wait(NamedTuple):
+class WaitUntil(NamedTuple):
     """Do nothing until this moment, in microseconds from the opening."""
 
     until_us: int
 
 
-class Heard(NamedTuple):
+class ReceivedResponse(NamedTuple):
     """An answer, and when it was there. After a wait the answer is empty."""
 
-    answer: Answer
+    answer: LoadResponse
     at_us: int
 
 
-Script = Generator[Ask | Wait, Heard, str]
+Script = Generator[LoadRequest | WaitUntil, ReceivedResponse, str]
 """One person's evening; returns how it ended."""
 
-_Talk = Generator[Ask | Wait, Heard, Heard]
+_Talk = Generator[LoadRequest | WaitUntil, ReceivedResponse, ReceivedResponse]
 _ONE_S = 1_000_000
 _TICKETS_MAX = 3
 _CHOICES_MAX = 3
 _CHANGES_EVERY, _WITHDRAWS_EVERY = 10, 20
 
 
-class Scripts:
+class UserScripts:
     """Writes the scripts of one process's people, and keeps its books.
 
     Nobody begins anything new after the window: whoever would press later is content with what they were told, and a
     form that is not done is sent as it is.
     """
 
-    def __init__(self, plan: Plan, scenario: Scenario, cast: Cast, agents: Agents, books: Books) -> None:
+    def __init__(
+        self, plan: LoadTestPlan, scenario: Scenario, cast: LoadPopulation, agents: Agents, books: Observations
+    ) -> None:
         self._plan, self._scenario, self._cast, self._agents, self._books = plan, scenario, cast, agents, books
         self._run = plan.options.run
         self._window_us = round(plan.options.window_s * _ONE_S)
@@ -64,7 +78,12 @@ class Scripts:
         if self._plan.draw:
             return (yield from self._applies(index, at_us))
         end, at_us, reference = yield from self._books_a_place(index, at_us)
-        if end == "booked" and self._cast.roles[index] == Role.BROKER and index % 4 == 0 and not self._room_of(index):
+        if (
+            end == "booked"
+            and self._cast.roles[index] == PersonRole.BROKER
+            and index % 4 == 0
+            and not self._room_of(index)
+        ):
             yield from self._hands_over(index, at_us, reference)
         return end
 
@@ -77,11 +96,11 @@ class Scripts:
             if before is None:
                 continue
             due_us = self._opens_us[office_day] + round(change.at_s * _ONE_S)
-            yield Wait(due_us)
+            yield WaitUntil(due_us)
             # What is on sale is what was left; what had been sold before the test stays part of the capacity.
             sold = self._plan.days[office_day].sold.get(change.quota, 0)
             capacity = round(before * change.factor)
-            heard = yield Change(office, date, change.quota, capacity + sold)
+            heard = yield CapacityRequest(office, date, change.quota, capacity + sold)
             self._counted(heard.answer)
             name = f"{office_day}/{change.quota}"
             self._books.capacities[name] = max(capacity, self._books.capacities.get(name, 0))
@@ -89,7 +108,9 @@ class Scripts:
 
     # --- What everybody does -------------------------------------------------------------------------------------
 
-    def _books_a_place(self, index: int, at_us: int) -> Generator[Ask | Wait, Heard, tuple[str, int, str]]:
+    def _books_a_place(
+        self, index: int, at_us: int
+    ) -> Generator[LoadRequest | WaitUntil, ReceivedResponse, tuple[str, int, str]]:
         """Presses until there is an answer to be content with, and fills in the form of whatever is won."""
         agents, measures, people = self._agents, self._books.measures, self._cast.population
         office_day = people.office_day[index]
@@ -114,7 +135,7 @@ class Scripts:
                 pressed_us = now_us + agents.after_not_open_us(index, now_us, opens_us)
                 if pressed_us > self._window_us:
                     return self._ends(index, "refused", now_us, pressed_us), now_us, ""
-                yield Wait(pressed_us)
+                yield WaitUntil(pressed_us)
                 continue
             if not answered:
                 answered = True
@@ -129,7 +150,7 @@ class Scripts:
                 wait = following is Next.WAIT
                 if now_us + delay_us > self._window_us:
                     return self._ends(index, "refused", now_us, pressed_us), now_us, ""
-                yield Wait(now_us + delay_us)
+                yield WaitUntil(now_us + delay_us)
                 wish_number += 1
                 continue
             if answer.status == "WAITING":
@@ -146,26 +167,26 @@ class Scripts:
                 late += 1
                 if late < self._attempts_max and now_us < self._window_us:
                     wish_number += 1
-                    yield Wait(now_us + agents.reaction_us())
+                    yield WaitUntil(now_us + agents.reaction_us())
                     continue
                 end = "abandoned"
             return self._ends(index, end, now_us, pressed_us), now_us, answer.reference
 
     def _fills_in(
-        self, index: int, answer: Answer, now_us: int, wish_number: int
-    ) -> Generator[Ask | Wait, Heard, tuple[str, int]]:
+        self, index: int, answer: LoadResponse, now_us: int, wish_number: int
+    ) -> Generator[LoadRequest | WaitUntil, ReceivedResponse, tuple[str, int]]:
         """The form of a hold: it is sent, or never, or after a crash and a new login, which have to find the hold."""
         agents, measures = self._agents, self._books.measures
         held, held_at_us = answer, now_us
         if not answer.resumed:
             measures.taken.add(now_us, held.units)
         self._keep(index, held, "HELD", now_us)
-        if self._cast.roles[index] in (Role.CITIZEN, Role.REFRESHER, Role.KIOSK):
+        if self._cast.roles[index] in (PersonRole.CITIZEN, PersonRole.REFRESHER, PersonRole.KIOSK):
             if agents.abandons():
                 return "abandoned", now_us
             away_us = agents.crash_us()
             if away_us is not None:
-                yield Wait(min(now_us + away_us, max(self._window_us, now_us)))
+                yield WaitUntil(min(now_us + away_us, max(self._window_us, now_us)))
                 # The app has forgotten its key, or has kept it: half of each. The same hold is due either way.
                 number = wish_number + (500 if index % 2 else 0)
                 again, now_us = yield from self._insists(self._press(index, number, wait=False))
@@ -180,8 +201,8 @@ class Scripts:
             form_us = agents.form_us()
         else:
             form_us = round(self._scenario.society.brokers.form_s * _ONE_S)
-        yield Wait(max(min(now_us + form_us, self._window_us), now_us))
-        step = Step("confirm", held.reference, self._identity(index))
+        yield WaitUntil(max(min(now_us + form_us, self._window_us), now_us))
+        step = ReservationRequest("confirm", held.reference, self._identity(index))
         done, now_us = yield from self._insists(step)
         if not done.status:
             return "gave up", now_us
@@ -193,14 +214,16 @@ class Scripts:
         self._keep(index, done, "CONFIRMED", now_us)
         return "booked", now_us
 
-    def _hands_over(self, index: int, at_us: int, reference: str) -> Generator[Ask | Wait, Heard, None]:
+    def _hands_over(
+        self, index: int, at_us: int, reference: str
+    ) -> Generator[LoadRequest | WaitUntil, ReceivedResponse, None]:
         """A broker gives a place back, and presses for a customer until it has come back, or the window ends."""
         brokers = self._scenario.society.brokers
         at_us += round(brokers.form_s * 3 * _ONE_S)
         if at_us > self._window_us:
             return
-        yield Wait(at_us)
-        answer, now_us = yield from self._insists(Step("cancel", reference, self._identity(index)))
+        yield WaitUntil(at_us)
+        answer, now_us = yield from self._insists(ReservationRequest("cancel", reference, self._identity(index)))
         if answer.status != "CANCELLED":
             return
         place = self._books.places[reference]
@@ -210,19 +233,21 @@ class Scripts:
         until_us = min(self._window_us, now_us + round(brokers.give_up_s * _ONE_S))
         number = 900
         while now_us < until_us:
-            yield Wait(now_us + round(brokers.poll_s * _ONE_S))
+            yield WaitUntil(now_us + round(brokers.poll_s * _ONE_S))
             wish = self._wishes[self._cast.population.wish[index]]
-            press = Reserve(office, day, (customer,), wish, key_of(self._run, index, number))
+            press = ReserveRequest(office, day, (customer,), wish, key_of(self._run, index, number))
             answer, now_us = yield from self._insists(press)
             number += 1
             if answer.status == "HELD":
                 self._keep(index, answer, "HELD", now_us)
-                done, now_us = yield from self._insists(Step("confirm", answer.reference, customer))
+                done, now_us = yield from self._insists(ReservationRequest("confirm", answer.reference, customer))
                 if done.status == "CONFIRMED":
                     self._keep(index, done, "CONFIRMED", now_us)
                 return
 
-    def _waits_in(self, room: str, index: int, at_us: int) -> Generator[Ask | Wait, Heard, tuple[str, str, int]]:
+    def _waits_in(
+        self, room: str, index: int, at_us: int
+    ) -> Generator[LoadRequest | WaitUntil, ReceivedResponse, tuple[str, str, int]]:
         """The waiting room: join, ask how the ticket stands as often as one is told to, and enter when it is called.
 
         Returns the pass and ``""``; or no pass and how it ended: ``refused`` when all is gone, or ``waiting`` at the
@@ -230,7 +255,7 @@ class Scripts:
         """
         identity, measures = self._identity(index), self._books.measures
         ticket, tickets, now_us = "", 0, at_us
-        ask: Ask = Join(room, identity)
+        ask: LoadRequest = JoinRequest(room, identity)
         while True:
             answer, now_us = yield from self._insists(ask)
             wait_s = answer.poll_after_s
@@ -243,50 +268,50 @@ class Scripts:
                     return "", "" if answer.status == "ROOM_CLOSED" else "refused", now_us
                 case "JOINED":
                     ticket, tickets = answer.ticket, tickets + 1
-                    ask = Look(room, ticket)
+                    ask = TicketStatusRequest(room, ticket)
                 case "CALLED":
-                    ask, wait_s = Enter(room, ticket, identity), 0.0
+                    ask, wait_s = EnterRequest(room, ticket, identity), 0.0
                 case "TURN_MISSED":
                     if tickets >= _TICKETS_MAX:
                         return "", "refused", now_us
-                    ask, wait_s = Join(room, identity, ticket), 0.0
-                case _ if not answer.left and ticket:
+                    ask, wait_s = JoinRequest(room, identity, ticket), 0.0
+                case _ if not answer.places_left and ticket:
                     measures.sold_out_us = min(now_us, measures.sold_out_us or now_us)
                     return "", "refused", now_us
                 case _:  # NOT_OPEN, SHUFFLING, WAITING; before the door has opened there is no ticket yet
-                    ask = Look(room, ticket) if ticket else Join(room, identity)
+                    ask = TicketStatusRequest(room, ticket) if ticket else JoinRequest(room, identity)
                     wait_s = max(wait_s, 1.0)
             until_us = now_us + round(wait_s * (1 + self._chance() / 10) * _ONE_S)
             if until_us > self._window_us:
                 return "", "waiting", now_us
             if wait_s:
-                yield Wait(until_us)
+                yield WaitUntil(until_us)
 
     def _applies(self, index: int, at_us: int) -> Script:
         """Applies in the draw; some crash and look for their application, change it, or take it back."""
         agents, measures, draw = self._agents, self._books.measures, self._plan.draw
         opens_us = pressed_us = max(at_us, 0)
         party, choices = self._party(index), self._choices(index)
-        heard = yield from self._insists(Apply(draw, party, choices))
+        heard = yield from self._insists(ApplyRequest(draw, party, choices))
         while heard.answer.status == "NOT_OPEN":
             pressed_us = heard.at_us + agents.after_not_open_us(index, heard.at_us, opens_us)
             if pressed_us > self._window_us:
                 return self._ends(index, "refused", heard.at_us, pressed_us)
-            yield Wait(pressed_us)
-            heard = yield from self._insists(Apply(draw, party, choices))
+            yield WaitUntil(pressed_us)
+            heard = yield from self._insists(ApplyRequest(draw, party, choices))
         answer, now_us = heard
         if not answer.status:
             return self._ends(index, "gave up", now_us, pressed_us)
         measures.answer_us.record(now_us - pressed_us)
         if answer.status != "APPLIED":
             return self._ends(index, "refused", now_us, pressed_us)
-        receipt = Receipt(index, answer.number, answer.version, answer.tokens, choices)
+        receipt = ApplicationReceipt(index, answer.number, answer.version, answer.tokens, choices)
         self._books.receipts_changed += answer.number in self._books.receipts
         self._books.receipts[answer.number] = receipt
         away_us = agents.crash_us()
         if away_us is not None and now_us + away_us < self._window_us:
-            yield Wait(now_us + away_us)
-            answer, now_us = yield from self._insists(Find(draw, party[-1]))
+            yield WaitUntil(now_us + away_us)
+            answer, now_us = yield from self._insists(FindApplicationRequest(draw, party[-1]))
             if not answer.status:
                 return self._ends(index, "gave up", now_us, pressed_us)
             if (answer.number, answer.tokens) == (receipt.number, receipt.tokens):
@@ -295,11 +320,11 @@ class Scripts:
                 self._books.receipts_changed += 1
         if index % _CHANGES_EVERY == 0 and len(choices) > 1:
             choices = choices[::-1]
-            answer, now_us = yield from self._insists(Apply(draw, party, choices, receipt.version))
+            answer, now_us = yield from self._insists(ApplyRequest(draw, party, choices, receipt.version))
             if answer.status == "APPLIED":
                 receipt.version, receipt.choices = answer.version, choices
         if index % _WITHDRAWS_EVERY == 1:
-            answer, now_us = yield from self._insists(Withdraw(draw, party[0], receipt.version))
+            answer, now_us = yield from self._insists(WithdrawRequest(draw, party[0], receipt.version))
             receipt.is_withdrawn = answer.status == "WITHDRAWN"
         if not answer.status:
             return self._ends(index, "gave up", now_us, pressed_us)
@@ -315,7 +340,7 @@ class Scripts:
 
     # --- Small parts ---------------------------------------------------------------------------------------------
 
-    def _insists(self, ask: Ask) -> _Talk:
+    def _insists(self, ask: LoadRequest) -> _Talk:
         """Ask until there is an answer that says something, or give up. The same key each time: it has one effect."""
         measures, retry_s = self._books.measures, self._scenario.front_end.retry_after_s
         heard = yield ask
@@ -325,15 +350,15 @@ class Scripts:
             if answer.status and not answer.retry_after_s:
                 return heard
             pause_us = self._agents.pause_us(max(answer.retry_after_s, retry_s)) + round(retry_s * 500_000)
-            yield Wait(now_us + pause_us)
+            yield WaitUntil(now_us + pause_us)
             heard = yield ask
         self._counted(heard.answer)
         if heard.answer.status and not heard.answer.retry_after_s:
             return heard
         measures.errors += 1
-        return Heard(heard.answer._replace(status=""), heard.at_us)
+        return ReceivedResponse(heard.answer._replace(status=""), heard.at_us)
 
-    def _counted(self, answer: Answer) -> None:
+    def _counted(self, answer: LoadResponse) -> None:
         measures = self._books.measures
         statuses = measures.answers_by_status
         status = answer.status or "(no answer)"
@@ -351,12 +376,12 @@ class Scripts:
             return ""
         return self._plan.rooms.get(self._places[people.office_day[index]][0], "")
 
-    def _press(self, index: int, number: int, wait: bool, admission_pass: str = "") -> Reserve:
+    def _press(self, index: int, number: int, wait: bool, admission_pass: str = "") -> ReserveRequest:
         people = self._cast.population
         office, day = self._places[people.office_day[index]]
         party = self._party(index)
         wish, key = self._wishes[people.wish[index]], key_of(self._run, index, number)
-        return Reserve(office, day, party, wish, key, wait, admission_pass)
+        return ReserveRequest(office, day, party, wish, key, wait, admission_pass)
 
     def _party(self, index: int) -> tuple[str, ...]:
         return tuple(identity_of(self._run, index, each) for each in range(self._cast.population.party[index]))
@@ -369,13 +394,15 @@ class Scripts:
         office = self._cast.market.office_days[self._cast.population.office_day[index]].office
         return self._cast.market.catalog.offices[office].rules.hold_ttl_ms * 1000
 
-    def _keep(self, index: int, answer: Answer, state: str, at_us: int) -> None:
+    def _keep(self, index: int, answer: LoadResponse, state: str, at_us: int) -> None:
         office_day = self._cast.population.office_day[index]
         self._books.took(
-            Place(index, office_day, answer.reference, state, at_us, answer.units, answer.quotas, answer.queue_numbers)
+            BookedPlace(
+                index, office_day, answer.reference, state, at_us, answer.units, answer.quotas, answer.queue_numbers
+            )
         )
 
-    def _expired(self, index: int, held: Answer, at_us: int) -> None:
+    def _expired(self, index: int, held: LoadResponse, at_us: int) -> None:
         measures = self._books.measures
         measures.holds_expired += 1
         measures.taken.add(at_us, -held.units)
@@ -396,7 +423,7 @@ class Scripts:
                 measures.refused += 1
         measures.final_us.record(now_us - pressed_us)
         measures.last_final_us = max(measures.last_final_us, now_us)
-        self._books.ends_by_role[f"{Role(self._cast.roles[index]).name.lower()}/{end}"] += 1
+        self._books.ends_by_role[f"{PersonRole(self._cast.roles[index]).name.lower()}/{end}"] += 1
         return end
 
 

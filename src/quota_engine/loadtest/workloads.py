@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Joining", "Pressing", "Target"]
+__all__ = ["JoinWorkload", "ReserveWorkload", "Workload"]
 
 import datetime
 import itertools
@@ -15,10 +15,10 @@ from typing import Final, Protocol
 
 import msgspec
 
-from quota_engine.loadtest.load_generator import CONNECTIONS, Pumped, pump
-from quota_engine.loadtest.plan import Options, Plan, Refused, days_on_sale, market_of, room_of
-from quota_engine.loadtest.staging_server import Staging
-from quota_engine.loadtest.target_client import Host
+from quota_engine.loadtest.load_generator import CONNECTIONS, LoadGeneratorResult, generate_load
+from quota_engine.loadtest.plan import LoadTestOptions, LoadTestPlan, PlanError, days_on_sale, room_of, supply_of
+from quota_engine.loadtest.staging_server import StagingServer
+from quota_engine.loadtest.target_client import TargetClient
 from quota_engine.simulation.scenario import load_scenario
 from quota_engine.simulation.supply import OfficeDay
 
@@ -26,12 +26,12 @@ SCENARIO: Final = "indonesia"
 _MARK: Final = "loadtest-measure"
 
 
-class Target(Protocol):
+class Workload(Protocol):
     """Somewhere to send people to; ``people_per_place`` is how many come for a place in the scenario's opening."""
 
     people_per_place: float
 
-    def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> Pumped:
+    def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> LoadGeneratorResult:
         """Send somebody at each of these moments. Where places are sold, there are about so many, and no fewer;
         ``connections`` is :func:`quota_engine.loadtest.load_generator.pump`'s.
         """
@@ -41,7 +41,7 @@ class Target(Protocol):
 class _Country:
     """The offices of a staging, each as often as it has places, with all the days that they have open."""
 
-    def __init__(self, here: Staging, wait_s: float) -> None:
+    def __init__(self, here: StagingServer, wait_s: float) -> None:
         parts = urllib.parse.urlsplit(here.url)
         self.host, self.port = str(parts.hostname), int(parts.port or 80)
         self.head = (
@@ -51,19 +51,21 @@ class _Country:
         sale = msgspec.structs.replace(scenario.sale, catalog=here.catalog, days=7)
         self.scenario = msgspec.structs.replace(scenario, sale=sale)
         now_ms = round(time.time() * 1000)
-        with Host(here.url, here.token) as host:
+        with TargetClient(here.url, here.token) as host:
             self.days, is_open = days_on_sale(self.scenario, host.offices(), host.availability, now_ms, wait_s)
             ids = {day.office: room_of(day) for day in self.days} if wait_s else {}
             self.rooms = [(day.office, ids[day.office]) for day in self.days if day.office in ids]
             self.rooms = [one for one in dict.fromkeys(self.rooms) if host.call("GET", f"/v1/rooms/{one[1]}")[0] == 200]
-        plan = Plan(options=Options(), days=self.days, opens_at_ms=now_ms, opens_in_ms=0, is_open=is_open)
-        self.office_days = market_of(plan, self.scenario).office_days
+        plan = LoadTestPlan(
+            options=LoadTestOptions(), days=self.days, opens_at_ms=now_ms, opens_in_ms=0, is_open=is_open
+        )
+        self.office_days = supply_of(plan, self.scenario).office_days
 
 
-class Pressing:
+class ReserveWorkload:
     """Presses for places on days that nobody has pressed for yet, of offices drawn by how many places they have."""
 
-    def __init__(self, here: Staging) -> None:
+    def __init__(self, here: StagingServer) -> None:
         self._country = country = _Country(here, 0)
         self._random = Random(1)
         self._pool = [each for each in country.office_days if each.places]
@@ -72,7 +74,7 @@ class Pressing:
         self.people_per_place = country.scenario.applicants * days / sum(each.places for each in self._pool)
         self._runs = itertools.count()
 
-    def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> Pumped:
+    def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> LoadGeneratorResult:
         """See :class:`Target`."""
         country, run = self._country, next(self._runs)
         days = self._next_days(places)
@@ -93,37 +95,37 @@ class Pressing:
             key = f"Idempotency-Key: {_MARK}-{run}-{number}\r\nContent-Length: {len(body)}\r\n\r\n"
             return f"{heads[chosen[number]]}{key}{body}".encode()
 
-        return pump(country.host, country.port, due_s, request, connections=connections)
+        return generate_load(country.host, country.port, due_s, request, connections=connections)
 
     def _next_days(self, places: float) -> list[OfficeDay]:
         """Days that nobody has pressed for, with at least so many places together."""
         found: list[OfficeDay] = []
         while places > 0 or not found:
             if not self._pool:
-                raise Refused("the staging has no days left to measure on: take shorter steps")
+                raise PlanError("the staging has no days left to measure on: take shorter steps")
             found.append(self._pool.pop())
             places -= found[-1].places
         return found
 
 
-class Joining:
+class JoinWorkload:
     """Joins the waiting rooms of all offices, drawn by how many places they have."""
 
     people_per_place = math.inf
 
-    def __init__(self, here: Staging) -> None:
+    def __init__(self, here: StagingServer) -> None:
         self._country = country = _Country(here, 900)
         places: dict[str, int] = {}
         for each in country.office_days:
             places[each.office] = places.get(each.office, 0) + each.places
         if not country.rooms:
-            raise Refused("the staging has no waiting rooms")
+            raise PlanError("the staging has no waiting rooms")
         self._heads = [f"POST /v1/rooms/{room}/tickets {country.head}" for _, room in country.rooms]
         self._weights = [places[office] for office, _ in country.rooms]
         self._random = Random(1)
         self._runs = itertools.count()
 
-    def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> Pumped:
+    def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> LoadGeneratorResult:
         """See :class:`Target`."""
         run, heads = next(self._runs), self._heads
         chosen = self._random.choices(range(len(heads)), weights=self._weights, k=len(due_s))
@@ -132,4 +134,4 @@ class Joining:
             body = f'{{"identity":"00{run:04d}{number:010d}"}}'
             return f"{heads[chosen[number]]}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
-        return pump(self._country.host, self._country.port, due_s, request, connections=connections)
+        return generate_load(self._country.host, self._country.port, due_s, request, connections=connections)
