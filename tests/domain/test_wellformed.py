@@ -87,7 +87,7 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
     (
         "passes to itself",
         lambda: DayTerms(0, 0, 0, 0, (QuotaTerms("q", 1, reallocation=Reallocation("q", 0)),)),
-        "pass_on.to: 'q'",
+        "reallocation.to: 'q'",
     ),
     (
         "passes round in a circle",
@@ -101,7 +101,7 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
                 QuotaTerms("b", 1, reallocation=Reallocation("a", 0)),
             ),
         ),
-        "quota a: pass_on.to: 'b'; expected another quota of the same day, which passes nothing on itself",
+        "quota a: reallocation.to: 'b'; expected another quota of the same day, which passes nothing on itself",
     ),
     ("quota capacity", lambda: QuotaTerms("q", -1), "quota q: capacity: -1"),
     ("cooling", lambda: ReRelease(cooling_ms=-1), "cooling_ms: -1"),

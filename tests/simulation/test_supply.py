@@ -43,8 +43,8 @@ def test_the_largest_offices_take_part_in_the_order_of_the_catalog() -> None:
     ]
 
 
-def _office_day(quotas: dict[str, int], passes_on: dict[str, str]) -> OfficeDay:
-    return OfficeDay("o", 1, "", "", 0, quotas, {}, passes_on, sum(quotas.values()), False)
+def _office_day(quotas: dict[str, int], reallocation_targets: dict[str, str]) -> OfficeDay:
+    return OfficeDay("o", 1, "", "", 0, quotas, {}, reallocation_targets, sum(quotas.values()), False)
 
 
 def test_a_place_above_capacity_counts_once() -> None:

@@ -42,7 +42,7 @@ _RAW: dict[str, Any] = {
                     "groups": ["priority"],
                     "capacity": 10,
                     "fallback": ["online", "kiosk"],
-                    "pass_on": {"to": "kiosk", "at": "10:00"},
+                    "reallocation": {"to": "kiosk", "at": "10:00"},
                 },
                 {"id": "online", "channels": ["online"], "capacity": 70, "re_release": {"rule": "wait_list"}},
                 {"id": "kiosk", "channels": ["kiosk"], "capacity": 20, "fallback": ["priority"]},

@@ -255,7 +255,7 @@ class Oracle:
         for cooling in due:
             day.cooling.remove(cooling)
             self._changed()
-        self._pass_on_what_is_due(day)
+        self._reallocate_due(day)
 
     def _changed(self) -> None:
         self.clock_ms = self.now_ms
@@ -335,13 +335,13 @@ class Oracle:
 
     def _share_out(self, day: Day) -> None:
         """What is free goes on to the quotas that are due to have it, and then to those who wait."""
-        self._pass_on_what_is_due(day)
+        self._reallocate_due(day)
         self._serve(day)
 
-    def _pass_on_what_is_due(self, day: Day) -> None:
+    def _reallocate_due(self, day: Day) -> None:
         for name, quota in day.quotas.items():
             if quota.terms.reallocation is not None and quota.terms.reallocation.at_ms <= self.now_ms:
-                self._pass_on(day, name)
+                self._reallocate(day, name)
 
     def _serve(self, day: Day) -> None:
         if not day.opens_at_ms <= self.now_ms < day.ends_at_ms or day.closed:
@@ -353,13 +353,13 @@ class Oracle:
                 record.deadline_ms = self.now_ms + self.rules.offer_ttl_ms
                 self._step(record, State.HELD)
 
-    def _pass_on(self, day: Day, name: str) -> int:
-        pass_on = day.quotas[name].terms.reallocation
+    def _reallocate(self, day: Day, name: str) -> int:
+        reallocation = day.quotas[name].terms.reallocation
         units = max(self._free(day, name), 0)
-        if pass_on is None or not units:
+        if reallocation is None or not units:
             return 0
         day.quotas[name].capacity -= units
-        day.quotas[pass_on.to].capacity += units
+        day.quotas[reallocation.to].capacity += units
         self._changed()
         return units
 
@@ -853,7 +853,7 @@ class Oracle:
             case ReallocateUnused():
                 if quota.terms.reallocation is None:
                     return Answer(Status.WRONG_STATE)
-                units = self._pass_on(day, command.quota)
+                units = self._reallocate(day, command.quota)
             case ReleaseParked():
                 parked = [c for c in day.cooling if c.quota == command.quota and c.due_at_ms is None]
                 units = sum(cooling.units for cooling in parked)

@@ -199,10 +199,10 @@ class Walker:
 
     def quota_terms(self, name: str, names: Sequence[str]) -> QuotaTerms:
         receivers = [other for other in names if other not in ALLOTMENTS]
-        pass_on = None
+        reallocation = None
         if name in ALLOTMENTS and receivers and self.one_in(2):
-            pass_on = Reallocation(to=self.any_of(receivers), at_ms=self.now_ms + self.any_of((60, 20, 5, 0)))
-        return QuotaTerms(name, self.any_of((1, 2, 3, 4, 0)), self.re_release(), pass_on)
+            reallocation = Reallocation(to=self.any_of(receivers), at_ms=self.now_ms + self.any_of((60, 20, 5, 0)))
+        return QuotaTerms(name, self.any_of((1, 2, 3, 4, 0)), self.re_release(), reallocation)
 
     def day_terms(self) -> DayTerms:
         # Nearly always all quotas: with fewer, most choices are answered with UNKNOWN_QUOTA.

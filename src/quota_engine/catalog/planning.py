@@ -74,12 +74,12 @@ def day_terms(catalog: Catalog, office_id: str, day: datetime.date) -> DayTerms 
 
 def _allotment_terms(office: OfficeView, allotment: Allotment, day: datetime.date) -> QuotaTerms:
     return QuotaTerms(
-        allotment.id, allotment.capacity, office.re_releases[allotment.id], _pass_on(office, allotment, day)
+        allotment.id, allotment.capacity, office.re_releases[allotment.id], _reallocation_of(office, allotment, day)
     )
 
 
-def _pass_on(office: OfficeView, allotment: Allotment, day: datetime.date) -> Reallocation | None:
-    settings = allotment.pass_on
+def _reallocation_of(office: OfficeView, allotment: Allotment, day: datetime.date) -> Reallocation | None:
+    settings = allotment.reallocation
     if settings is None:
         return None
     if settings.at is None:

@@ -1,7 +1,7 @@
 """The shape of a catalog file: what an operator writes, key by key.
 
 Names of the keys carry their unit (``hold_ttl_s``, ``retention_days``). Times of a day are local wall times of the
-office, dates are ISO dates. A key that holds the id of something else (``plan``, ``fallback``, ``pass_on.to``) is
+office, dates are ISO dates. A key that holds the id of something else (``plan``, ``fallback``, ``reallocation.to``) is
 checked after the file has been read (see ``checks``), so that one wrong id does not hide the next mistake.
 """
 
@@ -23,10 +23,10 @@ __all__ = [
     "Named",
     "NationalSettings",
     "Office",
-    "PassOnSettings",
     "Plan",
     "Quota",
     "ReReleaseSettings",
+    "ReallocationSettings",
     "RuleSettings",
     "Schedule",
     "Service",
@@ -137,7 +137,7 @@ class ReReleaseSettings(_Table, frozen=True, kw_only=True):
     jitter_s: Seconds = 0
 
 
-class PassOnSettings(_Table, frozen=True, kw_only=True):
+class ReallocationSettings(_Table, frozen=True, kw_only=True):
     """When unused places pass on to the allotment ``to``.
 
     Either at the local time ``at``, ``days_before`` days before the service day, or at the moment at which
@@ -179,7 +179,7 @@ class Allotment(Named, frozen=True, kw_only=True):
     sessions: References = ()
     fallback: Annotated[tuple[Reference, ...], Meta(max_length=OPTIONS_MAX - 1)] = ()
     bookable: bool = True
-    pass_on: PassOnSettings | None = None
+    reallocation: ReallocationSettings | None = None
     re_release: ReReleaseSettings | None = None
 
 

@@ -259,10 +259,10 @@ class _PlanChecks:
         for index, name in enumerate(allotment.fallback):
             self.check_fallback(allotment, name, f"{key}.fallback[{index}]")
         self.re_release(f"{key}.re_release", allotment.re_release)
-        if allotment.pass_on is not None:
-            self.check_pass_on(allotment, f"{key}.pass_on")
-        elif not allotment.bookable and not self.collector.has(f"{key}.pass_on", f"{key}.bookable"):
-            self.collector.add(f"{key}.pass_on", "missing", "where the places go that nobody can book here")
+        if allotment.reallocation is not None:
+            self.check_reallocation(allotment, f"{key}.reallocation")
+        elif not allotment.bookable and not self.collector.has(f"{key}.reallocation", f"{key}.bookable"):
+            self.collector.add(f"{key}.reallocation", "missing", "where the places go that nobody can book here")
 
     def check_fallback(self, allotment: Allotment, name: str, key: str) -> None:
         self.one_of(key, name, self.allotments, "allotments")
@@ -279,8 +279,8 @@ class _PlanChecks:
         ):
             self.collector.add(key, shown(name), "an allotment that admits some of the same bookings")
 
-    def check_pass_on(self, allotment: Allotment, key: str) -> None:
-        settings, hours = allotment.pass_on, self.plan.hours
+    def check_reallocation(self, allotment: Allotment, key: str) -> None:
+        settings, hours = allotment.reallocation, self.plan.hours
         assert settings is not None  # the caller has looked
         if self.collector.has(key):
             return
@@ -309,11 +309,11 @@ class _PlanChecks:
 
     def check_chains(self) -> None:
         """Places pass on once: what they pass on to must not pass on itself, or they might go round in a circle."""
-        passing_on = {allotment.id for allotment in self.plan.allotments if allotment.pass_on is not None}
+        reallocating = {allotment.id for allotment in self.plan.allotments if allotment.reallocation is not None}
         for index, allotment in enumerate(self.plan.allotments):
-            settings = allotment.pass_on
-            if settings is not None and settings.to in passing_on and settings.to != allotment.id:
-                key = f"{self.key}.allotments[{index}].pass_on.to"
+            settings = allotment.reallocation
+            if settings is not None and settings.to in reallocating and settings.to != allotment.id:
+                key = f"{self.key}.allotments[{index}].reallocation.to"
                 self.collector.add(key, shown(settings.to), "an allotment that passes nothing on itself")
 
 

@@ -146,8 +146,8 @@ def _next_due_ms(ledger: Ledger, day: Day) -> int:
     for quota in day.quotas.values():
         if quota.cooling_due:
             due_ms.append(quota.cooling_due[0][0])
-        if quota.pass_on is not None and quota.pass_on.at_ms > now_ms:
-            due_ms.append(quota.pass_on.at_ms)
+        if quota.reallocation is not None and quota.reallocation.at_ms > now_ms:
+            due_ms.append(quota.reallocation.at_ms)
     return min(due_ms)
 
 
@@ -166,7 +166,7 @@ def settled(ledger: Ledger, record: Reservation, now_ms: int) -> Reservation:
 def after_return(ledger: Ledger, day: Day, now_ms: int) -> None:
     """Units may have become free: pass on what is due to be passed on, then serve the wait list."""
     for name, quota in day.quotas.items():
-        if quota.pass_on is not None and quota.pass_on.at_ms <= now_ms:
+        if quota.reallocation is not None and quota.reallocation.at_ms <= now_ms:
             reallocate(ledger, day, name, quota, now_ms)
     if day.waiting:
         _serve_wait_list(ledger, day, now_ms)
@@ -174,9 +174,9 @@ def after_return(ledger: Ledger, day: Day, now_ms: int) -> None:
 
 def reallocate(ledger: Ledger, day: Day, name: str, quota: Quota, now_ms: int) -> int:
     units = quota.free
-    if units <= 0 or quota.pass_on is None:
+    if units <= 0 or quota.reallocation is None:
         return 0
-    evolve(ledger, UnitsReallocated(now_ms, day.number, name, quota.pass_on.to, units))
+    evolve(ledger, UnitsReallocated(now_ms, day.number, name, quota.reallocation.to, units))
     return units
 
 

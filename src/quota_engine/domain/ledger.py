@@ -66,7 +66,17 @@ _NEVER_MS: Final = 2**62
 class Quota:
     """The counters of one quota on one day. Always: ``free == capacity - held - confirmed - cooling``."""
 
-    __slots__ = ("capacity", "confirmed", "cooling", "cooling_due", "free", "held", "parked", "pass_on", "re_release")
+    __slots__ = (
+        "capacity",
+        "confirmed",
+        "cooling",
+        "cooling_due",
+        "free",
+        "held",
+        "parked",
+        "re_release",
+        "reallocation",
+    )
 
     def __init__(self, terms: QuotaTerms) -> None:
         self.capacity = terms.capacity
@@ -78,7 +88,7 @@ class Quota:
         self.cooling_due: list[tuple[int, int]] = []
         """A heap of ``(due_ms, units)``; parked units are not in it."""
         self.re_release: ReRelease = terms.re_release
-        self.pass_on: Reallocation | None = terms.reallocation
+        self.reallocation: Reallocation | None = terms.reallocation
 
 
 class DueQueue:
@@ -430,7 +440,7 @@ def _day_published(ledger: Ledger, event: DayPublished) -> None:
             if quota is None:
                 day.quotas[terms.name] = Quota(terms)
             else:
-                quota.re_release, quota.pass_on = terms.re_release, terms.reallocation
+                quota.re_release, quota.reallocation = terms.re_release, terms.reallocation
         day.terms = event.terms
         day.next_due_ms = 0
     ledger.next_forget_ms = _next_forget_ms(ledger)
@@ -462,7 +472,7 @@ def _day_forgotten(ledger: Ledger, event: DayForgotten) -> None:
     ledger.next_forget_ms = 0
 
 
-def _passed_on(ledger: Ledger, event: UnitsReallocated) -> None:
+def _units_reallocated(ledger: Ledger, event: UnitsReallocated) -> None:
     quotas = ledger.days[event.day].quotas
     for name, units in ((event.from_quota, -event.units), (event.to_quota, event.units)):
         quotas[name].capacity += units
@@ -476,7 +486,7 @@ def _cooled(ledger: Ledger, event: Cooled) -> None:
     quota.free += event.units
 
 
-def _parked_returned(ledger: Ledger, event: ParkedReleased) -> None:
+def _parked_released(ledger: Ledger, event: ParkedReleased) -> None:
     quota = ledger.days[event.day].quotas[event.quota]
     quota.parked -= event.units
     quota.cooling -= event.units
@@ -491,9 +501,9 @@ _EVOLVE: Final[dict[type, Callable[[Ledger, Any], None]]] = {
     DayClosed: _day_closed,
     DayOpened: _day_opened,
     DayForgotten: _day_forgotten,
-    UnitsReallocated: _passed_on,
+    UnitsReallocated: _units_reallocated,
     Cooled: _cooled,
-    ParkedReleased: _parked_returned,
+    ParkedReleased: _parked_released,
 }
 
 
@@ -560,7 +570,7 @@ def describe(ledger: Ledger) -> dict[str, Any]:
                         "parked": quota.parked,
                         "cooling_due": sorted(quota.cooling_due),
                         "re_release": msgspec.to_builtins(quota.re_release),
-                        "pass_on": msgspec.to_builtins(quota.pass_on),
+                        "reallocation": msgspec.to_builtins(quota.reallocation),
                     }
                     for name, quota in sorted(day.quotas.items())
                 },

@@ -74,8 +74,8 @@ class Reallocation(msgspec.Struct, frozen=True, gc=False):
     at_ms: int
 
     def __post_init__(self) -> None:
-        check_name(self.to, "pass_on.to")
-        check_integer(self.at_ms, "pass_on.at_ms", 0, TIME_MS_MAX)
+        check_name(self.to, "reallocation.to")
+        check_integer(self.at_ms, "reallocation.at_ms", 0, TIME_MS_MAX)
 
 
 class QuotaTerms(msgspec.Struct, frozen=True):
@@ -112,14 +112,14 @@ class DayTerms(msgspec.Struct, frozen=True):
         if not 1 <= len(self.quotas) <= QUOTAS_MAX:
             raise InvalidRequest("day.quotas", f"{len(self.quotas)} quotas", f"1 to {QUOTAS_MAX}")
         names = {quota.name for quota in self.quotas}
-        passing_on = {quota.name for quota in self.quotas if quota.reallocation is not None}
+        reallocating = {quota.name for quota in self.quotas if quota.reallocation is not None}
         if len(names) != len(self.quotas):
             raise InvalidRequest("day.quotas", "two quotas of one name", "names that are unique in the day")
         for quota in self.quotas:
             # One hop only: units that went round in circles would never come to rest.
-            if quota.reallocation is not None and quota.reallocation.to not in names - passing_on:
+            if quota.reallocation is not None and quota.reallocation.to not in names - reallocating:
                 raise InvalidRequest(
-                    f"quota {quota.name}: pass_on.to",
+                    f"quota {quota.name}: reallocation.to",
                     f"{quota.reallocation.to!r}",
                     "another quota of the same day, which passes nothing on itself",
                 )

@@ -135,8 +135,8 @@ def _project(ledger: Ledger, day: Day, quotas: dict[str, Quota], now_ms: int) ->
                 quota.cooling -= units
                 quota.free += units
     for quota in quotas.values():
-        if quota.pass_on is not None and quota.pass_on.at_ms <= now_ms and quota.free > 0:
-            target = quotas[quota.pass_on.to]
+        if quota.reallocation is not None and quota.reallocation.at_ms <= now_ms and quota.free > 0:
+            target = quotas[quota.reallocation.to]
             units = quota.free
             quota.free -= units
             quota.capacity -= units

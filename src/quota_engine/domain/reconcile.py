@@ -119,7 +119,7 @@ def _day_from_records(day: Day, records: list[Reservation]) -> Day:
 
 def _copy_of(name: str, quota: Quota) -> Quota:
     """The quota's terms, capacity and what cools there; nothing held or confirmed yet."""
-    copy = Quota(QuotaTerms(name, quota.capacity, quota.re_release, quota.pass_on))
+    copy = Quota(QuotaTerms(name, quota.capacity, quota.re_release, quota.reallocation))
     copy.parked, copy.cooling_due = quota.parked, list(quota.cooling_due)
     copy.cooling = quota.parked + sum(units for _, units in quota.cooling_due)
     return copy

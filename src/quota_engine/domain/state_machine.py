@@ -543,14 +543,14 @@ def _takes_over_nothing(day: Day, terms: DayTerms) -> bool:
         return False
     for new in terms.quotas:
         quota = day.quotas.get(new.name)
-        if quota is None or (new.re_release, new.reallocation) != (quota.re_release, quota.pass_on):
+        if quota is None or (new.re_release, new.reallocation) != (quota.re_release, quota.reallocation):
             return False
     return True
 
 
 def _set_capacity(ledger: Ledger, day: Day, quota: Quota, command: SetCapacity, now_ms: int) -> Outcome:
     # From then on what is set here would be passed on at once, and a second time if the command were sent again.
-    if quota.pass_on is not None and quota.pass_on.at_ms <= now_ms:
+    if quota.reallocation is not None and quota.reallocation.at_ms <= now_ms:
         return _REFUSED[Status.WRONG_STATE]
     replayed = quota.capacity == command.capacity
     if not replayed:
@@ -559,15 +559,15 @@ def _set_capacity(ledger: Ledger, day: Day, quota: Quota, command: SetCapacity, 
     return Outcome(Status.DONE, replayed=replayed, overbooked=max(0, -quota.free))
 
 
-def _pass_on_unused(ledger: Ledger, day: Day, quota: Quota, command: ReallocateUnused, now_ms: int) -> Outcome:
-    if quota.pass_on is None:
+def _reallocate_unused(ledger: Ledger, day: Day, quota: Quota, command: ReallocateUnused, now_ms: int) -> Outcome:
+    if quota.reallocation is None:
         return _REFUSED[Status.WRONG_STATE]
     units = reallocate(ledger, day, command.quota, quota, now_ms)
     after_return(ledger, day, now_ms)
     return Outcome(Status.DONE, units=units)
 
 
-def _return_parked(ledger: Ledger, day: Day, quota: Quota, command: ReleaseParked, now_ms: int) -> Outcome:
+def _release_parked(ledger: Ledger, day: Day, quota: Quota, command: ReleaseParked, now_ms: int) -> Outcome:
     units = quota.parked
     if units:
         evolve(ledger, ParkedReleased(now_ms, command.day, command.quota, units))
@@ -637,7 +637,7 @@ HANDLERS.update(
         SetCapacity: _on_quota(_set_capacity),
         CloseDay: _close_day,
         OpenDay: _open_day,
-        ReallocateUnused: _on_quota(_pass_on_unused),
-        ReleaseParked: _on_quota(_return_parked),
+        ReallocateUnused: _on_quota(_reallocate_unused),
+        ReleaseParked: _on_quota(_release_parked),
     }
 )

@@ -297,7 +297,9 @@ def _peaks(plan: LoadTestPlan, market: Market, books: Observations, view: Target
             capacity = max(office_day.quotas.get(quota, 0), books.capacities.get(f"{index}/{quota}", 0))
             # Unused places of another quota may have passed on to this one.
             capacity += sum(
-                office_day.quotas[name] for name, to in office_day.passes_on.items() if to == quota and name != quota
+                office_day.quotas[name]
+                for name, to in office_day.reallocation_targets.items()
+                if to == quota and name != quota
             )
             if peak > capacity:
                 text = f"{peak} places of {quota} in force at once at {_named(market, index)}, {capacity} exist"

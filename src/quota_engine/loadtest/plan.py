@@ -262,7 +262,7 @@ def _office_day(catalog: Catalog, file: str, on_sale: DayOnSale) -> OfficeDay:
         opens_at_ms=on_sale.opens_at_ms,
         quotas=quotas,
         overrides={name: places for name, places in quotas.items() if places != capacities[name]},
-        passes_on={quota.name: quota.reallocation.to for quota in terms.quotas if quota.reallocation},
+        reallocation_targets={quota.name: quota.reallocation.to for quota in terms.quotas if quota.reallocation},
         places=0,
         has_wait_list=any(quota.re_release.rule is ReReleaseRule.WAIT_LIST for quota in terms.quotas),
     )

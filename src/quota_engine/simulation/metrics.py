@@ -116,8 +116,8 @@ def oversold_places(office_day: OfficeDay, confirmed: Mapping[str, int]) -> int:
     together: dict[str, str] = {}
     for quota in office_day.quotas:
         last, hops = quota, 0
-        while last in office_day.passes_on and hops < len(office_day.quotas):
-            last, hops = office_day.passes_on[last], hops + 1
+        while last in office_day.reallocation_targets and hops < len(office_day.quotas):
+            last, hops = office_day.reallocation_targets[last], hops + 1
         together[quota] = last
     above = dict.fromkeys(together.values(), 0)
     for quota, capacity in office_day.quotas.items():

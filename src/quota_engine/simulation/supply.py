@@ -48,8 +48,8 @@ class OfficeDay:
     """One day of one office, as the run publishes it.
 
     ``quotas`` are all the day's capacities in places, and ``places`` those that the applicants' wishes can reach.
-    ``overrides`` are the quotas whose capacity differs from the catalog's. ``passes_on`` maps an allotment to the
-    quota that gets its unused places. ``has_wait_list`` says whether one can wait for a place that comes back.
+    ``overrides`` are the quotas whose capacity differs from the catalog's. ``reallocation_targets`` maps an allotment
+    to the quota that gets its unused places. ``has_wait_list`` says whether one can wait for a place that comes back.
     """
 
     office: str
@@ -59,7 +59,7 @@ class OfficeDay:
     opens_at_ms: int
     quotas: Mapping[str, int]
     overrides: Mapping[str, int]
-    passes_on: Mapping[str, str]
+    reallocation_targets: Mapping[str, str]
     places: int
     has_wait_list: bool
 
@@ -213,7 +213,7 @@ def _office_day(
     office: OfficeView, date: datetime.date, terms: DayTerms, options: Sequence[Sequence[str]], capacity: int
 ) -> OfficeDay:
     quotas = {quota.name: quota.capacity for quota in terms.quotas}
-    passes_on = {quota.name: quota.reallocation.to for quota in terms.quotas if quota.reallocation}
+    reallocation_targets = {quota.name: quota.reallocation.to for quota in terms.quotas if quota.reallocation}
     overrides: dict[str, int] = {}
     for quota in terms.quotas:
         # A second tranche that has passed on by the opening is on sale as well.
@@ -230,7 +230,7 @@ def _office_day(
         opens_at_ms=terms.opens_at_ms,
         quotas=quotas,
         overrides=overrides,
-        passes_on=passes_on,
+        reallocation_targets=reallocation_targets,
         places=packed_places(options, quotas),
         has_wait_list=any(quota.re_release.rule is ReReleaseRule.WAIT_LIST for quota in terms.quotas),
     )

@@ -162,9 +162,9 @@ def _text_of_day(day: Day, holds: list[Reservation]) -> str:
 
 
 def _text_of_quota(name: str, quota: Quota) -> str:
-    rule, pass_on = quota.re_release, quota.pass_on
+    rule, reallocation = quota.re_release, quota.reallocation
     counters = (quota.capacity, quota.free, quota.held, quota.confirmed, quota.cooling, quota.parked)
-    to, at_ms = (pass_on.to, pass_on.at_ms) if pass_on is not None else ("", 0)
+    to, at_ms = (reallocation.to, reallocation.at_ms) if reallocation is not None else ("", 0)
     return "\t".join(map(str, (name, *counters, rule.rule, rule.cooling_ms, rule.jitter_ms, to, at_ms)))
 
 
@@ -176,8 +176,8 @@ def _is_of(stored: str, day: Day, holds: list[Reservation], now_ms: int) -> bool
     next_due_ms, fields[2] = int(fields[2]), wanted_fields[2]
     moments_ms = [record.deadline_at_ms for record in holds]
     moments_ms += [due_ms for quota in day.quotas.values() for due_ms, _ in quota.cooling_due]
-    passes_on = [quota.pass_on.at_ms for quota in day.quotas.values() if quota.pass_on is not None]
-    moments_ms += [at_ms for at_ms in passes_on if at_ms > now_ms]
+    reallocations_ms = [quota.reallocation.at_ms for quota in day.quotas.values() if quota.reallocation is not None]
+    moments_ms += [at_ms for at_ms in reallocations_ms if at_ms > now_ms]
     if day.waiting and day.terms.opens_at_ms > now_ms:
         moments_ms.append(day.terms.opens_at_ms)
     return (

@@ -85,10 +85,10 @@ def _day(number: int, text: str, terms: DayTerms) -> Day:
     for row in rows:
         name, *fields = row.split("\t")
         counters[name] = [int(field) for field in fields[:6]]
-        rule, cooling_ms, jitter_ms, pass_to, pass_at_ms = fields[6:]
-        pass_on = Reallocation(pass_to, int(pass_at_ms)) if pass_to else None
+        rule, cooling_ms, jitter_ms, reallocate_to, reallocate_at_ms = fields[6:]
+        reallocation = Reallocation(reallocate_to, int(reallocate_at_ms)) if reallocate_to else None
         re_release = ReRelease(ReReleaseRule(rule), int(cooling_ms), int(jitter_ms))
-        quotas.append(QuotaTerms(name, 0, re_release, pass_on))
+        quotas.append(QuotaTerms(name, 0, re_release, reallocation))
     day = Day(number, msgspec.structs.replace(terms, quotas=tuple(quotas)))
     day.terms = terms
     day.closed = closed == "1"

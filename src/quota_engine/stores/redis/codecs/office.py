@@ -110,9 +110,9 @@ _NAME_OF_EVENT: Final[dict[type, str]] = {
     DayClosed: "day_closed",
     DayOpened: "day_opened",
     DayForgotten: "day_forgotten",
-    UnitsReallocated: "passed_on",
+    UnitsReallocated: "units_reallocated",
     Cooled: "cooled",
-    ParkedReleased: "parked_returned",
+    ParkedReleased: "parked_released",
 }
 _TERMS_DECODER: Final = msgspec.json.Decoder(DayTerms)
 
@@ -206,12 +206,12 @@ def _text_of_new_day(terms: DayTerms) -> str:
     ]
     for quota in terms.quotas:
         rule = quota.re_release
-        pass_to, pass_at_ms = (
+        reallocate_to, reallocate_at_ms = (
             ("", 0) if quota.reallocation is None else (quota.reallocation.to, quota.reallocation.at_ms)
         )
         rows.append(
             f"{quota.name}\t{quota.capacity}\t{quota.capacity}\t0\t0\t0\t0"
-            f"\t{rule.rule}\t{rule.cooling_ms}\t{rule.jitter_ms}\t{pass_to}\t{pass_at_ms}"
+            f"\t{rule.rule}\t{rule.cooling_ms}\t{rule.jitter_ms}\t{reallocate_to}\t{reallocate_at_ms}"
         )
     return "\n".join(rows).replace("\t", "\x01").replace("\n", "\x02")
 
@@ -500,7 +500,7 @@ _EVENT: Final[dict[str, Callable[[int, list[str]], Event]]] = {
     "day_closed": lambda at, f: DayClosed(at, int(f[0])),
     "day_opened": lambda at, f: DayOpened(at, int(f[0])),
     "day_forgotten": lambda at, f: DayForgotten(at, int(f[0])),
-    "passed_on": lambda at, f: UnitsReallocated(at, int(f[0]), f[1], f[2], int(f[3])),
+    "units_reallocated": lambda at, f: UnitsReallocated(at, int(f[0]), f[1], f[2], int(f[3])),
     "cooled": lambda at, f: Cooled(at, int(f[0]), f[1], int(f[2]), int(f[3])),
-    "parked_returned": lambda at, f: ParkedReleased(at, int(f[0]), f[1], int(f[2])),
+    "parked_released": lambda at, f: ParkedReleased(at, int(f[0]), f[1], int(f[2])),
 }

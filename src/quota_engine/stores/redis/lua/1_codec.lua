@@ -134,7 +134,7 @@ local QUOTA = "^(%d+)\t(%-?%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(([%l_]+)\t(%d+)\t(
 
 -- A quota, of what stands in a day's rows from this place on, behind its name.
 local function quota_of_text(name, rows, from)
-  local capacity, free, held, confirmed, cooling, parked, terms, rule, cooling_ms, jitter_ms, pass_to, pass_at_ms =
+  local capacity, free, held, confirmed, cooling, parked, terms, rule, cooling_ms, jitter_ms, reallocate_to, reallocate_at_ms =
     string.match(string.sub(rows, from), QUOTA)
   return {
     name = name,
@@ -148,8 +148,8 @@ local function quota_of_text(name, rows, from)
     rule = rule,
     cooling_ms = tonumber(cooling_ms),
     jitter_ms = tonumber(jitter_ms),
-    pass_to = pass_to,
-    pass_at_ms = tonumber(pass_at_ms),
+    reallocate_to = reallocate_to,
+    reallocate_at_ms = tonumber(reallocate_at_ms),
   }
 end
 

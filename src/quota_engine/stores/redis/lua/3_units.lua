@@ -68,11 +68,11 @@ local function cool_one(day, name, now_ms)
   return true
 end
 
-local function pass_on(day, quota, now_ms)
+local function reallocate(day, quota, now_ms)
   local units = quota.free
-  if units <= 0 or quota.pass_to == "" then return 0 end
-  append(now_ms, concat({ "passed_on", int(now_ms), int(day.number), quota.name, quota.pass_to, int(units) }, TAB))
-  local target = day.quotas[quota.pass_to]
+  if units <= 0 or quota.reallocate_to == "" then return 0 end
+  append(now_ms, concat({ "units_reallocated", int(now_ms), int(day.number), quota.name, quota.reallocate_to, int(units) }, TAB))
+  local target = day.quotas[quota.reallocate_to]
   quota.capacity, quota.free = quota.capacity - units, quota.free - units
   target.capacity, target.free = target.capacity + units, target.free + units
   touch(day)
@@ -111,7 +111,7 @@ end
 -- Units may have become free: pass on what is due to be passed on, then serve the wait list.
 local function after_return(day, now_ms)
   for _, quota in ipairs(quotas_of(day)) do
-    if quota.pass_to ~= "" and quota.pass_at_ms <= now_ms then pass_on(day, quota, now_ms) end
+    if quota.reallocate_to ~= "" and quota.reallocate_at_ms <= now_ms then reallocate(day, quota, now_ms) end
   end
   if day.waiting > 0 then serve_wait_list(day, now_ms) end
 end
@@ -133,7 +133,7 @@ local function next_due_ms(day)
       local _, due_at_ms = first_cooling(day, quota.name)
       due_ms = math.min(due_ms, due_at_ms)
     end
-    if quota.pass_to ~= "" and quota.pass_at_ms > now_ms then due_ms = math.min(due_ms, quota.pass_at_ms) end
+    if quota.reallocate_to ~= "" and quota.reallocate_at_ms > now_ms then due_ms = math.min(due_ms, quota.reallocate_at_ms) end
   end
   return due_ms
 end

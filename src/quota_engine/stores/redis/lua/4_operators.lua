@@ -157,7 +157,7 @@ local function publish(fields, now_ms)
       if old then
         old.terms = quota.terms
         old.rule, old.cooling_ms, old.jitter_ms = quota.rule, quota.cooling_ms, quota.jitter_ms
-        old.pass_to, old.pass_at_ms = quota.pass_to, quota.pass_at_ms
+        old.reallocate_to, old.reallocate_at_ms = quota.reallocate_to, quota.reallocate_at_ms
       else
         order[#order + 1] = quota
         day.quotas[quota.name] = quota
@@ -189,7 +189,7 @@ end
 -- fields: name, day, quota, capacity
 local set_capacity = on_quota(function(day, quota, fields, now_ms)
   -- From then on what is set here would be passed on at once, and a second time if the command were sent again.
-  if quota.pass_to ~= "" and quota.pass_at_ms <= now_ms then return outcome("WRONG_STATE") end
+  if quota.reallocate_to ~= "" and quota.reallocate_at_ms <= now_ms then return outcome("WRONG_STATE") end
   local capacity, flags = tonumber(fields[4]), "p"
   if quota.capacity ~= capacity then
     flags = ""
@@ -204,8 +204,8 @@ end)
 
 -- fields: name, day, quota
 local reallocate_unused = on_quota(function(day, quota, _, now_ms)
-  if quota.pass_to == "" then return outcome("WRONG_STATE") end
-  local units = pass_on(day, quota, now_ms)
+  if quota.reallocate_to == "" then return outcome("WRONG_STATE") end
+  local units = reallocate(day, quota, now_ms)
   after_return(day, now_ms)
   return outcome("DONE", nil, { units = units })
 end)
@@ -214,7 +214,7 @@ end)
 local release_parked = on_quota(function(day, quota, _, now_ms)
   local units = quota.parked
   if units > 0 then
-    append(now_ms, concat({ "parked_returned", int(now_ms), int(day.number), quota.name, int(units) }, TAB))
+    append(now_ms, concat({ "parked_released", int(now_ms), int(day.number), quota.name, int(units) }, TAB))
     quota.parked, quota.cooling, quota.free = 0, quota.cooling - units, quota.free + units
     touch(day)
     after_return(day, now_ms)

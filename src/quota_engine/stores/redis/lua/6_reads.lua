@@ -69,8 +69,8 @@ local function project(day, now_ms)
     end
   end
   for _, quota in ipairs(quotas_of(day)) do
-    if quota.pass_to ~= "" and quota.pass_at_ms <= now_ms and quota.free > 0 then
-      local target, units = day.quotas[quota.pass_to], quota.free
+    if quota.reallocate_to ~= "" and quota.reallocate_at_ms <= now_ms and quota.free > 0 then
+      local target, units = day.quotas[quota.reallocate_to], quota.free
       quota.free, quota.capacity = quota.free - units, quota.capacity - units
       target.free, target.capacity = target.free + units, target.capacity + units
     end
