@@ -316,7 +316,7 @@ def test_bad_usage_is_exit_code_2(words: list[str], complaint: str, capsys: pyte
 
 def test_help_and_the_library_import_nothing_of_it() -> None:
     """``--help`` stays quick, and so does ``import quota_engine``."""
-    for code in ("import quota_engine", "from quota_engine.faces import cli; cli.main(['bench', '--help'])"):
+    for code in ("import quota_engine", "from quota_engine.cli.main import main; main(['bench', '--help'])"):
         code = f"import sys; {code}; print([n for n in sys.modules if n.startswith('quota_engine.bench')])"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "[]"

@@ -141,7 +141,7 @@ def test_each_kind_of_applicant_alone_sells_out(kind: str) -> None:
 class _InUse(QuotaEngine):
     """An engine on a store that has an office already."""
 
-    def offices(self) -> list[str]:
+    def list_offices(self) -> list[str]:
         return ["surabaya"]
 
     def publish(self, *arguments: object) -> Any:

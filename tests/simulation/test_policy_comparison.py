@@ -234,7 +234,7 @@ def test_progress_is_told() -> None:
 
 
 class _InUse(QuotaEngine):
-    def offices(self) -> list[str]:
+    def list_offices(self) -> list[str]:
         return ["surabaya"]
 
     def publish(self, *arguments: object) -> Any:

@@ -91,7 +91,7 @@ def _engine(place: Place, measure: Measure) -> Callable[[Any], Any]:
         availability = engine.availability
         return lambda arguments: availability(arguments[0], day)
     reserve = engine.reserve
-    return lambda arguments: reserve(arguments[0], day, arguments[1], key=arguments[2])
+    return lambda arguments: reserve(arguments[0], day, arguments[1], idempotency_key=arguments[2])
 
 
 def _batches(place: Place, work: _Work, size: int) -> Sequence[tuple[Any, ...]]:

@@ -87,7 +87,7 @@ class Spike:
         # What is asked for is decided before the run: only the office-day and the applicants are left to say.
         reserve: Callable[..., Outcome] = engine.reserve
         self._reserve = [
-            [functools.partial(reserve, **wish.as_arguments(), wait=wait) for wish in population.wishes]
+            [functools.partial(reserve, **wish.as_arguments(), join_wait_list=wait) for wish in population.wishes]
             for wait in (False, True)
         ]
         self._opens_us = [(each.opens_at_ms - market.opening_ms) * 1000 for each in market.office_days]
