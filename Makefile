@@ -26,7 +26,7 @@ simulate: $(READY) ## Replay the opening of Surabaya's quota: tables here, repor
 	@$(BIN)/quota-engine simulate --baseline --report build/opening.html --picture build/opening.svg $(ENGINE_ARGUMENTS)
 
 loadtest: $(READY) ## Replay openings against a staging started here, or HOST=... TOKEN=...; the verdict goes to build/.
-	@$(BIN)/python -m loadtests run $(if $(filter command,$(firstword $(origin HOST))),--host $(HOST) --remote) $(LOADTEST_ARGUMENTS)
+	@$(BIN)/quota-engine loadtest run $(if $(filter command,$(firstword $(origin HOST))),--host $(HOST) --remote) $(LOADTEST_ARGUMENTS)
 
 test: $(READY) ## Run all tests.
 	$(BIN)/python -m pytest -n 2 -q

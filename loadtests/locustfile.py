@@ -1,28 +1,16 @@
-"""The opening over HTTP: ``locust -f loadtests/locustfile.py --headless --host http://127.0.0.1:8000``."""
+"""The opening over HTTP: ``locust -f loadtests/locustfile.py --headless --host http://127.0.0.1:8000``.
 
-from __future__ import annotations
+Edit this file to add users of your own.
+"""
+
+from quota_engine.loadtest.locustfiles.http import (
+    Bot,
+    Broker,
+    Citizen,
+    Kiosk,
+    OpeningShape,
+    Operator,
+    Refresher,
+)
 
 __all__ = ["Bot", "Broker", "Citizen", "Kiosk", "OpeningShape", "Operator", "Refresher"]
-
-import pathlib
-import sys
-from typing import Any
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-
-from locust import events
-
-from quota_engine.loadtest.locust_session import add_arguments, begin_http
-from quota_engine.loadtest.locust_users import HttpLoadUser, OpeningShape, user_classes
-
-events.init_command_line_parser.add_listener(add_arguments)
-
-
-def begin(environment: Any, **_: Any) -> None:
-    """Look at the host before anything is sent to it."""
-    begin_http(environment)
-
-
-events.init.add_listener(begin)
-
-Citizen, Refresher, Bot, Broker, Kiosk, Operator = user_classes(HttpLoadUser)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from quota_engine.loadtest import command as command
+from quota_engine.cli.main import main
 from quota_engine.loadtest.staging_server import StagingServer, staging_server
 from quota_engine.loadtest.target_client import TargetClient
 from tests.support.paths import ROOT
@@ -54,6 +54,13 @@ def locust(
         "LOADTEST_IDENTITY_KEY": here.identity_key,
     }
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def clean_up(host: str, token: str, *options: str) -> int:
+    """Run ``quota-engine loadtest cleanup`` in this process and return its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOADTEST_TOKEN", token)
+        return main(["loadtest", "cleanup", "--host", host, *options])
 
 
 def openings(
@@ -113,12 +120,11 @@ def test_an_opening_by_two_processes_and_a_purge(tmp_path: Path, capsys: pytest.
             path = f"/v1/offices/surabaya/days/{days[0]}/reservations"
             status, kept = host.call("POST", path, day, {"Idempotency-Key": "a-real-one"})
             assert status == 201, kept
-            purge = ["purge", "--host", here.url, "--token", here.token]
-            assert command.main(purge) == 0
+            assert clean_up(here.url, here.token) == 0
             first = capsys.readouterr().out
             assert "0 holds released, 0 places cancelled" not in first
             assert "1 reservations are not of load tests" in first
-            assert command.main(purge) == 0
+            assert clean_up(here.url, here.token) == 0
             assert "0 holds released, 0 places cancelled" in capsys.readouterr().out
             assert host.ask("GET", f"/v1/reservations/{kept['reservation']['reference']}")["state"] == "HELD"
             assert host.audit() == []
@@ -142,14 +148,14 @@ def test_on_days_that_are_open(tmp_path: Path, capsys: pytest.CaptureFixture[str
             assert figures["Changed what they applied for"] > 5
             assert figures["Crashed, and found their application again"] > 10
             assert host.audit() == []
-            assert command.main(["purge", "--host", here.url, "--token", here.token, "--run", "lots"]) == 0
+            assert clean_up(here.url, here.token, "--run", "lots") == 0
             assert f"{figures['Won']} holds released" in capsys.readouterr().out
         trace = tmp_path / "trace.csv"
         lines = [f"{index * 0.02:.2f},{3578012345670000 + index},surabaya,2026-12-07,,1" for index in range(100)]
         trace.write_text("\n".join(["time,applicant,office,day,channel,party", *lines, ""]))
         run = locust(
             tmp_path, here, "--scenario", scenario(tmp_path), "--trace", str(trace), "--speed", "2", "--wait-s", "0",
-            file="direct.py",
+            file="locustfile_direct.py",
         )  # fmt: skip
         assert run.returncode == 0, run.stdout + run.stderr
         found = result(tmp_path)
@@ -160,7 +166,7 @@ def test_on_days_that_are_open(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_an_opening_with_a_waiting_room(tmp_path: Path) -> None:
     """People join, poll, are called and reserve with their pass; some still wait at the end; kiosks need no pass."""
     room = (
-        '[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nwindow_ms = 2000\nclaim_ms = 4000\n'
+        '[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nwindow_ms = 2000\nturn_ms = 4000\n'
         "per_minute_min = 600\nper_minute_max = 1200\n"
     )
     for _, run in openings(tmp_path, "--scenario", scenario(tmp_path), "--window-s", "6", settings=room):
@@ -183,5 +189,5 @@ def test_a_host_that_does_not_say_that_it_is_a_staging(tmp_path: Path) -> None:
         assert "does not say that it is a staging" in run.stderr
         with TargetClient(here.url, here.token) as host:
             assert not [one for one in host.events("surabaya") if one.get("reservation")]
-        assert command.main(["purge", "--host", here.url, "--token", here.token]) == 2
-    assert command.main(["purge", "--host", "http://192.0.2.1:9", "--token", "x"]) == 2
+        assert clean_up(here.url, here.token) == 2
+    assert clean_up("http://192.0.2.1:9", "x") == 2

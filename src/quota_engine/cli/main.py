@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "bench": ("quota_engine.cli.bench:bench", "Measure the engine on this machine and on your store."),
     "draw": ("quota_engine.cli.draw:app", "Prepare a draw, carry it out on files, and check one."),
     "room": ("quota_engine.cli.room:app", "Check the record of a waiting room, or give it orders."),
+    "loadtest": ("quota_engine.cli.loadtest:app", "Replay openings against a staging service."),
     "serve": ("quota_engine.cli.serve:serve", "Serve bookings over HTTP."),
     "status": (
         "quota_engine.cli.status:status",

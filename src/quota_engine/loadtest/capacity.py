@@ -1,4 +1,4 @@
-"""How many people a second a service takes, and what it does when many more come: ``python -m loadtests measure``.
+"""How many people a second a service takes, and what it does when many more come: ``quota-engine loadtest measure``.
 
 The service (one worker) and its store have one core, the load the other. An arrival is one press of the button (a
 reserve, by somebody with an identity and a key of their own), or one join of a waiting room. They press all over the
@@ -7,9 +7,8 @@ country, for as many places as the national scenario has for so many people, on 
 
 from __future__ import annotations
 
-__all__ = ["BurstResult", "Capacity", "RateStep", "burst", "find_capacity", "main", "measure"]
+__all__ = ["BurstResult", "Capacity", "RateStep", "burst", "find_capacity", "measure", "measure_to_files"]
 
-import argparse
 import contextlib
 import json
 import pathlib
@@ -297,19 +296,19 @@ def write_documents(found: dict[str, Any], docs: pathlib.Path) -> None:
     subprocess.run([sys.executable, str(docs / "generate.py")], check=True)  # noqa: S603 - our own
 
 
-def main(words: Sequence[str]) -> int:
-    """Measure, and write what came of it as JSON, and for the documents."""
-    parser = argparse.ArgumentParser(prog="python -m loadtests measure", description=__doc__)
-    parser.add_argument("--step-s", type=float, default=3.0, help="how long each rate is tried")
-    parser.add_argument("--first", type=float, default=1000.0, help="the first rate that is tried, a second")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("build/loadtest-capacity.json"))
-    parser.add_argument("--docs", type=pathlib.Path, help="the folder docs/: write its data, pictures and tables too")
-    options = parser.parse_args(words)
+def measure_to_files(step_s: float, first_per_s: float, out: pathlib.Path, docs: pathlib.Path | None) -> None:
+    """Measure, and write the figures as JSON and, for ``docs``, into the documents.
+
+    Args:
+        step_s: seconds to try each rate.
+        first_per_s: the first rate to try, in requests a second.
+        out: JSON file for the figures.
+        docs: the repository's docs folder, or ``None``.
+    """
     began_s = time.monotonic()
-    found = measure(options.step_s, options.first, _say)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=1) + "\n")
-    if options.docs is not None:
-        write_documents(found, options.docs)
+    found = measure(step_s, first_per_s, _say)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=1) + "\n")
+    if docs is not None:
+        write_documents(found, docs)
     _say(f"measured in {time.monotonic() - began_s:.0f} s")
-    return 0

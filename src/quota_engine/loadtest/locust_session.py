@@ -52,7 +52,7 @@ OBSERVATIONS_MESSAGE: Final = "loadtest-books"
 _LOOK_AHEAD_S: Final = 3
 _SETTLE_S: Final = 2.0
 _BAD_USE: Final = 2
-_logger = logging.getLogger("loadtests")
+_logger = logging.getLogger("quota_engine.loadtest")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -338,7 +338,7 @@ def begin_http(environment: Environment) -> None:
         if session.is_master:
             session.prepare()
     except (PlanError, TargetError, QuotaEngineError) as error:
-        sys.stderr.write(f"loadtests: {error}\n")
+        sys.stderr.write(f"loadtest: {error}\n")
         sys.exit(_BAD_USE)
     environment.loadtest = session  # type: ignore[attr-defined]
 
@@ -355,7 +355,7 @@ def begin_direct(environment: Environment) -> None:
         catalog = parsed.catalog or scenario_of(options_of(parsed)).sale.catalog
         engine = open_engine(parsed.backend, parsed.identity_key, catalog)
     except (PlanError, QuotaEngineError) as error:
-        sys.stderr.write(f"loadtests: {error}\n")
+        sys.stderr.write(f"loadtest: {error}\n")
         sys.exit(_BAD_USE)
     environment.loadtest.engine = engine  # type: ignore[attr-defined]
     environment.events.quitting.add_listener(lambda **_: engine.close())

@@ -23,7 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from quota_engine.catalog import Catalog, day_terms, load_catalog, packed_places
-from quota_engine.domain.errors import CatalogError, InvalidRequest, ValidationIssue
+from quota_engine.domain.errors import CatalogError, InvalidRequest, QuotaEngineError, ValidationIssue
 from quota_engine.domain.model import ReReleaseRule
 from quota_engine.simulation.scenario import Scenario, load_scenario
 from quota_engine.simulation.supply import Market, OfficeDay, wish_of
@@ -33,7 +33,7 @@ _DAY_MS: Final = 86_400_000
 _EPOCH_DAY: Final = datetime.date(1970, 1, 1).toordinal()
 
 
-class PlanError(Exception):
+class PlanError(QuotaEngineError):
     """The load test is not run, for a reason that its text says."""
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.loadtest.plan import PlanError
 
 STAGING_HEADER: Final = "x-quota-engine-staging"
@@ -21,7 +22,7 @@ _EVENTS_MAX: Final = 1000
 _TRIES_MAX: Final = 3
 
 
-class TargetError(Exception):
+class TargetError(QuotaEngineError):
     """The host did not do what was asked: the call, and what it said."""
 
 
