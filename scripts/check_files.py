@@ -5,6 +5,7 @@ Every finding is one line, ``file:line: problem``. The exit code is 1 if there a
 - Binary files exist only below ``docs/images``, as pictures.
 - No file has more than 1 MB.
 - No file names a home folder, a working folder or the host of a package registry.
+- A file that Markdown names in a code span exists: below the root, the library's package or the page's folder.
 - ``CHANGELOG.md`` has the form of Keep a Changelog.
 """
 
@@ -14,7 +15,7 @@ import argparse
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,10 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 SIZE_MAX: Final = 1_000_000
 PICTURES: Final = re.compile(r"docs/images/[\w./-]+\.(?:png|svg|webp)")
 CHANGELOG: Final = "CHANGELOG.md"
+_TOP_FOLDERS: Final = ("src", "tests", "docs", "benchmarks", "loadtests", "examples", "scripts")
+_NAMED_FILE: Final = re.compile(
+    r"`(?P<path>[\w.-]+(?:/[\w.-]+)+\.(?:py|lua|md|toml|html|css|js|json|yml|csv))(?:::[\w:]+)?`"
+)
 
 
 def _joined(pieces: str) -> list[str]:
@@ -72,6 +77,21 @@ def check_content(path: str, content: bytes) -> Iterator[Finding]:
     for pattern, problem in ((PRIVATE_PATH, "names a private folder"), (REGISTRY_HOST, "names a package registry")):
         for match in pattern.finditer(text):
             yield Finding(path, text.count("\n", 0, match.start()) + 1, f"{problem}: {match.group()}")
+
+
+def check_named_files(path: str, text: str, exists: Callable[[Path], bool]) -> Iterator[Finding]:
+    """Report files that a Markdown page names in a code span and that do not exist.
+
+    Only paths with a folder count, and only if their first folder is one of this repository.
+    """
+    roots = (ROOT, ROOT / "src" / "quota_engine", (ROOT / path).parent)
+    for number, row in enumerate(text.splitlines(), 1):
+        for match in _NAMED_FILE.finditer(row):
+            name = match["path"]
+            first = name.partition("/")[0]
+            is_ours = first in _TOP_FOLDERS or exists(roots[1] / first)
+            if is_ours and not any(exists(root / name) for root in roots):
+                yield Finding(path, number, f"names a file that does not exist: {name}")
 
 
 _VERSION = re.compile(r"## \[(?P<name>Unreleased|\d+\.\d+\.\d+)\](?: - (?P<date>\d{4}-\d{2}-\d{2}))?(?: \[YANKED\])?")
@@ -132,6 +152,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Check the tracked files: kinds, sizes, addresses, the changelog.")
     parser.parse_args(arguments)
     findings = [found for path in tracked_files() for found in check_content(path, (ROOT / path).read_bytes())]
+    for path in tracked_files():
+        if path.endswith(".md") and path != CHANGELOG:
+            findings.extend(check_named_files(path, (ROOT / path).read_text(encoding="utf-8"), Path.exists))
     findings.extend(check_changelog((ROOT / CHANGELOG).read_text(encoding="utf-8")))
     sys.stdout.writelines(f"{finding}\n" for finding in findings)
     return 1 if findings else 0

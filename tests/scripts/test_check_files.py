@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.check_files import SIZE_MAX, check_changelog, check_content
+from scripts.check_files import ROOT, SIZE_MAX, check_changelog, check_content, check_named_files
 
 
 def problems(path: str, content: bytes | str) -> list[str]:
@@ -83,3 +83,12 @@ def test_a_changelog_in_the_known_form_has_no_findings() -> None:
 )
 def test_departures_are_found_with_their_line(old: str, new: str, line: int) -> None:
     assert [found.line for found in check_changelog(GOOD.replace(old, new))] == [line]
+
+
+def test_files_that_pages_name_exist() -> None:
+    known = {ROOT / "src/quota_engine/domain", ROOT / "src/quota_engine/domain/ledger.py", ROOT / "docs/rooms/make.py"}
+    text = (
+        "`domain/ledger.py::Ledger` `domain/gone.py` `src/gone.py` `rooms/make.py` `example/a.py` `gone.py` domain/x.py"
+    )
+    found = check_named_files("docs/a.md", text, known.__contains__)
+    assert [one.problem.split(": ")[1] for one in found] == ["domain/gone.py", "src/gone.py"]
