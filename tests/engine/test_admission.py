@@ -106,12 +106,12 @@ def test_one_identity_can_not_try_all_day(url: str) -> None:
     engine, _ = opened(url, TokenBucketPolicy("tries", LimitKey.IDENTITY, per_day(2)))
     with engine:
         for one in range(2):
-            held = book(engine, NIKS[0], key=f"try{one}")
+            held = book(engine, NIKS[0], idempotency_key=f"try{one}")
             assert held.status is Status.HELD
             engine.release(held.reference)
-        assert book(engine, [NIKS[0], NIKS[1]], key="party").status is Status.THROTTLED
+        assert book(engine, [NIKS[0], NIKS[1]], idempotency_key="party").status is Status.THROTTLED
         for one in range(2):
-            held = book(engine, NIKS[1], key=f"other{one}")
+            held = book(engine, NIKS[1], idempotency_key=f"other{one}")
             assert held.status is Status.HELD
             engine.release(held.reference)
 
@@ -126,13 +126,13 @@ def test_who_has_a_hold_gets_it_back_for_nothing(url: str) -> None:
     )
     engine, clock = opened(url, chain)
     with engine:
-        held = book(engine, NIKS[0], key="k1", shown="x")
-        again = book(engine, NIKS[0], key="k1", shown="x")
-        resumed = book(engine, NIKS[0], key="k2", shown="x")
+        held = book(engine, NIKS[0], idempotency_key="k1", shown="x")
+        again = book(engine, NIKS[0], idempotency_key="k1", shown="x")
+        resumed = book(engine, NIKS[0], idempotency_key="k2", shown="x")
         assert (held.status, again.replayed, resumed.resumed) == (Status.HELD, True, True)
         clock.advance_ms(1000)
-        assert book(engine, NIKS[0], key="k3", shown="x").resumed
-        refused = book(engine, NIKS[1], key="k4", shown="x")
+        assert book(engine, NIKS[0], idempotency_key="k3", shown="x").resumed
+        refused = book(engine, NIKS[1], idempotency_key="k4", shown="x")
         assert (refused.status, refused.reason) == (Status.NOT_ADMITTED, "pass_used_or_over")
 
 
@@ -159,10 +159,10 @@ def test_who_has_lost_the_pass_finds_the_place(url: str) -> None:
     policy = PassRequiredPolicy("room", lambda *_: AdmissionPass("p1", OPENS_AT_MS + 9), finds_places=True)
     engine, _ = opened(url, policy, tally)
     with engine:
-        assert book(engine, NIKS[0], key="k1", shown="x").status is Status.HELD
-        assert book(engine, NIKS[0], key="k1").replayed
-        assert book(engine, NIKS[0], key="k2").resumed
-        refused = book(engine, NIKS[1], key="k3")
+        assert book(engine, NIKS[0], idempotency_key="k1", shown="x").status is Status.HELD
+        assert book(engine, NIKS[0], idempotency_key="k1").replayed
+        assert book(engine, NIKS[0], idempotency_key="k2").resumed
+        refused = book(engine, NIKS[1], idempotency_key="k3")
         assert (refused.status, refused.reason) == (Status.NOT_ADMITTED, "no_pass")
         assert engine.lookup("surabaya~k3") is None
     assert tally.counts()["room", "deny", "no_pass", True] == 1

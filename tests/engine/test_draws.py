@@ -310,7 +310,7 @@ def test_what_there_is_not(engine: QuotaEngine, clock: ManualClock) -> None:
     assert draw.close().status == "UNKNOWN_DRAW"
     assert draw.run(SEED).status == "UNKNOWN_DRAW"
     assert draw.apply("ani", [choice("sby")]).status == "UNKNOWN_DRAW"
-    assert draw.withdraw("ani", version=1).status == "UNKNOWN_DRAW"
+    assert draw.withdraw("ani", expected_version=1).status == "UNKNOWN_DRAW"
     announced(engine, clock)
     draw = engine.draw("dec")
     for bad in (
@@ -321,7 +321,7 @@ def test_what_there_is_not(engine: QuotaEngine, clock: ManualClock) -> None:
         lambda: draw.apply("ani", [choice("sby"), choice("sby")]),
         lambda: draw.apply(["ani", "ani"], [choice("sby")]),
         lambda: draw.apply("", [choice("sby")]),
-        lambda: draw.apply("ani", [choice("sby")], version=-1),
+        lambda: draw.apply("ani", [choice("sby")], expected_version=-1),
         lambda: draw.run("0"),
         lambda: draw.award(hold_ttl_ms=-1),
         lambda: draw.commitment("0"),
@@ -367,7 +367,7 @@ async def test_both_faces_do_the_same(clock: ManualClock) -> None:
         clock.set_ms(OPENS_AT_MS)
         for name in ("ani", "budi", "citra", "dewi"):
             assert await two.apply(name, [choice("sby")]) == one.apply(name, [choice("sby")])
-        assert await two.withdraw("ani", version=1) == one.withdraw("ani", version=1)
+        assert await two.withdraw("ani", expected_version=1) == one.withdraw("ani", expected_version=1)
         assert await two.find("budi") == one.find("budi")
         clock.set_ms(CLOSES_AT_MS)
         assert await two.close() == one.close()

@@ -146,7 +146,7 @@ def test_whoever_waits_moves_the_list_on(engine: QuotaEngine, clock: ManualClock
         _serve_online_by_wait_list(engine)
         engine.set_capacity("surabaya", DAY, "online", 1)
         held = book(engine)
-        waiting = book(engine, OTHER, wait=True)
+        waiting = book(engine, OTHER, join_wait_list=True)
         assert waiting.status is Status.WAITING
         assert engine.lookup(waiting.reference) == waiting.reservation
         clock.set_ms(held.reservation.deadline_at_ms)
@@ -423,15 +423,15 @@ async def test_both_faces_do_the_same(engine: QuotaEngine, catalog: Catalog, clo
         (
             "reserve",
             ("surabaya", DAY, [OTHER, "x"]),
-            {**wanted, "key": "pair", "join_wait_list": True, "hold_ttl_ms": 99},
+            {**wanted, "idempotency_key": "pair", "join_wait_list": True, "hold_ttl_ms": 99},
         ),
-        ("confirm", ("surabaya~made-up-0",), {"applicant": NIK, "version": 1}),
-        ("reschedule", ("surabaya~made-up-0", "2026-12-08"), {**wanted, "applicant": NIK, "version": 2}),
+        ("confirm", ("surabaya~made-up-0",), {"owner": NIK, "expected_version": 1}),
+        ("reschedule", ("surabaya~made-up-0", "2026-12-08"), {**wanted, "owner": NIK, "expected_version": 2}),
         ("recover_moves", (), {"older_than_ms": 5, "limit": 9}),
-        ("moved_to", ("surabaya~made-up-0",), {}),
+        ("find_moved", ("surabaya~made-up-0",), {}),
         ("lookup", ("surabaya~pair",), {}),
         ("wait_list_position", ("surabaya~pair",), {}),
-        ("reservations", ("surabaya", DAY), {}),
+        ("list_reservations", ("surabaya", DAY), {}),
         ("hold_remaining_histogram", ("surabaya", DAY, [99, 900_000]), {}),
         ("release", ("surabaya~pair",), {}),
         ("cancel", ("surabaya~made-up-0",), {}),
@@ -448,12 +448,12 @@ async def test_both_faces_do_the_same(engine: QuotaEngine, catalog: Catalog, clo
         ("events", ("surabaya",), {"after": 1, "limit": 500}),
         ("trim_events", ("surabaya", 3), {}),
         ("create_consumer_group", ("surabaya", "mail"), {"after": 4}),
-        ("events", ("surabaya",), {"limit": 3, "group": "mail", "consumer": "w1", "min_idle_ms": 7}),
+        ("events", ("surabaya",), {"limit": 3, "consumer_group": "mail", "consumer": "w1", "min_idle_ms": 7}),
         ("acknowledge", ("surabaya", "mail", [5, 6]), {}),
-        ("groups", ("surabaya",), {}),
+        ("list_consumer_groups", ("surabaya",), {}),
         ("delete_consumer_group", ("surabaya", "mail"), {}),
         ("reconcile", ("surabaya",), {}),
-        ("offices", (), {}),
+        ("list_offices", (), {}),
         ("audit", (), {}),
         ("audit", ("surabaya",), {}),
     ]

@@ -165,9 +165,9 @@ def test_a_pass_is_one_reservation_and_nobody_comes_in_without(
         assert reserve(PEOPLE[0], "").status is Status.NOT_ADMITTED
         assert reserve(PEOPLE[0], other).status is Status.NOT_ADMITTED
         assert reserve(PEOPLE[0], one, "2026-12-14").status is not Status.HELD
-        held = reserve(PEOPLE[0], one, key="wish")
+        held = reserve(PEOPLE[0], one, idempotency_key="wish")
         assert held.status is Status.HELD
-        assert reserve(PEOPLE[0], one, key="wish").replayed
+        assert reserve(PEOPLE[0], one, idempotency_key="wish").replayed
         assert engine.release(held.reference).ok
         assert reserve(PEOPLE[0], one, "2026-12-08").status is Status.NOT_ADMITTED
         clock.advance_ms(300_000 + 900_000 - 1)
@@ -178,27 +178,27 @@ def test_a_pass_is_one_reservation_and_nobody_comes_in_without(
 
 def test_who_lost_the_turn_goes_behind(engine: QuotaEngine, clock: ManualClock) -> None:
     """A lapsed ticket lets nobody in, does not stop the others, and can be exchanged once for one behind."""
-    made(engine, claim_ms=5_000, window_ms=2_000)
+    made(engine, turn_ms=5_000, window_ms=2_000)
     room = engine.room("december")
     tickets = [room.join(person).ticket for person in PEOPLE[:20]]
     clock.set_ms(OPENS_AT_MS)
     assert room.status(tickets[0]).phase is TicketPhase.CALLED
     with pytest.raises(InvalidRequest, match="CALLED"):
-        room.join(PEOPLE[0], instead_of=tickets[0])
+        room.join(PEOPLE[0], replaces_ticket=tickets[0])
     clock.advance_ms(5_000)
     lost = room.status(tickets[0])
     assert lost.phase is TicketPhase.TURN_MISSED
     assert not room.enter(tickets[0], PEOPLE[0]).ok
     with pytest.raises(InvalidRequest, match="another person"):
-        room.join(PEOPLE[1], instead_of=tickets[0])
-    behind = room.join(PEOPLE[0], instead_of=tickets[0])
+        room.join(PEOPLE[1], replaces_ticket=tickets[0])
+    behind = room.join(PEOPLE[0], replaces_ticket=tickets[0])
     assert (number_on(behind.ticket), behind.replayed) == (20, False)
     assert room.status(behind.ticket).phase is TicketPhase.SHUFFLING
     for _ in range(2):
         clock.advance_ms(1_000)
         room.status(behind.ticket)
     assert room.enter(behind.ticket, PEOPLE[0]).ok
-    assert room.join(PEOPLE[0], instead_of=tickets[0]).ticket == behind.ticket
+    assert room.join(PEOPLE[0], replaces_ticket=tickets[0]).ticket == behind.ticket
 
 
 def test_a_poll_costs_no_call_of_the_store(clock: ManualClock) -> None:
@@ -215,7 +215,7 @@ def test_a_poll_costs_no_call_of_the_store(clock: ManualClock) -> None:
         for _ in range(20):
             for ticket in tickets:
                 room.status(ticket)
-        assert backend.requests["Ask"] == 1
+        assert backend.requests["Query"] == 1
         assert sum(backend.requests.values()) <= 4, backend.requests
 
 
@@ -252,7 +252,7 @@ def test_polls_survive_a_store_that_is_away_for_a_while(clock: ManualClock) -> N
         room.status(ticket)
     for _ in range(100):
         assert room.status(ticket).as_of_ms == seen_ms
-    assert backend.requests["Ask"] == 1
+    assert backend.requests["Query"] == 1
     clock.advance_ms(9_000)
     for _ in range(3):
         with pytest.raises(BackendUnavailable):
@@ -265,7 +265,7 @@ def test_the_number_of_people_let_in_follows_the_places(engine: QuotaEngine, clo
     """Three places left: five people are called at first; when nothing is left, nobody is, and all are told."""
     for day in range(7, 12):
         engine.set_capacity("surabaya", f"2026-12-{day:02d}", "online", 3 if day == 7 else 0)
-    made(engine, claim_ms=60_000, units_max=1)
+    made(engine, turn_ms=60_000, units_max=1)
     room = engine.room("december")
     tickets = [room.join(person).ticket for person in PEOPLE[:50]]
     clock.set_ms(OPENS_AT_MS)
@@ -382,7 +382,7 @@ def test_there_is_no_such_room() -> None:
     for _ in range(10):
         with pytest.raises(UnknownName, match="nowhere"):
             room.status("a ticket")
-    assert backend.requests == {"Ask": 1}
+    assert backend.requests == {"Query": 1}
     for name in ("", "a b", "x" * 65, "ä", None):
         with pytest.raises(InvalidRequest):
             QuotaEngine(backend, RequestBuilder(KEY, CATALOG), clock=clock).room(name)  # type: ignore[arg-type]

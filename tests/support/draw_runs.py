@@ -111,8 +111,8 @@ def whole_draw(engine: QuotaEngine, clock: ManualClock) -> None:
     announced(engine, clock, entropy_source="the closing price of the index on 2026-11-21")
     draw = engine.draw("dec")
     apply_all(engine, "dec")
-    assert draw.withdraw("nik-0", version=1).ok
-    assert draw.apply("nik-1", [choice("mlg")], version=1).version == 2
+    assert draw.withdraw("nik-0", expected_version=1).ok
+    assert draw.apply("nik-1", [choice("mlg")], expected_version=1).version == 2
     view = draw.view()
     assert view is not None
     assert (view.phase, view.applications, view.applicants, view.last_number) == ("open", 19, 24, 20)

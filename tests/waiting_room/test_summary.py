@@ -33,7 +33,7 @@ class OfficeWithRoom:
             "surabaya",
             DAY,
             opens_at=OPENS_AT_MS,
-            joins_from=OPENS_AT_MS - 60 * MINUTE_MS,
+            join_opens_at=OPENS_AT_MS - 60 * MINUTE_MS,
             entropy_source=entropy_source,
             settings=RoomSettings(**settings),
         )

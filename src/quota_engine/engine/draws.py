@@ -42,20 +42,20 @@ class Draw:
         """
         return commitment_of(self.id, seed)
 
-    def create(self, terms: DrawConfig) -> DrawOutcome:
+    def create(self, config: DrawConfig) -> DrawOutcome:
         """Announce the draw, with the commitment to its seed. What has been announced can not be changed.
 
         Returns:
             ``DONE``; ``CONFLICT`` if it has been announced with other terms; ``OVER``.
         """
-        return run(draws.create(self.id, terms), self._backend)
+        return run(draws.create(self.id, config), self._backend)
 
     def view(self) -> DrawView | None:
         """The draw as it stands: its phase, its terms, how many have applied, what was frozen; ``None``: not known."""
         view: DrawView | None = self._backend.execute(Query(self._place, ReadDraw()))
         return view
 
-    def apply(self, applicants: Applicants, choices: Sequence[DrawChoice], *, version: int = 0) -> DrawOutcome:
+    def apply(self, applicants: Applicants, choices: Sequence[DrawChoice], *, expected_version: int = 0) -> DrawOutcome:
         """Apply for the first of ``choices`` that is free when one's turn comes; alone, or as a party, all or nothing.
 
         Args:
@@ -68,15 +68,15 @@ class Draw:
             ``UNKNOWN_DRAW``, ``NOT_OPEN``, ``CLOSED``, ``PARTY_TOO_LARGE``, ``TOO_MANY_CHOICES``, ``NOT_IN_DRAW``,
             ``ALREADY_APPLIED``, ``STALE``, ``DRAW_FULL``.
         """
-        return run(draws.enter(self._desk, self.id, applicants, choices, version), self._backend)
+        return run(draws.enter(self._desk, self.id, applicants, choices, expected_version), self._backend)
 
-    def withdraw(self, applicant: str, *, version: int) -> DrawOutcome:
+    def withdraw(self, applicant: str, *, expected_version: int) -> DrawOutcome:
         """Take back the application that ``applicant`` is in, for all of its party.
 
         Returns:
             ``WITHDRAWN``. Refusals: ``UNKNOWN_DRAW``, ``NOT_OPEN``, ``CLOSED``, ``NOT_FOUND``, ``STALE``.
         """
-        return run(draws.withdraw(self._desk, self.id, applicant, version), self._backend)
+        return run(draws.withdraw(self._desk, self.id, applicant, expected_version), self._backend)
 
     def find(self, applicant: str) -> SubmittedApplication | None:
         """The application that ``applicant`` is in, with its receipt; ``None`` if there is none."""
@@ -137,22 +137,22 @@ class AsyncDraw:
         """See :meth:`Draw.commitment`."""
         return commitment_of(self.id, seed)
 
-    async def create(self, terms: DrawConfig) -> DrawOutcome:
+    async def create(self, config: DrawConfig) -> DrawOutcome:
         """See :meth:`Draw.create`."""
-        return await run_async(draws.create(self.id, terms), self._backend)
+        return await run_async(draws.create(self.id, config), self._backend)
 
     async def view(self) -> DrawView | None:
         """See :meth:`Draw.view`."""
         view: DrawView | None = await self._backend.execute(Query(self._place, ReadDraw()))
         return view
 
-    async def apply(self, applicants: Applicants, choices: Sequence[DrawChoice], *, version: int = 0) -> DrawOutcome:
+    async def apply(self, applicants: Applicants, choices: Sequence[DrawChoice], *, expected_version: int = 0) -> DrawOutcome:
         """See :meth:`Draw.apply`."""
-        return await run_async(draws.enter(self._desk, self.id, applicants, choices, version), self._backend)
+        return await run_async(draws.enter(self._desk, self.id, applicants, choices, expected_version), self._backend)
 
-    async def withdraw(self, applicant: str, *, version: int) -> DrawOutcome:
+    async def withdraw(self, applicant: str, *, expected_version: int) -> DrawOutcome:
         """See :meth:`Draw.withdraw`."""
-        return await run_async(draws.withdraw(self._desk, self.id, applicant, version), self._backend)
+        return await run_async(draws.withdraw(self._desk, self.id, applicant, expected_version), self._backend)
 
     async def find(self, applicant: str) -> SubmittedApplication | None:
         """See :meth:`Draw.find`."""

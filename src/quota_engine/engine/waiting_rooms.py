@@ -42,7 +42,7 @@ class WaitingRoom:
         *,
         opens_at: Moment,
         closes_at: Moment | None = None,
-        joins_from: Moment | None = None,
+        join_opens_at: Moment | None = None,
         entropy_source: str = "",
         channel: str = "online",
         group: str = "",
@@ -56,7 +56,7 @@ class WaitingRoom:
             last_day: the last of them, at most 62 days from the first; the same if left out.
             opens_at: when the number of tickets is fixed and the order revealed, and the first are called.
             closes_at: when it ends, at most 7 days later; 2 hours if left out.
-            joins_from: when people may join; at once if left out.
+            join_opens_at: when people may join; at once if left out.
             entropy_source: a public source of chance that will have spoken after the opening, named for all to read;
                 the room then waits for :meth:`open`. Left out, it opens by itself.
             channel: the channel of the places left.
@@ -75,7 +75,7 @@ class WaitingRoom:
                 last_day,
                 opens_at,
                 closes_at,
-                joins_from,
+                join_opens_at,
                 entropy_source,
                 channel,
                 group,
@@ -84,7 +84,7 @@ class WaitingRoom:
             self._backend,
         )
 
-    def join(self, identity: str, *, instead_of: str | None = None) -> JoinResult:
+    def join(self, identity: str, *, replaces_ticket: str | None = None) -> JoinResult:
         """Take a ticket for ``identity`` (in clear; hashed at once), or get again the one that it has.
 
         ``instead_of``: a ticket of the same identity that has lost its turn, to go behind with a new one.
@@ -94,7 +94,7 @@ class WaitingRoom:
             ``OVERLOADED`` without one.
         """
         self._see_to_it()
-        return run(waiting_rooms.join(self._book, identity, instead_of), self._backend)
+        return run(waiting_rooms.join(self._book, identity, replaces_ticket), self._backend)
 
     def status(self, ticket: str, *, identity: str | None = None) -> TicketStatus:
         """How a ticket stands: phase, position, time, and chances. Costs no call of the store.
@@ -182,7 +182,7 @@ class AsyncWaitingRoom:
         *,
         opens_at: Moment,
         closes_at: Moment | None = None,
-        joins_from: Moment | None = None,
+        join_opens_at: Moment | None = None,
         entropy_source: str = "",
         channel: str = "online",
         group: str = "",
@@ -197,7 +197,7 @@ class AsyncWaitingRoom:
                 last_day,
                 opens_at,
                 closes_at,
-                joins_from,
+                join_opens_at,
                 entropy_source,
                 channel,
                 group,
@@ -206,10 +206,10 @@ class AsyncWaitingRoom:
             self._backend,
         )
 
-    async def join(self, identity: str, *, instead_of: str | None = None) -> JoinResult:
+    async def join(self, identity: str, *, replaces_ticket: str | None = None) -> JoinResult:
         """See :meth:`Room.join`."""
         await self._see_to_it()
-        return await run_async(waiting_rooms.join(self._book, identity, instead_of), self._backend)
+        return await run_async(waiting_rooms.join(self._book, identity, replaces_ticket), self._backend)
 
     async def status(self, ticket: str, *, identity: str | None = None) -> TicketStatus:
         """See :meth:`Room.status`."""

@@ -79,10 +79,10 @@ def _application(engine: QuotaEngine, ask: ApplyRequest | FindApplicationRequest
         return LoadResponse("FOUND", number=found.number, version=found.version, tokens=tuple(found.tokens))
     if isinstance(ask, ApplyRequest):
         outcome = draw.apply(
-            ask.applicants, [DrawChoice(**choice) for choice in ask.choices], version=ask.expected_version
+            ask.applicants, [DrawChoice(**choice) for choice in ask.choices], expected_version=ask.expected_version
         )
     else:
-        outcome = draw.withdraw(ask.applicant, version=ask.expected_version)
+        outcome = draw.withdraw(ask.applicant, expected_version=ask.expected_version)
     status = str(outcome.status)
     return LoadResponse(
         status,

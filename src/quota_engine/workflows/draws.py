@@ -184,14 +184,14 @@ NOTHING_AWARDED: Final = AwardReport(0, {}, {}, (), ("there is no such draw",))
 # --- Steps of one command ------------------------------------------------------------------------------------------
 
 
-def create(draw_id: str, terms: DrawConfig) -> Workflow[DrawOutcome]:
+def create(draw_id: str, config: DrawConfig) -> Workflow[DrawOutcome]:
     """Announce a draw."""
-    outcome: DrawOutcome = yield Apply(address_of(draw_id), CreateDraw(terms))
+    outcome: DrawOutcome = yield Apply(address_of(draw_id), CreateDraw(config))
     return outcome
 
 
 def enter(
-    desk: RequestBuilder, draw_id: str, applicants: Applicants, choices: Sequence[DrawChoice], version: int
+    desk: RequestBuilder, draw_id: str, applicants: Applicants, choices: Sequence[DrawChoice], expected_version: int
 ) -> Workflow[DrawOutcome]:
     """Apply, or change an application."""
     if not isinstance(choices, list | tuple) or not all(isinstance(one, DrawChoice) for one in choices):
@@ -202,7 +202,7 @@ def enter(
             one.office, one.day, (one.service, one.service_unit, one.session, one.channel, one.group)
         )
         wishes.append(Preference(one.office, day, choice))
-    command = SubmitApplication(desk.party(applicants), tuple(wishes), version)
+    command = SubmitApplication(desk.party(applicants), tuple(wishes), expected_version)
     outcome: DrawOutcome = yield Apply(address_of(draw_id), command)
     if not outcome.ok:
         return outcome
@@ -210,9 +210,9 @@ def enter(
     return msgspec.structs.replace(outcome, tokens=tokens)
 
 
-def withdraw(desk: RequestBuilder, draw_id: str, applicant: str, version: int) -> Workflow[DrawOutcome]:
+def withdraw(desk: RequestBuilder, draw_id: str, applicant: str, expected_version: int) -> Workflow[DrawOutcome]:
     """Take an application back."""
-    outcome: DrawOutcome = yield Apply(address_of(draw_id), WithdrawApplication(desk.owner(applicant), version))
+    outcome: DrawOutcome = yield Apply(address_of(draw_id), WithdrawApplication(desk.owner(applicant), expected_version))
     return outcome
 
 

@@ -292,7 +292,7 @@ def create(
     last_day: Day | None,
     opens_at: Moment,
     closes_at: Moment | None,
-    joins_from: Moment | None,
+    join_opens_at: Moment | None,
     entropy_source: str,
     channel: str,
     group: str,
@@ -302,7 +302,7 @@ def create(
     maker's. See :meth:`quota_engine.Room.create`.
     """
     terms = _terms(
-        book, office, first_day, last_day, opens_at, closes_at, joins_from, entropy_source, channel, group, settings
+        book, office, first_day, last_day, opens_at, closes_at, join_opens_at, entropy_source, channel, group, settings
     )
     _choices(book.desk.catalog, terms)  # says what is wrong with channel and group
     local_ms = book.local_ms()
@@ -334,13 +334,13 @@ def refresh(book: RoomBook) -> Workflow[None]:
     book.take(view, local_ms)
 
 
-def join(book: RoomBook, identity: str, instead_of: str | None) -> Workflow[JoinResult]:
+def join(book: RoomBook, identity: str, replaces_ticket: str | None) -> Workflow[JoinResult]:
     """Take a ticket; see :meth:`quota_engine.Room.join`. The book must be fresh."""
     applicant = book.desk.owner(identity)
     index = -1
-    if instead_of is not None:
-        index = book.read(instead_of, identity)
-        lost = book.standing(instead_of)
+    if replaces_ticket is not None:
+        index = book.read(replaces_ticket, identity)
+        lost = book.standing(replaces_ticket)
         if lost.phase is not TicketPhase.TURN_MISSED:
             raise InvalidRequest("replaces_ticket", f"a ticket that is {lost.phase}", "one that has lost its turn")
     book.view()
@@ -427,14 +427,14 @@ def _terms(
         check_integer(getattr(settings, name), f"settings.{name}", 0, TIME_MS_MAX)
     if settings.pass_grace_ms and settings.pass_grace_ms < rules.hold_ttl_ms:
         problem = f"{settings.pass_grace_ms}: a pass would end before the hold that it is for"
-        raise InvalidRequest("settings.lease_ms", problem, f"at least the office's hold_ttl_ms, {rules.hold_ttl_ms}")
+        raise InvalidRequest("settings.pass_grace_ms", problem, f"at least the office's hold_ttl_ms, {rules.hold_ttl_ms}")
     nonce, key_id = desk.id_factory(), desk.ticket_keys.active
     late_seed = desk.ticket_keys.late_seed(key_id, book.room, nonce)
     return RoomConfig(
         office=office,
         first_day=first,
         last_day=first if last_day is None else desk.day_number(last_day),
-        join_opens_at_ms=0 if joins_from is None else moment_ms(joins_from, "joins_from"),
+        join_opens_at_ms=0 if joins_from is None else moment_ms(joins_from, "join_opens_at"),
         opens_at_ms=opens_at_ms,
         closes_at_ms=closes_at_ms,
         forget_at_ms=closes_at_ms + settings.retention_ms,

@@ -87,7 +87,7 @@ async def furnish(engine: AsyncQuotaEngine) -> None:
     assert (await engine.confirm("surabaya~confirmed")).ok
     now_ms = OPENS_AT_MS
     room = engine.room("spring")
-    await room.create("surabaya", DAY, opens_at=now_ms + 600_000, joins_from=now_ms - 1_000)
+    await room.create("surabaya", DAY, opens_at=now_ms + 600_000, join_opens_at=now_ms - 1_000)
     TICKETS[:] = [(await room.join("somebody")).ticket]
     terms = DrawConfig(
         opens_at_ms=now_ms - 1_000,

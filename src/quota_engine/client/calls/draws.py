@@ -42,29 +42,29 @@ class DrawCalls(Speaker):
         address_of(draw)
         self._path = f"/v1/draws/{draw}"
 
-    def create(self, terms: DrawConfig) -> Talk[DrawOutcome]:
+    def create(self, config: DrawConfig) -> Talk[DrawOutcome]:
         """See :meth:`quota_engine.Draw.create`."""
-        if not isinstance(terms, DrawConfig):
-            raise InvalidRequest("terms", f"a {type(terms).__name__}", "DrawConfig(...)")
-        days = {name: datetime.date.fromordinal(getattr(terms, name)) for name in ("first_day", "last_day")}
-        return self._do("PUT", "", {**msgspec.structs.asdict(terms), **days})
+        if not isinstance(config, DrawConfig):
+            raise InvalidRequest("terms", f"a {type(config).__name__}", "DrawConfig(...)")
+        days = {name: datetime.date.fromordinal(getattr(config, name)) for name in ("first_day", "last_day")}
+        return self._do("PUT", "", {**msgspec.structs.asdict(config), **days})
 
     def view(self) -> Talk[DrawView | None]:
         """See :meth:`quota_engine.Draw.view`."""
         found = yield from self._asked("GET", self._path, DrawBody, DrawStatus)
         return None if isinstance(found, ProblemBody) else draw_view_of(found)
 
-    def apply(self, applicants: Applicants, choices: Sequence[DrawChoice], *, version: int = 0) -> Talk[DrawOutcome]:
+    def apply(self, applicants: Applicants, choices: Sequence[DrawChoice], *, expected_version: int = 0) -> Talk[DrawOutcome]:
         """See :meth:`quota_engine.Draw.apply`."""
         if not isinstance(choices, list | tuple) or not all(isinstance(one, DrawChoice) for one in choices):
             raise InvalidRequest("choices", "not a list of choices", "DrawChoice(office, day, ...), the best one first")
         wishes = [{**msgspec.structs.asdict(one), "day": day_text(one.day)} for one in choices]
-        body = {"applicants": party_of(applicants), "choices": wishes, "version": version}
+        body = {"applicants": party_of(applicants), "choices": wishes, "expected_version": expected_version}
         return self._do("POST", "/applications", body)
 
-    def withdraw(self, applicant: str, *, version: int) -> Talk[DrawOutcome]:
+    def withdraw(self, applicant: str, *, expected_version: int) -> Talk[DrawOutcome]:
         """See :meth:`quota_engine.Draw.withdraw`."""
-        return self._do("POST", "/applications/withdraw", {"applicant": applicant, "version": version})
+        return self._do("POST", "/applications/withdraw", {"applicant": applicant, "expected_version": expected_version})
 
     def find(self, applicant: str) -> Talk[SubmittedApplication | None]:
         """See :meth:`quota_engine.Draw.find`."""

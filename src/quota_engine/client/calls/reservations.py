@@ -57,7 +57,7 @@ class ReservationCalls(Speaker):
     ) -> Talk[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.reserve`. Without a ``key`` one is made up, and sent again if need be."""
         if idempotency_key is not None:
-            check_name(idempotency_key, "key")
+            check_name(idempotency_key, "idempotency_key")
         body: dict[str, object] = {
             "applicants": party_of(applicants),
             "join_wait_list": join_wait_list,
@@ -155,6 +155,6 @@ class ReservationCalls(Speaker):
                 return None
             raise
 
-    def _step(self, step: str, reference: str, applicant: str | None, version: int, **more: object) -> Talk[Outcome]:
-        body = {"applicant": given(applicant, "applicant"), "version": version, **more}
+    def _step(self, step: str, reference: str, owner: str | None, expected_version: int, **more: object) -> Talk[Outcome]:
+        body = {"owner": given(owner, "owner"), "expected_version": expected_version, **more}
         return self._command("POST", _of(reference, f"/{step}"), body)

@@ -52,7 +52,7 @@ class RoomCalls(Speaker):
         *,
         opens_at: Moment,
         closes_at: Moment | None = None,
-        joins_from: Moment | None = None,
+        join_opens_at: Moment | None = None,
         entropy_source: str = "",
         channel: str = "online",
         group: str = "",
@@ -65,7 +65,7 @@ class RoomCalls(Speaker):
             "last_day": None if last_day is None else day_text(last_day),
             "opens_at_ms": moment_ms(opens_at, "opens_at"),
             "closes_at_ms": None if closes_at is None else moment_ms(closes_at, "closes_at"),
-            "join_opens_at_ms": None if joins_from is None else moment_ms(joins_from, "joins_from"),
+            "join_opens_at_ms": None if join_opens_at is None else moment_ms(join_opens_at, "join_opens_at"),
             "entropy_source": entropy_source,
             "channel": channel,
             "group": group,
@@ -73,9 +73,9 @@ class RoomCalls(Speaker):
         }
         return (yield from self._change("PUT", "", body)).status
 
-    def join(self, identity: str, *, instead_of: str | None = None) -> Talk[JoinResult]:
+    def join(self, identity: str, *, replaces_ticket: str | None = None) -> Talk[JoinResult]:
         """See :meth:`quota_engine.Room.join`."""
-        body: dict[str, object] = {"identity": identity, "replaces_ticket": instead_of}
+        body: dict[str, object] = {"identity": identity, "replaces_ticket": replaces_ticket}
         found = yield from self._asked("POST", f"{self._path}/tickets", TicketBody, RoomStatus, body=body)
         if isinstance(found, ProblemBody):
             return JoinResult(RoomStatus(str(found.outcome)), retry_at_ms=found.retry_at_ms or 0)

@@ -81,7 +81,7 @@ async def apply(service: Service, call: Call) -> Reply:
         for one in body.choices
     ]
     applied = await service.engine.draw(call.path["draw"]).apply(
-        body.applicants, choices, version=body.expected_version
+        body.applicants, choices, expected_version=body.expected_version
     )
     return _reply(service, applied, made=applied.version == 1)
 
@@ -104,7 +104,7 @@ async def find(service: Service, call: Call) -> Reply:
 async def withdraw(service: Service, call: Call) -> Reply:
     body: wire.WithdrawBody = call.body
     return _reply(
-        service, await service.engine.draw(call.path["draw"]).withdraw(body.applicant, version=body.expected_version)
+        service, await service.engine.draw(call.path["draw"]).withdraw(body.applicant, expected_version=body.expected_version)
     )
 
 

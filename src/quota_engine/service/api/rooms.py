@@ -77,7 +77,7 @@ async def create(service: Service, call: Call) -> Reply:
         body.last_day,
         opens_at=body.opens_at_ms,
         closes_at=body.closes_at_ms,
-        joins_from=body.join_opens_at_ms,
+        join_opens_at=body.join_opens_at_ms,
         entropy_source=body.entropy_source,
         channel=body.channel,
         group=body.group,
@@ -102,7 +102,7 @@ async def room_stream(service: Service, call: Call) -> Stream:
 async def join(service: Service, call: Call) -> Reply:
     body: wire.JoinBody = call.body
     room = await _allowed(service, call)
-    found = await room.join(body.identity, instead_of=body.replaces_ticket)
+    found = await room.join(body.identity, replaces_ticket=body.replaces_ticket)
     _checked(found.status, service, found.retry_at_ms)
     view, standing = await room.view(), await room.status(found.ticket)
     poll_after_ms = ticket_poll_after_ms(view, standing)

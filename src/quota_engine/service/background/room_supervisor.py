@@ -266,7 +266,7 @@ class RoomKeeper:
             release.last_day,
             opens_at=release.opens_at_ms,
             closes_at=release.closes_at_ms,
-            joins_from=release.join_opens_at_ms,
+            join_opens_at=release.join_opens_at_ms,
             channel=CHANNEL,
             settings=rooms.settings,
         )

@@ -77,7 +77,7 @@ class WaitingRooms:
             return await self._mistaken(request, words, asked, fields, words("nik_wrong"))
         behind = site.seat(request) if fields.get("behind") == "yes" else None
         try:
-            joined = await site.room(room).join(nik, instead_of=behind.ticket if behind else None)
+            joined = await site.room(room).join(nik, replaces_ticket=behind.ticket if behind else None)
         except InvalidRequest as error:
             if error.where == "replaces_ticket":  # sent twice: there is a newer ticket already
                 return RedirectResponse("/room", 303)
