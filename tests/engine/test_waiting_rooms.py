@@ -165,9 +165,9 @@ def test_a_pass_is_one_reservation_and_nobody_comes_in_without(
         assert reserve(PEOPLE[0], "").status is Status.NOT_ADMITTED
         assert reserve(PEOPLE[0], other).status is Status.NOT_ADMITTED
         assert reserve(PEOPLE[0], one, "2026-12-14").status is not Status.HELD
-        held = reserve(PEOPLE[0], one, idempotency_key="wish")
+        held = reserve(PEOPLE[0], one, key="wish")
         assert held.status is Status.HELD
-        assert reserve(PEOPLE[0], one, idempotency_key="wish").replayed
+        assert reserve(PEOPLE[0], one, key="wish").replayed
         assert engine.release(held.reference).ok
         assert reserve(PEOPLE[0], one, "2026-12-08").status is Status.NOT_ADMITTED
         clock.advance_ms(300_000 + 900_000 - 1)

@@ -218,7 +218,9 @@ async def story(told: Told, clock: ManualClock) -> None:
 async def _reservations(told: Told) -> None:
     wanted = {"session": "am", "channel": "draw"}
     caller = Caller(account="a@example.org", network="198.51.100.7")
-    held = await told.reserve("sby", MONDAY, "ani", idempotency_key="wish-1", caller=caller, hold_ttl_ms=60_000, **wanted)
+    held = await told.reserve(
+        "sby", MONDAY, "ani", idempotency_key="wish-1", caller=caller, hold_ttl_ms=60_000, **wanted
+    )
     await told.reserve("sby", str(MONDAY), ["ani"], idempotency_key="wish-1", hold_ttl_ms=60_000, **wanted)
     await told.reserve("sby", MONDAY.toordinal(), "ani", idempotency_key="wish-2", **wanted)
     await told.reserve("sby", MONDAY, ["ani"], idempotency_key="wish-1", session="pm", channel="draw")

@@ -146,7 +146,9 @@ class AsyncDraw:
         view: DrawView | None = await self._backend.execute(Query(self._place, ReadDraw()))
         return view
 
-    async def apply(self, applicants: Applicants, choices: Sequence[DrawChoice], *, expected_version: int = 0) -> DrawOutcome:
+    async def apply(
+        self, applicants: Applicants, choices: Sequence[DrawChoice], *, expected_version: int = 0
+    ) -> DrawOutcome:
         """See :meth:`Draw.apply`."""
         return await run_async(draws.enter(self._desk, self.id, applicants, choices, expected_version), self._backend)
 

@@ -212,7 +212,9 @@ def enter(
 
 def withdraw(desk: RequestBuilder, draw_id: str, applicant: str, expected_version: int) -> Workflow[DrawOutcome]:
     """Take an application back."""
-    outcome: DrawOutcome = yield Apply(address_of(draw_id), WithdrawApplication(desk.owner(applicant), expected_version))
+    outcome: DrawOutcome = yield Apply(
+        address_of(draw_id), WithdrawApplication(desk.owner(applicant), expected_version)
+    )
     return outcome
 
 

@@ -427,7 +427,9 @@ def _terms(
         check_integer(getattr(settings, name), f"settings.{name}", 0, TIME_MS_MAX)
     if settings.pass_grace_ms and settings.pass_grace_ms < rules.hold_ttl_ms:
         problem = f"{settings.pass_grace_ms}: a pass would end before the hold that it is for"
-        raise InvalidRequest("settings.pass_grace_ms", problem, f"at least the office's hold_ttl_ms, {rules.hold_ttl_ms}")
+        raise InvalidRequest(
+            "settings.pass_grace_ms", problem, f"at least the office's hold_ttl_ms, {rules.hold_ttl_ms}"
+        )
     nonce, key_id = desk.id_factory(), desk.ticket_keys.active
     late_seed = desk.ticket_keys.late_seed(key_id, book.room, nonce)
     return RoomConfig(

@@ -54,7 +54,9 @@ class DrawCalls(Speaker):
         found = yield from self._asked("GET", self._path, DrawBody, DrawStatus)
         return None if isinstance(found, ProblemBody) else draw_view_of(found)
 
-    def apply(self, applicants: Applicants, choices: Sequence[DrawChoice], *, expected_version: int = 0) -> Talk[DrawOutcome]:
+    def apply(
+        self, applicants: Applicants, choices: Sequence[DrawChoice], *, expected_version: int = 0
+    ) -> Talk[DrawOutcome]:
         """See :meth:`quota_engine.Draw.apply`."""
         if not isinstance(choices, list | tuple) or not all(isinstance(one, DrawChoice) for one in choices):
             raise InvalidRequest("choices", "not a list of choices", "DrawChoice(office, day, ...), the best one first")
@@ -64,7 +66,9 @@ class DrawCalls(Speaker):
 
     def withdraw(self, applicant: str, *, expected_version: int) -> Talk[DrawOutcome]:
         """See :meth:`quota_engine.Draw.withdraw`."""
-        return self._do("POST", "/applications/withdraw", {"applicant": applicant, "expected_version": expected_version})
+        return self._do(
+            "POST", "/applications/withdraw", {"applicant": applicant, "expected_version": expected_version}
+        )
 
     def find(self, applicant: str) -> Talk[SubmittedApplication | None]:
         """See :meth:`quota_engine.Draw.find`."""

@@ -155,6 +155,8 @@ class ReservationCalls(Speaker):
                 return None
             raise
 
-    def _step(self, step: str, reference: str, owner: str | None, expected_version: int, **more: object) -> Talk[Outcome]:
+    def _step(
+        self, step: str, reference: str, owner: str | None, expected_version: int, **more: object
+    ) -> Talk[Outcome]:
         body = {"owner": given(owner, "owner"), "expected_version": expected_version, **more}
         return self._command("POST", _of(reference, f"/{step}"), body)

@@ -104,7 +104,8 @@ async def find(service: Service, call: Call) -> Reply:
 async def withdraw(service: Service, call: Call) -> Reply:
     body: wire.WithdrawBody = call.body
     return _reply(
-        service, await service.engine.draw(call.path["draw"]).withdraw(body.applicant, expected_version=body.expected_version)
+        service,
+        await service.engine.draw(call.path["draw"]).withdraw(body.applicant, expected_version=body.expected_version),
     )
 
 

@@ -128,7 +128,7 @@ def _step(method: str) -> Any:
     async def step(service: Service, call: Call) -> Reply:
         body: wire.StepBody = call.body
         run = getattr(service.engine, method)
-        outcome = await run(call.path["reference"], applicant=body.owner or None, version=body.expected_version)
+        outcome = await run(call.path["reference"], owner=body.owner or None, expected_version=body.expected_version)
         return outcome_reply(service, call, outcome)
 
     return step
