@@ -26,6 +26,7 @@ from quota_engine.simulation.engine_port import SimulatedEngine
 from quota_engine.simulation.opening import Observer
 from quota_engine.simulation.people import People, draw_people, with_identities
 from quota_engine.simulation.population_config import Enters, ReRelease
+from quota_engine.simulation.rng import SEED_PREFIX
 from quota_engine.simulation.scenario import Policy, Scenario
 from quota_engine.simulation.supply import Market, open_market, wish_of
 
@@ -197,7 +198,7 @@ def _learn(scenario: Scenario, market: Market, open_engine: OpenEngine) -> Exper
 
 def _smaller(scenario: Scenario, number: int) -> Scenario:
     """The scenario at the size of an earlier opening, with a seed of its own."""
-    text = f"quota_engine.simulation/{scenario.seed}/trial/{number}"
+    text = f"{SEED_PREFIX}/{scenario.seed}/trial/{number}"
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
     applicants = min(scenario.applicants, scenario.society.brokers.trial_applicants)
     return msgspec.structs.replace(scenario, seed=seed, applicants=applicants)

@@ -17,7 +17,7 @@ from quota_engine.admission import token_bucket
 from quota_engine.domain.model import Choice
 from quota_engine.draws import lottery
 from quota_engine.simulation.people import People
-from quota_engine.simulation.rng import stream
+from quota_engine.simulation.rng import SEED_PREFIX, stream
 from quota_engine.simulation.scenario import Policy, Scenario
 from quota_engine.simulation.supply import Market
 from quota_engine.waiting_room import machine, order, pacing
@@ -137,7 +137,7 @@ def open_gate(world: World) -> Gate:
 
 
 def _seed_of(seed: int, purpose: str) -> str:
-    return hashlib.sha256(f"quota_engine.simulation/{seed}/{purpose}".encode()).hexdigest()
+    return hashlib.sha256(f"{SEED_PREFIX}/{seed}/{purpose}".encode()).hexdigest()
 
 
 class _OpenGate:

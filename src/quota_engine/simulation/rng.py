@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["TABLE_BITS", "lognormal_table", "stream"]
+__all__ = ["SEED_PREFIX", "TABLE_BITS", "lognormal_table", "stream"]
 
 import functools
 import math
@@ -10,6 +10,9 @@ import random
 import statistics
 from collections.abc import Sequence
 from typing import Final
+
+SEED_PREFIX: Final = "quota_engine.sim"
+"""Begins every seed text. It is part of the results: a change of it changes every seeded run."""
 
 TABLE_BITS: Final = 13
 """A table of draws has ``2 ** TABLE_BITS`` entries: an index is ``getrandbits(TABLE_BITS)``."""
@@ -20,7 +23,7 @@ def stream(seed: int, purpose: str) -> random.Random:
 
     A string seeds ``random.Random`` through SHA-512: the stream does not depend on ``PYTHONHASHSEED``.
     """
-    return random.Random(f"quota_engine.simulation/{seed}/{purpose}")
+    return random.Random(f"{SEED_PREFIX}/{seed}/{purpose}")
 
 
 @functools.lru_cache(maxsize=64)
