@@ -5,7 +5,7 @@ Each stands between two marker lines in its file; a test fails when one is not w
 
 from __future__ import annotations
 
-__all__ = ["PARTS", "main", "with_parts"]
+__all__ = ["SECTIONS", "main", "replace_sections"]
 
 import ast
 import inspect
@@ -90,7 +90,7 @@ def draw_statuses() -> str:
     return "\n".join(lines)
 
 
-def interface() -> str:
+def http_interface() -> str:
     """Every call of the HTTP interface: who may make it, what it takes, and what it answers."""
     from quota_engine.service.api import CHAPTERS
     from quota_engine.service.openapi import document
@@ -282,9 +282,9 @@ def load() -> str:
     return "\n".join(lines)
 
 
-PARTS: dict[str, Callable[[], str]] = {
+SECTIONS: dict[str, Callable[[], str]] = {
     "booking_php": booking_php,
-    "interface": interface,
+    "interface": http_interface,
     "draw_statuses": draw_statuses,
     "diagram": diagram,
     "transitions": transitions,
@@ -295,11 +295,11 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 
 
-def with_parts(text: str) -> str:
+def replace_sections(text: str) -> str:
     """``text`` with every part between its markers made anew."""
 
     def replaced(match: re.Match[str]) -> str:
-        return f"{match[1]}\n\n{PARTS[match[2]]()}\n\n{match[3]}"
+        return f"{match[1]}\n\n{SECTIONS[match[2]]()}\n\n{match[3]}"
 
     pattern = r"(<!-- made from the code: (\w+) -->).*?(<!-- end -->)"
     return re.sub(pattern, replaced, text, flags=re.DOTALL)
@@ -309,7 +309,7 @@ def main() -> None:
     """Write every document anew that has such parts."""
     for path in sorted(DOCS.glob("*.md")):
         text = path.read_text(encoding="utf-8")
-        path.write_text(with_parts(text), encoding="utf-8")
+        path.write_text(replace_sections(text), encoding="utf-8")
 
 
 if __name__ == "__main__":

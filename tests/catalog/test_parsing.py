@@ -13,23 +13,23 @@ from hypothesis import strategies as st
 
 from quota_engine.catalog import builtin_names, load_catalog
 from quota_engine.catalog.parsing import FILE_BYTES_MAX, SUFFIXES, parse
-from quota_engine.catalog.schema_conversion import Collector
+from quota_engine.catalog.schema_conversion import IssueCollector
 from quota_engine.domain.errors import CatalogError, ValidationIssue
 from tests.support.catalog_samples import sample
 
 
 def mistakes_in(content: str | bytes, suffix: str) -> list[ValidationIssue]:
     """Return the mistakes of parsing alone."""
-    collector = Collector("f" + suffix)
+    collector = IssueCollector("f" + suffix)
     parse(content.encode() if isinstance(content, str) else content, suffix, collector)
-    return collector.mistakes()
+    return collector.issues()
 
 
 def load_mistakes(path: str | Path) -> tuple[ValidationIssue, ...]:
     """Return the mistakes of loading a file."""
     with pytest.raises(CatalogError) as caught:
         load_catalog(path)
-    return caught.value.mistakes
+    return caught.value.issues
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_json_and_yaml_give_the_same_catalog(tmp_path: Path) -> None:
 
 
 def test_yaml_reads_times_dates_and_words_as_they_look() -> None:
-    collector = Collector("f.yaml")
+    collector = IssueCollector("f.yaml")
     raw = parse(b"at: 14:00\nday: 2026-08-17\nname: no\nid: '5'\nn: 010\nf: 1e3\nyes: ~\nt: true\n", ".yaml", collector)
-    assert not collector.mistakes()
+    assert not collector.issues()
     assert raw == {
         "at": "14:00",
         "day": "2026-08-17",

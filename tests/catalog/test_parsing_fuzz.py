@@ -51,5 +51,5 @@ def test_a_good_file_with_arbitrary_parts_raises_nothing_but_a_catalog_error(cha
     try:
         catalog_from(raw)
     except CatalogError as error:
-        mistakes = error.mistakes
+        mistakes = error.issues
     assert all(len(mistake.value) <= 200 and mistake.key and mistake.expected for mistake in mistakes)

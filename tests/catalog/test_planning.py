@@ -23,7 +23,7 @@ from quota_engine.catalog import (
     next_release,
     rules_of,
 )
-from quota_engine.catalog.build_national import with_offices
+from quota_engine.catalog.build_national import replace_offices
 from quota_engine.catalog.resolved import NationalLimit
 from quota_engine.domain.errors import InvalidRequest, UnknownName
 from quota_engine.domain.model import IdentityLimit, Reallocation, ReRelease, ReReleaseRule
@@ -164,9 +164,9 @@ def test_names_in_two_languages() -> None:
     raw = sample()
     raw["services"] = [{"id": "new", "name": "Paspor baru", "name_en": "New passport"}, {"id": "renewal", "name": "R"}]
     services = catalog_from(raw).offices["west"].services
-    assert [one.named("id") for one in services.values()] == ["Paspor baru", "R"]
-    assert [one.named("en") for one in services.values()] == ["New passport", "R"]
-    assert catalog_from(raw).channels["kiosk"].named("en") == "kiosk"
+    assert [one.display_name("id") for one in services.values()] == ["Paspor baru", "R"]
+    assert [one.display_name("en") for one in services.values()] == ["New passport", "R"]
+    assert catalog_from(raw).channels["kiosk"].display_name("en") == "kiosk"
 
 
 @pytest.mark.parametrize("name", builtin_names())
@@ -258,7 +258,7 @@ def test_all_offices_of_the_csv_file_are_in_the_national_catalog() -> None:
             row["time_zone"],
         )
     toml = (DATA / "indonesia.toml").read_text("utf-8")
-    assert with_offices(toml, text) == toml, "run python -m quota_engine.catalog.build_national"
+    assert replace_offices(toml, text) == toml, "run python -m quota_engine.catalog.build_national"
 
 
 def test_known_quotas_are_as_published() -> None:

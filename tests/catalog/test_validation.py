@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from quota_engine.catalog import catalog_from
-from quota_engine.catalog.schema_conversion import MISTAKES_MAX
+from quota_engine.catalog.schema_conversion import ISSUES_MAX
 from tests.support.catalog_samples import FILE, mistakes_of, sample
 
 Spoil = Callable[[dict[str, Any]], object]
@@ -442,7 +442,7 @@ def test_a_report_is_bounded() -> None:
     raw = sample()
     raw["holidays"] = [5] * 5_000
     found = mistakes_of(raw)
-    assert len(found) == MISTAKES_MAX + 1
+    assert len(found) == ISSUES_MAX + 1
     assert found[-1].value == "4000 more mistakes"
 
 

@@ -20,7 +20,7 @@ import pytest
 import redis
 import yaml
 
-from quota_engine.catalog import Collector, read_raw
+from quota_engine.catalog import IssueCollector, read_raw
 from quota_engine.cli.serve import serve
 from quota_engine.client import ServiceClient
 from quota_engine.service.config.settings import configure
@@ -156,7 +156,7 @@ def test_rights_and_settings() -> None:
     secret = {"QUOTA_ENGINE_BACKEND": "redis://127.0.0.1", "QUOTA_ENGINE_IDENTITY_KEY": "YSBrZXkgZm9yIHRlc3RzIG9ubHk="}
     found = configure(FILES / "quota.toml", secret, {"catalog": "surabaya"}, grants=())
     assert (found.workers, len(found.grants), len(found.admission)) == (4, 3, 1)
-    assert read_raw(FILES / "quota.toml", Collector("quota.toml"))["workers"] == 4
+    assert read_raw(FILES / "quota.toml", IssueCollector("quota.toml"))["workers"] == 4
 
 
 def test_the_unit() -> None:
@@ -168,7 +168,7 @@ def test_the_unit() -> None:
     program, command, option, _ = service["ExecStart"].split()
     assert (Path(program).name, command, option) == ("quota-engine", "serve", "--config")
     assert option.removeprefix("--") in inspect.signature(serve).parameters
-    drain_ms = read_raw(FILES / "quota.toml", Collector("quota.toml"))["drain_ms"]
+    drain_ms = read_raw(FILES / "quota.toml", IssueCollector("quota.toml"))["drain_ms"]
     assert int(service["TimeoutStopSec"]) > drain_ms / 1000 + 35
 
 

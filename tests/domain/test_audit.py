@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from quota_engine.conformance.world import DAY, OFFICE, ONLINE, OPENS_AT_MS, PRIORITY, SLOW, published, reserve
+from quota_engine.conformance.world import COOLING, DAY, OFFICE, ONLINE, OPENS_AT_MS, PRIORITY, published, reserve
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Cancel, Confirm
 from quota_engine.domain.events import ReservationChanged
@@ -26,7 +26,7 @@ def sound() -> Ledger:
         Confirm("budi"),
         reserve("citra", PRIORITY),
         reserve("dewi", PRIORITY, wait=True),
-        reserve("eko", SLOW),
+        reserve("eko", COOLING),
         Confirm("eko"),
         Cancel("eko"),
     ):

@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quota_engine.domain.consumer_groups import (
-    OPEN_MAX,
+    PENDING_MAX,
     ConsumerGroup,
     ConsumerGroupView,
     Lease,
     Range,
     acknowledge,
-    begin,
     drop_trimmed,
+    new_group,
     ranges_of,
     take,
     view_of,
@@ -22,11 +22,11 @@ from quota_engine.domain.consumer_groups import (
 
 def test_a_group_begins_within_what_is_kept() -> None:
     """After the number that is asked for, but not before the first kept event, nor after the last."""
-    assert begin(0, 1, 10) == ConsumerGroup(0)
-    assert begin(0, 5, 10) == ConsumerGroup(4)
-    assert begin(7, 5, 10) == ConsumerGroup(7)
-    assert begin(99, 5, 10) == ConsumerGroup(10)
-    assert begin(0, 11, 10) == ConsumerGroup(10)  # all have been trimmed
+    assert new_group(0, 1, 10) == ConsumerGroup(0)
+    assert new_group(0, 5, 10) == ConsumerGroup(4)
+    assert new_group(7, 5, 10) == ConsumerGroup(7)
+    assert new_group(99, 5, 10) == ConsumerGroup(10)
+    assert new_group(0, 11, 10) == ConsumerGroup(10)  # all have been trimmed
 
 
 def test_new_numbers_go_to_one_consumer_each() -> None:
@@ -75,13 +75,13 @@ def test_own_numbers_come_before_lower_ones_of_others() -> None:
 
 def test_open_numbers_are_bounded() -> None:
     """With OPEN_MAX open numbers nothing new is given, until some are acknowledged."""
-    group, given = take(ConsumerGroup(0), "w1", OPEN_MAX - 1, 60, 1000, 10**6)
-    assert given == [(1, OPEN_MAX - 1)]
-    group, given = take(group, "w2", OPEN_MAX, 60, 1000, 10**6)
-    assert given == [(OPEN_MAX, OPEN_MAX)]
+    group, given = take(ConsumerGroup(0), "w1", PENDING_MAX - 1, 60, 1000, 10**6)
+    assert given == [(1, PENDING_MAX - 1)]
+    group, given = take(group, "w2", PENDING_MAX, 60, 1000, 10**6)
+    assert given == [(PENDING_MAX, PENDING_MAX)]
     assert take(group, "w3", 5, 60, 1000, 10**6)[1] == []
     group, _ = acknowledge(group, [(1, 2)])
-    assert take(group, "w3", 5, 60, 1000, 10**6)[1] == [(OPEN_MAX + 1, OPEN_MAX + 2)]
+    assert take(group, "w3", 5, 60, 1000, 10**6)[1] == [(PENDING_MAX + 1, PENDING_MAX + 2)]
 
 
 def test_acknowledging_closes_open_numbers_whoever_has_them() -> None:
@@ -151,7 +151,7 @@ def test_every_number_is_given_and_closed_once_in_the_end(data: st.DataObject) -
         open_ = {number: whose for number, whose in open_.items() if number not in done}
         found = {one: (lease.consumer, lease.since_ms) for lease in group.leases for one in numbers_of([_range(lease)])}
         assert found == open_
-        assert group.open == len(open_)
+        assert group.pending == len(open_)
         assert [lease.first for lease in group.leases] == sorted(lease.first for lease in group.leases)
         assert closed | set(open_) == set(range(1, group.delivered + 1))
         assert set(range(1, group.acknowledged + 1)) <= closed

@@ -10,7 +10,7 @@ import pytest
 
 from quota_engine.conformance.random_registry import registry_walk
 from quota_engine.domain.cross_office_registry import (
-    QUESTIONED_MAX,
+    QUERY_ITEMS_MAX,
     SHARDS,
     SWEEP_MAX,
     Claim,
@@ -228,7 +228,7 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: CloseMove("a~1", "b~2", done=1), "done: a int; expected True or False"),  # type: ignore[arg-type]
     (lambda: CloseMove("a~1", "b~2", done=True, number=-1), "number: -1"),
     (lambda: FindClaims(()), "applicants: 0 applicants"),
-    (lambda: FindClaims(("a",) * (QUESTIONED_MAX + 1)), "applicants: 1001 applicants"),
+    (lambda: FindClaims(("a",) * (QUERY_ITEMS_MAX + 1)), "applicants: 1001 applicants"),
     (lambda: FindClaims(("a b",)), "applicants: not a valid id"),
     (lambda: FindMove("a"), "source: not a reference"),
     (lambda: OpenMoves(0), "limit: 0"),

@@ -276,6 +276,6 @@ class TestStandings:
             apply(ledger, Confirm(f"r{number}"), 0)
         for number in range(5):
             apply(ledger, Cancel(f"r{number}"), 0)
-        assert sorted(ledger.standings) == ["p0", "p1", "p2", "p3", "p4"]
+        assert sorted(ledger.penalties) == ["p0", "p1", "p2", "p3", "p4"]
         apply(ledger, Cancel("r5"), 5)
-        assert sorted(ledger.standings) == ["p2", "p3", "p4", "p5"]
+        assert sorted(ledger.penalties) == ["p2", "p3", "p4", "p5"]

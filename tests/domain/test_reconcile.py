@@ -6,13 +6,13 @@ import pytest
 from msgspec.structs import replace
 
 from quota_engine.conformance.world import (
+    COOLING,
     DAY,
     NEXT_DAY,
     OFFICE,
     ONLINE,
     OPENS_AT_MS,
     PRIORITY,
-    SLOW,
     applicant,
     published,
     reserve,
@@ -23,7 +23,7 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.events import DayClosed
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.reconcile import mend, restore
+from quota_engine.domain.reconcile import recompute, restore_events
 from quota_engine.domain.state_machine import apply
 
 STEPS: tuple[Command, ...] = (
@@ -31,7 +31,7 @@ STEPS: tuple[Command, ...] = (
     reserve("ani", ONLINE),
     reserve("budi", ONLINE, "budi", "citra"),
     Confirm("budi"),
-    reserve("dewi", SLOW),
+    reserve("dewi", COOLING),
     Confirm("dewi"),
     Cancel("dewi"),
     reserve("eka", ONLINE, "eka", day=NEXT_DAY),
@@ -56,7 +56,7 @@ def test_what_is_right_stays(from_events: bool) -> None:
     """Either way the same ledger comes out, and the one that was given is not touched."""
     ledger = played()
     before = describe(ledger)
-    mended = mend(ledger, from_events=from_events)
+    mended = recompute(ledger, from_events=from_events)
     assert mended is not ledger
     assert describe(mended) == describe(ledger) == before
     apply(mended, Confirm("ani"), OPENS_AT_MS + 100)
@@ -76,7 +76,7 @@ def test_counters_lists_and_indexes_are_worked_out_again(from_events: bool) -> N
     day.waiting = {"nobody": None, "hadi": None}
     ledger.claims = {applicant("ani"): ("ani-again", "nobody"), applicant("nobody"): "ani"}
     assert len(audit(ledger)) > 5
-    mended = mend(ledger, from_events=from_events)
+    mended = recompute(ledger, from_events=from_events)
     assert audit(mended, from_events=from_events) == []
     found = describe(mended)
     if not from_events:  # nothing says any more that gita joined before hadi did
@@ -89,21 +89,21 @@ def test_records_of_forgotten_days_are_left_out() -> None:
     """They are waiting to be purged, and count nothing."""
     ledger = played()
     ledger.reservations["old"] = replace(ledger.reservations["ani"], id="old", day=1)
-    assert "old" not in mend(ledger, from_events=False).reservations
+    assert "old" not in recompute(ledger, from_events=False).reservations
 
 
 def test_without_any_day_nothing_has_to_be_forgotten() -> None:
     """An office that only has rules."""
     ledger = Ledger(OFFICE)
     apply(ledger, published()[0], OPENS_AT_MS)
-    assert mend(ledger, from_events=False).next_forget_ms == ledger.next_forget_ms
+    assert recompute(ledger, from_events=False).next_forget_ms == ledger.next_forget_ms
 
 
 def test_if_the_events_do_not_fit_together_the_records_decide() -> None:
     """An event of a day that no event before it has made known: the log is not what it should be."""
     ledger = played()
     ledger.events.insert(0, DayClosed(OPENS_AT_MS, DAY))
-    assert describe(mend(ledger, from_events=True)) == describe(played())
+    assert describe(recompute(ledger, from_events=True)) == describe(played())
 
 
 def test_lost_events_happen_again() -> None:
@@ -112,9 +112,9 @@ def test_lost_events_happen_again() -> None:
     for kept in (3, 9, len(whole.events)):
         ledger = rebuild(OFFICE, whole.events[:kept])
         events = list(enumerate(whole.events, 1))[kept - 2 :]
-        assert restore(ledger, kept, events) == len(whole.events) - kept
+        assert restore_events(ledger, kept, events) == len(whole.events) - kept
         assert describe(ledger) == describe(whole)
-    assert restore(whole, len(whole.events), []) == 0
+    assert restore_events(whole, len(whole.events), []) == 0
 
 
 def test_trimmed_events_can_not_be_compared() -> None:
@@ -122,7 +122,10 @@ def test_trimmed_events_can_not_be_compared() -> None:
     whole = played()
     ledger = rebuild(OFFICE, whole.events[:9])
     del ledger.events[:5]
-    assert restore(ledger, 9, [(1, whole.events[7]), *list(enumerate(whole.events, 1))[5:]]) == len(whole.events) - 9
+    assert (
+        restore_events(ledger, 9, [(1, whole.events[7]), *list(enumerate(whole.events, 1))[5:]])
+        == len(whole.events) - 9
+    )
     assert ledger.reservations["fajar"].state is State.HELD
 
 
@@ -132,10 +135,10 @@ def test_events_of_another_history_are_refused() -> None:
     numbered = list(enumerate(whole.events, 1))
     ledger = rebuild(OFFICE, whole.events[:9])
     with pytest.raises(InvalidRequest, match="number 9 is another event here"):
-        restore(ledger, 9, [(9, whole.events[0])])
+        restore_events(ledger, 9, [(9, whole.events[0])])
     with pytest.raises(InvalidRequest, match="number 11 after 9"):
-        restore(ledger, 9, numbered[10:])
+        restore_events(ledger, 9, numbered[10:])
     with pytest.raises(InvalidRequest, match="number 12 after 10"):
-        restore(rebuild(OFFICE, whole.events[:9]), 9, [numbered[9], numbered[11]])
+        restore_events(rebuild(OFFICE, whole.events[:9]), 9, [numbered[9], numbered[11]])
     with pytest.raises(InvalidRequest, match="number 10 does not fit"):
-        restore(ledger, 9, [(10, DayClosed(OPENS_AT_MS + 50, DAY + 7))])
+        restore_events(ledger, 9, [(10, DayClosed(OPENS_AT_MS + 50, DAY + 7))])

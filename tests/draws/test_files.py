@@ -32,7 +32,7 @@ KEY_BYTES = bytes(range(16))
 
 
 def mistakes(caught: pytest.ExceptionInfo[CatalogError]) -> list[tuple[str, str]]:
-    return [(one.key, one.value) for one in caught.value.mistakes]
+    return [(one.key, one.value) for one in caught.value.issues]
 
 
 @given(st.integers(0, 10**6))
@@ -127,7 +127,7 @@ def test_a_file_full_of_mistakes_is_not_read_to_its_end() -> None:
 
     with pytest.raises(CatalogError) as caught:
         list(applications_of_lines(lines(), "f"))  # type: ignore[arg-type]
-    assert len(caught.value.mistakes) == DAMAGE_MAX == len(read)
+    assert len(caught.value.issues) == DAMAGE_MAX == len(read)
 
 
 @pytest.mark.parametrize(

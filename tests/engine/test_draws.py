@@ -265,7 +265,7 @@ def test_what_was_changed_in_the_store_afterwards_is_found(
     draw = decided(engine, clock)
     with_other_key = QuotaEngine(store, RequestBuilder(b"another key, of another house", catalog())).draw("dec")
     assert with_other_key.award().findings == ("the applications are not those that were frozen",)
-    ledger = store._books["~draw.dec"].ledger
+    ledger = store._ledgers["~draw.dec"].ledger
     before = ledger.applications[1]
     ledger.applications[1] = StoredApplication(1, 1, before.applicants, (3,))
     report = draw.award()

@@ -39,7 +39,7 @@ def _mistakes(tmp_path: pathlib.Path, text: str) -> list[str]:
     file.write_text(text, "utf-8")
     with pytest.raises(CatalogError) as caught:
         prepare(load_scenario(file), str(file))
-    return [str(mistake).removeprefix(f"{file}: ") for mistake in caught.value.mistakes]
+    return [str(mistake).removeprefix(f"{file}: ") for mistake in caught.value.issues]
 
 
 @pytest.mark.parametrize(

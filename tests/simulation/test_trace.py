@@ -27,7 +27,7 @@ def _mistakes(tmp_path: pathlib.Path, text: str) -> list[str]:
     with pytest.raises(CatalogError) as caught:
         prepare(Scenario(), "surabaya", file)
     assert _IDENTITY not in str(caught.value)
-    return [str(mistake).removeprefix(f"{file}: ") for mistake in caught.value.mistakes]
+    return [str(mistake).removeprefix(f"{file}: ") for mistake in caught.value.issues]
 
 
 def test_presses_are_replayed_in_their_order(tmp_path: pathlib.Path) -> None:

@@ -75,4 +75,4 @@ def mistakes_of(raw: object) -> list[ValidationIssue]:
     """Return the mistakes of raw data that is wrong."""
     with pytest.raises(CatalogError) as caught:
         catalog_from(raw, FILE)
-    return list(caught.value.mistakes)
+    return list(caught.value.issues)

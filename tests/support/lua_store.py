@@ -22,7 +22,7 @@ from lupa import lua51  # type: ignore[import-untyped]
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Publish, SetRules
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.queries import in_order
+from quota_engine.domain.queries import sort_reservations
 from quota_engine.ledger_kinds import kind_of
 from quota_engine.ports import (
     Acknowledge,
@@ -492,7 +492,7 @@ class LuaStore:
                     cursor, *lines = text.split("\n")
                     records = [self._answers(office).lookup(line) for line in lines]
                     found |= {record.id: record for record in records if record is not None}
-                return in_order(found.values())
+                return sort_reservations(found.values())
             case ReadEvents(office, after, limit):
                 choices = self.store._hash(self._keys(office)[OFFICE_KEY_NAMES.index("choices")])
                 return [

@@ -103,7 +103,7 @@ def pass_member(pass_id: str) -> str:
 def _guarded(ledger: Any, command: GuardedReserve, now_ms: int) -> GuardedOutcome:
     reserve, admission_pass = command.reserve, command.admission_pass
     gate: Buckets = ledger.gate
-    if state_machine.is_repeated(ledger, reserve, now_ms):
+    if state_machine.is_repeat(ledger, reserve, now_ms):
         return GuardedOutcome(state_machine.apply(ledger, reserve, now_ms))
     gate_ms = max(now_ms, gate.now_ms)
     in_shadow: list[int] = []
@@ -131,7 +131,7 @@ def _guarded(ledger: Any, command: GuardedReserve, now_ms: int) -> GuardedOutcom
     return GuardedOutcome(outcome, -1, tuple(in_shadow))
 
 
-apply: Final = state_machine.applying({**state_machine.HANDLERS, GuardedReserve: _guarded})
+apply: Final = state_machine.make_apply({**state_machine.HANDLERS, GuardedReserve: _guarded})
 """Carries out any command of an office, guarded reserves too: see :func:`quota_engine.domain.state_machine.apply`."""
 
 

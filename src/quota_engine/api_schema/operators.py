@@ -32,7 +32,7 @@ from msgspec import Meta
 
 from quota_engine.api_schema.base import Millis, RequestBody, ResponseBody
 from quota_engine.api_schema.reservations import ReservationBody
-from quota_engine.catalog import Catalog, OfficeView
+from quota_engine.catalog import Catalog, ResolvedOffice
 from quota_engine.domain.consumer_groups import ConsumerGroupView
 from quota_engine.domain.validation import DURATION_MS_MAX
 
@@ -207,7 +207,7 @@ def catalog_body(catalog: Catalog) -> CatalogBody:
     )
 
 
-def _office(view: OfficeView) -> CatalogOfficeBody:
+def _office(view: ResolvedOffice) -> CatalogOfficeBody:
     rules = msgspec.to_builtins(view.rules)
     rules.pop("jitter_seed", None)
     return CatalogOfficeBody(

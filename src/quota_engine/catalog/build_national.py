@@ -7,7 +7,7 @@ the two marker lines is written by hand and stays as it is.
 
 from __future__ import annotations
 
-__all__ = ["with_offices"]
+__all__ = ["replace_offices"]
 
 import csv
 import io
@@ -17,7 +17,7 @@ from typing import Final
 _BEGIN: Final = "# >>> offices: generated from offices.csv by quota_engine.catalog.build_national\n"
 _END: Final = "# <<< offices\n"
 
-_BY_NAME: Final = {
+_KNOWN_FIGURES: Final = {
     "batam": 'plan = "batam"',
     "jakarta-pusat": "capacities = { ordinary = 384, priority = 40, morning = 255, afternoon = 169 }",
     "pontianak": 'plan = "pontianak"',
@@ -26,7 +26,7 @@ _BY_NAME: Final = {
 """What is publicly known by office; all others go by class. Priority and sessions are assumptions (see the TOML)."""
 
 
-def with_offices(toml_text: str, csv_text: str) -> str:
+def replace_offices(toml_text: str, csv_text: str) -> str:
     """Return the TOML text with one line per office of the CSV text between its markers.
 
     The CSV has the columns ``id,name,class,province,time_zone``. Raises ``ValueError`` if a marker is missing.
@@ -43,7 +43,7 @@ def with_offices(toml_text: str, csv_text: str) -> str:
 def _office(row: dict[str, str]) -> str:
     keys = ("id", "name", "class", "province", "time_zone")
     parts = [f"{key} = {_quoted(row[key])}" for key in keys]
-    parts.append(_BY_NAME.get(row["id"], 'plan = "standard"'))
+    parts.append(_KNOWN_FIGURES.get(row["id"], 'plan = "standard"'))
     if "plan" not in parts[-1]:
         parts.insert(-1, 'plan = "standard"')
     return "{ " + ", ".join(parts) + " }"
@@ -58,7 +58,7 @@ def main() -> None:
     """Rewrite the file in place."""
     data = Path(__file__).parent / "data"
     target = data / "indonesia.toml"
-    written = with_offices(target.read_text("utf-8"), (data / "offices.csv").read_text("utf-8"))
+    written = replace_offices(target.read_text("utf-8"), (data / "offices.csv").read_text("utf-8"))
     target.write_text(written, "utf-8")
 
 

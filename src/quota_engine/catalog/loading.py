@@ -9,10 +9,10 @@ import os
 from typing import Any
 
 from quota_engine.catalog.parsing import SUFFIXES, parse, read_raw
-from quota_engine.catalog.resolved import Catalog, view_of
+from quota_engine.catalog.resolved import Catalog, resolve
 from quota_engine.catalog.schema import CatalogFile
-from quota_engine.catalog.schema_conversion import Collector, convert_leniently, shown
-from quota_engine.catalog.validation import check
+from quota_engine.catalog.schema_conversion import IssueCollector, convert_leniently, format_value
+from quota_engine.catalog.validation import validate
 from quota_engine.domain.errors import CatalogError
 
 _DATA = importlib.resources.files("quota_engine.catalog") / "data"
@@ -33,15 +33,15 @@ def load_catalog(path_or_builtin_name: str | os.PathLike[str]) -> Catalog:
     because nothing behind it can be read for certain.
     """
     name = os.fspath(path_or_builtin_name)
-    collector = Collector(name)
+    collector = IssueCollector(name)
     if name in builtin_names():
-        collector = Collector(f"{name}.toml")
+        collector = IssueCollector(f"{name}.toml")
         raw = parse((_DATA / f"{name}.toml").read_bytes(), ".toml", collector)
     elif not name.lower().endswith(SUFFIXES) and not os.path.lexists(name.replace("\0", "")):
         known = builtin_names()
         collector.add(
             "",
-            f"no built-in catalog {shown(name)}",
+            f"no built-in catalog {format_value(name)}",
             f"one of {', '.join(known)}, or a file that ends in {', '.join(SUFFIXES)}{collector.hint(name, known)}",
         )
         raw = None
@@ -55,14 +55,14 @@ def catalog_from(raw: Any, name: str = "catalog") -> Catalog:
 
     ``name`` stands in the mistakes in place of a file's. Raises :class:`CatalogError` with every mistake.
     """
-    return _checked(raw, Collector(name))
+    return _checked(raw, IssueCollector(name))
 
 
-def _checked(raw: Any, collector: Collector) -> Catalog:
-    if raw is None and collector.mistakes():
-        raise CatalogError(tuple(collector.mistakes()))
+def _checked(raw: Any, collector: IssueCollector) -> Catalog:
+    if raw is None and collector.issues():
+        raise CatalogError(tuple(collector.issues()))
     file = convert_leniently(raw, CatalogFile, collector)
-    check(file, collector)
-    if mistakes := collector.mistakes():
+    validate(file, collector)
+    if mistakes := collector.issues():
         raise CatalogError(tuple(mistakes))
-    return view_of(file)
+    return resolve(file)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from quota_engine.catalog.schema_conversion import Collector, key_of, shown
+from quota_engine.catalog.schema_conversion import IssueCollector, format_value, key_of
 
 FILE_BYTES_MAX: Final = 8 * 1024 * 1024
 SUFFIXES: Final = (".toml", ".json", ".yaml", ".yml")
@@ -24,11 +24,11 @@ _YAML_WORDS: Final = {"": None, "~": None, "null": None, "true": True, "false": 
 _ONCE = "each key once in a table"
 
 
-def read_raw(path: str | os.PathLike[str], collector: Collector) -> Any:
+def read_raw(path: str | os.PathLike[str], collector: IssueCollector) -> Any:
     """Read and parse a file; return its raw data, or ``None`` after noting mistakes in ``collector``."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        collector.add("", f"a file that ends in {shown(suffix)}", f"a file that ends in {', '.join(SUFFIXES)}")
+        collector.add("", f"a file that ends in {format_value(suffix)}", f"a file that ends in {', '.join(SUFFIXES)}")
         return None
     try:
         with Path(path).open("rb") as stream:
@@ -40,7 +40,7 @@ def read_raw(path: str | os.PathLike[str], collector: Collector) -> Any:
     return parse(content, suffix, collector)
 
 
-def parse(content: bytes, suffix: str, collector: Collector) -> Any:
+def parse(content: bytes, suffix: str, collector: IssueCollector) -> Any:
     """Parse the bytes of a file whose name ends in ``suffix``; return raw data, or ``None`` after noting mistakes."""
     if len(content) > FILE_BYTES_MAX:
         collector.add("", f"more than {FILE_BYTES_MAX} bytes", f"at most {FILE_BYTES_MAX} bytes")
@@ -59,7 +59,7 @@ def parse(content: bytes, suffix: str, collector: Collector) -> Any:
         return None
 
 
-def _parse_toml(text: str, collector: Collector) -> Any:
+def _parse_toml(text: str, collector: IssueCollector) -> Any:
     try:
         return tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
@@ -71,27 +71,27 @@ def _parse_toml(text: str, collector: Collector) -> Any:
             key = f"line {text.count(chr(10)) + 1} (end of the file)"
         else:
             key = f"line {place[1]}, column {place[2]}"
-        collector.add(key, _short(_TOML_PLACE.sub("", message)), "valid TOML")
+        collector.add(key, _one_line(_TOML_PLACE.sub("", message)), "valid TOML")
         return None
 
 
-def _parse_json(text: str, collector: Collector) -> Any:
+def _parse_json(text: str, collector: IssueCollector) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is no JSON")
 
     try:
-        raw = json.loads(text, object_pairs_hook=_Pairs, parse_constant=refuse)
+        raw = json.loads(text, object_pairs_hook=_ObjectWithDuplicates, parse_constant=refuse)
     except json.JSONDecodeError as error:
-        collector.add(f"line {error.lineno}, column {error.colno}", _short(error.msg), "valid JSON")
+        collector.add(f"line {error.lineno}, column {error.colno}", _one_line(error.msg), "valid JSON")
         return None
     except ValueError as error:
-        collector.add("", _short(str(error)), "valid JSON")
+        collector.add("", _one_line(str(error)), "valid JSON")
         return None
-    _note_repeated(raw, collector)
+    _report_duplicates(raw, collector)
     return raw
 
 
-class _Pairs(dict[str, Any]):
+class _ObjectWithDuplicates(dict[str, Any]):
     """A JSON object that remembers which of its keys came more than once."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
@@ -105,12 +105,12 @@ class _Pairs(dict[str, Any]):
                 seen.add(name)
 
 
-def _note_repeated(raw: Any, collector: Collector) -> None:
+def _report_duplicates(raw: Any, collector: IssueCollector) -> None:
     """Note the repeated keys of all objects. By a stack of its own: the parser nests deeper than we could recurse."""
     pending = [("", raw)]
     while pending:
         key, value = pending.pop()
-        if isinstance(value, _Pairs):
+        if isinstance(value, _ObjectWithDuplicates):
             for name in value.repeated:
                 collector.add(key_of(key, name), "given twice", _ONCE)
             pending.extend((key_of(key, name), item) for name, item in value.items())
@@ -118,7 +118,7 @@ def _note_repeated(raw: Any, collector: Collector) -> None:
             pending.extend((f"{key}[{index}]", item) for index, item in enumerate(value))
 
 
-def _parse_yaml(text: str, collector: Collector) -> Any:
+def _parse_yaml(text: str, collector: IssueCollector) -> Any:
     try:
         import yaml
     except ImportError:
@@ -131,22 +131,22 @@ def _parse_yaml(text: str, collector: Collector) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         key = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        collector.add(key, _short(error.problem or error.context or "cannot be parsed"), "valid YAML")
+        collector.add(key, _one_line(error.problem or error.context or "cannot be parsed"), "valid YAML")
         return None
     except (yaml.YAMLError, ValueError) as error:
-        collector.add("", _short(str(error)), "valid YAML")
+        collector.add("", _one_line(str(error)), "valid YAML")
         return None
-    return None if root is None else _YamlData(collector).value(root, "")
+    return None if root is None else _YamlConverter(collector).value(root, "")
 
 
-class _YamlData:
+class _YamlConverter:
     """The data of YAML nodes, by the core rules of YAML 1.2.
 
     PyYAML's own follow YAML 1.1, where ``at: 14:00`` is the number 840 and ``no`` is false. Aliases are refused:
     a small file could otherwise stand for gigabytes.
     """
 
-    def __init__(self, collector: Collector) -> None:
+    def __init__(self, collector: IssueCollector) -> None:
         self._collector = collector
         self._seen: set[int] = set()
 
@@ -183,13 +183,13 @@ def _yaml_scalar(text: str) -> Any:
     return float(text) if len(text) <= 40 and _YAML_FLOAT(text) else text
 
 
-def _short(message: str) -> str:
+def _one_line(message: str) -> str:
     """A parser's message on one line: it may quote the file."""
     message = " ".join(message.split())
     return message if len(message) <= 120 else message[:117] + "..."
 
 
-_PARSERS: Final[dict[str, Callable[[str, Collector], Any]]] = {
+_PARSERS: Final[dict[str, Callable[[str, IssueCollector], Any]]] = {
     ".toml": _parse_toml,
     ".json": _parse_json,
     ".yaml": _parse_yaml,

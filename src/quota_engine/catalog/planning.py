@@ -6,7 +6,7 @@ keep them (a choice depends on no day; terms are needed once a day).
 
 from __future__ import annotations
 
-__all__ = ["choice_of", "day_terms", "next_release", "office_of", "packed_places", "rules_of"]
+__all__ = ["choice_of", "day_terms", "get_office", "next_release", "packed_places", "rules_of"]
 
 import datetime
 import difflib
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from quota_engine.catalog.calendar import is_working_day, opens_at_ms, wall_time_ms
-from quota_engine.catalog.resolved import Catalog, OfficeView
+from quota_engine.catalog.resolved import Catalog, ResolvedOffice
 from quota_engine.catalog.schema import Allotment, Quota
 from quota_engine.domain.errors import InvalidRequest, UnknownName
 from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Reallocation, Rules
@@ -23,11 +23,11 @@ from quota_engine.domain.validation import TIME_MS_MAX, check_integer
 
 _YEAR_MIN, _YEAR_MAX = 1972, 2098
 """Within these years no schedule (at most 52 weeks ahead) or retention (at most 10 years) leaves the domain's times."""
-_DAYS_LOOKED_AT_MAX = 800
+_SEARCH_DAYS_MAX = 800
 _DIGITS_SHOWN_MAX = 8
 
 
-def office_of(catalog: Catalog, office_id: str) -> OfficeView:
+def get_office(catalog: Catalog, office_id: str) -> ResolvedOffice:
     """Return the office. Raises :class:`UnknownName` for an id that the catalog does not have."""
     office = catalog.offices.get(office_id)
     if office is None:
@@ -40,7 +40,7 @@ def rules_of(catalog: Catalog, office_id: str, *, jitter_seed: str = "") -> Rule
 
     ``jitter_seed`` (an id, 1 to 64 characters) is a secret, and therefore an argument and no key of the file.
     """
-    rules = office_of(catalog, office_id).rules
+    rules = get_office(catalog, office_id).rules
     return msgspec.structs.replace(rules, jitter_seed=jitter_seed) if jitter_seed else rules
 
 
@@ -52,7 +52,7 @@ def day_terms(catalog: Catalog, office_id: str, day: datetime.date) -> DayTerms 
 
     Raises :class:`UnknownName` for an unknown office and :class:`InvalidRequest` for a day before 1972 or after 2098.
     """
-    office = office_of(catalog, office_id)
+    office = get_office(catalog, office_id)
     if not _YEAR_MIN <= day.year <= _YEAR_MAX:
         raise InvalidRequest("day", day.isoformat(), f"a day of the years {_YEAR_MIN} to {_YEAR_MAX}")
     if not is_working_day(office.calendar, day):
@@ -72,13 +72,13 @@ def day_terms(catalog: Catalog, office_id: str, day: datetime.date) -> DayTerms 
     )
 
 
-def _allotment_terms(office: OfficeView, allotment: Allotment, day: datetime.date) -> QuotaTerms:
+def _allotment_terms(office: ResolvedOffice, allotment: Allotment, day: datetime.date) -> QuotaTerms:
     return QuotaTerms(
         allotment.id, allotment.capacity, office.re_releases[allotment.id], _reallocation_of(office, allotment, day)
     )
 
 
-def _reallocation_of(office: OfficeView, allotment: Allotment, day: datetime.date) -> Reallocation | None:
+def _reallocation_of(office: ResolvedOffice, allotment: Allotment, day: datetime.date) -> Reallocation | None:
     settings = allotment.reallocation
     if settings is None:
         return None
@@ -95,7 +95,7 @@ def next_release(catalog: Catalog, office_id: str, after_ms: int) -> tuple[int, 
     Both times are in UTC milliseconds since 1970. ``None`` if nothing opens for the next 800 days.
     Raises :class:`UnknownName`, and :class:`InvalidRequest` for a time before 1972 or after 2098.
     """
-    office = office_of(catalog, office_id)
+    office = get_office(catalog, office_id)
     check_integer(after_ms, "after_ms", 0, TIME_MS_MAX)
     today = datetime.datetime.fromtimestamp(after_ms / 1_000, tz=office.zone).date()
     if not _YEAR_MIN <= today.year <= _YEAR_MAX:
@@ -103,7 +103,7 @@ def next_release(catalog: Catalog, office_id: str, after_ms: int) -> tuple[int, 
     release_ms = 0
     days: list[datetime.date] = []
     # A same-day schedule in a zone far west of the office opens a day up to two dates late.
-    for days_ahead in range(-2, _DAYS_LOOKED_AT_MAX):
+    for days_ahead in range(-2, _SEARCH_DAYS_MAX):
         day = today + datetime.timedelta(days=days_ahead)
         if not is_working_day(office.calendar, day):
             continue
@@ -137,7 +137,7 @@ def choice_of(
         UnknownName: an id that the catalog, or this office, does not have; it names the known ones.
         InvalidRequest: something is missing, or no allotment admits such a booking.
     """
-    office = office_of(catalog, office_id)
+    office = get_office(catalog, office_id)
     _check_known("channel", channel, catalog.channels)
     if group:
         _check_known("group", group, catalog.groups)
@@ -158,7 +158,7 @@ def choice_of(
         raise InvalidRequest("choice", f"no allotment of {office_id!r} admits {booking}", "a booking that one admits")
     if not admitting and not guards:
         raise InvalidRequest("choice", f"no quota of {office_id!r} covers it", "a booking that some quota covers")
-    options = tuple((allotment, *guards) for allotment in _in_order(admitting)) or (guards,)
+    options = tuple((allotment, *guards) for allotment in _with_fallbacks(admitting)) or (guards,)
     return Choice(service, service_unit, session, channel, group, options)
 
 
@@ -178,7 +178,7 @@ def packed_places(options: Sequence[Sequence[str]], quotas: Mapping[str, int]) -
     return places
 
 
-def _in_order(admitting: list[Allotment]) -> Iterable[str]:
+def _with_fallbacks(admitting: list[Allotment]) -> Iterable[str]:
     """The first allotment, then its fallbacks in the order that it gives."""
     if not admitting:
         return ()
@@ -207,7 +207,7 @@ def _given_or_only(where: str, given: str, known: Iterable[str]) -> str:
     if not given and len(names) == 1:
         return names[0]
     if not given:
-        raise InvalidRequest(where, "missing", f"one of {_listed(names)}")
+        raise InvalidRequest(where, "missing", f"one of {_list_names(names)}")
     _check_known(where, given, names)
     return given
 
@@ -225,9 +225,9 @@ def _unknown(where: str, given: object, known: Iterable[str]) -> UnknownName:
     # Whoever mixes up arguments gives an identity for a name; an error must not print it.
     looks_private = sum(character.isdigit() for character in str(given)) >= _DIGITS_SHOWN_MAX
     shown = "name, not shown for its many digits" if looks_private else repr(str(given)[:64])
-    return UnknownName(where, f"unknown {where.replace('_', ' ')} {shown}", f"one of {_listed(names)}{hint}")
+    return UnknownName(where, f"unknown {where.replace('_', ' ')} {shown}", f"one of {_list_names(names)}{hint}")
 
 
-def _listed(names: list[str], shown_max: int = 12) -> str:
+def _list_names(names: list[str], shown_max: int = 12) -> str:
     listed = ", ".join(names[:shown_max]) or "none at all"
     return f"{listed} and {len(names) - shown_max} more" if len(names) > shown_max else listed

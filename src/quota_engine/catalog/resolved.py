@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Catalog", "NationalLimit", "OfficeView", "merge_rules", "retention_days", "view_of"]
+__all__ = ["Catalog", "NationalLimit", "ResolvedOffice", "merge_rules", "resolve", "retention_days"]
 
 import dataclasses
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ _SECOND_MS, _HOUR_MS, _DAY_MS = 1_000, 3_600_000, 86_400_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class OfficeView:
+class ResolvedOffice:
     """One office with all that applies to it. Capacities, schedule and rules are the final ones.
 
     ``schedule`` opens its days; ``schedules`` are all of the file, for allotments that pass on when another opens.
@@ -78,11 +78,11 @@ class Catalog:
     title: str
     channels: Mapping[str, Channel]
     groups: Mapping[str, Group]
-    offices: Mapping[str, OfficeView]
+    offices: Mapping[str, ResolvedOffice]
     national: NationalLimit | None = None
 
 
-def view_of(file: CatalogFile) -> Catalog:
+def resolve(file: CatalogFile) -> Catalog:
     """Put a file that has passed the checks together."""
     plans = {plan.id: plan for plan in file.plans}
     return Catalog(
@@ -90,18 +90,18 @@ def view_of(file: CatalogFile) -> Catalog:
         channels={channel.id: channel for channel in file.channels},
         groups={group.id: group for group in file.groups},
         offices={
-            office.id: _office_view(file, office, plans[office.plan or file.plans[0].id]) for office in file.offices
+            office.id: _resolve_office(file, office, plans[office.plan or file.plans[0].id]) for office in file.offices
         },
         national=None if file.national is None else NationalLimit(file.national.lease_s * _SECOND_MS),
     )
 
 
-def _office_view(file: CatalogFile, office: Office, plan: Plan) -> OfficeView:
+def _resolve_office(file: CatalogFile, office: Office, plan: Plan) -> ResolvedOffice:
     schedules: dict[str, Schedule] = {schedule.id: schedule for schedule in file.schedules}
     capacities = {**plan.capacities_by_class.get(office.office_class, {}), **office.capacities}
     settings = merge_rules(file.rules, plan.rules, office.rules)
     weekdays = plan.working_weekdays if office.working_weekdays is None else office.working_weekdays
-    return OfficeView(
+    return ResolvedOffice(
         id=office.id,
         name=office.name,
         office_class=office.office_class,
@@ -131,10 +131,10 @@ def _office_view(file: CatalogFile, office: Office, plan: Plan) -> OfficeView:
     )
 
 
-_Countable = TypeVar("_Countable", Quota, Allotment)
+_QuotaOrAllotment = TypeVar("_Countable", Quota, Allotment)
 
 
-def _with_capacity(quota: _Countable, capacities: Mapping[str, int]) -> _Countable:
+def _with_capacity(quota: _QuotaOrAllotment, capacities: Mapping[str, int]) -> _QuotaOrAllotment:
     return msgspec.structs.replace(quota, capacity=capacities.get(quota.id, quota.capacity))
 
 
@@ -144,11 +144,11 @@ def _re_release(settings: ReReleaseSettings | None) -> ReRelease:
     return ReRelease(settings.rule, settings.cooling_s * 1_000, settings.jitter_s * 1_000)
 
 
-def merge_rules(*levels: RuleSettings) -> RuleSettings:
+def merge_rules(*settings: RuleSettings) -> RuleSettings:
     """Return the settings of all levels together; a later level goes before an earlier one."""
     merged = {
         name: setting
-        for level in levels
+        for level in settings
         for name, setting in msgspec.structs.asdict(level).items()
         if setting is not None
     }

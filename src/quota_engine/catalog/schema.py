@@ -76,18 +76,18 @@ Seconds: TypeAlias = Annotated[int, Meta(ge=0, le=366 * 86_400)]
 PositiveSeconds: TypeAlias = Annotated[int, Meta(ge=1, le=366 * 86_400)]
 
 
-class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _CatalogTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One table of the file: by name, nothing unknown, never changed."""
 
 
-class Named(_Table, frozen=True, kw_only=True):
+class Named(_CatalogTable, frozen=True, kw_only=True):
     """Something with an id, and a name that people are shown: in the office's own language, and in English."""
 
     id: Id
     name: Text = ""
     name_en: Text = ""
 
-    def named(self, language: str) -> str:
+    def display_name(self, language: str) -> str:
         """The name in a language (``"en"``: English; any other: the office's own). What has no name goes by its id."""
         return (self.name_en if language == "en" else "") or self.name or self.id
 
@@ -115,7 +115,7 @@ class ServiceUnit(Named, frozen=True, kw_only=True):
     city: Text = ""
 
 
-class Hours(_Table, frozen=True, kw_only=True):
+class Hours(_CatalogTable, frozen=True, kw_only=True):
     """Local opening hours of a service day: it starts at ``start`` and is over at ``end``."""
 
     start: TimeOfDay = datetime.time(8)
@@ -129,7 +129,7 @@ class Session(Named, frozen=True, kw_only=True):
     end: TimeOfDay
 
 
-class ReReleaseSettings(_Table, frozen=True, kw_only=True):
+class ReReleaseSettings(_CatalogTable, frozen=True, kw_only=True):
     """Where given-back places go; ``cooling_s`` and ``jitter_s`` (0 to ``jitter_s`` on top) are for "cooling"."""
 
     rule: ReReleaseRule
@@ -137,7 +137,7 @@ class ReReleaseSettings(_Table, frozen=True, kw_only=True):
     jitter_s: Seconds = 0
 
 
-class ReallocationSettings(_Table, frozen=True, kw_only=True):
+class ReallocationSettings(_CatalogTable, frozen=True, kw_only=True):
     """When unused places pass on to the allotment ``to``.
 
     Either at the local time ``at``, ``days_before`` days before the service day, or at the moment at which
@@ -183,7 +183,7 @@ class Allotment(Named, frozen=True, kw_only=True):
     re_release: ReReleaseSettings | None = None
 
 
-class _Schedule(_Table, frozen=True, kw_only=True, tag_field="kind"):
+class _Schedule(_CatalogTable, frozen=True, kw_only=True, tag_field="kind"):
     id: Id
     at: TimeOfDay
     zone: ZoneName = ""
@@ -212,14 +212,14 @@ class DaysAhead(_Schedule, frozen=True, kw_only=True, tag="days_ahead"):
 Schedule: TypeAlias = Weekly | Monthly | DaysAhead
 
 
-class Holiday(_Table, frozen=True, kw_only=True):
+class Holiday(_CatalogTable, frozen=True, kw_only=True):
     """A day off."""
 
     date: Date
     name: Text = ""
 
 
-class Closure(_Table, frozen=True, kw_only=True):
+class Closure(_CatalogTable, frozen=True, kw_only=True):
     """An office is closed from ``first`` to ``last``, both included."""
 
     first: Date
@@ -227,14 +227,14 @@ class Closure(_Table, frozen=True, kw_only=True):
     reason: Text = ""
 
 
-class IdentityLimitSettings(_Table, frozen=True, kw_only=True):
+class IdentityLimitSettings(_CatalogTable, frozen=True, kw_only=True):
     """At most ``places_max`` active places per applicant on days less than ``span_days`` apart (0: on any day)."""
 
     places_max: Annotated[int, Meta(ge=1, le=1_000)]
     span_days: Days
 
 
-class RuleSettings(_Table, frozen=True, kw_only=True):
+class RuleSettings(_CatalogTable, frozen=True, kw_only=True):
     """Rules of an office. What is left out comes from the plan, then the top of the file, then the library."""
 
     hold_ttl_s: PositiveSeconds | None = None
@@ -251,7 +251,7 @@ class RuleSettings(_Table, frozen=True, kw_only=True):
     retention_days: Annotated[int, Meta(ge=1, le=3_660)] | None = None
 
 
-class NationalSettings(_Table, frozen=True, kw_only=True):
+class NationalSettings(_CatalogTable, frozen=True, kw_only=True):
     """A limit over all offices: at most ``places_max`` active places per applicant, on days that are not over.
 
     ``lease_s`` is how long others are kept off while a reservation is being made.
@@ -261,7 +261,7 @@ class NationalSettings(_Table, frozen=True, kw_only=True):
     lease_s: Annotated[int, Meta(ge=10, le=3_600)] = 20
 
 
-class Plan(_Table, frozen=True, kw_only=True):
+class Plan(_CatalogTable, frozen=True, kw_only=True):
     """What an office offers on a day. Many offices share a plan; each may set capacities of its own."""
 
     id: Id
@@ -281,7 +281,7 @@ class Plan(_Table, frozen=True, kw_only=True):
     rules: RuleSettings = RuleSettings()
 
 
-class Office(_Table, frozen=True, kw_only=True, rename={"office_class": "class"}):
+class Office(_CatalogTable, frozen=True, kw_only=True, rename={"office_class": "class"}):
     """One office. ``capacities`` (quota or allotment to capacity) go before those of its class and its plan."""
 
     id: Id
@@ -304,7 +304,7 @@ class Office(_Table, frozen=True, kw_only=True, rename={"office_class": "class"}
     rules: RuleSettings = RuleSettings()
 
 
-class CatalogFile(_Table, frozen=True, kw_only=True):
+class CatalogFile(_CatalogTable, frozen=True, kw_only=True):
     """A whole catalog file, as it is written."""
 
     title: Text = ""

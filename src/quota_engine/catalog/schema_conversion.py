@@ -11,7 +11,7 @@ match the whole string.
 
 from __future__ import annotations
 
-__all__ = ["MISTAKES_MAX", "Collector", "convert", "convert_leniently", "key_of", "shown"]
+__all__ = ["ISSUES_MAX", "IssueCollector", "convert", "convert_leniently", "format_value", "key_of"]
 
 import datetime
 import difflib
@@ -27,7 +27,7 @@ from msgspec import inspect
 from quota_engine.domain.errors import ValidationIssue
 from quota_engine.domain.validation import is_name
 
-MISTAKES_MAX: Final = 1_000
+ISSUES_MAX: Final = 1_000
 """A report is cut after this many: a file of 8 MiB could hold a million."""
 
 _HINTS_MAX: Final = 100
@@ -45,7 +45,7 @@ _repr.maxdict = _repr.maxlist = _repr.maxtuple = 3
 _repr.maxlevel = 2
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """Return a value as a mistake shows it: at most 60 characters, on one line."""
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
@@ -59,26 +59,26 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN_MAX else text[: _SHOWN_MAX - 3] + "..."
 
 
-class Collector:
-    """The mistakes of one file, in the order in which they were found, at most :data:`MISTAKES_MAX`."""
+class IssueCollector:
+    """The mistakes of one file, in the order in which they were found, at most :data:`ISSUES_MAX`."""
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self._mistakes: list[ValidationIssue] = []
+        self._issues: list[ValidationIssue] = []
         self._keys: set[str] = set()
-        self._left_out = 0
+        self._omitted = 0
 
     def add(self, key: str, value: str, expected: str) -> None:
         """Note a mistake. ``value`` is what is shown of the wrong value (see :func:`shown`)."""
-        if len(self._mistakes) < MISTAKES_MAX:
+        if len(self._issues) < ISSUES_MAX:
             self._keys.add(key)
-            self._mistakes.append(ValidationIssue(self.file, key or "file", value, expected))
+            self._issues.append(ValidationIssue(self.file, key or "file", value, expected))
         else:
-            self._left_out += 1
+            self._omitted += 1
 
     def hint(self, name: object, known: Iterable[str]) -> str:
         """Return ``"; did you mean 'x'?"`` for the known name that is closest, or ``""`` if none is close."""
-        if not isinstance(name, str) or len(self._mistakes) >= _HINTS_MAX:
+        if not isinstance(name, str) or len(self._issues) >= _HINTS_MAX:
             return ""
         close = difflib.get_close_matches(name[:64], itertools.islice(known, 1_000), n=1)
         return f"; did you mean {close[0]!r}?" if close else ""
@@ -90,15 +90,15 @@ class Collector:
         """
         return any(key[:end] in self._keys for key in keys for end in _ends_of_parts(key))
 
-    def has_part(self, part: str) -> bool:
+    def has_containing(self, part: str) -> bool:
         """Return whether a mistake was found at a key that contains ``part``."""
         return any(part in key for key in self._keys)
 
-    def mistakes(self) -> list[ValidationIssue]:
+    def issues(self) -> list[ValidationIssue]:
         """Return all mistakes; the last says how many more there are, if the report was cut."""
-        if not self._left_out:
-            return list(self._mistakes)
-        return [*self._mistakes, ValidationIssue(self.file, "file", f"{self._left_out} more mistakes", "none")]
+        if not self._omitted:
+            return list(self._issues)
+        return [*self._issues, ValidationIssue(self.file, "file", f"{self._omitted} more mistakes", "none")]
 
 
 def convert(raw: object, kind: type[T], file: str) -> tuple[T | None, list[ValidationIssue]]:
@@ -112,26 +112,26 @@ def convert(raw: object, kind: type[T], file: str) -> tuple[T | None, list[Valid
     Raises:
         TypeError: ``kind`` holds a type that is not supported; that is a bug of the caller, not of the file.
     """
-    collector = Collector(file)
+    collector = IssueCollector(file)
     value = convert_leniently(raw, kind, collector)
-    mistakes = collector.mistakes()
+    mistakes = collector.issues()
     return (None, mistakes) if mistakes else (value, [])
 
 
-def convert_leniently(raw: object, kind: type[T], collector: Collector) -> T:
+def convert_leniently(raw: object, kind: type[T], collector: IssueCollector) -> T:
     """Convert ``raw`` to ``kind``, with stand-ins where it has mistakes, which go to ``collector``.
 
     The result has the shape of ``kind`` and keeps the positions of lists, so that references between its parts can
     still be checked. It must not be used for anything else if there are mistakes.
     """
-    value: T = _Walk(collector).value(inspect.type_info(kind), raw, "")
+    value: T = _Converter(collector).value(inspect.type_info(kind), raw, "")
     return value
 
 
 def key_of(parent: str, name: str) -> str:
     """Return the key of ``name`` in the table at ``parent``: ``a.b``, or ``a['b c']`` for what is no plain name."""
     if is_name(name) is None:
-        return f"{parent}[{shown(name)}]"
+        return f"{parent}[{format_value(name)}]"
     return f"{parent}.{name}" if parent else name
 
 
@@ -141,10 +141,10 @@ def _ends_of_parts(key: str) -> Iterator[int]:
     yield len(key)
 
 
-class _Walk:
+class _Converter:
     """One conversion. Each method returns a value of the node's type, or a stand-in after noting a mistake."""
 
-    def __init__(self, collector: Collector) -> None:
+    def __init__(self, collector: IssueCollector) -> None:
         self._collector = collector
 
     def value(self, node: inspect.Type, raw: object, key: str, expected: str = "") -> Any:
@@ -171,14 +171,14 @@ class _Walk:
     def _leaf(self, leaf: _Leaf, node: inspect.Type, raw: object, key: str, expected: str) -> Any:
         try:
             return leaf(node, raw)
-        except _Wrong as wrong:
+        except _InvalidLeaf as wrong:
             hint = self._collector.hint(raw, wrong.choices)
-            self._collector.add(key, shown(raw), (expected or wrong.expected) + hint)
+            self._collector.add(key, format_value(raw), (expected or wrong.expected) + hint)
             return wrong.stand_in
 
     def _items(self, node: inspect.VarTupleType | inspect.ListType, raw: object, key: str) -> list[Any]:
         if not isinstance(raw, list | tuple):
-            self._collector.add(key, shown(raw), "a list")
+            self._collector.add(key, format_value(raw), "a list")
             return []
         minimum, maximum = node.min_length or 0, node.max_length
         if len(raw) < minimum or (maximum is not None and len(raw) > maximum):
@@ -188,14 +188,14 @@ class _Walk:
 
     def _dict(self, node: inspect.DictType, raw: object, key: str) -> dict[str, Any]:
         if not isinstance(raw, dict):
-            self._collector.add(key, shown(raw), "a table")
+            self._collector.add(key, format_value(raw), "a table")
             return {}
         converted = {}
         for name, item in raw.items():
             if isinstance(name, str):
                 converted[name] = self.value(node.value_type, item, key_of(key, name))
             else:
-                self._collector.add(key, f"the key {shown(name)}", "keys that are strings")
+                self._collector.add(key, f"the key {format_value(name)}", "keys that are strings")
         return converted
 
     def _union(self, node: inspect.UnionType, raw: object, key: str, expected: str) -> Any:
@@ -215,45 +215,45 @@ class _Walk:
         if isinstance(tag, str) and tag in structs:
             return self._struct(structs[tag], raw, key)
         names = [str(name) for name in structs]
-        value = shown(tag) if first.tag_field in raw else "missing"
+        value = format_value(tag) if first.tag_field in raw else "missing"
         expected = _choice_text(names) + self._collector.hint(tag, names)
         self._collector.add(key_of(key, str(first.tag_field)), value, expected)
-        return _stand_in(first, raw)
+        return _placeholder(first, raw)
 
     def _struct(self, node: inspect.StructType, raw: object, key: str) -> Any:
         if not isinstance(raw, dict):
-            self._collector.add(key, shown(raw), "a table")
-            return _stand_in(node, {})
+            self._collector.add(key, format_value(raw), "a table")
+            return _placeholder(node, {})
         fields = {field.encode_name: field for field in node.fields}
-        self._note_unknown(raw, [*fields, *([node.tag_field] if node.tag_field else [])], key)
+        self._report_unknown(raw, [*fields, *([node.tag_field] if node.tag_field else [])], key)
         values = {}
         for name, field in fields.items():
             if name in raw:
                 values[field.name] = self.value(field.type, raw[name], key_of(key, name))
             elif field.required:
-                self._collector.add(key_of(key, name), "missing", _expected_text(field.type))
-                values[field.name] = _stand_in(field.type, None)
+                self._collector.add(key_of(key, name), "missing", _expected_of(field.type))
+                values[field.name] = _placeholder(field.type, None)
         try:
             return node.cls(**values)
         except (ValueError, TypeError) as error:  # a __post_init__ that checks
             self._collector.add(key, "wrong", str(error))
             return None
 
-    def _note_unknown(self, raw: dict[Any, Any], known: list[str], key: str) -> None:
+    def _report_unknown(self, raw: dict[Any, Any], known: list[str], key: str) -> None:
         for name in raw:
             if not isinstance(name, str):
-                self._collector.add(key, f"the key {shown(name)}", "keys that are strings")
+                self._collector.add(key, f"the key {format_value(name)}", "keys that are strings")
             elif name not in known:
                 expected = _choice_text(known) + self._collector.hint(name, known)
                 self._collector.add(key_of(key, name), "unknown key", expected)
 
 
-def _stand_in(node: inspect.Type, raw: object) -> Any:
+def _placeholder(node: inspect.Type, raw: object) -> Any:
     """A value of the node's type, as near to ``raw`` as it gets; its mistakes are not counted."""
-    return _Walk(Collector("")).value(node, raw, "")
+    return _Converter(IssueCollector("")).value(node, raw, "")
 
 
-class _Wrong(Exception):
+class _InvalidLeaf(Exception):
     """A leaf that does not fit; ``stand_in`` has the right Python type."""
 
     def __init__(self, expected: str, stand_in: object, choices: Iterable[str] = ()) -> None:
@@ -269,21 +269,21 @@ def _string(node: inspect.StrType, raw: object) -> str:
     minimum, maximum = node.min_length or 0, node.max_length
     expected = "a string" if node.max_length is None else f"a string of {_range_text(minimum, maximum, 'characters')}"
     if not isinstance(raw, str):
-        raise _Wrong(expected, "")
+        raise _InvalidLeaf(expected, "")
     # The raw text stands in for itself: what refers to it, in the same wrong spelling, is no second mistake.
     if len(raw) < minimum or (maximum is not None and len(raw) > maximum):
-        raise _Wrong(expected, raw)
+        raise _InvalidLeaf(expected, raw)
     if node.pattern is not None and re.fullmatch(node.pattern, raw) is None:
-        raise _Wrong(f"a string that matches {node.pattern}", raw)
+        raise _InvalidLeaf(f"a string that matches {node.pattern}", raw)
     return raw
 
 
 def _integer(node: inspect.IntType, raw: object) -> int:
     expected = "an integer" + _bounds_text(node)
     if type(raw) is not int:
-        raise _Wrong(expected, 0)
+        raise _InvalidLeaf(expected, 0)
     if not _within(node, raw):
-        raise _Wrong(expected, raw)
+        raise _InvalidLeaf(expected, raw)
     return raw
 
 
@@ -292,15 +292,15 @@ def _number(node: inspect.FloatType, raw: object) -> float:
     if type(raw) is int and raw.bit_length() <= 64:
         raw = float(raw)
     if type(raw) is not float or not math.isfinite(raw):
-        raise _Wrong(expected, 0.0)
+        raise _InvalidLeaf(expected, 0.0)
     if not _within(node, raw):
-        raise _Wrong(expected, raw)
+        raise _InvalidLeaf(expected, raw)
     return raw
 
 
 def _boolean(_node: inspect.BoolType, raw: object) -> bool:
     if type(raw) is not bool:
-        raise _Wrong("true or false", False)
+        raise _InvalidLeaf("true or false", False)
     return raw
 
 
@@ -312,7 +312,7 @@ def _date(_node: inspect.DateType, raw: object) -> datetime.date:
             return datetime.date.fromisoformat(raw)
     except ValueError:
         pass  # a date of the right form that does not exist
-    raise _Wrong('a date such as "2026-08-17"', datetime.date.min)
+    raise _InvalidLeaf('a date such as "2026-08-17"', datetime.date.min)
 
 
 def _time(_node: inspect.TimeType, raw: object) -> datetime.time:
@@ -323,7 +323,7 @@ def _time(_node: inspect.TimeType, raw: object) -> datetime.time:
             return datetime.time.fromisoformat(raw)
     except ValueError:
         pass  # 25:00
-    raise _Wrong('a time of the day such as "09:00"', datetime.time.min)
+    raise _InvalidLeaf('a time of the day such as "09:00"', datetime.time.min)
 
 
 def _literal(node: inspect.LiteralType, raw: object) -> Any:
@@ -337,12 +337,12 @@ def _enum(node: inspect.EnumType, raw: object) -> Any:
 def _one_of(choices: dict[str, Any], raw: object) -> Any:
     if isinstance(raw, str) and raw in choices:
         return choices[raw]
-    raise _Wrong(_choice_text(list(choices)), next(iter(choices.values())), choices)
+    raise _InvalidLeaf(_choice_text(list(choices)), next(iter(choices.values())), choices)
 
 
 def _nothing(_node: inspect.NoneType, raw: object) -> None:
     if raw is not None:
-        raise _Wrong("nothing", None)
+        raise _InvalidLeaf("nothing", None)
 
 
 _LEAVES: Final[dict[type, _Leaf]] = {
@@ -384,9 +384,9 @@ def _choice_text(names: list[str]) -> str:
     return names[0] if len(names) == 1 else "one of " + ", ".join(names)
 
 
-def _expected_text(node: inspect.Type) -> str:
+def _expected_of(node: inspect.Type) -> str:
     """What a missing value of this type would have to be: what a wrong one is told."""
-    collector = Collector("")
-    _Walk(collector).value(node, None, "")
-    found = collector.mistakes()
+    collector = IssueCollector("")
+    _Converter(collector).value(node, None, "")
+    found = collector.issues()
     return found[0].expected if found else "a value"

@@ -6,7 +6,7 @@ where a value that it looks at is wrong by itself: one mistake, one line.
 
 from __future__ import annotations
 
-__all__ = ["check"]
+__all__ = ["validate"]
 
 import itertools
 import zoneinfo
@@ -23,7 +23,7 @@ from quota_engine.catalog.schema import (
     ReReleaseSettings,
     RuleSettings,
 )
-from quota_engine.catalog.schema_conversion import Collector, key_of, shown
+from quota_engine.catalog.schema_conversion import IssueCollector, format_value, key_of
 from quota_engine.domain.model import ReReleaseRule
 from quota_engine.domain.validation import QUOTAS_MAX
 
@@ -31,28 +31,28 @@ _LISTED_MAX = 12
 _LISTS = ("services", "channels", "groups", "schedules", "plans", "offices")
 
 
-def check(file: CatalogFile, collector: Collector) -> None:
+def validate(file: CatalogFile, collector: IssueCollector) -> None:
     """Add every mistake between the parts of ``file`` to ``collector``."""
-    checks = _Checks(file, collector)
+    checks = _FileValidator(file, collector)
     checks.top()
     for index, plan in enumerate(file.plans):
-        _PlanChecks(checks, plan, f"plans[{index}]").all()
+        _PlanValidator(checks, plan, f"plans[{index}]").all()
     plans = {plan.id: plan for plan in file.plans}
     for index, office in enumerate(file.offices):
         checks.office(office, f"offices[{index}]", plans)
 
 
-class _Checks:
+class _FileValidator:
     """The checks of the file and its offices, and the helpers that all checks share."""
 
-    def __init__(self, file: CatalogFile, collector: Collector) -> None:
+    def __init__(self, file: CatalogFile, collector: IssueCollector) -> None:
         self.file = file
         self.collector = collector
         self.classes = {office.office_class for office in file.offices}
         self.classes_are_known = not collector.has(
             "offices", *(f"offices[{index}].class" for index in range(len(file.offices)))
         )
-        self._rules_are_wrong = collector.has_part("rules")
+        self._rules_are_wrong = collector.has_containing("rules")
         self._zones: dict[str, bool] = {}
         self._zone_names: list[str] = []
         self._ids = {name: {entry.id: None for entry in getattr(file, name)} for name in _LISTS}
@@ -87,7 +87,7 @@ class _Checks:
         units = {unit.id for unit in office.service_units}
         missing = sorted({quota.service_unit for quota in plan.quotas if quota.service_unit} - units)
         if missing and not self.collector.has(f"{key}.service_units"):
-            expected = f"the units that quotas of the plan {shown(plan.id)} count"
+            expected = f"the units that quotas of the plan {format_value(plan.id)} count"
             self.collector.add(f"{key}.service_units", f"no unit {', '.join(missing[:_LISTED_MAX])}", expected)
 
     def zone(self, key: str, name: str) -> None:
@@ -98,7 +98,7 @@ class _Checks:
         if not self._zone_names:
             self._zone_names = sorted(zoneinfo.available_timezones())
         hint = self.collector.hint(name, self._zone_names)
-        self.collector.add(key, shown(name), f'an IANA time zone such as "Asia/Jakarta"{hint}')
+        self.collector.add(key, format_value(name), f'an IANA time zone such as "Asia/Jakarta"{hint}')
 
     def retention(self, key: str, own: RuleSettings, merged: RuleSettings) -> None:
         """A day must be remembered for as long as an identity limit looks back, or the limit would not hold."""
@@ -111,14 +111,14 @@ class _Checks:
     def capacity_names(self, key: str, capacities: Iterable[str], plan: Plan) -> None:
         known = [*(quota.id for quota in plan.quotas), *(allotment.id for allotment in plan.allotments)]
         for name in capacities:
-            self.refer_to(key_of(key, name), name, known, f"a quota or allotment of the plan {shown(plan.id)}")
+            self.refer_to(key_of(key, name), name, known, f"a quota or allotment of the plan {format_value(plan.id)}")
 
     def unique(self, key: str, ids: Sequence[str]) -> None:
         first_at: dict[str, int] = {}
         for index, name in enumerate(ids):
             place = f"{key}[{index}].id"
             if name in first_at and not self.collector.has(place):
-                self.collector.add(place, shown(name), f"an id of its own; {key}[{first_at[name]}] has this one")
+                self.collector.add(place, format_value(name), f"an id of its own; {key}[{first_at[name]}] has this one")
             first_at.setdefault(name, index)
 
     def named(self, key: str, entries: Sequence[Named]) -> None:
@@ -131,14 +131,14 @@ class _Checks:
     def repeated(self, key: str, names: Sequence[str]) -> None:
         for index, name in enumerate(names):
             if name in names[:index] and not self.collector.has(f"{key}[{index}]", f"{key}[{names.index(name)}]"):
-                self.collector.add(f"{key}[{index}]", shown(name), "each entry once")
+                self.collector.add(f"{key}[{index}]", format_value(name), "each entry once")
 
     def ordered(self, key: str, first: str, earlier: Any, last: str, later: Any, *, strict: bool = False) -> None:
         if self.collector.has(f"{key}.{first}", f"{key}.{last}"):
             return
         if later < earlier or (strict and later == earlier):
             relation = "later than" if strict else "not before"
-            self.collector.add(f"{key}.{last}", shown(later), f"{relation} {first}, {shown(earlier)}")
+            self.collector.add(f"{key}.{last}", format_value(later), f"{relation} {first}, {format_value(earlier)}")
 
     def refer(self, key: str, name: str, where: str) -> None:
         """``name`` must be an id of the top-level list ``where`` (if that list could be read)."""
@@ -156,13 +156,13 @@ class _Checks:
         listed = ", ".join(itertools.islice(known, _LISTED_MAX)) or "there is none"
         more = f" and {len(known) - _LISTED_MAX} more" if len(known) > _LISTED_MAX else ""
         hint = self.collector.hint(name, known)
-        self.collector.add(key, shown(name) if name else "missing", f"{noun}: {listed}{more}{hint}")
+        self.collector.add(key, format_value(name) if name else "missing", f"{noun}: {listed}{more}{hint}")
 
 
-class _PlanChecks:
+class _PlanValidator:
     """The checks of one plan."""
 
-    def __init__(self, checks: _Checks, plan: Plan, key: str) -> None:
+    def __init__(self, checks: _FileValidator, plan: Plan, key: str) -> None:
         self.checks, self.collector, self.plan, self.key = checks, checks.collector, plan, key
         file = checks.file
         self.services = list(plan.services) or [service.id for service in file.services]
@@ -201,7 +201,9 @@ class _PlanChecks:
         if settings.rule is ReReleaseRule.COOLING and time_s == 0:
             self.collector.add(f"{key}.cooling_s", "missing", "a cooling time of 1 second or more")
         elif settings.rule is not ReReleaseRule.COOLING and time_s > 0:
-            self.collector.add(f"{key}.rule", shown(str(settings.rule)), "cooling, because a cooling time is given")
+            self.collector.add(
+                f"{key}.rule", format_value(str(settings.rule)), "cooling, because a cooling time is given"
+            )
 
     def check_sessions(self) -> None:
         key, hours = f"{self.key}.sessions", self.plan.hours
@@ -213,8 +215,8 @@ class _PlanChecks:
             self.checks.ordered(place, "start", session.start, "end", session.end, strict=True)
             within = hours.start <= session.start and session.end <= hours.end
             if not within and hours_are_known and not self.collector.has(f"{place}.start", f"{place}.end"):
-                window = f"{shown(session.start)} to {shown(session.end)}"
-                expected = f"a time within the hours, {shown(hours.start)} to {shown(hours.end)}"
+                window = f"{format_value(session.start)} to {format_value(session.end)}"
+                expected = f"a time within the hours, {format_value(hours.start)} to {format_value(hours.end)}"
                 self.collector.add(place, window, expected)
 
     def check_quotas(self) -> None:
@@ -233,7 +235,9 @@ class _PlanChecks:
         for index, name in enumerate(self.allotments):
             place = f"{key}.allotments[{index}].id"
             if name in quota_at and not self.collector.has(place):
-                self.collector.add(place, shown(name), f"an id of its own; {key}.quotas[{quota_at[name]}] has this one")
+                self.collector.add(
+                    place, format_value(name), f"an id of its own; {key}.quotas[{quota_at[name]}] has this one"
+                )
         for index, quota in enumerate(plan.quotas):
             place = f"{key}.quotas[{index}]"
             if quota.session:
@@ -245,7 +249,7 @@ class _PlanChecks:
     def one_of(self, key: str, name: str, known: Sequence[str], noun: str) -> None:
         """``name`` must be one that this plan has (unless the list of them could not be read)."""
         if not self.collector.has(f"{self.key}.{noun}", noun):
-            self.checks.refer_to(key, name, known, f"one of the {noun} of the plan {shown(self.plan.id)}")
+            self.checks.refer_to(key, name, known, f"one of the {noun} of the plan {format_value(self.plan.id)}")
 
     def check_allotment(self, allotment: Allotment, key: str) -> None:
         self.references(f"{key}.channels", allotment.channels, "channels")
@@ -270,14 +274,14 @@ class _PlanChecks:
             return
         other = self.plan.allotments[self.allotments.index(name)]
         if name == allotment.id:
-            self.collector.add(key, shown(name), "another allotment, not itself")
+            self.collector.add(key, format_value(name), "another allotment, not itself")
         elif not other.bookable:
-            self.collector.add(key, shown(name), "an allotment that is bookable")
+            self.collector.add(key, format_value(name), "an allotment that is bookable")
         elif any(
             _disjoint(getattr(allotment, noun), getattr(other, noun))
             for noun in ("channels", "groups", "services", "sessions")
         ):
-            self.collector.add(key, shown(name), "an allotment that admits some of the same bookings")
+            self.collector.add(key, format_value(name), "an allotment that admits some of the same bookings")
 
     def check_reallocation(self, allotment: Allotment, key: str) -> None:
         settings, hours = allotment.reallocation, self.plan.hours
@@ -285,7 +289,7 @@ class _PlanChecks:
         if self.collector.has(key):
             return
         if settings.to == allotment.id and settings.to:
-            self.collector.add(f"{key}.to", shown(settings.to), "another allotment, not itself")
+            self.collector.add(f"{key}.to", format_value(settings.to), "another allotment, not itself")
         else:
             self.one_of(f"{key}.to", settings.to, self.allotments, "allotments")
         if self.collector.has(f"{key}.at", f"{key}.schedule", f"{key}.days_before"):
@@ -297,7 +301,7 @@ class _PlanChecks:
             self.checks.refer(f"{key}.schedule", settings.schedule, "schedules")
             if settings.days_before:
                 self.collector.add(
-                    f"{key}.days_before", shown(settings.days_before), "a time (at) instead of a schedule"
+                    f"{key}.days_before", format_value(settings.days_before), "a time (at) instead of a schedule"
                 )
         elif (
             settings.at is not None
@@ -305,7 +309,9 @@ class _PlanChecks:
             and settings.at >= hours.end
             and not self.collector.has(f"{self.key}.hours.end")
         ):
-            self.collector.add(f"{key}.at", shown(settings.at), f"a time before the day is over, {shown(hours.end)}")
+            self.collector.add(
+                f"{key}.at", format_value(settings.at), f"a time before the day is over, {format_value(hours.end)}"
+            )
 
     def check_chains(self) -> None:
         """Places pass on once: what they pass on to must not pass on itself, or they might go round in a circle."""
@@ -314,7 +320,7 @@ class _PlanChecks:
             settings = allotment.reallocation
             if settings is not None and settings.to in reallocating and settings.to != allotment.id:
                 key = f"{self.key}.allotments[{index}].reallocation.to"
-                self.collector.add(key, shown(settings.to), "an allotment that passes nothing on itself")
+                self.collector.add(key, format_value(settings.to), "an allotment that passes nothing on itself")
 
 
 def _disjoint(some: Sequence[str], others: Sequence[str]) -> bool:

@@ -39,7 +39,7 @@ def check(file: str, /, *, as_json: AsJson = False) -> int:
     except CatalogError as error:
         mistakes = [
             {"file": each.file, "key": each.key, "value": each.value, "expected": each.expected}
-            for each in error.mistakes
+            for each in error.issues
         ]
     if as_json:
         _print_json({"file": file, "ok": not mistakes, "offices": offices, "mistakes": mistakes})
@@ -85,7 +85,7 @@ def show(name: str = "surabaya", /, *, as_json: AsJson = False) -> int:
 
 
 def _names(items: Mapping[str, Named]) -> dict[str, dict[str, str]]:
-    return {item: {language: one.named(language) for language in ("id", "en")} for item, one in items.items()}
+    return {item: {language: one.display_name(language) for language in ("id", "en")} for item, one in items.items()}
 
 
 def _print_offices(title: str, offices: list[dict[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["OpenBackend", "pytest_addoption", "quota_engine_backend"]
+__all__ = ["OpenStore", "pytest_addoption", "quota_engine_backend"]
 
 import secrets
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ import pytest
 
 from quota_engine.ports import Clock, Store
 
-OpenBackend = Callable[[Clock], Store]
+OpenStore = Callable[[Clock], Store]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
-def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenBackend]:
+def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenStore]:
     """Opens stores that start empty and take their time from the clock they are given; closes them after the test.
 
     Override it to open a backend in another way than by its URL.

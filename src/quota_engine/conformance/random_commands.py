@@ -14,6 +14,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from quota_engine.conformance.world import (
+    COOLING,
     DAY,
     DRAW,
     FORGET_AT_MS,
@@ -21,11 +22,10 @@ from quota_engine.conformance.world import (
     NEXT_DAY,
     ONLINE,
     OPENS_AT_MS,
-    PASS_ON_AT_MS,
     PRIORITY,
     PUBLIC,
+    REALLOCATE_AT_MS,
     RULES,
-    SLOW,
     STARTS_AT_MS,
     applicant,
     choice,
@@ -58,7 +58,7 @@ _CHOICES: Final = (
     ONLINE,
     PRIORITY,
     PRIORITY,
-    SLOW,
+    COOLING,
     DRAW,
     PUBLIC,
     choice(("fast",)),
@@ -132,7 +132,7 @@ def _next_time(rng: random.Random, now_ms: int) -> int:
         return now_ms + rng.choice((HOLD_TTL_MS - 1, HOLD_TTL_MS, HOLD_TTL_MS // 2, _HOUR_MS))
     if lot < 0.98:
         return now_ms - rng.choice((1, 1000, HOLD_TTL_MS))
-    turning_points = (PASS_ON_AT_MS, STARTS_AT_MS - 24 * _HOUR_MS, STARTS_AT_MS, FORGET_AT_MS)
+    turning_points = (REALLOCATE_AT_MS, STARTS_AT_MS - 24 * _HOUR_MS, STARTS_AT_MS, FORGET_AT_MS)
     # The nearer ones more often: behind the last nothing happens any more.
     ahead = [one for one in turning_points if one > now_ms] or [now_ms]
     return rng.choice((now_ms, now_ms, now_ms, now_ms + 24 * _HOUR_MS, ahead[0]))

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from quota_engine.conformance.world import (
+    COOLING,
     DAY,
     DRAW,
     FORGET_AT_MS,
@@ -21,11 +22,10 @@ from quota_engine.conformance.world import (
     NEXT_DAY,
     ONLINE,
     OPENS_AT_MS,
-    PASS_ON_AT_MS,
     PRIORITY,
     PUBLIC,
+    REALLOCATE_AT_MS,
     RULES,
-    SLOW,
     STARTS_AT_MS,
     applicant,
     choice,
@@ -81,17 +81,17 @@ _DAY_MS = 86_400_000
 _LATE = HOLD_TTL_MS
 _START = STARTS_AT_MS - OPENS_AT_MS
 _FORGET = FORGET_AT_MS - OPENS_AT_MS
-_PASS_ON = PASS_ON_AT_MS - OPENS_AT_MS
+_REALLOCATE = REALLOCATE_AT_MS - OPENS_AT_MS
 _OVER = _START + _DAY_MS // 2
 
 
-def _moving(key: str, wanted: Choice, *names: str, deadline_ms: int | None = None, day: int = DAY) -> MoveIn:
+def _move_in(key: str, wanted: Choice, *names: str, deadline_ms: int | None = None, day: int = DAY) -> MoveIn:
     """Move these in, once moved: held until ``deadline_ms`` after the opening, or confirmed if there is none."""
     party = tuple(applicant(name) for name in names)
     return MoveIn(key, day, party, wanted, 0 if deadline_ms is None else OPENS_AT_MS + deadline_ms, 1)
 
 
-def _lapsing(command: Reserve, until_ms: int) -> Reserve:
+def _valid_until(command: Reserve, until_ms: int) -> Reserve:
     """The same, to be refused more than ``until_ms`` after the opening."""
     return replace(command, valid_until_ms=OPENS_AT_MS + until_ms)
 
@@ -173,7 +173,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(0, reserve("ani", ONLINE), S.HELD),
             Step(0, reserve("ani", ONLINE), S.HELD, "replayed"),
             Step(0, reserve("ani", ONLINE, "budi"), S.CONFLICT),
-            Step(0, reserve("ani", SLOW), S.CONFLICT),
+            Step(0, reserve("ani", COOLING), S.CONFLICT),
             Step(0, reserve("ani", ONLINE, day=NEXT_DAY), S.CONFLICT),
             Step(1, Confirm("ani"), S.CONFIRMED),
             Step(1, Confirm("ani"), S.CONFIRMED, "replayed"),
@@ -203,7 +203,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         (
             Step(0, reserve("a", ONLINE, "ani"), S.HELD),
             Step(0, Confirm("a"), S.CONFIRMED),
-            Step(0, reserve("b", SLOW, "ani"), S.IDENTITY_LIMIT),
+            Step(0, reserve("b", COOLING, "ani"), S.IDENTITY_LIMIT),
             Step(0, reserve("c", ONLINE, "budi", "ani"), S.IDENTITY_LIMIT),
             Step(0, reserve("d", ONLINE, "ani", day=NEXT_DAY), S.HELD),
             Step(0, Publish(NEXT_DAY + 1, terms(2)), S.DONE),
@@ -268,13 +268,13 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     Scenario(
         "returned places cool before they are sold again",
         (
-            Step(0, reserve("ani", SLOW), S.HELD),
+            Step(0, reserve("ani", COOLING), S.HELD),
             Step(0, Confirm("ani"), S.CONFIRMED),
             Step(1, Cancel("ani"), S.CANCELLED),
-            Step(2, reserve("budi", SLOW), S.SOLD_OUT),
-            Step(60 * _MINUTE_MS, reserve("budi", SLOW), S.SOLD_OUT),
-            Step(90 * _MINUTE_MS + 2, reserve("budi", SLOW), S.HELD),
-            Step(_DAY_MS, reserve("citra", SLOW), S.HELD),
+            Step(2, reserve("budi", COOLING), S.SOLD_OUT),
+            Step(60 * _MINUTE_MS, reserve("budi", COOLING), S.SOLD_OUT),
+            Step(90 * _MINUTE_MS + 2, reserve("budi", COOLING), S.HELD),
+            Step(_DAY_MS, reserve("citra", COOLING), S.HELD),
         ),
     ),
     Scenario(
@@ -349,13 +349,13 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(0, Confirm("a"), S.CONFIRMED),
             Step(0, reserve("f", choice(("fast",))), S.HELD),
             Step(0, Confirm("f"), S.CONFIRMED),
-            Step(_PASS_ON - 1, reserve("b", ONLINE), S.SOLD_OUT),
-            Step(_PASS_ON, reserve("b", ONLINE), S.HELD),
-            Step(_PASS_ON, reserve("c", ONLINE), S.SOLD_OUT),
-            Step(_PASS_ON + 1, Cancel("f"), S.CANCELLED),
-            Step(_PASS_ON + 1, reserve("c", ONLINE), S.HELD),
-            Step(_PASS_ON + 1, reserve("d", choice(("fast",))), S.SOLD_OUT),
-            Step(_PASS_ON + 1, SetCapacity(DAY, "fast", 3), S.WRONG_STATE),
+            Step(_REALLOCATE - 1, reserve("b", ONLINE), S.SOLD_OUT),
+            Step(_REALLOCATE, reserve("b", ONLINE), S.HELD),
+            Step(_REALLOCATE, reserve("c", ONLINE), S.SOLD_OUT),
+            Step(_REALLOCATE + 1, Cancel("f"), S.CANCELLED),
+            Step(_REALLOCATE + 1, reserve("c", ONLINE), S.HELD),
+            Step(_REALLOCATE + 1, reserve("d", choice(("fast",))), S.SOLD_OUT),
+            Step(_REALLOCATE + 1, SetCapacity(DAY, "fast", 3), S.WRONG_STATE),
         ),
     ),
     Scenario(
@@ -410,11 +410,11 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(2, Release("b"), S.RELEASED),
             Step(2, reserve("c", ONLINE), S.HELD),
             Step(3, SetCapacity(DAY, "slow", 2), S.DONE),
-            Step(3, reserve("d", SLOW, "d1", "d2"), S.HELD),
+            Step(3, reserve("d", COOLING, "d1", "d2"), S.HELD),
             Step(3, SetCapacity(DAY, "slow", 1), S.DONE),
             Step(4, Release("d"), S.RELEASED),
-            Step(4, reserve("e", SLOW), S.SOLD_OUT),
-            Step(2 * 60 * _MINUTE_MS, reserve("e", SLOW), S.HELD),
+            Step(4, reserve("e", COOLING), S.SOLD_OUT),
+            Step(2 * 60 * _MINUTE_MS, reserve("e", COOLING), S.HELD),
         ),
     ),
     Scenario(
@@ -428,10 +428,10 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(1, Reschedule("ani", NEXT_DAY, ONLINE), S.SOLD_OUT),
             Step(1, Reschedule("ani", NEXT_DAY + 5, ONLINE), S.UNKNOWN_DAY),
             Step(1, Reschedule("ani", NEXT_DAY, choice(("nowhere",))), S.UNKNOWN_QUOTA),
-            Step(1, Reschedule("ani", NEXT_DAY, SLOW, owner=applicant("budi")), S.NOT_OWNER),
-            Step(1, Reschedule("ani", NEXT_DAY, SLOW, expected_version=1), S.STALE),
-            Step(1, Reschedule("ani", NEXT_DAY, SLOW, expected_version=2), S.CONFIRMED),
-            Step(1, Reschedule("ani", NEXT_DAY, SLOW, expected_version=2), S.CONFIRMED, "replayed"),
+            Step(1, Reschedule("ani", NEXT_DAY, COOLING, owner=applicant("budi")), S.NOT_OWNER),
+            Step(1, Reschedule("ani", NEXT_DAY, COOLING, expected_version=1), S.STALE),
+            Step(1, Reschedule("ani", NEXT_DAY, COOLING, expected_version=2), S.CONFIRMED),
+            Step(1, Reschedule("ani", NEXT_DAY, COOLING, expected_version=2), S.CONFIRMED, "replayed"),
             Step(1, reserve("ani", ONLINE), S.CONFIRMED, "replayed"),
             Step(1, reserve("eko", ONLINE), S.HELD),
             Step(2, Reschedule("ani", DAY, ONLINE), S.MOVES_EXCEEDED),
@@ -518,36 +518,36 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     Scenario(
         "what moves in is held as long as it was, or has its place and its number",
         (
-            Step(0, _moving("x", ONLINE, "ani", deadline_ms=7), S.HELD),
-            Step(0, _moving("x", ONLINE, "ani", deadline_ms=7), S.HELD, "replayed"),
-            Step(0, _moving("x", ONLINE, "budi", deadline_ms=7), S.CONFLICT),
-            Step(1, _moving("y", ONLINE, "budi", deadline_ms=1), S.HOLD_EXPIRED),
-            Step(1, _moving("y", ONLINE, "budi"), S.CONFIRMED),
-            Step(1, _moving("z", ONLINE, "citra"), S.SOLD_OUT),
-            Step(1, _moving("z", SLOW, "budi"), S.IDENTITY_LIMIT),
-            Step(1, _moving("z", SLOW, "citra", "ani", deadline_ms=9), S.IDENTITY_LIMIT),
-            Step(1, _moving("z", choice(("nowhere",)), "citra", deadline_ms=0), S.UNKNOWN_QUOTA),
-            Step(1, _moving("z", ONLINE, "citra", deadline_ms=9, day=DAY - 1), S.UNKNOWN_DAY),
-            Step(1, _moving("z", PUBLIC, "a", "b", "c", "d", deadline_ms=9), S.PARTY_TOO_LARGE),
-            Step(7, _moving("x", ONLINE, "ani", deadline_ms=7), S.RESERVATION_ENDED, "replayed"),
-            Step(7, _moving("z", ONLINE, "citra"), S.CONFIRMED),
+            Step(0, _move_in("x", ONLINE, "ani", deadline_ms=7), S.HELD),
+            Step(0, _move_in("x", ONLINE, "ani", deadline_ms=7), S.HELD, "replayed"),
+            Step(0, _move_in("x", ONLINE, "budi", deadline_ms=7), S.CONFLICT),
+            Step(1, _move_in("y", ONLINE, "budi", deadline_ms=1), S.HOLD_EXPIRED),
+            Step(1, _move_in("y", ONLINE, "budi"), S.CONFIRMED),
+            Step(1, _move_in("z", ONLINE, "citra"), S.SOLD_OUT),
+            Step(1, _move_in("z", COOLING, "budi"), S.IDENTITY_LIMIT),
+            Step(1, _move_in("z", COOLING, "citra", "ani", deadline_ms=9), S.IDENTITY_LIMIT),
+            Step(1, _move_in("z", choice(("nowhere",)), "citra", deadline_ms=0), S.UNKNOWN_QUOTA),
+            Step(1, _move_in("z", ONLINE, "citra", deadline_ms=9, day=DAY - 1), S.UNKNOWN_DAY),
+            Step(1, _move_in("z", PUBLIC, "a", "b", "c", "d", deadline_ms=9), S.PARTY_TOO_LARGE),
+            Step(7, _move_in("x", ONLINE, "ani", deadline_ms=7), S.RESERVATION_ENDED, "replayed"),
+            Step(7, _move_in("z", ONLINE, "citra"), S.CONFIRMED),
             Step(7, PrepareMove("z"), S.MOVES_EXCEEDED),
             Step(7, CloseDay(DAY), S.DONE),
-            Step(7, _moving("w", SLOW, "dewi"), S.DAY_CLOSED),
+            Step(7, _move_in("w", COOLING, "dewi"), S.DAY_CLOSED),
             Step(7, OpenDay(DAY), S.DONE),
             Step(8, Cancel("z"), S.CANCELLED),
             Step(8, reserve("v", ONLINE, "citra"), S.HELD),
             Step(8, Confirm("v"), S.CONFIRMED),
             Step(8, Cancel("v"), S.CANCELLED),
-            Step(8, _moving("u", ONLINE, "citra"), S.BLOCKED),
-            Step(_OVER, _moving("w", SLOW, "dewi"), S.DAY_OVER),
+            Step(8, _move_in("u", ONLINE, "citra"), S.BLOCKED),
+            Step(_OVER, _move_in("w", COOLING, "dewi"), S.DAY_OVER),
         ),
     ),
     Scenario(
         "a move that came to nothing is undone, and late words of it change nothing",
         (
-            Step(0, _moving("x", ONLINE, "ani", deadline_ms=99), S.HELD),
-            Step(0, _moving("y", ONLINE, "budi"), S.CONFIRMED),
+            Step(0, _move_in("x", ONLINE, "ani", deadline_ms=99), S.HELD),
+            Step(0, _move_in("y", ONLINE, "budi"), S.CONFIRMED),
             Step(1, UndoMove("x", expected_version=2), S.STALE),
             Step(1, UndoMove("x"), S.RELEASED),
             Step(1, UndoMove("x"), S.RELEASED, "replayed"),
@@ -559,29 +559,29 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(2, MoveOut("budi"), S.MOVED),
             Step(2, UndoMove("budi"), S.WRONG_STATE),
             Step(2, UndoMove("nobody"), S.NOT_FOUND),
-            Step(3, _moving("z", ONLINE, "ani", deadline_ms=9), S.HELD),
+            Step(3, _move_in("z", ONLINE, "ani", deadline_ms=9), S.HELD),
             Step(9, UndoMove("z"), S.HOLD_EXPIRED),
         ),
     ),
     Scenario(
         "what moves in finds the door shut until the day opens",
         (
-            Step(-1, _moving("x", ONLINE, "ani"), S.NOT_OPEN),
-            Step(0, _moving("x", ONLINE, "ani"), S.CONFIRMED),
-            Step(_FORGET, _moving("x", ONLINE, "ani"), S.UNKNOWN_DAY),
-            Step(_FORGET, _moving("x", ONLINE, "ani", day=NEXT_DAY), S.DAY_OVER),
+            Step(-1, _move_in("x", ONLINE, "ani"), S.NOT_OPEN),
+            Step(0, _move_in("x", ONLINE, "ani"), S.CONFIRMED),
+            Step(_FORGET, _move_in("x", ONLINE, "ani"), S.UNKNOWN_DAY),
+            Step(_FORGET, _move_in("x", ONLINE, "ani", day=NEXT_DAY), S.DAY_OVER),
         ),
     ),
     Scenario(
         "what comes after its last moment changes nothing",
         (
-            Step(5, _lapsing(reserve("ani", ONLINE), 4), S.COMMAND_EXPIRED),
-            Step(5, _lapsing(reserve("ani", ONLINE), 5), S.HELD),
-            Step(6, _lapsing(reserve("ani", ONLINE), 5), S.HELD, "replayed"),
-            Step(6, _lapsing(reserve("budi", ONLINE, day=DAY - 1), 5), S.COMMAND_EXPIRED),
-            Step(6, replace(_moving("x", ONLINE, "budi"), valid_until_ms=OPENS_AT_MS + 5), S.COMMAND_EXPIRED),
-            Step(6, replace(_moving("x", ONLINE, "budi"), valid_until_ms=OPENS_AT_MS + 6), S.CONFIRMED),
-            Step(7, replace(_moving("x", ONLINE, "budi"), valid_until_ms=1), S.CONFIRMED, "replayed"),
+            Step(5, _valid_until(reserve("ani", ONLINE), 4), S.COMMAND_EXPIRED),
+            Step(5, _valid_until(reserve("ani", ONLINE), 5), S.HELD),
+            Step(6, _valid_until(reserve("ani", ONLINE), 5), S.HELD, "replayed"),
+            Step(6, _valid_until(reserve("budi", ONLINE, day=DAY - 1), 5), S.COMMAND_EXPIRED),
+            Step(6, replace(_move_in("x", ONLINE, "budi"), valid_until_ms=OPENS_AT_MS + 5), S.COMMAND_EXPIRED),
+            Step(6, replace(_move_in("x", ONLINE, "budi"), valid_until_ms=OPENS_AT_MS + 6), S.CONFIRMED),
+            Step(7, replace(_move_in("x", ONLINE, "budi"), valid_until_ms=1), S.CONFIRMED, "replayed"),
             Step(_LATE + 5, Confirm("ani", reacquire=True, valid_until_ms=OPENS_AT_MS + _LATE + 4), S.COMMAND_EXPIRED),
             Step(_LATE + 5, Confirm("ani", valid_until_ms=OPENS_AT_MS + _LATE + 4), S.HOLD_EXPIRED),
             Step(_LATE + 5, Confirm("ani", reacquire=True, valid_until_ms=OPENS_AT_MS + _LATE + 5), S.CONFIRMED),
@@ -652,7 +652,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(0, reserve("budi", ONLINE), S.HELD),
             Step(2 * _LATE - 1, Confirm("budi"), S.CONFIRMED),
             Step(0, Confirm("ani"), S.CONFIRMED),
-            Step(-_DAY_MS, reserve("citra", SLOW), S.HELD),
+            Step(-_DAY_MS, reserve("citra", COOLING), S.HELD),
         ),
     ),
 )

@@ -26,7 +26,7 @@ from quota_engine.admission.token_bucket import (
 from quota_engine.admission.token_bucket import describe as describe_buckets
 from quota_engine.clocks import ManualClock
 from quota_engine.conformance import random_draws, random_rooms
-from quota_engine.conformance.plugin import OpenBackend
+from quota_engine.conformance.plugin import OpenStore
 from quota_engine.conformance.random_commands import random_commands
 from quota_engine.conformance.random_registry import registry_questions, registry_walk
 from quota_engine.conformance.scenarios import SCENARIOS, Scenario
@@ -83,11 +83,11 @@ from quota_engine.waiting_room.machine import describe as describe_room
 
 DAYS = (DAY, NEXT_DAY)
 EVENTS_MAX = 100_000
-LEFT_MS = ((), (0, 60_000, HOLD_TTL_MS))
+HISTOGRAM_BOUNDS_MS = ((), (0, 60_000, HOLD_TTL_MS))
 """Bounds for counting holds by what they have left."""
 
 
-class SideBySide:
+class ReferenceComparison:
     """A store and the reference, given the same commands at the same times, and compared after each."""
 
     def __init__(self, backend: Store, clock: ManualClock) -> None:
@@ -119,23 +119,23 @@ class SideBySide:
         assert self.backend.execute(Audit(OFFICE)) == []
         for day in DAYS:
             assert self.backend.execute(ListDay(OFFICE, day)) == list_day(self.reference, day, self.clock.now_ms())
-            for bounds_ms in LEFT_MS:
+            for bounds_ms in HISTOGRAM_BOUNDS_MS:
                 expected = hold_remaining_histogram(self.reference, day, bounds_ms, self.clock.now_ms())
                 assert self.backend.execute(ReadHoldRemainingHistogram(OFFICE, day, bounds_ms)) == expected
 
 
-def side_by_side(open_store: OpenBackend, setup: tuple[Command, ...] = published()) -> SideBySide:
+def start_comparison(open_store: OpenStore, setup: tuple[Command, ...] = published()) -> ReferenceComparison:
     clock = ManualClock(OPENS_AT_MS - 3_600_000)
-    both = SideBySide(open_store(clock), clock)
+    both = ReferenceComparison(open_store(clock), clock)
     for command in setup:
         both.send(clock.now_ms(), command)
     return both
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name.replace(" ", "-"))
-def test_scenario(quota_engine_backend: OpenBackend, scenario: Scenario) -> None:
+def test_scenario(quota_engine_backend: OpenStore, scenario: Scenario) -> None:
     """Every step of the scenario comes to its status, and leaves the same outcome and state as the reference."""
-    both = side_by_side(quota_engine_backend, scenario.setup)
+    both = start_comparison(quota_engine_backend, scenario.setup)
     for number, step in enumerate(scenario.steps):
         outcome = both.send(OPENS_AT_MS + step.at_ms, step.command)
         flags = [flag for flag in ("replayed", "resumed") if getattr(outcome, flag)]
@@ -145,9 +145,9 @@ def test_scenario(quota_engine_backend: OpenBackend, scenario: Scenario) -> None
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_random_commands(quota_engine_backend: OpenBackend, seed: int) -> None:
+def test_random_commands(quota_engine_backend: OpenStore, seed: int) -> None:
     """Hundreds of colliding commands: outcome and whole state equal the reference's after each."""
-    both = side_by_side(quota_engine_backend)
+    both = start_comparison(quota_engine_backend)
     for now_ms, command in random_commands(seed, 400):
         both.send(now_ms, command)
         both.compare()
@@ -155,9 +155,9 @@ def test_random_commands(quota_engine_backend: OpenBackend, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_batch_is_what_one_by_one_would_be(quota_engine_backend: OpenBackend, seed: int) -> None:
+def test_a_batch_is_what_one_by_one_would_be(quota_engine_backend: OpenStore, seed: int) -> None:
     """Commands sent together come to what they come to alone, whatever becomes of their neighbours."""
-    both = side_by_side(quota_engine_backend)
+    both = start_comparison(quota_engine_backend)
     pairs = list(random_commands(100 + seed, 300))
     for start in range(0, len(pairs), 20):
         now_ms, commands = pairs[start][0], tuple(command for _, command in pairs[start : start + 20])
@@ -169,7 +169,7 @@ def test_a_batch_is_what_one_by_one_would_be(quota_engine_backend: OpenBackend, 
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_draws(quota_engine_backend: OpenBackend, seed: int) -> None:
+def test_draws(quota_engine_backend: OpenStore, seed: int) -> None:
     """A draw from its announcement until it is forgotten: answers, questions and whole state equal the reference's."""
     clock, place = ManualClock(0), ledger.address_of(random_draws.DRAW)
     backend, reference = quota_engine_backend(clock), ledger.DrawLedger(place)
@@ -182,7 +182,7 @@ def test_draws(quota_engine_backend: OpenBackend, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_registry_is_kept_too(quota_engine_backend: OpenBackend, seed: int) -> None:
+def test_the_registry_is_kept_too(quota_engine_backend: OpenStore, seed: int) -> None:
     """Claims over all offices and moves between them: answers and whole state equal the reference's after each."""
     clock, rng = ManualClock(0), Random(seed)
     backend = quota_engine_backend(clock)
@@ -201,9 +201,9 @@ def test_the_registry_is_kept_too(quota_engine_backend: OpenBackend, seed: int) 
     assert backend.execute(ListOffices()) == []
 
 
-def test_threads_share_one_day(quota_engine_backend: OpenBackend) -> None:
+def test_threads_share_one_day(quota_engine_backend: OpenStore) -> None:
     """Eight threads press at once for 100 places, some with the same key: 100 are held, none twice, and it adds up."""
-    both = side_by_side(quota_engine_backend)
+    both = start_comparison(quota_engine_backend)
     both.send(OPENS_AT_MS, SetCapacity(DAY, "online", 100))
     outcomes: list[list[Outcome]] = [[] for _ in range(8)]
     start = threading.Barrier(8)
@@ -228,9 +228,9 @@ def test_threads_share_one_day(quota_engine_backend: OpenBackend) -> None:
     assert both.backend.execute(Audit(OFFICE)) == []
 
 
-def test_threads_confirm_and_get_different_numbers(quota_engine_backend: OpenBackend) -> None:
+def test_threads_confirm_and_get_different_numbers(quota_engine_backend: OpenStore) -> None:
     """Queue numbers given at the same moment are all different, and none is left out."""
-    both = side_by_side(quota_engine_backend)
+    both = start_comparison(quota_engine_backend)
     both.send(OPENS_AT_MS, SetCapacity(DAY, "online", 80))
     for one in range(80):
         both.send(OPENS_AT_MS, reserve(f"k{one}", ONLINE))
@@ -250,7 +250,7 @@ def test_threads_confirm_and_get_different_numbers(quota_engine_backend: OpenBac
     assert sorted(numbers) == list(range(1, 81))
 
 
-def test_guarded_reserves(quota_engine_backend: OpenBackend) -> None:
+def test_guarded_reserves(quota_engine_backend: OpenStore) -> None:
     """Passes, charges and their shadows: answers and ledger equal the reference's, alone and in batches."""
     random = Random(11)
     clock = ManualClock(OPENS_AT_MS - 3_600_000)
@@ -287,7 +287,7 @@ def guarded(random: Random, command: Command, now_ms: int) -> Command | GuardedR
     return GuardedReserve(command, charges, one if random.random() < 0.7 else None)
 
 
-def test_token_buckets(quota_engine_backend: OpenBackend) -> None:
+def test_token_buckets(quota_engine_backend: OpenStore) -> None:
     """Buckets at a place of their own: each answer, and what is left, equal the reference's."""
     random = Random(12)
     clock = ManualClock(OPENS_AT_MS)
@@ -307,9 +307,9 @@ def test_token_buckets(quota_engine_backend: OpenBackend) -> None:
     assert backend.execute(ListOffices()) == []
 
 
-def test_reading_changes_nothing(quota_engine_backend: OpenBackend) -> None:
+def test_reading_changes_nothing(quota_engine_backend: OpenStore) -> None:
     """Lookups and views show what time has decided, and leave no event."""
-    both = side_by_side(quota_engine_backend)
+    both = start_comparison(quota_engine_backend)
     both.send(OPENS_AT_MS, reserve("ani", ONLINE))
     both.clock.set_ms(OPENS_AT_MS + 3_600_000)
     before = both.backend.execute(Describe(OFFICE))
@@ -321,11 +321,11 @@ def test_reading_changes_nothing(quota_engine_backend: OpenBackend) -> None:
     assert len(both.backend.execute(ReadEvents(OFFICE, 0, EVENTS_MAX))) == len(both.reference.events)
 
 
-def test_where_somebody_stands_on_the_wait_list(quota_engine_backend: OpenBackend) -> None:
+def test_where_somebody_stands_on_the_wait_list(quota_engine_backend: OpenStore) -> None:
     """Those who joined earlier and still wait are ahead; whoever gets a place, or gives up, is not; nobody waits for a
     day that is over.
     """
-    both = side_by_side(quota_engine_backend, published(wait_list_max=10))
+    both = start_comparison(quota_engine_backend, published(wait_list_max=10))
     both.send(OPENS_AT_MS, reserve("ani", PRIORITY))
     for name in ("budi", "citra", "dewi", "eka"):
         assert both.send(OPENS_AT_MS, reserve(name, PRIORITY, wait=True)).status is Status.WAITING
@@ -356,9 +356,9 @@ def test_where_somebody_stands_on_the_wait_list(quota_engine_backend: OpenBacken
         assert both.backend.execute(ReadWaitListPosition(OFFICE, unknown)) is None
 
 
-def test_events_are_read_in_pages_and_trimmed(quota_engine_backend: OpenBackend) -> None:
+def test_events_are_read_in_pages_and_trimmed(quota_engine_backend: OpenStore) -> None:
     """Numbers of events are kept when older ones are dropped; the events alone rebuild the ledger."""
-    both = side_by_side(quota_engine_backend)
+    both = start_comparison(quota_engine_backend)
     for now_ms, command in random_commands(7, 200):
         both.send(now_ms, command)
     everything = both.backend.execute(ReadEvents(OFFICE, 0, EVENTS_MAX))
@@ -375,10 +375,10 @@ def test_events_are_read_in_pages_and_trimmed(quota_engine_backend: OpenBackend)
     assert both.backend.execute(Audit(OFFICE)) == audit(both.reference) == []
 
 
-class Consumers:
+class ConsumerGroupComparison:
     """Groups of a store's office, beside groups of the model that are asked the same at the same time."""
 
-    def __init__(self, both: SideBySide) -> None:
+    def __init__(self, both: ReferenceComparison) -> None:
         self.both = both
         self.groups: dict[str, ConsumerGroup] = {}
         self.first = 1
@@ -389,7 +389,7 @@ class Consumers:
 
     def read(self, group: str, consumer: str, limit: int, min_idle_ms: int) -> list[int]:
         """Read on both; the numbers that came, with the events that go with them."""
-        known = self.groups.get(group) or consumer_groups.begin(0, self.first, self.last)
+        known = self.groups.get(group) or consumer_groups.new_group(0, self.first, self.last)
         now_ms = max(self.both.clock.now_ms(), self.both.reference.now_ms)
         self.groups[group], ranges = consumer_groups.take(known, consumer, limit, min_idle_ms, now_ms, self.last)
         expected = [number for first, last in ranges for number in range(first, last + 1)]
@@ -412,7 +412,7 @@ class Consumers:
 
     def add(self, group: str, after: int) -> None:
         assert self.both.backend.execute(CreateConsumerGroup(OFFICE, group, after)) == (group not in self.groups)
-        self.groups.setdefault(group, consumer_groups.begin(after, self.first, self.last))
+        self.groups.setdefault(group, consumer_groups.new_group(after, self.first, self.last))
 
     def drop(self, group: str) -> None:
         assert self.both.backend.execute(DeleteConsumerGroup(OFFICE, group)) == (
@@ -425,10 +425,10 @@ class Consumers:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_consumers_are_given_what_the_model_gives_them(quota_engine_backend: OpenBackend, seed: int) -> None:
+def test_consumers_are_given_what_the_model_gives_them(quota_engine_backend: OpenStore, seed: int) -> None:
     """Reading, acknowledging, trimming, groups that come and go, while the office goes on: all as the model says."""
-    both = side_by_side(quota_engine_backend)
-    those, rng = Consumers(both), Random(seed)
+    both = start_comparison(quota_engine_backend)
+    those, rng = ConsumerGroupComparison(both), Random(seed)
     had: list[int] = []
     for now_ms, command in random_commands(200 + seed, 150):
         both.send(now_ms, command)
@@ -449,11 +449,11 @@ def test_consumers_are_given_what_the_model_gives_them(quota_engine_backend: Ope
         those.compare()
 
 
-def test_nothing_is_trimmed_that_a_group_still_needs(quota_engine_backend: OpenBackend) -> None:
+def test_nothing_is_trimmed_that_a_group_still_needs(quota_engine_backend: OpenStore) -> None:
     """Neither what a consumer has open nor what no consumer has been given; another group's progress is no matter."""
-    both = side_by_side(quota_engine_backend)
+    both = start_comparison(quota_engine_backend)
     both.send(OPENS_AT_MS, reserve("ani", ONLINE))
-    those, backend = Consumers(both), both.backend
+    those, backend = ConsumerGroupComparison(both), both.backend
     assert those.read("mail", "w1", 10, 0) == [1, 2, 3, 4]
     assert those.read("billing", "w1", 3, 0) == [1, 2, 3]
     those.acknowledge("mail", [1, 2, 3, 4])
@@ -472,10 +472,10 @@ def test_nothing_is_trimmed_that_a_group_still_needs(quota_engine_backend: OpenB
     those.compare()
 
 
-def test_what_a_dead_consumer_left_is_claimed_in_time(quota_engine_backend: OpenBackend) -> None:
+def test_what_a_dead_consumer_left_is_claimed_in_time(quota_engine_backend: OpenStore) -> None:
     """To the millisecond; and whoever comes back finds what is still theirs."""
-    both = side_by_side(quota_engine_backend)
-    those = Consumers(both)
+    both = start_comparison(quota_engine_backend)
+    those = ConsumerGroupComparison(both)
     both.clock.set_ms(OPENS_AT_MS)
     assert those.read("mail", "dead", 2, 60_000) == [1, 2]
     both.clock.set_ms(OPENS_AT_MS + 59_999)
@@ -489,10 +489,10 @@ def test_what_a_dead_consumer_left_is_claimed_in_time(quota_engine_backend: Open
     those.compare()
 
 
-def test_groups_are_bounded(quota_engine_backend: OpenBackend) -> None:
+def test_groups_are_bounded(quota_engine_backend: OpenStore) -> None:
     """One group too many is refused, and changes nothing; dropping one makes room."""
-    both = side_by_side(quota_engine_backend)
-    those = Consumers(both)
+    both = start_comparison(quota_engine_backend)
+    those = ConsumerGroupComparison(both)
     for number in range(GROUPS_MAX):
         those.add(f"g{number}", number)
     for request in (CreateConsumerGroup(OFFICE, "more", 0), ReadConsumerGroup(OFFICE, "more", "w1", 10, 0)):
@@ -509,10 +509,10 @@ def test_groups_are_bounded(quota_engine_backend: OpenBackend) -> None:
 
 @pytest.mark.parametrize("trimmed", [False, True])
 def test_reconciling_what_is_right_changes_nothing_but_the_epoch(
-    quota_engine_backend: OpenBackend, trimmed: bool
+    quota_engine_backend: OpenStore, trimmed: bool
 ) -> None:
     """By the events, or by the records where events are missing; and the office goes on afterwards."""
-    both = side_by_side(quota_engine_backend)
+    both = start_comparison(quota_engine_backend)
     for number, (now_ms, command) in enumerate(random_commands(11, 200)):
         both.send(now_ms, command)
         if trimmed and number == 50:
@@ -525,9 +525,9 @@ def test_reconciling_what_is_right_changes_nothing_but_the_epoch(
             both.compare()
 
 
-def test_lost_events_happen_again(quota_engine_backend: OpenBackend) -> None:
+def test_lost_events_happen_again(quota_engine_backend: OpenStore) -> None:
     """A store that has lost the last events has the whole state back with them; others are refused."""
-    both = side_by_side(quota_engine_backend)
+    both = start_comparison(quota_engine_backend)
     lost = Ledger(OFFICE)
     for number, (now_ms, command) in enumerate(random_commands(12, 160)):
         if number < 80:
@@ -552,7 +552,7 @@ def test_lost_events_happen_again(quota_engine_backend: OpenBackend) -> None:
     both.compare_events()
 
 
-def test_an_office_that_nobody_published(quota_engine_backend: OpenBackend) -> None:
+def test_an_office_that_nobody_published(quota_engine_backend: OpenStore) -> None:
     """Asking for an unknown office is answered, and costs the store no memory."""
     backend = quota_engine_backend(ManualClock(OPENS_AT_MS))
     assert backend.execute(ListOffices()) == []
@@ -576,7 +576,7 @@ def test_an_office_that_nobody_published(quota_engine_backend: OpenBackend) -> N
     assert backend.execute(ListOffices()) == []
 
 
-def test_offices_do_not_touch_each_other(quota_engine_backend: OpenBackend) -> None:
+def test_offices_do_not_touch_each_other(quota_engine_backend: OpenStore) -> None:
     """The same key, day and applicant at two offices are two reservations."""
     backend = quota_engine_backend(ManualClock(OPENS_AT_MS))
     for office in ("east", "west"):
@@ -588,7 +588,7 @@ def test_offices_do_not_touch_each_other(quota_engine_backend: OpenBackend) -> N
     assert backend.execute(ListOffices()) == ["east", "west"]
 
 
-def test_closing_twice_is_harmless(quota_engine_backend: OpenBackend) -> None:
+def test_closing_twice_is_harmless(quota_engine_backend: OpenStore) -> None:
     """Whoever closes a backend again does no harm."""
     backend = quota_engine_backend(ManualClock(OPENS_AT_MS))
     backend.close()
@@ -596,7 +596,7 @@ def test_closing_twice_is_harmless(quota_engine_backend: OpenBackend) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_random_waiting_rooms(quota_engine_backend: OpenBackend, seed: int) -> None:
+def test_random_waiting_rooms(quota_engine_backend: OpenStore, seed: int) -> None:
     """Any history of a waiting room is answered and remembered as by the pure machine."""
     clock = ManualClock(0)
     backend, reference, place = quota_engine_backend(clock), RoomState(), "~room.conformance"

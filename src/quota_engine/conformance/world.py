@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "COOLING",
     "DAY",
     "DRAW",
     "FORGET_AT_MS",
@@ -11,11 +12,10 @@ __all__ = [
     "OFFICE",
     "ONLINE",
     "OPENS_AT_MS",
-    "PASS_ON_AT_MS",
     "PRIORITY",
     "PUBLIC",
+    "REALLOCATE_AT_MS",
     "RULES",
-    "SLOW",
     "STARTS_AT_MS",
     "applicant",
     "choice",
@@ -48,7 +48,7 @@ _DAY_MS: Final = 86_400_000
 
 OPENS_AT_MS: Final = 1_000_000_000_000
 STARTS_AT_MS: Final = OPENS_AT_MS + 7 * _DAY_MS
-PASS_ON_AT_MS: Final = OPENS_AT_MS + 5 * _DAY_MS
+REALLOCATE_AT_MS: Final = OPENS_AT_MS + 5 * _DAY_MS
 FORGET_AT_MS: Final = STARTS_AT_MS + 40 * _DAY_MS
 HOLD_TTL_MS: Final = 15 * _MINUTE_MS
 
@@ -80,7 +80,7 @@ def terms(shift_days: int = 0) -> DayTerms:
             QuotaTerms("priority", 1, ReRelease(ReReleaseRule.WAIT_LIST)),
             QuotaTerms("slow", 1, ReRelease(ReReleaseRule.COOLING, 60 * _MINUTE_MS, 30 * _MINUTE_MS)),
             QuotaTerms("draw", 1, ReRelease(ReReleaseRule.NEXT_DRAW)),
-            QuotaTerms("fast", 2, reallocation=Reallocation("online", PASS_ON_AT_MS + shift_ms)),
+            QuotaTerms("fast", 2, reallocation=Reallocation("online", REALLOCATE_AT_MS + shift_ms)),
             QuotaTerms("morning", 3),
         ),
     )
@@ -93,7 +93,7 @@ def choice(*options: tuple[str, ...]) -> Choice:
 
 ONLINE: Final = choice(("online",))
 PRIORITY: Final = choice(("priority",))
-SLOW: Final = choice(("slow",))
+COOLING: Final = choice(("slow",))
 DRAW: Final = choice(("draw",))
 PUBLIC: Final = choice(("fast", "morning"), ("online", "morning"))
 """Fast if it has room, else online, and the morning in any case."""

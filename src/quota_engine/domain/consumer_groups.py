@@ -9,14 +9,14 @@ from __future__ import annotations
 
 __all__ = [
     "GROUPS_MAX",
-    "OPEN_MAX",
+    "PENDING_MAX",
     "ConsumerGroup",
     "ConsumerGroupView",
     "Lease",
     "Range",
     "acknowledge",
-    "begin",
     "drop_trimmed",
+    "new_group",
     "ranges_of",
     "take",
     "view_of",
@@ -29,7 +29,7 @@ import msgspec
 
 GROUPS_MAX: Final = 64
 """Groups of one office."""
-OPEN_MAX: Final = 10_000
+PENDING_MAX: Final = 10_000
 """Open numbers of one group: with as many it is given nothing new until some of them are acknowledged."""
 
 Range = tuple[int, int]
@@ -59,7 +59,7 @@ class ConsumerGroup(msgspec.Struct, frozen=True):
         return self.leases[0].first - 1 if self.leases else self.delivered
 
     @property
-    def open(self) -> int:
+    def pending(self) -> int:
         """How many numbers are open."""
         return sum(lease.last - lease.first + 1 for lease in self.leases)
 
@@ -84,7 +84,7 @@ class ConsumerGroupView(msgspec.Struct, frozen=True):
     leases: tuple[Lease, ...]
 
 
-def begin(after: int, first: int, last: int) -> ConsumerGroup:
+def new_group(after: int, first: int, last: int) -> ConsumerGroup:
     """A group that gets the numbers above ``after``, as far as they are kept: from ``first`` to ``last``."""
     return ConsumerGroup(min(max(after, first - 1), last))
 
@@ -122,7 +122,7 @@ def take(
             taken.append(Lease(lease.first, lease.first + units - 1, consumer, now_ms))
         if lease.first + units <= lease.last:
             left.append(Lease(lease.first + units, lease.last, lease.consumer, lease.since_ms))
-    new = max(0, min(wanted, OPEN_MAX - group.open, last - group.delivered))
+    new = max(0, min(wanted, PENDING_MAX - group.pending, last - group.delivered))
     if new:
         taken.append(Lease(group.delivered + 1, group.delivered + new, consumer, now_ms))
     given = _joined(sorted(taken, key=_first))
@@ -150,13 +150,13 @@ def acknowledge(group: ConsumerGroup, ranges: Sequence[Range]) -> tuple[Consumer
         if first <= lease.last:
             leases.append(Lease(first, lease.last, lease.consumer, lease.since_ms))
     after = ConsumerGroup(group.delivered, tuple(leases))
-    return after, group.open - after.open
+    return after, group.pending - after.pending
 
 
 def view_of(name: str, group: ConsumerGroup, last: int) -> ConsumerGroupView:
     """The group as it stands when ``last`` is the number of the last event."""
     lag = max(0, last - group.delivered)
-    return ConsumerGroupView(name, group.acknowledged, group.delivered, group.open, lag, group.leases)
+    return ConsumerGroupView(name, group.acknowledged, group.delivered, group.pending, lag, group.leases)
 
 
 def ranges_of(numbers: Iterable[int]) -> list[Range]:

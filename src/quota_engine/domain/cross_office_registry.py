@@ -16,7 +16,7 @@ from __future__ import annotations
 
 __all__ = [
     "PREFIX",
-    "QUESTIONED_MAX",
+    "QUERY_ITEMS_MAX",
     "SHARDS",
     "SWEEP_MAX",
     "Claim",
@@ -63,7 +63,7 @@ five hundred callers get two thirds as far. Never changed while a store lives: a
 SWEEP_MAX: Final = 16
 """Claims, and moves, whose time is over that one command drops in passing."""
 
-QUESTIONED_MAX: Final = 1_000
+QUERY_ITEMS_MAX: Final = 1_000
 """The most applicants, or moves, in one question."""
 
 NUMBER_MAX: Final = 2**53 - 1
@@ -171,8 +171,8 @@ class FindClaims(msgspec.Struct, frozen=True, gc=False):
     applicants: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.applicants) <= QUESTIONED_MAX:
-            raise InvalidRequest("applicants", f"{len(self.applicants)} applicants", f"1 to {QUESTIONED_MAX}")
+        if not 1 <= len(self.applicants) <= QUERY_ITEMS_MAX:
+            raise InvalidRequest("applicants", f"{len(self.applicants)} applicants", f"1 to {QUERY_ITEMS_MAX}")
         for applicant in self.applicants:
             check_name(applicant, "applicants")
 
@@ -196,7 +196,7 @@ class OpenMoves(msgspec.Struct, frozen=True, gc=False):
     over_for_ms: int = 0
 
     def __post_init__(self) -> None:
-        check_integer(self.limit, "limit", 1, QUESTIONED_MAX)
+        check_integer(self.limit, "limit", 1, QUERY_ITEMS_MAX)
         check_integer(self.over_for_ms, "over_for_ms", 0, DURATION_MS_MAX)
 
 
@@ -274,10 +274,10 @@ class MoveEntry(msgspec.Struct, frozen=True, gc=False):
 class Registry:
     """All that one shard knows. Change it through :func:`apply` only."""
 
-    __slots__ = ("claims", "claims_due", "moves", "moves_due", "now_ms", "number", "place")
+    __slots__ = ("address", "claims", "claims_due", "moves", "moves_due", "now_ms", "number")
 
     def __init__(self, place: str) -> None:
-        self.place = place
+        self.address = place
         self.now_ms = 0
         """The time of the last change. No command is earlier."""
         self.number = 0
@@ -333,7 +333,9 @@ def _next_number(registry: Registry, now_ms: int) -> int:
     return registry.number
 
 
-def _told(status: RegistryStatus, entry: ClaimEntry | None, now_ms: int, *, renewed: bool = False) -> RegistryResult:
+def _claim_result(
+    status: RegistryStatus, entry: ClaimEntry | None, now_ms: int, *, renewed: bool = False
+) -> RegistryResult:
     if entry is None:
         return RegistryResult(status, now_ms=now_ms)
     return RegistryResult(
@@ -349,7 +351,7 @@ def _claim(registry: Registry, command: Claim, now_ms: int) -> RegistryResult:
     if known is not None:
         is_lost = not renewed or (known.secondary_reference != "" and also not in ("", known.secondary_reference))
         if is_lost and known.number != command.replaces_number:
-            return _told(RegistryStatus.TAKEN, known, now_ms)
+            return _claim_result(RegistryStatus.TAKEN, known, now_ms)
         if renewed:
             also = also or known.secondary_reference
             lease_until_ms = max(lease_until_ms, known.lease_until_ms)
@@ -364,23 +366,23 @@ def _claim(registry: Registry, command: Claim, now_ms: int) -> RegistryResult:
     registry.claims[command.applicant] = entry
     if known is None or known.forget_at_ms != forget_at_ms:
         _note_due(registry.claims, registry.claims_due, command.applicant, forget_at_ms)
-    return _told(RegistryStatus.DONE, entry, now_ms, renewed=renewed)
+    return _claim_result(RegistryStatus.DONE, entry, now_ms, renewed=renewed)
 
 
 def _drop(registry: Registry, command: Drop, now_ms: int) -> RegistryResult:
     known: ClaimEntry | None = _live(registry.claims, command.applicant, now_ms)
     if known is None:
-        return _told(RegistryStatus.DONE, None, now_ms)
+        return _claim_result(RegistryStatus.DONE, None, now_ms)
     if known.number != command.number:
-        return _told(RegistryStatus.TAKEN, known, now_ms)
+        return _claim_result(RegistryStatus.TAKEN, known, now_ms)
 
     # From here on it must succeed.
     _next_number(registry, now_ms)
     del registry.claims[command.applicant]
-    return _told(RegistryStatus.DONE, None, now_ms)
+    return _claim_result(RegistryStatus.DONE, None, now_ms)
 
 
-def _move_told(
+def _move_result(
     status: RegistryStatus, entry: MoveEntry | None, now_ms: int, *, renewed: bool = False
 ) -> RegistryResult:
     if entry is None:
@@ -394,9 +396,9 @@ def _open_move(registry: Registry, command: OpenMove, now_ms: int) -> RegistryRe
     if known is not None:
         # One that has been done is in the way, too: who has made ready for another knew the source as it was before.
         if known.target != command.target:
-            return _move_told(RegistryStatus.TAKEN, known, now_ms)
+            return _move_result(RegistryStatus.TAKEN, known, now_ms)
         if known.done:
-            return _move_told(RegistryStatus.DONE, known, now_ms, renewed=True)
+            return _move_result(RegistryStatus.DONE, known, now_ms, renewed=True)
         lease_until_ms = max(lease_until_ms, known.lease_until_ms)
         forget_at_ms = max(forget_at_ms, known.forget_at_ms)
 
@@ -406,28 +408,28 @@ def _open_move(registry: Registry, command: OpenMove, now_ms: int) -> RegistryRe
     registry.moves[command.source] = entry
     if known is None or known.forget_at_ms != forget_at_ms:
         _note_due(registry.moves, registry.moves_due, command.source, forget_at_ms)
-    return _move_told(RegistryStatus.DONE, entry, now_ms, renewed=known is not None)
+    return _move_result(RegistryStatus.DONE, entry, now_ms, renewed=known is not None)
 
 
 def _close_move(registry: Registry, command: CloseMove, now_ms: int) -> RegistryResult:
     known: MoveEntry | None = _live(registry.moves, command.source, now_ms)
     if known is None:
-        return _move_told(RegistryStatus.DONE, None, now_ms)
+        return _move_result(RegistryStatus.DONE, None, now_ms)
     if known.target != command.target or (command.number and command.number != known.number):
-        return _move_told(RegistryStatus.TAKEN, known, now_ms)
+        return _move_result(RegistryStatus.TAKEN, known, now_ms)
     if known.done:
         # What is done is done: a late word that it came to nothing is of an earlier try.
         status = RegistryStatus.DONE if command.done else RegistryStatus.TAKEN
-        return _move_told(status, known, now_ms)
+        return _move_result(status, known, now_ms)
 
     # From here on it must succeed.
     number = _next_number(registry, now_ms)
     if not command.done:
         del registry.moves[command.source]
-        return _move_told(RegistryStatus.DONE, None, now_ms)
+        return _move_result(RegistryStatus.DONE, None, now_ms)
     entry = replace(known, number=number, done=True)
     registry.moves[command.source] = entry
-    return _move_told(RegistryStatus.DONE, entry, now_ms)
+    return _move_result(RegistryStatus.DONE, entry, now_ms)
 
 
 _HANDLERS: Final[dict[type, Callable[[Registry, Any, int], RegistryResult]]] = {
@@ -479,7 +481,7 @@ _ANSWERS: Final[dict[type, Callable[[Registry, Any, int], Any]]] = {
 def describe(registry: Registry) -> dict[str, Any]:
     """Everything about the shard that can make a difference, as builtins: what two equal ones have in common."""
     return {
-        "place": registry.place,
+        "address": registry.address,
         "now_ms": registry.now_ms,
         "number": registry.number,
         "claims": {key: msgspec.to_builtins(entry) for key, entry in sorted(registry.claims.items())},

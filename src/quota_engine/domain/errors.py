@@ -63,7 +63,7 @@ class CatalogError(QuotaEngineError, ValueError):
 
     def __init__(self, mistakes: tuple[ValidationIssue, ...]) -> None:
         super().__init__("\n".join(str(mistake) for mistake in mistakes))
-        self.mistakes = mistakes
+        self.issues = mistakes
 
 
 class BackendUnavailable(QuotaEngineError):

@@ -6,12 +6,12 @@ __all__ = [
     "OFFERS_MAX",
     "RECLAIM_MAX",
     "SETTLE_MAX",
-    "after_return",
+    "distribute_free_units",
     "find_option",
     "reallocate",
     "served_by_wait_list",
     "settle",
-    "settled",
+    "settle_reservation",
 ]
 
 from collections.abc import Sequence
@@ -70,18 +70,18 @@ def _reclaim(ledger: Ledger, day: Day, name: str, units: int, now_ms: int, budge
     while budget and quota.free < units:
         budget -= 1
         changed: Sequence[str] = (name,)
-        if not _cool_one(ledger, day, name, now_ms):
-            sets = (quotas for quotas in _in_order(day) if name in quotas)
+        if not _release_cooled(ledger, day, name, now_ms):
+            sets = (quotas for quotas in _held_quota_sets(day) if name in quotas)
             changed = next((quotas for quotas in sets if _expire_one(ledger, day, quotas, now_ms)), ())
             if not changed:
                 return budget
         # While an overbooking is worked off nothing becomes free, and the wait list need not be read each time.
         if any(day.quotas[one].free > 0 for one in changed):
-            after_return(ledger, day, now_ms)
+            distribute_free_units(ledger, day, now_ms)
     return budget
 
 
-def _in_order(day: Day) -> list[tuple[str, ...]]:
+def _held_quota_sets(day: Day) -> list[tuple[str, ...]]:
     """The sets of quotas that holds are on, in an order that every backend can have: that of their names."""
     return sorted(day.due, key=",".join)
 
@@ -102,7 +102,7 @@ def _expire(ledger: Ledger, record: Reservation, now_ms: int) -> Reservation:
     return expired
 
 
-def _cool_one(ledger: Ledger, day: Day, name: str, now_ms: int) -> bool:
+def _release_cooled(ledger: Ledger, day: Day, name: str, now_ms: int) -> bool:
     cooling_due = day.quotas[name].cooling_due
     if not cooling_due or cooling_due[0][0] > now_ms:
         return False
@@ -119,14 +119,14 @@ def settle(ledger: Ledger, day: Day, now_ms: int, limit: int = SETTLE_MAX) -> in
     if now_ms < day.next_due_ms:
         return 0
     expired = 0
-    for quotas in _in_order(day):
+    for quotas in _held_quota_sets(day):
         while expired < limit and _expire_one(ledger, day, quotas, now_ms):
             expired += 1
     for name in day.quotas:
         for _ in range(SETTLE_MAX):
-            if not _cool_one(ledger, day, name, now_ms):
+            if not _release_cooled(ledger, day, name, now_ms):
                 break
-    after_return(ledger, day, now_ms)
+    distribute_free_units(ledger, day, now_ms)
     day.next_due_ms = _next_due_ms(ledger, day)
     return expired
 
@@ -151,7 +151,7 @@ def _next_due_ms(ledger: Ledger, day: Day) -> int:
     return min(due_ms)
 
 
-def settled(ledger: Ledger, record: Reservation, now_ms: int) -> Reservation:
+def settle_reservation(ledger: Ledger, record: Reservation, now_ms: int) -> Reservation:
     """The record as it is now, after its day has been settled; never an overdue hold."""
     day = ledger.days[record.day]
     if now_ms >= day.next_due_ms:
@@ -159,11 +159,11 @@ def settled(ledger: Ledger, record: Reservation, now_ms: int) -> Reservation:
         record = ledger.reservations[record.id]
     if record.state is _HELD and record.deadline_at_ms <= now_ms:
         record = _expire(ledger, record, now_ms)
-        after_return(ledger, day, now_ms)
+        distribute_free_units(ledger, day, now_ms)
     return record
 
 
-def after_return(ledger: Ledger, day: Day, now_ms: int) -> None:
+def distribute_free_units(ledger: Ledger, day: Day, now_ms: int) -> None:
     """Units may have become free: pass on what is due to be passed on, then serve the wait list."""
     for name, quota in day.quotas.items():
         if quota.reallocation is not None and quota.reallocation.at_ms <= now_ms:

@@ -13,14 +13,14 @@ __all__ = [
     "Ledger",
     "PenaltyRecord",
     "Quota",
-    "Returned",
-    "claims_of",
+    "ReturnedUnits",
+    "active_claims",
     "describe",
     "evolve",
     "known_reservation",
     "purge",
     "rebuild",
-    "returned",
+    "split_returned_units",
 ]
 
 import hashlib
@@ -110,9 +110,9 @@ class DueQueue:
         self._heap: list[tuple[int, str, int, Reservation]] = []
         self._pushed = 0
 
-    def push(self, record: Reservation, deadline_ms: int) -> None:
-        if deadline_ms >= self._latest_ms:
-            self._latest_ms = deadline_ms
+    def push(self, record: Reservation, deadline_at_ms: int) -> None:
+        if deadline_at_ms >= self._latest_ms:
+            self._latest_ms = deadline_at_ms
             self._in_order.append(record)
         else:
             self._push_on_heap(record)
@@ -163,12 +163,12 @@ class Day:
     __slots__ = (
         "closed",
         "due",
-        "ids",
-        "known_choice",
         "last_queue_number",
+        "last_valid_choice",
         "next_due_ms",
         "number",
         "quotas",
+        "reservation_ids",
         "terms",
         "waiting",
     )
@@ -182,10 +182,10 @@ class Day:
         """Holds by the quotas they consume, so that a lack of one quota is met from the holds on just that one."""
         self.waiting: dict[str, None] = {}
         """The wait list: ids in the order in which they joined."""
-        self.known_choice: Choice | None = None
+        self.last_valid_choice: Choice | None = None
         """The last choice whose quotas were all found here: in a rush nearly everybody wants the same."""
         self.last_queue_number = 0
-        self.ids: list[str] = []
+        self.reservation_ids: list[str] = []
         """Every reservation that ever was on this day, for forgetting them with it."""
         self.next_due_ms = 0
         """Nothing on this day is due before; may be too early, never too late."""
@@ -219,9 +219,9 @@ class Ledger:
         "next_forget_ms",
         "now_ms",
         "office",
+        "penalties",
         "reservations",
         "rules",
-        "standings",
     )
 
     def __init__(self, office: str) -> None:
@@ -233,7 +233,7 @@ class Ledger:
         self.reservations: dict[str, Reservation] = {}
         self.claims: dict[str, str | tuple[str, ...]] = {}
         """Applicant to the id of their active reservation, or to several. (One bare id saves 56 bytes a place.)"""
-        self.standings: dict[str, PenaltyRecord] = {}
+        self.penalties: dict[str, PenaltyRecord] = {}
         self.events: list[Event] = []
         self.forgotten_days: list[Day] = []
         """Days whose records have not all been purged yet."""
@@ -248,7 +248,7 @@ def known_reservation(ledger: Ledger, reservation_id: str) -> Reservation | None
     return record if record is not None and record.day in ledger.days else None
 
 
-def claims_of(ledger: Ledger, applicant: str, now_ms: int) -> Iterator[Reservation]:
+def active_claims(ledger: Ledger, applicant: str, now_ms: int) -> Iterator[Reservation]:
     """The applicant's claims: active reservations, but for overdue holds, whether or not a sweep has seen them, and for
     places on the wait list of a day that is over.
     """
@@ -284,7 +284,7 @@ def _unclaim(ledger: Ledger, record: Reservation) -> None:
             claims[applicant] = left if len(left) > 1 else left[0]
 
 
-class Returned(NamedTuple):
+class ReturnedUnits(NamedTuple):
     """Where the units given back to a quota go. ``cooling`` includes ``parked``; ``due_at_ms`` is of the others."""
 
     free: int
@@ -293,7 +293,9 @@ class Returned(NamedTuple):
     parked: int
 
 
-def returned(quota: Quota, name: str, units: int, record: Reservation, at_ms: int, seed: str) -> Returned:
+def split_returned_units(
+    quota: Quota, name: str, units: int, record: Reservation, at_ms: int, seed: str
+) -> ReturnedUnits:
     """Split ``units`` that ``record`` (its new version) gives back at ``at_ms`` by the quota's re-release rule.
 
     Units that work off an overbooking are free at once: nobody may have them, so there is nothing to cool.
@@ -302,17 +304,17 @@ def returned(quota: Quota, name: str, units: int, record: Reservation, at_ms: in
     rest = units - worked_off
     rule = quota.re_release
     if not rest or rule.rule in (ReReleaseRule.AT_ONCE, ReReleaseRule.WAIT_LIST):
-        return Returned(units, 0, 0, 0)
+        return ReturnedUnits(units, 0, 0, 0)
     if rule.rule is ReReleaseRule.NEXT_DRAW:
-        return Returned(worked_off, rest, 0, rest)
+        return ReturnedUnits(worked_off, rest, 0, rest)
     digest = hashlib.sha1(f"{seed}:{record.id}:{record.version}:{name}".encode(), usedforsecurity=False).hexdigest()
     jitter_ms = int(digest[:12], 16) % (rule.jitter_ms + 1)
-    return Returned(worked_off, rest, at_ms + rule.cooling_ms + jitter_ms, 0)
+    return ReturnedUnits(worked_off, rest, at_ms + rule.cooling_ms + jitter_ms, 0)
 
 
 def _give_back(ledger: Ledger, day: Day, name: str, units: int, record: Reservation, at_ms: int) -> None:
     quota = day.quotas[name]
-    split = returned(quota, name, units, record, at_ms, ledger.rules.jitter_seed)
+    split = split_returned_units(quota, name, units, record, at_ms, ledger.rules.jitter_seed)
     quota.free += split.free
     quota.cooling += split.cooling
     quota.parked += split.parked
@@ -322,7 +324,7 @@ def _give_back(ledger: Ledger, day: Day, name: str, units: int, record: Reservat
             day.next_due_ms = split.due_at_ms
 
 
-def _count(quota: Quota, state: State, units: int) -> None:
+def _add_units(quota: Quota, state: State, units: int) -> None:
     if state is _HELD:
         quota.held += units
     else:
@@ -337,11 +339,11 @@ def _reservation_changed(ledger: Ledger, event: ReservationChanged) -> None:
     if old is not new:
         reservations[new.id] = new
         if old.day in ledger.days:
-            _reservation_moved_on(ledger, day, old, event)
+            _existing_reservation_changed(ledger, day, old, event)
             return
         if old.state in ACTIVE:  # of a forgotten day, and not purged yet: as if it were not there
             _unclaim(ledger, old)
-    day.ids.append(new.id)
+    day.reservation_ids.append(new.id)
     applicants = new.applicants
     if len(applicants) == 1 and applicants[0] not in ledger.claims:
         ledger.claims[applicants[0]] = new.id
@@ -364,7 +366,7 @@ def _reservation_changed(ledger: Ledger, event: ReservationChanged) -> None:
         day.last_queue_number = new.queue_number + new.units - 1
 
 
-def _reservation_moved_on(ledger: Ledger, day: Day, old: Reservation, event: ReservationChanged) -> None:
+def _existing_reservation_changed(ledger: Ledger, day: Day, old: Reservation, event: ReservationChanged) -> None:
     new = event.reservation
     old_day = ledger.days[old.day]
     units = len(new.applicants)
@@ -375,13 +377,13 @@ def _reservation_moved_on(ledger: Ledger, day: Day, old: Reservation, event: Res
     kept = frozenset(old_quotas) & frozenset(new_quotas) if old_day is day else frozenset()
     for name in new_quotas:
         quota = day.quotas[name]
-        _count(quota, new.state, units)
+        _add_units(quota, new.state, units)
         if name not in kept:
             quota.free -= units
     # Time decides when a hold ended, not the sweep that came by later.
     ended_at_ms = old.deadline_at_ms if event.verb is Verb.EXPIRE else event.at_ms
     for name in old_quotas:
-        _count(old_day.quotas[name], old.state, -units)
+        _add_units(old_day.quotas[name], old.state, -units)
         if name not in kept:
             _give_back(ledger, old_day, name, units, new, ended_at_ms)
 
@@ -390,7 +392,7 @@ def _reservation_moved_on(ledger: Ledger, day: Day, old: Reservation, event: Res
     if new.state is _HELD:
         day.push_due(new)
     if old_day is not day:
-        day.ids.append(new.id)
+        day.reservation_ids.append(new.id)
     if new.queue_number:
         day.last_queue_number = max(day.last_queue_number, new.queue_number + units - 1)
     if old.state in ACTIVE and new.state not in ACTIVE:
@@ -398,14 +400,14 @@ def _reservation_moved_on(ledger: Ledger, day: Day, old: Reservation, event: Res
     elif new.state in ACTIVE and old.state not in ACTIVE:
         _claim(ledger, new)
     if event.verb in (Verb.CANCEL, Verb.MARK_NO_SHOW):
-        _note_standing(ledger, event)
+        _update_penalties(ledger, event)
 
 
-def _note_standing(ledger: Ledger, event: ReservationChanged) -> None:
+def _update_penalties(ledger: Ledger, event: ReservationChanged) -> None:
     rules, at_ms = ledger.rules, event.at_ms
     window_start_ms = at_ms - rules.cancellations_window_ms
     for applicant in event.reservation.applicants:
-        old = ledger.standings.pop(applicant, PenaltyRecord())
+        old = ledger.penalties.pop(applicant, PenaltyRecord())
         cancelled_at_ms = tuple(time_ms for time_ms in old.cancelled_at_ms if time_ms > window_start_ms)
         blocked_until_ms = old.blocked_until_ms
         if event.verb is Verb.CANCEL:
@@ -416,14 +418,14 @@ def _note_standing(ledger: Ledger, event: ReservationChanged) -> None:
         elif rules.no_show_block_ms:
             blocked_until_ms = max(blocked_until_ms, at_ms + rules.no_show_block_ms)
         if blocked_until_ms > at_ms or cancelled_at_ms:
-            ledger.standings[applicant] = PenaltyRecord(cancelled_at_ms, blocked_until_ms)
+            ledger.penalties[applicant] = PenaltyRecord(cancelled_at_ms, blocked_until_ms)
     # The oldest stand first: two looks for each one written keep the outdated from piling up.
     for _ in range(2 * len(event.reservation.applicants)):
-        applicant = next(iter(ledger.standings), "")
-        oldest = ledger.standings.get(applicant)
+        applicant = next(iter(ledger.penalties), "")
+        oldest = ledger.penalties.get(applicant)
         if oldest is None or oldest.blocked_until_ms > at_ms or oldest.cancelled_at_ms[-1:] > (window_start_ms,):
             break
-        del ledger.standings[applicant]
+        del ledger.penalties[applicant]
 
 
 def _rules_set(ledger: Ledger, event: RulesSet) -> None:
@@ -529,10 +531,10 @@ def purge(ledger: Ledger, records_max: int) -> None:
             ledger.next_forget_ms = _next_forget_ms(ledger)
             return
         day = ledger.forgotten_days[-1]
-        if not day.ids:
+        if not day.reservation_ids:
             ledger.forgotten_days.pop()
             continue
-        record = ledger.reservations.get(day.ids.pop())
+        record = ledger.reservations.get(day.reservation_ids.pop())
         # A reservation that was moved to a later day is still on this day's list, and one that was moved away and
         # back is on it twice.
         if record is not None and record.day == day.number:
@@ -579,5 +581,5 @@ def describe(ledger: Ledger) -> dict[str, Any]:
         },
         "reservations": {key: msgspec.to_builtins(record) for key, record in sorted(known.items())},
         "claims": dict(sorted(claims.items())),
-        "standings": {key: msgspec.to_builtins(value) for key, value in sorted(ledger.standings.items())},
+        "penalties": {key: msgspec.to_builtins(value) for key, value in sorted(ledger.penalties.items())},
     }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["hold_remaining_histogram", "in_order", "list_day", "lookup", "view", "wait_list_position"]
+__all__ = ["hold_remaining_histogram", "list_day", "lookup", "sort_reservations", "view", "wait_list_position"]
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from quota_engine.domain.ledger import Day, Ledger, Quota, known_reservation, returned
+from quota_engine.domain.ledger import Day, Ledger, Quota, known_reservation, split_returned_units
 from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, QuotaView, WaitListPosition
@@ -32,8 +32,8 @@ def list_day(ledger: Ledger, number: int, now_ms: int) -> list[Reservation]:
     if day is None:
         return []
     # A reservation that was moved away stands among the day's ids still, and one that came back twice.
-    shown = (lookup(ledger, reservation_id, now_ms) for reservation_id in dict.fromkeys(day.ids))
-    return in_order(record for record in shown if record is not None and record.day == number)
+    shown = (lookup(ledger, reservation_id, now_ms) for reservation_id in dict.fromkeys(day.reservation_ids))
+    return sort_reservations(record for record in shown if record is not None and record.day == number)
 
 
 def hold_remaining_histogram(ledger: Ledger, number: int, bounds_ms: Sequence[int], now_ms: int) -> list[int]:
@@ -47,14 +47,14 @@ def hold_remaining_histogram(ledger: Ledger, number: int, bounds_ms: Sequence[in
     day = ledger.days.get(number)
     if day is None or day.terms.forget_at_ms <= now_ms:
         return counts
-    for reservation_id in dict.fromkeys(day.ids):
+    for reservation_id in dict.fromkeys(day.reservation_ids):
         record = ledger.reservations[reservation_id]
         if record.day == number and record.state is State.HELD and record.deadline_at_ms > now_ms:
             counts[bisect_left(bounds_ms, record.deadline_at_ms - now_ms)] += 1
     return counts
 
 
-def in_order(records: Iterable[Reservation]) -> list[Reservation]:
+def sort_reservations(records: Iterable[Reservation]) -> list[Reservation]:
     """By queue number, and those without one behind them, by creation and id."""
     return sorted(records, key=lambda one: (one.queue_number == 0, one.queue_number, one.created_at_ms, one.id))
 
@@ -84,7 +84,7 @@ def view(ledger: Ledger, number: int, now_ms: int) -> DayView | None:
         return None
     quotas = {name: _copy_counters(quota) for name, quota in day.quotas.items()}
     if now_ms >= day.next_due_ms:
-        _project(ledger, day, quotas, now_ms)
+        _settle_counters(ledger, day, quotas, now_ms)
     return DayView(
         number,
         day.terms.opens_at_ms,
@@ -115,7 +115,7 @@ def _copy_counters(quota: Quota) -> Quota:
     return copy
 
 
-def _project(ledger: Ledger, day: Day, quotas: dict[str, Quota], now_ms: int) -> None:
+def _settle_counters(ledger: Ledger, day: Day, quotas: dict[str, Quota], now_ms: int) -> None:
     """Let time pass on scratch counters: the same as settling, but for the events."""
     for quotas_held in sorted(day.due, key=",".join):  # the order counts where an overbooking is worked off
         overdue = day.due[quotas_held].overdue(ledger.reservations, now_ms)
@@ -124,7 +124,9 @@ def _project(ledger: Ledger, day: Day, quotas: dict[str, Quota], now_ms: int) ->
             for name in record.quotas:
                 quota = quotas[name]
                 quota.held -= record.units
-                split = returned(quota, name, record.units, expired, record.deadline_at_ms, ledger.rules.jitter_seed)
+                split = split_returned_units(
+                    quota, name, record.units, expired, record.deadline_at_ms, ledger.rules.jitter_seed
+                )
                 cooled = split.cooling > split.parked and split.due_at_ms <= now_ms
                 quota.free += split.free + (split.cooling if cooled else 0)
                 quota.cooling += 0 if cooled else split.cooling

@@ -6,7 +6,7 @@ decide, and every counter, list and index is worked out from them again.
 
 from __future__ import annotations
 
-__all__ = ["Reconciliation", "mend", "restore"]
+__all__ = ["Reconciliation", "recompute", "restore_events"]
 
 from collections.abc import Sequence
 
@@ -39,7 +39,7 @@ class Reconciliation(msgspec.Struct, frozen=True):
     restored: int = 0
 
 
-def mend(ledger: Ledger, *, from_events: bool) -> Ledger:
+def recompute(ledger: Ledger, *, from_events: bool) -> Ledger:
     """The ledger as it should be, which may be the same; the one that is given stays as it is.
 
     ``from_events``: all its events are there. If they do not fit together, the records decide all the same.
@@ -52,7 +52,7 @@ def mend(ledger: Ledger, *, from_events: bool) -> Ledger:
     return _from_records(ledger)
 
 
-def restore(ledger: Ledger, number: int, events: Sequence[tuple[int, Event]]) -> int:
+def restore_events(ledger: Ledger, number: int, events: Sequence[tuple[int, Event]]) -> int:
     """Let events happen that the ledger, whose last one is ``number``, has lost; returns how many they were.
 
     ``events``, in the order of their numbers, may begin with some that it has.
@@ -81,7 +81,7 @@ def restore(ledger: Ledger, number: int, events: Sequence[tuple[int, Event]]) ->
 def _from_records(ledger: Ledger) -> Ledger:
     mended = Ledger(ledger.office)
     mended.rules, mended.now_ms, mended.forgotten_day_max = ledger.rules, ledger.now_ms, ledger.forgotten_day_max
-    mended.events, mended.standings = ledger.events, dict(ledger.standings)
+    mended.events, mended.penalties = ledger.events, dict(ledger.penalties)
     records = [record for record in ledger.reservations.values() if known_reservation(ledger, record.id) is record]
     records_of: dict[int, list[Reservation]] = {number: [] for number in ledger.days}
     for record in records:
@@ -90,14 +90,14 @@ def _from_records(ledger: Ledger) -> Ledger:
         mended.days[number] = _day_from_records(day, records_of[number])
         mended.next_forget_ms = min(mended.next_forget_ms, day.terms.forget_at_ms)
     mended.reservations = {record.id: record for record in records}
-    _claim_from_records(ledger, mended, records)
+    _claims_from_records(ledger, mended, records)
     return mended
 
 
 def _day_from_records(day: Day, records: list[Reservation]) -> Day:
     mended = Day(day.number, day.terms)
     mended.closed = day.closed
-    mended.quotas = {name: _copy_of(name, quota) for name, quota in day.quotas.items()}
+    mended.quotas = {name: _copy_quota(name, quota) for name, quota in day.quotas.items()}
     numbers = [number for record in records for number in record.queue_numbers]
     mended.last_queue_number = max([day.last_queue_number, *numbers])
     waiting = {record.id for record in records if record.state is State.WAITING}
@@ -106,7 +106,7 @@ def _day_from_records(day: Day, records: list[Reservation]) -> Day:
     in_order += [record.id for record in sorted(lost, key=lambda record: (record.created_at_ms, record.id))]
     mended.waiting = dict.fromkeys(in_order)
     for record in records:
-        mended.ids.append(record.id)
+        mended.reservation_ids.append(record.id)
         for name in record.quotas:
             mended.quotas[name].held += record.units if record.state is State.HELD else 0
             mended.quotas[name].confirmed += record.units if record.state in _CONFIRMED else 0
@@ -117,7 +117,7 @@ def _day_from_records(day: Day, records: list[Reservation]) -> Day:
     return mended
 
 
-def _copy_of(name: str, quota: Quota) -> Quota:
+def _copy_quota(name: str, quota: Quota) -> Quota:
     """The quota's terms, capacity and what cools there; nothing held or confirmed yet."""
     copy = Quota(QuotaTerms(name, quota.capacity, quota.re_release, quota.reallocation))
     copy.parked, copy.cooling_due = quota.parked, list(quota.cooling_due)
@@ -125,7 +125,7 @@ def _copy_of(name: str, quota: Quota) -> Quota:
     return copy
 
 
-def _claim_from_records(ledger: Ledger, mended: Ledger, records: list[Reservation]) -> None:
+def _claims_from_records(ledger: Ledger, mended: Ledger, records: list[Reservation]) -> None:
     """The claims of the records, in the order in which the ledger has them; lost ones follow, the oldest first."""
     wanted: dict[str, list[str]] = {}
     for record in sorted(records, key=lambda record: (record.created_at_ms, record.id)):

@@ -6,7 +6,7 @@ Every handler checks everything first; after its line "From here on it must succ
 
 from __future__ import annotations
 
-__all__ = ["HANDLERS", "Handler", "apply", "apply_batch", "applying", "is_repeated", "lookup", "view"]
+__all__ = ["HANDLERS", "Handler", "apply", "apply_batch", "is_repeat", "lookup", "make_apply", "view"]
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -45,8 +45,15 @@ from quota_engine.domain.events import (
     ReservationChanged,
     RulesSet,
 )
-from quota_engine.domain.inventory import after_return, find_option, reallocate, served_by_wait_list, settle, settled
-from quota_engine.domain.ledger import Day, Ledger, Quota, claims_of, evolve, known_reservation, purge
+from quota_engine.domain.inventory import (
+    distribute_free_units,
+    find_option,
+    reallocate,
+    served_by_wait_list,
+    settle,
+    settle_reservation,
+)
+from quota_engine.domain.ledger import Day, Ledger, Quota, active_claims, evolve, known_reservation, purge
 from quota_engine.domain.lifecycle import ACTIVE, TRANSITIONS, State, Verb
 from quota_engine.domain.model import CLAIMS_MAX, Choice, DayTerms, Reservation
 from quota_engine.domain.outcomes import Outcome, Status
@@ -73,7 +80,7 @@ HANDLERS: Final[dict[type, Handler]] = {}
 """By the type of command; filled at the end of this file."""
 
 
-def applying(handlers: Mapping[type, Handler]) -> Handler:
+def make_apply(handlers: Mapping[type, Handler]) -> Handler:
     """Make an :func:`apply` of handlers: :data:`HANDLERS`, and what layers above know to do with an office besides."""
 
     def apply(ledger: Ledger, command: Any, now_ms: int) -> Any:
@@ -95,7 +102,7 @@ def applying(handlers: Mapping[type, Handler]) -> Handler:
     return apply
 
 
-apply: Final[Callable[[Ledger, Command, int], Outcome]] = applying(HANDLERS)
+apply: Final[Callable[[Ledger, Command, int], Outcome]] = make_apply(HANDLERS)
 
 
 def apply_batch(ledger: Ledger, commands: Iterable[Command], now_ms: int) -> list[Outcome]:
@@ -109,7 +116,7 @@ def apply_batch(ledger: Ledger, commands: Iterable[Command], now_ms: int) -> lis
 def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
     known = ledger.reservations.get(command.id)
     if known is not None and known.day in ledger.days:
-        return _replay(ledger, known, command, now_ms)
+        return _replay_reserve(ledger, known, command, now_ms)
     if command.valid_until_ms and now_ms > command.valid_until_ms:
         return _REFUSED[Status.COMMAND_EXPIRED]
     day = ledger.days.get(command.day)
@@ -118,15 +125,15 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
     if now_ms >= day.next_due_ms:
         settle(ledger, day, now_ms)
     choice, applicants, terms = command.choice, command.applicants, day.terms
-    if choice is not day.known_choice or day.closed or not terms.opens_at_ms <= now_ms < terms.ends_at_ms:
-        refusal = _day_refuses(day, choice, now_ms)
+    if choice is not day.last_valid_choice or day.closed or not terms.opens_at_ms <= now_ms < terms.ends_at_ms:
+        refusal = _refuse_day(day, choice, now_ms)
         if refusal is not None:
             return refusal
-        day.known_choice = choice
+        day.last_valid_choice = choice
     units, rules = len(applicants), ledger.rules
     if units > rules.party_max:
         return _REFUSED[Status.PARTY_TOO_LARGE]
-    if ledger.standings:
+    if ledger.penalties:
         blocked_until_ms = _blocked_until_ms(ledger, applicants, now_ms)
         if blocked_until_ms:
             return Outcome(Status.BLOCKED, retry_at_ms=blocked_until_ms)
@@ -160,8 +167,8 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
     return Outcome(_STATUS_HELD, record)
 
 
-def _replay(ledger: Ledger, known: Reservation, command: Reserve | MoveIn, now_ms: int) -> Outcome:
-    record = settled(ledger, known, now_ms)
+def _replay_reserve(ledger: Ledger, known: Reservation, command: Reserve | MoveIn, now_ms: int) -> Outcome:
+    record = settle_reservation(ledger, known, now_ms)
     if not _same_party(record.applicants, command.applicants) or (
         record.moves == 0 and (record.day != command.day or record.choice != command.choice)
     ):
@@ -171,7 +178,7 @@ def _replay(ledger: Ledger, known: Reservation, command: Reserve | MoveIn, now_m
     return Outcome(_STATUS_OF[record.state], record, replayed=True)
 
 
-def _day_refuses(day: Day, choice: Choice, now_ms: int) -> Outcome | None:
+def _refuse_day(day: Day, choice: Choice, now_ms: int) -> Outcome | None:
     """Why nobody can get a place on this day now, if so."""
     quotas = day.quotas
     for option in choice.options:
@@ -190,7 +197,7 @@ def _day_refuses(day: Day, choice: Choice, now_ms: int) -> Outcome | None:
 
 def _blocked_until_ms(ledger: Ledger, applicants: Sequence[str], now_ms: int) -> int:
     """When the last of the applicants' blocks ends; 0 if none is blocked."""
-    standings = ledger.standings
+    standings = ledger.penalties
     until_ms = max(standings[one].blocked_until_ms if one in standings else 0 for one in applicants)
     return until_ms if until_ms > now_ms else 0
 
@@ -199,16 +206,16 @@ def _same_party(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     return one == other or sorted(one) == sorted(other)
 
 
-def is_repeated(ledger: Ledger, command: Reserve, now_ms: int) -> bool:
+def is_repeat(ledger: Ledger, command: Reserve, now_ms: int) -> bool:
     """Whether the party asks for what it has: the id is known, or there is something to resume. Changes nothing."""
     return (
         known_reservation(ledger, command.id) is not None
-        or _to_resume(ledger, command, max(now_ms, ledger.now_ms)) is not None
+        or _resumable_reservation(ledger, command, max(now_ms, ledger.now_ms)) is not None
     )
 
 
-def _to_resume(ledger: Ledger, command: Reserve, now_ms: int) -> Reservation | None:
-    for record in claims_of(ledger, command.applicants[0], now_ms):
+def _resumable_reservation(ledger: Ledger, command: Reserve, now_ms: int) -> Reservation | None:
+    for record in active_claims(ledger, command.applicants[0], now_ms):
         if (
             record.day == command.day
             and record.state in (State.WAITING, _HELD)
@@ -219,22 +226,22 @@ def _to_resume(ledger: Ledger, command: Reserve, now_ms: int) -> Reservation | N
 
 
 def _resume_or_refuse(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome | None:
-    record = _to_resume(ledger, command, now_ms)
+    record = _resumable_reservation(ledger, command, now_ms)
     if record is not None:
         return Outcome(_STATUS_OF[record.state], record, resumed=True)
-    in_the_way = _limit_reached(ledger, command.applicants, command.day, now_ms)
+    in_the_way = _conflicting_claim(ledger, command.applicants, command.day, now_ms)
     if in_the_way is None:
         return None
     own = _same_party(in_the_way.applicants, command.applicants)
     return Outcome(Status.IDENTITY_LIMIT, in_the_way if own else None)
 
 
-def _limit_reached(
+def _conflicting_claim(
     ledger: Ledger, applicants: Sequence[str], day: int, now_ms: int, except_id: str = ""
 ) -> Reservation | None:
     """An active reservation that keeps one of the applicants from a place on ``day``, if there is one."""
     for applicant in applicants:
-        claims = [record for record in claims_of(ledger, applicant, now_ms) if record.id != except_id]
+        claims = [record for record in active_claims(ledger, applicant, now_ms) if record.id != except_id]
         if len(claims) >= CLAIMS_MAX:
             return claims[0]
         for limit in ledger.rules.identity_limits:
@@ -272,12 +279,14 @@ def _wait_or_refuse(ledger: Ledger, day: Day, command: Reserve, now_ms: int) -> 
 # --- Steps of a reservation's life ---------------------------------------------------------------------------------
 
 
-def _step(ledger: Ledger, command: Any, verb: Verb, goal: State, guards: Sequence[_Guard], now_ms: int) -> Outcome:
+def _advance(
+    ledger: Ledger, command: Any, verb: Verb, goal: State, guards: Sequence[_DayCheck], now_ms: int
+) -> Outcome:
     """The checks that all steps have in common, then the step's own ``guards``, then the step."""
     known = known_reservation(ledger, command.id)
     if known is None:
         return _REFUSED[Status.NOT_FOUND]
-    record = settled(ledger, known, now_ms)
+    record = settle_reservation(ledger, known, now_ms)
     if command.owner and command.owner not in record.applicants:
         return _REFUSED[Status.NOT_OWNER]
     if record.state is goal:
@@ -303,7 +312,7 @@ def _step(ledger: Ledger, command: Any, verb: Verb, goal: State, guards: Sequenc
     record = replace(record, state=goal, version=record.version + 1, queue_number=queue_number)
     evolve(ledger, ReservationChanged(now_ms, verb, record))
     if verb in _GIVING_BACK:
-        after_return(ledger, day, now_ms)
+        distribute_free_units(ledger, day, now_ms)
     return Outcome(_STATUS_OF[goal], record)
 
 
@@ -311,9 +320,9 @@ def _reacquire(ledger: Ledger, record: Reservation, now_ms: int) -> Outcome:
     day = ledger.days[record.day]
     option = None
     if (
-        _day_refuses(day, record.choice, now_ms) is None
+        _refuse_day(day, record.choice, now_ms) is None
         and not _blocked_until_ms(ledger, record.applicants, now_ms)
-        and _limit_reached(ledger, record.applicants, record.day, now_ms) is None
+        and _conflicting_claim(ledger, record.applicants, record.day, now_ms) is None
     ):
         option = find_option(ledger, day, record.choice, record.units, now_ms)
     if option is None:
@@ -331,7 +340,7 @@ def _reacquire(ledger: Ledger, record: Reservation, now_ms: int) -> Outcome:
     return Outcome(Status.CONFIRMED, record)
 
 
-_Guard = Callable[[Day, int], Status | None]
+_DayCheck = Callable[[Day, int], Status | None]
 
 
 def _not_closed(day: Day, now_ms: int) -> Status | None:
@@ -347,38 +356,38 @@ def _started(day: Day, now_ms: int) -> Status | None:
 
 
 def _confirm(ledger: Ledger, command: Confirm, now_ms: int) -> Outcome:
-    return _step(ledger, command, Verb.CONFIRM, State.CONFIRMED, (_not_closed, _not_over), now_ms)
+    return _advance(ledger, command, Verb.CONFIRM, State.CONFIRMED, (_not_closed, _not_over), now_ms)
 
 
 def _release(ledger: Ledger, command: Release, now_ms: int) -> Outcome:
-    return _step(ledger, command, Verb.RELEASE, State.RELEASED, (), now_ms)
+    return _advance(ledger, command, Verb.RELEASE, State.RELEASED, (), now_ms)
 
 
 def _cancel(ledger: Ledger, command: Cancel, now_ms: int) -> Outcome:
-    return _step(ledger, command, Verb.CANCEL, State.CANCELLED, (_not_over,), now_ms)
+    return _advance(ledger, command, Verb.CANCEL, State.CANCELLED, (_not_over,), now_ms)
 
 
 def _check_in(ledger: Ledger, command: CheckIn, now_ms: int) -> Outcome:
-    return _step(ledger, command, Verb.CHECK_IN, State.ATTENDED, (_not_over, _started), now_ms)
+    return _advance(ledger, command, Verb.CHECK_IN, State.ATTENDED, (_not_over, _started), now_ms)
 
 
 def _mark_no_show(ledger: Ledger, command: MarkNoShow, now_ms: int) -> Outcome:
-    return _step(ledger, command, Verb.MARK_NO_SHOW, State.NO_SHOW, (_started,), now_ms)
+    return _advance(ledger, command, Verb.MARK_NO_SHOW, State.NO_SHOW, (_started,), now_ms)
 
 
 def _move_out(ledger: Ledger, command: MoveOut, now_ms: int) -> Outcome:
-    return _step(ledger, command, Verb.MOVE_OUT, State.MOVED, (), now_ms)
+    return _advance(ledger, command, Verb.MOVE_OUT, State.MOVED, (), now_ms)
 
 
 def _undo_move(ledger: Ledger, command: UndoMove, now_ms: int) -> Outcome:
-    return _step(ledger, command, Verb.UNDO_MOVE, State.RELEASED, (), now_ms)
+    return _advance(ledger, command, Verb.UNDO_MOVE, State.RELEASED, (), now_ms)
 
 
 def _prepare_move(ledger: Ledger, command: PrepareMove, now_ms: int) -> Outcome:
     known = known_reservation(ledger, command.id)
     if known is None:
         return _REFUSED[Status.NOT_FOUND]
-    record = settled(ledger, known, now_ms)
+    record = settle_reservation(ledger, known, now_ms)
     if command.owner and command.owner not in record.applicants:
         return _REFUSED[Status.NOT_OWNER]
     if record.state is State.EXPIRED:
@@ -402,14 +411,14 @@ def _move_refused(ledger: Ledger, record: Reservation, now_ms: int) -> Status | 
 def _move_in(ledger: Ledger, command: MoveIn, now_ms: int) -> Outcome:
     known = known_reservation(ledger, command.id)
     if known is not None:
-        return _replay(ledger, known, command, now_ms)
+        return _replay_reserve(ledger, known, command, now_ms)
     if command.valid_until_ms and now_ms > command.valid_until_ms:
         return _REFUSED[Status.COMMAND_EXPIRED]
     day = ledger.days.get(command.day)
     if day is None:
         return _REFUSED[Status.UNKNOWN_DAY]
     settle(ledger, day, now_ms)
-    refusal = _day_refuses(day, command.choice, now_ms)
+    refusal = _refuse_day(day, command.choice, now_ms)
     if refusal is not None and refusal.status is Status.UNKNOWN_QUOTA:
         return refusal
     if 0 < command.deadline_at_ms <= now_ms:
@@ -421,7 +430,7 @@ def _move_in(ledger: Ledger, command: MoveIn, now_ms: int) -> Outcome:
     blocked_until_ms = _blocked_until_ms(ledger, command.applicants, now_ms)
     if blocked_until_ms:
         return Outcome(Status.BLOCKED, retry_at_ms=blocked_until_ms)
-    in_the_way = _limit_reached(ledger, command.applicants, command.day, now_ms)
+    in_the_way = _conflicting_claim(ledger, command.applicants, command.day, now_ms)
     if in_the_way is not None:
         own = _same_party(in_the_way.applicants, command.applicants)
         return Outcome(Status.IDENTITY_LIMIT, in_the_way if own else None)
@@ -453,14 +462,14 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
     known = known_reservation(ledger, command.id)
     if known is None:
         return _REFUSED[Status.NOT_FOUND]
-    record = settled(ledger, known, now_ms)
+    record = settle_reservation(ledger, known, now_ms)
     day = ledger.days.get(command.day)
     if day is None:
         return _REFUSED[Status.UNKNOWN_DAY]  # without the record: whose it is has not been looked at yet
     if now_ms >= day.next_due_ms:
         settle(ledger, day, now_ms)
         record = ledger.reservations[record.id]
-    day_refusal = _day_refuses(day, command.choice, now_ms)
+    day_refusal = _refuse_day(day, command.choice, now_ms)
     if day_refusal is not None and day_refusal.status is Status.UNKNOWN_QUOTA:
         return day_refusal
     if command.owner and command.owner not in record.applicants:
@@ -479,7 +488,7 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
     move_refusal = _move_refused(ledger, record, now_ms)
     if move_refusal is not None:
         return Outcome(move_refusal, record)
-    if _limit_reached(ledger, record.applicants, command.day, now_ms, except_id=record.id) is not None:
+    if _conflicting_claim(ledger, record.applicants, command.day, now_ms, except_id=record.id) is not None:
         return Outcome(Status.IDENTITY_LIMIT, record)
     kept = record.quotas if record.day == command.day else ()
     option = find_option(ledger, day, command.choice, record.units, now_ms, kept)
@@ -499,7 +508,7 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
         moves=record.moves + 1,
     )
     evolve(ledger, ReservationChanged(now_ms, Verb.RESCHEDULE, moved))
-    after_return(ledger, ledger.days[record.day], now_ms)
+    distribute_free_units(ledger, ledger.days[record.day], now_ms)
     return Outcome(_STATUS_OF[moved.state], moved)
 
 
@@ -528,15 +537,15 @@ def _publish(ledger: Ledger, command: Publish, now_ms: int) -> Outcome:
     day = ledger.days.get(command.day)
     if day is not None:
         settle(ledger, day, now_ms)
-        if _takes_over_nothing(day, command.terms):
+        if _is_published(day, command.terms):
             return Outcome(Status.DONE, replayed=True)
     evolve(ledger, DayPublished(now_ms, command.day, command.terms))
     if day is not None:
-        after_return(ledger, day, now_ms)
+        distribute_free_units(ledger, day, now_ms)
     return Outcome(Status.DONE)
 
 
-def _takes_over_nothing(day: Day, terms: DayTerms) -> bool:
+def _is_published(day: Day, terms: DayTerms) -> bool:
     """Whether publishing ``terms`` again would change nothing. Capacities do not count: operators may set them."""
     times = (terms.opens_at_ms, terms.starts_at_ms, terms.ends_at_ms, terms.forget_at_ms)
     if times != (day.terms.opens_at_ms, day.terms.starts_at_ms, day.terms.ends_at_ms, day.terms.forget_at_ms):
@@ -555,7 +564,7 @@ def _set_capacity(ledger: Ledger, day: Day, quota: Quota, command: SetCapacity, 
     replayed = quota.capacity == command.capacity
     if not replayed:
         evolve(ledger, CapacitySet(now_ms, command.day, command.quota, command.capacity))
-        after_return(ledger, day, now_ms)
+        distribute_free_units(ledger, day, now_ms)
     return Outcome(Status.DONE, replayed=replayed, overbooked=max(0, -quota.free))
 
 
@@ -563,7 +572,7 @@ def _reallocate_unused(ledger: Ledger, day: Day, quota: Quota, command: Realloca
     if quota.reallocation is None:
         return _REFUSED[Status.WRONG_STATE]
     units = reallocate(ledger, day, command.quota, quota, now_ms)
-    after_return(ledger, day, now_ms)
+    distribute_free_units(ledger, day, now_ms)
     return Outcome(Status.DONE, units=units)
 
 
@@ -571,11 +580,11 @@ def _release_parked(ledger: Ledger, day: Day, quota: Quota, command: ReleasePark
     units = quota.parked
     if units:
         evolve(ledger, ParkedReleased(now_ms, command.day, command.quota, units))
-        after_return(ledger, day, now_ms)
+        distribute_free_units(ledger, day, now_ms)
     return Outcome(Status.DONE, units=units)
 
 
-def _on_quota(handler: Callable[[Ledger, Day, Quota, Any, int], Outcome]) -> Callable[[Ledger, Any, int], Outcome]:
+def _with_quota(handler: Callable[[Ledger, Day, Quota, Any, int], Outcome]) -> Callable[[Ledger, Any, int], Outcome]:
     """Give ``handler`` the command's day, settled, and its quota, or answer that there is none."""
 
     def handle(ledger: Ledger, command: Any, now_ms: int) -> Outcome:
@@ -607,7 +616,7 @@ def _set_closed(ledger: Ledger, number: int, event: DayClosed | DayOpened, now_m
     if day.closed == isinstance(event, DayClosed):
         return Outcome(Status.DONE, replayed=True)
     evolve(ledger, event)
-    after_return(ledger, day, now_ms)
+    distribute_free_units(ledger, day, now_ms)
     return Outcome(Status.DONE)
 
 
@@ -634,10 +643,10 @@ HANDLERS.update(
         Expire: _expire_overdue,
         SetRules: _set_rules,
         Publish: _publish,
-        SetCapacity: _on_quota(_set_capacity),
+        SetCapacity: _with_quota(_set_capacity),
         CloseDay: _close_day,
         OpenDay: _open_day,
-        ReallocateUnused: _on_quota(_reallocate_unused),
-        ReleaseParked: _on_quota(_release_parked),
+        ReallocateUnused: _with_quota(_reallocate_unused),
+        ReleaseParked: _with_quota(_release_parked),
     }
 )

@@ -8,7 +8,7 @@ import datetime
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from quota_engine.catalog import Catalog, OfficeView, choice_of, day_terms, office_of
+from quota_engine.catalog import Catalog, ResolvedOffice, choice_of, day_terms, get_office
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Choice
 from quota_engine.domain.validation import is_name
@@ -42,7 +42,7 @@ def capacities_of_catalog(
     units: dict[tuple[str, int], dict[str, int]] = {}
     wishes: dict[str, Preference] = {}
     for name in offices or catalog.offices:
-        office = office_of(catalog, name)
+        office = get_office(catalog, name)
         choices = list(_choices(catalog, office, channel, groups))
         used = {quota for _, choice in choices for option in choice.options for quota in option}
         for offset in range(days):
@@ -62,7 +62,7 @@ def capacities_of_catalog(
 
 
 def _choices(
-    catalog: Catalog, office: OfficeView, channel: str, groups: Sequence[str]
+    catalog: Catalog, office: ResolvedOffice, channel: str, groups: Sequence[str]
 ) -> Iterator[tuple[tuple[str, ...], Choice]]:
     """What can be asked of an office on any day, with the words that tell one choice from the other."""
     several = len(office.services) > 1

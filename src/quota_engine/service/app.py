@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from quota_engine.catalog import Catalog, OfficeView, choice_of, office_of
+from quota_engine.catalog import Catalog, ResolvedOffice, choice_of, get_office
 from quota_engine.clocks import SystemClock
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
 from quota_engine.domain.outcomes import DayView
@@ -180,9 +180,9 @@ class Service:
         """Is told of each answer to what did not even become a request."""
         self.metrics.call("no-request").add(http, 0)
 
-    def office(self, office: str) -> OfficeView:
+    def office(self, office: str) -> ResolvedOffice:
         """The office of the catalog. Raises :class:`UnknownName`."""
-        return office_of(self.catalog, office)
+        return get_office(self.catalog, office)
 
     def room_of(self, office: str) -> str | None:
         """The id of the waiting room that people of this office should go to: that of the release that is running, or

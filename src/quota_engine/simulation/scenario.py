@@ -32,7 +32,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from quota_engine.catalog import Collector, convert, read_raw
+from quota_engine.catalog import IssueCollector, convert, read_raw
 from quota_engine.domain.errors import CatalogError
 from quota_engine.simulation.population_config import Identity, ReRelease, Society
 
@@ -281,7 +281,7 @@ def load_scenario(source: str | pathlib.Path) -> Scenario:
     A path to a catalog in the file is taken relative to the file. Raises ``CatalogError`` with every mistake.
     """
     name = str(source)
-    collector = Collector(name)
+    collector = IssueCollector(name)
     if name in BUILT_IN:
         text = (
             importlib.resources.files("quota_engine.simulation")
@@ -291,7 +291,7 @@ def load_scenario(source: str | pathlib.Path) -> Scenario:
         raw = tomllib.loads(text)
     else:
         raw = read_raw(name, collector)
-    if mistakes := collector.mistakes():
+    if mistakes := collector.issues():
         raise CatalogError(tuple(mistakes))
     scenario, mistakes = convert(raw, Scenario, name)
     if scenario is None:

@@ -10,7 +10,7 @@ import datetime
 import itertools
 from collections.abc import Mapping, Sequence
 
-from quota_engine.catalog import Catalog, OfficeView, choice_of, day_terms, load_catalog, packed_places
+from quota_engine.catalog import Catalog, ResolvedOffice, choice_of, day_terms, load_catalog, packed_places
 from quota_engine.domain.errors import CatalogError, InvalidRequest, ValidationIssue
 from quota_engine.domain.model import DayTerms, ReReleaseRule
 from quota_engine.simulation.scenario import Booking, Sale, Scenario
@@ -210,7 +210,7 @@ def _options(catalog: Catalog, office: str, wishes: tuple[Wish, ...], file: str)
 
 
 def _office_day(
-    office: OfficeView, date: datetime.date, terms: DayTerms, options: Sequence[Sequence[str]], capacity: int
+    office: ResolvedOffice, date: datetime.date, terms: DayTerms, options: Sequence[Sequence[str]], capacity: int
 ) -> OfficeDay:
     quotas = {quota.name: quota.capacity for quota in terms.quotas}
     reallocation_targets = {quota.name: quota.reallocation.to for quota in terms.quotas if quota.reallocation}

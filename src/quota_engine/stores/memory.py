@@ -18,7 +18,7 @@ from quota_engine.domain.ledger import describe
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome, WaitListPosition
 from quota_engine.domain.queries import hold_remaining_histogram, list_day, wait_list_position
-from quota_engine.domain.reconcile import Reconciliation, mend, restore
+from quota_engine.domain.reconcile import Reconciliation, recompute, restore_events
 from quota_engine.domain.state_machine import lookup, view
 from quota_engine.ledger_kinds import kind_of
 from quota_engine.ports import (
@@ -49,7 +49,7 @@ from quota_engine.ports import (
 T = TypeVar("T")
 
 
-class _Book:
+class _LockedLedger:
     """The ledger of one place, and its lock."""
 
     __slots__ = ("apply", "epoch", "events_trimmed", "groups", "kind", "ledger", "lock")
@@ -74,23 +74,23 @@ class MemoryStore:
 
     def __init__(self, clock: Clock) -> None:
         self._now_ms = clock.now_ms
-        self._books: dict[str, _Book] = {}
-        self._books_lock = threading.Lock()
-        self._answers: dict[type, Callable[[Any], Any]] = {
-            Query: self._ask,
-            ApplyMany: self._send_many,
+        self._ledgers: dict[str, _LockedLedger] = {}
+        self._ledgers_lock = threading.Lock()
+        self._handlers: dict[type, Callable[[Any], Any]] = {
+            Query: self._query,
+            ApplyMany: self._apply_many,
             Lookup: self._lookup,
-            ReadWaitListPosition: self._wait_place,
+            ReadWaitListPosition: self._wait_list_position,
             View: self._view,
             ListDay: self._list_day,
-            ReadHoldRemainingHistogram: self._count_holds,
+            ReadHoldRemainingHistogram: self._hold_remaining_histogram,
             ReadEvents: self._read_events,
             TrimEvents: self._trim_events,
-            ReadConsumerGroup: self._read_group,
+            ReadConsumerGroup: self._read_consumer_group,
             Acknowledge: self._acknowledge,
-            CreateConsumerGroup: self._add_group,
-            DeleteConsumerGroup: self._drop_group,
-            ListConsumerGroups: self._list_groups,
+            CreateConsumerGroup: self._create_consumer_group,
+            DeleteConsumerGroup: self._delete_consumer_group,
+            ListConsumerGroups: self._list_consumer_groups,
             ListOffices: self._list_offices,
             Audit: self._audit,
             Reconcile: self._reconcile,
@@ -99,7 +99,7 @@ class MemoryStore:
 
     def apply(self, office: str, command: Command) -> Outcome:
         """See :meth:`quota_engine.ports.Backend.send`."""
-        book = self._books.get(office) or self._book_for(office, command)
+        book = self._ledgers.get(office) or self._get_or_create(office, command)
         lock = book.lock
         lock.acquire()  # what "with" would do, for half of the time
         try:
@@ -115,66 +115,66 @@ class MemoryStore:
         if type(request) is Apply:
             answer = cast("T", self.apply(request.address, request.command))
         else:
-            answer = self._answers[type(request)](request)
+            answer = self._handlers[type(request)](request)
         return answer
 
     def close(self) -> None:
         """Nothing to give back: the ledgers go with the object."""
 
-    def _book(self, place: str) -> _Book:
+    def _get(self, place: str) -> _LockedLedger:
         """The place's book; one where nothing was ever founded gets one that is not kept."""
-        return self._books.get(place) or _Book(place)
+        return self._ledgers.get(place) or _LockedLedger(place)
 
-    def _book_for(self, place: str, *commands: Any) -> _Book:
-        book = self._books.get(place)
+    def _get_or_create(self, place: str, *commands: Any) -> _LockedLedger:
+        book = self._ledgers.get(place)
         if book is None:
-            book = _Book(place)
+            book = _LockedLedger(place)
             if book.kind.creating_commands.isdisjoint(map(type, commands)):
                 return book
-            with self._books_lock:
-                book = self._books.setdefault(place, book)
+            with self._ledgers_lock:
+                book = self._ledgers.setdefault(place, book)
         return book
 
-    def _ask(self, request: Query) -> Any:
-        book = self._book(request.address)
+    def _query(self, request: Query) -> Any:
+        book = self._get(request.address)
         with book.lock:
             return book.kind.ask(book.ledger, request.question, self._now_ms())
 
-    def _send_many(self, request: ApplyMany) -> list[Outcome]:
-        book = self._book_for(request.office, *request.commands)
+    def _apply_many(self, request: ApplyMany) -> list[Outcome]:
+        book = self._get_or_create(request.office, *request.commands)
         with book.lock:
             now_ms = self._now_ms()
             return [book.apply(book.ledger, command, now_ms) for command in request.commands]
 
     def _lookup(self, request: Lookup) -> Reservation | None:
-        book = self._book(request.office)
+        book = self._get(request.office)
         with book.lock:
             return lookup(book.ledger, request.id, self._now_ms())
 
-    def _wait_place(self, request: ReadWaitListPosition) -> WaitListPosition | None:
-        book = self._book(request.office)
+    def _wait_list_position(self, request: ReadWaitListPosition) -> WaitListPosition | None:
+        book = self._get(request.office)
         with book.lock:
             return wait_list_position(book.ledger, request.id, self._now_ms())
 
     def _view(self, request: View) -> list[DayView]:
-        book = self._book(request.office)
+        book = self._get(request.office)
         with book.lock:
             now_ms = self._now_ms()
             views = [view(book.ledger, day, now_ms) for day in request.days]
         return [one for one in views if one is not None]
 
     def _list_day(self, request: ListDay) -> list[Reservation]:
-        book = self._book(request.office)
+        book = self._get(request.office)
         with book.lock:
             return list_day(book.ledger, request.day, self._now_ms())
 
-    def _count_holds(self, request: ReadHoldRemainingHistogram) -> list[int]:
-        book = self._book(request.office)
+    def _hold_remaining_histogram(self, request: ReadHoldRemainingHistogram) -> list[int]:
+        book = self._get(request.office)
         with book.lock:
             return hold_remaining_histogram(book.ledger, request.day, request.bounds_ms, self._now_ms())
 
     def _read_events(self, request: ReadEvents) -> list[RecordedEvent]:
-        book = self._book(request.office)
+        book = self._get(request.office)
         with book.lock:
             start = max(0, request.after - book.events_trimmed)
             events = book.ledger.events[start : start + max(0, request.limit)]
@@ -182,7 +182,7 @@ class MemoryStore:
         return [RecordedEvent(first + index, event) for index, event in enumerate(events)]
 
     def _trim_events(self, request: TrimEvents) -> int:
-        book = self._book(request.office)
+        book = self._get(request.office)
         with book.lock:
             events = book.ledger.events
             through = min([request.through, *(group.acknowledged for group in book.groups.values())])
@@ -191,14 +191,14 @@ class MemoryStore:
             book.events_trimmed += dropped
             return len(events)
 
-    def _read_group(self, request: ReadConsumerGroup) -> list[RecordedEvent]:
-        book = self._book(request.office)
+    def _read_consumer_group(self, request: ReadConsumerGroup) -> list[RecordedEvent]:
+        book = self._get(request.office)
         with book.lock:
             first, last = book.events_trimmed + 1, book.last_number
             if not last or request.limit < 1:
                 return []
             now_ms = max(self._now_ms(), book.ledger.now_ms)
-            group = self._group(book, request.consumer_group) or consumer_groups.begin(0, first, last)
+            group = self._group(book, request.consumer_group) or consumer_groups.new_group(0, first, last)
             book.groups[request.consumer_group], ranges = consumer_groups.take(
                 group, request.consumer, request.limit, request.min_idle_ms, now_ms, last
             )
@@ -206,7 +206,7 @@ class MemoryStore:
             return [RecordedEvent(number, book.ledger.events[number - first]) for number in numbers]
 
     def _acknowledge(self, request: Acknowledge) -> int:
-        book = self._book(request.office)
+        book = self._get(request.office)
         with book.lock:
             group = book.groups.get(request.consumer_group)
             if group is None:
@@ -216,58 +216,58 @@ class MemoryStore:
             )
             return closed
 
-    def _add_group(self, request: CreateConsumerGroup) -> bool:
-        book = self._book(request.office)
+    def _create_consumer_group(self, request: CreateConsumerGroup) -> bool:
+        book = self._get(request.office)
         with book.lock:
             if not book.last_number or self._group(book, request.consumer_group) is not None:
                 return False
-            group = consumer_groups.begin(request.after, book.events_trimmed + 1, book.last_number)
+            group = consumer_groups.new_group(request.after, book.events_trimmed + 1, book.last_number)
             book.groups[request.consumer_group] = group
             return True
 
-    def _group(self, book: _Book, name: str) -> ConsumerGroup | None:
+    def _group(self, book: _LockedLedger, name: str) -> ConsumerGroup | None:
         """The group; ``None`` if it is not there and can come into being."""
         group = book.groups.get(name)
         if group is None and len(book.groups) >= GROUPS_MAX:
             raise InvalidRequest("group", f"the office has {GROUPS_MAX} groups", "one of them; or drop one first")
         return group
 
-    def _drop_group(self, request: DeleteConsumerGroup) -> bool:
-        book = self._book(request.office)
+    def _delete_consumer_group(self, request: DeleteConsumerGroup) -> bool:
+        book = self._get(request.office)
         with book.lock:
             return book.groups.pop(request.consumer_group, None) is not None
 
-    def _list_groups(self, request: ListConsumerGroups) -> list[ConsumerGroupView]:
-        book = self._book(request.office)
+    def _list_consumer_groups(self, request: ListConsumerGroups) -> list[ConsumerGroupView]:
+        book = self._get(request.office)
         with book.lock:
             return [
                 consumer_groups.view_of(name, group, book.last_number) for name, group in sorted(book.groups.items())
             ]
 
     def _list_offices(self, request: ListOffices) -> list[str]:
-        return sorted(place for place in self._books if not place.startswith("~"))
+        return sorted(place for place in self._ledgers if not place.startswith("~"))
 
     def _audit(self, request: Audit) -> list[str]:
-        book = self._book(request.office)
+        book = self._get(request.office)
         with book.lock:
             return audit(book.ledger, from_events=not book.events_trimmed)
 
     def _reconcile(self, request: Reconcile) -> Reconciliation:
-        book = self._book(request.office)
+        book = self._get(request.office)
         with book.lock:
             if not book.last_number:
                 return Reconciliation(request.office, 0)
             findings = audit(book.ledger, from_events=not book.events_trimmed)
-            mended = mend(book.ledger, from_events=not book.events_trimmed)
+            mended = recompute(book.ledger, from_events=not book.events_trimmed)
             mended.events = list(mended.events)  # what they become if some of those to restore are refused is dropped
             repaired = describe(mended) != describe(book.ledger)
-            restored = restore(mended, book.last_number, [(one.number, one.event) for one in request.events])
+            restored = restore_events(mended, book.last_number, [(one.number, one.event) for one in request.events])
             book.ledger = mended
             book.epoch += 1
             return Reconciliation(request.office, book.epoch, tuple(findings), int(repaired), restored)
 
     def _describe(self, request: Describe) -> dict[str, Any]:
-        book = self._book(request.office)
+        book = self._get(request.office)
         with book.lock:
             return book.kind.describe(book.ledger)
 

@@ -38,7 +38,7 @@ from msgspec.structs import replace
 
 from quota_engine.domain.commands import Confirm, Reschedule, Reserve
 from quota_engine.domain.cross_office_registry import (
-    QUESTIONED_MAX,
+    QUERY_ITEMS_MAX,
     Claim,
     Drop,
     FindClaims,
@@ -299,8 +299,8 @@ def audit_claims(desk: RequestBuilder, office: str) -> Workflow[list[str]]:
                 wanted[shard_of(applicant)].append((applicant, f"{office}~{reservation_id}"))
     suspects: dict[str, int] = {}
     for shard, pairs in sorted(wanted.items()):
-        for start in range(0, len(pairs), QUESTIONED_MAX):
-            part = pairs[start : start + QUESTIONED_MAX]
+        for start in range(0, len(pairs), QUERY_ITEMS_MAX):
+            part = pairs[start : start + QUERY_ITEMS_MAX]
             found: FoundClaims = yield Query(shard, FindClaims(tuple(applicant for applicant, _ in part)))
             for (_, reference), *claimed in zip(part, found.references, found.secondary_references, strict=True):
                 if reference not in claimed:

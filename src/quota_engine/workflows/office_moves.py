@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from quota_engine.domain.commands import MoveIn, MoveOut, PrepareMove, UndoMove
 from quota_engine.domain.cross_office_registry import (
-    QUESTIONED_MAX,
+    QUERY_ITEMS_MAX,
     CloseMove,
     FindMove,
     MoveEntry,
@@ -279,7 +279,7 @@ def recover_moves(desk: RequestBuilder, older_than_ms: int, limit: int) -> Workf
         left = limit - finished - undone
         if left < 1:
             break
-        moves: list[MoveEntry] = yield Query(shard, OpenMoves(min(left, QUESTIONED_MAX), older_than_ms))
+        moves: list[MoveEntry] = yield Query(shard, OpenMoves(min(left, QUERY_ITEMS_MAX), older_than_ms))
         for move in moves:
             if (yield from _finish(desk, move)):
                 finished += 1

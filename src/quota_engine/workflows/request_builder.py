@@ -16,9 +16,9 @@ from typing import Final
 
 from quota_engine.admission.policy import Caller
 from quota_engine.admission.tickets import TicketKeys
-from quota_engine.catalog import Catalog, choice_of, day_terms, office_of
+from quota_engine.catalog import Catalog, choice_of, day_terms, get_office
 from quota_engine.domain.commands import DAY_MAX, Command, Reschedule, Reserve
-from quota_engine.domain.consumer_groups import OPEN_MAX
+from quota_engine.domain.consumer_groups import PENDING_MAX
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.identity import Pseudonyms
 from quota_engine.domain.model import Choice
@@ -267,7 +267,7 @@ class RequestBuilder:
             raise InvalidRequest("group, consumer", "only one of them", "both, or neither")
         check_name(consumer_group, "group")
         check_name(consumer, "consumer")
-        check_integer(limit, "limit", 1, OPEN_MAX)
+        check_integer(limit, "limit", 1, PENDING_MAX)
         check_integer(min_idle_ms, "min_idle_ms", 0, DURATION_MS_MAX)
         return ReadConsumerGroup(self.office(office), consumer_group, consumer, limit, min_idle_ms)
 
@@ -276,9 +276,9 @@ class RequestBuilder:
         check_name(consumer_group, "group")
         if not isinstance(numbers, Iterable):
             raise InvalidRequest("numbers", f"a {type(numbers).__name__}", "numbers of events")
-        several = tuple(islice(numbers, OPEN_MAX + 1))
-        if len(several) > OPEN_MAX:
-            raise InvalidRequest("numbers", f"more than {OPEN_MAX}", f"at most {OPEN_MAX} at a time")
+        several = tuple(islice(numbers, PENDING_MAX + 1))
+        if len(several) > PENDING_MAX:
+            raise InvalidRequest("numbers", f"more than {PENDING_MAX}", f"at most {PENDING_MAX} at a time")
         for number in several:
             check_integer(number, "numbers", 1, EVENT_NUMBER_MAX)
         return Acknowledge(self.office(office), consumer_group, several)
@@ -344,7 +344,7 @@ class RequestBuilder:
         Raises:
             UnknownName: it has not.
         """
-        office_of(self.catalog, office)
+        get_office(self.catalog, office)
         return office
 
     def day_number(self, day: Day) -> int:

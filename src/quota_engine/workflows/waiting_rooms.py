@@ -30,7 +30,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from quota_engine.admission.tickets import RoomTickets
-from quota_engine.catalog import Catalog, choice_of, office_of
+from quota_engine.catalog import Catalog, choice_of, get_office
 from quota_engine.domain.errors import (
     BackendUnavailable,
     InvalidRequest,
@@ -417,7 +417,7 @@ def _terms(
     settings: RoomSettings,
 ) -> RoomConfig:
     desk = book.desk
-    rules = office_of(desk.catalog, office).rules
+    rules = get_office(desk.catalog, office).rules
     first = desk.day_number(first_day)
     opens_at_ms = moment_ms(opens_at, "opens_at")
     closes_at_ms = opens_at_ms + 2 * _HOUR_MS if closes_at is None else moment_ms(closes_at, "closes_at")
@@ -487,7 +487,7 @@ def _choices(catalog: Catalog, terms: RoomConfig) -> tuple[Choice, ...]:
     Raises:
         InvalidRequest: nothing can.
     """
-    office = office_of(catalog, terms.office)
+    office = get_office(catalog, terms.office)
     found: dict[tuple[tuple[str, ...], ...], Choice] = {}
     problem: InvalidRequest | None = None
     for service in office.services:

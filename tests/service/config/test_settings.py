@@ -28,7 +28,7 @@ def configured(
 def mistakes(tmp_path: Path, text: str = "", environment: dict[str, str] | None = None, **options: Any) -> list[str]:
     with pytest.raises(CatalogError) as error:
         configured(tmp_path, text, environment, **options)
-    return [f"{Path(mistake.file).name}: {mistake.key}" for mistake in error.value.mistakes]
+    return [f"{Path(mistake.file).name}: {mistake.key}" for mistake in error.value.issues]
 
 
 def test_file_then_environment_then_command_line(tmp_path: Path) -> None:

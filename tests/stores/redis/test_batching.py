@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 
 from quota_engine.clocks import ManualClock
-from quota_engine.conformance.plugin import OpenBackend
+from quota_engine.conformance.plugin import OpenStore
 from quota_engine.conformance.test_backend import *  # noqa: F403
 from quota_engine.conformance.world import DAY, OFFICE, ONLINE, OPENS_AT_MS, applicant, choice, published, reserve
 from quota_engine.domain.commands import Command, Confirm, Release, Reserve, SetCapacity
@@ -787,7 +787,7 @@ class InLoop:
 
 
 @pytest.fixture(params=["memory", "valkey"])
-def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenBackend]:
+def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenStore]:
     """The conformance suite's way to a store, here by asyncio."""
     opened: list[InLoop] = []
     server: Server | None = request.getfixturevalue("valkey_server") if request.param == "valkey" else None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from quota_engine.conformance.plugin import OpenBackend
+from quota_engine.conformance.plugin import OpenStore
 from quota_engine.conformance.test_backend import *  # noqa: F403
 from quota_engine.ports import Clock, Store
 from quota_engine.stores.redis.factory import open_store
@@ -51,7 +51,7 @@ def _pool(client: redis.Redis) -> redis.ConnectionPool:
 
 # A topology is a fixture that gives an opener of backends on an empty store; its name goes in here.
 @pytest.fixture(params=["on_valkey", "on_redis", "on_valkey_cluster", "on_redis_sentinels"])
-def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenBackend]:
+def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenStore]:
     """Backends of one topology, closed after the test."""
     opener: Opener = request.getfixturevalue(request.param)
     opened: list[Store] = []

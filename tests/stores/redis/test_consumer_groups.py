@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from quota_engine.clocks import ManualClock
 from quota_engine.conformance.world import OFFICE, ONLINE, OPENS_AT_MS, published, reserve
 from quota_engine.domain.commands import Confirm
-from quota_engine.domain.consumer_groups import OPEN_MAX, ConsumerGroupView, Lease
+from quota_engine.domain.consumer_groups import PENDING_MAX, ConsumerGroupView, Lease
 from quota_engine.domain.outcomes import Status
 from quota_engine.ports import (
     Acknowledge,
@@ -97,13 +97,13 @@ def test_the_script_is_bounded_as_the_model_is() -> None:
     """At the most open numbers, each second one acknowledged, nothing new is given; the group's text stays small."""
     clock = ManualClock(OPENS_AT_MS)
     for backend in (MemoryStore(clock), LuaStore(clock, LuaServer())):
-        rules = tuple(published(hold_ttl_ms=1000 + one)[0] for one in range(OPEN_MAX + 20))
+        rules = tuple(published(hold_ttl_ms=1000 + one)[0] for one in range(PENDING_MAX + 20))
         backend.execute(ApplyMany(OFFICE, rules))  # an event each
-        assert len(backend.execute(ReadConsumerGroup(OFFICE, "mail", "w1", OPEN_MAX, 0))) == OPEN_MAX
+        assert len(backend.execute(ReadConsumerGroup(OFFICE, "mail", "w1", PENDING_MAX, 0))) == PENDING_MAX
         assert backend.execute(ReadConsumerGroup(OFFICE, "mail", "w2", 10, 60_000)) == []
-        assert backend.execute(Acknowledge(OFFICE, "mail", tuple(range(2, OPEN_MAX + 1, 2)))) == OPEN_MAX // 2
+        assert backend.execute(Acknowledge(OFFICE, "mail", tuple(range(2, PENDING_MAX + 1, 2)))) == PENDING_MAX // 2
         (group,) = backend.execute(ListConsumerGroups(OFFICE))
-        assert (group.pending, group.acknowledged, len(group.leases)) == (OPEN_MAX // 2, 0, OPEN_MAX // 2)
+        assert (group.pending, group.acknowledged, len(group.leases)) == (PENDING_MAX // 2, 0, PENDING_MAX // 2)
         assert len(backend.execute(ReadConsumerGroup(OFFICE, "mail", "w2", 10, 60_000))) == 10
 
 

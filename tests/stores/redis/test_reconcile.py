@@ -15,7 +15,7 @@ from quota_engine.domain.commands import Confirm
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.reconcile import mend
+from quota_engine.domain.reconcile import recompute
 from quota_engine.domain.state_machine import apply
 from quota_engine.ports import Audit, Describe, ReadEvents, Reconcile, RecordedEvent, TrimEvents
 from quota_engine.stores.redis import executor
@@ -80,7 +80,7 @@ def test_what_is_right_is_left_alone(whole: bool, seed: int) -> None:
     if not walked.ledger.events:
         return
     state = state_of(walked)
-    mended = mend(KIND.decode_ledger(OFFICE, state[:-2]), from_events=whole)
+    mended = recompute(KIND.decode_ledger(OFFICE, state[:-2]), from_events=whole)
     assert describe(mended) == describe(walked.ledger)
     assert writes_between(state, mended, len(walked.ledger.events), ()) == []
 

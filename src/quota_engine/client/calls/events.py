@@ -17,7 +17,7 @@ from quota_engine.api_schema.operators import (
 from quota_engine.client.call_protocol import Speaker, Talk, segment
 from quota_engine.client.calls.common import given, of_office
 from quota_engine.client.decoding import event_of, group_of
-from quota_engine.domain.consumer_groups import OPEN_MAX, ConsumerGroupView
+from quota_engine.domain.consumer_groups import PENDING_MAX, ConsumerGroupView
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_integer
 from quota_engine.ports import RecordedEvent
@@ -83,9 +83,9 @@ class EventCalls(Speaker):
 
     def acknowledge(self, office: str, consumer_group: str, numbers: Iterable[int]) -> Talk[int]:
         """See :meth:`quota_engine.QuotaEngine.acknowledge`; many are sent in parts, one after the other."""
-        left = list(islice(numbers, OPEN_MAX + 1))
-        if len(left) > OPEN_MAX:
-            raise InvalidRequest("numbers", "too many", f"at most {OPEN_MAX} numbers")
+        left = list(islice(numbers, PENDING_MAX + 1))
+        if len(left) > PENDING_MAX:
+            raise InvalidRequest("numbers", "too many", f"at most {PENDING_MAX} numbers")
         path = _of_group(office, consumer_group) + "/acknowledge"
         acknowledged = 0
         for first in range(0, len(left) or 1, _READ_MAX):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from msgspec import Meta
 
 from quota_engine.api_schema import reservations as wire
-from quota_engine.catalog import Named, OfficeView, next_release
+from quota_engine.catalog import Named, ResolvedOffice, next_release
 from quota_engine.service.api.common import OFFICE, QuerySettings, Token, get
 from quota_engine.service.http.endpoint import Call, Reply
 
@@ -42,7 +42,7 @@ async def office(service: Service, call: Call) -> Reply:
     return Reply(200, _office(service, service.office(call.path["office"])))
 
 
-def _office(service: Service, view: OfficeView) -> wire.OfficeBody:
+def _office(service: Service, view: ResolvedOffice) -> wire.OfficeBody:
     release = next_release(service.catalog, view.id, service.now_ms())
     return wire.OfficeBody(
         id=view.id,
@@ -55,7 +55,7 @@ def _office(service: Service, view: OfficeView) -> wire.OfficeBody:
         sessions=[
             wire.SessionBody(
                 id=one.id,
-                name=one.named("id"),
+                name=one.display_name("id"),
                 names=_names(one),
                 start=one.start.isoformat("minutes"),
                 end=one.end.isoformat("minutes"),
@@ -72,11 +72,11 @@ def _office(service: Service, view: OfficeView) -> wire.OfficeBody:
 
 
 def _named(items: Iterable[Named]) -> list[wire.NamedBody]:
-    return [wire.NamedBody(id=one.id, name=one.named("id"), names=_names(one)) for one in items]
+    return [wire.NamedBody(id=one.id, name=one.display_name("id"), names=_names(one)) for one in items]
 
 
 def _names(one: Named) -> wire.NamesBody:
-    return wire.NamesBody(id=one.named("id"), en=one.named("en"))
+    return wire.NamesBody(id=one.display_name("id"), en=one.display_name("en"))
 
 
 async def availability(service: Service, call: Call) -> Reply:

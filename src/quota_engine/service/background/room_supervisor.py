@@ -22,7 +22,7 @@ import msgspec
 from quota_engine.admission import room_pass
 from quota_engine.admission.policy import PassRequiredPolicy, PolicyRequest, PolicyResult
 from quota_engine.admission.tickets import TicketKeys
-from quota_engine.catalog import Catalog, day_terms, next_release, office_of, opens_at_ms
+from quota_engine.catalog import Catalog, day_terms, get_office, next_release, opens_at_ms
 from quota_engine.domain.errors import QuotaEngineError, UnknownName
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
 from quota_engine.waiting_room.machine import RoomStatus
@@ -139,7 +139,7 @@ class Releases:
     def _release_of(self, office: str, day: int) -> Release | None:
         date = datetime.date.fromordinal(day)
         day_terms(self.catalog, office, date)  # says which days there can be
-        view = office_of(self.catalog, office)
+        view = get_office(self.catalog, office)
         # A day on which nobody works may be on sale all the same: it was published before it became a holiday.
         opening_ms = opens_at_ms(view.schedule, view.zone, view.calendar, date)
         found = next_release(self.catalog, office, opening_ms - 1)

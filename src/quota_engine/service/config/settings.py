@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from quota_engine.admission import Policy
-from quota_engine.catalog import Collector, load_catalog, read_raw
+from quota_engine.catalog import IssueCollector, load_catalog, read_raw
 from quota_engine.catalog.resolved import Catalog
 from quota_engine.catalog.schema_conversion import convert_leniently
 from quota_engine.domain.errors import CatalogError, ValidationIssue
@@ -139,12 +139,12 @@ def configure(
 
     Raises :class:`CatalogError` with every mistake; each names the file (or the variable, or the option) and the key.
     """
-    collector = Collector(str(file) if file else "configuration")
+    collector = IssueCollector(str(file) if file else "configuration")
     raw = read_raw(file, collector) if file else {}
-    if collector.mistakes():
-        raise CatalogError(tuple(collector.mistakes()))
+    if collector.issues():
+        raise CatalogError(tuple(collector.issues()))
     settings = convert_leniently(raw, Settings, collector)
-    mistakes = collector.mistakes()
+    mistakes = collector.issues()
     for given, source in (
         ({name: environment[variable] for variable, name in ENVIRONMENT.items() if environment.get(variable)}, "env"),
         ({name: value for name, value in options.items() if value is not None}, "option"),
@@ -212,9 +212,9 @@ def _with(settings: Settings, given: Mapping[str, Any], source: str, mistakes: l
         named = variables[name] if source == "env" else f"--{name.replace('_', '-')}"
         if isinstance(value, str) and isinstance(getattr(settings, name), int):
             value = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else value
-        collector = Collector(named)
+        collector = IssueCollector(named)
         changed = convert_leniently({name: value}, Settings, collector)
-        found = collector.mistakes()
+        found = collector.issues()
         mistakes += found
         if not found:
             settings = msgspec.structs.replace(settings, **{name: getattr(changed, name)})

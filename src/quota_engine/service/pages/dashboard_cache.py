@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Final, Generic, TypeVar
 
-from quota_engine.catalog import Catalog, OfficeView, choice_of, packed_places
+from quota_engine.catalog import Catalog, ResolvedOffice, choice_of, packed_places
 from quota_engine.domain.audit_summary import AuditSummary
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Reservation
@@ -91,7 +91,7 @@ class Board:
         self._openings: _Kept[Opening | None] = _Kept(OPENING_KEPT_MS, now_ms, _LISTS_KEPT_MAX)
         self._verdicts: _Kept[AuditSummary] = _Kept(VERDICT_KEPT_MS, now_ms, _OFFICES_KEPT_MAX)
 
-    async def days(self, office: OfficeView) -> tuple[int, list[DayView]]:
+    async def days(self, office: ResolvedOffice) -> tuple[int, list[DayView]]:
         """When they were asked for, and the office's days from today on that are known and not over."""
 
         async def ask() -> list[DayView]:
@@ -103,7 +103,7 @@ class Board:
 
         return await self._days.get(office.id, ask)
 
-    async def day(self, office: OfficeView, day: datetime.date) -> tuple[int, DayView | None]:
+    async def day(self, office: ResolvedOffice, day: datetime.date) -> tuple[int, DayView | None]:
         """The same for one day, also if it is over; ``None``: not known."""
         seen_ms, views = await self.days(office)
         for view in views:
@@ -131,7 +131,7 @@ class Board:
         _, records = await self._records.get((office, day), lambda: self._engine().list_reservations(office, day))
         return records
 
-    async def opening(self, office: OfficeView) -> Opening | None:
+    async def opening(self, office: ResolvedOffice) -> Opening | None:
         """The office's last opening."""
 
         async def ask() -> Opening | None:
@@ -162,12 +162,12 @@ class Board:
         self._days.forget(office)
         self._records.forget((office, day))
 
-    def _today(self, office: OfficeView) -> datetime.date:
+    def _today(self, office: ResolvedOffice) -> datetime.date:
         return datetime.datetime.fromtimestamp(self._now_ms() / 1000, tz=office.zone).date()
 
 
 def slots_of(
-    catalog: Catalog, office: OfficeView, views: list[DayView], service: str, group: str, now_ms: int, language: str
+    catalog: Catalog, office: ResolvedOffice, views: list[DayView], service: str, group: str, now_ms: int, language: str
 ) -> list[Slot]:
     """What can be asked for on these days, session by session; nothing, if the office has nothing of the kind."""
     needs_session = bool(office.sessions) and office.services[service].needs_session
@@ -190,6 +190,6 @@ def slots_of(
             else:
                 state = "open" if places else "full"
             day = datetime.date.fromordinal(view.day)
-            name, hours = (session.named(language), (session.start, session.end)) if session else ("", None)
+            name, hours = (session.display_name(language), (session.start, session.end)) if session else ("", None)
             slots.append(Slot(day, session_id, name, hours, places, state, view.opens_at_ms))
     return sorted(slots, key=lambda slot: (slot.day, list(office.sessions).index(slot.session) if slot.session else 0))

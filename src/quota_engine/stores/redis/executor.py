@@ -22,8 +22,8 @@ from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroupView, r
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome
-from quota_engine.domain.queries import in_order
-from quota_engine.domain.reconcile import Reconciliation, mend, restore
+from quota_engine.domain.queries import sort_reservations
+from quota_engine.domain.reconcile import Reconciliation, recompute, restore_events
 from quota_engine.domain.validation import DURATION_MS_MAX
 from quota_engine.ledger_kinds import kind_of
 from quota_engine.ports import (
@@ -451,7 +451,7 @@ class Executor:
                 record = place.decoder.lookup(line)
                 found[record.id] = record  # the server may show one twice
             if cursor == "0":
-                return in_order(found.values())
+                return sort_reservations(found.values())
 
     def _count_holds(self, office: str, day: int, bounds_ms: tuple[int, ...]) -> Call[list[int]]:
         place = self.handle(office)
@@ -563,7 +563,7 @@ class Executor:
             ledger, number = OFFICE.decode_ledger(place.address, state[:-2]), int(state[0]["number"])
             whole = len(ledger.events) == number
             findings = audit(ledger, from_events=whole) if findings is None else findings
-            mended = mend(ledger, from_events=whole)
+            mended = recompute(ledger, from_events=whole)
             writes = writes_between(state, mended, number, ())
             if writes and turn < ROUNDS_MAX - 1:
                 for start in range(0, len(writes), WRITES_MAX):
@@ -572,7 +572,7 @@ class Executor:
                         return None
                 repaired += len(writes)
                 continue  # and look again, from the beginning
-            restored = restore(mended, number, [(one.number, one.event) for one in events])
+            restored = restore_events(mended, number, [(one.number, one.event) for one in events])
             if restored:
                 # All in one step: half of an event would be a new damage.
                 lost = mended.events[len(mended.events) - restored :]

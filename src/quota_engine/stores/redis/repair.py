@@ -190,7 +190,7 @@ def _is_of(stored: str, day: Day, holds: list[Reservation], now_ms: int) -> bool
 def _standings(standings: dict[str, str], updated: list[str], wanted: Ledger) -> Iterator[Write]:
     texts = {
         text_of_applicant(applicant): ",".join(map(str, (one.blocked_until_ms, *one.cancelled_at_ms)))
-        for applicant, one in wanted.standings.items()
+        for applicant, one in wanted.penalties.items()
     }
     yield from _hash_writes("standings", standings, texts)
     for applicant in standings:

@@ -51,7 +51,7 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
             record = decoder.record(reservation_id, fields, decoder.choice(choice))
             ledger.reservations[reservation_id] = record
             if record.day in ledger.days:
-                ledger.days[record.day].ids.append(reservation_id)
+                ledger.days[record.day].reservation_ids.append(reservation_id)
                 if record.state is State.HELD:
                     ledger.days[record.day].push_due(record)
     for applicant, ids in claims.items():
@@ -61,7 +61,7 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
     for applicant in updated:
         if applicant in standings and applicant != "~":  # a damaged office has to be read, too
             blocked_until_ms, *cancelled = map(int, standings[applicant].split(","))
-            ledger.standings[applicant_of_text(applicant)] = PenaltyRecord(tuple(cancelled), blocked_until_ms)
+            ledger.penalties[applicant_of_text(applicant)] = PenaltyRecord(tuple(cancelled), blocked_until_ms)
     for member in cooling:
         if member != "~":
             number, name, due_at_ms, units, _, _ = member.split("/")

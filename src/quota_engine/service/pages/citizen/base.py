@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from quota_engine.catalog import OfficeView
+from quota_engine.catalog import ResolvedOffice
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError, UnknownName
 from quota_engine.domain.model import Reservation
 from quota_engine.engine.waiting_rooms import AsyncWaitingRoom
@@ -45,7 +45,7 @@ is_nik = re.compile(r"[0-9]{16}").fullmatch
 class Asked:
     """What somebody asks for, as far as the catalog knows it."""
 
-    office: OfficeView
+    office: ResolvedOffice
     service: str
     group: str
 
@@ -141,7 +141,7 @@ class Site:
             group if group in catalog.groups else "",
         )
 
-    def moment(self, at_ms: int, office: OfficeView) -> datetime.datetime:
+    def moment(self, at_ms: int, office: ResolvedOffice) -> datetime.datetime:
         """A moment at an office."""
         return datetime.datetime.fromtimestamp(at_ms / 1000, tz=office.zone)
 
@@ -165,7 +165,7 @@ class Site:
 
     # --- A waiting room ---
 
-    async def room_of(self, office: OfficeView) -> tuple[str, RoomView] | None:
+    async def room_of(self, office: ResolvedOffice) -> tuple[str, RoomView] | None:
         """The waiting room of an office's next or running release, if it has one that is not over."""
         room = self.service.room_of(office.id)
         if room is None:

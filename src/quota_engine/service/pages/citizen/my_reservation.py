@@ -91,7 +91,7 @@ class Places:
             end=_end(record),
             numbers=", ".join(str(number) for number in record.queue_numbers),
             day=words.date(datetime.date.fromordinal(record.day)),
-            session=session.named(words.language) if session else "",
+            session=session.display_name(words.language) if session else "",
             hours=words.hours(session.start, session.end) if session else "",
             until=words.time(site.moment(record.deadline_at_ms, office)),
             clock=words.left(record.deadline_at_ms - now_ms),

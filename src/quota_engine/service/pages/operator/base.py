@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from quota_engine.catalog import OfficeView
+from quota_engine.catalog import ResolvedOffice
 from quota_engine.domain.errors import InvalidRequest, OutcomeUnknown, QuotaEngineError
 from quota_engine.draws.ledger import DrawView
 from quota_engine.service.auth import Grant, Role
@@ -76,7 +76,7 @@ class Look:
     request: Request
     words: Words
     grant: Grant
-    office: OfficeView
+    office: ResolvedOffice
     fields: Mapping[str, str]
 
     def may(self, roles: frozenset[Role]) -> bool:
@@ -158,7 +158,7 @@ class OperatorSite:
             if grant is None:
                 return self.door(request, 401, to=_address(request) if request.method != "POST" else "")
             words = self._site.words(request)
-            office: OfficeView | None = None
+            office: ResolvedOffice | None = None
             try:
                 fields = await self._fields(request)
                 office = self._office(grant, fields.get("office", ""))
@@ -192,7 +192,7 @@ class OperatorSite:
             raise Refused(403, "op_form_old")
         return fields
 
-    def _office(self, grant: Grant, name: str) -> OfficeView:
+    def _office(self, grant: Grant, name: str) -> ResolvedOffice:
         offices = self.service.catalog.offices
         if name:
             if name not in offices:
@@ -201,7 +201,7 @@ class OperatorSite:
         own = [office for office in grant.offices if office in offices]
         return offices[own[0]] if own else next(iter(offices.values()))
 
-    def offices(self, grant: Grant) -> list[OfficeView]:
+    def offices(self, grant: Grant) -> list[ResolvedOffice]:
         """The offices that a token is good for."""
         return [one for one in self.service.catalog.offices.values() if _allows(grant, frozenset(Role), one.id)]
 
@@ -216,7 +216,7 @@ class OperatorSite:
         request: Request,
         words: Words,
         grant: Grant,
-        office: OfficeView,
+        office: ResolvedOffice,
         template: str,
         tab: str,
         status: int,
@@ -252,7 +252,7 @@ class OperatorSite:
         request: Request,
         words: Words,
         grant: Grant,
-        office: OfficeView | None,
+        office: ResolvedOffice | None,
         refused: Refused,
         *,
         tries_again: bool = False,
@@ -303,7 +303,7 @@ class OperatorSite:
 
     # --- Times ---
 
-    def moment(self, at_ms: int, office: OfficeView) -> datetime.datetime:
+    def moment(self, at_ms: int, office: ResolvedOffice) -> datetime.datetime:
         """A moment at an office."""
         return datetime.datetime.fromtimestamp(at_ms / 1000, tz=office.zone)
 
@@ -313,7 +313,7 @@ class OperatorSite:
         text = f"{moment:%H:%M:%S}"
         return f"{text.replace(':', '.') if look.words.language == 'id' else text} {moment.tzname()}"
 
-    def today(self, office: OfficeView) -> datetime.date:
+    def today(self, office: ResolvedOffice) -> datetime.date:
         """The day that it is at an office."""
         return self.moment(self.service.now_ms(), office).date()
 

@@ -9,7 +9,7 @@ import datetime
 from collections.abc import Iterable
 from typing import Final
 
-from quota_engine.catalog import OfficeView
+from quota_engine.catalog import ResolvedOffice
 from quota_engine.domain.day_summary import DayState, day_state
 from quota_engine.domain.outcomes import DayView, QuotaView
 from quota_engine.service.pages.i18n import Words
@@ -39,9 +39,9 @@ class DayRows:
     quotas: list[QuotaRow]
 
 
-def day_rows(words: Words, office: OfficeView, view: DayView, now_ms: int) -> DayRows:
+def day_rows(words: Words, office: ResolvedOffice, view: DayView, now_ms: int) -> DayRows:
     """A day as the board shows it."""
-    known = {one.id: one.named(words.language) for one in (*office.allotments, *office.quotas)}
+    known = {one.id: one.display_name(words.language) for one in (*office.allotments, *office.quotas)}
     order = [name for name in known if name in view.quotas] + [name for name in view.quotas if name not in known]
     rows = [QuotaRow(name, known.get(name, name), view.quotas[name], _bar(view.quotas[name])) for name in order]
     return DayRows(datetime.date.fromordinal(view.day), view, day_state(view, now_ms), rows)
@@ -64,7 +64,7 @@ def _bar(quota: QuotaView) -> list[tuple[str, int, int]]:
     return parts
 
 
-def totals(office: OfficeView, views: Iterable[DayView]) -> dict[str, int]:
+def totals(office: ResolvedOffice, views: Iterable[DayView]) -> dict[str, int]:
     """The sums over days that sell, of the quotas that people are given places of. What guards them counts the same
     people again.
     """

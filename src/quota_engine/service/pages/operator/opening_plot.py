@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from quota_engine.catalog import OfficeView
+from quota_engine.catalog import ResolvedOffice
 from quota_engine.reporting.svg_plot import Line, Plot, nice_ticks, render
 from quota_engine.service.pages.i18n import Words
 from quota_engine.service.pages.operator.opening_report import Opening, Step, Window, window_of
@@ -27,7 +27,7 @@ _TICKS_MAX: Final = 6
 _Y_TOP: Final = 1.08
 
 
-def opening_plot(words: Words, office: OfficeView, opening: Opening, size: tuple[int, int], name: str) -> str:
+def opening_plot(words: Words, office: ResolvedOffice, opening: Opening, size: tuple[int, int], name: str) -> str:
     """The plot as SVG of ``size``, its elements called by ``name``; ``""`` if nothing was sold."""
     if not opening.sold:
         return ""

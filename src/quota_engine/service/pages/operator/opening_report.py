@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from quota_engine.catalog import Catalog, OfficeView, choice_of, packed_places
+from quota_engine.catalog import Catalog, ResolvedOffice, choice_of, packed_places
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.events import ReservationChanged
 from quota_engine.domain.lifecycle import State
@@ -139,7 +139,7 @@ def window_of(opening: Opening) -> Window:
 
 
 async def read_opening(
-    engine: AsyncQuotaEngine, catalog: Catalog, office: OfficeView, views: Sequence[DayView], now_ms: int
+    engine: AsyncQuotaEngine, catalog: Catalog, office: ResolvedOffice, views: Sequence[DayView], now_ms: int
 ) -> Opening | None:
     """The last opening among the days in ``views``; ``None`` if none has opened. Reads at most :data:`EVENTS_MAX`
     events. What its errors are, the engine says.
@@ -268,7 +268,7 @@ def opening_from_records(
     return Opening(opens_at_ms, tuple(days), places, tuple(steps), tuple(sold), -1, from_records=True)
 
 
-def _places(catalog: Catalog, office: OfficeView, view: DayView, channel: str) -> int:
+def _places(catalog: Catalog, office: ResolvedOffice, view: DayView, channel: str) -> int:
     """How many single applicants could have a place of a day, one service and session after the other."""
     options: list[tuple[str, ...]] = []
     for service in office.services:

@@ -182,7 +182,7 @@ class QueueList:
             sought=sought,
             sessions=self._sessions(look),
             services=self._services(look),
-            groups={group.id: group.named(words.language) for group in site.service.catalog.groups.values()},
+            groups={group.id: group.display_name(words.language) for group in site.service.catalog.groups.values()},
             can_check_in=day == today,
             can_mark=day <= today,
             number=number if done and number.isdecimal() and len(number) < 9 else "",
@@ -194,13 +194,13 @@ class QueueList:
     def _sessions(look: Look) -> dict[str, str]:
         words = look.words
         return {
-            one.id: f"{one.named(words.language)} {words.hours(one.start, one.end)}"
+            one.id: f"{one.display_name(words.language)} {words.hours(one.start, one.end)}"
             for one in look.office.sessions.values()
         }
 
     @staticmethod
     def _services(look: Look) -> dict[str, str]:
-        return {one.id: one.named(look.words.language) for one in look.office.services.values()}
+        return {one.id: one.display_name(look.words.language) for one in look.office.services.values()}
 
 
 def _one_of(records: Sequence[Reservation], text: str) -> Reservation | None:

@@ -281,7 +281,7 @@ end
 
 -- Where units go that record (its new version) gives back at at_ms: how many are free, cooling (parked ones among them) and parked,
 -- and when the others have cooled.
-local function returned(quota, units, record, at_ms)
+local function split_returned_units(quota, units, record, at_ms)
   local worked_off = math.min(units, math.max(0, -quota.free))
   local rest = units - worked_off
   if rest == 0 or quota.rule == "at_once" or quota.rule == "wait_list" then return units, 0, 0, 0 end
@@ -295,7 +295,7 @@ end
 
 local function give_back(day, name, units, record, at_ms)
   local quota = day.quotas[name]
-  local free, cooling, parked, due_at_ms = returned(quota, units, record, at_ms)
+  local free, cooling, parked, due_at_ms = split_returned_units(quota, units, record, at_ms)
   quota.free = quota.free + free
   quota.cooling = quota.cooling + cooling
   quota.parked = quota.parked + parked

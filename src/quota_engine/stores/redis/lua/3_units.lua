@@ -109,7 +109,7 @@ local function serve_wait_list(day, now_ms)
 end
 
 -- Units may have become free: pass on what is due to be passed on, then serve the wait list.
-local function after_return(day, now_ms)
+local function distribute_free_units(day, now_ms)
   for _, quota in ipairs(quotas_of(day)) do
     if quota.reallocate_to ~= "" and quota.reallocate_at_ms <= now_ms then reallocate(day, quota, now_ms) end
   end
@@ -150,7 +150,7 @@ local function settle(day, now_ms, limit)
       if not cool_one(day, quota.name, now_ms) then break end
     end
   end
-  after_return(day, now_ms)
+  distribute_free_units(day, now_ms)
   local before_ms = day.next_due_ms
   day.next_due_ms = next_due_ms(day)
   -- While the next thing due is the same, nothing has to be written: a refused command costs no write.
@@ -159,7 +159,7 @@ local function settle(day, now_ms, limit)
 end
 
 -- The record as it is now, after its day has been settled; never an overdue hold.
-local function settled(record, now_ms)
+local function settle_reservation(record, now_ms)
   local day = day_of(record.day)
   if now_ms >= day.next_due_ms then
     settle(day, now_ms, SETTLE_MAX)
@@ -167,7 +167,7 @@ local function settled(record, now_ms)
   end
   if record.state == "HELD" and record.deadline_ms <= now_ms then
     record = expire(record, now_ms)
-    after_return(day, now_ms)
+    distribute_free_units(day, now_ms)
   end
   return record
 end
@@ -191,7 +191,7 @@ local function reclaim(day, name, units, now_ms, budget)
     -- While an overbooking is worked off nothing becomes free, and the wait list need not be read each time.
     local is_free = false
     for _, other in ipairs(changed_names) do is_free = is_free or day.quotas[other].free > 0 end
-    if is_free then after_return(day, now_ms) end
+    if is_free then distribute_free_units(day, now_ms) end
   end
   return budget
 end

@@ -76,7 +76,7 @@ local function limit_reached(applicants, number, now_ms, except_id)
 end
 
 local function replay(known, command, now_ms)
-  local record = settled(known, now_ms)
+  local record = settle_reservation(known, now_ms)
   if not same_party(record, command) or (record.moves == 0
       and (record.day ~= command.day or choice_of(record.choice).text ~= command.choice.text)) then
     return outcome("CONFLICT")
@@ -123,10 +123,10 @@ local function reserve(fields, now_ms, now)
   local day = day_of(day_number)
   if not day then return outcome("UNKNOWN_DAY") end
   if now_ms >= day.next_due_ms then settle(day, now_ms, SETTLE_MAX) end
-  if day.known_choice ~= choice or day.closed or now_ms < day.opens_at_ms or now_ms >= day.ends_at_ms then
+  if day.last_valid_choice ~= choice or day.closed or now_ms < day.opens_at_ms or now_ms >= day.ends_at_ms then
     local refusal, retry_at_ms = day_refuses(day, choice, now_ms)
     if refusal then return outcome(refusal, nil, { retry_at_ms = retry_at_ms }) end
-    day.known_choice = choice
+    day.last_valid_choice = choice
   end
   local units, rules = #applicants, ledger.rules
   if units > rules.party_max then return outcome("PARTY_TOO_LARGE") end
@@ -218,7 +218,7 @@ local function step(fields, now_ms)
   local verb, owner, version = fields[1], fields[3], tonumber(fields[4])
   local known = record_of(fields[2])
   if not known then return outcome("NOT_FOUND") end
-  local record = settled(known, now_ms)
+  local record = settle_reservation(known, now_ms)
   if not is_owner(record, owner) then return outcome("NOT_OWNER") end
   local goal = RESULT_OF_VERB[verb]
   if record.state == goal then return outcome(goal, record, { flags = "p" }) end
@@ -239,7 +239,7 @@ local function step(fields, now_ms)
   local after = changed(record, { state = goal })
   if verb == "confirm" then after.queue_number = day.last_queue_number + 1 end
   reservation_changed(verb, record, after, now_ms)
-  if GIVING_BACK[verb] then after_return(day, now_ms) end
+  if GIVING_BACK[verb] then distribute_free_units(day, now_ms) end
   return outcome(goal, after)
 end
 

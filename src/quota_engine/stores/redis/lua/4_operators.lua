@@ -27,7 +27,7 @@ local function prepare_move(fields, now_ms)
   local owner, version = fields[3], tonumber(fields[4])
   local known = record_of(fields[2])
   if not known then return outcome("NOT_FOUND") end
-  local record = settled(known, now_ms)
+  local record = settle_reservation(known, now_ms)
   if not is_owner(record, owner) then return outcome("NOT_OWNER") end
   if record.state == "EXPIRED" then return outcome("HOLD_EXPIRED", record) end
   if version > 0 and version ~= record.version then return outcome("STALE", record) end
@@ -77,7 +77,7 @@ local function reschedule(fields, now_ms)
   local choice = choice_of_text(concat(fields, TAB, 6, 11))
   local known = record_of(fields[2])
   if not known then return outcome("NOT_FOUND") end
-  local record = settled(known, now_ms)
+  local record = settle_reservation(known, now_ms)
   local day = day_of(number)
   if not day then return outcome("UNKNOWN_DAY") end -- without the record: whose it is has not been looked at yet
   settle(day, now_ms, SETTLE_MAX)
@@ -109,7 +109,7 @@ local function reschedule(fields, now_ms)
   })
   if record.state == "CONFIRMED" and record.day ~= number then moved.queue_number = day.last_queue_number + 1 end
   reservation_changed("reschedule", record, moved, now_ms)
-  after_return(day_of(record.day), now_ms)
+  distribute_free_units(day_of(record.day), now_ms)
   return outcome(moved.state, moved)
 end
 
@@ -165,7 +165,7 @@ local function publish(fields, now_ms)
     end
     for _, field in ipairs({ "times", "opens_at_ms", "starts_at_ms", "ends_at_ms", "forget_at_ms" }) do day[field] = new[field] end
     day.next_due_ms = 0
-    after_return(day, now_ms)
+    distribute_free_units(day, now_ms)
   else
     ledger.days[number] = new
   end
@@ -197,7 +197,7 @@ local set_capacity = on_quota(function(day, quota, fields, now_ms)
     quota.free = quota.free + capacity - quota.capacity
     quota.capacity = capacity
     touch(day)
-    after_return(day, now_ms)
+    distribute_free_units(day, now_ms)
   end
   return outcome("DONE", nil, { flags = flags, overbooked = math.max(0, -quota.free) })
 end)
@@ -206,7 +206,7 @@ end)
 local reallocate_unused = on_quota(function(day, quota, _, now_ms)
   if quota.reallocate_to == "" then return outcome("WRONG_STATE") end
   local units = reallocate(day, quota, now_ms)
-  after_return(day, now_ms)
+  distribute_free_units(day, now_ms)
   return outcome("DONE", nil, { units = units })
 end)
 
@@ -217,7 +217,7 @@ local release_parked = on_quota(function(day, quota, _, now_ms)
     append(now_ms, concat({ "parked_released", int(now_ms), int(day.number), quota.name, int(units) }, TAB))
     quota.parked, quota.cooling, quota.free = 0, quota.cooling - units, quota.free + units
     touch(day)
-    after_return(day, now_ms)
+    distribute_free_units(day, now_ms)
   end
   return outcome("DONE", nil, { units = units })
 end)
@@ -232,7 +232,7 @@ local function set_closed(closed, event)
     append(now_ms, concat({ event, int(now_ms), int(day.number) }, TAB))
     day.closed = closed
     touch(day)
-    after_return(day, now_ms)
+    distribute_free_units(day, now_ms)
     return outcome("DONE")
   end
 end

@@ -55,7 +55,7 @@ local function project(day, now_ms)
       for _, name in ipairs(names(quotas)) do
         local quota = day.quotas[name]
         quota.held = quota.held - record.units
-        local free, cooling, parked, due_at_ms = returned(quota, record.units, expired, record.deadline_ms)
+        local free, cooling, parked, due_at_ms = split_returned_units(quota, record.units, expired, record.deadline_ms)
         if cooling > parked and due_at_ms <= now_ms then free, cooling = free + cooling, 0 end
         quota.free, quota.cooling, quota.parked = quota.free + free, quota.cooling + cooling, quota.parked + parked
       end

@@ -17,7 +17,7 @@
 local HEAD, EVENTS, CHOICES = KEYS[1], KEYS[2], KEYS[3]
 local call = redis.call
 local PREFIX = "group:"
-local GROUPS_MAX, OPEN_MAX = 64, 10000
+local GROUPS_MAX, PENDING_MAX = 64, 10000
 
 local function group_of_text(text)
   local rows = split(text, NEWLINE)
@@ -105,7 +105,7 @@ local function take(group, consumer, limit, min_idle_ms, now_ms, last)
       }
     end
   end
-  local new = math.max(0, math.min(wanted, OPEN_MAX - open(group), last - group.delivered))
+  local new = math.max(0, math.min(wanted, PENDING_MAX - open(group), last - group.delivered))
   if new > 0 then
     taken[#taken + 1] = { first = group.delivered + 1, last = group.delivered + new, consumer = consumer, since_ms = now_ms }
   end

@@ -8,7 +8,7 @@
 local GUARDED = "^guarded\t([%w_%-]*)\t(%d+)\t([01])\t([%w_%-:,]*)\t(reserve[%l_]*\t.+)$"
 
 -- Whether the party asks for what it has: the id is known, or there is something to resume.
-local function is_repeated(fields, now_ms)
+local function is_repeat(fields, now_ms)
   local at = fields[1] == "reserve_until" and 3 or 2
   local id, number, party = fields[at], fields[at + 1], fields[at + 2]
   if record_of(id) then return true end
@@ -24,7 +24,7 @@ end
 function HANDLERS.guarded(fields, now_ms, now)
   local in_shadow = {}
   local reserve = HANDLERS[fields.reserve[1]]
-  if is_repeated(fields.reserve, now_ms) then
+  if is_repeat(fields.reserve, now_ms) then
     return reserve(fields.reserve, now_ms, now), guarded_line(-1, in_shadow)
   end
   local exists = ledger.number > 0 -- where nothing was ever published, nothing is left behind
