@@ -45,14 +45,14 @@ OFFICE: Final = LedgerKind(
 )
 
 ROOM: Final = LedgerKind(
-    "~room", machine.RoomState, machine.apply, machine.ask, machine.describe, frozenset({machine.CreateRoom})
+    "~room", machine.RoomState, machine.apply, machine.answer_query, machine.describe, frozenset({machine.CreateRoom})
 )
 
 DRAW: Final = LedgerKind(
     ledger.PREFIX,
     ledger.DrawLedger,
     ledger.apply,
-    ledger.ask,
+    ledger.answer_query,
     ledger.describe,
     ledger.DRAW_CREATING_COMMANDS,
 )
@@ -61,7 +61,7 @@ BUCKETS: Final = LedgerKind(
     "~buckets",
     lambda _: token_bucket.Buckets(),
     token_bucket.apply,
-    token_bucket.ask,
+    token_bucket.answer_query,
     token_bucket.describe,
     frozenset({token_bucket.TakeTokens}),
 )

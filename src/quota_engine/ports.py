@@ -69,7 +69,7 @@ class Observer(Protocol):
     several threads, so it must be quick; an error of it is logged and stops nothing. It never sees an identity.
     """
 
-    def on_decision(self, office: str, finding: DecisionRecord) -> None:
+    def on_decision(self, office: str, record: DecisionRecord) -> None:
         """A policy has waved somebody off, or would have (``finding.enforced`` is false: it is in shadow); or the chain
         has let somebody through, in which case the finding has its name and ``admit``.
         """

@@ -8,13 +8,13 @@ from random import Random
 import pytest
 
 from quota_engine.admission.guarded_reserve import (
-    BY_PASS,
+    PASS_INDEX,
     AdmissionPass,
     GuardedLedger,
     GuardedOutcome,
     GuardedReserve,
     apply,
-    describe_gate,
+    describe_admission,
 )
 from quota_engine.admission.token_bucket import Charge, Limit, per_minute, per_second
 from quota_engine.conformance.world import DAY, HOLD_TTL_MS, OFFICE, ONLINE, OPENS_AT_MS, applicant, published, reserve
@@ -58,14 +58,14 @@ def test_a_charge_that_does_not_fit_throttles() -> None:
     """The second one of an account waits a minute; the answer names the bucket; nothing is changed."""
     ledger = opened()
     assert status(ledger, charged("ani", "acc")) is Status.HELD
-    events, gate = len(ledger.events), describe_gate(ledger)
+    events, gate = len(ledger.events), describe_admission(ledger)
     answer = send(ledger, charged("budi", "free", "acc"))
     assert (answer.outcome.status, answer.outcome.retry_at_ms, answer.refused_by) == (
         Status.THROTTLED,
         NOW + 60_000,
         1,
     )
-    assert (len(ledger.events), describe_gate(ledger)) == (events, gate)
+    assert (len(ledger.events), describe_admission(ledger)) == (events, gate)
     assert status(ledger, charged("budi", "free", "acc"), NOW + 60_000) is Status.HELD
     assert audit(ledger) == []
 
@@ -74,13 +74,13 @@ def test_who_asks_for_what_they_have_is_charged_nothing() -> None:
     """A double click and a new login find the hold, whatever the buckets say, and use no pass."""
     ledger = opened()
     assert status(ledger, charged("ani", "acc", leave="p1")) is Status.HELD
-    gate = describe_gate(ledger)
+    gate = describe_admission(ledger)
     again = send(ledger, charged("ani", "acc", leave="p1")).outcome
     assert (again.status, again.replayed) == (Status.HELD, True)
     resumed = send(ledger, charged("other-key", "acc", leave="p1", party=("ani",))).outcome
     assert (resumed.status, resumed.resumed) == (Status.HELD, True)
     assert status(ledger, charged("ani", "acc", party=("budi",))) is Status.CONFLICT
-    assert describe_gate(ledger) == gate
+    assert describe_admission(ledger) == gate
 
 
 def test_a_pass_makes_one_reservation() -> None:
@@ -90,11 +90,11 @@ def test_a_pass_makes_one_reservation() -> None:
     assert status(ledger, charged("budi", leave="p1")) is Status.NOT_ADMITTED
     apply(ledger, Release("ani"), NOW)
     assert status(ledger, charged("ani2", leave="p1", party=("ani",))) is Status.NOT_ADMITTED
-    assert describe_gate(ledger)["buckets"] == {"/p1": (LEASE, 0)}
+    assert describe_admission(ledger)["buckets"] == {"/p1": (LEASE, 0)}
     assert status(ledger, charged("citra", "acc", leave="p2"), LEASE - 1) is Status.HELD
     assert status(ledger, charged("dewi", leave="p2"), LEASE) is Status.NOT_ADMITTED
     assert send(ledger, charged("dewi", "acc"), LEASE + 60_000).outcome.status is Status.HELD
-    assert list(describe_gate(ledger)["buckets"]) == ["acc"]
+    assert list(describe_admission(ledger)["buckets"]) == ["acc"]
 
 
 def test_who_is_told_sold_out_keeps_the_pass() -> None:
@@ -138,7 +138,7 @@ def test_the_pass_is_looked_at_before_the_buckets() -> None:
     """Whoever has no leave is charged nothing."""
     ledger = opened()
     assert status(ledger, charged("ani", "acc", leave="p1"), LEASE) is Status.NOT_ADMITTED
-    assert describe_gate(ledger)["buckets"] == {}
+    assert describe_admission(ledger)["buckets"] == {}
 
 
 def test_in_shadow_nobody_is_refused() -> None:
@@ -146,18 +146,18 @@ def test_in_shadow_nobody_is_refused() -> None:
     ledger = opened(capacity=9)
 
     def shadowed(key: str, now_ms: int = NOW) -> GuardedOutcome:
-        charges = (Charge("acc", ONE_A_MINUTE, in_shadow=True), Charge("all", per_second(100)))
+        charges = (Charge("acc", ONE_A_MINUTE, shadow=True), Charge("all", per_second(100)))
         return send(
-            ledger, GuardedReserve(reserve(key, ONLINE), charges, AdmissionPass("p1", LEASE, in_shadow=True)), now_ms
+            ledger, GuardedReserve(reserve(key, ONLINE), charges, AdmissionPass("p1", LEASE, shadow=True)), now_ms
         )
 
-    assert (shadowed("a").outcome.status, shadowed("a").in_shadow) == (Status.HELD, ())
+    assert (shadowed("a").outcome.status, shadowed("a").shadow_refusals) == (Status.HELD, ())
     second = shadowed("b")
-    assert (second.outcome.status, second.in_shadow) == (Status.HELD, (BY_PASS, 0))
-    assert shadowed("c", NOW + 60_000).in_shadow == (BY_PASS,)
-    late = send(ledger, GuardedReserve(reserve("d", ONLINE), (), AdmissionPass("p2", NOW, in_shadow=True)))
-    assert (late.outcome.status, late.in_shadow) == (Status.HELD, (BY_PASS,))
-    assert "/p2" not in describe_gate(ledger)["buckets"]
+    assert (second.outcome.status, second.shadow_refusals) == (Status.HELD, (PASS_INDEX, 0))
+    assert shadowed("c", NOW + 60_000).shadow_refusals == (PASS_INDEX,)
+    late = send(ledger, GuardedReserve(reserve("d", ONLINE), (), AdmissionPass("p2", NOW, shadow=True)))
+    assert (late.outcome.status, late.shadow_refusals) == (Status.HELD, (PASS_INDEX,))
+    assert "/p2" not in describe_admission(ledger)["buckets"]
 
 
 def test_other_commands_are_what_they_were() -> None:
@@ -223,19 +223,19 @@ class Opinion:
         now_ms = max(now_ms, self.oracle.clock_ms)
         if self.has_it(command.reserve, now_ms):
             objection = self.oracle.apply(command.reserve, now_ms).objection_to(answer.outcome)
-            return objection or ("findings" if (answer.refused_by, answer.in_shadow) != (-1, ()) else "")
+            return objection or ("findings" if (answer.refused_by, answer.shadow_refusals) != (-1, ()) else "")
         gate_ms, shadow = max(now_ms, self.gate_ms), []
         one = command.admission_pass
         good = one is not None and self.used.get(one.id, 0) <= gate_ms < one.until_ms
         if one is not None and not good:
-            if not one.in_shadow:
+            if not one.shadow:
                 return "" if answer.outcome.status is Status.NOT_ADMITTED else "a bad pass was good"
-            shadow.append(BY_PASS)
-        enforced = [charge for charge in command.charges if not charge.in_shadow]
+            shadow.append(PASS_INDEX)
+        enforced = [charge for charge in command.charges if not charge.shadow]
         if not all(self.fits(charge, gate_ms) for charge in enforced):
             first = next(charge for charge in enforced if not self.fits(charge, gate_ms))
             expected = (Status.THROTTLED, command.charges.index(first), tuple(shadow))
-            found = (answer.outcome.status, answer.refused_by, answer.in_shadow)
+            found = (answer.outcome.status, answer.refused_by, answer.shadow_refusals)
             retry = answer.outcome.retry_at_ms
             exact = all(self.fits(charge, retry) for charge in enforced) and not all(
                 self.fits(charge, retry - 1) for charge in enforced
@@ -244,15 +244,17 @@ class Opinion:
         for charge in enforced:
             self.take(charge, gate_ms)
         for index, charge in enumerate(command.charges):
-            if charge.in_shadow and self.fits(charge, gate_ms):
+            if charge.shadow and self.fits(charge, gate_ms):
                 self.take(charge, gate_ms)
-            elif charge.in_shadow:
+            elif charge.shadow:
                 shadow.append(index)
         objection = self.oracle.apply(command.reserve, now_ms).objection_to(answer.outcome)
         if good and one is not None and answer.outcome.status in (Status.HELD, Status.WAITING):
             self.used[one.id] = one.until_ms
             self.gate_ms = gate_ms
-        return objection or ("" if answer.in_shadow == tuple(shadow) else f"{answer.in_shadow} instead of {shadow}")
+        return objection or (
+            "" if answer.shadow_refusals == tuple(shadow) else f"{answer.shadow_refusals} instead of {shadow}"
+        )
 
 
 @pytest.mark.parametrize("seed", range(200))

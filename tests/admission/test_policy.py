@@ -203,10 +203,10 @@ def test_an_outage_fails_closed() -> None:
     closed = PolicyChain((Broken(), limit)).decide(REQUEST)
     assert (closed.decision, closed.charge_requirements) == (wait("outage", 1000), ())
     assert closed.records == (DecisionRecord("broken", wait("outage", 1000)),)
-    opened = PolicyChain((Broken(), limit), outage=ADMIT).decide(REQUEST)
+    opened = PolicyChain((Broken(), limit), on_failure=ADMIT).decide(REQUEST)
     assert (opened.decision, names(opened)) == (ADMIT, ["limit"])
     assert opened.records == (DecisionRecord("broken", ADMIT),)
-    denied = PolicyChain((Broken(),), outage=deny("outage"))
+    denied = PolicyChain((Broken(),), on_failure=deny("outage"))
     assert denied.decide(REQUEST).decision == deny("outage")
 
 
@@ -226,8 +226,8 @@ def test_shadow_refuses_nobody_and_tells() -> None:
         "inner",
     )
     judged = ShadowPolicy(inner).decide(showing("x"))
-    assert all(need.charge.in_shadow for need in judged.charge_requirements)
-    assert [need.admission_pass.in_shadow for need in judged.pass_requirements] == [True]
+    assert all(need.charge.shadow for need in judged.charge_requirements)
+    assert [need.admission_pass.shadow for need in judged.pass_requirements] == [True]
     refusing = ShadowPolicy(PolicyChain((ConstantPolicy("x", deny("no")),), "inner")).decide(REQUEST)
     assert (refusing.decision, refusing.records) == (ADMIT, (DecisionRecord("x", deny("no"), enforced=False),))
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quota_engine.admission.tickets import RoomTickets, TicketKeys, number_on, read_pass
+from quota_engine.admission.tickets import RoomTickets, TicketKeys, read_pass, read_ticket_number
 from quota_engine.domain.errors import InvalidRequest
 
 ONE, OTHER = "0f" * 16, "1e" * 16
@@ -33,7 +33,7 @@ def test_a_ticket_tells_its_number(index: int, expires_at_ms: int) -> None:
     ticket = ROOM.ticket(index, ONE, expires_at_ms)
     assert ROOM.read(ticket, expires_at_ms - 1) == index
     assert ROOM.read(ticket, expires_at_ms - 1, ONE) == index
-    assert number_on(ticket) == index
+    assert read_ticket_number(ticket) == index
 
 
 def test_the_same_ticket_is_the_same_text() -> None:
@@ -146,7 +146,7 @@ def test_whatever_is_sent_is_refused_politely(text: str) -> None:
     for read in (
         lambda: ROOM.read(text, 0),
         lambda: read_pass(KEYS, text, "surabaya", 739_001, [ONE]),
-        lambda: number_on("B" + text),
+        lambda: read_ticket_number("B" + text),
     ):
         with pytest.raises(InvalidRequest):
             read()
@@ -226,13 +226,13 @@ def test_unusable_keys_are_refused(active: str, secrets: dict[str, bytes]) -> No
 
 def test_a_seed_follows_from_key_room_and_nonce() -> None:
     """The same for all processes that have the key, another one for everything else."""
-    seed = KEYS.late_seed("k1", "december", "n1")
-    assert seed == ROTATED.late_seed("k1", "december", "n1")
+    seed = KEYS.derive_closing_seed("k1", "december", "n1")
+    assert seed == ROTATED.derive_closing_seed("k1", "december", "n1")
     others = {
-        ROTATED.late_seed("k2", "december", "n1"),
-        KEYS.late_seed("k1", "january", "n1"),
-        KEYS.late_seed("k1", "december", "n2"),
+        ROTATED.derive_closing_seed("k2", "december", "n1"),
+        KEYS.derive_closing_seed("k1", "january", "n1"),
+        KEYS.derive_closing_seed("k1", "december", "n2"),
     }
     assert len({seed, *others}) == 4
     with pytest.raises(InvalidRequest, match="k3"):
-        KEYS.late_seed("k3", "december", "n1")
+        KEYS.derive_closing_seed("k3", "december", "n1")

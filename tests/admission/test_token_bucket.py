@@ -18,8 +18,8 @@ from quota_engine.admission.token_bucket import (
     ResetTokens,
     TakeOutcome,
     TakeTokens,
+    answer_query,
     apply,
-    ask,
     check_charges,
     describe,
     per_day,
@@ -161,7 +161,7 @@ def test_full_buckets_are_dropped() -> None:
     buckets, limit = Buckets(), per_second(1)
     for one in range(20_000):
         assert buckets.take((Charge(f"k{one}", limit),), START_MS + one).taken
-    assert len(buckets.live()) == 1000
+    assert len(buckets.not_full()) == 1000
     assert len(buckets._by_name) <= 1001
     assert len(buckets._due) <= 1001
 
@@ -177,7 +177,7 @@ def test_no_more_buckets_than_there_is_room_for() -> None:
     assert buckets.take((Charge("b", fast),), START_MS + 1).taken
     assert buckets.take((Charge("d", slow),), START_MS + 999) == TakeOutcome(0, START_MS + 1000)
     assert buckets.take((Charge("d", slow),), START_MS + 1000).taken
-    assert sorted(buckets.live()) == ["a", "c", "d"]
+    assert sorted(buckets.not_full()) == ["a", "c", "d"]
     assert Buckets(keys_max=1).take((Charge("a", slow), Charge("b", slow)), START_MS) == TakeOutcome(0, START_MS + 1)
 
 
@@ -190,7 +190,7 @@ def test_reset() -> None:
     assert apply(buckets, ResetTokens(("k",)), START_MS) == 0
     assert len(buckets._due) <= 66
     assert apply(buckets, TakeTokens(charge), START_MS) == TakeOutcome()
-    assert ask(buckets, PeekTokens(charge), START_MS) == (BucketLevel(0, START_MS + 86_400_000),)
+    assert answer_query(buckets, PeekTokens(charge), START_MS) == (BucketLevel(0, START_MS + 86_400_000),)
     # What resets left in the heap does not count when there is no room: the next moment is that of a bucket.
     buckets.keys_max = 1
     buckets.take((Charge("k", per_day(1)),), START_MS + 86_400_000)

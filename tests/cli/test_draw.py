@@ -146,7 +146,7 @@ def test_one_application_is_told_in_words(folder: pathlib.Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("file", "old", "new", "finding"),
     [
-        ("result.jsonl", SEED, "0" * 64, "the seed is not the one"),
+        ("result.jsonl", SEED, "0" * 64, "the seed does not match the commitment"),
         ("result.jsonl", '"preference":1', '"preference":2', "best free choice was"),
         ("applications.jsonl", '"number":17,', '"number":1700,', "the applications are not those"),
         ("capacities.json", '"online": 100', '"online": 101', "the capacities are not those"),

@@ -37,7 +37,7 @@ def test_an_open_rooms_record_holds_as_far_as_it_goes(
     assert main.main(["room", "verify", written(tmp_path, DURING), "--ticket", "120"]) == 0
     out = capsys.readouterr().out
     assert "holds: 100 of 130 tickets" in out
-    assert "not yet: the late seed" in out
+    assert "not yet: the closing seed" in out
     assert "ticket number 120: no position yet" in out
 
 
@@ -45,7 +45,7 @@ def test_a_lie_is_found(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[st
     """Exit code 1 and a sentence, in words and as JSON."""
     file = written(tmp_path, AFTER, seed="00" * 32)
     assert main.main(["room", "verify", file]) == 1
-    assert "WRONG: the seed is not the one" in capsys.readouterr().out
+    assert "WRONG: the seed does not match the commitment" in capsys.readouterr().out
     assert main.main(["room", "verify", file, "--json", "--ticket", "3"]) == 1
     result = json.loads(capsys.readouterr().out)
     assert (result["ok"], result["tickets_checked"], result["ticket"]) == (False, 0, {"number": 3, "position": None})

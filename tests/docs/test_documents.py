@@ -15,7 +15,7 @@ import pytest
 
 from quota_engine import ManualClock
 from quota_engine.cli import main
-from quota_engine.waiting_room.transcript import positions, read_transcript
+from quota_engine.waiting_room.transcript import iter_positions, parse_transcript
 from tests.support.paths import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -69,7 +69,7 @@ def test_the_waiting_room_page_runs(
         exec(compile(block, "docs/waiting-room.md", "exec"), names)  # noqa: S102
     assert capsys.readouterr().out == "4902\n"
     after = ROOT / "docs" / "rooms" / "surabaya-after.json"
-    for index, position in itertools.islice(positions(read_transcript(after.read_bytes())), 0, None, 37):
+    for index, position in itertools.islice(iter_positions(parse_transcript(after.read_bytes())), 0, None, 37):
         assert names["position"](json.loads(after.read_text(encoding="utf-8")), index) == position
     made = runpy.run_path(str(ROOT / "docs" / "rooms" / "make.py"))
     ticket = made["main"](tmp_path)

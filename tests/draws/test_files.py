@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from quota_engine.domain.errors import CatalogError, InvalidRequest
 from quota_engine.draws.files import (
-    DAMAGE_MAX,
+    ISSUES_MAX,
     applications_of_csv,
     applications_of_lines,
-    blinded,
     canonical_lines,
     capacities_of_json,
     digest_of,
     json_of_capacities,
     line_of_application,
     lines_of_result,
+    pseudonym_of,
     result_head,
     result_of_lines,
 )
@@ -127,7 +127,7 @@ def test_a_file_full_of_mistakes_is_not_read_to_its_end() -> None:
 
     with pytest.raises(CatalogError) as caught:
         list(applications_of_lines(lines(), "f"))  # type: ignore[arg-type]
-    assert len(caught.value.issues) == DAMAGE_MAX == len(read)
+    assert len(caught.value.issues) == ISSUES_MAX == len(read)
 
 
 @pytest.mark.parametrize(
@@ -204,13 +204,23 @@ def test_bad_results_are_named(lines: list[bytes], place: str) -> None:
 
 def test_a_blinded_applicant_is_the_same_in_a_draw_and_another_elsewhere() -> None:
     """Within a draw one can count applicants; between draws, or without the key, nobody can be followed."""
-    one = blinded("a", DRAW, KEY_BYTES)
-    assert one == blinded("a", DRAW, KEY_BYTES)
-    assert len({one, blinded("b", DRAW, KEY_BYTES), blinded("a", "jan", KEY_BYTES), blinded("a", DRAW, b"k" * 16)}) == 4
+    one = pseudonym_of("a", DRAW, KEY_BYTES)
+    assert one == pseudonym_of("a", DRAW, KEY_BYTES)
+    assert (
+        len(
+            {
+                one,
+                pseudonym_of("b", DRAW, KEY_BYTES),
+                pseudonym_of("a", "jan", KEY_BYTES),
+                pseudonym_of("a", DRAW, b"k" * 16),
+            }
+        )
+        == 4
+    )
     assert len(one) == 32
     for key in (b"short", b"k" * 65, "k" * 16):
         with pytest.raises(InvalidRequest):
-            blinded("a", DRAW, key)  # type: ignore[arg-type]
+            pseudonym_of("a", DRAW, key)  # type: ignore[arg-type]
 
 
 def test_losers_take_little_room() -> None:

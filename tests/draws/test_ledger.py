@@ -41,8 +41,8 @@ from quota_engine.draws.ledger import (
     SubmitApplication,
     WithdrawApplication,
     address_of,
+    answer_query,
     apply,
-    ask,
     describe,
 )
 from quota_engine.draws.lottery import commitment_of
@@ -87,11 +87,11 @@ def test_the_ledger_and_a_second_opinion_agree(seed: int) -> None:
         for entry in oracle.entries:
             applied = ledger.applications[entry.number]
             assert (applied.version, applied.applicants) == (entry.version, entry.party)
-            assert tuple(ledger.wishes[number - 1] for number in applied.preferences) == entry.wishes
+            assert tuple(ledger.preferences[number - 1] for number in applied.preferences) == entry.wishes
         parties = [entry.party for entry in oracle.entries if entry.party]
-        assert ledger.applicants == {person: entry.number for entry in oracle.entries for person in entry.party}
-        assert (ledger.active, ledger.people) == (len(parties), sum(map(len, parties)))
-        assert ledger.last_number == len(ledger.applications) == len(ledger.homes) == len(oracle.entries)
+        assert ledger.application_of == {person: entry.number for entry in oracle.entries for person in entry.party}
+        assert (ledger.active_applications, ledger.active_applicants) == (len(parties), sum(map(len, parties)))
+        assert ledger.last_number == len(ledger.applications) == len(ledger.assigned_numbers) == len(oracle.entries)
 
 
 def _plain(ledger: DrawLedger) -> list[object]:
@@ -115,7 +115,7 @@ def test_questions_change_nothing(seed: int) -> None:
         apply(ledger, command, now_ms)
     before = _plain(ledger)
     for question in QUESTIONS:
-        ask(ledger, question, random.randrange(800))
+        answer_query(ledger, question, random.randrange(800))
     assert _plain(ledger) == before
 
 
@@ -142,7 +142,7 @@ def test_an_application_is_changed_by_those_who_saw_it() -> None:
     assert apply(ledger, other, 104) == DrawOutcome(DrawStatus.APPLIED, 1, 2, replayed=True)
     with_budi = SubmitApplication(("ani", "budi"), WISHES[:1], 2)
     assert apply(ledger, with_budi, 105) == DrawOutcome(DrawStatus.APPLIED, 1, 3)
-    assert ask(ledger, FindApplication("budi"), 105) == FoundApplication(
+    assert answer_query(ledger, FindApplication("budi"), 105) == FoundApplication(
         StoredApplication(1, 3, ("ani", "budi"), (1,)), WISHES[:1]
     )
 
@@ -158,7 +158,7 @@ def test_withdrawing_and_applying_again_uses_up_no_numbers() -> None:
         assert apply(ledger, SubmitApplication(("budi",), WISHES[:1], version - 2), 100).number == 2
         assert apply(ledger, WithdrawApplication("budi", version - 1), 100).ok
     assert ledger.last_number == 2
-    assert ledger.applicants == {}
+    assert ledger.application_of == {}
 
 
 def test_a_late_withdrawal_does_not_take_back_what_came_after_it() -> None:
@@ -169,7 +169,7 @@ def test_a_late_withdrawal_does_not_take_back_what_came_after_it() -> None:
     assert apply(ledger, ANI, 103) == DrawOutcome(DrawStatus.STALE, 1, 2)
     assert apply(ledger, SubmitApplication(("ani",), WISHES[:1], 2), 104).ok
     assert apply(ledger, WithdrawApplication("ani", 1), 105) == DrawOutcome(DrawStatus.STALE, 1, 3)
-    assert ask(ledger, ReadApplications(0), 105) == [StoredApplication(1, 3, ("ani",), (1,))]
+    assert answer_query(ledger, ReadApplications(0), 105) == [StoredApplication(1, 3, ("ani",), (1,))]
 
 
 def test_a_draw_is_bounded() -> None:
@@ -203,7 +203,7 @@ def test_the_store_s_time_opens_and_closes() -> None:
     assert apply(ledger, CloseDraw(), CLOSES_AT_MS - 1) == DrawOutcome(DrawStatus.STILL_OPEN, retry_at_ms=CLOSES_AT_MS)
     assert apply(ledger, CloseDraw(), CLOSES_AT_MS).ok
     assert status(ledger, ANI, OPENS_AT_MS) is DrawStatus.APPLICATIONS_CLOSED
-    assert ask(ledger, ReadDraw(), OPENS_AT_MS).phase is DrawPhase.CLOSED
+    assert answer_query(ledger, ReadDraw(), OPENS_AT_MS).phase is DrawPhase.CLOSED
 
 
 def test_what_was_promised_can_not_be_changed() -> None:
@@ -218,7 +218,7 @@ def test_a_forgotten_draw_is_unknown_and_its_id_free() -> None:
     for command in (ANI, WithdrawApplication("ani", 1), CloseDraw(), OfferDay("sby", DAY, ()), RevealSeed(DRAW, SEED)):
         assert status(ledger, command, FORGET_AT_MS) is DrawStatus.UNKNOWN_DRAW
     assert status(ledger, FreezeDraw(1, "0" * 64, "0" * 64), FORGET_AT_MS) is DrawStatus.UNKNOWN_DRAW
-    assert [ask(ledger, question, FORGET_AT_MS) or None for question in QUESTIONS] == [None] * len(QUESTIONS)
+    assert [answer_query(ledger, question, FORGET_AT_MS) or None for question in QUESTIONS] == [None] * len(QUESTIONS)
     assert status(ledger, CreateDraw(TERMS), FORGET_AT_MS) is DrawStatus.DRAW_OVER
     later = msgspec.structs.replace(TERMS, opens_at_ms=800, closes_at_ms=900, forget_at_ms=1000)
     assert apply(ledger, CreateDraw(later), FORGET_AT_MS).ok
@@ -233,7 +233,7 @@ def test_the_seed_can_not_be_revealed_before_applications_are_frozen() -> None:
     assert status(ledger, RevealSeed(DRAW, SEED), CLOSES_AT_MS) is DrawStatus.NOT_FROZEN
     assert apply(ledger, FreezeDraw(1, "a" * 64, "b" * 64), CLOSES_AT_MS).ok
     assert apply(ledger, RevealSeed(DRAW, SEED), CLOSES_AT_MS).ok
-    seen = ask(ledger, ReadDraw(), CLOSES_AT_MS)
+    seen = answer_query(ledger, ReadDraw(), CLOSES_AT_MS)
     assert (seen.phase, seen.seed) == (DrawPhase.REVEALED, SEED)
 
 
@@ -265,7 +265,7 @@ def test_capacities_are_written_once_and_not_after_the_freeze() -> None:
     assert status(ledger, OfferDay("sby", DAY + 2, ()), CLOSES_AT_MS) is DrawStatus.NOT_IN_DRAW
     assert apply(ledger, FreezeDraw(1, "a" * 64, "b" * 64), CLOSES_AT_MS).ok
     assert status(ledger, OfferDay("mlg", DAY, ()), CLOSES_AT_MS) is DrawStatus.FROZEN
-    assert ask(ledger, ReadOfferedDays(0), CLOSES_AT_MS) == [day]
+    assert answer_query(ledger, ReadOfferedDays(0), CLOSES_AT_MS) == [day]
 
 
 def test_the_freeze_counts_and_stays() -> None:
@@ -282,9 +282,11 @@ def test_pages_come_to_all_of_it() -> None:
     for number in range(7):
         assert apply(ledger, SubmitApplication((f"p{number}",), (WISHES[number % 4],)), 100).ok
     apply(ledger, WithdrawApplication("p3", 1), 100)
-    pages = [ask(ledger, ReadApplications(after, 2), 100) for after in range(0, 8, 2)]
+    pages = [answer_query(ledger, ReadApplications(after, 2), 100) for after in range(0, 8, 2)]
     assert [one.number for page in pages for one in page] == [1, 2, 3, 5, 6, 7]
-    assert [wish for after in range(5) for wish in ask(ledger, ReadPreferences(after, 1), 100)] == list(WISHES[:4])
+    assert [one for after in range(5) for one in answer_query(ledger, ReadPreferences(after, 1), 100)] == list(
+        WISHES[:4]
+    )
 
 
 # --- What is refused as soon as it is made ---------------------------------------------------------------------------

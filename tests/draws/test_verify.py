@@ -108,7 +108,7 @@ def test_a_better_place_for_a_friend_is_found_and_told() -> None:
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
-        (lambda draw: draw._replace(head=replace(draw.head, seed="1" * 64)), "the seed is not the one"),
+        (lambda draw: draw._replace(head=replace(draw.head, seed="1" * 64)), "the seed does not match the commitment"),
         (lambda draw: draw._replace(head=replace(draw.head, entropy="9")), "its lot gives it"),
         (lambda draw: draw._replace(head=replace(draw.head, draw="other")), "the result is of draw other"),
         (lambda draw: draw._replace(applications=draw.applications[1:]), "the applications are not those"),

@@ -156,7 +156,7 @@ def test_a_pass_opens_once(url: str) -> None:
 def test_who_has_lost_the_pass_finds_the_place(url: str) -> None:
     """By the key, and by the identity after a new login; somebody new is still refused, and it is said why."""
     tally = DecisionCounter()
-    policy = PassRequiredPolicy("room", lambda *_: AdmissionPass("p1", OPENS_AT_MS + 9), finds_places=True)
+    policy = PassRequiredPolicy("room", lambda *_: AdmissionPass("p1", OPENS_AT_MS + 9), finds_existing=True)
     engine, _ = opened(url, policy, tally)
     with engine:
         assert book(engine, NIKS[0], idempotency_key="k1", shown="x").status is Status.HELD
@@ -268,8 +268,8 @@ def test_no_identity_reaches_policies_observers_or_the_store(url: str, server: S
             seen.append(request)
             return PolicyResult()
 
-        def on_decision(self, office: str, finding: DecisionRecord) -> None:
-            seen.append((office, finding))
+        def on_decision(self, office: str, record: DecisionRecord) -> None:
+            seen.append((office, record))
 
     nosy = Nosy()
     chain = PolicyChain((nosy, *(TokenBucketPolicy(f"by-{by}", by, per_day(1)) for by in LimitKey)))
@@ -295,7 +295,7 @@ def test_an_observer_that_fails_stops_nothing(url: str, caplog: pytest.LogCaptur
     """It is logged, and the reserve goes on."""
 
     class Failing:
-        def on_decision(self, office: str, finding: DecisionRecord) -> None:
+        def on_decision(self, office: str, record: DecisionRecord) -> None:
             raise ValueError("not my day")
 
     engine, _ = opened(url, ConstantPolicy("all", PolicyDecision(wait("x", 1).kind.ADMIT)), Failing())

@@ -28,7 +28,7 @@ from quota_engine import (
     load_catalog,
 )
 from quota_engine.admission import room_pass
-from quota_engine.admission.tickets import number_on, read_pass
+from quota_engine.admission.tickets import read_pass, read_ticket_number
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.ports import Apply, Query, StoreRequest
 from quota_engine.stores.memory import MemoryStore
@@ -107,7 +107,7 @@ def test_an_opening_from_the_first_ticket_to_the_last_pass(engine: QuotaEngine, 
     assert set(called) == set(PEOPLE)
     record = room.transcript()
     assert verify(record, early).ok
-    order = [position_of(record, number_on(tickets[person])) for person in called]
+    order = [position_of(record, read_ticket_number(tickets[person])) for person in called]
     assert [position // 10 for position in order if position is not None] == [at // 10 for at in range(300)]
     assert room.enter(tickets[PEOPLE[0]], PEOPLE[0]).admission_pass == passes[PEOPLE[0]]
     keys, hashed = engine._desk.ticket_keys, engine._desk.owner(PEOPLE[0])
@@ -192,7 +192,7 @@ def test_who_lost_the_turn_goes_behind(engine: QuotaEngine, clock: ManualClock) 
     with pytest.raises(InvalidRequest, match="another person"):
         room.join(PEOPLE[1], replaces_ticket=tickets[0])
     behind = room.join(PEOPLE[0], replaces_ticket=tickets[0])
-    assert (number_on(behind.ticket), behind.replayed) == (20, False)
+    assert (read_ticket_number(behind.ticket), behind.replayed) == (20, False)
     assert room.status(behind.ticket).phase is TicketPhase.SHUFFLING
     for _ in range(2):
         clock.advance_ms(1_000)
@@ -323,7 +323,7 @@ def test_it_ends_by_itself(engine: QuotaEngine, clock: ManualClock) -> None:
     assert not room.join(PEOPLE[1]).ok
     clock.advance_ms(1_000)
     record = room.transcript()
-    assert (verify(record).tickets_checked, bool(record.late_seed)) == (1, True)
+    assert (verify(record).tickets_checked, bool(record.closing_seed)) == (1, True)
 
 
 def test_many_processes_make_one_room(engine: QuotaEngine) -> None:
@@ -437,9 +437,9 @@ def test_the_order_is_a_secret_until_it_opens(clock: ManualClock) -> None:
     room = engine.room("december")
     room.join(PEOPLE[0])
     view: RoomView = room.view()
-    late_seed = engine._desk.ticket_keys.late_seed(view.config.key_id, "december", view.config.nonce)
-    seed = hashlib.sha256(f"quota_engine room seed 1\n{late_seed}\n".encode()).hexdigest()
-    for secret in (late_seed, seed):
+    closing_seed = engine._desk.ticket_keys.derive_closing_seed(view.config.key_id, "december", view.config.nonce)
+    seed = hashlib.sha256(f"quota_engine room seed 1\n{closing_seed}\n".encode()).hexdigest()
+    for secret in (closing_seed, seed):
         assert secret not in repr(view)
         assert secret not in repr(room.transcript())
 

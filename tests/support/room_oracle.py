@@ -37,7 +37,7 @@ class Room:
     entropy: str = ""
     opened_at_ms: int = 0
     closed_at_ms: int = 0
-    late_seed: str = ""
+    closing_seed: str = ""
     last_step_ms: int = 0
     pace: int = 0
     tokens: int = 0
@@ -145,12 +145,12 @@ class Room:
                 if self.opened_at_ms:
                     self.pace = sorted((low, self.pace, high))[1]
                 return "DONE", -1, False, 0
-            case CloseRoom(late_seed):
-                if _sha("commitment", _sha("seed", late_seed)) != terms.commitment:
+            case CloseRoom(closing_seed):
+                if _sha("commitment", _sha("seed", closing_seed)) != terms.commitment:
                     return "CONFLICT", -1, False, 0
                 if self.closed_at_ms:
                     return "DONE", -1, True, 0
-                self.closed_at_ms, self.last_change_ms, self.late_seed = now_ms, now_ms, late_seed
+                self.closed_at_ms, self.last_change_ms, self.closing_seed = now_ms, now_ms, closing_seed
                 return "DONE", -1, False, 0
 
     def description(self) -> dict[str, object]:
@@ -169,14 +169,14 @@ class Room:
             "entropy": self.entropy,
             "opened_at_ms": self.opened_at_ms,
             "called_count": self.mark,
-            "lapsed": max(dropped, default=0),
+            "turns_ended": max(dropped, default=0),
             "calls": tuple(call for call in self.calls if call[0] > self.dropped_through_ms),
             "tokens": self.tokens,
             "per_minute": self.pace,
-            "served_at_ms": self.last_step_ms,
+            "last_step_at_ms": self.last_step_ms,
             "places_left": self.left,
             "closed_at_ms": self.closed_at_ms,
-            "late_seed": self.late_seed,
+            "closing_seed": self.closing_seed,
             "pace_min": self.paces[-1][0] if self.paces else 0,
             "pace_max": self.paces[-1][1] if self.paces else 0,
             "identities": dict(sorted(latest.items())),

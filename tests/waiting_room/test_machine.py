@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quota_engine.conformance.random_rooms import LATE_SEED, OPENS_AT_MS, SEED, terms, walk
+from quota_engine.conformance.random_rooms import CLOSING_SEED, OPENS_AT_MS, SEED, terms, walk
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.waiting_room.machine import (
     ACTIVE_CALLS_MAX,
@@ -24,8 +24,8 @@ from quota_engine.waiting_room.machine import (
     RoomStatus,
     RoomView,
     ViewRoom,
+    answer_query,
     apply,
-    ask,
     describe,
     tickets_ordered,
 )
@@ -76,7 +76,7 @@ def test_every_history_is_what_the_rules_say(seed: int) -> None:
         assert describe(state) == oracle.description(), command
         if not answer.ok and describe(state):
             assert describe(state) == before, "a refusal leaves no state"
-        looked = ask(state, ViewRoom(), now_ms)
+        looked = answer_query(state, ViewRoom(), now_ms)
         assert looked.ok == (state.config is not None and max(now_ms, state.now_ms) < state.config.forget_at_ms)
         if answer.view is not None:
             assert looked.view == answer.view
@@ -85,13 +85,13 @@ def test_every_history_is_what_the_rules_say(seed: int) -> None:
 
 def check(view: RoomView) -> None:
     """What holds for every room at any time."""
-    assert 0 <= view.lapsed <= view.called_count <= tickets_ordered(view, view.changed_at_ms) <= view.tickets
+    assert 0 <= view.turns_ended <= view.called_count <= tickets_ordered(view, view.changed_at_ms) <= view.tickets
     assert len(view.calls) <= ACTIVE_CALLS_MAX + 1
     assert [call.called_count for call in view.calls] == sorted({call.called_count for call in view.calls})
     burst = max(view.config.burst, -(-view.per_minute_max * view.config.step_ms // 60_000))
     assert 0 <= view.tokens <= burst * 60_000 < 2**53
     assert bool(view.seed) == bool(view.opened_at_ms)
-    assert bool(view.late_seed) == bool(view.closed_at_ms)
+    assert bool(view.closing_seed) == bool(view.closed_at_ms)
 
 
 def test_coming_back_gives_the_same_ticket() -> None:
@@ -100,7 +100,7 @@ def test_coming_back_gives_the_same_ticket() -> None:
     assert joined(state, range(5), OPENS_AT_MS - 9_000) == [0, 1, 2, 3, 4]
     again = apply(state, JoinRoom(person(3)), OPENS_AT_MS + 5_000)
     assert (again.status, again.index, again.replayed) == (RoomStatus.JOINED, 3, True)
-    apply(state, CloseRoom(LATE_SEED), OPENS_AT_MS + 6_000)
+    apply(state, CloseRoom(CLOSING_SEED), OPENS_AT_MS + 6_000)
     assert apply(state, JoinRoom(person(3)), OPENS_AT_MS + 7_000).index == 3
     assert apply(state, JoinRoom(person(9)), OPENS_AT_MS + 7_000).status is RoomStatus.ROOM_CLOSED
 
@@ -185,7 +185,7 @@ def test_abandoned_tickets_do_not_jam_the_room() -> None:
     for second in range(30):
         view = serve(state, OPENS_AT_MS + second * 1_000)
     assert view.called_count == 1_000
-    assert view.lapsed == 1_000
+    assert view.turns_ended == 1_000
     assert view.calls == ()
 
 
@@ -227,7 +227,7 @@ def test_a_look_alone_ends_no_window() -> None:
     """Only a change fixes a window: after a mere look, a clock that is set back could still bring it a ticket."""
     state = made(window_ms=10_000)
     joined(state, range(5), OPENS_AT_MS + 1_000)
-    view = ask(state, ViewRoom(), OPENS_AT_MS + 50_000).view
+    view = answer_query(state, ViewRoom(), OPENS_AT_MS + 50_000).view
     assert view is not None
     assert tickets_ordered(view, view.changed_at_ms) == 0
     apply(state, JoinRoom(person(9)), OPENS_AT_MS + 50_000)
@@ -238,8 +238,8 @@ def test_a_room_is_forgotten_when_its_time_has_come() -> None:
     """From forget_at_ms on nothing is known, and the name can be used again."""
     state = opened(5)
     forget_at_ms = terms().forget_at_ms
-    assert ask(state, ViewRoom(), forget_at_ms - 1).ok
-    assert ask(state, ViewRoom(), forget_at_ms).status is RoomStatus.NOT_FOUND
+    assert answer_query(state, ViewRoom(), forget_at_ms - 1).ok
+    assert answer_query(state, ViewRoom(), forget_at_ms).status is RoomStatus.NOT_FOUND
     assert apply(state, JoinRoom(person(0)), forget_at_ms).status is RoomStatus.NOT_FOUND
     assert describe(state) == {}
     assert apply(state, CreateRoom(terms(opens_at_ms=forget_at_ms + 1, **later(forget_at_ms))), forget_at_ms).ok

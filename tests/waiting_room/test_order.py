@@ -7,22 +7,22 @@ import hashlib
 import pytest
 
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.waiting_room.order import Orders, check_entropy, check_seed, commitment_of, seed_of, window_key
+from quota_engine.waiting_room.order import RoomOrder, check_entropy, check_seed, commitment_of, seed_of, window_key
 
-LATE = "5e" * 32
-SEED = seed_of(LATE)
+CLOSING_SEED = "5e" * 32
+SEED = seed_of(CLOSING_SEED)
 COMMITMENT = commitment_of(SEED)
 WINDOWS = ((0, 0), (1, 100), (4, 130))
 TICKETS = 135
 
 
-def orders(entropy: str = "", seed: str = SEED, late_seed: str = LATE) -> Orders:
-    return Orders("december", COMMITMENT, entropy, seed, late_seed)
+def orders(entropy: str = "", seed: str = SEED, closing_seed: str = CLOSING_SEED) -> RoomOrder:
+    return RoomOrder("december", COMMITMENT, entropy, seed, closing_seed)
 
 
 def test_each_value_commits_to_the_one_before() -> None:
     """As the documents say it, so that a shell and sha256sum are enough."""
-    assert hashlib.sha256(f"quota_engine room seed 1\n{LATE}\n".encode()).hexdigest() == SEED
+    assert hashlib.sha256(f"quota_engine room seed 1\n{CLOSING_SEED}\n".encode()).hexdigest() == SEED
     assert hashlib.sha256(f"quota_engine room commitment 1\n{SEED}\n".encode()).hexdigest() == COMMITMENT
 
 
@@ -36,9 +36,9 @@ def test_windows_stand_behind_each_other() -> None:
 
 def test_no_position_without_its_seed() -> None:
     """Before the opening nobody's position can be worked out, and later windows' not before the late seed is known."""
-    assert orders(seed="", late_seed="").position(WINDOWS, TICKETS, 5) is None
-    assert orders(late_seed="").position(WINDOWS, TICKETS, 5) is not None
-    assert orders(late_seed="").position(WINDOWS, TICKETS, 101) is None
+    assert orders(seed="", closing_seed="").position(WINDOWS, TICKETS, 5) is None
+    assert orders(closing_seed="").position(WINDOWS, TICKETS, 5) is not None
+    assert orders(closing_seed="").position(WINDOWS, TICKETS, 101) is None
 
 
 def test_everything_public_counts() -> None:
@@ -46,11 +46,11 @@ def test_everything_public_counts() -> None:
     known = window_key("december", COMMITMENT, 0, 100, "7 13", SEED)
     others = {
         window_key("january", COMMITMENT, 0, 100, "7 13", SEED),
-        window_key("december", LATE, 0, 100, "7 13", SEED),
+        window_key("december", CLOSING_SEED, 0, 100, "7 13", SEED),
         window_key("december", COMMITMENT, 1, 100, "7 13", SEED),
         window_key("december", COMMITMENT, 0, 101, "7 13", SEED),
         window_key("december", COMMITMENT, 0, 100, "7 14", SEED),
-        window_key("december", COMMITMENT, 0, 100, "7 13", LATE),
+        window_key("december", COMMITMENT, 0, 100, "7 13", CLOSING_SEED),
     }
     assert len({known, *others}) == 7
     lines = f"quota_engine room order 1\ndecember\n{COMMITMENT}\n0\n100\n7 13\n{SEED}\n"

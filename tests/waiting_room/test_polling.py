@@ -8,7 +8,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from quota_engine.conformance.random_rooms import LATE_SEED, OPENS_AT_MS, SEED, terms
+from quota_engine.conformance.random_rooms import CLOSING_SEED, OPENS_AT_MS, SEED, terms
 from quota_engine.waiting_room.machine import INDEX_NONE, RoomView, TicketCall
 from quota_engine.waiting_room.polling import POLL_MS_MAX, POLLS_PER_S, room_poll_after_ms, ticket_poll_after_ms
 from quota_engine.waiting_room.ticket_status import TicketPhase, ticket_status
@@ -33,14 +33,14 @@ def view(after_ms: int, tickets: int = 1_000, mark: int = 0, **changes: object) 
         entropy="",
         opened_at_ms=OPENS_AT_MS if is_open else 0,
         called_count=mark,
-        lapsed=0,
+        turns_ended=0,
         calls=(TicketCall(now_ms, mark, -1),) if mark else (),
         tokens=0,
         per_minute=6_000 if is_open else 0,
-        served_at_ms=now_ms,
+        last_step_at_ms=now_ms,
         places_left=-1,
         closed_at_ms=0,
-        late_seed="",
+        closing_seed="",
     )
     return msgspec.structs.replace(room, **changes)
 
@@ -60,10 +60,10 @@ def test_whoever_is_called_enters_at_once_and_who_is_past_it_need_not_ask() -> N
     """0 for a turn; a minute for what is over."""
     room = view(1_000, mark=10)
     assert of_ticket(room, 9) == 0
-    lapsed = view(400_000, mark=10, calls=(), lapsed=10)
+    lapsed = view(400_000, mark=10, calls=(), turns_ended=10)
     assert ticket_status(lapsed, 9, lapsed.now_ms).phase is TicketPhase.TURN_MISSED
     assert of_ticket(lapsed, 9) == POLL_MS_MAX
-    over = view(1_000, closed_at_ms=OPENS_AT_MS + 1, late_seed=LATE_SEED)
+    over = view(1_000, closed_at_ms=OPENS_AT_MS + 1, closing_seed=CLOSING_SEED)
     assert (of_ticket(over, 9), room_poll_after_ms(over)) == (POLL_MS_MAX, POLL_MS_MAX)
 
 

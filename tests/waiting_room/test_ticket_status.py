@@ -7,7 +7,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from quota_engine.conformance.random_rooms import LATE_SEED, OPENS_AT_MS, SEED, terms
+from quota_engine.conformance.random_rooms import CLOSING_SEED, OPENS_AT_MS, SEED, terms
 from quota_engine.domain.model import Choice
 from quota_engine.domain.outcomes import DayView, QuotaView
 from quota_engine.waiting_room.machine import (
@@ -21,11 +21,11 @@ from quota_engine.waiting_room.machine import (
     RoomState,
     RoomView,
     ViewRoom,
+    answer_query,
     apply,
-    ask,
 )
-from quota_engine.waiting_room.order import Orders
-from quota_engine.waiting_room.pacing import pace, places_left
+from quota_engine.waiting_room.order import RoomOrder
+from quota_engine.waiting_room.pacing import count_places_left, next_pace
 from quota_engine.waiting_room.ticket_status import (
     Chance,
     TicketPhase,
@@ -45,7 +45,7 @@ class Room:
     def __init__(self, people: int = PEOPLE, **changes: object) -> None:
         self.state = RoomState()
         self.terms = terms(**changes)
-        self.orders = Orders("december", self.terms.commitment, "", SEED, LATE_SEED)
+        self.orders = RoomOrder("december", self.terms.commitment, "", SEED, CLOSING_SEED)
         apply(self.state, CreateRoom(self.terms), OPENS_AT_MS - 600_000)
         self.join(range(people), OPENS_AT_MS - 500_000)
 
@@ -58,12 +58,12 @@ class Room:
 
     def serve(self, now_ms: int, left: int = PLACES_LEFT_UNKNOWN, latency_ms: int = 0) -> RoomView:
         view = self.view(now_ms)
-        answer = apply(self.state, CallTickets(*pace(view, left, latency_ms), left), now_ms)
+        answer = apply(self.state, CallTickets(*next_pace(view, left, latency_ms), left), now_ms)
         assert answer.view is not None
         return answer.view
 
     def view(self, now_ms: int) -> RoomView:
-        view = ask(self.state, ViewRoom(), now_ms).view
+        view = answer_query(self.state, ViewRoom(), now_ms).view
         assert view is not None
         return view
 
@@ -97,7 +97,7 @@ def test_the_way_of_a_ticket() -> None:
     assert len(first_called) == 100
     assert room.phases(OPENS_AT_MS + 20_000)[TicketPhase.TURN_MISSED] == 100
     assert room.phases(OPENS_AT_MS + 600_000) == {TicketPhase.TURN_MISSED: PEOPLE}
-    apply(room.state, CloseRoom(LATE_SEED), OPENS_AT_MS + 601_000)
+    apply(room.state, CloseRoom(CLOSING_SEED), OPENS_AT_MS + 601_000)
     assert room.phases(OPENS_AT_MS + 601_000) == {TicketPhase.ROOM_CLOSED: PEOPLE}
 
 
@@ -220,8 +220,8 @@ def test_the_pace_follows_the_store() -> None:
     room.open()
     view = room.view(OPENS_AT_MS)
     assert view.per_minute == 6_000
-    assert pace(view, PLACES_LEFT_UNKNOWN, 200).per_minute == 6_000
-    assert pace(view, PLACES_LEFT_UNKNOWN, 201).per_minute == 3_000
+    assert next_pace(view, PLACES_LEFT_UNKNOWN, 200).per_minute == 6_000
+    assert next_pace(view, PLACES_LEFT_UNKNOWN, 201).per_minute == 3_000
     for second in range(10):
         view = room.serve(OPENS_AT_MS + second * 1_000, latency_ms=1_000)
     assert view.per_minute == 60
@@ -258,7 +258,7 @@ def test_unknown_places_limit_nothing() -> None:
     """A room that counts no places goes by the store alone."""
     room = Room()
     room.open()
-    assert pace(room.view(OPENS_AT_MS), PLACES_LEFT_UNKNOWN, 0).call_max == TICKETS_PER_CALL_MAX
+    assert next_pace(room.view(OPENS_AT_MS), PLACES_LEFT_UNKNOWN, 0).tickets_max == TICKETS_PER_CALL_MAX
 
 
 def day_view(online: int, priority: int, morning: int, **changes: object) -> DayView:
@@ -292,4 +292,4 @@ PRIORITY = Choice("new", "", "morning", "online", "priority", (("priority", "mor
 )
 def test_places_are_counted_once(days: list[DayView], choices: list[Choice], left: int) -> None:
     """Whatever guards them and whoever wants them; days that are not open have none."""
-    assert places_left(days, choices, 50) == left
+    assert count_places_left(days, choices, 50) == left

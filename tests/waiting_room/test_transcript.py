@@ -7,16 +7,25 @@ import json
 import msgspec
 import pytest
 
-from quota_engine.conformance.random_rooms import LATE_SEED, OPENS_AT_MS, SEED, terms
+from quota_engine.conformance.random_rooms import CLOSING_SEED, OPENS_AT_MS, SEED, terms
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.waiting_room.machine import CloseRoom, CreateRoom, JoinRoom, OpenRoom, RoomState, ViewRoom, apply, ask
-from quota_engine.waiting_room.order import Orders
+from quota_engine.waiting_room.machine import (
+    CloseRoom,
+    CreateRoom,
+    JoinRoom,
+    OpenRoom,
+    RoomState,
+    ViewRoom,
+    answer_query,
+    apply,
+)
+from quota_engine.waiting_room.order import RoomOrder
 from quota_engine.waiting_room.transcript import (
     RoomTranscript,
     TranscriptWindow,
+    iter_positions,
+    parse_transcript,
     position_of,
-    positions,
-    read_transcript,
     transcript_of,
     verify,
 )
@@ -35,7 +44,7 @@ def records() -> tuple[RoomTranscript, RoomTranscript, RoomTranscript]:
             apply(state, JoinRoom(f"{next(people):032x}"), now_ms)
 
     def record(now_ms: int) -> RoomTranscript:
-        view = ask(state, ViewRoom(), now_ms).view
+        view = answer_query(state, ViewRoom(), now_ms).view
         assert view is not None
         return transcript_of("december", view)
 
@@ -45,7 +54,7 @@ def records() -> tuple[RoomTranscript, RoomTranscript, RoomTranscript]:
     join(30, OPENS_AT_MS + 1_000)
     join(5, OPENS_AT_MS + 45_000)
     during = record(OPENS_AT_MS + 45_000)
-    apply(state, CloseRoom(LATE_SEED), OPENS_AT_MS + 46_000)
+    apply(state, CloseRoom(CLOSING_SEED), OPENS_AT_MS + 46_000)
     return before, during, record(OPENS_AT_MS + 46_000)
 
 
@@ -57,7 +66,7 @@ def test_a_record_tells_what_has_ended() -> None:
     assert BEFORE.windows == ()
     assert DURING.windows == (TranscriptWindow(0, 0, 100), TranscriptWindow(1, 100, 30))
     assert AFTER.windows == (*DURING.windows, TranscriptWindow(5, 130, 5))
-    assert (BEFORE.seed, DURING.seed, DURING.late_seed, AFTER.late_seed) == ("", SEED, "", LATE_SEED)
+    assert (BEFORE.seed, DURING.seed, DURING.closing_seed, AFTER.closing_seed) == ("", SEED, "", CLOSING_SEED)
 
 
 def test_it_holds_no_identity() -> None:
@@ -75,7 +84,7 @@ def test_true_records_verify(record: RoomTranscript, checked: int, pending: int)
     """As far as they go, and they say how far that is."""
     found = verify(record)
     assert (found.ok, found.tickets_checked, len(found.pending)) == (True, checked, pending)
-    assert read_transcript(msgspec.json.encode(record)) == record
+    assert parse_transcript(msgspec.json.encode(record)) == record
     for earlier in (BEFORE, DURING, AFTER):
         if earlier.as_of_ms <= record.as_of_ms:
             assert verify(record, earlier).ok
@@ -83,9 +92,9 @@ def test_true_records_verify(record: RoomTranscript, checked: int, pending: int)
 
 def test_positions_are_those_that_people_were_told() -> None:
     """What the record gives is what the room's own arithmetic gave."""
-    orders = Orders("december", AFTER.commitment, "", SEED, LATE_SEED)
+    orders = RoomOrder("december", AFTER.commitment, "", SEED, CLOSING_SEED)
     told = [orders.position(((0, 0), (1, 100), (5, 130)), 135, index) for index in range(135)]
-    assert dict(positions(AFTER)) == dict(enumerate(told))
+    assert dict(iter_positions(AFTER)) == dict(enumerate(told))
     assert [position_of(AFTER, index) for index in range(135)] == told
     assert position_of(DURING, 110) is None
     with pytest.raises(InvalidRequest, match="below 130"):
@@ -95,8 +104,8 @@ def test_positions_are_those_that_people_were_told() -> None:
 @pytest.mark.parametrize(
     ("lie", "finding"),
     [
-        ({"seed": "00" * 32}, "seed is not the one"),
-        ({"late_seed": "00" * 32}, "late seed is not the one"),
+        ({"seed": "00" * 32}, "seed does not match the commitment"),
+        ({"closing_seed": "00" * 32}, "closing seed does not match the commitment"),
         ({"entropy": "made up afterwards"}, "entropy without a source"),
         ({"entropy_source": "a source that never spoke"}, "source without its entropy"),
         ({"commitment": "00" * 32}, "commitment"),
@@ -133,7 +142,7 @@ def test_another_number_of_tickets_is_another_order() -> None:
     more = replace(
         AFTER, windows=(TranscriptWindow(0, 0, 101), TranscriptWindow(1, 101, 30), TranscriptWindow(5, 131, 5))
     )
-    told, now = dict(positions(AFTER)), dict(positions(more))
+    told, now = dict(iter_positions(AFTER)), dict(iter_positions(more))
     assert sum(told[index] == now[index] for index in range(100)) < 10
 
 
@@ -157,9 +166,9 @@ def test_what_is_no_record_is_refused(damage: object) -> None:
     assert callable(damage)
     damage(fields)
     with pytest.raises(InvalidRequest):
-        read_transcript(json.dumps(fields).encode())
+        parse_transcript(json.dumps(fields).encode())
     with pytest.raises(InvalidRequest):
-        read_transcript(b"\xff not JSON")
+        parse_transcript(b"\xff not JSON")
 
 
 def test_progress_is_told() -> None:

@@ -41,7 +41,7 @@ class PolicyChain(msgspec.Struct, frozen=True):
 
     policies: tuple[Policy, ...]
     name: str = "chain"
-    outage: PolicyDecision = wait("outage", 1000)
+    on_failure: PolicyDecision = wait("outage", 1000)
 
     def __post_init__(self) -> None:
         check_name(self.name, "policy.name")
@@ -62,7 +62,7 @@ class PolicyChain(msgspec.Struct, frozen=True):
             except InvalidRequest:
                 raise  # the call is wrong, not the policy
             except Exception:
-                judged = PolicyResult(self.outage, records=(DecisionRecord(policy.name, self.outage),))
+                judged = PolicyResult(self.on_failure, records=(DecisionRecord(policy.name, self.on_failure),))
             findings += judged.records
             if not judged.decision.admits:
                 if not any(finding.enforced for finding in judged.records):

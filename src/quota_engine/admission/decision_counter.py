@@ -24,9 +24,9 @@ class DecisionCounter:
         self._counts: Counter[tuple[str, str, str, bool]] = Counter()
         self._lock = threading.Lock()
 
-    def on_decision(self, office: str, finding: DecisionRecord) -> None:
+    def on_decision(self, office: str, record: DecisionRecord) -> None:
         """See :meth:`quota_engine.ports.Observer.on_decision`."""
-        row = finding.policy, str(finding.decision.kind), finding.decision.reason, finding.enforced
+        row = record.policy, str(record.decision.kind), record.decision.reason, record.enforced
         with self._lock:
             if row not in self._counts and len(self._counts) >= ROWS_MAX:
                 row = "", "", "other", True

@@ -8,14 +8,14 @@ whose lease is not over. It is no part of what the ledger describes, leaves no e
 from __future__ import annotations
 
 __all__ = [
-    "BY_PASS",
+    "PASS_INDEX",
     "AdmissionPass",
     "GuardedLedger",
     "GuardedOutcome",
     "GuardedReserve",
     "apply",
-    "describe_gate",
-    "pass_member",
+    "describe_admission",
+    "used_pass_name",
 ]
 
 from typing import Any, Final
@@ -30,7 +30,7 @@ from quota_engine.domain.ledger import Ledger
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.validation import TIME_MS_MAX, check_integer, check_name
 
-BY_PASS: Final = -1
+PASS_INDEX: Final = -1
 """Stands for the pass among the indexes of charges."""
 
 
@@ -41,7 +41,7 @@ class AdmissionPass(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     until_ms: int
-    in_shadow: bool = False
+    shadow: bool = False
 
 
 class GuardedReserve(msgspec.Struct, frozen=True, gc=False):
@@ -74,7 +74,7 @@ class GuardedOutcome(msgspec.Struct, frozen=True, gc=False):
 
     outcome: Outcome
     refused_by: int = -1
-    in_shadow: tuple[int, ...] = ()
+    shadow_refusals: tuple[int, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -95,7 +95,7 @@ class GuardedLedger(Ledger):
 _NOT_ADMITTED: Final = GuardedOutcome(Outcome(Status.NOT_ADMITTED))
 
 
-def pass_member(pass_id: str) -> str:
+def used_pass_name(pass_id: str) -> str:
     """A used pass among the buckets of a gate, under a name that no bucket can have."""
     return f"/{pass_id}"
 
@@ -109,25 +109,25 @@ def _guarded(ledger: Any, command: GuardedReserve, now_ms: int) -> GuardedOutcom
     in_shadow: list[int] = []
     usable = False
     if admission_pass is not None:
-        member = pass_member(admission_pass.id)
-        usable = gate_ms < admission_pass.until_ms and not gate.remembers(member, gate_ms)
-        if not usable and not admission_pass.in_shadow:
+        member = used_pass_name(admission_pass.id)
+        usable = gate_ms < admission_pass.until_ms and not gate.has_marker(member, gate_ms)
+        if not usable and not admission_pass.shadow:
             return _NOT_ADMITTED
         if not usable:
-            in_shadow.append(BY_PASS)
+            in_shadow.append(PASS_INDEX)
     if command.charges:
-        enforced = [index for index, charge in enumerate(command.charges) if not charge.in_shadow]
+        enforced = [index for index, charge in enumerate(command.charges) if not charge.shadow]
         if enforced:
             taking = gate.take(tuple(command.charges[index] for index in enforced), gate_ms)
             if not taking.taken:
                 throttled = Outcome(Status.THROTTLED, retry_at_ms=taking.retry_at_ms)
                 return GuardedOutcome(throttled, enforced[taking.refused_by], tuple(in_shadow))
         for index, charge in enumerate(command.charges):
-            if charge.in_shadow and not gate.take((charge,), gate_ms).taken:
+            if charge.shadow and not gate.take((charge,), gate_ms).taken:
                 in_shadow.append(index)
     outcome = state_machine.apply(ledger, reserve, now_ms)
     if admission_pass is not None and usable and outcome.ok:
-        gate.remember(member, admission_pass.until_ms, gate_ms)
+        gate.put_marker(member, admission_pass.until_ms, gate_ms)
     return GuardedOutcome(outcome, -1, tuple(in_shadow))
 
 
@@ -135,6 +135,6 @@ apply: Final = state_machine.make_apply({**state_machine.HANDLERS, GuardedReserv
 """Carries out any command of an office, guarded reserves too: see :func:`quota_engine.domain.state_machine.apply`."""
 
 
-def describe_gate(ledger: GuardedLedger) -> dict[str, Any]:
+def describe_admission(ledger: GuardedLedger) -> dict[str, Any]:
     """All that matters of the gate, for comparisons."""
     return describe_buckets(ledger.gate)

@@ -294,13 +294,13 @@ class PassRequiredPolicy(msgspec.Struct, frozen=True):
     :class:`InvalidRequest` of it is a ``DENY`` with the reason ``bad_pass``. :func:`room_pass` makes one for the passes
     of waiting rooms.
 
-    ``finds_places``: who brings no pass is refused by the store and not before it, so that somebody who has lost it but
-    has a place already, or sends a known key again, finds that place. It costs what any refused reserve does.
+    With ``finds_existing`` the store refuses a request without a pass, after it has looked for an existing reservation.
+    An applicant who lost the pass still finds their reservation. It costs the store one refused reserve.
     """
 
     name: str
     check: Callable[[str, PolicyRequest], AdmissionPass | PolicyDecision]
-    finds_places: bool = False
+    finds_existing: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name, "policy.name")
@@ -308,7 +308,7 @@ class PassRequiredPolicy(msgspec.Struct, frozen=True):
     def decide(self, request: PolicyRequest) -> PolicyResult:
         """See :meth:`Policy.judge`."""
         if not request.admission_pass:
-            if self.finds_places:
+            if self.finds_existing:
                 return PolicyResult(pass_requirements=(PassRequirement(self.name, _NO_PASS, "no_pass"),))
             return PolicyResult(deny("no_pass"))
         try:
@@ -320,17 +320,17 @@ class PassRequiredPolicy(msgspec.Struct, frozen=True):
         return PolicyResult(pass_requirements=(PassRequirement(self.name, found),))
 
 
-def room_pass(keys: TicketKeys, name: str = "room", *, finds_places: bool = False) -> PassRequiredPolicy:
+def room_pass(keys: TicketKeys, name: str = "room", *, finds_existing: bool = False) -> PassRequiredPolicy:
     """Let only those through who bring a pass of a waiting room that was signed with one of ``keys``.
 
-    ``finds_places``: see :class:`PassRequiredPolicy`.
+    ``finds_existing``: see :class:`PassRequiredPolicy`.
     """
 
     def check(text: str, request: PolicyRequest) -> AdmissionPass:
         found = read_pass(keys, text, request.office, request.day, request.applicants)
         return AdmissionPass(found.id, found.until_ms)
 
-    return PassRequiredPolicy(name, check, finds_places)
+    return PassRequiredPolicy(name, check, finds_existing)
 
 
 class ConstantPolicy(msgspec.Struct, frozen=True):
@@ -401,10 +401,10 @@ class ShadowPolicy(msgspec.Struct, frozen=True):
             findings = (DecisionRecord(self.name, judged.decision, enforced=False),)
         return PolicyResult(
             charge_requirements=tuple(
-                replace(need, charge=replace(need.charge, in_shadow=True)) for need in judged.charge_requirements
+                replace(need, charge=replace(need.charge, shadow=True)) for need in judged.charge_requirements
             ),
             pass_requirements=tuple(
-                replace(need, admission_pass=replace(need.admission_pass, in_shadow=True))
+                replace(need, admission_pass=replace(need.admission_pass, shadow=True))
                 for need in judged.pass_requirements
             ),
             records=findings,

@@ -18,7 +18,7 @@ Numbers are big endian; a text has its length in front, in one byte.
 
 from __future__ import annotations
 
-__all__ = ["PassContents", "RoomTickets", "TicketKeys", "number_on", "read_pass"]
+__all__ = ["PassContents", "RoomTickets", "TicketKeys", "read_pass", "read_ticket_number"]
 
 import base64
 import binascii
@@ -79,16 +79,16 @@ class TicketKeys:
             for key_id, secret in secrets.items()
         }
 
-    def late_seed(self, key_id: str, room: str, nonce: str) -> str:
+    def derive_closing_seed(self, key_id: str, room: str, nonce: str) -> str:
         """The late seed, in hex, of the room with this ``nonce`` that began under the key ``key_id``.
 
         Raises:
             InvalidRequest: the key is not here (any more).
         """
         message = f"{room}\n{nonce}\n".encode()
-        return hmac.digest(self.uses_of(key_id).seeding, message, "sha256").hex()
+        return hmac.digest(self.derived_keys(key_id).seed_key, message, "sha256").hex()
 
-    def uses_of(self, key_id: str) -> DerivedKeys:
+    def derived_keys(self, key_id: str) -> DerivedKeys:
         """What is derived from one of the secrets.
 
         Raises:
@@ -103,7 +103,7 @@ class TicketKeys:
         """``body`` with its signature under the active key, as text."""
         return _text_of(body + _signature(self._derived[self.active], body))
 
-    def open(self, text: object, kind: bytes, what: str) -> tuple[bytes, int]:
+    def verify(self, text: object, kind: bytes, what: str) -> tuple[bytes, int]:
         """The bytes of a text with a good signature, and where what follows its key id begins.
 
         Raises:
@@ -118,9 +118,9 @@ class TicketKeys:
             raise InvalidRequest(what, "the signature does not fit: it has been altered", _expected(what))
         return raw, start
 
-    def bind(self, key_id: str, applicant: str) -> bytes:
+    def hash_applicant(self, key_id: str, applicant: str) -> bytes:
         """What stands for an applicant (a keyed hash) in what is signed under the key ``key_id``."""
-        keyed = self._derived[key_id].binding.copy()
+        keyed = self._derived[key_id].applicant_hash.copy()
         keyed.update(applicant.encode())
         return keyed.digest()
 
@@ -130,10 +130,10 @@ class DerivedKeys(NamedTuple):
     hashes that have read nothing yet, to be copied.
     """
 
-    signing: hashlib.blake2b
-    binding: hashlib.blake2b
-    seeding: bytes
-    passing: bytes
+    signature_hash: hashlib.blake2b
+    applicant_hash: hashlib.blake2b
+    seed_key: bytes
+    pass_id_key: bytes
 
 
 def _derived(secret: bytes, use: bytes) -> bytes:
@@ -152,7 +152,7 @@ class RoomTickets:
         """
         check_name(room, "room")
         self._keys = keys
-        self._passing = keys.uses_of(key_id).passing
+        self._passing = keys.derived_keys(key_id).pass_id_key
         self._scope = _sized(room) + bytes.fromhex(commitment)[:_RELEASE]
         self._before_index = _TICKET + _sized(keys.active) + self._scope
 
@@ -163,7 +163,7 @@ class RoomTickets:
             self._before_index
             + index.to_bytes(4, "big")
             + expires_at_ms.to_bytes(6, "big")
-            + keys.bind(keys.active, applicant)
+            + keys.hash_applicant(keys.active, applicant)
         )
         return keys.sign(body)
 
@@ -174,7 +174,7 @@ class RoomTickets:
             InvalidRequest: it is not a ticket of this room and release, in its one spelling, or was altered, has
                 expired, or is another person's.
         """
-        raw, start = self._keys.open(ticket, _TICKET, "ticket")
+        raw, start = self._keys.verify(ticket, _TICKET, "ticket")
         end = start + len(self._scope)
         if raw[start:end] != self._scope or len(raw) != end + 4 + 6 + _BINDING + _SIGNATURE:
             raise InvalidRequest("ticket", "of another room or release", "a ticket of this one")
@@ -182,7 +182,7 @@ class RoomTickets:
             raise InvalidRequest("ticket", "it has expired", "one of a room that is not over")
         if applicant:
             key_id = _text(raw, 1)[0]
-            bound = self._keys.bind(key_id, applicant)
+            bound = self._keys.hash_applicant(key_id, applicant)
             if not hmac.compare_digest(raw[end + 10 : end + 10 + _BINDING], bound):
                 raise InvalidRequest("ticket", "another person's", "the ticket of whoever asks")
         return int.from_bytes(raw[end : end + 4], "big")
@@ -205,12 +205,12 @@ class RoomTickets:
             + last_day.to_bytes(3, "big")
             + hashlib.blake2b(identity, key=self._passing, digest_size=_ID).digest()
             + until_ms.to_bytes(6, "big")
-            + keys.bind(keys.active, applicant)
+            + keys.hash_applicant(keys.active, applicant)
         )
         return keys.sign(body)
 
 
-def number_on(ticket: object) -> int:
+def read_ticket_number(ticket: object) -> int:
     """The index on a ticket of any room, as anybody can read it, without a key: nothing says that it is genuine.
 
     Raises:
@@ -242,7 +242,7 @@ def read_pass(
     Raises:
         InvalidRequest: it is not; the message says which.
     """
-    raw, start = keys.open(admission_pass, _PASS, "admission_pass")
+    raw, start = keys.verify(admission_pass, _PASS, "admission_pass")
     key_id, _ = _text(raw, 1)
     at = _text(raw, start)[1] + _RELEASE
     bound_office, at = _text(raw, at)
@@ -252,7 +252,7 @@ def read_pass(
     if not first_day <= day <= last_day:
         raise InvalidRequest("admission_pass", "for other days", "one for this day")
     bound = raw[at + 6 + _ID + 6 : -_SIGNATURE]
-    if not any(hmac.compare_digest(keys.bind(key_id, one), bound) for one in applicants):
+    if not any(hmac.compare_digest(keys.hash_applicant(key_id, one), bound) for one in applicants):
         raise InvalidRequest("admission_pass", "another person's", "the pass of one of the applicants")
     return PassContents(
         _text_of(raw[at + 6 : at + 6 + _ID]), int.from_bytes(raw[at + 6 + _ID : at + 6 + _ID + 6], "big")
@@ -274,7 +274,7 @@ def _text_of(raw: bytes) -> str:
 
 
 def _signature(derived: DerivedKeys, body: bytes) -> bytes:
-    keyed = derived.signing.copy()
+    keyed = derived.signature_hash.copy()
     keyed.update(body)
     return keyed.digest()
 

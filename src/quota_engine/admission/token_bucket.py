@@ -22,8 +22,8 @@ the next integer above ``a / b``, it is at least ``1 / b`` away, while doubles j
 from __future__ import annotations
 
 __all__ = [
+    "BUCKETS_MAX",
     "CHARGES_MAX",
-    "KEYS_MAX",
     "BucketLevel",
     "Buckets",
     "Charge",
@@ -32,10 +32,10 @@ __all__ = [
     "ResetTokens",
     "TakeOutcome",
     "TakeTokens",
+    "answer_query",
     "apply",
-    "ask",
+    "check_bucket_names",
     "check_charges",
-    "check_names",
     "describe",
     "per_day",
     "per_hour",
@@ -57,7 +57,7 @@ PER_MS_MAX: Final = 366 * 86_400_000
 CAPACITY_TICKS_MAX: Final = 2**52
 CHARGES_MAX: Final = 256
 """The most buckets that one step can charge: more than a party of 100 with its account, network and device."""
-KEYS_MAX: Final = 1_000_000
+BUCKETS_MAX: Final = 1_000_000
 """Buckets that are not full in one place; a step that would make more waits until one of them is."""
 SWEPT_PER_STEP_MAX: Final = 8
 
@@ -123,7 +123,7 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
     name: str
     limit: Limit
     cost: int = 1
-    in_shadow: bool = False
+    shadow: bool = False
 
 
 def check_charges(charges: tuple[Charge, ...], where: str = "charges") -> None:
@@ -141,7 +141,7 @@ def check_charges(charges: tuple[Charge, ...], where: str = "charges") -> None:
         raise InvalidRequest(where, "one bucket twice", "each bucket once, with the whole cost")
 
 
-def check_names(names: tuple[str, ...]) -> None:
+def check_bucket_names(names: tuple[str, ...]) -> None:
     """Raise :class:`InvalidRequest` unless there are 1 to 256 names of buckets."""
     if not 1 <= len(names) <= CHARGES_MAX:
         raise InvalidRequest("names", f"{len(names)} buckets", f"1 to {CHARGES_MAX}")
@@ -199,7 +199,7 @@ class Buckets:
 
     __slots__ = ("_by_name", "_due", "_orphans", "keys_max", "now_ms")
 
-    def __init__(self, keys_max: int = KEYS_MAX) -> None:
+    def __init__(self, keys_max: int = BUCKETS_MAX) -> None:
         self.now_ms = 0
         self.keys_max = keys_max
         self._by_name: dict[str, tuple[int, int]] = {}
@@ -210,7 +210,7 @@ class Buckets:
         """How many entries of the heap may be of buckets that were reset."""
 
     @classmethod
-    def of(cls, now_ms: int, by_name: dict[str, tuple[int, int]]) -> Buckets:
+    def restore(cls, now_ms: int, by_name: dict[str, tuple[int, int]]) -> Buckets:
         """The buckets that were so at ``now_ms``: ``(full_at_ms, early)`` by name."""
         buckets = cls()
         buckets.now_ms = now_ms
@@ -286,19 +286,19 @@ class Buckets:
             self._orphans = 0
         return count
 
-    def remember(self, name: str, until_ms: int, now_ms: int) -> None:
+    def put_marker(self, name: str, until_ms: int, now_ms: int) -> None:
         """Let something that is no bucket stand among them until its time is over; see ``guarded``."""
         self.now_ms = max(now_ms, self.now_ms)
         if name not in self._by_name:
             heappush(self._due, (until_ms, name))
         self._by_name[name] = until_ms, 0
 
-    def remembers(self, name: str, now_ms: int) -> bool:
+    def has_marker(self, name: str, now_ms: int) -> bool:
         """Whether it stands there, and its time is not over."""
         known = self._by_name.get(name)
         return known is not None and known[0] > max(now_ms, self.now_ms)
 
-    def live(self) -> dict[str, tuple[int, int]]:
+    def not_full(self) -> dict[str, tuple[int, int]]:
         """``(full_at_ms, early)`` of the buckets that are not full now, by name."""
         return {name: known for name, known in sorted(self._by_name.items()) if known[0] > self.now_ms}
 
@@ -359,11 +359,11 @@ def apply(buckets: Buckets, command: TakeTokens | ResetTokens, now_ms: int) -> T
         check_charges(command.charges)
         return buckets.take(command.charges, now_ms)
     assert type(command) is ResetTokens
-    check_names(command.names)
+    check_bucket_names(command.names)
     return buckets.reset(command.names, now_ms)
 
 
-def ask(buckets: Buckets, question: PeekTokens, now_ms: int) -> tuple[BucketLevel, ...]:
+def answer_query(buckets: Buckets, question: PeekTokens, now_ms: int) -> tuple[BucketLevel, ...]:
     """Answer a question about the buckets of a place, and change nothing. Raises as :func:`apply` does."""
     check_charges(question.charges)
     return buckets.peek(question.charges, now_ms)
@@ -371,4 +371,4 @@ def ask(buckets: Buckets, question: PeekTokens, now_ms: int) -> tuple[BucketLeve
 
 def describe(buckets: Buckets) -> dict[str, Any]:
     """All that matters of the buckets, for comparisons."""
-    return {"now_ms": buckets.now_ms, "buckets": buckets.live()}
+    return {"now_ms": buckets.now_ms, "buckets": buckets.not_full()}

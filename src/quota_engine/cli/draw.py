@@ -312,7 +312,7 @@ def _draw(offered: Capacities, key: str, applied: list[Application]) -> list[Lot
 
 def _blind(applied: list[Application], draw: str, key_file: pathlib.Path) -> list[Application]:
     from quota_engine.cli.draw_files import read_secret
-    from quota_engine.draws.files import blinded
+    from quota_engine.draws.files import pseudonym_of
     from quota_engine.draws.lottery import Application
 
     try:
@@ -320,7 +320,7 @@ def _blind(applied: list[Application], draw: str, key_file: pathlib.Path) -> lis
     except ValueError:
         raise InvalidRequest("--key-file", "not a key", "32 to 128 hex digits") from None
     return [
-        Application(one.number, tuple(blinded(applicant, draw, key) for applicant in one.applicants), one.choices)
+        Application(one.number, tuple(pseudonym_of(applicant, draw, key) for applicant in one.applicants), one.choices)
         for one in applied
     ]
 

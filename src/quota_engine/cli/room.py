@@ -13,12 +13,12 @@ from typing import Annotated, Any, Final
 import msgspec
 from cyclopts import App, Parameter
 
-from quota_engine.admission.tickets import number_on
+from quota_engine.admission.tickets import read_ticket_number
 from quota_engine.cli.room_control import close_room, open_room, pace_room
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_integer
 from quota_engine.waiting_room.machine import TICKETS_MAX
-from quota_engine.waiting_room.transcript import RoomTranscript, Verification, position_of, read_transcript
+from quota_engine.waiting_room.transcript import RoomTranscript, Verification, parse_transcript, position_of
 from quota_engine.waiting_room.transcript import verify as verify_record
 
 app = App(name="room", help="Check the published record of a waiting room, or give it orders.")
@@ -69,7 +69,7 @@ def _read(file: str, where: str) -> RoomTranscript:
     if len(text) > _FILE_BYTES_MAX:
         raise InvalidRequest(where, f"{file} is larger than any record", f"at most {_FILE_BYTES_MAX:,} bytes")
     try:
-        return read_transcript(text)
+        return parse_transcript(text)
     except InvalidRequest as error:
         raise InvalidRequest(f"{where}, {file}", error.problem, error.expected) from None
 
@@ -78,7 +78,7 @@ def _number(ticket: str) -> int:
     if ticket.isascii() and ticket.isdigit() and len(ticket) < len(str(TICKETS_MAX)) + 1:
         check_integer(int(ticket), "--ticket", 0, TICKETS_MAX)
         return int(ticket)
-    return number_on(ticket)
+    return read_ticket_number(ticket)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from quota_engine.draws.ledger import (
     CreateDraw,
     DrawCommand,
     DrawConfig,
-    DrawQuestion,
+    DrawQuery,
     FindApplication,
     FreezeDraw,
     OfferDay,
@@ -59,7 +59,7 @@ TERMS = DrawConfig(
     applications_max=4,
 )
 DIGESTS = ("0" * 64, "f" * 64)
-QUESTIONS: tuple[DrawQuestion, ...] = (
+QUESTIONS: tuple[DrawQuery, ...] = (
     ReadDraw(),
     *(FindApplication(person) for person in PEOPLE),
     ReadApplications(0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LATE_SEED", "OPENS_AT_MS", "SEED", "terms", "walk"]
+__all__ = ["CLOSING_SEED", "OPENS_AT_MS", "SEED", "terms", "walk"]
 
 from collections.abc import Iterator
 from random import Random
@@ -23,8 +23,8 @@ from quota_engine.waiting_room.machine import (
 from quota_engine.waiting_room.order import commitment_of, seed_of
 
 OPENS_AT_MS: Final = 1_000_000
-LATE_SEED: Final = "5e" * 32
-SEED: Final = seed_of(LATE_SEED)
+CLOSING_SEED: Final = "5e" * 32
+SEED: Final = seed_of(CLOSING_SEED)
 
 
 def terms(**changes: Any) -> RoomConfig:
@@ -90,7 +90,7 @@ def walk(seed: int, steps_max: int = 80) -> Iterator[tuple[RoomCommand, int]]:
                     OpenRoom("00" * 32, entropy),
                     CallTickets(random.choice((0, 1, 100, 6_000_000)), random.choice((0, 1, 5, 1_000_000))),
                     CallTickets(random.choice((60, 7_000)), 1_000_000, random.choice((-1, 0, 17))),
-                    CloseRoom(LATE_SEED),
+                    CloseRoom(CLOSING_SEED),
                     CloseRoom("11" * 32),
                     SetPace(random.choice((1, 60)), random.choice((60, 7_000, 6_000_000))),
                 ),

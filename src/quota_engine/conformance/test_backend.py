@@ -77,8 +77,8 @@ from quota_engine.ports import (
     View,
 )
 from quota_engine.waiting_room.machine import RoomState, ViewRoom
+from quota_engine.waiting_room.machine import answer_query as answer_room_query
 from quota_engine.waiting_room.machine import apply as apply_to_room
-from quota_engine.waiting_room.machine import ask as ask_room
 from quota_engine.waiting_room.machine import describe as describe_room
 
 DAYS = (DAY, NEXT_DAY)
@@ -178,7 +178,7 @@ def test_draws(quota_engine_backend: OpenStore, seed: int) -> None:
         assert backend.execute(Apply(place, command)) == ledger.apply(reference, command, now_ms), command
         assert backend.execute(Describe(place)) == ledger.describe(reference), command
     for question in random_draws.QUESTIONS:
-        assert backend.execute(Query(place, question)) == ledger.ask(reference, question, clock.now_ms())
+        assert backend.execute(Query(place, question)) == ledger.answer_query(reference, question, clock.now_ms())
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -603,6 +603,6 @@ def test_random_waiting_rooms(quota_engine_backend: OpenStore, seed: int) -> Non
     for command, now_ms in random_rooms.walk(seed):
         clock.set_ms(now_ms)
         assert backend.execute(Apply(place, command)) == apply_to_room(reference, command, now_ms), command
-        assert backend.execute(Query(place, ViewRoom())) == ask_room(reference, ViewRoom(), now_ms)
+        assert backend.execute(Query(place, ViewRoom())) == answer_room_query(reference, ViewRoom(), now_ms)
         assert backend.execute(Describe(place)) == describe_room(reference)
     assert backend.execute(ListOffices()) == []

@@ -12,17 +12,17 @@ of a published file gives the digest; what is read may be in another order, or C
 from __future__ import annotations
 
 __all__ = [
-    "DAMAGE_MAX",
+    "ISSUES_MAX",
     "ResultHead",
     "applications_of_csv",
     "applications_of_lines",
-    "blinded",
     "canonical_lines",
     "capacities_of_json",
     "digest_of",
     "json_of_capacities",
     "line_of_application",
     "lines_of_result",
+    "pseudonym_of",
     "result_head",
     "result_of_lines",
 ]
@@ -58,7 +58,7 @@ from quota_engine.draws.lottery import (
     check_seed,
 )
 
-DAMAGE_MAX: Final = 20
+ISSUES_MAX: Final = 20
 """So many mistakes of a file are told; it is not read beyond the last of them."""
 LINE_BYTES_MAX: Final = 65_536
 
@@ -145,7 +145,7 @@ def digest_of(lines: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def blinded(applicant: str, draw: str, key: bytes) -> str:
+def pseudonym_of(applicant: str, draw: str, key: bytes) -> str:
     """What stands for an applicant in the published list of one draw: BLAKE2b, keyed, 128 bits, 32 hex digits.
 
     The same applicant has the same in all of the draw, so that everybody can see that nobody applied twice, and in no
@@ -293,7 +293,7 @@ def _application(read: _ApplicationLine, known: dict[str, str]) -> Application:
 def _note(damage: list[ValidationIssue], file: str, line: int, error: Exception) -> None:
     """Keep a mistake; with the last that is told, give up."""
     damage.append(_mistake(file, f"line {line}", error, "an application"))
-    if len(damage) >= DAMAGE_MAX:
+    if len(damage) >= ISSUES_MAX:
         raise CatalogError(tuple(damage))
 
 

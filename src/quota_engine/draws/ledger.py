@@ -23,7 +23,7 @@ __all__ = [
     "DrawLedger",
     "DrawOutcome",
     "DrawPhase",
-    "DrawQuestion",
+    "DrawQuery",
     "DrawStatus",
     "DrawView",
     "FindApplication",
@@ -40,8 +40,8 @@ __all__ = [
     "SubmitApplication",
     "WithdrawApplication",
     "address_of",
+    "answer_query",
     "apply",
-    "ask",
     "describe",
 ]
 
@@ -393,7 +393,7 @@ class ReadOfferedDays(_Page, frozen=True, gc=False):
     """The office-days that have been written down, without the first ``after`` of them: :class:`OfferDay`."""
 
 
-DrawQuestion = ReadDraw | FindApplication | ReadApplications | ReadPreferences | ReadOfferedDays
+DrawQuery = ReadDraw | FindApplication | ReadApplications | ReadPreferences | ReadOfferedDays
 
 
 # --- The ledger ----------------------------------------------------------------------------------------------------
@@ -403,22 +403,22 @@ class DrawLedger:
     """All that is known about one draw."""
 
     __slots__ = (
-        "active",
-        "applicants",
+        "active_applicants",
+        "active_applications",
+        "application_of",
         "applications",
+        "assigned_numbers",
         "closed",
+        "config",
         "draw",
         "entropy",
         "frozen",
-        "homes",
         "last_number",
         "now_ms",
-        "offered",
-        "people",
+        "offered_days",
+        "preference_numbers",
+        "preferences",
         "seed",
-        "terms",
-        "wish_numbers",
-        "wishes",
     )
 
     def __init__(self, place: str) -> None:
@@ -428,23 +428,23 @@ class DrawLedger:
     def clear(self) -> None:
         """Forget everything."""
         self.now_ms = 0
-        self.terms: DrawConfig | None = None
+        self.config: DrawConfig | None = None
         self.closed = False
         self.frozen: Frozen | None = None
         self.seed = ""
         self.entropy = ""
         self.last_number = 0
-        self.people = 0
-        self.active = 0
+        self.active_applicants = 0
+        self.active_applications = 0
         self.applications: dict[int, StoredApplication] = {}
         """By number, withdrawn ones too, which have nobody in them."""
-        self.homes: dict[str, int] = {}
+        self.assigned_numbers: dict[str, int] = {}
         """By applicant, the number that is theirs for good."""
-        self.applicants: dict[str, int] = {}
+        self.application_of: dict[str, int] = {}
         """By applicant, the application that they are in."""
-        self.wishes: list[Preference] = []
-        self.wish_numbers: dict[Preference, int] = {}
-        self.offered: dict[tuple[str, int], Row] = {}
+        self.preferences: list[Preference] = []
+        self.preference_numbers: dict[Preference, int] = {}
+        self.offered_days: dict[tuple[str, int], Row] = {}
 
 
 def apply(ledger: DrawLedger, command: DrawCommand, now_ms: int) -> DrawOutcome:
@@ -454,18 +454,18 @@ def apply(ledger: DrawLedger, command: DrawCommand, now_ms: int) -> DrawOutcome:
 
 def _create(ledger: DrawLedger, command: CreateDraw, now_ms: int) -> DrawOutcome:
     if _known(ledger, now_ms) is not None:
-        same = ledger.terms == command.config
+        same = ledger.config == command.config
         return DrawOutcome(DrawStatus.DONE, replayed=True) if same else DrawOutcome(DrawStatus.CONFLICT)
     if command.config.forget_at_ms <= now_ms:
         return DrawOutcome(DrawStatus.DRAW_OVER)
     ledger.clear()
-    ledger.terms = command.config
+    ledger.config = command.config
     ledger.now_ms = now_ms
     return DrawOutcome(DrawStatus.DONE)
 
 
 def _known(ledger: DrawLedger, now_ms: int) -> DrawConfig | None:
-    terms = ledger.terms
+    terms = ledger.config
     return None if terms is None or terms.forget_at_ms <= now_ms else terms
 
 
@@ -481,8 +481,8 @@ def _apply(ledger: DrawLedger, command: SubmitApplication, now_ms: int) -> DrawO
         return DrawOutcome(DrawStatus.TOO_MANY_CHOICES)
     if not all(terms.first_day <= wish.day <= terms.last_day for wish in command.preferences):
         return DrawOutcome(DrawStatus.NOT_IN_DRAW)
-    number = ledger.homes.get(command.applicants[0], 0)
-    if any(ledger.applicants.get(applicant, number) != number for applicant in command.applicants):
+    number = ledger.assigned_numbers.get(command.applicants[0], 0)
+    if any(ledger.application_of.get(applicant, number) != number for applicant in command.applicants):
         return DrawOutcome(DrawStatus.ALREADY_APPLIED)
     before = ledger.applications.get(number)
     version = 0 if before is None else before.version
@@ -490,22 +490,22 @@ def _apply(ledger: DrawLedger, command: SubmitApplication, now_ms: int) -> DrawO
         return DrawOutcome(DrawStatus.APPLIED, number, version, replayed=True)
     if command.expected_version != version:
         return DrawOutcome(DrawStatus.STALE, number, version)
-    new_wishes = sum(wish not in ledger.wish_numbers for wish in command.preferences)
+    new_wishes = sum(wish not in ledger.preference_numbers for wish in command.preferences)
     if (not number and ledger.last_number >= terms.applications_max) or len(
-        ledger.wishes
+        ledger.preferences
     ) + new_wishes > PREFERENCES_MAX:
         return DrawOutcome(DrawStatus.DRAW_FULL)
     # From here on nothing can fail.
     if not number:
         ledger.last_number += 1
-        number = ledger.homes[command.applicants[0]] = ledger.last_number
+        number = ledger.assigned_numbers[command.applicants[0]] = ledger.last_number
     _leave(ledger, before)
     for applicant in command.applicants:
-        ledger.applicants[applicant] = number
+        ledger.application_of[applicant] = number
     numbers = tuple(_number_of(ledger, wish) for wish in command.preferences)
     ledger.applications[number] = StoredApplication(number, version + 1, command.applicants, numbers)
-    ledger.active += 1
-    ledger.people += len(command.applicants)
+    ledger.active_applications += 1
+    ledger.active_applicants += len(command.applicants)
     ledger.now_ms = now_ms
     return DrawOutcome(DrawStatus.APPLIED, number, version + 1)
 
@@ -522,34 +522,34 @@ def _refusal_by_time(ledger: DrawLedger, terms: DrawConfig | None, now_ms: int) 
 
 
 def _same(ledger: DrawLedger, before: StoredApplication, command: SubmitApplication) -> bool:
-    wishes = tuple(ledger.wish_numbers.get(wish, 0) for wish in command.preferences)
+    wishes = tuple(ledger.preference_numbers.get(wish, 0) for wish in command.preferences)
     return before.applicants == command.applicants and before.preferences == wishes
 
 
 def _number_of(ledger: DrawLedger, wish: Preference) -> int:
-    number = ledger.wish_numbers.get(wish)
+    number = ledger.preference_numbers.get(wish)
     if number is None:
-        ledger.wishes.append(wish)
-        number = ledger.wish_numbers[wish] = len(ledger.wishes)
+        ledger.preferences.append(wish)
+        number = ledger.preference_numbers[wish] = len(ledger.preferences)
     return number
 
 
 def _leave(ledger: DrawLedger, before: StoredApplication | None) -> None:
     """Nobody is in this application any more."""
     if before is not None and before.applicants:
-        ledger.active -= 1
-        ledger.people -= len(before.applicants)
+        ledger.active_applications -= 1
+        ledger.active_applicants -= len(before.applicants)
         for applicant in before.applicants:
-            del ledger.applicants[applicant]
+            del ledger.application_of[applicant]
 
 
 def _withdraw(ledger: DrawLedger, command: WithdrawApplication, now_ms: int) -> DrawOutcome:
     refusal = _refusal_by_time(ledger, _known(ledger, now_ms), now_ms)
     if refusal is not None:
         return refusal
-    number = ledger.applicants.get(command.applicant)
+    number = ledger.application_of.get(command.applicant)
     if number is None:
-        before = ledger.applications.get(ledger.homes.get(command.applicant, 0))
+        before = ledger.applications.get(ledger.assigned_numbers.get(command.applicant, 0))
         # Sent again: it is as withdrawn as the first time left it. Only who has the number can be told so.
         if before is not None and not before.applicants and before.version == command.expected_version + 1:
             return DrawOutcome(DrawStatus.WITHDRAWN, before.number, before.version, replayed=True)
@@ -582,16 +582,16 @@ def _offer_day(ledger: DrawLedger, command: OfferDay, now_ms: int) -> DrawOutcom
         return DrawOutcome(DrawStatus.UNKNOWN_DRAW)
     if not ledger.closed:
         return DrawOutcome(DrawStatus.NOT_CLOSED)
-    known = ledger.offered.get((command.office, command.day))
+    known = ledger.offered_days.get((command.office, command.day))
     if known is not None:
         return DrawOutcome(DrawStatus.DONE, replayed=True, quotas=known)
     if ledger.frozen is not None:
         return DrawOutcome(DrawStatus.FROZEN)
     if not terms.first_day <= command.day <= terms.last_day:
         return DrawOutcome(DrawStatus.NOT_IN_DRAW)
-    if len(ledger.offered) >= OFFERED_DAYS_MAX:
+    if len(ledger.offered_days) >= OFFERED_DAYS_MAX:
         return DrawOutcome(DrawStatus.DRAW_FULL)
-    ledger.offered[command.office, command.day] = command.quotas
+    ledger.offered_days[command.office, command.day] = command.quotas
     ledger.now_ms = now_ms
     return DrawOutcome(DrawStatus.DONE, quotas=command.quotas)
 
@@ -605,7 +605,7 @@ def _freeze(ledger: DrawLedger, command: FreezeDraw, now_ms: int) -> DrawOutcome
     if ledger.frozen is not None:
         same = ledger.frozen == frozen
         return DrawOutcome(DrawStatus.DONE, replayed=True) if same else DrawOutcome(DrawStatus.CONFLICT)
-    if command.applications != ledger.active:
+    if command.applications != ledger.active_applications:
         return DrawOutcome(DrawStatus.CONFLICT)
     ledger.frozen = frozen
     ledger.now_ms = now_ms
@@ -642,7 +642,7 @@ _HANDLERS: Final[dict[type, Callable[[DrawLedger, Any, int], DrawOutcome]]] = {
 # --- Looking at it -------------------------------------------------------------------------------------------------
 
 
-def ask(ledger: DrawLedger, question: DrawQuestion, now_ms: int) -> Any:
+def answer_query(ledger: DrawLedger, question: DrawQuery, now_ms: int) -> Any:
     """Answer a question, and change nothing. A draw that is not known has nothing in it."""
     now_ms = max(now_ms, ledger.now_ms)
     terms = _known(ledger, now_ms)
@@ -650,17 +650,19 @@ def ask(ledger: DrawLedger, question: DrawQuestion, now_ms: int) -> Any:
         case ReadDraw():
             return None if terms is None else _view(ledger, terms, now_ms)
         case FindApplication(applicant):
-            number = ledger.applicants.get(applicant) or ledger.homes.get(applicant, 0)
+            number = ledger.application_of.get(applicant) or ledger.assigned_numbers.get(applicant, 0)
             applied = None if terms is None else ledger.applications.get(number)
-            return applied and FoundApplication(applied, tuple(ledger.wishes[one - 1] for one in applied.preferences))
+            return applied and FoundApplication(
+                applied, tuple(ledger.preferences[one - 1] for one in applied.preferences)
+            )
         case ReadApplications(after, limit):
             known = {} if terms is None else ledger.applications
             found = (known.get(number) for number in range(after + 1, min(after + limit, ledger.last_number) + 1))
             return [one for one in found if one is not None and one.applicants]
         case ReadPreferences(after, limit):
-            return [] if terms is None else ledger.wishes[after : after + limit]
+            return [] if terms is None else ledger.preferences[after : after + limit]
         case ReadOfferedDays(after, limit):
-            days = [] if terms is None else list(ledger.offered.items())[after : after + limit]
+            days = [] if terms is None else list(ledger.offered_days.items())[after : after + limit]
             return [OfferDay(office, day, quotas) for (office, day), quotas in days]
 
 
@@ -669,11 +671,11 @@ def _view(ledger: DrawLedger, terms: DrawConfig, now_ms: int) -> DrawView:
         ledger.draw,
         phase_of(terms, ledger.frozen is not None, bool(ledger.seed), now_ms),
         terms,
-        ledger.active,
-        ledger.people,
+        ledger.active_applications,
+        ledger.active_applicants,
         ledger.last_number,
-        len(ledger.wishes),
-        len(ledger.offered),
+        len(ledger.preferences),
+        len(ledger.offered_days),
         ledger.frozen,
         ledger.seed,
         ledger.entropy,
@@ -695,17 +697,17 @@ def describe(ledger: DrawLedger) -> dict[str, Any]:
     """The whole state, for comparisons."""
     return {
         "now_ms": ledger.now_ms,
-        "terms": ledger.terms,
+        "config": ledger.config,
         "closed": ledger.closed,
         "frozen": ledger.frozen,
         "seed": ledger.seed,
         "entropy": ledger.entropy,
         "last_number": ledger.last_number,
-        "active": ledger.active,
-        "people": ledger.people,
+        "active_applications": ledger.active_applications,
+        "active_applicants": ledger.active_applicants,
         "applications": dict(sorted(ledger.applications.items())),
-        "homes": dict(sorted(ledger.homes.items())),
-        "applicants": dict(sorted(ledger.applicants.items())),
-        "wishes": list(ledger.wishes),
-        "offered": list(ledger.offered.items()),
+        "assigned_numbers": dict(sorted(ledger.assigned_numbers.items())),
+        "application_of": dict(sorted(ledger.application_of.items())),
+        "preferences": list(ledger.preferences),
+        "offered_days": list(ledger.offered_days.items()),
     }

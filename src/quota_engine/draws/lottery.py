@@ -59,7 +59,7 @@ ENTROPY_LENGTH_MAX: Final = 256
 _is_seed = re.compile(r"[0-9a-f]{64}").fullmatch
 _is_entropy = re.compile(r"[ -~]{0,256}").fullmatch
 
-Place = tuple[str, int, str]
+QuotaKey = tuple[str, int, str]
 """Office, day (a date's ordinal) and quota: what is counted."""
 
 
@@ -254,7 +254,7 @@ def allot(capacities: Capacities, key: str, applications: Iterable[Application])
 def _take(capacities: Capacities, parties: Iterable[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, int]]:
     """For each party in its turn, units and choices, what it takes: preference from 1 and option, or (0, 0)."""
     left: list[int] = []
-    index_of: dict[Place, int] = {}
+    index_of: dict[QuotaKey, int] = {}
     for (office, day), quotas in capacities.days.items():
         for quota, units in quotas.items():
             index_of[office, day, quota] = len(left)

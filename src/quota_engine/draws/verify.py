@@ -69,7 +69,7 @@ def _check_head(
     if head.draw != capacities.draw:
         findings.note(f"the result is of draw {head.draw}, the capacities of draw {capacities.draw}")
     if hashlib.sha256(f"{head.draw} {head.seed}".encode()).hexdigest() != head.commitment:
-        findings.note("the seed is not the one that the commitment was made of")
+        findings.note("the seed does not match the commitment")
     for what, found, claimed, noted in (
         ("applications", applications_digest, head.applications_digest, expected.applications_digest),
         ("capacities", capacities_digest, head.capacities_digest, expected.capacities_digest),

@@ -217,7 +217,7 @@ class _RoomGate(_OpenGate):
         self._unaware = bytearray(unaware() < self._settings.unaware_share for _ in range(world.people.people))
         self._phase = stream(seed, "room/poll").random
         self._state = machine.RoomState()
-        self._orders = order.Orders("", "", "", "", "")
+        self._orders = order.RoomOrder("", "", "", "", "")
         self._is_open = False
         self._admitted = bytearray(len(world.people))
         self._index_of: dict[int, int] = {}
@@ -280,7 +280,7 @@ class _RoomGate(_OpenGate):
         )
         self._state = machine.RoomState()
         machine.apply(self._state, machine.CreateRoom(terms), market.opening_ms + now_us // 1000)
-        self._orders = order.Orders(f"sim-{number}", commitment, "", self._seed, self._late_seed)
+        self._orders = order.RoomOrder(f"sim-{number}", commitment, "", self._seed, self._late_seed)
         self._is_open = True
         self._index_of, self._person_at, self._joined_us = {}, [], {}
         self._queue = []
@@ -315,8 +315,8 @@ class _RoomGate(_OpenGate):
         if left + coming == 0 or is_quiet or now_ms >= state.config.closes_at_ms - 1000:  # type: ignore[union-attr]
             self._close(now_ms, now_us)
             return -1
-        pace = pacing.pace(machine.view_of(state, now_ms), left, _STORE_LATENCY_MS)
-        machine.apply(state, machine.CallTickets(pace.per_minute, pace.call_max, left), now_ms)
+        pace = pacing.next_pace(machine.view_of(state, now_ms), left, _STORE_LATENCY_MS)
+        machine.apply(state, machine.CallTickets(pace.per_minute, pace.tickets_max, left), now_ms)
         self._put_in_order(now_ms)
         while self._called < min(state.called_count, len(self._queue)):
             index = self._queue[self._called]

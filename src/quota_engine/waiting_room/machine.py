@@ -32,8 +32,8 @@ __all__ = [
     "SetPace",
     "TicketCall",
     "ViewRoom",
+    "answer_query",
     "apply",
-    "ask",
     "describe",
     "tickets_ordered",
     "view_of",
@@ -183,12 +183,12 @@ class CallTickets(msgspec.Struct, frozen=True, gc=False):
     """
 
     per_minute: int
-    call_max: int = TICKETS_PER_CALL_MAX
+    tickets_max: int = TICKETS_PER_CALL_MAX
     places_left: int = PLACES_LEFT_UNKNOWN
 
     def __post_init__(self) -> None:
         check_integer(self.per_minute, "per_minute", 0, PER_MINUTE_MAX)
-        check_integer(self.call_max, "call_max", 0, TICKETS_PER_CALL_MAX)
+        check_integer(self.tickets_max, "call_max", 0, TICKETS_PER_CALL_MAX)
         if self.places_left != PLACES_LEFT_UNKNOWN:
             check_integer(self.places_left, "places_left", 0, PLACES_LEFT_MAX)
 
@@ -196,10 +196,10 @@ class CallTickets(msgspec.Struct, frozen=True, gc=False):
 class CloseRoom(msgspec.Struct, frozen=True):
     """End the room, and reveal the late seed."""
 
-    late_seed: str
+    closing_seed: str
 
     def __post_init__(self) -> None:
-        check_seed(self.late_seed, "late_seed")
+        check_seed(self.closing_seed, "closing_seed")
 
 
 class SetPace(msgspec.Struct, frozen=True, gc=False):
@@ -270,14 +270,14 @@ class RoomView(msgspec.Struct, frozen=True):
     entropy: str
     opened_at_ms: int
     called_count: int
-    lapsed: int
+    turns_ended: int
     calls: tuple[TicketCall, ...]
     tokens: int
     per_minute: int
-    served_at_ms: int
+    last_step_at_ms: int
     places_left: int
     closed_at_ms: int
-    late_seed: str
+    closing_seed: str
     pace_min: int = 0
     pace_max: int = 0
 
@@ -292,7 +292,7 @@ class RoomView(msgspec.Struct, frozen=True):
         return self.pace_max or self.config.per_minute_max
 
     @property
-    def is_over(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether it has closed, or its time is up."""
         return bool(self.closed_at_ms) or self.now_ms >= self.config.closes_at_ms
 
@@ -322,11 +322,11 @@ class RoomState:
         "called_count",
         "calls",
         "closed_at_ms",
+        "closing_seed",
         "config",
         "entropy",
         "identities",
-        "lapsed",
-        "late_seed",
+        "last_step_at_ms",
         "now_ms",
         "opened_at_ms",
         "pace_max",
@@ -334,9 +334,9 @@ class RoomState:
         "per_minute",
         "places_left",
         "seed",
-        "served_at_ms",
         "tickets",
         "tokens",
+        "turns_ended",
         "windows",
     )
 
@@ -354,14 +354,14 @@ class RoomState:
         self.entropy = ""
         self.opened_at_ms = 0
         self.called_count = 0
-        self.lapsed = 0
+        self.turns_ended = 0
         self.calls: list[TicketCall] = []
         self.tokens = 0
         self.per_minute = 0
-        self.served_at_ms = 0
+        self.last_step_at_ms = 0
         self.places_left = PLACES_LEFT_UNKNOWN
         self.closed_at_ms = 0
-        self.late_seed = ""
+        self.closing_seed = ""
         self.pace_min = 0
         self.pace_max = 0
 
@@ -396,14 +396,14 @@ def view_of(state: RoomState, now_ms: int) -> RoomView:
         state.entropy,
         state.opened_at_ms,
         state.called_count,
-        state.lapsed,
+        state.turns_ended,
         tuple(state.calls),
         state.tokens,
         state.per_minute,
-        state.served_at_ms,
+        state.last_step_at_ms,
         state.places_left,
         state.closed_at_ms,
-        state.late_seed,
+        state.closing_seed,
         state.pace_min,
         state.pace_max,
     )
@@ -440,7 +440,7 @@ def apply(state: RoomState, command: RoomCommand, now_ms: int) -> RoomResult:
     return _close(state, terms, command, now_ms)
 
 
-def ask(state: RoomState, question: ViewRoom, now_ms: int) -> RoomResult:
+def answer_query(state: RoomState, question: ViewRoom, now_ms: int) -> RoomResult:
     """Look at the room at ``now_ms``: ``DONE`` with its view, or ``NOT_FOUND``."""
     now_ms = max(now_ms, state.now_ms)
     if state.config is None or now_ms >= state.config.forget_at_ms:
@@ -516,23 +516,23 @@ def _open(state: RoomState, terms: RoomConfig, command: OpenRoom, now_ms: int) -
     state.seed, state.entropy = command.seed, command.entropy
     state.opened_at_ms = state.now_ms = now_ms
     # One step's worth is there at once, so that the first are called at the opening.
-    state.served_at_ms = now_ms - terms.step_ms
+    state.last_step_at_ms = now_ms - terms.step_ms
     state.per_minute = state.pace_max or terms.per_minute_max
     return _seen(state, now_ms)
 
 
 def _serve(state: RoomState, terms: RoomConfig, command: CallTickets, now_ms: int) -> RoomResult:
-    elapsed_ms = now_ms - state.served_at_ms
+    elapsed_ms = now_ms - state.last_step_at_ms
     if not state.seed or _is_over(state, terms, now_ms) or elapsed_ms < terms.step_ms:
         return _seen(state, now_ms)
 
     # From here on it must succeed.
     low, high = state.pace_min or terms.per_minute_min, state.pace_max or terms.per_minute_max
     tokens = min(_burst(terms, high) * _MINUTE_MS, state.tokens + elapsed_ms * state.per_minute)
-    calls = min(tokens // _MINUTE_MS, tickets_ordered(state, now_ms) - state.called_count, command.call_max)
+    calls = min(tokens // _MINUTE_MS, tickets_ordered(state, now_ms) - state.called_count, command.tickets_max)
     state.tokens = tokens - calls * _MINUTE_MS
     state.per_minute = min(max(command.per_minute, low), high)
-    state.served_at_ms = state.now_ms = now_ms
+    state.last_step_at_ms = state.now_ms = now_ms
     if command.places_left != PLACES_LEFT_UNKNOWN:
         state.places_left = command.places_left
     if calls:
@@ -542,7 +542,7 @@ def _serve(state: RoomState, terms: RoomConfig, command: CallTickets, now_ms: in
     while over < len(state.calls) and state.calls[over].at_ms + terms.turn_ms <= now_ms:
         over += 1
     if over:
-        state.lapsed = state.calls[over - 1].called_count
+        state.turns_ended = state.calls[over - 1].called_count
         del state.calls[:over]
     return _seen(state, now_ms)
 
@@ -568,12 +568,12 @@ def _set_pace(state: RoomState, terms: RoomConfig, command: SetPace, now_ms: int
 
 
 def _close(state: RoomState, terms: RoomConfig, command: CloseRoom, now_ms: int) -> RoomResult:
-    if commitment_of(seed_of(command.late_seed)) != terms.commitment:
+    if commitment_of(seed_of(command.closing_seed)) != terms.commitment:
         return _CONFLICT
     if state.closed_at_ms:
         return _seen(state, now_ms, replayed=True)
 
     # From here on it must succeed.
     state.closed_at_ms = state.now_ms = now_ms
-    state.late_seed = command.late_seed
+    state.closing_seed = command.closing_seed
     return _seen(state, now_ms)

@@ -19,7 +19,7 @@ The key of a window's permutation is the SHA-256 of these lines, each ended by a
 
 from __future__ import annotations
 
-__all__ = ["Orders", "check_entropy", "check_seed", "commitment_of", "seed_of", "window_key"]
+__all__ = ["RoomOrder", "check_entropy", "check_seed", "commitment_of", "seed_of", "window_key"]
 
 import hashlib
 import re
@@ -52,9 +52,9 @@ def check_entropy(value: object, where: str) -> None:
         raise InvalidRequest(where, "not usable", expected)
 
 
-def seed_of(late_seed: str) -> str:
+def seed_of(closing_seed: str) -> str:
     """The seed that belongs to a late seed; both in hex."""
-    return hashlib.sha256(f"quota_engine room seed 1\n{late_seed}\n".encode()).hexdigest()
+    return hashlib.sha256(f"quota_engine room seed 1\n{closing_seed}\n".encode()).hexdigest()
 
 
 def commitment_of(seed: str) -> str:
@@ -68,16 +68,16 @@ def window_key(room: str, commitment: str, window: int, size: int, entropy: str,
     return hashlib.sha256(lines.encode()).digest()
 
 
-class Orders:
+class RoomOrder:
     """The positions of one room's tickets. Keeps the tables of up to 256 windows, and nothing for a ticket."""
 
-    def __init__(self, room: str, commitment: str, entropy: str, seed: str, late_seed: str) -> None:
+    def __init__(self, room: str, commitment: str, entropy: str, seed: str, closing_seed: str) -> None:
         """The seeds are hex, or ``""`` for what is not known (yet)."""
         self._room = room
         self._commitment = commitment
         self._entropy = entropy
         self._seed = seed
-        self._late_seed = late_seed
+        self._late_seed = closing_seed
         self._permutations: dict[tuple[int, int], Permutation] = {}
 
     def position(self, windows: Sequence[tuple[int, int]], tickets: int, index: int) -> int | None:

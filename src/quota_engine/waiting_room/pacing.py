@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Pace", "pace", "places_left"]
+__all__ = ["Pace", "count_places_left", "next_pace"]
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,10 +16,10 @@ class Pace(NamedTuple):
     """What to serve with: the tickets a minute from now on, and how many may be called now at most."""
 
     per_minute: int
-    call_max: int
+    tickets_max: int
 
 
-def pace(view: RoomView, left: int, latency_ms: int) -> Pace:
+def next_pace(view: RoomView, left: int, latency_ms: int) -> Pace:
     """The pace for a room as it stands.
 
     Args:
@@ -46,7 +46,7 @@ def pace(view: RoomView, left: int, latency_ms: int) -> Pace:
 
 def _outstanding(view: RoomView, left: int) -> int:
     """People who have been called lately and, as far as the places tell, have not taken one."""
-    lapsed, going_on = view.lapsed, 0
+    lapsed, going_on = view.turns_ended, 0
     for call in view.calls:
         if call.at_ms + view.config.turn_ms > view.now_ms:
             break
@@ -58,7 +58,7 @@ def _outstanding(view: RoomView, left: int) -> int:
     return max(0, called - max(0, taken))
 
 
-def places_left(days: Sequence[DayView], choices: Sequence[Choice], now_ms: int) -> int:
+def count_places_left(days: Sequence[DayView], choices: Sequence[Choice], now_ms: int) -> int:
     """How many places people with one of these choices could still take, at least, on the days that are open.
 
     Options are filled one after the other, each as far as its scarcest quota goes, so that a place that several quotas

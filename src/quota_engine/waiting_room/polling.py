@@ -33,7 +33,7 @@ _FAR_MS: Final = 30_000
 def room_poll_after_ms(view: RoomView) -> int:
     """When somebody without a ticket should ask for the room again, in milliseconds."""
     terms = view.config
-    if view.is_over:
+    if view.is_closed:
         return POLL_MS_MAX
     if view.now_ms < terms.opens_at_ms:
         return _before(view)

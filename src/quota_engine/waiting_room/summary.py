@@ -92,7 +92,7 @@ class RoomSummary(msgspec.Struct, frozen=True):
 
 def room_phase(view: RoomView) -> RoomPhase:
     """Return the phase of a room at the time of the view."""
-    if view.is_over:
+    if view.is_closed:
         return RoomPhase.CLOSED
     if view.seed:
         return RoomPhase.OPEN
@@ -122,7 +122,7 @@ def summarize_room(room: str, view: RoomView) -> RoomSummary:
         tickets=view.tickets,
         waiting=waiting,
         called=view.called_count,
-        in_turn=view.called_count - view.lapsed if phase is RoomPhase.OPEN else 0,
+        in_turn=view.called_count - view.turns_ended if phase is RoomPhase.OPEN else 0,
         rate_per_minute=rate,
         per_minute=view.per_minute,
         per_minute_min=view.per_minute_min,
@@ -162,9 +162,9 @@ def _rate_per_minute(view: RoomView) -> int:
     A view lists the calls of the last ``turn_ms`` only, as of the room's last change. A shorter turn, or an opening
     less than a minute ago, shortens the time span, and the result is scaled to a minute.
     """
-    if not view.seed or view.is_over:
+    if not view.seed or view.is_closed:
         return 0
     span_ms = min(_MINUTE_MS, view.config.turn_ms, max(view.now_ms - view.opened_at_ms, view.config.step_ms))
     before = [call.called_count for call in view.calls if call.at_ms <= view.now_ms - span_ms]
-    called = view.called_count - (before[-1] if before else view.lapsed)
+    called = view.called_count - (before[-1] if before else view.turns_ended)
     return called * _MINUTE_MS // span_ms

@@ -24,7 +24,7 @@ from typing import Final
 import msgspec
 
 from quota_engine.waiting_room.machine import PLACES_LEFT_UNKNOWN, RoomView, tickets_ordered
-from quota_engine.waiting_room.order import Orders
+from quota_engine.waiting_room.order import RoomOrder
 
 POSITION_NONE: Final = -1
 WAIT_UNKNOWN: Final = -1
@@ -89,7 +89,7 @@ class TicketStatus(msgspec.Struct, frozen=True, gc=False):
 
 def called_at_ms(view: RoomView, position: int) -> int:
     """When ``position`` was called; 0 if it has not been, or longer than ``claim_ms`` before the room last served."""
-    if not view.lapsed <= position < view.called_count:
+    if not view.turns_ended <= position < view.called_count:
         return 0
     return view.calls[bisect_right(view.calls, position, key=_mark_of)].at_ms
 
@@ -99,7 +99,7 @@ def pass_until_ms(view: RoomView, position: int) -> int:
     return called_at_ms(view, position) + view.config.turn_ms + view.config.pass_grace_ms
 
 
-def position_of(view: RoomView, orders: Orders, index: int) -> int:
+def position_of(view: RoomView, orders: RoomOrder, index: int) -> int:
     """The position of the ticket of ``index``, or ``POSITION_NONE`` as long as there is none. Once there, it stays.
 
     A ticket that is newer than the view has none.
@@ -116,7 +116,7 @@ def ticket_status(view: RoomView, position: int, now_ms: int) -> TicketStatus:
     """
     terms = view.config
     now_ms = max(now_ms, view.now_ms)
-    if view.is_over or now_ms >= terms.closes_at_ms:
+    if view.is_closed or now_ms >= terms.closes_at_ms:
         return _told(view, TicketPhase.ROOM_CLOSED, position, 0, WAIT_UNKNOWN, WAIT_UNKNOWN, 0)
     if now_ms < terms.opens_at_ms:
         return _told(view, TicketPhase.NOT_OPEN, POSITION_NONE, -1, WAIT_UNKNOWN, WAIT_UNKNOWN, 0)
@@ -161,7 +161,7 @@ def _chance(view: RoomView, ahead: int) -> Chance:
         return Chance.UNKNOWN
     if view.places_left == 0:
         return Chance.NONE_LEFT
-    in_front = ahead + view.called_count - view.lapsed
+    in_front = ahead + view.called_count - view.turns_ended
     if (in_front + 1) * view.config.units_max <= view.places_left:
         return Chance.ENOUGH
     return Chance.LIKELY if in_front < view.places_left else Chance.MAY_NOT_REACH
@@ -176,5 +176,5 @@ def _expected_ms(view: RoomView, ahead: int) -> int:
     seen_ms = view.now_ms - view.opened_at_ms
     if seen_ms < _OBSERVED_MS_MIN:
         return ahead * 60_000 // view.per_minute
-    called = view.called_count - view.lapsed
+    called = view.called_count - view.turns_ended
     return ahead * min(seen_ms, view.config.turn_ms) // called if called else WAIT_UNKNOWN

@@ -11,9 +11,9 @@ __all__ = [
     "RoomTranscript",
     "TranscriptWindow",
     "Verification",
+    "iter_positions",
+    "parse_transcript",
     "position_of",
-    "positions",
-    "read_transcript",
     "transcript_of",
     "verify",
 ]
@@ -27,7 +27,7 @@ import msgspec
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import TIME_MS_MAX, check_integer, check_name
 from quota_engine.waiting_room.machine import TICKETS_MAX, WINDOWS_MAX, RoomView, tickets_ordered
-from quota_engine.waiting_room.order import Orders, check_entropy, check_seed, commitment_of, seed_of
+from quota_engine.waiting_room.order import RoomOrder, check_entropy, check_seed, commitment_of, seed_of
 from quota_engine.waiting_room.permutation import CONSTRUCTION
 
 FORMAT: Final = "quota_engine room 1"
@@ -65,7 +65,7 @@ class RoomTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     windows: tuple[TranscriptWindow, ...]
     entropy: str
     seed: str
-    late_seed: str
+    closing_seed: str
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -81,7 +81,7 @@ class RoomTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check_seed(self.commitment, "commitment")
         check_entropy(self.entropy_source, "entropy_source")
         check_entropy(self.entropy, "entropy")
-        for name in ("seed", "late_seed"):
+        for name in ("seed", "closing_seed"):
             if getattr(self, name):
                 check_seed(getattr(self, name), name)
         if len(self.windows) > WINDOWS_MAX + 1:
@@ -130,11 +130,11 @@ def transcript_of(room: str, view: RoomView) -> RoomTranscript:
         tuple(TranscriptWindow(window, first, end - first) for (window, first), end in zip(ended, ends, strict=False)),
         view.entropy,
         view.seed,
-        view.late_seed,
+        view.closing_seed,
     )
 
 
-def read_transcript(text: bytes) -> RoomTranscript:
+def parse_transcript(text: bytes) -> RoomTranscript:
     """A record from its JSON.
 
     Raises:
@@ -161,12 +161,12 @@ def verify(
     if not record.seed:
         pending.append("the seed has not been revealed: there are no positions yet")
     elif commitment_of(record.seed) != record.commitment:
-        findings.append("the seed is not the one that the commitment commits to")
-    if not record.late_seed:
+        findings.append("the seed does not match the commitment")
+    if not record.closing_seed:
         if len(record.windows) > 1 or any(window.window for window in record.windows):
-            pending.append("the late seed has not been revealed: positions of tickets from after the opening must wait")
-    elif commitment_of(seed_of(record.late_seed)) != record.commitment:
-        findings.append("the late seed is not the one that the commitment commits to")
+            pending.append("the closing seed has not been revealed: tickets from after the opening cannot be checked")
+    elif commitment_of(seed_of(record.closing_seed)) != record.commitment:
+        findings.append("the closing seed does not match the commitment")
     if record.seed and bool(record.entropy) != bool(record.entropy_source):
         findings.append("there is entropy without a source that was named before, or a source without its entropy")
     findings += _windows(record)
@@ -175,7 +175,7 @@ def verify(
     checked = 0
     if not findings:
         taken = bytearray(record.tickets)
-        for _, position in positions(record):
+        for _, position in iter_positions(record):
             taken[position] = 1
             checked += 1
             if not checked % _PROGRESS_TICKETS and progress is not None:
@@ -185,9 +185,9 @@ def verify(
     return Verification(tuple(findings), tuple(pending), checked)
 
 
-def positions(record: RoomTranscript) -> Iterator[tuple[int, int]]:
+def iter_positions(record: RoomTranscript) -> Iterator[tuple[int, int]]:
     """Every ticket whose seed is known: its number and its position, both from 0."""
-    orders = Orders(record.room, record.commitment, record.entropy, record.seed, record.late_seed)
+    orders = RoomOrder(record.room, record.commitment, record.entropy, record.seed, record.closing_seed)
     for window in record.windows:
         permutation = orders.permutation(window.window, window.tickets)
         if permutation is not None:
@@ -205,7 +205,7 @@ def position_of(record: RoomTranscript, index: int) -> int | None:
     if not any(window.first <= index < window.first + window.tickets for window in record.windows):
         problem = f"number {index} is in none of the windows that have ended"
         raise InvalidRequest("ticket", problem, f"a number below {record.tickets}")
-    orders = Orders(record.room, record.commitment, record.entropy, record.seed, record.late_seed)
+    orders = RoomOrder(record.room, record.commitment, record.entropy, record.seed, record.closing_seed)
     windows = tuple((window.window, window.first) for window in record.windows)
     return orders.position(windows, record.tickets, index)
 
@@ -235,7 +235,7 @@ _FIXED: Final = (
     "commitment",
     "entropy_source",
 )
-_REVEALED: Final = ("entropy", "seed", "late_seed")
+_REVEALED: Final = ("entropy", "seed", "closing_seed")
 
 
 def _differences(record: RoomTranscript, earlier: RoomTranscript) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from quota_engine.admission.chain import PolicyChain
-from quota_engine.admission.guarded_reserve import BY_PASS, GuardedOutcome, GuardedReserve
+from quota_engine.admission.guarded_reserve import PASS_INDEX, GuardedOutcome, GuardedReserve
 from quota_engine.admission.policy import (
     ADMIT,
     BucketScope,
@@ -144,11 +144,11 @@ class AdmissionGate:
 
     def _conclude(self, entry: Entry, answer: GuardedOutcome) -> Outcome:
         """The outcome for the caller, of the store's answer to a guarded reserve; the observer is told of it."""
-        for index in answer.in_shadow:
+        for index in answer.shadow_refusals:
             self._tell(entry.office, replace(self._finding(entry, index, answer), enforced=False))
         outcome = answer.outcome
         if outcome.status is Status.NOT_ADMITTED:
-            finding = self._finding(entry, BY_PASS, answer)
+            finding = self._finding(entry, PASS_INDEX, answer)
         elif outcome.status is Status.THROTTLED:
             finding = self._finding(entry, answer.refused_by, answer)
         else:
@@ -159,7 +159,7 @@ class AdmissionGate:
 
     def _finding(self, entry: Entry, index: int, answer: GuardedOutcome) -> DecisionRecord:
         """Whose charge (or pass) it was that refused, and what it said."""
-        if index == BY_PASS:
+        if index == PASS_INDEX:
             assert entry.pass_need is not None
             return DecisionRecord(entry.pass_need.policy, deny(entry.pass_need.reason))
         policy = entry.needs[index].policy
@@ -170,7 +170,7 @@ class AdmissionGate:
         needs = [need for need in judged.charge_requirements if need.scope is BucketScope.PROCESS]
         if not needs:
             return None
-        enforced = [need for need in needs if not need.charge.in_shadow]
+        enforced = [need for need in needs if not need.charge.shadow]
         charges = tuple(need.charge for need in enforced)
         if charges:
             check_charges(charges)
@@ -179,7 +179,7 @@ class AdmissionGate:
             tried: list[tuple[ChargeRequirement, int]] = []
             if taking is None or taking.taken:
                 for need in needs:
-                    if need.charge.in_shadow:
+                    if need.charge.shadow:
                         answer = self._buckets.take((need.charge,), now_ms)
                         if not answer.taken:
                             tried.append((need, answer.retry_at_ms))
@@ -215,7 +215,7 @@ def _from_now(at_ms: int, now_ms: int) -> int:
 
 def _only_pass(pass_needs: tuple[PassRequirement, ...]) -> PassRequirement | None:
     """The pass to use up: one that counts, rather than one in shadow."""
-    counting = [need for need in pass_needs if not need.admission_pass.in_shadow]
+    counting = [need for need in pass_needs if not need.admission_pass.shadow]
     if len({need.admission_pass.id for need in counting}) > 1:
         raise InvalidRequest("admission", "two policies want a pass of their own", "one pass for one reserve")
     return next(iter(counting or pass_needs), None)

@@ -42,11 +42,11 @@ from quota_engine.domain.validation import DURATION_MS_MAX, check_integer
 from quota_engine.draws import lottery
 from quota_engine.draws.files import (
     ResultHead,
-    blinded,
     digest_of,
     json_of_capacities,
     line_of_application,
     lines_of_result,
+    pseudonym_of,
     result_head,
 )
 from quota_engine.draws.ledger import (
@@ -55,7 +55,7 @@ from quota_engine.draws.ledger import (
     CreateDraw,
     DrawConfig,
     DrawOutcome,
-    DrawQuestion,
+    DrawQuery,
     DrawStatus,
     DrawView,
     FindApplication,
@@ -229,7 +229,7 @@ def find(desk: RequestBuilder, draw_id: str, applicant: str) -> Workflow[Submitt
 
 
 def _tokens(key: bytes, draw_id: str, applicants: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple([blinded(applicant, draw_id, key) for applicant in applicants])
+    return tuple([pseudonym_of(applicant, draw_id, key) for applicant in applicants])
 
 
 # --- Closing -------------------------------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ def _pages(
     """All rows there are, page by page."""
     rows: list[Any] = []
     for after in range(0, count, PAGE_MAX):
-        asked: DrawQuestion = question(after, PAGE_MAX)
+        asked: DrawQuery = question(after, PAGE_MAX)
         rows += yield Query(place, asked)
     return rows
 

@@ -57,8 +57,8 @@ from quota_engine.waiting_room.machine import (
     SetPace,
     ViewRoom,
 )
-from quota_engine.waiting_room.order import Orders, commitment_of, seed_of
-from quota_engine.waiting_room.pacing import pace, places_left
+from quota_engine.waiting_room.order import RoomOrder, commitment_of, seed_of
+from quota_engine.waiting_room.pacing import count_places_left, next_pace
 from quota_engine.waiting_room.ticket_status import (
     POSITION_NONE,
     TicketPhase,
@@ -140,7 +140,7 @@ class _Seen(NamedTuple):
 
     view: RoomView
     tickets: RoomTickets
-    orders: Orders
+    orders: RoomOrder
     positions: dict[str, int]
 
 
@@ -198,9 +198,9 @@ class RoomBook:
             self._seen = before._replace(view=view)
         else:
             terms = view.config
-            late_seed = view.late_seed or self.late_seed(terms)
+            closing_seed = view.closing_seed or self.closing_seed(terms)
             tickets = RoomTickets(self.desk.ticket_keys, self.room, terms.commitment, terms.key_id)
-            orders = Orders(self.room, terms.commitment, view.entropy, view.seed, late_seed)
+            orders = RoomOrder(self.room, terms.commitment, view.entropy, view.seed, closing_seed)
             self._seen = _Seen(view, tickets, orders, {})
         self._looked_at_ms, self._failed_at_ms = looked_at_ms, None
 
@@ -210,9 +210,9 @@ class RoomBook:
 
     # ------------------------------------------------------------------ what it tells
 
-    def late_seed(self, terms: RoomConfig) -> str:
+    def closing_seed(self, terms: RoomConfig) -> str:
         """The late seed of a room with these terms. Raises :class:`InvalidRequest` if its key is not here."""
-        return self.desk.ticket_keys.late_seed(terms.key_id, self.room, terms.nonce)
+        return self.desk.ticket_keys.derive_closing_seed(terms.key_id, self.room, terms.nonce)
 
     def seen(self) -> _Seen:
         """The room as it was last seen, and what belongs to it.
@@ -352,13 +352,13 @@ def join(book: RoomBook, identity: str, replaces_ticket: str | None) -> Workflow
 
 def open_with(book: RoomBook, entropy: str) -> Workflow[RoomResult]:
     """Open the room with what its public source of chance has said. The book must be fresh."""
-    seed = seed_of(book.late_seed(book.view().config))
+    seed = seed_of(book.closing_seed(book.view().config))
     return (yield from _step(book, OpenRoom(seed, entropy)))
 
 
 def close(book: RoomBook) -> Workflow[RoomResult]:
     """Close the room, and reveal the late seed. The book must be fresh."""
-    return (yield from _step(book, CloseRoom(book.late_seed(book.view().config))))
+    return (yield from _step(book, CloseRoom(book.closing_seed(book.view().config))))
 
 
 def set_pace(book: RoomBook, per_minute_min: int, per_minute_max: int) -> Workflow[RoomResult]:
@@ -378,24 +378,24 @@ def _step(book: RoomBook, command: OpenRoom | CloseRoom | SetPace) -> Workflow[R
 def _moved_on(book: RoomBook, view: RoomView, latency_ms: int) -> Workflow[RoomView]:
     """The room after what time has made due. Others may be doing the same: each step finds it done, or too early."""
     terms = view.config
-    if view.is_over:
+    if view.is_closed:
         if view.closed_at_ms:
             return view
-        closed: RoomResult = yield Apply(book.place, CloseRoom(book.late_seed(terms)))
+        closed: RoomResult = yield Apply(book.place, CloseRoom(book.closing_seed(terms)))
         return closed.view or view
     if not view.seed:
         if view.now_ms < terms.opens_at_ms or terms.entropy_source:
             return view
-        opened: RoomResult = yield Apply(book.place, OpenRoom(seed_of(book.late_seed(terms))))
+        opened: RoomResult = yield Apply(book.place, OpenRoom(seed_of(book.closing_seed(terms))))
         view = opened.view or view
-    if not view.seed or view.now_ms - view.served_at_ms < terms.step_ms:
+    if not view.seed or view.now_ms - view.last_step_at_ms < terms.step_ms:
         return view
     choices = book.choices(terms)
     left = PLACES_LEFT_UNKNOWN
     if choices:
         days = yield View(terms.office, tuple(range(terms.first_day, terms.last_day + 1)))
-        left = places_left(days, choices, view.now_ms)
-    per_minute, call_max = pace(view, left, latency_ms)
+        left = count_places_left(days, choices, view.now_ms)
+    per_minute, call_max = next_pace(view, left, latency_ms)
     served: RoomResult = yield Apply(book.place, CallTickets(per_minute, min(call_max, TICKETS_PER_CALL_MAX), left))
     return served.view or view
 
@@ -431,7 +431,7 @@ def _terms(
             "settings.pass_grace_ms", problem, f"at least the office's hold_ttl_ms, {rules.hold_ttl_ms}"
         )
     nonce, key_id = desk.id_factory(), desk.ticket_keys.active
-    late_seed = desk.ticket_keys.late_seed(key_id, book.room, nonce)
+    closing_seed = desk.ticket_keys.derive_closing_seed(key_id, book.room, nonce)
     return RoomConfig(
         office=office,
         first_day=first,
@@ -440,7 +440,7 @@ def _terms(
         opens_at_ms=opens_at_ms,
         closes_at_ms=closes_at_ms,
         forget_at_ms=closes_at_ms + settings.retention_ms,
-        commitment=commitment_of(seed_of(late_seed)),
+        commitment=commitment_of(seed_of(closing_seed)),
         key_id=key_id,
         nonce=nonce,
         entropy_source=entropy_source,

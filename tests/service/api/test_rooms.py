@@ -18,7 +18,7 @@ from quota_engine.service.app import Application, application
 from quota_engine.service.auth import Grant, Role
 from quota_engine.service.http.problems import KINDS, OF_ROOM_STATUS, Problem
 from quota_engine.waiting_room.machine import ACTIVE_CALLS_MAX, RoomStatus
-from quota_engine.waiting_room.transcript import read_transcript, verify
+from quota_engine.waiting_room.transcript import parse_transcript, verify
 from quota_engine.workflows.waiting_rooms import RoomSettings
 from tests.service.api.test_reservations import problem
 from tests.support.in_process_service import (
@@ -134,8 +134,8 @@ async def test_from_ticket_to_place(rooms: Client) -> None:
     problem(await join(rooms, f"{NIK}4"), 410, "room-over")
     over = problem(await enter(rooms, tickets[second], second), 410, "room-over")
     assert "retry_at_ms" not in over
-    record = read_transcript((await look(rooms, f"{ROOM}/record")).content)
-    assert verify(record, read_transcript(json.dumps(before).encode())).ok
+    record = parse_transcript((await look(rooms, f"{ROOM}/record")).content)
+    assert verify(record, parse_transcript(json.dumps(before).encode())).ok
     assert record.tickets == 3
 
 

@@ -26,7 +26,7 @@ from quota_engine.draws.ledger import (
     DrawCommand,
     DrawLedger,
     DrawOutcome,
-    DrawQuestion,
+    DrawQuery,
     DrawStatus,
     FreezeDraw,
     OfferDay,
@@ -36,8 +36,8 @@ from quota_engine.draws.ledger import (
     SubmitApplication,
     WithdrawApplication,
     address_of,
+    answer_query,
     apply,
-    ask,
     describe,
 )
 from quota_engine.draws.lottery import CHOICES_MAX, PREFERENCES_MAX
@@ -84,7 +84,7 @@ class WithoutServer:
         lines = self.lines(script, now_ms, [encode_for_draw(command) for command in commands])
         return [self.answers.outcome(command, line) for command, line in zip(commands, lines, strict=True)]
 
-    def ask(self, now_ms: int, questions: Sequence[DrawQuestion]) -> list[Any]:
+    def ask(self, now_ms: int, questions: Sequence[DrawQuery]) -> list[Any]:
         lines = self.lines(DRAW_READS, now_ms, [encode_for_draw(question) for question in questions])
         return [self.answers.answer(question, line) for question, line in zip(questions, lines, strict=True)]
 
@@ -110,7 +110,7 @@ def test_the_scripts_do_what_the_ledger_does() -> None:
             expected = [apply(ledger, command, now_ms) for command in batch]
             assert store.take(now_ms, batch) == expected, f"seed {seed}: {batch}"
             assert store.describe() == describe(ledger), f"seed {seed}: {batch}"
-            answers = [ask(ledger, question, now_ms) for question in QUESTIONS]
+            answers = [answer_query(ledger, question, now_ms) for question in QUESTIONS]
             assert store.ask(now_ms, QUESTIONS) == answers, f"seed {seed}: {batch}"
 
 
@@ -230,7 +230,7 @@ def test_a_server_does_what_the_ledger_does(backend: Store, clock: ManualClock) 
             assert backend.execute(Apply(place, command)) == apply(ledger, command, now_ms), f"seed {seed}: {command}"
         assert backend.execute(Describe(place)) == describe(ledger)
         for question in QUESTIONS:
-            assert backend.execute(Query(place, question)) == ask(ledger, question, clock.now_ms())
+            assert backend.execute(Query(place, question)) == answer_query(ledger, question, clock.now_ms())
 
 
 async def test_callers_at_once_get_one_number_each(server: Server, clock: ManualClock) -> None:

@@ -17,7 +17,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from quota_engine.admission import token_bucket
-from quota_engine.admission.guarded_reserve import AdmissionPass, GuardedLedger, GuardedReserve, apply, describe_gate
+from quota_engine.admission.guarded_reserve import (
+    AdmissionPass,
+    GuardedLedger,
+    GuardedReserve,
+    apply,
+    describe_admission,
+)
 from quota_engine.admission.token_bucket import (
     Buckets,
     Charge,
@@ -136,7 +142,7 @@ def check_buckets(opened: Opened, random: Random, steps: int) -> None:
         expected: Any
         if isinstance(command, PeekTokens):
             found = opened.backend.execute(Query(place, command))
-            expected = token_bucket.ask(buckets, command, now_ms)
+            expected = token_bucket.answer_query(buckets, command, now_ms)
         else:
             found = opened.backend.execute(Apply(place, command))
             expected = token_bucket.apply(buckets, command, now_ms)
@@ -334,7 +340,7 @@ def check_guarded(opened: Opened, steps: Sequence[tuple[int, Any]], batch: Rando
             assert one == expected, f"{now_ms} {command}\n is answered {one}\n  instead of {expected}"
         assert opened.backend.execute(Describe(office)) == describe(ledger)
         if ledger.days:
-            assert opened.gate_of(office) == describe_gate(ledger), (now_ms, commands)
+            assert opened.gate_of(office) == describe_admission(ledger), (now_ms, commands)
         found_all += found
     return found_all
 
@@ -347,7 +353,7 @@ def test_guarded_reserves_without_a_server(without_server: Opened) -> None:
         for answer in check_guarded(without_server, guarded_steps(seed)):
             outcome = getattr(answer, "outcome", answer)
             statuses.add((outcome.status, outcome.replayed, outcome.resumed))
-            shadows += bool(getattr(answer, "in_shadow", ()))
+            shadows += bool(getattr(answer, "shadow_refusals", ()))
     for wanted in (
         Status.NOT_ADMITTED,
         Status.THROTTLED,

@@ -38,7 +38,7 @@ class Seen:
         self.sold_out: list[str] = []
         self.fails = fails
 
-    def on_decision(self, office: str, finding: DecisionRecord) -> None:
+    def on_decision(self, office: str, record: DecisionRecord) -> None:
         raise AssertionError("nobody decides here")
 
     def on_enqueue(self) -> Any:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from quota_engine import AsyncQuotaEngine, BackendUnavailable, QuotaEngine, TicketPhase, load_catalog
 from quota_engine.clocks import ManualClock
-from quota_engine.conformance.random_rooms import LATE_SEED, OPENS_AT_MS, SEED, terms, walk
+from quota_engine.conformance.random_rooms import CLOSING_SEED, OPENS_AT_MS, SEED, terms, walk
 from quota_engine.ports import Apply, Describe, Query
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis.factory import open_async_store, open_store
@@ -32,8 +32,8 @@ from quota_engine.waiting_room.machine import (
     RoomStatus,
     SetPace,
     ViewRoom,
+    answer_query,
     apply,
-    ask,
     describe,
 )
 from tests.stores.redis.conftest import cluster_url, empty_members
@@ -78,7 +78,7 @@ def test_the_scripts_do_what_the_machine_does(seed: int) -> None:
     for command, now_ms in walk(seed):
         assert scripts.send([command], now_ms) == [apply(state, command, now_ms)], command
         assert scripts.describe() == describe(state), command
-        assert scripts.look(now_ms) == ask(state, ViewRoom(), now_ms)
+        assert scripts.look(now_ms) == answer_query(state, ViewRoom(), now_ms)
 
 
 @given(st.integers(0, 2**32))
@@ -231,7 +231,7 @@ def test_the_servers_clock_opens_the_room(server: Server) -> None:
         assert backend.execute(Apply(PLACE, JoinRoom("a"))).index == 0
         answer = backend.execute(Apply(PLACE, OpenRoom(SEED)))
         assert (answer.status, answer.retry_at_ms) == (RoomStatus.NOT_OPEN, far.opens_at_ms)
-        assert backend.execute(Apply(PLACE, CallTickets(6_000))).view.mark == 0
+        assert backend.execute(Apply(PLACE, CallTickets(6_000))).view.called_count == 0
         view = backend.execute(Query(PLACE, ViewRoom())).view
         assert abs(view.now_ms - server_ms) < 60_000
         for key in KEYS:
@@ -270,9 +270,9 @@ def test_a_room_closes_for_all_engines(server: Server) -> None:
         one.execute(Apply(PLACE, CreateRoom(terms())))
         clock.set_ms(OPENS_AT_MS)
         assert other.execute(Apply(PLACE, OpenRoom(SEED))).ok
-        assert one.execute(Apply(PLACE, CloseRoom(LATE_SEED))).ok
+        assert one.execute(Apply(PLACE, CloseRoom(CLOSING_SEED))).ok
         view = other.execute(Query(PLACE, ViewRoom())).view
-        assert (view.seed, view.late_seed, view.closed_at_ms) == (SEED, LATE_SEED, OPENS_AT_MS)
+        assert (view.seed, view.closing_seed, view.closed_at_ms) == (SEED, CLOSING_SEED, OPENS_AT_MS)
     finally:
         one.close()
         other.close()
@@ -360,11 +360,11 @@ def test_the_least_rights_are_enough(server: Server) -> None:
             (JoinRoom("a"), OPENS_AT_MS - 1_000),
             (OpenRoom(SEED), OPENS_AT_MS),
             (CallTickets(6_000), OPENS_AT_MS),
-            (CloseRoom(LATE_SEED), OPENS_AT_MS),
+            (CloseRoom(CLOSING_SEED), OPENS_AT_MS),
         ):
             clock.set_ms(now_ms)
             assert backend.execute(Apply(PLACE, command)).ok, command
-        assert backend.execute(Query(PLACE, ViewRoom())).view.mark == 1
+        assert backend.execute(Query(PLACE, ViewRoom())).view.called_count == 1
         clock.set_ms(terms().forget_at_ms)
         assert backend.execute(Apply(PLACE, JoinRoom("a"))).status is RoomStatus.NOT_FOUND
     finally:

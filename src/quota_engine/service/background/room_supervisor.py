@@ -183,7 +183,7 @@ class ReleasePass:
 
     def __init__(self, releases: Releases, keys: TicketKeys) -> None:
         self._releases = releases
-        self._pass: PassRequiredPolicy = room_pass(keys, ROOM_POLICY, finds_places=True)
+        self._pass: PassRequiredPolicy = room_pass(keys, ROOM_POLICY, finds_existing=True)
 
     @property
     def name(self) -> str:

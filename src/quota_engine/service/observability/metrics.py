@@ -155,11 +155,11 @@ class Metrics:
             tally = self._calls[name] = CallTally()
         return tally
 
-    def on_decision(self, office: str, finding: DecisionRecord) -> None:
+    def on_decision(self, office: str, record: DecisionRecord) -> None:
         """What a policy said: see :class:`quota_engine.ports.Observer`."""
-        verdict = finding.decision
-        enforced = "true" if finding.enforced else "false"
-        _add(self._verdicts, (finding.policy, str(verdict.kind), verdict.reason, enforced))
+        decision = record.decision
+        enforced = "true" if record.enforced else "false"
+        _add(self._verdicts, (record.policy, str(decision.kind), decision.reason, enforced))
 
     def on_enqueue(self) -> Any:
         """See :class:`quota_engine.ports.StoreObserver`; it does not matter here whose call it is."""

@@ -27,7 +27,7 @@ from importlib import resources
 from typing import Any, Final, NamedTuple
 
 from quota_engine.admission.guarded_reserve import GuardedReserve
-from quota_engine.admission.token_bucket import CHARGES_MAX, KEYS_MAX
+from quota_engine.admission.token_bucket import BUCKETS_MAX, CHARGES_MAX
 from quota_engine.domain.commands import Cancel, Expire, MoveOut, Release, UndoMove
 from quota_engine.domain.model import Rules
 from quota_engine.stores.redis.codecs.office import text_of_rules
@@ -56,7 +56,7 @@ def _script(flags: str, *files: str) -> Script:
     defaults = text_of_rules(Rules()).replace("\t", "\\t")
     parts = [f"#!lua flags={flags}", f'local DEFAULT_RULES = "{defaults}"']
     if "8_buckets.lua" in files:
-        parts.append(f"local KEYS_MAX, CHARGES_MAX = {KEYS_MAX}, {CHARGES_MAX}")
+        parts.append(f"local KEYS_MAX, CHARGES_MAX = {BUCKETS_MAX}, {CHARGES_MAX}")
     for file in files:
         body = (folder / file).read_text(encoding="utf-8")
         if file == _FIRST_INSIDE:

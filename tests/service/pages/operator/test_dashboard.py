@@ -322,13 +322,13 @@ async def test_the_waiting_room_and_its_controls() -> None:
                 assert f'value="{low}"' in wrong.text
             asked = html.unescape((await desk.do("room/close", room=room)).text)
             assert says("op_room_close_sure") in asked
-            assert not (await view()).is_over
+            assert not (await view()).is_closed
             await desk.sign_in(Role.AUDITOR)
             assert (await desk.do("room/close", room=room, sure="yes")).status_code == 403
             await desk.sign_in(Role.OPERATOR)
             assert says("op_done_room-closed") in (await desk.do("room/close", room=room, sure="yes")).text
             client.clock.advance_ms(1_000)
-            assert (await view()).is_over
+            assert (await view()).is_closed
             late = await desk.do("room/pace", room=room, per_minute_min="1", per_minute_max="2")
             assert late.status_code == 409
             for name in ("nix", "a b", "../x"):

@@ -107,7 +107,7 @@ async def test_a_token_of_one_office_sees_that_one_only() -> None:
             await hall.create(other, DAY, opens_at=opens_at_ms)
             assert (await desk.http.get("/operator/room?room=theirs")).status_code == 404
             assert (await desk.do("room/close", room="theirs", sure="yes")).status_code == 404
-            assert not (await hall.view()).is_over
+            assert not (await hall.view()).is_closed
             await desk.sign_in(Role.OPERATOR)
             page = (await desk.http.get("/operator?office=surabaya")).text
             assert f'value="{other}"' in page

@@ -174,7 +174,7 @@ class Site:
             view = await self.room(room).view()
         except UnknownName:
             return None
-        is_over = view.is_over or self.service.now_ms() >= view.config.closes_at_ms
+        is_over = view.is_closed or self.service.now_ms() >= view.config.closes_at_ms
         return None if is_over else (room, view)
 
     def room(self, room: str) -> AsyncWaitingRoom:

@@ -17,8 +17,8 @@ from quota_engine.admission.token_bucket import (
     ResetTokens,
     TakeOutcome,
     TakeTokens,
+    check_bucket_names,
     check_charges,
-    check_names,
 )
 
 _TAKEN = TakeOutcome()
@@ -28,7 +28,7 @@ def text_of_charges(charges: tuple[Charge, ...]) -> str:
     """Charges with commas between: ``name:amount:per_ms:burst:cost:in_shadow``."""
     return ",".join(
         [
-            f"{one.name}:{one.limit.amount}:{one.limit.per_ms}:{one.limit.burst}:{one.cost}:{one.in_shadow:d}"
+            f"{one.name}:{one.limit.amount}:{one.limit.per_ms}:{one.limit.burst}:{one.cost}:{one.shadow:d}"
             for one in charges
         ]
     )
@@ -37,14 +37,14 @@ def text_of_charges(charges: tuple[Charge, ...]) -> str:
 def text_of_guards(command: GuardedReserve) -> str:
     """What stands in front of the reserve's own line."""
     one = command.admission_pass
-    start = f"guarded\t{one.id}\t{one.until_ms}\t{one.in_shadow:d}" if one is not None else "guarded\t\t0\t0"
+    start = f"guarded\t{one.id}\t{one.until_ms}\t{one.shadow:d}" if one is not None else "guarded\t\t0\t0"
     return f"{start}\t{text_of_charges(command.charges)}\t"
 
 
 def encode_bucket_command(command: TakeTokens | PeekTokens | ResetTokens) -> str:
     """One command as a line for ``8_take.lua``. Raises :class:`InvalidRequest` for one that is not well formed."""
     if type(command) is ResetTokens:
-        check_names(command.names)
+        check_bucket_names(command.names)
         return f"reset\t{','.join(command.names)}"
     assert not isinstance(command, ResetTokens)
     check_charges(command.charges)
@@ -81,4 +81,4 @@ def buckets_of_state(place: str, state: list[Any]) -> Buckets:
             full_at_ms = int(float(score))
             early, _, at_ms = ticks.get(name, "0@0").partition("@")
             by_name[name] = full_at_ms, int(early) if int(at_ms) == full_at_ms else 0
-    return Buckets.of(int(ticks.get("~") or 0), by_name)
+    return Buckets.restore(int(ticks.get("~") or 0), by_name)

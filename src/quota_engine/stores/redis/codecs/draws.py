@@ -17,7 +17,7 @@ from quota_engine.draws.ledger import (
     DrawConfig,
     DrawLedger,
     DrawOutcome,
-    DrawQuestion,
+    DrawQuery,
     DrawStatus,
     DrawView,
     FindApplication,
@@ -146,7 +146,7 @@ class DrawDecoder:
             _STATUS[status], int(number), int(version), flags == "p", int(retry_at_ms), _row_of_text(quotas)
         )
 
-    def answer(self, question: DrawQuestion, line: str) -> Any:
+    def answer(self, question: DrawQuery, line: str) -> Any:
         """The answer to ``question``, whose line was ``line``."""
         rows = line.split("\n") if line else []
         match question:
@@ -188,11 +188,13 @@ def draw_of_state(place: str, state: list[Any]) -> DrawLedger:
     if "terms" not in head:
         return ledger
     ledger.now_ms = int(head["now_ms"])
-    ledger.terms = _terms_of_fields(head["terms"].split("\t"))
+    ledger.config = _terms_of_fields(head["terms"].split("\t"))
     ledger.closed = head["closed"] == "1"
     ledger.frozen = _frozen_of_text(head["frozen"])
     ledger.seed, ledger.entropy = head["seed"], head["entropy"]
-    ledger.last_number, ledger.active, ledger.people = (int(head[name]) for name in ("last_number", "active", "people"))
+    ledger.last_number, ledger.active_applications, ledger.active_applicants = (
+        int(head[name]) for name in ("last_number", "active", "people")
+    )
     for number, text in applications.items():
         if number != "~":
             ledger.applications[int(number)] = _applied_of_fields([number, *text.split("\t")])
@@ -200,14 +202,14 @@ def draw_of_state(place: str, state: list[Any]) -> DrawLedger:
         if text != "~":
             home, _, active = standing.partition(",")
             if home != "0":
-                ledger.homes[applicant_of_text(text)] = int(home)
+                ledger.assigned_numbers[applicant_of_text(text)] = int(home)
             if (active or home) != "0":
-                ledger.applicants[applicant_of_text(text)] = int(active or home)
+                ledger.application_of[applicant_of_text(text)] = int(active or home)
     for number in range(1, int(head["wishes"]) + 1):
         wish = wish_of_text(wishes[str(number)])
-        ledger.wishes.append(wish)
-        ledger.wish_numbers[wish] = int(wishes[f"={text_of_wish(wish)}"])
+        ledger.preferences.append(wish)
+        ledger.preference_numbers[wish] = int(wishes[f"={text_of_wish(wish)}"])
     for number in range(1, int(head["offered"]) + 1):
         day = _offered_of_text(offered[str(number)])
-        ledger.offered[day.office, day.day] = day.quotas
+        ledger.offered_days[day.office, day.day] = day.quotas
     return ledger

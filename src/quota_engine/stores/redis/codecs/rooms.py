@@ -66,8 +66,8 @@ def encode(command: RoomCommand | ViewRoom) -> str:
             return f"pace\t{low}\t{high}"
         case OpenRoom(seed, entropy):
             return f"open\t{seed}\t{commitment_of(seed)}\t{entropy}"
-        case CloseRoom(late_seed):
-            return f"close\t{late_seed}\t{commitment_of(seed_of(late_seed))}"
+        case CloseRoom(closing_seed):
+            return f"close\t{closing_seed}\t{commitment_of(seed_of(closing_seed))}"
         case CreateRoom(terms):
             return f"create\t{_text_of_terms(terms)}"
         case ViewRoom():
@@ -109,8 +109,10 @@ class RoomDecoder:
         return RoomResult(_STATUS[status], replayed=rest[0] == "p", view=self._view(rest))
 
     def _view(self, fields: list[str]) -> RoomView:
-        numbers, (seed, entropy, late_seed, windows, calls) = [int(field) for field in fields[1:16]], fields[16:21]
-        now, changed, tickets, _, _, opened, mark, lapsed, tokens, per_minute, served, left, closed, low, high = numbers
+        numbers, (seed, entropy, closing_seed, windows, calls) = [int(field) for field in fields[1:16]], fields[16:21]
+        now, changed, tickets, _, _, opened, mark, turns_ended, tokens, per_minute, served, left, closed, low, high = (
+            numbers
+        )
         if fields[21:] != self._terms_text:
             self._terms_text, self._terms = fields[21:], _terms_of_fields(fields[21:])
         assert self._terms is not None
@@ -124,14 +126,14 @@ class RoomDecoder:
             entropy=entropy,
             opened_at_ms=opened,
             called_count=mark,
-            lapsed=lapsed,
+            turns_ended=turns_ended,
             calls=_calls(calls),
             tokens=tokens,
             per_minute=per_minute,
-            served_at_ms=served,
+            last_step_at_ms=served,
             places_left=left,
             closed_at_ms=closed,
-            late_seed=late_seed,
+            closing_seed=closing_seed,
             pace_min=low,
             pace_max=high,
         )
@@ -155,16 +157,16 @@ def room_of_state(place: str, state: list[Any]) -> RoomState:
     room.config = _terms_of_fields(head["terms"].split("\t"))
     room.windows = list(_windows(head["windows"]))
     room.calls = list(_calls(head["calls"]))
-    room.seed, room.entropy, room.late_seed = head["seed"], head["entropy"], head["late_seed"]
+    room.seed, room.entropy, room.closing_seed = head["seed"], head["entropy"], head["closing_seed"]
     for name in (
         "now_ms",
         "tickets",
         "opened_at_ms",
         "called_count",
-        "lapsed",
+        "turns_ended",
         "tokens",
         "per_minute",
-        "served_at_ms",
+        "last_step_at_ms",
         "places_left",
         "closed_at_ms",
     ):

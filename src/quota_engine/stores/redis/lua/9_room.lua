@@ -13,10 +13,10 @@ local HEAD, IDENTITIES = KEYS[1], KEYS[2]
 -- Numbers stand in the order of FIELDS in every list below. window and window_first are those of the last window (window -1: there is none), left is
 -- -1 as long as nobody has counted, moments are 0 until they have come.
 local NUMBERS = {
-  "now_ms", "tickets", "window", "window_first", "opened_at_ms", "called_count", "lapsed", "tokens", "per_minute", "served_at_ms", "places_left",
+  "now_ms", "tickets", "window", "window_first", "opened_at_ms", "called_count", "turns_ended", "tokens", "per_minute", "last_step_at_ms", "places_left",
   "closed_at_ms", "pace_min", "pace_max",
 }
-local TEXTS = { "seed", "entropy", "late_seed" }
+local TEXTS = { "seed", "entropy", "closing_seed" }
 -- What stands in terms, in the order of the text, set apart by tabs.
 local TERMS = {
   "office", "first_day", "last_day", "join_opens_at_ms", "opens_at_ms", "closes_at_ms", "forget_at_ms", "commitment", "key_id", "nonce",

@@ -23,8 +23,8 @@ local function create(text, now_ms)
   if now_ms >= terms.opens_at_ms then return "ROOM_CLOSED" end
 
   -- From here on it must succeed.
-  room = { terms = terms, windows = "", calls = "", seed = "", entropy = "", late_seed = "" }
-  changed = { terms = true, windows = true, calls = true, seed = true, entropy = true, late_seed = true }
+  room = { terms = terms, windows = "", calls = "", seed = "", entropy = "", closing_seed = "" }
+  changed = { terms = true, windows = true, calls = true, seed = true, entropy = true, closing_seed = true }
   for _, name in ipairs(NUMBERS) do set(name, 0) end
   set("now_ms", now_ms)
   set("window", -1)
@@ -83,7 +83,7 @@ local function open(seed, commitment, entropy, now_ms)
   set("opened_at_ms", now_ms)
   set("now_ms", now_ms)
   -- One step's worth is there at once, so that the first are called at the opening.
-  set("served_at_ms", now_ms - terms.step_ms)
+  set("last_step_at_ms", now_ms - terms.step_ms)
   set("per_minute", room.pace_max > 0 and room.pace_max or terms.per_minute_max)
   return seen(room, now_ms)
 end
@@ -105,7 +105,7 @@ end
 local function serve(per_minute, call_max, places_left, now_ms)
   if not room then return "NOT_FOUND" end
   local terms = room.terms
-  local elapsed_ms = now_ms - room.served_at_ms
+  local elapsed_ms = now_ms - room.last_step_at_ms
   if room.seed == "" or is_over(room, now_ms) or elapsed_ms < terms.step_ms then return seen(room, now_ms) end
 
   -- From here on it must succeed.
@@ -114,13 +114,13 @@ local function serve(per_minute, call_max, places_left, now_ms)
   local calls = math.min(math.floor(tokens / MINUTE_MS), tickets_ordered(room, now_ms) - room.called_count, call_max)
   set("tokens", tokens - calls * MINUTE_MS)
   set("per_minute", math.min(math.max(per_minute, low), high))
-  set("served_at_ms", now_ms)
+  set("last_step_at_ms", now_ms)
   set("now_ms", now_ms)
   if places_left >= 0 then set("places_left", places_left) end
   local kept = {}
   for at_ms, mark, of_places_left in string.gmatch(list_of(room, "calls"), "(%d+):(%d+):(%-?%d+)") do
     if tonumber(at_ms) + terms.turn_ms <= now_ms then
-      set("lapsed", tonumber(mark))
+      set("turns_ended", tonumber(mark))
     else
       kept[#kept + 1] = at_ms .. ":" .. mark .. ":" .. of_places_left
     end
@@ -149,7 +149,7 @@ local function set_pace(low, high, now_ms)
 end
 
 -- commitment is the one that the late seed leads to
-local function close(late_seed, commitment, now_ms)
+local function close(closing_seed, commitment, now_ms)
   if not room then return "NOT_FOUND" end
   if commitment ~= room.terms.commitment then return "CONFLICT" end
   if room.closed_at_ms > 0 then return seen(room, now_ms, "p") end
@@ -157,7 +157,7 @@ local function close(late_seed, commitment, now_ms)
   -- From here on it must succeed.
   set("closed_at_ms", now_ms)
   set("now_ms", now_ms)
-  set("late_seed", late_seed)
+  set("closing_seed", closing_seed)
   return seen(room, now_ms)
 end
 
@@ -171,8 +171,8 @@ local function parse(line)
   if seed then return function(now_ms) return open(seed, commitment, entropy, now_ms) end end
   local low, high = string.match(line, "^pace\t(%d+)\t(%d+)$")
   if low then return function(now_ms) return set_pace(tonumber(low), tonumber(high), now_ms) end end
-  local late_seed, committed = string.match(line, "^close\t(%x+)\t(%x+)$")
-  if late_seed then return function(now_ms) return close(late_seed, committed, now_ms) end end
+  local closing_seed, committed = string.match(line, "^close\t(%x+)\t(%x+)$")
+  if closing_seed then return function(now_ms) return close(closing_seed, committed, now_ms) end end
   local terms = string.match(line, "^create\t(.+)$")
   if not terms then return nil end
   local fields = split(terms)
