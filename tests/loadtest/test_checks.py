@@ -69,16 +69,16 @@ def test_more_places_than_there_are() -> None:
 def test_whoever_has_no_answer() -> None:
     """People who wait, who gave up, and processes that have not told."""
     books = books_of()
-    books.left_unanswered(3, 0, "reserve")
+    books.record_unanswered(3, 0, "reserve")
     assert kinds(books) == ["unanswered"]
-    books.measures.gave_up = 1
+    books.metrics.gave_up = 1
     assert kinds(books, missing=1) == ["unanswered"] * 3
 
 
 def test_a_hold_that_was_lost_in_a_crash() -> None:
     """Who comes back gets the same hold, or it is found."""
     books = books_of()
-    books.measures.holds_lost = 1
+    books.metrics.holds_lost = 1
     assert kinds(books) == ["lost"]
 
 
@@ -86,8 +86,8 @@ def test_a_pass_that_was_not_accepted() -> None:
     """Whom the waiting room called has to be let in, whichever process they belong to."""
     books, together = books_of(), books_of()
     books.passes_refused = 2
-    for page in books.pages():
-        together.add_page(page)
+    for page in books.messages():
+        together.add_message(page)
     assert kinds(together) == ["lost"]
 
 
@@ -125,9 +125,9 @@ def test_what_the_audit_finds() -> None:
 def test_limits() -> None:
     """Every limit that is set is measured; one that is not set judges nothing."""
     books = books_of()
-    books.measures.requests = 100
-    books.measures.errors, books.measures.overloaded = 1, 10
-    books.measures.answer_us.record(2_000_000)
+    books.metrics.requests = 100
+    books.metrics.errors, books.metrics.overloaded = 1, 10
+    books.metrics.answer_us.record(2_000_000)
     strict = Limits(p99_ms_max=1, max_ms_max=1, error_ratio_max=0, come_back_ratio_max=0.05, sold_out_s_max=1)
     found = check_limits(strict, books, people=10, capacity=5)
     assert [limit.name for limit in found if not limit.kept] == [
@@ -145,21 +145,21 @@ def test_books_of_several_processes_add_up(shares: int) -> None:
     together = Observations.empty(0, 0, -5)
     for person in range(2500):
         for books in (whole, parts[person % shares]):
-            books.took(
+            books.record_place(
                 BookedPlace(person, 0, f"surabaya~loadtest-test-{person}-0", "CONFIRMED", person, 1, QUOTAS, (person,))
             )
-            books.measures.confirmed += 1
-            books.measures.answer_us.record(person * 37)
-            books.measures.sold.add(person * 1000 - 3_000_000)
-            books.measures.answers_by_status["CONFIRMED"] = books.measures.answers_by_status.get("CONFIRMED", 0) + 1
+            books.metrics.confirmed += 1
+            books.metrics.answer_us.record(person * 37)
+            books.metrics.sold.add(person * 1000 - 3_000_000)
+            books.metrics.answers_by_status["CONFIRMED"] = books.metrics.answers_by_status.get("CONFIRMED", 0) + 1
             books.requests_by_name["reserve"] += 1
     for part in parts:
-        for page in part.pages():
+        for page in part.messages():
             assert len(page.get("places", ())) <= 1000
-            together.add_page(page)
+            together.add_message(page)
     assert together.places == whole.places
-    assert together.measures.as_dict() == whole.measures.as_dict()
-    assert together.measures.sold.window(-5, 5) == whole.measures.sold.window(-5, 5)
+    assert together.metrics.as_dict() == whole.metrics.as_dict()
+    assert together.metrics.sold.window(-5, 5) == whole.metrics.sold.window(-5, 5)
     assert together.requests_by_name == whole.requests_by_name
 
 
@@ -168,9 +168,9 @@ def test_one_reservation_of_two_people_is_found() -> None:
     together = Observations.empty(0, 0, 0)
     for person in (1, 2):
         books = Observations.empty(0, 0, 0)
-        books.took(BookedPlace(person, 0, "surabaya~loadtest-test-1-0", "CONFIRMED", 0, 1, QUOTAS, (9,)))
-        for page in books.pages():
-            together.add_page(page)
+        books.record_place(BookedPlace(person, 0, "surabaya~loadtest-test-1-0", "CONFIRMED", 0, 1, QUOTAS, (9,)))
+        for page in books.messages():
+            together.add_message(page)
     assert kinds(together) == ["double number"]
 
 
@@ -214,8 +214,8 @@ def test_a_draw() -> None:
     the files, or with what people were told, is found.
     """
     drawn, together = drawn_of(), books_of()
-    for page in receipts_of(drawn).pages():
-        together.add_page(page)
+    for page in receipts_of(drawn).messages():
+        together.add_message(page)
     assert check_draw(together, drawn) == []
     refused = drawn_of(references={}, refused=10, findings=("the seed is another",))
     texts = [finding.text for finding in check_draw(together, refused)]

@@ -25,7 +25,7 @@ class Clock:
 
 def staged(rate_max: float = 1e6) -> tuple[Scheduler, Observations, Clock]:
     clock, books = Clock(), Observations.empty(0, 0, 0)
-    return Scheduler(books, opens_s=0.0, rate_max=rate_max, clock_s=clock), books, clock
+    return Scheduler(books, opens_at_s=0.0, rate_max_per_s=rate_max, clock_s=clock), books, clock
 
 
 def two_asks(at_us: int) -> Script:
@@ -50,7 +50,7 @@ def dispatched(stage: Scheduler) -> None:
 def test_a_script_is_played() -> None:
     """What is due is handed over when it is due, waits are waited, and the evening ends."""
     stage, books, clock = staged()
-    stage.enter(1, PersonRole.CITIZEN, 500_000, two_asks)
+    stage.add_person(1, PersonRole.CITIZEN, 500_000, two_asks)
     dispatched(stage)
     assert stage.take_due(PersonRole.CITIZEN, 0) is None
     clock.now_s = 0.5
@@ -61,28 +61,28 @@ def test_a_script_is_played() -> None:
         stage.complete(due, LoadResponse("CONFIRMED"), 1000)
         clock.now_s += 1.0
     assert stage.is_over
-    assert books.measures.requests == 2
-    assert books.measures.answers.total == 2
+    assert books.metrics.requests == 2
+    assert books.metrics.answers.total == 2
 
 
 def test_late_lanes_count() -> None:
     """A request that waited is due since it was meant; the generator's lag is told from the wait for a lane."""
     stage, books, clock = staged()
-    stage.enter(1, PersonRole.CITIZEN, 0, two_asks)
+    stage.add_person(1, PersonRole.CITIZEN, 0, two_asks)
     clock.now_s = 1.0
     dispatched(stage)
     clock.now_s = 3.0
     due = stage.take_due(PersonRole.CITIZEN, 0)
     assert due is not None
-    assert due.due_us == 0
-    assert (books.lag_us.max, books.lane_us.max) == (1_000_000, 2_000_000)
+    assert due.due_at_us == 0
+    assert (books.lag_us.max, books.user_wait_us.max) == (1_000_000, 2_000_000)
 
 
 def test_lanes_serve_their_own_first_and_then_whoever_waits() -> None:
     """No kind of people waits for want of lanes of its own."""
     stage, _, _ = staged()
     for person, role in ((1, PersonRole.CITIZEN), (2, PersonRole.BOT), (3, PersonRole.CITIZEN)):
-        stage.enter(person, role, 0, two_asks)
+        stage.add_person(person, role, 0, two_asks)
     dispatched(stage)
     taken = [stage.take_due(PersonRole.BOT, 0) for _ in range(3)]
     assert [due.person for due in taken if due] == [2, 1, 3]
@@ -93,7 +93,7 @@ def test_the_rate_is_bounded() -> None:
     """Beyond the bound, requests are put off."""
     stage, _, clock = staged(rate_max=100)
     for person in range(50):
-        stage.enter(person, PersonRole.CITIZEN, 0, two_asks)
+        stage.add_person(person, PersonRole.CITIZEN, 0, two_asks)
     dispatched(stage)
     assert stage.waiting <= 7
     clock.now_s = 0.2
@@ -104,9 +104,9 @@ def test_the_rate_is_bounded() -> None:
 def test_who_has_no_answer_at_the_end() -> None:
     """Whoever waits when the test is closed stands in the books, with what for."""
     stage, books, _ = staged()
-    stage.enter(1, PersonRole.CITIZEN, 0, two_asks)
-    stage.enter(2, PersonRole.CITIZEN, 10_000_000, two_asks)
+    stage.add_person(1, PersonRole.CITIZEN, 0, two_asks)
+    stage.add_person(2, PersonRole.CITIZEN, 10_000_000, two_asks)
     dispatched(stage)
     stage.close()
     assert books.unanswered_count == 2
-    assert sorted((each.person, each.waiting_for) for each in books.unanswered) == [(1, "step"), (2, "their turn")]
+    assert sorted((each.person, each.waiting_for) for each in books.unanswered) == [(1, "step"), (2, "first action")]

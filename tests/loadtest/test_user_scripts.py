@@ -87,11 +87,11 @@ def test_a_crash() -> None:
     evening = Evening(PersonRole.CITIZEN, crash_share=1.0)
     asks = evening.asks(HELD, HELD._replace(resumed=True), CONFIRMED)
     assert [type(ask) for ask in asks] == [ReserveRequest, ReserveRequest, ReservationRequest]
-    assert (evening.end, evening.books.measures.resumed, evening.books.measures.holds_lost) == ("booked", 1, 0)
+    assert (evening.end, evening.books.metrics.resumed, evening.books.metrics.holds_lost) == ("booked", 1, 0)
     evening = Evening(PersonRole.CITIZEN, crash_share=1.0)
     other = HELD._replace(reference="surabaya~other")
     evening.asks(HELD, other, LoadResponse("SOLD_OUT", 409))
-    assert evening.books.measures.holds_lost == 1
+    assert evening.books.metrics.holds_lost == 1
 
 
 def test_a_turn_that_is_missed() -> None:

@@ -40,7 +40,7 @@ def place(person: int, number: int = 0, state: str = "CONFIRMED", wish: int = 0)
 def books_of(*places: BookedPlace) -> Observations:
     books = Observations.empty(10, 100, 0)
     for each in places:
-        books.took(each)
+        books.record_place(each)
     return books
 
 

@@ -101,7 +101,7 @@ def run_checks(
     """
     scenario = scenario_of(plan.options)
     cast = load_population(plan, scenario, supply_of(plan, scenario))
-    measures = books.measures
+    measures = books.metrics
     if drawn is not None:
         _take_winners(plan, books, drawn)
     view = read_after(host, plan, before)
@@ -138,10 +138,10 @@ def check_observations(plan: LoadTestPlan, market: Market, books: Observations, 
         findings.append(
             CheckFinding("unanswered", f"{books.unanswered_count} people have no final answer; waiting: {what}")
         )
-    if books.measures.gave_up:
-        findings.append(CheckFinding("unanswered", f"{books.measures.gave_up} people gave up after many tries"))
-    if books.measures.holds_lost:
-        text = f"{books.measures.holds_lost} people came back after a crash and did not get their hold"
+    if books.metrics.gave_up:
+        findings.append(CheckFinding("unanswered", f"{books.metrics.gave_up} people gave up after many tries"))
+    if books.metrics.holds_lost:
+        text = f"{books.metrics.holds_lost} people came back after a crash and did not get their hold"
         findings.append(CheckFinding("lost", text))
     if books.passes_refused:
         text = f"{books.passes_refused} people were called by the waiting room, and their pass was not accepted"
@@ -331,8 +331,8 @@ def _take_winners(plan: LoadTestPlan, books: Observations, drawn: DrawRunResult)
         application = drawn.applications[lot.number]
         wish = drawn.capacities.preferences[application.choices[lot.preference - 1]]
         office_day, quotas = index_of[wish.office, wish.day], wish.choice.options[lot.option]
-        books.took(BookedPlace(receipt.person, office_day, reference, "HELD", 0, application.units, quotas))
-        books.measures.bookings += 1
+        books.record_place(BookedPlace(receipt.person, office_day, reference, "HELD", 0, application.units, quotas))
+        books.metrics.bookings += 1
 
 
 def check_draw(books: Observations, drawn: DrawRunResult) -> list[CheckFinding]:
@@ -384,7 +384,7 @@ def _is_listed(receipt: ApplicationReceipt, drawn: DrawRunResult) -> bool:
 
 def check_limits(limits: Limits, books: Observations, *, people: int, capacity: int) -> list[LimitCheck]:
     """The scenario's limits, each with what was measured; those that it does not set are left out."""
-    measures = books.measures
+    measures = books.metrics
     requests = max(measures.requests, 1)
     sold_out = None if measures.sold_out_us is None else measures.sold_out_us / 1e6
     asked: Sequence[tuple[str, float | None, float | None, str]] = (

@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("grace-s", float, none.grace_s, "seconds that answers are waited for after that")
     add("wait-s", float, none.wait_s, "how far ahead an opening may lie to be waited for")
     add("lanes", int, none.users_max, "requests that may be under way at once, over all processes")
-    add("rate-max", float, none.rate_max, "requests a second, over all processes")
+    add("rate-max", float, none.rate_max_per_s, "requests a second, over all processes")
     add("timeout-s", float, none.timeout_s, "how long a request may take")
     add("run-name", str, none.run, "the name of this run, in the ids of all that it books")
     add("out", str, "build/loadtest", "where the verdict's files go: this name with .html, .csv and .json")
@@ -104,7 +104,7 @@ def options_of(parsed: argparse.Namespace) -> LoadTestOptions:
         grace_s=parsed.grace_s,
         wait_s=parsed.wait_s,
         users_max=parsed.lanes,
-        rate_max=parsed.rate_max,
+        rate_max_per_s=parsed.rate_max,
         timeout_s=parsed.timeout_s,
         run=parsed.run_name or time.strftime("%Y%m%d%H%M%S", time.gmtime()),
     )
@@ -115,8 +115,8 @@ class LocustSession:
 
     def __init__(self, environment: Environment, host: Any) -> None:
         self.environment = environment
-        self.host = host
-        self.stage: Scheduler | None = None
+        self.target = host
+        self.scheduler: Scheduler | None = None
         self._plan: LoadTestPlan | None = None
         self._opens_s = math.inf
         self._books: Observations | None = None
@@ -156,7 +156,7 @@ class LocustSession:
         options = options_of(parsed)
         scenario = scenario_of(options)
         now_ms = round(time.time() * 1000)
-        days, is_open = days_on_sale(scenario, self.host.offices(), self.host.availability, now_ms, options.wait_s)
+        days, is_open = days_on_sale(scenario, self.target.offices(), self.target.availability, now_ms, options.wait_s)
         opens_at_ms = now_ms + round(options.lead_s * 1000) if is_open else min(each.opens_at_ms for each in days)
         plan = LoadTestPlan(
             options=msgspec.structs.replace(options, roles=self._roles()),
@@ -171,8 +171,8 @@ class LocustSession:
         cast = load_population(plan, scenario, market)
         if plan.draw:
             self._seed = secrets.token_hex(32)
-            announce(self.host, plan, self._seed)
-        self._before = read_before(self.host, plan)
+            announce(self.target, plan, self._seed)
+        self._before = read_before(self.target, plan)
         self._plan = plan
         self._opens_s = time.monotonic() + opens_at_ms / 1000 - time.time()
         first_s = series_start_s(min(cast.population.first_press_us))
@@ -192,7 +192,7 @@ class LocustSession:
     def _rooms(self, days: Sequence[DayOnSale]) -> dict[str, str]:
         """The waiting rooms that the host has for these days' releases, by office."""
         ids = {day.office: room_of(day) for day in days}
-        return {office: room for office, room in ids.items() if self.host.call("GET", f"/v1/rooms/{room}")[0] == 200}
+        return {office: room for office, room in ids.items() if self.target.call("GET", f"/v1/rooms/{room}")[0] == 200}
 
     def _roles(self) -> tuple[str, ...]:
         """The roles of the user classes that were picked."""
@@ -236,7 +236,7 @@ class LocustSession:
     def _receive_observations(self, environment: Environment, msg: Any, **_: Any) -> None:
         assert self._books is not None
         page: Mapping[str, Any] = msg.data
-        self._books.add_page(page)
+        self._books.add_message(page)
         self._pages_last += bool(page.get("last"))
 
     def _on_stop(self, environment: Environment, **_: Any) -> None:
@@ -254,8 +254,8 @@ class LocustSession:
         missing = self._shares() - self._pages_last
         drawn: DrawRunResult | None = None
         if self._plan.draw:
-            drawn = carry_out(self.host, self._plan, self._seed)
-        verdict = run_checks(self.host, self._plan, self._books, self._before, missing=missing, drawn=drawn)
+            drawn = carry_out(self.target, self._plan, self._seed)
+        verdict = run_checks(self.target, self._plan, self._books, self._before, missing=missing, drawn=drawn)
         verdict.write(parsed.out)
         print(verdict.text(), flush=True)  # noqa: T201 - what the command is for
         environment.process_exit_code = 0 if verdict.ok else 1
@@ -279,16 +279,16 @@ class LocustSession:
         scripts = UserScripts(plan, scenario, cast, agents, books)
         stage = Scheduler(
             books,
-            opens_s=received_s + plan.opens_in_ms / 1000,
-            rate_max=plan.options.rate_max / plan.shares,
+            opens_at_s=received_s + plan.opens_in_ms / 1000,
+            rate_max_per_s=plan.options.rate_max_per_s / plan.shares,
         )
         for index in range(plan.share, len(people), plan.shares):
             role = PersonRole(cast.roles[index])
             if role.name in plan.options.roles:
-                stage.enter(index, role, people.first_press_us[index], _starter(scripts, index))
+                stage.add_person(index, role, people.first_press_us[index], _starter(scripts, index))
         if PersonRole.OPERATOR.name in plan.options.roles and scenario.load_test.capacity_changes:
             for office_day in range(plan.share, len(plan.days), plan.shares):
-                stage.enter(
+                stage.add_person(
                     len(people) + office_day,
                     PersonRole.OPERATOR,
                     -round(plan.options.lead_s * 1e6),
@@ -298,7 +298,7 @@ class LocustSession:
         gc.collect()
         gc.freeze()
         self._plan = self._plan or plan
-        self.stage = stage
+        self.scheduler = stage
         self._share_books = books
         self._deadline_us = round((plan.options.window_s + plan.options.grace_s) * 1e6)
         self._sent = False
@@ -311,14 +311,14 @@ class LocustSession:
         self._send_observations()
 
     def _send_observations(self) -> None:
-        if self.stage is None or self._sent:
+        if self.scheduler is None or self._sent:
             return
         self._sent = True
-        self.stage.close()
+        self.scheduler.close()
         runner = self.environment.runner
         assert runner is not None
         assert self._share_books is not None
-        for page in self._share_books.pages():
+        for page in self._share_books.messages():
             runner.send_message(OBSERVATIONS_MESSAGE, page)
 
 

@@ -38,7 +38,7 @@ class LoadUser(User):
     @task
     def send_due_requests(self) -> None:
         """Carry requests as they become due."""
-        stage = self.session.stage
+        stage = self.session.scheduler
         if stage is None or stage.closed:
             time.sleep(0.5)
             return

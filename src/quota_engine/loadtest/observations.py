@@ -81,7 +81,7 @@ class Observations:
     ``lane_us`` is how long they then waited until a lane was free.
     """
 
-    measures: Measures
+    metrics: Measures
     places: dict[str, BookedPlace] = dataclasses.field(default_factory=dict)
     receipts: dict[int, ApplicationReceipt] = dataclasses.field(default_factory=dict)
     receipts_changed: int = 0
@@ -95,7 +95,7 @@ class Observations:
     lost_by_reason: Counter[str] = dataclasses.field(default_factory=Counter)
     request_us: Histogram = dataclasses.field(default_factory=Histogram)
     lag_us: Histogram = dataclasses.field(default_factory=Histogram)
-    lane_us: Histogram = dataclasses.field(default_factory=Histogram)
+    user_wait_us: Histogram = dataclasses.field(default_factory=Histogram)
     capacities: dict[str, int] = dataclasses.field(default_factory=dict)
     """The largest capacity that an operator of the test has set, by ``office_day/quota``."""
 
@@ -104,17 +104,17 @@ class Observations:
         """Books with nothing in them, for so many people and places; series start at second ``start_s``."""
         return cls(Measures(people, capacity, start_s))
 
-    def took(self, place: BookedPlace) -> None:
+    def record_place(self, place: BookedPlace) -> None:
         """Somebody was given a place, or told something new about one."""
         self.places[place.reference] = place
 
-    def left_unanswered(self, person: int, office_day: int, waiting_for: str) -> None:
+    def record_unanswered(self, person: int, office_day: int, waiting_for: str) -> None:
         """Somebody was still waiting for an answer when the test ended."""
         self.unanswered_count += 1
         if len(self.unanswered) < _SAMPLES_MAX:
             self.unanswered.append(UnansweredPerson(person, office_day, waiting_for))
 
-    def pages(self) -> Iterator[dict[str, Any]]:
+    def messages(self) -> Iterator[dict[str, Any]]:
         """The books as messages of bounded size; the last one has ``last`` set."""
         places = list(self.places.values())
         for start in range(0, len(places), BATCH_MAX):
@@ -122,7 +122,7 @@ class Observations:
         receipts = list(self.receipts.values())
         for start in range(0, len(receipts), BATCH_MAX):
             yield {"receipts": msgspec.to_builtins(receipts[start : start + BATCH_MAX])}
-        measures = self.measures
+        measures = self.metrics
         yield {
             "last": True,
             "counts": {name: getattr(measures, name) for name in _COUNTS},
@@ -133,7 +133,7 @@ class Observations:
             "series": {name: getattr(measures, name).to_builtins() for name in _SERIES},
             "request_us": self.request_us.to_builtins(),
             "lag_us": self.lag_us.to_builtins(),
-            "lane_us": self.lane_us.to_builtins(),
+            "user_wait_us": self.user_wait_us.to_builtins(),
             "ends_by_role": dict(self.ends_by_role),
             "requests_by_name": dict(self.requests_by_name),
             "lost_by_reason": dict(self.lost_by_reason),
@@ -144,7 +144,7 @@ class Observations:
             "receipts_changed": self.receipts_changed,
         }
 
-    def add_page(self, page: Mapping[str, Any]) -> None:
+    def add_message(self, page: Mapping[str, Any]) -> None:
         """Add what another process has seen."""
         for place in msgspec.convert(page.get("places", ()), list[BookedPlace]):
             if place.reference in self.places:
@@ -156,7 +156,7 @@ class Observations:
             self.receipts[receipt.number] = receipt
         if not page.get("last"):
             return
-        measures = self.measures
+        measures = self.metrics
         for name, count in page["counts"].items():
             setattr(measures, name, getattr(measures, name) + count)
         measures.last_final_us = max(measures.last_final_us, page["last_final_us"])
@@ -170,7 +170,7 @@ class Observations:
             getattr(measures, name).merge(Series.from_builtins(values))
         self.request_us.merge(Histogram.from_builtins(page["request_us"]))
         self.lag_us.merge(Histogram.from_builtins(page["lag_us"]))
-        self.lane_us.merge(Histogram.from_builtins(page["lane_us"]))
+        self.user_wait_us.merge(Histogram.from_builtins(page["user_wait_us"]))
         self.ends_by_role.update(page["ends_by_role"])
         self.requests_by_name.update(page["requests_by_name"])
         self.lost_by_reason.update(page["lost_by_reason"])

@@ -58,7 +58,7 @@ class LoadTestOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How long an opening may lie ahead to be waited for; otherwise the days that are open are taken."""
     users_max: int = 400
     """Lanes: requests that may be under way at once."""
-    rate_max: float = 5000.0
+    rate_max_per_s: float = 5000.0
     """Requests a second, over all processes."""
     timeout_s: float = 30.0
     """How long a request may take."""

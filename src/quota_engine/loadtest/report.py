@@ -57,7 +57,7 @@ def _plots(verdict: LoadTestResult) -> list[Plot]:
 
 def _runs(verdict: LoadTestResult) -> list[Run]:
     return [
-        Run("measured", "engine", "measured", "the service", verdict.observations.measures, shows_taken=True),
+        Run("measured", "engine", "measured", "the service", verdict.observations.metrics, shows_taken=True),
         *([] if verdict.drawn else [Run("predicted", "old", "predicted", "the simulation", verdict.predicted)]),
     ]
 
@@ -90,7 +90,7 @@ def _judgement(verdict: LoadTestResult) -> str:
 
 
 def _cards(verdict: LoadTestResult) -> str:
-    measured, predicted, books = verdict.observations.measures, verdict.predicted, verdict.observations
+    measured, predicted, books = verdict.observations.metrics, verdict.predicted, verdict.observations
     unanswered = books.unanswered_count + measured.gave_up
 
     def card(title: str, value: str, note: str, bad: bool) -> str:

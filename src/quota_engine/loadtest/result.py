@@ -106,7 +106,7 @@ class LoadTestResult:
     def notes(self) -> list[str]:
         """What has to be known to read the figures."""
         notes = []
-        lag, lane = self.observations.lag_us.percentile(0.99), self.observations.lane_us.percentile(0.99)
+        lag, lane = self.observations.lag_us.percentile(0.99), self.observations.user_wait_us.percentile(0.99)
         if lag > _LAG_US_FAIR:
             notes.append(
                 f"The load generator itself was up to {duration(lag / 1000)} late, 99 of 100 requests: it has too "
@@ -144,7 +144,7 @@ class LoadTestResult:
         """Every figure, with the prediction beside it."""
         if self.drawn is not None:
             return self._figures_of_draw(self.drawn)
-        measured, predicted, books = self.observations.measures, self.predicted, self.observations
+        measured, predicted, books = self.observations.metrics, self.predicted, self.observations
         capacity = self.market.capacity
         rows = [
             ComparedFigure("Places", "On sale", capacity, capacity),
@@ -198,7 +198,7 @@ class LoadTestResult:
 
     def _figures_of_draw(self, drawn: DrawRunResult) -> list[ComparedFigure]:
         """Those of a draw. What is predicted is what follows from the rules, worked out here from the same files."""
-        measured, receipts = self.observations.measures, self.observations.receipts.values()
+        measured, receipts = self.observations.metrics, self.observations.receipts.values()
         totals, withdrawn = drawn.head.totals, sum(receipt.is_withdrawn for receipt in receipts)
         changed = sum(receipt.version > 1 and not receipt.is_withdrawn for receipt in receipts)
         rows = [
@@ -230,13 +230,13 @@ class LoadTestResult:
         books, wire = self.observations, "Time of a request, and the load generator's lag"
         return [
             ComparedFigure(wire, "Request, half within", books.request_us.percentile(0.5), None, "us"),
-            ComparedFigure(wire, "Request, 99 of 100 within", books.request_us.percentile(0.99), None, "us"),
-            ComparedFigure(wire, "Sent late, 99 of 100 within", books.lag_us.percentile(0.99), None, "us"),
-            ComparedFigure(wire, "Waited for a lane, 99 of 100 within", books.lane_us.percentile(0.99), None, "us"),
+            ComparedFigure(wire, "Request, p99", books.request_us.percentile(0.99), None, "us"),
+            ComparedFigure(wire, "Sent late, p99", books.lag_us.percentile(0.99), None, "us"),
+            ComparedFigure(wire, "Waited for a user, p99", books.user_wait_us.percentile(0.99), None, "us"),
         ]  # fmt: skip
 
     def _why_sold(self) -> str:
-        if self.observations.measures.confirmed == self.predicted.confirmed:
+        if self.observations.metrics.confirmed == self.predicted.confirmed:
             return ""
         return "forms that are never sent, and crashes, are drawn anew; operators' changes are not simulated"
 
@@ -269,7 +269,7 @@ class LoadTestResult:
             "processes": self.plan.shares,
             "office_days": len(self.plan.days),
             "options": options,
-            "measured": self.observations.measures.as_dict(),
+            "measured": self.observations.metrics.as_dict(),
             "predicted": self.predicted.as_dict(),
             "ends_by_role": dict(sorted(self.observations.ends_by_role.items())),
             "lost_by_reason": dict(self.observations.lost_by_reason),

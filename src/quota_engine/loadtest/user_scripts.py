@@ -39,7 +39,7 @@ class WaitUntil(NamedTuple):
 class ReceivedResponse(NamedTuple):
     """An answer, and when it was there. After a wait the answer is empty."""
 
-    answer: LoadResponse
+    response: LoadResponse
     at_us: int
 
 
@@ -101,7 +101,7 @@ class UserScripts:
             sold = self._plan.days[office_day].sold.get(change.quota, 0)
             capacity = round(before * change.factor)
             heard = yield CapacityRequest(office, date, change.quota, capacity + sold)
-            self._counted(heard.answer)
+            self._counted(heard.response)
             name = f"{office_day}/{change.quota}"
             self._books.capacities[name] = max(capacity, self._books.capacities.get(name, 0))
         return "done"
@@ -112,7 +112,7 @@ class UserScripts:
         self, index: int, at_us: int
     ) -> Generator[LoadRequest | WaitUntil, ReceivedResponse, tuple[str, int, str]]:
         """Presses until there is an answer to be content with, and fills in the form of whatever is won."""
-        agents, measures, people = self._agents, self._books.measures, self._cast.population
+        agents, measures, people = self._agents, self._books.metrics, self._cast.population
         office_day = people.office_day[index]
         opens_us, has_wait_list = self._opens_us[office_day], self._cast.market.office_days[office_day].has_wait_list
         pressed_us, wish_number, late = at_us, 0, 0
@@ -176,7 +176,7 @@ class UserScripts:
         self, index: int, answer: LoadResponse, now_us: int, wish_number: int
     ) -> Generator[LoadRequest | WaitUntil, ReceivedResponse, tuple[str, int]]:
         """The form of a hold: it is sent, or never, or after a crash and a new login, which have to find the hold."""
-        agents, measures = self._agents, self._books.measures
+        agents, measures = self._agents, self._books.metrics
         held, held_at_us = answer, now_us
         if not answer.resumed:
             measures.taken.add(now_us, held.units)
@@ -253,7 +253,7 @@ class UserScripts:
         Returns the pass and ``""``; or no pass and how it ended: ``refused`` when all is gone, or ``waiting`` at the
         end of the window. When the room is over nobody needs a pass any more: then both are empty.
         """
-        identity, measures = self._identity(index), self._books.measures
+        identity, measures = self._identity(index), self._books.metrics
         ticket, tickets, now_us = "", 0, at_us
         ask: LoadRequest = JoinRequest(room, identity)
         while True:
@@ -289,11 +289,11 @@ class UserScripts:
 
     def _applies(self, index: int, at_us: int) -> Script:
         """Applies in the draw; some crash and look for their application, change it, or take it back."""
-        agents, measures, draw = self._agents, self._books.measures, self._plan.draw
+        agents, measures, draw = self._agents, self._books.metrics, self._plan.draw
         opens_us = pressed_us = max(at_us, 0)
         party, choices = self._party(index), self._choices(index)
         heard = yield from self._insists(ApplyRequest(draw, party, choices))
-        while heard.answer.status == "NOT_OPEN":
+        while heard.response.status == "NOT_OPEN":
             pressed_us = heard.at_us + agents.after_not_open_us(index, heard.at_us, opens_us)
             if pressed_us > self._window_us:
                 return self._ends(index, "refused", heard.at_us, pressed_us)
@@ -342,7 +342,7 @@ class UserScripts:
 
     def _insists(self, ask: LoadRequest) -> _Talk:
         """Ask until there is an answer that says something, or give up. The same key each time: it has one effect."""
-        measures, retry_s = self._books.measures, self._scenario.front_end.retry_after_s
+        measures, retry_s = self._books.metrics, self._scenario.front_end.retry_after_s
         heard = yield ask
         for _ in range(self._attempts_max - 1):
             answer, now_us = heard
@@ -352,14 +352,14 @@ class UserScripts:
             pause_us = self._agents.pause_us(max(answer.retry_after_s, retry_s)) + round(retry_s * 500_000)
             yield WaitUntil(now_us + pause_us)
             heard = yield ask
-        self._counted(heard.answer)
-        if heard.answer.status and not heard.answer.retry_after_s:
+        self._counted(heard.response)
+        if heard.response.status and not heard.response.retry_after_s:
             return heard
         measures.errors += 1
-        return ReceivedResponse(heard.answer._replace(status=""), heard.at_us)
+        return ReceivedResponse(heard.response._replace(status=""), heard.at_us)
 
     def _counted(self, answer: LoadResponse) -> None:
-        measures = self._books.measures
+        measures = self._books.metrics
         statuses = measures.answers_by_status
         status = answer.status or "(no answer)"
         statuses[status] = statuses.get(status, 0) + 1
@@ -396,20 +396,20 @@ class UserScripts:
 
     def _keep(self, index: int, answer: LoadResponse, state: str, at_us: int) -> None:
         office_day = self._cast.population.office_day[index]
-        self._books.took(
+        self._books.record_place(
             BookedPlace(
                 index, office_day, answer.reference, state, at_us, answer.units, answer.quotas, answer.queue_numbers
             )
         )
 
     def _expired(self, index: int, held: LoadResponse, at_us: int) -> None:
-        measures = self._books.measures
+        measures = self._books.metrics
         measures.holds_expired += 1
         measures.taken.add(at_us, -held.units)
         self._keep(index, held, "EXPIRED", at_us)
 
     def _ends(self, index: int, end: str, now_us: int, pressed_us: int) -> str:
-        measures = self._books.measures
+        measures = self._books.metrics
         match end:
             case "booked":
                 measures.bookings += 1
