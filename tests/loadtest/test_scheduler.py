@@ -109,4 +109,7 @@ def test_who_has_no_answer_at_the_end() -> None:
     dispatched(stage)
     stage.close()
     assert books.unanswered_count == 2
-    assert sorted((each.person, each.waiting_for) for each in books.unanswered) == [(1, "step"), (2, "first action")]
+    assert sorted((each.person, each.waiting_for) for each in books.unanswered) == [
+        (1, "reservationrequest"),
+        (2, "first action"),
+    ]

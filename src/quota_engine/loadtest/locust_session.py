@@ -40,6 +40,7 @@ from quota_engine.loadtest.plan import (
     supply_of,
 )
 from quota_engine.loadtest.population import PersonRole, load_population
+from quota_engine.loadtest.report import write_reports
 from quota_engine.loadtest.scheduler import Scheduler
 from quota_engine.loadtest.target_client import TargetClient, TargetError, check_target
 from quota_engine.loadtest.user_scripts import UserScripts
@@ -256,7 +257,7 @@ class LocustSession:
         if self._plan.draw:
             drawn = carry_out(self.target, self._plan, self._seed)
         verdict = run_checks(self.target, self._plan, self._books, self._before, missing=missing, drawn=drawn)
-        verdict.write(parsed.out)
+        write_reports(verdict, parsed.out)
         print(verdict.text(), flush=True)  # noqa: T201 - what the command is for
         environment.process_exit_code = 0 if verdict.ok else 1
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["html_report"]
+__all__ = ["html_report", "write_reports"]
 
 import html
 import itertools
+from pathlib import Path
+
+import msgspec
 
 from quota_engine.loadtest.result import ComparedFigure, LoadTestResult
 from quota_engine.reporting.page import page
@@ -16,8 +19,26 @@ from quota_engine.simulation.reports.opening import parameters
 from quota_engine.simulation.reports.plots import Run, plots_of
 
 
+def write_reports(result: LoadTestResult, prefix: str | Path) -> list[Path]:
+    """Write the result as HTML, CSV and JSON, and return the three files.
+
+    Args:
+        result: the result of a load test.
+        prefix: path of the files without their suffix; missing folders are made.
+    """
+    base = Path(prefix)
+    base.parent.mkdir(parents=True, exist_ok=True)
+    as_json = msgspec.json.format(msgspec.json.encode(result.as_dict()), indent=2).decode() + "\n"
+    written = []
+    for suffix, content in ((".html", html_report(result)), (".csv", result.as_csv()), (".json", as_json)):
+        path = base.with_name(base.name + suffix)
+        path.write_text(content, encoding="utf-8")
+        written.append(path)
+    return written
+
+
 def html_report(verdict: LoadTestResult) -> str:
-    """The whole page."""
+    """Return the whole report as one HTML page."""
     title = f"Load test: {verdict.scenario.title}"
     body = "".join(
         [

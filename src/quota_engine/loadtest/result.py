@@ -8,7 +8,6 @@ import csv
 import dataclasses
 import io
 import itertools
-import pathlib
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -310,20 +309,6 @@ class LoadTestResult:
                 "GOOD    Nothing is wrong: no place was sold twice, none was lost, everybody has an answer.", "        "
             )
         return "\n".join(lines)
-
-    def write(self, prefix: str) -> list[pathlib.Path]:
-        """Write the report beside each other as HTML, CSV and JSON; returns the files."""
-        from quota_engine.loadtest.report import html_report
-
-        base = pathlib.Path(prefix)
-        base.parent.mkdir(parents=True, exist_ok=True)
-        written = []
-        pretty = msgspec.json.format(msgspec.json.encode(self.as_dict()), indent=2).decode() + "\n"
-        for suffix, content in ((".html", html_report(self)), (".csv", self.as_csv()), (".json", pretty)):
-            path = base.with_name(base.name + suffix)
-            path.write_text(content, encoding="utf-8")
-            written.append(path)
-        return written
 
 
 def len_of(verdict: LoadTestResult) -> int:
