@@ -32,7 +32,7 @@ import redis.asyncio
 
 from benchmarks.server_memory import _redis_server, _valkey_server
 from quota_engine import ManualClock, QuotaEngine, RoomSettings, load_catalog
-from quota_engine.ports import Apply, Query
+from quota_engine.ports import Query
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.stored_kinds import ROOM
@@ -185,7 +185,7 @@ async def _called(backend: Any, place: str, commands: list[JoinRoom], callers: i
 
     async def caller() -> None:
         for command in left:
-            await backend.perform(Apply(place, command))
+            await backend.apply(place, command)
 
     await asyncio.gather(*(caller() for _ in range(callers)))
 
@@ -208,8 +208,8 @@ async def _make(backend: Any, place: str) -> None:
     terms = msgspec.structs.replace(
         terms, opens_at_ms=now_ms + 600_000, closes_at_ms=now_ms + 1_200_000, forget_at_ms=now_ms + 8_000_000
     )
-    assert (await backend.perform(Apply(place, CreateRoom(terms)))).ok
-    assert (await backend.perform(Apply(place, JoinRoom("warm")))).ok
+    assert (await backend.apply(place, CreateRoom(terms))).ok
+    assert (await backend.apply(place, JoinRoom("warm"))).ok
 
 
 def memory(url: str, people: int) -> dict[str, Any]:
@@ -230,8 +230,8 @@ def memory(url: str, people: int) -> dict[str, Any]:
         terms = msgspec.structs.replace(
             terms, opens_at_ms=now_ms + 600_000, closes_at_ms=now_ms + 1_200_000, forget_at_ms=now_ms + 8_000_000
         )
-        assert backend.execute(Apply(place, CreateRoom(terms))).ok
-        assert backend.execute(Apply(place, JoinRoom("warm"))).ok
+        assert backend.apply(place, CreateRoom(terms)).ok
+        assert backend.apply(place, JoinRoom("warm")).ok
         before = used()
         for start in range(0, people, 1024):
             some = (ROOM.encode(JoinRoom(person(number))) for number in range(start, min(people, start + 1024)))

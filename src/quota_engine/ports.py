@@ -1,16 +1,14 @@
-"""What the engine needs from outside: a store, and the time.
+"""The interfaces between the engine and its surroundings: a store, a clock, an observer.
 
-A store takes one command through ``send``, the hot path, and everything else it is asked as data (the classes below)
-through ``perform``, so that what stands above it is written once for sync and async. A new backend answers each of
-them, keeps each kind of ledger in ``quota_engine.ledger_kinds``, and is held to the rules by
-``quota_engine.conformance``.
+A store has two ways in. :meth:`Store.apply` applies one command to one ledger and is the hot path.
+:meth:`Store.execute` answers every other request; the requests are the classes below. A new backend answers all of them
+and keeps every kind of ledger of :mod:`quota_engine.ledger_kinds`. :mod:`quota_engine.conformance` tests it.
 """
 
 from __future__ import annotations
 
 __all__ = [
     "Acknowledge",
-    "Apply",
     "ApplyMany",
     "AsyncStore",
     "Audit",
@@ -57,21 +55,24 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Clock(Protocol):
-    """Where the time comes from. It may jump: the ledger sees to it that no command is earlier than the last event."""
+    """Source of the time. It may jump back: a ledger never applies a command earlier than its last event."""
 
     def now_ms(self) -> int:
-        """Milliseconds since 1970, UTC."""
+        """Return milliseconds since 1970, UTC."""
         ...
 
 
 class Observer(Protocol):
-    """Is told what the engine notices: today, what its admission policies say. Called wherever that happens, from
-    several threads, so it must be quick; an error of it is logged and stops nothing. It never sees an identity.
+    """Receives notifications of the engine, such as decisions of admission policies.
+
+    The engine calls it from several threads in the middle of a reserve, so its methods must return quickly. The engine
+    logs an exception of an observer and goes on. An observer never receives an identity.
     """
 
     def on_decision(self, office: str, record: DecisionRecord) -> None:
-        """A policy has waved somebody off, or would have (``finding.enforced`` is false: it is in shadow); or the chain
-        has let somebody through, in which case the finding has its name and ``admit``.
+        """Receive a policy's refusal, or the chain's admission.
+
+        ``record.enforced`` is false for a refusal in shadow. An admission has the chain's name and ``admit``.
         """
         ...
 
@@ -79,12 +80,13 @@ class Observer(Protocol):
 class Batch(msgspec.Struct, frozen=True, gc=False):
     """Calls that went to the store together.
 
-    ``place`` is an office, or another ledger's place (:mod:`quota_engine.ledger_kinds`); ``reads`` says that they only
-    looked.
-    ``duration_us`` is how long it took from setting out to the answer, pauses and further attempts among it. ``error``
-    is the name of the exception that it ended with, or ``""``. ``callers`` is what
-    :meth:`StoreObserver.on_enqueue` gave
-    for each call.
+    Args:
+        address: the ledger's address (:mod:`quota_engine.ledger_kinds`).
+        reads: true if the calls only read.
+        size: number of calls.
+        duration_us: microseconds from the start to the response, including pauses and retries.
+        error: name of the exception that ended the batch, or ``""``.
+        callers: correlation tokens of the calls, from :meth:`StoreObserver.on_enqueue`.
     """
 
     address: str
@@ -97,72 +99,65 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
 
 @runtime_checkable
 class StoreObserver(Observer, Protocol):
-    """An observer that is told of the way to the store, too. One that lacks any of these methods is told of verdicts
-    only; one that has them all is, by every store that can tell (:class:`Observable`).
+    """Observer that also receives notifications about calls to the store, from every :class:`Observable` store.
+
+    An observer that lacks one of these methods receives decisions only.
     """
 
     def on_enqueue(self) -> Any:
-        """A call begins to wait for its turn, here in its own thread or task. Returns what is to be had again with its
-        batch: what tells whose call it is, or ``None``.
+        """Return a correlation token for a call that starts to wait, passed back in ``Batch.callers``.
+
+        The store calls it in the thread or task of the caller.
         """
         ...
 
     def on_batch(self, batch: Batch) -> None:
-        """A batch has its answer, or never will."""
+        """Receive a batch that has its responses, or failed."""
         ...
 
     def on_sold_out(self, office: str) -> None:
-        """Somebody was told that all is sold out from what is remembered here, without asking the store."""
+        """Receive a reserve that the sold-out cache refused without a call to the store."""
         ...
 
 
 @runtime_checkable
 class Observable(Protocol):
-    """A backend that tells of its way to its store, if anybody wants to know."""
+    """Store that notifies a :class:`StoreObserver`."""
 
     def attach(self, observer: StoreObserver) -> None:
-        """Tell ``observer`` from now on. Called once, before any other call."""
+        """Notify ``observer`` from now on. The engine calls it once, before any other call."""
         ...
 
 
 class StoreRequest(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
-    """Something a store can be asked; ``T_co`` is the type of the answer."""
-
-
-class Apply(StoreRequest[Any], frozen=True, gc=False):
-    """Apply one command to the ledger at ``place``, of whatever kind it is (see ``quota_engine.ledger_kinds``), and
-    answer as
-    that kind does. Those that meet share their way to the store, as ``send`` calls do.
-    """
-
-    address: str
-    command: Any
+    """Request that :meth:`Store.execute` answers; ``T_co`` is the type of the answer."""
 
 
 class Query(StoreRequest[Any], frozen=True, gc=False):
-    """Ask the ledger at ``place`` something that changes nothing."""
+    """Answer a question about the ledger at ``address``. Changes nothing."""
 
     address: str
     question: Any
 
 
 class ApplyMany(StoreRequest[list[Outcome]], frozen=True, gc=False):
-    """Apply several commands to one office, one after the other; one that is refused does not stop the others."""
+    """Apply several commands to one office, in order. A refused command does not stop the next one."""
 
     office: str
     commands: tuple[Command, ...]
 
 
 class Lookup(StoreRequest[Reservation | None], frozen=True, gc=False):
-    """The reservation as it stands now, or ``None``."""
+    """Return the current reservation, or ``None``."""
 
     office: str
     id: str
 
 
 class ReadWaitListPosition(StoreRequest[WaitListPosition | None], frozen=True, gc=False):
-    """Where a reservation stands on its day's wait list now, or ``None``: see
-    :func:`quota_engine.domain.queries.wait_list_position`.
+    """Return a reservation's position on its day's wait list, or ``None``.
+
+    See :func:`quota_engine.domain.queries.wait_list_position`.
     """
 
     office: str
@@ -170,15 +165,16 @@ class ReadWaitListPosition(StoreRequest[WaitListPosition | None], frozen=True, g
 
 
 class View(StoreRequest[list[DayView]], frozen=True, gc=False):
-    """The counters of those of ``days`` (ordinals) that are known, in the order asked."""
+    """Return the counters of the published days among ``days`` (ordinals), in the order of the request."""
 
     office: str
     days: tuple[int, ...]
 
 
 class ListDay(StoreRequest[list[Reservation]], frozen=True, gc=False):
-    """All reservations of a day as they stand now: in the order of their queue numbers, and those without one behind
-    them, by creation and id. None for a day that is not known.
+    """Return all reservations of a day: by queue number, then those without one by creation time and id.
+
+    The list is empty for an unknown day.
     """
 
     office: str
@@ -186,8 +182,7 @@ class ListDay(StoreRequest[list[Reservation]], frozen=True, gc=False):
 
 
 class ReadHoldRemainingHistogram(StoreRequest[list[int]], frozen=True, gc=False):
-    """How many holds of a day have how much of their time left, see
-    :func:`quota_engine.domain.queries.hold_remaining_histogram`."""
+    """Count a day's holds by remaining time: :func:`quota_engine.domain.queries.hold_remaining_histogram`."""
 
     office: str
     day: int
@@ -195,14 +190,14 @@ class ReadHoldRemainingHistogram(StoreRequest[list[int]], frozen=True, gc=False)
 
 
 class RecordedEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event and its number: 1, 2, 3 … within the office, without gaps; it identifies the event for good."""
+    """An event and its number. Numbers run 1, 2, 3 … within an office without gaps, and identify the event forever."""
 
     number: int
     event: Event
 
 
 class ReadEvents(StoreRequest[list[RecordedEvent]], frozen=True, gc=False):
-    """Up to ``limit`` events with numbers above ``after``, in order."""
+    """Return up to ``limit`` events with numbers above ``after``, in order."""
 
     office: str
     after: int
@@ -210,8 +205,9 @@ class ReadEvents(StoreRequest[list[RecordedEvent]], frozen=True, gc=False):
 
 
 class TrimEvents(StoreRequest[int], frozen=True, gc=False):
-    """Drop the events up to number ``through``, but none that a group has not acknowledged; the answer is how many are
-    left.
+    """Drop the events up to number ``through``, except those that a consumer group has not acknowledged.
+
+    Return the number of events that remain.
     """
 
     office: str
@@ -219,13 +215,15 @@ class TrimEvents(StoreRequest[int], frozen=True, gc=False):
 
 
 class ReadConsumerGroup(StoreRequest[list[RecordedEvent]], frozen=True, gc=False):
-    """Up to ``limit`` events for a consumer of a group, in order: :func:`quota_engine.domain.consumer_groups.take`.
+    """Return up to ``limit`` events for a consumer of a group, in order.
 
-    The group comes into being with this, before the first event that is kept. An office without events has no groups,
-    and gets none. Repeating it is harmless: it gives the same events, and perhaps more.
+    See :func:`quota_engine.domain.consumer_groups.take`.
+
+    The first read creates the group, before the first event that the store keeps. An office without events has no
+    groups, and a read creates none. A repeated read returns the same events, and perhaps more.
 
     Raises:
-        InvalidRequest: the office has ``GROUPS_MAX`` groups, and this is not one of them.
+        InvalidRequest: the group is unknown, and the office has ``GROUPS_MAX`` groups.
     """
 
     office: str
@@ -236,7 +234,7 @@ class ReadConsumerGroup(StoreRequest[list[RecordedEvent]], frozen=True, gc=False
 
 
 class Acknowledge(StoreRequest[int], frozen=True, gc=False):
-    """A group is done with these events, whoever of its consumers had them; the answer is how many were still open."""
+    """Acknowledge events for a group, whichever consumer has them. Return how many were pending."""
 
     office: str
     consumer_group: str
@@ -244,8 +242,12 @@ class Acknowledge(StoreRequest[int], frozen=True, gc=False):
 
 
 class CreateConsumerGroup(StoreRequest[bool], frozen=True, gc=False):
-    """Let a group begin after event number ``after`` (or before the first that is kept, or after the last that there
-    is); the answer is whether it is new. Raises as :class:`ReadConsumerGroup` does.
+    """Create a group that starts after event ``after``, within the events that the store keeps.
+
+    Return true if the group is new.
+
+    Raises:
+        InvalidRequest: the office has ``GROUPS_MAX`` groups.
     """
 
     office: str
@@ -254,34 +256,35 @@ class CreateConsumerGroup(StoreRequest[bool], frozen=True, gc=False):
 
 
 class DeleteConsumerGroup(StoreRequest[bool], frozen=True, gc=False):
-    """Forget a group; the answer is whether there was one."""
+    """Delete a group. Return true if it existed."""
 
     office: str
     consumer_group: str
 
 
 class ListConsumerGroups(StoreRequest[list[ConsumerGroupView]], frozen=True, gc=False):
-    """The groups of an office as they stand, sorted by name."""
+    """Return an office's consumer groups, sorted by name."""
 
     office: str
 
 
 class ListOffices(StoreRequest[list[str]], frozen=True, gc=False):
-    """The offices that have a ledger, sorted."""
+    """Return the offices that have a ledger, sorted."""
 
 
 class Audit(StoreRequest[list[str]], frozen=True, gc=False):
-    """What is wrong with one office's ledger: :func:`quota_engine.domain.audit.audit`."""
+    """Return the inconsistencies of one office's ledger: :func:`quota_engine.domain.audit.audit`."""
 
     office: str
 
 
 class Reconcile(StoreRequest[Reconciliation], frozen=True, gc=False):
-    """Look an office's ledger through, put right what is wrong, and let ``events`` happen that it has lost, as a
-    consumer outside has them (:mod:`quota_engine.domain.reconcile`). Meanwhile the office is closed.
+    """Repair an office's ledger and append ``events`` that it has lost (:mod:`quota_engine.domain.reconcile`).
+
+    The office is closed meanwhile.
 
     Raises:
-        InvalidRequest: ``events`` are not those that follow on the ledger's own; nothing has been restored.
+        InvalidRequest: ``events`` do not follow the ledger's own; nothing was restored.
     """
 
     office: str
@@ -289,7 +292,7 @@ class Reconcile(StoreRequest[Reconciliation], frozen=True, gc=False):
 
 
 class Describe(StoreRequest[dict[str, Any]], frozen=True, gc=False):
-    """The whole state of one office: :func:`quota_engine.domain.ledger.describe`. For tests and for repairs."""
+    """Return the whole state of one ledger: :func:`quota_engine.domain.ledger.describe`. For tests and repairs."""
 
     office: str
 
@@ -297,55 +300,67 @@ class Describe(StoreRequest[dict[str, Any]], frozen=True, gc=False):
 class Store(Protocol):
     """A store, called synchronously. Safe to use from several threads."""
 
-    def apply(self, office: str, command: Command) -> Outcome:
-        """Apply one command to one office's ledger, now, in one atomic step.
+    def apply(self, address: str, command: Any) -> Any:
+        """Apply one command to the ledger at ``address`` in one atomic step.
+
+        Args:
+            address: an office, or the address of another ledger (:mod:`quota_engine.ledger_kinds`).
+            command: a command of that kind of ledger.
+
+        Returns:
+            The outcome of that kind of ledger; an :class:`~quota_engine.Outcome` for an office.
 
         Raises:
-            BackendUnavailable: the store was not reached, and nothing has been done.
-            OutcomeUnknown: the answer was lost; asking again with the same id tells.
+            BackendUnavailable: the store was not reached; nothing was done.
+            OutcomeUnknown: the response was lost; the same command with the same id tells the outcome.
         """
         ...
 
     def execute(self, request: StoreRequest[T]) -> T:
-        """Carry out any other request. Raises as :meth:`send` does."""
+        """Answer any other request. Raises as :meth:`apply` does."""
         ...
 
     def close(self) -> None:
-        """Give back what the backend holds. Calling it twice is harmless."""
+        """Release the store's resources. A second call does nothing."""
         ...
 
 
 class AsyncStore(Protocol):
-    """The same store, called from asyncio. Cancelling a call may leave its effect, as a lost answer may."""
+    """A store, called from asyncio. A cancelled call may still take effect, like one whose response was lost."""
 
-    async def apply(self, office: str, command: Command) -> Outcome:
-        """See :meth:`Backend.send`."""
+    async def apply(self, address: str, command: Any) -> Any:
+        """See :meth:`Store.apply`."""
         ...
 
     async def execute(self, request: StoreRequest[T]) -> T:
-        """See :meth:`Backend.perform`."""
+        """See :meth:`Store.execute`."""
         ...
 
     async def close(self) -> None:
-        """See :meth:`Backend.close`."""
+        """See :meth:`Store.close`."""
         ...
 
 
 class StoreFactory(Protocol):
-    """What an entry point of the group ``quota_engine.backends`` names: a module, or any object, that opens a store.
+    """Opens stores: the object that an entry point of the group ``quota_engine.backends`` names, often a module.
 
-    The entry point's name is the URL's scheme, so ``memory = "quota_engine.stores.memory"`` serves ``memory://``.
+    The entry point's name is the URL's scheme. For example ``memory = "quota_engine.stores.memory"`` serves
+    ``memory://``.
     """
 
     def open_store(self, url: str, clock: Clock | None) -> Store:
-        """Open the store that ``url`` names. Without a clock it takes the time from where it is best known.
+        """Open the store at ``url``.
+
+        Args:
+            url: a URL of the factory's scheme.
+            clock: source of the time; ``None`` for the store's own clock.
 
         Raises:
-            InvalidRequest: the URL is not of the scheme's form.
-            BackendUnavailable: nothing answers there.
+            InvalidRequest: the URL does not have the scheme's form.
+            BackendUnavailable: no server answers there.
         """
         ...
 
     async def open_async_store(self, url: str, clock: Clock | None) -> AsyncStore:
-        """The same for asyncio."""
+        """See :meth:`open_store`."""
         ...

@@ -40,7 +40,7 @@ from quota_engine.admission import (
 )
 from quota_engine.catalog import day_terms
 from quota_engine.clocks import ManualClock
-from quota_engine.ports import Apply, Describe
+from quota_engine.ports import Describe
 from quota_engine.ports import StoreRequest as StoreRequest
 from tests.support.servers import Server, valkey_server_binary
 
@@ -204,13 +204,13 @@ def test_the_process_turns_overload_away_before_the_store(url: str) -> None:
     tally = DecisionCounter()
     engine, clock = opened(url, chain, tally)
     sent: list[object] = []
-    perform = engine._backend.execute
+    apply = engine._backend.apply
 
-    def counted(request: StoreRequest[Any]) -> Any:
-        sent.append(request)
-        return perform(request)
+    def counted(address: str, command: Any) -> Any:
+        sent.append(command)
+        return apply(address, command)
 
-    engine._backend.execute = counted  # type: ignore[method-assign]
+    engine._backend.apply = counted  # type: ignore[method-assign]
     with engine:
         here, there = Caller(network="203.0.113.7"), Caller(network="198.51.100.7")
         assert book(engine, NIKS[0], caller=here).status is Status.HELD
@@ -222,7 +222,7 @@ def test_the_process_turns_overload_away_before_the_store(url: str) -> None:
         )
         assert book(engine, NIKS[1], caller=there).status is Status.HELD  # the refusal above took nothing from "all"
         assert book(engine, NIKS[2], caller=Caller(network="192.0.2.7")).reason == "all"
-        assert len([one for one in sent if isinstance(one, Apply)]) == 2
+        assert len(sent) == 2
         clock.advance_ms(60_000)
         assert book(engine, NIKS[2], caller=here).status is Status.HELD
     assert tally.counts()[("network", "wait", "network", True)] == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
@@ -56,12 +56,18 @@ class Breaking(MemoryStore):
         self.calls_left = 10**9
         self.is_carried_out = True
 
+    def apply(self, address: str, command: Any) -> Any:
+        return self._call(lambda: super(Breaking, self).apply(address, command))
+
     def execute(self, request: StoreRequest[T]) -> T:
+        return self._call(lambda: super(Breaking, self).execute(request))
+
+    def _call(self, call: Callable[[], T]) -> T:
         self.calls_left -= 1
         if self.calls_left:
-            return super().execute(request)
+            return call()
         if self.is_carried_out:
-            super().execute(request)
+            call()
         raise OutcomeUnknown("the answer was lost")
 
 

@@ -30,7 +30,7 @@ from quota_engine import (
 from quota_engine.admission import room_pass
 from quota_engine.admission.tickets import read_pass, read_ticket_number
 from quota_engine.domain.errors import BackendUnavailable
-from quota_engine.ports import Apply, Query, StoreRequest
+from quota_engine.ports import Query, StoreRequest
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.waiting_room.machine import RoomView
 from quota_engine.waiting_room.transcript import position_of, verify
@@ -496,17 +496,21 @@ class Counting:
         self.reached = threading.Event()
         self.error: Exception | None = None
 
-    def apply(self, office: str, command: Any) -> Any:
-        return self._backend.apply(office, command)
+    def apply(self, address: str, command: Any) -> Any:
+        self._count("Apply", blocks=True)
+        return self._backend.apply(address, command)
 
     def execute(self, request: StoreRequest[T]) -> T:
-        self.requests[type(request).__name__] += 1
+        self._count(type(request).__name__, blocks=isinstance(request, Query))
+        return self._backend.execute(request)
+
+    def _count(self, name: str, *, blocks: bool) -> None:
+        self.requests[name] += 1
         if self.error is not None:
             raise self.error
-        if self.blocked is not None and isinstance(request, Query | Apply):
+        if self.blocked is not None and blocks:
             self.reached.set()
             assert self.blocked.wait(10)
-        return self._backend.execute(request)
 
     def close(self) -> None:
         self._backend.close()

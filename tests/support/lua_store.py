@@ -26,7 +26,6 @@ from quota_engine.domain.queries import sort_reservations
 from quota_engine.ledger_kinds import kind_of
 from quota_engine.ports import (
     Acknowledge,
-    Apply,
     ApplyMany,
     Audit,
     Clock,
@@ -451,9 +450,9 @@ class LuaStore:
         self._offices: set[str] = set()
         self._places: dict[str, Any] = {}
 
-    def apply(self, office: str, command: Any) -> Any:
+    def apply(self, address: str, command: Any) -> Any:
         """See :meth:`quota_engine.ports.Backend.send`."""
-        return self._run(format_of(office).script_of(command), office, (command,))[0]
+        return self._run(format_of(address).script_of(command), address, (command,))[0]
 
     def execute(self, request: StoreRequest[T]) -> T:
         """See :meth:`quota_engine.ports.Backend.perform`."""
@@ -465,8 +464,6 @@ class LuaStore:
 
     def _answer(self, request: StoreRequest[Any]) -> Any:
         match request:
-            case Apply(place, command):
-                return self.apply(place, command)
             case Query(place, question):
                 kind = format_of(place)
                 (line,) = self.store.run(kind.reads, self._keys(place), [self._now(), kind.encode(question)])

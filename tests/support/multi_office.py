@@ -18,7 +18,7 @@ from quota_engine.engine.quota_engine import QuotaEngine
 from quota_engine.ports import Describe, Lookup, Query, Store
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.workflows import national_claims, office_moves
-from quota_engine.workflows.generator_drivers import Workflow
+from quota_engine.workflows.generator_drivers import Workflow, run
 from quota_engine.workflows.national_claims import CLOCKS_MARGIN_MS
 from quota_engine.workflows.office_moves import MOVE_LEASE_MS
 from quota_engine.workflows.request_builder import RequestBuilder
@@ -140,7 +140,7 @@ class Driven:
         """Carry out the next request, and let the flow go on to the one after it."""
         assert not self.is_done
         self.steps += 1
-        self._advance(self._backend.execute(self._request))
+        self._advance(run(self._request, self._backend))
 
     def run(self, steps_max: int = 1_000) -> Any:
         """Take up to so many steps."""

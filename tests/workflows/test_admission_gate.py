@@ -1,8 +1,8 @@
-"""The door around a reserve of several steps, and around one."""
+"""Admission of a reserve: decisions before the store, and charges that travel with the command."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
 
 import pytest
 
@@ -14,6 +14,7 @@ from quota_engine.admission import (
     PassRequiredPolicy,
     Policy,
     PolicyChain,
+    ShadowPolicy,
     TokenBucketPolicy,
     deny,
     per_minute,
@@ -23,94 +24,85 @@ from quota_engine.clocks import ManualClock
 from quota_engine.conformance.world import OFFICE, ONLINE, OPENS_AT_MS, published, reserve
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.ports import Apply, ApplyMany, Lookup
+from quota_engine.ports import ApplyMany, Lookup
 from quota_engine.stores.memory import MemoryStore
-from quota_engine.workflows.admission_gate import AdmissionGate
-from quota_engine.workflows.generator_drivers import Workflow, run
+from quota_engine.workflows.admission_gate import AdmissionGate, AdmittedReserve
+from quota_engine.workflows.generator_drivers import Apply, Workflow, run
 
-NOBODY = ("", "", "")
-LIMITED = TokenBucketPolicy("all", LimitKey.ALL, per_minute(1))
+NO_CALLER = ("", "", "")
+ONE_PER_MINUTE = TokenBucketPolicy("all", LimitKey.ALL, per_minute(1))
 
 
 @pytest.fixture
-def backend() -> MemoryStore:
-    backend = MemoryStore(ManualClock(OPENS_AT_MS))
-    backend.execute(ApplyMany(OFFICE, published()))
-    return backend
+def store() -> MemoryStore:
+    store = MemoryStore(ManualClock(OPENS_AT_MS))
+    store.execute(ApplyMany(OFFICE, published()))
+    return store
 
 
-def door(policy: Policy) -> AdmissionGate:
+def gate_of(policy: Policy) -> AdmissionGate:
     return AdmissionGate(policy, None, ManualClock(OPENS_AT_MS))
 
 
-def in_steps(key: str, told: list[Any]) -> Workflow[Outcome]:
-    """Look first, then reserve, then look again: three steps, of which one is to be guarded."""
-    told.append((yield Lookup(OFFICE, key)))
-    outcome: Outcome = yield Apply(OFFICE, reserve(key, ONLINE))
-    told.append(outcome)
-    told.append((yield Lookup(OFFICE, key)))
-    return outcome
+def admitted_by(gate: AdmissionGate, key: str, admission_pass: str = "") -> AdmittedReserve:
+    admitted = gate.admit(OFFICE, reserve(key, ONLINE), NO_CALLER, admission_pass)
+    assert isinstance(admitted, AdmittedReserve)
+    return admitted
 
 
-def test_the_guards_go_with_the_reserve(backend: MemoryStore) -> None:
-    """A flow of several steps notices nothing: it gets an outcome, and may clean up after a refusal."""
-    guarded = door(LIMITED)
-    told: list[Any] = []
-    first = run(guarded.reserve(OFFICE, reserve("ani", ONLINE), NOBODY, "", in_steps("ani", told)), backend)
-    assert (first.status, told) == (Status.HELD, [None, first, first.reservation])
-    told.clear()
-    second = run(guarded.reserve(OFFICE, reserve("budi", ONLINE), NOBODY, "", in_steps("budi", told)), backend)
-    assert (second.status, second.reason, told) == (Status.THROTTLED, "all", [None, second, None])
+def reserve_with(gate: AdmissionGate, key: str, admission_pass: str = "") -> Workflow[Outcome]:
+    return gate.apply(admitted_by(gate, key, admission_pass), reserve(key, ONLINE))
 
 
-def test_without_guards_the_flow_goes_as_it_is(backend: MemoryStore) -> None:
-    """If the policies want nothing of the store, a plain reserve is sent."""
-    flow = door(ConstantPolicy("open", ADMIT)).reserve(OFFICE, reserve("ani", ONLINE), NOBODY, "", in_steps("ani", []))
-    next(flow)
-    assert flow.send(None) == Apply(OFFICE, reserve("ani", ONLINE))
-    plain = door(ConstantPolicy("open", ADMIT)).reserve(OFFICE, reserve("ani", ONLINE), NOBODY, "")
-    assert run(plain, backend).status is Status.HELD
+def test_charges_travel_with_the_reserve(store: MemoryStore) -> None:
+    gate = gate_of(ONE_PER_MINUTE)
+    first = run(reserve_with(gate, "ani"), store)
+    second = run(reserve_with(gate, "budi"), store)
+    assert first.status is Status.HELD
+    assert (second.status, second.reason) == (Status.THROTTLED, "all")
+    assert store.execute(Lookup(OFFICE, "budi")) is None
 
 
-def test_a_flow_that_is_not_admitted_never_starts(backend: MemoryStore) -> None:
-    """What is turned away here costs no step at all."""
-    told: list[Any] = []
-    shut = door(ConstantPolicy("shut", deny("maintenance")))
-    outcome = run(shut.reserve(OFFICE, reserve("ani", ONLINE), NOBODY, "", in_steps("ani", told)), backend)
-    assert (outcome.status, told) == (Status.NOT_ADMITTED, [])
+def test_a_reserve_without_charges_is_sent_plainly() -> None:
+    workflow = reserve_with(gate_of(ConstantPolicy("open", ADMIT)), "ani")
+    assert next(workflow) == Apply(OFFICE, reserve("ani", ONLINE))
 
 
-def test_errors_reach_the_flow() -> None:
-    """A store that is away is the flow's to deal with, guarded or not."""
+def test_a_denied_reserve_never_reaches_the_store() -> None:
+    gate = gate_of(ConstantPolicy("closed", deny("maintenance")))
+    outcome = gate.admit(OFFICE, reserve("ani", ONLINE), NO_CALLER, "")
+    assert isinstance(outcome, Outcome)
+    assert (outcome.status, outcome.reason) == (Status.NOT_ADMITTED, "maintenance")
+
+
+def test_an_error_of_the_store_reaches_the_workflow_around_a_guarded_reserve() -> None:
+    gate = gate_of(ONE_PER_MINUTE)
+    apply_reserve = functools.partial(gate.apply, admitted_by(gate, "ani"))
     caught: list[str] = []
 
-    def careful() -> Workflow[Outcome]:
+    def reserve_and_look() -> Workflow[Outcome]:
         try:
-            outcome: Outcome = yield Apply(OFFICE, reserve("ani", ONLINE))
+            return (yield from apply_reserve(reserve("ani", ONLINE)))
         except BackendUnavailable as error:
             caught.append(str(error))
             yield Lookup(OFFICE, "ani")
             raise
-        return outcome
 
-    flow = door(LIMITED).reserve(OFFICE, reserve("ani", ONLINE), NOBODY, "", careful())
-    request = next(flow)
+    workflow = reserve_and_look()
+    request = next(workflow)
     assert isinstance(request, Apply)
     assert isinstance(request.command, GuardedReserve)
-    assert flow.throw(BackendUnavailable("away")) == Lookup(OFFICE, "ani")
+    assert workflow.throw(BackendUnavailable("away")) == Lookup(OFFICE, "ani")
     with pytest.raises(BackendUnavailable):
-        flow.send(None)
+        workflow.send(None)
     assert caught == ["away"]
 
 
-def test_one_pass_for_a_reserve(backend: MemoryStore) -> None:
-    """Of a pass that counts and one in shadow, the one that counts is used up."""
-    from quota_engine.admission import ShadowPolicy
-
+def test_the_enforced_pass_is_used_up_before_one_in_shadow(store: MemoryStore) -> None:
     policies = (
         ShadowPolicy(PassRequiredPolicy("trial", lambda *_: AdmissionPass("p1", OPENS_AT_MS + 9))),
         PassRequiredPolicy("room", lambda *_: AdmissionPass("p2", OPENS_AT_MS + 9)),
     )
-    guarded = door(PolicyChain(policies))
-    assert run(guarded.reserve(OFFICE, reserve("ani", ONLINE), NOBODY, "x"), backend).status is Status.HELD
-    assert run(guarded.reserve(OFFICE, reserve("budi", ONLINE), NOBODY, "x"), backend).status is Status.NOT_ADMITTED
+    gate = gate_of(PolicyChain(policies))
+    assert run(reserve_with(gate, "ani", "x"), store).status is Status.HELD
+    assert run(reserve_with(gate, "budi", "x"), store).status is Status.NOT_ADMITTED

@@ -1,28 +1,26 @@
-"""One flow, two drivers: what the sync one does, the async one does."""
+"""Both drivers run the same workflow in the same way."""
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 
-from quota_engine.domain.commands import Command
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
-from quota_engine.domain.outcomes import Outcome
 from quota_engine.ports import ListOffices, StoreRequest
-from quota_engine.workflows.generator_drivers import Workflow, run, run_async
+from quota_engine.workflows.generator_drivers import Apply, Compute, Workflow, run, run_async
 
 T = TypeVar("T")
 
 
-class Unreliable:
-    """A store that is away for the first ``failures`` requests."""
+class FlakyStore:
+    """A store that is unavailable for the first ``failures`` calls."""
 
     def __init__(self, failures: int) -> None:
         self.failures = failures
 
-    def apply(self, office: str, command: Command) -> Outcome:
-        raise AssertionError("flows ask through perform")
+    def apply(self, address: str, command: Any) -> Any:
+        return address, command
 
     def execute(self, request: StoreRequest[T]) -> T:
         if self.failures:
@@ -35,14 +33,14 @@ class Unreliable:
         """Nothing to do."""
 
 
-class AsyncUnreliable:
-    """The same for asyncio."""
+class AsyncFlakyStore:
+    """The same store for asyncio."""
 
     def __init__(self, failures: int) -> None:
-        self.store = Unreliable(failures)
+        self.store = FlakyStore(failures)
 
-    async def apply(self, office: str, command: Command) -> Outcome:
-        return self.store.apply(office, command)
+    async def apply(self, address: str, command: Any) -> Any:
+        return self.store.apply(address, command)
 
     async def execute(self, request: StoreRequest[T]) -> T:
         return self.store.execute(request)
@@ -51,8 +49,8 @@ class AsyncUnreliable:
         """Nothing to do."""
 
 
-def persistent() -> Workflow[list[str]]:
-    """Asks again when the store is away, up to three times."""
+def list_offices_with_retries() -> Workflow[list[str]]:
+    """Ask up to three times."""
     for _ in range(3):
         try:
             offices: list[str] = yield ListOffices()
@@ -63,15 +61,22 @@ def persistent() -> Workflow[list[str]]:
 
 
 @pytest.mark.parametrize("failures", [0, 1, 2])
-async def test_errors_are_thrown_in_where_the_request_was_made(failures: int) -> None:
-    """A flow can catch a store's error and go on, under both drivers."""
-    assert run(persistent(), Unreliable(failures)) == ["here"]
-    assert await run_async(persistent(), AsyncUnreliable(failures)) == ["here"]
+async def test_a_workflow_catches_an_error_of_the_store_and_goes_on(failures: int) -> None:
+    assert run(list_offices_with_retries(), FlakyStore(failures)) == ["here"]
+    assert await run_async(list_offices_with_retries(), AsyncFlakyStore(failures)) == ["here"]
 
 
-async def test_what_a_flow_does_not_catch_comes_out() -> None:
-    """An error that the flow raises, or lets pass, reaches the caller."""
+async def test_an_error_of_a_workflow_reaches_the_caller() -> None:
     with pytest.raises(OutcomeUnknown):
-        run(persistent(), Unreliable(3))
+        run(list_offices_with_retries(), FlakyStore(3))
     with pytest.raises(OutcomeUnknown):
-        await run_async(persistent(), AsyncUnreliable(3))
+        await run_async(list_offices_with_retries(), AsyncFlakyStore(3))
+
+
+async def test_a_single_request_needs_no_generator() -> None:
+    """The drivers also answer one request: a command, a computation or a request of the store."""
+    store, async_store = FlakyStore(0), AsyncFlakyStore(0)
+    requests: list[Any] = [Apply("office", "command"), Compute(lambda: 7), ListOffices()]
+    expected: list[Any] = [("office", "command"), 7, ["here"]]
+    assert [run(request, store) for request in requests] == expected
+    assert [await run_async(request, async_store) for request in requests] == expected

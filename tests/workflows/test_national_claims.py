@@ -16,7 +16,7 @@ from quota_engine.admission import LimitKey, TokenBucketPolicy, per_minute
 from quota_engine.domain.commands import Confirm, Reserve
 from quota_engine.domain.cross_office_registry import Claim, Drop, RegistryResult, RegistryStatus, shards
 from quota_engine.engine.quota_engine import QuotaEngine
-from quota_engine.ports import Apply, Describe, Store, StoreRequest
+from quota_engine.ports import Describe, Store, StoreRequest
 from quota_engine.stores.memory import AsyncMemoryStore, MemoryStore
 from quota_engine.workflows import national_claims
 from quota_engine.workflows.admission_gate import AdmissionGate
@@ -379,9 +379,12 @@ class Failing:
         self.failure = failure
         self.fails = fails
 
-    def execute(self, request: StoreRequest[Any]) -> Any:
-        if isinstance(request, Apply) and isinstance(request.command, self.kind) and self.fails():
+    def apply(self, address: str, command: Any) -> Any:
+        if isinstance(command, self.kind) and self.fails():
             return self.failure()
+        return self.backend.apply(address, command)
+
+    def execute(self, request: StoreRequest[Any]) -> Any:
         return self.backend.execute(request)
 
 

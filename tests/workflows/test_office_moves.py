@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from quota_engine import BackendUnavailable, InvalidRequest, Outcome, OutcomeUnknown, State, Status, UnknownName
-from quota_engine.domain.commands import Command, MoveIn, MoveOut, UndoMove
+from quota_engine.domain.commands import MoveIn, MoveOut, UndoMove
 from quota_engine.domain.cross_office_registry import Claim, CloseMove, OpenMove, RegistryResult, RegistryStatus
-from quota_engine.ports import Apply, Store, StoreRequest
+from quota_engine.ports import Store, StoreRequest
 from quota_engine.workflows import office_moves
 from quota_engine.workflows.generator_drivers import Workflow, run
 from quota_engine.workflows.office_moves import MOVE_LEASE_MS, MovesReport
@@ -415,13 +415,13 @@ class Failing:
         self.kind = kind
         self.failure = failure
 
-    def execute(self, request: StoreRequest[object]) -> object:
-        if isinstance(request, Apply) and isinstance(request.command, self.kind):
+    def apply(self, address: str, command: Any) -> object:
+        if isinstance(command, self.kind):
             return self.failure()
-        return self.backend.execute(request)
+        return self.backend.apply(address, command)
 
-    def apply(self, office: str, command: Command) -> object:
-        return self.execute(Apply(office, command))
+    def execute(self, request: StoreRequest[object]) -> object:
+        return self.backend.execute(request)
 
 
 def away() -> object:

@@ -55,7 +55,6 @@ from quota_engine.domain.state_machine import apply, lookup, view
 from quota_engine.draws import ledger
 from quota_engine.ports import (
     Acknowledge,
-    Apply,
     ApplyMany,
     Audit,
     CreateConsumerGroup,
@@ -98,7 +97,7 @@ class ReferenceComparison:
     def send(self, now_ms: int, command: Command) -> Outcome:
         self.clock.set_ms(now_ms)
         expected = apply(self.reference, command, now_ms)
-        outcome = self.backend.apply(OFFICE, command)
+        outcome: Outcome = self.backend.apply(OFFICE, command)
         assert outcome == expected, command
         return outcome
 
@@ -175,7 +174,7 @@ def test_draws(quota_engine_backend: OpenStore, seed: int) -> None:
     backend, reference = quota_engine_backend(clock), ledger.DrawLedger(place)
     for now_ms, command in random_draws.walk(Random(seed)):
         clock.set_ms(now_ms)
-        assert backend.execute(Apply(place, command)) == ledger.apply(reference, command, now_ms), command
+        assert backend.apply(place, command) == ledger.apply(reference, command, now_ms), command
         assert backend.execute(Describe(place)) == ledger.describe(reference), command
     for question in random_draws.QUESTIONS:
         assert backend.execute(Query(place, question)) == ledger.answer_query(reference, question, clock.now_ms())
@@ -190,9 +189,7 @@ def test_the_registry_is_kept_too(quota_engine_backend: OpenStore, seed: int) ->
     reference = cross_office_registry.Registry(place)
     for now_ms, command in registry_walk(rng, 200):
         clock.set_ms(now_ms)
-        assert backend.execute(Apply(place, command)) == cross_office_registry.apply(reference, command, now_ms), (
-            command
-        )
+        assert backend.apply(place, command) == cross_office_registry.apply(reference, command, now_ms), command
         assert backend.execute(Describe(place)) == cross_office_registry.describe(reference), command
         for question in registry_questions(rng):
             assert backend.execute(Query(place, question)) == cross_office_registry.ask(reference, question, now_ms), (
@@ -265,7 +262,7 @@ def test_guarded_reserves(quota_engine_backend: OpenStore) -> None:
         clock.set_ms(now_ms)
         expected = [apply_guarded(reference, command, now_ms) for _, command in together]
         if size == 1:
-            found = [backend.execute(Apply(OFFICE, together[0][1]))]
+            found = [backend.apply(OFFICE, together[0][1])]
         else:
             found = backend.execute(ApplyMany(OFFICE, tuple(command for _, command in together)))
         assert found == expected, together
@@ -299,10 +296,10 @@ def test_token_buckets(quota_engine_backend: OpenStore) -> None:
         charges = tuple(Charge(f"k{key}", limits[key], random.randint(1, limits[key].burst)) for key in keys)
         now_ms = clock.now_ms()
         assert backend.execute(Query(place, PeekTokens(charges))) == reference.peek(charges, now_ms)
-        assert backend.execute(Apply(place, TakeTokens(charges))) == reference.take(charges, now_ms)
+        assert backend.apply(place, TakeTokens(charges)) == reference.take(charges, now_ms)
         if random.random() < 0.05:
             names = tuple(charge.name for charge in charges)
-            assert backend.execute(Apply(place, ResetTokens(names))) == reference.reset(names, now_ms)
+            assert backend.apply(place, ResetTokens(names)) == reference.reset(names, now_ms)
         assert backend.execute(Describe(place)) == describe_buckets(reference)
     assert backend.execute(ListOffices()) == []
 
@@ -602,7 +599,7 @@ def test_random_waiting_rooms(quota_engine_backend: OpenStore, seed: int) -> Non
     backend, reference, place = quota_engine_backend(clock), RoomState(), "~room.conformance"
     for command, now_ms in random_rooms.walk(seed):
         clock.set_ms(now_ms)
-        assert backend.execute(Apply(place, command)) == apply_to_room(reference, command, now_ms), command
+        assert backend.apply(place, command) == apply_to_room(reference, command, now_ms), command
         assert backend.execute(Query(place, ViewRoom())) == answer_room_query(reference, ViewRoom(), now_ms)
         assert backend.execute(Describe(place)) == describe_room(reference)
     assert backend.execute(ListOffices()) == []

@@ -51,9 +51,10 @@ from quota_engine.ports import (
 )
 from quota_engine.stores import memory
 from quota_engine.workflows import day_workflows, national_claims, office_moves
-from quota_engine.workflows.admission_gate import AdmissionGate, reject_unused_pass
-from quota_engine.workflows.generator_drivers import run, run_async
+from quota_engine.workflows.admission_gate import AdmissionGate
+from quota_engine.workflows.generator_drivers import Apply, run, run_async
 from quota_engine.workflows.request_builder import Applicants, Day, RequestBuilder, random_id
+from quota_engine.workflows.reserve import reserve
 from quota_engine.workflows.waiting_rooms import RoomBook
 
 
@@ -248,13 +249,11 @@ class QuotaEngine:
             join_wait_list,
             hold_ttl_ms,
         )
-        flow = national_claims.reserve(self._desk, office, command) if self._desk.national else None
-        if self._door is None:
-            if admission_pass:
-                reject_unused_pass(admission_pass)
-            return self._backend.apply(office, command) if flow is None else run(flow, self._backend)
-        flow = self._door.reserve(office, command, self._desk.caller(caller), admission_pass, flow)
-        return run(flow, self._backend)
+        if self._door is None and not admission_pass and not self._desk.national:
+            outcome: Outcome = self._backend.apply(office, command)
+            return outcome
+        work = reserve(self._desk, self._door, office, command, caller, admission_pass)
+        return run(work, self._backend)
 
     def confirm(
         self, reference: str, *, owner: str | None = None, expected_version: int = 0, reacquire: bool = False
@@ -270,23 +269,23 @@ class QuotaEngine:
         office, command = self._desk.step(Confirm, reference, owner, expected_version, reacquire)
         if reacquire and self._desk.national:
             return run(national_claims.confirm(self._desk, office, cast("Confirm", command)), self._backend)
-        return self._backend.apply(office, command)
+        return run(Apply(office, command), self._backend)
 
     def release(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Outcome:
         """Give up a hold, or leave the wait list. Arguments as for :meth:`confirm`."""
-        return self._backend.apply(*self._desk.step(Release, reference, owner, expected_version))
+        return run(Apply(*self._desk.step(Release, reference, owner, expected_version)), self._backend)
 
     def cancel(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Outcome:
         """Give up a confirmed place. Arguments as for :meth:`confirm`."""
-        return self._backend.apply(*self._desk.step(Cancel, reference, owner, expected_version))
+        return run(Apply(*self._desk.step(Cancel, reference, owner, expected_version)), self._backend)
 
     def check_in(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Outcome:
         """The party has come. Arguments as for :meth:`confirm`."""
-        return self._backend.apply(*self._desk.step(CheckIn, reference, owner, expected_version))
+        return run(Apply(*self._desk.step(CheckIn, reference, owner, expected_version)), self._backend)
 
     def mark_no_show(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Outcome:
         """The party has not come. Arguments as for :meth:`confirm`."""
-        return self._backend.apply(*self._desk.step(MarkNoShow, reference, owner, expected_version))
+        return run(Apply(*self._desk.step(MarkNoShow, reference, owner, expected_version)), self._backend)
 
     def reschedule(
         self,
@@ -365,27 +364,27 @@ class QuotaEngine:
 
     def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> Outcome:
         """Set the capacity of one quota; what is taken beyond it is ``outcome.overbooked``, and sells nothing more."""
-        return self._backend.apply(*self._desk.on_day(office, day, SetCapacity, quota, capacity))
+        return run(Apply(*self._desk.on_day(office, day, SetCapacity, quota, capacity)), self._backend)
 
     def close_day(self, office: str, day: Day) -> Outcome:
         """Stop a day: no reserve, confirm or offer; what is booked can be released, cancelled or moved."""
-        return self._backend.apply(*self._desk.on_day(office, day, CloseDay))
+        return run(Apply(*self._desk.on_day(office, day, CloseDay)), self._backend)
 
     def open_day(self, office: str, day: Day) -> Outcome:
         """Take :meth:`close_day` back."""
-        return self._backend.apply(*self._desk.on_day(office, day, OpenDay))
+        return run(Apply(*self._desk.on_day(office, day, OpenDay)), self._backend)
 
     def reallocate_unused(self, office: str, day: Day, quota: str) -> Outcome:
         """Pass an allotment's unused units on now; ``outcome.units`` of them."""
-        return self._backend.apply(*self._desk.on_day(office, day, ReallocateUnused, quota))
+        return run(Apply(*self._desk.on_day(office, day, ReallocateUnused, quota)), self._backend)
 
     def release_parked(self, office: str, day: Day, quota: str) -> Outcome:
         """Make the units that wait for the next draw available; ``outcome.units`` of them."""
-        return self._backend.apply(*self._desk.on_day(office, day, ReleaseParked, quota))
+        return run(Apply(*self._desk.on_day(office, day, ReleaseParked, quota)), self._backend)
 
     def expire(self, office: str, day: Day, limit: int = 100) -> Outcome:
         """Sweep: expire up to ``limit`` overdue holds. Only the wait list and the event log are the sooner for it."""
-        return self._backend.apply(*self._desk.on_day(office, day, Expire, limit))
+        return run(Apply(*self._desk.on_day(office, day, Expire, limit)), self._backend)
 
     def events(
         self,
@@ -571,13 +570,11 @@ class AsyncQuotaEngine:
             join_wait_list,
             hold_ttl_ms,
         )
-        flow = national_claims.reserve(self._desk, office, command) if self._desk.national else None
-        if self._door is None:
-            if admission_pass:
-                reject_unused_pass(admission_pass)
-            return await (self._backend.apply(office, command) if flow is None else run_async(flow, self._backend))
-        flow = self._door.reserve(office, command, self._desk.caller(caller), admission_pass, flow)
-        return await run_async(flow, self._backend)
+        if self._door is None and not admission_pass and not self._desk.national:
+            outcome: Outcome = await self._backend.apply(office, command)
+            return outcome
+        work = reserve(self._desk, self._door, office, command, caller, admission_pass)
+        return await run_async(work, self._backend)
 
     async def confirm(
         self, reference: str, *, owner: str | None = None, expected_version: int = 0, reacquire: bool = False
@@ -586,23 +583,23 @@ class AsyncQuotaEngine:
         office, command = self._desk.step(Confirm, reference, owner, expected_version, reacquire)
         if reacquire and self._desk.national:
             return await run_async(national_claims.confirm(self._desk, office, cast("Confirm", command)), self._backend)
-        return await self._backend.apply(office, command)
+        return await run_async(Apply(office, command), self._backend)
 
     async def release(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Outcome:
         """See :meth:`QuotaEngine.release`."""
-        return await self._backend.apply(*self._desk.step(Release, reference, owner, expected_version))
+        return await run_async(Apply(*self._desk.step(Release, reference, owner, expected_version)), self._backend)
 
     async def cancel(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Outcome:
         """See :meth:`QuotaEngine.cancel`."""
-        return await self._backend.apply(*self._desk.step(Cancel, reference, owner, expected_version))
+        return await run_async(Apply(*self._desk.step(Cancel, reference, owner, expected_version)), self._backend)
 
     async def check_in(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Outcome:
         """See :meth:`QuotaEngine.check_in`."""
-        return await self._backend.apply(*self._desk.step(CheckIn, reference, owner, expected_version))
+        return await run_async(Apply(*self._desk.step(CheckIn, reference, owner, expected_version)), self._backend)
 
     async def mark_no_show(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Outcome:
         """See :meth:`QuotaEngine.mark_no_show`."""
-        return await self._backend.apply(*self._desk.step(MarkNoShow, reference, owner, expected_version))
+        return await run_async(Apply(*self._desk.step(MarkNoShow, reference, owner, expected_version)), self._backend)
 
     async def reschedule(
         self,
@@ -653,27 +650,27 @@ class AsyncQuotaEngine:
 
     async def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> Outcome:
         """See :meth:`QuotaEngine.set_capacity`."""
-        return await self._backend.apply(*self._desk.on_day(office, day, SetCapacity, quota, capacity))
+        return await run_async(Apply(*self._desk.on_day(office, day, SetCapacity, quota, capacity)), self._backend)
 
     async def close_day(self, office: str, day: Day) -> Outcome:
         """See :meth:`QuotaEngine.close_day`."""
-        return await self._backend.apply(*self._desk.on_day(office, day, CloseDay))
+        return await run_async(Apply(*self._desk.on_day(office, day, CloseDay)), self._backend)
 
     async def open_day(self, office: str, day: Day) -> Outcome:
         """See :meth:`QuotaEngine.open_day`."""
-        return await self._backend.apply(*self._desk.on_day(office, day, OpenDay))
+        return await run_async(Apply(*self._desk.on_day(office, day, OpenDay)), self._backend)
 
     async def reallocate_unused(self, office: str, day: Day, quota: str) -> Outcome:
         """See :meth:`QuotaEngine.reallocate_unused`."""
-        return await self._backend.apply(*self._desk.on_day(office, day, ReallocateUnused, quota))
+        return await run_async(Apply(*self._desk.on_day(office, day, ReallocateUnused, quota)), self._backend)
 
     async def release_parked(self, office: str, day: Day, quota: str) -> Outcome:
         """See :meth:`QuotaEngine.release_parked`."""
-        return await self._backend.apply(*self._desk.on_day(office, day, ReleaseParked, quota))
+        return await run_async(Apply(*self._desk.on_day(office, day, ReleaseParked, quota)), self._backend)
 
     async def expire(self, office: str, day: Day, limit: int = 100) -> Outcome:
         """See :meth:`QuotaEngine.expire`."""
-        return await self._backend.apply(*self._desk.on_day(office, day, Expire, limit))
+        return await run_async(Apply(*self._desk.on_day(office, day, Expire, limit)), self._backend)
 
     async def events(
         self,

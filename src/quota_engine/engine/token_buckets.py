@@ -17,6 +17,7 @@ from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, Outco
 from quota_engine.engine.quota_engine import backend_factory
 from quota_engine.ports import AsyncStore, Clock, Store
 from quota_engine.workflows.bucket_requests import BucketKeys, BucketRequestBuilder, TakeResult
+from quota_engine.workflows.generator_drivers import run, run_async
 
 _UNCHECKED: Final = TakeResult(True, unchecked=True)
 
@@ -80,7 +81,7 @@ class TokenBuckets:
         """
         request = self._desk.take(keys, cost)
         try:
-            answer = self._backend.execute(request)
+            answer = run(request, self._backend)
         except (BackendUnavailable, OutcomeUnknown):
             if self._admit_in_outage:
                 return _UNCHECKED
@@ -93,7 +94,7 @@ class TokenBuckets:
 
     def reset(self, keys: BucketKeys) -> int:
         """Make the bucket of each key full; how many were not."""
-        count: int = self._backend.execute(self._desk.reset(keys))
+        count: int = run(self._desk.reset(keys), self._backend)
         return count
 
     def close(self) -> None:
@@ -138,7 +139,7 @@ class AsyncTokenBuckets:
         """See :meth:`TokenBuckets.take`."""
         request = self._desk.take(keys, cost)
         try:
-            answer = await self._backend.execute(request)
+            answer = await run_async(request, self._backend)
         except (BackendUnavailable, OutcomeUnknown):
             if self._admit_in_outage:
                 return _UNCHECKED
@@ -151,7 +152,7 @@ class AsyncTokenBuckets:
 
     async def reset(self, keys: BucketKeys) -> int:
         """See :meth:`TokenBuckets.reset`."""
-        count: int = await self._backend.execute(self._desk.reset(keys))
+        count: int = await run_async(self._desk.reset(keys), self._backend)
         return count
 
     async def close(self) -> None:

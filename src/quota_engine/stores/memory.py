@@ -6,12 +6,11 @@ __all__ = ["AsyncMemoryStore", "MemoryStore", "open_async_store", "open_store"]
 
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from quota_engine.clocks import SystemClock
 from quota_engine.domain import consumer_groups
 from quota_engine.domain.audit import audit
-from quota_engine.domain.commands import Command
 from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroup, ConsumerGroupView
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import describe
@@ -23,7 +22,6 @@ from quota_engine.domain.state_machine import lookup, view
 from quota_engine.ledger_kinds import kind_of
 from quota_engine.ports import (
     Acknowledge,
-    Apply,
     ApplyMany,
     Audit,
     Clock,
@@ -97,25 +95,20 @@ class MemoryStore:
             Describe: self._describe,
         }
 
-    def apply(self, office: str, command: Command) -> Outcome:
-        """See :meth:`quota_engine.ports.Backend.send`."""
-        book = self._ledgers.get(office) or self._get_or_create(office, command)
+    def apply(self, address: str, command: Any) -> Any:
+        """See :meth:`quota_engine.ports.Store.apply`."""
+        book = self._ledgers.get(address) or self._get_or_create(address, command)
         lock = book.lock
         lock.acquire()  # what "with" would do, for half of the time
         try:
             # The clock is read inside the lock, so that the order of times is the order of the steps.
-            outcome: Outcome = book.apply(book.ledger, command, self._now_ms())
-            return outcome
+            return book.apply(book.ledger, command, self._now_ms())
         finally:
             lock.release()
 
     def execute(self, request: StoreRequest[T]) -> T:
-        """See :meth:`quota_engine.ports.Backend.perform`; this backend is never unavailable and never in doubt."""
-        answer: T
-        if type(request) is Apply:
-            answer = cast("T", self.apply(request.address, request.command))
-        else:
-            answer = self._handlers[type(request)](request)
+        """See :meth:`quota_engine.ports.Store.execute`; this backend is never unavailable and never in doubt."""
+        answer: T = self._handlers[type(request)](request)
         return answer
 
     def close(self) -> None:
@@ -278,12 +271,12 @@ class AsyncMemoryStore:
     def __init__(self, memory: MemoryStore) -> None:
         self._memory = memory
 
-    async def apply(self, office: str, command: Command) -> Outcome:
-        """See :meth:`MemoryStore.send`."""
-        return self._memory.apply(office, command)
+    async def apply(self, address: str, command: Any) -> Any:
+        """See :meth:`MemoryStore.apply`."""
+        return self._memory.apply(address, command)
 
     async def execute(self, request: StoreRequest[T]) -> T:
-        """See :meth:`MemoryStore.perform`."""
+        """See :meth:`MemoryStore.execute`."""
         return self._memory.execute(request)
 
     async def close(self) -> None:

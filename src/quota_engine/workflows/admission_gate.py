@@ -1,8 +1,8 @@
-"""The door: what an engine asks its policies before it sends a reserve, and what it makes of the store's answer."""
+"""Admission of reserves: the decisions of an engine's policies, before the store and in the store's response."""
 
 from __future__ import annotations
 
-__all__ = ["AdmissionGate", "reject_unused_pass"]
+__all__ = ["AdmissionGate", "AdmittedReserve", "reject_unused_pass"]
 
 import logging
 import threading
@@ -28,35 +28,48 @@ from quota_engine.admission.policy import (
 )
 from quota_engine.admission.token_bucket import Buckets, check_charges
 from quota_engine.domain.commands import Reserve
-from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
+from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.validation import DURATION_MS_MAX
-from quota_engine.ports import Apply, Clock, Observer
-from quota_engine.workflows.generator_drivers import Workflow
+from quota_engine.ports import Clock, Observer
+from quota_engine.workflows.generator_drivers import Apply, Workflow
 
 PROCESS_KEYS_MAX: Final = 100_000
-"""Buckets in this process that are not full; a caller who would need another one is told to wait."""
+"""Buckets of this process that are not full. A caller who needs another bucket has to wait."""
+
+PASS_LENGTH_MAX: Final = 4096
 
 _log = logging.getLogger("quota_engine.admission")
 
 
 def reject_unused_pass(admission_pass: str) -> None:
-    """See that nobody brings a pass to an engine that would not look at it. Raises :class:`InvalidRequest`."""
+    """Reject ``admission_pass`` when no policy is configured.
+
+    Raises:
+        InvalidRequest: ``admission_pass`` is not empty.
+    """
     if admission_pass:
         raise InvalidRequest("admission_pass", "given, but no policy looks at it", "open(..., admission=...)")
 
 
-class Entry(NamedTuple):
-    """A reserve that may be sent, and what its policies wanted for it."""
+class AdmittedReserve(NamedTuple):
+    """Requirements that the store checks together with an admitted reserve."""
 
     office: str
-    command: Reserve | GuardedReserve
-    needs: tuple[ChargeRequirement, ...]
-    pass_need: PassRequirement | None
+    charges: tuple[ChargeRequirement, ...] = ()
+    admission_pass: PassRequirement | None = None
+
+    @property
+    def is_guarded(self) -> bool:
+        """True if the store has something to check."""
+        return bool(self.charges) or self.admission_pass is not None
 
 
 class AdmissionGate:
-    """Asks the policies. It holds the buckets that are kept in this process, and is safe to share between threads."""
+    """Decides with the policies of an engine who may reserve. Safe to share between threads.
+
+    It keeps the token buckets whose scope is this process.
+    """
 
     def __init__(self, policy: Policy, observer: Observer | None, clock: Clock) -> None:
         self._chain = policy if isinstance(policy, PolicyChain) else PolicyChain((policy,))
@@ -65,157 +78,139 @@ class AdmissionGate:
         self._buckets = Buckets(PROCESS_KEYS_MAX)
         self._lock = threading.Lock()
 
-    def reserve(
-        self,
-        office: str,
-        reserve: Reserve,
-        caller: tuple[str, str, str],
-        admission_pass: str,
-        flow: Workflow[Outcome] | None = None,
-    ) -> Workflow[Outcome]:
-        """Reserve, if the policies admit it.
+    def admit(
+        self, office: str, reserve: Reserve, caller: tuple[str, str, str], admission_pass: str
+    ) -> AdmittedReserve | Outcome:
+        """Decide about a reserve without the store.
 
         Args:
-            office, reserve: what is asked for.
-            caller: the keyed hashes of :class:`Caller`, or ``""``.
-            admission_pass: what the caller brought.
-            flow: what reserves, where that takes more than one step; the guards go with the ``Reserve`` that it sends.
+            office: the office of the reserve.
+            reserve: the command.
+            caller: keyed hashes of account, network and device, or ``""`` for an unknown one.
+            admission_pass: the caller's pass, or ``""``.
+
+        Returns:
+            The requirements to apply it with (:meth:`apply`), or the outcome that refuses it.
 
         Raises:
-            InvalidRequest: the pass is no text, or the policies want more than one step can do.
+            InvalidRequest: the pass is not a text of at most 4,096 characters, or the policies require more than one
+                command can do.
         """
-        entry = self._judge(office, reserve, caller, admission_pass)
-        if isinstance(entry, Outcome):
-            return entry
-        if flow is not None:
-            return (yield from self._guarding(entry, flow))
-        answer = yield Apply(office, entry.command)
-        return self._conclude(entry, answer) if isinstance(answer, GuardedOutcome) else answer
-
-    def _guarding(self, entry: Entry, flow: Workflow[Outcome]) -> Workflow[Outcome]:
-        """Run a flow, and let its reserves be guarded ones, which it does not notice."""
-        guarded = entry.command
-        try:
-            request = next(flow)
-            while True:
-                if isinstance(request, Apply) and type(request.command) is Reserve and type(guarded) is GuardedReserve:
-                    request = Apply(request.address, replace(guarded, reserve=request.command))
-                try:
-                    answer = yield request
-                except QuotaEngineError as error:
-                    request = flow.throw(error)
-                else:
-                    request = flow.send(self._conclude(entry, answer) if isinstance(answer, GuardedOutcome) else answer)
-        except StopIteration as end:
-            outcome: Outcome = end.value
-            return outcome
-        finally:
-            flow.close()
-
-    def _judge(
-        self, office: str, reserve: Reserve, caller: tuple[str, str, str], admission_pass: str
-    ) -> Entry | Outcome:
-        """What to send, or the outcome if the reserve is turned away here."""
-        if type(admission_pass) is not str or len(admission_pass) > 4096:
+        if type(admission_pass) is not str or len(admission_pass) > PASS_LENGTH_MAX:
             raise InvalidRequest("admission_pass", "not a usable pass", "the text that the caller was given")
         now_ms = self._now_ms()
         account, network, device = caller
         request = PolicyRequest(
             office, reserve.day, reserve.applicants, reserve.choice, account, network, device, admission_pass, now_ms
         )
-        judged = self._chain.decide(request)
-        for finding in judged.records:
-            self._tell(office, finding)
-        if not judged.decision.admits:
-            return _refusal(judged.decision, now_ms)
-        refusal = self._charge_here(office, judged, now_ms)
+        result = self._chain.decide(request)
+        for record in result.records:
+            self._notify(office, record)
+        if not result.decision.admits:
+            return _refusal(result.decision, now_ms)
+        refusal = self._charge_process(office, result, now_ms)
         if refusal is not None:
             return refusal
-        needs = tuple(need for need in judged.charge_requirements if need.scope is BucketScope.STORE)
-        pass_need = _only_pass(judged.pass_requirements)
-        if not needs and pass_need is None:
-            self._tell(office, DecisionRecord(self._chain.name, ADMIT))
-            return Entry(office, reserve, (), None)
-        charges = tuple(need.charge for need in needs)
+        charges = tuple(one for one in result.charge_requirements if one.scope is BucketScope.STORE)
         if charges:
-            check_charges(charges)
-        used_up = pass_need.admission_pass if pass_need is not None else None
-        return Entry(office, GuardedReserve(reserve, charges, used_up), needs, pass_need)
+            check_charges(tuple(one.charge for one in charges))
+        admitted = AdmittedReserve(office, charges, _single_pass(result.pass_requirements))
+        if not admitted.is_guarded:
+            self._notify(office, DecisionRecord(self._chain.name, ADMIT))
+        return admitted
 
-    def _conclude(self, entry: Entry, answer: GuardedOutcome) -> Outcome:
-        """The outcome for the caller, of the store's answer to a guarded reserve; the observer is told of it."""
+    def apply(self, admitted: AdmittedReserve, reserve: Reserve) -> Workflow[Outcome]:
+        """Apply an admitted reserve, with the charges and the pass that its policies require.
+
+        Args:
+            admitted: the result of :meth:`admit`.
+            reserve: the command; a workflow may have set its ``valid_until_ms`` since.
+        """
+        office, charges, admission_pass = admitted
+        if not admitted.is_guarded:
+            plain: Outcome = yield Apply(office, reserve)
+            return plain
+        guarded = GuardedReserve(
+            reserve,
+            tuple(one.charge for one in charges),
+            None if admission_pass is None else admission_pass.admission_pass,
+        )
+        answer: GuardedOutcome | Outcome = yield Apply(office, guarded)
+        # A store whose queue is full answers OVERLOADED without looking at the charges.
+        return self._conclude(admitted, answer) if isinstance(answer, GuardedOutcome) else answer
+
+    def _conclude(self, admitted: AdmittedReserve, answer: GuardedOutcome) -> Outcome:
+        """Return the caller's outcome of a guarded reserve, and notify the observer of the decision."""
         for index in answer.shadow_refusals:
-            self._tell(entry.office, replace(self._finding(entry, index, answer), enforced=False))
+            self._notify(admitted.office, replace(self._record(admitted, index, answer), enforced=False))
         outcome = answer.outcome
         if outcome.status is Status.NOT_ADMITTED:
-            finding = self._finding(entry, PASS_INDEX, answer)
+            record = self._record(admitted, PASS_INDEX, answer)
         elif outcome.status is Status.THROTTLED:
-            finding = self._finding(entry, answer.refused_by, answer)
+            record = self._record(admitted, answer.refused_by, answer)
         else:
-            self._tell(entry.office, DecisionRecord(self._chain.name, ADMIT))
+            self._notify(admitted.office, DecisionRecord(self._chain.name, ADMIT))
             return outcome
-        self._tell(entry.office, finding)
-        return replace(outcome, reason=finding.decision.reason)
+        self._notify(admitted.office, record)
+        return replace(outcome, reason=record.decision.reason)
 
-    def _finding(self, entry: Entry, index: int, answer: GuardedOutcome) -> DecisionRecord:
-        """Whose charge (or pass) it was that refused, and what it said."""
+    def _record(self, admitted: AdmittedReserve, index: int, answer: GuardedOutcome) -> DecisionRecord:
+        """Return the decision of the policy whose charge (by index) or pass (``PASS_INDEX``) refused."""
         if index == PASS_INDEX:
-            assert entry.pass_need is not None
-            return DecisionRecord(entry.pass_need.policy, deny(entry.pass_need.reason))
-        policy = entry.needs[index].policy
-        return DecisionRecord(policy, wait(policy, _from_now(answer.outcome.retry_at_ms, self._now_ms())))
+            assert admitted.admission_pass is not None
+            return DecisionRecord(admitted.admission_pass.policy, deny(admitted.admission_pass.reason))
+        policy = admitted.charges[index].policy
+        return DecisionRecord(policy, wait(policy, _wait_ms(answer.outcome.retry_at_ms, self._now_ms())))
 
-    def _charge_here(self, office: str, judged: PolicyResult, now_ms: int) -> Outcome | None:
-        """Charge the buckets of this process: all that count, or none; then those in shadow, each for itself."""
-        needs = [need for need in judged.charge_requirements if need.scope is BucketScope.PROCESS]
-        if not needs:
+    def _charge_process(self, office: str, result: PolicyResult, now_ms: int) -> Outcome | None:
+        """Charge the buckets of this process: all enforced ones or none, then each one in shadow by itself."""
+        requirements = [one for one in result.charge_requirements if one.scope is BucketScope.PROCESS]
+        if not requirements:
             return None
-        enforced = [need for need in needs if not need.charge.shadow]
-        charges = tuple(need.charge for need in enforced)
+        enforced = [one for one in requirements if not one.charge.shadow]
+        charges = tuple(one.charge for one in enforced)
         if charges:
             check_charges(charges)
         with self._lock:
-            taking = self._buckets.take(charges, now_ms) if charges else None
-            tried: list[tuple[ChargeRequirement, int]] = []
-            if taking is None or taking.taken:
-                for need in needs:
-                    if need.charge.shadow:
-                        answer = self._buckets.take((need.charge,), now_ms)
+            taken = self._buckets.take(charges, now_ms) if charges else None
+            refused_in_shadow: list[tuple[ChargeRequirement, int]] = []
+            if taken is None or taken.taken:
+                for requirement in requirements:
+                    if requirement.charge.shadow:
+                        answer = self._buckets.take((requirement.charge,), now_ms)
                         if not answer.taken:
-                            tried.append((need, answer.retry_at_ms))
-        for need, retry_at_ms in tried:
-            self._tell(
-                office, DecisionRecord(need.policy, wait(need.policy, _from_now(retry_at_ms, now_ms)), enforced=False)
-            )
-        if taking is None or taking.taken:
+                            refused_in_shadow.append((requirement, answer.retry_at_ms))
+        for requirement, retry_at_ms in refused_in_shadow:
+            decision = wait(requirement.policy, _wait_ms(retry_at_ms, now_ms))
+            self._notify(office, DecisionRecord(requirement.policy, decision, enforced=False))
+        if taken is None or taken.taken:
             return None
-        policy = enforced[taking.refused_by].policy
-        verdict = wait(policy, _from_now(taking.retry_at_ms, now_ms))
-        self._tell(office, DecisionRecord(policy, verdict))
-        return Outcome(Status.THROTTLED, retry_at_ms=taking.retry_at_ms, reason=policy)
+        policy = enforced[taken.refused_by].policy
+        self._notify(office, DecisionRecord(policy, wait(policy, _wait_ms(taken.retry_at_ms, now_ms))))
+        return Outcome(Status.THROTTLED, retry_at_ms=taken.retry_at_ms, reason=policy)
 
-    def _tell(self, office: str, finding: DecisionRecord) -> None:
+    def _notify(self, office: str, record: DecisionRecord) -> None:
         if self._observer is None:
             return
         try:
-            self._observer.on_decision(office, finding)
-        except Exception:  # whoever looks on must not stop a reserve
+            self._observer.on_decision(office, record)
+        except Exception:  # an observer must not stop a reserve
             _log.exception("the observer failed")
 
 
-def _refusal(verdict: PolicyDecision, now_ms: int) -> Outcome:
-    if verdict.kind is DecisionKind.WAIT:
-        return Outcome(Status.THROTTLED, retry_at_ms=now_ms + verdict.retry_after_ms, reason=verdict.reason)
-    return Outcome(Status.NOT_ADMITTED, reason=verdict.reason)
+def _refusal(decision: PolicyDecision, now_ms: int) -> Outcome:
+    if decision.kind is DecisionKind.WAIT:
+        return Outcome(Status.THROTTLED, retry_at_ms=now_ms + decision.retry_after_ms, reason=decision.reason)
+    return Outcome(Status.NOT_ADMITTED, reason=decision.reason)
 
 
-def _from_now(at_ms: int, now_ms: int) -> int:
+def _wait_ms(at_ms: int, now_ms: int) -> int:
     return min(max(0, at_ms - now_ms), DURATION_MS_MAX)
 
 
-def _only_pass(pass_needs: tuple[PassRequirement, ...]) -> PassRequirement | None:
-    """The pass to use up: one that counts, rather than one in shadow."""
-    counting = [need for need in pass_needs if not need.admission_pass.shadow]
-    if len({need.admission_pass.id for need in counting}) > 1:
+def _single_pass(requirements: tuple[PassRequirement, ...]) -> PassRequirement | None:
+    """Return the pass to use up: an enforced one before one in shadow."""
+    enforced = [one for one in requirements if not one.admission_pass.shadow]
+    if len({one.admission_pass.id for one in enforced}) > 1:
         raise InvalidRequest("admission", "two policies want a pass of their own", "one pass for one reserve")
-    return next(iter(counting or pass_needs), None)
+    return next(iter(enforced or requirements), None)

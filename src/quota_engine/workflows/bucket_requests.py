@@ -22,7 +22,8 @@ from quota_engine.admission.token_bucket import (
 )
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_name
-from quota_engine.ports import Apply, Query
+from quota_engine.ports import Query
+from quota_engine.workflows.generator_drivers import Apply
 
 KEY_LENGTH_MAX: Final = 1024
 
@@ -68,7 +69,7 @@ class BucketRequestBuilder:
             for limit_name in by_name
         }
 
-    def take(self, keys: BucketKeys, cost: int) -> Apply:
+    def take(self, keys: BucketKeys, cost: int) -> Apply[TakeOutcome]:
         """The request to take ``cost`` tokens from the bucket of each key."""
         if type(keys) is str and self._single is not None:  # the usual case, without the detours
             return Apply(self.address, TakeTokens((Charge(self._bucket("", keys), self._single, cost),)))
@@ -88,7 +89,7 @@ class BucketRequestBuilder:
         """What is told of the answer to :meth:`peek`."""
         return {name: level for (name, _), level in zip(self._named(keys), answer, strict=True)}
 
-    def reset(self, keys: BucketKeys) -> Apply:
+    def reset(self, keys: BucketKeys) -> Apply[int]:
         """The request to make the bucket of each key full."""
         return Apply(self.address, ResetTokens(tuple(self._bucket(name, key) for name, key in self._named(keys))))
 

@@ -83,8 +83,8 @@ from quota_engine.draws.lottery import (
     key_of,
     totals_of,
 )
-from quota_engine.ports import Apply, ApplyMany, Query, View
-from quota_engine.workflows.generator_drivers import Workflow
+from quota_engine.ports import ApplyMany, Query, View
+from quota_engine.workflows.generator_drivers import Apply, Workflow
 from quota_engine.workflows.national_claims import reserve_all
 from quota_engine.workflows.request_builder import Applicants, Day, RequestBuilder
 

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
@@ -53,8 +53,8 @@ from quota_engine.domain.errors import BackendUnavailable, QuotaEngineError
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.ports import Apply, ApplyMany, Describe, Lookup, Query
-from quota_engine.workflows.generator_drivers import Workflow
+from quota_engine.ports import ApplyMany, Describe, Lookup, Query
+from quota_engine.workflows.generator_drivers import Apply, Workflow
 from quota_engine.workflows.request_builder import RequestBuilder
 
 CLOCKS_MARGIN_MS: Final = 5_000
@@ -208,16 +208,35 @@ def stand_for_one(desk: RequestBuilder, taken: ClaimsTaken, reference: str, day:
             return
 
 
-def reserve(desk: RequestBuilder, office: str, command: Reserve) -> Workflow[Outcome]:
-    """The claims of all applicants, then the places; a refusal gives the claims back."""
+ApplyReserve = Callable[[Reserve], Workflow[Outcome]]
+"""Applies the command of a reserve to its office: plainly, or with the charges of the admission policies."""
+
+
+def reserve(
+    desk: RequestBuilder, office: str, command: Reserve, apply_reserve: ApplyReserve | None = None
+) -> Workflow[Outcome]:
+    """Take the claims of all applicants, then the places; release the claims if the office refuses.
+
+    Args:
+        desk: the engine's request builder.
+        office: the office of ``command``.
+        command: the reserve.
+        apply_reserve: applies the command to the office; plainly if ``None``.
+    """
+
+    def apply_plainly(reserve: Reserve) -> Workflow[Outcome]:
+        outcome: Outcome = yield Apply(office, reserve)
+        return outcome
+
+    apply_reserve = apply_reserve or apply_plainly
     reference = f"{office}~{command.id}"
     outcome = Outcome(Status.COMMAND_EXPIRED)
     for _ in range(ATTEMPTS_MAX):
         taken = yield from take(desk, command.applicants, reference, command.day)
         if isinstance(taken, ClaimConflict):
-            return (yield from _refused(office, command, taken))
+            return (yield from _refused(office, command, taken, apply_reserve))
         try:
-            outcome = yield Apply(office, replace(command, valid_until_ms=taken.valid_until_ms))
+            outcome = yield from apply_reserve(replace(command, valid_until_ms=taken.valid_until_ms))
         except BackendUnavailable:
             yield from release_claims(taken.made)
             raise
@@ -244,11 +263,13 @@ def reserve_all(desk: RequestBuilder, office: str, commands: Sequence[Reserve]) 
     return claimed
 
 
-def _refused(office: str, command: Reserve, in_the_way: ClaimConflict) -> Workflow[Outcome]:
+def _refused(
+    office: str, command: Reserve, in_the_way: ClaimConflict, apply_reserve: ApplyReserve
+) -> Workflow[Outcome]:
     if in_the_way.overloaded:
         return Outcome(Status.OVERLOADED)
     # A key that is known is answered before anything else is. Nothing can come of this one but that answer.
-    known: Outcome = yield Apply(office, replace(command, valid_until_ms=1))
+    known = yield from apply_reserve(replace(command, valid_until_ms=1))
     if known.status is not Status.COMMAND_EXPIRED:
         return known
     record = in_the_way.record

@@ -36,9 +36,9 @@ from quota_engine.domain.lifecycle import ACTIVE, State
 from quota_engine.domain.model import Choice, Reservation
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.validation import DURATION_MS_MAX, check_integer
-from quota_engine.ports import Apply, Lookup, Query
+from quota_engine.ports import Lookup, Query
 from quota_engine.workflows import national_claims
-from quota_engine.workflows.generator_drivers import Workflow
+from quota_engine.workflows.generator_drivers import Apply, Workflow
 from quota_engine.workflows.request_builder import Day, RequestBuilder, Selection
 
 MOVE_LEASE_MS: Final = 30_000

@@ -40,7 +40,7 @@ from quota_engine.domain.errors import (
 )
 from quota_engine.domain.model import Choice
 from quota_engine.domain.validation import TIME_MS_MAX, check_integer, check_name
-from quota_engine.ports import Apply, Query, View
+from quota_engine.ports import Query, View
 from quota_engine.waiting_room.machine import (
     PLACES_LEFT_UNKNOWN,
     TICKETS_MAX,
@@ -68,7 +68,7 @@ from quota_engine.waiting_room.ticket_status import (
     ticket_status,
 )
 from quota_engine.waiting_room.transcript import RoomTranscript, transcript_of
-from quota_engine.workflows.generator_drivers import Workflow
+from quota_engine.workflows.generator_drivers import Apply, Workflow
 from quota_engine.workflows.request_builder import Day, RequestBuilder
 
 Moment = int | str | datetime.datetime

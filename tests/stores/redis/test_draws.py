@@ -41,7 +41,7 @@ from quota_engine.draws.ledger import (
     describe,
 )
 from quota_engine.draws.lottery import CHOICES_MAX, PREFERENCES_MAX
-from quota_engine.ports import Apply, AsyncStore, Describe, ListOffices, Query, Store
+from quota_engine.ports import AsyncStore, Describe, ListOffices, Query, Store
 from quota_engine.stores.redis.codecs.draws import (
     DrawDecoder,
     draw_of_state,
@@ -227,7 +227,7 @@ def test_a_server_does_what_the_ledger_does(backend: Store, clock: ManualClock) 
         ledger = DrawLedger(place)
         for now_ms, command in walk(Random(seed)):
             clock.set_ms(now_ms)
-            assert backend.execute(Apply(place, command)) == apply(ledger, command, now_ms), f"seed {seed}: {command}"
+            assert backend.apply(place, command) == apply(ledger, command, now_ms), f"seed {seed}: {command}"
         assert backend.execute(Describe(place)) == describe(ledger)
         for question in QUESTIONS:
             assert backend.execute(Query(place, question)) == answer_query(ledger, question, clock.now_ms())
@@ -237,11 +237,11 @@ async def test_callers_at_once_get_one_number_each(server: Server, clock: Manual
     """1,000 people who apply at the same moment, some in one party twice: every identity in one application."""
     backend: AsyncStore = await open_async_store(server.url, clock)
     place = address_of(next(_draws))
-    await backend.execute(Apply(place, CreateDraw(msgspec.structs.replace(TERMS, applications_max=1_000))))
+    await backend.apply(place, CreateDraw(msgspec.structs.replace(TERMS, applications_max=1_000)))
     clock.set_ms(OPENS_AT_MS)
     parties = [(f"p{index}", f"p{index + 500}") for index in range(500)]
     parties += [(f"p{index + 500}", f"p{index}") for index in range(500)]
-    calls = [backend.execute(Apply(place, SubmitApplication(party, WISHES[:2]))) for party in parties]
+    calls = [backend.apply(place, SubmitApplication(party, WISHES[:2])) for party in parties]
     outcomes = await asyncio.gather(*calls)
     won = [outcome.number for outcome in outcomes if outcome.status is DrawStatus.APPLIED]
     assert sorted(won) == list(range(1, 501))
@@ -263,9 +263,9 @@ def test_from_the_announcement_to_the_places(server: Server, clock: ManualClock)
 def test_draws_are_no_offices(backend: Store, clock: ManualClock) -> None:
     """They are not listed among them, and their keys are elsewhere."""
     place = address_of(next(_draws))
-    assert backend.execute(Apply(place, CreateDraw(TERMS))).ok
+    assert backend.apply(place, CreateDraw(TERMS)).ok
     assert backend.execute(ListOffices()) == []
     assert format_of(place) is STORED
     clock.set_ms(CLOSES_AT_MS)
     for command in (CloseDraw(), OfferDay("sby", TERMS.first_day, ()), FreezeDraw(0, "0" * 64, "0" * 64)):
-        assert backend.execute(Apply(place, command)).ok
+        assert backend.apply(place, command).ok

@@ -42,7 +42,7 @@ from quota_engine.domain.commands import Reserve
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import describe
 from quota_engine.domain.outcomes import Status
-from quota_engine.ports import Apply, ApplyMany, Describe, Query, Store
+from quota_engine.ports import ApplyMany, Describe, Query, Store
 from quota_engine.stores.redis.codecs.buckets import buckets_of_state, encode_bucket_command, text_of_guards
 from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.factory import open_async_store, open_store
@@ -144,7 +144,7 @@ def check_buckets(opened: Opened, random: Random, steps: int) -> None:
             found = opened.backend.execute(Query(place, command))
             expected = token_bucket.answer_query(buckets, command, now_ms)
         else:
-            found = opened.backend.execute(Apply(place, command))
+            found = opened.backend.apply(place, command)
             expected = token_bucket.apply(buckets, command, now_ms)
         assert found == expected, (now_ms, command)
         assert opened.backend.execute(Describe(place)) == token_bucket.describe(buckets), (now_ms, command)
@@ -171,7 +171,7 @@ async def test_takes_that_meet_share_a_call(server: Server) -> None:
     try:
         for _ in range(10):
             commands = [command for _, command in bucket_commands(random, 200) if isinstance(command, TakeTokens)]
-            found = await asyncio.gather(*(backend.execute(Apply("~buckets.shared", command)) for command in commands))
+            found = await asyncio.gather(*(backend.apply("~buckets.shared", command) for command in commands))
             assert found == [buckets.take(command.charges, clock.now_ms()) for command in commands]
             clock.advance_ms(random.choice((1, 100, 86_400_000)))
         assert await backend.execute(Describe("~buckets.shared")) == token_bucket.describe(buckets)
@@ -184,7 +184,7 @@ def test_a_bucket_that_is_full_right_at_a_millisecond(without_server: Opened) ->
     limit, place = per_second(1_000_000, burst=3000), "~buckets.x"
     without_server.clock.set_ms(START_MS)
     for cost, left in ((1, 2999), (999, 2000)):
-        assert without_server.backend.execute(Apply(place, TakeTokens((Charge("k", limit, cost),)))).taken
+        assert without_server.backend.apply(place, TakeTokens((Charge("k", limit, cost),))).taken
         (level,) = without_server.backend.execute(Query(place, PeekTokens((Charge("k", limit),))))
         assert (level.available, level.full_at_ms) == (left, START_MS + 1)
 
@@ -194,9 +194,9 @@ async def test_ten_at_once_are_ten_on_a_server(server: Server) -> None:
     clock = ManualClock(START_MS)
     backend = await open_async_store(server.url, clock)
     try:
-        take = Apply("~buckets.peer", TakeTokens((Charge("k", per_second(100, burst=10)),)))
+        take = TakeTokens((Charge("k", per_second(100, burst=10)),))
         for expected, wait_ms in ((10, 9), (0, 1), (1, 0)):
-            answers = await asyncio.gather(*(backend.execute(take) for _ in range(40)))
+            answers = await asyncio.gather(*(backend.apply("~buckets.peer", take) for _ in range(40)))
             assert sum(answer.taken for answer in answers) == expected
             clock.advance_ms(wait_ms)
     finally:
@@ -208,15 +208,15 @@ def test_a_refusal_leaves_nothing_on_a_server(on_server: Opened, server: Server)
     place, limit = "~buckets.small", per_minute(1)
     keys = keys_of("", place, BUCKET_KEY_NAMES)
     on_server.clock.set_ms(START_MS)
-    on_server.backend.execute(Apply(place, TakeTokens((Charge("busy", limit),))))
+    on_server.backend.apply(place, TakeTokens((Charge("busy", limit),)))
     before = [server.ask("MEMORY", "USAGE", key) for key in keys]
     for one in range(50):
         charges = (Charge("busy", limit), Charge(f"new{one}", limit))
-        assert not on_server.backend.execute(Apply(place, TakeTokens(charges))).taken
+        assert not on_server.backend.apply(place, TakeTokens(charges)).taken
     assert [server.ask("MEMORY", "USAGE", key) for key in keys] == before
     for one in range(300):
         on_server.clock.advance_ms(1000)
-        on_server.backend.execute(Apply(place, TakeTokens((Charge(f"k{one}", limit),))))
+        on_server.backend.apply(place, TakeTokens((Charge(f"k{one}", limit),)))
     assert server.ask("ZCARD", keys[0]) == 61
     for key in keys:
         assert 0 < server.ask("PTTL", key) <= 2 * 86_400_000
@@ -276,7 +276,7 @@ def test_commands_that_are_not_well_formed(on_server: Opened) -> None:
     """They never get as far as the store, so they spoil no call that others share."""
     for command in (TakeTokens(()), TakeTokens((Charge("a b", per_second(1)),)), ResetTokens(()), ResetTokens(("~",))):
         with pytest.raises(InvalidRequest):
-            on_server.backend.execute(Apply("~buckets.x", command))
+            on_server.backend.apply("~buckets.x", command)
 
 
 def test_buckets_in_memory_are_at_a_place_too() -> None:
@@ -284,12 +284,12 @@ def test_buckets_in_memory_are_at_a_place_too() -> None:
     from quota_engine.stores.memory import MemoryStore
 
     backend = MemoryStore(ManualClock(START_MS))
-    take = Apply("~buckets.x", TakeTokens((Charge("k", per_second(1)),)))
-    assert backend.execute(take) == TakeOutcome()
-    assert backend.execute(take) == TakeOutcome(0, START_MS + 1000)
-    assert backend.execute(Query("~buckets.x", PeekTokens(take.command.charges)))[0].available == 0
+    take = TakeTokens((Charge("k", per_second(1)),))
+    assert backend.apply("~buckets.x", take) == TakeOutcome()
+    assert backend.apply("~buckets.x", take) == TakeOutcome(0, START_MS + 1000)
+    assert backend.execute(Query("~buckets.x", PeekTokens(take.charges)))[0].available == 0
     with pytest.raises(InvalidRequest):
-        backend.execute(Apply("~buckets.x", TakeTokens(())))
+        backend.apply("~buckets.x", TakeTokens(()))
 
 
 # --- Guarded reserves -----------------------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ def check_guarded(opened: Opened, steps: Sequence[tuple[int, Any]], batch: Rando
         start += size
         opened.clock.set_ms(now_ms)
         if len(commands) == 1:
-            found = [opened.backend.execute(Apply(office, commands[0]))]
+            found = [opened.backend.apply(office, commands[0])]
         else:
             found = opened.backend.execute(ApplyMany(office, tuple(commands)))
         for command, one in zip(commands, found, strict=True):
@@ -390,8 +390,7 @@ def test_what_a_client_knows_of_sold_out_days_learns_from_guarded_reserves(serve
         assert backend.apply("office", world.reserve("stranger", world.choice(("draw",)))).ok
         assert backend.apply("office", world.reserve("loser", world.choice(("draw",)))).status is Status.SOLD_OUT
         first: Any = GuardedReserve(world.reserve("ani", world.ONLINE), (Charge("k", per_minute(7)),))
-        answer: Any = backend.execute(ApplyMany("office", (first,)) if together else Apply("office", first))
-        answer = answer[0] if together else answer
+        answer: Any = backend.execute(ApplyMany("office", (first,)))[0] if together else backend.apply("office", first)
         assert answer.outcome.status is Status.HELD
         assert backend.apply("office", world.reserve("budi", world.ONLINE)).status is Status.HELD
         assert backend.apply("office", world.reserve("citra", world.ONLINE)).status is Status.SOLD_OUT
@@ -400,7 +399,7 @@ def test_what_a_client_knows_of_sold_out_days_learns_from_guarded_reserves(serve
             assert (again.status, again.resumed) == (Status.HELD, True)
             assert backend.apply("office", world.reserve("dewi", world.ONLINE)).status is Status.SOLD_OUT
             late = GuardedReserve(world.reserve("eka", world.ONLINE), (Charge("k", per_minute(7)),))
-            assert backend.execute(Apply("office", late)).outcome.status is Status.SOLD_OUT
+            assert backend.apply("office", late).outcome.status is Status.SOLD_OUT
     finally:
         backend.close()
 
@@ -412,7 +411,7 @@ def test_nothing_is_left_where_nothing_was_published(without_server: Opened) -> 
     )
     without_server.clock.set_ms(START_MS)
     for _ in range(3):
-        answer = without_server.backend.execute(Apply("nowhere", command))
+        answer = without_server.backend.apply("nowhere", command)
         assert answer.outcome.status is Status.UNKNOWN_DAY
     assert isinstance(without_server.backend, LuaStore)
     assert without_server.backend.store.keys() == frozenset()

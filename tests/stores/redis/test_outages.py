@@ -19,7 +19,6 @@ from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, Outco
 from quota_engine.domain.outcomes import Status
 from quota_engine.ports import (
     Acknowledge,
-    Apply,
     ApplyMany,
     Audit,
     Clock,
@@ -375,10 +374,10 @@ def test_the_least_rights_that_work(server: Server) -> None:
     assert backend.apply(OFFICE, Confirm("ani")).status is Status.CONFIRMED
     charges = (Charge("k", per_minute(7)),)
     guarded = GuardedReserve(reserve("budi", ONLINE), charges, AdmissionPass("p", CLOCK.now_ms() + 60_000))
-    assert backend.execute(Apply(OFFICE, guarded)).outcome.status is Status.HELD
-    assert backend.execute(Apply("~buckets.x", TakeTokens(charges))).taken
+    assert backend.apply(OFFICE, guarded).outcome.status is Status.HELD
+    assert backend.apply("~buckets.x", TakeTokens(charges)).taken
     assert backend.execute(Query("~buckets.x", PeekTokens(charges)))[0].available == 6
-    assert backend.execute(Apply("~buckets.x", ResetTokens(("k",)))) == 1
+    assert backend.apply("~buckets.x", ResetTokens(("k",))) == 1
     server.ask("SCRIPT", "FLUSH")
     assert backend.apply(OFFICE, Expire(DAY)).status is Status.DONE
     assert len(backend.execute(ReadConsumerGroup(OFFICE, "mail", "w1", 10, 0))) == 6

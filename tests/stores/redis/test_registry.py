@@ -24,7 +24,7 @@ from quota_engine.domain.cross_office_registry import (
     ask,
     describe,
 )
-from quota_engine.ports import Apply, Describe, Query, Store
+from quota_engine.ports import Describe, Query, Store
 from quota_engine.stores.redis.codecs import registry as stored
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import keys_of
@@ -60,7 +60,7 @@ def test_walks_on_a_server(backend: Store, clock: ManualClock, seed: int) -> Non
     random, registry = Random(seed), Registry(SHARD)
     for now_ms, command in registry_walk(random, 150):
         clock.set_ms(now_ms)
-        assert backend.execute(Apply(SHARD, command)) == apply(registry, command, now_ms), command
+        assert backend.apply(SHARD, command) == apply(registry, command, now_ms), command
         assert backend.execute(Describe(SHARD)) == describe(registry), command
         for question in registry_questions(random):
             assert backend.execute(Query(SHARD, question)) == ask(registry, question, now_ms), question
@@ -127,7 +127,7 @@ def test_a_call_with_an_ill_formed_command_is_refused_whole(line: str) -> None:
 
 def test_all_keys_exist_and_end_some_time(server: Server, backend: Store) -> None:
     """From the first claim on, however few there are, so that no slot on the move refuses half of them."""
-    backend.execute(Apply(SHARD, Claim("ani", "a~1", 10, 5_000)))
+    backend.apply(SHARD, Claim("ani", "a~1", 10, 5_000))
     with server.client() as client:
         assert sorted(client.keys()) == sorted(KEYS)
         assert all(30 * 86_400_000 <= client.pttl(key) <= 31 * 86_400_000 for key in KEYS)
@@ -135,16 +135,16 @@ def test_all_keys_exist_and_end_some_time(server: Server, backend: Store) -> Non
 
 def test_what_founds_nothing_leaves_nothing(server: Server, backend: Store) -> None:
     """Giving back, or asking, where nobody has claimed anything costs the store no memory; nor does a refusal."""
-    assert backend.execute(Apply(SHARD, Drop("ani", 1))).ok
-    assert backend.execute(Apply(SHARD, CloseMove("a~1", "b~2", done=False))).ok
+    assert backend.apply(SHARD, Drop("ani", 1)).ok
+    assert backend.apply(SHARD, CloseMove("a~1", "b~2", done=False)).ok
     assert backend.execute(Query(SHARD, FindClaims(("ani",)))).references == ("",)
     assert backend.execute(Query(SHARD, OpenMoves(5))) == []
     assert server.ask("DBSIZE") == 0
-    backend.execute(Apply(SHARD, Claim("ani", "a~1", 10, 5_000)))
+    backend.apply(SHARD, Claim("ani", "a~1", 10, 5_000))
     before = everything(server)
-    assert backend.execute(Apply(SHARD, Claim("ani", "b~1", 10, 5_000))).status is RegistryStatus.TAKEN
-    number = backend.execute(Apply(SHARD, Claim("budi", "b~1", 10, 5_000))).number
-    backend.execute(Apply(SHARD, Drop("budi", number)))
+    assert backend.apply(SHARD, Claim("ani", "b~1", 10, 5_000)).status is RegistryStatus.TAKEN
+    number = backend.apply(SHARD, Claim("budi", "b~1", 10, 5_000)).number
+    backend.apply(SHARD, Drop("budi", number))
     assert everything(server) == before
 
 
@@ -159,7 +159,7 @@ def test_the_servers_time_counts_without_a_clock(server: Server) -> None:
     backend = open_store(server.url, None)
     try:
         seconds, microseconds = map(int, server.ask("TIME"))
-        answer = backend.execute(Apply(SHARD, Claim("ani", "a~1", 60_000, 1)))
+        answer = backend.apply(SHARD, Claim("ani", "a~1", 60_000, 1))
         assert 0 <= answer.now_ms - (seconds * 1000 + microseconds // 1000) < 60_000
         assert answer.lease_until_ms == answer.now_ms + 60_000
     finally:
@@ -172,7 +172,7 @@ async def test_of_many_at_once_one_gets_the_claim(server: Server, clock: ManualC
     try:
         server.ask("CONFIG", "RESETSTAT")
         claims = [Claim(f"p{number % 10}", f"a~{number}", 10, 5_000) for number in range(300)]
-        answers = await asyncio.gather(*(backend.execute(Apply(SHARD, claim)) for claim in claims))
+        answers = await asyncio.gather(*(backend.apply(SHARD, claim) for claim in claims))
         winners = [claim.applicant for claim, answer in zip(claims, answers, strict=True) if answer.ok]
         assert sorted(winners) == [f"p{number}" for number in range(10)]
         calls = {name: entry["calls"] for name, entry in server.info("commandstats").items()}
@@ -183,14 +183,14 @@ async def test_of_many_at_once_one_gets_the_claim(server: Server, clock: ManualC
 
 def test_giving_back_still_works_when_memory_is_out(server: Server, backend: Store) -> None:
     """A full server refuses new claims, whole, and lets old ones go."""
-    number = backend.execute(Apply(SHARD, Claim("ani", "a~1", 10, 5_000))).number
-    backend.execute(Apply(SHARD, OpenMove("a~1", "b~2", 1, 10, 5_000)))
+    number = backend.apply(SHARD, Claim("ani", "a~1", 10, 5_000)).number
+    backend.apply(SHARD, OpenMove("a~1", "b~2", 1, 10, 5_000))
     server.ask("CONFIG", "SET", "maxmemory", "1")
     try:
-        assert backend.execute(Apply(SHARD, Drop("ani", number))).ok
-        assert backend.execute(Apply(SHARD, CloseMove("a~1", "b~2", done=True))).done
+        assert backend.apply(SHARD, Drop("ani", number)).ok
+        assert backend.apply(SHARD, CloseMove("a~1", "b~2", done=True)).done
         with pytest.raises(Exception, match="memory is full"):
-            backend.execute(Apply(SHARD, Claim("ani", "a~1", 10, 5_000)))
+            backend.apply(SHARD, Claim("ani", "a~1", 10, 5_000))
     finally:
         server.ask("CONFIG", "SET", "maxmemory", "0")
     assert backend.execute(Query(SHARD, FindClaims(("ani",)))).references == ("",)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from quota_engine import AsyncQuotaEngine, BackendUnavailable, QuotaEngine, TicketPhase, load_catalog
 from quota_engine.clocks import ManualClock
 from quota_engine.conformance.random_rooms import CLOSING_SEED, OPENS_AT_MS, SEED, terms, walk
-from quota_engine.ports import Apply, Describe, Query
+from quota_engine.ports import Describe, Query
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import keys_of
@@ -190,7 +190,7 @@ def test_a_server_does_what_memory_does(server: Server, seed: int) -> None:
     try:
         for command, now_ms in walk(1_000 + seed):
             clock.set_ms(max(now_ms, 0))
-            assert store.execute(Apply(PLACE, command)) == memory.execute(Apply(PLACE, command)), command
+            assert store.apply(PLACE, command) == memory.apply(PLACE, command), command
             assert store.execute(Query(PLACE, ViewRoom())) == memory.execute(Query(PLACE, ViewRoom()))
             assert store.execute(Describe(PLACE)) == memory.execute(Describe(PLACE)), command
     finally:
@@ -202,10 +202,10 @@ async def test_joins_that_meet_are_numbered_without_gap_or_double(server: Server
     clock = ManualClock(OPENS_AT_MS - 1_000)
     one, other = [await open_async_store(server.url, clock) for _ in range(2)]
     try:
-        assert (await one.execute(Apply(PLACE, CreateRoom(terms())))).ok
+        assert (await one.apply(PLACE, CreateRoom(terms()))).ok
         people = [f"{number:032x}" for number in range(3_000)] * 3
         answers = await asyncio.gather(
-            *((one, other)[number % 2].execute(Apply(PLACE, JoinRoom(person))) for number, person in enumerate(people))
+            *((one, other)[number % 2].apply(PLACE, JoinRoom(person)) for number, person in enumerate(people))
         )
     finally:
         await one.close()
@@ -227,11 +227,11 @@ def test_the_servers_clock_opens_the_room(server: Server) -> None:
             closes_at_ms=server_ms + 7_200_000,
             forget_at_ms=server_ms + 17_200_000,
         )
-        assert backend.execute(Apply(PLACE, CreateRoom(far))).ok
-        assert backend.execute(Apply(PLACE, JoinRoom("a"))).index == 0
-        answer = backend.execute(Apply(PLACE, OpenRoom(SEED)))
+        assert backend.apply(PLACE, CreateRoom(far)).ok
+        assert backend.apply(PLACE, JoinRoom("a")).index == 0
+        answer = backend.apply(PLACE, OpenRoom(SEED))
         assert (answer.status, answer.retry_at_ms) == (RoomStatus.NOT_OPEN, far.opens_at_ms)
-        assert backend.execute(Apply(PLACE, CallTickets(6_000))).view.called_count == 0
+        assert backend.apply(PLACE, CallTickets(6_000)).view.called_count == 0
         view = backend.execute(Query(PLACE, ViewRoom())).view
         assert abs(view.now_ms - server_ms) < 60_000
         for key in KEYS:
@@ -245,10 +245,10 @@ def test_a_waiting_identity_takes_at_most_120_bytes(server: Server) -> None:
     backend = open_store(server.url, ManualClock(OPENS_AT_MS - 1_000))
     people = 65_536
     try:
-        assert backend.execute(Apply(PLACE, CreateRoom(terms()))).ok
+        assert backend.apply(PLACE, CreateRoom(terms())).ok
         lines = [ROOM.encode(JoinRoom(f"{number * 2**90:032x}")) for number in range(people)]
         before = used_memory(server)
-        backend.execute(Apply(PLACE, JoinRoom("first")))
+        backend.apply(PLACE, JoinRoom("first"))
         for start in range(0, people, 1024):
             server.ask("EVALSHA", ROOM.script_of(None).sha1, 2, *KEYS, "999000", *lines[start : start + 1024])
         taken = used_memory(server) - before
@@ -267,10 +267,10 @@ def test_a_room_closes_for_all_engines(server: Server) -> None:
     clock = ManualClock(OPENS_AT_MS - 1_000)
     one, other = open_store(server.url, clock), open_store(server.url, clock)
     try:
-        one.execute(Apply(PLACE, CreateRoom(terms())))
+        one.apply(PLACE, CreateRoom(terms()))
         clock.set_ms(OPENS_AT_MS)
-        assert other.execute(Apply(PLACE, OpenRoom(SEED))).ok
-        assert one.execute(Apply(PLACE, CloseRoom(CLOSING_SEED))).ok
+        assert other.apply(PLACE, OpenRoom(SEED)).ok
+        assert one.apply(PLACE, CloseRoom(CLOSING_SEED)).ok
         view = other.execute(Query(PLACE, ViewRoom())).view
         assert (view.seed, view.closing_seed, view.closed_at_ms) == (SEED, CLOSING_SEED, OPENS_AT_MS)
     finally:
@@ -329,8 +329,8 @@ def test_a_name_can_be_used_again_when_the_room_is_forgotten(server: Server) -> 
     clock = ManualClock(OPENS_AT_MS - 1_000)
     backend = open_store(server.url, clock)
     try:
-        backend.execute(Apply(PLACE, CreateRoom(terms())))
-        backend.execute(Apply(PLACE, JoinRoom("a")))
+        backend.apply(PLACE, CreateRoom(terms()))
+        backend.apply(PLACE, JoinRoom("a"))
         forget_at_ms = terms().forget_at_ms
         clock.set_ms(forget_at_ms)
         again = terms(
@@ -338,8 +338,8 @@ def test_a_name_can_be_used_again_when_the_room_is_forgotten(server: Server) -> 
             closes_at_ms=forget_at_ms + 3_600_000,
             forget_at_ms=forget_at_ms + 9_000_000,
         )
-        assert backend.execute(Apply(PLACE, CreateRoom(again))).view.tickets == 0
-        assert backend.execute(Apply(PLACE, JoinRoom("b"))).index == 0
+        assert backend.apply(PLACE, CreateRoom(again)).view.tickets == 0
+        assert backend.apply(PLACE, JoinRoom("b")).index == 0
         assert backend.execute(Describe(PLACE))["identities"] == {"b": 0}
         assert server.ask("HLEN", KEYS[1]) == 2
     finally:
@@ -363,10 +363,10 @@ def test_the_least_rights_are_enough(server: Server) -> None:
             (CloseRoom(CLOSING_SEED), OPENS_AT_MS),
         ):
             clock.set_ms(now_ms)
-            assert backend.execute(Apply(PLACE, command)).ok, command
+            assert backend.apply(PLACE, command).ok, command
         assert backend.execute(Query(PLACE, ViewRoom())).view.called_count == 1
         clock.set_ms(terms().forget_at_ms)
-        assert backend.execute(Apply(PLACE, JoinRoom("a"))).status is RoomStatus.NOT_FOUND
+        assert backend.apply(PLACE, JoinRoom("a")).status is RoomStatus.NOT_FOUND
     finally:
         backend.close()
         server.ask("ACL", "DELUSER", "engine")

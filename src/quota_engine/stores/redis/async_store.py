@@ -7,17 +7,17 @@ __all__ = ["AsyncRedisStore"]
 import asyncio
 from collections.abc import Callable
 from time import perf_counter_ns
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from quota_engine.domain.commands import Command, Reserve
+from quota_engine.domain.commands import Reserve
 from quota_engine.domain.errors import BackendUnavailable
-from quota_engine.domain.outcomes import Outcome
-from quota_engine.ports import Apply, Clock, StoreObserver, StoreRequest
+from quota_engine.generators import drive_async
+from quota_engine.ports import Clock, StoreObserver, StoreRequest
 from quota_engine.stores.redis.batching import BATCH_QUEUES_MAX, BatchLimits, BatchQueue, copy_error
 from quota_engine.stores.redis.executor import Executor, LedgerHandle
 from quota_engine.stores.redis.observer_adapter import ObserverAdapter
@@ -80,30 +80,30 @@ class AsyncRedisStore:
         """See :meth:`quota_engine.ports.Observable.watch`."""
         self._observer = ObserverAdapter(observer)
 
-    async def apply(self, office: str, command: Command) -> Outcome:
+    async def apply(self, address: str, command: Any) -> Any:
         """See :meth:`quota_engine.ports.AsyncStore.send`. Calls that wait for others share their script call.
 
         Cancelling it while it waits for its turn leaves nothing; later, it leaves what the same id finds.
         """
         memory = self._sold_out_cache
         if type(command) is Reserve:
-            known = memory.get(office, command)
+            known = memory.get(address, command)
             if known is not None:
                 if memory.due_offices:
                     self._refresh()
                 if self._observer is not None:
-                    self._observer.on_sold_out(office)
+                    self._observer.on_sold_out(address)
                 self._answered_at_once += 1
                 if self._answered_at_once >= _ANSWERED_AT_ONCE_MAX:
                     self._answered_at_once = 0
                     await asyncio.sleep(0)
                 return known
         try:
-            outcome: Outcome = await self._send(office, command)
+            outcome = await self._send(address, command)
         except BaseException:
-            memory.record_unknown(office, command)
+            memory.record_unknown(address, command)
             raise
-        memory.record_outcome(office, command, outcome)
+        memory.record_outcome(address, command, outcome)
         if memory.due_offices:
             self._refresh()
         return outcome
@@ -111,9 +111,6 @@ class AsyncRedisStore:
     async def execute(self, request: StoreRequest[T]) -> T:
         """See :meth:`quota_engine.ports.AsyncStore.perform`."""
         answer: T
-        if isinstance(request, Apply):
-            answer = cast("T", await self.apply(request.address, request.command))
-            return answer
         question = self._executor.question(request)
         self._begin()
         try:
@@ -236,26 +233,15 @@ class AsyncRedisStore:
             lane.batch_done()
             self._set_out(way, lane)
 
-    async def _drive(self, steps: Call[T]) -> T:
-        """Run a call to its end, and return what it returns."""
-        try:
-            step = next(steps)
-            while True:
-                if isinstance(step, RetryPause):
-                    await asyncio.sleep(step.duration_ms / 1000)
-                    step = steps.send([])
-                    continue
-                try:
-                    replies = await self._exchange(step)
-                except (NotSent, ReplyLost, RedisError) as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(replies)
-        except StopIteration as end:
-            value: T = end.value
-            return value
-        finally:
-            steps.close()  # given up half way, it lets go of what it holds now, not when it is collected
+    async def _drive(self, call: Call[T]) -> T:
+        """Run a call to its end and return its result."""
+        return await drive_async(call, self._handle)
+
+    async def _handle(self, step: Attempt | RetryPause) -> list[Any]:
+        if isinstance(step, RetryPause):
+            await asyncio.sleep(step.duration_ms / 1000)
+            return []
+        return await self._exchange(step)
 
     async def _exchange(self, attempt: Attempt) -> list[Any]:
         """Send requests on one connection, and take a reply for each, errors among them."""

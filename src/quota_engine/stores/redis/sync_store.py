@@ -9,17 +9,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from time import perf_counter_ns
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from redis.connection import Connection, ConnectionPool
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from quota_engine.domain.commands import Command, Reserve
+from quota_engine.domain.commands import Reserve
 from quota_engine.domain.errors import BackendUnavailable
-from quota_engine.domain.outcomes import Outcome
-from quota_engine.ports import Apply, Clock, StoreObserver, StoreRequest
+from quota_engine.generators import drive
+from quota_engine.ports import Clock, StoreObserver, StoreRequest
 from quota_engine.stores.redis.batching import BATCH_QUEUES_MAX, BatchLimits, BatchQueue, copy_error
 from quota_engine.stores.redis.executor import Executor, LedgerHandle
 from quota_engine.stores.redis.observer_adapter import ObserverAdapter
@@ -100,23 +100,23 @@ class RedisStore:
         """See :meth:`quota_engine.ports.Observable.watch`."""
         self._observer = ObserverAdapter(observer)
 
-    def apply(self, office: str, command: Command) -> Outcome:
+    def apply(self, address: str, command: Any) -> Any:
         """See :meth:`quota_engine.ports.Backend.send`. Calls that wait for others share their script call."""
         memory = self._sold_out_cache
         if type(command) is Reserve:
-            known = memory.get(office, command)
+            known = memory.get(address, command)
             if known is not None:
                 if memory.due_offices:
                     self._refresh()
                 if self._observer is not None:
-                    self._observer.on_sold_out(office)
+                    self._observer.on_sold_out(address)
                 return known
         try:
-            outcome: Outcome = self._send(office, command)
+            outcome = self._send(address, command)
         except BaseException:
-            memory.record_unknown(office, command)
+            memory.record_unknown(address, command)
             raise
-        memory.record_outcome(office, command, outcome)
+        memory.record_outcome(address, command, outcome)
         if memory.due_offices:
             self._refresh()
         return outcome
@@ -124,9 +124,6 @@ class RedisStore:
     def execute(self, request: StoreRequest[T]) -> T:
         """See :meth:`quota_engine.ports.Backend.perform`."""
         answer: T
-        if isinstance(request, Apply):
-            answer = cast("T", self.apply(request.address, request.command))
-            return answer
         question = self._executor.question(request)
         with self._call():
             if question is not None:
@@ -259,26 +256,15 @@ class RedisStore:
                 watch.on_batch(place.address, began_ns, (one.mark for one in batch), failure, reads=reads)
             failure = None  # it knows this frame
 
-    def _drive(self, steps: Call[T]) -> T:
-        """Run a call to its end, and return what it returns."""
-        try:
-            step = next(steps)
-            while True:
-                if isinstance(step, RetryPause):
-                    time.sleep(step.duration_ms / 1000)
-                    step = steps.send([])
-                    continue
-                try:
-                    replies = self._exchange(step)
-                except (NotSent, ReplyLost, RedisError) as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(replies)
-        except StopIteration as end:
-            value: T = end.value
-            return value
-        finally:
-            steps.close()  # given up half way, it lets go of what it holds now, not when it is collected
+    def _drive(self, call: Call[T]) -> T:
+        """Run a call to its end and return its result."""
+        return drive(call, self._handle)
+
+    def _handle(self, step: Attempt | RetryPause) -> list[Any]:
+        if isinstance(step, RetryPause):
+            time.sleep(step.duration_ms / 1000)
+            return []
+        return self._exchange(step)
 
     def _exchange(self, attempt: Attempt) -> list[Any]:
         """Send requests on one connection, and take a reply for each, errors among them."""
