@@ -1,4 +1,4 @@
-"""Calls the library in place of the service, with the same asks: the time left is the engine's and the store's."""
+"""Transport that calls the engine directly, so that the service's share of the time can be told apart."""
 
 from __future__ import annotations
 
@@ -27,75 +27,88 @@ from quota_engine.loadtest.requests import (
 )
 from quota_engine.workflows.draws import DrawChoice
 
-_COME_BACK = frozenset({"OVERLOADED", "THROTTLED"})
+_RETRY_LATER = frozenset({"OVERLOADED", "THROTTLED"})
 
 
 def open_engine(backend: str, identity_key: str, catalog: str) -> QuotaEngine:
-    """The engine on the staging's store. Raises :class:`Refused` without a store or its identity key."""
+    """Open the engine on the staging service's store.
+
+    Args:
+        backend: URL of the store.
+        identity_key: the service's identity key in base64.
+        catalog: the service's catalog, a bundled one or a file.
+
+    Raises:
+        PlanError: the store or the key is missing.
+    """
     try:
         key = base64.b64decode(identity_key, validate=True)
     except (binascii.Error, ValueError):
         key = b""
     if not backend or not key:
-        raise PlanError("the direct transport needs --backend and --identity-key (base64), those of the staging")
+        raise PlanError("the direct transport needs --backend and --identity-key (base64) of the staging service")
     return QuotaEngine.open(backend, identity_key=key, catalog=load_catalog(catalog))
 
 
-def send(engine: QuotaEngine, ask: LoadRequest) -> tuple[str, LoadResponse]:
-    """The name of the call for statistics, and what was heard."""
+def send(engine: QuotaEngine, request: LoadRequest) -> tuple[str, LoadResponse]:
+    """Call the engine and return the name of the call in the statistics, and the response."""
     try:
-        match ask:
+        match request:
             case ReserveRequest():
-                wish: Mapping[str, Any] = ask.selection
+                selection: Mapping[str, Any] = request.selection
                 outcome = engine.reserve(
-                    ask.office,
-                    ask.day,
-                    ask.applicants[0] if len(ask.applicants) == 1 else ask.applicants,
-                    idempotency_key=ask.idempotency_key,
-                    join_wait_list=ask.join_wait_list,
-                    admission_pass=ask.admission_pass,
-                    **wish,
+                    request.office,
+                    request.day,
+                    request.applicants[0] if len(request.applicants) == 1 else request.applicants,
+                    idempotency_key=request.idempotency_key,
+                    join_wait_list=request.join_wait_list,
+                    admission_pass=request.admission_pass,
+                    **selection,
                 )
-                return "reserve", _answer(outcome)
+                return "reserve", _response(outcome)
             case ReservationRequest():
-                step = getattr(engine, ask.action)
-                return ask.action, _answer(step(ask.reference, applicant=ask.owner))
+                step = getattr(engine, request.action)
+                return request.action, _response(step(request.reference, owner=request.owner))
             case CapacityRequest():
-                return "set-capacity", _answer(engine.set_capacity(ask.office, ask.day, ask.quota, ask.capacity))
+                return "set-capacity", _response(
+                    engine.set_capacity(request.office, request.day, request.quota, request.capacity)
+                )
             case ApplyRequest() | FindApplicationRequest() | WithdrawRequest():
-                return type(ask).__name__.lower(), _application(engine, ask)
+                return type(request).__name__.lower(), _application(engine, request)
             case _:
-                raise AssertionError("whoever is at the engine needs no waiting room")
+                raise AssertionError("the direct transport has no waiting room")
     except (BackendUnavailable, OutcomeUnknown) as error:
-        return type(ask).__name__.lower(), lost_response(type(error).__name__)
+        return type(request).__name__.lower(), lost_response(type(error).__name__)
 
 
-def _application(engine: QuotaEngine, ask: ApplyRequest | FindApplicationRequest | WithdrawRequest) -> LoadResponse:
-    draw = engine.draw(ask.draw)
-    if isinstance(ask, FindApplicationRequest):
-        found = draw.find(ask.applicant)
+def _application(engine: QuotaEngine, request: ApplyRequest | FindApplicationRequest | WithdrawRequest) -> LoadResponse:
+    draw = engine.draw(request.draw)
+    if isinstance(request, FindApplicationRequest):
+        found = draw.find(request.applicant)
         if found is None:
             return LoadResponse("NOT_FOUND")
         return LoadResponse("FOUND", number=found.number, version=found.version, tokens=tuple(found.tokens))
-    if isinstance(ask, ApplyRequest):
+    if isinstance(request, ApplyRequest):
         outcome = draw.apply(
-            ask.applicants, [DrawChoice(**choice) for choice in ask.choices], expected_version=ask.expected_version
+            request.applicants,
+            [DrawChoice(**choice) for choice in request.choices],
+            expected_version=request.expected_version,
         )
     else:
-        outcome = draw.withdraw(ask.applicant, expected_version=ask.expected_version)
+        outcome = draw.withdraw(request.applicant, expected_version=request.expected_version)
     status = str(outcome.status)
     return LoadResponse(
         status,
-        retry_after_s=1.0 if status in _COME_BACK else 0.0,
+        retry_after_s=1.0 if status in _RETRY_LATER else 0.0,
         number=outcome.number,
         version=outcome.version,
         tokens=tuple(outcome.tokens),
     )
 
 
-def _answer(outcome: Outcome) -> LoadResponse:
+def _response(outcome: Outcome) -> LoadResponse:
     status = str(outcome.status)
-    if status in _COME_BACK:
+    if status in _RETRY_LATER:
         return LoadResponse(status, retry_after_s=1.0)
     record = outcome.reservation
     if record is None:

@@ -1,4 +1,4 @@
-"""Locust's users: each is a lane that carries one request at a time for people of its kind, over HTTP or directly."""
+"""Locust users: each sends one request at a time for the people of its role, over HTTP or to the engine."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ from quota_engine.loadtest.locust_session import LocustSession
 from quota_engine.loadtest.population import PersonRole
 from quota_engine.loadtest.requests import LoadRequest, LoadResponse, encode_request, lost_response, response_of
 
-_TAKE_S = 2.0
-_IN_A_ROW_MAX = 100
-"""Requests that a lane carries before Locust is asked whether it should stop: asking costs as much as a request."""
+_TAKE_TIMEOUT_S = 2.0
+_REQUESTS_PER_TASK_MAX = 100
+"""Requests that a user sends before it asks Locust whether to stop: asking costs as much as a request."""
 _IDLE_S_MAX = 30.0
-"""A connection that has been idle for longer may be closed by the host just when it is used again."""
+"""A connection that was idle for longer is replaced: the service may close it just when it is used again."""
 
 
 class LoadUser(User):
-    """Takes what is due for people of its role, or for those who have waited longest, and carries it."""
+    """Sends due requests of people of its role, or else of those who have waited longest."""
 
     abstract = True
     role: ClassVar[PersonRole] = PersonRole.CITIZEN
 
     @property
     def session(self) -> LocustSession:
-        """This process's part of the test."""
+        """The part of the test that this process runs."""
         session: LocustSession = self.environment.loadtest
         return session
 
     @task
     def send_due_requests(self) -> None:
-        """Carry requests as they become due."""
-        stage = self.session.scheduler
-        if stage is None or stage.closed:
+        """Send requests as they become due."""
+        scheduler = self.session.scheduler
+        if scheduler is None or scheduler.closed:
             time.sleep(0.5)
             return
-        for _ in range(_IN_A_ROW_MAX):
-            due = stage.take_due(self.role, _TAKE_S)
+        for _ in range(_REQUESTS_PER_TASK_MAX):
+            due = scheduler.take_due(self.role, _TAKE_TIMEOUT_S)
             if due is None:
                 return
             started_s = time.perf_counter()
             answer = self.send(due.request)
-            stage.complete(due, answer, round((time.perf_counter() - started_s) * 1e6))
+            scheduler.complete(due, answer, round((time.perf_counter() - started_s) * 1e6))
 
-    def send(self, ask: LoadRequest) -> LoadResponse:
-        """Make a request, tell Locust's statistics, and return what was heard."""
+    def send(self, request: LoadRequest) -> LoadResponse:
+        """Send a request, record it in Locust's statistics, and return the response."""
         raise NotImplementedError
 
 
 class HttpLoadUser(LoadUser, FastHttpUser):
-    """Over HTTP, on a connection of its own that is kept."""
+    """Sends requests over HTTP, on a connection of its own that it keeps open."""
 
     abstract = True
     concurrency = 1
@@ -67,24 +67,24 @@ class HttpLoadUser(LoadUser, FastHttpUser):
         options = environment.parsed_options
         self.network_timeout = self.connection_timeout = options.timeout_s
         super().__init__(environment)
-        # No call of the interface has cookies, and looking for them takes as long as the rest.
+        # The API sets no cookies, and looking for them takes as long as the rest of a request.
         self.client.client.cookiejar = None
         self._headers = {"Authorization": f"Bearer {options.token}", "Content-Type": "application/json"}
         self._used_s = 0.0
 
-    def send(self, ask: LoadRequest) -> LoadResponse:
-        """Send it."""
-        request = encode_request(ask)
+    def send(self, request: LoadRequest) -> LoadResponse:
+        """See :meth:`LoadUser.send`."""
+        encoded = encode_request(request)
         now_s = time.monotonic()
         if now_s - self._used_s > _IDLE_S_MAX:
             self.client.client.clientpool.close()
         self._used_s = now_s
         with self.client.request(
-            request.method,
-            request.path,
-            name=request.name,
-            data=request.body.decode() or None,
-            headers={**self._headers, **request.headers},
+            encoded.method,
+            encoded.path,
+            name=encoded.name,
+            data=encoded.body.decode() or None,
+            headers={**self._headers, **encoded.headers},
             catch_response=True,
         ) as response:
             if not response.status_code:
@@ -94,20 +94,20 @@ class HttpLoadUser(LoadUser, FastHttpUser):
             if answer.lost:
                 response.failure(answer.lost)
             else:
-                # A refusal is an answer: whether it is a good one is for the verdict to say.
+                # A refusal is a response; the checks decide whether it is the right one.
                 response.success()
             return answer
 
 
 class DirectLoadUser(LoadUser):
-    """On the library, without a service between: what is left of the time is the engine's and the store's."""
+    """Calls the engine on the service's store, without the service in between."""
 
     abstract = True
 
-    def send(self, ask: LoadRequest) -> LoadResponse:
-        """Call the engine."""
+    def send(self, request: LoadRequest) -> LoadResponse:
+        """See :meth:`LoadUser.send`."""
         wall_s, started_s = time.time(), time.perf_counter()
-        name, answer = send(self.session.engine, ask)
+        name, answer = send(self.session.engine, request)
         self.environment.events.request.fire(
             request_type="ENGINE",
             name=name,
@@ -122,22 +122,20 @@ class DirectLoadUser(LoadUser):
         return answer
 
 
-def user_classes(lane: type[LoadUser]) -> tuple[type[LoadUser], ...]:
-    """A user class for each role, in their order, whose requests go by this lane."""
+def user_classes(base: type[LoadUser]) -> tuple[type[LoadUser], ...]:
+    """Return one subclass of ``base`` for each role, in the order of :class:`PersonRole`."""
 
     def of(role: PersonRole) -> type[LoadUser]:
-        return types.new_class(role.name.capitalize(), (lane,), exec_body=lambda body: body.update(role=role))
+        return types.new_class(role.name.capitalize(), (base,), exec_body=lambda body: body.update(role=role))
 
     return tuple(of(role) for role in PersonRole)
 
 
 class OpeningShape(LoadTestShape):
-    """Early arrivals, the burst of the opening second, and the tail: as many lanes as people press in the next seconds,
-    by the scenario's own arrivals; all at once where need be.
-    """
+    """Follows the scenario's arrivals: as many users as people who act in the next seconds, all at once if needed."""
 
     def tick(self) -> tuple[int, float] | None:
-        """The number of users and how fast to get there; ``None`` when everybody has an answer."""
+        """Return the number of users and the users to start a second, or ``None`` when the test has ended."""
         runner = self.runner
         assert runner is not None
         session: LocustSession = runner.environment.loadtest  # type: ignore[attr-defined]
