@@ -98,8 +98,8 @@ def test_a_turn_that_is_missed() -> None:
     """Whoever comes too late takes a new ticket in place of the old one, and reserves with the pass of that."""
     evening = Evening(PersonRole.CITIZEN, rooms={"surabaya": "room"})
     asks = evening.asks(
-        LoadResponse("JOINED", 201, ticket="a"), LoadResponse("TURN_MISSED", 200, ticket="a"), LoadResponse("JOINED", 201,
-            ticket="b"),
+        LoadResponse("JOINED", 201, ticket="a"), LoadResponse("TURN_MISSED", 200, ticket="a"),
+        LoadResponse("JOINED", 201, ticket="b"),
         LoadResponse("CALLED", 200, ticket="b"), LoadResponse("ADMITTED", 200, admission_pass=LEAVE), HELD, CONFIRMED,
     )  # fmt: skip
     assert [type(ask) for ask in asks] == [
