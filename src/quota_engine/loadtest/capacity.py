@@ -1,8 +1,9 @@
-"""How many people a second a service takes, and what it does when many more come: ``quota-engine loadtest measure``.
+"""Capacity of a service: the highest rate that it answers in time, and its behavior above that rate.
 
-The service (one worker) and its store have one core, the load the other. An arrival is one press of the button (a
-reserve, by somebody with an identity and a key of their own), or one join of a waiting room. They press all over the
-country, for as many places as the national scenario has for so many people, on days that nobody has pressed for before.
+``quota-engine loadtest measure`` runs it. The service (one worker) and its store have one core, the load generator the
+other. An arrival is one reserve by a new identity with a new key, or one join of a waiting room. Reserves go to
+offices
+all over the country, on days that no earlier step used, with as many places as the national scenario has for them.
 """
 
 from __future__ import annotations
@@ -33,24 +34,24 @@ from quota_engine.simulation.supply import open_market
 P99_MS_MAX: Final = 250.0
 FACTORS: Final = (2, 5, 10)
 OWN_CONNECTIONS: Final = 4_000
-"""So many people have connections of their own, where no proxy gathers them."""
+"""From this number on, each person has a connection; no proxy shares them."""
 OLD_PEOPLE: Final = (500, 5_000, 20_000)
 _QUIET_SHARE: Final = 0.25
 _BEFORE_S, _BURST_S, _AFTER_S = 2, 1, 13
 _IN_A_ROW: Final = 3
 _ARRIVALS_MAX: Final = 36_000
-"""In one step: a staging has only so many places to press for."""
+"""Most arrivals in one step: a staging service has a limited number of places."""
 _GOOD: Final = frozenset({200, 201, 202, 409})
-"""A place, or sold out: answers, both."""
+"""Successful responses: a place, or sold out."""
 _TRIES: Final = 2
-"""A rate is too much if it is so as often as this: a machine has its moments."""
+"""A rate is too high if it fails as often as this; single failures happen on a busy machine."""
 _STEPS_MAX: Final = 24
 _CLOSE_ENOUGH: Final = 0.05
 _LOOK_S: Final = 0.5
 
 
 class RateStep(NamedTuple):
-    """One rate: arrivals a second, what 99 of 100 waited, how many were not answered well, and the load's own lag."""
+    """One rate: arrivals a second, their p99, the failed share, and the lag of the load generator."""
 
     rate: float
     p99_ms: float
@@ -60,24 +61,25 @@ class RateStep(NamedTuple):
 
     @property
     def is_good(self) -> bool:
-        """Whether everybody was answered in time."""
+        """True if every request succeeded in time."""
         return self.p99_ms <= P99_MS_MAX and not self.failed
 
 
 class Capacity(NamedTuple):
-    """The highest rate that is good, and all steps on the way."""
+    """The highest good rate, and all steps on the way to it."""
 
     rate: float
     steps: list[RateStep]
 
 
 class BurstResult(NamedTuple):
-    """A second of so many times the capacity, between quiet seconds.
+    """A second at a multiple of the capacity, between quiet seconds.
 
-    ``connections`` is over how many they come. ``by_status`` are the answers to what was due in the burst.
-    ``lag_ms`` is how late the generator itself was, 99 of 100. ``recovered_s`` is how long it is after the burst until
-    three seconds in a row are good again, ``None`` if that did not happen. Memory, of the service and of the store, is
-    in MiB, twice a second.
+    ``connections`` carry the requests. ``by_status`` counts the responses to requests of that second. ``lag_ms`` is
+    the
+    p99 of the load generator's lag. ``recovered_s`` is the time until three seconds in a row are good again, ``None``
+    if
+    that did not happen. Memory of service and store is in MiB, twice a second.
     """
 
     factor: float
@@ -95,7 +97,7 @@ class BurstResult(NamedTuple):
 
 
 def find_capacity(target: Workload, *, first: float, step_s: float) -> Capacity:
-    """Double the rate until it is too much, then halve the gap, to within 5 %."""
+    """Double the rate until it is too high, then halve the gap, to within 5 %."""
     steps: list[RateStep] = []
     good, bad, rate, tries = 0.0, 0.0, first, 0
     while len(steps) < _STEPS_MAX and not (bad and bad - good <= _CLOSE_ENOUGH * bad):
@@ -123,9 +125,9 @@ def burst(
     connections: int = CONNECTIONS,
     memory_mib: Callable[[], tuple[float, float]],
 ) -> BurstResult:
-    """Two quiet seconds at a quarter of the capacity, a second of ``factor`` times it, and thirteen quiet seconds.
+    """Run two quiet seconds at a quarter of the capacity, one at ``factor`` times it, and thirteen quiet ones.
 
-    There are places for all who come before it, and then as many as for a second at the capacity.
+    There are places for everyone who comes before the burst, and then for one second at the capacity.
     """
     quiet = capacity * _QUIET_SHARE
     due_s = due_times([(quiet, _BEFORE_S), (capacity * factor, _BURST_S), (quiet, _AFTER_S)], round(factor))
@@ -152,14 +154,14 @@ def burst(
 
 
 def _recovered_s(after: Sequence[SecondStatistics]) -> int | None:
-    """How many seconds it is until several in a row are good: later ones have bad moments that are not the burst's."""
+    """Return the number of seconds until several in a row are good. Later bad seconds have other causes."""
     good = [second.p99_ms <= P99_MS_MAX and _GOOD.issuperset(second.statuses) for second in after]
     return next((index for index in range(len(good) - _IN_A_ROW + 1) if all(good[index : index + _IN_A_ROW])), None)
 
 
 @contextlib.contextmanager
 def _memory_over_time(memory_mib: Callable[[], tuple[float, float]]) -> Iterator[list[tuple[float, float]]]:
-    """A list that gets what is found each half second; the first and the last are of before and after."""
+    """Yield a list that receives the memory twice a second; its first and last values are from before and after."""
     found = [memory_mib()]
     stop = threading.Event()
 
@@ -178,18 +180,18 @@ def _memory_over_time(memory_mib: Callable[[], tuple[float, float]]) -> Iterator
 
 
 class _Memory:
-    """The memory of a staging's processes, as Linux tells it."""
+    """Memory of the staging service's processes, from Linux's ``/proc``."""
 
     def __init__(self, here: StagingServer) -> None:
         self._service = here.pid
         self._store = 0
-        for cwd in pathlib.Path("/proc").glob("[0-9]*/cwd"):  # it is nobody's child
+        for cwd in pathlib.Path("/proc").glob("[0-9]*/cwd"):  # the store is a daemon, not a child of the service
             with contextlib.suppress(OSError):
                 if cwd.readlink() == pathlib.Path(here.directory) / "store":
                     self._store = int(cwd.parent.name)
 
     def mib(self) -> tuple[float, float]:
-        """Of the service with its workers, and of the store, in MiB; 0 where there is none to be seen."""
+        """Return the memory of the service with its workers, and of the store, in MiB; 0 if a process is not found."""
         pids, kib = [self._service], 0
         while pids:
             each = pids.pop()
@@ -218,7 +220,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 @contextlib.contextmanager
 def _somewhere(kind: str, core: int | None) -> Iterator[tuple[StagingServer, Workload]]:
-    """A new staging with one worker on a core, and what is sent to it."""
+    """Start a staging service with one worker on one core, and yield the workload for it."""
     by_room = kind == "room"
     with staging_server(
         SCENARIO,
@@ -230,12 +232,12 @@ def _somewhere(kind: str, core: int | None) -> Iterator[tuple[StagingServer, Wor
         target: Workload = JoinWorkload(here) if by_room else ReserveWorkload(here)
         if by_room:
             time.sleep(max(here.opens_at_s + 3 - time.time(), 0))
-        target.run(due_times([(300, 1.0)], 99), 30)  # warm
+        target.run(due_times([(300, 1.0)], 99), 30)  # warm up
         yield here, target
 
 
 def measure(step_s: float, first: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """Everything, without and with the waiting room, as the JSON that the tables are made of."""
+    """Measure with and without the waiting room, and return the figures as JSON data."""
     cores = usable_cores()
     client, server = cores or (None, None)
     result: dict[str, Any] = {"machine": describe_machine(), "step_s": step_s, "is_pinned": cores is not None}
@@ -265,7 +267,7 @@ def measure(step_s: float, first: float, say: Callable[[str], None]) -> dict[str
 
 
 def _old_application(people: int) -> dict[str, Any]:
-    """The model of the old application, when so many press in the seconds after the opening. Nothing of it is run."""
+    """Return figures of the simulated old application for the same numbers of people. Nothing of it runs for real."""
     scenario = Scenario(
         applicants=people,
         arrivals=Arrivals(early_share=0.0, burst_share=1.0, refresher_share=0.0, late_share=0.0),
@@ -289,7 +291,7 @@ def _say(line: str) -> None:
 
 
 def write_documents(found: dict[str, Any], docs: pathlib.Path) -> None:
-    """The data, the pictures, and the tables that are made of them."""
+    """Write the data, the pictures and the generated tables of the documents."""
     (docs / "data" / "load.json").write_text(json.dumps(found, indent=1) + "\n")
     for name, picture in plots(found).items():
         (docs / "images" / f"{name}.svg").write_text(picture)

@@ -1,4 +1,4 @@
-"""The pictures of ``docs/load-testing.md``, made of what :mod:`quota_engine.loadtest.capacity` has written."""
+"""Plots of ``docs/load-testing.md``, from the data that :mod:`quota_engine.loadtest.capacity` writes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from quota_engine.reporting.svg_plot import Line, Plot, nice_ticks, render
 _LIMIT_MS: Final = 250
 _BEFORE_S: Final = 2
 _OWN: Final = 1_000
-"""With as many connections people have their own, and the service itself says when it is too much."""
+"""Label for one connection for each person, where the service itself sheds load."""
 _STYLES: Final = ("engine thin", "engine", "old")
 _RATES: Final = tuple(count * scale for scale in (100, 1000, 10_000, 100_000) for count in (1, 2, 5))
 
 
 def plots(result: dict[str, Any]) -> dict[str, str]:
-    """SVG files by their names, without the ending."""
+    """Return SVG pictures by name, without the suffix."""
     found = {"load-capacity": _capacity(result), "load-memory": _memory(result)}
     for kind, what in (("press", "press"), ("room", "join a waiting room")):
         found[f"load-bursts-{kind}"] = _bursts(result, kind, what)

@@ -1,7 +1,7 @@
-"""Whether the service kept its promises: what people were told, held against what the host has written down.
+"""Checks of a load test: compare the responses that people got with the records of the target.
 
-Three witnesses are heard: the test's own books, the host's events (replayed here, by other code than the engine's), and
-the host's audit. What each promise is about has one word, the kind of its finding.
+There are three sources: the test's own observations; the target's events, replayed here by other code than the
+engine's; and the target's audit. Each finding has a kind, such as ``oversold`` or ``lost``.
 """
 
 from __future__ import annotations
@@ -40,19 +40,17 @@ from quota_engine.simulation.supply import Market
 _IN_FORCE: Final = frozenset({"HELD", "CONFIRMED"})
 _SHOWN_MAX: Final = 5
 _CUSTOMER: Final = 900
-"""Wishes from this number on are those of a broker's customer, who has an identity of their own."""
+"""Requests with this number or a higher one belong to a broker's customer, who has another identity."""
 
 
 class EventCursor(msgspec.Struct, frozen=True):
-    """How far each office's events had come when the test began."""
+    """The last event number of each office at the start of the test."""
 
     last_events: dict[str, int]
 
 
 class TargetState(msgspec.Struct, frozen=True):
-    """What the host says after the test: the events since it began, by office, what its audit finds, and the counters
-    of each day, by office-day and quota.
-    """
+    """The target's state after the test: events since the start by office, audit findings, and each day's counters."""
 
     events: dict[str, list[dict[str, Any]]]
     audit: list[str]
@@ -60,7 +58,7 @@ class TargetState(msgspec.Struct, frozen=True):
 
 
 class TargetReader(Protocol):
-    """The part of :class:`quota_engine.loadtest.target_client.Host` that a judge hears."""
+    """The calls of a :class:`quota_engine.loadtest.target_client.TargetClient` that the checks need."""
 
     def availability(self, office: str, first: datetime.date, last: datetime.date) -> list[dict[str, Any]]: ...
 
@@ -72,12 +70,12 @@ class TargetReader(Protocol):
 
 
 def read_before(host: TargetReader, plan: LoadTestPlan) -> EventCursor:
-    """Where the events of the plan's offices end now."""
+    """Return the current last event of each of the plan's offices."""
     return EventCursor({office: host.last_event(office) for office in dict.fromkeys(each.office for each in plan.days)})
 
 
 def read_after(host: TargetReader, plan: LoadTestPlan, before: EventCursor) -> TargetState:
-    """Everything that the host has to say."""
+    """Read events, counters and audit of the target after the test."""
     counters = []
     for each in plan.days:
         date = datetime.date.fromordinal(each.day)
@@ -96,8 +94,15 @@ def run_checks(
     missing: int = 0,
     drawn: DrawRunResult | None = None,
 ) -> LoadTestResult:
-    """The verdict on a test that has ended; ``missing`` processes have not sent their books. ``drawn`` is what came of
-    the plan's draw.
+    """Run all checks on a test that has ended.
+
+    Args:
+        host: the target.
+        plan: the plan of the test.
+        books: the observations of all processes.
+        before: the target's events at the start.
+        missing: processes that did not send their observations.
+        drawn: the result of the plan's draw, if it has one.
     """
     scenario = scenario_of(plan.options)
     cast = load_population(plan, scenario, supply_of(plan, scenario))
@@ -126,7 +131,7 @@ def run_checks(
 
 
 def check_observations(plan: LoadTestPlan, market: Market, books: Observations, missing: int = 0) -> list[CheckFinding]:
-    """What the test's own books say, without a word of the host's."""
+    """Check the test's own observations, without the target."""
     findings = []
     for office_day, places in _oversold(market, books).items():
         findings.append(CheckFinding("oversold", f"{places} places above capacity at {_named(market, office_day)}"))
@@ -152,7 +157,7 @@ def check_observations(plan: LoadTestPlan, market: Market, books: Observations, 
 
 
 def _oversold(market: Market, books: Observations) -> dict[int, int]:
-    """Places above capacity by office-day, counted from what people were told."""
+    """Return the places above capacity by office-day, counted from the responses."""
     confirmed: dict[int, Counter[str]] = defaultdict(Counter)
     for place in books.places.values():
         if place.state == "CONFIRMED":
@@ -172,7 +177,7 @@ def _oversold(market: Market, books: Observations) -> dict[int, int]:
 
 
 def _duplicates(market: Market, books: Observations) -> list[CheckFinding]:
-    """One identity with two places on a day."""
+    """Find identities with two places on a day."""
     seen: dict[tuple[int, bool, int], str] = {}
     twice: list[int] = []
     for place in books.places.values():
@@ -193,7 +198,7 @@ def _is_customers(reference: str) -> bool:
 
 
 def _queue_numbers(market: Market, books: Observations) -> list[CheckFinding]:
-    """Numbers that two have, and places without one."""
+    """Find queue numbers that two people have, and places without one."""
     numbers: dict[int, Counter[int]] = defaultdict(Counter)
     without = 0
     for place in books.places.values():
@@ -214,7 +219,7 @@ def _queue_numbers(market: Market, books: Observations) -> list[CheckFinding]:
 def check_target_state(
     plan: LoadTestPlan, market: Market, books: Observations, view: TargetState
 ) -> list[CheckFinding]:
-    """What the host's events, counters and audit say, held against the books."""
+    """Compare the target's events, counters and audit with the observations."""
     findings = [CheckFinding("audit", text) for text in view.audit[:_SHOWN_MAX]]
     if len(view.audit) > _SHOWN_MAX:
         findings.append(CheckFinding("audit", f"and {len(view.audit) - _SHOWN_MAX} more"))
@@ -246,7 +251,7 @@ def check_target_state(
 
 
 def _told_and_written(known: Mapping[str, BookedPlace], last: Mapping[str, Mapping[str, Any]]) -> list[CheckFinding]:
-    """Whether what people were told last is what the host has written down last."""
+    """Compare the last state in a response with the last recorded one."""
     allowed = {
         "CONFIRMED": {"CONFIRMED"},
         "HELD": {"HELD", "EXPIRED", "CONFIRMED"},
@@ -272,7 +277,7 @@ def _told_and_written(known: Mapping[str, BookedPlace], last: Mapping[str, Mappi
 
 
 def _peaks(plan: LoadTestPlan, market: Market, books: Observations, view: TargetState) -> list[CheckFinding]:
-    """Replays the events: at no moment may more be in force than there is, by the largest capacity of the test."""
+    """Replay the events: at no moment may more units be in force than the largest capacity of the test."""
     index_of = {(each.office, datetime.date.fromordinal(each.day).isoformat()): i for i, each in enumerate(plan.days)}
     findings = []
     for events in view.events.values():
@@ -295,7 +300,7 @@ def _peaks(plan: LoadTestPlan, market: Market, books: Observations, view: Target
         for (index, quota), peak in sorted(most.items()):
             office_day = market.office_days[index]
             capacity = max(office_day.quotas.get(quota, 0), books.capacities.get(f"{index}/{quota}", 0))
-            # Unused places of another quota may have passed on to this one.
+            # Units of another quota may have been reallocated to this one.
             capacity += sum(
                 office_day.quotas[name]
                 for name, to in office_day.reallocation_targets.items()
@@ -308,7 +313,7 @@ def _peaks(plan: LoadTestPlan, market: Market, books: Observations, view: Target
 
 
 def _others(plan: LoadTestPlan, books: Observations, view: TargetState) -> int:
-    """Reservations of the same offices and times that are none of this run's."""
+    """Return the number of reservations at the same offices and times that are not of this run."""
     prefix = key_prefix(plan.options.run)
     references = {
         event["reservation"]["reference"]
@@ -322,7 +327,7 @@ def _others(plan: LoadTestPlan, books: Observations, view: TargetState) -> int:
 
 
 def _take_winners(plan: LoadTestPlan, books: Observations, drawn: DrawRunResult) -> None:
-    """Write the winners' places into the books, as their applicants are told of them."""
+    """Add the winners' places to the observations, as their applicants learn of them."""
     index_of = {(each.office, each.day): index for index, each in enumerate(plan.days)}
     for lot in drawn.lots:
         reference, receipt = drawn.references.get(lot.number), books.receipts.get(lot.number)
@@ -336,10 +341,10 @@ def _take_winners(plan: LoadTestPlan, books: Observations, drawn: DrawRunResult)
 
 
 def check_draw(books: Observations, drawn: DrawRunResult) -> list[CheckFinding]:
-    """Whether the draw is what its files claim, everybody is in it as their receipt says, and its winners were served.
+    """Check a draw: its files agree, everyone is listed as their receipt says, and its winners have holds.
 
-    The result is worked out again from the files, by other code than the service's, with what was noted before the
-    seed was revealed.
+    The result is computed again from the files, by other code than the service's, with the digests from before the
+    reveal.
     """
     findings = [CheckFinding("draw", text) for text in drawn.findings[:_SHOWN_MAX]]
     if books.receipts_changed:
@@ -364,7 +369,7 @@ def check_draw(books: Observations, drawn: DrawRunResult) -> list[CheckFinding]:
 
 
 def _is_listed(receipt: ApplicationReceipt, drawn: DrawRunResult) -> bool:
-    """Whether an application stands in the published list as its applicants were told, or is gone if taken back."""
+    """Return True if the list has an application as its receipt says, or lacks it after a withdrawal."""
     found = drawn.applications.get(receipt.number)
     if found is None or receipt.is_withdrawn:
         return found is None and receipt.is_withdrawn
@@ -383,7 +388,7 @@ def _is_listed(receipt: ApplicationReceipt, drawn: DrawRunResult) -> bool:
 
 
 def check_limits(limits: Limits, books: Observations, *, people: int, capacity: int) -> list[LimitCheck]:
-    """The scenario's limits, each with what was measured; those that it does not set are left out."""
+    """Return the scenario's limits with their measured values; limits that the scenario does not set are left out."""
     measures = books.metrics
     requests = max(measures.requests, 1)
     sold_out = None if measures.sold_out_us is None else measures.sold_out_us / 1e6

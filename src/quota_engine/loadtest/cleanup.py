@@ -1,4 +1,4 @@
-"""Gives back what load tests have booked: everything in force whose id has the mark, and nothing else."""
+"""Cleanup after load tests: release and cancel every reservation in force whose id has their prefix."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ _STEP_OF: Final = {"HELD": "release", "WAITING": "release", "CONFIRMED": "cancel
 
 
 class CleanupReport(NamedTuple):
-    """What was done: holds and wait-list entries given up, places cancelled, those that others' rules kept, and the
-    reservations without the mark, which were left alone.
+    """Result of a cleanup.
+
+    Counts released holds and wait-list entries, cancelled places, and reservations without the prefix, which stay.
+    ``refused`` lists the reservations that the office's rules keep.
     """
 
     released: int = 0
@@ -25,7 +27,7 @@ class CleanupReport(NamedTuple):
     others: int = 0
 
     def sentence(self) -> str:
-        """The same in words."""
+        """Return the result as a sentence."""
         text = (
             f"{self.released} holds released, {self.cancelled} places cancelled; "
             f"{self.others} reservations are not of load tests, and were left alone"
@@ -36,7 +38,7 @@ class CleanupReport(NamedTuple):
 
 
 class CleanupTarget(Protocol):
-    """The part of :class:`quota_engine.loadtest.target_client.Host` that a purge needs."""
+    """The calls of a :class:`quota_engine.loadtest.target_client.TargetClient` that a cleanup needs."""
 
     def offices(self) -> list[dict[str, Any]]: ...
 
@@ -46,9 +48,9 @@ class CleanupTarget(Protocol):
 
 
 def clean_up(host: CleanupTarget, run: str = "") -> CleanupReport:
-    """Give back everything of one run, or of all. Safe to repeat: what is not in force any more is left as it is.
+    """Release and cancel everything of one run, or of all runs. Safe to repeat.
 
-    What was won in a run's draw is found by the run's name only; without it, it goes back by itself after ten minutes.
+    The winners' places of a run's draw are found only by the run's name. Without it, they return after ten minutes.
     """
     prefix = key_prefix(run) if run else IDENTITY_PREFIX
     released = cancelled = others = 0
@@ -72,13 +74,13 @@ def clean_up(host: CleanupTarget, run: str = "") -> CleanupReport:
             if status < 400:
                 released += step == "release"
                 cancelled += step == "cancel"
-            elif outcome not in ("EXPIRED", "WRONG_STATE", "NOT_FOUND", "OVER"):  # it has ended by itself
+            elif outcome not in ("EXPIRED", "WRONG_STATE", "NOT_FOUND", "OVER"):  # it has ended already
                 refused.append(f"{reference} ({outcome or status})")
     return CleanupReport(released, cancelled, tuple(refused), others)
 
 
 def _won(host: CleanupTarget, run: str) -> frozenset[str]:
-    """The reservations of the winners of a run's draw: to award once more changes nothing, and names them."""
+    """Return the winners' reservations of a run's draw. A second award changes nothing and lists them."""
     if not run:
         return frozenset()
     status, body = host.call("POST", f"/v1/draws/{draw_of(run)}/award", {})

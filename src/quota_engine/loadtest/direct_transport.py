@@ -1,4 +1,4 @@
-"""Transport that calls the engine directly, so that the service's share of the time can be told apart."""
+"""Transport that calls the engine directly; the difference is the service's share of the time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A draw in place of an opening, as an operator carries it out: announced before, closed, run and awarded after."""
+"""Draw in place of an opening, as an operator runs it: announce before, then close, run, award and check."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from quota_engine.draws.verify import Expected, check_draw
 from quota_engine.loadtest.plan import LoadTestPlan
 
 HOLD_TTL_MS: Final = 600_000
-"""What was won and is not purged goes back by itself after this."""
+"""Lifetime of the winners' holds: places that no cleanup releases return after this."""
 _FORGET_AFTER_MS: Final = 3_600_000
 _ENTROPY_SOURCE: Final = "the name of the load test"
 _FILES: Final = ("capacities.json", "applications.jsonl", "result.jsonl")
@@ -33,8 +33,11 @@ _TRIES_MAX: Final = 400
 
 
 class DrawRunResult(msgspec.Struct, frozen=True):
-    """What came of a draw: the published files, read; what is wrong with them; the winners' reservations, how many of
-    them were refused one; and how many win if it is drawn here from the same files.
+    """Result of a draw.
+
+    Holds the published files, decoded; findings about them; the winners' references; the number of winners without a
+    hold;
+    and the number of winners when the draw is repeated here from the same files.
     """
 
     capacities: Capacities
@@ -48,7 +51,7 @@ class DrawRunResult(msgspec.Struct, frozen=True):
 
 
 class DrawOperator(Protocol):
-    """The part of :class:`quota_engine.loadtest.target_client.Host` that an operator needs."""
+    """The calls of a :class:`quota_engine.loadtest.target_client.TargetClient` that an operator needs."""
 
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]: ...
 
@@ -58,13 +61,16 @@ class DrawOperator(Protocol):
 
 
 def draw_of(run: str) -> str:
-    """The id of a run's draw."""
+    """Return the id of a run's draw."""
     return f"loadtest-{run}"
 
 
 def announce(host: DrawOperator, plan: LoadTestPlan, seed: str) -> None:
-    """Announce the plan's draw with the commitment to ``seed``. Raises
-    :class:`quota_engine.loadtest.target_client.HostError`."""
+    """Announce the plan's draw with the commitment to ``seed``.
+
+    Raises:
+        TargetError: the target refuses.
+    """
     closes_at_ms = plan.opens_at_ms + round(plan.options.window_s * 1000)
     terms = {
         "opens_at_ms": plan.opens_at_ms,
@@ -79,9 +85,12 @@ def announce(host: DrawOperator, plan: LoadTestPlan, seed: str) -> None:
 
 
 def carry_out(host: DrawOperator, plan: LoadTestPlan, seed: str) -> DrawRunResult:
-    """Close the draw when its time is over, note the digests, reveal the seed, award, and check what is published.
+    """Close the draw after its time, reveal the seed, award the places, and check the published files.
 
-    Raises :class:`quota_engine.loadtest.target_client.HostError` if the host does not do one of these.
+    The digests are read before the seed is revealed, so that the check notices later changes.
+
+    Raises:
+        TargetError: the target refuses one of the calls.
     """
     path = f"/v1/draws/{plan.draw}"
     for _ in range(_TRIES_MAX):
@@ -90,7 +99,7 @@ def carry_out(host: DrawOperator, plan: LoadTestPlan, seed: str) -> DrawRunResul
             break
         time.sleep(_PAUSE_S)
     if status >= 400:
-        host.ask("POST", f"{path}/close")  # says what is wrong
+        host.ask("POST", f"{path}/close")  # raises with the target's reason
     frozen = host.ask("GET", path)["frozen"]
     entropy = plan.options.run
     host.ask("POST", f"{path}/run", {"seed": seed, "entropy": entropy})

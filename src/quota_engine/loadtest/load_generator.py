@@ -1,9 +1,8 @@
-"""A lean load generator for one question: how many requests a second a service takes. Locust asks many more questions,
-and takes ten times as much of a processor for each request.
+"""Lean load generator for one question: how many requests a second does a service answer?
 
-Open loop: when each request is due is drawn before the start, whatever the service does. A connection carries one
-request at a time; what is due while all are busy waits here, as it would in a proxy, and its time counts from the
-moment at which it was due.
+Locust measures more and takes ten times the processor time for each request. The loop is open: the due moments are
+drawn before the start, independent of the service. A connection carries one request at a time. A due request waits here
+while all connections are busy, as in a proxy, and its time counts from the moment at which it was due.
 """
 
 from __future__ import annotations
@@ -27,9 +26,7 @@ _LENGTH: Final = b"content-length: "
 
 
 class SecondStatistics(NamedTuple):
-    """What was due in one second of a run: how many, how long half and 99 of 100 took, and how many got which HTTP
-    status.
-    """
+    """Statistics of one second of a run: due requests, their median and p99, and the HTTP status codes."""
 
     due: int
     p50_ms: float
@@ -38,7 +35,7 @@ class SecondStatistics(NamedTuple):
 
 
 class LoadGeneratorResult(NamedTuple):
-    """What came of a run. ``lost`` requests have no answer; ``lag_us`` is how late this process itself was."""
+    """Result of a run. ``lost`` requests have no response; ``lag_us`` is the lag of this process."""
 
     answer_us: Histogram
     statuses: Counter[int]
@@ -49,7 +46,9 @@ class LoadGeneratorResult(NamedTuple):
 
 
 def due_times(rates: Sequence[tuple[float, float]], seed: int) -> list[float]:
-    """Moments in seconds from the start, as independent people come: for each (rate a second, seconds) in turn."""
+    """Return due moments of independent arrivals, in seconds from the start, for each (rate a second, seconds) in
+    turn.
+    """
     random = Random(seed)
     moments, start_s = [], 0.0
     for rate, duration_s in rates:
@@ -64,7 +63,7 @@ def due_times(rates: Sequence[tuple[float, float]], seed: int) -> list[float]:
 
 
 class _Connection(asyncio.Protocol):
-    """Carries one request at a time, and tells its pump of the answer."""
+    """Carries one request at a time and reports its response."""
 
     def __init__(self, pumping: _LoadRun) -> None:
         self._pumping = pumping
@@ -73,10 +72,10 @@ class _Connection(asyncio.Protocol):
         self.number = -1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's transport is no subclass of asyncio's
 
     def send(self, number: int, content: bytes) -> None:
-        """Send the request of this number."""
+        """Send the request with this number."""
         assert self.transport is not None
         self.number = number
         self.transport.write(content)
@@ -104,7 +103,7 @@ class _LoadRun:
         self._free: list[_Connection] = []
         self._waiting: deque[int] = deque()
         self._answers: list[tuple[int, int]] = [(_NOT_YET, 0)] * len(due_s)
-        """For each request its HTTP status, and its time in microseconds."""
+        """HTTP status and duration in microseconds of each request."""
         self._left = len(due_s)
         self._lost = 0
         self._start_s = 0.0
@@ -190,9 +189,14 @@ def generate_load(
     connections: int = CONNECTIONS,
     patience_s: float = 60.0,
 ) -> LoadGeneratorResult:
-    """Send ``request(n)`` at the n-th of the moments ``due_s`` (ascending), and tell what came of it.
+    """Send ``request(n)`` at the n-th of the moments ``due_s``, and return the result.
 
-    ``request`` gives whole HTTP/1.1 requests. ``patience_s`` is how long answers are waited for after the last one.
+    Args:
+        host, port: address of the service.
+        due_s: moments in seconds from the start, ascending.
+        request: returns a whole HTTP/1.1 request for a number.
+        connections: connections to open.
+        patience_s: seconds to wait for responses after the last moment.
     """
     import uvloop
 

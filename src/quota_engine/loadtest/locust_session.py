@@ -1,4 +1,4 @@
-"""A load test under Locust: the plan goes from the master to the workers, their books come back, and a verdict follows.
+"""Load test under Locust: the master sends the plan to the workers, collects their observations and runs the checks.
 
 In a test of one process, that process is both.
 """
@@ -57,7 +57,7 @@ _logger = logging.getLogger("quota_engine.loadtest")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Locust's command line, with ours."""
+    """Add the load test's options to Locust's command line."""
 
     def add(name: str, kind: type, default: Any, text: str, **more: Any) -> None:
         variable = "LOADTEST_" + name.upper().replace("-", "_")
@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def options_of(parsed: argparse.Namespace) -> LoadTestOptions:
-    """The options as the rest knows them."""
+    """Return the options of the load test."""
     return LoadTestOptions(
         scenario=parsed.scenario,
         trace=parsed.trace,
@@ -112,7 +112,7 @@ def options_of(parsed: argparse.Namespace) -> LoadTestOptions:
 
 
 class LocustSession:
-    """What a process knows of the test; ``environment.loadtest`` in Locust's hands."""
+    """State of the load test in one process; Locust reaches it as ``environment.loadtest``."""
 
     def __init__(self, environment: Environment, host: Any) -> None:
         self.environment = environment
@@ -131,7 +131,7 @@ class LocustSession:
         self._share_books: Observations | None = None
         self._deadline_us = 0
         self.engine: Any = None
-        """The library, for the direct transport."""
+        """The engine of the direct transport."""
         runner = environment.runner
         assert runner is not None
         if not isinstance(runner, MasterRunner):
@@ -143,13 +143,13 @@ class LocustSession:
 
     @property
     def is_master(self) -> bool:
-        """Whether this process plans and judges."""
+        """True if this process plans the test and runs the checks."""
         return isinstance(self.environment.runner, MasterRunner | LocalRunner)
 
-    # --- The master ----------------------------------------------------------------------------------------------
+    # --- Master --------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Look at what the host has on sale, and make the plan. Once."""
+        """Read what the target has on sale, and make the plan. Call once."""
         if self._plan is not None:
             return
         parsed = self.environment.parsed_options
@@ -187,20 +187,20 @@ class LocustSession:
 
     @property
     def _is_direct(self) -> bool:
-        """Whether people go to the library: whoever is at the engine has gone past the waiting rooms of the service."""
+        """True if people call the engine directly, past the service's waiting rooms."""
         return bool(self.environment.parsed_options and self.environment.parsed_options.is_direct)
 
     def _rooms(self, days: Sequence[DayOnSale]) -> dict[str, str]:
-        """The waiting rooms that the host has for these days' releases, by office."""
+        """Return the ids of the target's waiting rooms for these days, by office."""
         ids = {day.office: room_of(day) for day in days}
         return {office: room for office, room in ids.items() if self.target.call("GET", f"/v1/rooms/{room}")[0] == 200}
 
     def _roles(self) -> tuple[str, ...]:
-        """The roles of the user classes that were picked."""
+        """Return the roles of the user classes that were chosen."""
         return tuple(sorted({getattr(user, "role", PersonRole.CITIZEN).name for user in self.environment.user_classes}))
 
     def users(self) -> int | None:
-        """How many lanes are needed now and in the next seconds; never fewer than before. ``None`` ends the test."""
+        """Return the number of users for the next seconds, never fewer than before; ``None`` ends the test."""
         self.prepare()
         plan = self._plan
         assert plan is not None
@@ -261,17 +261,17 @@ class LocustSession:
         print(verdict.text(), flush=True)  # noqa: T201 - what the command is for
         environment.process_exit_code = 0 if verdict.ok else 1
 
-    # --- A process that presses ----------------------------------------------------------------------------------
+    # --- Worker --------------------------------------------------------------------------------------------------
 
     def _begin(self, environment: Environment, msg: Any, **_: Any) -> None:
-        """The plan has come: put everybody of this process's share on the timetable."""
+        """Schedule the people of this process's share of the plan."""
         received_s = time.monotonic()
         plan = msgspec.json.decode(msg.data["plan"], type=LoadTestPlan)
         scenario = scenario_of(plan.options)
         cast = load_population(plan, scenario, supply_of(plan, scenario))
         people = cast.population
         books = Observations.empty(0, 0, series_start_s(min(people.first_press_us)))
-        # Each process decides by a stream of its own; who comes and when is the same for all.
+        # Each process decides by its own random stream; arrivals are the same for all.
         agents = Agents(
             scenario.agents,
             scenario.arrivals,
@@ -295,7 +295,7 @@ class LocustSession:
                     -round(plan.options.lead_s * 1e6),
                     _operator(scripts, office_day),
                 )
-        # What has been made so far lives as long as the process: nobody has to look through it while people press.
+        # These objects live as long as the process, so the garbage collector need not scan them during the test.
         gc.collect()
         gc.freeze()
         self._plan = self._plan or plan
@@ -324,12 +324,12 @@ class LocustSession:
 
 
 def begin_http(environment: Environment) -> None:
-    """Make this process's session. The one that plans looks at the host first, and ends if nobody may press there."""
+    """Create the session of this process. The master checks the target first and exits if a test may not run there."""
     parsed = environment.parsed_options
     assert parsed is not None
     parsed.is_direct = getattr(parsed, "is_direct", False)
     if os.environ.get("LOADTEST_PLAIN"):
-        # Locust's own tables are twice as wide as a terminal; the verdict says what they say.
+        # Locust's tables are twice as wide as a terminal, and the result repeats them.
         logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)
     try:
         host = TargetClient(environment.host or "", parsed.token)
@@ -345,7 +345,7 @@ def begin_http(environment: Environment) -> None:
 
 
 def begin_direct(environment: Environment) -> None:
-    """The same, and open the engine on the staging's store where people press."""
+    """Create the session, and open the engine on the target's store in processes that send requests."""
     parsed = environment.parsed_options
     assert parsed is not None
     parsed.is_direct = True
@@ -371,7 +371,7 @@ def _operator(scripts: UserScripts, office_day: int) -> Any:
 
 
 def _arrival_curve(presses_us: Any, start_s: int, window_s: float) -> list[int]:
-    """First presses in each second from ``start_s`` on: the shape of the opening."""
+    """Return the number of first actions in each second from ``start_s`` on."""
     seconds = max(math.ceil(window_s) - start_s, 1)
     curve = [0] * seconds
     for at_us in presses_us:

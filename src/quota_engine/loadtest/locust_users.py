@@ -56,7 +56,7 @@ class LoadUser(User):
 
 
 class HttpLoadUser(LoadUser, FastHttpUser):
-    """Sends requests over HTTP, on a connection of its own that it keeps open."""
+    """Sends requests over HTTP, on its own connection, which it keeps open."""
 
     abstract = True
     concurrency = 1
@@ -132,7 +132,7 @@ def user_classes(base: type[LoadUser]) -> tuple[type[LoadUser], ...]:
 
 
 class OpeningShape(LoadTestShape):
-    """Follows the scenario's arrivals: as many users as people who act in the next seconds, all at once if needed."""
+    """Follows the scenario's arrivals: as many users as people who act in the next seconds."""
 
     def tick(self) -> tuple[int, float] | None:
         """Return the number of users and the users to start a second, or ``None`` when the test has ended."""

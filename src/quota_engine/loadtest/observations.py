@@ -1,4 +1,4 @@
-"""A load test's own books: what people were told, kept apart from the service's word, and small enough to be sent."""
+"""Observations of a load test: the responses that people got, in messages of bounded size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from quota_engine.reporting.statistics import Histogram, Series
 from quota_engine.simulation.metrics import Measures
 
 BATCH_MAX: Final = 1000
-"""Places in one message from a worker to the master."""
+"""Most places in one message from a worker to the master."""
 _SAMPLES_MAX: Final = 20
 
 _COUNTS: Final = (
@@ -37,8 +37,10 @@ _SERIES: Final = ("arrivals", "answers", "taken", "sold")
 
 
 class BookedPlace(msgspec.Struct, array_like=True):
-    """A reservation as its applicant knows it: ``state`` is ``HELD``, ``CONFIRMED``, ``CANCELLED``, ``RELEASED`` or
-    ``EXPIRED``, the last of them that they were told of. ``at_us`` is when, from the opening.
+    """A reservation as its applicant knows it.
+
+    ``state`` is the last state in a response: ``HELD``, ``CONFIRMED``, ``CANCELLED``, ``RELEASED`` or ``EXPIRED``.
+    ``at_us`` is the moment of that response, in microseconds from the opening.
     """
 
     person: int
@@ -52,8 +54,9 @@ class BookedPlace(msgspec.Struct, array_like=True):
 
 
 class ApplicationReceipt(msgspec.Struct, array_like=True):
-    """An application in a draw as its applicants know it: its number, their tokens in the published list, what they
-    chose, as often as they have changed it, and whether they have taken it back.
+    """An application in a draw as its applicants know it.
+
+    ``tokens`` name its applicants in the published list. ``version`` counts its changes.
     """
 
     person: int
@@ -65,7 +68,7 @@ class ApplicationReceipt(msgspec.Struct, array_like=True):
 
 
 class UnansweredPerson(msgspec.Struct, array_like=True):
-    """Somebody who has no final answer, and what they were waiting for."""
+    """A person without a final answer, and the request or wait that was pending."""
 
     person: int
     office_day: int
@@ -74,22 +77,22 @@ class UnansweredPerson(msgspec.Struct, array_like=True):
 
 @dataclasses.dataclass(slots=True)
 class Observations:
-    """What one process has seen, or all of them together.
+    """Observations of one process, or of all processes together.
 
-    ``measures`` are the simulation's own, so that both stand side by side. ``request_us`` is what requests took on the
-    wire. ``lag_us`` is how much later than they were due they were handed to the lanes: the load generator's own fault.
-    ``lane_us`` is how long they then waited until a lane was free.
+    ``metrics`` are the simulation's own class, so that both can be compared. ``request_us`` are durations of requests.
+    ``lag_us`` is the time from the due moment to the queue of the Locust users: the fault of the load generator.
+    ``user_wait_us`` is the time in that queue.
     """
 
     metrics: Measures
     places: dict[str, BookedPlace] = dataclasses.field(default_factory=dict)
     receipts: dict[int, ApplicationReceipt] = dataclasses.field(default_factory=dict)
     receipts_changed: int = 0
-    """People whose application had another number when they came back, or who were told the number of another."""
+    """People whose application had another number when they came back."""
     unanswered: list[UnansweredPerson] = dataclasses.field(default_factory=list)
     unanswered_count: int = 0
     passes_refused: int = 0
-    """People whom a waiting room let in, and who were turned away with its pass."""
+    """People who entered through a waiting room, but whose pass was refused."""
     ends_by_role: Counter[str] = dataclasses.field(default_factory=Counter)
     requests_by_name: Counter[str] = dataclasses.field(default_factory=Counter)
     lost_by_reason: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -97,25 +100,25 @@ class Observations:
     lag_us: Histogram = dataclasses.field(default_factory=Histogram)
     user_wait_us: Histogram = dataclasses.field(default_factory=Histogram)
     capacities: dict[str, int] = dataclasses.field(default_factory=dict)
-    """The largest capacity that an operator of the test has set, by ``office_day/quota``."""
+    """The largest capacity that an operator of the test set, by ``office_day/quota``."""
 
     @classmethod
     def empty(cls, people: int, capacity: int, start_s: int) -> Observations:
-        """Books with nothing in them, for so many people and places; series start at second ``start_s``."""
+        """Return empty observations of so many people and places; series start at second ``start_s``."""
         return cls(Measures(people, capacity, start_s))
 
     def record_place(self, place: BookedPlace) -> None:
-        """Somebody was given a place, or told something new about one."""
+        """Record a new place, or a new state of a known one."""
         self.places[place.reference] = place
 
     def record_unanswered(self, person: int, office_day: int, waiting_for: str) -> None:
-        """Somebody was still waiting for an answer when the test ended."""
+        """Record a person who still waited for an answer when the test ended."""
         self.unanswered_count += 1
         if len(self.unanswered) < _SAMPLES_MAX:
             self.unanswered.append(UnansweredPerson(person, office_day, waiting_for))
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """The books as messages of bounded size; the last one has ``last`` set."""
+        """Yield the observations as messages of bounded size; the last one has ``last`` set."""
         places = list(self.places.values())
         for start in range(0, len(places), BATCH_MAX):
             yield {"places": msgspec.to_builtins(places[start : start + BATCH_MAX])}
@@ -145,10 +148,10 @@ class Observations:
         }
 
     def add_message(self, page: Mapping[str, Any]) -> None:
-        """Add what another process has seen."""
+        """Add a message of another process."""
         for place in msgspec.convert(page.get("places", ()), list[BookedPlace]):
             if place.reference in self.places:
-                # Two people were told the same reservation: kept under a name of its own, for the verdict to find.
+                # Two people got the same reservation. Keep both, so that the checks find it.
                 place.reference += f" (person {place.person})"
             self.places[place.reference] = place
         for receipt in msgspec.convert(page.get("receipts", ()), list[ApplicationReceipt]):

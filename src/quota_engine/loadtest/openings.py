@@ -1,4 +1,4 @@
-"""The openings that ``quota-engine loadtest run`` replays, each by Locust in a process of its own.
+"""The openings that ``quota-engine loadtest run`` replays, each by Locust in its own process.
 
 Locust's gevent patches the standard library when it is imported, so this module starts it as another process.
 """
@@ -54,7 +54,7 @@ class OpeningPreset(NamedTuple):
     """A bundled scenario or a file."""
     applicants: int
     speed: float
-    """How many times faster than real time people act."""
+    """Factor by which people act faster than in reality."""
     window_s: float
     places_share: float = 1.0
     catalog: str = ""
@@ -74,7 +74,7 @@ OPENING_PRESETS: Final = (
 class RunOptions(msgspec.Struct, frozen=True):
     """Options of ``quota-engine loadtest run``.
 
-    Without ``host`` each opening starts a staging service of its own and ends it afterwards.
+    Without ``host`` each opening starts its own staging service and ends it afterwards.
     """
 
     host: str = ""
@@ -131,7 +131,7 @@ def clean_up_target(host: str, token: str, run: str, *, force: bool, remote: boo
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that started processes end on the way out."""
+    """Turn SIGTERM into an exception, so that cleanup code ends the started processes."""
 
     def stop(number: int, _: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)

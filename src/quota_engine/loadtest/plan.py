@@ -1,4 +1,4 @@
-"""What a load test is going to do: its options, the scenario at its speed, and what the host has on sale."""
+"""Plan of a load test: its options, the scenario at its speed, and the days that the target has on sale."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _EPOCH_DAY: Final = datetime.date(1970, 1, 1).toordinal()
 
 
 class PlanError(QuotaEngineError):
-    """The load test is not run, for a reason that its text says."""
+    """A load test that cannot run; the text gives the reason and the remedy."""
 
 
 class LoadTestOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a scenario is replayed. ``0`` and ``""`` leave it to the scenario, or to what there is."""
+    """Options of a replay. ``0`` and ``""`` stand for the scenario's value."""
 
     scenario: str = "surabaya"
     trace: str = ""
@@ -47,30 +47,28 @@ class LoadTestOptions(msgspec.Struct, frozen=True, kw_only=True):
     offices: int = 0
     seed: int = -1
     speed: float = 1.0
-    """Forms, pauses, patience and tails take so many times less; the second of the opening takes a second."""
+    """Factor by which forms, pauses, patience and tails are shorter. The second of the opening keeps its length."""
     lead_s: float = 10.0
-    """How long before the opening the first may press; who would have come earlier comes then."""
+    """Seconds before the opening at which the test starts."""
     window_s: float = 60.0
-    """How long after the opening the last may press. Who still fills in a form then sends it at once."""
+    """Seconds after the opening in which people may act. People who still fill in a form send it at the end."""
     grace_s: float = 20.0
-    """How long answers are waited for after that."""
+    """Seconds to wait for responses after the window."""
     wait_s: float = 900.0
-    """How long an opening may lie ahead to be waited for; otherwise the days that are open are taken."""
+    """Most seconds to wait for an opening that lies ahead; otherwise the test takes days that are open."""
     users_max: int = 400
-    """Lanes: requests that may be under way at once."""
+    """Locust users, and so the most requests at once."""
     rate_max_per_s: float = 5000.0
     """Requests a second, over all processes."""
     timeout_s: float = 30.0
-    """How long a request may take."""
+    """Time limit of a request, in seconds."""
     run: str = ""
-    """The name of this run; it marks everything that it books."""
+    """Name of the run; it is part of every reservation id."""
     roles: tuple[str, ...] = ()
 
 
 class DayOnSale(msgspec.Struct, frozen=True, kw_only=True):
-    """A day of an office as the host offers it: when it opens, and the places that each quota has left, and has not
-    any more, of its capacity.
-    """
+    """A day as the target offers it: its opening, and for each quota the places left and the places taken."""
 
     office: str
     day: int
@@ -80,11 +78,12 @@ class DayOnSale(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadTestPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What every process of the test works from: the same for all but ``share``, the number of this one of ``shares``.
+    """Plan of a test, the same for all processes except for ``share``, this process's number of ``shares``.
 
-    ``opens_at_ms`` is by the host's clock, ``opens_in_ms`` from the moment at which the plan was sent. With
-    ``is_open`` the days have been open before: then everybody comes after the moment that stands for the opening.
-    ``rooms`` are the ids of the offices' waiting rooms, by office, as far as they have one.
+    ``opens_at_ms`` is by the target's clock, ``opens_in_ms`` counts from the moment at which the plan was sent. With
+    ``is_open`` the days were open before, and everyone comes after the moment that stands for the opening. ``rooms``
+    has
+    the waiting room's id of each office that has one.
     """
 
     options: LoadTestOptions
@@ -94,13 +93,17 @@ class LoadTestPlan(msgspec.Struct, frozen=True, kw_only=True):
     is_open: bool = False
     rooms: dict[str, str] = {}
     draw: str = ""
-    """The draw in which places are given away in place of an opening; ``""``: none."""
+    """Id of the draw that gives the places away in place of an opening, or ``""``."""
     share: int = 0
     shares: int = 1
 
 
 def scenario_of(options: LoadTestOptions) -> Scenario:
-    """The scenario as it is replayed. Raises ``CatalogError`` with every mistake of the file."""
+    """Return the scenario as the test replays it.
+
+    Raises:
+        CatalogError: the file is not a valid scenario; the error lists every problem.
+    """
     scenario = load_scenario(options.scenario)
     changes: dict[str, Any] = {}
     if options.applicants:
@@ -117,9 +120,9 @@ def scenario_of(options: LoadTestOptions) -> Scenario:
 
 
 def accelerated(scenario: Scenario, speed: float) -> Scenario:
-    """The same people, whose forms, patience and tails are ``speed`` times shorter.
+    """Return the scenario with forms, patience and tails ``speed`` times shorter.
 
-    What makes the rush stays as it is: how fast people react to the opening, and how often refreshers press.
+    The opening keeps its pace: people react to the opening, and refreshers try, as fast as before.
     """
     if speed == 1.0:
         return scenario
@@ -153,11 +156,19 @@ def days_on_sale(
     now_ms: int,
     wait_s: float,
 ) -> tuple[tuple[DayOnSale, ...], bool]:
-    """What the host has on sale of the scenario's offices, and whether it is open already.
+    """Return the target's days on sale for the scenario's offices, and True if they are open already.
 
-    ``offices`` and ``availability`` (office, first day, last day) are the bodies of the host's answers. The next
-    opening within ``wait_s`` is taken; without one, the days that are open and have places. Raises :class:`Refused` if
-    there is nothing.
+    The next opening within ``wait_s`` seconds wins; without one, the open days with places left.
+
+    Args:
+        scenario: names catalog, offices and days.
+        offices: body of the target's list of offices.
+        availability: returns the target's days for an office, a first and a last day.
+        now_ms: current time, in milliseconds since 1970.
+        wait_s: see above.
+
+    Raises:
+        PlanError: nothing is on sale.
     """
     wanted = scenario.sale.offices
     known = [office for office in offices if not wanted or office["id"] in wanted]
@@ -193,16 +204,16 @@ def days_on_sale(
 
 
 def room_of(day: DayOnSale) -> str:
-    """The id that the waiting room of a day's release has, if it has one: the office, and the opening in UTC."""
+    """Return the id that the waiting room of a day's release has: the office and the opening in UTC."""
     opening = datetime.datetime.fromtimestamp(day.opens_at_ms / 1000, datetime.UTC)
     return f"{day.office}-{opening:%Y%m%dT%H%M}"
 
 
 def _places_for(scenario: Scenario, catalog: Catalog, office: str, view: Mapping[str, Any]) -> int:
-    """How many of the scenario's applicants a day has places for."""
+    """Return the number of places that a day has for the scenario's applicants."""
     options: list[tuple[str, ...]] = []
     for booking in scenario.bookings:
-        with contextlib.suppress(InvalidRequest):  # an office without such a service
+        with contextlib.suppress(InvalidRequest):  # this office does not offer the service
             options += wish_of(booking).options(catalog, office)
     available = {quota["name"]: quota["available"] for quota in view["quotas"]}
     none = {name: 0 for option in options for name in option}
@@ -220,7 +231,7 @@ def _day_on_sale(office: str, view: Mapping[str, Any]) -> DayOnSale:
 
 
 def _largest(days: Sequence[DayOnSale], offices_max: int) -> list[DayOnSale]:
-    """The days of the offices with the most places; of two equal ones the one that comes first."""
+    """Return the days of the offices with the most places; of equal offices the first."""
     places: dict[str, int] = {}
     for day in days:
         places[day.office] = places.get(day.office, 0) + sum(day.available.values())
@@ -229,10 +240,12 @@ def _largest(days: Sequence[DayOnSale], offices_max: int) -> list[DayOnSale]:
 
 
 def supply_of(plan: LoadTestPlan, scenario: Scenario) -> Market:
-    """The plan's days as a market that can be simulated, with the places that the host has left.
+    """Return the plan's days as a supply that can be simulated, with the places that the target has left.
 
-    The catalog is the scenario's: it has to be the one that the host runs with. Raises ``CatalogError`` if it does not
-    know an office or a day.
+    The scenario's catalog must be the catalog of the target.
+
+    Raises:
+        CatalogError: the catalog does not know an office or a day.
     """
     catalog = load_catalog(scenario.sale.catalog)
     office_days = tuple(_office_day(catalog, scenario.sale.catalog, each) for each in plan.days)

@@ -1,6 +1,6 @@
-"""Who comes to a load test: the scenario's applicants, and programs, brokers and kiosks beside them, as one population.
+"""Population of a load test: the scenario's applicants, and the bots, brokers and kiosks beside them.
 
-The simulation is given the same population, so that both replay the same opening.
+The simulation receives the same population, so that both replay the same opening.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from quota_engine.simulation.supply import Market, Wish, open_market, wish_of
 from quota_engine.simulation.trace import read_trace
 
 IDENTITY_PREFIX: Final = "loadtest-"
-"""Every idempotency key begins with it, and so does every reservation's id: that is how a purge knows its own."""
+"""Prefix of every idempotency key, and so of every reservation id: the cleanup finds its reservations by it."""
 
 _PRESSES_MAX: Final = 400
 _ONE_S: Final = 1_000_000
 
 
 class PersonRole(enum.IntEnum):
-    """What somebody is; each has a user class of its own."""
+    """Role of a person; each has its own Locust user class."""
 
     CITIZEN = 0
-    """Waits for the opening, presses, fills in the form; some crash and come back, some walk away."""
+    """Waits for the opening, reserves, fills in the form; some crash and come back, some abandon the form."""
     REFRESHER = 1
-    """Presses every few seconds, from before the opening until there is an answer to be content with."""
+    """Tries every few seconds, from before the opening until there is an answer to accept."""
     BOT = 2
-    """A program: presses four times a second until it is open, and watches for places that come back."""
+    """Tries four times a second until the quota opens, then watches for places that come back."""
     BROKER = 3
-    """Presses to the millisecond with many identities, and hands places over by cancelling and booking again."""
+    """Tries at the exact opening with many identities, and hands places over by cancelling and booking again."""
     KIOSK = 4
-    """A computer in the office, used by one person after the other, with places of its own."""
+    """A computer in the office, used by one person after the other, with its own allotment."""
     OPERATOR = 5
-    """Changes capacities while people press."""
+    """Changes capacities during the test."""
 
 
 class LoadPopulation(NamedTuple):
-    """The people, their roles (one a person of the population), and the market with what all of them can reach."""
+    """The people, one role for each of them, and the supply of all days that they can reach."""
 
     population: Population
     roles: bytearray
@@ -56,26 +56,35 @@ class LoadPopulation(NamedTuple):
 
 
 def key_prefix(run: str) -> str:
-    """What the ids of a run's reservations begin with."""
+    """Return the prefix of the reservation ids of a run."""
     return f"{IDENTITY_PREFIX}{run}-"
 
 
 def key_of(run: str, index: int, number: int) -> str:
-    """The idempotency key of a person's wish: ``number`` counts their wishes."""
+    """Return the idempotency key of a person's request; ``number`` counts the person's requests."""
     return f"{key_prefix(run)}{index}-{number}"
 
 
 def identity_of(run: str, index: int, companion: int = 0) -> str:
-    """A national number that nobody has: 16 digits, the first two 00, which no province has; other runs have others.
+    """Return an identity that no person has: 16 digits that begin with 00, which no province uses.
 
-    ``index`` is below 10 million, ``companion`` below 10.
+    Identities of different runs differ.
+
+    Args:
+        run: name of the run.
+        index: index of the person, below 10 million.
+        companion: index within the party, below 10.
     """
     number = int.from_bytes(hashlib.blake2b(run.encode(), digest_size=4).digest(), "big") % 1_000_000
     return f"00{number:06d}{index:07d}{companion}"
 
 
 def load_population(plan: LoadTestPlan, scenario: Scenario, market: Market) -> LoadPopulation:
-    """Everybody who comes. Raises ``CatalogError`` for a trace with mistakes."""
+    """Return everyone who takes part in the test.
+
+    Raises:
+        CatalogError: the plan's trace is not valid.
+    """
     people = _recorded(plan, scenario, market) if plan.options.trace else draw_population(scenario, market)
     roles = bytearray(
         PersonRole.REFRESHER if kind == Kind.REFRESHER and not plan.options.trace else PersonRole.CITIZEN
@@ -91,7 +100,7 @@ def load_population(plan: LoadTestPlan, scenario: Scenario, market: Market) -> L
 
 
 def _recorded(plan: LoadTestPlan, scenario: Scenario, market: Market) -> Population:
-    """A trace's people, at the plan's speed: the n-th recorded day of an office is its n-th day on sale."""
+    """Return the people of a trace at the plan's speed: an office's n-th recorded day is its n-th day on sale."""
     recorded = open_market(scenario, plan.options.scenario)
     path = pathlib.Path(plan.options.trace)
     people = read_trace(path, recorded, wish_of(scenario.bookings[0]), scenario.seed)
@@ -110,13 +119,13 @@ def _recorded(plan: LoadTestPlan, scenario: Scenario, market: Market) -> Populat
             index: tuple(round(at_us / speed) for at_us in presses)
             for index, presses in people.later_presses_us.items()
         },
-        # What was recorded are identities of people: they are counted, and nothing else.
+        # Recorded identities belong to real people: replace them with numbers.
         identities=tuple(str(index) for index in range(len(people))),
     )
 
 
 def _by_office(market: Market) -> list[tuple[str, int]]:
-    """Each office-day as its office, and the how many-th day of it that is."""
+    """Return each office-day as its office and its number among that office's days, from 0."""
     seen: dict[str, int] = {}
     found = []
     for each in market.office_days:
@@ -127,7 +136,7 @@ def _by_office(market: Market) -> list[tuple[str, int]]:
 
 
 class _Extras:
-    """A population that is added to: people who press at moments that are known beforehand."""
+    """Adds people with known moments of action to a population."""
 
     def __init__(self, people: Population, roles: bytearray, market: Market) -> None:
         self._people, self._market = people, market
@@ -138,7 +147,7 @@ class _Extras:
         self.wishes = list(people.wishes)
 
     def add(self, role: PersonRole, office_day: int, wish: int, presses_us: list[int]) -> None:
-        """Somebody who presses at each of these moments, until they have a place."""
+        """Add a person who tries at each of ``presses_us``, microseconds from the opening, until there is a place."""
         index = len(self._first)
         self._first.append(presses_us[0])
         self._kinds.append(Kind.RECORDED)
@@ -150,7 +159,7 @@ class _Extras:
             self._later[index] = tuple(presses_us[1:])
 
     def cast(self) -> LoadPopulation:
-        """Everybody."""
+        """Return the extended population."""
         people = dataclasses.replace(
             self._people,
             first_press_us=self._first,
@@ -166,7 +175,7 @@ class _Extras:
 
 
 def _add_bots(extras: _Extras, scenario: Scenario, market: Market) -> None:
-    """Programs: press from before the opening, quickly until it is open, then now and then while they watch."""
+    """Add bots: they try from before the opening, quickly until it opens, then at intervals while they watch."""
     society, chance = scenario.society, stream(scenario.seed, "load/bots")
     count = round(scenario.load_test.bot_share * scenario.applicants)
     weights = list(itertools.accumulate(each.places for each in market.office_days))
@@ -183,7 +192,7 @@ def _add_bots(extras: _Extras, scenario: Scenario, market: Market) -> None:
 
 
 def _add_brokers(extras: _Extras, scenario: Scenario, market: Market) -> None:
-    """Brokers' identities: all press at the opening, as nearly as their clocks allow, and once again a moment later."""
+    """Add brokers: all their identities try at the opening, up to their clock's error, and twice more soon after."""
     brokers, chance = scenario.society.brokers, stream(scenario.seed, "load/brokers")
     opens = _opens_us(market)
     for office_day, each in enumerate(market.office_days):
@@ -194,7 +203,7 @@ def _add_brokers(extras: _Extras, scenario: Scenario, market: Market) -> None:
 
 
 def _add_kiosks(extras: _Extras, scenario: Scenario, market: Market, window_s: float) -> None:
-    """People at the computers of an office: at each of them one after the other, as long as the form takes."""
+    """Add people at the kiosks of each office, one after the other, each for the time of a form."""
     load, chance = scenario.load_test, stream(scenario.seed, "load/kiosks")
     first = scenario.bookings[0]
     wish = Wish(first.service, first.service_unit, first.session, load.kiosk_channel)
@@ -203,7 +212,7 @@ def _add_kiosks(extras: _Extras, scenario: Scenario, market: Market, window_s: f
     for office_day, each in enumerate(market.office_days):
         try:
             wish.options(market.catalog, each.office)
-        except InvalidRequest:  # an office without computers
+        except InvalidRequest:  # this office has no kiosks
             continue
         if number < 0:
             extras.wishes.append(wish)
@@ -220,10 +229,10 @@ def _opens_us(market: Market) -> list[int]:
 
 
 def _within(people: Population, scenario: Scenario, plan: LoadTestPlan) -> Population:
-    """The people with nobody before the start of the test, or after its window.
+    """Return the people with all first actions between the start of the test and the end of its window.
 
-    Who would have come earlier comes at the start, within a second; where it is open already, that is second 0. Who
-    would have come later comes at any time in the window.
+    Earlier arrivals move into the first second of the test; where days are open already, that second starts at 0. Later
+    arrivals move to a random moment of the window.
     """
     lead_us, window_us = round(plan.options.lead_s * _ONE_S), round(plan.options.window_s * _ONE_S)
     first_us = 0 if plan.is_open else -lead_us

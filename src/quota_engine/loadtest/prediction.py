@@ -1,4 +1,4 @@
-"""What the simulation says of the same opening: the same people, catalog and places, under a virtual clock."""
+"""Prediction for a load test: the simulation of the same people, catalog and places under a virtual clock."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from quota_engine.simulation.simulation import Prepared, simulate
 
 
 def predict(scenario: Scenario, cast: LoadPopulation) -> Measures:
-    """The measures of a simulated run, on the store in memory.
+    """Return the metrics of a simulated run on the store in memory.
 
-    Programs, brokers and kiosks press when they press in the test; between presses they behave as applicants do.
+    Bots, brokers and kiosks act at the same moments as in the test; between them they behave as applicants do.
     """
     numbers = itertools.count(1)
     clock = ManualClock(0)

@@ -1,4 +1,4 @@
-"""The report of a load test: one HTML page with nothing to load, for light and dark."""
+"""Report of a load test: one HTML page without external resources, for light and dark."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _READING = (
 
 
 def _plots(verdict: LoadTestResult) -> list[Plot]:
-    """A draw sells nothing over time."""
+    """Return the plots; a draw sells nothing over time, so it has no sales plot."""
     return [plot for plot in plots_of(_runs(verdict)) if not (verdict.drawn and plot.name == "sales")]
 
 
@@ -171,7 +171,7 @@ def _kept(kept: bool) -> str:
 
 
 def _apart(row: ComparedFigure) -> str:
-    """How far a measured value is from the predicted one, in per cent of it."""
+    """Return the difference from the predicted value in per cent of it."""
     if row.measured is None or row.predicted is None:
         return ""
     if row.measured == row.predicted:

@@ -1,4 +1,4 @@
-"""The verdict: what was found, what was measured, and how far from the prediction; as text, JSON and CSV."""
+"""Result of a load test: findings, figures and their distance from the prediction, as text, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _WHY_STATUS: Final = {
 
 
 class CheckFinding(NamedTuple):
-    """Something that should not be: its kind (oversold, duplicate, leak ...) and a sentence."""
+    """A violated promise: its kind (oversold, duplicate, leak …) and a sentence."""
 
     kind: str
     text: str
 
 
 class LimitCheck(NamedTuple):
-    """A limit of the scenario, and what was measured; ``None``: it never came to it."""
+    """A limit of the scenario and the measured value, ``None`` if it never occurred."""
 
     name: str
     limit: float
@@ -47,19 +47,21 @@ class LimitCheck(NamedTuple):
 
     @property
     def kept(self) -> bool:
-        """Whether it was not exceeded."""
+        """True if the measured value is within the limit."""
         return self.measured is not None and self.measured <= self.limit
 
     def sentence(self) -> str:
-        """The limit in words."""
+        """Return the limit as a sentence."""
         measured = "never" if self.measured is None else f"{self.measured:.4g}"
         return f"{self.name} is {self.limit:g}, measured {measured} {self.what}"
 
 
 class ComparedFigure(NamedTuple):
-    """A figure of the report. ``predicted`` is ``None`` where a simulation has none; ``why`` says what sets them apart.
+    """A figure of the report.
 
-    ``kind`` is ``count``, ``us`` (microseconds) or ``s`` (seconds).
+    ``predicted`` is ``None`` where the simulation has none; ``why`` explains a difference. ``kind`` is ``count``,
+    ``us``
+    (microseconds) or ``s`` (seconds).
     """
 
     section: str
@@ -70,7 +72,7 @@ class ComparedFigure(NamedTuple):
     why: str = ""
 
     def shown(self, value: float | None) -> str:
-        """A value in its unit."""
+        """Return a value with its unit."""
         if value is None:
             return "-"
         if self.kind == "us":
@@ -80,7 +82,7 @@ class ComparedFigure(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoadTestResult:
-    """Everything that is known after a test. ``others`` counts reservations of the same offices that were not ours."""
+    """Everything known after a test. ``others`` counts reservations at the same offices that are not of the test."""
 
     plan: LoadTestPlan
     scenario: Scenario
@@ -94,16 +96,16 @@ class LoadTestResult:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
+        """True if there are no findings."""
         return not self.findings
 
     @property
     def headline(self) -> str:
-        """What was replayed, in a line."""
+        """One line about the opening."""
         return opening_line(len_of(self), self.market)
 
     def notes(self) -> list[str]:
-        """What has to be known to read the figures."""
+        """Return notes that help to read the figures."""
         notes = []
         lag, lane = self.observations.lag_us.percentile(0.99), self.observations.user_wait_us.percentile(0.99)
         if lag > _LAG_US_FAIR:
@@ -140,7 +142,7 @@ class LoadTestResult:
         return notes
 
     def figures(self) -> list[ComparedFigure]:
-        """Every figure, with the prediction beside it."""
+        """Return every figure, with its prediction."""
         if self.drawn is not None:
             return self._figures_of_draw(self.drawn)
         measured, predicted, books = self.observations.metrics, self.predicted, self.observations
@@ -196,7 +198,7 @@ class LoadTestResult:
         return rows + self._figures_of_wire()
 
     def _figures_of_draw(self, drawn: DrawRunResult) -> list[ComparedFigure]:
-        """Those of a draw. What is predicted is what follows from the rules, worked out here from the same files."""
+        """Return the figures of a draw. Their predictions follow from the rules and the published files."""
         measured, receipts = self.observations.metrics, self.observations.receipts.values()
         totals, withdrawn = drawn.head.totals, sum(receipt.is_withdrawn for receipt in receipts)
         changed = sum(receipt.version > 1 and not receipt.is_withdrawn for receipt in receipts)
@@ -254,7 +256,7 @@ class LoadTestResult:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The verdict for JSON."""
+        """Return the result for JSON."""
         options = msgspec.to_builtins(self.plan.options)
         return {
             "title": self.scenario.title,
@@ -276,7 +278,7 @@ class LoadTestResult:
         }
 
     def as_csv(self) -> str:
-        """All figures as a table. Times are in milliseconds."""
+        """Return all figures as CSV. Times are in milliseconds."""
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(("section", "figure", "unit", "measured", "predicted", "why"))
@@ -287,7 +289,7 @@ class LoadTestResult:
         return text.getvalue()
 
     def text(self) -> str:
-        """The verdict for a terminal of 80 columns."""
+        """Return the result as text of at most 80 columns."""
         lines = ["", self.scenario.title, *_wrapped(f"{self.headline}. Run {self.plan.options.run}.")]
         first = len(lines)
         for section, rows in itertools.groupby(self.figures(), key=lambda figure: figure.section):
@@ -312,7 +314,7 @@ class LoadTestResult:
 
 
 def len_of(verdict: LoadTestResult) -> int:
-    """How many people came."""
+    """Return the number of people."""
     return verdict.predicted.applicants
 
 

@@ -1,5 +1,6 @@
-"""A staging of one's own for the time of a test: the service with its workers on an embedded Valkey, in a temporary
-directory, on a free port, selling a week that opens in a moment.
+"""Staging service for the time of a test: workers on an embedded Valkey, in a temporary folder, on a free port.
+
+It sells the week that follows the opening.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _SERVE: Final = (sys.executable, "-c", "from quota_engine.cli.main import main; 
 
 
 class StagingServer(msgspec.Struct, frozen=True):
-    """Where it is, an operator's token, and what it runs with. ``pid`` is the process that was started."""
+    """Address, operator's token and settings of a running staging service; ``pid`` is its main process."""
 
     url: str
     token: str
@@ -52,11 +53,13 @@ class StagingServer(msgspec.Struct, frozen=True):
 def opening_catalog(
     name: str, opens_at_s: float, speed: float = 1.0, places_share: float = 1.0
 ) -> tuple[dict[str, Any], datetime.date]:
-    """A catalog's file with all its schedules opening at one moment, and the first day that they open then.
+    """Return a catalog file whose schedules all open at one moment, and the first day on sale.
 
-    Every office opens the whole next week at ``opens_at_s`` (seconds since 1970). ``name`` is a built-in catalog or a
-    TOML file. Holds and cooling times are ``speed`` times shorter, as everything is that people wait for. Of every
-    capacity there is ``places_share``, one place at least: a smaller country for a smaller machine.
+    Args:
+        name: a bundled catalog or a TOML file.
+        opens_at_s: the opening, in seconds since 1970. Every office then opens the whole next week.
+        speed: factor by which holds and cooling times are shorter.
+        places_share: share of every capacity, at least one place: a smaller country for a smaller machine.
     """
     if name in builtin_names():
         text = importlib.resources.files("quota_engine.catalog").joinpath("data", f"{name}.toml").read_text("utf-8")
@@ -119,13 +122,19 @@ def staging_server(
     command: Sequence[str] = (),
     settings: str = "",
 ) -> Iterator[StagingServer]:
-    """Start it, and end all of it afterwards: the service, its workers, the store, and the directory.
+    """Start a staging service, and end it with its workers, its store and its folder afterwards.
 
-    ``opens_in_s`` is counted from now, and should leave time to start; negative, it has been open for so long already.
-    ``is_staging``: it says so in each answer. ``command`` goes before the service's own (such
-    as ``taskset``); ``settings`` is TOML for the end of its configuration.
+    Args:
+        catalog: a bundled catalog or a TOML file.
+        opens_in_s: seconds from now to the opening; leave time for the start. Negative if it opened before.
+        speed, places_share: see :func:`opening_catalog`.
+        workers: worker processes.
+        settings: TOML to append to the configuration.
+        command: words in front of the service's command, such as ``taskset``.
+        is_staging: True if each response says that this is a staging service.
 
-    Raises :class:`Refused` if it does not start.
+    Raises:
+        PlanError: the service does not start.
     """
     opens_at_s = float(round(time.time() + opens_in_s))
     raw, _ = opening_catalog(catalog, opens_at_s, speed, places_share)
@@ -160,7 +169,7 @@ def staging_server(
 
 
 def _address(process: subprocess.Popen[str]) -> str:
-    """What the service says where it is; what else it says goes to our own standard error, as far as it is trouble."""
+    """Return the address that the service prints, and copy its warnings to standard error."""
     found: queue.Queue[str] = queue.Queue()
     lines: list[str] = []
 

@@ -1,4 +1,4 @@
-"""The host as an operator or auditor sees it: a few calls, one after the other, by the standard library alone."""
+"""HTTP client of the target as an operator or auditor uses it: sequential calls, standard library only."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _TRIES_MAX: Final = 3
 
 
 class TargetError(QuotaEngineError):
-    """The host did not do what was asked: the call, and what it said."""
+    """A failed call to the target; the text has the call and the target's reason."""
 
 
 class TargetClient:
-    """Calls ``url`` with ``token``, over one connection that is made when it is needed."""
+    """Calls the target at ``url`` with ``token`` over one connection, which the first call opens."""
 
     def __init__(self, url: str, token: str, timeout_s: float = 60.0) -> None:
         parts = urllib.parse.urlsplit(url)
@@ -50,13 +50,17 @@ class TargetClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection. A later call opens it again."""
         self._connection.close()
 
     def call(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, Any]:
-        """The status and the body of an answer. Raises :class:`HostError` if there is none, after three tries."""
+        """Return the status and the decoded body of a response.
+
+        Raises:
+            TargetError: no response after three tries.
+        """
         status, found = self._exchange(method, path, body, headers)
         try:
             return status, msgspec.json.decode(found) if found else None
@@ -64,7 +68,11 @@ class TargetClient:
             return status, None
 
     def file(self, path: str) -> bytes:
-        """What is there to be downloaded. Raises :class:`HostError` if it is not there."""
+        """Return the content of a file.
+
+        Raises:
+            TargetError: the file does not exist, or no response came.
+        """
         status, found = self._exchange("GET", path)
         if status != http.HTTPStatus.OK:
             raise TargetError(f"GET {path}: {status}")
@@ -73,7 +81,7 @@ class TargetClient:
     def _exchange(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, bytes]:
-        """A call that is made again has to do no harm: everything here may be said twice."""
+        """Send a request, again if no response came: every call here may be repeated without harm."""
         content = None if body is None else msgspec.json.encode(body)
         sent = {"authorization": f"Bearer {self._token}"} if self._token else {}
         if content is not None:
@@ -92,7 +100,11 @@ class TargetClient:
         return answer.status, found
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The body of a good answer. Raises :class:`HostError` for any other."""
+        """Return the decoded body of a successful response.
+
+        Raises:
+            TargetError: any other response, or none.
+        """
         status, found = self.call(method, path, body)
         if status >= 400 or found is None:
             detail = found.get("detail", "") if isinstance(found, dict) else "nothing that is ours"
@@ -100,23 +112,23 @@ class TargetClient:
         return found
 
     def offices(self) -> list[dict[str, Any]]:
-        """The offices of its catalog."""
+        """Return the offices of the target's catalog."""
         found: list[dict[str, Any]] = self.ask("GET", "/v1/offices")["offices"]
         return found
 
     def availability(self, office: str, first: datetime.date, last: datetime.date) -> list[dict[str, Any]]:
-        """The counters of an office's days."""
+        """Return the days of an office from ``first`` to ``last`` with their counters."""
         path = f"/v1/offices/{office}/availability?first_day={first}&last_day={last}"
         found: list[dict[str, Any]] = self.ask("GET", path)["days"]
         return found
 
     def audit(self) -> list[str]:
-        """What its audit finds."""
+        """Return the findings of the target's audit."""
         found: list[str] = self.ask("GET", "/v1/audit")["findings"]
         return found
 
     def events(self, office: str, after: int = 0) -> Iterator[dict[str, Any]]:
-        """What has happened at an office, in order, after the event of that number."""
+        """Yield the events of an office with numbers above ``after``, in order."""
         while True:
             page = self.ask("GET", f"/v1/offices/{office}/events?after={after}&limit={_EVENTS_MAX}")
             yield from page["events"]
@@ -125,7 +137,7 @@ class TargetClient:
             after = page["next_after"]
 
     def last_event(self, office: str) -> int:
-        """The number of the last thing that has happened at an office."""
+        """Return the number of an office's last event, 0 without events."""
         number = 0
         for event in self.events(office):
             number = event["number"]
@@ -133,9 +145,16 @@ class TargetClient:
 
 
 def check_target(host: TargetClient, *, force: bool, remote: bool) -> None:
-    """Raise :class:`Refused` unless the host says that it is a staging, and is this machine or meant to be another.
+    """Check that a load test may use the target.
 
-    ``force`` goes without the host's word, ``remote`` allows other machines.
+    Args:
+        host: the target.
+        force: accept a target that does not say that it is a staging service.
+        remote: accept a target on another machine.
+
+    Raises:
+        PlanError: the target is none of these.
+        TargetError: the target does not respond.
     """
     if not remote and not _is_this_machine(host.name):
         raise PlanError(f"{host.name} is another machine: --remote allows that")

@@ -1,5 +1,6 @@
-"""What each person does, from the first press to the last answer, as a generator: it says what to ask and how long to
-wait, and is told what was heard. Decisions and delays are those of the simulation (``quota_engine.simulation.agents``).
+"""Scripts of people in a load test: generators that yield requests and waits, and receive responses.
+
+Decisions and delays come from :mod:`quota_engine.simulation.agents`, so that people act as in the simulation.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ from quota_engine.simulation.scenario import Scenario
 
 
 class WaitUntil(NamedTuple):
-    """Do nothing until this moment, in microseconds from the opening."""
+    """A wait until a moment, in microseconds from the opening."""
 
     until_us: int
 
 
 class ReceivedResponse(NamedTuple):
-    """An answer, and when it was there. After a wait the answer is empty."""
+    """A response and its moment, in microseconds from the opening. After a wait the response is empty."""
 
     response: LoadResponse
     at_us: int
 
 
 Script = Generator[LoadRequest | WaitUntil, ReceivedResponse, str]
-"""One person's evening; returns how it ended."""
+"""The actions of one person; returns how they ended, such as ``booked`` or ``refused``."""
 
 _Talk = Generator[LoadRequest | WaitUntil, ReceivedResponse, ReceivedResponse]
 _ONE_S = 1_000_000
@@ -54,10 +55,11 @@ _CHANGES_EVERY, _WITHDRAWS_EVERY = 10, 20
 
 
 class UserScripts:
-    """Writes the scripts of one process's people, and keeps its books.
+    """Makes the scripts of one process's people and records their observations.
 
-    Nobody begins anything new after the window: whoever would press later is content with what they were told, and a
-    form that is not done is sent as it is.
+    No one starts a new action after the window. People whose next try would be later accept their last answer; people
+    who
+    still fill in a form send it at once.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class UserScripts:
         self._chance = random.Random(f"load/polls/{scenario.seed}/{plan.share}").random
 
     def person(self, index: int, at_us: int) -> Script:
-        """Everything that a person does who presses first at ``at_us``."""
+        """Return the script of a person whose first action is at ``at_us``, in microseconds from the opening."""
         if self._plan.draw:
             return (yield from self._applies(index, at_us))
         end, at_us, reference = yield from self._books_a_place(index, at_us)
@@ -88,7 +90,7 @@ class UserScripts:
         return end
 
     def operator(self, office_day: int) -> Script:
-        """Sets capacities at the moments that the scenario says."""
+        """Return the script of an operator who sets the capacities that the scenario changes on one office-day."""
         day = self._cast.market.office_days[office_day]
         office, date = self._places[office_day]
         for change in sorted(self._scenario.load_test.capacity_changes, key=lambda each: each.at_s):
@@ -97,7 +99,8 @@ class UserScripts:
                 continue
             due_us = self._opens_us[office_day] + round(change.at_s * _ONE_S)
             yield WaitUntil(due_us)
-            # What is on sale is what was left; what had been sold before the test stays part of the capacity.
+            # The plan's capacity counts the places that were left. Places sold before the test are part of the real
+            # capacity.
             sold = self._plan.days[office_day].sold.get(change.quota, 0)
             capacity = round(before * change.factor)
             heard = yield CapacityRequest(office, date, change.quota, capacity + sold)
@@ -106,12 +109,12 @@ class UserScripts:
             self._books.capacities[name] = max(capacity, self._books.capacities.get(name, 0))
         return "done"
 
-    # --- What everybody does -------------------------------------------------------------------------------------
+    # --- Booking -------------------------------------------------------------------------------------------------
 
     def _books_a_place(
         self, index: int, at_us: int
     ) -> Generator[LoadRequest | WaitUntil, ReceivedResponse, tuple[str, int, str]]:
-        """Presses until there is an answer to be content with, and fills in the form of whatever is won."""
+        """Try to reserve until there is an answer that the person accepts, and fill in the form of a won hold."""
         agents, measures, people = self._agents, self._books.metrics, self._cast.population
         office_day = people.office_day[index]
         opens_us, has_wait_list = self._opens_us[office_day], self._cast.market.office_days[office_day].has_wait_list
@@ -142,7 +145,7 @@ class UserScripts:
                 measures.answer_us.record(now_us - pressed_us)
             if answer.status == "SOLD_OUT":
                 measures.sold_out_us = min(now_us, measures.sold_out_us or now_us)
-                if room:  # whoever looks again would have to wait again
+                if room:  # another try would have to wait in the room again
                     return self._ends(index, "refused", now_us, pressed_us), now_us, ""
                 following, delay_us = agents.after_refusal(index, now_us)
                 if following is Next.ACCEPT or (following is Next.WAIT and not has_wait_list):
@@ -175,7 +178,10 @@ class UserScripts:
     def _fills_in(
         self, index: int, answer: LoadResponse, now_us: int, wish_number: int
     ) -> Generator[LoadRequest | WaitUntil, ReceivedResponse, tuple[str, int]]:
-        """The form of a hold: it is sent, or never, or after a crash and a new login, which have to find the hold."""
+        """Fill in the form of a hold: send it, abandon it, or crash, log in again and find the hold.
+
+        Returns how it ended and the moment of the last response.
+        """
         agents, measures = self._agents, self._books.metrics
         held, held_at_us = answer, now_us
         if not answer.resumed:
@@ -187,7 +193,7 @@ class UserScripts:
             away_us = agents.crash_us()
             if away_us is not None:
                 yield WaitUntil(min(now_us + away_us, max(self._window_us, now_us)))
-                # The app has forgotten its key, or has kept it: half of each. The same hold is due either way.
+                # Half of the people come back with their old key, half with a new one. Both must find the same hold.
                 number = wish_number + (500 if index % 2 else 0)
                 again, now_us = yield from self._insists(self._press(index, number, wait=False))
                 if not again.status:
@@ -217,7 +223,7 @@ class UserScripts:
     def _hands_over(
         self, index: int, at_us: int, reference: str
     ) -> Generator[LoadRequest | WaitUntil, ReceivedResponse, None]:
-        """A broker gives a place back, and presses for a customer until it has come back, or the window ends."""
+        """Cancel a broker's place and try to reserve it for a customer, until that succeeds or the window ends."""
         brokers = self._scenario.society.brokers
         at_us += round(brokers.form_s * 3 * _ONE_S)
         if at_us > self._window_us:
@@ -248,10 +254,11 @@ class UserScripts:
     def _waits_in(
         self, room: str, index: int, at_us: int
     ) -> Generator[LoadRequest | WaitUntil, ReceivedResponse, tuple[str, str, int]]:
-        """The waiting room: join, ask how the ticket stands as often as one is told to, and enter when it is called.
+        """Join a waiting room, poll the ticket as often as the room asks, and enter when it is called.
 
-        Returns the pass and ``""``; or no pass and how it ended: ``refused`` when all is gone, or ``waiting`` at the
-        end of the window. When the room is over nobody needs a pass any more: then both are empty.
+        Returns the pass and ``""``, or ``""`` and how it ended: ``refused`` when no places are left, ``waiting`` at the
+        end of
+        the window. Both are empty when the room has closed, because a reserve needs no pass then.
         """
         identity, measures = self._identity(index), self._books.metrics
         ticket, tickets, now_us = "", 0, at_us
@@ -278,7 +285,7 @@ class UserScripts:
                 case _ if not answer.places_left and ticket:
                     measures.sold_out_us = min(now_us, measures.sold_out_us or now_us)
                     return "", "refused", now_us
-                case _:  # NOT_OPEN, SHUFFLING, WAITING; before the door has opened there is no ticket yet
+                case _:  # NOT_OPEN, SHUFFLING or WAITING; there is no ticket before the room opens for joining
                     ask = TicketStatusRequest(room, ticket) if ticket else JoinRequest(room, identity)
                     wait_s = max(wait_s, 1.0)
             until_us = now_us + round(wait_s * (1 + self._chance() / 10) * _ONE_S)
@@ -288,7 +295,7 @@ class UserScripts:
                 yield WaitUntil(until_us)
 
     def _applies(self, index: int, at_us: int) -> Script:
-        """Applies in the draw; some crash and look for their application, change it, or take it back."""
+        """Apply to the draw. Some people crash and look for their application, some change it, some withdraw it."""
         agents, measures, draw = self._agents, self._books.metrics, self._plan.draw
         opens_us = pressed_us = max(at_us, 0)
         party, choices = self._party(index), self._choices(index)
@@ -331,17 +338,17 @@ class UserScripts:
         return self._ends(index, "withdrawn" if receipt.is_withdrawn else "applied", now_us, pressed_us)
 
     def _choices(self, index: int) -> tuple[dict[str, str], ...]:
-        """What somebody would take: first what they would press for, then what others of the same channel do."""
+        """Return the preferences of a person: the own booking first, then others of the same channel."""
         people = self._cast.population
         office, day = self._places[people.office_day[index]]
         first = people.wishes[people.wish[index]]
         wishes = [first, *(wish for wish in people.wishes if wish != first and wish.channel == first.channel)]
         return tuple({"office": office, "day": day, **wish.as_arguments()} for wish in wishes[:_CHOICES_MAX])
 
-    # --- Small parts ---------------------------------------------------------------------------------------------
+    # --- Helpers -------------------------------------------------------------------------------------------------
 
     def _insists(self, ask: LoadRequest) -> _Talk:
-        """Ask until there is an answer that says something, or give up. The same key each time: it has one effect."""
+        """Repeat a request until there is a response, or give up. The idempotency key stays, so it has one effect."""
         measures, retry_s = self._books.metrics, self._scenario.front_end.retry_after_s
         heard = yield ask
         for _ in range(self._attempts_max - 1):
@@ -370,7 +377,9 @@ class UserScripts:
             measures.overloaded += 1
 
     def _room_of(self, index: int) -> str:
-        """The waiting room that somebody has to go through; ``""``: none, or they stand in the office already."""
+        """Return the waiting room of a person's day; ``""`` if there is none, or if the person is in the office
+        already.
+        """
         people = self._cast.population
         if people.wishes[people.wish[index]].channel != "online":
             return ""
@@ -390,7 +399,7 @@ class UserScripts:
         return identity_of(self._run, index)
 
     def _hold_us(self, index: int) -> int:
-        """How long a hold lasts at least, by the rules of the office."""
+        """Return the shortest time that a hold lasts by the rules of the office, in microseconds."""
         office = self._cast.market.office_days[self._cast.population.office_day[index]].office
         return self._cast.market.catalog.offices[office].rules.hold_ttl_ms * 1000
 
@@ -428,7 +437,7 @@ class UserScripts:
 
 
 def day_of(ordinal: int) -> str:
-    """An ISO date."""
+    """Return a day's ordinal as an ISO date."""
     import datetime
 
     return datetime.date.fromordinal(ordinal).isoformat()

@@ -1,4 +1,4 @@
-"""What a measurement sends to a staging: people who press for places all over the country, or join waiting rooms."""
+"""Workloads of a capacity measurement: reserves at offices all over the country, or joins of waiting rooms."""
 
 from __future__ import annotations
 
@@ -27,19 +27,23 @@ _MARK: Final = "loadtest-measure"
 
 
 class Workload(Protocol):
-    """Somewhere to send people to; ``people_per_place`` is how many come for a place in the scenario's opening."""
+    """A kind of requests to send. ``people_per_place`` is the scenario's number of applicants for each place."""
 
     people_per_place: float
 
     def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> LoadGeneratorResult:
-        """Send somebody at each of these moments. Where places are sold, there are about so many, and no fewer;
-        ``connections`` is :func:`quota_engine.loadtest.load_generator.pump`'s.
+        """Send one request at each of the moments ``due_s``.
+
+        Args:
+            due_s: moments in seconds from the start, ascending.
+            places: least number of places to have on sale, for workloads that reserve.
+            connections: see :func:`quota_engine.loadtest.load_generator.generate_load`.
         """
         ...
 
 
 class _Country:
-    """The offices of a staging, each as often as it has places, with all the days that they have open."""
+    """The offices of a staging service, weighted by their places, with all their open days."""
 
     def __init__(self, here: StagingServer, wait_s: float) -> None:
         parts = urllib.parse.urlsplit(here.url)
@@ -63,7 +67,7 @@ class _Country:
 
 
 class ReserveWorkload:
-    """Presses for places on days that nobody has pressed for yet, of offices drawn by how many places they have."""
+    """Reserves places on days that no earlier run has used, at offices drawn by their number of places."""
 
     def __init__(self, here: StagingServer) -> None:
         self._country = country = _Country(here, 0)
@@ -75,7 +79,7 @@ class ReserveWorkload:
         self._runs = itertools.count()
 
     def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> LoadGeneratorResult:
-        """See :class:`Target`."""
+        """See :meth:`Workload.run`."""
         country, run = self._country, next(self._runs)
         days = self._next_days(places)
         heads = [
@@ -98,7 +102,7 @@ class ReserveWorkload:
         return generate_load(country.host, country.port, due_s, request, connections=connections)
 
     def _next_days(self, places: float) -> list[OfficeDay]:
-        """Days that nobody has pressed for, with at least so many places together."""
+        """Return unused days with at least ``places`` places together."""
         found: list[OfficeDay] = []
         while places > 0 or not found:
             if not self._pool:
@@ -109,7 +113,7 @@ class ReserveWorkload:
 
 
 class JoinWorkload:
-    """Joins the waiting rooms of all offices, drawn by how many places they have."""
+    """Joins the waiting rooms of all offices, drawn by their number of places."""
 
     people_per_place = math.inf
 
@@ -126,7 +130,7 @@ class JoinWorkload:
         self._runs = itertools.count()
 
     def run(self, due_s: Sequence[float], places: float, connections: int = CONNECTIONS) -> LoadGeneratorResult:
-        """See :class:`Target`."""
+        """See :meth:`Workload.run`."""
         run, heads = next(self._runs), self._heads
         chosen = self._random.choices(range(len(heads)), weights=self._weights, k=len(due_s))
 

@@ -1,7 +1,7 @@
 """The opening on the library and its store, without the service in between, for ``locust -f``.
 
-``--backend`` and ``--identity-key`` open the store. ``--host`` still names the staging service, which tells the days
-on sale before the opening and the events afterwards.
+``--backend`` and ``--identity-key`` open the store. ``--host`` still names the staging service, which reports
+the days on sale before the opening and the events afterwards.
 """
 
 from __future__ import annotations
