@@ -1,4 +1,4 @@
-"""Clocks."""
+"""Clocks: the system's, and one that tests and simulations set."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Self
 
 
 class SystemClock:
-    """The machine's wall clock."""
+    """The wall clock of the operating system."""
 
     __slots__ = ()
 
     def now_ms(self) -> int:
-        """Milliseconds since 1970, UTC."""
+        """Return the time in milliseconds since 1970 (UTC)."""
         return time.time_ns() // 1_000_000
 
 
 class ManualClock:
-    """A clock that goes only when it is told to: for tests and simulations."""
+    """A clock that moves only when it is set, for tests and simulations."""
 
     __slots__ = ("_now_ms",)
 
@@ -29,10 +29,10 @@ class ManualClock:
 
     @classmethod
     def at(cls, moment: str) -> Self:
-        """A clock that stands at ``moment``, such as ``2026-12-04T14:00:00+07:00``.
+        """Return a clock that shows an ISO 8601 time, such as ``2026-12-04T14:00:00+07:00``.
 
         Raises:
-            ValueError: that is no moment, or has no offset from UTC.
+            ValueError: ``moment`` is not such a time, or has no offset from UTC.
         """
         parsed = datetime.datetime.fromisoformat(moment)
         if parsed.tzinfo is None:
@@ -40,13 +40,13 @@ class ManualClock:
         return cls(round(parsed.timestamp() * 1000))
 
     def now_ms(self) -> int:
-        """The time it was last set to."""
+        """Return the time that it was last set to, in milliseconds since 1970 (UTC)."""
         return self._now_ms
 
     def set_ms(self, now_ms: int) -> None:
-        """Set the time, forwards or backwards."""
+        """Set the time. It may go backwards."""
         self._now_ms = now_ms
 
     def advance_ms(self, duration_ms: int) -> None:
-        """Let ``duration_ms`` pass."""
+        """Move the clock by ``duration_ms``, which may be negative."""
         self._now_ms += duration_ms

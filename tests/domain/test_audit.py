@@ -71,14 +71,17 @@ def spoil_events(ledger: Ledger) -> None:
 @pytest.mark.parametrize(
     ("spoil", "finding"),
     [
-        (spoil_free, f"day {DAY}, quota online: units are missing or invented"),
-        (spoil_counters, f"day {DAY}, quota online: counts 0 held and 1 confirmed, the records say 0 and 2"),
-        (spoil_cooling, f"day {DAY}, quota slow: cooling units do not add up"),
+        (spoil_free, f"day {DAY}, quota online: free units are not capacity - held"),
+        (
+            spoil_counters,
+            f"day {DAY}, quota online: counts 0 held and 1 confirmed, but the records add up to 0 held and 2 confirmed",
+        ),
+        (spoil_cooling, f"day {DAY}, quota slow: cooling units are not the sum of parked"),
         (spoil_numbers, f"day {DAY}: queue number 1 was given twice"),
-        (spoil_next_number, f"day {DAY}: a queue number was given that is still to come"),
-        (spoil_wait_list, f"day {DAY}: the wait list and the records differ"),
-        (spoil_claims, "the index of applicants' places and the records differ"),
-        (spoil_events, "the events lead to another state than the ledger's"),
+        (spoil_next_number, f"day {DAY}: a reservation has a queue number above the last one given"),
+        (spoil_wait_list, f"day {DAY}: the wait list differs from the records"),
+        (spoil_claims, "the index of identity claims differs from the records"),
+        (spoil_events, "replaying the events leads to a different state"),
     ],
 )
 def test_a_spoilt_ledger_is_found_out(spoil: Callable[[Ledger], None], finding: str) -> None:

@@ -10,7 +10,8 @@ from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, QuotaTerms, ReRelease, ReReleaseRule, Rules
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.domain.state_machine import apply, lookup, view
+from quota_engine.domain.queries import lookup, view
+from quota_engine.domain.state_machine import apply
 
 COOLING = ReRelease(ReReleaseRule.COOLING, cooling_ms=10)
 

@@ -22,7 +22,8 @@ from quota_engine.domain.ledger import Ledger, rebuild
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import DayTerms, QuotaTerms, Reallocation, ReRelease, ReReleaseRule, Rules
 from quota_engine.domain.outcomes import Status
-from quota_engine.domain.state_machine import apply, lookup, view
+from quota_engine.domain.queries import lookup, view
+from quota_engine.domain.state_machine import apply
 from tests.support.random_walks import choice_of
 
 OFFICE = "SBY"

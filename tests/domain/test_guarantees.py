@@ -44,7 +44,8 @@ from quota_engine.domain.model import (
     Rules,
 )
 from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
-from quota_engine.domain.state_machine import apply, apply_batch, lookup, view
+from quota_engine.domain.queries import lookup, view
+from quota_engine.domain.state_machine import apply, apply_batch
 from tests.support.random_walks import choice_of, walk
 
 OFFICE = "SBY"

@@ -136,9 +136,9 @@ def test_events_of_another_history_are_refused() -> None:
     ledger = rebuild(OFFICE, whole.events[:9])
     with pytest.raises(InvalidRequest, match="number 9 is another event here"):
         restore_events(ledger, 9, [(9, whole.events[0])])
-    with pytest.raises(InvalidRequest, match="number 11 after 9"):
+    with pytest.raises(InvalidRequest, match="number 11 follows 9"):
         restore_events(ledger, 9, numbered[10:])
-    with pytest.raises(InvalidRequest, match="number 12 after 10"):
+    with pytest.raises(InvalidRequest, match="number 12 follows 10"):
         restore_events(rebuild(OFFICE, whole.events[:9]), 9, [numbered[9], numbered[11]])
     with pytest.raises(InvalidRequest, match="number 10 does not fit"):
         restore_events(ledger, 9, [(10, DayClosed(OPENS_AT_MS + 50, DAY + 7))])

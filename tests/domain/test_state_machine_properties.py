@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from quota_engine.domain.commands import Command, Confirm, Publish, Release, Reschedule, Reserve, SetCapacity, SetRules
 from quota_engine.domain.ledger import Ledger
 from quota_engine.domain.model import DayTerms, IdentityLimit, QuotaTerms, Rules
-from quota_engine.domain.state_machine import apply, lookup, view
+from quota_engine.domain.queries import lookup, view
+from quota_engine.domain.state_machine import apply
 from tests.support.command_source import Step, shortest
 from tests.support.oracle import Oracle
 from tests.support.oracle_comparison import OFFICE, complaint_about

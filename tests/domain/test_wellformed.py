@@ -36,8 +36,8 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
     ("id brace", lambda: Cancel("{a}"), "1 to 64 characters of A-Z a-z 0-9 _ -"),
     ("id type", lambda: Cancel(7), "id: not a valid id"),  # type: ignore[arg-type]
     ("owner", lambda: Confirm("a", owner="b c"), "owner: not a valid id"),
-    ("version", lambda: Confirm("a", expected_version=-1), "version: -1; expected an integer from 0"),
-    ("version type", lambda: Confirm("a", expected_version=True), "version: True"),
+    ("version", lambda: Confirm("a", expected_version=-1), "expected_version: -1; expected an integer from 0"),
+    ("version type", lambda: Confirm("a", expected_version=True), "expected_version: True"),
     ("reacquire", lambda: Confirm("a", reacquire=1), "reacquire: a int; expected True or False"),  # type: ignore[arg-type]
     ("move id", lambda: Reschedule("", 1, ONLINE), "id: an empty id"),
     ("move day", lambda: Reschedule("a", 0, ONLINE), "day: 0"),
@@ -45,7 +45,7 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
     (
         "move version",
         lambda: Reschedule("a", 1, ONLINE, expected_version=HUGE),
-        "version: an integer of more than 48 bits",
+        "expected_version: an integer of more than 48 bits",
     ),
     ("day huge", lambda: CloseDay(HUGE), "day: an integer of more than 48 bits"),
     ("day type", lambda: OpenDay("2026-12-01"), "day: a str; expected an integer"),  # type: ignore[arg-type]
@@ -65,11 +65,11 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
     ("move in day", lambda: MoveIn("a", 0, ("x",), ONLINE, 0, 1), "day: 0"),
     ("move in nobody", lambda: MoveIn("a", 1, (), ONLINE, 0, 1), "applicants: 0 applicants"),
     ("move in twice", lambda: MoveIn("a", 1, ("x", "x"), ONLINE, 0, 1), "applicants: one applicant twice"),
-    ("move in deadline", lambda: MoveIn("a", 1, ("x",), ONLINE, -1, 1), "deadline_ms: -1"),
+    ("move in deadline", lambda: MoveIn("a", 1, ("x",), ONLINE, -1, 1), "deadline_at_ms: -1"),
     ("move in moves", lambda: MoveIn("a", 1, ("x",), ONLINE, 0, 0), "moves: 0"),
     ("move in last moment", lambda: MoveIn("a", 1, ("x",), ONLINE, 0, 1, -1), "valid_until_ms: -1"),
     ("move out", lambda: MoveOut("a b"), "id: not a valid id"),
-    ("prepare", lambda: PrepareMove("a", expected_version=-1), "version: -1"),
+    ("prepare", lambda: PrepareMove("a", expected_version=-1), "expected_version: -1"),
     ("nobody", lambda: Reserve("a", 1, (), ONLINE).check(), "applicants: 0 applicants; expected 1 to 100"),
     ("a crowd", lambda: Reserve("a", 1, tuple(map(str, range(101))), ONLINE).check(), "applicants: 101 applicants"),
     ("twice", lambda: Reserve("a", 1, ("x", "x"), ONLINE).check(), "applicants: one applicant twice"),
@@ -81,16 +81,20 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
     ("option name", lambda: choice(("q q",)), "choice.options: not a valid id"),
     ("service name", lambda: Choice("a b", "", "", "", "", (("q",),)), "choice.service: not a valid id"),
     ("no quota", lambda: DayTerms(0, 0, 0, 0, ()), "day.quotas: 0 quotas"),
-    ("times", lambda: DayTerms(5, 0, 4, 9, (QuotaTerms("q", 1),)), "day: its times are out of order"),
+    ("times", lambda: DayTerms(5, 0, 4, 9, (QuotaTerms("q", 1),)), "day: times out of order"),
     ("time", lambda: DayTerms(-1, 0, 4, 9, (QuotaTerms("q", 1),)), "opens_at_ms: -1"),
-    ("quota twice", lambda: DayTerms(0, 0, 0, 0, (QuotaTerms("q", 1),) * 2), "day.quotas: two quotas of one name"),
     (
-        "passes to itself",
+        "quota twice",
+        lambda: DayTerms(0, 0, 0, 0, (QuotaTerms("q", 1),) * 2),
+        "day.quotas: two quotas with the same name",
+    ),
+    (
+        "reallocates to itself",
         lambda: DayTerms(0, 0, 0, 0, (QuotaTerms("q", 1, reallocation=Reallocation("q", 0)),)),
         "reallocation.to: 'q'",
     ),
     (
-        "passes round in a circle",
+        "reallocates in a cycle",
         lambda: DayTerms(
             0,
             0,
@@ -101,7 +105,7 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
                 QuotaTerms("b", 1, reallocation=Reallocation("a", 0)),
             ),
         ),
-        "quota a: reallocation.to: 'b'; expected another quota of the same day, which passes nothing on itself",
+        "quota a: reallocation.to: 'b'; expected another quota of the same day that reallocates nothing itself",
     ),
     ("quota capacity", lambda: QuotaTerms("q", -1), "quota q: capacity: -1"),
     ("cooling", lambda: ReRelease(cooling_ms=-1), "cooling_ms: -1"),
@@ -119,58 +123,50 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
 
 
 @pytest.mark.parametrize(("make", "message"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
-def test_is_refused(make: Callable[[], object], message: str) -> None:
-    """A malformed value raises ``InvalidRequest`` that says what, where, and what would be right."""
+def test_a_malformed_value_is_refused(make: Callable[[], object], message: str) -> None:
+    """``InvalidRequest`` names the field, the problem and a valid value."""
     with pytest.raises(InvalidRequest) as caught:
         make()
     assert message in str(caught.value)
     assert caught.value.expected
 
 
-def test_well_formed_commands_pass() -> None:
-    """What the rules allow is not refused, up to the limits."""
+def test_values_at_the_limits_are_accepted() -> None:
     Reserve("a-Z_9" + "x" * 59, 1, tuple(f"x{one}" for one in range(100)), ONLINE, hold_ttl_ms=1).check()
     Confirm("a", owner="b", expected_version=2**31)
     assert RULES.party_max == 3
 
 
-def test_an_unknown_name_is_also_a_key_error_with_a_readable_message() -> None:
-    """Errors can be caught by the builtin they are nearest to, and print as sentences."""
+def test_an_unknown_name_is_a_key_error_with_a_readable_message() -> None:
     error = UnknownName("office", "'x' is not in the catalog", "one of 'a'")
     assert isinstance(error, KeyError)
     assert str(error) == "office: 'x' is not in the catalog; expected one of 'a'"
 
 
-def test_a_catalog_error_lists_its_mistakes() -> None:
-    """One line a mistake: file, key, value, and what was expected."""
+def test_a_catalog_error_prints_one_line_per_issue() -> None:
     error = CatalogError((ValidationIssue("a.toml", "x", "1", "2"), ValidationIssue("a.toml", "y", "3", "4")))
     assert str(error) == "a.toml: x: 1; expected 2\na.toml: y: 3; expected 4"
 
 
 class TestPseudonyms:
-    """Identities as keyed hashes."""
-
-    def test_same_key_same_hash(self) -> None:
-        """Two processes with one key agree; another key gives another hash."""
+    def test_the_hash_depends_on_identity_and_key_only(self) -> None:
         one, same, other = Pseudonyms(b"k" * 16), Pseudonyms(b"k" * 16), Pseudonyms(b"l" * 16)
         assert one.of("3578000000000001") == same.of("3578000000000001") != other.of("3578000000000001")
         assert one.jitter_seed == same.jitter_seed != other.jitter_seed
 
-    def test_the_hash_is_that_of_the_standard(self) -> None:
-        """Anyone with the key can recompute it: BLAKE2b, keyed, 128 bits."""
+    def test_the_hash_is_keyed_blake2b_of_128_bits(self) -> None:
         expected = hashlib.blake2b(b"3578000000000001", key=b"k" * 16, digest_size=16).hexdigest()
         assert Pseudonyms(b"k" * 16).of("3578000000000001") == expected
 
     @pytest.mark.parametrize("identity", ["", "x" * 257, "35\n78", "\x00", "\ud800", 3578, None, ["3578"]])
     def test_a_bad_identity_is_refused_without_being_shown(self, identity: object) -> None:
-        """The error says where, and never what."""
         with pytest.raises(InvalidRequest) as caught:
             Pseudonyms(b"k" * 16).of(identity, "applicants[1]")  # type: ignore[arg-type]
         assert str(caught.value) == "applicants[1]: not a usable identity; expected 1 to 256 printable characters"
 
 
-def test_each_purpose_has_a_secret_of_its_own() -> None:
-    """It is the same in all processes with the key, and another for another purpose, another key, or an identity."""
+def test_each_purpose_has_its_own_secret() -> None:
+    """The secret depends on purpose and key only, and it is not the hash of an identity."""
     secret = Pseudonyms(b"k" * 16).secret_for("draw")
     assert secret == Pseudonyms(b"k" * 16).secret_for("draw")
     others = (Pseudonyms(b"k" * 16).secret_for("room"), Pseudonyms(b"l" * 16).secret_for("draw"))

@@ -11,7 +11,8 @@ from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import TRANSITIONS, Verb
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, QuotaView
-from quota_engine.domain.state_machine import apply, lookup, view
+from quota_engine.domain.queries import lookup, view
+from quota_engine.domain.state_machine import apply
 from tests.support.command_source import Step, format_steps
 from tests.support.oracle import Oracle
 

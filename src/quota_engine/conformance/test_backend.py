@@ -49,9 +49,9 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.outcomes import Outcome, Status, WaitListPosition
-from quota_engine.domain.queries import hold_remaining_histogram, list_day, wait_list_position
+from quota_engine.domain.queries import hold_remaining_histogram, list_day, lookup, view, wait_list_position
 from quota_engine.domain.reconcile import Reconciliation
-from quota_engine.domain.state_machine import apply, lookup, view
+from quota_engine.domain.state_machine import apply
 from quota_engine.draws import ledger
 from quota_engine.ports import (
     Acknowledge,

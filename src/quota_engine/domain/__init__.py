@@ -1,4 +1,4 @@
-"""The reservation rules: pure, without I/O, clocks or randomness.
+"""The reservation rules: model, commands, outcomes, events, ledger and state machine. No I/O, clocks or randomness.
 
-Nothing here imports another part of the package. Time, ids and seeds are arguments.
+Imports the standard library and msgspec only. Time, ids and seeds are arguments.
 """

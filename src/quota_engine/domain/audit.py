@@ -1,4 +1,4 @@
-"""Does the ledger add up? Every counter is worked out again, from the records and from the events."""
+"""Audit of a ledger: recompute every counter from the records and from the events, and report differences."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from quota_engine.domain.lifecycle import ACTIVE, State, Verb
 from quota_engine.domain.model import Reservation
 
 _CONFIRMED = frozenset({State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
-_SALES = frozenset({Verb.RESERVE, Verb.OFFER, Verb.REACQUIRE, Verb.MOVE_IN, Verb.MOVE_IN_CONFIRMED})
-"""Not a reschedule: within its day it may stay on a quota that an operator has overbooked since."""
+_TAKES_UNITS = frozenset({Verb.RESERVE, Verb.OFFER, Verb.REACQUIRE, Verb.MOVE_IN, Verb.MOVE_IN_CONFIRMED})
+"""Verbs that must find free units. A reschedule may keep units of a quota that was overbooked in the meantime."""
 
 
 def audit(ledger: Ledger, *, from_events: bool = True) -> list[str]:
-    """Everything that is wrong with the ledger, one sentence each; an empty list says that it adds up.
+    """Return one sentence per inconsistency of the ledger. An empty list means that the ledger is consistent.
 
-    Checked per quota: conservation, and counters against records. Per day: queue numbers, wait list. Over all: the
-    index of
-    applicants' places, and, unless ``from_events`` is false (the log has been trimmed), that the events alone lead to
-    the same state
-    and that none of them sold a place that was not there.
+    Per quota, the audit checks conservation and compares the counters with the records. Per day, it checks the queue
+    numbers and the wait list. For the office, it checks the index of identity claims.
+
+    Args:
+        ledger: the office's ledger; not changed.
+        from_events: also replay the events. They must lead to the same state, and none may have oversold a quota. Pass
+            False if older events have been trimmed.
     """
     records = [record for record in ledger.reservations.values() if known_reservation(ledger, record.id) is record]
     findings: list[str] = []
@@ -40,7 +42,7 @@ def _audit_events(ledger: Ledger) -> list[str]:
     rebuilt = Ledger(ledger.office)
     for event in ledger.events:
         evolve(rebuilt, event)
-        if isinstance(event, ReservationChanged) and event.verb in _SALES:
+        if isinstance(event, ReservationChanged) and event.verb in _TAKES_UNITS:
             record = event.reservation
             quotas = rebuilt.days[record.day].quotas
             findings += [
@@ -49,7 +51,7 @@ def _audit_events(ledger: Ledger) -> list[str]:
                 if quotas[name].free < 0
             ]
     if describe(rebuilt) != describe(ledger):
-        findings.append("the events lead to another state than the ledger's")
+        findings.append("replaying the events leads to a different state")
     return findings
 
 
@@ -64,20 +66,20 @@ def _audit_day(day: Day, records: list[Reservation]) -> list[str]:
     for name, quota in day.quotas.items():
         where = f"day {day.number}, quota {name}"
         if quota.free != quota.capacity - quota.held - quota.confirmed - quota.cooling:
-            findings.append(f"{where}: units are missing or invented (conservation)")
+            findings.append(f"{where}: free units are not capacity - held - confirmed - cooling (conservation)")
         if (quota.held, quota.confirmed) != (held[name], confirmed[name]):
             findings.append(
                 f"{where}: counts {quota.held} held and {quota.confirmed} confirmed, "
-                f"the records say {held[name]} and {confirmed[name]}"
+                f"but the records add up to {held[name]} held and {confirmed[name]} confirmed"
             )
         if quota.cooling != quota.parked + sum(units for _, units in quota.cooling_due):
-            findings.append(f"{where}: cooling units do not add up")
+            findings.append(f"{where}: cooling units are not the sum of parked and scheduled ones")
     numbers = Counter(number for record in records for number in record.queue_numbers)
     findings += [f"day {day.number}: queue number {one} was given twice" for one, times in numbers.items() if times > 1]
     if any(number > day.last_queue_number for number in numbers):
-        findings.append(f"day {day.number}: a queue number was given that is still to come")
+        findings.append(f"day {day.number}: a reservation has a queue number above the last one given")
     if set(day.waiting) != {record.id for record in records if record.state is State.WAITING}:
-        findings.append(f"day {day.number}: the wait list and the records differ")
+        findings.append(f"day {day.number}: the wait list differs from the records")
     return findings
 
 
@@ -89,4 +91,4 @@ def _audit_claims(ledger: Ledger, records: list[Reservation]) -> list[str]:
         for one in ((ids,) if isinstance(ids, str) else ids)
         if known_reservation(ledger, one) is not None
     }
-    return ["the index of applicants' places and the records differ"] if expected != found else []
+    return ["the index of identity claims differs from the records"] if expected != found else []

@@ -1,13 +1,17 @@
-"""What can be asked of one office's ledger. Commands check themselves when they are made (``Reserve``: when asked to).
+"""The commands of one office's ledger. A command validates its fields when it is created (``Reserve``: in ``check``).
 
-Whoever sends a command again because the answer was lost gets the same answer. For ``Reserve`` the ``id`` is the
-idempotency key; the other commands name the state they lead to, so that a second one finds it reached.
+Commands are idempotent: a caller that lost the answer sends the same command again. ``Reserve`` and ``MoveIn`` have an
+idempotency key as ``id``. The other commands name the state they lead to, so that the second one is a replay.
+
+Common fields: ``day`` is a date's ordinal, 1 to :data:`DAY_MAX`. ``id`` is the reservation's id, 1 to 64 characters of
+``A-Z a-z 0-9 _ -``. ``deadline_at_ms`` and ``valid_until_ms`` are milliseconds since 1970 (UTC).
 """
 
 from __future__ import annotations
 
 __all__ = [
     "DAY_MAX",
+    "EXPIRE_MAX",
     "Cancel",
     "CheckIn",
     "CloseDay",
@@ -46,17 +50,24 @@ from quota_engine.domain.validation import (
 )
 
 DAY_MAX: Final = 3_652_059
-"""``datetime.date.max.toordinal()``"""
+"""The largest day: ``datetime.date.max.toordinal()``."""
 
 EXPIRE_MAX: Final = 10_000
+"""The largest ``limit`` of an ``Expire`` command."""
 
 
 class Reserve(msgspec.Struct, frozen=True, gc=False):
-    """Hold places for a party: all of its applicants, in all quotas of one option, or nothing.
+    """Hold units for a party: for all of its applicants, in all quotas of one option, or not at all.
 
-    With ``wait`` a party that finds no place joins the wait list in the same step. ``hold_ttl_ms`` 0 is the office's.
-    After ``valid_until_ms`` (0: never) it is refused as ``LAPSED``: whoever sends it holds something elsewhere until
-    then, and a call that was long on its way must not succeed without it. A known id is answered all the same.
+    Attributes:
+        id: the idempotency key; it becomes the reservation's id.
+        day: the day to book.
+        applicants: keyed hashes, 1 to 100, each once.
+        choice: what is booked, and the options that can serve it.
+        join_wait_list: join the day's wait list in the same step if no option has room.
+        hold_ttl_ms: length of the hold, at most 10 years; 0 means the office's rule.
+        valid_until_ms: after this time a new key is refused with ``COMMAND_EXPIRED``; 0 means never. The caller holds a
+            claim elsewhere until then, and a delayed copy of the command must not succeed without that claim.
     """
 
     id: str
@@ -68,11 +79,13 @@ class Reserve(msgspec.Struct, frozen=True, gc=False):
     valid_until_ms: int = 0
 
     def check(self) -> None:
-        """Raise :class:`InvalidRequest` unless the command is well formed.
+        """Validate the fields.
 
-        The one command that does not do this when it is made: it would cost a tenth of a reserve. The desk makes no
-        other, and
-        who takes commands from elsewhere calls this.
+        ``Reserve`` does not do so when it is created, because the check costs a tenth of a reserve. The request builder
+        validates its input once. Code that gets commands from elsewhere must call this method.
+
+        Raises:
+            InvalidRequest: a field is malformed or out of range.
         """
         check_name(self.id, "id")
         check_integer(self.day, "day", 1, DAY_MAX)
@@ -91,7 +104,13 @@ def _check_party(applicants: tuple[str, ...]) -> None:
 
 
 class _OnReservation(msgspec.Struct, frozen=True, gc=False):
-    """A step of one reservation's life. ``owner`` and ``version`` are checked unless they are ``""`` and 0."""
+    """A step of one reservation.
+
+    Attributes:
+        id: the reservation's id.
+        owner: an applicant's keyed hash that must be one of the party's; ``""`` skips the check.
+        expected_version: the version that the caller has seen; 0 skips the check.
+    """
 
     id: str
     owner: str = ""
@@ -101,12 +120,15 @@ class _OnReservation(msgspec.Struct, frozen=True, gc=False):
         check_name(self.id, "id")
         if self.owner:
             check_name(self.owner, "owner")
-        check_integer(self.expected_version, "version", 0, 2**31)
+        check_integer(self.expected_version, "expected_version", 0, 2**31)
 
 
 class Confirm(_OnReservation, frozen=True, gc=False):
-    """Make a hold a place, and give it a queue number. With ``reacquire`` a late one takes new units, if any, but not
-    after ``valid_until_ms`` (0: whenever), for the same reason as with :class:`Reserve`.
+    """Confirm a hold and assign queue numbers.
+
+    Attributes:
+        reacquire: if the hold has expired, take new units for the same choice.
+        valid_until_ms: reacquire nothing after this time; 0 means no limit. See :class:`Reserve`.
     """
 
     reacquire: bool = False
@@ -120,23 +142,30 @@ class Confirm(_OnReservation, frozen=True, gc=False):
 
 
 class Release(_OnReservation, frozen=True, gc=False):
-    """Give up a hold, or leave the wait list."""
+    """Release a hold, or leave the wait list."""
 
 
 class Cancel(_OnReservation, frozen=True, gc=False):
-    """Give up a confirmed place, before its day has ended."""
+    """Cancel a confirmed reservation before its day has ended."""
 
 
 class CheckIn(_OnReservation, frozen=True, gc=False):
-    """The party has come: from the day's start to its end."""
+    """Record that the party has come. Possible after the day has started and before it has ended."""
 
 
 class MarkNoShow(_OnReservation, frozen=True, gc=False):
-    """The party has not come: from the day's start on."""
+    """Record that the party has not come. Possible from the day's start on."""
 
 
 class Reschedule(msgspec.Struct, frozen=True):
-    """Move to another day or choice of the same office: take the new place and give the old one back, in one step."""
+    """Move a reservation to another day or choice of the same office, in one step.
+
+    Attributes:
+        id: the reservation's id.
+        day: the day to move to; it may be the present one.
+        choice: the choice to move to.
+        owner, expected_version: as for the other steps of a reservation.
+    """
 
     id: str
     day: int
@@ -149,19 +178,22 @@ class Reschedule(msgspec.Struct, frozen=True):
         check_integer(self.day, "day", 1, DAY_MAX)
         if self.owner:
             check_name(self.owner, "owner")
-        check_integer(self.expected_version, "version", 0, 2**31)
+        check_integer(self.expected_version, "expected_version", 0, 2**31)
 
 
 class PrepareMove(_OnReservation, frozen=True, gc=False):
-    """May it be moved to another office? Changes nothing; the answer shows it as it stands."""
+    """Check if the reservation may be moved to another office. Changes nothing; the outcome shows the record."""
 
 
 class MoveIn(msgspec.Struct, frozen=True):
-    """Take a place for a reservation of another office, which is given up there by :class:`MoveOut` once this is done.
+    """Take units for a reservation that moves here from another office. :class:`MoveOut` ends it there afterwards.
 
-    It becomes held until ``deadline_ms``, as it was there; with ``deadline_ms`` 0 it has its place for good, as it had
-    there, and a queue number. ``moves`` is how often it will have been moved with this. ``id`` is made of the source
-    and the target, so that the same move finds itself. ``valid_until_ms`` is as in :class:`Reserve`.
+    Attributes:
+        id: the idempotency key. It is derived from source and target, so that a repeated move finds itself.
+        day, applicants, choice, valid_until_ms: as for :class:`Reserve`.
+        deadline_at_ms: the deadline of the hold that moves; 0 if the reservation is confirmed, which also assigns queue
+            numbers.
+        moves: how often the reservation has been moved, this move included; 1 or more.
     """
 
     id: str
@@ -176,21 +208,21 @@ class MoveIn(msgspec.Struct, frozen=True):
         check_name(self.id, "id")
         check_integer(self.day, "day", 1, DAY_MAX)
         _check_party(self.applicants)
-        check_integer(self.deadline_at_ms, "deadline_ms", 0, TIME_MS_MAX)
+        check_integer(self.deadline_at_ms, "deadline_at_ms", 0, TIME_MS_MAX)
         check_integer(self.moves, "moves", 1, 2**31)
         check_integer(self.valid_until_ms, "valid_until_ms", 0, TIME_MS_MAX)
 
 
 class MoveOut(_OnReservation, frozen=True, gc=False):
-    """Give up what has its place at another office now. It is no cancellation, and no rule stands in its way."""
+    """End a reservation that has its units at another office now. No rule forbids it, and no penalty follows."""
 
 
 class UndoMove(_OnReservation, frozen=True, gc=False):
-    """Give up what was moved in: the move came to nothing, and its source keeps its place. No cancellation, either."""
+    """Release the target of a failed move. The source keeps its units, and no penalty follows."""
 
 
 class Expire(msgspec.Struct, frozen=True, gc=False):
-    """Sweep one day: expire up to ``limit`` overdue holds. Pure hygiene: nothing depends on it."""
+    """Sweep one day: expire up to ``limit`` overdue holds, 1 to :data:`EXPIRE_MAX`. No outcome depends on a sweep."""
 
     day: int
     limit: int = 100
@@ -201,13 +233,13 @@ class Expire(msgspec.Struct, frozen=True, gc=False):
 
 
 class SetRules(msgspec.Struct, frozen=True):
-    """Set the office's rules. Holds that exist keep their deadlines."""
+    """Set the office's rules. Existing holds keep their deadlines."""
 
     rules: Rules
 
 
 class Publish(msgspec.Struct, frozen=True):
-    """Make a day known. A known one keeps its capacities; times, rules of quotas and new quotas are taken over."""
+    """Publish a day. A known day keeps its capacities; it takes over times, quota rules and new quotas."""
 
     day: int
     terms: DayTerms
@@ -217,9 +249,10 @@ class Publish(msgspec.Struct, frozen=True):
 
 
 class SetCapacity(msgspec.Struct, frozen=True, gc=False):
-    """Set a quota's capacity. Below what is taken, the difference is overbooked, and sells nothing until worked off.
+    """Set a quota's capacity, 0 to 10,000,000 units.
 
-    Not for a quota that passes its units on already (``WRONG_STATE``): set the one that gets them.
+    If more units are in use, the difference is overbooked, and the quota has none available until it is cleared. After
+    a quota's reallocation time the command is refused with ``WRONG_STATE``: set the capacity of the receiving quota.
     """
 
     day: int
@@ -233,7 +266,7 @@ class SetCapacity(msgspec.Struct, frozen=True, gc=False):
 
 
 class CloseDay(msgspec.Struct, frozen=True, gc=False):
-    """Stop a day: no reserve, no confirm, no offer. What is held or confirmed can be released, cancelled or moved."""
+    """Close a day: no reserve, confirm or offer. Holds and reservations can still be released, cancelled or moved."""
 
     day: int
 
@@ -242,7 +275,7 @@ class CloseDay(msgspec.Struct, frozen=True, gc=False):
 
 
 class OpenDay(msgspec.Struct, frozen=True, gc=False):
-    """Take a ``CloseDay`` back."""
+    """Open a closed day again."""
 
     day: int
 
@@ -251,7 +284,7 @@ class OpenDay(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReallocateUnused(msgspec.Struct, frozen=True, gc=False):
-    """Pass an allotment's available units on to the quota its terms name, now, whatever time the terms say."""
+    """Reallocate an allotment's available units now, before the time that its terms set."""
 
     day: int
     quota: str
@@ -262,7 +295,7 @@ class ReallocateUnused(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReleaseParked(msgspec.Struct, frozen=True, gc=False):
-    """Make the units that wait for the next draw available: the draw has come."""
+    """Make a quota's parked units available, because the next draw takes place."""
 
     day: int
     quota: str

@@ -1,8 +1,8 @@
-"""Groups of consumers that share the events of one office: which are open, who has them, and what may be trimmed.
+"""Consumer groups: consumers that share the events of one office.
 
-Only numbers of events are kept, as ranges. A number is *delivered* when a consumer of the group has been given it, and
-*open* until it is acknowledged, by whomever. Who has open numbers gets them again first; what somebody else has had for
-too long goes to the next who asks.
+A group keeps ranges of event numbers, not events. A number is *delivered* when a consumer of the group has received it,
+and *pending* until a consumer of the group acknowledges it. A consumer receives its own pending numbers again first.
+Numbers that another consumer has had pending for too long go to the next consumer that reads.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from typing import Final
 import msgspec
 
 GROUPS_MAX: Final = 64
-"""Groups of one office."""
+"""The most groups of one office."""
 PENDING_MAX: Final = 10_000
-"""Open numbers of one group: with as many it is given nothing new until some of them are acknowledged."""
+"""The most pending numbers of one group. At this limit it receives no new events until some are acknowledged."""
 
 Range = tuple[int, int]
-"""The first and the last of numbers that follow each other."""
+"""The first and the last of consecutive numbers."""
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):
-    """Open numbers from ``first`` to ``last``, which ``consumer`` was given (last) at ``since_ms``."""
+    """Pending numbers from ``first`` to ``last``, delivered to ``consumer`` most recently at ``since_ms``."""
 
     first: int
     last: int
@@ -46,8 +46,11 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
 
 
 class ConsumerGroup(msgspec.Struct, frozen=True):
-    """A group: numbers up to ``delivered`` have been given to somebody, those in ``leases`` are open. Leases stand in
-    the order of their numbers and share none.
+    """The state of a group.
+
+    Attributes:
+        delivered: the highest number that has been delivered.
+        leases: the pending numbers, in ascending order and without overlap.
     """
 
     delivered: int
@@ -55,25 +58,25 @@ class ConsumerGroup(msgspec.Struct, frozen=True):
 
     @property
     def acknowledged(self) -> int:
-        """All numbers up to this one are done with."""
+        """All numbers up to this one have been acknowledged."""
         return self.leases[0].first - 1 if self.leases else self.delivered
 
     @property
     def pending(self) -> int:
-        """How many numbers are open."""
+        """The count of pending numbers."""
         return sum(lease.last - lease.first + 1 for lease in self.leases)
 
 
 class ConsumerGroupView(msgspec.Struct, frozen=True):
-    """A group as it stands.
+    """The progress of a group.
 
     Attributes:
-        name: the group's.
-        acknowledged: all events up to this number are done with; trimming stops there.
-        delivered: the highest number that a consumer has been given.
-        pending: events that a consumer has been given and nobody has acknowledged.
-        lag: events that no consumer has been given yet.
-        leases: who has the pending ones, and since when.
+        name: the group's name.
+        acknowledged: all events up to this number have been acknowledged. Trimming stops there.
+        delivered: the highest number that has been delivered.
+        pending: events that have been delivered and not acknowledged.
+        lag: events that have not been delivered.
+        leases: the pending ones, with their consumers and times.
     """
 
     name: str
@@ -85,13 +88,19 @@ class ConsumerGroupView(msgspec.Struct, frozen=True):
 
 
 def new_group(after: int, first: int, last: int) -> ConsumerGroup:
-    """A group that gets the numbers above ``after``, as far as they are kept: from ``first`` to ``last``."""
+    """Return a group that receives the numbers above ``after``.
+
+    Args:
+        after: the first number to deliver is the next one.
+        first, last: the numbers that the office still keeps.
+    """
     return ConsumerGroup(min(max(after, first - 1), last))
 
 
 def drop_trimmed(group: ConsumerGroup, first: int) -> ConsumerGroup:
-    """The group without the numbers below ``first``. They are gone (somebody else trimmed the events): nobody can be
-    given them, and so nobody would ever acknowledge them.
+    """Return the group without the numbers below ``first``.
+
+    An operator has trimmed their events. They can no longer be delivered, so no consumer would acknowledge them.
     """
     leases = tuple(
         Lease(max(lease.first, first), lease.last, lease.consumer, lease.since_ms)
@@ -104,49 +113,62 @@ def drop_trimmed(group: ConsumerGroup, first: int) -> ConsumerGroup:
 def take(
     group: ConsumerGroup, consumer: str, limit: int, min_idle_ms: int, now_ms: int, last: int
 ) -> tuple[ConsumerGroup, list[Range]]:
-    """Give ``consumer`` up to ``limit`` numbers: what it has open, then what others have had open for ``min_idle_ms``
-    or longer, then new ones up to ``last``; in each the lowest first.
+    """Deliver numbers to a consumer: its own pending ones, then idle ones of other consumers, then new ones.
 
-    Returns the group after it, and the numbers in their order. What is given is the consumer's since ``now_ms``.
+    Args:
+        group: the group; not changed.
+        consumer: the consumer's name.
+        limit: the most numbers to deliver.
+        min_idle_ms: another consumer's pending numbers are delivered if it has had them for at least this long.
+        now_ms: the time of the delivery, milliseconds since 1970 (UTC).
+        last: the number of the office's last event.
+
+    Returns:
+        The group afterwards, and the delivered numbers in ascending order.
     """
-    wanted = limit
+    remaining = limit
     taken: list[Lease] = []
     left: list[Lease] = []
-    mine = [lease for lease in group.leases if lease.consumer == consumer]
-    others = [lease for lease in group.leases if lease.consumer != consumer]
-    for lease in (*mine, *others):
-        may_have = lease.consumer == consumer or now_ms - lease.since_ms >= min_idle_ms
-        units = min(wanted, lease.last - lease.first + 1) if may_have else 0
-        wanted -= units
-        if units:
-            taken.append(Lease(lease.first, lease.first + units - 1, consumer, now_ms))
-        if lease.first + units <= lease.last:
-            left.append(Lease(lease.first + units, lease.last, lease.consumer, lease.since_ms))
-    new = max(0, min(wanted, PENDING_MAX - group.pending, last - group.delivered))
+    own = [lease for lease in group.leases if lease.consumer == consumer]
+    foreign = [lease for lease in group.leases if lease.consumer != consumer]
+    for lease in (*own, *foreign):
+        is_available = lease.consumer == consumer or now_ms - lease.since_ms >= min_idle_ms
+        count = min(remaining, lease.last - lease.first + 1) if is_available else 0
+        remaining -= count
+        if count:
+            taken.append(Lease(lease.first, lease.first + count - 1, consumer, now_ms))
+        if lease.first + count <= lease.last:
+            left.append(Lease(lease.first + count, lease.last, lease.consumer, lease.since_ms))
+    new = max(0, min(remaining, PENDING_MAX - group.pending, last - group.delivered))
     if new:
         taken.append(Lease(group.delivered + 1, group.delivered + new, consumer, now_ms))
-    given = _joined(sorted(taken, key=_first))
-    leases = _joined(sorted([*given, *left], key=_first))
-    return ConsumerGroup(group.delivered + new, tuple(leases)), [(lease.first, lease.last) for lease in given]
+    delivered = _joined(sorted(taken, key=_first))
+    leases = _joined(sorted([*delivered, *left], key=_first))
+    return ConsumerGroup(group.delivered + new, tuple(leases)), [(lease.first, lease.last) for lease in delivered]
 
 
 def acknowledge(group: ConsumerGroup, ranges: Sequence[Range]) -> tuple[ConsumerGroup, int]:
-    """Close the open ones among the numbers in ``ranges`` (in order, apart from each other), whoever has them.
+    """Acknowledge numbers, whichever consumer has them.
 
-    Returns the group after it, and how many they were.
+    Args:
+        group: the group; not changed.
+        ranges: the numbers as :func:`ranges_of` returns them. Numbers that are not pending are ignored.
+
+    Returns:
+        The group afterwards, and the count of numbers that were pending.
     """
     leases: list[Lease] = []
-    at = 0
+    index = 0
     for lease in group.leases:
         first = lease.first
-        while at < len(ranges) and ranges[at][1] < first:
-            at += 1
-        look = at  # the last range of this lease may reach into the next
-        while look < len(ranges) and ranges[look][0] <= lease.last:
-            if ranges[look][0] > first:
-                leases.append(Lease(first, ranges[look][0] - 1, lease.consumer, lease.since_ms))
-            first = max(first, ranges[look][1] + 1)
-            at, look = look, look + 1
+        while index < len(ranges) and ranges[index][1] < first:
+            index += 1
+        scanned = index  # the last range that touches this lease may reach into the next one
+        while scanned < len(ranges) and ranges[scanned][0] <= lease.last:
+            if ranges[scanned][0] > first:
+                leases.append(Lease(first, ranges[scanned][0] - 1, lease.consumer, lease.since_ms))
+            first = max(first, ranges[scanned][1] + 1)
+            index, scanned = scanned, scanned + 1
         if first <= lease.last:
             leases.append(Lease(first, lease.last, lease.consumer, lease.since_ms))
     after = ConsumerGroup(group.delivered, tuple(leases))
@@ -154,13 +176,13 @@ def acknowledge(group: ConsumerGroup, ranges: Sequence[Range]) -> tuple[Consumer
 
 
 def view_of(name: str, group: ConsumerGroup, last: int) -> ConsumerGroupView:
-    """The group as it stands when ``last`` is the number of the last event."""
+    """Return the progress of a group. ``last`` is the number of the office's last event."""
     lag = max(0, last - group.delivered)
     return ConsumerGroupView(name, group.acknowledged, group.delivered, group.pending, lag, group.leases)
 
 
 def ranges_of(numbers: Iterable[int]) -> list[Range]:
-    """Numbers, in any order and some perhaps twice, as ranges in order and apart from each other."""
+    """Return numbers as ascending ranges with gaps between them. Order and duplicates of ``numbers`` do not matter."""
     ranges: list[Range] = []
     for number in sorted(numbers):
         if ranges and number <= ranges[-1][1] + 1:
@@ -175,7 +197,7 @@ def _first(lease: Lease) -> int:
 
 
 def _joined(leases: Iterable[Lease]) -> list[Lease]:
-    """Neighbours that one consumer was given at one moment become one."""
+    """Join adjacent leases of the same consumer and time."""
     joined: list[Lease] = []
     for lease in leases:
         before = joined[-1] if joined else None

@@ -1,15 +1,16 @@
-"""The registry: what has to be known about a person, or about a reservation, over all offices at once.
+"""The registry over all offices: national claims of applicants, and moves of reservations between offices.
 
-An office's ledger knows its own reservations and no other's. Beside the offices stand :data:`SHARDS` shards of the
-registry, each a ledger of its own with a place of its own. A shard keeps, for its share of the applicants, a
-**claim**: the reference of the one reservation that the applicant may have or be about to make. And for its share of
-the reservations a **move**: that this one is on its way to another office, or has gone there.
+An office's ledger knows only its own reservations. The registry consists of :data:`SHARDS` shards. Each shard is a
+ledger with its own address and keeps two kinds of entries:
 
-Both are pointers and nothing more: whether the reservation is there, and still active, the office says. That is why
-nothing has to be done here when a hold is confirmed, cancelled or expires. Both carry a **lease**: until it is over,
-whoever wrote them is at work, and the office may not know of the reservation yet. Both end by themselves.
+- A **claim** holds the reference of the one reservation that an applicant has or is about to make.
+- A **move** records that a reservation is moving to another office, or has moved there.
 
-:func:`apply` is pure, as the machine is: time is an argument.
+Both are pointers. Only the office knows if the reservation exists and is active, so the registry needs no update when a
+hold is confirmed, cancelled or expires. Both have a **lease**: until it ends, the writer is still at work, and the
+office may not know the reservation yet. Both are forgotten at a set time.
+
+:func:`apply` is pure: time is an argument, in milliseconds since 1970 (UTC).
 """
 
 from __future__ import annotations
@@ -54,19 +55,22 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import DURATION_MS_MAX, TIME_MS_MAX, check_integer, check_name
 
 PREFIX: Final = "~n"
+"""The prefix of the shards' addresses."""
 
 SHARDS: Final = 4
-"""Enough to spread over the nodes of a cluster, and so few that calls which meet share their way to the store: with 16
-five hundred callers get two thirds as far. Never changed while a store lives: a claim would be looked for elsewhere.
+"""The number of shards. It spreads load over the nodes of a cluster, and is small enough that concurrent calls share
+batches: with 16 shards, 500 callers reach two thirds of the throughput. It never changes while a store lives, because a
+claim would be searched in another shard.
 """
 
 SWEEP_MAX: Final = 16
-"""Claims, and moves, whose time is over that one command drops in passing."""
+"""The most forgotten claims, and the most forgotten moves, that one command deletes."""
 
 QUERY_ITEMS_MAX: Final = 1_000
-"""The most applicants, or moves, in one question."""
+"""The most applicants, or moves, in one query."""
 
 NUMBER_MAX: Final = 2**53 - 1
+"""The largest number of a change: the largest integer that Lua represents exactly."""
 _STALE_MAX: Final = 64
 
 is_reference = re.compile(r"[A-Za-z0-9_-]{1,64}~[A-Za-z0-9_-]{1,64}").fullmatch
@@ -74,27 +78,32 @@ is_reference = re.compile(r"[A-Za-z0-9_-]{1,64}~[A-Za-z0-9_-]{1,64}").fullmatch
 
 
 def shard_of(key: str) -> str:
-    """The place of the shard that knows this applicant, or this reservation by its reference."""
+    """Return the address of the shard for an applicant, or for a reservation's reference."""
     return f"{PREFIX}.{zlib.crc32(key.encode()) % SHARDS:02x}"
 
 
 def shards() -> list[str]:
-    """The places of all shards."""
+    """Return the addresses of all shards."""
     return [f"{PREFIX}.{number:02x}" for number in range(SHARDS)]
 
 
 def _check_reference(value: object, where: str) -> None:
     if not isinstance(value, str) or is_reference(value) is None:
-        raise InvalidRequest(where, "not a reference", "an office and an id with ~ between, as outcomes have it")
+        raise InvalidRequest(where, "not a reference", "office~id, as in Outcome.reference")
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
-    """Let the applicant's claim point to ``reference``, if there is none in the way.
+    """Set an applicant's claim, unless another reservation has it.
 
-    One in the way is replaced if its number is ``instead_of``: whoever asks has looked it up, and knows that it stands
-    for nothing any more. The same reference again renews the lease of ``lease_ms``. From ``forget_at_ms`` on the claim
-    is gone. ``also`` is a second reservation that the claim stands for, as long as either of them is active: the one
-    that is being moved. It stays with the reference; the reference itself as ``also`` is none.
+    Attributes:
+        applicant: the applicant's keyed hash.
+        reference: the reservation that the claim points to. The same reference again renews the lease.
+        lease_ms: length of the lease, 1 ms to 10 years.
+        forget_at_ms: the claim is forgotten at this time, or at the end of the lease if that is later.
+        replaces_number: replace an existing claim of this number, because the caller has found that its reservation is
+            no longer active. 0 replaces none.
+        secondary_reference: a second reservation that the claim also stands for, while one moves to the other. ``""``
+            keeps the present one of the same reference, and the reference itself removes it.
     """
 
     applicant: str
@@ -115,7 +124,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 
 
 class Drop(msgspec.Struct, frozen=True, gc=False):
-    """Take the applicant's claim back, if it is still the one of this number."""
+    """Delete an applicant's claim, if it still has this number."""
 
     applicant: str
     number: int
@@ -126,10 +135,14 @@ class Drop(msgspec.Struct, frozen=True, gc=False):
 
 
 class OpenMove(msgspec.Struct, frozen=True, gc=False):
-    """Write down that ``source`` (in its ``version``) is about to move to ``target``, unless another move of it is
-    open.
+    """Record that ``source`` is about to move to ``target``, unless another move of it exists.
 
-    The same move again renews the lease; one that has been done says so (``done``).
+    The same move again renews the lease. If that move has been completed, the result has ``done`` set.
+
+    Attributes:
+        source, target: references of the reservations.
+        version: the source's version.
+        lease_ms, forget_at_ms: as for :class:`Claim`.
     """
 
     source: str
@@ -147,9 +160,12 @@ class OpenMove(msgspec.Struct, frozen=True, gc=False):
 
 
 class CloseMove(msgspec.Struct, frozen=True, gc=False):
-    """The move to ``target`` is ``done``, and remembered as that; or has come to nothing, and is forgotten.
+    """Close a move: remember it as completed, or delete it because it failed.
 
-    With a ``number`` only if it is still the one of this number: nobody has begun it again.
+    Attributes:
+        source, target: references of the reservations.
+        done: True if the move was completed.
+        number: close the move only if it still has this number, that is, if no caller has started it again; 0 for any.
     """
 
     source: str
@@ -166,7 +182,7 @@ class CloseMove(msgspec.Struct, frozen=True, gc=False):
 
 
 class FindClaims(msgspec.Struct, frozen=True, gc=False):
-    """What do the claims of these applicants point to? The answer is a :class:`FoundClaims`."""
+    """Query the claims of 1 to 1,000 applicants. The result is a :class:`FoundClaims`."""
 
     applicants: tuple[str, ...]
 
@@ -178,7 +194,7 @@ class FindClaims(msgspec.Struct, frozen=True, gc=False):
 
 
 class FindMove(msgspec.Struct, frozen=True, gc=False):
-    """The move of this reservation, done or under way: a list of one, or of none."""
+    """Query the move of a reservation, open or completed. The result is a list of one or no :class:`MoveEntry`."""
 
     source: str
 
@@ -187,9 +203,11 @@ class FindMove(msgspec.Struct, frozen=True, gc=False):
 
 
 class OpenMoves(msgspec.Struct, frozen=True, gc=False):
-    """Up to ``limit`` open moves whose lease has been over for ``over_for_ms``; the longest waiting come first.
+    """Query open moves whose lease has ended, as a list of :class:`MoveEntry`. The earliest end comes first.
 
-    One that is past its time is among them until it is swept.
+    Attributes:
+        limit: the most moves, 1 to 1,000. Moves that should be forgotten are included until they are swept.
+        over_for_ms: the lease must have ended at least this long ago.
     """
 
     limit: int
@@ -201,22 +219,28 @@ class OpenMoves(msgspec.Struct, frozen=True, gc=False):
 
 
 class RegistryStatus(enum.StrEnum):
-    """The answer in a word."""
+    """The name of a result."""
 
     DONE = "DONE"
-    """It is as it was asked for."""
+    """The entry is as requested."""
     TAKEN = "TAKEN"
-    """Something else is there, and stays."""
+    """Another entry exists and stays."""
     OVERLOADED = "OVERLOADED"
-    """Too many calls wait for the store: nothing was looked at."""
+    """The queue of calls to the store is full. The command was rejected before it was sent."""
 
 
 class RegistryResult(msgspec.Struct, frozen=True, gc=False):
-    """The answer to one command.
+    """The result of one command.
 
-    ``reference`` (a claim's, or a move's target), ``also``, ``number`` and ``lease_until_ms`` are of what is there
-    now, be it the asker's or in the way; ``""`` and 0 if nothing is. ``now_ms`` is the time of the answer. ``renewed``
-    says that it had been there before.
+    Attributes:
+        status: the name of the result.
+        reference: the reference of the present claim, or the target of the present move; ``""`` if there is none.
+        number: the number of the present entry, or 0.
+        lease_until_ms: the end of its lease, or 0.
+        now_ms: the time of the result.
+        done: True if the present move has been completed.
+        renewed: True if the requested entry existed before.
+        secondary_reference: the second reservation of the present claim, or ``""``.
     """
 
     status: RegistryStatus
@@ -230,18 +254,22 @@ class RegistryResult(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def ok(self) -> bool:
-        """Whether it is as it was asked for."""
+        """True if the entry is as requested."""
         return self.status is RegistryStatus.DONE
 
     @property
     def lease_is_over(self) -> bool:
-        """Whether nobody can be at work on what is there any more."""
+        """True if the writer of the present entry is no longer at work."""
         return self.lease_until_ms <= self.now_ms
 
 
 class FoundClaims(msgspec.Struct, frozen=True, gc=False):
-    """One reference an applicant, in the order asked, ``""`` for who has none; what else their claims stand for, in the
-    same order; and the time of the answer.
+    """The claims of several applicants, in the order of the query.
+
+    Attributes:
+        now_ms: the time of the result.
+        references: one reference per applicant; ``""`` for an applicant without a claim.
+        secondary_references: the claims' second reservations, or ``""``.
     """
 
     now_ms: int
@@ -250,7 +278,7 @@ class FoundClaims(msgspec.Struct, frozen=True, gc=False):
 
 
 class ClaimEntry(msgspec.Struct, frozen=True, gc=False):
-    """A claim as it is kept. ``number`` counts the changes of the shard: no two states of any claim have the same."""
+    """A stored claim. ``number`` counts the changes of the shard, so each state of a claim has another number."""
 
     reference: str
     number: int
@@ -260,7 +288,7 @@ class ClaimEntry(msgspec.Struct, frozen=True, gc=False):
 
 
 class MoveEntry(msgspec.Struct, frozen=True, gc=False):
-    """A move as it is kept."""
+    """A stored move."""
 
     source: str
     target: str
@@ -272,28 +300,33 @@ class MoveEntry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Registry:
-    """All that one shard knows. Change it through :func:`apply` only."""
+    """The state of one shard. Only :func:`apply` may change it."""
 
     __slots__ = ("address", "claims", "claims_due", "moves", "moves_due", "now_ms", "number")
 
     def __init__(self, place: str) -> None:
         self.address = place
         self.now_ms = 0
-        """The time of the last change. No command is earlier."""
+        """The time of the last change. A command never has an earlier time."""
         self.number = 0
-        """How many changes there have been."""
+        """The count of changes so far."""
         self.claims: dict[str, ClaimEntry] = {}
         self.moves: dict[str, MoveEntry] = {}
         self.claims_due: list[tuple[int, str]] = []
-        """A heap of ``(forget_at_ms, applicant)``; one that is not what the claim says any more is skipped."""
+        """A heap of ``(forget_at_ms, applicant)``. Entries that differ from the claim are stale and are skipped."""
         self.moves_due: list[tuple[int, str]] = []
 
 
 def apply(registry: Registry, command: Any, now_ms: int) -> RegistryResult:
-    """Carry out one command at ``now_ms`` (milliseconds since 1970, UTC). A refused one changes nothing.
+    """Apply one command and return its result. A refused command changes nothing.
+
+    Args:
+        registry: the shard; changed in place.
+        command: :class:`Claim`, :class:`Drop`, :class:`OpenMove` or :class:`CloseMove`.
+        now_ms: milliseconds since 1970 (UTC). A time before the last change counts as the time of that change.
 
     Raises:
-        KeyError: it is no command of a registry.
+        KeyError: any other command.
     """
     handler = _HANDLERS[type(command)]
     now_ms = max(now_ms, registry.now_ms)
@@ -315,14 +348,14 @@ def _sweep(registry: Registry, entries: dict[str, Any], due: list[tuple[int, str
 
 def _note_due(entries: dict[str, Any], due: list[tuple[int, str]], key: str, forget_at_ms: int) -> None:
     heappush(due, (forget_at_ms, key))
-    # Claims that are made and dropped again leave theirs behind: refused applicants must not fill the memory.
+    # Claims that are set and deleted again leave stale entries. Refused applicants must not fill the memory with them.
     if len(due) > 2 * len(entries) + _STALE_MAX:
         due[:] = [(entry.forget_at_ms, one) for one, entry in entries.items()]
         heapify(due)
 
 
 def _live(entries: dict[str, Any], key: str, now_ms: int) -> Any:
-    """The entry, unless its time is over: whether or not a sweep has seen it."""
+    """Return the entry, or ``None`` if its time has ended, even if no sweep has deleted it yet."""
     entry = entries.get(key)
     return entry if entry is not None and entry.forget_at_ms > now_ms else None
 
@@ -347,22 +380,22 @@ def _claim(registry: Registry, command: Claim, now_ms: int) -> RegistryResult:
     known: ClaimEntry | None = _live(registry.claims, command.applicant, now_ms)
     lease_until_ms, forget_at_ms = now_ms + command.lease_ms, max(command.forget_at_ms, now_ms + command.lease_ms)
     renewed = known is not None and known.reference == command.reference
-    also = command.secondary_reference
+    secondary = command.secondary_reference
     if known is not None:
-        is_lost = not renewed or (known.secondary_reference != "" and also not in ("", known.secondary_reference))
+        is_lost = not renewed or (known.secondary_reference != "" and secondary not in ("", known.secondary_reference))
         if is_lost and known.number != command.replaces_number:
             return _claim_result(RegistryStatus.TAKEN, known, now_ms)
         if renewed:
-            also = also or known.secondary_reference
+            secondary = secondary or known.secondary_reference
             lease_until_ms = max(lease_until_ms, known.lease_until_ms)
             forget_at_ms = max(forget_at_ms, known.forget_at_ms)
 
-    if also == command.reference:
-        also = ""
+    if secondary == command.reference:
+        secondary = ""
 
     # From here on it must succeed.
     number = _next_number(registry, now_ms)
-    entry = ClaimEntry(command.reference, number, lease_until_ms, forget_at_ms, also)
+    entry = ClaimEntry(command.reference, number, lease_until_ms, forget_at_ms, secondary)
     registry.claims[command.applicant] = entry
     if known is None or known.forget_at_ms != forget_at_ms:
         _note_due(registry.claims, registry.claims_due, command.applicant, forget_at_ms)
@@ -394,7 +427,7 @@ def _open_move(registry: Registry, command: OpenMove, now_ms: int) -> RegistryRe
     known: MoveEntry | None = _live(registry.moves, command.source, now_ms)
     lease_until_ms, forget_at_ms = now_ms + command.lease_ms, max(command.forget_at_ms, now_ms + command.lease_ms)
     if known is not None:
-        # One that has been done is in the way, too: who has made ready for another knew the source as it was before.
+        # A completed move conflicts, too: a caller that starts another one has read the source as it was before.
         if known.target != command.target:
             return _move_result(RegistryStatus.TAKEN, known, now_ms)
         if known.done:
@@ -418,7 +451,7 @@ def _close_move(registry: Registry, command: CloseMove, now_ms: int) -> Registry
     if known.target != command.target or (command.number and command.number != known.number):
         return _move_result(RegistryStatus.TAKEN, known, now_ms)
     if known.done:
-        # What is done is done: a late word that it came to nothing is of an earlier try.
+        # A completed move stays completed. A late report of its failure belongs to an earlier attempt.
         status = RegistryStatus.DONE if command.done else RegistryStatus.TAKEN
         return _move_result(status, known, now_ms)
 
@@ -441,13 +474,18 @@ _HANDLERS: Final[dict[type, Callable[[Registry, Any, int], RegistryResult]]] = {
 
 
 def ask(registry: Registry, question: Any, now_ms: int) -> Any:
-    """Answer a question at ``now_ms``; nothing changes.
+    """Return the result of a query. Changes nothing.
+
+    Args:
+        registry: the shard.
+        question: :class:`FindClaims`, :class:`FindMove` or :class:`OpenMoves`.
+        now_ms: milliseconds since 1970 (UTC).
 
     Returns:
-        A :class:`FoundClaims` to :class:`FindClaims`, and a list of :class:`MoveEntry` to the others.
+        A :class:`FoundClaims` for :class:`FindClaims`, and a list of :class:`MoveEntry` for the other queries.
 
     Raises:
-        KeyError: it is no question to a registry.
+        KeyError: any other query.
     """
     return _ANSWERS[type(question)](registry, question, max(now_ms, registry.now_ms))
 
@@ -479,7 +517,7 @@ _ANSWERS: Final[dict[type, Callable[[Registry, Any, int], Any]]] = {
 
 
 def describe(registry: Registry) -> dict[str, Any]:
-    """Everything about the shard that can make a difference, as builtins: what two equal ones have in common."""
+    """Return the shard's state as builtins. Two shards behave the same if their descriptions are equal."""
     return {
         "address": registry.address,
         "now_ms": registry.now_ms,

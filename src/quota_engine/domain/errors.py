@@ -1,7 +1,7 @@
-"""The errors of the library: one tree, rooted in :class:`QuotaEngineError`.
+"""The errors of the library, all derived from :class:`QuotaEngineError`.
 
-"Full", "too late" and "not yet open" are outcomes, not errors (see ``outcomes``). An error says what was
-wrong, where, and what would be right. It never carries an identity in clear.
+"Sold out", "too late" and "not open" are outcomes, not errors (see :mod:`~quota_engine.domain.outcomes`). An error says
+what was wrong, where, and what is right. It never contains an identity.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import dataclasses
 
 
 class QuotaEngineError(Exception):
-    """The root of every error that this library raises on purpose."""
+    """Base class of all errors that this library raises on purpose."""
 
 
 class InvalidRequest(QuotaEngineError, ValueError):
-    """A call that can never be right, whatever the state of the ledger. Nothing was changed.
+    """A request that is invalid in any state of the ledger. It has changed nothing.
 
     Attributes:
         where: the argument or field, such as ``"applicants[1]"``.
-        problem: what is wrong with it, without the value when that could be an identity.
-        expected: what would be right.
+        problem: the problem, without the value if that could be an identity.
+        expected: a valid value, in words.
     """
 
     def __init__(self, where: str, problem: str, expected: str) -> None:
@@ -40,14 +40,21 @@ class InvalidRequest(QuotaEngineError, ValueError):
 
 
 class UnknownName(InvalidRequest, KeyError):
-    """An office, service, session, quota or day by a name that the catalog does not have."""
+    """The catalog has no office, service, session, quota or day of this name."""
 
     __str__ = Exception.__str__
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class ValidationIssue:
-    """One mistake in a catalog or scenario file."""
+    """One problem in a catalog or scenario file.
+
+    Attributes:
+        file: the name of the file.
+        key: the path of the key, such as ``"offices[1].time_zone"``.
+        value: the value as it is shown, at most 60 characters.
+        expected: a valid value, in words.
+    """
 
     file: str
     key: str
@@ -59,19 +66,23 @@ class ValidationIssue:
 
 
 class CatalogError(QuotaEngineError, ValueError):
-    """A file that describes offices (or a scenario) has mistakes; each is in :attr:`mistakes`."""
+    """A catalog or scenario file is invalid.
 
-    def __init__(self, mistakes: tuple[ValidationIssue, ...]) -> None:
-        super().__init__("\n".join(str(mistake) for mistake in mistakes))
-        self.issues = mistakes
+    Attributes:
+        issues: every problem that was found.
+    """
+
+    def __init__(self, issues: tuple[ValidationIssue, ...]) -> None:
+        super().__init__("\n".join(str(issue) for issue in issues))
+        self.issues = issues
 
 
 class BackendUnavailable(QuotaEngineError):
-    """The store could not be reached, and the command has certainly not been carried out."""
+    """The store could not be reached. The command had no effect."""
 
 
 class OutcomeUnknown(QuotaEngineError):
-    """The answer was lost: the command may or may not have been carried out.
+    """The store's answer was lost. The command may or may not have had its effect.
 
-    Ask again with the same idempotency key; the answer to that is the truth.
+    Send the same command with the same idempotency key again: its outcome is certain.
     """

@@ -1,4 +1,7 @@
-"""What has happened to a ledger. The events alone rebuild it: see :func:`quota_engine.domain.ledger.rebuild`."""
+"""The events of a ledger. They alone rebuild it: see :func:`quota_engine.domain.ledger.rebuild`.
+
+``at_ms`` is the time of the event, milliseconds since 1970 (UTC). ``day`` is a date's ordinal.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from quota_engine.domain.model import DayTerms, Reservation, Rules
 
 
 class ReservationChanged(msgspec.Struct, frozen=True, gc=False, tag=True):
-    """A reservation took a step of its life cycle; ``reservation`` is the whole record after it."""
+    """A reservation made the step ``verb`` of its life cycle. ``reservation`` is the record after it."""
 
     at_ms: int
     verb: Verb
@@ -31,17 +34,23 @@ class ReservationChanged(msgspec.Struct, frozen=True, gc=False, tag=True):
 
 
 class RulesSet(msgspec.Struct, frozen=True, tag=True):
+    """The office has new rules."""
+
     at_ms: int
     rules: Rules
 
 
 class DayPublished(msgspec.Struct, frozen=True, tag=True):
+    """A day was published, or published again with other terms."""
+
     at_ms: int
     day: int
     terms: DayTerms
 
 
 class CapacitySet(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """A quota has a new capacity."""
+
     at_ms: int
     day: int
     quota: str
@@ -49,24 +58,28 @@ class CapacitySet(msgspec.Struct, frozen=True, gc=False, tag=True):
 
 
 class DayClosed(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """An operator closed the day."""
+
     at_ms: int
     day: int
 
 
 class DayOpened(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """An operator opened a closed day again."""
+
     at_ms: int
     day: int
 
 
 class DayForgotten(msgspec.Struct, frozen=True, gc=False, tag=True):
-    """The day's retention is over; its reservations are unknown from here on."""
+    """The day's retention time has ended. The day and its reservations are unknown from now on."""
 
     at_ms: int
     day: int
 
 
 class UnitsReallocated(msgspec.Struct, frozen=True, gc=False, tag=True):
-    """``units`` of capacity went from one quota to another."""
+    """``units`` of capacity moved from one quota to another."""
 
     at_ms: int
     day: int
@@ -76,7 +89,7 @@ class UnitsReallocated(msgspec.Struct, frozen=True, gc=False, tag=True):
 
 
 class Cooled(msgspec.Struct, frozen=True, gc=False, tag=True):
-    """Units whose cooling time ended at ``due_at_ms`` are available again."""
+    """Units became available because their cooling time ended at ``due_at_ms``."""
 
     at_ms: int
     day: int
@@ -86,7 +99,7 @@ class Cooled(msgspec.Struct, frozen=True, gc=False, tag=True):
 
 
 class ParkedReleased(msgspec.Struct, frozen=True, gc=False, tag=True):
-    """Units that waited for the next draw are available."""
+    """Parked units became available for the next draw."""
 
     at_ms: int
     day: int

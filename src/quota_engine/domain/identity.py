@@ -1,4 +1,4 @@
-"""Identities become keyed hashes before anything else sees them."""
+"""Pseudonyms: identities are replaced by keyed hashes before any other code sees them."""
 
 from __future__ import annotations
 
@@ -10,40 +10,48 @@ from typing import Final
 from quota_engine.domain.errors import InvalidRequest
 
 IDENTITY_LENGTH_MAX: Final = 256
+"""The most characters of an identity."""
 
 
 class Pseudonyms:
-    """Turns identities (a national number, say) into keyed hashes: BLAKE2b, 128 bits, 32 hex digits.
+    """Keyed hashes of identities, such as national numbers: BLAKE2b, 128 bits, as 32 hex digits.
 
-    Without the key nobody can tell from a hash whose it is, not even by trying all 16-digit numbers. With the same key
-    the
-    same identity has the same hash in every process, which is what the identity limit needs.
+    Without the key, a hash does not reveal the identity, even if an attacker tries all 16-digit numbers. With the same
+    key, an identity has the same hash in every process, as the identity limits require.
     """
 
     __slots__ = ("_key", "_keyed", "jitter_seed")
 
     def __init__(self, key: bytes) -> None:
-        """``key``: 16 to 64 secret bytes, the same for all processes that share a store, never changed while it lives.
+        """Derive the hash function and the jitter seed from the key.
+
+        Args:
+            key: 16 to 64 secret bytes. All processes that share a store use the same key, and it never changes while
+                the store lives.
 
         Raises:
-            InvalidRequest: the key is of another type or length.
+            InvalidRequest: the key is not bytes of this length.
         """
         if not isinstance(key, bytes) or not 16 <= len(key) <= 64:
             raise InvalidRequest("identity_key", "not a usable key", "16 to 64 secret bytes")
         self._keyed = hashlib.blake2b(key=key, digest_size=16)
         self._key = key
         self.jitter_seed = hashlib.blake2b(b"jitter", key=key, digest_size=16, person=b"cooling").hexdigest()
-        """A seed for the jitter of cooling times: the same in all processes, and as secret as the key."""
+        """The seed for the jitter of cooling times. It is the same in all processes, and as secret as the key."""
 
     def of(self, identity: str, where: str = "applicants") -> str:
-        """The keyed hash of ``identity``: 1 to 256 printable characters, taken as they are.
+        """Return the keyed hash of ``identity``.
 
-        Upper and lower case, spaces and dashes make different identities: bring yours to one form before.
+        Case, spaces and dashes make different identities. Normalize an identity before hashing it.
+
+        Args:
+            identity: 1 to 256 printable characters.
+            where: the name of the argument in an error message.
 
         Raises:
-            InvalidRequest: not such a string; the message names ``where``, never the identity.
+            InvalidRequest: not such a string. The message names ``where``, never the identity.
         """
-        # Control characters, and halves of surrogate pairs, which could not be encoded, are not printable.
+        # isprintable() also excludes lone surrogates, which cannot be encoded.
         if type(identity) is not str or not identity.isprintable() or not 0 < len(identity) <= IDENTITY_LENGTH_MAX:
             raise InvalidRequest(where, "not a usable identity", f"1 to {IDENTITY_LENGTH_MAX} printable characters")
         keyed = self._keyed.copy()
@@ -51,8 +59,8 @@ class Pseudonyms:
         return keyed.hexdigest()
 
     def secret_for(self, purpose: str) -> bytes:
-        """32 secret bytes for another purpose: the same in all processes, as secret as the key, and no way back to it.
+        """Return 32 secret bytes that are derived from the key, different for each ``purpose``.
 
-        ``purpose`` is any text; each has a secret of its own.
+        They are the same in all processes, and the key cannot be computed from them.
         """
         return hashlib.blake2b(purpose.encode(), key=self._key, digest_size=32, person=b"purpose").digest()

@@ -1,4 +1,7 @@
-"""Units: finding them for who asks, and what becomes of them when they come back or their time is up."""
+"""Units of a day: find them for a reserve, expire and cool them when due, reallocate them, offer them to the wait list.
+
+Every loop is bounded by a constant below, so that a command has a bounded cost.
+"""
 
 from __future__ import annotations
 
@@ -26,28 +29,41 @@ from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
 from quota_engine.domain.model import Choice, ReReleaseRule, Reservation
 
 SETTLE_MAX: Final = 64
-"""Overdue holds that one command expires in passing."""
+"""The most overdue holds that one command expires while it settles a day. The same bound holds for each quota's
+cooling units.
+"""
 RECLAIM_MAX: Final = 1000
-"""Overdue holds that one command may expire because it lacks their units."""
+"""The most overdue holds that a command expires, or cooled units that it releases, because it lacks units."""
 OFFERS_MAX: Final = 64
-"""Wait-list entries that one command looks at."""
+"""The most wait-list entries that one command reads."""
 
 _HELD: Final = State.HELD
 
 
 def _fits(day: Day, option: tuple[str, ...], units: int, kept: Sequence[str] = ()) -> bool:
-    """Whether every quota of ``option`` has room, apart from those in ``kept``, which the asker has already."""
+    """Return True if every quota of ``option`` has ``units`` free. Quotas in ``kept`` need none."""
     return all(day.quotas[name].free >= units or name in kept for name in option)
 
 
 def find_option(
     ledger: Ledger, day: Day, choice: Choice, units: int, now_ms: int, kept: Sequence[str] = ()
 ) -> tuple[str, ...] | None:
-    """The first option with room, after taking back overdue units of the quotas that lack them."""
+    """Return the first option of ``choice`` with room, or ``None``.
+
+    Expires overdue holds on quotas that lack units, at most :data:`RECLAIM_MAX`.
+
+    Args:
+        ledger: the office's ledger; changed by expiries.
+        day: the day, settled.
+        choice: its options are tried in order. All their quotas exist on the day.
+        units: the units needed of each quota, 1 or more.
+        now_ms: milliseconds since 1970 (UTC).
+        kept: quotas of which the reservation has its units already.
+    """
     quotas = day.quotas
     budget = RECLAIM_MAX
     for option in choice.options:
-        for name in option:  # what _fits() says, without its generator: every reserve comes by here
+        for name in option:  # the same as _fits(), without its generator, because every reserve runs this loop
             if quotas[name].free < units and name not in kept:
                 break
         else:
@@ -62,9 +78,9 @@ def find_option(
 
 
 def _reclaim(ledger: Ledger, day: Day, name: str, units: int, now_ms: int, budget: int) -> int:
-    """Take back overdue units of one quota until it has ``units`` free; returns what is left of the budget.
+    """Release overdue units of one quota until it has ``units`` free, and return the remaining budget.
 
-    This is what makes the bounded sweep exact: however many holds are overdue, a reserve finds those it needs.
+    This makes the bounded sweep exact: however many holds are overdue, a reserve finds the units it needs.
     """
     quota = day.quotas[name]
     while budget and quota.free < units:
@@ -75,14 +91,14 @@ def _reclaim(ledger: Ledger, day: Day, name: str, units: int, now_ms: int, budge
             changed = next((quotas for quotas in sets if _expire_one(ledger, day, quotas, now_ms)), ())
             if not changed:
                 return budget
-        # While an overbooking is worked off nothing becomes free, and the wait list need not be read each time.
+        # While returned units only reduce an overbooking, none becomes free, and the wait list need not be read.
         if any(day.quotas[one].free > 0 for one in changed):
             distribute_free_units(ledger, day, now_ms)
     return budget
 
 
 def _held_quota_sets(day: Day) -> list[tuple[str, ...]]:
-    """The sets of quotas that holds are on, in an order that every backend can have: that of their names."""
+    """Return the sets of quotas that holds consume, sorted by their names: an order that every store can keep."""
     return sorted(day.due, key=",".join)
 
 
@@ -95,8 +111,8 @@ def _expire_one(ledger: Ledger, day: Day, quotas: tuple[str, ...], now_ms: int) 
 
 
 def _expire(ledger: Ledger, record: Reservation, now_ms: int) -> Reservation:
-    # The record is the ledger's own of this moment, and is looked at again here: a sweep that decides by what it saw
-    # earlier would take a place that has been confirmed since.
+    # The caller passes the ledger's present record. A sweep that listed overdue holds first and expired them by id
+    # later would expire a reservation that was confirmed in between.
     expired = replace(record, state=TRANSITIONS[record.state, Verb.EXPIRE], version=record.version + 1)
     evolve(ledger, ReservationChanged(now_ms, Verb.EXPIRE, expired))
     return expired
@@ -112,9 +128,16 @@ def _release_cooled(ledger: Ledger, day: Day, name: str, now_ms: int) -> bool:
 
 
 def settle(ledger: Ledger, day: Day, now_ms: int, limit: int = SETTLE_MAX) -> int:
-    """Do on ``day`` what time alone has decided, up to ``limit`` holds; returns how many expired.
+    """Apply to ``day`` what is due by time alone, and return the number of expired holds.
 
-    Nothing depends on it for being right: what is left is seen to be overdue wherever it is met.
+    Expires overdue holds, releases cooled units, reallocates unused units and serves the wait list. No result depends
+    on how far a bounded settling came: a command that meets an overdue hold treats it as expired.
+
+    Args:
+        ledger: the office's ledger; changed in place.
+        day: one of its days.
+        now_ms: milliseconds since 1970 (UTC).
+        limit: the most holds to expire.
     """
     if now_ms < day.next_due_ms:
         return 0
@@ -132,7 +155,8 @@ def settle(ledger: Ledger, day: Day, now_ms: int, limit: int = SETTLE_MAX) -> in
 
 
 def _next_due_ms(ledger: Ledger, day: Day) -> int:
-    # Counted from the last event, not from now: a command that leaves no event may be followed by an earlier one.
+    # Relative to the last event, not to the command: a command without an event may be followed by one at an earlier
+    # time.
     now_ms = ledger.now_ms
     due_ms = [day.terms.forget_at_ms]
     if day.waiting and day.terms.opens_at_ms > now_ms:
@@ -152,7 +176,7 @@ def _next_due_ms(ledger: Ledger, day: Day) -> int:
 
 
 def settle_reservation(ledger: Ledger, record: Reservation, now_ms: int) -> Reservation:
-    """The record as it is now, after its day has been settled; never an overdue hold."""
+    """Settle the reservation's day and return its present record. A hold that is still overdue is expired as well."""
     day = ledger.days[record.day]
     if now_ms >= day.next_due_ms:
         settle(ledger, day, now_ms)
@@ -164,7 +188,7 @@ def settle_reservation(ledger: Ledger, record: Reservation, now_ms: int) -> Rese
 
 
 def distribute_free_units(ledger: Ledger, day: Day, now_ms: int) -> None:
-    """Units may have become free: pass on what is due to be passed on, then serve the wait list."""
+    """Distribute units that may have become free: first due reallocations, then offers to the wait list."""
     for name, quota in day.quotas.items():
         if quota.reallocation is not None and quota.reallocation.at_ms <= now_ms:
             reallocate(ledger, day, name, quota, now_ms)
@@ -173,6 +197,7 @@ def distribute_free_units(ledger: Ledger, day: Day, now_ms: int) -> None:
 
 
 def reallocate(ledger: Ledger, day: Day, name: str, quota: Quota, now_ms: int) -> int:
+    """Move a quota's free units to the quota that its terms name, and return how many there were."""
     units = quota.free
     if units <= 0 or quota.reallocation is None:
         return 0
@@ -181,6 +206,7 @@ def reallocate(ledger: Ledger, day: Day, name: str, quota: Quota, now_ms: int) -
 
 
 def served_by_wait_list(day: Day, choice: Choice) -> bool:
+    """Return True if at least one quota of the choice's options has the re-release rule ``wait_list``."""
     rule = ReReleaseRule.WAIT_LIST
     return any(day.quotas[name].re_release.rule is rule for option in choice.options for name in option)
 

@@ -1,8 +1,8 @@
-"""The state of one office, and how events change it.
+"""The state of one office, and the functions that events change it with.
 
-:func:`evolve` is the only code that changes a ledger's reservations and counters. The machine decides which events
-happen and hands them over one by one; :func:`rebuild` hands over the same events later, and so arrives at the same
-state.
+:func:`evolve` is the only code that changes a ledger's reservations and counters. The state machine decides which
+events happen and passes them to ``evolve`` one by one. :func:`rebuild` passes the same events later and therefore
+arrives at the same state.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ __all__ = [
     "known_reservation",
     "purge",
     "rebuild",
+    "set_invariant_checks",
     "split_returned_units",
 ]
 
@@ -64,7 +65,11 @@ _NEVER_MS: Final = 2**62
 
 
 class Quota:
-    """The counters of one quota on one day. Always: ``free == capacity - held - confirmed - cooling``."""
+    """The counters of one quota on one day, in units.
+
+    Always ``free == capacity - held - confirmed - cooling``. A negative ``free`` is an overbooking: the operator has
+    lowered the capacity below the units in use. ``cooling`` includes ``parked``.
+    """
 
     __slots__ = (
         "capacity",
@@ -86,19 +91,17 @@ class Quota:
         self.cooling = 0
         self.parked = 0
         self.cooling_due: list[tuple[int, int]] = []
-        """A heap of ``(due_ms, units)``; parked units are not in it."""
+        """A heap of ``(due_at_ms, units)``, without the parked units."""
         self.re_release: ReRelease = terms.re_release
         self.reallocation: Reallocation | None = terms.reallocation
 
 
 class DueQueue:
-    """Holds in the order of their deadlines, equal ones in the order of their ids.
+    """Holds in the order of their deadlines. Holds with the same deadline are ordered by id.
 
-    Nearly all come with deadlines that never decrease, so a deque serves, and a heap the others. Records are immutable,
-    so an
-    entry is alive exactly as long as the ledger's record of its id is this very object; a hold that was confirmed,
-    released
-    or moved leaves a stale entry, which is skipped when its time comes.
+    Most deadlines arrive in ascending order. They go into a deque, which is cheaper than a heap; the rest go into a
+    heap. An entry is live as long as the ledger's record of its id is the same object, because records are immutable.
+    A hold that was confirmed, released or moved leaves a stale entry, which is dropped when its deadline comes.
     """
 
     __slots__ = ("_heap", "_in_order", "_latest_ms", "_pushed")
@@ -106,11 +109,12 @@ class DueQueue:
     def __init__(self) -> None:
         self._in_order: deque[Reservation] = deque()
         self._latest_ms = 0
-        """The last deadline in the deque; an emptied one goes on from there just as well."""
+        """The last deadline that the deque has taken. It stays valid when the deque runs empty."""
         self._heap: list[tuple[int, str, int, Reservation]] = []
         self._pushed = 0
 
     def push(self, record: Reservation, deadline_at_ms: int) -> None:
+        """Add a hold. ``deadline_at_ms`` is its deadline, which the caller has read already."""
         if deadline_at_ms >= self._latest_ms:
             self._latest_ms = deadline_at_ms
             self._in_order.append(record)
@@ -118,11 +122,11 @@ class DueQueue:
             self._push_on_heap(record)
 
     def _push_on_heap(self, record: Reservation) -> None:
-        self._pushed += 1  # the same id may come twice with one deadline: records themselves have no order
+        self._pushed += 1  # breaks ties: records have no order, and an id may come twice with one deadline
         heappush(self._heap, (record.deadline_at_ms, record.id, self._pushed, record))
 
     def next_deadline_ms(self, reservations: dict[str, Reservation]) -> int | None:
-        """The nearest deadline of a live hold."""
+        """Return the earliest deadline of a live hold, or ``None``. Drops stale entries at the head."""
         in_order, heap = self._in_order, self._heap
         while in_order and reservations.get(in_order[0].id) is not in_order[0]:
             in_order.popleft()
@@ -134,11 +138,11 @@ class DueQueue:
         return min(deadlines_ms, default=None)
 
     def first_overdue(self, reservations: dict[str, Reservation], now_ms: int) -> Reservation | None:
-        """The first live hold whose deadline has passed."""
+        """Return the first live hold whose deadline has passed, or ``None``."""
         deadline_ms = self.next_deadline_ms(reservations)
         if deadline_ms is None or deadline_ms > now_ms:
             return None
-        # Deadlines of one millisecond stand in the deque in the order of their coming; the heap has them by their ids.
+        # The deque has holds of the same deadline in order of arrival. The heap orders them by id, as all stores do.
         while self._in_order and self._in_order[0].deadline_at_ms == deadline_ms:
             self._push_on_heap(self._in_order.popleft())
         while reservations.get(self._heap[0][3].id) is not self._heap[0][3]:
@@ -146,7 +150,7 @@ class DueQueue:
         return self._heap[0][3]
 
     def overdue(self, reservations: dict[str, Reservation], now_ms: int) -> Iterator[Reservation]:
-        """All live holds whose deadline has passed, without taking any out; in no particular order."""
+        """Yield all live holds whose deadline has passed, in no particular order. Removes nothing."""
         for record in self._in_order:
             if record.deadline_at_ms > now_ms:
                 break
@@ -179,18 +183,19 @@ class Day:
         self.closed = False
         self.quotas: dict[str, Quota] = {quota.name: Quota(quota) for quota in terms.quotas}
         self.due: dict[tuple[str, ...], DueQueue] = {}
-        """Holds by the quotas they consume, so that a lack of one quota is met from the holds on just that one."""
+        """Holds by the set of quotas they consume: a reserve that lacks units of a quota expires holds on it first."""
         self.waiting: dict[str, None] = {}
         """The wait list: ids in the order in which they joined."""
         self.last_valid_choice: Choice | None = None
-        """The last choice whose quotas were all found here: in a rush nearly everybody wants the same."""
+        """The last choice whose quotas all exist on this day. During an opening most reserves have the same choice."""
         self.last_queue_number = 0
         self.reservation_ids: list[str] = []
-        """Every reservation that ever was on this day, for forgetting them with it."""
+        """The ids of all reservations that were ever on this day. :func:`purge` frees them with the day."""
         self.next_due_ms = 0
-        """Nothing on this day is due before; may be too early, never too late."""
+        """Nothing on this day is due before this time. It may be too early, never too late."""
 
     def push_due(self, record: Reservation) -> None:
+        """Schedule the expiry of a hold."""
         deadline_ms = record.deadline_at_ms
         queue = self.due.get(record.quotas)
         if queue is None:
@@ -201,14 +206,14 @@ class Day:
 
 
 class PenaltyRecord(msgspec.Struct, frozen=True, gc=False):
-    """What an applicant's cancellations and no-shows have come to."""
+    """An applicant's recent cancellations and the end of the current block."""
 
     cancelled_at_ms: tuple[int, ...] = ()
     blocked_until_ms: int = 0
 
 
 class Ledger:
-    """All that is known about one office. Change it through :func:`quota_engine.domain.state_machine.apply` only."""
+    """All state of one office. Only :func:`quota_engine.domain.state_machine.apply` may change it."""
 
     __slots__ = (
         "claims",
@@ -228,29 +233,31 @@ class Ledger:
         self.office = office
         self.rules = Rules()
         self.now_ms = 0
-        """The time of the last event. No command is earlier."""
+        """The time of the last event. A command never has an earlier time."""
         self.days: dict[int, Day] = {}
         self.reservations: dict[str, Reservation] = {}
         self.claims: dict[str, str | tuple[str, ...]] = {}
-        """Applicant to the id of their active reservation, or to several. (One bare id saves 56 bytes a place.)"""
+        """The ids of an applicant's active reservations. A single id is stored bare, which saves 56 bytes per place."""
         self.penalties: dict[str, PenaltyRecord] = {}
         self.events: list[Event] = []
         self.forgotten_days: list[Day] = []
-        """Days whose records have not all been purged yet."""
+        """Forgotten days with records that :func:`purge` has not freed yet."""
         self.forgotten_day_max = 0
         self.next_forget_ms = _NEVER_MS
-        """Nothing has to be forgotten before; 0 while records wait to be purged."""
+        """No day has to be forgotten before this time. It is 0 while records wait to be purged."""
 
 
 def known_reservation(ledger: Ledger, reservation_id: str) -> Reservation | None:
-    """The record of this id, unless its day has been forgotten (its memory is purged bit by bit)."""
+    """Return the reservation of this id, or ``None``. Reservations of forgotten days do not count."""
     record = ledger.reservations.get(reservation_id)
     return record if record is not None and record.day in ledger.days else None
 
 
 def active_claims(ledger: Ledger, applicant: str, now_ms: int) -> Iterator[Reservation]:
-    """The applicant's claims: active reservations, but for overdue holds, whether or not a sweep has seen them, and for
-    places on the wait list of a day that is over.
+    """Yield the applicant's reservations that count against the identity limits at ``now_ms``.
+
+    These are the active ones, except for overdue holds and for entries on the wait list of a day that is over. An
+    overdue hold does not count, even if no sweep has expired it yet.
     """
     ids = ledger.claims.get(applicant)
     if ids is None:
@@ -285,7 +292,10 @@ def _unclaim(ledger: Ledger, record: Reservation) -> None:
 
 
 class ReturnedUnits(NamedTuple):
-    """Where the units given back to a quota go. ``cooling`` includes ``parked``; ``due_at_ms`` is of the others."""
+    """The counters that returned units are added to. ``cooling`` includes ``parked``.
+
+    ``due_at_ms`` is the end of the cooling time of the units that are not parked.
+    """
 
     free: int
     cooling: int
@@ -296,9 +306,21 @@ class ReturnedUnits(NamedTuple):
 def split_returned_units(
     quota: Quota, name: str, units: int, record: Reservation, at_ms: int, seed: str
 ) -> ReturnedUnits:
-    """Split ``units`` that ``record`` (its new version) gives back at ``at_ms`` by the quota's re-release rule.
+    """Split returned units by the quota's re-release rule.
 
-    Units that work off an overbooking are free at once: nobody may have them, so there is nothing to cool.
+    Units that reduce an overbooking become free at once. No applicant can reserve them, so they need no cooling time.
+
+    Args:
+        quota: the quota, before the units are returned.
+        name: its name.
+        units: the number of returned units, 1 or more.
+        record: the new version of the reservation that returns them.
+        at_ms: the time of the return, milliseconds since 1970 (UTC): for an expired hold its deadline.
+        seed: the office's ``jitter_seed``.
+
+    Returns:
+        The split. The cooling time is ``cooling_ms`` plus the first 12 hex digits of
+        ``sha1("{seed}:{id}:{version}:{name}")`` modulo ``jitter_ms + 1``. The Lua scripts use the same formula.
     """
     worked_off = min(units, max(0, -quota.free))
     rest = units - worked_off
@@ -341,7 +363,7 @@ def _reservation_changed(ledger: Ledger, event: ReservationChanged) -> None:
         if old.day in ledger.days:
             _existing_reservation_changed(ledger, day, old, event)
             return
-        if old.state in ACTIVE:  # of a forgotten day, and not purged yet: as if it were not there
+        if old.state in ACTIVE:  # a record of a forgotten day that is not purged yet counts as unknown
             _unclaim(ledger, old)
     day.reservation_ids.append(new.id)
     applicants = new.applicants
@@ -359,7 +381,7 @@ def _reservation_changed(ledger: Ledger, event: ReservationChanged) -> None:
         day.push_due(new)
     elif new.state is _WAITING:
         day.waiting[new.id] = None
-    else:  # moved in from another office, where it was confirmed already
+    else:  # moved in from another office, where it was already confirmed
         for name in new.quotas:
             day.quotas[name].free -= new.units
             day.quotas[name].confirmed += new.units
@@ -372,15 +394,15 @@ def _existing_reservation_changed(ledger: Ledger, day: Day, old: Reservation, ev
     units = len(new.applicants)
     old_quotas = old.quotas if old.state in _CONSUMING else ()
     new_quotas = new.quotas if new.state in _CONSUMING else ()
-    # What stays taken through the step must not pass through "free": nothing may be re-released that was never given
-    # up.
+    # A quota that the reservation keeps must not see its units returned and taken again: the re-release rule would
+    # cool units that the applicant never gave up.
     kept = frozenset(old_quotas) & frozenset(new_quotas) if old_day is day else frozenset()
     for name in new_quotas:
         quota = day.quotas[name]
         _add_units(quota, new.state, units)
         if name not in kept:
             quota.free -= units
-    # Time decides when a hold ended, not the sweep that came by later.
+    # A hold ends at its deadline, not when a later sweep expires it.
     ended_at_ms = old.deadline_at_ms if event.verb is Verb.EXPIRE else event.at_ms
     for name in old_quotas:
         _add_units(old_day.quotas[name], old.state, -units)
@@ -411,7 +433,7 @@ def _update_penalties(ledger: Ledger, event: ReservationChanged) -> None:
         cancelled_at_ms = tuple(time_ms for time_ms in old.cancelled_at_ms if time_ms > window_start_ms)
         blocked_until_ms = old.blocked_until_ms
         if event.verb is Verb.CANCEL:
-            # One more than the highest limit is enough to know, whatever limit is set later.
+            # One more than the highest limit is enough to decide under any limit that is set later.
             cancelled_at_ms = (*cancelled_at_ms, at_ms)[-(CANCELLATIONS_MAX + 1) :]
             if 0 < rules.cancellations_max < len(cancelled_at_ms):
                 blocked_until_ms = max(blocked_until_ms, at_ms + rules.cancellations_block_ms)
@@ -419,7 +441,7 @@ def _update_penalties(ledger: Ledger, event: ReservationChanged) -> None:
             blocked_until_ms = max(blocked_until_ms, at_ms + rules.no_show_block_ms)
         if blocked_until_ms > at_ms or cancelled_at_ms:
             ledger.penalties[applicant] = PenaltyRecord(cancelled_at_ms, blocked_until_ms)
-    # The oldest stand first: two looks for each one written keep the outdated from piling up.
+    # The dictionary is in order of the last change. Two removals per written entry keep outdated entries bounded.
     for _ in range(2 * len(event.reservation.applicants)):
         applicant = next(iter(ledger.penalties), "")
         oldest = ledger.penalties.get(applicant)
@@ -495,7 +517,7 @@ def _parked_released(ledger: Ledger, event: ParkedReleased) -> None:
     quota.free += event.units
 
 
-_EVOLVE: Final[dict[type, Callable[[Ledger, Any], None]]] = {
+_EVENT_HANDLERS: Final[dict[type, Callable[[Ledger, Any], None]]] = {
     ReservationChanged: _reservation_changed,
     RulesSet: _rules_set,
     DayPublished: _day_published,
@@ -510,14 +532,64 @@ _EVOLVE: Final[dict[type, Callable[[Ledger, Any], None]]] = {
 
 
 def evolve(ledger: Ledger, event: Event) -> None:
-    """Let ``event`` happen: append it to the ledger's events and change the state by it. It can not be refused."""
+    """Append ``event`` to the ledger's events and apply it to the state. An event cannot be refused.
+
+    Args:
+        ledger: the office's ledger; changed in place.
+        event: one of :data:`~quota_engine.domain.events.Event`, not earlier than the ledger's last one.
+
+    Raises:
+        KeyError, IndexError: the event does not fit the ledger, as with damaged or reordered events.
+    """
     ledger.events.append(event)
     ledger.now_ms = event.at_ms
-    _EVOLVE[type(event)](ledger, event)
+    _EVENT_HANDLERS[type(event)](ledger, event)
+
+
+_UNCHECKED_HANDLERS: Final = dict(_EVENT_HANDLERS)
+
+
+def set_invariant_checks(enabled: bool) -> None:
+    """Turn the assertion of conservation in :func:`evolve` on or off, for the whole process. It is off by default.
+
+    The tests of the domain and the conformance suite turn it on. The switch exchanges the event handlers, so that it
+    costs nothing while it is off. While it is on, each event costs time in proportion to the days of the ledger.
+    """
+    for event_type, handler in _UNCHECKED_HANDLERS.items():
+        _EVENT_HANDLERS[event_type] = _checked(handler) if enabled else handler
+
+
+def _checked(handler: Callable[[Ledger, Any], None]) -> Callable[[Ledger, Any], None]:
+    def handle(ledger: Ledger, event: Any) -> None:
+        handler(ledger, event)
+        for day in ledger.days.values():
+            for name, quota in day.quotas.items():
+                if not _is_conserved(quota):
+                    counters = {field: getattr(quota, field) for field in Quota.__slots__}
+                    raise AssertionError(f"{ledger.office}, day {day.number}, quota {name}: {counters} after {event}")
+
+    return handle
+
+
+def _is_conserved(quota: Quota) -> bool:
+    """Return True if no unit of the quota is missing, invented or counted twice."""
+    return (
+        quota.free == quota.capacity - quota.held - quota.confirmed - quota.cooling
+        and quota.cooling == quota.parked + sum(units for _, units in quota.cooling_due)
+        and min(quota.held, quota.confirmed, quota.cooling, quota.parked) >= 0
+    )
 
 
 def rebuild(office: str, events: Iterable[Event]) -> Ledger:
-    """The ledger that these events, all of them and in order, lead to."""
+    """Return the ledger that ``events`` lead to.
+
+    Args:
+        office: the office's id.
+        events: all events of the office, in order.
+
+    Raises:
+        KeyError, IndexError: the events do not fit together.
+    """
     ledger = Ledger(office)
     for event in events:
         evolve(ledger, event)
@@ -525,7 +597,7 @@ def rebuild(office: str, events: Iterable[Event]) -> Ledger:
 
 
 def purge(ledger: Ledger, records_max: int) -> None:
-    """Free the memory of up to ``records_max`` records of forgotten days. Nothing that can be asked depends on it."""
+    """Free the memory of up to ``records_max`` records of forgotten days. No outcome or read depends on it."""
     for _ in range(records_max):
         if not ledger.forgotten_days:
             ledger.next_forget_ms = _next_forget_ms(ledger)
@@ -535,8 +607,7 @@ def purge(ledger: Ledger, records_max: int) -> None:
             ledger.forgotten_days.pop()
             continue
         record = ledger.reservations.get(day.reservation_ids.pop())
-        # A reservation that was moved to a later day is still on this day's list, and one that was moved away and
-        # back is on it twice.
+        # A reservation that was rescheduled away is still listed here, and one that came back is listed twice.
         if record is not None and record.day == day.number:
             del ledger.reservations[record.id]
             if record.state in ACTIVE:
@@ -544,7 +615,10 @@ def purge(ledger: Ledger, records_max: int) -> None:
 
 
 def describe(ledger: Ledger) -> dict[str, Any]:
-    """Everything about the ledger that can make a difference, as builtins: what two equal ledgers have in common."""
+    """Return the ledger's state as builtins. Two ledgers behave the same if their descriptions are equal.
+
+    Forgotten days, caches and event logs are left out.
+    """
     known = {key: record for key, record in ledger.reservations.items() if record.day in ledger.days}
     claims: dict[str, list[str]] = {}
     for applicant, ids in ledger.claims.items():

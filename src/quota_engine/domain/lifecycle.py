@@ -1,4 +1,4 @@
-"""The life cycle of a reservation, as data. The machine reads it; the diagram in ``docs/`` is made from it."""
+"""The life cycle of a reservation, as data. The state machine reads it; ``docs/generate.py`` draws it."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ from typing import Final
 
 
 class State(enum.StrEnum):
-    """Where a reservation stands."""
+    """The state of a reservation."""
 
-    __hash__ = str.__hash__  # Enum's own is a Python function, and the hot path looks members up in tables
+    __hash__ = str.__hash__  # Enum.__hash__ is a Python function, and the hot path looks members up in dictionaries
 
     WAITING = "WAITING"
-    """On the wait list: claims the identity limit, consumes no unit."""
+    """On the wait list. It counts against the identity limits and consumes no units."""
     HELD = "HELD"
-    """Units are claimed until a deadline."""
+    """It has units until its deadline."""
     CONFIRMED = "CONFIRMED"
-    """Units are claimed for good, and a queue number has been given."""
+    """It has units permanently, and queue numbers."""
     ATTENDED = "ATTENDED"
+    """The party came."""
     NO_SHOW = "NO_SHOW"
+    """The party did not come."""
     RELEASED = "RELEASED"
-    """Given up before it was confirmed; or taken back, because its move from another office came to nothing."""
+    """Released before it was confirmed, or after its move from another office failed."""
     EXPIRED = "EXPIRED"
-    """The deadline of the hold passed first."""
+    """The deadline passed before the hold was confirmed."""
     CANCELLED = "CANCELLED"
-    """Given up after it was confirmed."""
+    """Cancelled after it was confirmed."""
     MOVED = "MOVED"
-    """Gone to another office, where a reservation of its own carries it on."""
+    """Moved to another office, where another reservation continues it."""
 
 
 class Verb(enum.StrEnum):
-    """What happened to a reservation; the name of the event it leaves."""
+    """The name of a step, and of the event that it leaves."""
 
-    __hash__ = str.__hash__  # Enum's own is a Python function, and the hot path looks members up in tables
+    __hash__ = str.__hash__  # as in State
 
     RESERVE = "reserve"
     WAIT = "wait"
@@ -74,10 +76,12 @@ TRANSITIONS: Final[dict[tuple[State | None, Verb], State]] = {
     (State.CONFIRMED, Verb.MARK_NO_SHOW): State.NO_SHOW,
     (State.EXPIRED, Verb.REACQUIRE): State.CONFIRMED,
 }
-"""Every permitted step; ``None`` is "no reservation yet". What is not here is ``WRONG_STATE``."""
+"""Every permitted step, as (state, verb) to the next state. The state ``None`` means that there is no reservation yet.
+A step that is not listed is refused with ``WRONG_STATE``.
+"""
 
 FINAL: Final = frozenset({State.ATTENDED, State.NO_SHOW, State.RELEASED, State.EXPIRED, State.CANCELLED, State.MOVED})
-"""States that no time leads out of (an expired one may still be re-acquired by a late confirm)."""
+"""States that time alone does not end. A late confirm may still reacquire an expired hold."""
 
 ACTIVE: Final = frozenset({State.WAITING, State.HELD, State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
 """States that count against the identity limits."""

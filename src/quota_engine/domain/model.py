@@ -1,10 +1,10 @@
-"""What the ledger is made of: terms (what an office offers) and reservations (what became of it).
+"""The domain's records: an office's rules, the terms of its days, choices and reservations.
 
-All of it is immutable: a reservation that changes is a new record with the next version. So a record can be
-shared by the ledger, the event log and the caller's outcome, without a copy and without a lock.
+All records are immutable. A change of a reservation makes a new record with the next version. The ledger, the event log
+and the caller's outcome can therefore share a record without a copy or a lock.
 
-Times are integers in milliseconds since 1970 (UTC) and end in ``_at_ms``; durations end in ``_ms``; a ``day`` is
-``datetime.date.toordinal()``. Strings that could be missing are ``""``: only integers and strings reach a store.
+Times are integers in milliseconds since 1970 (UTC) and end in ``_at_ms``. Durations end in ``_ms``. A ``day`` is
+``datetime.date.toordinal()``. A missing string is ``""``, because only integers and strings reach a store.
 """
 
 from __future__ import annotations
@@ -43,20 +43,25 @@ from quota_engine.domain.validation import (
 
 
 class ReReleaseRule(enum.StrEnum):
-    """Where the units of a released, expired or cancelled reservation go."""
+    """The rule for units that a reservation returns when it is released, expired, cancelled or moved."""
 
     AT_ONCE = "at_once"
-    """Available again in the same step."""
+    """They become available in the same step."""
     COOLING = "cooling"
-    """Available again after a time that nobody outside can foretell to the second."""
+    """They become available after a time that outsiders cannot predict to the second."""
     WAIT_LIST = "wait_list"
-    """Offered to the wait list in the same step; what nobody there can use is available again."""
+    """They are offered to the wait list in the same step. The rest becomes available."""
     NEXT_DRAW = "next_draw"
-    """Kept back until the ``ReleaseParked`` command, which the next draw gives."""
+    """They are parked until the ``ReleaseParked`` command of the next draw."""
 
 
 class ReRelease(msgspec.Struct, frozen=True, gc=False):
-    """A quota's re-release rule. A unit cools for ``cooling_ms`` plus 0 to ``jitter_ms``, drawn from the seed."""
+    """A quota's re-release rule.
+
+    With ``COOLING``, returned units become available after ``cooling_ms`` plus a jitter of 0 to ``jitter_ms``. The
+    jitter is derived from the office's seed (:func:`~quota_engine.domain.ledger.split_returned_units`). Both are at
+    most 10 years.
+    """
 
     rule: ReReleaseRule = ReReleaseRule.AT_ONCE
     cooling_ms: int = 0
@@ -68,7 +73,7 @@ class ReRelease(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reallocation(msgspec.Struct, frozen=True, gc=False):
-    """From ``at_ms`` on, unused units of an allotment belong to the quota ``to``."""
+    """From ``at_ms`` on, unused units of an allotment move to the quota ``to`` of the same day."""
 
     to: str
     at_ms: int
@@ -79,7 +84,7 @@ class Reallocation(msgspec.Struct, frozen=True, gc=False):
 
 
 class QuotaTerms(msgspec.Struct, frozen=True):
-    """One countable capacity of an office-day, in places (units)."""
+    """A quota of an office-day as it is published. ``capacity`` is 0 to 10,000,000 units."""
 
     name: str
     capacity: int
@@ -92,10 +97,14 @@ class QuotaTerms(msgspec.Struct, frozen=True):
 
 
 class DayTerms(msgspec.Struct, frozen=True):
-    """One office-day as it is published.
+    """An office-day as it is published.
 
-    Reserving is possible from ``opens_at_ms`` until before ``ends_at_ms``. The service itself starts at
-    ``starts_at_ms`` (check-in and no-show count from then on). From ``forget_at_ms`` the day is unknown again.
+    Attributes:
+        opens_at_ms: reserving is possible from this time on, and before ``ends_at_ms``.
+        starts_at_ms: check-in and no-show are possible from this time on.
+        ends_at_ms: the day is over from this time on; not before the two times above.
+        forget_at_ms: the day is unknown from this time on; not before ``ends_at_ms``.
+        quotas: 1 to 256 quotas with different names.
     """
 
     opens_at_ms: int
@@ -108,36 +117,38 @@ class DayTerms(msgspec.Struct, frozen=True):
         for field in ("opens_at_ms", "starts_at_ms", "ends_at_ms", "forget_at_ms"):
             check_integer(getattr(self, field), field, 0, TIME_MS_MAX)
         if not self.opens_at_ms <= self.ends_at_ms or not self.starts_at_ms <= self.ends_at_ms <= self.forget_at_ms:
-            raise InvalidRequest("day", "its times are out of order", "opens <= ends and starts <= ends <= forget")
+            raise InvalidRequest("day", "times out of order", "opens <= ends and starts <= ends <= forget")
         if not 1 <= len(self.quotas) <= QUOTAS_MAX:
             raise InvalidRequest("day.quotas", f"{len(self.quotas)} quotas", f"1 to {QUOTAS_MAX}")
         names = {quota.name for quota in self.quotas}
         reallocating = {quota.name for quota in self.quotas if quota.reallocation is not None}
         if len(names) != len(self.quotas):
-            raise InvalidRequest("day.quotas", "two quotas of one name", "names that are unique in the day")
+            raise InvalidRequest("day.quotas", "two quotas with the same name", "different names")
         for quota in self.quotas:
-            # One hop only: units that went round in circles would never come to rest.
+            # One hop only, because a cycle of reallocations would never end.
             if quota.reallocation is not None and quota.reallocation.to not in names - reallocating:
                 raise InvalidRequest(
                     f"quota {quota.name}: reallocation.to",
                     f"{quota.reallocation.to!r}",
-                    "another quota of the same day, which passes nothing on itself",
+                    "another quota of the same day that reallocates nothing itself",
                 )
 
 
 CANCELLATIONS_MAX: Final = 100
-"""The highest number of cancellations that an office may let pass."""
+"""The highest ``cancellations_max`` that an office may set."""
 
 
 CLAIMS_MAX: Final = 100
-"""The most active places that an applicant can have at an office, if its rules set no limit at all."""
+"""The most active reservations of an applicant at an office, even if its rules set no identity limit."""
 
 
 class IdentityLimit(msgspec.Struct, frozen=True, gc=False):
-    """At most ``places_max`` active places per applicant among the days nearer than ``span_days`` to the wanted one.
+    """At most ``places_max`` active reservations per applicant within a span of days.
 
-    ``span_days=1`` is the day itself, ``30`` is any day less than 30 days before or after it, and ``0`` is every
-    day of the office.
+    Attributes:
+        places_max: 1 to 1,000.
+        span_days: 0 to 3,660. The limit counts days that are less than ``span_days`` before or after the booked day.
+            1 means the day itself, 30 means any day less than 30 days away, and 0 means every day of the office.
     """
 
     places_max: int
@@ -149,25 +160,36 @@ class IdentityLimit(msgspec.Struct, frozen=True, gc=False):
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """The rules of one office, the same for all its days."""
+    """The rules of one office, for all its days. Durations are in milliseconds and at most 10 years.
+
+    Attributes:
+        hold_ttl_ms: length of a hold, 1 or more.
+        offer_ttl_ms: length of a hold that the wait list offers, 1 or more.
+        party_max: the most applicants in a party, 1 to 100.
+        identity_limits: at most 8 limits.
+        no_show_block_ms: how long a no-show blocks the applicant; 0 means no block.
+        cancellations_max: cancellations allowed in ``cancellations_window_ms``; the next one blocks the applicant. 0 to
+            100, and 0 means no limit.
+        cancellations_window_ms: the window in which cancellations count.
+        cancellations_block_ms: length of the block.
+        reschedules_max: how often a reservation may be moved, 0 to 1,000.
+        reschedule_before_ms: a confirmed reservation may be moved until this long before its day's ``starts_at_ms``.
+        wait_list_max: the most entries on the wait list of a day, 0 to 10,000,000.
+        jitter_seed: the secret seed of the cooling times' jitter. Applicants who know it can predict cooling times.
+    """
 
     hold_ttl_ms: int = 15 * 60_000
     offer_ttl_ms: int = 30 * 60_000
     party_max: int = 5
     identity_limits: tuple[IdentityLimit, ...] = (IdentityLimit(1, 1),)
     no_show_block_ms: int = 0
-    """How long an applicant who did not come is blocked; 0: not at all."""
     cancellations_max: int = 0
-    """The cancellation that blocks is the one after this many in ``cancellations_window_ms``; 0: none does."""
     cancellations_window_ms: int = 30 * 86_400_000
     cancellations_block_ms: int = 0
     reschedules_max: int = 1
     reschedule_before_ms: int = 86_400_000
-    """The last moment to reschedule a confirmed place, counted back from the day's ``starts_at_ms``."""
     wait_list_max: int = 1000
-    """The largest number of entries on the wait list of one day."""
     jitter_seed: str = ""
-    """Keyed into the jitter of cooling times; keep it to yourself, or the jitter can be foretold."""
 
     def __post_init__(self) -> None:
         check_integer(self.hold_ttl_ms, "hold_ttl_ms", 1, DURATION_MS_MAX)
@@ -190,11 +212,15 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """What was asked for, and which quotas can serve it.
+    """The selection of a booking, with the quotas that can serve it.
 
-    ``options`` are ordered alternatives; each is a set of quotas that are all needed, one unit an applicant:
-    ``(("priority", "morning"), ("online", "morning"))`` reads "priority if it has room, else online, and in any case
-    the morning". Choices are shared between reservations, so they cost a pointer each.
+    ``service``, ``service_unit``, ``session``, ``channel`` and ``group`` are ids, or ``""``. ``options`` are 1 to 16
+    ordered alternatives. Each alternative is a set of quotas that are all consumed, one unit per applicant.
+
+    For example, ``(("priority", "morning"), ("online", "morning"))`` means: the priority quota if it has room,
+    otherwise the online quota, and in both cases the morning quota.
+
+    Reservations share choices, so that a choice costs a pointer per reservation.
     """
 
     service: str
@@ -220,10 +246,21 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 class Reservation(msgspec.Struct, frozen=True, gc=False):
-    """The record of one booking, as it stood after its last change.
+    """The record of a party's booking after its last change.
 
-    ``applicants`` are keyed hashes, in the order given; each consumes one unit of every quota in ``quotas``.
-    ``deadline_ms`` is the end of the (last) hold, and ``queue_number`` the first of ``units`` consecutive ones, or 0.
+    Attributes:
+        office, id: the office's id, and the idempotency key of the reserve.
+        day: the booked day.
+        applicants: keyed hashes, in the order of the reserve.
+        choice: the selection.
+        quotas: the option that the choice was served from. Each applicant consumes one unit of each. Empty on the wait
+            list.
+        state: the state of the life cycle.
+        version: 1 for a new reservation, and one more after each change.
+        created_at_ms: the time of the reserve.
+        deadline_at_ms: the end of the latest hold; 0 if there was none.
+        queue_number: the first of ``units`` consecutive queue numbers; 0 before it is confirmed.
+        moves: how often it has been rescheduled or moved.
     """
 
     office: str
@@ -241,15 +278,15 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def units(self) -> int:
-        """How many places it takes: one an applicant."""
+        """The number of units it consumes of each quota: one per applicant."""
         return len(self.applicants)
 
     @property
     def reference(self) -> str:
-        """``office~id``: all that is needed to find it again; safe in a URL."""
+        """``office~id``, which identifies the reservation over all offices. Safe in a URL."""
         return f"{self.office}~{self.id}"
 
     @property
     def queue_numbers(self) -> range:
-        """One queue number an applicant, in the order of ``applicants``; empty before it is confirmed."""
+        """One queue number per applicant, in the order of ``applicants``. Empty before it is confirmed."""
         return range(self.queue_number, self.queue_number + self.units) if self.queue_number else range(0)

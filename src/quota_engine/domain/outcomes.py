@@ -1,4 +1,4 @@
-"""What a command came to. "Full" is an outcome, not an exception."""
+"""Outcomes of commands, and views of a day. "Sold out" is an outcome, not an exception."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ from quota_engine.domain.model import Reservation
 
 
 class Status(enum.StrEnum):
-    """The answer in a word. Members stand in order of precedence: the first that applies is the answer."""
+    """The name of an outcome. Members are in order of precedence: the first that applies is the status."""
 
-    __hash__ = str.__hash__  # Enum's own is a Python function, and the hot path looks members up in tables
+    __hash__ = str.__hash__  # Enum.__hash__ is a Python function, and the hot path looks members up in dictionaries
 
     OVERLOADED = "OVERLOADED"
-    """Too many calls wait for the store already: this one was turned away before anything was looked at."""
+    """The queue of calls to the store is full. The command was rejected before it was sent."""
     CONFLICT = "CONFLICT"
-    """The idempotency key was used for another body; or rules come with another seed than the office's."""
+    """The idempotency key was used with another body, or the rules have another jitter seed than the office."""
     RESERVATION_ENDED = "RESERVATION_ENDED"
-    """The key's reservation has been released, expired, cancelled or moved away since; see its state."""
+    """The reservation of this key has been released, expired, cancelled or moved away; see its state."""
     NOT_ADMITTED = "NOT_ADMITTED"
-    """Admission says no: a policy denies it (see ``reason``), or the pass has been used or is over."""
+    """A policy denies admission (see ``reason``), or the admission pass has been used or has expired."""
     THROTTLED = "THROTTLED"
-    """Admission says not now (see ``reason``): come again at ``retry_at_ms``."""
+    """A policy asks the caller to wait (see ``reason``). Retry at ``retry_at_ms``."""
     COMMAND_EXPIRED = "COMMAND_EXPIRED"
-    """It came after the last moment that was set for it, and changed nothing: ask again."""
+    """The command arrived after its ``valid_until_ms`` and changed nothing. Send a new one."""
     MOVING = "MOVING"
-    """Another move of it between offices is under way, until ``retry_at_ms`` at the latest."""
+    """Another move of the reservation between offices is in progress, until ``retry_at_ms`` at the latest."""
     NOT_FOUND = "NOT_FOUND"
-    """No reservation of this id, or its day has been forgotten."""
+    """There is no reservation of this id, or its day has been forgotten."""
     UNKNOWN_DAY = "UNKNOWN_DAY"
     """The day was never published, or has been forgotten."""
     UNKNOWN_QUOTA = "UNKNOWN_QUOTA"
     """The day has no quota of this name."""
     NOT_OWNER = "NOT_OWNER"
-    """The owner given is not one of the reservation's applicants."""
+    """The given owner is not one of the reservation's applicants."""
     HOLD_EXPIRED = "HOLD_EXPIRED"
     """The hold's deadline has passed."""
     STALE = "STALE"
-    """The reservation has moved on since the version given."""
+    """The reservation has changed since the given version."""
     WRONG_STATE = "WRONG_STATE"
-    """The life cycle has no such step from here."""
+    """The life cycle has no such step from the present state."""
     DAY_CLOSED = "DAY_CLOSED"
-    """The office closed the day."""
+    """The office has closed the day."""
     DAY_OVER = "DAY_OVER"
     """The day has ended."""
     NOT_OPEN = "NOT_OPEN"
-    """The day's quota opens at ``retry_at_ms``."""
+    """The day opens for booking at ``retry_at_ms``."""
     TOO_EARLY = "TOO_EARLY"
-    """The day has not started: nobody can come, or fail to."""
+    """The day has not started, so there is no check-in and no no-show yet."""
     TOO_LATE = "TOO_LATE"
-    """The last moment for this has passed."""
+    """The last moment for a reschedule has passed."""
     MOVES_EXCEEDED = "MOVES_EXCEEDED"
-    """It has been rescheduled as often as the office allows."""
+    """The reservation has been moved as often as the office allows."""
     PARTY_TOO_LARGE = "PARTY_TOO_LARGE"
-    """More applicants than the office takes together."""
+    """The party has more applicants than the office allows."""
     BLOCKED = "BLOCKED"
     """An applicant is blocked until ``retry_at_ms``."""
     IDENTITY_LIMIT = "IDENTITY_LIMIT"
-    """An applicant has as many active places as the office allows."""
+    """An applicant has as many active reservations as the office allows."""
     SOLD_OUT = "SOLD_OUT"
-    """No option has room for the party."""
+    """No option has enough available units for the party."""
     WAIT_LIST_FULL = "WAIT_LIST_FULL"
-    """No room, and none on the wait list either."""
+    """No option has enough available units, and the wait list is full."""
 
     HELD = "HELD"
     WAITING = "WAITING"
@@ -77,19 +77,23 @@ class Status(enum.StrEnum):
     CANCELLED = "CANCELLED"
     MOVED = "MOVED"
     DONE = "DONE"
-    """An operator's command has been carried out."""
+    """An operator's command has taken effect."""
 
 
 PRECEDENCE: Final = tuple(Status)
+"""All statuses, the one with the highest precedence first."""
 
 SUCCESSES: Final = frozenset(PRECEDENCE[PRECEDENCE.index(Status.HELD) :])
+"""Statuses of commands that took effect. All others are refusals."""
 
 
 class WaitListPosition(msgspec.Struct, frozen=True, gc=False):
-    """Where somebody stands on the wait list of a day.
+    """A party's position on the wait list of a day.
 
-    ``ahead`` joined earlier and still wait, for whatever; so at most as many parties are served before this one, unless
-    it does not fit where a smaller one does. ``waiting`` counts all on the list, this party with them.
+    Attributes:
+        ahead: parties that joined earlier and still wait, for any choice. At most this many are served first, unless a
+            smaller party fits where this one does not.
+        waiting: all parties on the list, this one included.
     """
 
     ahead: int
@@ -97,13 +101,17 @@ class WaitListPosition(msgspec.Struct, frozen=True, gc=False):
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """The answer to one command.
+    """The result of one command.
 
-    ``reservation`` is the record after the command; with a refusal it is the one in the way, if it is the asker's
-    own. ``replayed`` says that the effect had been reached before: status and record tell the truth of now.
-    ``resumed`` says that the same party has this place already, under another key. ``units`` counts what an operator's
-    command moved or expired, and ``overbooked`` what ``SetCapacity`` left over. ``reason`` is a word of the admission
-    policy that refused.
+    Attributes:
+        status: the name of the result.
+        reservation: the record after the command. With a refusal, the caller's own record that caused it, or ``None``.
+        replayed: True if an earlier command had this effect already. Status and record are the present ones.
+        resumed: True if the party already has this reservation under another idempotency key.
+        retry_at_ms: when a retry may succeed, in milliseconds since 1970 (UTC); 0 if unknown.
+        units: units that an operator's command moved, or holds that a sweep expired.
+        overbooked: units in use beyond the capacity after ``SetCapacity``.
+        reason: the name of the admission policy that refused, or ``""``.
     """
 
     status: Status
@@ -117,30 +125,30 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def ok(self) -> bool:
-        """Whether the asker has what they asked for."""
+        """True if the command took effect, now or earlier."""
         return self.status in SUCCESSES
 
     @property
     def reference(self) -> str:
-        """The reservation's ``office~id``, or ``""`` if there is none."""
+        """The reservation's ``office~id``; ``""`` if there is none."""
         return self.reservation.reference if self.reservation is not None else ""
 
     @property
     def deadline_at_ms(self) -> int:
-        """When the reservation's hold ends or ended, in milliseconds since 1970 (UTC); 0 if there is none."""
+        """The end of the reservation's latest hold, in milliseconds since 1970 (UTC); 0 if there is none."""
         return self.reservation.deadline_at_ms if self.reservation is not None else 0
 
     @property
     def queue_numbers(self) -> range:
-        """The reservation's queue numbers, one an applicant; empty if it has none."""
+        """The reservation's queue numbers, one per applicant; empty if it has none."""
         return self.reservation.queue_numbers if self.reservation is not None else range(0)
 
 
 class QuotaView(msgspec.Struct, frozen=True, gc=False):
-    """The counters of one quota: ``capacity + overbooked == available + held + confirmed + cooling``.
+    """The counters of one quota, in units: ``capacity + overbooked == available + held + confirmed + cooling``.
 
-    ``cooling`` counts all units that were given back and are not available yet; ``parked`` are those among them that
-    wait for the next draw.
+    ``cooling`` counts returned units that are not available yet. ``parked`` counts those of them that wait for the next
+    draw.
     """
 
     capacity: int
@@ -153,7 +161,15 @@ class QuotaView(msgspec.Struct, frozen=True, gc=False):
 
 
 class DayView(msgspec.Struct, frozen=True):
-    """One office-day as it stands: overdue holds count as given back, whether or not a sweep has seen them."""
+    """The state of one office-day. Overdue holds count as expired, even if no sweep has expired them yet.
+
+    Attributes:
+        day: a date's ordinal.
+        opens_at_ms, starts_at_ms, ends_at_ms: the day's times, milliseconds since 1970 (UTC).
+        closed: True if the office has closed the day.
+        waiting: parties on the wait list.
+        quotas: the counters by quota name.
+    """
 
     day: int
     opens_at_ms: int

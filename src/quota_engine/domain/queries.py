@@ -1,4 +1,8 @@
-"""Reading a ledger without changing it: what time has decided counts, whether or not a command has settled it yet."""
+"""Queries of a ledger. They change nothing, and show the state that time alone has led to.
+
+An overdue hold is shown as expired even if no command has settled it yet. ``now_ms`` is milliseconds since 1970 (UTC);
+a time before the ledger's last event counts as that event's time. ``number`` is the ordinal of a day.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from quota_engine.domain.outcomes import DayView, QuotaView, WaitListPosition
 
 
 def lookup(ledger: Ledger, reservation_id: str, now_ms: int) -> Reservation | None:
-    """The reservation as it stands at ``now_ms``, or ``None``; an overdue hold is shown as the expired one it is."""
+    """Return the reservation at ``now_ms``, or ``None`` if it is unknown. An overdue hold is shown as expired."""
     now_ms = max(now_ms, ledger.now_ms)
     record = known_reservation(ledger, reservation_id)
     if record is None or ledger.days[record.day].terms.forget_at_ms <= now_ms:
@@ -27,20 +31,27 @@ def lookup(ledger: Ledger, reservation_id: str, now_ms: int) -> Reservation | No
 
 
 def list_day(ledger: Ledger, number: int, now_ms: int) -> list[Reservation]:
-    """All reservations of day ``number`` as they stand at ``now_ms``, see :func:`in_order`; none of an unknown day."""
+    """Return a day's reservations at ``now_ms``, sorted by :func:`sort_reservations`. Empty for an unknown day."""
     day = ledger.days.get(number)
     if day is None:
         return []
-    # A reservation that was moved away stands among the day's ids still, and one that came back twice.
+    # A reservation that was rescheduled away is still listed on the day, and one that came back is listed twice.
     shown = (lookup(ledger, reservation_id, now_ms) for reservation_id in dict.fromkeys(day.reservation_ids))
     return sort_reservations(record for record in shown if record is not None and record.day == number)
 
 
 def hold_remaining_histogram(ledger: Ledger, number: int, bounds_ms: Sequence[int], now_ms: int) -> list[int]:
-    """How many holds of day ``number`` have how much of their time left at ``now_ms``.
+    """Return a histogram of the remaining time of a day's holds.
 
-    ``bounds_ms`` are bounds that rise. The answer has one number more than they are: holds with at most the first bound
-    left, with more than that and at most the second, …, and with more than the last. An overdue hold is none any more.
+    Args:
+        ledger: the office's ledger.
+        number: the day.
+        bounds_ms: the upper bounds of the buckets, in milliseconds, ascending.
+        now_ms: the time of the query. Holds that are overdue at this time do not count.
+
+    Returns:
+        One count per bound and one more. A hold counts for the first bound that is not below its remaining time. The
+        last count is of holds with more time left than the last bound.
     """
     now_ms = max(now_ms, ledger.now_ms)
     counts = [0] * (len(bounds_ms) + 1)
@@ -55,13 +66,15 @@ def hold_remaining_histogram(ledger: Ledger, number: int, bounds_ms: Sequence[in
 
 
 def sort_reservations(records: Iterable[Reservation]) -> list[Reservation]:
-    """By queue number, and those without one behind them, by creation and id."""
+    """Sort by queue number. Reservations without one follow, by creation time and id."""
     return sorted(records, key=lambda one: (one.queue_number == 0, one.queue_number, one.created_at_ms, one.id))
 
 
 def wait_list_position(ledger: Ledger, reservation_id: str, now_ms: int) -> WaitListPosition | None:
-    """Where the reservation stands on its day's wait list at ``now_ms``; ``None`` if it waits for nothing (any more):
-    it is not known, in another state, or its day is over. The wait list is not served by looking.
+    """Return the reservation's position on its day's wait list at ``now_ms``.
+
+    Returns:
+        The position, or ``None`` if the reservation is unknown, is in another state, or its day is over.
     """
     record = lookup(ledger, reservation_id, now_ms)
     if record is None or record.state is not State.WAITING:
@@ -73,10 +86,10 @@ def wait_list_position(ledger: Ledger, reservation_id: str, now_ms: int) -> Wait
 
 
 def view(ledger: Ledger, number: int, now_ms: int) -> DayView | None:
-    """The counters of day ``number`` (a date's ordinal) at ``now_ms``; ``None`` for an unknown or forgotten day.
+    """Return the counters of a day at ``now_ms``, or ``None`` if the day is unknown or forgotten.
 
-    Overdue holds count as given back by their quotas' rules, units that have cooled as available, and allotments whose
-    time has come as passed on. The wait list is not served by looking.
+    Overdue holds count as expired under their quotas' re-release rules, cooled units as available, and due
+    reallocations as done. A query does not serve the wait list.
     """
     now_ms = max(now_ms, ledger.now_ms)
     day = ledger.days.get(number)
@@ -108,7 +121,7 @@ def view(ledger: Ledger, number: int, now_ms: int) -> DayView | None:
 
 
 def _copy_counters(quota: Quota) -> Quota:
-    """A scratch quota with the same counters; the heap of cooling units is shared, and only read."""
+    """Return a copy for a projection. It shares the heap of cooling units, which the projection only reads."""
     copy = Quota.__new__(Quota)
     for field in Quota.__slots__:
         setattr(copy, field, getattr(quota, field))
@@ -116,8 +129,8 @@ def _copy_counters(quota: Quota) -> Quota:
 
 
 def _settle_counters(ledger: Ledger, day: Day, quotas: dict[str, Quota], now_ms: int) -> None:
-    """Let time pass on scratch counters: the same as settling, but for the events."""
-    for quotas_held in sorted(day.due, key=",".join):  # the order counts where an overbooking is worked off
+    """Settle copied counters at ``now_ms``, as :func:`~quota_engine.domain.inventory.settle` would, without events."""
+    for quotas_held in sorted(day.due, key=",".join):  # the order matters if returned units reduce an overbooking
         overdue = day.due[quotas_held].overdue(ledger.reservations, now_ms)
         for record in sorted(overdue, key=lambda one: (one.deadline_at_ms, one.id)):
             expired = replace(record, version=record.version + 1)

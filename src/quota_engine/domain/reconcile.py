@@ -1,7 +1,7 @@
-"""Puts a ledger right after a failover, or after somebody's damage: what it should be by its events or its records.
+"""Reconciliation: repair a ledger after a failover or after damage to a store.
 
-The events decide, if all of them are there: they alone rebuild a ledger. If older ones have been trimmed, the records
-decide, and every counter, list and index is worked out from them again.
+If all events are there, they rebuild the ledger. If older events have been trimmed, every counter, list and index is
+recomputed from the records.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _CONFIRMED = frozenset({State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
 
 
 class Reconciliation(msgspec.Struct, frozen=True):
-    """What a reconciliation of one office came to.
+    """The result of reconciling one office.
 
     Attributes:
         office: the office's id.
-        epoch: the fencing token from now on: it grows by one each time; 0 for an office without a ledger.
-        findings: what the audit said before: a sentence each, none if all added up.
-        repaired: how many entries of the store were put right, those of indexes that no audit looks at among them.
-        restored: how many events were put back that the store had lost.
+        epoch: the new fencing token. It grows by one with each reconciliation; 0 for an office without a ledger.
+        findings: the audit's findings before the repair, one sentence each.
+        repaired: entries of the store that were corrected, including those of indexes that the audit does not read.
+        restored: lost events that were written again.
     """
 
     office: str
@@ -40,40 +40,47 @@ class Reconciliation(msgspec.Struct, frozen=True):
 
 
 def recompute(ledger: Ledger, *, from_events: bool) -> Ledger:
-    """The ledger as it should be, which may be the same; the one that is given stays as it is.
+    """Return the ledger with every counter, list and index recomputed.
 
-    ``from_events``: all its events are there. If they do not fit together, the records decide all the same.
+    Args:
+        ledger: the ledger to repair; not changed.
+        from_events: rebuild it from its events, of which none is missing. If they do not fit together, or if this is
+            False, the records decide.
     """
     if from_events:
         try:
             return rebuild(ledger.office, ledger.events)
         except (KeyError, IndexError):
-            pass  # an event of a day or a quota that no event before it has made known
+            pass  # an event refers to a day or quota that no earlier event has published
     return _from_records(ledger)
 
 
 def restore_events(ledger: Ledger, number: int, events: Sequence[tuple[int, Event]]) -> int:
-    """Let events happen that the ledger, whose last one is ``number``, has lost; returns how many they were.
+    """Apply events that the ledger has lost, and return how many there were.
 
-    ``events``, in the order of their numbers, may begin with some that it has.
+    Args:
+        ledger: the ledger; changed in place.
+        number: the number of its last event.
+        events: numbered events in ascending order. They may begin with some that the ledger has.
 
     Raises:
-        InvalidRequest: they do not follow on the ledger's own. It may be half changed then: give it a copy.
+        InvalidRequest: the events do not continue the ledger's own. The ledger may be partly changed then, so pass a
+            copy.
     """
     kept_from = number - len(ledger.events) + 1
     restored = 0
     for own, event in events:
         if own <= number:
             if own >= kept_from and ledger.events[own - kept_from] != event:
-                raise InvalidRequest("events", f"number {own} is another event here", "those of this ledger's history")
+                raise InvalidRequest("events", f"number {own} is another event here", "events of this ledger's history")
             continue
         if own != number + restored + 1:
-            raise InvalidRequest("events", f"number {own} after {number + restored}", "all from there on, in order")
+            raise InvalidRequest("events", f"number {own} follows {number + restored}", "consecutive numbers")
         try:
             evolve(ledger, event)
         except (KeyError, IndexError):
-            problem = f"number {own} does not fit what was before it"
-            raise InvalidRequest("events", problem, "those of this ledger's history") from None
+            problem = f"number {own} does not fit the events before it"
+            raise InvalidRequest("events", problem, "events of this ledger's history") from None
         restored += 1
     return restored
 
@@ -118,7 +125,7 @@ def _day_from_records(day: Day, records: list[Reservation]) -> Day:
 
 
 def _copy_quota(name: str, quota: Quota) -> Quota:
-    """The quota's terms, capacity and what cools there; nothing held or confirmed yet."""
+    """Return a quota with the same terms, capacity and cooling units, and with no held or confirmed ones."""
     copy = Quota(QuotaTerms(name, quota.capacity, quota.re_release, quota.reallocation))
     copy.parked, copy.cooling_due = quota.parked, list(quota.cooling_due)
     copy.cooling = quota.parked + sum(units for _, units in quota.cooling_due)
@@ -126,7 +133,7 @@ def _copy_quota(name: str, quota: Quota) -> Quota:
 
 
 def _claims_from_records(ledger: Ledger, mended: Ledger, records: list[Reservation]) -> None:
-    """The claims of the records, in the order in which the ledger has them; lost ones follow, the oldest first."""
+    """Rebuild the index of claims in the ledger's order. Lost claims follow, the oldest first."""
     wanted: dict[str, list[str]] = {}
     for record in sorted(records, key=lambda record: (record.created_at_ms, record.id)):
         if record.state in ACTIVE:

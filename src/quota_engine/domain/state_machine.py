@@ -1,12 +1,37 @@
-"""The reservation rules: one command, one outcome, and the events that carry it out.
+"""The reservation rules: one command in, one outcome out, and the events that carry it out.
 
-Every handler checks everything first; after its line "From here on it must succeed" it only hands events to
-:func:`~quota_engine.domain.ledger.evolve`. ``docs/rules.md`` says the same in words, in the same order.
+Theory of operation
+===================
+
+**State.** A :class:`~quota_engine.domain.ledger.Ledger` holds all state of one office. Only
+:func:`~quota_engine.domain.ledger.evolve` changes its reservations and counters, one event at a time. Replaying the
+events therefore rebuilds the ledger.
+
+**Commands.** :func:`apply` looks up the handler of the command's type in :data:`HANDLERS`. Each handler works in two
+phases, like a transaction:
+
+1. It checks everything, in the order of :data:`~quota_engine.domain.outcomes.PRECEDENCE`. The first check that fails
+   decides the status, and the handler returns a refusal. ``docs/rules.md`` lists the same checks in the same order.
+2. After the line "From here on it must succeed" it only builds events and hands them to ``evolve``. Nothing after this
+   line may refuse or raise.
+
+**Transitions.** :data:`~quota_engine.domain.lifecycle.TRANSITIONS` lists every permitted step of a reservation. The
+steps on one reservation and day (confirm, release, cancel, check-in, no-show, move-out, undo-move) share one handler,
+:func:`_step`. They differ only in the data at the end of this file.
+
+**Time.** Time is an argument and never runs backwards: a time before the ledger's last event counts as that event's
+time. Deadlines decide, not the sweeper. A handler first *settles* the day it works on: it expires overdue holds,
+releases cooled units, reallocates unused units and serves the wait list
+(:mod:`~quota_engine.domain.inventory`). Settling is bounded, and no result depends on how far it came: a handler that
+meets an overdue hold treats it as expired.
+
+**Purity.** The same ledger, command and time give the same outcome and the same events. There is no I/O, no clock and
+no randomness, so the Lua scripts and the SQL stores can be compared with this module step by step.
 """
 
 from __future__ import annotations
 
-__all__ = ["HANDLERS", "Handler", "apply", "apply_batch", "is_repeat", "lookup", "make_apply", "view"]
+__all__ = ["HANDLERS", "PURGE_MAX", "Handler", "apply", "apply_batch", "is_repeat", "make_apply"]
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -57,41 +82,52 @@ from quota_engine.domain.ledger import Day, Ledger, Quota, active_claims, evolve
 from quota_engine.domain.lifecycle import ACTIVE, TRANSITIONS, State, Verb
 from quota_engine.domain.model import CLAIMS_MAX, Choice, DayTerms, Reservation
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.domain.queries import lookup, view
 
 PURGE_MAX: Final = 64
-"""Records of forgotten days whose memory one command frees."""
+"""The most records of forgotten days whose memory one command frees."""
 
-# Reading a member off its enum class costs as much as a call on Python 3.11; these stand on the hot path.
+# Attribute access on an enum class costs as much as a call on Python 3.11, and reserves read these members each time.
 _HELD: Final = State.HELD
 _STATUS_HELD: Final = Status.HELD
 _VERB_RESERVE: Final = Verb.RESERVE
 _STATUS_OF: Final = {state: Status.HOLD_EXPIRED if state is State.EXPIRED else Status(state) for state in State}
-"""A success is named after the state it leads to."""
+"""The status of a success is the name of the state that it leads to."""
 _REFUSED: Final = {status: Outcome(status) for status in Status}
-_GIVING_BACK: Final = frozenset({Verb.RELEASE, Verb.CANCEL, Verb.MOVE_OUT, Verb.UNDO_MOVE})
+"""Refusals without a record are shared objects, so that a refused applicant costs no memory."""
+_RETURNS_UNITS: Final = frozenset({Verb.RELEASE, Verb.CANCEL, Verb.MOVE_OUT, Verb.UNDO_MOVE})
 _SOLD_OUT: Final = _REFUSED[Status.SOLD_OUT]
 
 
 Handler = Callable[[Ledger, Any, int], Any]
-"""Carries out a command of one type at a time that is not before the ledger's last event."""
+"""Applies a command of one type. Its last argument is a time that is not before the ledger's last event."""
 
 HANDLERS: Final[dict[type, Handler]] = {}
-"""By the type of command; filled at the end of this file."""
+"""The handler of each command type. Filled at the end of this file."""
 
 
 def make_apply(handlers: Mapping[type, Handler]) -> Handler:
-    """Make an :func:`apply` of handlers: :data:`HANDLERS`, and what layers above know to do with an office besides."""
+    """Return an :func:`apply` for ``handlers``.
+
+    Args:
+        handlers: handler by command type. Higher layers pass :data:`HANDLERS` with their own commands added.
+    """
 
     def apply(ledger: Ledger, command: Any, now_ms: int) -> Any:
-        """Carry out one command at ``now_ms`` (milliseconds since 1970, UTC) and say what it came to.
+        """Apply one command and return its outcome.
 
-        Pure but for the ledger: the same ledger, command and time give the same outcome and the same events. A time
-        before the ledger's last event counts as that event's time. Refusals are outcomes; a refused command changes
-        nothing, apart from what time alone has changed (see :func:`~quota_engine.domain.inventory.settle`).
+        A refusal is an outcome, not an exception. A refused command changes nothing except what is due by time alone
+        (see :func:`~quota_engine.domain.inventory.settle`).
+
+        Args:
+            ledger: the office's ledger; changed in place.
+            command: one of :data:`~quota_engine.domain.commands.Command`.
+            now_ms: milliseconds since 1970, UTC. A time before the ledger's last event counts as that event's time.
+
+        Returns:
+            The outcome. Its status is the first that applies in :data:`~quota_engine.domain.outcomes.PRECEDENCE`.
 
         Raises:
-            KeyError: the command is of a type that is not in :data:`~quota_engine.domain.commands.Command`.
+            KeyError: no handler for the command's type.
         """
         if now_ms < ledger.now_ms:
             now_ms = ledger.now_ms
@@ -106,7 +142,15 @@ apply: Final[Callable[[Ledger, Command, int], Outcome]] = make_apply(HANDLERS)
 
 
 def apply_batch(ledger: Ledger, commands: Iterable[Command], now_ms: int) -> list[Outcome]:
-    """Carry out several commands at one time: exactly what :func:`apply` gives for one after the other."""
+    """Apply several commands at the same time and return their outcomes in order.
+
+    Equal to calling :func:`apply` for one after the other.
+
+    Args:
+        ledger: the office's ledger; changed in place.
+        commands: the commands, in the order in which they take effect.
+        now_ms: milliseconds since 1970, UTC, for all of them.
+    """
     return [apply(ledger, command, now_ms) for command in commands]
 
 
@@ -146,7 +190,7 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
             break
     option = find_option(ledger, day, choice, units, now_ms)
     if option is None:
-        return _wait_or_refuse(ledger, day, command, now_ms) if command.join_wait_list else _SOLD_OUT
+        return _join_wait_list(ledger, day, command, now_ms) if command.join_wait_list else _SOLD_OUT
 
     # From here on it must succeed.
     record = Reservation(
@@ -168,6 +212,7 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
 
 
 def _replay_reserve(ledger: Ledger, known: Reservation, command: Reserve | MoveIn, now_ms: int) -> Outcome:
+    """Return the outcome of a command whose idempotency key is known."""
     record = settle_reservation(ledger, known, now_ms)
     if not _same_party(record.applicants, command.applicants) or (
         record.moves == 0 and (record.day != command.day or record.choice != command.choice)
@@ -179,7 +224,7 @@ def _replay_reserve(ledger: Ledger, known: Reservation, command: Reserve | MoveI
 
 
 def _refuse_day(day: Day, choice: Choice, now_ms: int) -> Outcome | None:
-    """Why nobody can get a place on this day now, if so."""
+    """Return the refusal for a day that takes no booking of ``choice`` now, or ``None``."""
     quotas = day.quotas
     for option in choice.options:
         for name in option:
@@ -196,9 +241,9 @@ def _refuse_day(day: Day, choice: Choice, now_ms: int) -> Outcome | None:
 
 
 def _blocked_until_ms(ledger: Ledger, applicants: Sequence[str], now_ms: int) -> int:
-    """When the last of the applicants' blocks ends; 0 if none is blocked."""
-    standings = ledger.penalties
-    until_ms = max(standings[one].blocked_until_ms if one in standings else 0 for one in applicants)
+    """Return the end of the latest block of these applicants, or 0 if none is blocked."""
+    penalties = ledger.penalties
+    until_ms = max(penalties[one].blocked_until_ms if one in penalties else 0 for one in applicants)
     return until_ms if until_ms > now_ms else 0
 
 
@@ -207,7 +252,15 @@ def _same_party(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 
 def is_repeat(ledger: Ledger, command: Reserve, now_ms: int) -> bool:
-    """Whether the party asks for what it has: the id is known, or there is something to resume. Changes nothing."""
+    """Return True if the party already has what ``command`` asks for. Changes nothing.
+
+    That is the case if the idempotency key is known, or if the party has a hold or a wait-list entry to resume.
+
+    Args:
+        ledger: the office's ledger.
+        command: the reserve that is about to be applied.
+        now_ms: milliseconds since 1970, UTC.
+    """
     return (
         known_reservation(ledger, command.id) is not None
         or _resumable_reservation(ledger, command, max(now_ms, ledger.now_ms)) is not None
@@ -229,17 +282,25 @@ def _resume_or_refuse(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome 
     record = _resumable_reservation(ledger, command, now_ms)
     if record is not None:
         return Outcome(_STATUS_OF[record.state], record, resumed=True)
-    in_the_way = _conflicting_claim(ledger, command.applicants, command.day, now_ms)
-    if in_the_way is None:
+    return _refuse_identity(ledger, command.applicants, command.day, now_ms)
+
+
+def _refuse_identity(ledger: Ledger, applicants: tuple[str, ...], day: int, now_ms: int) -> Outcome | None:
+    """Return the ``IDENTITY_LIMIT`` refusal, or ``None``. It shows the conflicting record to its own party only."""
+    conflicting = _conflicting_claim(ledger, applicants, day, now_ms)
+    if conflicting is None:
         return None
-    own = _same_party(in_the_way.applicants, command.applicants)
-    return Outcome(Status.IDENTITY_LIMIT, in_the_way if own else None)
+    is_own = _same_party(conflicting.applicants, applicants)
+    return Outcome(Status.IDENTITY_LIMIT, conflicting if is_own else None)
 
 
 def _conflicting_claim(
     ledger: Ledger, applicants: Sequence[str], day: int, now_ms: int, except_id: str = ""
 ) -> Reservation | None:
-    """An active reservation that keeps one of the applicants from a place on ``day``, if there is one."""
+    """Return an active reservation that uses up an applicant's identity limit for ``day``, or ``None``.
+
+    The first applicant and the first limit count. ``except_id`` is a reservation that does not count.
+    """
     for applicant in applicants:
         claims = [record for record in active_claims(ledger, applicant, now_ms) if record.id != except_id]
         if len(claims) >= CLAIMS_MAX:
@@ -251,7 +312,7 @@ def _conflicting_claim(
     return None
 
 
-def _wait_or_refuse(ledger: Ledger, day: Day, command: Reserve, now_ms: int) -> Outcome:
+def _join_wait_list(ledger: Ledger, day: Day, command: Reserve, now_ms: int) -> Outcome:
     if not served_by_wait_list(day, command.choice):
         return _SOLD_OUT
     if len(day.waiting) >= ledger.rules.wait_list_max:
@@ -276,47 +337,79 @@ def _wait_or_refuse(ledger: Ledger, day: Day, command: Reserve, now_ms: int) -> 
     return Outcome(Status.WAITING, record)
 
 
-# --- Steps of a reservation's life ---------------------------------------------------------------------------------
+# --- Steps of one reservation --------------------------------------------------------------------------------------
+
+_DayCheck = Callable[[Day, int], Status | None]
+"""Returns the status of a refusal, or ``None``."""
 
 
-def _advance(
-    ledger: Ledger, command: Any, verb: Verb, goal: State, guards: Sequence[_DayCheck], now_ms: int
-) -> Outcome:
-    """The checks that all steps have in common, then the step's own ``guards``, then the step."""
-    known = known_reservation(ledger, command.id)
-    if known is None:
-        return _REFUSED[Status.NOT_FOUND]
-    record = settle_reservation(ledger, known, now_ms)
-    if command.owner and command.owner not in record.applicants:
-        return _REFUSED[Status.NOT_OWNER]
-    if record.state is goal:
-        return Outcome(_STATUS_OF[goal], record, replayed=True)
+def _not_closed(day: Day, now_ms: int) -> Status | None:
+    return Status.DAY_CLOSED if day.closed else None
+
+
+def _not_over(day: Day, now_ms: int) -> Status | None:
+    return Status.DAY_OVER if now_ms >= day.terms.ends_at_ms else None
+
+
+def _started(day: Day, now_ms: int) -> Status | None:
+    return Status.TOO_EARLY if now_ms < day.terms.starts_at_ms else None
+
+
+def _step(verb: Verb, goal: State, *day_checks: _DayCheck) -> Handler:
+    """Return the handler of a step that leads to ``goal``.
+
+    Args:
+        verb: the step, as :data:`~quota_engine.domain.lifecycle.TRANSITIONS` names it.
+        goal: the state it leads to. A reservation that is in it already makes the command a replay.
+        day_checks: checks of the reservation's day, in order of precedence.
+    """
+
+    def handle(ledger: Ledger, command: Any, now_ms: int) -> Outcome:
+        known = known_reservation(ledger, command.id)
+        if known is None:
+            return _REFUSED[Status.NOT_FOUND]
+        record = settle_reservation(ledger, known, now_ms)
+        if command.owner and command.owner not in record.applicants:
+            return _REFUSED[Status.NOT_OWNER]
+        if record.state is goal:
+            return Outcome(_STATUS_OF[goal], record, replayed=True)
+        if record.state is State.EXPIRED and verb is Verb.CONFIRM and command.reacquire:
+            return _reacquire(ledger, record, command, now_ms)
+        refusal = _refuse_transition(record, command.expected_version, verb)
+        if refusal is not None:
+            return refusal
+        day = ledger.days[record.day]
+        for check in day_checks:
+            status = check(day, now_ms)
+            if status is not None:
+                return Outcome(status, record)
+
+        # From here on it must succeed.
+        queue_number = day.last_queue_number + 1 if verb is Verb.CONFIRM else record.queue_number
+        record = replace(record, state=goal, version=record.version + 1, queue_number=queue_number)
+        evolve(ledger, ReservationChanged(now_ms, verb, record))
+        if verb in _RETURNS_UNITS:
+            distribute_free_units(ledger, day, now_ms)
+        return Outcome(_STATUS_OF[goal], record)
+
+    return handle
+
+
+def _refuse_transition(record: Reservation, expected_version: int, verb: Verb) -> Outcome | None:
+    """Return the refusal if the life cycle has no step ``verb`` from this record and version, or ``None``."""
     if record.state is State.EXPIRED:
-        if verb is Verb.CONFIRM and command.reacquire:
-            if command.valid_until_ms and now_ms > command.valid_until_ms:
-                return Outcome(Status.COMMAND_EXPIRED, record)
-            return _reacquire(ledger, record, now_ms)
         return Outcome(Status.HOLD_EXPIRED, record)
-    if command.expected_version and command.expected_version != record.version:
+    if expected_version and expected_version != record.version:
         return Outcome(Status.STALE, record)
     if (record.state, verb) not in TRANSITIONS:
         return Outcome(Status.WRONG_STATE, record)
-    day = ledger.days[record.day]
-    for guard in guards:
-        status = guard(day, now_ms)
-        if status is not None:
-            return Outcome(status, record)
-
-    # From here on it must succeed.
-    queue_number = day.last_queue_number + 1 if verb is Verb.CONFIRM else record.queue_number
-    record = replace(record, state=goal, version=record.version + 1, queue_number=queue_number)
-    evolve(ledger, ReservationChanged(now_ms, verb, record))
-    if verb in _GIVING_BACK:
-        distribute_free_units(ledger, day, now_ms)
-    return Outcome(_STATUS_OF[goal], record)
+    return None
 
 
-def _reacquire(ledger: Ledger, record: Reservation, now_ms: int) -> Outcome:
+def _reacquire(ledger: Ledger, record: Reservation, command: Confirm, now_ms: int) -> Outcome:
+    """Confirm an expired hold on new units, if the same choice can still be reserved."""
+    if command.valid_until_ms and now_ms > command.valid_until_ms:
+        return Outcome(Status.COMMAND_EXPIRED, record)
     day = ledger.days[record.day]
     option = None
     if (
@@ -340,47 +433,7 @@ def _reacquire(ledger: Ledger, record: Reservation, now_ms: int) -> Outcome:
     return Outcome(Status.CONFIRMED, record)
 
 
-_DayCheck = Callable[[Day, int], Status | None]
-
-
-def _not_closed(day: Day, now_ms: int) -> Status | None:
-    return Status.DAY_CLOSED if day.closed else None
-
-
-def _not_over(day: Day, now_ms: int) -> Status | None:
-    return Status.DAY_OVER if now_ms >= day.terms.ends_at_ms else None
-
-
-def _started(day: Day, now_ms: int) -> Status | None:
-    return Status.TOO_EARLY if now_ms < day.terms.starts_at_ms else None
-
-
-def _confirm(ledger: Ledger, command: Confirm, now_ms: int) -> Outcome:
-    return _advance(ledger, command, Verb.CONFIRM, State.CONFIRMED, (_not_closed, _not_over), now_ms)
-
-
-def _release(ledger: Ledger, command: Release, now_ms: int) -> Outcome:
-    return _advance(ledger, command, Verb.RELEASE, State.RELEASED, (), now_ms)
-
-
-def _cancel(ledger: Ledger, command: Cancel, now_ms: int) -> Outcome:
-    return _advance(ledger, command, Verb.CANCEL, State.CANCELLED, (_not_over,), now_ms)
-
-
-def _check_in(ledger: Ledger, command: CheckIn, now_ms: int) -> Outcome:
-    return _advance(ledger, command, Verb.CHECK_IN, State.ATTENDED, (_not_over, _started), now_ms)
-
-
-def _mark_no_show(ledger: Ledger, command: MarkNoShow, now_ms: int) -> Outcome:
-    return _advance(ledger, command, Verb.MARK_NO_SHOW, State.NO_SHOW, (_started,), now_ms)
-
-
-def _move_out(ledger: Ledger, command: MoveOut, now_ms: int) -> Outcome:
-    return _advance(ledger, command, Verb.MOVE_OUT, State.MOVED, (), now_ms)
-
-
-def _undo_move(ledger: Ledger, command: UndoMove, now_ms: int) -> Outcome:
-    return _advance(ledger, command, Verb.UNDO_MOVE, State.RELEASED, (), now_ms)
+# --- Moves -----------------------------------------------------------------------------------------------------------
 
 
 def _prepare_move(ledger: Ledger, command: PrepareMove, now_ms: int) -> Outcome:
@@ -390,17 +443,14 @@ def _prepare_move(ledger: Ledger, command: PrepareMove, now_ms: int) -> Outcome:
     record = settle_reservation(ledger, known, now_ms)
     if command.owner and command.owner not in record.applicants:
         return _REFUSED[Status.NOT_OWNER]
-    if record.state is State.EXPIRED:
-        return Outcome(Status.HOLD_EXPIRED, record)
-    if command.expected_version and command.expected_version != record.version:
-        return Outcome(Status.STALE, record)
-    if (record.state, Verb.MOVE_OUT) not in TRANSITIONS:
-        return Outcome(Status.WRONG_STATE, record)
-    return Outcome(_move_refused(ledger, record, now_ms) or _STATUS_OF[record.state], record)
+    refusal = _refuse_transition(record, command.expected_version, Verb.MOVE_OUT)
+    if refusal is not None:
+        return refusal
+    return Outcome(_refuse_move(ledger, record, now_ms) or _STATUS_OF[record.state], record)
 
 
-def _move_refused(ledger: Ledger, record: Reservation, now_ms: int) -> Status | None:
-    """Why the record may not be moved away from its place any more, to wherever."""
+def _refuse_move(ledger: Ledger, record: Reservation, now_ms: int) -> Status | None:
+    """Return the status that keeps the record on its day and choice, or ``None``. The target does not matter."""
     rules = ledger.rules
     last_moment_ms = ledger.days[record.day].terms.starts_at_ms - rules.reschedule_before_ms
     if record.state is State.CONFIRMED and now_ms > last_moment_ms:
@@ -418,22 +468,21 @@ def _move_in(ledger: Ledger, command: MoveIn, now_ms: int) -> Outcome:
     if day is None:
         return _REFUSED[Status.UNKNOWN_DAY]
     settle(ledger, day, now_ms)
-    refusal = _refuse_day(day, command.choice, now_ms)
-    if refusal is not None and refusal.status is Status.UNKNOWN_QUOTA:
-        return refusal
+    day_refusal = _refuse_day(day, command.choice, now_ms)
+    if day_refusal is not None and day_refusal.status is Status.UNKNOWN_QUOTA:
+        return day_refusal
     if 0 < command.deadline_at_ms <= now_ms:
         return _REFUSED[Status.HOLD_EXPIRED]
-    if refusal is not None:
-        return refusal
+    if day_refusal is not None:
+        return day_refusal
     if len(command.applicants) > ledger.rules.party_max:
         return _REFUSED[Status.PARTY_TOO_LARGE]
     blocked_until_ms = _blocked_until_ms(ledger, command.applicants, now_ms)
     if blocked_until_ms:
         return Outcome(Status.BLOCKED, retry_at_ms=blocked_until_ms)
-    in_the_way = _conflicting_claim(ledger, command.applicants, command.day, now_ms)
-    if in_the_way is not None:
-        own = _same_party(in_the_way.applicants, command.applicants)
-        return Outcome(Status.IDENTITY_LIMIT, in_the_way if own else None)
+    identity_refusal = _refuse_identity(ledger, command.applicants, command.day, now_ms)
+    if identity_refusal is not None:
+        return identity_refusal
     option = find_option(ledger, day, command.choice, len(command.applicants), now_ms)
     if option is None:
         return _SOLD_OUT
@@ -465,7 +514,7 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
     record = settle_reservation(ledger, known, now_ms)
     day = ledger.days.get(command.day)
     if day is None:
-        return _REFUSED[Status.UNKNOWN_DAY]  # without the record: whose it is has not been looked at yet
+        return _REFUSED[Status.UNKNOWN_DAY]  # without the record: the owner has not been checked yet
     if now_ms >= day.next_due_ms:
         settle(ledger, day, now_ms)
         record = ledger.reservations[record.id]
@@ -474,18 +523,15 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
         return day_refusal
     if command.owner and command.owner not in record.applicants:
         return _REFUSED[Status.NOT_OWNER]
-    movable = (record.state, Verb.RESCHEDULE) in TRANSITIONS
-    if movable and record.day == command.day and record.choice == command.choice:
+    is_movable = (record.state, Verb.RESCHEDULE) in TRANSITIONS
+    if is_movable and record.day == command.day and record.choice == command.choice:
         return Outcome(_STATUS_OF[record.state], record, replayed=True)
-    if record.state is State.EXPIRED:
-        return Outcome(Status.HOLD_EXPIRED, record)
-    if command.expected_version and command.expected_version != record.version:
-        return Outcome(Status.STALE, record)
-    if not movable:
-        return Outcome(Status.WRONG_STATE, record)
+    refusal = _refuse_transition(record, command.expected_version, Verb.RESCHEDULE)
+    if refusal is not None:
+        return refusal
     if day_refusal is not None:
         return Outcome(day_refusal.status, record, retry_at_ms=day_refusal.retry_at_ms)
-    move_refusal = _move_refused(ledger, record, now_ms)
+    move_refusal = _refuse_move(ledger, record, now_ms)
     if move_refusal is not None:
         return Outcome(move_refusal, record)
     if _conflicting_claim(ledger, record.applicants, command.day, now_ms, except_id=record.id) is not None:
@@ -496,7 +542,7 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
         return Outcome(Status.SOLD_OUT, record)
 
     # From here on it must succeed.
-    renumbered = record.state is State.CONFIRMED and record.day != command.day
+    is_renumbered = record.state is State.CONFIRMED and record.day != command.day
     moved = replace(
         record,
         day=command.day,
@@ -504,7 +550,7 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
         quotas=option,
         state=TRANSITIONS[record.state, Verb.RESCHEDULE],
         version=record.version + 1,
-        queue_number=day.last_queue_number + 1 if renumbered else record.queue_number,
+        queue_number=day.last_queue_number + 1 if is_renumbered else record.queue_number,
         moves=record.moves + 1,
     )
     evolve(ledger, ReservationChanged(now_ms, Verb.RESCHEDULE, moved))
@@ -524,9 +570,12 @@ def _forget(ledger: Ledger, now_ms: int) -> None:
 def _set_rules(ledger: Ledger, command: SetRules, now_ms: int) -> Outcome:
     if command.rules == ledger.rules:
         return Outcome(Status.DONE, replayed=True)
-    # The seed is made of the identity key: whoever brings another one would not know anybody again.
+    # The jitter seed is derived from the identity key. Another seed means another key, and with another key the same
+    # applicant has another hash: identity limits would no longer hold.
     if ledger.rules.jitter_seed and command.rules.jitter_seed not in ("", ledger.rules.jitter_seed):
         return _REFUSED[Status.CONFLICT]
+
+    # From here on it must succeed.
     evolve(ledger, RulesSet(now_ms, command.rules))
     return Outcome(Status.DONE)
 
@@ -539,6 +588,8 @@ def _publish(ledger: Ledger, command: Publish, now_ms: int) -> Outcome:
         settle(ledger, day, now_ms)
         if _is_published(day, command.terms):
             return Outcome(Status.DONE, replayed=True)
+
+    # From here on it must succeed.
     evolve(ledger, DayPublished(now_ms, command.day, command.terms))
     if day is not None:
         distribute_free_units(ledger, day, now_ms)
@@ -546,7 +597,7 @@ def _publish(ledger: Ledger, command: Publish, now_ms: int) -> Outcome:
 
 
 def _is_published(day: Day, terms: DayTerms) -> bool:
-    """Whether publishing ``terms`` again would change nothing. Capacities do not count: operators may set them."""
+    """Return True if publishing ``terms`` would change nothing. Capacities do not count: operators may set them."""
     times = (terms.opens_at_ms, terms.starts_at_ms, terms.ends_at_ms, terms.forget_at_ms)
     if times != (day.terms.opens_at_ms, day.terms.starts_at_ms, day.terms.ends_at_ms, day.terms.forget_at_ms):
         return False
@@ -558,9 +609,11 @@ def _is_published(day: Day, terms: DayTerms) -> bool:
 
 
 def _set_capacity(ledger: Ledger, day: Day, quota: Quota, command: SetCapacity, now_ms: int) -> Outcome:
-    # From then on what is set here would be passed on at once, and a second time if the command were sent again.
+    # After its reallocation time a quota gives away what is set here at once, and again if the command is sent again.
     if quota.reallocation is not None and quota.reallocation.at_ms <= now_ms:
         return _REFUSED[Status.WRONG_STATE]
+
+    # From here on it must succeed.
     replayed = quota.capacity == command.capacity
     if not replayed:
         evolve(ledger, CapacitySet(now_ms, command.day, command.quota, command.capacity))
@@ -571,6 +624,8 @@ def _set_capacity(ledger: Ledger, day: Day, quota: Quota, command: SetCapacity, 
 def _reallocate_unused(ledger: Ledger, day: Day, quota: Quota, command: ReallocateUnused, now_ms: int) -> Outcome:
     if quota.reallocation is None:
         return _REFUSED[Status.WRONG_STATE]
+
+    # From here on it must succeed.
     units = reallocate(ledger, day, command.quota, quota, now_ms)
     distribute_free_units(ledger, day, now_ms)
     return Outcome(Status.DONE, units=units)
@@ -584,8 +639,8 @@ def _release_parked(ledger: Ledger, day: Day, quota: Quota, command: ReleasePark
     return Outcome(Status.DONE, units=units)
 
 
-def _with_quota(handler: Callable[[Ledger, Day, Quota, Any, int], Outcome]) -> Callable[[Ledger, Any, int], Outcome]:
-    """Give ``handler`` the command's day, settled, and its quota, or answer that there is none."""
+def _with_quota(handler: Callable[[Ledger, Day, Quota, Any, int], Outcome]) -> Handler:
+    """Return a handler that settles the command's day and passes its day and quota on, or refuses unknown ones."""
 
     def handle(ledger: Ledger, command: Any, now_ms: int) -> Outcome:
         day = ledger.days.get(command.day)
@@ -615,12 +670,14 @@ def _set_closed(ledger: Ledger, number: int, event: DayClosed | DayOpened, now_m
     settle(ledger, day, now_ms)
     if day.closed == isinstance(event, DayClosed):
         return Outcome(Status.DONE, replayed=True)
+
+    # From here on it must succeed.
     evolve(ledger, event)
     distribute_free_units(ledger, day, now_ms)
     return Outcome(Status.DONE)
 
 
-def _expire_overdue(ledger: Ledger, command: Expire, now_ms: int) -> Outcome:
+def _expire(ledger: Ledger, command: Expire, now_ms: int) -> Outcome:
     day = ledger.days.get(command.day)
     if day is None:
         return _REFUSED[Status.UNKNOWN_DAY]
@@ -630,17 +687,17 @@ def _expire_overdue(ledger: Ledger, command: Expire, now_ms: int) -> Outcome:
 HANDLERS.update(
     {
         Reserve: _reserve,
-        Confirm: _confirm,
-        Release: _release,
-        Cancel: _cancel,
-        CheckIn: _check_in,
-        MarkNoShow: _mark_no_show,
+        Confirm: _step(Verb.CONFIRM, State.CONFIRMED, _not_closed, _not_over),
+        Release: _step(Verb.RELEASE, State.RELEASED),
+        Cancel: _step(Verb.CANCEL, State.CANCELLED, _not_over),
+        CheckIn: _step(Verb.CHECK_IN, State.ATTENDED, _not_over, _started),
+        MarkNoShow: _step(Verb.MARK_NO_SHOW, State.NO_SHOW, _started),
         Reschedule: _reschedule,
         PrepareMove: _prepare_move,
         MoveIn: _move_in,
-        MoveOut: _move_out,
-        UndoMove: _undo_move,
-        Expire: _expire_overdue,
+        MoveOut: _step(Verb.MOVE_OUT, State.MOVED),
+        UndoMove: _step(Verb.UNDO_MOVE, State.RELEASED),
+        Expire: _expire,
         SetRules: _set_rules,
         Publish: _publish,
         SetCapacity: _with_quota(_set_capacity),

@@ -16,9 +16,8 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import describe
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome, WaitListPosition
-from quota_engine.domain.queries import hold_remaining_histogram, list_day, wait_list_position
+from quota_engine.domain.queries import hold_remaining_histogram, list_day, lookup, view, wait_list_position
 from quota_engine.domain.reconcile import Reconciliation, recompute, restore_events
-from quota_engine.domain.state_machine import lookup, view
 from quota_engine.ledger_kinds import kind_of
 from quota_engine.ports import (
     Acknowledge,

@@ -44,8 +44,8 @@ from quota_engine.domain.commands import (
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import DayTerms, IdentityLimit, QuotaTerms, Reallocation, ReRelease, ReReleaseRule, Rules
-from quota_engine.domain.queries import wait_list_position
-from quota_engine.domain.state_machine import apply_batch, lookup, view
+from quota_engine.domain.queries import lookup, view, wait_list_position
+from quota_engine.domain.state_machine import apply_batch
 from quota_engine.ports import (
     ApplyMany,
     AsyncStore,

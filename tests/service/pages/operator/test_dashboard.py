@@ -286,7 +286,7 @@ async def test_the_audit(desk: Desk, client: Client) -> None:
     assert says("op_audit_good") in page
     assert "14.00 WIB" in page
     again = html.unescape((await desk.do("audit")).text)
-    assert "quota online: units are missing or invented" in again
+    assert "quota online: free units are not capacity" in again
     assert "14.01 WIB" in again
     client.clock.advance_ms(600_000)
     assert "14.11 WIB" in await desk.get("/operator/audit")
