@@ -29,8 +29,8 @@ from typing import Any, Final, NamedTuple
 
 from benchmarks.service_server import DAYS, OFFICE, ROOM, TOKEN, _configuration, _prepare
 from quota_engine.bench.host_info import usable_cores
-from quota_engine.service.app import application
-from quota_engine.service.runner import server_of, settle
+from quota_engine.service.app import create_app
+from quota_engine.service.runner import create_server, tune_garbage_collector
 
 CONNECTIONS: Final = 64
 PROTOCOLS: Final = ("uvicorn", "own")
@@ -141,7 +141,7 @@ def _served(protocol: str, core: int) -> Iterator[dict[str, Any]]:
 def _serve(protocol: str, core: int) -> None:
     """Serve until standard input ends."""
     os.sched_setaffinity(0, {core})
-    app = application(_configuration("memory://"))
+    app = create_app(_configuration("memory://"))
     opened = app._starlette.router.lifespan_context  # noqa: SLF001 - the service's lifespan, and the days and the room
 
     @contextlib.asynccontextmanager
@@ -151,8 +151,8 @@ def _serve(protocol: str, core: int) -> None:
             yield state
 
     app._starlette.router.lifespan_context = lifespan  # noqa: SLF001
-    settle()
-    server = server_of(app)
+    tune_garbage_collector()
+    server = create_server(app)
     if protocol == "uvicorn":
         server.config.http = "httptools"
     with socket.socket() as listener:

@@ -35,11 +35,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from quota_engine.catalog import load_catalog
-from quota_engine.service.app import Application, application
-from quota_engine.service.auth import Grant, Role
-from quota_engine.service.config.settings import Configuration, Secret
-from quota_engine.service.http.endpoint import Limits
-from quota_engine.service.runner import server_of, settle
+from quota_engine.service.app import ServiceApp, create_app
+from quota_engine.service.config.settings import Secret, ServiceConfig
+from quota_engine.service.http.auth import Grant, Role
+from quota_engine.service.http.limits import RequestLimits
+from quota_engine.service.runner import create_server, tune_garbage_collector
 from quota_engine.workflows.waiting_rooms import RoomSettings
 
 OFFICE: Final = "bench"
@@ -85,12 +85,12 @@ time_zone = "UTC"
 """
 
 
-def _configuration(backend: str) -> Configuration:
+def _configuration(backend: str) -> ServiceConfig:
     with TemporaryDirectory(prefix="quota-service-") as directory:
         path = Path(directory) / "bench.toml"
         path.write_text(_CATALOG)
         catalog = load_catalog(str(path))
-    return Configuration(
+    return ServiceConfig(
         backend=backend,
         catalog_name="bench",
         catalog=catalog,
@@ -102,14 +102,14 @@ def _configuration(backend: str) -> Configuration:
         drain_ms=0,
         staging=False,
         grants=(Grant("bench", Role.OPERATOR, hashlib.sha256(TOKEN.encode()).hexdigest()),),
-        limits=Limits(),
+        limits=RequestLimits(),
     )
 
 
-async def _prepare(app: Application) -> list[str]:
+async def _prepare(app: ServiceApp) -> list[str]:
     """Days, capacities, and a room that has just opened with some tickets, which it returns."""
-    engine = app.service.engine
-    await engine.publish(app.service.catalog, DAYS[0], DAYS[-1])
+    engine = app.context.engine
+    await engine.publish(app.context.catalog, DAYS[0], DAYS[-1])
     for day, places in zip(DAYS, (_PLACES, 0), strict=True):
         for quota in ("online", "morning", "afternoon"):
             assert (await engine.set_capacity(OFFICE, day, quota, places)).ok
@@ -170,7 +170,7 @@ def _server(what: str, backend: str, told: dict[str, Any]) -> uvicorn.Server:
         return _plain(Starlette(routes=[Route("/", _empty)]))
     if what == "limit":
         return _plain(_limit)
-    app = application(_configuration(backend))
+    app = create_app(_configuration(backend))
     opened = app._starlette.router.lifespan_context  # noqa: SLF001 - the service's own life, with more in it
 
     @contextlib.asynccontextmanager
@@ -180,8 +180,8 @@ def _server(what: str, backend: str, told: dict[str, Any]) -> uvicorn.Server:
             yield state
 
     app._starlette.router.lifespan_context = lifespan  # noqa: SLF001
-    settle()
-    return server_of(app)
+    tune_garbage_collector()
+    return create_server(app)
 
 
 def main() -> int:

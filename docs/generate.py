@@ -20,7 +20,7 @@ from quota_engine.domain import lifecycle, outcomes
 from quota_engine.domain.lifecycle import ACTIVE, FINAL, TRANSITIONS, State, Verb
 from quota_engine.domain.outcomes import PRECEDENCE, SUCCESSES
 from quota_engine.draws import ledger
-from quota_engine.service.http.problems import KINDS, TYPE_PREFIX
+from quota_engine.service.http.problems import PROBLEM_TYPES, TYPE_PREFIX
 
 DOCS = Path(__file__).parent
 
@@ -92,20 +92,20 @@ def draw_statuses() -> str:
 
 def http_interface() -> str:
     """Every call of the HTTP interface: who may make it, what it takes, and what it answers."""
-    from quota_engine.service.api import CHAPTERS
-    from quota_engine.service.openapi import document
+    from quota_engine.service.api import API_SECTIONS
+    from quota_engine.service.openapi import openapi_document
 
-    whole = document(CHAPTERS)
+    whole = openapi_document(API_SECTIONS)
     schemas = whole["components"]["schemas"]
-    lines = [" · ".join(f"[{chapter.name}](#{chapter.name})" for chapter in CHAPTERS)]
-    for chapter in CHAPTERS:
+    lines = [" · ".join(f"[{chapter.name}](#{chapter.name})" for chapter in API_SECTIONS)]
+    for chapter in API_SECTIONS:
         lines += ["", f"## {chapter.name}", "", chapter.summary]
         for endpoint in chapter.endpoints:
             operation = whole["paths"][endpoint.path][endpoint.method.lower()]
             lines += _call(operation, endpoint.method, endpoint.path, schemas)
     lines += ["", "## problems", "", f"The `type` of each, after `{TYPE_PREFIX}`."]
     lines += ["", "| type | status | title |", "| --- | --- | --- |"]
-    lines += [f"| `{kind.type}` | {kind.http} | {kind.title} |" for kind in KINDS.values()]
+    lines += [f"| `{kind.name}` | {kind.status} | {kind.title} |" for kind in PROBLEM_TYPES.values()]
     return "\n".join(lines)
 
 

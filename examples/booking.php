@@ -141,7 +141,7 @@ function wait_in(Service $service, string $room, string $nik): string
             continue;
         }
         if ($standing['poll_after_ms'] === 0) {
-            $entered = $service->call('POST', "/v1/rooms/$room/admission", ['ticket' => $ticket, 'identity' => $nik]);
+            $entered = $service->call('POST', "/v1/rooms/$room/enter", ['ticket' => $ticket, 'identity' => $nik]);
             if ($entered->http === 200) {
                 return $entered->body['admission_pass'];
             }
@@ -176,7 +176,7 @@ echo "held until $until UTC: $reference", $held->body['replayed'] ? ' (answered 
 
 // ... here the applicant fills in the form ...
 
-$confirmed = $service->call('POST', "/v1/reservations/$reference/confirm", ['applicant' => $nik]);
+$confirmed = $service->call('POST', "/v1/reservations/$reference/confirm", ['owner' => $nik]);
 if ($confirmed->http >= 400) {
     stop(1, $confirmed->word() . ": {$confirmed->body['title']}");
 }

@@ -23,7 +23,7 @@ port = 0
 backend = "valkey+embedded://{folder}/store"
 [waiting_rooms]
 offices = ["*"]
-joins_before_ms = 604800000
+join_opens_before_ms = 604800000
 """
 
 

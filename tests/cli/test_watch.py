@@ -25,7 +25,7 @@ from quota_engine.cli.main import main
 from quota_engine.cli.watch_sources import Look, Subject, WatchedStore
 from quota_engine.domain.audit_summary import AuditSummary
 from quota_engine.domain.errors import BackendUnavailable
-from quota_engine.service.background.room_supervisor import room_id
+from quota_engine.waiting_room.releases import room_id
 from quota_engine.workflows.waiting_rooms import RoomSettings
 
 KEY = b"a key for tests, and only them"

@@ -15,7 +15,7 @@ import pytest
 from quota_engine import InvalidRequest, ManualClock, QuotaEngine, Status, TicketPhase, UnknownName
 from quota_engine.catalog import day_terms
 from quota_engine.client import ServiceClient, ServiceRefused
-from quota_engine.service.auth import Role
+from quota_engine.service.http.auth import Role
 from tests.service.background.test_room_supervisor import HOUR_MS, ROOM, ROOMS
 from tests.service.test_runner import served
 from tests.support import client_booking
@@ -30,10 +30,10 @@ async def test_what_only_a_service_tells(client: Client) -> None:
     async with in_process(client) as service:
         assert [one.id for one in (await service.describe_offices()).offices] == ["surabaya"]
         last = DAY + datetime.timedelta(days=4)
-        assert await service.earliest_free_day("surabaya", DAY, last, **WANTED) == DAY
+        assert await service.earliest_available_day("surabaya", DAY, last, **WANTED) == DAY
         await service.set_capacity("surabaya", DAY, "online", 1)
-        assert await service.earliest_free_day("surabaya", DAY, last, units=2, **WANTED) == DAY.replace(day=8)
-        assert await service.earliest_free_day("surabaya", DAY, units=2, **WANTED) is None
+        assert await service.earliest_available_day("surabaya", DAY, last, units=2, **WANTED) == DAY.replace(day=8)
+        assert await service.earliest_available_day("surabaya", DAY, units=2, **WANTED) is None
 
 
 async def test_not_open_says_when(client: Client) -> None:

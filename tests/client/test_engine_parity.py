@@ -36,7 +36,7 @@ NOT_OVER_HTTP: Final = {
 """Arguments that a client can not have."""
 
 ONLY_OVER_HTTP: Final = {
-    "earliest_free_day": "the service works it out for its pages",
+    "earliest_available_day": "the service works it out for its pages",
     "describe_offices": "an engine's caller has the catalog itself",
 }
 

@@ -23,8 +23,8 @@ import yaml
 from quota_engine.catalog import IssueCollector, read_raw
 from quota_engine.cli.serve import serve
 from quota_engine.client import ServiceClient
-from quota_engine.service.config.settings import configure
-from quota_engine.service.observability.metrics import FAMILIES
+from quota_engine.service.config.settings import load_config
+from quota_engine.service.observability.metric_families import METRIC_FAMILIES
 from tests.service.test_runner import served
 from tests.stores.redis.test_outages import RIGHTS
 from tests.support.paths import DOCS
@@ -154,7 +154,7 @@ def test_rights_and_settings() -> None:
     (engine,) = [line for line in (FILES / "users.acl").read_text().splitlines() if line.startswith("user engine")]
     assert set(RIGHTS.split()) <= set(engine.split())
     secret = {"QUOTA_ENGINE_BACKEND": "redis://127.0.0.1", "QUOTA_ENGINE_IDENTITY_KEY": "YSBrZXkgZm9yIHRlc3RzIG9ubHk="}
-    found = configure(FILES / "quota.toml", secret, {"catalog": "surabaya"}, grants=())
+    found = load_config(FILES / "quota.toml", secret, {"catalog": "surabaya"}, grants=())
     assert (found.workers, len(found.grants), len(found.admission)) == (4, 3, 1)
     assert read_raw(FILES / "quota.toml", IssueCollector("quota.toml"))["workers"] == 4
 
@@ -182,7 +182,7 @@ def test_the_rules_name_metrics_and_labels_that_there_are() -> None:
     suffixes = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
     names = {
         f"{family}{suffix}": {*about.labels, *(["le"] if suffix == "_bucket" else [])}
-        for family, about in FAMILIES.items()
+        for family, about in METRIC_FAMILIES.items()
         for suffix in suffixes[about.kind]
     }
     for rule in _rules():

@@ -9,10 +9,10 @@ import pytest
 from jsonschema_rs import Draft202012Validator
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
-from quota_engine.service.api import CHAPTERS, ENDPOINTS
+from quota_engine.service.api import API_SECTIONS, ENDPOINTS
 from quota_engine.service.http.endpoint import Endpoint
-from quota_engine.service.http.problems import KINDS
-from quota_engine.service.openapi_examples import BODIES, QUERIES
+from quota_engine.service.http.problems import PROBLEM_TYPES
+from quota_engine.service.openapi_examples import BODY_EXAMPLES, QUERY_EXAMPLES
 from tests.support.in_process_service import Client
 from tests.support.malformed_requests import DOCUMENT
 
@@ -39,7 +39,7 @@ async def test_it_is_one_and_is_served(client: Client) -> None:
 def test_names_and_tags() -> None:
     """Every call has one tag that is explained, a name of its own, and a sentence."""
     tags = {tag["name"]: tag["description"] for tag in DOCUMENT["tags"]}
-    assert len(tags) == len(CHAPTERS)
+    assert len(tags) == len(API_SECTIONS)
     assert all(text.endswith(".") for text in tags.values())
     assert len({endpoint.name for endpoint in ENDPOINTS}) == len(ENDPOINTS)
     for endpoint in ENDPOINTS:
@@ -58,16 +58,18 @@ def test_examples_and_answers(endpoint: Endpoint) -> None:
     for parameter in found["parameters"]:
         if "example" in parameter:
             assert is_as(parameter["example"], parameter["schema"]), parameter["name"]
-    assert {one["name"] for one in found["parameters"] if one["in"] == "query"} >= set(QUERIES.get(endpoint.name, ()))
-    if endpoint.body is not None:
+    assert {one["name"] for one in found["parameters"] if one["in"] == "query"} >= set(
+        QUERY_EXAMPLES.get(endpoint.name, ())
+    )
+    if endpoint.body_type is not None:
         content = found["requestBody"]["content"]["application/json"]
         assert is_as(content["example"], content["schema"])
-        assert content["example"] or not DOCUMENT["components"]["schemas"][endpoint.body.__name__]["properties"]
+        assert content["example"] or not DOCUMENT["components"]["schemas"][endpoint.body_type.__name__]["properties"]
     for http, response in found["responses"].items():
         assert response["description"]
         assert "X-Request-Id" in response["headers"]
         for kind in response.get("x-types", ()):
-            assert KINDS[kind].http == int(http)
+            assert PROBLEM_TYPES[kind].status == int(http)
         if int(http) >= 400:
             assert response.get("x-types") or endpoint.name == "ready"
 
@@ -75,4 +77,4 @@ def test_examples_and_answers(endpoint: Endpoint) -> None:
 def test_no_example_is_of_nothing() -> None:
     """Each belongs to a call."""
     names = {endpoint.name for endpoint in ENDPOINTS}
-    assert names >= BODIES.keys() | QUERIES.keys()
+    assert names >= BODY_EXAMPLES.keys() | QUERY_EXAMPLES.keys()

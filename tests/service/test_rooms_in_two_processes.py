@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from quota_engine.client import AsyncServiceClient
-from quota_engine.service.auth import Role
+from quota_engine.service.http.auth import Role
 from tests.service.test_runner import served
 from tests.support.in_process_service import TOKENS, grants
 from tests.support.servers import Server, valkey_server_binary

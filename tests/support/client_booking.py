@@ -93,7 +93,7 @@ def only_a_client(client: ServiceClient) -> None:
     assert_type(draw.apply("ani", [DrawChoice("surabaya", "2026-12-07")]), DrawOutcome)
     assert_type(draw.files(), DrawFiles | None)
     assert_type(draw.award(), AwardReport)
-    assert_type(client.earliest_free_day("surabaya", "2026-12-07"), datetime.date | None)
+    assert_type(client.earliest_available_day("surabaya", "2026-12-07"), datetime.date | None)
     assert_type(client.audit(), AuditReport)
     assert_type(client.list_offices(), list[str])
 

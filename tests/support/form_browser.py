@@ -9,7 +9,7 @@ import re
 
 import httpx
 
-from quota_engine.service.auth import Role
+from quota_engine.service.http.auth import Role
 from tests.support.in_process_service import DAY, TOKENS, Client
 
 

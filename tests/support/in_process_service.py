@@ -13,14 +13,16 @@ from typing import Any
 
 import httpx
 import msgspec
+import pytest
 
 from quota_engine.catalog import Catalog, day_terms, load_catalog
 from quota_engine.clocks import ManualClock
-from quota_engine.service.app import Application, application
-from quota_engine.service.auth import Grant, Role
-from quota_engine.service.config.settings import Configuration, Secret
-from quota_engine.service.http.endpoint import Endpoint, Limits
-from quota_engine.service.runner import server_of
+from quota_engine.service.app import ServiceApp, create_app
+from quota_engine.service.config.settings import Secret, ServiceConfig
+from quota_engine.service.http.auth import Grant, Role
+from quota_engine.service.http.endpoint import Endpoint
+from quota_engine.service.http.limits import RequestLimits
+from quota_engine.service.runner import create_server
 
 DAY = datetime.date(2026, 12, 7)
 NIK = "3578012345678901"
@@ -33,7 +35,7 @@ def path_of(endpoint: Endpoint) -> str:
     """An address of this kind, as nobody has made anything at."""
     names = {
         "office": "surabaya", "day": DAY, "quota": "online", "reference": "surabaya~x", "draw": "dec", "number": 1,
-        "file": "result.jsonl", "room": "nobodys", "ticket": "none", "group": "billing",
+        "file": "result.jsonl", "room": "nobodys", "ticket": "none", "consumer_group": "billing",
     }  # fmt: skip
     return endpoint.path.format(**names)
 
@@ -42,8 +44,8 @@ def grants() -> tuple[Grant, ...]:
     return tuple(Grant(role, role, hashlib.sha256(token.encode()).hexdigest()) for role, token in TOKENS.items())
 
 
-def configuration(catalog: Catalog | None = None, **changes: Any) -> Configuration:
-    settings = Configuration(
+def configuration(catalog: Catalog | None = None, **changes: Any) -> ServiceConfig:
+    settings = ServiceConfig(
         backend="memory://",
         catalog_name="surabaya",
         catalog=catalog or load_catalog("surabaya"),
@@ -55,7 +57,7 @@ def configuration(catalog: Catalog | None = None, **changes: Any) -> Configurati
         drain_ms=0,
         staging=False,
         grants=grants(),
-        limits=Limits(),
+        limits=RequestLimits(),
     )
     return msgspec.structs.replace(settings, **changes)
 
@@ -63,10 +65,10 @@ def configuration(catalog: Catalog | None = None, **changes: Any) -> Configurati
 class Client:
     """Calls the service as its own kinds of clients do."""
 
-    def __init__(self, http: httpx.AsyncClient, app: Application, clock: ManualClock) -> None:
+    def __init__(self, http: httpx.AsyncClient, app: ServiceApp, clock: ManualClock) -> None:
         self.http = http
         self.app = app
-        self.service = app.service
+        self.service = app.context
         self.clock = clock
         self._keys = (f"key-{number}" for number in itertools.count())
 
@@ -105,7 +107,7 @@ async def running(
     terms = day_terms(settings.catalog, office, day)
     assert terms is not None
     clock = ManualClock(terms.opens_at_ms - before_ms)
-    app = application(settings, clock=clock)
+    app = create_app(settings, clock=clock)
     async with app.lifespan():
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
@@ -148,11 +150,11 @@ class Raw:
 
 
 @contextlib.asynccontextmanager
-async def listening(app: Application) -> AsyncIterator[int]:
+async def listening(app: ServiceApp) -> AsyncIterator[int]:
     """The application on a socket, as ``serve`` has it but with no life of its own: the port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = server_of(app)
+        server = create_server(app)
         server.config.lifespan = "off"
         server.config.timeout_graceful_shutdown = 5
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -163,6 +165,18 @@ async def listening(app: Application) -> AsyncIterator[int]:
         finally:
             server.should_exit = True
             await serving
+
+
+@contextlib.asynccontextmanager
+async def overloaded(client: Client, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
+    """Yield a client of the same service on a socket, while the service counts as at capacity."""
+    with monkeypatch.context() as patch:
+        patch.setattr(client.app.load_shedder, "at_capacity", lambda _: True)
+        async with (
+            listening(client.app) as port,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", event_hooks=client.http.event_hooks) as http,
+        ):
+            yield Client(http, client.app, client.clock)
 
 
 @contextlib.asynccontextmanager

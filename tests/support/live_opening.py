@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from quota_engine.catalog import catalog_from
-from quota_engine.service.background.room_supervisor import Releases, WaitingRooms
+from quota_engine.waiting_room.releases import Releases, WaitingRoomSchedule
 
 ZONE = ZoneInfo("Asia/Jakarta")
 
@@ -34,8 +34,8 @@ def write_opening(
     folder: Path,
     opens_in_s: int,
     *,
-    joins_before_ms: int = 3_600_000,
-    lasts_ms: int = 7_200_000,
+    join_opens_before_ms: int = 3_600_000,
+    duration_ms: int = 7_200_000,
     capacity: int = 100,
     wait_list: bool = False,
     offices: int = 1,
@@ -71,13 +71,13 @@ def write_opening(
     config = folder / "service.json"
     waiting_rooms = {
         "offices": ["*"],
-        "joins_before_ms": joins_before_ms,
-        "lasts_ms": lasts_ms,
+        "join_opens_before_ms": join_opens_before_ms,
+        "duration_ms": duration_ms,
         "settings": settings,
     }
     config.write_bytes(msgspec.json.encode({"catalog": catalog.name, "waiting_rooms": waiting_rooms}))
     opens_at_ms = int(opens_at.timestamp() * 1000)
     office = raw["offices"][0]["id"]
-    releases = Releases(catalog_from(raw), WaitingRooms((office,), joins_before_ms, lasts_ms))
-    (release,) = [one for one in releases.rooms_of(office, opens_at_ms) if one.opens_at_ms == opens_at_ms]
+    releases = Releases(catalog_from(raw), WaitingRoomSchedule((office,), join_opens_before_ms, duration_ms))
+    (release,) = [one for one in releases.list_active(office, opens_at_ms) if one.opens_at_ms == opens_at_ms]
     return Opening(config, release.room, opens_at_ms, release.first_day)

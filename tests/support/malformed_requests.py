@@ -10,16 +10,16 @@ from urllib.parse import quote, urlencode
 
 from jsonschema_rs import Draft202012Validator
 
-from quota_engine.service.api import CHAPTERS, ENDPOINTS
-from quota_engine.service.auth import Role
+from quota_engine.service.api import API_SECTIONS, ENDPOINTS
+from quota_engine.service.http.auth import Role
 from quota_engine.service.http.endpoint import Endpoint
-from quota_engine.service.openapi import document
-from quota_engine.service.openapi_examples import BODIES, QUERIES
+from quota_engine.service.openapi import openapi_document
+from quota_engine.service.openapi_examples import BODY_EXAMPLES, QUERY_EXAMPLES
 from tests.support.in_process_service import NIK, TOKENS
 
 NAMED = "Budi-Santoso-of-Surabaya"
 """Could be an identity, too, and has no digits by which to know it."""
-DOCUMENT = document(CHAPTERS)
+DOCUMENT = openapi_document(API_SECTIONS)
 FORM = frozenset({400, 422})
 """The form is wrong."""
 LOST = frozenset({400, 404, 422})
@@ -99,7 +99,7 @@ class Good(NamedTuple):
     @property
     def query(self) -> str:
         """With its question mark, if there is one."""
-        found = urlencode(QUERIES.get(self.endpoint.name, {}))
+        found = urlencode(QUERY_EXAMPLES.get(self.endpoint.name, {}))
         return f"?{found}" if found else ""
 
     def path(self, **names: str) -> str:
@@ -120,7 +120,7 @@ class Good(NamedTuple):
     def headers(self) -> tuple[tuple[str, str], ...]:
         """As an operator sends them."""
         found = (("content-type", "application/json"), ("authorization", f"Bearer {TOKENS[Role.OPERATOR]}"))
-        return (*found, ("idempotency-key", "a-key-of-ones-own")) if self.endpoint.needs_key else found
+        return (*found, ("idempotency-key", "a-key-of-ones-own")) if self.endpoint.needs_idempotency_key else found
 
     def with_body(self, what: str, content: bytes, statuses: frozenset[int] = FORM) -> Attack:
         """With another body."""
@@ -136,8 +136,8 @@ class Good(NamedTuple):
 def good(endpoint: Endpoint, names: Mapping[str, str], **body: Any) -> Good:
     """The good request for a call, with some of its body as it is here."""
     found = None
-    if endpoint.body is not None:
-        found = {**BODIES.get(endpoint.name, {})}
+    if endpoint.body_type is not None:
+        found = {**BODY_EXAMPLES.get(endpoint.name, {})}
         found |= {name: value for name, value in body.items() if name in found}
     return Good(endpoint, names, found)
 
@@ -176,7 +176,7 @@ def _queries(request: Good) -> Iterator[Attack]:
     yield asked("a parameter that is not known", f"{request.query[1:]}&{NAMED}={NIK}".strip("&"))
     yield asked("a hundred parameters", "&".join(f"a{number}=1" for number in range(100)))
     operation = DOCUMENT["paths"][request.endpoint.path][request.endpoint.method.lower()]
-    given = QUERIES.get(request.endpoint.name, {})
+    given = QUERY_EXAMPLES.get(request.endpoint.name, {})
     for parameter in operation["parameters"]:
         if parameter["in"] != "query":
             continue
@@ -212,10 +212,10 @@ def _headers(request: Good) -> Iterator[Attack]:
     yield request.with_headers("a long header", 431, x_long="x" * 20_000)
     sent = request.with_headers("many headers", 431)
     yield sent._replace(headers=(*sent.headers, *((f"x-{number}", "x" * 10) for number in range(2_000))))
-    doubled = ["authorization", *(["idempotency-key"] if request.endpoint.needs_key else ())]
+    doubled = ["authorization", *(["idempotency-key"] if request.endpoint.needs_idempotency_key else ())]
     for name in doubled:
         yield sent._replace(what=f"{name} twice", headers=(*sent.headers, (name, "another")), statuses=frozenset({400}))
-    if request.endpoint.needs_key:
+    if request.endpoint.needs_idempotency_key:
         yield request.with_headers("no key", 400, idempotency_key="")
         for key in ("a b", "a~b", "x" * 65, "x" * 5_000, "a\tb"):
             yield request.with_headers("a key that is none", 422, idempotency_key=key)

@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 from quota_engine.catalog import Catalog, catalog_from
 from quota_engine.draws.ledger import DrawConfig
 from quota_engine.draws.lottery import commitment_of
-from quota_engine.service.background.room_supervisor import WaitingRooms
+from quota_engine.service.config.admission_settings import WaitingRoomsConfig
+from quota_engine.waiting_room.releases import WaitingRoomSchedule
 from quota_engine.workflows.waiting_rooms import RoomSettings
 from tests.support.in_process_service import Client, running
 
@@ -33,7 +34,7 @@ async def seeded() -> AsyncIterator[Client]:
     """Today's list half worked through; the next week in its opening: held, confirmed, given back (and cooling), a day
     overbooked, a day closed; people in the waiting room; a draw that takes applications.
     """
-    rooms = WaitingRooms(offices=("surabaya",), settings=RoomSettings(per_minute_min=60, per_minute_max=90))
+    rooms = WaitingRoomsConfig(WaitingRoomSchedule(("surabaya",)), RoomSettings(per_minute_min=60, per_minute_max=90))
     async with running(day=TODAY, waiting_rooms=rooms, catalog=_two_offices()) as client:
         chance = random.Random(7)
         days = {"first_day": "2026-12-04", "last_day": "2026-12-18"}
@@ -88,9 +89,9 @@ async def _the_opening(client: Client, chance: random.Random) -> None:
     """People wait from 13:00 on; from 14:00 they are called, and take places of the next week."""
     engine = client.service.engine
     client.clock.set_ms(_ms(datetime.datetime(2026, 12, 4, 13, 30, tzinfo=ZONE)))
-    assert client.service._keeper is not None
-    await client.service._keeper.tick()
-    room = client.service.room_of("surabaya")
+    assert client.service.room_supervisor is not None
+    await client.service.room_supervisor.tick()
+    room = client.service.current_room("surabaya")
     assert room is not None
     hall = engine.room(room)
     identities = [f"{3578020000000000 + number}" for number in range(_TICKETS)]

@@ -1,23 +1,23 @@
-"""Draws over the wire."""
+"""Bodies of draws."""
 
 from __future__ import annotations
 
 __all__ = [
     "ApplicationBody",
+    "ApplicationResultBody",
     "ApplyBody",
     "AwardBody",
+    "AwardRequestBody",
     "AwardedBody",
     "CreateDrawBody",
     "DrawBody",
     "DrawChoiceBody",
     "DrawOutcomeBody",
-    "DrawnBody",
     "FindApplicationBody",
     "FrozenBody",
-    "HoldTimeBody",
     "ProofBody",
     "RefusedBody",
-    "RevealBody",
+    "RunDrawBody",
     "TotalsBody",
     "WithdrawBody",
     "choice_body",
@@ -28,32 +28,39 @@ __all__ = [
 import datetime
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
-from quota_engine.api_schema.base import Id, Identity, MaybeId, Millis, Moment, RequestBody, ResponseBody
+from quota_engine.api_schema.base import (
+    Id,
+    Identity,
+    NonNegativeInt,
+    RequestBody,
+    ResponseBody,
+    SelectionBody,
+    TimeMs,
+    Version,
+    selection_fields,
+)
 from quota_engine.domain.outcomes import Status
 from quota_engine.domain.validation import APPLICANTS_MAX
-from quota_engine.draws.ledger import DrawOutcome, DrawPhase, DrawStatus, DrawView
+from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawPhase, DrawStatus, DrawView
 from quota_engine.draws.lottery import APPLICATIONS_MAX, CHOICES_MAX, Preference
 
 AWARDS_MAX = 10_000
-"""So many winners at a time: an answer of some 700 kB."""
-Version = Annotated[int, Meta(ge=0, le=2**31)]
+"""Most winners in one call; the response has about 700 kB."""
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="64 hex digits.")]
 Entropy = Annotated[str, Meta(pattern="^[ -~]{0,256}$", description="Up to 256 printable ASCII characters.")]
 
 _SUCCESSES = frozenset({DrawStatus.APPLIED, DrawStatus.WITHDRAWN, DrawStatus.DONE})
 
 
-# --- Requests ------------------------------------------------------------------------------------------------------
-
-
 class CreateDrawBody(RequestBody, frozen=True, kw_only=True):
-    """What is promised when a draw is announced. It can not be changed any more."""
+    """The rules of a draw, which cannot change after its creation."""
 
-    opens_at_ms: Moment
-    closes_at_ms: Moment
-    forget_at_ms: Moment
+    opens_at_ms: TimeMs
+    closes_at_ms: TimeMs
+    forget_at_ms: TimeMs
     first_day: datetime.date
     last_day: datetime.date
     commitment: Sha256
@@ -62,21 +69,24 @@ class CreateDrawBody(RequestBody, frozen=True, kw_only=True):
     choices_max: Annotated[int, Meta(ge=1, le=CHOICES_MAX)] = 10
     applications_max: Annotated[int, Meta(ge=1, le=APPLICATIONS_MAX)] = 1_000_000
 
+    def to_config(self) -> DrawConfig:
+        """Return the engine's configuration of a draw."""
+        days = {"first_day": self.first_day.toordinal(), "last_day": self.last_day.toordinal()}
+        return DrawConfig(**{**msgspec.structs.asdict(self), **days})
 
-class DrawChoiceBody(RequestBody, frozen=True, kw_only=True):
-    """One of the things that somebody applies for."""
+
+class DrawChoiceBody(SelectionBody, frozen=True, kw_only=True):
+    """One choice of an application: an office, a day, and a selection."""
 
     office: Id
     day: datetime.date
-    service: MaybeId = ""
-    service_unit: MaybeId = ""
-    session: MaybeId = ""
-    channel: Id = "online"
-    group: MaybeId = ""
 
 
 class ApplyBody(RequestBody, frozen=True, kw_only=True):
-    """Who applies, and for what: the best choice first. ``version``: 0, or the one that is to be changed."""
+    """The applicants of a party and their choices, the best one first.
+
+    ``expected_version`` is 0 for a new application, otherwise the version of the application to change.
+    """
 
     applicants: Annotated[list[Identity], Meta(min_length=1, max_length=APPLICANTS_MAX)]
     choices: Annotated[list[DrawChoiceBody], Meta(min_length=1, max_length=CHOICES_MAX)]
@@ -84,40 +94,38 @@ class ApplyBody(RequestBody, frozen=True, kw_only=True):
 
 
 class FindApplicationBody(RequestBody, frozen=True, kw_only=True):
-    """Whose application is looked for."""
+    """An applicant whose application to find."""
 
     applicant: Identity
 
 
 class WithdrawBody(RequestBody, frozen=True, kw_only=True):
-    """Whose application is taken back, and which version of it was seen."""
+    """An applicant whose application to withdraw, and the version that the caller has seen."""
 
     applicant: Identity
     expected_version: Annotated[int, Meta(ge=1, le=2**31)]
 
 
-class RevealBody(RequestBody, frozen=True, kw_only=True):
-    """The seed that was committed to, and the public text that was announced, if one was."""
+class RunDrawBody(RequestBody, frozen=True, kw_only=True):
+    """The committed seed, and the text of the public entropy source if the draw has one."""
 
     seed: Sha256
     entropy: Entropy = ""
 
 
-class HoldTimeBody(RequestBody, frozen=True, kw_only=True):
-    """How long the winners' places are held (0: as the office's rules say), and of which winners, in the order of the
-    draw: ``limit`` of them, after the first ``skip``.
+class AwardRequestBody(RequestBody, frozen=True, kw_only=True):
+    """The duration of the winners' holds (0: the office's default), and a page of winners in the draw's order.
+
+    The page has ``limit`` winners after the first ``skip``.
     """
 
-    hold_ttl_ms: Millis = 0
+    hold_ttl_ms: NonNegativeInt = 0
     skip: Annotated[int, Meta(ge=0, le=APPLICATIONS_MAX)] = 0
     limit: Annotated[int, Meta(ge=1, le=AWARDS_MAX)] = AWARDS_MAX
 
 
-# --- Answers -------------------------------------------------------------------------------------------------------
-
-
 class DrawOutcomeBody(ResponseBody, frozen=True, kw_only=True):
-    """What a command came to. ``number`` and ``tokens`` are the receipt: the published list has them in its line."""
+    """The outcome of a command. ``number`` and ``tokens`` are the receipt; the published list has them too."""
 
     status: DrawStatus
     replayed: bool = False
@@ -128,12 +136,12 @@ class DrawOutcomeBody(ResponseBody, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """Whether the asker has what they asked for."""
+        """True if the command succeeded."""
         return self.status in _SUCCESSES
 
 
 class ApplicationBody(ResponseBody, frozen=True, kw_only=True):
-    """An application as it stands. Without ``choices`` it has been withdrawn."""
+    """An application. A withdrawn one has no choices."""
 
     number: int
     version: int
@@ -142,7 +150,7 @@ class ApplicationBody(ResponseBody, frozen=True, kw_only=True):
 
 
 class FrozenBody(ResponseBody, frozen=True, kw_only=True):
-    """What was fixed before the seed was revealed. Digests are SHA-256, in hex."""
+    """Values frozen before the seed was revealed. Digests are SHA-256 in hex."""
 
     applications: int
     applications_digest: str
@@ -150,11 +158,11 @@ class FrozenBody(ResponseBody, frozen=True, kw_only=True):
 
 
 class DrawBody(ResponseBody, frozen=True, kw_only=True):
-    """A draw as it stands: what was promised, how many have applied, and what has been published of it.
+    """The rules and the state of a draw.
 
-    ``applications`` are those that have not been withdrawn, ``last_number`` counts all; ``wishes`` are the different
-    choices, and ``offered_days`` the office-days that it gives something away of. ``files`` are the addresses of what
-    can be had now, by name.
+    ``applications`` counts those not withdrawn, and ``last_number`` all of them. ``preferences`` counts the different
+    choices, and ``offered_days`` the office-days with places in the draw. ``files`` has the paths of the published
+    files by name.
     """
 
     draw: str
@@ -181,7 +189,7 @@ class DrawBody(ResponseBody, frozen=True, kw_only=True):
 
 
 class TotalsBody(ResponseBody, frozen=True, kw_only=True):
-    """A draw in figures. ``by_preference`` counts who got nothing, their first choice, their second …"""
+    """Totals of a draw. ``by_preference`` counts the applications that got nothing, their first choice, and so on."""
 
     applications: int
     applicants: int
@@ -191,9 +199,9 @@ class TotalsBody(ResponseBody, frozen=True, kw_only=True):
 
 
 class ProofBody(ResponseBody, frozen=True, kw_only=True):
-    """What the result follows from, and how to check it. The file ``proof.json``.
+    """The inputs of a draw and the command that verifies it: the file ``proof.json``.
 
-    ``findings`` say what is not as it was frozen. ``files`` has the SHA-256 of each of the others.
+    ``findings`` lists differences from the frozen values. ``files`` has the SHA-256 of each of the other files.
     """
 
     draw: str
@@ -210,10 +218,10 @@ class ProofBody(ResponseBody, frozen=True, kw_only=True):
     check: str
 
 
-class DrawnBody(ResponseBody, frozen=True, kw_only=True):
-    """What became of one application. ``preference``: which of its choices it got, from 1; 0: none.
+class ApplicationResultBody(ResponseBody, frozen=True, kw_only=True):
+    """The result of an application. ``preference`` is the choice that it got, from 1; 0 for none.
 
-    The lot is the SHA-256 of ``order_key``, a space and the number; the smallest comes first.
+    ``lot`` is the SHA-256 of ``order_key``, a space and the number. The smallest lot has rank 1 of ``of``.
     """
 
     draw: str
@@ -235,15 +243,17 @@ class AwardedBody(ResponseBody, frozen=True, kw_only=True):
 
 
 class RefusedBody(ResponseBody, frozen=True, kw_only=True):
-    """A winner whom the office refused."""
+    """A winner whose reservation the office refused."""
 
     number: int
     status: Status
 
 
 class AwardBody(ResponseBody, frozen=True, kw_only=True):
-    """What became of the winners that were asked for. ``refused`` has the first thousand of those that ``refusals``
-    counts. ``winners`` are all of the draw; ``next_skip`` is what to ask for next, if these were not the last.
+    """The holds of a page of winners.
+
+    ``winners`` counts all winners of the draw; ``next_skip`` starts the next page, and is null on the last one.
+    ``refusals`` counts the refused winners by status, and ``refused`` lists the first thousand of them.
     """
 
     ok: bool
@@ -256,7 +266,7 @@ class AwardBody(ResponseBody, frozen=True, kw_only=True):
 
 
 def draw_outcome_body(outcome: DrawOutcome) -> DrawOutcomeBody:
-    """An outcome that is a success."""
+    """Return the body of an outcome that is a success."""
     return DrawOutcomeBody(
         status=outcome.status,
         replayed=outcome.replayed,
@@ -266,36 +276,28 @@ def draw_outcome_body(outcome: DrawOutcome) -> DrawOutcomeBody:
     )
 
 
-def choice_body(wish: Preference) -> DrawChoiceBody:
-    """What was wished for, by the catalog's names."""
-    choice = wish.choice
-    return DrawChoiceBody(
-        office=wish.office,
-        day=datetime.date.fromordinal(wish.day),
-        service=choice.service,
-        service_unit=choice.service_unit,
-        session=choice.session,
-        channel=choice.channel,
-        group=choice.group,
-    )
+def choice_body(preference: Preference) -> DrawChoiceBody:
+    """Return the body of a preference."""
+    day = datetime.date.fromordinal(preference.day)
+    return DrawChoiceBody(office=preference.office, day=day, **selection_fields(preference.choice))
 
 
 def draw_body(view: DrawView, files: dict[str, str]) -> DrawBody:
-    """A draw, for everybody."""
-    terms, frozen = view.config, view.frozen
+    """Return the body of a draw. ``files`` has the paths of its published files by name."""
+    config, frozen = view.config, view.frozen
     return DrawBody(
         draw=view.draw,
         phase=view.phase,
-        opens_at_ms=terms.opens_at_ms,
-        closes_at_ms=terms.closes_at_ms,
-        forget_at_ms=terms.forget_at_ms,
-        first_day=datetime.date.fromordinal(terms.first_day),
-        last_day=datetime.date.fromordinal(terms.last_day),
-        commitment=terms.commitment,
-        entropy_source=terms.entropy_source,
-        party_max=terms.party_max,
-        choices_max=terms.choices_max,
-        applications_max=terms.applications_max,
+        opens_at_ms=config.opens_at_ms,
+        closes_at_ms=config.closes_at_ms,
+        forget_at_ms=config.forget_at_ms,
+        first_day=datetime.date.fromordinal(config.first_day),
+        last_day=datetime.date.fromordinal(config.last_day),
+        commitment=config.commitment,
+        entropy_source=config.entropy_source,
+        party_max=config.party_max,
+        choices_max=config.choices_max,
+        applications_max=config.applications_max,
         applications=view.applications,
         applicants=view.applicants,
         last_number=view.last_number,

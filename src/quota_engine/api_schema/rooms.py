@@ -1,4 +1,4 @@
-"""Waiting rooms over the wire."""
+"""Bodies of waiting rooms."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ __all__ = [
     "RoomBody",
     "RoomSettingsBody",
     "TicketBody",
-    "TicketStatusBody",
     "room_body",
-    "ticket_status_body",
 ]
 
 import datetime
@@ -23,8 +21,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from quota_engine.api_schema.base import Id, Identity, MaybeId, Moment, RequestBody, ResponseBody
-from quota_engine.api_schema.tickets import PollAfter, TicketStatusBody, ticket_status_body
+from quota_engine.api_schema.base import Id, Identity, OptionalId, RequestBody, ResponseBody, TimeMs
+from quota_engine.api_schema.tickets import PollAfter, TicketStatusBody
 from quota_engine.waiting_room.machine import (
     OPEN_MS_MAX,
     PER_MINUTE_MAX,
@@ -44,79 +42,82 @@ Entropy = Annotated[
         description="Up to 256 printable ASCII characters, with no space at either end.",
     ),
 ]
-Ticket = Annotated[str, Meta(min_length=1, max_length=512, description="A ticket as it was given, unchanged.")]
-_DEFAULT = RoomSettings()
+Ticket = Annotated[str, Meta(min_length=1, max_length=512, description="A ticket as the service issued it.")]
+_DEFAULTS = RoomSettings()
 
 
 class RoomSettingsBody(RequestBody, frozen=True, kw_only=True):
-    """How a room works; 0 stands for what fits the office."""
+    """Settings of a room; 0 stands for a value that fits the office."""
 
-    window_ms: Annotated[int, Meta(ge=1_000, le=OPEN_MS_MAX)] = _DEFAULT.window_ms
-    step_ms: Annotated[int, Meta(ge=100, le=60_000)] = _DEFAULT.step_ms
-    turn_ms: Annotated[int, Meta(ge=100, le=60_000 * 512)] = _DEFAULT.turn_ms
-    pass_grace_ms: Annotated[int, Meta(ge=0, le=OPEN_MS_MAX)] = _DEFAULT.pass_grace_ms
-    per_minute_min: Annotated[int, Meta(ge=1, le=PER_MINUTE_MAX)] = _DEFAULT.per_minute_min
-    per_minute_max: Annotated[int, Meta(ge=1, le=PER_MINUTE_MAX)] = _DEFAULT.per_minute_max
-    burst: Annotated[int, Meta(ge=0, le=TICKETS_PER_CALL_MAX)] = _DEFAULT.burst
-    latency_max_ms: Annotated[int, Meta(ge=1, le=60_000)] = _DEFAULT.latency_max_ms
-    calls_per_100_places: Annotated[int, Meta(ge=1, le=100_000)] = _DEFAULT.calls_per_100_places
-    units_max: Annotated[int, Meta(ge=0, le=100)] = _DEFAULT.units_max
-    tickets_max: Annotated[int, Meta(ge=1, le=TICKETS_MAX)] = _DEFAULT.tickets_max
-    retention_ms: Annotated[int, Meta(ge=0, le=RETENTION_MS_MAX)] = _DEFAULT.retention_ms
+    window_ms: Annotated[int, Meta(ge=1_000, le=OPEN_MS_MAX)] = _DEFAULTS.window_ms
+    step_ms: Annotated[int, Meta(ge=100, le=60_000)] = _DEFAULTS.step_ms
+    turn_ms: Annotated[int, Meta(ge=100, le=60_000 * 512)] = _DEFAULTS.turn_ms
+    pass_grace_ms: Annotated[int, Meta(ge=0, le=OPEN_MS_MAX)] = _DEFAULTS.pass_grace_ms
+    per_minute_min: Annotated[int, Meta(ge=1, le=PER_MINUTE_MAX)] = _DEFAULTS.per_minute_min
+    per_minute_max: Annotated[int, Meta(ge=1, le=PER_MINUTE_MAX)] = _DEFAULTS.per_minute_max
+    burst: Annotated[int, Meta(ge=0, le=TICKETS_PER_CALL_MAX)] = _DEFAULTS.burst
+    latency_max_ms: Annotated[int, Meta(ge=1, le=60_000)] = _DEFAULTS.latency_max_ms
+    calls_per_100_places: Annotated[int, Meta(ge=1, le=100_000)] = _DEFAULTS.calls_per_100_places
+    units_max: Annotated[int, Meta(ge=0, le=100)] = _DEFAULTS.units_max
+    tickets_max: Annotated[int, Meta(ge=1, le=TICKETS_MAX)] = _DEFAULTS.tickets_max
+    retention_ms: Annotated[int, Meta(ge=0, le=RETENTION_MS_MAX)] = _DEFAULTS.retention_ms
 
-    def settings(self) -> RoomSettings:
-        """As the engine takes them."""
+    def to_settings(self) -> RoomSettings:
+        """Return the engine's settings."""
         return RoomSettings(**msgspec.structs.asdict(self))
 
 
 class CreateRoomBody(RequestBody, frozen=True, kw_only=True):
-    """What is promised when a room is made. Days without a last one are one day; without ``closes_at_ms`` it closes two
-    hours after its opening, and without ``join_opens_at_ms`` people may join at once.
+    """The values of a room, which cannot change after its creation.
+
+    ``last_day`` defaults to ``first_day``, ``closes_at_ms`` to two hours after the opening, and ``join_opens_at_ms`` to
+    now.
     """
 
     office: Id
     first_day: datetime.date
     last_day: datetime.date | None = None
-    opens_at_ms: Moment
-    closes_at_ms: Moment | None = None
-    join_opens_at_ms: Moment | None = None
+    opens_at_ms: TimeMs
+    closes_at_ms: TimeMs | None = None
+    join_opens_at_ms: TimeMs | None = None
     entropy_source: Entropy = ""
     channel: Id = "online"
-    group: MaybeId = ""
+    group: OptionalId = ""
     settings: RoomSettingsBody = RoomSettingsBody()
 
 
 class JoinBody(RequestBody, frozen=True, kw_only=True):
-    """Who wants a ticket. ``instead_of``: one that has lost its turn, for a new one behind."""
+    """The identity that joins. ``replaces_ticket``: its ticket that missed its turn, to get a new one at the end."""
 
     identity: Identity
     replaces_ticket: Ticket | None = None
 
 
 class EnterBody(RequestBody, frozen=True, kw_only=True):
-    """Whose turn it is."""
+    """A called ticket, and the identity that it was issued to."""
 
     ticket: Ticket
     identity: Identity
 
 
 class OpenRoomBody(RequestBody, frozen=True, kw_only=True):
-    """What the public source of chance has said."""
+    """The text of the room's public entropy source."""
 
     entropy: Entropy
 
 
 class PaceBody(RequestBody, frozen=True, kw_only=True):
-    """Between which bounds the pace goes, in tickets a minute; the first is not the larger one."""
+    """Bounds of the pace in tickets a minute; the first must not exceed the second."""
 
     per_minute_min: Annotated[int, Meta(ge=1, le=PER_MINUTE_MAX)]
     per_minute_max: Annotated[int, Meta(ge=1, le=PER_MINUTE_MAX)]
 
 
 class RoomBody(ResponseBody, frozen=True, kw_only=True):
-    """A room as it stands. ``mark``: so many tickets have been called; ``left``: places left, -1 as long as nobody has
-    counted. ``per_minute`` is the pace, between the bounds. Moments are 0 until they have come. ``commitment`` is what
-    the order can be checked with.
+    """The state of a room.
+
+    ``called_count`` is the number of positions called, ``places_left`` is -1 until the places are counted, and
+    ``per_minute`` is the current pace. Times that have not come are 0. The order is verified with ``commitment``.
     """
 
     room: str
@@ -143,7 +144,7 @@ class RoomBody(ResponseBody, frozen=True, kw_only=True):
 
 
 class TicketBody(ResponseBody, frozen=True, kw_only=True):
-    """A ticket: a text of ``A-Z a-z 0-9 - _``, to keep as it is. ``replayed``: the identity had it already."""
+    """A ticket: characters of ``A-Z a-z 0-9 - _``. ``replayed``: the identity already had it."""
 
     ticket: str
     replayed: bool
@@ -151,7 +152,7 @@ class TicketBody(ResponseBody, frozen=True, kw_only=True):
 
 
 class EnterResultBody(ResponseBody, frozen=True, kw_only=True):
-    """A pass: reserve with it as ``admission_pass``, until ``until_at_ms``."""
+    """A pass, to send as ``admission_pass`` of a reserve until ``until_at_ms``."""
 
     admission_pass: str
     until_at_ms: int
@@ -159,15 +160,15 @@ class EnterResultBody(ResponseBody, frozen=True, kw_only=True):
 
 
 def room_body(room: str, view: RoomView) -> RoomBody:
-    """A room as it goes out: the same for the same state, whenever that is asked for."""
-    terms = view.config
+    """Return the body of a room. It contains no clock-derived value, so its ETag stays stable between changes."""
+    config = view.config
     return RoomBody(
         room=room,
-        office=terms.office,
-        first_day=datetime.date.fromordinal(terms.first_day),
-        last_day=datetime.date.fromordinal(terms.last_day),
-        channel=terms.channel,
-        group=terms.group,
+        office=config.office,
+        first_day=datetime.date.fromordinal(config.first_day),
+        last_day=datetime.date.fromordinal(config.last_day),
+        channel=config.channel,
+        group=config.group,
         phase=room_phase(view),
         tickets=view.tickets,
         called_count=view.called_count,
@@ -175,12 +176,12 @@ def room_body(room: str, view: RoomView) -> RoomBody:
         per_minute=view.per_minute,
         per_minute_min=view.per_minute_min,
         per_minute_max=view.per_minute_max,
-        join_opens_at_ms=terms.join_opens_at_ms,
-        opens_at_ms=terms.opens_at_ms,
-        closes_at_ms=terms.closes_at_ms,
+        join_opens_at_ms=config.join_opens_at_ms,
+        opens_at_ms=config.opens_at_ms,
+        closes_at_ms=config.closes_at_ms,
         opened_at_ms=view.opened_at_ms,
         closed_at_ms=view.closed_at_ms,
-        commitment=terms.commitment,
-        entropy_source=terms.entropy_source,
+        commitment=config.commitment,
+        entropy_source=config.entropy_source,
         poll_after_ms=room_poll_after_ms(view),
     )

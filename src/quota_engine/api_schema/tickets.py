@@ -1,8 +1,8 @@
-"""How a ticket of a waiting room stands, over the wire: in answers, and in problems of those whose turn it is not."""
+"""Bodies of a ticket's status, in responses and in problems of tickets whose turn it is not."""
 
 from __future__ import annotations
 
-__all__ = ["TicketStatusBody", "ticket_status_body"]
+__all__ = ["PollAfter", "TicketStatusBody", "ticket_status_body"]
 
 from typing import Annotated, Final
 
@@ -13,19 +13,21 @@ from quota_engine.waiting_room.machine import RoomView
 from quota_engine.waiting_room.polling import ticket_poll_after_ms
 from quota_engine.waiting_room.ticket_status import Chance, TicketPhase, TicketStatus
 
-_FINE_MS: Final = 60_000
-_COARSE_MS: Final = 600_000
+_MINUTE_MS: Final = 60_000
+_TEN_MINUTES_MS: Final = 600_000
 
 PollAfter = Annotated[
-    int, Meta(description="When to ask again, in milliseconds from now: add a random tenth. 0: enter now.")
+    int,
+    Meta(description="Milliseconds until the next poll; add up to a tenth at random. 0: enter now."),
 ]
 
 
 class TicketStatusBody(ResponseBody, frozen=True, kw_only=True):
-    """How one ticket stands. ``position`` counts from 0 and is -1 as long as there is none, ``ahead`` is -1 before the
-    opening, ``left`` is -1 as long as nobody has counted the places, and a time that can not be told is -1.
+    """The status of a ticket. ``position`` counts from 0.
 
-    Times are rounded up: to a second, to ten from one minute on, to a minute from ten on.
+    ``position`` and ``ahead`` are -1 before the opening, ``places_left`` is -1 until the places are counted, and a wait
+    that cannot be predicted is -1. Waits are rounded up: to a second below one minute, to ten seconds below ten
+    minutes, and to a minute above.
     """
 
     phase: TicketPhase
@@ -41,23 +43,26 @@ class TicketStatusBody(ResponseBody, frozen=True, kw_only=True):
     poll_after_ms: PollAfter
 
 
-def ticket_status_body(view: RoomView, standing: TicketStatus) -> TicketStatusBody:
-    """A standing as it goes out: nothing in it changes only because time passes, or else nobody would have it yet."""
+def ticket_status_body(view: RoomView, ticket_status: TicketStatus) -> TicketStatusBody:
+    """Return the body of a ticket's status.
+
+    It contains no clock-derived value, so its ETag stays stable between changes.
+    """
     return TicketStatusBody(
-        phase=standing.phase,
-        position=standing.position,
-        ahead=standing.ahead,
-        tickets=standing.tickets,
-        places_left=standing.places_left,
-        chance=standing.chance,
-        wait_ms=_rounded(standing.wait_ms),
-        wait_ms_min=_rounded(standing.wait_ms_min),
-        called_until_at_ms=standing.enter_until_ms,
-        opens_at_ms=standing.opens_at_ms,
-        poll_after_ms=ticket_poll_after_ms(view, standing),
+        phase=ticket_status.phase,
+        position=ticket_status.position,
+        ahead=ticket_status.ahead,
+        tickets=ticket_status.tickets,
+        places_left=ticket_status.places_left,
+        chance=ticket_status.chance,
+        wait_ms=_rounded_up(ticket_status.wait_ms),
+        wait_ms_min=_rounded_up(ticket_status.wait_ms_min),
+        called_until_at_ms=ticket_status.enter_until_ms,
+        opens_at_ms=ticket_status.opens_at_ms,
+        poll_after_ms=ticket_poll_after_ms(view, ticket_status),
     )
 
 
-def _rounded(duration_ms: int) -> int:
-    unit_ms = 1_000 if duration_ms < _FINE_MS else 10_000 if duration_ms < _COARSE_MS else 60_000
+def _rounded_up(duration_ms: int) -> int:
+    unit_ms = 1_000 if duration_ms < _MINUTE_MS else 10_000 if duration_ms < _TEN_MINUTES_MS else 60_000
     return duration_ms if duration_ms < 0 else -(-duration_ms // unit_ms) * unit_ms

@@ -152,16 +152,16 @@ def _room(room: str, host: str, token_file: str, config: pathlib.Path | None) ->
             yield client.room(room)
         return
     try:
-        from quota_engine.service.config.admission_settings import admission_of
-        from quota_engine.service.config.settings import configure
+        from quota_engine.service.config.admission_settings import build_admission
+        from quota_engine.service.config.settings import load_config
     except ImportError as error:
         raise BackendUnavailable(
             f"a configuration needs {error.name}, of the extra 'service': pip install 'quota-engine[cli,service]'"
         ) from error
     from quota_engine import QuotaEngine
 
-    settings = configure(config, os.environ, {}, grants=())
-    _, keys = admission_of(settings, None)
+    settings = load_config(config, os.environ, {}, grants=())
+    _, keys = build_admission(settings.admission, settings.ticket_keys, settings.identity_key, None)
     key = bytes(settings.identity_key)
     with QuotaEngine.open(settings.backend, identity_key=key, catalog=settings.catalog, ticket_keys=keys) as engine:
         yield engine.room(room)

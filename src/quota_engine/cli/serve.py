@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from quota_engine.domain.errors import BackendUnavailable
 
 if TYPE_CHECKING:
-    from quota_engine.service.auth import Role
-    from quota_engine.service.config.settings import Configuration
+    from quota_engine.service.config.settings import ServiceConfig
+    from quota_engine.service.http.auth import Role
 
 
 def serve(
@@ -55,16 +55,16 @@ def serve(
     return runner.run(configuration, lambda address: _say(address, configuration, tokens))
 
 
-def _configuration(config: pathlib.Path | None, options: Mapping[str, object]) -> tuple[Configuration, dict[Role, str]]:
-    from quota_engine.service.auth import Role
-    from quota_engine.service.config.settings import configure, made_up_grants
+def _configuration(config: pathlib.Path | None, options: Mapping[str, object]) -> tuple[ServiceConfig, dict[Role, str]]:
+    from quota_engine.service.config.settings import generated_grants, load_config
+    from quota_engine.service.http.auth import Role
 
     tokens = {role: secrets.token_urlsafe(24) for role in Role}
-    found = configure(config, os.environ, options, grants=made_up_grants(tokens))
-    return found, tokens if "tokens" in found.made_up else {}
+    found = load_config(config, os.environ, options, grants=generated_grants(tokens))
+    return found, tokens if "tokens" in found.generated else {}
 
 
-def _say(address: str, configuration: Configuration, tokens: dict[Role, str]) -> None:
+def _say(address: str, configuration: ServiceConfig, tokens: dict[Role, str]) -> None:
     lines = [
         f"quota-engine serves {configuration.catalog.title} at {address}",
         f"  interface  {address}/openapi.json",

@@ -38,7 +38,7 @@ class LookCalls(Speaker):
 
     def summarize_room(self, room: str) -> Talk[RoomSummary]:
         """How a waiting room goes."""
-        return self._ask("GET", f"/v1/rooms/{segment(room, 'room')}/look", RoomSummary)
+        return self._ask("GET", f"/v1/rooms/{segment(room, 'room')}/summary", RoomSummary)
 
     def summarize_draw(self, draw: str) -> Talk[DrawSummary | None]:
         """How a draw goes; ``None`` if there is none of this name."""

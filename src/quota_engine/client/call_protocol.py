@@ -15,7 +15,8 @@ from typing import Final, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
-from quota_engine.api_schema.reservations import OutcomeBody, ProblemBody
+from quota_engine.api_schema.problems import ProblemBody
+from quota_engine.api_schema.reservations import OutcomeBody
 from quota_engine.client.decoding import outcome_of, reservation_of
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown, QuotaEngineError, UnknownName
 from quota_engine.domain.outcomes import Outcome, Status

@@ -178,7 +178,7 @@ class ServiceClient(Face[Calls]):
     list_reservations = done(Calls.list_reservations)
 
     availability = done(Calls.availability)
-    earliest_free_day = done(Calls.earliest_free_day)
+    earliest_available_day = done(Calls.earliest_available_day)
     list_offices = done(Calls.list_offices)
     describe_offices = done(Calls.describe_offices)
     hold_remaining_histogram = done(Calls.hold_remaining_histogram)
@@ -249,7 +249,7 @@ class AsyncServiceClient(AsyncFace[Calls]):
     list_reservations = awaited(Calls.list_reservations)
 
     availability = awaited(Calls.availability)
-    earliest_free_day = awaited(Calls.earliest_free_day)
+    earliest_available_day = awaited(Calls.earliest_available_day)
     list_offices = awaited(Calls.list_offices)
     describe_offices = awaited(Calls.describe_offices)
     hold_remaining_histogram = awaited(Calls.hold_remaining_histogram)

@@ -26,9 +26,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from quota_engine.api_schema import reservations as wire
 from quota_engine.api_schema.draws import AwardBody, DrawBody, DrawChoiceBody, DrawOutcomeBody
-from quota_engine.api_schema.operators import ConsumerGroupBody
+from quota_engine.api_schema.events import ConsumerGroupBody, EventBody
+from quota_engine.api_schema.offices import DayBody
+from quota_engine.api_schema.problems import ProblemBody
+from quota_engine.api_schema.reservations import OutcomeBody, ReservationBody
 from quota_engine.api_schema.tickets import TicketStatusBody
 from quota_engine.domain.consumer_groups import ConsumerGroupView, Lease
 from quota_engine.domain.errors import OutcomeUnknown
@@ -70,7 +72,7 @@ def _word(kind: type[_E], text: str) -> _E:
         raise OutcomeUnknown(f"no {kind.__name__} that is known: the service is of a later version") from None
 
 
-def reservation_of(body: wire.ReservationBody) -> Reservation:
+def reservation_of(body: ReservationBody) -> Reservation:
     """A record, with as many empty hashes as there are applicants."""
     office, _, reservation_id = body.reference.partition("~")
     return Reservation(
@@ -89,7 +91,7 @@ def reservation_of(body: wire.ReservationBody) -> Reservation:
     )
 
 
-def outcome_of(body: wire.OutcomeBody) -> Outcome:
+def outcome_of(body: OutcomeBody) -> Outcome:
     """What a command came to."""
     return Outcome(
         status=body.status,
@@ -103,7 +105,7 @@ def outcome_of(body: wire.OutcomeBody) -> Outcome:
     )
 
 
-def day_of(body: wire.DayBody) -> DayView:
+def day_of(body: DayBody) -> DayView:
     """The counters of a day."""
     return DayView(
         day=body.day.toordinal(),
@@ -121,7 +123,7 @@ def day_of(body: wire.DayBody) -> DayView:
     )
 
 
-def event_of(body: wire.EventBody) -> RecordedEvent:
+def event_of(body: EventBody) -> RecordedEvent:
     """An event. What is secret of an office's rules is not in it.
 
     Raises:
@@ -168,9 +170,9 @@ def preference_of(body: DrawChoiceBody) -> Preference:
     return Preference(body.office, body.day.toordinal(), choice)
 
 
-def draw_outcome_of(body: DrawOutcomeBody | wire.ProblemBody) -> DrawOutcome:
+def draw_outcome_of(body: DrawOutcomeBody | ProblemBody) -> DrawOutcome:
     """What a command to a draw came to."""
-    if isinstance(body, wire.ProblemBody):
+    if isinstance(body, ProblemBody):
         status = DrawStatus(str(body.outcome))
         return DrawOutcome(status, body.number or 0, body.version or 0, retry_at_ms=body.retry_at_ms or 0)
     return DrawOutcome(body.status, body.number, body.version, body.replayed, body.retry_at_ms, (), tuple(body.tokens))

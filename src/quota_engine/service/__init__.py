@@ -1,5 +1,4 @@
-"""The HTTP service: a thin face over :class:`~quota_engine.AsyncQuotaEngine`, with no rule of its own.
+"""The HTTP service (``quota-engine serve``, extra ``service``): JSON API, pages and event streams over one engine.
 
-``configuration`` says how it is set up, ``wire`` what goes over the wire, ``calls`` which calls there are, ``http``
-how a call is taken and answered, ``application`` puts it together, ``running`` runs it. It needs the extra ``service``.
+:mod:`quota_engine.service.app` puts it together. Nothing else in the package imports this folder, except the CLI.
 """

@@ -1,8 +1,8 @@
-"""The OpenAPI 3.1 document, made from the table of endpoints and the types of their bodies: never drawn beside them."""
+"""The OpenAPI 3.1 document, generated from the endpoint table and the types of the bodies."""
 
 from __future__ import annotations
 
-__all__ = ["document", "problems_of"]
+__all__ = ["openapi_document", "problem_names"]
 
 import importlib.metadata
 import re
@@ -12,47 +12,47 @@ from typing import Any, Final
 
 import msgspec
 
-from quota_engine.api_schema.reservations import ProblemBody
+from quota_engine.api_schema.problems import ProblemBody
 from quota_engine.domain.outcomes import Status
-from quota_engine.service.api import Chapter
+from quota_engine.service.api import ApiSection
 from quota_engine.service.http.endpoint import Endpoint
-from quota_engine.service.http.problems import KINDS, OF_STATUS, TYPE_PREFIX
-from quota_engine.service.openapi_examples import BODIES, NAMES
+from quota_engine.service.http.problems import PROBLEM_TYPES, STATUS_PROBLEMS, TYPE_PREFIX
+from quota_engine.service.openapi_examples import BODY_EXAMPLES, PATH_EXAMPLES
 
 _REF: Final = "#/components/schemas/{name}"
-_ALWAYS: Final = ("bad-request", "headers-too-large", "unprocessable", "internal")
-_OF_STORE: Final = ("unavailable",)
-_OF_CHANGES: Final = ("outcome-unknown",)
-_WITH_BODY: Final = ("request-timeout", "too-large", "unsupported-media-type")
-_TOO_MANY: Final = ("too-many-streams",)
-_WITH_TOKEN: Final = ("unauthorized", "forbidden")
-_FULL: Final = (OF_STATUS[Status.OVERLOADED].type,)
+_COMMON_PROBLEMS: Final = ("bad-request", "headers-too-large", "unprocessable", "internal")
+_STORE_PROBLEMS: Final = ("unavailable",)
+_WRITE_PROBLEMS: Final = ("outcome-unknown",)
+_BODY_PROBLEMS: Final = ("request-timeout", "too-large", "unsupported-media-type")
+_STREAM_PROBLEMS: Final = ("too-many-streams",)
+_TOKEN_PROBLEMS: Final = ("unauthorized", "forbidden")
+_SHEDDING_PROBLEMS: Final = (STATUS_PROBLEMS[Status.OVERLOADED].name,)
 _NAME: Final = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 _HEADERS: Final[dict[str, dict[str, Any]]] = {
-    name: {"description": description, "schema": {"type": kind}}
-    for name, kind, description in (
-        ("X-Request-Id", "string", "The caller's, if it was an id, or a new one; the log has it."),
+    name: {"description": description, "schema": {"type": schema_type}}
+    for name, schema_type, description in (
+        ("X-Request-Id", "string", "The id of the request: the caller's if it is well formed, otherwise a new one."),
         ("ETag", "string", "The tag of the content, to send back in If-None-Match."),
-        ("Location", "string", "Where the new reservation is."),
-        ("Retry-After", "integer", "After so many seconds it may be otherwise; it is there if that is known."),
-        ("RateLimit", "string", 'The token bucket that had nothing left, as in `"network";r=0;t=1`.'),
-        ("RateLimit-Policy", "string", 'How large that bucket is, as in `"network";q=20;w=20`.'),
-        ("WWW-Authenticate", "string", "Bearer."),
+        ("Location", "string", "The path of the new reservation."),
+        ("Retry-After", "integer", "Seconds after which a retry may succeed; absent if unknown."),
+        ("RateLimit", "string", 'The empty token bucket, such as `"network";r=0;t=1`.'),
+        ("RateLimit-Policy", "string", 'The size of that token bucket, such as `"network";q=20;w=20`.'),
+        ("WWW-Authenticate", "string", "Always `Bearer`."),
     )
 }
-_MAY_COME_BACK: Final = (403, 409, 410, 429, 503, 504)
+_RETRYABLE_STATUSES: Final = (403, 409, 410, 429, 503, 504)
 _PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "office": {"description": "An office of the catalog.", "schema": _NAME},
     "quota": {"description": "A quota of the day.", "schema": _NAME},
     "room": {"description": "A waiting room.", "schema": _NAME},
     "ticket": {
-        "description": "A ticket as it was given.",
+        "description": "A ticket as the service issued it.",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,512}$"},
     },
-    "group": {"description": "A group of consumers.", "schema": _NAME},
+    "consumer_group": {"description": "A consumer group.", "schema": _NAME},
     "draw": {"description": "A draw.", "schema": _NAME},
     "file": {
-        "description": "applications.jsonl, capacities.json, result.jsonl or proof.json.",
+        "description": "The name of a published file.",
         "schema": {"enum": ["applications.jsonl", "capacities.json", "result.jsonl", "proof.json"]},
     },
     "number": {
@@ -61,22 +61,27 @@ _PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     },
     "day": {"description": "An ISO date.", "schema": {"type": "string", "format": "date"}},
     "reference": {
-        "description": "office~id, as an answer had it.",
+        "description": "The reference of a reservation: `office~id`.",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}~[A-Za-z0-9_-]{1,64}$"},
     },
 }
 
 
-def document(chapters: Sequence[Chapter]) -> dict[str, Any]:
-    """The whole document, as JSON has it."""
-    endpoints = [endpoint for chapter in chapters for endpoint in chapter.endpoints]
-    kinds: list[Any] = [kind for one in endpoints for kind in (one.body, one.answer) if kind not in (None, bytes)]
-    schemas, components = msgspec.json.schema_components((*kinds, ProblemBody), ref_template=_REF)
-    of_kind = dict(zip((*kinds, ProblemBody), schemas, strict=True))
+def openapi_document(sections: Sequence[ApiSection]) -> dict[str, Any]:
+    """Return the document as JSON-compatible objects."""
+    endpoints = [endpoint for section in sections for endpoint in section.endpoints]
+    body_types: list[Any] = [
+        body_type
+        for endpoint in endpoints
+        for body_type in (endpoint.body_type, endpoint.response_type)
+        if body_type not in (None, bytes)
+    ]
+    schemas, components = msgspec.json.schema_components((*body_types, ProblemBody), ref_template=_REF)
+    schema_of = dict(zip((*body_types, ProblemBody), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
-    for chapter in chapters:
-        for endpoint in chapter.endpoints:
-            operation = {"tags": [chapter.name], **_operation(endpoint, of_kind)}
+    for section in sections:
+        for endpoint in section.endpoints:
+            operation = {"tags": [section.name], **_operation(endpoint, schema_of)}
             paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -86,7 +91,7 @@ def document(chapters: Sequence[Chapter]) -> dict[str, Any]:
             "summary": "Reserves scarce places exactly and fairly.",
             "description": _description(),
         },
-        "tags": [{"name": chapter.name, "description": chapter.summary} for chapter in chapters],
+        "tags": [{"name": section.name, "description": section.summary} for section in sections],
         "paths": paths,
         "components": {
             "schemas": components,
@@ -95,7 +100,7 @@ def document(chapters: Sequence[Chapter]) -> dict[str, Any]:
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The roles that a call takes are in `x-roles`; an operator may call all.",
+                    "description": "`x-roles` lists the roles that may call an endpoint; an operator may call all.",
                 }
             },
         },
@@ -103,61 +108,29 @@ def document(chapters: Sequence[Chapter]) -> dict[str, Any]:
 
 
 def _description() -> str:
-    rows = "\n".join(f"| `{kind.type}` | {kind.http} | {kind.title} |" for kind in KINDS.values())
+    rows = "\n".join(f"| `{kind.name}` | {kind.status} | {kind.title} |" for kind in PROBLEM_TYPES.values())
     return (
-        "Times are milliseconds since 1970 (UTC), days are ISO dates. No answer has an identity in it. Integers are "
-        "written without a point or an exponent, and a body has each name once.\n\n"
-        f"Problems are RFC 9457 documents; their `type` is `{TYPE_PREFIX}` and one of these:\n\n"
+        "Times are milliseconds since 1970 (UTC); days are ISO dates. No response contains an identity. Integers have "
+        "neither a point nor an exponent, and a body has each name once.\n\n"
+        f"Problems are RFC 9457 documents. Their `type` is `{TYPE_PREFIX}` followed by one of these names:\n\n"
         f"| type | status | title |\n| --- | --- | --- |\n{rows}\n"
     )
 
 
-def _operation(endpoint: Endpoint, of_kind: dict[Any, Any]) -> dict[str, Any]:
-    answer: dict[str, Any]
-    if endpoint.streams:
-        # Whether a schema is of the whole or of each event is not agreed on: what the data are stands beside it.
-        answer = {"content": {"text/event-stream": {"x-data": of_kind[endpoint.answer]}}}
-    elif endpoint.answer is bytes:
-        answer = {"content": {name: {} for name in ("application/json", "application/jsonl")}}
-    else:
-        answer = {"content": {"application/json": {"schema": of_kind[endpoint.answer]}}}
-    responses: dict[str, Any] = {
-        str(http): {
-            "description": "Done." if http < 300 else "Not now.",
-            "headers": _headers(endpoint, http),
-            **answer,
-        }
-        for http in sorted({endpoint.http, *endpoint.also_http})
-    }
-    if endpoint.is_tagged:
-        responses["304"] = {"description": "Nothing is new.", "headers": _headers(endpoint, 304)}
-    by_http: dict[int, list[str]] = {}
-    for name in problems_of(endpoint):
-        by_http.setdefault(KINDS[name].http, []).append(name)
-    for http, kinds in sorted(by_http.items()):
-        if str(http) in responses:  # it is an answer, too: not ready
-            responses[str(http)]["x-types"] = kinds
-        else:
-            responses[str(http)] = {
-                "description": "; ".join(KINDS[name].title for name in kinds) + ".",
-                "headers": _headers(endpoint, http),
-                "content": {"application/problem+json": {"schema": of_kind[ProblemBody]}},
-                "x-types": kinds,
-            }
+def _operation(endpoint: Endpoint, schema_of: dict[Any, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
         "summary": endpoint.summary,
         "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint), *_header_parameters(endpoint)],
-        "responses": responses,
+        "responses": _responses(endpoint, schema_of),
     }
-    if endpoint.body is not None:
-        # A body that is not there counts as one without fields.
-        required = any(field.required for field in msgspec.structs.fields(endpoint.body))
+    if endpoint.body_type is not None:
+        # An absent body counts as one without fields.
+        required = any(field.required for field in msgspec.structs.fields(endpoint.body_type))
+        example = BODY_EXAMPLES.get(endpoint.name, {})
         operation["requestBody"] = {
             "required": required,
-            "content": {
-                "application/json": {"schema": of_kind[endpoint.body], "example": BODIES.get(endpoint.name, {})}
-            },
+            "content": {"application/json": {"schema": schema_of[endpoint.body_type], "example": example}},
         }
     if endpoint.roles is not None:
         operation["security"] = [{"token": []}]
@@ -165,76 +138,113 @@ def _operation(endpoint: Endpoint, of_kind: dict[Any, Any]) -> dict[str, Any]:
     return operation
 
 
-def _headers(endpoint: Endpoint, http: int) -> dict[str, Any]:
-    """The headers that an answer may have."""
+def _responses(endpoint: Endpoint, schema_of: dict[Any, Any]) -> dict[str, Any]:
+    responses: dict[str, Any] = {
+        str(status): {
+            "description": "Success." if status < 300 else "Not ready.",
+            "headers": _headers(endpoint, status),
+            **_success_content(endpoint, schema_of),
+        }
+        for status in sorted({endpoint.status, *endpoint.other_statuses})
+    }
+    if endpoint.has_etag:
+        responses["304"] = {"description": "Not modified.", "headers": _headers(endpoint, 304)}
+    names_by_status: dict[int, list[str]] = {}
+    for name in problem_names(endpoint):
+        names_by_status.setdefault(PROBLEM_TYPES[name].status, []).append(name)
+    for status, names in sorted(names_by_status.items()):
+        if str(status) in responses:  # the status has a usual body as well: 503 of the readiness check
+            responses[str(status)]["x-types"] = names
+        else:
+            responses[str(status)] = {
+                "description": "; ".join(PROBLEM_TYPES[name].title for name in names) + ".",
+                "headers": _headers(endpoint, status),
+                "content": {"application/problem+json": {"schema": schema_of[ProblemBody]}},
+                "x-types": names,
+            }
+    return responses
+
+
+def _success_content(endpoint: Endpoint, schema_of: dict[Any, Any]) -> dict[str, Any]:
+    if endpoint.is_stream:
+        # OpenAPI 3.1 does not say if a stream's schema describes the whole body or each event, so the type of an
+        # event's data has a member of its own.
+        return {"content": {"text/event-stream": {"x-data": schema_of[endpoint.response_type]}}}
+    if endpoint.response_type is bytes:
+        return {"content": {name: {} for name in ("application/json", "application/jsonl")}}
+    return {"content": {"application/json": {"schema": schema_of[endpoint.response_type]}}}
+
+
+def _headers(endpoint: Endpoint, status: int) -> dict[str, Any]:
+    """Return references to the headers that a response with this status may have."""
     names = (
-        ("ETag", endpoint.is_tagged and http in (200, 304)),
-        ("Location", endpoint.needs_key and http in (201, 202)),
-        ("Retry-After", http in _MAY_COME_BACK),
-        ("RateLimit", http == HTTPStatus.TOO_MANY_REQUESTS),
-        ("RateLimit-Policy", http == HTTPStatus.TOO_MANY_REQUESTS),
-        ("WWW-Authenticate", http == HTTPStatus.UNAUTHORIZED),
+        ("ETag", endpoint.has_etag and status in (200, 304)),
+        ("Location", endpoint.needs_idempotency_key and status in (201, 202)),
+        ("Retry-After", status in _RETRYABLE_STATUSES),
+        ("RateLimit", status == HTTPStatus.TOO_MANY_REQUESTS),
+        ("RateLimit-Policy", status == HTTPStatus.TOO_MANY_REQUESTS),
+        ("WWW-Authenticate", status == HTTPStatus.UNAUTHORIZED),
         ("X-Request-Id", True),
     )
     return {name: {"$ref": f"#/components/headers/{name}"} for name, applies in names if applies}
 
 
-def problems_of(endpoint: Endpoint) -> list[str]:
-    """The types of all problems that a call may be answered with."""
-    changes = endpoint.method != "GET" if endpoint.changes is None else endpoint.changes
-    names = [*_ALWAYS, *endpoint.problems, *(OF_STATUS[status].type for status in endpoint.statuses)]
-    for also, applies in (
-        (_OF_STORE, endpoint.asks_store),
-        (_OF_CHANGES, endpoint.asks_store and changes),
-        (_TOO_MANY, endpoint.streams),
-        (_WITH_BODY, endpoint.body is not None),
-        (_FULL, endpoint.gives_way),
-        (_WITH_TOKEN, endpoint.roles is not None),
+def problem_names(endpoint: Endpoint) -> list[str]:
+    """Return the names of all problem types that an endpoint may respond with."""
+    is_write = endpoint.method != "GET" if endpoint.is_write is None else endpoint.is_write
+    names = [*_COMMON_PROBLEMS, *endpoint.problems, *(STATUS_PROBLEMS[status].name for status in endpoint.refusals)]
+    for further, applies in (
+        (_STORE_PROBLEMS, endpoint.uses_store),
+        (_WRITE_PROBLEMS, endpoint.uses_store and is_write),
+        (_STREAM_PROBLEMS, endpoint.is_stream),
+        (_BODY_PROBLEMS, endpoint.body_type is not None),
+        (_SHEDDING_PROBLEMS, endpoint.is_sheddable),
+        (_TOKEN_PROBLEMS, endpoint.roles is not None),
     ):
-        names += also if applies else ()
+        names += further if applies else ()
     return list(dict.fromkeys(names))
 
 
 def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "path", "required": True, **_PATH_PARAMETERS[name], "example": _example(name)}
+        {"name": name, "in": "path", "required": True, **_PATH_PARAMETERS[name], "example": _path_example(name)}
         for name in re.findall(r"{(\w+)}", endpoint.path)
     ]
 
 
-def _example(name: str) -> str | int:
-    return int(NAMES[name]) if name == "number" else NAMES[name]
+def _path_example(name: str) -> str | int:
+    return int(PATH_EXAMPLES[name]) if name == "number" else PATH_EXAMPLES[name]
 
 
 def _query_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
-    if endpoint.query is None:
+    if endpoint.query_type is None:
         return []
-    _, components = msgspec.json.schema_components((endpoint.query,), ref_template=_REF)
-    schema = components[endpoint.query.__name__]
+    _, components = msgspec.json.schema_components((endpoint.query_type,), ref_template=_REF)
+    schema = components[endpoint.query_type.__name__]
     required = schema.get("required", ())
     return [
-        {"name": name, "in": "query", "required": name in required, "schema": kind}
-        for name, kind in schema["properties"].items()
+        {"name": name, "in": "query", "required": name in required, "schema": parameter}
+        for name, parameter in schema["properties"].items()
     ]
 
 
 def _header_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
-    if endpoint.is_tagged:
-        return [_header("If-None-Match", "The ETag of what is known already.")]
-    if endpoint.streams:
-        return [_header("Last-Event-ID", "The id of the last event that came, when connecting anew.")]
-    if not endpoint.needs_key:
+    if endpoint.has_etag:
+        return [_optional_header("If-None-Match", "The ETag of a response that the caller already has.")]
+    if endpoint.is_stream:
+        return [_optional_header("Last-Event-ID", "The id of the last event received, when reconnecting.")]
+    if not endpoint.needs_idempotency_key:
         return []
     return [
         {
             "name": "Idempotency-Key",
             "in": "header",
             "required": True,
-            "description": "New for each wish, and hard to guess. Sent again it finds the same reservation.",
+            "description": "A new, unguessable key for each booking. A retry with the same key finds the reservation.",
             "schema": _NAME,
         }
     ]
 
 
-def _header(name: str, description: str) -> dict[str, Any]:
+def _optional_header(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}

@@ -1,10 +1,11 @@
-"""A good request for each call: for the OpenAPI document and the page made from it. Tests send them, and attack the
-service with what is left when one part of them has been made bad.
+"""A valid request for each endpoint, for the OpenAPI document and the API reference.
+
+Tests send these requests, and variants of them with one part made invalid.
 """
 
 from __future__ import annotations
 
-__all__ = ["BODIES", "NAMES", "QUERIES"]
+__all__ = ["BODY_EXAMPLES", "PATH_EXAMPLES", "QUERY_EXAMPLES"]
 
 from typing import Any, Final
 
@@ -13,9 +14,9 @@ _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
 _DAY: Final = "2026-12-07"
 _NIK: Final = "3578012345678901"
-_CHOICE: Final = {"service": "new", "session": "morning"}
+_SELECTION: Final = {"service": "new", "session": "morning"}
 
-NAMES: Final[dict[str, str]] = {
+PATH_EXAMPLES: Final[dict[str, str]] = {
     "office": "surabaya",
     "day": _DAY,
     "quota": "online",
@@ -25,29 +26,29 @@ NAMES: Final[dict[str, str]] = {
     "draw": "january",
     "file": "applications.jsonl",
     "number": "1",
-    "group": "mail",
+    "consumer_group": "mail",
 }
-"""What stands in an address."""
+"""Values of path parameters."""
 
-QUERIES: Final[dict[str, dict[str, str]]] = {
-    "availability": {"first_day": _DAY, "last_day": "2026-12-11", **_CHOICE},
+QUERY_EXAMPLES: Final[dict[str, dict[str, str]]] = {
+    "availability": {"first_day": _DAY, "last_day": "2026-12-11", **_SELECTION},
     "reservations": {"skip": "0", "limit": "100"},
     "events": {"after": "0", "limit": "100"},
     "audit": {"office": "surabaya"},
 }
 
-BODIES: Final[dict[str, dict[str, Any]]] = {
-    "reserve": {"applicants": [_NIK], **_CHOICE, "caller": {"network": "203.0.113.7"}},
-    "confirm": {"applicant": _NIK, "version": 1},
-    "release": {"applicant": _NIK},
-    "cancel": {"applicant": _NIK},
-    "reschedule": {"day": "2026-12-08", **_CHOICE, "applicant": _NIK},
-    "check-in": {"version": 2},
-    "no-show": {"version": 2},
+BODY_EXAMPLES: Final[dict[str, dict[str, Any]]] = {
+    "reserve": {"applicants": [_NIK], **_SELECTION, "caller": {"network": "203.0.113.7"}},
+    "confirm": {"owner": _NIK, "expected_version": 1},
+    "release": {"owner": _NIK},
+    "cancel": {"owner": _NIK},
+    "reschedule": {"day": "2026-12-08", **_SELECTION, "owner": _NIK},
+    "check-in": {"expected_version": 2},
+    "no-show": {"expected_version": 2},
     "set-capacity": {"capacity": 80},
     "expire": {"limit": 100},
     "publish": {"first_day": _DAY, "last_day": "2026-12-11"},
-    "finish-moves": {"older_than_ms": 60_000, "limit": 100},
+    "recover-moves": {"older_than_ms": 60_000, "limit": 100},
     "create-room": {
         "office": "surabaya",
         "first_day": _DAY,
@@ -57,7 +58,7 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
         "settings": {"per_minute_max": 1_200},
     },
     "join": {"identity": _NIK},
-    "enter": {"ticket": NAMES["ticket"], "identity": _NIK},
+    "enter": {"ticket": PATH_EXAMPLES["ticket"], "identity": _NIK},
     "open-room": {"entropy": "7,123.45"},
     "set-pace": {"per_minute_min": 60, "per_minute_max": 1_200},
     "create-draw": {
@@ -71,14 +72,14 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     },
     "apply": {
         "applicants": [_NIK],
-        "choices": [{"office": "surabaya", "day": "2027-01-04", **_CHOICE}],
+        "choices": [{"office": "surabaya", "day": "2027-01-04", **_SELECTION}],
     },
     "find-application": {"applicant": _NIK},
-    "withdraw": {"applicant": _NIK, "version": 1},
+    "withdraw": {"applicant": _NIK, "expected_version": 1},
     "run-draw": {"seed": "53a9" * 16, "entropy": "7,123.45"},
     "award": {"hold_ttl_ms": 2 * _DAY_MS},
     "trim-events": {"through": 100},
-    "add-group": {"after": 0},
+    "create-consumer-group": {"after": 0},
     "acknowledge": {"numbers": [1, 2, 3]},
 }
-"""Of the calls that take a body with something in it."""
+"""Bodies of the endpoints that take one with fields."""

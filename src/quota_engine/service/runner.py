@@ -1,8 +1,8 @@
-"""Runs the service: in this process, or in several workers that share the socket and the store."""
+"""Runs the service in this process, or in several workers that share the listening socket and the store."""
 
 from __future__ import annotations
 
-__all__ = ["run", "serve", "server_of", "settle"]
+__all__ = ["create_server", "run", "serve", "tune_garbage_collector"]
 
 import asyncio
 import contextlib
@@ -26,48 +26,57 @@ from typing import Any, Final, cast
 import uvicorn
 
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
-from quota_engine.service.app import STAGING, Application, Service, application
-from quota_engine.service.config.settings import Configuration
-from quota_engine.service.observability.audit_log import LOGGER
-from quota_engine.service.observability.worker_metrics import DIRECTORY, fold, has_begun
-from quota_engine.service.transport.connections import Connection, Terms
+from quota_engine.service.app import STAGING_HEADER, ServiceApp, create_app
+from quota_engine.service.config.settings import ServiceConfig
+from quota_engine.service.context import ServiceContext
+from quota_engine.service.observability.audit_log import LOGGER_NAME
+from quota_engine.service.observability.worker_metrics import (
+    DIRECTORY_VARIABLE,
+    fold_ended_worker,
+    has_started_worker,
+)
+from quota_engine.service.transport.connections import ConnectionConfig, HttpConnection
 
-_GRACE_S: Final = 30
+_SHUTDOWN_TIMEOUT_S: Final = 30
 _BACKLOG: Final = 4096
 _RESTART_PAUSE_S: Final = 0.5
-_DONE, _UNREACHABLE = 0, 3
+_EXIT_DONE, _EXIT_UNREACHABLE = 0, 3
 
 
-class _Server(uvicorn.Server):
-    """Goes on for a while after it was told to stop, not ready any more, so that nobody is sent here meanwhile."""
+class _DrainingServer(uvicorn.Server):
+    """A server that, after a stop signal, first serves on and reports that it is not ready.
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    The load balancer needs that time to send new clients elsewhere.
+    """
+
+    def __init__(self, config: uvicorn.Config, context: ServiceContext) -> None:
         super().__init__(config)
-        self._service = service
-        self._drain_ms = service.configuration.drain_ms
-        self._told = 0
+        self._context = context
+        self._drain_ms = context.config.drain_ms
+        self._signals = 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal drains, the second stops, the third does not wait for anybody."""
-        self._told += 1
-        self._service.draining = True
-        if self._told == 1 and self._drain_ms and self.started:
+        """Drain on the first signal, stop on the second, and stop without waiting for requests on the third."""
+        self._signals += 1
+        self._context.draining = True
+        if self._signals == 1 and self._drain_ms and self.started:
             timer = threading.Timer(self._drain_ms / 1000, self._stop)
             timer.daemon = True
             timer.start()
         else:
-            self.force_exit = self.should_exit and self._told > 2
+            self.force_exit = self.should_exit and self._signals > 2
             self._stop()
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: streams are told to end here, which a signal's handler can not do, and connections that
-        take too long.
+        """End streams while draining, and expire connections. uvicorn calls this ten times a second.
+
+        A signal handler cannot end streams itself.
         """
-        if self._service.draining:
-            self._service.streams.drain()
+        if self._context.draining:
+            self._context.streams.drain()
         now_s = asyncio.get_running_loop().time()
         for connection in tuple(self.server_state.connections):
-            if isinstance(connection, Connection) and connection.deadline_s <= now_s:
+            if isinstance(connection, HttpConnection) and connection.deadline_s <= now_s:
                 connection.expire()
         return await super().on_tick(counter)
 
@@ -75,117 +84,125 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run(configuration: Configuration, started: Callable[[str], None]) -> int:
-    """Serve until told to stop (SIGINT or SIGTERM), and return the exit code. ``started`` is told the address.
+def run(config: ServiceConfig, on_listening: Callable[[str], None]) -> int:
+    """Serve until SIGINT or SIGTERM, and return the exit code. ``on_listening`` gets the URL.
 
     Raises:
-        InvalidRequest: the address can not be had.
+        InvalidRequest: the address cannot be bound.
+        BackendUnavailable: the first worker failed to start.
     """
-    with _bound(configuration) as listener:
+    with _bound_socket(config) as listener:
         host, port = listener.getsockname()[:2]
-        started(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-        if configuration.workers == 1:
-            return serve(configuration, listener)
+        on_listening(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        if config.workers == 1:
+            return serve(config, listener)
         with tempfile.TemporaryDirectory(prefix="quota-engine-metrics-") as metrics:
-            return _Workers(configuration, listener, metrics).run()
+            return _WorkerPool(config, listener, metrics).run()
 
 
-def serve(configuration: Configuration, listener: socket.socket) -> int:
-    """Serve in this process."""
-    _log()
-    server = server_of(application(configuration))
-    settle()
+def serve(config: ServiceConfig, listener: socket.socket) -> int:
+    """Serve in this process until SIGINT or SIGTERM, and return the exit code."""
+    _configure_logging()
+    server = create_server(create_app(config))
+    tune_garbage_collector()
     server.run(sockets=[listener])
-    return _DONE if server.started else _UNREACHABLE
+    return _EXIT_DONE if server.started else _EXIT_UNREACHABLE
 
 
-def _log() -> None:
-    """Warnings, and what operators do, with the time; unless whoever started us has set logging up already."""
+def _configure_logging() -> None:
+    """Log warnings and the audit log, unless the application that embeds the service has configured logging."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger(LOGGER).setLevel(logging.INFO)
+    logging.getLogger(LOGGER_NAME).setLevel(logging.INFO)
 
 
-def settle() -> None:
-    """Let the garbage collector look less often, and not at what is here already: a request leaves no rings behind, and
-    looking for some took a twentieth of the time.
+def tune_garbage_collector() -> None:
+    """Collect less often, and never what exists now.
+
+    Requests leave no reference cycles behind, and looking for them took a twentieth of the time.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
 
 
-def server_of(app: Application) -> uvicorn.Server:
-    """What serves the application, as it is to be served."""
-    service = app.service
-    terms = Terms(service.limits, service.refused, lambda: service.streams.count, app.turned_away)
+def create_server(app: ServiceApp) -> uvicorn.Server:
+    """Return a uvicorn server for the application, with this package's connections."""
+    context = app.context
+    connection_config = ConnectionConfig(context.limits, app.load_shedder, context.record_rejected)
     config = uvicorn.Config(
         app,
-        http=cast("Any", partial(Connection, terms)),
+        http=cast("Any", partial(HttpConnection, connection_config)),
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         ws="none",
         lifespan="on",
         access_log=False,
         log_level="warning",
         backlog=_BACKLOG,
-        timeout_graceful_shutdown=_GRACE_S,
+        timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
         timeout_keep_alive=75,
         server_header=False,
-        headers=[STAGING] if service.configuration.staging else None,
-        proxy_headers=False,  # only pages need them, and have them
+        headers=[STAGING_HEADER] if context.config.staging else None,
+        proxy_headers=False,  # the application handles them for pages; the API needs none
     )
-    return _Server(config, service)
+    return _DrainingServer(config, context)
 
 
 @contextlib.contextmanager
-def _bound(configuration: Configuration) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in configuration.host else socket.AF_INET
+def _bound_socket(config: ServiceConfig) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((configuration.host, configuration.port))
+            listener.bind((config.host, config.port))
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or "not an address"
-            where = f"{configuration.host[:80]}:{configuration.port}"
-            raise InvalidRequest("host, port", f"{where}: {reason}", "an address that is free") from None
+            address = f"{config.host[:80]}:{config.port}"
+            raise InvalidRequest("host, port", f"{address}: {reason}", "an address that is free") from None
         yield listener
     finally:
         listener.close()
 
 
-class _Workers:
-    """Keeps as many workers running as are wanted. One that dies is replaced; told to stop, all drain."""
+class _WorkerPool:
+    """Keeps the configured number of workers running: replaces those that end, and drains all on a stop signal."""
 
-    def __init__(self, configuration: Configuration, listener: socket.socket, metrics: str) -> None:
-        self._configuration = configuration
+    def __init__(self, config: ServiceConfig, listener: socket.socket, metrics_directory: str) -> None:
+        self._config = config
         self._listener = listener
-        self._environment = {**os.environ, DIRECTORY: metrics}
-        self._metrics = Path(metrics)
+        self._environment = {**os.environ, DIRECTORY_VARIABLE: metrics_directory}
+        self._metrics_directory = Path(metrics_directory)
         self._workers: list[subprocess.Popen[bytes]] = []
         self._stopping = False
 
     def run(self) -> int:
-        """Until told to stop; the exit code is that of a worker that never came up, or 0."""
-        before = {sig: signal.signal(sig, self._stop) for sig in (signal.SIGINT, signal.SIGTERM)}
+        """Supervise the workers until a stop signal, and return the exit code.
+
+        Raises:
+            BackendUnavailable: a worker ended before any had started.
+        """
+        handlers = {sig: signal.signal(sig, self._stop) for sig in (signal.SIGINT, signal.SIGTERM)}
         try:
-            self._workers = [self._start() for _ in range(self._configuration.workers)]
+            self._workers = [self._start() for _ in range(self._config.workers)]
             while not self._stopping:
-                time.sleep(0.1)  # cut short by a signal
+                time.sleep(0.1)  # a signal ends the sleep
                 for index, worker in enumerate(self._workers):
                     if worker.poll() is None or self._stopping:
                         continue
-                    # It has ended by itself, before any could begin: the next one would do the same.
-                    if worker.returncode > 0 and not has_begun(self._metrics):
-                        raise BackendUnavailable("a worker could not begin; it says above why")
-                    # Once it has been there, the store is away for a while: the others serve on until it is back.
-                    fold(self._metrics, worker.pid)
-                    sys.stderr.write(f"quota-engine: worker {worker.pid} has ended ({worker.returncode}): a new one\n")
+                    # Before any worker has opened the store, a new one would fail in the same way.
+                    if worker.returncode > 0 and not has_started_worker(self._metrics_directory):
+                        raise BackendUnavailable("worker failed to start; see its log output above")
+                    # Later the store may be away for a while: the other workers serve on until it is back.
+                    fold_ended_worker(self._metrics_directory, worker.pid)
+                    sys.stderr.write(
+                        f"quota-engine: worker {worker.pid} ended with code {worker.returncode}; starting another\n"
+                    )
                     time.sleep(_RESTART_PAUSE_S)
                     self._workers[index] = self._start()
-            return _DONE
+            return _EXIT_DONE
         finally:
-            self._end()
-            for sig, handler in before.items():
+            self._stop_workers()
+            for sig, handler in handlers.items():
                 signal.signal(sig, handler)
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -195,25 +212,25 @@ class _Workers:
             stdin=subprocess.PIPE,
             pass_fds=(listener,),
             env=self._environment,
-            start_new_session=True,  # an interrupt at the terminal is for us, who tell the workers
+            start_new_session=True,  # Ctrl+C in the terminal must reach this process only
         )
         assert worker.stdin is not None
-        # It stays open: its end tells a worker that nobody looks after it any more.
-        worker.stdin.write(pickle.dumps((listener, self._configuration)))
+        # The pipe stays open: a worker that reads its end knows that this process has ended.
+        worker.stdin.write(pickle.dumps((listener, self._config)))
         worker.stdin.flush()
         return worker
 
     def _stop(self, sig: int, frame: FrameType | None) -> None:
         self._stopping = True
 
-    def _end(self) -> None:
+    def _stop_workers(self) -> None:
         for worker in self._workers:
             if worker.poll() is None:
                 worker.terminate()
-        patience_s = self._configuration.drain_ms / 1000 + _GRACE_S + 5
+        timeout_s = self._config.drain_ms / 1000 + _SHUTDOWN_TIMEOUT_S + 5
         for worker in self._workers:
             try:
-                worker.wait(patience_s)
+                worker.wait(timeout_s)
             except subprocess.TimeoutExpired:
                 worker.kill()
                 worker.wait()

@@ -1,5 +1,7 @@
-"""One of several workers: ``python -m quota_engine.service.worker``, started by ``running``, which writes what
-it serves to its standard input, and keeps that open for as long as it looks after it.
+"""One of several workers: ``python -m quota_engine.service.worker``.
+
+:mod:`quota_engine.service.runner` starts it, writes the socket's number and the configuration to its standard input,
+and keeps that pipe open while it supervises the worker.
 """
 
 from __future__ import annotations
@@ -15,27 +17,27 @@ import threading
 from typing import Final
 
 from quota_engine.domain.errors import QuotaEngineError
-from quota_engine.service.config.settings import Configuration
+from quota_engine.service.config.settings import ServiceConfig
 from quota_engine.service.runner import serve
 
-_BAD_INPUT: Final = 2
+_EXIT_BAD_INPUT: Final = 2
 
 
 def main() -> int:
-    """Serve until told to stop, or until nobody looks after this process any more."""
-    listener, configuration = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent, by a pipe
-    assert isinstance(configuration, Configuration)
+    """Serve until a stop signal or the end of the supervising process, and return the exit code."""
+    listener, config = pickle.load(sys.stdin.buffer)  # noqa: S301 - the parent process wrote it
+    assert isinstance(config, ServiceConfig)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     with socket.socket(fileno=listener) as inherited:
         try:
-            return serve(configuration, inherited)
+            return serve(config, inherited)
         except QuotaEngineError as error:
             sys.stderr.write(f"quota-engine: {error}\n")
-            return _BAD_INPUT
+            return _EXIT_BAD_INPUT
 
 
 def _stop_with_parent() -> None:
-    os.read(0, 1)  # not through sys.stdin, whose lock would be held when the interpreter ends
+    os.read(0, 1)  # sys.stdin would hold its lock, and block the interpreter's exit
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.ports import Describe
-from quota_engine.service.auth import Role
-from quota_engine.service.http.endpoint import Limits
+from quota_engine.service.http.auth import Role
+from quota_engine.service.http.limits import RequestLimits
 from quota_engine.stores.memory import MemoryStore
 from tests.service.api.test_reservations import problem
 from tests.support.in_process_service import DAY_PATH, NIK, TOKENS, Client, running
@@ -86,7 +86,7 @@ async def test_bad_headers(client: Client) -> None:
         ("/v1/offices/surabaya/days/7/reservations", 422, "unprocessable"),
         ("/v1/offices/Surabaya/days/2026-12-07/reservations", 404, "unknown-name"),
         ("/v1/offices/3578012345678901/days/2026-12-07/reservations", 404, "unknown-name"),
-        ("/v1/offices/surabaya/days/2026-12-07/reservations/", 404, "no-such-address"),
+        ("/v1/offices/surabaya/days/2026-12-07/reservations/", 404, "unknown-path"),
         ("/v1/reservations/nix/confirm", 422, "unprocessable"),
         ("/v1/reservations/a~b~c/confirm", 422, "unprocessable"),
     ],
@@ -122,7 +122,7 @@ async def test_bad_queries(client: Client, query: str, http: int) -> None:
 
 async def test_addresses_and_methods_that_are_not_there(client: Client) -> None:
     """Said in the same words as everything else, with what would be right."""
-    problem(await client.call("GET", "/v2/offices"), 404, "no-such-address")
+    problem(await client.call("GET", "/v2/offices"), 404, "unknown-path")
     wrong = await client.call("DELETE", "/v1/offices")
     problem(wrong, 405, "method-not-allowed")
     assert "GET" in wrong.headers["allow"]
@@ -135,7 +135,7 @@ async def test_a_slow_sender_is_not_waited_for() -> None:
         yield b"{"
         await asyncio.Event().wait()
 
-    async with running(limits=Limits(body_timeout_ms=30)) as client:
+    async with running(limits=RequestLimits(body_timeout_ms=30)) as client:
         response = await client.http.post(RESERVE, content=never(), headers=HEADERS)
         problem(response, 408, "request-timeout")
 
@@ -167,7 +167,7 @@ async def test_when_something_goes_wrong_behind(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(MemoryStore, "send", fail)
+    monkeypatch.setattr(MemoryStore, "apply", fail)
     response = await client.reserve()
     problem(response, http, kind)
     assert "secret" not in response.text

@@ -23,9 +23,9 @@ from quota_engine import DrawChoice
 from quota_engine.client.calls import draws as client_calls
 from quota_engine.draws.ledger import DrawOutcome, DrawStatus
 from quota_engine.draws.lottery import commitment_of
-from quota_engine.service.auth import Role
-from quota_engine.service.background.draw_publication import PublishedDraws
-from quota_engine.service.http.problems import KINDS, OF_DRAW_STATUS, Problem
+from quota_engine.service.background.draw_publication import DrawFileCache
+from quota_engine.service.http.auth import Role
+from quota_engine.service.http.problems import DRAW_STATUS_PROBLEMS, PROBLEM_TYPES, Problem
 from tests.service.api.test_reservations import problem
 from tests.service.test_runner import CLI, served
 from tests.support.client_parity import in_process
@@ -233,22 +233,22 @@ async def test_a_client_hears_of_all_winners(drawing: Client, monkeypatch: pytes
 async def test_files_are_worked_out_once(drawing: Client) -> None:
     """However many ask, at once or one after the other: a draw's files are made once for each of its phases."""
     await drawn(drawing)
-    published = drawing.service.published_draws
+    published = drawing.service.draw_files
     answers = await asyncio.gather(*[drawing.call("GET", f"{DRAW}/files/{name}") for name in FILES * 5])
     assert {one.status_code for one in answers} == {200}
     await drawing.call("GET", f"{DRAW}/applications/1")
-    assert published.made == 1
+    assert published.builds == 1
     tag = answers[0].headers["etag"]
     same = await drawing.call("GET", f"{DRAW}/files/{FILES[0]}", if_none_match=tag)
     assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
     head = await drawing.call("HEAD", f"{DRAW}/files/{FILES[0]}")
     assert (head.content, int(head.headers["content-length"])) == (b"", len(answers[0].content))
-    assert published.readers == 0
+    assert published.downloads == 0
 
 
 async def test_what_is_kept_is_bounded(drawing: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the last few draws stay on the disk, only so many downloads are under way; at the end nothing is left."""
-    drawing.service.published_draws = published = PublishedDraws(draws_max=1)
+    drawing.service.draw_files = published = DrawFileCache(draws_max=1)
     other = {**TERMS, "commitment": commitment_of("jan", SEED)}
     assert (await drawing.operate("PUT", "/v1/draws/jan", other)).status_code == 201
     await drawn(drawing)
@@ -256,7 +256,7 @@ async def test_what_is_kept_is_bounded(drawing: Client, monkeypatch: pytest.Monk
     for _ in range(2):
         for draw in ("dec", "jan"):
             assert (await drawing.call("GET", f"/v1/draws/{draw}/files/applications.jsonl")).status_code == 200
-    assert published.made == 4
+    assert published.builds == 4
     folder = published._folder
     assert folder is not None
     assert len(list(folder.iterdir())) == 1
@@ -294,11 +294,11 @@ def wish() -> DrawChoice:
 @pytest.mark.parametrize("status", [status for status in DrawStatus if not DrawOutcome(status).ok])
 def test_every_refusal_is_a_problem_of_its_own(status: DrawStatus) -> None:
     """With a stable type that says what it is, and one HTTP status."""
-    found = Problem.of_draw(DrawOutcome(status, retry_at_ms=5_000), 2_000)
-    assert found.kind is OF_DRAW_STATUS[status] is KINDS[found.kind.type]
-    assert 400 <= found.kind.http < 600
+    found = Problem.from_draw_outcome(DrawOutcome(status, retry_at_ms=5_000), 2_000)
+    assert found.type is DRAW_STATUS_PROBLEMS[status] is PROBLEM_TYPES[found.type.name]
+    assert 400 <= found.type.status < 600
     assert found.retry_after_s == 3
-    assert "draw" in found.kind.type or status is DrawStatus.OVERLOADED
+    assert "draw" in found.type.name or status is DrawStatus.OVERLOADED
 
 
 @pytest.mark.skipif(shutil.which("curl") is None and not os.environ.get("CI"), reason="there is no curl here")

@@ -13,9 +13,10 @@ from jsonschema_rs import Draft202012Validator
 
 from quota_engine.ports import Describe
 from quota_engine.service.api import ENDPOINTS
-from quota_engine.service.auth import Grant, Role
-from quota_engine.service.http.endpoint import Endpoint, Limits
-from quota_engine.service.http.problems import KINDS, TYPE_PREFIX
+from quota_engine.service.http.auth import Grant, Role
+from quota_engine.service.http.endpoint import Endpoint
+from quota_engine.service.http.limits import RequestLimits
+from quota_engine.service.http.problems import PROBLEM_TYPES, TYPE_PREFIX
 from tests.support.in_process_service import DAY, NIK, OTHER, TOKENS, Client, grants, listening, running
 from tests.support.malformed_requests import DOCUMENT, NAMED, attacks, good
 
@@ -55,7 +56,7 @@ async def furnish(client: Client) -> dict[str, str]:
         "first_day": str(DAY), "last_day": str(DAY), "commitment": "0" * 64,
     }  # fmt: skip
     assert (await client.operate("PUT", "/v1/draws/there", draw)).status_code == 201
-    assert (await client.operate("POST", "/v1/offices/surabaya/groups/there", {})).status_code == 201
+    assert (await client.operate("POST", "/v1/offices/surabaya/consumer-groups/there", {})).status_code == 201
     return {
         "office": "surabaya", "day": str(DAY), "quota": "online", "reference": held, "room": "there",
         "ticket": joined.json()["ticket"], "draw": "there", "file": "applications.jsonl", "number": "1",
@@ -69,9 +70,9 @@ def told(response: httpx.Response) -> dict[str, Any]:
     assert response.headers["x-request-id"]
     found: dict[str, Any] = response.json()
     PROBLEM.validate(found)
-    kind = KINDS[found["type"].removeprefix(TYPE_PREFIX)]
+    kind = PROBLEM_TYPES[found["type"].removeprefix(TYPE_PREFIX)]
     assert (found["status"], found["title"]) == (response.status_code, kind.title)
-    assert kind.http == response.status_code
+    assert kind.status == response.status_code
     return found
 
 
@@ -86,7 +87,7 @@ def untold(caplog: pytest.LogCaptureFixture, *more: str) -> None:
 async def test_attacks(endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
     """Some hundreds on each call: the right status, a good problem document, nothing changed, nobody named."""
     caplog.set_level(logging.DEBUG, "quota_engine")
-    async with running(limits=Limits(stream_life_ms=1)) as client:
+    async with running(limits=RequestLimits(stream_lifetime_ms=1)) as client:
         names = await furnish(client)
         request = good(endpoint, names, ticket=names["ticket"])
         before, seen = await state(client), events(client)
@@ -125,7 +126,7 @@ async def test_attacks_on_a_socket(name: str, caplog: pytest.LogCaptureFixture) 
     """The same through real connections, which check head and body before there is a request."""
     caplog.set_level(logging.DEBUG, "quota_engine")
     endpoint = next(one for one in ENDPOINTS if one.name == name)
-    async with running(limits=Limits(stream_life_ms=1)) as client, listening(client.app) as port:
+    async with running(limits=RequestLimits(stream_lifetime_ms=1)) as client, listening(client.app) as port:
         names = await furnish(client)
         before = await state(client)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
@@ -149,7 +150,7 @@ async def test_what_belongs_to_somebody_else(caplog: pytest.LogCaptureFixture) -
         Grant(f"elsewhere-{role}", role, hashlib.sha256(f"elsewhere {role}".encode()).hexdigest(), ("malang",))
         for role in Role
     )
-    async with running(grants=(*grants(), *elsewhere), limits=Limits(stream_life_ms=1)) as client:
+    async with running(grants=(*grants(), *elsewhere), limits=RequestLimits(stream_lifetime_ms=1)) as client:
         names = await furnish(client)
         now_ms = client.clock.now_ms()
         other = {"office": "surabaya", "first_day": str(DAY), "opens_at_ms": now_ms + 2 * HOUR_MS}
@@ -178,12 +179,12 @@ async def test_what_belongs_to_somebody_else(caplog: pytest.LogCaptureFixture) -
             ],
             ("GET", f"/v1/rooms/there/tickets/{ticket}", None, {422}),
             ("GET", f"/v1/rooms/other/tickets/{names['ticket']}", None, {422}),
-            ("POST", "/v1/rooms/there/admission", {"ticket": ticket, "identity": NIK}, {422}),
-            ("POST", "/v1/rooms/there/admission", {"ticket": names["ticket"], "identity": OTHER}, {422}),
+            ("POST", "/v1/rooms/there/enter", {"ticket": ticket, "identity": NIK}, {422}),
+            ("POST", "/v1/rooms/there/enter", {"ticket": names["ticket"], "identity": OTHER}, {422}),
             ("POST", "/v1/rooms/there/tickets", {"identity": OTHER, "replaces_ticket": names["ticket"]}, {422}),
             ("POST", "/v1/draws/there/applications/find", {"applicant": OTHER}, {404}),
             ("POST", "/v1/draws/there/applications/withdraw", {"applicant": OTHER, "version": 1}, {404}),
-            ("POST", "/v1/offices/malang/groups/there/acknowledge", {"numbers": [1]}, {404}),
+            ("POST", "/v1/offices/malang/consumer-groups/there/acknowledge", {"numbers": [1]}, {404}),
         ]  # fmt: skip
         for method, path, body, statuses in table:
             response = await client.operate(method, path, body)

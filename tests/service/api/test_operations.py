@@ -7,12 +7,12 @@ import hashlib
 from typing import Any
 
 from quota_engine.ports import Describe
-from quota_engine.service.auth import Grant, Role
+from quota_engine.service.http.auth import Grant, Role
 from tests.service.api.test_reservations import problem
 from tests.support.draw_runs import MONDAY, NOW_MS, catalog
 from tests.support.in_process_service import DAY, DAY_PATH, NIK, OTHER, Client, grants, running
 
-GROUP = "/v1/offices/surabaya/groups/mail"
+GROUP = "/v1/offices/surabaya/consumer-groups/mail"
 EVENTS = "/v1/offices/surabaya/events"
 
 
@@ -63,7 +63,7 @@ async def test_consumers_share_the_events(client: Client) -> None:
     done = await client.call("POST", f"{GROUP}/acknowledge", {"numbers": [1, 2]}, Role.SERVICE)
     assert done.json() == {"acknowledged": 2}
     assert await read("w1") == [5, 6]
-    (group,) = (await client.call("GET", "/v1/offices/surabaya/groups", role=Role.AUDITOR)).json()["groups"]
+    (group,) = (await client.call("GET", "/v1/offices/surabaya/consumer-groups", role=Role.AUDITOR)).json()["groups"]
     assert (group["name"], group["acknowledged"], group["delivered"], group["pending"]) == ("mail", 2, 6, 4)
     problem(await client.call("GET", f"{EVENTS}?group=mail&consumer=w1", role=Role.AUDITOR), 403, "forbidden")
     problem(await client.call("GET", f"{EVENTS}?group=mail", role=Role.SERVICE), 422, "unprocessable")
@@ -87,7 +87,7 @@ async def test_a_move_to_another_office() -> None:
         assert told.json() == {"reference": there}
         old = (await client.call("GET", f"/v1/reservations/{reference}", role=Role.SERVICE)).json()
         assert (old["state"], old["moved_to"]) == ("MOVED", there)
-        assert (await client.operate("POST", "/v1/moves/finish", {})).json() == {"finished": 0, "undone": 0}
+        assert (await client.operate("POST", "/v1/moves/recover", {})).json() == {"finished": 0, "undone": 0}
         before = await client.service.engine._backend.execute(Describe("mlg"))
         reconciled = (await client.operate("POST", "/v1/offices/mlg/reconcile")).json()
         assert (reconciled["findings"], reconciled["repaired"]) == ([], 0)
@@ -141,6 +141,6 @@ async def test_the_catalog_for_operators(client: Client) -> None:
     """All that the service works with, and nothing that is secret."""
     shown = await client.operate("GET", "/v1/catalog")
     (office,) = shown.json()["offices"]
-    assert (office["id"], office["schedule"]["id"]) == ("surabaya", client.service.office("surabaya").schedule.id)
+    assert (office["id"], office["schedule"]["id"]) == ("surabaya", client.service.get_office("surabaya").schedule.id)
     assert {one["id"] for one in office["allotments"]} >= {"online", "kiosk"}
     assert "jitter_seed" not in shown.text

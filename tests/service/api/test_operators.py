@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from quota_engine.service.api import ENDPOINTS
-from quota_engine.service.auth import Access, Grant, Role
+from quota_engine.service.http.auth import AccessControl, Grant, Role
 from quota_engine.service.http.endpoint import Endpoint
 from quota_engine.service.http.problems import Problem
 from tests.service.api.test_reservations import problem
@@ -26,10 +26,10 @@ async def test_capacity_in_the_rush(client: Client) -> None:
 
 async def test_the_other_commands_of_a_day(client: Client) -> None:
     """Pass on, return what was parked, sweep; each says how many units."""
-    passed = await client.operate("POST", f"{DAY_PATH}/quotas/kiosk/pass-on")
+    passed = await client.operate("POST", f"{DAY_PATH}/quotas/kiosk/reallocate-unused")
     assert passed.json()["units"] == 30
-    problem(await client.operate("POST", f"{DAY_PATH}/quotas/online/pass-on"), 409, "wrong-state")
-    assert (await client.operate("POST", f"{DAY_PATH}/quotas/online/return-parked")).json()["units"] == 0
+    problem(await client.operate("POST", f"{DAY_PATH}/quotas/online/reallocate-unused"), 409, "wrong-state")
+    assert (await client.operate("POST", f"{DAY_PATH}/quotas/online/release-parked")).json()["units"] == 0
     await client.reserve()
     client.clock.advance_ms(900_000)
     assert (await client.operate("POST", f"{DAY_PATH}/expire", {"limit": 10})).json()["units"] == 1
@@ -70,9 +70,9 @@ async def test_offices_and_availability(client: Client) -> None:
     assert office["next_opening_at_ms"] > client.clock.now_ms()
     path = f"/v1/offices/surabaya/availability?first_day={DAY}&last_day=2026-12-11&service=new&session=morning"
     found = (await client.call("GET", path)).json()
-    assert (found["earliest_free_day"], len(found["days"])) == (str(DAY), 5)
+    assert (found["earliest_available_day"], len(found["days"])) == (str(DAY), 5)
     await client.operate("PUT", f"{DAY_PATH}/quotas/online/capacity", {"capacity": 0})
-    assert (await client.call("GET", path)).json()["earliest_free_day"] == "2026-12-08"
+    assert (await client.call("GET", path)).json()["earliest_available_day"] == "2026-12-08"
     problem(await client.call("GET", "/v1/offices/nix"), 404, "unknown-name")
 
 
@@ -94,14 +94,14 @@ async def test_who_may_call_what(client: Client, endpoint: Endpoint) -> None:
 def test_a_token_for_some_offices_is_good_there_only() -> None:
     """A grant that names offices says no elsewhere, and where no office is named."""
     digest = hashlib.sha256(b"a token").hexdigest()
-    access = Access((*grants(), Grant("desk", Role.OFFICE, digest, ("surabaya",))))
-    grant = access.grant(b"Bearer a token")
+    access = AccessControl((*grants(), Grant("desk", Role.OFFICE, digest, ("surabaya",))))
+    grant = access.authenticate(b"Bearer a token")
     assert grant.name == "desk"
-    access.check(grant, frozenset({Role.OFFICE}), "surabaya")
+    access.authorize(grant, frozenset({Role.OFFICE}), "surabaya")
     for office in ("malang", ""):
         with pytest.raises(Problem) as error:
-            access.check(grant, frozenset({Role.OFFICE}), office)
-        assert error.value.kind.http == 403
+            access.authorize(grant, frozenset({Role.OFFICE}), office)
+        assert error.value.type.status == 403
 
 
 async def test_health_metrics_and_the_document(client: Client) -> None:
@@ -111,7 +111,7 @@ async def test_health_metrics_and_the_document(client: Client) -> None:
     await client.reserve()
     metrics = (await client.call("GET", "/metrics")).text
     assert 'quota_engine_outcomes_total{status="HELD"} 1.0' in metrics
-    assert 'quota_engine_http_requests_total{call="reserve",http="201"} 1.0' in metrics
+    assert 'quota_engine_http_requests_total{endpoint="reserve",status="201"} 1.0' in metrics
     document = (await client.call("GET", "/openapi.json")).json()
     described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert described == {(endpoint.method, endpoint.path) for endpoint in ENDPOINTS}

@@ -7,8 +7,8 @@ import datetime
 import pytest
 
 from quota_engine.domain.outcomes import SUCCESSES, Outcome, Status
-from quota_engine.service.auth import Role
-from quota_engine.service.http.problems import KINDS, OF_STATUS, TYPE_PREFIX, Problem
+from quota_engine.service.http.auth import Role
+from quota_engine.service.http.problems import PROBLEM_TYPES, STATUS_PROBLEMS, TYPE_PREFIX, Problem
 from tests.support.in_process_service import DAY, DAY_PATH, NIK, OTHER, Client
 
 TUESDAY = DAY + datetime.timedelta(days=1)
@@ -21,7 +21,7 @@ def problem(response: object, http: int, kind: str) -> dict[str, object]:
     body: dict[str, object] = response.json()  # type: ignore[attr-defined]
     assert body["type"] == TYPE_PREFIX + kind
     assert body["status"] == http
-    assert body["title"] == KINDS[kind].title
+    assert body["title"] == PROBLEM_TYPES[kind].title
     assert str(body["instance"]).startswith("urn:quota-engine:request:")
     return body
 
@@ -165,8 +165,8 @@ async def test_a_no_show_is_blocked(client: Client) -> None:
 @pytest.mark.parametrize("status", [status for status in Status if status not in SUCCESSES])
 def test_every_refusal_is_a_problem_of_its_own(status: Status) -> None:
     """Each status of the engine has a stable type, a title and a status of HTTP that says whose turn it is."""
-    found = Problem.of_outcome(Outcome(status, retry_at_ms=1_500), 1_000)
-    assert found.kind is OF_STATUS[status]
-    assert found.kind.type == status.lower().replace("_", "-")
-    assert 400 <= found.kind.http < 600
+    found = Problem.from_outcome(Outcome(status, retry_at_ms=1_500), 1_000)
+    assert found.type is STATUS_PROBLEMS[status]
+    assert found.type.name == status.lower().replace("_", "-")
+    assert 400 <= found.type.status < 600
     assert found.retry_after_s == 1

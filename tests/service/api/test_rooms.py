@@ -14,11 +14,11 @@ import pytest
 from quota_engine.api_schema.rooms import RoomSettingsBody
 from quota_engine.domain.errors import UnknownName
 from quota_engine.ports import Describe
-from quota_engine.service.app import Application, application
-from quota_engine.service.auth import Grant, Role
-from quota_engine.service.http.problems import KINDS, OF_ROOM_STATUS, Problem
+from quota_engine.service.app import ServiceApp, create_app
+from quota_engine.service.http.auth import Grant, Role
+from quota_engine.service.http.problems import PROBLEM_TYPES, ROOM_STATUS_PROBLEMS, Problem
 from quota_engine.waiting_room.machine import ACTIVE_CALLS_MAX, RoomStatus
-from quota_engine.waiting_room.transcript import parse_transcript, verify
+from quota_engine.waiting_room.transcript import read_transcript, verify
 from quota_engine.workflows.waiting_rooms import RoomSettings
 from tests.service.api.test_reservations import problem
 from tests.support.in_process_service import (
@@ -64,7 +64,7 @@ async def ticket(client: Client, identity: str) -> str:
 
 
 async def enter(client: Client, text: str, identity: str, path: str = ROOM) -> httpx.Response:
-    return await client.call("POST", f"{path}/admission", {"ticket": text, "identity": identity}, Role.SERVICE)
+    return await client.call("POST", f"{path}/enter", {"ticket": text, "identity": identity}, Role.SERVICE)
 
 
 async def look(client: Client, path: str = ROOM, **headers: str) -> httpx.Response:
@@ -93,7 +93,7 @@ async def test_from_ticket_to_place(rooms: Client) -> None:
     again = await join(rooms, NIK)
     assert (again.status_code, again.json()["ticket"], again.json()["replayed"]) == (200, tickets[NIK], True)
     rooms.clock.advance_ms(500)  # the next look sees them
-    before = (await look(rooms, f"{ROOM}/record")).json()
+    before = (await look(rooms, f"{ROOM}/transcript")).json()
     assert (before["commitment"], before["seed"]) == (made["commitment"], "")
     early = (await look(rooms, f"{ROOM}/tickets/{tickets[NIK]}")).json()
     assert (early["phase"], early["position"], early["ahead"], early["tickets"]) == ("NOT_OPEN", -1, -1, 3)
@@ -131,11 +131,11 @@ async def test_from_ticket_to_place(rooms: Client) -> None:
     closed = (await rooms.operate("POST", f"{ROOM}/close")).json()
     assert (closed["phase"], closed["closed_at_ms"]) == ("CLOSED", OPENS_AT_MS + 2_000)
     assert (await rooms.operate("POST", f"{ROOM}/close")).json() == closed
-    problem(await join(rooms, f"{NIK}4"), 410, "room-over")
-    over = problem(await enter(rooms, tickets[second], second), 410, "room-over")
+    problem(await join(rooms, f"{NIK}4"), 410, "room-closed")
+    over = problem(await enter(rooms, tickets[second], second), 410, "room-closed")
     assert "retry_at_ms" not in over
-    record = parse_transcript((await look(rooms, f"{ROOM}/record")).content)
-    assert verify(record, parse_transcript(json.dumps(before).encode())).ok
+    record = read_transcript((await look(rooms, f"{ROOM}/transcript")).content)
+    assert verify(record, read_transcript(json.dumps(before).encode())).ok
     assert record.tickets == 3
 
 
@@ -146,7 +146,7 @@ async def test_making_a_room(rooms: Client) -> None:
     other = {**TERMS, "opens_at_ms": OPENS_AT_MS + 1}
     assert problem(await rooms.operate("PUT", ROOM, other), 409, "room-conflict")["outcome"] == "CONFLICT"
     late = {**TERMS, "opens_at_ms": OPENS_AT_MS - 2 * HOUR_MS}
-    problem(await rooms.operate("PUT", "/v1/rooms/late", late), 410, "room-over")
+    problem(await rooms.operate("PUT", "/v1/rooms/late", late), 410, "room-closed")
     problem(await look(rooms, "/v1/rooms/late"), 404, "unknown-name")
     for changes in (
         {"office": "malang"},
@@ -169,7 +169,7 @@ async def test_making_a_room(rooms: Client) -> None:
 
 async def test_settings_are_the_engines() -> None:
     """The body has the fields and defaults of RoomSettings, and hands them on."""
-    assert RoomSettingsBody().settings() == RoomSettings()
+    assert RoomSettingsBody().to_settings() == RoomSettings()
     assert RoomSettingsBody.__struct_fields__ == RoomSettings.__struct_fields__
     longest = next(field for field in msgspec.structs.fields(RoomSettingsBody) if field.name == "turn_ms")
     assert longest.type.__metadata__[0].le == 60_000 * ACTIVE_CALLS_MAX
@@ -199,7 +199,7 @@ async def test_a_room_that_waits_for_chance(rooms: Client) -> None:
     problem(await rooms.operate("POST", f"{path}/open", {"entropy": "x" * 257}), 422, "unprocessable")
     assert (await rooms.operate("PUT", "/v1/rooms/mute", {**terms, "opens_at_ms": OPENS_AT_MS + 1})).status_code == 201
     rooms.clock.advance_ms(3 * HOUR_MS)
-    problem(await rooms.operate("POST", "/v1/rooms/mute/open", entropy), 410, "room-over")
+    problem(await rooms.operate("POST", "/v1/rooms/mute/open", entropy), 410, "room-closed")
 
 
 async def test_the_pace_while_it_runs(rooms: Client) -> None:
@@ -221,7 +221,7 @@ async def test_the_pace_while_it_runs(rooms: Client) -> None:
     assert (await look(rooms)).json()["called_count"] == 53
     assert (await rooms.call("PUT", f"{ROOM}/pace", {}, Role.SERVICE)).status_code == 403
     await rooms.operate("POST", f"{ROOM}/close")
-    problem(await rooms.operate("PUT", f"{ROOM}/pace", {"per_minute_min": 1, "per_minute_max": 2}), 410, "room-over")
+    problem(await rooms.operate("PUT", f"{ROOM}/pace", {"per_minute_min": 1, "per_minute_max": 2}), 410, "room-closed")
 
 
 async def test_a_turn_that_is_lost(rooms: Client) -> None:
@@ -231,7 +231,7 @@ async def test_a_turn_that_is_lost(rooms: Client) -> None:
     assert "NOT_OPEN" in problem(early, 422, "unprocessable")["errors"][0]["problem"]  # type: ignore[index]
     rooms.clock.set_ms(OPENS_AT_MS)
     await pass_time(rooms, 61_000)
-    body = problem(await enter(rooms, mine, NIK), 409, "room-turn-lapsed")
+    body = problem(await enter(rooms, mine, NIK), 409, "room-turn-missed")
     assert body["outcome"] == "LAPSED"
     again = await join(rooms, NIK, instead_of=mine)
     assert (again.status_code, again.json()["replayed"]) == (201, False)
@@ -283,11 +283,11 @@ async def test_rooms_that_are_not_there(rooms: Client) -> None:
     for method, rest, body in (
         ("GET", "", None),
         ("GET", "/stream", None),
-        ("GET", "/record", None),
+        ("GET", "/transcript", None),
         ("GET", "/tickets/x", None),
         ("GET", "/tickets/x/stream", None),
         ("POST", "/tickets", {"identity": NIK}),
-        ("POST", "/admission", {"ticket": "x", "identity": NIK}),
+        ("POST", "/enter", {"ticket": "x", "identity": NIK}),
         ("POST", "/open", {"entropy": "x"}),
         ("POST", "/close", None),
     ):
@@ -305,9 +305,9 @@ async def test_rooms_that_are_not_there(rooms: Client) -> None:
         ("POST", "/open", set()),
         ("POST", "/close", set()),
         ("POST", "/tickets", {Role.SERVICE}),
-        ("POST", "/admission", {Role.SERVICE}),
+        ("POST", "/enter", {Role.SERVICE}),
         ("GET", "", set(Role)),
-        ("GET", "/record", set(Role)),
+        ("GET", "/transcript", set(Role)),
     ],
 )
 async def test_who_may(rooms: Client, method: str, rest: str, roles: set[Role]) -> None:
@@ -340,19 +340,19 @@ async def test_a_token_for_some_offices() -> None:
             assert (await client.operate("PUT", path, TERMS)).status_code == (200 if allowed else 201)
             assert await send("POST", "/tickets", joining, Role.SERVICE) == (200 if allowed else 403)
             entering = {"ticket": "x", **joining}
-            assert await send("POST", "/admission", entering, Role.SERVICE) == (422 if allowed else 403)
+            assert await send("POST", "/enter", entering, Role.SERVICE) == (422 if allowed else 403)
             assert await send("POST", "/close", None, Role.OPERATOR) == (200 if allowed else 403)
 
 
 def test_every_status_of_a_room_is_a_problem() -> None:
     """Those that are refusals have a kind of their own (an unknown room is an unknown name), and a time if there is."""
-    assert {*OF_ROOM_STATUS, RoomStatus.JOINED, RoomStatus.DONE, RoomStatus.NOT_FOUND} == set(RoomStatus)
-    for status, kind in OF_ROOM_STATUS.items():
-        found = Problem.of_room(status, 5_000, 1_500)
-        assert (found.kind, found.retry_after_s) == (kind, 4)
-        assert KINDS[kind.type] is kind
-    assert Problem.of_room(RoomStatus.OVERLOADED, 0, 0).retry_after_s == 1
-    assert Problem.of_room(RoomStatus.ROOM_CLOSED, 0, 0).retry_after_s == 0
+    assert {*ROOM_STATUS_PROBLEMS, RoomStatus.JOINED, RoomStatus.DONE, RoomStatus.NOT_FOUND} == set(RoomStatus)
+    for status, kind in ROOM_STATUS_PROBLEMS.items():
+        found = Problem.from_room_status(status, 5_000, 1_500)
+        assert (found.type, found.retry_after_s) == (kind, 4)
+        assert PROBLEM_TYPES[kind.name] is kind
+    assert Problem.from_room_status(RoomStatus.OVERLOADED, 0, 0).retry_after_s == 1
+    assert Problem.from_room_status(RoomStatus.ROOM_CLOSED, 0, 0).retry_after_s == 0
 
 
 # --- Polls and streams ---------------------------------------------------------------------------------------------
@@ -424,10 +424,10 @@ async def events(raw: Any, path: str) -> Any:
 
 async def test_streams_tell_of_each_change() -> None:
     """The room and each ticket: at once, and when something has changed, which is worked out once for all."""
-    app: Application = application(configuration(publish_days=0), clock=None)
+    app: ServiceApp = create_app(configuration(publish_days=0), clock=None)
     async with app.lifespan(), listening(app) as port:
-        engine = app.service.engine
-        now_ms = app.service.now_ms()
+        engine = app.context.engine
+        now_ms = app.context.now_ms()
         room = engine.room("live")
         await room.create("surabaya", DAY, "2026-12-11", opens_at=now_ms + 3_600_000)
         mine = (await room.join(NIK)).ticket

@@ -29,9 +29,9 @@ from quota_engine.catalog import day_terms, load_catalog
 from quota_engine.clocks import ManualClock
 from quota_engine.draws.ledger import DrawConfig
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
-from quota_engine.service.app import Application, application
-from quota_engine.service.auth import Role
-from quota_engine.service.http.problems import KINDS, TYPE_PREFIX
+from quota_engine.service.app import ServiceApp, create_app
+from quota_engine.service.http.auth import Role
+from quota_engine.service.http.problems import PROBLEM_TYPES, TYPE_PREFIX
 from tests.support.in_process_service import DAY, TOKENS, configuration
 
 _TERMS = day_terms(load_catalog("surabaya"), "surabaya", DAY)
@@ -106,7 +106,7 @@ class Stage:
     """
 
     def __init__(self) -> None:
-        self._application: Application | None = None
+        self._application: ServiceApp | None = None
 
     def clear(self) -> None:
         """Drop the application, with its store."""
@@ -121,12 +121,12 @@ class Stage:
         await self._application(scope, receive, send)
 
 
-async def opened() -> Application:
+async def opened() -> ServiceApp:
     """A service whose week has just opened."""
     chosen = configuration(publish_days=30)
-    app = application(chosen, clock=ManualClock(OPENS_AT_MS))
-    await app.service.start()
-    await furnish(app.service.engine)
+    app = create_app(chosen, clock=ManualClock(OPENS_AT_MS))
+    await app.context.start()
+    await furnish(app.context.engine)
     return app
 
 
@@ -149,7 +149,7 @@ def filter_failure(context: Any, failure: Failure, case: schemathesis.Case[Any],
         return True
     problem = msgspec.json.decode(response.content)
     if "outcome" in problem:
-        return KINDS[problem["type"].removeprefix(TYPE_PREFIX)].http != response.status_code
+        return PROBLEM_TYPES[problem["type"].removeprefix(TYPE_PREFIX)].status != response.status_code
     errors = problem.get("errors", ())
     parts = [one["where"].partition("[")[0] for one in errors if "openapi" not in one["expected"]]
     return not errors or not set(parts) <= set(AGAINST_MEANING) or len(parts) < len(errors)

@@ -18,13 +18,14 @@ from quota_engine.admission import Limit, LimitKey, TokenBucketPolicy
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.draws.lottery import commitment_of
 from quota_engine.service.api import ENDPOINTS
-from quota_engine.service.auth import Role
-from quota_engine.service.http.endpoint import Endpoint, Limits
+from quota_engine.service.http.auth import Role
+from quota_engine.service.http.endpoint import Endpoint
+from quota_engine.service.http.limits import RequestLimits
 from quota_engine.service.http.problems import TYPE_PREFIX
 from quota_engine.stores.memory import MemoryStore
 from tests.service.api.test_malformed_requests import HOUR_MS, furnish
 from tests.support.draw_runs import CLOSES_AT_MS, ENTROPY, MONDAY, OPENS_AT_MS, SEED, catalog
-from tests.support.in_process_service import DAY, NIK, OTHER, TOKENS, Client, running
+from tests.support.in_process_service import DAY, NIK, OTHER, TOKENS, Client, overloaded, running
 from tests.support.malformed_requests import DOCUMENT, Good, good
 
 BY_NAME = {one.name: one for one in ENDPOINTS}
@@ -34,7 +35,7 @@ NOBODYS = {
     "office": "nix", "day": str(DAY), "quota": "nix", "reference": "surabaya~nobody", "room": "nowhere", "ticket": "x",
     "draw": "nix", "file": "proof.json", "number": "7", "group": "nix",
 }  # fmt: skip
-SHORT = Limits(stream_life_ms=1, body_timeout_ms=50)
+SHORT = RequestLimits(stream_lifetime_ms=1, body_timeout_ms=50)
 
 
 class Watch:
@@ -53,7 +54,7 @@ class Watch:
 
     def _note(self, client: Client) -> Callable[[httpx.Response], Any]:
         async def note(response: httpx.Response) -> None:
-            found = client.app._table.find(response.request.url.path)
+            found = client.app.routes.find(response.request.url.path)
             exchange: Any = found and found[0].get(response.request.method)
             if not hasattr(exchange, "_endpoint"):
                 return
@@ -101,7 +102,7 @@ async def anywhere(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
             await client.http.request(method, request.url)
             for role in set(Role) - endpoint.roles - {Role.OPERATOR}:
                 await send(client, request, authorization=f"Bearer {TOKENS[role]}")
-        if endpoint.body is not None:
+        if endpoint.body_type is not None:
             await client.http.request(method, request.url, headers=headers, content=b"x" * 70_000)
             await client.http.request(method, request.url, headers={**headers, "content-type": "x"}, content=b"{}")
             slow.append(client.http.request(method, request.url, headers=headers, content=stall()))
@@ -112,26 +113,25 @@ async def anywhere(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr(MemoryStore, "send", fail)
-            patch.setattr(MemoryStore, "perform", fail)
+            patch.setattr(MemoryStore, "apply", fail)
+            patch.setattr(MemoryStore, "execute", fail)
             for endpoint in ENDPOINTS:
-                changes = endpoint.changes or (endpoint.changes is None and endpoint.method != "GET")
-                if endpoint.asks_store and (changes or not isinstance(error, OutcomeUnknown)):
+                changes = endpoint.is_write or (endpoint.is_write is None and endpoint.method != "GET")
+                if endpoint.uses_store and (changes or not isinstance(error, OutcomeUnknown)):
                     client.clock.advance_ms(500)
                     await send(client, good(endpoint, names, ticket=names["ticket"]))
     for endpoint in ENDPOINTS:
-        if not endpoint.asks_store:
-            found = client.app._table.find(endpoint.path.format(**names))
+        if not endpoint.uses_store:
+            found = client.app.routes.find(endpoint.path.format(**names))
             assert found is not None
             exchange: Any = found[0][endpoint.method]
             with monkeypatch.context() as patch:
                 patch.setattr(exchange, "_handler", None)
                 await send(client, good(endpoint, names))
-    with monkeypatch.context() as patch:
-        patch.setattr(client.service, "is_full", lambda _: True)
+    async with overloaded(client, monkeypatch) as shedding:
         for endpoint in ENDPOINTS:
-            if endpoint.gives_way:
-                await send(client, good(endpoint, names, ticket=names["ticket"]))
+            if endpoint.is_sheddable:
+                await send(shedding, good(endpoint, names, ticket=names["ticket"]))
 
 
 async def nowhere(client: Client) -> None:
@@ -211,7 +211,7 @@ async def rooms(client: Client) -> None:
     room = "/v1/rooms/story"
 
     async def enter(ticket: str) -> None:
-        await client.call("POST", f"{room}/admission", {"ticket": ticket, "identity": NIK}, Role.SERVICE)
+        await client.call("POST", f"{room}/enter", {"ticket": ticket, "identity": NIK}, Role.SERVICE)
 
     async def join(identity: str = NIK) -> httpx.Response:
         return await client.call("POST", f"{room}/tickets", {"identity": identity}, Role.SERVICE)
@@ -233,7 +233,7 @@ async def rooms(client: Client) -> None:
     for path in (room, f"{room}/tickets/{ticket}"):
         await tagged(client, path)
         assert (await client.http.get(f"{path}/stream")).status_code == 200
-    await client.http.get(f"{room}/record")
+    await client.http.get(f"{room}/transcript")
     await client.operate("POST", f"{room}/close")
     await join(OTHER)
     await enter(ticket)
@@ -290,7 +290,7 @@ async def draws(client: Client) -> None:
 async def the_rest(client: Client) -> None:
     """What is simply done; and not ready any more."""
     names = await furnish(client)
-    await client.operate("POST", "/v1/offices/surabaya/groups/new", {})
+    await client.operate("POST", "/v1/offices/surabaya/consumer-groups/new", {})
     for endpoint in ENDPOINTS:
         if endpoint.name != "drop-group" and not endpoint.name.startswith(("close-", "cancel", "release")):
             await send(client, good(endpoint, names, ticket=names["ticket"]))

@@ -12,7 +12,7 @@ from quota_engine.catalog import day_terms, load_catalog
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.events import DayPublished
 from quota_engine.service.background import day_publisher as module
-from quota_engine.service.background.day_publisher import DayKeeper
+from quota_engine.service.background.day_publisher import DayPublisher
 from quota_engine.stores.memory import MemoryStore
 from tests.support.in_process_service import DAY, Client, running
 
@@ -34,12 +34,12 @@ async def published(client: Client) -> list[str]:
 async def test_the_days_that_come_are_published_once() -> None:
     """Weeks later all are there; two who do the same at once do it once; a capacity that was set stays."""
     async with running(publish_days=8) as client:
-        keeper = client.service.days
+        keeper = client.service.day_publisher
         assert keeper is not None
         before = await known(client)
         quota = f"/v1/offices/surabaya/days/{before[-1]}/quotas/online/capacity"
         assert (await client.operate("PUT", quota, {"capacity": 7})).status_code == 200
-        other = DayKeeper(client.service.engine, client.service.catalog, 8, client.clock.now_ms)
+        other = DayPublisher(client.service.engine, client.service.catalog, 8, client.clock.now_ms)
         for _ in range(15):
             client.clock.advance_ms(DAY_MS)
             await asyncio.gather(keeper.tick(), other.tick())
@@ -69,8 +69,8 @@ async def test_a_store_that_is_away_is_asked_again(
             raise BackendUnavailable("away")
 
         with monkeypatch.context() as patch:
-            patch.setattr(MemoryStore, "perform", away)
-            patch.setattr(MemoryStore, "send", away)
+            patch.setattr(MemoryStore, "execute", away)
+            patch.setattr(MemoryStore, "apply", away)
             client.clock.advance_ms(5 * DAY_MS)
             async with asyncio.timeout(10):
                 await failed.wait()

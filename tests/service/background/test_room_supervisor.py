@@ -12,8 +12,9 @@ import pytest
 
 from quota_engine import InvalidRequest, RoomSettings, Status, UnknownName, load_catalog
 from quota_engine.catalog import catalog_from
-from quota_engine.service.background.room_supervisor import CLOCK_MARGIN_MS, Releases, WaitingRooms, room_id
-from quota_engine.service.config.settings import configure
+from quota_engine.service.config.admission_settings import WaitingRoomsConfig
+from quota_engine.service.config.settings import load_config
+from quota_engine.waiting_room.releases import CLOCK_MARGIN_MS, Releases, WaitingRoomSchedule, room_id
 from tests.service.config.test_settings import KEY, TOKENS
 from tests.support.in_process_service import DAY, DAY_PATH, NIK, OTHER, grants, running
 
@@ -22,11 +23,11 @@ DAY_MS = 24 * HOUR_MS
 OPENS_AT_MS = 1_796_367_600_000
 """2026-12-04 14:00 in Jakarta, 07:00 UTC."""
 ROOM = "surabaya-20261204T0700"
-ROOMS = WaitingRooms(("surabaya",), settings=RoomSettings(turn_ms=60_000))
+ROOMS = WaitingRoomsConfig(WaitingRoomSchedule(("surabaya",)), RoomSettings(turn_ms=60_000))
 
 
 def releases(**changes: Any) -> Releases:
-    return Releases(load_catalog("surabaya"), WaitingRooms(("surabaya",), **changes))
+    return Releases(load_catalog("surabaya"), WaitingRoomSchedule(("surabaya",), **changes))
 
 
 # --- Which there are -----------------------------------------------------------------------------------------------
@@ -35,25 +36,25 @@ def releases(**changes: Any) -> Releases:
 def test_a_release_is_the_days_that_open_together() -> None:
     """A week at Surabaya, whichever of its days is asked for, also one on which nobody works."""
     known = releases()
-    found = {known.of_day("surabaya", DAY.toordinal() + ahead) for ahead in range(7)}
+    found = {known.find_by_day("surabaya", DAY.toordinal() + ahead) for ahead in range(7)}
     (release,) = found
     assert release is not None
     assert (release.room, release.opens_at_ms) == (ROOM, OPENS_AT_MS)
     assert (release.first_day, release.last_day) == (DAY, DAY + datetime.timedelta(days=4))
     assert (release.join_opens_at_ms, release.closes_at_ms) == (OPENS_AT_MS - HOUR_MS, OPENS_AT_MS + 2 * HOUR_MS)
-    following = known.of_day("surabaya", DAY.toordinal() + 7)
+    following = known.find_by_day("surabaya", DAY.toordinal() + 7)
     assert following is not None
     assert following.room == "surabaya-20261211T0700"
-    assert known.of_day("malang", DAY.toordinal()) is None
+    assert known.find_by_day("malang", DAY.toordinal()) is None
     with pytest.raises(InvalidRequest, match="day"):
-        known.of_day("surabaya", 1)
+        known.find_by_day("surabaya", 1)
 
 
 def test_the_running_room_goes_before_the_next() -> None:
     """From its opening to its end; the next one is there all the time."""
     known = releases()
     names = {
-        after_ms: [one.room for one in known.rooms_of("surabaya", OPENS_AT_MS + after_ms)]
+        after_ms: [one.room for one in known.list_active("surabaya", OPENS_AT_MS + after_ms)]
         for after_ms in (-1, 0, 2 * HOUR_MS - 1, 2 * HOUR_MS)
     }
     following = "surabaya-20261211T0700"
@@ -63,17 +64,17 @@ def test_the_running_room_goes_before_the_next() -> None:
         2 * HOUR_MS - 1: [ROOM, following],
         2 * HOUR_MS: [following],
     }
-    assert known.room_of("surabaya", OPENS_AT_MS) == ROOM
-    assert known.room_of("malang", OPENS_AT_MS) is None
+    assert known.current_room("surabaya", OPENS_AT_MS) == ROOM
+    assert known.current_room("malang", OPENS_AT_MS) is None
 
 
 def test_rooms_that_overlap() -> None:
     """An office that opens a day every working day, and rooms of four days: the oldest first, then the next."""
     raw = tomllib.loads(Path("src/quota_engine/catalog/data/surabaya.toml").read_text(encoding="utf-8"))
     raw["schedules"] = [{"id": "friday", "kind": "days_ahead", "days": 7, "at": datetime.time(7), "zone": "UTC"}]
-    known = Releases(catalog_from(raw), WaitingRooms(("surabaya",), lasts_ms=4 * DAY_MS))
+    known = Releases(catalog_from(raw), WaitingRoomSchedule(("surabaya",), duration_ms=4 * DAY_MS))
     now_ms = OPENS_AT_MS + 3 * DAY_MS  # a Monday
-    found = known.rooms_of("surabaya", now_ms)
+    found = known.list_active("surabaya", now_ms)
     assert [(one.opens_at_ms - now_ms) // DAY_MS for one in found] == [-3, 0, 1]
     assert [str(one.first_day) for one in found] == ["2026-12-11", "2026-12-14", "2026-12-15"]
     assert all(one.first_day == one.last_day for one in found)
@@ -109,7 +110,7 @@ def test_the_name_of_a_room() -> None:
 async def test_nobody_gets_in_without_a_pass() -> None:
     """Online: with a pass that is one's own, once. Kiosk and walk-in as ever."""
     async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
-        assert client.service.room_of("surabaya") == ROOM
+        assert client.service.current_room("surabaya") == ROOM
         early = await client.reserve()
         assert early.json()["outcome"] == "NOT_OPEN"
         room = client.service.engine.room(ROOM)
@@ -145,12 +146,12 @@ async def test_after_the_end_nobody_needs_one() -> None:
     async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
         client.clock.advance_ms(3 * HOUR_MS)
         assert (await client.reserve()).status_code == 201
-        assert client.service.room_of("surabaya") == "surabaya-20261211T0700"
+        assert client.service.current_room("surabaya") == "surabaya-20261211T0700"
     async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
         client.clock.advance_ms(HOUR_MS)
         assert (await client.reserve()).status_code == 403
         await client.service.engine.room(ROOM).close()
-        keeper = client.service._keeper
+        keeper = client.service.room_supervisor
         assert keeper is not None
         await keeper.tick()
         assert (await client.reserve()).status_code == 201
@@ -160,14 +161,14 @@ async def test_a_room_that_was_never_made_keeps_nobody_out(caplog: pytest.LogCap
     """The service starts after the opening: there is nobody to give passes out, and the log says so."""
     async with running(waiting_rooms=ROOMS) as client:
         assert (await client.reserve()).status_code == 201
-        assert client.service.room_of("surabaya") == "surabaya-20261211T0700"
-    assert f"waiting room {ROOM}: it should have opened already" in caplog.text
+        assert client.service.current_room("surabaya") == "surabaya-20261211T0700"
+    assert f"waiting room {ROOM}: its opening time has passed" in caplog.text
 
 
 async def test_each_later_release_gets_its_room_and_a_lost_one_is_made_again() -> None:
     """As time goes on, without a new start; also if the store forgot it."""
     async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
-        engine, keeper = client.service.engine, client.service._keeper
+        engine, keeper = client.service.engine, client.service.room_supervisor
         assert keeper is not None
         client.clock.advance_ms(HOUR_MS)
         await keeper.tick()
@@ -188,7 +189,7 @@ async def test_each_later_release_gets_its_room_and_a_lost_one_is_made_again() -
 async def test_rooms_go_on_while_nobody_polls() -> None:
     """The keeper looks, so that the first are called at the opening."""
     async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
-        engine, keeper = client.service.engine, client.service._keeper
+        engine, keeper = client.service.engine, client.service.room_supervisor
         assert keeper is not None
         await engine.room(ROOM).join(NIK)
         client.clock.advance_ms(HOUR_MS)
@@ -207,9 +208,9 @@ async def test_the_configuration_in_the_documents(tmp_path: Path) -> None:
     text = "\n".join(block for block in blocks if "waiting_rooms" in block or "[[admission]]" in block)
     file = tmp_path / "service.toml"
     file.write_text(f'backend = "memory://"\nidentity_key = "{KEY}"\npublish_days = 0\n{text}')
-    found = configure(file, {}, {}, grants=TOKENS)
+    found = load_config(file, {}, {}, grants=TOKENS)
     assert found.waiting_rooms is not None
-    assert found.waiting_rooms.offices == ("surabaya",)
+    assert found.waiting_rooms.schedule.offices == ("surabaya",)
     assert found.waiting_rooms.settings.turn_ms == 180_000
     assert [policy.name for policy in found.admission] == ["load", "network", "device"]
     assert found.ticket_keys is not None
@@ -233,6 +234,7 @@ async def test_the_configuration_in_the_documents(tmp_path: Path) -> None:
         assert (await client.reserve(caller={"network": "203.0.113.99"})).status_code == 429
         assert (await client.reserve(channel="kiosk")).status_code == 201
         metrics = (await client.http.get("/metrics")).text
-        assert 'quota_engine_verdicts_total{decision="wait",enforced="true",policy="network",reason="network"} 2.0' in (
-            metrics
+        assert (
+            'quota_engine_policy_decisions_total{decision="wait",enforced="true",policy="network",reason="network"} 2.0'
+            in (metrics)
         )

@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 
 from quota_engine.domain.errors import CatalogError
-from quota_engine.service.auth import Role
-from quota_engine.service.config.settings import Configuration, configure, made_up_grants
+from quota_engine.service.config.settings import ServiceConfig, generated_grants, load_config
+from quota_engine.service.http.auth import Role
 
 KEY = base64.b64encode(b"0123456789abcdef").decode()
-TOKENS = made_up_grants({Role.SERVICE: "token"})
+TOKENS = generated_grants({Role.SERVICE: "token"})
 
 
 def configured(
     tmp_path: Path, text: str = "", environment: dict[str, str] | None = None, **options: Any
-) -> Configuration:
+) -> ServiceConfig:
     file = tmp_path / "service.toml"
     file.write_text(text)
-    return configure(file, environment or {}, options, grants=TOKENS)
+    return load_config(file, environment or {}, options, grants=TOKENS)
 
 
 def mistakes(tmp_path: Path, text: str = "", environment: dict[str, str] | None = None, **options: Any) -> list[str]:
@@ -42,13 +42,13 @@ def test_file_then_environment_then_command_line(tmp_path: Path) -> None:
 def test_nothing_configured_starts_on_an_embedded_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The data in this folder, the key beside it, the same the next time, for its owner only."""
     monkeypatch.chdir(tmp_path)
-    first, second = (configure(None, {}, {}, grants=TOKENS) for _ in range(2))
+    first, second = (load_config(None, {}, {}, grants=TOKENS) for _ in range(2))
     assert first.backend == f"valkey+embedded://{tmp_path / 'quota-engine-data'}"
     assert first.identity_key == second.identity_key
     assert (tmp_path / "quota-engine-data" / "identity.key").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "quota-engine-data").stat().st_mode & 0o777 == 0o700
     assert [path.name for path in (tmp_path / "quota-engine-data").iterdir()] == ["identity.key"]
-    assert (first.catalog.title, first.made_up) == ("Kantor Imigrasi Kelas I Khusus TPI Surabaya", ("tokens",))
+    assert (first.catalog.title, first.generated) == ("Kantor Imigrasi Kelas I Khusus TPI Surabaya", ("tokens",))
 
 
 def test_secrets_are_not_shown_and_workers_get_all(tmp_path: Path) -> None:
@@ -90,12 +90,12 @@ def test_mistakes_name_the_key(tmp_path: Path, text: str, expected: list[str]) -
         ('[[admission]]\nname = "room"\nby = "all"\nper_day = 1', ["admission[0].name"]),
         ('[[admission]]\nname = "a"\nby = "all"\nper_day = 1\n' * 2, ["admission[1].name"]),
         (
-            '[[admission]]\nname = "a b"\nby = "face"\nper_day = 0\nwhere = "here"\nshadow = 1',
+            '[[admission]]\nname = "a b"\nby = "face"\nper_day = 0\nscope = "here"\nshadow = 1',
             [
                 "admission[0].name",
                 "admission[0].by",
                 "admission[0].per_day",
-                "admission[0].where",
+                "admission[0].scope",
                 "admission[0].shadow",
             ],
         ),
@@ -103,7 +103,7 @@ def test_mistakes_name_the_key(tmp_path: Path, text: str, expected: list[str]) -
         ('[[admission]]\nname = "a"\nby = "all"\nper_day = 1\nchannels = ["fax"]', ["admission[0].channels"]),
         ('[[admission]]\nname = "a"\nby = "all"\nper_week = 1', ["admission[0].per_week"]),
         ('[waiting_rooms]\noffices = ["malang"]', ["waiting_rooms.offices"]),
-        ('[waiting_rooms]\noffices = ["*"]\nlasts_ms = 0', ["waiting_rooms.lasts_ms"]),
+        ('[waiting_rooms]\noffices = ["*"]\nlasts_ms = 0', ["waiting_rooms.duration_ms"]),
         ('[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nstep_ms = 1', ["waiting_rooms.settings.step_ms"]),
         (
             '[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nlease_ms = 5',
@@ -129,7 +129,7 @@ def test_offices_that_can_not_have_rooms(tmp_path: Path) -> None:
     text = 'catalog = "offices.toml"\n[waiting_rooms]\noffices = [{}]'
     found = configured(tmp_path, text.format('"*"'), backend="memory://")
     assert found.waiting_rooms is not None
-    assert found.waiting_rooms.offices == ()
+    assert found.waiting_rooms.schedule.offices == ()
     assert mistakes(tmp_path, text.format('"surabaya"'), backend="memory://") == ["service.toml: waiting_rooms.offices"]
     (tmp_path / "offices.toml").write_text(catalog.replace('"surabaya"', f'"{"s" * 51}"'))
     assert mistakes(tmp_path, text.format('"*"'), backend="memory://") == ["service.toml: waiting_rooms.offices"]

@@ -12,15 +12,18 @@ import httpx
 import pytest
 from starlette.types import Message, Scope
 
-from quota_engine.api_schema import reservations as wire
+from quota_engine.api_schema.events import TrimmedBody
 from quota_engine.domain.errors import BackendUnavailable, UnknownName
-from quota_engine.service.api import Chapter
+from quota_engine.service.api import ApiSection
 from quota_engine.service.api.common import get
-from quota_engine.service.app import Application, application
-from quota_engine.service.http.endpoint import Call, Exchange, Limits, Reply, tagged_reply
-from quota_engine.service.http.etag import is_one_of, tag_of
-from quota_engine.service.http.sse import Stream, StreamEvent, Streams
-from quota_engine.service.openapi import document
+from quota_engine.service.app import ServiceApp, create_app
+from quota_engine.service.http.endpoint import EndpointApp
+from quota_engine.service.http.etag import etag_of, matches_etag
+from quota_engine.service.http.limits import RequestLimits
+from quota_engine.service.http.request import ApiRequest
+from quota_engine.service.http.responses import ApiResponse, etag_response
+from quota_engine.service.http.sse import EventStream, EventStreams, StreamEvent
+from quota_engine.service.openapi import openapi_document
 from tests.support.in_process_service import Raw, configuration, connected, listening
 
 EVERY_MS = 5
@@ -70,7 +73,9 @@ def as_it_is(name: str = "") -> Callable[[int], Any]:
 class Listener:
     """An ASGI server's end of one stream."""
 
-    def __init__(self, stream: Stream, *, method: str = "GET", headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    def __init__(
+        self, stream: EventStream, *, method: str = "GET", headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
         self.sent: asyncio.Queue[bytes] = asyncio.Queue()
         self.gone = asyncio.Event()
         self.may_go_on = asyncio.Event()
@@ -108,8 +113,8 @@ class Listener:
 
 
 @contextlib.asynccontextmanager
-async def listeners_of(streams: Streams, thing: Thing, *names: str) -> AsyncIterator[list[Listener]]:
-    found = [Listener(await streams.listen("thing", thing.look, as_it_is(name), every_ms=EVERY_MS)) for name in names]
+async def listeners_of(streams: EventStreams, thing: Thing, *names: str) -> AsyncIterator[list[Listener]]:
+    found = [Listener(await streams.open("thing", thing.look, as_it_is(name), interval_ms=EVERY_MS)) for name in names]
     try:
         yield found
     finally:
@@ -120,9 +125,9 @@ async def listeners_of(streams: Streams, thing: Thing, *names: str) -> AsyncIter
         assert streams.count == 0
 
 
-def streams_of(**changes: Any) -> Streams:
+def streams_of(**changes: Any) -> EventStreams:
     settings = {"streams_max": 100, "life_ms": 60_000, "chance": lambda: 0.5, **changes}
-    return Streams(**settings)
+    return EventStreams(**settings)
 
 
 async def test_each_change_once_to_all() -> None:
@@ -163,7 +168,7 @@ async def test_who_is_slow_gets_the_newest_and_holds_nobody_up() -> None:
 async def test_a_reader_that_goes_ends_it_at_once() -> None:
     """Nothing is open any more, and nobody looks at what nobody listens to."""
     streams, thing = streams_of(), Thing()
-    one = Listener(await streams.listen("thing", thing.look, as_it_is(), every_ms=EVERY_MS))
+    one = Listener(await streams.open("thing", thing.look, as_it_is(), interval_ms=EVERY_MS))
     assert await one.number() == 0
     assert streams.count == 1
     feed = streams._feeds["thing"]
@@ -177,7 +182,7 @@ async def test_a_reader_that_goes_ends_it_at_once() -> None:
 async def test_a_stream_has_a_bounded_life() -> None:
     """It ends by itself."""
     streams, thing = streams_of(life_ms=40), Thing()
-    one = Listener(await streams.listen("thing", thing.look, as_it_is(), every_ms=EVERY_MS))
+    one = Listener(await streams.open("thing", thing.look, as_it_is(), interval_ms=EVERY_MS))
     assert await one.number() == 0
     await one.ended()
 
@@ -194,11 +199,11 @@ async def test_a_comment_while_nothing_happens() -> None:
 async def test_draining_ends_all_and_new_ones_get_one_event() -> None:
     """So that readers go elsewhere, and a page that knows no elsewhere still sees how things stand."""
     streams, thing = streams_of(), Thing()
-    one = Listener(await streams.listen("thing", thing.look, as_it_is(), every_ms=EVERY_MS))
+    one = Listener(await streams.open("thing", thing.look, as_it_is(), interval_ms=EVERY_MS))
     assert await one.number() == 0
     streams.drain()
     await one.ended()
-    late = Listener(await streams.listen("thing", thing.look, as_it_is(), every_ms=EVERY_MS))
+    late = Listener(await streams.open("thing", thing.look, as_it_is(), interval_ms=EVERY_MS))
     assert await late.number() == 0
     await late.ended()
 
@@ -207,8 +212,8 @@ async def test_a_reader_that_comes_back_is_not_told_what_it_has() -> None:
     """The id of the last event is the tag of its content."""
     streams, thing = streams_of(), Thing()
     event = await as_it_is()(0)
-    stream = await streams.listen("thing", thing.look, as_it_is(), every_ms=EVERY_MS)
-    back = Listener(stream, headers=((b"last-event-id", tag_of(event.data).encode()),))
+    stream = await streams.open("thing", thing.look, as_it_is(), interval_ms=EVERY_MS)
+    back = Listener(stream, headers=((b"last-event-id", etag_of(event.data).encode()),))
     assert await back.next() == b""  # only when to come back
     thing.number = 1
     assert await back.number() == 1
@@ -239,24 +244,24 @@ async def test_a_mistake_ends_one_stream_only(caplog: pytest.LogCaptureFixture) 
     assert "ZeroDivisionError" in caplog.text
 
 
-def stream_application(thing: Thing, **limits: int) -> Application:
+def stream_application(thing: Thing, **limits: int) -> ServiceApp:
     """The service, with one more address that streams, and one that is tagged."""
-    app = application(configuration(limits=Limits(**limits)))
-    service = app.service
+    app = create_app(configuration(limits=RequestLimits(**limits)))
+    service = app.context
 
-    async def stream(_: Any, call: Call) -> Stream:
+    async def stream(_: Any, call: ApiRequest) -> EventStream:
         show = as_it_is(call.path["name"])
-        return await service.streams.listen("thing", thing.look, show, every_ms=EVERY_MS)
+        return await service.streams.open("thing", thing.look, show, interval_ms=EVERY_MS)
 
-    async def poll(_: Any, call: Call) -> Reply:
-        return tagged_reply(wire.TrimmedBody(events_left=thing.number))
+    async def poll(_: Any, call: ApiRequest) -> ApiResponse:
+        return etag_response(TrimmedBody(events_left=thing.number))
 
     for path, handler, more in (
-        ("/v1/things/{name}/stream", stream, {"streams": True}),
-        ("/v1/things/{name}", poll, {"is_tagged": True}),
+        ("/v1/things/{name}/stream", stream, {"is_stream": True}),
+        ("/v1/things/{name}", poll, {"has_etag": True}),
     ):
-        endpoint = get(path, "thing", "A thing.", handler, wire.TrimmedBody, **more)
-        app._table.add("GET", path, Exchange(endpoint, service))
+        endpoint = get(path, "thing", "A thing.", handler, TrimmedBody, **more)
+        app.routes.add("GET", path, EndpointApp(endpoint, service))
     return app
 
 
@@ -280,13 +285,13 @@ async def test_on_a_socket() -> None:
         thing.number = 1
         assert await events(one) == {"number": 1, "for": "a"}
         assert await events(other) == {"number": 1, "for": "b"}
-        assert app.service.streams.count == 2
+        assert app.context.streams.count == 2
         other.close()
-        while app.service.streams.count > 1:
+        while app.context.streams.count > 1:
             await thing.looked()
-        app.service.draining = True
+        app.context.draining = True
         assert (await one.until(b"0\r\n\r\n")) == b"0\r\n\r\n"
-    assert app.service.streams.count == 0
+    assert app.context.streams.count == 0
 
 
 async def test_refusals_are_problems() -> None:
@@ -310,7 +315,7 @@ async def test_refusals_are_problems() -> None:
         assert (await http.get("/v1/things/nobody/stream")).status_code == 404
         head = await http.head(url)
         assert (head.status_code, head.content) == (200, b"")
-        assert app.service.streams.count == 0
+        assert app.context.streams.count == 0
 
 
 async def test_who_polls_is_told_when_nothing_is_new() -> None:
@@ -334,11 +339,11 @@ async def test_who_polls_is_told_when_nothing_is_new() -> None:
 
 def test_tags() -> None:
     """Tags are told apart whole, and only in quotes."""
-    tag = tag_of(b"content")
-    assert tag != tag_of(b"another")
-    assert not is_one_of(tag, b"")
-    assert not is_one_of(tag, tag.encode())
-    assert not is_one_of(tag, b'"%s' % tag[:-1].encode())
+    tag = etag_of(b"content")
+    assert tag != etag_of(b"another")
+    assert not matches_etag(tag, b"")
+    assert not matches_etag(tag, tag.encode())
+    assert not matches_etag(tag, b'"%s' % tag[:-1].encode())
 
 
 def test_the_document_says_what_streams_and_what_is_tagged() -> None:
@@ -348,10 +353,10 @@ def test_the_document_says_what_streams_and_what_is_tagged() -> None:
         raise AssertionError
 
     endpoints = (
-        get("/v1/a", "a", "Streams.", nothing, wire.TrimmedBody, streams=True),
-        get("/v1/b", "b", "Is tagged.", nothing, wire.TrimmedBody, is_tagged=True),
+        get("/v1/a", "a", "Streams.", nothing, TrimmedBody, streams=True),
+        get("/v1/b", "b", "Is tagged.", nothing, TrimmedBody, is_tagged=True),
     )
-    described = document([Chapter("both", "Of both kinds.", endpoints)])["paths"]
+    described = openapi_document([ApiSection("both", "Of both kinds.", endpoints)])["paths"]
     streamed, tagged = described["/v1/a"]["get"], described["/v1/b"]["get"]
     assert list(streamed["responses"]["200"]["content"]) == ["text/event-stream"]
     assert "Too many streams" in streamed["responses"]["503"]["description"]

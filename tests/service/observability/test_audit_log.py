@@ -7,21 +7,23 @@ import re
 
 import pytest
 
-from quota_engine.service.auth import Role
-from quota_engine.service.observability.audit_log import LOGGER, write_down
+from quota_engine.service.http.auth import Role
+from quota_engine.service.observability.audit_log import LOGGER_NAME, record
 from tests.support.form_browser import Desk
 from tests.support.in_process_service import DAY, DAY_PATH, NIK, Client
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    found = [re.sub(r" request=\S+:", ":", record.getMessage()) for record in caplog.records if record.name == LOGGER]
+    found = [
+        re.sub(r" request=\S+:", ":", record.getMessage()) for record in caplog.records if record.name == LOGGER_NAME
+    ]
     caplog.clear()
     return found
 
 
 async def test_each_command_of_an_operator_leaves_a_line(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     """Also one that is refused; looking leaves none, and neither does what applicants do."""
-    caplog.set_level(logging.INFO, LOGGER)
+    caplog.set_level(logging.INFO, LOGGER_NAME)
     assert (await client.operate("PUT", f"{DAY_PATH}/quotas/online/capacity", {"capacity": 7})).status_code == 200
     assert (await client.operate("POST", f"{DAY_PATH}/close")).status_code == 200
     assert (await client.operate("POST", "/v1/offices/nix/days/2026-12-07/close")).status_code == 404
@@ -38,7 +40,7 @@ async def test_each_command_of_an_operator_leaves_a_line(client: Client, caplog:
 
 async def test_the_pages_leave_lines_too(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     """Of forms that are sent, by the token that somebody has signed in with; not of looking, nor of another's form."""
-    caplog.set_level(logging.INFO, LOGGER)
+    caplog.set_level(logging.INFO, LOGGER_NAME)
     desk = Desk(client)
     await desk.sign_in(Role.OPERATOR)
     await desk.get("/operator")
@@ -51,7 +53,7 @@ async def test_the_pages_leave_lines_too(client: Client, caplog: pytest.LogCaptu
 
 async def test_seeds_and_entropies_are_no_business_of_the_log(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     """A seed that came too early is not known to who reads the log."""
-    caplog.set_level(logging.INFO, LOGGER)
+    caplog.set_level(logging.INFO, LOGGER_NAME)
     body = {"seed": "ab" * 32, "entropy": "7,123.45"}
     assert (await client.operate("POST", "/v1/draws/january/run", body)).status_code == 404
     assert (await client.operate("POST", "/v1/rooms/nix/open", {"entropy": "7,123.45"})).status_code == 404
@@ -63,6 +65,6 @@ async def test_seeds_and_entropies_are_no_business_of_the_log(client: Client, ca
 
 def test_nobody_writes_lines_of_their_own(caplog: pytest.LogCaptureFixture) -> None:
     """What is no name is left out, and what may be a national number."""
-    caplog.set_level(logging.INFO, LOGGER)
-    write_down("ops", "close-day", {"office": "a\nops: open-day", "quota": NIK, "day": DAY}, 200)
+    caplog.set_level(logging.INFO, LOGGER_NAME)
+    record("ops", "close-day", {"office": "a\nops: open-day", "quota": NIK, "day": DAY}, 200)
     assert lines(caplog) == [f"ops: close-day day={DAY}: 200"]

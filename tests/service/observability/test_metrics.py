@@ -15,11 +15,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.ports import Batch, StoreObserver, StoreRequest, View
-from quota_engine.service.background.room_supervisor import WaitingRooms
-from quota_engine.service.observability.metrics import FAMILIES, Metrics, Row, exposition
-from quota_engine.service.observability.store_collector import LOOK_EVERY_S, Survey
-from quota_engine.service.observability.worker_metrics import Sharing, _Page, _write, fold
+from quota_engine.service.observability.exposition import render
+from quota_engine.service.observability.metric_families import METRIC_FAMILIES, Sample
+from quota_engine.service.observability.metrics import ServiceMetrics
+from quota_engine.service.observability.store_collector import COLLECT_INTERVAL_S, StoreCollector
+from quota_engine.service.observability.worker_metrics import WorkerMetrics, _MetricsFile, _write, fold_ended_worker
 from quota_engine.stores.memory import AsyncMemoryStore, MemoryStore
+from quota_engine.waiting_room.releases import WaitingRoomSchedule
 from tests.service.test_runner import served
 from tests.support.in_process_service import DAY_PATH, NIK, Client, running
 from tests.support.paths import DOCS
@@ -38,7 +40,7 @@ def numbers(text: str) -> dict[str, float]:
 
 async def scrape(client: Client) -> dict[str, float]:
     """What it says now, after a look at the store."""
-    client.service._survey._looked_at_s = float("-inf")
+    client.service._store_collector._collected_at_s = float("-inf")
     response = await client.http.get("/metrics")
     assert response.status_code == 200
     return numbers(response.text)
@@ -60,23 +62,23 @@ async def test_requests_outcomes_and_what_the_store_says(client: Client) -> None
     expected = {
         "quota_engine_outcomes_total status=HELD": 3,
         "quota_engine_outcomes_total status=SOLD_OUT": 1,
-        "quota_engine_http_requests_total call=reserve http=201": 3,
-        "quota_engine_http_requests_total call=reserve http=409": 1,
-        "quota_engine_http_requests_total call=pages http=200": 1,
-        "quota_engine_http_requests_total call=none http=404": 1,
-        "quota_engine_http_request_duration_seconds_count call=reserve": 4,
-        "quota_engine_http_request_duration_seconds_bucket call=reserve le=+Inf": 4,
+        "quota_engine_http_requests_total endpoint=reserve status=201": 3,
+        "quota_engine_http_requests_total endpoint=reserve status=409": 1,
+        "quota_engine_http_requests_total endpoint=pages status=200": 1,
+        "quota_engine_http_requests_total endpoint=unknown-path status=404": 1,
+        "quota_engine_http_request_duration_seconds_count endpoint=reserve": 4,
+        "quota_engine_http_request_duration_seconds_bucket endpoint=reserve le=+Inf": 4,
         "quota_engine_store_up": 1,
         "quota_engine_holds office=surabaya older_than_seconds=0": 2,
         "quota_engine_holds office=surabaya older_than_seconds=60": 2,
         "quota_engine_holds office=surabaya older_than_seconds=300": 0,
         "quota_engine_wait_list_length office=surabaya": 0,
-        "quota_engine_overbooked_places office=surabaya": 2,
+        "quota_engine_overbooked_units office=surabaya": 2,
         "quota_engine_workers": 1,
         "quota_engine_event_streams": 0,
     }
     assert {name: found.get(name) for name in expected} == expected
-    assert 0 < found["quota_engine_http_request_duration_seconds_sum call=reserve"] < 10
+    assert 0 < found["quota_engine_http_request_duration_seconds_sum endpoint=reserve"] < 10
     assert found["process_resident_memory_bytes"] > 1e6
     client.clock.advance_ms(400_000)
     older = await scrape(client)
@@ -86,16 +88,16 @@ async def test_requests_outcomes_and_what_the_store_says(client: Client) -> None
 
 async def test_waiting_rooms_are_there_once_they_are_made() -> None:
     """How many tickets, how many of them called, and how fast."""
-    async with running(before_ms=600_000, waiting_rooms=WaitingRooms(("surabaya",))) as client:
-        room = client.service.room_of("surabaya")
+    async with running(before_ms=600_000, waiting_rooms=WaitingRoomSchedule(("surabaya",))) as client:
+        room = client.service.current_room("surabaya")
         for number in range(3):
             joined = await client.call("POST", f"/v1/rooms/{room}/tickets", {"identity": f"{number}"}, "service")  # type: ignore[arg-type]
             assert joined.status_code == 201, joined.text
         client.clock.advance_ms(1_000)
         found = await scrape(client)
         assert found[f"quota_engine_room_tickets_total room={room}"] == 3
-        assert found[f"quota_engine_room_length room={room}"] == 3
-        assert found[f"quota_engine_room_called_total room={room}"] == 0
+        assert found[f"quota_engine_room_waiting_tickets room={room}"] == 3
+        assert found[f"quota_engine_room_called_tickets_total room={room}"] == 0
         assert found[f"quota_engine_room_rate_per_second room={room}"] >= 0
 
 
@@ -110,10 +112,10 @@ async def test_the_store_is_looked_at_once_whoever_asks(client: Client, monkeypa
             views.append(request)
         return await perform(self, request)
 
-    monkeypatch.setattr(AsyncMemoryStore, "perform", counted)
+    monkeypatch.setattr(AsyncMemoryStore, "execute", counted)
     await asyncio.gather(*(client.http.get("/metrics") for _ in range(10)))
     assert len(views) == 1
-    client.service._survey._looked_at_s -= LOOK_EVERY_S
+    client.service._store_collector._collected_at_s -= COLLECT_INTERVAL_S
     await client.http.get("/metrics")
     assert len(views) == 2
 
@@ -127,7 +129,7 @@ async def test_a_store_that_is_away_is_said_and_the_rest_is_there(
     def away(*_: object) -> None:
         raise BackendUnavailable("away")
 
-    monkeypatch.setattr(MemoryStore, "perform", away)
+    monkeypatch.setattr(MemoryStore, "execute", away)
     found = await scrape(client)
     assert found["quota_engine_store_up"] == 0
     assert found["quota_engine_outcomes_total status=HELD"] == 1
@@ -141,35 +143,35 @@ async def test_a_store_that_does_not_answer_is_not_waited_for(client: Client, mo
         await asyncio.Event().wait()
 
     monkeypatch.setattr("quota_engine.service.observability.store_collector.LOOK_MAX_S", 0.02)
-    monkeypatch.setattr(AsyncMemoryStore, "perform", never)
+    monkeypatch.setattr(AsyncMemoryStore, "execute", never)
     assert (await scrape(client))["quota_engine_store_up"] == 0
 
 
 def test_batches_and_answers_from_memory() -> None:
     """Sizes, times by what was done, errors, and those who asked no store."""
-    metrics = Metrics()
+    metrics = ServiceMetrics()
     assert isinstance(metrics, StoreObserver)
     for size in (1, 3, 128):
         metrics.on_batch(Batch("surabaya", False, size, 2_000, "", ()))
     metrics.on_batch(Batch("surabaya", True, 1, 700_000, "BackendUnavailable", ()))
     metrics.on_sold_out("surabaya")
-    found = numbers(exposition(metrics.rows()).decode())
+    found = numbers(render(metrics.samples()).decode())
     assert found["quota_engine_store_batch_size_bucket le=1.0"] == 2
     assert found["quota_engine_store_batch_size_bucket le=4.0"] == 3
     assert found["quota_engine_store_batch_size_count"] == 4
     assert found["quota_engine_store_batch_size_sum"] == 133
-    assert found["quota_engine_store_duration_seconds_bucket access=write le=0.0025"] == 3
-    assert found["quota_engine_store_duration_seconds_sum access=read"] == pytest.approx(0.7)
+    assert found["quota_engine_store_batch_duration_seconds_bucket access=write le=0.0025"] == 3
+    assert found["quota_engine_store_batch_duration_seconds_sum access=read"] == pytest.approx(0.7)
     assert found["quota_engine_store_errors_total error=BackendUnavailable"] == 1
-    assert found["quota_engine_sold_out_from_memory_total"] == 1
+    assert found["quota_engine_sold_out_cache_hits_total"] == 1
 
 
 def test_labels_are_bounded() -> None:
     """Errors without end become one row."""
-    metrics = Metrics()
+    metrics = ServiceMetrics()
     for number in range(2000):
         metrics.on_batch(Batch("surabaya", True, 1, 1, f"Error{number}", ()))
-    rows = [row for row in metrics.rows() if row.family == "quota_engine_store_errors"]
+    rows = [row for row in metrics.samples() if row.family == "quota_engine_store_errors"]
     assert len(rows) == 501
     assert sum(row.values[0] for row in rows) == 2000
 
@@ -177,42 +179,42 @@ def test_labels_are_bounded() -> None:
 # --- Several workers ------------------------------------------------------------------------------------------------
 
 
-def own(count: int, streams: int) -> list[Row]:
+def own(count: int, streams: int) -> list[Sample]:
     return [
-        Row("quota_engine_outcomes", ("HELD",), (count,)),
-        Row("quota_engine_store_batch_size", (), (count, 0, 0, 0, 0, 0, 0, 0, 0, count)),
-        Row("quota_engine_event_streams", (), (streams,)),
+        Sample("quota_engine_outcomes", ("HELD",), (count,)),
+        Sample("quota_engine_store_batch_size", (), (count, 0, 0, 0, 0, 0, 0, 0, 0, count)),
+        Sample("quota_engine_event_streams", (), (streams,)),
     ]
 
 
 def test_workers_are_added_up(tmp_path: Path) -> None:
     """Counters, histograms, and what is open in each."""
-    one, other = Sharing(tmp_path), Sharing(tmp_path)
+    one, other = WorkerMetrics(tmp_path), WorkerMetrics(tmp_path)
     one.write(own(5, 7))
     other.write(own(2, 1))
-    assert one.together(own(6, 7)) == [
-        Row("quota_engine_outcomes", ("HELD",), (8,)),
-        Row("quota_engine_store_batch_size", (), (8, 0, 0, 0, 0, 0, 0, 0, 0, 8)),
-        Row("quota_engine_event_streams", (), (8,)),
+    assert one.aggregate(own(6, 7)) == [
+        Sample("quota_engine_outcomes", ("HELD",), (8,)),
+        Sample("quota_engine_store_batch_size", (), (8, 0, 0, 0, 0, 0, 0, 0, 0, 8)),
+        Sample("quota_engine_event_streams", (), (8,)),
     ]
 
 
 def test_a_worker_that_has_ended_leaves_its_counters(tmp_path: Path) -> None:
     """Folded in or not yet, they stay what they were; what it had open is gone."""
-    one = Sharing(tmp_path)
-    page = tmp_path / "77-1.numbers"
-    _write(page, _Page(time.time() - 60, own(2, 1)))
+    one = WorkerMetrics(tmp_path)
+    page = tmp_path / "77-1.samples"
+    _write(page, _MetricsFile(time.time() - 60, own(2, 1)))
     lasting = [row for row in own(5, 0) if row.family != "quota_engine_event_streams"]
-    assert one.together(own(3, 0))[:2] == lasting
-    assert one.together(own(3, 9))[2].values == (9,)
+    assert one.aggregate(own(3, 0))[:2] == lasting
+    assert one.aggregate(own(3, 9))[2].values == (9,)
     content = page.read_bytes()
-    fold(tmp_path, 77)
+    fold_ended_worker(tmp_path, 77)
     assert not page.exists()
-    assert one.together(own(3, 0))[:2] == lasting
+    assert one.aggregate(own(3, 0))[:2] == lasting
     page.write_bytes(content)  # as one sees it who reads in the midst of it
-    assert one.together(own(3, 0))[:2] == lasting
-    (tmp_path / "1-1.numbers").write_bytes(b"half of some")
-    assert one.together(own(3, 0))[:2] == lasting
+    assert one.aggregate(own(3, 0))[:2] == lasting
+    (tmp_path / "1-1.samples").write_bytes(b"half of some")
+    assert one.aggregate(own(3, 0))[:2] == lasting
 
 
 def test_two_real_workers_one_of_which_dies(tmp_path: Path) -> None:
@@ -231,12 +233,12 @@ def test_two_real_workers_one_of_which_dies(tmp_path: Path) -> None:
         wait_for("quota_engine_workers", 2)  # one of them is ready before the other
         for _ in range(40):
             assert httpx.get(f"{service.url}/v1/offices").status_code == 200
-        wait_for("quota_engine_http_requests_total call=offices http=200", 40)
+        wait_for("quota_engine_http_requests_total endpoint=offices status=200", 40)
         os.kill(service.workers()[0], signal.SIGKILL)
         service.wait_for(r"worker (\d+) has ended")
-        assert found()["quota_engine_http_requests_total call=offices http=200"] == 40
+        assert found()["quota_engine_http_requests_total endpoint=offices status=200"] == 40
         wait_for("quota_engine_workers", 2)
-        assert found()["quota_engine_http_requests_total call=offices http=200"] == 40
+        assert found()["quota_engine_http_requests_total endpoint=offices status=200"] == 40
 
 
 # --- The document ---------------------------------------------------------------------------------------------------
@@ -250,15 +252,15 @@ def test_every_metric_is_documented_with_its_labels() -> None:
             name, labels = (cell.strip() for cell in line.split("|")[1:3])
             listed[name.strip("`")] = tuple(label.strip(" `") for label in labels.split(",") if label.strip())
     expected = {
-        name + ("_total" if family.kind == "counter" else ""): family.labels for name, family in FAMILIES.items()
+        name + ("_total" if family.kind == "counter" else ""): family.labels for name, family in METRIC_FAMILIES.items()
     }
     assert listed == expected
 
 
 def test_names_are_as_prometheus_asks() -> None:
     """Base units, no counter that ends in its unit's place, a help for each."""
-    for name, family in FAMILIES.items():
+    for name, family in METRIC_FAMILIES.items():
         assert family.help.endswith("."), name
         assert not name.endswith(("_total", "_ms", "_us", "_count", "_sum", "_bucket")), name
         assert (family.kind == "histogram") is bool(family.bounds), name
-    assert Survey.__doc__
+    assert StoreCollector.__doc__

@@ -17,9 +17,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from quota_engine.catalog import day_terms
 from quota_engine.clocks import ManualClock
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.service.app import application
-from quota_engine.service.http.endpoint import Exchange
-from quota_engine.service.observability.tracing import VARIABLE, Tracing, tracing_of
+from quota_engine.service.app import create_app
+from quota_engine.service.http.endpoint import EndpointApp
+from quota_engine.service.observability.tracing import VARIABLE, Tracing, tracing_from_environment
 from quota_engine.stores.memory import MemoryStore
 from tests.support.in_process_service import DAY, DAY_PATH, NIK, Client, configuration
 from tests.support.servers import Server, valkey_server_binary
@@ -38,7 +38,7 @@ async def traced(backend: str = "memory://") -> AsyncIterator[tuple[Client, InMe
     terms = day_terms(settings.catalog, "surabaya", DAY)
     assert terms is not None
     clock = ManualClock(terms.opens_at_ms)
-    app = application(settings, clock=clock, tracing=Tracing(settings.catalog.offices, provider))
+    app = create_app(settings, clock=clock, tracing=Tracing(settings.catalog.offices, provider))
     async with app.lifespan():
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
@@ -89,7 +89,7 @@ async def test_what_goes_wrong_is_an_error_and_names_nobody(monkeypatch: pytest.
         def fail(*_: object) -> None:
             raise ZeroDivisionError(NIK)
 
-        monkeypatch.setattr(MemoryStore, "send", fail)
+        monkeypatch.setattr(MemoryStore, "apply", fail)
         assert (await client.reserve()).status_code == 500
         assert named(exporter, "reserve").status.status_code is StatusCode.ERROR
         assert (await client.http.get(f"/v1/offices/{NIK}")).status_code == 404
@@ -120,10 +120,10 @@ async def test_a_batch_is_linked_to_its_requests() -> None:
 
 def test_nothing_is_done_unless_it_is_asked_for() -> None:
     """The calls stand in the table as they are, and OpenTelemetry is not even imported."""
-    app = application(configuration())
-    found = app._table.find(f"{DAY_PATH}/reservations")
+    app = create_app(configuration())
+    found = app.routes.find(f"{DAY_PATH}/reservations")
     assert found is not None
-    assert isinstance(found[0]["POST"], Exchange)
+    assert isinstance(found[0]["POST"], EndpointApp)
     words = "import sys, quota_engine.service.runner; print([m for m in sys.modules if 'opentelemetry' in m])"
     run = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout == "[]\n"
@@ -131,10 +131,10 @@ def test_nothing_is_done_unless_it_is_asked_for() -> None:
 
 def test_asking_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """By one word; another one, or one without the package, is a mistake that names the variable."""
-    assert tracing_of({}, {}) is None
-    assert isinstance(tracing_of({VARIABLE: "opentelemetry"}, {}), Tracing)
+    assert tracing_from_environment({}, {}) is None
+    assert isinstance(tracing_from_environment({VARIABLE: "opentelemetry"}, {}), Tracing)
     with pytest.raises(InvalidRequest, match=f"{VARIABLE}: 'yes'; expected opentelemetry"):
-        tracing_of({VARIABLE: "yes"}, {})
+        tracing_from_environment({VARIABLE: "yes"}, {})
     monkeypatch.setitem(sys.modules, "opentelemetry.trace", None)
     with pytest.raises(InvalidRequest, match="is not installed"):
-        tracing_of({VARIABLE: "opentelemetry"}, {})
+        tracing_from_environment({VARIABLE: "opentelemetry"}, {})

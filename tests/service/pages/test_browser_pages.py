@@ -15,7 +15,8 @@ from selenium.webdriver.common.keys import Keys
 
 from quota_engine import RoomSettings
 from quota_engine.domain.errors import BackendUnavailable
-from quota_engine.service.background.room_supervisor import WaitingRooms
+from quota_engine.service.config.admission_settings import WaitingRoomsConfig
+from quota_engine.waiting_room.releases import WaitingRoomSchedule
 from tests.service.pages.citizen.test_booking import TEXTS
 from tests.support.browser import NIK, Phone
 from tests.support.browser_service import Stage, staged, wait_list_catalog
@@ -23,8 +24,8 @@ from tests.support.in_process_service import DAY, OTHER
 
 HOUR_MS: Final = 3_600_000
 CLAIM_MS: Final = 300_000
-ROOMS: Final = WaitingRooms(
-    ("surabaya",), settings=RoomSettings(turn_ms=CLAIM_MS, per_minute_min=60, per_minute_max=60, burst=1)
+ROOMS: Final = WaitingRoomsConfig(
+    WaitingRoomSchedule(("surabaya",)), RoomSettings(turn_ms=CLAIM_MS, per_minute_min=60, per_minute_max=60, burst=1)
 )
 DAY_MS: Final = 24 * HOUR_MS
 LANGUAGES: Final = ("id", "en")
@@ -83,7 +84,7 @@ class Tour:
 
     @property
     def room(self) -> str:
-        room = self.stage.client.service.room_of("surabaya")
+        room = self.stage.client.service.current_room("surabaya")
         assert room is not None
         return room
 

@@ -19,14 +19,14 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from quota_engine.ports import Describe
-from quota_engine.service.app import Application
-from quota_engine.service.auth import Role
-from quota_engine.service.http.endpoint import Limits
-from quota_engine.service.http.request import Incoming
+from quota_engine.service.app import ServiceApp
+from quota_engine.service.http.auth import Role
+from quota_engine.service.http.buffered_request import BufferedRequest
+from quota_engine.service.http.limits import RequestLimits
 from tests.support.form_browser import mark_of
 from tests.support.in_process_service import DAY_PATH, NIK, TOKENS, connected, listening, running
 
-LIMITS = Limits(header_timeout_ms=200, body_timeout_ms=200, write_timeout_ms=300, header_bytes_max=2_048)
+LIMITS = RequestLimits(header_timeout_ms=200, body_timeout_ms=200, write_timeout_ms=300, header_bytes_max=2_048)
 LIVE = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
 BODY = json.dumps({"applicants": [NIK], "service": "new", "session": "morning"}).encode()
 HEAD = (
@@ -39,12 +39,12 @@ WHOLE = HEAD + b"content-length: %d\r\n\r\n%b" % (len(BODY), BODY)
 class Served:
     """A service on a socket, and a look at whether anything has changed in it."""
 
-    def __init__(self, app: Application, port: int) -> None:
+    def __init__(self, app: ServiceApp, port: int) -> None:
         self.app = app
         self.port = port
 
     async def state(self) -> Any:
-        return await self.app.service.engine._backend.execute(Describe("surabaya"))
+        return await self.app.context.engine._backend.execute(Describe("surabaya"))
 
     async def still_serves(self) -> None:
         async with connected(self.port) as raw:
@@ -211,7 +211,7 @@ async def test_what_else_http_has(served: Served) -> None:
         await raw.send(
             b"GET /v1/nix HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n\x81\x05hello"
         )
-        assert problem_in(await raw.rest()) == (404, "no-such-address")
+        assert problem_in(await raw.rest()) == (404, "unknown-path")
 
 
 async def test_many_slow_senders_hold_nobody_up(served: Served) -> None:
@@ -260,7 +260,7 @@ async def test_an_application_that_breaks_off(caplog: pytest.LogCaptureFixture) 
                 await send({"type": "http.response.body", "body": b"abc", "more_body": True})
             raise ZeroDivisionError(NIK)
 
-        app._table.add("GET", "/v1/fails", fails)
+        app.routes.add("GET", "/v1/fails", fails)
         async with listening(app) as port:
             for query, status in ((b"", b"500"), (b"?a", b"200")):
                 async with connected(port) as raw:
@@ -283,7 +283,7 @@ async def test_a_request_leaves_nothing_behind(served: Served) -> None:
             for _ in range(50):
                 await raw.send(LIVE)
                 await raw.until(b'{"status":"live"}')
-            left = [one for one in gc.get_objects() if isinstance(one, Incoming)]
+            left = [one for one in gc.get_objects() if isinstance(one, BufferedRequest)]
         finally:
             gc.enable()
     assert len(left) <= 1
@@ -296,7 +296,7 @@ async def test_what_was_no_request_is_counted(served: Served) -> None:
         await raw.rest()
     async with connected(served.port) as raw:
         await raw.send(b"GET /metrics HTTP/1.0\r\n\r\n")
-        assert b'quota_engine_http_requests_total{call="no-request",http="400"} 1.0' in await raw.rest()
+        assert b'quota_engine_http_requests_total{endpoint="invalid-request",status="400"} 1.0' in await raw.rest()
 
 
 async def test_staging_is_said_on_every_answer() -> None:
@@ -337,7 +337,7 @@ async def test_an_old_client_gets_a_stream_that_ends_with_its_connection() -> No
             await goes_on.wait()
             await send({"type": "http.response.body", "body": b"two"})
 
-        app._table.add("GET", "/v1/parts", in_two_parts)
+        app.routes.add("GET", "/v1/parts", in_two_parts)
         async with contextlib.AsyncExitStack() as connections:
             async with listening(app) as port:
                 old, new, idle = [await connections.enter_async_context(connected(port)) for _ in range(3)]

@@ -14,15 +14,15 @@ import pytest
 from quota_engine.domain.commands import Command
 from quota_engine.domain.outcomes import Outcome
 from quota_engine.service.api import ENDPOINTS
-from quota_engine.service.auth import Role
-from quota_engine.service.http.endpoint import Limits
+from quota_engine.service.http.auth import Role
+from quota_engine.service.http.limits import RequestLimits
 from quota_engine.stores.memory import AsyncMemoryStore
 from tests.service.api.test_malformed_requests import furnish
-from tests.support.in_process_service import DAY, NIK, Client, Raw, connected, listening, running
+from tests.support.in_process_service import DAY, NIK, Client, Raw, connected, listening, overloaded, running
 from tests.support.malformed_requests import good
 
 PEOPLE = [f"35780987654321{number:02}" for number in range(40)]
-FEW = Limits(requests_max=8)
+FEW = RequestLimits(requests_max=8)
 
 
 @contextlib.asynccontextmanager
@@ -45,7 +45,7 @@ async def test_who_is_one_too_many_hears_so_at_once(monkeypatch: pytest.MonkeyPa
 
     async with served() as client:
         holder = (await client.reserve(NIK)).json()["reservation"]
-        monkeypatch.setattr(AsyncMemoryStore, "send", slow)
+        monkeypatch.setattr(AsyncMemoryStore, "apply", slow)
         asked = [asyncio.create_task(client.reserve(person, key=f"k-{person}")) for person in PEOPLE]
         done, waiting = await asyncio.wait(asked, timeout=5, return_when=asyncio.FIRST_COMPLETED)
         while len(done) < len(PEOPLE) - FEW.requests_max:
@@ -60,7 +60,7 @@ async def test_who_is_one_too_many_hears_so_at_once(monkeypatch: pytest.MonkeyPa
         page = await client.http.get("/?office=surabaya")
         assert (page.status_code, page.headers["retry-after"]) == (503, "10")
         reference = holder["reference"]
-        confirm = asyncio.create_task(client.step(reference, "confirm", applicant=NIK, version=holder["version"]))
+        confirm = asyncio.create_task(client.step(reference, "confirm", owner=NIK, expected_version=holder["version"]))
         operator = await client.operate("GET", "/v1/audit?office=surabaya")
         assert operator.status_code == 200
         go_on.set()
@@ -118,16 +118,16 @@ async def test_which_calls_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     async with running() as client:
         names = await furnish(client)
-        monkeypatch.setattr(client.service, "is_full", lambda _: True)
-        turned_away = set()
-        for endpoint in ENDPOINTS:
-            request = good(endpoint, names, ticket=names["ticket"])
-            answer = await client.http.request(
-                endpoint.method, request.url, content=request.content, headers=dict(request.headers)
-            )
-            if answer.status_code == 503 and answer.json()["type"].endswith("overloaded"):
-                turned_away.add(endpoint.name)
-        assert turned_away == {endpoint.name for endpoint in ENDPOINTS if endpoint.gives_way}
-        assert {"reserve", "join", "availability"} <= turned_away, turned_away
-        assert not {"confirm", "release", "cancel", "check-in", "set-capacity", "close-day", "live"} & turned_away
-        assert all(Role.SERVICE in (one.roles or {Role.SERVICE}) for one in ENDPOINTS if one.gives_way)
+        shed = set()
+        async with overloaded(client, monkeypatch) as shedding:
+            for endpoint in ENDPOINTS:
+                request = good(endpoint, names, ticket=names["ticket"])
+                response = await shedding.http.request(
+                    endpoint.method, request.url, content=request.content, headers=dict(request.headers)
+                )
+                if response.status_code == 503 and response.json()["type"].endswith("overloaded"):
+                    shed.add(endpoint.name)
+        assert shed == {endpoint.name for endpoint in ENDPOINTS if endpoint.is_sheddable}
+        assert {"reserve", "join", "availability"} <= shed, shed
+        assert not {"confirm", "release", "cancel", "check-in", "set-capacity", "close-day", "live"} & shed
+        assert all(Role.SERVICE in (one.roles or {Role.SERVICE}) for one in ENDPOINTS if one.is_sheddable)

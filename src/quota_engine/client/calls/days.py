@@ -7,8 +7,8 @@ __all__ = ["DayCalls"]
 import datetime
 from collections.abc import Sequence
 
-from quota_engine.api_schema import reservations as wire
-from quota_engine.api_schema.operators import HoldRemainingBody, LedgersBody, ReconciledBody
+from quota_engine.api_schema.offices import AvailabilityBody, OfficesBody
+from quota_engine.api_schema.operators import AuditBody, HoldRemainingBody, LedgersBody, PublishedBody, ReconciledBody
 from quota_engine.client.call_protocol import Speaker, Talk, segment
 from quota_engine.client.calls.common import day_text, of_day, of_office, wanted_of
 from quota_engine.client.decoding import day_of
@@ -27,10 +27,10 @@ class DayCalls(Speaker):
         query: dict[str, object] = {"first_day": day_text(first_day)}
         if last_day is not None:
             query["last_day"] = day_text(last_day)
-        found = yield from self._ask("GET", of_office(office, "availability"), wire.AvailabilityBody, query=query)
+        found = yield from self._ask("GET", of_office(office, "availability"), AvailabilityBody, query=query)
         return [day_of(one) for one in found.days]
 
-    def earliest_free_day(
+    def earliest_available_day(
         self,
         office: str,
         first_day: Day,
@@ -51,23 +51,25 @@ class DayCalls(Speaker):
         }
         if last_day is not None:
             query["last_day"] = day_text(last_day)
-        found = yield from self._ask("GET", of_office(office, "availability"), wire.AvailabilityBody, query=query)
-        return found.earliest_free_day
+        found = yield from self._ask("GET", of_office(office, "availability"), AvailabilityBody, query=query)
+        return found.earliest_available_day
 
     def list_offices(self) -> Talk[list[str]]:
         """See :meth:`quota_engine.QuotaEngine.offices`."""
         return (yield from self._ask("GET", "/v1/ledgers", LedgersBody)).offices
 
-    def describe_offices(self) -> Talk[wire.OfficesBody]:
+    def describe_offices(self) -> Talk[OfficesBody]:
         """The offices of the service's catalog, what they offer, and when they open next."""
-        return self._ask("GET", "/v1/offices", wire.OfficesBody)
+        return self._ask("GET", "/v1/offices", OfficesBody)
 
     def hold_remaining_histogram(self, office: str, day: Day, bounds_ms: Sequence[int]) -> Talk[list[int]]:
         """See :meth:`quota_engine.QuotaEngine.hold_remaining_histogram`."""
         if not isinstance(bounds_ms, list | tuple) or not all(type(bound_ms) is int for bound_ms in bounds_ms):
             raise InvalidRequest("bounds_ms", "not such a list", "a list of at most 16 bounds that rise")
         query = {"bounds_ms": ",".join(map(str, bounds_ms))}
-        return (yield from self._ask("GET", of_day(office, day, "holds"), HoldRemainingBody, query=query)).holds
+        return (
+            yield from self._ask("GET", of_day(office, day, "hold-remaining"), HoldRemainingBody, query=query)
+        ).holds
 
     def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> Talk[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.set_capacity`."""
@@ -83,11 +85,11 @@ class DayCalls(Speaker):
 
     def reallocate_unused(self, office: str, day: Day, quota: str) -> Talk[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.reallocate_unused`."""
-        return self._command("POST", _of_quota(office, day, quota, "pass-on"))
+        return self._command("POST", _of_quota(office, day, quota, "reallocate-unused"))
 
     def release_parked(self, office: str, day: Day, quota: str) -> Talk[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.release_parked`."""
-        return self._command("POST", _of_quota(office, day, quota, "return-parked"))
+        return self._command("POST", _of_quota(office, day, quota, "release-parked"))
 
     def expire(self, office: str, day: Day, limit: int = 100) -> Talk[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.expire`."""
@@ -97,13 +99,13 @@ class DayCalls(Speaker):
         """See :meth:`quota_engine.QuotaEngine.publish`; the catalog is the service's own."""
         first = day_text(first_day)
         body: dict[str, object] = {"first_day": first, "last_day": first if last_day is None else day_text(last_day)}
-        found = yield from self._ask("POST", "/v1/publish", wire.PublishedBody, body=body)
+        found = yield from self._ask("POST", "/v1/publish", PublishedBody, body=body)
         return PublishReport(found.offices, found.days_published, found.days_unchanged, found.days_over)
 
     def audit(self, office: str | None = None) -> Talk[AuditReport]:
         """See :meth:`quota_engine.QuotaEngine.audit`."""
         query = {} if office is None else {"office": segment(office, "office")}
-        found = yield from self._ask("GET", "/v1/audit", wire.AuditBody, query=query)
+        found = yield from self._ask("GET", "/v1/audit", AuditBody, query=query)
         return AuditReport(found.offices, tuple(found.findings))
 
     def reconcile(self, office: str) -> Talk[Reconciliation]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from quota_engine.api_schema.draws import AWARDS_MAX, ApplicationBody, AwardBody, DrawBody, DrawOutcomeBody, ProofBody
-from quota_engine.api_schema.reservations import ProblemBody
+from quota_engine.api_schema.problems import ProblemBody
 from quota_engine.client.call_protocol import Retries, ServiceRefused, Speaker, Talk
 from quota_engine.client.calls.common import day_text, party_of
 from quota_engine.client.decoding import award_of, draw_outcome_of, draw_view_of, preference_of

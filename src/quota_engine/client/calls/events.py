@@ -7,12 +7,13 @@ __all__ = ["EventCalls"]
 from collections.abc import Iterable
 from itertools import islice
 
-from quota_engine.api_schema import reservations as wire
-from quota_engine.api_schema.operators import (
+from quota_engine.api_schema.events import (
     AcknowledgedBody,
     ConsumerGroupCreatedBody,
     ConsumerGroupDeletedBody,
     ConsumerGroupsBody,
+    EventsBody,
+    TrimmedBody,
 )
 from quota_engine.client.call_protocol import Speaker, Talk, segment
 from quota_engine.client.calls.common import given, of_office
@@ -43,7 +44,10 @@ class EventCalls(Speaker):
         """See :meth:`quota_engine.QuotaEngine.events`; for a group at most 1,000 at a time."""
         query: dict[str, object] = {"after": after, "limit": limit}
         if consumer_group is not None or consumer is not None:
-            query |= {"group": given(consumer_group, "group"), "consumer": given(consumer, "consumer")}
+            query |= {
+                "consumer_group": given(consumer_group, "consumer_group"),
+                "consumer": given(consumer, "consumer"),
+            }
             return (yield from self._read(office, query | {"min_idle_ms": min_idle_ms}))
         check_integer(limit, "limit", 1, EVENTS_READ_MAX)
         found: list[RecordedEvent] = []
@@ -56,17 +60,17 @@ class EventCalls(Speaker):
             after = some[-1].number
 
     def _read(self, office: str, query: dict[str, object]) -> Talk[list[RecordedEvent]]:
-        found = yield from self._ask("GET", of_office(office, "events"), wire.EventsBody, query=query)
+        found = yield from self._ask("GET", of_office(office, "events"), EventsBody, query=query)
         return [event_of(one) for one in found.events]
 
     def trim_events(self, office: str, through: int) -> Talk[int]:
         """See :meth:`quota_engine.QuotaEngine.trim_events`."""
         body = {"through": through}
-        return (yield from self._ask("POST", of_office(office, "events/trim"), wire.TrimmedBody, body=body)).events_left
+        return (yield from self._ask("POST", of_office(office, "events/trim"), TrimmedBody, body=body)).events_left
 
     def list_consumer_groups(self, office: str) -> Talk[list[ConsumerGroupView]]:
         """See :meth:`quota_engine.QuotaEngine.groups`."""
-        found = yield from self._ask("GET", of_office(office, "groups"), ConsumerGroupsBody)
+        found = yield from self._ask("GET", of_office(office, "consumer-groups"), ConsumerGroupsBody)
         return [group_of(one) for one in found.consumer_groups]
 
     def create_consumer_group(self, office: str, consumer_group: str, after: int = 0) -> Talk[bool]:
@@ -95,4 +99,4 @@ class EventCalls(Speaker):
 
 
 def _of_group(office: str, group: str) -> str:
-    return of_office(office, f"groups/{segment(group, 'group')}")
+    return of_office(office, f"consumer-groups/{segment(group, 'consumer_group')}")

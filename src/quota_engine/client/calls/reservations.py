@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import msgspec
 
 from quota_engine.admission.policy import Caller
-from quota_engine.api_schema import reservations as wire
-from quota_engine.api_schema.operators import DayListBody, MovedToBody, MovesBody
+from quota_engine.api_schema.operators import MovesBody
+from quota_engine.api_schema.reservations import DayListBody, MovedToBody, ReservationBody
 from quota_engine.client.call_protocol import ServiceRefused, Speaker, Talk, segment
 from quota_engine.client.calls.common import day_text, given, of_day, party_of, wanted_of
 from quota_engine.client.decoding import reservation_of
@@ -116,7 +116,7 @@ class ReservationCalls(Speaker):
     def recover_moves(self, *, older_than_ms: int = 0, limit: int = 1000) -> Talk[MovesReport]:
         """See :meth:`quota_engine.QuotaEngine.recover_moves`; at most 1,000 at a time."""
         body: dict[str, object] = {"older_than_ms": older_than_ms, "limit": limit}
-        found = yield from self._ask("POST", "/v1/moves/finish", MovesBody, body=body)
+        found = yield from self._ask("POST", "/v1/moves/recover", MovesBody, body=body)
         return MovesReport(found.finished, found.undone)
 
     def find_moved(self, reference: str) -> Talk[str]:
@@ -147,9 +147,9 @@ class ReservationCalls(Speaker):
                 break
         return list(found.values())
 
-    def _look(self, reference: str) -> Talk[wire.ReservationBody | None]:
+    def _look(self, reference: str) -> Talk[ReservationBody | None]:
         try:
-            return (yield from self._ask("GET", _of(reference), wire.ReservationBody))
+            return (yield from self._ask("GET", _of(reference), ReservationBody))
         except ServiceRefused as error:
             if error.kind == "not-found":
                 return None

@@ -10,8 +10,9 @@ from typing import Final
 
 import msgspec
 
-from quota_engine.api_schema.reservations import ProblemBody
-from quota_engine.api_schema.rooms import EnterResultBody, RoomBody, TicketBody, TicketStatusBody
+from quota_engine.api_schema.problems import ProblemBody
+from quota_engine.api_schema.rooms import EnterResultBody, RoomBody, TicketBody
+from quota_engine.api_schema.tickets import TicketStatusBody
 from quota_engine.client.call_protocol import Retries, Speaker, Talk, segment
 from quota_engine.client.calls.common import day_text
 from quota_engine.client.decoding import ServiceTicketStatus, ticket_status_of
@@ -89,7 +90,7 @@ class RoomCalls(Speaker):
     def enter(self, ticket: str, identity: str) -> Talk[EnterResult]:
         """See :meth:`quota_engine.Room.enter`; the standing is a :class:`ServiceTicketStatus`."""
         body: dict[str, object] = {"ticket": ticket, "identity": identity}
-        found = yield from self._asked("POST", f"{self._path}/admission", EnterResultBody, TicketPhase, body=body)
+        found = yield from self._asked("POST", f"{self._path}/enter", EnterResultBody, TicketPhase, body=body)
         assert found.ticket_status, "whoever is refused in the word of a phase is told how the ticket stands"
         if isinstance(found, ProblemBody):
             return EnterResult(ticket_status_of(found.ticket_status))
@@ -113,7 +114,7 @@ class RoomCalls(Speaker):
 
     def transcript(self) -> Talk[RoomTranscript]:
         """See :meth:`quota_engine.Room.record`."""
-        return self._ask("GET", f"{self._path}/record", RoomTranscript)
+        return self._ask("GET", f"{self._path}/transcript", RoomTranscript)
 
     def _change(self, method: str, rest: str, body: dict[str, object] | None) -> Talk[RoomChanged]:
         found = yield from self._asked(method, f"{self._path}{rest}", RoomBody, RoomStatus, body=body)

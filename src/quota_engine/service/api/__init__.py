@@ -1,10 +1,12 @@
-"""All calls of the interface, in one table. Each module has the calls of one thing, with their handlers: a handler
-turns a call into one of the engine's methods, and its answer into a body; it decides nothing.
+"""The endpoints of the JSON API. Each module has the endpoints of one resource with their handlers.
+
+A handler turns a request into a call of the engine, and the result into a body; it has no rules of its own. May import
+the context, the http package and api_schema; never :mod:`quota_engine.service.app`.
 """
 
 from __future__ import annotations
 
-__all__ = ["CHAPTERS", "ENDPOINTS", "Chapter"]
+__all__ = ["API_SECTIONS", "ENDPOINTS", "ApiSection"]
 
 from typing import Final, NamedTuple
 
@@ -18,21 +20,21 @@ from quota_engine.service.api.rooms import ROOMS
 from quota_engine.service.http.endpoint import Endpoint
 
 
-class Chapter(NamedTuple):
-    """The calls of one thing: a tag of the OpenAPI document."""
+class ApiSection(NamedTuple):
+    """The endpoints of one resource: a tag of the OpenAPI document."""
 
     name: str
     summary: str
     endpoints: tuple[Endpoint, ...]
 
 
-CHAPTERS: Final = (
-    Chapter("offices", "What there is, and what is free.", OFFICES),
-    Chapter("reservations", "From a hold to the day.", RESERVATIONS),
-    Chapter("rooms", "Waiting rooms: tickets, turns and passes.", ROOMS),
-    Chapter("draws", "Draws: applications, the draw, its files and the winners' holds.", DRAWS),
-    Chapter("operations", "For operators and auditors.", OPERATIONS),
-    Chapter("events", "What has happened, for those who consume it.", EVENTS),
-    Chapter("health", "How the service is.", HEALTH),
+API_SECTIONS: Final = (
+    ApiSection("offices", "Offices, their services, and their availability.", OFFICES),
+    ApiSection("reservations", "Reservations, from the hold to check-in.", RESERVATIONS),
+    ApiSection("rooms", "Waiting rooms: tickets, turns and admission passes.", ROOMS),
+    ApiSection("draws", "Draws: applications, the lottery, its files, and the winners' holds.", DRAWS),
+    ApiSection("operations", "Operations for operators and auditors.", OPERATIONS),
+    ApiSection("events", "Events of offices, and the consumer groups that read them.", EVENTS),
+    ApiSection("health", "Health of the service.", HEALTH),
 )
-ENDPOINTS: Final = tuple(endpoint for chapter in CHAPTERS for endpoint in chapter.endpoints)
+ENDPOINTS: Final = tuple(endpoint for section in API_SECTIONS for endpoint in section.endpoints)

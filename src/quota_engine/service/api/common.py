@@ -1,41 +1,40 @@
-"""What the tables of calls have in common: roles, statuses, and short ways to say what an endpoint is."""
+"""Roles, refusals and constructors that the endpoint tables share."""
 
 from __future__ import annotations
 
 __all__ = [
     "AUDITORS",
     "DAY",
+    "DAY_REFUSALS",
     "OFFICE",
     "OFFICES",
-    "OF_DAY",
-    "OF_STEP",
     "OPERATORS",
     "READERS",
     "SERVICES",
     "STAFF",
-    "QuerySettings",
+    "STEP_REFUSALS",
+    "QueryParameters",
     "Token",
     "delete",
     "get",
-    "outcome_reply",
+    "outcome_response",
     "post",
     "put",
 ]
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
-from quota_engine.api_schema import reservations as wire
 from quota_engine.api_schema.base import NoFields
+from quota_engine.api_schema.reservations import OutcomeBody, outcome_body
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.service.auth import Role
-from quota_engine.service.http.endpoint import Call, Endpoint, Reply
-from quota_engine.service.http.responses import refusal_reply
-
-if TYPE_CHECKING:
-    from quota_engine.service.app import Service
+from quota_engine.service.context import ServiceContext
+from quota_engine.service.http.auth import Role
+from quota_engine.service.http.endpoint import Endpoint
+from quota_engine.service.http.request import ApiRequest
+from quota_engine.service.http.responses import ApiResponse, refusal_response
 
 OFFICES: Final = frozenset({Role.OFFICE})
 SERVICES: Final = frozenset({Role.SERVICE})
@@ -47,60 +46,75 @@ AUDITORS: Final = frozenset({Role.AUDITOR})
 OFFICE: Final = "/v1/offices/{office}"
 DAY: Final = OFFICE + "/days/{day}"
 
-OF_STEP: Final = (
+STEP_REFUSALS: Final = (
     Status.OVERLOADED, Status.NOT_FOUND, Status.NOT_OWNER, Status.HOLD_EXPIRED, Status.STALE, Status.WRONG_STATE,
 )  # fmt: skip
-"""What every step of a reservation's life may be refused with."""
-OF_DAY: Final = (Status.OVERLOADED, Status.UNKNOWN_DAY)
-"""What every command for a day may be refused with."""
+"""Refusals of every step of a reservation."""
+DAY_REFUSALS: Final = (Status.OVERLOADED, Status.UNKNOWN_DAY)
+"""Refusals of every command for a day."""
 
 Token = Annotated[str, Meta(max_length=64)]
 
 
-class QuerySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The parameters of an address: one that is not known is a mistake."""
+class QueryParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the query parameters of endpoints; unknown parameters are rejected."""
 
 
-def outcome_reply(service: Service, call: Call, outcome: Outcome) -> Reply:
-    """What the engine said: an outcome, or the problem that its refusal is."""
-    service.metrics.outcome(outcome.status)
-    if not outcome.ok:
-        reply = refusal_reply(outcome, service.now_ms, call.request_id)
-        if outcome.status is Status.THROTTLED:
-            reply = msgspec.structs.replace(reply, headers=(*reply.headers, *_rate_headers(service, outcome, reply)))
-        return reply
-    return Reply(200, wire.outcome_body(outcome))
+def outcome_response(context: ServiceContext, request: ApiRequest, outcome: Outcome) -> ApiResponse:
+    """Return the engine's outcome as a 200 response, or its refusal as a problem document; count it in the metrics."""
+    context.metrics.record_outcome(outcome.status)
+    if outcome.ok:
+        return ApiResponse(200, outcome_body(outcome))
+    response = refusal_response(outcome, context.now_ms, request.request_id)
+    if outcome.status is Status.THROTTLED:
+        headers = (*response.headers, *_rate_limit_headers(context, outcome, response))
+        response = msgspec.structs.replace(response, headers=headers)
+    return response
 
 
-def _rate_headers(service: Service, outcome: Outcome, reply: Reply) -> tuple[tuple[str, str], ...]:
-    """Which token bucket has nothing left, when that will be otherwise, and how large it is: nothing is said of buckets
-    that had enough, because nobody has looked how much that was.
-    """
-    policy = service.rate_policies.get(outcome.reason)
+def _rate_limit_headers(
+    context: ServiceContext, outcome: Outcome, response: ApiResponse
+) -> tuple[tuple[str, str], ...]:
+    """Return the headers of the token bucket that refused. The levels of the other buckets are not known."""
+    policy = context.rate_limit_policies.get(outcome.reason)
     if policy is None:
         return ()
-    seconds = dict(reply.headers).get("retry-after", "")
+    seconds = dict(response.headers).get("retry-after", "")
     limit = f'"{outcome.reason}";r=0' + (f";t={seconds}" if seconds else "")
     return ("ratelimit", limit), ("ratelimit-policy", policy)
 
 
-def get(path: str, name: str, summary: str, handler: Any, answer: Any, **more: Any) -> Endpoint:
-    """An endpoint that is looked at."""
-    return Endpoint(method="GET", path=path, name=name, summary=summary, handler=handler, answer=answer, **more)
+def get(path: str, name: str, summary: str, handler: Any, response_type: Any, **options: Any) -> Endpoint:
+    """Declare a GET endpoint."""
+    return _endpoint("GET", path, name, summary, handler, response_type, **options)
 
 
-def post(path: str, name: str, summary: str, handler: Any, answer: Any = wire.OutcomeBody, **more: Any) -> Endpoint:
-    """An endpoint that does something."""
-    more.setdefault("body", NoFields)
-    return Endpoint(method="POST", path=path, name=name, summary=summary, handler=handler, answer=answer, **more)
+def post(
+    path: str, name: str, summary: str, handler: Any, response_type: Any = OutcomeBody, **options: Any
+) -> Endpoint:
+    """Declare a POST endpoint. Without ``body_type`` it takes an empty body."""
+    return _endpoint("POST", path, name, summary, handler, response_type, **{"body_type": NoFields, **options})
 
 
-def delete(path: str, name: str, summary: str, handler: Any, answer: Any, **more: Any) -> Endpoint:
-    """An endpoint that makes something be no more."""
-    return Endpoint(method="DELETE", path=path, name=name, summary=summary, handler=handler, answer=answer, **more)
+def put(path: str, name: str, summary: str, handler: Any, response_type: Any = OutcomeBody, **options: Any) -> Endpoint:
+    """Declare a PUT endpoint. Without ``body_type`` it takes an empty body."""
+    return _endpoint("PUT", path, name, summary, handler, response_type, **{"body_type": NoFields, **options})
 
 
-def put(path: str, name: str, summary: str, handler: Any, answer: Any = wire.OutcomeBody, **more: Any) -> Endpoint:
-    """An endpoint that makes something as it is said to be."""
-    more.setdefault("body", NoFields)
-    return Endpoint(method="PUT", path=path, name=name, summary=summary, handler=handler, answer=answer, **more)
+def delete(path: str, name: str, summary: str, handler: Any, response_type: Any, **options: Any) -> Endpoint:
+    """Declare a DELETE endpoint."""
+    return _endpoint("DELETE", path, name, summary, handler, response_type, **options)
+
+
+def _endpoint(
+    method: str, path: str, name: str, summary: str, handler: Any, response_type: Any, **options: Any
+) -> Endpoint:
+    return Endpoint(
+        method=method,
+        path=path,
+        name=name,
+        summary=summary,
+        handler=handler,
+        response_type=response_type,
+        **options,
+    )

@@ -1,123 +1,122 @@
-"""Events, for those who consume them: alone, or as a group that shares the work."""
+"""Endpoints for events and consumer groups."""
 
 from __future__ import annotations
 
 __all__ = ["EVENTS"]
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
-import msgspec
 from msgspec import Meta
 
-from quota_engine.api_schema import reservations as wire
-from quota_engine.api_schema.base import MaybeId
-from quota_engine.api_schema.operators import (
+from quota_engine.api_schema.base import OptionalId
+from quota_engine.api_schema.events import (
     AcknowledgeBody,
     AcknowledgedBody,
     ConsumerGroupCreatedBody,
     ConsumerGroupDeletedBody,
     ConsumerGroupsBody,
     CreateConsumerGroupBody,
-    group_body,
+    EventsBody,
+    TrimBody,
+    TrimmedBody,
+    consumer_group_body,
+    event_body,
 )
-from quota_engine.domain.events import Event, ReservationChanged
 from quota_engine.domain.validation import DURATION_MS_MAX
-from quota_engine.service.api.common import OFFICE, OPERATORS, READERS, SERVICES, QuerySettings, delete, get, post
-from quota_engine.service.http.endpoint import Call, Reply
+from quota_engine.service.api.common import OFFICE, OPERATORS, READERS, SERVICES, QueryParameters, delete, get, post
+from quota_engine.service.context import ServiceContext
+from quota_engine.service.http.request import ApiRequest
+from quota_engine.service.http.responses import ApiResponse
 
-if TYPE_CHECKING:
-    from quota_engine.service.app import Service
 
-
-class EventsQuery(QuerySettings, frozen=True, kw_only=True):
-    """From which event on, and how many; or for which consumer of a group."""
+class EventsQuery(QueryParameters, frozen=True, kw_only=True):
+    """The events above ``after``, or those leased to a consumer of a consumer group."""
 
     after: Annotated[int, Meta(ge=0, le=2**53 - 1)] = 0
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
-    group: MaybeId = ""
-    consumer: MaybeId = ""
+    consumer_group: OptionalId = ""
+    consumer: OptionalId = ""
     min_idle_ms: Annotated[int, Meta(ge=0, le=DURATION_MS_MAX)] = 60_000
 
 
-async def events(service: Service, call: Call) -> Reply:
-    name, asked = call.path["office"], call.query
-    if (asked.group or asked.consumer) and call.grant is not None:
-        # Reading for a group keeps the events for this consumer; an auditor changes nothing.
-        service.access.check(call.grant, SERVICES, name)
-    found = await service.engine.events(
-        name,
-        asked.after,
-        asked.limit,
-        consumer_group=asked.group or None,
-        consumer=asked.consumer or None,
-        min_idle_ms=asked.min_idle_ms,
+async def read_events(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    office, query = request.path["office"], request.query
+    if (query.consumer_group or query.consumer) and request.grant is not None:
+        # Reading for a group leases events to the consumer, which an auditor may not do.
+        context.access.authorize(request.grant, SERVICES, office)
+    events = await context.engine.events(
+        office,
+        query.after,
+        query.limit,
+        consumer_group=query.consumer_group or None,
+        consumer=query.consumer or None,
+        min_idle_ms=query.min_idle_ms,
     )
-    return Reply(
-        200,
-        wire.EventsBody(
-            office=name,
-            next_after=found[-1].number if found else asked.after,
-            events=[_event(one.number, one.event) for one in found],
-        ),
+    body = EventsBody(
+        office=office,
+        next_after=events[-1].number if events else query.after,
+        events=[event_body(event) for event in events],
     )
+    return ApiResponse(200, body)
 
 
-def _event(number: int, event: Event) -> wire.EventBody:
-    kind = type(event).__name__
-    if isinstance(event, ReservationChanged):
-        record = wire.reservation_body(event.reservation)
-        return wire.EventBody(number=number, at_ms=event.at_ms, kind=kind, verb=event.verb, reservation=record)
-    details = msgspec.to_builtins(event)
-    for name in ("type", "at_ms"):
-        details.pop(name, None)
-    details.get("rules", {}).pop("jitter_seed", None)  # a secret: with it cooling times could be foretold
-    return wire.EventBody(number=number, at_ms=event.at_ms, kind=kind, details=details)
+async def trim_events(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    events_left = await context.engine.trim_events(request.path["office"], request.body.through)
+    return ApiResponse(200, TrimmedBody(events_left=events_left))
 
 
-async def trim_events(service: Service, call: Call) -> Reply:
-    left = await service.engine.trim_events(call.path["office"], call.body.through)
-    return Reply(200, wire.TrimmedBody(events_left=left))
+async def list_consumer_groups(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    office = request.path["office"]
+    groups = await context.engine.list_consumer_groups(office)
+    body = ConsumerGroupsBody(office=office, consumer_groups=[consumer_group_body(group) for group in groups])
+    return ApiResponse(200, body)
 
 
-async def groups(service: Service, call: Call) -> Reply:
-    name = call.path["office"]
-    found = await service.engine.list_consumer_groups(name)
-    return Reply(200, ConsumerGroupsBody(office=name, consumer_groups=[group_body(one) for one in found]))
+async def create_consumer_group(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    path = request.path
+    created = await context.engine.create_consumer_group(path["office"], path["consumer_group"], request.body.after)
+    return ApiResponse(201 if created else 200, ConsumerGroupCreatedBody(created=created))
 
 
-async def create_consumer_group(service: Service, call: Call) -> Reply:
-    added = await service.engine.create_consumer_group(call.path["office"], call.path["group"], call.body.after)
-    return Reply(201 if added else 200, ConsumerGroupCreatedBody(created=added))
+async def delete_consumer_group(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    path = request.path
+    deleted = await context.engine.delete_consumer_group(path["office"], path["consumer_group"])
+    return ApiResponse(200, ConsumerGroupDeletedBody(deleted=deleted))
 
 
-async def delete_consumer_group(service: Service, call: Call) -> Reply:
-    return Reply(
-        200,
-        ConsumerGroupDeletedBody(
-            deleted=await service.engine.delete_consumer_group(call.path["office"], call.path["group"])
-        ),
-    )
+async def acknowledge(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    path = request.path
+    count = await context.engine.acknowledge(path["office"], path["consumer_group"], request.body.numbers)
+    return ApiResponse(200, AcknowledgedBody(acknowledged=count))
 
 
-async def acknowledge(service: Service, call: Call) -> Reply:
-    path = call.path
-    acknowledged = await service.engine.acknowledge(path["office"], path["group"], call.body.numbers)
-    return Reply(200, AcknowledgedBody(acknowledged=acknowledged))
-
-
-_GROUP: Final = OFFICE + "/groups/{group}"
+_GROUPS: Final = OFFICE + "/consumer-groups"
+_GROUP: Final = _GROUPS + "/{consumer_group}"
 
 EVENTS: Final = (
-    get(OFFICE + "/events", "events", "What has happened at an office, in order.", events, wire.EventsBody,
-        roles=READERS, query=EventsQuery, changes=True, problems=("unknown-name",)),
-    post(OFFICE + "/events/trim", "trim-events", "Drop events that all who need them have read.", trim_events,
-         wire.TrimmedBody, roles=OPERATORS, body=wire.TrimBody, problems=("unknown-name",)),
-    get(OFFICE + "/groups", "groups", "The groups of consumers that share an office's events.", groups, ConsumerGroupsBody,  # noqa: E501
-        roles=READERS, problems=("unknown-name",)),
-    post(_GROUP, "add-group", "Let a group of consumers begin; it keeps what it needs from being trimmed.", create_consumer_group,  # noqa: E501
-         ConsumerGroupCreatedBody, http=201, also_http=(200,), roles=SERVICES, body=CreateConsumerGroupBody, problems=("unknown-name",)),  # noqa: E501
-    delete(_GROUP, "drop-group", "Forget a group, and what its consumers have open.", delete_consumer_group, ConsumerGroupDeletedBody,  # noqa: E501
-           roles=SERVICES, problems=("unknown-name",)),
-    post(_GROUP + "/acknowledge", "acknowledge", "The group is done with these events.", acknowledge,
-         AcknowledgedBody, roles=SERVICES, body=AcknowledgeBody, problems=("unknown-name",)),
+    get(
+        OFFICE + "/events", "events", "Read an office's events in order.", read_events, EventsBody,
+        roles=READERS, query_type=EventsQuery, is_write=True, problems=("unknown-name",),
+    ),
+    post(
+        OFFICE + "/events/trim", "trim-events", "Delete events that all their readers have read.", trim_events,
+        TrimmedBody, roles=OPERATORS, body_type=TrimBody, problems=("unknown-name",),
+    ),
+    get(
+        _GROUPS, "consumer-groups", "List the consumer groups of an office.", list_consumer_groups, ConsumerGroupsBody,
+        roles=READERS, problems=("unknown-name",),
+    ),
+    post(
+        _GROUP, "create-consumer-group", "Create a consumer group. Events that it still needs are not trimmed.",
+        create_consumer_group, ConsumerGroupCreatedBody, status=201, other_statuses=(200,), roles=SERVICES,
+        body_type=CreateConsumerGroupBody, problems=("unknown-name",),
+    ),
+    delete(
+        _GROUP, "delete-consumer-group", "Delete a consumer group and the leases of its consumers.",
+        delete_consumer_group, ConsumerGroupDeletedBody, roles=SERVICES, problems=("unknown-name",),
+    ),
+    post(
+        _GROUP + "/acknowledge", "acknowledge", "Acknowledge events for a consumer group.", acknowledge,
+        AcknowledgedBody, roles=SERVICES, body_type=AcknowledgeBody, problems=("unknown-name",),
+    ),
 )  # fmt: skip

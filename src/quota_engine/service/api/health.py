@@ -1,31 +1,31 @@
-"""How the service itself is."""
+"""Endpoints that report whether the service runs and serves."""
 
 from __future__ import annotations
 
 __all__ = ["HEALTH"]
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from quota_engine.api_schema import reservations as wire
+from quota_engine.api_schema.operators import HealthBody
 from quota_engine.service.api.common import get
-from quota_engine.service.http.endpoint import Call, Reply
-
-if TYPE_CHECKING:
-    from quota_engine.service.app import Service
-
-
-async def live(service: Service, call: Call) -> Reply:
-    return Reply(200, wire.HealthBody(status="live"))
+from quota_engine.service.context import ServiceContext
+from quota_engine.service.http.request import ApiRequest
+from quota_engine.service.http.responses import ApiResponse
 
 
-async def ready(service: Service, call: Call) -> Reply:
-    state = await service.readiness()
-    return Reply(200 if state == "ready" else 503, wire.HealthBody(status=state))
+async def live(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    return ApiResponse(200, HealthBody(status="live"))
+
+
+async def ready(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    readiness = await context.check_readiness()
+    return ApiResponse(200 if readiness == "ready" else 503, HealthBody(status=readiness))
 
 
 HEALTH: Final = (
-    get("/health/live", "live", "Whether the process runs.", live, wire.HealthBody,
-        asks_store=False),
-    get("/health/ready", "ready", "Whether it serves: false while it drains, or the store is away.", ready,
-        wire.HealthBody, also_http=(503,), asks_store=False),
+    get("/health/live", "live", "Report that the process runs.", live, HealthBody, uses_store=False),
+    get(
+        "/health/ready", "ready", "Report whether the process serves; 503 while it drains or the store is unavailable.",
+        ready, HealthBody, other_statuses=(503,), uses_store=False,
+    ),
 )  # fmt: skip

@@ -1,197 +1,214 @@
-"""A reservation's life: from reserve to check-in."""
+"""Endpoints for reservations, from reserve to check-in."""
 
 from __future__ import annotations
 
 __all__ = ["RESERVATIONS"]
 
 import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 from msgspec import Meta
 from msgspec.structs import replace
 
 from quota_engine.admission import Caller
-from quota_engine.api_schema import reservations as wire
-from quota_engine.api_schema.operators import DayListBody, MovedToBody
+from quota_engine.api_schema.reservations import (
+    CallerBody,
+    ConfirmBody,
+    DayListBody,
+    MovedToBody,
+    RescheduleBody,
+    ReservationBody,
+    ReserveBody,
+    StepBody,
+    WaitListPositionBody,
+    reservation_body,
+)
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.service.api.common import (
     DAY,
-    OF_STEP,
     OFFICES,
     SERVICES,
     STAFF,
-    QuerySettings,
+    STEP_REFUSALS,
+    QueryParameters,
     get,
-    outcome_reply,
+    outcome_response,
     post,
 )
-from quota_engine.service.auth import Role
-from quota_engine.service.http.endpoint import Call, Endpoint, Reply
+from quota_engine.service.context import ServiceContext
+from quota_engine.service.http.auth import Role
+from quota_engine.service.http.endpoint import Endpoint
 from quota_engine.service.http.problems import Problem
-
-if TYPE_CHECKING:
-    from quota_engine.service.app import Service
+from quota_engine.service.http.request import ApiRequest
+from quota_engine.service.http.responses import ApiResponse
 
 S = Status
 
 
-class DayListQuery(QuerySettings, frozen=True, kw_only=True):
-    """Which part of the list."""
+class DayListQuery(QueryParameters, frozen=True, kw_only=True):
+    """A page of a day's list: ``limit`` reservations after the first ``skip``."""
 
     skip: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
     limit: Annotated[int, Meta(ge=1, le=1_000)] = 1_000
 
 
-_NOBODY: Final = Caller()
+_UNKNOWN_CALLER: Final = Caller()
 
 
-async def reserve(service: Service, call: Call) -> Reply:
-    body: wire.ReserveBody = call.body
-    key = call.headers.get(b"idempotency-key", b"").decode("latin-1")
-    if not key:
-        raise Problem("bad-request", "send  Idempotency-Key: a key that is new for each wish")
-    outcome = await service.engine.reserve(
-        call.path["office"],
-        call.path["day"],
+async def reserve(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    body: ReserveBody = request.body
+    idempotency_key = request.headers.get(b"idempotency-key", b"").decode("latin-1")
+    if not idempotency_key:
+        raise Problem("bad-request", "send  Idempotency-Key: a new key for each booking")
+    outcome = await context.engine.reserve(
+        request.path["office"],
+        request.path["day"],
         body.applicants,
-        service=body.service,
-        service_unit=body.service_unit,
-        session=body.session,
-        channel=body.channel,
-        group=body.group,
-        idempotency_key=key,
+        **body.selection(),
+        idempotency_key=idempotency_key,
         join_wait_list=body.join_wait_list,
         hold_ttl_ms=body.hold_ttl_ms,
         admission_pass=body.admission_pass,
         caller=_caller(body.caller),
     )
-    reply = outcome_reply(service, call, outcome)
+    response = outcome_response(context, request, outcome)
     if outcome.replayed or outcome.resumed or not outcome.ok:
-        return reply
-    http = 202 if outcome.status is Status.WAITING else 201
-    return Reply(http, reply.body, (("location", f"/v1/reservations/{outcome.reference}"),))
+        return response
+    status = 202 if outcome.status is Status.WAITING else 201
+    return ApiResponse(status, response.body, (("location", f"/v1/reservations/{outcome.reference}"),))
 
 
-def _caller(body: wire.CallerBody) -> Caller | None:
+def _caller(body: CallerBody) -> Caller | None:
     caller = Caller(body.account, body.network, body.device)
-    return None if caller == _NOBODY else caller
+    return None if caller == _UNKNOWN_CALLER else caller
 
 
-async def reservation(service: Service, call: Call) -> Reply:
-    record = await service.engine.lookup(call.path["reference"])
-    if record is None:
-        raise Problem.of_outcome(Outcome(Status.NOT_FOUND), service.now_ms())
-    body = wire.reservation_body(record)
-    if record.state is State.WAITING:
-        place = await service.engine.wait_list_position(record.reference)
-        if place is not None:
-            body = replace(body, wait_list_position=wire.WaitListPositionBody(ahead=place.ahead, waiting=place.waiting))
-    elif record.state is State.MOVED:
-        body = replace(body, moved_to=await service.engine.find_moved(record.reference))
-    return Reply(200, body)
+async def get_reservation(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    reservation = await context.engine.lookup(request.path["reference"])
+    if reservation is None:
+        raise Problem.from_outcome(Outcome(Status.NOT_FOUND), context.now_ms())
+    body = reservation_body(reservation)
+    if reservation.state is State.WAITING:
+        position = await context.engine.wait_list_position(reservation.reference)
+        if position is not None:
+            position_body = WaitListPositionBody(ahead=position.ahead, waiting=position.waiting)
+            body = replace(body, wait_list_position=position_body)
+    elif reservation.state is State.MOVED:
+        body = replace(body, moved_to=await context.engine.find_moved(reservation.reference))
+    return ApiResponse(200, body)
 
 
-async def moved_to(service: Service, call: Call) -> Reply:
-    return Reply(200, MovedToBody(reference=await service.engine.find_moved(call.path["reference"])))
+async def find_moved(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    return ApiResponse(200, MovedToBody(reference=await context.engine.find_moved(request.path["reference"])))
 
 
-async def day_list(service: Service, call: Call) -> Reply:
-    asked: DayListQuery = call.query
-    office, day = call.path["office"], call.path["day"]
-    found = await service.engine.list_reservations(office, day)
-    part = found[asked.skip : asked.skip + asked.limit]
-    return Reply(
-        200,
-        DayListBody(
-            office=office,
-            day=datetime.date.fromisoformat(day),
-            total=len(found),
-            reservations=[wire.reservation_body(record) for record in part],
-        ),
+async def list_day(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    query: DayListQuery = request.query
+    office, day = request.path["office"], request.path["day"]
+    reservations = await context.engine.list_reservations(office, day)
+    page = reservations[query.skip : query.skip + query.limit]
+    body = DayListBody(
+        office=office,
+        day=datetime.date.fromisoformat(day),
+        total=len(reservations),
+        reservations=[reservation_body(reservation) for reservation in page],
     )
+    return ApiResponse(200, body)
 
 
-async def confirm(service: Service, call: Call) -> Reply:
-    body: wire.ConfirmBody = call.body
-    engine, reference = service.engine, call.path["reference"]
-    return outcome_reply(
-        service,
-        call,
-        await engine.confirm(
-            reference, owner=body.owner or None, expected_version=body.expected_version, reacquire=body.reacquire
-        ),
+async def confirm(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    body: ConfirmBody = request.body
+    outcome = await context.engine.confirm(
+        request.path["reference"],
+        owner=body.owner or None,
+        expected_version=body.expected_version,
+        reacquire=body.reacquire,
     )
+    return outcome_response(context, request, outcome)
 
 
 def _step(method: str) -> Any:
-    async def step(service: Service, call: Call) -> Reply:
-        body: wire.StepBody = call.body
-        run = getattr(service.engine, method)
-        outcome = await run(call.path["reference"], owner=body.owner or None, expected_version=body.expected_version)
-        return outcome_reply(service, call, outcome)
+    """Return a handler that calls the engine's method with the reference, its owner and its expected version."""
 
-    return step
+    async def handle(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+        body: StepBody = request.body
+        step = getattr(context.engine, method)
+        outcome = await step(
+            request.path["reference"], owner=body.owner or None, expected_version=body.expected_version
+        )
+        return outcome_response(context, request, outcome)
+
+    return handle
 
 
-async def reschedule(service: Service, call: Call) -> Reply:
-    body: wire.MoveBody = call.body
-    if body.office and call.grant is not None:
-        # The address has the office that it leaves; a token has to be good for the one that it goes to as well.
-        service.access.check(call.grant, SERVICES, body.office)
-    outcome = await service.engine.reschedule(
-        call.path["reference"],
+async def reschedule(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    body: RescheduleBody = request.body
+    if body.office and request.grant is not None:
+        # The path names the office that the reservation leaves; the token has to cover the other one as well.
+        context.access.authorize(request.grant, SERVICES, body.office)
+    outcome = await context.engine.reschedule(
+        request.path["reference"],
         body.day,
         office=body.office,
-        service=body.service,
-        service_unit=body.service_unit,
-        session=body.session,
-        channel=body.channel,
-        group=body.group,
+        **body.selection(),
         owner=body.owner or None,
         expected_version=body.expected_version,
     )
-    return outcome_reply(service, call, outcome)
+    return outcome_response(context, request, outcome)
 
 
-_OF_RESERVE: Final = (
-    S.OVERLOADED, S.CONFLICT, S.RESERVATION_ENDED, S.NOT_ADMITTED, S.THROTTLED, S.COMMAND_EXPIRED, S.UNKNOWN_DAY, S.UNKNOWN_QUOTA, S.DAY_CLOSED,  # noqa: E501
-    S.DAY_OVER, S.NOT_OPEN, S.PARTY_TOO_LARGE, S.BLOCKED, S.IDENTITY_LIMIT, S.SOLD_OUT, S.WAIT_LIST_FULL,
+_RESERVE_REFUSALS: Final = (
+    S.OVERLOADED, S.CONFLICT, S.RESERVATION_ENDED, S.NOT_ADMITTED, S.THROTTLED, S.COMMAND_EXPIRED, S.UNKNOWN_DAY,
+    S.UNKNOWN_QUOTA, S.DAY_CLOSED, S.DAY_OVER, S.NOT_OPEN, S.PARTY_TOO_LARGE, S.BLOCKED, S.IDENTITY_LIMIT, S.SOLD_OUT,
+    S.WAIT_LIST_FULL,
 )  # fmt: skip
-_OF_MOVE: Final = (
-    *OF_STEP, S.UNKNOWN_DAY, S.UNKNOWN_QUOTA, S.DAY_CLOSED, S.DAY_OVER, S.NOT_OPEN, S.TOO_LATE, S.MOVES_EXCEEDED,
-    S.IDENTITY_LIMIT, S.SOLD_OUT, S.MOVING, S.COMMAND_EXPIRED, S.RESERVATION_ENDED, S.CONFLICT, S.PARTY_TOO_LARGE, S.BLOCKED,  # noqa: E501
+_RESCHEDULE_REFUSALS: Final = (
+    *STEP_REFUSALS, S.UNKNOWN_DAY, S.UNKNOWN_QUOTA, S.DAY_CLOSED, S.DAY_OVER, S.NOT_OPEN, S.TOO_LATE, S.MOVES_EXCEEDED,
+    S.IDENTITY_LIMIT, S.SOLD_OUT, S.MOVING, S.COMMAND_EXPIRED, S.RESERVATION_ENDED, S.CONFLICT, S.PARTY_TOO_LARGE,
+    S.BLOCKED,
 )  # fmt: skip
 _RESERVATION: Final = "/v1/reservations/{reference}"
 
 
-def _of_reservation(
-    name: str, summary: str, handler: Any, roles: frozenset[Role], *more: Status, body: type = wire.StepBody
+def _step_endpoint(
+    name: str, summary: str, handler: Any, roles: frozenset[Role], *refusals: Status, body_type: type = StepBody
 ) -> Endpoint:
     path = f"{_RESERVATION}/{name}"
-    return post(path, name, summary, handler, roles=roles, body=body, statuses=(*OF_STEP, *more))
+    all_refusals = (*STEP_REFUSALS, *refusals)
+    return post(path, name, summary, handler, roles=roles, body_type=body_type, refusals=all_refusals)
 
 
 RESERVATIONS: Final = (
     post(
         DAY + "/reservations", "reserve", "Hold places for a party, all or nothing.", reserve,
-        http=201, also_http=(200, 202), roles=SERVICES, body=wire.ReserveBody, needs_key=True,
-        statuses=_OF_RESERVE, problems=("unknown-name",),
+        status=201, other_statuses=(200, 202), roles=SERVICES, body_type=ReserveBody, needs_idempotency_key=True,
+        refusals=_RESERVE_REFUSALS, problems=("unknown-name",),
     ),
-    _of_reservation(
-        "confirm", "Make a hold a place, and give it a queue number.", confirm, SERVICES, S.DAY_CLOSED, S.DAY_OVER,
-        body=wire.ConfirmBody,
+    _step_endpoint(
+        "confirm", "Confirm a hold and assign queue numbers.", confirm, SERVICES, S.DAY_CLOSED, S.DAY_OVER,
+        body_type=ConfirmBody,
     ),
-    get(_RESERVATION, "lookup", "A reservation as it stands now.", reservation, wire.ReservationBody, roles=STAFF,
-        statuses=(S.NOT_FOUND,)),
-    get(_RESERVATION + "/moved-to", "moved-to", "Where a reservation goes on that was moved to another office.",
-        moved_to, MovedToBody, roles=STAFF),
-    get(DAY + "/reservations", "reservations", "The list of a day, for the people at the office.", day_list,
-        DayListBody, roles=OFFICES, query=DayListQuery, problems=("unknown-name",)),
-    _of_reservation("release", "Give up a hold, or leave the wait list.", _step("release"), SERVICES),
-    _of_reservation("cancel", "Give up a confirmed place.", _step("cancel"), SERVICES, S.DAY_OVER),
-    post(_RESERVATION + "/reschedule", "reschedule", "Move to another day or office, or keep the place.", reschedule,
-         roles=SERVICES, body=wire.MoveBody, statuses=_OF_MOVE, problems=("unknown-name",)),
-    _of_reservation("check-in", "The party has come.", _step("check_in"), STAFF, S.DAY_OVER, S.TOO_EARLY),
-    _of_reservation("no-show", "The party has not come.", _step("mark_no_show"), STAFF, S.TOO_EARLY),
+    get(
+        _RESERVATION, "lookup", "Get a reservation.", get_reservation, ReservationBody, roles=STAFF,
+        refusals=(S.NOT_FOUND,),
+    ),
+    get(
+        _RESERVATION + "/moved-to", "moved-to", "Find the new reference of a reservation that moved to another office.",
+        find_moved, MovedToBody, roles=STAFF,
+    ),
+    get(
+        DAY + "/reservations", "reservations", "List the reservations of a day, for the office's staff.", list_day,
+        DayListBody, roles=OFFICES, query_type=DayListQuery, problems=("unknown-name",),
+    ),
+    _step_endpoint("release", "Release a hold, or leave the wait list.", _step("release"), SERVICES),
+    _step_endpoint("cancel", "Cancel a confirmed reservation.", _step("cancel"), SERVICES, S.DAY_OVER),
+    post(
+        _RESERVATION + "/reschedule", "reschedule", "Move to another day or office, or keep the place.", reschedule,
+        roles=SERVICES, body_type=RescheduleBody, refusals=_RESCHEDULE_REFUSALS, problems=("unknown-name",),
+    ),
+    _step_endpoint(
+        "check-in", "Mark the party as attended.", _step("check_in"), STAFF, S.DAY_OVER, S.TOO_EARLY,
+    ),
+    _step_endpoint("no-show", "Mark the party as a no-show.", _step("mark_no_show"), STAFF, S.TOO_EARLY),
 )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Waiting rooms: making one, joining, polls and streams of how it stands, entering, and what operators do.
+"""Endpoints for waiting rooms: create, join, poll or stream, enter, and the operators' controls.
 
-A poll is answered from the look that this process has, which is at most half a second old: it costs no call of the
-store. Identities are in bodies only; a ticket names nobody.
+A poll is answered from this process's view of the room, which is at most half a second old, so it calls no store.
+Identities are in bodies only; a ticket identifies nobody.
 """
 
 from __future__ import annotations
@@ -9,68 +9,78 @@ from __future__ import annotations
 __all__ = ["ROOMS"]
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
-from quota_engine.api_schema import rooms as wire
+from quota_engine.api_schema.rooms import (
+    CreateRoomBody,
+    EnterBody,
+    EnterResultBody,
+    JoinBody,
+    OpenRoomBody,
+    PaceBody,
+    RoomBody,
+    TicketBody,
+    room_body,
+)
+from quota_engine.api_schema.tickets import TicketStatusBody, ticket_status_body
 from quota_engine.domain.errors import UnknownName
 from quota_engine.engine.waiting_rooms import AsyncWaitingRoom
 from quota_engine.service.api.common import AUDITORS, OPERATORS, SERVICES, get, post, put
-from quota_engine.service.api.room_response_cache import RoomSummary
-from quota_engine.service.http.endpoint import Call, Reply, tagged_reply
-from quota_engine.service.http.problems import OF_ROOM_STATUS, Problem
-from quota_engine.service.http.sse import Stream, StreamEvent
+from quota_engine.service.context import ServiceContext
+from quota_engine.service.http.problems import ROOM_STATUS_PROBLEMS, Problem
+from quota_engine.service.http.request import ApiRequest
+from quota_engine.service.http.responses import ApiResponse, etag_response
+from quota_engine.service.http.sse import EventStream, StreamEvent
+from quota_engine.service.room_response_cache import RoomSnapshot
 from quota_engine.waiting_room.machine import RoomResult, RoomStatus, RoomView
 from quota_engine.waiting_room.polling import ticket_poll_after_ms
-from quota_engine.waiting_room.summary import RoomSummary as OperatorsLook
-from quota_engine.waiting_room.summary import summarize_room
+from quota_engine.waiting_room.summary import RoomSummary, summarize_room
 from quota_engine.waiting_room.transcript import RoomTranscript
 
-if TYPE_CHECKING:
-    from quota_engine.service.app import Service
-
 S = RoomStatus
-_WATCHED_MS: Final = 200
-"""Streams look at a room four times a second, for all who listen, and each time anew: what another process changes
-is told as soon as what this one does.
+_STREAM_MAX_AGE_MS: Final = 200
+"""Age above which a stream reads the room again.
+
+Streams read four times a second, so a change by another process shows as soon as one by this process.
 """
 _ROOM: Final = "/v1/rooms/{room}"
 _TICKET: Final = _ROOM + "/tickets/{ticket}"
 
 
-def _of(service: Service, call: Call) -> AsyncWaitingRoom:
-    return service.engine.room(call.path["room"])
+def _room(context: ServiceContext, request: ApiRequest) -> AsyncWaitingRoom:
+    return context.engine.room(request.path["room"])
 
 
-async def _allowed(service: Service, call: Call) -> AsyncWaitingRoom:
-    """The room, if the caller's token is good for its office."""
-    room = _of(service, call)
-    service.access.check_office(call.grant, (await room.view()).config.office)
+async def _authorized_room(context: ServiceContext, request: ApiRequest) -> AsyncWaitingRoom:
+    """Return the room, after checking that the caller's token covers its office."""
+    room = _room(context, request)
+    context.access.authorize_office(request.grant, (await room.view()).config.office)
     return room
 
 
-def _checked(status: RoomStatus, service: Service, retry_at_ms: int = 0) -> None:
-    """Raise what a refusal is."""
+def _raise_refusal(context: ServiceContext, status: RoomStatus, retry_at_ms: int = 0) -> None:
+    """Raise the problem of a refusal; return if ``status`` is a success."""
     if status is S.NOT_FOUND:
-        raise UnknownName("room", "there is none of this name, or it has been forgotten", "one that has been made")
-    if status in OF_ROOM_STATUS:
-        raise Problem.of_room(status, retry_at_ms, service.now_ms())
+        raise UnknownName("room", "no such room, or its retention has ended", "the id of an existing room")
+    if status in ROOM_STATUS_PROBLEMS:
+        raise Problem.from_room_status(status, retry_at_ms, context.now_ms())
 
 
-def _told(call: Call, view: RoomView) -> Reply:
-    return Reply(200, wire.room_body(call.path["room"], view))
+def _room_response(request: ApiRequest, view: RoomView, status: int = 200) -> ApiResponse:
+    return ApiResponse(status, room_body(request.path["room"], view))
 
 
-async def create(service: Service, call: Call) -> Reply:
-    body: wire.CreateRoomBody = call.body
-    service.access.check_office(call.grant, body.office)
-    room = _of(service, call)
-    was_there = True
+async def create_room(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    body: CreateRoomBody = request.body
+    context.access.authorize_office(request.grant, body.office)
+    room = _room(context, request)
+    existed = True
     try:
         await room.view()
     except UnknownName:
-        was_there = False
+        existed = False
     status = await room.create(
         body.office,
         body.first_day,
@@ -81,136 +91,162 @@ async def create(service: Service, call: Call) -> Reply:
         entropy_source=body.entropy_source,
         channel=body.channel,
         group=body.group,
-        settings=body.settings.settings(),
+        settings=body.settings.to_settings(),
     )
-    _checked(status, service)
-    reply = _told(call, await room.view())
-    return reply if was_there else Reply(201, reply.body)
+    _raise_refusal(context, status)
+    return _room_response(request, await room.view(), 200 if existed else 201)
 
 
-async def room(service: Service, call: Call) -> Reply:
-    return service.room_looks.reply(call.path["room"], await _of(service, call).view())
+async def get_room(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    return context.room_responses.response(request.path["room"], await _room(context, request).view())
 
 
-async def room_stream(service: Service, call: Call) -> Stream:
-    async def show(look: RoomSummary) -> StreamEvent:
-        return StreamEvent("room", look.content)
+async def stream_room(context: ServiceContext, request: ApiRequest) -> EventStream:
+    async def render(snapshot: RoomSnapshot) -> StreamEvent:
+        return StreamEvent("room", snapshot.content)
 
-    return await _listen(service, call, show)
-
-
-async def join(service: Service, call: Call) -> Reply:
-    body: wire.JoinBody = call.body
-    room = await _allowed(service, call)
-    found = await room.join(body.identity, replaces_ticket=body.replaces_ticket)
-    _checked(found.status, service, found.retry_at_ms)
-    view, standing = await room.view(), await room.status(found.ticket)
-    poll_after_ms = ticket_poll_after_ms(view, standing)
-    answer = wire.TicketBody(ticket=found.ticket, replayed=found.replayed, poll_after_ms=poll_after_ms)
-    return Reply(200 if found.replayed else 201, answer)
+    return await _open_stream(context, request, render)
 
 
-async def _standing(service: Service, call: Call) -> wire.TicketStatusBody:
-    room = _of(service, call)
-    standing = await room.status(call.path["ticket"])
-    return wire.ticket_status_body(await room.view(), standing)
+async def join(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    body: JoinBody = request.body
+    room = await _authorized_room(context, request)
+    joined = await room.join(body.identity, replaces_ticket=body.replaces_ticket)
+    _raise_refusal(context, joined.status, joined.retry_at_ms)
+    poll_after_ms = ticket_poll_after_ms(await room.view(), await room.status(joined.ticket))
+    ticket = TicketBody(ticket=joined.ticket, replayed=joined.replayed, poll_after_ms=poll_after_ms)
+    return ApiResponse(200 if joined.replayed else 201, ticket)
 
 
-async def standing(service: Service, call: Call) -> Reply:
-    return tagged_reply(await _standing(service, call))
+async def _ticket_status(context: ServiceContext, request: ApiRequest) -> TicketStatusBody:
+    room = _room(context, request)
+    ticket_status = await room.status(request.path["ticket"])
+    return ticket_status_body(await room.view(), ticket_status)
 
 
-async def standing_stream(service: Service, call: Call) -> Stream:
-    async def show(look: RoomSummary) -> StreamEvent:
-        return StreamEvent("ticket_status", msgspec.json.encode(await _standing(service, call)))
-
-    return await _listen(service, call, show)
+async def get_ticket(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    return etag_response(await _ticket_status(context, request))
 
 
-async def _listen(service: Service, call: Call, show: Callable[[RoomSummary], Awaitable[StreamEvent]]) -> Stream:
-    name, room = call.path["room"], _of(service, call)
+async def stream_ticket(context: ServiceContext, request: ApiRequest) -> EventStream:
+    async def render(_: RoomSnapshot) -> StreamEvent:
+        return StreamEvent("ticket_status", msgspec.json.encode(await _ticket_status(context, request)))
 
-    async def look() -> RoomSummary:
-        return service.room_looks.look(name, await room.view(max_age_ms=_WATCHED_MS))
-
-    return await service.streams.listen(("room", name), look, show)
+    return await _open_stream(context, request, render)
 
 
-async def enter(service: Service, call: Call) -> Reply:
-    body: wire.EnterBody = call.body
-    room = await _allowed(service, call)
-    found = await room.enter(body.ticket, body.identity)
-    told = wire.ticket_status_body(await room.view(), found.ticket_status)
-    if not found.ok:
-        raise Problem.of_standing(told, service.now_ms())
-    return Reply(
-        200, wire.EnterResultBody(admission_pass=found.admission_pass, until_at_ms=found.until_ms, ticket_status=told)
+async def _open_stream(
+    context: ServiceContext, request: ApiRequest, render: Callable[[RoomSnapshot], Awaitable[StreamEvent]]
+) -> EventStream:
+    name, room = request.path["room"], _room(context, request)
+
+    async def read() -> RoomSnapshot:
+        return context.room_responses.snapshot(name, await room.view(max_age_ms=_STREAM_MAX_AGE_MS))
+
+    return await context.streams.open(("room", name), read, render)
+
+
+async def enter(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    body: EnterBody = request.body
+    room = await _authorized_room(context, request)
+    entered = await room.enter(body.ticket, body.identity)
+    ticket_status = ticket_status_body(await room.view(), entered.ticket_status)
+    if not entered.ok:
+        raise Problem.from_ticket_status(ticket_status, context.now_ms())
+    result = EnterResultBody(
+        admission_pass=entered.admission_pass, until_at_ms=entered.until_ms, ticket_status=ticket_status
     )
+    return ApiResponse(200, result)
 
 
-async def _answered(service: Service, call: Call, room: AsyncWaitingRoom, answer: RoomResult) -> Reply:
-    _checked(answer.status, service, answer.retry_at_ms)
-    return _told(call, answer.view or await room.view())
+async def _operated(
+    context: ServiceContext, request: ApiRequest, room: AsyncWaitingRoom, result: RoomResult
+) -> ApiResponse:
+    _raise_refusal(context, result.status, result.retry_at_ms)
+    return _room_response(request, result.view or await room.view())
 
 
-async def open_room(service: Service, call: Call) -> Reply:
-    room = await _allowed(service, call)
-    return await _answered(service, call, room, await room.open(call.body.entropy))
+async def open_room(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    room = await _authorized_room(context, request)
+    return await _operated(context, request, room, await room.open(request.body.entropy))
 
 
-async def set_pace(service: Service, call: Call) -> Reply:
-    room = await _allowed(service, call)
-    answer = await room.set_pace(call.body.per_minute_min, call.body.per_minute_max)
-    return await _answered(service, call, room, answer)
+async def set_pace(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    room = await _authorized_room(context, request)
+    result = await room.set_pace(request.body.per_minute_min, request.body.per_minute_max)
+    return await _operated(context, request, room, result)
 
 
-async def close(service: Service, call: Call) -> Reply:
-    room = await _allowed(service, call)
-    return await _answered(service, call, room, await room.close())
+async def close_room(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    room = await _authorized_room(context, request)
+    return await _operated(context, request, room, await room.close())
 
 
-async def look(service: Service, call: Call) -> Reply:
-    room = await _allowed(service, call)
-    return Reply(200, summarize_room(call.path["room"], await room.view()))
+async def get_summary(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    room = await _authorized_room(context, request)
+    return ApiResponse(200, summarize_room(request.path["room"], await room.view()))
 
 
-async def record(service: Service, call: Call) -> Reply:
-    return Reply(200, await _of(service, call).transcript())
+async def get_transcript(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    return ApiResponse(200, await _room(context, request).transcript())
 
 
-def _kinds(*statuses: RoomStatus, also: tuple[str, ...] = ()) -> tuple[str, ...]:
-    return ("unknown-name", *(OF_ROOM_STATUS[status].type for status in statuses), *also)
+def _problems(*statuses: RoomStatus, others: tuple[str, ...] = ()) -> tuple[str, ...]:
+    return ("unknown-name", *(ROOM_STATUS_PROBLEMS[status].name for status in statuses), *others)
 
 
-_SEEN: Final = ("unknown-name",)
-_OPERATES: Final[dict[str, Any]] = {"roles": OPERATORS, "checks_office": True}
+_READ_PROBLEMS: Final = ("unknown-name",)
+_OPERATION: Final[dict[str, Any]] = {"roles": OPERATORS, "handler_checks_office": True}
 
 ROOMS: Final = (
-    put(_ROOM, "create-room", "Make a waiting room, before it opens. Safe to repeat.", create, wire.RoomBody,
-        http=201, also_http=(200,), body=wire.CreateRoomBody, problems=_kinds(S.OVERLOADED, S.CONFLICT, S.ROOM_CLOSED),
-        **_OPERATES),
-    get(_ROOM, "room", "A waiting room as it stands.", room, wire.RoomBody, is_tagged=True, problems=_SEEN),
-    get(_ROOM + "/stream", "room-stream", "The same as events (`room`): at once, and at each change.", room_stream,
-        wire.RoomBody, streams=True, problems=_SEEN),
-    post(_ROOM + "/tickets", "join", "Take a ticket, or get again the one that somebody has.", join, wire.TicketBody,
-         http=201, also_http=(200,), roles=SERVICES, checks_office=True, body=wire.JoinBody,
-         problems=_kinds(S.OVERLOADED, S.ROOM_CLOSED, S.NOT_OPEN, S.FULL)),
-    get(_TICKET, "ticket", "How a ticket stands: position, time, and chances.", standing, wire.TicketStatusBody,
-        is_tagged=True, problems=_SEEN),
-    get(_TICKET + "/stream", "ticket-stream", "The same as events (`standing`).", standing_stream, wire.TicketStatusBody,  # noqa: E501
-        streams=True, problems=_SEEN),
-    post(_ROOM + "/admission", "enter", "Take the turn of a ticket that is called: the pass to reserve with.", enter,
-         wire.EnterResultBody, roles=SERVICES, checks_office=True, body=wire.EnterBody, changes=False,
-         problems=_kinds(S.ROOM_CLOSED, also=("room-not-called", "room-turn-lapsed"))),
-    post(_ROOM + "/open", "open-room", "Open a room with what its public source of chance has said.", open_room,
-         wire.RoomBody, body=wire.OpenRoomBody, problems=_kinds(S.OVERLOADED, S.CONFLICT, S.ROOM_CLOSED, S.NOT_OPEN),
-         **_OPERATES),
-    put(_ROOM + "/pace", "set-pace", "Let a room's pace go between these bounds from now on.", set_pace, wire.RoomBody,
-        body=wire.PaceBody, problems=_kinds(S.OVERLOADED, S.ROOM_CLOSED), **_OPERATES),
-    post(_ROOM + "/close", "close-room", "End a room now, for all at once.", close, wire.RoomBody,
-         problems=_kinds(S.OVERLOADED), **_OPERATES),
-    get(_ROOM + "/look", "room-look", "How a room goes, as the operators' board shows it.", look, OperatorsLook,
-        roles=AUDITORS, checks_office=True, problems=_SEEN),
-    get(_ROOM + "/record", "room-record", "The record to publish, with which anybody can check the order.", record,
-        RoomTranscript, problems=_SEEN),
+    put(
+        _ROOM, "create-room", "Create a waiting room before it opens. Safe to repeat.", create_room, RoomBody,
+        status=201, other_statuses=(200,), body_type=CreateRoomBody,
+        problems=_problems(S.OVERLOADED, S.CONFLICT, S.ROOM_CLOSED), **_OPERATION,
+    ),
+    get(
+        _ROOM, "room", "Get the state of a waiting room.", get_room, RoomBody, has_etag=True, problems=_READ_PROBLEMS,
+    ),
+    get(
+        _ROOM + "/stream", "room-stream", "Stream the state of a room: an event `room` at once and at each change.",
+        stream_room, RoomBody, is_stream=True, problems=_READ_PROBLEMS,
+    ),
+    post(
+        _ROOM + "/tickets", "join", "Join a room: get a ticket, or the one that the identity already has.", join,
+        TicketBody, status=201, other_statuses=(200,), roles=SERVICES, handler_checks_office=True, body_type=JoinBody,
+        problems=_problems(S.OVERLOADED, S.ROOM_CLOSED, S.NOT_OPEN, S.FULL),
+    ),
+    get(
+        _TICKET, "ticket", "Get the status of a ticket: position, expected wait and chance.", get_ticket,
+        TicketStatusBody, has_etag=True, problems=_READ_PROBLEMS,
+    ),
+    get(
+        _TICKET + "/stream", "ticket-stream", "Stream the status of a ticket as events `ticket_status`.", stream_ticket,
+        TicketStatusBody, is_stream=True, problems=_READ_PROBLEMS,
+    ),
+    post(
+        _ROOM + "/enter", "enter", "Get the admission pass of a called ticket.", enter, EnterResultBody,
+        roles=SERVICES, handler_checks_office=True, body_type=EnterBody, is_write=False,
+        problems=_problems(S.ROOM_CLOSED, others=("room-not-called", "room-turn-missed")),
+    ),
+    post(
+        _ROOM + "/open", "open-room", "Open a room with the text of its public entropy source.", open_room, RoomBody,
+        body_type=OpenRoomBody, problems=_problems(S.OVERLOADED, S.CONFLICT, S.ROOM_CLOSED, S.NOT_OPEN), **_OPERATION,
+    ),
+    put(
+        _ROOM + "/pace", "set-pace", "Set the bounds of a room's pace.", set_pace, RoomBody, body_type=PaceBody,
+        problems=_problems(S.OVERLOADED, S.ROOM_CLOSED), **_OPERATION,
+    ),
+    post(
+        _ROOM + "/close", "close-room", "Close a room now, for all its tickets.", close_room, RoomBody,
+        problems=_problems(S.OVERLOADED), **_OPERATION,
+    ),
+    get(
+        _ROOM + "/summary", "room-summary", "Get the summary of a room that the operators' page shows.", get_summary,
+        RoomSummary, roles=AUDITORS, handler_checks_office=True, problems=_READ_PROBLEMS,
+    ),
+    get(
+        _ROOM + "/transcript", "room-transcript", "Get the public transcript, from which anyone can verify the order.",
+        get_transcript, RoomTranscript, problems=_READ_PROBLEMS,
+    ),
 )  # fmt: skip

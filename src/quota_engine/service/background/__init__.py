@@ -1,4 +1,4 @@
-"""Background tasks of the service: publishing days, supervising waiting rooms, preparing draw files.
+"""Work that the service does on its own: publish days, create waiting rooms, write the files of draws.
 
-May import the engine and the service's http package; never handlers.
+May import the engine and the service's http package; never the context or the handlers.
 """

@@ -1,4 +1,4 @@
-"""The service's configuration file: its schema, its checks and what it sets up.
+"""Configuration of the service: its file, the environment and command-line options, checked and put together.
 
-May import admission and catalog; never handlers.
+May import the catalog, admission, waiting rooms, and the service's http types; never the context or the handlers.
 """

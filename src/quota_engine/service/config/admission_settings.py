@@ -1,5 +1,6 @@
-"""Who may try, as the configuration says it: token buckets, waiting rooms, and the keys that their passes are signed
-with. What is said is put together here, and each mistake named with its key.
+"""Settings of admission: token buckets, waiting rooms, and the keys that sign tickets and passes.
+
+Every mistake is reported with its key in the file.
 """
 
 from __future__ import annotations
@@ -8,18 +9,20 @@ __all__ = [
     "AdmissionTable",
     "TicketKeysTable",
     "TicketSecrets",
+    "WaitingRoomsConfig",
     "WaitingRoomsTable",
-    "admission_of",
-    "policies_of",
-    "rate_policies_of",
-    "rooms_of",
-    "secrets_of",
+    "build_admission",
+    "build_policies",
+    "build_waiting_rooms",
+    "decode_secret",
+    "decode_ticket_secrets",
+    "rate_limit_policies",
 ]
 
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -37,35 +40,44 @@ from quota_engine.admission.tickets import TicketKeys
 from quota_engine.admission.token_bucket import AMOUNT_MAX, CHARGES_MAX, Limit
 from quota_engine.catalog import Catalog
 from quota_engine.domain.errors import InvalidRequest, ValidationIssue
-from quota_engine.service.background.room_supervisor import (
+from quota_engine.waiting_room.machine import OPEN_MS_MAX
+from quota_engine.waiting_room.releases import (
     CHANNEL,
     ROOM_POLICY,
-    ReleasePass,
+    ReleasePassPolicy,
     Releases,
-    WaitingRooms,
+    WaitingRoomSchedule,
     room_id,
 )
-from quota_engine.waiting_room.machine import OPEN_MS_MAX
-from quota_engine.workflows import waiting_rooms as flow
+from quota_engine.workflows import waiting_rooms as room_workflows
 from quota_engine.workflows.request_builder import RequestBuilder, ticket_keys_from
 from quota_engine.workflows.waiting_rooms import RoomBook, RoomSettings
 
-if TYPE_CHECKING:
-    from quota_engine.service.config.settings import Configuration
-
 POLICIES_MAX: Final = 16
-ALL: Final = "*"
-SECRET_EXPECTED: Final = "base64 of 16 to 64 random bytes: openssl rand -base64 32"  # noqa: S105 - how one is made
-_PER_MS: Final = {"per_second": 1_000, "per_minute": 60_000, "per_hour": 3_600_000, "per_day": 86_400_000}
-_TAKEN: Final = frozenset({ROOM_POLICY, "chain"})
+ALL_OFFICES: Final = "*"
+SECRET_EXPECTED: Final = "base64 of 16 to 64 random bytes: openssl rand -base64 32"  # noqa: S105 - a recipe
+_PERIODS_MS: Final = {"per_second": 1_000, "per_minute": 60_000, "per_hour": 3_600_000, "per_day": 86_400_000}
+_RESERVED_NAMES: Final = frozenset({ROOM_POLICY, "chain"})
+_DAY_MS: Final = 86_400_000
+_TRIAL_DAY: Final = 20_000
+"""Day, counted from 1970, of the room that is drafted to check the settings."""
 
 Id = Annotated[str, Meta(pattern="[A-Za-z0-9_-]{1,64}", description="1 to 64 of A-Z a-z 0-9 _ -")]
 Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
 
 
 class AdmissionTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A token bucket in front of ``reserve``: of whom (``by``), how many tries (one of ``per_…``), and how many at once
-    (``burst``; as many as come back in the time named, if left out).
+    """Settings of one token bucket that limits attempts to reserve.
+
+    Attributes:
+        by: the key of a bucket, such as each network or each identity.
+        burst: attempts that are possible at once; left out, as many as the period's amount.
+        scope: ``store`` for buckets that all processes share, ``process`` for buckets of each process alone.
+        shadow: count decisions, but do not enforce them.
+        optional: admit callers without the value that ``by`` names.
+        channels: channels that the limit applies to; left out, all.
+
+    Exactly one of the ``per_…`` amounts is given.
     """
 
     name: Id
@@ -75,30 +87,40 @@ class AdmissionTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     per_hour: Amount | None = None
     per_day: Amount | None = None
     burst: Amount | None = None
-    where: BucketScope = BucketScope.STORE
+    scope: BucketScope = BucketScope.STORE
     shadow: bool = False
     optional: bool = False
     channels: Annotated[tuple[Id, ...], Meta(max_length=64)] = ()
 
 
 class WaitingRoomsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which offices (``"*"``: all that can be booked online) have a waiting room for each release."""
+    """Settings of waiting rooms. ``offices`` may be ``"*"``: all offices that can be booked online.
+
+    See :class:`~quota_engine.waiting_room.releases.WaitingRoomSchedule` for the times.
+    """
 
     offices: Annotated[tuple[str, ...], Meta(max_length=10_000)] = ()
-    joins_before_ms: Annotated[int, Meta(ge=0, le=366 * 86_400_000)] = 3_600_000
-    lasts_ms: Annotated[int, Meta(ge=1_000, le=OPEN_MS_MAX)] = 7_200_000
+    join_opens_before_ms: Annotated[int, Meta(ge=0, le=366 * _DAY_MS)] = 3_600_000
+    duration_ms: Annotated[int, Meta(ge=1_000, le=OPEN_MS_MAX)] = 7_200_000
+    settings: RoomSettings = RoomSettings()
+
+
+class WaitingRoomsConfig(msgspec.Struct, frozen=True):
+    """The offices that have waiting rooms, the rooms' times, and the settings of each room."""
+
+    schedule: WaitingRoomSchedule
     settings: RoomSettings = RoomSettings()
 
 
 class TicketKeysTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The secrets that tickets and passes are signed with, by id; the ``active`` one signs new ones."""
+    """Secrets that sign tickets and passes, by id, as base64. New ones are signed with the ``active`` one."""
 
     active: str
     secrets: dict[str, str]
 
 
 class TicketSecrets(msgspec.Struct, frozen=True):
-    """The same, as bytes. (The keys themselves can not be handed to another process.)"""
+    """Decoded secrets. Unlike :class:`TicketKeys` they can be pickled for a worker process."""
 
     active: str
     secrets: tuple[tuple[str, bytes], ...]
@@ -107,22 +129,30 @@ class TicketSecrets(msgspec.Struct, frozen=True):
         return "TicketSecrets(...)"
 
     def keys(self) -> TicketKeys:
-        """What signs with them."""
+        """Return the signing keys.
+
+        Raises:
+            InvalidRequest: the active key is missing, or there are too many keys.
+        """
         return TicketKeys(self.active, dict(self.secrets))
 
 
-def admission_of(configuration: Configuration, releases: Releases | None) -> tuple[Policy | None, TicketKeys]:
-    """What an engine is opened with: the policies, that of the waiting rooms first, and the keys of their passes."""
-    secrets = configuration.ticket_keys
-    keys = ticket_keys_from(configuration.identity_key) if secrets is None else secrets.keys()
-    policies = configuration.admission
+def build_admission(
+    policies: tuple[Policy, ...], secrets: TicketSecrets | None, identity_key: bytes, releases: Releases | None
+) -> tuple[Policy | None, TicketKeys]:
+    """Return the engine's policy and the keys of tickets and passes.
+
+    The policy of waiting rooms comes first, if there are ``releases``. Without ``secrets`` the keys derive from the
+    identity key.
+    """
+    keys = ticket_keys_from(identity_key) if secrets is None else secrets.keys()
     if releases is not None:
-        policies = (ReleasePass(releases, keys), *policies)
+        policies = (ReleasePassPolicy(releases, keys), *policies)
     return PolicyChain(policies) if policies else None, keys
 
 
-def secret_of(text: str) -> bytes:
-    """The bytes of a secret's base64; none, if it is no base64, or not of 16 to 64 bytes."""
+def decode_secret(text: str) -> bytes:
+    """Return the bytes of a base64 secret; ``b""`` if it is malformed or not of 16 to 64 bytes."""
     try:
         secret = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -130,126 +160,134 @@ def secret_of(text: str) -> bytes:
     return secret if 16 <= len(secret) <= 64 else b""
 
 
-def secrets_of(table: TicketKeysTable | None, file: str, mistakes: list[ValidationIssue]) -> TicketSecrets | None:
-    """The secrets of a table, or ``None`` if there is none."""
+def decode_ticket_secrets(
+    table: TicketKeysTable | None, file: str, issues: list[ValidationIssue]
+) -> TicketSecrets | None:
+    """Return the secrets of a table, or ``None`` without one. Mistakes are appended to ``issues``."""
     if table is None:
         return None
-    before = len(mistakes)
-    secrets = {key_id: secret_of(text) for key_id, text in table.secrets.items()}
-    mistakes += [
+    count_before = len(issues)
+    secrets = {key_id: decode_secret(text) for key_id, text in table.secrets.items()}
+    issues += [
         ValidationIssue(file, f"ticket_keys.secrets.{key_id}", "not shown", SECRET_EXPECTED)
         for key_id, secret in secrets.items()
         if not secret
     ]
-    found = TicketSecrets(table.active, tuple(secrets.items()))
-    if len(mistakes) == before:
+    decoded = TicketSecrets(table.active, tuple(secrets.items()))
+    if len(issues) == count_before:
         try:
-            found.keys()
+            decoded.keys()
         except InvalidRequest as error:
             key = "ticket_keys.active" if "active" in error.where else "ticket_keys.secrets"
-            mistakes.append(ValidationIssue(file, key, error.problem, error.expected))
-    return found
+            issues.append(ValidationIssue(file, key, error.problem, error.expected))
+    return decoded
 
 
-def policies_of(
-    tables: Sequence[AdmissionTable], catalog: Catalog, file: str, mistakes: list[ValidationIssue]
+def build_policies(
+    tables: Sequence[AdmissionTable], catalog: Catalog, file: str, issues: list[ValidationIssue]
 ) -> tuple[Policy, ...]:
-    """The policies of the tables, in their order."""
+    """Return the policies of the tables, in their order. Mistakes are appended to ``issues``."""
     policies: list[Policy] = []
-    buckets = 0
+    charges = 0
     party_max = max(office.rules.party_max for office in catalog.offices.values())
     for index, table in enumerate(tables):
         key = f"admission[{index}]"
-        if table.name in _TAKEN or table.name in [one.name for one in tables[:index]]:
-            mistakes.append(
-                ValidationIssue(file, f"{key}.name", repr(table.name), "names that are unique, and not room or chain")
-            )
-        mistakes += [
+        if table.name in _RESERVED_NAMES or table.name in [other.name for other in tables[:index]]:
+            expected = "names that are unique, and not room or chain"
+            issues.append(ValidationIssue(file, f"{key}.name", repr(table.name), expected))
+        issues += [
             ValidationIssue(
                 file, f"{key}.channels", repr(channel), f"channels of the catalog: {', '.join(catalog.channels)}"
             )
             for channel in table.channels
             if channel not in catalog.channels
         ]
-        limit = _limit(table, key, file, mistakes)
+        limit = _build_limit(table, key, file, issues)
         if limit is None:
             continue
-        policy: Policy = TokenBucketPolicy(table.name, table.by, limit, table.where, optional=table.optional)
+        policy: Policy = TokenBucketPolicy(table.name, table.by, limit, table.scope, optional=table.optional)
         if table.shadow:
             policy = ShadowPolicy(policy)
         policies.append(ScopedPolicy(policy, channels=frozenset(table.channels)) if table.channels else policy)
-        buckets += party_max if table.by is LimitKey.IDENTITY else 1
-    if buckets > CHARGES_MAX:
-        expected = f"at most {CHARGES_MAX} for the largest party ({party_max}): fewer by identity"
-        mistakes.append(ValidationIssue(file, "admission", f"{buckets} buckets for one reserve", expected))
+        charges += party_max if table.by is LimitKey.IDENTITY else 1
+    if charges > CHARGES_MAX:
+        expected = f"at most {CHARGES_MAX} for the largest party ({party_max}): use fewer buckets by identity"
+        issues.append(ValidationIssue(file, "admission", f"{charges} buckets for one reserve", expected))
     return tuple(policies)
 
 
-def rate_policies_of(policies: Sequence[Policy]) -> dict[str, str]:
-    """For each policy that is a token bucket, by its name, the ``RateLimit-Policy`` header (of
-    draft-ietf-httpapi-ratelimit-headers-10) that says so: how many tries there are at once (``q``), and in how many
-    seconds all of them have come back (``w``).
+def rate_limit_policies(policies: Sequence[Policy]) -> dict[str, str]:
+    """Return the ``RateLimit-Policy`` header of each token bucket, by the policy's name.
+
+    The format is that of draft-ietf-httpapi-ratelimit-headers-10: ``q`` is the burst, and ``w`` the seconds in which an
+    empty bucket refills.
     """
-    found: dict[str, str] = {}
+    headers: dict[str, str] = {}
     for policy in policies:
-        bare = policy.policy if isinstance(policy, ScopedPolicy) else policy
-        if isinstance(bare, TokenBucketPolicy):
-            found[bare.name] = f'"{bare.name}";q={bare.limit.burst};w={-(-bare.limit.refill_ms // 1000)}'
-    return found
+        inner = policy.policy if isinstance(policy, ScopedPolicy) else policy
+        if isinstance(inner, TokenBucketPolicy):
+            headers[inner.name] = f'"{inner.name}";q={inner.limit.burst};w={-(-inner.limit.refill_ms // 1000)}'
+    return headers
 
 
-def _limit(table: AdmissionTable, key: str, file: str, mistakes: list[ValidationIssue]) -> Limit | None:
-    given = [(name, getattr(table, name)) for name in _PER_MS if getattr(table, name) is not None]
+def _build_limit(table: AdmissionTable, key: str, file: str, issues: list[ValidationIssue]) -> Limit | None:
+    given = [(name, getattr(table, name)) for name in _PERIODS_MS if getattr(table, name) is not None]
     if len(given) != 1:
         found = " and ".join(name for name, _ in given) or "missing"
-        mistakes.append(ValidationIssue(file, f"{key}.per_minute", found, f"one of {', '.join(_PER_MS)}"))
+        issues.append(ValidationIssue(file, f"{key}.per_minute", found, f"one of {', '.join(_PERIODS_MS)}"))
         return None
     ((name, amount),) = given
     try:
-        return Limit(amount, _PER_MS[name], table.burst or amount)
+        return Limit(amount, _PERIODS_MS[name], table.burst or amount)
     except InvalidRequest as error:
-        at = "burst" if table.burst is not None else name
-        mistakes.append(ValidationIssue(file, f"{key}.{at}", error.problem, error.expected))
+        field = "burst" if table.burst is not None else name
+        issues.append(ValidationIssue(file, f"{key}.{field}", error.problem, error.expected))
         return None
 
 
-def rooms_of(
-    table: WaitingRoomsTable | None, catalog: Catalog, file: str, mistakes: list[ValidationIssue]
-) -> WaitingRooms | None:
-    """The waiting rooms of a table, or ``None`` if no office has any. A room is drafted for each office, so that what
-    is wrong is known now and not at the next opening.
+def build_waiting_rooms(
+    table: WaitingRoomsTable | None, catalog: Catalog, file: str, issues: list[ValidationIssue]
+) -> WaitingRoomsConfig | None:
+    """Return the waiting rooms of a table, or ``None`` if no office has any. Mistakes are appended to ``issues``.
+
+    A room is drafted for each office, so that a mistake is reported now and not at the next opening.
     """
     if table is None or not table.offices:
         return None
-    unknown = [one for one in table.offices if one != ALL and one not in catalog.offices]
-    mistakes += [
-        ValidationIssue(file, "waiting_rooms.offices", repr(one), "offices of the catalog, or *") for one in unknown
+    unknown = [office for office in table.offices if office != ALL_OFFICES and office not in catalog.offices]
+    issues += [
+        ValidationIssue(file, "waiting_rooms.offices", repr(office), "offices of the catalog, or *")
+        for office in unknown
     ]
-    for_all = ALL in table.offices
-    names = [one for one in catalog.offices if for_all or one in table.offices]
+    has_all = ALL_OFFICES in table.offices
     offices: list[str] = []
-    for name in names:
-        error = _draft(catalog, name, table)
+    for office in catalog.offices:
+        if not has_all and office not in table.offices:
+            continue
+        error = _draft_room(catalog, office, table)
         if error is None:
-            offices.append(name)
+            offices.append(office)
         elif error.where.removeprefix("settings.") in RoomSettings.__struct_fields__:
             key = f"waiting_rooms.settings.{error.where.removeprefix('settings.')}"
-            mistakes.append(ValidationIssue(file, key, error.problem, error.expected))
-            break  # it would be the same for every office
-        elif name in table.offices or error.where == "room":
-            mistakes.append(ValidationIssue(file, "waiting_rooms.offices", f"{name}: {error.problem}", error.expected))
-    return WaitingRooms(tuple(offices), table.joins_before_ms, table.lasts_ms, table.settings)
+            issues.append(ValidationIssue(file, key, error.problem, error.expected))
+            break  # every office has the same settings
+        elif office in table.offices or error.where == "room":
+            issues.append(ValidationIssue(file, "waiting_rooms.offices", f"{office}: {error.problem}", error.expected))
+    schedule = WaitingRoomSchedule(tuple(offices), table.join_opens_before_ms, table.duration_ms)
+    return WaitingRoomsConfig(schedule, table.settings)
 
 
-def _draft(catalog: Catalog, office: str, table: WaitingRoomsTable) -> InvalidRequest | None:
-    """What is wrong with a room of this office, if anything is; made on paper only."""
-    opens_at_ms = 86_400_000 * 20_000
-    closes_at_ms = opens_at_ms + table.lasts_ms
+def _draft_room(catalog: Catalog, office: str, table: WaitingRoomsTable) -> InvalidRequest | None:
+    """Build the command that creates a room of this office, without sending it; return the error, if there is one."""
+    opens_at_ms = _DAY_MS * _TRIAL_DAY
+    closes_at_ms = opens_at_ms + table.duration_ms
     try:
         book = RoomBook(RequestBuilder(bytes(32), catalog), room_id(office, opens_at_ms), lambda: 0)
-        drafted = flow.create(book, office, 20_000, None, opens_at_ms, closes_at_ms, 0, "", CHANNEL, "", table.settings)
-        next(drafted)
-        drafted.close()
+        draft = room_workflows.create(
+            book, office, _TRIAL_DAY, None, opens_at_ms, closes_at_ms, 0, "", CHANNEL, "", table.settings
+        )
+        next(draft)
+        draft.close()
     except InvalidRequest as error:
         return error
     return None

@@ -1,8 +1,8 @@
-"""How the service is set up: a file, the environment, and the command line, the later before the earlier."""
+"""The service's settings from a file, the environment and the command line. The later source overrides the earlier."""
 
 from __future__ import annotations
 
-__all__ = ["ENVIRONMENT", "Configuration", "Secret", "Settings", "configure", "made_up_grants"]
+__all__ = ["ENVIRONMENT", "Secret", "ServiceConfig", "ServiceSettings", "generated_grants", "load_config"]
 
 import hashlib
 import os
@@ -17,21 +17,21 @@ from quota_engine.catalog import IssueCollector, load_catalog, read_raw
 from quota_engine.catalog.resolved import Catalog
 from quota_engine.catalog.schema_conversion import convert_leniently
 from quota_engine.domain.errors import CatalogError, ValidationIssue
-from quota_engine.service.auth import Grant, Role
-from quota_engine.service.background.room_supervisor import WaitingRooms
 from quota_engine.service.config.admission_settings import (
     POLICIES_MAX,
     SECRET_EXPECTED,
     AdmissionTable,
     TicketKeysTable,
     TicketSecrets,
+    WaitingRoomsConfig,
     WaitingRoomsTable,
-    policies_of,
-    rooms_of,
-    secret_of,
-    secrets_of,
+    build_policies,
+    build_waiting_rooms,
+    decode_secret,
+    decode_ticket_secrets,
 )
-from quota_engine.service.http.endpoint import Limits
+from quota_engine.service.http.auth import Grant, Role
+from quota_engine.service.http.limits import RequestLimits
 
 ENVIRONMENT: Final = {
     "QUOTA_ENGINE_BACKEND": "backend",
@@ -41,12 +41,12 @@ ENVIRONMENT: Final = {
     "QUOTA_ENGINE_PORT": "port",
     "QUOTA_ENGINE_WORKERS": "workers",
 }
-"""Variables that stand in for settings of the file."""
+"""Environment variables, and the settings that they override."""
 _EMBEDDED: Final = "valkey+embedded://"
 
 
 class TokenSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A bearer token, by its SHA-256: ``printf %s TOKEN | sha256sum``."""
+    """A bearer token, by its SHA-256: ``printf %s TOKEN | sha256sum``. Without ``offices`` it is valid for all."""
 
     name: Annotated[str, msgspec.Meta(pattern="[A-Za-z0-9_-]{1,64}")]
     role: Role
@@ -55,7 +55,7 @@ class TokenSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a request may be at most."""
+    """Settings of :class:`~quota_engine.service.http.limits.RequestLimits`, with the ranges that are allowed."""
 
     body_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=1 << 20)] = 65_536
     header_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=1 << 16)] = 16_384
@@ -63,39 +63,39 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     body_timeout_ms: Annotated[int, msgspec.Meta(ge=10, le=600_000)] = 10_000
     write_timeout_ms: Annotated[int, msgspec.Meta(ge=10, le=600_000)] = 20_000
     streams_max: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 5_000
-    stream_life_ms: Annotated[int, msgspec.Meta(ge=100, le=86_400_000)] = 600_000
+    stream_lifetime_ms: Annotated[int, msgspec.Meta(ge=100, le=86_400_000)] = 600_000
     requests_max: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 500
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The file: every key has a default."""
+class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings file. Every key has a default."""
 
     backend: str = "valkey+embedded://"
-    """The store's URL. Without a directory the embedded server keeps its data in ``./quota-engine-data``."""
+    """URL of the store. Without a directory the embedded server keeps its data in ``./quota-engine-data``."""
     catalog: str = "surabaya"
-    """A catalog file, or one that comes with the package."""
+    """Path of a catalog file, or the name of one in the package."""
     identity_key: str = ""
-    """The secret that turns identities into keyed hashes: base64 of 16 to 64 bytes."""
+    """The secret of the keyed hashes of identities: base64 of 16 to 64 bytes."""
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8000
     workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     publish_days: Annotated[int, msgspec.Meta(ge=0, le=366)] = 30
-    """At its start the service makes this many days from today on known; 0: somebody else does."""
+    """Days from today that the service keeps published; 0 if something else publishes them."""
     drain_ms: Annotated[int, msgspec.Meta(ge=0, le=600_000)] = 0
-    """How long it goes on serving after it was told to stop, while it says that it is not ready."""
+    """Time after a stop signal during which the service still serves but reports that it is not ready."""
     staging: bool = False
-    """Says in every answer (``X-Quota-Engine-Staging: true``) that this is no place to book for real."""
+    """Mark every response with ``X-Quota-Engine-Staging: true``."""
     tokens: tuple[TokenSettings, ...] = ()
     limits: LimitSettings = LimitSettings()
     admission: Annotated[tuple[AdmissionTable, ...], msgspec.Meta(max_length=POLICIES_MAX)] = ()
-    """Token buckets in front of every reserve, asked in this order."""
+    """Token buckets in front of every reserve, in the order in which they decide."""
     waiting_rooms: WaitingRoomsTable | None = None
     ticket_keys: TicketKeysTable | None = None
-    """What tickets and passes are signed with; left out, a key that comes from the identity key."""
+    """Keys that sign tickets and passes; left out, a key derived from the identity key."""
 
 
 class Secret(bytes):
-    """Bytes that are not shown."""
+    """Bytes that ``repr`` does not show."""
 
     __slots__ = ()
 
@@ -103,8 +103,8 @@ class Secret(bytes):
         return "Secret(...)"
 
 
-class Configuration(msgspec.Struct, frozen=True, kw_only=True):
-    """What the service runs with: the settings, checked and put together."""
+class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The checked settings, with the catalog and the policies built from them."""
 
     backend: str
     catalog_name: str
@@ -117,138 +117,146 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     drain_ms: int
     staging: bool
     grants: tuple[Grant, ...]
-    limits: Limits
+    limits: RequestLimits
     admission: tuple[Policy, ...] = ()
-    waiting_rooms: WaitingRooms | None = None
+    waiting_rooms: WaitingRoomsConfig | None = None
     ticket_keys: TicketSecrets | None = None
-    made_up: tuple[str, ...] = ()
-    """What nobody configured, and is made up for this run: to be said when the service starts."""
+    generated: tuple[str, ...] = ()
+    """Settings that were not given and were generated for this run; ``serve`` prints them."""
 
 
-def configure(
+def load_config(
     file: Path | None,
     environment: Mapping[str, str],
     options: Mapping[str, Any],
     *,
     grants: tuple[Grant, ...],
-) -> Configuration:
-    """Put file, environment and options (of the command line, ``None`` for what was not given) together.
+) -> ServiceConfig:
+    """Combine a file, the environment and command-line options into a configuration.
 
-    ``grants`` stand in if the file has no tokens. Without an identity key, ``memory://`` gets one made up, and an
-    embedded store keeps its own beside its data; any other store has to be given one.
+    Without an identity key, ``memory://`` gets a random one, and an embedded store keeps one beside its data. Every
+    other store needs one.
 
-    Raises :class:`CatalogError` with every mistake; each names the file (or the variable, or the option) and the key.
+    Args:
+        options: values by setting; ``None`` for options that were not given.
+        grants: used if the file has no tokens.
+
+    Raises:
+        CatalogError: with every mistake, each with its file, variable or option, and its key.
     """
     collector = IssueCollector(str(file) if file else "configuration")
     raw = read_raw(file, collector) if file else {}
     if collector.issues():
         raise CatalogError(tuple(collector.issues()))
-    settings = convert_leniently(raw, Settings, collector)
-    mistakes = collector.issues()
+    settings = convert_leniently(raw, ServiceSettings, collector)
+    issues = collector.issues()
     for given, source in (
         ({name: environment[variable] for variable, name in ENVIRONMENT.items() if environment.get(variable)}, "env"),
         ({name: value for name, value in options.items() if value is not None}, "option"),
     ):
-        settings = _with(settings, given, source, mistakes)
-    made_up: list[str] = []
+        settings = _override(settings, given, source, issues)
+    generated: list[str] = []
     backend = settings.backend
     if backend == _EMBEDDED:
         backend += str(Path("quota-engine-data").resolve())
     if backend.startswith("memory://") and settings.workers > 1:
-        # Each process would have places of its own, and all of them together sell too many.
+        # Each process would have a store of its own, and all of them together would oversell.
         expected = "1, or a store that processes can share, such as valkey+embedded:///dir"
-        mistakes.append(
+        issues.append(
             ValidationIssue(collector.file, "workers", f"{settings.workers} with the backend memory://", expected)
         )
-    key = _key(settings.identity_key, backend, collector.file, mistakes)
-    found = tuple(Grant(one.name, one.role, one.sha256, one.offices) for one in settings.tokens)
-    names = [grant.name for grant in found]
-    mistakes += [
+    identity_key = _identity_key(settings.identity_key, backend, collector.file, issues)
+    token_grants = tuple(Grant(token.name, token.role, token.sha256, token.offices) for token in settings.tokens)
+    names = [grant.name for grant in token_grants]
+    issues += [
         ValidationIssue(collector.file, f"tokens[{index}].name", repr(name), "names that are unique")
         for index, name in enumerate(names)
         if name in names[:index]
     ]
-    if not found:
-        found = grants
-        made_up.append("tokens")
-    ticket_keys = secrets_of(settings.ticket_keys, collector.file, mistakes)
-    if mistakes:
-        raise CatalogError(tuple(mistakes))
-    catalog = load_catalog(_beside(file, settings.catalog))
-    mistakes = [
+    if not token_grants:
+        token_grants = grants
+        generated.append("tokens")
+    ticket_keys = decode_ticket_secrets(settings.ticket_keys, collector.file, issues)
+    if issues:
+        raise CatalogError(tuple(issues))
+    catalog = load_catalog(_relative_to(file, settings.catalog))
+    issues = [
         ValidationIssue(collector.file, f"tokens[{index}].offices", repr(office), f"offices of {settings.catalog}")
         for index, token in enumerate(settings.tokens)
         for office in token.offices
         if office not in catalog.offices
     ]
-    admission = policies_of(settings.admission, catalog, collector.file, mistakes)
-    waiting_rooms = rooms_of(settings.waiting_rooms, catalog, collector.file, mistakes)
-    if mistakes:
-        raise CatalogError(tuple(mistakes))
-    return Configuration(
+    admission = build_policies(settings.admission, catalog, collector.file, issues)
+    waiting_rooms = build_waiting_rooms(settings.waiting_rooms, catalog, collector.file, issues)
+    if issues:
+        raise CatalogError(tuple(issues))
+    return ServiceConfig(
         backend=backend,
         catalog_name=settings.catalog,
         catalog=catalog,
-        identity_key=Secret(key),
+        identity_key=Secret(identity_key),
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
         publish_days=settings.publish_days,
         drain_ms=settings.drain_ms,
         staging=settings.staging,
-        grants=found,
-        limits=Limits(**msgspec.structs.asdict(settings.limits)),
+        grants=token_grants,
+        limits=RequestLimits(**msgspec.structs.asdict(settings.limits)),
         admission=admission,
         waiting_rooms=waiting_rooms,
         ticket_keys=ticket_keys,
-        made_up=tuple(made_up),
+        generated=tuple(generated),
     )
 
 
-def _with(settings: Settings, given: Mapping[str, Any], source: str, mistakes: list[ValidationIssue]) -> Settings:
-    """The settings with what the environment or the command line changes; each value is checked as the file's is."""
+def _override(
+    settings: ServiceSettings, given: Mapping[str, Any], source: str, issues: list[ValidationIssue]
+) -> ServiceSettings:
+    """Return the settings with the values of the environment or the command line, each checked as the file's are."""
     variables = {name: variable for variable, name in ENVIRONMENT.items()}
     for name, value in given.items():
-        named = variables[name] if source == "env" else f"--{name.replace('_', '-')}"
+        label = variables[name] if source == "env" else f"--{name.replace('_', '-')}"
         if isinstance(value, str) and isinstance(getattr(settings, name), int):
             value = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else value
-        collector = IssueCollector(named)
-        changed = convert_leniently({name: value}, Settings, collector)
+        collector = IssueCollector(label)
+        changed = convert_leniently({name: value}, ServiceSettings, collector)
         found = collector.issues()
-        mistakes += found
+        issues += found
         if not found:
             settings = msgspec.structs.replace(settings, **{name: getattr(changed, name)})
     return settings
 
 
-def _beside(file: Path | None, name: str) -> str:
-    """A catalog's file is named relative to the configuration's."""
-    beside = file.parent / name if file is not None else Path(name)
-    return str(beside) if beside.is_file() else name
+def _relative_to(file: Path | None, name: str) -> str:
+    """Return the path of a catalog file beside the settings file, if there is one; otherwise ``name``."""
+    path = file.parent / name if file is not None else Path(name)
+    return str(path) if path.is_file() else name
 
 
-def _key(text: str, backend: str, file: str, mistakes: list[ValidationIssue]) -> bytes:
+def _identity_key(text: str, backend: str, file: str, issues: list[ValidationIssue]) -> bytes:
     if not text:
         if backend == "memory://":
             return os.urandom(32)
         if backend.startswith(_EMBEDDED):
-            return _kept_key(Path(backend.removeprefix(_EMBEDDED).partition("?")[0]))
-        mistakes.append(ValidationIssue(file, "identity_key", "missing", SECRET_EXPECTED))
+            return _stored_identity_key(Path(backend.removeprefix(_EMBEDDED).partition("?")[0]))
+        issues.append(ValidationIssue(file, "identity_key", "missing", SECRET_EXPECTED))
         return b""
-    key = secret_of(text)
+    key = decode_secret(text)
     if not key:
-        mistakes.append(ValidationIssue(file, "identity_key", "not shown", SECRET_EXPECTED))
+        issues.append(ValidationIssue(file, "identity_key", "not shown", SECRET_EXPECTED))
     return key
 
 
-def _kept_key(directory: Path) -> bytes:
-    """The identity key of an embedded store: made once, and kept beside the data, for its owner only. Without it
-    nobody in the store would be known again.
+def _stored_identity_key(directory: Path) -> bytes:
+    """Return the identity key that is kept beside an embedded store's data; create it on the first start.
+
+    Without the key no applicant in the store could be recognized again. Only the owner can read the file.
     """
     path = directory / "identity.key"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = os.urandom(32)
-    # Written whole under another name first: two that start together must not find half of it.
+    # The file is linked only when it is complete: a process that starts at the same time must not read half of it.
     draft = directory / f"identity.key.{os.getpid()}"
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
         stream.write(key)
@@ -261,6 +269,6 @@ def _kept_key(directory: Path) -> bytes:
     return key
 
 
-def made_up_grants(tokens: Mapping[Role, str]) -> tuple[Grant, ...]:
-    """Grants for tokens that were made up for a run that nobody configured."""
+def generated_grants(tokens: Mapping[Role, str]) -> tuple[Grant, ...]:
+    """Return grants for tokens that were generated for this run, one for each role."""
     return tuple(Grant(role, role, hashlib.sha256(token.encode()).hexdigest()) for role, token in tokens.items())

@@ -1,25 +1,28 @@
-"""Tags of what is shown: the same content has the same tag, so that nobody is sent what they have already."""
+"""Entity tags: equal content has an equal tag, so that a client does not download content it already has."""
 
 from __future__ import annotations
 
-__all__ = ["is_one_of", "tag_of"]
+__all__ = ["etag_of", "matches_etag"]
 
 import base64
 import hashlib
 from typing import Final
 
-_BYTES: Final = 12  # 16 characters: that two contents in turn have one tag by chance is one in 10^28
+_DIGEST_BYTES: Final = 12  # 16 characters: two given contents share a tag with a probability of 1 in 10^28
 
 
-def tag_of(content: bytes) -> str:
-    """The tag of a content: 16 of ``A-Z a-z 0-9 _ -``."""
-    return base64.urlsafe_b64encode(hashlib.blake2b(content, digest_size=_BYTES).digest()).decode()
+def etag_of(content: bytes) -> str:
+    """Return the tag of a content: 16 characters of ``A-Z a-z 0-9 _ -``."""
+    return base64.urlsafe_b64encode(hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()).decode()
 
 
-def is_one_of(tag: str, if_none_match: bytes) -> bool:
-    """Whether an ``If-None-Match`` header names the tag (RFC 9110, 13.1.2: weak comparison, ``*`` is any)."""
-    quoted = b'"%s"' % tag.encode()
+def matches_etag(etag: str, if_none_match: bytes) -> bool:
+    """True if an ``If-None-Match`` header names the tag.
+
+    RFC 9110, section 13.1.2: the comparison is weak, and ``*`` matches all.
+    """
+    quoted = b'"%s"' % etag.encode()
     if if_none_match == quoted:
         return True
-    names = (name.strip().removeprefix(b"W/") for name in if_none_match.split(b","))
-    return any(name in (quoted, b"*") for name in names)
+    candidates = (candidate.strip().removeprefix(b"W/") for candidate in if_none_match.split(b","))
+    return any(candidate in (quoted, b"*") for candidate in candidates)

@@ -1,8 +1,8 @@
-"""Files as answers: sent in pieces, so that each costs the same small memory whatever its size."""
+"""Files as responses, sent in chunks, so that a download needs the same small memory whatever its size."""
 
 from __future__ import annotations
 
-__all__ = ["Download"]
+__all__ = ["FileResponse"]
 
 import asyncio
 from collections.abc import Callable
@@ -11,12 +11,13 @@ from typing import IO, Final
 import msgspec
 from starlette.types import Send
 
-_PIECE_BYTES: Final = 65_536
+_CHUNK_BYTES: Final = 65_536
 
 
-class Download(msgspec.Struct, frozen=True):
-    """A file that goes back, open for reading; sending it closes it, and calls ``closed``. ``file`` is ``None`` for
-    those who have it already.
+class FileResponse(msgspec.Struct, frozen=True):
+    """A file to send. ``file`` is ``None`` if the client already has it.
+
+    Sending closes the file and calls ``on_close``.
     """
 
     file: IO[bytes] | None
@@ -24,15 +25,19 @@ class Download(msgspec.Struct, frozen=True):
     size_bytes: int
     sha256: str
     content_type: bytes
-    closed: Callable[[], None]
+    on_close: Callable[[], None]
 
     @property
-    def http(self) -> int:
+    def status(self) -> int:
         """The HTTP status."""
         return 200 if self.file is not None else 304
 
     async def send(self, send: Send, request_id: str, *, is_head: bool) -> None:
-        """Send it."""
+        """Send the response through ASGI; without its body if ``is_head``.
+
+        Raises:
+            EOFError: the file has become shorter than ``size_bytes``.
+        """
         headers = [
             (b"etag", b'"%s"' % self.sha256.encode()),
             (b"cache-control", b"no-cache"),
@@ -47,17 +52,17 @@ class Download(msgspec.Struct, frozen=True):
                 (b"content-disposition", disposition),
             ]
         try:
-            await send({"type": "http.response.start", "status": self.http, "headers": headers})
-            left = self.size_bytes if self.file is not None and not is_head else 0
-            while self.file is not None and left:
-                piece = await asyncio.to_thread(self.file.read, min(left, _PIECE_BYTES))
-                if not piece:
-                    raise EOFError(f"{self.name} is shorter than it was")
-                left -= len(piece)
-                await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+            await send({"type": "http.response.start", "status": self.status, "headers": headers})
+            bytes_left = self.size_bytes if self.file is not None and not is_head else 0
+            while self.file is not None and bytes_left:
+                chunk = await asyncio.to_thread(self.file.read, min(bytes_left, _CHUNK_BYTES))
+                if not chunk:
+                    raise EOFError(f"{self.name} is shorter than its recorded size")
+                bytes_left -= len(chunk)
+                await send({"type": "http.response.body", "body": chunk, "more_body": bytes_left > 0})
             if self.file is None or is_head or not self.size_bytes:
                 await send({"type": "http.response.body", "body": b""})
         finally:
             if self.file is not None:
                 self.file.close()
-                self.closed()
+                self.on_close()

@@ -1,13 +1,21 @@
-"""Problems (RFC 9457): what is said when a request can not be done. Each kind has a stable type and one HTTP status."""
+"""Problem documents (RFC 9457). Each problem type has a stable name, one HTTP status and a title."""
 
 from __future__ import annotations
 
-__all__ = ["KINDS", "OF_DRAW_STATUS", "OF_ROOM_STATUS", "OF_STATUS", "TYPE_PREFIX", "Kind", "Problem"]
+__all__ = [
+    "DRAW_STATUS_PROBLEMS",
+    "PROBLEM_TYPES",
+    "ROOM_STATUS_PROBLEMS",
+    "STATUS_PROBLEMS",
+    "TYPE_PREFIX",
+    "Problem",
+    "ProblemType",
+]
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from quota_engine.api_schema.reservations import FieldProblem
+from quota_engine.api_schema.problems import FieldProblem
 from quota_engine.api_schema.tickets import TicketStatusBody
 from quota_engine.domain.outcomes import SUCCESSES, Outcome, Status
 from quota_engine.draws.ledger import DrawOutcome, DrawStatus
@@ -17,192 +25,207 @@ from quota_engine.waiting_room.ticket_status import TicketPhase
 TYPE_PREFIX: Final = "urn:quota-engine:problem:"
 
 
-class Kind(NamedTuple):
-    """A kind of problem: ``type`` without the prefix, the HTTP status, and a title that does not change."""
+class ProblemType(NamedTuple):
+    """A kind of problem. ``name`` is the type URI without :data:`TYPE_PREFIX`; the title never changes."""
 
-    type: str
-    http: int
+    name: str
+    status: int
     title: str
 
 
-_OF_REQUEST: Final = {
-    kind.type: kind
+_REQUEST_PROBLEMS: Final = {
+    kind.name: kind
     for kind in (
-        Kind("bad-request", 400, "The request is not well formed"),
-        Kind("unauthorized", 401, "A bearer token is needed"),
-        Kind("forbidden", 403, "The token does not allow this"),
-        Kind("no-such-address", 404, "There is nothing at this address"),
-        Kind("unknown-name", 404, "There is nothing of this name"),
-        Kind("method-not-allowed", 405, "The address does not take this method"),
-        Kind("request-timeout", 408, "The body did not come in time"),
-        Kind("too-large", 413, "The body is too large"),
-        Kind("unsupported-media-type", 415, "The body is not JSON"),
-        Kind("unprocessable", 422, "The request can never be right"),
-        Kind("headers-too-large", 431, "The headers are too large"),
-        Kind("draw-not-run", 409, "The draw has not been carried out yet"),
-        Kind("internal", 500, "Something went wrong here"),
-        Kind("too-many-streams", 503, "Too many streams are open"),
-        Kind("unavailable", 503, "The store can not be reached; nothing was done"),
-        Kind("outcome-unknown", 504, "The answer was lost; ask again with the same key"),
+        ProblemType("bad-request", 400, "The request is malformed"),
+        ProblemType("unauthorized", 401, "A bearer token is required"),
+        ProblemType("forbidden", 403, "The token does not permit this call"),
+        ProblemType("unknown-path", 404, "No endpoint has this path"),
+        ProblemType("unknown-name", 404, "No object has this name"),
+        ProblemType("method-not-allowed", 405, "The endpoint does not support this method"),
+        ProblemType("request-timeout", 408, "The request took too long to arrive"),
+        ProblemType("too-large", 413, "The body is too large"),
+        ProblemType("unsupported-media-type", 415, "The body is not JSON"),
+        ProblemType("unprocessable", 422, "The request is invalid"),
+        ProblemType("headers-too-large", 431, "The headers are too large"),
+        ProblemType("draw-not-run", 409, "The draw has not been run yet"),
+        ProblemType("internal", 500, "Internal error"),
+        ProblemType("too-many-streams", 503, "Too many event streams are open"),
+        ProblemType("unavailable", 503, "The store is unreachable; nothing was done"),
+        ProblemType("outcome-unknown", 504, "The result is unknown; send the request again with the same key"),
     )
 }
 
 _TITLES: Final = {
-    Status.OVERLOADED: (503, "Too many calls are waiting already"),
-    Status.CONFLICT: (422, "The idempotency key was used for something else"),
+    Status.OVERLOADED: (503, "The service is overloaded"),
+    Status.CONFLICT: (422, "The idempotency key was used with another request"),
     Status.RESERVATION_ENDED: (410, "The reservation of this key has ended"),
-    Status.NOT_ADMITTED: (403, "Leave to try is missing, used up, or over"),
-    Status.THROTTLED: (429, "Too many tries; come back later"),
-    Status.COMMAND_EXPIRED: (409, "It came after its last moment; ask again"),
-    Status.MOVING: (409, "It is being moved to another office"),
-    Status.NOT_FOUND: (404, "There is no such reservation"),
-    Status.UNKNOWN_DAY: (404, "The day is not on offer"),
+    Status.NOT_ADMITTED: (403, "An admission pass is missing, used up or expired"),
+    Status.THROTTLED: (429, "Too many attempts; try again later"),
+    Status.COMMAND_EXPIRED: (409, "The command arrived after its deadline; send a new one"),
+    Status.MOVING: (409, "The reservation is being moved to another office"),
+    Status.NOT_FOUND: (404, "No such reservation"),
+    Status.UNKNOWN_DAY: (404, "The day is not published"),
     Status.UNKNOWN_QUOTA: (404, "The day has no such quota"),
-    Status.NOT_OWNER: (403, "The reservation is not this applicant's"),
-    Status.HOLD_EXPIRED: (410, "The hold has ended"),
-    Status.STALE: (412, "The reservation has changed since"),
-    Status.WRONG_STATE: (409, "The reservation is not in a state for this"),
+    Status.NOT_OWNER: (403, "The reservation belongs to another applicant"),
+    Status.HOLD_EXPIRED: (410, "The hold has expired"),
+    Status.STALE: (412, "The reservation has changed; read it again"),
+    Status.WRONG_STATE: (409, "The state does not allow this step"),
     Status.DAY_CLOSED: (409, "The office has closed this day"),
     Status.DAY_OVER: (410, "The day is over"),
-    Status.NOT_OPEN: (409, "The quota has not opened yet"),
+    Status.NOT_OPEN: (409, "The quota is not open yet"),
     Status.TOO_EARLY: (409, "The day has not started"),
-    Status.TOO_LATE: (409, "The last moment for this has passed"),
-    Status.MOVES_EXCEEDED: (409, "It has been moved as often as the office allows"),
-    Status.PARTY_TOO_LARGE: (422, "The party is larger than the office takes"),
+    Status.TOO_LATE: (409, "The deadline for this step has passed"),
+    Status.MOVES_EXCEEDED: (409, "The reservation has been moved as often as the office allows"),
+    Status.PARTY_TOO_LARGE: (422, "The party is larger than the office allows"),
     Status.BLOCKED: (403, "An applicant is blocked for a time"),
-    Status.IDENTITY_LIMIT: (409, "An applicant has as many places as allowed"),
+    Status.IDENTITY_LIMIT: (409, "An applicant already has as many places as allowed"),
     Status.SOLD_OUT: (409, "Sold out"),
     Status.WAIT_LIST_FULL: (409, "Sold out, and the wait list is full"),
 }
 
-
-def _draw_type(status: DrawStatus) -> str:
-    word = status.lower().replace("_", "-")
-    return word if "draw" in word.split("-") else f"draw-{word}"
-
-
-OF_STATUS: Final = {
-    status: Kind(status.lower().replace("_", "-"), *_TITLES[status]) for status in Status if status not in SUCCESSES
+STATUS_PROBLEMS: Final = {
+    status: ProblemType(status.lower().replace("_", "-"), *_TITLES[status])
+    for status in Status
+    if status not in SUCCESSES
 }
-"""The problem that each refusal of the engine is."""
+"""Problem type of each refusal of the engine."""
 
 _DRAW_TITLES: Final = {
-    DrawStatus.UNKNOWN_DRAW: (404, "There is no such draw"),
-    DrawStatus.DRAW_OVER: (410, "The draw would be forgotten at once"),
-    DrawStatus.NOT_OPEN: (409, "The draw does not take applications yet"),
-    DrawStatus.APPLICATIONS_CLOSED: (409, "The time to apply is over"),
-    DrawStatus.STILL_OPEN: (409, "The draw still takes applications"),
+    DrawStatus.UNKNOWN_DRAW: (404, "No such draw"),
+    DrawStatus.DRAW_OVER: (410, "The draw's retention would end at once"),
+    DrawStatus.NOT_OPEN: (409, "The draw is not open for applications yet"),
+    DrawStatus.APPLICATIONS_CLOSED: (409, "The draw is closed for applications"),
+    DrawStatus.STILL_OPEN: (409, "The draw is still open for applications"),
     DrawStatus.NOT_CLOSED: (409, "The draw has not been closed"),
     DrawStatus.NOT_FROZEN: (409, "The applications have not been frozen yet"),
-    DrawStatus.CONFLICT: (409, "It is not what was committed to, or has been done otherwise"),
-    DrawStatus.FROZEN: (409, "What the draw gives away is fixed"),
-    DrawStatus.PARTY_TOO_LARGE: (422, "The party is larger than the draw takes"),
-    DrawStatus.TOO_MANY_CHOICES: (422, "More choices than the draw takes"),
-    DrawStatus.NOT_IN_DRAW: (422, "A day that is not among those of the draw"),
-    DrawStatus.NOT_FOUND: (404, "This applicant has no application"),
+    DrawStatus.CONFLICT: (409, "The value differs from the commitment, or from an earlier call"),
+    DrawStatus.FROZEN: (409, "The capacities of the draw are frozen"),
+    DrawStatus.PARTY_TOO_LARGE: (422, "The party is larger than the draw allows"),
+    DrawStatus.TOO_MANY_CHOICES: (422, "More choices than the draw allows"),
+    DrawStatus.NOT_IN_DRAW: (422, "A day does not belong to the draw"),
+    DrawStatus.NOT_FOUND: (404, "The applicant has no application"),
     DrawStatus.ALREADY_APPLIED: (409, "An applicant is in another application"),
-    DrawStatus.STALE: (412, "The application has changed since"),
-    DrawStatus.DRAW_FULL: (409, "The draw takes no more applications"),
+    DrawStatus.STALE: (412, "The application has changed; read it again"),
+    DrawStatus.DRAW_FULL: (409, "The draw accepts no more applications"),
 }
 
-OF_DRAW_STATUS: Final = {
-    DrawStatus.OVERLOADED: OF_STATUS[Status.OVERLOADED],
-    **{status: Kind(_draw_type(status), *title) for status, title in _DRAW_TITLES.items()},
-}
-"""The problem that each refusal of a draw is."""
 
-OF_ROOM_STATUS: Final = {
-    RoomStatus.OVERLOADED: OF_STATUS[Status.OVERLOADED],
-    RoomStatus.CONFLICT: Kind("room-conflict", 409, "The room is another one, or was opened with something else"),
-    RoomStatus.ROOM_CLOSED: Kind("room-over", 410, "The room has closed, or should have opened already"),
-    RoomStatus.NOT_OPEN: Kind("room-not-open", 409, "It is too early"),
-    RoomStatus.FULL: Kind("room-full", 409, "All tickets have been given"),
-}
-"""The problem that each refusal of a waiting room is; a room that is not there is an unknown name."""
+def _draw_problem_name(status: DrawStatus) -> str:
+    name = status.lower().replace("_", "-")
+    return name if "draw" in name.split("-") else f"draw-{name}"
 
-_OF_PHASE: Final = {
-    TicketPhase.ROOM_CLOSED: OF_ROOM_STATUS[RoomStatus.ROOM_CLOSED],
-    TicketPhase.TURN_MISSED: Kind("room-turn-lapsed", 409, "The ticket has lost its turn; a new one goes behind"),
-}
-_NOT_CALLED: Final = Kind("room-not-called", 409, "The ticket has not been called yet")
 
-KINDS: Final = {
-    **_OF_REQUEST,
+DRAW_STATUS_PROBLEMS: Final = {
+    DrawStatus.OVERLOADED: STATUS_PROBLEMS[Status.OVERLOADED],
+    **{status: ProblemType(_draw_problem_name(status), *title) for status, title in _DRAW_TITLES.items()},
+}
+"""Problem type of each refusal of a draw."""
+
+ROOM_STATUS_PROBLEMS: Final = {
+    RoomStatus.OVERLOADED: STATUS_PROBLEMS[Status.OVERLOADED],
+    RoomStatus.CONFLICT: ProblemType(
+        "room-conflict", 409, "The room exists with other values, or was opened with others"
+    ),
+    RoomStatus.ROOM_CLOSED: ProblemType("room-closed", 410, "The room is closed, or its opening time has passed"),
+    RoomStatus.NOT_OPEN: ProblemType("room-not-open", 409, "The room is not open yet"),
+    RoomStatus.FULL: ProblemType("room-full", 409, "The room has issued all its tickets"),
+}
+"""Problem type of each refusal of a waiting room. A room that does not exist is ``unknown-name``."""
+
+_TICKET_PHASE_PROBLEMS: Final = {
+    TicketPhase.ROOM_CLOSED: ROOM_STATUS_PROBLEMS[RoomStatus.ROOM_CLOSED],
+    TicketPhase.TURN_MISSED: ProblemType(
+        "room-turn-missed", 409, "The ticket missed its turn; join again for a new one"
+    ),
+}
+_NOT_CALLED: Final = ProblemType("room-not-called", 409, "The ticket has not been called yet")
+
+PROBLEM_TYPES: Final = {
+    **_REQUEST_PROBLEMS,
     **{
-        kind.type: kind
+        kind.name: kind
         for kind in (
-            *OF_STATUS.values(),
-            *OF_DRAW_STATUS.values(),
-            *OF_ROOM_STATUS.values(),
-            *_OF_PHASE.values(),
+            *STATUS_PROBLEMS.values(),
+            *DRAW_STATUS_PROBLEMS.values(),
+            *ROOM_STATUS_PROBLEMS.values(),
+            *_TICKET_PHASE_PROBLEMS.values(),
             _NOT_CALLED,
         )
     },
 }
-"""All kinds by their type."""
+"""All problem types by name."""
 
 
 class Problem(Exception):
-    """Ends a request. ``outcome`` is the engine's, if it was the engine that refused; ``more`` are further members of
-    the document.
+    """Ends a request with a problem document.
+
+    Attributes:
+        detail: text about this occurrence.
+        errors: the invalid parts of the request.
+        outcome: the engine's outcome, if the engine refused.
+        retry_after_s: seconds for ``Retry-After``; 0 for no header.
+        members: further members of the document.
     """
 
     def __init__(
         self,
-        kind: str,
+        name: str,
         detail: str,
         *,
         errors: Sequence[FieldProblem] = (),
         outcome: Outcome | None = None,
         headers: Sequence[tuple[str, str]] = (),
         retry_after_s: int = 0,
-        more: Mapping[str, Any] | None = None,
+        members: Mapping[str, Any] | None = None,
     ) -> None:
+        """``name`` is a key of :data:`PROBLEM_TYPES`."""
         super().__init__(detail)
-        self.kind = KINDS[kind]
+        self.type = PROBLEM_TYPES[name]
         self.detail = detail
         self.errors = errors
         self.outcome = outcome
         self.headers = headers
         self.retry_after_s = retry_after_s
-        self.more = more
+        self.members = members
 
     @classmethod
-    def of_outcome(cls, outcome: Outcome, now_ms: int) -> Problem:
-        """The problem that a refusal is; ``now_ms`` turns its ``retry_at_ms`` into seconds from now."""
-        kind = OF_STATUS[outcome.status]
+    def from_outcome(cls, outcome: Outcome, now_ms: int) -> Problem:
+        """Return the problem of an engine's refusal."""
+        kind = STATUS_PROBLEMS[outcome.status]
         retry_after_s = _retry_after_s(outcome.status, outcome.retry_at_ms, now_ms)
-        return cls(kind.type, kind.title, outcome=outcome, retry_after_s=retry_after_s)
+        return cls(kind.name, kind.title, outcome=outcome, retry_after_s=retry_after_s)
 
     @classmethod
-    def of_draw(cls, outcome: DrawOutcome, now_ms: int) -> Problem:
-        """The problem that a draw's refusal is. The asker's application comes along, if it has a number."""
-        kind = OF_DRAW_STATUS[outcome.status]
-        found = {"retry_at_ms": outcome.retry_at_ms, "number": outcome.number, "version": outcome.version}
-        more = {"outcome": outcome.status, **{name: value for name, value in found.items() if value}}
+    def from_draw_outcome(cls, outcome: DrawOutcome, now_ms: int) -> Problem:
+        """Return the problem of a draw's refusal, with number and version of the caller's application if it has one."""
+        kind = DRAW_STATUS_PROBLEMS[outcome.status]
+        values = {"retry_at_ms": outcome.retry_at_ms, "number": outcome.number, "version": outcome.version}
+        members = {"outcome": outcome.status, **{name: value for name, value in values.items() if value}}
         retry_after_s = _retry_after_s(outcome.status, outcome.retry_at_ms, now_ms)
-        return cls(kind.type, kind.title, retry_after_s=retry_after_s, more=more)
+        return cls(kind.name, kind.title, retry_after_s=retry_after_s, members=members)
 
     @classmethod
-    def of_room(cls, status: RoomStatus, retry_at_ms: int, now_ms: int) -> Problem:
-        """The problem that a room's refusal is."""
-        kind = OF_ROOM_STATUS[status]
-        more = {"outcome": status, **({"retry_at_ms": retry_at_ms} if retry_at_ms else {})}
-        return cls(kind.type, kind.title, retry_after_s=_retry_after_s(status, retry_at_ms, now_ms), more=more)
+    def from_room_status(cls, status: RoomStatus, retry_at_ms: int, now_ms: int) -> Problem:
+        """Return the problem of a waiting room's refusal."""
+        kind = ROOM_STATUS_PROBLEMS[status]
+        members = {"outcome": status, **({"retry_at_ms": retry_at_ms} if retry_at_ms else {})}
+        retry_after_s = _retry_after_s(status, retry_at_ms, now_ms)
+        return cls(kind.name, kind.title, retry_after_s=retry_after_s, members=members)
 
     @classmethod
-    def of_standing(cls, standing: TicketStatusBody, now_ms: int) -> Problem:
-        """The problem that it is to enter with a ticket that has not its turn."""
-        kind = _OF_PHASE.get(standing.phase, _NOT_CALLED)
-        more: dict[str, Any] = {"outcome": standing.phase, "ticket_status": standing}
+    def from_ticket_status(cls, ticket_status: TicketStatusBody, now_ms: int) -> Problem:
+        """Return the problem of entering with a ticket whose turn it is not."""
+        kind = _TICKET_PHASE_PROBLEMS.get(ticket_status.phase, _NOT_CALLED)
+        members: dict[str, Any] = {"outcome": ticket_status.phase, "ticket_status": ticket_status}
         retry_after_s = 0
         if kind is _NOT_CALLED:
-            more["retry_at_ms"] = now_ms + standing.poll_after_ms
-            retry_after_s = _retry_after_s(standing.phase, more["retry_at_ms"], now_ms)
-        return cls(kind.type, kind.title, retry_after_s=retry_after_s, more=more)
+            members["retry_at_ms"] = now_ms + ticket_status.poll_after_ms
+            retry_after_s = _retry_after_s(ticket_status.phase, members["retry_at_ms"], now_ms)
+        return cls(kind.name, kind.title, retry_after_s=retry_after_s, members=members)
 
 
 def _retry_after_s(status: str, retry_at_ms: int, now_ms: int) -> int:
+    """Return whole seconds from now until ``retry_at_ms``, at least 1; 0 if there is nothing to wait for."""
     if retry_at_ms:
         return max(1, -((now_ms - retry_at_ms) // 1000))
     return 1 if status == Status.OVERLOADED else 0

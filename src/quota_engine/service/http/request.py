@@ -1,203 +1,189 @@
-"""A request that is whole, on a connection of our own, and the answer to it: as bytes, in one write, or part by part as
-ASGI has it.
-"""
+"""A request as a handler gets it, and the checks that turn bytes into it: headers, query and JSON body."""
 
 from __future__ import annotations
 
-__all__ = ["END_CLOSE", "STATUS_LINES", "Carrier", "Incoming"]
+__all__ = ["ApiRequest", "check_headers", "decode_body", "decode_query", "receive_body"]
 
 import asyncio
-import http
-import logging
+import functools
+import json
 import re
-from typing import Final, Protocol
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any, Final
+from urllib.parse import parse_qsl
 
-from starlette.types import ASGIApp, Message, Scope
+import msgspec
+from starlette.types import Receive
 
+from quota_engine.api_schema.problems import FieldProblem
+from quota_engine.service.http.auth import Grant
+from quota_engine.service.http.limits import RequestLimits
 from quota_engine.service.http.problems import Problem
-from quota_engine.service.http.responses import head_of, problem_reply, request_id_of
 
-_logger = logging.getLogger("quota_engine.service")
-
-STATUS_LINES: Final = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus
-}
-_END: Final = b"\r\n"
-END_CLOSE: Final = b"connection: close\r\n\r\n"
-_NO_SCOPE: Final[Scope] = {}
-_is_no_header = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
-
-
-class Carrier(Protocol):
-    """The connection, as a request knows it."""
-
-    transport: asyncio.Transport
-    is_stuck: bool
-    is_half_closed: bool
-
-    def own_head(self) -> bytes:
-        """The server's header lines."""
-        ...
-
-    def finished(self, incoming: Incoming) -> None:
-        """Is told that a request has been answered."""
-        ...
-
-    async def writable(self) -> None:
-        """Until more can be written, or nobody is there any more."""
-        ...
+_UNIQUE_HEADERS: Final = (
+    b"authorization",
+    b"content-encoding",
+    b"content-type",
+    b"idempotency-key",
+    b"if-none-match",
+)
+"""Headers that the service reads. A proxy in front might use the other one of two."""
+_TIMED_OUT: Final = "body timeout"
+_QUERY_FIELDS_MAX: Final = 20
+_is_json = re.compile(rb'application/json[ \t]*(?:;[ \t]*charset="?utf-8"?[ \t]*)?', re.IGNORECASE).fullmatch
+_is_integer = re.compile(r"-?[0-9]{1,20}").fullmatch
+_many_digits = re.compile(r"[0-9]{6,}")
+_unknown_field = re.compile(r"(?<=unknown field `).*(?=`(?: - at `\$|$))", re.DOTALL)
+_is_field_name = re.compile(r"[a-z_]{1,40}").fullmatch
+_find_names = re.compile(rb'"([^"]*)"\s*:').findall
+"""Finds all names in JSON without backslashes; it may also match text between two strings."""
 
 
-class Incoming:
-    """A request that is whole, and the answer to it. It is the ASGI application's ``receive`` and ``send``, too."""
+class ApiRequest(msgspec.Struct, frozen=True):
+    """A request whose form has been checked: path, query and body have the right types."""
 
-    __slots__ = (
-        "_connection",
-        "_gone",
-        "_head",
-        "_is_chunked",
-        "_is_head",
-        "_is_read",
-        "_left",
-        "body",
-        "headers",
-        "is_complete",
-        "is_gone",
-        "is_one_too_many",
-        "is_written",
-        "keep_alive",
-        "scope",
-    )
+    path: dict[str, str]
+    query: Any
+    body: Any
+    headers: dict[bytes, bytes]
+    grant: Grant | None
+    request_id: str
 
-    def __init__(
-        self, connection: Carrier, scope: Scope, headers: dict[bytes, bytes], body: bytes, keep_alive: bool
-    ) -> None:
-        self.scope = scope
-        self.headers = headers
-        """By their names in small letters; of several of one name, the last."""
-        self.body = body
-        self.keep_alive = keep_alive
-        self.is_complete = False
-        self.is_gone = False
-        self.is_one_too_many = False
-        """Whether as many as may be were being answered when it came."""
-        self._connection = connection
-        self._gone: asyncio.Event | None = None
-        self._is_head = scope["method"] == "HEAD"
-        self._is_read = False
-        self.is_written = False
-        self._is_chunked = False
-        self._left: int | None = None
-        self._head = b""
 
-    def answer(self, status: int, head: bytes, content: bytes) -> None:
-        """Answer at once. ``head``: header lines, each with its line end, that are known to be well formed."""
-        self.is_complete = True
-        if self.is_gone:
-            return
-        connection = self._connection
-        end = _END if self.keep_alive else END_CLOSE
-        if self._is_head:
-            content = b""
-        connection.transport.write(b"".join((STATUS_LINES[status], connection.own_head(), head, end, content)))
-        connection.finished(self)
+def check_headers(headers: Iterable[tuple[bytes, bytes]], bytes_max: int | None) -> None:
+    """Check the total size of raw headers, unless ``bytes_max`` is ``None``, and reject repeated ones.
 
-    async def run(self, app: ASGIApp) -> None:
-        """Let the application answer."""
-        try:
-            await app(self.scope, self.receive, self.send)
-        except asyncio.CancelledError:
-            self.lose()  # not a word: nobody knows what came of it
+    Only headers that the service reads may not be repeated.
+
+    Raises:
+        Problem: 431 or 400.
+    """
+    if bytes_max is not None and len(b"".join(chain.from_iterable(headers))) > bytes_max:
+        raise Problem("headers-too-large", f"at most {bytes_max} bytes of headers")
+    names = [name for name, _ in headers]
+    for name in _UNIQUE_HEADERS:
+        if names.count(name) > 1:
+            raise Problem("bad-request", f"the header {name.decode()} occurs twice")
+
+
+async def receive_body(receive: Receive, headers: Mapping[bytes, bytes], limits: RequestLimits) -> bytes:
+    """Receive a body through ASGI, within its size and time limits.
+
+    Raises:
+        Problem: 413 or 408; 400 if the client disconnects.
+    """
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit() and int(declared[:20]) > limits.body_bytes_max:
+        raise Problem("too-large", f"at most {limits.body_bytes_max} bytes")
+    chunks: list[bytes] = []
+    size = 0
+    task = asyncio.current_task()
+    assert task is not None
+    timer = asyncio.get_running_loop().call_later(limits.body_timeout_ms / 1000, task.cancel, _TIMED_OUT)
+    try:
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise Problem("bad-request", "the client disconnected")
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size > limits.body_bytes_max:
+                raise Problem("too-large", f"at most {limits.body_bytes_max} bytes")
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                break
+    except asyncio.CancelledError as error:
+        if error.args != (_TIMED_OUT,):
             raise
-        except Exception:
-            _logger.exception("a request failed")
-        finally:
-            self.scope = _NO_SCOPE  # which holds this request, too: a ring that only the collector would find
-            if not self.is_complete:
-                self._fail()
+        task.uncancel()
+        raise Problem("request-timeout", f"the body took longer than {limits.body_timeout_ms} ms") from None
+    finally:
+        timer.cancel()
+    return b"".join(chunks)
 
-    def _fail(self) -> None:
-        """The application has ended without having said all."""
-        if self.is_gone or self.is_written:
-            self.is_gone = True
-            self._connection.transport.abort()
-            return
-        request_id = request_id_of(self.headers)
-        reply = problem_reply(Problem("internal", f"the log has more under {request_id}"), request_id)
-        self.keep_alive = False
-        self.answer(reply.http, *head_of(reply, request_id))
 
-    def lose(self) -> None:
-        """Nobody is there any more who could be answered."""
-        self.is_gone = True
-        if self._gone is not None:
-            self._gone.set()
+def decode_body(content: bytes, headers: Mapping[bytes, bytes], decoder: msgspec.json.Decoder[Any]) -> Any:
+    """Decode a JSON body. An empty one counts as ``{}``.
 
-    async def receive(self) -> Message:
-        """The body, and then nothing until the other side has gone."""
-        if not self._is_read:
-            self._is_read = True
-            return {"type": "http.request", "body": self.body, "more_body": False}
-        if not (self.is_gone or self.is_complete):
-            self._gone = asyncio.Event()
-            await self._gone.wait()
-        return {"type": "http.disconnect"}
+    Raises:
+        Problem: 415, 400 or 422. Its text never contains an identity from the body.
+    """
+    if content:
+        _check_media_type(headers)
+    content = content or b"{}"
+    try:
+        body = decoder.decode(content)
+    except msgspec.ValidationError as error:
+        raise _validation_problem(error, "body") from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        detail = _many_digits.sub("…", str(error)) if isinstance(error, msgspec.DecodeError) else "not JSON"
+        raise Problem("bad-request", f"the body is not JSON: {detail}") from None
+    # The decoder keeps the last of two equal keys, and another reader of the same body may keep the first. Most
+    # bodies use each name once; only the others are parsed a second time.
+    names = _find_names(content)
+    if b"\\" in content or len(set(names)) < len(names):
+        json.loads(content, object_pairs_hook=_reject_repeated_keys)
+    return body
 
-    async def send(self, message: Message) -> None:
-        """A part of the answer."""
-        if self._connection.is_stuck:
-            await self._connection.writable()
-        if self.is_gone:
-            return
-        if self.is_complete:
-            raise RuntimeError("the answer is complete")
-        if message["type"] == "http.response.start":
-            self._begin(message)
-        elif self._head or self.is_written:
-            self._go_on(message.get("body", b""), bool(message.get("more_body", False)))
-        else:
-            raise RuntimeError("a body without a head")
 
-    def _begin(self, message: Message) -> None:
-        status: int = message["status"]
-        parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, self._connection.own_head()]
-        for name, value in message.get("headers", ()):
-            if _is_no_header(value) or _is_no_header(name):
-                raise ValueError("not a header")
-            name = name.lower()
-            if name == b"content-length":
-                self._left = int(value)
-            elif name == b"connection":
-                self.keep_alive = self.keep_alive and b"close" not in value.lower()
-                continue
-            elif name == b"transfer-encoding":
-                continue  # is for us to say
-            parts.append(b"%b: %b\r\n" % (name, value))
-        if self._is_head or status in (204, 304):
-            self._left, self._is_head = None, True
-        elif self._left is None:
-            if self.scope["http_version"] == "1.0":
-                self.keep_alive = False  # the end of the connection is the end of the answer
-            else:
-                self._is_chunked = True
-                parts.append(b"transfer-encoding: chunked\r\n")
-        parts.append(_END if self.keep_alive else END_CLOSE)
-        self._head = b"".join(parts)  # goes out with what comes first
+def decode_query(text: bytes, query_type: type | None) -> Any:
+    """Decode a query string; return ``None`` for an endpoint without parameters.
 
-    def _go_on(self, body: bytes, is_more: bool) -> None:
-        if self._is_head:
-            body = b""
-        elif self._is_chunked:
-            body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if is_more else b"0\r\n\r\n")
-        elif self._left is not None:
-            self._left -= len(body)
-            if self._left < 0 or (self._left and not is_more):
-                raise RuntimeError("an answer of another length than it says")
-        self._connection.transport.write(self._head + body)
-        self._head = b""
-        self.is_written = True
-        if not is_more:
-            self.is_complete = True
-            self._connection.finished(self)
-        elif self._connection.is_half_closed:
-            self.lose()  # whoever reads a stream keeps their own side open
+    Raises:
+        Problem: 400 or 422.
+    """
+    if query_type is None:
+        if text:
+            problem = FieldProblem(where="query", problem="this endpoint has no parameters", expected="none")
+            raise Problem("unprocessable", "this endpoint has no parameters", errors=[problem])
+        return None
+    try:
+        pairs = parse_qsl(
+            text.decode("ascii"), keep_blank_values=True, strict_parsing=bool(text), max_num_fields=_QUERY_FIELDS_MAX
+        )
+    except ValueError:
+        raise Problem("bad-request", "the query is malformed") from None
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise Problem("bad-request", "the query has a parameter twice")
+    for name in _integer_fields(query_type):
+        # The lax conversion would accept 1e3 and 1.0, which a JSON body may not have either.
+        if _is_integer(fields.get(name, "0")) is None:
+            problem = FieldProblem(where=name, problem="not an integer", expected="digits")
+            raise Problem("unprocessable", f"{name}: not an integer", errors=[problem])
+    try:
+        return msgspec.convert(fields, query_type, strict=False)
+    except msgspec.ValidationError as error:
+        raise _validation_problem(error, "query") from None
+
+
+def _check_media_type(headers: Mapping[bytes, bytes]) -> None:
+    media_type = headers.get(b"content-type", b"")
+    if media_type != b"application/json" and _is_json(media_type) is None:
+        raise Problem("unsupported-media-type", "send  Content-Type: application/json  (in UTF-8)")
+    if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
+        raise Problem("unsupported-media-type", "send the body without Content-Encoding")
+
+
+def _validation_problem(error: msgspec.ValidationError, default_where: str) -> Problem:
+    """Turn a validation error into a problem, without the parts of msgspec's text that may hold an identity."""
+    text = _unknown_field.sub(lambda found: found[0] if _is_field_name(found[0]) else "…", str(error))
+    text = _many_digits.sub("…", text)
+    message, at, where = text.rpartition(" - at `$")
+    message, where = (message, where.strip("`.")) if at else (text, "")
+    problem = FieldProblem(where=where or default_where, problem=message, expected="see /openapi.json")
+    return Problem("unprocessable", text, errors=[problem])
+
+
+def _reject_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise Problem("bad-request", "the body has a key twice")
+    return fields
+
+
+@functools.cache
+def _integer_fields(query_type: type) -> tuple[str, ...]:
+    fields = msgspec.inspect.type_info(query_type).fields  # type: ignore[attr-defined]
+    return tuple(field.name for field in fields if isinstance(field.type, msgspec.inspect.IntType))

@@ -1,67 +1,69 @@
-"""Which call an address is: a tree of the addresses' parts, walked in the time that the parts take, however many calls
-there are.
+"""Routing table of the API: a tree of path segments.
+
+The time of a lookup depends on the length of the path, not on the number of endpoints.
 """
 
 from __future__ import annotations
 
-__all__ = ["Table"]
+__all__ = ["RoutingTable"]
 
 import functools
 from typing import Any, Final
 
 from starlette.types import ASGIApp
 
-_ANY: Final = "{}"
-_KEPT_MAX: Final = 1_024
+_PARAMETER: Final = "{}"
+_CACHED_MAX: Final = 1_024
 
 
 class _Node:
-    """A part of an address: what may come next, by its text or any (``{}``), and what is here, by method."""
+    """One path segment: the segments that may follow, and the applications at this path by method."""
 
-    __slots__ = ("apps", "names", "next")
+    __slots__ = ("apps", "children", "parameters")
 
     def __init__(self) -> None:
-        self.next: dict[str, _Node] = {}
+        self.children: dict[str, _Node] = {}
         self.apps: dict[str, ASGIApp] = {}
-        self.names: tuple[str, ...] = ()
+        self.parameters: tuple[str, ...] = ()
 
 
-class Table:
-    """Applications by method and address; ``/a/{name}`` takes any part that is not empty in place of the name."""
+class RoutingTable:
+    """ASGI applications by method and path. ``/a/{name}`` matches any segment that is not empty."""
 
     def __init__(self) -> None:
         self._root = _Node()
-        self.find = functools.lru_cache(maxsize=_KEPT_MAX)(self._walk)
-        """What is at an address, by method, and the parts that stand for names, which must not be changed; ``None`` if
-        nothing is. In a rush nearly all ask for the same.
+        self.find = functools.lru_cache(maxsize=_CACHED_MAX)(self._find)
+        """Return the applications at a path by method, and the path parameters; ``None`` if the path is unknown.
+
+        Callers must not change the result: it is cached, because nearly all requests of an opening have one path.
         """
 
     def add(self, method: str, path: str, app: ASGIApp) -> None:
-        """Put an application at an address. One that is asked for with GET can be asked for with HEAD."""
+        """Register an application. One for GET also serves HEAD."""
         node = self._root
-        names: list[str] = []
-        for part in path.split("/")[1:]:
-            if part.startswith("{"):
-                names.append(part[1:-1])
-                part = _ANY
-            node = node.next.setdefault(part, _Node())
+        parameters: list[str] = []
+        for segment in path.split("/")[1:]:
+            if segment.startswith("{"):
+                parameters.append(segment[1:-1])
+                segment = _PARAMETER
+            node = node.children.setdefault(segment, _Node())
         node.apps[method] = app
         if method == "GET":
             node.apps["HEAD"] = app
-        node.names = tuple(names)
+        node.parameters = tuple(parameters)
         self.find.cache_clear()
 
-    def _walk(self, path: str) -> tuple[dict[str, ASGIApp], dict[str, Any]] | None:
+    def _find(self, path: str) -> tuple[dict[str, ASGIApp], dict[str, Any]] | None:
         node = self._root
         values: list[str] = []
-        for part in path.split("/")[1:]:
-            following = node.next.get(part)
-            if following is None or part == _ANY:
-                following = node.next.get(_ANY)
-                if following is None or not part:
+        for segment in path.split("/")[1:]:
+            child = node.children.get(segment)
+            if child is None or segment == _PARAMETER:
+                child = node.children.get(_PARAMETER)
+                if child is None or not segment:
                     return None
-                values.append(part)
-            node = following
+                values.append(segment)
+            node = child
         if not node.apps:
             return None
-        return node.apps, dict(zip(node.names, values, strict=True))
+        return node.apps, dict(zip(node.parameters, values, strict=True))

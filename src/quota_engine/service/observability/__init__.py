@@ -1,4 +1,4 @@
 """Metrics, traces and the audit log of the service.
 
-May import ports and the engine; never handlers.
+May import the engine, ports and the catalog; never the service's other packages.
 """

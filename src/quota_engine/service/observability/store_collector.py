@@ -1,106 +1,116 @@
-"""What the store says about the days being sold and their waiting rooms: numbers for Prometheus that no process counts.
+"""Metrics about days open for booking and their waiting rooms, read from the store.
 
-All workers would say the same, so they are not added up. The store is looked at only when somebody asks, and at most
-once in :data:`LOOK_EVERY_S`, however many ask.
+Every worker would read the same values, so they are not added up. The store is read only when metrics are requested,
+and at most once in :data:`COLLECT_INTERVAL_S`, however many clients request them.
 """
 
 from __future__ import annotations
 
-__all__ = ["AGES_S", "LOOK_EVERY_S", "Survey"]
+__all__ = ["COLLECT_INTERVAL_S", "HOLD_AGES_S", "StoreCollector"]
 
 import asyncio
 import datetime
 import itertools
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
+from quota_engine.catalog import Catalog, get_office
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
-from quota_engine.service.observability.metrics import Row
+from quota_engine.engine.quota_engine import AsyncQuotaEngine
+from quota_engine.service.observability.metric_families import Sample
 
-if TYPE_CHECKING:
-    from quota_engine.service.app import Service
-
-LOOK_EVERY_S: Final = 10.0
-LOOK_MAX_S: Final = 3.0
-"""A look that takes longer is given up: whoever asks does not wait for ever either."""
+COLLECT_INTERVAL_S: Final = 10.0
+COLLECT_TIMEOUT_S: Final = 3.0
+"""Time after which a collection is given up, because the client that requested the metrics has a timeout too."""
 OFFICES_MAX: Final = 256
 DAYS_MAX: Final = 31
-AGES_S: Final = (0, 60, 300, 600, 900, 1800, 3600, 7200)
-_AT_ONCE: Final = 8
+HOLD_AGES_S: Final = (0, 60, 300, 600, 900, 1800, 3600, 7200)
+_CONCURRENT_OFFICES: Final = 8
 
 _logger = logging.getLogger("quota_engine.service")
 
 
-class Survey:
-    """The last look at the store."""
+class StoreCollector:
+    """Reads the metrics and caches them for :data:`COLLECT_INTERVAL_S`."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._rows: list[Row] = []
-        self._looked_at_s = float("-inf")
-        self._looking = asyncio.Lock()
+    def __init__(
+        self,
+        engine: AsyncQuotaEngine,
+        catalog: Catalog,
+        now_ms: Callable[[], int],
+        current_room: Callable[[str], str | None],
+    ) -> None:
+        """``current_room`` returns the id of an office's running or next waiting room, or ``None``."""
+        self._engine = engine
+        self._catalog = catalog
+        self._now_ms = now_ms
+        self._current_room = current_room
+        self._samples: list[Sample] = []
+        self._collected_at_s = float("-inf")
+        self._lock = asyncio.Lock()
 
-    async def rows(self) -> list[Row]:
-        """What the store said, at most :data:`LOOK_EVERY_S` ago; only ``store_up`` 0 if it did not answer."""
-        async with self._looking:
-            if time.monotonic() - self._looked_at_s >= LOOK_EVERY_S:
+    async def samples(self) -> list[Sample]:
+        """Return values at most :data:`COLLECT_INTERVAL_S` old; only ``store_up`` 0 if the store did not answer."""
+        async with self._lock:
+            if time.monotonic() - self._collected_at_s >= COLLECT_INTERVAL_S:
                 try:
-                    async with asyncio.timeout(LOOK_MAX_S):
-                        found = await self._look()
-                    self._rows = [*found, Row("quota_engine_store_up", (), (1,))]
+                    async with asyncio.timeout(COLLECT_TIMEOUT_S):
+                        samples = await self._collect()
+                    self._samples = [*samples, Sample("quota_engine_store_up", (), (1,))]
                 except (QuotaEngineError, TimeoutError) as error:
-                    _logger.warning("no numbers from the store: %s", error or "it took too long")
-                    self._rows = [Row("quota_engine_store_up", (), (0,))]
-                self._looked_at_s = time.monotonic()
-        return self._rows
+                    _logger.warning("no metrics from the store: %s", error or "timeout")
+                    self._samples = [Sample("quota_engine_store_up", (), (0,))]
+                self._collected_at_s = time.monotonic()
+        return self._samples
 
-    async def _look(self) -> list[Row]:
-        offices = list(self._service.catalog.offices)[:OFFICES_MAX]
-        found: list[Row] = []
-        for start in range(0, len(offices), _AT_ONCE):
-            for rows in await asyncio.gather(*(self._office(office) for office in offices[start : start + _AT_ONCE])):
-                found += rows
+    async def _collect(self) -> list[Sample]:
+        offices = list(self._catalog.offices)[:OFFICES_MAX]
+        found: list[Sample] = []
+        for start in range(0, len(offices), _CONCURRENT_OFFICES):
+            batch = offices[start : start + _CONCURRENT_OFFICES]
+            for samples in await asyncio.gather(*(self._collect_office(office) for office in batch)):
+                found += samples
         return found
 
-    async def _office(self, office: str) -> list[Row]:
-        service = self._service
-        engine, now_ms = service.engine, service.now_ms()
-        today = datetime.datetime.fromtimestamp(now_ms / 1000, tz=datetime.UTC).date() - datetime.timedelta(days=1)
-        views = await engine.availability(office, today, today + datetime.timedelta(days=DAYS_MAX))
-        sold = [view for view in views if view.opens_at_ms <= now_ms < view.ends_at_ms]
-        ttl_ms = service.office(office).rules.hold_ttl_ms
-        # A hold is as old as its time is used up: who has at most so much less than all of it left is that old.
-        ages_s = [age_s for age_s in reversed(AGES_S) if age_s * 1000 < ttl_ms]
+    async def _collect_office(self, office: str) -> list[Sample]:
+        engine, now_ms = self._engine, self._now_ms()
+        yesterday = datetime.datetime.fromtimestamp(now_ms / 1000, tz=datetime.UTC).date() - datetime.timedelta(days=1)
+        views = await engine.availability(office, yesterday, yesterday + datetime.timedelta(days=DAYS_MAX))
+        open_days = [view for view in views if view.opens_at_ms <= now_ms < view.ends_at_ms]
+        ttl_ms = get_office(self._catalog, office).rules.hold_ttl_ms
+        # The age of a hold is its TTL less its remaining time: an upper bound on the rest is a lower one on the age.
+        ages_s = [age_s for age_s in reversed(HOLD_AGES_S) if age_s * 1000 < ttl_ms]
         bounds_ms = [ttl_ms - age_s * 1000 for age_s in ages_s]
         holds = [0] * len(ages_s)
-        for view in sold:
+        for view in open_days:
             if any(quota.held for quota in view.quotas.values()):
-                *counts, offered = await engine.hold_remaining_histogram(office, view.day, bounds_ms)
-                counts[-1] += offered  # an offer from the wait list has more time than a hold
+                *counts, offers = await engine.hold_remaining_histogram(office, view.day, bounds_ms)
+                counts[-1] += offers  # an offer of the wait list has a longer TTL than a hold
                 for index, count in enumerate(itertools.accumulate(counts)):
                     holds[index] += count
-        waiting = sum(view.waiting for view in sold)
-        overbooked = sum(quota.overbooked for view in sold for quota in view.quotas.values())
-        rows = [
-            Row("quota_engine_holds", (office, str(age_s)), (count,))
+        waiting = sum(view.waiting for view in open_days)
+        overbooked = sum(quota.overbooked for view in open_days for quota in view.quotas.values())
+        samples = [
+            Sample("quota_engine_holds", (office, str(age_s)), (count,))
             for age_s, count in zip(ages_s, holds, strict=True)
         ]
-        rows.append(Row("quota_engine_wait_list_length", (office,), (waiting,)))
-        rows.append(Row("quota_engine_overbooked_places", (office,), (overbooked,)))
-        room = service.room_of(office)
+        samples.append(Sample("quota_engine_wait_list_length", (office,), (waiting,)))
+        samples.append(Sample("quota_engine_overbooked_units", (office,), (overbooked,)))
+        room = self._current_room(office)
         if room is not None:
-            rows += await self._room(room)
-        return rows
+            samples += await self._collect_room(room)
+        return samples
 
-    async def _room(self, room: str) -> list[Row]:
+    async def _collect_room(self, room: str) -> list[Sample]:
         try:
-            view = await self._service.engine.room(room).view()
-        except InvalidRequest:  # it has not been made yet
+            view = await self._engine.room(room).view()
+        except InvalidRequest:  # the room has not been created yet
             return []
         return [
-            Row("quota_engine_room_tickets", (room,), (view.tickets,)),
-            Row("quota_engine_room_called", (room,), (min(view.called_count, view.tickets),)),
-            Row("quota_engine_room_length", (room,), (max(0, view.tickets - view.called_count),)),
-            Row("quota_engine_room_rate_per_second", (room,), (view.per_minute / 60,)),
+            Sample("quota_engine_room_tickets", (room,), (view.tickets,)),
+            Sample("quota_engine_room_called_tickets", (room,), (min(view.called_count, view.tickets),)),
+            Sample("quota_engine_room_waiting_tickets", (room,), (max(0, view.tickets - view.called_count),)),
+            Sample("quota_engine_room_rate_per_second", (room,), (view.per_minute / 60,)),
         ]

@@ -1,12 +1,12 @@
-"""Puts together what the workers of one machine have counted: each writes its numbers into a folder once a second, and
-whoever is asked adds up what is there.
+"""Metrics of several workers on one machine: each writes its samples to a folder, and any of them adds them all up.
 
-A worker that dies takes the last second with it. Its counters stay, and its gauges count no more.
+A worker writes once a second, so one that is killed loses at most its last second. Its counters keep counting in the
+sum; its gauges do not.
 """
 
 from __future__ import annotations
 
-__all__ = ["DIRECTORY", "Sharing", "fold", "has_begun"]
+__all__ = ["DIRECTORY_VARIABLE", "WRITE_INTERVAL_S", "WorkerMetrics", "fold_ended_worker", "has_started_worker"]
 
 import contextlib
 import os
@@ -17,95 +17,101 @@ from typing import Final
 
 import msgspec
 
-from quota_engine.service.observability.metrics import FAMILIES, Row
+from quota_engine.service.observability.metric_families import METRIC_FAMILIES, Sample
 
-DIRECTORY: Final = "QUOTA_ENGINE_METRICS_DIR"
-"""The variable that names the folder; without one a process counts for itself."""
-WRITE_EVERY_S: Final = 1.0
+DIRECTORY_VARIABLE: Final = "QUOTA_ENGINE_METRICS_DIR"
+"""Environment variable with the folder; without it a process reports its own samples only."""
+WRITE_INTERVAL_S: Final = 1.0
 _LIVE_FOR_S: Final = 5.0
-_ENDED: Final = "ended"
-_SUFFIX: Final = ".numbers"
+_ENDED_FILE: Final = "ended"
+_SUFFIX: Final = ".samples"
 _FOLDED_MAX: Final = 64
 
 
-class _Page(msgspec.Struct, frozen=True):
-    """What one worker has written, or (``folded``) what is left of those that have ended, by the names of the last."""
+class _MetricsFile(msgspec.Struct, frozen=True):
+    """The samples of one worker, or the sum of those that have ended. ``folded`` names the last files in that sum."""
 
     written_at_s: float
-    rows: list[Row]
+    samples: list[Sample]
     folded: tuple[str, ...] = ()
 
 
-_decoder: Final = msgspec.msgpack.Decoder(_Page)
+_decoder: Final = msgspec.msgpack.Decoder(_MetricsFile)
 
 
-class Sharing:
-    """One worker's part in it."""
+class WorkerMetrics:
+    """The file of one worker, and the sum over all workers."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._name = f"{os.getpid()}-{time.time_ns()}{_SUFFIX}"
 
-    def write(self, rows: list[Row]) -> None:
-        """Let the others see these numbers."""
-        with contextlib.suppress(OSError):  # a full disk: what was there is read on
-            _write(self._directory / self._name, _Page(time.time(), rows))
+    def write(self, samples: list[Sample]) -> None:
+        """Replace this worker's file. If the disk is full, the previous file stays."""
+        with contextlib.suppress(OSError):
+            _write(self._directory / self._name, _MetricsFile(time.time(), samples))
 
-    def together(self, rows: list[Row]) -> list[Row]:
-        """These numbers (of this worker, now) and what the others have written last. They are written down as well:
-        what somebody was told does not end with this process.
+    def aggregate(self, samples: list[Sample]) -> list[Sample]:
+        """Return the sum of this worker's ``samples`` and those that the others have written.
+
+        The samples are written first, so that a reported counter never decreases when this process ends.
         """
-        self.write(rows)
-        pages = {path.name: page for path in self._directory.glob(f"*{_SUFFIX}") if (page := _read(path)) is not None}
-        pages.pop(self._name, None)
-        # Read last: whoever is folded in meanwhile is in here, and is not counted twice.
-        ended = _read(self._directory / _ENDED)
+        self.write(samples)
+        files = {path.name: file for path in self._directory.glob(f"*{_SUFFIX}") if (file := _read(path)) is not None}
+        files.pop(self._name, None)
+        # Read last: a worker folded since the lines above is in this sum, and its own file is dropped from the others.
+        ended = _read(self._directory / _ENDED_FILE)
         if ended is not None:
             for name in ended.folded:
-                pages.pop(name, None)
+                files.pop(name, None)
         now_s = time.time()
-        found = list(rows)
-        for page in pages.values():
-            found += page.rows if now_s - page.written_at_s < _LIVE_FOR_S else _lasting(page.rows)
-        return _sum((*found, *(ended.rows if ended is not None else ())))
+        found = list(samples)
+        for file in files.values():
+            is_live = now_s - file.written_at_s < _LIVE_FOR_S
+            found += file.samples if is_live else _without_gauges(file.samples)
+        return _sum((*found, *(ended.samples if ended is not None else ())))
 
 
-def has_begun(directory: Path) -> bool:
-    """Whether any worker has ever got as far as to write: it has opened the store by then."""
-    return (directory / _ENDED).exists() or any(directory.glob(f"*{_SUFFIX}"))
+def has_started_worker(directory: Path) -> bool:
+    """Return True if any worker has ever written its samples, which it does after it has opened the store."""
+    return (directory / _ENDED_FILE).exists() or any(directory.glob(f"*{_SUFFIX}"))
 
 
-def fold(directory: Path, pid: int) -> None:
-    """Keep the counters of a worker that has ended, and forget the rest of it. For the one who looks after them."""
+def fold_ended_worker(directory: Path, pid: int) -> None:
+    """Add the counters of an ended worker to the sum of ended ones, and delete its file.
+
+    Only the supervising process calls this.
+    """
     for path in directory.glob(f"{pid}-*{_SUFFIX}"):
-        page, ended = _read(path), _read(directory / _ENDED)
-        before = ended or _Page(0.0, [])
-        rows = [] if page is None else _lasting(page.rows)
+        file, ended = _read(path), _read(directory / _ENDED_FILE)
+        before = ended or _MetricsFile(0.0, [])
+        samples = [] if file is None else _without_gauges(file.samples)
         folded = (*before.folded, path.name)[-_FOLDED_MAX:]
-        _write(directory / _ENDED, _Page(time.time(), _sum((*before.rows, *rows)), folded))
+        total = _MetricsFile(time.time(), _sum((*before.samples, *samples)), folded)
+        _write(directory / _ENDED_FILE, total)
         path.unlink()
 
 
-def _lasting(rows: Iterable[Row]) -> list[Row]:
-    return [row for row in rows if FAMILIES[row.family].kind != "gauge"]
+def _without_gauges(samples: Iterable[Sample]) -> list[Sample]:
+    return [sample for sample in samples if METRIC_FAMILIES[sample.family].kind != "gauge"]
 
 
-def _sum(rows: Iterable[Row]) -> list[Row]:
+def _sum(samples: Iterable[Sample]) -> list[Sample]:
     sums: dict[tuple[str, tuple[str, ...]], tuple[float, ...]] = {}
-    for row in rows:
-        key = row.family, row.labels
+    for sample in samples:
+        key = sample.family, sample.labels
         before = sums.get(key)
-        sums[key] = row.values if before is None else tuple(map(sum, zip(before, row.values, strict=True)))
-    return [Row(family, labels, values) for (family, labels), values in sums.items()]
+        sums[key] = sample.values if before is None else tuple(map(sum, zip(before, sample.values, strict=True)))
+    return [Sample(family, labels, values) for (family, labels), values in sums.items()]
 
 
-def _write(path: Path, page: _Page) -> None:
-    draft = path.with_name(path.name + ".draft")  # never half of it under its name
-    draft.write_bytes(msgspec.msgpack.encode(page))
+def _write(path: Path, file: _MetricsFile) -> None:
+    draft = path.with_name(path.name + ".draft")  # readers must never see a half-written file
+    draft.write_bytes(msgspec.msgpack.encode(file))
     draft.replace(path)
 
 
-def _read(path: Path) -> _Page | None:
+def _read(path: Path) -> _MetricsFile | None:
     try:
         return _decoder.decode(path.read_bytes())
     except (OSError, msgspec.DecodeError):

@@ -1,22 +1,22 @@
-"""HTTP/1.1 connections, for uvicorn's server: the application gets requests that are whole, and all that a sender may
-do on the way there is bounded.
+"""HTTP/1.1 connections for uvicorn's server. The application gets complete requests only.
 
-uvicorn's own protocol hands a request over when its head is complete, and waits for a head, a body or a reader for as
-long as the other side likes. Here each of them has a time and a size: whoever exceeds it gets a problem document where
-HTTP allows for one, and the connection ends. So neither a task nor memory is spent on a request that never becomes one,
-and handlers find the body there. That also makes the usual answer cheap: :class:`Exchange` takes headers and body from
-the :class:`Incoming` in the scope and gives its answer back as bytes, in one write. Everything else (pages, streams)
-goes through ASGI as ever.
+uvicorn's own protocol starts the application when the headers are complete, and waits without a limit for a header, a
+body or a slow reader. Here each of them has a timeout and a size limit. A client that exceeds one gets a problem
+document where HTTP allows it, and the connection closes. So an incomplete request costs neither a task nor much memory,
+and a handler finds the body already read. That also makes the usual response cheap: the endpoint takes headers and body
+from the :class:`BufferedRequest` in the scope and writes its response as bytes at once. Pages and event streams use the
+ASGI messages.
 
-Time is looked at from outside, ten times a second (:meth:`Connection.expire`): a timer for each request would cost more
-than all else here.
+Timeouts are checked from outside, ten times a second (:meth:`HttpConnection.expire`): one timer for each request would
+cost more than the rest of this module.
 """
 
 from __future__ import annotations
 
-__all__ = ["Connection", "Terms"]
+__all__ = ["ConnectionConfig", "HttpConnection"]
 
 import asyncio
+import enum
 import math
 from collections import deque
 from collections.abc import Callable
@@ -26,220 +26,220 @@ from urllib.parse import unquote
 import httptools
 from starlette.types import ASGIApp, Scope
 
-from quota_engine.service.http.endpoint import INCOMING, Limits
+from quota_engine.service.http.buffered_request import END_CLOSE, SCOPE_KEY, STATUS_LINES, BufferedRequest
+from quota_engine.service.http.limits import RequestLimits
+from quota_engine.service.http.load_shedding import LoadShedder
 from quota_engine.service.http.problems import Problem
-from quota_engine.service.http.request import END_CLOSE, STATUS_LINES, Incoming
-from quota_engine.service.http.responses import head_of, problem_reply, request_id_of
+from quota_engine.service.http.responses import problem_response, render_head, request_id_from
 
 LINGER_S: Final = 1.0
-"""After its last word the connection still takes what the other side is sending, and drops it: if it closed at once,
-the answer would be lost with what nobody has read (RFC 9112, 9.6)."""
-TURNED_AWAY_S: Final = 0.3
-"""A connection that was turned away is not read for so long. Otherwise there is time only for those who come back at
-once: the loop reads as long as there is something to be read, and nobody's answer goes on meanwhile."""
+"""Time after a final response during which the connection reads and drops further bytes.
+
+Closing at once with unread bytes would make the kernel reset the connection and lose the response (RFC 9112, section
+9.6).
+"""
+SHED_PAUSE_S: Final = 0.3
+"""Time during which a connection is not read after its request was refused by load shedding.
+
+Without the pause, clients that retry at once keep the event loop reading, and no response makes progress.
+"""
 FRAMING_MAX: Final = 8
-"""A body in chunks may take so many times the bytes that count."""
-_NOTHING, _HEAD, _BODY = 0, 1, 2
+"""Most bytes that a chunked body may use for each byte of content."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
-class Terms:
-    """What all connections of a server have in common."""
+class _ReadState(enum.IntEnum):
+    """The part of a request that the connection is reading."""
 
-    def __init__(
-        self,
-        limits: Limits,
-        refused: Callable[[int], None],
-        streams: Callable[[], int],
-        turned_away: Callable[[Incoming], bool],
-    ) -> None:
-        """``refused``: is told the status of each answer to what was no request. ``streams``: how many are open.
-        ``turned_away``: answers a request that is one too many, unless it has to be heard all the same.
-        """
+    IDLE = 0
+    HEAD = 1
+    BODY = 2
+
+
+class ConnectionConfig:
+    """The limits, the load shedder and the header lines that all connections of a server share."""
+
+    def __init__(self, limits: RequestLimits, shedder: LoadShedder, record_rejected: Callable[[int], None]) -> None:
+        """``record_rejected`` gets the HTTP status of each response to bytes that are not a valid request."""
         self.limits = limits
-        self.refused = refused
-        self.turned_away = turned_away
-        self._streams = streams
+        self.shedder = shedder
+        self.record_rejected = record_rejected
         self.header_timeout_s = limits.header_timeout_ms / 1000
         self.body_timeout_s = limits.body_timeout_ms / 1000
         self.write_timeout_s = limits.write_timeout_ms / 1000
         self._lines: list[tuple[bytes, bytes]] | None = None
         self._head = b""
 
-    def are_enough(self, running: int) -> bool:
-        """Whether so many requests are as many as may be answered at a time; a stream that is open is none of them."""
-        most = self.limits.requests_max
-        return running >= most and running - self._streams() >= most
-
-    def head(self, lines: list[tuple[bytes, bytes]]) -> bytes:
-        """The server's own header lines (the date), which it makes anew once a second."""
+    def server_head(self, lines: list[tuple[bytes, bytes]]) -> bytes:
+        """Return the server's header lines as bytes. uvicorn replaces the list once a second, with a new date."""
         if lines is not self._lines:
             self._lines = lines
             self._head = b"".join(b"%b: %b\r\n" % line for line in lines)
         return self._head
 
 
-class Connection(asyncio.Protocol):
-    """One connection. Made by uvicorn's server, which also tells it to shut down."""
+class HttpConnection(asyncio.Protocol):
+    """One connection. uvicorn's server makes it and tells it to shut down."""
 
     __slots__ = (
         "_app",
         "_body",
+        "_bytes_max",
+        "_bytes_min",
         "_client",
-        "_fed_max",
-        "_fed_min",
+        "_config",
+        "_feed_bytes",
         "_fields",
+        "_final_problem",
         "_headers",
-        "_is_deaf",
-        "_is_paused",
+        "_is_closing",
+        "_is_read_paused",
         "_keep_alive_s",
-        "_last_word",
         "_loop",
-        "_now_fed",
         "_parser",
-        "_phase",
+        "_pipelined",
+        "_read_deadline_s",
         "_running",
         "_scheme",
         "_scope",
         "_server",
+        "_server_state",
         "_state",
-        "_terms",
-        "_until_s",
         "_url",
-        "_waiting",
         "_writable",
         "deadline_s",
         "is_half_closed",
-        "is_stuck",
+        "is_write_paused",
         "transport",
     )
 
     def __init__(
         self,
-        terms: Terms,
-        config: Any,
+        config: ConnectionConfig,
+        uvicorn_config: Any,
         server_state: Any,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        """``config``, ``server_state``: uvicorn's. ``app_state``: of the application's life; ours has none."""
-        if not config.loaded:
-            config.load()
-        self._app: ASGIApp = config.loaded_app
-        self._keep_alive_s: float = config.timeout_keep_alive
+        """``app_state`` is the state of uvicorn's lifespan; this service has none. ``_loop`` is uvicorn's name."""
+        if not uvicorn_config.loaded:
+            uvicorn_config.load()
+        self._app: ASGIApp = uvicorn_config.loaded_app
+        self._keep_alive_s: float = uvicorn_config.timeout_keep_alive
         self._loop = _loop or asyncio.get_event_loop()
-        self._terms = terms
-        self._state = server_state
+        self._config = config
+        self._server_state = server_state
         self._parser = httptools.HttpRequestParser(self)
         self.transport: asyncio.Transport
         self.deadline_s = math.inf
-        """When to call :meth:`expire`, by the loop's clock."""
-        self.is_stuck = False
-        """Whether the other side does not take what is written."""
+        """Time of the loop's clock at which :meth:`expire` is due."""
+        self.is_write_paused = False
+        """True while the client does not take data."""
         self.is_half_closed = False
+        """True after the client has closed its sending side."""
         self._writable: asyncio.Future[None] | None = None
-        # What comes in
-        self._phase = _NOTHING
-        self._is_deaf = False
-        self._is_paused = False
-        self._now_fed = self._fed_min = self._fed_max = 0
-        self._until_s = 0.0
+        # The request that is being read.
+        self._state = _ReadState.IDLE
+        self._is_closing = False
+        self._is_read_paused = False
+        # Bounds of the current request's bytes: several requests may share the first and the last packet.
+        self._feed_bytes = self._bytes_min = self._bytes_max = 0
+        self._read_deadline_s = 0.0
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._scope: Scope = {}
         self._fields: dict[bytes, bytes] = {}
         self._body: bytes | bytearray = b""
-        # What is being answered, what has to wait for that, and what is said at the end.
-        self._running: Incoming | None = None
-        self._waiting: deque[Incoming] = deque()
-        self._last_word: Problem | None = None
+        # The request in progress, complete ones behind it, and the problem that ends the connection after them.
+        self._running: BufferedRequest | None = None
+        self._pipelined: deque[BufferedRequest] = deque()
+        self._final_problem: Problem | None = None
 
-    # ------------------------------------------------------------------ the connection
+    # ------------------------------------------------------------------ connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It begins; the first request has to come."""
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
-        self._state.connections.add(self)
-        self._client = _address(transport.get_extra_info("peername"))
-        self._server = _address(transport.get_extra_info("sockname"))
+        """Start the timeout of the first request's headers."""
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's class is not a subclass of asyncio's
+        self._server_state.connections.add(self)
+        self._client = _host_and_port(transport.get_extra_info("peername"))
+        self._server = _host_and_port(transport.get_extra_info("sockname"))
         self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
-        self.deadline_s = self._loop.time() + self._terms.header_timeout_s
+        self.deadline_s = self._loop.time() + self._config.header_timeout_s
 
     def connection_lost(self, error: Exception | None) -> None:
-        """It has ended."""
-        self._state.connections.discard(self)
+        """Drop waiting requests, and tell the running one that its client has gone."""
+        self._server_state.connections.discard(self)
         self.deadline_s = math.inf
-        self._is_deaf = True
-        self._waiting.clear()
+        self._is_closing = True
+        self._pipelined.clear()
         if self._running is not None:
-            self._running.lose()
+            self._running.disconnect()
         self._wake_writer()
 
     def eof_received(self) -> bool:
-        """The other side sends no more. Returns whether it is still to be answered."""
+        """Handle the end of the client's sending side. Return True to keep the connection open for a response."""
         self.is_half_closed = True
         if self._running is None:
-            if self._phase == _NOTHING or self._is_deaf:
+            if self._state is _ReadState.IDLE or self._is_closing:
                 return False
-            self._refuse(Problem("bad-request", "the request is cut off"))
+            self._reject(Problem("bad-request", "the request is incomplete"))
             return True
         if self._running.is_written:
-            self._running.lose()
+            self._running.disconnect()
         return True
 
     def shutdown(self) -> None:
-        """The server stops: end after what is being answered."""
-        self._waiting.clear()  # they were not begun
+        """Close after the running request. Pipelined requests have not started, and get no response."""
+        self._pipelined.clear()
         if self._running is None:
             self._close()
         else:
-            self._is_deaf = True
+            self._is_closing = True
             self._running.keep_alive = False
 
     def expire(self) -> None:
-        """The deadline is over."""
+        """Handle the passed deadline: abort, reject the incomplete request, or close the idle connection."""
         self.deadline_s = math.inf
-        if self.is_stuck or self._is_deaf or self.transport.is_closing():
+        limits = self._config.limits
+        if self.is_write_paused or self._is_closing or self.transport.is_closing():
             self.transport.abort()
-        elif self._phase == _HEAD:
-            self._refuse(
-                Problem("request-timeout", f"the head took longer than {self._terms.limits.header_timeout_ms} ms")
-            )
-        elif self._phase == _BODY:
-            self._refuse(
-                Problem("request-timeout", f"the body took longer than {self._terms.limits.body_timeout_ms} ms")
-            )
+        elif self._state is _ReadState.HEAD:
+            detail = f"the headers took longer than {limits.header_timeout_ms} ms"
+            self._reject(Problem("request-timeout", detail))
+        elif self._state is _ReadState.BODY:
+            self._reject(Problem("request-timeout", f"the body took longer than {limits.body_timeout_ms} ms"))
         else:
             self._close()
 
     def _close(self) -> None:
-        self._is_deaf = True
-        self.transport.close()  # when all is written ...
-        self.deadline_s = self._loop.time() + self._terms.write_timeout_s  # ... or when this is over
+        """Close when all data is written, or abort after the write timeout."""
+        self._is_closing = True
+        self.transport.close()
+        self.deadline_s = self._loop.time() + self._config.write_timeout_s
 
     # ------------------------------------------------------------------ writing
 
-    def own_head(self) -> bytes:
-        """The server's header lines."""
-        return self._terms.head(self._state.default_headers)
+    def server_head(self) -> bytes:
+        """Return the server's own header lines."""
+        return self._config.server_head(self._server_state.default_headers)
 
     def pause_writing(self) -> None:
-        """The other side does not take what is written."""
-        self.is_stuck = True
-        self.deadline_s = self._loop.time() + self._terms.write_timeout_s
+        """Start the write timeout: the client does not take data."""
+        self.is_write_paused = True
+        self.deadline_s = self._loop.time() + self._config.write_timeout_s
 
     def resume_writing(self) -> None:
-        """It does again."""
-        self.is_stuck = False
+        """Go on: the client takes data again."""
+        self.is_write_paused = False
         self._wake_writer()
         if self._running is None and not self.transport.is_closing():
-            self._next()
+            self._continue()
         else:
             self.deadline_s = math.inf
 
-    async def writable(self) -> None:
-        """Until more can be written, or nobody is there any more."""
+    async def wait_writable(self) -> None:
+        """Wait until the transport takes data again, or the connection is lost."""
         self._writable = self._loop.create_future()
         await self._writable
 
@@ -247,158 +247,175 @@ class Connection(asyncio.Protocol):
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
 
-    # ------------------------------------------------------------------ one request after the other
+    # ------------------------------------------------------------------ requests in order
 
-    def finished(self, incoming: Incoming) -> None:
-        """A request has been answered."""
+    def request_finished(self, request: BufferedRequest) -> None:
+        """Go on after a complete response."""
         self._running = None
-        self._state.total_requests += 1
-        if not incoming.keep_alive:
+        self._server_state.total_requests += 1
+        if not request.keep_alive:
             self._close()
-        elif not self.is_stuck:
-            self._next()
+        elif not self.is_write_paused:
+            self._continue()
 
-    def _next(self) -> None:
-        """Go on with the next request that is here, say the last word, or wait for more."""
-        if self._waiting:
-            self._start(self._waiting.popleft())
-        elif self._last_word is not None:
-            self._say(self._last_word)
+    def _continue(self) -> None:
+        """Start the next pipelined request, send the final problem, close, or read on."""
+        if self._pipelined:
+            self._start(self._pipelined.popleft())
+        elif self._final_problem is not None:
+            self._send_final(self._final_problem)
         elif self.is_half_closed:
             self._close()
         else:
             now_s = self._loop.time()
-            if self._phase == _NOTHING:
+            if self._state is _ReadState.IDLE:
                 self.deadline_s = now_s + self._keep_alive_s
             else:
-                self.deadline_s = self._until_s = now_s + self._time_for_phase_s()
-            if self._is_paused:
-                self._is_paused = False
-                self.transport.resume_reading()
+                self.deadline_s = self._read_deadline_s = now_s + self._read_timeout_s()
+            self._resume_reading()
 
-    def _start(self, incoming: Incoming) -> None:
-        self._running = incoming
+    def _start(self, request: BufferedRequest) -> None:
+        """Run a complete request in a task, or refuse it if the process is at capacity."""
+        self._running = request
         self.deadline_s = math.inf
-        tasks: set[asyncio.Task[None]] = self._state.tasks
-        # All that have come are here already, whether or not they have begun: a flood is seen when it comes. Only a
-        # refusal that costs much less than an answer makes it pass, hence no task for it.
-        if self._terms.are_enough(len(tasks)):
-            incoming.is_one_too_many = True
-            if not self._waiting and self._terms.turned_away(incoming):
-                if not self._is_deaf:
-                    self._is_paused = True
-                    self.transport.pause_reading()
-                    self._loop.call_later(TURNED_AWAY_S, self._read_again)
+        tasks: set[asyncio.Task[None]] = self._server_state.tasks
+        work = None
+        # A task counts from its creation, so a flood is seen as it arrives. Refusing is so cheap only without a task.
+        shedder = self._config.shedder
+        if shedder.at_capacity(len(tasks)):
+            request.is_over_limit = True
+            endpoint = shedder.find_sheddable(request)
+            if endpoint is not None and self._pipelined:
+                work = shedder.shed_later(request, endpoint)
+            elif endpoint is not None:
+                shedder.shed(request, endpoint)
+                self._pause_after_shedding()
                 return
-        task = self._loop.create_task(incoming.run(self._app))
+        task = self._loop.create_task(request.run(self._app) if work is None else work)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    def _read_again(self) -> None:
-        if self._is_paused and self._running is None and not self._is_deaf and not self.transport.is_closing():
-            self._is_paused = False
+    def _pause_after_shedding(self) -> None:
+        if not self._is_closing:
+            self._pause_reading()
+            self._loop.call_later(SHED_PAUSE_S, self._resume_after_shedding)
+
+    def _resume_after_shedding(self) -> None:
+        if self._running is None and not self._is_closing and not self.transport.is_closing():
+            self._resume_reading()
+
+    def _pause_reading(self) -> None:
+        if not self._is_read_paused:
+            self._is_read_paused = True
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._is_read_paused:
+            self._is_read_paused = False
             self.transport.resume_reading()
 
-    def _refuse(self, problem: Problem) -> None:
-        """End with a problem, once what came before has been answered."""
-        self._is_deaf = True
-        self._phase = _NOTHING
-        self._forget()
-        self._last_word = problem
-        if self._running is None and not self.is_stuck:
-            self._next()
+    def _reject(self, problem: Problem) -> None:
+        """End the connection with a problem, after the responses to earlier requests."""
+        self._is_closing = True
+        self._state = _ReadState.IDLE
+        self._clear_request()
+        self._final_problem = problem
+        if self._running is None and not self.is_write_paused:
+            self._continue()
 
-    def _say(self, problem: Problem) -> None:
-        self._last_word = None
-        request_id = request_id_of({})
-        reply = problem_reply(problem, request_id)
-        head, content = head_of(reply, request_id)
-        self.transport.write(b"".join((STATUS_LINES[reply.http], self.own_head(), head, END_CLOSE, content)))
-        self._terms.refused(reply.http)
+    def _send_final(self, problem: Problem) -> None:
+        self._final_problem = None
+        request_id = request_id_from({})
+        response = problem_response(problem, request_id)
+        head, content = render_head(response, request_id)
+        self.transport.write(b"".join((STATUS_LINES[response.status], self.server_head(), head, END_CLOSE, content)))
+        self._config.record_rejected(response.status)
         if self.is_half_closed or not self.transport.can_write_eof():
             self._close()
             return
         self.transport.write_eof()
-        if self._is_paused:
-            self._is_paused = False
-            self.transport.resume_reading()
+        self._resume_reading()
         self.deadline_s = self._loop.time() + LINGER_S
 
-    def _forget(self) -> None:
-        """Keep nothing of what has come in."""
+    def _clear_request(self) -> None:
+        """Drop the parts of the request that was read."""
         self._url, self._headers, self._fields, self._scope, self._body = b"", [], {}, {}, b""
 
-    def _time_for_phase_s(self) -> float:
-        return self._terms.header_timeout_s if self._phase == _HEAD else self._terms.body_timeout_s
+    def _read_timeout_s(self) -> float:
+        return self._config.header_timeout_s if self._state is _ReadState.HEAD else self._config.body_timeout_s
 
-    # ------------------------------------------------------------------ what comes in
+    # ------------------------------------------------------------------ reading
 
     def data_received(self, data: bytes) -> None:
-        """Bytes, of any part of any request."""
-        if self._is_deaf:
+        """Parse bytes of one or more requests, and check timeouts and sizes of the last one."""
+        if self._is_closing:
             return
-        size = self._now_fed = len(data)
-        self._fed_min += size
-        self._fed_max += size
-        phase = self._phase
+        size = self._feed_bytes = len(data)
+        self._bytes_min += size
+        self._bytes_max += size
+        state_before = self._state
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            # It wants to speak another protocol from here on; the request itself is answered in this one.
-            last = self._waiting[-1] if self._waiting else self._running
+            # The client asks for another protocol. The request itself is answered in HTTP/1.1, and is the last one.
+            last = self._pipelined[-1] if self._pipelined else self._running
             if last is None:
-                self._refuse(Problem("bad-request", "this is not HTTP/1.1"))
+                self._reject(Problem("bad-request", "this is not HTTP/1.1"))
             else:
-                self._is_deaf = True
+                self._is_closing = True
                 last.keep_alive = False
             return
         except httptools.HttpParserError as error:
-            found = error.__context__
-            self._refuse(found if isinstance(found, Problem) else Problem("bad-request", "this is not HTTP/1.1"))
+            cause = error.__context__
+            self._reject(cause if isinstance(cause, Problem) else Problem("bad-request", "this is not HTTP/1.1"))
             return
-        if self._phase == _NOTHING:
+        if self._state is _ReadState.IDLE:
             return
-        limits = self._terms.limits
-        if self._phase == _HEAD:
-            if self._fed_min > limits.header_bytes_max:
-                self._refuse(_too_much_head(limits))
+        limits = self._config.limits
+        if self._state is _ReadState.HEAD:
+            if self._bytes_min > limits.header_bytes_max:
+                self._reject(_headers_too_large(limits))
                 return
-        elif self._fed_min > limits.header_bytes_max + FRAMING_MAX * limits.body_bytes_max:
-            self._refuse(_too_much_body(limits))
+        elif self._bytes_min > limits.header_bytes_max + FRAMING_MAX * limits.body_bytes_max:
+            self._reject(_body_too_large(limits))
             return
-        if self._phase != phase or self._fed_min < size:  # it has just come to this
-            self._until_s = self._loop.time() + self._time_for_phase_s()
+        if self._state is not state_before or self._bytes_min < size:  # this state has just begun
+            self._read_deadline_s = self._loop.time() + self._read_timeout_s()
         if self._running is None:
-            self.deadline_s = self._until_s
+            self.deadline_s = self._read_deadline_s
 
     def on_message_begin(self) -> None:
-        """A request begins."""
-        self._phase = _HEAD
+        """Start a request."""
+        self._state = _ReadState.HEAD
         self._url = b""
         self._headers = []
 
     def on_url(self, url: bytes) -> None:
-        """A part of its address."""
+        """Add a part of the request target."""
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; what comes behind a body in chunks is nothing that we would listen to."""
-        if self._phase == _HEAD:
+        """Add a header. Trailers, which follow a chunked body, are ignored."""
+        if self._state is _ReadState.HEAD:
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """The head is complete."""
-        limits, headers, parser, url = self._terms.limits, self._headers, self._parser, self._url
-        if self._fed_max > limits.header_bytes_max:
+        """Check the sizes and build the ASGI scope.
+
+        Raises:
+            Problem: 431 or 413. httptools raises its own error with this one as context.
+        """
+        limits, headers, parser, url = self._config.limits, self._headers, self._parser, self._url
+        if self._bytes_max > limits.header_bytes_max:
             size = len(url) + sum(len(name) + len(value) for name, value in headers)
             if size > limits.header_bytes_max:
-                raise _too_much_head(limits)
-        self._phase = _BODY
+                raise _headers_too_large(limits)
+        self._state = _ReadState.BODY
         self._body = b""
         fields = self._fields = dict(headers)
         length = fields.get(b"content-length")
         if length is not None and int(length[:20]) > limits.body_bytes_max:
-            raise _too_much_body(limits)
+            raise _body_too_large(limits)
         if not url.startswith(b"/"):
             url = _origin_form(url)
         raw_path, _, query = url.partition(b"#")[0].partition(b"?")
@@ -421,9 +438,13 @@ class Connection(asyncio.Protocol):
             self.transport.write(_CONTINUE)
 
     def on_body(self, chunk: bytes) -> None:
-        """A part of the body."""
-        if len(self._body) + len(chunk) > self._terms.limits.body_bytes_max:
-            raise _too_much_body(self._terms.limits)
+        """Add a part of the body.
+
+        Raises:
+            Problem: 413.
+        """
+        if len(self._body) + len(chunk) > self._config.limits.body_bytes_max:
+            raise _body_too_large(self._config.limits)
         if not self._body:
             self._body = chunk
             return
@@ -432,34 +453,32 @@ class Connection(asyncio.Protocol):
         self._body += chunk
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
-        if self._is_deaf:
+        """Start the complete request, or queue it behind the running one and stop reading."""
+        if self._is_closing:
             return
-        self._phase = _NOTHING
-        self._fed_min, self._fed_max = 0, self._now_fed
+        self._state = _ReadState.IDLE
+        self._bytes_min, self._bytes_max = 0, self._feed_bytes
         scope = self._scope
-        incoming = Incoming(self, scope, self._fields, bytes(self._body), self._parser.should_keep_alive())
-        scope[INCOMING] = incoming
-        self._forget()
-        if self._running is None and not self.is_stuck and not self._waiting:
-            self._start(incoming)
+        request = BufferedRequest(self, scope, self._fields, bytes(self._body), self._parser.should_keep_alive())
+        scope[SCOPE_KEY] = request
+        self._clear_request()
+        if self._running is None and not self.is_write_paused and not self._pipelined:
+            self._start(request)
             return
-        self._waiting.append(incoming)
-        if not self._is_paused:
-            self._is_paused = True
-            self.transport.pause_reading()
+        self._pipelined.append(request)
+        self._pause_reading()
 
 
-def _too_much_head(limits: Limits) -> Problem:
+def _headers_too_large(limits: RequestLimits) -> Problem:
     return Problem("headers-too-large", f"at most {limits.header_bytes_max} bytes of headers")
 
 
-def _too_much_body(limits: Limits) -> Problem:
+def _body_too_large(limits: RequestLimits) -> Problem:
     return Problem("too-large", f"at most {limits.body_bytes_max} bytes")
 
 
 def _origin_form(url: bytes) -> bytes:
-    """The path and query of an address that names its host, too; of ``*`` as it is."""
+    """Return path and query of a request target in absolute form; return ``*`` unchanged."""
     if url == b"*":
         return url
     parsed = httptools.parse_url(url)
@@ -467,6 +486,6 @@ def _origin_form(url: bytes) -> bytes:
     return path if parsed.query is None else b"%b?%b" % (path, parsed.query)
 
 
-def _address(address: Any) -> tuple[str, int] | None:
-    """Host and port; ``None`` for a socket that has none."""
+def _host_and_port(address: Any) -> tuple[str, int] | None:
+    """Return host and port; ``None`` for a socket without them, such as a Unix socket."""
     return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None

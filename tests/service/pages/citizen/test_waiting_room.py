@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 
 from quota_engine import RoomSettings
-from quota_engine.service.background.room_supervisor import WaitingRooms
+from quota_engine.service.config.admission_settings import WaitingRoomsConfig
+from quota_engine.waiting_room.releases import WaitingRoomSchedule
 from tests.service.pages.citizen.test_booking import DECLARED, SLOT, TEXTS, Browser, title
 from tests.support.in_process_service import DAY, NIK, OTHER, running
 
 HOUR_MS = 3_600_000
-ROOMS = WaitingRooms(("surabaya",), settings=RoomSettings(turn_ms=60_000))
+ROOMS = WaitingRoomsConfig(WaitingRoomSchedule(("surabaya",)), RoomSettings(turn_ms=60_000))
 
 
 async def test_from_the_waiting_room_to_the_queue_number() -> None:
@@ -27,7 +28,7 @@ async def test_from_the_waiting_room_to_the_queue_number() -> None:
             assert NIK not in joined.text + str(joined.url) + str(dict(browser.http.cookies))
             assert (await browser.get("/")).url.path == "/room"
             client.clock.advance_ms(HOUR_MS)
-            await client.service.engine.room(client.service.room_of("surabaya") or "").view()
+            await client.service.engine.room(client.service.current_room("surabaya") or "").view()
             turn = await browser.get("/room")
             assert title(turn.text) == TEXTS["room_turn"]["id"]
             refused = await browser.send("/reserve", {"nik": OTHER, "slot": SLOT})

@@ -15,7 +15,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from quota_engine.service.auth import Role
+from quota_engine.service.http.auth import Role
 from tests.service.pages.citizen.test_booking import TEXTS
 from tests.support.browser import PATIENCE_S, PICTURES, Phone
 from tests.support.in_process_service import TOKENS, Client, listening

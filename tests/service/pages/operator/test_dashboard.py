@@ -14,9 +14,9 @@ import pytest
 
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.service.auth import Role
-from quota_engine.service.background.room_supervisor import WaitingRooms
+from quota_engine.service.http.auth import Role
 from quota_engine.service.pages.operator.csv_export import no_formula
+from quota_engine.waiting_room.releases import WaitingRoomSchedule
 from tests.service.pages.citizen.test_booking import TEXTS
 from tests.support.form_browser import Desk
 from tests.support.in_process_service import DAY, DAY_PATH, NIK, OTHER, Client, connected, listening, running
@@ -297,13 +297,13 @@ async def test_the_audit(desk: Desk, client: Client) -> None:
 
 async def test_the_waiting_room_and_its_controls() -> None:
     """How far it is and how long; its pace; an operator who is sure ends it, and nobody else does."""
-    rooms = WaitingRooms(offices=("surabaya",))
+    rooms = WaitingRoomSchedule(offices=("surabaya",))
     async with running(before_ms=3_600_000, waiting_rooms=rooms) as client:
         desk = Desk(client)
         async with desk.http:
             await desk.sign_in(Role.OPERATOR)
             assert says("op_room_JOINING") in await desk.get("/operator")
-            room = client.service.room_of("surabaya")
+            room = client.service.current_room("surabaya")
             assert room is not None
             assert room in await desk.get("/operator/room")
             view = client.service.engine.room(room).view

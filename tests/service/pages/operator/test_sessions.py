@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from quota_engine.catalog import load_catalog
-from quota_engine.service.app import application
-from quota_engine.service.auth import Grant, Role
+from quota_engine.service.app import create_app
 from quota_engine.service.config.settings import Secret
+from quota_engine.service.http.auth import Grant, Role
 from tests.service.pages.citizen.test_booking import TEXTS
 from tests.support.form_browser import Desk, mark_of
 from tests.support.in_process_service import DAY, TOKENS, Client, configuration, grants, running
@@ -202,12 +202,12 @@ async def test_other_workers_believe_it_and_other_keys_do_not(desk: Desk, client
     """
     await desk.sign_in(Role.OPERATOR)
     settings = configuration()
-    same = application(settings, clock=client.clock)
-    other_key = application(
+    same = create_app(settings, clock=client.clock)
+    other_key = create_app(
         msgspec.structs.replace(settings, identity_key=Secret(b"another key, for tests only")), clock=client.clock
     )
     fewer = tuple(grant for grant in grants() if grant.role is not Role.OPERATOR)
-    without = application(msgspec.structs.replace(settings, grants=fewer), clock=client.clock)
+    without = create_app(msgspec.structs.replace(settings, grants=fewer), clock=client.clock)
     for app, shown, signed_out in ((same, 200, 303), (other_key, 401, 403), (without, 401, 303)):
         async with app.lifespan():
             transport = httpx.ASGITransport(app=app)

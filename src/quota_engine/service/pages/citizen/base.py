@@ -20,6 +20,7 @@ from quota_engine.catalog import ResolvedOffice
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError, UnknownName
 from quota_engine.domain.model import Reservation
 from quota_engine.engine.waiting_rooms import AsyncWaitingRoom
+from quota_engine.service.http.load_shedding import over_limit
 from quota_engine.service.http.sse import StreamEvent
 from quota_engine.service.pages.dashboard_cache import Board
 from quota_engine.service.pages.i18n import LANGUAGES, Words, language_of
@@ -28,7 +29,7 @@ from quota_engine.service.pages.signed_cookies import Visits
 from quota_engine.waiting_room.machine import RoomView
 
 if TYPE_CHECKING:
-    from quota_engine.service.app import Service
+    from quota_engine.service.context import ServiceContext
 
 AWAY: Final = StreamEvent("away", b"{}")
 """What a page that listens is sent while the store does not answer."""
@@ -71,11 +72,11 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Site:
     """The service, as pages see it."""
 
-    def __init__(self, service: Service, pages: Pages, board: Board) -> None:
+    def __init__(self, service: ServiceContext, pages: Pages, board: Board) -> None:
         self.service = service
         self.board = board
         self._pages = pages
-        self._visits = Visits(bytes(service.configuration.identity_key))
+        self._visits = Visits(bytes(service.config.identity_key))
 
     # --- Answers ---
 
@@ -95,10 +96,9 @@ class Site:
         """A handler that says so if the store is away, or too many are being answered, with a page that tries again by
         itself. Whoever goes on with a place does not give way.
         """
-        service = self.service
 
         async def handle(request: Request) -> Response:
-            if gives_way and service.is_full(request.scope):
+            if gives_way and over_limit(request.scope):
                 return self._away(request)
             try:
                 return await handler(request)
@@ -167,7 +167,7 @@ class Site:
 
     async def room_of(self, office: ResolvedOffice) -> tuple[str, RoomView] | None:
         """The waiting room of an office's next or running release, if it has one that is not over."""
-        room = self.service.room_of(office.id)
+        room = self.service.current_room(office.id)
         if room is None:
             return None
         try:

@@ -29,7 +29,7 @@ from quota_engine.waiting_room.machine import RoomConfig, RoomView
 from quota_engine.workflows.request_builder import random_id
 
 if TYPE_CHECKING:
-    from quota_engine.service.app import Service
+    from quota_engine.service.context import ServiceContext
 
 _DAYS_SEEN: Final = 5
 """So many days are seen at once; the others are a click away."""
@@ -195,7 +195,7 @@ class _Citizens:
             return RedirectResponse(asked.query, 303)
         except QuotaEngineError:
             return await self._sorry(request, words, asked, None, fields, niks)
-        site.service.metrics.outcome(outcome.status)
+        site.service.metrics.record_outcome(outcome.status)
         if outcome.reservation is not None and (
             outcome.ok or outcome.status in (Status.IDENTITY_LIMIT, Status.RESERVATION_ENDED)
         ):
@@ -322,7 +322,7 @@ def _sessions_with_wait_lists(catalog: Catalog, asked: Asked) -> set[str]:
     return found
 
 
-def citizen_routes(service: Service, pages: Pages, board: Board) -> list[Route]:
+def citizen_routes(service: ServiceContext, pages: Pages, board: Board) -> list[Route]:
     """The addresses of the citizens' pages."""
     site = Site(service, pages, board)
     citizens = _Citizens(site)

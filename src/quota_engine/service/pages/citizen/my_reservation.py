@@ -71,7 +71,7 @@ class Places:
         if record is None:
             return RedirectResponse("/", 303)
         kind, place = await self._stands(record)
-        office = site.service.office(record.office)
+        office = site.service.get_office(record.office)
         asked = Asked(office, record.choice.service, record.choice.group)
         session = office.sessions.get(record.choice.session)
         now_ms = site.service.now_ms()
@@ -137,8 +137,8 @@ class Places:
                 return AWAY
 
         try:
-            return await site.service.streams.listen(
-                ("page of a wait list", office, record.day), look, show, every_ms=_LOOK_EVERY_MS
+            return await site.service.streams.open(
+                ("page of a wait list", office, record.day), look, show, interval_ms=_LOOK_EVERY_MS
             )
         except Problem:
             return Response(status_code=503, headers=NO_STORE)
@@ -182,7 +182,7 @@ class Places:
         except QuotaEngineError:
             # Where it had got to nobody knows; the page of the place tells as soon as the store is back.
             return RedirectResponse("/place", 303)
-        site.service.metrics.outcome(outcome.status)
+        site.service.metrics.record_outcome(outcome.status)
         return RedirectResponse("/place", 303)
 
 

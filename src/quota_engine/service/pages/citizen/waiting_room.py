@@ -225,8 +225,8 @@ class WaitingRooms:
                 return AWAY
 
         try:
-            return await self._site.service.streams.listen(
-                ("page of a room", seat.room), look, show, every_ms=_LOOK_EVERY_MS
+            return await self._site.service.streams.open(
+                ("page of a room", seat.room), look, show, interval_ms=_LOOK_EVERY_MS
             )
         except Problem:
             return Response(status_code=503, headers=NO_STORE)

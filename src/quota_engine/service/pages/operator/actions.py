@@ -89,7 +89,7 @@ class Changes:
             outcome = await command
         finally:
             self._board.forget(look.office.id, day)
-        self._site.service.metrics.outcome(outcome.status)
+        self._site.service.metrics.record_outcome(outcome.status)
         return outcome
 
     def _told(self, look: Look, day: datetime.date, outcome: Outcome, done: str) -> Response:

@@ -17,8 +17,8 @@ from starlette.responses import RedirectResponse, Response
 from quota_engine.catalog import ResolvedOffice
 from quota_engine.domain.errors import InvalidRequest, OutcomeUnknown, QuotaEngineError
 from quota_engine.draws.ledger import DrawView
-from quota_engine.service.auth import Grant, Role
-from quota_engine.service.observability.audit_log import in_the_log
+from quota_engine.service.http.auth import Grant, Role
+from quota_engine.service.observability.audit_log import recorded
 from quota_engine.service.pages.citizen.base import Site
 from quota_engine.service.pages.dashboard_cache import Board
 from quota_engine.service.pages.forms import form_of
@@ -28,8 +28,8 @@ from quota_engine.service.pages.rendering import Pages
 from quota_engine.waiting_room.summary import RoomSummary
 
 if TYPE_CHECKING:
-    from quota_engine.service.app import Service
-    from quota_engine.service.http.sse import Stream
+    from quota_engine.service.context import ServiceContext
+    from quota_engine.service.http.sse import EventStream
 
 CHANGES: Final = frozenset({Role.OPERATOR})
 STAFF: Final = frozenset({Role.OFFICE, Role.OPERATOR})
@@ -84,13 +84,13 @@ class Look:
         return _allows(self.grant, roles, self.office.id)
 
 
-Handler = Callable[[Look], Awaitable["Response | Stream"]]
+Handler = Callable[[Look], Awaitable["Response | EventStream"]]
 
 
 class OperatorSite:
     """The service, as operators' pages see it."""
 
-    def __init__(self, service: Service, pages: Pages, board: Board) -> None:
+    def __init__(self, service: ServiceContext, pages: Pages, board: Board) -> None:
         self.service = service
         self.board = board
         self.signing_in = SigningIn(service)
@@ -170,7 +170,7 @@ class OperatorSite:
                 if request.method != "POST":
                     return await handle(look)
                 about = {"office": office.id} | {name: fields[name] for name in _WRITTEN_DOWN if name in fields}
-                return await in_the_log(grant.name, request.url.path, about, handle(look))
+                return await recorded(grant.name, request.url.path, about, handle(look))
             except Refused as refused:
                 return self._said(request, words, grant, office, refused)
             except InvalidRequest:
@@ -282,7 +282,7 @@ class OperatorSite:
         """The waiting room that is named, or else that of the release that is running or next; ``None``: there is none,
         or it is another office's.
         """
-        room = look.fields.get("room", "").strip() or self.service.room_of(look.office.id)
+        room = look.fields.get("room", "").strip() or self.service.current_room(look.office.id)
         found = await self.board.room(room) if room else None
         return found if found is not None and found.office == look.office.id else None
 

@@ -18,9 +18,9 @@ from starlette.routing import Route
 from quota_engine.domain.day_summary import DayState, day_state
 from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.domain.outcomes import QuotaView
-from quota_engine.service.auth import Role
+from quota_engine.service.http.auth import Role
 from quota_engine.service.http.problems import Problem
-from quota_engine.service.http.sse import Stream, StreamEvent
+from quota_engine.service.http.sse import EventStream, StreamEvent
 from quota_engine.service.pages.dashboard_cache import DAYS_SHOWN_MAX, Board
 from quota_engine.service.pages.operator.actions import Changes
 from quota_engine.service.pages.operator.base import CHANGES, READERS, STAFF, Look, Mistake, OperatorSite
@@ -32,7 +32,7 @@ from quota_engine.service.pages.operator.queue_list import QueueList
 from quota_engine.service.pages.rendering import Pages
 
 if TYPE_CHECKING:
-    from quota_engine.service.app import Service
+    from quota_engine.service.context import ServiceContext
 
 _DAYS_SHOWN: Final = 10
 _OFFICES_SHOWN_MAX: Final = 500
@@ -116,7 +116,7 @@ class _Operators:
             seen=site.seen(look, now_ms),
         )
 
-    async def live(self, look: Look) -> Response | Stream:
+    async def live(self, look: Look) -> Response | EventStream:
         """Tells the page, as a server-sent event, that there is something new to fetch; worked out once for all."""
         office = look.office
         names = look.fields.get("room", ""), look.fields.get("draw", "")
@@ -130,7 +130,7 @@ class _Operators:
 
         try:
             streams = self._site.service.streams
-            return await streams.listen(("board", office.id, *names), state, show, every_ms=_LIVE_EVERY_MS)
+            return await streams.open(("board", office.id, *names), state, show, interval_ms=_LIVE_EVERY_MS)
         except (Problem, QuotaEngineError):
             return Response(status_code=503)  # the page goes on asking now and then
 
@@ -218,7 +218,7 @@ class _Operators:
         return self._site.go(look, "/operator/audit", since=self._site.service.now_ms(), **more)
 
 
-def operator_routes(service: Service, pages: Pages, board: Board) -> list[Route]:
+def operator_routes(service: ServiceContext, pages: Pages, board: Board) -> list[Route]:
     """The addresses of the operators' pages."""
     site = OperatorSite(service, pages, board)
     operators = _Operators(site)

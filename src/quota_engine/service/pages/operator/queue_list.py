@@ -117,7 +117,7 @@ class QueueList:
         self, look: Look, day: datetime.date, record: Reservation, outcome: Outcome, done: str, typed: str
     ) -> Response:
         self._board.forget(look.office.id, day)
-        self._site.service.metrics.outcome(outcome.status)
+        self._site.service.metrics.record_outcome(outcome.status)
         if outcome.ok and not outcome.replayed:
             return self._site.go(
                 look,

@@ -13,13 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from quota_engine.admission.token_bucket import Buckets, Charge, per_minute
-from quota_engine.service.auth import Grant, Role
+from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.http.problems import Problem
 from quota_engine.service.pages.signed_cookies import Visits
 from quota_engine.workflows.request_builder import random_id
 
 if TYPE_CHECKING:
-    from quota_engine.service.app import Service
+    from quota_engine.service.context import ServiceContext
 
 VISIT_MS: Final = 12 * 3_600_000
 _COOKIE: Final = "operator"
@@ -41,10 +41,10 @@ class SigningIn:
     of one store believe the same cookies, and keep nothing.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ServiceContext) -> None:
         self._service = service
-        self._visits = Visits(bytes(service.configuration.identity_key), "operators")
-        self._grants = {self._whose(grant): grant for grant in service.configuration.grants}
+        self._visits = Visits(bytes(service.config.identity_key), "operators")
+        self._grants = {self._whose(grant): grant for grant in service.config.grants}
         self._tries = Buckets(_ADDRESSES_MAX)
 
     def try_token(self, request: Request, token: str) -> Grant | int | None:
@@ -58,7 +58,7 @@ class SigningIn:
         if not taking.taken:
             return max(1, taking.retry_at_ms - now_ms)
         try:
-            grant = self._service.access.grant(b"Bearer " + token.encode("ascii", "replace"))
+            grant = self._service.access.authenticate(b"Bearer " + token.encode("ascii", "replace"))
         except Problem:
             return None
         self._tries.reset((charge.name,), now_ms)

@@ -1,0 +1,42 @@
+"""Bodies of problem documents (RFC 9457)."""
+
+from __future__ import annotations
+
+__all__ = ["FieldProblem", "ProblemBody"]
+
+from msgspec import UNSET, UnsetType
+
+from quota_engine.api_schema.base import ResponseBody
+from quota_engine.api_schema.reservations import ReservationBody
+from quota_engine.api_schema.tickets import TicketStatusBody
+
+
+class FieldProblem(ResponseBody, frozen=True, kw_only=True):
+    """An invalid part of a request: its place, the mistake, and the values that are valid."""
+
+    where: str
+    problem: str
+    expected: str
+
+
+class ProblemBody(ResponseBody, frozen=True, kw_only=True):
+    """A problem document. ``type`` and ``title`` are stable; ``detail`` describes this occurrence.
+
+    ``outcome`` is the status of an engine's refusal, and ``reason`` that of the admission policy that refused.
+    ``number`` and ``version`` belong to the application that a draw refused over. ``ticket_status`` is the status of a
+    ticket whose turn it is not.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    outcome: str | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    number: int | UnsetType = UNSET
+    version: int | UnsetType = UNSET
+    retry_at_ms: int | UnsetType = UNSET
+    reservation: ReservationBody | UnsetType = UNSET
+    ticket_status: TicketStatusBody | UnsetType = UNSET
+    errors: list[FieldProblem] | UnsetType = UNSET

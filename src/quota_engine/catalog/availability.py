@@ -1,0 +1,67 @@
+"""The earliest day on which a booking is possible, from the counters of days."""
+
+from __future__ import annotations
+
+__all__ = ["earliest_available_day"]
+
+import datetime
+from collections.abc import Sequence
+
+from quota_engine.catalog.planning import choice_of, get_office
+from quota_engine.catalog.resolved import Catalog
+from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.outcomes import DayView
+
+
+def earliest_available_day(
+    catalog: Catalog,
+    office: str,
+    days: Sequence[DayView],
+    *,
+    now_ms: int,
+    units: int = 1,
+    service: str = "",
+    service_unit: str = "",
+    session: str = "",
+    channel: str = "online",
+    group: str = "",
+) -> datetime.date | None:
+    """Return the first of ``days`` on which a reserve of ``units`` places could succeed now; ``None`` if there is none.
+
+    The day has to be open for booking and not closed, with enough available units in all quotas of an alternative. A
+    selection with nothing but the channel ``online`` stands for any booking: a single quota with enough units will do,
+    even where the office offers several services.
+
+    Args:
+        days: counters in the order to search.
+        now_ms: milliseconds since 1970, UTC.
+        units: places to reserve, at least 1.
+
+    Raises:
+        UnknownName: the catalog has no such office or id.
+        InvalidRequest: the office has no allotment for this selection.
+    """
+    get_office(catalog, office)
+    options: list[tuple[str, ...]]
+    try:
+        choice = choice_of(
+            catalog,
+            office,
+            service=service,
+            service_unit=service_unit,
+            session=session,
+            channel=channel,
+            group=group,
+        )
+        options = list(choice.options)
+    except InvalidRequest:
+        if service or service_unit or session or group or channel != "online":
+            raise
+        options = [(name,) for name in dict.fromkeys(name for view in days for name in view.quotas)]
+    for view in days:
+        if view.closed or not view.opens_at_ms <= now_ms < view.ends_at_ms:
+            continue
+        for option in options:
+            if all(name in view.quotas and view.quotas[name].available >= units for name in option):
+                return datetime.date.fromordinal(view.day)
+    return None

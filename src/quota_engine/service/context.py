@@ -1,0 +1,186 @@
+"""The service's context: what handlers and pages work with, and the service's start and stop.
+
+Imports neither the handlers nor the pages; :mod:`quota_engine.service.app` puts them together.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ServiceContext"]
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+from quota_engine.catalog import Catalog, ResolvedOffice, get_office
+from quota_engine.clocks import SystemClock
+from quota_engine.domain.errors import QuotaEngineError
+from quota_engine.engine.quota_engine import AsyncQuotaEngine
+from quota_engine.ports import Clock
+from quota_engine.service.background.day_publisher import DayPublisher
+from quota_engine.service.background.draw_publication import DrawFileCache
+from quota_engine.service.background.periodic_task import PeriodicTask
+from quota_engine.service.background.room_supervisor import RoomSupervisor
+from quota_engine.service.config.admission_settings import build_admission, rate_limit_policies
+from quota_engine.service.config.settings import ServiceConfig
+from quota_engine.service.http.auth import AccessControl
+from quota_engine.service.http.endpoint import Endpoint
+from quota_engine.service.http.limits import RequestLimits
+from quota_engine.service.http.sse import EventStreams
+from quota_engine.service.observability.exposition import render
+from quota_engine.service.observability.metrics import ServiceMetrics
+from quota_engine.service.observability.store_collector import StoreCollector
+from quota_engine.service.observability.tracing import TracedMetrics, Tracing, tracing_from_environment
+from quota_engine.service.observability.worker_metrics import DIRECTORY_VARIABLE, WRITE_INTERVAL_S, WorkerMetrics
+from quota_engine.service.room_response_cache import RoomResponseCache
+from quota_engine.waiting_room.releases import Releases
+
+_logger = logging.getLogger("quota_engine.service")
+_READINESS_TTL_MS: Final = 1_000
+"""Time for which the result of a readiness check is reused."""
+
+
+class ServiceContext:
+    """The engine, the catalog, the clock, the metrics and the caches of one process."""
+
+    def __init__(self, config: ServiceConfig, clock: Clock | None = None, tracing: Tracing | None = None) -> None:
+        """
+        Args:
+            clock: the time of the service and the engine; without one, the system's time and the store's.
+            tracing: makes spans; without one, the environment decides.
+        """
+        self.config = config
+        self.catalog: Catalog = config.catalog
+        self.access = AccessControl(config.grants)
+        self.limits: RequestLimits = config.limits
+        self.streams = EventStreams(self.limits.streams_max, self.limits.stream_lifetime_ms)
+        self.room_responses = RoomResponseCache()
+        self.draw_files = DrawFileCache()
+        self.tracing = tracing or tracing_from_environment(os.environ, self.catalog.offices)
+        self.metrics = (
+            ServiceMetrics(self.open_streams)
+            if self.tracing is None
+            else TracedMetrics(self.open_streams, self.tracing)
+        )
+        self.draining = False
+        self.releases = None
+        if config.waiting_rooms is not None:
+            self.releases = Releases(self.catalog, config.waiting_rooms.schedule)
+        self.rate_limit_policies = rate_limit_policies(config.admission)
+        self.day_publisher: DayPublisher | None = None
+        self.room_supervisor: RoomSupervisor | None = None
+        self.now_ms = (clock or SystemClock()).now_ms
+        self._clock = clock
+        self._engine: AsyncQuotaEngine | None = None
+        self._store_collector: StoreCollector | None = None
+        self._tasks: list[PeriodicTask] = []
+        directory = os.environ.get(DIRECTORY_VARIABLE)
+        self._worker_metrics = WorkerMetrics(Path(directory)) if directory else None
+        self._readiness = "starting"
+        self._readiness_checked_at_ms = 0
+        self._readiness_lock = asyncio.Lock()
+
+    @property
+    def engine(self) -> AsyncQuotaEngine:
+        """The engine, which exists after :meth:`start`."""
+        assert self._engine is not None
+        return self._engine
+
+    async def start(self) -> None:
+        """Open the store, publish the configured days, and start the periodic tasks.
+
+        Raises:
+            QuotaEngineError: the store cannot be opened, or the first publication or room failed.
+        """
+        config = self.config
+        policy, keys = build_admission(config.admission, config.ticket_keys, config.identity_key, self.releases)
+        engine = self._engine = await AsyncQuotaEngine.open(
+            config.backend,
+            identity_key=bytes(config.identity_key),
+            catalog=config.catalog,
+            clock=self._clock,
+            admission=policy,
+            observer=self.metrics,
+            ticket_keys=keys,
+        )
+        self._store_collector = StoreCollector(engine, self.catalog, self.now_ms, self.current_room)
+        if self._worker_metrics is not None:
+            await self._start_task(PeriodicTask("writing metrics", self._write_metrics, WRITE_INTERVAL_S))
+        if config.publish_days:
+            self.day_publisher = DayPublisher(engine, config.catalog, config.publish_days, self.now_ms)
+            await self._start_task(self.day_publisher)
+        if self.releases is not None and config.waiting_rooms is not None:
+            settings = config.waiting_rooms.settings
+            self.room_supervisor = RoomSupervisor(engine, self.releases, settings, self.now_ms)
+            await self._start_task(self.room_supervisor)
+
+    async def stop(self) -> None:
+        """End streams and periodic tasks, and close the store. Requests in progress have ended before."""
+        self.draining = True
+        self.streams.drain()
+        for task in self._tasks:
+            await task.stop()
+        await self.draw_files.close()
+        if self._engine is not None:
+            await self._engine.close()
+        if self._worker_metrics is not None:
+            await self._write_metrics()
+
+    async def _start_task(self, task: PeriodicTask) -> None:
+        self._tasks.append(task)
+        await task.start()
+
+    async def _write_metrics(self) -> None:
+        assert self._worker_metrics is not None
+        self._worker_metrics.write(self.metrics.samples())
+
+    async def render_metrics(self) -> bytes:
+        """Return the metrics of all workers and of the store in Prometheus' text format."""
+        samples = self.metrics.samples()
+        if self._worker_metrics is not None:
+            samples = self._worker_metrics.aggregate(samples)
+        assert self._store_collector is not None
+        return render((*samples, *await self._store_collector.samples()))
+
+    async def check_readiness(self) -> str:
+        """Return ``ready``, ``draining`` or ``store unavailable``. Calls the store at most once a second."""
+        if self.draining:
+            return "draining"
+        async with self._readiness_lock:
+            now_ms = self.now_ms()
+            if now_ms - self._readiness_checked_at_ms >= _READINESS_TTL_MS:
+                try:
+                    await self.engine.list_offices()
+                    self._readiness = "ready"
+                except QuotaEngineError as error:
+                    _logger.warning("not ready: %s", error)
+                    self._readiness = "store unavailable"
+                self._readiness_checked_at_ms = now_ms
+        return self._readiness
+
+    def record_response(self, endpoint: Endpoint, status: int, duration_ns: int) -> None:
+        """See :class:`quota_engine.service.http.endpoint.EndpointContext`."""
+        self.metrics.endpoint(endpoint.name).add(status, duration_ns)
+        if self.tracing is not None:
+            self.tracing.record_response(status)
+
+    def record_rejected(self, status: int) -> None:
+        """Count a response to bytes that are not a valid request."""
+        self.metrics.endpoint("invalid-request").add(status, 0)
+
+    def open_streams(self) -> int:
+        """Return the number of open event streams in this process."""
+        return self.streams.count
+
+    def get_office(self, office: str) -> ResolvedOffice:
+        """Return an office of the catalog.
+
+        Raises:
+            UnknownName: the catalog has no such office.
+        """
+        return get_office(self.catalog, office)
+
+    def current_room(self, office: str) -> str | None:
+        """Return the id of the office's running waiting room, or else of the next one; ``None`` if it has no rooms."""
+        return None if self.releases is None else self.releases.current_room(office, self.now_ms())

@@ -1,0 +1,52 @@
+"""Encoded responses about waiting rooms: each view of a room is encoded once for all clients that poll it."""
+
+from __future__ import annotations
+
+__all__ = ["RoomResponseCache", "RoomSnapshot"]
+
+from typing import Final, NamedTuple
+
+from quota_engine.api_schema.rooms import room_body
+from quota_engine.service.http.responses import ApiResponse, etag_response
+from quota_engine.waiting_room.machine import RoomView
+
+_ROOMS_MAX: Final = 1_000
+
+
+class RoomSnapshot(NamedTuple):
+    """State of a room as event streams compare it: equal snapshots mean that no ticket's status has changed."""
+
+    content: bytes
+    """The room's body as JSON."""
+    changed_at_ms: int
+    """Time of the room's last change. Some changes move tickets on without changing the body."""
+
+
+class _CachedRoom(NamedTuple):
+    view: RoomView
+    response: ApiResponse
+    snapshot: RoomSnapshot
+
+
+class RoomResponseCache:
+    """The last response of each room."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[str, _CachedRoom] = {}
+
+    def response(self, room: str, view: RoomView) -> ApiResponse:
+        """Return the response to a poll of the room."""
+        return self._get(room, view).response
+
+    def snapshot(self, room: str, view: RoomView) -> RoomSnapshot:
+        """Return the state that event streams of the room compare."""
+        return self._get(room, view).snapshot
+
+    def _get(self, room: str, view: RoomView) -> _CachedRoom:
+        cached = self._rooms.get(room)
+        if cached is None or cached.view is not view:
+            if len(self._rooms) >= _ROOMS_MAX:
+                self._rooms.clear()
+            response = etag_response(room_body(room, view))
+            cached = self._rooms[room] = _CachedRoom(view, response, RoomSnapshot(response.body, view.changed_at_ms))
+        return cached
