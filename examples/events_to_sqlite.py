@@ -1,17 +1,16 @@
-"""Copies the events of one office into a SQLite database, each exactly once, by several consumers that may be killed.
+"""Copy the events of one office into a SQLite database, each exactly once, with consumers that may be killed.
 
-    python examples/events_to_sqlite.py --store unix:///run/valkey.sock --office surabaya --catalog surabaya \\
+    python examples/events_to_sqlite.py --store unix:///run/valkey.sock --office surabaya --catalog surabaya \
         --into bookings.db --consumer w1
 
-Start it as often as you like, with another --consumer each time: they are one group and share the work. Whoever is
-started again goes on with what it had; what a consumer has had for longer than --claim-idle-ms goes to another.
+Start any number of them, each with another --consumer: they are one consumer group and share the work. A restarted
+consumer continues with its events. Events that a consumer has kept for longer than --min-idle-ms go to another one.
 
-The store gives every event a number and hands it out at least once. What makes the effect exactly once is that it is
-written in one SQLite transaction with that number: a number that stands there already has had its effect. Only then is
-the event acknowledged. Whoever dies between the two gets it again, and finds the number.
+The store gives every event a number and delivers it at least once. This program makes the effect exactly once: one
+SQLite transaction writes the effect together with the number, and skips a number that is already stored. Only then
+does it acknowledge the event. A consumer that dies in between gets the event again, and finds the number.
 
-The identity key must be the one of the booking service; here it is read from QUOTA_ENGINE_IDENTITY_KEY in the
-environment.
+The identity key must be the booking service's; this program reads it from QUOTA_ENGINE_IDENTITY_KEY.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ PAGE = 100
 
 
 def write(database: sqlite3.Connection, office: str, events: list[RecordedEvent]) -> None:
-    """Write a page of events, and what it comes to, in one transaction."""
+    """Write a page of events and their effects in one transaction."""
     database.execute("BEGIN IMMEDIATE")
     with database:
         for recorded in events:
@@ -59,7 +58,7 @@ def write(database: sqlite3.Connection, office: str, events: list[RecordedEvent]
                 record.queue_number,
             )
             new = database.execute("INSERT OR IGNORE INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values).rowcount
-            if new:  # whatever an event leads to belongs here: this is reached once for each number
+            if new:  # put the effects of an event here: the program runs this once for each number
                 database.execute(
                     "INSERT INTO steps_of_day VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET units = units + ?",
                     (office, record.day, verb, record.units, record.units),
@@ -69,7 +68,7 @@ def write(database: sqlite3.Connection, office: str, events: list[RecordedEvent]
 def copy_page(
     engine: QuotaEngine, office: str, database: sqlite3.Connection, consumer: str, min_idle_ms: int = 60_000
 ) -> int:
-    """Take over the next events, at most a page; returns how many there were."""
+    """Copy the next page of events and return its size."""
     events = engine.events(office, limit=PAGE, consumer_group=GROUP, consumer=consumer, min_idle_ms=min_idle_ms)
     if events:
         write(database, office, events)
@@ -78,14 +77,14 @@ def copy_page(
 
 
 def main() -> None:
-    """Copy until interrupted, or with --once until there is nothing new."""
+    """Copy until interrupted, or with --once until there are no new events."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", required=True)
     parser.add_argument("--office", required=True)
     parser.add_argument("--catalog", required=True)
     parser.add_argument("--into", required=True)
     parser.add_argument("--consumer", required=True)
-    parser.add_argument("--claim-idle-ms", type=int, default=60_000)
+    parser.add_argument("--min-idle-ms", type=int, default=60_000)
     parser.add_argument("--once", action="store_true")
     options = parser.parse_args()
     key = os.environ["QUOTA_ENGINE_IDENTITY_KEY"].encode()

@@ -1,4 +1,4 @@
-"""The PHP example books places through a real service: at once, and through a waiting room whose answers get lost."""
+"""Tests of the PHP example against a real service, directly and through a waiting room with lost responses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WITHOUT_ROOM, WITH_ROOM = (TODAY + datetime.timedelta(days=ahead) for ahead in (
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A service whose days have been on sale for weeks; rooms are made by hand."""
+    """URL of a service whose days have been open for weeks; the test makes its rooms."""
     folder = tmp_path_factory.mktemp("php")
     plan = {
         "id": "plan",
@@ -77,8 +77,8 @@ def book(url: str, day: object, nik: str = NIK, token: str = TOKEN) -> subproces
     )
 
 
-def test_php_books_a_place(url: str) -> None:
-    """Reserve and confirm, and a queue number; the second time the same applicant is refused in the engine's words."""
+def test_php_books_a_place_once(url: str) -> None:
+    """The second run with the same applicant prints the engine's refusal."""
     first = book(url, WITHOUT_ROOM)
     assert first.returncode == 0, first.stderr
     assert first.stdout.splitlines()[-1] == "queue number 1"
@@ -92,7 +92,7 @@ def test_php_books_a_place(url: str) -> None:
 
 
 class Losing:
-    """Stands before a service, and loses the first answer to every address that something is sent to."""
+    """A proxy that loses the first response to every path that receives a body."""
 
     def __init__(self, url: str) -> None:
         self._to = httpx.URL(url).port or 0
@@ -131,13 +131,13 @@ class Losing:
             answer = b"".join(_until(onward, b""))
         line = self.heads[-1].partition("\r\n")[0]
         if line.startswith("POST") and line not in self.lost:
-            self.lost.append(line)  # it has been done, and nobody is told
+            self.lost.append(line)  # the request had its effect, but the client gets no response
         else:
             connection.sendall(answer)
 
 
 def _until(connection: socket.socket, end: bytes) -> Iterator[bytes]:
-    """What comes, until ``end`` is in it, or the other side has no more."""
+    """Read until ``end`` appears or the connection ends."""
     found = b""
     while some := connection.recv(65_536):
         yield some
@@ -146,10 +146,8 @@ def _until(connection: socket.socket, end: bytes) -> Iterator[bytes]:
             return
 
 
-def test_php_waits_in_the_room_and_loses_answers(url: str) -> None:
-    """A ticket before the opening, polls with a tag, the pass, a place: each answer is lost once, and nothing happens
-    twice.
-    """
+def test_php_books_through_a_waiting_room_with_lost_responses(url: str) -> None:
+    """Each response is lost once: ticket, poll with an ETag, pass and place. Nothing happens twice."""
     with ServiceClient.open(url, TOKEN) as client, Losing(url) as losing:
         (day,) = client.availability("surabaya", WITH_ROOM)
         opening = datetime.datetime.fromtimestamp(day.opens_at_ms / 1000, datetime.UTC)

@@ -1,4 +1,4 @@
-"""The example consumers, killed again and again while a booking office is busy."""
+"""Tests of the example consumers, which are killed again and again while reservations change."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ def progress(engine: QuotaEngine) -> tuple[int, tuple[Lease, ...]]:
     return group.acknowledged, group.leases
 
 
-def test_every_event_has_its_effect_once_however_often_its_consumers_are_killed(tmp_path: Path) -> None:
-    """Two of a group, killed at random moments, who take each other's events at times; meanwhile what all have read is
-    trimmed. Each change stands there once, none is missing, and the sums are right.
+def test_killed_consumers_apply_each_event_once(tmp_path: Path) -> None:
+    """Two consumers of a group are killed at random moments and take over each other's events, while events are
+    trimmed.
+
+    Every change is stored exactly once, and the sums are right.
     """
     rng = random.Random(7)
     store, into = f"valkey+embedded://{tmp_path}/store", tmp_path / "bookings.db"
@@ -46,7 +48,7 @@ def test_every_event_has_its_effect_once_however_often_its_consumers_are_killed(
         assert engine.create_consumer_group("surabaya", "sqlite")
         booked = 0
         for _ in range(6):
-            # Time stands still here, so only a min_idle_ms of 0 takes anything away from others: then all at once.
+            # The manual clock stands still, so only a min_idle_ms of 0 takes events from others, and then all of them.
             idle_ms = [str(rng.choice((0, 60_000))) for _ in range(2)]
             consumers = [start(store, into, f"w{one}", "--claim-idle-ms", idle_ms[one]) for one in range(2)]
             before = progress(engine)
@@ -63,7 +65,7 @@ def test_every_event_has_its_effect_once_however_often_its_consumers_are_killed(
                 booked += 1
                 if booked % 3:
                     engine.confirm(held.reference)
-                if kill_at_s == give_up_at_s and progress(engine) != before:  # they have begun
+                if kill_at_s == give_up_at_s and progress(engine) != before:  # both have started
                     kill_at_s = time.monotonic() + rng.random() * 0.4
             for consumer in consumers:
                 consumer.kill()

@@ -1,1 +1,1 @@
-"""Tests of the load tests."""
+"""Tests of :mod:`quota_engine.loadtest`."""

@@ -1,4 +1,4 @@
-"""How many may come at once: arrivals, the search for the highest rate, bursts, and the lean generator."""
+"""Tests of the capacity measurement: arrivals, the search for the highest rate, bursts, and the load generator."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ from tests.support.paths import DOCS
 
 
 class Queue:
-    """A service that answers ``rate`` a second, one after the other: what a run with it would come to. It turns away
-    who would have to wait for more than ``bound_s``.
-    """
+    """A simulated service that answers ``rate`` requests a second in order, and sheds waits beyond ``bound_s``."""
 
     people_per_place = 9.0
 
@@ -55,7 +53,7 @@ class Queue:
 
 
 class Failing:
-    """A service that fails once in a run of more than 3,000."""
+    """A simulated service that fails once in a run of more than 3,000 requests."""
 
     people_per_place = 9.0
 
@@ -66,8 +64,7 @@ class Failing:
         )
 
 
-def test_arrivals_come_as_independent_people_do() -> None:
-    """About as many as asked for, in order, and the same for the same seed."""
+def test_arrivals_are_independent_and_repeat_with_the_seed() -> None:
     moments = due_times([(1000, 2.0), (10, 1.0)], 1)
     assert moments == sorted(moments) == due_times([(1000, 2.0), (10, 1.0)], 1)
     assert 1850 < sum(at_s < 2 for at_s in moments) < 2150
@@ -75,20 +72,19 @@ def test_arrivals_come_as_independent_people_do() -> None:
 
 
 def test_the_highest_good_rate_is_found() -> None:
-    """Within some per cent of what the service really takes; the answers of a few seconds allow a little more."""
+    """The rate is within some per cent of the service's; runs of a few seconds allow a little more."""
     capacity = find_capacity(Queue(5000), first=500, step_s=3.0)
     assert 4500 < capacity.rate < 6000
     assert all(step.is_good == (step.p99_ms <= 250) for step in capacity.steps)
 
 
-def test_a_failure_is_no_good_answer() -> None:
-    """A rate at which one request in thousands fails is too high, however quick the others were."""
+def test_a_rate_with_one_failure_is_too_high() -> None:
     assert find_capacity(Failing(), first=500, step_s=2.0).rate < 1600
 
 
 @pytest.mark.parametrize(("factor", "recovered_s"), [(2, 2), (5, 6)])
-def test_a_burst_is_worked_off(factor: int, recovered_s: int) -> None:
-    """After a second with N times what a service takes, N - 1 seconds of work are left, less what comes meanwhile."""
+def test_a_burst_leaves_work_for_later_seconds(factor: int, recovered_s: int) -> None:
+    """A second at N times the rate leaves N - 1 seconds of work, less the quiet seconds' spare capacity."""
     found = burst(Queue(4000), 4000, factor, memory_mib=lambda: (1.0, 2.0))
     assert found.recovered_s is not None
     assert abs(found.recovered_s - recovered_s) <= 1
@@ -96,8 +92,7 @@ def test_a_burst_is_worked_off(factor: int, recovered_s: int) -> None:
     assert (found.service_mib[0], found.store_mib[-1]) == (1.0, 2.0)
 
 
-def test_a_burst_with_a_bound_on_the_wait() -> None:
-    """Who would wait longer than a fifth of a second is turned away: the second after the burst is good again."""
+def test_load_shedding_ends_a_burst_within_a_second() -> None:
     found = burst(Queue(4000, bound_s=0.2), 4000, 10, connections=4_000, memory_mib=lambda: (1.0, 1.0))
     assert found.p99_ms < 250
     assert found.recovered_s == 0
@@ -105,8 +100,7 @@ def test_a_burst_with_a_bound_on_the_wait() -> None:
     assert found.connections == 4_000
 
 
-def test_the_pictures_are_those_of_the_data() -> None:
-    """The documents' pictures are made of the documents' figures."""
+def test_pictures_match_the_data() -> None:
     docs = DOCS
     for name, picture in plots(json.loads((docs / "data" / "load.json").read_text())).items():
         assert (docs / "images" / f"{name}.svg").read_text() == picture
@@ -114,7 +108,7 @@ def test_the_pictures_are_those_of_the_data() -> None:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A server that answers every third request with 409, in two pieces."""
+    """Port of a server that answers every third request with 409, in two pieces."""
     ready, stop, ports = threading.Event(), asyncio.Event(), []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -146,8 +140,7 @@ def port() -> Iterator[int]:
     loop.close()
 
 
-def test_every_request_is_answered_and_counted(port: int) -> None:
-    """The generator sends each request once, and tells what each was answered and when it was due."""
+def test_the_generator_sends_each_request_once(port: int) -> None:
     due_s = due_times([(600, 0.5)], 3)
     found = generate_load(
         "127.0.0.1", port, due_s, lambda number: b"GET / HTTP/1.1\r\n\r\n", connections=3, patience_s=10
@@ -158,8 +151,7 @@ def test_every_request_is_answered_and_counted(port: int) -> None:
     assert found.answer_us.count == len(due_s) == sum(second.due for second in found.seconds)
 
 
-def test_on_a_service() -> None:
-    """What is pressed for exists: some get a place, all others hear that there is none."""
+def test_reserves_on_a_service_are_held_or_sold_out() -> None:
     with staging_server("indonesia", opens_in_s=-60, workers=1) as here:
         pressing = ReserveWorkload(here)
         found = pressing.run(due_times([(400, 1.0)], 1), 40)

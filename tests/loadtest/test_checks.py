@@ -1,4 +1,4 @@
-"""Each promise that is broken is found, by what people were told or by what the host has written down."""
+"""Tests of the checks: each broken promise is found, from the observations or from the target's state."""
 
 from __future__ import annotations
 
@@ -30,34 +30,31 @@ def view_of(*events: dict[str, object], audit: tuple[str, ...] = ()) -> TargetSt
     return TargetState({"surabaya": list(events)}, list(audit), [])
 
 
-def test_good_books_are_found_good() -> None:
-    """Places that add up, that the host has written down as people were told, are no finding."""
+def test_consistent_observations_have_no_finding() -> None:
     one, two = place(1, 1), place(2, 2)
     events = (event(one, 1, "HELD"), event(one, 2), event(two, 3, "HELD"), event(two, 4))
     assert kinds(books_of(one, two), view_of(*events)) == []
 
 
-def test_a_double_queue_number() -> None:
-    """Two people were given the same number of one day."""
+def test_a_double_queue_number_is_found() -> None:
     assert kinds(books_of(place(1, 7), place(2, 7))) == ["double number"]
 
 
-def test_a_place_without_a_queue_number() -> None:
-    """A place was confirmed without a number."""
+def test_a_place_without_a_queue_number_is_found() -> None:
     without = place(1, 1)
     without.queue_numbers = ()
     assert kinds(books_of(without)) == ["double number"]
 
 
-def test_one_identity_with_two_places() -> None:
-    """The same person has two places of a day; a broker's customer (wishes from 900 on) is somebody else."""
+def test_one_identity_with_two_places_is_found() -> None:
+    """A broker's customer (requests from number 900 on) is another identity."""
     assert kinds(books_of(place(1, 1), place(1, 2, wish=1))) == ["duplicate"]
     assert kinds(books_of(place(1, 1), place(1, 2, wish=900))) == []
     assert kinds(books_of(place(1, 1, "EXPIRED"), place(1, 2, wish=1))) == []
 
 
-def test_more_places_than_there_are() -> None:
-    """101 of 100 places are found, by the books and by the events; an operator who gave more is believed."""
+def test_places_above_capacity_are_found() -> None:
+    """Places of a capacity that an operator raised are no finding."""
     places = [place(person, person) for person in range(1, 102)]
     events = [event(each, number) for number, each in enumerate(places, 1)]
     books = books_of(*places)
@@ -66,8 +63,7 @@ def test_more_places_than_there_are() -> None:
     assert kinds(books, view_of(*events)) == []
 
 
-def test_whoever_has_no_answer() -> None:
-    """People who wait, who gave up, and processes that have not told."""
+def test_people_without_an_answer_are_found() -> None:
     books = books_of()
     books.record_unanswered(3, 0, "reserve")
     assert kinds(books) == ["unanswered"]
@@ -75,15 +71,13 @@ def test_whoever_has_no_answer() -> None:
     assert kinds(books, missing=1) == ["unanswered"] * 3
 
 
-def test_a_hold_that_was_lost_in_a_crash() -> None:
-    """Who comes back gets the same hold, or it is found."""
+def test_a_hold_lost_in_a_crash_is_found() -> None:
     books = books_of()
     books.metrics.holds_lost = 1
     assert kinds(books) == ["lost"]
 
 
-def test_a_pass_that_was_not_accepted() -> None:
-    """Whom the waiting room called has to be let in, whichever process they belong to."""
+def test_a_refused_pass_is_found() -> None:
     books, together = books_of(), books_of()
     books.passes_refused = 2
     for page in books.messages():
@@ -91,8 +85,7 @@ def test_a_pass_that_was_not_accepted() -> None:
     assert kinds(together) == ["lost"]
 
 
-def test_a_place_that_the_host_does_not_know() -> None:
-    """People were told of a place that is in no event, or in another state there."""
+def test_a_place_without_an_event_is_found() -> None:
     one, two = place(1, 1), place(2, 2)
     assert kinds(books_of(one), view_of()) == ["lost"]
     assert kinds(books_of(one, two), view_of(event(one, 1), event(two, 2, "EXPIRED"))) == ["lost"]
@@ -100,16 +93,15 @@ def test_a_place_that_the_host_does_not_know() -> None:
     assert kinds(books_of(held), view_of(event(held, 1, "EXPIRED"))) == []
 
 
-def test_a_place_that_nobody_was_told_of() -> None:
-    """A place of this run that is in force and in no books is a leak; somebody else's is not."""
+def test_a_place_that_no_person_knows_is_found() -> None:
+    """A reservation of another run is no finding."""
     stray = place(5, 5)
     assert kinds(books_of(), view_of(event(stray, 1))) == ["leak"]
     stray.reference = "surabaya~somebody-else"
     assert kinds(books_of(), view_of(event(stray, 1))) == []
 
 
-def test_counters_that_do_not_add_up() -> None:
-    """What is left, held, confirmed, cooling and parked is the capacity, or a unit has leaked."""
+def test_counters_that_do_not_add_up_are_found() -> None:
     quota = {"capacity": 10, "overbooked": 0, "available": 5, "held": 2, "confirmed": 2, "cooling": 0, "parked": 0}
     view = TargetState({}, [], [{"online": quota}])
     assert kinds(books_of(), view) == ["leak"]
@@ -117,13 +109,12 @@ def test_counters_that_do_not_add_up() -> None:
     assert kinds(books_of(), view) == []
 
 
-def test_what_the_audit_finds() -> None:
-    """The host's audit is heard."""
+def test_audit_findings_are_included() -> None:
     assert kinds(books_of(), view_of(audit=("day 1: counted 3, held 2",))) == ["audit"]
 
 
-def test_limits() -> None:
-    """Every limit that is set is measured; one that is not set judges nothing."""
+def test_limits_are_measured() -> None:
+    """A limit that the scenario does not set is not checked."""
     books = books_of()
     books.metrics.requests = 100
     books.metrics.errors, books.metrics.overloaded = 1, 10
@@ -139,8 +130,8 @@ def test_limits() -> None:
 
 
 @pytest.mark.parametrize("shares", [1, 3])
-def test_books_of_several_processes_add_up(shares: int) -> None:
-    """Books come in pages of at most 1,000 places, and are the same in the end as one book of all."""
+def test_messages_of_several_processes_add_up(shares: int) -> None:
+    """Messages have at most 1,000 places."""
     whole, parts = Observations.empty(0, 0, -5), [Observations.empty(0, 0, -5) for _ in range(shares)]
     together = Observations.empty(0, 0, -5)
     for person in range(2500):
@@ -164,7 +155,6 @@ def test_books_of_several_processes_add_up(shares: int) -> None:
 
 
 def test_one_reservation_of_two_people_is_found() -> None:
-    """Two processes were told the same reservation, for different people: their queue number is there twice."""
     together = Observations.empty(0, 0, 0)
     for person in (1, 2):
         books = Observations.empty(0, 0, 0)
@@ -175,7 +165,7 @@ def test_one_reservation_of_two_people_is_found() -> None:
 
 
 def drawn_of(**changes: Any) -> DrawRunResult:
-    """The draw of the documents, with all its winners served."""
+    """Return the draw of the documents as a result in which every winner holds a place."""
     folder = DOCS / "draw"
     applications = applications_of_lines((folder / "applications.jsonl").read_bytes().splitlines(), "applications")
     head, lots = result_of_lines((folder / "result.jsonl").read_bytes().splitlines(), "result")
@@ -193,7 +183,7 @@ def drawn_of(**changes: Any) -> DrawRunResult:
 
 
 def receipts_of(drawn: DrawRunResult) -> Observations:
-    """What its applicants were told."""
+    """Return the receipts of the applicants in the documents' draw."""
     books = books_of()
     for number, one in drawn.applications.items():
         wishes = [drawn.capacities.preferences[name] for name in one.choices]
@@ -209,10 +199,8 @@ def receipts_of(drawn: DrawRunResult) -> Observations:
     return books
 
 
-def test_a_draw() -> None:
-    """One that is as everybody was told is found good, whichever process its applicants belong to; what is wrong with
-    the files, or with what people were told, is found.
-    """
+def test_a_consistent_draw_passes_and_each_defect_is_found() -> None:
+    """One test for all findings, because each needs the whole draw of the documents."""
     drawn, together = drawn_of(), books_of()
     for page in receipts_of(drawn).messages():
         together.add_message(page)

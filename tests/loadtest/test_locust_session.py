@@ -1,4 +1,4 @@
-"""Locust itself, in a process of its own, against a service in another: short openings, with verdict and exit code."""
+"""Tests of Locust itself, in one process, against a service in another: short openings with result and exit code."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def locust(
     command = [
         sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / file), "--headless", "--only-summary",
         "--loglevel", "ERROR", "--host", here.url, "--stop-timeout", "5", "--catalog", here.catalog,
-        "--speed", "60", "--lead-s", "2", "--window-s", "3", "--grace-s", "10", "--lanes", "40",
+        "--speed", "60", "--lead-s", "2", "--window-s", "3", "--grace-s", "10", "--users-max", "40",
         "--out", str(folder / "verdict"), *options,
     ]  # fmt: skip
     environment = {
@@ -66,7 +66,7 @@ def clean_up(host: str, token: str, *options: str) -> int:
 def openings(
     folder: Path, *options: str, settings: str = ""
 ) -> Iterator[tuple[StagingServer, subprocess.CompletedProcess[str]]]:
-    """A small opening that people have waited for; where the machine was too busy to start all in time, a later one."""
+    """Yield a small opening that people wait for, and a later one if the machine was too busy for the first."""
     busy = os.getloadavg()[0] / (os.cpu_count() or 1)
     first, later = 8 + 2 * busy, 30 + 4 * busy
     for opens_in_s in (first, later):
@@ -90,9 +90,14 @@ def scenario(folder: Path, p99_ms_max: float = 30_000, policy: str = "immediate"
     return str(path)
 
 
-def test_an_opening_by_two_processes_and_a_purge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two processes share the people and press through the opening: everybody has an answer, nothing is sold twice, the
-    operator's ten more places are sold too; all of it is given back by one command, twice, and nothing else is.
+def test_two_processes_replay_an_opening_and_the_cleanup_repeats(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One long test, because starting the service takes longer than all of its checks.
+
+    Every person has an answer and nothing is sold twice. The operator's ten more places are sold too. One command
+    cleans
+    up, twice, and leaves other reservations alone.
     """
     options = ("--scenario", scenario(tmp_path), "--processes", "2", "--run-name", "small")
     for here, run in openings(tmp_path, *options):
@@ -103,7 +108,7 @@ def test_an_opening_by_two_processes_and_a_purge(tmp_path: Path, capsys: pytest.
         measured = found["measured"]
         assert measured["requests_by_answer"]["NOT_OPEN"] > 0
         assert measured["requests_by_answer"]["SOLD_OUT"] > 0
-        assert measured["requests_by_answer"]["DONE"] == 1  # the operator
+        assert measured["requests_by_answer"]["DONE"] == 1  # the operator's change
         assert measured["answered"] == found["predicted"]["applicants"] > 150
         assert {name.partition("/")[0] for name in found["ends_by_role"]} >= {"citizen", "refresher", "bot", "broker"}
         figures = {one["label"]: one["measured"] for one in found["figures"]}
@@ -130,10 +135,8 @@ def test_an_opening_by_two_processes_and_a_purge(tmp_path: Path, capsys: pytest.
             assert host.audit() == []
 
 
-def test_on_days_that_are_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A draw over HTTP, with a limit that can not be met, which ends it with 1; a trace, on the library without the
-    service.
-    """
+def test_a_draw_and_a_trace_on_open_days(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A draw with a limit that fails, over HTTP; then a trace with the direct transport."""
     with staging_server("surabaya", opens_in_s=-60, speed=60) as here:
         with TargetClient(here.url, here.token) as host:
             path = scenario(tmp_path, p99_ms_max=0.001, policy="draw")
@@ -163,8 +166,8 @@ def test_on_days_that_are_open(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert found["ends_by_role"].keys() <= {f"citizen/{end}" for end in ("booked", "refused", "abandoned")}
 
 
-def test_an_opening_with_a_waiting_room(tmp_path: Path) -> None:
-    """People join, poll, are called and reserve with their pass; some still wait at the end; kiosks need no pass."""
+def test_people_reserve_through_a_waiting_room(tmp_path: Path) -> None:
+    """Some people still wait at the end; kiosks need no pass."""
     room = (
         '[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nwindow_ms = 2000\nturn_ms = 4000\n'
         "per_minute_min = 600\nper_minute_max = 1200\n"
@@ -181,8 +184,8 @@ def test_an_opening_with_a_waiting_room(tmp_path: Path) -> None:
         assert any("waiting rooms" in note for note in found["notes"])
 
 
-def test_a_host_that_does_not_say_that_it_is_a_staging(tmp_path: Path) -> None:
-    """Nothing is sent to it but a look, and the exit code is 2; a purge is refused as well, and another machine too."""
+def test_a_target_that_is_no_staging_service_is_refused(tmp_path: Path) -> None:
+    """The cleanup refuses the target as well, and a target on another machine."""
     with staging_server("surabaya", opens_in_s=-60, is_staging=False) as here:
         run = locust(tmp_path, here, "--scenario", scenario(tmp_path))
         assert run.returncode == 2

@@ -1,4 +1,4 @@
-"""Who comes, when, and under which names: marked, and never the same in two processes."""
+"""Tests of the population: arrivals, roles and identities."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from quota_engine.simulation.simulation import prepare
 from tests.support.loadtest_samples import DAY, small_market, small_plan
 
 
-def test_identities_and_keys_are_marked() -> None:
-    """16 digits that begin with 00, which no province has; every key begins with the mark; runs do not meet."""
+def test_identities_and_keys_have_the_prefix() -> None:
     names = {identity_of(run, index, companion) for run in "ab" for index in range(500) for companion in range(5)}
     assert len(names) == 5000
     assert all(len(name) == 16 and name.isdigit() and name.startswith("00") for name in names)
     assert key_of("evening", 17, 2) == f"{IDENTITY_PREFIX}evening-17-2"
 
 
-def test_the_same_people_as_in_the_simulation() -> None:
-    """Applicants press when those of the simulation do, for the same thing, as far as the test's window reaches."""
+def test_applicants_are_those_of_the_simulation() -> None:
     plan = small_plan(lead_s=3600, window_s=36_000)
     scenario = scenario_of(plan.options)
     cast = load_population(plan, scenario, small_market(plan))
@@ -36,11 +34,10 @@ def test_the_same_people_as_in_the_simulation() -> None:
     assert roles[PersonRole.BROKER] == 10
     assert roles[PersonRole.REFRESHER] == sum(kind == 2 for kind in simulated.kind)
     assert roles[PersonRole.KIOSK] > 10
-    assert cast.market.capacity == 120  # with those at the kiosks
+    assert cast.market.capacity == 120  # the kiosks' booking is one more
 
 
-def test_nobody_comes_before_the_start_or_after_the_window() -> None:
-    """Early ones come at the start, late ones in the window; where it is open already, nobody comes before second 0."""
+def test_arrivals_stay_within_the_window() -> None:
     plan = small_plan(lead_s=5, window_s=20)
     scenario = scenario_of(plan.options)
     presses = load_population(plan, scenario, small_market(plan)).population.first_press_us
@@ -50,8 +47,7 @@ def test_nobody_comes_before_the_start_or_after_the_window() -> None:
     assert min(presses) >= 0
 
 
-def test_speed_leaves_the_rush_as_it_is() -> None:
-    """Forms and tails are shorter; the reaction to the opening, and how often somebody refreshes, are not."""
+def test_speed_leaves_reactions_unchanged() -> None:
     slow = Scenario()
     fast = accelerated(slow, 20)
     assert fast.agents.form_s_median == slow.agents.form_s_median / 20
@@ -64,8 +60,8 @@ def trace_plan(path: Path, speed: float = 1.0) -> LoadTestPlan:
     return small_plan(trace=str(path), speed=speed, window_s=60)
 
 
-def test_a_trace_at_a_chosen_speed(tmp_path: Path) -> None:
-    """Recorded presses come so many times sooner, on the days that the host has; recorded identities stay here."""
+def test_a_trace_plays_at_the_chosen_speed(tmp_path: Path) -> None:
+    """Recorded identities are replaced."""
     path = tmp_path / "trace.csv"
     path.write_text(
         "time,applicant,office,day,channel,party\n"
@@ -100,8 +96,7 @@ def day_view(opens_at_ms: int, available: int = 5) -> dict[str, object]:
     }
 
 
-def test_what_is_on_sale() -> None:
-    """The next opening, if it is soon; else what is open and has places; else it is said that there is nothing."""
+def test_the_next_opening_wins_over_open_days() -> None:
     scenario = load_scenario("surabaya")
     soon, is_open = days_on_sale(scenario, [office(50_000)], lambda *_: [day_view(50_000)], 0, 900)
     assert (soon[0].available, soon[0].sold, is_open) == (

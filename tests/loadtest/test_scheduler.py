@@ -1,4 +1,4 @@
-"""The timetable of a process: open loop, bounded, and honest about who has no answer."""
+"""Tests of the scheduler: open loop, rate limit, and people without an answer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def staged(rate_max: float = 1e6) -> tuple[Scheduler, Observations, Clock]:
 
 
 def two_asks(at_us: int) -> Script:
-    """Asks twice, with a second between."""
+    """Send two requests, a second apart."""
 
     def script() -> Generator[LoadRequest | WaitUntil, ReceivedResponse, str]:
         heard = yield ASK
@@ -41,14 +41,13 @@ def two_asks(at_us: int) -> Script:
 
 
 def dispatched(stage: Scheduler) -> None:
-    """Let the dispatcher look once."""
+    """Let the scheduler dispatch once."""
     running = gevent.spawn(stage.dispatch)
     gevent.sleep(0.01)
     running.kill()
 
 
-def test_a_script_is_played() -> None:
-    """What is due is handed over when it is due, waits are waited, and the evening ends."""
+def test_a_script_runs_when_its_actions_are_due() -> None:
     stage, books, clock = staged()
     stage.add_person(1, PersonRole.CITIZEN, 500_000, two_asks)
     dispatched(stage)
@@ -65,8 +64,7 @@ def test_a_script_is_played() -> None:
     assert books.metrics.answers.total == 2
 
 
-def test_late_lanes_count() -> None:
-    """A request that waited is due since it was meant; the generator's lag is told from the wait for a lane."""
+def test_lag_and_wait_for_a_user_are_recorded_apart() -> None:
     stage, books, clock = staged()
     stage.add_person(1, PersonRole.CITIZEN, 0, two_asks)
     clock.now_s = 1.0
@@ -78,8 +76,7 @@ def test_late_lanes_count() -> None:
     assert (books.lag_us.max, books.user_wait_us.max) == (1_000_000, 2_000_000)
 
 
-def test_lanes_serve_their_own_first_and_then_whoever_waits() -> None:
-    """No kind of people waits for want of lanes of its own."""
+def test_users_serve_their_own_role_first() -> None:
     stage, _, _ = staged()
     for person, role in ((1, PersonRole.CITIZEN), (2, PersonRole.BOT), (3, PersonRole.CITIZEN)):
         stage.add_person(person, role, 0, two_asks)
@@ -89,8 +86,7 @@ def test_lanes_serve_their_own_first_and_then_whoever_waits() -> None:
     assert stage.take_due(PersonRole.BOT, 0) is None
 
 
-def test_the_rate_is_bounded() -> None:
-    """Beyond the bound, requests are put off."""
+def test_requests_above_the_rate_limit_are_put_off() -> None:
     stage, _, clock = staged(rate_max=100)
     for person in range(50):
         stage.add_person(person, PersonRole.CITIZEN, 0, two_asks)
@@ -101,8 +97,7 @@ def test_the_rate_is_bounded() -> None:
     assert 20 <= stage.waiting <= 28
 
 
-def test_who_has_no_answer_at_the_end() -> None:
-    """Whoever waits when the test is closed stands in the books, with what for."""
+def test_close_records_people_without_an_answer() -> None:
     stage, books, _ = staged()
     stage.add_person(1, PersonRole.CITIZEN, 0, two_asks)
     stage.add_person(2, PersonRole.CITIZEN, 10_000_000, two_asks)

@@ -1,4 +1,4 @@
-"""What single people do, answer by answer: a broker who hands a place over, a crash, and a turn that is missed."""
+"""Tests of single scripts, response by response: a hand-over, a crash, and a missed turn."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONFIRMED = LoadResponse("CONFIRMED", 200, reference="surabaya~x", units=1, quot
 
 
 class Evening:
-    """One person of a small opening, of a role, and all that they ask."""
+    """One person of a small opening, with a role, and the requests that the script sends."""
 
     def __init__(self, role: PersonRole, *, crash_share: float = 0.0, rooms: dict[str, str] | None = None) -> None:
         plan: LoadTestPlan = msgspec.structs.replace(small_plan(window_s=7200), rooms=rooms or {})
@@ -42,7 +42,7 @@ class Evening:
         self.end = ""
 
     def asks(self, *answers: LoadResponse) -> list[LoadRequest]:
-        """What is asked, one after the other, with these answers; waits are waited."""
+        """Return the requests that the script sends, given these responses. Waits end at once."""
         found: list[LoadRequest] = []
         following: LoadRequest | WaitUntil = next(self._script)
         rest = list(answers)
@@ -63,7 +63,6 @@ class Evening:
 
 
 def test_a_broker_hands_a_place_over() -> None:
-    """It is given back, and pressed for with the customer's identity until it has come back."""
     evening = Evening(PersonRole.BROKER)
     customers = HELD._replace(reference="surabaya~y")
     asks = evening.asks(
@@ -82,8 +81,8 @@ def test_a_broker_hands_a_place_over() -> None:
     assert {place.state for place in evening.books.places.values()} == {"CANCELLED", "CONFIRMED"}
 
 
-def test_a_crash() -> None:
-    """Who comes back gets the same hold and confirms it; another one, while the first is good, is written down."""
+def test_a_crash_must_find_the_same_hold() -> None:
+    """A different hold while the first is still valid counts as lost."""
     evening = Evening(PersonRole.CITIZEN, crash_share=1.0)
     asks = evening.asks(HELD, HELD._replace(resumed=True), CONFIRMED)
     assert [type(ask) for ask in asks] == [ReserveRequest, ReserveRequest, ReservationRequest]
@@ -94,8 +93,7 @@ def test_a_crash() -> None:
     assert evening.books.metrics.holds_lost == 1
 
 
-def test_a_turn_that_is_missed() -> None:
-    """Whoever comes too late takes a new ticket in place of the old one, and reserves with the pass of that."""
+def test_a_missed_turn_takes_a_new_ticket() -> None:
     evening = Evening(PersonRole.CITIZEN, rooms={"surabaya": "room"})
     asks = evening.asks(
         LoadResponse("JOINED", 201, ticket="a"), LoadResponse("TURN_MISSED", 200, ticket="a"),

@@ -1,4 +1,4 @@
-"""A small opening at Surabaya, and books about it, made by hand."""
+"""A small opening at Surabaya, and observations of it, written by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUOTAS = ("online", "morning")
 
 
 def small_plan(**options: Any) -> LoadTestPlan:
-    """Surabaya's Monday, with the places of its catalog."""
+    """Return a plan with Surabaya's Monday and the places of its catalog."""
     terms = day_terms(load_catalog("surabaya"), "surabaya", DAY)
     assert terms is not None
     available = {quota.name: quota.capacity for quota in terms.quotas}
@@ -32,7 +32,7 @@ def small_market(plan: LoadTestPlan, scenario: Scenario | None = None) -> Market
 
 
 def place(person: int, number: int = 0, state: str = "CONFIRMED", wish: int = 0) -> BookedPlace:
-    """A place of a person with a queue number."""
+    """Return a place of a person, with a queue number."""
     numbers = (number,) if state == "CONFIRMED" else ()
     return BookedPlace(person, 0, f"surabaya~loadtest-{RUN}-{person}-{wish}", state, 1_000_000, 1, QUOTAS, numbers)
 
@@ -45,7 +45,7 @@ def books_of(*places: BookedPlace) -> Observations:
 
 
 def event(each: BookedPlace, number: int, state: str = "") -> dict[str, Any]:
-    """What the host writes down of a place."""
+    """Return the event that the target records for a place."""
     return {
         "number": number,
         "kind": "ReservationChanged",

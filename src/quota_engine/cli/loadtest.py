@@ -35,10 +35,10 @@ def run(
     force: bool = False,
     remote: bool = False,
 ) -> int:
-    """Replay openings, check what people were told, and write reports.
+    """Replay openings, check the responses, and write reports.
 
-    Without --host the command starts a staging service on this machine, and ends it afterwards. The operator's token
-    for --host stands in the environment variable LOADTEST_TOKEN. Arguments after ``--`` go to Locust.
+    Without --host the command starts a staging service on this machine, and ends it afterwards. LOADTEST_TOKEN in the
+    environment holds the operator's token for --host. Arguments after ``--`` go to Locust.
 
     Exit code 0: all checks passed; 1: a check failed; 2: bad use, or the host is no staging service.
 
@@ -81,7 +81,7 @@ def cleanup(*, host: str, run: str = "", force: bool = False, remote: bool = Fal
     Exit code 0: done; 1: some bookings are left; 2: bad use, or the host is no staging service.
 
     Args:
-        host: the address of the staging service; the operator's token stands in LOADTEST_TOKEN.
+        host: the address of the staging service; LOADTEST_TOKEN holds the operator's token.
         run: only the bookings of this run.
         force: also on a host that does not say that it is a staging service.
         remote: allow a host on another machine.

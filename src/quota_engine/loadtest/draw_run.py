@@ -35,9 +35,8 @@ _TRIES_MAX: Final = 400
 class DrawRunResult(msgspec.Struct, frozen=True):
     """Result of a draw.
 
-    Holds the published files, decoded; findings about them; the winners' references; the number of winners without a
-    hold;
-    and the number of winners when the draw is repeated here from the same files.
+    Holds the published files, decoded, and findings about them. ``references`` are the winners' reservations,
+    ``refused`` counts winners without a hold, and ``winners_again`` the winners of the draw repeated here.
     """
 
     capacities: Capacities

@@ -64,30 +64,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=kind, default=default, env_var=variable, help=text, **more)
 
     none = LoadTestOptions()
-    add("scenario", str, none.scenario, "a scenario file, or surabaya or indonesia")
+    add("scenario", str, none.scenario, "a scenario file, surabaya or indonesia")
     add("trace", str, none.trace, "a recorded opening (CSV) in place of the arrival model")
-    add("catalog", str, none.catalog, "the catalog that the host runs with, if it is not the scenario's")
-    add("applicants", int, none.applicants, "in place of the scenario's")
-    add("only-offices", int, none.offices, "only so many offices, the largest first")
-    add("seed", int, none.seed, "in place of the scenario's")
-    add("speed", float, none.speed, "forms, pauses, tails and recorded times take so many times less")
-    add("lead-s", float, none.lead_s, "seconds before the opening at which the first may press")
-    add("window-s", float, none.window_s, "seconds after the opening in which the last may press")
-    add("grace-s", float, none.grace_s, "seconds that answers are waited for after that")
-    add("wait-s", float, none.wait_s, "how far ahead an opening may lie to be waited for")
-    add("lanes", int, none.users_max, "requests that may be under way at once, over all processes")
-    add("rate-max", float, none.rate_max_per_s, "requests a second, over all processes")
-    add("timeout-s", float, none.timeout_s, "how long a request may take")
-    add("run-name", str, none.run, "the name of this run, in the ids of all that it books")
-    add("out", str, "build/loadtest", "where the verdict's files go: this name with .html, .csv and .json")
+    add("catalog", str, none.catalog, "the target's catalog, if it is not the scenario's")
+    add("applicants", int, none.applicants, "in place of the scenario's value")
+    add("only-offices", int, none.offices, "use only the N largest offices")
+    add("seed", int, none.seed, "in place of the scenario's value")
+    add("speed", float, none.speed, "factor by which forms, pauses, tails and recorded times are shorter")
+    add("lead-s", float, none.lead_s, "seconds before the opening at which the test starts")
+    add("window-s", float, none.window_s, "seconds after the opening in which people may act")
+    add("grace-s", float, none.grace_s, "seconds to wait for responses after that")
+    add("wait-s", float, none.wait_s, "most seconds to wait for the next opening")
+    add("users-max", int, none.users_max, "most requests at once, over all processes")
+    add("rate-max-per-s", float, none.rate_max_per_s, "most requests a second, over all processes")
+    add("timeout-s", float, none.timeout_s, "time limit of a request, in seconds")
+    add("run-name", str, none.run, "name of this run, part of every reservation id")
+    add("out", str, "build/loadtest", "path of the result files, without .html, .csv and .json")
     add("token", str, "", "an operator's token", is_secret=True, include_in_web_ui=False)
     add("backend", str, "", "direct transport: the URL of the store", include_in_web_ui=False)
     add(
         "identity-key", str, "", "direct transport: the store's identity key, base64", is_secret=True,
         include_in_web_ui=False,
     )  # fmt: skip
-    add("force", int, 0, "1: press on a host that does not say that it is a staging", include_in_web_ui=False)
-    add("remote", int, 0, "1: press on another machine than this", include_in_web_ui=False)
+    add("force", int, 0, "1: accept a target that is no staging service", include_in_web_ui=False)
+    add("remote", int, 0, "1: accept a target on another machine", include_in_web_ui=False)
 
 
 def options_of(parsed: argparse.Namespace) -> LoadTestOptions:
@@ -104,8 +104,8 @@ def options_of(parsed: argparse.Namespace) -> LoadTestOptions:
         window_s=parsed.window_s,
         grace_s=parsed.grace_s,
         wait_s=parsed.wait_s,
-        users_max=parsed.lanes,
-        rate_max_per_s=parsed.rate_max,
+        users_max=parsed.users_max,
+        rate_max_per_s=parsed.rate_max_per_s,
         timeout_s=parsed.timeout_s,
         run=parsed.run_name or time.strftime("%Y%m%d%H%M%S", time.gmtime()),
     )

@@ -104,7 +104,7 @@ class Observations:
 
     @classmethod
     def empty(cls, people: int, capacity: int, start_s: int) -> Observations:
-        """Return empty observations of so many people and places; series start at second ``start_s``."""
+        """Return empty observations of ``people`` and ``capacity``; series start at second ``start_s``."""
         return cls(Measures(people, capacity, start_s))
 
     def record_place(self, place: BookedPlace) -> None:
