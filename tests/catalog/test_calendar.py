@@ -1,4 +1,4 @@
-"""Working days and openings, against tables and against naive searches day by day."""
+"""Working days and opening times, compared with tables and with naive searches day by day."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_monthly_opening_is_moved_by_holidays_and_closures() -> None:
     assert opens_at_ms(MONTH, JAKARTA, calendar, date(2026, 3, 2)) == utc("2026-02-23T09:00+07:00")
 
 
-def test_a_month_without_working_days_opens_on_the_last_one_before_it() -> None:
+def test_a_month_without_working_days_opens_on_the_last_working_day_before_it() -> None:
     closed = WorkingCalendar(frozenset(range(5)), frozenset(), ((date(2026, 2, 1), date(2026, 2, 28)),))
     assert opens_at_ms(MONTH, JAKARTA, closed, date(2026, 3, 2)) == utc("2026-01-30T09:00+07:00")
     never = WorkingCalendar(frozenset())
@@ -117,7 +117,7 @@ def test_working_days_are_those_that_no_rule_excludes(data: st.DataObject, day: 
 
 
 @given(st.data(), DAYS, TIMES, ZONES, st.sampled_from(WEEKDAYS), st.integers(1, 5))
-def test_weekly_against_a_walk_back(
+def test_weekly_openings_equal_a_naive_search(
     data: st.DataObject, day: date, at: time, zone: ZoneInfo, weekday: str, weeks: int
 ) -> None:
     schedule = Weekly(id="w", weekday=weekday, at=at, weeks_ahead=weeks)  # type: ignore[arg-type]
@@ -134,7 +134,7 @@ def test_weekly_against_a_walk_back(
 
 
 @given(st.data(), DAYS, TIMES, ZONES)
-def test_monthly_against_a_walk_back(data: st.DataObject, day: date, at: time, zone: ZoneInfo) -> None:
+def test_monthly_openings_equal_a_naive_search(data: st.DataObject, day: date, at: time, zone: ZoneInfo) -> None:
     calendar = data.draw(calendars(day))
     walked = day
     while walked.month == day.month:
@@ -147,7 +147,7 @@ def test_monthly_against_a_walk_back(data: st.DataObject, day: date, at: time, z
 
 
 @given(DAYS, TIMES, ZONES, st.integers(0, 366))
-def test_days_ahead_against_counting(day: date, at: time, zone: ZoneInfo, days: int) -> None:
+def test_days_ahead_openings_equal_a_naive_count(day: date, at: time, zone: ZoneInfo, days: int) -> None:
     opening = opens_at_ms(DaysAhead(id="d", at=at, days=days), zone, MON_TO_FRI, day)
     assert opening == wall_time_ms(date.fromordinal(day.toordinal() - days), at, zone)
 

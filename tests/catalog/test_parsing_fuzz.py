@@ -1,4 +1,4 @@
-"""Whatever a file holds, it is a catalog or a list of mistakes, and never a traceback."""
+"""Any content gives a catalog or a ``CatalogError``."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _PATHS = _paths(sample())[1:]
 
 
 @given(_JSON)
-def test_arbitrary_data_raises_nothing_but_a_catalog_error(raw: Any) -> None:
+def test_arbitrary_data_raises_only_catalog_errors(raw: Any) -> None:
     with pytest.raises(CatalogError):
         catalog_from(raw)
 
 
 @given(st.lists(st.tuples(st.sampled_from(_PATHS), _JSON), min_size=1, max_size=4))
-def test_a_good_file_with_arbitrary_parts_raises_nothing_but_a_catalog_error(changes: list[tuple[Any, Any]]) -> None:
+def test_a_valid_file_with_arbitrary_parts_raises_only_catalog_errors(changes: list[tuple[Any, Any]]) -> None:
     raw = sample()
     for path, value in changes:
         place: Any = raw

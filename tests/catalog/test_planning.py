@@ -1,4 +1,4 @@
-"""Rules, terms and choices made of a catalog; the catalogs that come with the package; the example of the manual."""
+"""Rules, terms and choices of a catalog, of the built-in catalogs, and of the example in ``docs/catalog.md``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def catalog() -> Catalog:
 
 @pytest.fixture(scope="module", params=["surabaya", "indonesia"])
 def shipped(request: pytest.FixtureRequest) -> Catalog:
-    """Each catalog that comes with the package."""
+    """Each built-in catalog."""
     return load_catalog(request.param)
 
 
@@ -97,12 +97,12 @@ def test_a_day_off_has_no_terms(catalog: Catalog, office: str, day: date) -> Non
 
 
 @pytest.mark.parametrize("day", [date.min, date(1971, 12, 31), date(2099, 1, 1), date.max])
-def test_a_day_outside_of_the_times_of_the_library_is_refused(catalog: Catalog, day: date) -> None:
+def test_a_day_out_of_bounds_is_refused(catalog: Catalog, day: date) -> None:
     with pytest.raises(InvalidRequest, match="years 1972 to 2098"):
         day_terms(catalog, "west", day)
 
 
-def test_the_nearest_rules_count_key_by_key() -> None:
+def test_rules_are_merged_key_by_key() -> None:
     raw = sample()
     raw["plans"][0]["rules"] = {"party_max": 3, "hold_ttl_s": 60, "no_show_block_days": 7}
     raw["offices"][1]["rules"] = {"hold_ttl_s": 30, "reschedule_before_h": 48}
@@ -122,7 +122,7 @@ def test_the_nearest_rules_count_key_by_key() -> None:
         ({"channel": "kiosk", "group": "priority"}, (("priority", "am"), ("kiosk", "am"))),
         ({"channel": "kiosk"}, (("kiosk", "am"),)),  # its fallback, the priority places, does not admit it
         ({"channel": "online", "session": "afternoon"}, (("online", "pm"),)),
-        ({"channel": "online", "service_unit": "desk-2"}, (("online", "am"),)),
+        ({"channel": "online", "service_unit": "counter-2"}, (("online", "am"),)),
     ],
 )
 def test_a_choice_is_the_first_allotment_its_fallbacks_and_all_guards(
@@ -144,13 +144,13 @@ def test_a_choice_is_the_first_allotment_its_fallbacks_and_all_guards(
         ("west", {"group": "vip"}, UnknownName, "group: unknown group 'vip'; expected one of priority"),
         (
             "west",
-            {"service": "new", "session": "morning", "service_unit": "desk-1"},
+            {"service": "new", "session": "morning", "service_unit": "counter-1"},
             UnknownName,
-            "service_unit: unknown service unit 'desk-1'; expected one of none at all",
+            "service_unit: unknown service unit 'counter-1'; expected one of none",
         ),
     ],
 )
-def test_a_wrong_choice_names_what_there_is(
+def test_an_unknown_name_lists_the_known_ones(
     catalog: Catalog, office: str, booking: dict[str, str], kind: type[InvalidRequest], message: str
 ) -> None:
     with pytest.raises(kind) as caught:
@@ -159,8 +159,7 @@ def test_a_wrong_choice_names_what_there_is(
     assert message in str(caught.value)
 
 
-def test_names_in_two_languages() -> None:
-    """A page in English has English names where there are, every other page the office's own; at worst the id."""
+def test_display_names_fall_back_to_the_own_language_and_the_id() -> None:
     raw = sample()
     raw["services"] = [{"id": "new", "name": "Paspor baru", "name_en": "New passport"}, {"id": "renewal", "name": "R"}]
     services = catalog_from(raw).offices["west"].services
@@ -170,7 +169,7 @@ def test_names_in_two_languages() -> None:
 
 
 @pytest.mark.parametrize("name", builtin_names())
-def test_the_catalogs_of_the_package_have_names_in_both(name: str) -> None:
+def test_builtin_catalogs_have_names_in_both_languages(name: str) -> None:
     catalog = load_catalog(name)
     for office in catalog.offices.values():
         for one in (
@@ -181,19 +180,19 @@ def test_the_catalogs_of_the_package_have_names_in_both(name: str) -> None:
             assert one.name_en or one.name == "Online", one
 
 
-def test_one_service_and_one_session_need_not_be_named() -> None:
+def test_the_only_service_and_session_may_be_omitted() -> None:
     built = with_plan(services=["new"], sessions=[{"id": "all-day", "start": "08:00", "end": "16:00"}], quotas=[])
     choice = choice_of(built, "west")
     assert (choice.service, choice.session, choice.options) == ("new", "all-day", (("online",),))
 
 
-def test_a_service_without_sessions_passes_their_guards_by() -> None:
+def test_a_service_without_sessions_does_not_consume_their_guards() -> None:
     raw = sample()
     raw["services"].append({"id": "collect", "needs_session": False})
     assert choice_of(catalog_from(raw), "west", service="collect").options == (("online",),)
 
 
-def test_a_guard_by_unit_makes_the_unit_a_must() -> None:
+def test_a_guard_by_unit_requires_the_unit() -> None:
     raw = sample()
     raw["offices"] = raw["offices"][1:]
     raw["plans"][0].update(capacities_by_class={})
@@ -202,9 +201,9 @@ def test_a_guard_by_unit_makes_the_unit_a_must() -> None:
     ]
     built = catalog_from(raw)
     booking = {"service": "new", "session": "morning"}
-    with pytest.raises(InvalidRequest, match="service_unit: missing; expected one of desk-1, desk-2"):
+    with pytest.raises(InvalidRequest, match="service_unit: missing; expected one of counter-1, counter-2"):
         choice_of(built, "east", **booking)
-    assert choice_of(built, "east", service_unit="desk-2", **booking).options == (("online", "guard-2"),)
+    assert choice_of(built, "east", service_unit="counter-2", **booking).options == (("online", "guard-2"),)
 
 
 def test_a_booking_that_no_allotment_admits_is_refused() -> None:
@@ -213,7 +212,7 @@ def test_a_booking_that_no_allotment_admits_is_refused() -> None:
         choice_of(built, "west", service="new", session="morning")
 
 
-def test_a_plan_without_allotments_has_its_guards() -> None:
+def test_a_plan_without_allotments_uses_its_guards() -> None:
     raw = sample()
     raw["plans"][0].update(allotments=[], capacities_by_class={})
     raw["offices"][1]["capacities"] = {}
@@ -221,7 +220,7 @@ def test_a_plan_without_allotments_has_its_guards() -> None:
     assert choice_of(built, "west", service="new", session="morning").options == (("am",),)
 
 
-def test_a_release_opens_all_days_of_one_moment(catalog: Catalog) -> None:
+def test_a_release_opens_all_days_of_the_same_time(catalog: Catalog) -> None:
     opening = utc("2026-02-27T14:00+07:00")
     week = tuple(MONDAY + timedelta(days=offset) for offset in range(5))
     assert next_release(catalog, "west", opening - 1) == (opening, week)
@@ -232,7 +231,7 @@ def test_a_release_opens_all_days_of_one_moment(catalog: Catalog) -> None:
     assert next_release(catalog, "east", utc("2026-02-27T07:59+09:00")) == (utc("2026-02-27T08:00+09:00"), (MONDAY,))
 
 
-def test_a_second_tranche_passes_on_when_its_schedule_opens_the_day() -> None:
+def test_a_second_tranche_is_reallocated_when_its_schedule_opens_the_day() -> None:
     national = load_catalog("indonesia")
     terms = day_terms(national, "pontianak", MONDAY)
     assert terms is not None
@@ -261,7 +260,7 @@ def test_all_offices_of_the_csv_file_are_in_the_national_catalog() -> None:
     assert replace_offices(toml, text) == toml, "run python -m quota_engine.catalog.build_national"
 
 
-def test_known_quotas_are_as_published() -> None:
+def test_known_capacities_are_as_published() -> None:
     national, surabaya = load_catalog("indonesia"), load_catalog("surabaya")
 
     def capacities(catalog: Catalog, office: str) -> dict[str, int]:
@@ -281,7 +280,7 @@ def test_known_quotas_are_as_published() -> None:
     assert rules_of(surabaya, "surabaya").party_max == 5
 
 
-def test_every_office_plans_every_weekday_and_every_choice_finds_its_quotas(shipped: Catalog) -> None:
+def test_every_choice_finds_its_quotas_on_every_weekday(shipped: Catalog) -> None:
     for office in shipped.offices.values():
         for offset in range(7):
             terms = day_terms(shipped, office.id, MONDAY + timedelta(days=offset))
@@ -300,7 +299,7 @@ def test_every_office_plans_every_weekday_and_every_choice_finds_its_quotas(ship
             assert choice == again
 
 
-def test_the_whole_country_opens_in_one_second_on_friday() -> None:
+def test_all_offices_open_in_the_same_second_on_friday() -> None:
     national = load_catalog("indonesia")
     opening = utc("2026-02-27T14:00+07:00")
     together = [name for name in national.offices if next_release(national, name, opening - 1)[0] == opening]  # type: ignore[index]
@@ -313,7 +312,7 @@ def test_the_whole_country_opens_in_one_second_on_friday() -> None:
     }
 
 
-def test_the_example_of_the_manual_works(tmp_path: Path) -> None:
+def test_the_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
     manual = DOCS / "catalog.md"
     (example,) = re.findall(r"```toml\n(.*?)```", manual.read_text("utf-8"), re.DOTALL)
     path = tmp_path / "my-offices.toml"
@@ -326,8 +325,7 @@ def test_the_example_of_the_manual_works(tmp_path: Path) -> None:
     assert day_terms(catalog, "harbour", date(2026, 7, 10)) is not None
 
 
-def test_a_limit_over_all_offices() -> None:
-    """Off unless the file has it; the lease in milliseconds, 20 seconds if none is given."""
+def test_the_national_limit_is_off_by_default_and_has_a_lease_of_20_seconds() -> None:
     assert catalog_from(sample()).national is None
     raw = sample()
     raw["national"] = {"places_max": 1}

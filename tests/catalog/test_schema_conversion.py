@@ -1,4 +1,4 @@
-"""The collecting converter on types of its own, as other files than a catalog use it."""
+"""The converter on other types than a catalog's."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def found(raw: object) -> list[tuple[str, str, str]]:
     return [(mistake.key, mistake.value, mistake.expected) for mistake in mistakes]
 
 
-def test_what_fits_is_converted() -> None:
+def test_valid_data_is_converted() -> None:
     raw = {
         "name": "x",
         "inner": {"rate": 1, "colour": "blue"},
@@ -72,7 +72,7 @@ def test_what_fits_is_converted() -> None:
     )
 
 
-def test_every_mistake_is_found() -> None:
+def test_every_issue_is_reported() -> None:
     raw = {
         "name": "",
         "inner": {"rate": 0, "colour": "rod"},
@@ -97,16 +97,16 @@ def test_every_mistake_is_found() -> None:
     ]
 
 
-def test_a_check_of_the_type_itself_is_a_mistake() -> None:
-    assert found({"name": "bad"}) == [("file", "wrong", "another name than bad")]
+def test_an_error_of_post_init_is_reported() -> None:
+    assert found({"name": "bad"}) == [("file", "invalid", "another name than bad")]
 
 
-def test_a_type_that_is_not_supported_is_an_error_of_the_programmer() -> None:
+def test_an_unsupported_type_raises_type_error() -> None:
     with pytest.raises(TypeError, match="no conversion"):
         convert({"a": 1}, set[int], "f")
 
 
-def test_a_long_value_is_shown_shortened() -> None:
+def test_a_long_value_is_abbreviated() -> None:
     ((_, value, _),) = found({"name": "x" * 10_000})
     assert len(value) <= 60
 
@@ -114,8 +114,8 @@ def test_a_long_value_is_shown_shortened() -> None:
 @given(
     st.dictionaries(st.sampled_from(["name", "inner", "items", "table", "day", "at", "mode"]), st.text() | st.none())
 )
-def test_what_msgspec_accepts_is_accepted_and_the_other_way_round(raw: dict[str, Any]) -> None:
-    """An independent implementation: msgspec itself, which stops at its first error."""
+def test_the_converter_accepts_the_same_data_as_msgspec(raw: dict[str, Any]) -> None:
+    """msgspec is the independent implementation. It stops at its first error."""
     try:
         expected = msgspec.convert(raw, Outer)
     except msgspec.ValidationError:

@@ -1,4 +1,4 @@
-"""One row per kind of mistake: what is spoiled, and the file, key, value and expectation that are reported."""
+"""Validation of catalog files: one row per kind of issue, with its key, value and expectation."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ import pytest
 
 from quota_engine.catalog import catalog_from
 from quota_engine.catalog.schema_conversion import ISSUES_MAX
-from tests.support.catalog_samples import FILE, mistakes_of, sample
+from tests.support.catalog_samples import FILE, issues_of, sample
 
-Spoil = Callable[[dict[str, Any]], object]
+Change = Callable[[dict[str, Any]], object]
 
 
-def put(path: str, value: object) -> Spoil:
+def put(path: str, value: object) -> Change:
     """Return a function that sets the value at a dotted path (numbers are list positions)."""
 
-    def spoil(raw: dict[str, Any]) -> None:
+    def change(raw: dict[str, Any]) -> None:
         *parents, last = path.split(".")
-        place: Any = raw
+        parent: Any = raw
         for part in parents:
-            place = place[int(part)] if isinstance(place, list) else place[part]
-        if isinstance(place, list):
-            place[int(last)] = value
+            parent = parent[int(part)] if isinstance(parent, list) else parent[part]
+        if isinstance(parent, list):
+            parent[int(last)] = value
         else:
-            place[last] = value
+            parent[last] = value
 
-    return spoil
+    return change
 
 
-def drop(path: str) -> Spoil:
+def drop(path: str) -> Change:
     """Return a function that removes a key."""
 
-    def spoil(raw: dict[str, Any]) -> None:
+    def change(raw: dict[str, Any]) -> None:
         *parents, last = path.split(".")
-        place: Any = raw
+        parent: Any = raw
         for part in parents:
-            place = place[int(part)] if isinstance(place, list) else place[part]
-        del place[last]
+            parent = parent[int(part)] if isinstance(parent, list) else parent[part]
+        del parent[last]
 
-    return spoil
+    return change
 
 
 ALLOTMENT = "plans.0.allotments.0"
@@ -52,21 +52,21 @@ ZONE = 'an IANA time zone such as "Asia/Jakarta"'
 ID = "an id: 1 to 64 characters of A-Z a-z 0-9 _ -"
 CAPACITY = "an integer from 0 to 10000000"
 
-CASES: dict[str, tuple[Spoil, str, str, str]] = {
-    # What the type of a single value says.
+CASES: dict[str, tuple[Change, str, str, str]] = {
+    # Issues of single values.
     "two places over all offices": (
         put("national", {"places_max": 2}),
         "national.places_max",
         "2",
-        "1: one active place over all offices",
+        "1: one active reservation over all offices",
     ),
     "no number of places over all offices": (
         put("national", {"lease_s": 20}),
         "national.places_max",
         "missing",
-        "1: one active place over all offices",
+        "1: one active reservation over all offices",
     ),
-    "a lease that no clock could keep": (
+    "lease out of bounds": (
         put("national", {"places_max": 1, "lease_s": 9}),
         "national.lease_s",
         "9",
@@ -142,7 +142,7 @@ CASES: dict[str, tuple[Spoil, str, str, str]] = {
         "one of at_once, cooling, wait_list, next_draw; did you mean 'wait_list'?",
     ),
     "party too large": (put("rules.party_max", 101), "rules.party_max", "101", "an integer from 1 to 100"),
-    # What one key says about another.
+    # Issues between keys.
     "unknown time zone": (
         put("offices.1.time_zone", "Asia/Jaypura"),
         "offices[1].time_zone",
@@ -160,19 +160,19 @@ CASES: dict[str, tuple[Spoil, str, str, str]] = {
         put("offices.1.id", "west"),
         "offices[1].id",
         "'west'",
-        "an id of its own; offices[0] has this one",
+        "a unique id; offices[0] has the same",
     ),
     "quota and allotment of one id": (
         put("plans.0.quotas.0.id", "online"),
         "plans[0].allotments[1].id",
         "'online'",
-        "an id of its own; plans[0].quotas[0] has this one",
+        "a unique id; plans[0].quotas[0] has the same",
     ),
     "duplicate service unit": (
-        put("offices.1.service_units.1.id", "desk-1"),
+        put("offices.1.service_units.1.id", "counter-1"),
         "offices[1].service_units[1].id",
-        "'desk-1'",
-        "an id of its own; offices[1].service_units[0] has this one",
+        "'counter-1'",
+        "a unique id; offices[1].service_units[0] has the same",
     ),
     "unknown plan": (
         put("offices.0.plan", "standart"),
@@ -223,9 +223,9 @@ CASES: dict[str, tuple[Spoil, str, str, str]] = {
         "one of the services of the plan 'standard': new, renewal",
     ),
     "unit that an office lacks": (
-        lambda raw: (put("plans.0.quotas.0.service_unit", "desk-1")(raw), put("offices.1.plan", "standard")(raw)),
+        lambda raw: (put("plans.0.quotas.0.service_unit", "counter-1")(raw), put("offices.1.plan", "standard")(raw)),
         "offices[0].service_units",
-        "no unit desk-1",
+        "no unit counter-1",
         "the units that quotas of the plan 'standard' count",
     ),
     "unknown channel": (
@@ -264,43 +264,43 @@ CASES: dict[str, tuple[Spoil, str, str, str]] = {
         "'kiosk'",
         "an allotment that admits some of the same bookings",
     ),
-    "pass on to the unknown": (
+    "reallocation to the unknown": (
         put(f"{ALLOTMENT}.reallocation.to", "am"),
         "plans[0].allotments[0].reallocation.to",
         "'am'",
         "one of the allotments of the plan 'standard': priority, online, kiosk",
     ),
-    "pass on to itself": (
+    "reallocation to itself": (
         put(f"{ALLOTMENT}.reallocation.to", "priority"),
         "plans[0].allotments[0].reallocation.to",
         "'priority'",
         "another allotment, not itself",
     ),
-    "pass on in a chain": (
+    "reallocation in a chain": (
         put("plans.0.allotments.2.reallocation", {"to": "online", "at": "11:00"}),
         "plans[0].allotments[0].reallocation.to",
         "'kiosk'",
-        "an allotment that passes nothing on itself",
+        "an allotment without a reallocation",
     ),
-    "pass on at no time": (
+    "reallocation at no time": (
         drop(f"{ALLOTMENT}.reallocation.at"),
         "plans[0].allotments[0].reallocation.at",
         "missing",
         "either a time of the day or a schedule",
     ),
-    "pass on after the end": (
+    "reallocation after the end": (
         put(f"{ALLOTMENT}.reallocation.at", "16:00"),
         "plans[0].allotments[0].reallocation.at",
         "16:00:00",
         "a time before the day is over, 16:00:00",
     ),
-    "pass on by an unknown schedule": (
+    "reallocation by an unknown schedule": (
         put(f"{ALLOTMENT}.reallocation", {"to": "kiosk", "schedule": "never"}),
         "plans[0].allotments[0].reallocation.schedule",
         "'never'",
         "one of the schedules: friday, month, daily",
     ),
-    "fallback that nobody can book": (
+    "fallback that is not bookable": (
         lambda raw: (
             put(
                 "plans.0.allotments.2",
@@ -312,14 +312,14 @@ CASES: dict[str, tuple[Spoil, str, str, str]] = {
         "'kiosk'",
         "an allotment that is bookable",
     ),
-    "second tranche that stays": (
+    "second tranche without a reallocation": (
         lambda raw: (
             put("plans.0.allotments.2.bookable", False)(raw),
             put(f"{ALLOTMENT}.fallback", ["online"])(raw),
         ),
         "plans[0].allotments[2].reallocation",
         "missing",
-        "where the places go that nobody can book here",
+        "a reallocation, because the allotment is not bookable",
     ),
     "session that ends before it starts": (
         put("plans.0.sessions.1.end", "12:30"),
@@ -339,7 +339,7 @@ CASES: dict[str, tuple[Spoil, str, str, str]] = {
         "2026-06-30",
         "not before first, 2026-07-01",
     ),
-    "capacity of nothing": (
+    "capacity of an unknown quota": (
         put("offices.1.capacities", {"onlin": 3}),
         "offices[1].capacities.onlin",
         "'onlin'",
@@ -361,7 +361,7 @@ CASES: dict[str, tuple[Spoil, str, str, str]] = {
         put("plans.0.re_release", {"rule": "at_once", "cooling_s": 5}),
         "plans[0].re_release.rule",
         "'at_once'",
-        "cooling, because a cooling time is given",
+        "cooling, because a cooling time is set",
     ),
     "plan without places": (
         lambda raw: (
@@ -371,14 +371,14 @@ CASES: dict[str, tuple[Spoil, str, str, str]] = {
         ),
         "plans[1]",
         "neither quotas nor allotments",
-        "at least one, or nothing could be booked",
+        "at least one quota or allotment",
     ),
     **{
         f"an English name alone, of {where}": (
             put(f"{where}.name_en", "Name"),
             re.sub(r"\.(\d+)", r"[\1]", where) + ".name",
             "missing",
-            "a name in the office's own language, beside name_en",
+            "a name in the office's own language in addition to name_en",
         )
         for where in (
             "services.0",
@@ -400,18 +400,18 @@ CASES: dict[str, tuple[Spoil, str, str, str]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_kind_of_mistake_is_one_line_with_file_key_value_and_expectation(name: str) -> None:
-    spoil, key, value, expected = CASES[name]
+def test_each_kind_of_issue_is_reported_once(name: str) -> None:
+    change, key, value, expected = CASES[name]
     raw = sample()
-    spoil(raw)
-    assert [(m.file, m.key, m.value, m.expected) for m in mistakes_of(raw)] == [(FILE, key, value, expected)]
+    change(raw)
+    assert [(m.file, m.key, m.value, m.expected) for m in issues_of(raw)] == [(FILE, key, value, expected)]
 
 
-def test_the_sample_itself_is_right() -> None:
+def test_the_sample_is_valid() -> None:
     assert set(catalog_from(sample(), FILE).offices) == {"west", "east"}
 
 
-def test_ten_mistakes_are_reported_as_ten() -> None:
+def test_ten_issues_are_reported_as_ten() -> None:
     raw = sample()
     ten = [
         "unknown key",
@@ -427,25 +427,25 @@ def test_ten_mistakes_are_reported_as_ten() -> None:
     ]
     for name in ten:
         CASES[name][0](raw)
-    assert sorted(mistake.key for mistake in mistakes_of(raw)) == sorted(CASES[name][1] for name in ten)
+    assert sorted(issue.key for issue in issues_of(raw)) == sorted(CASES[name][1] for name in ten)
 
 
-def test_a_wrong_definition_is_not_reported_again_where_it_is_used() -> None:
+def test_an_invalid_definition_is_not_reported_again_where_it_is_used() -> None:
     raw = sample()
     raw["schedules"] = 5
     raw["channels"][0]["id"] = "on line"
     raw["plans"][0]["allotments"][1]["channels"] = ["on line"]
-    assert [mistake.key for mistake in mistakes_of(raw)] == ["channels[0].id", "schedules"]
+    assert [issue.key for issue in issues_of(raw)] == ["channels[0].id", "schedules"]
 
 
 def test_a_report_is_bounded() -> None:
     raw = sample()
     raw["holidays"] = [5] * 5_000
-    found = mistakes_of(raw)
+    found = issues_of(raw)
     assert len(found) == ISSUES_MAX + 1
-    assert found[-1].value == "4000 more mistakes"
+    assert found[-1].value == "4000 more issues"
 
 
 @pytest.mark.parametrize("raw", [None, [], "x", 5, {}, {1: 2}, {"offices": [{2: 3}]}])
-def test_data_of_another_shape_is_a_mistake(raw: object) -> None:
-    assert mistakes_of(raw)
+def test_data_of_another_shape_is_reported(raw: object) -> None:
+    assert issues_of(raw)

@@ -1,4 +1,4 @@
-"""A small catalog as raw data, which tests copy and spoil in one place."""
+"""A small catalog as raw data. Tests copy it and make one part invalid."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _RAW: dict[str, Any] = {
             "class": "II",
             "schedule": "daily",
             "capacities": {"online": 5},
-            "service_units": [{"id": "desk-1"}, {"id": "desk-2"}],
+            "service_units": [{"id": "counter-1"}, {"id": "counter-2"}],
             "closures": [{"first": "2026-07-01", "last": "2026-07-10"}],
         },
     ],
@@ -71,8 +71,8 @@ def sample() -> dict[str, Any]:
     return copy.deepcopy(_RAW)
 
 
-def mistakes_of(raw: object) -> list[ValidationIssue]:
-    """Return the mistakes of raw data that is wrong."""
+def issues_of(raw: object) -> list[ValidationIssue]:
+    """Return the issues of invalid raw data."""
     with pytest.raises(CatalogError) as caught:
         catalog_from(raw, FILE)
     return list(caught.value.issues)

@@ -1,4 +1,7 @@
-"""The catalog: what offices offer, in a file that people can read, and its translation to the domain's terms."""
+"""The catalog: files that describe offices, their validation, and their conversion to the domain's terms.
+
+Imports the domain only.
+"""
 
 from quota_engine.catalog.calendar import WorkingCalendar, is_working_day, opens_at_ms, wall_time_ms, working_days
 from quota_engine.catalog.loading import builtin_names, catalog_from, load_catalog

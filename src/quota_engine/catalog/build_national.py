@@ -1,8 +1,7 @@
-"""Writes the list of offices in ``data/indonesia.toml`` anew from ``data/offices.csv``.
+"""Generate the list of offices in ``data/indonesia.toml`` from ``data/offices.csv``.
 
-Run ``python -m quota_engine.catalog.build_national`` in a source tree after a change of the CSV file. Everything
-outside
-the two marker lines is written by hand and stays as it is.
+Run ``python -m quota_engine.catalog.build_national`` in a source tree after a change of the CSV file. The text outside
+the two marker lines is written by hand and is kept.
 """
 
 from __future__ import annotations
@@ -23,18 +22,23 @@ _KNOWN_FIGURES: Final = {
     "pontianak": 'plan = "pontianak"',
     "surabaya": "capacities = { ordinary = 100, priority = 20, morning = 72, afternoon = 48 }",
 }
-"""What is publicly known by office; all others go by class. Priority and sessions are assumptions (see the TOML)."""
+"""Offices with published figures. All others use the figures of their class. See the TOML file for the assumptions."""
 
 
 def replace_offices(toml_text: str, csv_text: str) -> str:
-    """Return the TOML text with one line per office of the CSV text between its markers.
+    """Return the TOML text with a new list of offices between its markers.
 
-    The CSV has the columns ``id,name,class,province,time_zone``. Raises ``ValueError`` if a marker is missing.
+    Args:
+        toml_text: the catalog.
+        csv_text: the offices, with the columns ``id,name,class,province,time_zone``.
+
+    Raises:
+        ValueError: a marker is missing.
     """
     head, _, rest = toml_text.partition(_BEGIN)
     _, _, tail = rest.partition(_END)
     if not rest or not tail:
-        raise ValueError(f"the markers {_BEGIN!r} and {_END!r} must both be there")
+        raise ValueError(f"a marker is missing: the file must contain {_BEGIN!r} and {_END!r}")
     rows = csv.DictReader(io.StringIO(csv_text))
     lines = "".join(f"    {_office(row)},\n" for row in rows)
     return f"{head}{_BEGIN}offices = [\n{lines}]\n{_END}{tail}"
@@ -55,7 +59,7 @@ def _quoted(text: str) -> str:
 
 
 def main() -> None:
-    """Rewrite the file in place."""
+    """Rewrite ``data/indonesia.toml`` in place."""
     data = Path(__file__).parent / "data"
     target = data / "indonesia.toml"
     written = replace_offices(target.read_text("utf-8"), (data / "offices.csv").read_text("utf-8"))

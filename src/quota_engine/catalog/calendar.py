@@ -1,9 +1,8 @@
-"""Which days are working days, and when their quota opens: pure functions of a schedule, a zone and a calendar.
+"""Working days and opening times: pure functions of a schedule, a time zone and a calendar.
 
-Wall times become UTC by the zone's rules of that date. Where clocks are put forward, a wall time that is skipped
-counts with the offset from before the change, so it falls as much later as the clocks jump (02:30 that does not
-exist is what the clock then calls 03:30). Where clocks are put back, a wall time that comes twice is its first
-occurrence. Indonesia has neither; other countries do.
+Wall times become UTC by the zone's rules of that date. When clocks go forward, a skipped wall time is read with the
+offset before the change: 02:30 becomes 03:30 if the clocks jump by an hour. When clocks go back, a wall time that
+occurs twice is its first occurrence. Indonesia has no clock changes; other countries do.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ _LOOK_BACK_DAYS_MAX = 366
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class WorkingCalendar:
-    """When an office works.
+    """The working days of an office.
 
     Attributes:
-        weekdays: working weekdays, Monday is 0.
-        holidays: days off, national ones and the office's own.
-        closures: (first, last) of each closed range, both included.
+        weekdays: working weekdays; Monday is 0.
+        holidays: national holidays and the office's own.
+        closures: closed ranges as (first, last), both included.
     """
 
     weekdays: frozenset[int]
@@ -37,7 +36,7 @@ class WorkingCalendar:
 
 
 def is_working_day(calendar: WorkingCalendar, day: datetime.date) -> bool:
-    """Return whether the office works on ``day``: a working weekday, no holiday, not closed."""
+    """Return True if ``day`` is a working weekday, no holiday, and in no closure."""
     return (
         day.weekday() in calendar.weekdays
         and day not in calendar.holidays
@@ -46,7 +45,7 @@ def is_working_day(calendar: WorkingCalendar, day: datetime.date) -> bool:
 
 
 def working_days(calendar: WorkingCalendar, first: datetime.date, last: datetime.date) -> Iterator[datetime.date]:
-    """Yield the working days from ``first`` to ``last``, both included, in order (none if ``last`` is before)."""
+    """Yield the working days from ``first`` to ``last``, both included, in ascending order."""
     for ordinal in range(first.toordinal(), last.toordinal() + 1):
         day = datetime.date.fromordinal(ordinal)
         if is_working_day(calendar, day):
@@ -54,22 +53,26 @@ def working_days(calendar: WorkingCalendar, first: datetime.date, last: datetime
 
 
 def wall_time_ms(day: datetime.date, time: datetime.time, zone: ZoneInfo) -> int:
-    """Return the UTC milliseconds since 1970 of a local wall time (gaps and folds: see the module)."""
+    """Return a local wall time in milliseconds since 1970 (UTC). The module describes skipped and repeated times."""
     moment = datetime.datetime.combine(day, time.replace(fold=0), tzinfo=zone)
     since_1970 = moment - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
     return since_1970 // datetime.timedelta(milliseconds=1)
 
 
 def opens_at_ms(schedule: Schedule, zone: ZoneInfo, calendar: WorkingCalendar, day: datetime.date) -> int:
-    """Return when the quota of the service day ``day`` opens, in UTC milliseconds since 1970.
+    """Return when ``day`` opens for booking, in milliseconds since 1970 (UTC).
 
-    - weekly: on the schedule's weekday in the week (Monday to Sunday) that is ``weeks_ahead`` before the week of
-      ``day``. The opening happens online, so a holiday on that weekday does not move it.
-    - monthly: on the last working day, by ``calendar``, of the month that is ``months_ahead`` before the month of
-      ``day``. If that month has none, the last working day before it; after 366 days without any, the month's last day.
-    - days ahead: ``days`` days before ``day``.
+    - Weekly: on the schedule's weekday of the week that is ``weeks_ahead`` before the week of ``day``. Weeks start on
+      Monday. A holiday does not move the opening, because it happens online.
+    - Monthly: on the last working day of the month that is ``months_ahead`` before the month of ``day``. If that month
+      has none, on the last working day before it. After 366 days without any, on the month's last day.
+    - Days ahead: ``days`` days before ``day``.
 
-    ``zone`` is the office's; a zone named by the schedule goes before it. ``day`` is in the years 1972 to 9998.
+    Args:
+        schedule: the release schedule. Its own zone, if it has one, replaces ``zone``.
+        zone: the office's time zone.
+        calendar: the office's working days, for monthly schedules.
+        day: the day to book, in the years 1972 to 9998.
     """
     if schedule.zone:
         zone = ZoneInfo(schedule.zone)

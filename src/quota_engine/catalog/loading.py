@@ -1,4 +1,4 @@
-"""Load a catalog: from a file, from a built-in one, or from raw data."""
+"""Load a catalog from a file, from a built-in name or from raw data."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ _DATA = importlib.resources.files("quota_engine.catalog") / "data"
 
 
 def builtin_names() -> tuple[str, ...]:
-    """Return the names of the catalogs that come with the package, in alphabetical order."""
+    """Return the names of the built-in catalogs, in alphabetical order."""
     names = (entry.name for entry in _DATA.iterdir())
     return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
 
 
 def load_catalog(path_or_builtin_name: str | os.PathLike[str]) -> Catalog:
-    """Load a catalog from a ``.toml``, ``.json``, ``.yaml`` or ``.yml`` file of at most 8 MiB, or a built-in one.
+    """Load a catalog.
 
-    A name of :func:`builtin_names` (such as ``"surabaya"``) is the built-in catalog; anything else is a path.
+    Args:
+        path_or_builtin_name: a name of :func:`builtin_names`, such as ``"surabaya"``, or the path of a ``.toml``,
+            ``.json``, ``.yaml`` or ``.yml`` file of at most 8 MiB.
 
-    Raises :class:`CatalogError` with every mistake of the file. Of the mistakes of syntax it is only the first,
-    because nothing behind it can be read for certain.
+    Raises:
+        CatalogError: the file is invalid. The error has all issues of the file, but only the first syntax error,
+            because the text after it cannot be read reliably.
     """
     name = os.fspath(path_or_builtin_name)
     collector = IssueCollector(name)
@@ -51,9 +54,14 @@ def load_catalog(path_or_builtin_name: str | os.PathLike[str]) -> Catalog:
 
 
 def catalog_from(raw: Any, name: str = "catalog") -> Catalog:
-    """Return the catalog of raw data (what ``json.loads`` or ``tomllib.loads`` returns).
+    """Return the catalog of raw data.
 
-    ``name`` stands in the mistakes in place of a file's. Raises :class:`CatalogError` with every mistake.
+    Args:
+        raw: the data as ``json.loads`` or ``tomllib.loads`` returns it.
+        name: the name that issues show in place of a file name.
+
+    Raises:
+        CatalogError: the data is invalid. The error has all issues.
     """
     return _checked(raw, IssueCollector(name))
 
@@ -63,6 +71,6 @@ def _checked(raw: Any, collector: IssueCollector) -> Catalog:
         raise CatalogError(tuple(collector.issues()))
     file = convert_leniently(raw, CatalogFile, collector)
     validate(file, collector)
-    if mistakes := collector.issues():
-        raise CatalogError(tuple(mistakes))
+    if issues := collector.issues():
+        raise CatalogError(tuple(issues))
     return resolve(file)

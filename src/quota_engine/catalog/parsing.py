@@ -1,4 +1,4 @@
-"""Text of a TOML, JSON or YAML file to raw data, with mistakes (line and column) instead of a parser's exceptions."""
+"""Parse TOML, JSON and YAML files to raw data. Syntax errors become issues with line and column."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from typing import Any, Final
 from quota_engine.catalog.schema_conversion import IssueCollector, format_value, key_of
 
 FILE_BYTES_MAX: Final = 8 * 1024 * 1024
+"""The largest file: 8 MiB."""
 SUFFIXES: Final = (".toml", ".json", ".yaml", ".yml")
+"""The supported file name suffixes."""
 
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _YAML_INTEGER = re.compile(r"[-+]?[0-9]{1,40}").fullmatch
@@ -25,7 +27,7 @@ _ONCE = "each key once in a table"
 
 
 def read_raw(path: str | os.PathLike[str], collector: IssueCollector) -> Any:
-    """Read and parse a file; return its raw data, or ``None`` after noting mistakes in ``collector``."""
+    """Read and parse a file. Return its raw data, or ``None`` after adding issues to ``collector``."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         collector.add("", f"a file that ends in {format_value(suffix)}", f"a file that ends in {', '.join(SUFFIXES)}")
@@ -41,7 +43,11 @@ def read_raw(path: str | os.PathLike[str], collector: IssueCollector) -> Any:
 
 
 def parse(content: bytes, suffix: str, collector: IssueCollector) -> Any:
-    """Parse the bytes of a file whose name ends in ``suffix``; return raw data, or ``None`` after noting mistakes."""
+    """Parse the content of a file whose name ends in ``suffix``, one of :data:`SUFFIXES`.
+
+    Returns:
+        The raw data, or ``None`` after adding issues to ``collector``.
+    """
     if len(content) > FILE_BYTES_MAX:
         collector.add("", f"more than {FILE_BYTES_MAX} bytes", f"at most {FILE_BYTES_MAX} bytes")
         return None
@@ -49,7 +55,7 @@ def parse(content: bytes, suffix: str, collector: IssueCollector) -> Any:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        collector.add(f"line {line}", "bytes that are no UTF-8", "text in UTF-8")
+        collector.add(f"line {line}", "invalid UTF-8", "text in UTF-8")
         return None
     parser = _PARSERS[suffix]
     try:
@@ -77,7 +83,7 @@ def _parse_toml(text: str, collector: IssueCollector) -> Any:
 
 def _parse_json(text: str, collector: IssueCollector) -> Any:
     def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no JSON")
+        raise ValueError(f"{constant} is not valid JSON")
 
     try:
         raw = json.loads(text, object_pairs_hook=_ObjectWithDuplicates, parse_constant=refuse)
@@ -92,7 +98,7 @@ def _parse_json(text: str, collector: IssueCollector) -> Any:
 
 
 class _ObjectWithDuplicates(dict[str, Any]):
-    """A JSON object that remembers which of its keys came more than once."""
+    """A JSON object that records its duplicate keys."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -106,7 +112,7 @@ class _ObjectWithDuplicates(dict[str, Any]):
 
 
 def _report_duplicates(raw: Any, collector: IssueCollector) -> None:
-    """Note the repeated keys of all objects. By a stack of its own: the parser nests deeper than we could recurse."""
+    """Report the duplicate keys of all objects. Iterative, because the parser nests deeper than Python recurses."""
     pending = [("", raw)]
     while pending:
         key, value = pending.pop()
@@ -140,10 +146,10 @@ def _parse_yaml(text: str, collector: IssueCollector) -> Any:
 
 
 class _YamlConverter:
-    """The data of YAML nodes, by the core rules of YAML 1.2.
+    """Converts YAML nodes to data by the core schema of YAML 1.2.
 
-    PyYAML's own follow YAML 1.1, where ``at: 14:00`` is the number 840 and ``no`` is false. Aliases are refused:
-    a small file could otherwise stand for gigabytes.
+    PyYAML's own loader follows YAML 1.1, in which ``at: 14:00`` is the number 840 and ``no`` is false. Aliases are
+    rejected, because a small file could otherwise expand to gigabytes.
     """
 
     def __init__(self, collector: IssueCollector) -> None:
@@ -184,7 +190,7 @@ def _yaml_scalar(text: str) -> Any:
 
 
 def _one_line(message: str) -> str:
-    """A parser's message on one line: it may quote the file."""
+    """Return a parser's message on one line of at most 120 characters. The message may quote the file."""
     message = " ".join(message.split())
     return message if len(message) <= 120 else message[:117] + "..."
 

@@ -1,7 +1,7 @@
-"""From a catalog to what the domain wants: rules of an office, terms of a day, the choice of a booking.
+"""Derive the domain's records from a catalog: an office's rules, a day's terms, a booking's choice.
 
-All functions are pure and deterministic: the same catalog and arguments give equal results, so that a caller may
-keep them (a choice depends on no day; terms are needed once a day).
+All functions are pure. The same catalog and arguments give equal results, so that callers may cache them. A choice does
+not depend on the day.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Reallocation
 from quota_engine.domain.validation import TIME_MS_MAX, check_integer
 
 _YEAR_MIN, _YEAR_MAX = 1972, 2098
-"""Within these years no schedule (at most 52 weeks ahead) or retention (at most 10 years) leaves the domain's times."""
+"""In these years no schedule (up to 52 weeks ahead) and no retention (up to 10 years) exceeds the domain's times."""
 _SEARCH_DAYS_MAX = 800
 _DIGITS_SHOWN_MAX = 8
 
 
 def get_office(catalog: Catalog, office_id: str) -> ResolvedOffice:
-    """Return the office. Raises :class:`UnknownName` for an id that the catalog does not have."""
+    """Return the office of this id.
+
+    Raises:
+        UnknownName: the catalog has no such office.
+    """
     office = catalog.offices.get(office_id)
     if office is None:
         raise _unknown("office", office_id, catalog.offices)
@@ -36,21 +40,33 @@ def get_office(catalog: Catalog, office_id: str) -> ResolvedOffice:
 
 
 def rules_of(catalog: Catalog, office_id: str, *, jitter_seed: str = "") -> Rules:
-    """Return the rules of an office. Raises :class:`UnknownName`.
+    """Return the rules of an office.
 
-    ``jitter_seed`` (an id, 1 to 64 characters) is a secret, and therefore an argument and no key of the file.
+    Args:
+        catalog: the catalog.
+        office_id: the office's id.
+        jitter_seed: the seed of the cooling times' jitter, 1 to 64 characters of an id; ``""`` for none. It is secret
+            and therefore not part of the file.
+
+    Raises:
+        UnknownName: the catalog has no such office.
     """
     rules = get_office(catalog, office_id).rules
     return msgspec.structs.replace(rules, jitter_seed=jitter_seed) if jitter_seed else rules
 
 
 def day_terms(catalog: Catalog, office_id: str, day: datetime.date) -> DayTerms | None:
-    """Return the terms of one office-day, or ``None`` if the office does not work on that day.
+    """Return the terms of one office-day.
 
-    The quotas are the guards, then the allotments, in the order of the plan. The day opens by the release schedule,
-    starts and ends with the office hours, and is forgotten ``retention_days`` after its end.
+    The quotas are the guards followed by the allotments, in the order of the plan. The day opens by the release
+    schedule, starts and ends with the office hours, and is forgotten ``retention_days`` after its end.
 
-    Raises :class:`UnknownName` for an unknown office and :class:`InvalidRequest` for a day before 1972 or after 2098.
+    Returns:
+        The terms, or ``None`` if the office does not work on that day.
+
+    Raises:
+        UnknownName: the catalog has no such office.
+        InvalidRequest: the day is before 1972 or after 2098.
     """
     office = get_office(catalog, office_id)
     if not _YEAR_MIN <= day.year <= _YEAR_MAX:
@@ -60,7 +76,7 @@ def day_terms(catalog: Catalog, office_id: str, day: datetime.date) -> DayTerms 
     ends_at_ms = wall_time_ms(day, office.hours.end, office.zone)
     forget_on = day + datetime.timedelta(days=office.retention_days)
     return DayTerms(
-        # A same-day schedule in another zone could open after the end; such a day is never open, but it is valid.
+        # A same-day schedule in another zone may open after the day's end. Such a day is valid and never open.
         opens_at_ms=min(opens_at_ms(office.schedule, office.zone, office.calendar, day), ends_at_ms),
         starts_at_ms=wall_time_ms(day, office.hours.start, office.zone),
         ends_at_ms=ends_at_ms,
@@ -85,15 +101,24 @@ def _reallocation_of(office: ResolvedOffice, allotment: Allotment, day: datetime
     if settings.at is None:
         schedule = office.schedules[settings.schedule]
         return Reallocation(settings.to, opens_at_ms(schedule, office.zone, office.calendar, day))
-    pass_on_date = day - datetime.timedelta(days=settings.days_before)
-    return Reallocation(settings.to, wall_time_ms(pass_on_date, settings.at, office.zone))
+    date = day - datetime.timedelta(days=settings.days_before)
+    return Reallocation(settings.to, wall_time_ms(date, settings.at, office.zone))
 
 
 def next_release(catalog: Catalog, office_id: str, after_ms: int) -> tuple[int, tuple[datetime.date, ...]] | None:
-    """Return the office's first opening after ``after_ms`` and the working days that it opens.
+    """Return the office's next release: its time, and the working days that it opens.
 
-    Both times are in UTC milliseconds since 1970. ``None`` if nothing opens for the next 800 days.
-    Raises :class:`UnknownName`, and :class:`InvalidRequest` for a time before 1972 or after 2098.
+    Args:
+        catalog: the catalog.
+        office_id: the office's id.
+        after_ms: milliseconds since 1970 (UTC). The release is later than this.
+
+    Returns:
+        The time in milliseconds since 1970 (UTC) and the days, or ``None`` if no day opens within 800 days.
+
+    Raises:
+        UnknownName: the catalog has no such office.
+        InvalidRequest: the time is before 1972 or after 2098.
     """
     office = get_office(catalog, office_id)
     check_integer(after_ms, "after_ms", 0, TIME_MS_MAX)
@@ -102,7 +127,7 @@ def next_release(catalog: Catalog, office_id: str, after_ms: int) -> tuple[int, 
         raise InvalidRequest("after_ms", today.isoformat(), f"a day of the years {_YEAR_MIN} to {_YEAR_MAX}")
     release_ms = 0
     days: list[datetime.date] = []
-    # A same-day schedule in a zone far west of the office opens a day up to two dates late.
+    # A same-day schedule in a zone far west of the office opens a day up to two dates after it.
     for days_ahead in range(-2, _SEARCH_DAYS_MAX):
         day = today + datetime.timedelta(days=days_ahead)
         if not is_working_day(office.calendar, day):
@@ -127,15 +152,23 @@ def choice_of(
     channel: str = "online",
     group: str = "",
 ) -> Choice:
-    """Return what the ledger needs to serve a booking: ordered alternatives of quotas that are all consumed.
+    """Return the choice of a booking: the selection and the options that can serve it.
 
-    Each alternative is one allotment that admits the booking (the first of the plan, then its fallbacks) with all
-    guards that match the booking. ``group=""`` is the general public. An office with just one service (or one
-    session) needs no ``service`` (``session``). A service unit may be left out unless a guard counts by unit.
+    Each option is one allotment that admits the booking, with all guards that match it. The first option has the first
+    such allotment of the plan; its fallbacks follow.
+
+    Args:
+        catalog: the catalog.
+        office_id: the office's id.
+        service: a service id. May be omitted if the office has one service.
+        service_unit: a service unit's id. May be omitted unless a guard counts by unit.
+        session: a session id. May be omitted if the office has one session or the service needs none.
+        channel: a channel id.
+        group: an applicant group's id; ``""`` for the general public.
 
     Raises:
-        UnknownName: an id that the catalog, or this office, does not have; it names the known ones.
-        InvalidRequest: something is missing, or no allotment admits such a booking.
+        UnknownName: the catalog, or this office, has no such id. The error lists the known ones.
+        InvalidRequest: an id is missing, or no allotment admits such a booking.
     """
     office = get_office(catalog, office_id)
     _check_known("channel", channel, catalog.channels)
@@ -163,10 +196,11 @@ def choice_of(
 
 
 def packed_places(options: Sequence[Sequence[str]], quotas: Mapping[str, int]) -> int:
-    """Return how many single applicants fit into what is left of a day's quotas.
+    """Return how many parties of one applicant fit into the available units of a day.
 
-    ``options`` are a choice's: alternatives, each a set of quotas that are all needed. They are filled in their order,
-    as the engine fills them. ``quotas`` are the free places by quota.
+    Args:
+        options: a choice's options, filled in their order, as the engine does.
+        quotas: the available units by quota name.
     """
     left = dict(quotas)
     places = 0
@@ -179,7 +213,7 @@ def packed_places(options: Sequence[Sequence[str]], quotas: Mapping[str, int]) -
 
 
 def _with_fallbacks(admitting: list[Allotment]) -> Iterable[str]:
-    """The first allotment, then its fallbacks in the order that it gives."""
+    """Return the first allotment and then those of its fallbacks that admit the booking, in its order."""
     if not admitting:
         return ()
     admitted = {allotment.id for allotment in admitting}
@@ -218,16 +252,16 @@ def _check_known(where: str, given: str, known: Iterable[str]) -> None:
 
 
 def _unknown(where: str, given: object, known: Iterable[str]) -> UnknownName:
-    """An error that says what there is. The list is cut: a national catalog has too many offices to print."""
+    """Return an error that lists known names, at most 12 of them."""
     names = list(known)
     close = difflib.get_close_matches(str(given)[:64], names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    # Whoever mixes up arguments gives an identity for a name; an error must not print it.
+    # A caller that confuses arguments may pass an identity as a name. An error must not print it.
     looks_private = sum(character.isdigit() for character in str(given)) >= _DIGITS_SHOWN_MAX
-    shown = "name, not shown for its many digits" if looks_private else repr(str(given)[:64])
+    shown = "name (hidden because it has many digits)" if looks_private else repr(str(given)[:64])
     return UnknownName(where, f"unknown {where.replace('_', ' ')} {shown}", f"one of {_list_names(names)}{hint}")
 
 
 def _list_names(names: list[str], shown_max: int = 12) -> str:
-    listed = ", ".join(names[:shown_max]) or "none at all"
+    listed = ", ".join(names[:shown_max]) or "none"
     return f"{listed} and {len(names) - shown_max} more" if len(names) > shown_max else listed

@@ -1,4 +1,4 @@
-"""A catalog as it is used: every office with its plan, class, own figures and calendar put together."""
+"""The resolved catalog: each office with its plan, class, capacities, rules and calendar merged."""
 
 from __future__ import annotations
 
@@ -37,10 +37,14 @@ _SECOND_MS, _HOUR_MS, _DAY_MS = 1_000, 3_600_000, 86_400_000
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ResolvedOffice:
-    """One office with all that applies to it. Capacities, schedule and rules are the final ones.
+    """One office with everything that applies to it. Capacities, schedule and rules are final.
 
-    ``schedule`` opens its days; ``schedules`` are all of the file, for allotments that pass on when another opens.
-    A day is forgotten ``retention_days`` after it is over.
+    Attributes:
+        quotas: the guards.
+        re_releases: the re-release rule by quota and allotment.
+        schedule: the release schedule of its days.
+        schedules: all schedules of the file, for allotments that are reallocated when another schedule opens the day.
+        retention_days: a day is forgotten this many days after its end.
     """
 
     id: str
@@ -66,14 +70,14 @@ class ResolvedOffice:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NationalLimit:
-    """At most one active place per applicant over all offices."""
+    """The limit of one active reservation per applicant over all offices. ``lease_ms`` is the lease of a claim."""
 
     lease_ms: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Catalog:
-    """A checked catalog. Offices, channels and groups by id, in the order of the file."""
+    """A valid catalog. Offices, channels and applicant groups by id, in the order of the file."""
 
     title: str
     channels: Mapping[str, Channel]
@@ -83,7 +87,7 @@ class Catalog:
 
 
 def resolve(file: CatalogFile) -> Catalog:
-    """Put a file that has passed the checks together."""
+    """Resolve a valid file."""
     plans = {plan.id: plan for plan in file.plans}
     return Catalog(
         title=file.title,
@@ -145,7 +149,7 @@ def _re_release(settings: ReReleaseSettings | None) -> ReRelease:
 
 
 def merge_rules(*settings: RuleSettings) -> RuleSettings:
-    """Return the settings of all levels together; a later level goes before an earlier one."""
+    """Merge rule settings key by key. A later argument overrides an earlier one."""
     merged = {
         name: setting
         for level in settings
@@ -156,12 +160,12 @@ def merge_rules(*settings: RuleSettings) -> RuleSettings:
 
 
 def retention_days(settings: RuleSettings) -> int:
-    """Return how many days after its end a day is forgotten."""
+    """Return the retention in days: how long a day is remembered after its end. The default is 90."""
     return _RETENTION_DAYS_DEFAULT if settings.retention_days is None else settings.retention_days
 
 
 def _rules(settings: RuleSettings) -> Rules:
-    """The domain's rules; what the file leaves out keeps the domain's default."""
+    """Convert settings to the domain's rules. Omitted settings keep the domain's defaults."""
     default = Rules()
     limits = settings.identity_limits
     return Rules(

@@ -1,8 +1,8 @@
-"""The shape of a catalog file: what an operator writes, key by key.
+"""The schema of a catalog file, table by table and key by key.
 
-Names of the keys carry their unit (``hold_ttl_s``, ``retention_days``). Times of a day are local wall times of the
-office, dates are ISO dates. A key that holds the id of something else (``plan``, ``fallback``, ``reallocation.to``) is
-checked after the file has been read (see ``checks``), so that one wrong id does not hide the next mistake.
+Key names end in their unit (``hold_ttl_s``, ``retention_days``). Times of a day are the office's local wall times, and
+dates are ISO dates. References (``plan``, ``fallback``, ``reallocation.to``) are checked by
+:mod:`~quota_engine.catalog.validation` after the file has been read, so that one wrong id does not hide other issues.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from quota_engine.domain.model import ReReleaseRule
 from quota_engine.domain.validation import APPLICANTS_MAX, CAPACITY_MAX, OPTIONS_MAX, QUOTAS_MAX
 
 OFFICES_MAX: Final = 10_000
+"""The most offices, and the most plans, of a file."""
 
 Weekday: TypeAlias = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 WEEKDAYS: Final[tuple[Weekday, ...]] = (
@@ -56,14 +57,14 @@ WEEKDAYS: Final[tuple[Weekday, ...]] = (
     "saturday",
     "sunday",
 )
-"""In the order of ``datetime.date.weekday()``: Monday is 0."""
+"""The weekdays in the order of ``datetime.date.weekday()``."""
 
 Id: TypeAlias = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="an id: 1 to 64 characters of A-Z a-z 0-9 _ -")
 ]
 Text: TypeAlias = Annotated[str, Meta(max_length=2_000)]
 Reference: TypeAlias = Annotated[str, Meta(max_length=2_000)]
-"""The id of something that is defined elsewhere in the file; "" where none is needed."""
+"""The id of an entry that is defined elsewhere in the file; ``""`` for none."""
 ZoneName: TypeAlias = Annotated[str, Meta(max_length=200, description='an IANA time zone such as "Asia/Jakarta"')]
 References: TypeAlias = Annotated[tuple[Reference, ...], Meta(max_length=QUOTAS_MAX)]
 TimeOfDay: TypeAlias = Annotated[
@@ -77,60 +78,70 @@ PositiveSeconds: TypeAlias = Annotated[int, Meta(ge=1, le=366 * 86_400)]
 
 
 class _CatalogTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One table of the file: by name, nothing unknown, never changed."""
+    """A table of the file. Unknown keys are rejected."""
 
 
 class Named(_CatalogTable, frozen=True, kw_only=True):
-    """Something with an id, and a name that people are shown: in the office's own language, and in English."""
+    """An entry with an id and display names: ``name`` in the office's own language, ``name_en`` in English."""
 
     id: Id
     name: Text = ""
     name_en: Text = ""
 
     def display_name(self, language: str) -> str:
-        """The name in a language (``"en"``: English; any other: the office's own). What has no name goes by its id."""
+        """Return the name to display.
+
+        Args:
+            language: ``"en"`` for English; any other gives the name in the office's own language.
+
+        Returns:
+            The name, or the id of an entry without a name.
+        """
         return (self.name_en if language == "en" else "") or self.name or self.id
 
 
 class Service(Named, frozen=True, kw_only=True):
-    """What people come for. With ``needs_session`` (and sessions in the plan) a booking names a session."""
+    """A reason to visit an office. With ``needs_session``, a booking names a session if the plan has any."""
 
     needs_session: bool = True
 
 
 class Channel(Named, frozen=True, kw_only=True):
-    """How a booking reaches the office."""
+    """The way a booking arrives, such as online or walk-in."""
 
 
 class Group(Named, frozen=True, kw_only=True):
-    """People with a quota of their own. That somebody belongs to it is verified by the caller, by ``eligibility``."""
+    """A category of applicants that may have its own allotment. The caller verifies the ``eligibility``."""
 
     description: Text = ""
     eligibility: Annotated[tuple[Text, ...], Meta(max_length=100)] = ()
 
 
 class ServiceUnit(Named, frozen=True, kw_only=True):
-    """A counter, branch or mobile team of an office."""
+    """A counter, branch or mobile team of an office that a service may need."""
 
     city: Text = ""
 
 
 class Hours(_CatalogTable, frozen=True, kw_only=True):
-    """Local opening hours of a service day: it starts at ``start`` and is over at ``end``."""
+    """The office hours of a day, in local time. The day starts at ``start`` and is over at ``end``."""
 
     start: TimeOfDay = datetime.time(8)
     end: TimeOfDay = datetime.time(16)
 
 
 class Session(Named, frozen=True, kw_only=True):
-    """A time window of a day, local."""
+    """A time window of a day, in local time."""
 
     start: TimeOfDay
     end: TimeOfDay
 
 
 class ReReleaseSettings(_CatalogTable, frozen=True, kw_only=True):
-    """Where given-back places go; ``cooling_s`` and ``jitter_s`` (0 to ``jitter_s`` on top) are for "cooling"."""
+    """The re-release rule of returned units.
+
+    With the rule "cooling", units become available after ``cooling_s`` plus a jitter of 0 to ``jitter_s``.
+    """
 
     rule: ReReleaseRule
     cooling_s: Seconds = 0
@@ -138,10 +149,10 @@ class ReReleaseSettings(_CatalogTable, frozen=True, kw_only=True):
 
 
 class ReallocationSettings(_CatalogTable, frozen=True, kw_only=True):
-    """When unused places pass on to the allotment ``to``.
+    """The time at which unused units move to the allotment ``to``.
 
-    Either at the local time ``at``, ``days_before`` days before the service day, or at the moment at which
-    ``schedule`` opens that day.
+    Either the local time ``at``, ``days_before`` days before the booked day, or the time at which ``schedule`` opens
+    that day.
     """
 
     to: Reference
@@ -151,10 +162,10 @@ class ReallocationSettings(_CatalogTable, frozen=True, kw_only=True):
 
 
 class Quota(Named, frozen=True, kw_only=True):
-    """A guard: a capacity per office-day that every matching booking consumes, besides its allotment.
+    """A guard: a quota of a day that every matching booking consumes in addition to its allotment.
 
-    A booking matches when it has the ``session``, the ``service`` and the ``service_unit`` that are given here;
-    with none of them, every booking of the day matches.
+    A booking matches if it has the ``session``, ``service`` and ``service_unit`` that are given here. A guard without
+    any of them matches every booking of the day.
     """
 
     capacity: Capacity
@@ -165,11 +176,11 @@ class Quota(Named, frozen=True, kw_only=True):
 
 
 class Allotment(Named, frozen=True, kw_only=True):
-    """Places set aside for channels, groups, services or sessions; an empty list admits all of them.
+    """A quota set aside for channels, groups, services or sessions. An empty list admits all of them.
 
-    A booking takes the first allotment of the plan that admits it and, if that is full, the ``fallback`` ones in
-    their order (those among them that admit it too). ``bookable = false`` is a second tranche: nobody gets a place
-    of it until it passes on.
+    A booking takes the first allotment of the plan that admits it. If that is full, it takes the first of the
+    ``fallback`` allotments that admits it and has room. ``bookable = false`` makes a second tranche: its units cannot
+    be booked until they are reallocated.
     """
 
     capacity: Capacity
@@ -184,27 +195,29 @@ class Allotment(Named, frozen=True, kw_only=True):
 
 
 class _Schedule(_CatalogTable, frozen=True, kw_only=True, tag_field="kind"):
+    """A release schedule: it says when days open for booking."""
+
     id: Id
     at: TimeOfDay
     zone: ZoneName = ""
-    """The IANA time zone of ``at``; "": the office's own."""
+    """The IANA time zone of ``at``; ``""`` means the office's own."""
 
 
 class Weekly(_Schedule, frozen=True, kw_only=True, tag="weekly"):
-    """Opens a whole week, Monday to Sunday, at once: on ``weekday``, ``weeks_ahead`` weeks before."""
+    """Opens a week, Monday to Sunday, at once: on ``weekday`` of the week ``weeks_ahead`` before."""
 
     weekday: Weekday
     weeks_ahead: Annotated[int, Meta(ge=1, le=52)] = 1
 
 
 class Monthly(_Schedule, frozen=True, kw_only=True, tag="monthly"):
-    """Opens a whole month at once, on the last working day of the month that is ``months_ahead`` before."""
+    """Opens a month at once, on the last working day of the month ``months_ahead`` before."""
 
     months_ahead: Annotated[int, Meta(ge=1, le=12)] = 1
 
 
 class DaysAhead(_Schedule, frozen=True, kw_only=True, tag="days_ahead"):
-    """Opens one day every day: the one that is ``days`` ahead."""
+    """Opens one day per day: the one that is ``days`` ahead."""
 
     days: Annotated[int, Meta(ge=0, le=366)]
 
@@ -213,14 +226,14 @@ Schedule: TypeAlias = Weekly | Monthly | DaysAhead
 
 
 class Holiday(_CatalogTable, frozen=True, kw_only=True):
-    """A day off."""
+    """A day on which offices do not work."""
 
     date: Date
     name: Text = ""
 
 
 class Closure(_CatalogTable, frozen=True, kw_only=True):
-    """An office is closed from ``first`` to ``last``, both included."""
+    """A range of days, ``first`` to ``last`` included, on which an office is closed."""
 
     first: Date
     last: Date
@@ -228,14 +241,14 @@ class Closure(_CatalogTable, frozen=True, kw_only=True):
 
 
 class IdentityLimitSettings(_CatalogTable, frozen=True, kw_only=True):
-    """At most ``places_max`` active places per applicant on days less than ``span_days`` apart (0: on any day)."""
+    """At most ``places_max`` active reservations per applicant on days less than ``span_days`` apart (0: all days)."""
 
     places_max: Annotated[int, Meta(ge=1, le=1_000)]
     span_days: Days
 
 
 class RuleSettings(_CatalogTable, frozen=True, kw_only=True):
-    """Rules of an office. What is left out comes from the plan, then the top of the file, then the library."""
+    """Rules of an office. Omitted keys come from the plan, then from the top of the file, then from the library."""
 
     hold_ttl_s: PositiveSeconds | None = None
     offer_ttl_s: PositiveSeconds | None = None
@@ -252,50 +265,50 @@ class RuleSettings(_CatalogTable, frozen=True, kw_only=True):
 
 
 class NationalSettings(_CatalogTable, frozen=True, kw_only=True):
-    """A limit over all offices: at most ``places_max`` active places per applicant, on days that are not over.
+    """The limit over all offices: one active reservation per applicant, on days that are not over.
 
-    ``lease_s`` is how long others are kept off while a reservation is being made.
+    ``lease_s`` is how long a claim excludes other offices while a reservation is being made.
     """
 
-    places_max: Annotated[int, Meta(ge=1, le=1, description="1: one active place over all offices")]
+    places_max: Annotated[int, Meta(ge=1, le=1, description="1: one active reservation over all offices")]
     lease_s: Annotated[int, Meta(ge=10, le=3_600)] = 20
 
 
 class Plan(_CatalogTable, frozen=True, kw_only=True):
-    """What an office offers on a day. Many offices share a plan; each may set capacities of its own."""
+    """The offer of an office on a day. Offices may share a plan and override its capacities."""
 
     id: Id
     services: References = ()
-    """Ids of the services on offer; none: all of the file."""
+    """Ids of the offered services; empty means all services of the file."""
     hours: Hours = Hours()
     working_weekdays: Annotated[tuple[Weekday, ...], Meta(min_length=1, max_length=7)] = WEEKDAYS[:5]
     sessions: Annotated[tuple[Session, ...], Meta(max_length=QUOTAS_MAX)] = ()
     quotas: Annotated[tuple[Quota, ...], Meta(max_length=QUOTAS_MAX)] = ()
     allotments: Annotated[tuple[Allotment, ...], Meta(max_length=QUOTAS_MAX)] = ()
     capacities_by_class: dict[str, dict[str, Capacity]] = {}
-    """Office class to (quota or allotment to capacity); what is not named keeps the capacity of the plan."""
+    """Capacities by office class and by quota or allotment. Others keep the capacity of the plan."""
     schedule: Reference = ""
-    """Id of a schedule; "": the only one of the file."""
+    """Id of a schedule; ``""`` means the only one of the file."""
     re_release: ReReleaseSettings | None = None
-    """For quotas and allotments without a rule of their own."""
+    """The rule of quotas and allotments that set none."""
     rules: RuleSettings = RuleSettings()
 
 
 class Office(_CatalogTable, frozen=True, kw_only=True, rename={"office_class": "class"}):
-    """One office. ``capacities`` (quota or allotment to capacity) go before those of its class and its plan."""
+    """One office. ``capacities``, by quota or allotment, override those of its class and its plan."""
 
     id: Id
     name: Text
     time_zone: ZoneName
-    """An IANA time zone, such as "Asia/Jakarta"."""
+    """An IANA time zone such as "Asia/Jakarta"."""
     office_class: Text = ""
     province: Text = ""
     city: Text = ""
     cities_served: Annotated[tuple[Text, ...], Meta(max_length=1_000)] = ()
     plan: Reference = ""
-    """Id of a plan; "": the only one of the file."""
+    """Id of a plan; ``""`` means the only one of the file."""
     schedule: Reference = ""
-    """Id of a schedule; "": that of the plan."""
+    """Id of a schedule; ``""`` means that of the plan."""
     service_units: Annotated[tuple[ServiceUnit, ...], Meta(max_length=QUOTAS_MAX)] = ()
     capacities: dict[str, Capacity] = {}
     working_weekdays: Annotated[tuple[Weekday, ...], Meta(min_length=1, max_length=7)] | None = None
@@ -305,7 +318,7 @@ class Office(_CatalogTable, frozen=True, kw_only=True, rename={"office_class": "
 
 
 class CatalogFile(_CatalogTable, frozen=True, kw_only=True):
-    """A whole catalog file, as it is written."""
+    """A catalog file."""
 
     title: Text = ""
     services: Annotated[tuple[Service, ...], Meta(min_length=1, max_length=QUOTAS_MAX)]

@@ -1,12 +1,13 @@
-"""Raw data (of TOML, JSON or YAML) to msgspec structs, with one mistake per wrong place instead of only the first.
+"""Convert raw data of TOML, JSON or YAML to msgspec structs, and report every issue instead of only the first.
 
-``msgspec.convert`` stops at the first error. This converter walks the same types, leaf by leaf, and goes on after
-each mistake. It is as strict: no number from a string, no integer from ``16.0``, nothing unknown.
+``msgspec.convert`` stops at the first error. This converter visits the same types leaf by leaf and continues after each
+issue. It is as strict as msgspec: it makes no number from a string and no integer from ``16.0``, and it rejects unknown
+keys.
 
 Supported types: ``Struct`` (also as a tagged union), ``tuple``, ``list``, ``dict`` with string keys, ``str``, ``int``,
-``float``, ``bool``, ``date``, ``time``, ``Enum`` and ``Literal`` of strings, ``X | None``, ``Any``, with their
-``msgspec.Meta`` constraints. A ``description`` in the ``Meta`` is what a mistake names as expected. A pattern has to
-match the whole string.
+``float``, ``bool``, ``date``, ``time``, ``Enum`` and ``Literal`` of strings, ``X | None`` and ``Any``. ``msgspec.Meta``
+constraints apply. A ``description`` in the ``Meta`` is the expected value in an issue. A pattern must match the whole
+string.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from quota_engine.domain.errors import ValidationIssue
 from quota_engine.domain.validation import is_name
 
 ISSUES_MAX: Final = 1_000
-"""A report is cut after this many: a file of 8 MiB could hold a million."""
+"""The most issues in a report. A file of 8 MiB could have a million."""
 
 _HINTS_MAX: Final = 100
-"""To look for similar names takes time: the first mistakes get a hint, the thousandth needs none."""
+"""The most issues with a hint. Searching similar names is slow."""
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ _repr.maxlevel = 2
 
 
 def format_value(value: object) -> str:
-    """Return a value as a mistake shows it: at most 60 characters, on one line."""
+    """Return a value as an issue shows it: on one line of at most 60 characters."""
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, dict):
@@ -60,7 +61,7 @@ def format_value(value: object) -> str:
 
 
 class IssueCollector:
-    """The mistakes of one file, in the order in which they were found, at most :data:`ISSUES_MAX`."""
+    """The issues of one file in the order of discovery, at most :data:`ISSUES_MAX`."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -69,7 +70,13 @@ class IssueCollector:
         self._omitted = 0
 
     def add(self, key: str, value: str, expected: str) -> None:
-        """Note a mistake. ``value`` is what is shown of the wrong value (see :func:`shown`)."""
+        """Add an issue.
+
+        Args:
+            key: the path of the key; ``""`` for the file as a whole.
+            value: the wrong value as :func:`format_value` shows it.
+            expected: a valid value, in words.
+        """
         if len(self._issues) < ISSUES_MAX:
             self._keys.add(key)
             self._issues.append(ValidationIssue(self.file, key or "file", value, expected))
@@ -77,72 +84,80 @@ class IssueCollector:
             self._omitted += 1
 
     def hint(self, name: object, known: Iterable[str]) -> str:
-        """Return ``"; did you mean 'x'?"`` for the known name that is closest, or ``""`` if none is close."""
+        """Return ``"; did you mean 'x'?"`` with the closest known name, or ``""`` if none is close."""
         if not isinstance(name, str) or len(self._issues) >= _HINTS_MAX:
             return ""
         close = difflib.get_close_matches(name[:64], itertools.islice(known, 1_000), n=1)
         return f"; did you mean {close[0]!r}?" if close else ""
 
     def has(self, *keys: str) -> bool:
-        """Return whether a mistake was found at one of the keys, or at what holds it.
+        """Return True if one of the keys, or a table or list that contains it, has an issue.
 
-        Then a check of the value there says nothing.
+        The value at such a key cannot be checked further.
         """
         return any(key[:end] in self._keys for key in keys for end in _ends_of_parts(key))
 
     def has_containing(self, part: str) -> bool:
-        """Return whether a mistake was found at a key that contains ``part``."""
+        """Return True if a key that contains ``part`` has an issue."""
         return any(part in key for key in self._keys)
 
     def issues(self) -> list[ValidationIssue]:
-        """Return all mistakes; the last says how many more there are, if the report was cut."""
+        """Return all issues. If the report was cut, the last one counts the omitted issues."""
         if not self._omitted:
             return list(self._issues)
-        return [*self._issues, ValidationIssue(self.file, "file", f"{self._omitted} more mistakes", "none")]
+        return [*self._issues, ValidationIssue(self.file, "file", f"{self._omitted} more issues", "none")]
 
 
 def convert(raw: object, kind: type[T], file: str) -> tuple[T | None, list[ValidationIssue]]:
-    """Convert ``raw`` to ``kind``; return the value, or ``None`` and every mistake.
+    """Convert raw data to a type.
 
     Args:
-        raw: what a parser returned: dicts, lists, strings, numbers, booleans, dates and times.
+        raw: a parser's result: dicts, lists, strings, numbers, booleans, dates and times.
         kind: a msgspec struct type, or another supported type.
-        file: the name that the mistakes carry.
+        file: the file name in the issues.
+
+    Returns:
+        The value and no issues, or ``None`` and all issues.
 
     Raises:
-        TypeError: ``kind`` holds a type that is not supported; that is a bug of the caller, not of the file.
+        TypeError: ``kind`` contains an unsupported type.
     """
     collector = IssueCollector(file)
     value = convert_leniently(raw, kind, collector)
-    mistakes = collector.issues()
-    return (None, mistakes) if mistakes else (value, [])
+    issues = collector.issues()
+    return (None, issues) if issues else (value, [])
 
 
 def convert_leniently(raw: object, kind: type[T], collector: IssueCollector) -> T:
-    """Convert ``raw`` to ``kind``, with stand-ins where it has mistakes, which go to ``collector``.
+    """Convert raw data to a type, with placeholders for invalid parts.
 
-    The result has the shape of ``kind`` and keeps the positions of lists, so that references between its parts can
-    still be checked. It must not be used for anything else if there are mistakes.
+    The result has the shape of ``kind`` and keeps the positions of list items, so that references between its parts can
+    still be checked. If there are issues, it must not be used for anything else.
+
+    Args:
+        raw: a parser's result.
+        kind: a supported type.
+        collector: receives the issues.
     """
     value: T = _Converter(collector).value(inspect.type_info(kind), raw, "")
     return value
 
 
 def key_of(parent: str, name: str) -> str:
-    """Return the key of ``name`` in the table at ``parent``: ``a.b``, or ``a['b c']`` for what is no plain name."""
+    """Return the path of ``name`` in the table ``parent``: ``a.b``, or ``a['b c']`` for a name that is not an id."""
     if is_name(name) is None:
         return f"{parent}[{format_value(name)}]"
     return f"{parent}.{name}" if parent else name
 
 
 def _ends_of_parts(key: str) -> Iterator[int]:
-    """Yield 1, 4, 6 for ``"a[0].b"``: where the key of each part that holds the value ends, and the key itself."""
+    """Yield the lengths of a path's prefixes and of the path itself: 1, 4 and 6 for ``"a[0].b"``."""
     yield from (end for end, letter in enumerate(key) if letter in ".[")
     yield len(key)
 
 
 class _Converter:
-    """One conversion. Each method returns a value of the node's type, or a stand-in after noting a mistake."""
+    """One conversion. Each method returns a value of the node's type, or a placeholder after adding an issue."""
 
     def __init__(self, collector: IssueCollector) -> None:
         self._collector = collector
@@ -174,7 +189,7 @@ class _Converter:
         except _InvalidLeaf as wrong:
             hint = self._collector.hint(raw, wrong.choices)
             self._collector.add(key, format_value(raw), (expected or wrong.expected) + hint)
-            return wrong.stand_in
+            return wrong.placeholder
 
     def _items(self, node: inspect.VarTupleType | inspect.ListType, raw: object, key: str) -> list[Any]:
         if not isinstance(raw, list | tuple):
@@ -235,8 +250,8 @@ class _Converter:
                 values[field.name] = _placeholder(field.type, None)
         try:
             return node.cls(**values)
-        except (ValueError, TypeError) as error:  # a __post_init__ that checks
-            self._collector.add(key, "wrong", str(error))
+        except (ValueError, TypeError) as error:  # raised by a __post_init__
+            self._collector.add(key, "invalid", str(error))
             return None
 
     def _report_unknown(self, raw: dict[Any, Any], known: list[str], key: str) -> None:
@@ -249,16 +264,16 @@ class _Converter:
 
 
 def _placeholder(node: inspect.Type, raw: object) -> Any:
-    """A value of the node's type, as near to ``raw`` as it gets; its mistakes are not counted."""
+    """Return a value of the node's type, as close to ``raw`` as possible. Its issues are dropped."""
     return _Converter(IssueCollector("")).value(node, raw, "")
 
 
 class _InvalidLeaf(Exception):
-    """A leaf that does not fit; ``stand_in`` has the right Python type."""
+    """An invalid leaf. ``placeholder`` is a placeholder of the right Python type."""
 
-    def __init__(self, expected: str, stand_in: object, choices: Iterable[str] = ()) -> None:
+    def __init__(self, expected: str, placeholder: object, choices: Iterable[str] = ()) -> None:
         self.expected = expected
-        self.stand_in = stand_in
+        self.placeholder = placeholder
         self.choices = choices
 
 
@@ -270,7 +285,7 @@ def _string(node: inspect.StrType, raw: object) -> str:
     expected = "a string" if node.max_length is None else f"a string of {_range_text(minimum, maximum, 'characters')}"
     if not isinstance(raw, str):
         raise _InvalidLeaf(expected, "")
-    # The raw text stands in for itself: what refers to it, in the same wrong spelling, is no second mistake.
+    # The invalid text is its own placeholder, so that a reference with the same spelling is not reported as well.
     if len(raw) < minimum or (maximum is not None and len(raw) > maximum):
         raise _InvalidLeaf(expected, raw)
     if node.pattern is not None and re.fullmatch(node.pattern, raw) is None:
@@ -311,7 +326,7 @@ def _date(_node: inspect.DateType, raw: object) -> datetime.date:
         if isinstance(raw, str) and _ISO_DATE(raw) is not None:
             return datetime.date.fromisoformat(raw)
     except ValueError:
-        pass  # a date of the right form that does not exist
+        pass  # the form is right, but there is no such date
     raise _InvalidLeaf('a date such as "2026-08-17"', datetime.date.min)
 
 
@@ -385,7 +400,7 @@ def _choice_text(names: list[str]) -> str:
 
 
 def _expected_of(node: inspect.Type) -> str:
-    """What a missing value of this type would have to be: what a wrong one is told."""
+    """Return the expectation for a missing value of this type: the same as for an invalid one."""
     collector = IssueCollector("")
     _Converter(collector).value(node, None, "")
     found = collector.issues()

@@ -1,7 +1,7 @@
-"""What one key of a catalog says about another: references, duplicates, order of times, chains.
+"""Validation across the keys of a catalog: references, duplicates, order of times, chains of reallocations.
 
-The checks run on a file that may already have mistakes (with stand-ins in their place), so each of them is silent
-where a value that it looks at is wrong by itself: one mistake, one line.
+The validation runs on a converted file that may have placeholders in place of invalid values. A check reports nothing
+if a value that it reads has an issue already, so that each error is reported once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LISTS = ("services", "channels", "groups", "schedules", "plans", "offices")
 
 
 def validate(file: CatalogFile, collector: IssueCollector) -> None:
-    """Add every mistake between the parts of ``file`` to ``collector``."""
+    """Report every issue between the parts of ``file`` to ``collector``."""
     checks = _FileValidator(file, collector)
     checks.top()
     for index, plan in enumerate(file.plans):
@@ -43,7 +43,7 @@ def validate(file: CatalogFile, collector: IssueCollector) -> None:
 
 
 class _FileValidator:
-    """The checks of the file and its offices, and the helpers that all checks share."""
+    """Validates the file and its offices. Its other methods are shared with the plans."""
 
     def __init__(self, file: CatalogFile, collector: IssueCollector) -> None:
         self.file = file
@@ -58,6 +58,7 @@ class _FileValidator:
         self._ids = {name: {entry.id: None for entry in getattr(file, name)} for name in _LISTS}
 
     def top(self) -> None:
+        """Validate the lists at the top of the file."""
         file = self.file
         for name in _LISTS:
             self.unique(name, [entry.id for entry in getattr(file, name)])
@@ -101,7 +102,7 @@ class _FileValidator:
         self.collector.add(key, format_value(name), f'an IANA time zone such as "Asia/Jakarta"{hint}')
 
     def retention(self, key: str, own: RuleSettings, merged: RuleSettings) -> None:
-        """A day must be remembered for as long as an identity limit looks back, or the limit would not hold."""
+        """Require a retention as long as the longest identity limit, or forgotten days would not count for it."""
         spans = [limit.span_days for limit in merged.identity_limits or ()]
         at_fault = own.retention_days is not None or own.identity_limits is not None
         if at_fault and max(spans, default=0) > retention_days(merged) and not self._rules_are_wrong:
@@ -118,15 +119,15 @@ class _FileValidator:
         for index, name in enumerate(ids):
             place = f"{key}[{index}].id"
             if name in first_at and not self.collector.has(place):
-                self.collector.add(place, format_value(name), f"an id of its own; {key}[{first_at[name]}] has this one")
+                self.collector.add(place, format_value(name), f"a unique id; {key}[{first_at[name]}] has the same")
             first_at.setdefault(name, index)
 
     def named(self, key: str, entries: Sequence[Named]) -> None:
-        """What has an English name has one in the office's own language, which all but the English pages show."""
+        """Require ``name`` beside ``name_en``, because pages in other languages show ``name``."""
         for index, entry in enumerate(entries):
             place = f"{key}[{index}].name"
             if entry.name_en and not entry.name and not self.collector.has(place):
-                self.collector.add(place, "missing", "a name in the office's own language, beside name_en")
+                self.collector.add(place, "missing", "a name in the office's own language in addition to name_en")
 
     def repeated(self, key: str, names: Sequence[str]) -> None:
         for index, name in enumerate(names):
@@ -141,26 +142,26 @@ class _FileValidator:
             self.collector.add(f"{key}.{last}", format_value(later), f"{relation} {first}, {format_value(earlier)}")
 
     def refer(self, key: str, name: str, where: str) -> None:
-        """``name`` must be an id of the top-level list ``where`` (if that list could be read)."""
+        """Require ``name`` to be an id of the top-level list ``where``, unless that list has issues."""
         if not self.collector.has(where):
             self.refer_to(key, name, self._ids[where], f"one of the {where}")
 
     def refer_or_only(self, key: str, name: str, where: str) -> None:
-        """Like :meth:`refer`; "" is right if there is just one."""
+        """Like :meth:`refer`, and ``""`` is valid if the list has one entry."""
         if name or len(getattr(self.file, where)) > 1:
             self.refer(key, name, where)
 
     def refer_to(self, key: str, name: str, known: Collection[str], noun: str) -> None:
         if name in known or self.collector.has(key):
             return
-        listed = ", ".join(itertools.islice(known, _LISTED_MAX)) or "there is none"
+        listed = ", ".join(itertools.islice(known, _LISTED_MAX)) or "none exist"
         more = f" and {len(known) - _LISTED_MAX} more" if len(known) > _LISTED_MAX else ""
         hint = self.collector.hint(name, known)
         self.collector.add(key, format_value(name) if name else "missing", f"{noun}: {listed}{more}{hint}")
 
 
 class _PlanValidator:
-    """The checks of one plan."""
+    """Validates one plan."""
 
     def __init__(self, checks: _FileValidator, plan: Plan, key: str) -> None:
         self.checks, self.collector, self.plan, self.key = checks, checks.collector, plan, key
@@ -202,7 +203,7 @@ class _PlanValidator:
             self.collector.add(f"{key}.cooling_s", "missing", "a cooling time of 1 second or more")
         elif settings.rule is not ReReleaseRule.COOLING and time_s > 0:
             self.collector.add(
-                f"{key}.rule", format_value(str(settings.rule)), "cooling, because a cooling time is given"
+                f"{key}.rule", format_value(str(settings.rule)), "cooling, because a cooling time is set"
             )
 
     def check_sessions(self) -> None:
@@ -222,10 +223,12 @@ class _PlanValidator:
     def check_quotas(self) -> None:
         key, plan, checks = self.key, self.plan, self.checks
         if not plan.quotas and not plan.allotments and not self.collector.has(f"{key}.quotas", f"{key}.allotments"):
-            self.collector.add(key, "neither quotas nor allotments", "at least one, or nothing could be booked")
+            self.collector.add(key, "neither quotas nor allotments", "at least one quota or allotment")
         if len(plan.quotas) + len(plan.allotments) > QUOTAS_MAX:
             self.collector.add(
-                f"{key}.allotments", f"{len(plan.allotments)} entries", f"with quotas, at most {QUOTAS_MAX}"
+                f"{key}.allotments",
+                f"{len(plan.allotments)} entries",
+                f"at most {QUOTAS_MAX} quotas and allotments together",
             )
         checks.unique(f"{key}.quotas", [quota.id for quota in plan.quotas])
         checks.unique(f"{key}.allotments", self.allotments)
@@ -236,7 +239,7 @@ class _PlanValidator:
             place = f"{key}.allotments[{index}].id"
             if name in quota_at and not self.collector.has(place):
                 self.collector.add(
-                    place, format_value(name), f"an id of its own; {key}.quotas[{quota_at[name]}] has this one"
+                    place, format_value(name), f"a unique id; {key}.quotas[{quota_at[name]}] has the same"
                 )
         for index, quota in enumerate(plan.quotas):
             place = f"{key}.quotas[{index}]"
@@ -247,7 +250,7 @@ class _PlanValidator:
             self.re_release(f"{place}.re_release", quota.re_release)
 
     def one_of(self, key: str, name: str, known: Sequence[str], noun: str) -> None:
-        """``name`` must be one that this plan has (unless the list of them could not be read)."""
+        """Require ``name`` to be one of the plan's, unless the list of them has issues."""
         if not self.collector.has(f"{self.key}.{noun}", noun):
             self.checks.refer_to(key, name, known, f"one of the {noun} of the plan {format_value(self.plan.id)}")
 
@@ -266,7 +269,9 @@ class _PlanValidator:
         if allotment.reallocation is not None:
             self.check_reallocation(allotment, f"{key}.reallocation")
         elif not allotment.bookable and not self.collector.has(f"{key}.reallocation", f"{key}.bookable"):
-            self.collector.add(f"{key}.reallocation", "missing", "where the places go that nobody can book here")
+            self.collector.add(
+                f"{key}.reallocation", "missing", "a reallocation, because the allotment is not bookable"
+            )
 
     def check_fallback(self, allotment: Allotment, name: str, key: str) -> None:
         self.one_of(key, name, self.allotments, "allotments")
@@ -285,7 +290,7 @@ class _PlanValidator:
 
     def check_reallocation(self, allotment: Allotment, key: str) -> None:
         settings, hours = allotment.reallocation, self.plan.hours
-        assert settings is not None  # the caller has looked
+        assert settings is not None  # checked by the caller
         if self.collector.has(key):
             return
         if settings.to == allotment.id and settings.to:
@@ -295,7 +300,7 @@ class _PlanValidator:
         if self.collector.has(f"{key}.at", f"{key}.schedule", f"{key}.days_before"):
             return
         if (settings.at is None) == (not settings.schedule):
-            value = "missing" if settings.at is None else "given besides a schedule"
+            value = "missing" if settings.at is None else "given with a schedule"
             self.collector.add(f"{key}.at", value, "either a time of the day or a schedule")
         elif settings.schedule:
             self.checks.refer(f"{key}.schedule", settings.schedule, "schedules")
@@ -314,17 +319,17 @@ class _PlanValidator:
             )
 
     def check_chains(self) -> None:
-        """Places pass on once: what they pass on to must not pass on itself, or they might go round in a circle."""
+        """Require that the target of a reallocation reallocates nothing itself, so that there are no cycles."""
         reallocating = {allotment.id for allotment in self.plan.allotments if allotment.reallocation is not None}
         for index, allotment in enumerate(self.plan.allotments):
             settings = allotment.reallocation
             if settings is not None and settings.to in reallocating and settings.to != allotment.id:
                 key = f"{self.key}.allotments[{index}].reallocation.to"
-                self.collector.add(key, format_value(settings.to), "an allotment that passes nothing on itself")
+                self.collector.add(key, format_value(settings.to), "an allotment without a reallocation")
 
 
 def _disjoint(some: Sequence[str], others: Sequence[str]) -> bool:
-    """Whether two lists of what is admitted have nothing in common; an empty one admits all."""
+    """Return True if no booking is admitted by both lists. An empty list admits all."""
     return bool(some) and bool(others) and set(some).isdisjoint(others)
 
 

@@ -1,4 +1,4 @@
-"""The in-memory backend: the machine under a lock, one lock and one ledger a place. The reference for all others."""
+"""The in-memory store: one ledger and one lock per address. It is the reference for all other stores."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ T = TypeVar("T")
 
 
 class _LockedLedger:
-    """The ledger of one place, and its lock."""
+    """The ledger of one address, its lock, and the state of its events."""
 
     __slots__ = ("apply", "epoch", "events_trimmed", "groups", "kind", "ledger", "lock")
 
-    def __init__(self, place: str) -> None:
-        self.kind = kind_of(place)
+    def __init__(self, address: str) -> None:
+        self.kind = kind_of(address)
         self.apply = self.kind.apply
-        self.ledger = self.kind.new(place)
+        self.ledger = self.kind.new(address)
         self.lock = threading.Lock()
         self.epoch = 0
         self.events_trimmed = 0
@@ -62,12 +62,12 @@ class _LockedLedger:
 
     @property
     def last_number(self) -> int:
-        """The number of the last event."""
+        """The number of the last event; 0 if there was none."""
         return self.events_trimmed + len(self.ledger.events)
 
 
 class MemoryStore:
-    """A store that lives as long as this object. Safe under threads; what it holds is lost when the process ends."""
+    """A store in the memory of this process. Thread-safe. Its ledgers are lost when the object is dropped."""
 
     def __init__(self, clock: Clock) -> None:
         self._now_ms = clock.now_ms
@@ -96,176 +96,187 @@ class MemoryStore:
 
     def apply(self, address: str, command: Any) -> Any:
         """See :meth:`quota_engine.ports.Store.apply`."""
-        book = self._ledgers.get(address) or self._get_or_create(address, command)
-        lock = book.lock
-        lock.acquire()  # what "with" would do, for half of the time
+        entry = self._ledgers.get(address) or self._get_or_create(address, command)
+        lock = entry.lock
+        lock.acquire()  # a with statement takes twice as long
         try:
-            # The clock is read inside the lock, so that the order of times is the order of the steps.
-            return book.apply(book.ledger, command, self._now_ms())
+            # Reading the clock inside the lock keeps times in the order of the commands.
+            return entry.apply(entry.ledger, command, self._now_ms())
         finally:
             lock.release()
 
     def execute(self, request: StoreRequest[T]) -> T:
-        """See :meth:`quota_engine.ports.Store.execute`; this backend is never unavailable and never in doubt."""
+        """See :meth:`quota_engine.ports.Store.execute`. This store is never unavailable, and every outcome is known."""
         answer: T = self._handlers[type(request)](request)
         return answer
 
     def close(self) -> None:
-        """Nothing to give back: the ledgers go with the object."""
+        """Do nothing: there is no connection to close."""
 
-    def _get(self, place: str) -> _LockedLedger:
-        """The place's book; one where nothing was ever founded gets one that is not kept."""
-        return self._ledgers.get(place) or _LockedLedger(place)
+    def _get(self, address: str) -> _LockedLedger:
+        """Return the ledger of an address. An unknown address gets an empty one that is not stored."""
+        return self._ledgers.get(address) or _LockedLedger(address)
 
-    def _get_or_create(self, place: str, *commands: Any) -> _LockedLedger:
-        book = self._ledgers.get(place)
-        if book is None:
-            book = _LockedLedger(place)
-            if book.kind.creating_commands.isdisjoint(map(type, commands)):
-                return book
+    def _get_or_create(self, address: str, *commands: Any) -> _LockedLedger:
+        """Return the ledger of an address, stored only if one of the commands may create a ledger of its kind."""
+        entry = self._ledgers.get(address)
+        if entry is None:
+            entry = _LockedLedger(address)
+            if entry.kind.creating_commands.isdisjoint(map(type, commands)):
+                return entry
             with self._ledgers_lock:
-                book = self._ledgers.setdefault(place, book)
-        return book
+                entry = self._ledgers.setdefault(address, entry)
+        return entry
 
     def _query(self, request: Query) -> Any:
-        book = self._get(request.address)
-        with book.lock:
-            return book.kind.ask(book.ledger, request.question, self._now_ms())
+        entry = self._get(request.address)
+        with entry.lock:
+            return entry.kind.ask(entry.ledger, request.question, self._now_ms())
 
     def _apply_many(self, request: ApplyMany) -> list[Outcome]:
-        book = self._get_or_create(request.office, *request.commands)
-        with book.lock:
+        entry = self._get_or_create(request.office, *request.commands)
+        with entry.lock:
             now_ms = self._now_ms()
-            return [book.apply(book.ledger, command, now_ms) for command in request.commands]
+            return [entry.apply(entry.ledger, command, now_ms) for command in request.commands]
 
     def _lookup(self, request: Lookup) -> Reservation | None:
-        book = self._get(request.office)
-        with book.lock:
-            return lookup(book.ledger, request.id, self._now_ms())
+        entry = self._get(request.office)
+        with entry.lock:
+            return lookup(entry.ledger, request.id, self._now_ms())
 
     def _wait_list_position(self, request: ReadWaitListPosition) -> WaitListPosition | None:
-        book = self._get(request.office)
-        with book.lock:
-            return wait_list_position(book.ledger, request.id, self._now_ms())
+        entry = self._get(request.office)
+        with entry.lock:
+            return wait_list_position(entry.ledger, request.id, self._now_ms())
 
     def _view(self, request: View) -> list[DayView]:
-        book = self._get(request.office)
-        with book.lock:
+        entry = self._get(request.office)
+        with entry.lock:
             now_ms = self._now_ms()
-            views = [view(book.ledger, day, now_ms) for day in request.days]
+            views = [view(entry.ledger, day, now_ms) for day in request.days]
         return [one for one in views if one is not None]
 
     def _list_day(self, request: ListDay) -> list[Reservation]:
-        book = self._get(request.office)
-        with book.lock:
-            return list_day(book.ledger, request.day, self._now_ms())
+        entry = self._get(request.office)
+        with entry.lock:
+            return list_day(entry.ledger, request.day, self._now_ms())
 
     def _hold_remaining_histogram(self, request: ReadHoldRemainingHistogram) -> list[int]:
-        book = self._get(request.office)
-        with book.lock:
-            return hold_remaining_histogram(book.ledger, request.day, request.bounds_ms, self._now_ms())
+        entry = self._get(request.office)
+        with entry.lock:
+            return hold_remaining_histogram(entry.ledger, request.day, request.bounds_ms, self._now_ms())
 
     def _read_events(self, request: ReadEvents) -> list[RecordedEvent]:
-        book = self._get(request.office)
-        with book.lock:
-            start = max(0, request.after - book.events_trimmed)
-            events = book.ledger.events[start : start + max(0, request.limit)]
-            first = book.events_trimmed + start + 1
+        entry = self._get(request.office)
+        with entry.lock:
+            start = max(0, request.after - entry.events_trimmed)
+            events = entry.ledger.events[start : start + max(0, request.limit)]
+            first = entry.events_trimmed + start + 1
         return [RecordedEvent(first + index, event) for index, event in enumerate(events)]
 
     def _trim_events(self, request: TrimEvents) -> int:
-        book = self._get(request.office)
-        with book.lock:
-            events = book.ledger.events
-            through = min([request.through, *(group.acknowledged for group in book.groups.values())])
-            dropped = min(max(0, through - book.events_trimmed), len(events))
+        entry = self._get(request.office)
+        with entry.lock:
+            events = entry.ledger.events
+            through = min([request.through, *(group.acknowledged for group in entry.groups.values())])
+            dropped = min(max(0, through - entry.events_trimmed), len(events))
             del events[:dropped]
-            book.events_trimmed += dropped
+            entry.events_trimmed += dropped
             return len(events)
 
     def _read_consumer_group(self, request: ReadConsumerGroup) -> list[RecordedEvent]:
-        book = self._get(request.office)
-        with book.lock:
-            first, last = book.events_trimmed + 1, book.last_number
+        entry = self._get(request.office)
+        with entry.lock:
+            first, last = entry.events_trimmed + 1, entry.last_number
             if not last or request.limit < 1:
                 return []
-            now_ms = max(self._now_ms(), book.ledger.now_ms)
-            group = self._group(book, request.consumer_group) or consumer_groups.new_group(0, first, last)
-            book.groups[request.consumer_group], ranges = consumer_groups.take(
+            now_ms = max(self._now_ms(), entry.ledger.now_ms)
+            group = self._group(entry, request.consumer_group) or consumer_groups.new_group(0, first, last)
+            entry.groups[request.consumer_group], ranges = consumer_groups.take(
                 group, request.consumer, request.limit, request.min_idle_ms, now_ms, last
             )
             numbers = [number for lowest, highest in ranges for number in range(lowest, highest + 1)]
-            return [RecordedEvent(number, book.ledger.events[number - first]) for number in numbers]
+            return [RecordedEvent(number, entry.ledger.events[number - first]) for number in numbers]
 
     def _acknowledge(self, request: Acknowledge) -> int:
-        book = self._get(request.office)
-        with book.lock:
-            group = book.groups.get(request.consumer_group)
+        entry = self._get(request.office)
+        with entry.lock:
+            group = entry.groups.get(request.consumer_group)
             if group is None:
                 return 0
-            book.groups[request.consumer_group], closed = consumer_groups.acknowledge(
+            entry.groups[request.consumer_group], closed = consumer_groups.acknowledge(
                 group, consumer_groups.ranges_of(request.numbers)
             )
             return closed
 
     def _create_consumer_group(self, request: CreateConsumerGroup) -> bool:
-        book = self._get(request.office)
-        with book.lock:
-            if not book.last_number or self._group(book, request.consumer_group) is not None:
+        entry = self._get(request.office)
+        with entry.lock:
+            if not entry.last_number or self._group(entry, request.consumer_group) is not None:
                 return False
-            group = consumer_groups.new_group(request.after, book.events_trimmed + 1, book.last_number)
-            book.groups[request.consumer_group] = group
+            group = consumer_groups.new_group(request.after, entry.events_trimmed + 1, entry.last_number)
+            entry.groups[request.consumer_group] = group
             return True
 
-    def _group(self, book: _LockedLedger, name: str) -> ConsumerGroup | None:
-        """The group; ``None`` if it is not there and can come into being."""
-        group = book.groups.get(name)
-        if group is None and len(book.groups) >= GROUPS_MAX:
-            raise InvalidRequest("group", f"the office has {GROUPS_MAX} groups", "one of them; or drop one first")
+    def _group(self, entry: _LockedLedger, name: str) -> ConsumerGroup | None:
+        """Return the group, or ``None`` if it does not exist and may be created.
+
+        Raises:
+            InvalidRequest: it does not exist, and the office has as many groups as it may have.
+        """
+        group = entry.groups.get(name)
+        if group is None and len(entry.groups) >= GROUPS_MAX:
+            raise InvalidRequest(
+                "consumer_group",
+                f"the office has {GROUPS_MAX} groups",
+                "an existing group; delete one to create another",
+            )
         return group
 
     def _delete_consumer_group(self, request: DeleteConsumerGroup) -> bool:
-        book = self._get(request.office)
-        with book.lock:
-            return book.groups.pop(request.consumer_group, None) is not None
+        entry = self._get(request.office)
+        with entry.lock:
+            return entry.groups.pop(request.consumer_group, None) is not None
 
     def _list_consumer_groups(self, request: ListConsumerGroups) -> list[ConsumerGroupView]:
-        book = self._get(request.office)
-        with book.lock:
+        entry = self._get(request.office)
+        with entry.lock:
             return [
-                consumer_groups.view_of(name, group, book.last_number) for name, group in sorted(book.groups.items())
+                consumer_groups.view_of(name, group, entry.last_number) for name, group in sorted(entry.groups.items())
             ]
 
     def _list_offices(self, request: ListOffices) -> list[str]:
-        return sorted(place for place in self._ledgers if not place.startswith("~"))
+        return sorted(address for address in self._ledgers if not address.startswith("~"))
 
     def _audit(self, request: Audit) -> list[str]:
-        book = self._get(request.office)
-        with book.lock:
-            return audit(book.ledger, from_events=not book.events_trimmed)
+        entry = self._get(request.office)
+        with entry.lock:
+            return audit(entry.ledger, from_events=not entry.events_trimmed)
 
     def _reconcile(self, request: Reconcile) -> Reconciliation:
-        book = self._get(request.office)
-        with book.lock:
-            if not book.last_number:
+        entry = self._get(request.office)
+        with entry.lock:
+            if not entry.last_number:
                 return Reconciliation(request.office, 0)
-            findings = audit(book.ledger, from_events=not book.events_trimmed)
-            mended = recompute(book.ledger, from_events=not book.events_trimmed)
-            mended.events = list(mended.events)  # what they become if some of those to restore are refused is dropped
-            repaired = describe(mended) != describe(book.ledger)
-            restored = restore_events(mended, book.last_number, [(one.number, one.event) for one in request.events])
-            book.ledger = mended
-            book.epoch += 1
-            return Reconciliation(request.office, book.epoch, tuple(findings), int(repaired), restored)
+            findings = audit(entry.ledger, from_events=not entry.events_trimmed)
+            repaired_ledger = recompute(entry.ledger, from_events=not entry.events_trimmed)
+            repaired_ledger.events = list(repaired_ledger.events)  # a copy, because restore_events may fail halfway
+            repaired = describe(repaired_ledger) != describe(entry.ledger)
+            restored = restore_events(
+                repaired_ledger, entry.last_number, [(one.number, one.event) for one in request.events]
+            )
+            entry.ledger = repaired_ledger
+            entry.epoch += 1
+            return Reconciliation(request.office, entry.epoch, tuple(findings), int(repaired), restored)
 
     def _describe(self, request: Describe) -> dict[str, Any]:
-        book = self._get(request.office)
-        with book.lock:
-            return book.kind.describe(book.ledger)
+        entry = self._get(request.office)
+        with entry.lock:
+            return entry.kind.describe(entry.ledger)
 
 
 class AsyncMemoryStore:
-    """The same store for asyncio. A step takes microseconds, so it runs right here, in the event loop."""
+    """The same store for asyncio. A command takes microseconds, so it runs in the event loop."""
 
     def __init__(self, memory: MemoryStore) -> None:
         self._memory = memory
@@ -285,19 +296,23 @@ class AsyncMemoryStore:
 
 def _check_url(url: str) -> None:
     if url != "memory://":
-        raise InvalidRequest("url", "more than memory://", "memory:// and nothing behind it")
+        raise InvalidRequest("url", "text after memory://", "memory:// alone")
 
 
 def open_store(url: str, clock: Clock | None) -> MemoryStore:
-    """Open ``memory://``: a new, empty store.
+    """Open a new, empty store.
+
+    Args:
+        url: ``memory://``.
+        clock: the source of time; ``None`` for the system's clock.
 
     Raises:
-        InvalidRequest: the URL names a place; there is none to name.
+        InvalidRequest: the URL has anything after ``memory://``.
     """
     _check_url(url)
     return MemoryStore(clock or SystemClock())
 
 
 async def open_async_store(url: str, clock: Clock | None) -> AsyncMemoryStore:
-    """Open ``memory://`` for asyncio; see :func:`open_store`."""
+    """Open a new, empty store for asyncio. See :func:`open_store`."""
     return AsyncMemoryStore(open_store(url, clock))

@@ -519,7 +519,11 @@ class Executor:
         three = [keys[kind] for kind in ("head", "events", "choices")]
         status, *answer = yield from self._run(CONSUMERS, three, [str(word) for word in words], writes=True)
         if status == "FULL":
-            raise InvalidRequest("group", f"the office has {GROUPS_MAX} groups", "one of them; or drop one first")
+            raise InvalidRequest(
+                "consumer_group",
+                f"the office has {GROUPS_MAX} groups",
+                "an existing group; delete one to create another",
+            )
         return answer
 
     def _reconcile_by_hand(self, place: LedgerHandle, events: tuple[RecordedEvent, ...]) -> Call[Reconciliation]:
