@@ -153,7 +153,7 @@ def test_there_is_no_position_for_others(number: int) -> None:
 def test_it_holds_nothing_for_a_ticket() -> None:
     """A hundred million tickets need tables of about 24 times ten thousand numbers, whoever asks."""
     order = Permutation(bytes(32), SIZE_MAX)
-    before = sum(len(table) for pair in order._pairs for table in pair)
+    before = sum(len(table) for pair in order._round_pairs for table in pair)
     assert before == 24 * 10_000
     assert 0 <= order.position(SIZE_MAX - 1) < SIZE_MAX
-    assert sum(len(table) for pair in order._pairs for table in pair) == before
+    assert sum(len(table) for pair in order._round_pairs for table in pair) == before

@@ -107,7 +107,7 @@ def test_positions_are_those_that_people_were_told() -> None:
         ({"seed": "00" * 32}, "seed does not match the commitment"),
         ({"closing_seed": "00" * 32}, "closing seed does not match the commitment"),
         ({"entropy": "made up afterwards"}, "entropy without a source"),
-        ({"entropy_source": "a source that never spoke"}, "source without its entropy"),
+        ({"entropy_source": "a source that never spoke"}, "source without entropy"),
         ({"commitment": "00" * 32}, "commitment"),
         ({"windows": (TranscriptWindow(0, 0, 100), TranscriptWindow(1, 101, 30))}, "begins at ticket 101"),
         ({"windows": (TranscriptWindow(1, 0, 100), TranscriptWindow(0, 100, 30))}, "comes after"),

@@ -1,5 +1,7 @@
-"""Who may try for a place, and when: policies that stand in front of the reserve. Pure: time, ids and seeds are
-arguments."""
+"""Admission policies, which decide who may try to reserve, and the guarded reserve that enforces them.
+
+Pure: time, ids and seeds are arguments. May import ``catalog`` and ``domain``.
+"""
 
 from __future__ import annotations
 

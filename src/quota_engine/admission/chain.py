@@ -1,4 +1,4 @@
-"""Policies in a row: the first that does not admit decides."""
+"""Chain of policies: the first that does not admit decides."""
 
 from __future__ import annotations
 
@@ -28,15 +28,20 @@ POLICIES_MAX: Final = 64
 
 
 class PolicyChain(msgspec.Struct, frozen=True):
-    """Ask ``policies`` in order. The first that does not admit decides; what those before it wanted to charge or to use
-    up is then left alone. If all admit, everything they want is decided in one step. A chain is a policy, too.
+    """Policies that are evaluated in order. A chain is a policy itself.
 
-    ``outage`` is the verdict if a policy fails: by default nobody gets through, and may try again after a second.
-    ``ADMIT`` in its place lets everybody through while it lasts; the policies behind it are still asked. (An
-    :class:`InvalidRequest` is no failure of the policy: it is about the call, and the caller's to hear.)
+    The first policy that does not admit decides, and the requirements of those before it are dropped. If all admit,
+    the store decides all their requirements in one step.
+
+    Attributes:
+        policies: The policies (1 to 64).
+        name: Name of the chain, for decision records.
+        on_failure: Decision if a policy raises an exception. By default the chain fails closed: the caller has to wait
+            a second. ``ADMIT`` skips the failed policy; the policies after it still apply. An
+            :class:`InvalidRequest` is a fault of the call, and is raised.
 
     Raises:
-        InvalidRequest: none or too many policies, or two of one name, whose buckets would be the same.
+        InvalidRequest: There are no or too many policies, or two have the same name and would share buckets.
     """
 
     policies: tuple[Policy, ...]
@@ -49,40 +54,48 @@ class PolicyChain(msgspec.Struct, frozen=True):
         if not 1 <= len(self.policies) <= POLICIES_MAX:
             raise InvalidRequest("policies", f"{len(self.policies)} policies", f"1 to {POLICIES_MAX}")
         if len(set(names)) != len(names):
-            raise InvalidRequest("policies", "two of one name", "names that are unique")
+            raise InvalidRequest("policies", "two policies of the same name", "unique names")
 
     def decide(self, request: PolicyRequest) -> PolicyResult:
-        """See :meth:`quota_engine.admission.policy.Policy.judge`."""
-        findings: list[DecisionRecord] = []
-        needs: list[ChargeRequirement] = []
-        pass_needs: list[PassRequirement] = []
+        """Decide on a request; see :meth:`quota_engine.admission.policy.Policy.decide`.
+
+        Raises:
+            InvalidRequest: A policy rejects the call, or the policies charge more than 256 buckets.
+        """
+        records: list[DecisionRecord] = []
+        charge_requirements: list[ChargeRequirement] = []
+        pass_requirements: list[PassRequirement] = []
         for policy in self.policies:
             try:
-                judged = policy.decide(request)
+                result = policy.decide(request)
             except InvalidRequest:
-                raise  # the call is wrong, not the policy
+                raise  # the call is invalid; the policy works
             except Exception:
-                judged = PolicyResult(self.on_failure, records=(DecisionRecord(policy.name, self.on_failure),))
-            findings += judged.records
-            if not judged.decision.admits:
-                if not any(finding.enforced for finding in judged.records):
-                    findings.append(DecisionRecord(policy.name, judged.decision))
-                return PolicyResult(judged.decision, records=tuple(findings))
-            needs += judged.charge_requirements
-            pass_needs += judged.pass_requirements
-        if len(needs) > CHARGES_MAX:
+                result = PolicyResult(self.on_failure, records=(DecisionRecord(policy.name, self.on_failure),))
+            records += result.records
+            if not result.decision.admits:
+                if not any(record.enforced for record in result.records):
+                    records.append(DecisionRecord(policy.name, result.decision))
+                return PolicyResult(result.decision, records=tuple(records))
+            charge_requirements += result.charge_requirements
+            pass_requirements += result.pass_requirements
+        if len(charge_requirements) > CHARGES_MAX:
             raise InvalidRequest(
-                "applicants", f"{len(needs)} buckets to charge", f"at most {CHARGES_MAX}: fewer policies"
+                "applicants",
+                f"{len(charge_requirements)} buckets to charge",
+                f"at most {CHARGES_MAX}: use a smaller party or fewer policies",
             )
         return PolicyResult(
-            charge_requirements=tuple(needs), pass_requirements=tuple(pass_needs), records=tuple(findings)
+            charge_requirements=tuple(charge_requirements),
+            pass_requirements=tuple(pass_requirements),
+            records=tuple(records),
         )
 
 
 def _names(policy: Policy) -> list[str]:
-    """The names of all policies in it that may have buckets."""
+    """Return the names of all policies in a policy that can have buckets."""
     if isinstance(policy, PolicyChain):
-        return [name for one in policy.policies for name in _names(one)]
+        return [name for member in policy.policies for name in _names(member)]
     if isinstance(policy, ScopedPolicy | ShadowPolicy):
         return _names(policy.policy)
     return [policy.name]

@@ -1,4 +1,4 @@
-"""Observers: what is done with what the engine notices."""
+"""Observer that counts the decisions of policies."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ROWS_MAX: Final = 10_000
 
 
 class DecisionCounter:
-    """Counts verdicts: how often each policy said what, for which reason, and whether it counted or was in shadow.
+    """Counts decisions by policy, kind, reason and enforcement.
 
-    Enough to decide whether a policy in shadow can be let loose. Safe to share between threads and engines. It keeps
-    10,000 different rows and counts the rest in one, ``("", "", "other", True)``.
+    The counts show what a policy in shadow mode would refuse, before it is enforced. Threads and engines can share one
+    counter. It keeps 10,000 different rows, and counts the rest as ``("", "", "other", True)``.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class DecisionCounter:
         self._lock = threading.Lock()
 
     def on_decision(self, office: str, record: DecisionRecord) -> None:
-        """See :meth:`quota_engine.ports.Observer.on_decision`."""
+        """Count a decision. See :meth:`quota_engine.ports.Observer.on_decision`."""
         row = record.policy, str(record.decision.kind), record.decision.reason, record.enforced
         with self._lock:
             if row not in self._counts and len(self._counts) >= ROWS_MAX:
@@ -33,6 +33,6 @@ class DecisionCounter:
             self._counts[row] += 1
 
     def counts(self) -> dict[tuple[str, str, str, bool], int]:
-        """How often, by policy, decision, reason and whether it was enforced; in that order."""
+        """Return the count of each combination of policy, kind, reason and enforcement, sorted."""
         with self._lock:
             return dict(sorted(self._counts.items()))

@@ -1,8 +1,8 @@
-"""A reserve with conditions, decided with it in one step: a pass that it uses up, and buckets that it is charged to.
+"""Guarded reserve: a reserve with a pass and token buckets, decided in one atomic step.
 
-What stands beside an office's ledger for this is its **gate**: buckets that are not full, and passes that were used and
-whose lease is not over. It is no part of what the ledger describes, leaves no events, and forgets by time alone.
-``docs/rules.md`` has the rules, in the section on guarded reserves.
+An office's ledger keeps **admission state** beside the reservations: buckets that are not full, and used passes that
+have not expired. :func:`quota_engine.domain.ledger.describe` does not include it. It leaves no events and is forgotten
+by time alone. The section on guarded reserves in ``docs/rules.md`` states the rules.
 """
 
 from __future__ import annotations
@@ -35,8 +35,12 @@ PASS_INDEX: Final = -1
 
 
 class AdmissionPass(msgspec.Struct, frozen=True, gc=False):
-    """Leave to make one reservation until before ``until_ms``. Whose it is, and where and for which days, has been
-    checked before it gets here. A pass ``in_shadow`` refuses nobody, and is used up all the same.
+    """A pass for one reservation. A policy has already checked its applicant, office and days.
+
+    Attributes:
+        id: Id of the pass.
+        until_ms: Time at which the pass expires, in milliseconds since 1970 (UTC).
+        shadow: True in shadow mode: the pass is used up but never causes a refusal.
     """
 
     id: str
@@ -45,10 +49,15 @@ class AdmissionPass(msgspec.Struct, frozen=True, gc=False):
 
 
 class GuardedReserve(msgspec.Struct, frozen=True, gc=False):
-    """A reserve that is tried only if its pass is good and its charges fit. The answer is a :class:`Guarded`.
+    """A reserve that is attempted only if its pass is valid and its charges fit. It returns a :class:`GuardedOutcome`.
 
-    The charges are taken when the reserve is tried, whatever it comes to; the pass is used up when it makes a
-    reservation. Whoever asks for what they have already needs neither.
+    An attempt takes the charges even if its outcome is a refusal. A reservation that is made uses up the pass. A replay of an
+    earlier reserve needs neither.
+
+    Attributes:
+        reserve: The reserve.
+        charges: The charges, at most 256.
+        admission_pass: The pass, if one is required.
     """
 
     reserve: Reserve
@@ -56,7 +65,11 @@ class GuardedReserve(msgspec.Struct, frozen=True, gc=False):
     admission_pass: AdmissionPass | None = None
 
     def check(self) -> None:
-        """Raise :class:`InvalidRequest` unless it is well formed; like a ``Reserve``, it does not do so by itself."""
+        """Validate the command. Like a ``Reserve``, it is not validated when it is created.
+
+        Raises:
+            InvalidRequest: A value is out of its range.
+        """
         self.reserve.check()
         if self.charges:
             check_charges(self.charges)
@@ -66,10 +79,13 @@ class GuardedReserve(msgspec.Struct, frozen=True, gc=False):
 
 
 class GuardedOutcome(msgspec.Struct, frozen=True, gc=False):
-    """What a guarded reserve came to.
+    """Outcome of a guarded reserve.
 
-    ``refused_by`` is the index of the charge that was too much, if the status is ``THROTTLED``, and else -1.
-    ``in_shadow`` are the indexes of the charges in shadow that would have refused it, and :data:`BY_PASS` for the pass.
+    Attributes:
+        outcome: Outcome of the reserve.
+        refused_by: Index of the charge that did not fit if the status is ``THROTTLED``, otherwise -1.
+        shadow_refusals: Indexes of the charges in shadow mode that did not fit, and :data:`PASS_INDEX` for an invalid
+            pass in shadow mode.
     """
 
     outcome: Outcome
@@ -78,63 +94,64 @@ class GuardedOutcome(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def ok(self) -> bool:
-        """Whether the asker has what they asked for."""
+        """True if the reserve succeeded."""
         return self.outcome.ok
 
 
 class GuardedLedger(Ledger):
-    """An office's ledger with its gate."""
+    """An office's ledger with its admission state."""
 
-    __slots__ = ("gate",)
+    __slots__ = ("admission",)
 
     def __init__(self, office: str) -> None:
         super().__init__(office)
-        self.gate = Buckets()
+        self.admission = Buckets()
 
 
 _NOT_ADMITTED: Final = GuardedOutcome(Outcome(Status.NOT_ADMITTED))
 
 
 def used_pass_name(pass_id: str) -> str:
-    """A used pass among the buckets of a gate, under a name that no bucket can have."""
+    """Return the name of a used pass among the buckets. No bucket can have such a name."""
     return f"/{pass_id}"
 
 
-def _guarded(ledger: Any, command: GuardedReserve, now_ms: int) -> GuardedOutcome:
+def _apply_guarded_reserve(ledger: Any, command: GuardedReserve, now_ms: int) -> GuardedOutcome:
     reserve, admission_pass = command.reserve, command.admission_pass
-    gate: Buckets = ledger.gate
+    admission: Buckets = ledger.admission
     if state_machine.is_repeat(ledger, reserve, now_ms):
         return GuardedOutcome(state_machine.apply(ledger, reserve, now_ms))
-    gate_ms = max(now_ms, gate.now_ms)
-    in_shadow: list[int] = []
-    usable = False
+    admission_ms = max(now_ms, admission.now_ms)
+    shadow_refusals: list[int] = []
+    pass_name = ""
+    pass_valid = False
     if admission_pass is not None:
-        member = used_pass_name(admission_pass.id)
-        usable = gate_ms < admission_pass.until_ms and not gate.has_marker(member, gate_ms)
-        if not usable and not admission_pass.shadow:
+        pass_name = used_pass_name(admission_pass.id)
+        pass_valid = admission_ms < admission_pass.until_ms and not admission.has_marker(pass_name, admission_ms)
+        if not pass_valid and not admission_pass.shadow:
             return _NOT_ADMITTED
-        if not usable:
-            in_shadow.append(PASS_INDEX)
+        if not pass_valid:
+            shadow_refusals.append(PASS_INDEX)
     if command.charges:
         enforced = [index for index, charge in enumerate(command.charges) if not charge.shadow]
         if enforced:
-            taking = gate.take(tuple(command.charges[index] for index in enforced), gate_ms)
-            if not taking.taken:
-                throttled = Outcome(Status.THROTTLED, retry_at_ms=taking.retry_at_ms)
-                return GuardedOutcome(throttled, enforced[taking.refused_by], tuple(in_shadow))
+            taken = admission.take(tuple(command.charges[index] for index in enforced), admission_ms)
+            if not taken.taken:
+                throttled = Outcome(Status.THROTTLED, retry_at_ms=taken.retry_at_ms)
+                return GuardedOutcome(throttled, enforced[taken.refused_by], tuple(shadow_refusals))
         for index, charge in enumerate(command.charges):
-            if charge.shadow and not gate.take((charge,), gate_ms).taken:
-                in_shadow.append(index)
+            if charge.shadow and not admission.take((charge,), admission_ms).taken:
+                shadow_refusals.append(index)
     outcome = state_machine.apply(ledger, reserve, now_ms)
-    if admission_pass is not None and usable and outcome.ok:
-        gate.put_marker(member, admission_pass.until_ms, gate_ms)
-    return GuardedOutcome(outcome, -1, tuple(in_shadow))
+    if admission_pass is not None and pass_valid and outcome.ok:
+        admission.put_marker(pass_name, admission_pass.until_ms, admission_ms)
+    return GuardedOutcome(outcome, -1, tuple(shadow_refusals))
 
 
-apply: Final = state_machine.make_apply({**state_machine.HANDLERS, GuardedReserve: _guarded})
-"""Carries out any command of an office, guarded reserves too: see :func:`quota_engine.domain.state_machine.apply`."""
+apply: Final = state_machine.make_apply({**state_machine.HANDLERS, GuardedReserve: _apply_guarded_reserve})
+"""Applies any command of an office, including guarded reserves; see :func:`quota_engine.domain.state_machine.apply`."""
 
 
 def describe_admission(ledger: GuardedLedger) -> dict[str, Any]:
-    """All that matters of the gate, for comparisons."""
-    return describe_buckets(ledger.gate)
+    """Return the admission state of a ledger as a dictionary, to compare stores."""
+    return describe_buckets(ledger.admission)

@@ -1,4 +1,4 @@
-"""The waiting room in front of a release: its state machine, its order, ticket statuses and its transcript.
+"""The waiting room in front of a release: state machine, order, pacing, ticket status, transcript and summary.
 
-Pure. May import admission, catalog and domain.
+Pure: no module does I/O or reads a clock. May import ``admission``, ``catalog`` and ``domain``.
 """

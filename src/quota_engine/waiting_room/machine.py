@@ -1,13 +1,17 @@
-"""The waiting room of one release: who came, in which window, and how far they have been called. One pure machine.
+"""State machine of the waiting room of one release. Pure: the time and the seeds are arguments.
 
-Before the opening everybody who comes gets a ticket with the next number, one per identity. When the store's clock says
-that it opens, these tickets are window 0, and their number is fixed; who comes later is in a window of ``window_ms``,
-behind all earlier windows. Within a window the order is a permutation (see ``room_order``), which is no business of
-this machine: it counts, and moves the mark. Positions below the **mark** have been called, in order, at the moments
-that ``calls`` tells; a call is over ``claim_ms`` later, whether or not anybody came.
+Theory of operation:
 
-``apply(state, command, now_ms)`` changes a room, ``ask(state, question, now_ms)`` looks at it. Both answer with a
-:class:`RoomResult`. The rules stand in ``docs/rules.md``.
+- Before the opening, each applicant gets one ticket, with the next free number. These tickets are window 0. Their
+  number is fixed when the store's clock reaches the opening time.
+- After the opening, tickets fall into windows of ``window_ms``, each behind all windows before it.
+- The order within a window is a permutation; see :mod:`quota_engine.waiting_room.order`. The machine does not compute
+  it. The machine counts tickets and decides how many positions have been called.
+- Positions below ``called_count`` have been called, in order. ``calls`` lists when. The turn of a called position ends
+  ``turn_ms`` later, whether or not its applicant entered.
+
+:func:`apply` changes a room, and :func:`answer_query` reads it. Both return a :class:`RoomResult`. ``docs/rules.md``
+states the rules.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 __all__ = [
     "ACTIVE_CALLS_MAX",
     "INDEX_NONE",
+    "OPEN_MS_MAX",
     "PLACES_LEFT_UNKNOWN",
     "TICKETS_MAX",
     "TICKETS_PER_CALL_MAX",
@@ -52,10 +57,10 @@ from quota_engine.waiting_room.permutation import SIZE_MAX
 
 TICKETS_MAX: Final = SIZE_MAX
 OPEN_MS_MAX: Final = 7 * 86_400_000
-"""The longest time from opening to close."""
+"""The longest time from the opening to the close."""
 WINDOWS_MAX: Final = 4096
 ACTIVE_CALLS_MAX: Final = 512
-"""The most calls that can be going on at a time: ``claim_ms / step_ms``."""
+"""The most calls whose turns have not ended: the upper bound of ``turn_ms / step_ms``."""
 PER_MINUTE_MAX: Final = 6_000_000
 TICKETS_PER_CALL_MAX: Final = 1_000_000
 DAYS_MAX: Final = 62
@@ -67,19 +72,38 @@ _MINUTE_MS: Final = 60_000
 
 
 class RoomConfig(msgspec.Struct, frozen=True):
-    """What is fixed when a room is made.
+    """Settings of a room. They are fixed when the room is created.
 
-    It serves one office's days from ``first_day`` to ``last_day`` (ordinals). Tickets are given from
-    ``join_opens_at_ms``;
-    it opens at ``opens_at_ms`` and closes at ``closes_at_ms``; at ``forget_at_ms`` it is gone. ``commitment`` commits
-    to its seeds (see ``room_order``), which come from the secret ``key_id`` and ``nonce``; if ``entropy_source`` names
-    a public source of chance, the room opens only with what that said. Later tickets are shuffled within
-    ``window_ms``. ``channel`` and ``group`` (``""``: everybody) say which places it is about.
+    Moments are in milliseconds since 1970 (UTC).
 
-    The mark moves every ``step_ms`` at the earliest, by ``per_minute_min`` to ``per_minute_max`` tickets a minute and
-    at most ``burst`` at a time. Whoever is called has ``claim_ms`` to come, and a pass that is good for ``lease_ms``
-    longer. ``latency_max_ms``, ``calls_per_100_places`` and ``units_max`` are for ``serving``: how slow the store may
-    get, how many people are called for the places left, and how many places one ticket may take.
+    Attributes:
+        office: Id of the office that the room serves.
+        first_day: First day that the room serves (a date's ordinal).
+        last_day: Last day that the room serves (a date's ordinal). At most 62 days from the first.
+        join_opens_at_ms: Time from which the room gives tickets.
+        opens_at_ms: Time at which the room opens.
+        closes_at_ms: Time at which the room closes. At most 7 days after the opening.
+        forget_at_ms: Time at which the store deletes the room.
+        commitment: Hash that commits to both seeds; see :mod:`quota_engine.waiting_room.order`.
+        key_id: Id of the secret from which the seeds are derived.
+        nonce: Random id from which the seeds are derived.
+        entropy_source: Public source of entropy. The room opens only with a text from it. ``""``: no entropy is used.
+        channel: Channel of the places that the room is for.
+        group: Applicant group of the places that the room is for. ``""``: all applicants.
+        tickets_max: The most tickets that the room gives.
+        window_ms: Length of the windows into which tickets fall after the opening, in milliseconds.
+        step_ms: The shortest time between two calls, in milliseconds (100 to 60,000).
+        turn_ms: Length of a turn, in milliseconds.
+        pass_grace_ms: Time for which a pass stays valid after its turn, in milliseconds.
+        per_minute_min: Lowest pace, in tickets a minute.
+        per_minute_max: Highest pace, in tickets a minute.
+        burst: The most tickets of one call.
+        latency_max_ms: Response time of the store above which the pace falls, in milliseconds.
+        calls_per_100_places: Called tickets without a place that are allowed for 100 places left.
+        units_max: The most places that one ticket can take (1 to 100).
+
+    Raises:
+        InvalidRequest: A value is out of its range.
     """
 
     office: str
@@ -122,8 +146,8 @@ class RoomConfig(msgspec.Struct, frozen=True):
         if self.group:
             check_name(self.group, "group")
         check_integer(self.tickets_max, "tickets_max", 1, TICKETS_MAX)
-        shortest_ms = max(1_000, -(-(self.closes_at_ms - self.opens_at_ms) // WINDOWS_MAX))
-        check_integer(self.window_ms, "window_ms", shortest_ms, OPEN_MS_MAX)
+        window_ms_min = max(1_000, -(-(self.closes_at_ms - self.opens_at_ms) // WINDOWS_MAX))
+        check_integer(self.window_ms, "window_ms", window_ms_min, OPEN_MS_MAX)
         check_integer(self.step_ms, "step_ms", 100, 60_000)
         check_integer(self.turn_ms, "turn_ms", self.step_ms, self.step_ms * ACTIVE_CALLS_MAX)
         check_integer(self.pass_grace_ms, "pass_grace_ms", 1_000, OPEN_MS_MAX)
@@ -135,26 +159,28 @@ class RoomConfig(msgspec.Struct, frozen=True):
         )
         check_integer(self.per_minute_min, "per_minute_min", 1, PER_MINUTE_MAX)
         check_integer(self.per_minute_max, "per_minute_max", self.per_minute_min, PER_MINUTE_MAX)
-        # With less, the fastest pace could not be kept from step to step.
+        # A smaller burst could not keep up the highest pace from step to step.
         check_integer(self.burst, "burst", -(-self.per_minute_max * self.step_ms // _MINUTE_MS), TICKETS_PER_CALL_MAX)
         check_integer(self.latency_max_ms, "latency_max_ms", 1, 60_000)
         check_integer(self.calls_per_100_places, "calls_per_100_places", 1, 100_000)
         check_integer(self.units_max, "units_max", 1, 100)
 
 
-# --- Commands, questions, answers ----------------------------------------------------------------------------------
+# --- Commands, the query and results -------------------------------------------------------------------------------
 
 
 class CreateRoom(msgspec.Struct, frozen=True):
-    """Make the room, or find it made with the same terms."""
+    """Create the room. Replayed if it exists with the same settings."""
 
     config: RoomConfig
 
 
 class JoinRoom(msgspec.Struct, frozen=True, gc=False):
-    """Take a ticket, or get the one again that this applicant (a keyed hash) has.
+    """Take a ticket. An applicant who has one gets the same ticket again.
 
-    ``instead_of`` is the index of a ticket that has lost its turn, if this asks for a new one behind.
+    Attributes:
+        applicant: Keyed hash of the applicant.
+        replaces_ticket: Index of a ticket that missed its turn, to get a new one behind. ``INDEX_NONE`` otherwise.
     """
 
     applicant: str
@@ -167,7 +193,12 @@ class JoinRoom(msgspec.Struct, frozen=True, gc=False):
 
 
 class OpenRoom(msgspec.Struct, frozen=True):
-    """Reveal the seed, with the public entropy if the terms name a source of it."""
+    """Open the room by revealing its seed.
+
+    Attributes:
+        seed: The seed, in hex.
+        entropy: Text from the entropy source. ``""`` if the room uses none.
+    """
 
     seed: str
     entropy: str = ""
@@ -178,8 +209,14 @@ class OpenRoom(msgspec.Struct, frozen=True):
 
 
 class CallTickets(msgspec.Struct, frozen=True, gc=False):
-    """Move the mark on, if a step has passed, by what the pace so far allows and at most ``call_max``; go on at the
-    pace of ``per_minute``, within the room's bounds. ``left``: places left, or ``PLACES_LEFT_UNKNOWN``.
+    """Call the next tickets and set the pace, if ``step_ms`` has passed since the last step.
+
+    The pace up to now decides how many tickets are called.
+
+    Attributes:
+        per_minute: Pace from now on, in tickets a minute. The room's bounds limit it.
+        tickets_max: The most tickets to call.
+        places_left: Places left, or ``PLACES_LEFT_UNKNOWN``.
     """
 
     per_minute: int
@@ -188,13 +225,13 @@ class CallTickets(msgspec.Struct, frozen=True, gc=False):
 
     def __post_init__(self) -> None:
         check_integer(self.per_minute, "per_minute", 0, PER_MINUTE_MAX)
-        check_integer(self.tickets_max, "call_max", 0, TICKETS_PER_CALL_MAX)
+        check_integer(self.tickets_max, "tickets_max", 0, TICKETS_PER_CALL_MAX)
         if self.places_left != PLACES_LEFT_UNKNOWN:
             check_integer(self.places_left, "places_left", 0, PLACES_LEFT_MAX)
 
 
 class CloseRoom(msgspec.Struct, frozen=True):
-    """End the room, and reveal the late seed."""
+    """Close the room and reveal its closing seed, in hex."""
 
     closing_seed: str
 
@@ -203,7 +240,7 @@ class CloseRoom(msgspec.Struct, frozen=True):
 
 
 class SetPace(msgspec.Struct, frozen=True, gc=False):
-    """Let the pace go between these bounds from now on, in tickets a minute, whatever the terms say."""
+    """Replace the bounds of the pace, in tickets a minute. They take precedence over the room's settings."""
 
     per_minute_min: int
     per_minute_max: int
@@ -217,34 +254,34 @@ RoomCommand = CreateRoom | JoinRoom | OpenRoom | CallTickets | CloseRoom | SetPa
 
 
 class ViewRoom(msgspec.Struct, frozen=True, gc=False):
-    """How the room stands; changes nothing."""
+    """Query the state of the room."""
 
 
 class RoomStatus(enum.StrEnum):
-    """The answer in a word, in order of precedence: the first that applies."""
+    """Status of a result, in order of precedence: the first that applies."""
 
     __hash__ = str.__hash__
 
     OVERLOADED = "OVERLOADED"
-    """Too many calls wait for this room's store: turned away before anything was looked at."""
+    """The queue of calls for this room's store is full. The room was not read."""
     NOT_FOUND = "NOT_FOUND"
-    """No such room, or it has been forgotten."""
+    """The room does not exist, or the store has deleted it."""
     CONFLICT = "CONFLICT"
-    """The room exists with other terms; or the seed is not the one it is committed to, or comes with other entropy."""
+    """The room exists with other settings, the seed does not match the commitment, or the entropy differs."""
     ROOM_CLOSED = "ROOM_CLOSED"
     """The room has closed."""
     NOT_OPEN = "NOT_OPEN"
-    """Not before ``retry_at_ms``."""
+    """The command is possible from ``retry_at_ms``."""
     FULL = "FULL"
-    """All tickets have been given."""
+    """The room has given all its tickets."""
     JOINED = "JOINED"
-    """There is a ticket: its number is ``index``."""
+    """The applicant has the ticket ``index``."""
     DONE = "DONE"
+    """The command was carried out, or the query answered."""
 
 
 class TicketCall(NamedTuple):
-    """One move of the mark: at ``at_ms`` it came to ``mark``, when ``left`` places were left (or
-    ``PLACES_LEFT_UNKNOWN``)."""
+    """One call: the time, the called count after it, and the places left then (or ``PLACES_LEFT_UNKNOWN``)."""
 
     at_ms: int
     called_count: int
@@ -252,13 +289,30 @@ class TicketCall(NamedTuple):
 
 
 class RoomView(msgspec.Struct, frozen=True):
-    """A room as it stands at ``now_ms``; the one thing that everybody who polls is answered from.
+    """State of a room at one moment. All polls of the room are answered from one view.
 
-    ``changed_at_ms`` is when it last changed: what is final goes by that, since no later change can be earlier.
-    ``windows`` are the numbers of the windows that have tickets, and the first index of each. Positions below
-    ``lapsed`` have been called longer than ``claim_ms`` ago; ``calls`` tells when the others below ``mark`` were.
-    ``tokens`` are in 1/60,000 of a ticket. ``pace_min`` and ``pace_max`` are an operator's bounds, 0 if not set.
-    Seeds are ``""`` until they are revealed, moments 0 until they have come.
+    Moments are in milliseconds since 1970 (UTC), and 0 if they have not come. Seeds are ``""`` until they are revealed.
+
+    Attributes:
+        now_ms: Time of the view.
+        changed_at_ms: Time of the room's last change. No later change can have an earlier time.
+        config: Settings of the room.
+        tickets: Tickets given so far.
+        windows: Number and first ticket index of each window that has tickets.
+        seed: Seed that orders the tickets of window 0.
+        entropy: Text from the entropy source.
+        opened_at_ms: Time at which the room opened.
+        called_count: Tickets called so far.
+        turns_ended: Called tickets whose turn had ended at the last step.
+        calls: Calls whose turns had not ended at the last step.
+        tokens: Unused pace from before the last step, in 1/60,000 of a ticket.
+        per_minute: Pace, in tickets a minute.
+        last_step_at_ms: Time of the last ``CallTickets`` that took effect.
+        places_left: Places left, or ``PLACES_LEFT_UNKNOWN``.
+        closed_at_ms: Time at which the room was closed.
+        closing_seed: Seed that orders the tickets of later windows.
+        pace_min: Lowest pace that an operator set, or 0.
+        pace_max: Highest pace that an operator set, or 0.
     """
 
     now_ms: int
@@ -283,22 +337,30 @@ class RoomView(msgspec.Struct, frozen=True):
 
     @property
     def per_minute_min(self) -> int:
-        """The least pace, as an operator or else the terms have it."""
+        """Lowest pace that is allowed, in tickets a minute."""
         return self.pace_min or self.config.per_minute_min
 
     @property
     def per_minute_max(self) -> int:
-        """The highest pace, as an operator or else the terms have it."""
+        """Highest pace that is allowed, in tickets a minute."""
         return self.pace_max or self.config.per_minute_max
 
     @property
     def is_closed(self) -> bool:
-        """Whether it has closed, or its time is up."""
+        """True if the room was closed, or if its closing time has passed."""
         return bool(self.closed_at_ms) or self.now_ms >= self.config.closes_at_ms
 
 
 class RoomResult(msgspec.Struct, frozen=True, gc=False):
-    """What a command or question came to. ``view`` comes with what was asked of the room as a whole."""
+    """Result of a command or query.
+
+    Attributes:
+        status: The status.
+        index: Index of the ticket, for ``JOINED``.
+        replayed: True if an earlier command had the same effect.
+        retry_at_ms: Time from which the command is possible, for ``NOT_OPEN``.
+        view: The room after the command, for ``DONE``.
+    """
 
     status: RoomStatus
     index: int = INDEX_NONE
@@ -308,7 +370,7 @@ class RoomResult(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def ok(self) -> bool:
-        """Whether the asker has what they asked for."""
+        """True if the command or query succeeded."""
         return self.status in (RoomStatus.JOINED, RoomStatus.DONE)
 
 
@@ -316,7 +378,11 @@ class RoomResult(msgspec.Struct, frozen=True, gc=False):
 
 
 class RoomState:
-    """All that is known about one room. ``terms`` is ``None`` until it is made; ``now_ms`` is when it last changed."""
+    """Mutable state of one room; see :class:`RoomView` for its fields.
+
+    ``config`` is ``None`` until the room is created. ``now_ms`` is the time of the last change. ``identities`` maps
+    the keyed hash of each applicant to the index of their ticket.
+    """
 
     __slots__ = (
         "called_count",
@@ -340,11 +406,12 @@ class RoomState:
         "windows",
     )
 
-    def __init__(self, place: str = "") -> None:
+    def __init__(self, address: str = "") -> None:
+        """Create the empty state of the ledger at ``address``, which a room does not need to know."""
         self.clear()
 
     def clear(self) -> None:
-        """As if it had never been."""
+        """Reset everything, as before the room was created."""
         self.config: RoomConfig | None = None
         self.now_ms = 0
         self.identities: dict[str, int] = {}
@@ -366,16 +433,18 @@ class RoomState:
         self.pace_max = 0
 
 
-def window_at(terms: RoomConfig, now_ms: int) -> int:
-    """The window of a moment: 0 before the opening, then 1, 2 …"""
-    return 0 if now_ms < terms.opens_at_ms else 1 + (now_ms - terms.opens_at_ms) // terms.window_ms
+def window_at(config: RoomConfig, now_ms: int) -> int:
+    """Return the number of the window at a moment: 0 before the opening, then 1, 2 and so on."""
+    return 0 if now_ms < config.opens_at_ms else 1 + (now_ms - config.opens_at_ms) // config.window_ms
 
 
 def tickets_ordered(room: RoomState | RoomView, changed_at_ms: int) -> int:
-    """How many tickets are in windows that have ended, so that they have a position: all below this index.
+    """Return how many tickets have a final position. Tickets are ordered once their window has ended.
 
-    ``changed_at_ms`` is the time of a change of the room. A look is not enough: were the store's clock then set back, a
-    ticket could still come into a window that had been seen to end.
+    Args:
+        room: The room.
+        changed_at_ms: Time of a change of the room. The time of a mere read does not do: if the store's clock were set
+            back after it, a ticket could still join a window that seemed to have ended.
     """
     assert room.config is not None
     if not room.windows or room.closed_at_ms or room.windows[-1][0] < window_at(room.config, changed_at_ms):
@@ -384,7 +453,12 @@ def tickets_ordered(room: RoomState | RoomView, changed_at_ms: int) -> int:
 
 
 def view_of(state: RoomState, now_ms: int) -> RoomView:
-    """The room as it stands. There must be one."""
+    """Return a view of a room that exists.
+
+    Args:
+        state: The room.
+        now_ms: Time of the view. An earlier time than the last change counts as the time of that change.
+    """
     assert state.config is not None
     return RoomView(
         max(now_ms, state.now_ms),
@@ -410,7 +484,7 @@ def view_of(state: RoomState, now_ms: int) -> RoomView:
 
 
 def describe(state: RoomState) -> dict[str, Any]:
-    """The whole state, for comparisons."""
+    """Return the whole state as a dictionary, to compare stores."""
     if state.config is None:
         return {}
     described = msgspec.structs.asdict(view_of(state, 0))
@@ -422,77 +496,84 @@ def describe(state: RoomState) -> dict[str, Any]:
 
 
 def apply(state: RoomState, command: RoomCommand, now_ms: int) -> RoomResult:
-    """Carry out one command at ``now_ms`` (which never runs backwards); see ``docs/rules.md``."""
+    """Apply one command, or refuse it without a change.
+
+    Args:
+        state: The room. It is changed in place.
+        command: The command.
+        now_ms: The store's time, in milliseconds since 1970 (UTC). An earlier time than that of the last change counts
+            as the time of that change.
+    """
     now_ms = max(now_ms, state.now_ms)
-    terms = _settled(state, now_ms)
+    config = _forget_if_due(state, now_ms)
     if isinstance(command, JoinRoom):
-        return _NOT_FOUND if terms is None else _join(state, terms, command, now_ms)
+        return _NOT_FOUND if config is None else _join(state, config, command, now_ms)
     if isinstance(command, CreateRoom):
-        return _create(state, terms, command, now_ms)
-    if terms is None:
+        return _create(state, config, command, now_ms)
+    if config is None:
         return _NOT_FOUND
     if isinstance(command, CallTickets):
-        return _serve(state, terms, command, now_ms)
+        return _call_tickets(state, config, command, now_ms)
     if isinstance(command, OpenRoom):
-        return _open(state, terms, command, now_ms)
+        return _open(state, config, command, now_ms)
     if isinstance(command, SetPace):
-        return _set_pace(state, terms, command, now_ms)
-    return _close(state, terms, command, now_ms)
+        return _set_pace(state, config, command, now_ms)
+    return _close(state, config, command, now_ms)
 
 
-def answer_query(state: RoomState, question: ViewRoom, now_ms: int) -> RoomResult:
-    """Look at the room at ``now_ms``: ``DONE`` with its view, or ``NOT_FOUND``."""
+def answer_query(state: RoomState, query: ViewRoom, now_ms: int) -> RoomResult:
+    """Answer a query without a change: ``DONE`` with a view, or ``NOT_FOUND``. See :func:`apply` for ``now_ms``."""
     now_ms = max(now_ms, state.now_ms)
     if state.config is None or now_ms >= state.config.forget_at_ms:
         return _NOT_FOUND
-    return _seen(state, now_ms)
+    return _done(state, now_ms)
 
 
 _NOT_FOUND: Final = RoomResult(RoomStatus.NOT_FOUND)
 _CONFLICT: Final = RoomResult(RoomStatus.CONFLICT)
-_OVER: Final = RoomResult(RoomStatus.ROOM_CLOSED)
+_ROOM_CLOSED: Final = RoomResult(RoomStatus.ROOM_CLOSED)
 _FULL: Final = RoomResult(RoomStatus.FULL)
 
 
-def _seen(state: RoomState, now_ms: int, *, replayed: bool = False) -> RoomResult:
+def _done(state: RoomState, now_ms: int, *, replayed: bool = False) -> RoomResult:
     return RoomResult(RoomStatus.DONE, replayed=replayed, view=view_of(state, now_ms))
 
 
-def _settled(state: RoomState, now_ms: int) -> RoomConfig | None:
-    """The terms; of a room whose time to be forgotten has come, nothing is left."""
+def _forget_if_due(state: RoomState, now_ms: int) -> RoomConfig | None:
+    """Return the settings, after clearing a room whose time to be deleted has come."""
     if state.config is not None and now_ms >= state.config.forget_at_ms:
         state.clear()
     return state.config
 
 
-def _is_over(state: RoomState, terms: RoomConfig, now_ms: int) -> bool:
-    return bool(state.closed_at_ms) or now_ms >= terms.closes_at_ms
+def _is_closed(state: RoomState, config: RoomConfig, now_ms: int) -> bool:
+    return bool(state.closed_at_ms) or now_ms >= config.closes_at_ms
 
 
-def _create(state: RoomState, terms: RoomConfig | None, command: CreateRoom, now_ms: int) -> RoomResult:
-    if terms is not None:
-        return _seen(state, now_ms, replayed=True) if terms == command.config else _CONFLICT
-    if now_ms >= command.config.opens_at_ms:  # whoever saw the tickets first could choose a seed to their liking
-        return _OVER
+def _create(state: RoomState, config: RoomConfig | None, command: CreateRoom, now_ms: int) -> RoomResult:
+    if config is not None:
+        return _done(state, now_ms, replayed=True) if config == command.config else _CONFLICT
+    if now_ms >= command.config.opens_at_ms:  # a creator who knows the tickets could choose a seed that favors some
+        return _ROOM_CLOSED
 
     # From here on it must succeed.
     state.config, state.now_ms = command.config, now_ms
-    return _seen(state, now_ms)
+    return _done(state, now_ms)
 
 
-def _join(state: RoomState, terms: RoomConfig, command: JoinRoom, now_ms: int) -> RoomResult:
+def _join(state: RoomState, config: RoomConfig, command: JoinRoom, now_ms: int) -> RoomResult:
     known = state.identities.get(command.applicant, INDEX_NONE)
     if known not in (INDEX_NONE, command.replaces_ticket):
         return RoomResult(RoomStatus.JOINED, known, replayed=True)
-    if _is_over(state, terms, now_ms):
-        return _OVER
-    if now_ms < terms.join_opens_at_ms:
-        return RoomResult(RoomStatus.NOT_OPEN, retry_at_ms=terms.join_opens_at_ms)
-    if state.tickets >= terms.tickets_max:
+    if _is_closed(state, config, now_ms):
+        return _ROOM_CLOSED
+    if now_ms < config.join_opens_at_ms:
+        return RoomResult(RoomStatus.NOT_OPEN, retry_at_ms=config.join_opens_at_ms)
+    if state.tickets >= config.tickets_max:
         return _FULL
 
     # From here on it must succeed.
-    window = window_at(terms, now_ms)
+    window = window_at(config, now_ms)
     if not state.windows or state.windows[-1][0] < window:
         state.windows.append((window, state.tickets))
     index = state.tickets
@@ -502,78 +583,78 @@ def _join(state: RoomState, terms: RoomConfig, command: JoinRoom, now_ms: int) -
     return RoomResult(RoomStatus.JOINED, index)
 
 
-def _open(state: RoomState, terms: RoomConfig, command: OpenRoom, now_ms: int) -> RoomResult:
-    if commitment_of(command.seed) != terms.commitment or bool(command.entropy) != bool(terms.entropy_source):
+def _open(state: RoomState, config: RoomConfig, command: OpenRoom, now_ms: int) -> RoomResult:
+    if commitment_of(command.seed) != config.commitment or bool(command.entropy) != bool(config.entropy_source):
         return _CONFLICT
     if state.seed:
-        return _seen(state, now_ms, replayed=True) if command.entropy == state.entropy else _CONFLICT
-    if _is_over(state, terms, now_ms):
-        return _OVER
-    if now_ms < terms.opens_at_ms:  # by the store's clock, whatever the caller's says
-        return RoomResult(RoomStatus.NOT_OPEN, retry_at_ms=terms.opens_at_ms)
+        return _done(state, now_ms, replayed=True) if command.entropy == state.entropy else _CONFLICT
+    if _is_closed(state, config, now_ms):
+        return _ROOM_CLOSED
+    if now_ms < config.opens_at_ms:  # by the store's clock; a caller's clock may be fast
+        return RoomResult(RoomStatus.NOT_OPEN, retry_at_ms=config.opens_at_ms)
 
     # From here on it must succeed.
     state.seed, state.entropy = command.seed, command.entropy
     state.opened_at_ms = state.now_ms = now_ms
-    # One step's worth is there at once, so that the first are called at the opening.
-    state.last_step_at_ms = now_ms - terms.step_ms
-    state.per_minute = state.pace_max or terms.per_minute_max
-    return _seen(state, now_ms)
+    # The tokens of one step are available at once, so that the first tickets are called at the opening.
+    state.last_step_at_ms = now_ms - config.step_ms
+    state.per_minute = state.pace_max or config.per_minute_max
+    return _done(state, now_ms)
 
 
-def _serve(state: RoomState, terms: RoomConfig, command: CallTickets, now_ms: int) -> RoomResult:
+def _call_tickets(state: RoomState, config: RoomConfig, command: CallTickets, now_ms: int) -> RoomResult:
     elapsed_ms = now_ms - state.last_step_at_ms
-    if not state.seed or _is_over(state, terms, now_ms) or elapsed_ms < terms.step_ms:
-        return _seen(state, now_ms)
+    if not state.seed or _is_closed(state, config, now_ms) or elapsed_ms < config.step_ms:
+        return _done(state, now_ms)
 
     # From here on it must succeed.
-    low, high = state.pace_min or terms.per_minute_min, state.pace_max or terms.per_minute_max
-    tokens = min(_burst(terms, high) * _MINUTE_MS, state.tokens + elapsed_ms * state.per_minute)
-    calls = min(tokens // _MINUTE_MS, tickets_ordered(state, now_ms) - state.called_count, command.tickets_max)
-    state.tokens = tokens - calls * _MINUTE_MS
-    state.per_minute = min(max(command.per_minute, low), high)
+    pace_min, pace_max = state.pace_min or config.per_minute_min, state.pace_max or config.per_minute_max
+    tokens = min(_burst(config, pace_max) * _MINUTE_MS, state.tokens + elapsed_ms * state.per_minute)
+    count = min(tokens // _MINUTE_MS, tickets_ordered(state, now_ms) - state.called_count, command.tickets_max)
+    state.tokens = tokens - count * _MINUTE_MS
+    state.per_minute = min(max(command.per_minute, pace_min), pace_max)
     state.last_step_at_ms = state.now_ms = now_ms
     if command.places_left != PLACES_LEFT_UNKNOWN:
         state.places_left = command.places_left
-    if calls:
-        state.called_count += calls
+    if count:
+        state.called_count += count
         state.calls.append(TicketCall(now_ms, state.called_count, state.places_left))
-    over = 0
-    while over < len(state.calls) and state.calls[over].at_ms + terms.turn_ms <= now_ms:
-        over += 1
-    if over:
-        state.turns_ended = state.calls[over - 1].called_count
-        del state.calls[:over]
-    return _seen(state, now_ms)
+    ended = 0
+    while ended < len(state.calls) and state.calls[ended].at_ms + config.turn_ms <= now_ms:
+        ended += 1
+    if ended:
+        state.turns_ended = state.calls[ended - 1].called_count
+        del state.calls[:ended]
+    return _done(state, now_ms)
 
 
-def _burst(terms: RoomConfig, per_minute_max: int) -> int:
-    """The most that are called at a time: with less than this, a pace that was raised could not be kept."""
-    return max(terms.burst, -(-per_minute_max * terms.step_ms // _MINUTE_MS))
+def _burst(config: RoomConfig, per_minute_max: int) -> int:
+    """Return the most tickets of one call. An operator may raise the highest pace above what ``burst`` allows."""
+    return max(config.burst, -(-per_minute_max * config.step_ms // _MINUTE_MS))
 
 
-def _set_pace(state: RoomState, terms: RoomConfig, command: SetPace, now_ms: int) -> RoomResult:
-    low, high = command.per_minute_min, command.per_minute_max
-    if _is_over(state, terms, now_ms):
-        return _OVER
-    if (low, high) == (state.pace_min or terms.per_minute_min, state.pace_max or terms.per_minute_max):
-        return _seen(state, now_ms, replayed=True)
+def _set_pace(state: RoomState, config: RoomConfig, command: SetPace, now_ms: int) -> RoomResult:
+    pace_min, pace_max = command.per_minute_min, command.per_minute_max
+    if _is_closed(state, config, now_ms):
+        return _ROOM_CLOSED
+    if (pace_min, pace_max) == (state.pace_min or config.per_minute_min, state.pace_max or config.per_minute_max):
+        return _done(state, now_ms, replayed=True)
 
     # From here on it must succeed.
-    state.pace_min, state.pace_max, state.now_ms = low, high, now_ms
-    state.tokens = min(state.tokens, _burst(terms, high) * _MINUTE_MS)
+    state.pace_min, state.pace_max, state.now_ms = pace_min, pace_max, now_ms
+    state.tokens = min(state.tokens, _burst(config, pace_max) * _MINUTE_MS)
     if state.seed:
-        state.per_minute = min(max(state.per_minute, low), high)
-    return _seen(state, now_ms)
+        state.per_minute = min(max(state.per_minute, pace_min), pace_max)
+    return _done(state, now_ms)
 
 
-def _close(state: RoomState, terms: RoomConfig, command: CloseRoom, now_ms: int) -> RoomResult:
-    if commitment_of(seed_of(command.closing_seed)) != terms.commitment:
+def _close(state: RoomState, config: RoomConfig, command: CloseRoom, now_ms: int) -> RoomResult:
+    if commitment_of(seed_of(command.closing_seed)) != config.commitment:
         return _CONFLICT
     if state.closed_at_ms:
-        return _seen(state, now_ms, replayed=True)
+        return _done(state, now_ms, replayed=True)
 
     # From here on it must succeed.
     state.closed_at_ms = state.now_ms = now_ms
     state.closing_seed = command.closing_seed
-    return _seen(state, now_ms)
+    return _done(state, now_ms)

@@ -1,10 +1,13 @@
-"""From a committed seed to everybody's position. All of it is public once a room has closed, and can be done by hand.
+"""Order of a room's tickets, derived from committed seeds. After the close, anyone can recompute it.
 
-A room has three values, each the SHA-256 of the one before it, so that one published hash commits to all:
-``late seed`` (a secret until the room closes), ``seed`` (a secret until it opens), ``commitment`` (published when the
-room is made). The tickets of before the opening are put in order by the seed; those that come later by the late seed,
-window by window. If later windows went by the seed, which is public by then, whoever joins last in a window could try
-out how each further ticket would change the order.
+A room has three values. Each is the SHA-256 of the one before it, so one published hash commits to both seeds:
+
+- ``closing seed``: secret until the room closes. It orders the tickets from after the opening, window by window.
+- ``seed``: secret until the room opens. It orders the tickets from before the opening.
+- ``commitment``: published when the room is created.
+
+Later windows need a second seed, because ``seed`` is public by then. With it, the last applicant to join in a
+window could compute how one more ticket would change the order.
 
 The key of a window's permutation is the SHA-256 of these lines, each ended by a line feed::
 
@@ -14,7 +17,7 @@ The key of a window's permutation is the SHA-256 of these lines, each ended by a
     <window: 0 before the opening, then 1, 2 …>
     <tickets in the window>
     <public entropy, or nothing>
-    <seed, or of a later window the late seed, in hex>
+    <seed; for a later window the closing seed; in hex>
 """
 
 from __future__ import annotations
@@ -38,14 +41,28 @@ _is_entropy = re.compile(r"[!-~](?:[ -~]*[!-~])?|").fullmatch
 
 
 def check_seed(value: object, where: str) -> None:
-    """Raise :class:`InvalidRequest` unless ``value`` is 32 bytes in lower-case hex."""
+    """Reject a seed or commitment that is not 32 bytes in lower-case hex.
+
+    Args:
+        value: The value to check.
+        where: Name of the value for the error.
+
+    Raises:
+        InvalidRequest: The value has another form.
+    """
     if not isinstance(value, str) or _is_seed(value) is None:
         raise InvalidRequest(where, "not a seed or hash", "64 hexadecimal digits, in lower case")
 
 
 def check_entropy(value: object, where: str) -> None:
-    """Raise :class:`InvalidRequest` unless ``value`` is ``""`` or up to 256 printable ASCII characters, with no space
-    at either end.
+    """Reject entropy that is not up to 256 printable ASCII characters without a space at either end.
+
+    Args:
+        value: The value to check. ``""`` is valid.
+        where: Name of the value for the error.
+
+    Raises:
+        InvalidRequest: The value has another form.
     """
     if not isinstance(value, str) or len(value) > ENTROPY_LENGTH_MAX or _is_entropy(value) is None:
         expected = f"up to {ENTROPY_LENGTH_MAX} printable ASCII characters, no space at either end"
@@ -53,38 +70,60 @@ def check_entropy(value: object, where: str) -> None:
 
 
 def seed_of(closing_seed: str) -> str:
-    """The seed that belongs to a late seed; both in hex."""
+    """Return the seed that belongs to a closing seed. Both are in hex."""
     return hashlib.sha256(f"quota_engine room seed 1\n{closing_seed}\n".encode()).hexdigest()
 
 
 def commitment_of(seed: str) -> str:
-    """The commitment that belongs to a seed; both in hex."""
+    """Return the commitment that belongs to a seed. Both are in hex."""
     return hashlib.sha256(f"quota_engine room commitment 1\n{seed}\n".encode()).hexdigest()
 
 
 def window_key(room: str, commitment: str, window: int, size: int, entropy: str, seed: str) -> bytes:
-    """The key of one window's permutation. ``seed`` is the late one for windows from 1 on."""
+    """Return the key of a window's permutation: 32 bytes, by the formula at the head of this module.
+
+    Args:
+        room: Id of the room.
+        commitment: The room's commitment, in hex.
+        window: Number of the window.
+        size: Tickets in the window.
+        entropy: Public entropy, or ``""``.
+        seed: The seed for window 0, the closing seed for later windows; in hex.
+    """
     lines = f"quota_engine room order {CONSTRUCTION}\n{room}\n{commitment}\n{window}\n{size}\n{entropy}\n{seed}\n"
     return hashlib.sha256(lines.encode()).digest()
 
 
 class RoomOrder:
-    """The positions of one room's tickets. Keeps the tables of up to 256 windows, and nothing for a ticket."""
+    """Positions of one room's tickets.
+
+    Keeps the tables of up to 256 windows, and nothing for a ticket.
+    """
 
     def __init__(self, room: str, commitment: str, entropy: str, seed: str, closing_seed: str) -> None:
-        """The seeds are hex, or ``""`` for what is not known (yet)."""
+        """Create the order of a room.
+
+        Args:
+            room: Id of the room.
+            commitment: The room's commitment, in hex.
+            entropy: Public entropy, or ``""``.
+            seed: The seed in hex, or ``""`` if it is not known.
+            closing_seed: The closing seed in hex, or ``""`` if it is not known.
+        """
         self._room = room
         self._commitment = commitment
         self._entropy = entropy
         self._seed = seed
-        self._late_seed = closing_seed
+        self._closing_seed = closing_seed
         self._permutations: dict[tuple[int, int], Permutation] = {}
 
     def position(self, windows: Sequence[tuple[int, int]], tickets: int, index: int) -> int | None:
-        """The position of a ticket among all, from 0; ``None`` if the seed for it is not known.
+        """Return the position of a ticket among all tickets, from 0, or ``None`` if its seed is not known.
 
-        ``windows`` are the numbers and first indexes of the windows that have tickets, ``tickets`` how many there are;
-        the window of ``index`` must have ended, since its size counts.
+        Args:
+            windows: Number and first ticket index of each window that has tickets, in ascending order.
+            tickets: Tickets of the room.
+            index: Index of the ticket. Its window must have ended, because the size of the window counts.
         """
         which = bisect_right(windows, index, key=_first_index) - 1
         window, first = windows[which]
@@ -93,8 +132,13 @@ class RoomOrder:
         return None if permutation is None else first + permutation.position(index - first)
 
     def permutation(self, window: int, size: int) -> Permutation | None:
-        """The order within a window of so many tickets, or ``None`` if the seed for it is not known."""
-        seed = self._late_seed if window else self._seed
+        """Return the order within a window, or ``None`` if its seed is not known.
+
+        Args:
+            window: Number of the window.
+            size: Tickets in the window (1 to 100,000,000).
+        """
+        seed = self._closing_seed if window else self._seed
         if not seed:
             return None
         if len(self._permutations) >= _PERMUTATIONS_MAX:

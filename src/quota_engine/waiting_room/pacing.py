@@ -1,70 +1,80 @@
-"""How fast a waiting room is let in. Pure: a function of what is left, how the store answers, and the room's bounds."""
+"""Pace of a waiting room, computed from the places left, the store's response time and the room's bounds. Pure."""
 
 from __future__ import annotations
 
 __all__ = ["Pace", "count_places_left", "next_pace"]
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from quota_engine.domain.model import Choice
 from quota_engine.domain.outcomes import DayView
 from quota_engine.waiting_room.machine import PLACES_LEFT_UNKNOWN, TICKETS_PER_CALL_MAX, RoomView
 
+_RAISES_TO_MAX: Final = 16
+"""Steps in which the pace rises from its lower to its upper bound."""
+
 
 class Pace(NamedTuple):
-    """What to serve with: the tickets a minute from now on, and how many may be called now at most."""
+    """Pace from now on, in tickets a minute, and the most tickets that can be called now."""
 
     per_minute: int
     tickets_max: int
 
 
-def next_pace(view: RoomView, left: int, latency_ms: int) -> Pace:
-    """The pace for a room as it stands.
+def next_pace(view: RoomView, places_left: int, latency_ms: int) -> Pace:
+    """Return the pace of a room for its next step.
+
+    The speed follows the store by additive increase and multiplicative decrease (Chiu and Jain 1989). It is halved if
+    the response time was above the room's ``latency_max_ms``. Otherwise it rises by a sixteenth of the distance
+    between its bounds.
+
+    The number of tickets follows the places. For each 100 places left, at most ``calls_per_100_places`` tickets can be
+    called without having taken a place. The fall of ``places_left`` since their call is the number that took one.
 
     Args:
-        view: the room.
-        left: places left now, or ``PLACES_LEFT_UNKNOWN``, which limits nothing.
-        latency_ms: how long the store has just taken to answer.
-
-    The speed follows the store: halved whenever it took longer than the room's ``latency_max_ms``, and otherwise raised
-    by a sixteenth of the way between the bounds (additive increase, multiplicative decrease: Chiu and Jain 1989). The
-    number follows the places: for 100 places left, at most ``calls_per_100_places`` people may be called and not yet
-    have taken one. How many of those called have one is told by how far ``left`` has fallen since.
+        view: The room.
+        places_left: Places left now, or ``PLACES_LEFT_UNKNOWN`` for no limit on the number of tickets.
+        latency_ms: The store's last response time, in milliseconds.
     """
-    terms = view.config
-    low, high = view.per_minute_min, view.per_minute_max
-    if latency_ms > terms.latency_max_ms:
-        per_minute = max(low, view.per_minute // 2)
+    config = view.config
+    pace_min, pace_max = view.per_minute_min, view.per_minute_max
+    if latency_ms > config.latency_max_ms:
+        per_minute = max(pace_min, view.per_minute // 2)
     else:
-        per_minute = min(high, view.per_minute + -(-(high - low) // 16))
-    if left == PLACES_LEFT_UNKNOWN:
+        per_minute = min(pace_max, view.per_minute + -(-(pace_max - pace_min) // _RAISES_TO_MAX))
+    if places_left == PLACES_LEFT_UNKNOWN:
         return Pace(per_minute, TICKETS_PER_CALL_MAX)
-    may_be_called = -(-left * terms.calls_per_100_places // 100)
-    return Pace(per_minute, min(TICKETS_PER_CALL_MAX, max(0, may_be_called - _outstanding(view, left))))
+    called_max = -(-places_left * config.calls_per_100_places // 100)
+    return Pace(per_minute, min(TICKETS_PER_CALL_MAX, max(0, called_max - _called_without_place(view, places_left))))
 
 
-def _outstanding(view: RoomView, left: int) -> int:
-    """People who have been called lately and, as far as the places tell, have not taken one."""
-    lapsed, going_on = view.turns_ended, 0
+def _called_without_place(view: RoomView, places_left: int) -> int:
+    """Return the tickets whose turn has not ended, less the places that were taken since they were called."""
+    turns_ended, ended_calls = view.turns_ended, 0
     for call in view.calls:
         if call.at_ms + view.config.turn_ms > view.now_ms:
             break
-        lapsed, going_on = call.called_count, going_on + 1
-    called = view.called_count - lapsed
-    if not called or view.calls[going_on].places_left == PLACES_LEFT_UNKNOWN:
+        turns_ended, ended_calls = call.called_count, ended_calls + 1
+    called = view.called_count - turns_ended
+    if not called or view.calls[ended_calls].places_left == PLACES_LEFT_UNKNOWN:
         return called
-    taken = view.calls[going_on].places_left - left
+    taken = view.calls[ended_calls].places_left - places_left
     return max(0, called - max(0, taken))
 
 
 def count_places_left(days: Sequence[DayView], choices: Sequence[Choice], now_ms: int) -> int:
-    """How many places people with one of these choices could still take, at least, on the days that are open.
+    """Return a lower bound of the places that applicants can still take on the days that are open.
 
-    Options are filled one after the other, each as far as its scarcest quota goes, so that a place that several quotas
-    guard, or several choices want, counts once: it is a number that can be had, and may be less than the largest.
+    Options are filled one after the other, each up to its scarcest quota. A place that several quotas or choices share
+    counts once. The result can be obtained, but another sequence of options might give more.
+
+    Args:
+        days: The days.
+        choices: The choices that the applicants can make.
+        now_ms: The store's time, in milliseconds since 1970 (UTC).
     """
-    left = 0
+    places_left = 0
     for day in days:
         if day.closed or not day.opens_at_ms <= now_ms < day.ends_at_ms:
             continue
@@ -72,8 +82,8 @@ def count_places_left(days: Sequence[DayView], choices: Sequence[Choice], now_ms
         for choice in choices:
             for option in choice.options:
                 places = min(available.get(name, 0) for name in option)
-                left += places
+                places_left += places
                 for name in option:
                     if places:
                         available[name] -= places
-    return left
+    return places_left

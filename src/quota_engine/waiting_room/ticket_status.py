@@ -1,7 +1,6 @@
-"""What is told to one ticket: where it stands, how long it may take, and whether places may reach it.
+"""Status of one ticket: its position, its expected wait and its chance of a place.
 
-Pure arithmetic on the one view of the room that serves everybody (see ``room.RoomView``), so that a poll costs no call
-of the store.
+Pure arithmetic on the one view of the room that answers all polls, so a poll costs no call of the store.
 """
 
 from __future__ import annotations
@@ -23,55 +22,70 @@ from typing import Final
 
 import msgspec
 
-from quota_engine.waiting_room.machine import PLACES_LEFT_UNKNOWN, RoomView, tickets_ordered
+from quota_engine.waiting_room.machine import PLACES_LEFT_UNKNOWN, RoomView, TicketCall, tickets_ordered
 from quota_engine.waiting_room.order import RoomOrder
 
 POSITION_NONE: Final = -1
 WAIT_UNKNOWN: Final = -1
+AHEAD_UNKNOWN: Final = -1
+_MINUTE_MS: Final = 60_000
 _OBSERVED_MS_MIN: Final = 30_000
-"""Before so much of an opening has been seen, its speed says little."""
+"""Time after the opening from which the calls so far predict the wait. Before it, the pace does."""
 
 
 class TicketPhase(enum.StrEnum):
-    """Where a ticket is on its way."""
+    """Phase of a ticket."""
 
     NOT_OPEN = "NOT_OPEN"
-    """The room opens later; the order does not exist yet."""
+    """The room opens later. The order does not exist yet."""
     SHUFFLING = "SHUFFLING"
-    """The ticket's window has not ended, or the seed has not been revealed: no position yet."""
+    """The ticket has no position yet, because its window has not ended or the seed has not been revealed."""
     WAITING = "WAITING"
-    """It has its position, and has not been called."""
+    """The ticket has a position and has not been called."""
     CALLED = "CALLED"
-    """It may enter, until ``enter_until_ms``."""
+    """The ticket has its turn until ``enter_until_ms``."""
     TURN_MISSED = "TURN_MISSED"
-    """It was called and nobody came: the turn is lost, and a new ticket goes behind."""
+    """The turn ended without an entry. The applicant can take a new ticket at the end of the queue."""
     ROOM_CLOSED = "ROOM_CLOSED"
-    """The room has closed: nobody waits any more."""
+    """The room has closed."""
 
 
 class Chance(enum.StrEnum):
-    """An honest word on the places left. Others may give places back, and some who are called do not come."""
+    """Chance that a place is left at a ticket's turn, from the places left now.
+
+    It is an estimate: applicants can give places back, and some who are called do not take one.
+    """
 
     UNKNOWN = "UNKNOWN"
-    """Nobody has counted the places."""
+    """The places have not been counted."""
     ENOUGH = "ENOUGH"
-    """There are enough even if all in front take as many as one may."""
+    """There are enough places even if each ticket ahead takes ``units_max`` of them."""
     LIKELY = "LIKELY"
-    """There are enough if all in front take one."""
+    """There are enough places if each ticket ahead takes one."""
     MAY_NOT_REACH = "MAY_NOT_REACH"
-    """More are in front than places are left: they may not reach this position."""
+    """More tickets are ahead than places are left."""
     NONE_LEFT = "NONE_LEFT"
-    """All places are taken or held; those that come back will be offered."""
+    """All places are taken or held. Returned places become available."""
 
 
 class TicketStatus(msgspec.Struct, frozen=True, gc=False):
-    """How one ticket stands, from the room as it was at ``as_of_ms``.
+    """Status of one ticket.
 
-    ``position`` counts from 0 over all tickets, and is -1 as long as there is none. ``ahead``: those who will be called
-    before this one (without a position: the most there can be, or -1 before the opening, when nobody is before
-    anybody). ``tickets``: all so far. ``left``: places left, or -1 if unknown. ``wait_ms_min``: the soonest that the
-    turn can come, at the highest pace; ``wait_ms``: when it comes at the pace of the last minutes; both -1 if that can
-    not be said. ``enter_until_ms``: the end of the turn of one who is called.
+    Moments are in milliseconds since 1970 (UTC).
+
+    Attributes:
+        phase: Phase of the ticket.
+        position: Position among all tickets, from 0, or ``POSITION_NONE`` (-1).
+        ahead: Tickets that are called before this one. Without a position it is the most possible. -1 before the
+            opening.
+        tickets: Tickets given so far.
+        places_left: Places left, or ``PLACES_LEFT_UNKNOWN`` (-1).
+        chance: Chance that a place is left at the ticket's turn.
+        wait_ms_min: Wait at the room's highest pace, in milliseconds, or -1 if unknown.
+        wait_ms: Wait at the pace of the last minutes, in milliseconds, or -1 if unknown.
+        enter_until_ms: End of the turn of a called ticket, otherwise 0.
+        opens_at_ms: Time at which the room opens.
+        as_of_ms: Time of the view from which the status was computed.
     """
 
     phase: TicketPhase
@@ -88,67 +102,94 @@ class TicketStatus(msgspec.Struct, frozen=True, gc=False):
 
 
 def called_at_ms(view: RoomView, position: int) -> int:
-    """When ``position`` was called; 0 if it has not been, or longer than ``claim_ms`` before the room last served."""
+    """Return the time at which a position was called, in milliseconds since 1970 (UTC).
+
+    Returns 0 if the position has not been called, or if its turn had ended at the room's last step.
+    """
     if not view.turns_ended <= position < view.called_count:
         return 0
-    return view.calls[bisect_right(view.calls, position, key=_mark_of)].at_ms
+    return view.calls[bisect_right(view.calls, position, key=_called_count)].at_ms
 
 
 def pass_until_ms(view: RoomView, position: int) -> int:
-    """When the lease of the pass ends that belongs to a position called: the same whenever it is asked for."""
+    """Return the time at which the pass of a called position expires, in milliseconds since 1970 (UTC).
+
+    The result does not depend on the time of the view.
+    """
     return called_at_ms(view, position) + view.config.turn_ms + view.config.pass_grace_ms
 
 
-def position_of(view: RoomView, orders: RoomOrder, index: int) -> int:
-    """The position of the ticket of ``index``, or ``POSITION_NONE`` as long as there is none. Once there, it stays.
+def position_of(view: RoomView, order: RoomOrder, index: int) -> int:
+    """Return the position of a ticket, from 0. A position never changes.
 
-    A ticket that is newer than the view has none.
+    Args:
+        view: The room.
+        order: The room's order.
+        index: Index of the ticket.
+
+    Returns:
+        The position, or ``POSITION_NONE`` if the ticket has none yet or is newer than the view.
     """
     if not view.seed or index >= tickets_ordered(view, view.changed_at_ms):
         return POSITION_NONE
-    position = orders.position(view.windows, view.tickets, index)
+    position = order.position(view.windows, view.tickets, index)
     return POSITION_NONE if position is None else position
 
 
 def ticket_status(view: RoomView, position: int, now_ms: int) -> TicketStatus:
-    """How the ticket at ``position`` stands (or one that has none yet), ``now_ms`` being the store's time
-    (``view.now_ms`` or a little later).
+    """Return the status of a ticket.
+
+    Args:
+        view: The room.
+        position: Position of the ticket, or ``POSITION_NONE``.
+        now_ms: The store's time, in milliseconds since 1970 (UTC). An earlier time than that of the view counts as the
+            time of the view.
     """
-    terms = view.config
+    config = view.config
     now_ms = max(now_ms, view.now_ms)
-    if view.is_closed or now_ms >= terms.closes_at_ms:
-        return _told(view, TicketPhase.ROOM_CLOSED, position, 0, WAIT_UNKNOWN, WAIT_UNKNOWN, 0)
-    if now_ms < terms.opens_at_ms:
-        return _told(view, TicketPhase.NOT_OPEN, POSITION_NONE, -1, WAIT_UNKNOWN, WAIT_UNKNOWN, 0)
+    if view.is_closed or now_ms >= config.closes_at_ms:
+        return _status(view, TicketPhase.ROOM_CLOSED, position, 0)
+    if now_ms < config.opens_at_ms:
+        return _status(view, TicketPhase.NOT_OPEN, POSITION_NONE, AHEAD_UNKNOWN)
     if position == POSITION_NONE:
-        ahead = view.tickets - 1 - view.called_count
-        return _told(view, TicketPhase.SHUFFLING, POSITION_NONE, ahead, 0, WAIT_UNKNOWN, 0)
+        return _status(view, TicketPhase.SHUFFLING, POSITION_NONE, view.tickets - 1 - view.called_count, wait_ms_min=0)
     if position >= view.called_count:
         ahead = position - view.called_count
-        return _told(view, TicketPhase.WAITING, position, ahead, _soonest_ms(view, ahead), _expected_ms(view, ahead), 0)
+        wait_ms_min = ahead * _MINUTE_MS // view.per_minute_max
+        wait_ms = _expected_wait_ms(view, ahead)
+        if wait_ms != WAIT_UNKNOWN:
+            wait_ms = max(wait_ms, wait_ms_min)
+        return _status(view, TicketPhase.WAITING, position, ahead, wait_ms_min=wait_ms_min, wait_ms=wait_ms)
     called_ms = called_at_ms(view, position)
-    if not called_ms or now_ms >= called_ms + terms.turn_ms:
-        return _told(view, TicketPhase.TURN_MISSED, position, 0, WAIT_UNKNOWN, WAIT_UNKNOWN, 0)
-    return _told(view, TicketPhase.CALLED, position, 0, 0, 0, min(called_ms + terms.turn_ms, terms.closes_at_ms))
+    if not called_ms or now_ms >= called_ms + config.turn_ms:
+        return _status(view, TicketPhase.TURN_MISSED, position, 0)
+    enter_until_ms = min(called_ms + config.turn_ms, config.closes_at_ms)
+    return _status(view, TicketPhase.CALLED, position, 0, wait_ms_min=0, wait_ms=0, enter_until_ms=enter_until_ms)
 
 
-def _mark_of(call: tuple[int, int, int]) -> int:
-    return call[1]
+def _called_count(call: TicketCall) -> int:
+    return call.called_count
 
 
-def _told(
-    view: RoomView, phase: TicketPhase, position: int, ahead: int, wait_ms_min: int, wait_ms: int, enter_until_ms: int
+def _status(
+    view: RoomView,
+    phase: TicketPhase,
+    position: int,
+    ahead: int,
+    *,
+    wait_ms_min: int = WAIT_UNKNOWN,
+    wait_ms: int = WAIT_UNKNOWN,
+    enter_until_ms: int = 0,
 ) -> TicketStatus:
-    before = view.tickets - 1 if ahead < 0 else ahead
     return TicketStatus(
         phase,
         position,
         ahead,
         view.tickets,
         view.places_left,
-        _chance(view, before),
+        _chance(view, view.tickets - 1 if ahead == AHEAD_UNKNOWN else ahead),
         wait_ms_min,
-        max(wait_ms, wait_ms_min) if wait_ms >= 0 else wait_ms,
+        wait_ms,
         enter_until_ms,
         view.config.opens_at_ms,
         view.now_ms,
@@ -156,25 +197,21 @@ def _told(
 
 
 def _chance(view: RoomView, ahead: int) -> Chance:
-    """Those in front are the ones to be called before, and the ones who have been called and may still take a place."""
+    """Return the chance of a ticket. Called tickets whose turn has not ended compete for the places, too."""
     if view.places_left == PLACES_LEFT_UNKNOWN:
         return Chance.UNKNOWN
     if view.places_left == 0:
         return Chance.NONE_LEFT
-    in_front = ahead + view.called_count - view.turns_ended
-    if (in_front + 1) * view.config.units_max <= view.places_left:
+    competing = ahead + view.called_count - view.turns_ended
+    if (competing + 1) * view.config.units_max <= view.places_left:
         return Chance.ENOUGH
-    return Chance.LIKELY if in_front < view.places_left else Chance.MAY_NOT_REACH
+    return Chance.LIKELY if competing < view.places_left else Chance.MAY_NOT_REACH
 
 
-def _soonest_ms(view: RoomView, ahead: int) -> int:
-    return ahead * 60_000 // view.per_minute_max
-
-
-def _expected_ms(view: RoomView, ahead: int) -> int:
-    """By the calls of the last ``claim_ms``; at the very beginning, by the pace that the room is set to."""
-    seen_ms = view.now_ms - view.opened_at_ms
-    if seen_ms < _OBSERVED_MS_MIN:
-        return ahead * 60_000 // view.per_minute
+def _expected_wait_ms(view: RoomView, ahead: int) -> int:
+    """Return the wait at the rate of the last ``turn_ms``, or at the present pace soon after the opening."""
+    observed_ms = view.now_ms - view.opened_at_ms
+    if observed_ms < _OBSERVED_MS_MIN:
+        return ahead * _MINUTE_MS // view.per_minute
     called = view.called_count - view.turns_ended
-    return ahead * min(seen_ms, view.config.turn_ms) // called if called else WAIT_UNKNOWN
+    return ahead * min(observed_ms, view.config.turn_ms) // called if called else WAIT_UNKNOWN

@@ -1,7 +1,7 @@
-"""The published record of a room: what anybody needs to work out every position again, and nothing about anybody.
+"""Public transcript of a room, from which anyone can recompute every position. It identifies no applicant.
 
-A record is JSON. It exists from the moment the room is made, with the commitment; at the opening it gets the seed, the
-entropy and the number of tickets; with each window its number; at the close the late seed.
+A transcript is JSON. It exists from the creation of the room, with the commitment. The opening adds the seed, the
+entropy and the number of tickets; each window adds its number; the close adds the closing seed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PROGRESS_TICKETS: Final = 10_000
 
 
 class TranscriptWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A window that has ended: its number, the index of its first ticket, and how many it has."""
+    """A window that has ended: its number, the index of its first ticket, and how many tickets it has."""
 
     window: int
     first: int
@@ -48,7 +48,31 @@ class TranscriptWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RoomTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A room's public record as of ``as_of_ms``. Seeds and entropy are ``""`` until they are revealed."""
+    """Public transcript of a room at one moment.
+
+    Moments are in milliseconds since 1970 (UTC). Seeds and entropy are ``""`` until they are revealed.
+
+    Attributes:
+        format: :data:`FORMAT`.
+        room: Id of the room.
+        office: Id of the office that the room serves.
+        first_day: First day that the room serves.
+        last_day: Last day that the room serves.
+        opens_at_ms: Time at which the room opens.
+        closes_at_ms: Time at which the room closes.
+        window_ms: Length of the windows after the opening, in milliseconds.
+        construction: Number of the permutation's construction.
+        commitment: Hash that commits to both seeds.
+        entropy_source: Public source of entropy, or ``""``.
+        as_of_ms: Time of the transcript.
+        windows: Windows that have ended, in order.
+        entropy: Text from the entropy source.
+        seed: Seed that orders the tickets of window 0.
+        closing_seed: Seed that orders the tickets of later windows.
+
+    Raises:
+        InvalidRequest: A value is out of its range.
+    """
 
     format: str
     room: str
@@ -69,9 +93,9 @@ class RoomTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
-            raise InvalidRequest("format", "not one that is known here", repr(FORMAT))
+            raise InvalidRequest("format", "not supported", repr(FORMAT))
         if self.construction != CONSTRUCTION:
-            raise InvalidRequest("construction", "not one that is known here", str(CONSTRUCTION))
+            raise InvalidRequest("construction", "not supported", str(CONSTRUCTION))
         check_name(self.room, "room")
         check_name(self.office, "office")
         check_integer(self.opens_at_ms, "opens_at_ms", 0, TIME_MS_MAX)
@@ -85,17 +109,21 @@ class RoomTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if getattr(self, name):
                 check_seed(getattr(self, name), name)
         if len(self.windows) > WINDOWS_MAX + 1:
-            raise InvalidRequest("windows", f"{len(self.windows)} of them", f"at most {WINDOWS_MAX + 1}")
+            raise InvalidRequest("windows", f"{len(self.windows)} windows", f"at most {WINDOWS_MAX + 1}")
 
     @property
     def tickets(self) -> int:
-        """The tickets in all windows that have ended."""
+        """Tickets in all windows that have ended."""
         return self.windows[-1].first + self.windows[-1].tickets if self.windows else 0
 
 
 class Verification(msgspec.Struct, frozen=True):
-    """What a verification found: a sentence a finding, none if the record holds; and the tickets whose positions were
-    worked out. ``pending`` says what can not be checked yet.
+    """Result of a verification.
+
+    Attributes:
+        findings: One sentence for each fault of the transcript. Empty if there is none.
+        pending: One sentence for each part that cannot be verified yet.
+        tickets_checked: Tickets whose positions were computed.
     """
 
     findings: tuple[str, ...]
@@ -104,28 +132,33 @@ class Verification(msgspec.Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
-        """Whether the record holds, as far as it goes."""
+        """True if the transcript has no fault. Parts of it may be pending."""
         return not self.findings
 
 
 def transcript_of(room: str, view: RoomView) -> RoomTranscript:
-    """The record of a room as it stands."""
-    terms = view.config
+    """Return the transcript of a room.
+
+    Args:
+        room: Id of the room.
+        view: The room.
+    """
+    config = view.config
     ordered = tickets_ordered(view, view.changed_at_ms)
     ended = [(window, first) for window, first in view.windows if first < ordered]
     ends = [*(first for _, first in ended[1:]), ordered]
     return RoomTranscript(
         FORMAT,
         room,
-        terms.office,
-        datetime.date.fromordinal(terms.first_day),
-        datetime.date.fromordinal(terms.last_day),
-        terms.opens_at_ms,
-        terms.closes_at_ms,
-        terms.window_ms,
+        config.office,
+        datetime.date.fromordinal(config.first_day),
+        datetime.date.fromordinal(config.last_day),
+        config.opens_at_ms,
+        config.closes_at_ms,
+        config.window_ms,
         CONSTRUCTION,
-        terms.commitment,
-        terms.entropy_source,
+        config.commitment,
+        config.entropy_source,
         view.now_ms,
         tuple(TranscriptWindow(window, first, end - first) for (window, first), end in zip(ended, ends, strict=False)),
         view.entropy,
@@ -135,47 +168,36 @@ def transcript_of(room: str, view: RoomView) -> RoomTranscript:
 
 
 def parse_transcript(text: bytes) -> RoomTranscript:
-    """A record from its JSON.
+    """Return the transcript in a JSON document.
 
     Raises:
-        InvalidRequest: it is none; the message says what and where.
+        InvalidRequest: The document is not a transcript. The message names the field.
     """
     try:
         return msgspec.json.decode(text, type=RoomTranscript)
     except msgspec.DecodeError as error:
-        raise InvalidRequest("record", str(error), "the JSON of a room's published record") from error
+        raise InvalidRequest("transcript", str(error), "the JSON of a room's published transcript") from error
 
 
 def verify(
-    record: RoomTranscript, earlier: RoomTranscript | None = None, progress: Callable[[int], None] | None = None
+    transcript: RoomTranscript, earlier: RoomTranscript | None = None, progress: Callable[[int], None] | None = None
 ) -> Verification:
-    """Check that a record fits its commitment, and that its order gives every ticket a position of its own.
+    """Verify that a transcript matches its commitment and gives each ticket one position.
 
     Args:
-        record: the record.
-        earlier: the same room's record from before, best from before it opened. What was fixed then must be so still.
-        progress: told now and then how many tickets have been checked.
+        transcript: The transcript.
+        earlier: An earlier transcript of the same room, preferably from before the opening. Values that were fixed
+            then must be the same.
+        progress: Called after every 10,000 tickets with the number checked so far.
     """
-    findings: list[str] = []
-    pending: list[str] = []
-    if not record.seed:
-        pending.append("the seed has not been revealed: there are no positions yet")
-    elif commitment_of(record.seed) != record.commitment:
-        findings.append("the seed does not match the commitment")
-    if not record.closing_seed:
-        if len(record.windows) > 1 or any(window.window for window in record.windows):
-            pending.append("the closing seed has not been revealed: tickets from after the opening cannot be checked")
-    elif commitment_of(seed_of(record.closing_seed)) != record.commitment:
-        findings.append("the closing seed does not match the commitment")
-    if record.seed and bool(record.entropy) != bool(record.entropy_source):
-        findings.append("there is entropy without a source that was named before, or a source without its entropy")
-    findings += _windows(record)
+    findings, pending = _check_seeds(transcript)
+    findings += _check_windows(transcript)
     if earlier is not None:
-        findings += _differences(record, earlier)
+        findings += _differences(transcript, earlier)
     checked = 0
     if not findings:
-        taken = bytearray(record.tickets)
-        for _, position in iter_positions(record):
+        taken = bytearray(transcript.tickets)
+        for _, position in iter_positions(transcript):
             taken[position] = 1
             checked += 1
             if not checked % _PROGRESS_TICKETS and progress is not None:
@@ -185,36 +207,63 @@ def verify(
     return Verification(tuple(findings), tuple(pending), checked)
 
 
-def iter_positions(record: RoomTranscript) -> Iterator[tuple[int, int]]:
-    """Every ticket whose seed is known: its number and its position, both from 0."""
-    orders = RoomOrder(record.room, record.commitment, record.entropy, record.seed, record.closing_seed)
-    for window in record.windows:
-        permutation = orders.permutation(window.window, window.tickets)
+def iter_positions(transcript: RoomTranscript) -> Iterator[tuple[int, int]]:
+    """Yield the index and the position of each ticket whose seed is known, both from 0."""
+    order = _order_of(transcript)
+    for window in transcript.windows:
+        permutation = order.permutation(window.window, window.tickets)
         if permutation is not None:
             for number in range(window.tickets):
                 yield window.first + number, window.first + permutation.position(number)
 
 
-def position_of(record: RoomTranscript, index: int) -> int | None:
-    """The position of one ticket, from 0; ``None`` if its seed has not been revealed.
+def position_of(transcript: RoomTranscript, index: int) -> int | None:
+    """Return the position of one ticket, from 0, or ``None`` if its seed has not been revealed.
+
+    Args:
+        transcript: The transcript.
+        index: Index of the ticket.
 
     Raises:
-        InvalidRequest: no window of the record has this ticket.
+        InvalidRequest: The ticket is in no window of the transcript.
     """
     check_integer(index, "ticket", 0, TICKETS_MAX)
-    if not any(window.first <= index < window.first + window.tickets for window in record.windows):
+    if not any(window.first <= index < window.first + window.tickets for window in transcript.windows):
         problem = f"number {index} is in none of the windows that have ended"
-        raise InvalidRequest("ticket", problem, f"a number below {record.tickets}")
-    orders = RoomOrder(record.room, record.commitment, record.entropy, record.seed, record.closing_seed)
-    windows = tuple((window.window, window.first) for window in record.windows)
-    return orders.position(windows, record.tickets, index)
+        raise InvalidRequest("ticket", problem, f"a number below {transcript.tickets}")
+    windows = tuple((window.window, window.first) for window in transcript.windows)
+    return _order_of(transcript).position(windows, transcript.tickets, index)
 
 
-def _windows(record: RoomTranscript) -> list[str]:
-    """The windows follow each other without gap or overlap, and each has ended."""
+def _order_of(transcript: RoomTranscript) -> RoomOrder:
+    return RoomOrder(
+        transcript.room, transcript.commitment, transcript.entropy, transcript.seed, transcript.closing_seed
+    )
+
+
+def _check_seeds(transcript: RoomTranscript) -> tuple[list[str], list[str]]:
+    """Return the findings about seeds and entropy, and the parts that are pending until a seed is revealed."""
+    findings: list[str] = []
+    pending: list[str] = []
+    if not transcript.seed:
+        pending.append("the seed has not been revealed: there are no positions yet")
+    elif commitment_of(transcript.seed) != transcript.commitment:
+        findings.append("the seed does not match the commitment")
+    if not transcript.closing_seed:
+        if any(window.window for window in transcript.windows):
+            pending.append("the closing seed has not been revealed: tickets from after the opening cannot be checked")
+    elif commitment_of(seed_of(transcript.closing_seed)) != transcript.commitment:
+        findings.append("the closing seed does not match the commitment")
+    if transcript.seed and bool(transcript.entropy) != bool(transcript.entropy_source):
+        findings.append("the transcript has entropy without a source, or a source without entropy")
+    return findings, pending
+
+
+def _check_windows(transcript: RoomTranscript) -> list[str]:
+    """Return the findings about windows: they must follow each other without a gap or an overlap."""
     findings: list[str] = []
     first, before = 0, -1
-    for window in record.windows:
+    for window in transcript.windows:
         if window.window <= before:
             findings.append(f"window {window.window} comes after window {before}")
         if window.first != first:
@@ -238,18 +287,18 @@ _FIXED: Final = (
 _REVEALED: Final = ("entropy", "seed", "closing_seed")
 
 
-def _differences(record: RoomTranscript, earlier: RoomTranscript) -> list[str]:
-    """What has changed that must not."""
+def _differences(transcript: RoomTranscript, earlier: RoomTranscript) -> list[str]:
+    """Return the findings about values that were fixed in an earlier transcript and differ now."""
     findings = [
-        f"{name} was {getattr(earlier, name)} before, and is {getattr(record, name)} now"
+        f"{name} was {getattr(earlier, name)} before, and is {getattr(transcript, name)} now"
         for name in _FIXED
-        if getattr(earlier, name) != getattr(record, name)
+        if getattr(earlier, name) != getattr(transcript, name)
     ]
     findings += [
-        f"{name} has been changed since it was revealed"
+        f"{name} has changed since it was revealed"
         for name in _REVEALED
-        if getattr(earlier, name) and getattr(earlier, name) != getattr(record, name)
+        if getattr(earlier, name) and getattr(earlier, name) != getattr(transcript, name)
     ]
-    if record.windows[: len(earlier.windows)] != earlier.windows:
-        findings.append("windows that had ended before are others now")
+    if transcript.windows[: len(earlier.windows)] != earlier.windows:
+        findings.append("windows that had ended before have changed")
     return findings
