@@ -55,7 +55,7 @@ def test_no_identity_is_in_it() -> None:
         (RoomTickets(KEYS, "january", RELEASE, "k1"), "another room or release"),
         (RoomTickets(KEYS, "december", OTHER_RELEASE, "k1"), "another room or release"),
         (RoomTickets(TicketKeys("k1", {"k1": b"quite another secret"}), "december", RELEASE, "k1"), "altered"),
-        (RoomTickets(LATER, "december", RELEASE, "k2"), "no ticket under any key"),
+        (RoomTickets(LATER, "december", RELEASE, "k2"), "not signed with a known key"),
     ],
 )
 def test_a_ticket_of_another_room_release_or_key_is_refused(reader: RoomTickets, problem: str) -> None:
@@ -111,7 +111,7 @@ def test_every_altered_character_is_noticed() -> None:
     ],
 )
 def test_another_spelling_is_refused(respell: object) -> None:
-    """Padding, white space, the other alphabet, other types: a ticket has one spelling."""
+    """Padding, white space, the other alphabet, other types: a ticket has canonical spelling."""
     assert callable(respell)
     for index in range(20):
         with pytest.raises(InvalidRequest):
@@ -130,7 +130,7 @@ def test_spare_bits_must_be_zero() -> None:
     respelled = ticket[:-1] + ALPHABET_IN_ORDER[ALPHABET_IN_ORDER.index(ticket[-1]) + 1]
     padding = "=" * (-len(ticket) % 4)
     assert base64.urlsafe_b64decode(respelled + padding) == base64.urlsafe_b64decode(ticket + padding)
-    with pytest.raises(InvalidRequest, match="one spelling"):
+    with pytest.raises(InvalidRequest, match="canonical spelling"):
         room.read(respelled, 0)
 
 

@@ -163,12 +163,12 @@ def test_full_buckets_are_dropped() -> None:
         assert buckets.take((Charge(f"k{one}", limit),), START_MS + one).taken
     assert len(buckets.not_full()) == 1000
     assert len(buckets._by_name) <= 1001
-    assert len(buckets._due) <= 1001
+    assert len(buckets._full_heap) <= 1001
 
 
 def test_no_more_buckets_than_there_is_room_for() -> None:
     """A flood of new keys is made to wait; those who are known go on, and room comes back as buckets fill."""
-    buckets = Buckets(keys_max=3)
+    buckets = Buckets(buckets_max=3)
     slow, fast = per_minute(2), per_second(2)
     for name, limit in (("a", slow), ("b", fast), ("c", slow)):
         assert buckets.take((Charge(name, limit),), START_MS).taken
@@ -178,7 +178,7 @@ def test_no_more_buckets_than_there_is_room_for() -> None:
     assert buckets.take((Charge("d", slow),), START_MS + 999) == TakeOutcome(0, START_MS + 1000)
     assert buckets.take((Charge("d", slow),), START_MS + 1000).taken
     assert sorted(buckets.not_full()) == ["a", "c", "d"]
-    assert Buckets(keys_max=1).take((Charge("a", slow), Charge("b", slow)), START_MS) == TakeOutcome(0, START_MS + 1)
+    assert Buckets(buckets_max=1).take((Charge("a", slow), Charge("b", slow)), START_MS) == TakeOutcome(0, START_MS + 1)
 
 
 def test_reset() -> None:
@@ -188,11 +188,11 @@ def test_reset() -> None:
         assert buckets.take(charge, START_MS).taken
         assert apply(buckets, ResetTokens(("k", "other")), START_MS) == 1
     assert apply(buckets, ResetTokens(("k",)), START_MS) == 0
-    assert len(buckets._due) <= 66
+    assert len(buckets._full_heap) <= 66
     assert apply(buckets, TakeTokens(charge), START_MS) == TakeOutcome()
     assert answer_query(buckets, PeekTokens(charge), START_MS) == (BucketLevel(0, START_MS + 86_400_000),)
     # What resets left in the heap does not count when there is no room: the next moment is that of a bucket.
-    buckets.keys_max = 1
+    buckets.buckets_max = 1
     buckets.take((Charge("k", per_day(1)),), START_MS + 86_400_000)
     assert buckets.take((Charge("n", per_day(1)),), START_MS + 86_400_000) == TakeOutcome(0, START_MS + 2 * 86_400_000)
 

@@ -51,8 +51,8 @@ class AdmissionPass(msgspec.Struct, frozen=True, gc=False):
 class GuardedReserve(msgspec.Struct, frozen=True, gc=False):
     """A reserve that is attempted only if its pass is valid and its charges fit. It returns a :class:`GuardedOutcome`.
 
-    An attempt takes the charges even if its outcome is a refusal. A reservation that is made uses up the pass. A replay of an
-    earlier reserve needs neither.
+    An attempt takes the charges even if its outcome is a refusal. A reservation that is made uses up the pass. A
+    replay of an earlier reserve needs neither.
 
     Attributes:
         reserve: The reserve.

@@ -1,8 +1,10 @@
-"""Policies: who may try for a place. Each looks at a request and says admit, wait or deny, or what the store has to
-decide with the reserve itself: charges on buckets, and a pass to use up.
+"""Policies that decide which callers may try to reserve.
 
-A policy is pure: it is given the time, keeps nothing, and asks nobody. Any object with a ``name`` and a ``judge`` is
-one; those below can be combined with ``chain``.
+A policy looks at a request and decides ``admit``, ``wait`` or ``deny``. It can also return requirements that the store
+decides in one step with the reserve: charges on token buckets, and a pass to use up.
+
+A policy is pure: it gets the time, stores nothing and does no I/O. Any object with a ``name`` and a ``decide`` method
+is a policy. :class:`quota_engine.admission.chain.PolicyChain` combines policies.
 """
 
 from __future__ import annotations
@@ -55,16 +57,27 @@ CALLER_KEY_LENGTH_MAX: Final = 256
 
 
 class DecisionKind(enum.StrEnum):
-    """What a policy decides."""
+    """Kind of a policy's decision."""
 
     ADMIT = "admit"
+    """The caller may try to reserve."""
     WAIT = "wait"
-    """Not now: come again."""
+    """The caller may try again later."""
     DENY = "deny"
+    """The caller may not reserve."""
 
 
 class PolicyDecision(msgspec.Struct, frozen=True, gc=False):
-    """A decision and why: ``reason`` is a word of ``A-Z a-z 0-9 _ -`` that names no person."""
+    """Decision of a policy.
+
+    Attributes:
+        kind: Kind of the decision.
+        reason: A name of the characters ``A-Z a-z 0-9 _ -``. It must not identify a person. ``""`` for ``ADMIT``.
+        retry_after_ms: Time after which to try again, in milliseconds, for ``WAIT``.
+
+    Raises:
+        InvalidRequest: A value is out of its range.
+    """
 
     kind: DecisionKind
     reason: str = ""
@@ -72,12 +85,12 @@ class PolicyDecision(msgspec.Struct, frozen=True, gc=False):
 
     def __post_init__(self) -> None:
         if self.kind is not DecisionKind.ADMIT:
-            check_name(self.reason, "verdict.reason")
-        check_integer(self.retry_after_ms, "verdict.retry_after_ms", 0, DURATION_MS_MAX)
+            check_name(self.reason, "decision.reason")
+        check_integer(self.retry_after_ms, "decision.retry_after_ms", 0, DURATION_MS_MAX)
 
     @property
     def admits(self) -> bool:
-        """Whether it lets the request through."""
+        """True for ``ADMIT``."""
         return self.kind is DecisionKind.ADMIT
 
 
@@ -85,22 +98,31 @@ ADMIT: Final = PolicyDecision(DecisionKind.ADMIT)
 
 
 def wait(reason: str, retry_after_ms: int) -> PolicyDecision:
-    """Come again after as long."""
+    """Return a ``WAIT`` decision.
+
+    Args:
+        reason: Reason of the decision.
+        retry_after_ms: Time after which to try again, in milliseconds.
+    """
     return PolicyDecision(DecisionKind.WAIT, reason, retry_after_ms)
 
 
 def deny(reason: str) -> PolicyDecision:
-    """No."""
+    """Return a ``DENY`` decision."""
     return PolicyDecision(DecisionKind.DENY, reason)
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who calls, as your service knows it; hashed before any policy sees it, and left empty where it is not known.
+    """The caller as the service knows them. All fields are hashed before a policy sees them.
 
-    ``account`` and ``device`` are taken in one spelling (Unicode NFKC, without case and outer spaces), so that another
-    one of the same makes no new bucket. ``network`` is an address, of which the first 24 bits count (IPv6: 64), or a
-    prefix such as ``198.51.100.0/22``. All of them must come from what your service has checked, not from the request's
-    own words: a header that anybody can write is a new key with every call.
+    The service must have verified every field. A header that anyone can write gives a new key with each call.
+
+    Attributes:
+        account: Account, or ``""`` if it is not known. Spellings that differ in Unicode form (NFKC), case or outer
+            spaces are the same account.
+        network: IP address, or a prefix such as ``198.51.100.0/22``. Of an IPv4 address the first 24 bits count, of an
+            IPv6 address the first 64.
+        device: Device, or ``""``. Spellings are treated as those of an account.
     """
 
     account: str = ""
@@ -108,10 +130,10 @@ class Caller(msgspec.Struct, frozen=True):
     device: str = ""
 
     def canonical(self) -> Caller:
-        """The same caller in one spelling.
+        """Return the caller with each field in its canonical spelling.
 
         Raises:
-            InvalidRequest: something is not a usable string, or no network.
+            InvalidRequest: A field is not a usable string, or ``network`` is not a network.
         """
         return Caller(
             _canonical(self.account, "caller.account"),
@@ -131,10 +153,13 @@ def _canonical(value: str, where: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def network_prefix(address: str) -> str:
-    """The network of an address, such as ``203.0.113.0/24``; a prefix stays as it is, in one spelling.
+    """Return the network of an address, such as ``203.0.113.0/24``.
+
+    Args:
+        address: An IPv4 or IPv6 address, or a prefix, which is returned in its canonical spelling.
 
     Raises:
-        InvalidRequest: it is neither.
+        InvalidRequest: It is neither.
     """
     try:
         if "/" in address:
@@ -145,13 +170,23 @@ def network_prefix(address: str) -> str:
     if isinstance(parsed, ipaddress.IPv6Address):
         if parsed.ipv4_mapped is None:
             return str(ipaddress.ip_network((parsed, IPV6_PREFIX_BITS), strict=False))
-        parsed = parsed.ipv4_mapped  # the same machine, seen through a socket for both
+        parsed = parsed.ipv4_mapped  # an IPv4 client of a dual-stack socket
     return str(ipaddress.ip_network((parsed, IPV4_PREFIX_BITS), strict=False))
 
 
 class PolicyRequest(msgspec.Struct, frozen=True):
-    """What a policy sees of a reserve. ``applicants``, ``account``, ``network`` and ``device`` are keyed hashes, the
-    latter three ``""`` if they are not known. ``admission_pass`` is what the caller brought, unchecked, or ``""``.
+    """A reserve as policies see it.
+
+    Attributes:
+        office: Id of the office.
+        day: The day (a date's ordinal).
+        applicants: Keyed hashes of the applicants.
+        choice: Service, session, channel and applicant group that the reserve asks for.
+        account: Keyed hash of the caller's account, or ``""`` if it is not known.
+        network: Keyed hash of the caller's network, or ``""``.
+        device: Keyed hash of the caller's device, or ``""``.
+        admission_pass: Pass that the caller sent, not verified, or ``""``.
+        now_ms: Time of the request, in milliseconds since 1970 (UTC).
     """
 
     office: str
@@ -166,7 +201,7 @@ class PolicyRequest(msgspec.Struct, frozen=True):
 
 
 class DecisionRecord(msgspec.Struct, frozen=True, gc=False):
-    """A verdict, whose it was, and whether it counted (``enforced``) or was in shadow."""
+    """A decision for observers: the policy's name, its decision, and whether it was enforced or in shadow mode."""
 
     policy: str
     decision: PolicyDecision
@@ -174,16 +209,16 @@ class DecisionRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class BucketScope(enum.StrEnum):
-    """Where a bucket is."""
+    """Scope of a policy's buckets."""
 
     STORE = "store"
-    """With the office, for all processes; decided in one step with the reserve."""
+    """The office's buckets in the store, shared by all processes. They are charged in one step with the reserve."""
     PROCESS = "process"
-    """In this process, before the store is asked: it keeps load away."""
+    """Buckets of this process. They are charged before the store is called, and keep load away from it."""
 
 
 class ChargeRequirement(msgspec.Struct, frozen=True, gc=False):
-    """A charge, and the policy that wants it."""
+    """A charge that a policy requires, and the scope of its bucket."""
 
     policy: str
     charge: Charge
@@ -191,17 +226,21 @@ class ChargeRequirement(msgspec.Struct, frozen=True, gc=False):
 
 
 class PassRequirement(msgspec.Struct, frozen=True, gc=False):
-    """A pass to use up, and the policy that wants it."""
+    """A pass that a policy requires to be used up, and the reason that a refusal by the store gives."""
 
     policy: str
     admission_pass: AdmissionPass
     reason: str = "pass_used_or_over"
-    """What a refusal by the store says."""
 
 
 class PolicyResult(msgspec.Struct, frozen=True):
-    """What a policy makes of a request: its verdict; what has to be charged and used up if it is to hold; and what
-    policies in it have found.
+    """Result of a policy for one request.
+
+    Attributes:
+        decision: The decision. It holds only if all requirements are met.
+        charge_requirements: Charges that are required.
+        pass_requirements: Passes that are required.
+        records: Decisions of the policies within the policy, for observers.
     """
 
     decision: PolicyDecision = ADMIT
@@ -211,42 +250,61 @@ class PolicyResult(msgspec.Struct, frozen=True):
 
 
 class Policy(Protocol):
-    """Decides who may try."""
+    """Decides which callers may try to reserve."""
 
     @property
     def name(self) -> str:
-        """An id, for reports and for the names of buckets."""
+        """Id of the policy, for decision records and the names of its buckets."""
         ...
 
     def decide(self, request: PolicyRequest) -> PolicyResult:
-        """What it makes of ``request``. Pure. An error counts as an outage of the policy: see ``Chain``."""
+        """Decide on a request.
+
+        The method must be pure. A :class:`PolicyChain` treats an exception as a failure of the policy, except
+        :class:`InvalidRequest`, which is a fault of the call.
+        """
         ...
 
 
 class LimitKey(enum.StrEnum):
-    """Whose bucket is charged."""
+    """Key by which a policy chooses the bucket to charge."""
 
     IDENTITY = "identity"
-    """Each applicant's."""
+    """Each applicant has a bucket."""
     ACCOUNT = "account"
+    """Each account has a bucket."""
     NETWORK = "network"
+    """Each network has a bucket."""
     DEVICE = "device"
+    """Each device has a bucket."""
     ALL = "all"
-    """One for everybody at the office; one for everybody in the process, if that is where it is."""
+    """All callers share one bucket: that of the office, or in the scope ``PROCESS`` that of the process."""
 
 
 def bucket_name(policy: str, by: str, value: str) -> str:
-    """The name of a bucket: 22 characters, whatever is in ``value``, which must be a keyed hash or no secret."""
+    """Return the name of a bucket: 22 characters of base64url, a BLAKE2b hash of the arguments.
+
+    Args:
+        policy: Name of the policy.
+        by: The :class:`LimitKey`.
+        value: Value of the key. It must be a keyed hash, or not secret.
+    """
     digest = hashlib.blake2b(f"{policy}\n{by}\n{value}".encode(), digest_size=16, person=b"bucket").digest()
     return base64.urlsafe_b64encode(digest)[:22].decode()
 
 
 class TokenBucketPolicy(msgspec.Struct, frozen=True):
-    """Charge a token bucket: one token a call, or with ``per_applicant`` one an applicant (by identity it is one of
-    each applicant's in any case). ``WAIT`` if there are too few, with the time when there will be enough.
+    """Charges token buckets, and decides ``WAIT`` until they have enough tokens.
 
-    If the key is not known, the answer is ``DENY`` with the reason ``no_account`` (or ``no_network``, ``no_device``),
-    because whoever can leave it out would not be limited; ``optional`` lets them through.
+    Attributes:
+        name: Name of the policy.
+        key: Key of the buckets.
+        limit: Limit of each bucket.
+        scope: Scope of the buckets.
+        per_applicant: True to charge one token for each applicant; otherwise one for each call. With the key
+            ``IDENTITY`` each applicant's bucket is always charged one.
+        optional: True to admit callers whose key is not known. By default they are denied with the reason
+            ``no_account``, ``no_network`` or ``no_device``, because leaving the key out would avoid the limit.
     """
 
     name: str
@@ -260,7 +318,7 @@ class TokenBucketPolicy(msgspec.Struct, frozen=True):
         check_name(self.name, "policy.name")
 
     def decide(self, request: PolicyRequest) -> PolicyResult:
-        """See :meth:`Policy.judge`."""
+        """Require the charges. See :meth:`Policy.decide`."""
         if self.key is LimitKey.IDENTITY:
             values: tuple[str, ...] = request.applicants
         elif self.key is LimitKey.ALL:
@@ -272,11 +330,11 @@ class TokenBucketPolicy(msgspec.Struct, frozen=True):
                 LimitKey.DEVICE: request.device,
             }[self.key]
             if not value:
-                return _NOTHING if self.optional else PolicyResult(deny(f"no_{self.key}"))
+                return _NO_REQUIREMENTS if self.optional else PolicyResult(deny(f"no_{self.key}"))
             values = (value,)
         cost = len(request.applicants) if self.per_applicant and self.key is not LimitKey.IDENTITY else 1
         if cost > self.limit.burst:
-            return PolicyResult(deny(f"{self.name[:48]}-party_too_large"))  # it would wait for ever
+            return PolicyResult(deny(f"{self.name[:48]}-party_too_large"))  # a WAIT would never end
         return PolicyResult(
             charge_requirements=tuple(
                 ChargeRequirement(
@@ -288,14 +346,16 @@ class TokenBucketPolicy(msgspec.Struct, frozen=True):
 
 
 class PassRequiredPolicy(msgspec.Struct, frozen=True):
-    """Let only those through who bring a pass, and use it up with the reserve.
+    """Requires an admission pass, which the reserve uses up.
 
-    ``check(text, request)`` says what the pass is, if it is genuine and for this party, office and day, or why not; an
-    :class:`InvalidRequest` of it is a ``DENY`` with the reason ``bad_pass``. :func:`room_pass` makes one for the passes
-    of waiting rooms.
-
-    With ``finds_existing`` the store refuses a request without a pass, after it has looked for an existing reservation.
-    An applicant who lost the pass still finds their reservation. It costs the store one refused reserve.
+    Attributes:
+        name: Name of the policy.
+        check: Called with the pass and the request. Returns the verified pass, or a decision. An
+            :class:`InvalidRequest` denies with the reason ``bad_pass``. :func:`room_pass` makes a policy with a check
+            for passes of waiting rooms.
+        finds_existing: True to let the store refuse a request without a pass, after it has looked for an existing
+            reservation. An applicant who lost the pass still finds their reservation. It costs the store one refused
+            reserve.
     """
 
     name: str
@@ -306,35 +366,38 @@ class PassRequiredPolicy(msgspec.Struct, frozen=True):
         check_name(self.name, "policy.name")
 
     def decide(self, request: PolicyRequest) -> PolicyResult:
-        """See :meth:`Policy.judge`."""
+        """Check the pass and require its use. See :meth:`Policy.decide`."""
         if not request.admission_pass:
             if self.finds_existing:
                 return PolicyResult(pass_requirements=(PassRequirement(self.name, _NO_PASS, "no_pass"),))
             return PolicyResult(deny("no_pass"))
         try:
-            found = self.check(request.admission_pass, request)
+            checked = self.check(request.admission_pass, request)
         except InvalidRequest:
             return PolicyResult(deny("bad_pass"))
-        if isinstance(found, PolicyDecision):
-            return PolicyResult(found)
-        return PolicyResult(pass_requirements=(PassRequirement(self.name, found),))
+        if isinstance(checked, PolicyDecision):
+            return PolicyResult(checked)
+        return PolicyResult(pass_requirements=(PassRequirement(self.name, checked),))
 
 
 def room_pass(keys: TicketKeys, name: str = "room", *, finds_existing: bool = False) -> PassRequiredPolicy:
-    """Let only those through who bring a pass of a waiting room that was signed with one of ``keys``.
+    """Return a policy that requires a pass of a waiting room.
 
-    ``finds_existing``: see :class:`PassRequiredPolicy`.
+    Args:
+        keys: Keys with which the room's passes are signed.
+        name: Name of the policy.
+        finds_existing: See :class:`PassRequiredPolicy`.
     """
 
     def check(text: str, request: PolicyRequest) -> AdmissionPass:
-        found = read_pass(keys, text, request.office, request.day, request.applicants)
-        return AdmissionPass(found.id, found.until_ms)
+        contents = read_pass(keys, text, request.office, request.day, request.applicants)
+        return AdmissionPass(contents.id, contents.until_ms)
 
     return PassRequiredPolicy(name, check, finds_existing)
 
 
 class ConstantPolicy(msgspec.Struct, frozen=True):
-    """The same verdict for everybody: an operator's switch."""
+    """Makes the same decision for every request. Operators use it as a switch."""
 
     name: str
     decision: PolicyDecision
@@ -343,13 +406,20 @@ class ConstantPolicy(msgspec.Struct, frozen=True):
         check_name(self.name, "policy.name")
 
     def decide(self, request: PolicyRequest) -> PolicyResult:
-        """See :meth:`Policy.judge`."""
+        """Return the decision. See :meth:`Policy.decide`."""
         return PolicyResult(self.decision)
 
 
 class ScopedPolicy(msgspec.Struct, frozen=True):
-    """Ask ``policy`` only for some requests, and let the others pass: what is named must match, what is empty matches
-    all. ``days`` is the first and the last day, as ordinals: one release.
+    """Applies a policy to matching requests only, and admits all others. An empty attribute matches every request.
+
+    Attributes:
+        policy: The policy.
+        offices: Ids of offices.
+        services: Names of services.
+        channels: Names of channels.
+        groups: Names of applicant groups.
+        days: First and last day (dates' ordinals).
     """
 
     policy: Policy
@@ -361,11 +431,11 @@ class ScopedPolicy(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """The policy's."""
+        """Name of the policy to which matching requests go."""
         return self.policy.name
 
     def decide(self, request: PolicyRequest) -> PolicyResult:
-        """See :meth:`Policy.judge`."""
+        """Decide on a matching request. See :meth:`Policy.decide`."""
         choice = request.choice
         matches = (
             (not self.offices or request.office in self.offices)
@@ -374,43 +444,45 @@ class ScopedPolicy(msgspec.Struct, frozen=True):
             and (not self.groups or choice.group in self.groups)
             and (self.days is None or self.days[0] <= request.day <= self.days[1])
         )
-        return self.policy.decide(request) if matches else _NOTHING
+        return self.policy.decide(request) if matches else _NO_REQUIREMENTS
 
 
 class ShadowPolicy(msgspec.Struct, frozen=True):
-    """Try a policy out: it is asked, its buckets are charged and its passes used up, and what it would have refused is
-    told to the observer; nobody is refused. Each of its buckets stands for itself, so one that is short does not keep
-    the others from being charged. If it fails, that is told too.
+    """Runs a policy in shadow mode: it is evaluated and recorded, but refuses no request.
+
+    Its buckets are charged and its passes used up. Observers get the decisions that it would have enforced, and its
+    failures. Each of its buckets is charged separately, so an empty bucket does not prevent charges on full ones.
     """
 
     policy: Policy
 
     @property
     def name(self) -> str:
-        """The policy's."""
+        """Name of the policy in shadow mode."""
         return self.policy.name
 
     def decide(self, request: PolicyRequest) -> PolicyResult:
-        """See :meth:`Policy.judge`."""
+        """Admit, with the requirements of the policy in shadow mode. See :meth:`Policy.decide`."""
         try:
-            judged = self.policy.decide(request)
+            result = self.policy.decide(request)
         except Exception:
             return PolicyResult(records=(DecisionRecord(self.name, deny("outage"), enforced=False),))
-        findings = tuple(replace(finding, enforced=False) for finding in judged.records)
-        if not judged.decision.admits and not findings:
-            findings = (DecisionRecord(self.name, judged.decision, enforced=False),)
+        records = tuple(replace(record, enforced=False) for record in result.records)
+        if not result.decision.admits and not records:
+            records = (DecisionRecord(self.name, result.decision, enforced=False),)
         return PolicyResult(
             charge_requirements=tuple(
-                replace(need, charge=replace(need.charge, shadow=True)) for need in judged.charge_requirements
+                replace(required, charge=replace(required.charge, shadow=True))
+                for required in result.charge_requirements
             ),
             pass_requirements=tuple(
-                replace(need, admission_pass=replace(need.admission_pass, shadow=True))
-                for need in judged.pass_requirements
+                replace(required, admission_pass=replace(required.admission_pass, shadow=True))
+                for required in result.pass_requirements
             ),
-            records=findings,
+            records=records,
         )
 
 
-_NOTHING: Final = PolicyResult()
+_NO_REQUIREMENTS: Final = PolicyResult()
 _NO_PASS: Final = AdmissionPass("none", 0)
-"""A pass whose lease was over before anybody could use it: it opens nothing, and finds what is there."""
+"""An expired pass. The store refuses a reserve with it, unless the reserve is a replay."""

@@ -1,19 +1,18 @@
-"""Signed tickets of waiting rooms, and the passes of those who are admitted. Nothing is remembered for either.
+"""Signed tickets and admission passes of waiting rooms. Neither is stored anywhere.
 
-Both are bytes in base64url, signed by keyed BLAKE2b of 128 bits (RFC 7693; a third of the time of an HMAC) under one of
-several keys, whose id they carry: new ones are signed with the active key, and old ones stay good for as long as their
-key is kept. There is exactly one
-spelling of each: what decodes to the same bytes, but is written in another way, is refused. An applicant is bound in
-by a keyed hash, and can not be read out of it.
+Both are bytes in base64url. They carry the id of a key, and a signature under it by keyed BLAKE2b of 128 bits
+(RFC 7693). It takes a third of the time of an HMAC. New ones are signed with the active key. Old ones stay valid as
+long as their key is kept. Each has exactly one spelling: another text that decodes to the same bytes is refused. An
+applicant is bound by a keyed hash, from which the identity cannot be recovered.
 
 =========  ==============================================================================
-a ticket   ``1``, key id, room, release (8 bytes of its commitment), index (4), expires_at_ms (6), applicant (10),
+ticket     ``1``, key id, room, release (8 bytes of its commitment), index (4), expires_at_ms (6), applicant (10),
            signature (16)
-a pass     ``2``, key id, room, release, office, first day (3), last day (3), id (16), until_ms (6), applicant (10),
+pass       ``2``, key id, room, release, office, first day (3), last day (3), id (16), until_ms (6), applicant (10),
            signature (16)
 =========  ==============================================================================
 
-Numbers are big endian; a text has its length in front, in one byte.
+Numbers are big endian. A text is preceded by its length in one byte.
 """
 
 from __future__ import annotations
@@ -35,30 +34,37 @@ from quota_engine.domain.validation import check_name
 KEYS_MAX: Final = 16
 TEXT_LENGTH_MAX: Final = 512
 _TICKET, _PASS = b"\x01", b"\x02"
-_SIGNATURE: Final = 16
-_BINDING: Final = 10
-_RELEASE: Final = 8
-_ID: Final = 16
+_SIGNATURE_LENGTH: Final = 16
+_APPLICANT_LENGTH: Final = 10
+_RELEASE_LENGTH: Final = 8
+_PASS_ID_LENGTH: Final = 16
+_INDEX_LENGTH: Final = 4
+_DAY_LENGTH: Final = 3
+_TIME_LENGTH: Final = 6
 _is_base64url = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 _ALPHABET: Final = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
-_LAST_LETTERS: Final = (_ALPHABET, "", _ALPHABET[::16], _ALPHABET[::4])
-"""What a text may end with, by the rest of its length when divided by 4: there are no texts with a rest of 1."""
+_LAST_CHARACTERS: Final = (_ALPHABET, "", _ALPHABET[::16], _ALPHABET[::4])
+"""Characters with which a text can end, by its length modulo 4. No text has a length of 1 modulo 4."""
 
 
 class TicketKeys:
-    """The secrets that tickets and passes are signed with, by their ids. One of them is active, and signs new ones.
+    """The secrets that sign tickets and passes, by id. The active one signs new tickets and passes.
 
-    To change keys: add the new one everywhere, then make it active, and drop the old one when no room that began with
-    it is open any more (a room's order comes from the key that was active when it was made).
+    To rotate keys, add the new key to all processes, then make it active. Remove the old key when all rooms that were
+    created with it have closed, because a room's seeds are derived from the key that was active at its creation.
     """
 
     __slots__ = ("_derived", "active")
 
     def __init__(self, active: str, secrets: Mapping[str, bytes]) -> None:
-        """``secrets``: 16 to 64 secret bytes by id, at most 16 of them. ``active``: the id of one.
+        """Derive the keys for each use.
+
+        Args:
+            active: Id of the active secret.
+            secrets: 1 to 16 secrets of 16 to 64 bytes, by id.
 
         Raises:
-            InvalidRequest: anything else.
+            InvalidRequest: An argument is out of its range.
         """
         if not isinstance(secrets, Mapping) or not 1 <= len(secrets) <= KEYS_MAX:
             raise InvalidRequest("ticket_keys", "not usable", f"1 to {KEYS_MAX} secrets by their ids")
@@ -71,63 +77,88 @@ class TicketKeys:
         self.active = active
         self._derived = {
             key_id: DerivedKeys(
-                hashlib.blake2b(key=_derived(secret, b"ticket signing"), digest_size=_SIGNATURE),
-                hashlib.blake2b(key=_derived(secret, b"ticket binding"), digest_size=_BINDING),
-                _derived(secret, b"room seeding"),
-                _derived(secret, b"pass ids"),
+                hashlib.blake2b(key=_derive(secret, b"ticket signing"), digest_size=_SIGNATURE_LENGTH),
+                hashlib.blake2b(key=_derive(secret, b"ticket binding"), digest_size=_APPLICANT_LENGTH),
+                _derive(secret, b"room seeding"),
+                _derive(secret, b"pass ids"),
             )
             for key_id, secret in secrets.items()
         }
 
     def derive_closing_seed(self, key_id: str, room: str, nonce: str) -> str:
-        """The late seed, in hex, of the room with this ``nonce`` that began under the key ``key_id``.
+        """Return the closing seed of a room, in hex: HMAC-SHA-256 of the room's id and nonce.
+
+        Args:
+            key_id: Id of the key with which the room was created.
+            room: Id of the room.
+            nonce: Nonce of the room.
 
         Raises:
-            InvalidRequest: the key is not here (any more).
+            InvalidRequest: The key is not known.
         """
         message = f"{room}\n{nonce}\n".encode()
         return hmac.digest(self.derived_keys(key_id).seed_key, message, "sha256").hex()
 
     def derived_keys(self, key_id: str) -> DerivedKeys:
-        """What is derived from one of the secrets.
+        """Return the keys that are derived from a secret.
 
         Raises:
-            InvalidRequest: it is not here (any more).
+            InvalidRequest: The secret is not known.
         """
         derived = self._derived.get(key_id)
         if derived is None:
-            raise InvalidRequest("ticket_keys", "the key that the room began with is not there", f"one of id {key_id}")
+            raise InvalidRequest(
+                "ticket_keys", "the key with which the room was created is missing", f"a key with the id {key_id}"
+            )
         return derived
 
     def sign(self, body: bytes) -> str:
-        """``body`` with its signature under the active key, as text."""
-        return _text_of(body + _signature(self._derived[self.active], body))
+        """Return ``body`` with its signature under the active key, as text."""
+        return _encode(body + _signature(self._derived[self.active], body))
 
-    def verify(self, text: object, kind: bytes, what: str) -> tuple[bytes, int]:
-        """The bytes of a text with a good signature, and where what follows its key id begins.
+    def verify(self, text: object, kind: bytes, where: str) -> tuple[bytes, int]:
+        """Verify the signature of a ticket or pass.
+
+        Args:
+            text: The ticket or pass.
+            kind: The first byte that it must have.
+            where: Name of the text for the error.
+
+        Returns:
+            Its bytes, and the offset behind the key id.
 
         Raises:
-            InvalidRequest: the signature is not good, or the text not of this ``kind`` (its first byte).
+            InvalidRequest: The signature is invalid, or the text is of another kind.
         """
-        raw = _decoded(text, what)
-        key_id, start = _text(raw, 1) if raw[:1] == kind else ("", 0)
+        raw = _decode(text, where)
+        key_id, start = _read_text(raw, 1) if raw[:1] == kind else ("", 0)
         derived = self._derived.get(key_id)
-        if derived is None or len(raw) < start + _SIGNATURE:
-            raise InvalidRequest(what, f"no {what} under any key known here", _expected(what))
-        if not hmac.compare_digest(_signature(derived, raw[:-_SIGNATURE]), raw[-_SIGNATURE:]):
-            raise InvalidRequest(what, "the signature does not fit: it has been altered", _expected(what))
+        if derived is None or len(raw) < start + _SIGNATURE_LENGTH:
+            raise InvalidRequest(where, "not signed with a known key", _expected(where))
+        if not hmac.compare_digest(_signature(derived, raw[:-_SIGNATURE_LENGTH]), raw[-_SIGNATURE_LENGTH:]):
+            raise InvalidRequest(where, "invalid signature: the text has been altered", _expected(where))
         return raw, start
 
     def hash_applicant(self, key_id: str, applicant: str) -> bytes:
-        """What stands for an applicant (a keyed hash) in what is signed under the key ``key_id``."""
+        """Return the hash that binds a ticket or pass to an applicant.
+
+        Args:
+            key_id: Id of the key that signs the ticket or pass.
+            applicant: Keyed hash of the applicant.
+        """
         keyed = self._derived[key_id].applicant_hash.copy()
         keyed.update(applicant.encode())
         return keyed.digest()
 
 
 class DerivedKeys(NamedTuple):
-    """One secret, taken apart for its uses, so that nothing made for one can serve another. The first two are keyed
-    hashes that have read nothing yet, to be copied.
+    """Keys that are derived from one secret, one for each use, so that a value made for one use fits no other.
+
+    Attributes:
+        signature_hash: Keyed hash for signatures, to be copied before use.
+        applicant_hash: Keyed hash for applicants, to be copied before use.
+        seed_key: Key for closing seeds.
+        pass_id_key: Key for ids of passes.
     """
 
     signature_hash: hashlib.blake2b
@@ -136,7 +167,7 @@ class DerivedKeys(NamedTuple):
     pass_id_key: bytes
 
 
-def _derived(secret: bytes, use: bytes) -> bytes:
+def _derive(secret: bytes, use: bytes) -> bytes:
     return hashlib.blake2b(key=secret, digest_size=32, person=use).digest()
 
 
@@ -144,89 +175,118 @@ class RoomTickets:
     """Makes and reads the tickets of one room, and makes its passes."""
 
     def __init__(self, keys: TicketKeys, room: str, commitment: str, key_id: str) -> None:
-        """``commitment``: the room's, in hex. It tells this release from any other of a room of the same name.
-        ``key_id``: the key that the room began with.
+        """Create the tickets of a room.
+
+        Args:
+            keys: The keys.
+            room: Id of the room.
+            commitment: The room's commitment, in hex. It distinguishes releases whose rooms have the same id.
+            key_id: Id of the key with which the room was created.
 
         Raises:
-            InvalidRequest: that key is not here (any more).
+            InvalidRequest: The key is not known.
         """
         check_name(room, "room")
         self._keys = keys
-        self._passing = keys.derived_keys(key_id).pass_id_key
-        self._scope = _sized(room) + bytes.fromhex(commitment)[:_RELEASE]
-        self._before_index = _TICKET + _sized(keys.active) + self._scope
+        self._pass_id_key = keys.derived_keys(key_id).pass_id_key
+        self._scope = _sized(room) + bytes.fromhex(commitment)[:_RELEASE_LENGTH]
+        self._ticket_head = _TICKET + _sized(keys.active) + self._scope
 
     def ticket(self, index: int, applicant: str, expires_at_ms: int) -> str:
-        """The ticket of the applicant (a keyed hash) with the number ``index``."""
+        """Return a signed ticket.
+
+        Args:
+            index: Index of the ticket.
+            applicant: Keyed hash of the applicant.
+            expires_at_ms: Time at which the ticket expires, in milliseconds since 1970 (UTC).
+        """
         keys = self._keys
         body = (
-            self._before_index
-            + index.to_bytes(4, "big")
-            + expires_at_ms.to_bytes(6, "big")
+            self._ticket_head
+            + index.to_bytes(_INDEX_LENGTH, "big")
+            + expires_at_ms.to_bytes(_TIME_LENGTH, "big")
             + keys.hash_applicant(keys.active, applicant)
         )
         return keys.sign(body)
 
     def read(self, ticket: object, now_ms: int, applicant: str = "") -> int:
-        """The index on a ticket of this room. ``applicant``: whose it has to be, if that is to be checked.
+        """Return the index of a ticket.
+
+        Args:
+            ticket: The ticket.
+            now_ms: The store's time, in milliseconds since 1970 (UTC).
+            applicant: Keyed hash of the applicant who must own the ticket. ``""`` accepts any owner.
 
         Raises:
-            InvalidRequest: it is not a ticket of this room and release, in its one spelling, or was altered, has
-                expired, or is another person's.
+            InvalidRequest: The text is not a ticket of this room and release, has been altered or has expired, or
+                belongs to another applicant.
         """
         raw, start = self._keys.verify(ticket, _TICKET, "ticket")
         end = start + len(self._scope)
-        if raw[start:end] != self._scope or len(raw) != end + 4 + 6 + _BINDING + _SIGNATURE:
+        if raw[start:end] != self._scope or len(raw) != end + _TICKET_TAIL_LENGTH:
             raise InvalidRequest("ticket", "of another room or release", "a ticket of this one")
-        if int.from_bytes(raw[end + 4 : end + 10], "big") <= now_ms:
-            raise InvalidRequest("ticket", "it has expired", "one of a room that is not over")
+        expiry = end + _INDEX_LENGTH
+        owner = expiry + _TIME_LENGTH
+        if int.from_bytes(raw[expiry:owner], "big") <= now_ms:
+            raise InvalidRequest("ticket", "it has expired", "a ticket of a room that has not closed")
         if applicant:
-            key_id = _text(raw, 1)[0]
-            bound = self._keys.hash_applicant(key_id, applicant)
-            if not hmac.compare_digest(raw[end + 10 : end + 10 + _BINDING], bound):
-                raise InvalidRequest("ticket", "another person's", "the ticket of whoever asks")
-        return int.from_bytes(raw[end : end + 4], "big")
+            key_id = _read_text(raw, 1)[0]
+            expected = self._keys.hash_applicant(key_id, applicant)
+            if not hmac.compare_digest(raw[owner : owner + _APPLICANT_LENGTH], expected):
+                raise InvalidRequest("ticket", "another person's", "the applicant's own ticket")
+        return int.from_bytes(raw[end:expiry], "big")
 
     def admission_pass(
         self, index: int, applicant: str, office: str, first_day: int, last_day: int, until_ms: int
     ) -> str:
-        """The pass of an admitted ticket: one reservation of the applicant at ``office``, on a day (an ordinal) from
-        ``first_day`` to ``last_day``, until ``until_ms`` by the store's clock. The same arguments give the same pass.
+        """Return the signed pass of a called ticket. The same arguments give the same pass.
+
+        Args:
+            index: Index of the ticket.
+            applicant: Keyed hash of the applicant, who can make one reservation.
+            office: Id of the office.
+            first_day: First day for which the pass is valid (a date's ordinal).
+            last_day: Last day for which the pass is valid (a date's ordinal).
+            until_ms: Time at which the pass expires by the store's clock, in milliseconds since 1970 (UTC).
         """
         keys = self._keys
-        # Of the ticket alone, by the room's first key: whatever is changed meanwhile, a ticket is worth one pass.
-        identity = self._scope + index.to_bytes(4, "big")
+        # The id depends on the ticket and on the room's first key only, so each ticket has one pass for all time.
+        ticket = self._scope + index.to_bytes(_INDEX_LENGTH, "big")
         body = (
             _PASS
             + _sized(keys.active)
             + self._scope
             + _sized(office)
-            + first_day.to_bytes(3, "big")
-            + last_day.to_bytes(3, "big")
-            + hashlib.blake2b(identity, key=self._passing, digest_size=_ID).digest()
-            + until_ms.to_bytes(6, "big")
+            + first_day.to_bytes(_DAY_LENGTH, "big")
+            + last_day.to_bytes(_DAY_LENGTH, "big")
+            + hashlib.blake2b(ticket, key=self._pass_id_key, digest_size=_PASS_ID_LENGTH).digest()
+            + until_ms.to_bytes(_TIME_LENGTH, "big")
             + keys.hash_applicant(keys.active, applicant)
         )
         return keys.sign(body)
 
 
+_TICKET_TAIL_LENGTH: Final = _INDEX_LENGTH + _TIME_LENGTH + _APPLICANT_LENGTH + _SIGNATURE_LENGTH
+"""Bytes of a ticket behind its release."""
+
+
 def read_ticket_number(ticket: object) -> int:
-    """The index on a ticket of any room, as anybody can read it, without a key: nothing says that it is genuine.
+    """Return the index of a ticket of any room, without a key. The signature is not verified.
 
     Raises:
-        InvalidRequest: it has not the form of a ticket.
+        InvalidRequest: The text does not have the form of a ticket.
     """
-    raw = _decoded(ticket, "ticket")
-    _, at = _text(raw, 1)
-    _, at = _text(raw, at)
-    at += _RELEASE
-    if raw[:1] != _TICKET or len(raw) != at + 4 + 6 + _BINDING + _SIGNATURE:
+    raw = _decode(ticket, "ticket")
+    _, at = _read_text(raw, 1)
+    _, at = _read_text(raw, at)
+    at += _RELEASE_LENGTH
+    if raw[:1] != _TICKET or len(raw) != at + _TICKET_TAIL_LENGTH:
         raise InvalidRequest("ticket", "not a ticket", _expected("ticket"))
-    return int.from_bytes(raw[at : at + 4], "big")
+    return int.from_bytes(raw[at : at + _INDEX_LENGTH], "big")
 
 
 class PassContents(NamedTuple):
-    """What the store has to know of a pass: its id, by which it is used up once, and the end of its lease."""
+    """Contents of a pass that the store needs: its id, which can be used once, and the time at which it expires."""
 
     id: str
     until_ms: int
@@ -235,41 +295,49 @@ class PassContents(NamedTuple):
 def read_pass(
     keys: TicketKeys, admission_pass: object, office: str, day: int, applicants: Sequence[str]
 ) -> PassContents:
-    """Check that a pass is genuine, and for this office, day (an ordinal), and one of the applicants (keyed hashes).
+    """Verify a pass and return its contents.
 
-    Whether its lease is over, and whether it has been used, is for the store to say, in the reserve's own script.
+    The store decides whether the pass has expired or been used, in one step with the reserve.
+
+    Args:
+        keys: The keys.
+        admission_pass: The pass.
+        office: Id of the office for which the pass must be valid.
+        day: Day for which the pass must be valid (a date's ordinal).
+        applicants: Keyed hashes of applicants. The pass must belong to one of them.
 
     Raises:
-        InvalidRequest: it is not; the message says which.
+        InvalidRequest: The signature is invalid, or the pass is for another office, other days or another applicant.
     """
     raw, start = keys.verify(admission_pass, _PASS, "admission_pass")
-    key_id, _ = _text(raw, 1)
-    at = _text(raw, start)[1] + _RELEASE
-    bound_office, at = _text(raw, at)
+    key_id, _ = _read_text(raw, 1)
+    at = _read_text(raw, start)[1] + _RELEASE_LENGTH
+    bound_office, at = _read_text(raw, at)
     if bound_office != office:
         raise InvalidRequest("admission_pass", "for another office", "one for this office")
-    first_day, last_day = int.from_bytes(raw[at : at + 3], "big"), int.from_bytes(raw[at + 3 : at + 6], "big")
-    if not first_day <= day <= last_day:
+    last = at + _DAY_LENGTH
+    pass_id = last + _DAY_LENGTH
+    expiry = pass_id + _PASS_ID_LENGTH
+    owner = expiry + _TIME_LENGTH
+    if not int.from_bytes(raw[at:last], "big") <= day <= int.from_bytes(raw[last:pass_id], "big"):
         raise InvalidRequest("admission_pass", "for other days", "one for this day")
-    bound = raw[at + 6 + _ID + 6 : -_SIGNATURE]
-    if not any(hmac.compare_digest(keys.hash_applicant(key_id, one), bound) for one in applicants):
+    bound = raw[owner:-_SIGNATURE_LENGTH]
+    if not any(hmac.compare_digest(keys.hash_applicant(key_id, applicant), bound) for applicant in applicants):
         raise InvalidRequest("admission_pass", "another person's", "the pass of one of the applicants")
-    return PassContents(
-        _text_of(raw[at + 6 : at + 6 + _ID]), int.from_bytes(raw[at + 6 + _ID : at + 6 + _ID + 6], "big")
-    )
+    return PassContents(_encode(raw[pass_id:expiry]), int.from_bytes(raw[expiry:owner], "big"))
 
 
-def _decoded(text: object, what: str) -> bytes:
-    """The bytes of a text in the one spelling that base64url allows for them."""
+def _decode(text: object, where: str) -> bytes:
+    """Return the bytes of a base64url text. Of all spellings of the same bytes, only one is accepted."""
     if not isinstance(text, str) or len(text) > TEXT_LENGTH_MAX or _is_base64url(text) is None:
-        raise InvalidRequest(what, f"not a {what.replace('_', ' ')}", _expected(what))
+        raise InvalidRequest(where, f"not a {where.replace('_', ' ')}", _expected(where))
     rest = len(text) % 4
-    if text[-1] not in _LAST_LETTERS[rest]:  # what it has in bits beyond the last byte must be zero
-        raise InvalidRequest(what, "not in its one spelling", _expected(what))
+    if text[-1] not in _LAST_CHARACTERS[rest]:  # the bits beyond the last byte must be zero
+        raise InvalidRequest(where, "not in its canonical spelling", _expected(where))
     return binascii.a2b_base64(text.replace("-", "+").replace("_", "/") + "=="[: -rest % 4])
 
 
-def _text_of(raw: bytes) -> str:
+def _encode(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
@@ -279,15 +347,15 @@ def _signature(derived: DerivedKeys, body: bytes) -> bytes:
     return keyed.digest()
 
 
-def _expected(what: str) -> str:
-    return f"the {what.replace('_', ' ')} as it was given, unchanged"
+def _expected(where: str) -> str:
+    return f"the {where.replace('_', ' ')} as it was given, unchanged"
 
 
 def _sized(text: str) -> bytes:
     return bytes((len(text),)) + text.encode()
 
 
-def _text(raw: bytes, at: int) -> tuple[str, int]:
-    """A text with its length in front, and where the next thing begins. Past the end there is the empty text."""
+def _read_text(raw: bytes, at: int) -> tuple[str, int]:
+    """Return a text that is preceded by its length, and the offset behind it. Past the end, the text is empty."""
     end = at + 1 + int.from_bytes(raw[at : at + 1], "big")
     return raw[at + 1 : end].decode("ascii", "replace"), end

@@ -1,22 +1,25 @@
-"""Token buckets, exact to the last fraction of a token, in integers only.
+"""Token buckets in integer arithmetic, exact to the fraction of a token.
 
-A bucket holds up to ``burst`` tokens and gets ``amount`` of them back every ``per_ms`` milliseconds, evenly. Here one
-token is cut into ``per_ms`` **ticks**, so that exactly ``amount`` ticks come back each millisecond: nothing is ever
-rounded, whatever the rate. A bucket that is not full is written down as two numbers, the first whole millisecond in
-which it will be full (``full_at_ms``) and by how many ticks it will be full before that (``early``, less than
-``amount``). So what it lacks at ``now_ms`` is ``(full_at_ms - now_ms) * amount - early`` ticks: the generic cell rate
-algorithm (ITU-T I.371, "virtual scheduling"), with its theoretical arrival time in mixed units. A full bucket is not
-written down at all, and time alone fills one: nothing has to come by for that.
+Model. A bucket holds up to ``burst`` tokens and refills evenly, by ``amount`` tokens every ``per_ms`` milliseconds. A
+token is divided into ``per_ms`` **ticks**, so exactly ``amount`` ticks come back each millisecond, and no rate needs
+rounding.
 
-A charge of ``cost`` tokens fits from the first millisecond ``t`` on for which ``(full_at_ms - t) * amount - early +
-cost * per_ms <= burst * per_ms``, which is ``full_at_ms - floor(((burst - cost) * per_ms + early) / amount)``.
+State. A bucket that is not full is stored as two numbers. ``full_at_ms`` is the first whole millisecond in which it is
+full. ``early`` is the number of ticks by which it is full before that (less than ``amount``). At ``now_ms`` it lacks
+``(full_at_ms - now_ms) * amount - early`` ticks. This is the generic cell rate algorithm (ITU-T I.371, "virtual
+scheduling") with a theoretical arrival time in mixed units. A full bucket is not stored, and time alone fills a bucket.
 
-Bounds. With ``amount`` and ``per_ms`` in lowest terms, :class:`Limit` sees to ``burst * per_ms <= 2**52`` and ``amount
-<= 10**9``. What a bucket lacks, also with a charge that fits, is at most ``burst * per_ms`` ticks; so no number is
-above ``2**52 + 10**9``, every integer up to ``2**53`` is a double, and Lua computes the same. What is divided is an
-integer ``a <= 2**52 + 10**9`` by ``b = amount``, rounded down. A double's quotient has the right floor: if ``q`` is
-the next integer above ``a / b``, it is at least ``1 / b`` away, while doubles just below ``q`` are at most ``q /
-2**53`` apart, and ``q * b <= a + b < 2**53``; so the quotient is not rounded up to ``q``.
+Charge. A charge of ``cost`` tokens fits from the first millisecond ``t`` for which
+``(full_at_ms - t) * amount - early + cost * per_ms <= burst * per_ms``. This is
+``full_at_ms - floor(((burst - cost) * per_ms + early) / amount)``.
+
+Bounds. With ``amount`` and ``per_ms`` in lowest terms, :class:`Limit` ensures ``burst * per_ms <= 2**52`` and
+``amount <= 10**9``. A bucket lacks at most ``burst * per_ms`` ticks, also after a charge that fits. So no number is
+above ``2**52 + 10**9``. Doubles represent every integer up to ``2**53``, and Lua computes the same results.
+
+Division. Each dividend is an integer ``a <= 2**52 + 10**9``, and each divisor is ``b = amount``. The floor of the
+double ``a / b`` is right. If ``q`` is the next integer above ``a / b``, it is at least ``1 / b`` away. Doubles just
+below ``q`` are at most ``q / 2**53`` apart, and ``q * b <= a + b < 2**53``, so the quotient is not rounded up to ``q``.
 """
 
 from __future__ import annotations
@@ -56,19 +59,25 @@ AMOUNT_MAX: Final = 10**9
 PER_MS_MAX: Final = 366 * 86_400_000
 CAPACITY_TICKS_MAX: Final = 2**52
 CHARGES_MAX: Final = 256
-"""The most buckets that one step can charge: more than a party of 100 with its account, network and device."""
+"""The most buckets of one step: enough for a party of 100 with its account, network and device."""
 BUCKETS_MAX: Final = 1_000_000
-"""Buckets that are not full in one place; a step that would make more waits until one of them is."""
+"""The most buckets of one ledger that are not full. A step that needs more has to wait until one of them is full."""
 SWEPT_PER_STEP_MAX: Final = 8
+_STALE_ENTRIES_SPARE: Final = 64
 
 
 class Limit(msgspec.Struct, frozen=True, gc=False):
-    """``amount`` tokens come back every ``per_ms`` milliseconds (1 to 366 days), and ``burst`` can be there at once.
+    """Limit of a token bucket.
 
-    It is kept in lowest terms, so limits that mean the same are equal: ``Limit(10, 1000, 5) == Limit(1, 100, 5)``.
+    It is stored in lowest terms, so equivalent limits are equal: ``Limit(10, 1000, 5) == Limit(1, 100, 5)``.
+
+    Attributes:
+        amount: Tokens that come back every ``per_ms`` (1 to 1,000,000,000).
+        per_ms: Period in milliseconds (1 to 366 days).
+        burst: The most tokens that the bucket holds (1 to 1,000,000,000).
 
     Raises:
-        InvalidRequest: a number is out of range, or an empty bucket would take more than 10 years to fill.
+        InvalidRequest: A value is out of its range, or an empty bucket would take more than 10 years to fill.
     """
 
     amount: int
@@ -84,40 +93,44 @@ class Limit(msgspec.Struct, frozen=True, gc=False):
         msgspec.structs.force_setattr(self, "per_ms", self.per_ms // divisor)
         if self.burst * self.per_ms > CAPACITY_TICKS_MAX or self.refill_ms > DURATION_MS_MAX:
             raise InvalidRequest(
-                "limit.burst", "a bucket that takes too long to fill", "a smaller burst, or more often"
+                "limit.burst", "the bucket would take too long to fill", "a smaller burst or a higher rate"
             )
 
     @property
     def refill_ms(self) -> int:
-        """How long an empty bucket takes to be full, in milliseconds, rounded up."""
+        """Time that an empty bucket takes to fill, in milliseconds, rounded up."""
         return -(-self.burst * self.per_ms // self.amount)
 
 
 def per_second(amount: int, burst: int = 0) -> Limit:
-    """So many a second; ``burst`` at once, or ``amount`` if it is 0."""
+    """Return a limit of ``amount`` tokens a second that holds ``burst`` tokens, or ``amount`` if ``burst`` is 0."""
     return Limit(amount, 1000, burst or amount)
 
 
 def per_minute(amount: int, burst: int = 0) -> Limit:
-    """So many a minute; ``burst`` at once, or ``amount`` if it is 0."""
+    """Return a limit of ``amount`` tokens a minute that holds ``burst`` tokens, or ``amount`` if ``burst`` is 0."""
     return Limit(amount, 60_000, burst or amount)
 
 
 def per_hour(amount: int, burst: int = 0) -> Limit:
-    """So many an hour; ``burst`` at once, or ``amount`` if it is 0."""
+    """Return a limit of ``amount`` tokens an hour that holds ``burst`` tokens, or ``amount`` if ``burst`` is 0."""
     return Limit(amount, 3_600_000, burst or amount)
 
 
 def per_day(amount: int, burst: int = 0) -> Limit:
-    """So many in 24 hours; ``burst`` at once, or ``amount`` if it is 0."""
+    """Return a limit of ``amount`` tokens in 24 hours that holds ``burst`` tokens, or ``amount`` if ``burst`` is 0."""
     return Limit(amount, 86_400_000, burst or amount)
 
 
 class Charge(msgspec.Struct, frozen=True, gc=False):
-    """Take ``cost`` tokens from the bucket ``name``, which fills by ``limit``.
+    """A charge of one bucket.
 
-    ``name`` is an id: a keyed hash, if what it stands for came from outside. A charge ``in_shadow`` refuses nobody:
-    what it would have done is told, and the tokens are taken if they are there.
+    Attributes:
+        name: Name of the bucket. A value from outside must be hashed with a key.
+        limit: Limit of the bucket.
+        cost: Tokens to take (1 to ``limit.burst``).
+        shadow: True in shadow mode: the charge never causes a refusal. It is recorded, and tokens are taken if the
+            bucket has enough.
     """
 
     name: str
@@ -127,10 +140,19 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
 
 
 def check_charges(charges: tuple[Charge, ...], where: str = "charges") -> None:
-    """Raise :class:`InvalidRequest` unless there are 1 to 256 well-formed charges, on a bucket each."""
-    if len(charges) == 1:  # the usual case, without the calls
-        one = charges[0]
-        if type(one.name) is str and is_name(one.name) and type(one.cost) is int and 1 <= one.cost <= one.limit.burst:
+    """Reject anything but 1 to 256 valid charges of different buckets.
+
+    Args:
+        charges: The charges.
+        where: Name of the charges for the error.
+
+    Raises:
+        InvalidRequest: There are no or too many charges, one is invalid, or two charge the same bucket.
+    """
+    if len(charges) == 1:  # the usual case, without function calls
+        charge = charges[0]
+        name, cost = charge.name, charge.cost
+        if type(name) is str and is_name(name) and type(cost) is int and 1 <= cost <= charge.limit.burst:
             return
     if not 1 <= len(charges) <= CHARGES_MAX:
         raise InvalidRequest(where, f"{len(charges)} buckets", f"1 to {CHARGES_MAX}")
@@ -142,7 +164,11 @@ def check_charges(charges: tuple[Charge, ...], where: str = "charges") -> None:
 
 
 def check_bucket_names(names: tuple[str, ...]) -> None:
-    """Raise :class:`InvalidRequest` unless there are 1 to 256 names of buckets."""
+    """Reject anything but 1 to 256 valid names of buckets.
+
+    Raises:
+        InvalidRequest: There are no or too many names, or one is invalid.
+    """
     if not 1 <= len(names) <= CHARGES_MAX:
         raise InvalidRequest("names", f"{len(names)} buckets", f"1 to {CHARGES_MAX}")
     for name in names:
@@ -150,26 +176,29 @@ def check_bucket_names(names: tuple[str, ...]) -> None:
 
 
 class TakeTokens(msgspec.Struct, frozen=True, gc=False):
-    """Take from all these buckets, or from none. The answer is a :class:`Taking`."""
+    """Take tokens from all buckets of the charges, or from none. Returns a :class:`TakeOutcome`."""
 
     charges: tuple[Charge, ...]
 
 
 class PeekTokens(msgspec.Struct, frozen=True, gc=False):
-    """Look at these buckets. The answer is a :class:`Level` each."""
+    """Query the levels of buckets. Returns a :class:`BucketLevel` for each charge."""
 
     charges: tuple[Charge, ...]
 
 
 class ResetTokens(msgspec.Struct, frozen=True, gc=False):
-    """Make these buckets full again. The answer is how many of them were not."""
+    """Fill buckets. Returns how many of them were not full."""
 
     names: tuple[str, ...]
 
 
 class TakeOutcome(msgspec.Struct, frozen=True, gc=False):
-    """What came of taking. If tokens were missing nothing was taken: ``refused_by`` is the index of the first charge
-    that was too much (-1: none), and from ``retry_at_ms`` on all of them fit, unless somebody else takes before.
+    """Outcome of taking tokens.
+
+    Attributes:
+        refused_by: Index of the first charge that did not fit, or -1. If one does not fit, nothing is taken.
+        retry_at_ms: Time from which all charges fit if no other charge takes tokens, in milliseconds since 1970 (UTC).
     """
 
     refused_by: int = -1
@@ -177,12 +206,12 @@ class TakeOutcome(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def taken(self) -> bool:
-        """Whether the tokens were there."""
+        """True if the tokens were taken."""
         return self.refused_by < 0
 
 
 class BucketLevel(msgspec.Struct, frozen=True, gc=False):
-    """What is in a bucket: whole tokens, and when it will be full (0: it is)."""
+    """Level of a bucket: its whole tokens, and the time at which it will be full (0: it is full)."""
 
     available: int
     full_at_ms: int
@@ -192,168 +221,209 @@ _TAKEN: Final = TakeOutcome()
 
 
 class Buckets:
-    """The buckets of one place that are not full, and the time of the last step that took from one.
+    """The buckets of one ledger that are not full.
 
-    Time never runs backwards here: an earlier ``now_ms`` counts as that of the last step.
+    Time never runs backwards: a ``now_ms`` before that of the last step counts as the time of that step.
     """
 
-    __slots__ = ("_by_name", "_due", "_orphans", "keys_max", "now_ms")
+    __slots__ = ("_by_name", "_full_heap", "_stale_entries", "buckets_max", "now_ms")
 
-    def __init__(self, keys_max: int = BUCKETS_MAX) -> None:
+    def __init__(self, buckets_max: int = BUCKETS_MAX) -> None:
+        """Create an empty set.
+
+        Args:
+            buckets_max: The most buckets that are not full.
+        """
         self.now_ms = 0
-        self.keys_max = keys_max
+        self.buckets_max = buckets_max
         self._by_name: dict[str, tuple[int, int]] = {}
-        """``(full_at_ms, early)`` by the bucket's name; full ones may still be among them, until they are swept."""
-        self._due: list[tuple[int, str]] = []
-        """A heap with an entry a bucket: when it is full, or was to be before more was taken from it."""
-        self._orphans = 0
-        """How many entries of the heap may be of buckets that were reset."""
+        """``(full_at_ms, early)`` by name. It contains full buckets until they are swept."""
+        self._full_heap: list[tuple[int, str]] = []
+        """One entry for each bucket: a time at which it is full, or was to be full before more was taken from it."""
+        self._stale_entries = 0
+        """Upper bound of the heap's entries whose buckets were reset."""
 
     @classmethod
     def restore(cls, now_ms: int, by_name: dict[str, tuple[int, int]]) -> Buckets:
-        """The buckets that were so at ``now_ms``: ``(full_at_ms, early)`` by name."""
+        """Return buckets in a stored state.
+
+        Args:
+            now_ms: Time of the last step, in milliseconds since 1970 (UTC).
+            by_name: ``(full_at_ms, early)`` by name.
+        """
         buckets = cls()
         buckets.now_ms = now_ms
         buckets._by_name = dict(by_name)
-        buckets._due = [(known[0], name) for name, known in by_name.items()]
-        heapify(buckets._due)
+        buckets._rebuild_heap()
         return buckets
 
     def take(self, charges: tuple[Charge, ...], now_ms: int) -> TakeOutcome:
-        """Take from all these buckets or from none; they must be different ones. A refusal changes nothing."""
+        """Take tokens from all buckets of the charges, or from none. A refusal changes nothing.
+
+        Args:
+            charges: Valid charges of different buckets.
+            now_ms: The time, in milliseconds since 1970 (UTC).
+        """
         if now_ms < self.now_ms:
             now_ms = self.now_ms
         by_name = self._by_name
         refused_by, retry_at_ms, new = -1, 0, 0
         for index, charge in enumerate(charges):
-            known = by_name.get(charge.name)
-            if known is None or known[0] <= now_ms:
+            stored = by_name.get(charge.name)
+            if stored is None or stored[0] <= now_ms:
                 new += 1
             else:
-                ready_at_ms = _ready_at_ms(charge, known)
+                ready_at_ms = _ready_at_ms(charge, stored)
                 if ready_at_ms > now_ms:
                     refused_by = index if refused_by < 0 else refused_by
                     retry_at_ms = max(retry_at_ms, ready_at_ms)
         if refused_by >= 0:
             return TakeOutcome(refused_by, retry_at_ms)
-        if new and len(by_name) + new > self.keys_max:
+        if new and len(by_name) + new > self.buckets_max:
             self._forget_full(now_ms)
-            if len(by_name) + new > self.keys_max:
-                return TakeOutcome(0, now_ms + 1 if not self._due else self._due[0][0])
+            if len(by_name) + new > self.buckets_max:
+                return TakeOutcome(0, self._full_heap[0][0] if self._full_heap else now_ms + 1)
 
         # From here on it must succeed.
         self.now_ms = now_ms
         for charge in charges:
             name, limit = charge.name, charge.limit
             amount = limit.amount
-            known = by_name.get(name)
+            stored = by_name.get(name)
             ticks = charge.cost * limit.per_ms
-            if known is None:
-                heappush(self._due, (now_ms - (-ticks // amount), name))
-            elif known[0] > now_ms:
-                ticks += (known[0] - now_ms) * amount - min(known[1], amount - 1)
+            if stored is None:
+                heappush(self._full_heap, (now_ms - (-ticks // amount), name))
+            elif stored[0] > now_ms:
+                ticks += (stored[0] - now_ms) * amount - min(stored[1], amount - 1)
             full_in_ms = -(-ticks // amount)
             by_name[name] = now_ms + full_in_ms, full_in_ms * amount - ticks
-        if self._due[0][0] <= now_ms:
+        if self._full_heap[0][0] <= now_ms:
             self._sweep(now_ms, SWEPT_PER_STEP_MAX)
         return _TAKEN
 
     def peek(self, charges: tuple[Charge, ...], now_ms: int) -> tuple[BucketLevel, ...]:
-        """What is in the buckets of these charges; their costs do not matter. Changes nothing."""
+        """Return the levels of the buckets of the charges, whose costs do not matter.
+
+        Args:
+            charges: Valid charges.
+            now_ms: The time, in milliseconds since 1970 (UTC).
+        """
         now_ms = max(now_ms, self.now_ms)
         levels: list[BucketLevel] = []
         for charge in charges:
-            known, limit = self._by_name.get(charge.name), charge.limit
-            if known is None or known[0] <= now_ms:
+            stored, limit = self._by_name.get(charge.name), charge.limit
+            if stored is None or stored[0] <= now_ms:
                 levels.append(BucketLevel(limit.burst, 0))
             else:
-                levels.append(BucketLevel(_available(limit, known, now_ms), known[0]))
+                levels.append(BucketLevel(_available(limit, stored, now_ms), stored[0]))
         return tuple(levels)
 
     def reset(self, names: tuple[str, ...], now_ms: int) -> int:
-        """Make these buckets full; how many were not."""
+        """Fill buckets.
+
+        Args:
+            names: Names of the buckets.
+            now_ms: The time, in milliseconds since 1970 (UTC).
+
+        Returns:
+            The number of these buckets that were not full.
+        """
         now_ms = max(now_ms, self.now_ms)
         count = 0
         for name in names:
-            known = self._by_name.get(name)
-            if known is not None and known[0] > now_ms:
+            stored = self._by_name.get(name)
+            if stored is not None and stored[0] > now_ms:
                 del self._by_name[name]
-                self._orphans += 1
+                self._stale_entries += 1
                 count += 1
-        if self._orphans > len(self._by_name) + 64:
-            self._due = [(known[0], name) for name, known in self._by_name.items()]
-            heapify(self._due)
-            self._orphans = 0
+        if self._stale_entries > len(self._by_name) + _STALE_ENTRIES_SPARE:
+            self._rebuild_heap()
+            self._stale_entries = 0
         return count
 
     def put_marker(self, name: str, until_ms: int, now_ms: int) -> None:
-        """Let something that is no bucket stand among them until its time is over; see ``guarded``."""
+        """Store a marker among the buckets until its time has passed. Used passes are markers.
+
+        Args:
+            name: Name of the marker. No bucket may have it.
+            until_ms: Time at which the marker is forgotten, in milliseconds since 1970 (UTC).
+            now_ms: The time, in milliseconds since 1970 (UTC).
+        """
         self.now_ms = max(now_ms, self.now_ms)
         if name not in self._by_name:
-            heappush(self._due, (until_ms, name))
+            heappush(self._full_heap, (until_ms, name))
         self._by_name[name] = until_ms, 0
 
     def has_marker(self, name: str, now_ms: int) -> bool:
-        """Whether it stands there, and its time is not over."""
-        known = self._by_name.get(name)
-        return known is not None and known[0] > max(now_ms, self.now_ms)
+        """Return True if a marker is stored and its time has not passed."""
+        stored = self._by_name.get(name)
+        return stored is not None and stored[0] > max(now_ms, self.now_ms)
 
     def not_full(self) -> dict[str, tuple[int, int]]:
-        """``(full_at_ms, early)`` of the buckets that are not full now, by name."""
-        return {name: known for name, known in sorted(self._by_name.items()) if known[0] > self.now_ms}
+        """Return ``(full_at_ms, early)`` of the buckets that are not full, by name."""
+        return {name: stored for name, stored in sorted(self._by_name.items()) if stored[0] > self.now_ms}
+
+    def _rebuild_heap(self) -> None:
+        self._full_heap = [(stored[0], name) for name, stored in self._by_name.items()]
+        heapify(self._full_heap)
 
     def _sweep(self, now_ms: int, steps_max: int) -> None:
-        """Forget buckets that are full, the first of the heap first."""
-        due, by_name = self._due, self._by_name
+        """Forget full buckets, in the order of the heap."""
+        heap, by_name = self._full_heap, self._by_name
         for _ in range(steps_max):
-            if not due or due[0][0] > now_ms:
+            if not heap or heap[0][0] > now_ms:
                 return
-            name = due[0][1]
-            known = by_name.get(name)
-            if known is not None and known[0] > now_ms:
-                heapreplace(due, (known[0], name))  # more has been taken since it was put there
+            name = heap[0][1]
+            stored = by_name.get(name)
+            if stored is not None and stored[0] > now_ms:
+                heapreplace(heap, (stored[0], name))  # more was taken after the entry was written
             else:
-                heappop(due)
+                heappop(heap)
                 by_name.pop(name, None)
 
     def _forget_full(self, now_ms: int) -> None:
-        """Forget all that are full, and see that the first of the heap is the one that will be first.
+        """Forget all full buckets, and make the first entry of the heap the bucket that will be full first.
 
-        As long as it may take: each entry is put back at most once for each time that something was taken.
+        The time is bounded: each entry is replaced at most once for each time that tokens were taken.
         """
-        self.now_ms = now_ms  # what is forgotten at a time must not be asked for at an earlier one
-        due, by_name = self._due, self._by_name
-        self._sweep(now_ms, 2 * len(due) + 1)
-        while due:
-            at_ms, name = due[0]
-            known = by_name.get(name)
-            if known is None:
-                heappop(due)
-            elif known[0] > at_ms:
-                heapreplace(due, (known[0], name))
+        self.now_ms = now_ms  # a forgotten bucket must not be charged at an earlier time
+        heap, by_name = self._full_heap, self._by_name
+        self._sweep(now_ms, 2 * len(heap) + 1)
+        while heap:
+            at_ms, name = heap[0]
+            stored = by_name.get(name)
+            if stored is None:
+                heappop(heap)
+            elif stored[0] > at_ms:
+                heapreplace(heap, (stored[0], name))
             else:
                 return
 
 
-def _ready_at_ms(charge: Charge, known: tuple[int, int]) -> int:
-    """From when on a bucket that is not full has what the charge asks for, if nobody takes from it before."""
+def _ready_at_ms(charge: Charge, stored: tuple[int, int]) -> int:
+    """Return the time from which a charge fits into a bucket that is not full, if no other charge takes tokens."""
     limit = charge.limit
-    spare = (limit.burst - charge.cost) * limit.per_ms + min(known[1], limit.amount - 1)
-    return known[0] - spare // limit.amount
+    spare = (limit.burst - charge.cost) * limit.per_ms + min(stored[1], limit.amount - 1)
+    return stored[0] - spare // limit.amount
 
 
-def _available(limit: Limit, known: tuple[int, int], now_ms: int) -> int:
-    """Whole tokens in a bucket that is not full."""
-    ahead_ms = min(known[0] - now_ms, limit.refill_ms)  # a moment worked out by another limit may be later
-    lacking = ahead_ms * limit.amount - min(known[1], limit.amount - 1)
+def _available(limit: Limit, stored: tuple[int, int], now_ms: int) -> int:
+    """Return the whole tokens in a bucket that is not full."""
+    full_in_ms = min(stored[0] - now_ms, limit.refill_ms)  # longer if the bucket was charged with another limit
+    lacking = full_in_ms * limit.amount - min(stored[1], limit.amount - 1)
     return max(0, limit.burst * limit.per_ms - lacking) // limit.per_ms
 
 
 def apply(buckets: Buckets, command: TakeTokens | ResetTokens, now_ms: int) -> TakeOutcome | int:
-    """Carry out one command on the buckets of a place at ``now_ms``; the command says what the answer is.
+    """Apply one command to the buckets of a ledger.
+
+    Args:
+        buckets: The buckets. They are changed in place.
+        command: The command. Its class states what is returned.
+        now_ms: The store's time, in milliseconds since 1970 (UTC).
 
     Raises:
-        InvalidRequest: it is not well formed.
+        InvalidRequest: The command is invalid.
     """
     if type(command) is TakeTokens:
         check_charges(command.charges)
@@ -363,12 +433,12 @@ def apply(buckets: Buckets, command: TakeTokens | ResetTokens, now_ms: int) -> T
     return buckets.reset(command.names, now_ms)
 
 
-def answer_query(buckets: Buckets, question: PeekTokens, now_ms: int) -> tuple[BucketLevel, ...]:
-    """Answer a question about the buckets of a place, and change nothing. Raises as :func:`apply` does."""
-    check_charges(question.charges)
-    return buckets.peek(question.charges, now_ms)
+def answer_query(buckets: Buckets, query: PeekTokens, now_ms: int) -> tuple[BucketLevel, ...]:
+    """Return the levels that a query asks for, without a change. Arguments and errors are those of :func:`apply`."""
+    check_charges(query.charges)
+    return buckets.peek(query.charges, now_ms)
 
 
 def describe(buckets: Buckets) -> dict[str, Any]:
-    """All that matters of the buckets, for comparisons."""
+    """Return the state of the buckets as a dictionary, to compare stores."""
     return {"now_ms": buckets.now_ms, "buckets": buckets.not_full()}

@@ -228,7 +228,7 @@ def test_no_room_for_more_buckets() -> None:
     assert small != BUCKETS.text
     script, keys = Script(small, "small"), ("gate", "ticks")
     for seed in range(60):
-        random, store, buckets, now_ms = Random(seed), LuaServer(), Buckets(keys_max=5), START_MS
+        random, store, buckets, now_ms = Random(seed), LuaServer(), Buckets(buckets_max=5), START_MS
         for _ in range(80):
             now_ms += random.choice((0, 1, 50, 400, -300))
             names = random.sample("abcdefghi", random.choice((1, 2, 3)))
