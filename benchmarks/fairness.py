@@ -25,10 +25,16 @@ from typing import Any, Final
 import msgspec
 
 from quota_engine import ManualClock, QuotaEngine
-from quota_engine.simulation.policy_comparison import contest
-from quota_engine.simulation.population_config import Brokers, Enters, Identity, ReRelease, Society
-from quota_engine.simulation.scenario import Policy, Scenario
-from quota_engine.simulation.supply import open_market
+from quota_engine.simulation.policy_comparison import simulate_with_agents
+from quota_engine.simulation.population_config import (
+    BrokerConfig,
+    BrokerEntry,
+    IdentityCheck,
+    PopulationConfig,
+    ReReleasePolicy,
+)
+from quota_engine.simulation.scenario import PolicyName, Scenario
+from quota_engine.simulation.supply import build_supply
 
 PLACES: Final = 100
 HIGH, LOW = 1_000, 50
@@ -41,50 +47,56 @@ class Setting:
     """One setting of the campaign. With ``identities``, brokers come with so many, whatever they expect."""
 
     name: str
-    policy: Policy
+    policy: PolicyName
     people: int = HIGH
-    rerelease: ReRelease | None = None
-    identity: Identity = Identity.WEAK
+    rerelease: ReReleasePolicy | None = None
+    identity: IdentityCheck = IdentityCheck.WEAK
     identities: int = 0
-    bot_share: float = Society().bot_share
+    bot_share: float = PopulationConfig().bot_share
     is_aside: bool = False
     """None of the findings needs it: a quarter of the seeds will do."""
 
     def scenario(self, seed: int) -> Scenario:
         """The scenario of one seed."""
         plain = Scenario()
-        brokers = Brokers(enters=Enters.ALWAYS, identities=self.identities) if self.identities else Brokers()
+        brokers = (
+            BrokerConfig(entry=BrokerEntry.ALWAYS, identities=self.identities) if self.identities else BrokerConfig()
+        )
         return Scenario(
             seed=seed,
             policy=self.policy,
-            rerelease=self.rerelease,
+            re_release=self.rerelease,
             identity=self.identity,
             applicants=self.people,
             sale=msgspec.structs.replace(plain.sale, capacity=PLACES),
-            society=msgspec.structs.replace(plain.society, brokers=brokers, bot_share=self.bot_share),
+            population=msgspec.structs.replace(plain.population, brokers=brokers, bot_share=self.bot_share),
         )
 
 
 SETTINGS: Final = (
-    Setting("immediate", Policy.IMMEDIATE),
-    Setting("immediate, low demand", Policy.IMMEDIATE, people=LOW),
-    Setting("bucket", Policy.BUCKET),
-    Setting("fifo", Policy.FIFO),
-    Setting("shuffle", Policy.SHUFFLE),
-    Setting("draw", Policy.DRAW),
-    Setting("draw, low demand", Policy.DRAW, people=LOW),
-    Setting("draw, given back at once", Policy.DRAW, rerelease=ReRelease.IMMEDIATE),
-    Setting("draw, 250 false identities", Policy.DRAW, identities=FALSE_IDENTITIES),
-    Setting("shuffle, 250 false identities", Policy.SHUFFLE, identities=FALSE_IDENTITIES),
-    Setting("immediate, cooling", Policy.IMMEDIATE, rerelease=ReRelease.COOLING, is_aside=True),
+    Setting("immediate", PolicyName.IMMEDIATE),
+    Setting("immediate, low demand", PolicyName.IMMEDIATE, people=LOW),
+    Setting("bucket", PolicyName.BUCKET),
+    Setting("fifo", PolicyName.FIFO),
+    Setting("shuffle", PolicyName.SHUFFLE),
+    Setting("draw", PolicyName.DRAW),
+    Setting("draw, low demand", PolicyName.DRAW, people=LOW),
+    Setting("draw, given back at once", PolicyName.DRAW, rerelease=ReReleasePolicy.IMMEDIATE),
+    Setting("draw, 250 false identities", PolicyName.DRAW, identities=FALSE_IDENTITIES),
+    Setting("shuffle, 250 false identities", PolicyName.SHUFFLE, identities=FALSE_IDENTITIES),
+    Setting("immediate, cooling", PolicyName.IMMEDIATE, rerelease=ReReleasePolicy.COOLING, is_aside=True),
     Setting(
-        "immediate, cooling, 20 % programs", Policy.IMMEDIATE, rerelease=ReRelease.COOLING, bot_share=0.2, is_aside=True
+        "immediate, cooling, 20 % programs",
+        PolicyName.IMMEDIATE,
+        rerelease=ReReleasePolicy.COOLING,
+        bot_share=0.2,
+        is_aside=True,
     ),
-    Setting("immediate, to the next opening", Policy.IMMEDIATE, rerelease=ReRelease.NEXT_DRAW, is_aside=True),
-    Setting("shuffle, to the next room", Policy.SHUFFLE, rerelease=ReRelease.NEXT_DRAW, is_aside=True),
-    Setting("immediate, verified", Policy.IMMEDIATE, identity=Identity.VERIFIED, is_aside=True),
-    Setting("shuffle, verified", Policy.SHUFFLE, identity=Identity.VERIFIED, is_aside=True),
-    Setting("immediate, low demand, 80 identities", Policy.IMMEDIATE, people=LOW, identities=80, is_aside=True),
+    Setting("immediate, to the next opening", PolicyName.IMMEDIATE, rerelease=ReReleasePolicy.NEXT_DRAW, is_aside=True),
+    Setting("shuffle, to the next room", PolicyName.SHUFFLE, rerelease=ReReleasePolicy.NEXT_DRAW, is_aside=True),
+    Setting("immediate, verified", PolicyName.IMMEDIATE, identity=IdentityCheck.VERIFIED, is_aside=True),
+    Setting("shuffle, verified", PolicyName.SHUFFLE, identity=IdentityCheck.VERIFIED, is_aside=True),
+    Setting("immediate, low demand, 80 identities", PolicyName.IMMEDIATE, people=LOW, identities=80, is_aside=True),
 )
 
 FIGURES: Final[Mapping[str, Callable[[dict[str, Any]], float]]] = {
@@ -131,7 +143,7 @@ Measured = Mapping[str, Mapping[str, Figure]]
 def measure(setting: Setting, seeds: Sequence[int]) -> dict[str, Figure]:
     """Run one setting for all seeds. Raises ``AssertionError`` if the engine's audit finds anything."""
     values: dict[str, list[float]] = {name: [] for name in FIGURES}
-    market = open_market(setting.scenario(0), "campaign")
+    market = build_supply(setting.scenario(0), "campaign")
     for seed in seeds:
         scenario = setting.scenario(seed)
         numbers = itertools.count(1)
@@ -141,7 +153,7 @@ def measure(setting: Setting, seeds: Sequence[int]) -> dict[str, Figure]:
                 identity_key=b"campaign" * 4, clock=clock, id_factory=lambda: f"{name}-{next(numbers)}"
             )
 
-        opened = contest(scenario, market, open_engine)
+        opened = simulate_with_agents(scenario, market, open_engine)
         assert not opened.findings, (setting.name, seed, opened.findings)
         figures = opened.as_dict()
         for name, take in FIGURES.items():

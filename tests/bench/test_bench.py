@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from quota_engine.bench.compare import compare
+from quota_engine.bench.compare import compare_results
 from quota_engine.bench.report import html_report
-from quota_engine.bench.workload import Place
+from quota_engine.bench.workload import Workload
 from quota_engine.cli import main
 from tests.support.bench_results import case_with, result_with
 from tests.support.paths import DOCS
@@ -126,7 +126,7 @@ def test_a_report_of_little(rounds: tuple[float, ...]) -> None:
     """One case, no yardsticks, names that are markup, and a comparison that finds something."""
     new = result_with(case_with(rounds, backend="my<store>://a&b", histogram_us=[(1.0, 1)]))
     old = result_with(case_with([each * 2 + 10 for each in rounds], backend="my<store>://a&b"), cores=1)
-    text = html_report(new, compare(old, new))
+    text = html_report(new, compare_results(old, new))
     assert "my&lt;store&gt;://a&amp;b" in text
     assert "Slower than in the earlier run" in text
     assert "cores: 1, now 4" in text
@@ -160,14 +160,14 @@ def test_it_removes_its_keys_after_an_error_too(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Wrong answers are exit code 1, whatever their speed; nothing stays of them either."""
-    looked = Place.check
+    looked = Workload.check
 
-    def check(self: Place, *arguments: Any) -> None:
+    def check(self: Workload, *arguments: Any) -> None:
         assert server.ask("DBSIZE") > 1
         self._done[0] += 1
         looked(self, *arguments)
 
-    monkeypatch.setattr(Place, "check", check)
+    monkeypatch.setattr(Workload, "check", check)
     words = ["--backend", server.url, "--case", "reserve", "--reservations", "9"]
     assert main.main(["bench", "--quick", *words]) == 1
     assert "expected 10" in capsys.readouterr().err.replace("101", "10")

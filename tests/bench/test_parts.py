@@ -9,33 +9,41 @@ import pytest
 
 from quota_engine.bench.formatting import microseconds, percent, times
 from quota_engine.bench.host_info import cores_apart, pinned
-from quota_engine.bench.load_drivers import alone, in_threads
-from quota_engine.bench.plan import QUICK, STANDARD, Kind, Settings, Subject, engine_measures, order_of
-from quota_engine.bench.results import histogram_of
-from quota_engine.bench.target_url import is_loopback, target_of
+from quota_engine.bench.load_drivers import run_single, run_threads
+from quota_engine.bench.plan import (
+    QUICK,
+    STANDARD,
+    BackendKind,
+    BenchSettings,
+    Implementation,
+    cases_with_yardsticks,
+    engine_cases,
+)
+from quota_engine.bench.results import quarter_octave_buckets
+from quota_engine.bench.target_url import is_loopback, parse_target
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.reporting.statistics import Histogram
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", list(BackendKind))
 @pytest.mark.parametrize("settings", [STANDARD, QUICK])
-def test_names_tell_cases_apart(settings: Settings, kind: Kind) -> None:
+def test_names_tell_cases_apart(settings: BenchSettings, kind: BackendKind) -> None:
     """Name and concurrency are those of one case only: comparisons go by them."""
-    measures = order_of(engine_measures(settings, kind), kind)
+    measures = cases_with_yardsticks(engine_cases(settings, kind), kind)
     assert len({(one.name, one.concurrency) for one in measures}) == len(measures) > 5
 
 
 @pytest.mark.parametrize(
     ("kind", "subjects"),
     [
-        (Kind.MEMORY, {Subject.ENGINE, Subject.DICT}),
-        (Kind.REDIS, {Subject.ENGINE, Subject.LIMIT, Subject.BY_HAND, Subject.DICT}),
-        (Kind.OTHER, {Subject.ENGINE}),
+        (BackendKind.MEMORY, {Implementation.ENGINE, Implementation.DICT}),
+        (BackendKind.REDIS, {Implementation.ENGINE, Implementation.LIMIT, Implementation.BY_HAND, Implementation.DICT}),
+        (BackendKind.OTHER, {Implementation.ENGINE}),
     ],
 )
-def test_each_kind_of_backend_has_its_yardsticks(kind: Kind, subjects: set[Subject]) -> None:
+def test_each_kind_of_backend_has_its_yardsticks(kind: BackendKind, subjects: set[Implementation]) -> None:
     """A store that is not known is measured all the same."""
-    assert {one.subject for one in order_of(engine_measures(STANDARD, kind), kind)} == subjects
+    assert {one.implementation for one in cases_with_yardsticks(engine_cases(STANDARD, kind), kind)} == subjects
 
 
 @pytest.mark.parametrize(
@@ -58,7 +66,7 @@ def test_each_kind_of_backend_has_its_yardsticks(kind: Kind, subjects: set[Subje
 )
 def test_whose_store_it_is(url: str, label: str, hosts: tuple[str, ...] | None, foreign: tuple[str, ...]) -> None:
     """No password is shown, and no other machine is loaded by mistake."""
-    target = target_of(url)
+    target = parse_target(url)
     assert target.label == label
     assert hosts is None or target.hosts == hosts
     assert target.foreign_hosts == foreign
@@ -67,7 +75,7 @@ def test_whose_store_it_is(url: str, label: str, hosts: tuple[str, ...] | None, 
 def test_a_shared_store_gets_a_namespace_of_its_own() -> None:
     """In place of the one in the URL, and each time another one; redis-py is not told about the engine's options."""
     url = "redis://localhost:1/0?namespace=live&timeout_ms=9&socket_keepalive=yes"
-    one, other = target_of(url), target_of(url)
+    one, other = parse_target(url), parse_target(url)
     assert one.namespace.startswith("bench-")
     assert one.namespace != other.namespace
     assert one.url == f"redis://localhost:1/0?namespace={one.namespace}&timeout_ms=9&socket_keepalive=yes"
@@ -78,7 +86,7 @@ def test_a_shared_store_gets_a_namespace_of_its_own() -> None:
 def test_what_is_no_url_is_refused(url: str) -> None:
     """With an error of the library."""
     with pytest.raises(InvalidRequest):
-        target_of(url)
+        parse_target(url)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +131,8 @@ def test_pinning_ends() -> None:
 def test_every_item_is_worked_off_once() -> None:
     """By one caller and by several; one time in ``every`` is noted."""
     done: list[int] = []
-    assert len(alone(done.append, range(100), 16).latencies_ns) == 7
-    sample = in_threads(done.append, range(100, 200), 4)
+    assert len(run_single(done.append, range(100), 16).latencies_ns) == 7
+    sample = run_threads(done.append, range(100, 200), 4)
     assert sorted(done) == list(range(200))
     assert len(sample.latencies_ns) == 100
     assert sample.took_s > 0
@@ -137,7 +145,7 @@ def test_an_error_in_a_thread_comes_out() -> None:
         raise ValueError(item)
 
     with pytest.raises(ValueError):
-        in_threads(fail, range(10), 3)
+        run_threads(fail, range(10), 3)
 
 
 def test_histograms_get_coarse_and_lose_nothing() -> None:
@@ -145,11 +153,11 @@ def test_histograms_get_coarse_and_lose_nothing() -> None:
     histogram = Histogram()
     for value in (0, 1, 500, 1000, 1024, 1025, 70_000):
         histogram.record(value)
-    buckets = list(histogram_of(histogram))
+    buckets = list(quarter_octave_buckets(histogram))
     assert sum(count for _, count in buckets) == 7
     ends = [end for end, _ in buckets]
     assert all(abs(after / before - 2**0.25) < 1e-9 for before, after in itertools.pairwise(ends))
-    assert list(histogram_of(Histogram())) == []
+    assert list(quarter_octave_buckets(Histogram())) == []
 
 
 def test_figures_in_words() -> None:

@@ -13,10 +13,10 @@ import msgspec
 import pytest
 
 from quota_engine.cli import main
-from quota_engine.simulation.policy_comparison import Comparison
+from quota_engine.simulation.policy_comparison import PolicyComparison
 from quota_engine.simulation.reports.policy_comparison import html_report, picture
-from quota_engine.simulation.scenario import Policy
-from tests.support.simulated_openings import compare_policies, scenario_with
+from quota_engine.simulation.scenario import PolicyName
+from tests.support.simulated_openings import compare_in_memory, scenario_with
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _SMALL = ("--applicants", "150", "--capacity", "15")
@@ -58,10 +58,10 @@ def test_a_comparison_has_every_policy_with_the_same_people(capsys: pytest.Captu
 
 
 def test_one_policy_has_its_figures_at_the_top(capsys: pytest.CaptureFixture[str]) -> None:
-    figures = _json(capsys, "--policy", "shuffle", "--rerelease", "cooling", "--identity", "verified", *_SMALL)
-    assert {name: figures[name] for name in ("policy", "rerelease", "identity", "capacity")} == {
+    figures = _json(capsys, "--policy", "shuffle", "--re-release", "cooling", "--identity", "verified", *_SMALL)
+    assert {name: figures[name] for name in ("policy", "re_release", "identity", "capacity")} == {
         "policy": "shuffle",
-        "rerelease": "cooling",
+        "re_release": "cooling",
         "identity": "verified",
         "capacity": 15,
     }
@@ -78,10 +78,10 @@ def test_a_scenario_of_another_policy_brings_the_agents(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "draw.toml"
-    text = 'policy = "draw"\nrerelease = "immediate"\napplicants = 100\n[society.brokers]\nenters = "never"\n'
+    text = 'policy = "draw"\nre_release = "immediate"\napplicants = 100\n[population.brokers]\nentry = "never"\n'
     file.write_text(text, "utf-8")
     figures = _json(capsys, "--scenario", str(file))
-    assert (figures["policy"], figures["rerelease"], figures["broker_identities"]) == ("draw", "immediate", 0)
+    assert (figures["policy"], figures["re_release"], figures["broker_identities"]) == ("draw", "immediate", 0)
 
 
 def test_two_runs_give_the_same_bytes(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +131,7 @@ def test_tables_fit_80_columns_and_have_no_colour_codes(
         (["--compare", "--policy", "draw"], "--policy: given together with agents"),
         (["--compare", "--backend", "redis://127.0.0.1:1/"], "--backend: given together with agents"),
         (["--policy", "first"], "first"),
-        (["--rerelease", "never"], "never"),
+        (["--re-release", "never"], "never"),
         (["--identity", "strong"], "strong"),
         (["--policy", "draw", "--offices", "126"], "at most the 125 that sell places"),
     ],
@@ -149,15 +149,15 @@ def test_what_does_not_go_together_is_exit_code_2(
 
 
 @pytest.fixture(scope="module")
-def comparison() -> Comparison:
-    return compare_policies(scenario_with(200, sale={"capacity": 20}))
+def comparison() -> PolicyComparison:
+    return compare_in_memory(scenario_with(200, sale={"capacity": 20}))
 
 
 def _tree(text: str) -> ET.Element:
     return ET.fromstring(text.removeprefix("<!DOCTYPE html>\n"))  # noqa: S314 - our own text
 
 
-def test_the_report_is_one_well_formed_file_that_loads_nothing(comparison: Comparison) -> None:
+def test_the_report_is_one_well_formed_file_that_loads_nothing(comparison: PolicyComparison) -> None:
     for text in (html_report(comparison), picture(comparison)):
         tree = _tree(text)
         assert set(re.findall(r"https?://[^\s\"'<]*", text)) == {"http://www.w3.org/2000/svg"}
@@ -174,28 +174,28 @@ def test_the_report_is_one_well_formed_file_that_loads_nothing(comparison: Compa
             assert description.text
 
 
-def test_every_bar_is_as_long_as_the_others(comparison: Comparison) -> None:
+def test_every_bar_is_as_long_as_the_others(comparison: PolicyComparison) -> None:
     tree = _tree(picture(comparison))
     ends: dict[str, float] = {}
     for part in tree.findall(f"{_SVG}rect"):
         if part.get("height") == "28":
             row, end = part.get("y") or "", float(part.get("x") or 0) + float(part.get("width") or 0)
             ends[row] = max(ends.get(row, 0), end)
-    assert len(ends) == 1 + len(Policy)
+    assert len(ends) == 1 + len(PolicyName)
     assert max(ends.values()) - min(ends.values()) <= 1.5
     assert max(ends.values()) <= 760
 
 
-def test_the_report_tells_what_the_audit_found(comparison: Comparison) -> None:
-    first, *others = comparison.policies
+def test_the_report_tells_what_the_audit_found(comparison: PolicyComparison) -> None:
+    first, *others = comparison.runs
     bad = dataclasses.replace(first, findings=("7 places were confirmed <above> capacity",))
-    text = html_report(dataclasses.replace(comparison, policies=(bad, *others)))
+    text = html_report(dataclasses.replace(comparison, runs=(bad, *others)))
     assert "immediate: 7 places were confirmed &lt;above&gt; capacity" in text
     _tree(text)
 
 
 def test_a_report_of_next_to_nothing_is_well_formed() -> None:
     scenario = msgspec.structs.replace(scenario_with(1, sale={"capacity": 1}), title="<b>&</b>")
-    comparison = compare_policies(scenario)
+    comparison = compare_in_memory(scenario)
     _tree(html_report(comparison))
     _tree(picture(comparison))

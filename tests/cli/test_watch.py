@@ -22,7 +22,7 @@ from quota_engine import ManualClock, QuotaEngine, load_catalog
 from quota_engine.catalog import day_terms
 from quota_engine.cli import watch
 from quota_engine.cli.main import main
-from quota_engine.cli.watch_sources import Look, Subject, WatchedStore
+from quota_engine.cli.watch_sources import StoreSource, WatchSelection, WatchSnapshot
 from quota_engine.domain.audit_summary import AuditSummary
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.waiting_room.releases import room_id
@@ -153,8 +153,8 @@ class Evening:
         self.room.create("surabaya", DAY, opens_at=self.opens_at_ms, settings=RoomSettings(per_minute_max=600))
         for number in range(2_000):
             assert self.room.join(f"{number:016}").ok
-        subject = Subject((), (), (), (DAY.toordinal(),))
-        self.watched = WatchedStore(self.engine._backend, subject, self.clock.now_ms)
+        subject = WatchSelection((), (), (), (DAY.toordinal(),))
+        self.watched = StoreSource(self.engine._backend, subject, self.clock.now_ms)
         self.auditor = watch._Auditor(self.watched, 300)
 
     def run(self, seconds: int) -> None:
@@ -162,7 +162,7 @@ class Evening:
             self.clock.advance_ms(1_000)
             self.room.view()
 
-    def shown(self, look: Look | None, problem: str = "") -> str:
+    def shown(self, look: WatchSnapshot | None, problem: str = "") -> str:
         output = io.StringIO()
         Console(file=output, width=80).print(watch._content(look, self.auditor, problem))
         assert all(len(line) <= 80 for line in output.getvalue().splitlines())
@@ -173,7 +173,7 @@ def test_a_release_that_runs_is_found_without_being_named() -> None:
     """By its office and the moment at which its days open; with rate and wait."""
     evening = Evening()
     evening.run(70)
-    look = evening.watched.look()
+    look = evening.watched.take_snapshot()
     (room,) = look.offices[0].rooms
     assert room.called > 50
     out = evening.shown(look)
@@ -182,13 +182,13 @@ def test_a_release_that_runs_is_found_without_being_named() -> None:
     assert f"tickets 2,000   waiting {room.waiting:,}   called {room.called:,}" in out
     assert f"rate {room.rate_per_minute:,}/min   set to {room.per_minute:,}/min (between 60 and 600)" in out
     evening.clock.advance_ms(7_200_000)
-    assert f"room {room.room}  is over since " in evening.shown(evening.watched.look())
+    assert f"room {room.room}  is over since " in evening.shown(evening.watched.take_snapshot())
 
 
 def test_the_verdict_on_the_screen() -> None:
     """Findings are listed, as far as they fit; a failed audit says so."""
     evening = Evening()
-    look = evening.watched.look()
+    look = evening.watched.take_snapshot()
     evening.auditor.verdict = AuditSummary(evening.clock.now_ms(), 1, tuple(f"finding {number}" for number in range(7)))
     out = evening.shown(look)
     assert "7 findings" in out
@@ -204,7 +204,7 @@ def test_on_light_and_on_dark_terminals() -> None:
     evening.auditor.verdict = AuditSummary(evening.clock.now_ms(), 1, ("a finding",))
     evening.engine.set_capacity("surabaya", DAY, "online", 0)
     output = io.StringIO()
-    content = watch._content(evening.watched.look(), evening.auditor, "the store does not answer")
+    content = watch._content(evening.watched.take_snapshot(), evening.auditor, "the store does not answer")
     Console(file=output, width=80, force_terminal=True, color_system="standard").print(content)
     codes = {code for found in re.findall(r"\x1b\[([0-9;]*)m", output.getvalue()) for code in found.split(";")}
     assert codes == {"0", "1", "2", "31"}
@@ -214,16 +214,20 @@ def test_on_light_and_on_dark_terminals() -> None:
 def test_the_store_goes_away_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was seen last stays on the screen, under a line that says so."""
     evening = Evening()
-    looks: list[Any] = [evening.watched.look(), BackendUnavailable("nobody answers"), evening.watched.look()]
+    looks: list[Any] = [
+        evening.watched.take_snapshot(),
+        BackendUnavailable("nobody answers"),
+        evening.watched.take_snapshot(),
+    ]
 
     class Watched:
         noun = "store"
 
-        def look(self) -> Look:
+        def take_snapshot(self) -> WatchSnapshot:
             found = looks.pop(0)
             if isinstance(found, Exception):
                 raise found
-            assert isinstance(found, Look)
+            assert isinstance(found, WatchSnapshot)
             return found
 
         def audit(self) -> AuditSummary:

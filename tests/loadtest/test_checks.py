@@ -12,7 +12,7 @@ from quota_engine.draws.files import applications_of_lines, capacities_of_json, 
 from quota_engine.loadtest.checks import TargetState, check_draw, check_limits, check_observations, check_target_state
 from quota_engine.loadtest.draw_run import DrawRunResult
 from quota_engine.loadtest.observations import ApplicationReceipt, BookedPlace, Observations
-from quota_engine.simulation.scenario import Limits
+from quota_engine.simulation.scenario import LoadTestLimits
 from tests.support.loadtest_samples import QUOTAS, books_of, event, place, small_market, small_plan
 from tests.support.paths import DOCS
 
@@ -119,14 +119,16 @@ def test_limits_are_measured() -> None:
     books.metrics.requests = 100
     books.metrics.errors, books.metrics.overloaded = 1, 10
     books.metrics.answer_us.record(2_000_000)
-    strict = Limits(p99_ms_max=1, max_ms_max=1, error_ratio_max=0, come_back_ratio_max=0.05, sold_out_s_max=1)
+    strict = LoadTestLimits(p99_ms_max=1, max_ms_max=1, error_ratio_max=0, come_back_ratio_max=0.05, sold_out_s_max=1)
     found = check_limits(strict, books, people=10, capacity=5)
     assert [limit.name for limit in found if not limit.kept] == [
         "p99_ms_max", "max_ms_max", "error_ratio_max", "come_back_ratio_max", "sold_out_s_max",
     ]  # fmt: skip
-    mild = Limits(p99_ms_max=5000, max_ms_max=5000, error_ratio_max=0.1, come_back_ratio_max=0.2, sold_out_s_max=1)
+    mild = LoadTestLimits(
+        p99_ms_max=5000, max_ms_max=5000, error_ratio_max=0.1, come_back_ratio_max=0.2, sold_out_s_max=1
+    )
     assert all(limit.kept for limit in check_limits(mild, books, people=5, capacity=5))
-    assert check_limits(Limits(), books, people=10, capacity=5) == []
+    assert check_limits(LoadTestLimits(), books, people=10, capacity=5) == []
 
 
 @pytest.mark.parametrize("shares", [1, 3])
@@ -186,14 +188,14 @@ def receipts_of(drawn: DrawRunResult) -> Observations:
     """Return the receipts of the applicants in the documents' draw."""
     books = books_of()
     for number, one in drawn.applications.items():
-        wishes = [drawn.capacities.preferences[name] for name in one.choices]
+        preferences = [drawn.capacities.preferences[name] for name in one.choices]
         choices = tuple(
             {
-                "office": wish.office,
-                "day": datetime.date.fromordinal(wish.day).isoformat(),
-                "session": wish.choice.session,
+                "office": preference.office,
+                "day": datetime.date.fromordinal(preference.day).isoformat(),
+                "session": preference.choice.session,
             }
-            for wish in wishes
+            for preference in preferences
         )
         books.receipts[number] = ApplicationReceipt(number, number, 1, tuple(reversed(one.applicants)), choices)
     return books

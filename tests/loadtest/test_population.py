@@ -28,7 +28,7 @@ def test_applicants_are_those_of_the_simulation() -> None:
     cast = load_population(plan, scenario, small_market(plan))
     simulated = prepare(scenario, "surabaya").population
     assert cast.population.first_press_us[: len(simulated)] == simulated.first_press_us
-    assert cast.population.wish[: len(simulated)] == simulated.wish
+    assert cast.population.choice[: len(simulated)] == simulated.choice
     roles = {role: cast.roles.count(role) for role in PersonRole}
     assert roles[PersonRole.BOT] == 100
     assert roles[PersonRole.BROKER] == 10

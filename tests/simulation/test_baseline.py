@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from quota_engine.simulation.metrics import Measures
+from quota_engine.simulation.metrics import Metrics
 from tests.support.simulated_openings import run, scenario_with
 
-_CALM: dict[str, Any] = {"crash_share": 0.0, "abandon_share": 0.0, "look_again_share": 0.0}
+_CALM: dict[str, Any] = {"crash_share": 0.0, "abandon_share": 0.0, "retry_share": 0.0}
 _FAST: dict[str, Any] = {"page_s_median": 0.001, "submit_s_median": 0.001, "service_sigma": 0.0}
 
 
-def _old(applicants: int, **parts: dict[str, Any]) -> Measures:
-    old = run(scenario_with(applicants, **parts), baseline=True).old
+def _old(applicants: int, **parts: dict[str, Any]) -> Metrics:
+    old = run(scenario_with(applicants, **parts), baseline=True).baseline
     assert old is not None
     assert old.bookings + old.refused + old.abandoned + old.gave_up == applicants
     assert old.confirmed + old.unsold == old.capacity + old.oversold
@@ -29,13 +29,13 @@ def test_it_oversells_under_load() -> None:
 
 def test_one_worker_never_oversells() -> None:
     """Check and write of one request come before those of the next."""
-    old = _old(600, agents=_CALM, old_application=_FAST | {"workers": 1, "queue_max": 10_000})
+    old = _old(600, agents=_CALM, baseline=_FAST | {"workers": 1, "queue_max": 10_000})
     assert (old.confirmed, old.oversold) == (100, 0)
 
 
 def test_many_workers_oversell_by_the_submits_between_check_and_write() -> None:
     """Forms of the same length come in together: a worker each, and all see the last place free."""
-    old = _old(600, agents=_CALM | {"form_sigma": 0.0}, old_application={"workers": 25, "submit_s_median": 2.0})
+    old = _old(600, agents=_CALM | {"form_sigma": 0.0}, baseline={"workers": 25, "submit_s_median": 2.0})
     assert 0 < old.oversold < 25
 
 
@@ -51,7 +51,7 @@ def test_a_trickle_is_served_well() -> None:
             "late_share": 1.0,
             "late_s_mean": 40_000.0,
         },
-        old_application=_FAST,
+        baseline=_FAST,
     )
     assert (old.confirmed, old.oversold, old.errors, old.logged_out, old.double_booked) == (100, 0, 0, 0, 0)
 
@@ -61,17 +61,17 @@ def test_a_time_out_may_hide_a_booking_and_pressing_again_book_twice() -> None:
     old = _old(
         300,
         agents=_CALM,
-        old_application={"workers": 60, "submit_s_median": 8.0, "client_timeout_s": 6.0, "session_loss_share": 0.0},
+        baseline={"workers": 60, "submit_s_median": 8.0, "client_timeout_s": 6.0, "session_loss_share": 0.0},
     )
     assert old.double_booked > 0
 
 
 def test_sessions_that_end_too_soon_end_in_giving_up() -> None:
-    old = _old(50, agents=_CALM | {"attempts_max": 3}, old_application=_FAST | {"session_s": 1.0})
+    old = _old(50, agents=_CALM | {"attempts_max": 3}, baseline=_FAST | {"session_s": 1.0})
     assert old.gave_up == 50
     assert old.confirmed == 0
 
 
 def test_an_empty_evening_of_more_places_than_applicants() -> None:
-    old = _old(20, agents=_CALM, old_application=_FAST)
+    old = _old(20, agents=_CALM, baseline=_FAST)
     assert (old.confirmed, old.unsold, old.refused) == (20, 80, 0)

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from quota_engine import InvalidRequest, QuotaEngine
-from quota_engine.simulation.metrics import Measures
+from quota_engine.simulation.metrics import Metrics
 from tests.support.simulated_openings import ForgetfulNetwork, LyingEngine, catalog_with_wait_list, run, scenario_with
 
 
-def _check_consistency(measures: Measures) -> None:
+def _check_consistency(measures: Metrics) -> None:
     assert measures.answered + measures.gave_up == measures.applicants
     assert measures.confirmed + measures.unsold == measures.capacity + measures.oversold
     assert measures.final_us.count == measures.applicants
@@ -72,7 +72,12 @@ def test_the_wait_list_gets_what_comes_back(tmp_path: pathlib.Path) -> None:
     result = run(
         scenario_with(
             sale={"catalog": catalog_with_wait_list(tmp_path)},
-            agents={"abandon_share": 0.3, "wait_share": 0.8, "look_again_share": 0.0, "wait_patience_s_mean": 40_000.0},
+            agents={
+                "abandon_share": 0.3,
+                "wait_list_share": 0.8,
+                "retry_share": 0.0,
+                "wait_list_patience_s_mean": 40_000.0,
+            },
         )
     )
     engine = result.engine

@@ -16,11 +16,24 @@ import pytest
 from quota_engine import InvalidRequest, QuotaEngine
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.simulation.agent_metrics import correlation
-from quota_engine.simulation.brokers import Experience, Trial, attempts_before, buys, chance_of
-from quota_engine.simulation.policy_comparison import Opened
-from quota_engine.simulation.population_config import Brokers, Enters, Identity, ReRelease, Rounds, Society
-from quota_engine.simulation.scenario import Policy, Scenario
-from tests.support.simulated_openings import LyingEngine, compare_policies, run_contest, scenario_with
+from quota_engine.simulation.brokers import (
+    MarketHistory,
+    TrialOpening,
+    earlier_failures,
+    expected_chance,
+    prefers_broker,
+)
+from quota_engine.simulation.policy_comparison import AgentResult
+from quota_engine.simulation.population_config import (
+    BrokerConfig,
+    BrokerEntry,
+    IdentityCheck,
+    PopulationConfig,
+    ReReleasePolicy,
+    RoundConfig,
+)
+from quota_engine.simulation.scenario import PolicyName, Scenario
+from tests.support.simulated_openings import LyingEngine, compare_in_memory, run_with_agents, scenario_with
 
 SEEDS = range(8)
 HIGH, LOW = 300, 15
@@ -29,24 +42,24 @@ HIGH, LOW = 300, 15
 
 def _scenario(people: int = HIGH, *, seed: int = 0, brokers: dict[str, Any] | None = None, **keys: Any) -> Scenario:
     scenario = scenario_with(people, sale={"capacity": 30})
-    society = msgspec.structs.replace(scenario.society, brokers=Brokers(**(brokers or {})))
-    return msgspec.structs.replace(scenario, seed=seed, society=society, **keys)
+    config = msgspec.structs.replace(scenario.population, brokers=BrokerConfig(**(brokers or {})))
+    return msgspec.structs.replace(scenario, seed=seed, population=config, **keys)
 
 
 @functools.cache
 def _runs(
-    policy: Policy,
+    policy: PolicyName,
     people: int = HIGH,
-    rerelease: ReRelease | None = None,
-    identity: Identity = Identity.WEAK,
+    re_release: ReReleasePolicy | None = None,
+    identity: IdentityCheck = IdentityCheck.WEAK,
     identities: int = 0,
 ) -> tuple[dict[str, Any], ...]:
     """The figures of one setting for all seeds; with ``identities``, brokers come with so many whatever they expect."""
-    brokers = {"enters": Enters.ALWAYS, "identities": identities} if identities else {}
+    brokers = {"entry": BrokerEntry.ALWAYS, "identities": identities} if identities else {}
     runs = []
     for seed in SEEDS:
-        opened = run_contest(
-            _scenario(people, seed=seed, brokers=brokers, policy=policy, rerelease=rerelease, identity=identity)
+        opened = run_with_agents(
+            _scenario(people, seed=seed, brokers=brokers, policy=policy, re_release=re_release, identity=identity)
         )
         assert opened.findings == ()
         runs.append(opened.as_dict())
@@ -57,8 +70,8 @@ def _mean(runs: tuple[dict[str, Any], ...], key: str) -> float:
     return statistics.fmean(run[key] for run in runs)
 
 
-def _check_consistency(opened: Opened) -> None:
-    figures, measures = opened.as_dict(), opened.measures
+def _check_consistency(opened: AgentResult) -> None:
+    figures, measures = opened.as_dict(), opened.metrics
     assert figures["confirmed"] + figures["unsold"] == figures["capacity"] + figures["oversold"]
     assert figures["attended"] + figures["idle_places"] == figures["capacity"]
     assert figures["idle_places"] == figures["unsold"] + figures["idle_places_of_brokers"]
@@ -73,18 +86,20 @@ def _check_consistency(opened: Opened) -> None:
     assert measures.wait_us.count <= len(measures.people)
 
 
-@pytest.mark.parametrize("rerelease", list(ReRelease))
-@pytest.mark.parametrize("policy", list(Policy))
-def test_every_policy_adds_up_with_every_rule_for_what_is_given_back(policy: Policy, rerelease: ReRelease) -> None:
-    opened = run_contest(_scenario(policy=policy, rerelease=rerelease))
+@pytest.mark.parametrize("re_release", list(ReReleasePolicy))
+@pytest.mark.parametrize("policy", list(PolicyName))
+def test_every_policy_adds_up_with_every_rule_for_what_is_given_back(
+    policy: PolicyName, re_release: ReReleasePolicy
+) -> None:
+    opened = run_with_agents(_scenario(policy=policy, re_release=re_release))
     _check_consistency(opened)
     assert opened.findings == ()
-    assert opened.measures.confirmed >= 27
+    assert opened.metrics.confirmed >= 27
 
 
 def test_high_demand_brings_brokers_to_an_immediate_opening_and_low_demand_does_not() -> None:
     """Finding 1."""
-    high, low = _runs(Policy.IMMEDIATE), _runs(Policy.IMMEDIATE, LOW)
+    high, low = _runs(PolicyName.IMMEDIATE), _runs(PolicyName.IMMEDIATE, LOW)
     assert all(run["broker_profit"] > 0 for run in high)
     assert all(run["broker_places_delivered"] > 0 for run in high)
     assert all(run["broker_identities"] == run["broker_profit"] == 0 for run in low)
@@ -93,14 +108,14 @@ def test_high_demand_brings_brokers_to_an_immediate_opening_and_low_demand_does_
 @pytest.mark.parametrize("people", [HIGH, LOW])
 def test_a_draw_whose_places_go_back_to_the_next_one_leaves_no_profit(people: int) -> None:
     """Finding 2."""
-    runs = _runs(Policy.DRAW, people)
+    runs = _runs(PolicyName.DRAW, people)
     assert _mean(runs, "broker_profit") <= 0
     assert _mean(runs, "broker_places_delivered") < 0.5
 
 
 def test_a_draw_whose_places_go_back_at_once_is_handed_over_again() -> None:
     """Finding 3: the same draw, the same people, and only the rule for cancelled places is another."""
-    runs = _runs(Policy.DRAW, rerelease=ReRelease.IMMEDIATE)
+    runs = _runs(PolicyName.DRAW, re_release=ReReleasePolicy.IMMEDIATE)
     assert _mean(runs, "broker_profit") > 100_000
     delivered, ordered = (sum(run[key] for run in runs) for key in ("broker_places_delivered", "broker_orders"))
     assert delivered == ordered >= 5
@@ -108,7 +123,7 @@ def test_a_draw_whose_places_go_back_at_once_is_handed_over_again() -> None:
 
 def test_false_identities_win_their_share_of_a_draw_and_nobody_comes_to_it() -> None:
     """Finding 4: 100 false identities beside 300 people take about a quarter of 30 places; checked, they take none."""
-    runs = _runs(Policy.DRAW, identities=100)
+    runs = _runs(PolicyName.DRAW, identities=100)
     share = statistics.fmean(run["broker_places_held"] / run["capacity"] for run in runs)
     assert share == pytest.approx(100 / 400, abs=0.07)
     # Nobody comes, but to the few that a customer was found for: those went back to the draw.
@@ -118,7 +133,7 @@ def test_false_identities_win_their_share_of_a_draw_and_nobody_comes_to_it() -> 
 
 def test_made_up_identities_are_turned_away_where_they_are_checked() -> None:
     """Of the same 100 identities the 6 that people have lent are left, which win what 6 people win."""
-    runs = _runs(Policy.DRAW, identity=Identity.VERIFIED, identities=100)
+    runs = _runs(PolicyName.DRAW, identity=IdentityCheck.VERIFIED, identities=100)
     assert 0 < _mean(runs, "broker_places_held") < 2
     assert all(run["broker_cost"] == 6 * 150_000 + 94 * 5_000 for run in runs)
     assert all(run["idle_places_of_brokers"] <= run["broker_places_held"] for run in runs)
@@ -126,9 +141,9 @@ def test_made_up_identities_are_turned_away_where_they_are_checked() -> None:
 
 def test_a_shuffled_room_takes_the_gain_of_latency_away() -> None:
     """Finding 5, first half: over 16,000 people the correlation is within 0.02 of nothing."""
-    brokers = {"enters": Enters.NEVER}
+    brokers = {"entry": BrokerEntry.NEVER}
     found = [
-        run_contest(_scenario(2_000, seed=seed, brokers=brokers, policy=Policy.SHUFFLE)).measures.correlation
+        run_with_agents(_scenario(2_000, seed=seed, brokers=brokers, policy=PolicyName.SHUFFLE)).metrics.correlation
         for seed in SEEDS
     ]
     assert abs(statistics.fmean(found)) < 0.02
@@ -136,18 +151,18 @@ def test_a_shuffled_room_takes_the_gain_of_latency_away() -> None:
 
 def test_a_shuffled_room_does_not_take_the_gain_of_many_identities_away() -> None:
     """Finding 5, second half: places by the number of identities, and a profit."""
-    runs = _runs(Policy.SHUFFLE, identities=100)
+    runs = _runs(PolicyName.SHUFFLE, identities=100)
     share = statistics.fmean(run["broker_places_held"] / run["capacity"] for run in runs)
     # A little more than 100 of 400: programs are never late.
     assert 0.2 < share < 0.4
     assert _mean(runs, "broker_profit") > 0
 
 
-@pytest.mark.parametrize("policy", [Policy.FIFO, Policy.BUCKET])
-def test_a_first_come_room_and_a_bucket_protect_the_load_and_not_the_fairness(policy: Policy) -> None:
+@pytest.mark.parametrize("policy", [PolicyName.FIFO, PolicyName.BUCKET])
+def test_a_first_come_room_and_a_bucket_protect_the_load_and_not_the_fairness(policy: PolicyName) -> None:
     """Finding 6."""
-    runs, open_door = _runs(policy), _runs(Policy.IMMEDIATE)
-    shuffled = _runs(Policy.SHUFFLE)
+    runs, open_door = _runs(policy), _runs(PolicyName.IMMEDIATE)
+    shuffled = _runs(PolicyName.SHUFFLE)
     assert _mean(runs, "store_calls_per_s_max") < 0.8 * _mean(open_door, "store_calls_per_s_max")
     assert _mean(runs, "latency_success_correlation") < -0.08
     assert _mean(runs, "broker_profit") > 0.7 * _mean(open_door, "broker_profit")
@@ -156,58 +171,60 @@ def test_a_first_come_room_and_a_bucket_protect_the_load_and_not_the_fairness(po
 
 def test_nothing_is_handed_over_where_nobody_buys() -> None:
     """Brokers lose what their identities cost: profits come of customers, not of the policy's name."""
-    scenario = _scenario(policy=Policy.IMMEDIATE, brokers={"enters": Enters.ALWAYS})
-    society = msgspec.structs.replace(scenario.society, considers_brokers_share=0.0)
-    figures = run_contest(msgspec.structs.replace(scenario, society=society)).as_dict()
+    scenario = _scenario(policy=PolicyName.IMMEDIATE, brokers={"entry": BrokerEntry.ALWAYS})
+    config = msgspec.structs.replace(scenario.population, considers_brokers_share=0.0)
+    figures = run_with_agents(msgspec.structs.replace(scenario, population=config)).as_dict()
     assert figures["broker_places_held"] == figures["idle_places_of_brokers"] == figures["broker_identities"] == 12
     assert figures["broker_profit"] == -12 * 5_000
     # And so they do not come again.
-    stays_away = _scenario(policy=Policy.IMMEDIATE)
-    stays_away = msgspec.structs.replace(stays_away, society=msgspec.structs.replace(society, brokers=Brokers()))
-    assert run_contest(stays_away).as_dict()["broker_identities"] == 0
+    stays_away = _scenario(policy=PolicyName.IMMEDIATE)
+    stays_away = msgspec.structs.replace(stays_away, population=msgspec.structs.replace(config, brokers=BrokerConfig()))
+    assert run_with_agents(stays_away).as_dict()["broker_identities"] == 0
 
 
 def test_without_a_fast_network_brokers_win_no_more_than_others() -> None:
     """What they gain of an immediate opening comes of their latency and their clocks."""
-    slow = {"enters": Enters.ALWAYS, "one_way_ms": 400.0, "clock_error_ms": 2_000.0}
+    slow = {"entry": BrokerEntry.ALWAYS, "one_way_ms": 400.0, "clock_error_ms": 2_000.0}
     held = [
-        run_contest(_scenario(seed=seed, policy=Policy.IMMEDIATE, brokers=slow)).as_dict()["broker_places_held"]
+        run_with_agents(_scenario(seed=seed, policy=PolicyName.IMMEDIATE, brokers=slow)).as_dict()["broker_places_held"]
         for seed in SEEDS
     ]
     assert statistics.fmean(held) < 4
 
 
 def test_the_same_seed_gives_the_same_bytes_and_the_same_people_under_each_policy() -> None:
-    first, again = (compare_policies(_scenario(120)) for _ in range(2))
+    first, again = (compare_in_memory(_scenario(120)) for _ in range(2))
     assert json.dumps(first.as_dict()) == json.dumps(again.as_dict())
-    people = [opened.measures.people for opened in first.policies]
+    people = [opened.metrics.people for opened in first.runs]
     assert len({(bytes(each.class_of[:120]), each.one_way_us[:120].tobytes()) for each in people}) == 1
-    assert [opened.measures.scenario.policy for opened in first.policies] == list(Policy)
-    for opened in first.policies:
+    assert [opened.metrics.scenario.policy for opened in first.runs] == list(PolicyName)
+    for opened in first.runs:
         _check_consistency(opened)
 
 
 def test_an_engine_that_sells_too_much_is_found_out() -> None:
-    opened = run_contest(_scenario(policy=Policy.IMMEDIATE, brokers={"enters": Enters.NEVER}), engine=LyingEngine)
-    assert opened.measures.oversold > 50
+    opened = run_with_agents(
+        _scenario(policy=PolicyName.IMMEDIATE, brokers={"entry": BrokerEntry.NEVER}), engine=LyingEngine
+    )
+    assert opened.metrics.oversold > 50
     assert "above capacity" in opened.findings[0]
 
 
 def test_a_full_queue_asks_to_come_back_and_programs_do_not_wait_as_long() -> None:
-    scenario = _scenario(600, policy=Policy.IMMEDIATE, brokers={"enters": Enters.NEVER})
+    scenario = _scenario(600, policy=PolicyName.IMMEDIATE, brokers={"entry": BrokerEntry.NEVER})
     front_end = msgspec.structs.replace(scenario.front_end, workers=1, service_us=5_000, queue_max=20)
-    opened = run_contest(msgspec.structs.replace(scenario, front_end=front_end))
+    opened = run_with_agents(msgspec.structs.replace(scenario, front_end=front_end))
     _check_consistency(opened)
-    assert opened.measures.overloaded > 50
-    assert opened.measures.confirmed == 30
+    assert opened.metrics.overloaded > 50
+    assert opened.metrics.confirmed == 30
 
 
 def test_forms_that_come_too_late_leave_the_place_to_others() -> None:
-    scenario = _scenario(60, policy=Policy.IMMEDIATE, brokers={"enters": Enters.NEVER})
+    scenario = _scenario(60, policy=PolicyName.IMMEDIATE, brokers={"entry": BrokerEntry.NEVER})
     agents = msgspec.structs.replace(scenario.agents, form_s_median=1_000.0, form_sigma=0.0)
-    opened = run_contest(msgspec.structs.replace(scenario, agents=agents))
+    opened = run_with_agents(msgspec.structs.replace(scenario, agents=agents))
     _check_consistency(opened)
-    assert opened.measures.confirmed == 0
+    assert opened.metrics.confirmed == 0
 
 
 class _Stingy(QuotaEngine):
@@ -218,15 +235,17 @@ class _Stingy(QuotaEngine):
 
 
 def test_winners_of_a_draw_without_a_place_are_refused() -> None:
-    opened = run_contest(_scenario(60, policy=Policy.DRAW, brokers={"enters": Enters.NEVER}), engine=_Stingy)
+    opened = run_with_agents(
+        _scenario(60, policy=PolicyName.DRAW, brokers={"entry": BrokerEntry.NEVER}), engine=_Stingy
+    )
     _check_consistency(opened)
-    assert opened.measures.confirmed < 30
+    assert opened.metrics.confirmed < 30
 
 
 def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
-    run_contest(
-        _scenario(6_000, policy=Policy.IMMEDIATE, brokers={"enters": Enters.NEVER}),
+    run_with_agents(
+        _scenario(6_000, policy=PolicyName.IMMEDIATE, brokers={"entry": BrokerEntry.NEVER}),
         observe=lambda finals, requests: told.append((finals, requests)),
     )
     assert told == sorted(told)
@@ -243,56 +262,56 @@ class _InUse(QuotaEngine):
 
 def test_a_store_in_use_is_not_played_with() -> None:
     with pytest.raises(InvalidRequest, match="the store has offices already"):
-        run_contest(_scenario(10, brokers={"enters": Enters.NEVER}), engine=_InUse)
+        run_with_agents(_scenario(10, brokers={"entry": BrokerEntry.NEVER}), engine=_InUse)
 
 
-@pytest.mark.parametrize("policy", list(Policy))
-def test_one_applicant_and_one_place(policy: Policy) -> None:
+@pytest.mark.parametrize("policy", list(PolicyName))
+def test_one_applicant_and_one_place(policy: PolicyName) -> None:
     scenario = scenario_with(1, sale={"capacity": 1}, agents={"abandon_share": 0.0})
-    opened = run_contest(msgspec.structs.replace(scenario, policy=policy))
+    opened = run_with_agents(msgspec.structs.replace(scenario, policy=policy))
     _check_consistency(opened)
-    assert opened.measures.attended == 1
+    assert opened.metrics.attended == 1
 
 
 def test_rounds_that_would_come_after_the_day_has_begun_do_not_come() -> None:
     """Ten draws a day apart do not fit between Friday and Monday: the day finds what three of them have left."""
-    scenario = _scenario(100, policy=Policy.DRAW)
-    rounds = Rounds(count=10, return_share=1.0)
-    scenario = msgspec.structs.replace(scenario, society=msgspec.structs.replace(scenario.society, rounds=rounds))
-    opened = run_contest(scenario)
+    scenario = _scenario(100, policy=PolicyName.DRAW)
+    rounds = RoundConfig(count=10, return_share=1.0)
+    scenario = msgspec.structs.replace(scenario, population=msgspec.structs.replace(scenario.population, rounds=rounds))
+    opened = run_with_agents(scenario)
     _check_consistency(opened)
-    assert opened.measures.attended == opened.measures.confirmed >= 28
+    assert opened.metrics.attended == opened.metrics.confirmed >= 28
 
 
 # What brokers and customers decide.
 
 
 def test_customers_pay_for_what_they_expect() -> None:
-    assert buys(400_000, 300_000, trust=1.0, chance=0.2)
-    assert not buys(400_000, 300_000, trust=1.0, chance=0.3)
-    assert not buys(400_000, 300_000, trust=0.1, chance=0.1)
-    assert not buys(200_000, 300_000, trust=1.0, chance=0.0)
+    assert prefers_broker(400_000, 300_000, trust=1.0, chance=0.2)
+    assert not prefers_broker(400_000, 300_000, trust=1.0, chance=0.3)
+    assert not prefers_broker(400_000, 300_000, trust=0.1, chance=0.1)
+    assert not prefers_broker(200_000, 300_000, trust=1.0, chance=0.0)
 
 
 def test_chances_are_what_is_published_less_what_has_failed() -> None:
-    assert chance_of(0, 0.1, 10.0) == pytest.approx(0.1)
-    assert chance_of(10, 0.1, 10.0) == pytest.approx(0.05)
-    assert chance_of(0, 3.0, 10.0) == 1.0
+    assert expected_chance(0, 0.1, 10.0) == pytest.approx(0.1)
+    assert expected_chance(10, 0.1, 10.0) == pytest.approx(0.05)
+    assert expected_chance(0, 3.0, 10.0) == 1.0
 
 
 def test_who_is_still_trying_has_failed_before_by_their_luck() -> None:
-    assert attempts_before(0.5, 1.0, 6) == 0
-    assert attempts_before(0.5, 0.5, 6) == 1
-    assert attempts_before(0.99, 0.5, 6) == 0
-    assert attempts_before(0.5, 0.0, 6) == attempts_before(1e-9, 0.1, 6) == 6
+    assert earlier_failures(0.5, 1.0, 6) == 0
+    assert earlier_failures(0.5, 0.5, 6) == 1
+    assert earlier_failures(0.99, 0.5, 6) == 0
+    assert earlier_failures(0.5, 0.0, 6) == earlier_failures(1e-9, 0.1, 6) == 6
 
 
-def _trial(share: float, profit: int, orders: int = 0, delivered: int = 0) -> Trial:
-    return Trial(share, orders, delivered, profit, 0.1)
+def _trial(share: float, profit: int, orders: int = 0, delivered: int = 0) -> TrialOpening:
+    return TrialOpening(share, orders, delivered, profit, 0.1)
 
 
 def test_brokers_take_the_number_that_paid_best_when_they_last_tried_it() -> None:
-    experience = Experience(Society(), Identity.WEAK)
+    experience = MarketHistory(PopulationConfig(), IdentityCheck.WEAK)
     assert experience.plan(100).identities == 0
     experience.trials += [_trial(0.1, 900), _trial(0.4, 500), _trial(0.1, 100)]
     assert experience.plan(100).identities == 40
@@ -301,16 +320,16 @@ def test_brokers_take_the_number_that_paid_best_when_they_last_tried_it() -> Non
 
 
 def test_brokers_think_of_no_more_names_than_people_lend_them() -> None:
-    assert Experience(Society(), Identity.WEAK).shares == (0.1, 0.2, 0.4)
-    verified = Experience(Society(), Identity.VERIFIED)
+    assert MarketHistory(PopulationConfig(), IdentityCheck.WEAK).shares == (0.1, 0.2, 0.4)
+    verified = MarketHistory(PopulationConfig(), IdentityCheck.VERIFIED)
     assert verified.shares == (0.1, 0.2)
     plan = verified.plan_of(50, 100)
     assert (plan.borrowed, plan.cost) == (20, 20 * 150_000 + 30 * 5_000)
-    assert Experience(Society(), Identity.WEAK).plan_of(50, 100).borrowed == 0
+    assert MarketHistory(PopulationConfig(), IdentityCheck.WEAK).plan_of(50, 100).borrowed == 0
 
 
 def test_brokers_who_have_lost_too_much_in_a_row_stay_away() -> None:
-    experience = Experience(Society(brokers=Brokers(stop_loss=100)), Identity.WEAK)
+    experience = MarketHistory(PopulationConfig(brokers=BrokerConfig(stop_loss=100)), IdentityCheck.WEAK)
     experience.trials += [_trial(0.1, 900), _trial(0.2, -60)]
     assert not experience.has_given_up
     experience.trials += [_trial(0.2, 10), _trial(0.2, -60), _trial(0.4, -60)]
@@ -319,7 +338,7 @@ def test_brokers_who_have_lost_too_much_in_a_row_stay_away() -> None:
 
 
 def test_trust_is_what_was_delivered_and_begins_with_the_promise() -> None:
-    experience = Experience(Society(), Identity.WEAK)
+    experience = MarketHistory(PopulationConfig(), IdentityCheck.WEAK)
     assert experience.trust == 1.0
     experience.trials += [_trial(0.1, 0, orders=9, delivered=4)]
     assert experience.trust == 0.5

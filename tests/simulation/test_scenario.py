@@ -19,17 +19,17 @@ def test_surabayas_file_says_what_the_defaults_are() -> None:
 def test_built_in_scenarios_can_be_prepared(name: str) -> None:
     prepared = prepare(load_scenario(name), name)
     assert len(prepared.population) == prepared.scenario.applicants
-    assert prepared.market.capacity >= 100
+    assert prepared.supply.capacity >= 100
 
 
 def test_the_country_opens_in_one_second() -> None:
-    market = prepare(load_scenario("indonesia"), "indonesia").market
+    market = prepare(load_scenario("indonesia"), "indonesia").supply
     assert market.offices == 125
     assert {each.opens_at_ms for each in market.office_days} == {market.opening_ms}
 
 
 def test_surabaya_opens_on_friday_at_14_western_time() -> None:
-    market = prepare(Scenario(applicants=1), "x").market
+    market = prepare(Scenario(applicants=1), "x").supply
     assert market.opening_ms == 1_796_367_600_000  # 2026-12-04 07:00 UTC
     assert market.capacity == 100
 
@@ -51,7 +51,7 @@ def _mistakes(tmp_path: pathlib.Path, text: str) -> list[str]:
         ("policy = 'first'", "policy", "immediate"),
         ("aplicants = 5", "aplicants", "did you mean 'applicants'?"),
         ("[agents]\ncrash_share = 1.5", "agents.crash_share", "a number from 0 to 1"),
-        ("[agents]\nwait_share = 0.9\nlook_again_share = 0.9", "agents", "wait_share and look_again_share that add up"),
+        ("[agents]\nwait_list_share = 0.9\nretry_share = 0.9", "agents", "wait_list_share and retry_share that add up"),
         ("[arrivals]\nearly_share = 0.9", "arrivals", "that add up to 1"),
         ("[arrivals]\nparty_shares = [0.5, 0.4]", "arrivals", "party_shares that add up to 1"),
         ("[sale]\ncatalog = 'nowhere'", "nowhere", "one of"),
@@ -61,7 +61,7 @@ def _mistakes(tmp_path: pathlib.Path, text: str) -> list[str]:
         ("[[bookings]]\nservice = 'visa'", "bookings[0].service, for surabaya", "one of new, renewal"),
         ("[[bookings]]\nweight = 0", "bookings[0].weight", "a number above 0"),
         ("[front_end]\nworkers = 0", "front_end.workers", "an integer from 1"),
-        ("[old_application]\nqueue_max = 1.5", "old_application.queue_max", "an integer"),
+        ("[baseline]\nqueue_max = 1.5", "baseline.queue_max", "an integer"),
         ("applicants = ", "line 1", "valid TOML"),
     ],
 )
@@ -89,5 +89,5 @@ def test_a_catalog_is_found_beside_its_scenario(tmp_path: pathlib.Path) -> None:
     catalog_with_wait_list(tmp_path)
     file = tmp_path / "scenario.toml"
     file.write_text("[sale]\ncatalog = 'wait-list.toml'", "utf-8")
-    market = prepare(load_scenario(file), str(file)).market
+    market = prepare(load_scenario(file), str(file)).supply
     assert market.office_days[0].has_wait_list

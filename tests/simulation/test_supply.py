@@ -29,13 +29,13 @@ def test_scaled_quotas_let_in_just_the_places_asked_for(online: int, morning: in
 
 
 def test_the_capacity_of_a_sale_is_each_office_days() -> None:
-    market = prepare(scenario_with(sale={"capacity": 7, "days": 3}), "x").market
+    market = prepare(scenario_with(sale={"capacity": 7, "days": 3}), "x").supply
     assert [each.places for each in market.office_days] == [7, 7, 7]
     assert market.capacity == 21
 
 
 def test_the_largest_offices_take_part_in_the_order_of_the_catalog() -> None:
-    market = prepare(scenario_with(1, sale={"catalog": "indonesia", "offices_max": 3}), "x").market
+    market = prepare(scenario_with(1, sale={"catalog": "indonesia", "offices_max": 3}), "x").supply
     assert [(each.office, each.places) for each in market.office_days] == [
         ("jakarta-barat", 240),
         ("jakarta-pusat", 384),

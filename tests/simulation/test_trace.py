@@ -8,14 +8,14 @@ import pytest
 
 from quota_engine.domain.errors import CatalogError
 from quota_engine.simulation.scenario import Scenario
-from quota_engine.simulation.simulation import Result, prepare
+from quota_engine.simulation.simulation import SimulationResult, prepare
 from tests.support.simulated_openings import run_prepared, scenario_with
 
 _HEADER = "time,applicant,office,day,channel,party\n"
 _IDENTITY = "3578011203850007"
 
 
-def _run(tmp_path: pathlib.Path, lines: str, scenario: Scenario | None = None) -> Result:
+def _run(tmp_path: pathlib.Path, lines: str, scenario: Scenario | None = None) -> SimulationResult:
     file = tmp_path / "trace.csv"
     file.write_text(_HEADER + lines, "utf-8")
     return run_prepared(prepare(scenario or Scenario(), "surabaya", file), baseline=True)

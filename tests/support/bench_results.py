@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from quota_engine.bench.plan import Settings
-from quota_engine.bench.results import FORMAT, Case, Result
+from quota_engine.bench.plan import BenchSettings
+from quota_engine.bench.results import FORMAT, BenchResult, CaseResult
 
 MACHINE: dict[str, Any] = {
     "python": "3.11.7",
@@ -24,7 +24,7 @@ MACHINE: dict[str, Any] = {
 }
 
 
-def case_with(rounds: Sequence[float], **changes: Any) -> Case:
+def case_with(rounds: Sequence[float], **changes: Any) -> CaseResult:
     """A case of these rounds, in operations a second."""
     values: dict[str, Any] = {
         "name": "reserve",
@@ -44,10 +44,10 @@ def case_with(rounds: Sequence[float], **changes: Any) -> Case:
         "rounds": list(rounds),
         "histogram_us": [(800.0, 3), (951.4, 0), (1131.4, 5)],
     }
-    return Case(**{**values, **changes})
+    return CaseResult(**{**values, **changes})
 
 
-def result_with(*cases: Case, **machine: Any) -> Result:
+def result_with(*cases: CaseResult, **machine: Any) -> BenchResult:
     """A run of these cases."""
-    settings = Settings(rounds=max((len(case.rounds) for case in cases), default=7))
-    return Result(quota_engine_bench=FORMAT, machine={**MACHINE, **machine}, settings=settings, cases=list(cases))
+    settings = BenchSettings(rounds=max((len(case.rounds) for case in cases), default=7))
+    return BenchResult(quota_engine_bench=FORMAT, machine={**MACHINE, **machine}, settings=settings, cases=list(cases))

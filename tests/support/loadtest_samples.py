@@ -9,7 +9,7 @@ from quota_engine.catalog import day_terms, load_catalog
 from quota_engine.loadtest.observations import BookedPlace, Observations
 from quota_engine.loadtest.plan import DayOnSale, LoadTestOptions, LoadTestPlan, supply_of
 from quota_engine.simulation.scenario import Scenario
-from quota_engine.simulation.supply import Market
+from quota_engine.simulation.supply import Supply
 
 DAY = datetime.date(2026, 12, 7)
 RUN = "test"
@@ -27,7 +27,7 @@ def small_plan(**options: Any) -> LoadTestPlan:
     )
 
 
-def small_market(plan: LoadTestPlan, scenario: Scenario | None = None) -> Market:
+def small_market(plan: LoadTestPlan, scenario: Scenario | None = None) -> Supply:
     return supply_of(plan, scenario or Scenario())
 
 

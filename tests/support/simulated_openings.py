@@ -13,11 +13,17 @@ from quota_engine.clocks import ManualClock
 from quota_engine.domain.errors import OutcomeUnknown
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.engine.quota_engine import QuotaEngine
-from quota_engine.simulation.opening import Observer
-from quota_engine.simulation.policy_comparison import Comparison, Opened, OpenEngine, compare, contest
+from quota_engine.simulation.event_queue import ProgressObserver
+from quota_engine.simulation.policy_comparison import (
+    AgentResult,
+    OpenEngine,
+    PolicyComparison,
+    compare_policies,
+    simulate_with_agents,
+)
 from quota_engine.simulation.scenario import Scenario
-from quota_engine.simulation.simulation import Prepared, Result, prepare, simulate
-from quota_engine.simulation.supply import open_market
+from quota_engine.simulation.simulation import PreparedSimulation, SimulationResult, prepare, simulate
+from quota_engine.simulation.supply import build_supply
 
 
 def scenario_with(applicants: int = 600, **parts: dict[str, Any]) -> Scenario:
@@ -64,14 +70,16 @@ class ForgetfulNetwork(QuotaEngine):
         return self._perhaps(super().confirm(reference, **keywords))
 
 
-def run_prepared(prepared: Prepared, *, baseline: bool = False, engine: type[QuotaEngine] = QuotaEngine) -> Result:
+def run_prepared(
+    prepared: PreparedSimulation, *, baseline: bool = False, engine: type[QuotaEngine] = QuotaEngine
+) -> SimulationResult:
     """Run it against a fresh engine in memory."""
     clock, numbers = ManualClock(0), itertools.count(1)
     with engine.open(identity_key=b"k" * 32, clock=clock, id_factory=lambda: f"t{next(numbers)}") as opened:
         return simulate(prepared, opened, clock, backend="memory://", baseline=baseline)
 
 
-def run(scenario: Scenario, *, baseline: bool = False, engine: type[QuotaEngine] = QuotaEngine) -> Result:
+def run(scenario: Scenario, *, baseline: bool = False, engine: type[QuotaEngine] = QuotaEngine) -> SimulationResult:
     """Prepare a scenario and run it."""
     return run_prepared(prepare(scenario, "scenario.toml"), baseline=baseline, engine=engine)
 
@@ -84,17 +92,17 @@ def _opener(engine: type[QuotaEngine]) -> OpenEngine:
     return open_engine
 
 
-def run_contest(
-    scenario: Scenario, *, engine: type[QuotaEngine] = QuotaEngine, observe: Observer | None = None
-) -> Opened:
+def run_with_agents(
+    scenario: Scenario, *, engine: type[QuotaEngine] = QuotaEngine, observe: ProgressObserver | None = None
+) -> AgentResult:
     """Run an opening with agents; the earlier ones, from which they have learned, are always honest."""
-    market = open_market(scenario, "scenario.toml")
-    return contest(scenario, market, _opener(engine), open_trial=_opener(QuotaEngine), observe=observe)
+    market = build_supply(scenario, "scenario.toml")
+    return simulate_with_agents(scenario, market, _opener(engine), open_trial=_opener(QuotaEngine), observe=observe)
 
 
-def compare_policies(scenario: Scenario) -> Comparison:
+def compare_in_memory(scenario: Scenario) -> PolicyComparison:
     """Run an opening with agents under every policy."""
-    return compare(scenario, "scenario.toml", _opener(QuotaEngine), backend="memory://")
+    return compare_policies(scenario, "scenario.toml", _opener(QuotaEngine), backend="memory://")
 
 
 def catalog_with_wait_list(directory: pathlib.Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CONNECTIONS_BY_HAND", "Store"]
+__all__ = ["HANDWRITTEN_CONNECTIONS", "Store"]
 
 import asyncio
 import contextlib
@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import quote
 
-from quota_engine.bench.cluster_cleanup import client_of_several
+from quota_engine.bench.cluster_cleanup import create_cleanup_client
 from quota_engine.bench.host_info import pinned
-from quota_engine.bench.plan import Kind
-from quota_engine.bench.target_url import OWN_OPTIONS, SOLD_OUT_MS, TEMPORARY, Target, with_sold_out_ms
+from quota_engine.bench.plan import BackendKind
+from quota_engine.bench.target_url import EMBEDDED_SCHEME, ENGINE_OPTIONS, SOLD_OUT_MS, BenchTarget, with_sold_out_ms
 from quota_engine.clocks import SystemClock
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.engine.quota_engine import backend_factory
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CONNECTIONS_BY_HAND: Final = 50
+HANDWRITTEN_CONNECTIONS: Final = 50
 _POOL_WAIT_S: Final = 60
 
 
@@ -43,7 +43,7 @@ class BenchStore:
         left_behind: why keys stay in the store, "" if none do.
     """
 
-    def __init__(self, target: Target, server_core: int | None) -> None:
+    def __init__(self, target: BenchTarget, server_core: int | None) -> None:
         self.target = target
         self.is_pinned = False
         self.server = ""
@@ -63,16 +63,16 @@ class BenchStore:
             # What is entered last is undone first: offices go while the clients are there, then clients, then server.
             undo.enter_context(self._runner)
             url, client_url = self._start_server(undo)
-            if self.target.kind is not Kind.MEMORY:
+            if self.target.kind is not BackendKind.MEMORY:
                 self._url = url
                 self._open(undo, remembering=False)
-            if self.target.kind is Kind.REDIS:
+            if self.target.kind is BackendKind.REDIS:
                 self._open_clients(undo, client_url)
                 self._cleaner = self._client
             elif self.target.has_several_servers:
-                self._cleaner = client_of_several(self.target.url, OWN_OPTIONS)
+                self._cleaner = create_cleanup_client(self.target.url, ENGINE_OPTIONS)
                 undo.callback(self._cleaner.close)
-            elif self.target.kind is Kind.OTHER:
+            elif self.target.kind is BackendKind.OTHER:
                 self.left_behind = "nothing is known of how to remove them there"
             undo.callback(lambda: self.remove(sorted(self._offices)))
             self._undo = undo.pop_all()
@@ -83,11 +83,11 @@ class BenchStore:
     ) -> None:
         self._undo.close()
 
-    def backends(self, *, remembering: bool = False) -> tuple[Store, AsyncStore]:
+    def open_stores(self, *, remembering: bool = False) -> tuple[Store, AsyncStore]:
         """The store, called synchronously and from asyncio; by an engine that remembers what is sold out if that is
         what is measured. In memory it is a new, empty one each time.
         """
-        if self.target.kind is Kind.MEMORY:
+        if self.target.kind is BackendKind.MEMORY:
             memory = MemoryStore(SystemClock())
             return memory, AsyncMemoryStore(memory)
         if remembering not in self._opened:
@@ -106,7 +106,7 @@ class BenchStore:
         assert self._async_client is not None
         return self._async_client
 
-    def wait(self, call: Coroutine[Any, Any, T]) -> T:
+    def run_coroutine(self, call: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end, in the loop that all asyncio clients of this store live in."""
         return self._runner.run(call)
 
@@ -132,13 +132,13 @@ class BenchStore:
 
     def _open(self, undo: contextlib.ExitStack, *, remembering: bool) -> None:
         url = self._url
-        if self.target.kind is Kind.REDIS or self.target.has_several_servers:
+        if self.target.kind is BackendKind.REDIS or self.target.has_several_servers:
             url = with_sold_out_ms(url, SOLD_OUT_MS if remembering else 0)
         factory = backend_factory(url)
         backend = factory.open_store(url, None)
         undo.callback(backend.close)
-        async_backend = self.wait(factory.open_async_store(url, None))
-        undo.callback(lambda: self.wait(async_backend.close()))
+        async_backend = self.run_coroutine(factory.open_async_store(url, None))
+        undo.callback(lambda: self.run_coroutine(async_backend.close()))
         self._opened[remembering] = backend, async_backend
 
     def _start_server(self, undo: contextlib.ExitStack) -> tuple[str, str]:
@@ -155,7 +155,7 @@ class BenchStore:
         if self.target.is_temporary:
             directory = tempfile.mkdtemp(prefix="quota-bench-")
             undo.callback(shutil.rmtree, directory, ignore_errors=True)
-            url = f"{TEMPORARY}{quote(directory)}"
+            url = f"{EMBEDDED_SCHEME}{quote(directory)}"
         if self.target.durability == "fsync":
             server = undo.enter_context(open_embedded(f"{url.partition('?')[0]}?appendfsync=always"))
             url = f"{url.partition('?')[0]}?durability=fsync"
@@ -169,7 +169,7 @@ class BenchStore:
         import redis.asyncio
 
         options: dict[str, Any] = {
-            "max_connections": CONNECTIONS_BY_HAND,
+            "max_connections": HANDWRITTEN_CONNECTIONS,
             "timeout": _POOL_WAIT_S,
             "decode_responses": True,
         }
@@ -178,7 +178,7 @@ class BenchStore:
         undo.callback(pool.disconnect)
         async_pool = redis.asyncio.BlockingConnectionPool.from_url(url, **options)
         self._async_client = redis.asyncio.Redis(connection_pool=async_pool)
-        undo.callback(lambda: self.wait(async_pool.disconnect()))
+        undo.callback(lambda: self.run_coroutine(async_pool.disconnect()))
         told: Any = self._client.execute_command("HELLO")
         if not isinstance(told, dict):
             told = dict(zip(told[::2], told[1::2], strict=True))

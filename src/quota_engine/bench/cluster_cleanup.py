@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["client_of_several"]
+__all__ = ["create_cleanup_client"]
 
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 _PORT_OF_SENTINEL = 26379
 
 
-def client_of_several(url: str, own_options: tuple[str, ...]) -> Any:
+def create_cleanup_client(url: str, own_options: tuple[str, ...]) -> Any:
     """A client for ``redis+sentinel://`` or ``redis+cluster://``; ``own_options`` of the URL are not redis-py's."""
     from redis.cluster import RedisCluster
     from redis.connection import parse_url

@@ -5,13 +5,13 @@ from __future__ import annotations
 __all__ = [
     "RATIO_MIN",
     "ROUNDS_MIN",
-    "Change",
-    "Comparison",
-    "Verdict",
+    "BenchComparison",
+    "CaseChange",
+    "ChangeVerdict",
     "check_rounds",
-    "compare",
-    "read_old",
-    "verdict_of",
+    "classify_change",
+    "compare_results",
+    "read_earlier_result",
 ]
 
 import pathlib
@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
-from quota_engine.bench.results import Case, Result, decode_result
+from quota_engine.bench.results import BenchResult, CaseResult, decode_result
 from quota_engine.domain.errors import InvalidRequest
 
 RATIO_MIN: Final = 1.1
@@ -35,7 +35,7 @@ in 252, with 7 once in 3,432.
 _OF_THE_MACHINE: Final = ("python", "system", "processor", "cores", "redis_py", "hiredis", "servers", "pinned")
 
 
-class Verdict(StrEnum):
+class ChangeVerdict(StrEnum):
     """What two runs say of one case."""
 
     SLOWER = "slower"
@@ -43,7 +43,7 @@ class Verdict(StrEnum):
     FASTER = "faster"
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class CaseChange(msgspec.Struct, frozen=True, kw_only=True):
     """One case in both runs, in operations a second: medians, and how far the rounds went."""
 
     name: str
@@ -54,7 +54,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     old_range: tuple[float, float]
     new_ops_per_s: float
     new_range: tuple[float, float]
-    verdict: Verdict
+    verdict: ChangeVerdict
 
     @property
     def ratio(self) -> float:
@@ -62,41 +62,41 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
         return self.new_ops_per_s / self.old_ops_per_s
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+class BenchComparison(msgspec.Struct, frozen=True, kw_only=True):
     """All cases that both runs have, those that only one has, and what else was different."""
 
-    changes: list[Change]
+    changes: list[CaseChange]
     only_old: list[str]
     only_new: list[str]
     differences: list[str]
 
     @property
-    def regressions(self) -> list[Change]:
+    def regressions(self) -> list[CaseChange]:
         """What the engine does slower than before. A yardstick that is slower says something else."""
-        return [one for one in self.changes if one.verdict is Verdict.SLOWER and not one.is_yardstick]
+        return [one for one in self.changes if one.verdict is ChangeVerdict.SLOWER and not one.is_yardstick]
 
     @property
-    def slower_yardsticks(self) -> list[Change]:
+    def slower_yardsticks(self) -> list[CaseChange]:
         """What is slower though it is not the engine: the machine, the server, or the script that both run."""
-        return [one for one in self.changes if one.verdict is Verdict.SLOWER and one.is_yardstick]
+        return [one for one in self.changes if one.verdict is ChangeVerdict.SLOWER and one.is_yardstick]
 
 
-def verdict_of(old_rounds: Sequence[float], new_rounds: Sequence[float], old: float, new: float) -> Verdict:
+def classify_change(old_rounds: Sequence[float], new_rounds: Sequence[float], old: float, new: float) -> ChangeVerdict:
     """Slower or faster only if no round of one run was as fast as any of the other, *and* the medians are more than
     :data:`RATIO_MIN` apart.
     """
     if max(new_rounds) < min(old_rounds) and old > new * RATIO_MIN:
-        return Verdict.SLOWER
+        return ChangeVerdict.SLOWER
     if min(new_rounds) > max(old_rounds) and new > old * RATIO_MIN:
-        return Verdict.FASTER
-    return Verdict.SAME
+        return ChangeVerdict.FASTER
+    return ChangeVerdict.SAME
 
 
-def compare(old: Result, new: Result) -> Comparison:
+def compare_results(old: BenchResult, new: BenchResult) -> BenchComparison:
     """Case by case, in the order of the new run."""
     before = {case.key: case for case in old.cases}
     after = {case.key: case for case in new.cases}
-    return Comparison(
+    return BenchComparison(
         changes=[_change(before[key], case) for key, case in after.items() if key in before],
         only_old=[_told(case) for key, case in before.items() if key not in after],
         only_new=[_told(case) for key, case in after.items() if key not in before],
@@ -104,7 +104,7 @@ def compare(old: Result, new: Result) -> Comparison:
     )
 
 
-def read_old(path: pathlib.Path) -> Result:
+def read_earlier_result(path: pathlib.Path) -> BenchResult:
     """The run to compare with.
 
     Raises:
@@ -131,8 +131,8 @@ def check_rounds(rounds: int, who: str) -> None:
         raise InvalidRequest("--compare", f"{who} {rounds} rounds", f"{ROUNDS_MIN} or more, to tell noise by")
 
 
-def _change(old: Case, new: Case) -> Change:
-    return Change(
+def _change(old: CaseResult, new: CaseResult) -> CaseChange:
+    return CaseChange(
         name=new.name,
         backend=new.backend,
         concurrency=new.concurrency,
@@ -141,15 +141,15 @@ def _change(old: Case, new: Case) -> Change:
         old_range=(min(old.rounds), max(old.rounds)),
         new_ops_per_s=new.ops_per_s,
         new_range=(min(new.rounds), max(new.rounds)),
-        verdict=verdict_of(old.rounds, new.rounds, old.ops_per_s, new.ops_per_s),
+        verdict=classify_change(old.rounds, new.rounds, old.ops_per_s, new.ops_per_s),
     )
 
 
-def _told(case: Case) -> str:
+def _told(case: CaseResult) -> str:
     return f"{case.backend} {case.name}, {case.concurrency} at once"
 
 
-def _differences(old: Result, new: Result) -> list[str]:
+def _differences(old: BenchResult, new: BenchResult) -> list[str]:
     def differ(name: str, one: Any, other: Any) -> list[str]:
         return [] if one == other else [f"{name}: {_plain(one)}, now {_plain(other)}"]
 

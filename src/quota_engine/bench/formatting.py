@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["RULE", "headline", "microseconds", "percent", "rate", "times", "where"]
+__all__ = ["RULE", "headline", "machine_line", "microseconds", "percent", "rate", "times"]
 
 from typing import Any
 
 from quota_engine.bench.compare import RATIO_MIN
-from quota_engine.bench.results import Result
+from quota_engine.bench.results import BenchResult
 
 RULE = (
     "Slower or faster: no round of one run as fast as any of the other, and medians more than "
@@ -40,14 +40,14 @@ def times(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:.2f}\u00d7" if ratio < 1.995 else f"{ratio:.1f}\u00d7"
 
 
-def headline(result: Result) -> str:
+def headline(result: BenchResult) -> str:
     """How it was measured, in a sentence."""
     settings = result.settings
     quick = ". A quick look: run it without --quick before you decide" if settings.quick else ""
     return f"Medians of {settings.rounds} interleaved rounds of about {settings.round_ms} ms a case{quick}"
 
 
-def where(machine: dict[str, Any]) -> str:
+def machine_line(machine: dict[str, Any]) -> str:
     """What it was measured on, in a sentence."""
     servers = ", ".join(dict.fromkeys(machine["servers"].values()))
     parts = [machine["processor"], f"{machine['cores']} cores", machine["system"], f"Python {machine['python']}"]

@@ -7,7 +7,7 @@ __all__ = ["Goal", "goals_of"]
 import msgspec
 
 from quota_engine.bench.plan import BATCH_OF_LIMIT, SOLD_OUT
-from quota_engine.bench.results import Case, Result
+from quota_engine.bench.results import BenchResult, CaseResult
 
 
 class Goal(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,9 +20,9 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
     is_met: bool
 
 
-def goals_of(result: Result) -> list[Goal]:
+def goals_of(result: BenchResult) -> list[Goal]:
     """The goals that the run has measured; one whose cases were left out is left out."""
-    memory = {(case.name, case.concurrency): case for case in result.of(result.backends[0])}
+    memory = {(case.name, case.concurrency): case for case in result.cases_of(result.backends[0])}
     durable = {(case.name, case.concurrency): case for case in result.cases if case.backend.endswith(" fsync")}
     counts = result.settings
     many, main, most = counts.concurrency[0], counts.main_concurrency, counts.concurrency[-1]
@@ -33,7 +33,7 @@ def goals_of(result: Result) -> list[Goal]:
             is_met = measured >= wanted if is_least else measured <= wanted
             goals.append(Goal(name=name, measured=measured, wanted=wanted, is_least=is_least, is_met=is_met))
 
-    def compared(one: Case | None, other: Case | None) -> float | None:
+    def compared(one: CaseResult | None, other: CaseResult | None) -> float | None:
         return one.ops_per_s / other.ops_per_s if one and other else None
 
     reserve, lone = memory.get(("reserve", main)), memory.get(("reserve, lone", 1))

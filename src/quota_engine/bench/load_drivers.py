@@ -5,7 +5,7 @@ All three have the same loop, so that the engine and what is done by hand differ
 
 from __future__ import annotations
 
-__all__ = ["Sample", "alone", "as_tasks", "in_threads"]
+__all__ = ["CallTimes", "run_single", "run_tasks", "run_threads"]
 
 import asyncio
 import gc
@@ -20,23 +20,23 @@ Item = TypeVar("Item")
 _clock_ns = time.perf_counter_ns
 
 
-class Sample(NamedTuple):
+class CallTimes(NamedTuple):
     """Seconds from the first call to the last answer, and nanoseconds of the calls that were looked at."""
 
     took_s: float
     latencies_ns: list[int]
 
 
-def alone(call: Callable[[Item], object], items: Sequence[Item], every: int = 1) -> Sample:
+def run_single(call: Callable[[Item], object], items: Sequence[Item], every: int = 1) -> CallTimes:
     """One caller, one call after the other; the time of one call in ``every`` is noted."""
     latencies_ns: list[int] = []
     gc.collect()
     started_ns = _clock_ns()
     _work_off(call, iter(items), every, latencies_ns)
-    return Sample((_clock_ns() - started_ns) / 1e9, latencies_ns)
+    return CallTimes((_clock_ns() - started_ns) / 1e9, latencies_ns)
 
 
-def in_threads(call: Callable[[Item], object], items: Sequence[Item], threads: int, every: int = 1) -> Sample:
+def run_threads(call: Callable[[Item], object], items: Sequence[Item], threads: int, every: int = 1) -> CallTimes:
     """As many threads, which start together."""
     latencies_ns: list[int] = []
     start = threading.Barrier(threads + 1)
@@ -54,10 +54,10 @@ def in_threads(call: Callable[[Item], object], items: Sequence[Item], threads: i
         for future in futures:
             future.result()
         took_ns = _clock_ns() - started_ns
-    return Sample(took_ns / 1e9, latencies_ns)
+    return CallTimes(took_ns / 1e9, latencies_ns)
 
 
-async def as_tasks(call: Callable[[Item], Awaitable[object]], items: Sequence[Item], tasks: int) -> Sample:
+async def run_tasks(call: Callable[[Item], Awaitable[object]], items: Sequence[Item], tasks: int) -> CallTimes:
     """As many asyncio tasks; each sends its next call when it has its answer."""
     latencies_ns: list[int] = []
     waiting = iter(items)
@@ -76,7 +76,7 @@ async def as_tasks(call: Callable[[Item], Awaitable[object]], items: Sequence[It
     finally:
         for one in working:
             one.cancel()
-    return Sample((_clock_ns() - started_ns) / 1e9, latencies_ns)
+    return CallTimes((_clock_ns() - started_ns) / 1e9, latencies_ns)
 
 
 def _work_off(call: Callable[[Item], object], items: Iterator[Item], every: int, latencies_ns: list[int]) -> None:

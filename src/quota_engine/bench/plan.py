@@ -11,14 +11,14 @@ __all__ = [
     "QUICK",
     "SOLD_OUT",
     "STANDARD",
-    "Face",
-    "Kind",
-    "Measure",
-    "Settings",
-    "Subject",
+    "ApiStyle",
+    "BackendKind",
+    "BenchCase",
+    "BenchSettings",
+    "Implementation",
     "Yardsticks",
-    "engine_measures",
-    "order_of",
+    "cases_with_yardsticks",
+    "engine_cases",
     "yardsticks_of",
 ]
 
@@ -36,7 +36,7 @@ BATCH_OF_LIMIT: Final = 128
 IN_FLIGHT_OF_LIMIT: Final = 4
 
 
-class Kind(StrEnum):
+class BackendKind(StrEnum):
     """What a backend is, as far as it decides which yardsticks there are."""
 
     MEMORY = "memory"
@@ -44,15 +44,15 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
-class Face(StrEnum):
+class ApiStyle(StrEnum):
     """Who calls: one caller after its own answers, threads, or asyncio tasks."""
 
-    LONE = "lone"
+    SINGLE = "lone"
     THREADS = "threads"
     TASKS = "tasks"
 
 
-class Subject(StrEnum):
+class Implementation(StrEnum):
     """Who is measured: the engine, or one of the yardsticks."""
 
     ENGINE = "engine"
@@ -61,7 +61,7 @@ class Subject(StrEnum):
     DICT = "dict"
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class BenchSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How much is measured. ``round_ms`` is what one case should take in one round; ``preset`` the name of these
     settings, "" if they have none.
     """
@@ -83,9 +83,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.concurrency[len(self.concurrency) // 2]
 
 
-STANDARD: Final = Settings()
-QUICK: Final = Settings(quick=True, concurrency=(32,), batch=(128,), offices=(), reservations=(), rounds=5, round_ms=10)
-GOALS: Final = Settings(
+STANDARD: Final = BenchSettings()
+QUICK: Final = BenchSettings(
+    quick=True, concurrency=(32,), batch=(128,), offices=(), reservations=(), rounds=5, round_ms=10
+)
+GOALS: Final = BenchSettings(
     preset="goals",
     actions=("reserve", SOLD_OUT),
     concurrency=(50, 500, 5_000),
@@ -103,15 +105,15 @@ RESERVATIONS_WITH_YARDSTICKS_MAX: Final = 100_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Measure:
+class BenchCase:
     """One thing to measure: who does what, with how many callers at once, how many commands in a call, and where.
 
     ``reservations`` stand on the day before it begins.
     """
 
     action: str
-    subject: Subject
-    face: Face
+    implementation: Implementation
+    api_style: ApiStyle
     concurrency: int
     batch: int = 1
     offices: int = 1
@@ -125,55 +127,59 @@ class Measure:
     @property
     def name(self) -> str:
         """What it is called in tables and in JSON; with backend and concurrency it is the only one of that name."""
-        parts = ["a dict behind a lock" if self.subject is Subject.DICT else self.action]
-        if self.face is not Face.TASKS:
-            parts.append("lone" if self.face is Face.LONE else "threads")
-        if self.batch > 1 and self.subject is Subject.ENGINE:
+        parts = ["a dict behind a lock" if self.implementation is Implementation.DICT else self.action]
+        if self.api_style is not ApiStyle.TASKS:
+            parts.append("lone" if self.api_style is ApiStyle.SINGLE else "threads")
+        if self.batch > 1 and self.implementation is Implementation.ENGINE:
             parts.append(f"batch {self.batch}")
         if self.offices > 1:
             parts.append(f"{self.offices:,} offices")
         if self.reservations:
             parts.append(f"{self.reservations:,} held")
         name = ", ".join(parts)
-        return f"{self.subject}: {name}" if self.subject in (Subject.LIMIT, Subject.BY_HAND) else name
+        return (
+            f"{self.implementation}: {name}"
+            if self.implementation in (Implementation.LIMIT, Implementation.BY_HAND)
+            else name
+        )
 
 
 class Yardsticks(NamedTuple):
     """What one case of the engine is compared with; ``None`` where there is nothing of the kind."""
 
-    limit: Measure | None
-    by_hand: Measure | None
+    limit: BenchCase | None
+    by_hand: BenchCase | None
 
 
-def engine_measures(settings: Settings, kind: Kind) -> list[Measure]:
+def engine_cases(settings: BenchSettings, kind: BackendKind) -> list[BenchCase]:
     """The engine's cases on a backend of this kind, in the order of the tables.
 
     In memory nothing is under way: calls that are made at once only wait for each other, so a lone caller stands for
     all, and there are no batches.
     """
 
-    def tasks(action: str, concurrency: int) -> Measure:
-        return Measure(action, Subject.ENGINE, Face.TASKS, concurrency)
+    def tasks(action: str, concurrency: int) -> BenchCase:
+        return BenchCase(action, Implementation.ENGINE, ApiStyle.TASKS, concurrency)
 
-    lone = Measure("reserve", Subject.ENGINE, Face.LONE, 1)
-    main = lone if kind is Kind.MEMORY else tasks("reserve", settings.main_concurrency)
+    lone = BenchCase("reserve", Implementation.ENGINE, ApiStyle.SINGLE, 1)
+    main = lone if kind is BackendKind.MEMORY else tasks("reserve", settings.main_concurrency)
     measures = []
     if "reserve" in settings.actions:
         measures.append(lone)
         if settings.threads > 1:
-            measures.append(Measure("reserve", Subject.ENGINE, Face.THREADS, settings.threads))
-        several = (settings.main_concurrency,) if kind is Kind.MEMORY else settings.concurrency
+            measures.append(BenchCase("reserve", Implementation.ENGINE, ApiStyle.THREADS, settings.threads))
+        several = (settings.main_concurrency,) if kind is BackendKind.MEMORY else settings.concurrency
         measures += [tasks("reserve", concurrency) for concurrency in several]
     others = [action for action in settings.actions if action not in ("reserve", SOLD_OUT)]
-    if kind is Kind.REDIS and SOLD_OUT in settings.actions:
+    if kind is BackendKind.REDIS and SOLD_OUT in settings.actions:
         others.insert(others.index("refusal") + 1 if "refusal" in others else 0, SOLD_OUT)
     measures += [dataclasses.replace(main, action=action) for action in others]
     if "reserve" in settings.actions:
-        if kind is not Kind.MEMORY:
+        if kind is not BackendKind.MEMORY:
             sizes = settings.batch
             measures += [dataclasses.replace(tasks("reserve", IN_FLIGHT_OF_LIMIT), batch=size) for size in sizes]
         for offices in settings.offices:
-            if offices > OFFICES_OF_CALLERS_MAX and kind is not Kind.MEMORY:
+            if offices > OFFICES_OF_CALLERS_MAX and kind is not BackendKind.MEMORY:
                 in_batches = dataclasses.replace(tasks("reserve", IN_FLIGHT_OF_LIMIT), batch=max(settings.batch))
                 measures.append(dataclasses.replace(in_batches, offices=offices))
             elif offices > 1:
@@ -182,38 +188,38 @@ def engine_measures(settings: Settings, kind: Kind) -> list[Measure]:
     return measures
 
 
-def yardsticks_of(measure: Measure, kind: Kind) -> Yardsticks:
+def yardsticks_of(measure: BenchCase, kind: BackendKind) -> Yardsticks:
     """What the limit and the work by hand are for one of the engine's cases.
 
     Where it takes minutes to have everything in place there are none: such a case is compared with a smaller one. A
     lone caller has no limit, for the limit keeps four batches under way; batches have nobody who makes them by hand.
     What is answered from memory asks no store: the dict is its limit.
     """
-    if kind is Kind.MEMORY:
-        return Yardsticks(Measure("reserve", Subject.DICT, measure.face, measure.concurrency), None)
+    if kind is BackendKind.MEMORY:
+        return Yardsticks(BenchCase("reserve", Implementation.DICT, measure.api_style, measure.concurrency), None)
     is_costly = measure.offices > OFFICES_OF_CALLERS_MAX or measure.reservations > RESERVATIONS_WITH_YARDSTICKS_MAX
-    if kind is Kind.OTHER or is_costly:
+    if kind is BackendKind.OTHER or is_costly:
         return Yardsticks(None, None)
-    by_hand = dataclasses.replace(measure, subject=Subject.BY_HAND)
+    by_hand = dataclasses.replace(measure, implementation=Implementation.BY_HAND)
     if measure.action == SOLD_OUT:
         return Yardsticks(
-            Measure("reserve", Subject.DICT, measure.face, measure.concurrency),
+            BenchCase("reserve", Implementation.DICT, measure.api_style, measure.concurrency),
             dataclasses.replace(by_hand, action="refusal"),
         )
     limit = dataclasses.replace(
         measure,
-        subject=Subject.LIMIT,
-        face=Face.TASKS,
+        implementation=Implementation.LIMIT,
+        api_style=ApiStyle.TASKS,
         concurrency=IN_FLIGHT_OF_LIMIT,
         batch=BATCH_OF_LIMIT,
     )
     return Yardsticks(limit if measure.concurrency > 1 else None, by_hand if measure.batch == 1 else None)
 
 
-def order_of(measures: Sequence[Measure], kind: Kind) -> list[Measure]:
+def cases_with_yardsticks(measures: Sequence[BenchCase], kind: BackendKind) -> list[BenchCase]:
     """The engine's cases and their yardsticks, each once, next to those that it is compared with."""
 
-    def both() -> Iterable[Measure]:
+    def both() -> Iterable[BenchCase]:
         for measure in measures:
             yield measure
             yield from filter(None, yardsticks_of(measure, kind))

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-__all__ = ["Figure", "figures_of"]
+__all__ = ["BenchPlot", "plots_of_backend"]
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from quota_engine.bench.formatting import microseconds, percent, rate
-from quota_engine.bench.plan import Face, Kind, Measure, Settings, Subject, engine_measures, yardsticks_of
-from quota_engine.bench.results import Case, Result
-from quota_engine.reporting.svg_plot import Line, Plot, log_ticks, nice_ticks
+from quota_engine.bench.plan import (
+    ApiStyle,
+    BackendKind,
+    BenchCase,
+    BenchSettings,
+    Implementation,
+    engine_cases,
+    yardsticks_of,
+)
+from quota_engine.bench.results import BenchResult, CaseResult
+from quota_engine.reporting.svg_plot import Plot, PlotLine, log_ticks, nice_ticks
 
 _BUCKET: Final = 2**0.25
 """How much longer each bucket of a histogram is than the one before."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Figure:
+class BenchPlot:
     """A plot, and how its places and values are written in the table that says the same."""
 
     plot: Plot
@@ -32,38 +40,44 @@ class _Backend:
 
     name: str
     label: str
-    cases: dict[tuple[str, int], Case]
-    kind: Kind
-    settings: Settings
+    cases: dict[tuple[str, int], CaseResult]
+    kind: BackendKind
+    settings: BenchSettings
 
-    def case(self, measure: Measure | None) -> Case | None:
+    def case(self, measure: BenchCase | None) -> CaseResult | None:
         return None if measure is None else self.cases.get((measure.name, measure.concurrency))
 
     @property
-    def main(self) -> Measure:
+    def main(self) -> BenchCase:
         """The plain reserve that stands for all."""
-        if self.kind is Kind.MEMORY:
-            return Measure("reserve", Subject.ENGINE, Face.LONE, 1)
-        return Measure("reserve", Subject.ENGINE, Face.TASKS, self.settings.main_concurrency)
+        if self.kind is BackendKind.MEMORY:
+            return BenchCase("reserve", Implementation.ENGINE, ApiStyle.SINGLE, 1)
+        return BenchCase("reserve", Implementation.ENGINE, ApiStyle.TASKS, self.settings.main_concurrency)
 
 
-def figures_of(result: Result, backend: str) -> list[Figure]:
+def plots_of_backend(result: BenchResult, backend: str) -> list[BenchPlot]:
     """The plots of one backend, as far as it has enough cases for them."""
-    cases = result.of(backend)
+    cases = result.cases_of(backend)
     kinds = {case.kind for case in cases}
-    kind = Kind.REDIS if Subject.BY_HAND in kinds else Kind.MEMORY if Subject.DICT in kinds else Kind.OTHER
+    kind = (
+        BackendKind.REDIS
+        if Implementation.BY_HAND in kinds
+        else BackendKind.MEMORY
+        if Implementation.DICT in kinds
+        else BackendKind.OTHER
+    )
     known = {(case.name, case.concurrency): case for case in cases}
     one = _Backend(f"b{result.backends.index(backend)}", backend, known, kind, result.settings)
     made = (_by_concurrency(one), _latencies(one), _by_batch(one), _by_round(one))
     return [figure for figure in made if figure is not None]
 
 
-def _by_concurrency(one: _Backend) -> Figure | None:
+def _by_concurrency(one: _Backend) -> BenchPlot | None:
     """How the rate grows with the callers: asyncio tasks, and a lone caller at the left."""
     engine: list[tuple[float, float]] = []
     by_hand: list[tuple[float, float]] = []
-    for measure in engine_measures(one.settings, one.kind):
-        is_plain = measure.action == "reserve" and measure.face is not Face.THREADS
+    for measure in engine_cases(one.settings, one.kind):
+        is_plain = measure.action == "reserve" and measure.api_style is not ApiStyle.THREADS
         if not is_plain or (measure.batch, measure.offices, measure.reservations) != (1, 1, 0):
             continue
         for points, case in (
@@ -72,12 +86,12 @@ def _by_concurrency(one: _Backend) -> Figure | None:
         ):
             if case is not None:
                 points.append((case.concurrency, case.ops_per_s))
-    if len(engine) < 2 or one.kind is Kind.MEMORY:
+    if len(engine) < 2 or one.kind is BackendKind.MEMORY:
         return None
     x_range = (min(engine)[0], max(engine)[0])
-    lines = [*_limit_line(one, x_range), Line("quota_engine", "engine", sorted(engine))]
-    lines += [Line("by hand", "old", sorted(by_hand))] if by_hand else []
-    return Figure(
+    lines = [*_limit_line(one, x_range), PlotLine("quota_engine", "engine", sorted(engine))]
+    lines += [PlotLine("by hand", "old", sorted(by_hand))] if by_hand else []
+    return BenchPlot(
         _rate_plot(
             f"{one.name}-concurrency",
             "Reservations a second, by how many call at once",
@@ -92,19 +106,19 @@ def _by_concurrency(one: _Backend) -> Figure | None:
     )
 
 
-def _by_batch(one: _Backend) -> Figure | None:
+def _by_batch(one: _Backend) -> BenchPlot | None:
     """What a batch is worth: the engine's backend, fed with ready batches."""
     points = [
         (float(measure.batch), case.ops_per_s)
-        for measure in engine_measures(one.settings, one.kind)
+        for measure in engine_cases(one.settings, one.kind)
         if measure.batch > 1 and (case := one.case(measure)) is not None
     ]
     if len(points) < 2:
         return None
     points.sort()
     x_range = (points[0][0], points[-1][0])
-    lines = [*_limit_line(one, x_range), Line("quota_engine", "engine", points)]
-    return Figure(
+    lines = [*_limit_line(one, x_range), PlotLine("quota_engine", "engine", points)]
+    return BenchPlot(
         _rate_plot(
             f"{one.name}-batch",
             "Reservations a second, by how many go in one batch",
@@ -119,9 +133,9 @@ def _by_batch(one: _Backend) -> Figure | None:
     )
 
 
-def _latencies(one: _Backend) -> Figure | None:
+def _latencies(one: _Backend) -> BenchPlot | None:
     """Histograms of how long a call takes."""
-    if one.kind is Kind.MEMORY:
+    if one.kind is BackendKind.MEMORY:
         confirm = dataclasses.replace(one.main, action="confirm")
         shown = [
             ("a dict behind a lock", "limit", one.case(yardsticks_of(one.main, one.kind).limit)),
@@ -139,7 +153,7 @@ def _latencies(one: _Backend) -> Figure | None:
     low = min(case.histogram_us[0][0] for _, _, case in found) / _BUCKET**2
     # The last calls of thousands would make all others a needle at the left; they are in the figures as p99.
     high = max(_end_of(case, 0.999) for _, _, case in found) * _BUCKET
-    lines = [Line(label, style, _shares(case, low, high), stepped=True) for label, style, case in found]
+    lines = [PlotLine(label, style, _shares(case, low, high), stepped=True) for label, style, case in found]
     y_max = 1.08 * max(y for line in lines for _, y in line.points)
     halves = "; ".join(
         f"{label} half within {microseconds(case.p50_us)}, 99 of 100 within {microseconds(case.p99_us)}"
@@ -161,13 +175,13 @@ def _latencies(one: _Backend) -> Figure | None:
         y_ticks=[(tick, f"{tick:.0%}") for tick in nice_ticks(0, y_max, 4)],
         x_is_log=True,
     )
-    return Figure(plot, microseconds, percent)
+    return BenchPlot(plot, microseconds, percent)
 
 
-def _by_round(one: _Backend) -> Figure | None:
+def _by_round(one: _Backend) -> BenchPlot | None:
     """Every round: what noise there was."""
     limit, by_hand = yardsticks_of(one.main, one.kind)
-    if one.kind is Kind.MEMORY:
+    if one.kind is BackendKind.MEMORY:
         refusal = dataclasses.replace(one.main, action="refusal")
         shown = [
             ("refusal", "engine thin", one.case(refusal)),
@@ -185,7 +199,7 @@ def _by_round(one: _Backend) -> Figure | None:
     if rounds < 2:
         return None
     lines = [
-        Line(label, style, [(number, value) for number, value in enumerate(case.rounds, 1)])
+        PlotLine(label, style, [(number, value) for number, value in enumerate(case.rounds, 1)])
         for label, style, case in found
     ]
     spread = "; ".join(f"{label} \u00b1{percent(case.spread)}" for label, _, case in found)
@@ -200,17 +214,17 @@ def _by_round(one: _Backend) -> Figure | None:
         else [(1, "1"), (rounds, str(rounds))],
         "round",
     )
-    return Figure(dataclasses.replace(plot, x_is_log=False), lambda x: f"{x:g}", rate)
+    return BenchPlot(dataclasses.replace(plot, x_is_log=False), lambda x: f"{x:g}", rate)
 
 
-def _limit_line(one: _Backend, x_range: tuple[float, float]) -> list[Line]:
+def _limit_line(one: _Backend, x_range: tuple[float, float]) -> list[PlotLine]:
     limit = one.case(yardsticks_of(one.main, one.kind).limit)
     if limit is None:
         return []
-    return [Line("the limit", "limit", [(x_range[0], limit.ops_per_s), (x_range[1], limit.ops_per_s)])]
+    return [PlotLine("the limit", "limit", [(x_range[0], limit.ops_per_s), (x_range[1], limit.ops_per_s)])]
 
 
-def _end_of(case: Case, share: float) -> float:
+def _end_of(case: CaseResult, share: float) -> float:
     """The end of the bucket that this share of calls does not exceed."""
     wanted, seen = share * sum(count for _, count in case.histogram_us), 0
     for end_us, count in case.histogram_us:
@@ -220,7 +234,7 @@ def _end_of(case: Case, share: float) -> float:
     return case.histogram_us[-1][0]
 
 
-def _shares(case: Case, low: float, high: float) -> list[tuple[float, float]]:
+def _shares(case: CaseResult, low: float, high: float) -> list[tuple[float, float]]:
     """Points of a stepped line: each bucket's share, from its lower end on."""
     total = sum(count for _, count in case.histogram_us)
     points = [(low, 0.0)]
@@ -235,7 +249,7 @@ def _rate_plot(
     name: str,
     title: str,
     description: str,
-    lines: Sequence[Line],
+    lines: Sequence[PlotLine],
     x_range: tuple[float, float],
     x_ticks: Sequence[tuple[float, str]],
     x_title: str,
@@ -256,5 +270,5 @@ def _rate_plot(
     )
 
 
-def _most(lines: Sequence[Line]) -> str:
+def _most(lines: Sequence[PlotLine]) -> str:
     return ", ".join(f"{line.label} {rate(max(y for _, y in line.points))}" for line in lines)

@@ -7,29 +7,29 @@ __all__ = ["html_report"]
 import html
 from collections.abc import Iterable
 
-from quota_engine.bench.compare import Comparison, Verdict
-from quota_engine.bench.formatting import RULE, headline, microseconds, percent, rate, times, where
-from quota_engine.bench.plan import Subject
-from quota_engine.bench.plots import Figure, figures_of
-from quota_engine.bench.results import Case, Result
+from quota_engine.bench.compare import BenchComparison, ChangeVerdict
+from quota_engine.bench.formatting import RULE, headline, machine_line, microseconds, percent, rate, times
+from quota_engine.bench.plan import Implementation
+from quota_engine.bench.plots import BenchPlot, plots_of_backend
+from quota_engine.bench.results import BenchResult, CaseResult
 from quota_engine.reporting.page import page
-from quota_engine.reporting.svg_plot import Line, render
+from quota_engine.reporting.svg_plot import PlotLine, render
 
 _TITLE = "How fast reservations are here"
 
 
-def html_report(result: Result, comparison: Comparison | None = None) -> str:
+def html_report(result: BenchResult, comparison: BenchComparison | None = None) -> str:
     """The whole report. The same result gives the same file, byte for byte."""
     parts = [
         f"<h1>{_TITLE}</h1>",
-        f'<p class="quiet">{_escaped(headline(result))}. {_escaped(where(result.machine))}.</p>',
+        f'<p class="quiet">{_escaped(headline(result))}. {_escaped(machine_line(result.machine))}.</p>',
     ]
     if comparison is not None:
         parts.append(_verdict(comparison))
     for backend in result.backends:
-        cases = result.of(backend)
+        cases = result.cases_of(backend)
         parts += [f"<h2>{_escaped(backend)}</h2>", _cards(cases), '<div class="plots">']
-        parts += [_figure(figure) for figure in figures_of(result, backend)]
+        parts += [_figure(figure) for figure in plots_of_backend(result, backend)]
         parts += ["</div>", "<h3>All figures</h3>", _cases(cases)]
     if comparison is not None:
         parts.append(_comparison(comparison))
@@ -40,7 +40,7 @@ def _escaped(text: str) -> str:
     return html.escape(text)
 
 
-def _verdict(comparison: Comparison) -> str:
+def _verdict(comparison: BenchComparison) -> str:
     slower = comparison.regressions
     if not slower:
         return '<p class="good"><b>Compared with the earlier run: no regression.</b></p>'
@@ -51,9 +51,9 @@ def _verdict(comparison: Comparison) -> str:
     return f'<div class="bad"><b>Slower than in the earlier run:</b><ul>{items}</ul></div>'
 
 
-def _cards(cases: list[Case]) -> str:
+def _cards(cases: list[CaseResult]) -> str:
     """The figures to take home: the rate with the most plain callers, and what one call takes."""
-    in_memory = _has(cases, Subject.DICT) and not _has(cases, Subject.BY_HAND)
+    in_memory = _has(cases, Implementation.DICT) and not _has(cases, Implementation.BY_HAND)
     lone = [case for case in cases if case.name == "reserve, lone"]
     # In memory callers at once only wait for each other.
     plain = lone if in_memory else [case for case in cases if case.name == "reserve"]
@@ -77,7 +77,7 @@ def _cards(cases: list[Case]) -> str:
     return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
 
 
-def _has(cases: Iterable[Case], subject: Subject) -> bool:
+def _has(cases: Iterable[CaseResult], subject: Implementation) -> bool:
     return any(case.kind == subject for case in cases)
 
 
@@ -85,7 +85,7 @@ def _card(title: str, value: str, note: str) -> str:
     return f'<div class="card"><h3>{_escaped(title)}</h3><b>{_escaped(value)}</b><span>{_escaped(note)}</span></div>'
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: BenchPlot) -> str:
     plot = figure.plot
     return (
         f"<figure><figcaption><b>{_escaped(plot.title)}</b>"
@@ -93,7 +93,7 @@ def _figure(figure: Figure) -> str:
     )
 
 
-def _data(figure: Figure) -> str:
+def _data(figure: BenchPlot) -> str:
     """The plot as a table, for those who cannot see it: every place at which one of the lines has a point."""
     plot = figure.plot
     heads = [plot.x_title, *(line.label for line in plot.lines)]
@@ -104,7 +104,7 @@ def _data(figure: Figure) -> str:
     return f"<details><summary>The same as a table</summary>{_table(heads, rows)}</details>"
 
 
-def _value(line: Line, place: float) -> float | None:
+def _value(line: PlotLine, place: float) -> float | None:
     at = [y for x, y in line.points if abs(x - place) < 1e-6]
     if at:
         return at[-1]
@@ -115,13 +115,13 @@ def _value(line: Line, place: float) -> float | None:
     return line.points[0][1] if len({y for _, y in line.points}) == 1 else None
 
 
-def _cases(cases: list[Case]) -> str:
+def _cases(cases: list[CaseResult]) -> str:
     heads = ["case", "at once", "a second", "\u00b1", "p50", "p99"]
-    in_memory = _has(cases, Subject.DICT) and not _has(cases, Subject.BY_HAND)
-    has_by_hand = _has(cases, Subject.BY_HAND)
+    in_memory = _has(cases, Implementation.DICT) and not _has(cases, Implementation.BY_HAND)
+    has_by_hand = _has(cases, Implementation.BY_HAND)
     heads += ["of dict"] if in_memory else ["of limit", "by hand"] if has_by_hand else []
 
-    def row(case: Case) -> list[str]:
+    def row(case: CaseResult) -> list[str]:
         cells = [case.name, str(case.concurrency), rate(case.ops_per_s), percent(case.spread)]
         cells += [microseconds(case.p50_us), microseconds(case.p99_us)]
         cells += [percent(case.ratio_to_limit)] if in_memory or has_by_hand else []
@@ -133,7 +133,7 @@ def _cases(cases: list[Case]) -> str:
     return _table(heads, [["The engine"], *engine, *([["Its yardsticks"], *yardsticks] if yardsticks else [])])
 
 
-def _comparison(comparison: Comparison) -> str:
+def _comparison(comparison: BenchComparison) -> str:
     heads = ["case", "backend", "at once", "before", "now", "change", ""]
     rows = [
         [
@@ -143,7 +143,7 @@ def _comparison(comparison: Comparison) -> str:
             rate(one.old_ops_per_s),
             rate(one.new_ops_per_s),
             f"{one.ratio - 1:+.0%}",
-            "" if one.verdict is Verdict.SAME else str(one.verdict),
+            "" if one.verdict is ChangeVerdict.SAME else str(one.verdict),
         ]
         for one in comparison.changes
     ]
@@ -170,21 +170,21 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
-def _reading(result: Result) -> str:
+def _reading(result: BenchResult) -> str:
     told = []
-    if _has(result.cases, Subject.LIMIT):
+    if _has(result.cases, Implementation.LIMIT):
         told.append(
             "The limit is the engine's own script, fed with ready batches of 128, four of them under way: the store "
             "and the client library do no more than that. By hand is what one would write without the engine: the same "
             "script, called once for each operation, by as many callers, with redis-py and 50 connections."
         )
-    if _has(result.cases, Subject.DICT):
+    if _has(result.cases, Implementation.DICT):
         told.append("In memory, and for what is known to be sold out, the yardstick is a bare dict behind a lock.")
     told.append("\u00b1 is how far the rounds lie from their middle; what differs by less is no difference.")
     return f'<h2>How to read this</h2><p class="quiet">{" ".join(map(_escaped, told))}</p>'
 
 
-def _parameters(result: Result) -> str:
+def _parameters(result: BenchResult) -> str:
     settings = result.settings
     values = {
         **{name: value for name, value in result.machine.items() if not isinstance(value, dict)},

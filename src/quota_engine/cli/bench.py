@@ -18,11 +18,11 @@ from quota_engine.cli.output_files import check_file, write_file
 from quota_engine.domain.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from quota_engine.bench.compare import Comparison
-    from quota_engine.bench.plan import Settings
-    from quota_engine.bench.results import Result
+    from quota_engine.bench.compare import BenchComparison
+    from quota_engine.bench.plan import BenchSettings
+    from quota_engine.bench.results import BenchResult
     from quota_engine.bench.runner import Progress
-    from quota_engine.bench.target_url import Target
+    from quota_engine.bench.target_url import BenchTarget
 
 _DONE, _BAD_FINDING = 0, 1
 _DEFAULT: Final = ("valkey+embedded://", "memory://")
@@ -69,7 +69,7 @@ def bench(
     from quota_engine.bench import compare as comparing
     from quota_engine.bench.plan import GOAL_URLS
     from quota_engine.bench.runner import run_bench
-    from quota_engine.bench.workload import WrongAnswer
+    from quota_engine.bench.workload import WrongOutcome
 
     settings = _settings(
         quick,
@@ -89,22 +89,22 @@ def bench(
     old = None
     if compare is not None:
         comparing.check_rounds(settings.rounds, "this run would have")
-        old = comparing.read_old(compare)
+        old = comparing.read_earlier_result(compare)
     started_s = time.perf_counter()
     try:
         with _progress() as progress:
             result = run_bench(targets, settings, progress, _tell)
-    except WrongAnswer as error:
+    except WrongOutcome as error:
         _tell(str(error))
         return _BAD_FINDING
     took_s = time.perf_counter() - started_s
-    comparison = None if old is None else comparing.compare(old, result)
+    comparison = None if old is None else comparing.compare_results(old, result)
     _write(result, comparison, as_json, report)
     _tell(f"took {took_s:.0f} s")
     return _BAD_FINDING if comparison is not None and comparison.regressions else _DONE
 
 
-def _settings(quick: bool, preset: str, options: dict[str, Any]) -> Settings:
+def _settings(quick: bool, preset: str, options: dict[str, Any]) -> BenchSettings:
     from quota_engine.bench.plan import ACTIONS, GOALS, QUICK, STANDARD
 
     if quick and preset:
@@ -133,13 +133,13 @@ def _settings(quick: bool, preset: str, options: dict[str, Any]) -> Settings:
     return msgspec.structs.replace(QUICK if quick else GOALS if preset else STANDARD, **changes)
 
 
-def _targets(urls: Sequence[str], yes_really: bool) -> list[Target]:
+def _targets(urls: Sequence[str], yes_really: bool) -> list[BenchTarget]:
     """The stores to load. One on another machine only if that is really wanted: somebody may be working with it."""
-    from quota_engine.bench.target_url import check_served, target_of
+    from quota_engine.bench.target_url import check_backend_exists, parse_target
 
-    targets = [target_of(url) for url in urls]
+    targets = [parse_target(url) for url in urls]
     for target in targets:
-        check_served(target)
+        check_backend_exists(target)
         if target.foreign_hosts and not yes_really:
             raise InvalidRequest(
                 "--backend",
@@ -174,7 +174,7 @@ def _progress() -> Iterator[Progress]:
         yield progress
 
 
-def _write(result: Result, comparison: Comparison | None, as_json: bool, report: pathlib.Path | None) -> None:
+def _write(result: BenchResult, comparison: BenchComparison | None, as_json: bool, report: pathlib.Path | None) -> None:
     if report is not None:
         from quota_engine.bench.report import html_report
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["TOKEN_VARIABLE", "OperatorsClient", "connected"]
+__all__ = ["TOKEN_VARIABLE", "OperatorClient", "connected"]
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ _RETRIES: Final = Retries(attempts_max=2)
 """Whoever watches looks again anyway, and whoever gives a command wants to know soon."""
 
 
-class LookCalls(Speaker):
+class SummaryCalls(Speaker):
     """What only a screen asks for."""
 
     def summarize_room(self, room: str) -> Talk[RoomSummary]:
@@ -46,12 +46,12 @@ class LookCalls(Speaker):
         return found if isinstance(found, DrawSummary) else None
 
 
-class OperatorsClient(ServiceClient):
+class OperatorClient(ServiceClient):
     """The client, with what only a screen asks for."""
 
     def __init__(self, http: httpx.Client, retries: Retries = _RETRIES) -> None:
         super().__init__(http, retries)
-        self._looks = LookCalls(retries)
+        self._looks = SummaryCalls(retries)
 
     def summarize_room(self, room: str) -> RoomSummary:
         """See :meth:`LookCalls.summarize_room`."""
@@ -63,7 +63,7 @@ class OperatorsClient(ServiceClient):
 
 
 @contextlib.contextmanager
-def connected(host: str, token_file: str, roles: str) -> Iterator[OperatorsClient]:
+def connected(host: str, token_file: str, roles: str) -> Iterator[OperatorClient]:
     """A client of the service at ``host``, with the token of the file, or else of the environment; ``roles`` says which
     kind of token it has to be.
     """
@@ -73,7 +73,7 @@ def connected(host: str, token_file: str, roles: str) -> Iterator[OperatorsClien
     headers = {"authorization": f"Bearer {_token(token_file, roles)}"}
     http = httpx.Client(base_url=host, headers=headers, timeout=_TIMEOUT_S)
     try:
-        with OperatorsClient(http, _RETRIES) as client:
+        with OperatorClient(http, _RETRIES) as client:
             yield client
     except ServiceRefused as error:
         if error.kind in ("unauthorized", "forbidden"):

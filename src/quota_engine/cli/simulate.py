@@ -24,10 +24,10 @@ from quota_engine.domain.errors import CatalogError, InvalidRequest, ValidationI
 if TYPE_CHECKING:
     from quota_engine.clocks import ManualClock
     from quota_engine.engine.quota_engine import QuotaEngine
-    from quota_engine.simulation.opening import Observer
-    from quota_engine.simulation.policy_comparison import Comparison
+    from quota_engine.simulation.event_queue import ProgressObserver
+    from quota_engine.simulation.policy_comparison import PolicyComparison
     from quota_engine.simulation.scenario import Scenario
-    from quota_engine.simulation.simulation import Prepared, Result
+    from quota_engine.simulation.simulation import PreparedSimulation, SimulationResult
 
 _DONE, _BAD_FINDING = 0, 1
 _DEFAULT: Final = "surabaya"
@@ -62,7 +62,7 @@ def simulate(
     policy: PolicyName | None = None,
     compare: Annotated[bool, Parameter(negative="")] = False,
     demand: str | None = None,
-    rerelease: ReReleaseName | None = None,
+    re_release: ReReleaseName | None = None,
     identity: IdentityName | None = None,
     report: pathlib.Path | None = None,
     picture: pathlib.Path | None = None,
@@ -73,7 +73,7 @@ def simulate(
     The real engine answers every request, under a simulated clock. Without options: Surabaya, 5,000 applicants for
     100 places. The same scenario and seed give the same result, byte for byte.
 
-    With --policy, --compare, --demand, --rerelease or --identity there are agents: people with good and bad networks,
+    With --policy, --compare, --demand, --re-release or --identity there are agents: people with good and bad networks,
     programs, and brokers who come if they expect a profit. It is told who gets the places, and what brokers make of it.
 
     Args:
@@ -89,7 +89,7 @@ def simulate(
             shuffled waiting room, or a draw.
         compare: all policies, one after the other, with the same people.
         demand: people for each place, or low (0.5) or high (10); in place of --applicants.
-        rerelease: where places go that are given back; next-draw with a draw, else immediate.
+        re_release: where places go that are given back; next-draw with a draw, else immediate.
         identity: whether the booking service checks identities; weak, unless the scenario says so.
         report: write an HTML report, one file that needs no network.
         picture: write the plot of places sold, or of who gets them, as SVG.
@@ -100,8 +100,8 @@ def simulate(
     check_file(report, "--report", ".html")
     check_file(picture, "--picture", ".svg")
     file = scenario or (_DEFAULT if offices is None else _NATIONAL)
-    loaded = _load(file, applicants, capacity, offices, seed, policy, rerelease, identity)
-    asked = compare or any(option is not None for option in (policy, demand, rerelease, identity))
+    loaded = _load(file, applicants, capacity, offices, seed, policy, re_release, identity)
+    asked = compare or any(option is not None for option in (policy, demand, re_release, identity))
     started_s = time.perf_counter()
     result: _Shown
     show: Callable[[], None]
@@ -131,7 +131,7 @@ def simulate(
 class _Single:
     """A comparison of one policy, whose figures stand at the top of the JSON."""
 
-    def __init__(self, comparison: Comparison) -> None:
+    def __init__(self, comparison: PolicyComparison) -> None:
         self._comparison = comparison
 
     @property
@@ -197,12 +197,12 @@ def _load(
     offices: int | None,
     seed: int | None,
     policy: PolicyName | None,
-    rerelease: ReReleaseName | None,
+    re_release: ReReleaseName | None,
     identity: IdentityName | None,
 ) -> Scenario:
     """The scenario with what the command line changes."""
-    from quota_engine.simulation.population_config import Identity, ReRelease
-    from quota_engine.simulation.scenario import Policy, load_scenario
+    from quota_engine.simulation.population_config import IdentityCheck, ReReleasePolicy
+    from quota_engine.simulation.scenario import PolicyName, load_scenario
 
     scenario = load_scenario(file)
     changes = {"offices_max": offices, "capacity": capacity}
@@ -212,19 +212,19 @@ def _load(
     top = {
         "applicants": applicants,
         "seed": seed,
-        "policy": None if policy is None else Policy(policy),
-        "rerelease": None if rerelease is None else ReRelease(rerelease),
-        "identity": None if identity is None else Identity(identity),
+        "policy": None if policy is None else PolicyName(policy),
+        "re_release": None if re_release is None else ReReleasePolicy(re_release),
+        "identity": None if identity is None else IdentityCheck(identity),
     }
     given = {name: value for name, value in top.items() if value is not None}
     return msgspec.structs.replace(scenario, sale=sale, **given)
 
 
-def _prepare(scenario: Scenario, file: str, trace: pathlib.Path | None, offices: int | None) -> Prepared:
+def _prepare(scenario: Scenario, file: str, trace: pathlib.Path | None, offices: int | None) -> PreparedSimulation:
     from quota_engine.simulation.simulation import prepare
 
     prepared = prepare(scenario, file, trace)
-    _check_offices(file, offices, prepared.market.offices)
+    _check_offices(file, offices, prepared.supply.offices)
     return prepared
 
 
@@ -240,23 +240,23 @@ def _with_demand(scenario: Scenario, file: str, people: float | None) -> Scenari
     if people is None:
         return scenario
     from quota_engine.simulation.scenario import APPLICANTS_MAX
-    from quota_engine.simulation.supply import open_market
+    from quota_engine.simulation.supply import build_supply
 
-    applicants = max(1, round(people * open_market(scenario, file).capacity))
+    applicants = max(1, round(people * build_supply(scenario, file).capacity))
     if applicants > APPLICANTS_MAX:
         raise InvalidRequest("--demand", f"{applicants} applicants", f"at most {APPLICANTS_MAX}")
     return msgspec.structs.replace(scenario, applicants=applicants)
 
 
-def _run_agents(scenario: Scenario, file: str, offices: int | None, backend: str, compare: bool) -> Comparison:
+def _run_agents(scenario: Scenario, file: str, offices: int | None, backend: str, compare: bool) -> PolicyComparison:
     from quota_engine.simulation import policy_comparison
-    from quota_engine.simulation.scenario import Policy
-    from quota_engine.simulation.supply import open_market
+    from quota_engine.simulation.scenario import PolicyName
+    from quota_engine.simulation.supply import build_supply
 
-    _check_offices(file, offices, open_market(scenario, file).offices)
-    policies = tuple(Policy) if compare else (scenario.policy,)
+    _check_offices(file, offices, build_supply(scenario, file).offices)
+    policies = tuple(PolicyName) if compare else (scenario.policy,)
     with _progress(scenario.applicants, [str(policy) for policy in policies]) as observers:
-        return policy_comparison.compare(
+        return policy_comparison.compare_policies(
             scenario,
             file,
             _opener(scenario.seed, backend),
@@ -283,7 +283,7 @@ def _opener(seed: int, backend: str) -> Callable[[ManualClock, str], contextlib.
     return open_engine
 
 
-def _run(prepared: Prepared, backend: str, baseline: bool) -> Result:
+def _run(prepared: PreparedSimulation, backend: str, baseline: bool) -> SimulationResult:
     from quota_engine.clocks import ManualClock
     from quota_engine.simulation.simulation import simulate as run_simulation
 
@@ -309,7 +309,7 @@ def _without_credentials(url: str) -> str:
 
 
 @contextlib.contextmanager
-def _progress(applicants: int, runs: list[str]) -> Iterator[list[Observer | None]]:
+def _progress(applicants: int, runs: list[str]) -> Iterator[list[ProgressObserver | None]]:
     """Bars on standard error, if somebody is looking."""
     if not sys.stderr.isatty():
         yield [None for _ in runs]
@@ -321,7 +321,7 @@ def _progress(applicants: int, runs: list[str]) -> Iterator[list[Observer | None
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         tasks = [progress.add_task(name, total=applicants) for name in runs]
 
-        def observer(task: int) -> Observer:
+        def observer(task: int) -> ProgressObserver:
             def observe(finals: int, requests: int) -> None:
                 progress.update(tasks[task], completed=finals)
 
@@ -330,7 +330,7 @@ def _progress(applicants: int, runs: list[str]) -> Iterator[list[Observer | None
         yield [observer(task) for task in range(len(runs))]
 
 
-def _print_result(result: Result) -> None:
+def _print_result(result: SimulationResult) -> None:
     from rich.console import Console
 
     from quota_engine.simulation.reports.terminal import print_result
@@ -338,7 +338,7 @@ def _print_result(result: Result) -> None:
     print_result(result, Console())
 
 
-def _print_comparison(comparison: Comparison) -> None:
+def _print_comparison(comparison: PolicyComparison) -> None:
     from rich.console import Console
 
     from quota_engine.simulation.reports.policy_comparison import print_comparison
@@ -346,7 +346,7 @@ def _print_comparison(comparison: Comparison) -> None:
     print_comparison(comparison, Console())
 
 
-def _write_files(result: Result, report: pathlib.Path | None, picture: pathlib.Path | None) -> None:
+def _write_files(result: SimulationResult, report: pathlib.Path | None, picture: pathlib.Path | None) -> None:
     if report is None and picture is None:
         return
     from quota_engine.simulation.reports import opening as rendering
@@ -356,7 +356,7 @@ def _write_files(result: Result, report: pathlib.Path | None, picture: pathlib.P
             write_file(path, render(result))
 
 
-def _write_comparison(comparison: Comparison, report: pathlib.Path | None, picture: pathlib.Path | None) -> None:
+def _write_comparison(comparison: PolicyComparison, report: pathlib.Path | None, picture: pathlib.Path | None) -> None:
     if report is None and picture is None:
         return
     from quota_engine.simulation.reports import policy_comparison as rendering

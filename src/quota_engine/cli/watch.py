@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from quota_engine.cli.status import STORE_VARIABLE, AsJson, Office, days_of, opened, table_of
-from quota_engine.cli.watch_sources import Look, Subject, Watched, WatchedService, WatchedStore
+from quota_engine.cli.watch_sources import ServiceSource, StoreSource, WatchSelection, WatchSnapshot, WatchSource
 from quota_engine.clocks import SystemClock
 from quota_engine.domain.audit_summary import AuditSummary
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
@@ -81,7 +81,7 @@ def watch(
     check_integer(audit_every_s, "--audit-every-s", 0, 86_400)
     for name, where in (*((one, "--room") for one in room), *((one, "--draw") for one in draw)):
         check_name(name, where)
-    subject = Subject(office, room, draw, days_of(first_day, days))
+    subject = WatchSelection(office, room, draw, days_of(first_day, days))
     with _opened(backend, host, token_file, subject) as watched:
         auditor = _Auditor(watched, audit_every_s)
         with _lines() if as_json else _screen() as show:
@@ -97,7 +97,7 @@ def watch(
 
 
 @contextlib.contextmanager
-def _opened(backend: str, host: str, token_file: str, subject: Subject) -> Iterator[Watched]:
+def _opened(backend: str, host: str, token_file: str, subject: WatchSelection) -> Iterator[WatchSource]:
     now_ms = SystemClock().now_ms
     if backend.startswith(("http://", "https://")):
         raise InvalidRequest("BACKEND", "the address of a service", f"a store's URL; or watch --host {backend}")
@@ -108,24 +108,24 @@ def _opened(backend: str, host: str, token_file: str, subject: Subject) -> Itera
             expected = f"the URL of a store (here or in {STORE_VARIABLE}), or  --host URL  of a service"
             raise InvalidRequest("BACKEND, --host", "neither", expected)
         with opened(backend) as store:
-            yield WatchedStore(store, subject, now_ms)
+            yield StoreSource(store, subject, now_ms)
         return
     from quota_engine.cli.service_client import connected
 
     with connected(host, token_file, "auditor or operator") as client:
-        yield WatchedService(client, subject, now_ms)
+        yield ServiceSource(client, subject, now_ms)
 
 
 class _Show(Protocol):
     """Puts a look before somebody's eyes: the last one that there is, what auditing came to, and what is amiss."""
 
-    def __call__(self, look: Look | None, auditor: _Auditor, problem: str) -> None: ...
+    def __call__(self, look: WatchSnapshot | None, auditor: _Auditor, problem: str) -> None: ...
 
 
 class _Auditor:
     """Audits now and then, beside the looks: a large store takes its time."""
 
-    def __init__(self, watched: Watched, every_s: int) -> None:
+    def __init__(self, watched: WatchSource, every_s: int) -> None:
         self._watched = watched
         self._every_s = every_s
         self._stop = threading.Event()
@@ -160,19 +160,19 @@ class _Auditor:
             self._thread.join(_JOIN_S)
 
 
-def _once(watched: Watched, auditor: _Auditor, show: _Show) -> None:
-    look = watched.look()
+def _once(watched: WatchSource, auditor: _Auditor, show: _Show) -> None:
+    look = watched.take_snapshot()
     if auditor.is_wanted:
         auditor.audit()
     show(look, auditor, "")
 
 
-def _go_on(watched: Watched, auditor: _Auditor, show: _Show, times: int, every_ms: int) -> None:
-    look: Look | None = None
+def _go_on(watched: WatchSource, auditor: _Auditor, show: _Show, times: int, every_ms: int) -> None:
+    look: WatchSnapshot | None = None
     for count in itertools.count(1):
         problem = ""
         try:
-            look = watched.look()
+            look = watched.take_snapshot()
         except InvalidRequest:
             raise
         except QuotaEngineError as error:
@@ -187,7 +187,7 @@ def _go_on(watched: Watched, auditor: _Auditor, show: _Show, times: int, every_m
 def _lines() -> Iterator[_Show]:
     """A line of JSON a look."""
 
-    def show(look: Look | None, auditor: _Auditor, problem: str) -> None:
+    def show(look: WatchSnapshot | None, auditor: _Auditor, problem: str) -> None:
         plain = look.plain(auditor.verdict) if look and not problem else {"problem": problem}
         sys.stdout.write(msgspec.json.encode(plain).decode() + "\n")
         sys.stdout.flush()
@@ -205,7 +205,7 @@ def _screen() -> Iterator[_Show]:
     console = Console()
     last: list[RenderableType] = []
 
-    def show(look: Look | None, auditor: _Auditor, problem: str) -> None:
+    def show(look: WatchSnapshot | None, auditor: _Auditor, problem: str) -> None:
         content = _content(look, auditor, problem)
         if live is None:
             console.print(content)
@@ -226,7 +226,7 @@ def _screen() -> Iterator[_Show]:
         console.print(content)
 
 
-def _content(look: Look | None, auditor: _Auditor, problem: str) -> RenderableType:
+def _content(look: WatchSnapshot | None, auditor: _Auditor, problem: str) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 

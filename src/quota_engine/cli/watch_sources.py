@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Look", "OfficeLook", "Subject", "Watched", "WatchedService", "WatchedStore"]
+__all__ = ["OfficeSnapshot", "ServiceSource", "StoreSource", "WatchSelection", "WatchSnapshot", "WatchSource"]
 
 import datetime
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from quota_engine.waiting_room.releases import room_id
 from quota_engine.waiting_room.summary import RoomSummary, room_opening_times, summarize_room
 
 if TYPE_CHECKING:
-    from quota_engine.cli.service_client import OperatorsClient
+    from quota_engine.cli.service_client import OperatorClient
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ _ROOM_DAYS: Final = 62
 """Waiting rooms are looked for among the openings of so many days."""
 
 
-class OfficeLook(msgspec.Struct, frozen=True):
+class OfficeSnapshot(msgspec.Struct, frozen=True):
     """One office: its days, and its waiting rooms as far as there are any."""
 
     office: str
@@ -40,11 +40,11 @@ class OfficeLook(msgspec.Struct, frozen=True):
     rooms: tuple[RoomSummary, ...]
 
 
-class Look(msgspec.Struct, frozen=True):
+class WatchSnapshot(msgspec.Struct, frozen=True):
     """Everything that is watched, at a moment."""
 
     at_ms: int
-    offices: tuple[OfficeLook, ...]
+    offices: tuple[OfficeSnapshot, ...]
     draws: tuple[DrawSummary, ...] = ()
 
     def plain(self, verdict: AuditSummary | None) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Look(msgspec.Struct, frozen=True):
         }
 
 
-class Subject(msgspec.Struct, frozen=True):
+class WatchSelection(msgspec.Struct, frozen=True):
     """What is wanted of it: offices (none named: all), waiting rooms besides those of the offices' releases, draws,
     and days (ordinals, one after the other).
     """
@@ -75,13 +75,13 @@ class Subject(msgspec.Struct, frozen=True):
     days: tuple[int, ...]
 
 
-class Watched(Protocol):
+class WatchSource(Protocol):
     """Where looks come from."""
 
     noun: str
     """What it is called."""
 
-    def look(self) -> Look:
+    def take_snapshot(self) -> WatchSnapshot:
         """Look now."""
         ...
 
@@ -95,11 +95,11 @@ class _Watched:
 
     noun = ""
 
-    def __init__(self, subject: Subject, now_ms: Callable[[], int]) -> None:
+    def __init__(self, subject: WatchSelection, now_ms: Callable[[], int]) -> None:
         self._subject = subject
         self._now_ms = now_ms
 
-    def look(self) -> Look:
+    def take_snapshot(self) -> WatchSnapshot:
         now_ms = self._now_ms()
         subject = self._subject
         offices = [self._office(office, now_ms) for office in self._offices()]
@@ -108,7 +108,7 @@ class _Watched:
             self._there(self._room(name), "--room", name, "waiting room") for name in subject.rooms if name not in known
         ]
         draws = [self._there(self._draw(name), "--draw", name, "draw") for name in subject.draws]
-        return Look(now_ms, tuple(_with_rooms(one, named) for one in offices), tuple(draws))
+        return WatchSnapshot(now_ms, tuple(_with_rooms(one, named) for one in offices), tuple(draws))
 
     def audit(self) -> AuditSummary:
         at_ms, offices = self._now_ms(), self._offices()
@@ -119,14 +119,14 @@ class _Watched:
             raise InvalidRequest(where, repr(name), f"the id of a {kind} that the {self.noun} has")
         return found
 
-    def _office(self, office: str, now_ms: int) -> OfficeLook:
+    def _office(self, office: str, now_ms: int) -> OfficeSnapshot:
         days = self._subject.days
         first = min(days[0], datetime.datetime.fromtimestamp(now_ms / 1000, tz=datetime.UTC).toordinal())
         last = max(days[-1], first + _ROOM_DAYS - 1)
         views = self._views(office, first, last)
         found = [self._room(room_id(office, moment)) for moment in room_opening_times(views, now_ms)]
         shown = tuple(view for view in views if days[0] <= view.day <= days[-1])
-        return OfficeLook(office, shown, tuple(room for room in found if room is not None))
+        return OfficeSnapshot(office, shown, tuple(room for room in found if room is not None))
 
     def _offices(self) -> list[str]:
         raise NotImplementedError
@@ -144,12 +144,12 @@ class _Watched:
         raise NotImplementedError
 
 
-class WatchedStore(_Watched):
+class StoreSource(_Watched):
     """A store, looked at directly: needs no catalog, and moves no waiting room on."""
 
     noun = "store"
 
-    def __init__(self, store: Store, subject: Subject, now_ms: Callable[[], int]) -> None:
+    def __init__(self, store: Store, subject: WatchSelection, now_ms: Callable[[], int]) -> None:
         super().__init__(subject, now_ms)
         self._store = store
 
@@ -173,12 +173,12 @@ class WatchedStore(_Watched):
         return self._store.execute(Audit(office))
 
 
-class WatchedService(_Watched):
+class ServiceSource(_Watched):
     """A running service, looked at over HTTP: the offices are those of its catalog."""
 
     noun = "service"
 
-    def __init__(self, client: OperatorsClient, subject: Subject, now_ms: Callable[[], int]) -> None:
+    def __init__(self, client: OperatorClient, subject: WatchSelection, now_ms: Callable[[], int]) -> None:
         super().__init__(subject, now_ms)
         self._client = client
         known = [one.id for one in client.describe_offices().offices]  # a service has one catalog as long as it runs
@@ -206,5 +206,5 @@ class WatchedService(_Watched):
         return list(self._client.audit(office).findings)
 
 
-def _with_rooms(one: OfficeLook, named: list[RoomSummary]) -> OfficeLook:
-    return OfficeLook(one.office, one.days, (*one.rooms, *(room for room in named if room.office == one.office)))
+def _with_rooms(one: OfficeSnapshot, named: list[RoomSummary]) -> OfficeSnapshot:
+    return OfficeSnapshot(one.office, one.days, (*one.rooms, *(room for room in named if room.office == one.office)))

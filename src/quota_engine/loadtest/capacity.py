@@ -27,9 +27,9 @@ from quota_engine.loadtest.load_generator import CONNECTIONS, SecondStatistics, 
 from quota_engine.loadtest.staging_server import StagingServer, staging_server
 from quota_engine.loadtest.workloads import SCENARIO, JoinWorkload, ReserveWorkload, Workload
 from quota_engine.simulation.arrivals import draw_population
-from quota_engine.simulation.baseline import OldApplication
+from quota_engine.simulation.baseline import BaselineApplication
 from quota_engine.simulation.scenario import Arrivals, Scenario
-from quota_engine.simulation.supply import open_market
+from quota_engine.simulation.supply import build_supply
 
 P99_MS_MAX: Final = 250.0
 FACTORS: Final = (2, 5, 10)
@@ -272,8 +272,8 @@ def _old_application(people: int) -> dict[str, Any]:
         applicants=people,
         arrivals=Arrivals(early_share=0.0, burst_share=1.0, refresher_share=0.0, late_share=0.0),
     )
-    market = open_market(scenario, "surabaya")
-    measures = OldApplication(scenario, market, draw_population(scenario, market)).run()
+    market = build_supply(scenario, "surabaya")
+    measures = BaselineApplication(scenario, market, draw_population(scenario, market)).run()
     return {
         "people": people,
         "p50_ms": measures.answer_us.percentile(0.5) / 1000,

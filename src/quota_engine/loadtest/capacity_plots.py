@@ -6,7 +6,7 @@ __all__ = ["plots"]
 
 from typing import Any, Final
 
-from quota_engine.reporting.svg_plot import Line, Plot, nice_ticks, render
+from quota_engine.reporting.svg_plot import Plot, PlotLine, nice_ticks, render
 
 _LIMIT_MS: Final = 250
 _BEFORE_S: Final = 2
@@ -32,8 +32,8 @@ def _capacity(result: dict[str, Any]) -> Plot:
         best: dict[float, float] = {}
         for step in result[kind]["steps"]:
             best[step["rate"]] = min(step["p99_ms"], best.get(step["rate"], step["p99_ms"]))
-        lines.append(Line(label, style, sorted(best.items())))
-    lines.append(Line("250 ms", "limit", [(low, _LIMIT_MS), (high, _LIMIT_MS)]))
+        lines.append(PlotLine(label, style, sorted(best.items())))
+    lines.append(PlotLine("250 ms", "limit", [(low, _LIMIT_MS), (high, _LIMIT_MS)]))
     return Plot(
         name="load-capacity",
         title="How long 99 of 100 wait for their answer, by how many come each second",
@@ -54,7 +54,7 @@ def _bursts(result: dict[str, Any], kind: str, what: str) -> Plot:
     for style, one in zip(_STYLES, bursts, strict=True):
         points = [(second - float(_BEFORE_S), p99 / 1000) for second, p99 in enumerate(one["seconds_p99_ms"])]
         most = max(most, *(value for _, value in points))
-        lines.append(Line(f"{one['factor']:g} times as many", style, points, stepped=True))
+        lines.append(PlotLine(f"{one['factor']:g} times as many", style, points, stepped=True))
     last = len(bursts[0]["seconds_p99_ms"]) - _BEFORE_S
     return Plot(
         name=f"load-bursts-{kind}",
@@ -76,7 +76,7 @@ def _memory(result: dict[str, Any]) -> Plot:
         values = [mib for one in bursts for mib in one["service_mib"]]
         points = [(number / 2, mib) for number, mib in enumerate(values)]
         most, longest = max(most, *values), max(longest, points[-1][0])
-        lines.append(Line(label, style, points))
+        lines.append(PlotLine(label, style, points))
     return Plot(
         name="load-memory",
         title="Memory of the service, over the three bursts in turn",

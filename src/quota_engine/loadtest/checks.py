@@ -33,9 +33,9 @@ from quota_engine.loadtest.plan import LoadTestPlan, scenario_of, supply_of
 from quota_engine.loadtest.population import key_prefix, load_population
 from quota_engine.loadtest.prediction import predict
 from quota_engine.loadtest.result import CheckFinding, LimitCheck, LoadTestResult
-from quota_engine.simulation.metrics import Measures, oversold_places
-from quota_engine.simulation.scenario import Limits
-from quota_engine.simulation.supply import Market
+from quota_engine.simulation.metrics import Metrics, oversold_places
+from quota_engine.simulation.scenario import LoadTestLimits
+from quota_engine.simulation.supply import Supply
 
 _IN_FORCE: Final = frozenset({"HELD", "CONFIRMED"})
 _SHOWN_MAX: Final = 5
@@ -113,7 +113,7 @@ def run_checks(
     findings = check_observations(plan, cast.market, books, missing)
     findings += check_target_state(plan, cast.market, books, view)
     findings += [] if drawn is None else check_draw(books, drawn)
-    predicted = predict(scenario, cast) if drawn is None else Measures(len(cast.population), cast.market.capacity, 0)
+    predicted = predict(scenario, cast) if drawn is None else Metrics(len(cast.population), cast.market.capacity, 0)
     limits = check_limits(scenario.limits, books, people=len(cast.population), capacity=cast.market.capacity)
     findings += [CheckFinding("broken limit", limit.sentence()) for limit in limits if not limit.kept]
     measures.oversold = sum(_oversold(cast.market, books).values())
@@ -130,7 +130,7 @@ def run_checks(
     )
 
 
-def check_observations(plan: LoadTestPlan, market: Market, books: Observations, missing: int = 0) -> list[CheckFinding]:
+def check_observations(plan: LoadTestPlan, market: Supply, books: Observations, missing: int = 0) -> list[CheckFinding]:
     """Check the test's own observations, without the target."""
     findings = []
     for office_day, places in _oversold(market, books).items():
@@ -156,7 +156,7 @@ def check_observations(plan: LoadTestPlan, market: Market, books: Observations, 
     return findings
 
 
-def _oversold(market: Market, books: Observations) -> dict[int, int]:
+def _oversold(market: Supply, books: Observations) -> dict[int, int]:
     """Return the places above capacity by office-day, counted from the responses."""
     confirmed: dict[int, Counter[str]] = defaultdict(Counter)
     for place in books.places.values():
@@ -176,7 +176,7 @@ def _oversold(market: Market, books: Observations) -> dict[int, int]:
     return found
 
 
-def _duplicates(market: Market, books: Observations) -> list[CheckFinding]:
+def _duplicates(market: Supply, books: Observations) -> list[CheckFinding]:
     """Find identities with two places on a day."""
     seen: dict[tuple[int, bool, int], str] = {}
     twice: list[int] = []
@@ -197,7 +197,7 @@ def _is_customers(reference: str) -> bool:
     return number.isdigit() and int(number) >= _CUSTOMER
 
 
-def _queue_numbers(market: Market, books: Observations) -> list[CheckFinding]:
+def _queue_numbers(market: Supply, books: Observations) -> list[CheckFinding]:
     """Find queue numbers that two people have, and places without one."""
     numbers: dict[int, Counter[int]] = defaultdict(Counter)
     without = 0
@@ -217,7 +217,7 @@ def _queue_numbers(market: Market, books: Observations) -> list[CheckFinding]:
 
 
 def check_target_state(
-    plan: LoadTestPlan, market: Market, books: Observations, view: TargetState
+    plan: LoadTestPlan, market: Supply, books: Observations, view: TargetState
 ) -> list[CheckFinding]:
     """Compare the target's events, counters and audit with the observations."""
     findings = [CheckFinding("audit", text) for text in view.audit[:_SHOWN_MAX]]
@@ -276,7 +276,7 @@ def _told_and_written(known: Mapping[str, BookedPlace], last: Mapping[str, Mappi
     return findings
 
 
-def _peaks(plan: LoadTestPlan, market: Market, books: Observations, view: TargetState) -> list[CheckFinding]:
+def _peaks(plan: LoadTestPlan, market: Supply, books: Observations, view: TargetState) -> list[CheckFinding]:
     """Replay the events: at no moment may more units be in force than the largest capacity of the test."""
     index_of = {(each.office, datetime.date.fromordinal(each.day).isoformat()): i for i, each in enumerate(plan.days)}
     findings = []
@@ -387,7 +387,7 @@ def _is_listed(receipt: ApplicationReceipt, drawn: DrawRunResult) -> bool:
     return True
 
 
-def check_limits(limits: Limits, books: Observations, *, people: int, capacity: int) -> list[LimitCheck]:
+def check_limits(limits: LoadTestLimits, books: Observations, *, people: int, capacity: int) -> list[LimitCheck]:
     """Return the scenario's limits with their measured values; limits that the scenario does not set are left out."""
     measures = books.metrics
     requests = max(measures.requests, 1)
@@ -412,6 +412,6 @@ def check_limits(limits: Limits, books: Observations, *, people: int, capacity: 
     return [LimitCheck(name, limit, measured, text) for name, limit, measured, text in asked if limit is not None]
 
 
-def _named(market: Market, index: int) -> str:
+def _named(market: Supply, index: int) -> str:
     office_day = market.office_days[index]
     return f"{office_day.office} on {datetime.date.fromordinal(office_day.day)}"

@@ -46,7 +46,7 @@ from quota_engine.loadtest.target_client import TargetClient, TargetError, check
 from quota_engine.loadtest.user_scripts import UserScripts
 from quota_engine.simulation.agents import Agents
 from quota_engine.simulation.metrics import series_start_s
-from quota_engine.simulation.scenario import Policy
+from quota_engine.simulation.scenario import PolicyName
 
 PLAN_MESSAGE: Final = "loadtest-plan"
 OBSERVATIONS_MESSAGE: Final = "loadtest-books"
@@ -165,8 +165,8 @@ class LocustSession:
             opens_at_ms=opens_at_ms,
             opens_in_ms=opens_at_ms - now_ms,
             is_open=is_open,
-            rooms={} if self._is_direct or scenario.policy is Policy.DRAW else self._rooms(days),
-            draw=draw_of(options.run) if scenario.policy is Policy.DRAW else "",
+            rooms={} if self._is_direct or scenario.policy is PolicyName.DRAW else self._rooms(days),
+            draw=draw_of(options.run) if scenario.policy is PolicyName.DRAW else "",
         )
         market = supply_of(plan, scenario)
         cast = load_population(plan, scenario, market)

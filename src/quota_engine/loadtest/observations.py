@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from quota_engine.reporting.statistics import Histogram, Series
-from quota_engine.simulation.metrics import Measures
+from quota_engine.simulation.metrics import Metrics
 
 BATCH_MAX: Final = 1000
 """Most places in one message from a worker to the master."""
@@ -84,7 +84,7 @@ class Observations:
     ``user_wait_us`` is the time in that queue.
     """
 
-    metrics: Measures
+    metrics: Metrics
     places: dict[str, BookedPlace] = dataclasses.field(default_factory=dict)
     receipts: dict[int, ApplicationReceipt] = dataclasses.field(default_factory=dict)
     receipts_changed: int = 0
@@ -105,7 +105,7 @@ class Observations:
     @classmethod
     def empty(cls, people: int, capacity: int, start_s: int) -> Observations:
         """Return empty observations of ``people`` and ``capacity``; series start at second ``start_s``."""
-        return cls(Measures(people, capacity, start_s))
+        return cls(Metrics(people, capacity, start_s))
 
     def record_place(self, place: BookedPlace) -> None:
         """Record a new place, or a new state of a known one."""

@@ -26,7 +26,7 @@ from quota_engine.catalog import Catalog, day_terms, load_catalog, packed_places
 from quota_engine.domain.errors import CatalogError, InvalidRequest, QuotaEngineError, ValidationIssue
 from quota_engine.domain.model import ReReleaseRule
 from quota_engine.simulation.scenario import Scenario, load_scenario
-from quota_engine.simulation.supply import Market, OfficeDay, wish_of
+from quota_engine.simulation.supply import OfficeDay, Supply, choice_from_booking
 
 DAYS_LOOKED_AT: Final = 35
 _DAY_MS: Final = 86_400_000
@@ -130,7 +130,7 @@ def accelerated(scenario: Scenario, speed: float) -> Scenario:
     def quicker(part: Any, *names: str) -> Any:
         return msgspec.structs.replace(part, **{name: max(getattr(part, name) / speed, 0.001) for name in names})
 
-    society = quicker(scenario.society, "bot_watch_s")
+    population = quicker(scenario.population, "bot_watch_s")
     return msgspec.structs.replace(
         scenario,
         arrivals=quicker(scenario.arrivals, "early_lead_s_mean", "refresher_lead_s", "late_s_mean"),
@@ -139,12 +139,14 @@ def accelerated(scenario: Scenario, speed: float) -> Scenario:
             "patience_s_mean",
             "form_s_median",
             "relogin_s_median",
-            "wait_look_s_mean",
-            "wait_patience_s_mean",
-            "look_again_s_median",
+            "wait_check_s_mean",
+            "wait_list_patience_s_mean",
+            "retry_s_median",
         ),
-        society=msgspec.structs.replace(
-            society, brokers=quicker(society.brokers, "form_s", "give_up_s"), room=quicker(society.room, "claim_s")
+        population=msgspec.structs.replace(
+            population,
+            brokers=quicker(population.brokers, "form_s", "give_up_s"),
+            room=quicker(population.room, "claim_s"),
         ),
     )
 
@@ -214,7 +216,7 @@ def _places_for(scenario: Scenario, catalog: Catalog, office: str, view: Mapping
     options: list[tuple[str, ...]] = []
     for booking in scenario.bookings:
         with contextlib.suppress(InvalidRequest):  # this office does not offer the service
-            options += wish_of(booking).options(catalog, office)
+            options += choice_from_booking(booking).quota_options(catalog, office)
     available = {quota["name"]: quota["available"] for quota in view["quotas"]}
     none = {name: 0 for option in options for name in option}
     return packed_places(list(dict.fromkeys(options)), none | available)
@@ -239,7 +241,7 @@ def _largest(days: Sequence[DayOnSale], offices_max: int) -> list[DayOnSale]:
     return [day for day in days if day.office in kept]
 
 
-def supply_of(plan: LoadTestPlan, scenario: Scenario) -> Market:
+def supply_of(plan: LoadTestPlan, scenario: Scenario) -> Supply:
     """Return the plan's days as a supply that can be simulated, with the places that the target has left.
 
     The scenario's catalog must be the catalog of the target.
@@ -252,8 +254,8 @@ def supply_of(plan: LoadTestPlan, scenario: Scenario) -> Market:
     taking_part = {each.office for each in office_days}
     days = [datetime.date.fromordinal(each.day) for each in office_days]
     offices = {name: view for name, view in catalog.offices.items() if name in taking_part}
-    market = Market(dataclasses.replace(catalog, offices=offices), office_days, min(days), max(days))
-    return market.reached_by([wish_of(booking) for booking in scenario.bookings])
+    market = Supply(dataclasses.replace(catalog, offices=offices), office_days, min(days), max(days))
+    return market.with_reachable_places([choice_from_booking(booking) for booking in scenario.bookings])
 
 
 def _office_day(catalog: Catalog, file: str, on_sale: DayOnSale) -> OfficeDay:

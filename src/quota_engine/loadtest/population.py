@@ -17,10 +17,10 @@ from typing import Final, NamedTuple
 
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.loadtest.plan import LoadTestPlan
-from quota_engine.simulation.arrivals import Kind, Population, draw_population
+from quota_engine.simulation.arrivals import ArrivalKind, Population, draw_population
 from quota_engine.simulation.rng import stream
 from quota_engine.simulation.scenario import Scenario
-from quota_engine.simulation.supply import Market, Wish, open_market, wish_of
+from quota_engine.simulation.supply import BookingChoice, Supply, build_supply, choice_from_booking
 from quota_engine.simulation.trace import read_trace
 
 IDENTITY_PREFIX: Final = "loadtest-"
@@ -52,7 +52,7 @@ class LoadPopulation(NamedTuple):
 
     population: Population
     roles: bytearray
-    market: Market
+    market: Supply
 
 
 def key_prefix(run: str) -> str:
@@ -79,7 +79,7 @@ def identity_of(run: str, index: int, companion: int = 0) -> str:
     return f"00{number:06d}{index:07d}{companion}"
 
 
-def load_population(plan: LoadTestPlan, scenario: Scenario, market: Market) -> LoadPopulation:
+def load_population(plan: LoadTestPlan, scenario: Scenario, market: Supply) -> LoadPopulation:
     """Return everyone who takes part in the test.
 
     Raises:
@@ -87,7 +87,7 @@ def load_population(plan: LoadTestPlan, scenario: Scenario, market: Market) -> L
     """
     people = _recorded(plan, scenario, market) if plan.options.trace else draw_population(scenario, market)
     roles = bytearray(
-        PersonRole.REFRESHER if kind == Kind.REFRESHER and not plan.options.trace else PersonRole.CITIZEN
+        PersonRole.REFRESHER if kind == ArrivalKind.REFRESHER and not plan.options.trace else PersonRole.CITIZEN
         for kind in people.kind
     )
     extras = _Extras(people, roles, market)
@@ -99,11 +99,11 @@ def load_population(plan: LoadTestPlan, scenario: Scenario, market: Market) -> L
     return cast._replace(population=_within(cast.population, scenario, plan))
 
 
-def _recorded(plan: LoadTestPlan, scenario: Scenario, market: Market) -> Population:
+def _recorded(plan: LoadTestPlan, scenario: Scenario, market: Supply) -> Population:
     """Return the people of a trace at the plan's speed: an office's n-th recorded day is its n-th day on sale."""
-    recorded = open_market(scenario, plan.options.scenario)
+    recorded = build_supply(scenario, plan.options.scenario)
     path = pathlib.Path(plan.options.trace)
-    people = read_trace(path, recorded, wish_of(scenario.bookings[0]), scenario.seed)
+    people = read_trace(path, recorded, choice_from_booking(scenario.bookings[0]), scenario.seed)
     numbers = {each: number for number, each in enumerate(_by_office(market))}
     try:
         to_sale = [numbers[each] for each in _by_office(recorded)]
@@ -124,7 +124,7 @@ def _recorded(plan: LoadTestPlan, scenario: Scenario, market: Market) -> Populat
     )
 
 
-def _by_office(market: Market) -> list[tuple[str, int]]:
+def _by_office(market: Supply) -> list[tuple[str, int]]:
     """Return each office-day as its office and its number among that office's days, from 0."""
     seen: dict[str, int] = {}
     found = []
@@ -138,19 +138,19 @@ def _by_office(market: Market) -> list[tuple[str, int]]:
 class _Extras:
     """Adds people with known moments of action to a population."""
 
-    def __init__(self, people: Population, roles: bytearray, market: Market) -> None:
+    def __init__(self, people: Population, roles: bytearray, market: Supply) -> None:
         self._people, self._market = people, market
         self._first, self._kinds = array("q", people.first_press_us), bytearray(people.kind)
-        self._days, self._wish_of = array("I", people.office_day), bytearray(people.wish)
+        self._days, self._wish_of = array("I", people.office_day), bytearray(people.choice)
         self._parties, self._roles = bytearray(people.party), roles
         self._later = dict(people.later_presses_us)
-        self.wishes = list(people.wishes)
+        self.choices = list(people.choices)
 
     def add(self, role: PersonRole, office_day: int, wish: int, presses_us: list[int]) -> None:
         """Add a person who tries at each of ``presses_us``, microseconds from the opening, until there is a place."""
         index = len(self._first)
         self._first.append(presses_us[0])
-        self._kinds.append(Kind.RECORDED)
+        self._kinds.append(ArrivalKind.RECORDED)
         self._days.append(office_day)
         self._wish_of.append(wish)
         self._parties.append(1)
@@ -165,35 +165,35 @@ class _Extras:
             first_press_us=self._first,
             kind=self._kinds,
             office_day=self._days,
-            wish=self._wish_of,
+            choice=self._wish_of,
             party=self._parties,
-            wishes=tuple(self.wishes),
+            choices=tuple(self.choices),
             identities=tuple(str(index) for index in range(len(self._first))) if self._people.identities else (),
             later_presses_us=self._later,
         )
-        return LoadPopulation(people, self._roles, self._market.reached_by(people.wishes))
+        return LoadPopulation(people, self._roles, self._market.with_reachable_places(people.choices))
 
 
-def _add_bots(extras: _Extras, scenario: Scenario, market: Market) -> None:
+def _add_bots(extras: _Extras, scenario: Scenario, market: Supply) -> None:
     """Add bots: they try from before the opening, quickly until it opens, then at intervals while they watch."""
-    society, chance = scenario.society, stream(scenario.seed, "load/bots")
+    population, chance = scenario.population, stream(scenario.seed, "load/bots")
     count = round(scenario.load_test.bot_share * scenario.applicants)
     weights = list(itertools.accumulate(each.places for each in market.office_days))
     opens = _opens_us(market)
     for _ in range(count):
         (office_day,) = chance.choices(range(len(weights)), cum_weights=weights)
         (wish,) = chance.choices(range(len(scenario.bookings)), weights=[each.weight for each in scenario.bookings])
-        start_s = -society.bot_lead_s + chance.random() * society.bot_every_s
+        start_s = -population.bot_lead_s + chance.random() * population.bot_every_s
         times_s = [start_s]
-        while len(times_s) < _PRESSES_MAX and times_s[-1] < society.bot_watch_s:
-            times_s.append(times_s[-1] + (society.bot_every_s if times_s[-1] < 1 else society.brokers.poll_s))
+        while len(times_s) < _PRESSES_MAX and times_s[-1] < population.bot_watch_s:
+            times_s.append(times_s[-1] + (population.bot_every_s if times_s[-1] < 1 else population.brokers.poll_s))
         presses_us = [opens[office_day] + round(at_s * _ONE_S) for at_s in times_s]
         extras.add(PersonRole.BOT, office_day, wish, presses_us)
 
 
-def _add_brokers(extras: _Extras, scenario: Scenario, market: Market) -> None:
+def _add_brokers(extras: _Extras, scenario: Scenario, market: Supply) -> None:
     """Add brokers: all their identities try at the opening, up to their clock's error, and twice more soon after."""
-    brokers, chance = scenario.society.brokers, stream(scenario.seed, "load/brokers")
+    brokers, chance = scenario.population.brokers, stream(scenario.seed, "load/brokers")
     opens = _opens_us(market)
     for office_day, each in enumerate(market.office_days):
         for _ in range(round(scenario.load_test.broker_share * each.places)):
@@ -202,21 +202,21 @@ def _add_brokers(extras: _Extras, scenario: Scenario, market: Market) -> None:
             extras.add(PersonRole.BROKER, office_day, wish, [at_us, at_us + 100_000, at_us + 1_000_000])
 
 
-def _add_kiosks(extras: _Extras, scenario: Scenario, market: Market, window_s: float) -> None:
+def _add_kiosks(extras: _Extras, scenario: Scenario, market: Supply, window_s: float) -> None:
     """Add people at the kiosks of each office, one after the other, each for the time of a form."""
     load, chance = scenario.load_test, stream(scenario.seed, "load/kiosks")
     first = scenario.bookings[0]
-    wish = Wish(first.service, first.service_unit, first.session, load.kiosk_channel)
+    wish = BookingChoice(first.service, first.service_unit, first.session, load.kiosk_channel)
     opens = _opens_us(market)
     number = -1
     for office_day, each in enumerate(market.office_days):
         try:
-            wish.options(market.catalog, each.office)
+            wish.quota_options(market.catalog, each.office)
         except InvalidRequest:  # this office has no kiosks
             continue
         if number < 0:
-            extras.wishes.append(wish)
-            number = len(extras.wishes) - 1
+            extras.choices.append(wish)
+            number = len(extras.choices) - 1
         for _ in range(load.kiosks):
             at_s = chance.random()
             while at_s < window_s / 2:
@@ -224,7 +224,7 @@ def _add_kiosks(extras: _Extras, scenario: Scenario, market: Market, window_s: f
                 at_s += scenario.agents.form_s_median * (1 + chance.random())
 
 
-def _opens_us(market: Market) -> list[int]:
+def _opens_us(market: Supply) -> list[int]:
     return [(each.opens_at_ms - market.opening_ms) * 1000 for each in market.office_days]
 
 

@@ -10,12 +10,12 @@ import itertools
 from quota_engine.clocks import ManualClock
 from quota_engine.engine.quota_engine import QuotaEngine
 from quota_engine.loadtest.population import LoadPopulation
-from quota_engine.simulation.metrics import Measures
+from quota_engine.simulation.metrics import Metrics
 from quota_engine.simulation.scenario import Scenario
-from quota_engine.simulation.simulation import Prepared, simulate
+from quota_engine.simulation.simulation import PreparedSimulation, simulate
 
 
-def predict(scenario: Scenario, cast: LoadPopulation) -> Measures:
+def predict(scenario: Scenario, cast: LoadPopulation) -> Metrics:
     """Return the metrics of a simulated run on the store in memory.
 
     Bots, brokers and kiosks act at the same moments as in the test; between them they behave as applicants do.
@@ -26,5 +26,5 @@ def predict(scenario: Scenario, cast: LoadPopulation) -> Measures:
     with QuotaEngine.open(
         "memory://", identity_key=key, clock=clock, id_factory=lambda: f"sim-{next(numbers)}"
     ) as engine:
-        prepared = Prepared(scenario, cast.market, cast.population)
+        prepared = PreparedSimulation(scenario, cast.market, cast.population)
         return simulate(prepared, engine, clock, backend="memory://").engine

@@ -16,7 +16,7 @@ from quota_engine.reporting.svg_plot import Plot
 from quota_engine.simulation.reports.formatting import duration, number
 from quota_engine.simulation.reports.opening import figure as plot_figure
 from quota_engine.simulation.reports.opening import parameters
-from quota_engine.simulation.reports.plots import Run, plots_of
+from quota_engine.simulation.reports.plots import PlottedRun, plots_of
 
 
 def write_reports(result: LoadTestResult, prefix: str | Path) -> list[Path]:
@@ -76,10 +76,10 @@ def _plots(verdict: LoadTestResult) -> list[Plot]:
     return [plot for plot in plots_of(_runs(verdict)) if not (verdict.drawn and plot.name == "sales")]
 
 
-def _runs(verdict: LoadTestResult) -> list[Run]:
+def _runs(verdict: LoadTestResult) -> list[PlottedRun]:
     return [
-        Run("measured", "engine", "measured", "the service", verdict.observations.metrics, shows_taken=True),
-        *([] if verdict.drawn else [Run("predicted", "old", "predicted", "the simulation", verdict.predicted)]),
+        PlottedRun("measured", "engine", "measured", "the service", verdict.observations.metrics, shows_taken=True),
+        *([] if verdict.drawn else [PlottedRun("predicted", "old", "predicted", "the simulation", verdict.predicted)]),
     ]
 
 

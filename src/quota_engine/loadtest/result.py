@@ -15,10 +15,10 @@ import msgspec
 from quota_engine.loadtest.draw_run import DrawRunResult
 from quota_engine.loadtest.observations import Observations
 from quota_engine.loadtest.plan import LoadTestPlan
-from quota_engine.simulation.metrics import Measures
+from quota_engine.simulation.metrics import Metrics
 from quota_engine.simulation.reports.formatting import duration, number, opening_line
 from quota_engine.simulation.scenario import Scenario
-from quota_engine.simulation.supply import Market
+from quota_engine.simulation.supply import Supply
 
 WIDTH: Final = 80
 _LAG_US_FAIR: Final = 50_000
@@ -86,9 +86,9 @@ class LoadTestResult:
 
     plan: LoadTestPlan
     scenario: Scenario
-    market: Market
+    market: Supply
     observations: Observations
-    predicted: Measures
+    predicted: Metrics
     findings: tuple[CheckFinding, ...]
     limits: tuple[LimitCheck, ...]
     others: int = 0

@@ -27,7 +27,7 @@ from quota_engine.loadtest.requests import (
     TicketStatusRequest,
     WithdrawRequest,
 )
-from quota_engine.simulation.agents import Agents, Next
+from quota_engine.simulation.agents import Agents, NextAction
 from quota_engine.simulation.scenario import Scenario
 
 
@@ -71,7 +71,7 @@ class UserScripts:
         market = cast.market
         self._places = [(each.office, day_of(each.day)) for each in market.office_days]
         self._opens_us = [(each.opens_at_ms - market.opening_ms) * 1000 for each in market.office_days]
-        self._wishes = [wish.as_arguments() for wish in cast.population.wishes]
+        self._wishes = [wish.as_arguments() for wish in cast.population.choices]
         self._attempts_max = scenario.agents.attempts_max
         self._chance = random.Random(f"load/polls/{scenario.seed}/{plan.share}").random
 
@@ -135,7 +135,7 @@ class UserScripts:
             if not answer.status:
                 return self._ends(index, "gave up", now_us, pressed_us), now_us, ""
             if answer.status == "NOT_OPEN":
-                pressed_us = now_us + agents.after_not_open_us(index, now_us, opens_us)
+                pressed_us = now_us + agents.delay_until_open_us(index, now_us, opens_us)
                 if pressed_us > self._window_us:
                     return self._ends(index, "refused", now_us, pressed_us), now_us, ""
                 yield WaitUntil(pressed_us)
@@ -148,9 +148,9 @@ class UserScripts:
                 if room:  # another try would have to wait in the room again
                     return self._ends(index, "refused", now_us, pressed_us), now_us, ""
                 following, delay_us = agents.after_refusal(index, now_us)
-                if following is Next.ACCEPT or (following is Next.WAIT and not has_wait_list):
+                if following is NextAction.ACCEPT or (following is NextAction.JOIN_WAIT_LIST and not has_wait_list):
                     return self._ends(index, "refused", now_us, pressed_us), now_us, ""
-                wait = following is Next.WAIT
+                wait = following is NextAction.JOIN_WAIT_LIST
                 if now_us + delay_us > self._window_us:
                     return self._ends(index, "refused", now_us, pressed_us), now_us, ""
                 yield WaitUntil(now_us + delay_us)
@@ -206,7 +206,7 @@ class UserScripts:
                 measures.resumed += 1
             form_us = agents.form_us()
         else:
-            form_us = round(self._scenario.society.brokers.form_s * _ONE_S)
+            form_us = round(self._scenario.population.brokers.form_s * _ONE_S)
         yield WaitUntil(max(min(now_us + form_us, self._window_us), now_us))
         step = ReservationRequest("confirm", held.reference, self._identity(index))
         done, now_us = yield from self._insists(step)
@@ -224,7 +224,7 @@ class UserScripts:
         self, index: int, at_us: int, reference: str
     ) -> Generator[LoadRequest | WaitUntil, ReceivedResponse, None]:
         """Cancel a broker's place and try to reserve it for a customer, until that succeeds or the window ends."""
-        brokers = self._scenario.society.brokers
+        brokers = self._scenario.population.brokers
         at_us += round(brokers.form_s * 3 * _ONE_S)
         if at_us > self._window_us:
             return
@@ -240,7 +240,7 @@ class UserScripts:
         number = 900
         while now_us < until_us:
             yield WaitUntil(now_us + round(brokers.poll_s * _ONE_S))
-            wish = self._wishes[self._cast.population.wish[index]]
+            wish = self._wishes[self._cast.population.choice[index]]
             press = ReserveRequest(office, day, (customer,), wish, key_of(self._run, index, number))
             answer, now_us = yield from self._insists(press)
             number += 1
@@ -301,7 +301,7 @@ class UserScripts:
         party, choices = self._party(index), self._choices(index)
         heard = yield from self._insists(ApplyRequest(draw, party, choices))
         while heard.response.status == "NOT_OPEN":
-            pressed_us = heard.at_us + agents.after_not_open_us(index, heard.at_us, opens_us)
+            pressed_us = heard.at_us + agents.delay_until_open_us(index, heard.at_us, opens_us)
             if pressed_us > self._window_us:
                 return self._ends(index, "refused", heard.at_us, pressed_us)
             yield WaitUntil(pressed_us)
@@ -341,9 +341,9 @@ class UserScripts:
         """Return the preferences of a person: the own booking first, then others of the same channel."""
         people = self._cast.population
         office, day = self._places[people.office_day[index]]
-        first = people.wishes[people.wish[index]]
-        wishes = [first, *(wish for wish in people.wishes if wish != first and wish.channel == first.channel)]
-        return tuple({"office": office, "day": day, **wish.as_arguments()} for wish in wishes[:_CHOICES_MAX])
+        first = people.choices[people.choice[index]]
+        choices = [first, *(wish for wish in people.choices if wish != first and wish.channel == first.channel)]
+        return tuple({"office": office, "day": day, **wish.as_arguments()} for wish in choices[:_CHOICES_MAX])
 
     # --- Helpers -------------------------------------------------------------------------------------------------
 
@@ -381,7 +381,7 @@ class UserScripts:
         already.
         """
         people = self._cast.population
-        if people.wishes[people.wish[index]].channel != "online":
+        if people.choices[people.choice[index]].channel != "online":
             return ""
         return self._plan.rooms.get(self._places[people.office_day[index]][0], "")
 
@@ -389,7 +389,7 @@ class UserScripts:
         people = self._cast.population
         office, day = self._places[people.office_day[index]]
         party = self._party(index)
-        wish, key = self._wishes[people.wish[index]], key_of(self._run, index, number)
+        wish, key = self._wishes[people.choice[index]], key_of(self._run, index, number)
         return ReserveRequest(office, day, party, wish, key, wait, admission_pass)
 
     def _party(self, index: int) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BAR_STYLE", "Bar", "Bars", "Part", "render_bars"]
+__all__ = ["BAR_STYLE", "Bar", "BarChart", "BarPart", "render_bars"]
 
 import dataclasses
 import html
@@ -35,7 +35,7 @@ _BAR_PX, _GAP_PX = 28, 12
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Part:
+class BarPart:
     """A part of a bar: an index into the kinds, and its share of the whole (0 to 1)."""
 
     kind: int
@@ -47,11 +47,11 @@ class Bar:
     """One bar; its parts add up to 1 at the most. ``note`` stands under the label."""
 
     label: str
-    parts: Sequence[Part]
+    parts: Sequence[BarPart]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Bars:
+class BarChart:
     """A picture of bars: its text, what the parts can be (at most eight), and the bars from top to bottom."""
 
     name: str
@@ -61,7 +61,7 @@ class Bars:
     bars: Sequence[Bar]
 
 
-def render_bars(bars: Bars, width: int = 760, *, alone: bool = False) -> str:
+def render_bars(bars: BarChart, width: int = 760, *, alone: bool = False) -> str:
     """The bars as an ``<svg>`` element of ``width`` units; ``alone`` makes it a file of its own."""
     left = 12 + round(max(len(bar.label) for bar in bars.bars) * _FONT_PX * 0.58)
     keys, key_rows = _keys(bars.kinds, width - 16)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["STYLE", "Line", "Plot", "log_ticks", "nice_ticks", "render"]
+__all__ = ["STYLE", "Plot", "PlotLine", "log_ticks", "nice_ticks", "render"]
 
 import dataclasses
 import html
@@ -26,7 +26,7 @@ _FONT_PX: Final = 13
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Line:
+class PlotLine:
     """One line: what it shows, the classes of its style, and its points in the plot's units, x ascending.
 
     A ``stepped`` line keeps its value until the next point.
@@ -45,7 +45,7 @@ class Plot:
     name: str
     title: str
     description: str
-    lines: Sequence[Line]
+    lines: Sequence[PlotLine]
     x_range: tuple[float, float]
     x_ticks: Sequence[tuple[float, str]]
     x_title: str
@@ -138,7 +138,7 @@ def _axes(
     return parts
 
 
-def _keys(lines: Sequence[Line], width: int) -> tuple[list[tuple[int, int]], int]:
+def _keys(lines: Sequence[PlotLine], width: int) -> tuple[list[tuple[int, int]], int]:
     """Where the key of each line stands, as x and row, and how many rows there are."""
     keys, x, row = [], 8, 0
     for line in lines:
@@ -150,7 +150,7 @@ def _keys(lines: Sequence[Line], width: int) -> tuple[list[tuple[int, int]], int
     return keys, row + 1
 
 
-def _path(line: Line, x_of: Callable[[float], float], y_of: Callable[[float], float]) -> str:
+def _path(line: PlotLine, x_of: Callable[[float], float], y_of: Callable[[float], float]) -> str:
     commands: list[str] = []
     last_y = ""
     for index, (x, y) in enumerate(line.points):

@@ -1,10 +1,9 @@
-"""The simulator: a seeded opening, run against the real engine under a virtual clock.
+"""The simulator runs a seeded opening against the real engine under a virtual clock. It may import the engine.
 
-A **scenario** (:mod:`.scenario`) holds every parameter. The **market** (:mod:`.market`) is what is on sale, and the
-**population** (:mod:`.arrivals`, :mod:`.trace`) who presses when; both are the same for every run of a scenario. The
-**agents** (:mod:`.agents`) decide what an applicant does after an answer. :mod:`.spike` runs them against an engine,
-:mod:`.old_application` against a model of the application that the engine replaces. A **result** (:mod:`.result`)
-holds what came of it.
+A scenario holds every parameter. The supply is the office-days on sale, and the population is the applicants with their
+first presses; both are the same for every run of a scenario. Agents decide what an applicant does after an answer.
+:mod:`.opening` runs them against an engine, :mod:`.baseline` against a model of the application that the engine
+replaces, and :mod:`.agent_opening` adds bots and brokers in front of a policy.
 
-Nothing here reads a clock or draws from an unseeded source: a seed replays a whole evening.
+Nothing here reads a clock or draws from an unseeded source, so a seed replays a run.
 """

@@ -1,8 +1,8 @@
-"""What is counted of an opening with agents: who got the places, what it took, and what brokers made of it."""
+"""Metrics of an opening with agents: places by class, load, and the profit of brokers."""
 
 from __future__ import annotations
 
-__all__ = ["ClassFigures", "ContestMeasures", "CurvePoint", "correlation"]
+__all__ = ["AgentMetrics", "ClassMetrics", "CurvePoint", "correlation"]
 
 import dataclasses
 import math
@@ -10,38 +10,42 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from quota_engine.reporting.statistics import Histogram, Series
-from quota_engine.simulation.brokers import Plan
+from quota_engine.simulation.brokers import BrokerPlan
 from quota_engine.simulation.people import People
-from quota_engine.simulation.population_config import ReRelease
+from quota_engine.simulation.population_config import ReReleasePolicy
 from quota_engine.simulation.scenario import Scenario
-from quota_engine.simulation.supply import Market
+from quota_engine.simulation.supply import Supply
 
 CURVE_POINTS: Final = 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ClassFigures:
-    """One class of people, or the brokers' identities. ``own`` places were won, ``bought`` ones came of a broker.
+class ClassMetrics:
+    """Metrics of one class of people, or of the brokers' identities.
 
-    ``wait_s`` is the median from the first request to the first yes or no.
+    Attributes:
+        people: Size of the class.
+        won: Places that the class won by itself.
+        bought: Places that it bought from brokers.
+        wait_s: Median time from the first request to the first yes or no, in seconds.
     """
 
     name: str
     people: int
     share_of_people: float
-    own: int
+    won: int
     bought: int
     share_of_places: float
     success_share: float
     wait_s: float
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the metrics for JSON."""
         return {
             "class": self.name,
             "people": self.people,
             "share_of_people": round(self.share_of_people, 6),
-            "places_won": self.own,
+            "places_won": self.won,
             "places_bought": self.bought,
             "share_of_places": round(self.share_of_places, 6),
             "success_share": round(self.success_share, 6),
@@ -51,27 +55,29 @@ class ClassFigures:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """A tenth of the people, by latency: up to ``latency_ms``, ``success_share`` of them won a place."""
+    """A tenth of the people by latency: their highest latency, and the share of them who won a place."""
 
     latency_ms: float
     people: int
     success_share: float
 
 
-class ContestMeasures:
-    """Counts of one run. Places are places; a place that is handed over counts once more for whom it is handed to."""
+class AgentMetrics:
+    """Counts of one run. A place that a broker hands over counts for the broker and for the customer."""
 
-    def __init__(self, scenario: Scenario, market: Market, people: People, plan: Plan, rerelease: ReRelease) -> None:
-        self.scenario, self.market, self.people, self.plan, self.rerelease = scenario, market, people, plan, rerelease
+    def __init__(
+        self, scenario: Scenario, supply: Supply, people: People, plan: BrokerPlan, re_release: ReReleasePolicy
+    ) -> None:
+        self.scenario, self.supply, self.people, self.plan, self.re_release = scenario, supply, people, plan, re_release
         classes = len(people.classes)
         self.requests = self.polls = self.overloaded = self.throttled = 0
         self.store_calls = 0
-        self.store = Series(-3600)
-        """Requests that reached the engine, by the second."""
+        self.store_calls_per_s = Series(-3600)
+        """Requests that reached the engine in each second."""
         self.oversold = 0
         self.sold_out_us = 0
         self.orders = self.places_held = self.delivered = 0
-        self.final = 0
+        self.answered = 0
         self.attended = self.no_shows = 0
         self._own = [0] * classes
         self._bought = [0] * classes
@@ -80,20 +86,20 @@ class ContestMeasures:
         self._won = bytearray(len(people))
 
     def count_store_call(self, at_us: int) -> None:
-        """A request that reached the engine."""
+        """Count a request that reached the engine."""
         self.store_calls += 1
-        self.store.add(at_us)
+        self.store_calls_per_s.add(at_us)
 
-    def answered(self, index: int, wait_us: int) -> None:
-        """The first yes or no."""
-        self.final += 1
+    def record_answer(self, index: int, wait_us: int) -> None:
+        """Record the first yes or no of an agent, and the time since its first request."""
+        self.answered += 1
         self.wait_us.record(wait_us)
         self._waits[self.people.class_of[index]].record(wait_us)
 
-    def booked(self, index: int, at_us: int, *, by_broker: bool) -> None:
-        """A place was confirmed."""
+    def record_booking(self, index: int, at_us: int, *, by_broker: bool) -> None:
+        """Record a confirmed place."""
         number = self.people.class_of[index]
-        if index >= self.people.people:
+        if index >= self.people.people_count:
             self.places_held += 1
         if by_broker:
             self._bought[number] += 1
@@ -102,8 +108,8 @@ class ContestMeasures:
             self._own[number] += 1
             self._won[index] = 1
 
-    def came(self, index: int, attended: bool) -> None:
-        """The day has come, and somebody to the place, or nobody."""
+    def record_attendance(self, index: int, attended: bool) -> None:
+        """Record whether somebody attended."""
         if attended:
             self.attended += 1
         else:
@@ -111,41 +117,41 @@ class ContestMeasures:
 
     @property
     def confirmed(self) -> int:
-        """Places that were in somebody's name when the day came."""
+        """Places that were confirmed on the service day."""
         return self.attended + self.no_shows
 
     @property
     def capacity(self) -> int:
-        """All places on sale."""
-        return self.market.capacity
+        """Places on sale."""
+        return self.supply.capacity
 
     @property
     def idle_places(self) -> int:
-        """Places that nobody came to: unsold, or in the name of somebody who does not exist or did not come."""
+        """Places that nobody attended: unsold, or confirmed for an identity of a broker."""
         return self.capacity - self.attended
 
     @property
     def broker_profit(self) -> int:
-        """What was paid for the places delivered, less what the identities cost; in rupiah."""
-        return self.delivered * self.scenario.society.brokers.price - self.plan.cost
+        """Revenue of the delivered places minus the cost of the identities, in rupiah."""
+        return self.delivered * self.scenario.population.brokers.price - self.plan.cost
 
     @property
-    def own_success_share(self) -> float:
-        """Of the people: how many won a place by themselves."""
-        return sum(self._own[:-1]) / self.people.people
+    def success_share(self) -> float:
+        """Share of the people who won a place by themselves."""
+        return sum(self._own[:-1]) / self.people.people_count
 
     @property
     def requests_per_place(self) -> float:
-        """Requests to the servers for each place on sale; polls, which one cached number answers, are none of them."""
+        """Requests to the servers for each place on sale. Polls do not count: one cached number answers them."""
         return self.requests / self.capacity
 
     @property
     def store_calls_per_s_max(self) -> int:
-        """The most requests that reached the engine in one second."""
-        return self.store.peak
+        """Most requests that reached the engine in one second."""
+        return self.store_calls_per_s.peak
 
-    def classes(self) -> list[ClassFigures]:
-        """All classes that somebody is in; the brokers' identities are no people, and their share is of both."""
+    def classes(self) -> list[ClassMetrics]:
+        """Return the metrics of all classes that are not empty. Shares of people include the brokers' identities."""
         sizes = [0] * len(self.people.classes)
         for number in self.people.class_of:
             sizes[number] += 1
@@ -156,7 +162,7 @@ class ContestMeasures:
                 continue
             own, bought = self._own[number], self._bought[number]
             figures.append(
-                ClassFigures(
+                ClassMetrics(
                     name,
                     sizes[number],
                     sizes[number] / everybody,
@@ -171,16 +177,16 @@ class ContestMeasures:
 
     @property
     def correlation(self) -> float:
-        """The rank of a person's latency against having won a place or not (Pearson's r of ranks and zeros and ones).
+        """Correlation of a person's rank by latency with winning a place (Pearson's r of ranks and zeros and ones).
 
-        0 if all won, or none. Brokers' identities are no people, and a bought place is not won.
+        It is 0 if everybody won, or nobody. Brokers' identities and bought places do not count.
         """
         order = self._by_latency()
         ranks = _ranks([self.people.one_way_us[index] for index in order])
         return correlation(ranks, [self._won[index] for index in order])
 
     def latency_curve(self) -> list[CurvePoint]:
-        """The people in ten equal parts by latency, and how many of each won a place."""
+        """Return the success of the people in ten equal parts by latency."""
         order = self._by_latency()
         points = []
         parts = min(CURVE_POINTS, len(order))
@@ -192,16 +198,16 @@ class ContestMeasures:
 
     def _by_latency(self) -> list[int]:
         one_way_us = self.people.one_way_us
-        return sorted(range(self.people.people), key=one_way_us.__getitem__)
+        return sorted(range(self.people.people_count), key=one_way_us.__getitem__)
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures for JSON, the same for the same scenario and seed. Money is in rupiah."""
-        brokers = self.scenario.society.brokers
+        """Return the metrics for JSON. The same scenario and seed give the same bytes. Money is in rupiah."""
+        brokers = self.scenario.population.brokers
         return {
             "policy": str(self.scenario.policy),
-            "rerelease": str(self.rerelease),
+            "re_release": str(self.re_release),
             "identity": str(self.scenario.identity),
-            "applicants": self.people.people,
+            "applicants": self.people.people_count,
             "capacity": self.capacity,
             "confirmed": self.confirmed,
             "oversold": self.oversold,
@@ -238,7 +244,7 @@ class ContestMeasures:
 
 
 def _ranks(values: Sequence[int]) -> list[float]:
-    """Ranks of ascending values; equal ones share the middle of theirs."""
+    """Return the ranks of ascending values. Equal values share their mean rank."""
     ranks: list[float] = []
     start = 0
     for end in range(1, len(values) + 1):
@@ -249,7 +255,7 @@ def _ranks(values: Sequence[int]) -> list[float]:
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Pearson's r; 0 if one of them is the same throughout."""
+    """Return Pearson's r, or 0 if one of the sequences is constant."""
     count = len(first)
     if not count:
         return 0.0

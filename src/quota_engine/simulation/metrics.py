@@ -1,8 +1,8 @@
-"""What is counted while a run goes on, the same for the engine and for the old application."""
+"""Metrics of a run, the same for the engine and for the baseline."""
 
 from __future__ import annotations
 
-__all__ = ["Measures", "oversold_places", "series_start_s"]
+__all__ = ["Metrics", "oversold_places", "series_start_s"]
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,18 +13,21 @@ from quota_engine.simulation.supply import OfficeDay
 
 
 @dataclasses.dataclass(slots=True)
-class Measures:
-    """Counts and measurements of one run. Places are places; everything else counts applicants or requests.
+class Metrics:
+    """Counts and measurements of one run. ``capacity``, ``confirmed``, ``oversold`` and the series count places.
 
-    ``answer_us`` is from the press at or after the opening (or the last one before it that was not told to come
-    back) to the first yes or no, all retries included. ``final_us`` is from the same press to the end: the place
-    confirmed, or the refusal accepted. ``taken`` sums the changes of the places held or confirmed, and ``sold`` those
-    of the places confirmed.
-
-    ``errors`` counts the requests without an answer (refused connections, time-outs, answers that were lost), and
-    once more every applicant who ``gave_up`` over them. To be told to come back in a second, because of overload, is
-    an answer, if not the one that was hoped for: those are ``overloaded``. ``sold_out_us`` is when the first applicant
-    was told that all is gone, from the opening; ``None`` if nobody was.
+    Attributes:
+        start_s: First second of the series, relative to the opening.
+        bookings: Applicants with a place.
+        errors: Requests without an answer (refused connections, time-outs, lost answers), and once more each applicant
+            who gave up over them.
+        overloaded: Requests that were deferred because the queue was full. They have an answer.
+        sold_out_us: Moment of the first sold-out answer, from the opening; ``None`` if there was none.
+        answer_us: Time from the press to the first yes or no, retries included. The press is the first one at or after
+            the opening, or the last one before it that was not deferred.
+        final_us: Time from the same press to the end: the place confirmed, or the refusal accepted.
+        taken: Changes of the places held or confirmed, by the second.
+        sold: Changes of the places confirmed, by the second.
     """
 
     applicants: int
@@ -65,16 +68,16 @@ class Measures:
 
     @property
     def unsold(self) -> int:
-        """Places on sale that nobody has in the end."""
+        """Places on sale that are not confirmed in the end."""
         return max(0, self.capacity + self.oversold - self.confirmed)
 
     @property
     def answered(self) -> int:
-        """Applicants who have a final answer."""
+        """Applicants with a final answer."""
         return self.bookings + self.refused + self.abandoned
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures for JSON. ``elapsed_s`` are simulated, from the opening to the last final answer."""
+        """Return the metrics for JSON. ``elapsed_s`` is simulated time, from the opening to the last final answer."""
         return {
             "applicants": self.applicants,
             "capacity": self.capacity,
@@ -103,15 +106,19 @@ def _milliseconds(histogram: Histogram) -> dict[str, float]:
 
 
 def series_start_s(first_press_us: int) -> int:
-    """Where the series of a run start: at the first press, but no earlier than an hour before the opening."""
+    """Return the first second of a run's series: that of the first press, but at most an hour before the opening."""
     return max(min(first_press_us // 1_000_000, 0), -3600)
 
 
 def oversold_places(office_day: OfficeDay, confirmed: Mapping[str, int]) -> int:
-    """The places confirmed above capacity on one office-day, counted from what applicants were told.
+    """Return the places confirmed above capacity on one office-day, counted from the answers to applicants.
 
-    ``confirmed`` are places a quota. Quotas that pass unused places on count together, since capacity has moved
-    between them; a place that consumes several quotas counts once.
+    Quotas that reallocate unused places count together, since capacity has moved between them. A place that consumes
+    several quotas counts once.
+
+    Args:
+        office_day: The office-day.
+        confirmed: Confirmed places by quota.
     """
     together: dict[str, str] = {}
     for quota in office_day.quotas:

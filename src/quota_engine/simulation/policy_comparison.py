@@ -1,11 +1,19 @@
-"""What a policy is worth: an opening with agents, after earlier openings from which they have learned; or all policies.
+"""Openings with agents under one policy or under all of them.
 
-Earlier openings are smaller, have other seeds and the same rules. They are run against engines of their own.
+Earlier openings come first, from which brokers and customers learn. They are smaller, have other seeds and the same
+rules, and run against their own engines.
 """
 
 from __future__ import annotations
 
-__all__ = ["Comparison", "OpenEngine", "Opened", "compare", "contest", "rerelease_of"]
+__all__ = [
+    "AgentResult",
+    "OpenEngine",
+    "PolicyComparison",
+    "compare_policies",
+    "re_release_rule",
+    "simulate_with_agents",
+]
 
 import contextlib
 import dataclasses
@@ -19,186 +27,205 @@ import msgspec
 from quota_engine.clocks import ManualClock
 from quota_engine.domain.model import ReRelease as ReReleaseTerms
 from quota_engine.domain.model import ReReleaseRule
-from quota_engine.simulation.agent_metrics import ContestMeasures
-from quota_engine.simulation.agent_opening import Contest
-from quota_engine.simulation.brokers import Experience, Trial
+from quota_engine.simulation.agent_metrics import AgentMetrics
+from quota_engine.simulation.agent_opening import AgentOpening
+from quota_engine.simulation.brokers import MarketHistory, TrialOpening
 from quota_engine.simulation.engine_port import SimulatedEngine
-from quota_engine.simulation.opening import Observer
+from quota_engine.simulation.event_queue import ProgressObserver
 from quota_engine.simulation.people import People, draw_people, with_identities
-from quota_engine.simulation.population_config import Enters, ReRelease
+from quota_engine.simulation.population_config import BrokerEntry, ReReleasePolicy
 from quota_engine.simulation.rng import SEED_PREFIX
-from quota_engine.simulation.scenario import Policy, Scenario
-from quota_engine.simulation.supply import Market, open_market, wish_of
+from quota_engine.simulation.scenario import PolicyName, Scenario
+from quota_engine.simulation.supply import Supply, build_supply, choice_from_booking
 
 TRIAL_PLACES_MIN = 10
-"""The fewest places at an earlier opening, if there are so many at this one."""
+"""Fewest places at an earlier opening, unless this opening has fewer."""
 
 OpenEngine = Callable[[ManualClock, str], contextlib.AbstractContextManager[SimulatedEngine]]
-"""Opens a fresh engine that tells the time by the clock; the text goes into the ids that it makes up."""
+"""Opens a fresh engine that reads the clock. The text becomes part of the ids that the engine generates."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Opened:
-    """An opening with agents under one policy. ``findings`` say what is wrong with the engine's run."""
+class AgentResult:
+    """Result of an opening with agents under one policy. ``findings`` are broken guarantees of the engine's run."""
 
-    measures: ContestMeasures
-    experience: Experience
+    metrics: AgentMetrics
+    history: MarketHistory
     findings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures for JSON."""
-        return {**self.measures.as_dict(), "findings": list(self.findings)}
+        """Return the metrics and findings for JSON."""
+        return {**self.metrics.as_dict(), "findings": list(self.findings)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Comparison:
-    """The same people before several policies."""
+class PolicyComparison:
+    """Results of the same people under several policies."""
 
     scenario: Scenario
-    market: Market
+    supply: Supply
     backend: str
-    policies: tuple[Opened, ...]
+    runs: tuple[AgentResult, ...]
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What is wrong with the engine's runs, and under which policy."""
+        """Findings of all runs, each with its policy."""
         return tuple(
-            f"{opened.measures.scenario.policy}: {finding}" for opened in self.policies for finding in opened.findings
+            f"{result.metrics.scenario.policy}: {finding}" for result in self.runs for finding in result.findings
         )
 
     @property
     def ok(self) -> bool:
-        """Whether the engine kept its promises under every policy."""
+        """True if no run has findings."""
         return not self.findings
 
     def as_dict(self) -> dict[str, Any]:
-        """The result for JSON: the same for the same scenario and seed, byte for byte."""
-        opening = datetime.datetime.fromtimestamp(self.market.opening_ms / 1000, datetime.UTC)
+        """Return the result for JSON. The same scenario and seed give the same bytes."""
+        opening = datetime.datetime.fromtimestamp(self.supply.opening_ms / 1000, datetime.UTC)
         return {
             "title": self.scenario.title,
             "seed": self.scenario.seed,
             "backend": self.backend,
             "opening_at": opening.isoformat().replace("+00:00", "Z"),
-            "offices": self.market.offices,
-            "office_days": len(self.market.office_days),
+            "offices": self.supply.offices,
+            "office_days": len(self.supply.office_days),
             "applicants": self.scenario.applicants,
-            "capacity": self.market.capacity,
-            "policies": [opened.as_dict() for opened in self.policies],
+            "capacity": self.supply.capacity,
+            "policies": [result.as_dict() for result in self.runs],
             "findings": list(self.findings),
         }
 
 
-def rerelease_of(scenario: Scenario) -> ReRelease:
-    """Where places go that are given back: as the scenario says, or as goes with the policy."""
-    if scenario.rerelease is not None:
-        return scenario.rerelease
-    return ReRelease.NEXT_DRAW if scenario.policy is Policy.DRAW else ReRelease.IMMEDIATE
+def re_release_rule(scenario: Scenario) -> ReReleasePolicy:
+    """Return the scenario's re-release policy, or else the one that belongs to its policy."""
+    if scenario.re_release is not None:
+        return scenario.re_release
+    return ReReleasePolicy.NEXT_DRAW if scenario.policy is PolicyName.DRAW else ReReleasePolicy.IMMEDIATE
 
 
-def compare(
+def compare_policies(
     scenario: Scenario,
     file: str,
     open_engine: OpenEngine,
     *,
     backend: str,
     open_trial: OpenEngine | None = None,
-    policies: tuple[Policy, ...] = tuple(Policy),
-    observe: Callable[[Policy], Observer | None] | None = None,
-) -> Comparison:
-    """Let the same people come to an opening under each policy; ``file`` names the scenario in mistakes.
+    policies: tuple[PolicyName, ...] = tuple(PolicyName),
+    observe: Callable[[PolicyName], ProgressObserver | None] | None = None,
+) -> PolicyComparison:
+    """Run an opening under each policy with the same people.
 
-    Raises ``CatalogError`` for a catalog or a sale with mistakes.
+    Args:
+        scenario: The scenario. Its policy is replaced.
+        file: Name of the scenario in validation issues.
+        open_engine: Opens the engine of a run.
+        backend: Name of the engines' store in the result, without credentials.
+        open_trial: Opens the engines of earlier openings; ``open_engine`` by default.
+        policies: Policies to run, in order.
+        observe: Returns the progress observer of a policy's run.
+
+    Raises:
+        CatalogError: The catalog or the sale is invalid.
     """
-    market = open_market(scenario, file)
-    people = draw_people(scenario, market)
-    opened = []
+    supply = build_supply(scenario, file)
+    people = draw_people(scenario, supply)
+    results = []
     for policy in policies:
-        one = msgspec.structs.replace(scenario, policy=policy)
-        watched = observe(policy) if observe else None
-        opened.append(contest(one, market, open_engine, open_trial=open_trial, people=people, observe=watched))
-    return Comparison(scenario, market, backend, tuple(opened))
+        run_scenario = msgspec.structs.replace(scenario, policy=policy)
+        run_observer = observe(policy) if observe else None
+        results.append(
+            simulate_with_agents(
+                run_scenario, supply, open_engine, open_trial=open_trial, people=people, observe=run_observer
+            )
+        )
+    return PolicyComparison(scenario, supply, backend, tuple(results))
 
 
-def contest(
+def simulate_with_agents(
     scenario: Scenario,
-    market: Market,
+    supply: Supply,
     open_engine: OpenEngine,
     *,
     open_trial: OpenEngine | None = None,
     people: People | None = None,
-    observe: Observer | None = None,
-) -> Opened:
-    """One opening under the scenario's policy, after the earlier ones; those are run on engines of ``open_trial``.
+    observe: ProgressObserver | None = None,
+) -> AgentResult:
+    """Run the earlier openings, and then one opening under the scenario's policy.
 
-    ``people`` are those whom :func:`~quota_engine.simulation.people.draw_people` draws for the scenario, if they are
-    there.
+    Args:
+        scenario: The scenario.
+        supply: Office-days on sale.
+        open_engine: Opens the engine of the opening.
+        open_trial: Opens the engines of earlier openings; ``open_engine`` by default.
+        people: Result of ``draw_people`` for this scenario, if the caller has it already.
+        observe: Called with the progress of the run.
     """
-    market = _with_rerelease(market, rerelease_of(scenario))
-    experience = _learn(scenario, market, open_trial or open_engine)
-    plan = experience.plan(market.capacity)
-    return _open(scenario, market, plan.identities, experience, open_engine, people, observe)
+    supply = _with_re_release(supply, re_release_rule(scenario))
+    history = _run_trials(scenario, supply, open_trial or open_engine)
+    plan = history.plan(supply.capacity)
+    return _run(scenario, supply, plan.identities, history, open_engine, people, observe)
 
 
-def _with_rerelease(market: Market, rerelease: ReRelease) -> Market:
+def _with_re_release(supply: Supply, re_release: ReReleasePolicy) -> Supply:
     terms = {
-        ReRelease.IMMEDIATE: ReReleaseTerms(ReReleaseRule.AT_ONCE),
-        # What Surabaya's catalog has: 10 to 30 minutes.
-        ReRelease.COOLING: ReReleaseTerms(ReReleaseRule.COOLING, 600_000, 1_200_000),
-        ReRelease.NEXT_DRAW: ReReleaseTerms(ReReleaseRule.NEXT_DRAW),
-    }[rerelease]
+        ReReleasePolicy.IMMEDIATE: ReReleaseTerms(ReReleaseRule.AT_ONCE),
+        # The same 10 to 30 minutes as in Surabaya's catalog.
+        ReReleasePolicy.COOLING: ReReleaseTerms(ReReleaseRule.COOLING, 600_000, 1_200_000),
+        ReReleasePolicy.NEXT_DRAW: ReReleaseTerms(ReReleaseRule.NEXT_DRAW),
+    }[re_release]
     offices = {
         name: dataclasses.replace(view, re_releases=dict.fromkeys(view.re_releases, terms))
-        for name, view in market.catalog.offices.items()
+        for name, view in supply.catalog.offices.items()
     }
-    return dataclasses.replace(market, catalog=dataclasses.replace(market.catalog, offices=offices))
+    return dataclasses.replace(supply, catalog=dataclasses.replace(supply.catalog, offices=offices))
 
 
-def _open(
+def _run(
     scenario: Scenario,
-    market: Market,
+    supply: Supply,
     identities: int,
-    experience: Experience,
+    history: MarketHistory,
     open_engine: OpenEngine,
     people: People | None = None,
-    observe: Observer | None = None,
-) -> Opened:
-    plan = experience.plan_of(identities, market.capacity)
-    people = with_identities(people or draw_people(scenario, market), scenario, market, identities)
+    observe: ProgressObserver | None = None,
+) -> AgentResult:
+    plan = history.plan_of(identities, supply.capacity)
+    people = with_identities(people or draw_people(scenario, supply), scenario, supply, identities)
     clock = ManualClock(0)
     with open_engine(clock, f"{scenario.seed}-{scenario.policy}") as engine:
-        run = Contest(scenario, market, people, plan, experience, rerelease_of(scenario), engine, clock)
-        measures = run.run(observe)
+        opening = AgentOpening(scenario, supply, people, plan, history, re_release_rule(scenario), engine, clock)
+        metrics = opening.run(observe)
         findings = [str(finding) for finding in engine.audit().findings]
-    if measures.oversold:
-        findings.insert(0, f"{measures.oversold} places were confirmed above capacity")
-    return Opened(measures, experience, tuple(findings))
+    if metrics.oversold:
+        findings.insert(0, f"{metrics.oversold} places were confirmed above capacity")
+    return AgentResult(metrics, history, tuple(findings))
 
 
-def _learn(scenario: Scenario, market: Market, open_engine: OpenEngine) -> Experience:
-    """The openings before this one, for as long as brokers try."""
-    brokers = scenario.society.brokers
-    experience = Experience(scenario.society, scenario.identity)
-    if brokers.enters is Enters.NEVER:
-        return experience
-    places = market.capacity
+def _run_trials(scenario: Scenario, supply: Supply, open_engine: OpenEngine) -> MarketHistory:
+    """Run earlier openings until brokers give up, and return their history."""
+    brokers = scenario.population.brokers
+    history = MarketHistory(scenario.population, scenario.identity)
+    if brokers.entry is BrokerEntry.NEVER:
+        return history
+    places = supply.capacity
     scale = min(1.0, brokers.trial_applicants / scenario.applicants)
     trial_places = max(round(places * scale), min(TRIAL_PLACES_MIN, places))
-    smaller = market.smaller([wish_of(booking) for booking in scenario.bookings], trial_places)
+    trial_supply = supply.scaled_down([choice_from_booking(booking) for booking in scenario.bookings], trial_places)
     for number in range(brokers.trials):
-        share = brokers.identities / places if brokers.identities else experience.next_share()
+        share = brokers.identities / places if brokers.identities else history.next_share()
         identities = max(1, round(share * trial_places))
-        if not share or (experience.has_given_up and brokers.enters is not Enters.ALWAYS):
+        if not share or (history.has_given_up and brokers.entry is not BrokerEntry.ALWAYS):
             break
-        measures = _open(_smaller(scenario, number), smaller, identities, experience, open_engine).measures
-        experience.trials.append(
-            Trial(share, measures.orders, measures.delivered, measures.broker_profit, measures.own_success_share)
+        metrics = _run(_trial_scenario(scenario, number), trial_supply, identities, history, open_engine).metrics
+        history.trials.append(
+            TrialOpening(share, metrics.orders, metrics.delivered, metrics.broker_profit, metrics.success_share)
         )
-    return experience
+    return history
 
 
-def _smaller(scenario: Scenario, number: int) -> Scenario:
-    """The scenario at the size of an earlier opening, with a seed of its own."""
+def _trial_scenario(scenario: Scenario, number: int) -> Scenario:
+    """Return the scenario at the size of an earlier opening, with another seed."""
     text = f"{SEED_PREFIX}/{scenario.seed}/trial/{number}"
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
-    applicants = min(scenario.applicants, scenario.society.brokers.trial_applicants)
+    applicants = min(scenario.applicants, scenario.population.brokers.trial_applicants)
     return msgspec.structs.replace(scenario, seed=seed, applicants=applicants)

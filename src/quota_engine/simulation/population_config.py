@@ -1,21 +1,21 @@
-"""Who comes to an opening besides honest applicants, and what each of them wants: the tables of a scenario for it.
+"""Tables of a scenario file that describe agents: citizens, bots and brokers, and the policies' settings.
 
-``docs/fairness.md`` says of each figure what is known and what is a guess. Money is in rupiah.
+``docs/fairness.md`` names the source of each default, or says that it is a guess. Money is in rupiah.
 """
 
 from __future__ import annotations
 
 __all__ = [
-    "Brokers",
-    "Bucket",
-    "Drawing",
-    "Enters",
-    "Identity",
+    "BrokerConfig",
+    "BrokerEntry",
+    "BucketConfig",
+    "DrawRules",
+    "IdentityCheck",
     "NetworkClass",
-    "ReRelease",
-    "Room",
-    "Rounds",
-    "Society",
+    "PopulationConfig",
+    "ReReleasePolicy",
+    "RoundConfig",
+    "WaitingRoomConfig",
 ]
 
 import enum
@@ -23,111 +23,111 @@ from typing import Annotated
 
 import msgspec
 
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=864_000)]
-Interval = Annotated[float, msgspec.Meta(ge=0.001, le=864_000)]
-Sigma = Annotated[float, msgspec.Meta(ge=0, le=3)]
-Milliseconds = Annotated[float, msgspec.Meta(gt=0, le=60_000)]
-Rupiah = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
-Hours = Annotated[float, msgspec.Meta(gt=0, le=240)]
+from quota_engine.simulation.config_types import (
+    ConfigTable,
+    Hours,
+    Interval,
+    Milliseconds,
+    Rupiah,
+    Seconds,
+    Share,
+    Sigma,
+    add_up_to_1,
+)
 
 
-class ReRelease(enum.StrEnum):
-    """Where a place goes that was given back."""
+class ReReleasePolicy(enum.StrEnum):
+    """When a place that was given back becomes available again."""
 
     IMMEDIATE = "immediate"
-    """Available again in the same step."""
+    """In the same step."""
     COOLING = "cooling"
-    """Available again after 10 to 30 minutes, at a moment that nobody outside can foretell."""
+    """After 10 to 30 minutes, at a moment that nobody outside can predict."""
     NEXT_DRAW = "next-draw"
-    """Kept back until the next draw, or the next opening where there is no draw."""
+    """At the next draw, or at the next opening where there is no draw."""
 
 
-class Identity(enum.StrEnum):
-    """Whether the booking service checks an identity against the national register before it asks the engine."""
+class IdentityCheck(enum.StrEnum):
+    """How the booking service checks an identity before it calls the engine."""
 
     WEAK = "weak"
-    """It does not: any 16 digits will do."""
+    """It accepts any 16 digits."""
     VERIFIED = "verified"
-    """It does: who does not exist is turned away, and a broker needs people who lend their names."""
+    """It looks the identity up in the national register, so brokers need people who lend their names."""
 
 
-class Enters(enum.StrEnum):
+class BrokerEntry(enum.StrEnum):
     """When brokers take part."""
 
     IF_PROFITABLE = "if-profitable"
-    """If the openings that they have tried before let them expect a profit."""
+    """If the results of earlier openings let them expect a profit."""
     ALWAYS = "always"
     NEVER = "never"
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One table of the file; every key has a default, and a key that is not known is a mistake."""
-
-
-class NetworkClass(_Part, frozen=True, kw_only=True):
-    """Citizens with one quality of network."""
+class NetworkClass(ConfigTable, frozen=True, kw_only=True):
+    """Citizens with the same quality of network."""
 
     name: str
     share: Share
-    """Of the citizens."""
+    """Share of the citizens."""
     one_way_ms_median: Milliseconds
-    """Over the people of the class; each person has one latency for the whole evening."""
+    """Median over the people of the class. Each person keeps one latency for the whole run."""
     sigma: Sigma = 0.5
 
 
-class Brokers(_Part, frozen=True, kw_only=True):
-    """Those who book to sell. They decide alike, and ``identities`` are what they have together."""
+class BrokerConfig(ConfigTable, frozen=True, kw_only=True):
+    """Agents who book in order to sell. All brokers decide alike, and share their identities."""
 
-    enters: Enters = Enters.IF_PROFITABLE
+    entry: BrokerEntry = BrokerEntry.IF_PROFITABLE
     identity_shares: Annotated[tuple[Share, ...], msgspec.Meta(min_length=1, max_length=10)] = (0.1, 0.2, 0.4)
-    """How many identities they try, as shares of the places on sale; they take the number that paid best."""
+    """Numbers of identities to try, as shares of the places on sale. Brokers return with the most profitable one."""
     identities: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
-    """Just so many identities, in place of ``identity_shares``; 0: those."""
+    """A fixed number of identities in place of ``identity_shares``; 0 uses the shares."""
     borrowed_share_max: Share = 0.2
-    """How many people lend them their names at most, as a share of the places; what ``verified`` leaves them."""
+    """Most people who lend their names, as a share of the places. With ``verified`` there are no others."""
     price: Rupiah = 300_000
-    """Paid for a place in the customer's name, when the customer has it."""
+    """Price of a place in the customer's name, paid on delivery."""
     identity_cost_weak: Rupiah = 5_000
-    """What a made-up identity with an account costs."""
+    """Cost of a fabricated identity with an account."""
     identity_cost_verified: Rupiah = 150_000
-    """What somebody takes for lending their name."""
+    """Pay of a person who lends the name."""
     stop_loss: Rupiah = 200_000
-    """Who has lost so much in a row stays away from then on."""
+    """Losses in a row after which brokers stay away for good."""
     one_way_ms: Milliseconds = 2.0
     clock_error_ms: Annotated[float, msgspec.Meta(ge=0, le=60_000)] = 5.0
-    """How far from the opening their presses are (a normal distribution's deviation)."""
+    """Standard deviation of their presses from the opening."""
     form_s: Interval = 3.0
     hand_over_after_h: Hours = 10.0
-    """From the opening to the hour at which they hand places over; few look then."""
+    """Time from the opening to the hand-over, when few others look for places."""
     hand_over_every_s: Interval = 20.0
     poll_s: Interval = 1.0
-    """How often they look for a place to come back that they have cancelled for a customer."""
+    """Interval at which brokers look for a place that they have cancelled for a customer."""
     give_up_s: Seconds = 2400.0
-    """After so long without it the customer is told that it did not work."""
+    """Time after which they stop looking, and the delivery has failed."""
     addresses: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 20
     """Network addresses that they spread their requests over."""
     trials: Annotated[int, msgspec.Meta(ge=0, le=100)] = 6
-    """Earlier openings in which they tried, each with the next of the shares; customers saw what came of them."""
+    """Earlier openings at which brokers tried one of the shares each. Customers know the results."""
     trial_applicants: Annotated[int, msgspec.Meta(ge=10, le=100_000)] = 300
-    """The most people at one of those earlier openings."""
+    """Most people at an earlier opening."""
 
 
-class Rounds(_Part, frozen=True, kw_only=True):
-    """Further draws or openings for what was given back, with the rule ``next-draw``."""
+class RoundConfig(ConfigTable, frozen=True, kw_only=True):
+    """Further draws or openings for places given back, with the rule ``next-draw``."""
 
     count: Annotated[int, msgspec.Meta(ge=1, le=10)] = 2
-    """All of them, the first included."""
+    """All rounds, the first included."""
     every_h: Hours = 24.0
     return_share: Share = 0.8
-    """Of those without a place: who come again to the next."""
+    """Share of the people without a place who come to the next round."""
 
 
-class Bucket(_Part, frozen=True, kw_only=True):
-    """The token bucket in front of the reserve."""
+class BucketConfig(ConfigTable, frozen=True, kw_only=True):
+    """Token buckets in front of the reserve."""
 
     requests_per_s: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 100
-    """For everybody together."""
+    """Rate of all requests together."""
     requests_burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 100
     identity_every_s: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 2
     identity_burst: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 2
@@ -135,37 +135,37 @@ class Bucket(_Part, frozen=True, kw_only=True):
     address_burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 20
 
 
-class Room(_Part, frozen=True, kw_only=True):
+class WaitingRoomConfig(ConfigTable, frozen=True, kw_only=True):
     """The waiting room."""
 
     join_before_s: Interval = 1800.0
-    """The shuffled room's door opens so long before the opening; a first-come room's at the opening."""
+    """Time before the opening at which a shuffled room accepts joins. A first-come room accepts them at the opening."""
     unaware_share: Share = 0.1
-    """Of those who aim at the opening: who do not know of the door, and come at the second all the same."""
+    """Share of the people aiming at the opening who do not know of the early joins."""
     window_s: Interval = 10.0
-    """Who comes after the opening is shuffled among those of the same window."""
+    """Joins after the opening are shuffled within windows of this length."""
     per_s: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 20
-    """How many are let in each second."""
+    """Most tickets called in a second."""
     poll_s: Interval = 5.0
-    """How often a waiting client asks for its position."""
-    claim_s: Interval = 120.0
-    """Who does not come within this loses the turn."""
+    """Interval at which a waiting client asks for its position."""
+    turn_s: Interval = 120.0
+    """Length of a turn."""
 
 
-class Drawing(_Part, frozen=True, kw_only=True):
-    """The draw. The first is at the opening."""
+class DrawRules(ConfigTable, frozen=True, kw_only=True):
+    """The draw. The first one takes place at the opening."""
 
     collect_h: Hours = 24.0
-    """Applications are collected for so long before it."""
-    claim_h: Hours = 6.0
-    """How long a winner has to confirm."""
-    look_h_median: Hours = 1.0
-    look_sigma: Sigma = 0.8
-    """When winners look at the result (lognormal)."""
+    """Time before a draw in which applications are collected."""
+    confirm_within_h: Hours = 6.0
+    """Time in which a winner can confirm."""
+    check_h_median: Hours = 1.0
+    check_sigma: Sigma = 0.8
+    """Time until winners look at the result (lognormal)."""
 
 
-class Society(_Part, frozen=True, kw_only=True):
-    """Everybody. With agents, ``arrivals.party_shares`` and the crashes of ``agents`` are left out."""
+class PopulationConfig(ConfigTable, frozen=True, kw_only=True):
+    """Everybody. With agents, ``arrivals.party_shares`` and the crashes of ``agents`` have no effect."""
 
     networks: Annotated[tuple[NetworkClass, ...], msgspec.Meta(min_length=1, max_length=10)] = (
         NetworkClass(name="good network", share=0.3, one_way_ms_median=15.0),
@@ -173,32 +173,30 @@ class Society(_Part, frozen=True, kw_only=True):
         NetworkClass(name="poor network", share=0.2, one_way_ms_median=180.0),
     )
     round_trips: Annotated[int, msgspec.Meta(ge=1, le=50)] = 4
-    """Before a first request is there: name, connection, encryption, page."""
+    """Round trips before a first request arrives: name, connection, encryption, page."""
     people_per_address: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 5
     bot_share: Share = 0.02
-    """Of the people: who let a program press, for themselves."""
+    """Share of the people who let a program press for themselves."""
     bot_one_way_ms: Milliseconds = 4.0
     bot_lead_s: Seconds = 1.0
-    """A program begins so long before the opening ..."""
+    """Time before the opening at which a bot begins to press."""
     bot_every_s: Interval = 0.25
-    """... and presses so often until it is open."""
+    """Interval of a bot's presses until the opening."""
     bot_watch_s: Interval = 60.0
-    """After that it looks for places that come back."""
+    """Interval at which a bot looks for places given back."""
     value_median: Rupiah = 300_000
-    """What a place is worth to a citizen, above what it costs at the counter (lognormal)."""
+    """Value of a place to a citizen, above its official price (lognormal)."""
     value_sigma: Sigma = 0.8
     considers_brokers_share: Share = 0.5
-    """Who would buy of a broker at all."""
+    """Share of the people who would buy from a broker."""
     optimism_weight: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 10.0
-    """How many own attempts the published ratio of places to applicants weighs as much as."""
-    brokers: Brokers = Brokers()
-    rounds: Rounds = Rounds()
-    bucket: Bucket = Bucket()
-    room: Room = Room()
-    drawing: Drawing = Drawing()
+    """Own attempts that the published ratio of places to applicants counts as."""
+    brokers: BrokerConfig = BrokerConfig()
+    rounds: RoundConfig = RoundConfig()
+    bucket: BucketConfig = BucketConfig()
+    waiting_room: WaitingRoomConfig = WaitingRoomConfig()
+    draw: DrawRules = DrawRules()
 
     def __post_init__(self) -> None:
-        if abs(sum(each.share for each in self.networks) - 1) > 1e-6 and all(
-            0 <= each.share <= 1 for each in self.networks
-        ):
+        if not add_up_to_1(*(each.share for each in self.networks)):
             raise ValueError("networks whose shares add up to 1")

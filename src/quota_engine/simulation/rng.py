@@ -1,4 +1,4 @@
-"""Random numbers of the simulator: one seeded stream per purpose, and tables for what is drawn per request."""
+"""Random numbers of the simulator: one seeded stream for each purpose, and tables of quantiles for frequent draws."""
 
 from __future__ import annotations
 
@@ -15,24 +15,28 @@ SEED_PREFIX: Final = "quota_engine.sim"
 """Begins every seed text. It is part of the results: a change of it changes every seeded run."""
 
 TABLE_BITS: Final = 13
-"""A table of draws has ``2 ** TABLE_BITS`` entries: an index is ``getrandbits(TABLE_BITS)``."""
+"""A table has ``2 ** TABLE_BITS`` entries, so ``getrandbits(TABLE_BITS)`` is an index."""
 
 
 def stream(seed: int, purpose: str) -> random.Random:
-    """A generator of its own for one purpose, so that a change of one model does not shift the draws of another.
+    """Return a generator for one purpose, so that a change of one model does not shift the draws of another.
 
-    A string seeds ``random.Random`` through SHA-512: the stream does not depend on ``PYTHONHASHSEED``.
+    A string seeds ``random.Random`` through SHA-512, so the stream does not depend on ``PYTHONHASHSEED``. Purposes are
+    part of the results, like :data:`SEED_PREFIX`.
     """
     return random.Random(f"{SEED_PREFIX}/{seed}/{purpose}")
 
 
 @functools.lru_cache(maxsize=64)
 def lognormal_table(median: int, sigma: float) -> Sequence[int]:
-    """The quantiles of a lognormal distribution in the middle of 8,192 equal shares; drawing one is an index.
+    """Return the quantiles of a lognormal distribution in the middle of 8,192 equal shares. An index draws one.
 
-    ``median`` is in any unit, and so are the entries. A draw costs a tenth of ``lognormvariate``; the price is that
-    nothing beyond the quantile 1 - 1/16,384 is ever drawn. Tables are kept: the same ones are needed again and
-    again.
+    A draw costs a tenth of ``lognormvariate``. In exchange, nothing beyond the quantile 1 - 1/16,384 is ever drawn.
+    Tables are cached, because runs use the same ones again and again.
+
+    Args:
+        median: Median in any unit. The entries have the same unit.
+        sigma: Standard deviation of the logarithm.
     """
     entries = 2**TABLE_BITS
     normal = statistics.NormalDist()

@@ -1,8 +1,8 @@
-"""What is on sale in a simulated opening: office-days with their quotas, and how many places an applicant can reach."""
+"""Office-days on sale in a simulated opening, with their quotas and the places that applicants can reach."""
 
 from __future__ import annotations
 
-__all__ = ["Market", "OfficeDay", "Wish", "open_market", "scaled_quotas", "wish_of"]
+__all__ = ["BookingChoice", "OfficeDay", "Supply", "build_supply", "choice_from_booking", "scaled_quotas"]
 
 import contextlib
 import dataclasses
@@ -17,8 +17,8 @@ from quota_engine.simulation.scenario import Booking, Sale, Scenario
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Wish:
-    """What an applicant asks for, in the catalog's names; ``""`` leaves it to the catalog."""
+class BookingChoice:
+    """Selection that an applicant asks for, in the catalog's names; ``""`` leaves the decision to the catalog."""
 
     service: str = ""
     service_unit: str = ""
@@ -27,11 +27,15 @@ class Wish:
     group: str = ""
 
     def as_arguments(self) -> dict[str, str]:
-        """The keyword arguments of ``reserve`` that say this; what is left to the catalog is left out."""
+        """Return the keyword arguments of ``reserve``, without those left to the catalog."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value}
 
-    def options(self, catalog: Catalog, office: str) -> tuple[tuple[str, ...], ...]:
-        """The quotas that can serve it at an office. Raises ``InvalidRequest`` if there are none."""
+    def quota_options(self, catalog: Catalog, office: str) -> tuple[tuple[str, ...], ...]:
+        """Return the alternatives that can serve the choice at an office, each a tuple of quotas.
+
+        Raises:
+            InvalidRequest: The office has none.
+        """
         return choice_of(
             catalog,
             office,
@@ -47,9 +51,13 @@ class Wish:
 class OfficeDay:
     """One day of one office, as the run publishes it.
 
-    ``quotas`` are all the day's capacities in places, and ``places`` those that the applicants' wishes can reach.
-    ``overrides`` are the quotas whose capacity differs from the catalog's. ``reallocation_targets`` maps an allotment
-    to the quota that gets its unused places. ``has_wait_list`` says whether one can wait for a place that comes back.
+    Attributes:
+        day: Ordinal of the date.
+        quotas: Capacities of all quotas, in places.
+        overrides: Capacities that differ from the catalog's.
+        reallocation_targets: Quota that receives the unused places of an allotment.
+        places: Places that the applicants' choices can reach.
+        has_wait_list: True if applicants can wait for a place to come back.
     """
 
     office: str
@@ -65,8 +73,8 @@ class OfficeDay:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Market:
-    """All office-days of a run, in the order of the catalog and the days."""
+class Supply:
+    """Office-days of a run, in the order of the catalog and of the days."""
 
     catalog: Catalog
     office_days: tuple[OfficeDay, ...]
@@ -75,23 +83,23 @@ class Market:
 
     @property
     def opening_ms(self) -> int:
-        """The first moment at which anything is on sale, in milliseconds since 1970: second 0 of the run."""
+        """First moment at which anything is on sale, in milliseconds since 1970. It is second 0 of the run."""
         return min(office_day.opens_at_ms for office_day in self.office_days)
 
     @property
     def capacity(self) -> int:
-        """All places on sale."""
+        """Places on sale."""
         return sum(office_day.places for office_day in self.office_days)
 
     @property
     def offices(self) -> int:
-        """How many offices take part."""
+        """Number of offices."""
         return len({office_day.office for office_day in self.office_days})
 
-    def smaller(self, wishes: Sequence[Wish], places: int) -> Market:
-        """The office-day with the most places alone, with ``places`` of them."""
+    def scaled_down(self, choices: Sequence[BookingChoice], places: int) -> Supply:
+        """Return a supply of one office-day, the largest one, with ``places`` places for these choices."""
         largest = max(self.office_days, key=lambda each: each.places)
-        options = [option for wish in wishes for option in wish.options(self.catalog, largest.office)]
+        options = [option for choice in choices for option in choice.quota_options(self.catalog, largest.office)]
         overrides = scaled_quotas(list(dict.fromkeys(options)), largest.quotas, places)
         quotas = {**largest.quotas, **overrides}
         day = dataclasses.replace(
@@ -102,16 +110,16 @@ class Market:
         )
         date = datetime.date.fromordinal(day.day)
         offices = {largest.office: self.catalog.offices[largest.office]}
-        return Market(dataclasses.replace(self.catalog, offices=offices), (day,), date, date)
+        return Supply(dataclasses.replace(self.catalog, offices=offices), (day,), date, date)
 
-    def reached_by(self, wishes: Sequence[Wish]) -> Market:
-        """The same market, with the places counted that these wishes can reach (a trace has wishes of its own)."""
+    def with_reachable_places(self, choices: Sequence[BookingChoice]) -> Supply:
+        """Return the same supply with the places that these choices can reach. A trace has its own choices."""
         options: dict[str, list[tuple[str, ...]]] = {}
         for office in self.catalog.offices:
             found = options[office] = []
-            for wish in wishes:
+            for choice in choices:
                 with contextlib.suppress(InvalidRequest):
-                    found.extend(each for each in wish.options(self.catalog, office) if each not in found)
+                    found.extend(each for each in choice.quota_options(self.catalog, office) if each not in found)
         return dataclasses.replace(
             self,
             office_days=tuple(
@@ -122,10 +130,10 @@ class Market:
 
 
 def scaled_quotas(options: Sequence[Sequence[str]], quotas: Mapping[str, int], places: int) -> dict[str, int]:
-    """The capacities of the options' quotas, scaled to let ``places`` applicants in; the other quotas stay out of it.
+    """Return capacities of the options' quotas that admit exactly ``places`` applicants.
 
-    Quotas keep their proportions: each is rounded up, and whatever that lets in too many is taken from the last
-    option's smallest quota.
+    Quotas keep their proportions. Each is rounded up, and the surplus is taken from the smallest quota of the last
+    option.
     """
     names = list(dict.fromkeys(name for option in options for name in option))
     now = packed_places(options, quotas)
@@ -141,20 +149,25 @@ def scaled_quotas(options: Sequence[Sequence[str]], quotas: Mapping[str, int], p
     return scaled
 
 
-def open_market(scenario: Scenario, file: str) -> Market:
-    """Put on sale what the scenario names; ``file`` is its name in mistakes.
+def build_supply(scenario: Scenario, file: str) -> Supply:
+    """Select the office-days that the scenario puts on sale.
 
-    Raises ``CatalogError`` for a catalog or a sale with mistakes.
+    Args:
+        scenario: The scenario.
+        file: Name of the scenario in validation issues.
+
+    Raises:
+        CatalogError: The catalog or the sale is invalid.
     """
     sale = scenario.sale
     catalog = _with_schedule(load_catalog(sale.catalog), sale, file)
-    wishes = tuple(wish_of(booking) for booking in scenario.bookings)
+    choices = tuple(choice_from_booking(booking) for booking in scenario.bookings)
     offices = _offices_on_sale(catalog, sale, file)
-    options = {office: _options(catalog, office, wishes, file) for office in offices}
+    options = {office: _options(catalog, office, choices, file) for office in offices}
     office_days: list[OfficeDay] = []
     for office in offices:
         first = sale.first_day.toordinal()
-        # Weekends, holidays and closures lie between days of service; whoever is closed for long takes no part.
+        # Weekends, holidays and closures lie between service days. An office that is closed for longer is left out.
         dates = map(datetime.date.fromordinal, range(first, first + 2 * sale.days + 14))
         serving = ((date, day_terms(catalog, office, date)) for date in dates)
         for date, terms in itertools.islice(((date, terms) for date, terms in serving if terms), sale.days):
@@ -170,7 +183,7 @@ def open_market(scenario: Scenario, file: str) -> Market:
     catalog = dataclasses.replace(
         catalog, offices={name: view for name, view in catalog.offices.items() if name in taking_part}
     )
-    return Market(catalog, tuple(office_days), min(days), max(days))
+    return Supply(catalog, tuple(office_days), min(days), max(days))
 
 
 def _with_schedule(catalog: Catalog, sale: Sale, file: str) -> Catalog:
@@ -185,9 +198,9 @@ def _with_schedule(catalog: Catalog, sale: Sale, file: str) -> Catalog:
     return dataclasses.replace(catalog, offices=offices)
 
 
-def wish_of(booking: Booking) -> Wish:
-    """The wish of a booking of the scenario."""
-    return Wish(booking.service, booking.service_unit, booking.session, booking.channel, booking.group)
+def choice_from_booking(booking: Booking) -> BookingChoice:
+    """Return the choice that a booking of the scenario describes."""
+    return BookingChoice(booking.service, booking.service_unit, booking.session, booking.channel, booking.group)
 
 
 def _offices_on_sale(catalog: Catalog, sale: Sale, file: str) -> list[str]:
@@ -198,11 +211,11 @@ def _offices_on_sale(catalog: Catalog, sale: Sale, file: str) -> list[str]:
     return [office for office in catalog.offices if not sale.offices or office in sale.offices]
 
 
-def _options(catalog: Catalog, office: str, wishes: tuple[Wish, ...], file: str) -> list[tuple[str, ...]]:
+def _options(catalog: Catalog, office: str, choices: tuple[BookingChoice, ...], file: str) -> list[tuple[str, ...]]:
     options: list[tuple[str, ...]] = []
-    for index, wish in enumerate(wishes):
+    for index, choice in enumerate(choices):
         try:
-            options.extend(wish.options(catalog, office))
+            options.extend(choice.quota_options(catalog, office))
         except InvalidRequest as error:
             where = f"bookings[{index}].{error.where}, for {office}"
             raise CatalogError((ValidationIssue(file, where, error.problem, error.expected),)) from None
@@ -216,7 +229,7 @@ def _office_day(
     reallocation_targets = {quota.name: quota.reallocation.to for quota in terms.quotas if quota.reallocation}
     overrides: dict[str, int] = {}
     for quota in terms.quotas:
-        # A second tranche that has passed on by the opening is on sale as well.
+        # Places reallocated before the opening are on sale in their new quota.
         if quota.reallocation and quota.reallocation.at_ms <= terms.opens_at_ms:
             quotas[quota.reallocation.to] += quotas[quota.name]
             quotas[quota.name] = overrides[quota.name] = 0
@@ -237,7 +250,7 @@ def _office_day(
 
 
 def _largest(office_days: list[OfficeDay], offices_max: int) -> list[OfficeDay]:
-    """Keep the offices with the most places; of two equal ones the one that stands first in the catalog."""
+    """Return the offices with the most places. Of two equal ones, the first in the catalog wins."""
     places: dict[str, int] = {}
     for office_day in office_days:
         places[office_day.office] = places.get(office_day.office, 0) + office_day.places

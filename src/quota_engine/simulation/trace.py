@@ -14,8 +14,8 @@ from typing import Final
 
 from quota_engine.domain.errors import CatalogError, InvalidRequest, ValidationIssue
 from quota_engine.domain.validation import APPLICANTS_MAX
-from quota_engine.simulation.arrivals import Kind, Population
-from quota_engine.simulation.supply import Market, Wish
+from quota_engine.simulation.arrivals import ArrivalKind, Population
+from quota_engine.simulation.supply import BookingChoice, Supply
 
 COLUMNS: Final = ("time", "applicant", "office", "day", "channel", "party")
 MISTAKES_MAX: Final = 20
@@ -34,11 +34,11 @@ class _Rows:
     presses_us: list[list[int]] = dataclasses.field(default_factory=list)
     identities: list[str] = dataclasses.field(default_factory=list)
     office_days: list[int] = dataclasses.field(default_factory=list)
-    wishes: list[int] = dataclasses.field(default_factory=list)
+    choices: list[int] = dataclasses.field(default_factory=list)
     parties: list[int] = dataclasses.field(default_factory=list)
 
 
-def read_trace(path: pathlib.Path, market: Market, default: Wish, seed: int) -> Population:
+def read_trace(path: pathlib.Path, supply: Supply, default: BookingChoice, seed: int) -> Population:
     """Read a trace with the header ``time,applicant,office,day,channel,party``.
 
     ``time`` is in seconds from the opening, or ISO 8601 with an offset; ``day`` is ISO 8601; ``channel`` is one of the
@@ -48,7 +48,7 @@ def read_trace(path: pathlib.Path, market: Market, default: Wish, seed: int) -> 
     """
     mistakes: list[ValidationIssue] = []
     rows = _Rows()
-    reader = _Reader(str(path), market, default, mistakes)
+    reader = _Reader(str(path), supply, default, mistakes)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file)
@@ -75,11 +75,11 @@ def read_trace(path: pathlib.Path, market: Market, default: Wish, seed: int) -> 
         seed,
         0,
         array("q", [presses[0] for presses in rows.presses_us]),
-        bytearray([Kind.RECORDED]) * len(rows.identities),
+        bytearray([ArrivalKind.RECORDED]) * len(rows.identities),
         array("I", rows.office_days),
-        bytearray(rows.wishes),
+        bytearray(rows.choices),
         bytearray(rows.parties),
-        tuple(reader.wishes),
+        tuple(reader.choices),
         tuple(rows.identities),
         {index: tuple(presses[1:]) for index, presses in enumerate(rows.presses_us) if len(presses) > 1},
     )
@@ -88,14 +88,14 @@ def read_trace(path: pathlib.Path, market: Market, default: Wish, seed: int) -> 
 class _Reader:
     """Turns the cells of a line into numbers, and notes what is wrong with them."""
 
-    def __init__(self, file: str, market: Market, default: Wish, mistakes: list[ValidationIssue]) -> None:
+    def __init__(self, file: str, supply: Supply, default: BookingChoice, mistakes: list[ValidationIssue]) -> None:
         self._file, self._default, self._mistakes = file, default, mistakes
-        self._catalog = market.catalog
-        self._opening_ms = market.opening_ms
-        self._office_days = {(each.office, each.day): index for index, each in enumerate(market.office_days)}
-        self._offices = {each.office for each in market.office_days}
+        self._catalog = supply.catalog
+        self._opening_ms = supply.opening_ms
+        self._office_days = {(each.office, each.day): index for index, each in enumerate(supply.office_days)}
+        self._offices = {each.office for each in supply.office_days}
         self._wish_of: dict[tuple[str, str], int | None] = {}
-        self.wishes: list[Wish] = []
+        self.choices: list[BookingChoice] = []
 
     def read(self, line: int, cells: list[str], rows: _Rows) -> None:
         if len(cells) != len(COLUMNS):
@@ -107,9 +107,9 @@ class _Reader:
             problem = "empty" if not applicant else f"{len(applicant)} characters"
             self._note(line, "applicant", problem, f"1 to {_IDENTITY_LENGTH_MAX} printable characters")
         office_day = self._office_day(line, office, day)
-        wish = self._wish(line, office, channel) if office_day is not None else 0
+        choice = self._wish(line, office, channel) if office_day is not None else 0
         units = self._party(line, party)
-        if press_us is None or office_day is None or wish is None or units is None or not applicant:
+        if press_us is None or office_day is None or choice is None or units is None or not applicant:
             return
         key = (applicant, office_day, channel)
         index = rows.known.get(key)
@@ -118,7 +118,7 @@ class _Reader:
             rows.presses_us.append([press_us])
             rows.identities.append(applicant)
             rows.office_days.append(office_day)
-            rows.wishes.append(wish)
+            rows.choices.append(choice)
             rows.parties.append(units)
         elif rows.parties[index] != units:
             self._note(line, "party", f"{units}", f"{rows.parties[index]}, as on the applicant's first line")
@@ -160,15 +160,15 @@ class _Reader:
         """The index of the wish that a channel makes; what it is for another office does not matter."""
         key = (office, channel)
         if key not in self._wish_of:
-            wish = dataclasses.replace(self._default, channel=channel or self._default.channel)
+            choice = dataclasses.replace(self._default, channel=channel or self._default.channel)
             try:
-                wish.options(self._catalog, office)
+                choice.quota_options(self._catalog, office)
             except InvalidRequest:
                 self._wish_of[key] = None
             else:
-                if wish not in self.wishes:
-                    self.wishes.append(wish)
-                self._wish_of[key] = self.wishes.index(wish)
+                if choice not in self.choices:
+                    self.choices.append(choice)
+                self._wish_of[key] = self.choices.index(choice)
         index = self._wish_of[key]
         if index is None:
             self._note(line, "channel", _shown(channel), "a channel of the office")

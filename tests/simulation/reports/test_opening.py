@@ -10,14 +10,14 @@ import pytest
 from quota_engine.reporting.svg_plot import nice_ticks
 from quota_engine.simulation.reports.formatting import duration
 from quota_engine.simulation.reports.opening import html_report, picture
-from quota_engine.simulation.simulation import Result
+from quota_engine.simulation.simulation import SimulationResult
 from tests.support.simulated_openings import LyingEngine, run, scenario_with
 
 _SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
-def result() -> Result:
+def result() -> SimulationResult:
     return run(scenario_with(1_500), baseline=True)
 
 
@@ -25,7 +25,7 @@ def _tree(text: str) -> ET.Element:
     return ET.fromstring(text.removeprefix("<!DOCTYPE html>\n"))  # noqa: S314 - our own text
 
 
-def test_it_is_well_formed_and_has_four_plots_with_a_table_each(result: Result) -> None:
+def test_it_is_well_formed_and_has_four_plots_with_a_table_each(result: SimulationResult) -> None:
     tree = _tree(html_report(result))
     plots = tree.findall(f".//{_SVG}svg")
     assert len(plots) == len(tree.findall(".//figure//table")) == 4
@@ -39,21 +39,26 @@ def test_it_is_well_formed_and_has_four_plots_with_a_table_each(result: Result) 
         assert description.text
 
 
-def test_it_loads_nothing(result: Result) -> None:
+def test_it_loads_nothing(result: SimulationResult) -> None:
     for text in (html_report(result), picture(result)):
         assert set(re.findall(r"https?://[^\s\"'<]*", text)) == {"http://www.w3.org/2000/svg"}
         assert not re.search(r"<(script|link|img|iframe)|@import|url\(|src=|href=", text)
 
 
-def test_ids_are_unique(result: Result) -> None:
+def test_ids_are_unique(result: SimulationResult) -> None:
     ids = re.findall(r' id="([^"]+)"', html_report(result))
     assert len(ids) == len(set(ids)) == 8
 
 
-def test_it_stands_both_side_by_side(result: Result) -> None:
-    assert result.old is not None
+def test_it_stands_both_side_by_side(result: SimulationResult) -> None:
+    assert result.baseline is not None
     text = html_report(result)
-    for figure in (result.old.oversold, result.old.errors, result.old.applicants_logged_out, result.engine.confirmed):
+    for figure in (
+        result.baseline.oversold,
+        result.baseline.errors,
+        result.baseline.applicants_logged_out,
+        result.engine.confirmed,
+    ):
         assert f">{figure:,}</td>" in text
 
 
@@ -80,7 +85,7 @@ def test_titles_are_escaped() -> None:
     _tree(html_report(result))
 
 
-def test_every_point_of_the_picture_lies_within_it(result: Result) -> None:
+def test_every_point_of_the_picture_lies_within_it(result: SimulationResult) -> None:
     tree = _tree(picture(result))
     assert (tree.get("width"), tree.get("height")) == ("760", "380")
     for path in tree.findall(f"{_SVG}path"):

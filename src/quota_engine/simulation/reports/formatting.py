@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-__all__ = ["Row", "comparison", "duration", "headline", "number", "opening_line"]
+__all__ = ["MetricRow", "comparison", "duration", "headline", "number", "opening_line"]
 
 import dataclasses
 import datetime
 from collections.abc import Callable
 
-from quota_engine.simulation.metrics import Measures
-from quota_engine.simulation.simulation import Result
-from quota_engine.simulation.supply import Market
+from quota_engine.simulation.metrics import Metrics
+from quota_engine.simulation.simulation import SimulationResult
+from quota_engine.simulation.supply import Supply
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Row:
+class MetricRow:
     """One line of the comparison. ``old`` is empty without ``--baseline``; ``*_bad`` marks what should not be."""
 
     section: str
     label: str
     engine: str
-    old: str = ""
+    baseline: str = ""
     engine_bad: bool = False
-    old_bad: bool = False
+    baseline_bad: bool = False
 
 
 def number(value: float) -> str:
@@ -47,29 +47,31 @@ def _many(count: int, noun: str) -> str:
     return f"{number(count)} {noun}{'' if count == 1 else 's'}"
 
 
-def headline(result: Result) -> str:
+def headline(result: SimulationResult) -> str:
     """What was simulated, in a sentence."""
-    return opening_line(result.engine.applicants, result.prepared.market)
+    return opening_line(result.engine.applicants, result.prepared.supply)
 
 
-def opening_line(applicants: int, market: Market) -> str:
+def opening_line(applicants: int, supply: Supply) -> str:
     """How many come for how many places, where and when."""
     zone = datetime.timezone(datetime.timedelta(hours=7))
-    opening = datetime.datetime.fromtimestamp(market.opening_ms / 1000, zone)
+    opening = datetime.datetime.fromtimestamp(supply.opening_ms / 1000, zone)
     return (
-        f"{_many(applicants, 'applicant')} for {_many(market.capacity, 'place')} at "
-        f"{_many(market.offices, 'office')}, opened {opening:%A %d %B %Y, %H:%M} (UTC+7)"
+        f"{_many(applicants, 'applicant')} for {_many(supply.capacity, 'place')} at "
+        f"{_many(supply.offices, 'office')}, opened {opening:%A %d %B %Y, %H:%M} (UTC+7)"
     )
 
 
-def comparison(result: Result) -> list[Row]:
+def comparison(result: SimulationResult) -> list[MetricRow]:
     """Every figure of the engine's run, and beside it the old application's."""
 
-    def row(section: str, label: str, value: Callable[[Measures], float], kind: str = "", bad: bool = False) -> Row:
+    def row(
+        section: str, label: str, value: Callable[[Metrics], float], kind: str = "", bad: bool = False
+    ) -> MetricRow:
         show = duration if kind == "us" else number
         scale = 1000 if kind == "us" else 1
-        engine, old = value(result.engine), None if result.old is None else value(result.old)
-        return Row(
+        engine, old = value(result.engine), None if result.baseline is None else value(result.baseline)
+        return MetricRow(
             section,
             label,
             show(engine / scale),

@@ -13,19 +13,19 @@ import msgspec
 
 from quota_engine.reporting.page import page
 from quota_engine.reporting.svg_plot import Plot, render
-from quota_engine.simulation.reports.formatting import Row, comparison, duration, headline, number
+from quota_engine.simulation.reports.formatting import MetricRow, comparison, duration, headline, number
 from quota_engine.simulation.reports.plots import all_plots, sales_plot
 from quota_engine.simulation.scenario import Scenario
-from quota_engine.simulation.simulation import Result
+from quota_engine.simulation.simulation import SimulationResult
 
 
-def picture(result: Result) -> str:
+def picture(result: SimulationResult) -> str:
     """The main plot, places sold against places that exist, as an SVG file of its own."""
     plot = sales_plot(result)
     return render(plot, 760, 380, alone=True) + "\n"
 
 
-def html_report(result: Result) -> str:
+def html_report(result: SimulationResult) -> str:
     """The whole report. The same result gives the same file, byte for byte."""
     title = html.escape(result.prepared.scenario.title)
     body = "".join(
@@ -39,7 +39,7 @@ def html_report(result: Result) -> str:
             *(figure(plot) for plot in all_plots(result)),
             "</div>",
             "<h2>All figures</h2>",
-            _comparison(comparison(result), result.old is not None),
+            _comparison(comparison(result), result.baseline is not None),
             _reading(result),
             parameters(result.prepared.scenario),
         ]
@@ -47,15 +47,15 @@ def html_report(result: Result) -> str:
     return page(result.prepared.scenario.title, body)
 
 
-def _verdict(result: Result) -> str:
+def _verdict(result: SimulationResult) -> str:
     if result.ok:
         return '<p class="good"><b>The audit finds nothing: no place was sold twice, and none was lost.</b></p>'
     findings = "".join(f"<li>{html.escape(finding)}</li>" for finding in result.findings)
     return f'<div class="bad"><b>The audit finds:</b><ul>{findings}</ul></div>'
 
 
-def _cards(result: Result) -> str:
-    engine, old = result.engine, result.old
+def _cards(result: SimulationResult) -> str:
+    engine, old = result.engine, result.baseline
 
     def card(title: str, value: str, note: str, bad: bool) -> str:
         # A tick or a cross as well as a colour: not everybody sees the colour.
@@ -145,7 +145,7 @@ def _value_at(points: Sequence[tuple[float, float]], x: float, is_share: bool) -
     return f"{value:.1f}%" if is_share else number(value)
 
 
-def _comparison(rows: Iterable[Row], with_old: bool) -> str:
+def _comparison(rows: Iterable[MetricRow], with_old: bool) -> str:
     parts = ['<div class="scroll"><table><thead><tr><th scope="col"></th><th scope="col">quota_engine</th>']
     if with_old:
         parts.append('<th scope="col">Old application</th>')
@@ -158,7 +158,7 @@ def _comparison(rows: Iterable[Row], with_old: bool) -> str:
             parts.append(f'<tr><th class="section" colspan="{columns}" scope="rowgroup">{section}</th></tr>')
         parts.append(f'<tr><th scope="row">{row.label}</th><td{_bad(row.engine_bad)}>{row.engine}</td>')
         if with_old:
-            parts.append(f"<td{_bad(row.old_bad)}>{row.old}</td>")
+            parts.append(f"<td{_bad(row.baseline_bad)}>{row.baseline}</td>")
         parts.append("</tr>")
     return "".join(parts) + "</tbody></table></div>"
 
@@ -167,11 +167,11 @@ def _bad(bad: bool) -> str:
     return ' class="bad"' if bad else ""
 
 
-def _reading(result: Result) -> str:
+def _reading(result: SimulationResult) -> str:
     old = (
         "The old application is a model: one request at a time per worker, one bounded queue, and the quota read when "
         "a request starts and the booking written when it ends. What it sells twice follows from that alone. "
-        if result.old is not None
+        if result.baseline is not None
         else ""
     )
     return (

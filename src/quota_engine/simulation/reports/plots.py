@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-__all__ = ["Run", "all_plots", "plots_of", "sales_plot"]
+__all__ = ["PlottedRun", "all_plots", "plots_of", "sales_plot"]
 
 import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 
 from quota_engine.reporting.statistics import Histogram, Series
-from quota_engine.reporting.svg_plot import Line, Plot, log_ticks, nice_ticks
-from quota_engine.simulation.metrics import Measures
+from quota_engine.reporting.svg_plot import Plot, PlotLine, log_ticks, nice_ticks
+from quota_engine.simulation.metrics import Metrics
 from quota_engine.simulation.reports.formatting import duration, number
-from quota_engine.simulation.simulation import Result
+from quota_engine.simulation.simulation import SimulationResult
 
 _COLUMNS = 230
 """Points of a line: more than a plot has pixels for nobody sees."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Run:
+class PlottedRun:
     """One of the runs in a plot: the name of its line, the class of its style, and how a sentence names it.
 
     ``shows_taken``: its places held have a line as well.
@@ -29,31 +29,34 @@ class Run:
     style: str
     within: str
     subject: str
-    measures: Measures
+    metrics: Metrics
     shows_taken: bool = False
 
 
-def all_plots(result: Result) -> list[Plot]:
+def all_plots(result: SimulationResult) -> list[Plot]:
     """Arrivals, places sold, answers and waiting, in the order of the report."""
     return plots_of(_runs(result))
 
 
-def plots_of(runs: Sequence[Run]) -> list[Plot]:
+def plots_of(runs: Sequence[PlottedRun]) -> list[Plot]:
     """The same of any runs. The capacity and the window are those of the first one."""
     return [_arrivals_plot(runs), _sales_plot(runs), _answers_plot(runs), _waiting_plot(runs)]
 
 
-def _runs(result: Result) -> list[Run]:
-    engine = Run("quota_engine", "engine", "with quota_engine", "quota_engine", result.engine, shows_taken=True)
-    if result.old is None:
+def _runs(result: SimulationResult) -> list[PlottedRun]:
+    engine = PlottedRun("quota_engine", "engine", "with quota_engine", "quota_engine", result.engine, shows_taken=True)
+    if result.baseline is None:
         return [engine]
-    return [engine, Run("old application", "old", "with the old application", "the old application", result.old)]
+    return [
+        engine,
+        PlottedRun("old application", "old", "with the old application", "the old application", result.baseline),
+    ]
 
 
-def _arrivals_plot(runs: Sequence[Run]) -> Plot:
+def _arrivals_plot(runs: Sequence[PlottedRun]) -> Plot:
     window = _rush_window(runs)
-    lines = [Line(run.name, run.style, _per_second(run.measures.arrivals, window), stepped=True) for run in runs]
-    peaks = _and(f"{number(run.measures.arrivals.peak)} {run.within}" for run in runs)
+    lines = [PlotLine(run.name, run.style, _per_second(run.metrics.arrivals, window), stepped=True) for run in runs]
+    peaks = _and(f"{number(run.metrics.arrivals.peak)} {run.within}" for run in runs)
     return _time_plot(
         "arrivals",
         "Requests per second",
@@ -63,10 +66,10 @@ def _arrivals_plot(runs: Sequence[Run]) -> Plot:
     )
 
 
-def _answers_plot(runs: Sequence[Run]) -> Plot:
+def _answers_plot(runs: Sequence[PlottedRun]) -> Plot:
     window = _rush_window(runs)
-    lines = [Line(run.name, run.style, _per_second(run.measures.answers, window), stepped=True) for run in runs]
-    peaks = _and(f"{number(run.measures.answers.peak)} {run.within}" for run in runs)
+    lines = [PlotLine(run.name, run.style, _per_second(run.metrics.answers, window), stepped=True) for run in runs]
+    peaks = _and(f"{number(run.metrics.answers.peak)} {run.within}" for run in runs)
     return _time_plot(
         "answers",
         "Answers per second",
@@ -77,24 +80,24 @@ def _answers_plot(runs: Sequence[Run]) -> Plot:
     )
 
 
-def sales_plot(result: Result) -> Plot:
+def sales_plot(result: SimulationResult) -> Plot:
     """Places taken and sold since the opening, against the places that exist."""
     return _sales_plot(_runs(result))
 
 
-def _sales_plot(runs: Sequence[Run]) -> Plot:
-    capacity = runs[0].measures.capacity
-    end_s = max(run.measures.sold.second_of_share(0.9) for run in runs)
+def _sales_plot(runs: Sequence[PlottedRun]) -> Plot:
+    capacity = runs[0].metrics.capacity
+    end_s = max(run.metrics.sold.second_of_share(0.9) for run in runs)
     window = (0, max(60, min(round(end_s * 1.6), 4 * 3600)))
-    lines = [Line(f"Places that exist: {number(capacity)}", "limit", [(0, capacity), (window[1], capacity)])]
+    lines = [PlotLine(f"Places that exist: {number(capacity)}", "limit", [(0, capacity), (window[1], capacity)])]
     told = []
     for run in runs:
-        measures = run.measures
+        metrics = run.metrics
         if run.shows_taken:
-            points = _cumulated(measures.taken, window)
-            lines.append(Line(f"{run.name}: held or sold", f"{run.style} thin", points, stepped=True))
-        lines.append(Line(f"{run.name}: sold", run.style, _cumulated(measures.sold, window), stepped=True))
-        sold = f"{number(measures.confirmed)}, {number(measures.oversold)} of them above what exists"
+            points = _cumulated(metrics.taken, window)
+            lines.append(PlotLine(f"{run.name}: held or sold", f"{run.style} thin", points, stepped=True))
+        lines.append(PlotLine(f"{run.name}: sold", run.style, _cumulated(metrics.sold, window), stepped=True))
+        sold = f"{number(metrics.confirmed)}, {number(metrics.oversold)} of them above what exists"
         told.append(f"{run.subject} sells {sold}")
     most = max(capacity, *(y for line in lines for _, y in line.points))
     return _time_plot(
@@ -107,13 +110,13 @@ def _sales_plot(runs: Sequence[Run]) -> Plot:
     )
 
 
-def _waiting_plot(runs: Sequence[Run]) -> Plot:
+def _waiting_plot(runs: Sequence[PlottedRun]) -> Plot:
     """The share of applicants who have a yes or no after a time, on a logarithmic axis of time."""
-    fastest_us = min(run.measures.answer_us.percentile(0.01) for run in runs)
+    fastest_us = min(run.metrics.answer_us.percentile(0.01) for run in runs)
     low_us = 10_000.0 if fastest_us >= 10_000 else 1_000.0
-    high_us = max(10_000_000.0, *(run.measures.answer_us.max * 1.05 for run in runs))
-    lines = [Line(run.name, run.style, _shares(run.measures.answer_us, low_us, high_us)) for run in runs]
-    halves = _and(f"{duration(run.measures.answer_us.percentile(0.5) / 1000)} {run.within}" for run in runs)
+    high_us = max(10_000_000.0, *(run.metrics.answer_us.max * 1.05 for run in runs))
+    lines = [PlotLine(run.name, run.style, _shares(run.metrics.answer_us, low_us, high_us)) for run in runs]
+    halves = _and(f"{duration(run.metrics.answer_us.percentile(0.5) / 1000)} {run.within}" for run in runs)
     return Plot(
         name="waiting",
         title="How long it takes to hear yes or no",
@@ -137,10 +140,10 @@ def _waiting_ticks(low_us: float, high_us: float) -> list[tuple[float, str]]:
     return [(tick, names.get(tick) or duration(tick / 1000).replace(".0 ", " ")) for tick in ticks]
 
 
-def _rush_window(runs: Sequence[Run]) -> tuple[int, int]:
+def _rush_window(runs: Sequence[PlottedRun]) -> tuple[int, int]:
     """From a minute before the opening, or the first press, to when nearly all of the rush has been answered."""
-    start_s = max(-60, runs[0].measures.start_s)
-    busy_s = max(run.measures.arrivals.second_of_share(0.8) for run in runs)
+    start_s = max(-60, runs[0].metrics.start_s)
+    busy_s = max(run.metrics.arrivals.second_of_share(0.8) for run in runs)
     return start_s, max(60, min(busy_s, 1800))
 
 
@@ -176,7 +179,7 @@ def _time_plot(
     name: str,
     title: str,
     description: str,
-    lines: Sequence[Line],
+    lines: Sequence[PlotLine],
     window: tuple[int, int],
     y_max: float | None = None,
 ) -> Plot:

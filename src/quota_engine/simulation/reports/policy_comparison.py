@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from quota_engine.reporting.page import page
-from quota_engine.reporting.svg_bars import BAR_STYLE, Bar, Bars, Part, render_bars
-from quota_engine.reporting.svg_plot import Line, Plot, log_ticks, nice_ticks
-from quota_engine.simulation.agent_metrics import ContestMeasures
-from quota_engine.simulation.policy_comparison import Comparison
+from quota_engine.reporting.svg_bars import BAR_STYLE, Bar, BarChart, BarPart, render_bars
+from quota_engine.reporting.svg_plot import Plot, PlotLine, log_ticks, nice_ticks
+from quota_engine.simulation.agent_metrics import AgentMetrics
+from quota_engine.simulation.policy_comparison import PolicyComparison
 from quota_engine.simulation.reports.formatting import duration, number, opening_line
 from quota_engine.simulation.reports.opening import figure, parameters
 
@@ -36,12 +36,12 @@ class _Row:
     bad: tuple[bool, ...]
 
 
-def picture(comparison: Comparison) -> str:
+def picture(comparison: PolicyComparison) -> str:
     """Who gets the places, as an SVG file of its own."""
     return render_bars(_places_bars(comparison), 760, alone=True) + "\n"
 
 
-def html_report(comparison: Comparison) -> str:
+def html_report(comparison: PolicyComparison) -> str:
     """The whole report. The same comparison gives the same file, byte for byte."""
     title = f"{comparison.scenario.title}: who gets the places"
     bars = _places_bars(comparison)
@@ -67,14 +67,14 @@ def html_report(comparison: Comparison) -> str:
     return page(title, body)
 
 
-def print_comparison(comparison: Comparison, console: Console) -> None:
+def print_comparison(comparison: PolicyComparison, console: Console) -> None:
     """Print every figure and the verdict. Colours are the terminal's own, and only add to what the text says."""
     console.print(Text(comparison.scenario.title, style="bold"))
     console.print(Text(_headline(comparison)))
     table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     table.add_column("")
-    for opened in comparison.policies:
-        table.add_column(str(opened.measures.scenario.policy), justify="right", no_wrap=True)
+    for result in comparison.runs:
+        table.add_column(str(result.metrics.scenario.policy), justify="right", no_wrap=True)
     section = ""
     for row in _rows(comparison):
         if row.section != section:
@@ -91,24 +91,24 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(Text(f"FINDING: {finding}", style="bold red"))
 
 
-def _headline(comparison: Comparison) -> str:
+def _headline(comparison: PolicyComparison) -> str:
     scenario = comparison.scenario
-    checked = {opened.measures.scenario.identity for opened in comparison.policies}
+    checked = {result.metrics.scenario.identity for result in comparison.runs}
     return (
-        f"{opening_line(scenario.applicants, comparison.market)}. Identity {', '.join(sorted(checked))}, "
+        f"{opening_line(scenario.applicants, comparison.supply)}. Identity {', '.join(sorted(checked))}, "
         f"{comparison.backend}, seed {scenario.seed}."
     )
 
 
-def _rows(comparison: Comparison) -> list[_Row]:
-    runs = [opened.measures for opened in comparison.policies]
+def _rows(comparison: PolicyComparison) -> list[_Row]:
+    runs = [result.metrics for result in comparison.runs]
     figures = [{each.name: each for each in run.classes()} for run in runs]
 
     def row(
         section: str,
         label: str,
-        show: Callable[[ContestMeasures], str],
-        bad: Callable[[ContestMeasures], bool] = lambda run: False,
+        show: Callable[[AgentMetrics], str],
+        bad: Callable[[AgentMetrics], bool] = lambda run: False,
     ) -> _Row:
         return _Row(section, label, tuple(map(show, runs)), tuple(map(bad, runs)))
 
@@ -116,14 +116,14 @@ def _rows(comparison: Comparison) -> list[_Row]:
         _Row(
             "Won a place by themselves",
             name,
-            tuple(_percent(each[name].own / each[name].people) if name in each else "" for each in figures),
+            tuple(_percent(each[name].won / each[name].people) if name in each else "" for each in figures),
             tuple(False for _ in figures),
         )
         for name in runs[0].people.classes[:-1]
         if any(name in each for each in figures)
     ]
     return [
-        row("Places", "given back: available", lambda run: _RERELEASE[str(run.rerelease)]),
+        row("Places", "given back: available", lambda run: _RERELEASE[str(run.re_release)]),
         row("Places", "on sale", lambda run: number(run.capacity)),
         row("Places", "sold that do not exist", lambda run: number(run.oversold), lambda run: run.oversold > 0),
         row("Places", "somebody comes to", lambda run: number(run.attended)),
@@ -165,28 +165,28 @@ def _millions(rupiah: int) -> str:
     return f"{rupiah / 1e6:,.2f}".replace("-", "\u2212")
 
 
-def _places_bars(comparison: Comparison) -> Bars:
+def _places_bars(comparison: PolicyComparison) -> BarChart:
     """What the places of each policy come to, under what the people are."""
-    first = comparison.policies[0].measures
+    first = comparison.runs[0].metrics
     classes = first.people.classes[:-1]
     kinds = [*classes, _HELD, _KEPT, _UNSOLD]
     sizes = [0] * len(first.people.classes)
     for one in first.people.class_of:
         sizes[one] += 1
-    people = first.people.people
-    bars = [Bar("the people", [Part(kind, sizes[kind] / people) for kind in range(len(classes))])]
+    people = first.people.people_count
+    bars = [Bar("the people", [BarPart(kind, sizes[kind] / people) for kind in range(len(classes))])]
     told = []
-    for opened in comparison.policies:
-        run = opened.measures
-        own = {each.name: each.own for each in run.classes()}
+    for result in comparison.runs:
+        run = result.metrics
+        own = {each.name: each.won for each in run.classes()}
         places = [own.get(name, 0) for name in classes]
         places += [run.delivered, run.no_shows, max(0, run.capacity - run.confirmed)]
         whole = max(run.capacity, sum(places))
         bars.append(
-            Bar(str(run.scenario.policy), [Part(kind, count / whole) for kind, count in enumerate(places) if count])
+            Bar(str(run.scenario.policy), [BarPart(kind, count / whole) for kind, count in enumerate(places) if count])
         )
         told.append(f"{run.scenario.policy}: {number(run.delivered + run.no_shows)} of {number(run.capacity)}")
-    return Bars(
+    return BarChart(
         "places",
         "Who gets the places",
         "Who the people are, and who gets the places under each policy. Of brokers are "
@@ -205,19 +205,19 @@ _LINE_STYLE: Final = (
 )
 
 
-def _latency_plot(comparison: Comparison) -> Plot:
+def _latency_plot(comparison: PolicyComparison) -> Plot:
     """How many win a place, by how long a request takes them: tenths of the people, from the fastest to the slowest."""
     lines, highest = [], 0.0
     low, high = float("inf"), 0.0
-    for style, opened in enumerate(comparison.policies):
-        points = [(point.latency_ms * 1000, 100 * point.success_share) for point in opened.measures.latency_curve()]
+    for style, result in enumerate(comparison.runs):
+        points = [(point.latency_ms * 1000, 100 * point.success_share) for point in result.metrics.latency_curve()]
         low, high = min(low, points[0][0]), max(high, points[-1][0])
         highest = max(highest, *(share for _, share in points))
-        lines.append(Line(str(opened.measures.scenario.policy), f"line{style}", points))
+        lines.append(PlotLine(str(result.metrics.scenario.policy), f"line{style}", points))
     high = max(high, low * 1.01)
     y_max = max(highest * 1.1, 0.1)
     told = ", ".join(
-        f"{_signed(opened.measures.correlation)} ({opened.measures.scenario.policy})" for opened in comparison.policies
+        f"{_signed(result.metrics.correlation)} ({result.metrics.scenario.policy})" for result in comparison.runs
     )
     return Plot(
         name="latency",
@@ -241,21 +241,25 @@ def _fine_ticks(low: float, high: float) -> list[float]:
     ]
 
 
-def _calls_plot(comparison: Comparison) -> Plot:
+def _calls_plot(comparison: PolicyComparison) -> Plot:
     """What reaches the engine each second around the opening."""
     window = (-10, 60)
     lines = [
-        Line(
-            str(opened.measures.scenario.policy),
+        PlotLine(
+            str(result.metrics.scenario.policy),
             f"line{style}",
-            [(float(window[0] + at), count) for at, count in enumerate(opened.measures.store.window(*window))],
+            [
+                (float(window[0] + at), count)
+                for at, count in enumerate(result.metrics.store_calls_per_s.window(*window))
+            ],
             stepped=True,
         )
-        for style, opened in enumerate(comparison.policies)
+        for style, result in enumerate(comparison.runs)
     ]
     y_max = max(1.0, *(y for line in lines for _, y in line.points)) * 1.05
     peaks = ", ".join(
-        f"{number(opened.measures.store.peak)} ({opened.measures.scenario.policy})" for opened in comparison.policies
+        f"{number(result.metrics.store_calls_per_s.peak)} ({result.metrics.scenario.policy})"
+        for result in comparison.runs
     )
     return Plot(
         name="calls",
@@ -271,21 +275,21 @@ def _calls_plot(comparison: Comparison) -> Plot:
     )
 
 
-def _verdict(comparison: Comparison) -> str:
+def _verdict(comparison: PolicyComparison) -> str:
     if comparison.ok:
         return '<p class="good"><b>The audit finds nothing: no place was sold twice, and none was lost.</b></p>'
     findings = "".join(f"<li>{html.escape(finding)}</li>" for finding in comparison.findings)
     return f'<div class="bad"><b>The audit finds:</b><ul>{findings}</ul></div>'
 
 
-def _table(rows: list[_Row], comparison: Comparison) -> str:
-    heads = "".join(f'<th scope="col">{opened.measures.scenario.policy}</th>' for opened in comparison.policies)
+def _table(rows: list[_Row], comparison: PolicyComparison) -> str:
+    heads = "".join(f'<th scope="col">{result.metrics.scenario.policy}</th>' for result in comparison.runs)
     parts = [f'<div class="scroll"><table><thead><tr><th scope="col"></th>{heads}</tr></thead><tbody>']
     section = ""
     for row in rows:
         if row.section != section:
             section = row.section
-            columns = len(comparison.policies) + 1
+            columns = len(comparison.runs) + 1
             parts.append(f'<tr><th class="section" colspan="{columns}" scope="rowgroup">{section}</th></tr>')
         cells = "".join(
             f"<td{_BAD if bad else ''}>{html.escape(value)}</td>"
@@ -295,7 +299,7 @@ def _table(rows: list[_Row], comparison: Comparison) -> str:
     return "".join(parts) + "</tbody></table></div>"
 
 
-def _reading(comparison: Comparison) -> str:
+def _reading(comparison: PolicyComparison) -> str:
     return (
         '<h2>How to read this</h2><p class="quiet">Every place was held, confirmed, cancelled and attended through '
         f"the real engine, on {html.escape(comparison.backend)}, and every request passed the real admission modules, "

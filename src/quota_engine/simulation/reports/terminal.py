@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from quota_engine.simulation.reports.formatting import comparison, headline
-from quota_engine.simulation.simulation import Result
+from quota_engine.simulation.simulation import SimulationResult
 
 
-def print_result(result: Result, console: Console) -> None:
+def print_result(result: SimulationResult, console: Console) -> None:
     """Print what was simulated, every figure, and the verdict.
 
     Colours are the terminal's own, and only add to what the text says.
@@ -25,7 +25,7 @@ def print_result(result: Result, console: Console) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False)
     table.add_column("")
     table.add_column("quota_engine", justify="right", no_wrap=True)
-    if result.old is not None:
+    if result.baseline is not None:
         table.add_column("old application", justify="right", no_wrap=True)
     section = ""
     for row in comparison(result):
@@ -34,8 +34,8 @@ def print_result(result: Result, console: Console) -> None:
             table.add_row("")
             table.add_row(Text(section, style="bold"))
         cells = [Text(f"  {row.label}"), _cell(row.engine, row.engine_bad)]
-        if result.old is not None:
-            cells.append(_cell(row.old, row.old_bad))
+        if result.baseline is not None:
+            cells.append(_cell(row.baseline, row.baseline_bad))
         table.add_row(*cells)
     console.print(table)
     console.print()

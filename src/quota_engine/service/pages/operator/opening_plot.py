@@ -10,7 +10,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from quota_engine.catalog import ResolvedOffice
-from quota_engine.reporting.svg_plot import Line, Plot, nice_ticks, render
+from quota_engine.reporting.svg_plot import Plot, PlotLine, nice_ticks, render
 from quota_engine.service.pages.i18n import Words
 from quota_engine.service.pages.operator.opening_report import Opening, Step, Window, window_of
 
@@ -35,11 +35,11 @@ def opening_plot(words: Words, office: ResolvedOffice, opening: Opening, size: t
     steps = _thin(_within(opening.steps, window))
     start_ms, end_ms = window.start_ms, window.end_ms
 
-    def line(text: str, style: str, value: Callable[[Step], int]) -> Line:
+    def line(text: str, style: str, value: Callable[[Step], int]) -> PlotLine:
         points = [(float(step.at_ms), float(value(step))) for step in steps]
-        return Line(words(text), style, [*points, (float(end_ms), points[-1][1])], stepped=True)
+        return PlotLine(words(text), style, [*points, (float(end_ms), points[-1][1])], stepped=True)
 
-    lines = [Line(words("op_plot_places"), "limit", [(start_ms, opening.places), (end_ms, opening.places)])]
+    lines = [PlotLine(words("op_plot_places"), "limit", [(start_ms, opening.places), (end_ms, opening.places)])]
     lines.append(line("op_plot_taken", "engine", lambda step: step.taken))
     if not opening.from_records:
         lines.append(line("op_plot_confirmed", "confirmed", lambda step: step.confirmed))
