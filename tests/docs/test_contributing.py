@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from quota_engine import ManualClock
-from quota_engine.conformance.plugin import OpenBackend
+from quota_engine.conformance.plugin import OpenStore
 from quota_engine.conformance.test_backend import *  # noqa: F403
 from quota_engine.conformance.world import DAY, OFFICE, ONLINE, OPENS_AT_MS, published, reserve
 from quota_engine.domain.outcomes import Status
@@ -30,7 +30,7 @@ def open_journal(path: Path, clock: Clock) -> Store:
 
 
 @pytest.fixture
-def quota_engine_backend(tmp_path: Path) -> Iterator[OpenBackend]:
+def quota_engine_backend(tmp_path: Path) -> Iterator[OpenStore]:
     """Replaces the fixture of the suite."""
     opened: list[Store] = []
 
