@@ -197,7 +197,7 @@ def test_a_guard_by_unit_requires_the_unit() -> None:
     raw["offices"] = raw["offices"][1:]
     raw["plans"][0].update(capacities_by_class={})
     raw["plans"][0]["quotas"] = [
-        {"id": f"guard-{number}", "service_unit": f"desk-{number}", "capacity": 9} for number in (1, 2)
+        {"id": f"guard-{number}", "service_unit": f"counter-{number}", "capacity": 9} for number in (1, 2)
     ]
     built = catalog_from(raw)
     booking = {"service": "new", "session": "morning"}

@@ -13,9 +13,9 @@ from quota_engine.conformance.random_draws import (
     CLOSES_AT_MS,
     FORGET_AT_MS,
     OPENS_AT_MS,
+    PREFERENCES,
     QUESTIONS,
     TERMS,
-    WISHES,
     walk,
 )
 from quota_engine.domain.errors import InvalidRequest
@@ -50,7 +50,7 @@ from quota_engine.ledger_kinds import kind_of
 from tests.support.draw_oracle import DrawOracle
 from tests.support.draw_samples import DAY, DRAW, SEED
 
-ANI = SubmitApplication(("ani",), WISHES[:2])
+ANI = SubmitApplication(("ani",), PREFERENCES[:2])
 
 
 def opened(terms: DrawConfig = TERMS) -> DrawLedger:
@@ -124,11 +124,13 @@ def test_questions_change_nothing(seed: int) -> None:
 
 def test_one_application_an_identity_alone_or_in_a_party() -> None:
     ledger = opened()
-    assert apply(ledger, SubmitApplication(("ani", "budi"), WISHES[:1]), 100) == DrawOutcome(DrawStatus.APPLIED, 1, 1)
-    assert status(ledger, SubmitApplication(("budi",), WISHES[:1])) is DrawStatus.ALREADY_APPLIED
-    assert status(ledger, SubmitApplication(("citra", "budi"), WISHES[:1])) is DrawStatus.ALREADY_APPLIED
-    assert status(ledger, SubmitApplication(("budi", "ani"), WISHES[:1])) is DrawStatus.ALREADY_APPLIED
-    assert apply(ledger, SubmitApplication(("citra",), WISHES[:1]), 100).number == 2
+    assert apply(ledger, SubmitApplication(("ani", "budi"), PREFERENCES[:1]), 100) == DrawOutcome(
+        DrawStatus.APPLIED, 1, 1
+    )
+    assert status(ledger, SubmitApplication(("budi",), PREFERENCES[:1])) is DrawStatus.ALREADY_APPLIED
+    assert status(ledger, SubmitApplication(("citra", "budi"), PREFERENCES[:1])) is DrawStatus.ALREADY_APPLIED
+    assert status(ledger, SubmitApplication(("budi", "ani"), PREFERENCES[:1])) is DrawStatus.ALREADY_APPLIED
+    assert apply(ledger, SubmitApplication(("citra",), PREFERENCES[:1]), 100).number == 2
 
 
 def test_an_application_is_changed_by_those_who_saw_it() -> None:
@@ -136,14 +138,14 @@ def test_an_application_is_changed_by_those_who_saw_it() -> None:
     ledger = opened()
     assert apply(ledger, ANI, 100) == DrawOutcome(DrawStatus.APPLIED, 1, 1)
     assert apply(ledger, ANI, 101) == DrawOutcome(DrawStatus.APPLIED, 1, 1, replayed=True)
-    other = SubmitApplication(("ani",), WISHES[2:3], 1)
+    other = SubmitApplication(("ani",), PREFERENCES[2:3], 1)
     assert apply(ledger, other, 102) == DrawOutcome(DrawStatus.APPLIED, 1, 2)
     assert apply(ledger, ANI, 103) == DrawOutcome(DrawStatus.STALE, 1, 2)
     assert apply(ledger, other, 104) == DrawOutcome(DrawStatus.APPLIED, 1, 2, replayed=True)
-    with_budi = SubmitApplication(("ani", "budi"), WISHES[:1], 2)
+    with_budi = SubmitApplication(("ani", "budi"), PREFERENCES[:1], 2)
     assert apply(ledger, with_budi, 105) == DrawOutcome(DrawStatus.APPLIED, 1, 3)
     assert answer_query(ledger, FindApplication("budi"), 105) == FoundApplication(
-        StoredApplication(1, 3, ("ani", "budi"), (1,)), WISHES[:1]
+        StoredApplication(1, 3, ("ani", "budi"), (1,)), PREFERENCES[:1]
     )
 
 
@@ -152,10 +154,10 @@ def test_withdrawing_and_applying_again_uses_up_no_numbers() -> None:
     ledger = opened()
     version = 0
     for _ in range(50):
-        assert apply(ledger, SubmitApplication(("ani", "budi"), WISHES[:1], version), 100).number == 1
+        assert apply(ledger, SubmitApplication(("ani", "budi"), PREFERENCES[:1], version), 100).number == 1
         assert apply(ledger, WithdrawApplication("budi", version + 1), 100).version == version + 2
         version += 2
-        assert apply(ledger, SubmitApplication(("budi",), WISHES[:1], version - 2), 100).number == 2
+        assert apply(ledger, SubmitApplication(("budi",), PREFERENCES[:1], version - 2), 100).number == 2
         assert apply(ledger, WithdrawApplication("budi", version - 1), 100).ok
     assert ledger.last_number == 2
     assert ledger.application_of == {}
@@ -167,7 +169,7 @@ def test_a_late_withdrawal_does_not_take_back_what_came_after_it() -> None:
     assert apply(ledger, WithdrawApplication("ani", 1), 101) == DrawOutcome(DrawStatus.WITHDRAWN, 1, 2)
     assert apply(ledger, WithdrawApplication("ani", 1), 102) == DrawOutcome(DrawStatus.WITHDRAWN, 1, 2, replayed=True)
     assert apply(ledger, ANI, 103) == DrawOutcome(DrawStatus.STALE, 1, 2)
-    assert apply(ledger, SubmitApplication(("ani",), WISHES[:1], 2), 104).ok
+    assert apply(ledger, SubmitApplication(("ani",), PREFERENCES[:1], 2), 104).ok
     assert apply(ledger, WithdrawApplication("ani", 1), 105) == DrawOutcome(DrawStatus.STALE, 1, 3)
     assert answer_query(ledger, ReadApplications(0), 105) == [StoredApplication(1, 3, ("ani",), (1,))]
 
@@ -176,12 +178,12 @@ def test_a_draw_is_bounded() -> None:
     """Applications, their choices and their parties; who has a number already is not turned away."""
     ledger = opened(msgspec.structs.replace(TERMS, applications_max=2))
     assert apply(ledger, ANI, 100).ok
-    assert apply(ledger, SubmitApplication(("budi",), WISHES[:1]), 100).ok
-    assert status(ledger, SubmitApplication(("citra",), WISHES[:1])) is DrawStatus.DRAW_FULL
-    assert apply(ledger, SubmitApplication(("ani",), WISHES[:1], 1), 100).ok
-    assert status(ledger, SubmitApplication(("d", "e", "f", "g"), WISHES[:1])) is DrawStatus.PARTY_TOO_LARGE
-    assert status(ledger, SubmitApplication(("d",), WISHES[:4])) is DrawStatus.TOO_MANY_CHOICES
-    assert status(ledger, SubmitApplication(("d",), WISHES[4:])) is DrawStatus.NOT_IN_DRAW
+    assert apply(ledger, SubmitApplication(("budi",), PREFERENCES[:1]), 100).ok
+    assert status(ledger, SubmitApplication(("citra",), PREFERENCES[:1])) is DrawStatus.DRAW_FULL
+    assert apply(ledger, SubmitApplication(("ani",), PREFERENCES[:1], 1), 100).ok
+    assert status(ledger, SubmitApplication(("d", "e", "f", "g"), PREFERENCES[:1])) is DrawStatus.PARTY_TOO_LARGE
+    assert status(ledger, SubmitApplication(("d",), PREFERENCES[:4])) is DrawStatus.TOO_MANY_CHOICES
+    assert status(ledger, SubmitApplication(("d",), PREFERENCES[4:])) is DrawStatus.NOT_IN_DRAW
 
 
 # --- When ------------------------------------------------------------------------------------------------------------
@@ -193,11 +195,11 @@ def test_the_store_s_time_opens_and_closes() -> None:
     early = apply(ledger, ANI, OPENS_AT_MS - 1)
     assert early == DrawOutcome(DrawStatus.NOT_OPEN, retry_at_ms=OPENS_AT_MS)
     assert apply(ledger, ANI, OPENS_AT_MS).ok
-    assert apply(ledger, SubmitApplication(("budi",), WISHES[:1]), CLOSES_AT_MS - 1).ok
+    assert apply(ledger, SubmitApplication(("budi",), PREFERENCES[:1]), CLOSES_AT_MS - 1).ok
     for command in (
-        SubmitApplication(("citra",), WISHES[:1]),
+        SubmitApplication(("citra",), PREFERENCES[:1]),
         WithdrawApplication("ani", 1),
-        SubmitApplication(("ani",), WISHES[:1], 1),
+        SubmitApplication(("ani",), PREFERENCES[:1], 1),
     ):
         assert status(ledger, command, CLOSES_AT_MS) is DrawStatus.APPLICATIONS_CLOSED
     assert apply(ledger, CloseDraw(), CLOSES_AT_MS - 1) == DrawOutcome(DrawStatus.STILL_OPEN, retry_at_ms=CLOSES_AT_MS)
@@ -222,7 +224,7 @@ def test_a_forgotten_draw_is_unknown_and_its_id_free() -> None:
     assert status(ledger, CreateDraw(TERMS), FORGET_AT_MS) is DrawStatus.DRAW_OVER
     later = msgspec.structs.replace(TERMS, opens_at_ms=800, closes_at_ms=900, forget_at_ms=1000)
     assert apply(ledger, CreateDraw(later), FORGET_AT_MS).ok
-    assert apply(ledger, SubmitApplication(("budi",), WISHES[:1]), 800).number == 1
+    assert apply(ledger, SubmitApplication(("budi",), PREFERENCES[:1]), 800).number == 1
 
 
 # --- What comes after the closing ------------------------------------------------------------------------------------
@@ -280,12 +282,12 @@ def test_the_freeze_counts_and_stays() -> None:
 def test_pages_come_to_all_of_it() -> None:
     ledger = opened(msgspec.structs.replace(TERMS, applications_max=10))
     for number in range(7):
-        assert apply(ledger, SubmitApplication((f"p{number}",), (WISHES[number % 4],)), 100).ok
+        assert apply(ledger, SubmitApplication((f"p{number}",), (PREFERENCES[number % 4],)), 100).ok
     apply(ledger, WithdrawApplication("p3", 1), 100)
     pages = [answer_query(ledger, ReadApplications(after, 2), 100) for after in range(0, 8, 2)]
     assert [one.number for page in pages for one in page] == [1, 2, 3, 5, 6, 7]
     assert [one for after in range(5) for one in answer_query(ledger, ReadPreferences(after, 1), 100)] == list(
-        WISHES[:4]
+        PREFERENCES[:4]
     )
 
 
@@ -304,13 +306,13 @@ def test_pages_come_to_all_of_it() -> None:
         lambda: msgspec.structs.replace(TERMS, party_max=0),
         lambda: msgspec.structs.replace(TERMS, choices_max=51),
         lambda: msgspec.structs.replace(TERMS, applications_max=10_000_001),
-        lambda: SubmitApplication((), WISHES[:1]),
-        lambda: SubmitApplication(tuple(f"a{index}" for index in range(101)), WISHES[:1]),
-        lambda: SubmitApplication(("a b",), WISHES[:1]),
-        lambda: SubmitApplication(("a", "a"), WISHES[:1]),
+        lambda: SubmitApplication((), PREFERENCES[:1]),
+        lambda: SubmitApplication(tuple(f"a{index}" for index in range(101)), PREFERENCES[:1]),
+        lambda: SubmitApplication(("a b",), PREFERENCES[:1]),
+        lambda: SubmitApplication(("a", "a"), PREFERENCES[:1]),
         lambda: SubmitApplication(("a",), ()),
-        lambda: SubmitApplication(("a",), (WISHES[0], WISHES[0])),
-        lambda: SubmitApplication(("a",), WISHES[:1], -1),
+        lambda: SubmitApplication(("a",), (PREFERENCES[0], PREFERENCES[0])),
+        lambda: SubmitApplication(("a",), PREFERENCES[:1], -1),
         lambda: WithdrawApplication("", 1),
         lambda: WithdrawApplication("a", 0),
         lambda: OfferDay("a b", DAY, ()),

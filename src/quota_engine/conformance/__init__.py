@@ -1,4 +1,4 @@
-"""What every backend is held to: scenarios, a seeded comparison with the reference, threads. Runs as a pytest plugin.
+"""The conformance suite for stores, as a pytest plugin: scenarios, seeded comparisons with the reference, threads.
 
-``pytest --pyargs quota_engine.conformance --quota-engine-backend URL`` runs all of it against one store.
+Run ``pytest --pyargs quota_engine.conformance --quota-engine-backend URL``. May import every other package.
 """

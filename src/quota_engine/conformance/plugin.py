@@ -1,35 +1,36 @@
-"""The pytest plugin: ``--quota-engine-backend URL`` says which store the conformance suite is run against."""
+"""The pytest plugin of the conformance suite: the option ``--quota-engine-backend URL`` and its fixtures."""
 
 from __future__ import annotations
 
-__all__ = ["OpenStore", "pytest_addoption", "quota_engine_backend"]
+__all__ = ["OpenStore", "invariant_checks", "pytest_addoption", "quota_engine_backend"]
 
 import secrets
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from quota_engine.domain.ledger import set_invariant_checks
 from quota_engine.ports import Clock, Store
 
 OpenStore = Callable[[Clock], Store]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option."""
+    """Add the option ``--quota-engine-backend``."""
     parser.getgroup("quota_engine").addoption(
         "--quota-engine-backend",
         default="memory://",
         metavar="URL",
-        help="the store that quota_engine.conformance is run against; {unique} in it is replaced by another word "
-        "for every test, so that each starts with an empty store (default: %(default)s)",
+        help="URL of the store that quota_engine.conformance tests; {unique} in it is replaced by a random word per "
+        "test, so that each test starts with an empty store (default: %(default)s)",
     )
 
 
 @pytest.fixture
 def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenStore]:
-    """Opens stores that start empty and take their time from the clock they are given; closes them after the test.
+    """Return a function that opens an empty store with a given clock. The stores are closed after the test.
 
-    Override it to open a backend in another way than by its URL.
+    Override this fixture to open a store in another way than by its URL.
     """
     from quota_engine.engine.quota_engine import backend_factory
 
@@ -41,5 +42,13 @@ def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenStore]:
         return opened[-1]
 
     yield open_store
-    for backend in opened:
-        backend.close()
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def invariant_checks() -> Iterator[None]:
+    """Assert conservation after every event that this process applies."""
+    set_invariant_checks(True)
+    yield
+    set_invariant_checks(False)

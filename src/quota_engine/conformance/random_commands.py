@@ -1,6 +1,6 @@
 """Seeded random commands that collide: few ids, few applicants, small quotas, times near the deadlines.
 
-Uniformly random commands hardly ever reach an interesting state; these nearly always stand near one.
+Uniformly random commands rarely reach a state in which several rules apply; these mostly do.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _HOUR_MS: Final = 3_600_000
 
 
 class _Ids:
-    """Ids of reservations: half of the time a new one, else one of the last few, so that their whole lives are seen."""
+    """Reservation ids: new ones, or one of the last few, so that reservations go through their whole life cycle."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -87,7 +87,7 @@ class _Ids:
 
 
 def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
-    """``count`` pairs of a time (milliseconds since 1970) and a command, the same for the same seed."""
+    """Yield ``count`` pairs of a time (milliseconds since 1970) and a command. A seed gives the same pairs."""
     rng = random.Random(seed)
     ids = _Ids(rng)
     now_ms = OPENS_AT_MS - 2
@@ -124,7 +124,7 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
 
 
 def _next_time(rng: random.Random, now_ms: int) -> int:
-    """Mostly moments, sometimes as long as a hold, seldom to a day's turning point, and at times backwards."""
+    """Return a time: mostly a little later, sometimes by a hold's length, rarely a day's time or an earlier one."""
     lot = rng.random()
     if lot < 0.88:
         return now_ms + rng.choice((0, 0, 1, 1000))
@@ -132,9 +132,9 @@ def _next_time(rng: random.Random, now_ms: int) -> int:
         return now_ms + rng.choice((HOLD_TTL_MS - 1, HOLD_TTL_MS, HOLD_TTL_MS // 2, _HOUR_MS))
     if lot < 0.98:
         return now_ms - rng.choice((1, 1000, HOLD_TTL_MS))
-    turning_points = (REALLOCATE_AT_MS, STARTS_AT_MS - 24 * _HOUR_MS, STARTS_AT_MS, FORGET_AT_MS)
-    # The nearer ones more often: behind the last nothing happens any more.
-    ahead = [one for one in turning_points if one > now_ms] or [now_ms]
+    day_times_ms = (REALLOCATE_AT_MS, STARTS_AT_MS - 24 * _HOUR_MS, STARTS_AT_MS, FORGET_AT_MS)
+    # Nearer times come more often, because nothing happens after the last one.
+    ahead = [one for one in day_times_ms if one > now_ms] or [now_ms]
     return rng.choice((now_ms, now_ms, now_ms, now_ms + 24 * _HOUR_MS, ahead[0]))
 
 
@@ -147,7 +147,7 @@ def _owner(rng: random.Random) -> str:
 
 
 def _valid_until_ms(rng: random.Random, now_ms: int) -> int:
-    """Mostly none, else a moment about now."""
+    """Return 0, or rarely a time near ``now_ms``."""
     return now_ms + rng.choice((-1, 0, 1000)) if rng.random() < 0.1 else 0
 
 

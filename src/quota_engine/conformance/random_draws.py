@@ -1,4 +1,4 @@
-"""Random commands to a draw: people who apply, change their minds and withdraw, and an operator who is too early."""
+"""Random commands to a draw: applicants who apply, change their application and withdraw, and an early operator."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ __all__ = [
     "DRAW",
     "FORGET_AT_MS",
     "OPENS_AT_MS",
+    "PREFERENCES",
     "QUESTIONS",
     "SEED",
     "TERMS",
-    "WISHES",
+    "preference",
     "walk",
-    "wish",
 ]
 
 from collections.abc import Iterator
@@ -45,8 +45,8 @@ DRAW = "dec-2026"
 SEED = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 DAY = 739_951
 OPENS_AT_MS, CLOSES_AT_MS, FORGET_AT_MS = 100, 400, 700
-PEOPLE = ("a" * 22, "5e" * 16, "b2", "c3", "d4", "e5", "f6")
-"""Among them names as long as the short form of a keyed hash, and a keyed hash."""
+APPLICANTS = ("a" * 22, "5e" * 16, "b2", "c3", "d4", "e5", "f6")
+"""They include a keyed hash, and a name as long as its short form."""
 TERMS = DrawConfig(
     OPENS_AT_MS,
     CLOSES_AT_MS,
@@ -61,7 +61,7 @@ TERMS = DrawConfig(
 DIGESTS = ("0" * 64, "f" * 64)
 QUESTIONS: tuple[DrawQuery, ...] = (
     ReadDraw(),
-    *(FindApplication(person) for person in PEOPLE),
+    *(FindApplication(person) for person in APPLICANTS),
     ReadApplications(0),
     ReadApplications(1, 2),
     ReadPreferences(0),
@@ -71,24 +71,27 @@ QUESTIONS: tuple[DrawQuery, ...] = (
 )
 
 
-def wish(office: str, day: int, session: str = "am") -> Preference:
-    """A place of one session, or a general one."""
+def preference(office: str, day: int, session: str = "am") -> Preference:
+    """Return a preference for a session, or for the general quota."""
     return Preference(office, day, Choice("new", "", session, "online", "", (("online", session), ("general",))))
 
 
-WISHES = (*(wish(office, DAY + offset) for office in ("sby", "mlg") for offset in (0, 1)), wish("sby", DAY + 2))
+PREFERENCES = (
+    *(preference(office, DAY + offset) for office in ("sby", "mlg") for offset in (0, 1)),
+    preference("sby", DAY + 2),
+)
 
 
 def one_command(random: Random) -> DrawCommand:
-    """Any command; most of them are of people who apply."""
+    """Return a random command. Most are applications."""
     kind = random.randrange(20)
     if kind < 11:
-        party = tuple(random.sample(PEOPLE, random.choice((1, 1, 2, 3, 4))))
+        party = tuple(random.sample(APPLICANTS, random.choice((1, 1, 2, 3, 4))))
         return SubmitApplication(
-            party, tuple(random.sample(WISHES, random.choice((1, 2, 3, 4)))), random.choice((0, 0, 0, 1, 2, 3))
+            party, tuple(random.sample(PREFERENCES, random.choice((1, 2, 3, 4)))), random.choice((0, 0, 0, 1, 2, 3))
         )
     if kind < 14:
-        return WithdrawApplication(random.choice(PEOPLE), random.choice((1, 1, 2, 3)))
+        return WithdrawApplication(random.choice(APPLICANTS), random.choice((1, 1, 2, 3)))
     if kind == 14:
         return CloseDraw()
     if kind < 17:
@@ -103,7 +106,7 @@ def one_command(random: Random) -> DrawCommand:
 
 
 def walk(random: Random, length: int = 60) -> Iterator[tuple[int, DrawCommand]]:
-    """A draw from before it opens until after it is forgotten, with a clock that jumps back now and then."""
+    """Yield times and commands from before the draw opens until it is forgotten. The clock sometimes jumps back."""
     yield 0, CreateDraw(TERMS)
     now_ms = random.choice((0, OPENS_AT_MS))
     for _ in range(length):

@@ -1,4 +1,4 @@
-"""Random commands to one shard of the registry that meet: few applicants, few references, times near the ends."""
+"""Random commands that collide in one registry shard: few applicants, few references, times near the deadlines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFERENCES = ("a~1", "a~2", "b~1", "c~1")
 
 
 def registry_walk(random: Random, count: int) -> Iterator[tuple[int, Any]]:
-    """``count`` commands with their times in milliseconds."""
+    """Yield ``count`` commands with their times in milliseconds."""
     now_ms = 1_000
     for number in range(1, count + 1):
         now_ms = max(0, now_ms + random.choice((0, 0, 0, 1, 1, 3, 10, 60, -5)))
@@ -23,14 +23,14 @@ def registry_walk(random: Random, count: int) -> Iterator[tuple[int, Any]]:
 
 
 def _command(random: Random, now_ms: int, number: int) -> Any:
-    # Numbers that have just been given: of what is there, or of what was there a moment ago.
+    # A recent number: that of a present entry, or of one that was just replaced.
     recent = max(1, number - random.randrange(1, 12) - number // 3)
     lease_ms, forget_at_ms = random.choice((1, 5, 20)), max(1, now_ms + random.choice((-3, 1, 8, 40, 200)))
     applicant, reference, other = random.choice(APPLICANTS), random.choice(REFERENCES), random.choice(REFERENCES)
     match random.randrange(10):
         case 0 | 1 | 2 | 3:
-            also = random.choice(("", "", other))
-            return Claim(applicant, reference, lease_ms, forget_at_ms, random.choice((0, 0, recent)), also)
+            secondary = random.choice(("", "", other))
+            return Claim(applicant, reference, lease_ms, forget_at_ms, random.choice((0, 0, recent)), secondary)
         case 4 | 5:
             return Drop(applicant, recent)
         case 6 | 7:
@@ -42,7 +42,7 @@ def _command(random: Random, now_ms: int, number: int) -> Any:
 
 
 def registry_questions(random: Random) -> list[Any]:
-    """A question of each kind."""
+    """Return one query of each type."""
     asked = tuple(random.sample(APPLICANTS, 3))
     return [
         FindClaims(asked),

@@ -1,4 +1,4 @@
-"""Random histories of waiting rooms, from a seed: sensible and senseless commands, and times that may run back."""
+"""Random histories of waiting rooms from a seed: valid and invalid commands, at times that may jump back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SEED: Final = seed_of(CLOSING_SEED)
 
 
 def terms(**changes: Any) -> RoomConfig:
-    """Terms of a small room that opens at ``OPENS_AT_MS``, with changes."""
+    """Return the configuration of a small room that opens at ``OPENS_AT_MS``, with changes."""
     known = RoomConfig(
         office="surabaya",
         first_day=739_000,
@@ -67,7 +67,7 @@ def _room(random: Random) -> RoomConfig:
 
 
 def walk(seed: int, steps_max: int = 80) -> Iterator[tuple[RoomCommand, int]]:
-    """Commands, and the clock's time for each."""
+    """Yield commands with their times."""
     random = Random(seed)
     room, other = _room(random), _room(random)
     now_ms = OPENS_AT_MS - 120_000

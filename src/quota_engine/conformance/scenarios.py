@@ -1,8 +1,7 @@
-"""Scenarios: commands at given times, and the status that each must come to. One row a command.
+"""Scenarios: commands at given times with their expected statuses, one row per command.
 
-Between them they reach every transition of the life cycle and every status; ``suite`` counts, and says if one is
-missing.
-Whoever adds a rule adds its row here first; it then runs on every backend.
+Together they reach every transition of the life cycle and every status. A new rule gets its row here first, and then
+runs on every store.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ from quota_engine.domain.outcomes import Status as S
 
 
 class Step(NamedTuple):
-    """At ``at_ms`` after the opening, this command must come to ``status``; with a ``flag``, also be that."""
+    """A command at ``at_ms`` after the opening, with the status and the flag, such as ``replayed``, of its outcome."""
 
     at_ms: int
     command: Command
@@ -69,7 +68,7 @@ class Step(NamedTuple):
 
 
 class Scenario(NamedTuple):
-    """A story in steps, told to a newly set-up office."""
+    """Steps that are applied to a new office."""
 
     name: str
     steps: tuple[Step, ...]
@@ -86,19 +85,19 @@ _OVER = _START + _DAY_MS // 2
 
 
 def _move_in(key: str, wanted: Choice, *names: str, deadline_ms: int | None = None, day: int = DAY) -> MoveIn:
-    """Move these in, once moved: held until ``deadline_ms`` after the opening, or confirmed if there is none."""
+    """Return a first move: of a hold until ``deadline_ms`` after the opening, or of a confirmed reservation."""
     party = tuple(applicant(name) for name in names)
     return MoveIn(key, day, party, wanted, 0 if deadline_ms is None else OPENS_AT_MS + deadline_ms, 1)
 
 
 def _valid_until(command: Reserve, until_ms: int) -> Reserve:
-    """The same, to be refused more than ``until_ms`` after the opening."""
+    """Return the same command, valid until ``until_ms`` after the opening."""
     return replace(command, valid_until_ms=OPENS_AT_MS + until_ms)
 
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (
     Scenario(
-        "a place from hold to check-in",
+        "a reservation from hold to check-in",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
             Step(1, Confirm("ani"), S.CONFIRMED),
@@ -109,7 +108,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "the door opens by the clock, and closes by it",
+        "a day opens and ends by the clock",
         (
             Step(-1, reserve("ani", ONLINE), S.NOT_OPEN),
             Step(0, reserve("ani", ONLINE), S.HELD),
@@ -119,7 +118,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "sold out is not for ever",
+        "released units can be reserved again",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
             Step(0, reserve("budi", ONLINE), S.HELD),
@@ -130,7 +129,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "time ends a hold, not a sweep",
+        "a hold ends at its deadline without a sweep",
         (
             Step(0, reserve("ani", ONLINE, "ani", "budi"), S.HELD),
             Step(_LATE - 1, reserve("citra", ONLINE), S.SOLD_OUT),
@@ -140,7 +139,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "a sweep takes nothing that has been confirmed",
+        "a sweep keeps confirmed reservations",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
             Step(0, reserve("budi", ONLINE), S.HELD),
@@ -152,7 +151,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "a late confirm may take another place, if there is one",
+        "a late confirm can reacquire units",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
             Step(_LATE, Confirm("ani", reacquire=True), S.CONFIRMED),
@@ -168,7 +167,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "one key, one effect",
+        "an idempotency key has one effect",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
             Step(0, reserve("ani", ONLINE), S.HELD, "replayed"),
@@ -186,7 +185,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "whoever comes back gets the same hold",
+        "a returning party resumes its hold",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
             Step(9, reserve("other", PUBLIC, "ani"), S.HELD, "resumed"),
@@ -199,7 +198,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "one place per identity, a day and over all days",
+        "identity limits for a day and for all days",
         (
             Step(0, reserve("a", ONLINE, "ani"), S.HELD),
             Step(0, Confirm("a"), S.CONFIRMED),
@@ -215,7 +214,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "a limit over a span of days",
+        "an identity limit over a span of days",
         (
             Step(0, reserve("a", ONLINE, "ani"), S.HELD),
             Step(0, Confirm("a"), S.CONFIRMED),
@@ -226,20 +225,20 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         published(identity_limits=(IdentityLimit(1, 2),)),
     ),
     Scenario(
-        "only the owner, and only what they saw",
+        "owner and version are checked",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
             Step(0, Confirm("ani", owner=applicant("budi")), S.NOT_OWNER),
             Step(0, Confirm("ani", owner=applicant("ani"), expected_version=2), S.STALE),
             Step(0, Confirm("ani", owner=applicant("ani"), expected_version=1), S.CONFIRMED),
             Step(0, Cancel("ani", expected_version=1), S.STALE),
-            Step(0, Confirm("nobody"), S.NOT_FOUND),
-            Step(0, Reschedule("nobody", DAY, ONLINE), S.NOT_FOUND),
+            Step(0, Confirm("unknown"), S.NOT_FOUND),
+            Step(0, Reschedule("unknown", DAY, ONLINE), S.NOT_FOUND),
             Step(0, Release("ani"), S.WRONG_STATE),
         ),
     ),
     Scenario(
-        "what no day can answer",
+        "unknown days, quotas and oversized parties are refused",
         (
             Step(0, reserve("ani", ONLINE, day=DAY - 1), S.UNKNOWN_DAY),
             Step(0, reserve("ani", choice(("online",), ("nowhere",))), S.UNKNOWN_QUOTA),
@@ -254,7 +253,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "several quotas at once, with a fallback",
+        "a booking consumes several quotas and falls back",
         (
             Step(0, reserve("a", PUBLIC, "a1", "a2"), S.HELD),
             Step(0, reserve("b", PUBLIC, "b1", "b2"), S.SOLD_OUT),
@@ -266,7 +265,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "returned places cool before they are sold again",
+        "returned units cool",
         (
             Step(0, reserve("ani", COOLING), S.HELD),
             Step(0, Confirm("ani"), S.CONFIRMED),
@@ -278,7 +277,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "returned places wait for the next draw",
+        "returned units are parked for the next draw",
         (
             Step(0, reserve("ani", DRAW), S.HELD),
             Step(1, Release("ani"), S.RELEASED),
@@ -289,7 +288,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "the wait list gets what comes back, in its order",
+        "the wait list is offered returned units in order",
         (
             Step(0, reserve("ani", PRIORITY), S.HELD),
             Step(0, reserve("budi", PRIORITY), S.SOLD_OUT),
@@ -308,7 +307,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "a party on the wait list keeps its place until enough come back together",
+        "a party keeps its wait-list position until it fits",
         (
             Step(0, SetCapacity(DAY, "priority", 2), S.DONE),
             Step(0, reserve("a", PRIORITY, "a1", "a2"), S.HELD),
@@ -323,7 +322,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "nothing is offered on a closed day, or of places that are not there",
+        "a closed or overbooked day makes no offers",
         (
             Step(0, reserve("ani", PRIORITY), S.HELD),
             Step(0, reserve("budi", PRIORITY, wait=True), S.WAITING),
@@ -343,7 +342,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "unused units of an allotment pass on when their time has come",
+        "unused units are reallocated at their time",
         (
             Step(0, reserve("a", ONLINE, "a1", "a2"), S.HELD),
             Step(0, Confirm("a"), S.CONFIRMED),
@@ -359,7 +358,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "who waited in vain is free again when the day is over",
+        "a wait-list entry stops counting when its day is over",
         (
             Step(0, reserve("ani", PRIORITY), S.HELD),
             Step(0, Confirm("ani"), S.CONFIRMED),
@@ -372,7 +371,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         published(identity_limits=(IdentityLimit(1, 0),)),
     ),
     Scenario(
-        "who brings the seed of another identity key is refused",
+        "another jitter seed is refused",
         (
             Step(0, SetRules(replace(RULES, jitter_seed="another", party_max=2)), S.CONFLICT),
             Step(0, reserve("three", PUBLIC, "a", "b", "c"), S.SOLD_OUT),
@@ -381,7 +380,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "new rules hold from the next command on",
+        "new rules apply from the next command",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
             Step(0, SetRules(replace(RULES, hold_ttl_ms=5)), S.DONE),
@@ -391,7 +390,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "an operator passes units on early",
+        "an operator reallocates units early",
         (
             Step(0, reserve("a", ONLINE, "a1", "a2"), S.HELD),
             Step(0, ReallocateUnused(DAY, "fast"), S.DONE),
@@ -400,7 +399,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "a lowered capacity is worked off before anything is sold",
+        "an overbooking is reduced before units are available",
         (
             Step(0, reserve("a", ONLINE), S.HELD),
             Step(0, reserve("b", ONLINE), S.HELD),
@@ -418,7 +417,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "rescheduling takes the new place and gives the old one back",
+        "a reschedule takes new units and returns the old ones",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
             Step(0, Confirm("ani"), S.CONFIRMED),
@@ -442,7 +441,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "rescheduling has its last moment, its limits and its doors",
+        "a reschedule respects deadline, limits and closed days",
         (
             Step(0, reserve("ani", PUBLIC), S.HELD),
             Step(0, reserve("ani2", ONLINE, "ani", day=NEXT_DAY), S.HELD),
@@ -457,7 +456,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "a move within a sold-out day keeps the units it has",
+        "a reschedule within a sold-out day keeps shared units",
         (
             Step(0, reserve("a", choice(("online", "morning"))), S.HELD),
             Step(0, reserve("b", ONLINE), S.HELD),
@@ -467,11 +466,11 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "a move to another office takes a place there before the one here is given up",
+        "moving out ends a hold or a reservation",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
             Step(0, reserve("budi", ONLINE), S.HELD),
-            Step(0, PrepareMove("nobody"), S.NOT_FOUND),
+            Step(0, PrepareMove("unknown"), S.NOT_FOUND),
             Step(0, PrepareMove("ani", owner=applicant("budi")), S.NOT_OWNER),
             Step(0, PrepareMove("ani", expected_version=2), S.STALE),
             Step(0, PrepareMove("ani"), S.HELD),
@@ -492,11 +491,11 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_LATE, PrepareMove("ani2"), S.HELD),
             Step(_LATE + 1, PrepareMove("ani2"), S.HOLD_EXPIRED),
             Step(_LATE + 1, MoveOut("ani2"), S.HOLD_EXPIRED),
-            Step(_LATE + 2, MoveOut("nobody"), S.NOT_FOUND),
+            Step(_LATE + 2, MoveOut("unknown"), S.NOT_FOUND),
         ),
     ),
     Scenario(
-        "moving away is no cancellation, and has the last moment and the number of a reschedule",
+        "moving out is no cancellation and has the limits of a reschedule",
         (
             Step(0, reserve("a", ONLINE, "ani"), S.HELD),
             Step(0, Confirm("a"), S.CONFIRMED),
@@ -516,7 +515,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "what moves in is held as long as it was, or has its place and its number",
+        "moving in keeps the deadline or assigns a queue number",
         (
             Step(0, _move_in("x", ONLINE, "ani", deadline_ms=7), S.HELD),
             Step(0, _move_in("x", ONLINE, "ani", deadline_ms=7), S.HELD, "replayed"),
@@ -544,7 +543,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "a move that came to nothing is undone, and late words of it change nothing",
+        "a failed move is undone once",
         (
             Step(0, _move_in("x", ONLINE, "ani", deadline_ms=99), S.HELD),
             Step(0, _move_in("y", ONLINE, "budi"), S.CONFIRMED),
@@ -558,13 +557,13 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(1, reserve("budi", ONLINE, "budi", "ani"), S.HELD),
             Step(2, MoveOut("budi"), S.MOVED),
             Step(2, UndoMove("budi"), S.WRONG_STATE),
-            Step(2, UndoMove("nobody"), S.NOT_FOUND),
+            Step(2, UndoMove("unknown"), S.NOT_FOUND),
             Step(3, _move_in("z", ONLINE, "ani", deadline_ms=9), S.HELD),
             Step(9, UndoMove("z"), S.HOLD_EXPIRED),
         ),
     ),
     Scenario(
-        "what moves in finds the door shut until the day opens",
+        "moving in needs an open day",
         (
             Step(-1, _move_in("x", ONLINE, "ani"), S.NOT_OPEN),
             Step(0, _move_in("x", ONLINE, "ani"), S.CONFIRMED),
@@ -573,7 +572,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "what comes after its last moment changes nothing",
+        "an expired command changes nothing",
         (
             Step(5, _valid_until(reserve("ani", ONLINE), 4), S.COMMAND_EXPIRED),
             Step(5, _valid_until(reserve("ani", ONLINE), 5), S.HELD),
@@ -589,7 +588,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "too many cancellations block, and so does staying away",
+        "cancellations and no-shows block an applicant",
         (
             Step(0, reserve("a", ONLINE, "ani"), S.HELD),
             Step(0, Confirm("a"), S.CONFIRMED),
@@ -609,7 +608,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "after its end a day takes no cancellation and no check-in",
+        "a day that is over takes no cancellation and no check-in",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
             Step(0, Confirm("ani"), S.CONFIRMED),
@@ -619,7 +618,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "a forgotten day is unknown, and stays so",
+        "a forgotten day stays unknown",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
             Step(0, Confirm("ani"), S.CONFIRMED),
@@ -634,7 +633,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "publishing again changes times and rules, not capacities",
+        "publishing again keeps capacities",
         (
             Step(0, SetCapacity(DAY, "online", 1), S.DONE),
             Step(0, Publish(DAY, terms()), S.DONE, "replayed"),
@@ -646,7 +645,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
     ),
     Scenario(
-        "a clock that jumps back takes nothing back",
+        "a clock that jumps back undoes nothing",
         (
             Step(_LATE, reserve("ani", ONLINE), S.HELD),
             Step(0, reserve("budi", ONLINE), S.HELD),

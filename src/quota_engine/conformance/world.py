@@ -1,4 +1,4 @@
-"""The small office that the conformance scenarios play in, and short names for its commands."""
+"""The small office of the conformance scenarios, and short names for its commands."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ RULES: Final = Rules(
 
 
 def terms(shift_days: int = 0) -> DayTerms:
-    """A day with one quota of each re-release rule; ``fast`` passes its unused units on to ``online``."""
+    """Return a day with one quota per re-release rule. Unused units of ``fast`` are reallocated to ``online``."""
     shift_ms = shift_days * _DAY_MS
     return DayTerms(
         OPENS_AT_MS,
@@ -87,7 +87,7 @@ def terms(shift_days: int = 0) -> DayTerms:
 
 
 def choice(*options: tuple[str, ...]) -> Choice:
-    """A choice with these alternatives."""
+    """Return a choice with these options."""
     return Choice("passport", "", "", "online", "", options)
 
 
@@ -96,20 +96,20 @@ PRIORITY: Final = choice(("priority",))
 COOLING: Final = choice(("slow",))
 DRAW: Final = choice(("draw",))
 PUBLIC: Final = choice(("fast", "morning"), ("online", "morning"))
-"""Fast if it has room, else online, and the morning in any case."""
+"""The fast quota if it has room, otherwise the online one, and in both cases the morning quota."""
 
 
 def applicant(name: str) -> str:
-    """A stand-in for a keyed hash."""
+    """Return a string with the form of a keyed hash."""
     return f"{name}-".ljust(32, "0")
 
 
 def reserve(key: str, wanted: Choice, *names: str, day: int = DAY, wait: bool = False) -> Reserve:
-    """Reserve for these applicants; for one called as the key if none is named."""
+    """Return a reserve for these applicants, or for one with the name of the key."""
     return Reserve(key, day, tuple(applicant(name) for name in names or (key,)), wanted, wait)
 
 
 def published(**rules: object) -> tuple[Command, ...]:
-    """The commands that set the office up, two days of it, with some rules changed."""
+    """Return the commands that publish the office and two days, with changed rules."""
     changed: Rules = replace(RULES, **rules)
     return (SetRules(changed), Publish(DAY, terms()), Publish(NEXT_DAY, terms(1)))

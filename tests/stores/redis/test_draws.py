@@ -17,7 +17,7 @@ import pytest
 
 from quota_engine import QuotaEngine
 from quota_engine.clocks import ManualClock
-from quota_engine.conformance.random_draws import CLOSES_AT_MS, OPENS_AT_MS, QUESTIONS, TERMS, WISHES, walk
+from quota_engine.conformance.random_draws import CLOSES_AT_MS, OPENS_AT_MS, PREFERENCES, QUESTIONS, TERMS, walk
 from quota_engine.domain.validation import APPLICANTS_MAX
 from quota_engine.draws.ledger import (
     OFFERED_DAYS_MAX,
@@ -118,7 +118,7 @@ def test_the_server_s_time_decides_what_is_open() -> None:
     """Without a clock of its own the client has no say in when a draw opens and closes."""
     store = WithoutServer(address_of(DRAW))
     store.take(0, [CreateDraw(TERMS)])
-    line = encode_for_draw(SubmitApplication(("ani",), WISHES[:1]))
+    line = encode_for_draw(SubmitApplication(("ani",), PREFERENCES[:1]))
     for time_ms, status in (
         (OPENS_AT_MS - 1, "NOT_OPEN"),
         (OPENS_AT_MS, "APPLIED"),
@@ -156,7 +156,7 @@ def test_a_refusal_leaves_nothing_in_the_store() -> None:
     """Nor does asking for a draw that is not there."""
     store = WithoutServer(address_of(DRAW))
     for command in (
-        SubmitApplication(("ani",), WISHES[:1]),
+        SubmitApplication(("ani",), PREFERENCES[:1]),
         WithdrawApplication("ani", 1),
         CloseDraw(),
         RevealSeed(DRAW, SEED),
@@ -165,7 +165,7 @@ def test_a_refusal_leaves_nothing_in_the_store() -> None:
     assert store.store.keys() == frozenset()
     store.take(0, [CreateDraw(TERMS)])
     before = store.describe()
-    store.take(0, [SubmitApplication(("ani",), WISHES[:1])])
+    store.take(0, [SubmitApplication(("ani",), PREFERENCES[:1])])
     assert store.describe() == before
 
 
@@ -196,7 +196,7 @@ def test_both_sides_have_the_same_bounds() -> None:
 
 
 def test_wishes_come_back_as_they_were() -> None:
-    for wish in WISHES:
+    for wish in PREFERENCES:
         assert wish_of_text(text_of_wish(wish)) == wish
 
 
@@ -241,7 +241,7 @@ async def test_callers_at_once_get_one_number_each(server: Server, clock: Manual
     clock.set_ms(OPENS_AT_MS)
     parties = [(f"p{index}", f"p{index + 500}") for index in range(500)]
     parties += [(f"p{index + 500}", f"p{index}") for index in range(500)]
-    calls = [backend.apply(place, SubmitApplication(party, WISHES[:2])) for party in parties]
+    calls = [backend.apply(place, SubmitApplication(party, PREFERENCES[:2])) for party in parties]
     outcomes = await asyncio.gather(*calls)
     won = [outcome.number for outcome in outcomes if outcome.status is DrawStatus.APPLIED]
     assert sorted(won) == list(range(1, 501))
