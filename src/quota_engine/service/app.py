@@ -32,11 +32,12 @@ from quota_engine.service.observability.exposition import CONTENT_TYPE
 from quota_engine.service.observability.metrics import EndpointMetrics
 from quota_engine.service.observability.tracing import Tracing
 from quota_engine.service.openapi import openapi_document
-from quota_engine.service.pages.citizen.base import Site
-from quota_engine.service.pages.citizen.booking import citizen_routes
-from quota_engine.service.pages.dashboard_cache import Board
-from quota_engine.service.pages.operator.dashboard import operator_routes
-from quota_engine.service.pages.rendering import Pages
+from quota_engine.service.pages.citizen.base import CitizenPages
+from quota_engine.service.pages.citizen.routes import citizen_routes
+from quota_engine.service.pages.dashboard_cache import DashboardCache
+from quota_engine.service.pages.operator.base import OperatorPages
+from quota_engine.service.pages.operator.routes import operator_routes
+from quota_engine.service.pages.rendering import PageRenderer
 
 STAGING_HEADER: Final = ("x-quota-engine-staging", "true")
 """Response header that marks a staging service. Load tests require it."""
@@ -73,12 +74,12 @@ class ServiceApp:
 
     def _create_pages(self) -> Starlette:
         context = self.context
-        pages = Pages(staging=self._staging)
-        board = Board(lambda: context.engine, context.now_ms, context.catalog)
-        missing = Site(context, pages, board).missing
+        renderer = PageRenderer(staging=self._staging)
+        cache = DashboardCache(lambda: context.engine, context.now_ms, context.catalog)
+        citizens, operators = CitizenPages(context, renderer, cache), OperatorPages(context, renderer, cache)
         return Starlette(
-            exception_handlers={404: missing, 405: missing},
-            routes=[*citizen_routes(context, pages, board), *operator_routes(context, pages, board), *pages.routes()],
+            exception_handlers={404: citizens.not_found, 405: citizens.not_found},
+            routes=[*citizen_routes(citizens), *operator_routes(operators), *renderer.routes()],
             lifespan=self.lifespan,
         )
 

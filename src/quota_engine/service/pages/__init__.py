@@ -1,3 +1,4 @@
-"""The pages: for citizens at ``/``, for operators at ``/operator``. Rendered here, readable without JavaScript, which
-only keeps them up to date.
+"""Web pages: for citizens at ``/`` and for operators at ``/operator``.
+
+The server renders them, and they work without JavaScript. May import the service's context and its ``http`` package.
 """

@@ -1,195 +1,156 @@
-"""What all who look at the same page are shown: asked of the store once, and kept for a moment."""
+"""Cache of figures that many viewers of a page share, so that the store gets one request a second at most."""
 
 from __future__ import annotations
 
-__all__ = ["Board", "Slot", "slots_of"]
+__all__ = ["DAYS_SHOWN_MAX", "DashboardCache"]
 
 import asyncio
-import dataclasses
 import datetime
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Final, Generic, TypeVar
 
-from quota_engine.catalog import Catalog, ResolvedOffice, choice_of, packed_places
+from quota_engine.catalog import Catalog, ResolvedOffice
 from quota_engine.domain.audit_summary import AuditSummary
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView
 from quota_engine.draws.ledger import DrawView
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
-from quota_engine.service.pages.operator.opening_report import Opening, read_opening
+from quota_engine.service.pages.opening_report import OpeningReport, read_opening
 from quota_engine.waiting_room.summary import RoomSummary, summarize_room
 
-KEPT_MS: Final = 1_000
-OPENING_KEPT_MS: Final = 5_000
-VERDICT_KEPT_MS: Final = 600_000
 DAYS_SHOWN_MAX: Final = 62
-OPENING_DAYS_BACK: Final = 31
-"""So far back an opening is looked for whose days are over by now."""
-_OFFICES_KEPT_MAX: Final = 1_000
-_LISTS_KEPT_MAX: Final = 8
+_FIGURES_TTL_MS: Final = 1_000
+_OPENING_TTL_MS: Final = 5_000
+_AUDIT_TTL_MS: Final = 600_000
+_OPENING_DAYS_BACK: Final = 31
+"""Days before today among which the last opening is searched."""
+_OFFICES_MAX: Final = 1_000
+_LISTS_MAX: Final = 8
 
 T = TypeVar("T")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Slot:
-    """A day and a session that can be asked for, and how many single applicants fit in now."""
+class _SharedCache(Generic[T]):
+    """Cached results of one kind of request. Concurrent callers of the same key wait for one request."""
 
-    day: datetime.date
-    session: str
-    session_name: str
-    hours: tuple[datetime.time, datetime.time] | None
-    """From when to when the session is."""
-    places: int
-    state: str
-    """``open``, ``full``, ``closed``, or ``early``: it opens at ``opens_at_ms``."""
-    opens_at_ms: int
-
-    @property
-    def value(self) -> str:
-        """How a form says it."""
-        return f"{self.day.isoformat()}|{self.session}"
-
-
-class _Kept(Generic[T]):
-    """Answers to questions of one kind. Whoever asks meanwhile waits for the same answer."""
-
-    def __init__(self, kept_ms: int, now_ms: Callable[[], int], kept_max: int) -> None:
-        self._kept_ms = kept_ms
+    def __init__(self, ttl_ms: int, now_ms: Callable[[], int], entries_max: int) -> None:
+        self._ttl_ms = ttl_ms
         self._now_ms = now_ms
-        self._kept_max = kept_max
-        self._seen: dict[Hashable, tuple[int, T]] = {}
-        self._asking: dict[Hashable, asyncio.Lock] = {}
+        self._entries_max = entries_max
+        self._entries: dict[Hashable, tuple[int, T]] = {}
+        self._locks: dict[Hashable, asyncio.Lock] = {}
 
-    async def get(self, key: Hashable, ask: Callable[[], Awaitable[T]], since_ms: int = 0) -> tuple[int, T]:
-        """When it was asked, and the answer; not one from before ``since_ms``."""
-        if len(self._asking) >= self._kept_max and key not in self._asking:
-            self._asking = {one: lock for one, lock in self._asking.items() if lock.locked()}
-            self._seen = {one: seen for one, seen in self._seen.items() if one in self._asking}
-        async with self._asking.setdefault(key, asyncio.Lock()):
+    async def get(self, key: Hashable, load: Callable[[], Awaitable[T]], not_before_ms: int = 0) -> tuple[int, T]:
+        """Return the time of a result and the result, which is not older than the TTL or ``not_before_ms``."""
+        if len(self._locks) >= self._entries_max and key not in self._locks:
+            self._locks = {other: lock for other, lock in self._locks.items() if lock.locked()}
+            self._entries = {other: entry for other, entry in self._entries.items() if other in self._locks}
+        async with self._locks.setdefault(key, asyncio.Lock()):
             now_ms = self._now_ms()
-            seen = self._seen.get(key)
-            if seen is None or not 0 <= now_ms - seen[0] < self._kept_ms or seen[0] < since_ms:
-                seen = self._seen[key] = now_ms, await ask()
-            return seen
+            entry = self._entries.get(key)
+            if entry is None or not 0 <= now_ms - entry[0] < self._ttl_ms or entry[0] < not_before_ms:
+                entry = self._entries[key] = now_ms, await load()
+            return entry
 
-    def forget(self, key: Hashable) -> None:
-        """Ask again the next time."""
-        self._seen.pop(key, None)
+    def invalidate(self, key: Hashable) -> None:
+        """Remove the result of a key, so that the next caller loads it."""
+        self._entries.pop(key, None)
 
 
-class Board:
-    """What there is to see of each office. However many look, the store is asked once a moment and office."""
+class DashboardCache:
+    """Figures of offices for the pages. The number of viewers does not change the load on the store."""
 
     def __init__(self, engine: Callable[[], AsyncQuotaEngine], now_ms: Callable[[], int], catalog: Catalog) -> None:
+        """``engine`` returns the engine, which exists once the service has started."""
         self._engine = engine
         self._now_ms = now_ms
         self._catalog = catalog
-        self._days: _Kept[list[DayView]] = _Kept(KEPT_MS, now_ms, _OFFICES_KEPT_MAX)
-        self._records: _Kept[list[Reservation]] = _Kept(KEPT_MS, now_ms, _LISTS_KEPT_MAX)
-        self._openings: _Kept[Opening | None] = _Kept(OPENING_KEPT_MS, now_ms, _LISTS_KEPT_MAX)
-        self._verdicts: _Kept[AuditSummary] = _Kept(VERDICT_KEPT_MS, now_ms, _OFFICES_KEPT_MAX)
+        self._days: _SharedCache[list[DayView]] = _SharedCache(_FIGURES_TTL_MS, now_ms, _OFFICES_MAX)
+        self._reservations: _SharedCache[list[Reservation]] = _SharedCache(_FIGURES_TTL_MS, now_ms, _LISTS_MAX)
+        self._openings: _SharedCache[OpeningReport | None] = _SharedCache(_OPENING_TTL_MS, now_ms, _LISTS_MAX)
+        self._audits: _SharedCache[AuditSummary] = _SharedCache(_AUDIT_TTL_MS, now_ms, _OFFICES_MAX)
 
     async def days(self, office: ResolvedOffice) -> tuple[int, list[DayView]]:
-        """When they were asked for, and the office's days from today on that are known and not over."""
+        """Return the time of the figures, and the known days of an office from today that have not ended.
 
-        async def ask() -> list[DayView]:
+        At most :data:`DAYS_SHOWN_MAX` days.
+        """
+
+        async def load() -> list[DayView]:
             now_ms = self._now_ms()
             first = self._today(office)
             last = first + datetime.timedelta(days=DAYS_SHOWN_MAX - 1)
             views = await self._engine().availability(office.id, first, last)
             return [view for view in views if now_ms < view.ends_at_ms]
 
-        return await self._days.get(office.id, ask)
+        return await self._days.get(office.id, load)
 
     async def day(self, office: ResolvedOffice, day: datetime.date) -> tuple[int, DayView | None]:
-        """The same for one day, also if it is over; ``None``: not known."""
-        seen_ms, views = await self.days(office)
+        """Return the time of the figures and a day, which may have ended; ``None`` if the office does not know it."""
+        read_at_ms, views = await self.days(office)
         for view in views:
             if view.day == day.toordinal():
-                return seen_ms, view
+                return read_at_ms, view
         found = await self._engine().availability(office.id, day)
         return self._now_ms(), found[0] if found else None
 
     async def room(self, room: str) -> RoomSummary | None:
-        """How a waiting room goes; ``None`` if there is none of this id. (The engine looks once for all who ask.)"""
+        """Return the figures of a waiting room, or ``None`` for an unknown id. The engine itself caches the view."""
         try:
             return summarize_room(room, await self._engine().room(room).view())
-        except InvalidRequest:  # that is also an unknown name
+        except InvalidRequest:  # includes UnknownName
             return None
 
     async def draw(self, draw: str) -> DrawView | None:
-        """How a draw stands; ``None`` if there is none of this id."""
+        """Return a draw, or ``None`` for an unknown id."""
         try:
             return await self._engine().draw(draw).view()
         except InvalidRequest:
             return None
 
-    async def records(self, office: str, day: datetime.date) -> list[Reservation]:
-        """The reservations of a day, by queue number."""
-        _, records = await self._records.get((office, day), lambda: self._engine().list_reservations(office, day))
-        return records
+    async def reservations(self, office: str, day: datetime.date) -> list[Reservation]:
+        """Return the reservations of a day, by queue number."""
+        _, reservations = await self._reservations.get(
+            (office, day), lambda: self._engine().list_reservations(office, day)
+        )
+        return reservations
 
-    async def opening(self, office: ResolvedOffice) -> Opening | None:
-        """The office's last opening."""
+    async def opening(self, office: ResolvedOffice) -> OpeningReport | None:
+        """Return the last opening of an office, or ``None`` if none of its days has opened."""
 
-        async def ask() -> Opening | None:
+        async def load() -> OpeningReport | None:
             today = self._today(office)
-            first = today - datetime.timedelta(days=OPENING_DAYS_BACK)
+            first = today - datetime.timedelta(days=_OPENING_DAYS_BACK)
             last = today + datetime.timedelta(days=DAYS_SHOWN_MAX - 1)
             views = await self._engine().availability(office.id, first, last)
             return await read_opening(self._engine(), self._catalog, office, views, self._now_ms())
 
-        _, found = await self._openings.get(office.id, ask)
-        return found
+        _, report = await self._openings.get(office.id, load)
+        return report
 
-    async def audit(self, office: str | None, since_ms: int = 0) -> AuditSummary:
-        """Everything worked out again, for one office or all, not before ``since_ms``. Those who ask meanwhile get the
-        same verdict, and it is kept for a while: an audit reads all that there is.
+    async def audit(self, office: str | None, not_before_ms: int = 0) -> AuditSummary:
+        """Return the result of an audit of one office, or of all for ``None``.
+
+        An audit reads everything, so its result is kept for ten minutes.
+
+        Args:
+            office: Id of the office.
+            not_before_ms: Time before which a cached result does not count.
         """
 
-        async def ask() -> AuditSummary:
+        async def load() -> AuditSummary:
             at_ms = self._now_ms()
             report = await self._engine().audit(office)
             return AuditSummary(at_ms, report.offices, tuple(report.findings))
 
-        _, verdict = await self._verdicts.get(office, ask, since_ms)
-        return verdict
+        _, summary = await self._audits.get(office, load, not_before_ms)
+        return summary
 
-    def forget(self, office: str, day: datetime.date | None = None) -> None:
-        """Ask again the next time: somebody has just changed something, and wants to see it."""
-        self._days.forget(office)
-        self._records.forget((office, day))
+    def invalidate(self, office: str, day: datetime.date | None = None) -> None:
+        """Remove the days of an office and the reservations of a day, so that a changed figure shows at once."""
+        self._days.invalidate(office)
+        self._reservations.invalidate((office, day))
 
     def _today(self, office: ResolvedOffice) -> datetime.date:
         return datetime.datetime.fromtimestamp(self._now_ms() / 1000, tz=office.zone).date()
-
-
-def slots_of(
-    catalog: Catalog, office: ResolvedOffice, views: list[DayView], service: str, group: str, now_ms: int, language: str
-) -> list[Slot]:
-    """What can be asked for on these days, session by session; nothing, if the office has nothing of the kind."""
-    needs_session = bool(office.sessions) and office.services[service].needs_session
-    slots: list[Slot] = []
-    for session in office.sessions.values() if needs_session else (None,):
-        session_id = session.id if session else ""
-        try:
-            choice = choice_of(catalog, office.id, service=service, session=session_id, group=group)
-        except InvalidRequest:
-            continue
-        needed = {name for option in choice.options for name in option}
-        for view in views:
-            if not needed <= view.quotas.keys():
-                continue
-            places = packed_places(choice.options, {name: view.quotas[name].available for name in needed})
-            if view.closed:
-                state = "closed"
-            elif now_ms < view.opens_at_ms:
-                state = "early"
-            else:
-                state = "open" if places else "full"
-            day = datetime.date.fromordinal(view.day)
-            name, hours = (session.display_name(language), (session.start, session.end)) if session else ("", None)
-            slots.append(Slot(day, session_id, name, hours, places, state, view.opens_at_ms))
-    return sorted(slots, key=lambda slot: (slot.day, list(office.sessions).index(slot.session) if slot.session else 0))

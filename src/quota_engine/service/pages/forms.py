@@ -1,8 +1,8 @@
-"""Forms of the pages: read with bounds, and only from this site."""
+"""Read submitted forms with limits, and only from pages of this site."""
 
 from __future__ import annotations
 
-__all__ = ["form_of", "is_same_origin"]
+__all__ = ["is_same_origin", "read_form"]
 
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
@@ -13,8 +13,12 @@ FORM_BYTES_MAX: Final = 16_384
 _FIELDS_MAX: Final = 200
 
 
-async def form_of(request: Request) -> list[tuple[str, str]] | None:
-    """The fields of a form of this site; ``None`` if it is another's, or no form."""
+async def read_form(request: Request) -> list[tuple[str, str]] | None:
+    """Return the fields of a form in their order.
+
+    Returns:
+        ``None`` if the form comes from another site, is malformed, or exceeds :data:`FORM_BYTES_MAX` or 200 fields.
+    """
     if not is_same_origin(request):
         return None
     content = b""
@@ -29,6 +33,6 @@ async def form_of(request: Request) -> list[tuple[str, str]] | None:
 
 
 def is_same_origin(request: Request) -> bool:
-    """Whether a form comes from this site, as far as the browser says."""
+    """Return True unless the ``Origin`` header names another site. Some browsers send none."""
     origin = request.headers.get("origin", "")
     return not origin or urlsplit(origin).netloc == request.headers.get("host", "")

@@ -1,23 +1,23 @@
-"""What the pages say, in Indonesian and English: ``texts.toml``, and how days and times are said."""
+"""Texts of the pages in Indonesian and English, and the formats of dates, times and numbers."""
 
 from __future__ import annotations
 
-__all__ = ["LANGUAGES", "Words", "language_of"]
+__all__ = ["CITIZEN_TEXTS", "LANGUAGES", "OPERATOR_TEXTS", "Texts", "Translator", "preferred_language"]
 
 import datetime
 import importlib.resources
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-LANGUAGES: Final = ("id", "en")
+Texts = Mapping[str, Mapping[str, str]]
+"""Texts by key, then by language."""
 
-_TEXTS: Final[dict[str, dict[str, str]]] = {
-    name: text
-    for file in ("texts.toml", "operator_texts.toml")
-    for name, text in tomllib.loads((importlib.resources.files(__package__) / file).read_text(encoding="utf-8")).items()
-}
-_DAYS: Final = {
+LANGUAGES: Final = ("id", "en")
+_ACCEPTED_LANGUAGES_MAX: Final = 20
+_DATES_LISTED_MAX: Final = 3
+_HOURS_FROM_MINUTES: Final = 120
+_WEEKDAYS: Final = {
     "id": ("Senin", "Selasa", "Rabu", "Kamis", "Jumat", "Sabtu", "Minggu"),
     "en": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
 }
@@ -33,81 +33,103 @@ _MONTHS: Final = {
 }  # fmt: skip
 
 
-class Words:
-    """The texts of one language. ``words("name", key=value)`` is a text with its gaps filled in."""
+def _read_texts(path: str) -> dict[str, dict[str, str]]:
+    return tomllib.loads((importlib.resources.files(__package__) / path).read_text(encoding="utf-8"))
 
-    def __init__(self, language: str) -> None:
+
+_SHARED_TEXTS: Final = _read_texts("texts.toml")
+CITIZEN_TEXTS: Final[Texts] = {**_SHARED_TEXTS, **_read_texts("citizen/texts.toml")}
+OPERATOR_TEXTS: Final[Texts] = {**_SHARED_TEXTS, **_read_texts("operator/texts.toml")}
+
+
+class Translator:
+    """Texts and formats of one language. ``translator("key", gap=value)`` returns a text with its gaps filled in."""
+
+    def __init__(self, language: str, texts: Texts) -> None:
+        """Use ``texts`` in ``language``, which is one of :data:`LANGUAGES`."""
         self.language = language
+        self._texts = texts
 
-    def __call__(self, name: str, **gaps: object) -> str:
-        """The text of this name. Raises ``KeyError`` if there is none."""
-        text = _TEXTS[name][self.language]
+    def __call__(self, key: str, **gaps: object) -> str:
+        """Return the text of a key. Raises ``KeyError`` for an unknown key or a missing gap."""
+        text = self._texts[key][self.language]
         return text.format(**gaps) if gaps else text
 
-    def has(self, name: str) -> bool:
-        """Whether there is a text of this name."""
-        return name in _TEXTS
+    def has(self, key: str) -> bool:
+        """Return True if the key has a text."""
+        return key in self._texts
 
-    def count(self, name: str, count: int, **gaps: object) -> str:
-        """The text of this name with its ``{count}``; the one that ends in ``_one`` if there is one, and one it is."""
-        one = f"{name}_one"
-        return self(one if count == 1 and one in _TEXTS else name, count=self.number(count), **gaps)
+    def count(self, key: str, count: int, **gaps: object) -> str:
+        """Return the text of a key with ``{count}`` filled in; for 1, the text of ``key_one`` if it exists."""
+        one = f"{key}_one"
+        return self(one if count == 1 and one in self._texts else key, count=self.number(count), **gaps)
 
     def number(self, number: int) -> str:
-        """A number as it is written: ``12.345`` in Indonesian, ``12,345`` in English."""
+        """Format a number with separators: ``12.345`` in Indonesian, ``12,345`` in English."""
         text = f"{number:,}"
         return text.replace(",", ".") if self.language == "id" else text
 
     def date(self, day: datetime.date) -> str:
-        """A day as people say it: ``Senin, 7 Desember 2026``."""
-        weekday, month = _DAYS[self.language][day.weekday()], _MONTHS[self.language][day.month - 1]
+        """Format a date with its weekday: ``Senin, 7 Desember 2026``."""
+        weekday, month = _WEEKDAYS[self.language][day.weekday()], _MONTHS[self.language][day.month - 1]
         return f"{weekday}, {day.day} {month} {day.year}"
 
     def dates(self, days: Sequence[datetime.date]) -> str:
-        """Several days, in order: each by itself, or the first and the last of more than three."""
-        if len(days) > 3:
-            return self("from_to", first=self.date(days[0]), last=self.date(days[-1]))
+        """Format ordered dates: all of them up to three, otherwise the first and the last."""
+        if len(days) > _DATES_LISTED_MAX:
+            return self("date_range", first=self.date(days[0]), last=self.date(days[-1]))
         return "; ".join(self.date(day) for day in days)
 
     def time(self, moment: datetime.datetime) -> str:
-        """A time of day, with its zone: ``14.00 WIB`` in Indonesian, ``14:00 WIB`` in English."""
-        return f"{self._hour(moment.time())} {moment.tzname()}"
+        """Format a time of day with its zone: ``14.00 WIB`` in Indonesian, ``14:00 WIB`` in English."""
+        return f"{self._clock_time(moment.time())} {moment.tzname()}"
 
-    def hours(self, start: datetime.time, end: datetime.time) -> str:
-        """A time window: ``08.00–12.00`` in Indonesian, ``08:00–12:00`` in English."""
-        return f"{self._hour(start)}–{self._hour(end)}"
+    def moment(self, moment: datetime.datetime) -> str:
+        """Format a date and a time of day with its zone."""
+        return f"{self.date(moment.date())} {self.time(moment)}"
+
+    def time_range(self, start: datetime.time, end: datetime.time) -> str:
+        """Format a time window: ``08.00–12.00`` in Indonesian, ``08:00–12:00`` in English."""
+        return f"{self._clock_time(start)}–{self._clock_time(end)}"
 
     def duration(self, duration_ms: int) -> str:
-        """How long something takes, rounded up: minutes, and from two hours on hours."""
+        """Format a duration, rounded up to minutes, and to hours from two hours on."""
         minutes = -(-duration_ms // 60_000)
         if minutes < 1:
-            return self("moment_only")
-        if minutes < 120:
+            return self("less_than_a_minute")
+        if minutes < _HOURS_FROM_MINUTES:
             return self.count("minutes", minutes)
         return self.count("hours", -(-minutes // 60))
 
-    def left(self, bounds_ms: int) -> str:
-        """What a clock shows: ``4:59``, ``1:04:59``, and whole days in front. The page's script goes on counting."""
-        seconds = max(0, -(-bounds_ms // 1000))
+    def countdown(self, remaining_ms: int) -> str:
+        """Format a countdown: ``4:59`` or ``1:04:59``, with whole days in front.
+
+        The page's script counts on from it.
+        """
+        seconds = max(0, -(-remaining_ms // 1000))
         days, seconds = divmod(seconds, 86_400)
         hours, seconds = divmod(seconds, 3600)
         minutes, seconds = divmod(seconds, 60)
         clock = f"{hours}:{minutes:02}:{seconds:02}" if hours or days else f"{minutes}:{seconds:02}"
-        return f"{self.count('days_count', days)} {clock}" if days else clock
+        return f"{self.count('days', days)} {clock}" if days else clock
 
-    def _hour(self, time: datetime.time) -> str:
+    def _clock_time(self, time: datetime.time) -> str:
         return f"{time:%H}.{time:%M}" if self.language == "id" else f"{time:%H}:{time:%M}"
 
-    def moment(self, moment: datetime.datetime) -> str:
-        """A day and a time."""
-        return f"{self.date(moment.date())} {self.time(moment)}"
 
+def preferred_language(chosen: str, accept_language: str) -> str:
+    """Return the language of a reader.
 
-def language_of(chosen: str, accept: str) -> str:
-    """The language that was chosen, else the browser's first that there is, else Indonesian."""
+    Args:
+        chosen: Language that the reader has chosen; anything else than :data:`LANGUAGES` is ignored.
+        accept_language: ``Accept-Language`` header, whose first known language counts. Weights are ignored.
+
+    Returns:
+        One of :data:`LANGUAGES`; Indonesian if neither argument names one.
+    """
     if chosen in LANGUAGES:
         return chosen
-    for part in accept.split(",", 20)[:20]:
+    for part in accept_language.split(",", _ACCEPTED_LANGUAGES_MAX)[:_ACCEPTED_LANGUAGES_MAX]:
         code = part.partition(";")[0].strip().lower().partition("-")[0]
         if code in LANGUAGES:
             return code

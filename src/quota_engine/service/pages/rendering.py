@@ -1,28 +1,32 @@
-"""Templates to answers, with the headers that every page has."""
+"""Render templates into HTTP responses with the headers of every page, and serve the static files."""
 
 from __future__ import annotations
 
-__all__ = ["Pages"]
+__all__ = ["LANGUAGE_COOKIE", "PageRenderer"]
 
 import functools
 import hashlib
 import importlib.resources
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import jinja2
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from quota_engine.service.pages.i18n import Words
+from quota_engine.service.pages.i18n import LANGUAGES, Texts, Translator, preferred_language
 
-_FOLDER = importlib.resources.files(__package__)
-_STATIC: Final = {
+LANGUAGE_COOKIE: Final = "lang"
+"""Name of the query parameter and of the cookie that choose a language."""
+_LANGUAGE_COOKIE_S: Final = 120 * 86_400
+_FOLDER: Final = importlib.resources.files(__package__)
+_MEDIA_TYPES: Final = {
     "site.css": "text/css; charset=utf-8",
     "operator.css": "text/css; charset=utf-8",
     "site.js": "text/javascript; charset=utf-8",
 }
-_HEADERS: Final = {
+_PAGE_HEADERS: Final = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -32,13 +36,13 @@ _HEADERS: Final = {
 
 
 @functools.cache
-def _files() -> dict[str, bytes]:
-    return {name: (_FOLDER / "static" / name).read_bytes() for name in _STATIC}
+def _static_files() -> dict[str, bytes]:
+    return {name: (_FOLDER / "static" / name).read_bytes() for name in _MEDIA_TYPES}
 
 
 @functools.cache
 def _environment(staging: bool) -> jinja2.Environment:
-    """The templates, for all applications of this process: each is compiled once, when it is first shown."""
+    """Return the template environment of this process, which compiles each template once, on first use."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (_FOLDER / "templates" / name).read_text(encoding="utf-8")),
         autoescape=True,
@@ -46,30 +50,55 @@ def _environment(staging: bool) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # A file's address changes with its content, so that browsers may keep it.
-    versions = {name: hashlib.sha256(content).hexdigest()[:12] for name, content in _files().items()}
+    # The address of a file changes with its content, so that browsers may cache it forever.
+    versions = {name: hashlib.sha256(content).hexdigest()[:12] for name, content in _static_files().items()}
     environment.globals.update(staging=staging, versions=versions)
     return environment
 
 
-class Pages:
-    """Renders the pages, and serves the files that they need."""
+class PageRenderer:
+    """Renders pages in the language of a request, and serves the files that pages load."""
 
     def __init__(self, *, staging: bool) -> None:
-        self._files, self._environment = _files(), _environment(staging)
+        """``staging``: show on every page that this is a test site."""
+        self._files, self._environment = _static_files(), _environment(staging)
 
-    def page(self, template: str, words: Words, status: int = 200, /, **values: Any) -> Response:
-        """A page in the words' language."""
-        text = self._environment.get_template(template).render(w=words, **values)
-        return Response(text, status, headers=_HEADERS, media_type="text/html")
+    def translator(self, request: Request, texts: Texts) -> Translator:
+        """Return the texts in the language that the request chooses or accepts."""
+        chosen = request.query_params.get(LANGUAGE_COOKIE) or request.cookies.get(LANGUAGE_COOKIE, "")
+        return Translator(preferred_language(chosen, request.headers.get("accept-language", "")), texts)
+
+    def render(
+        self, request: Request, template: str, translator: Translator, status: int = 200, /, **values: Any
+    ) -> Response:
+        """Render a page, and remember the language that the request chooses.
+
+        Args:
+            request: Request that the page answers.
+            template: Path below ``templates/``.
+            translator: Texts, as ``t`` in the template.
+            status: HTTP status.
+            **values: Variables of the template. ``here`` is the address that the language links extend, up to and
+                with ``?`` or ``&``; without it, the links lead to the address of the request.
+        """
+        here = values.pop("here", "")
+        if not here:
+            query = [(name, value) for name, value in request.query_params.items() if name != LANGUAGE_COOKIE]
+            here = f"{request.url.path}?{urlencode(query)}{'&' if query else ''}"
+        text = self._environment.get_template(template).render(t=translator, here=here, **values)
+        response = Response(text, status, headers=_PAGE_HEADERS, media_type="text/html")
+        chosen = request.query_params.get(LANGUAGE_COOKIE, "")
+        if chosen in LANGUAGES and chosen != request.cookies.get(LANGUAGE_COOKIE):
+            response.set_cookie(LANGUAGE_COOKIE, chosen, max_age=_LANGUAGE_COOKIE_S, samesite="lax")
+        return response
 
     def routes(self) -> list[Route]:
-        """The addresses of the files."""
-        return [Route("/static/{version}/{name}", self._file)]
+        """Return the routes of the static files."""
+        return [Route("/static/{version}/{name}", self._static_file)]
 
-    async def _file(self, request: Request) -> Response:
+    async def _static_file(self, request: Request) -> Response:
         name = request.path_params["name"]
         if name not in self._files:
             return Response(status_code=404)
         headers = {"cache-control": "public, max-age=31536000, immutable", "x-content-type-options": "nosniff"}
-        return Response(self._files[name], headers=headers, media_type=_STATIC[name])
+        return Response(self._files[name], headers=headers, media_type=_MEDIA_TYPES[name])

@@ -1,8 +1,8 @@
-"""Cookies that the pages believe: what they gave away themselves, signed, for a time."""
+"""Sign texts for cookies, and read them back until they expire."""
 
 from __future__ import annotations
 
-__all__ = ["Visits"]
+__all__ = ["CookieSigner"]
 
 import base64
 import hashlib
@@ -10,31 +10,36 @@ import hmac
 from typing import Final
 
 _MAC_BYTES: Final = 16
-_TEXT_MAX: Final = 800
+_VALUE_LENGTH_MAX: Final = 800
 
 
-class Visits:
-    """Signs texts, and reads them back. The key follows from the identity key, and is of no use for anything else."""
+class CookieSigner:
+    """Signs texts with a key derived from the identity key, so that every worker accepts the same cookies."""
 
     def __init__(self, identity_key: bytes, purpose: str = "pages") -> None:
-        """``purpose``: at most 13 ASCII letters. What was signed for one is worth nothing for another."""
+        """Derive the key of a purpose.
+
+        Args:
+            identity_key: Identity key of the store.
+            purpose: At most 13 ASCII letters. A text that is signed for one purpose is invalid for another.
+        """
         self._key = hashlib.blake2b(identity_key, person=f"qe {purpose}".encode(), digest_size=32).digest()
 
-    def seal(self, text: str, until_ms: int) -> str:
-        """A value for a cookie, good until then."""
-        payload = f"{until_ms}.{text}"
+    def sign(self, text: str, expires_at_ms: int) -> str:
+        """Return a cookie value with the text, its expiry time and a signature."""
+        payload = f"{expires_at_ms}.{text}"
         return f"{payload}.{self._mac(payload)}"
 
     def read(self, value: str, now_ms: int) -> str:
-        """The text of a value that :meth:`seal` made and that is still good; otherwise ``""``."""
+        """Return the text of a value that :meth:`sign` made; ``""`` if it is forged or expired."""
         payload, _, mac = value.rpartition(".")
-        until, _, text = payload.partition(".")
-        if len(value) > _TEXT_MAX or not value.isascii() or not hmac.compare_digest(mac, self._mac(payload)):
+        expires_at, _, text = payload.partition(".")
+        if len(value) > _VALUE_LENGTH_MAX or not value.isascii() or not hmac.compare_digest(mac, self._mac(payload)):
             return ""
-        return text if until.isdigit() and int(until) > now_ms else ""
+        return text if expires_at.isdigit() and int(expires_at) > now_ms else ""
 
-    def mark(self, text: str) -> str:
-        """What only this site can make of a text; it tells nothing about it."""
+    def fingerprint(self, text: str) -> str:
+        """Return a keyed hash of a text. It reveals nothing about the text."""
         return self._mac(f"mark.{text}")
 
     def _mac(self, payload: str) -> str:

@@ -1,44 +1,84 @@
-"""The waiting room on the citizens' pages, as a browser without JavaScript goes through it."""
+"""The waiting room in a browser without JavaScript."""
 
 from __future__ import annotations
 
 import html
+from collections.abc import AsyncIterator
+
+import pytest
 
 from quota_engine import RoomSettings
 from quota_engine.service.config.admission_settings import WaitingRoomsConfig
 from quota_engine.waiting_room.releases import WaitingRoomSchedule
-from tests.service.pages.citizen.test_booking import DECLARED, SLOT, TEXTS, Browser, title
-from tests.support.in_process_service import DAY, NIK, OTHER, running
+from tests.support.form_browser import DECLARED, SLOT, CitizenBrowser, heading
+from tests.support.in_process_service import DAY, NIK, OTHER, Client, running
+from tests.support.page_texts import citizen_text
 
 HOUR_MS = 3_600_000
 ROOMS = WaitingRoomsConfig(WaitingRoomSchedule(("surabaya",)), RoomSettings(turn_ms=60_000))
 
 
-async def test_from_the_waiting_room_to_the_queue_number() -> None:
-    """Join, wait by reloading, be called, choose with one's own NIK; from another browser it is the same place."""
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    """A service whose waiting room opens in an hour."""
     async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
-        browser, other = Browser(client), Browser(client)
-        async with browser.http, other.http:
-            await browser.get("/")
-            assert 'value="yes"' not in browser.page
-            wrong = await browser.send("/room/join", {"nik": "123"})
-            assert wrong.status_code == 422
-            joined = await browser.send("/room/join", {"nik": NIK})
-            assert title(joined.text) == TEXTS["room_head_NOT_OPEN"]["id"]
-            assert NIK not in joined.text + str(joined.url) + str(dict(browser.http.cookies))
-            assert (await browser.get("/")).url.path == "/room"
-            client.clock.advance_ms(HOUR_MS)
-            await client.service.engine.room(client.service.current_room("surabaya") or "").view()
-            turn = await browser.get("/room")
-            assert title(turn.text) == TEXTS["room_turn"]["id"]
-            refused = await browser.send("/reserve", {"nik": OTHER, "slot": SLOT})
-            assert refused.status_code == 422
-            assert TEXTS["nik_other"]["id"] in html.unescape(refused.text)
-            held = await browser.send("/reserve", {"nik": NIK, "slot": SLOT})
-            assert title(held.text) == TEXTS["held_title"]["id"]
-            await other.get(f"/?office=surabaya&service=new&day={DAY}")
-            found = await other.send("/room/join", {"nik": NIK})
-            assert (found.url.path, title(found.text)) == ("/place", TEXTS["held_title"]["id"])
-            done = await other.send("/place/confirm", DECLARED)
-            assert "<strong>1</strong>" in done.text
-            assert title((await browser.get("/place")).text) == TEXTS["done_title"]["id"]
+        yield client
+
+
+async def _open_room(client: Client) -> None:
+    client.clock.advance_ms(HOUR_MS)
+    await client.service.engine.room(client.service.current_room("surabaya") or "").view()
+
+
+async def test_a_called_visitor_gets_one_place_in_every_browser(client: Client) -> None:
+    browser, other = CitizenBrowser(client), CitizenBrowser(client)
+    async with browser.http, other.http:
+        await browser.get("/")
+        assert 'value="yes"' not in browser.page
+        assert (await browser.submit("/room/join", {"nik": "123"})).status_code == 422
+        joined = await browser.submit("/room/join", {"nik": NIK})
+        assert heading(joined.text) == citizen_text("room_heading_NOT_OPEN")
+        assert NIK not in joined.text + str(joined.url) + str(dict(browser.http.cookies))
+        assert (await browser.get("/")).url.path == "/room"
+        await _open_room(client)
+        assert heading((await browser.get("/room")).text) == citizen_text("turn_heading")
+        refused = await browser.submit("/reserve", {"nik": OTHER, "slot": SLOT})
+        assert refused.status_code == 422
+        assert citizen_text("error_nik_other") in html.unescape(refused.text)
+        held = await browser.submit("/reserve", {"nik": NIK, "slot": SLOT})
+        assert heading(held.text) == citizen_text("held_heading")
+        await other.get(f"/?office=surabaya&service=new&day={DAY}")
+        found = await other.submit("/room/join", {"nik": NIK})
+        assert (found.url.path, heading(found.text)) == ("/reservation", citizen_text("held_heading"))
+        confirmed = await other.submit("/reservation/confirm", DECLARED)
+        assert "<strong>1</strong>" in confirmed.text
+        assert heading((await browser.get("/reservation")).text) == citizen_text("confirmed_heading")
+
+
+async def test_a_turn_leads_a_second_form_to_the_existing_place(client: Client) -> None:
+    """The second browser asks for another day with the same turn."""
+    browser, other = CitizenBrowser(client), CitizenBrowser(client)
+    async with browser.http, other.http:
+        for one in (browser, other):
+            await one.get("/")
+            await one.submit("/room/join", {"nik": NIK})
+        await _open_room(client)
+        for one in (browser, other):
+            await one.get("/room")
+        await browser.submit("/reserve", {"nik": NIK, "slot": SLOT})
+        second = await other.submit("/reserve", {"nik": NIK, "slot": "2026-12-08|afternoon"})
+        assert (second.url.path, heading(second.text)) == ("/reservation", citizen_text("held_heading"))
+        assert "Senin, 7 Desember 2026" in second.text
+
+
+async def test_a_visitor_who_gave_the_place_up_is_not_led_back_to_it(client: Client) -> None:
+    browser, other = CitizenBrowser(client), CitizenBrowser(client)
+    async with browser.http, other.http:
+        await browser.get("/")
+        await browser.submit("/room/join", {"nik": NIK})
+        await _open_room(client)
+        await browser.get("/room")
+        await browser.submit("/reserve", {"nik": NIK, "slot": SLOT})
+        await browser.submit("/reservation/release")
+        await other.get("/?office=surabaya&service=new")
+        assert (await other.submit("/room/join", {"nik": NIK})).url.path == "/room"

@@ -1,4 +1,4 @@
-"""The pages for citizens at ``/``.
+"""Pages for citizens: choose a day, wait, register, and manage the registration.
 
-May import the service's context and http package.
+May import the parent package, the service's context and its ``http`` package; never the operators' pages.
 """

@@ -1,8 +1,8 @@
-"""What all citizens' pages share: who looks (by what their cookies say), in which language, at which office."""
+"""Shared parts of the citizens' pages: cookies, the waiting room of an office, and error pages."""
 
 from __future__ import annotations
 
-__all__ = ["AWAY", "NO_STORE", "VISIT_MS", "Asked", "Seat", "Site", "is_nik"]
+__all__ = ["NO_STORE_HEADERS", "STORE_UNAVAILABLE", "CitizenPages", "RoomSession", "is_nik"]
 
 import contextlib
 import dataclasses
@@ -10,55 +10,40 @@ import datetime
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from quota_engine.catalog import ResolvedOffice
+from quota_engine.catalog import ResolvedOffice, next_release
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError, UnknownName
 from quota_engine.domain.model import Reservation
 from quota_engine.engine.waiting_rooms import AsyncWaitingRoom
 from quota_engine.service.http.load_shedding import over_limit
 from quota_engine.service.http.sse import StreamEvent
-from quota_engine.service.pages.dashboard_cache import Board
-from quota_engine.service.pages.i18n import LANGUAGES, Words, language_of
-from quota_engine.service.pages.rendering import Pages
-from quota_engine.service.pages.signed_cookies import Visits
+from quota_engine.service.pages.citizen.selection import BookingSelection, read_selection
+from quota_engine.service.pages.dashboard_cache import DashboardCache
+from quota_engine.service.pages.i18n import CITIZEN_TEXTS, Translator
+from quota_engine.service.pages.rendering import PageRenderer
+from quota_engine.service.pages.signed_cookies import CookieSigner
 from quota_engine.waiting_room.machine import RoomView
 
 if TYPE_CHECKING:
     from quota_engine.service.context import ServiceContext
 
-AWAY: Final = StreamEvent("away", b"{}")
-"""What a page that listens is sent while the store does not answer."""
-NO_STORE: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-VISIT_MS: Final = 120 * 86_400_000
-_PLACE: Final = "place"
-_SEAT: Final = "ticket"
-_LANGUAGE: Final = "lang"
+STORE_UNAVAILABLE: Final = StreamEvent("unavailable", b"{}")
+"""Event of a stream while the store does not answer."""
+NO_STORE_HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+_RESERVATION_COOKIE: Final = "reservation"
+_RESERVATION_COOKIE_MS: Final = 120 * 86_400_000
+_TICKET_COOKIE: Final = "ticket"
 _RETRY_S: Final = 10
 is_nik = re.compile(r"[0-9]{16}").fullmatch
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Asked:
-    """What somebody asks for, as far as the catalog knows it."""
-
-    office: ResolvedOffice
-    service: str
-    group: str
-
-    @property
-    def query(self) -> str:
-        """The address of the choice."""
-        return f"/?office={self.office.id}&service={self.service}&group={self.group}"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Seat:
-    """Somebody's ticket in a waiting room, and what they came for. Nothing in it tells who they are."""
+class RoomSession:
+    """A visitor's ticket of a waiting room, and the selection of the booking. Contains no identity."""
 
     room: str
     service: str
@@ -69,140 +54,148 @@ class Seat:
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class Site:
-    """The service, as pages see it."""
+class CitizenPages:
+    """The service for handlers of the citizens' pages."""
 
-    def __init__(self, service: ServiceContext, pages: Pages, board: Board) -> None:
+    def __init__(self, service: ServiceContext, renderer: PageRenderer, cache: DashboardCache) -> None:
         self.service = service
-        self.board = board
-        self._pages = pages
-        self._visits = Visits(bytes(service.config.identity_key))
+        self.cache = cache
+        self._renderer = renderer
+        self._signer = CookieSigner(bytes(service.config.identity_key))
 
-    # --- Answers ---
+    # --- Responses ---
 
-    def page(self, request: Request, template: str, words: Words, status: int = 200, /, **values: Any) -> Response:
-        """A page. Its links for another language lead to where it is, and the language chosen is remembered."""
-        here = values.pop("here", "")
-        if not here:
-            query = [(name, value) for name, value in request.query_params.items() if name != _LANGUAGE]
-            here = f"{request.url.path}?{urlencode(query)}{'&' if query else ''}"
-        response = self._pages.page(template, words, status, here=here, **values)
-        chosen = request.query_params.get(_LANGUAGE, "")
-        if chosen in LANGUAGES and chosen != request.cookies.get(_LANGUAGE):
-            response.set_cookie(_LANGUAGE, chosen, max_age=VISIT_MS // 1000, samesite="lax")
-        return response
+    def translator(self, request: Request) -> Translator:
+        """Return the texts in the language of the request."""
+        return self._renderer.translator(request, CITIZEN_TEXTS)
 
-    def guarded(self, handler: Handler, *, gives_way: bool = True) -> Handler:
-        """A handler that says so if the store is away, or too many are being answered, with a page that tries again by
-        itself. Whoever goes on with a place does not give way.
+    def render(
+        self, request: Request, template: str, translator: Translator, status: int = 200, /, **values: Any
+    ) -> Response:
+        """Render a template of ``templates/citizen``; see :meth:`PageRenderer.render`."""
+        return self._renderer.render(request, f"citizen/{template}", translator, status, **values)
+
+    def guarded(self, handler: Handler, *, is_sheddable: bool = True) -> Handler:
+        """Return a handler that renders a retrying page if the store is unavailable or the service is overloaded.
+
+        Args:
+            handler: Handler of the route.
+            is_sheddable: False for pages of a reservation, which are answered above the concurrency limit too.
         """
 
         async def handle(request: Request) -> Response:
-            if gives_way and over_limit(request.scope):
-                return self._away(request)
+            if is_sheddable and over_limit(request.scope):
+                return self._unavailable(request)
             try:
                 return await handler(request)
             except InvalidRequest:
-                return RedirectResponse("/", 303)  # nobody was given a link or a form for this
+                return RedirectResponse("/", 303)  # no link and no form of these pages leads here
             except QuotaEngineError:
-                return self._away(request)
+                return self._unavailable(request)
 
         return handle
 
-    def _away(self, request: Request) -> Response:
-        again = f"{request.url.path}?{request.url.query}" if request.method == "GET" else "/"
-        response = self.page(request, "away.html", self.words(request), 503, again=again, here="/?")
+    def _unavailable(self, request: Request) -> Response:
+        retry_url = f"{request.url.path}?{request.url.query}" if request.method == "GET" else "/"
+        translator = self.translator(request)
+        response = self.render(request, "unavailable.html", translator, 503, retry_url=retry_url, here="/?")
         response.headers["retry-after"] = str(_RETRY_S)
         return response
 
-    async def missing(self, request: Request, error: Exception) -> Response:
-        """The page for an address that there is not, or that takes forms only."""
+    async def not_found(self, request: Request, error: Exception) -> Response:
+        """Render the 404 or 405 page."""
         status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (404, None)
-        response = self.page(request, "missing.html", self.words(request), status, here="/?")
-        response.headers.update(headers or {})  # which methods it takes
+        response = self.render(request, "not_found.html", self.translator(request), status, here="/?")
+        response.headers.update(headers or {})  # a 405 lists the methods that it allows
         return response
 
-    # --- What is asked for ---
+    # --- The office ---
 
-    def words(self, request: Request) -> Words:
-        """The language of whoever asks."""
-        chosen = request.query_params.get(_LANGUAGE) or request.cookies.get(_LANGUAGE, "")
-        return Words(language_of(chosen, request.headers.get("accept-language", "")))
+    def selection(self, fields: Mapping[str, str]) -> BookingSelection:
+        """Return the selection of a query or a form."""
+        return read_selection(self.service.catalog, fields)
 
-    def asked(self, fields: Mapping[str, str]) -> Asked:
-        """The office, service and group of these fields; what the catalog does not know is the first that it does."""
-        catalog = self.service.catalog
-        office = catalog.offices.get(fields.get("office", "")) or next(iter(catalog.offices.values()))
-        service = fields.get("service", "")
-        group = fields.get("group", "")
-        return Asked(
-            office,
-            service if service in office.services else next(iter(office.services)),
-            group if group in catalog.groups else "",
-        )
-
-    def moment(self, at_ms: int, office: ResolvedOffice) -> datetime.datetime:
-        """A moment at an office."""
+    def local_time(self, at_ms: int, office: ResolvedOffice) -> datetime.datetime:
+        """Convert milliseconds since 1970 (UTC) to the time zone of an office."""
         return datetime.datetime.fromtimestamp(at_ms / 1000, tz=office.zone)
 
-    # --- A place ---
+    def next_release_texts(self, translator: Translator, office: ResolvedOffice) -> dict[str, str]:
+        """Return the time and the days of the office's next release, empty if there is none."""
+        release = next_release(self.service.catalog, office.id, self.service.now_ms())
+        if release is None:
+            return {"release": "", "release_days": ""}
+        opens_at_ms, days = release
+        return {
+            "release": translator.moment(self.local_time(opens_at_ms, office)),
+            "release_days": translator.dates(days),
+        }
 
-    def remember(self, request: Request, response: Response, reference: str) -> None:
-        """Let this browser find its place again. Whoever has a place has no ticket any more."""
-        self._seal(request, response, _PLACE, reference, self.service.now_ms() + VISIT_MS)
-        response.delete_cookie(_SEAT)
+    # --- The reservation of a browser ---
+
+    def remember_reservation(self, request: Request, response: Response, reference: str) -> None:
+        """Set the cookie that leads this browser back to its reservation, and delete its ticket."""
+        expires_at_ms = self.service.now_ms() + _RESERVATION_COOKIE_MS
+        self._set_signed_cookie(request, response, _RESERVATION_COOKIE, reference, expires_at_ms)
+        response.delete_cookie(_TICKET_COOKIE)
 
     def reference(self, request: Request) -> str:
-        """The place of this browser, or ``""``."""
-        return self._visits.read(request.cookies.get(_PLACE, ""), self.service.now_ms())
+        """Return the reference of this browser's reservation, or ``""``."""
+        return self._signer.read(request.cookies.get(_RESERVATION_COOKIE, ""), self.service.now_ms())
 
-    async def record(self, request: Request) -> Reservation | None:
-        """The same, as it stands now."""
+    async def reservation(self, request: Request) -> Reservation | None:
+        """Return this browser's reservation, or ``None``."""
         reference = self.reference(request)
         with contextlib.suppress(InvalidRequest):  # its office has left the catalog
             return await self.service.engine.lookup(reference) if reference else None
         return None
 
-    # --- A waiting room ---
+    # --- The waiting room ---
 
-    async def room_of(self, office: ResolvedOffice) -> tuple[str, RoomView] | None:
-        """The waiting room of an office's next or running release, if it has one that is not over."""
+    async def current_room(self, office: ResolvedOffice) -> tuple[str, RoomView] | None:
+        """Return the id and the view of the waiting room of an office's current or next release.
+
+        Returns:
+            ``None`` if the release has no waiting room, or its room has closed.
+        """
         room = self.service.current_room(office.id)
         if room is None:
             return None
         try:
-            view = await self.room(room).view()
+            view = await self.waiting_room(room).view()
         except UnknownName:
             return None
-        is_over = view.is_closed or self.service.now_ms() >= view.config.closes_at_ms
-        return None if is_over else (room, view)
+        is_closed = view.is_closed or self.service.now_ms() >= view.config.closes_at_ms
+        return None if is_closed else (room, view)
 
-    def room(self, room: str) -> AsyncWaitingRoom:
-        """A waiting room."""
+    def waiting_room(self, room: str) -> AsyncWaitingRoom:
+        """Return the engine's interface to a waiting room."""
         return self.service.engine.room(room)
 
-    def seat_taken(self, request: Request, response: Response, seat: Seat, until_ms: int) -> None:
-        """Let this browser find its ticket again."""
-        text = "|".join((seat.room, seat.service, seat.group, seat.ticket))
-        self._seal(request, response, _SEAT, text, until_ms)
+    def remember_room_session(
+        self, request: Request, response: Response, session: RoomSession, expires_at_ms: int
+    ) -> None:
+        """Set the cookie that leads this browser back to its ticket."""
+        text = "|".join((session.room, session.service, session.group, session.ticket))
+        self._set_signed_cookie(request, response, _TICKET_COOKIE, text, expires_at_ms)
 
-    def seat(self, request: Request) -> Seat | None:
-        """The ticket of this browser."""
-        parts = self._visits.read(request.cookies.get(_SEAT, ""), self.service.now_ms()).split("|")
-        return Seat(*parts) if len(parts) == 4 else None
+    def room_session(self, request: Request) -> RoomSession | None:
+        """Return this browser's ticket, or ``None``."""
+        parts = self._signer.read(request.cookies.get(_TICKET_COOKIE, ""), self.service.now_ms()).split("|")
+        return RoomSession(*parts) if len(parts) == 4 else None
 
-    def leave(self, to: str) -> Response:
-        """Go somewhere else, without the ticket."""
-        response = RedirectResponse(to, 303)
-        response.delete_cookie(_SEAT)
+    def redirect_without_ticket(self, url: str) -> Response:
+        """Redirect, and delete this browser's ticket."""
+        response = RedirectResponse(url, 303)
+        response.delete_cookie(_TICKET_COOKIE)
         return response
 
-    def _seal(self, request: Request, response: Response, name: str, text: str, until_ms: int) -> None:
-        now_ms = self.service.now_ms()
+    def _set_signed_cookie(
+        self, request: Request, response: Response, name: str, text: str, expires_at_ms: int
+    ) -> None:
         response.set_cookie(
             name,
-            self._visits.seal(text, until_ms),
-            max_age=max(0, until_ms - now_ms) // 1000,
+            self._signer.sign(text, expires_at_ms),
+            max_age=max(0, expires_at_ms - self.service.now_ms()) // 1000,
             httponly=True,
             samesite="lax",
             secure=request.url.scheme == "https",

@@ -1,8 +1,8 @@
-"""The pages of somebody's own place: its form and clock, its place on the wait list, its number, or its end."""
+"""A visitor's own reservation: its form, its wait-list position, its queue number, or its end."""
 
 from __future__ import annotations
 
-__all__ = ["Places"]
+__all__ = ["ReservationPages"]
 
 import datetime
 from typing import Any, Final
@@ -13,188 +13,191 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from quota_engine.catalog import next_release
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, WaitListPosition
 from quota_engine.service.http.problems import Problem
 from quota_engine.service.http.sse import StreamEvent
-from quota_engine.service.pages.citizen.base import AWAY, NO_STORE, Asked, Site
-from quota_engine.service.pages.citizen.status_texts import told_waiting
-from quota_engine.service.pages.forms import form_of
-from quota_engine.service.pages.i18n import Words
+from quota_engine.service.pages.citizen.base import NO_STORE_HEADERS, STORE_UNAVAILABLE, CitizenPages
+from quota_engine.service.pages.citizen.selection import BookingSelection
+from quota_engine.service.pages.citizen.status_texts import wait_list_texts
+from quota_engine.service.pages.forms import read_form
+from quota_engine.service.pages.i18n import Translator
 
-_KINDS: Final = {State.HELD: "held", State.WAITING: "waiting", State.CONFIRMED: "done"}
-"""The pages of places that are not over."""
-_LOOK_EVERY_MS: Final = 1_000
-_LOOK_ANYWAY_MS: Final = 15_000
+_PAGES_BY_STATE: Final = {State.HELD: "held", State.WAITING: "waiting", State.CONFIRMED: "confirmed"}
+"""Pages of reservations that have not ended, named like their templates."""
+_STREAM_EVERY_MS: Final = 1_000
+_STREAM_ANYWAY_MS: Final = 15_000
 
 
-class Places:
-    """The handlers."""
+class ReservationPages:
+    """Handlers of the pages of one reservation. They are answered above the concurrency limit too."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, pages: CitizenPages) -> None:
+        self._pages = pages
 
     def routes(self) -> list[Route]:
-        """The addresses of the pages."""
-        guarded = self._site.guarded
+        """Return the routes of the handlers."""
+        handlers = (
+            ("", self.reservation, "GET"),
+            ("/state", self.state, "GET"),
+            ("/stream", self.stream, "GET"),
+            ("/confirm", self.confirm, "POST"),
+            ("/release", self.release, "POST"),
+            ("/cancel", self.cancel, "POST"),
+        )
+        guarded = self._pages.guarded
         return [
-            Route("/place", guarded(self.place, gives_way=False)),
-            Route("/place/state", guarded(self.state, gives_way=False)),
-            Route("/place/stream", guarded(self.stream, gives_way=False)),
-            Route("/place/confirm", guarded(self.confirm, gives_way=False), methods=["POST"]),
-            Route("/place/release", guarded(self.release, gives_way=False), methods=["POST"]),
-            Route("/place/cancel", guarded(self.cancel, gives_way=False), methods=["POST"]),
+            Route(f"/reservation{path}", guarded(handler, is_sheddable=False), methods=[method])
+            for path, handler, method in handlers
         ]
 
-    async def kind(self, record: Reservation) -> str:
-        """``held``, ``waiting`` or ``done``; ``ended`` when it is over, as also a wait is when its day is."""
-        return (await self._stands(record))[0]
+    async def status(self, reservation: Reservation) -> str:
+        """Return ``held``, ``waiting``, ``confirmed`` or ``ended``. A wait ends with its day."""
+        return (await self._status(reservation))[0]
 
-    async def _stands(self, record: Reservation) -> tuple[str, WaitListPosition | None]:
-        kind, place = _KINDS.get(record.state, "ended"), None
-        if kind == "waiting":
-            place = await self._site.service.engine.wait_list_position(record.reference)
-            if place is None:
-                kind = "ended"
-        return kind, place
+    async def _status(self, reservation: Reservation) -> tuple[str, WaitListPosition | None]:
+        status, position = _PAGES_BY_STATE.get(reservation.state, "ended"), None
+        if status == "waiting":
+            position = await self._pages.service.engine.wait_list_position(reservation.reference)
+            if position is None:
+                status = "ended"
+        return status, position
 
-    # --- Looking ---
+    # --- Read ---
 
-    async def place(self, request: Request) -> Response:
-        """The place that this browser has."""
-        site = self._site
-        words = site.words(request)
-        record = await site.record(request)
-        if record is None:
+    async def reservation(self, request: Request) -> Response:
+        """Render the reservation of this browser."""
+        pages = self._pages
+        translator = pages.translator(request)
+        reservation = await pages.reservation(request)
+        if reservation is None:
             return RedirectResponse("/", 303)
-        kind, place = await self._stands(record)
-        office = site.service.get_office(record.office)
-        asked = Asked(office, record.choice.service, record.choice.group)
-        session = office.sessions.get(record.choice.session)
-        now_ms = site.service.now_ms()
-        mistake = request.query_params.get("mistake") == "declare" and kind == "held"
-        release = next_release(site.service.catalog, office.id, now_ms)
-        return site.page(
+        status, position = await self._status(reservation)
+        office = pages.service.get_office(reservation.office)
+        session = office.sessions.get(reservation.choice.session)
+        now_ms = pages.service.now_ms()
+        has_error = request.query_params.get("error") == "declaration" and status == "held"
+        is_confirmed = status == "confirmed"
+        return pages.render(
             request,
-            f"{kind}.html",
-            words,
-            422 if mistake else 200,
-            here="/place?",
-            asked=asked,
-            record=record,
-            phase=_phase(record, kind),
-            told=told_waiting(words, place) if place else {},
-            offer=words.duration(office.rules.offer_ttl_ms),
-            end=_end(record),
-            numbers=", ".join(str(number) for number in record.queue_numbers),
-            day=words.date(datetime.date.fromordinal(record.day)),
-            session=session.display_name(words.language) if session else "",
-            hours=words.hours(session.start, session.end) if session else "",
-            until=words.time(site.moment(record.deadline_at_ms, office)),
-            clock=words.left(record.deadline_at_ms - now_ms),
+            f"{status}.html",
+            translator,
+            422 if has_error else 200,
+            here="/reservation?",
+            selection=BookingSelection(office, reservation.choice.service, reservation.choice.group),
+            reservation=reservation,
+            phase=_phase(reservation, status),
+            texts=wait_list_texts(translator, position) if position else {},
+            offer=translator.duration(office.rules.offer_ttl_ms),
+            end_text=_end_text(reservation),
+            queue_numbers=", ".join(str(number) for number in reservation.queue_numbers),
+            day=translator.date(datetime.date.fromordinal(reservation.day)),
+            session=session.display_name(translator.language) if session else "",
+            time_range=translator.time_range(session.start, session.end) if session else "",
+            until=translator.time(pages.local_time(reservation.deadline_at_ms, office)),
+            countdown=translator.countdown(reservation.deadline_at_ms - now_ms),
             now_ms=now_ms,
-            release=release and words.moment(site.moment(release[0], office)),
-            release_days=release and words.dates(release[1]),
-            mistakes=[("declare", words("declare_missing"))] if mistake else [],
-            qr=segno.make(record.reference, error="m").svg_inline(scale=5, border=4) if kind == "done" else "",
+            errors=[("declaration", translator("error_not_declared"))] if has_error else [],
+            qr_code=segno.make(reservation.reference, error="m").svg_inline(scale=5, border=4) if is_confirmed else "",
+            **pages.next_release_texts(translator, office),
         )
 
     async def state(self, request: Request) -> Response:
-        """How it stands, for a page that keeps itself up to date by polls."""
-        record = await self._site.record(request)
-        state = await self._state(self._site.words(request), record)
-        content = msgspec.json.encode({**state, "now_ms": self._site.service.now_ms()})
-        return Response(content, headers=NO_STORE, media_type="application/json")
+        """Return the state of the reservation as JSON, for a page that polls."""
+        reservation = await self._pages.reservation(request)
+        state = await self._state(self._pages.translator(request), reservation)
+        content = msgspec.json.encode({**state, "now_ms": self._pages.service.now_ms()})
+        return Response(content, headers=NO_STORE_HEADERS, media_type="application/json")
 
     async def stream(self, request: Request) -> Any:
-        """The same as server-sent events, for whoever is on the wait list."""
-        site = self._site
-        record = await site.record(request)
-        if record is None or await self.kind(record) != "waiting":
-            return Response(status_code=204)  # tells an event source to come no more
-        words, engine, now_ms = site.words(request), site.service.engine, site.service.now_ms
-        office, reference = record.office, record.reference
-        day = datetime.date.fromordinal(record.day)
+        """Return the state of a wait-list position as server-sent events."""
+        pages = self._pages
+        reservation = await pages.reservation(request)
+        if reservation is None or await self.status(reservation) != "waiting":
+            return Response(status_code=204)  # makes an EventSource stop reconnecting
+        translator, engine, now_ms = pages.translator(request), pages.service.engine, pages.service.now_ms
+        office, reference = reservation.office, reservation.reference
+        day = datetime.date.fromordinal(reservation.day)
 
-        async def look() -> tuple[list[DayView], int] | None:
+        async def read() -> tuple[list[DayView], int] | None:
             try:
-                # An overdue hold is none in these counters; and whoever is looked up on the list then moves it on.
-                # Two changes at once may leave the counters as they were: now and then all are told anyway.
-                return await engine.availability(office, day), now_ms() // _LOOK_ANYWAY_MS
+                # The counters leave overdue holds out, and each lookup of a position moves the wait list on. Two
+                # changes can cancel out in the counters, so the time makes every listener read again every 15 seconds.
+                return await engine.availability(office, day), now_ms() // _STREAM_ANYWAY_MS
             except QuotaEngineError:
                 return None
 
-        async def show(state: tuple[list[DayView], int] | None) -> StreamEvent:
-            if state is None:
-                return AWAY
+        async def event(counters: tuple[list[DayView], int] | None) -> StreamEvent:
+            if counters is None:
+                return STORE_UNAVAILABLE
             try:
-                found = await self._state(words, await engine.lookup(reference))
-                return StreamEvent("standing", msgspec.json.encode(found))
+                state = await self._state(translator, await engine.lookup(reference))
+                return StreamEvent("state", msgspec.json.encode(state))
             except QuotaEngineError:
-                return AWAY
+                return STORE_UNAVAILABLE
 
         try:
-            return await site.service.streams.open(
-                ("page of a wait list", office, record.day), look, show, interval_ms=_LOOK_EVERY_MS
+            return await pages.service.streams.open(
+                ("wait-list page", office, reservation.day), read, event, interval_ms=_STREAM_EVERY_MS
             )
         except Problem:
-            return Response(status_code=503, headers=NO_STORE)
+            return Response(status_code=503, headers=NO_STORE_HEADERS)
 
-    async def _state(self, words: Words, record: Reservation | None) -> dict[str, Any]:
-        if record is None:
+    async def _state(self, translator: Translator, reservation: Reservation | None) -> dict[str, Any]:
+        if reservation is None:
             return {"phase": "", "state": "", "texts": {}}
-        kind, place = await self._stands(record)
+        status, position = await self._status(reservation)
         return {
-            "phase": _phase(record, kind),
-            "state": record.state,
-            "deadline_at_ms": record.deadline_at_ms,
-            "texts": told_waiting(words, place) if place else {},
+            "phase": _phase(reservation, status),
+            "state": reservation.state,
+            "deadline_at_ms": reservation.deadline_at_ms,
+            "texts": wait_list_texts(translator, position) if position else {},
         }
 
-    # --- Doing ---
+    # --- Change ---
 
     async def confirm(self, request: Request) -> Response:
-        """The form is done: the hold becomes a place."""
-        return await self._step(request, "confirm")
+        """Confirm the hold."""
+        return await self._execute(request, "confirm")
 
     async def release(self, request: Request) -> Response:
-        """Give the hold, or the place on the wait list, up."""
-        return await self._step(request, "release")
+        """Give up the hold or the wait-list position."""
+        return await self._execute(request, "release")
 
     async def cancel(self, request: Request) -> Response:
-        """Give the place up."""
-        return await self._step(request, "cancel")
+        """Cancel the confirmed reservation."""
+        return await self._execute(request, "cancel")
 
-    async def _step(self, request: Request, method: str) -> Response:
-        site = self._site
-        form, reference = await form_of(request), site.reference(request)
+    async def _execute(self, request: Request, method: str) -> Response:
+        """Call a method of the engine for this browser's reservation, and redirect to the reservation."""
+        pages = self._pages
+        form, reference = await read_form(request), pages.reference(request)
         if form is None or not reference:
             return RedirectResponse("/", 303)
-        if method == "confirm" and dict(form).get("declare") != "yes":
-            return RedirectResponse("/place?mistake=declare", 303)
+        if method == "confirm" and dict(form).get("declaration") != "yes":
+            return RedirectResponse("/reservation?error=declaration", 303)
         try:
-            outcome = await getattr(site.service.engine, method)(reference)
+            outcome = await getattr(pages.service.engine, method)(reference)
         except InvalidRequest:
             return RedirectResponse("/", 303)
         except QuotaEngineError:
-            # Where it had got to nobody knows; the page of the place tells as soon as the store is back.
-            return RedirectResponse("/place", 303)
-        site.service.metrics.record_outcome(outcome.status)
-        return RedirectResponse("/place", 303)
+            # The outcome may be unknown. The reservation's page shows it as soon as the store answers.
+            return RedirectResponse("/reservation", 303)
+        pages.service.metrics.record_outcome(outcome.status)
+        return RedirectResponse("/reservation", 303)
 
 
-def _phase(record: Reservation, kind: str) -> str:
-    """What makes a page another one."""
-    return f"{kind} {record.version}"
+def _phase(reservation: Reservation, status: str) -> str:
+    """Return a text that changes when the page must be loaded again."""
+    return f"{status} {reservation.version}"
 
 
-def _end(record: Reservation) -> str:
-    """The name of the text for how it ended."""
-    if record.state is State.WAITING:
-        return "ended_unserved"
-    if record.state is State.RELEASED and not record.quotas:
-        return "ended_left"
-    return f"ended_{record.state}"
+def _end_text(reservation: Reservation) -> str:
+    """Return the key of the text that says how a reservation ended."""
+    if reservation.state is State.WAITING:
+        return "ended_without_offer"
+    if reservation.state is State.RELEASED and not reservation.quotas:
+        return "ended_left_wait_list"
+    return f"ended_{reservation.state}"

@@ -1,59 +1,66 @@
-"""What somebody in a waiting room or on a wait list is told: the same words for the page, its polls and its stream."""
+"""Texts of a ticket and of a wait-list position: the same for the page, its polls and its stream."""
 
 from __future__ import annotations
 
-__all__ = ["told", "told_waiting"]
+__all__ = ["ticket_texts", "wait_list_texts"]
+
+from typing import Final
 
 from quota_engine.domain.outcomes import WaitListPosition
-from quota_engine.service.pages.i18n import Words
+from quota_engine.service.pages.i18n import Translator
 from quota_engine.waiting_room.ticket_status import TicketPhase, TicketStatus
 
+_ANNOUNCED_EXACTLY_BELOW: Final = 10
 
-def told(words: Words, standing: TicketStatus) -> dict[str, str]:
-    """The texts of a page, by their places in it; ``progress`` is a whole number of per cent.
 
-    What a screen reader is told (``announce``) is rounder than what is seen, so that it is not told every second.
+def ticket_texts(translator: Translator, status: TicketStatus) -> dict[str, str]:
+    """Return the texts of a ticket by the name of their element.
+
+    ``progress`` is a whole number of per cent. ``announce`` is for screen readers. It rounds the people ahead to tens,
+    so that a reader is not interrupted every second.
     """
-    tickets = max(1, standing.tickets)  # the count may be half a second older than the ticket
-    texts = {"tickets": words.count("room_tickets", tickets), "title": words(f"room_title_{standing.phase}")}
-    if standing.phase is TicketPhase.CALLED:
-        texts["title"] = words("room_turn_title")
-    if standing.phase is not TicketPhase.WAITING:
+    people = max(1, status.tickets)  # the count can be half a second older than the ticket
+    texts = {"people": translator.count("room_people", people), "title": translator(f"room_title_{status.phase}")}
+    if status.phase is not TicketPhase.WAITING:
         return texts
-    ahead = standing.ahead
-    texts["position"] = words.number(standing.position + 1)
-    texts["ahead"] = words.count("room_ahead", ahead) if ahead else words("room_next")
-    texts["wait"] = _wait(words, standing)
-    texts["left"] = words.count("room_left", standing.places_left) if standing.places_left > 0 else ""
-    texts["chance"] = words(f"room_chance_{standing.chance}")
-    texts["progress"] = str(100 * (standing.position - ahead) // max(1, standing.position))
-    texts["title"] = words("room_title_ahead", count=words.number(ahead))
-    rounded = standing.ahead if ahead < 10 else -(-ahead // 10) * 10
-    told_ahead = words.count("room_ahead", rounded) if rounded else words("room_next")
-    texts["announce"] = f"{told_ahead} {texts['chance']}"
+    ahead = status.ahead
+    texts["position"] = translator.number(status.position + 1)
+    texts["ahead"] = _ahead(translator, ahead)
+    texts["wait_time"] = _wait_time(translator, status)
+    texts["places_left"] = translator.count("places_left", status.places_left) if status.places_left > 0 else ""
+    texts["chance"] = translator(f"chance_{status.chance}")
+    texts["progress"] = str(100 * (status.position - ahead) // max(1, status.position))
+    texts["title"] = translator("room_title_ahead", count=translator.number(ahead))
+    rounded = ahead if ahead < _ANNOUNCED_EXACTLY_BELOW else -(-ahead // 10) * 10
+    texts["announce"] = f"{_ahead(translator, rounded)} {texts['chance']}"
     return texts
 
 
-def told_waiting(words: Words, place: WaitListPosition) -> dict[str, str]:
-    """The same for a place on the wait list of a day."""
-    ahead = words.count("waiting_ahead", place.ahead) if place.ahead else words("room_next")
+def wait_list_texts(translator: Translator, position: WaitListPosition) -> dict[str, str]:
+    """Return the texts of a wait-list position by the name of their element."""
+    number = translator.number(position.ahead + 1)
+    ahead = translator.count("wait_list_ahead", position.ahead) if position.ahead else translator("next_in_line")
     return {
-        "position": words.number(place.ahead + 1),
+        "position": number,
         "ahead": ahead,
-        "waiting": words.count("wait_list_waiting", place.waiting),
-        "title": words("waiting_title_position", position=words.number(place.ahead + 1)),
+        "length": translator.count("wait_list_length", position.waiting),
+        "title": translator("wait_list_title", position=number),
         "announce": ahead,
     }
 
 
-def _wait(words: Words, standing: TicketStatus) -> str:
-    """The time at the present pace, and the soonest that is possible: one alone would be taken for a promise."""
-    if standing.wait_ms_min < 0:
-        return words("room_wait_unknown")
-    soonest = words.duration(standing.wait_ms_min)
-    if standing.wait_ms < 0:
-        return words("room_wait_min", soonest=soonest)
-    expected = words.duration(standing.wait_ms)
+def _ahead(translator: Translator, ahead: int) -> str:
+    return translator.count("room_ahead", ahead) if ahead else translator("next_in_line")
+
+
+def _wait_time(translator: Translator, status: TicketStatus) -> str:
+    """Return the expected and the shortest wait. One of them alone would read like a promise."""
+    if status.wait_ms_min < 0:
+        return translator("wait_time_unknown")
+    soonest = translator.duration(status.wait_ms_min)
+    if status.wait_ms < 0:
+        return translator("wait_time_min", soonest=soonest)
+    expected = translator.duration(status.wait_ms)
     if expected == soonest:
-        return words("room_wait", expected=expected)
-    return words("room_wait_both", expected=expected, soonest=soonest)
+        return translator("wait_time_expected", expected=expected)
+    return translator("wait_time_expected_and_min", expected=expected, soonest=soonest)

@@ -1,15 +1,11 @@
-"""The waiting room's pages: take a ticket, see how it stands. Whoever is called chooses a place."""
+"""The waiting room: join it, follow the ticket, and choose a place when it is called."""
 
 from __future__ import annotations
 
-__all__ = ["WaitingRooms", "turn_key"]
+__all__ = ["WaitingRoomPages", "reservation_id"]
 
-import asyncio
 import base64
-import datetime
 import hashlib
-import itertools
-from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -18,195 +14,171 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError, UnknownName
-from quota_engine.domain.lifecycle import State
+from quota_engine.domain.lifecycle import ACTIVE, State
 from quota_engine.service.http.problems import Problem
 from quota_engine.service.http.sse import StreamEvent
-from quota_engine.service.pages.citizen.base import AWAY, NO_STORE, Asked, Seat, Site, is_nik
-from quota_engine.service.pages.citizen.status_texts import told
-from quota_engine.service.pages.forms import form_of
-from quota_engine.service.pages.i18n import Words
-from quota_engine.waiting_room.machine import RoomConfig, RoomStatus, RoomView
+from quota_engine.service.pages.citizen.base import (
+    NO_STORE_HEADERS,
+    STORE_UNAVAILABLE,
+    CitizenPages,
+    RoomSession,
+    is_nik,
+)
+from quota_engine.service.pages.citizen.day_choice import DayChoice
+from quota_engine.service.pages.citizen.selection import BookingSelection
+from quota_engine.service.pages.citizen.status_texts import ticket_texts
+from quota_engine.service.pages.forms import read_form
+from quota_engine.service.pages.i18n import Translator
+from quota_engine.waiting_room.machine import RoomStatus, RoomView
 from quota_engine.waiting_room.ticket_status import TicketPhase, TicketStatus
 
-_LOOK_EVERY_MS: Final = 1_000
-_PAUSE_S_MAX: Final = 60
-_KEPT_MS: Final = 86_400_000
-"""So long after its end whoever reopens the page is told that the room has ended, and how it goes on."""
-_RETURNING: Final = (TicketPhase.CALLED, TicketPhase.TURN_MISSED)
-_CLOSING_MS: Final = 30_000
-_LOOKED_AT_MAX: Final = 100
-
-Choice = Callable[..., Awaitable[dict[str, Any]]]
-"""What the page with the days of an office needs; see ``citizens``."""
+_STREAM_EVERY_MS: Final = 1_000
+_RELOAD_S: Final = 10
+_RELOAD_S_MAX: Final = 60
+_KEPT_AFTER_CLOSING_MS: Final = 86_400_000
+"""Time after the room closes in which its page still explains what comes next."""
+_CALLED_BEFORE: Final = (TicketPhase.CALLED, TicketPhase.TURN_MISSED)
 
 
-class WaitingRooms:
-    """The handlers."""
+class WaitingRoomPages:
+    """Handlers of the waiting room's pages."""
 
-    def __init__(self, site: Site, choice: Choice) -> None:
-        self._site = site
+    def __init__(self, pages: CitizenPages, choice: DayChoice) -> None:
+        self._pages = pages
         self._choice = choice
 
     def routes(self) -> list[Route]:
-        """The addresses of the waiting room's pages."""
-        guarded = self._site.guarded
+        """Return the routes of the handlers."""
+        guarded = self._pages.guarded
         return [
-            Route("/room", guarded(self.room)),
+            Route("/room", guarded(self.ticket)),
             Route("/room/join", guarded(self.join), methods=["POST"]),
             Route("/room/state", guarded(self.state)),
             Route("/room/stream", guarded(self.stream)),
         ]
 
-    async def is_waiting(self, request: Request) -> bool:
-        """Whether this browser has a ticket that is good for something."""
-        found = await self._standing(request)
+    async def has_open_ticket(self, request: Request) -> bool:
+        """Return True if this browser has a ticket of a room that has not closed."""
+        found = await self._ticket_status(request)
         return found is not None and found[2].phase is not TicketPhase.ROOM_CLOSED
 
     async def join(self, request: Request) -> Response:
-        """Take a ticket, or find the one that this identity has; or the place, if it has come that far already."""
-        site = self._site
-        words = site.words(request)
-        fields = dict(await form_of(request) or ())
-        asked = site.asked(fields)
-        found = await site.room_of(asked.office)
-        if not fields or found is None:
-            return RedirectResponse(asked.query if fields else "/", 303)
-        room, view = found
+        """Give this browser the ticket of a NIK, and redirect to it.
+
+        A NIK that has a ticket gets the same one. If its turn already led to a reservation, redirect to that.
+        """
+        pages = self._pages
+        translator = pages.translator(request)
+        fields = dict(await read_form(request) or ())
+        selection = pages.selection(fields)
+        room = await pages.current_room(selection.office)
+        if not fields or room is None:
+            return RedirectResponse(selection.url if fields else "/", 303)
+        room_id, view = room
         nik = fields.get("nik", "").replace(" ", "")
+
+        async def form_again(error: str) -> Response:
+            if fields.get("rejoin") == "yes":
+                return await self.render_ticket(request, translator, 422, nik=nik, errors=[("nik", error)])
+            variables = await self._choice.variables(translator, selection, request, join_nik=nik, join_error=error)
+            return pages.render(request, "start.html", translator, 422, here=f"{selection.url}&", **variables)
+
         if not is_nik(nik):
-            return await self._mistaken(request, words, asked, fields, words("nik_wrong"))
-        behind = site.seat(request) if fields.get("behind") == "yes" else None
+            return await form_again(translator("error_nik_digits"))
+        missed = pages.room_session(request) if fields.get("rejoin") == "yes" else None
         try:
-            joined = await site.room(room).join(nik, replaces_ticket=behind.ticket if behind else None)
+            joined = await pages.waiting_room(room_id).join(nik, replaces_ticket=missed.ticket if missed else None)
         except InvalidRequest as error:
-            if error.where == "replaces_ticket":  # sent twice: there is a newer ticket already
+            if error.where == "replaces_ticket":  # the form was sent twice: the new ticket exists
                 return RedirectResponse("/room", 303)
-            return await self._mistaken(request, words, asked, fields, words("nik_other"))
+            return await form_again(translator("error_nik_other"))
+        if joined.status is RoomStatus.ROOM_CLOSED:
+            return RedirectResponse(selection.url, 303)
         if not joined.ok:
-            if joined.status is RoomStatus.ROOM_CLOSED:
-                return RedirectResponse(asked.query, 303)
-            when = words.moment(site.moment(joined.retry_at_ms, asked.office))
-            return await self._mistaken(request, words, asked, fields, words(f"join_{joined.status}", when=when))
-        terms = view.config
-        seat = Seat(room, asked.service, asked.group, joined.ticket)
-        if joined.replayed and (await site.room(room).status(joined.ticket)).phase in _RETURNING:
-            reference = await self.place_of(asked, terms, seat, nik)
+            when = translator.moment(pages.local_time(joined.retry_at_ms, selection.office))
+            return await form_again(translator(f"join_{joined.status}", when=when))
+        session = RoomSession(room_id, selection.service, selection.group, joined.ticket)
+        if joined.replayed and (await pages.waiting_room(room_id).status(joined.ticket)).phase in _CALLED_BEFORE:
+            reference = await self.reference_of_turn(selection, session)
             if reference:
-                response: Response = RedirectResponse("/place", 303)
-                site.remember(request, response, reference)
+                response: Response = RedirectResponse("/reservation", 303)
+                pages.remember_reservation(request, response, reference)
                 return response
         response = RedirectResponse("/room", 303)
-        site.seat_taken(request, response, seat, terms.closes_at_ms + terms.turn_ms + _KEPT_MS)
+        expires_at_ms = view.config.closes_at_ms + view.config.turn_ms + _KEPT_AFTER_CLOSING_MS
+        pages.remember_room_session(request, response, session, expires_at_ms)
         return response
 
-    async def place_of(self, asked: Asked, terms: RoomConfig, seat: Seat, nik: str) -> str:
-        """The place that somebody has taken with their ticket, from another browser perhaps: the reference, or ``""``.
+    async def reference_of_turn(self, selection: BookingSelection, session: RoomSession) -> str:
+        """Return the reference of the active reservation that a ticket led to, or ``""``.
 
-        A place is taken under the ticket's own key. Asked for once more under that key and without a pass, it is found,
-        whatever has become of it; and nothing else can come of it, as long as the room asks for passes. So nobody is
-        looked for when it is about to close.
+        The reservation may have been made in another browser. Its id follows from the ticket, so one lookup finds it.
+        The caller has checked that the ticket belongs to the applicant.
         """
-        engine, now_ms = self._site.service.engine, self._site.service.now_ms()
-        if now_ms >= terms.closes_at_ms - _CLOSING_MS:
-            return ""
-        _, views = await self._site.board.days(asked.office)
-        days = [view.day for view in views if terms.first_day <= view.day <= terms.last_day]
-        needs_session = bool(asked.office.sessions) and asked.office.services[asked.service].needs_session
-        sessions = list(asked.office.sessions) if needs_session else [""]
-        outcomes = await asyncio.gather(
-            *(
-                engine.reserve(
-                    asked.office.id,
-                    datetime.date.fromordinal(day),
-                    nik,
-                    service=asked.service,
-                    session=session,
-                    group=asked.group,
-                    idempotency_key=turn_key(seat),
-                )
-                for day, session in list(itertools.product(days, sessions))[:_LOOKED_AT_MAX]
-            )
-        )
-        for outcome in outcomes:
-            if outcome.ok and (outcome.resumed or outcome.replayed):
-                return outcome.reference
-        return ""
+        reference = f"{selection.office.id}~{reservation_id(session)}"
+        reservation = await self._pages.service.engine.lookup(reference)
+        return reference if reservation is not None and reservation.state in ACTIVE else ""
 
-    async def _mistaken(
-        self, request: Request, words: Words, asked: Asked, fields: Mapping[str, str], mistake: str
+    async def ticket(self, request: Request) -> Response:
+        """Render the ticket of this browser, or the choice of days if it is called."""
+        return await self.render_ticket(request, self._pages.translator(request))
+
+    async def render_ticket(
+        self, request: Request, translator: Translator, status: int = 200, **overrides: Any
     ) -> Response:
-        """The form again, with what is wrong."""
-        nik = fields.get("nik", "")
-        if fields.get("behind") == "yes":
-            return await self.turn(request, words, 422, nik=nik, mistakes=[("nik", mistake)])
-        page = await self._choice(words, asked, request, joining_nik=nik, joining_mistake=mistake)
-        return self._site.page(request, "choose.html", words, 422, here=f"{asked.query}&", **page)
-
-    async def room(self, request: Request) -> Response:
-        """How the ticket of this browser stands; the choice of days, if it is called."""
-        return await self.turn(request, self._site.words(request))
-
-    async def turn(self, request: Request, words: Words, status: int = 200, **more: Any) -> Response:
-        """The same, with what somebody filled in wrongly."""
-        site = self._site
-        found = await self._standing(request)
+        """Render the ticket page with some variables replaced, such as the fields of a form with errors."""
+        pages = self._pages
+        found = await self._ticket_status(request)
         if found is None:
-            return site.leave("/")
-        seat, view, standing = found
-        record = await site.record(request)
-        if record is not None and record.state in (State.HELD, State.WAITING):
-            return RedirectResponse("/place", 303)
-        terms = view.config
-        asked = site.asked({"office": terms.office, "service": seat.service, "group": seat.group})
-        now_ms = site.service.now_ms()
-        deadline_ms = standing.enter_until_ms if standing.phase is TicketPhase.CALLED else standing.opens_at_ms
-        values: dict[str, Any] = {
-            "asked": asked,
-            "standing": standing,
-            "told": told(words, standing),
+            return pages.redirect_without_ticket("/")
+        session, view, ticket = found
+        reservation = await pages.reservation(request)
+        if reservation is not None and reservation.state in (State.HELD, State.WAITING):
+            return RedirectResponse("/reservation", 303)
+        config = view.config
+        selection = pages.selection({"office": config.office, "service": session.service, "group": session.group})
+        now_ms = pages.service.now_ms()
+        deadline_at_ms = ticket.enter_until_ms if ticket.phase is TicketPhase.CALLED else ticket.opens_at_ms
+        deadline = pages.local_time(deadline_at_ms, selection.office)
+        variables: dict[str, Any] = {
+            "selection": selection,
+            "ticket_status": ticket,
+            "texts": ticket_texts(translator, ticket),
             "now_ms": now_ms,
-            "deadline_ms": deadline_ms,
-            "deadline": words.moment(site.moment(deadline_ms, asked.office)),
-            "until": words.time(site.moment(deadline_ms, asked.office)),
-            "room_days": words.dates(_days(terms)),
-            "pause_s": min(_PAUSE_S_MAX, max(2, (standing.opens_at_ms - now_ms) // 1000 + 1))
-            if standing.phase is TicketPhase.NOT_OPEN
-            else 10,
-            "commitment": terms.commitment,
+            "deadline_at_ms": deadline_at_ms,
+            "deadline": translator.moment(deadline),
+            "until": translator.time(deadline),
+            "reload_s": _reload_s(ticket, now_ms),
+            "commitment": config.commitment,
             "nik": "",
-            "mistakes": [],
+            "errors": [],
             "here": "/room?",
-            **more,
+            **overrides,
         }
-        if standing.phase is TicketPhase.CALLED:
-            values = {**await self._choice(words, asked, None, is_turn=True), **values}
-            return site.page(request, "turn.html", words, status, **values)
-        if standing.phase in (TicketPhase.TURN_MISSED, TicketPhase.ROOM_CLOSED):
-            values |= await self._last_words(words, asked)
-        return site.page(request, "room.html", words, status, **values)
-
-    async def _last_words(self, words: Words, asked: Asked) -> dict[str, Any]:
-        page = await self._choice(words, asked, None)
-        return {name: page[name] for name in ("release", "release_days", "has_wait_list", "free_days")}
+        if ticket.phase is TicketPhase.CALLED:
+            choice = await self._choice.variables(translator, selection, None, is_turn=True)
+            return pages.render(request, "turn.html", translator, status, **{**choice, **variables})
+        if ticket.phase in (TicketPhase.TURN_MISSED, TicketPhase.ROOM_CLOSED):
+            choice = await self._choice.variables(translator, selection, None)
+            variables |= {name: choice[name] for name in ("release", "release_days", "has_wait_list", "free_days")}
+        return pages.render(request, "room.html", translator, status, **variables)
 
     async def state(self, request: Request) -> Response:
-        """The same as JSON, for a page that keeps itself up to date by polls."""
-        found = await self._standing(request)
-        if found is None:
-            return Response(b'{"phase":"","texts":{}}', headers=NO_STORE, media_type="application/json")
-        _, _, standing = found
-        return Response(_state(self._site.words(request), standing), headers=NO_STORE, media_type="application/json")
+        """Return the ticket's phase and texts as JSON, for a page that polls."""
+        found = await self._ticket_status(request)
+        content = _state(self._pages.translator(request), found[2]) if found else b'{"phase":"","texts":{}}'
+        return Response(content, headers=NO_STORE_HEADERS, media_type="application/json")
 
     async def stream(self, request: Request) -> Any:
-        """The same as server-sent events."""
-        found = await self._standing(request)
+        """Return the ticket's phase and texts as server-sent events."""
+        found = await self._ticket_status(request)
         if found is None:
-            return Response(status_code=204)  # tells an event source to come no more
-        seat, _, _ = found
-        words = self._site.words(request)
-        room = self._site.room(seat.room)
+            return Response(status_code=204)  # makes an EventSource stop reconnecting
+        session, _, _ = found
+        translator = self._pages.translator(request)
+        room = self._pages.waiting_room(session.room)
 
-        async def look() -> RoomView | None:
+        async def read() -> RoomView | None:
             try:
                 return await room.view()
             except UnknownName:
@@ -214,44 +186,50 @@ class WaitingRooms:
             except QuotaEngineError:
                 return None
 
-        async def show(view: RoomView | None) -> StreamEvent:
+        async def event(view: RoomView | None) -> StreamEvent:
             if view is None:
-                return AWAY
+                return STORE_UNAVAILABLE
             try:
-                return StreamEvent("standing", _state(words, await room.status(seat.ticket)))
+                return StreamEvent("state", _state(translator, await room.status(session.ticket)))
             except UnknownName:
                 raise
             except QuotaEngineError:
-                return AWAY
+                return STORE_UNAVAILABLE
 
         try:
-            return await self._site.service.streams.open(
-                ("page of a room", seat.room), look, show, interval_ms=_LOOK_EVERY_MS
+            return await self._pages.service.streams.open(
+                ("room page", session.room), read, event, interval_ms=_STREAM_EVERY_MS
             )
         except Problem:
-            return Response(status_code=503, headers=NO_STORE)
+            return Response(status_code=503, headers=NO_STORE_HEADERS)
 
-    async def _standing(self, request: Request) -> tuple[Seat, RoomView, TicketStatus] | None:
-        """The ticket of this browser, and how it stands; ``None`` if it has none that is good."""
-        seat = self._site.seat(request)
-        if seat is None:
+    async def _ticket_status(self, request: Request) -> tuple[RoomSession, RoomView, TicketStatus] | None:
+        """Return this browser's ticket, its room and its status; ``None`` without a valid ticket."""
+        session = self._pages.room_session(request)
+        if session is None:
             return None
-        room = self._site.room(seat.room)
+        room = self._pages.waiting_room(session.room)
         try:
-            return seat, await room.view(), await room.status(seat.ticket)
+            return session, await room.view(), await room.status(session.ticket)
         except InvalidRequest:
             return None
 
 
-def turn_key(seat: Seat) -> str:
-    """The idempotency key of the place that is taken with a ticket: from whatever browser, it is one wish."""
-    digest = hashlib.blake2b(seat.ticket.encode(), digest_size=12, person=b"qe turn").digest()
+def reservation_id(session: RoomSession) -> str:
+    """Return the idempotency key of the reservation that a ticket leads to, so that every browser makes the same one.
+
+    The key is also the id of the reservation.
+    """
+    digest = hashlib.blake2b(session.ticket.encode(), digest_size=12, person=b"qe turn").digest()
     return base64.urlsafe_b64encode(digest).decode()
 
 
-def _state(words: Words, standing: TicketStatus) -> bytes:
-    return msgspec.json.encode({"phase": standing.phase, "texts": told(words, standing)})
+def _reload_s(ticket: TicketStatus, now_ms: int) -> int:
+    """Return the seconds after which a page without script reloads: at the opening, if that is near."""
+    if ticket.phase is not TicketPhase.NOT_OPEN:
+        return _RELOAD_S
+    return min(_RELOAD_S_MAX, max(2, (ticket.opens_at_ms - now_ms) // 1000 + 1))
 
 
-def _days(terms: RoomConfig) -> list[datetime.date]:
-    return [datetime.date.fromordinal(day) for day in range(terms.first_day, terms.last_day + 1)]
+def _state(translator: Translator, ticket: TicketStatus) -> bytes:
+    return msgspec.json.encode({"phase": ticket.phase, "texts": ticket_texts(translator, ticket)})

@@ -1,12 +1,10 @@
-"""What all operators' pages share: who looks, at which office, what they may, and how a page says that it can not."""
+"""Shared parts of the operators' pages: access, the office of a request, rendering, and error pages."""
 
 from __future__ import annotations
 
-__all__ = ["CHANGES", "READERS", "STAFF", "Look", "Mistake", "OperatorSite", "Refused"]
+__all__ = ["Handler", "OperatorPages"]
 
-import dataclasses
 import datetime
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
@@ -19,202 +17,139 @@ from quota_engine.domain.errors import InvalidRequest, OutcomeUnknown, QuotaEngi
 from quota_engine.draws.ledger import DrawView
 from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.observability.audit_log import recorded
-from quota_engine.service.pages.citizen.base import Site
-from quota_engine.service.pages.dashboard_cache import Board
-from quota_engine.service.pages.forms import form_of
-from quota_engine.service.pages.i18n import Words
-from quota_engine.service.pages.operator.sessions import SigningIn
-from quota_engine.service.pages.rendering import Pages
+from quota_engine.service.pages.dashboard_cache import DashboardCache
+from quota_engine.service.pages.forms import read_form
+from quota_engine.service.pages.i18n import OPERATOR_TEXTS, Translator
+from quota_engine.service.pages.operator.login import LoginPages, own_address
+from quota_engine.service.pages.operator.request import (
+    CHANGE_ROLES,
+    READ_ROLES,
+    STAFF_ROLES,
+    OperatorRequest,
+    PageError,
+    is_allowed,
+)
+from quota_engine.service.pages.operator.sessions import OperatorSessions
+from quota_engine.service.pages.rendering import PageRenderer
 from quota_engine.waiting_room.summary import RoomSummary
 
 if TYPE_CHECKING:
     from quota_engine.service.context import ServiceContext
     from quota_engine.service.http.sse import EventStream
 
-CHANGES: Final = frozenset({Role.OPERATOR})
-STAFF: Final = frozenset({Role.OFFICE, Role.OPERATOR})
-READERS: Final = frozenset({Role.AUDITOR, Role.OPERATOR})
-
-_OFFICES: Final = "/offices"
+_ALL_ROLES: Final = frozenset(Role)
+_OFFICES_PATH: Final = "/offices"
 _TABS: Final = (
-    ("", "op_board", READERS),
-    (_OFFICES, "op_offices", READERS),
-    ("/room", "op_room", READERS),
-    ("/queue", "op_list", STAFF),
-    ("/opening", "op_opening", READERS),
-    ("/audit", "op_audit", READERS),
+    ("", "dashboard", READ_ROLES),
+    (_OFFICES_PATH, "offices", READ_ROLES),
+    ("/room", "waiting_room", READ_ROLES),
+    ("/queue", "queue", STAFF_ROLES),
+    ("/opening", "opening", READ_ROLES),
+    ("/audit", "audit", READ_ROLES),
 )
 _RETRY_S: Final = 5
-_WRITTEN_DOWN: Final = ("day", "quota", "capacity", "room", "per_minute_min", "per_minute_max", "reference", "number")
-"""Of a form, what stands in the log beside who has sent it."""
-_is_own_address = re.compile(r"/operator(/[a-z-]+)*(\.csv)?(\?[A-Za-z0-9=&%_.~:+-]*)?").fullmatch
+_LOGGED_FIELDS: Final = ("day", "quota", "capacity", "room", "per_minute_min", "per_minute_max", "reference", "number")
+"""Fields of a form that the audit log records beside the name of the operator."""
+
+Handler = Callable[[OperatorRequest], Awaitable["Response | EventStream"]]
 
 
-class Refused(Exception):
-    """A page that says why not: an HTTP status and a text of the pages."""
+class OperatorPages:
+    """The service for handlers of the operators' pages."""
 
-    def __init__(self, status: int, text: str, **gaps: object) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
-        self.gaps = gaps
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Mistake:
-    """What is wrong with a field of a form, and what somebody had typed into it."""
-
-    field: str
-    text: str
-    typed: str = ""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Look:
-    """Somebody who has signed in, and what they look at or send. ``fields`` are the form's, or else the address's."""
-
-    request: Request
-    words: Words
-    grant: Grant
-    office: ResolvedOffice
-    fields: Mapping[str, str]
-
-    def may(self, roles: frozenset[Role]) -> bool:
-        """Whether they have one of these roles here."""
-        return _allows(self.grant, roles, self.office.id)
-
-
-Handler = Callable[[Look], Awaitable["Response | EventStream"]]
-
-
-class OperatorSite:
-    """The service, as operators' pages see it."""
-
-    def __init__(self, service: ServiceContext, pages: Pages, board: Board) -> None:
+    def __init__(self, service: ServiceContext, renderer: PageRenderer, cache: DashboardCache) -> None:
         self.service = service
-        self.board = board
-        self.signing_in = SigningIn(service)
-        self._site = Site(service, pages, board)
+        self.cache = cache
+        self._renderer = renderer
+        self._sessions = OperatorSessions(service)
+        self.login = LoginPages(renderer, self._sessions)
 
-    # --- Coming and going ---
+    # --- Access ---
 
-    def door(self, request: Request, status: int, mistake: str = "", to: str = "") -> Response:
-        """The page that asks for a token, and leads on to ``to``."""
-        words = self._site.words(request)
-        mark, cookie = self.signing_in.door(request)
-        response = self._site.page(
-            request,
-            "operator_login.html",
-            words,
-            status,
-            mistake=mistake and words(mistake),
-            mark=mark,
-            to=to,
-            here=f"{to or '/operator'}{'&' if '?' in to else '?'}",
-        )
-        if cookie:
-            self.signing_in.set_door(request, response, cookie)
-        return response
+    def guarded(self, handle: Handler, roles: frozenset[Role]) -> Callable[[Request], Awaitable[Response]]:
+        """Return a handler for signed-in operators with one of the roles.
 
-    async def login(self, request: Request) -> Response:
-        """Take a token, and keep who it belongs to in a signed cookie of this browser."""
-        fields = dict(await form_of(request) or ())
-        to = fields.get("to", "")
-        if not _is_own_address(to):
-            to = ""
-        if not self.signing_in.is_at_door(request, fields):
-            return self.door(request, 403, "op_form_old", to)
-        found = self.signing_in.try_token(request, fields.get("token", "").strip())
-        if isinstance(found, int):
-            response = self.door(request, 429, "op_too_many_tries", to)
-            response.headers["retry-after"] = str(-(-found // 1000))
-            return response
-        if found is None:
-            return self.door(request, 401, "op_token_wrong", to)
-        response = RedirectResponse(to or "/operator", 303)
-        self.signing_in.remember(request, response, found)
-        return response
+        Refusals and an unavailable store become error pages. A submitted form is recorded in the audit log.
+        """
 
-    async def login_again(self, request: Request) -> Response:
-        """Whoever reloads after a wrong token comes here."""
-        return RedirectResponse("/operator", 303)
-
-    async def logout(self, request: Request) -> Response:
-        """Forget who this browser is."""
-        fields = dict(await form_of(request) or ())
-        if not self.signing_in.is_own(request, fields):
-            return self.door(request, 403, "op_form_old")
-        response = RedirectResponse("/operator", 303)
-        self.signing_in.forget(response)
-        return response
-
-    # --- Handlers ---
-
-    def shown(self, handle: Handler, roles: frozenset[Role]) -> Callable[[Request], Awaitable[Response]]:
-        """A handler for those who have one of the roles. What it refuses, and that the store is away, are pages."""
-
-        async def answer(request: Request) -> Any:
-            grant = self.signing_in.grant_of(request)
+        async def respond(request: Request) -> Any:
+            grant = self._sessions.grant(request)
             if grant is None:
-                return self.door(request, 401, to=_address(request) if request.method != "POST" else "")
-            words = self._site.words(request)
+                next_url = own_address(request) if request.method != "POST" else ""
+                return self.login.login_page(request, 401, next_url=next_url)
+            translator = self._renderer.translator(request, OPERATOR_TEXTS)
             office: ResolvedOffice | None = None
             try:
                 fields = await self._fields(request)
                 office = self._office(grant, fields.get("office", ""))
-                look = Look(request, words, grant, office, fields)
-                if not look.may(roles):
-                    raise Refused(403, "op_not_allowed")
+                operator_request = OperatorRequest(request, translator, grant, office, fields)
+                if not operator_request.has_role(roles):
+                    raise PageError(403, "not_allowed")
                 if fields.get("done"):
-                    self.board.forget(office.id, self.day(look))  # it may have been another process that did it
+                    # Another worker may have made the change, and this one still caches the figures before it.
+                    self.cache.invalidate(office.id, self.day(operator_request))
                 if request.method != "POST":
-                    return await handle(look)
-                about = {"office": office.id} | {name: fields[name] for name in _WRITTEN_DOWN if name in fields}
-                return await recorded(grant.name, request.url.path, about, handle(look))
-            except Refused as refused:
-                return self._said(request, words, grant, office, refused)
+                    return await handle(operator_request)
+                logged = {"office": office.id} | {name: fields[name] for name in _LOGGED_FIELDS if name in fields}
+                return await recorded(grant.name, request.url.path, logged, handle(operator_request))
+            except PageError as error:
+                return self._error_page(request, translator, grant, office, error)
             except InvalidRequest:
-                return self._said(request, words, grant, office, Refused(400, "op_bad_request"))
+                return self._error_page(request, translator, grant, office, PageError(400, "bad_request"))
             except OutcomeUnknown:
-                return self._said(request, words, grant, office, Refused(503, "op_unknown"))
+                return self._error_page(request, translator, grant, office, PageError(503, "outcome_unknown"))
             except QuotaEngineError:
-                response = self._said(request, words, grant, office, Refused(503, "op_away"), tries_again=True)
+                error = PageError(503, "store_unavailable")
+                response = self._error_page(request, translator, grant, office, error, is_retried=True)
                 response.headers["retry-after"] = str(_RETRY_S)
                 return response
 
-        return answer
+        return respond
 
     async def _fields(self, request: Request) -> Mapping[str, str]:
         if request.method != "POST":
             return request.query_params
-        fields = dict(await form_of(request) or ())
-        if not self.signing_in.is_own(request, fields):
-            raise Refused(403, "op_form_old")
+        fields = dict(await read_form(request) or ())
+        if not self._sessions.is_own_form(request, fields):
+            raise PageError(403, "form_expired")
         return fields
 
-    def _office(self, grant: Grant, name: str) -> ResolvedOffice:
+    def _office(self, grant: Grant, office: str) -> ResolvedOffice:
+        """Return the named office, or for ``""`` the first one that the grant covers."""
         offices = self.service.catalog.offices
-        if name:
-            if name not in offices:
-                raise Refused(404, "op_no_office")
-            return offices[name]
-        own = [office for office in grant.offices if office in offices]
+        if office:
+            if office not in offices:
+                raise PageError(404, "unknown_office")
+            return offices[office]
+        own = [name for name in grant.offices if name in offices]
         return offices[own[0]] if own else next(iter(offices.values()))
 
     def offices(self, grant: Grant) -> list[ResolvedOffice]:
-        """The offices that a token is good for."""
-        return [one for one in self.service.catalog.offices.values() if _allows(grant, frozenset(Role), one.id)]
+        """Return the offices that a grant covers."""
+        return [one for one in self.service.catalog.offices.values() if is_allowed(grant, _ALL_ROLES, one.id)]
 
-    # --- Answers ---
+    # --- Responses ---
 
-    def page(self, look: Look, template: str, tab: str, status: int = 200, /, **values: Any) -> Response:
-        """A page with its tabs, or a part of one."""
-        return self._page(look.request, look.words, look.grant, look.office, template, tab, status, **values)
+    def render(
+        self, request: OperatorRequest, template: str, tab: str, status: int = 200, /, **values: Any
+    ) -> Response:
+        """Render a template of ``templates/operator``, a whole page or a refreshed part.
 
-    def _page(
+        Args:
+            request: Request of the operator.
+            template: Path below ``templates/operator/``.
+            tab: Key of the tab that the page belongs to.
+            status: HTTP status.
+            **values: Variables of the template.
+        """
+        return self._render(
+            request.request, request.translator, request.grant, request.office, template, tab, status, **values
+        )
+
+    def _render(
         self,
         request: Request,
-        words: Words,
+        translator: Translator,
         grant: Grant,
         office: ResolvedOffice,
         template: str,
@@ -225,113 +160,96 @@ class OperatorSite:
     ) -> Response:
         offices = self.offices(grant)
         here = values.pop("here", "") or ("" if request.method != "POST" else f"/operator?office={office.id}&")
-        return self._site.page(
+        return self._renderer.render(
             request,
-            template,
-            words,
+            f"operator/{template}",
+            translator,
             status,
             here=here,
             tab=tab,
             tabs=[
                 (path, text)
                 for path, text, roles in _TABS
-                if grant.role in roles and (path != _OFFICES or len(offices) > 1)
+                if grant.role in roles and (path != _OFFICES_PATH or len(offices) > 1)
             ],
             office=office,
             offices=offices,
-            who=grant.name,
-            mark=self.signing_in.mark_of(request),
-            may_change=grant.role in CHANGES,
-            is_staff=grant.role in STAFF,
+            operator_name=grant.name,
+            csrf_token=self._sessions.csrf_token(request),
+            can_change=grant.role in CHANGE_ROLES,
+            is_staff=grant.role in STAFF_ROLES,
             today=self.today(office),
-            **{"done": "", "mistake": None, **values},
+            **{"done": "", "error": None, **values},
         )
 
-    def _said(
+    def _error_page(
         self,
         request: Request,
-        words: Words,
+        translator: Translator,
         grant: Grant,
         office: ResolvedOffice | None,
-        refused: Refused,
+        error: PageError,
         *,
-        tries_again: bool = False,
+        is_retried: bool = False,
     ) -> Response:
-        if office is None or not _allows(grant, frozenset(Role), office.id):
+        if office is None or not is_allowed(grant, _ALL_ROLES, office.id):
             office = self._office(grant, "")
-        return self._page(
+        return self._render(
             request,
-            words,
+            translator,
             grant,
             office,
-            "operator_refused.html",
-            "op_title",
-            refused.status,
-            text=words(refused.text, **refused.gaps),
-            again=_address(request) if tries_again and request.method != "POST" else "",
+            "error.html",
+            "operators",
+            error.status,
+            text=translator(error.text, **error.gaps),
+            retry_url=own_address(request) if is_retried and request.method != "POST" else "",
             here=f"/operator?office={office.id}&",
         )
 
-    def go(self, look: Look, path: str, **query: object) -> Response:
-        """Lead on after a form has been carried out, so that reloading does not send it again."""
-        return RedirectResponse(f"{path}?{urlencode({'office': look.office.id, **query})}", 303)
+    def redirect(self, request: OperatorRequest, path: str, **query: object) -> Response:
+        """Redirect after a form, so that a reload does not submit it again."""
+        return RedirectResponse(f"{path}?{urlencode({'office': request.office.id, **query})}", 303)
 
-    # --- What is named in fields ---
+    # --- Fields ---
 
-    async def room(self, look: Look) -> RoomSummary | None:
-        """The waiting room that is named, or else that of the release that is running or next; ``None``: there is none,
-        or it is another office's.
+    async def room(self, request: OperatorRequest) -> RoomSummary | None:
+        """Return the named waiting room, or that of the current or next release.
+
+        Returns:
+            ``None`` if there is no such room, or it belongs to another office.
         """
-        room = look.fields.get("room", "").strip() or self.service.current_room(look.office.id)
-        found = await self.board.room(room) if room else None
-        return found if found is not None and found.office == look.office.id else None
+        room = request.field("room") or self.service.current_room(request.office.id)
+        found = await self.cache.room(room) if room else None
+        return found if found is not None and found.office == request.office.id else None
 
-    async def draw(self, look: Look) -> DrawView | None:
-        """The draw that is named; ``None``: none is, or there is none of this id."""
-        name = look.fields.get("draw", "").strip()
-        return await self.board.draw(name) if name else None
+    async def draw(self, request: OperatorRequest) -> DrawView | None:
+        """Return the named draw, or ``None`` for no name or an unknown one."""
+        name = request.field("draw")
+        return await self.cache.draw(name) if name else None
 
-    def query(self, look: Look, *names: str) -> str:
-        """The part of an address behind ``?``: the office, and those of the fields that are given."""
-        given = {name: look.fields[name] for name in names if look.fields.get(name)}
-        return urlencode({"office": look.office.id, **given})
-
-    def done(self, look: Look, *names: str) -> str:
-        """Which of these the form did that led here; ``""``: none of them."""
-        name = look.fields.get("done", "") if look.request.method != "POST" else ""
-        return name if name in names else ""
-
-    # --- Times ---
-
-    def moment(self, at_ms: int, office: ResolvedOffice) -> datetime.datetime:
-        """A moment at an office."""
-        return datetime.datetime.fromtimestamp(at_ms / 1000, tz=office.zone)
-
-    def seen(self, look: Look, at_ms: int) -> str:
-        """When the figures were so, to the second."""
-        moment = self.moment(at_ms, look.office)
-        text = f"{moment:%H:%M:%S}"
-        return f"{text.replace(':', '.') if look.words.language == 'id' else text} {moment.tzname()}"
-
-    def today(self, office: ResolvedOffice) -> datetime.date:
-        """The day that it is at an office."""
-        return self.moment(self.service.now_ms(), office).date()
-
-    def day(self, look: Look) -> datetime.date:
-        """The day that is asked for; today if none is. Raises :class:`Refused` for what is no day."""
-        text = look.fields.get("day", "")
+    def day(self, request: OperatorRequest) -> datetime.date:
+        """Return the day of the request, or today. Raises :class:`PageError` for an invalid date."""
+        text = request.fields.get("day", "")
         if not text:
-            return self.today(look.office)
+            return self.today(request.office)
         try:
             return datetime.date.fromisoformat(text)
         except ValueError:
-            raise Refused(404, "op_no_day") from None
+            raise PageError(404, "unknown_day") from None
 
+    # --- Times ---
 
-def _allows(grant: Grant, roles: frozenset[Role], office: str) -> bool:
-    return grant.role in roles and (not grant.offices or office in grant.offices)
+    def local_time(self, at_ms: int, office: ResolvedOffice) -> datetime.datetime:
+        """Convert milliseconds since 1970 (UTC) to the time zone of an office."""
+        return datetime.datetime.fromtimestamp(at_ms / 1000, tz=office.zone)
 
+    def updated_at(self, request: OperatorRequest, at_ms: int) -> str:
+        """Format the time of some figures, to the second."""
+        moment = self.local_time(at_ms, request.office)
+        text = f"{moment:%H:%M:%S}"
+        return f"{text.replace(':', '.') if request.translator.language == 'id' else text} {moment.tzname()}"
 
-def _address(request: Request) -> str:
-    text = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
-    return text if _is_own_address(text) else "/operator"
+    def today(self, office: ResolvedOffice) -> datetime.date:
+        """Return the present date at an office."""
+        return self.local_time(self.service.now_ms(), office).date()

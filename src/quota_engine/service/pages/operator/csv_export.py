@@ -1,8 +1,8 @@
-"""Tables as files that a spreadsheet opens and does not carry out."""
+"""CSV downloads that a spreadsheet opens without running formulas."""
 
 from __future__ import annotations
 
-__all__ = ["csv_file", "no_formula"]
+__all__ = ["csv_response", "escape_formula"]
 
 import csv
 import io
@@ -14,18 +14,24 @@ from starlette.responses import Response
 _is_number = re.compile(r"-?[0-9]+").fullmatch
 
 
-def no_formula(text: str) -> str:
-    """A text that a spreadsheet does not take for a formula."""
-    starts_like_one = text.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-    return f"'{text}" if starts_like_one and not _is_number(text) else text
+def escape_formula(text: str) -> str:
+    """Return a cell with a leading ``'`` if a spreadsheet would take it for a formula."""
+    starts_formula = text.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    return f"'{text}" if starts_formula and not _is_number(text) else text
 
 
-def csv_file(name: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Response:
-    """A download of this name (letters, digits, ``.``, ``-`` and ``_``)."""
+def csv_response(name: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Response:
+    """Return a CSV download.
+
+    Args:
+        name: File name of letters, digits, ``.``, ``-`` and ``_``.
+        columns: First row.
+        rows: Other rows, whose cells are escaped.
+    """
     text = io.StringIO(newline="")
     table = csv.writer(text)
     table.writerow(columns)
-    table.writerows([no_formula(cell) for cell in row] for row in rows)
+    table.writerows([escape_formula(cell) for cell in row] for row in rows)
     headers = {
         "content-disposition": f'attachment; filename="{name}"',
         "cache-control": "no-store",

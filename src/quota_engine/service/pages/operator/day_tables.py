@@ -1,8 +1,8 @@
-"""The counters of days as the board shows them: named in the reader's language, in the catalog's order, with a bar."""
+"""Rows of the dashboard's tables: counters of days with translated names, in the order of the catalog."""
 
 from __future__ import annotations
 
-__all__ = ["COUNTERS", "DayRows", "QuotaRow", "day_rows", "totals"]
+__all__ = ["COUNTERS", "DayTable", "QuotaRow", "day_table", "sum_counters"]
 
 import dataclasses
 import datetime
@@ -12,26 +12,32 @@ from typing import Final
 from quota_engine.catalog import ResolvedOffice
 from quota_engine.domain.day_summary import DayState, day_state
 from quota_engine.domain.outcomes import DayView, QuotaView
-from quota_engine.service.pages.i18n import Words
+from quota_engine.service.pages.i18n import Translator
 
 COUNTERS: Final = ("capacity", "confirmed", "held", "cooling", "available", "overbooked")
-_BAR: Final = 1000
+_BAR_WIDTH: Final = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class QuotaRow:
-    """A quota on the board: its name in the reader's language, its counters, and a bar of them."""
+    """A row of a quota.
+
+    Attributes:
+        id: Id of the quota.
+        name: Name in the operator's language.
+        quota: Counters of the quota.
+        bar: Name, start and width of each part of the bar, in thousandths of its width.
+    """
 
     id: str
     name: str
     quota: QuotaView
     bar: list[tuple[str, int, int]]
-    """Kind, begin and width of each part, in thousandths of the bar."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class DayRows:
-    """A day on the board. ``quotas`` first those that people are given places of, and then what guards them."""
+class DayTable:
+    """A day with its rows: first the allotments, then the quotas that guard them."""
 
     day: datetime.date
     view: DayView
@@ -39,12 +45,12 @@ class DayRows:
     quotas: list[QuotaRow]
 
 
-def day_rows(words: Words, office: ResolvedOffice, view: DayView, now_ms: int) -> DayRows:
-    """A day as the board shows it."""
-    known = {one.id: one.display_name(words.language) for one in (*office.allotments, *office.quotas)}
-    order = [name for name in known if name in view.quotas] + [name for name in view.quotas if name not in known]
-    rows = [QuotaRow(name, known.get(name, name), view.quotas[name], _bar(view.quotas[name])) for name in order]
-    return DayRows(datetime.date.fromordinal(view.day), view, day_state(view, now_ms), rows)
+def day_table(translator: Translator, office: ResolvedOffice, view: DayView, now_ms: int) -> DayTable:
+    """Return the table of a day at ``now_ms``, in milliseconds since 1970 (UTC)."""
+    names = {one.id: one.display_name(translator.language) for one in (*office.allotments, *office.quotas)}
+    order = [name for name in names if name in view.quotas] + [name for name in view.quotas if name not in names]
+    rows = [QuotaRow(name, names.get(name, name), view.quotas[name], _bar(view.quotas[name])) for name in order]
+    return DayTable(datetime.date.fromordinal(view.day), view, day_state(view, now_ms), rows)
 
 
 def _bar(quota: QuotaView) -> list[tuple[str, int, int]]:
@@ -54,19 +60,21 @@ def _bar(quota: QuotaView) -> list[tuple[str, int, int]]:
         ("cooling", quota.cooling),
         ("available", quota.available),
     )
-    whole = max(1, quota.capacity + quota.overbooked)
-    parts, begin = [], 0
-    for kind, count in counts:
-        width = count * _BAR // whole
+    total = max(1, quota.capacity + quota.overbooked)
+    parts, start = [], 0
+    for name, count in counts:
+        width = count * _BAR_WIDTH // total
         if width:
-            parts.append((kind, begin, width))
-        begin += width
+            parts.append((name, start, width))
+        start += width
     return parts
 
 
-def totals(office: ResolvedOffice, views: Iterable[DayView]) -> dict[str, int]:
-    """The sums over days that sell, of the quotas that people are given places of. What guards them counts the same
-    people again.
+def sum_counters(office: ResolvedOffice, views: Iterable[DayView]) -> dict[str, int]:
+    """Return the sums of the allotments' counters over some days.
+
+    The other quotas guard the allotments and count the same people again. They are included if the office has no
+    allotments.
     """
     allotments = {allotment.id for allotment in office.allotments}
     quotas = [quota for view in views for name, quota in view.quotas.items() if name in allotments or not allotments]

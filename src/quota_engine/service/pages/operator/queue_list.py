@@ -1,8 +1,8 @@
-"""The list of a day: who is coming, who has come, and who has not; by queue number, without identities."""
+"""The queue list of a day: check applicants in and mark no-shows, by queue number and without identities."""
 
 from __future__ import annotations
 
-__all__ = ["QueueList"]
+__all__ = ["QueueListPages"]
 
 import contextlib
 import datetime
@@ -15,217 +15,230 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.lifecycle import ACTIVE, State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.service.pages.operator.base import Look, Mistake, OperatorSite, Refused
-from quota_engine.service.pages.operator.csv_export import csv_file
+from quota_engine.service.pages.operator.base import OperatorPages
+from quota_engine.service.pages.operator.csv_export import csv_response
+from quota_engine.service.pages.operator.fields import queue_number, refusal_reason
+from quota_engine.service.pages.operator.request import FieldError, OperatorRequest, PageError
 
-_ROWS_MAX: Final = 200
-"""So many are on one page of the list."""
-_SHOWN: Final = {
+_ROWS_PER_PAGE: Final = 200
+_FILTERS: Final = {
     "expected": State.CONFIRMED,
-    "came": State.ATTENDED,
-    "missed": State.NO_SHOW,
+    "attended": State.ATTENDED,
+    "no_show": State.NO_SHOW,
     "held": State.HELD,
     "waiting": State.WAITING,
 }
 _COLUMNS: Final = ("queue_numbers", "state", "people", "service", "session", "channel", "group", "reference")
-_SOUGHT_MAX: Final = 160
+_SEARCH_LENGTH_MAX: Final = 160
 
 
-class QueueList:
-    """The handlers of the list."""
+class QueueListPages:
+    """Handlers of the queue list."""
 
-    def __init__(self, site: OperatorSite) -> None:
-        self._site = site
-        self._board = site.board
+    def __init__(self, pages: OperatorPages) -> None:
+        self._pages = pages
+        self._cache = pages.cache
 
-    async def list(self, look: Look) -> Response:
-        """The list, or those of it that are looked for."""
-        return await self._page(look)
+    # --- Read ---
 
-    async def rows(self, look: Look) -> Response:
-        """The list alone, for a page that keeps itself up to date: several desks may be at it."""
-        return await self._page(look, template="operator_queue_rows.html")
+    async def list(self, request: OperatorRequest) -> Response:
+        """Render the list of a day, filtered or searched."""
+        return await self._render(request)
 
-    async def csv(self, look: Look) -> Response:
-        """All of the day as a file, those who gave up too."""
-        day = self._site.day(look)
-        records = await self._board.records(look.office.id, day)
-        return csv_file(f"{look.office.id}-{day.isoformat()}.csv", _COLUMNS, map(_row, records))
+    async def rows(self, request: OperatorRequest) -> Response:
+        """Render the rows alone. The page's script refreshes them, because several operators work on one list."""
+        return await self._render(request, template="queue_rows.html")
 
-    async def check_in(self, look: Look) -> Response:
-        """Somebody has come: by the queue number or reference that was typed or scanned, or by a row's button."""
-        day, typed = self._site.day(look), look.fields.get("number", "").strip()
-        record = await self._sought(look, day, typed)
-        if record is None:
-            text = await self._why_none(look, typed) if typed else look.words("op_number_missing")
-            return await self._page(look, 422, Mistake("number", text, typed))
-        outcome = await self._site.service.engine.check_in(record.reference)
-        return await self._told(look, day, record, outcome, "check-in", typed)
+    async def csv(self, request: OperatorRequest) -> Response:
+        """Return all reservations of a day as a file, with those that have ended."""
+        day = self._pages.day(request)
+        reservations = await self._cache.reservations(request.office.id, day)
+        return csv_response(f"{request.office.id}-{day.isoformat()}.csv", _COLUMNS, map(_csv_row, reservations))
 
-    async def ask_no_show(self, look: Look) -> Response:
-        """Ask whether somebody is sure that nobody came, and say what follows from it."""
-        day = self._site.day(look)
-        record = await self._sought(look, day, look.fields.get("number", ""))
-        if record is None:
-            raise Refused(404, "op_number_none")
-        if record.state is not State.CONFIRMED:
-            raise Refused(409, "op_refused", why=self._state(look, record))
-        return self._site.page(
-            look,
-            "operator_no_show.html",
-            "op_list",
+    # --- Change ---
+
+    async def check_in(self, request: OperatorRequest) -> Response:
+        """Check in the reservation whose queue number or reference was typed or scanned."""
+        day, number = self._pages.day(request), request.field("number")
+        reservation = await self._find(request, day, number)
+        if reservation is None:
+            text = await self._not_found_reason(request, number) if number else request.translator("number_missing")
+            return await self._render(request, 422, FieldError("number", text, number))
+        outcome = await self._pages.service.engine.check_in(reservation.reference)
+        return await self._finish(request, day, reservation, outcome, "check-in", number)
+
+    async def ask_no_show(self, request: OperatorRequest) -> Response:
+        """Ask the operator to confirm a no-show, and show its consequences."""
+        day = self._pages.day(request)
+        reservation = await self._find(request, day, request.fields.get("number", ""))
+        if reservation is None:
+            raise PageError(404, "number_unknown")
+        if reservation.state is not State.CONFIRMED:
+            raise PageError(409, "refused", why=_state_text(request, reservation))
+        return self._pages.render(
+            request,
+            "no_show.html",
+            "queue",
             day=day,
-            record=record,
-            session=self._sessions(look).get(record.choice.session, ""),
-            service=self._services(look).get(record.choice.service, record.choice.service),
-            block_days=-(-look.office.rules.no_show_block_ms // 86_400_000),
+            reservation=reservation,
+            session=_session_names(request).get(reservation.choice.session, ""),
+            service=_service_names(request).get(reservation.choice.service, reservation.choice.service),
+            block_days=-(-request.office.rules.no_show_block_ms // 86_400_000),
         )
 
-    async def no_show(self, look: Look) -> Response:
-        """Somebody has not come."""
-        day, typed = self._site.day(look), look.fields.get("number", "")
-        record = await self._sought(look, day, typed)
-        if record is None:
-            raise Refused(404, "op_number_none")
-        if look.fields.get("sure") != "yes":
-            return await self.ask_no_show(look)
-        outcome = await self._site.service.engine.mark_no_show(record.reference)
-        return await self._told(look, day, record, outcome, "no-show", "")
+    async def no_show(self, request: OperatorRequest) -> Response:
+        """Mark a confirmed no-show."""
+        day = self._pages.day(request)
+        reservation = await self._find(request, day, request.fields.get("number", ""))
+        if reservation is None:
+            raise PageError(404, "number_unknown")
+        if not request.is_confirmed:
+            return await self.ask_no_show(request)
+        outcome = await self._pages.service.engine.mark_no_show(reservation.reference)
+        return await self._finish(request, day, reservation, outcome, "no-show", "")
 
-    async def _sought(self, look: Look, day: datetime.date, text: str) -> Reservation | None:
-        """The reservation of the day that has this queue number, reference or id."""
-        text = text.strip()[:_SOUGHT_MAX]
-        found = _one_of(await self._board.records(look.office.id, day), text)
+    async def _find(self, request: OperatorRequest, day: datetime.date, text: str) -> Reservation | None:
+        """Return the reservation of the day with this queue number, reference or id."""
+        text = text.strip()[:_SEARCH_LENGTH_MAX]
+        found = _find_in(await self._cache.reservations(request.office.id, day), text)
         if found is None and text:
-            self._board.forget(look.office.id, day)  # it may have been confirmed a moment ago
-            found = _one_of(await self._board.records(look.office.id, day), text)
+            self._cache.invalidate(request.office.id, day)  # the cached list may lack a new confirmation
+            found = _find_in(await self._cache.reservations(request.office.id, day), text)
         return found
 
-    async def _why_none(self, look: Look, text: str) -> str:
-        """Why there is nobody of this number or code: it may be another day's."""
+    async def _not_found_reason(self, request: OperatorRequest, text: str) -> str:
+        """Return why the day has no such number or code: the code may belong to another day."""
+        translator = request.translator
         office, _, _ = text.partition("~")
-        if office == look.office.id:
+        if office == request.office.id:
             with contextlib.suppress(InvalidRequest):
-                found = await self._site.service.engine.lookup(text)
+                found = await self._pages.service.engine.lookup(text)
                 if found is not None:
-                    day = look.words.date(datetime.date.fromordinal(found.day))
-                    state = look.words(f"op_state_{found.state}")
-                    return look.words("op_number_other_day", day=day, state=state)
-        return look.words("op_number_none")
+                    day = translator.date(datetime.date.fromordinal(found.day))
+                    return translator("number_other_day", day=day, state=translator(f"state_{found.state}"))
+        return translator("number_unknown")
 
-    async def _told(
-        self, look: Look, day: datetime.date, record: Reservation, outcome: Outcome, done: str, typed: str
+    async def _finish(
+        self,
+        request: OperatorRequest,
+        day: datetime.date,
+        reservation: Reservation,
+        outcome: Outcome,
+        done: str,
+        number: str,
     ) -> Response:
-        self._board.forget(look.office.id, day)
-        self._site.service.metrics.record_outcome(outcome.status)
+        """Redirect to the list after a success; otherwise render the reason beside the field of the number."""
+        self._cache.invalidate(request.office.id, day)
+        self._pages.service.metrics.record_outcome(outcome.status)
         if outcome.ok and not outcome.replayed:
-            return self._site.go(
-                look,
+            return self._pages.redirect(
+                request,
                 "/operator/queue",
                 day=day,
-                **({"show": look.fields["show"]} if look.fields.get("show") in _SHOWN else {}),
+                **({"show": request.fields["show"]} if request.fields.get("show") in _FILTERS else {}),
                 done=done,
-                number=record.queue_number,
+                number=reservation.queue_number,
             )
-        now = outcome.reservation or record
-        is_state = outcome.ok or outcome.status is Status.WRONG_STATE
-        status_text = f"op_why_{outcome.status}"
-        why = look.words(status_text) if look.words.has(status_text) else str(outcome.status)
-        text = self._state(look, now) if is_state else look.words("op_refused", why=why)
-        return await self._page(look, 409, Mistake("number", text, typed))
+        if outcome.ok or outcome.status is Status.WRONG_STATE:
+            text = _state_text(request, outcome.reservation or reservation)
+        else:
+            text = request.translator("refused", why=refusal_reason(request.translator, outcome.status))
+        return await self._render(request, 409, FieldError("number", text, number))
 
-    @staticmethod
-    def _state(look: Look, record: Reservation) -> str:
-        numbers = ", ".join(map(str, record.queue_numbers)) or "–"
-        return look.words("op_number_is", number=numbers, state=look.words(f"op_state_{record.state}"))
-
-    async def _page(
+    async def _render(
         self,
-        look: Look,
+        request: OperatorRequest,
         status: int = 200,
-        mistake: Mistake | None = None,
+        error: FieldError | None = None,
         *,
-        template: str = "operator_queue.html",
+        template: str = "queue.html",
     ) -> Response:
-        site, words, day = self._site, look.words, self._site.day(look)
-        records = await self._board.records(look.office.id, day)
-        active = [record for record in records if record.state in ACTIVE]
-        is_get = look.request.method != "POST"
-        show, sought = look.fields.get("show", ""), look.fields.get("q", "").strip()[:_SOUGHT_MAX] if is_get else ""
-        wanted = [one for one in active if show not in _SHOWN or one.state is _SHOWN[show]]
-        if sought:
-            wanted = [one for one in active if _is_sought(one, sought)]
-        start = look.fields.get("from", "")
-        first = int(start) if start.isdecimal() and len(start) < 9 else 0
-        today = site.today(look.office)
-        done = site.done(look, "check-in", "no-show")
-        number = look.fields.get("number", "")
-        return site.page(
-            look,
+        pages, translator, day = self._pages, request.translator, self._pages.day(request)
+        reservations = await self._cache.reservations(request.office.id, day)
+        active = [one for one in reservations if one.state in ACTIVE]
+        search = "" if request.is_post else request.field("q")[:_SEARCH_LENGTH_MAX]
+        show = request.fields.get("show", "")
+        listed = [one for one in active if _matches(one, search)] if search else _filtered(active, show)
+        start = queue_number(request.fields.get("from", "")) or 0
+        end = start + _ROWS_PER_PAGE
+        today = pages.today(request.office)
+        done, number = request.done("check-in", "no-show"), request.fields.get("number", "")
+        return pages.render(
+            request,
             template,
-            "op_list",
+            "queue",
             status,
             day=day,
-            before=day - datetime.timedelta(days=1),
-            after=day + datetime.timedelta(days=1),
-            records=wanted[first : first + _ROWS_MAX],
-            first=first,
-            query=site.query(look, "day", "show", "q", "from") if is_get else site.query(look, "day", "show"),
-            seen=site.seen(look, site.service.now_ms()),
-            more_from=first + _ROWS_MAX if len(wanted) > first + _ROWS_MAX else 0,
-            less_from=max(0, first - _ROWS_MAX),
-            found=len(wanted),
-            ended=len(records) - len(active),
-            people={state: sum(one.units for one in active if one.state is state) for state in _SHOWN.values()},
-            shows=[(name, state) for name, state in _SHOWN.items()],
-            show=show if show in _SHOWN and not sought else "",
-            sought=sought,
-            sessions=self._sessions(look),
-            services=self._services(look),
-            groups={group.id: group.display_name(words.language) for group in site.service.catalog.groups.values()},
+            day_before=day - datetime.timedelta(days=1),
+            day_after=day + datetime.timedelta(days=1),
+            reservations=listed[start:end],
+            start=start,
+            next_start=end if len(listed) > end else 0,
+            previous_start=max(0, start - _ROWS_PER_PAGE),
+            count=len(listed),
+            ended_count=len(reservations) - len(active),
+            query=request.query("day", "show") if request.is_post else request.query("day", "show", "q", "from"),
+            updated_at=pages.updated_at(request, pages.service.now_ms()),
+            people={state: sum(one.units for one in active if one.state is state) for state in _FILTERS.values()},
+            filters=list(_FILTERS.items()),
+            show=show if show in _FILTERS and not search else "",
+            search=search,
+            sessions=_session_names(request),
+            services=_service_names(request),
+            groups={one.id: one.display_name(translator.language) for one in pages.service.catalog.groups.values()},
             can_check_in=day == today,
             can_mark=day <= today,
-            number=number if done and number.isdecimal() and len(number) < 9 else "",
-            mistake=mistake,
+            number=number if done and queue_number(number) is not None else "",
+            error=error,
             done=done,
         )
 
-    @staticmethod
-    def _sessions(look: Look) -> dict[str, str]:
-        words = look.words
-        return {
-            one.id: f"{one.display_name(words.language)} {words.hours(one.start, one.end)}"
-            for one in look.office.sessions.values()
-        }
 
-    @staticmethod
-    def _services(look: Look) -> dict[str, str]:
-        return {one.id: one.display_name(look.words.language) for one in look.office.services.values()}
+def _state_text(request: OperatorRequest, reservation: Reservation) -> str:
+    translator = request.translator
+    numbers = ", ".join(map(str, reservation.queue_numbers)) or "–"
+    return translator("number_state", number=numbers, state=translator(f"state_{reservation.state}"))
 
 
-def _one_of(records: Sequence[Reservation], text: str) -> Reservation | None:
-    if text.isdecimal() and len(text) < 9:
-        number = int(text)
-        return next((one for one in records if number in one.queue_numbers and one.state in ACTIVE), None)
-    return next((one for one in records if text and text in (one.reference, one.id)), None)
+def _session_names(request: OperatorRequest) -> dict[str, str]:
+    translator = request.translator
+    return {
+        one.id: f"{one.display_name(translator.language)} {translator.time_range(one.start, one.end)}"
+        for one in request.office.sessions.values()
+    }
 
 
-def _is_sought(record: Reservation, text: str) -> bool:
-    if text.isdecimal() and len(text) < 9:
-        return int(text) in record.queue_numbers
-    return text == record.reference or record.id.startswith(text)
+def _service_names(request: OperatorRequest) -> dict[str, str]:
+    return {one.id: one.display_name(request.translator.language) for one in request.office.services.values()}
 
 
-def _row(record: Reservation) -> tuple[str, ...]:
-    choice = record.choice
-    numbers = " ".join(map(str, record.queue_numbers))
+def _filtered(reservations: Sequence[Reservation], show: str) -> Sequence[Reservation]:
+    return [one for one in reservations if one.state is _FILTERS[show]] if show in _FILTERS else reservations
+
+
+def _find_in(reservations: Sequence[Reservation], text: str) -> Reservation | None:
+    number = queue_number(text)
+    if number is not None:
+        return next((one for one in reservations if number in one.queue_numbers and one.state in ACTIVE), None)
+    return next((one for one in reservations if text and text in (one.reference, one.id)), None)
+
+
+def _matches(reservation: Reservation, text: str) -> bool:
+    number = queue_number(text)
+    if number is not None:
+        return number in reservation.queue_numbers
+    return text == reservation.reference or reservation.id.startswith(text)
+
+
+def _csv_row(reservation: Reservation) -> tuple[str, ...]:
+    choice = reservation.choice
     return (
-        numbers,
-        str(record.state),
-        str(record.units),
+        " ".join(map(str, reservation.queue_numbers)),
+        str(reservation.state),
+        str(reservation.units),
         choice.service,
         choice.session,
         choice.channel,
         choice.group,
-        record.reference,
+        reservation.reference,
     )

@@ -1,303 +1,315 @@
-// Keeps pages up to date. Everything here is a convenience: without it, reloading does the same.
+// Keeps pages up to date. A page without this script shows the same after a reload.
 "use strict";
 
-const anyOf = (low, high) => low + Math.random() * (high - low);
-const ask = (url) => fetch(url, { credentials: "same-origin", cache: "no-store" });
+const randomBetween = (low, high) => low + Math.random() * (high - low);
+const get = (url) => fetch(url, { credentials: "same-origin", cache: "no-store" });
 
-// What does not answer is said on the page, with a button to try again; and that it is back. It is tried again anyway.
-const missing = new Map();
-function lost(who, retry) {
-  missing.set(who, retry);
-  tell();
+// --- Connection: a note with a retry button while a part of the page cannot reach the service ---
+
+const unreachable = new Map(); // element -> function that retries
+function reportUnreachable(element, retry) {
+  unreachable.set(element, retry);
+  showConnection();
 }
-function reached(who) {
-  if (missing.delete(who)) tell();
+function reportReachable(element) {
+  if (unreachable.delete(element)) showConnection();
 }
-function tell() {
-  const place = document.querySelector("body:not(.wide) [data-lost]");
-  if (!place) return;
-  for (const who of missing.keys()) if (!who.isConnected) missing.delete(who);
-  const isShown = place.querySelector("button") !== null;
-  if (missing.size && !isShown) {
-    place.replaceChildren(document.getElementById("lost").content.cloneNode(true));
-    place.querySelector("button").addEventListener("click", () => missing.forEach((retry) => retry()));
-  } else if (!missing.size && isShown) {
-    if (place.contains(document.activeElement)) document.querySelector("main").focus({ preventScroll: true });
-    const back = document.createElement("p");
-    back.textContent = place.dataset.lost;
-    place.replaceChildren(back);
-    setTimeout(() => back.remove(), 5000);
+function showConnection() {
+  const note = document.querySelector("body:not(.wide) [data-connection]");
+  if (!note) return;
+  for (const element of unreachable.keys()) if (!element.isConnected) unreachable.delete(element);
+  const isShown = note.querySelector("button") !== null;
+  if (unreachable.size && !isShown) {
+    note.replaceChildren(document.getElementById("connection-lost").content.cloneNode(true));
+    note.querySelector("button").addEventListener("click", () => unreachable.forEach((retry) => retry()));
+  } else if (!unreachable.size && isShown) {
+    if (note.contains(document.activeElement)) document.querySelector("main").focus({ preventScroll: true });
+    const restored = document.createElement("p");
+    restored.textContent = note.dataset.connection;
+    note.replaceChildren(restored);
+    setTimeout(() => restored.remove(), 5000);
   }
 }
 
-// Only what is new is changed: what somebody is about to press, or has the focus, stays the same element.
-function renew(old, fresh) {
-  const isOther = old.nodeName !== fresh.nodeName || (old.nodeName === "INPUT" && old.value !== fresh.value);
-  if (isOther) return old.replaceWith(fresh);
-  if (old.nodeType !== Node.ELEMENT_NODE) {
-    if (old.data !== fresh.data) old.data = fresh.data;
+// --- Replace only the nodes that differ, so that a focused or hovered element stays the same ---
+
+function updateNode(current, fresh) {
+  const isOther =
+    current.nodeName !== fresh.nodeName || (current.nodeName === "INPUT" && current.value !== fresh.value);
+  if (isOther) return current.replaceWith(fresh);
+  if (current.nodeType !== Node.ELEMENT_NODE) {
+    if (current.data !== fresh.data) current.data = fresh.data;
     return;
   }
-  for (const { name } of [...old.attributes]) {
-    if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+  for (const { name } of [...current.attributes]) {
+    if (!fresh.hasAttribute(name) && name !== "open") current.removeAttribute(name);
   }
-  for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
-  children(old, fresh);
+  for (const { name, value } of fresh.attributes) {
+    if (current.getAttribute(name) !== value) current.setAttribute(name, value);
+  }
+  updateChildren(current, fresh);
 }
-function children(old, fresh) {
-  const isSaid = (node) => node.nodeType !== Node.TEXT_NODE || node.data.trim() !== "";
-  const kept = [...old.childNodes].filter(isSaid);
-  const wanted = [...fresh.childNodes].filter(isSaid);
-  kept.forEach((child, index) => (index < wanted.length ? renew(child, wanted[index]) : child.remove()));
-  old.append(...wanted.slice(kept.length));
+function updateChildren(current, fresh) {
+  const hasContent = (node) => node.nodeType !== Node.TEXT_NODE || node.data.trim() !== "";
+  const kept = [...current.childNodes].filter(hasContent);
+  const wanted = [...fresh.childNodes].filter(hasContent);
+  kept.forEach((child, index) => (index < wanted.length ? updateNode(child, wanted[index]) : child.remove()));
+  current.append(...wanted.slice(kept.length));
 }
 
-// A part of a page that is fetched again now and then, as long as somebody looks at it.
+// --- data-refresh: load a part of the page again while the page is visible ---
+
 function refresh(part) {
   const url = part.dataset.refresh;
-  const usual = Number(part.dataset.pause) || 5000;
-  let pause = usual;
+  const pauseMin = Number(part.dataset.pause) || 5000;
+  const pauseMax = Number(part.dataset.pauseMax) || 60000;
+  const stale = document.querySelector("[data-stale]");
+  let pause = pauseMin;
   let shown = "";
-  // Nothing is taken away from under somebody's hands.
-  const inUse = () => part.querySelector("details[open] form") !== null;
-  function put(text) {
-    if (text === shown) return;
-    shown = text;
+  // An open form inside the part must not disappear while somebody uses it.
+  const isInUse = () => part.querySelector("details[open] form") !== null;
+  function show(html) {
+    if (html === shown) return;
+    shown = html;
     const chosen = part.querySelector("input:checked");
     const focused = part.contains(document.activeElement) ? document.activeElement : null;
-    const alike = () => [...part.querySelectorAll(focused.tagName)];
-    const place = focused ? alike().indexOf(focused) : -1;
+    const sameTag = () => [...part.querySelectorAll(focused.tagName)];
+    const index = focused ? sameTag().indexOf(focused) : -1;
     const fresh = document.createElement(part.tagName);
-    fresh.innerHTML = text;
-    children(part, fresh);
+    fresh.innerHTML = html;
+    updateChildren(part, fresh);
     for (const input of part.querySelectorAll("input")) {
       if (chosen && input.value === chosen.value && !input.disabled) input.checked = true;
     }
     if (focused && document.activeElement !== focused) {
-      const same = (one) => focused.tagName === "INPUT" && one.value === focused.value && !one.disabled;
-      (alike().find(same) || alike()[place] || document.querySelector("main")).focus({ preventScroll: true });
+      const isSame = (other) => focused.tagName === "INPUT" && other.value === focused.value && !other.disabled;
+      (sameTag().find(isSame) || sameTag()[index] || document.querySelector("main")).focus({ preventScroll: true });
     }
   }
-  const pauseMax = Number(part.dataset.pauseMax) || 60000;
-  const stale = document.querySelector("[data-stale]");
   async function load() {
-    if (!document.hidden && !inUse()) {
-      try {
-        const answer = await ask(url);
-        if (!answer.ok) throw answer.status;
-        const text = await answer.text();
-        if (!inUse()) put(text);
-        pause = usual;
-        if (stale) stale.hidden = true;
-        reached(part);
-      } catch {
-        // What is shown stays, and is said to be old.
-        pause = Math.min(pause * 2, pauseMax);
-        if (stale) stale.hidden = false;
-        lost(part, load);
-      }
+    if (document.hidden || isInUse()) return;
+    try {
+      const response = await get(url);
+      if (!response.ok) throw response.status;
+      const html = await response.text();
+      if (!isInUse()) show(html);
+      pause = pauseMin;
+      if (stale) stale.hidden = true;
+      reportReachable(part);
+    } catch {
+      // The old content stays, with a note that it is stale.
+      pause = Math.min(pause * 2, pauseMax);
+      if (stale) stale.hidden = false;
+      reportUnreachable(part, load);
     }
   }
   let source = null;
-  const listened = part.dataset.listen || part.dataset.live;
-  // Whoever can be told that there is something new looks at once.
   function listen() {
-    source = new EventSource(listened);
-    source.addEventListener("board", () => load());
+    source = new EventSource(part.dataset.listen);
+    source.addEventListener("changed", () => load());
   }
-  async function again() {
+  async function poll() {
     if (!part.isConnected) return source && source.close();
     await load();
-    if (source && source.readyState === 2) listen();
-    setTimeout(again, pause * anyOf(0.75, 1.25));
+    if (source && source.readyState === EventSource.CLOSED) listen();
+    setTimeout(poll, pause * randomBetween(0.75, 1.25));
   }
-  setTimeout(again, pause);
-  seen(load);
-  if (listened && window.EventSource) listen();
+  setTimeout(poll, pause);
+  onReturn(load);
+  if (part.dataset.listen && window.EventSource) listen();
 }
 
-// What the server says of a room, a wait list or a place: by a stream of events where there is one, and by polls as long
-// as it does not come. Another phase is another page.
+// --- data-follow: show the state of a ticket or a reservation, by server-sent events or by polls ---
+
 function follow(element) {
-  const { follow: address, phase } = element.dataset;
+  const { follow: url, phase } = element.dataset;
   const language = "?lang=" + document.documentElement.lang;
-  const announced = document.querySelector("[data-announce]");
-  const usual = 5000;
-  let pause = usual;
+  const announcement = document.querySelector("[data-announce]");
+  const pauseUsual = 5000;
+  let pause = pauseUsual;
   let failures = 0;
-  let isAway = false;
+  let isUnavailable = false;
   let source = null;
-  let toldAt = performance.now();
-  let leaving = false;
+  let announcedAt = performance.now();
+  let isReloading = false;
   function show(state) {
     failures = 0;
-    if (!isAway) reached(element);
-    if (leaving) return;
+    if (!isUnavailable) reportReachable(element);
+    if (isReloading) return;
     if (state.phase !== phase) {
-      leaving = true;
-      // All are told in the same moment that it has opened; they need not all ask for the next page in it.
-      setTimeout(() => location.reload(), phase === "NOT_OPEN" ? anyOf(0, 1500) : 0);
+      isReloading = true;
+      // Every browser learns of the opening at the same moment. The delay spreads their next requests.
+      setTimeout(() => location.reload(), phase === "NOT_OPEN" ? randomBetween(0, 1500) : 0);
       return;
     }
-    for (const one of element.querySelectorAll("[data-text]")) {
-      const text = state.texts[one.dataset.text];
-      if (text !== undefined && one.textContent !== text) one.textContent = text;
+    for (const target of element.querySelectorAll("[data-text]")) {
+      const text = state.texts[target.dataset.text];
+      if (text !== undefined && target.textContent !== text) target.textContent = text;
     }
-    for (const one of element.querySelectorAll("[data-value]")) one.value = Number(state.texts[one.dataset.value]);
+    for (const target of element.querySelectorAll("[data-value]")) {
+      target.value = Number(state.texts[target.dataset.value]);
+    }
     if (state.texts.title) document.title = state.texts.title;
-    // A screen reader is told now and then, not each time.
-    if (announced && state.texts.announce && performance.now() - toldAt > 30000) {
-      if (announced.textContent !== state.texts.announce) announced.textContent = state.texts.announce;
-      toldAt = performance.now();
+    // Announce to screen readers every 30 seconds at most.
+    if (announcement && state.texts.announce && performance.now() - announcedAt > 30000) {
+      if (announcement.textContent !== state.texts.announce) announcement.textContent = state.texts.announce;
+      announcedAt = performance.now();
     }
   }
   function listen() {
-    source = new EventSource(address + "/stream" + language);
-    source.addEventListener("standing", (event) => {
-      isAway = false;
+    source = new EventSource(url + "/stream" + language);
+    source.addEventListener("state", (event) => {
+      isUnavailable = false;
       show(JSON.parse(event.data));
     });
-    // The store is away. Polls may still be answered for some seconds, from what was seen last: that is no way back.
-    source.addEventListener("away", () => {
-      isAway = true;
-      lost(element, look);
+    // Polls can still be answered from a cached view for some seconds. Such an answer does not end the outage.
+    source.addEventListener("unavailable", () => {
+      isUnavailable = true;
+      reportUnreachable(element, load);
     });
-    source.addEventListener("error", () => (isAway = false));
+    source.addEventListener("error", () => (isUnavailable = false));
   }
-  const isListening = () => source !== null && source.readyState === 1;
-  async function look() {
+  const isListening = () => source !== null && source.readyState === EventSource.OPEN;
+  async function load() {
     try {
-      const answer = await ask(address + "/state" + language);
-      if (!answer.ok) throw answer.status;
-      show(await answer.json());
-      pause = usual;
+      const response = await get(url + "/state" + language);
+      if (!response.ok) throw response.status;
+      show(await response.json());
+      pause = pauseUsual;
     } catch {
-      // Once may be a worker that is being replaced.
+      // The first failure may be a worker that restarts, so it is retried without a note.
       failures += 1;
       pause = failures === 1 ? 1000 : Math.min(Math.max(pause, 2000) * 1.5, 30000);
-      if (failures > 1) lost(element, look);
+      if (failures > 1) reportUnreachable(element, load);
     }
   }
   async function poll() {
     if (!element.isConnected) return source && source.close();
-    if (!isListening() || missing.has(element)) await look();
-    if (source !== null && source.readyState === 2) listen();
-    setTimeout(poll, pause * anyOf(0.75, 1.25));
+    if (!isListening() || unreachable.has(element)) await load();
+    if (source !== null && source.readyState === EventSource.CLOSED) listen();
+    setTimeout(poll, pause * randomBetween(0.75, 1.25));
   }
   if (window.EventSource && "stream" in element.dataset) listen();
   setTimeout(poll, pause);
-  seen(look);
-  element.look = () => setTimeout(look, anyOf(0, 2000));
+  onReturn(load);
+  element.pollSoon = () => setTimeout(load, randomBetween(0, 2000));
 }
 
-// Whoever comes back to a page that the browser had put aside wants to see how things are now.
-function seen(look) {
-  addEventListener("pageshow", (event) => event.persisted && look());
-  addEventListener("online", look);
+// Call a function when the browser restores the page from its cache or comes back online.
+function onReturn(load) {
+  addEventListener("pageshow", (event) => event.persisted && load());
+  addEventListener("online", load);
 }
 
-// The clock counts by this machine's clock, from what the server said was left: its own time of day may be wrong.
-function clock(element) {
-  const left = Number(element.dataset.deadline) - Number(element.dataset.now);
-  const end = performance.now() + left;
-  const shown = element.querySelector("[data-clock]");
-  const two = (number) => String(number).padStart(2, "0");
+// --- data-deadline: count down by the remaining time, because the clock of the device may be wrong ---
+
+function countdown(element) {
+  const remaining = Number(element.dataset.deadline) - Number(element.dataset.now);
+  const end = performance.now() + remaining;
+  const shown = element.querySelector("[data-countdown]");
+  const twoDigits = (number) => String(number).padStart(2, "0");
   function tick() {
     if (!element.isConnected) return;
     const seconds = Math.max(0, Math.ceil((end - performance.now()) / 1000));
     const days = Math.floor(seconds / 86400);
     const hours = Math.floor(seconds / 3600) % 24;
     const minutes = Math.floor(seconds / 60) % 60;
-    let text = (hours || days ? hours + ":" + two(minutes) : minutes) + ":" + two(seconds % 60);
+    let text = (hours || days ? hours + ":" + twoDigits(minutes) : minutes) + ":" + twoDigits(seconds % 60);
     if (days) text = (days === 1 ? element.dataset.day : element.dataset.days).replace("{count}", days) + " " + text;
     if (shown.textContent !== text) shown.textContent = text;
-    if ("soon" in element.dataset) element.classList.toggle("soon", seconds <= 60);
-    // A screen reader says what is left when it is time to hurry, and not each second.
-    const announced = document.querySelector("[data-announce]");
-    const left = element.querySelector(".label").textContent + ": " + text;
-    if (announced && (seconds === 300 || seconds === 60) && announced.textContent !== left) announced.textContent = left;
+    if ("warns" in element.dataset) element.classList.toggle("urgent", seconds <= 60);
+    // Announce to screen readers at five minutes and at one minute.
+    const announcement = document.querySelector("[data-announce]");
+    const message = element.querySelector(".label").textContent + ": " + text;
+    if (announcement && (seconds === 300 || seconds === 60) && announcement.textContent !== message) {
+      announcement.textContent = message;
+    }
     if (seconds === 0) {
-      const part = element.closest("[data-follow]");
-      if (element.dataset.zero === "look" && part && part.look) return part.look();
-      return setTimeout(() => location.reload(), anyOf(500, 2000));
+      const followed = element.closest("[data-follow]");
+      if (element.dataset.atZero === "poll" && followed && followed.pollSoon) return followed.pollSoon();
+      return setTimeout(() => location.reload(), randomBetween(500, 2000));
     }
     setTimeout(tick, 250);
   }
   tick();
 }
 
-// What is typed stays in this browser, so that neither a closed tab nor a crash loses it.
-function draft(form) {
+// --- data-draft, data-details: keep typed details in this browser, so that a closed tab does not lose them ---
+
+function keepDraft(form) {
   const key = "draft " + form.dataset.draft;
   const fields = [...form.querySelectorAll("input[id]:not([type=checkbox])")];
-  const kept = JSON.parse(localStorage.getItem(key) || "{}");
+  const draft = JSON.parse(localStorage.getItem(key) || "{}");
   for (const field of fields) {
-    if (kept[field.id]) field.value = kept[field.id];
+    if (draft[field.id]) field.value = draft[field.id];
     field.addEventListener("input", () => {
-      kept[field.id] = field.value;
-      localStorage.setItem(key, JSON.stringify(kept));
+      draft[field.id] = field.value;
+      localStorage.setItem(key, JSON.stringify(draft));
     });
   }
 }
-
-function details(element) {
-  const kept = JSON.parse(localStorage.getItem("draft " + element.dataset.details) || "{}");
-  const text = Object.values(kept).filter(Boolean).join(" · ");
+function showDetails(element) {
+  const draft = JSON.parse(localStorage.getItem("draft " + element.dataset.details) || "{}");
+  const text = Object.values(draft).filter(Boolean).join(" · ");
   if (text) {
     element.textContent = text;
     element.hidden = false;
   }
 }
 
-// The store is away: the page that was asked for is tried again until it comes.
-function again(element) {
+// --- data-retry: load the requested page until the service answers ---
+
+function retry(element) {
   let pause = 4000;
-  async function look() {
+  async function load() {
     try {
-      const answer = await ask(element.dataset.again);
-      if (answer.status < 500) return location.replace(element.dataset.again);
+      const response = await get(element.dataset.retry);
+      if (response.status < 500) return location.replace(element.dataset.retry);
     } catch {
-      // nobody answers at all: later
+      // no answer at all: try again after the pause
     }
     pause = Math.min(pause * 1.5, 30000);
-    setTimeout(look, pause * anyOf(0.75, 1.25));
+    setTimeout(load, pause * randomBetween(0.75, 1.25));
   }
-  setTimeout(look, pause);
+  setTimeout(load, pause);
 }
 
-// Another office, service or group: the rest of the page is fetched for it, and nobody is moved from where they are.
-function choice(form) {
+// --- form.choice: load the page of another office, service or group without moving the focus ---
+
+function loadChoice(form) {
   let timer = 0;
   async function load() {
     const url = form.action.split("?")[0] + "?" + new URLSearchParams(new FormData(form));
     const main = document.querySelector("main");
     try {
-      const answer = await ask(url);
-      if (!answer.ok) throw answer.status;
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const response = await get(url);
+      if (!response.ok) throw response.status;
+      const page = new DOMParser().parseFromString(await response.text(), "text/html");
       const focused = document.activeElement && document.activeElement.id;
       main.replaceChildren(...page.querySelector("main").childNodes);
       history.replaceState(null, "", url);
       start(main);
       if (focused && document.getElementById(focused)) document.getElementById(focused).focus();
-      reached(form);
+      reportReachable(form);
     } catch {
-      lost(form, load);
+      reportUnreachable(form, load);
     }
   }
   for (const select of form.querySelectorAll("select")) {
     select.addEventListener("change", () => {
-      // What is below is for another choice now.
+      // The forms below belong to the previous choice.
       for (const other of document.querySelectorAll("form[method=post]")) other.hidden = true;
       clearTimeout(timer);
       timer = setTimeout(load, 300);
     });
   }
-  for (const button of form.querySelectorAll("[data-auto]")) button.hidden = true;
+  for (const button of form.querySelectorAll("[data-auto-submit]")) button.hidden = true;
 }
 
-// One press is enough: a second one, while the first is on its way, does nothing.
-function once(form) {
+// --- Forms ---
+
+// Ignore a second press while the first one is being sent.
+function submitOnce(form) {
   form.addEventListener("submit", (event) => {
     if (form.dataset.sent) return event.preventDefault();
     form.dataset.sent = "yes";
@@ -305,9 +317,8 @@ function once(form) {
   });
 }
 
-// The same without leaving the page. What was typed stays there if nobody answers, and is sent again until somebody does:
-// each of these forms does the same however often it comes.
-function send(form) {
+// Submit without leaving the page, and repeat until the service answers. The citizens' forms are idempotent.
+function submitWithRetries(form) {
   let isSent = false;
   addEventListener("pageshow", (event) => event.persisted && (isSent = false));
   form.addEventListener("submit", (event) => {
@@ -323,16 +334,16 @@ function send(form) {
       isTrying = true;
       clearTimeout(timer);
       try {
-        const answer = await fetch(form.action, { method: "POST", body, credentials: "same-origin" });
-        if (answer.status >= 500) throw answer.status;
-        const text = await answer.text();
-        reached(form);
-        if (answer.redirected) location.assign(answer.url);
-        else show(text);
+        const response = await fetch(form.action, { method: "POST", body, credentials: "same-origin" });
+        if (response.status >= 500) throw response.status;
+        const html = await response.text();
+        reportReachable(form);
+        if (response.redirected) location.assign(response.url);
+        else showPage(html);
       } catch {
-        lost(form, attempt);
+        reportUnreachable(form, attempt);
         pause = Math.min(pause * 1.5, 15000);
-        timer = setTimeout(attempt, pause * anyOf(0.75, 1.25));
+        timer = setTimeout(attempt, pause * randomBetween(0.75, 1.25));
       }
       isTrying = false;
     }
@@ -340,12 +351,12 @@ function send(form) {
   });
 }
 
-// A page instead of this one, from its beginning.
-function show(text) {
-  const page = new DOMParser().parseFromString(text, "text/html");
+// Replace the content of this page by that of another one.
+function showPage(html) {
+  const page = new DOMParser().parseFromString(html, "text/html");
   const main = document.querySelector("main");
   const fresh = page.querySelector("main");
-  if (!fresh) return location.assign("/"); // no page of ours: the form was none, or too large
+  if (!fresh) return location.assign("/"); // the response is no page: the form was malformed or too large
   document.title = page.title;
   main.replaceChildren(...fresh.childNodes);
   start(main);
@@ -357,12 +368,12 @@ function start(root) {
   const each = (selector, begin) => root.querySelectorAll(selector).forEach(begin);
   each("[data-refresh]", refresh);
   each("[data-follow]", follow);
-  each("[data-deadline]", clock);
-  each("[data-draft]", draft);
-  each("[data-details]", details);
-  each("[data-again]", again);
-  each("form.choice:has([data-auto])", choice);
-  each("form[method=post]", document.querySelector("body:not(.wide)") ? send : once);
+  each("[data-deadline]", countdown);
+  each("[data-draft]", keepDraft);
+  each("[data-details]", showDetails);
+  each("[data-retry]", retry);
+  each("form.choice:has([data-auto-submit])", loadChoice);
+  each("form[method=post]", document.querySelector("body:not(.wide)") ? submitWithRetries : submitOnce);
   each("[data-print]", (button) => {
     button.hidden = false;
     button.addEventListener("click", () => print());

@@ -1,0 +1,129 @@
+"""Build the variables of pages on which a visitor chooses a day and a session."""
+
+from __future__ import annotations
+
+__all__ = ["DayChoice", "room_dates", "serves_day"]
+
+import datetime
+from collections.abc import Iterable
+from typing import Any, Final
+
+from starlette.requests import Request
+
+from quota_engine.service.pages.citizen.base import CitizenPages
+from quota_engine.service.pages.citizen.selection import BookingSelection
+from quota_engine.service.pages.citizen.slots import Slot, SlotState, group_by_day, list_slots, wait_list_sessions
+from quota_engine.service.pages.i18n import Translator
+from quota_engine.waiting_room.machine import RoomConfig, RoomView
+from quota_engine.workflows.request_builder import random_id
+
+_DAYS_EXPANDED: Final = 5
+"""Days that the page shows at first. The others are in a collapsed part."""
+_FREE_DAYS_LISTED: Final = 3
+
+
+class DayChoice:
+    """Builds the variables of the start page, of a turn, and of the refreshed list of days."""
+
+    def __init__(self, pages: CitizenPages) -> None:
+        self._pages = pages
+
+    async def variables(
+        self,
+        translator: Translator,
+        selection: BookingSelection,
+        request: Request | None,
+        *,
+        is_turn: bool = False,
+        **overrides: Any,
+    ) -> dict[str, Any]:
+        """Return the template variables of a selection.
+
+        Args:
+            translator: Texts of the page.
+            selection: Office, service and applicant group.
+            request: Request whose ticket decides what the page says about the waiting room; ``None`` for no ticket.
+            is_turn: True for the days of the waiting room, False for the office's other days.
+            **overrides: Variables that replace the defaults, such as the fields of a form with errors.
+        """
+        pages, office = self._pages, selection.office
+        service = pages.service
+        read_at_ms, views = await pages.cache.days(office)
+        slots = list_slots(service.catalog, selection, views, service.now_ms(), translator.language)
+        room = await pages.current_room(office)
+        if room is not None:
+            slots = [slot for slot in slots if serves_day(room[1].config, slot.day) is is_turn]
+        days = group_by_day([slot for slot in slots if slot.state is not SlotState.NOT_OPEN])
+        free = [day for day, each in days if any(slot.state is SlotState.OPEN for slot in each)]
+        expanded = set(free[:_DAYS_EXPANDED] or [day for day, _ in days[:_DAYS_EXPANDED]])
+        return {
+            "selection": selection,
+            "offices": list(service.catalog.offices.values()),
+            "groups": list(service.catalog.groups.values()),
+            "days": [each for each in days if each[0] in expanded],
+            "more_days": [each for each in days if each[0] not in expanded],
+            "openings": self._openings(translator, selection, slots),
+            "earliest": free[0] if free else None,
+            "free_days": [translator.date(day) for day in free[:_FREE_DAYS_LISTED]],
+            "can_choose": any(slot.can_be_chosen for slot in slots),
+            "updated_at": translator.time(pages.local_time(read_at_ms, office)),
+            "idempotency_key": random_id(),
+            "party_max": office.rules.party_max,
+            "is_turn": is_turn,
+            "has_wait_list": bool(wait_list_sessions(service.catalog, selection)),
+            "room": None if room is None else self._room(translator, selection, room, request),
+            **pages.next_release_texts(translator, office),
+            "registration": "",
+            "niks": [],
+            "join_nik": "",
+            "join_error": "",
+            "slot": "",
+            "errors": [],
+            **overrides,
+        }
+
+    def _openings(
+        self, translator: Translator, selection: BookingSelection, slots: Iterable[Slot]
+    ) -> list[tuple[str, str]]:
+        """Return the opening times of days that open later, each with its days."""
+        openings: dict[int, dict[datetime.date, None]] = {}
+        for slot in slots:
+            if slot.state is SlotState.NOT_OPEN:
+                openings.setdefault(slot.opens_at_ms, {})[slot.day] = None
+        return [
+            (translator.moment(self._pages.local_time(at_ms, selection.office)), translator.dates(list(days)))
+            for at_ms, days in sorted(openings.items())
+        ]
+
+    def _room(
+        self, translator: Translator, selection: BookingSelection, room: tuple[str, RoomView], request: Request | None
+    ) -> dict[str, Any]:
+        """Return the variables of the waiting room's part of the start page."""
+        room_id, view = room
+        config, now_ms = view.config, self._pages.service.now_ms()
+        session = self._pages.room_session(request) if request is not None else None
+
+        def moment(at_ms: int) -> str:
+            return translator.moment(self._pages.local_time(at_ms, selection.office))
+
+        return {
+            "days": translator.dates(room_dates(config)),
+            "opens": moment(config.opens_at_ms),
+            "join_opens": moment(config.join_opens_at_ms),
+            "can_join": now_ms >= config.join_opens_at_ms,
+            "is_open": now_ms >= config.opens_at_ms,
+            "has_ticket": session is not None and session.room == room_id,
+            "now_ms": now_ms,
+            "opens_at_ms": config.opens_at_ms,
+            "countdown": translator.countdown(config.opens_at_ms - now_ms),
+        }
+
+
+def room_dates(config: RoomConfig) -> list[datetime.date]:
+    """Return the days that a waiting room serves."""
+    return [datetime.date.fromordinal(day) for day in range(config.first_day, config.last_day + 1)]
+
+
+def serves_day(config: RoomConfig, day: datetime.date) -> bool:
+    """Return True if a waiting room serves the day."""
+    return config.first_day <= day.toordinal() <= config.last_day

@@ -1,0 +1,140 @@
+"""A day for operators: its figures, its capacities, and closing or opening it."""
+
+from __future__ import annotations
+
+__all__ = ["DayPages"]
+
+import datetime
+from collections.abc import Awaitable
+from typing import Any, Final, NamedTuple
+
+from starlette.responses import Response
+
+from quota_engine.domain.lifecycle import State
+from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.domain.validation import CAPACITY_MAX
+from quota_engine.service.pages.operator.base import OperatorPages
+from quota_engine.service.pages.operator.day_tables import day_table
+from quota_engine.service.pages.operator.fields import is_count, refusal_reason
+from quota_engine.service.pages.operator.request import FieldError, OperatorRequest, PageError
+
+_AFFECTED_STATES: Final = (State.CONFIRMED, State.HELD, State.WAITING)
+
+
+class _LowCapacity(NamedTuple):
+    """A capacity below the places that are taken, which the operator has to confirm."""
+
+    quota: str
+    capacity: int
+    taken: int
+
+    @property
+    def overbooked(self) -> int:
+        return self.taken - self.capacity
+
+
+class DayPages:
+    """Handlers of a day's page. A wrong field is reported beside it, with the submitted value."""
+
+    def __init__(self, pages: OperatorPages) -> None:
+        self._pages = pages
+        self._cache = pages.cache
+
+    async def day(self, request: OperatorRequest) -> Response:
+        """Render a day; with ``ask=close`` also the people whom closing it affects."""
+        return await self._render(request)
+
+    async def figures(self, request: OperatorRequest) -> Response:
+        """Render the figures alone, which the page's script refreshes."""
+        return await self._render(request, template="day_figures.html")
+
+    async def set_capacity(self, request: OperatorRequest) -> Response:
+        """Set the capacity of a quota. A capacity below the places that are taken has to be confirmed."""
+        day, view = await self._known_day(request)
+        quota, value = request.fields.get("quota", ""), request.field("capacity")
+        if quota not in view.quotas:
+            raise PageError(404, "unknown_quota")
+        counters, field = view.quotas[quota], f"capacity-{quota}"
+        if not is_count(value) or int(value) > CAPACITY_MAX:
+            text = request.translator("capacity_wrong", most=request.translator.number(CAPACITY_MAX))
+            return await self._render(request, 422, error=FieldError(field, text, value))
+        capacity, taken = int(value), counters.held + counters.confirmed + counters.cooling
+        if capacity < taken and not request.is_confirmed:
+            return await self._render(request, low_capacity=_LowCapacity(quota, capacity, taken))
+        command = self._engine.set_capacity(request.office.id, day, quota, capacity)
+        outcome = await self._execute(request, day, command)
+        if not outcome.ok:
+            reason = refusal_reason(request.translator, outcome.status)
+            return await self._render(request, 409, error=FieldError(field, reason, value))
+        return self._pages.redirect(request, "/operator/day", day=day, done="capacity")
+
+    async def close(self, request: OperatorRequest) -> Response:
+        """Close a day that the operator has confirmed; otherwise show whom closing it affects."""
+        day, _ = await self._known_day(request)
+        if not request.is_confirmed:
+            return self._pages.redirect(request, "/operator/day", day=day, ask="close")
+        outcome = await self._execute(request, day, self._engine.close_day(request.office.id, day))
+        return self._redirect_to_day(request, day, outcome, "closed")
+
+    async def open(self, request: OperatorRequest) -> Response:
+        """Open a closed day again."""
+        day, _ = await self._known_day(request)
+        outcome = await self._execute(request, day, self._engine.open_day(request.office.id, day))
+        return self._redirect_to_day(request, day, outcome, "opened")
+
+    @property
+    def _engine(self) -> Any:
+        return self._pages.service.engine
+
+    async def _known_day(self, request: OperatorRequest) -> tuple[datetime.date, DayView]:
+        day = self._pages.day(request)
+        _, view = await self._cache.day(request.office, day)
+        if view is None:
+            raise PageError(404, "unknown_day")
+        return day, view
+
+    async def _execute(self, request: OperatorRequest, day: datetime.date, command: Awaitable[Outcome]) -> Outcome:
+        try:
+            outcome = await command
+        finally:
+            self._cache.invalidate(request.office.id, day)
+        self._pages.service.metrics.record_outcome(outcome.status)
+        return outcome
+
+    def _redirect_to_day(self, request: OperatorRequest, day: datetime.date, outcome: Outcome, done: str) -> Response:
+        if not outcome.ok:
+            raise PageError(409, "refused", why=refusal_reason(request.translator, outcome.status))
+        return self._pages.redirect(request, "/operator/day", day=day, done=done)
+
+    async def _render(
+        self,
+        request: OperatorRequest,
+        status: int = 200,
+        *,
+        template: str = "day.html",
+        error: FieldError | None = None,
+        low_capacity: _LowCapacity | None = None,
+    ) -> Response:
+        pages, office, translator = self._pages, request.office, request.translator
+        day, view = await self._known_day(request)
+        read_at_ms, _ = await self._cache.day(office, day)
+        affected: dict[State, int] | None = None
+        if request.fields.get("ask") == "close" and not view.closed:
+            reservations = await self._cache.reservations(office.id, day)
+            affected = {
+                state: sum(one.units for one in reservations if one.state is state) for state in _AFFECTED_STATES
+            }
+        return pages.render(
+            request,
+            template,
+            "dashboard",
+            status,
+            day_table=day_table(translator, office, view, pages.service.now_ms()),
+            updated_at=pages.updated_at(request, read_at_ms),
+            moment=lambda at_ms: translator.moment(pages.local_time(at_ms, office)),
+            query=request.query("day"),
+            affected=affected,
+            low_capacity=low_capacity,
+            error=error,
+            done=request.done("capacity", "closed", "opened"),
+        )

@@ -1,0 +1,70 @@
+"""Routes of the operators' pages, with the roles that may use them."""
+
+from __future__ import annotations
+
+__all__ = ["operator_routes"]
+
+from starlette.routing import Route
+
+from quota_engine.service.pages.operator.audit import AuditPages
+from quota_engine.service.pages.operator.base import Handler, OperatorPages
+from quota_engine.service.pages.operator.dashboard import DashboardPages
+from quota_engine.service.pages.operator.day import DayPages
+from quota_engine.service.pages.operator.opening import OpeningPages
+from quota_engine.service.pages.operator.queue_list import QueueListPages
+from quota_engine.service.pages.operator.request import CHANGE_ROLES, READ_ROLES, STAFF_ROLES
+from quota_engine.service.pages.operator.waiting_room import RoomPages
+
+
+def operator_routes(pages: OperatorPages) -> list[Route]:
+    """Return the routes of all operators' pages."""
+    dashboard, day, room = DashboardPages(pages), DayPages(pages), RoomPages(pages)
+    queue, opening, audit = QueueListPages(pages), OpeningPages(pages), AuditPages(pages)
+    reads: list[tuple[str, Handler]] = [
+        ("/dashboard", dashboard.days),
+        ("/dashboard.csv", dashboard.csv),
+        ("/offices", dashboard.offices),
+        ("/offices/rows", dashboard.office_rows),
+        ("/live", dashboard.stream),
+        ("/day", day.day),
+        ("/day/figures", day.figures),
+        ("/room", room.room),
+        ("/room/figures", room.figures),
+        ("/opening", opening.opening),
+        ("/opening.csv", opening.csv),
+        ("/audit", audit.audit),
+    ]
+    changes: list[tuple[str, Handler]] = [
+        ("/day/capacity", day.set_capacity),
+        ("/day/close", day.close),
+        ("/day/open", day.open),
+        ("/room/pace", room.set_pace),
+        ("/room/open", room.open),
+        ("/room/close", room.close),
+    ]
+    staff_reads: list[tuple[str, Handler]] = [
+        ("/queue", queue.list),
+        ("/queue/rows", queue.rows),
+        ("/queue.csv", queue.csv),
+        ("/queue/no-show", queue.ask_no_show),
+    ]
+    staff_changes: list[tuple[str, Handler]] = [
+        ("/queue/check-in", queue.check_in),
+        ("/queue/no-show", queue.no_show),
+    ]
+    groups = [
+        ([("", dashboard.dashboard)], READ_ROLES | STAFF_ROLES, "GET"),
+        (reads, READ_ROLES, "GET"),
+        (changes, CHANGE_ROLES, "POST"),
+        (staff_reads, STAFF_ROLES, "GET"),
+        (staff_changes, STAFF_ROLES, "POST"),
+        ([("/audit", audit.audit_again)], READ_ROLES, "POST"),
+    ]
+    return [
+        *(
+            Route(f"/operator{path}", pages.guarded(handler, roles), methods=[method])
+            for handlers, roles, method in groups
+            for path, handler in handlers
+        ),
+        *pages.login.routes(),
+    ]

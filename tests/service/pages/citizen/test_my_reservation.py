@@ -1,0 +1,90 @@
+"""A visitor's own reservation in a browser without JavaScript: the wait list, the end of a hold, and its cookie."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.browser_service import wait_list_catalog
+from tests.support.form_browser import DECLARED, CitizenBrowser, heading
+from tests.support.in_process_service import OTHER, Client, connected, listening, running
+from tests.support.page_texts import citizen_text
+
+
+@pytest.fixture
+async def browser(client: Client) -> AsyncIterator[CitizenBrowser]:
+    browser = CitizenBrowser(client)
+    async with browser.http:
+        yield browser
+
+
+@pytest.fixture
+async def full_service() -> AsyncIterator[Client]:
+    """A service with a wait list, whose only place is taken."""
+    async with running(catalog=wait_list_catalog(capacity=1)) as client:
+        yield client
+
+
+async def test_the_wait_list_shows_the_position_and_becomes_the_form(full_service: Client) -> None:
+    client = full_service
+    holder, waiting = CitizenBrowser(client), CitizenBrowser(client)
+    async with holder.http, waiting.http:
+        await holder.reserve(OTHER)
+        outcome = await client.reserve("3578012345678909", join_wait_list=True)
+        ahead = outcome.json()["reservation"]["reference"]
+        client.clock.advance_ms(2_000)  # the pages cache their figures for a second
+        refusal = await waiting.reserve()
+        assert citizen_text("wait_list_length_one", count=1) in html.unescape(refusal.text)
+        assert waiting.fields("/reserve")["join_wait_list"] == "yes"
+        listed = await waiting.submit("/reserve")
+        assert (listed.url.path, heading(listed.text)) == ("/reservation", citizen_text("waiting_heading"))
+        assert citizen_text("wait_list_ahead_one", count=1) in html.unescape(listed.text)
+        assert '<noscript><meta http-equiv="refresh" content="20"></noscript>' in listed.text
+        state = (await waiting.http.get("/reservation/state?lang=en")).json()
+        assert (state["state"], state["texts"]["position"], state["phase"]) == ("WAITING", "2", "waiting 1")
+        assert (await waiting.get("/")).url.path == "/reservation"
+        await client.step(ahead, "release")
+        assert citizen_text("next_in_line") in html.unescape((await waiting.get("/reservation")).text)
+        await holder.submit("/reservation/release")
+        assert heading((await waiting.get("/reservation")).text) == citizen_text("held_heading")
+        assert (await waiting.http.get("/reservation/state")).json()["phase"] == "held 2"
+        assert (await waiting.http.get("/reservation/stream")).status_code == 204
+        ended = html.unescape((await waiting.submit("/reservation/release")).text)
+        assert citizen_text("ended_RELEASED") in ended
+        assert "Pembukaan berikutnya Jumat, 11 Desember 2026 14.00 WIB" in ended
+
+
+async def test_the_stream_offers_a_place_when_a_hold_expires(full_service: Client) -> None:
+    """No command reaches the day. The stream's own reads move the wait list on."""
+    client = full_service
+    browser = CitizenBrowser(client)
+    async with listening(client.app) as port, browser.http, connected(port) as raw:
+        await client.reserve(OTHER)
+        await browser.reserve()
+        await browser.submit("/reserve")
+        assert (await browser.http.get("/reservation/state")).json()["phase"] == "waiting 1"
+        cookie = f"reservation={browser.http.cookies['reservation']}"
+        request = f"GET /reservation/stream HTTP/1.1\r\nhost: service\r\ncookie: {cookie}\r\n\r\n"
+        await raw.send(request.encode())
+        assert b'"phase":"waiting 1"' in await raw.until(b"}}\n\n")
+        client.clock.advance_ms(900_000)
+        assert b'"phase":"held 2"' in await raw.until(b"}}\n\n")
+
+
+async def test_an_expired_hold_cannot_be_confirmed(browser: CitizenBrowser, client: Client) -> None:
+    await browser.reserve()
+    client.clock.advance_ms(900_000)
+    ended = await browser.submit("/reservation/confirm", DECLARED)
+    assert citizen_text("ended_EXPIRED") in html.unescape(ended.text)
+    assert (await browser.http.get("/reservation/state")).json()["state"] == "EXPIRED"
+
+
+async def test_a_forged_cookie_leads_to_no_reservation(browser: CitizenBrowser, client: Client) -> None:
+    await browser.reserve()
+    value = browser.http.cookies["reservation"]
+    until, reference, mac = value.split(".")
+    for forged in (f"{until}.surabaya~other.{mac}", f"{int(until) + 1}.{reference}.{mac}", value[:-1], "", "x" * 1000):
+        response = await client.http.get("/reservation/state", headers={"cookie": f"reservation={forged}"})
+        assert response.json()["state"] == ""

@@ -1,0 +1,97 @@
+"""A day's page: its capacities, and closing or opening it."""
+
+from __future__ import annotations
+
+import datetime
+import html
+import re
+
+from quota_engine.service.http.auth import Role
+from tests.support.form_browser import OperatorBrowser
+from tests.support.in_process_service import DAY, NIK, OTHER, Client
+from tests.support.page_texts import operator_text
+
+
+async def test_a_capacity_below_the_taken_places_has_to_be_confirmed(browser: OperatorBrowser, client: Client) -> None:
+    assert (await browser.sign_in(Role.OPERATOR)).url.path == "/operator"
+    assert await browser.counters("Online") == [100, 0, 0, 0, 100, 0]
+    await client.reserve()
+    await client.reserve(OTHER)
+    client.clock.advance_ms(1_000)
+    assert await browser.counters("Online") == [100, 0, 2, 0, 98, 0]
+    question = html.unescape((await browser.submit("day/capacity", quota="online", capacity="1")).text)
+    assert operator_text("capacity_too_low_text", "en", capacity=1, taken=2, over=1) in question
+    assert await browser.counters("Online") == [100, 0, 2, 0, 98, 0], "changed without confirmation"
+    changed = await browser.submit("day/capacity", quota="online", capacity="1", confirm="yes")
+    assert operator_text("done_capacity", "en") in changed.text
+    assert await browser.counters("Online") == [1, 0, 2, 0, 0, 1]
+    assert 'class="overbooked alarm"' in await browser.get("/operator/dashboard")
+    raised = await browser.submit("day/capacity", quota="online", capacity="150")
+    assert operator_text("done_capacity", "en") in raised.text
+    assert await browser.counters("Online") == [150, 0, 2, 0, 148, 0]
+
+
+async def test_a_wrong_capacity_is_reported_beside_its_field(browser: OperatorBrowser) -> None:
+    await browser.sign_in(Role.OPERATOR)
+    message = operator_text("capacity_wrong", most="10.000.000")
+    for capacity in ("-1", "many", "", "1.5", "10000001", "99999999999999999999", "１２x"):
+        response = await browser.submit("day/capacity", quota="online", capacity=capacity)
+        assert response.status_code == 422
+        page = html.unescape(response.text)
+        assert f'<p class="field-error" id="capacity-online-error" role="alert">{message}' in page
+        (field,) = re.findall(r'<input id="capacity-online"[^>]*>', page)
+        assert f'value="{capacity}"' in field
+        assert 'aria-invalid="true"' in field
+        assert 'aria-describedby="capacity-online-error capacity-hint"' in field
+    assert await browser.counters("Online") == [100, 0, 0, 0, 100, 0]
+
+
+async def test_a_day_closes_after_the_operator_has_seen_who_is_affected(
+    browser: OperatorBrowser, client: Client
+) -> None:
+    confirmed = (await client.reserve(NIK)).json()["reservation"]["reference"]
+    await client.step(confirmed, "confirm")
+    await client.reserve(OTHER, f"{NIK}1")
+    await browser.sign_in(Role.OPERATOR)
+    question = html.unescape((await browser.submit("day/close")).text)
+    assert operator_text("close_day_confirmed_one", count=1) in question
+    assert operator_text("close_day_held", count=2) in question
+    assert operator_text("close_day_waiting", count=0) in question
+    assert (await client.reserve(f"{NIK}2")).status_code == 201
+    closed = await browser.submit("day/close", confirm="yes")
+    assert operator_text("done_closed") in closed.text
+    assert operator_text("open_day") in closed.text
+    assert operator_text("day_state_CLOSED") in await browser.get("/operator")
+    assert (await client.reserve(f"{NIK}3")).json()["outcome"] == "DAY_CLOSED"
+    opened = await browser.submit("day/open")
+    assert operator_text("done_opened") in opened.text
+    assert (await client.reserve(f"{NIK}3")).status_code == 201
+
+
+async def test_a_change_of_another_worker_shows_after_the_redirect(browser: OperatorBrowser, client: Client) -> None:
+    """The worker that renders the result still caches the figures from before the change."""
+    reference = (await client.reserve(NIK)).json()["reservation"]["reference"]
+    await client.step(reference, "confirm")
+    client.clock.set_ms((await client.service.engine.availability("surabaya", DAY))[0].starts_at_ms)
+    await browser.sign_in(Role.OPERATOR)
+    day, queue = f"/operator/day?day={DAY}", f"/operator/queue?day={DAY}"
+    assert 'value="100"' in await browser.get(day)
+    assert operator_text("state_CONFIRMED") in await browser.get(queue)
+    await client.service.engine.set_capacity("surabaya", DAY, "online", 140)
+    await client.service.engine.check_in(reference)
+    assert 'value="140"' not in await browser.get(day), "the cached figures were read again"
+    assert 'value="140"' in await browser.get(f"{day}&done=capacity")
+    assert f">{operator_text('state_ATTENDED')}<" in await browser.get(f"{queue}&done=check-in&number=1")
+
+
+async def test_a_day_that_is_over_takes_no_shows_only(browser: OperatorBrowser, client: Client) -> None:
+    reference = (await client.reserve(NIK)).json()["reservation"]["reference"]
+    await client.step(reference, "confirm")
+    client.clock.advance_ms(round(datetime.timedelta(days=4).total_seconds() * 1000))
+    await browser.sign_in(Role.OPERATOR)
+    page = await browser.get(f"/operator/day?day={DAY}")
+    assert operator_text("day_state_OVER") in page
+    assert "day/capacity" not in page
+    page = await browser.get(f"/operator/queue?day={DAY}")
+    assert "queue/no-show" in page
+    assert "queue/check-in" not in page

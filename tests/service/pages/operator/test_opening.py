@@ -1,0 +1,59 @@
+"""The page of the last opening."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+from quota_engine.service.http.auth import Role
+from tests.support.form_browser import OperatorBrowser
+from tests.support.in_process_service import NIK, Client
+from tests.support.page_texts import operator_text
+
+
+async def test_an_opening_is_shown_in_figures_in_a_plot_and_as_a_file(browser: OperatorBrowser, client: Client) -> None:
+    await browser.sign_in(Role.AUDITOR)
+    empty = await browser.get("/operator/opening?lang=en")
+    assert operator_text("opening_no_sales", "en", places=600) in empty
+    references = []
+    for number in range(3):
+        client.clock.advance_ms(2_000)
+        references.append((await client.reserve(f"{NIK}{number}")).json()["reservation"]["reference"])
+    client.clock.advance_ms(2_000)
+    await client.step(references[0], "confirm")
+    await client.step(references[1], "release")
+    client.clock.advance_ms(6_000)
+    page = await browser.get("/operator/opening?lang=en")
+    figures = dict(re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", page))
+    expected = {
+        "places_online": "600",
+        "plot_taken": "2",
+        "plot_confirmed": "1",
+        "plot_given_back": "1",
+        "half_taken_after": "4.0 s",
+        "form_time_median": "6.0 s",
+    }
+    assert {key: figures[operator_text(key, "en")] for key in expected} == expected
+    assert page.count('<svg class="plot"') == 2
+    assert "after the end of the plot" not in page
+    rows = list(csv.DictReader(io.StringIO((await browser.http.get("/operator/opening.csv")).text)))
+    assert [(row["after_ms"], row["taken"], row["confirmed"], row["given_back"]) for row in rows] == [
+        ("2000", "1", "0", "0"),
+        ("4000", "2", "0", "0"),
+        ("6000", "3", "0", "0"),
+        ("8000", "3", "1", "0"),
+        ("8000", "2", "1", "1"),
+    ]
+    assert rows[0]["at"] == "2026-12-04T14:00:02.000+07:00"
+
+
+async def test_sales_after_the_end_of_the_plot_are_counted(browser: OperatorBrowser, client: Client) -> None:
+    await browser.sign_in(Role.AUDITOR)
+    client.clock.advance_ms(2_000)
+    for number in range(20):
+        await client.reserve(f"{NIK}5{number}")
+    client.clock.advance_ms(600_000)
+    await client.reserve(f"{NIK}7")
+    client.clock.advance_ms(6_000)
+    assert operator_text("plot_sold_later_one", "en", count=1) in await browser.get("/operator/opening?lang=en")

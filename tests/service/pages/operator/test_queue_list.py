@@ -1,0 +1,115 @@
+"""The queue list of a day: check in, mark no-shows, search and export."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import re
+
+from quota_engine.service.http.auth import Role
+from quota_engine.service.pages.operator.csv_export import escape_formula
+from tests.support.form_browser import OperatorBrowser
+from tests.support.in_process_service import DAY, DAY_PATH, NIK, OTHER, Client
+from tests.support.page_texts import operator_text
+
+
+async def _start_day(client: Client) -> None:
+    client.clock.set_ms((await client.service.engine.availability("surabaya", DAY))[0].starts_at_ms)
+
+
+async def _confirmed(client: Client, *niks: str) -> list[str]:
+    references = [(await client.reserve(nik)).json()["reservation"]["reference"] for nik in niks]
+    for reference in references:
+        await client.step(reference, "confirm")
+    return references
+
+
+async def test_the_list_has_queue_numbers_and_no_identities(browser: OperatorBrowser, client: Client) -> None:
+    _, _, third = await _confirmed(client, NIK, OTHER, f"{NIK}1")
+    await client.step(third, "cancel")
+    await browser.sign_in(Role.OFFICE)
+    page = await browser.get(f"/operator/queue?day={DAY}")
+    assert re.findall(r'class="big">([0-9]+)</th>', page) == ["1", "2"]
+    assert operator_text("ended_hidden_one", count=1) in page
+    assert "check-in" not in page, "the day has not started"
+    assert NIK not in page
+
+
+async def test_check_in_and_no_show_are_listed_and_exported(browser: OperatorBrowser, client: Client) -> None:
+    first, second, third = await _confirmed(client, NIK, OTHER, f"{NIK}1")
+    await client.step(third, "cancel")
+    await _start_day(client)
+    await browser.sign_in(Role.OFFICE)
+    checked_in = await browser.submit("queue/check-in", number="1")
+    assert operator_text("done_check-in", number=1) in checked_in.text
+    question = html.unescape((await browser.http.get(f"/operator/queue/no-show?day={DAY}&number={second}")).text)
+    assert operator_text("no_show_question", number=2) in question
+    assert operator_text("no_show_block", count=7) in question
+    unconfirmed = await browser.submit("queue/no-show", number=second)
+    assert operator_text("no_show_question", number=2) in html.unescape(unconfirmed.text)
+    marked = await browser.submit("queue/no-show", number=second, confirm="yes")
+    assert operator_text("done_no-show", number=2) in marked.text
+    file = await browser.http.get(f"/operator/queue.csv?day={DAY}")
+    assert file.headers["content-disposition"] == f'attachment; filename="surabaya-{DAY}.csv"'
+    rows = list(csv.DictReader(io.StringIO(file.text)))
+    assert [row["state"] for row in rows] == ["ATTENDED", "NO_SHOW", "CANCELLED"]
+    assert [row["reference"] for row in rows[:2]] == [first, second]
+    assert NIK not in file.text
+
+
+async def test_a_number_that_cannot_be_checked_in_says_why(browser: OperatorBrowser, client: Client) -> None:
+    """Too early, twice, unknown, of another office, or of another day."""
+    references = await _confirmed(client, NIK, OTHER)
+    tomorrow = DAY_PATH.replace("-07", "-08")
+    later = (await client.reserve(f"{NIK}1", path=tomorrow)).json()["reservation"]["reference"]
+    await client.step(later, "confirm")
+    await browser.sign_in(Role.OFFICE)
+    early = await browser.submit("queue/check-in", number="1")
+    assert early.status_code == 409
+    assert operator_text("refused", why=operator_text("why_TOO_EARLY")) in html.unescape(early.text)
+    await _start_day(client)
+    await browser.sign_in(Role.OFFICE)
+    scanned = await browser.submit("queue/check-in", number=references[1])
+    assert operator_text("done_check-in", number=2) in scanned.text
+    unknown = operator_text("number_unknown")
+    confirmed = operator_text("state_CONFIRMED")
+    for number, status, message in (
+        ("2", 409, operator_text("number_state", number=2, state=operator_text("state_ATTENDED"))),
+        ("77", 422, unknown),
+        ("malang~x", 422, unknown),
+        ("surabaya~!", 422, unknown),
+        (later, 422, operator_text("number_other_day", day="Selasa, 8 Desember 2026", state=confirmed)),
+        ("'=1+1", 422, unknown),
+        ("", 422, operator_text("number_missing")),
+    ):
+        response = await browser.submit("queue/check-in", number=number)
+        is_shown = f'id="number-error" role="alert">{message}<' in html.unescape(response.text)
+        assert (response.status_code, is_shown) == (status, True), number
+    attended = await browser.http.get(f"/operator/queue/no-show?day={DAY}&number=2")
+    assert attended.status_code == 409
+
+
+async def test_the_list_can_be_searched_filtered_and_paged(browser: OperatorBrowser, client: Client) -> None:
+    references = await _confirmed(client, *(f"{3578010000000000 + number}" for number in range(12)))
+    await client.reserve(NIK)
+    await _start_day(client)
+    await browser.sign_in(Role.OPERATOR)
+    await browser.submit("queue/check-in", number="3")
+
+    async def numbers(query: str) -> list[str]:
+        return re.findall(r'class="big">([^<]+)</th>', await browser.get(f"/operator/queue?day={DAY}&{query}"))
+
+    assert await numbers("q=7") == ["7"]
+    assert await numbers(f"q={references[4]}") == ["5"]
+    assert await numbers("q=999") == []
+    assert await numbers("show=attended") == ["3"]
+    assert len(await numbers("show=expected")) == 11
+    assert len(await numbers("show=nix")) == 12
+    assert await numbers("from=10") == ["11", "12"]
+    assert await numbers("from=-1") == await numbers("")
+
+
+def test_no_cell_of_a_file_is_a_formula() -> None:
+    texts = ("=1+1", "-a", "@x", "+1", "\tx", "-12", "12 13", "")
+    assert [escape_formula(text) for text in texts] == ["'=1+1", "'-a", "'@x", "'+1", "'\tx", "-12", "12 13", ""]
