@@ -1,6 +1,6 @@
-"""Writes the parts of the documents that are made from the code: ``python docs/generate.py``.
+"""Generate the sections of the documents that follow from the code and from measurements: ``python docs/generate.py``.
 
-Each stands between two marker lines in its file; a test fails when one is not what the code says.
+Each section is between two marker lines of its page. A test fails if a section differs from the generated one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DOCS = Path(__file__).parent
 
 
 def member_docs(module: ModuleType, class_name: str) -> dict[str, str]:
-    """The docstrings that stand under the members of an enum, by member."""
+    """Return the docstrings of an enum's members by member name."""
     (definition,) = [
         node
         for node in ast.parse(inspect.getsource(module)).body
@@ -42,7 +42,7 @@ def member_docs(module: ModuleType, class_name: str) -> dict[str, str]:
 
 
 def diagram() -> str:
-    """The life cycle as a Mermaid state diagram."""
+    """Return the life cycle as a Mermaid state diagram."""
     lines = ["```mermaid", "stateDiagram-v2"]
     lines += [f"    {source or '[*]'} --> {target}: {verb}" for (source, verb), target in TRANSITIONS.items()]
     lines += [f"    {state} --> [*]" for state in State if state in FINAL]
@@ -50,7 +50,7 @@ def diagram() -> str:
 
 
 def transitions() -> str:
-    """The life cycle as a table: a row a state, a column a verb."""
+    """Return the life cycle as a table with a row per state and a column per verb."""
     used = [verb for verb in Verb if any(verb is one for _, one in TRANSITIONS)]
     lines = [f"| from | {' | '.join(used)} |", f"| --- |{' --- |' * len(used)}"]
     for state in (None, *State):
@@ -61,9 +61,9 @@ def transitions() -> str:
 
 
 def states() -> str:
-    """The states, and what each takes."""
+    """Return the table of states."""
     docs = member_docs(lifecycle, "State")
-    lines = ["| state | counts against the identity limits | final | |", "| --- | --- | --- | --- |"]
+    lines = ["| state | counts against the identity limits | final | meaning |", "| --- | --- | --- | --- |"]
     for state in State:
         active, final = ("yes" if state in kinds else "" for kinds in (ACTIVE, FINAL))
         lines.append(f"| `{state}` | {active} | {final} | {docs[state.name]} |")
@@ -71,17 +71,17 @@ def states() -> str:
 
 
 def statuses() -> str:
-    """The statuses in order of precedence."""
+    """Return the statuses in order of precedence."""
     docs = member_docs(outcomes, "Status")
-    lines = ["| # | status | |", "| --- | --- | --- |"]
+    lines = ["| # | status | meaning |", "| --- | --- | --- |"]
     for number, status in enumerate(PRECEDENCE, 1):
-        text = docs[status.name] or "Done as asked: the reservation is in this state."
+        text = docs[status.name] or "Success: the reservation is in this state."
         lines.append(f"| {number} | `{status}`{'' if status in SUCCESSES else ' (refusal)'} | {text} |")
     return "\n".join(lines)
 
 
 def draw_statuses() -> str:
-    """The statuses of draws in order of precedence."""
+    """Return the statuses of draws in order of precedence."""
     docs = member_docs(ledger, "DrawStatus")
     lines = ["| # | status | |", "| --- | --- | --- |"]
     for number, status in enumerate(ledger.DrawStatus, 1):
@@ -91,16 +91,16 @@ def draw_statuses() -> str:
 
 
 def http_interface() -> str:
-    """Every call of the HTTP interface: who may make it, what it takes, and what it answers."""
+    """Return all endpoints of the HTTP interface with their roles, fields and responses."""
     from quota_engine.service.api import API_SECTIONS
     from quota_engine.service.openapi import openapi_document
 
     whole = openapi_document(API_SECTIONS)
     schemas = whole["components"]["schemas"]
-    lines = [" · ".join(f"[{chapter.name}](#{chapter.name})" for chapter in API_SECTIONS)]
-    for chapter in API_SECTIONS:
-        lines += ["", f"## {chapter.name}", "", chapter.summary]
-        for endpoint in chapter.endpoints:
+    lines = [" · ".join(f"[{section.name}](#{section.name})" for section in API_SECTIONS)]
+    for section in API_SECTIONS:
+        lines += ["", f"## {section.name}", "", section.summary]
+        for endpoint in section.endpoints:
             operation = whole["paths"][endpoint.path][endpoint.method.lower()]
             lines += _call(operation, endpoint.method, endpoint.path, schemas)
     lines += ["", "## problems", "", f"The `type` of each, after `{TYPE_PREFIX}`."]
@@ -158,7 +158,7 @@ _LIMITS = {
 
 
 def _kind(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
-    """What a field may be, in some words."""
+    """Return the type and limits of a field in words."""
     if "$ref" in schema:
         whole = schemas[schema["$ref"].rpartition("/")[2]]
         if "properties" not in whole:
@@ -181,20 +181,20 @@ def _kind(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
 
 
 def _campaign() -> dict[str, Any]:
-    """What ``python -m benchmarks.fairness --write`` has written."""
+    """Return the results that ``python -m benchmarks.fairness --write`` has written."""
     data: dict[str, Any] = json.loads((DOCS / "data" / "fairness.json").read_text(encoding="utf-8"))
     return data
 
 
 def _interval(figure: list[float], digits: int, scale: float = 1.0) -> str:
-    """A mean and half of its interval; what is the same for all seeds stands alone."""
+    """Return a mean with half of its confidence interval, or the mean alone if all seeds agree."""
     mean, half = (round(value / scale, digits) + 0.0 for value in figure)
     text = f"{mean:,.{digits}f}" if half == 0 else f"{mean:,.{digits}f} ± {half:,.{digits}f}"
     return text.replace("-", "\u2212")
 
 
 def fairness() -> str:
-    """Every setting of the campaign as a table."""
+    """Return a table with a row per setting of the campaign."""
     data = _campaign()
     lines = [
         "| setting | seeds | brokers come | places held | handed over | profit, million rupiah "
@@ -223,12 +223,12 @@ def fairness() -> str:
 
 
 def booking_php() -> str:
-    """The program of the example in PHP."""
+    """Return the source of the example in PHP."""
     return f"```php\n{(DOCS.parent / 'examples' / 'booking.php').read_text(encoding='utf-8').rstrip()}\n```"
 
 
 def load() -> str:
-    """What ``python -m loadtests measure --docs docs`` has written, as three tables."""
+    """Return the results that ``python -m loadtests measure --docs docs`` has written, as three tables."""
     data: dict[str, Any] = json.loads((DOCS / "data" / "load.json").read_text(encoding="utf-8"))
     names = {"press": "a press", "room": "a join"}
     machine, where = data["machine"], "no core of its own"
@@ -296,7 +296,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
 
 
 def replace_sections(text: str) -> str:
-    """``text`` with every part between its markers made anew."""
+    """Return ``text`` with every section between markers generated again."""
 
     def replaced(match: re.Match[str]) -> str:
         return f"{match[1]}\n\n{SECTIONS[match[2]]()}\n\n{match[3]}"
@@ -306,7 +306,7 @@ def replace_sections(text: str) -> str:
 
 
 def main() -> None:
-    """Write every document anew that has such parts."""
+    """Rewrite the generated sections of all pages."""
     for path in sorted(DOCS.glob("*.md")):
         text = path.read_text(encoding="utf-8")
         path.write_text(replace_sections(text), encoding="utf-8")

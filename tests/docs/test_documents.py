@@ -87,7 +87,7 @@ def test_the_waiting_room_page_runs(
 def test_what_is_made_from_the_code_is_fresh(page: Path) -> None:
     """Diagram and tables are what ``python docs/generate.py`` writes now."""
     text = page.read_text(encoding="utf-8")
-    assert generator().with_parts(text) == text
+    assert generator().replace_sections(text) == text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
