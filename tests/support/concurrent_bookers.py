@@ -105,7 +105,7 @@ class Crowd(Booked):
             self._errors.append(error)
 
     def _book(self, person: Person) -> None:
-        wish = {"service": "new", "session": "morning", "key": person.key}
+        wish = {"service": "new", "session": "morning", "idempotency_key": person.key}
         held = self._until_sure(
             lambda client: client.reserve(OFFICE, self.day, person.identity, **wish)  # type: ignore[arg-type]
         )

@@ -58,7 +58,7 @@ NOT_JSON: dict[str, bytes] = {
     "cut off": b'{"applicants":["',
     "more behind it": b"{} {}",
     "a mark of the order of bytes": b"\xef\xbb\xbf{}",
-    "UTF-16": '{"version":1}'.encode("utf-16"),
+    "UTF-16": '{"expected_version":1}'.encode("utf-16"),
     "bytes that are no UTF-8": b'{"x":"\xff\xfe"}',
     "NaN": b'{"x":NaN}',
     "a comment": b"{/* x */}",

@@ -36,7 +36,7 @@ CASES: dict[str, tuple[bytes, int, str]] = {
     "nothing at all": (b"", 422, "unprocessable"),
     "a field that is not known": (body(nik="1"), 422, "unprocessable"),
     "a number for a string": (body(applicants=[1]), 422, "unprocessable"),
-    "a string for a boolean": (body(wait="yes"), 422, "unprocessable"),
+    "a string for a boolean": (body(join_wait_list="yes"), 422, "unprocessable"),
     "nobody": (body(applicants=[]), 422, "unprocessable"),
     "a crowd": (body(applicants=["x"] * 101), 422, "unprocessable"),
     "one of the party twice": (body(applicants=[NIK, NIK]), 422, "unprocessable"),

@@ -72,7 +72,7 @@ async def drawing() -> AsyncIterator[Client]:
 
 
 async def apply(client: Client, *party: str, version: int = 0, choices: Any = None) -> httpx.Response:
-    body = {"applicants": list(party), "choices": choices or [choice(), choice(session="pm")], "version": version}
+    body = {"applicants": list(party), "choices": choices or [choice(), choice(session="pm")], "expected_version": version}
     return await client.call("POST", f"{DRAW}/applications", body, Role.SERVICE)
 
 
@@ -118,10 +118,10 @@ async def test_an_application_and_its_receipt(drawing: Client) -> None:
     assert (changed.status_code, changed.json()["version"]) == (200, 2)
     problem(await apply(drawing, "nik-2"), 409, "draw-already-applied")
     withdraw = f"{DRAW}/applications/withdraw"
-    gone = await drawing.call("POST", withdraw, {"applicant": "nik-2", "version": 2}, Role.SERVICE)
+    gone = await drawing.call("POST", withdraw, {"applicant": "nik-2", "expected_version": 2}, Role.SERVICE)
     assert (gone.json()["status"], gone.json()["version"]) == ("WITHDRAWN", 3)
     for applicant in ("nik-2", "nobody"):
-        body = {"applicant": applicant, "version": 1}
+        body = {"applicant": applicant, "expected_version": 1}
         problem(await drawing.call("POST", withdraw, body, Role.SERVICE), 404, "draw-not-found")
     problem(
         await drawing.call("POST", f"{DRAW}/applications/find", {"applicant": "x"}, Role.SERVICE), 404, "draw-not-found"
@@ -213,7 +213,7 @@ async def test_closing_running_and_awarding(drawing: Client) -> None:
     assert 'quota_engine_draw_outcomes_total{status="APPLIED"} 6.0' in metrics
     assert 'quota_engine_draw_outcomes_total{status="CONFLICT"} 2.0' in metrics
     for one in report["references"]:
-        confirmed = await drawing.step(one["reference"], "confirm", applicant=f"nik-{one['number'] - 1}")
+        confirmed = await drawing.step(one["reference"], "confirm", owner=f"nik-{one['number'] - 1}")
         assert confirmed.json()["status"] == "CONFIRMED"
 
 
@@ -376,7 +376,7 @@ def test_the_whole_way_with_a_real_service(tmp_path: Path) -> None:
         for one in awarded["references"]:
             identity = f"nik-{one['number']}" if one["number"] > 1 else "3578012345678901"
             step = f"/v1/reservations/{one['reference']}/confirm"
-            confirmed = http.post(step, json={"applicant": identity}, headers=booking)
+            confirmed = http.post(step, json={"owner": identity}, headers=booking)
             assert confirmed.json()["status"] == "CONFIRMED"
         assert http.get("/v1/audit", headers=operator).json()["ok"]
 

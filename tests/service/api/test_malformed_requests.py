@@ -33,13 +33,13 @@ PROBLEM = Draft202012Validator(
 async def state(client: Client) -> bytes:
     """All that the store has."""
     backend: Any = client.service.engine._backend
-    places = sorted(backend._memory._books)
-    return msgspec.json.encode([await backend.perform(Describe(place)) for place in places])
+    places = sorted(backend._memory._ledgers)
+    return msgspec.json.encode([await backend.execute(Describe(place)) for place in places])
 
 
 def events(client: Client) -> int:
     """How many places the store has, and how much has happened at the offices: told sooner than :func:`state`."""
-    books = client.service.engine._backend._memory._books.values()  # type: ignore[attr-defined]
+    books = client.service.engine._backend._memory._ledgers.values()  # type: ignore[attr-defined]
     return sum(1 + len(getattr(book.ledger, "events", ())) for book in books)
 
 
@@ -60,7 +60,7 @@ async def furnish(client: Client) -> dict[str, str]:
     return {
         "office": "surabaya", "day": str(DAY), "quota": "online", "reference": held, "room": "there",
         "ticket": joined.json()["ticket"], "draw": "there", "file": "applications.jsonl", "number": "1",
-        "group": "there",
+        "consumer_group": "there",
     }  # fmt: skip
 
 
@@ -171,7 +171,7 @@ async def test_what_belongs_to_somebody_else(caplog: pytest.LogCaptureFixture) -
             ("GET", f"/v1/reservations/malang~{hold}", None, {404}),
             *[
                 ("POST", f"/v1/reservations/{office}~{hold}/{step}", {**more, **body}, {status})
-                for office, more, status in (("malang", {}, 404), ("surabaya", {"applicant": OTHER}, 403))
+                for office, more, status in (("malang", {}, 404), ("surabaya", {"owner": OTHER}, 403))
                 for step, body in (
                     ("confirm", {}), ("release", {}), ("cancel", {}), ("check-in", {}), ("no-show", {}),
                     ("reschedule", {"day": "2026-12-08", "service": "new", "session": "morning"}),
@@ -183,7 +183,7 @@ async def test_what_belongs_to_somebody_else(caplog: pytest.LogCaptureFixture) -
             ("POST", "/v1/rooms/there/enter", {"ticket": names["ticket"], "identity": OTHER}, {422}),
             ("POST", "/v1/rooms/there/tickets", {"identity": OTHER, "replaces_ticket": names["ticket"]}, {422}),
             ("POST", "/v1/draws/there/applications/find", {"applicant": OTHER}, {404}),
-            ("POST", "/v1/draws/there/applications/withdraw", {"applicant": OTHER, "version": 1}, {404}),
+            ("POST", "/v1/draws/there/applications/withdraw", {"applicant": OTHER, "expected_version": 1}, {404}),
             ("POST", "/v1/offices/malang/consumer-groups/there/acknowledge", {"numbers": [1]}, {404}),
         ]  # fmt: skip
         for method, path, body, statuses in table:

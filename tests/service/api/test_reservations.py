@@ -38,7 +38,7 @@ async def test_from_hold_to_attendance(client: Client) -> None:
     assert record["day"] == str(DAY)
     assert record["deadline_at_ms"] == client.clock.now_ms() + 900_000
 
-    confirmed = await client.step(reference, "confirm", applicant=NIK, version=1)
+    confirmed = await client.step(reference, "confirm", owner=NIK, expected_version=1)
     assert confirmed.status_code == 200
     assert confirmed.json()["reservation"]["queue_numbers"] == [1]
     looked_up = await client.call("GET", f"/v1/reservations/{reference}", role=Role.OFFICE)
@@ -74,7 +74,7 @@ async def test_sold_out_then_the_wait_list(client: Client) -> None:
     assert (await client.reserve()).status_code == 201
     body = problem(await client.reserve(OTHER), 409, "sold-out")
     assert body["outcome"] == "SOLD_OUT"
-    problem(await client.reserve(OTHER, wait=True), 409, "sold-out")
+    problem(await client.reserve(OTHER, join_wait_list=True), 409, "sold-out")
 
 
 async def test_not_open_says_when(client: Client) -> None:
@@ -103,7 +103,7 @@ async def test_release_cancel_and_move(client: Client) -> None:
     moved = await client.call(
         "POST",
         f"/v1/reservations/{reference}/reschedule",
-        {"day": str(TUESDAY), "service": "new", "session": "afternoon", "applicant": NIK},
+        {"day": str(TUESDAY), "service": "new", "session": "afternoon", "owner": NIK},
         Role.SERVICE,
     )
     assert moved.status_code == 200, moved.text
@@ -118,11 +118,11 @@ async def test_release_cancel_and_move(client: Client) -> None:
 async def test_owner_and_version(client: Client) -> None:
     """Somebody else's reservation, and one that has changed since, are left as they are."""
     reference = (await client.reserve()).json()["reservation"]["reference"]
-    body = problem(await client.step(reference, "confirm", applicant=OTHER), 403, "not-owner")
+    body = problem(await client.step(reference, "confirm", owner=OTHER), 403, "not-owner")
     assert "reservation" not in body
-    problem(await client.step(reference, "confirm", version=7), 412, "stale")
+    problem(await client.step(reference, "confirm", expected_version=7), 412, "stale")
     client.clock.advance_ms(900_000)
-    problem(await client.step(reference, "confirm"), 410, "expired")
+    problem(await client.step(reference, "confirm"), 410, "hold-expired")
     late = await client.step(reference, "confirm", reacquire=True)
     assert late.json()["status"] == "CONFIRMED"
 
@@ -140,11 +140,11 @@ async def test_limits_of_identity_and_party(client: Client) -> None:
 async def test_closed_unknown_and_over(client: Client) -> None:
     """Days that are closed, that nobody published, and that are over."""
     await client.operate("POST", f"{DAY_PATH}/close")
-    problem(await client.reserve(), 409, "closed")
+    problem(await client.reserve(), 409, "day-closed")
     await client.operate("POST", f"{DAY_PATH}/open")
     problem(await client.reserve(path="/v1/offices/surabaya/days/2026-11-30"), 404, "unknown-day")
     client.clock.advance_ms(20 * 86_400_000)
-    problem(await client.reserve(), 410, "over")
+    problem(await client.reserve(), 410, "day-over")
     problem(await client.step("surabaya~nobody", "confirm"), 404, "not-found")
     problem(await client.call("GET", "/v1/reservations/surabaya~nobody", role=Role.SERVICE), 404, "not-found")
 

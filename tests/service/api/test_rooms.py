@@ -18,7 +18,7 @@ from quota_engine.service.app import ServiceApp, create_app
 from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.http.problems import PROBLEM_TYPES, ROOM_STATUS_PROBLEMS, Problem
 from quota_engine.waiting_room.machine import ACTIVE_CALLS_MAX, RoomStatus
-from quota_engine.waiting_room.transcript import read_transcript, verify
+from quota_engine.waiting_room.transcript import parse_transcript, verify
 from quota_engine.workflows.waiting_rooms import RoomSettings
 from tests.service.api.test_reservations import problem
 from tests.support.in_process_service import (
@@ -134,8 +134,8 @@ async def test_from_ticket_to_place(rooms: Client) -> None:
     problem(await join(rooms, f"{NIK}4"), 410, "room-closed")
     over = problem(await enter(rooms, tickets[second], second), 410, "room-closed")
     assert "retry_at_ms" not in over
-    record = read_transcript((await look(rooms, f"{ROOM}/transcript")).content)
-    assert verify(record, read_transcript(json.dumps(before).encode())).ok
+    record = parse_transcript((await look(rooms, f"{ROOM}/transcript")).content)
+    assert verify(record, parse_transcript(json.dumps(before).encode())).ok
     assert record.tickets == 3
 
 
@@ -269,7 +269,7 @@ async def test_tickets_that_are_not_good(rooms: Client) -> None:
     assert "another person" in replayed["errors"][0]["problem"]  # type: ignore[index]
     # Of an earlier room of the name: that one is forgotten, and its tickets with it.
     backend: Any = rooms.service.engine._backend
-    backend._memory._books.clear()
+    backend._memory._ledgers.clear()
     rooms.service.engine._rooms.clear()
     later = {**TERMS, "opens_at_ms": OPENS_AT_MS + HOUR_MS}
     assert (await rooms.operate("PUT", ROOM, later)).status_code == 201
@@ -370,7 +370,7 @@ async def test_polls_are_tagged_and_cost_the_store_nothing(rooms: Client, monkey
         asked.append(request)
         return await perform(request)
 
-    monkeypatch.setattr(backend, "perform", counted)
+    monkeypatch.setattr(backend, "execute", counted)
     for path in (ROOM, f"{ROOM}/tickets/{mine}"):
         fresh = await look(rooms, path)
         assert fresh.status_code == 200

@@ -33,7 +33,7 @@ HEADERS = {name.lower() for name in DOCUMENT["components"]["headers"]}
 Seen = set[tuple[str, int]]
 NOBODYS = {
     "office": "nix", "day": str(DAY), "quota": "nix", "reference": "surabaya~nobody", "room": "nowhere", "ticket": "x",
-    "draw": "nix", "file": "proof.json", "number": "7", "group": "nix",
+    "draw": "nix", "file": "proof.json", "number": "7", "consumer_group": "nix",
 }  # fmt: skip
 SHORT = RequestLimits(stream_lifetime_ms=1, body_timeout_ms=50)
 
@@ -161,8 +161,8 @@ async def steps(client: Client) -> None:
     for reference in (confirmed, moved):
         await client.step(reference, "confirm")
     for step in ("confirm", "release", "cancel", "check-in", "no-show"):
-        await client.step(released if step == "confirm" else confirmed, step, version=7)
-    await client.step(confirmed, "reschedule", version=7, **move)
+        await client.step(released if step == "confirm" else confirmed, step, expected_version=7)
+    await client.step(confirmed, "reschedule", expected_version=7, **move)
     await client.step(confirmed, "release")
     for step in ("cancel", "check-in", "no-show"):
         await client.step(released, step)
@@ -267,19 +267,19 @@ async def draws(client: Client) -> None:
         await client.http.get(f"{draw}/files/result.jsonl")
 
     for version, session in ((0, "am"), (0, "am"), (7, "pm")):
-        await ask("applications", applicants=[NIK], choices=[{**choice, "session": session}], version=version)
+        await ask("applications", applicants=[NIK], choices=[{**choice, "session": session}], expected_version=version)
     await ask("applications", applicants=[OTHER, NIK], choices=[choice])
     await ask("applications/find", applicant=NIK)
     await ask("applications", applicants=[OTHER], choices=[choice])
     for version in (7, 1):
-        await ask("applications/withdraw", applicant=OTHER, version=version)
+        await ask("applications/withdraw", applicant=OTHER, expected_version=version)
     await look()
     await ask("close")
     await ask("run", seed=SEED)
     await ask("award")
     client.clock.set_ms(CLOSES_AT_MS)
     await ask("close")
-    await ask("applications/withdraw", applicant=NIK, version=1)
+    await ask("applications/withdraw", applicant=NIK, expected_version=1)
     await ask("run", seed=SEED, entropy=ENTROPY)
     await ask("award")
     await client.http.get(draw)

@@ -126,7 +126,7 @@ async def listeners_of(streams: EventStreams, thing: Thing, *names: str) -> Asyn
 
 
 def streams_of(**changes: Any) -> EventStreams:
-    settings = {"streams_max": 100, "life_ms": 60_000, "chance": lambda: 0.5, **changes}
+    settings = {"streams_max": 100, "lifetime_ms": 60_000, "random": lambda: 0.5, **changes}
     return EventStreams(**settings)
 
 
@@ -181,7 +181,7 @@ async def test_a_reader_that_goes_ends_it_at_once() -> None:
 
 async def test_a_stream_has_a_bounded_life() -> None:
     """It ends by itself."""
-    streams, thing = streams_of(life_ms=40), Thing()
+    streams, thing = streams_of(lifetime_ms=40), Thing()
     one = Listener(await streams.open("thing", thing.look, as_it_is(), interval_ms=EVERY_MS))
     assert await one.number() == 0
     await one.ended()
@@ -189,7 +189,7 @@ async def test_a_stream_has_a_bounded_life() -> None:
 
 async def test_a_comment_while_nothing_happens() -> None:
     """So that nobody on the way takes the connection for dead."""
-    streams, thing = streams_of(beat_ms=20), Thing()
+    streams, thing = streams_of(heartbeat_ms=20), Thing()
     async with listeners_of(streams, thing, "") as (one,):
         assert await one.number() == 0
         assert await one.next() == b":\n\n"
@@ -353,8 +353,8 @@ def test_the_document_says_what_streams_and_what_is_tagged() -> None:
         raise AssertionError
 
     endpoints = (
-        get("/v1/a", "a", "Streams.", nothing, TrimmedBody, streams=True),
-        get("/v1/b", "b", "Is tagged.", nothing, TrimmedBody, is_tagged=True),
+        get("/v1/a", "a", "Streams.", nothing, TrimmedBody, is_stream=True),
+        get("/v1/b", "b", "Is tagged.", nothing, TrimmedBody, has_etag=True),
     )
     described = openapi_document([ApiSection("both", "Of both kinds.", endpoints)])["paths"]
     streamed, tagged = described["/v1/a"]["get"], described["/v1/b"]["get"]

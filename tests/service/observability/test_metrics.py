@@ -56,7 +56,7 @@ async def test_requests_outcomes_and_what_the_store_says(client: Client) -> None
     assert (await client.http.get("/")).status_code == 200
     assert (await client.http.get("/v1/nothing")).status_code == 404
     assert (await client.operate("PUT", f"{DAY_PATH}/quotas/online/capacity", {"capacity": 1})).status_code == 200
-    assert (await client.reserve("fourth", wait=True)).status_code == 409  # nobody waits for what cools
+    assert (await client.reserve("fourth", join_wait_list=True)).status_code == 409  # nobody waits for what cools
     client.clock.advance_ms(61_000)
     found = await scrape(client)
     expected = {

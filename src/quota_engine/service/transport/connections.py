@@ -116,19 +116,23 @@ class HttpConnection(asyncio.Protocol):
 
     def __init__(
         self,
-        config: ConnectionConfig,
-        uvicorn_config: Any,
+        connection_config: ConnectionConfig,
+        config: Any,
         server_state: Any,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        """``app_state`` is the state of uvicorn's lifespan; this service has none. ``_loop`` is uvicorn's name."""
-        if not uvicorn_config.loaded:
-            uvicorn_config.load()
-        self._app: ASGIApp = uvicorn_config.loaded_app
-        self._keep_alive_s: float = uvicorn_config.timeout_keep_alive
+        """All but ``connection_config`` are uvicorn's, which passes them by name.
+
+        Args:
+            app_state: state of ASGI's lifespan; this service has none.
+        """
+        if not config.loaded:
+            config.load()
+        self._app: ASGIApp = config.loaded_app
+        self._keep_alive_s: float = config.timeout_keep_alive
         self._loop = _loop or asyncio.get_event_loop()
-        self._config = config
+        self._config = connection_config
         self._server_state = server_state
         self._parser = httptools.HttpRequestParser(self)
         self.transport: asyncio.Transport
