@@ -118,7 +118,7 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
         workers = service.workers()
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
-        assert service.wait_for(r"worker (\d+) has ended") == str(workers[0])
+        assert service.wait_for(r"worker (\d+) ended") == str(workers[0])
         for _ in range(20):
             assert httpx.get(f"{service.url}/v1/offices").status_code == 200
         assert "quota_engine_http_requests_total" in httpx.get(f"{service.url}/metrics").text

@@ -72,7 +72,11 @@ async def drawing() -> AsyncIterator[Client]:
 
 
 async def apply(client: Client, *party: str, version: int = 0, choices: Any = None) -> httpx.Response:
-    body = {"applicants": list(party), "choices": choices or [choice(), choice(session="pm")], "expected_version": version}
+    body = {
+        "applicants": list(party),
+        "choices": choices or [choice(), choice(session="pm")],
+        "expected_version": version,
+    }
     return await client.call("POST", f"{DRAW}/applications", body, Role.SERVICE)
 
 
@@ -154,7 +158,7 @@ async def test_refusals_in_their_time(drawing: Client) -> None:
     body["applicants"] = ["nik-2"]
     problem(await drawing.call("POST", "/v1/draws/one/applications", body, Role.SERVICE), 409, "draw-full")
     drawing.clock.set_ms(CLOSES_AT_MS)
-    problem(await apply(drawing, "nik-1"), 409, "draw-closed")
+    problem(await apply(drawing, "nik-1"), 409, "draw-applications-closed")
     later = {**TERMS, "opens_at_ms": CLOSES_AT_MS + 1, "closes_at_ms": CLOSES_AT_MS + 2}
     assert (await drawing.operate("PUT", "/v1/draws/later", later)).status_code == 201
     soon = await drawing.call("POST", "/v1/draws/later/applications", body, Role.SERVICE)
@@ -260,7 +264,7 @@ async def test_what_is_kept_is_bounded(drawing: Client, monkeypatch: pytest.Monk
     folder = published._folder
     assert folder is not None
     assert len(list(folder.iterdir())) == 1
-    monkeypatch.setattr(published, "readers", 64)
+    monkeypatch.setattr(published, "downloads", 64)
     busy = await drawing.call("GET", f"{DRAW}/files/applications.jsonl")
     problem(busy, 503, "overloaded")
     assert busy.headers["retry-after"] == "5"

@@ -38,12 +38,12 @@ async def test_waiting_until_a_place_comes_back() -> None:
             ).json()
             return found
 
-        assert (await look(budi))["wait_list"] == {"ahead": 0, "waiting": 2}
-        assert (await look(citra))["wait_list"] == {"ahead": 1, "waiting": 2}
-        assert "wait_list" not in await look(ani)
+        assert (await look(budi))["wait_list_position"] == {"ahead": 0, "waiting": 2}
+        assert (await look(citra))["wait_list_position"] == {"ahead": 1, "waiting": 2}
+        assert "wait_list_position" not in await look(ani)
         assert (await client.step(ani, "release")).status_code == 200
         assert (await look(budi))["state"] == "HELD"
-        assert (await look(citra))["wait_list"] == {"ahead": 0, "waiting": 1}
+        assert (await look(citra))["wait_list_position"] == {"ahead": 0, "waiting": 1}
         assert (await client.step(citra, "release")).json()["status"] == "RELEASED"
         events = (await client.call("GET", "/v1/offices/sby/events", role=Role.AUDITOR)).json()["events"]
         assert "offer" in [event.get("verb") for event in events]
@@ -53,22 +53,24 @@ async def test_consumers_share_the_events(client: Client) -> None:
     """A group begins, two consumers get each event once, what is acknowledged does not come again."""
     assert (await client.call("POST", GROUP, {}, Role.SERVICE)).status_code == 201
     again = await client.call("POST", GROUP, {}, Role.SERVICE)
-    assert (again.status_code, again.json()) == (200, {"added": False})
+    assert (again.status_code, again.json()) == (200, {"created": False})
 
     async def read(consumer: str) -> list[int]:
-        page = await client.call("GET", f"{EVENTS}?group=mail&consumer={consumer}&limit=2", role=Role.SERVICE)
+        page = await client.call("GET", f"{EVENTS}?consumer_group=mail&consumer={consumer}&limit=2", role=Role.SERVICE)
         return [event["number"] for event in page.json()["events"]]
 
     assert (await read("w1"), await read("w2"), await read("w1")) == ([1, 2], [3, 4], [1, 2])
     done = await client.call("POST", f"{GROUP}/acknowledge", {"numbers": [1, 2]}, Role.SERVICE)
     assert done.json() == {"acknowledged": 2}
     assert await read("w1") == [5, 6]
-    (group,) = (await client.call("GET", "/v1/offices/surabaya/consumer-groups", role=Role.AUDITOR)).json()["groups"]
+    (group,) = (await client.call("GET", "/v1/offices/surabaya/consumer-groups", role=Role.AUDITOR)).json()[
+        "consumer_groups"
+    ]
     assert (group["name"], group["acknowledged"], group["delivered"], group["pending"]) == ("mail", 2, 6, 4)
-    problem(await client.call("GET", f"{EVENTS}?group=mail&consumer=w1", role=Role.AUDITOR), 403, "forbidden")
-    problem(await client.call("GET", f"{EVENTS}?group=mail", role=Role.SERVICE), 422, "unprocessable")
-    assert (await client.call("DELETE", GROUP, role=Role.SERVICE)).json() == {"dropped": True}
-    assert (await client.call("DELETE", GROUP, role=Role.SERVICE)).json() == {"dropped": False}
+    problem(await client.call("GET", f"{EVENTS}?consumer_group=mail&consumer=w1", role=Role.AUDITOR), 403, "forbidden")
+    problem(await client.call("GET", f"{EVENTS}?consumer_group=mail", role=Role.SERVICE), 422, "unprocessable")
+    assert (await client.call("DELETE", GROUP, role=Role.SERVICE)).json() == {"deleted": True}
+    assert (await client.call("DELETE", GROUP, role=Role.SERVICE)).json() == {"deleted": False}
 
 
 async def test_a_move_to_another_office() -> None:

@@ -227,16 +227,16 @@ async def test_the_pace_while_it_runs(rooms: Client) -> None:
 async def test_a_turn_that_is_lost(rooms: Client) -> None:
     """Nobody came: the ticket lapses, a new one goes behind, and the old one is no good for another."""
     mine = await ticket(rooms, NIK)
-    early = await join(rooms, NIK, instead_of=mine)
+    early = await join(rooms, NIK, replaces_ticket=mine)
     assert "NOT_OPEN" in problem(early, 422, "unprocessable")["errors"][0]["problem"]  # type: ignore[index]
     rooms.clock.set_ms(OPENS_AT_MS)
     await pass_time(rooms, 61_000)
     body = problem(await enter(rooms, mine, NIK), 409, "room-turn-missed")
-    assert body["outcome"] == "LAPSED"
-    again = await join(rooms, NIK, instead_of=mine)
+    assert body["outcome"] == "TURN_MISSED"
+    again = await join(rooms, NIK, replaces_ticket=mine)
     assert (again.status_code, again.json()["replayed"]) == (201, False)
     assert again.json()["ticket"] != mine
-    assert (await join(rooms, NIK, instead_of=mine)).json()["ticket"] == again.json()["ticket"]
+    assert (await join(rooms, NIK, replaces_ticket=mine)).json()["ticket"] == again.json()["ticket"]
 
 
 # --- Tickets that are not good -------------------------------------------------------------------------------------
@@ -460,7 +460,11 @@ async def test_no_identity_and_no_ticket_in_what_is_written(
     """Not in the log, not in an answer, not in the metrics; whatever goes wrong."""
     caplog.set_level("DEBUG")
     mine = await ticket(rooms, NIK)
-    answers = [await enter(rooms, mine, NIK), await enter(rooms, mine, OTHER), await join(rooms, NIK, instead_of=mine)]
+    answers = [
+        await enter(rooms, mine, NIK),
+        await enter(rooms, mine, OTHER),
+        await join(rooms, NIK, replaces_ticket=mine),
+    ]
 
     async def broken(*_: object) -> None:
         raise ZeroDivisionError

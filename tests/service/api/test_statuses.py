@@ -187,7 +187,7 @@ async def steps(client: Client) -> None:
     await client.reserve("person-6", key="again", path=path[wednesday])
     await client.operate("PUT", f"{path[wednesday]}/quotas/online/capacity", {"capacity": 0})
     await client.reserve("person-7", path=path[wednesday])
-    for call in ("pass-on", "return-parked"):
+    for call in ("reallocate-unused", "release-parked"):
         for quota in ("kiosk", "online"):
             await client.operate("POST", f"{path[wednesday]}/quotas/{quota}/{call}")
     client.clock.set_ms(days[1]["starts_at_ms"] + 3 * HOUR_MS)
@@ -292,9 +292,9 @@ async def the_rest(client: Client) -> None:
     names = await furnish(client)
     await client.operate("POST", "/v1/offices/surabaya/consumer-groups/new", {})
     for endpoint in ENDPOINTS:
-        if endpoint.name != "drop-group" and not endpoint.name.startswith(("close-", "cancel", "release")):
+        if endpoint.name not in ("delete-consumer-group", "cancel", "release", "close-day", "close-room", "close-draw"):
             await send(client, good(endpoint, names, ticket=names["ticket"]))
-    for name in ("close-day", "open-day", "drop-group", "release"):
+    for name in ("close-day", "open-day", "delete-consumer-group", "release"):
         await send(client, good(BY_NAME[name], names))
     client.service.draining = True
     await client.http.get("/health/ready")

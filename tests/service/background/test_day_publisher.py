@@ -59,7 +59,7 @@ async def test_a_store_that_is_away_is_asked_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The task goes on after a failure, and makes up for it."""
-    monkeypatch.setattr(module, "TICK_S", 0.01)
+    monkeypatch.setattr(module, "TICK_INTERVAL_S", 0.01)
     async with running(publish_days=8) as client:
         before = await known(client)
         failed = asyncio.Event()

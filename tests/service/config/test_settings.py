@@ -103,7 +103,7 @@ def test_mistakes_name_the_key(tmp_path: Path, text: str, expected: list[str]) -
         ('[[admission]]\nname = "a"\nby = "all"\nper_day = 1\nchannels = ["fax"]', ["admission[0].channels"]),
         ('[[admission]]\nname = "a"\nby = "all"\nper_week = 1', ["admission[0].per_week"]),
         ('[waiting_rooms]\noffices = ["malang"]', ["waiting_rooms.offices"]),
-        ('[waiting_rooms]\noffices = ["*"]\nlasts_ms = 0', ["waiting_rooms.duration_ms"]),
+        ('[waiting_rooms]\noffices = ["*"]\nduration_ms = 0', ["waiting_rooms.duration_ms"]),
         ('[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nstep_ms = 1', ["waiting_rooms.settings.step_ms"]),
         (
             '[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nlease_ms = 5',

@@ -359,7 +359,7 @@ def test_the_document_says_what_streams_and_what_is_tagged() -> None:
     described = openapi_document([ApiSection("both", "Of both kinds.", endpoints)])["paths"]
     streamed, tagged = described["/v1/a"]["get"], described["/v1/b"]["get"]
     assert list(streamed["responses"]["200"]["content"]) == ["text/event-stream"]
-    assert "Too many streams" in streamed["responses"]["503"]["description"]
+    assert "Too many event streams" in streamed["responses"]["503"]["description"]
     assert tagged["responses"]["304"]["description"] == "Nothing is new."
     assert {"ETag", "X-Request-Id"} == tagged["responses"]["304"]["headers"].keys()
     assert [one["name"] for one in tagged["parameters"]] == ["If-None-Match"]

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.ports import Batch, StoreObserver, StoreRequest, View
+from quota_engine.service.config.admission_settings import WaitingRoomsConfig
 from quota_engine.service.observability.exposition import render
 from quota_engine.service.observability.metric_families import METRIC_FAMILIES, Sample
 from quota_engine.service.observability.metrics import ServiceMetrics
@@ -88,7 +89,9 @@ async def test_requests_outcomes_and_what_the_store_says(client: Client) -> None
 
 async def test_waiting_rooms_are_there_once_they_are_made() -> None:
     """How many tickets, how many of them called, and how fast."""
-    async with running(before_ms=600_000, waiting_rooms=WaitingRoomSchedule(("surabaya",))) as client:
+    async with running(
+        before_ms=600_000, waiting_rooms=WaitingRoomsConfig(WaitingRoomSchedule(("surabaya",)))
+    ) as client:
         room = client.service.current_room("surabaya")
         for number in range(3):
             joined = await client.call("POST", f"/v1/rooms/{room}/tickets", {"identity": f"{number}"}, "service")  # type: ignore[arg-type]
@@ -142,7 +145,7 @@ async def test_a_store_that_does_not_answer_is_not_waited_for(client: Client, mo
     async def never(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("quota_engine.service.observability.store_collector.LOOK_MAX_S", 0.02)
+    monkeypatch.setattr("quota_engine.service.observability.store_collector.COLLECT_TIMEOUT_S", 0.02)
     monkeypatch.setattr(AsyncMemoryStore, "execute", never)
     assert (await scrape(client))["quota_engine_store_up"] == 0
 
@@ -235,7 +238,7 @@ def test_two_real_workers_one_of_which_dies(tmp_path: Path) -> None:
             assert httpx.get(f"{service.url}/v1/offices").status_code == 200
         wait_for("quota_engine_http_requests_total endpoint=offices status=200", 40)
         os.kill(service.workers()[0], signal.SIGKILL)
-        service.wait_for(r"worker (\d+) has ended")
+        service.wait_for(r"worker (\d+) ended")
         assert found()["quota_engine_http_requests_total endpoint=offices status=200"] == 40
         wait_for("quota_engine_workers", 2)
         assert found()["quota_engine_http_requests_total endpoint=offices status=200"] == 40

@@ -105,7 +105,7 @@ async def test_a_batch_is_linked_to_its_requests() -> None:
             reserve = named(exporter, "reserve")
             store = next(span for span in exporter.get_finished_spans() if span.name == "store")
             assert dict(store.attributes or {}) == {
-                "quota_engine.place": "office",
+                "quota_engine.ledger": "office",
                 "quota_engine.office": "surabaya",
                 "quota_engine.access": "write",
                 "quota_engine.batch_size": 1,
