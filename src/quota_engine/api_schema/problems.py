@@ -12,7 +12,7 @@ from quota_engine.api_schema.tickets import TicketStatusBody
 
 
 class FieldProblem(ResponseBody, frozen=True, kw_only=True):
-    """An invalid part of a request: its place, the mistake, and the values that are valid."""
+    """An invalid part of a request: its place, the error, and the values that are valid."""
 
     where: str
     problem: str

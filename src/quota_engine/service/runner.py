@@ -192,7 +192,7 @@ class _WorkerPool:
                     # Before any worker has opened the store, a new one would fail in the same way.
                     if worker.returncode > 0 and not has_started_worker(self._metrics_directory):
                         raise BackendUnavailable("worker failed to start; see its log output above")
-                    # Later the store may be away for a while: the other workers serve on until it is back.
+                    # Later the store may be unavailable for a while, and the other workers serve on.
                     fold_ended_worker(self._metrics_directory, worker.pid)
                     sys.stderr.write(
                         f"quota-engine: worker {worker.pid} ended with code {worker.returncode}; starting another\n"

@@ -1,4 +1,4 @@
-"""What operators do stands in the log: who, what, about what, and what it came to. What people type does not."""
+"""The audit log records operators' commands, without identities, seeds or other text that people type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from quota_engine.service.http.auth import Role
 from quota_engine.service.observability.audit_log import LOGGER_NAME, record
-from tests.support.form_browser import Desk
+from tests.support.form_browser import OperatorBrowser
 from tests.support.in_process_service import DAY, DAY_PATH, NIK, Client
 
 
@@ -21,8 +21,8 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return found
 
 
-async def test_each_command_of_an_operator_leaves_a_line(client: Client, caplog: pytest.LogCaptureFixture) -> None:
-    """Also one that is refused; looking leaves none, and neither does what applicants do."""
+async def test_api_commands_of_operators_are_recorded(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """A refused command is recorded too; reads and the applicants' requests are not."""
     caplog.set_level(logging.INFO, LOGGER_NAME)
     assert (await client.operate("PUT", f"{DAY_PATH}/quotas/online/capacity", {"capacity": 7})).status_code == 200
     assert (await client.operate("POST", f"{DAY_PATH}/close")).status_code == 200
@@ -38,21 +38,21 @@ async def test_each_command_of_an_operator_leaves_a_line(client: Client, caplog:
     assert lines(caplog) == []
 
 
-async def test_the_pages_leave_lines_too(client: Client, caplog: pytest.LogCaptureFixture) -> None:
-    """Of forms that are sent, by the token that somebody has signed in with; not of looking, nor of another's form."""
+async def test_forms_of_operators_are_recorded(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """The line names the token of the session. Reads and forged forms leave no line."""
     caplog.set_level(logging.INFO, LOGGER_NAME)
-    desk = Desk(client)
-    await desk.sign_in(Role.OPERATOR)
-    await desk.get("/operator")
-    assert (await desk.do("day/capacity", quota="online", capacity="9")).status_code == 200
-    await desk.do("day/capacity", quota="online", capacity="many")
-    await desk.do("day/capacity", quota="online", capacity="3", mark="another's")
+    browser = OperatorBrowser(client)
+    await browser.sign_in(Role.OPERATOR)
+    await browser.get("/operator")
+    assert (await browser.submit("day/capacity", quota="online", capacity="9")).status_code == 200
+    await browser.submit("day/capacity", quota="online", capacity="many")
+    await browser.submit("day/capacity", quota="online", capacity="3", mark="another's")
     about = f"/operator/day/capacity office=surabaya day={DAY} quota=online"
     assert lines(caplog) == [f"operator: {about} capacity=9: 303", f"operator: {about} capacity=many: 422"]
 
 
-async def test_seeds_and_entropies_are_no_business_of_the_log(client: Client, caplog: pytest.LogCaptureFixture) -> None:
-    """A seed that came too early is not known to who reads the log."""
+async def test_seeds_and_entropy_are_not_recorded(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """A reader of the log must not learn a seed that was sent too early."""
     caplog.set_level(logging.INFO, LOGGER_NAME)
     body = {"seed": "ab" * 32, "entropy": "7,123.45"}
     assert (await client.operate("POST", "/v1/draws/january/run", body)).status_code == 404
@@ -63,8 +63,8 @@ async def test_seeds_and_entropies_are_no_business_of_the_log(client: Client, ca
     assert "123" not in text
 
 
-def test_nobody_writes_lines_of_their_own(caplog: pytest.LogCaptureFixture) -> None:
-    """What is no name is left out, and what may be a national number."""
+def test_values_that_are_not_names_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """A line break could forge a line, and 16 digits could be a national identity number."""
     caplog.set_level(logging.INFO, LOGGER_NAME)
     record("ops", "close-day", {"office": "a\nops: open-day", "quota": NIK, "day": DAY}, 200)
     assert lines(caplog) == [f"ops: close-day day={DAY}: 200"]

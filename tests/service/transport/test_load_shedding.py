@@ -67,8 +67,8 @@ async def test_who_is_one_too_many_hears_so_at_once(monkeypatch: pytest.MonkeyPa
         assert (await confirm).status_code == 200
         assert [(await task).status_code for task in waiting] == [201] * FEW.requests_max
         # The same keys again: all get in.
-        turned_away = [person for person, task in zip(PEOPLE, asked, strict=True) if task in done]
-        for person in turned_away:
+        refused = [person for person, task in zip(PEOPLE, asked, strict=True) if task in done]
+        for person in refused:
             assert (await client.reserve(person, key=f"k-{person}")).status_code == 201
         audit = (await client.operate("GET", "/v1/audit?office=surabaya")).json()
         assert audit["ok"]

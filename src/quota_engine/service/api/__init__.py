@@ -1,7 +1,7 @@
 """The endpoints of the JSON API. Each module has the endpoints of one resource with their handlers.
 
-A handler turns a request into a call of the engine, and the result into a body; it has no rules of its own. May import
-the context, the http package and api_schema; never :mod:`quota_engine.service.app`.
+A handler turns a request into a call of the engine, and the result into a body. It adds no rules. May import the
+context, the http package and api_schema; never :mod:`quota_engine.service.app`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Endpoints for waiting rooms: create, join, poll or stream, enter, and the operators' controls.
 
 A poll is answered from this process's view of the room, which is at most half a second old, so it calls no store.
-Identities are in bodies only; a ticket identifies nobody.
+Identities are in bodies only; a ticket identifies no person.
 """
 
 from __future__ import annotations

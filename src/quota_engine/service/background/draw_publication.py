@@ -1,6 +1,6 @@
 """Published files of draws: computed once for each draw and phase, kept on disk, and sent in chunks.
 
-A download needs the same small memory whatever the draw's size, and does not run the draw again. The files are a cache:
+A download needs the same small memory for a draw of any size, and does not run the draw again. The files are a cache:
 another process, or this one after a restart, computes the same files from the store.
 """
 
@@ -144,7 +144,7 @@ class DrawFileCache:
     """The files of the draws that were requested last."""
 
     def __init__(self, draws_max: int = _DRAWS_MAX, bytes_max: int = _BYTES_MAX) -> None:
-        """Files beyond ``draws_max`` draws or ``bytes_max`` bytes are deleted, the least recently requested first."""
+        """Keep the files of at most ``draws_max`` draws and ``bytes_max`` bytes, the most recently requested ones."""
         self._draws_max = draws_max
         self._bytes_max = bytes_max
         self._folder: Path | None = None

@@ -1,4 +1,4 @@
-"""Creates the waiting room of each release, and keeps it running while nobody polls it."""
+"""Creates the waiting room of each release, and keeps it running while no client polls it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Settings of admission: token buckets, waiting rooms, and the keys that sign tickets and passes.
 
-Every mistake is reported with its key in the file.
+Every error is reported with its key in the file.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def decode_secret(text: str) -> bytes:
 def decode_ticket_secrets(
     table: TicketKeysTable | None, file: str, issues: list[ValidationIssue]
 ) -> TicketSecrets | None:
-    """Return the secrets of a table, or ``None`` without one. Mistakes are appended to ``issues``."""
+    """Return the secrets of a table, or ``None`` without one. Errors are appended to ``issues``."""
     if table is None:
         return None
     count_before = len(issues)
@@ -186,7 +186,7 @@ def decode_ticket_secrets(
 def build_policies(
     tables: Sequence[AdmissionTable], catalog: Catalog, file: str, issues: list[ValidationIssue]
 ) -> tuple[Policy, ...]:
-    """Return the policies of the tables, in their order. Mistakes are appended to ``issues``."""
+    """Return the policies of the tables, in their order. Errors are appended to ``issues``."""
     policies: list[Policy] = []
     charges = 0
     party_max = max(office.rules.party_max for office in catalog.offices.values())
@@ -248,9 +248,9 @@ def _build_limit(table: AdmissionTable, key: str, file: str, issues: list[Valida
 def build_waiting_rooms(
     table: WaitingRoomsTable | None, catalog: Catalog, file: str, issues: list[ValidationIssue]
 ) -> WaitingRoomsConfig | None:
-    """Return the waiting rooms of a table, or ``None`` if no office has any. Mistakes are appended to ``issues``.
+    """Return the waiting rooms of a table, or ``None`` if no office has any. Errors are appended to ``issues``.
 
-    A room is drafted for each office, so that a mistake is reported now and not at the next opening.
+    A room is drafted for each office, so that an error is reported now and not at the next opening.
     """
     if table is None or not table.offices:
         return None

@@ -142,7 +142,7 @@ def load_config(
         grants: used if the file has no tokens.
 
     Raises:
-        CatalogError: with every mistake, each with its file, variable or option, and its key.
+        CatalogError: with every error, each with its file, variable or option, and its key.
     """
     collector = IssueCollector(str(file) if file else "configuration")
     raw = read_raw(file, collector) if file else {}
@@ -160,7 +160,7 @@ def load_config(
     if backend == _EMBEDDED:
         backend += str(Path("quota-engine-data").resolve())
     if backend.startswith("memory://") and settings.workers > 1:
-        # Each process would have a store of its own, and all of them together would oversell.
+        # Each process would have a separate store, and all of them together would oversell.
         expected = "1, or a store that processes can share, such as valkey+embedded:///dir"
         issues.append(
             ValidationIssue(collector.file, "workers", f"{settings.workers} with the backend memory://", expected)

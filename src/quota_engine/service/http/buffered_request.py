@@ -44,7 +44,7 @@ class RequestConnection(Protocol):
         ...
 
     def request_finished(self, request: BufferedRequest) -> None:
-        """Go on after the response is complete."""
+        """Continue after the response is complete."""
         ...
 
     async def wait_writable(self) -> None:

@@ -63,7 +63,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         response_type: type of the JSON body, or of an event's data if ``is_stream``.
         status: HTTP status of a usual success; ``other_statuses`` are those of other successes.
-        roles: roles that may call; ``None`` stands for everybody.
+        roles: roles that may call; ``None`` stands for all callers.
         refusals: the engine's refusals that the endpoint may return.
         problems: problem types besides those that every endpoint may return.
         has_etag: responses have an ``ETag``, and may be 304.

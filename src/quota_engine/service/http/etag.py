@@ -17,7 +17,7 @@ def etag_of(content: bytes) -> str:
 
 
 def matches_etag(etag: str, if_none_match: bytes) -> bool:
-    """True if an ``If-None-Match`` header names the tag.
+    """Return True if an ``If-None-Match`` header names the tag.
 
     RFC 9110, section 13.1.2: the comparison is weak, and ``*`` matches all.
     """

@@ -1,4 +1,4 @@
-"""Files as responses, sent in chunks, so that a download needs the same small memory whatever its size."""
+"""Files as responses, sent in chunks, so that a download of any size needs the same small memory."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class LoadShedder:
             self._sheddable[app] = endpoint
 
     def at_capacity(self, running: int) -> bool:
-        """True if ``running`` requests, streams among them, reach the concurrency limit."""
+        """Return True if ``running`` requests, streams among them, reach the concurrency limit."""
         requests_max = self._context.limits.requests_max
         return running >= requests_max and running - self._open_streams() >= requests_max
 
@@ -61,11 +61,11 @@ class LoadShedder:
         self._context.record_response(endpoint, response.status, 0)
 
     async def shed_later(self, request: BufferedRequest, endpoint: Endpoint) -> None:
-        """Refuse the request from a task of its own, so that a long pipeline of requests does not recurse."""
+        """Refuse the request from a separate task, so that a long pipeline of requests does not recurse."""
         self.shed(request, endpoint)
 
 
 def over_limit(scope: Scope) -> bool:
-    """True if the request arrived while the process was at capacity. Pages then show that the service is busy."""
+    """Return True if the request arrived while the process was at capacity. Pages then say that the service is busy."""
     request: BufferedRequest | None = scope.get(SCOPE_KEY)
     return request is not None and request.is_over_limit

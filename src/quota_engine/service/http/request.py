@@ -120,7 +120,7 @@ def decode_body(content: bytes, headers: Mapping[bytes, bytes], decoder: msgspec
         detail = _many_digits.sub("…", str(error)) if isinstance(error, msgspec.DecodeError) else "not JSON"
         raise Problem("bad-request", f"the body is not JSON: {detail}") from None
     # The decoder keeps the last of two equal keys, and another reader of the same body may keep the first. Most
-    # bodies use each name once; only the others are parsed a second time.
+    # bodies use each name once; only bodies with a repeated name are parsed again.
     names = _find_names(content)
     if b"\\" in content or len(set(names)) < len(names):
         json.loads(content, object_pairs_hook=_reject_repeated_keys)

@@ -1,6 +1,6 @@
 """Audit log of operators' commands: one log line for each, whether it came through the API or the pages.
 
-A line has names of the catalog, days, ids and numbers, and no other text that somebody has typed: neither an identity
+A line has names of the catalog, days, ids and numbers, and no other text that a person has typed: neither an identity
 nor a seed.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Final
 LOGGER_NAME: Final = "quota_engine.operators"
 _logger = logging.getLogger(LOGGER_NAME)
 _is_loggable = re.compile(r"(?!.*[0-9]{16})[A-Za-z0-9_.~-]{1,160}").fullmatch
-"""A national identity number has 16 digits, no name here has, and somebody may type one into the wrong field."""
+"""A national identity number has 16 digits, no name here has, and a person may type one into the wrong field."""
 
 
 def record(operator: str, command: str, subject: Mapping[str, object], result: object) -> None:

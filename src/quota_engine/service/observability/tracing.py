@@ -1,7 +1,7 @@
 """Traces with OpenTelemetry: a span for each request, and one for each batch to the store, linked to its requests.
 
 Tracing is off unless the variable :data:`VARIABLE` turns it on; then nothing here is called or imported, because a span
-that nobody collects still takes 3 µs. Only OpenTelemetry's API is used; an SDK decides where spans go. No span has an
+still takes 3 µs without a collector. Only OpenTelemetry's API is used; an SDK decides where spans go. No span has an
 identity, a key, a ticket or a reservation's reference in it.
 """
 

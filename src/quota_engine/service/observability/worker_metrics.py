@@ -52,14 +52,14 @@ class WorkerMetrics:
             _write(self._directory / self._name, _MetricsFile(time.time(), samples))
 
     def aggregate(self, samples: list[Sample]) -> list[Sample]:
-        """Return the sum of this worker's ``samples`` and those that the others have written.
+        """Return the sum of this worker's ``samples`` and those that the other workers have written.
 
         The samples are written first, so that a reported counter never decreases when this process ends.
         """
         self.write(samples)
         files = {path.name: file for path in self._directory.glob(f"*{_SUFFIX}") if (file := _read(path)) is not None}
         files.pop(self._name, None)
-        # Read last: a worker folded since the lines above is in this sum, and its own file is dropped from the others.
+        # Read last: a worker folded since the lines above is in this sum, and its own file is dropped.
         ended = _read(self._directory / _ENDED_FILE)
         if ended is not None:
             for name in ended.folded:

@@ -80,7 +80,7 @@ class ConnectionConfig:
 
 
 class HttpConnection(asyncio.Protocol):
-    """One connection. uvicorn's server makes it and tells it to shut down."""
+    """One connection. uvicorn's server creates it and shuts it down."""
 
     __slots__ = (
         "_app",
@@ -122,7 +122,7 @@ class HttpConnection(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        """All but ``connection_config`` are uvicorn's, which passes them by name.
+        """Take uvicorn's arguments, which it passes by name, after ``connection_config``.
 
         Args:
             app_state: state of ASGI's lifespan; this service has none.
@@ -172,7 +172,7 @@ class HttpConnection(asyncio.Protocol):
         self.deadline_s = self._loop.time() + self._config.header_timeout_s
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Drop waiting requests, and tell the running one that its client has gone."""
+        """Drop waiting requests, and mark the running one as disconnected."""
         self._server_state.connections.discard(self)
         self.deadline_s = math.inf
         self._is_closing = True
@@ -234,7 +234,7 @@ class HttpConnection(asyncio.Protocol):
         self.deadline_s = self._loop.time() + self._config.write_timeout_s
 
     def resume_writing(self) -> None:
-        """Go on: the client takes data again."""
+        """Continue: the client takes data again."""
         self.is_write_paused = False
         self._wake_writer()
         if self._running is None and not self.transport.is_closing():
@@ -254,7 +254,7 @@ class HttpConnection(asyncio.Protocol):
     # ------------------------------------------------------------------ requests in order
 
     def request_finished(self, request: BufferedRequest) -> None:
-        """Go on after a complete response."""
+        """Continue after a complete response."""
         self._running = None
         self._server_state.total_requests += 1
         if not request.keep_alive:
