@@ -17,12 +17,12 @@ from tests.support.loadtest_samples import QUOTAS, books_of, event, place, small
 from tests.support.paths import DOCS
 
 
-def kinds(books: Observations, view: TargetState | None = None, missing: int = 0) -> list[str]:
+def kinds(observations: Observations, view: TargetState | None = None, missing: int = 0) -> list[str]:
     plan = small_plan()
-    market = small_market(plan)
-    found = check_observations(plan, market, books, missing)
+    supply = small_market(plan)
+    found = check_observations(plan, supply, observations, missing)
     if view is not None:
-        found += check_target_state(plan, market, books, view)
+        found += check_target_state(plan, supply, observations, view)
     return [finding.kind for finding in found]
 
 
@@ -48,39 +48,39 @@ def test_a_place_without_a_queue_number_is_found() -> None:
 
 def test_one_identity_with_two_places_is_found() -> None:
     """A broker's customer (requests from number 900 on) is another identity."""
-    assert kinds(books_of(place(1, 1), place(1, 2, wish=1))) == ["duplicate"]
-    assert kinds(books_of(place(1, 1), place(1, 2, wish=900))) == []
-    assert kinds(books_of(place(1, 1, "EXPIRED"), place(1, 2, wish=1))) == []
+    assert kinds(books_of(place(1, 1), place(1, 2, selection=1))) == ["duplicate"]
+    assert kinds(books_of(place(1, 1), place(1, 2, selection=900))) == []
+    assert kinds(books_of(place(1, 1, "EXPIRED"), place(1, 2, selection=1))) == []
 
 
 def test_places_above_capacity_are_found() -> None:
     """Places of a capacity that an operator raised are no finding."""
     places = [place(person, person) for person in range(1, 102)]
     events = [event(each, number) for number, each in enumerate(places, 1)]
-    books = books_of(*places)
-    assert kinds(books, view_of(*events)) == ["oversold", "oversold"]
-    books.capacities = {"0/online": 101, "0/morning": 120}
-    assert kinds(books, view_of(*events)) == []
+    observations = books_of(*places)
+    assert kinds(observations, view_of(*events)) == ["oversold", "oversold"]
+    observations.capacities = {"0/online": 101, "0/morning": 120}
+    assert kinds(observations, view_of(*events)) == []
 
 
 def test_people_without_an_answer_are_found() -> None:
-    books = books_of()
-    books.record_unanswered(3, 0, "reserve")
-    assert kinds(books) == ["unanswered"]
-    books.metrics.gave_up = 1
-    assert kinds(books, missing=1) == ["unanswered"] * 3
+    observations = books_of()
+    observations.record_unanswered(3, 0, "reserve")
+    assert kinds(observations) == ["unanswered"]
+    observations.metrics.gave_up = 1
+    assert kinds(observations, missing=1) == ["unanswered"] * 3
 
 
 def test_a_hold_lost_in_a_crash_is_found() -> None:
-    books = books_of()
-    books.metrics.holds_lost = 1
-    assert kinds(books) == ["lost"]
+    observations = books_of()
+    observations.metrics.holds_lost = 1
+    assert kinds(observations) == ["lost"]
 
 
 def test_a_refused_pass_is_found() -> None:
-    books, together = books_of(), books_of()
-    books.passes_refused = 2
-    for page in books.messages():
+    observations, together = books_of(), books_of()
+    observations.passes_refused = 2
+    for page in observations.messages():
         together.add_message(page)
     assert kinds(together) == ["lost"]
 
@@ -115,20 +115,20 @@ def test_audit_findings_are_included() -> None:
 
 def test_limits_are_measured() -> None:
     """A limit that the scenario does not set is not checked."""
-    books = books_of()
-    books.metrics.requests = 100
-    books.metrics.errors, books.metrics.overloaded = 1, 10
-    books.metrics.answer_us.record(2_000_000)
+    observations = books_of()
+    observations.metrics.requests = 100
+    observations.metrics.errors, observations.metrics.overloaded = 1, 10
+    observations.metrics.answer_us.record(2_000_000)
     strict = LoadTestLimits(p99_ms_max=1, max_ms_max=1, error_ratio_max=0, come_back_ratio_max=0.05, sold_out_s_max=1)
-    found = check_limits(strict, books, people=10, capacity=5)
+    found = check_limits(strict, observations, people=10, capacity=5)
     assert [limit.name for limit in found if not limit.kept] == [
         "p99_ms_max", "max_ms_max", "error_ratio_max", "come_back_ratio_max", "sold_out_s_max",
     ]  # fmt: skip
     mild = LoadTestLimits(
         p99_ms_max=5000, max_ms_max=5000, error_ratio_max=0.1, come_back_ratio_max=0.2, sold_out_s_max=1
     )
-    assert all(limit.kept for limit in check_limits(mild, books, people=5, capacity=5))
-    assert check_limits(LoadTestLimits(), books, people=10, capacity=5) == []
+    assert all(limit.kept for limit in check_limits(mild, observations, people=5, capacity=5))
+    assert check_limits(LoadTestLimits(), observations, people=10, capacity=5) == []
 
 
 @pytest.mark.parametrize("shares", [1, 3])
@@ -137,15 +137,17 @@ def test_messages_of_several_processes_add_up(shares: int) -> None:
     whole, parts = Observations.empty(0, 0, -5), [Observations.empty(0, 0, -5) for _ in range(shares)]
     together = Observations.empty(0, 0, -5)
     for person in range(2500):
-        for books in (whole, parts[person % shares]):
-            books.record_place(
+        for observations in (whole, parts[person % shares]):
+            observations.record_place(
                 BookedPlace(person, 0, f"surabaya~loadtest-test-{person}-0", "CONFIRMED", person, 1, QUOTAS, (person,))
             )
-            books.metrics.confirmed += 1
-            books.metrics.answer_us.record(person * 37)
-            books.metrics.sold.add(person * 1000 - 3_000_000)
-            books.metrics.answers_by_status["CONFIRMED"] = books.metrics.answers_by_status.get("CONFIRMED", 0) + 1
-            books.requests_by_name["reserve"] += 1
+            observations.metrics.confirmed += 1
+            observations.metrics.answer_us.record(person * 37)
+            observations.metrics.sold.add(person * 1000 - 3_000_000)
+            observations.metrics.answers_by_status["CONFIRMED"] = (
+                observations.metrics.answers_by_status.get("CONFIRMED", 0) + 1
+            )
+            observations.requests_by_name["reserve"] += 1
     for part in parts:
         for page in part.messages():
             assert len(page.get("places", ())) <= 1000
@@ -159,9 +161,9 @@ def test_messages_of_several_processes_add_up(shares: int) -> None:
 def test_one_reservation_of_two_people_is_found() -> None:
     together = Observations.empty(0, 0, 0)
     for person in (1, 2):
-        books = Observations.empty(0, 0, 0)
-        books.record_place(BookedPlace(person, 0, "surabaya~loadtest-test-1-0", "CONFIRMED", 0, 1, QUOTAS, (9,)))
-        for page in books.messages():
+        observations = Observations.empty(0, 0, 0)
+        observations.record_place(BookedPlace(person, 0, "surabaya~loadtest-test-1-0", "CONFIRMED", 0, 1, QUOTAS, (9,)))
+        for page in observations.messages():
             together.add_message(page)
     assert kinds(together) == ["double number"]
 
@@ -171,7 +173,7 @@ def drawn_of(**changes: Any) -> DrawRunResult:
     folder = DOCS / "draw"
     applications = applications_of_lines((folder / "applications.jsonl").read_bytes().splitlines(), "applications")
     head, lots = result_of_lines((folder / "result.jsonl").read_bytes().splitlines(), "result")
-    drawn = DrawRunResult(
+    draw_result = DrawRunResult(
         capacities_of_json((folder / "capacities.json").read_bytes(), "capacities"),
         {one.number: one for one in applications},
         head,
@@ -181,14 +183,14 @@ def drawn_of(**changes: Any) -> DrawRunResult:
         0,
         head.totals.winners,
     )
-    return msgspec.structs.replace(drawn, **changes)
+    return msgspec.structs.replace(draw_result, **changes)
 
 
-def receipts_of(drawn: DrawRunResult) -> Observations:
+def receipts_of(draw_result: DrawRunResult) -> Observations:
     """Return the receipts of the applicants in the documents' draw."""
-    books = books_of()
-    for number, one in drawn.applications.items():
-        preferences = [drawn.capacities.preferences[name] for name in one.choices]
+    observations = books_of()
+    for number, one in draw_result.applications.items():
+        preferences = [draw_result.capacities.preferences[name] for name in one.choices]
         choices = tuple(
             {
                 "office": preference.office,
@@ -197,32 +199,32 @@ def receipts_of(drawn: DrawRunResult) -> Observations:
             }
             for preference in preferences
         )
-        books.receipts[number] = ApplicationReceipt(number, number, 1, tuple(reversed(one.applicants)), choices)
-    return books
+        observations.receipts[number] = ApplicationReceipt(number, number, 1, tuple(reversed(one.applicants)), choices)
+    return observations
 
 
 def test_a_consistent_draw_passes_and_each_defect_is_found() -> None:
     """One test for all findings, because each needs the whole draw of the documents."""
-    drawn, together = drawn_of(), books_of()
-    for page in receipts_of(drawn).messages():
+    draw_result, together = drawn_of(), books_of()
+    for page in receipts_of(draw_result).messages():
         together.add_message(page)
-    assert check_draw(together, drawn) == []
+    assert check_draw(together, draw_result) == []
     refused = drawn_of(references={}, refused=10, findings=("the seed is another",))
     texts = [finding.text for finding in check_draw(together, refused)]
     assert texts == ["the seed is another", "10 have won, 0 of them hold a place, and 10 were refused one"]
-    for receipt in receipts_of(drawn).receipts.values():
-        books = receipts_of(drawn)
+    for receipt in receipts_of(draw_result).receipts.values():
+        observations = receipts_of(draw_result)
         wrong = [
             msgspec.structs.replace(receipt, tokens=("somebody else",)),
             msgspec.structs.replace(receipt, choices=({**receipt.choices[0], "day": "2026-12-09"},)),
             msgspec.structs.replace(receipt, is_withdrawn=True),
         ]
         for each in wrong:
-            books.receipts[receipt.number] = each
-            assert [finding.kind for finding in check_draw(books, drawn)] == ["draw"]
-    books = receipts_of(drawn)
-    books.receipts[8] = ApplicationReceipt(8, 8, 1, ("withdrawn",), (), is_withdrawn=True)
-    assert check_draw(books, drawn) == []
-    del books.receipts[7]
-    books.receipts_changed = 1
-    assert [finding.kind for finding in check_draw(books, drawn)] == ["draw", "draw"]
+            observations.receipts[receipt.number] = each
+            assert [finding.kind for finding in check_draw(observations, draw_result)] == ["draw"]
+    observations = receipts_of(draw_result)
+    observations.receipts[8] = ApplicationReceipt(8, 8, 1, ("withdrawn",), (), is_withdrawn=True)
+    assert check_draw(observations, draw_result) == []
+    del observations.receipts[7]
+    observations.receipts_changed = 1
+    assert [finding.kind for finding in check_draw(observations, draw_result)] == ["draw", "draw"]

@@ -25,16 +25,16 @@ def test_identities_and_keys_have_the_prefix() -> None:
 def test_applicants_are_those_of_the_simulation() -> None:
     plan = small_plan(lead_s=3600, window_s=36_000)
     scenario = scenario_of(plan.options)
-    cast = load_population(plan, scenario, small_market(plan))
+    participants = load_population(plan, scenario, small_market(plan))
     simulated = prepare(scenario, "surabaya").population
-    assert cast.population.first_press_us[: len(simulated)] == simulated.first_press_us
-    assert cast.population.choice[: len(simulated)] == simulated.choice
-    roles = {role: cast.roles.count(role) for role in PersonRole}
+    assert participants.population.first_press_us[: len(simulated)] == simulated.first_press_us
+    assert participants.population.choice[: len(simulated)] == simulated.choice
+    roles = {role: participants.roles.count(role) for role in PersonRole}
     assert roles[PersonRole.BOT] == 100
     assert roles[PersonRole.BROKER] == 10
     assert roles[PersonRole.REFRESHER] == sum(kind == 2 for kind in simulated.kind)
     assert roles[PersonRole.KIOSK] > 10
-    assert cast.market.capacity == 120  # the kiosks' booking is one more
+    assert participants.supply.capacity == 120  # the kiosks' booking is one more
 
 
 def test_arrivals_stay_within_the_window() -> None:
@@ -69,13 +69,13 @@ def test_a_trace_plays_at_the_chosen_speed(tmp_path: Path) -> None:
         f"8,3578012345678902,surabaya,{DAY},kiosk,2\n"
     )
     plan = trace_plan(path, speed=4)
-    cast = load_population(plan, scenario_of(plan.options), small_market(plan))
-    people = cast.population
+    participants = load_population(plan, scenario_of(plan.options), small_market(plan))
+    people = participants.population
     assert list(people.first_press_us) == [-1_000_000, 2_000_000]
     assert people.later_presses_us == {0: (500_000,)}
     assert list(people.party) == [1, 2]
     assert people.identities == ("0", "1")
-    assert set(cast.roles) == {PersonRole.CITIZEN}
+    assert set(participants.roles) == {PersonRole.CITIZEN}
     path.write_text("time,applicant,office,day,channel,party\n1,x,nowhere,2026-12-07,,1\n")
     with pytest.raises(CatalogError, match="an office of the scenario"):
         load_population(plan, scenario_of(plan.options), small_market(plan))

@@ -33,11 +33,11 @@ class Evening:
         scenario = scenario_of(plan.options)
         traits = msgspec.structs.replace(scenario.agents, crash_share=crash_share, abandon_share=0.0)
         scenario = msgspec.structs.replace(scenario, agents=traits)
-        cast = load_population(plan, scenario, small_market(plan))
-        self.person = next(index for index, each in enumerate(cast.roles) if each == role and index % 4 == 0)
+        participants = load_population(plan, scenario, small_market(plan))
+        self.person = next(index for index, each in enumerate(participants.roles) if each == role and index % 4 == 0)
         self.books = Observations.empty(0, 0, 0)
-        agents = Agents(traits, scenario.arrivals, cast.population)
-        self._script: Script = UserScripts(plan, scenario, cast, agents, self.books).person(self.person, 0)
+        agents = Agents(traits, scenario.arrivals, participants.population)
+        self._script: Script = UserScripts(plan, scenario, participants, agents, self.books).person(self.person, 0)
         self.now_us = 0
         self.end = ""
 
@@ -49,13 +49,13 @@ class Evening:
         while True:
             if isinstance(following, WaitUntil):
                 self.now_us = max(self.now_us, following.until_us)
-                heard = ReceivedResponse(LoadResponse(), self.now_us)
+                received = ReceivedResponse(LoadResponse(), self.now_us)
             else:
                 found.append(following)
                 self.now_us += 1000
-                heard = ReceivedResponse(rest.pop(0), self.now_us)
+                received = ReceivedResponse(rest.pop(0), self.now_us)
             try:
-                following = self._script.send(heard)
+                following = self._script.send(received)
             except StopIteration as stop:
                 self.end = stop.value
                 assert not rest
@@ -65,17 +65,17 @@ class Evening:
 def test_a_broker_hands_a_place_over() -> None:
     evening = Evening(PersonRole.BROKER)
     customers = HELD._replace(reference="surabaya~y")
-    asks = evening.asks(
+    requests = evening.asks(
         HELD, CONFIRMED, LoadResponse("CANCELLED", 200), LoadResponse("SOLD_OUT", 409), customers,
         CONFIRMED._replace(reference="surabaya~y"),
     )  # fmt: skip
     kinds = [
-        ask.action if isinstance(ask, ReservationRequest) else "reserve"
-        for ask in asks
-        if isinstance(ask, ReservationRequest | ReserveRequest)
+        request.action if isinstance(request, ReservationRequest) else "reserve"
+        for request in requests
+        if isinstance(request, ReservationRequest | ReserveRequest)
     ]
     assert kinds == ["reserve", "confirm", "cancel", "reserve", "reserve", "confirm"]
-    pressed = [ask.applicants for ask in asks if isinstance(ask, ReserveRequest)]
+    pressed = [request.applicants for request in requests if isinstance(request, ReserveRequest)]
     assert pressed[0] == (identity_of(RUN, evening.person),)
     assert pressed[1] == pressed[2] == (identity_of(RUN, evening.person, 9),)
     assert {place.state for place in evening.books.places.values()} == {"CANCELLED", "CONFIRMED"}
@@ -84,8 +84,8 @@ def test_a_broker_hands_a_place_over() -> None:
 def test_a_crash_must_find_the_same_hold() -> None:
     """A different hold while the first is still valid counts as lost."""
     evening = Evening(PersonRole.CITIZEN, crash_share=1.0)
-    asks = evening.asks(HELD, HELD._replace(resumed=True), CONFIRMED)
-    assert [type(ask) for ask in asks] == [ReserveRequest, ReserveRequest, ReservationRequest]
+    requests = evening.asks(HELD, HELD._replace(resumed=True), CONFIRMED)
+    assert [type(request) for request in requests] == [ReserveRequest, ReserveRequest, ReservationRequest]
     assert (evening.end, evening.books.metrics.resumed, evening.books.metrics.holds_lost) == ("booked", 1, 0)
     evening = Evening(PersonRole.CITIZEN, crash_share=1.0)
     other = HELD._replace(reference="surabaya~other")
@@ -95,12 +95,12 @@ def test_a_crash_must_find_the_same_hold() -> None:
 
 def test_a_missed_turn_takes_a_new_ticket() -> None:
     evening = Evening(PersonRole.CITIZEN, rooms={"surabaya": "room"})
-    asks = evening.asks(
+    requests = evening.asks(
         LoadResponse("JOINED", 201, ticket="a"), LoadResponse("TURN_MISSED", 200, ticket="a"),
         LoadResponse("JOINED", 201, ticket="b"),
         LoadResponse("CALLED", 200, ticket="b"), LoadResponse("ADMITTED", 200, admission_pass=LEAVE), HELD, CONFIRMED,
     )  # fmt: skip
-    assert [type(ask) for ask in asks] == [
+    assert [type(request) for request in requests] == [
         JoinRequest,
         TicketStatusRequest,
         JoinRequest,
@@ -109,10 +109,10 @@ def test_a_missed_turn_takes_a_new_ticket() -> None:
         ReserveRequest,
         ReservationRequest,
     ]
-    assert isinstance(asks[2], JoinRequest)
-    assert asks[2].replaces_ticket == "a"
-    assert isinstance(asks[5], ReserveRequest)
-    assert asks[5].admission_pass == LEAVE
+    assert isinstance(requests[2], JoinRequest)
+    assert requests[2].replaces_ticket == "a"
+    assert isinstance(requests[5], ReserveRequest)
+    assert requests[5].admission_pass == LEAVE
     evening = Evening(PersonRole.CITIZEN, rooms={"surabaya": "room"})
     evening.asks(
         LoadResponse("JOINED", 201, ticket="a"), LoadResponse("CALLED", 200, ticket="a"),

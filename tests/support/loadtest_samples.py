@@ -31,17 +31,17 @@ def small_market(plan: LoadTestPlan, scenario: Scenario | None = None) -> Supply
     return supply_of(plan, scenario or Scenario())
 
 
-def place(person: int, number: int = 0, state: str = "CONFIRMED", wish: int = 0) -> BookedPlace:
+def place(person: int, number: int = 0, state: str = "CONFIRMED", selection: int = 0) -> BookedPlace:
     """Return a place of a person, with a queue number."""
     numbers = (number,) if state == "CONFIRMED" else ()
-    return BookedPlace(person, 0, f"surabaya~loadtest-{RUN}-{person}-{wish}", state, 1_000_000, 1, QUOTAS, numbers)
+    return BookedPlace(person, 0, f"surabaya~loadtest-{RUN}-{person}-{selection}", state, 1_000_000, 1, QUOTAS, numbers)
 
 
 def books_of(*places: BookedPlace) -> Observations:
-    books = Observations.empty(10, 100, 0)
+    observations = Observations.empty(10, 100, 0)
     for each in places:
-        books.record_place(each)
-    return books
+        observations.record_place(each)
+    return observations
 
 
 def event(each: BookedPlace, number: int, state: str = "") -> dict[str, Any]:

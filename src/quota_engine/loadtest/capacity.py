@@ -272,16 +272,16 @@ def _old_application(people: int) -> dict[str, Any]:
         applicants=people,
         arrivals=Arrivals(early_share=0.0, burst_share=1.0, refresher_share=0.0, late_share=0.0),
     )
-    market = build_supply(scenario, "surabaya")
-    measures = BaselineApplication(scenario, market, draw_population(scenario, market)).run()
+    supply = build_supply(scenario, "surabaya")
+    metrics = BaselineApplication(scenario, supply, draw_population(scenario, supply)).run()
     return {
         "people": people,
-        "p50_ms": measures.answer_us.percentile(0.5) / 1000,
-        "p99_ms": measures.answer_us.percentile(0.99) / 1000,
-        "requests": measures.requests,
-        "errors": measures.errors,
-        "oversold": measures.oversold,
-        "elapsed_s": measures.last_final_us / 1e6,
+        "p50_ms": metrics.answer_us.percentile(0.5) / 1000,
+        "p99_ms": metrics.answer_us.percentile(0.99) / 1000,
+        "requests": metrics.requests,
+        "errors": metrics.errors,
+        "oversold": metrics.oversold,
+        "elapsed_s": metrics.last_final_us / 1e6,
     }
 
 

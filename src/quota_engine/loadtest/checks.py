@@ -88,11 +88,11 @@ def read_after(host: TargetReader, plan: LoadTestPlan, before: EventCursor) -> T
 def run_checks(
     host: TargetReader,
     plan: LoadTestPlan,
-    books: Observations,
+    observations: Observations,
     before: EventCursor,
     *,
     missing: int = 0,
-    drawn: DrawRunResult | None = None,
+    draw_result: DrawRunResult | None = None,
 ) -> LoadTestResult:
     """Run all checks on a test that has ended.
 
@@ -105,69 +105,77 @@ def run_checks(
         drawn: the result of the plan's draw, if it has one.
     """
     scenario = scenario_of(plan.options)
-    cast = load_population(plan, scenario, supply_of(plan, scenario))
-    measures = books.metrics
-    if drawn is not None:
-        _take_winners(plan, books, drawn)
+    participants = load_population(plan, scenario, supply_of(plan, scenario))
+    metrics = observations.metrics
+    if draw_result is not None:
+        _record_winners(plan, observations, draw_result)
     view = read_after(host, plan, before)
-    findings = check_observations(plan, cast.market, books, missing)
-    findings += check_target_state(plan, cast.market, books, view)
-    findings += [] if drawn is None else check_draw(books, drawn)
-    predicted = predict(scenario, cast) if drawn is None else Metrics(len(cast.population), cast.market.capacity, 0)
-    limits = check_limits(scenario.limits, books, people=len(cast.population), capacity=cast.market.capacity)
+    findings = check_observations(plan, participants.supply, observations, missing)
+    findings += check_target_state(plan, participants.supply, observations, view)
+    findings += [] if draw_result is None else check_draw(observations, draw_result)
+    predicted = (
+        predict(scenario, participants)
+        if draw_result is None
+        else Metrics(len(participants.population), participants.supply.capacity, 0)
+    )
+    limits = check_limits(
+        scenario.limits, observations, people=len(participants.population), capacity=participants.supply.capacity
+    )
     findings += [CheckFinding("broken limit", limit.sentence()) for limit in limits if not limit.kept]
-    measures.oversold = sum(_oversold(cast.market, books).values())
+    metrics.oversold = sum(_oversold(participants.supply, observations).values())
     return LoadTestResult(
         plan=plan,
         scenario=scenario,
-        market=cast.market,
-        observations=books,
+        supply=participants.supply,
+        observations=observations,
         predicted=predicted,
         findings=tuple(findings),
         limits=tuple(limits),
-        others=_others(plan, books, view),
-        drawn=drawn,
+        others=_count_other_reservations(plan, observations, view),
+        draw_result=draw_result,
     )
 
 
-def check_observations(plan: LoadTestPlan, market: Supply, books: Observations, missing: int = 0) -> list[CheckFinding]:
+def check_observations(
+    plan: LoadTestPlan, supply: Supply, observations: Observations, missing: int = 0
+) -> list[CheckFinding]:
     """Check the test's own observations, without the target."""
     findings = []
-    for office_day, places in _oversold(market, books).items():
-        findings.append(CheckFinding("oversold", f"{places} places above capacity at {_named(market, office_day)}"))
-    findings += _duplicates(market, books)
-    findings += _queue_numbers(market, books)
-    if books.unanswered_count:
-        waiting = Counter(each.waiting_for for each in books.unanswered)
+    for office_day, places in _oversold(supply, observations).items():
+        findings.append(CheckFinding("oversold", f"{places} places above capacity at {_named(supply, office_day)}"))
+    findings += _duplicates(supply, observations)
+    findings += _queue_numbers(supply, observations)
+    if observations.unanswered_count:
+        waiting = Counter(each.waiting_for for each in observations.unanswered)
         what = ", ".join(f"{name} ({count})" for name, count in waiting.most_common(3))
         findings.append(
-            CheckFinding("unanswered", f"{books.unanswered_count} people have no final answer; waiting: {what}")
+            CheckFinding("unanswered", f"{observations.unanswered_count} people have no final answer; waiting: {what}")
         )
-    if books.metrics.gave_up:
-        findings.append(CheckFinding("unanswered", f"{books.metrics.gave_up} people gave up after many tries"))
-    if books.metrics.holds_lost:
-        text = f"{books.metrics.holds_lost} people came back after a crash and did not get their hold"
+    if observations.metrics.gave_up:
+        findings.append(CheckFinding("unanswered", f"{observations.metrics.gave_up} people gave up after many tries"))
+    if observations.metrics.holds_lost:
+        text = f"{observations.metrics.holds_lost} people came back after a crash and did not get their hold"
         findings.append(CheckFinding("lost", text))
-    if books.passes_refused:
-        text = f"{books.passes_refused} people were called by the waiting room, and their pass was not accepted"
+    if observations.passes_refused:
+        text = f"{observations.passes_refused} people were called by the waiting room, and their pass was not accepted"
         findings.append(CheckFinding("lost", text))
     if missing:
         findings.append(CheckFinding("unanswered", f"{missing} processes of the test have not sent their books"))
     return findings
 
 
-def _oversold(market: Supply, books: Observations) -> dict[int, int]:
+def _oversold(supply: Supply, observations: Observations) -> dict[int, int]:
     """Return the places above capacity by office-day, counted from the responses."""
     confirmed: dict[int, Counter[str]] = defaultdict(Counter)
-    for place in books.places.values():
+    for place in observations.places.values():
         if place.state == "CONFIRMED":
             for quota in place.quotas:
                 confirmed[place.office_day][quota] += place.units
     found = {}
     for index, counts in confirmed.items():
-        office_day = market.office_days[index]
+        office_day = supply.office_days[index]
         quotas = {
-            name: max(capacity, books.capacities.get(f"{index}/{name}", 0))
+            name: max(capacity, observations.capacities.get(f"{index}/{name}", 0))
             for name, capacity in office_day.quotas.items()
         }
         above = oversold_places(dataclasses.replace(office_day, quotas=quotas), counts)
@@ -176,11 +184,11 @@ def _oversold(market: Supply, books: Observations) -> dict[int, int]:
     return found
 
 
-def _duplicates(market: Supply, books: Observations) -> list[CheckFinding]:
+def _duplicates(supply: Supply, observations: Observations) -> list[CheckFinding]:
     """Find identities with two places on a day."""
     seen: dict[tuple[int, bool, int], str] = {}
     twice: list[int] = []
-    for place in books.places.values():
+    for place in observations.places.values():
         if place.state not in _IN_FORCE:
             continue
         key = (place.person, _is_customers(place.reference), place.office_day)
@@ -188,7 +196,7 @@ def _duplicates(market: Supply, books: Observations) -> list[CheckFinding]:
             twice.append(place.office_day)
     if not twice:
         return []
-    where = ", ".join(_named(market, index) for index in list(dict.fromkeys(twice))[:_SHOWN_MAX])
+    where = ", ".join(_named(supply, index) for index in list(dict.fromkeys(twice))[:_SHOWN_MAX])
     return [CheckFinding("duplicate", f"{len(twice)} identities have two places on a day: {where}")]
 
 
@@ -197,11 +205,11 @@ def _is_customers(reference: str) -> bool:
     return number.isdigit() and int(number) >= _CUSTOMER
 
 
-def _queue_numbers(market: Supply, books: Observations) -> list[CheckFinding]:
+def _queue_numbers(supply: Supply, observations: Observations) -> list[CheckFinding]:
     """Find queue numbers that two people have, and places without one."""
     numbers: dict[int, Counter[int]] = defaultdict(Counter)
     without = 0
-    for place in books.places.values():
+    for place in observations.places.values():
         if place.state in ("CONFIRMED", "CANCELLED"):
             numbers[place.office_day].update(place.queue_numbers)
             without += len(place.queue_numbers) != place.units
@@ -210,28 +218,28 @@ def _queue_numbers(market: Supply, books: Observations) -> list[CheckFinding]:
         double = sorted(number for number, count in counts.items() if count > 1)
         if double:
             shown = ", ".join(map(str, double[:_SHOWN_MAX]))
-            findings.append(CheckFinding("double number", f"queue numbers {shown} twice at {_named(market, index)}"))
+            findings.append(CheckFinding("double number", f"queue numbers {shown} twice at {_named(supply, index)}"))
     if without:
         findings.append(CheckFinding("double number", f"{without} places without a queue number for each applicant"))
     return findings
 
 
 def check_target_state(
-    plan: LoadTestPlan, market: Supply, books: Observations, view: TargetState
+    plan: LoadTestPlan, supply: Supply, observations: Observations, view: TargetState
 ) -> list[CheckFinding]:
     """Compare the target's events, counters and audit with the observations."""
     findings = [CheckFinding("audit", text) for text in view.audit[:_SHOWN_MAX]]
     if len(view.audit) > _SHOWN_MAX:
         findings.append(CheckFinding("audit", f"and {len(view.audit) - _SHOWN_MAX} more"))
     prefix = key_prefix(plan.options.run)
-    known = {reference.split(" ")[0]: place for reference, place in books.places.items()}
+    known = {reference.split(" ")[0]: place for reference, place in observations.places.items()}
     last: dict[str, dict[str, Any]] = {}
     for events in view.events.values():
         for event in events:
             record = event.get("reservation")
             if record is not None:
                 last[record["reference"]] = record
-    findings += _told_and_written(known, last)
+    findings += _compare_states(known, last)
     strays = [
         record
         for reference, record in last.items()
@@ -240,17 +248,17 @@ def check_target_state(
     if strays:
         text = f"{len(strays)} places are in force that nobody was told of, such as {strays[0]['reference']}"
         findings.append(CheckFinding("leak", text))
-    findings += _peaks(plan, market, books, view)
+    findings += _replay_peaks(plan, supply, observations, view)
     for index, quotas in enumerate(view.counters):
         for name, quota in quotas.items():
             left = quota["available"] + quota["held"] + quota["confirmed"] + quota["cooling"] + quota["parked"]
             if left != quota["capacity"] + quota["overbooked"]:
-                text = f"the counters of {name} at {_named(market, index)} do not add up to its capacity"
+                text = f"the counters of {name} at {_named(supply, index)} do not add up to its capacity"
                 findings.append(CheckFinding("leak", text))
     return findings
 
 
-def _told_and_written(known: Mapping[str, BookedPlace], last: Mapping[str, Mapping[str, Any]]) -> list[CheckFinding]:
+def _compare_states(known: Mapping[str, BookedPlace], last: Mapping[str, Mapping[str, Any]]) -> list[CheckFinding]:
     """Compare the last state in a response with the last recorded one."""
     allowed = {
         "CONFIRMED": {"CONFIRMED"},
@@ -276,7 +284,9 @@ def _told_and_written(known: Mapping[str, BookedPlace], last: Mapping[str, Mappi
     return findings
 
 
-def _peaks(plan: LoadTestPlan, market: Supply, books: Observations, view: TargetState) -> list[CheckFinding]:
+def _replay_peaks(
+    plan: LoadTestPlan, supply: Supply, observations: Observations, view: TargetState
+) -> list[CheckFinding]:
     """Replay the events: at no moment may more units be in force than the largest capacity of the test."""
     index_of = {(each.office, datetime.date.fromordinal(each.day).isoformat()): i for i, each in enumerate(plan.days)}
     findings = []
@@ -298,8 +308,8 @@ def _peaks(plan: LoadTestPlan, market: Supply, books: Observations, view: Target
                     taken[index, quota] += record["units"]
                     most[index, quota] = max(most[index, quota], taken[index, quota])
         for (index, quota), peak in sorted(most.items()):
-            office_day = market.office_days[index]
-            capacity = max(office_day.quotas.get(quota, 0), books.capacities.get(f"{index}/{quota}", 0))
+            office_day = supply.office_days[index]
+            capacity = max(office_day.quotas.get(quota, 0), observations.capacities.get(f"{index}/{quota}", 0))
             # Units of another quota may have been reallocated to this one.
             capacity += sum(
                 office_day.quotas[name]
@@ -307,12 +317,12 @@ def _peaks(plan: LoadTestPlan, market: Supply, books: Observations, view: Target
                 if to == quota and name != quota
             )
             if peak > capacity:
-                text = f"{peak} places of {quota} in force at once at {_named(market, index)}, {capacity} exist"
+                text = f"{peak} places of {quota} in force at once at {_named(supply, index)}, {capacity} exist"
                 findings.append(CheckFinding("oversold", text))
     return findings
 
 
-def _others(plan: LoadTestPlan, books: Observations, view: TargetState) -> int:
+def _count_other_reservations(plan: LoadTestPlan, observations: Observations, view: TargetState) -> int:
     """Return the number of reservations at the same offices and times that are not of this run."""
     prefix = key_prefix(plan.options.run)
     references = {
@@ -322,84 +332,87 @@ def _others(plan: LoadTestPlan, books: Observations, view: TargetState) -> int:
         if event.get("reservation")
     }
     return sum(
-        not reference.partition("~")[2].startswith(prefix) and reference not in books.places for reference in references
+        not reference.partition("~")[2].startswith(prefix) and reference not in observations.places
+        for reference in references
     )
 
 
-def _take_winners(plan: LoadTestPlan, books: Observations, drawn: DrawRunResult) -> None:
+def _record_winners(plan: LoadTestPlan, observations: Observations, draw_result: DrawRunResult) -> None:
     """Add the winners' places to the observations, as their applicants learn of them."""
     index_of = {(each.office, each.day): index for index, each in enumerate(plan.days)}
-    for lot in drawn.lots:
-        reference, receipt = drawn.references.get(lot.number), books.receipts.get(lot.number)
+    for lot in draw_result.lots:
+        reference, receipt = draw_result.references.get(lot.number), observations.receipts.get(lot.number)
         if not lot.preference or reference is None or receipt is None:
             continue
-        application = drawn.applications[lot.number]
-        wish = drawn.capacities.preferences[application.choices[lot.preference - 1]]
-        office_day, quotas = index_of[wish.office, wish.day], wish.choice.options[lot.option]
-        books.record_place(BookedPlace(receipt.person, office_day, reference, "HELD", 0, application.units, quotas))
-        books.metrics.bookings += 1
+        application = draw_result.applications[lot.number]
+        selection = draw_result.capacities.preferences[application.choices[lot.preference - 1]]
+        office_day, quotas = index_of[selection.office, selection.day], selection.choice.options[lot.option]
+        observations.record_place(
+            BookedPlace(receipt.person, office_day, reference, "HELD", 0, application.units, quotas)
+        )
+        observations.metrics.bookings += 1
 
 
-def check_draw(books: Observations, drawn: DrawRunResult) -> list[CheckFinding]:
+def check_draw(observations: Observations, draw_result: DrawRunResult) -> list[CheckFinding]:
     """Check a draw: its files agree, everyone is listed as their receipt says, and its winners have holds.
 
     The result is computed again from the files, by other code than the service's, with the digests from before the
     reveal.
     """
-    findings = [CheckFinding("draw", text) for text in drawn.findings[:_SHOWN_MAX]]
-    if books.receipts_changed:
+    findings = [CheckFinding("draw", text) for text in draw_result.findings[:_SHOWN_MAX]]
+    if observations.receipts_changed:
         findings.append(
-            CheckFinding("draw", f"{books.receipts_changed} people were told the number of another application")
+            CheckFinding("draw", f"{observations.receipts_changed} people were told the number of another application")
         )
-    wrong = [number for number, receipt in books.receipts.items() if not _is_listed(receipt, drawn)]
+    wrong = [number for number, receipt in observations.receipts.items() if not _is_listed(receipt, draw_result)]
     if wrong:
         text = (
             f"{len(wrong)} applications are not in the published list as their applicants left them, such as {wrong[0]}"
         )
         findings.append(CheckFinding("draw", text))
-    strangers = drawn.applications.keys() - books.receipts.keys()
+    strangers = draw_result.applications.keys() - observations.receipts.keys()
     if strangers:
         text = f"{len(strangers)} applications are in the published list that nobody has made, such as {min(strangers)}"
         findings.append(CheckFinding("draw", text))
-    winners = {lot.number for lot in drawn.lots if lot.preference}
-    if winners != drawn.references.keys():
-        text = f"{len(winners)} have won, {len(winners & drawn.references.keys())} of them hold a place"
-        findings.append(CheckFinding("draw", f"{text}, and {drawn.refused} were refused one"))
+    winners = {lot.number for lot in draw_result.lots if lot.preference}
+    if winners != draw_result.references.keys():
+        text = f"{len(winners)} have won, {len(winners & draw_result.references.keys())} of them hold a place"
+        findings.append(CheckFinding("draw", f"{text}, and {draw_result.refused} were refused one"))
     return findings
 
 
-def _is_listed(receipt: ApplicationReceipt, drawn: DrawRunResult) -> bool:
+def _is_listed(receipt: ApplicationReceipt, draw_result: DrawRunResult) -> bool:
     """Return True if the list has an application as its receipt says, or lacks it after a withdrawal."""
-    found = drawn.applications.get(receipt.number)
+    found = draw_result.applications.get(receipt.number)
     if found is None or receipt.is_withdrawn:
         return found is None and receipt.is_withdrawn
     if sorted(found.applicants) != sorted(receipt.tokens) or len(found.choices) != len(receipt.choices):
         return False
     for name, said in zip(found.choices, receipt.choices, strict=True):
-        wish = drawn.capacities.preferences[name]
+        selection = draw_result.capacities.preferences[name]
         written = {
-            "office": wish.office,
-            "day": datetime.date.fromordinal(wish.day).isoformat(),
-            **msgspec.structs.asdict(wish.choice),
+            "office": selection.office,
+            "day": datetime.date.fromordinal(selection.day).isoformat(),
+            **msgspec.structs.asdict(selection.choice),
         }
         if any(written[key] != value for key, value in said.items()):
             return False
     return True
 
 
-def check_limits(limits: LoadTestLimits, books: Observations, *, people: int, capacity: int) -> list[LimitCheck]:
+def check_limits(limits: LoadTestLimits, observations: Observations, *, people: int, capacity: int) -> list[LimitCheck]:
     """Return the scenario's limits with their measured values; limits that the scenario does not set are left out."""
-    measures = books.metrics
-    requests = max(measures.requests, 1)
-    sold_out = None if measures.sold_out_us is None else measures.sold_out_us / 1e6
+    metrics = observations.metrics
+    requests = max(metrics.requests, 1)
+    sold_out = None if metrics.sold_out_us is None else metrics.sold_out_us / 1e6
     asked: Sequence[tuple[str, float | None, float | None, str]] = (
-        ("p99_ms_max", limits.p99_ms_max, measures.answer_us.percentile(0.99) / 1000, "ms to yes or no, 99 of 100"),
-        ("max_ms_max", limits.max_ms_max, measures.answer_us.max / 1000, "ms to yes or no, all"),
-        ("error_ratio_max", limits.error_ratio_max, measures.errors / requests, "of requests without an answer"),
+        ("p99_ms_max", limits.p99_ms_max, metrics.answer_us.percentile(0.99) / 1000, "ms to yes or no, 99 of 100"),
+        ("max_ms_max", limits.max_ms_max, metrics.answer_us.max / 1000, "ms to yes or no, all"),
+        ("error_ratio_max", limits.error_ratio_max, metrics.errors / requests, "of requests without an answer"),
         (
             "come_back_ratio_max",
             limits.come_back_ratio_max,
-            measures.overloaded / requests,
+            metrics.overloaded / requests,
             "of requests told to come back",
         ),
         (
@@ -412,6 +425,6 @@ def check_limits(limits: LoadTestLimits, books: Observations, *, people: int, ca
     return [LimitCheck(name, limit, measured, text) for name, limit, measured, text in asked if limit is not None]
 
 
-def _named(market: Supply, index: int) -> str:
-    office_day = market.office_days[index]
+def _named(supply: Supply, index: int) -> str:
+    office_day = supply.office_days[index]
     return f"{office_day.office} on {datetime.date.fromordinal(office_day.day)}"

@@ -120,7 +120,7 @@ class LocustSession:
         self.scheduler: Scheduler | None = None
         self._plan: LoadTestPlan | None = None
         self._opens_s = math.inf
-        self._books: Observations | None = None
+        self._observations: Observations | None = None
         self._before: EventCursor | None = None
         self._pages_last = 0
         self._sent = False
@@ -168,21 +168,21 @@ class LocustSession:
             rooms={} if self._is_direct or scenario.policy is PolicyName.DRAW else self._rooms(days),
             draw=draw_of(options.run) if scenario.policy is PolicyName.DRAW else "",
         )
-        market = supply_of(plan, scenario)
-        cast = load_population(plan, scenario, market)
+        supply = supply_of(plan, scenario)
+        participants = load_population(plan, scenario, supply)
         if plan.draw:
             self._seed = secrets.token_hex(32)
             announce(self.target, plan, self._seed)
         self._before = read_before(self.target, plan)
         self._plan = plan
         self._opens_s = time.monotonic() + opens_at_ms / 1000 - time.time()
-        first_s = series_start_s(min(cast.population.first_press_us))
-        self._books = Observations.empty(len(cast.population), cast.market.capacity, first_s)
-        self._curve = _arrival_curve(cast.population.first_press_us, first_s, options.window_s)
+        first_s = series_start_s(min(participants.population.first_press_us))
+        self._observations = Observations.empty(len(participants.population), participants.supply.capacity, first_s)
+        self._curve = _arrival_curve(participants.population.first_press_us, first_s, options.window_s)
         self._curve_start_s = first_s
         _logger.info(
             "%d people for %d places of %d days, in %.1f s",
-            len(cast.population), cast.market.capacity, len(days), self._opens_s - time.monotonic(),
+            len(participants.population), participants.supply.capacity, len(days), self._opens_s - time.monotonic(),
         )  # fmt: skip
 
     @property
@@ -235,9 +235,9 @@ class LocustSession:
             runner.send_message(PLAN_MESSAGE, {"plan": msgspec.json.encode(plan).decode()}, client)
 
     def _receive_observations(self, environment: Environment, msg: Any, **_: Any) -> None:
-        assert self._books is not None
+        assert self._observations is not None
         page: Mapping[str, Any] = msg.data
-        self._books.add_message(page)
+        self._observations.add_message(page)
         self._pages_last += bool(page.get("last"))
 
     def _on_stop(self, environment: Environment, **_: Any) -> None:
@@ -246,20 +246,22 @@ class LocustSession:
         if not self.is_master or self._judged or self._plan is None:
             return
         self._judged = True
-        assert self._books is not None
+        assert self._observations is not None
         assert self._before is not None
         parsed = environment.parsed_options
         assert parsed is not None
         missing = self._shares() - self._pages_last
         gevent.sleep(_SETTLE_S if missing else 0)
         missing = self._shares() - self._pages_last
-        drawn: DrawRunResult | None = None
+        draw_result: DrawRunResult | None = None
         if self._plan.draw:
-            drawn = carry_out(self.target, self._plan, self._seed)
-        verdict = run_checks(self.target, self._plan, self._books, self._before, missing=missing, drawn=drawn)
-        write_reports(verdict, parsed.out)
-        print(verdict.text(), flush=True)  # noqa: T201 - what the command is for
-        environment.process_exit_code = 0 if verdict.ok else 1
+            draw_result = carry_out(self.target, self._plan, self._seed)
+        result = run_checks(
+            self.target, self._plan, self._observations, self._before, missing=missing, draw_result=draw_result
+        )
+        write_reports(result, parsed.out)
+        print(result.text(), flush=True)  # noqa: T201 - what the command is for
+        environment.process_exit_code = 0 if result.ok else 1
 
     # --- Worker --------------------------------------------------------------------------------------------------
 
@@ -268,28 +270,28 @@ class LocustSession:
         received_s = time.monotonic()
         plan = msgspec.json.decode(msg.data["plan"], type=LoadTestPlan)
         scenario = scenario_of(plan.options)
-        cast = load_population(plan, scenario, supply_of(plan, scenario))
-        people = cast.population
-        books = Observations.empty(0, 0, series_start_s(min(people.first_press_us)))
+        participants = load_population(plan, scenario, supply_of(plan, scenario))
+        people = participants.population
+        observations = Observations.empty(0, 0, series_start_s(min(people.first_press_us)))
         # Each process decides by its own random stream; arrivals are the same for all.
         agents = Agents(
             scenario.agents,
             scenario.arrivals,
             dataclasses.replace(people, seed=people.seed * 1009 + plan.share),
         )
-        scripts = UserScripts(plan, scenario, cast, agents, books)
-        stage = Scheduler(
-            books,
+        scripts = UserScripts(plan, scenario, participants, agents, observations)
+        scheduler = Scheduler(
+            observations,
             opens_at_s=received_s + plan.opens_in_ms / 1000,
             rate_max_per_s=plan.options.rate_max_per_s / plan.shares,
         )
         for index in range(plan.share, len(people), plan.shares):
-            role = PersonRole(cast.roles[index])
+            role = PersonRole(participants.roles[index])
             if role.name in plan.options.roles:
-                stage.add_person(index, role, people.first_press_us[index], _starter(scripts, index))
+                scheduler.add_person(index, role, people.first_press_us[index], _starter(scripts, index))
         if PersonRole.OPERATOR.name in plan.options.roles and scenario.load_test.capacity_changes:
             for office_day in range(plan.share, len(plan.days), plan.shares):
-                stage.add_person(
+                scheduler.add_person(
                     len(people) + office_day,
                     PersonRole.OPERATOR,
                     -round(plan.options.lead_s * 1e6),
@@ -299,15 +301,15 @@ class LocustSession:
         gc.collect()
         gc.freeze()
         self._plan = self._plan or plan
-        self.scheduler = stage
-        self._share_books = books
+        self.scheduler = scheduler
+        self._share_books = observations
         self._deadline_us = round((plan.options.window_s + plan.options.grace_s) * 1e6)
         self._sent = False
-        gevent.spawn(stage.dispatch)
-        gevent.spawn(self._watch, stage)
+        gevent.spawn(scheduler.dispatch)
+        gevent.spawn(self._watch, scheduler)
 
-    def _watch(self, stage: Scheduler) -> None:
-        while not stage.is_over and not stage.closed and stage.now_us() < self._deadline_us:
+    def _watch(self, scheduler: Scheduler) -> None:
+        while not scheduler.is_over and not scheduler.closed and scheduler.now_us() < self._deadline_us:
             gevent.sleep(0.1)
         self._send_observations()
 

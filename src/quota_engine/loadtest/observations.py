@@ -125,15 +125,15 @@ class Observations:
         receipts = list(self.receipts.values())
         for start in range(0, len(receipts), BATCH_MAX):
             yield {"receipts": msgspec.to_builtins(receipts[start : start + BATCH_MAX])}
-        measures = self.metrics
+        metrics = self.metrics
         yield {
             "last": True,
-            "counts": {name: getattr(measures, name) for name in _COUNTS},
-            "last_final_us": measures.last_final_us,
-            "sold_out_us": measures.sold_out_us,
-            "answers_by_status": dict(measures.answers_by_status),
-            "histograms": {name: getattr(measures, name).to_builtins() for name in _HISTOGRAMS},
-            "series": {name: getattr(measures, name).to_builtins() for name in _SERIES},
+            "counts": {name: getattr(metrics, name) for name in _COUNTS},
+            "last_final_us": metrics.last_final_us,
+            "sold_out_us": metrics.sold_out_us,
+            "answers_by_status": dict(metrics.answers_by_status),
+            "histograms": {name: getattr(metrics, name).to_builtins() for name in _HISTOGRAMS},
+            "series": {name: getattr(metrics, name).to_builtins() for name in _SERIES},
             "request_us": self.request_us.to_builtins(),
             "lag_us": self.lag_us.to_builtins(),
             "user_wait_us": self.user_wait_us.to_builtins(),
@@ -159,18 +159,18 @@ class Observations:
             self.receipts[receipt.number] = receipt
         if not page.get("last"):
             return
-        measures = self.metrics
+        metrics = self.metrics
         for name, count in page["counts"].items():
-            setattr(measures, name, getattr(measures, name) + count)
-        measures.last_final_us = max(measures.last_final_us, page["last_final_us"])
+            setattr(metrics, name, getattr(metrics, name) + count)
+        metrics.last_final_us = max(metrics.last_final_us, page["last_final_us"])
         if page["sold_out_us"] is not None:
-            measures.sold_out_us = min(page["sold_out_us"], measures.sold_out_us or page["sold_out_us"])
+            metrics.sold_out_us = min(page["sold_out_us"], metrics.sold_out_us or page["sold_out_us"])
         for status, count in page["answers_by_status"].items():
-            measures.answers_by_status[status] = measures.answers_by_status.get(status, 0) + count
+            metrics.answers_by_status[status] = metrics.answers_by_status.get(status, 0) + count
         for name, values in page["histograms"].items():
-            getattr(measures, name).merge(Histogram.from_builtins(values))
+            getattr(metrics, name).merge(Histogram.from_builtins(values))
         for name, values in page["series"].items():
-            getattr(measures, name).merge(Series.from_builtins(values))
+            getattr(metrics, name).merge(Series.from_builtins(values))
         self.request_us.merge(Histogram.from_builtins(page["request_us"]))
         self.lag_us.merge(Histogram.from_builtins(page["lag_us"]))
         self.user_wait_us.merge(Histogram.from_builtins(page["user_wait_us"]))

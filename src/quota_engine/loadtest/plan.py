@@ -254,8 +254,8 @@ def supply_of(plan: LoadTestPlan, scenario: Scenario) -> Supply:
     taking_part = {each.office for each in office_days}
     days = [datetime.date.fromordinal(each.day) for each in office_days]
     offices = {name: view for name, view in catalog.offices.items() if name in taking_part}
-    market = Supply(dataclasses.replace(catalog, offices=offices), office_days, min(days), max(days))
-    return market.with_reachable_places([choice_from_booking(booking) for booking in scenario.bookings])
+    supply = Supply(dataclasses.replace(catalog, offices=offices), office_days, min(days), max(days))
+    return supply.with_reachable_places([choice_from_booking(booking) for booking in scenario.bookings])
 
 
 def _office_day(catalog: Catalog, file: str, on_sale: DayOnSale) -> OfficeDay:

@@ -52,7 +52,7 @@ class LoadPopulation(NamedTuple):
 
     population: Population
     roles: bytearray
-    market: Supply
+    supply: Supply
 
 
 def key_prefix(run: str) -> str:
@@ -79,32 +79,32 @@ def identity_of(run: str, index: int, companion: int = 0) -> str:
     return f"00{number:06d}{index:07d}{companion}"
 
 
-def load_population(plan: LoadTestPlan, scenario: Scenario, market: Supply) -> LoadPopulation:
+def load_population(plan: LoadTestPlan, scenario: Scenario, supply: Supply) -> LoadPopulation:
     """Return everyone who takes part in the test.
 
     Raises:
         CatalogError: the plan's trace is not valid.
     """
-    people = _recorded(plan, scenario, market) if plan.options.trace else draw_population(scenario, market)
+    people = _recorded(plan, scenario, supply) if plan.options.trace else draw_population(scenario, supply)
     roles = bytearray(
         PersonRole.REFRESHER if kind == ArrivalKind.REFRESHER and not plan.options.trace else PersonRole.CITIZEN
         for kind in people.kind
     )
-    extras = _Extras(people, roles, market)
+    extras = _Extras(people, roles, supply)
     if not plan.options.trace:
-        _add_bots(extras, scenario, market)
-        _add_brokers(extras, scenario, market)
-        _add_kiosks(extras, scenario, market, plan.options.window_s)
-    cast = extras.cast()
-    return cast._replace(population=_within(cast.population, scenario, plan))
+        _add_bots(extras, scenario, supply)
+        _add_brokers(extras, scenario, supply)
+        _add_kiosks(extras, scenario, supply, plan.options.window_s)
+    participants = extras.cast()
+    return participants._replace(population=_within(participants.population, scenario, plan))
 
 
-def _recorded(plan: LoadTestPlan, scenario: Scenario, market: Supply) -> Population:
+def _recorded(plan: LoadTestPlan, scenario: Scenario, supply: Supply) -> Population:
     """Return the people of a trace at the plan's speed: an office's n-th recorded day is its n-th day on sale."""
     recorded = build_supply(scenario, plan.options.scenario)
     path = pathlib.Path(plan.options.trace)
     people = read_trace(path, recorded, choice_from_booking(scenario.bookings[0]), scenario.seed)
-    numbers = {each: number for number, each in enumerate(_by_office(market))}
+    numbers = {each: number for number, each in enumerate(_by_office(supply))}
     try:
         to_sale = [numbers[each] for each in _by_office(recorded)]
     except KeyError as error:
@@ -124,11 +124,11 @@ def _recorded(plan: LoadTestPlan, scenario: Scenario, market: Supply) -> Populat
     )
 
 
-def _by_office(market: Supply) -> list[tuple[str, int]]:
+def _by_office(supply: Supply) -> list[tuple[str, int]]:
     """Return each office-day as its office and its number among that office's days, from 0."""
     seen: dict[str, int] = {}
     found = []
-    for each in market.office_days:
+    for each in supply.office_days:
         number = seen.get(each.office, 0)
         seen[each.office] = number + 1
         found.append((each.office, number))
@@ -138,21 +138,21 @@ def _by_office(market: Supply) -> list[tuple[str, int]]:
 class _Extras:
     """Adds people with known moments of action to a population."""
 
-    def __init__(self, people: Population, roles: bytearray, market: Supply) -> None:
-        self._people, self._market = people, market
+    def __init__(self, people: Population, roles: bytearray, supply: Supply) -> None:
+        self._people, self._supply = people, supply
         self._first, self._kinds = array("q", people.first_press_us), bytearray(people.kind)
         self._days, self._wish_of = array("I", people.office_day), bytearray(people.choice)
         self._parties, self._roles = bytearray(people.party), roles
         self._later = dict(people.later_presses_us)
         self.choices = list(people.choices)
 
-    def add(self, role: PersonRole, office_day: int, wish: int, presses_us: list[int]) -> None:
+    def add(self, role: PersonRole, office_day: int, selection: int, presses_us: list[int]) -> None:
         """Add a person who tries at each of ``presses_us``, microseconds from the opening, until there is a place."""
         index = len(self._first)
         self._first.append(presses_us[0])
         self._kinds.append(ArrivalKind.RECORDED)
         self._days.append(office_day)
-        self._wish_of.append(wish)
+        self._wish_of.append(selection)
         self._parties.append(1)
         self._roles.append(role)
         if len(presses_us) > 1:
@@ -171,51 +171,53 @@ class _Extras:
             identities=tuple(str(index) for index in range(len(self._first))) if self._people.identities else (),
             later_presses_us=self._later,
         )
-        return LoadPopulation(people, self._roles, self._market.with_reachable_places(people.choices))
+        return LoadPopulation(people, self._roles, self._supply.with_reachable_places(people.choices))
 
 
-def _add_bots(extras: _Extras, scenario: Scenario, market: Supply) -> None:
+def _add_bots(extras: _Extras, scenario: Scenario, supply: Supply) -> None:
     """Add bots: they try from before the opening, quickly until it opens, then at intervals while they watch."""
     population, chance = scenario.population, stream(scenario.seed, "load/bots")
     count = round(scenario.load_test.bot_share * scenario.applicants)
-    weights = list(itertools.accumulate(each.places for each in market.office_days))
-    opens = _opens_us(market)
+    weights = list(itertools.accumulate(each.places for each in supply.office_days))
+    opens = _opens_us(supply)
     for _ in range(count):
         (office_day,) = chance.choices(range(len(weights)), cum_weights=weights)
-        (wish,) = chance.choices(range(len(scenario.bookings)), weights=[each.weight for each in scenario.bookings])
+        (selection,) = chance.choices(
+            range(len(scenario.bookings)), weights=[each.weight for each in scenario.bookings]
+        )
         start_s = -population.bot_lead_s + chance.random() * population.bot_every_s
         times_s = [start_s]
         while len(times_s) < _PRESSES_MAX and times_s[-1] < population.bot_watch_s:
             times_s.append(times_s[-1] + (population.bot_every_s if times_s[-1] < 1 else population.brokers.poll_s))
         presses_us = [opens[office_day] + round(at_s * _ONE_S) for at_s in times_s]
-        extras.add(PersonRole.BOT, office_day, wish, presses_us)
+        extras.add(PersonRole.BOT, office_day, selection, presses_us)
 
 
-def _add_brokers(extras: _Extras, scenario: Scenario, market: Supply) -> None:
+def _add_brokers(extras: _Extras, scenario: Scenario, supply: Supply) -> None:
     """Add brokers: all their identities try at the opening, up to their clock's error, and twice more soon after."""
     brokers, chance = scenario.population.brokers, stream(scenario.seed, "load/brokers")
-    opens = _opens_us(market)
-    for office_day, each in enumerate(market.office_days):
+    opens = _opens_us(supply)
+    for office_day, each in enumerate(supply.office_days):
         for _ in range(round(scenario.load_test.broker_share * each.places)):
             at_us = opens[office_day] + round(chance.gauss(0, brokers.clock_error_ms) * 1000)
-            wish = chance.randrange(len(scenario.bookings))
-            extras.add(PersonRole.BROKER, office_day, wish, [at_us, at_us + 100_000, at_us + 1_000_000])
+            selection = chance.randrange(len(scenario.bookings))
+            extras.add(PersonRole.BROKER, office_day, selection, [at_us, at_us + 100_000, at_us + 1_000_000])
 
 
-def _add_kiosks(extras: _Extras, scenario: Scenario, market: Supply, window_s: float) -> None:
+def _add_kiosks(extras: _Extras, scenario: Scenario, supply: Supply, window_s: float) -> None:
     """Add people at the kiosks of each office, one after the other, each for the time of a form."""
     load, chance = scenario.load_test, stream(scenario.seed, "load/kiosks")
     first = scenario.bookings[0]
-    wish = BookingChoice(first.service, first.service_unit, first.session, load.kiosk_channel)
-    opens = _opens_us(market)
+    selection = BookingChoice(first.service, first.service_unit, first.session, load.kiosk_channel)
+    opens = _opens_us(supply)
     number = -1
-    for office_day, each in enumerate(market.office_days):
+    for office_day, each in enumerate(supply.office_days):
         try:
-            wish.quota_options(market.catalog, each.office)
+            selection.quota_options(supply.catalog, each.office)
         except InvalidRequest:  # this office has no kiosks
             continue
         if number < 0:
-            extras.choices.append(wish)
+            extras.choices.append(selection)
             number = len(extras.choices) - 1
         for _ in range(load.kiosks):
             at_s = chance.random()
@@ -224,8 +226,8 @@ def _add_kiosks(extras: _Extras, scenario: Scenario, market: Supply, window_s: f
                 at_s += scenario.agents.form_s_median * (1 + chance.random())
 
 
-def _opens_us(market: Supply) -> list[int]:
-    return [(each.opens_at_ms - market.opening_ms) * 1000 for each in market.office_days]
+def _opens_us(supply: Supply) -> list[int]:
+    return [(each.opens_at_ms - supply.opening_ms) * 1000 for each in supply.office_days]
 
 
 def _within(people: Population, scenario: Scenario, plan: LoadTestPlan) -> Population:

@@ -15,7 +15,7 @@ from quota_engine.simulation.scenario import Scenario
 from quota_engine.simulation.simulation import PreparedSimulation, simulate
 
 
-def predict(scenario: Scenario, cast: LoadPopulation) -> Metrics:
+def predict(scenario: Scenario, participants: LoadPopulation) -> Metrics:
     """Return the metrics of a simulated run on the store in memory.
 
     Bots, brokers and kiosks act at the same moments as in the test; between them they behave as applicants do.
@@ -26,5 +26,5 @@ def predict(scenario: Scenario, cast: LoadPopulation) -> Metrics:
     with QuotaEngine.open(
         "memory://", identity_key=key, clock=clock, id_factory=lambda: f"sim-{next(numbers)}"
     ) as engine:
-        prepared = PreparedSimulation(scenario, cast.market, cast.population)
+        prepared = PreparedSimulation(scenario, participants.supply, participants.population)
         return simulate(prepared, engine, clock, backend="memory://").engine

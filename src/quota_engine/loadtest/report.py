@@ -37,70 +37,73 @@ def write_reports(result: LoadTestResult, prefix: str | Path) -> list[Path]:
     return written
 
 
-def html_report(verdict: LoadTestResult) -> str:
+def html_report(result: LoadTestResult) -> str:
     """Return the whole report as one HTML page."""
-    title = f"Load test: {verdict.scenario.title}"
+    title = f"Load test: {result.scenario.title}"
     body = "".join(
         [
             f"<h1>{html.escape(title)}</h1>",
-            f'<p class="quiet">{html.escape(verdict.headline)}. Run {html.escape(verdict.plan.options.run)}, '
-            f"{_many(verdict.plan.shares, 'process', 'es')}.</p>",
-            _judgement(verdict),
-            _cards(verdict),
+            f'<p class="quiet">{html.escape(result.headline)}. Run {html.escape(result.plan.options.run)}, '
+            f"{_many(result.plan.shares, 'process', 'es')}.</p>",
+            _findings_and_limits(result),
+            _cards(result),
             "<h2>What happened</h2>",
             '<div class="plots">',
-            *(plot_figure(plot) for plot in _plots(verdict)),
+            *(plot_figure(plot) for plot in _plots(result)),
             "</div>",
-            f"<h2>Measured, and {'worked out again' if verdict.drawn else 'predicted by the simulation'}</h2>",
-            _table(verdict.figures()),
-            _roles(verdict),
+            f"<h2>Measured and {'computed again' if result.draw_result else 'predicted by the simulation'}</h2>",
+            _table(result.figures()),
+            _role_table(result),
             "<h2>How to read this</h2>",
-            *(f'<p class="quiet">{html.escape(note)}</p>' for note in (*verdict.notes(), *_READING)),
-            parameters(verdict.scenario),
+            *(f'<p class="quiet">{html.escape(note)}</p>' for note in (*result.notes(), *_READING)),
+            parameters(result.scenario),
         ]
     )
     return page(title, body)
 
 
 _READING = (
-    "Measured is what people were told over the network. Predicted is the simulation of the same people, places and "
-    "seconds, with the scenario's networks and servers. Times count from the moment at which somebody meant to press, "
-    "so a request that had to wait for a free connection has waited.",
-    "The verdict compares three witnesses: the test's own books, the host's events, replayed here, and the host's "
-    "audit.",
+    "Measured figures come from the responses over the network. Predicted figures come from the simulation of the same "
+    "people and places, with the scenario's networks and servers. Times start at the moment at which a person meant to "
+    "act, so waiting for a free connection counts.",
+    "The checks compare three sources: the test's observations, the target's events, replayed here, and its audit.",
 )
 
 
-def _plots(verdict: LoadTestResult) -> list[Plot]:
+def _plots(result: LoadTestResult) -> list[Plot]:
     """Return the plots; a draw sells nothing over time, so it has no sales plot."""
-    return [plot for plot in plots_of(_runs(verdict)) if not (verdict.drawn and plot.name == "sales")]
+    return [plot for plot in plots_of(_runs(result)) if not (result.draw_result and plot.name == "sales")]
 
 
-def _runs(verdict: LoadTestResult) -> list[PlottedRun]:
+def _runs(result: LoadTestResult) -> list[PlottedRun]:
     return [
-        PlottedRun("measured", "engine", "measured", "the service", verdict.observations.metrics, shows_taken=True),
-        *([] if verdict.drawn else [PlottedRun("predicted", "old", "predicted", "the simulation", verdict.predicted)]),
+        PlottedRun("measured", "engine", "measured", "the service", result.observations.metrics, shows_taken=True),
+        *(
+            []
+            if result.draw_result
+            else [PlottedRun("predicted", "old", "predicted", "the simulation", result.predicted)]
+        ),
     ]
 
 
-def _judgement(verdict: LoadTestResult) -> str:
+def _findings_and_limits(result: LoadTestResult) -> str:
     parts = []
-    if verdict.ok:
+    if result.ok:
         parts.append(
             '<p class="good"><b>\u2713 Nothing is wrong: no place was sold twice, none was lost, '
             "and everybody has an answer.</b></p>"
         )
     else:
-        found = "".join(f"<li><b>{html.escape(one.kind)}</b>: {html.escape(one.text)}</li>" for one in verdict.findings)
+        found = "".join(f"<li><b>{html.escape(one.kind)}</b>: {html.escape(one.text)}</li>" for one in result.findings)
         parts.append(
-            f'<div class="bad"><b>\u2717 {_many(len(verdict.findings), "finding", "s")}:</b><ul>{found}</ul></div>'
+            f'<div class="bad"><b>\u2717 {_many(len(result.findings), "finding", "s")}:</b><ul>{found}</ul></div>'
         )
-    if verdict.limits:
+    if result.limits:
         rows = "".join(
             f'<tr><th scope="row"><code>{limit.name}</code></th><td>{limit.limit:g}</td>'
             f"<td>{'never' if limit.measured is None else f'{limit.measured:.4g}'}</td>"
             f'<td class="{"good" if limit.kept else "bad"}">{_kept(limit.kept)}</td></tr>'
-            for limit in verdict.limits
+            for limit in result.limits
         )
         parts.append(
             '<div class="scroll"><table><thead><tr><th scope="col">Limit of the scenario</th>'
@@ -110,9 +113,9 @@ def _judgement(verdict: LoadTestResult) -> str:
     return "".join(parts)
 
 
-def _cards(verdict: LoadTestResult) -> str:
-    measured, predicted, books = verdict.observations.metrics, verdict.predicted, verdict.observations
-    unanswered = books.unanswered_count + measured.gave_up
+def _cards(result: LoadTestResult) -> str:
+    measured, predicted, observations = result.observations.metrics, result.predicted, result.observations
+    unanswered = observations.unanswered_count + measured.gave_up
 
     def card(title: str, value: str, note: str, bad: bool) -> str:
         mark = "\u2717" if bad else "\u2713"
@@ -121,30 +124,33 @@ def _cards(verdict: LoadTestResult) -> str:
             f"<span>{note}</span></div>"
         )
 
-    if verdict.drawn:
-        totals = verdict.drawn.head.totals
-        is_wrong = any(finding.kind == "draw" for finding in verdict.findings)
+    draw = result.draw_result
+    if draw:
+        totals = draw.head.totals
+        is_wrong = any(finding.kind == "draw" for finding in result.findings)
         return (
             '<div class="cards">'
-            + card("The draw, worked out again", "differs" if is_wrong else "the same", "from the published files",
+            + card("The draw, computed again", "differs" if is_wrong else "the same", "from the published files",
                    is_wrong)
-            + card("Won, and hold a place", f"{number(len(verdict.drawn.references))} of {number(totals.winners)}",
-                   f"of {number(totals.applications)} applications", len(verdict.drawn.references) != totals.winners)
-            + card("99 of 100 have their receipt within", duration(measured.answer_us.percentile(0.99) / 1000), "",
-                   any(limit.name == "p99_ms_max" and not limit.kept for limit in verdict.limits))
-            + card("People without an answer", number(unanswered), f"of {number(predicted.applicants)}", unanswered > 0)
+            + card("Winners with a hold", f"{number(len(draw.references))} of {number(totals.winners)}",
+                   f"of {number(totals.applications)} applications", len(draw.references) != totals.winners)
+            + card("Receipt, p99", duration(measured.answer_us.percentile(0.99) / 1000), "",
+                   any(limit.name == "p99_ms_max" and not limit.kept for limit in result.limits))
+            + card("People without a final answer", number(unanswered), f"of {number(predicted.applicants)}",
+               unanswered > 0)
             + "</div>"
         )  # fmt: skip
     return (
         '<div class="cards">'
-        + card("Sold above what exists", number(measured.oversold), "counted from what people were told",
+        + card("Sold above capacity", number(measured.oversold), "counted from the responses",
                measured.oversold > 0)
         + card("Places sold", f"{number(measured.confirmed)} of {number(measured.capacity)}",
                f"predicted: {number(predicted.confirmed)}", measured.oversold > 0)
-        + card("99 of 100 know yes or no within", duration(measured.answer_us.percentile(0.99) / 1000),
+        + card("First answer, p99", duration(measured.answer_us.percentile(0.99) / 1000),
                f"predicted: {duration(predicted.answer_us.percentile(0.99) / 1000)}",
-               any(limit.name == "p99_ms_max" and not limit.kept for limit in verdict.limits))
-        + card("People without an answer", number(unanswered), f"of {number(predicted.applicants)}", unanswered > 0)
+               any(limit.name == "p99_ms_max" and not limit.kept for limit in result.limits))
+        + card("People without a final answer", number(unanswered), f"of {number(predicted.applicants)}",
+               unanswered > 0)
         + "</div>"
     )  # fmt: skip
 
@@ -152,7 +158,7 @@ def _cards(verdict: LoadTestResult) -> str:
 def _table(figures: list[ComparedFigure]) -> str:
     parts = [
         '<div class="scroll"><table><thead><tr><th scope="col"></th><th scope="col">Measured</th>'
-        '<th scope="col">Predicted</th><th scope="col">Apart</th>'
+        '<th scope="col">Predicted</th><th scope="col">Difference</th>'
         '<th scope="col" style="text-align:left">Why</th></tr></thead><tbody>'
     ]
     for section, rows in itertools.groupby(figures, key=lambda figure: figure.section):
@@ -160,7 +166,7 @@ def _table(figures: list[ComparedFigure]) -> str:
         for row in rows:
             parts += (
                 f'<tr><th scope="row">{html.escape(row.label)}</th><td>{row.shown(row.measured)}</td>',
-                f"<td>{row.shown(row.predicted)}</td><td>{_apart(row)}</td>",
+                f"<td>{row.shown(row.predicted)}</td><td>{_difference(row)}</td>",
                 f'<td class="value quiet" style="min-width:16em">{html.escape(row.why)}</td></tr>',
             )
     return "".join(parts) + "</tbody></table></div>"
@@ -170,7 +176,7 @@ def _kept(kept: bool) -> str:
     return "\u2713 kept" if kept else "\u2717 broken"
 
 
-def _apart(row: ComparedFigure) -> str:
+def _difference(row: ComparedFigure) -> str:
     """Return the difference from the predicted value in per cent of it."""
     if row.measured is None or row.predicted is None:
         return ""
@@ -182,20 +188,20 @@ def _apart(row: ComparedFigure) -> str:
     return f"{share:+.0%}" if abs(share) >= 0.005 else "\u2248"
 
 
-def _roles(verdict: LoadTestResult) -> str:
+def _role_table(result: LoadTestResult) -> str:
     ends: tuple[str, ...] = ("booked", "refused", "abandoned", "waiting", "gave up")
-    if verdict.drawn:
+    if result.draw_result:
         ends = ("applied", "withdrawn", "refused", "gave up")
-    roles = sorted({key.partition("/")[0] for key in verdict.observations.ends_by_role})
+    roles = sorted({key.partition("/")[0] for key in result.observations.ends_by_role})
     rows = "".join(
         f'<tr><th scope="row">{role}</th>'
-        + "".join(f"<td>{number(verdict.observations.ends_by_role.get(f'{role}/{end}', 0))}</td>" for end in ends)
+        + "".join(f"<td>{number(result.observations.ends_by_role.get(f'{role}/{end}', 0))}</td>" for end in ends)
         + "</tr>"
         for role in roles
     )
     heads = "".join(f'<th scope="col">{end}</th>' for end in ends)
     return (
-        '<h2>Who they were</h2><div class="scroll"><table><thead><tr><th scope="col"></th>'
+        '<h2>Roles</h2><div class="scroll"><table><thead><tr><th scope="col"></th>'
         f"{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 

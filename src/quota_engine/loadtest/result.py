@@ -23,9 +23,9 @@ from quota_engine.simulation.supply import Supply
 WIDTH: Final = 80
 _LAG_US_FAIR: Final = 50_000
 _WHY_STATUS: Final = {
-    "CANCELLED": "brokers hand places over; in the simulation they do not",
-    "HELD": "whoever comes back after a crash is told once more, and crashes are drawn anew",
-    "SOLD_OUT": "who would look again after the test's window does not",
+    "CANCELLED": "only the test's brokers hand places over",
+    "HELD": "people who crashed get it twice; crashes are random, drawn again",
+    "SOLD_OUT": "people who would retry after the window stop",
     "WAITING": "the simulation has no waiting room",
 }
 
@@ -86,13 +86,13 @@ class LoadTestResult:
 
     plan: LoadTestPlan
     scenario: Scenario
-    market: Supply
+    supply: Supply
     observations: Observations
     predicted: Metrics
     findings: tuple[CheckFinding, ...]
     limits: tuple[LimitCheck, ...]
     others: int = 0
-    drawn: DrawRunResult | None = None
+    draw_result: DrawRunResult | None = None
 
     @property
     def ok(self) -> bool:
@@ -102,74 +102,70 @@ class LoadTestResult:
     @property
     def headline(self) -> str:
         """One line about the opening."""
-        return opening_line(len_of(self), self.market)
+        return opening_line(len_of(self), self.supply)
 
     def notes(self) -> list[str]:
         """Return notes that help to read the figures."""
         notes = []
-        lag, lane = self.observations.lag_us.percentile(0.99), self.observations.user_wait_us.percentile(0.99)
+        lag, user_wait = self.observations.lag_us.percentile(0.99), self.observations.user_wait_us.percentile(0.99)
         if lag > _LAG_US_FAIR:
             notes.append(
-                f"The load generator itself was up to {duration(lag / 1000)} late, 99 of 100 requests: it has too "
-                "little of a processor. Answers count from the moment at which people meant to press, so a faster one "
-                "would show a shorter wait."
+                f"The load generator was late: p99 {duration(lag / 1000)}. It needs more processor time. Response "
+                "times start at the moment at which people meant to act, so a faster generator would show shorter ones."
             )
-        if lane > _LAG_US_FAIR:
+        if user_wait > _LAG_US_FAIR:
             notes.append(
-                f"99 of 100 requests waited up to {duration(lane / 1000)} for one of the {self.plan.options.users_max} "
-                "lanes, while all carried one. That is a queue in front of the host, and counts as waiting: more "
-                "lanes would let the same people wait inside it."
+                f"Requests waited for one of the {self.plan.options.users_max} users: p99 {duration(user_wait / 1000)}. "
+                "This queue in front of the target counts as waiting; with more users, people would wait inside it."
             )
         if self.plan.is_open:
             notes.append(
-                "The days had been open before: second 0 is a moment of the test's own, and nobody came before it."
+                "The days were open before the test: second 0 is the start of the test, and everyone came after it."
             )
         if self.plan.rooms:
             waiting = sum(count for name, count in self.observations.ends_by_role.items() if name.endswith("/waiting"))
             notes.append(
-                f"People went through waiting rooms ({len(self.plan.rooms)}); the simulation has none, and shows the "
-                f"same people without. {number(waiting)} were still waiting when the window ended, with their position."
+                f"People went through {len(self.plan.rooms)} waiting rooms; the simulation has none. "
+                f"{number(waiting)} people still waited at the end of the window, with a position."
             )
         if self.others:
-            notes.append(f"{self.others} other reservations were made at the same offices meanwhile.")
-        if self.drawn is not None:
+            notes.append(f"{self.others} other reservations changed at the same offices during the test.")
+        if self.draw_result is not None:
             notes.append(
-                f"Places were given away by the draw {self.plan.draw}. Its result was worked out again from the "
-                "published files, and compared with what applicants were told. What was won is held for ten minutes."
+                f"The draw {self.plan.draw} gave the places away. The test computed its result again from the published "
+                "files, and compared it with the receipts. The winners' holds last ten minutes."
             )
         if self.observations.capacities:
-            notes.append("Operators changed capacities meanwhile; the simulation has the first ones throughout.")
+            notes.append("Operators changed capacities during the test; the simulation keeps the first ones.")
         return notes
 
     def figures(self) -> list[ComparedFigure]:
         """Return every figure, with its prediction."""
-        if self.drawn is not None:
-            return self._figures_of_draw(self.drawn)
-        measured, predicted, books = self.observations.metrics, self.predicted, self.observations
-        capacity = self.market.capacity
+        if self.draw_result is not None:
+            return self._figures_of_draw(self.draw_result)
+        measured, predicted, observations = self.observations.metrics, self.predicted, self.observations
+        capacity = self.supply.capacity
         rows = [
             ComparedFigure("Places", "On sale", capacity, capacity),
             ComparedFigure("Places", "Sold", measured.confirmed, predicted.confirmed, why=self._why_sold()),
-            ComparedFigure("Places", "Sold that do not exist", measured.oversold, predicted.oversold),
-            ComparedFigure(
-                "Places", "First told that all is gone after", measured.sold_out_us, predicted.sold_out_us, "us"
-            ),
-            ComparedFigure("People", "Came", len_of(self), predicted.applicants),
+            ComparedFigure("Places", "Sold above capacity", measured.oversold, predicted.oversold),
+            ComparedFigure("Places", "First SOLD_OUT after", measured.sold_out_us, predicted.sold_out_us, "us"),
+            ComparedFigure("People", "Took part", len_of(self), predicted.applicants),
             ComparedFigure("People", "Got a place", measured.bookings, predicted.bookings),
-            ComparedFigure("People", "Were refused", measured.refused, predicted.refused),
+            ComparedFigure("People", "Refused", measured.refused, predicted.refused),
             ComparedFigure(
-                "People", "Walked away from the form", measured.abandoned, predicted.abandoned, why="drawn anew"
+                "People", "Abandoned the form", measured.abandoned, predicted.abandoned, why="random, drawn again"
             ),
             ComparedFigure(
-                "People", "Crashed, and got the same hold back", measured.resumed, predicted.resumed, why="drawn anew"
+                "People", "Crashed and found their hold", measured.resumed, predicted.resumed, why="random, drawn again"
             ),
             ComparedFigure(
-                "People", "Have no final answer", books.unanswered_count + measured.gave_up, predicted.gave_up
+                "People", "Without a final answer", observations.unanswered_count + measured.gave_up, predicted.gave_up
             ),
             ComparedFigure("Requests", "Sent", measured.requests, predicted.requests, why=self._why_requests()),
-            ComparedFigure("Requests", "Without an answer", measured.errors, predicted.errors),
-            ComparedFigure("Requests", "Told to come back", measured.overloaded, predicted.overloaded),
-            ComparedFigure("Requests", "Most answers in one second", measured.answers.peak, predicted.answers.peak),
+            ComparedFigure("Requests", "Without a response", measured.errors, predicted.errors),
+            ComparedFigure("Requests", "Told to retry later", measured.overloaded, predicted.overloaded),
+            ComparedFigure("Requests", "Most responses in one second", measured.answers.peak, predicted.answers.peak),
         ]
         statuses = sorted({*measured.answers_by_status, *predicted.answers_by_status})
         rows += [
@@ -182,9 +178,9 @@ class LoadTestResult:
             )
             for status in statuses
         ]
-        waiting = "Time from pressing to yes or no"
+        waiting = "Time to the first answer"
         why = self._why_waiting()
-        for label, share in (("Half of all within", 0.5), ("99 of 100 within", 0.99), ("All within", 1.0)):
+        for label, share in (("Median", 0.5), ("p99", 0.99), ("Maximum", 1.0)):
             rows.append(
                 ComparedFigure(
                     waiting,
@@ -197,54 +193,58 @@ class LoadTestResult:
             )
         return rows + self._figures_of_wire()
 
-    def _figures_of_draw(self, drawn: DrawRunResult) -> list[ComparedFigure]:
+    def _figures_of_draw(self, draw_result: DrawRunResult) -> list[ComparedFigure]:
         """Return the figures of a draw. Their predictions follow from the rules and the published files."""
         measured, receipts = self.observations.metrics, self.observations.receipts.values()
-        totals, withdrawn = drawn.head.totals, sum(receipt.is_withdrawn for receipt in receipts)
+        totals, withdrawn = draw_result.head.totals, sum(receipt.is_withdrawn for receipt in receipts)
         changed = sum(receipt.version > 1 and not receipt.is_withdrawn for receipt in receipts)
         rows = [
-            ComparedFigure("Draw", "Places on sale", self.market.capacity, None),
+            ComparedFigure("Draw", "Places on sale", self.supply.capacity, None),
             ComparedFigure("Draw", "People applied", len(receipts), None),
-            ComparedFigure("Draw", "Changed what they applied for", changed, None),
-            ComparedFigure("Draw", "Took it back", withdrawn, None),
-            ComparedFigure("Draw", "Crashed, and found their application again", measured.resumed, None),
+            ComparedFigure("Draw", "Changed their application", changed, None),
+            ComparedFigure("Draw", "Withdrew their application", withdrawn, None),
+            ComparedFigure("Draw", "Crashed and found their application", measured.resumed, None),
             ComparedFigure("Draw", "In the published list", totals.applications, len(receipts) - withdrawn),
-            ComparedFigure("Draw", "Won", totals.winners, drawn.winners_again),
-            ComparedFigure("Draw", "Winners who hold their place", len(drawn.references), totals.winners),
-            ComparedFigure("Draw", "Got what they liked best", totals.by_preference[1] if totals.winners else 0, None),
+            ComparedFigure("Draw", "Won", totals.winners, draw_result.winners_again),
+            ComparedFigure("Draw", "Winners who hold their place", len(draw_result.references), totals.winners),
+            ComparedFigure(
+                "Draw", "Got their first preference", totals.by_preference[1] if totals.winners else 0, None
+            ),
             ComparedFigure("Requests", "Sent", measured.requests, None),
-            ComparedFigure("Requests", "Without an answer", measured.errors, 0),
-            ComparedFigure("Requests", "Told to come back", measured.overloaded, 0),
+            ComparedFigure("Requests", "Without a response", measured.errors, 0),
+            ComparedFigure("Requests", "Told to retry later", measured.overloaded, 0),
         ]
         rows += [
             ComparedFigure("Answers", status, count, None)
             for status, count in sorted(measured.answers_by_status.items())
         ]
-        waiting = "Time from pressing to the receipt"
+        waiting = "Time to the receipt"
         rows += [
             ComparedFigure(waiting, label, measured.answer_us.percentile(share), None, "us")
-            for label, share in (("Half of all within", 0.5), ("99 of 100 within", 0.99), ("All within", 1.0))
+            for label, share in (("Median", 0.5), ("p99", 0.99), ("Maximum", 1.0))
         ]
         return rows + self._figures_of_wire()
 
     def _figures_of_wire(self) -> list[ComparedFigure]:
-        books, wire = self.observations, "Time of a request, and the load generator's lag"
+        observations, wire = self.observations, "Request durations and lag of the load generator"
         return [
-            ComparedFigure(wire, "Request, half within", books.request_us.percentile(0.5), None, "us"),
-            ComparedFigure(wire, "Request, p99", books.request_us.percentile(0.99), None, "us"),
-            ComparedFigure(wire, "Sent late, p99", books.lag_us.percentile(0.99), None, "us"),
-            ComparedFigure(wire, "Waited for a user, p99", books.user_wait_us.percentile(0.99), None, "us"),
+            ComparedFigure(wire, "Request, median", observations.request_us.percentile(0.5), None, "us"),
+            ComparedFigure(wire, "Request, p99", observations.request_us.percentile(0.99), None, "us"),
+            ComparedFigure(wire, "Sent late, p99", observations.lag_us.percentile(0.99), None, "us"),
+            ComparedFigure(wire, "Waited for a user, p99", observations.user_wait_us.percentile(0.99), None, "us"),
         ]  # fmt: skip
 
     def _why_sold(self) -> str:
         if self.observations.metrics.confirmed == self.predicted.confirmed:
             return ""
-        return "forms that are never sent, and crashes, are drawn anew; operators' changes are not simulated"
+        return "abandoned forms and crashes are random; capacity changes are not simulated"
 
     def _why_requests(self) -> str:
         roles = {key.partition("/")[0] for key in self.observations.ends_by_role}
         extra = [f"{name}s" for name in ("bot", "broker") if name in roles]
-        return f"{' and '.join(extra)} press as theirs do; in the simulation as applicants do" if extra else ""
+        return (
+            f"{' and '.join(extra)} follow their own scripts; in the simulation they act as applicants" if extra else ""
+        )
 
     def _why_waiting(self) -> str:
         ways_ms = 2 * self.scenario.network[0].one_way_ms_median
@@ -308,14 +308,14 @@ class LoadTestResult:
             lines += _wrapped(f"FOUND   {finding.kind}: {finding.text}", "        ")
         if self.ok:
             lines += _wrapped(
-                "GOOD    Nothing is wrong: no place was sold twice, none was lost, everybody has an answer.", "        "
+                "GOOD    All checks passed: no place was sold twice, none was lost, everyone has an answer.", "        "
             )
         return "\n".join(lines)
 
 
-def len_of(verdict: LoadTestResult) -> int:
+def len_of(result: LoadTestResult) -> int:
     """Return the number of people."""
-    return verdict.predicted.applicants
+    return result.predicted.applicants
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:

@@ -88,14 +88,14 @@ class ReserveWorkload:
         ]
         chosen = self._random.choices(range(len(days)), weights=[each.places for each in days], k=len(due_s))
         bookings = country.scenario.bookings
-        wishes = self._random.choices(
+        selections = self._random.choices(
             [f'"],"service":"{one.service}","session":"{one.session}"}}' for one in bookings],
             weights=[one.weight for one in bookings],
             k=len(due_s),
         )
 
         def request(number: int) -> bytes:
-            body = f'{{"applicants":["00{run:04d}{number:010d}{wishes[number]}'
+            body = f'{{"applicants":["00{run:04d}{number:010d}{selections[number]}'
             key = f"Idempotency-Key: {_MARK}-{run}-{number}\r\nContent-Length: {len(body)}\r\n\r\n"
             return f"{heads[chosen[number]]}{key}{body}".encode()
 
