@@ -1,4 +1,4 @@
-"""What people ask the service, and what they hear: apart from how it travels, so that every transport says the same."""
+"""Requests and responses of the load test, independent of the transport that carries them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ import msgspec
 
 
 class ReserveRequest(NamedTuple):
-    """A press of the button. ``wish`` are the catalog's names, without those that are left to it."""
+    """Reserve a place. ``selection`` has ids of the catalog; what is left out is up to the catalog."""
 
     office: str
     day: str
@@ -40,7 +40,7 @@ class ReserveRequest(NamedTuple):
 
 
 class ReservationRequest(NamedTuple):
-    """A step of a reservation's life: ``confirm``, ``release`` or ``cancel``."""
+    """Change a reservation; ``action`` is ``confirm``, ``release`` or ``cancel``."""
 
     action: str
     reference: str
@@ -48,7 +48,7 @@ class ReservationRequest(NamedTuple):
 
 
 class CapacityRequest(NamedTuple):
-    """An operator sets a quota's capacity, in places."""
+    """Set the capacity of a quota, in places, as an operator."""
 
     office: str
     day: str
@@ -57,7 +57,7 @@ class CapacityRequest(NamedTuple):
 
 
 class JoinRequest(NamedTuple):
-    """Take a ticket of a waiting room; ``instead_of`` one that has lost its turn."""
+    """Join a waiting room. ``replaces_ticket`` is a ticket that missed its turn, or ``""``."""
 
     room: str
     identity: str
@@ -65,14 +65,14 @@ class JoinRequest(NamedTuple):
 
 
 class TicketStatusRequest(NamedTuple):
-    """Ask how a ticket stands."""
+    """Get the status of a ticket."""
 
     room: str
     ticket: str
 
 
 class EnterRequest(NamedTuple):
-    """Take the turn of a ticket that is called: the pass to reserve with."""
+    """Get the pass of a called ticket."""
 
     room: str
     ticket: str
@@ -80,7 +80,10 @@ class EnterRequest(NamedTuple):
 
 
 class ApplyRequest(NamedTuple):
-    """Apply in a draw, or change what was applied for: the best choice first, each with office, day and wish."""
+    """Submit an application to a draw, or change one.
+
+    ``choices`` are in ranked order, each with office, day and selection.
+    """
 
     draw: str
     applicants: tuple[str, ...]
@@ -89,14 +92,14 @@ class ApplyRequest(NamedTuple):
 
 
 class FindApplicationRequest(NamedTuple):
-    """Ask for the application that somebody is in."""
+    """Find the application of an applicant."""
 
     draw: str
     applicant: str
 
 
 class WithdrawRequest(NamedTuple):
-    """Take an application back."""
+    """Withdraw an application."""
 
     draw: str
     applicant: str
@@ -117,14 +120,19 @@ LoadRequest = (
 
 
 class LoadResponse(NamedTuple):
-    """What was heard.
+    """Response to a :data:`LoadRequest`; fields that do not apply keep their defaults.
 
-    ``status`` is the engine's, or ``""``; ``lost`` says why there was no answer at all, and ``retry_after_s`` when to
-    come back if that was asked for. Of a reservation: its reference, units, quotas, queue numbers and deadline
-    (milliseconds since 1970 by the service's clock). In a waiting room ``status`` is ``JOINED``, the phase of a ticket,
-    or ``ADMITTED``; ``left`` are the places left, -1 if nobody has counted them. Of an application in a draw: its
-    number, version, and the tokens by which the published list names its applicants; ``status`` is ``FOUND`` if it was
-    asked for.
+    Attributes:
+        status: the engine's status. In a waiting room ``JOINED``, ``ADMITTED`` or the phase of a ticket; ``FOUND`` for
+            an application that was looked up; ``""`` without a response.
+        http: the HTTP status code, 0 without HTTP.
+        lost: the reason why there was no response, or ``""``.
+        retry_after_s: seconds to wait before the next try, if the service asked for it.
+        resumed: True if an existing hold was returned.
+        reference, units, quotas, queue_numbers, deadline_at_ms: of the reservation.
+        ticket, admission_pass, poll_after_s: of a waiting room.
+        places_left: places left behind the waiting room, -1 if unknown.
+        number, version, tokens: of an application in a draw; the published list names its applicants by the tokens.
     """
 
     status: str = ""
@@ -147,7 +155,7 @@ class LoadResponse(NamedTuple):
 
 
 class EncodedRequest(NamedTuple):
-    """An ask as HTTP; ``name`` is what statistics call it."""
+    """A request as HTTP; ``name`` is its name in the statistics."""
 
     method: str
     path: str
@@ -165,7 +173,7 @@ class _Record(msgspec.Struct):
 
 
 class _Outcome(msgspec.Struct):
-    """The body of a success, and of a problem: what a caller goes by."""
+    """The fields that the load test reads, of a success and of a problem."""
 
     status: str | int = ""
     outcome: str = ""
@@ -175,7 +183,7 @@ class _Outcome(msgspec.Struct):
     ticket: str = ""
     admission_pass: str = ""
     poll_after_ms: int = 0
-    left: int = -1
+    places_left: int = -1
     number: int = 0
     version: int = 0
     tokens: tuple[str, ...] = ()
@@ -183,54 +191,66 @@ class _Outcome(msgspec.Struct):
 
 _decode: Final = msgspec.json.Decoder(_Outcome).decode
 _encode: Final = msgspec.json.Encoder().encode
-_COME_BACK: Final = frozenset({429, 503})
+_RETRY_LATER: Final = frozenset({429, 503})
 
 
-def encode_request(ask: LoadRequest) -> EncodedRequest:
-    """The request that an ask is, without the token."""
-    match ask:
+def encode_request(request: LoadRequest) -> EncodedRequest:
+    """Return the HTTP request, without the token."""
+    match request:
         case ReserveRequest():
-            body: dict[str, object] = {"applicants": ask.applicants, **ask.selection}
-            if ask.join_wait_list:
+            body: dict[str, object] = {"applicants": request.applicants, **request.selection}
+            if request.join_wait_list:
                 body["join_wait_list"] = True
-            if ask.admission_pass:
-                body["admission_pass"] = ask.admission_pass
-            path = f"/v1/offices/{ask.office}/days/{ask.day}/reservations"
-            return EncodedRequest("POST", path, "reserve", _encode(body), {"Idempotency-Key": ask.idempotency_key})
+            if request.admission_pass:
+                body["admission_pass"] = request.admission_pass
+            path = f"/v1/offices/{request.office}/days/{request.day}/reservations"
+            return EncodedRequest("POST", path, "reserve", _encode(body), {"Idempotency-Key": request.idempotency_key})
         case ReservationRequest():
-            body = {"applicant": ask.owner}
-            path = f"/v1/reservations/{urllib.parse.quote(ask.reference, safe='~')}/{ask.action}"
-            return EncodedRequest("POST", path, ask.action, _encode(body), {})
+            body = {"owner": request.owner}
+            path = f"/v1/reservations/{urllib.parse.quote(request.reference, safe='~')}/{request.action}"
+            return EncodedRequest("POST", path, request.action, _encode(body), {})
         case CapacityRequest():
-            path = f"/v1/offices/{ask.office}/days/{ask.day}/quotas/{ask.quota}/capacity"
-            return EncodedRequest("PUT", path, "set-capacity", _encode({"capacity": ask.capacity}), {})
+            path = f"/v1/offices/{request.office}/days/{request.day}/quotas/{request.quota}/capacity"
+            return EncodedRequest("PUT", path, "set-capacity", _encode({"capacity": request.capacity}), {})
         case JoinRequest():
-            body = {"identity": ask.identity}
-            if ask.replaces_ticket:
-                body["replaces_ticket"] = ask.replaces_ticket
-            return EncodedRequest("POST", f"/v1/rooms/{ask.room}/tickets", "join", _encode(body), {})
+            body = {"identity": request.identity}
+            if request.replaces_ticket:
+                body["replaces_ticket"] = request.replaces_ticket
+            return EncodedRequest("POST", f"/v1/rooms/{request.room}/tickets", "join", _encode(body), {})
         case TicketStatusRequest():
-            return EncodedRequest("GET", f"/v1/rooms/{ask.room}/tickets/{ask.ticket}", "poll", b"", {})
+            return EncodedRequest("GET", f"/v1/rooms/{request.room}/tickets/{request.ticket}", "poll", b"", {})
         case EnterRequest():
-            content = _encode({"ticket": ask.ticket, "identity": ask.identity})
-            return EncodedRequest("POST", f"/v1/rooms/{ask.room}/enter", "enter", content, {})
+            content = _encode({"ticket": request.ticket, "identity": request.identity})
+            return EncodedRequest("POST", f"/v1/rooms/{request.room}/enter", "enter", content, {})
         case ApplyRequest():
-            content = _encode({"applicants": ask.applicants, "choices": ask.choices, "version": ask.expected_version})
-            return EncodedRequest("POST", f"/v1/draws/{ask.draw}/applications", "apply", content, {})
+            content = _encode(
+                {
+                    "applicants": request.applicants,
+                    "choices": request.choices,
+                    "expected_version": request.expected_version,
+                }
+            )
+            return EncodedRequest("POST", f"/v1/draws/{request.draw}/applications", "apply", content, {})
         case FindApplicationRequest():
-            content = _encode({"applicant": ask.applicant})
-            return EncodedRequest("POST", f"/v1/draws/{ask.draw}/applications/find", "find", content, {})
+            content = _encode({"applicant": request.applicant})
+            return EncodedRequest("POST", f"/v1/draws/{request.draw}/applications/find", "find", content, {})
         case WithdrawRequest():
-            content = _encode({"applicant": ask.applicant, "version": ask.expected_version})
-            return EncodedRequest("POST", f"/v1/draws/{ask.draw}/applications/withdraw", "withdraw", content, {})
+            content = _encode({"applicant": request.applicant, "expected_version": request.expected_version})
+            return EncodedRequest("POST", f"/v1/draws/{request.draw}/applications/withdraw", "withdraw", content, {})
 
 
 def response_of(http: int, content: bytes | None, retry_after: str | None) -> LoadResponse:
-    """What an HTTP answer says. A status of 5xx that does not ask to come back is no answer."""
+    """Decode an HTTP response. A status of 5xx without ``Retry-After`` counts as no response.
+
+    Args:
+        http: the HTTP status code.
+        content: the body, if there is one.
+        retry_after: the header ``Retry-After``, in seconds.
+    """
     try:
         body = _decode(content or b"{}")
     except msgspec.MsgspecError:
-        return LoadResponse(http=http, lost=f"HTTP {http}, with a body that is none of ours")
+        return LoadResponse(http=http, lost=f"HTTP {http}, with an unknown body")
     if http < 400 and (body.phase or body.ticket or body.admission_pass):
         status = body.phase or ("ADMITTED" if body.admission_pass else "JOINED")
         return LoadResponse(
@@ -239,10 +259,10 @@ def response_of(http: int, content: bytes | None, retry_after: str | None) -> Lo
             ticket=body.ticket,
             admission_pass=body.admission_pass,
             poll_after_s=body.poll_after_ms / 1000,
-            places_left=body.left,
+            places_left=body.places_left,
         )
     status = body.outcome if http >= 400 else str(body.status) or "FOUND" * bool(body.number)
-    if http in _COME_BACK:
+    if http in _RETRY_LATER:
         wait_s = float(retry_after) if retry_after and retry_after.isdigit() else 1.0
         return LoadResponse(status or "UNAVAILABLE", http, retry_after_s=max(wait_s, 0.1))
     if http >= 500 or not status:
@@ -263,5 +283,5 @@ def response_of(http: int, content: bytes | None, retry_after: str | None) -> Lo
 
 
 def lost_response(reason: str) -> LoadResponse:
-    """No answer came."""
+    """Return the response that stands for none."""
     return LoadResponse(lost=reason)

@@ -116,7 +116,7 @@ class LoadTestResult:
         if user_wait > _LAG_US_FAIR:
             notes.append(
                 f"Requests waited for one of the {self.plan.options.users_max} users: p99 {duration(user_wait / 1000)}. "
-                "This queue in front of the target counts as waiting; with more users, people would wait inside it."
+                "This queue counts as waiting; with more users, people would wait in the target."
             )
         if self.plan.is_open:
             notes.append(
@@ -132,8 +132,8 @@ class LoadTestResult:
             notes.append(f"{self.others} other reservations changed at the same offices during the test.")
         if self.draw_result is not None:
             notes.append(
-                f"The draw {self.plan.draw} gave the places away. The test computed its result again from the published "
-                "files, and compared it with the receipts. The winners' holds last ten minutes."
+                f"The draw {self.plan.draw} gave the places away. The test computed its result again from the "
+                "published files, and compared it with the receipts. The winners' holds last ten minutes."
             )
         if self.observations.capacities:
             notes.append("Operators changed capacities during the test; the simulation keeps the first ones.")
