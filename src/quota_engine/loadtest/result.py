@@ -115,7 +115,7 @@ class LoadTestResult:
             )
         if user_wait > _LAG_US_FAIR:
             notes.append(
-                f"Requests waited for one of the {self.plan.options.users_max} users: p99 {duration(user_wait / 1000)}. "
+                f"Wait for one of the {self.plan.options.users_max} users: p99 {duration(user_wait / 1000)}. "
                 "This queue counts as waiting; with more users, people would wait in the target."
             )
         if self.plan.is_open:
