@@ -33,7 +33,7 @@ from quota_engine.ports import ApplyMany
 from quota_engine.stores.embedded import open_embedded
 from quota_engine.stores.redis.factory import open_store
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
-from quota_engine.workflows.request_builder import random_id
+from quota_engine.workflows.arguments import random_id
 
 OFFICE: Final = "office"
 DAY: Final = 740_310

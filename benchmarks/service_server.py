@@ -40,7 +40,7 @@ from quota_engine.service.config.settings import Secret, ServiceConfig
 from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.http.limits import RequestLimits
 from quota_engine.service.runner import create_server, tune_garbage_collector
-from quota_engine.workflows.waiting_rooms import RoomSettings
+from quota_engine.workflows.room_config import RoomSettings
 
 OFFICE: Final = "bench"
 ROOM: Final = "bench"

@@ -93,7 +93,7 @@ def answers(people: int, rounds: int) -> dict[str, Any]:
         for _ in range(rounds):
             clock.advance_ms(1_000)
             room.view()
-            room._book.seen().positions.clear()  # noqa: SLF001 - as if nobody had polled before
+            room._methods.cache.snapshot()._positions.clear()  # noqa: SLF001 - as if nobody had polled before
             for times in (new, seen):
                 started_s, processor_s = time.perf_counter(), time.process_time()
                 for ticket in tickets:

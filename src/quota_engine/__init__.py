@@ -95,6 +95,8 @@ from quota_engine.workflows.bucket_requests import TakeResult
 from quota_engine.workflows.day_workflows import AuditReport, PublishReport
 from quota_engine.workflows.draws import AwardReport, DrawChoice, DrawFiles
 from quota_engine.workflows.office_moves import MovesReport
-from quota_engine.workflows.waiting_rooms import EnterResult, JoinResult, RoomSettings
+from quota_engine.workflows.room_config import RoomSettings
+from quota_engine.workflows.room_view_cache import EnterResult
+from quota_engine.workflows.waiting_rooms import JoinResult
 
 __version__ = importlib.metadata.version("quota-engine")

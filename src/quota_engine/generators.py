@@ -6,14 +6,21 @@ without I/O, and these two functions run all of them.
 
 from __future__ import annotations
 
-__all__ = ["drive", "drive_async"]
+__all__ = ["Request", "drive", "drive_async"]
 
 from collections.abc import Awaitable, Callable, Generator
-from typing import TypeVar
+from typing import Generic, TypeVar
+
+import msgspec
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Request(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
+    """Request that a generator yields; ``T_co`` is the type of the answer."""
 
 
 def drive(generator: Generator[RequestT, ResponseT, T], handle: Callable[[RequestT], ResponseT]) -> T:

@@ -49,6 +49,7 @@ from quota_engine.domain.events import Event
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome, WaitListPosition
 from quota_engine.domain.reconcile import Reconciliation
+from quota_engine.generators import Request
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -129,7 +130,7 @@ class Observable(Protocol):
         ...
 
 
-class StoreRequest(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
+class StoreRequest(Request[T_co], Generic[T_co], frozen=True, gc=False):
     """Request that :meth:`Store.execute` answers; ``T_co`` is the type of the answer."""
 
 

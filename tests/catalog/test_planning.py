@@ -25,6 +25,7 @@ from quota_engine.catalog import (
 )
 from quota_engine.catalog.build_national import replace_offices
 from quota_engine.catalog.resolved import NationalLimit
+from quota_engine.catalog.selection import Selection
 from quota_engine.domain.errors import InvalidRequest, UnknownName
 from quota_engine.domain.model import IdentityLimit, Reallocation, ReRelease, ReReleaseRule
 from tests.support.catalog_samples import sample
@@ -128,7 +129,7 @@ def test_rules_are_merged_key_by_key() -> None:
 def test_a_choice_is_the_first_allotment_its_fallbacks_and_all_guards(
     catalog: Catalog, booking: dict[str, str], options: tuple[tuple[str, ...], ...]
 ) -> None:
-    choice = choice_of(catalog, "east", **{"service": "new", "session": "morning", **booking})
+    choice = choice_of(catalog, "east", Selection(**{"service": "new", "session": "morning", **booking}))
     assert choice.options == options
 
 
@@ -154,7 +155,7 @@ def test_an_unknown_name_lists_the_known_ones(
     catalog: Catalog, office: str, booking: dict[str, str], kind: type[InvalidRequest], message: str
 ) -> None:
     with pytest.raises(kind) as caught:
-        choice_of(catalog, office, **booking)
+        choice_of(catalog, office, Selection(**booking))
     assert type(caught.value) is kind
     assert message in str(caught.value)
 
@@ -182,14 +183,14 @@ def test_builtin_catalogs_have_names_in_both_languages(name: str) -> None:
 
 def test_the_only_service_and_session_may_be_omitted() -> None:
     built = with_plan(services=["new"], sessions=[{"id": "all-day", "start": "08:00", "end": "16:00"}], quotas=[])
-    choice = choice_of(built, "west")
+    choice = choice_of(built, "west", Selection())
     assert (choice.service, choice.session, choice.options) == ("new", "all-day", (("online",),))
 
 
 def test_a_service_without_sessions_does_not_consume_their_guards() -> None:
     raw = sample()
     raw["services"].append({"id": "collect", "needs_session": False})
-    assert choice_of(catalog_from(raw), "west", service="collect").options == (("online",),)
+    assert choice_of(catalog_from(raw), "west", Selection(service="collect")).options == (("online",),)
 
 
 def test_a_guard_by_unit_requires_the_unit() -> None:
@@ -202,14 +203,14 @@ def test_a_guard_by_unit_requires_the_unit() -> None:
     built = catalog_from(raw)
     booking = {"service": "new", "session": "morning"}
     with pytest.raises(InvalidRequest, match="service_unit: missing; expected one of counter-1, counter-2"):
-        choice_of(built, "east", **booking)
-    assert choice_of(built, "east", service_unit="counter-2", **booking).options == (("online", "guard-2"),)
+        choice_of(built, "east", Selection(**booking))
+    assert choice_of(built, "east", Selection(service_unit="counter-2", **booking)).options == (("online", "guard-2"),)
 
 
 def test_a_booking_that_no_allotment_admits_is_refused() -> None:
     built = with_plan(allotments=[{"id": "online", "channels": ["kiosk"], "capacity": 1}])
     with pytest.raises(InvalidRequest, match="no allotment of 'west' admits channel 'online'"):
-        choice_of(built, "west", service="new", session="morning")
+        choice_of(built, "west", Selection(service="new", session="morning"))
 
 
 def test_a_plan_without_allotments_uses_its_guards() -> None:
@@ -217,7 +218,7 @@ def test_a_plan_without_allotments_uses_its_guards() -> None:
     raw["plans"][0].update(allotments=[], capacities_by_class={})
     raw["offices"][1]["capacities"] = {}
     built = catalog_from(raw)
-    assert choice_of(built, "west", service="new", session="morning").options == (("am",),)
+    assert choice_of(built, "west", Selection(service="new", session="morning")).options == (("am",),)
 
 
 def test_a_release_opens_all_days_of_the_same_time(catalog: Catalog) -> None:
@@ -239,7 +240,7 @@ def test_a_second_tranche_is_reallocated_when_its_schedule_opens_the_day() -> No
     weekly = next(quota for quota in terms.quotas if quota.name == "weekly")
     assert (weekly.capacity, weekly.reallocation) == (100, Reallocation("ordinary", utc("2026-02-27T14:00+07:00")))
     for group in ("", "priority"):
-        options = choice_of(national, "pontianak", service="new", session="morning", group=group).options
+        options = choice_of(national, "pontianak", Selection(service="new", session="morning", group=group)).options
         assert not any("weekly" in option for option in options)
 
 
@@ -293,9 +294,13 @@ def test_every_choice_finds_its_quotas_on_every_weekday(shipped: Catalog) -> Non
         assert guards >= sum(allotment.capacity for allotment in office.allotments), office.id
         bookings = itertools.product(office.services, office.sessions, shipped.channels, ("", *shipped.groups))
         for service, session, channel, group in bookings:
-            choice = choice_of(shipped, office.id, service=service, session=session, channel=channel, group=group)
+            choice = choice_of(
+                shipped, office.id, Selection(service=service, session=session, channel=channel, group=group)
+            )
             assert {name for option in choice.options for name in option} <= names
-            again = choice_of(shipped, office.id, service=service, session=session, channel=channel, group=group)
+            again = choice_of(
+                shipped, office.id, Selection(service=service, session=session, channel=channel, group=group)
+            )
             assert choice == again
 
 
@@ -318,9 +323,9 @@ def test_the_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "my-offices.toml"
     path.write_text(example, "utf-8")
     catalog = load_catalog(path)
-    choice = choice_of(catalog, "airport", service="new", session="morning", group="priority")
+    choice = choice_of(catalog, "airport", Selection(service="new", session="morning", group="priority"))
     assert choice.options == (("priority", "morning"), ("online", "morning"))
-    assert choice_of(catalog, "harbour", service="collect", channel="walk-in").options == (("walk-in",),)
+    assert choice_of(catalog, "harbour", Selection(service="collect", channel="walk-in")).options == (("walk-in",),)
     assert day_terms(catalog, "airport", date(2026, 7, 10)) is None
     assert day_terms(catalog, "harbour", date(2026, 7, 10)) is not None
 

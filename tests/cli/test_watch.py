@@ -26,7 +26,7 @@ from quota_engine.cli.watch_sources import StoreSource, WatchSelection, WatchSna
 from quota_engine.domain.audit_summary import AuditSummary
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.waiting_room.releases import room_id
-from quota_engine.workflows.waiting_rooms import RoomSettings
+from quota_engine.workflows.room_config import RoomSettings
 
 KEY = b"a key for tests, and only them"
 DAY = datetime.date(2026, 12, 7)
@@ -154,7 +154,7 @@ class Evening:
         for number in range(2_000):
             assert self.room.join(f"{number:016}").ok
         subject = WatchSelection((), (), (), (DAY.toordinal(),))
-        self.watched = StoreSource(self.engine._backend, subject, self.clock.now_ms)
+        self.watched = StoreSource(self.engine._store, subject, self.clock.now_ms)
         self.auditor = watch._Auditor(self.watched, 300)
 
     def run(self, seconds: int) -> None:

@@ -204,13 +204,13 @@ def test_the_process_turns_overload_away_before_the_store(url: str) -> None:
     tally = DecisionCounter()
     engine, clock = opened(url, chain, tally)
     sent: list[object] = []
-    apply = engine._backend.apply
+    apply = engine._store.apply
 
     def counted(address: str, command: Any) -> Any:
         sent.append(command)
         return apply(address, command)
 
-    engine._backend.apply = counted  # type: ignore[method-assign]
+    engine._store.apply = counted  # type: ignore[method-assign]
     with engine:
         here, there = Caller(network="203.0.113.7"), Caller(network="198.51.100.7")
         assert book(engine, NIKS[0], caller=here).status is Status.HELD
@@ -281,7 +281,7 @@ def test_no_identity_reaches_policies_observers_or_the_store(url: str, server: S
         with pytest.raises(InvalidRequest) as caught:
             book(engine, NIKS[1], caller=Caller(account))
         assert account not in str(caught.value)
-        state = repr(engine._backend.execute(Describe("surabaya")))
+        state = repr(engine._store.execute(Describe("surabaya")))
     if url != "memory://":
         keys = [key for key in server.ask("KEYS", "*") if key.endswith(":gate")]
         state += repr([server.ask("ZRANGE", key, 0, -1) for key in keys])

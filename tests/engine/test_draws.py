@@ -128,7 +128,7 @@ def test_every_step_may_break_anywhere_and_is_done_once(
             announced(other, clock, name)
             apply_all(other, name)
             clock.set_ms(CLOSES_AT_MS)
-            backend = other._backend
+            backend = other._store
             assert isinstance(backend, Breaking)
             backend.calls_left, backend.is_carried_out = at, is_carried_out
             for _ in range(2):
@@ -260,7 +260,7 @@ def test_a_receipt_is_in_the_published_list_and_no_identity_is(engine: QuotaEngi
     assert f'{{"number":4,"party":2,"applicants":["{mine.tokens[0]}","{mine.tokens[1]}"],' in text
     for index in range(20):
         assert f"nik-{index}" not in text
-        assert engine._desk.owner(f"nik-{index}") not in text
+        assert engine._methods.requests.owner_hash(f"nik-{index}") not in text
     assert draw.find("nobody") is None
 
 
@@ -278,7 +278,7 @@ def test_what_was_changed_in_the_store_afterwards_is_found(
     assert report.findings == ("the applications are not those that were frozen",)
     assert drawn_places(engine)[1] == 0
     ledger.applications[1] = before
-    ledger.offered["sby", MONDAY.toordinal()] = (("am", 9), ("drawn", 9), ("pm", 9))
+    ledger.offered_days["sby", MONDAY.toordinal()] = (("am", 9), ("drawn", 9), ("pm", 9))
     ledger.seed = "1" * 64
     assert draw.award().findings == (
         "the capacities are not those that were frozen",

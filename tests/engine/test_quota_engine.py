@@ -164,7 +164,7 @@ def _serve_online_by_wait_list(engine: QuotaEngine) -> None:
     terms = day_terms(load_catalog("surabaya"), "surabaya", DAY)
     assert terms is not None
     quotas = tuple(replace(quota, re_release=ReRelease(ReReleaseRule.WAIT_LIST)) for quota in terms.quotas)
-    engine._backend.apply("surabaya", Publish(DAY.toordinal(), replace(terms, quotas=quotas)))
+    engine._store.apply("surabaya", Publish(DAY.toordinal(), replace(terms, quotas=quotas)))
 
 
 def test_events_are_numbered_and_trimmed(engine: QuotaEngine) -> None:
@@ -260,7 +260,7 @@ BAD: list[tuple[str, Callable[[QuotaEngine], object], type[Exception], str]] = [
     ("reference type", lambda e: e.confirm(7), InvalidRequest, "reference: not a reference"),  # type: ignore[arg-type]
     ("reference id", lambda e: e.cancel("surabaya~{}"), InvalidRequest, "reference (its id): not a valid id"),
     ("reference office", lambda e: e.lookup("~x"), InvalidRequest, "reference (its office): an empty id"),
-    ("owner", lambda e: e.confirm("surabaya~x", owner=""), InvalidRequest, "applicant: not a usable identity"),
+    ("owner", lambda e: e.confirm("surabaya~x", owner=""), InvalidRequest, "owner: not a usable identity"),
     ("version", lambda e: e.release("surabaya~x", expected_version=-1), InvalidRequest, "version: -1"),
     ("capacity", lambda e: e.set_capacity("surabaya", DAY, "online", -1), InvalidRequest, "capacity: -1"),
     ("range", lambda e: e.availability("surabaya", DAY, "2026-12-01"), InvalidRequest, "first_day, last_day: -5 days"),
@@ -330,13 +330,13 @@ def test_bad_input(
     engine: QuotaEngine, call: Callable[[QuotaEngine], object], error: type[Exception], message: str
 ) -> None:
     """A clear, typed error that says what, where and what would be right, shows no identity, and changes nothing."""
-    before = engine._backend.execute(Describe("surabaya"))
+    before = engine._store.execute(Describe("surabaya"))
     with pytest.raises(error) as caught:
         call(engine)
     assert message in str(caught.value)
     assert isinstance(caught.value, InvalidRequest)
     assert NIK not in str(caught.value)
-    assert engine._backend.execute(Describe("surabaya")) == before
+    assert engine._store.execute(Describe("surabaya")) == before
 
 
 def test_outcomes_of_what_is_not_for_sale(engine: QuotaEngine, clock: ManualClock) -> None:
@@ -364,9 +364,9 @@ def test_no_identity_is_kept_or_shown(engine: QuotaEngine) -> None:
     seen = [
         repr(outcome),
         repr(engine.events("surabaya")),
-        repr(engine._backend.execute(Describe("surabaya"))),
-        repr(vars(engine._desk)),
-        repr(engine._desk._known.plans),
+        repr(engine._store.execute(Describe("surabaya"))),
+        repr(vars(engine._methods.requests)),
+        repr(engine._methods.requests._plans.plans),
     ]
     assert all(NIK not in text and OTHER not in text for text in seen)
 
@@ -524,7 +524,7 @@ class TestOpen:
         point = importlib.metadata.EntryPoint("other", "tests.engine.test_quota_engine:Other", "quota_engine.backends")
         monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
         with QuotaEngine.open("other://place", identity_key=KEY) as engine:
-            assert isinstance(engine._backend, MemoryStore)
+            assert isinstance(engine._store, MemoryStore)
 
     def test_a_package_that_is_missing_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without the client's package the error says what to install."""
@@ -570,7 +570,7 @@ def test_the_system_clock_tells_milliseconds() -> None:
 
 def test_made_up_keys_differ() -> None:
     """Keys that nobody gave are 128 random bits, in characters that an id may have."""
-    from quota_engine.workflows.request_builder import random_id
+    from quota_engine.workflows.arguments import random_id
 
     keys = {random_id() for _ in range(1000)}
     assert len(keys) == 1000
@@ -579,7 +579,7 @@ def test_made_up_keys_differ() -> None:
 
 def test_plans_that_are_kept_are_bounded(engine: QuotaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many days are asked for, the desk keeps a bounded number of answers."""
-    monkeypatch.setattr("quota_engine.workflows.request_builder._PLANS_MAX", 10)
+    monkeypatch.setattr("quota_engine.workflows.catalog_plans.PLANS_MAX", 10)
     for ordinal in range(1, 50):
         engine.reserve("surabaya", ordinal, NIK, service="renewal", session="morning")
-    assert len(engine._desk._known.plans) <= 10
+    assert len(engine._methods.requests._plans.plans) <= 10

@@ -35,7 +35,7 @@ from quota_engine.stores.memory import MemoryStore
 from quota_engine.waiting_room.machine import RoomView
 from quota_engine.waiting_room.transcript import position_of, verify
 from quota_engine.workflows.request_builder import RequestBuilder
-from quota_engine.workflows.waiting_rooms import RoomBook
+from quota_engine.workflows.room_view_cache import RoomViewCache
 from tests.support.servers import Server, valkey_server_binary
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ def test_an_opening_from_the_first_ticket_to_the_last_pass(engine: QuotaEngine, 
     order = [position_of(record, read_ticket_number(tickets[person])) for person in called]
     assert [position // 10 for position in order if position is not None] == [at // 10 for at in range(300)]
     assert room.enter(tickets[PEOPLE[0]], PEOPLE[0]).admission_pass == passes[PEOPLE[0]]
-    keys, hashed = engine._desk.ticket_keys, engine._desk.owner(PEOPLE[0])
+    keys, hashed = engine._methods.requests.ticket_keys, engine._methods.requests.owner_hash(PEOPLE[0])
     day = datetime.date.fromisoformat("2026-12-08").toordinal()
     assert len({read_pass(keys, passes[PEOPLE[0]], "surabaya", day, [hashed]).id}) == 1
     assert room.close().ok
@@ -124,7 +124,7 @@ def test_the_same_person_has_the_same_ticket_everywhere(engine: QuotaEngine, clo
     first = engine.room("december").join(PEOPLE[0])
     again = engine.room("december").join(PEOPLE[0])
     assert (first.ticket, again.replayed) == (again.ticket, True)
-    other = QuotaEngine(engine._backend, RequestBuilder(KEY, CATALOG), clock=clock)
+    other = QuotaEngine(engine._store, RequestBuilder(KEY, CATALOG), clock=clock)
     assert other.room("december").join(PEOPLE[0]).ticket == first.ticket
 
 
@@ -437,7 +437,9 @@ def test_the_order_is_a_secret_until_it_opens(clock: ManualClock) -> None:
     room = engine.room("december")
     room.join(PEOPLE[0])
     view: RoomView = room.view()
-    closing_seed = engine._desk.ticket_keys.derive_closing_seed(view.config.key_id, "december", view.config.nonce)
+    closing_seed = engine._methods.requests.ticket_keys.derive_closing_seed(
+        view.config.key_id, "december", view.config.nonce
+    )
     seed = hashlib.sha256(f"quota_engine room seed 1\n{closing_seed}\n".encode()).hexdigest()
     for secret in (closing_seed, seed):
         assert secret not in repr(view)
@@ -466,7 +468,7 @@ async def test_the_async_room_is_the_same(clock: ManualClock) -> None:
 
 def test_positions_are_kept_for_some_and_worked_out_for_all(clock: ManualClock, monkeypatch: Any) -> None:
     """What is remembered between polls is bounded, and changes nothing."""
-    monkeypatch.setattr("quota_engine.workflows.waiting_rooms.POSITIONS_MAX", 10)
+    monkeypatch.setattr("quota_engine.workflows.room_view_cache.POSITIONS_MAX", 10)
     with QuotaEngine.open(catalog=CATALOG, clock=clock, identity_key=KEY) as engine:
         made(engine)
         room = engine.room("december")
@@ -475,7 +477,7 @@ def test_positions_are_kept_for_some_and_worked_out_for_all(clock: ManualClock, 
         first = [room.status(ticket).position for ticket in tickets]
         assert [room.status(ticket).position for ticket in tickets] == first
         assert sorted(first) == list(range(50))
-        assert len(room._book.seen().positions) <= 10
+        assert len(room._methods.cache.snapshot()._positions) <= 10
 
 
 def test_a_book_has_bounds() -> None:
@@ -483,7 +485,7 @@ def test_a_book_has_bounds() -> None:
     desk = RequestBuilder(KEY, CATALOG)
     for arguments in (("a.b", lambda: 0, 500), ("a", lambda: 0, 0), ("a", lambda: 0, 10_001)):
         with pytest.raises(InvalidRequest):
-            RoomBook(desk, *arguments)
+            RoomViewCache(desk, *arguments)
 
 
 class Counting:

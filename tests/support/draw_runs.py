@@ -73,7 +73,7 @@ def terms(commitment: str, **more: Any) -> DrawConfig:
 def announced(engine: QuotaEngine, clock: ManualClock, draw: str = "dec", **more: Any) -> None:
     """The catalog is published, the draw announced, and its time to apply has come."""
     clock.set_ms(max(clock.now_ms(), NOW_MS))
-    engine.publish(engine._desk._known.catalog or catalog(), MONDAY, TUESDAY)
+    engine.publish(engine._methods.requests._plans._catalog or catalog(), MONDAY, TUESDAY)
     assert engine.draw(draw).create(terms(engine.draw(draw).commitment(SEED), **more)).ok
     clock.set_ms(max(clock.now_ms(), OPENS_AT_MS))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from quota_engine.catalog import Catalog, catalog_from, day_terms
+from quota_engine.catalog import Catalog, Selection, catalog_from, day_terms
 from quota_engine.clocks import ManualClock
 from quota_engine.domain.commands import Confirm
 from quota_engine.domain.cross_office_registry import FindClaims, MoveEntry, shard_of, shards
@@ -29,7 +29,7 @@ OFFICES = ("east", "north", "west")
 KEY = b"a key for tests, and only them"
 HOLD_TTL_MS = 600_000
 ANI, BUDI, CITRA = "3578012345678901", "3578012345678902", "3578012345678903"
-WANTED = ("", "", "", "online", "")
+ANY_SELECTION = Selection()
 LEASE_MS = 20_000
 ACTIVE = (State.WAITING, State.HELD, State.CONFIRMED, State.ATTENDED, State.NO_SHOW)
 
@@ -78,8 +78,8 @@ class Nation:
         self.clock = ManualClock(terms.opens_at_ms)
         self.backend: Store = open_store(self.clock)
         ids = iter(f"made-up-{number}" for number in range(10**6))
-        self.desk = RequestBuilder(KEY, self.catalog, lambda: next(ids))
-        self.engine = QuotaEngine(self.backend, self.desk)
+        self.requests = RequestBuilder(KEY, self.catalog, lambda: next(ids))
+        self.engine = QuotaEngine(self.backend, self.requests)
         self.engine.publish(self.catalog, DAY, NEXT_DAY)
 
     def lookup(self, reference: str) -> Reservation:
@@ -109,7 +109,7 @@ class Nation:
 
     def claimed(self, identity: str) -> str:
         """What the person's claim points to."""
-        applicant = self.desk.owner(identity)
+        applicant = self.requests.owner_hash(identity)
         (reference,) = self.backend.execute(Query(shard_of(applicant), FindClaims((applicant,)))).references
         return str(reference)
 
@@ -199,7 +199,7 @@ class Muddle:
     def begin(self) -> Driven:
         """A flow of some kind, of something that is there if anything is."""
         nation, random = self.nation, self.random
-        desk, office, day = nation.desk, random.choice(OFFICES), random.choice((DAY, NEXT_DAY))
+        requests, office, day = nation.requests, random.choice(OFFICES), random.choice((DAY, NEXT_DAY))
         records = [
             nation.lookup(f"{name}~{one}")
             for name in OFFICES
@@ -210,22 +210,22 @@ class Muddle:
         if record is None or kind < 4:
             party = random.choice(([ANI], [BUDI], [ANI], [ANI, BUDI], [BUDI, ANI, CITRA]))
             key = random.choice(("k1", "k2", None, None))
-            command = desk.reserve(
-                office, day, party, WANTED, key, random.random() < 0.3, random.choice((0, 0, 10_000))
+            command = requests.reserve(
+                office, day, party, ANY_SELECTION, key, random.random() < 0.3, random.choice((0, 0, 10_000))
             )
-            return Driven(national_claims.reserve(desk, office, command), nation.backend)
+            return Driven(national_claims.reserve(requests, office, command), nation.backend)
         if kind == 4:
-            flow: Workflow[Any] = national_claims.confirm(desk, record.office, Confirm(record.id, reacquire=True))
+            flow: Workflow[Any] = national_claims.confirm(requests, record.office, Confirm(record.id, reacquire=True))
         elif kind == 5:
-            flow = office_moves.reschedule(desk, record.reference, day, "", WANTED, None, 0)
+            flow = office_moves.reschedule(requests, record.reference, day, "", ANY_SELECTION, None, 0)
         elif kind < 8:
-            flow = office_moves.reschedule(desk, record.reference, day, office, WANTED, None, 0)
+            flow = office_moves.reschedule(requests, record.reference, day, office, ANY_SELECTION, None, 0)
         elif kind == 8:
-            flow = office_moves.recover_moves(desk, 0, 10)
+            flow = office_moves.recover_moves(requests, 0, 10)
         else:
             step = random.choice((nation.engine.confirm, nation.engine.release, nation.engine.cancel))
             self.told.append(step(record.reference))
-            flow = office_moves.find_moved(desk, record.reference)
+            flow = office_moves.find_moved(requests, record.reference)
         return Driven(flow, nation.backend)
 
     def check(self) -> None:

@@ -17,7 +17,7 @@ from quota_engine.draws.ledger import DrawConfig
 from quota_engine.draws.lottery import commitment_of
 from quota_engine.service.config.admission_settings import WaitingRoomsConfig
 from quota_engine.waiting_room.releases import WaitingRoomSchedule
-from quota_engine.workflows.waiting_rooms import RoomSettings
+from quota_engine.workflows.room_config import RoomSettings
 from tests.support.in_process_service import Client, running
 
 ZONE = ZoneInfo("Asia/Jakarta")

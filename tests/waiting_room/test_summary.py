@@ -11,7 +11,7 @@ from quota_engine.catalog import day_terms
 from quota_engine.domain.outcomes import DayView
 from quota_engine.waiting_room.machine import PLACES_LEFT_UNKNOWN
 from quota_engine.waiting_room.summary import RoomPhase, RoomSummary, room_opening_times, summarize_room
-from quota_engine.workflows.waiting_rooms import RoomSettings
+from quota_engine.workflows.room_config import RoomSettings
 
 DAY = datetime.date(2026, 12, 7)
 CATALOG = load_catalog("surabaya")

@@ -25,6 +25,7 @@ from quota_engine.workflows.national_claims import CLOCKS_MARGIN_MS
 from quota_engine.workflows.request_builder import RequestBuilder
 from tests.support.multi_office import (
     ANI,
+    ANY_SELECTION,
     BUDI,
     CITRA,
     DAY,
@@ -32,7 +33,6 @@ from tests.support.multi_office import (
     KEY,
     NEXT_DAY,
     OFFICES,
-    WANTED,
     Driven,
     Muddle,
     Nation,
@@ -42,8 +42,8 @@ LEASE_MS = 20_000
 
 
 def reserving(nation: Nation, office: str, *identities: str, key: str | None = None, day: object = DAY) -> Driven:
-    command = nation.desk.reserve(office, day, list(identities or (ANI,)), WANTED, key, False, 0)  # type: ignore[arg-type]
-    return Driven(national_claims.reserve(nation.desk, office, command), nation.backend)
+    command = nation.requests.reserve(office, day, list(identities or (ANI,)), ANY_SELECTION, key, False, 0)  # type: ignore[arg-type]
+    return Driven(national_claims.reserve(nation.requests, office, command), nation.backend)
 
 
 class TestOnePlace:
@@ -129,13 +129,15 @@ class TestOnePlace:
         """Many at once, each with a claim of their own; who has a place elsewhere gets none, and the others theirs."""
         nation = Nation()
         nation.engine.reserve("west", DAY, BUDI)
-        reserves = [nation.desk.reserve("east", DAY, one, WANTED, None, False, 0) for one in (ANI, BUDI, CITRA)]
-        outcomes = run(national_claims.reserve_all(nation.desk, "east", reserves), nation.backend)
+        reserves = [
+            nation.requests.reserve("east", DAY, one, ANY_SELECTION, None, False, 0) for one in (ANI, BUDI, CITRA)
+        ]
+        outcomes = run(national_claims.reserve_all(nation.requests, "east", reserves), nation.backend)
         assert [one.status for one in outcomes] == [Status.HELD, Status.IDENTITY_LIMIT, Status.HELD]
         nation.check()
         plain = Nation(national=False)
         plain.engine.reserve("west", DAY, BUDI)
-        outcomes = run(national_claims.reserve_all(plain.desk, "east", reserves), plain.backend)
+        outcomes = run(national_claims.reserve_all(plain.requests, "east", reserves), plain.backend)
         assert [one.status for one in outcomes] == [Status.HELD] * 3
         assert plain.claimed(ANI) == ""
 
@@ -143,7 +145,7 @@ class TestOnePlace:
         """What the policies want goes with the reserve; who is turned away there keeps no claim."""
         nation = Nation()
         door = AdmissionGate(TokenBucketPolicy("all", LimitKey.ALL, per_minute(1)), None, nation.clock)
-        engine = QuotaEngine(nation.backend, nation.desk, door)
+        engine = QuotaEngine(nation.backend, nation.requests, door)
         first = engine.reserve("east", DAY, ANI)
         assert (first.status, nation.claimed(ANI)) == (Status.HELD, first.reference)
         engine.release(first.reference)
@@ -219,7 +221,7 @@ class TestComingBack:
         first = nation.engine.reserve("east", DAY, ANI).reference
         nation.clock.advance_ms(HOLD_TTL_MS)
         late = Driven(
-            national_claims.confirm(nation.desk, "east", Confirm(first.partition("~")[2], reacquire=True)),
+            national_claims.confirm(nation.requests, "east", Confirm(first.partition("~")[2], reacquire=True)),
             nation.backend,
         )
         late.run(2)
@@ -361,7 +363,7 @@ class TestAStoreThatFails:
         assert _reserve_on(nation, Claim, _overloaded).status is Status.OVERLOADED
         first = nation.engine.reserve("east", DAY, ANI).reference
         failing = cast("Store", Failing(nation, Claim, _overloaded))
-        engine = QuotaEngine(failing, nation.desk)
+        engine = QuotaEngine(failing, nation.requests)
         assert engine.reschedule(first, NEXT_DAY).status is Status.OVERLOADED
         nation.clock.advance_ms(HOLD_TTL_MS)
         assert engine.confirm(first, reacquire=True).status is Status.OVERLOADED
@@ -403,8 +405,8 @@ def _overloaded() -> object:
 def _reserve_on(
     nation: Nation, kind: type, failure: Callable[[], object], fails: Callable[[], bool] = lambda: True
 ) -> Outcome:
-    command = nation.desk.reserve("east", DAY, [ANI, BUDI], WANTED, "k", False, 0)
-    flow: Workflow[Outcome] = national_claims.reserve(nation.desk, "east", command)
+    command = nation.requests.reserve("east", DAY, [ANI, BUDI], ANY_SELECTION, "k", False, 0)
+    flow: Workflow[Outcome] = national_claims.reserve(nation.requests, "east", command)
     return run(flow, cast("Store", Failing(nation, kind, failure, fails)))
 
 
@@ -412,7 +414,7 @@ async def test_a_nation_presses_at_once() -> None:
     """Forty people, each at all three offices at the same time, through the async face: one place each."""
     nation = Nation(places=20)
     assert isinstance(nation.backend, MemoryStore)
-    engine = AsyncQuotaEngine(AsyncMemoryStore(nation.backend), nation.desk)
+    engine = AsyncQuotaEngine(AsyncMemoryStore(nation.backend), nation.requests)
     people = [f"person{number}" for number in range(40)]
     outcomes = await asyncio.gather(*(engine.reserve(office, DAY, one) for office in OFFICES for one in people))
     won = Counter(one.reservation.applicants for one in outcomes if one.ok and one.reservation)

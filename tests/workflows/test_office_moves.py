@@ -15,7 +15,7 @@ from quota_engine.ports import Store, StoreRequest
 from quota_engine.workflows import office_moves
 from quota_engine.workflows.generator_drivers import Workflow, run
 from quota_engine.workflows.office_moves import MOVE_LEASE_MS, MovesReport
-from tests.support.multi_office import ANI, BUDI, DAY, HOLD_TTL_MS, NEXT_DAY, WANTED, Driven, Nation
+from tests.support.multi_office import ANI, ANY_SELECTION, BUDI, DAY, HOLD_TTL_MS, NEXT_DAY, Driven, Nation
 
 BOTH = pytest.mark.parametrize("national", [False, True], ids=["plain", "national"])
 STATES = pytest.mark.parametrize("confirmed", [False, True], ids=["held", "confirmed"])
@@ -30,7 +30,7 @@ def booked(nation: Nation, *, confirmed: bool, office: str = "east", key: str = 
 
 
 def moving(nation: Nation, reference: str, office: str = "west", day: object = DAY) -> Driven:
-    flow = office_moves.reschedule(nation.desk, reference, day, office, WANTED, None, 0)  # type: ignore[arg-type]
+    flow = office_moves.reschedule(nation.requests, reference, day, office, ANY_SELECTION, None, 0)  # type: ignore[arg-type]
     return Driven(flow, nation.backend)
 
 
@@ -340,7 +340,7 @@ class TestInBetween:
             assert [one for one in nation.moves() if not one.done] == []
             nation.check()
             if given_up:
-                nation.clock.advance_ms(nation.desk.national_lease_ms if national else 0)
+                nation.clock.advance_ms(nation.requests.national_lease_ms if national else 0)
                 assert nation.engine.reserve("north", DAY, ANI).status is Status.HELD
 
     def take(self, nation: Nation, source: str, step: str, confirmed: bool) -> bool:
@@ -357,7 +357,7 @@ class TestInBetween:
                 return not confirmed
             case "reserve elsewhere":
                 outcome = engine.reserve("north", DAY, ANI)
-                assert outcome.status is (Status.IDENTITY_LIMIT if nation.desk.national else Status.HELD)
+                assert outcome.status is (Status.IDENTITY_LIMIT if nation.requests.has_national_limit else Status.HELD)
             case "move elsewhere":
                 engine.reschedule(source, DAY, office="north")
         return False
@@ -434,7 +434,7 @@ class TestAStoreThatFails:
         """The caller hears so, and no move stays open."""
         nation = Nation(national=national)
         source = booked(nation, confirmed=True)
-        flow = office_moves.reschedule(nation.desk, source, DAY, "west", WANTED, None, 0)
+        flow = office_moves.reschedule(nation.requests, source, DAY, "west", ANY_SELECTION, None, 0)
         with pytest.raises(BackendUnavailable):
             _run_on(Failing(nation, MoveIn, away), flow)
         assert (nation.moves(), [one.reference for one in nation.active()]) == ([], [source])
@@ -445,7 +445,7 @@ class TestAStoreThatFails:
         """The new place is there and the old one too: asking again brings it to its end."""
         nation = Nation(national=national)
         source = booked(nation, confirmed=True)
-        flow = office_moves.reschedule(nation.desk, source, DAY, "west", WANTED, None, 0)
+        flow = office_moves.reschedule(nation.requests, source, DAY, "west", ANY_SELECTION, None, 0)
         failure = _overloaded_outcome if overloaded else away
         with pytest.raises(OutcomeUnknown, match="ask again"):
             _run_on(Failing(nation, MoveOut, failure), flow)
@@ -458,7 +458,7 @@ class TestAStoreThatFails:
         """It is done all the same, and the caller is told so."""
         nation = Nation()
         source = booked(nation, confirmed=True)
-        flow = office_moves.reschedule(nation.desk, source, DAY, "west", WANTED, None, 0)
+        flow = office_moves.reschedule(nation.requests, source, DAY, "west", ANY_SELECTION, None, 0)
         assert _run_on(Failing(nation, CloseMove, away), flow).ok
         assert finish(nation) == MovesReport(1, 0)
         nation.check()
@@ -468,7 +468,7 @@ class TestAStoreThatFails:
         nation = Nation()
         source = booked(nation, confirmed=True)
         for kind in (OpenMove, Claim):
-            flow = office_moves.reschedule(nation.desk, source, DAY, "west", WANTED, None, 0)
+            flow = office_moves.reschedule(nation.requests, source, DAY, "west", ANY_SELECTION, None, 0)
             failing = Failing(nation, kind, lambda: RegistryResult(RegistryStatus.OVERLOADED))
             assert _run_on(failing, flow).status is Status.OVERLOADED
             assert (nation.moves(), [one.reference for one in nation.active()]) == ([], [source])

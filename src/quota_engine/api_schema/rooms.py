@@ -33,7 +33,7 @@ from quota_engine.waiting_room.machine import (
 )
 from quota_engine.waiting_room.polling import room_poll_after_ms
 from quota_engine.waiting_room.summary import RoomPhase, room_phase
-from quota_engine.workflows.waiting_rooms import RoomSettings
+from quota_engine.workflows.room_config import RoomSettings
 
 Entropy = Annotated[
     str,

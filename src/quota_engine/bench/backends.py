@@ -19,7 +19,7 @@ from quota_engine.bench.plan import BackendKind
 from quota_engine.bench.target_url import EMBEDDED_SCHEME, ENGINE_OPTIONS, SOLD_OUT_MS, BenchTarget, with_sold_out_ms
 from quota_engine.clocks import SystemClock
 from quota_engine.domain.errors import BackendUnavailable
-from quota_engine.engine.quota_engine import backend_factory
+from quota_engine.engine.store_discovery import store_factory
 from quota_engine.ports import AsyncStore, Store
 from quota_engine.stores.memory import AsyncMemoryStore, MemoryStore
 
@@ -134,7 +134,7 @@ class BenchStore:
         url = self._url
         if self.target.kind is BackendKind.REDIS or self.target.has_several_servers:
             url = with_sold_out_ms(url, SOLD_OUT_MS if remembering else 0)
-        factory = backend_factory(url)
+        factory = store_factory(url)
         backend = factory.open_store(url, None)
         undo.callback(backend.close)
         async_backend = self.run_coroutine(factory.open_async_store(url, None))

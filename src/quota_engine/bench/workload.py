@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from quota_engine.bench.backends import BenchStore
 from quota_engine.bench.plan import OFFICES_OF_CALLERS_MAX, SOLD_OUT, ApiStyle, BenchCase
-from quota_engine.catalog import Catalog, catalog_from
+from quota_engine.catalog import Catalog, Selection, catalog_from
 from quota_engine.domain.commands import Command, Confirm
 from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.domain.outcomes import Status
@@ -27,7 +27,7 @@ T = TypeVar("T")
 _CAPACITY: Final = 10_000_000
 _REFUSED: Final = ("refusal", SOLD_OUT)
 _RUSH_S: Final = 0.005
-_WANTED: Final = ("", "", "", "online", "")
+_SELECTION: Final = Selection()
 _OFFICES_CHECKED_MAX: Final = 100
 _PRELOAD: Final = 10_000
 """Reservations in one request while a place is filled."""
@@ -88,7 +88,7 @@ class Workload:
             at = (self._next + index // self._block) % len(offices)
             office = offices[at]
             identity, key = f"{3578_0000_0000_0000 + number}", f"k{number:021d}"
-            command = desk.reserve(office, self.day, identity, _WANTED, key, False, 0)
+            command = desk.reserve(office, self.day, identity, _SELECTION, key, False, 0)
             work.append((at, (office, identity, key), command))
         self._next = (self._next + -(-count // self._block)) % len(offices)
         return work
@@ -100,7 +100,7 @@ class Workload:
         work: list[tuple[int, tuple[str], Command]] = []
         for index, (office, _, key), _ in reserves:
             reference = f"{office}~{key}"
-            _, command = self.request_builder.step(Confirm, reference, None, 0, False)
+            command = self.request_builder.reservation_command(Confirm, reference, None, 0, False).command
             work.append((index, (reference,), command))
         return work
 

@@ -10,6 +10,7 @@ from quota_engine.catalog.planning import choice_of, day_terms, get_office, next
 from quota_engine.catalog.resolved import Catalog, ResolvedOffice
 from quota_engine.catalog.schema import DaysAhead, Monthly, Named, Weekly
 from quota_engine.catalog.schema_conversion import IssueCollector, convert
+from quota_engine.catalog.selection import Selection
 
 __all__ = [
     "Catalog",
@@ -18,6 +19,7 @@ __all__ = [
     "Monthly",
     "Named",
     "ResolvedOffice",
+    "Selection",
     "Weekly",
     "WorkingCalendar",
     "builtin_names",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from quota_engine.catalog.planning import choice_of, get_office
 from quota_engine.catalog.resolved import Catalog
+from quota_engine.catalog.selection import Selection
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import DayView
 
@@ -47,11 +48,7 @@ def earliest_available_day(
         choice = choice_of(
             catalog,
             office,
-            service=service,
-            service_unit=service_unit,
-            session=session,
-            channel=channel,
-            group=group,
+            Selection(service=service, service_unit=service_unit, session=session, channel=channel, group=group),
         )
         options = list(choice.options)
     except InvalidRequest:

@@ -17,6 +17,7 @@ import msgspec
 from quota_engine.catalog.calendar import is_working_day, opens_at_ms, wall_time_ms
 from quota_engine.catalog.resolved import Catalog, ResolvedOffice
 from quota_engine.catalog.schema import Allotment, Quota
+from quota_engine.catalog.selection import Selection
 from quota_engine.domain.errors import InvalidRequest, UnknownName
 from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Reallocation, Rules
 from quota_engine.domain.validation import TIME_MS_MAX, check_integer
@@ -142,35 +143,25 @@ def next_release(catalog: Catalog, office_id: str, after_ms: int) -> tuple[int, 
     return (release_ms, tuple(days)) if days else None
 
 
-def choice_of(
-    catalog: Catalog,
-    office_id: str,
-    *,
-    service: str = "",
-    service_unit: str = "",
-    session: str = "",
-    channel: str = "online",
-    group: str = "",
-) -> Choice:
+def choice_of(catalog: Catalog, office_id: str, selection: Selection) -> Choice:
     """Return the choice of a booking: the selection and the options that can serve it.
 
     Each option is one allotment that admits the booking, with all guards that match it. The first option has the first
-    such allotment of the plan; its fallbacks follow.
+    such allotment of the plan; its fallbacks follow. A service or a session may be ``""`` if the office has only one, a
+    service unit unless a guard counts by unit.
 
     Args:
         catalog: the catalog.
         office_id: the office's id.
-        service: a service id. May be omitted if the office has one service.
-        service_unit: a service unit's id. May be omitted unless a guard counts by unit.
-        session: a session id. May be omitted if the office has one session or the service needs none.
-        channel: a channel id.
-        group: an applicant group's id; ``""`` for the general public.
+        selection: what the booking asks for.
 
     Raises:
         UnknownName: the catalog, or this office, has no such id. The error lists the known ones.
         InvalidRequest: an id is missing, or no allotment admits such a booking.
     """
     office = get_office(catalog, office_id)
+    service, service_unit, session = selection.service, selection.service_unit, selection.session
+    channel, group = selection.channel, selection.group
     _check_known("channel", channel, catalog.channels)
     if group:
         _check_known("group", group, catalog.groups)

@@ -19,7 +19,7 @@ from quota_engine.domain.day_summary import DayState, day_state, day_to_builtins
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import DayView
 from quota_engine.domain.validation import check_integer
-from quota_engine.engine.quota_engine import backend_factory
+from quota_engine.engine.store_discovery import store_factory
 from quota_engine.ports import Audit, ListOffices, Store, View
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def opened(url: str) -> Iterator[Store]:
     url = url or os.environ.get(STORE_VARIABLE, "")
     if not url:
         raise InvalidRequest("BACKEND", "none is given", f"the URL of a store, here or in {STORE_VARIABLE}")
-    store = backend_factory(url).open_store(url, None)
+    store = store_factory(url).open_store(url, None)
     try:
         yield store
     finally:

@@ -32,13 +32,13 @@ def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenStore]:
 
     Override this fixture to open a store in another way than by its URL.
     """
-    from quota_engine.engine.quota_engine import backend_factory
+    from quota_engine.engine.store_discovery import store_factory
 
     url = request.config.getoption("--quota-engine-backend").replace("{unique}", secrets.token_hex(8))
     opened: list[Store] = []
 
     def open_store(clock: Clock) -> Store:
-        opened.append(backend_factory(url).open_store(url, clock))
+        opened.append(store_factory(url).open_store(url, clock))
         return opened[-1]
 
     yield open_store

@@ -8,7 +8,7 @@ import datetime
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from quota_engine.catalog import Catalog, ResolvedOffice, choice_of, day_terms, get_office
+from quota_engine.catalog import Catalog, ResolvedOffice, Selection, choice_of, day_terms, get_office
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Choice
 from quota_engine.domain.validation import is_name
@@ -73,7 +73,7 @@ def _choices(
                 words = tuple(word for word in (service if several else "", session, group) if word)
                 try:
                     choice = choice_of(
-                        catalog, office.id, service=service, session=session, channel=channel, group=group
+                        catalog, office.id, Selection(service=service, session=session, channel=channel, group=group)
                     )
                 except InvalidRequest as error:
                     if error.where != "choice":  # an unknown name; a booking that no allotment admits is no mistake

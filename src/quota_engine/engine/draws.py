@@ -1,183 +1,187 @@
-"""One draw of an engine: :class:`Draw` and :class:`AsyncDraw`. They have the same methods and decide nothing.
-
-What a method does stands once, at the sync one; the async one is the same with ``await``.
-"""
+"""Draws: :class:`Draw` and :class:`AsyncDraw`, as ``engine.draw("id")`` returns them."""
 
 from __future__ import annotations
 
-__all__ = ["AsyncDraw", "Draw"]
+__all__ = ["AsyncDraw", "Draw", "DrawMethods"]
 
+import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawView, ReadDraw, address_of
 from quota_engine.draws.lottery import commitment_of
+from quota_engine.method_binding import AsyncBound, SyncBound, async_method, sync_method
 from quota_engine.ports import AsyncStore, Query, Store
 from quota_engine.workflows import draws
-from quota_engine.workflows.generator_drivers import run, run_async
-from quota_engine.workflows.request_builder import Applicants, RequestBuilder
+from quota_engine.workflows.arguments import Applicants
+from quota_engine.workflows.draws import AwardReport, DrawChoice, DrawFiles, SubmittedApplication
+from quota_engine.workflows.generator_drivers import Compute, Workflow, async_handler_of, handler_of
+from quota_engine.workflows.request_builder import RequestBuilder
 
-if TYPE_CHECKING:
-    from quota_engine.workflows.draws import AwardReport, DrawChoice, DrawFiles, SubmittedApplication
 
+class DrawMethods:
+    """Methods of a draw, written once for both classes."""
 
-class Draw:
-    """A draw by its id; get one with :meth:`quota_engine.QuotaEngine.draw`. Nothing is asked before a method is called.
-
-    Methods that change something return a :class:`~quota_engine.DrawOutcome`, whose ``status`` says what it came to.
-    All methods raise as those of :class:`~quota_engine.QuotaEngine` do; what raised ``OutcomeUnknown`` can be repeated
-    as it was.
-    """
-
-    def __init__(self, backend: Store, desk: RequestBuilder, draw: str) -> None:
-        self._backend = backend
-        self._desk = desk
-        self._place = address_of(draw)
+    def __init__(self, requests: RequestBuilder, draw: str) -> None:
+        self._requests = requests
+        self._address = address_of(draw)
         self.id = draw
 
-    def commitment(self, seed: str) -> str:
-        """What to publish of a seed before applications are taken. A seed is 64 hex digits: ``secrets.token_hex(32)``.
-
-        Keep it where nobody can read it until the applications have been published.
-        """
-        return commitment_of(self.id, seed)
-
-    def create(self, config: DrawConfig) -> DrawOutcome:
-        """Announce the draw, with the commitment to its seed. What has been announced can not be changed.
-
-        Returns:
-            ``DONE``; ``CONFLICT`` if it has been announced with other terms; ``OVER``.
-        """
-        return run(draws.create(self.id, config), self._backend)
-
-    def view(self) -> DrawView | None:
-        """The draw as it stands: its phase, its terms, how many have applied, what was frozen; ``None``: not known."""
-        view: DrawView | None = self._backend.execute(Query(self._place, ReadDraw()))
-        return view
-
-    def apply(self, applicants: Applicants, choices: Sequence[DrawChoice], *, expected_version: int = 0) -> DrawOutcome:
-        """Apply for the first of ``choices`` that is free when one's turn comes; alone, or as a party, all or nothing.
+    def create(self, config: DrawConfig) -> Workflow[DrawOutcome]:
+        """Announce the draw with the commitment to its seed. An announced draw cannot be changed.
 
         Args:
-            applicants: one identity, or a list of them. The application's number is that of the first.
-            choices: the best one first. Rank as you like: nothing else gives you a better chance.
-            version: 0 for a new application; to change one, its version as :meth:`find` or the last answer told it.
+            config: times, days, commitment and limits.
+
+        Returns:
+            ``DONE``; ``CONFLICT`` if it is announced with another configuration; ``DRAW_OVER``.
+        """
+        return draws.create(self.id, config)
+
+    def view(self) -> Workflow[DrawView | None]:
+        """Return the draw's phase, configuration, counts and frozen digests; ``None`` for an unknown draw."""
+        view: DrawView | None = yield Query(self._address, ReadDraw())
+        return view
+
+    def apply(
+        self, applicants: Applicants, choices: Sequence[DrawChoice], *, expected_version: int = 0
+    ) -> Workflow[DrawOutcome]:
+        """Apply for places: for the first of ``choices`` that is free when the application's turn comes.
+
+        Args:
+            applicants: one identity, or a party of several, all or nothing.
+            choices: the choices in order of preference. A truthful order is the best one: no other order gives a
+                better chance.
+            expected_version: 0 for a new application; to change one, its version from :meth:`find` or the last outcome.
 
         Returns:
             ``APPLIED`` with ``number`` and ``tokens``, which are the receipt, and ``version``. Refusals, in this order:
-            ``UNKNOWN_DRAW``, ``NOT_OPEN``, ``CLOSED``, ``PARTY_TOO_LARGE``, ``TOO_MANY_CHOICES``, ``NOT_IN_DRAW``,
-            ``ALREADY_APPLIED``, ``STALE``, ``DRAW_FULL``.
+            ``UNKNOWN_DRAW``, ``NOT_OPEN``, ``APPLICATIONS_CLOSED``, ``PARTY_TOO_LARGE``, ``TOO_MANY_CHOICES``,
+            ``NOT_IN_DRAW``, ``ALREADY_APPLIED``, ``STALE``, ``DRAW_FULL``.
         """
-        return run(draws.enter(self._desk, self.id, applicants, choices, expected_version), self._backend)
+        return draws.enter(self._requests, self.id, applicants, choices, expected_version)
 
-    def withdraw(self, applicant: str, *, expected_version: int) -> DrawOutcome:
-        """Take back the application that ``applicant`` is in, for all of its party.
+    def withdraw(self, applicant: str, *, expected_version: int) -> Workflow[DrawOutcome]:
+        """Withdraw an application for its whole party.
+
+        Args:
+            applicant: the identity of one of its applicants.
+            expected_version: the application's version.
 
         Returns:
-            ``WITHDRAWN``. Refusals: ``UNKNOWN_DRAW``, ``NOT_OPEN``, ``CLOSED``, ``NOT_FOUND``, ``STALE``.
+            ``WITHDRAWN``. Refusals: ``UNKNOWN_DRAW``, ``NOT_OPEN``, ``APPLICATIONS_CLOSED``, ``NOT_FOUND``, ``STALE``.
         """
-        return run(draws.withdraw(self._desk, self.id, applicant, expected_version), self._backend)
+        return draws.withdraw(self._requests, self.id, applicant, expected_version)
 
-    def find(self, applicant: str) -> SubmittedApplication | None:
-        """The application that ``applicant`` is in, with its receipt; ``None`` if there is none."""
-        return run(draws.find(self._desk, self.id, applicant), self._backend)
+    def find(self, applicant: str) -> Workflow[SubmittedApplication | None]:
+        """Return an applicant's application with its receipt, or ``None``.
 
-    def close(self) -> DrawOutcome:
-        """After the closing time: write down what the draw gives away, and freeze that and the applications.
+        Args:
+            applicant: the identity of one of its applicants.
+        """
+        return draws.find(self._requests, self.id, applicant)
 
-        What is available then of each quota that somebody applied for is given away, and what had been parked for the
-        next draw. Publish :meth:`files` now, before the seed is revealed.
+    def close(self) -> Workflow[DrawOutcome]:
+        """After the closing time: record the offered places, and freeze them and the applications.
+
+        The draw offers the available units of each quota that an application names, and the units parked for it.
+        Publish :meth:`files` now, before the seed is revealed.
 
         Returns:
             ``DONE``; ``UNKNOWN_DRAW``; ``STILL_OPEN`` with ``retry_at_ms``; ``CONFLICT`` if it was frozen otherwise.
         """
-        return run(draws.close(self._desk, self.id), self._backend)
+        return draws.close(self._requests, self.id)
 
-    def run(self, seed: str, entropy: str = "") -> DrawOutcome:
-        """Reveal the seed, with the public text that was announced, if one was. This decides the draw.
+    def run(self, seed: str, entropy: str = "") -> Workflow[DrawOutcome]:
+        """Reveal the seed. This decides the draw.
+
+        Args:
+            seed: the secret seed, 64 hexadecimal digits.
+            entropy: the public text of the announced source, if one was announced.
 
         Returns:
-            ``DONE``; ``UNKNOWN_DRAW``; ``NOT_FROZEN``; ``CONFLICT`` if the seed is not the one that was committed to,
-            or another entropy was given before, or one is missing or was not announced.
+            ``DONE``; ``UNKNOWN_DRAW``; ``NOT_FROZEN``; ``CONFLICT`` if the seed does not match the commitment, another
+            text was given before, or the text is missing or was not announced.
         """
-        return run(draws.run(self.id, seed, entropy), self._backend)
+        return draws.run(self.id, seed, entropy)
 
-    def files(self) -> DrawFiles | None:
-        """All that is to be published of the draw: applications, capacities, and after :meth:`run` the result.
+    def files(self) -> Workflow[DrawFiles | None]:
+        """Return the files to publish: applications, capacities, and after :meth:`run` the result.
 
-        It is worked out anew from what the store has. ``None`` for a draw that is not known.
+        The engine computes them from the store's state, which takes seconds for a million applications; the async
+        class does so in a thread. ``None`` for an unknown draw.
         """
-        record = run(draws.read(self._desk, self.id), self._backend)
-        return None if record is None else draws.drawn(record)
+        record = yield from draws.read(self._requests, self.id)
+        if record is None:
+            return None
+        files: DrawFiles = yield Compute(functools.partial(draws.drawn, record))
+        return files
 
-    def award(self, *, hold_ttl_ms: int = 0, skip: int = 0, limit: int = 0) -> AwardReport:
-        """Hold the winners' places for ``hold_ttl_ms`` from now (0: as the office's rules say). Safe to repeat.
+    def award(self, *, hold_ttl_ms: int = 0, skip: int = 0, limit: int = 0) -> Workflow[AwardReport]:
+        """Hold the winners' places. Safe to repeat.
 
-        Many can be seen to in parts: ``limit`` winners (0: all) after the first ``skip``, in the order of the draw.
+        Their days must be open, and the office may refuse a winner as it refuses any applicant. A winner confirms with
+        the reference of the report.
 
-        Their days have to be open, and whoever the office would refuse is refused here too. The references in the
-        report are what each winner confirms.
+        Args:
+            hold_ttl_ms: length of the holds; 0 for the office's rule.
+            skip: number of winners to skip, in the order of the draw.
+            limit: number of winners to award; 0 for all others.
         """
-        files = self.files()
+        files = yield from self.files()
         if files is None:
             return draws.NOTHING_AWARDED
-        return run(draws.award(self._desk, files, hold_ttl_ms, skip, limit), self._backend)
+        return (yield from draws.award(self._requests, files, hold_ttl_ms, skip, limit))
 
 
-class AsyncDraw:
-    """:class:`Draw` for asyncio: the same methods, awaited. See there for what they do."""
+class Draw(SyncBound[DrawMethods]):
+    """A draw by its id: a lottery among applications with ranked choices. ``engine.draw("id")`` sends nothing yet.
 
-    def __init__(self, backend: AsyncStore, desk: RequestBuilder, draw: str) -> None:
-        self._backend = backend
-        self._desk = desk
-        self._place = address_of(draw)
+    Methods that change something return a :class:`~quota_engine.DrawOutcome`, whose ``status`` tells the result.
+    All methods raise the errors of :class:`~quota_engine.QuotaEngine`. Repeat a call that raised ``OutcomeUnknown``
+    with the same arguments.
+    """
+
+    def __init__(self, store: Store, requests: RequestBuilder, draw: str) -> None:
+        super().__init__(DrawMethods(requests, draw), handler_of(store))
+        self.id = draw
+
+    def commitment(self, seed: str) -> str:
+        """Return the commitment to publish before applications open. Sends nothing.
+
+        Args:
+            seed: 64 hexadecimal digits, such as ``secrets.token_hex(32)``. Keep it secret until the applications have
+                been published.
+        """
+        return commitment_of(self.id, seed)
+
+    create = sync_method(DrawMethods.create)
+    view = sync_method(DrawMethods.view)
+    apply = sync_method(DrawMethods.apply)
+    withdraw = sync_method(DrawMethods.withdraw)
+    find = sync_method(DrawMethods.find)
+    close = sync_method(DrawMethods.close)
+    run = sync_method(DrawMethods.run)
+    files = sync_method(DrawMethods.files)
+    award = sync_method(DrawMethods.award)
+
+
+class AsyncDraw(AsyncBound[DrawMethods]):
+    """:class:`Draw` for asyncio: the same methods, awaited."""
+
+    def __init__(self, store: AsyncStore, requests: RequestBuilder, draw: str) -> None:
+        super().__init__(DrawMethods(requests, draw), async_handler_of(store))
         self.id = draw
 
     def commitment(self, seed: str) -> str:
         """See :meth:`Draw.commitment`."""
         return commitment_of(self.id, seed)
 
-    async def create(self, config: DrawConfig) -> DrawOutcome:
-        """See :meth:`Draw.create`."""
-        return await run_async(draws.create(self.id, config), self._backend)
-
-    async def view(self) -> DrawView | None:
-        """See :meth:`Draw.view`."""
-        view: DrawView | None = await self._backend.execute(Query(self._place, ReadDraw()))
-        return view
-
-    async def apply(
-        self, applicants: Applicants, choices: Sequence[DrawChoice], *, expected_version: int = 0
-    ) -> DrawOutcome:
-        """See :meth:`Draw.apply`."""
-        return await run_async(draws.enter(self._desk, self.id, applicants, choices, expected_version), self._backend)
-
-    async def withdraw(self, applicant: str, *, expected_version: int) -> DrawOutcome:
-        """See :meth:`Draw.withdraw`."""
-        return await run_async(draws.withdraw(self._desk, self.id, applicant, expected_version), self._backend)
-
-    async def find(self, applicant: str) -> SubmittedApplication | None:
-        """See :meth:`Draw.find`."""
-        return await run_async(draws.find(self._desk, self.id, applicant), self._backend)
-
-    async def close(self) -> DrawOutcome:
-        """See :meth:`Draw.close`."""
-        return await run_async(draws.close(self._desk, self.id), self._backend)
-
-    async def run(self, seed: str, entropy: str = "") -> DrawOutcome:
-        """See :meth:`Draw.run`."""
-        return await run_async(draws.run(self.id, seed, entropy), self._backend)
-
-    async def files(self) -> DrawFiles | None:
-        """See :meth:`Draw.files`. The draw itself runs in a thread: it can take seconds."""
-        import asyncio  # whoever gets here has it, and nobody else needs it
-
-        record = await run_async(draws.read(self._desk, self.id), self._backend)
-        return None if record is None else await asyncio.to_thread(draws.drawn, record)
-
-    async def award(self, *, hold_ttl_ms: int = 0, skip: int = 0, limit: int = 0) -> AwardReport:
-        """See :meth:`Draw.award`."""
-        files = await self.files()
-        if files is None:
-            return draws.NOTHING_AWARDED
-        return await run_async(draws.award(self._desk, files, hold_ttl_ms, skip, limit), self._backend)
+    create = async_method(DrawMethods.create)
+    view = async_method(DrawMethods.view)
+    apply = async_method(DrawMethods.apply)
+    withdraw = async_method(DrawMethods.withdraw)
+    find = async_method(DrawMethods.find)
+    close = async_method(DrawMethods.close)
+    run = async_method(DrawMethods.run)
+    files = async_method(DrawMethods.files)
+    award = async_method(DrawMethods.award)

@@ -1,50 +1,80 @@
-"""Token buckets on any store, without an office: :class:`TokenBuckets` and :class:`AsyncTokenBuckets`.
-
-What a method does stands once, at the sync one; the async one is the same with ``await``.
-"""
+"""Token buckets on any store, without an office: :class:`TokenBuckets` and :class:`AsyncTokenBuckets`."""
 
 from __future__ import annotations
 
-__all__ = ["AsyncTokenBuckets", "TokenBuckets"]
+__all__ = ["AsyncTokenBuckets", "TokenBucketMethods", "TokenBuckets"]
 
-import os
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Final, Self
 
 from quota_engine.admission.token_bucket import BucketLevel, Limit
-from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
-from quota_engine.engine.quota_engine import backend_factory
+from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
+from quota_engine.engine.store_discovery import identity_key_for, store_factory
+from quota_engine.method_binding import AsyncBound, AsyncResource, SyncBound, SyncResource, async_method, sync_method
 from quota_engine.ports import AsyncStore, Clock, Store
 from quota_engine.workflows.bucket_requests import BucketKeys, BucketRequestBuilder, TakeResult
-from quota_engine.workflows.generator_drivers import run, run_async
+from quota_engine.workflows.generator_drivers import Apply, Workflow, async_handler_of, handler_of
 
 _UNCHECKED: Final = TakeResult(True, unchecked=True)
 
 
-def _desk(url: str, name: str, limits: Limit | Mapping[str, Limit], identity_key: bytes | None) -> BucketRequestBuilder:
-    if identity_key is None:
-        if url != "memory://":
-            expected = "the secret bytes that all processes on this store share, 16 to 64 of them"
-            raise InvalidRequest("identity_key", "missing", expected)
-        identity_key = os.urandom(32)
-    return BucketRequestBuilder(name, limits, identity_key)
+class TokenBucketMethods:
+    """Methods of token buckets, written once for both classes."""
+
+    def __init__(self, requests: BucketRequestBuilder, admit_in_outage: bool) -> None:
+        self._requests = requests
+        self._admit_in_outage = admit_in_outage
+
+    def take(self, keys: BucketKeys, cost: int = 1) -> Workflow[TakeResult]:
+        """Take tokens from the bucket of each key: from all of them, or from none.
+
+        Args:
+            keys: one key, such as an address; with several limits, a mapping from their names to keys. Limits that are
+                left out are not charged. A key is a string of 1 to 1,024 characters; it is hashed at once.
+            cost: number of tokens, 1 to the limit's burst.
+        """
+        request = self._requests.take(keys, cost)
+        try:
+            outcome = yield request
+        except (BackendUnavailable, OutcomeUnknown):
+            if self._admit_in_outage:
+                return _UNCHECKED
+            raise
+        return self._requests.take_result(keys, outcome)
+
+    def peek(self, keys: BucketKeys) -> Workflow[dict[str, BucketLevel]]:
+        """Return the level of each key's bucket by the name of its limit (``""`` for a single one). Takes nothing.
+
+        Args:
+            keys: as for :meth:`take`.
+        """
+        levels = yield self._requests.peek(keys)
+        return self._requests.levels(keys, levels)
+
+    def reset(self, keys: BucketKeys) -> Apply[int]:
+        """Fill the bucket of each key. Return how many were not full.
+
+        Args:
+            keys: as for :meth:`take`.
+        """
+        return self._requests.reset(keys)
 
 
-class TokenBuckets:
-    """Limits how often somebody may do something. Safe to share between threads.
+class TokenBuckets(SyncBound[TokenBucketMethods], SyncResource):
+    """Rate limits without an office. Safe to share between threads.
 
-    A bucket is full at first, holds ``burst`` tokens and fills evenly; it is exact to the last fraction of a token.
-    Methods raise :class:`~quota_engine.InvalidRequest` for a call that can never be right,
-    :class:`~quota_engine.BackendUnavailable` if the store was not reached, and :class:`~quota_engine.OutcomeUnknown` if
-    its answer was lost. A call whose answer is lost is sent again, and may then have been charged twice: never less.
+    A bucket starts full, holds ``burst`` tokens and refills evenly; it counts exactly, to the last fraction of a token.
+
+    Raises:
+        InvalidRequest: from every method, for a call that can never succeed.
+        BackendUnavailable: the store was not reached; nothing was taken.
+        OutcomeUnknown: the response was lost. The engine sends such a call again, so it may charge twice, never less.
     """
 
-    def __init__(self, backend: Store, desk: BucketRequestBuilder, *, admit_in_outage: bool = False) -> None:
-        """Bring your own backend; :meth:`open` is the usual way."""
-        self._backend = backend
-        self._desk = desk
-        self._admit_in_outage = admit_in_outage
+    def __init__(self, store: Store, requests: BucketRequestBuilder, *, admit_in_outage: bool = False) -> None:
+        """Use a store of your own; :meth:`open` is the usual way."""
+        super().__init__(TokenBucketMethods(requests, admit_in_outage), handler_of(store))
+        self._store = store
 
     @classmethod
     def open(
@@ -57,67 +87,40 @@ class TokenBuckets:
         clock: Clock | None = None,
         admit_in_outage: bool = False,
     ) -> Self:
-        """Open buckets on the store that ``url`` names.
+        """Open buckets on the store at ``url``.
 
         Args:
             url: as for :meth:`quota_engine.QuotaEngine.open`.
-            limits: one limit; or several by name, to charge several buckets of a caller at once.
-            name: which buckets these are, on this store: an id. They share one slot of a cluster.
+            limits: one limit, or several by name to charge several buckets of a caller at once.
+            name: id of this set of buckets on the store. A set occupies one slot of a cluster.
             identity_key: 16 to 64 secret bytes that turn keys into names of buckets; the same for all processes on a
-                store. Only ``memory://`` can do without.
-            clock: where the time comes from; ``None`` for the store's own clock.
-            admit_in_outage: let everybody through when the store is away, instead of raising.
+                store. Only ``memory://`` works without.
+            clock: source of the time; ``None`` for the store's own clock.
+            admit_in_outage: admit everyone while the store is unavailable, instead of raising.
+
+        Raises:
+            InvalidRequest: the URL, the limits, the name or the key is not valid.
+            BackendUnavailable: no server answers there.
         """
-        desk = _desk(url, name, limits, identity_key)
-        return cls(backend_factory(url).open_store(url, clock), desk, admit_in_outage=admit_in_outage)
+        requests = BucketRequestBuilder(name, limits, identity_key_for(url, identity_key))
+        return cls(store_factory(url).open_store(url, clock), requests, admit_in_outage=admit_in_outage)
 
-    def take(self, keys: BucketKeys, cost: int = 1) -> TakeResult:
-        """Take ``cost`` tokens (1 to the burst) from the bucket of each key: from all of them, or from none.
-
-        Args:
-            keys: one key, such as an address; with several limits a mapping from their names to keys. Limits that are
-                left out are not charged. Keys are any strings of 1 to 1024 characters, and hashed at once.
-            cost: how many tokens.
-        """
-        request = self._desk.take(keys, cost)
-        try:
-            answer = run(request, self._backend)
-        except (BackendUnavailable, OutcomeUnknown):
-            if self._admit_in_outage:
-                return _UNCHECKED
-            raise
-        return self._desk.take_result(keys, answer)
-
-    def peek(self, keys: BucketKeys) -> dict[str, BucketLevel]:
-        """What is in the bucket of each key, by the name of its limit (``""`` if there is only one). Takes nothing."""
-        return self._desk.levels(keys, self._backend.execute(self._desk.peek(keys)))
-
-    def reset(self, keys: BucketKeys) -> int:
-        """Make the bucket of each key full; how many were not."""
-        count: int = run(self._desk.reset(keys), self._backend)
-        return count
+    take = sync_method(TokenBucketMethods.take)
+    peek = sync_method(TokenBucketMethods.peek)
+    reset = sync_method(TokenBucketMethods.reset)
 
     def close(self) -> None:
-        """Give back what the buckets hold. Calling it twice is harmless."""
-        self._backend.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        """Close the store. A second call does nothing."""
+        self._store.close()
 
 
-class AsyncTokenBuckets:
-    """:class:`TokenBuckets` for asyncio: the same methods, awaited. See there for what they do."""
+class AsyncTokenBuckets(AsyncBound[TokenBucketMethods], AsyncResource):
+    """:class:`TokenBuckets` for asyncio: the same methods, awaited."""
 
-    def __init__(self, backend: AsyncStore, desk: BucketRequestBuilder, *, admit_in_outage: bool = False) -> None:
-        """Bring your own backend; :meth:`open` is the usual way."""
-        self._backend = backend
-        self._desk = desk
-        self._admit_in_outage = admit_in_outage
+    def __init__(self, store: AsyncStore, requests: BucketRequestBuilder, *, admit_in_outage: bool = False) -> None:
+        """Use a store of your own; :meth:`open` is the usual way."""
+        super().__init__(TokenBucketMethods(requests, admit_in_outage), async_handler_of(store))
+        self._store = store
 
     @classmethod
     async def open(
@@ -131,38 +134,13 @@ class AsyncTokenBuckets:
         admit_in_outage: bool = False,
     ) -> Self:
         """See :meth:`TokenBuckets.open`."""
-        desk = _desk(url, name, limits, identity_key)
-        backend = await backend_factory(url).open_async_store(url, clock)
-        return cls(backend, desk, admit_in_outage=admit_in_outage)
+        requests = BucketRequestBuilder(name, limits, identity_key_for(url, identity_key))
+        return cls(await store_factory(url).open_async_store(url, clock), requests, admit_in_outage=admit_in_outage)
 
-    async def take(self, keys: BucketKeys, cost: int = 1) -> TakeResult:
-        """See :meth:`TokenBuckets.take`."""
-        request = self._desk.take(keys, cost)
-        try:
-            answer = await run_async(request, self._backend)
-        except (BackendUnavailable, OutcomeUnknown):
-            if self._admit_in_outage:
-                return _UNCHECKED
-            raise
-        return self._desk.take_result(keys, answer)
-
-    async def peek(self, keys: BucketKeys) -> dict[str, BucketLevel]:
-        """See :meth:`TokenBuckets.peek`."""
-        return self._desk.levels(keys, await self._backend.execute(self._desk.peek(keys)))
-
-    async def reset(self, keys: BucketKeys) -> int:
-        """See :meth:`TokenBuckets.reset`."""
-        count: int = await run_async(self._desk.reset(keys), self._backend)
-        return count
+    take = async_method(TokenBucketMethods.take)
+    peek = async_method(TokenBucketMethods.peek)
+    reset = async_method(TokenBucketMethods.reset)
 
     async def close(self) -> None:
-        """See :meth:`TokenBuckets.close`."""
-        await self._backend.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
+        """Close the store. A second call does nothing."""
+        await self._store.close()

@@ -1,38 +1,42 @@
-"""Waiting rooms in Python: :class:`Room` and :class:`AsyncWaitingRoom`, as ``engine.room("id")`` gives them.
-
-What a method does stands once, at the sync one; the async one is the same with ``await``.
-"""
+"""Waiting rooms: :class:`WaitingRoom` and :class:`AsyncWaitingRoom`, as ``engine.room("id")`` returns them."""
 
 from __future__ import annotations
 
-__all__ = ["AsyncWaitingRoom", "WaitingRoom"]
+__all__ = ["AsyncWaitingRoom", "RoomMethods", "WaitingRoom"]
 
 import threading
+from typing import Any
 
+from quota_engine.generators import Request
+from quota_engine.method_binding import AsyncBound, SyncBound, async_method, sync_method
 from quota_engine.ports import AsyncStore, Store
 from quota_engine.waiting_room.machine import RoomResult, RoomStatus, RoomView
 from quota_engine.waiting_room.ticket_status import TicketStatus
-from quota_engine.waiting_room.transcript import RoomTranscript
+from quota_engine.waiting_room.transcript import RoomTranscript, transcript_of
 from quota_engine.workflows import waiting_rooms
-from quota_engine.workflows.generator_drivers import run, run_async
-from quota_engine.workflows.request_builder import Day
-from quota_engine.workflows.waiting_rooms import EnterResult, JoinResult, Moment, RoomBook, RoomSettings
+from quota_engine.workflows.arguments import Day, Moment
+from quota_engine.workflows.generator_drivers import Workflow, async_handler_of, handler_of, run, run_async
+from quota_engine.workflows.room_config import RoomArguments, RoomSettings
+from quota_engine.workflows.room_view_cache import EnterResult, RoomSnapshot, RoomViewCache
+from quota_engine.workflows.waiting_rooms import JoinResult
 
 _DEFAULT_SETTINGS = RoomSettings()
 
 
-class WaitingRoom:
-    """The waiting room of one release. Safe to share between threads.
+class Refresh(Request[None], frozen=True, gc=False):
+    """Request to read the room again, unless another caller does so already and an older view is usable."""
 
-    Whoever polls is answered from one look at the store, which is at most half a second old; so is everybody else. All
-    methods raise :class:`~quota_engine.UnknownName` if there is no such room,
-    :class:`~quota_engine.InvalidRequest` for a ticket that is not a good one, and what the engine's methods raise.
+    max_age_ms: int | None
+
+
+class RoomMethods:
+    """Methods of a waiting room, written once for both classes.
+
+    Every method but :meth:`create` begins with a fresh snapshot of the room, and passes it on.
     """
 
-    def __init__(self, backend: Store, book: RoomBook) -> None:
-        self._backend = backend
-        self._book = book
-        self._refreshing = threading.Lock()
+    def __init__(self, cache: RoomViewCache) -> None:
+        self.cache = cache
 
     def create(
         self,
@@ -47,212 +51,201 @@ class WaitingRoom:
         channel: str = "online",
         group: str = "",
         settings: RoomSettings = _DEFAULT_SETTINGS,
-    ) -> RoomStatus:
-        """Make the room, before it opens. Safe to repeat, from any number of processes: the first one's seed counts.
+    ) -> Workflow[RoomStatus]:
+        """Create the room before it opens. Safe to repeat from any number of processes: the first one sets the seed.
 
         Args:
-            office: whose places it is about.
-            first_day: the first of the days that a pass is good for.
-            last_day: the last of them, at most 62 days from the first; the same if left out.
-            opens_at: when the number of tickets is fixed and the order revealed, and the first are called.
-            closes_at: when it ends, at most 7 days later; 2 hours if left out.
-            join_opens_at: when people may join; at once if left out.
-            entropy_source: a public source of chance that will have spoken after the opening, named for all to read;
-                the room then waits for :meth:`open`. Left out, it opens by itself.
-            channel: the channel of the places left.
-            group: the group of the places left; ``""`` for everybody.
-            settings: how it works.
+            office: the office whose places the room is about.
+            first_day: the first day that a pass is valid for.
+            last_day: the last such day, at most 62 days after the first; ``None`` for the first.
+            opens_at: when the room fixes the order, reveals it and calls the first tickets.
+            closes_at: when the room closes, at most 7 days later; ``None`` for 2 hours later.
+            join_opens_at: when applicants may join; ``None`` for at once.
+            entropy_source: a public source of randomness that is known only after the opening. The room then waits for
+                :meth:`open`. Without it, the room opens by itself.
+            channel: the channel whose places the room counts.
+            group: the applicant group whose places the room counts; ``""`` for the general public.
+            settings: pace, limits and retention.
 
         Returns:
-            ``DONE``; ``CONFLICT`` if there is a room of this name that is different; ``OVER`` if it should have opened
-            already.
+            ``DONE``; ``CONFLICT`` if a room of this name exists with another configuration; ``ROOM_CLOSED`` if the
+            opening has passed.
+
+        Raises:
+            UnknownName: the catalog does not have the office, the channel or the group.
+            InvalidRequest: a moment, a day or a setting is out of range.
         """
-        return run(
-            waiting_rooms.create(
-                self._book,
-                office,
-                first_day,
-                last_day,
-                opens_at,
-                closes_at,
-                join_opens_at,
-                entropy_source,
-                channel,
-                group,
-                settings,
-            ),
-            self._backend,
+        arguments = RoomArguments(
+            office, first_day, last_day, opens_at, closes_at, join_opens_at, entropy_source, channel, group, settings
         )
+        return waiting_rooms.create(self.cache, arguments)
 
-    def join(self, identity: str, *, replaces_ticket: str | None = None) -> JoinResult:
-        """Take a ticket for ``identity`` (in clear; hashed at once), or get again the one that it has.
+    def join(self, identity: str, *, replaces_ticket: str | None = None) -> Workflow[JoinResult]:
+        """Issue a ticket to ``identity``, or return the ticket that it has.
 
-        ``instead_of``: a ticket of the same identity that has lost its turn, to go behind with a new one.
+        Args:
+            identity: the applicant's identity in clear; hashed at once.
+            replaces_ticket: a ticket of the same identity that missed its turn. The new ticket goes to the end.
 
         Returns:
-            ``JOINED`` with the ticket; otherwise ``NOT_OPEN`` with ``retry_at_ms``, ``OVER``, ``FULL`` or
-            ``OVERLOADED`` without one.
-        """
-        self._see_to_it()
-        return run(waiting_rooms.join(self._book, identity, replaces_ticket), self._backend)
+            ``JOINED`` with the ticket; otherwise ``NOT_OPEN`` with ``retry_at_ms``, ``ROOM_CLOSED``, ``FULL`` or
+            ``OVERLOADED`` without a ticket.
 
-    def status(self, ticket: str, *, identity: str | None = None) -> TicketStatus:
-        """How a ticket stands: phase, position, time, and chances. Costs no call of the store.
-
-        ``identity``: whose it has to be; left out, whoever has the ticket is told.
+        Raises:
+            InvalidRequest: ``replaces_ticket`` is not valid, or did not miss its turn.
         """
-        self._see_to_it()
+        snapshot = yield from self._fresh_snapshot()
+        return (yield from waiting_rooms.join(self.cache, snapshot, identity, replaces_ticket))
+
+    def status(self, ticket: str, *, identity: str | None = None) -> Workflow[TicketStatus]:
+        """Return a ticket's phase, position, waiting time and chance. Most polls do not reach the store.
+
+        Args:
+            ticket: the signed ticket.
+            identity: the identity that must own the ticket; ``None`` accepts any bearer.
+
+        Raises:
+            InvalidRequest: the ticket is not valid, or belongs to another identity.
+        """
+        snapshot = yield from self._fresh_snapshot()
         if identity is not None:
-            self._book.read(ticket, identity)
-        return self._book.standing(ticket)
+            snapshot.ticket_number(ticket, identity)
+        return snapshot.ticket_status(ticket, self.cache.now_ms(snapshot.view))
 
-    def enter(self, ticket: str, identity: str) -> EnterResult:
-        """Take the turn of ``identity``: the pass to reserve with, if the ticket has been called. Twice is the same."""
-        self._see_to_it()
-        return self._book.admission(ticket, identity)
+    def enter(self, ticket: str, identity: str) -> Workflow[EnterResult]:
+        """Return the pass to reserve with, if the ticket has its turn. A repeated call returns the same pass.
 
-    def open(self, entropy: str) -> RoomResult:
-        """Open a room that has been made with an ``entropy_source``, with what that has said.
+        Args:
+            ticket: the signed ticket.
+            identity: the identity that owns it.
+
+        Raises:
+            InvalidRequest: the ticket is not valid, or belongs to another identity.
+        """
+        snapshot = yield from self._fresh_snapshot()
+        return snapshot.enter(ticket, identity, self.cache.now_ms(snapshot.view))
+
+    def open(self, entropy: str) -> Workflow[RoomResult]:
+        """Open a room that has an ``entropy_source``.
+
+        Args:
+            entropy: the public text of that source.
 
         Returns:
-            ``DONE``; ``NOT_OPEN`` with ``retry_at_ms`` if it is too early by the store's clock; ``CONFLICT`` if it was
-            opened with something else; ``OVER``.
+            ``DONE``; ``NOT_OPEN`` with ``retry_at_ms`` before the opening time; ``CONFLICT`` if it was opened with
+            another text; ``ROOM_CLOSED``.
         """
-        self._see_to_it()
-        return run(waiting_rooms.open_with(self._book, entropy), self._backend)
+        snapshot = yield from self._fresh_snapshot()
+        return (yield from waiting_rooms.open_with(self.cache, snapshot, entropy))
 
-    def set_pace(self, per_minute_min: int, per_minute_max: int) -> RoomResult:
-        """Let the pace go between these bounds from now on (1 to 6,000,000 tickets a minute), also while it runs.
+    def set_pace(self, per_minute_min: int, per_minute_max: int) -> Workflow[RoomResult]:
+        """Set the bounds of the pace from now on, also while the room runs. The order does not change.
 
-        The mark then moves no faster, and no slower if the tickets and the places left allow it. What was fixed when
-        the room was made, and the order, stay as they are.
+        Args:
+            per_minute_min: least tickets called a minute, 1 to 6,000,000, while tickets and places last.
+            per_minute_max: most tickets called a minute, up to 6,000,000.
 
         Returns:
-            ``DONE``, replayed if they are so already; ``OVER``.
+            ``DONE``, replayed if the bounds are set already; ``ROOM_CLOSED``.
         """
-        self._see_to_it()
-        return run(waiting_rooms.set_pace(self._book, per_minute_min, per_minute_max), self._backend)
+        yield from self._fresh_snapshot()
+        return (yield from waiting_rooms.set_pace(self.cache, per_minute_min, per_minute_max))
 
-    def close(self) -> RoomResult:
-        """End the room now, for all at once, and reveal what is left to reveal. At ``closes_at`` it ends by itself."""
-        self._see_to_it()
-        return run(waiting_rooms.close(self._book), self._backend)
+    def close(self) -> Workflow[RoomResult]:
+        """Close the room for everyone now, and reveal its secret seed. A room closes by itself at ``closes_at``."""
+        snapshot = yield from self._fresh_snapshot()
+        return (yield from waiting_rooms.close(self.cache, snapshot))
 
-    def view(self, *, max_age_ms: int | None = None) -> RoomView:
-        """The room as everybody is answered from it; ``max_age_ms``: not older than this, for one who watches it for
-        many.
+    def view(self, *, max_age_ms: int | None = None) -> Workflow[RoomView]:
+        """Return the room's state.
+
+        Args:
+            max_age_ms: greatest age of the view in milliseconds; ``None`` for half a second.
         """
-        self._see_to_it(max_age_ms)
-        return self._book.view()
+        return (yield from self._fresh_snapshot(max_age_ms)).view
 
-    def transcript(self) -> RoomTranscript:
-        """The record to publish: before the opening, after it, and when the room has closed."""
-        self._see_to_it()
-        return self._book.record()
+    def transcript(self) -> Workflow[RoomTranscript]:
+        """Return the record to publish: before the opening, after it, and when the room has closed."""
+        snapshot = yield from self._fresh_snapshot()
+        return transcript_of(self.cache.room, snapshot.view)
 
-    def _see_to_it(self, max_age_ms: int | None = None) -> None:
-        """See that the book is fresh. One thread looks; the others go on with the last look, as long as it will do."""
-        book = self._book
-        if book.is_fresh(max_age_ms):
-            return
-        if not self._refreshing.acquire(blocking=not book.will_do()):
+    def _fresh_snapshot(self, max_age_ms: int | None = None) -> Workflow[RoomSnapshot]:
+        if not self.cache.is_fresh(max_age_ms):
+            yield Refresh(max_age_ms)
+        return self.cache.snapshot()
+
+
+class WaitingRoom(SyncBound[RoomMethods]):
+    """The waiting room of one release. Safe to share between threads.
+
+    All polls share one view of the room, which is at most half a second old. All methods raise
+    :class:`~quota_engine.UnknownName` if the room does not exist, and the errors of the engine's methods.
+    """
+
+    def __init__(self, store: Store, cache: RoomViewCache) -> None:
+        super().__init__(RoomMethods(cache), self._answer)
+        self._answer_from_store = handler_of(store)
+        self._store = store
+        self._refreshing = threading.Lock()
+
+    create = sync_method(RoomMethods.create)
+    join = sync_method(RoomMethods.join)
+    status = sync_method(RoomMethods.status)
+    enter = sync_method(RoomMethods.enter)
+    open = sync_method(RoomMethods.open)
+    set_pace = sync_method(RoomMethods.set_pace)
+    close = sync_method(RoomMethods.close)
+    view = sync_method(RoomMethods.view)
+    transcript = sync_method(RoomMethods.transcript)
+
+    def _answer(self, request: Request[Any]) -> Any:
+        if isinstance(request, Refresh):
+            self._refresh(request)
+            return None
+        return self._answer_from_store(request)
+
+    def _refresh(self, request: Refresh) -> None:
+        cache = self._methods.cache
+        if not self._refreshing.acquire(blocking=not cache.is_usable()):
             return
         try:
-            if not book.is_fresh(max_age_ms):
-                run(waiting_rooms.refresh(book), self._backend)
+            if not cache.is_fresh(request.max_age_ms):  # another thread may have read it while this one waited
+                run(waiting_rooms.refresh(cache), self._store)
         finally:
             self._refreshing.release()
 
 
-class AsyncWaitingRoom:
-    """The same for asyncio."""
+class AsyncWaitingRoom(AsyncBound[RoomMethods]):
+    """:class:`WaitingRoom` for asyncio: the same methods, awaited."""
 
-    def __init__(self, backend: AsyncStore, book: RoomBook) -> None:
-        import asyncio  # whoever has an event loop has imported it
+    def __init__(self, store: AsyncStore, cache: RoomViewCache) -> None:
+        import asyncio  # its caller has an event loop; synchronous callers never import it
 
-        self._backend = backend
-        self._book = book
+        super().__init__(RoomMethods(cache), self._answer)
+        self._answer_from_store = async_handler_of(store)
+        self._store = store
         self._refreshing = asyncio.Lock()
 
-    async def create(
-        self,
-        office: str,
-        first_day: Day,
-        last_day: Day | None = None,
-        *,
-        opens_at: Moment,
-        closes_at: Moment | None = None,
-        join_opens_at: Moment | None = None,
-        entropy_source: str = "",
-        channel: str = "online",
-        group: str = "",
-        settings: RoomSettings = _DEFAULT_SETTINGS,
-    ) -> RoomStatus:
-        """See :meth:`Room.create`."""
-        return await run_async(
-            waiting_rooms.create(
-                self._book,
-                office,
-                first_day,
-                last_day,
-                opens_at,
-                closes_at,
-                join_opens_at,
-                entropy_source,
-                channel,
-                group,
-                settings,
-            ),
-            self._backend,
-        )
+    create = async_method(RoomMethods.create)
+    join = async_method(RoomMethods.join)
+    status = async_method(RoomMethods.status)
+    enter = async_method(RoomMethods.enter)
+    open = async_method(RoomMethods.open)
+    set_pace = async_method(RoomMethods.set_pace)
+    close = async_method(RoomMethods.close)
+    view = async_method(RoomMethods.view)
+    transcript = async_method(RoomMethods.transcript)
 
-    async def join(self, identity: str, *, replaces_ticket: str | None = None) -> JoinResult:
-        """See :meth:`Room.join`."""
-        await self._see_to_it()
-        return await run_async(waiting_rooms.join(self._book, identity, replaces_ticket), self._backend)
+    async def _answer(self, request: Request[Any]) -> Any:
+        if isinstance(request, Refresh):
+            await self._refresh(request)
+            return None
+        return await self._answer_from_store(request)
 
-    async def status(self, ticket: str, *, identity: str | None = None) -> TicketStatus:
-        """See :meth:`Room.status`."""
-        await self._see_to_it()
-        if identity is not None:
-            self._book.read(ticket, identity)
-        return self._book.standing(ticket)
-
-    async def enter(self, ticket: str, identity: str) -> EnterResult:
-        """See :meth:`Room.enter`."""
-        await self._see_to_it()
-        return self._book.admission(ticket, identity)
-
-    async def open(self, entropy: str) -> RoomResult:
-        """See :meth:`Room.open`."""
-        await self._see_to_it()
-        return await run_async(waiting_rooms.open_with(self._book, entropy), self._backend)
-
-    async def set_pace(self, per_minute_min: int, per_minute_max: int) -> RoomResult:
-        """See :meth:`Room.set_pace`."""
-        await self._see_to_it()
-        return await run_async(waiting_rooms.set_pace(self._book, per_minute_min, per_minute_max), self._backend)
-
-    async def close(self) -> RoomResult:
-        """See :meth:`Room.close`."""
-        await self._see_to_it()
-        return await run_async(waiting_rooms.close(self._book), self._backend)
-
-    async def view(self, *, max_age_ms: int | None = None) -> RoomView:
-        """See :meth:`Room.view`."""
-        await self._see_to_it(max_age_ms)
-        return self._book.view()
-
-    async def transcript(self) -> RoomTranscript:
-        """See :meth:`Room.record`."""
-        await self._see_to_it()
-        return self._book.record()
-
-    async def _see_to_it(self, max_age_ms: int | None = None) -> None:
-        """See :meth:`Room._see_to_it`: one task looks."""
-        book = self._book
-        if book.is_fresh(max_age_ms) or (self._refreshing.locked() and book.will_do()):
+    async def _refresh(self, request: Refresh) -> None:
+        cache = self._methods.cache
+        if self._refreshing.locked() and cache.is_usable():
             return
         async with self._refreshing:
-            if not book.is_fresh(max_age_ms):
-                await run_async(waiting_rooms.refresh(book), self._backend)
+            if not cache.is_fresh(request.max_age_ms):  # another task may have read it while this one waited
+                await run_async(waiting_rooms.refresh(cache), self._store)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from quota_engine.catalog import choice_of, day_terms, packed_places
+from quota_engine.catalog.selection import Selection
 from quota_engine.clocks import ManualClock
 from quota_engine.domain.model import Choice, Reservation
 from quota_engine.domain.outcomes import Outcome, Status
@@ -97,7 +98,10 @@ class AgentOpening:
             for each in supply.office_days
         ]
         self._choices = [
-            [choice_of(supply.catalog, each.office, **choice.as_arguments()) for choice in self._booking_choices]
+            [
+                choice_of(supply.catalog, each.office, Selection(**choice.as_arguments()))
+                for choice in self._booking_choices
+            ]
             for each in supply.office_days
         ]
         self._options = [

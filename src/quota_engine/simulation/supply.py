@@ -10,7 +10,7 @@ import datetime
 import itertools
 from collections.abc import Mapping, Sequence
 
-from quota_engine.catalog import Catalog, ResolvedOffice, choice_of, day_terms, load_catalog, packed_places
+from quota_engine.catalog import Catalog, ResolvedOffice, Selection, choice_of, day_terms, load_catalog, packed_places
 from quota_engine.domain.errors import CatalogError, InvalidRequest, ValidationIssue
 from quota_engine.domain.model import DayTerms, ReReleaseRule
 from quota_engine.simulation.scenario import Booking, Sale, Scenario
@@ -39,11 +39,13 @@ class BookingChoice:
         return choice_of(
             catalog,
             office,
-            service=self.service,
-            service_unit=self.service_unit,
-            session=self.session,
-            channel=self.channel,
-            group=self.group,
+            Selection(
+                service=self.service,
+                service_unit=self.service_unit,
+                session=self.session,
+                channel=self.channel,
+                group=self.group,
+            ),
         ).options
 
 

@@ -16,9 +16,10 @@ from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Status
 from quota_engine.ports import ApplyMany, Audit, ListOffices, Lookup, View
+from quota_engine.workflows.arguments import Day, day_number
 from quota_engine.workflows.generator_drivers import Workflow
 from quota_engine.workflows.national_claims import audit_claims
-from quota_engine.workflows.request_builder import Day, RequestBuilder
+from quota_engine.workflows.request_builder import RequestBuilder
 
 DAYS_MAX: Final = 400
 """The longest range of days in one call."""
@@ -45,21 +46,23 @@ class AuditReport(msgspec.Struct, frozen=True):
         return not self.findings
 
 
-def _range(desk: RequestBuilder, first_day: Day, last_day: Day | None) -> range:
-    first = desk.day_number(first_day)
-    last = first if last_day is None else desk.day_number(last_day)
+def _range(requests: RequestBuilder, first_day: Day, last_day: Day | None) -> range:
+    first = day_number(first_day)
+    last = first if last_day is None else day_number(last_day)
     if not 0 < first <= last or last - first >= DAYS_MAX:
         raise InvalidRequest("first_day, last_day", f"{last - first + 1} days", f"1 to {DAYS_MAX}, first to last")
     return range(first, last + 1)
 
 
-def publish(desk: RequestBuilder, catalog: Catalog, first_day: Day, last_day: Day | None) -> Workflow[PublishReport]:
+def publish(
+    requests: RequestBuilder, catalog: Catalog, first_day: Day, last_day: Day | None
+) -> Workflow[PublishReport]:
     """Give every office of the catalog its rules and its working days from first to last; safe to repeat."""
-    desk.use_catalog(catalog)
-    days = [datetime.date.fromordinal(number) for number in _range(desk, first_day, last_day)]
+    requests.use_catalog(catalog)
+    days = [datetime.date.fromordinal(number) for number in _range(requests, first_day, last_day)]
     published = unchanged = over = 0
     for office in catalog.offices:
-        rules = rules_of(catalog, office, jitter_seed=desk.jitter_seed)
+        rules = rules_of(catalog, office, jitter_seed=requests.jitter_seed)
         (outcome,) = yield ApplyMany(office, (SetRules(rules),))
         if outcome.status is Status.CONFLICT:
             problem = "not the one that this store was set up with: it would make other people of the same ones"
@@ -77,9 +80,9 @@ def publish(desk: RequestBuilder, catalog: Catalog, first_day: Day, last_day: Da
     return PublishReport(len(catalog.offices), published, unchanged, over)
 
 
-def lookup(desk: RequestBuilder, reference: str) -> Workflow[Reservation | None]:
+def lookup(requests: RequestBuilder, reference: str) -> Workflow[Reservation | None]:
     """The reservation as it stands. Whoever waits also moves the list on: nobody has to sweep for them."""
-    office, reservation_id = desk.parse(reference)
+    office, reservation_id = requests.parse_reference(reference)
     record: Reservation | None = yield Lookup(office, reservation_id)
     if record is not None and record.state is State.WAITING:
         yield ApplyMany(office, (Expire(record.day),))
@@ -87,18 +90,18 @@ def lookup(desk: RequestBuilder, reference: str) -> Workflow[Reservation | None]
     return record
 
 
-def view(desk: RequestBuilder, office: str, first_day: Day, last_day: Day | None) -> Workflow[list[DayView]]:
+def view(requests: RequestBuilder, office: str, first_day: Day, last_day: Day | None) -> Workflow[list[DayView]]:
     """The counters of an office's days from first to last."""
-    views: list[DayView] = yield View(desk.office(office), tuple(_range(desk, first_day, last_day)))
+    views: list[DayView] = yield View(requests.known_office(office), tuple(_range(requests, first_day, last_day)))
     return views
 
 
-def audit(desk: RequestBuilder, office: str | None) -> Workflow[AuditReport]:
+def audit(requests: RequestBuilder, office: str | None) -> Workflow[AuditReport]:
     """Audit one office, or all of them."""
-    offices: list[str] = [desk.office(office)] if office is not None else (yield ListOffices())
+    offices: list[str] = [requests.known_office(office)] if office is not None else (yield ListOffices())
     findings: list[str] = []
     for one in offices:
         findings += yield Audit(one)
-        if desk.national:
-            findings += yield from audit_claims(desk, one)
+        if requests.has_national_limit:
+            findings += yield from audit_claims(requests, one)
     return AuditReport(len(offices), tuple(findings))

@@ -35,6 +35,7 @@ from typing import Any, Final
 
 import msgspec
 
+from quota_engine.catalog import Selection
 from quota_engine.domain.commands import ReleaseParked, Reserve
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import DayView, Status
@@ -84,9 +85,10 @@ from quota_engine.draws.lottery import (
     totals_of,
 )
 from quota_engine.ports import ApplyMany, Query, View
+from quota_engine.workflows.arguments import Applicants, Day
 from quota_engine.workflows.generator_drivers import Apply, Workflow
 from quota_engine.workflows.national_claims import reserve_all
-from quota_engine.workflows.request_builder import Applicants, Day, RequestBuilder
+from quota_engine.workflows.request_builder import RequestBuilder
 
 REFUSALS_SHOWN_MAX: Final = 1_000
 _RESERVES_PER_CALL: Final = 1_024
@@ -105,6 +107,11 @@ class DrawChoice(msgspec.Struct, frozen=True):
     session: str = ""
     channel: str = "online"
     group: str = ""
+
+    @property
+    def selection(self) -> Selection:
+        """The five ids as one value."""
+        return Selection(self.service, self.service_unit, self.session, self.channel, self.group)
 
 
 class SubmittedApplication(msgspec.Struct, frozen=True):
@@ -191,40 +198,40 @@ def create(draw_id: str, config: DrawConfig) -> Workflow[DrawOutcome]:
 
 
 def enter(
-    desk: RequestBuilder, draw_id: str, applicants: Applicants, choices: Sequence[DrawChoice], expected_version: int
+    requests: RequestBuilder, draw_id: str, applicants: Applicants, choices: Sequence[DrawChoice], expected_version: int
 ) -> Workflow[DrawOutcome]:
     """Apply, or change an application."""
     if not isinstance(choices, list | tuple) or not all(isinstance(one, DrawChoice) for one in choices):
         raise InvalidRequest("choices", "not a list of choices", "DrawChoice(office, day, ...), the best one first")
     wishes = []
     for one in choices:
-        day, choice = desk.planned(
-            one.office, one.day, (one.service, one.service_unit, one.session, one.channel, one.group)
-        )
+        day, choice = requests.plan(one.office, one.day, one.selection)
         wishes.append(Preference(one.office, day, choice))
-    command = SubmitApplication(desk.party(applicants), tuple(wishes), expected_version)
+    command = SubmitApplication(requests.party_hashes(applicants), tuple(wishes), expected_version)
     outcome: DrawOutcome = yield Apply(address_of(draw_id), command)
     if not outcome.ok:
         return outcome
-    tokens = _tokens(desk.secret_for(_TOKENS), draw_id, command.applicants)
+    tokens = _tokens(requests.secret_for(_TOKENS), draw_id, command.applicants)
     return msgspec.structs.replace(outcome, tokens=tokens)
 
 
-def withdraw(desk: RequestBuilder, draw_id: str, applicant: str, expected_version: int) -> Workflow[DrawOutcome]:
+def withdraw(requests: RequestBuilder, draw_id: str, applicant: str, expected_version: int) -> Workflow[DrawOutcome]:
     """Take an application back."""
     outcome: DrawOutcome = yield Apply(
-        address_of(draw_id), WithdrawApplication(desk.owner(applicant), expected_version)
+        address_of(draw_id), WithdrawApplication(requests.owner_hash(applicant, "applicant"), expected_version)
     )
     return outcome
 
 
-def find(desk: RequestBuilder, draw_id: str, applicant: str) -> Workflow[SubmittedApplication | None]:
+def find(requests: RequestBuilder, draw_id: str, applicant: str) -> Workflow[SubmittedApplication | None]:
     """The application that somebody is in."""
-    found: FoundApplication | None = yield Query(address_of(draw_id), FindApplication(desk.owner(applicant)))
+    found: FoundApplication | None = yield Query(
+        address_of(draw_id), FindApplication(requests.owner_hash(applicant, "applicant"))
+    )
     if found is None:
         return None
     applied = found.application
-    tokens = _tokens(desk.secret_for(_TOKENS), draw_id, applied.applicants)
+    tokens = _tokens(requests.secret_for(_TOKENS), draw_id, applied.applicants)
     return SubmittedApplication(applied.number, applied.version, tokens, found.preferences)
 
 
@@ -235,7 +242,7 @@ def _tokens(key: bytes, draw_id: str, applicants: tuple[str, ...]) -> tuple[str,
 # --- Closing -------------------------------------------------------------------------------------------------------
 
 
-def close(desk: RequestBuilder, draw_id: str) -> Workflow[DrawOutcome]:
+def close(requests: RequestBuilder, draw_id: str) -> Workflow[DrawOutcome]:
     """Close a draw, write down what it gives away, and freeze both. Repeated, it goes on where it ended."""
     place = address_of(draw_id)
     outcome: DrawOutcome = yield Apply(place, CloseDraw())
@@ -244,7 +251,7 @@ def close(desk: RequestBuilder, draw_id: str) -> Workflow[DrawOutcome]:
         return outcome
     wishes: list[Preference] = yield from _pages(place, ReadPreferences, view.preferences)
     yield from _write_capacities(place, wishes)
-    record = yield from read(desk, draw_id)
+    record = yield from read(requests, draw_id)
     if record is None:
         return DrawOutcome(DrawStatus.UNKNOWN_DRAW)
     outcome = yield Apply(
@@ -314,7 +321,7 @@ def _pages(
     return rows
 
 
-def read(desk: RequestBuilder, draw_id: str) -> Workflow[DrawRecord | None]:
+def read(requests: RequestBuilder, draw_id: str) -> Workflow[DrawRecord | None]:
     """All of a draw, once it is closed; ``None`` for one that is not known."""
     place = address_of(draw_id)
     view: DrawView | None = yield Query(place, ReadDraw())
@@ -328,7 +335,7 @@ def read(desk: RequestBuilder, draw_id: str) -> Workflow[DrawRecord | None]:
         {f"c{number}": wish for number, wish in enumerate(wishes, 1)},
     )
     names = [f"c{number}" for number in range(len(wishes) + 1)]
-    key = desk.secret_for(_TOKENS)
+    key = requests.secret_for(_TOKENS)
     digest = hashlib.sha256()
     parties: dict[int, tuple[str, ...]] = {}
     applications: dict[int, lottery.Application] = {}
@@ -373,13 +380,13 @@ def drawn(record: DrawRecord) -> DrawFiles:
     return DrawFiles(record, head, lots, tuple(findings))
 
 
-def award_id(desk: RequestBuilder, draw_id: str, number: int) -> str:
+def award_id(requests: RequestBuilder, draw_id: str, number: int) -> str:
     """The id of the reservation of a winner: the same whenever it is made, and for nobody else to guess."""
-    key = desk.secret_for(_AWARDS)
+    key = requests.secret_for(_AWARDS)
     return hashlib.blake2b(f"{draw_id} {number}".encode(), key=key, digest_size=16).hexdigest()
 
 
-def award(desk: RequestBuilder, files: DrawFiles, hold_ttl_ms: int, skip: int, limit: int) -> Workflow[AwardReport]:
+def award(requests: RequestBuilder, files: DrawFiles, hold_ttl_ms: int, skip: int, limit: int) -> Workflow[AwardReport]:
     """Make the winners' places holds, in the order of the draw, office by office; repeated, it makes what is missing.
     ``skip`` winners have been seen to, and ``limit`` are next (0: all others).
 
@@ -397,7 +404,7 @@ def award(desk: RequestBuilder, files: DrawFiles, hold_ttl_ms: int, skip: int, l
     by_office: dict[str, list[tuple[int, Reserve]]] = defaultdict(list)
     for lot in winners[skip : skip + limit if limit else None]:
         wish = record.capacities.preferences[record.applications[lot.number].choices[lot.preference - 1]]
-        reservation_id = award_id(desk, files.record.view.draw, lot.number)
+        reservation_id = award_id(requests, files.record.view.draw, lot.number)
         party = record.parties[lot.number]
         reserve = Reserve(reservation_id, wish.day, party, wish.choice, hold_ttl_ms=hold_ttl_ms)
         by_office[wish.office].append((lot.number, reserve))
@@ -407,7 +414,7 @@ def award(desk: RequestBuilder, files: DrawFiles, hold_ttl_ms: int, skip: int, l
     for office, reserves in sorted(by_office.items()):
         for start in range(0, len(reserves), _RESERVES_PER_CALL):
             part = reserves[start : start + _RESERVES_PER_CALL]
-            outcomes = yield from reserve_all(desk, office, [reserve for _, reserve in part])
+            outcomes = yield from reserve_all(requests, office, [reserve for _, reserve in part])
             for (number, _), outcome in zip(part, outcomes, strict=True):
                 if outcome.ok or outcome.status is Status.RESERVATION_ENDED:
                     references[number] = outcome.reference

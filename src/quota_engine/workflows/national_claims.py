@@ -21,13 +21,13 @@ __all__ = [
     "audit_claims",
     "confirm",
     "lookup_reference",
-    "point",
+    "redirect_claims",
     "release_claims",
     "reschedule",
     "reserve",
     "reserve_all",
-    "stand_for_one",
-    "take",
+    "restore_claims",
+    "take_claims",
 ]
 
 from collections import defaultdict
@@ -88,12 +88,12 @@ class ClaimConflict(NamedTuple):
     overloaded: bool = False
 
 
-def take(
-    desk: RequestBuilder, applicants: tuple[str, ...], reference: str, day: int, also: str = ""
+def take_claims(
+    requests: RequestBuilder, applicants: tuple[str, ...], reference: str, day: int, secondary_reference: str = ""
 ) -> Workflow[ClaimsTaken | ClaimConflict]:
     """Let the claims of all applicants point to ``reference``, a reservation on ``day``; or of none of them.
 
-    They stand for ``also``, too. Those that point to that already are left as they are, and count as taken.
+    They stand for ``secondary_reference``, too. Claims that point to it already stay as they are, and count as taken.
     """
     made: list[tuple[str, int]] = []
     relied_on: list[tuple[str, int]] = []
@@ -101,7 +101,7 @@ def take(
     try:
         # In one order for all: of two parties that share people one gets through.
         for applicant in sorted(applicants):
-            answer = yield from _take_one(desk, applicant, reference, day, also)
+            answer = yield from _take_claim(requests, applicant, reference, day, secondary_reference)
             if isinstance(answer, ClaimConflict):
                 yield from release_claims(made)
                 return answer
@@ -116,27 +116,27 @@ def take(
     return ClaimsTaken(tuple(made), tuple(relied_on), lease_until_ms - CLOCKS_MARGIN_MS)
 
 
-def _take_one(
-    desk: RequestBuilder, applicant: str, reference: str, day: int, also: str
+def _take_claim(
+    requests: RequestBuilder, applicant: str, reference: str, day: int, secondary_reference: str
 ) -> Workflow[RegistryResult | ClaimConflict]:
     office = reference.partition("~")[0]
-    forget_at_ms = desk.ends_at_ms(office, day) + 2 * CLOCKS_MARGIN_MS
+    forget_at_ms = requests.ends_at_ms(office, day) + 2 * CLOCKS_MARGIN_MS
     instead_of, stood_for_it = 0, False
     answer: RegistryResult = RegistryResult(RegistryStatus.OVERLOADED)
     for _ in range(ATTEMPTS_MAX):
-        claim = Claim(applicant, reference, desk.national_lease_ms, forget_at_ms, instead_of, also)
+        claim = Claim(applicant, reference, requests.national_lease_ms, forget_at_ms, instead_of, secondary_reference)
         answer = yield Apply(shard_of(applicant), claim)
         if answer.status is RegistryStatus.OVERLOADED:
             return ClaimConflict(overloaded=True)
-        if answer.ok or answer.reference == also:
+        if answer.ok or answer.reference == secondary_reference:
             granted: RegistryResult = replace(answer, renewed=answer.renewed or stood_for_it)
             return granted
         for pointed in (answer.reference, answer.secondary_reference):
             # That it stands for the asker's own reservation, too, is in nobody's way.
             if pointed and pointed != reference:
                 record: Reservation | None = yield from lookup_reference(pointed)
-                if _blocks(desk, applicant, record, answer):
-                    if answer.secondary_reference == reference and not also:
+                if _blocks(requests, applicant, record, answer):
+                    if answer.secondary_reference == reference and not secondary_reference:
                         # It is on its way there, and the claim stands for both.
                         shared: RegistryResult = answer
                         return shared
@@ -154,7 +154,7 @@ def lookup_reference(reference: str) -> Workflow[Reservation | None]:
     return record
 
 
-def _blocks(desk: RequestBuilder, applicant: str, record: Reservation | None, claim: RegistryResult) -> bool:
+def _blocks(requests: RequestBuilder, applicant: str, record: Reservation | None, claim: RegistryResult) -> bool:
     """Whether a claim that points to ``record`` keeps its applicant from another place."""
     if record is None or applicant not in record.applicants or record.state is State.EXPIRED:
         # Until the lease is over it may come to be, or be brought back by a late confirm.
@@ -163,7 +163,7 @@ def _blocks(desk: RequestBuilder, applicant: str, record: Reservation | None, cl
         return False
     if record.state is State.HELD:
         return True
-    is_over = desk.ends_at_ms(record.office, record.day) + CLOCKS_MARGIN_MS <= claim.now_ms
+    is_over = requests.ends_at_ms(record.office, record.day) + CLOCKS_MARGIN_MS <= claim.now_ms
     return not (is_over and claim.lease_is_over)
 
 
@@ -176,32 +176,37 @@ def release_claims(made: list[tuple[str, int]] | tuple[tuple[str, int], ...]) ->
             return
 
 
-def point(
-    desk: RequestBuilder, applicants: tuple[str, ...], reference: str, day: int, instead_of: str, also: str = ""
+def redirect_claims(
+    requests: RequestBuilder,
+    applicants: tuple[str, ...],
+    reference: str,
+    day: int,
+    instead_of: str,
+    secondary_reference: str = "",
 ) -> Workflow[None]:
     """Let the claims that point to ``instead_of``, and those that point nowhere, point to ``reference``.
 
-    They stand for ``also``, too; or without that, for whatever else they did.
+    They stand for ``secondary_reference``, too; or without that, for whatever else they did.
     """
-    forget_at_ms = desk.ends_at_ms(reference.partition("~")[0], day) + 2 * CLOCKS_MARGIN_MS
+    forget_at_ms = requests.ends_at_ms(reference.partition("~")[0], day) + 2 * CLOCKS_MARGIN_MS
     for applicant in sorted(applicants):
-        number, other = 0, also
+        number, other = 0, secondary_reference
         for _ in range(ATTEMPTS_MAX):
-            claim = Claim(applicant, reference, desk.national_lease_ms, forget_at_ms, number, other)
+            claim = Claim(applicant, reference, requests.national_lease_ms, forget_at_ms, number, other)
             answer: RegistryResult = yield Apply(shard_of(applicant), claim)
             if answer.ok or answer.reference != instead_of:
                 break
             # By now it stands for a later move of the source: this one has been overtaken, and comes to nothing.
-            if also and answer.secondary_reference not in ("", reference, also):
+            if secondary_reference and answer.secondary_reference not in ("", reference, secondary_reference):
                 break
-            number, other = answer.number, also or answer.secondary_reference
+            number, other = answer.number, secondary_reference or answer.secondary_reference
 
 
-def stand_for_one(desk: RequestBuilder, taken: ClaimsTaken, reference: str, day: int) -> Workflow[None]:
+def restore_claims(requests: RequestBuilder, taken: ClaimsTaken, reference: str, day: int) -> Workflow[None]:
     """Let the claims that were taken stand for ``reference`` alone again."""
-    forget_at_ms = desk.ends_at_ms(reference.partition("~")[0], day) + 2 * CLOCKS_MARGIN_MS
+    forget_at_ms = requests.ends_at_ms(reference.partition("~")[0], day) + 2 * CLOCKS_MARGIN_MS
     for applicant, number in taken.all:
-        claim = Claim(applicant, reference, desk.national_lease_ms, forget_at_ms, number, reference)
+        claim = Claim(applicant, reference, requests.national_lease_ms, forget_at_ms, number, reference)
         try:
             yield Apply(shard_of(applicant), claim)
         except QuotaEngineError:
@@ -213,12 +218,12 @@ ApplyReserve = Callable[[Reserve], Workflow[Outcome]]
 
 
 def reserve(
-    desk: RequestBuilder, office: str, command: Reserve, apply_reserve: ApplyReserve | None = None
+    requests: RequestBuilder, office: str, command: Reserve, apply_reserve: ApplyReserve | None = None
 ) -> Workflow[Outcome]:
     """Take the claims of all applicants, then the places; release the claims if the office refuses.
 
     Args:
-        desk: the engine's request builder.
+        requests: the engine's request builder.
         office: the office of ``command``.
         command: the reserve.
         apply_reserve: applies the command to the office; plainly if ``None``.
@@ -232,7 +237,7 @@ def reserve(
     reference = f"{office}~{command.id}"
     outcome = Outcome(Status.COMMAND_EXPIRED)
     for _ in range(ATTEMPTS_MAX):
-        taken = yield from take(desk, command.applicants, reference, command.day)
+        taken = yield from take_claims(requests, command.applicants, reference, command.day)
         if isinstance(taken, ClaimConflict):
             return (yield from _refused(office, command, taken, apply_reserve))
         try:
@@ -248,46 +253,44 @@ def reserve(
     if outcome.resumed and outcome.reservation is not None:
         # Of a time before there was a limit: from now on it is claimed.
         record = outcome.reservation
-        yield from point(desk, record.applicants, record.reference, record.day, reference)
+        yield from redirect_claims(requests, record.applicants, record.reference, record.day, reference)
     return outcome
 
 
-def reserve_all(desk: RequestBuilder, office: str, commands: Sequence[Reserve]) -> Workflow[list[Outcome]]:
+def reserve_all(requests: RequestBuilder, office: str, commands: Sequence[Reserve]) -> Workflow[list[Outcome]]:
     """Several reserves at one office, one after the other: in one call, unless each of them needs its claims."""
-    if not desk.national:
+    if not requests.has_national_limit:
         outcomes: list[Outcome] = yield ApplyMany(office, tuple(commands))
         return outcomes
     claimed: list[Outcome] = []
     for command in commands:
-        claimed += [(yield from reserve(desk, office, command))]
+        claimed += [(yield from reserve(requests, office, command))]
     return claimed
 
 
-def _refused(
-    office: str, command: Reserve, in_the_way: ClaimConflict, apply_reserve: ApplyReserve
-) -> Workflow[Outcome]:
-    if in_the_way.overloaded:
+def _refused(office: str, command: Reserve, conflict: ClaimConflict, apply_reserve: ApplyReserve) -> Workflow[Outcome]:
+    if conflict.overloaded:
         return Outcome(Status.OVERLOADED)
     # A key that is known is answered before anything else is. Nothing can come of this one but that answer.
     known = yield from apply_reserve(replace(command, valid_until_ms=1))
     if known.status is not Status.COMMAND_EXPIRED:
         return known
-    record = in_the_way.record
+    record = conflict.record
     if record is None or sorted(record.applicants) != sorted(command.applicants):
-        return Outcome(Status.IDENTITY_LIMIT, retry_at_ms=in_the_way.retry_at_ms)
+        return Outcome(Status.IDENTITY_LIMIT, retry_at_ms=conflict.retry_at_ms)
     here = (record.office, record.day) == (office, command.day)
     if here and record.state in (State.WAITING, State.HELD):
         return Outcome(Status(record.state), record, resumed=True)
-    return Outcome(Status.IDENTITY_LIMIT, record, retry_at_ms=in_the_way.retry_at_ms)
+    return Outcome(Status.IDENTITY_LIMIT, record, retry_at_ms=conflict.retry_at_ms)
 
 
-def confirm(desk: RequestBuilder, office: str, command: Confirm) -> Workflow[Outcome]:
+def confirm(requests: RequestBuilder, office: str, command: Confirm) -> Workflow[Outcome]:
     """A confirm that may re-acquire: what has expired is claimed anew before it takes a place again."""
     outcome: Outcome = yield Apply(office, replace(command, reacquire=False))
     record = outcome.reservation
     if outcome.status is not Status.HOLD_EXPIRED or record is None:
         return outcome
-    taken = yield from take(desk, record.applicants, record.reference, record.day)
+    taken = yield from take_claims(requests, record.applicants, record.reference, record.day)
     if isinstance(taken, ClaimConflict):
         return Outcome(Status.OVERLOADED) if taken.overloaded else outcome
     outcome = yield Apply(office, replace(command, valid_until_ms=taken.valid_until_ms))
@@ -296,11 +299,11 @@ def confirm(desk: RequestBuilder, office: str, command: Confirm) -> Workflow[Out
     return outcome
 
 
-def reschedule(desk: RequestBuilder, office: str, command: Reschedule) -> Workflow[Outcome]:
+def reschedule(requests: RequestBuilder, office: str, command: Reschedule) -> Workflow[Outcome]:
     """A reschedule within an office: the claims come along, and last until the new day is over."""
     record: Reservation | None = yield Lookup(office, command.id)
     if record is not None and record.state in (State.HELD, State.CONFIRMED):
-        taken = yield from take(desk, record.applicants, record.reference, command.day)
+        taken = yield from take_claims(requests, record.applicants, record.reference, command.day)
         if isinstance(taken, ClaimConflict):
             if taken.overloaded:
                 return Outcome(Status.OVERLOADED)
@@ -310,7 +313,7 @@ def reschedule(desk: RequestBuilder, office: str, command: Reschedule) -> Workfl
     return outcome
 
 
-def audit_claims(desk: RequestBuilder, office: str) -> Workflow[list[str]]:
+def audit_claims(requests: RequestBuilder, office: str) -> Workflow[list[str]]:
     """Which active reservations of the office nobody claims, a sentence each; what is being moved is left out."""
     state: dict[str, Any] = yield Describe(office)
     wanted: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -333,6 +336,6 @@ def audit_claims(desk: RequestBuilder, office: str) -> Workflow[list[str]]:
         moves: list[MoveEntry] = yield Query(shard_of(reference), FindMove(reference))
         if known is None or moves or known.state not in (State.WAITING, State.HELD, State.CONFIRMED):
             continue
-        if known.state is State.HELD or now_ms < desk.ends_at_ms(office, known.day):
+        if known.state is State.HELD or now_ms < requests.ends_at_ms(office, known.day):
             findings.append(f"office {office}: reservation {known.id} is active, and not all its applicants claim it")
     return findings

@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from quota_engine.catalog import Selection
 from quota_engine.domain.commands import MoveIn, MoveOut, PrepareMove, UndoMove
 from quota_engine.domain.cross_office_registry import (
     QUERY_ITEMS_MAX,
@@ -38,8 +39,9 @@ from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.validation import DURATION_MS_MAX, check_integer
 from quota_engine.ports import Lookup, Query
 from quota_engine.workflows import national_claims
+from quota_engine.workflows.arguments import Day
 from quota_engine.workflows.generator_drivers import Apply, Workflow
-from quota_engine.workflows.request_builder import Day, RequestBuilder, Selection
+from quota_engine.workflows.request_builder import RequestBuilder
 
 MOVE_LEASE_MS: Final = 30_000
 """How long whoever has written a move down may be at work on it; then anybody may finish it."""
@@ -69,28 +71,28 @@ def move_id(source: str, version: int, office: str, day: int, choice: Choice) ->
 
 
 def reschedule(
-    desk: RequestBuilder,
+    requests: RequestBuilder,
     reference: str,
     day: Day,
     office: str,
-    wanted: Selection,
+    selection: Selection,
     owner: str | None,
     expected_version: int,
 ) -> Workflow[Outcome]:
     """Within the office in one step; to another one as a move."""
-    source_office, _ = desk.parse(reference)
+    source_office, _ = requests.parse_reference(reference)
     if not office or office == source_office:
-        there, command = desk.reschedule(reference, day, wanted, owner, expected_version)
-        if desk.national:
-            return (yield from national_claims.reschedule(desk, there, command))
+        there, command = requests.reschedule(reference, day, selection, owner, expected_version)
+        if requests.has_national_limit:
+            return (yield from national_claims.reschedule(requests, there, command))
         outcome: Outcome = yield Apply(there, command)
         return outcome
-    number, choice = desk.planned(office, day, wanted)
-    return (yield from _move(desk, reference, office, number, choice, desk.owner(owner), expected_version))
+    number, choice = requests.plan(office, day, selection)
+    return (yield from _move(requests, reference, office, number, choice, requests.owner_hash(owner), expected_version))
 
 
 def _move(
-    desk: RequestBuilder, source: str, office: str, day: int, choice: Choice, owner: str, version: int
+    requests: RequestBuilder, source: str, office: str, day: int, choice: Choice, owner: str, version: int
 ) -> Workflow[Outcome]:
     source_office, _, source_id = source.partition("~")
     for _ in range(ATTEMPTS_MAX):
@@ -101,7 +103,7 @@ def _move(
                 return (yield from _moved_before(prepared, record, office, day, choice))
             return prepared
         target = f"{office}~{move_id(source, record.version, office, day, choice)}"
-        ends_at_ms = max(desk.ends_at_ms(source_office, record.day), desk.ends_at_ms(office, day))
+        ends_at_ms = max(requests.ends_at_ms(source_office, record.day), requests.ends_at_ms(office, day))
         opened: RegistryResult = yield Apply(
             shard_of(source),
             OpenMove(source, target, record.version, MOVE_LEASE_MS, ends_at_ms + MOVES_KEPT_MS),
@@ -109,7 +111,7 @@ def _move(
         if opened.status is RegistryStatus.OVERLOADED:
             return Outcome(Status.OVERLOADED)
         if opened.ok:
-            return (yield from _move_in(desk, record, target, day, choice, opened))
+            return (yield from _move_in(requests, record, target, day, choice, opened))
         # Another move of it came first. Whoever began it may be at work on it until its lease is over.
         if not opened.done and not opened.lease_is_over:
             return Outcome(Status.MOVING, record, retry_at_ms=opened.lease_until_ms)
@@ -117,7 +119,7 @@ def _move(
         for other in others:
             # One that has been begun again in the meantime has somebody at work on it.
             if not other.done and other.number == opened.number:
-                yield from _finish(desk, other)
+                yield from _finish(requests, other)
     return Outcome(Status.MOVING, record)
 
 
@@ -133,17 +135,19 @@ def _moved_before(refused: Outcome, record: Reservation, office: str, day: int, 
 
 
 def _move_in(
-    desk: RequestBuilder, record: Reservation, target: str, day: int, choice: Choice, opened: RegistryResult
+    requests: RequestBuilder, record: Reservation, target: str, day: int, choice: Choice, opened: RegistryResult
 ) -> Workflow[Outcome]:
     source, (office, _, target_id) = record.reference, target.partition("~")
     valid_until_ms = opened.lease_until_ms - national_claims.CLOCKS_MARGIN_MS
     taken: national_claims.ClaimsTaken | None = None
-    if desk.national:
+    if requests.has_national_limit:
         # From now on they stand for the new place, too, even before it is there: if the old one is given up in
         # between, nobody else gets a place with them until the new one can not come to be any more.
-        found = yield from national_claims.take(desk, record.applicants, source, record.day, also=target)
+        found = yield from national_claims.take_claims(
+            requests, record.applicants, source, record.day, secondary_reference=target
+        )
         if isinstance(found, national_claims.ClaimConflict):
-            yield from _forget_attempt(desk, record, target, opened, None)
+            yield from _forget_attempt(requests, record, target, opened, None)
             return (yield from _refused(record, found))
         taken = found
         valid_until_ms = min(valid_until_ms, taken.valid_until_ms)
@@ -159,13 +163,13 @@ def _move_in(
     try:
         moved: Outcome = yield Apply(office, command)
     except BackendUnavailable:
-        yield from _forget_attempt(desk, record, target, opened, taken)
+        yield from _forget_attempt(requests, record, target, opened, taken)
         raise
     if not moved.ok or moved.reservation is None:
-        yield from _forget_attempt(desk, record, target, opened, taken)
+        yield from _forget_attempt(requests, record, target, opened, taken)
         return replace(moved, reservation=record)
     try:
-        refusal = yield from _move_out(desk, source, record.version, target, moved.reservation)
+        refusal = yield from _move_out(requests, source, record.version, target, moved.reservation)
     except BackendUnavailable as error:
         raise OutcomeUnknown(
             f"the new place has been taken, and the old one not been given up yet: ask again ({error})"
@@ -173,20 +177,20 @@ def _move_in(
     return moved if refusal is None else refusal
 
 
-def _refused(record: Reservation, in_the_way: national_claims.ClaimConflict) -> Workflow[Outcome]:
-    if in_the_way.overloaded:
+def _refused(record: Reservation, conflict: national_claims.ClaimConflict) -> Workflow[Outcome]:
+    if conflict.overloaded:
         return Outcome(Status.OVERLOADED)
-    other = in_the_way.record
+    other = conflict.record
     if other is not None:
         before: list[MoveEntry] = yield Query(shard_of(other.reference), FindMove(other.reference))
         if before and before[0].target == record.reference:
             # It is still on its way here: that comes to its end first.
             return Outcome(Status.MOVING, record, retry_at_ms=before[0].lease_until_ms)
-    return Outcome(Status.IDENTITY_LIMIT, record, retry_at_ms=in_the_way.retry_at_ms)
+    return Outcome(Status.IDENTITY_LIMIT, record, retry_at_ms=conflict.retry_at_ms)
 
 
 def _forget_attempt(
-    desk: RequestBuilder,
+    requests: RequestBuilder,
     record: Reservation,
     target: str,
     opened: RegistryResult,
@@ -196,7 +200,7 @@ def _forget_attempt(
     if opened.renewed:
         return
     if taken is not None:
-        yield from national_claims.stand_for_one(desk, taken, record.reference, record.day)
+        yield from national_claims.restore_claims(requests, taken, record.reference, record.day)
     yield from _close(record.reference, target, done=False, number=opened.number)
 
 
@@ -208,17 +212,19 @@ def _close(source: str, target: str, *, done: bool, number: int = 0) -> Workflow
 
 
 def _move_out(
-    desk: RequestBuilder, source: str, version: int, target: str, moved: Reservation
+    requests: RequestBuilder, source: str, version: int, target: str, moved: Reservation
 ) -> Workflow[Outcome | None]:
     """The place at the target is there: give up the one at the source, or, if that went another way, the new one.
 
     Returns ``None``, or what the source's office says about a source that has changed since the move was begun.
     """
     office, _, source_id = source.partition("~")
-    if desk.national:
+    if requests.has_national_limit:
         # Before the old place is gone. Until it is, the claim stands for both: if this comes to nothing, or the new
         # place is given up, the old one still keeps its applicants from another.
-        yield from national_claims.point(desk, moved.applicants, target, moved.day, instead_of=source, also=source)
+        yield from national_claims.redirect_claims(
+            requests, moved.applicants, target, moved.day, instead_of=source, secondary_reference=source
+        )
     given_up: Outcome = yield Apply(office, MoveOut(source_id, expected_version=version))
     if given_up.status is Status.OVERLOADED:
         raise OutcomeUnknown("the new place has been taken, and the old one not been given up yet: ask again")
@@ -230,8 +236,10 @@ def _move_out(
         yield from _close(source, target, done=True)
         return None
     yield from _undo(target)
-    if desk.national and given_up.reservation is not None:
-        yield from national_claims.point(desk, moved.applicants, source, given_up.reservation.day, instead_of=target)
+    if requests.has_national_limit and given_up.reservation is not None:
+        yield from national_claims.redirect_claims(
+            requests, moved.applicants, source, given_up.reservation.day, instead_of=target
+        )
     yield from _close(source, target, done=False)
     return Outcome(Status.WRONG_STATE if overtaken else given_up.status, given_up.reservation)
 
@@ -249,7 +257,7 @@ def _undo(target: str) -> Workflow[None]:
         target = further[0].target
 
 
-def _finish(desk: RequestBuilder, move: MoveEntry) -> Workflow[bool]:
+def _finish(requests: RequestBuilder, move: MoveEntry) -> Workflow[bool]:
     """Go on with a move that its beginner has left; returns whether it came to anything."""
     moved: Reservation | None = yield from national_claims.lookup_reference(move.target)
     if moved is None:
@@ -262,15 +270,17 @@ def _finish(desk: RequestBuilder, move: MoveEntry) -> Workflow[bool]:
         if source is None or source.state is State.MOVED:
             yield from _close(move.source, move.target, done=True)
             return True
-        if desk.national:
-            yield from national_claims.point(desk, source.applicants, move.source, source.day, instead_of=move.target)
+        if requests.has_national_limit:
+            yield from national_claims.redirect_claims(
+                requests, source.applicants, move.source, source.day, instead_of=move.target
+            )
         yield from _close(move.source, move.target, done=False)
         return False
-    refusal = yield from _move_out(desk, move.source, move.version, move.target, moved)
+    refusal = yield from _move_out(requests, move.source, move.version, move.target, moved)
     return refusal is None
 
 
-def recover_moves(desk: RequestBuilder, older_than_ms: int, limit: int) -> Workflow[MovesReport]:
+def recover_moves(requests: RequestBuilder, older_than_ms: int, limit: int) -> Workflow[MovesReport]:
     """Bring up to ``limit`` moves to their end that nobody has been at work on for ``older_than_ms``."""
     check_integer(older_than_ms, "older_than_ms", 0, DURATION_MS_MAX)
     check_integer(limit, "limit", 1, FINISHED_MAX)
@@ -281,15 +291,15 @@ def recover_moves(desk: RequestBuilder, older_than_ms: int, limit: int) -> Workf
             break
         moves: list[MoveEntry] = yield Query(shard, OpenMoves(min(left, QUERY_ITEMS_MAX), older_than_ms))
         for move in moves:
-            if (yield from _finish(desk, move)):
+            if (yield from _finish(requests, move)):
                 finished += 1
             else:
                 undone += 1
     return MovesReport(finished, undone)
 
 
-def find_moved(desk: RequestBuilder, reference: str) -> Workflow[str]:
+def find_moved(requests: RequestBuilder, reference: str) -> Workflow[str]:
     """The reference under which a reservation goes on that was moved to another office, or ``""``."""
-    desk.parse(reference)
+    requests.parse_reference(reference)
     moves: list[MoveEntry] = yield Query(shard_of(reference), FindMove(reference))
     return moves[0].target if moves and moves[0].done else ""

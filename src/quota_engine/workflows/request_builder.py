@@ -1,27 +1,25 @@
-"""The desk takes calls: names become quotas, dates become numbers, identities become keyed hashes, and a call a
-request.
+"""Build commands and requests from the arguments of calls.
+
+Names become quotas, dates become ordinals, identities become keyed hashes. Nothing behind the builder sees an identity.
 """
 
 from __future__ import annotations
 
-__all__ = ["Applicants", "Day", "RequestBuilder", "Selection", "day_number", "random_id", "ticket_keys_from"]
+__all__ = ["EVENTS_READ_MAX", "RequestBuilder"]
 
-import base64
-import datetime
-import hashlib
-import os
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Final
 
 from quota_engine.admission.policy import Caller
 from quota_engine.admission.tickets import TicketKeys
-from quota_engine.catalog import Catalog, choice_of, day_terms, get_office
-from quota_engine.domain.commands import DAY_MAX, Command, Reschedule, Reserve
+from quota_engine.catalog import Catalog, Selection, get_office
+from quota_engine.domain.commands import Command, Reschedule, Reserve
 from quota_engine.domain.consumer_groups import PENDING_MAX
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.identity import Pseudonyms
 from quota_engine.domain.model import Choice
+from quota_engine.domain.outcomes import Outcome
 from quota_engine.domain.validation import APPLICANTS_MAX, DURATION_MS_MAX, check_integer, check_name, is_name
 from quota_engine.ports import (
     Acknowledge,
@@ -37,89 +35,15 @@ from quota_engine.ports import (
     RecordedEvent,
     TrimEvents,
 )
-
-Day = datetime.date | str | int
-"""A date, an ISO date such as ``"2026-12-01"``, or a date's ordinal."""
-
-Applicants = str | Sequence[str]
-"""One identity, or a party of several. In clear: the desk hashes them, and nothing behind it ever sees them."""
-
-OfficeCommand = tuple[str, Command]
-"""An office and a command to its ledger: the arguments of ``send``."""
-
-Selection = tuple[str, str, str, str, str]
-"""Service, service unit, session, channel and group, by ids of the catalog; ``""`` for what does not matter."""
+from quota_engine.workflows.arguments import Applicants, Day, day_number, random_id, ticket_keys_from
+from quota_engine.workflows.catalog_plans import CatalogPlans
+from quota_engine.workflows.generator_drivers import Apply
 
 EVENTS_READ_MAX: Final = 100_000
 BOUNDS_MAX: Final = 16
 EVENTS_RESTORED_MAX: Final = 1000
-"""They are put back in one step, in which a store does nothing else."""
+"""A store restores them in one step, during which it does nothing else."""
 EVENT_NUMBER_MAX: Final = 2**53
-_PLANS_MAX: Final = 10_000
-_EPOCH_DAY: Final = datetime.date(1970, 1, 1).toordinal()
-
-
-def _ends_at_ms(catalog: Catalog | None, office: str, day: int) -> int:
-    if catalog is not None and office in catalog.offices:
-        try:
-            terms = day_terms(catalog, office, datetime.date.fromordinal(day))
-        except InvalidRequest:  # a year that no catalog plans
-            terms = None
-        if terms is not None:
-            return terms.ends_at_ms
-    return (day - _EPOCH_DAY + 2) * 86_400_000
-
-
-def random_id() -> str:
-    """A new idempotency key: 128 random bits in 22 characters."""
-    return base64.urlsafe_b64encode(os.urandom(16))[:22].decode()
-
-
-def ticket_keys_from(identity_key: bytes) -> TicketKeys:
-    """What tickets and passes are signed with where nobody says otherwise: a key that comes from the identity key."""
-    derived = hashlib.blake2b(b"tickets", key=identity_key, digest_size=32, person=b"waiting rooms").digest()
-    return TicketKeys("identity", {"identity": derived})
-
-
-class _Known:
-    """A catalog, and what has been worked out from it."""
-
-    __slots__ = ("catalog", "choices", "ends_at_ms", "plans")
-
-    def __init__(self, catalog: Catalog | None) -> None:
-        if catalog is not None and not isinstance(catalog, Catalog):
-            raise InvalidRequest("catalog", f"a {type(catalog).__name__}", "what load_catalog() returns")
-        self.catalog = catalog
-        self.choices: dict[tuple[str, Selection], Choice] = {}
-        self.plans: dict[tuple[str, Day, Selection], tuple[int, Choice]] = {}
-        self.ends_at_ms: dict[tuple[str, int], int] = {}
-
-    def given_catalog(self) -> Catalog:
-        if self.catalog is None:
-            raise InvalidRequest("catalog", "none has been given", "one with open(..., catalog=...) or publish(...)")
-        return self.catalog
-
-
-def day_number(day: Day) -> int:
-    """The ordinal of a day.
-
-    Raises:
-        InvalidRequest: no such date.
-    """
-    if type(day) is int:
-        check_integer(day, "day", 1, DAY_MAX)
-        return day
-    if isinstance(day, datetime.date) and not isinstance(day, datetime.datetime):
-        return day.toordinal()
-    expected = "a date, an ISO date such as 2026-12-01, or a date's ordinal"
-    if not isinstance(day, str):
-        raise InvalidRequest("day", f"a {type(day).__name__}", expected)
-    try:
-        if len(day) != len("2026-12-01"):
-            raise ValueError
-        return datetime.date.fromisoformat(day).toordinal()
-    except ValueError:
-        raise InvalidRequest("day", "no date that exists", expected) from None
 
 
 class RequestBuilder:
@@ -132,20 +56,27 @@ class RequestBuilder:
         id_factory: Callable[[], str] = random_id,
         ticket_keys: TicketKeys | None = None,
     ) -> None:
-        """Without ``ticket_keys`` tickets and passes are signed with a key that comes from the identity key."""
+        """Set the keys and the first catalog.
+
+        Args:
+            identity_key: 16 to 64 secret bytes that key the hashes of identities.
+            catalog: the offices; ``None`` until :meth:`use_catalog`.
+            id_factory: makes an idempotency key for a call without one.
+            ticket_keys: sign tickets and passes; ``None`` derives them from the identity key.
+        """
         self._pseudonyms = Pseudonyms(identity_key)
         self.id_factory = id_factory
         self.ticket_keys = ticket_keys_from(identity_key) if ticket_keys is None else ticket_keys
-        self._known = _Known(catalog)
+        self._plans = CatalogPlans(catalog)
 
     @property
     def catalog(self) -> Catalog:
-        """The catalog in use.
+        """The current catalog.
 
         Raises:
-            InvalidRequest: none has been given yet.
+            InvalidRequest: there is none yet.
         """
-        return self._known.given_catalog()
+        return self._plans.catalog
 
     @property
     def jitter_seed(self) -> str:
@@ -153,164 +84,87 @@ class RequestBuilder:
         return self._pseudonyms.jitter_seed
 
     @property
-    def national(self) -> bool:
-        """Whether an applicant may have one active place over all offices, and no more."""
-        return self._known.catalog is not None and self._known.catalog.national is not None
+    def has_national_limit(self) -> bool:
+        """True if an applicant may have one active place over all offices."""
+        return self._plans.has_national_limit
 
     @property
     def national_lease_ms(self) -> int:
-        """How long a claim keeps others off that no reservation stands behind yet."""
+        """Milliseconds for which a national claim without a reservation excludes others."""
         national = self.catalog.national
-        assert national is not None, "asked only where there is such a limit"
+        assert national is not None, "read only where there is such a limit"
         return national.lease_ms
 
-    def ends_at_ms(self, office: str, day: int) -> int:
-        """When an office's day is over, by the catalog; for what that does not know, when the date is over anywhere."""
-        known = self._known
-        ends_at_ms = known.ends_at_ms.get((office, day))
-        if ends_at_ms is None:
-            ends_at_ms = _ends_at_ms(known.catalog, office, day)
-            if len(known.ends_at_ms) >= _PLANS_MAX:
-                known.ends_at_ms.clear()
-            known.ends_at_ms[office, day] = ends_at_ms
-        return ends_at_ms
-
     def use_catalog(self, catalog: Catalog) -> None:
-        """Take this catalog from now on."""
-        self._known = _Known(catalog)
+        """Use ``catalog`` from now on."""
+        self._plans = CatalogPlans(catalog)
 
-    def reserve(
-        self,
-        office: str,
-        day: Day,
-        applicants: Applicants,
-        wanted: Selection,
-        idempotency_key: str | None,
-        join_wait_list: bool,
-        hold_ttl_ms: int,
-    ) -> Reserve:
-        """The command of a reserve; see :meth:`quota_engine.QuotaEngine.reserve`."""
-        try:
-            plan = self._known.plans.get((office, day, wanted))
-        except TypeError:  # something that is no name, and not even hashable
-            plan = None
-        number, choice = plan or self._plan(office, day, wanted)
-        if idempotency_key is None:
-            idempotency_key = self.id_factory()
-        elif type(idempotency_key) is not str or is_name(idempotency_key) is None:
-            check_name(idempotency_key, "idempotency_key")
-        if join_wait_list is not False and join_wait_list is not True:
-            raise InvalidRequest("join_wait_list", f"a {type(join_wait_list).__name__}", "True or False")
-        if hold_ttl_ms:
-            check_integer(hold_ttl_ms, "hold_ttl_ms", 0, DURATION_MS_MAX)
-        party = (self._pseudonyms.of(applicants),) if isinstance(applicants, str) else self._party(applicants)
-        return Reserve(idempotency_key, number, party, choice, join_wait_list, hold_ttl_ms)
-
-    def reschedule(
-        self, reference: str, day: Day, wanted: Selection, owner: str | None, expected_version: int
-    ) -> tuple[str, Reschedule]:
-        """The command of a reschedule; see :meth:`quota_engine.QuotaEngine.reschedule`."""
-        office, reservation_id = self.parse(reference)
-        number, choice = self._plan(office, day, wanted)
-        return office, Reschedule(reservation_id, number, choice, self.owner(owner), expected_version)
-
-    def step(
-        self, command: Callable[..., Command], reference: str, owner: str | None, expected_version: int, *rest: object
-    ) -> OfficeCommand:
-        """The command of a step of one reservation's life: ``command(id, owner, version, *rest)``."""
-        office, reservation_id = self.parse(reference)
-        return office, command(reservation_id, self.owner(owner), expected_version, *rest)
-
-    def on_day(self, office: str, day: Day, command: Callable[..., Command], *rest: object) -> OfficeCommand:
-        """The command of an operator's command on one office-day: ``command(day, *rest)``."""
-        return self.office(office), command(self.day_number(day), *rest)
-
-    def wait_list_position(self, reference: str) -> ReadWaitListPosition:
-        """The request for where somebody stands on a wait list."""
-        return ReadWaitListPosition(*self.parse(reference))
-
-    def list_day(self, office: str, day: Day) -> ListDay:
-        """The request for a day's reservations."""
-        return ListDay(self.office(office), self.day_number(day))
-
-    def hold_remaining_histogram(self, office: str, day: Day, bounds_ms: Sequence[int]) -> ReadHoldRemainingHistogram:
-        """The request for how much time a day's holds have left."""
-        if not isinstance(bounds_ms, list | tuple) or len(bounds_ms) > BOUNDS_MAX:
-            raise InvalidRequest("bounds_ms", "not such a list", f"a list of at most {BOUNDS_MAX} bounds that rise")
-        lowest = 0
-        for index, bound_ms in enumerate(bounds_ms):
-            check_integer(bound_ms, f"bounds_ms[{index}]", lowest, DURATION_MS_MAX)
-            lowest = bound_ms + 1
-        return ReadHoldRemainingHistogram(self.office(office), self.day_number(day), tuple(bounds_ms))
-
-    def events(
-        self, office: str, after: int, limit: int, consumer_group: str | None, consumer: str | None, min_idle_ms: int
-    ) -> ReadEvents | ReadConsumerGroup:
-        """The request for an office's events, all of them or those for one consumer of a group."""
-        if consumer_group is not None or consumer is not None:
-            if after:
-                raise InvalidRequest("after", "given with a group", "nothing: a group knows where it is")
-            return self._read_group(office, consumer_group, consumer, limit, min_idle_ms)
-        check_integer(after, "after", 0, EVENT_NUMBER_MAX)
-        check_integer(limit, "limit", 1, EVENTS_READ_MAX)
-        return ReadEvents(self.office(office), after, limit)
-
-    def trim_events(self, office: str, through: int) -> TrimEvents:
-        """The request to drop an office's events up to a number."""
-        check_integer(through, "through", 0, EVENT_NUMBER_MAX)
-        return TrimEvents(self.office(office), through)
-
-    def _read_group(
-        self, office: str, consumer_group: str | None, consumer: str | None, limit: int, min_idle_ms: int
-    ) -> ReadConsumerGroup:
-        if consumer_group is None or consumer is None:
-            raise InvalidRequest("group, consumer", "only one of them", "both, or neither")
-        check_name(consumer_group, "group")
-        check_name(consumer, "consumer")
-        check_integer(limit, "limit", 1, PENDING_MAX)
-        check_integer(min_idle_ms, "min_idle_ms", 0, DURATION_MS_MAX)
-        return ReadConsumerGroup(self.office(office), consumer_group, consumer, limit, min_idle_ms)
-
-    def acknowledge(self, office: str, consumer_group: str, numbers: Iterable[int]) -> Acknowledge:
-        """The request that a group is done with events."""
-        check_name(consumer_group, "group")
-        if not isinstance(numbers, Iterable):
-            raise InvalidRequest("numbers", f"a {type(numbers).__name__}", "numbers of events")
-        several = tuple(islice(numbers, PENDING_MAX + 1))
-        if len(several) > PENDING_MAX:
-            raise InvalidRequest("numbers", f"more than {PENDING_MAX}", f"at most {PENDING_MAX} at a time")
-        for number in several:
-            check_integer(number, "numbers", 1, EVENT_NUMBER_MAX)
-        return Acknowledge(self.office(office), consumer_group, several)
-
-    def create_consumer_group(self, office: str, consumer_group: str, after: int) -> CreateConsumerGroup:
-        """The request to let a group begin."""
-        check_name(consumer_group, "group")
-        check_integer(after, "after", 0, EVENT_NUMBER_MAX)
-        return CreateConsumerGroup(self.office(office), consumer_group, after)
-
-    def delete_consumer_group(self, office: str, consumer_group: str) -> DeleteConsumerGroup:
-        """The request to forget a group."""
-        check_name(consumer_group, "group")
-        return DeleteConsumerGroup(self.office(office), consumer_group)
-
-    def list_consumer_groups(self, office: str) -> ListConsumerGroups:
-        """The request for an office's groups."""
-        return ListConsumerGroups(self.office(office))
-
-    def reconcile(self, office: str, events: Sequence[RecordedEvent]) -> Reconcile:
-        """The request to look an office through and put it right."""
-        if not isinstance(events, list | tuple) or not all(isinstance(one, RecordedEvent) for one in events):
-            raise InvalidRequest("events", "not a list of events", "events as events() returns them")
-        if len(events) > EVENTS_RESTORED_MAX:
-            raise InvalidRequest("events", f"{len(events)} events", f"at most {EVENTS_RESTORED_MAX} at a time")
-        return Reconcile(self.office(office), tuple(events))
-
-    def parse(self, reference: str) -> tuple[str, str]:
-        """Office and id of a reference such as ``surabaya~9f2c``.
+    def known_office(self, office: str) -> str:
+        """Return the office's id.
 
         Raises:
-            InvalidRequest: it is not of that form.
+            UnknownName: the catalog does not have it.
+        """
+        get_office(self.catalog, office)
+        return office
+
+    def plan(self, office: str, day: Day, selection: Selection) -> tuple[int, Choice]:
+        """Return the day's ordinal and the choice: :meth:`CatalogPlans.plan`."""
+        return self._plans.plan(office, day, selection)
+
+    def ends_at_ms(self, office: str, day: int) -> int:
+        """Return when an office's day is over: :meth:`CatalogPlans.ends_at_ms`."""
+        return self._plans.ends_at_ms(office, day)
+
+    # --- Identities and references
+
+    def party_hashes(self, applicants: Applicants) -> tuple[str, ...]:
+        """Return the keyed hashes of one identity, or of a party of several.
+
+        Raises:
+            InvalidRequest: not an identity, too many of them, or one of them twice.
+        """
+        if isinstance(applicants, str):
+            return (self._pseudonyms.of(applicants),)
+        if not isinstance(applicants, list | tuple) or not 1 <= len(applicants) <= APPLICANTS_MAX:
+            size = f"{len(applicants)} applicants" if isinstance(applicants, list | tuple) else "not a list"
+            raise InvalidRequest("applicants", size, f"an identity, or a list of 1 to {APPLICANTS_MAX}")
+        if len(applicants) == 1:  # nearly all calls; skips the check for duplicates
+            return (self._pseudonyms.of(applicants[0], "applicants[0]"),)
+        party = tuple(self._pseudonyms.of(one, f"applicants[{index}]") for index, one in enumerate(applicants))
+        if len(set(party)) != len(party):
+            raise InvalidRequest("applicants", "one applicant twice", "each applicant once")
+        return party
+
+    def owner_hash(self, identity: str | None, where: str = "owner") -> str:
+        """Return the keyed hash to check an owner by; ``""`` for ``None``, which leaves the owner unchecked.
+
+        ``where`` is the argument's name, for the error.
+        """
+        return "" if identity is None else self._pseudonyms.of(identity, where)
+
+    def caller_hashes(self, caller: Caller | None) -> tuple[str, str, str]:
+        """Return the keyed hashes of a caller's account, network and device; ``""`` for an unknown one."""
+        if caller is None:
+            return "", "", ""
+        if not isinstance(caller, Caller):
+            raise InvalidRequest("caller", f"a {type(caller).__name__}", "a Caller")
+        canonical, hash_of = caller.canonical(), self._pseudonyms.of
+        return (
+            hash_of(canonical.account, "caller.account") if canonical.account else "",
+            hash_of(canonical.network, "caller.network") if canonical.network else "",
+            hash_of(canonical.device, "caller.device") if canonical.device else "",
+        )
+
+    def secret_for(self, purpose: str) -> bytes:
+        """Derive 32 secret bytes for ``purpose`` from the identity key."""
+        return self._pseudonyms.secret_for(purpose)
+
+    def parse_reference(self, reference: str) -> tuple[str, str]:
+        """Return office and id of a reference such as ``surabaya~9f2c``.
+
+        Raises:
+            InvalidRequest: it does not have that form.
         """
         if not isinstance(reference, str) or reference.count("~") != 1:
             raise InvalidRequest(
@@ -321,87 +175,141 @@ class RequestBuilder:
         check_name(reservation_id, "reference (its id)")
         return office, reservation_id
 
-    def owner(self, owner: str | None) -> str:
-        """The keyed hash to check the owner by; ``""`` leaves it unchecked."""
-        return "" if owner is None else self._pseudonyms.of(owner, "applicant")
+    # --- Commands
 
-    def caller(self, caller: Caller | None) -> tuple[str, str, str]:
-        """The keyed hashes of a caller's account, network and device; ``""`` for what is not known."""
-        if caller is None:
-            return "", "", ""
-        if not isinstance(caller, Caller):
-            raise InvalidRequest("caller", f"a {type(caller).__name__}", "a Caller")
-        one, of = caller.canonical(), self._pseudonyms.of
-        return (
-            of(one.account, "caller.account") if one.account else "",
-            of(one.network, "caller.network") if one.network else "",
-            of(one.device, "caller.device") if one.device else "",
-        )
+    def reserve(
+        self,
+        office: str,
+        day: Day,
+        applicants: Applicants,
+        selection: Selection,
+        idempotency_key: str | None,
+        join_wait_list: bool,
+        hold_ttl_ms: int,
+    ) -> Reserve:
+        """Return the command of :meth:`quota_engine.QuotaEngine.reserve`."""
+        plans = self._plans  # read once: another thread may be publishing a new catalog
+        try:
+            plan = plans.plans.get((office, day, selection))
+        except TypeError:  # an argument that is not even hashable
+            plan = None
+        number, choice = plan or plans.plan(office, day, selection)
+        if idempotency_key is None:
+            idempotency_key = self.id_factory()
+        elif type(idempotency_key) is not str or is_name(idempotency_key) is None:
+            check_name(idempotency_key, "idempotency_key")
+        if join_wait_list is not False and join_wait_list is not True:
+            raise InvalidRequest("join_wait_list", f"a {type(join_wait_list).__name__}", "True or False")
+        if hold_ttl_ms:
+            check_integer(hold_ttl_ms, "hold_ttl_ms", 0, DURATION_MS_MAX)
+        party = (self._pseudonyms.of(applicants),) if isinstance(applicants, str) else self.party_hashes(applicants)
+        return Reserve(idempotency_key, number, party, choice, join_wait_list, hold_ttl_ms)
 
-    def office(self, office: str) -> str:
-        """The office's id, if the catalog has it.
+    def reschedule(
+        self, reference: str, day: Day, selection: Selection, owner: str | None, expected_version: int
+    ) -> tuple[str, Reschedule]:
+        """Return office and command of :meth:`quota_engine.QuotaEngine.reschedule` within the office."""
+        office, reservation_id = self.parse_reference(reference)
+        number, choice = self.plan(office, day, selection)
+        return office, Reschedule(reservation_id, number, choice, self.owner_hash(owner), expected_version)
 
-        Raises:
-            UnknownName: it has not.
-        """
-        get_office(self.catalog, office)
-        return office
+    def reservation_command(
+        self,
+        command: Callable[..., Command],
+        reference: str,
+        owner: str | None,
+        expected_version: int,
+        *arguments: object,
+    ) -> Apply[Outcome]:
+        """Return the request for ``command(id, owner, expected_version, *arguments)`` on one reservation."""
+        office, reservation_id = self.parse_reference(reference)
+        return Apply(office, command(reservation_id, self.owner_hash(owner), expected_version, *arguments))
 
-    def day_number(self, day: Day) -> int:
-        """See :func:`day_number`."""
-        return day_number(day)
+    def day_command(self, command: Callable[..., Command], office: str, day: Day, *arguments: object) -> Apply[Outcome]:
+        """Return the request for ``command(day, *arguments)`` on one office-day."""
+        return Apply(self.known_office(office), command(day_number(day), *arguments))
 
-    def party(self, applicants: Applicants) -> tuple[str, ...]:
-        """The keyed hashes of one identity, or of a party of several.
+    # --- Requests that read
 
-        Raises:
-            InvalidRequest: not such identities, too many, or one of them twice.
-        """
-        return (self._pseudonyms.of(applicants),) if isinstance(applicants, str) else self._party(applicants)
+    def wait_list_position(self, reference: str) -> ReadWaitListPosition:
+        """Return the request of :meth:`quota_engine.QuotaEngine.wait_list_position`."""
+        return ReadWaitListPosition(*self.parse_reference(reference))
 
-    def planned(self, office: str, day: Day, wanted: Selection) -> tuple[int, Choice]:
-        """The day's number, and the choice that the wanted names come to.
+    def list_day(self, office: str, day: Day) -> ListDay:
+        """Return the request of :meth:`quota_engine.QuotaEngine.list_reservations`."""
+        return ListDay(self.known_office(office), day_number(day))
 
-        Raises:
-            UnknownName: a name that the catalog does not have.
-            InvalidRequest: no such day; or something is missing, or no allotment admits it.
-        """
-        return self._plan(office, day, wanted)
+    def hold_remaining_histogram(self, office: str, day: Day, bounds_ms: Sequence[int]) -> ReadHoldRemainingHistogram:
+        """Return the request of :meth:`quota_engine.QuotaEngine.hold_remaining_histogram`."""
+        if not isinstance(bounds_ms, list | tuple) or len(bounds_ms) > BOUNDS_MAX:
+            raise InvalidRequest("bounds_ms", "not such a list", f"a list of at most {BOUNDS_MAX} bounds that rise")
+        lowest = 0
+        for index, bound_ms in enumerate(bounds_ms):
+            check_integer(bound_ms, f"bounds_ms[{index}]", lowest, DURATION_MS_MAX)
+            lowest = bound_ms + 1
+        return ReadHoldRemainingHistogram(self.known_office(office), day_number(day), tuple(bounds_ms))
 
-    def secret_for(self, purpose: str) -> bytes:
-        """32 secret bytes for a purpose, which follow from the identity key."""
-        return self._pseudonyms.secret_for(purpose)
+    # --- Events and consumer groups
 
-    def _party(self, applicants: Sequence[str]) -> tuple[str, ...]:
-        if not isinstance(applicants, list | tuple) or not 1 <= len(applicants) <= APPLICANTS_MAX:
-            size = f"{len(applicants)} applicants" if isinstance(applicants, list | tuple) else "not a list"
-            raise InvalidRequest("applicants", size, f"an identity, or a list of 1 to {APPLICANTS_MAX}")
-        if len(applicants) == 1:  # as nearly all are: without what only several need
-            return (self._pseudonyms.of(applicants[0], "applicants[0]"),)
-        party = tuple(self._pseudonyms.of(one, f"applicants[{index}]") for index, one in enumerate(applicants))
-        if len(set(party)) != len(party):
-            raise InvalidRequest("applicants", "one applicant twice", "each applicant once")
-        return party
+    def events(
+        self, office: str, after: int, limit: int, consumer_group: str | None, consumer: str | None, min_idle_ms: int
+    ) -> ReadEvents | ReadConsumerGroup:
+        """Return the request of :meth:`quota_engine.QuotaEngine.events`."""
+        if consumer_group is not None or consumer is not None:
+            if after:
+                raise InvalidRequest("after", "given with a group", "nothing: a group knows where it is")
+            return self._read_group(office, consumer_group, consumer, limit, min_idle_ms)
+        check_integer(after, "after", 0, EVENT_NUMBER_MAX)
+        check_integer(limit, "limit", 1, EVENTS_READ_MAX)
+        return ReadEvents(self.known_office(office), after, limit)
 
-    def _plan(self, office: str, day: Day, wanted: Selection) -> tuple[int, Choice]:
-        """The day's number, and the choice that the wanted names come to; kept, because thousands ask for the same."""
-        number = self.day_number(day)
-        service, service_unit, session, channel, group = wanted
-        if not all(isinstance(name, str) for name in (office, *wanted)):
-            raise InvalidRequest("office, service, session, channel, group", "not all are strings", "names")
-        known = self._known  # one look: another thread may be publishing a new catalog
-        choice = choice_of(
-            known.given_catalog(),
-            office,
-            service=service,
-            service_unit=service_unit,
-            session=session,
-            channel=channel,
-            group=group,
-        )
-        # Choices are shared, whatever the day, so that a reservation's costs it one pointer.
-        choice = known.choices.setdefault((office, wanted), choice)
-        if len(known.plans) >= _PLANS_MAX:
-            known.plans.clear()
-        known.plans[office, day, wanted] = number, choice
-        return number, choice
+    def _read_group(
+        self, office: str, consumer_group: str | None, consumer: str | None, limit: int, min_idle_ms: int
+    ) -> ReadConsumerGroup:
+        if consumer_group is None or consumer is None:
+            raise InvalidRequest("consumer_group, consumer", "only one of them", "both, or neither")
+        check_name(consumer_group, "consumer_group")
+        check_name(consumer, "consumer")
+        check_integer(limit, "limit", 1, PENDING_MAX)
+        check_integer(min_idle_ms, "min_idle_ms", 0, DURATION_MS_MAX)
+        return ReadConsumerGroup(self.known_office(office), consumer_group, consumer, limit, min_idle_ms)
+
+    def acknowledge(self, office: str, consumer_group: str, numbers: Iterable[int]) -> Acknowledge:
+        """Return the request of :meth:`quota_engine.QuotaEngine.acknowledge`."""
+        check_name(consumer_group, "consumer_group")
+        if not isinstance(numbers, Iterable):
+            raise InvalidRequest("numbers", f"a {type(numbers).__name__}", "numbers of events")
+        several = tuple(islice(numbers, PENDING_MAX + 1))
+        if len(several) > PENDING_MAX:
+            raise InvalidRequest("numbers", f"more than {PENDING_MAX}", f"at most {PENDING_MAX} at a time")
+        for number in several:
+            check_integer(number, "numbers", 1, EVENT_NUMBER_MAX)
+        return Acknowledge(self.known_office(office), consumer_group, several)
+
+    def create_consumer_group(self, office: str, consumer_group: str, after: int) -> CreateConsumerGroup:
+        """Return the request of :meth:`quota_engine.QuotaEngine.create_consumer_group`."""
+        check_name(consumer_group, "consumer_group")
+        check_integer(after, "after", 0, EVENT_NUMBER_MAX)
+        return CreateConsumerGroup(self.known_office(office), consumer_group, after)
+
+    def delete_consumer_group(self, office: str, consumer_group: str) -> DeleteConsumerGroup:
+        """Return the request of :meth:`quota_engine.QuotaEngine.delete_consumer_group`."""
+        check_name(consumer_group, "consumer_group")
+        return DeleteConsumerGroup(self.known_office(office), consumer_group)
+
+    def list_consumer_groups(self, office: str) -> ListConsumerGroups:
+        """Return the request of :meth:`quota_engine.QuotaEngine.list_consumer_groups`."""
+        return ListConsumerGroups(self.known_office(office))
+
+    def trim_events(self, office: str, through: int) -> TrimEvents:
+        """Return the request of :meth:`quota_engine.QuotaEngine.trim_events`."""
+        check_integer(through, "through", 0, EVENT_NUMBER_MAX)
+        return TrimEvents(self.known_office(office), through)
+
+    def reconcile(self, office: str, events: Sequence[RecordedEvent]) -> Reconcile:
+        """Return the request of :meth:`quota_engine.QuotaEngine.reconcile`."""
+        if not isinstance(events, list | tuple) or not all(isinstance(one, RecordedEvent) for one in events):
+            raise InvalidRequest("events", "not a list of events", "events as events() returns them")
+        if len(events) > EVENTS_RESTORED_MAX:
+            raise InvalidRequest("events", f"{len(events)} events", f"at most {EVENTS_RESTORED_MAX} at a time")
+        return Reconcile(self.known_office(office), tuple(events))

@@ -9,9 +9,10 @@ import functools
 from quota_engine.admission.policy import Caller
 from quota_engine.domain.commands import Reserve
 from quota_engine.domain.outcomes import Outcome
+from quota_engine.generators import Request
 from quota_engine.workflows import national_claims
 from quota_engine.workflows.admission_gate import AdmissionGate, reject_unused_pass
-from quota_engine.workflows.generator_drivers import Apply, Request, Workflow
+from quota_engine.workflows.generator_drivers import Apply, Workflow
 from quota_engine.workflows.request_builder import RequestBuilder
 
 
@@ -37,9 +38,9 @@ def reserve(
         InvalidRequest: a pass without policies, a caller or a pass that no policy can read.
     """
     if gate is not None:
-        return _admit_and_reserve(requests, gate, office, command, requests.caller(caller), admission_pass)
+        return _admit_and_reserve(requests, gate, office, command, requests.caller_hashes(caller), admission_pass)
     reject_unused_pass(admission_pass)
-    if requests.national:
+    if requests.has_national_limit:
         return national_claims.reserve(requests, office, command)
     return Apply(office, command)
 
@@ -56,6 +57,6 @@ def _admit_and_reserve(
     if isinstance(admitted, Outcome):
         return admitted
     apply_reserve = functools.partial(gate.apply, admitted)
-    if requests.national:
+    if requests.has_national_limit:
         return (yield from national_claims.reserve(requests, office, command, apply_reserve))
     return (yield from apply_reserve(command))

@@ -56,13 +56,13 @@ CASES: dict[str, tuple[bytes, int, str]] = {
 async def test_bad_bodies(client: Client, case: str) -> None:
     """Each is answered with a problem, shows no identity, and leaves the ledger as it was."""
     content, http, kind = CASES[case]
-    before = await client.service.engine._backend.execute(Describe("surabaya"))
+    before = await client.service.engine._store.execute(Describe("surabaya"))
     response = await client.http.post(RESERVE, content=content, headers=HEADERS)
     found = problem(response, http, kind)
     assert NIK not in response.text
     assert "Traceback" not in response.text
     assert found["detail"]
-    assert await client.service.engine._backend.execute(Describe("surabaya")) == before
+    assert await client.service.engine._store.execute(Describe("surabaya")) == before
     assert (await client.reserve()).status_code == 201
 
 

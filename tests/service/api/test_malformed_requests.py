@@ -32,14 +32,14 @@ PROBLEM = Draft202012Validator(
 
 async def state(client: Client) -> bytes:
     """All that the store has."""
-    backend: Any = client.service.engine._backend
+    backend: Any = client.service.engine._store
     places = sorted(backend._memory._ledgers)
     return msgspec.json.encode([await backend.execute(Describe(place)) for place in places])
 
 
 def events(client: Client) -> int:
     """How many places the store has, and how much has happened at the offices: told sooner than :func:`state`."""
-    books = client.service.engine._backend._memory._ledgers.values()  # type: ignore[attr-defined]
+    books = client.service.engine._store._memory._ledgers.values()  # type: ignore[attr-defined]
     return sum(1 + len(getattr(book.ledger, "events", ())) for book in books)
 
 

@@ -90,10 +90,10 @@ async def test_a_move_to_another_office() -> None:
         old = (await client.call("GET", f"/v1/reservations/{reference}", role=Role.SERVICE)).json()
         assert (old["state"], old["moved_to"]) == ("MOVED", there)
         assert (await client.operate("POST", "/v1/moves/recover", {})).json() == {"finished": 0, "undone": 0}
-        before = await client.service.engine._backend.execute(Describe("mlg"))
+        before = await client.service.engine._store.execute(Describe("mlg"))
         reconciled = (await client.operate("POST", "/v1/offices/mlg/reconcile")).json()
         assert (reconciled["findings"], reconciled["repaired"]) == ([], 0)
-        assert await client.service.engine._backend.execute(Describe("mlg")) == before
+        assert await client.service.engine._store.execute(Describe("mlg")) == before
 
 
 async def test_a_move_to_an_office_that_the_token_is_not_good_for() -> None:
@@ -109,7 +109,7 @@ async def test_a_move_to_an_office_that_the_token_is_not_good_for() -> None:
         held = await client.call("POST", path, body, Role.SERVICE, idempotency_key="wish")
         reference = held.json()["reservation"]["reference"]
         places = ("sby", "mlg")
-        before = [await client.service.engine._backend.execute(Describe(place)) for place in places]
+        before = [await client.service.engine._store.execute(Describe(place)) for place in places]
         target = {"day": str(MONDAY), "office": "mlg", "session": "pm", "channel": "draw"}
 
         async def move(token: str) -> Any:
@@ -118,7 +118,7 @@ async def test_a_move_to_an_office_that_the_token_is_not_good_for() -> None:
 
         for token in ("here", "there"):
             problem(await move(token), 403, "forbidden")
-        assert [await client.service.engine._backend.execute(Describe(place)) for place in places] == before
+        assert [await client.service.engine._store.execute(Describe(place)) for place in places] == before
         assert (await move("both")).status_code == 200
 
 

@@ -19,7 +19,7 @@ from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.http.problems import PROBLEM_TYPES, ROOM_STATUS_PROBLEMS, Problem
 from quota_engine.waiting_room.machine import ACTIVE_CALLS_MAX, RoomStatus
 from quota_engine.waiting_room.transcript import parse_transcript, verify
-from quota_engine.workflows.waiting_rooms import RoomSettings
+from quota_engine.workflows.room_config import RoomSettings
 from tests.service.api.test_reservations import problem
 from tests.support.in_process_service import (
     DAY,
@@ -160,7 +160,7 @@ async def test_making_a_room(rooms: Client) -> None:
         answer = await rooms.operate("PUT", "/v1/rooms/new", {**TERMS, **changes})
         assert answer.status_code in (404, 422), changes
         assert answer.json()["errors"], changes
-    assert (await rooms.service.engine._backend.execute(Describe("~room.new"))) == {}
+    assert (await rooms.service.engine._store.execute(Describe("~room.new"))) == {}
     full = await rooms.operate("PUT", "/v1/rooms/small", {**TERMS, "settings": {"tickets_max": 1}})
     assert full.status_code == 201
     assert (await join(rooms, NIK, "/v1/rooms/small")).status_code == 201
@@ -268,7 +268,7 @@ async def test_tickets_that_are_not_good(rooms: Client) -> None:
     replayed = problem(await enter(rooms, mine, OTHER), 422, "unprocessable")
     assert "another person" in replayed["errors"][0]["problem"]  # type: ignore[index]
     # Of an earlier room of the name: that one is forgotten, and its tickets with it.
-    backend: Any = rooms.service.engine._backend
+    backend: Any = rooms.service.engine._store
     backend._memory._ledgers.clear()
     rooms.service.engine._rooms.clear()
     later = {**TERMS, "opens_at_ms": OPENS_AT_MS + HOUR_MS}
@@ -295,7 +295,7 @@ async def test_rooms_that_are_not_there(rooms: Client) -> None:
         assert answer["errors"][0]["where"] == "room", rest  # type: ignore[index]
         assert NIK not in json.dumps(answer)
     problem(await look(rooms, "/v1/rooms/no%20name"), 422, "unprocessable")
-    assert await rooms.service.engine._backend.execute(Describe("~room.nowhere")) == {}
+    assert await rooms.service.engine._store.execute(Describe("~room.nowhere")) == {}
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,7 @@ async def test_polls_are_tagged_and_cost_the_store_nothing(rooms: Client, monkey
     mine = await ticket(rooms, NIK)
     rooms.clock.advance_ms(500)  # a new look, which sees the ticket
     asked: list[object] = []
-    backend = rooms.service.engine._backend
+    backend = rooms.service.engine._store
     perform = backend.execute
 
     async def counted(request: Any) -> Any:
@@ -401,7 +401,7 @@ async def test_polls_of_rooms_that_are_not_there_make_nobody_forget_those_that_a
         with pytest.raises(UnknownName):
             await engine.room(f"made-up-{number}").view()
     assert engine.room("december") is known
-    assert known._book.view().tickets == 1
+    assert known._methods.cache.snapshot().view.tickets == 1
     assert len(engine._rooms) <= 1_000
 
 

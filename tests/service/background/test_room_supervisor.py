@@ -176,7 +176,7 @@ async def test_each_later_release_gets_its_room_and_a_lost_one_is_made_again() -
         following = await following_room.view()
         assert following.config.opens_at_ms == OPENS_AT_MS + 7 * DAY_MS
         assert following.config.turn_ms == 60_000
-        cast("Any", engine._backend)._memory._ledgers.clear()
+        cast("Any", engine._store)._memory._ledgers.clear()
         client.clock.advance_ms(31_000)
         await keeper.tick()
         with pytest.raises(UnknownName):
@@ -195,8 +195,8 @@ async def test_rooms_go_on_while_nobody_polls() -> None:
         client.clock.advance_ms(HOUR_MS)
         await keeper.tick()
         await keeper.tick()
-        book = engine.room(ROOM)._book
-        assert book.view().called_count == 1
+        cache = engine.room(ROOM)._methods.cache
+        assert cache.snapshot().view.called_count == 1
 
 
 # --- Admission -----------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ class Served:
         self.port = port
 
     async def state(self) -> Any:
-        return await self.app.context.engine._backend.execute(Describe("surabaya"))
+        return await self.app.context.engine._store.execute(Describe("surabaya"))
 
     async def still_serves(self) -> None:
         async with connected(self.port) as raw:

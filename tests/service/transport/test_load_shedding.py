@@ -41,7 +41,8 @@ async def test_who_is_one_too_many_hears_so_at_once(monkeypatch: pytest.MonkeyPa
 
     async def slow(self: AsyncMemoryStore, office: str, command: Command) -> Outcome:
         await go_on.wait()
-        return await send(self, office, command)
+        outcome: Outcome = await send(self, office, command)
+        return outcome
 
     async with served() as client:
         holder = (await client.reserve(NIK)).json()["reservation"]

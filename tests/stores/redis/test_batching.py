@@ -592,7 +592,8 @@ def test_sixteen_threads_share_calls_for_two_hundred_rounds(opened: Opened) -> N
             key = f"r{round_number}t{thread}"
             for _ in range(number - 1):
                 backend.apply(OFFICE, reserve(key, ONLINE))
-            return backend.apply(OFFICE, Release(key))
+            outcome: Outcome = backend.apply(OFFICE, Release(key))
+            return outcome
 
         callers = [Caller(lambda at=at, one=one: press(at, one)) for at, one in enumerate(counts)]  # type: ignore[misc]
         for caller in callers:
@@ -765,7 +766,8 @@ class InLoop:
 
     def apply(self, office: str, command: Command) -> Outcome:
         """See :meth:`quota_engine.ports.Backend.send`."""
-        return self._result(self._backend.apply(office, command))
+        outcome: Outcome = self._result(self._backend.apply(office, command))
+        return outcome
 
     def execute(self, request: StoreRequest[T]) -> T:
         """See :meth:`quota_engine.ports.Backend.perform`."""

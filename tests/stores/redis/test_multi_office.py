@@ -27,7 +27,7 @@ from quota_engine.workflows.office_moves import MOVE_LEASE_MS
 from quota_engine.workflows.request_builder import RequestBuilder
 from tests.stores.redis.conftest import cluster_url, empty_members
 from tests.stores.redis.test_outages import RIGHTS
-from tests.support.multi_office import ANI, DAY, KEY, NEXT_DAY, OFFICES, WANTED, Driven, Muddle, Nation, nation
+from tests.support.multi_office import ANI, ANY_SELECTION, DAY, KEY, NEXT_DAY, OFFICES, Driven, Muddle, Nation, nation
 from tests.support.paths import ROOT
 from tests.support.servers import Cluster, Server
 
@@ -62,7 +62,7 @@ def test_nobody_ever_has_two_places(url: str, seed: int) -> None:
 async def test_a_nation_presses_at_once(url: str) -> None:
     """Ninety people, each at three offices in the same moment: nobody gets two places, and all places can be had."""
     there = Nation(places=40, open_store=lambda clock: open_store(url, clock))
-    engine = AsyncQuotaEngine(await open_async_store(url, there.clock), there.desk)
+    engine = AsyncQuotaEngine(await open_async_store(url, there.clock), there.requests)
     try:
         people = [f"person{number}" for number in range(90)]
         outcomes = await asyncio.gather(*(engine.reserve(office, DAY, one) for office in OFFICES for one in people))
@@ -81,7 +81,7 @@ async def test_a_nation_presses_at_once(url: str) -> None:
 async def test_everybody_moves_at_once(url: str) -> None:
     """Forty confirmed places are moved twice each in the same moment, to two offices: everybody has one in the end."""
     there = Nation(places=50, open_store=lambda clock: open_store(url, clock))
-    engine = AsyncQuotaEngine(await open_async_store(url, there.clock), there.desk)
+    engine = AsyncQuotaEngine(await open_async_store(url, there.clock), there.requests)
     try:
         held = await asyncio.gather(*(engine.reserve("east", DAY, f"person{number}") for number in range(40)))
         await asyncio.gather(*(engine.confirm(one.reference) for one in held))
@@ -108,7 +108,9 @@ def test_a_server_that_dies_in_the_middle_of_a_move_loses_no_place(binary: Path,
             server.ask("FLUSHALL")
             there = Nation(national=national, open_store=lambda clock: open_store(server.url, clock))
             source = there.engine.confirm(there.engine.reserve("east", DAY, ANI).reference).reference
-            move = Driven(office_moves.reschedule(there.desk, source, DAY, "west", WANTED, None, 0), there.backend)
+            move = Driven(
+                office_moves.reschedule(there.requests, source, DAY, "west", ANY_SELECTION, None, 0), there.backend
+            )
             move.run(steps)
             move.die()
             server.kill()

@@ -146,10 +146,10 @@ async def test_an_observer_of_verdicts_only_is_told_of_nothing_else(valkey_serve
     opened = AsyncQuotaEngine.open(valkey_server.url, identity_key=KEY, catalog=CATALOG, observer=DecisionCounter())
     async with await opened as engine:
         assert await reserve_together(engine, 2) == [Status.UNKNOWN_DAY] * 2
-        assert isinstance(engine._backend, Observable)
-        assert engine._backend._observer is None  # type: ignore[attr-defined]
+        assert isinstance(engine._store, Observable)
+        assert engine._store._observer is None  # type: ignore[attr-defined]
     with QuotaEngine.open(observer=Seen()) as in_memory:  # which has no way to go
-        assert not isinstance(in_memory._backend, Observable)
+        assert not isinstance(in_memory._store, Observable)
 
 
 def test_more_holds_than_are_counted_at_once(valkey_server: Server) -> None:

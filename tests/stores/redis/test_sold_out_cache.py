@@ -98,14 +98,15 @@ class Scene:
 
     def both(self, backend: RedisStore, command: Command) -> Outcome:
         """What the backend says, which has to be what the machine says."""
-        outcome = backend.apply(OFFICE, command)
+        outcome: Outcome = backend.apply(OFFICE, command)
         assert outcome == self.machine.apply(OFFICE, command)
         return outcome
 
     def stranger(self, backend: RedisStore, wanted: Any = ONLINE, **more: Any) -> Outcome:
         """Somebody who has not come before wants a place."""
         self._strangers += 1
-        return backend.apply(OFFICE, reserve(f"s{self._strangers}", wanted, **more))
+        outcome: Outcome = backend.apply(OFFICE, reserve(f"s{self._strangers}", wanted, **more))
+        return outcome
 
     def rush(self, backend: RedisStore) -> None:
         """Two who find that all is gone: from then on there is a memory of it."""
@@ -439,7 +440,8 @@ def test_what_takes_precedence_is_seen_within_the_bound(scene: Scene, command: C
     backend, other = scene.set_up(), scene.open()
 
     def pair(number: int, via: RedisStore) -> Outcome:
-        return via.apply(OFFICE, reserve(f"p{number}", ONLINE, f"p{number}", f"q{number}"))
+        outcome: Outcome = via.apply(OFFICE, reserve(f"p{number}", ONLINE, f"p{number}", f"q{number}"))
+        return outcome
 
     for via in (backend, other):
         assert [pair(number, via).status for number in range(3)] == [SOLD_OUT] * 3
@@ -828,7 +830,8 @@ class Watched:
 
     def apply(self, office: str, command: Command) -> Outcome:
         self.is_own = False
-        return self.backend.apply(office, command)
+        outcome: Outcome = self.backend.apply(office, command)
+        return outcome
 
 
 def crowd(seed: int, count: int) -> Iterator[tuple[int, Command]]:

@@ -16,7 +16,7 @@ from quota_engine.conformance.world import DAY, OFFICE, ONLINE, published, reser
 from quota_engine.domain.commands import Command, Confirm, SetCapacity
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.engine.quota_engine import backend_factory
+from quota_engine.engine.store_discovery import store_factory
 from quota_engine.ports import ApplyMany, Audit, Clock, Describe, ListOffices, Lookup, Store
 from quota_engine.stores.redis import factory
 from quota_engine.stores.redis.async_store import AsyncRedisStore
@@ -476,7 +476,7 @@ class TestUrls:
     @pytest.mark.parametrize("scheme", ["redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"])
     def test_every_scheme_is_served(self, scheme: str) -> None:
         """By this adapter."""
-        assert backend_factory(f"{scheme}://localhost") is factory
+        assert store_factory(f"{scheme}://localhost") is factory
 
     def test_what_is_asked_where(self) -> None:
         """Logins, ports that are left out, addresses of the sixth version: each node has the right URL."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from quota_engine.client.call_protocol import segment
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.workflows.request_builder import Day, day_number
+from quota_engine.workflows.arguments import Day, day_number
 
 
 def day_text(day: Day) -> str:

@@ -15,8 +15,8 @@ from quota_engine.client.decoding import day_of
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import DayView, Outcome
 from quota_engine.domain.reconcile import Reconciliation
+from quota_engine.workflows.arguments import Day
 from quota_engine.workflows.day_workflows import AuditReport, PublishReport
-from quota_engine.workflows.request_builder import Day
 
 
 class DayCalls(Speaker):

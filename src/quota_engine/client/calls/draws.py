@@ -22,6 +22,7 @@ from quota_engine.domain.validation import check_integer
 from quota_engine.draws.files import applications_of_lines, capacities_of_json, result_of_lines
 from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawStatus, DrawView, address_of
 from quota_engine.draws.lottery import APPLICATIONS_MAX
+from quota_engine.workflows.arguments import Applicants
 from quota_engine.workflows.draws import (
     NOTHING_AWARDED,
     REFUSALS_SHOWN_MAX,
@@ -31,7 +32,6 @@ from quota_engine.workflows.draws import (
     DrawRecord,
     SubmittedApplication,
 )
-from quota_engine.workflows.request_builder import Applicants
 
 
 class DrawCalls(Speaker):

@@ -20,8 +20,8 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, WaitListPosition
 from quota_engine.domain.validation import check_name
+from quota_engine.workflows.arguments import Day
 from quota_engine.workflows.office_moves import MovesReport
-from quota_engine.workflows.request_builder import Day
 
 _LISTED_MAX = 1_000
 _PARTS_MAX = 10_000

@@ -19,8 +19,10 @@ from quota_engine.client.decoding import ServiceTicketStatus, ticket_status_of
 from quota_engine.waiting_room.machine import RoomStatus
 from quota_engine.waiting_room.ticket_status import TicketPhase
 from quota_engine.waiting_room.transcript import RoomTranscript
-from quota_engine.workflows.request_builder import Day
-from quota_engine.workflows.waiting_rooms import EnterResult, JoinResult, Moment, RoomSettings, moment_ms
+from quota_engine.workflows.arguments import Day, Moment, moment_ms
+from quota_engine.workflows.room_config import RoomSettings
+from quota_engine.workflows.room_view_cache import EnterResult
+from quota_engine.workflows.waiting_rooms import JoinResult
 
 _DEFAULT_SETTINGS: Final = RoomSettings()
 

@@ -14,7 +14,7 @@ from quota_engine.engine.quota_engine import AsyncQuotaEngine
 from quota_engine.service.background.periodic_task import PeriodicTask
 from quota_engine.waiting_room.machine import RoomStatus
 from quota_engine.waiting_room.releases import CHANNEL, CLOCK_MARGIN_MS, Release, Releases
-from quota_engine.workflows.waiting_rooms import RoomSettings
+from quota_engine.workflows.room_config import RoomSettings
 
 TICK_INTERVAL_MS: Final = 1_000
 _CHECK_INTERVAL_MS: Final = 30_000

@@ -40,7 +40,7 @@ from quota_engine.admission.tickets import TicketKeys
 from quota_engine.admission.token_bucket import AMOUNT_MAX, CHARGES_MAX, Limit
 from quota_engine.catalog import Catalog
 from quota_engine.domain.errors import InvalidRequest, ValidationIssue
-from quota_engine.waiting_room.machine import OPEN_MS_MAX
+from quota_engine.waiting_room.machine import OPEN_MS_MAX, CreateRoom
 from quota_engine.waiting_room.releases import (
     CHANNEL,
     ROOM_POLICY,
@@ -49,9 +49,9 @@ from quota_engine.waiting_room.releases import (
     WaitingRoomSchedule,
     room_id,
 )
-from quota_engine.workflows import waiting_rooms as room_workflows
-from quota_engine.workflows.request_builder import RequestBuilder, ticket_keys_from
-from quota_engine.workflows.waiting_rooms import RoomBook, RoomSettings
+from quota_engine.workflows.arguments import ticket_keys_from
+from quota_engine.workflows.request_builder import RequestBuilder
+from quota_engine.workflows.room_config import RoomArguments, RoomSettings, build_room_config
 
 POLICIES_MAX: Final = 16
 ALL_OFFICES: Final = "*"
@@ -282,12 +282,10 @@ def _draft_room(catalog: Catalog, office: str, table: WaitingRoomsTable) -> Inva
     opens_at_ms = _DAY_MS * _TRIAL_DAY
     closes_at_ms = opens_at_ms + table.duration_ms
     try:
-        book = RoomBook(RequestBuilder(bytes(32), catalog), room_id(office, opens_at_ms), lambda: 0)
-        draft = room_workflows.create(
-            book, office, _TRIAL_DAY, None, opens_at_ms, closes_at_ms, 0, "", CHANNEL, "", table.settings
+        arguments = RoomArguments(
+            office, _TRIAL_DAY, None, opens_at_ms, closes_at_ms, 0, "", CHANNEL, "", table.settings
         )
-        next(draft)
-        draft.close()
+        CreateRoom(build_room_config(RequestBuilder(bytes(32), catalog), room_id(office, opens_at_ms), arguments))
     except InvalidRequest as error:
         return error
     return None

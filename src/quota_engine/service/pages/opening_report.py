@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from quota_engine.catalog import Catalog, ResolvedOffice, choice_of, packed_places
+from quota_engine.catalog.selection import Selection
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.events import ReservationChanged
 from quota_engine.domain.lifecycle import State
@@ -313,7 +314,7 @@ def _places(catalog: Catalog, office: ResolvedOffice, view: DayView, channel: st
                 for one in (channel,) if channel else catalog.channels:
                     try:
                         choice = choice_of(
-                            catalog, office.id, service=service, session=session, channel=one, group=group
+                            catalog, office.id, Selection(service=service, session=session, channel=one, group=group)
                         )
                     except InvalidRequest:
                         continue

@@ -26,5 +26,5 @@ async def test_an_audit_is_kept_until_an_operator_asks_again(browser: OperatorBr
 
 
 def _lose_a_unit(client: Client) -> None:
-    memory = client.service.engine._backend._memory  # type: ignore[attr-defined]
+    memory = client.service.engine._store._memory  # type: ignore[attr-defined]
     memory._ledgers["surabaya"].ledger.days[DAY.toordinal()].quotas["online"].free -= 1

@@ -20,7 +20,7 @@ async def test_an_unavailable_store_has_a_page_that_retries(
     browser: OperatorBrowser, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await browser.sign_in(Role.OPERATOR)
-    backend = client.service.engine._backend
+    backend = client.service.engine._store
 
     async def fail(*_: object) -> Any:
         raise BackendUnavailable("no route")

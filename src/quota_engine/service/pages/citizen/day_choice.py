@@ -15,7 +15,7 @@ from quota_engine.service.pages.citizen.selection import BookingSelection
 from quota_engine.service.pages.citizen.slots import Slot, SlotState, group_by_day, list_slots, wait_list_sessions
 from quota_engine.service.pages.i18n import Translator
 from quota_engine.waiting_room.machine import RoomConfig, RoomView
-from quota_engine.workflows.request_builder import random_id
+from quota_engine.workflows.arguments import random_id
 
 _DAYS_EXPANDED: Final = 5
 """Days that the page shows at first. The others are in a collapsed part."""

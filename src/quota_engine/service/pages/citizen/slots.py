@@ -11,6 +11,7 @@ import enum
 from collections.abc import Iterable, Sequence
 
 from quota_engine.catalog import Catalog, choice_of, packed_places
+from quota_engine.catalog.selection import Selection
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import ReReleaseRule
 from quota_engine.domain.outcomes import DayView
@@ -85,7 +86,9 @@ def list_slots(
     for session_id in selection.sessions:
         session = office.sessions[session_id] if session_id else None
         try:
-            choice = choice_of(catalog, office.id, service=selection.service, session=session_id, group=selection.group)
+            choice = choice_of(
+                catalog, office.id, Selection(service=selection.service, session=session_id, group=selection.group)
+            )
         except InvalidRequest:
             continue
         needed = {name for option in choice.options for name in option}
@@ -124,7 +127,9 @@ def wait_list_sessions(catalog: Catalog, selection: BookingSelection) -> set[str
     found = set()
     for session in selection.sessions:
         with contextlib.suppress(InvalidRequest):
-            choice = choice_of(catalog, office.id, service=selection.service, session=session, group=selection.group)
+            choice = choice_of(
+                catalog, office.id, Selection(service=selection.service, session=session, group=selection.group)
+            )
             rules = {office.re_releases[name].rule for option in choice.options for name in option}
             if ReReleaseRule.WAIT_LIST in rules:
                 found.add(session)

@@ -16,7 +16,7 @@ from quota_engine.admission.token_bucket import Buckets, Charge, per_minute
 from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.http.problems import Problem
 from quota_engine.service.pages.signed_cookies import CookieSigner
-from quota_engine.workflows.request_builder import random_id
+from quota_engine.workflows.arguments import random_id
 
 if TYPE_CHECKING:
     from quota_engine.service.context import ServiceContext

@@ -1,0 +1,168 @@
+"""Methods of an engine about office-days: availability, capacities, and the operators' commands."""
+
+from __future__ import annotations
+
+__all__ = ["DayMethods"]
+
+from collections.abc import Sequence
+
+from quota_engine.catalog import Catalog
+from quota_engine.domain.commands import CloseDay, Expire, OpenDay, ReallocateUnused, ReleaseParked, SetCapacity
+from quota_engine.domain.model import Reservation
+from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.domain.reconcile import Reconciliation
+from quota_engine.ports import ListOffices, RecordedEvent, StoreRequest
+from quota_engine.workflows import day_workflows
+from quota_engine.workflows.arguments import Day
+from quota_engine.workflows.day_workflows import AuditReport, PublishReport
+from quota_engine.workflows.generator_drivers import Apply, Workflow
+from quota_engine.workflows.request_builder import RequestBuilder
+
+
+class DayMethods:
+    """Office-days."""
+
+    requests: RequestBuilder
+
+    def publish(self, catalog: Catalog, first_day: Day, last_day: Day | None = None) -> Workflow[PublishReport]:
+        """Publish the working days of all offices of a catalog, and use the catalog from now on.
+
+        Safe to repeat from any number of processes. A published day keeps the capacities that operators have set.
+
+        Args:
+            catalog: the offices.
+            first_day: the first day.
+            last_day: the last day, at most 400 days in all; ``None`` for the first.
+
+        Raises:
+            InvalidRequest: the range is empty or too long, or the store was created with another identity key.
+        """
+        return day_workflows.publish(self.requests, catalog, first_day, last_day)
+
+    def availability(self, office: str, first_day: Day, last_day: Day | None = None) -> Workflow[list[DayView]]:
+        """Return the counters of the published days from ``first_day`` to ``last_day``.
+
+        Args:
+            office: id of the office.
+            first_day: the first day.
+            last_day: the last day, at most 400 days in all; ``None`` for the first.
+        """
+        return day_workflows.view(self.requests, office, first_day, last_day)
+
+    def list_reservations(self, office: str, day: Day) -> StoreRequest[list[Reservation]]:
+        """Return all reservations of a day by queue number, then those without one.
+
+        For the staff of the office. Scans the whole office; avoid during an opening.
+
+        Args:
+            office: id of the office.
+            day: the day.
+        """
+        return self.requests.list_day(office, day)
+
+    def hold_remaining_histogram(self, office: str, day: Day, bounds_ms: Sequence[int]) -> StoreRequest[list[int]]:
+        """Count a day's holds by remaining time. Cheap enough to read during an opening.
+
+        Args:
+            office: id of the office.
+            day: the day.
+            bounds_ms: at most 16 rising bounds in milliseconds.
+
+        Returns:
+            One count more than there are bounds: holds with at most the first bound left, with more than the first and
+            at most the second, …, and with more than the last.
+        """
+        return self.requests.hold_remaining_histogram(office, day, bounds_ms)
+
+    def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> Apply[Outcome]:
+        """Set the capacity of one quota.
+
+        Units taken beyond a lowered capacity are ``outcome.overbooked``; the quota sells nothing until they are freed.
+
+        Args:
+            office: id of the office.
+            day: the day.
+            quota: id of the quota.
+            capacity: units, 0 or more.
+        """
+        return self.requests.day_command(SetCapacity, office, day, quota, capacity)
+
+    def close_day(self, office: str, day: Day) -> Apply[Outcome]:
+        """Close a day: it accepts no reserve, confirm or offer. Its reservations can be released, cancelled or moved.
+
+        Args:
+            office: id of the office.
+            day: the day.
+        """
+        return self.requests.day_command(CloseDay, office, day)
+
+    def open_day(self, office: str, day: Day) -> Apply[Outcome]:
+        """Reopen a closed day.
+
+        Args:
+            office: id of the office.
+            day: the day.
+        """
+        return self.requests.day_command(OpenDay, office, day)
+
+    def reallocate_unused(self, office: str, day: Day, quota: str) -> Apply[Outcome]:
+        """Reallocate an allotment's unused units now; ``outcome.units`` of them.
+
+        Args:
+            office: id of the office.
+            day: the day.
+            quota: id of the allotment.
+        """
+        return self.requests.day_command(ReallocateUnused, office, day, quota)
+
+    def release_parked(self, office: str, day: Day, quota: str) -> Apply[Outcome]:
+        """Make the units that are parked for the next draw available; ``outcome.units`` of them.
+
+        Args:
+            office: id of the office.
+            day: the day.
+            quota: id of the quota.
+        """
+        return self.requests.day_command(ReleaseParked, office, day, quota)
+
+    def expire(self, office: str, day: Day, limit: int = 100) -> Apply[Outcome]:
+        """Expire overdue holds now.
+
+        An overdue hold is refused and its units are available without this. The sweep only brings the wait list and the
+        events forward.
+
+        Args:
+            office: id of the office.
+            day: the day.
+            limit: most holds to expire.
+        """
+        return self.requests.day_command(Expire, office, day, limit)
+
+    def list_offices(self) -> StoreRequest[list[str]]:
+        """Return the offices that the store has a ledger of, sorted."""
+        return ListOffices()
+
+    def audit(self, office: str | None = None) -> Workflow[AuditReport]:
+        """Recompute every counter from records and events, and report the differences.
+
+        Args:
+            office: id of the office; ``None`` for all offices of the store.
+        """
+        return day_workflows.audit(self.requests, office)
+
+    def reconcile(self, office: str, events: Sequence[RecordedEvent] = ()) -> StoreRequest[Reconciliation]:
+        """Check an office's ledger and repair it, after a failover or any damage.
+
+        With ``fence=auto``, the first call after a failover does so by itself. With ``fence=manual``, the office stays
+        closed until an operator does. The office is closed for fenced engines meanwhile.
+
+        Args:
+            office: id of the office.
+            events: at most 1,000 events that the store has lost, in order, as a consumer received them. Those with
+                numbers above the store's last one happen again. Earlier events of the same history may precede them.
+
+        Raises:
+            InvalidRequest: ``events`` do not follow the store's events, because the store went on without them or there
+                is a gap. Nothing was restored.
+        """
+        return self.requests.reconcile(office, events)

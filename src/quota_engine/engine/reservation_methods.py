@@ -1,0 +1,178 @@
+"""Methods of an engine about one reservation, from reserve to check-in."""
+
+from __future__ import annotations
+
+__all__ = ["ReservationMethods"]
+
+from quota_engine.catalog import Selection
+from quota_engine.domain.commands import Cancel, CheckIn, Confirm, MarkNoShow, Release
+from quota_engine.domain.model import Reservation
+from quota_engine.domain.outcomes import Outcome, WaitListPosition
+from quota_engine.ports import StoreRequest
+from quota_engine.workflows import day_workflows, national_claims, office_moves
+from quota_engine.workflows.admission_gate import AdmissionGate
+from quota_engine.workflows.arguments import Day
+from quota_engine.workflows.generator_drivers import Apply, Workflow
+from quota_engine.workflows.office_moves import MovesReport
+from quota_engine.workflows.request_builder import RequestBuilder
+
+
+class ReservationMethods:
+    """Reservations. ``reserve`` itself is in the engine classes, whose hot path it is."""
+
+    def __init__(self, requests: RequestBuilder, gate: AdmissionGate | None) -> None:
+        self.requests = requests
+        self.gate = gate
+
+    def confirm(
+        self, reference: str, *, owner: str | None = None, expected_version: int = 0, reacquire: bool = False
+    ) -> Workflow[Outcome] | Apply[Outcome]:
+        """Confirm a hold and assign queue numbers.
+
+        Args:
+            reference: ``outcome.reference``, such as ``surabaya~9f2c``.
+            owner: identity of one of its applicants; the call is refused if the reservation is not theirs. ``None``
+                does not check.
+            expected_version: the version that the caller knows; the call is refused with ``STALE`` if the reservation
+                has changed since. 0 does not check.
+            reacquire: if the hold has expired, take new units if there are any, instead of ``HOLD_EXPIRED``.
+
+        Returns:
+            ``CONFIRMED``. Refusals, in this order: ``NOT_FOUND``, ``NOT_OWNER``, ``STALE``, ``WRONG_STATE``,
+            ``HOLD_EXPIRED``, and those of the day, as for :meth:`reserve`.
+        """
+        request = self.requests.reservation_command(Confirm, reference, owner, expected_version, reacquire)
+        if reacquire and self.requests.has_national_limit:
+            return national_claims.confirm(self.requests, request.address, request.command)
+        return request
+
+    def release(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Apply[Outcome]:
+        """Release a hold, or leave the wait list.
+
+        Args:
+            reference: as for :meth:`confirm`.
+            owner: as for :meth:`confirm`.
+            expected_version: as for :meth:`confirm`.
+
+        Returns:
+            ``RELEASED``, or a refusal as for :meth:`confirm`.
+        """
+        return self.requests.reservation_command(Release, reference, owner, expected_version)
+
+    def cancel(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Apply[Outcome]:
+        """Cancel a confirmed reservation.
+
+        Args:
+            reference: as for :meth:`confirm`.
+            owner: as for :meth:`confirm`.
+            expected_version: as for :meth:`confirm`.
+
+        Returns:
+            ``CANCELLED``, or a refusal as for :meth:`confirm`.
+        """
+        return self.requests.reservation_command(Cancel, reference, owner, expected_version)
+
+    def check_in(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Apply[Outcome]:
+        """Record that the party attends.
+
+        Args:
+            reference: as for :meth:`confirm`.
+            owner: as for :meth:`confirm`.
+            expected_version: as for :meth:`confirm`.
+
+        Returns:
+            ``ATTENDED``, or a refusal as for :meth:`confirm`.
+        """
+        return self.requests.reservation_command(CheckIn, reference, owner, expected_version)
+
+    def mark_no_show(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Apply[Outcome]:
+        """Record that the party did not attend.
+
+        Args:
+            reference: as for :meth:`confirm`.
+            owner: as for :meth:`confirm`.
+            expected_version: as for :meth:`confirm`.
+
+        Returns:
+            ``NO_SHOW``, or a refusal as for :meth:`confirm`.
+        """
+        return self.requests.reservation_command(MarkNoShow, reference, owner, expected_version)
+
+    def reschedule(
+        self,
+        reference: str,
+        day: Day,
+        *,
+        office: str = "",
+        service: str = "",
+        service_unit: str = "",
+        session: str = "",
+        channel: str = "online",
+        group: str = "",
+        owner: str | None = None,
+        expected_version: int = 0,
+    ) -> Workflow[Outcome]:
+        """Move a reservation to another day, session or office. It always keeps the old place or has the new one.
+
+        Within the office, the move is one step. To another ``office`` it takes several steps: the new reservation has a
+        reference of its own, which the outcome returns, and the old one ends as ``MOVED``. A call that is cut short may
+        leave both places for a while; the same call again, or :meth:`recover_moves`, finishes the move.
+
+        Args:
+            reference: as for :meth:`confirm`.
+            day: the new day.
+            office: the new office; ``""`` for the same one.
+            service: id of the service, as for :meth:`reserve`.
+            service_unit: id of the service unit, as for :meth:`reserve`.
+            session: id of the session, as for :meth:`reserve`.
+            channel: id of the channel, as for :meth:`reserve`.
+            group: id of the applicant group, as for :meth:`reserve`.
+            owner: as for :meth:`confirm`.
+            expected_version: as for :meth:`confirm`.
+
+        Returns:
+            The reservation's state, with its new record. Refusals, in this order: those of :meth:`confirm`,
+            ``TOO_LATE``, ``MOVES_EXCEEDED``, ``MOVING`` while another move of it is in progress, those of the new
+            office as for :meth:`reserve`. ``COMMAND_EXPIRED``: the call took too long, and nothing was done.
+        """
+        selection = Selection(service, service_unit, session, channel, group)
+        return office_moves.reschedule(self.requests, reference, day, office, selection, owner, expected_version)
+
+    def recover_moves(self, *, older_than_ms: int = 0, limit: int = 1000) -> Workflow[MovesReport]:
+        """Finish cross-office moves whose caller died. Call periodically.
+
+        Safe to call at any time from any number of processes. A move is left alone for half a minute, while its caller
+        may still be at work.
+
+        Args:
+            older_than_ms: milliseconds to wait beyond that half minute.
+            limit: most moves to finish, 1 to 10,000.
+        """
+        return office_moves.recover_moves(self.requests, older_than_ms, limit)
+
+    def find_moved(self, reference: str) -> Workflow[str]:
+        """Return the new reference of a reservation that is ``MOVED``; ``""`` if it is unknown.
+
+        Args:
+            reference: the reference before the move.
+        """
+        return office_moves.find_moved(self.requests, reference)
+
+    def lookup(self, reference: str) -> Workflow[Reservation | None]:
+        """Return the current reservation; ``None`` if it is unknown, or its day is long over.
+
+        Args:
+            reference: as for :meth:`confirm`.
+        """
+        return day_workflows.lookup(self.requests, reference)
+
+    def wait_list_position(self, reference: str) -> StoreRequest[WaitListPosition | None]:
+        """Return how many wait before a reservation and how many wait in all.
+
+        Args:
+            reference: as for :meth:`confirm`.
+
+        Returns:
+            The position; ``None`` if the reservation is not ``WAITING``, or its day is over.
+        """
+        return self.requests.wait_list_position(reference)

@@ -1,0 +1,230 @@
+"""One engine's cached view of one waiting room. A single read of the store serves everyone who polls."""
+
+from __future__ import annotations
+
+__all__ = ["EnterResult", "RoomSnapshot", "RoomViewCache"]
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from quota_engine.admission.tickets import RoomTickets
+from quota_engine.catalog import Catalog
+from quota_engine.domain.errors import UnknownName
+from quota_engine.domain.model import Choice
+from quota_engine.domain.validation import check_integer, check_name
+from quota_engine.waiting_room.machine import RoomConfig, RoomView
+from quota_engine.waiting_room.order import RoomOrder
+from quota_engine.waiting_room.ticket_status import (
+    POSITION_NONE,
+    TicketPhase,
+    TicketStatus,
+    pass_until_ms,
+    position_of,
+    ticket_status,
+)
+from quota_engine.workflows.request_builder import RequestBuilder
+from quota_engine.workflows.room_config import room_choices
+
+REFRESH_MS: Final = 500
+STALE_MS_MAX: Final = 10_000
+"""While the store does not answer, polls are answered from a view up to this old."""
+POSITIONS_MAX: Final = 100_000
+"""Tickets of a room whose signature and position are remembered between polls."""
+
+
+class EnterResult(msgspec.Struct, frozen=True, gc=False):
+    """Result of :meth:`quota_engine.WaitingRoom.enter`.
+
+    Args:
+        ticket_status: status of the ticket.
+        admission_pass: the pass if the ticket has its turn, otherwise ``""``.
+        until_ms: when the pass ends, in milliseconds since 1970.
+    """
+
+    ticket_status: TicketStatus
+    admission_pass: str = ""
+    until_ms: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """True if there is a pass."""
+        return self.ticket_status.phase is TicketPhase.CALLED
+
+
+class RoomSnapshot:
+    """A view of a room with everything that reads its tickets. A refresh replaces it as a whole."""
+
+    __slots__ = ("_order", "_positions", "_requests", "_tickets", "view")
+
+    def __init__(
+        self,
+        requests: RequestBuilder,
+        view: RoomView,
+        tickets: RoomTickets,
+        order: RoomOrder,
+        positions: dict[str, int],
+    ) -> None:
+        self._requests = requests
+        self.view = view
+        self._tickets = tickets
+        self._order = order
+        self._positions = positions
+
+    def with_view(self, view: RoomView) -> RoomSnapshot:
+        """Return a snapshot of a later view with the same configuration and seed."""
+        return RoomSnapshot(self._requests, view, self._tickets, self._order, self._positions)
+
+    def issue_ticket(self, number: int, applicant: str) -> str:
+        """Return the signed ticket ``number`` of ``applicant`` (a keyed hash)."""
+        config = self.view.config
+        return self._tickets.ticket(number, applicant, config.closes_at_ms + config.turn_ms)
+
+    def ticket_number(self, ticket: str, identity: str | None) -> int:
+        """Return the number on a ticket.
+
+        Raises:
+            InvalidRequest: the ticket is not valid, or belongs to another identity.
+        """
+        return self._tickets.read(ticket, self.view.now_ms, self._requests.owner_hash(identity, "identity"))
+
+    def ticket_status(self, ticket: str, now_ms: int) -> TicketStatus:
+        """Return the status of a ticket at ``now_ms``, whoever owns it.
+
+        Raises:
+            InvalidRequest: the ticket is not valid.
+        """
+        positions = self._positions
+        position = positions.get(ticket) if isinstance(ticket, str) else None
+        if position is None:
+            position = position_of(self.view, self._order, self._tickets.read(ticket, self.view.now_ms))
+            if position != POSITION_NONE:
+                if len(positions) >= POSITIONS_MAX:
+                    positions.clear()
+                positions[ticket] = position
+        return ticket_status(self.view, position, now_ms)
+
+    def enter(self, ticket: str, identity: str, now_ms: int) -> EnterResult:
+        """Return the pass of a ticket that has its turn: the same one each time.
+
+        Raises:
+            InvalidRequest: the ticket is not valid, or belongs to another identity.
+        """
+        applicant = self._requests.owner_hash(identity, "identity")
+        number = self._tickets.read(ticket, self.view.now_ms, applicant)
+        status = ticket_status(self.view, position_of(self.view, self._order, number), now_ms)
+        if status.phase is not TicketPhase.CALLED:
+            return EnterResult(status)
+        config = self.view.config
+        until_ms = pass_until_ms(self.view, status.position)
+        admission_pass = self._tickets.admission_pass(
+            number, applicant, config.office, config.first_day, config.last_day, until_ms
+        )
+        return EnterResult(status, admission_pass, until_ms)
+
+    @property
+    def remembered_positions(self) -> int:
+        """Number of tickets whose position is remembered."""
+        return len(self._positions)
+
+
+class RoomViewCache:
+    """What one engine knows of one room from its last read of the store.
+
+    Its user runs one refresh at a time. Reading goes on meanwhile.
+    """
+
+    def __init__(
+        self, requests: RequestBuilder, room: str, local_ms: Callable[[], int], refresh_ms: int = REFRESH_MS
+    ) -> None:
+        """Create an empty cache.
+
+        Args:
+            requests: the engine's request builder.
+            room: the room's name.
+            local_ms: a clock of this process, in milliseconds from any start, that tells the age of a view.
+            refresh_ms: age from which a view is read again, 1 to 10,000 ms.
+        """
+        check_name(room, "room")
+        check_integer(refresh_ms, "refresh_ms", 1, STALE_MS_MAX)
+        self.requests = requests
+        self.room = room
+        self.address = f"~room.{room}"
+        self.local_ms = local_ms
+        self._refresh_ms = refresh_ms
+        self._snapshot: RoomSnapshot | None = None
+        self._read_at_ms: int | None = None
+        self._failed_at_ms: int | None = None
+        self._choices: tuple[Catalog, tuple[Choice, ...]] | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """True if the last read found the room."""
+        return self._snapshot is not None
+
+    def is_fresh(self, max_age_ms: int | None = None) -> bool:
+        """Return True if no read is due.
+
+        The view is younger than ``max_age_ms`` (``None``: than the refresh time); or the last read failed less than
+        the refresh time ago, and an older view is still usable.
+        """
+        if self._age_ms() < (self._refresh_ms if max_age_ms is None else max_age_ms):
+            return True
+        failed_at_ms = self._failed_at_ms
+        return failed_at_ms is not None and self.local_ms() - failed_at_ms < self._refresh_ms and self.is_usable()
+
+    def is_usable(self) -> bool:
+        """Return True if the view may still answer calls while another caller reads a new one."""
+        return self._snapshot is not None and self._age_ms() < STALE_MS_MAX
+
+    def _age_ms(self) -> int:
+        return STALE_MS_MAX if self._read_at_ms is None else self.local_ms() - self._read_at_ms
+
+    def store(self, view: RoomView | None, read_at_ms: int) -> None:
+        """Answer from ``view`` from now on; ``None`` if the room is unknown. ``read_at_ms`` is local."""
+        last = self._snapshot
+        if view is None:
+            self._snapshot = None
+        elif last is not None and last.view.config == view.config and last.view.seed == view.seed:
+            self._snapshot = last.with_view(view)
+        else:
+            config = view.config
+            closing_seed = view.closing_seed or self.closing_seed(config)
+            tickets = RoomTickets(self.requests.ticket_keys, self.room, config.commitment, config.key_id)
+            order = RoomOrder(self.room, config.commitment, view.entropy, view.seed, closing_seed)
+            self._snapshot = RoomSnapshot(self.requests, view, tickets, order, {})
+        self._read_at_ms, self._failed_at_ms = read_at_ms, None
+
+    def store_failure(self) -> None:
+        """Remember that the store did not answer."""
+        self._failed_at_ms = self.local_ms()
+
+    def snapshot(self) -> RoomSnapshot:
+        """Return the last snapshot.
+
+        Raises:
+            UnknownName: the last read did not find the room.
+        """
+        if self._snapshot is None:
+            raise UnknownName("room", f"there is no {self.room}, or it has been forgotten", "one that has been made")
+        return self._snapshot
+
+    def now_ms(self, view: RoomView) -> int:
+        """Return the store's time, estimated from the age of the view."""
+        return view.now_ms + max(0, self._age_ms())
+
+    def closing_seed(self, config: RoomConfig) -> str:
+        """Return the secret seed of a room with this configuration.
+
+        Raises:
+            InvalidRequest: this engine does not have the room's key.
+        """
+        return self.requests.ticket_keys.derive_closing_seed(config.key_id, self.room, config.nonce)
+
+    def choices(self, config: RoomConfig) -> tuple[Choice, ...]:
+        """Return what applicants of the room can ask for; the places of these choices are the room's places."""
+        catalog = self.requests.catalog
+        if self._choices is None or self._choices[0] is not catalog:
+            self._choices = catalog, room_choices(catalog, config)
+        return self._choices[1]
