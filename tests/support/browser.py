@@ -1,8 +1,8 @@
-"""A real browser, Debian's chromium, of a phone's size. Without one: an error where ``CI=true``, or else a skip."""
+"""Debian's chromium at the size of a phone. Without it, tests fail if ``CI=true`` and skip otherwise."""
 
 from __future__ import annotations
 
-__all__ = ["NIK", "PATIENCE_S", "PICTURES", "Phone"]
+__all__ = ["NIK", "PATIENCE_S", "PICTURES", "PhoneBrowser"]
 
 import base64
 import contextlib
@@ -28,19 +28,21 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.service.pages.citizen.test_booking import TEXTS
+from tests.support.page_texts import citizen_text
 
 PICTURES: Final = "QUOTA_ENGINE_PICTURES"
-"""The variable with the folder for the documents' pictures. Without it none are taken."""
+"""Environment variable with the folder for the documents' pictures. Without it, no picture is taken."""
 AXE: Final = Path(__file__).parent / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 RULES: Final = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 NIK: Final = "3578012345678901"
 PATIENCE_S: Final = 40
 POLL_S: Final = 0.05
 _COLORS: Final = 48
+_TABS_MAX: Final = 60
+_ATTEMPTS_MAX: Final = 5
 
 
-def _tool(name: str) -> str:
+def _find_program(name: str) -> str:
     found = shutil.which(name)
     if found is None:
         problem = f"no {name}: install Debian's packages chromium and chromium-driver"
@@ -50,12 +52,20 @@ def _tool(name: str) -> str:
     return found
 
 
-class Phone:
-    """A browser of a phone's size, with its profile in a folder."""
+class PhoneBrowser:
+    """A browser of the size of a phone, with its profile in a folder."""
 
     def __init__(self, url: str, profile: Path, *, dark: bool = False, script: bool = True) -> None:
+        """Start the browser.
+
+        Args:
+            url: Address of the service, without a path.
+            profile: Folder of the profile.
+            dark: True for the dark color scheme.
+            script: False to disable JavaScript.
+        """
         options = webdriver.ChromeOptions()
-        options.binary_location = _tool("chromium")
+        options.binary_location = _find_program("chromium")
         for argument in (
             "--headless=new",
             "--no-sandbox",
@@ -66,43 +76,48 @@ class Phone:
             options.add_argument(argument)
         if not script:
             options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
-        self.driver = webdriver.Chrome(options=options, service=Service(_tool("chromedriver")))
+        self.driver = webdriver.Chrome(options=options, service=Service(_find_program("chromedriver")))
         self.url = url
         self.resize()
-        self.scheme(dark=dark)
+        self.set_scheme(dark=dark)
+
+    # --- Window ---
 
     def resize(self, width: int = 390, height: int = 844) -> None:
-        """A phone, or something else."""
+        """Set the size of the window in CSS pixels."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 800}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
-    def hurry(self) -> None:
-        """From the next page on, what a page does after a while it does ten times as soon."""
+    def set_scheme(self, *, dark: bool) -> None:
+        """Set the color scheme."""
+        feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+    def speed_up_timers(self) -> None:
+        """Run the timers of all pages that are opened from now on ten times as fast."""
         source = (
             "const later = setTimeout; window.setTimeout = (done, wait, ...more) => later(done, wait / 10, ...more)"
         )
         self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source})
 
-    def scheme(self, *, dark: bool) -> None:
-        """Light or dark."""
-        feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    # --- Read ---
 
     def open(self, path: str = "/") -> None:
+        """Open a page of the service."""
         self.driver.get(self.url + path)
 
-    def one(self, selector: str) -> Any:
-        """The element, once it is there."""
+    def find(self, selector: str) -> Any:
+        """Wait for an element, and return it."""
         return WebDriverWait(self.driver, PATIENCE_S, POLL_S).until(lambda d: d.find_element(By.CSS_SELECTOR, selector))
 
-    def until(self, script: str, *values: Any) -> Any:
-        """Wait for an expression to be true."""
+    def wait_until(self, expression: str, *values: Any) -> Any:
+        """Wait until a JavaScript expression is true."""
         return WebDriverWait(self.driver, PATIENCE_S, POLL_S).until(
-            lambda d: d.execute_script(f"return {script}", *values)
+            lambda d: d.execute_script(f"return {expression}", *values)
         )
 
-    def heading(self, *texts: str) -> str:
-        """Wait for one of some pages, and say which it is."""
+    def wait_for_heading(self, *texts: str) -> str:
+        """Wait for a page with one of these headings, and return the heading."""
         script = "return [...document.querySelectorAll('h1')].map((one) => one.innerText)"
         with contextlib.suppress(TimeoutException):
             WebDriverWait(self.driver, PATIENCE_S, POLL_S).until(lambda d: set(d.execute_script(script)) & set(texts))
@@ -110,51 +125,59 @@ class Phone:
         assert text in texts, text
         return str(text)
 
-    def press(self, selector: str) -> None:
-        """Press it where it is, with a pointer."""
+    # --- Act ---
 
-        def pressed(driver: webdriver.Chrome) -> bool:
+    def press(self, selector: str) -> None:
+        """Scroll an element into view, and click it."""
+
+        def click(driver: webdriver.Chrome) -> bool:
             found = driver.find_element(By.CSS_SELECTOR, selector)
             driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
             found.click()
             return True
 
         ignored = [StaleElementReferenceException, NoSuchElementException]
-        WebDriverWait(self.driver, PATIENCE_S, POLL_S, ignored_exceptions=ignored).until(pressed)
+        WebDriverWait(self.driver, PATIENCE_S, POLL_S, ignored_exceptions=ignored).until(click)
 
     def tab_to(self, selector: str) -> None:
-        """With the key only."""
-        for _ in range(60):
-            if self.driver.switch_to.active_element == self.one(selector):
+        """Move the focus to an element with the Tab key."""
+        for _ in range(_TABS_MAX):
+            if self.driver.switch_to.active_element == self.find(selector):
                 return
             self.driver.switch_to.active_element.send_keys(Keys.TAB)
         raise AssertionError(f"no Tab leads to {selector}")
 
-    def keys(self, *keys: str) -> None:
-        """Type, wherever the focus is."""
+    def type(self, *keys: str) -> None:
+        """Type into the focused element."""
         self.driver.switch_to.active_element.send_keys(*keys)
 
-    def join(self, language: str, nik: str = NIK) -> None:
+    def join_room(self, language: str, nik: str = NIK) -> None:
+        """Open the start page, and join the waiting room."""
         self.open(f"/?lang={language}")
-        self.one("#join-nik").send_keys(nik)
+        self.find("#join-nik").send_keys(nik)
         self.press("form[action='/room/join'] button")
 
-    def choose(self, language: str, nik: str = NIK, *, together: threading.Barrier | None = None) -> None:
-        """Take a place, and another one if somebody else was sooner; the first time in the same moment as others."""
-        for attempt in range(5):
+    def reserve(self, language: str, nik: str = NIK, *, together: threading.Barrier | None = None) -> None:
+        """Reserve the first free slot, and try again if another applicant was faster.
+
+        ``together``: barrier at which several browsers meet before their first attempt.
+        """
+        held, refused = citizen_text("held_heading", language), citizen_text("refusal_heading", language)
+        for attempt in range(_ATTEMPTS_MAX):
             self.press(".slot.open input:not(:disabled)")
-            self.one("#nik").send_keys(nik)
+            self.find("#nik").send_keys(nik)
             if together is not None and attempt == 0:
                 together.wait(PATIENCE_S)
             self.press("form[action='/reserve'] button.large")
-            held = TEXTS["held_title"][language]
-            if self.heading(held, TEXTS["sorry_title"][language]) == held:
+            if self.wait_for_heading(held, refused) == held:
                 return
             self.press("a.button.quiet")
-        raise AssertionError("no place after five tries")
+        raise AssertionError(f"no place after {_ATTEMPTS_MAX} attempts")
 
-    def check(self) -> None:
-        """See that axe finds nothing. Scripts of the driver run beside the page's own policy."""
+    # --- Check ---
+
+    def check_accessibility(self) -> None:
+        """Check that axe-core finds no violation. Scripts of the driver are exempt from the page's own policy."""
         if not AXE.exists():
             if os.environ.get("CI") == "true":
                 raise FileNotFoundError("no axe-core: npm ci --prefix tests/support/axe")
@@ -165,12 +188,18 @@ class Phone:
         )
         try:
             found = self.driver.execute_async_script(script, list(RULES))
-        except JavascriptException:  # the page has just loaded itself anew, as it does when a room opens
+        except JavascriptException:  # the page has just reloaded itself, as it does when a room opens
             found = self.driver.execute_async_script(script, list(RULES))
         assert found == [], self.driver.current_url
 
     def take_picture(self, name: str, *, whole: bool = False, colors: int = _COLORS) -> None:
-        """Take a picture for the documents, if they are asked for: of what is seen, or of the whole page."""
+        """Take a picture for the documents, if :data:`PICTURES` is set.
+
+        Args:
+            name: File name without its ending.
+            whole: True for the whole page, False for the visible part.
+            colors: Number of colors, which keeps the file small.
+        """
         folder = os.environ.get(PICTURES)
         if not folder:
             return
@@ -184,12 +213,14 @@ class Phone:
         image = Image.open(io.BytesIO(base64.b64decode(taken["data"]))).convert("RGB")
         image.quantize(colors, dither=Image.Dither.NONE).save(Path(folder) / f"{name}.png", optimize=True)
 
+    # --- Close ---
+
     def quit(self) -> None:
-        """Close the browser with all its tabs; its profile is left."""
+        """Close the browser with all its tabs. The profile remains."""
         self.driver.quit()
 
     def kill(self) -> None:
-        """The browser is gone from one moment to the next, as on a phone that is out of memory."""
+        """Kill the browser, as a phone does that runs out of memory."""
         driver = self.driver.service.process.pid
         for pid in Path(f"/proc/{driver}/task/{driver}/children").read_text(encoding="ascii").split():
             os.kill(int(pid), signal.SIGKILL)

@@ -1,8 +1,8 @@
-"""A service in this process, on a socket for a browser, with a clock that the test sets: no page is waited for."""
+"""A service in this process for a browser: it listens on a socket, and the test sets its clock."""
 
 from __future__ import annotations
 
-__all__ = ["Stage", "staged", "wait_list_catalog"]
+__all__ = ["BrowserService", "browser_service", "wait_list_catalog"]
 
 import asyncio
 import contextlib
@@ -18,8 +18,8 @@ from tests.support.in_process_service import Client, listening, running
 T = TypeVar("T")
 
 
-class Stage:
-    """The service, and what a test does behind the browser's back."""
+class BrowserService:
+    """The service, with access for a test that runs in another thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, client: Client, port: int) -> None:
         self.client = client
@@ -27,17 +27,17 @@ class Stage:
         self._loop = loop
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """In the service's loop."""
+        """Run a coroutine in the service's event loop, and return its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
     def advance_ms(self, duration_ms: int) -> None:
-        """Let time pass, and see that waiting rooms see it."""
+        """Advance the service's clock."""
         self.client.clock.advance_ms(duration_ms)
 
 
 @contextlib.contextmanager
-def staged(**changes: Any) -> Iterator[Stage]:
-    """See :func:`tests.support.in_process_service.running` for the changes."""
+def browser_service(**changes: Any) -> Iterator[BrowserService]:
+    """Run a service. ``changes`` are those of :func:`tests.support.in_process_service.running`."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -47,12 +47,12 @@ def staged(**changes: Any) -> Iterator[Stage]:
 
     stack = contextlib.AsyncExitStack()
 
-    async def begin() -> Stage:
+    async def start() -> BrowserService:
         client = await stack.enter_async_context(running(**changes))
-        return Stage(loop, client, await stack.enter_async_context(listening(client.app)))
+        return BrowserService(loop, client, await stack.enter_async_context(listening(client.app)))
 
     try:
-        yield run(begin())
+        yield run(start())
     finally:
         try:
             run(stack.aclose())
@@ -63,7 +63,12 @@ def staged(**changes: Any) -> Iterator[Stage]:
 
 
 def wait_list_catalog(capacity: int = 100, **rules: int) -> Catalog:
-    """Surabaya's, with a wait list for what comes back, and so many places online."""
+    """Return Surabaya's catalog with a wait list.
+
+    Args:
+        capacity: Capacity of the allotment ``online``.
+        **rules: Rules of the office to change.
+    """
     raw: dict[str, Any] = tomllib.loads(
         (resources.files("quota_engine.catalog.data") / "surabaya.toml").read_text(encoding="utf-8")
     )

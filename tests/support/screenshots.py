@@ -1,6 +1,6 @@
-"""The pictures of the pages in the documents: ``python -m tests.support.screenshots [FOLDER]``.
+"""Take the documents' pictures of the pages: ``python -m tests.support.screenshots [FOLDER]``.
 
-They are taken by the browser tests on their way, so that they show what the tests have seen.
+The browser tests take them, so a picture shows a page that has passed its test.
 """
 
 from __future__ import annotations
@@ -20,6 +20,6 @@ if __name__ == "__main__":
         str(ROOT / "tests" / "service" / "pages" / name)
         for name in ("test_browser_pages.py", "operator/test_browser.py")
     ]
-    chosen = "every_page or operators_pages"
+    chosen = "accessible"
     command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, *tests)
     raise SystemExit(subprocess.run(command, env={**os.environ, PICTURES: str(folder)}, check=False).returncode)

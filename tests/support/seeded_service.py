@@ -1,8 +1,8 @@
-"""A staging on which everything has happened that operators' pages can show; by the clock of the test, and a seed."""
+"""A service whose state fills every operators' page. A manual clock and a seed make it the same each time."""
 
 from __future__ import annotations
 
-__all__ = ["DRAW", "NOW", "TODAY", "seeded"]
+__all__ = ["DRAW", "NOW", "TODAY", "seeded_service"]
 
 import contextlib
 import datetime
@@ -23,30 +23,31 @@ from tests.support.in_process_service import Client, running
 ZONE = ZoneInfo("Asia/Jakarta")
 TODAY = datetime.date(2026, 12, 4)
 NOW = datetime.datetime(2026, 12, 4, 14, 4, tzinfo=ZONE)
-"""A Friday; the next week opened at 14:00, and its waiting room goes on."""
+"""A Friday. The next week opened at 14:00, and its waiting room is still open."""
 DRAW = "december"
 _WEEK = [datetime.date(2026, 12, day) for day in range(7, 12)]
 _QUEUE, _TICKETS = 34, 420
 
 
 @contextlib.asynccontextmanager
-async def seeded() -> AsyncIterator[Client]:
-    """Today's list half worked through; the next week in its opening: held, confirmed, given back (and cooling), a day
-    overbooked, a day closed; people in the waiting room; a draw that takes applications.
+async def seeded_service() -> AsyncIterator[Client]:
+    """Run a service with a half-finished queue list, an opening in progress and a draw.
+
+    The week of the opening has places held, confirmed, given back and cooling, an overbooked day and a closed day.
     """
     rooms = WaitingRoomsConfig(WaitingRoomSchedule(("surabaya",)), RoomSettings(per_minute_min=60, per_minute_max=90))
     async with running(day=TODAY, waiting_rooms=rooms, catalog=_two_offices()) as client:
-        chance = random.Random(7)
+        rng = random.Random(7)
         days = {"first_day": "2026-12-04", "last_day": "2026-12-18"}
         assert (await client.operate("POST", "/v1/publish", days)).status_code == 200
-        await _todays_list(client, chance)
-        await _the_opening(client, chance)
-        await _a_draw(client)
+        await _fill_todays_list(client, rng)
+        await _run_opening(client, rng)
+        await _create_draw(client)
         yield client
 
 
 def _two_offices() -> Catalog:
-    """Surabaya's, and another office like it with a long name."""
+    """Return Surabaya's catalog with a second office that has a long name."""
     text = (resources.files("quota_engine.catalog.data") / "surabaya.toml").read_text(encoding="utf-8")
     raw = tomllib.loads(text)
     raw["offices"] += [{**raw["offices"][0], "id": "other", "name": "Unit Layanan Paspor di Kantor Imigrasi Kelas II"}]
@@ -57,20 +58,20 @@ def _ms(moment: datetime.datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
-async def _todays_list(client: Client, chance: random.Random) -> None:
-    """Booked a week ago, when there was nobody to wait for; come, not come, or still expected by now."""
+async def _fill_todays_list(client: Client, rng: random.Random) -> None:
+    """Confirm reservations of today a week ahead; check most of the first twenty in, and mark two no-shows."""
     engine = client.service.engine
     client.clock.set_ms(_ms(datetime.datetime(2026, 11, 28, 9, tzinfo=ZONE)))
     references = []
     for number in range(_QUEUE):
-        client.clock.advance_ms(chance.randrange(20_000, 90_000))
+        client.clock.advance_ms(rng.randrange(20_000, 90_000))
         party = [f"{3578010000000000 + 10 * number + member}" for member in range(1 + (number % 9 == 0))]
         found = await engine.reserve(
             "surabaya",
             TODAY,
             party,
-            service=chance.choice(("new", "renewal")),
-            session=chance.choice(("morning", "afternoon")),
+            service=rng.choice(("new", "renewal")),
+            session=rng.choice(("morning", "afternoon")),
             channel="online",
             group="priority" if number % 7 == 0 else "",
             idempotency_key=f"{number:02}ab-XkL9_qWmZr7TyB3pQ",
@@ -85,34 +86,34 @@ async def _todays_list(client: Client, chance: random.Random) -> None:
         assert (await step(reference)).ok
 
 
-async def _the_opening(client: Client, chance: random.Random) -> None:
-    """People wait from 13:00 on; from 14:00 they are called, and take places of the next week."""
+async def _run_opening(client: Client, rng: random.Random) -> None:
+    """Let applicants join the waiting room at 13:30, and take places of the next week from 14:00."""
     engine = client.service.engine
     client.clock.set_ms(_ms(datetime.datetime(2026, 12, 4, 13, 30, tzinfo=ZONE)))
     assert client.service.room_supervisor is not None
     await client.service.room_supervisor.tick()
     room = client.service.current_room("surabaya")
     assert room is not None
-    hall = engine.room(room)
+    waiting_room = engine.room(room)
     identities = [f"{3578020000000000 + number}" for number in range(_TICKETS)]
-    tickets = {identity: (await hall.join(identity)).ticket for identity in identities}
+    tickets = {identity: (await waiting_room.join(identity)).ticket for identity in identities}
     opens_at_ms, end_ms = _ms(datetime.datetime(2026, 12, 4, 14, tzinfo=ZONE)), _ms(NOW)
     client.clock.set_ms(opens_at_ms)
     waiting, held, confirmed = list(identities), [], []
     while client.clock.now_ms() < end_ms:
         client.clock.advance_ms(2_000)
-        await hall.view()
+        await waiting_room.view()
         for identity in waiting[:]:
-            found = await hall.enter(tickets[identity], identity)
-            if not found.ok or chance.random() < 0.5:
+            found = await waiting_room.enter(tickets[identity], identity)
+            if not found.ok or rng.random() < 0.5:
                 continue
             waiting.remove(identity)
             outcome = await engine.reserve(
                 "surabaya",
-                chance.choice(_WEEK[:4]),
+                rng.choice(_WEEK[:4]),
                 [identity],
                 service="new",
-                session=chance.choice(("morning", "afternoon")),
+                session=rng.choice(("morning", "afternoon")),
                 channel="online",
                 idempotency_key=f"week-{identity}",
                 admission_pass=found.admission_pass,
@@ -120,22 +121,22 @@ async def _the_opening(client: Client, chance: random.Random) -> None:
             if outcome.reservation is not None:
                 held.append(outcome.reservation.reference)
         for reference in held[:-30]:
-            if chance.random() < 0.08:
+            if rng.random() < 0.08:
                 held.remove(reference)
                 confirmed.append(reference)
                 assert (await engine.confirm(reference)).ok
-            elif chance.random() < 0.01:
+            elif rng.random() < 0.01:
                 held.remove(reference)
                 assert (await engine.release(reference)).ok
-        if confirmed and chance.random() < 0.08:
+        if confirmed and rng.random() < 0.08:
             assert (await engine.cancel(confirmed.pop(0))).ok
     assert (await engine.set_capacity("surabaya", _WEEK[0], "online", 20)).overbooked
     assert (await engine.close_day("surabaya", _WEEK[4])).ok
 
 
-async def _a_draw(client: Client) -> None:
+async def _create_draw(client: Client) -> None:
     now_ms = client.clock.now_ms()
-    terms = DrawConfig(
+    config = DrawConfig(
         opens_at_ms=now_ms - 1,
         closes_at_ms=now_ms + 86_400_000,
         forget_at_ms=now_ms + 30 * 86_400_000,
@@ -143,4 +144,4 @@ async def _a_draw(client: Client) -> None:
         last_day=datetime.date(2026, 12, 18).toordinal(),
         commitment=commitment_of(DRAW, "ab" * 32),
     )
-    assert (await client.service.engine.draw(DRAW).create(terms)).status == "DONE"
+    assert (await client.service.engine.draw(DRAW).create(config)).status == "DONE"

@@ -46,7 +46,7 @@ async def test_forms_of_operators_are_recorded(client: Client, caplog: pytest.Lo
     await browser.get("/operator")
     assert (await browser.submit("day/capacity", quota="online", capacity="9")).status_code == 200
     await browser.submit("day/capacity", quota="online", capacity="many")
-    await browser.submit("day/capacity", quota="online", capacity="3", mark="another's")
+    await browser.submit("day/capacity", quota="online", capacity="3", csrf_token="forged")  # noqa: S106
     about = f"/operator/day/capacity office=surabaya day={DAY} quota=online"
     assert lines(caplog) == [f"operator: {about} capacity=9: 303", f"operator: {about} capacity=many: 422"]
 

@@ -1,4 +1,4 @@
-"""A real browser on a phone's size, in real time: from the waiting room to the number while 200 others compete."""
+"""A real browser in real time: from the waiting room to the queue number while 200 applicants compete."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -14,10 +14,10 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.service.pages.citizen.test_booking import TEXTS
 from tests.service.test_runner import Served, served
-from tests.support.browser import NIK, Phone
+from tests.support.browser import NIK, PhoneBrowser
 from tests.support.live_opening import Opening, write_opening
+from tests.support.page_texts import citizen_text
 
 OTHERS: Final = 200
 CAPACITY: Final = 40
@@ -31,7 +31,7 @@ def opening(folder: Path, in_s: int) -> Iterator[tuple[Served, Opening]]:
 
 
 async def _compete(service: Served, made: Opening, number: int) -> None:
-    """Applicants through the interface: a ticket, a pass, a place on the first day that has one."""
+    """Let ``number`` applicants join the room, take a pass and reserve the first day through the API."""
     async with httpx.AsyncClient(base_url=service.url, headers=service.token("service"), timeout=30) as http:
 
         async def apply(index: int) -> None:
@@ -39,21 +39,21 @@ async def _compete(service: Served, made: Opening, number: int) -> None:
             ticket = (await http.post(f"/v1/rooms/{made.room}/tickets", json={"identity": identity})).json()["ticket"]
             body = {"ticket": ticket, "identity": identity}
             for _ in range(60):
-                answer = await http.post(f"/v1/rooms/{made.room}/admission", json=body)
-                if answer.status_code == 200:
+                response = await http.post(f"/v1/rooms/{made.room}/admission", json=body)
+                if response.status_code == 200:
                     break
                 await asyncio.sleep(0.5)
             else:
                 return
-            wish = {
+            selection = {
                 "applicants": [identity],
                 "service": "new",
                 "session": "morning",
-                "admission_pass": answer.json()["admission_pass"],
+                "admission_pass": response.json()["admission_pass"],
             }
             await http.post(
                 f"/v1/offices/surabaya/days/{made.first_day}/reservations",
-                json=wish,
+                json=selection,
                 headers={"idempotency-key": f"other-{index}"},
             )
 
@@ -61,69 +61,82 @@ async def _compete(service: Served, made: Opening, number: int) -> None:
 
 
 @pytest.mark.parametrize(("language", "dark"), [("id", False), ("en", True)])
-def test_from_the_waiting_room_to_the_queue_number(tmp_path: Path, language: str, dark: bool) -> None:
-    """While 200 compete: called, and pressed in two browsers of the same person in the same second; kept through a
-    closed tab, a killed browser and a new login; finished, and sold once.
-    """
+def test_one_applicant_gets_one_place_from_several_browsers(tmp_path: Path, language: str, dark: bool) -> None:
+    """Two browsers reserve at the same moment; then a tab is closed, a browser is killed, and a third one continues."""
 
-    def says(name: str) -> str:
-        return str(TEXTS[name][language])
+    def says(key: str) -> str:
+        return citizen_text(key, language)
 
     profile = tmp_path / "one"
     with (
         opening(tmp_path, 12) as (service, made),
-        Phone(service.url, profile, dark=dark) as first,
-        Phone(service.url, tmp_path / "two", dark=dark) as second,
+        PhoneBrowser(service.url, profile, dark=dark) as first,
+        PhoneBrowser(service.url, tmp_path / "two", dark=dark) as second,
     ):
-        rivals = threading.Thread(target=lambda: asyncio.run(_compete(service, made, OTHERS)), daemon=True)
-        rivals.start()
-        for phone in (first, second):
-            phone.join(language)
-        for phone in (first, second):
-            phone.heading(says("room_turn"))
-            assert phone.driver.title == says("room_turn_title")
-        together = threading.Barrier(2)
-        with ThreadPoolExecutor(2) as both:
-            list(both.map(lambda phone: phone.choose(language, together=together), (first, second)))
-        places = [phone.one(".place").text for phone in (first, second)]
-        assert places[0] == places[1], "they got two places"
-
-        first.one("#name").send_keys("Siti Aminah")
-        tab = first.driver.current_window_handle
-        first.driver.switch_to.new_window("tab")
-        other_tab = first.driver.current_window_handle
-        first.driver.switch_to.window(tab)
-        first.driver.close()
-        first.driver.switch_to.window(other_tab)
-        first.open()
-        first.heading(says("held_title"))
-        assert first.one("#name").get_attribute("value") == "Siti Aminah"
+        others = threading.Thread(target=lambda: asyncio.run(_compete(service, made, OTHERS)), daemon=True)
+        others.start()
+        places = _reserve_together(first, second, language)
+        _reopen_in_another_tab(first, says)
         first.kill()
         second.quit()
-        with Phone(service.url, tmp_path / "three", dark=dark) as new:
-            new.join(language)
-            new.heading(says("held_title"))
-            assert new.one(".place").text == places[0]
-            new.press("#declare")
-            new.press("form[action='/place/confirm'] button")
-            new.heading(says("done_title"))
-            number = new.one(".number strong").text
-            assert NIK not in new.driver.page_source + str(new.driver.get_cookies())
-        with Phone(service.url, profile, dark=dark) as again:
-            again.open("/place")
-            if again.heading(says("done_title"), *TEXTS["step_choose"].values()) != says("done_title"):
-                again.join(language)  # its cookies had not come to the disk yet when it was killed
-            again.heading(says("done_title"))
-            assert again.one(".number strong").text == number
+        with PhoneBrowser(service.url, tmp_path / "three", dark=dark) as third:
+            third.join_room(language)
+            third.wait_for_heading(says("held_heading"))
+            assert third.find(".facts").text == places
+            third.press("#declaration")
+            third.press("form[action='/reservation/confirm'] button")
+            third.wait_for_heading(says("confirmed_heading"))
+            number = third.find(".number strong").text
+            assert NIK not in third.driver.page_source + str(third.driver.get_cookies())
+        with PhoneBrowser(service.url, profile, dark=dark) as again:
+            again.open("/reservation")
+            starts = [citizen_text("choose_heading", one) for one in ("id", "en")]
+            if again.wait_for_heading(says("confirmed_heading"), *starts) != says("confirmed_heading"):
+                again.join_room(language)  # the killed browser had not written its cookies to the disk
+            again.wait_for_heading(says("confirmed_heading"))
+            assert again.find(".number strong").text == number
+        others.join(60)
+        _check_sales(service, made)
 
-        rivals.join(60)
-        audit = httpx.get(f"{service.url}/v1/audit", headers=service.token("auditor")).json()
-        assert (audit["ok"], audit["findings"]) == (True, [])
-        last_day = made.first_day + datetime.timedelta(days=6)
-        span = {"first_day": str(made.first_day), "last_day": str(last_day)}
-        days = httpx.get(f"{service.url}/v1/offices/surabaya/availability", params=span).json()["days"]
-        online = [quota for day in days for quota in day["quotas"] if quota["name"] == "online"]
-        assert sum(quota["confirmed"] for quota in online) == 1
-        taken = [quota["held"] + quota["confirmed"] for quota in online]
-        assert taken[0] == CAPACITY, "the others sold the first day out"
-        assert sum(taken) in (CAPACITY, CAPACITY + 1)
+
+def _reserve_together(first: PhoneBrowser, second: PhoneBrowser, language: str) -> str:
+    """Reserve in both browsers at the same moment, and return the details of the one place that they get."""
+    for phone in (first, second):
+        phone.join_room(language)
+    for phone in (first, second):
+        phone.wait_for_heading(citizen_text("turn_heading", language))
+        assert phone.driver.title == citizen_text("room_title_CALLED", language)
+    together = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda phone: phone.reserve(language, together=together), (first, second)))
+    places = [str(phone.find(".facts").text) for phone in (first, second)]
+    assert places[0] == places[1], "the applicant got two places"
+    return places[0]
+
+
+def _reopen_in_another_tab(phone: PhoneBrowser, says: Callable[[str], str]) -> None:
+    """Close the tab with the form, and find the hold and the typed details in a new one."""
+    phone.find("#name").send_keys("Siti Aminah")
+    tab = phone.driver.current_window_handle
+    phone.driver.switch_to.new_window("tab")
+    other_tab = phone.driver.current_window_handle
+    phone.driver.switch_to.window(tab)
+    phone.driver.close()
+    phone.driver.switch_to.window(other_tab)
+    phone.open()
+    phone.wait_for_heading(says("held_heading"))
+    assert phone.find("#name").get_attribute("value") == "Siti Aminah"
+
+
+def _check_sales(service: Served, made: Opening) -> None:
+    """Check that the others sold the first day out, and that the applicant has one place."""
+    audit = httpx.get(f"{service.url}/v1/audit", headers=service.token("auditor")).json()
+    assert (audit["ok"], audit["findings"]) == (True, [])
+    last_day = made.first_day + datetime.timedelta(days=6)
+    span = {"first_day": str(made.first_day), "last_day": str(last_day)}
+    days = httpx.get(f"{service.url}/v1/offices/surabaya/availability", params=span).json()["days"]
+    online = [quota for day in days for quota in day["quotas"] if quota["name"] == "online"]
+    assert sum(quota["confirmed"] for quota in online) == 1
+    taken = [quota["held"] + quota["confirmed"] for quota in online]
+    assert taken[0] == CAPACITY, "the first day is not sold out"
+    assert sum(taken) in (CAPACITY, CAPACITY + 1)

@@ -1,7 +1,6 @@
-"""Every page in a real browser, each when it is asked for: the service's clock is the test's. axe-core looks at all of
-them in both languages; and what they do while they are looked at.
+"""The citizens' pages in a real browser, on the test's clock: accessibility, live updates, keyboard and no script.
 
-With ``python -m tests.support.screenshots`` the documents' pictures are taken on the way.
+``python -m tests.support.screenshots`` takes the documents' pictures with these tests.
 """
 
 from __future__ import annotations
@@ -17,354 +16,381 @@ from quota_engine import RoomSettings
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.service.config.admission_settings import WaitingRoomsConfig
 from quota_engine.waiting_room.releases import WaitingRoomSchedule
-from tests.service.pages.citizen.test_booking import TEXTS
-from tests.support.browser import NIK, Phone
-from tests.support.browser_service import Stage, staged, wait_list_catalog
+from tests.support.browser import NIK, PhoneBrowser
+from tests.support.browser_service import BrowserService, browser_service, wait_list_catalog
 from tests.support.in_process_service import DAY, OTHER
+from tests.support.page_texts import citizen_text
 
 HOUR_MS: Final = 3_600_000
-CLAIM_MS: Final = 300_000
+TURN_MS: Final = 300_000
 ROOMS: Final = WaitingRoomsConfig(
-    WaitingRoomSchedule(("surabaya",)), RoomSettings(turn_ms=CLAIM_MS, per_minute_min=60, per_minute_max=60, burst=1)
+    WaitingRoomSchedule(("surabaya",)),
+    RoomSettings(turn_ms=TURN_MS, per_minute_min=60, per_minute_max=60, burst=1),
 )
 DAY_MS: Final = 24 * HOUR_MS
 LANGUAGES: Final = ("id", "en")
 OTHERS: Final = 40
-CROWD: Final = 3578990000000000
+FIRST_OTHER: Final = 3578990000000000
 
 
-def says(name: str, language: str) -> str:
-    return str(TEXTS[name][language])
+class Visit:
+    """A browser that checks each page in both languages, light and dark."""
 
-
-class Tour:
-    """A browser that goes from page to page, and looks at each in both languages, light and dark."""
-
-    def __init__(self, stage: Stage, phone: Phone) -> None:
-        self.stage = stage
+    def __init__(self, service: BrowserService, phone: PhoneBrowser) -> None:
+        self.service = service
         self.phone = phone
-        self.seen: list[str] = []
 
-    def see(self, name: str, path: str = "") -> None:
-        """The page that is at this address (the present one if left out), which has this text as its heading."""
+    def check(self, heading: str, path: str = "") -> None:
+        """Check a page in both languages.
+
+        Args:
+            heading: Key of its heading.
+            path: Address of the page; the present page if it is empty.
+        """
         if not path:
-            self.phone.heading(*TEXTS[name].values())
+            self.phone.wait_for_heading(*(citizen_text(heading, language) for language in LANGUAGES))
         address = path or self.phone.driver.execute_script("return location.pathname + location.search")
         for language in LANGUAGES:
             self.phone.open(f"{address}{'&' if '?' in address else '?'}lang={language}")
-            self.look(name, language)
+            self.check_present(heading, language)
 
-    def look(self, name: str, language: str) -> None:
-        """The same, as it stands."""
-        self.phone.heading(says(name, language))
-        self.phone.scheme(dark=language == "id")
-        self.phone.check()
+    def check_present(self, heading: str, language: str) -> None:
+        """Check that the present page has this heading, no violation of axe-core, and fits into 320 pixels."""
+        self.phone.wait_for_heading(citizen_text(heading, language))
+        self.phone.set_scheme(dark=language == "id")
+        self.phone.check_accessibility()
         self.phone.resize(320)
         width = self.phone.driver.execute_script("return document.documentElement.scrollWidth")
-        assert width <= 320, "it has to be moved sideways"
+        assert width <= 320, "the page scrolls sideways"
         self.phone.resize()
-        self.phone.scheme(dark=False)
-        self.seen.append(name)
+        self.phone.set_scheme(dark=False)
 
-    def alone(self) -> None:
-        """Another person, who has been here never before."""
+    def check_errors(self, heading: str) -> None:
+        """Check that the summary of errors has the focus, and check the page."""
+        self.phone.wait_until("document.activeElement.id === 'errors'")
+        self.check_present(heading, "en")
+
+    def forget(self) -> None:
+        """Delete all cookies, as if another person used the browser."""
         self.phone.driver.delete_all_cookies()
 
-    def pass_s(self, duration_s: int) -> None:
-        """Let time pass second by second, as rooms move on."""
-        client = self.stage.client
+    def pass_seconds(self, count: int) -> None:
+        """Advance the clock second by second, because the waiting room advances when it is read."""
+        client = self.service.client
         room = client.service.engine.room(self.room)
 
-        async def go() -> None:
-            for _ in range(duration_s):
+        async def advance() -> None:
+            for _ in range(count):
                 client.clock.advance_ms(1_000)
                 await room.view()
 
-        self.stage.run(go())
+        self.service.run(advance())
+
+    def open_room(self) -> None:
+        """Advance the clock from before the opening to the opening."""
+        self.pass_seconds(1)
+        self.service.advance_ms(HOUR_MS)
+        self.pass_seconds(1)
 
     @property
     def room(self) -> str:
-        room = self.stage.client.service.current_room("surabaya")
+        room = self.service.client.service.current_room("surabaya")
         assert room is not None
         return room
 
-    def fill_room(self, first: int) -> None:
-        """Others join."""
-        room = self.stage.client.service.engine.room(self.room)
+    def fill_room(self) -> None:
+        """Let other applicants join the waiting room."""
+        room = self.service.client.service.engine.room(self.room)
 
         async def join() -> None:
             for number in range(OTHERS):
-                await room.join(f"{CROWD + first + number}")
+                await room.join(f"{FIRST_OTHER + number}")
 
-        self.stage.run(join())
+        self.service.run(join())
+
+    def reserve(self, number: int, **more: object) -> str:
+        """Reserve for another applicant through the API, and return the reference."""
+        response = self.service.run(self.service.client.reserve(f"{FIRST_OTHER + number}", **more))
+        return str(response.json()["reservation"]["reference"])
+
+    def release(self, reference: str) -> None:
+        """Release a reservation through the API."""
+        self.service.run(self.service.client.step(reference, "release"))
+
+    def choose_full_slot(self, language: str) -> None:
+        """Ask for a full slot that has a wait list."""
+        phone = self.phone
+        phone.open(f"/?lang={language}&service=new")
+        phone.press("#more-days summary")
+        phone.press(f".slot.wait-list input[value='{DAY}|morning']")
+        phone.find("#nik").send_keys(OTHER)
+        phone.press("form[action='/reserve'] button.large")
+        phone.wait_for_heading(citizen_text("refusal_heading", language))
+
+    def join_wait_list(self) -> None:
+        """Join the wait list of a full slot."""
+        self.choose_full_slot("en")
+        self.phone.press("form[action='/reserve'] button")
+        self.phone.wait_for_heading(citizen_text("waiting_heading", "en"))
 
 
 @pytest.fixture
-def tour(tmp_path: Path) -> Iterator[Tour]:
-    """A service an hour before its room opens, and a browser."""
+def visit(tmp_path: Path) -> Iterator[Visit]:
+    """A service an hour before its waiting room opens, and a browser."""
     with (
-        staged(before_ms=HOUR_MS, waiting_rooms=ROOMS, catalog=wait_list_catalog()) as stage,
-        Phone(stage.url, tmp_path / "profile") as phone,
+        browser_service(before_ms=HOUR_MS, waiting_rooms=ROOMS, catalog=wait_list_catalog()) as service,
+        PhoneBrowser(service.url, tmp_path / "profile") as phone,
     ):
-        yield Tour(stage, phone)
+        yield Visit(service, phone)
 
 
-def test_every_page(tour: Tour, monkeypatch: pytest.MonkeyPatch) -> None:
-    """axe finds nothing to say of any page, from the first to the last words, and none is wider than a phone."""
-    phone, stage = tour.phone, tour.stage
-    tour.see("step_choose", "/")
+@pytest.fixture
+def full_visit(tmp_path: Path) -> Iterator[Visit]:
+    """A service with one place in a session and a wait list, and a browser with fast timers."""
+    with (
+        browser_service(catalog=wait_list_catalog(capacity=1)) as service,
+        PhoneBrowser(service.url, tmp_path / "profile") as phone,
+    ):
+        phone.speed_up_timers()
+        yield Visit(service, phone)
+
+
+# --- Every page is accessible ---
+
+
+def test_the_waiting_rooms_pages_are_accessible(visit: Visit) -> None:
+    phone, service = visit.phone, visit.service
+    visit.check("choose_heading", "/")
     phone.press("form[action='/room/join'] button")
-    phone.until("document.activeElement.id === 'mistakes'")
-    tour.look("step_choose", "en")
-    tour.fill_room(0)
-    phone.join("en")
-    tour.see("room_head_NOT_OPEN")
+    visit.check_errors("choose_heading")
+    visit.fill_room()
+    phone.join_room("en")
+    visit.check("room_heading_NOT_OPEN")
     phone.take_picture("room-not-open")
-    tour.pass_s(1)
-    stage.advance_ms(HOUR_MS)
-    tour.pass_s(1)
+    visit.open_room()
 
-    tour.alone()
-    phone.join("id", OTHER)
-    tour.see("room_head_SHUFFLING")
-    tour.pass_s(12)
-    tour.see("room_head_WAITING")
+    visit.forget()
+    phone.join_room("id", OTHER)
+    visit.check("room_heading_SHUFFLING")
+    visit.pass_seconds(12)
+    visit.check("room_heading_WAITING")
     phone.take_picture("waiting-room")
     phone.resize(1280, 900)
-    phone.check()
+    phone.check_accessibility()
     phone.take_picture("waiting-room-wide")
     phone.resize()
-    tour.pass_s(OTHERS)
-    tour.see("room_turn")
+    visit.pass_seconds(OTHERS)
+    visit.check("turn_heading")
     phone.take_picture("turn")
     phone.press("form[action='/reserve'] button.large")
-    phone.until("document.activeElement.id === 'mistakes'")
-    tour.look("room_turn", "en")
-    stage.advance_ms(CLAIM_MS)
-    tour.pass_s(1)
-    tour.see("room_head_TURN_MISSED", "/room")
+    visit.check_errors("turn_heading")
+    service.advance_ms(TURN_MS)
+    visit.pass_seconds(1)
+    visit.check("room_heading_TURN_MISSED", "/room")
 
     phone.press("form[action='/room/join'] button")
-    phone.until("document.activeElement.id === 'mistakes'")
-    tour.look("room_head_TURN_MISSED", "en")
-    stage.advance_ms(2 * HOUR_MS)
-    tour.pass_s(1)
-    tour.see("room_head_ROOM_CLOSED", "/room")
+    visit.check_errors("room_heading_TURN_MISSED")
+    service.advance_ms(2 * HOUR_MS)
+    visit.pass_seconds(1)
+    visit.check("room_heading_ROOM_CLOSED", "/room")
     phone.press(".button")
-    phone.heading(says("step_choose", "en"))
+    phone.wait_for_heading(citizen_text("choose_heading", "en"))
 
 
-def test_every_page_of_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same from the choice to the number, the wait list and the ends; and a store that is away."""
-    with (
-        staged(catalog=wait_list_catalog(capacity=1)) as stage,
-        Phone(stage.url, tmp_path / "profile") as phone,
-    ):
-        phone.hurry()
-        tour, client = Tour(stage, phone), stage.client
-        tour.see("step_choose", "/")
-        phone.press("form[action='/reserve'] button.large")
-        phone.until("document.activeElement.id === 'mistakes'")
-        tour.look("step_choose", "en")
-        phone.choose("en")
-        tour.see("held_title")
-        phone.take_picture("form")
-        phone.press("form[action='/place/confirm'] button")
-        phone.until("document.activeElement.id === 'mistakes'")
-        tour.look("held_title", "en")
-        stage.advance_ms(13 * 60_000 + 58_000)  # a minute and two seconds are left, and then one minute
-        phone.open("/place")
-        phone.until("document.querySelector('.clock.soon') !== null")
-        tour.look("held_title", "en")
-        left = f"{says('remaining', 'en')}: 1:00"
-        phone.until("document.querySelector('[data-announce]').textContent === arguments[0]", left)
-        phone.press("#declare")
-        phone.press("form[action='/place/confirm'] button")
-        phone.heading(says("done_title", "en"))
-        tour.see("done_title")
-        phone.take_picture("confirmation")
-        phone.open("/place?lang=id")
-        phone.scheme(dark=True)
-        phone.take_picture("confirmation-dark")
-        phone.scheme(dark=False)
-        tour.see("step_choose", "/?service=new")  # with a note of the place that one has
-        phone.open("/place")
-        phone.press("summary")
-        phone.press("form[action='/place/cancel'] button")
-        tour.see("ended_title")
-
-        sold = stage.run(client.reserve(f"{CROWD}")).json()["reservation"]["reference"]
-        ahead = [
-            stage.run(client.reserve(f"{CROWD + number}", join_wait_list=True)).json()["reservation"]["reference"]
-            for number in (1, 2)
-        ]
-        stage.advance_ms(2_000)  # so that the page looks again
-        for language in LANGUAGES:
-            tour.alone()
-            phone.open(f"/?lang={language}&service=new")
-            phone.press("#more-days summary")
-            phone.press(f".slot.wait input[value='{DAY}|morning']")
-            phone.one("#nik").send_keys(OTHER)
-            phone.press("form[action='/reserve'] button.large")
-            tour.look("sorry_title", language)
-        phone.press("form[action='/reserve'] button")
-        tour.see("waiting_title")
-        phone.take_picture("wait-list")
-
-        # Whoever is ahead gives up, and so does who has the place: the page tells, and turns into the form.
-        phone.driver.execute_script("window.same = true")
-        phone.until("document.querySelector('[data-text=position]').textContent === '3'")
-        stage.run(client.step(ahead[0], "release"))
-        phone.until("document.querySelector('[data-text=position]').textContent === '2'")
-        phone.until("document.title.startsWith(arguments[0])", says("waiting_title_position", "en").format(position=2))
-        stage.run(client.step(ahead[1], "release"))
-        phone.until("document.querySelector('[data-text=ahead]').textContent === arguments[0]", says("room_next", "en"))
-        assert phone.driver.execute_script("return window.same"), "it was loaded anew"
-        stage.run(client.step(sold, "release"))
-        phone.heading(says("held_title", "en"))
-        phone.press("form[action='/place/release'] button")
-        phone.heading(says("ended_title", "en"))
-
-        # Who leaves the list, whose day ends before a place comes back, and whose time runs out.
-        stage.run(client.reserve(f"{CROWD + 3}"))
-        for name in ("ended_left", "ended_unserved"):
-            tour.alone()
-            phone.open(f"/?lang=en&service=new&slot={DAY}")
-            phone.press("#more-days summary")
-            phone.press(f".slot.wait input[value='{DAY}|morning']")
-            phone.one("#nik").send_keys(OTHER)
-            phone.press("form[action='/reserve'] button.large")
-            phone.heading(says("sorry_title", "en"))
-            phone.press("form[action='/reserve'] button")
-            phone.heading(says("waiting_title", "en"))
-            if name == "ended_left":
-                phone.press("summary")
-                phone.press("form[action='/place/release'] button")
-            else:
-                stage.advance_ms(4 * DAY_MS)
-            phone.heading(says("ended_title", "en"))
-            assert says(name, "en") in phone.one(".lead").text
-            tour.see("ended_title", "/place")
-
-        monkeypatch.setattr(client.service.engine, "lookup", away)
-        tour.see("away_title", "/place")
-        monkeypatch.undo()
-        phone.heading(says("ended_title", "en"))
+def test_a_reservations_pages_are_accessible(full_visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the choice of a day to the queue number, the cancellation, and an unavailable store."""
+    visit, phone = full_visit, full_visit.phone
+    visit.check("choose_heading", "/")
+    phone.press("form[action='/reserve'] button.large")
+    visit.check_errors("choose_heading")
+    phone.reserve("en")
+    visit.check("held_heading")
+    phone.take_picture("form")
+    phone.press("form[action='/reservation/confirm'] button")
+    visit.check_errors("held_heading")
+    visit.service.advance_ms(13 * 60_000 + 58_000)  # leaves a minute and two seconds
+    phone.open("/reservation")
+    phone.wait_until("document.querySelector('.clock.urgent') !== null")
+    visit.check_present("held_heading", "en")
+    announced = f"{citizen_text('time_left', 'en')}: 1:00"
+    phone.wait_until("document.querySelector('[data-announce]').textContent === arguments[0]", announced)
+    phone.press("#declaration")
+    phone.press("form[action='/reservation/confirm'] button")
+    phone.wait_for_heading(citizen_text("confirmed_heading", "en"))
+    visit.check("confirmed_heading")
+    phone.take_picture("confirmation")
+    phone.open("/reservation?lang=id")
+    phone.set_scheme(dark=True)
+    phone.take_picture("confirmation-dark")
+    phone.set_scheme(dark=False)
+    visit.check("choose_heading", "/?service=new")  # with a note about the reservation
+    phone.open("/reservation")
+    phone.press("summary")
+    phone.press("form[action='/reservation/cancel'] button")
+    visit.check("ended_heading")
+    with monkeypatch.context() as patched:
+        patched.setattr(visit.service.client.service.engine, "lookup", unavailable)
+        visit.check("unavailable_heading", "/reservation")
+    phone.wait_for_heading(citizen_text("ended_heading", "en"))
 
 
-def test_what_is_live(tour: Tour) -> None:
-    """Pages keep themselves up to date without being loaded anew, and take the focus and the choice from nobody: by a
-    stream, by one that ends again and again, and by polls where there is none. Screen readers are told politely.
-    """
-    phone, stage = tour.phone, tour.stage
-    phone.hurry()
-    tour.fill_room(0)
-    tour.pass_s(1)
-    stage.advance_ms(HOUR_MS)
-    tour.pass_s(1)
-    phone.join("en", OTHER)
-    phone.heading(says("room_head_SHUFFLING", "en"))
-    tour.pass_s(12)
-    phone.heading(says("room_head_WAITING", "en"))
+def test_the_wait_lists_pages_are_accessible(full_visit: Visit) -> None:
+    """The refusal, the position, an offer, and the ends of a wait."""
+    visit, phone = full_visit, full_visit.phone
+    holder = visit.reserve(0)
+    ahead = [visit.reserve(number, join_wait_list=True) for number in (1, 2)]
+    visit.service.advance_ms(2_000)  # the pages cache their figures for a second
+    for language in LANGUAGES:
+        visit.forget()
+        visit.choose_full_slot(language)
+        visit.check_present("refusal_heading", language)
+    phone.press("form[action='/reserve'] button")
+    visit.check("waiting_heading")
+    phone.take_picture("wait-list")
+    _follow_the_wait_list(visit, holder, ahead)
 
-    def shown() -> str:
-        return str(phone.one("[data-text=ahead]").text)
+    visit.reserve(3)
+    for key in ("ended_left_wait_list", "ended_without_offer"):
+        visit.forget()
+        visit.join_wait_list()
+        if key == "ended_left_wait_list":
+            phone.press("summary")
+            phone.press("form[action='/reservation/release'] button")
+        else:
+            visit.service.advance_ms(4 * DAY_MS)
+        phone.wait_for_heading(citizen_text("ended_heading", "en"))
+        assert citizen_text(key, "en") in phone.find(".lead").text
+        visit.check("ended_heading", "/reservation")
 
-    def moves_on() -> None:
-        before = shown()
-        tour.pass_s(1)
-        phone.until("document.querySelector('[data-text=ahead]').textContent !== arguments[0]", before)
-        assert phone.driver.execute_script("return window.same === document.activeElement"), "the focus was moved"
 
-    keep = "window.same = document.querySelector('main a.button'); window.same.focus()"
-    phone.driver.execute_script(keep)
-    moves_on()
-    assert (
-        phone.driver.execute_script("return document.querySelectorAll('[aria-live=assertive], [role=alert]').length")
-        == 0
-    )
-    assert phone.one("[data-announce]").get_attribute("textContent") == "", "it is told each time"
+def _follow_the_wait_list(visit: Visit, holder: str, ahead: list[str]) -> None:
+    """Check that the page follows the wait list without a reload, and turns into the form."""
+    phone = visit.phone
+    phone.driver.execute_script("window.isSame = true")
+    phone.wait_until("document.querySelector('[data-text=position]').textContent === '3'")
+    visit.release(ahead[0])
+    phone.wait_until("document.querySelector('[data-text=position]').textContent === '2'")
+    phone.wait_until("document.title === arguments[0]", citizen_text("wait_list_title", "en", position=2))
+    visit.release(ahead[1])
+    next_in_line = citizen_text("next_in_line", "en")
+    phone.wait_until("document.querySelector('[data-text=ahead]').textContent === arguments[0]", next_in_line)
+    assert phone.driver.execute_script("return window.isSame"), "the page was loaded again"
+    visit.release(holder)
+    phone.wait_for_heading(citizen_text("held_heading", "en"))
+    phone.press("form[action='/reservation/release'] button")
+    phone.wait_for_heading(citizen_text("ended_heading", "en"))
+
+
+# --- Live updates ---
+
+
+def test_a_ticket_updates_by_stream_and_by_polls_without_moving_the_focus(visit: Visit) -> None:
+    """By a stream, by one that ends repeatedly, and by polls without streams. Screen readers are told politely."""
+    phone, service = visit.phone, visit.service
+    phone.speed_up_timers()
+    visit.fill_room()
+    visit.open_room()
+    phone.join_room("en", OTHER)
+    phone.wait_for_heading(citizen_text("room_heading_SHUFFLING", "en"))
+    visit.pass_seconds(12)
+    phone.wait_for_heading(citizen_text("room_heading_WAITING", "en"))
+
+    def wait_for_update() -> None:
+        before = str(phone.find("[data-text=ahead]").text)
+        visit.pass_seconds(1)
+        phone.wait_until("document.querySelector('[data-text=ahead]').textContent !== arguments[0]", before)
+        assert phone.driver.execute_script("return window.same === document.activeElement"), "the focus has moved"
+
+    focus = "window.same = document.querySelector('main a.button'); window.same.focus()"
+    phone.driver.execute_script(focus)
+    wait_for_update()
+    assertive = "return document.querySelectorAll('[aria-live=assertive], [role=alert]').length"
+    assert phone.driver.execute_script(assertive) == 0
+    assert phone.find("[data-announce]").get_attribute("textContent") == "", "announced within 30 seconds"
     phone.driver.execute_script("const now = performance.now.bind(performance); performance.now = () => now() + 31000")
-    moves_on()
-    assert phone.one("[data-announce]").get_attribute("textContent").startswith("30 people")
+    wait_for_update()
+    assert phone.find("[data-announce]").get_attribute("textContent").startswith("30 people")
 
-    streams = stage.client.service.streams
-    stage.run(called(streams.drain))
-    moves_on()
-    moves_on()
+    streams = service.client.service.streams
+    service.run(call_in_loop(streams.drain))
+    wait_for_update()
+    wait_for_update()
     streams.streams_max = 0
     phone.open("/room")
-    phone.heading(says("room_head_WAITING", "en"))
-    phone.driver.execute_script(keep)
-    moves_on()
-    moves_on()
+    phone.wait_for_heading(citizen_text("room_heading_WAITING", "en"))
+    phone.driver.execute_script(focus)
+    wait_for_update()
+    wait_for_update()
     assert streams.count == 0
 
-    # The days of the first page: what is chosen stays chosen, and what has the focus keeps it.
-    tour.alone()
-    stage.advance_ms(2 * HOUR_MS)
-    phone.open("/?lang=en&service=new")
-    chosen = f"input[value='{DAY}|afternoon']"
-    phone.press(chosen)
-    phone.driver.execute_script("window.same = document.querySelector(arguments[0]); window.same.focus()", chosen)
-    places = f"document.querySelector(\"input[value='{DAY}|morning']\").parentNode.querySelector('.count').textContent"
-    before = phone.driver.execute_script(f"return {places}")
-    stage.run(stage.client.reserve(f"{CROWD + 900}"))
-    stage.advance_ms(2_000)
-    phone.until(f"{places} !== arguments[0]", before)
-    assert phone.driver.execute_script("return window.same === document.activeElement && window.same.checked")
+
+def test_the_days_update_without_losing_the_choice(tmp_path: Path) -> None:
+    with (
+        browser_service() as service,
+        PhoneBrowser(service.url, tmp_path / "profile") as phone,
+    ):
+        phone.speed_up_timers()
+        phone.open("/?lang=en&service=new")
+        chosen = f"input[value='{DAY}|afternoon']"
+        phone.press(chosen)
+        phone.driver.execute_script("window.same = document.querySelector(arguments[0]); window.same.focus()", chosen)
+        slot = f"document.querySelector(\"input[value='{DAY}|morning']\").parentNode"
+        before = phone.driver.execute_script(f"return {slot}.querySelector('.count').textContent")
+        Visit(service, phone).reserve(900)
+        service.advance_ms(2_000)
+        phone.wait_until(f"{slot}.querySelector('.count').textContent !== arguments[0]", before)
+        assert phone.driver.execute_script("return window.same === document.activeElement && window.same.checked")
 
 
-def test_with_the_keyboard_only(tour: Tour) -> None:
-    """No pointer: Tab, Space and Enter lead from the waiting room to the queue number; mistakes take the focus."""
-    phone = tour.phone
+# --- Keyboard and no script ---
+
+
+def test_the_keyboard_alone_leads_to_a_queue_number(visit: Visit) -> None:
+    phone = visit.phone
     phone.open("/?lang=en")
     phone.tab_to("#join-nik")
-    phone.keys("123", Keys.ENTER)
-    phone.until("document.activeElement.id === 'mistakes'")
+    phone.type("123", Keys.ENTER)
+    phone.wait_until("document.activeElement.id === 'errors'")
     phone.tab_to("#join-nik")
-    phone.keys(Keys.CONTROL, "a", Keys.NULL, NIK, Keys.ENTER)
-    phone.heading(says("room_head_NOT_OPEN", "en"))
-    tour.pass_s(1)
-    tour.stage.advance_ms(HOUR_MS)
-    tour.pass_s(1)
-    phone.heading(says("room_turn", "en"))
+    phone.type(Keys.CONTROL, "a", Keys.NULL, NIK, Keys.ENTER)
+    phone.wait_for_heading(citizen_text("room_heading_NOT_OPEN", "en"))
+    visit.open_room()
+    phone.wait_for_heading(citizen_text("turn_heading", "en"))
     phone.tab_to("form[action='/reserve'] button.large")
-    phone.keys(Keys.ENTER)
-    phone.until("document.activeElement.id === 'mistakes'")
+    phone.type(Keys.ENTER)
+    phone.wait_until("document.activeElement.id === 'errors'")
     phone.tab_to(".slot.open input")
-    phone.keys(Keys.SPACE)
+    phone.type(Keys.SPACE)
     phone.tab_to("#nik")
-    phone.keys(NIK, Keys.ENTER)
-    phone.heading(says("held_title", "en"))
-    phone.tab_to("#declare")
-    phone.keys(Keys.SPACE)
-    phone.tab_to("form[action='/place/confirm'] button")
-    phone.keys(Keys.ENTER)
-    phone.heading(says("done_title", "en"))
+    phone.type(NIK, Keys.ENTER)
+    phone.wait_for_heading(citizen_text("held_heading", "en"))
+    phone.tab_to("#declaration")
+    phone.type(Keys.SPACE)
+    phone.tab_to("form[action='/reservation/confirm'] button")
+    phone.type(Keys.ENTER)
+    phone.wait_for_heading(citizen_text("confirmed_heading", "en"))
 
 
-def test_without_javascript(tmp_path: Path) -> None:
-    """The waiting room goes on by reloading itself, and the rest by forms."""
+def test_pages_without_script_reload_and_submit_by_themselves(tmp_path: Path) -> None:
     with (
-        staged(before_ms=1_000, waiting_rooms=ROOMS) as stage,
-        Phone(stage.url, tmp_path / "plain", script=False) as phone,
+        browser_service(before_ms=1_000, waiting_rooms=ROOMS) as service,
+        PhoneBrowser(service.url, tmp_path / "plain", script=False) as phone,
     ):
-        phone.join("id")
-        phone.heading(says("room_head_NOT_OPEN", "id"))
-        Tour(stage, phone).pass_s(2)
-        phone.heading(says("room_turn", "id"))
-        phone.choose("id")
-        phone.press("#declare")
-        phone.press("form[action='/place/confirm'] button")
-        phone.heading(says("done_title", "id"))
+        phone.join_room("id")
+        phone.wait_for_heading(citizen_text("room_heading_NOT_OPEN"))
+        Visit(service, phone).pass_seconds(2)
+        phone.wait_for_heading(citizen_text("turn_heading"))
+        phone.reserve("id")
+        phone.press("#declaration")
+        phone.press("form[action='/reservation/confirm'] button")
+        phone.wait_for_heading(citizen_text("confirmed_heading"))
 
 
-async def called(function: Callable[[], None]) -> None:
-    """Call it in the service's loop."""
+async def call_in_loop(function: Callable[[], None]) -> None:
+    """Call a function in the service's event loop."""
     function()
 
 
-async def away(*_: object) -> None:
-    """What the engine does while its store is away."""
-    raise BackendUnavailable("away")
+async def unavailable(*_: object) -> None:
+    """Fail as the engine does while the store is unavailable."""
+    raise BackendUnavailable("unavailable")

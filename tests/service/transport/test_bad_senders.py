@@ -23,7 +23,7 @@ from quota_engine.service.app import ServiceApp
 from quota_engine.service.http.auth import Role
 from quota_engine.service.http.buffered_request import BufferedRequest
 from quota_engine.service.http.limits import RequestLimits
-from tests.support.form_browser import mark_of
+from tests.support.form_browser import csrf_token_of
 from tests.support.in_process_service import DAY_PATH, NIK, TOKENS, connected, listening, running
 
 LIMITS = RequestLimits(header_timeout_ms=200, body_timeout_ms=200, write_timeout_ms=300, header_bytes_max=2_048)
@@ -313,10 +313,10 @@ async def test_a_proxy_in_front_says_whether_it_speaks_tls() -> None:
     async with running() as client, listening(client.app) as port, httpx.AsyncClient() as browser:
         for proto in ("http", "https"):
             browser.cookies.clear()
-            door = await browser.get(f"http://127.0.0.1:{port}/operator")
+            login_page = await browser.get(f"http://127.0.0.1:{port}/operator")
             signed_in = await browser.post(
                 f"http://127.0.0.1:{port}/operator/login",
-                data={"mark": mark_of(door.text), "token": TOKENS[Role.OPERATOR]},
+                data={"csrf_token": csrf_token_of(login_page.text), "token": TOKENS[Role.OPERATOR]},
                 headers={"x-forwarded-proto": proto},
             )
             assert signed_in.status_code == 303

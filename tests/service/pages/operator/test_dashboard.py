@@ -10,7 +10,7 @@ from quota_engine.service.http.auth import Role
 from tests.support.form_browser import OperatorBrowser
 from tests.support.in_process_service import DAY, NIK, Client, connected, listening
 from tests.support.page_texts import operator_text
-from tests.support.seeded_service import DRAW, seeded
+from tests.support.seeded_service import DRAW, seeded_service
 
 
 async def test_the_csv_has_a_row_for_each_day_and_quota(browser: OperatorBrowser, client: Client) -> None:
@@ -64,7 +64,7 @@ async def test_the_stream_reports_changes_to_readers_only(client: Client) -> Non
 
 async def test_every_kind_of_figure_is_shown_at_once() -> None:
     """Dashboard, draw, queue list, opening and audit of a service on which all of these have happened."""
-    async with seeded() as client:
+    async with seeded_service() as client:
         browser = OperatorBrowser(client)
         async with browser.http:
             await browser.sign_in(Role.OPERATOR)
