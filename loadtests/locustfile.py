@@ -3,7 +3,7 @@
 Edit this file to add users of your own.
 """
 
-from quota_engine.loadtest.locustfiles.http import (
+from quota_engine.loadtest.locustfiles.locustfile_http import (
     Bot,
     Broker,
     Citizen,

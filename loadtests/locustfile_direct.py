@@ -3,7 +3,7 @@
 Edit this file to add users of your own.
 """
 
-from quota_engine.loadtest.locustfiles.direct import (
+from quota_engine.loadtest.locustfiles.locustfile_direct import (
     Bot,
     Broker,
     Citizen,

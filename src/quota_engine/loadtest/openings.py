@@ -147,7 +147,7 @@ def _run_opening(options: RunOptions, preset: OpeningPreset) -> ExitCode:
     run = f"{preset.name}-{time.strftime('%H%M%S', time.gmtime())}"
     if options.host:
         code = _run_locust(_locust_command(options, preset, run, options.host), _environment(options.token), preset)
-        if not options.keep:
+        if not options.keep and code is not ExitCode.BAD_USE:
             with TargetClient(options.host, options.token) as target:
                 sys.stdout.write(f"cleaned up: {clean_up(target, run).sentence()}\n")
         return code
@@ -165,7 +165,7 @@ def _run_opening(options: RunOptions, preset: OpeningPreset) -> ExitCode:
 
 def _locust_command(options: RunOptions, preset: OpeningPreset, run: str, url: str) -> list[str]:
     command = [
-        sys.executable, "-m", "locust", "-f", str(_FOLDER / "locustfiles" / f"{options.transport}.py"),
+        sys.executable, "-m", "locust", "-f", str(_FOLDER / "locustfiles" / f"locustfile_{options.transport}.py"),
         "--headless", "--only-summary", "--loglevel", "ERROR", "--host", url, "--stop-timeout", "5",
         "--scenario", preset.scenario, "--applicants", str(options.applicants or preset.applicants),
         "--speed", str(preset.speed), "--lead-s", f"{_LEAD_S:g}", "--window-s", str(preset.window_s),
