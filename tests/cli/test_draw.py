@@ -193,7 +193,7 @@ def test_a_seed_is_made_once(tmp_path: pathlib.Path, capsys: pytest.CaptureFixtu
         (["capacities", "surabaya", "--draw", "d", "--first-day", "2026-12-07", "--out", "x.txt"], "ends in .json"),
         (["freeze", "none.csv", "--capacities", "offered.json", "--out", "p"], "none.csv"),
         (["freeze", "bad.csv", "--capacities", "offered.json", "--out", "p"], "line 2"),
-        (["freeze", "twice.csv", "--capacities", "offered.json", "--out", "p"], "applies again"),
+        (["freeze", "twice.csv", "--capacities", "offered.json", "--out", "p"], "an applicant is in application"),
         (["freeze", "latin.csv", "--capacities", "offered.json", "--out", "p"], "no utf-8"),
         (["freeze", "received.csv", "--capacities", "received.csv", "--out", "p"], "a capacities file"),
         (

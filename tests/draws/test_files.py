@@ -163,7 +163,7 @@ def test_bad_rows_are_named_with_their_number(rows: list[str], place: str, probl
         (lambda raw: raw["days"][0].update(day="2026-02-30"), "Invalid"),
         (lambda raw: raw["days"][0]["quotas"].update(all=-1), ">= 0"),
         (lambda raw: raw["choices"][0].update(options=[]), "length >= 1"),
-        (lambda raw: raw["choices"][0].update(options=[["nothing"]]), "not given away there"),
+        (lambda raw: raw["choices"][0].update(options=[["nothing"]]), "the day has no quota"),
         (lambda raw: raw["choices"][0].update(options=[["all", "all"]]), "an alternative of 2 quotas"),
         (lambda raw: raw["choices"][0].update(channel="a b"), "not a valid id"),
     ],

@@ -1,4 +1,4 @@
-"""The draw: who is served in which order, what they get, and why nobody gains by being clever."""
+"""The lottery: its order, its allotment, and its incentive to rank truthfully."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ from quota_engine.draws.lottery import (
     order_of,
     totals_of,
 )
-from tests.support.draw_samples import DAY, DRAW, SEED, random_applications, random_capacities, wish
+from tests.support.draw_samples import DAY, DRAW, SEED, make_preference, random_applications, random_capacities
 
 KEY = key_of(DRAW, SEED)
 
 
-def served(capacities: Capacities, key: str, applications: list[Application]) -> dict[int, tuple[int, int, int]]:
-    """An oracle: the rule as one would carry it out by hand, on a table of what is left."""
+def expected_results(
+    capacities: Capacities, key: str, applications: list[Application]
+) -> dict[int, tuple[int, int, int]]:
+    """Return the result of the rule as carried out by hand, on a table of the units left."""
     left = {(place, quota): units for place, quotas in capacities.days.items() for quota, units in quotas.items()}
     drawn = sorted(applications, key=lambda one: hashlib.sha256(f"{key} {one.number}".encode()).hexdigest())
     result: dict[int, tuple[int, int, int]] = {}
@@ -56,18 +58,17 @@ def by_number(lots: list[Lot]) -> dict[int, Lot]:
 # --- Seed, commitment, order -----------------------------------------------------------------------------------------
 
 
-def test_a_shell_is_enough_to_check() -> None:
-    """Commitment, key and lot are what sha256sum says of the texts that the page on draws tells people to hash."""
+def test_commitment_key_and_lot_match_sha256sum() -> None:
     assert commitment_of("a", "0" * 64) == hashlib.sha256(b"a " + b"0" * 64).hexdigest()
     key = key_of("a", "0" * 64, "IHSG 7,123.45")
     assert key == hashlib.sha256(b"a " + b"0" * 64 + b" IHSG 7,123.45").hexdigest()
     assert lot_of(key)(17).hex() == hashlib.sha256(f"{key} 17".encode()).hexdigest()
-    # Found with sha256sum, so that no change of this code goes unseen.
+    # Computed with sha256sum.
     assert commitment_of("dec-2026", "0" * 64) == "a922a1bdbee43b5f391c677e82803b33c61507e52a58e8727116a681a548c632"
     assert key_of("dec-2026", "0" * 64) == "53477c2706c7d98010aca1cfef110b3afb39bfa8028dd494a69f7052fc95de0d"
 
 
-def test_the_order_depends_on_each_of_draw_seed_and_entropy() -> None:
+def test_order_depends_on_draw_seed_and_entropy() -> None:
     numbers = range(1, 200)
     orders = {
         tuple(order_of(key, numbers))
@@ -77,16 +78,16 @@ def test_the_order_depends_on_each_of_draw_seed_and_entropy() -> None:
     assert all(sorted(order) == list(numbers) for order in orders)
 
 
-def test_everybody_is_as_likely_to_come_first() -> None:
-    """Over 4,000 seeds the first place goes round: chi-square of 19 degrees of freedom, under its 99.9 % point."""
+def test_each_number_is_equally_likely_to_come_first() -> None:
+    """Over 4,000 seeds, chi-square with 19 degrees of freedom stays below its 99.9 % quantile."""
     first = [0] * 20
     for seed in range(4_000):
         first[order_of(key_of(DRAW, f"{seed:064x}"), range(1, 21))[0] - 1] += 1
     assert sum((count - 200) ** 2 / 200 for count in first) < 43.8
 
 
-def test_when_somebody_applied_says_nothing_of_their_place() -> None:
-    """Number and rank are uncorrelated: those of the first hour stand no further in front than those of the last."""
+def test_number_and_rank_are_uncorrelated() -> None:
+    """Early applicants have low numbers, and no advantage from them."""
     total = 0.0
     for seed in range(100):
         order = order_of(key_of(DRAW, f"{seed:064x}"), range(1, 1_001))
@@ -99,20 +100,18 @@ def test_when_somebody_applied_says_nothing_of_their_place() -> None:
 
 
 @given(st.integers(0, 10**6))
-def test_each_gets_the_best_that_is_left_in_its_turn(seed: int) -> None:
-    """What the oracle gives, is given: parties whole or not at all, alternatives in their order, quotas together."""
+def test_allot_matches_the_rule_carried_out_by_hand(seed: int) -> None:
     random = Random(seed)
     capacities = random_capacities(random)
     applications = random_applications(random, capacities, random.randint(0, 14))
     lots = allot(capacities, KEY, applications)
     assert [lot.rank for lot in lots] == list(range(1, len(applications) + 1))
     found = {lot.number: (lot.rank, lot.preference, lot.option) for lot in lots}
-    assert found == served(capacities, KEY, applications)
+    assert found == expected_results(capacities, KEY, applications)
 
 
 @given(st.integers(0, 10**6))
-def test_no_quota_gives_more_than_it_has(seed: int) -> None:
-    """Worked out from the answer alone: what all winners take fits, quota by quota."""
+def test_no_quota_is_oversold(seed: int) -> None:
     random = Random(seed)
     capacities = random_capacities(random)
     applications = random_applications(random, capacities, 14)
@@ -129,30 +128,31 @@ def test_no_quota_gives_more_than_it_has(seed: int) -> None:
 
 
 @given(st.integers(0, 10**6), st.data())
-def test_nobody_gains_by_ranking_untruthfully(seed: int, data: st.DataObject) -> None:
-    """Whatever one of them reports instead of the truth, in whichever order: by their true ranking they do no better.
+def test_untruthful_ranking_brings_no_gain(seed: int, data: st.DataObject) -> None:
+    """Replace one true ranking by any other. By the true ranking, the result is no better.
 
-    The seed is the same in both draws, so it holds for each order, not on average; and for parties as well.
+    Both draws have the same seed, so the statement holds for each order and not only on average.
     """
     random = Random(seed)
     capacities = random_capacities(random)
     applications = random_applications(random, capacities, random.randint(1, 12))
-    liar = data.draw(st.integers(0, len(applications) - 1), label="who")
-    truth = applications[liar]
-    told = data.draw(st.lists(st.sampled_from(sorted(capacities.preferences)), min_size=1, unique=True), label="told")
-    lied = [*applications[:liar], Application(truth.number, truth.applicants, tuple(told)), *applications[liar + 1 :]]
+    index = data.draw(st.integers(0, len(applications) - 1), label="index")
+    truth = applications[index]
+    false = data.draw(st.lists(st.sampled_from(sorted(capacities.preferences)), min_size=1, unique=True), label="false")
+    untrue = Application(truth.number, truth.applicants, tuple(false))
+    manipulated = [*applications[:index], untrue, *applications[index + 1 :]]
     honest = by_number(allot(capacities, KEY, applications))[truth.number]
-    clever = by_number(allot(capacities, KEY, lied))[truth.number]
-    assert honest.rank == clever.rank
-    place_of = {choice: place for place, choice in enumerate(truth.choices, 1)}
-    worthless = len(truth.choices) + 1
-    honestly = honest.preference or worthless
-    cleverly = place_of.get(told[clever.preference - 1], worthless) if clever.preference else worthless
-    assert honestly <= cleverly
+    strategic = by_number(allot(capacities, KEY, manipulated))[truth.number]
+    assert honest.rank == strategic.rank
+    rank_of = {choice: rank for rank, choice in enumerate(truth.choices, 1)}
+    nothing = len(truth.choices) + 1
+    honest_rank = honest.preference or nothing
+    strategic_rank = rank_of.get(false[strategic.preference - 1], nothing) if strategic.preference else nothing
+    assert honest_rank <= strategic_rank
 
 
 @given(st.integers(0, 10**6))
-def test_the_sequence_of_applications_is_of_no_consequence(seed: int) -> None:
+def test_sequence_of_applications_does_not_matter(seed: int) -> None:
     random = Random(seed)
     capacities = random_capacities(random)
     applications = random_applications(random, capacities, 12)
@@ -161,8 +161,7 @@ def test_the_sequence_of_applications_is_of_no_consequence(seed: int) -> None:
 
 
 @given(st.integers(0, 10**6))
-def test_whoever_stands_behind_makes_no_difference(seed: int) -> None:
-    """What one gets depends on those in front of them alone: an application more at the end changes nothing."""
+def test_later_ranks_do_not_affect_earlier_ones(seed: int) -> None:
     random = Random(seed)
     capacities = random_capacities(random)
     applications = random_applications(random, capacities, 12)
@@ -171,19 +170,18 @@ def test_whoever_stands_behind_makes_no_difference(seed: int) -> None:
     assert allot(capacities, KEY, without) == lots[:-1]
 
 
-def test_a_party_gets_all_or_nothing_and_a_smaller_one_behind_it_is_served() -> None:
-    capacities = Capacities(DRAW, {("sby", DAY): {"all": 2}}, {"c1": wish("sby", ("all",))})
+def test_large_party_gets_nothing_and_smaller_one_behind_it_is_allotted() -> None:
+    capacities = Capacities(DRAW, {("sby", DAY): {"all": 2}}, {"c1": make_preference("sby", ("all",))})
     first, second = order_of(KEY, (1, 2))
     applications = [Application(first, ("a", "b", "c"), ("c1",)), Application(second, ("d", "e"), ("c1",))]
     assert allot(capacities, KEY, applications) == [Lot(first, 1), Lot(second, 2, 1, 0)]
 
 
-def test_allotments_are_respected() -> None:
-    """The general public cannot take what is set aside for a group, and the group falls back on the general places."""
+def test_group_falls_back_on_general_places_but_not_the_reverse() -> None:
     capacities = Capacities(
         DRAW,
         {("sby", DAY): {"priority": 1, "online": 1}},
-        {"general": wish("sby", ("online",)), "old": wish("sby", ("priority",), ("online",))},
+        {"general": make_preference("sby", ("online",)), "old": make_preference("sby", ("priority",), ("online",))},
     )
     order = order_of(KEY, (1, 2, 3, 4))
     choices = ("general", "general", "old", "old")
@@ -203,11 +201,11 @@ def test_allotments_are_respected() -> None:
     ]
 
 
-def test_figures() -> None:
+def test_totals_count_applications_applicants_and_places() -> None:
     capacities = Capacities(
         DRAW,
         {("sby", DAY): {"all": 3}, ("mlg", DAY): {"all": 1}},
-        {"c1": wish("sby", ("all",)), "c2": wish("mlg", ("all",))},
+        {"c1": make_preference("sby", ("all",)), "c2": make_preference("mlg", ("all",))},
     )
     first, second, third = order_of(KEY, (1, 2, 3))
     applications = {
@@ -220,9 +218,11 @@ def test_figures() -> None:
     assert totals.by_preference == (1, 2)
 
 
-# --- What is refused -------------------------------------------------------------------------------------------------
+# --- Refusals --------------------------------------------------------------------------------------------------------
 
-ONE = Capacities(DRAW, {("sby", DAY): {"all": 3}}, {"c1": wish("sby", ("all",)), "c2": wish("sby", ("all",))})
+ONE = Capacities(
+    DRAW, {("sby", DAY): {"all": 3}}, {"c1": make_preference("sby", ("all",)), "c2": make_preference("sby", ("all",))}
+)
 
 
 @pytest.mark.parametrize(
@@ -241,45 +241,49 @@ ONE = Capacities(DRAW, {("sby", DAY): {"all": 3}}, {"c1": wish("sby", ("all",)),
         (Application(1, ("a",), ("c 9",)), "application 1: choices"),
     ],
 )
-def test_ill_formed_applications_are_refused(application: Application, where: str) -> None:
+def test_invalid_applications_are_rejected(application: Application, where: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         allot(ONE, KEY, [application])
     assert caught.value.where == where
 
 
-def test_a_number_or_an_applicant_twice_is_refused() -> None:
-    """Nobody applies twice, neither alone and in a party nor under two numbers; the message names no applicant."""
+def test_duplicate_number_or_applicant_is_rejected() -> None:
+    """The message does not contain the applicant's hash."""
     one = Application(1, ("secret1", "secret2"), ("c1",))
-    with pytest.raises(InvalidRequest, match="number 1 is there twice"):
+    with pytest.raises(InvalidRequest, match="number 1 occurs twice"):
         allot(ONE, KEY, [one, Application(1, ("b",), ("c1",))])
-    with pytest.raises(InvalidRequest, match="an applicant of application 1 applies again") as caught:
+    with pytest.raises(InvalidRequest, match="an applicant is in application 1, too") as caught:
         allot(ONE, KEY, [one, Application(2, ("secret2",), ("c1",))])
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("seed", ["", "0" * 63, "0" * 65, "G" + "0" * 63, "A" + "0" * 63, "0" * 63 + "\n", 7])
-def test_what_is_no_seed_is_refused_and_not_shown(seed: object) -> None:
+def test_invalid_seed_is_rejected_and_not_shown(seed: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
         commitment_of(DRAW, seed)  # type: ignore[arg-type]
     assert str(seed) not in str(caught.value) or seed in ("", 7)
 
 
 @pytest.mark.parametrize("entropy", ["a" * 257, "a\nb", "é", "\x00", None])
-def test_what_is_no_entropy_is_refused(entropy: object) -> None:
+def test_invalid_entropy_is_rejected(entropy: object) -> None:
     with pytest.raises(InvalidRequest):
         check_entropy(entropy)
 
 
-def test_capacities_check_themselves() -> None:
-    with pytest.raises(UnknownName, match="quota pm is not given away there"):
-        Capacities(DRAW, {("sby", DAY): {"am": 1}}, {"c1": wish("sby", ("pm",))})
+def test_invalid_capacities_are_rejected() -> None:
+    with pytest.raises(UnknownName, match="the day has no quota pm"):
+        Capacities(DRAW, {("sby", DAY): {"am": 1}}, {"c1": make_preference("sby", ("pm",))})
     with pytest.raises(UnknownName, match="choice c1"):
-        Capacities(DRAW, {("sby", DAY): {"am": 1}}, {"c1": wish("sby", ("am",), day=DAY + 1)})
+        Capacities(DRAW, {("sby", DAY): {"am": 1}}, {"c1": make_preference("sby", ("am",), day=DAY + 1)})
     with pytest.raises(InvalidRequest, match="200001 choices"):
-        Capacities(DRAW, {("sby", DAY): {"am": 1}}, {f"c{index}": wish("sby", ("am",)) for index in range(200_001)})
+        Capacities(
+            DRAW, {("sby", DAY): {"am": 1}}, {f"c{index}": make_preference("sby", ("am",)) for index in range(200_001)}
+        )
     with pytest.raises(InvalidRequest, match="days: units"):
-        Capacities(DRAW, {("sby", DAY): {"am": -1}}, {"c1": wish("sby", ("am",))})
+        Capacities(DRAW, {("sby", DAY): {"am": -1}}, {"c1": make_preference("sby", ("am",))})
     with pytest.raises(InvalidRequest, match="at most 256"):
-        Capacities(DRAW, {("sby", DAY): {f"q{index}": 1 for index in range(257)}}, {"c1": wish("sby", ("q0",))})
-    with pytest.raises(InvalidRequest, match=r"wish\.day"):
-        Preference("sby", 0, wish("sby", ("am",)).choice)
+        Capacities(
+            DRAW, {("sby", DAY): {f"q{index}": 1 for index in range(257)}}, {"c1": make_preference("sby", ("q0",))}
+        )
+    with pytest.raises(InvalidRequest, match=r"preference\.day"):
+        Preference("sby", 0, make_preference("sby", ("am",)).choice)

@@ -1,4 +1,4 @@
-"""The check finds whatever an operator could have changed, and nothing in a draw that was carried out."""
+"""Verification of published draws."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.draw_samples import COMMITMENT, DRAW, SEED, random_applicatio
 
 
 class Published(NamedTuple):
-    """All that is published of a draw."""
+    """Everything that is published about a draw."""
 
     head: ResultHead
     lots: list[tuple[Lot, str]]
@@ -64,7 +64,7 @@ def published(seed: int, entropy: str = "") -> Published:
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["", "7,123.45"]))
-def test_a_draw_that_was_carried_out_passes(seed: int, entropy: str) -> None:
+def test_unchanged_draw_has_no_findings(seed: int, entropy: str) -> None:
     draw = published(seed, entropy)
     assert draw.findings() == []
     noted = Expected(COMMITMENT, draw.head.applications_digest, draw.head.capacities_digest, entropy)
@@ -72,8 +72,8 @@ def test_a_draw_that_was_carried_out_passes(seed: int, entropy: str) -> None:
 
 
 @given(st.integers(0, 10**6), st.data())
-def test_any_change_of_the_list_is_found(seed: int, data: st.DataObject) -> None:
-    """Two ranks exchanged, a choice given or taken away, another option, a line left out, doubled or made up."""
+def test_any_change_of_the_result_is_found(seed: int, data: st.DataObject) -> None:
+    """Exchange ranks, change a choice or an option, or remove, duplicate or invent a line."""
     draw = published(seed)
     at = data.draw(st.integers(0, len(draw.lots) - 1))
     lot, choice = draw.lots[at]
@@ -92,8 +92,7 @@ def test_any_change_of_the_list_is_found(seed: int, data: st.DataObject) -> None
     assert draw._replace(lots=[*rest, *changes[change]]).findings(), change
 
 
-def test_a_better_place_for_a_friend_is_found_and_told() -> None:
-    """Who is served out of turn, or gets what was not free any more, is named with what they should have got."""
+def test_unearned_choice_is_reported_with_the_right_one() -> None:
     draw = published(3)
     loser = next(index for index, (lot, _) in enumerate(draw.lots) if not lot.preference)
     lot, _ = draw.lots[loser]
@@ -101,21 +100,21 @@ def test_a_better_place_for_a_friend_is_found_and_told() -> None:
     lots = list(draw.lots)
     lots[loser] = (replace(lot, preference=1), application.choices[0])
     findings = draw._replace(lots=lots).findings()
-    told = f"application {lot.number} (rank {lot.rank}): got choice 1 ({application.choices[0]}, alternative 1)"
-    assert any(finding.startswith(told) and finding.endswith("was nothing") for finding in findings)
+    expected = f"application {lot.number} (rank {lot.rank}): got choice 1 ({application.choices[0]}, option 1)"
+    assert any(finding.startswith(expected) and finding.endswith("was nothing") for finding in findings)
 
 
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
         (lambda draw: draw._replace(head=replace(draw.head, seed="1" * 64)), "the seed does not match the commitment"),
-        (lambda draw: draw._replace(head=replace(draw.head, entropy="9")), "its lot gives it"),
+        (lambda draw: draw._replace(head=replace(draw.head, entropy="9")), "but its lot has rank"),
         (lambda draw: draw._replace(head=replace(draw.head, draw="other")), "the result is of draw other"),
-        (lambda draw: draw._replace(applications=draw.applications[1:]), "the applications are not those"),
-        (lambda draw: draw._replace(applications=draw.applications[1:]), "and was never made"),
+        (lambda draw: draw._replace(applications=draw.applications[1:]), "the applications have the digest"),
+        (lambda draw: draw._replace(applications=draw.applications[1:]), "but not among the applications"),
         (
             lambda draw: draw._replace(applications=[*draw.applications, draw.applications[0]]),
-            "there are two of this number",
+            "the number occurs twice",
         ),
         (
             lambda draw: draw._replace(
@@ -133,33 +132,33 @@ def test_a_better_place_for_a_friend_is_found_and_told() -> None:
                     draw.capacities, days={place: dict.fromkeys(day, 9) for place, day in draw.capacities.days.items()}
                 )
             ),
-            "the capacities are not those",
+            "the capacities have the digest",
         ),
         (
             lambda draw: draw._replace(head=replace(draw.head, totals=replace(draw.head.totals, winners=0))),
-            "the figures in the head",
+            "the totals in the head",
         ),
         (
             lambda draw: draw._replace(head=replace(draw.head, totals=replace(draw.head.totals, by_preference=(12,)))),
-            "the figures by preference",
+            "the totals by preference",
         ),
     ],
 )
-def test_what_was_changed_is_named(change: Callable[[Published], Published], finding: str) -> None:
+def test_each_change_is_reported(change: Callable[[Published], Published], finding: str) -> None:
     assert any(finding in one for one in change(published(3)).findings())
 
 
 @pytest.mark.parametrize(
     ("expected", "finding"),
     [
-        (Expected(commitment="0" * 64), "published was 000"),
-        (Expected(applications_digest="0" * 64), "the applications are not those that were published"),
-        (Expected(capacities_digest="0" * 64), "the capacities are not those that were published"),
-        (Expected(entropy="7,123.45"), "the entropy is not the text"),
+        (Expected(commitment="0" * 64), "but 0000"),
+        (Expected(applications_digest="0" * 64), "the applications have the digest"),
+        (Expected(capacities_digest="0" * 64), "the capacities have the digest"),
+        (Expected(entropy="7,123.45"), "the entropy is not the expected text"),
     ],
 )
-def test_a_draw_made_up_as_a_whole_is_found_by_what_was_noted_before(expected: Expected, finding: str) -> None:
-    """Everything fits together, but not with what was published earlier: only who noted it then can see that."""
+def test_noted_values_expose_a_consistent_forgery(expected: Expected, finding: str) -> None:
+    """All files match each other, but not the values that were published before the draw."""
     (found,) = published(3).findings(expected)
     assert finding in found
 

@@ -1,8 +1,8 @@
-"""Draws to try things with: small ones by hand, and random ones."""
+"""Small and random draws for tests."""
 
 from __future__ import annotations
 
-__all__ = ["COMMITMENT", "DAY", "DRAW", "SEED", "random_applications", "random_capacities", "wish"]
+__all__ = ["COMMITMENT", "DAY", "DRAW", "SEED", "make_preference", "random_applications", "random_capacities"]
 
 from random import Random
 
@@ -13,13 +13,13 @@ from quota_engine.draws.lottery import Application, Capacities, Preference, comm
 COMMITMENT = commitment_of(DRAW, SEED)
 
 
-def wish(office: str, *options: tuple[str, ...], day: int = DAY) -> Preference:
-    """A wish with these alternatives of quotas."""
+def make_preference(office: str, *options: tuple[str, ...], day: int = DAY) -> Preference:
+    """Return a preference with the given options."""
     return Preference(office, day, Choice("new", "", "", "online", "", options))
 
 
 def random_capacities(random: Random) -> Capacities:
-    """A few offices and days, each with a total and two sessions, one of which the wish can leave open."""
+    """Return one or two offices and days, each with a total quota, two sessions and choices of them."""
     days = {
         (office, DAY + offset): {
             "all": random.randint(0, 6),
@@ -29,15 +29,15 @@ def random_capacities(random: Random) -> Capacities:
         for office in ("sby", "mlg")[: random.randint(1, 2)]
         for offset in range(random.randint(1, 2))
     }
-    wishes: dict[str, Preference] = {}
+    preferences: dict[str, Preference] = {}
     for office, day in days:
         for options in ((("all", "am"),), (("all", "pm"),), (("all", "pm"), ("all", "am"))):
-            wishes[f"c{len(wishes) + 1}"] = wish(office, *options, day=day)
-    return Capacities(DRAW, days, wishes)
+            preferences[f"c{len(preferences) + 1}"] = make_preference(office, *options, day=day)
+    return Capacities(DRAW, days, preferences)
 
 
 def random_applications(random: Random, capacities: Capacities, count: int) -> list[Application]:
-    """Parties of 1 to 3 under numbers with gaps, each with a few choices."""
+    """Return applications of 1 to 3 applicants and 1 to 4 choices, under numbers with gaps."""
     names = sorted(capacities.preferences)
     numbers = random.sample(range(1, 10 * count + 1), count)
     return [

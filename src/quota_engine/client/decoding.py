@@ -38,7 +38,7 @@ from quota_engine.domain.events import Event, ReservationChanged
 from quota_engine.domain.lifecycle import State, Verb
 from quota_engine.domain.model import Choice, Reservation
 from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
-from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawStatus, DrawView, Frozen
+from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawStatus, DrawView, FrozenInputs
 from quota_engine.draws.lottery import Preference
 from quota_engine.ports import RecordedEvent
 from quota_engine.waiting_room.ticket_status import TicketStatus
@@ -203,7 +203,7 @@ def draw_view_of(body: DrawBody) -> DrawView:
         offered_days=body.offered_days,
         frozen=None
         if frozen is None
-        else Frozen(frozen.applications, frozen.applications_digest, frozen.capacities_digest),
+        else FrozenInputs(frozen.applications, frozen.applications_digest, frozen.capacities_digest),
         seed=body.seed,
         entropy=body.entropy,
     )

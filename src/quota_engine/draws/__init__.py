@@ -1,4 +1,4 @@
-"""Draws: the lottery, its ledger, its files and their verification.
+"""Draws: the lottery, its ledger, its files, their verification, capacities from a catalog, and a summary.
 
-Pure. May import admission, catalog and domain.
+Pure: no module does I/O or reads a clock. May import ``admission``, ``catalog`` and ``domain``.
 """

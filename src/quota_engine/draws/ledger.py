@@ -29,7 +29,7 @@ __all__ = [
     "FindApplication",
     "FoundApplication",
     "FreezeDraw",
-    "Frozen",
+    "FrozenInputs",
     "OfferDay",
     "ReadApplications",
     "ReadDraw",
@@ -316,7 +316,7 @@ class DrawPhase(enum.StrEnum):
     REVEALED = "revealed"
 
 
-class Frozen(msgspec.Struct, frozen=True, gc=False):
+class FrozenInputs(msgspec.Struct, frozen=True, gc=False):
     """What was fixed before the seed was revealed; see :class:`FreezeDraw`."""
 
     applications: int
@@ -335,7 +335,7 @@ class DrawView(msgspec.Struct, frozen=True):
     last_number: int
     preferences: int
     offered_days: int
-    frozen: Frozen | None = None
+    frozen: FrozenInputs | None = None
     seed: str = ""
     entropy: str = ""
 
@@ -430,7 +430,7 @@ class DrawLedger:
         self.now_ms = 0
         self.config: DrawConfig | None = None
         self.closed = False
-        self.frozen: Frozen | None = None
+        self.frozen: FrozenInputs | None = None
         self.seed = ""
         self.entropy = ""
         self.last_number = 0
@@ -601,7 +601,7 @@ def _freeze(ledger: DrawLedger, command: FreezeDraw, now_ms: int) -> DrawOutcome
         return DrawOutcome(DrawStatus.UNKNOWN_DRAW)
     if not ledger.closed:
         return DrawOutcome(DrawStatus.NOT_CLOSED)
-    frozen = Frozen(command.applications, command.applications_digest, command.capacities_digest)
+    frozen = FrozenInputs(command.applications, command.applications_digest, command.capacities_digest)
     if ledger.frozen is not None:
         same = ledger.frozen == frozen
         return DrawOutcome(DrawStatus.DONE, replayed=True) if same else DrawOutcome(DrawStatus.CONFLICT)

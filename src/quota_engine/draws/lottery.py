@@ -1,16 +1,16 @@
-"""A draw: in an order that nobody could know before, every application gets the best of its choices that is still free.
+"""Lottery of a draw: in a random order, each application gets the best of its choices that is still available.
 
-The rule is random serial dictatorship (Abdulkadiroglu & Sonmez, "Random serial dictatorship and the core from random
-endowments in house allocation problems", Econometrica 66(3), 1998). The order depends on the seed and on the numbers of
-the applications alone, on nothing that anybody wrote into theirs. An application's choices decide only which of the
-places that are left when its turn comes it takes. So nobody gains by ranking untruthfully, whatever the others do and
-whatever the order is; and when somebody applied makes no difference.
+The rule is random serial dictatorship (Abdulkadiroglu and Sonmez 1998, "Random serial dictatorship and the core from
+random endowments in house allocation problems", Econometrica 66(3)). The order depends on the seed and on the numbers
+of the applications only, not on their content. An application's choices decide only which of the places left at its
+turn it takes. So no applicant gains by ranking choices in another order than their true one, and the time of an
+application makes no difference.
 
-All of it can be checked with ``sha256sum``. A seed is 64 hex digits; ``SP`` below is one space; texts are ASCII:
+All of it can be verified with ``sha256sum``. A seed is 64 hex digits, ``SP`` is one space, and all texts are ASCII:
 
-- commitment: SHA-256 of ``draw SP seed``. It is published before applications are taken.
-- key of the order: SHA-256 of ``draw SP seed SP entropy``. Entropy is a public text that nobody could know when the
-  applications were frozen (the closing price of an index, say), or empty.
+- commitment: SHA-256 of ``draw SP seed``. It is published before applications are accepted.
+- key of the order: SHA-256 of ``draw SP seed SP entropy``. The entropy is empty, or a public text that was
+  not known when the applications were frozen, such as the closing price of an index.
 - lot of application ``n``: SHA-256 of ``key SP n``. The smallest lot comes first.
 """
 
@@ -60,25 +60,32 @@ _is_seed = re.compile(r"[0-9a-f]{64}").fullmatch
 _is_entropy = re.compile(r"[ -~]{0,256}").fullmatch
 
 QuotaKey = tuple[str, int, str]
-"""Office, day (a date's ordinal) and quota: what is counted."""
+"""Office, day (a date's ordinal) and quota."""
 
 
 class Preference(msgspec.Struct, frozen=True):
-    """One of the things that an application can rank: an office, a day, and what is wanted there."""
+    """A choice that applications can rank: an office, a day (a date's ordinal) and what is booked there."""
 
     office: str
     day: int
     choice: Choice
 
     def __post_init__(self) -> None:
-        check_name(self.office, "wish.office")
-        check_integer(self.day, "wish.day", 1, DAY_MAX)
+        check_name(self.office, "preference.office")
+        check_integer(self.day, "preference.day", 1, DAY_MAX)
 
 
 class Capacities(msgspec.Struct, frozen=True):
-    """What a draw gives away: units by office, day and quota; and by name the wishes that can be ranked.
+    """Units that a draw allots, and the choices that applications can rank.
 
-    ``days`` maps an office and a day (a date's ordinal) to the units of each of its quotas.
+    Attributes:
+        draw: Id of the draw.
+        days: Units by quota, for each office and day (a date's ordinal).
+        preferences: Choices by name.
+
+    Raises:
+        InvalidRequest: A value is out of its range.
+        UnknownName: A choice needs a quota that is not among ``days``.
     """
 
     draw: str
@@ -97,19 +104,23 @@ class Capacities(msgspec.Struct, frozen=True):
             for quota, units in quotas.items():
                 check_name(quota, "days: quota")
                 check_integer(units, "days: units", 0, CAPACITY_MAX)
-        for name, wish in self.preferences.items():
+        for name, preference in self.preferences.items():
             check_name(name, "choices: name")
-            quotas = self.days.get((wish.office, wish.day), {})
-            for option in wish.choice.options:
+            quotas = self.days.get((preference.office, preference.day), {})
+            for option in preference.choice.options:
                 for quota in option:
                     if quota not in quotas:
-                        raise UnknownName(f"choice {name}", f"quota {quota} is not given away there", "one that is")
+                        raise UnknownName(f"choice {name}", f"the day has no quota {quota}", "a quota of the day")
 
 
 class Application(msgspec.Struct, frozen=True, gc=False):
-    """A party that applies together, all or nothing, and the names of its choices, the best one first.
+    """A party's application, all or nothing.
 
-    ``applicants`` are keyed hashes. The number is its receipt, and its name in everything that is published.
+    Attributes:
+        number: Number of the application (1 to 10,000,000). It is the receipt, and identifies the application in all
+            published files.
+        applicants: Keyed hashes of the applicants.
+        choices: Names of choices, the best one first (1 to 50).
     """
 
     number: int
@@ -118,11 +129,19 @@ class Application(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def units(self) -> int:
-        """How many places it needs: one an applicant."""
+        """Places that the party needs: one for each applicant."""
         return len(self.applicants)
 
-    def check(self, wishes: Mapping[str, Preference]) -> None:
-        """Raise :class:`InvalidRequest` unless it is well formed, and ranks what there is, each choice once."""
+    def check(self, preferences: Mapping[str, Preference]) -> None:
+        """Validate the application.
+
+        Args:
+            preferences: The draw's choices by name.
+
+        Raises:
+            InvalidRequest: A value is out of its range, or an applicant or choice occurs twice.
+            UnknownName: A choice is not among the draw's choices.
+        """
         check_integer(self.number, "number", 1, APPLICATIONS_MAX)
         where = f"application {self.number}"
         if not 1 <= len(self.applicants) <= APPLICANTS_MAX:
@@ -136,16 +155,19 @@ class Application(msgspec.Struct, frozen=True, gc=False):
         if len(set(self.choices)) != len(self.choices):
             raise InvalidRequest(where, "one choice twice", "each choice once")
         for choice in self.choices:
-            if choice not in wishes:
+            if choice not in preferences:
                 check_name(choice, f"{where}: choices")
                 raise UnknownName(where, f"choice {choice!r} is not among the draw's", "choices of the capacities file")
 
 
 class Lot(msgspec.Struct, frozen=True, gc=False):
-    """What became of one application.
+    """Result of one application.
 
-    ``rank`` is its place in the order, from 1. ``preference`` is which of its choices it got, from 1; 0: none.
-    ``option`` is which of that choice's alternatives of quotas serves it, from 0.
+    Attributes:
+        number: Number of the application.
+        rank: Rank in the order of the draw, from 1.
+        preference: Rank of the choice that it got among its choices, from 1. 0: it got nothing.
+        option: Index of the choice's option whose quotas it got, from 0.
     """
 
     number: int
@@ -155,7 +177,16 @@ class Lot(msgspec.Struct, frozen=True, gc=False):
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """A draw in figures. ``by_preference[0]`` counts the applications that got nothing, ``[1]`` their first choice …"""
+    """Totals of a draw.
+
+    Attributes:
+        applications: Applications in the draw.
+        applicants: Applicants of all applications.
+        winners: Applications that got a choice.
+        places: Places that they got.
+        by_preference: Applications by the rank of the choice that they got: at 0 those that got nothing, at 1 those
+            that got their first choice, and so on.
+    """
 
     applications: int
     applicants: int
@@ -165,24 +196,36 @@ class Totals(msgspec.Struct, frozen=True):
 
 
 def check_seed(seed: object) -> None:
-    """Raise :class:`InvalidRequest` unless ``seed`` is 64 lower-case hex digits (256 random bits). Never shows it."""
+    """Reject a seed that is not 64 lower-case hex digits (256 random bits). The error does not contain the seed.
+
+    Raises:
+        InvalidRequest: The seed has another form.
+    """
     if not isinstance(seed, str) or _is_seed(seed) is None:
         raise InvalidRequest("seed", "not a seed", "64 of the digits 0-9 a-f, made of 32 random bytes")
 
 
 def check_entropy(entropy: object) -> None:
-    """Raise :class:`InvalidRequest` unless ``entropy`` is up to 256 printable ASCII characters."""
+    """Reject entropy that is not up to 256 printable ASCII characters.
+
+    Raises:
+        InvalidRequest: The entropy has another form.
+    """
     if not isinstance(entropy, str) or _is_entropy(entropy) is None:
         raise InvalidRequest("entropy", "not usable", f"up to {ENTROPY_LENGTH_MAX} printable ASCII characters")
 
 
 def commitment_of(draw: str, seed: str) -> str:
-    """What is published before applications are taken: SHA-256 of ``draw SP seed``, in hex.
+    """Return the commitment to a seed, in hex: SHA-256 of ``draw SP seed``.
 
-    A seed has 256 random bits, so its hash tells nothing of it and fits no other.
+    A seed has 256 random bits, so the hash neither reveals it nor fits another one.
+
+    Args:
+        draw: Id of the draw.
+        seed: The seed, in hex.
 
     Raises:
-        InvalidRequest: the draw's id or the seed is not of its form.
+        InvalidRequest: The id or the seed has another form.
     """
     check_name(draw, "draw")
     check_seed(seed)
@@ -190,7 +233,16 @@ def commitment_of(draw: str, seed: str) -> str:
 
 
 def key_of(draw: str, seed: str, entropy: str = "") -> str:
-    """The key of the order: SHA-256 of ``draw SP seed SP entropy``, in hex. Raises as :func:`commitment_of` does."""
+    """Return the key of the order, in hex: SHA-256 of ``draw SP seed SP entropy``.
+
+    Args:
+        draw: Id of the draw.
+        seed: The seed, in hex.
+        entropy: Public entropy, or ``""``.
+
+    Raises:
+        InvalidRequest: An argument has another form.
+    """
     check_name(draw, "draw")
     check_seed(seed)
     check_entropy(entropy)
@@ -202,97 +254,128 @@ def _sha256(text: str) -> str:
 
 
 def lot_of(key: str) -> Callable[[int], bytes]:
-    """The function from an application's number to its lot: the 32 bytes of SHA-256 of ``key SP number``."""
-    start = hashlib.sha256(key.encode("ascii"))  # the key fills a block, which so is hashed once for all numbers
-    copy = start.copy
+    """Return the function from an application's number to its lot: the 32 bytes of SHA-256 of ``key SP number``.
+
+    Args:
+        key: Key of the order.
+    """
+    keyed = hashlib.sha256(key.encode("ascii"))  # the key fills one block, which is so hashed once for all numbers
+    copy = keyed.copy
 
     def lot(number: int) -> bytes:
-        one = copy()
-        one.update(b" %d" % number)
-        return one.digest()
+        lot_hash = copy()
+        lot_hash.update(b" %d" % number)
+        return lot_hash.digest()
 
     return lot
 
 
 def order_of(key: str, numbers: Iterable[int]) -> list[int]:
-    """The numbers of the applications in the order in which they choose: by lot, then by number."""
+    """Return the numbers of applications in the order of the draw: by lot, then by number.
+
+    Args:
+        key: Key of the order.
+        numbers: The numbers, in any order.
+    """
     return sorted(sorted(numbers), key=lot_of(key))
 
 
 def allot(capacities: Capacities, key: str, applications: Iterable[Application]) -> list[Lot]:
-    """Carry the draw out: a lot for each application, in the order in which they chose.
+    """Carry out the draw.
 
-    Each takes the first of its choices, and of that the first option, in which every quota has a unit left for each of
-    its applicants. The sequence of ``applications`` is of no consequence. Takes O(n log n), and no more memory than
-    its answer and an index of the applications.
+    Each application takes the first of its choices that has an option with enough units in every quota, and the first
+    such option. The time is O(n log n). The memory is that of the result and of an index of the applications.
+
+    Args:
+        capacities: Units and choices of the draw.
+        key: Key of the order.
+        applications: The applications. Their order does not matter.
+
+    Returns:
+        The result of each application, in the order of the draw.
 
     Raises:
-        InvalidRequest: an application is ill-formed, a number or an applicant is there twice.
+        InvalidRequest: An application is invalid, or a number or an applicant occurs twice.
     """
     by_number: dict[int, Application] = {}
-    applicants: dict[str, int] = {}
+    number_of: dict[str, int] = {}
     for application in applications:
         application.check(capacities.preferences)
         if by_number.setdefault(application.number, application) is not application:
-            raise InvalidRequest("applications", f"number {application.number} is there twice", "each number once")
+            raise InvalidRequest("applications", f"number {application.number} occurs twice", "each number once")
         for applicant in application.applicants:
-            other = applicants.setdefault(applicant, application.number)
+            other = number_of.setdefault(applicant, application.number)
             if other != application.number:
                 raise InvalidRequest(
                     f"application {application.number}",
-                    f"an applicant of application {other} applies again",
-                    "one application an applicant",
+                    f"an applicant is in application {other}, too",
+                    "each applicant in one application",
                 )
     order = order_of(key, by_number)
-    taken = _take(capacities, ((len(one.applicants), one.choices) for one in map(by_number.__getitem__, order)))
+    parties = ((application.units, application.choices) for application in map(by_number.__getitem__, order))
     return [
         Lot(number, rank, preference, option)
-        for rank, (number, (preference, option)) in enumerate(zip(order, taken, strict=True), 1)
+        for rank, (number, (preference, option)) in enumerate(
+            zip(order, _allot_units(capacities, parties), strict=True), 1
+        )
     ]
 
 
-def _take(capacities: Capacities, parties: Iterable[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, int]]:
-    """For each party in its turn, units and choices, what it takes: preference from 1 and option, or (0, 0)."""
-    left: list[int] = []
+def _allot_units(capacities: Capacities, parties: Iterable[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, int]]:
+    """Yield what each party gets: the rank of its choice, from 1, and the option; or 0 and 0.
+
+    Args:
+        capacities: Units and choices of the draw.
+        parties: Units and choices of each party, in the order of the draw.
+    """
+    units_left: list[int] = []
     index_of: dict[QuotaKey, int] = {}
     for (office, day), quotas in capacities.days.items():
         for quota, units in quotas.items():
-            index_of[office, day, quota] = len(left)
-            left.append(units)
+            index_of[office, day, quota] = len(units_left)
+            units_left.append(units)
     options_of = {
-        name: tuple(tuple(index_of[wish.office, wish.day, quota] for quota in one) for one in wish.choice.options)
-        for name, wish in capacities.preferences.items()
+        name: tuple(
+            tuple(index_of[preference.office, preference.day, quota] for quota in option)
+            for option in preference.choice.options
+        )
+        for name, preference in capacities.preferences.items()
     }
-    spent: set[str] = set()  # choices that have no room for anybody, now and so for good: units never come back here
+    exhausted: set[str] = set()  # choices without a place for a party of one; units never come back during a draw
     for units, choices in parties:
-        yield _best(left, options_of, spent, units, choices)
+        yield _take_best_choice(units_left, options_of, exhausted, units, choices)
 
 
-def _best(
-    left: list[int],
+def _take_best_choice(
+    units_left: list[int],
     options_of: Mapping[str, tuple[tuple[int, ...], ...]],
-    spent: set[str],
+    exhausted: set[str],
     units: int,
     choices: Sequence[str],
 ) -> tuple[int, int]:
     for preference, name in enumerate(choices, 1):
-        if name in spent:
+        if name in exhausted:
             continue
         for index, option in enumerate(options_of[name]):
             for quota in option:
-                if left[quota] < units:
+                if units_left[quota] < units:
                     break
             else:
                 for quota in option:
-                    left[quota] -= units
+                    units_left[quota] -= units
                 return preference, index
         if units == 1:
-            spent.add(name)
+            exhausted.add(name)
     return 0, 0
 
 
 def totals_of(applications: Mapping[int, Application], lots: Iterable[Lot]) -> Totals:
-    """The draw in figures; ``applications`` by number."""
+    """Return the totals of a draw.
+
+    Args:
+        applications: The applications by number.
+        lots: The result of each application.
+    """
     by_preference = [0]
     places = 0
     for lot in lots:
@@ -302,7 +385,7 @@ def totals_of(applications: Mapping[int, Application], lots: Iterable[Lot]) -> T
         places += applications[lot.number].units if lot.preference else 0
     return Totals(
         applications=sum(by_preference),
-        applicants=sum(one.units for one in applications.values()),
+        applicants=sum(application.units for application in applications.values()),
         winners=sum(by_preference[1:]),
         places=places,
         by_preference=tuple(by_preference),

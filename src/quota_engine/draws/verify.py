@@ -1,4 +1,4 @@
-"""Checking a published draw: written another way than the draw itself, so that the two do not share a mistake."""
+"""Verification of a published draw. It shares no code with the draw, so a bug in one does not hide in the other."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ from quota_engine.draws.files import ResultHead
 from quota_engine.draws.lottery import Application, Capacities, Lot
 
 FINDINGS_MAX: Final = 50
-"""So many findings are told; one is enough to doubt the draw."""
+"""The most findings that are reported. One is enough to doubt the draw."""
 
 
 class Expected(msgspec.Struct, frozen=True):
-    """What was published before the draw, as the one who checks it noted it then; ``""`` for what they did not note."""
+    """Values that the verifier noted when they were published before the draw.
+
+    Attributes:
+        commitment: The commitment, in hex, or ``""`` if it was not noted.
+        applications_digest: Digest of the applications, in hex, or ``""``.
+        capacities_digest: Digest of the capacities, in hex, or ``""``.
+        entropy: The public entropy, or ``None`` if it was not noted.
+    """
 
     commitment: str = ""
     applications_digest: str = ""
@@ -31,7 +38,7 @@ NOTHING_NOTED: Final = Expected()
 
 
 class _Findings(list[str]):
-    def note(self, finding: str) -> None:
+    def add(self, finding: str) -> None:
         if len(self) < FINDINGS_MAX:
             self.append(finding)
 
@@ -45,13 +52,23 @@ def check_draw(
     applications_digest: str,
     expected: Expected = NOTHING_NOTED,
 ) -> list[str]:
-    """Everything that is wrong with a result, a sentence each (at most :data:`FINDINGS_MAX`); none: it is right.
+    """Verify the published result of a draw.
 
-    ``capacities_digest`` and ``applications_digest`` are of the canonical forms of what is given here.
+    Args:
+        head: Head of the result.
+        lots: Each application's lot, and the name of the choice that it got (``""``: none).
+        capacities: The published capacities.
+        applications: The published applications.
+        capacities_digest: Digest of the canonical form of ``capacities``, in hex.
+        applications_digest: Digest of the canonical form of ``applications``, in hex.
+        expected: Values that the verifier noted before the draw.
+
+    Returns:
+        One sentence for each fault, at most 50. Empty if the result is right.
     """
     findings = _Findings()
     _check_head(head, capacities, capacities_digest, applications_digest, expected, findings)
-    by_number = _by_number(applications, findings)
+    by_number = _index_applications(applications, findings)
     _check_totals(head, lots, by_number, findings)
     if _check_order(head, lots, by_number, findings):
         _check_choices(lots, capacities, by_number, findings)
@@ -67,34 +84,35 @@ def _check_head(
     findings: _Findings,
 ) -> None:
     if head.draw != capacities.draw:
-        findings.note(f"the result is of draw {head.draw}, the capacities of draw {capacities.draw}")
+        findings.add(f"the result is of draw {head.draw}, the capacities are of draw {capacities.draw}")
     if hashlib.sha256(f"{head.draw} {head.seed}".encode()).hexdigest() != head.commitment:
-        findings.note("the seed does not match the commitment")
-    for what, found, claimed, noted in (
+        findings.add("the seed does not match the commitment")
+    for name, digest, stated, noted in (
         ("applications", applications_digest, head.applications_digest, expected.applications_digest),
         ("capacities", capacities_digest, head.capacities_digest, expected.capacities_digest),
     ):
-        if found != claimed:
-            findings.note(f"the {what} are not those of the result: their digest is {found}, its is {claimed}")
-        if noted and found != noted:
-            findings.note(f"the {what} are not those that were published: their digest is {found}, not {noted}")
+        if digest != stated:
+            findings.add(f"the {name} have the digest {digest}, but the result states {stated}")
+        if noted and digest != noted:
+            findings.add(f"the {name} have the digest {digest}, but {noted} was published")
     if expected.commitment and head.commitment != expected.commitment:
-        findings.note(f"the commitment is {head.commitment}, published was {expected.commitment}")
+        findings.add(f"the commitment is {head.commitment}, but {expected.commitment} was published")
     if expected.entropy is not None and head.entropy != expected.entropy:
-        findings.note("the entropy is not the text that was expected")
+        findings.add("the entropy is not the expected text")
 
 
-def _by_number(applications: Iterable[Application], findings: _Findings) -> dict[int, Application]:
+def _index_applications(applications: Iterable[Application], findings: _Findings) -> dict[int, Application]:
     by_number: dict[int, Application] = {}
-    applied: dict[str, int] = {}
-    for one in applications:
-        if one.number in by_number:
-            findings.note(f"application {one.number}: there are two of this number")
-        by_number[one.number] = one
-        for applicant in one.applicants:
-            if applicant in applied:
-                findings.note(f"application {one.number}: an applicant is in application {applied[applicant]} too")
-            applied[applicant] = one.number
+    number_of: dict[str, int] = {}
+    for application in applications:
+        if application.number in by_number:
+            findings.add(f"application {application.number}: the number occurs twice")
+        by_number[application.number] = application
+        for applicant in application.applicants:
+            if applicant in number_of:
+                other = number_of[applicant]
+                findings.add(f"application {application.number}: an applicant is in application {other}, too")
+            number_of[applicant] = application.number
     return by_number
 
 
@@ -103,78 +121,83 @@ def _check_totals(
 ) -> None:
     counts = Counter(lot.preference for lot, _ in lots)
     places = sum(len(by_number[lot.number].applicants) for lot, _ in lots if lot.preference and lot.number in by_number)
-    told = head.totals
-    found = (len(lots), sum(len(one.applicants) for one in by_number.values()), len(lots) - counts[0], places)
-    if found != (told.applications, told.applicants, told.winners, told.places):
-        findings.note("the figures in the head are not those of the list")
-    if tuple(counts[preference] for preference in range(max(counts, default=0) + 1)) != told.by_preference:
-        findings.note("the figures by preference in the head are not those of the list")
+    applicants = sum(len(application.applicants) for application in by_number.values())
+    stated = head.totals
+    counted = (len(lots), applicants, len(lots) - counts[0], places)
+    if counted != (stated.applications, stated.applicants, stated.winners, stated.places):
+        findings.add("the totals in the head differ from the list")
+    if tuple(counts[preference] for preference in range(max(counts, default=0) + 1)) != stated.by_preference:
+        findings.add("the totals by preference in the head differ from the list")
 
 
 def _check_order(
     head: ResultHead, lots: Sequence[tuple[Lot, str]], by_number: dict[int, Application], findings: _Findings
 ) -> bool:
-    """Whether all applications are there, and stand in the order of their lots."""
+    """Return True if the result lists all applications in the order of their lots."""
     before = len(findings)
     listed = {lot.number for lot, _ in lots}
     if len(listed) != len(lots):
-        findings.note("an application is in the result twice")
+        findings.add("an application is in the result twice")
     for number in sorted(by_number.keys() - listed)[:FINDINGS_MAX]:
-        findings.note(f"application {number}: is missing in the result")
+        findings.add(f"application {number}: is missing in the result")
     for number in sorted(listed - by_number.keys())[:FINDINGS_MAX]:
-        findings.note(f"application {number}: is in the result, and was never made")
+        findings.add(f"application {number}: is in the result, but not among the applications")
     if len(findings) > before:
         return False
     key = hashlib.sha256(f"{head.draw} {head.seed} {head.entropy}".encode()).hexdigest()
-    drawn = sorted((hashlib.sha256(f"{key} {number}".encode()).digest(), number) for number in listed)
+    order = sorted((hashlib.sha256(f"{key} {number}".encode()).digest(), number) for number in listed)
     rank_of = {lot.number: lot.rank for lot, _ in lots}
-    for rank, (_, number) in enumerate(drawn, 1):
+    for rank, (_, number) in enumerate(order, 1):
         if rank_of[number] != rank:
-            findings.note(f"application {number}: has rank {rank_of[number]}, its lot gives it {rank}")
+            findings.add(f"application {number}: has rank {rank_of[number]}, but its lot has rank {rank}")
     return len(findings) == before
 
 
 def _check_choices(
     lots: Sequence[tuple[Lot, str]], capacities: Capacities, by_number: dict[int, Application], findings: _Findings
 ) -> None:
-    """Nobody got what was not there, and nobody less than the best of what was. Stops at the first who did: what is
-    left for those behind depends on it."""
-    left = {
+    """Check that each application got its best available choice.
+
+    The check stops at the first that did not, because the units left for all later ones depend on it.
+    """
+    units_left = {
         (office, day, quota): units
         for (office, day), quotas in capacities.days.items()
         for quota, units in quotas.items()
     }
-    for lot, got in sorted(lots, key=lambda one: one[0].rank):
+    for lot, choice in sorted(lots, key=lambda one: one[0].rank):
         application = by_number[lot.number]
-        best = _best(application, capacities, left)
+        best = _best_choice(application, capacities, units_left)
         if isinstance(best, str):
-            findings.note(f"application {lot.number}: {best}")
+            findings.add(f"application {lot.number}: {best}")
             return
-        if best != (lot.preference, got, lot.option):
-            findings.note(
-                f"application {lot.number} (rank {lot.rank}): got {_told(lot.preference, got, lot.option)}, "
-                f"and its best free choice was {_told(*best)}"
+        if best != (lot.preference, choice, lot.option):
+            findings.add(
+                f"application {lot.number} (rank {lot.rank}): "
+                f"got {_describe_choice(lot.preference, choice, lot.option)}, "
+                f"but its best available choice was {_describe_choice(*best)}"
             )
             return
         if lot.preference:
-            wish = capacities.preferences[got]
-            for quota in wish.choice.options[lot.option]:
-                left[wish.office, wish.day, quota] -= len(application.applicants)
+            preference = capacities.preferences[choice]
+            for quota in preference.choice.options[lot.option]:
+                units_left[preference.office, preference.day, quota] -= len(application.applicants)
 
 
-def _best(
-    application: Application, capacities: Capacities, left: dict[tuple[str, int, str], int]
+def _best_choice(
+    application: Application, capacities: Capacities, units_left: dict[tuple[str, int, str], int]
 ) -> tuple[int, str, int] | str:
-    """Preference, choice and option that it should have got; or what is wrong with the application."""
-    for preference, name in enumerate(application.choices, 1):
-        wish = capacities.preferences.get(name)
-        if wish is None:
+    """Return the rank, name and option of the choice that an application should get, or a fault of the application."""
+    for rank, name in enumerate(application.choices, 1):
+        preference = capacities.preferences.get(name)
+        if preference is None:
             return f"its choice {name} is not among those of the capacities"
-        for index, option in enumerate(wish.choice.options):
-            if min(left[wish.office, wish.day, quota] for quota in option) >= len(application.applicants):
-                return preference, name, index
+        for index, option in enumerate(preference.choice.options):
+            available = min(units_left[preference.office, preference.day, quota] for quota in option)
+            if available >= len(application.applicants):
+                return rank, name, index
     return 0, "", 0
 
 
-def _told(preference: int, choice: str, option: int) -> str:
-    return f"choice {preference} ({choice}, alternative {option + 1})" if preference else "nothing"
+def _describe_choice(rank: int, name: str, option: int) -> str:
+    return f"choice {rank} ({name}, option {option + 1})" if rank else "nothing"

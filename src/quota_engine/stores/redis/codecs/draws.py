@@ -23,7 +23,7 @@ from quota_engine.draws.ledger import (
     FindApplication,
     FoundApplication,
     FreezeDraw,
-    Frozen,
+    FrozenInputs,
     OfferDay,
     ReadApplications,
     ReadDraw,
@@ -102,11 +102,11 @@ def _applied_of_fields(fields: list[str]) -> StoredApplication:
     )
 
 
-def _frozen_of_text(text: str) -> Frozen | None:
+def _frozen_of_text(text: str) -> FrozenInputs | None:
     if not text:
         return None
     applications, applications_digest, capacities_digest = text.split(",")
-    return Frozen(int(applications), applications_digest, capacities_digest)
+    return FrozenInputs(int(applications), applications_digest, capacities_digest)
 
 
 _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
