@@ -147,9 +147,9 @@ def test_one_application_is_told_in_words(folder: pathlib.Path, capsys: pytest.C
     ("file", "old", "new", "finding"),
     [
         ("result.jsonl", SEED, "0" * 64, "the seed does not match the commitment"),
-        ("result.jsonl", '"preference":1', '"preference":2', "best free choice was"),
-        ("applications.jsonl", '"number":17,', '"number":1700,', "the applications are not those"),
-        ("capacities.json", '"online": 100', '"online": 101', "the capacities are not those"),
+        ("result.jsonl", '"preference":1', '"preference":2', "best available choice was"),
+        ("applications.jsonl", '"number":17,', '"number":1700,', "the applications have the digest"),
+        ("capacities.json", '"online": 100', '"online": 101', "the capacities have the digest"),
     ],
 )
 def test_a_changed_file_is_exit_code_1(
@@ -188,7 +188,7 @@ def test_a_seed_is_made_once(tmp_path: pathlib.Path, capsys: pytest.CaptureFixtu
         (["commit", "a b", "--seed-file", "new"], "draw: not a valid id"),
         (["commit", "dec", "--seed-file", "none/seed"], "--seed-file"),
         (["capacities", "atlantis", "--draw", "d", "--first-day", "2026-12-07", "--out", "x.json"], "no built-in"),
-        (["capacities", "surabaya", "--draw", "d", "--first-day", "2026-12-06", "--out", "x.json"], "nothing is off"),
+        (["capacities", "surabaya", "--draw", "d", "--first-day", "2026-12-06", "--out", "x.json"], "no office works"),
         (["capacities", "surabaya", "--draw", "d", "--first-day", "soon", "--out", "x.json"], "first-day"),
         (["capacities", "surabaya", "--draw", "d", "--first-day", "2026-12-07", "--out", "x.txt"], "ends in .json"),
         (["freeze", "none.csv", "--capacities", "offered.json", "--out", "p"], "none.csv"),

@@ -1,4 +1,4 @@
-"""What a catalog offers on some days, as the capacities of a draw."""
+"""Capacities of a draw from the days of a catalog."""
 
 from __future__ import annotations
 
@@ -27,44 +27,55 @@ def capacities_of_catalog(
     channel: str = "online",
     groups: Sequence[str] = ("",),
 ) -> Capacities:
-    """All units of the quotas that bookings by this channel can use, and a choice for each such booking.
+    """Return the quotas that bookings by a channel can use, and a choice for each such booking.
 
-    Choices are named by office, day and what else tells them apart: ``surabaya-2026-12-07-renewal-morning``.
-    ``offices`` empty means all. Whom an allotment does not admit has no choice of it.
+    The name of a choice consists of the office, the day and the words that distinguish it, such as
+    ``surabaya-2026-12-07-renewal-morning``. A group without an allotment of a service has no choice of it.
+
+    Args:
+        catalog: The catalog.
+        draw: Id of the draw.
+        first_day: First day of the draw.
+        last_day: Last day of the draw. At most 400 days.
+        offices: Ids of the offices. Empty: all offices.
+        channel: Channel of the bookings.
+        groups: Applicant groups of the bookings. ``""``: applicants of no group.
 
     Raises:
-        UnknownName: an office, the channel or a group is not in the catalog.
-        InvalidRequest: no days, or more than :data:`DAYS_MAX`; or nothing is offered.
+        UnknownName: The catalog has no such office, channel or group.
+        InvalidRequest: There are no or too many days, or no office works on any of them.
     """
-    days = (last_day - first_day).days + 1
-    if not 1 <= days <= DAYS_MAX:
-        raise InvalidRequest("first_day, last_day", f"{days} days", f"1 to {DAYS_MAX}, first to last")
+    day_count = (last_day - first_day).days + 1
+    if not 1 <= day_count <= DAYS_MAX:
+        raise InvalidRequest("first_day, last_day", f"{day_count} days", f"1 to {DAYS_MAX}, first to last")
     units: dict[tuple[str, int], dict[str, int]] = {}
-    wishes: dict[str, Preference] = {}
-    for name in offices or catalog.offices:
-        office = get_office(catalog, name)
+    preferences: dict[str, Preference] = {}
+    for office_id in offices or catalog.offices:
+        office = get_office(catalog, office_id)
         choices = list(_choices(catalog, office, channel, groups))
         used = {quota for _, choice in choices for option in choice.options for quota in option}
-        for offset in range(days):
+        for offset in range(day_count):
             day = first_day + datetime.timedelta(days=offset)
-            terms = day_terms(catalog, name, day)
+            terms = day_terms(catalog, office_id, day)
             if terms is None or not choices:
                 continue
-            units[name, day.toordinal()] = {quota.name: quota.capacity for quota in terms.quotas if quota.name in used}
+            units[office_id, day.toordinal()] = {
+                quota.name: quota.capacity for quota in terms.quotas if quota.name in used
+            }
             for words, choice in choices:
-                title = "-".join((name, day.isoformat(), *words))
-                if is_name(title) is None or title in wishes:
-                    title = f"choice-{len(wishes) + 1}"
-                wishes[title] = Preference(name, day.toordinal(), choice)
-    if not wishes:
-        raise InvalidRequest("catalog", "nothing is offered on these days", "days on which an office works")
-    return Capacities(draw, units, wishes)
+                name = "-".join((office_id, day.isoformat(), *words))
+                if is_name(name) is None or name in preferences:
+                    name = f"choice-{len(preferences) + 1}"
+                preferences[name] = Preference(office_id, day.toordinal(), choice)
+    if not preferences:
+        raise InvalidRequest("catalog", "no office works on these days", "days on which an office works")
+    return Capacities(draw, units, preferences)
 
 
 def _choices(
     catalog: Catalog, office: ResolvedOffice, channel: str, groups: Sequence[str]
 ) -> Iterator[tuple[tuple[str, ...], Choice]]:
-    """What can be asked of an office on any day, with the words that tell one choice from the other."""
+    """Yield the choices at an office on any day, each with the words that distinguish it."""
     several = len(office.services) > 1
     for service, settings in office.services.items():
         sessions = list(office.sessions) if settings.needs_session else [""]
@@ -76,7 +87,7 @@ def _choices(
                         catalog, office.id, Selection(service=service, session=session, channel=channel, group=group)
                     )
                 except InvalidRequest as error:
-                    if error.where != "choice":  # an unknown name; a booking that no allotment admits is no mistake
+                    if error.where != "choice":  # an unknown name; a group without an allotment is no error
                         raise
                 else:
                     yield words, choice

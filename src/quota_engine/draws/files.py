@@ -1,12 +1,12 @@
-"""A draw's files as text: capacities, applications and the result, each with one canonical form.
+"""Files of a draw as text: capacities, applications and the result, each with one canonical form.
 
-A file's digest is the SHA-256 of its canonical form. The files that are written here are in it, so that ``sha256sum``
-of a published file gives the digest; what is read may be in another order, or CSV, and comes to the same digest.
+The digest of a file is the SHA-256 of its canonical form. Files are written in canonical form, so ``sha256sum`` of a
+published file is its digest. A file in another order or format has the same digest after it is read.
 
-- Capacities: JSON, days by office and date, choices by name.
-- Applications: JSON Lines, by number; or CSV with the columns number, applicants, choices, and party if it is given,
-  where lists are set apart by spaces.
-- Result: JSON Lines; the head, then what became of each application, by number.
+- Capacities: JSON, with days sorted by office and date and choices sorted by name.
+- Applications: JSON Lines, sorted by number. CSV can also be read, with the columns number, applicants, choices and
+  optionally party; the values of a list are separated by spaces.
+- Result: JSON Lines, first the head, then the lot of each application, sorted by number.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from quota_engine.draws.lottery import (
 )
 
 ISSUES_MAX: Final = 20
-"""So many mistakes of a file are told; it is not read beyond the last of them."""
+"""The most issues that are reported for a file. It is not read beyond the last of them."""
 LINE_BYTES_MAX: Final = 65_536
 
 _CAPACITIES: Final = "quota-engine draw capacities 1"
@@ -67,7 +67,7 @@ _RESULT: Final = "quota-engine draw result 1"
 
 _Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 _Short = Annotated[str, Meta(max_length=NAME_LENGTH_MAX)]
-"""The name of a choice in an application: to be a known one, it must be found among the capacities' anyway."""
+"""Name of a choice in an application. It is looked up among the capacities, so its form does not matter."""
 _Option = Annotated[tuple[_Name, ...], Meta(min_length=1, max_length=QUOTAS_MAX)]
 _Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
@@ -105,7 +105,7 @@ class _ApplicationLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
 
 class _ApplicationText(msgspec.Struct, frozen=True, gc=False):
-    """The canonical line: the order of its fields counts."""
+    """A line in canonical form. The order of its fields counts."""
 
     number: int
     party: int
@@ -114,7 +114,18 @@ class _ApplicationText(msgspec.Struct, frozen=True, gc=False):
 
 
 class ResultHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a result says of itself: what it was made from, and its figures. Digests are 64 hex digits."""
+    """Head of a result. Digests are SHA-256, in hex.
+
+    Attributes:
+        format: Name and version of the format.
+        draw: Id of the draw.
+        commitment: Commitment to the seed, in hex.
+        seed: The seed, in hex.
+        entropy: Public entropy, or ``""``.
+        capacities_digest: Digest of the capacities.
+        applications_digest: Digest of the applications.
+        totals: Totals of the draw.
+    """
 
     format: str
     draw: _Name
@@ -138,7 +149,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def digest_of(lines: Iterable[bytes]) -> str:
-    """The SHA-256 of all lines together, in hex: what ``sha256sum`` says of the file that has them."""
+    """Return the SHA-256 of all lines together, in hex: that of a file of these lines."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(line)
@@ -146,14 +157,18 @@ def digest_of(lines: Iterable[bytes]) -> str:
 
 
 def pseudonym_of(applicant: str, draw: str, key: bytes) -> str:
-    """What stands for an applicant in the published list of one draw: BLAKE2b, keyed, 128 bits, 32 hex digits.
+    """Return the pseudonym of an applicant in the published files of one draw: keyed BLAKE2b of 128 bits, in hex.
 
-    The same applicant has the same in all of the draw, so that everybody can see that nobody applied twice, and in no
-    other draw, so that nobody can be followed from one to the next. ``key``: 16 to 64 secret bytes; who does not have
-    them learns nothing, even of an identity or a hash that they know.
+    An applicant has the same pseudonym within a draw, so anyone can check that no applicant applied twice. It differs
+    between draws, so applicants cannot be tracked. Without the key, not even a known identity leads to its pseudonym.
+
+    Args:
+        applicant: Keyed hash of the applicant.
+        draw: Id of the draw.
+        key: 16 to 64 secret bytes.
 
     Raises:
-        InvalidRequest: the key is of another type or length.
+        InvalidRequest: The key has another type or length, or ``draw`` is not a valid id.
     """
     if not isinstance(key, bytes) or not 16 <= len(key) <= 64:
         raise InvalidRequest("key", "not a usable key", "16 to 64 secret bytes")
@@ -165,7 +180,7 @@ def pseudonym_of(applicant: str, draw: str, key: bytes) -> str:
 
 
 def json_of_capacities(capacities: Capacities) -> bytes:
-    """The canonical text: days by office and date, quotas and choices by name."""
+    """Return the canonical form of capacities, in JSON."""
     file = _CapacitiesFile(
         _CAPACITIES,
         capacities.draw,
@@ -176,66 +191,74 @@ def json_of_capacities(capacities: Capacities) -> bytes:
         tuple(
             _ChoiceRow(
                 name,
-                wish.office,
-                datetime.date.fromordinal(wish.day),
-                wish.choice.options,
-                wish.choice.service,
-                wish.choice.service_unit,
-                wish.choice.session,
-                wish.choice.channel,
-                wish.choice.group,
+                preference.office,
+                datetime.date.fromordinal(preference.day),
+                preference.choice.options,
+                preference.choice.service,
+                preference.choice.service_unit,
+                preference.choice.session,
+                preference.choice.channel,
+                preference.choice.group,
             )
-            for name, wish in sorted(capacities.preferences.items())
+            for name, preference in sorted(capacities.preferences.items())
         ),
     )
     return msgspec.json.format(_encode(file), indent=1) + b"\n"
 
 
 def capacities_of_json(text: bytes, file: str) -> Capacities:
-    """The other way round; ``file`` is its name, for messages.
+    """Return the capacities in a JSON document.
+
+    Args:
+        text: The document.
+        file: Name of the file for issues.
 
     Raises:
-        CatalogError: it is not such a file.
+        CatalogError: The document does not contain capacities.
     """
     try:
-        read = msgspec.json.decode(text, type=_CapacitiesFile)
-        if read.format != _CAPACITIES:
-            raise InvalidRequest("format", _shown(read.format), repr(_CAPACITIES))
+        document = msgspec.json.decode(text, type=_CapacitiesFile)
+        if document.format != _CAPACITIES:
+            raise InvalidRequest("format", _shorten(document.format), repr(_CAPACITIES))
         days: dict[tuple[str, int], Mapping[str, int]] = {}
-        for row in read.days:
+        for row in document.days:
             if days.setdefault((row.office, row.day.toordinal()), row.quotas) is not row.quotas:
                 raise InvalidRequest("days", f"{row.office} on {row.day} twice", "each once")
-        wishes: dict[str, Preference] = {}
-        for one in read.choices:
-            if one.name in wishes:
-                raise InvalidRequest("choices", f"{one.name} twice", "each name once")
-            choice = Choice(one.service, one.service_unit, one.session, one.channel, one.group, one.options)
-            wishes[one.name] = Preference(one.office, one.day.toordinal(), choice)
-        return Capacities(read.draw, days, wishes)
+        preferences: dict[str, Preference] = {}
+        for entry in document.choices:
+            if entry.name in preferences:
+                raise InvalidRequest("choices", f"{entry.name} twice", "each name once")
+            choice = Choice(entry.service, entry.service_unit, entry.session, entry.channel, entry.group, entry.options)
+            preferences[entry.name] = Preference(entry.office, entry.day.toordinal(), choice)
+        return Capacities(document.draw, days, preferences)
     except InvalidRequest as error:
         raise CatalogError((ValidationIssue(file, error.where, error.problem, error.expected),)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CatalogError((_mistake(file, "", error, "a capacities file"),)) from None
+        raise CatalogError((_issue(file, "", error, "a capacities file"),)) from None
 
 
 # --- Applications ----------------------------------------------------------------------------------------------------
 
 
 def line_of_application(application: Application) -> bytes:
-    """The canonical line, with its end."""
+    """Return the canonical line of an application, with its line feed."""
     applicants = application.applicants
     return _encode(_ApplicationText(application.number, len(applicants), applicants, application.choices)) + b"\n"
 
 
 def applications_of_lines(lines: Iterable[bytes], file: str) -> Iterator[Application]:
-    """The applications of JSON Lines; empty lines are passed over.
+    """Yield the applications in JSON Lines. Empty lines are skipped.
+
+    Args:
+        lines: The lines.
+        file: Name of the file for issues.
 
     Raises:
-        CatalogError: lines are not applications; the first :data:`DAMAGE_MAX` are named, when all have been read.
+        CatalogError: Lines are not applications. It is raised at the end of the file, or at issue :data:`ISSUES_MAX`.
     """
     decode = msgspec.json.Decoder(_ApplicationLine).decode
-    known: dict[str, str] = {}  # so that a million lines share the names of a few choices
-    damage: list[ValidationIssue] = []
+    known: dict[str, str] = {}  # a million lines share the strings of a few choices
+    issues: list[ValidationIssue] = []
     for index, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -244,72 +267,76 @@ def applications_of_lines(lines: Iterable[bytes], file: str) -> Iterator[Applica
                 raise InvalidRequest("line", f"{len(line)} bytes", f"at most {LINE_BYTES_MAX}")
             yield _application(decode(line), known)
         except (InvalidRequest, msgspec.DecodeError, UnicodeDecodeError) as error:
-            _note(damage, file, index, error)
-    if damage:
-        raise CatalogError(tuple(damage))
+            _add_issue(issues, file, index, error)
+    if issues:
+        raise CatalogError(tuple(issues))
 
 
 def applications_of_csv(lines: Iterable[str], file: str) -> Iterator[Application]:
-    """The applications of CSV with a head line. Raises as :func:`applications_of_lines` does."""
+    """Yield the applications in CSV with a header. Arguments and errors are those of :func:`applications_of_lines`."""
     rows = csv.reader(lines, strict=True)
     known: dict[str, str] = {}
-    damage: list[ValidationIssue] = []
+    issues: list[ValidationIssue] = []
     try:
-        head = [name.strip() for name in next(rows, [])]
-        if not {"number", "applicants", "choices"} <= set(head) <= {"number", "party", "applicants", "choices"}:
-            expected = "the columns number, applicants, choices, and party if you like"
-            raise CatalogError((ValidationIssue(file, "line 1", _shown(",".join(head)), expected),))
+        header = [name.strip() for name in next(rows, [])]
+        if not {"number", "applicants", "choices"} <= set(header) <= {"number", "party", "applicants", "choices"}:
+            expected = "the columns number, applicants, choices, and optionally party"
+            raise CatalogError((ValidationIssue(file, "line 1", _shorten(",".join(header)), expected),))
         for cells in rows:
             if not cells:
                 continue
             try:
-                if len(cells) != len(head):
-                    raise InvalidRequest("row", f"{len(cells)} cells", f"{len(head)}, as the head has")
-                row: dict[str, Any] = dict(zip(head, cells, strict=True))
-                row["applicants"] = row["applicants"].split()
-                row["choices"] = row["choices"].split()
-                for name in ("number", "party"):
-                    if name in row:
-                        if not (row[name].isascii() and row[name].isdigit() and len(row[name]) <= 9):
-                            raise InvalidRequest(name, "not a number", "digits")
-                        row[name] = int(row[name])
-                yield _application(msgspec.convert(row, _ApplicationLine), known)
+                yield _application(_application_line(header, cells), known)
             except (InvalidRequest, msgspec.ValidationError) as error:
-                _note(damage, file, rows.line_num, error)
+                _add_issue(issues, file, rows.line_num, error)
     except csv.Error as error:
-        damage.append(ValidationIssue(file, f"line {rows.line_num}", str(error), "CSV"))
-    if damage:
-        raise CatalogError(tuple(damage))
+        issues.append(ValidationIssue(file, f"line {rows.line_num}", str(error), "CSV"))
+    if issues:
+        raise CatalogError(tuple(issues))
 
 
-def _application(read: _ApplicationLine, known: dict[str, str]) -> Application:
-    if read.party not in (0, len(read.applicants)):
-        raise InvalidRequest("party", f"{read.party} for {len(read.applicants)} applicants", "as many")
-    return Application(
-        read.number, read.applicants, tuple([known.setdefault(choice, choice) for choice in read.choices])
-    )
+def _application_line(header: Sequence[str], cells: Sequence[str]) -> _ApplicationLine:
+    """Return the application in a row of CSV."""
+    if len(cells) != len(header):
+        raise InvalidRequest("row", f"{len(cells)} cells", f"{len(header)} cells, as in the header")
+    row: dict[str, Any] = dict(zip(header, cells, strict=True))
+    row["applicants"] = row["applicants"].split()
+    row["choices"] = row["choices"].split()
+    for name in ("number", "party"):
+        if name in row:
+            if not (row[name].isascii() and row[name].isdigit() and len(row[name]) <= 9):
+                raise InvalidRequest(name, "not a number", "digits")
+            row[name] = int(row[name])
+    return msgspec.convert(row, _ApplicationLine)
 
 
-def _note(damage: list[ValidationIssue], file: str, line: int, error: Exception) -> None:
-    """Keep a mistake; with the last that is told, give up."""
-    damage.append(_mistake(file, f"line {line}", error, "an application"))
-    if len(damage) >= ISSUES_MAX:
-        raise CatalogError(tuple(damage))
+def _application(line: _ApplicationLine, known: dict[str, str]) -> Application:
+    if line.party not in (0, len(line.applicants)):
+        raise InvalidRequest("party", f"{line.party} for {len(line.applicants)} applicants", "the number of applicants")
+    choices = tuple([known.setdefault(choice, choice) for choice in line.choices])
+    return Application(line.number, line.applicants, choices)
 
 
-def _mistake(file: str, place: str, error: Exception, expected: str) -> ValidationIssue:
+def _add_issue(issues: list[ValidationIssue], file: str, line: int, error: Exception) -> None:
+    """Add an issue, and raise all issues when there are :data:`ISSUES_MAX` of them."""
+    issues.append(_issue(file, f"line {line}", error, "an application"))
+    if len(issues) >= ISSUES_MAX:
+        raise CatalogError(tuple(issues))
+
+
+def _issue(file: str, where: str, error: Exception, expected: str) -> ValidationIssue:
     if isinstance(error, InvalidRequest):
-        return ValidationIssue(file, f"{place}, {error.where}", error.problem, error.expected)
-    # msgspec's messages name the field, what was found and what was expected by their kinds, never a value.
-    return ValidationIssue(file, place, _shown(str(error)), expected)
+        return ValidationIssue(file, f"{where}, {error.where}", error.problem, error.expected)
+    # The messages of msgspec name the field and the types that were found and expected, never a value.
+    return ValidationIssue(file, where, _shorten(str(error)), expected)
 
 
-def _shown(text: str) -> str:
+def _shorten(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= 160 else text[:157] + "..."
 
 
-# --- The result ------------------------------------------------------------------------------------------------------
+# --- Result ----------------------------------------------------------------------------------------------------------
 
 
 def result_head(
@@ -321,14 +348,20 @@ def result_head(
     applications_digest: str,
     totals: Totals,
 ) -> ResultHead:
-    """The head of a result."""
+    """Return the head of a result; see :class:`ResultHead`."""
     return ResultHead(
         _RESULT, capacities.draw, commitment, seed, entropy, capacities_digest, applications_digest, totals
     )
 
 
 def lines_of_result(head: ResultHead, lots: Iterable[Lot], applications: Mapping[int, Application]) -> Iterator[bytes]:
-    """The canonical lines: the head, then the applications by number."""
+    """Yield the canonical lines of a result.
+
+    Args:
+        head: Head of the result.
+        lots: The result of each application, in any order.
+        applications: The applications by number.
+    """
     yield _encode(head) + b"\n"
     for lot in sorted(lots, key=lambda one: one.number):
         choice = applications[lot.number].choices[lot.preference - 1] if lot.preference else ""
@@ -336,38 +369,44 @@ def lines_of_result(head: ResultHead, lots: Iterable[Lot], applications: Mapping
 
 
 def result_of_lines(lines: Iterable[bytes], file: str) -> tuple[ResultHead, list[tuple[Lot, str]]]:
-    """The head, and for each application its lot and the name of the choice it got ("": none).
+    """Return the result in JSON Lines.
+
+    Args:
+        lines: The lines.
+        file: Name of the file for issues.
+
+    Returns:
+        The head, and for each application its lot and the name of the choice that it got (``""``: none).
 
     Raises:
-        CatalogError: it is not a result; the first :data:`DAMAGE_MAX` mistakes are named.
+        CatalogError: The lines are not a result. The first :data:`ISSUES_MAX` issues are reported.
     """
     rest = iter(lines)
     try:
         head = msgspec.json.decode(next(rest, b""), type=ResultHead)
         if head.format != _RESULT:
-            raise InvalidRequest("format", _shown(head.format), repr(_RESULT))
+            raise InvalidRequest("format", _shorten(head.format), repr(_RESULT))
         check_seed(head.seed)
         check_entropy(head.entropy)
     except (InvalidRequest, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CatalogError((_mistake(file, "line 1", error, "the head of a draw's result"),)) from None
+        raise CatalogError((_issue(file, "line 1", error, "the head of a draw's result"),)) from None
     decode = msgspec.json.Decoder(_LotLine).decode
-    found: list[tuple[Lot, str]] = []
+    lots: list[tuple[Lot, str]] = []
     known: dict[str, str] = {}
-    damage: list[ValidationIssue] = []
-    for index, line in enumerate(rest, 2):
+    issues: list[ValidationIssue] = []
+    for index, text in enumerate(rest, 2):
         try:
-            one = decode(line)
+            line = decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            _note(damage, file, index, error)
+            _add_issue(issues, file, index, error)
         else:
-            found.append(
-                (Lot(one.number, one.rank, one.preference, one.option), known.setdefault(one.choice, one.choice))
-            )
-    if damage:
-        raise CatalogError(tuple(damage))
-    return head, found
+            lot = Lot(line.number, line.rank, line.preference, line.option)
+            lots.append((lot, known.setdefault(line.choice, line.choice)))
+    if issues:
+        raise CatalogError(tuple(issues))
+    return head, lots
 
 
 def canonical_lines(applications: Sequence[Application]) -> Iterator[bytes]:
-    """All applications by number, as the published list has them."""
+    """Return the canonical lines of applications, sorted by number."""
     return map(line_of_application, sorted(applications, key=lambda one: one.number))

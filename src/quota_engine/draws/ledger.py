@@ -1,12 +1,15 @@
-"""Collecting the applications of a draw: a ledger of its own kind, at the place ``~draw.ID``.
+"""Ledger of a draw: a state machine that collects applications, at the address ``~draw.ID``.
 
-It takes applications from ``opens_at_ms`` until before ``closes_at_ms``, by the store's time; later nothing of them can
-change. Then its capacities are written down and frozen with the digests of both, and only after that the seed is taken,
-and only the one that was committed to. From there on the result follows (see ``draw``), whoever works it out.
+Phases. The ledger accepts applications from ``opens_at_ms`` to before ``closes_at_ms``, by the store's time. After
+that, no application can change. Then the operator closes the draw, records its capacities, and freezes it with the
+digests of applications and capacities. Only a frozen draw accepts the seed, and only the one that it committed to. The
+result follows from the seed; see :mod:`quota_engine.draws.lottery`.
 
-An applicant has one number for good: that of the applications in which they stand first. So numbers are as many as
-people, however often somebody withdraws and applies again. An application is changed only by those who say which
-version of it they saw: a command that arrives late, after another has been carried out, changes nothing.
+Numbers. An applicant keeps one number: that of the applications in which they are named first. So there are at most as
+many numbers as applicants, also when applicants withdraw and apply again.
+
+Versions. A change of an application names the version that its sender saw. So a command that arrives after a later one
+has been applied changes nothing.
 """
 
 from __future__ import annotations
@@ -74,7 +77,7 @@ from quota_engine.draws.lottery import (
 
 PREFIX: Final = "~draw"
 PAGE_MAX: Final = 2_000
-"""The most applications, wishes or days that one question is answered with."""
+"""The most applications, preferences or days in one response."""
 OFFERED_DAYS_MAX: Final = 100_000
 DAYS_MAX: Final = 400
 VERSION_MAX: Final = 2**31
@@ -82,26 +85,53 @@ VERSION_MAX: Final = 2**31
 _is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
 
 Row = tuple[tuple[str, int], ...]
-"""The units of an office-day: quota and units, in the order given."""
+"""Quotas and units of an office and day, in the order given."""
 
 
 def address_of(draw: str) -> str:
-    """Where the ledger of a draw is. Raises :class:`InvalidRequest` for an id that is none."""
+    """Return the address of a draw's ledger.
+
+    Raises:
+        InvalidRequest: ``draw`` is not a valid id.
+    """
     check_name(draw, "draw")
     return f"{PREFIX}.{draw}"
 
 
 def check_digest(value: object, where: str) -> None:
-    """Raise :class:`InvalidRequest` unless ``value`` is a SHA-256 in hex."""
+    """Reject a value that is not a SHA-256 in lower-case hex.
+
+    Args:
+        value: The value.
+        where: Name of the value for the error.
+
+    Raises:
+        InvalidRequest: The value has another form.
+    """
     if not isinstance(value, str) or _is_digest(value) is None:
         raise InvalidRequest(where, "not a SHA-256", "64 of the digits 0-9 a-f")
 
 
 class DrawConfig(msgspec.Struct, frozen=True):
-    """What is promised when a draw is announced. It can't be changed any more.
+    """Settings of a draw. They are fixed when the draw is created.
 
-    Wishes are for the days from ``first_day`` to ``last_day`` (ordinals). ``entropy_source`` says in words which public
-    text will be mixed into the seed ("closing price of the index on 2026-12-01"); empty: none will be.
+    Moments are in milliseconds since 1970 (UTC).
+
+    Attributes:
+        opens_at_ms: Time from which the draw accepts applications.
+        closes_at_ms: Time until which the draw accepts applications.
+        forget_at_ms: Time at which the store deletes the draw.
+        first_day: First day of the preferences (a date's ordinal).
+        last_day: Last day of the preferences (a date's ordinal). At most 400 days.
+        commitment: Commitment to the seed, in hex.
+        entropy_source: Public text that will be mixed into the seed, in words, such as "closing price of the index on
+            2026-12-01". ``""``: none.
+        party_max: The most applicants of one application (1 to 100).
+        choices_max: The most preferences of one application (1 to 50).
+        applications_max: The most applications (1 to 10,000,000).
+
+    Raises:
+        InvalidRequest: A value is out of its range.
     """
 
     opens_at_ms: int
@@ -119,7 +149,7 @@ class DrawConfig(msgspec.Struct, frozen=True):
         for field in ("opens_at_ms", "closes_at_ms", "forget_at_ms"):
             check_integer(getattr(self, field), field, 0, TIME_MS_MAX)
         if not self.opens_at_ms < self.closes_at_ms <= self.forget_at_ms:
-            raise InvalidRequest("draw", "its times are out of order", "opens < closes <= forget")
+            raise InvalidRequest("draw", "the times are out of order", "opens < closes <= forget")
         check_integer(self.first_day, "first_day", 1, DAY_MAX)
         check_integer(self.last_day, "last_day", 1, DAY_MAX)
         if not 0 <= self.last_day - self.first_day < DAYS_MAX:
@@ -135,15 +165,18 @@ class DrawConfig(msgspec.Struct, frozen=True):
 
 
 class CreateDraw(msgspec.Struct, frozen=True):
-    """Announce a draw."""
+    """Create a draw. Replayed if it exists with the same settings."""
 
     config: DrawConfig
 
 
 class SubmitApplication(msgspec.Struct, frozen=True, gc=False):
-    """Apply as a party, or change what was applied for: the wishes, the best one first, and the others of the party.
+    """Submit or change an application.
 
-    ``version`` is that of the application as the asker saw it; 0: they have none.
+    Attributes:
+        applicants: Keyed hashes of the applicants. The first one owns the application's number.
+        preferences: Preferences, the best one first.
+        expected_version: Version of the application that the sender saw. 0: they have none.
     """
 
     applicants: tuple[str, ...]
@@ -161,26 +194,37 @@ class SubmitApplication(msgspec.Struct, frozen=True, gc=False):
             raise InvalidRequest("choices", f"{len(self.preferences)} choices", f"1 to {CHOICES_MAX}")
         if len(set(self.preferences)) != len(self.preferences):
             raise InvalidRequest("choices", "one choice twice", "each choice once")
-        check_integer(self.expected_version, "version", 0, VERSION_MAX)
+        check_integer(self.expected_version, "expected_version", 0, VERSION_MAX)
 
 
 class WithdrawApplication(msgspec.Struct, frozen=True, gc=False):
-    """Take an application back. Any one of the party can, for all of it. ``version`` is what they saw."""
+    """Withdraw an application. Each of its applicants can withdraw it.
+
+    Attributes:
+        applicant: Keyed hash of the applicant.
+        expected_version: Version of the application that the sender saw.
+    """
 
     applicant: str
     expected_version: int
 
     def __post_init__(self) -> None:
         check_name(self.applicant, "applicant")
-        check_integer(self.expected_version, "version", 1, VERSION_MAX)
+        check_integer(self.expected_version, "expected_version", 1, VERSION_MAX)
 
 
 class CloseDraw(msgspec.Struct, frozen=True, gc=False):
-    """Note that the time to apply is over, so that no clock can bring it back."""
+    """Close the draw after its closing time, so that no clock that is set back can reopen it."""
 
 
 class OfferDay(msgspec.Struct, frozen=True):
-    """Write down what the draw gives away of an office-day. The first word counts: it is not changed by a second."""
+    """Record the units that the draw allots of an office and day. They cannot be changed.
+
+    Attributes:
+        office: Id of the office.
+        day: The day (a date's ordinal).
+        quotas: Quotas and units.
+    """
 
     office: str
     day: int
@@ -197,7 +241,13 @@ class OfferDay(msgspec.Struct, frozen=True):
 
 
 class FreezeDraw(msgspec.Struct, frozen=True, gc=False):
-    """Fix what the draw is made from, by digests that can be published: from here on the seed may be revealed."""
+    """Freeze the inputs of the draw. The seed can be revealed after it.
+
+    Attributes:
+        applications: Applications of the draw.
+        applications_digest: Digest of the applications' canonical form, in hex.
+        capacities_digest: Digest of the capacities' canonical form, in hex.
+    """
 
     applications: int
     applications_digest: str
@@ -210,7 +260,13 @@ class FreezeDraw(msgspec.Struct, frozen=True, gc=False):
 
 
 class RevealSeed(msgspec.Struct, frozen=True, gc=False):
-    """Reveal the seed that was committed to, and the public text that is mixed into it."""
+    """Reveal the seed.
+
+    Attributes:
+        draw: Id of the draw.
+        seed: The seed, in hex.
+        entropy: Public text from the entropy source, or ``""``.
+    """
 
     draw: str
     seed: str
@@ -223,7 +279,7 @@ class RevealSeed(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def commitment(self) -> str:
-        """What was published of this seed, if it is the right one."""
+        """Commitment to this seed, in hex."""
         return commitment_of(self.draw, self.seed)
 
 
@@ -232,61 +288,68 @@ DrawCommand = CreateDraw | SubmitApplication | WithdrawApplication | CloseDraw |
 DRAW_CREATING_COMMANDS: Final = frozenset[type]({CreateDraw})
 
 
-# --- Answers -------------------------------------------------------------------------------------------------------
+# --- Results -------------------------------------------------------------------------------------------------------
 
 
 class DrawStatus(enum.StrEnum):
-    """The answer to a command in a word. Members stand in order of precedence: the first that applies is the answer."""
+    """Status of a command, in order of precedence: the first that applies."""
 
     OVERLOADED = "OVERLOADED"
-    """Too many calls wait for the store already: this one was turned away before anything was looked at."""
+    """The queue of calls for the store is full. The draw was not read."""
     UNKNOWN_DRAW = "UNKNOWN_DRAW"
-    """There is no draw of this id, or it has been forgotten."""
+    """The draw does not exist, or the store has deleted it."""
     DRAW_OVER = "DRAW_OVER"
-    """It would be forgotten at once."""
+    """The draw would be deleted at once."""
     NOT_OPEN = "NOT_OPEN"
-    """Applications are taken from ``retry_at_ms`` on."""
+    """Applications are accepted from ``retry_at_ms``."""
     APPLICATIONS_CLOSED = "APPLICATIONS_CLOSED"
-    """The time to apply, or to withdraw, is over."""
+    """The time to apply or withdraw is over."""
     STILL_OPEN = "STILL_OPEN"
-    """Applications are taken until ``retry_at_ms``."""
+    """Applications are accepted until ``retry_at_ms``."""
     NOT_CLOSED = "NOT_CLOSED"
-    """The draw has to be closed before this."""
+    """The draw must be closed first."""
     NOT_FROZEN = "NOT_FROZEN"
-    """The applications have to be frozen, and published, before the seed is revealed."""
+    """The draw must be frozen before the seed is revealed."""
     CONFLICT = "CONFLICT"
-    """It has been done already with something else; or it is not what was committed to, or not what is there."""
+    """An earlier command had other arguments, or the arguments do not match the commitment or the applications."""
     FROZEN = "FROZEN"
-    """What the draw gives away is fixed."""
+    """The draw is frozen, so its capacities cannot change."""
     PARTY_TOO_LARGE = "PARTY_TOO_LARGE"
-    """More applicants than may apply together."""
+    """The party has more applicants than ``party_max``."""
     TOO_MANY_CHOICES = "TOO_MANY_CHOICES"
-    """More choices than may be ranked."""
+    """The application has more preferences than ``choices_max``."""
     NOT_IN_DRAW = "NOT_IN_DRAW"
-    """A day that is not among those of the draw."""
+    """The day is not among those of the draw."""
     NOT_FOUND = "NOT_FOUND"
-    """This applicant has no application."""
+    """The applicant has no application."""
     ALREADY_APPLIED = "ALREADY_APPLIED"
     """An applicant is in another application."""
     STALE = "STALE"
-    """The application is not at the version given; the one that it is at comes along."""
+    """The application has another version than the expected one. The outcome contains its version."""
     DRAW_FULL = "DRAW_FULL"
-    """As many applications, or different choices, as the draw takes."""
+    """The draw has its most applications, or its most different preferences."""
 
     APPLIED = "APPLIED"
-    """The application is as asked for, under ``number``, at ``version``."""
+    """The application is stored under ``number`` and ``version``."""
     WITHDRAWN = "WITHDRAWN"
-    """The application is taken back; its number stays its first applicant's."""
+    """The application is withdrawn. Its number still belongs to its first applicant."""
     DONE = "DONE"
-    """An operator's step has been carried out."""
+    """The operator's command was applied."""
 
 
 class DrawOutcome(msgspec.Struct, frozen=True, gc=False):
-    """The answer to a command.
+    """Outcome of a command.
 
-    ``number`` and ``version`` are those of the asker's application. ``replayed`` says that it was so already.
-    ``quotas`` is what is written down of the day that ``OfferDay`` asked about. ``tokens`` stand for the applicants in
-    what is published; whoever has the key adds them, and no ledger knows them.
+    Attributes:
+        status: The status.
+        number: Number of the application.
+        version: Version of the application.
+        replayed: True if an earlier command had the same effect.
+        retry_at_ms: Time from which the command is possible, in milliseconds since 1970 (UTC), for ``NOT_OPEN`` and
+            ``STILL_OPEN``.
+        quotas: Quotas and units of the day that ``OfferDay`` names, as they are recorded.
+        tokens: Pseudonyms of the applicants in published files. The workflow adds them; the ledger does not know their
+            key.
     """
 
     status: DrawStatus
@@ -299,7 +362,7 @@ class DrawOutcome(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def ok(self) -> bool:
-        """Whether the asker has what they asked for."""
+        """True if the command succeeded."""
         return self.status in _SUCCESSES
 
 
@@ -307,17 +370,22 @@ _SUCCESSES: Final = frozenset({DrawStatus.APPLIED, DrawStatus.WITHDRAWN, DrawSta
 
 
 class DrawPhase(enum.StrEnum):
-    """How far a draw has come."""
+    """Phase of a draw, in order of time."""
 
     ANNOUNCED = "announced"
+    """The draw accepts applications later."""
     OPEN = "open"
+    """The draw accepts applications."""
     CLOSED = "closed"
+    """The time to apply is over."""
     FROZEN = "frozen"
+    """Applications and capacities are fixed. The seed is secret."""
     REVEALED = "revealed"
+    """The seed is public."""
 
 
 class FrozenInputs(msgspec.Struct, frozen=True, gc=False):
-    """What was fixed before the seed was revealed; see :class:`FreezeDraw`."""
+    """Inputs of a frozen draw; see :class:`FreezeDraw`."""
 
     applications: int
     applications_digest: str
@@ -325,7 +393,21 @@ class FrozenInputs(msgspec.Struct, frozen=True, gc=False):
 
 
 class DrawView(msgspec.Struct, frozen=True):
-    """A draw as it stands. ``applications`` are those that have not been withdrawn; ``last_number`` counts all."""
+    """State of a draw at one moment.
+
+    Attributes:
+        draw: Id of the draw.
+        phase: Phase of the draw.
+        config: Settings of the draw.
+        applications: Applications that are not withdrawn.
+        applicants: Applicants of these applications.
+        last_number: Highest number of an application.
+        preferences: Different preferences of all applications.
+        offered_days: Offices and days whose capacities are recorded.
+        frozen: Inputs of the draw, once it is frozen.
+        seed: The seed in hex, once it is revealed.
+        entropy: The public entropy, once the seed is revealed.
+    """
 
     draw: str
     phase: DrawPhase
@@ -341,7 +423,14 @@ class DrawView(msgspec.Struct, frozen=True):
 
 
 class StoredApplication(msgspec.Struct, frozen=True, gc=False):
-    """An application as it stands. ``wishes`` are numbers of the draw's wishes, from 1; none: it has been withdrawn."""
+    """An application as the ledger stores it.
+
+    Attributes:
+        number: Number of the application.
+        version: Version of the application, from 1.
+        applicants: Keyed hashes of the applicants. Empty if it is withdrawn.
+        preferences: Numbers of the draw's preferences, from 1, the best one first. Empty if it is withdrawn.
+    """
 
     number: int
     version: int
@@ -350,21 +439,24 @@ class StoredApplication(msgspec.Struct, frozen=True, gc=False):
 
 
 class FoundApplication(msgspec.Struct, frozen=True, gc=False):
-    """An application with its wishes as such, the best one first."""
+    """An application with its preferences, the best one first."""
 
     application: StoredApplication
     preferences: tuple[Preference, ...]
 
 
-# --- Questions -----------------------------------------------------------------------------------------------------
+# --- Queries -------------------------------------------------------------------------------------------------------
 
 
 class ReadDraw(msgspec.Struct, frozen=True, gc=False):
-    """The draw as it stands: a :class:`DrawView`, or ``None``."""
+    """Query the draw. Returns a :class:`DrawView`, or ``None`` if it does not exist."""
 
 
 class FindApplication(msgspec.Struct, frozen=True, gc=False):
-    """The application that an applicant is in, or what is left of one they withdrew: :class:`Found`, or ``None``."""
+    """Query the application of an applicant, or the one that they withdrew.
+
+    Returns a :class:`FoundApplication`, or ``None``.
+    """
 
     applicant: str
 
@@ -382,25 +474,34 @@ class _Page(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReadApplications(_Page, frozen=True, gc=False):
-    """The applications with numbers from ``after + 1`` to ``after + limit`` that have not been withdrawn."""
+    """Query the applications with the numbers ``after + 1`` to ``after + limit`` that are not withdrawn.
+
+    Returns a list of :class:`StoredApplication`.
+    """
 
 
 class ReadPreferences(_Page, frozen=True, gc=False):
-    """The wishes with numbers from ``after + 1`` to ``after + limit``."""
+    """Query the preferences with the numbers ``after + 1`` to ``after + limit``.
+
+    Returns a list of :class:`Preference`.
+    """
 
 
 class ReadOfferedDays(_Page, frozen=True, gc=False):
-    """The office-days that have been written down, without the first ``after`` of them: :class:`OfferDay`."""
+    """Query up to ``limit`` recorded capacities, without the first ``after`` of them.
+
+    Returns a list of :class:`OfferDay`.
+    """
 
 
 DrawQuery = ReadDraw | FindApplication | ReadApplications | ReadPreferences | ReadOfferedDays
 
 
-# --- The ledger ----------------------------------------------------------------------------------------------------
+# --- State ---------------------------------------------------------------------------------------------------------
 
 
 class DrawLedger:
-    """All that is known about one draw."""
+    """Mutable state of one draw. ``config`` is ``None`` until the draw is created."""
 
     __slots__ = (
         "active_applicants",
@@ -421,12 +522,13 @@ class DrawLedger:
         "seed",
     )
 
-    def __init__(self, place: str) -> None:
-        self.draw = place.partition(".")[2]
+    def __init__(self, address: str) -> None:
+        """Create the empty ledger at ``address``, which contains the draw's id."""
+        self.draw = address.partition(".")[2]
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Reset everything, as before the draw was created."""
         self.now_ms = 0
         self.config: DrawConfig | None = None
         self.closed = False
@@ -437,72 +539,86 @@ class DrawLedger:
         self.active_applicants = 0
         self.active_applications = 0
         self.applications: dict[int, StoredApplication] = {}
-        """By number, withdrawn ones too, which have nobody in them."""
+        """Applications by number, including withdrawn ones, which have no applicants."""
         self.assigned_numbers: dict[str, int] = {}
-        """By applicant, the number that is theirs for good."""
+        """Number that an applicant keeps, by applicant."""
         self.application_of: dict[str, int] = {}
-        """By applicant, the application that they are in."""
+        """Number of the application that contains an applicant, by applicant."""
         self.preferences: list[Preference] = []
         self.preference_numbers: dict[Preference, int] = {}
         self.offered_days: dict[tuple[str, int], Row] = {}
 
 
+# --- Rules ---------------------------------------------------------------------------------------------------------
+
+
 def apply(ledger: DrawLedger, command: DrawCommand, now_ms: int) -> DrawOutcome:
-    """Carry out one command, or refuse it; a refusal changes nothing."""
+    """Apply one command, or refuse it without a change.
+
+    Args:
+        ledger: The draw. It is changed in place.
+        command: The command.
+        now_ms: The store's time, in milliseconds since 1970 (UTC). An earlier time than that of the last change counts
+            as the time of that change.
+    """
     return _HANDLERS[type(command)](ledger, command, max(now_ms, ledger.now_ms))
 
 
 def _create(ledger: DrawLedger, command: CreateDraw, now_ms: int) -> DrawOutcome:
-    if _known(ledger, now_ms) is not None:
+    if _config(ledger, now_ms) is not None:
         same = ledger.config == command.config
         return DrawOutcome(DrawStatus.DONE, replayed=True) if same else DrawOutcome(DrawStatus.CONFLICT)
     if command.config.forget_at_ms <= now_ms:
         return DrawOutcome(DrawStatus.DRAW_OVER)
+
+    # From here on it must succeed.
     ledger.clear()
     ledger.config = command.config
     ledger.now_ms = now_ms
     return DrawOutcome(DrawStatus.DONE)
 
 
-def _known(ledger: DrawLedger, now_ms: int) -> DrawConfig | None:
-    terms = ledger.config
-    return None if terms is None or terms.forget_at_ms <= now_ms else terms
+def _config(ledger: DrawLedger, now_ms: int) -> DrawConfig | None:
+    """Return the settings of a draw that exists, otherwise ``None``."""
+    config = ledger.config
+    return None if config is None or config.forget_at_ms <= now_ms else config
 
 
-def _apply(ledger: DrawLedger, command: SubmitApplication, now_ms: int) -> DrawOutcome:
-    terms = _known(ledger, now_ms)
-    refusal = _refusal_by_time(ledger, terms, now_ms)
+def _submit(ledger: DrawLedger, command: SubmitApplication, now_ms: int) -> DrawOutcome:
+    config = _config(ledger, now_ms)
+    refusal = _refusal_by_time(config, now_ms)
     if refusal is not None:
         return refusal
-    assert terms is not None
-    if len(command.applicants) > terms.party_max:
+    assert config is not None
+    if len(command.applicants) > config.party_max:
         return DrawOutcome(DrawStatus.PARTY_TOO_LARGE)
-    if len(command.preferences) > terms.choices_max:
+    if len(command.preferences) > config.choices_max:
         return DrawOutcome(DrawStatus.TOO_MANY_CHOICES)
-    if not all(terms.first_day <= wish.day <= terms.last_day for wish in command.preferences):
+    if not all(config.first_day <= preference.day <= config.last_day for preference in command.preferences):
         return DrawOutcome(DrawStatus.NOT_IN_DRAW)
     number = ledger.assigned_numbers.get(command.applicants[0], 0)
     if any(ledger.application_of.get(applicant, number) != number for applicant in command.applicants):
         return DrawOutcome(DrawStatus.ALREADY_APPLIED)
     before = ledger.applications.get(number)
     version = 0 if before is None else before.version
-    if before is not None and _same(ledger, before, command):
+    if before is not None and _is_same(ledger, before, command):
         return DrawOutcome(DrawStatus.APPLIED, number, version, replayed=True)
     if command.expected_version != version:
         return DrawOutcome(DrawStatus.STALE, number, version)
-    new_wishes = sum(wish not in ledger.preference_numbers for wish in command.preferences)
-    if (not number and ledger.last_number >= terms.applications_max) or len(
-        ledger.preferences
-    ) + new_wishes > PREFERENCES_MAX:
+    new_preferences = sum(preference not in ledger.preference_numbers for preference in command.preferences)
+    if not number and ledger.last_number >= config.applications_max:
         return DrawOutcome(DrawStatus.DRAW_FULL)
-    # From here on nothing can fail.
+    if len(ledger.preferences) + new_preferences > PREFERENCES_MAX:
+        return DrawOutcome(DrawStatus.DRAW_FULL)
+
+    # From here on it must succeed.
     if not number:
         ledger.last_number += 1
         number = ledger.assigned_numbers[command.applicants[0]] = ledger.last_number
-    _leave(ledger, before)
+    _remove_applicants(ledger, before)
     for applicant in command.applicants:
         ledger.application_of[applicant] = number
-    numbers = tuple(_number_of(ledger, wish) for wish in command.preferences)
+    numbers = tuple(_preference_number(ledger, preference) for preference in command.preferences)
     ledger.applications[number] = StoredApplication(number, version + 1, command.applicants, numbers)
     ledger.active_applications += 1
     ledger.active_applicants += len(command.applicants)
@@ -510,32 +626,33 @@ def _apply(ledger: DrawLedger, command: SubmitApplication, now_ms: int) -> DrawO
     return DrawOutcome(DrawStatus.APPLIED, number, version + 1)
 
 
-def _refusal_by_time(ledger: DrawLedger, terms: DrawConfig | None, now_ms: int) -> DrawOutcome | None:
-    """Why nobody can apply or withdraw now, or ``None``."""
-    if terms is None:
+def _refusal_by_time(config: DrawConfig | None, now_ms: int) -> DrawOutcome | None:
+    """Return the refusal of an application or withdrawal at this time, or ``None``."""
+    if config is None:
         return DrawOutcome(DrawStatus.UNKNOWN_DRAW)
-    if now_ms < terms.opens_at_ms:
-        return DrawOutcome(DrawStatus.NOT_OPEN, retry_at_ms=terms.opens_at_ms)
-    if now_ms >= terms.closes_at_ms:
+    if now_ms < config.opens_at_ms:
+        return DrawOutcome(DrawStatus.NOT_OPEN, retry_at_ms=config.opens_at_ms)
+    if now_ms >= config.closes_at_ms:
         return DrawOutcome(DrawStatus.APPLICATIONS_CLOSED)
     return None
 
 
-def _same(ledger: DrawLedger, before: StoredApplication, command: SubmitApplication) -> bool:
-    wishes = tuple(ledger.preference_numbers.get(wish, 0) for wish in command.preferences)
-    return before.applicants == command.applicants and before.preferences == wishes
+def _is_same(ledger: DrawLedger, before: StoredApplication, command: SubmitApplication) -> bool:
+    numbers = tuple(ledger.preference_numbers.get(preference, 0) for preference in command.preferences)
+    return before.applicants == command.applicants and before.preferences == numbers
 
 
-def _number_of(ledger: DrawLedger, wish: Preference) -> int:
-    number = ledger.preference_numbers.get(wish)
+def _preference_number(ledger: DrawLedger, preference: Preference) -> int:
+    """Return the number of a preference, which is assigned if it is new."""
+    number = ledger.preference_numbers.get(preference)
     if number is None:
-        ledger.preferences.append(wish)
-        number = ledger.preference_numbers[wish] = len(ledger.preferences)
+        ledger.preferences.append(preference)
+        number = ledger.preference_numbers[preference] = len(ledger.preferences)
     return number
 
 
-def _leave(ledger: DrawLedger, before: StoredApplication | None) -> None:
-    """Nobody is in this application any more."""
+def _remove_applicants(ledger: DrawLedger, before: StoredApplication | None) -> None:
+    """Remove the applicants of an application that is changed or withdrawn."""
     if before is not None and before.applicants:
         ledger.active_applications -= 1
         ledger.active_applicants -= len(before.applicants)
@@ -544,60 +661,67 @@ def _leave(ledger: DrawLedger, before: StoredApplication | None) -> None:
 
 
 def _withdraw(ledger: DrawLedger, command: WithdrawApplication, now_ms: int) -> DrawOutcome:
-    refusal = _refusal_by_time(ledger, _known(ledger, now_ms), now_ms)
+    refusal = _refusal_by_time(_config(ledger, now_ms), now_ms)
     if refusal is not None:
         return refusal
     number = ledger.application_of.get(command.applicant)
     if number is None:
         before = ledger.applications.get(ledger.assigned_numbers.get(command.applicant, 0))
-        # Sent again: it is as withdrawn as the first time left it. Only who has the number can be told so.
+        # A repeated command finds the application as its first copy left it. Only the owner of the number can get this
+        # outcome, because the ledger does not remember the other applicants of a withdrawn application.
         if before is not None and not before.applicants and before.version == command.expected_version + 1:
             return DrawOutcome(DrawStatus.WITHDRAWN, before.number, before.version, replayed=True)
         return DrawOutcome(DrawStatus.NOT_FOUND)
     before = ledger.applications[number]
     if before.version != command.expected_version:
         return DrawOutcome(DrawStatus.STALE, number, before.version)
-    _leave(ledger, before)
+
+    # From here on it must succeed.
+    _remove_applicants(ledger, before)
     ledger.applications[number] = StoredApplication(number, before.version + 1, (), ())
     ledger.now_ms = now_ms
     return DrawOutcome(DrawStatus.WITHDRAWN, number, before.version + 1)
 
 
 def _close(ledger: DrawLedger, command: CloseDraw, now_ms: int) -> DrawOutcome:
-    terms = _known(ledger, now_ms)
-    if terms is None:
+    config = _config(ledger, now_ms)
+    if config is None:
         return DrawOutcome(DrawStatus.UNKNOWN_DRAW)
-    if now_ms < terms.closes_at_ms:
-        return DrawOutcome(DrawStatus.STILL_OPEN, retry_at_ms=terms.closes_at_ms)
+    if now_ms < config.closes_at_ms:
+        return DrawOutcome(DrawStatus.STILL_OPEN, retry_at_ms=config.closes_at_ms)
     if ledger.closed:
         return DrawOutcome(DrawStatus.DONE, replayed=True)
+
+    # From here on it must succeed.
     ledger.closed = True
     ledger.now_ms = now_ms
     return DrawOutcome(DrawStatus.DONE)
 
 
 def _offer_day(ledger: DrawLedger, command: OfferDay, now_ms: int) -> DrawOutcome:
-    terms = _known(ledger, now_ms)
-    if terms is None:
+    config = _config(ledger, now_ms)
+    if config is None:
         return DrawOutcome(DrawStatus.UNKNOWN_DRAW)
     if not ledger.closed:
         return DrawOutcome(DrawStatus.NOT_CLOSED)
-    known = ledger.offered_days.get((command.office, command.day))
-    if known is not None:
-        return DrawOutcome(DrawStatus.DONE, replayed=True, quotas=known)
+    quotas = ledger.offered_days.get((command.office, command.day))
+    if quotas is not None:
+        return DrawOutcome(DrawStatus.DONE, replayed=True, quotas=quotas)
     if ledger.frozen is not None:
         return DrawOutcome(DrawStatus.FROZEN)
-    if not terms.first_day <= command.day <= terms.last_day:
+    if not config.first_day <= command.day <= config.last_day:
         return DrawOutcome(DrawStatus.NOT_IN_DRAW)
     if len(ledger.offered_days) >= OFFERED_DAYS_MAX:
         return DrawOutcome(DrawStatus.DRAW_FULL)
+
+    # From here on it must succeed.
     ledger.offered_days[command.office, command.day] = command.quotas
     ledger.now_ms = now_ms
     return DrawOutcome(DrawStatus.DONE, quotas=command.quotas)
 
 
 def _freeze(ledger: DrawLedger, command: FreezeDraw, now_ms: int) -> DrawOutcome:
-    if _known(ledger, now_ms) is None:
+    if _config(ledger, now_ms) is None:
         return DrawOutcome(DrawStatus.UNKNOWN_DRAW)
     if not ledger.closed:
         return DrawOutcome(DrawStatus.NOT_CLOSED)
@@ -607,22 +731,26 @@ def _freeze(ledger: DrawLedger, command: FreezeDraw, now_ms: int) -> DrawOutcome
         return DrawOutcome(DrawStatus.DONE, replayed=True) if same else DrawOutcome(DrawStatus.CONFLICT)
     if command.applications != ledger.active_applications:
         return DrawOutcome(DrawStatus.CONFLICT)
+
+    # From here on it must succeed.
     ledger.frozen = frozen
     ledger.now_ms = now_ms
     return DrawOutcome(DrawStatus.DONE)
 
 
 def _reveal(ledger: DrawLedger, command: RevealSeed, now_ms: int) -> DrawOutcome:
-    terms = _known(ledger, now_ms)
-    if terms is None:
+    config = _config(ledger, now_ms)
+    if config is None:
         return DrawOutcome(DrawStatus.UNKNOWN_DRAW)
     if ledger.frozen is None:
         return DrawOutcome(DrawStatus.NOT_FROZEN)
-    if command.commitment != terms.commitment or bool(command.entropy) != bool(terms.entropy_source):
+    if command.commitment != config.commitment or bool(command.entropy) != bool(config.entropy_source):
         return DrawOutcome(DrawStatus.CONFLICT)
     if ledger.seed:
         same = ledger.entropy == command.entropy
         return DrawOutcome(DrawStatus.DONE, replayed=True) if same else DrawOutcome(DrawStatus.CONFLICT)
+
+    # From here on it must succeed.
     ledger.seed, ledger.entropy = command.seed, command.entropy
     ledger.now_ms = now_ms
     return DrawOutcome(DrawStatus.DONE)
@@ -630,7 +758,7 @@ def _reveal(ledger: DrawLedger, command: RevealSeed, now_ms: int) -> DrawOutcome
 
 _HANDLERS: Final[dict[type, Callable[[DrawLedger, Any, int], DrawOutcome]]] = {
     CreateDraw: _create,
-    SubmitApplication: _apply,
+    SubmitApplication: _submit,
     WithdrawApplication: _withdraw,
     CloseDraw: _close,
     OfferDay: _offer_day,
@@ -639,38 +767,48 @@ _HANDLERS: Final[dict[type, Callable[[DrawLedger, Any, int], DrawOutcome]]] = {
 }
 
 
-# --- Looking at it -------------------------------------------------------------------------------------------------
+# --- Answers to queries --------------------------------------------------------------------------------------------
 
 
-def answer_query(ledger: DrawLedger, question: DrawQuery, now_ms: int) -> Any:
-    """Answer a question, and change nothing. A draw that is not known has nothing in it."""
+def answer_query(ledger: DrawLedger, query: DrawQuery, now_ms: int) -> Any:
+    """Answer a query without a change. A draw that does not exist is empty.
+
+    Args:
+        ledger: The draw.
+        query: The query. Its class states what is returned.
+        now_ms: The store's time; see :func:`apply`.
+    """
     now_ms = max(now_ms, ledger.now_ms)
-    terms = _known(ledger, now_ms)
-    match question:
+    config = _config(ledger, now_ms)
+    match query:
         case ReadDraw():
-            return None if terms is None else _view(ledger, terms, now_ms)
+            return None if config is None else _view(ledger, config, now_ms)
         case FindApplication(applicant):
-            number = ledger.application_of.get(applicant) or ledger.assigned_numbers.get(applicant, 0)
-            applied = None if terms is None else ledger.applications.get(number)
-            return applied and FoundApplication(
-                applied, tuple(ledger.preferences[one - 1] for one in applied.preferences)
-            )
+            return None if config is None else _find(ledger, applicant)
         case ReadApplications(after, limit):
-            known = {} if terms is None else ledger.applications
-            found = (known.get(number) for number in range(after + 1, min(after + limit, ledger.last_number) + 1))
-            return [one for one in found if one is not None and one.applicants]
+            stored = {} if config is None else ledger.applications
+            page = (stored.get(number) for number in range(after + 1, min(after + limit, ledger.last_number) + 1))
+            return [application for application in page if application is not None and application.applicants]
         case ReadPreferences(after, limit):
-            return [] if terms is None else ledger.preferences[after : after + limit]
+            return [] if config is None else ledger.preferences[after : after + limit]
         case ReadOfferedDays(after, limit):
-            days = [] if terms is None else list(ledger.offered_days.items())[after : after + limit]
+            days = [] if config is None else list(ledger.offered_days.items())[after : after + limit]
             return [OfferDay(office, day, quotas) for (office, day), quotas in days]
 
 
-def _view(ledger: DrawLedger, terms: DrawConfig, now_ms: int) -> DrawView:
+def _find(ledger: DrawLedger, applicant: str) -> FoundApplication | None:
+    number = ledger.application_of.get(applicant) or ledger.assigned_numbers.get(applicant, 0)
+    application = ledger.applications.get(number)
+    if application is None:
+        return None
+    return FoundApplication(application, tuple(ledger.preferences[one - 1] for one in application.preferences))
+
+
+def _view(ledger: DrawLedger, config: DrawConfig, now_ms: int) -> DrawView:
     return DrawView(
         ledger.draw,
-        phase_of(terms, ledger.frozen is not None, bool(ledger.seed), now_ms),
-        terms,
+        phase_of(config, ledger.frozen is not None, bool(ledger.seed), now_ms),
+        config,
         ledger.active_applications,
         ledger.active_applicants,
         ledger.last_number,
@@ -682,19 +820,26 @@ def _view(ledger: DrawLedger, terms: DrawConfig, now_ms: int) -> DrawView:
     )
 
 
-def phase_of(terms: DrawConfig, is_frozen: bool, is_revealed: bool, now_ms: int) -> DrawPhase:
-    """How far a draw has come at ``now_ms``."""
+def phase_of(config: DrawConfig, is_frozen: bool, is_revealed: bool, now_ms: int) -> DrawPhase:
+    """Return the phase of a draw.
+
+    Args:
+        config: Settings of the draw.
+        is_frozen: True if the draw is frozen.
+        is_revealed: True if the seed is revealed.
+        now_ms: The store's time, in milliseconds since 1970 (UTC).
+    """
     if is_revealed:
         return DrawPhase.REVEALED
     if is_frozen:
         return DrawPhase.FROZEN
-    if now_ms >= terms.closes_at_ms:
+    if now_ms >= config.closes_at_ms:
         return DrawPhase.CLOSED
-    return DrawPhase.OPEN if now_ms >= terms.opens_at_ms else DrawPhase.ANNOUNCED
+    return DrawPhase.OPEN if now_ms >= config.opens_at_ms else DrawPhase.ANNOUNCED
 
 
 def describe(ledger: DrawLedger) -> dict[str, Any]:
-    """The whole state, for comparisons."""
+    """Return the whole state as a dictionary, to compare stores."""
     return {
         "now_ms": ledger.now_ms,
         "config": ledger.config,
