@@ -11,6 +11,7 @@ import ast
 import inspect
 import json
 import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -103,15 +104,20 @@ def http_interface() -> str:
         for endpoint in section.endpoints:
             operation = whole["paths"][endpoint.path][endpoint.method.lower()]
             lines += _call(operation, endpoint.method, endpoint.path, schemas)
-    lines += ["", "## problems", "", f"The `type` of each, after `{TYPE_PREFIX}`."]
+    lines += [
+        "",
+        "## problems",
+        "",
+        f"The `type` of a problem document is `{TYPE_PREFIX}` followed by one of these names.",
+    ]
     lines += ["", "| type | status | title |", "| --- | --- | --- |"]
     lines += [f"| `{kind.name}` | {kind.status} | {kind.title} |" for kind in PROBLEM_TYPES.values()]
     return "\n".join(lines)
 
 
 def _call(operation: dict[str, Any], method: str, path: str, schemas: dict[str, Any]) -> list[str]:
-    roles = " or ".join(f"`{role}`" for role in operation.get("x-roles", ())) or "everybody"
-    lines = ["", f"### `{method} {path}`", "", f"{operation['summary']} For {roles}.", ""]
+    roles = " or ".join(f"`{role}`" for role in operation.get("x-roles", ())) or "none needed"
+    lines = ["", f"### `{method} {path}`", "", f"{operation['summary']} Role: {roles}.", ""]
     rows = [
         (one["name"], one["in"], one["schema"], one["required"], one.get("description", ""))
         for one in operation["parameters"]
@@ -126,10 +132,10 @@ def _call(operation: dict[str, Any], method: str, path: str, schemas: dict[str, 
             for name, kind in body["properties"].items()
         ]
     if rows:
-        lines += ["| field | in | what | |", "| --- | --- | --- | --- |"]
+        lines += ["| field | in | type | |", "| --- | --- | --- | --- |"]
         for name, where, kind, required, description in rows:
             cell = " ".join(f"{_kind(kind, schemas)}. {description}".split()).replace("|", "\\|")
-            lines.append(f"| `{name}` | {where} | {cell} | {'needed' if required else ''} |")
+            lines.append(f"| `{name}` | {where} | {cell} | {'required' if required else ''} |")
         lines.append("")
     if content.get("example"):
         lines += ["```json", json.dumps(content["example"]), "```", ""]
@@ -139,7 +145,8 @@ def _call(operation: dict[str, Any], method: str, path: str, schemas: dict[str, 
             continue
         schema = response.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref", "")
         name = f" `{schema.rpartition('/')[2]}`" if schema else ""
-        lines.append(f"- `{http}`{name}{': ' if kinds else ''}{', '.join(kinds)}")
+        line = f"- `{http}`{name}{': ' if kinds else ''}{', '.join(kinds)}"
+        lines += textwrap.wrap(line, 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     return lines
 
 
@@ -150,10 +157,10 @@ _ANYWHERE = {
 _LIMITS = {
     "minimum": "from {:,}",
     "maximum": "to {:,}",
-    "minLength": "{} character or more",
-    "maxLength": "up to {} characters",
-    "minItems": "{} or more",
-    "maxItems": "up to {:,}",
+    "minLength": "at least {} character",
+    "maxLength": "at most {} characters",
+    "minItems": "at least {}",
+    "maxItems": "at most {:,}",
 }
 
 
@@ -171,12 +178,12 @@ def _kind(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
     words = [schema.get("format") or schema.get("type", "")]
     words += [text.format(schema[limit]) for limit, text in _LIMITS.items() if limit in schema]
     if "description" not in schema and "pattern" in schema:
-        words.append(f"like `{schema['pattern']}`")
+        words.append(f"pattern `{schema['pattern']}`")
     text = ", ".join(words)
     if "items" in schema:
         text += f" of {_kind(schema['items'], schemas)}"
     if schema.get("default") not in (None, "", {}, []):
-        text += f"; `{json.dumps(schema['default'])}` if left out"
+        text += f"; default `{json.dumps(schema['default'])}`"
     return text
 
 

@@ -77,4 +77,4 @@ async def test_a_store_that_is_away_is_asked_again(
         async with asyncio.timeout(10):
             while len(await known(client)) < len(before) + 2:
                 await asyncio.sleep(0.01)
-    assert "days to publish" in caplog.text
+    assert "publishing days" in caplog.text

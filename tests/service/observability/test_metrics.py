@@ -27,7 +27,7 @@ from tests.service.test_runner import served
 from tests.support.in_process_service import DAY_PATH, NIK, Client, running
 from tests.support.paths import DOCS
 
-DOCUMENT = DOCS / "observing.md"
+DOCUMENT = DOCS / "monitoring.md"
 
 
 def numbers(text: str) -> dict[str, float]:
