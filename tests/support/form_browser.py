@@ -73,7 +73,7 @@ class OperatorBrowser:
         return response
 
     async def get(self, path: str) -> str:
-        """Return the text of a page, whatever its status."""
+        """Return the text of a page of any status."""
         return html.unescape((await self.http.get(path)).text)
 
     async def submit(self, form: str, **fields: str) -> httpx.Response:

@@ -33,7 +33,7 @@ _QUEUE, _TICKETS = 34, 420
 async def seeded_service() -> AsyncIterator[Client]:
     """Run a service with a half-finished queue list, an opening in progress and a draw.
 
-    The week of the opening has places held, confirmed, given back and cooling, an overbooked day and a closed day.
+    The week of the opening has held, confirmed and cooling places, an overbooked day and a closed day.
     """
     rooms = WaitingRoomsConfig(WaitingRoomSchedule(("surabaya",)), RoomSettings(per_minute_min=60, per_minute_max=90))
     async with running(day=TODAY, waiting_rooms=rooms, catalog=_two_offices()) as client:

@@ -108,7 +108,7 @@ def test_a_waiting_room_page_survives_the_store_and_every_worker(setup: Setup) -
     until(lambda: len(service.workers()) == 2, "two workers")
     for worker in service.workers():
         os.kill(worker, signal.SIGKILL)
-        service.wait_for(rf"worker ({worker}) has ended")
+        service.wait_for(rf"worker ({worker}) ended")
     until(lambda: len(service.workers()) == 2, "two new workers")
     assert phone.find("[data-text=people]").text == says("room_people_one")
     phone.wait_until(IS_CONNECTED)

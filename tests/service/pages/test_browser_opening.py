@@ -39,7 +39,7 @@ async def _compete(service: Served, made: Opening, number: int) -> None:
             ticket = (await http.post(f"/v1/rooms/{made.room}/tickets", json={"identity": identity})).json()["ticket"]
             body = {"ticket": ticket, "identity": identity}
             for _ in range(60):
-                response = await http.post(f"/v1/rooms/{made.room}/admission", json=body)
+                response = await http.post(f"/v1/rooms/{made.room}/enter", json=body)
                 if response.status_code == 200:
                     break
                 await asyncio.sleep(0.5)
@@ -129,7 +129,7 @@ def _reopen_in_another_tab(phone: PhoneBrowser, says: Callable[[str], str]) -> N
 
 
 def _check_sales(service: Served, made: Opening) -> None:
-    """Check that the others sold the first day out, and that the applicant has one place."""
+    """Check that the first day is sold out, and that the applicant has one place."""
     audit = httpx.get(f"{service.url}/v1/audit", headers=service.token("auditor")).json()
     assert (audit["ok"], audit["findings"]) == (True, [])
     last_day = made.first_day + datetime.timedelta(days=6)

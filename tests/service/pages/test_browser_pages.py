@@ -285,7 +285,7 @@ def _follow_the_wait_list(visit: Visit, holder: str, ahead: list[str]) -> None:
 
 
 def test_a_ticket_updates_by_stream_and_by_polls_without_moving_the_focus(visit: Visit) -> None:
-    """By a stream, by one that ends repeatedly, and by polls without streams. Screen readers are told politely."""
+    """By a stream, by one that ends repeatedly, and by polls alone. Announcements to screen readers are polite."""
     phone, service = visit.phone, visit.service
     phone.speed_up_timers()
     visit.fill_room()

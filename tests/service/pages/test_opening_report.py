@@ -73,7 +73,7 @@ def test_a_report_counts_the_events_of_its_days_and_channel() -> None:
         (800, 2, 2, 1, 1),
         (900, 3, 2, 1, 0),
     ]
-    assert (report.taken, report.confirmed, report.given_back, report.waiting_max, report.sold) == (3, 2, 1, 1, 4)
+    assert (report.taken, report.confirmed, report.returned, report.waiting_max, report.sold) == (3, 2, 1, 1, 4)
     assert (report.half_ms, report.full_ms, report.form_time_median_ms, report.busiest_second) == (100, 300, 600, 4)
 
 

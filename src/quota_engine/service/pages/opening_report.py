@@ -1,4 +1,4 @@
-"""Report of an opening: when places were taken, confirmed and given back, and how many people waited."""
+"""Report of an opening: when places were taken, confirmed and returned, and how many people waited."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class OpeningStep(NamedTuple):
         at_ms: Time of the event in milliseconds since 1970 (UTC).
         taken: Places held or confirmed.
         confirmed: Places confirmed.
-        given_back: Places released, expired or cancelled since the opening.
+        returned: Places released, expired or cancelled since the opening.
         waiting: People on the wait list.
     """
 
     at_ms: int
     taken: int
     confirmed: int
-    given_back: int
+    returned: int
     waiting: int
 
 
@@ -66,7 +66,7 @@ class OpeningReport(msgspec.Struct, frozen=True):
         days: The days, as ordinals.
         places: Places that single applicants can take online at the present capacities.
         steps: Counters after each event, in order of time.
-        sold_at_ms: Time of each sale, in order. A place that was given back and taken again counts twice.
+        sold_at_ms: Time of each sale, in order. A place that was returned and taken again counts twice.
         form_time_median_ms: Median time from a hold to its confirmation, -1 if none was confirmed.
         from_records: True if the events are gone. The reservations then show only places that are still taken, and
             not when they were confirmed.
@@ -98,9 +98,9 @@ class OpeningReport(msgspec.Struct, frozen=True):
         return self.steps[-1].confirmed if self.steps else 0
 
     @property
-    def given_back(self) -> int:
+    def returned(self) -> int:
         """Places released, expired or cancelled."""
-        return self.steps[-1].given_back if self.steps else 0
+        return self.steps[-1].returned if self.steps else 0
 
     @property
     def waiting_max(self) -> int:
@@ -138,7 +138,7 @@ class PlotWindow(NamedTuple):
 
 
 def plot_window(report: OpeningReport) -> PlotWindow:
-    """Return the time span from the opening to 95 % of the sales, so that late single sales do not squeeze the rush.
+    """Return the time span from the opening to 95 % of the sales, so that late sales do not squeeze the first ones.
 
     The window starts at the first sale if that came long after the opening. The report must have a sale.
     """
@@ -240,7 +240,7 @@ def opening_from_events(
     form_times_ms: list[int] = []
     steps: list[OpeningStep] = []
     sold: list[int] = []
-    taken = confirmed = given_back = waiting = 0
+    taken = confirmed = returned = waiting = 0
     for event in events:
         if not isinstance(event, ReservationChanged):
             continue
@@ -252,7 +252,7 @@ def opening_from_events(
             continue
         counts_by_id[record.id] = now
         sold += [at_ms] * max(0, now.taken - before.taken)
-        given_back += max(0, before.taken - now.taken)
+        returned += max(0, before.taken - now.taken)
         if now.taken > before.taken:
             held_at_ms[record.id] = at_ms
         if now.confirmed > before.confirmed and at_ms > held_at_ms.get(record.id, at_ms):
@@ -260,7 +260,7 @@ def opening_from_events(
         taken += now.taken - before.taken
         confirmed += now.confirmed - before.confirmed
         waiting += now.waiting - before.waiting
-        steps.append(OpeningStep(at_ms, taken, confirmed, given_back, waiting))
+        steps.append(OpeningStep(at_ms, taken, confirmed, returned, waiting))
     form_times_ms.sort()
     median = form_times_ms[len(form_times_ms) // 2] if form_times_ms else -1
     return OpeningReport(opens_at_ms, tuple(days), places, tuple(steps), tuple(sold), median)

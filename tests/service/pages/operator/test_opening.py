@@ -30,7 +30,7 @@ async def test_an_opening_is_shown_in_figures_in_a_plot_and_as_a_file(browser: O
         "places_online": "600",
         "plot_taken": "2",
         "plot_confirmed": "1",
-        "plot_given_back": "1",
+        "plot_returned": "1",
         "half_taken_after": "4.0 s",
         "form_time_median": "6.0 s",
     }
@@ -38,7 +38,7 @@ async def test_an_opening_is_shown_in_figures_in_a_plot_and_as_a_file(browser: O
     assert page.count('<svg class="plot"') == 2
     assert "after the end of the plot" not in page
     rows = list(csv.DictReader(io.StringIO((await browser.http.get("/operator/opening.csv")).text)))
-    assert [(row["after_ms"], row["taken"], row["confirmed"], row["given_back"]) for row in rows] == [
+    assert [(row["after_ms"], row["taken"], row["confirmed"], row["returned"]) for row in rows] == [
         ("2000", "1", "0", "0"),
         ("4000", "2", "0", "0"),
         ("6000", "3", "0", "0"),

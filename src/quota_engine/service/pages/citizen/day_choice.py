@@ -18,7 +18,7 @@ from quota_engine.waiting_room.machine import RoomConfig, RoomView
 from quota_engine.workflows.arguments import random_id
 
 _DAYS_EXPANDED: Final = 5
-"""Days that the page shows at first. The others are in a collapsed part."""
+"""Days that the page shows at first. A collapsed part has the rest."""
 _FREE_DAYS_LISTED: Final = 3
 
 

@@ -15,7 +15,7 @@ is_count = re.compile(r"[0-9]{1,8}").fullmatch
 
 
 def queue_number(text: str) -> int | None:
-    """Return the queue number that a text stands for, or ``None`` if it is no number of at most 8 digits."""
+    """Return the queue number that a text stands for, or ``None`` without a number of at most 8 digits."""
     return int(text) if text.isdecimal() and len(text) <= _QUEUE_NUMBER_DIGITS_MAX else None
 
 

@@ -60,7 +60,7 @@ def _figures(translator: Translator, report: OpeningReport) -> list[tuple[str, s
     if not report.from_records:
         figures += [
             ("plot_confirmed", number(report.confirmed)),
-            ("plot_given_back", number(report.given_back)),
+            ("plot_returned", number(report.returned)),
             ("wait_list_max", number(report.waiting_max)),
             ("form_time_median", format_span(translator, report.form_time_median_ms)),
         ]

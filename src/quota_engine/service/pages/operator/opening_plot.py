@@ -16,7 +16,7 @@ from quota_engine.service.pages.opening_report import OpeningReport, OpeningStep
 
 POINTS_MAX: Final = 400
 """Points of a line; a plot has no more pixels to show them."""
-COLUMNS: Final = ("at", "after_ms", "taken", "confirmed", "given_back", "waiting")
+COLUMNS: Final = ("at", "after_ms", "taken", "confirmed", "returned", "waiting")
 _SECOND_MS, _MINUTE_MS, _HOUR_MS, _DAY_MS = 1_000, 60_000, 3_600_000, 86_400_000
 _TICK_STEPS_MS: Final = (
     *(seconds * _SECOND_MS for seconds in (1, 2, 5, 10, 15, 30)),
@@ -89,8 +89,8 @@ def _lines(translator: Translator, report: OpeningReport, window: PlotWindow) ->
     ]
     if not report.from_records:
         lines.append(line("plot_confirmed", "confirmed", lambda step: step.confirmed))
-        if any(step.given_back for step in steps):
-            lines.append(line("plot_given_back", "back", lambda step: step.given_back))
+        if any(step.returned for step in steps):
+            lines.append(line("plot_returned", "back", lambda step: step.returned))
         if any(step.waiting for step in steps):
             lines.append(line("plot_waiting", "waiting", lambda step: step.waiting))
     return lines
@@ -100,7 +100,7 @@ def opening_rows(report: OpeningReport, zone: ZoneInfo) -> Iterator[tuple[str, .
     """Yield the rows of :data:`COLUMNS`: local time, milliseconds since the opening, and the counters."""
     for step in report.steps:
         at = datetime.datetime.fromtimestamp(step.at_ms / 1000, tz=zone).isoformat(timespec="milliseconds")
-        numbers = (step.at_ms - report.opens_at_ms, step.taken, step.confirmed, step.given_back, step.waiting)
+        numbers = (step.at_ms - report.opens_at_ms, step.taken, step.confirmed, step.returned, step.waiting)
         yield at, *map(str, numbers)
 
 

@@ -54,7 +54,7 @@ class OperatorSessions:
         """Check a token.
 
         Returns:
-            The grant of a token that is valid for these pages; ``None`` for any other token; or, after too many
+            The grant of a token that is valid for these pages, and ``None`` for any other token. After too many
             unknown tokens from one address, the milliseconds until its next attempt.
         """
         now_ms = self._service.now_ms()
