@@ -162,7 +162,7 @@ def test_a_changed_file_is_exit_code_1(
     assert verify(folder) == 1
     out = capsys.readouterr().out
     assert f"WRONG: {finding}" in out or finding in out
-    assert "not what it claims to be" in out
+    assert "The draw is not valid." in out
     assert verify(folder, "--json") == 1
     assert read(capsys)["ok"] is False
 
@@ -194,7 +194,7 @@ def test_a_seed_is_made_once(tmp_path: pathlib.Path, capsys: pytest.CaptureFixtu
         (["freeze", "none.csv", "--capacities", "offered.json", "--out", "p"], "none.csv"),
         (["freeze", "bad.csv", "--capacities", "offered.json", "--out", "p"], "line 2"),
         (["freeze", "twice.csv", "--capacities", "offered.json", "--out", "p"], "an applicant is in application"),
-        (["freeze", "latin.csv", "--capacities", "offered.json", "--out", "p"], "no utf-8"),
+        (["freeze", "latin.csv", "--capacities", "offered.json", "--out", "p"], "not utf-8"),
         (["freeze", "received.csv", "--capacities", "received.csv", "--out", "p"], "a capacities file"),
         (
             ["freeze", "received.csv", "--capacities", "offered.json", "--out", "p", "--key-file", "received.csv"],

@@ -21,28 +21,27 @@ def written(folder: pathlib.Path, record: RoomTranscript, name: str = "record.js
     return str(path)
 
 
-def test_a_true_record_holds(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 0, how many tickets were checked, and the commitment to compare."""
+def test_a_valid_transcript_exits_with_0(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The output has the number of tickets and the commitment to compare."""
     file, earlier = written(tmp_path, AFTER), written(tmp_path, BEFORE, "earlier.json")
     assert main.main(["room", "verify", file, "--earlier", earlier]) == 0
     out = capsys.readouterr().out
-    assert "holds: 135 of 135 tickets" in out
+    assert "OK: 135 of 135 tickets" in out
     assert AFTER.commitment in out
 
 
-def test_an_open_rooms_record_holds_as_far_as_it_goes(
+def test_a_transcript_of_an_open_room_has_pending_parts(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It says what is not revealed yet."""
     assert main.main(["room", "verify", written(tmp_path, DURING), "--ticket", "120"]) == 0
     out = capsys.readouterr().out
-    assert "holds: 100 of 130 tickets" in out
-    assert "not yet: the closing seed" in out
+    assert "OK: 100 of 130 tickets" in out
+    assert "pending: the closing seed" in out
     assert "ticket number 120: no position yet" in out
 
 
-def test_a_lie_is_found(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 1 and a sentence, in words and as JSON."""
+def test_a_forged_transcript_exits_with_1(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The finding is printed as text and as JSON."""
     file = written(tmp_path, AFTER, seed="00" * 32)
     assert main.main(["room", "verify", file]) == 1
     assert "WRONG: the seed does not match the commitment" in capsys.readouterr().out
@@ -54,8 +53,8 @@ def test_a_lie_is_found(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[st
     assert "WRONG: commitment was 00" in capsys.readouterr().out
 
 
-def test_a_ticket_finds_its_position(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By its number, and by its text: no secret is needed."""
+def test_a_ticket_shows_its_position(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A ticket is named by its number or its text; no secret is needed."""
     file = written(tmp_path, AFTER)
     tickets = RoomTickets(TicketKeys("k1", {"k1": b"a secret of the office"}), "december", AFTER.commitment, "k1")
     for ticket in ("110", tickets.ticket(110, "0f" * 16, 2**40)):

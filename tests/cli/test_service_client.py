@@ -81,9 +81,9 @@ def test_a_service_and_its_store_look_the_same(site: Site, capsys: pytest.Captur
     """To the last counter: days, the waiting rooms (named, and found by the release), draws, and the audit."""
     distant, direct = look(capsys, *site.token("auditor")), look(capsys, site.store)
     for one in (distant, direct):
-        del one["at_ms"], one["verdict"]["at_ms"]
+        del one["at_ms"], one["audit"]["at_ms"]
     assert distant == direct
-    assert distant["verdict"] == {"ok": True, "offices": 1, "findings": []}
+    assert distant["audit"] == {"ok": True, "offices": 1, "findings": []}
     assert {room["room"].partition("-")[0] for room in distant["offices"][0]["rooms"]} == {"surabaya", "special"}
     assert [draw["phase"] for draw in distant["draws"]] == ["open"]
 
@@ -94,7 +94,7 @@ def test_on_a_screen_of_80_columns(site: Site, capsys: pytest.CaptureFixture[str
     assert main(["watch", "--host", site.url, "--once", "--office", "surabaya", "--draw", "january"]) == 0
     out = capsys.readouterr().out
     assert all(len(line) <= 80 for line in out.splitlines())
-    assert "everything adds up" in out.splitlines()[0]
+    assert "no findings" in out.splitlines()[0]
     assert "draw january  people apply, until " in out
     assert "applications 0   people 0   days " in out
     assert "room surabaya-" in out
@@ -124,12 +124,12 @@ def test_orders(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        (["watch"], 2, "BACKEND, --host: neither"),
+        (["watch"], 2, "BACKEND, --host: both missing"),
         (["watch", "https://booking.example"], 2, "watch --host https://booking.example"),
         (["watch", "--host", "booking.example", "--token-file", "TOKEN"], 2, "such as https://booking.example"),
         (["watch", "--host", "URL"], 2, "in QUOTA_ENGINE_TOKEN or by --token-file FILE"),
         (["watch", "--host", "URL", "--token", "s3cret"], 2, "Did you mean --token-file?"),
-        (["watch", "--host", "URL", "--token-file", "none"], 2, "none can not be read"),
+        (["watch", "--host", "URL", "--token-file", "none"], 2, "none cannot be read"),
         (["watch", "--host", "URL", "--token-file", "CONFIG"], 2, "a token alone"),
         (["watch", "--host", "URL", "--token-file", "TOKEN", "--once", "--room", "nix"], 2, "--room: 'nix'"),
         (["watch", "--host", "URL", "--token-file", "TOKEN", "--once", "--draw", "nix"], 2, "--draw: 'nix'"),
@@ -142,10 +142,10 @@ def test_orders(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
         (["room", "pace", "special", "1", "2", "--config", "none"], 2, "none"),
     ],
 )  # fmt: skip
-def test_mistakes_say_what_to_do(
+def test_bad_usage_names_the_remedy(
     site: Site, capsys: pytest.CaptureFixture[str], words: list[str], code: int, text: str
 ) -> None:
-    """No token is ever shown."""
+    """Messages never contain a token."""
     known = {
         "URL": site.url,
         "TOKEN": str(site.folder / "operator"),

@@ -41,8 +41,8 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
 
 
-def test_status(store: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every counter in its column, in 80 columns."""
+def test_status_shows_every_counter(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table fits 80 columns."""
     assert main(["status", store, "--first-day", str(DAY), "--days", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) <= 80 for line in lines)
@@ -53,24 +53,22 @@ def test_status(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[after + 1].split()[0] == "closed"
 
 
-def test_status_as_json(store: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same for programs."""
+def test_status_prints_json(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", store, "--first-day", str(DAY), "--days", "1", "--office", "surabaya", "--json"]) == 0
     (office,) = json.loads(capsys.readouterr().out)["offices"]
     assert (office["office"], office["days"][0]["day"]) == ("surabaya", str(DAY))
     assert office["days"][0]["quotas"]["online"]["overbooked"] == 1
 
 
-def test_audit(store: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A verdict in a line, or as JSON."""
+def test_audit_of_an_intact_store_has_no_findings(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The result is one line, or JSON."""
     assert main(["audit", store]) == 0
-    assert capsys.readouterr().out == "1 office: everything adds up\n"
+    assert capsys.readouterr().out == "1 office: no findings\n"
     assert main(["audit", store, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"ok": True, "offices": 1, "findings": []}
 
 
-def test_audit_of_a_store_that_was_tampered_with(store: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What does not add up is said, and the exit code is 1."""
+def test_audit_of_a_damaged_store_exits_with_1(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     import redis
 
     with open_embedded(store) as server:
@@ -90,7 +88,7 @@ def test_audit_of_a_store_that_was_tampered_with(store: str, capsys: pytest.Capt
             client.close()
     out = capsys.readouterr().out
     assert "quota online" in out
-    assert "findings" in out
+    assert "finding" in out
 
 
 @pytest.mark.parametrize(
@@ -101,14 +99,15 @@ def test_audit_of_a_store_that_was_tampered_with(store: str, capsys: pytest.Capt
         (["--days", "0"], 2, "--days"),
     ],
 )
-def test_bad_words(store: str, capsys: pytest.CaptureFixture[str], words: list[str], code: int, text: str) -> None:
-    """Said in a line, with what would be right."""
+def test_bad_options_exit_with_2(
+    store: str, capsys: pytest.CaptureFixture[str], words: list[str], code: int, text: str
+) -> None:
+    """The message names the option and the valid values."""
     assert main(["status", store, *words]) == code
     assert text in capsys.readouterr().err
 
 
-def test_a_store_that_is_away(capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 3."""
+def test_an_unreachable_store_exits_with_3(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("status", "audit"):
         assert main([command, "redis://127.0.0.1:1?attempts_max=1"]) == 3
-    assert "the store can not be used" in capsys.readouterr().err
+    assert "the store can" in capsys.readouterr().err

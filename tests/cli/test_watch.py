@@ -62,32 +62,31 @@ def words(store: str, *more: str) -> list[str]:
     return ["watch", store, "--first-day", str(DAY), "--days", "1", "--every-ms", "100", *more]
 
 
-def test_once(store: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The verdict, the room and the counters, in 80 columns."""
+def test_once_prints_audit_room_and_counters(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The output fits 80 columns."""
     assert main(words(store, "--once", "--room", ROOM)) == 0
     out = capsys.readouterr().out
     assert all(len(line) <= 80 for line in out.splitlines())
-    assert "everything adds up" in out.splitlines()[0]
-    assert f"room {ROOM}  people join, opens " in out
+    assert "no findings" in out.splitlines()[0]
+    assert f"room {ROOM}  accepts joins, opens " in out
     assert "tickets 3   waiting 3   called 0" in out
     (online,) = [line.split() for line in out.splitlines() if line.split()[:1] == ["online"]]
     assert online == ["online", "100", "0", "1", "0", "99", "0"]
 
 
-def test_again_and_again_as_json(store: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A line a look, for programs."""
+def test_json_prints_a_line_for_each_refresh(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(store, "--times", "2", "--json", "--audit-every-s", "0", "--room", ROOM)) == 0
     first, second = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert first["at_ms"] < second["at_ms"]
     (office,) = second["offices"]
-    assert (office["office"], office["days"][0]["day"], second["verdict"]) == ("surabaya", str(DAY), None)
+    assert (office["office"], office["days"][0]["day"], second["audit"]) == ("surabaya", str(DAY), None)
     assert (office["rooms"][0]["phase"], office["rooms"][0]["waiting"]) == ("JOINING", 3)
     assert main(words(store, "--once", "--json")) == 0
-    assert json.loads(capsys.readouterr().out)["verdict"]["ok"] is True
+    assert json.loads(capsys.readouterr().out)["audit"]["ok"] is True
 
 
-def test_on_a_terminal(store: str) -> None:
-    """It has a screen of its own there, and leaves the last look standing."""
+def test_a_terminal_gets_a_full_screen(store: str) -> None:
+    """The last snapshot stays there at the end."""
     master, slave = pty.openpty()
     os.set_blocking(master, False)
     code = "import sys; from quota_engine.cli.main import main; sys.exit(main())"
@@ -169,39 +168,39 @@ class Evening:
         return output.getvalue()
 
 
-def test_a_release_that_runs_is_found_without_being_named() -> None:
-    """By its office and the moment at which its days open; with rate and wait."""
+def test_a_room_of_a_release_is_found_without_its_name() -> None:
+    """The office and the opening of its days give the room's id."""
     evening = Evening()
     evening.run(70)
-    look = evening.watched.take_snapshot()
-    (room,) = look.offices[0].rooms
+    snapshot = evening.watched.take_snapshot()
+    (room,) = snapshot.offices[0].rooms
     assert room.called > 50
-    out = evening.shown(look)
-    assert "audit: under way" in out
-    assert f"room {room.room}  runs since " in out
+    out = evening.shown(snapshot)
+    assert "audit: running" in out
+    assert f"room {room.room}  open since " in out
     assert f"tickets 2,000   waiting {room.waiting:,}   called {room.called:,}" in out
-    assert f"rate {room.rate_per_minute:,}/min   set to {room.per_minute:,}/min (between 60 and 600)" in out
+    assert f"rate {room.rate_per_minute:,}/min   target {room.per_minute:,}/min (60 to 600)" in out
     evening.clock.advance_ms(7_200_000)
-    assert f"room {room.room}  is over since " in evening.shown(evening.watched.take_snapshot())
+    assert f"room {room.room}  closed since " in evening.shown(evening.watched.take_snapshot())
 
 
-def test_the_verdict_on_the_screen() -> None:
-    """Findings are listed, as far as they fit; a failed audit says so."""
+def test_findings_are_listed_up_to_a_limit() -> None:
+    """A failed audit is reported too."""
     evening = Evening()
-    look = evening.watched.take_snapshot()
-    evening.auditor.verdict = AuditSummary(evening.clock.now_ms(), 1, tuple(f"finding {number}" for number in range(7)))
-    out = evening.shown(look)
+    snapshot = evening.watched.take_snapshot()
+    evening.auditor.result = AuditSummary(evening.clock.now_ms(), 1, tuple(f"finding {number}" for number in range(7)))
+    out = evening.shown(snapshot)
     assert "7 findings" in out
     assert "finding 4" in out
     assert "and 2 more" in out
     evening.auditor.problem = "the store is away"
-    assert "audit: the store is away" in evening.shown(look)
+    assert "audit: the store is away" in evening.shown(snapshot)
 
 
 def test_on_light_and_on_dark_terminals() -> None:
     """Bold, dim and red are all there is to see beside the terminal's own colours; and it fits 40 rows."""
     evening = Evening()
-    evening.auditor.verdict = AuditSummary(evening.clock.now_ms(), 1, ("a finding",))
+    evening.auditor.result = AuditSummary(evening.clock.now_ms(), 1, ("a finding",))
     evening.engine.set_capacity("surabaya", DAY, "online", 0)
     output = io.StringIO()
     content = watch._content(evening.watched.take_snapshot(), evening.auditor, "the store does not answer")
@@ -236,6 +235,6 @@ def test_the_store_goes_away_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(time, "sleep", lambda _: None)
     shown: list[str] = []
     auditor = watch._Auditor(Watched(), 0)
-    watch._go_on(Watched(), auditor, lambda look, _, problem: shown.append(evening.shown(look, problem)), 3, 1_000)
+    watch._refresh(Watched(), auditor, lambda look, _, problem: shown.append(evening.shown(look, problem)), 3, 1_000)
     assert ["does not answer" in text for text in shown] == [False, True, False]
     assert all("online" in text for text in shown)

@@ -1,4 +1,4 @@
-"""``quota-engine bench``: measure the engine on this machine and on a store of one's own."""
+"""``quota-engine bench``: benchmark the engine on this machine and on a store."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
-from cyclopts import Parameter
 
+from quota_engine.cli.output import BAD_FINDING, DONE, AsJson, print_json, print_note
 from quota_engine.cli.output_files import check_file, write_file
 from quota_engine.domain.errors import InvalidRequest
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from quota_engine.bench.runner import Progress
     from quota_engine.bench.target_url import BenchTarget
 
-_DONE, _BAD_FINDING = 0, 1
 _DEFAULT: Final = ("valkey+embedded://", "memory://")
 
 
@@ -43,27 +42,30 @@ def bench(
     compare: pathlib.Path | None = None,
     report: pathlib.Path | None = None,
     yes_really: bool = False,
-    as_json: Annotated[bool, Parameter(name="--json")] = False,
+    as_json: AsJson = False,
 ) -> int:
-    """Measure the engine here: reserve, confirm, refusal and availability, beside two yardsticks.
+    """Benchmark the engine: reserve, confirm, refusal and availability, each next to two yardsticks.
 
-    The limit is what the store can do at all, by hand is what one would write without the engine. Without options: an
-    embedded Valkey in a directory of its own, which is removed afterwards, and memory; less than two minutes.
+    One yardstick is the limit of the store. The other is the same work by hand, without the engine. Without options
+    the targets are memory and an embedded Valkey in a temporary directory; this takes less than two minutes.
+
+    Exit code 0: done; 1: a regression or a wrong result; 2: bad usage or input; 3: a store cannot be reached.
 
     Args:
-        backend: the URL of a store to load; give it again for more than one.
-        preset: goals measures what the project holds the engine to (10 minutes, 2 GB), and says which goals are met.
-        quick: a few seconds, for a first look.
-        case: only reserve, confirm, refusal, sold-out or availability; again for more than one.
-        concurrency: how many call at once; again for more than one.
-        batch: how many reservations go in one batch; again for more than one.
-        offices: how many offices the case with several has; again for more than one, 1 leaves it out.
-        reservations: how many stand on the day already in the case with many; again for more than one, 0 leaves it out.
-        rounds: how often each case is measured.
-        round_ms: about how long each case takes in a round, in milliseconds.
-        compare: a JSON file of an earlier run; exit code 1 if the engine is slower now.
-        report: write an HTML report with plots, one file that needs no network.
-        yes_really: load a store on another machine too.
+        backend: URL of a store to load; repeat it for more.
+        preset: goals measures the goals of the project, and shows which are met (10 minutes, 2 GB of memory).
+        quick: measure for a few seconds, as a first look.
+        case: reserve, confirm, refusal, sold-out or availability; repeat it for more. Default: all.
+        concurrency: number of concurrent callers, 2 to 5,000; repeat it for more.
+        batch: reservations in a batch, 2 to 1,000; repeat it for more.
+        offices: offices in the case with several offices, up to 10,000; repeat it for more. 1 leaves the case out.
+        reservations: reservations on the day in the case with many, up to 5,000,000; repeat it for more. 0 leaves the
+            case out.
+        rounds: rounds of each case, 2 to 1,000.
+        round_ms: approximate duration of a case in one round, in milliseconds, 1 to 60,000.
+        compare: JSON file of an earlier run to compare with.
+        report: HTML report to write, one file without external resources.
+        yes_really: allow a store on another machine.
         as_json: print the result as JSON, and nothing else.
     """
     from quota_engine.bench import compare as comparing
@@ -86,29 +88,29 @@ def bench(
     )
     targets = _targets(backend or (GOAL_URLS if preset else _DEFAULT), yes_really)
     check_file(report, "--report", ".html")
-    old = None
+    earlier = None
     if compare is not None:
         comparing.check_rounds(settings.rounds, "this run would have")
-        old = comparing.read_earlier_result(compare)
+        earlier = comparing.read_earlier_result(compare)
     started_s = time.perf_counter()
     try:
         with _progress() as progress:
-            result = run_bench(targets, settings, progress, _tell)
+            result = run_bench(targets, settings, progress, print_note)
     except WrongOutcome as error:
-        _tell(str(error))
-        return _BAD_FINDING
+        print_note(str(error))
+        return BAD_FINDING
     took_s = time.perf_counter() - started_s
-    comparison = None if old is None else comparing.compare_results(old, result)
+    comparison = None if earlier is None else comparing.compare_results(earlier, result)
     _write(result, comparison, as_json, report)
-    _tell(f"took {took_s:.0f} s")
-    return _BAD_FINDING if comparison is not None and comparison.regressions else _DONE
+    print_note(f"took {took_s:.0f} s")
+    return BAD_FINDING if comparison is not None and comparison.regressions else DONE
 
 
 def _settings(quick: bool, preset: str, options: dict[str, Any]) -> BenchSettings:
     from quota_engine.bench.plan import ACTIONS, GOALS, QUICK, STANDARD
 
     if quick and preset:
-        raise InvalidRequest("--preset", "together with --quick", "one of the two")
+        raise InvalidRequest("--preset", "given together with --quick", "only one of them")
     for action in options["actions"]:
         if action not in ACTIONS:
             raise InvalidRequest("--case", repr(action), f"one of {', '.join(ACTIONS)}")
@@ -134,7 +136,7 @@ def _settings(quick: bool, preset: str, options: dict[str, Any]) -> BenchSetting
 
 
 def _targets(urls: Sequence[str], yes_really: bool) -> list[BenchTarget]:
-    """The stores to load. One on another machine only if that is really wanted: somebody may be working with it."""
+    """Return the stores to load. A store on another machine needs a confirmation, because others may use it."""
     from quota_engine.bench.target_url import check_backend_exists, parse_target
 
     targets = [parse_target(url) for url in urls]
@@ -143,8 +145,8 @@ def _targets(urls: Sequence[str], yes_really: bool) -> list[BenchTarget]:
         if target.foreign_hosts and not yes_really:
             raise InvalidRequest(
                 "--backend",
-                f"{target.label} may be on another machine, and this command loads it as much as it can bear",
-                "a store on this machine, or --yes-really as well",
+                f"{target.label} may be on another machine, and this command puts full load on it",
+                "a store on this machine, or --yes-really",
             )
     labels = [target.label for target in targets]
     for label in labels:
@@ -155,21 +157,21 @@ def _targets(urls: Sequence[str], yes_really: bool) -> list[BenchTarget]:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Progress]:
-    """A bar on standard error, if somebody is looking."""
+    """Show a progress bar on standard error, if that is a terminal."""
     if not sys.stderr.isatty():
-        yield lambda doing, done, total: None
+        yield lambda task_name, done, total: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    # Drawn when a measurement ends, never by a thread of its own in the middle of one.
+    # The bar is drawn between measurements. A refresh thread would disturb them.
     with Bar(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
         task = bar.add_task("")
 
-        def progress(doing: str, done: int, total: int) -> None:
-            bar.update(task, description=doing, completed=done, total=total, refresh=True)
+        def progress(task_name: str, done: int, total: int) -> None:
+            bar.update(task, description=task_name, completed=done, total=total, refresh=True)
 
         yield progress
 
@@ -179,7 +181,7 @@ def _write(result: BenchResult, comparison: BenchComparison | None, as_json: boo
         from quota_engine.bench.report import html_report
 
         write_file(report, html_report(result, comparison))
-        _tell(f"wrote {report}")
+        print_note(f"wrote {report}")
     from quota_engine.bench.goals import goals_of
 
     if as_json:
@@ -191,7 +193,7 @@ def _write(result: BenchResult, comparison: BenchComparison | None, as_json: boo
                 **msgspec.to_builtins(comparison),
                 "regressions": len(comparison.regressions),
             }
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(figures), indent=2).decode() + "\n")
+        print_json(figures)
         return
     from rich.console import Console
 
@@ -203,7 +205,3 @@ def _write(result: BenchResult, comparison: BenchComparison | None, as_json: boo
         print_goals(goals_of(result), console)
     if comparison is not None:
         print_comparison(comparison, console)
-
-
-def _tell(text: str) -> None:
-    sys.stderr.write(f"{text}\n")

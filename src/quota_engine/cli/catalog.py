@@ -1,4 +1,4 @@
-"""``quota-engine catalog``: check a catalog file, and show what a catalog offers."""
+"""``quota-engine catalog``: check a catalog file, and show the offices of a catalog."""
 
 from __future__ import annotations
 
@@ -6,57 +6,56 @@ __all__ = ["app"]
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-from cyclopts import App, Parameter
+from cyclopts import App
 
+from quota_engine.cli.output import BAD_INPUT, DONE, AsJson, print_json
 from quota_engine.domain.errors import CatalogError
 
 if TYPE_CHECKING:
     from quota_engine.catalog import Named
 
-app = App(name="catalog", help="Check a catalog file, and show what a catalog offers.")
-
-_DONE, _BAD_INPUT = 0, 2
-AsJson = Annotated[bool, Parameter(name="--json")]
+app = App(name="catalog", help="Check a catalog file, and show its offices.")
 
 
 @app.command
 def check(file: str, /, *, as_json: AsJson = False) -> int:
-    """Read a catalog and name every mistake in it.
+    """Read a catalog and report every error in it.
+
+    Exit code 0: no errors; 2: errors.
 
     Args:
-        file: a catalog file (TOML, JSON or YAML), or the name of one that comes with the package.
+        file: a catalog file (TOML, JSON or YAML), or a built-in catalog (surabaya, indonesia).
         as_json: print the result as JSON, and nothing else.
     """
     from quota_engine.catalog import load_catalog
 
-    mistakes: list[dict[str, str]] = []
+    issues: list[dict[str, str]] = []
     offices = 0
     try:
         offices = len(load_catalog(file).offices)
     except CatalogError as error:
-        mistakes = [
+        issues = [
             {"file": each.file, "key": each.key, "value": each.value, "expected": each.expected}
             for each in error.issues
         ]
     if as_json:
-        _print_json({"file": file, "ok": not mistakes, "offices": offices, "mistakes": mistakes})
-    elif mistakes:
-        for each in mistakes:
+        print_json({"file": file, "ok": not issues, "offices": offices, "issues": issues})
+    elif issues:
+        for each in issues:
             sys.stdout.write(f"{each['file']}: {each['key']}: {each['value']}; expected {each['expected']}\n")
     else:
-        sys.stdout.write(f"{file}: no mistakes, {offices} office{'' if offices == 1 else 's'}\n")
-    return _BAD_INPUT if mistakes else _DONE
+        sys.stdout.write(f"{file}: no errors, {offices} office{'' if offices == 1 else 's'}\n")
+    return BAD_INPUT if issues else DONE
 
 
 @app.command
 def show(name: str = "surabaya", /, *, as_json: AsJson = False) -> int:
-    """Show the offices of a catalog, and the places that each offers on a working day.
+    """Show the offices of a catalog, with the places of a working day.
 
     Args:
-        name: a catalog that comes with the package (surabaya, indonesia), or a catalog file.
+        name: a built-in catalog (surabaya, indonesia), or a catalog file (TOML, JSON or YAML).
         as_json: print the result as JSON, and nothing else.
     """
     from quota_engine.catalog import load_catalog
@@ -78,10 +77,10 @@ def show(name: str = "surabaya", /, *, as_json: AsJson = False) -> int:
         for office in catalog.offices.values()
     ]
     if as_json:
-        _print_json({"title": catalog.title, "offices": offices})
+        print_json({"title": catalog.title, "offices": offices})
     else:
         _print_offices(catalog.title, offices)
-    return _DONE
+    return DONE
 
 
 def _names(items: Mapping[str, Named]) -> dict[str, dict[str, str]]:
@@ -102,10 +101,6 @@ def _print_offices(title: str, offices: list[dict[str, Any]]) -> None:
     table.add_column("places a day by allotment")
     for office in offices:
         places = office["allotments"] or office["quotas"]
-        told = ", ".join(f"{quota} {capacity:,}" for quota, capacity in places.items())
-        table.add_row(*(Text(cell) for cell in (office["id"], office["class"], office["schedule"], told)))
+        cells = ", ".join(f"{quota} {capacity:,}" for quota, capacity in places.items())
+        table.add_row(*(Text(cell) for cell in (office["id"], office["class"], office["schedule"], cells)))
     console.print(table)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")

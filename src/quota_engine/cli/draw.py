@@ -1,4 +1,4 @@
-"""``quota-engine draw``: prepare a draw, carry it out on files, and check one that was published."""
+"""``quota-engine draw``: prepare, run and verify a draw on files."""
 
 from __future__ import annotations
 
@@ -11,36 +11,35 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-from cyclopts import App, Parameter
+from cyclopts import App
 
+from quota_engine.cli.output import BAD_FINDING, DONE, AsJson, print_json, print_note
 from quota_engine.cli.output_files import check_file, write_lines
 from quota_engine.domain.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from quota_engine.cli.draw_files import Ticks
+    from quota_engine.cli.draw_files import ReadProgress
     from quota_engine.draws.files import ResultHead
     from quota_engine.draws.lottery import Application, Capacities, Lot, Totals
 
-app = App(name="draw", help="Prepare a draw, carry it out on files, and check one that was published.")
+app = App(name="draw", help="Prepare, run and verify a draw on files.")
 
-_DONE, _BAD_FINDING = 0, 1
 _APPLICATIONS: Final = "applications.jsonl"
 _CAPACITIES: Final = "capacities.json"
-AsJson = Annotated[bool, Parameter(name="--json")]
 
 
 @app.command
 def commit(draw: str, /, *, seed_file: pathlib.Path, as_json: AsJson = False) -> int:
-    """Make a secret seed, and print the commitment to publish before applications are taken.
+    """Generate a secret seed, and print its commitment.
 
-    Keep the file to yourself until the list of applications has been published; then the draw needs it.
+    Publish the commitment before applications are accepted. Keep the file secret until the list of applications has
+    been published; the draw needs it then.
 
     Args:
-        draw: the id of the draw.
-        seed_file: where to write the seed. A file that is there is not overwritten: its seed may be committed to.
+        draw: id of the draw.
+        seed_file: file for the seed. It must not exist, because a published commitment may depend on its seed.
         as_json: print the result as JSON, and nothing else.
     """
     from quota_engine.draws.lottery import commitment_of
@@ -51,12 +50,12 @@ def commit(draw: str, /, *, seed_file: pathlib.Path, as_json: AsJson = False) ->
         with os.fdopen(os.open(seed_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
             stream.write(f"{seed}\n")
     except FileExistsError:
-        raise InvalidRequest("--seed-file", f"{seed_file} is there already", "a new file") from None
+        raise InvalidRequest("--seed-file", f"{seed_file} exists already", "a new file") from None
     except OSError as error:
-        raise InvalidRequest("--seed-file", f"{seed_file}: {error.strerror}", "a file that can be written") from None
+        raise InvalidRequest("--seed-file", f"{seed_file}: {error.strerror}", "a writable file") from None
     _print({"draw": draw, "commitment": commitment}, as_json)
     sys.stderr.write(f"wrote {seed_file}: keep it secret until the applications are published\n")
-    return _DONE
+    return DONE
 
 
 @app.command
@@ -73,17 +72,17 @@ def capacities(
     group: tuple[str, ...] = (),
     as_json: AsJson = False,
 ) -> int:
-    """Write the capacities file of a draw: what a catalog offers by one channel on some days.
+    """Write the capacities file of a draw: the places of a catalog in one channel on some days.
 
     Args:
-        catalog: a catalog file, or the name of one that comes with the package.
-        draw: the id of the draw.
-        first_day: the first day, as 2026-12-01.
-        last_day: the last day; the first one if it is left out.
-        out: where to write the file.
-        office: only this office; may be given several times.
-        channel: the channel whose places are drawn.
-        group: besides the general public this group of people; may be given several times.
+        catalog: a catalog file, or a built-in catalog (surabaya, indonesia).
+        draw: id of the draw.
+        first_day: first day as an ISO date, such as 2026-12-01.
+        last_day: last day as an ISO date; default: the first day.
+        out: JSON file to write.
+        office: id of an office; repeat it for more. Default: all offices.
+        channel: channel whose places are drawn.
+        group: applicant group that takes part besides the general public; repeat it for more.
         as_json: print the result as JSON, and nothing else.
     """
     from quota_engine.catalog import load_catalog
@@ -111,8 +110,8 @@ def capacities(
         },
         as_json,
     )
-    sys.stderr.write(f"wrote {out}\n")
-    return _DONE
+    print_note(f"wrote {out}")
+    return DONE
 
 
 @app.command
@@ -125,14 +124,14 @@ def freeze(
     key_file: pathlib.Path | None = None,
     as_json: AsJson = False,
 ) -> int:
-    """Check applications and capacities, and write them as they are to be published before the seed is revealed.
+    """Check applications and capacities, and write the files to publish before the seed is revealed.
 
     Args:
-        applications: JSON Lines or CSV: number, applicants, choices.
-        capacities: the capacities file.
-        out: a folder; applications.jsonl and capacities.json are written there, the same bytes for the same content.
-        key_file: a file with 32 to 128 secret hex digits. Applicants are replaced by hashes with this key, which mean
-            nothing outside this draw. Without it they are published as they are in the file.
+        applications: JSON Lines or CSV file with number, applicants and choices.
+        capacities: capacities file.
+        out: directory for applications.jsonl and capacities.json. The same content gives the same bytes.
+        key_file: file with 32 to 128 secret hex digits. Applicants are replaced by hashes with this key, which are
+            useless outside this draw. Default: applicants are published as they stand in the file.
         as_json: print the result as JSON, and nothing else.
     """
     from quota_engine.draws.files import canonical_lines, digest_of, json_of_capacities
@@ -140,11 +139,12 @@ def freeze(
 
     for name in (_APPLICATIONS, _CAPACITIES):
         check_file(out / name, "--out", pathlib.Path(name).suffix)
-    with _progress() as ticks:
-        offered, applied = _read(capacities, applications, ticks)
+    with _progress() as bars:
+        offered, applied = _read(capacities, applications, bars)
         if key_file is not None:
             applied = _blind(applied, offered.draw, key_file)
-        _draw(offered, key_of(offered.draw, "0" * 64), applied)  # whatever a draw would refuse is found now
+        # A trial draw with another seed finds everything that the draw would reject.
+        _draw(offered, key_of(offered.draw, "0" * 64), applied)
         text = json_of_capacities(offered)
         write_lines(out / _CAPACITIES, [text])
         write_lines(out / _APPLICATIONS, canonical_lines(applied))
@@ -156,8 +156,8 @@ def freeze(
             "applicants": sum(one.units for one in applied),
         }
     _print(figures, as_json)
-    sys.stderr.write(f"wrote {out / _APPLICATIONS}\nwrote {out / _CAPACITIES}\n")
-    return _DONE
+    print_note(f"wrote {out / _APPLICATIONS}\nwrote {out / _CAPACITIES}")
+    return DONE
 
 
 @app.command
@@ -171,16 +171,16 @@ def run(
     entropy: str = "",
     as_json: AsJson = False,
 ) -> int:
-    """Carry out a draw, and write its result.
+    """Run a draw, and write its result.
 
     The same files, seed and entropy give the same bytes.
 
     Args:
-        applications: JSON Lines or CSV: number, applicants, choices.
-        capacities: the capacities file.
-        seed_file: the file with the seed that was committed to.
-        out: where to write the result, JSON Lines.
-        entropy: a public text that nobody could know when the applications were published, such as a closing price.
+        applications: JSON Lines or CSV file with number, applicants and choices.
+        capacities: capacities file.
+        seed_file: file with the seed of the published commitment.
+        out: JSON Lines file to write.
+        entropy: public text that nobody could know when the applications were published, such as a closing price.
         as_json: print the result as JSON, and nothing else.
     """
     from quota_engine.cli.draw_files import read_secret
@@ -191,10 +191,10 @@ def run(
     check_file(out, "--out", ".jsonl")
     check_entropy(entropy)
     seed = read_secret(seed_file)
-    with _progress() as ticks:
-        offered, applied = _read(capacities, applications, ticks)
+    with _progress() as bars:
+        offered, applied = _read(capacities, applications, bars)
         commitment = commitment_of(offered.draw, seed)
-        ticks("draw")
+        bars("draw")
         lots = _draw(offered, key_of(offered.draw, seed, entropy), applied)
         by_number = {one.number: one for one in applied}
         head = result_head(
@@ -217,8 +217,8 @@ def run(
         **_figures(head.totals),
     }
     _print(figures, as_json)
-    sys.stderr.write(f"wrote {out}\ntook {time.perf_counter() - started_s:.1f} s on the wall clock\n")
-    return _DONE
+    print_note(f"wrote {out}\ntook {time.perf_counter() - started_s:.1f} s")
+    return DONE
 
 
 @app.command
@@ -235,20 +235,20 @@ def verify(
     number: int | None = None,
     as_json: AsJson = False,
 ) -> int:
-    """Check a published draw: that nothing was changed, and that everybody got the best choice that was free.
+    """Verify that a published draw follows from its seed, applications and capacities.
 
-    What you noted yourself before the draw counts most: without it a draw that was made up as a whole, afterwards, can
-    not be told from a real one.
+    Pass the values that you noted before the draw. Without them, a draw that was fabricated afterwards looks like a
+    real one. Exit code 0: the draw is valid; 1: it is not; 2: bad usage or input.
 
     Args:
-        result: the published result.
-        applications: the published list of applications.
-        capacities: the published capacities.
-        commitment: the commitment, as it was published before applications were taken.
-        applications_digest: the digest of the applications, as it was published before the seed was.
-        capacities_digest: the digest of the capacities, as it was published before the seed was.
-        entropy: the public text that was to be used.
-        number: tell about this application.
+        result: published result.
+        applications: published list of applications.
+        capacities: published capacities.
+        commitment: commitment that was published before applications were accepted.
+        applications_digest: digest of the applications that was published before the seed.
+        capacities_digest: digest of the capacities that was published before the seed.
+        entropy: public text that was announced as entropy.
+        number: show the result of this application.
         as_json: print the result as JSON, and nothing else.
     """
     from quota_engine.cli.draw_files import read_result
@@ -261,15 +261,15 @@ def verify(
         ("--capacities-digest", capacities_digest),
     ):
         if digest and (len(digest) != 64 or not set(digest) <= set("0123456789abcdef")):
-            raise InvalidRequest(option, "not a SHA-256", "64 of the digits 0-9 a-f")
-    with _progress() as ticks:
-        head, lots = read_result(result, ticks("result"))
-        offered, applied = _read(capacities, applications, ticks)
-        ticks("check")
+            raise InvalidRequest(option, "not a SHA-256", "64 digits 0-9 a-f")
+    with _progress() as bars:
+        head, lots = read_result(result, bars("result"))
+        offered, applied = _read(capacities, applications, bars)
+        bars("check")
         expected = Expected(commitment, applications_digest, capacities_digest, entropy)
         digests = digest_of([json_of_capacities(offered)]), digest_of(canonical_lines(applied))
         findings = check_draw(head, lots, offered, applied, *digests, expected)
-    told = None if number is None else _told(number, head, lots, offered, applied)
+    application = None if number is None else _application_report(number, head, lots, offered, applied)
     figures: dict[str, Any] = {
         "draw": head.draw,
         "ok": not findings,
@@ -280,28 +280,30 @@ def verify(
         **_figures(head.totals),
     }
     if as_json:
-        _print(figures | {"findings": findings} | ({} if told is None else {"application": told}), as_json)
+        _print(
+            figures | {"findings": findings} | ({} if application is None else {"application": application}), as_json
+        )
     else:
         _print(figures, as_json)
-        if told is not None:
+        if application is not None:
             sys.stdout.write("\n")
-            _print(told, as_json)
+            _print(application, as_json)
         sys.stdout.write("\n")
         for finding in findings:
             sys.stdout.write(f"WRONG: {finding}\n")
-        sys.stdout.write("This draw is not what it claims to be.\n" if findings else _verdict(expected.commitment))
-    return _BAD_FINDING if findings else _DONE
+        sys.stdout.write("The draw is not valid.\n" if findings else _conclusion(expected.commitment))
+    return BAD_FINDING if findings else DONE
 
 
-def _verdict(commitment: str) -> str:
-    right = "The result follows from seed, applications and capacities: everybody got the best choice that was free.\n"
-    return right if commitment else f"{right}Compare commitment and digests with what was published before the draw.\n"
+def _conclusion(commitment: str) -> str:
+    valid = "The draw is valid: the result follows from its seed, applications and capacities.\n"
+    return valid if commitment else f"{valid}Compare commitment and digests with those published before the draw.\n"
 
 
-def _read(capacities: pathlib.Path, applications: pathlib.Path, ticks: _Bars) -> tuple[Capacities, list[Application]]:
+def _read(capacities: pathlib.Path, applications: pathlib.Path, bars: _Bars) -> tuple[Capacities, list[Application]]:
     from quota_engine.cli.draw_files import read_applications, read_capacities
 
-    return read_capacities(capacities), read_applications(applications, ticks("applications"))
+    return read_capacities(capacities), read_applications(applications, bars("applications"))
 
 
 def _draw(offered: Capacities, key: str, applied: list[Application]) -> list[Lot]:
@@ -335,53 +337,53 @@ def _figures(totals: Totals) -> dict[str, Any]:
     }
 
 
-def _told(
+def _application_report(
     number: int,
     head: ResultHead,
     lots: list[tuple[Lot, str]],
     offered: Capacities,
     applied: list[Application],
 ) -> dict[str, Any]:
-    """All that the files say of one application."""
+    """Return the result of one application, with the values to recompute it."""
     from quota_engine.draws.lottery import key_of, lot_of
 
     application = next((one for one in applied if one.number == number), None)
     if application is None:
-        raise InvalidRequest("--number", f"there is no application {number}", "a number that is on the list")
+        raise InvalidRequest("--number", f"there is no application {number}", "a number on the list")
     found = next(((lot, choice) for lot, choice in lots if lot.number == number), None)
     key = key_of(head.draw, head.seed, head.entropy)
-    told: dict[str, Any] = {
+    report: dict[str, Any] = {
         "number": number,
         "applicants": list(application.applicants),
-        "choices": [_words(choice, offered) for choice in application.choices],
+        "choices": [_describe_choice(choice, offered) for choice in application.choices],
         "order_key": key,
         "lot": lot_of(key)(number).hex(),
     }
     if found is None:
-        return told | {"got": "it is missing in the result"}
+        return report | {"got": "missing in the result"}
     lot, choice = found
-    got = f"choice {lot.preference}: {_words(choice, offered)}" if lot.preference else "nothing"
-    return told | {"rank": f"{lot.rank} of {len(lots)}", "got": got}
+    got = f"choice {lot.preference}: {_describe_choice(choice, offered)}" if lot.preference else "nothing"
+    return report | {"rank": f"{lot.rank} of {len(lots)}", "got": got}
 
 
-def _words(choice: str, offered: Capacities) -> str:
-    wish = offered.preferences.get(choice)
-    if wish is None:
+def _describe_choice(choice: str, offered: Capacities) -> str:
+    preference = offered.preferences.get(choice)
+    if preference is None:
         return choice
-    asked = wish.choice
-    words = (wish.office, datetime.date.fromordinal(wish.day).isoformat(), asked.service, asked.service_unit)
-    return " ".join(word for word in (*words, asked.session, asked.channel, asked.group) if word)
+    day, selected = datetime.date.fromordinal(preference.day).isoformat(), preference.choice
+    words = (preference.office, day, selected.service, selected.service_unit)
+    return " ".join(word for word in (*words, selected.session, selected.channel, selected.group) if word)
 
 
 def _print(values: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(values), indent=2).decode() + "\n")
+        print_json(values)
         return
     for name, value in values.items():
         if name == "by_preference":
             for preference, count in enumerate(value):
-                what = f"got choice {preference}" if preference else "got nothing"
-                sys.stdout.write(f"{what:20} {count:,}\n")
+                label = f"got choice {preference}" if preference else "got nothing"
+                sys.stdout.write(f"{label:20} {count:,}\n")
         elif name == "choices" and isinstance(value, list):
             for preference, choice in enumerate(value, 1):
                 sys.stdout.write(f"{f'choice {preference}':20} {choice}\n")
@@ -392,25 +394,25 @@ def _print(values: dict[str, Any], as_json: bool) -> None:
 
 
 class _Bars:
-    """Makes a bar for each file that is read, and for work whose end is not known; without somebody who looks, none."""
+    """Progress bars for files that are read and for work of unknown length. Without a terminal there are none."""
 
     def __init__(self, bar: Any) -> None:
         self._bar = bar
 
-    def __call__(self, name: str) -> Ticks:
+    def __call__(self, name: str) -> ReadProgress:
         if self._bar is None:
             return lambda done, total: None
         task = self._bar.add_task(name, total=None)
 
-        def tick(done: int, total: int) -> None:
+        def update(done: int, total: int) -> None:
             self._bar.update(task, completed=done, total=total)
 
-        return tick
+        return update
 
 
 @contextlib.contextmanager
 def _progress() -> Iterator[_Bars]:
-    """Bars on standard error, if somebody is looking."""
+    """Show progress bars on standard error, if that is a terminal."""
     if not sys.stderr.isatty():
         yield _Bars(None)
         return

@@ -1,7 +1,7 @@
-"""``quota-engine room pace``, ``open`` and ``close``: what operators tell a waiting room while it runs.
+"""``quota-engine room pace``, ``open`` and ``close``: commands to a waiting room while it runs.
 
-Orders go to a running service, or straight to the store, with the configuration of the service: it has the keys that a
-room's seeds come from.
+They go to a running service, or directly to the store. The latter needs the configuration of the service, which has the
+keys that the seeds of rooms derive from.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ import sys
 from collections.abc import Iterator
 from typing import Protocol
 
+from quota_engine.cli.output import BAD_FINDING, DONE
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.waiting_room.machine import RoomStatus
 
-_DONE, _REFUSED = 0, 1
-_WHY = {
-    RoomStatus.ROOM_CLOSED: "the room has ended",
+_REASONS = {
+    RoomStatus.ROOM_CLOSED: "the room is closed",
     RoomStatus.NOT_OPEN: "it is too early, by the store's clock",
-    RoomStatus.CONFLICT: "it was opened already, with something else",
-    RoomStatus.OVERLOADED: "the store has too much to do: try again",
+    RoomStatus.CONFLICT: "the room is open already, with another entropy",
+    RoomStatus.OVERLOADED: "the store is overloaded; try again",
 }
 
 
-class _Changed(Protocol):
-    """What came of an order: of the engine's room, or a service's."""
+class _Result(Protocol):
+    """Result of a command, from the engine's room or a service's."""
 
     @property
     def status(self) -> RoomStatus: ...
 
 
 class _View(Protocol):
-    """What is asked of a room before it is closed."""
+    """State of a room before it is closed."""
 
     @property
     def tickets(self) -> int: ...
@@ -47,11 +47,11 @@ class _View(Protocol):
 class _Room(Protocol):
     """A waiting room of the engine, or of a service."""
 
-    def open(self, entropy: str) -> _Changed: ...
+    def open(self, entropy: str) -> _Result: ...
 
-    def set_pace(self, per_minute_min: int, per_minute_max: int) -> _Changed: ...
+    def set_pace(self, per_minute_min: int, per_minute_max: int) -> _Result: ...
 
-    def close(self) -> _Changed: ...
+    def close(self) -> _Result: ...
 
     def view(self) -> _View: ...
 
@@ -66,40 +66,40 @@ def pace_room(
     token_file: str = "",
     config: pathlib.Path | None = None,
 ) -> int:
-    """Let a waiting room call between so many and so many people a minute, from now on.
+    """Set the range of tickets that a waiting room calls in a minute.
 
-    Exit code 0: done; 1: the room has ended; 2: bad usage; 3: the service or the store was not reached.
+    Exit code 0: done; 1: the room is closed; 2: bad usage; 3: the service or store cannot be reached.
 
     Args:
-        room: the room's id.
-        per_minute_min: never slower than this, as long as there are people and places: 1 to 6,000,000.
-        per_minute_max: never faster than this.
-        host: the address of the service; the token, of an operator, is in QUOTA_ENGINE_TOKEN or the token file.
-        token_file: a file with the token, and nothing else.
-        config: instead of a service, the store: by the configuration file of its services.
+        room: id of the room.
+        per_minute_min: fewest tickets in a minute while people wait and places are left, 1 to 6,000,000.
+        per_minute_max: most tickets in a minute, up to 6,000,000.
+        host: address of the service.
+        token_file: file with the token of an operator; default: the variable QUOTA_ENGINE_TOKEN.
+        config: configuration file of the services; the command goes directly to their store, in place of --host.
     """
     with _room(room, host, token_file, config) as found:
         changed = found.set_pace(per_minute_min, per_minute_max)
-    return _told(room, changed, f"calls between {per_minute_min:,} and {per_minute_max:,} people a minute from now on")
+    return _report(room, changed, f"calls {per_minute_min:,} to {per_minute_max:,} tickets a minute from now on")
 
 
 def open_room(
     room: str, entropy: str, /, *, host: str = "", token_file: str = "", config: pathlib.Path | None = None
 ) -> int:
-    """Open a waiting room that was made with a public source of chance, with what that has said.
+    """Open a waiting room that waits for public entropy.
 
-    It can not be taken back: the entropy decides the order. Exit codes as with ``pace``.
+    This cannot be undone, because the entropy decides the order. Exit codes as for ``pace``.
 
     Args:
-        room: the room's id.
-        entropy: what the source has said, to the letter.
-        host: the address of the service; the token, of an operator, is in QUOTA_ENGINE_TOKEN or the token file.
-        token_file: a file with the token, and nothing else.
-        config: instead of a service, the store: by the configuration file of its services.
+        room: id of the room.
+        entropy: text that the announced source has published, character by character.
+        host: address of the service.
+        token_file: file with the token of an operator; default: the variable QUOTA_ENGINE_TOKEN.
+        config: configuration file of the services; the command goes directly to their store, in place of --host.
     """
     with _room(room, host, token_file, config) as found:
         changed = found.open(entropy)
-    return _told(room, changed, "is open")
+    return _report(room, changed, "is open")
 
 
 def close_room(
@@ -111,44 +111,43 @@ def close_room(
     token_file: str = "",
     config: pathlib.Path | None = None,
 ) -> int:
-    """End a waiting room now, for all at once. Afterwards nobody needs a pass, and the room does not open again.
+    """Close a waiting room now. Afterwards nobody needs a pass, and the room does not open again.
 
-    Exit codes as with ``pace``.
+    Exit codes as for ``pace``.
 
     Args:
-        room: the room's id.
-        yes: really; otherwise it is only said how many wait.
-        host: the address of the service; the token, of an operator, is in QUOTA_ENGINE_TOKEN or the token file.
-        token_file: a file with the token, and nothing else.
-        config: instead of a service, the store: by the configuration file of its services.
+        room: id of the room.
+        yes: close it; without this the command prints how many people wait, and changes nothing.
+        host: address of the service.
+        token_file: file with the token of an operator; default: the variable QUOTA_ENGINE_TOKEN.
+        config: configuration file of the services; the command goes directly to their store, in place of --host.
     """
     with _room(room, host, token_file, config) as found:
         if not yes:
             view = found.view()
-            problem = f"{max(0, view.tickets - view.called_count):,} people wait in {room}, and would wait for nothing"
-            raise InvalidRequest("--yes", problem, "--yes, if it is to end all the same")
+            problem = f"missing; {max(0, view.tickets - view.called_count):,} people wait in {room}"
+            raise InvalidRequest("--yes", problem, "--yes, to close the room all the same")
         changed = found.close()
-    return _told(room, changed, "has ended")
+    return _report(room, changed, "is closed")
 
 
-def _told(room: str, changed: _Changed, done: str) -> int:
+def _report(room: str, changed: _Result, done: str) -> int:
     if changed.status is RoomStatus.DONE:
         sys.stdout.write(f"{room} {done}\n")
-        return _DONE
-    why = _WHY.get(changed.status)
-    sys.stdout.write(f"{room}: nothing was changed: {why or changed.status}\n")
-    return _REFUSED
+        return DONE
+    sys.stdout.write(f"{room} is unchanged: {_REASONS.get(changed.status, changed.status)}\n")
+    return BAD_FINDING
 
 
 @contextlib.contextmanager
 def _room(room: str, host: str, token_file: str, config: pathlib.Path | None) -> Iterator[_Room]:
     if bool(host) == (config is not None):
-        problem = "both" if host else "neither"
+        problem = "both given" if host else "both missing"
         raise InvalidRequest("--host, --config", problem, "--host URL  of a service, or  --config FILE  for its store")
     if host:
-        from quota_engine.cli.service_client import connected
+        from quota_engine.cli.service_client import connect
 
-        with connected(host, token_file, "operator") as client:
+        with connect(host, token_file, "operator") as client:
             yield client.room(room)
         return
     try:
@@ -156,7 +155,7 @@ def _room(room: str, host: str, token_file: str, config: pathlib.Path | None) ->
         from quota_engine.service.config.settings import load_config
     except ImportError as error:
         raise BackendUnavailable(
-            f"a configuration needs {error.name}, of the extra 'service': pip install 'quota-engine[cli,service]'"
+            f"--config needs {error.name}, of the extra 'service': pip install 'quota-engine[cli,service]'"
         ) from error
     from quota_engine import QuotaEngine
 

@@ -30,17 +30,17 @@ def serve(
 ) -> int:
     """Serve bookings over HTTP.
 
-    Without any configuration: an embedded Valkey in ./quota-engine-data, the catalog of Surabaya, tokens made up for
-    this run, at http://127.0.0.1:8000.
+    Without options: an embedded Valkey in ./quota-engine-data, the catalog of Surabaya and generated tokens, at
+    http://127.0.0.1:8000. Options override the configuration file.
 
     Args:
-        host: the address to listen at; 127.0.0.1 if nobody says otherwise.
-        port: the port; 8000 if nobody says otherwise, 0 for any that is free.
-        workers: how many processes serve; they share the store.
-        config: a configuration file (TOML, JSON or YAML); see docs/service.md.
-        backend: the URL of the store.
-        catalog: a catalog file, or one that comes with the package: surabaya, indonesia.
-        staging: say in every answer that this is no place to book for real.
+        host: address to listen on; default: 127.0.0.1.
+        port: port, 0 to 65535; 0: any free port; default: 8000.
+        workers: number of processes, which share the store.
+        config: configuration file (TOML, JSON or YAML); see docs/service.md.
+        backend: URL of the store.
+        catalog: a catalog file, or a built-in catalog (surabaya, indonesia).
+        staging: mark every response as staging, not for real bookings.
     """
     try:
         from quota_engine.service import runner
@@ -52,7 +52,7 @@ def serve(
         "host": host, "port": port, "workers": workers, "backend": backend, "catalog": catalog, "staging": staging,
     }  # fmt: skip
     configuration, tokens = _configuration(config, options)
-    return runner.run(configuration, lambda address: _say(address, configuration, tokens))
+    return runner.run(configuration, lambda address: _print_addresses(address, configuration, tokens))
 
 
 def _configuration(config: pathlib.Path | None, options: Mapping[str, object]) -> tuple[ServiceConfig, dict[Role, str]]:
@@ -64,13 +64,13 @@ def _configuration(config: pathlib.Path | None, options: Mapping[str, object]) -
     return found, tokens if "tokens" in found.generated else {}
 
 
-def _say(address: str, configuration: ServiceConfig, tokens: dict[Role, str]) -> None:
+def _print_addresses(address: str, configuration: ServiceConfig, tokens: dict[Role, str]) -> None:
     lines = [
         f"quota-engine serves {configuration.catalog.title} at {address}",
-        f"  interface  {address}/openapi.json",
+        f"  OpenAPI    {address}/openapi.json",
         f"  health     {address}/health/ready    metrics  {address}/metrics",
     ]
     lines += [f"  token for the role {role:<9} {token}" for role, token in tokens.items()]
     if tokens:
-        lines.append("  (tokens made up for this run: --config FILE sets your own)")
+        lines.append("  (tokens generated for this run; set your own with --config FILE)")
     sys.stderr.write("\n".join(lines) + "\n")

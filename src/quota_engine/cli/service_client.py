@@ -1,8 +1,8 @@
-"""A running service, as the commands that operators give talk to it: its address, and the token to go with it."""
+"""The HTTP client of the operators' commands, with its address and token."""
 
 from __future__ import annotations
 
-__all__ = ["TOKEN_VARIABLE", "OperatorClient", "connected"]
+__all__ = ["TOKEN_VARIABLE", "OperatorClient", "connect"]
 
 import contextlib
 import os
@@ -23,49 +23,56 @@ try:
     from quota_engine.client.call_protocol import Speaker, Talk, segment
 except ImportError as missing:
     raise BackendUnavailable(
-        f"a service is talked to with {missing.name}, of the extra 'client': pip install 'quota-engine[cli,client]'"
+        f"--host needs {missing.name}, of the extra 'client': pip install 'quota-engine[cli,client]'"
     ) from missing
 
 TOKEN_VARIABLE: Final = "QUOTA_ENGINE_TOKEN"  # noqa: S105 - the name of a variable
 _TOKEN_BYTES_MAX: Final = 4_096
 _TIMEOUT_S: Final = 10.0
 _RETRIES: Final = Retries(attempts_max=2)
-"""Whoever watches looks again anyway, and whoever gives a command wants to know soon."""
+"""Few attempts, because ``watch`` repeats its requests anyway and operators wait for the result of a command."""
 
 
 class SummaryCalls(Speaker):
-    """What only a screen asks for."""
+    """Calls for the summaries that ``watch`` shows."""
 
     def summarize_room(self, room: str) -> Talk[RoomSummary]:
-        """How a waiting room goes."""
+        """Return the state of a waiting room."""
         return self._ask("GET", f"/v1/rooms/{segment(room, 'room')}/summary", RoomSummary)
 
     def summarize_draw(self, draw: str) -> Talk[DrawSummary | None]:
-        """How a draw goes; ``None`` if there is none of this name."""
+        """Return the state of a draw, or ``None`` if there is no such draw."""
         found = yield from self._asked("GET", f"/v1/draws/{segment(draw, 'draw')}", DrawSummary, DrawStatus)
         return found if isinstance(found, DrawSummary) else None
 
 
 class OperatorClient(ServiceClient):
-    """The client, with what only a screen asks for."""
+    """The service client with the summaries that ``watch`` shows."""
 
     def __init__(self, http: httpx.Client, retries: Retries = _RETRIES) -> None:
         super().__init__(http, retries)
         self._looks = SummaryCalls(retries)
 
     def summarize_room(self, room: str) -> RoomSummary:
-        """See :meth:`LookCalls.summarize_room`."""
+        """See :meth:`SummaryCalls.summarize_room`."""
         return self._line.run(self._looks.summarize_room(room))
 
     def summarize_draw(self, draw: str) -> DrawSummary | None:
-        """See :meth:`LookCalls.summarize_draw`."""
+        """See :meth:`SummaryCalls.summarize_draw`."""
         return self._line.run(self._looks.summarize_draw(draw))
 
 
 @contextlib.contextmanager
-def connected(host: str, token_file: str, roles: str) -> Iterator[OperatorClient]:
-    """A client of the service at ``host``, with the token of the file, or else of the environment; ``roles`` says which
-    kind of token it has to be.
+def connect(host: str, token_file: str, roles: str) -> Iterator[OperatorClient]:
+    """Open a client of a service, and close it at the end.
+
+    Args:
+        host: Address of the service.
+        token_file: File with the token; ``""`` takes it from :data:`TOKEN_VARIABLE`.
+        roles: Roles that the token can have, for messages.
+
+    Raises:
+        InvalidRequest: The address or the token is invalid, or the token has another role.
     """
     parts = urlsplit(host)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
@@ -77,19 +84,17 @@ def connected(host: str, token_file: str, roles: str) -> Iterator[OperatorClient
             yield client
     except ServiceRefused as error:
         if error.kind in ("unauthorized", "forbidden"):
-            raise InvalidRequest(
-                "the token", str(error), f"one with the role {roles}, and good for the office"
-            ) from error
+            raise InvalidRequest("the token", str(error), f"one with the role {roles}, valid for the office") from error
         raise
 
 
 def _token(file: str, roles: str) -> str:
-    """The token: never from the command line, where everybody on the machine could read it."""
+    """Return the token. It is no option, because every user of the machine can read a command line."""
     if not file:
         token = os.environ.get(TOKEN_VARIABLE, "").strip()
         if not token:
             raise InvalidRequest(
-                "the token", "there is none", f"one with the role {roles}, in {TOKEN_VARIABLE} or by --token-file FILE"
+                "the token", "missing", f"one with the role {roles}, in {TOKEN_VARIABLE} or by --token-file FILE"
             )
         return _checked(token, TOKEN_VARIABLE)
     try:
@@ -97,12 +102,12 @@ def _token(file: str, roles: str) -> str:
             text = opened.read(_TOKEN_BYTES_MAX + 1)
     except OSError as error:
         raise InvalidRequest(
-            "--token-file", f"{file} can not be read: {error.strerror}", "a file with a token"
+            "--token-file", f"{file} cannot be read: {error.strerror}", "a file with a token"
         ) from None
     return _checked(text.decode("ascii", "replace").strip(), "--token-file")
 
 
 def _checked(token: str, where: str) -> str:
     if not token or len(token) > _TOKEN_BYTES_MAX or not (token.isascii() and token.isprintable()) or " " in token:
-        raise InvalidRequest(where, "not shown", "a token alone: printable characters without spaces")
+        raise InvalidRequest(where, "not a token", "a token alone: printable characters without spaces")
     return token

@@ -1,4 +1,4 @@
-"""``quota-engine simulate``: an opening, replayed against the real engine."""
+"""``quota-engine simulate``: an opening with simulated applicants against the real engine."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Protocol
 import msgspec
 from cyclopts import Parameter
 
+from quota_engine.cli.output import BAD_FINDING, DONE, AsJson, print_json, print_note
 from quota_engine.cli.output_files import check_file, write_file
 from quota_engine.domain.errors import CatalogError, InvalidRequest, ValidationIssue
 
@@ -29,19 +30,18 @@ if TYPE_CHECKING:
     from quota_engine.simulation.scenario import Scenario
     from quota_engine.simulation.simulation import PreparedSimulation, SimulationResult
 
-_DONE, _BAD_FINDING = 0, 1
 _DEFAULT: Final = "surabaya"
 _NATIONAL: Final = "indonesia"
 _DEMANDS: Final = {"low": 0.5, "high": 10.0}
-"""People for each place."""
+"""Applicants for each place."""
 
-PolicyName = Literal["immediate", "bucket", "fifo", "shuffle", "draw"]
-ReReleaseName = Literal["immediate", "cooling", "next-draw"]
-IdentityName = Literal["weak", "verified"]
+PolicyOption = Literal["immediate", "bucket", "fifo", "shuffle", "draw"]
+ReReleaseOption = Literal["immediate", "cooling", "next-draw"]
+IdentityOption = Literal["weak", "verified"]
 
 
 class _Shown(Protocol):
-    """A result as the command shows it."""
+    """A result that the command prints."""
 
     @property
     def ok(self) -> bool: ...
@@ -59,55 +59,59 @@ def simulate(
     seed: int | None = None,
     backend: str = "memory://",
     baseline: bool = False,
-    policy: PolicyName | None = None,
+    policy: PolicyOption | None = None,
     compare: Annotated[bool, Parameter(negative="")] = False,
     demand: str | None = None,
-    re_release: ReReleaseName | None = None,
-    identity: IdentityName | None = None,
+    re_release: ReReleaseOption | None = None,
+    identity: IdentityOption | None = None,
     report: pathlib.Path | None = None,
     picture: pathlib.Path | None = None,
-    as_json: Annotated[bool, Parameter(name="--json")] = False,
+    as_json: AsJson = False,
 ) -> int:
-    """Replay an opening: thousands of applicants, a few places, one second.
+    """Simulate an opening: thousands of applicants request a few places in the same second.
 
-    The real engine answers every request, under a simulated clock. Without options: Surabaya, 5,000 applicants for
-    100 places. The same scenario and seed give the same result, byte for byte.
+    The real engine answers every request, under a simulated clock. Without options: Surabaya, 5,000 applicants for 100
+    places. The same scenario and seed give the same result, byte for byte.
 
-    With --policy, --compare, --demand, --re-release or --identity there are agents: people with good and bad networks,
-    programs, and brokers who come if they expect a profit. It is told who gets the places, and what brokers make of it.
+    The options --policy, --compare, --demand, --re-release and --identity add agents: people with different networks,
+    bots, and brokers who come if they expect a profit. The result shows who gets the places, and the brokers' profit.
+
+    Exit code 0: done; 1: the engine oversold or its audit has findings; 2: bad usage or input; 3: the store cannot be
+    reached.
 
     Args:
-        scenario: a scenario file (TOML, JSON or YAML), or one that comes with the package: surabaya, indonesia.
-        trace: a recorded opening in place of the arrival model: CSV with time,applicant,office,day,channel,party.
-        applicants: how many applicants come.
-        capacity: places of each office-day.
-        offices: take only so many offices, the largest first; without --scenario, of the national catalog.
-        seed: the seed of everything that is drawn.
-        backend: the URL of the engine's store, a fresh one; memory:// by default.
-        baseline: run the old application as well, which checks the quota first and writes it later.
-        policy: who may try for a place: everybody at once, so many a second by a token bucket, a first-come or a
-            shuffled waiting room, or a draw.
-        compare: all policies, one after the other, with the same people.
-        demand: people for each place, or low (0.5) or high (10); in place of --applicants.
-        re_release: where places go that are given back; next-draw with a draw, else immediate.
-        identity: whether the booking service checks identities; weak, unless the scenario says so.
-        report: write an HTML report, one file that needs no network.
-        picture: write the plot of places sold, or of who gets them, as SVG.
+        scenario: a scenario file (TOML, JSON or YAML), or a built-in scenario (surabaya, indonesia).
+        trace: CSV file of a recorded opening, in place of the arrival model. Its header is
+            time,applicant,office,day,channel,party.
+        applicants: number of applicants, 1 to 10,000,000.
+        capacity: places of each office-day, 1 to 1,000,000.
+        offices: number of offices, the largest first; without --scenario those of the national catalog.
+        seed: seed of all random numbers, 0 to 2**63 - 1.
+        backend: URL of the engine's store, which must be empty; default: memory://.
+        baseline: also simulate the previous application, which reads the quota first and writes it later.
+        policy: who may try to reserve. immediate: everybody; bucket: token buckets limit the rate; fifo, shuffle: a
+            waiting room in order of arrival, or in random order; draw: a lottery.
+        compare: simulate all policies with the same people.
+        demand: applicants for each place, 0.01 to 100,000, or low (0.5) or high (10); in place of --applicants.
+        re_release: when places given back become available; default: next-draw with a draw, else immediate.
+        identity: how the booking service checks identities; default: as in the scenario, else weak.
+        report: HTML report to write, one file without external resources.
+        picture: SVG to write: the places sold, or with agents who gets them.
         as_json: print the result as JSON, and nothing else.
     """
     _check_options(trace, applicants, capacity, offices, seed)
-    people = _check_demand(demand, applicants, trace)
+    per_place = _check_demand(demand, applicants, trace)
     check_file(report, "--report", ".html")
     check_file(picture, "--picture", ".svg")
     file = scenario or (_DEFAULT if offices is None else _NATIONAL)
     loaded = _load(file, applicants, capacity, offices, seed, policy, re_release, identity)
-    asked = compare or any(option is not None for option in (policy, demand, re_release, identity))
+    with_agents = compare or any(option is not None for option in (policy, demand, re_release, identity))
     started_s = time.perf_counter()
     result: _Shown
     show: Callable[[], None]
-    if asked or loaded.policy != "immediate":
+    if with_agents or loaded.policy != "immediate":
         _check_agents(trace, baseline, compare, policy, backend)
-        comparison = _run_agents(_with_demand(loaded, file, people), file, offices, backend, compare)
+        comparison = _run_agents(_with_demand(loaded, file, per_place), file, offices, backend, compare)
         took_s = time.perf_counter() - started_s
         _write_comparison(comparison, report, picture)
         result, show = (comparison if compare else _Single(comparison)), partial(_print_comparison, comparison)
@@ -119,17 +123,17 @@ def simulate(
         _write_files(opened, report, picture)
         result, show = opened, partial(_print_result, opened)
     if as_json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(result.as_dict()), indent=2).decode() + "\n")
+        print_json(result.as_dict())
     else:
         show()
     for path in filter(None, (report, picture)):
-        sys.stderr.write(f"wrote {path}\n")
-    sys.stderr.write(f"took {took_s:.1f} s on the wall clock\n")
-    return _DONE if result.ok else _BAD_FINDING
+        print_note(f"wrote {path}")
+    print_note(f"took {took_s:.1f} s")
+    return DONE if result.ok else BAD_FINDING
 
 
 class _Single:
-    """A comparison of one policy, whose figures stand at the top of the JSON."""
+    """A comparison of one policy, whose metrics are top-level keys of the JSON."""
 
     def __init__(self, comparison: PolicyComparison) -> None:
         self._comparison = comparison
@@ -147,7 +151,7 @@ class _Single:
 def _check_options(
     trace: pathlib.Path | None, applicants: int | None, capacity: int | None, offices: int | None, seed: int | None
 ) -> None:
-    """The bounds of the scenario file hold for the options too."""
+    """Check options against the bounds of the scenario file."""
     for name, value, maximum in (
         ("--applicants", applicants, 10_000_000),
         ("--capacity", capacity, 1_000_000),
@@ -158,17 +162,19 @@ def _check_options(
     if seed is not None and not 0 <= seed < 2**63:
         raise InvalidRequest("--seed", str(seed), "an integer from 0 to 2**63 - 1")
     if trace is not None and applicants is not None:
-        raise InvalidRequest("--applicants", "given together with --trace", "one of them: a trace has its applicants")
+        raise InvalidRequest(
+            "--applicants", "given together with --trace", "only one of them; a trace has its own applicants"
+        )
 
 
 def _check_demand(demand: str | None, applicants: int | None, trace: pathlib.Path | None) -> float | None:
-    """How many people come for each place, if that is given."""
+    """Return the applicants for each place, or ``None`` without ``--demand``."""
     if demand is None:
         return None
     if applicants is not None or trace is not None:
         other = "--applicants" if applicants is not None else "--trace"
-        raise InvalidRequest("--demand", f"given together with {other}", "one of them")
-    expected = "low, high, or a number of people from 0.01 to 100000"
+        raise InvalidRequest("--demand", f"given together with {other}", "only one of them")
+    expected = "low, high, or a number from 0.01 to 100000"
     try:
         people = _DEMANDS.get(demand) or float(demand)
     except ValueError:
@@ -179,15 +185,15 @@ def _check_demand(demand: str | None, applicants: int | None, trace: pathlib.Pat
 
 
 def _check_agents(trace: pathlib.Path | None, baseline: bool, compare: bool, policy: str | None, backend: str) -> None:
-    """What does not go together with agents."""
-    for given, option, why in (
-        (trace is not None, "--trace", "an opening without agents: a trace has none"),
-        (baseline, "--baseline", "an opening without agents: the old application knows none of these policies"),
-        (compare and policy is not None, "--policy", "no --compare with it: that is all policies"),
-        (compare and backend != "memory://", "--backend", "memory:// with --compare: each policy needs a fresh store"),
+    """Reject options that exclude agents, or each other."""
+    for given, option, expected in (
+        (trace is not None, "--trace", "a scenario without agents; a trace has none"),
+        (baseline, "--baseline", "a scenario without agents; the baseline has no policies"),
+        (compare and policy is not None, "--policy", "only one of --policy and --compare"),
+        (compare and backend != "memory://", "--backend", "memory:// with --compare; each policy needs an empty store"),
     ):
         if given:
-            raise InvalidRequest(option, "given together with agents", why)
+            raise InvalidRequest(option, "given together with agents", expected)
 
 
 def _load(
@@ -196,11 +202,11 @@ def _load(
     capacity: int | None,
     offices: int | None,
     seed: int | None,
-    policy: PolicyName | None,
-    re_release: ReReleaseName | None,
-    identity: IdentityName | None,
+    policy: PolicyOption | None,
+    re_release: ReReleaseOption | None,
+    identity: IdentityOption | None,
 ) -> Scenario:
-    """The scenario with what the command line changes."""
+    """Return the scenario with the changes of the command line."""
     from quota_engine.simulation.population_config import IdentityCheck, ReReleasePolicy
     from quota_engine.simulation.scenario import PolicyName, load_scenario
 
@@ -231,12 +237,16 @@ def _prepare(scenario: Scenario, file: str, trace: pathlib.Path | None, offices:
 def _check_offices(file: str, offices: int | None, selling: int) -> None:
     if offices is not None and selling < offices:
         raise CatalogError(
-            (ValidationIssue(file, "--offices", str(offices), f"at most the {selling} that sell places"),)
+            (
+                ValidationIssue(
+                    file, "--offices", str(offices), f"at most {selling}, the number of offices that sell places"
+                ),
+            )
         )
 
 
 def _with_demand(scenario: Scenario, file: str, people: float | None) -> Scenario:
-    """The scenario with so many people for each place."""
+    """Return the scenario with a number of applicants for each place."""
     if people is None:
         return scenario
     from quota_engine.simulation.scenario import APPLICANTS_MAX
@@ -268,10 +278,10 @@ def _run_agents(scenario: Scenario, file: str, offices: int | None, backend: str
 
 
 def _opener(seed: int, backend: str) -> Callable[[ManualClock, str], contextlib.AbstractContextManager[QuotaEngine]]:
-    """Opens fresh engines for a run: the same ids and hashes each time."""
+    """Return a function that opens a new engine, with the same ids and hashes in each run."""
     from quota_engine.engine.quota_engine import QuotaEngine
 
-    # Applicants are made up, or of a trace that is here in clear: the key keeps nothing secret, and must be the same.
+    # Applicants are generated or stand in the trace, so the key protects nothing. It must be the same in each run.
     key = hashlib.sha256(f"quota-engine simulate {seed}".encode()).digest()
 
     def open_engine(clock: ManualClock, name: str) -> contextlib.AbstractContextManager[QuotaEngine]:
@@ -289,7 +299,7 @@ def _run(prepared: PreparedSimulation, backend: str, baseline: bool) -> Simulati
 
     seed = prepared.scenario.seed
     clock = ManualClock(0)
-    runs = ["quota_engine", "old application"] if baseline else ["quota_engine"]
+    runs = ["quota_engine", "baseline"] if baseline else ["quota_engine"]
     with _progress(len(prepared.population), runs) as observers, _opener(seed, backend)(clock, str(seed)) as engine:
         return run_simulation(
             prepared,
@@ -303,14 +313,14 @@ def _run(prepared: PreparedSimulation, backend: str, baseline: bool) -> Simulati
 
 
 def _without_credentials(url: str) -> str:
-    """The URL as far as it may be shown: no user, no password, no query."""
+    """Return the URL without user, password and query."""
     parts = urllib.parse.urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 @contextlib.contextmanager
 def _progress(applicants: int, runs: list[str]) -> Iterator[list[ProgressObserver | None]]:
-    """Bars on standard error, if somebody is looking."""
+    """Show progress bars on standard error, if that is a terminal."""
     if not sys.stderr.isatty():
         yield [None for _ in runs]
         return

@@ -1,4 +1,4 @@
-"""What ``quota-engine watch`` looks at: a store, or a service in front of one. Both tell the same."""
+"""Sources of ``quota-engine watch``: a store, or a service in front of one. Both give the same snapshots."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from quota_engine.cli.status import Office, offices_of
+from quota_engine.cli.store_access import OfficeIds, select_offices
 from quota_engine.domain.audit_summary import AuditSummary
 from quota_engine.domain.day_summary import day_to_builtins
 from quota_engine.domain.errors import InvalidRequest, UnknownName
 from quota_engine.domain.outcomes import DayView
 from quota_engine.draws.ledger import DrawView, ReadDraw
-from quota_engine.draws.ledger import address_of as draw_place
+from quota_engine.draws.ledger import address_of as draw_address
 from quota_engine.draws.summary import DrawSummary, summarize_draw
 from quota_engine.ports import Audit, Query, Store, View
 from quota_engine.waiting_room.machine import RoomStatus, ViewRoom
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ROOM_DAYS: Final = 62
-"""Waiting rooms are looked for among the openings of so many days."""
+"""Days whose openings are searched for waiting rooms."""
 
 
 class OfficeSnapshot(msgspec.Struct, frozen=True):
-    """One office: its days, and its waiting rooms as far as there are any."""
+    """Days and waiting rooms of one office."""
 
     office: str
     days: tuple[DayView, ...]
@@ -41,14 +41,14 @@ class OfficeSnapshot(msgspec.Struct, frozen=True):
 
 
 class WatchSnapshot(msgspec.Struct, frozen=True):
-    """Everything that is watched, at a moment."""
+    """State of everything that is watched, at one moment."""
 
     at_ms: int
     offices: tuple[OfficeSnapshot, ...]
     draws: tuple[DrawSummary, ...] = ()
 
-    def plain(self, verdict: AuditSummary | None) -> dict[str, Any]:
-        """It as JSON, with the verdict of the last audit."""
+    def to_builtins(self, audit: AuditSummary | None) -> dict[str, Any]:
+        """Return the snapshot for JSON, with the result of the last audit."""
         return {
             "at_ms": self.at_ms,
             "offices": [
@@ -60,67 +60,74 @@ class WatchSnapshot(msgspec.Struct, frozen=True):
                 for one in self.offices
             ],
             "draws": [msgspec.to_builtins(draw) for draw in self.draws],
-            "verdict": verdict.to_builtins() if verdict else None,
+            "audit": audit.to_builtins() if audit else None,
         }
 
 
 class WatchSelection(msgspec.Struct, frozen=True):
-    """What is wanted of it: offices (none named: all), waiting rooms besides those of the offices' releases, draws,
-    and days (ordinals, one after the other).
+    """Parts of a source to watch.
+
+    Attributes:
+        offices: Offices; empty selects all.
+        rooms: Waiting rooms besides those of the offices' releases.
+        draws: Draws.
+        days: Ordinals of consecutive days.
     """
 
-    offices: Office
+    offices: OfficeIds
     rooms: tuple[str, ...]
     draws: tuple[str, ...]
     days: tuple[int, ...]
 
 
 class WatchSource(Protocol):
-    """Where looks come from."""
+    """A source of snapshots."""
 
     noun: str
-    """What it is called."""
+    """Word for the source in messages."""
 
     def take_snapshot(self) -> WatchSnapshot:
-        """Look now."""
+        """Return the current state."""
         ...
 
     def audit(self) -> AuditSummary:
-        """Work everything out again. Takes its time, and may run beside a look."""
+        """Audit all offices. This can take minutes, and may run beside a snapshot."""
         ...
 
 
-class _Watched:
-    """What a look is put together from. Each kind of subject says how it asks for the parts."""
+class _SourceBase:
+    """Assembly of a snapshot from its parts, which each kind of source reads in its own way."""
 
     noun = ""
 
-    def __init__(self, subject: WatchSelection, now_ms: Callable[[], int]) -> None:
-        self._subject = subject
+    def __init__(self, selection: WatchSelection, now_ms: Callable[[], int]) -> None:
+        self._selection = selection
         self._now_ms = now_ms
 
     def take_snapshot(self) -> WatchSnapshot:
         now_ms = self._now_ms()
-        subject = self._subject
+        selection = self._selection
         offices = [self._office(office, now_ms) for office in self._offices()]
         known = {room.room for one in offices for room in one.rooms}
         named = [
-            self._there(self._room(name), "--room", name, "waiting room") for name in subject.rooms if name not in known
+            self._require(self._room(name), "--room", name, "waiting room")
+            for name in selection.rooms
+            if name not in known
         ]
-        draws = [self._there(self._draw(name), "--draw", name, "draw") for name in subject.draws]
+        draws = [self._require(self._draw(name), "--draw", name, "draw") for name in selection.draws]
         return WatchSnapshot(now_ms, tuple(_with_rooms(one, named) for one in offices), tuple(draws))
 
     def audit(self) -> AuditSummary:
         at_ms, offices = self._now_ms(), self._offices()
         return AuditSummary(at_ms, len(offices), tuple(line for office in offices for line in self._findings(office)))
 
-    def _there(self, found: T | None, where: str, name: str, kind: str) -> T:
+    def _require(self, found: T | None, where: str, name: str, kind: str) -> T:
         if found is None:
             raise InvalidRequest(where, repr(name), f"the id of a {kind} that the {self.noun} has")
         return found
 
     def _office(self, office: str, now_ms: int) -> OfficeSnapshot:
-        days = self._subject.days
+        days = self._selection.days
         first = min(days[0], datetime.datetime.fromtimestamp(now_ms / 1000, tz=datetime.UTC).toordinal())
         last = max(days[-1], first + _ROOM_DAYS - 1)
         views = self._views(office, first, last)
@@ -144,48 +151,49 @@ class _Watched:
         raise NotImplementedError
 
 
-class StoreSource(_Watched):
-    """A store, looked at directly: needs no catalog, and moves no waiting room on."""
+class StoreSource(_SourceBase):
+    """A store, read directly. It needs no catalog, and no waiting room advances because of it."""
 
     noun = "store"
 
-    def __init__(self, store: Store, subject: WatchSelection, now_ms: Callable[[], int]) -> None:
-        super().__init__(subject, now_ms)
+    def __init__(self, store: Store, selection: WatchSelection, now_ms: Callable[[], int]) -> None:
+        super().__init__(selection, now_ms)
         self._store = store
 
     def _offices(self) -> list[str]:
-        return offices_of(self._store, self._subject.offices)
+        return select_offices(self._store, self._selection.offices)
 
     def _views(self, office: str, first: int, last: int) -> list[DayView]:
         return self._store.execute(View(office, tuple(range(first, last + 1))))
 
     def _room(self, room: str) -> RoomSummary | None:
-        answer = self._store.execute(Query(f"~room.{room}", ViewRoom()))
+        result = self._store.execute(Query(f"~room.{room}", ViewRoom()))
         return (
-            None if answer.status is RoomStatus.NOT_FOUND or answer.view is None else summarize_room(room, answer.view)
+            None if result.status is RoomStatus.NOT_FOUND or result.view is None else summarize_room(room, result.view)
         )
 
     def _draw(self, draw: str) -> DrawSummary | None:
-        view: DrawView | None = self._store.execute(Query(draw_place(draw), ReadDraw()))
+        view: DrawView | None = self._store.execute(Query(draw_address(draw), ReadDraw()))
         return None if view is None else summarize_draw(view)
 
     def _findings(self, office: str) -> list[str]:
         return self._store.execute(Audit(office))
 
 
-class ServiceSource(_Watched):
-    """A running service, looked at over HTTP: the offices are those of its catalog."""
+class ServiceSource(_SourceBase):
+    """A running service, read over HTTP. The offices are those of its catalog."""
 
     noun = "service"
 
-    def __init__(self, client: OperatorClient, subject: WatchSelection, now_ms: Callable[[], int]) -> None:
-        super().__init__(subject, now_ms)
+    def __init__(self, client: OperatorClient, selection: WatchSelection, now_ms: Callable[[], int]) -> None:
+        super().__init__(selection, now_ms)
         self._client = client
-        known = [one.id for one in client.describe_offices().offices]  # a service has one catalog as long as it runs
-        for name in subject.offices:
+        # The catalog of a running service does not change.
+        known = [one.id for one in client.describe_offices().offices]
+        for name in selection.offices:
             if name not in known:
                 raise InvalidRequest("--office", repr(name[:64]), f"one of {', '.join(known[:12])}")
-        self._known = [name for name in known if not subject.offices or name in subject.offices]
+        self._known = [name for name in known if not selection.offices or name in selection.offices]
 
     def _offices(self) -> list[str]:
         return self._known

@@ -21,7 +21,7 @@ def plots(result: dict[str, Any]) -> dict[str, str]:
     found = {"load-capacity": _capacity(result), "load-memory": _memory(result)}
     for kind, what in (("press", "press"), ("room", "join a waiting room")):
         found[f"load-bursts-{kind}"] = _bursts(result, kind, what)
-    return {name: render(plot, 760, 340, alone=True) + "\n" for name, plot in found.items()}
+    return {name: render(plot, 760, 340, standalone=True) + "\n" for name, plot in found.items()}
 
 
 def _capacity(result: dict[str, Any]) -> Plot:

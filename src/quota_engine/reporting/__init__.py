@@ -1,4 +1,1 @@
-"""Building blocks of reports: SVG plots, the HTML page and statistics.
-
-Imports the standard library only.
-"""
+"""Building blocks of reports: SVG plots, the HTML page and statistics. Imports the standard library only."""

@@ -1,4 +1,4 @@
-"""The page around a report: one file, with nothing to load, for light and dark, screen and phone."""
+"""The HTML page of a report: one file without external resources, for light and dark, screen and phone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,12 @@ _PAGE_STYLE: Final = (
 
 
 def page(title: str, body: str) -> str:
-    """A whole HTML file, well-formed as XML too; ``title`` is text, ``body`` is markup with plots of ``report_svg``."""
+    """Return an HTML file that is also well-formed XML.
+
+    Args:
+        title: Title, as text.
+        body: Content of the body, as markup. Its plots come from :mod:`.svg_plot`.
+    """
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'

@@ -1,4 +1,4 @@
-"""Stacked bars as SVG, drawn by hand like the lines of ``report_svg``: what each of several wholes is made of."""
+"""Stacked bar charts as SVG, in the style of :mod:`.svg_plot`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import html
 from collections.abc import Sequence
 from typing import Final
 
+from quota_engine.reporting.svg_parts import FONT_PX, legend_positions, svg_head
 from quota_engine.reporting.svg_plot import STYLE
 
 _LIGHT: Final = ("#1d5fd1", "#5aa2e8", "#5b3fb5", "#15803d", "#a16207", "#c2410c", "#7f1d1d", "#9aa5b1")
@@ -28,15 +29,14 @@ BAR_STYLE: Final = (
     )
     + "}.bars svg{min-width:600px}"
 )
-"""The rules of bars, beside those of ``report_svg.STYLE``. There are eight fills; a page puts bars into ``.bars``."""
+"""CSS of bars, in addition to ``svg_plot.STYLE``. It has eight fills. A page puts a chart into ``.bars``."""
 
-_FONT_PX: Final = 13
 _BAR_PX, _GAP_PX = 28, 12
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BarPart:
-    """A part of a bar: an index into the kinds, and its share of the whole (0 to 1)."""
+    """A part of a bar: an index into the kinds of the chart, and a share of the bar (0 to 1)."""
 
     kind: int
     share: float
@@ -44,7 +44,7 @@ class BarPart:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar; its parts add up to 1 at the most. ``note`` stands under the label."""
+    """One bar. Its parts add up to 1 at most."""
 
     label: str
     parts: Sequence[BarPart]
@@ -52,7 +52,7 @@ class Bar:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BarChart:
-    """A picture of bars: its text, what the parts can be (at most eight), and the bars from top to bottom."""
+    """A chart: its texts, the kinds of parts (at most eight), and the bars from top to bottom."""
 
     name: str
     title: str
@@ -61,25 +61,24 @@ class BarChart:
     bars: Sequence[Bar]
 
 
-def render_bars(bars: BarChart, width: int = 760, *, alone: bool = False) -> str:
-    """The bars as an ``<svg>`` element of ``width`` units; ``alone`` makes it a file of its own."""
-    left = 12 + round(max(len(bar.label) for bar in bars.bars) * _FONT_PX * 0.58)
-    keys, key_rows = _keys(bars.kinds, width - 16)
-    top = (34 if alone else 8) + 20 * key_rows + 8
+def render_bars(bars: BarChart, width: int = 760, *, standalone: bool = False) -> str:
+    """Return a chart as an ``<svg>`` element.
+
+    Args:
+        bars: The chart.
+        width: Width in user units.
+        standstandalone: Return a complete file with its own style and a visible title.
+    """
+    left = 12 + round(max(len(bar.label) for bar in bars.bars) * FONT_PX * 0.58)
+    keys, key_rows = legend_positions(bars.kinds, width - 16, 20, 0.56)
+    top = (34 if standalone else 8) + 20 * key_rows + 8
     height = top + len(bars.bars) * (_BAR_PX + _GAP_PX)
-    title = html.escape(bars.title)
-    parts = [
-        f'<svg class="plot" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
-        f' aria-labelledby="{bars.name}-title {bars.name}-text"'
-        + (f' width="{width}" height="{height}">' if alone else ">"),
-        f'<title id="{bars.name}-title">{title}</title>',
-        f'<desc id="{bars.name}-text">{html.escape(bars.description)}</desc>',
-    ]
-    if alone:
+    parts = svg_head(bars.name, bars.title, bars.description, width, height, standalone)
+    if standalone:
         parts.append(f"<style>{STYLE}{BAR_STYLE}</style>")
-        parts.append(f'<text class="key" x="8" y="20" style="font-weight:600">{title}</text>')
+        parts.append(f'<text class="key" x="8" y="20" style="font-weight:600">{html.escape(bars.title)}</text>')
     for number, ((x, row), kind) in enumerate(zip(keys, bars.kinds, strict=True)):
-        y = (34 if alone else 8) + 20 * row
+        y = (34 if standalone else 8) + 20 * row
         parts.append(f'<rect class="fill{number}" x="{x}" y="{y}" width="14" height="12" rx="2"/>')
         parts.append(f'<text class="key" x="{x + 20}" y="{y + 11}">{html.escape(kind)}</text>')
     for row, bar in enumerate(bars.bars):
@@ -95,24 +94,12 @@ def _bar(bar: Bar, y: int, left: int, right: int) -> list[str]:
         size = part.share * (right - left)
         if size <= 0:
             continue
-        # A gap of a unit between neighbours, so that their edges show without their colours.
+        # A gap of one unit shows the edges of neighbors without their colors.
         shown = f'x="{x:.1f}" y="{y}" width="{max(size - 1, 0.5):.1f}" height="{_BAR_PX}"'
         parts.append(f'<rect class="fill{part.kind}" {shown}/>')
         text = f"{100 * part.share:.0f}%"
-        if size > len(text) * _FONT_PX * 0.7 + 8:
+        if size > len(text) * FONT_PX * 0.7 + 8:
             place = f'x="{x + size / 2:.1f}" y="{y + 19}" text-anchor="middle"'
             parts.append(f'<text class="on{part.kind}" {place}>{text}</text>')
         x += size
     return parts
-
-
-def _keys(kinds: Sequence[str], width: int) -> tuple[list[tuple[int, int]], int]:
-    """Where the key of each kind stands, as x and row, and how many rows there are."""
-    keys, x, row = [], 8, 0
-    for kind in kinds:
-        needed = 20 + round(len(kind) * _FONT_PX * 0.56) + 18
-        if x > 8 and x + needed > width:
-            x, row = 8, row + 1
-        keys.append((x, row))
-        x += needed
-    return keys, row + 1

@@ -1,4 +1,4 @@
-"""Line plots as SVG, drawn by hand: no library, a few kilobytes, readable in light and dark."""
+"""Line plots as SVG of a few kilobytes, without a library, for light and dark."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from quota_engine.reporting.svg_parts import FONT_PX, legend_positions, svg_head
+
 STYLE: Final = (
     ".plot{--ink:#1f2933;--soft:#5b6875;--grid:#dfe4ea;--engine:#1d5fd1;--old:#c2410c;--limit:#1f2933}"
     "@media(prefers-color-scheme:dark){.plot{--ink:#e6e9ed;--soft:#a3afbb;--grid:#36404b;--engine:#6ea8ff;"
@@ -20,16 +22,18 @@ STYLE: Final = (
     ".plot .thin{stroke-width:1.5;opacity:.55}.plot .limit{stroke:var(--limit);stroke-width:1.5;"
     "stroke-dasharray:7 4}"
 )
-"""The rules of a plot; a page has them once, a picture of its own carries them."""
-
-_FONT_PX: Final = 13
+"""CSS of a plot. A page contains it once, and a standalone file contains its own copy."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlotLine:
-    """One line: what it shows, the classes of its style, and its points in the plot's units, x ascending.
+    """One line of a plot.
 
-    A ``stepped`` line keeps its value until the next point.
+    Attributes:
+        label: Label in the legend.
+        style: CSS classes.
+        points: Points in the plot's units, x ascending.
+        stepped: Keep a value until the next point.
     """
 
     label: str
@@ -40,7 +44,7 @@ class PlotLine:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plot:
-    """A plot: its text, its lines, and its axes with ticks as value and label, the first and last being the ends."""
+    """A plot: its texts, its lines, and its axes. Ticks are pairs of value and label."""
 
     name: str
     title: str
@@ -55,7 +59,7 @@ class Plot:
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round values from ``low`` to ``high``, about ``count`` of them."""
+    """Return about ``count`` round values from ``low`` to ``high``."""
     span = max(high - low, 1e-9)
     raw = span / count
     magnitude = 10.0 ** math.floor(math.log10(raw))
@@ -65,36 +69,36 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """The powers of ten from ``low`` to ``high``."""
+    """Return the powers of ten from ``low`` to ``high``."""
     return [10.0**power for power in range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)]
 
 
-def render(plot: Plot, width: int = 480, height: int = 290, *, alone: bool = False) -> str:
-    """The plot as an ``<svg>`` element of ``width`` by ``height`` units; ``alone`` makes it a file of its own."""
+def render(plot: Plot, width: int = 480, height: int = 290, *, standalone: bool = False) -> str:
+    """Return a plot as an ``<svg>`` element.
+
+    Args:
+        plot: The plot.
+        width: Width in user units.
+        height: Height in user units.
+        standalone: Return a complete file with its own style and a visible title.
+    """
     widest = max((len(label) for _, label in plot.y_ticks), default=1)
-    left, right = 14 + round(widest * _FONT_PX * 0.58), 16
-    keys, key_lines = _keys(plot.lines, width - 16)
-    top, bottom = 14 + 20 * key_lines + (26 if alone else 0), 46
+    left, right = 14 + round(widest * FONT_PX * 0.58), 16
+    keys, legend_rows = legend_positions((line.label for line in plot.lines), width + 2, 28, 0.58)
+    top, bottom = 14 + 20 * legend_rows + (26 if standalone else 0), 46
     x_of = _x_scale(plot, left, width - right)
 
     def y_of(value: float) -> float:
         return height - bottom - (height - bottom - top) * min(value, plot.y_max) / plot.y_max
 
-    title = html.escape(plot.title)
-    parts = [
-        f'<svg class="plot" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
-        f' aria-labelledby="{plot.name}-title {plot.name}-text"'
-        + (f' width="{width}" height="{height}">' if alone else ">"),
-        f'<title id="{plot.name}-title">{title}</title>',
-        f'<desc id="{plot.name}-text">{html.escape(plot.description)}</desc>',
-    ]
-    if alone:
+    parts = svg_head(plot.name, plot.title, plot.description, width, height, standalone)
+    if standalone:
         parts.append(f"<style>{STYLE}</style>")
-        parts.append(f'<text class="key" x="8" y="20" font-weight="600">{title}</text>')
+        parts.append(f'<text class="key" x="8" y="20" font-weight="600">{html.escape(plot.title)}</text>')
     parts += _axes(plot, x_of, y_of, (left, width - right, top, height - bottom), width, height)
     for line in plot.lines:
         parts.append(f'<path class="{line.style}" d="{_path(line, x_of, y_of)}"/>')
-    offset = 26 if alone else 0
+    offset = 26 if standalone else 0
     for (x, row), line in zip(keys, plot.lines, strict=True):
         y = 14 + offset + 20 * row
         parts.append(f'<path class="{line.style}" d="M{x},{y}h22"/>')
@@ -128,7 +132,7 @@ def _axes(
     for value, label in plot.x_ticks:
         x = x_of(value)
         parts.append(f'<path class="grid" d="M{_n(x)},{_n(bottom)}v5"/>')
-        half = len(label) * _FONT_PX * 0.28
+        half = len(label) * FONT_PX * 0.28
         anchor = "end" if x + half > width - 2 else "start" if x - half < 2 else "middle"
         place = f'x="{_n(min(x, width - 2))}" y="{_n(bottom + 19)}" text-anchor="{anchor}"'
         parts.append(f"<text {place}>{html.escape(label)}</text>")
@@ -136,18 +140,6 @@ def _axes(
         f'<text x="{_n((left + right) / 2)}" y="{height - 6}" text-anchor="middle">{html.escape(plot.x_title)}</text>'
     )
     return parts
-
-
-def _keys(lines: Sequence[PlotLine], width: int) -> tuple[list[tuple[int, int]], int]:
-    """Where the key of each line stands, as x and row, and how many rows there are."""
-    keys, x, row = [], 8, 0
-    for line in lines:
-        needed = 28 + round(len(line.label) * _FONT_PX * 0.58) + 18
-        if x > 8 and x + needed > width + 18:
-            x, row = 8, row + 1
-        keys.append((x, row))
-        x += needed
-    return keys, row + 1
 
 
 def _path(line: PlotLine, x_of: Callable[[float], float], y_of: Callable[[float], float]) -> str:
@@ -158,7 +150,7 @@ def _path(line: PlotLine, x_of: Callable[[float], float], y_of: Callable[[float]
         if index == 0:
             commands.append(f"M{at_x},{at_y}")
         elif line.stepped:
-            # A run of equal values needs its two ends only.
+            # Equal values in a row need only their two ends.
             if at_y != last_y or index == len(line.points) - 1:
                 commands.append(f"H{at_x}V{at_y}")
         else:
@@ -168,5 +160,5 @@ def _path(line: PlotLine, x_of: Callable[[float], float], y_of: Callable[[float]
 
 
 def _n(value: float) -> str:
-    """A coordinate with a tenth of a unit, in as few characters as possible."""
+    """Return a coordinate with a tenth of a unit, in as few characters as possible."""
     return f"{value:.1f}".removesuffix(".0") if abs(value) >= 0.05 else "0"

@@ -64,7 +64,7 @@ def test_it_stands_both_side_by_side(result: SimulationResult) -> None:
 
 def test_it_says_so_when_the_audit_finds_something() -> None:
     text = html_report(run(scenario_with(300), engine=LyingEngine))
-    assert "The audit finds:" in text
+    assert "Findings of the audit:" in text
     assert "above capacity" in text
     _tree(text)
 

@@ -1,4 +1,1 @@
-"""Reports of simulated openings: HTML, SVG and terminal.
-
-May import the simulation and reporting.
-"""
+"""Reports of simulated openings: HTML, SVG and terminal. May import the simulation and ``reporting``."""

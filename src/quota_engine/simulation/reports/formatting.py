@@ -1,21 +1,24 @@
-"""The figures of a simulation in words and units, once for the terminal and for the HTML report."""
+"""Metrics of a simulation as rows of text, for the terminal and for the HTML report."""
 
 from __future__ import annotations
 
-__all__ = ["MetricRow", "comparison", "duration", "headline", "number", "opening_line"]
+__all__ = ["NO_FINDINGS", "MetricRow", "duration", "headline", "metric_rows", "number", "opening_line"]
 
 import dataclasses
 import datetime
 from collections.abc import Callable
+from typing import Final
 
 from quota_engine.simulation.metrics import Metrics
 from quota_engine.simulation.simulation import SimulationResult
 from quota_engine.simulation.supply import Supply
 
+NO_FINDINGS: Final = "The audit has no findings: no place was sold twice, and none was lost."
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MetricRow:
-    """One line of the comparison. ``old`` is empty without ``--baseline``; ``*_bad`` marks what should not be."""
+    """One row of the table. ``baseline`` is empty if there was no baseline run; ``*_bad`` marks a defect."""
 
     section: str
     label: str
@@ -26,12 +29,12 @@ class MetricRow:
 
 
 def number(value: float) -> str:
-    """A whole number with thousands apart."""
+    """Return a whole number with separators of thousands."""
     return f"{value:,.0f}"
 
 
 def duration(milliseconds: float) -> str:
-    """A duration in the unit that suits it: ``87 ms``, ``2.4 s``, ``12 min``, ``3.4 h``."""
+    """Return a duration in a suitable unit: ``87 ms``, ``2.4 s``, ``12 min``, ``3.4 h``."""
     if milliseconds < 999.5:
         return f"{milliseconds:.0f} ms"
     seconds = milliseconds / 1000
@@ -43,33 +46,33 @@ def duration(milliseconds: float) -> str:
     return f"{minutes / 60:.1f} h"
 
 
-def _many(count: int, noun: str) -> str:
+def _count(count: int, noun: str) -> str:
     return f"{number(count)} {noun}{'' if count == 1 else 's'}"
 
 
 def headline(result: SimulationResult) -> str:
-    """What was simulated, in a sentence."""
+    """Return a line that says what was simulated."""
     return opening_line(result.engine.applicants, result.prepared.supply)
 
 
 def opening_line(applicants: int, supply: Supply) -> str:
-    """How many come for how many places, where and when."""
+    """Return a line with the numbers of applicants and places, and the moment of the opening."""
     zone = datetime.timezone(datetime.timedelta(hours=7))
     opening = datetime.datetime.fromtimestamp(supply.opening_ms / 1000, zone)
     return (
-        f"{_many(applicants, 'applicant')} for {_many(supply.capacity, 'place')} at "
-        f"{_many(supply.offices, 'office')}, opened {opening:%A %d %B %Y, %H:%M} (UTC+7)"
+        f"{_count(applicants, 'applicant')} for {_count(supply.capacity, 'place')} at "
+        f"{_count(supply.offices, 'office')}, opened {opening:%A %d %B %Y, %H:%M} (UTC+7)"
     )
 
 
-def comparison(result: SimulationResult) -> list[MetricRow]:
-    """Every figure of the engine's run, and beside it the old application's."""
+def metric_rows(result: SimulationResult) -> list[MetricRow]:
+    """Return every metric of the engine's run, next to the baseline's."""
 
     def row(
-        section: str, label: str, value: Callable[[Metrics], float], kind: str = "", bad: bool = False
+        section: str, label: str, value: Callable[[Metrics], float], unit: str = "", bad: bool = False
     ) -> MetricRow:
-        show = duration if kind == "us" else number
-        scale = 1000 if kind == "us" else 1
+        show = duration if unit == "us" else number
+        scale = 1000 if unit == "us" else 1
         engine, old = value(result.engine), None if result.baseline is None else value(result.baseline)
         return MetricRow(
             section,
@@ -83,23 +86,23 @@ def comparison(result: SimulationResult) -> list[MetricRow]:
     return [
         row("Places", "On sale", lambda run: run.capacity),
         row("Places", "Sold", lambda run: run.confirmed),
-        row("Places", "Sold that do not exist", lambda run: run.oversold, bad=True),
-        row("Places", "Left over", lambda run: run.unsold),
+        row("Places", "Oversold", lambda run: run.oversold, bad=True),
+        row("Places", "Unsold", lambda run: run.unsold),
         row("Applicants", "Got a place", lambda run: run.bookings),
-        row("Applicants", "Were refused", lambda run: run.refused),
-        row("Applicants", "Walked away from the form", lambda run: run.abandoned),
+        row("Applicants", "Refused", lambda run: run.refused),
+        row("Applicants", "Abandoned their hold", lambda run: run.abandoned),
         row("Applicants", "Gave up without an answer", lambda run: run.gave_up, bad=True),
-        row("Applicants", "Were logged out at least once", lambda run: run.applicants_logged_out, bad=True),
-        row("Applicants", "Booked twice, by pressing again", lambda run: run.double_booked, bad=True),
-        row("Applicants", "Crashed, and got the same hold back", lambda run: run.resumed),
+        row("Applicants", "Logged out at least once", lambda run: run.applicants_logged_out, bad=True),
+        row("Applicants", "Booked twice by retrying", lambda run: run.double_booked, bad=True),
+        row("Applicants", "Resumed their hold after a crash", lambda run: run.resumed),
         row("Requests", "Sent", lambda run: run.requests),
-        row("Requests", "Without an answer: refused or timed out", lambda run: run.errors, bad=True),
-        row("Requests", "Asked to come back in a second", lambda run: run.overloaded),
-        row("Requests", "Most answers in one second", lambda run: run.answers.peak),
+        row("Requests", "Without an answer (refused, timed out)", lambda run: run.errors, bad=True),
+        row("Requests", "Deferred for a second", lambda run: run.overloaded),
+        row("Requests", "Most answers in a second", lambda run: run.answers.peak),
         row("Requests", "Longest queue", lambda run: run.queue_max),
-        row("Time to a yes or no", "Half of all within", lambda run: run.answer_us.percentile(0.5), "us"),
-        row("Time to a yes or no", "99 of 100 within", lambda run: run.answer_us.percentile(0.99), "us"),
-        row("Time to a yes or no", "All within", lambda run: run.answer_us.max, "us"),
-        row("Time to the end", "Half of all within", lambda run: run.final_us.percentile(0.5), "us"),
-        row("Time to the end", "Last of all after", lambda run: run.last_final_us, "us"),
+        row("Time to the first yes or no", "Median", lambda run: run.answer_us.percentile(0.5), "us"),
+        row("Time to the first yes or no", "99th percentile", lambda run: run.answer_us.percentile(0.99), "us"),
+        row("Time to the first yes or no", "Maximum", lambda run: run.answer_us.max, "us"),
+        row("Time to the final answer", "Median", lambda run: run.final_us.percentile(0.5), "us"),
+        row("Time to the final answer", "Last one, from the opening", lambda run: run.last_final_us, "us"),
     ]

@@ -1,4 +1,4 @@
-"""The four plots of an opening, from the measures of one run or of several side by side."""
+"""The four plots of an opening, for one run or for several runs side by side."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from quota_engine.simulation.reports.formatting import duration, number
 from quota_engine.simulation.simulation import SimulationResult
 
 _COLUMNS = 230
-"""Points of a line: more than a plot has pixels for nobody sees."""
+"""Points of a line. A plot has no pixels for more."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlottedRun:
-    """One of the runs in a plot: the name of its line, the class of its style, and how a sentence names it.
+    """One run in the plots.
 
-    ``shows_taken``: its places held have a line as well.
+    Attributes:
+        name: Label of its lines.
+        style: CSS class of its lines.
+        within: Phrase for a description, such as "with quota_engine".
+        subject: Noun for a description.
+        shows_taken: Draw a line for the places held as well.
     """
 
     name: str
@@ -34,12 +39,12 @@ class PlottedRun:
 
 
 def all_plots(result: SimulationResult) -> list[Plot]:
-    """Arrivals, places sold, answers and waiting, in the order of the report."""
+    """Return the plots of arrivals, sales, answers and waiting, in the order of the report."""
     return plots_of(_runs(result))
 
 
 def plots_of(runs: Sequence[PlottedRun]) -> list[Plot]:
-    """The same of any runs. The capacity and the window are those of the first one."""
+    """Return the same plots for any runs. The first run decides the capacity and the window."""
     return [_arrivals_plot(runs), _sales_plot(runs), _answers_plot(runs), _waiting_plot(runs)]
 
 
@@ -49,7 +54,7 @@ def _runs(result: SimulationResult) -> list[PlottedRun]:
         return [engine]
     return [
         engine,
-        PlottedRun("old application", "old", "with the old application", "the old application", result.baseline),
+        PlottedRun("baseline", "old", "with the baseline", "the baseline", result.baseline),
     ]
 
 
@@ -60,7 +65,7 @@ def _arrivals_plot(runs: Sequence[PlottedRun]) -> Plot:
     return _time_plot(
         "arrivals",
         "Requests per second",
-        f"How many requests arrive each second around the opening. The most in one second: {peaks}.",
+        f"Requests that arrive in each second around the opening. Peak: {peaks}.",
         lines,
         window,
     )
@@ -73,15 +78,14 @@ def _answers_plot(runs: Sequence[PlottedRun]) -> Plot:
     return _time_plot(
         "answers",
         "Answers per second",
-        f"How many requests are answered each second; refused connections and time-outs are no answers. "
-        f"The most in one second: {peaks}.",
+        f"Requests answered in each second. Refused connections and time-outs do not count. Peak: {peaks}.",
         lines,
         window,
     )
 
 
 def sales_plot(result: SimulationResult) -> Plot:
-    """Places taken and sold since the opening, against the places that exist."""
+    """Return the plot of places held and sold since the opening, against the capacity."""
     return _sales_plot(_runs(result))
 
 
@@ -89,21 +93,21 @@ def _sales_plot(runs: Sequence[PlottedRun]) -> Plot:
     capacity = runs[0].metrics.capacity
     end_s = max(run.metrics.sold.second_of_share(0.9) for run in runs)
     window = (0, max(60, min(round(end_s * 1.6), 4 * 3600)))
-    lines = [PlotLine(f"Places that exist: {number(capacity)}", "limit", [(0, capacity), (window[1], capacity)])]
-    told = []
+    lines = [PlotLine(f"capacity: {number(capacity)}", "limit", [(0, capacity), (window[1], capacity)])]
+    sales = []
     for run in runs:
         metrics = run.metrics
         if run.shows_taken:
             points = _cumulated(metrics.taken, window)
             lines.append(PlotLine(f"{run.name}: held or sold", f"{run.style} thin", points, stepped=True))
         lines.append(PlotLine(f"{run.name}: sold", run.style, _cumulated(metrics.sold, window), stepped=True))
-        sold = f"{number(metrics.confirmed)}, {number(metrics.oversold)} of them above what exists"
-        told.append(f"{run.subject} sells {sold}")
+        sold = f"{number(metrics.confirmed)}, {number(metrics.oversold)} of them above the capacity"
+        sales.append(f"{run.subject} sells {sold}")
     most = max(capacity, *(y for line in lines for _, y in line.points))
     return _time_plot(
         "sales",
         "Places sold",
-        f"Places sold since the opening, against the {number(capacity)} that exist: {_and(told)}.",
+        f"Places sold since the opening, against the capacity of {number(capacity)}: {_and(sales)}.",
         lines,
         window,
         y_max=max(most, 1) * 1.08,
@@ -111,7 +115,7 @@ def _sales_plot(runs: Sequence[PlottedRun]) -> Plot:
 
 
 def _waiting_plot(runs: Sequence[PlottedRun]) -> Plot:
-    """The share of applicants who have a yes or no after a time, on a logarithmic axis of time."""
+    """Return the cumulative share of applicants with a yes or no, on a logarithmic time axis."""
     fastest_us = min(run.metrics.answer_us.percentile(0.01) for run in runs)
     low_us = 10_000.0 if fastest_us >= 10_000 else 1_000.0
     high_us = max(10_000_000.0, *(run.metrics.answer_us.max * 1.05 for run in runs))
@@ -119,9 +123,9 @@ def _waiting_plot(runs: Sequence[PlottedRun]) -> Plot:
     halves = _and(f"{duration(run.metrics.answer_us.percentile(0.5) / 1000)} {run.within}" for run in runs)
     return Plot(
         name="waiting",
-        title="How long it takes to hear yes or no",
-        description=f"The share of all applicants who know whether they have a place, by the time since they pressed "
-        f"the button. Half of them know within {halves}.",
+        title="Time to yes or no",
+        description=f"Share of the applicants who know whether they have a place, by the time since they pressed the "
+        f"button. The median is {halves}.",
         lines=lines,
         x_range=(low_us, high_us),
         x_ticks=_waiting_ticks(low_us, high_us),
@@ -133,7 +137,7 @@ def _waiting_plot(runs: Sequence[PlottedRun]) -> Plot:
 
 
 def _waiting_ticks(low_us: float, high_us: float) -> list[tuple[float, str]]:
-    """Powers of ten up to ten seconds, then the units that people wait in."""
+    """Return powers of ten up to ten seconds, then minutes and hours."""
     ticks = log_ticks(low_us, min(high_us, 1e7))
     ticks += [each for each in (6e7, 6e8, 3.6e9, 3.6e10) if each <= high_us]
     names = {6e7: "1 min", 6e8: "10 min", 3.6e9: "1 h", 3.6e10: "10 h"}
@@ -141,21 +145,21 @@ def _waiting_ticks(low_us: float, high_us: float) -> list[tuple[float, str]]:
 
 
 def _rush_window(runs: Sequence[PlottedRun]) -> tuple[int, int]:
-    """From a minute before the opening, or the first press, to when nearly all of the rush has been answered."""
+    """Return the window from a minute before the opening, or the first press, to the end of the rush."""
     start_s = max(-60, runs[0].metrics.start_s)
     busy_s = max(run.metrics.arrivals.second_of_share(0.8) for run in runs)
     return start_s, max(60, min(busy_s, 1800))
 
 
 def _per_second(series: Series, window: tuple[int, int]) -> list[tuple[float, float]]:
-    """The sums per second; where a point stands for several seconds, the largest of them."""
+    """Return the sums per second. A point for several seconds shows the largest sum."""
     sums = series.window(*window)
     stride = -(-len(sums) // _COLUMNS)
     return [(window[0] + at, max(sums[at : at + stride])) for at in range(0, len(sums), stride)]
 
 
 def _cumulated(series: Series, window: tuple[int, int]) -> list[tuple[float, float]]:
-    """The running sum at the end of each second, from 0 at the start of the window."""
+    """Return the running sum at the end of each second."""
     earlier = sum(series.window(series.start_s, window[0]))
     running = list(itertools.accumulate(series.window(*window), initial=earlier))
     stride = -(-len(running) // _COLUMNS)
@@ -168,7 +172,7 @@ def _shares(histogram: Histogram, low_us: float, high_us: float) -> list[tuple[f
     for _, high, count in histogram.buckets():
         seen += count
         share = round(100 * seen / histogram.count, 1)
-        # Long flat or dense stretches need no point for every bucket.
+        # Flat or dense stretches need no point for every bucket.
         if share - last >= 0.4 or seen == histogram.count:
             points.append((max(high, low_us), share))
             last = share

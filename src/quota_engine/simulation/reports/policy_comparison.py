@@ -1,4 +1,4 @@
-"""The report of an opening with agents: who gets the places under each policy, and what brokers make of it."""
+"""Report of openings with agents: who gets the places under each policy, and the profit of brokers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Final
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from quota_engine.reporting.page import page
@@ -19,16 +18,17 @@ from quota_engine.reporting.svg_plot import Plot, PlotLine, log_ticks, nice_tick
 from quota_engine.simulation.agent_metrics import AgentMetrics
 from quota_engine.simulation.policy_comparison import PolicyComparison
 from quota_engine.simulation.reports.formatting import duration, number, opening_line
-from quota_engine.simulation.reports.opening import figure, parameters
+from quota_engine.simulation.reports.opening import figure, findings_block, parameters
+from quota_engine.simulation.reports.terminal import SectionTable, print_findings
 
-_HELD: Final = "brokers, handed over"
-_KEPT: Final = "brokers, nobody comes"
-_UNSOLD: Final = "nobody's"
+_HANDED_OVER: Final = "brokers, handed over"
+_KEPT: Final = "brokers, not attended"
+_UNSOLD: Final = "unsold"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Row:
-    """One line of the table: a value a policy; ``bad`` marks those that should not be."""
+    """One row of the table: a value for each policy; ``bad`` marks defects."""
 
     section: str
     label: str
@@ -37,12 +37,12 @@ class _Row:
 
 
 def picture(comparison: PolicyComparison) -> str:
-    """Who gets the places, as an SVG file of its own."""
-    return render_bars(_places_bars(comparison), 760, alone=True) + "\n"
+    """Return the chart of who gets the places as an SVG file."""
+    return render_bars(_places_bars(comparison), 760, standalone=True) + "\n"
 
 
 def html_report(comparison: PolicyComparison) -> str:
-    """The whole report. The same comparison gives the same file, byte for byte."""
+    """Return the report. The same comparison gives the same bytes."""
     title = f"{comparison.scenario.title}: who gets the places"
     bars = _places_bars(comparison)
     body = "".join(
@@ -50,7 +50,7 @@ def html_report(comparison: PolicyComparison) -> str:
             f"<style>{BAR_STYLE}{_LINE_STYLE}</style>",
             f"<h1>{html.escape(title)}</h1>",
             f'<p class="quiet">{html.escape(_headline(comparison))}</p>',
-            _verdict(comparison),
+            findings_block(comparison.findings),
             f"<figure><figcaption><b>{html.escape(bars.title)}</b>"
             f'<span class="quiet">{html.escape(bars.description)}</span></figcaption>'
             f'<div class="scroll bars">{render_bars(bars)}</div></figure>',
@@ -58,9 +58,9 @@ def html_report(comparison: PolicyComparison) -> str:
             figure(_latency_plot(comparison)),
             figure(_calls_plot(comparison)),
             "</div>",
-            "<h2>All figures</h2>",
+            "<h2>All metrics</h2>",
             _table(_rows(comparison), comparison),
-            _reading(comparison),
+            _reading_notes(comparison),
             parameters(comparison.scenario),
         ]
     )
@@ -68,34 +68,22 @@ def html_report(comparison: PolicyComparison) -> str:
 
 
 def print_comparison(comparison: PolicyComparison, console: Console) -> None:
-    """Print every figure and the verdict. Colours are the terminal's own, and only add to what the text says."""
+    """Print the title, every metric and the findings. Colors carry no information that the text lacks."""
     console.print(Text(comparison.scenario.title, style="bold"))
     console.print(Text(_headline(comparison)))
-    table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    table.add_column("")
-    for result in comparison.runs:
-        table.add_column(str(result.metrics.scenario.policy), justify="right", no_wrap=True)
-    section = ""
+    table = SectionTable([str(run.metrics.scenario.policy) for run in comparison.runs], indent=1)
     for row in _rows(comparison):
-        if row.section != section:
-            section = row.section
-            table.add_row("")
-            table.add_row(Text(section, style="bold"))
-        cells = (Text(value, style="red" if bad else "") for value, bad in zip(row.values, row.bad, strict=True))
-        table.add_row(Text(f" {row.label}"), *cells)
-    console.print(table)
+        table.add(row.section, row.label, zip(row.values, row.bad, strict=True))
+    console.print(table.table)
     console.print()
-    if comparison.ok:
-        console.print(Text("The audit finds nothing: no place was sold twice, and none was lost.", style="green"))
-    for finding in comparison.findings:
-        console.print(Text(f"FINDING: {finding}", style="bold red"))
+    print_findings(console, comparison.findings)
 
 
 def _headline(comparison: PolicyComparison) -> str:
     scenario = comparison.scenario
     checked = {result.metrics.scenario.identity for result in comparison.runs}
     return (
-        f"{opening_line(scenario.applicants, comparison.supply)}. Identity {', '.join(sorted(checked))}, "
+        f"{opening_line(scenario.applicants, comparison.supply)}. Identities {', '.join(sorted(checked))}, "
         f"{comparison.backend}, seed {scenario.seed}."
     )
 
@@ -114,7 +102,7 @@ def _rows(comparison: PolicyComparison) -> list[_Row]:
 
     by_class = [
         _Row(
-            "Won a place by themselves",
+            "Won a place themselves",
             name,
             tuple(_percent(each[name].won / each[name].people) if name in each else "" for each in figures),
             tuple(False for _ in figures),
@@ -125,12 +113,12 @@ def _rows(comparison: PolicyComparison) -> list[_Row]:
     return [
         row("Places", "given back: available", lambda run: _RERELEASE[str(run.re_release)]),
         row("Places", "on sale", lambda run: number(run.capacity)),
-        row("Places", "sold that do not exist", lambda run: number(run.oversold), lambda run: run.oversold > 0),
-        row("Places", "somebody comes to", lambda run: number(run.attended)),
+        row("Places", "oversold", lambda run: number(run.oversold), lambda run: run.oversold > 0),
+        row("Places", "attended", lambda run: number(run.attended)),
         row("Places", "unsold", lambda run: number(run.capacity - run.confirmed)),
-        row("Places", "sold, and nobody comes", lambda run: number(run.no_shows), lambda run: run.no_shows > 0),
+        row("Places", "sold, not attended", lambda run: number(run.no_shows), lambda run: run.no_shows > 0),
         *by_class,
-        row("Won a place by themselves", "correlation with latency", lambda run: _signed(run.correlation)),
+        row("Won a place themselves", "correlation with latency", lambda run: _signed(run.correlation)),
         row("Brokers", "identities", lambda run: number(run.plan.identities)),
         row("Brokers", "places held", lambda run: number(run.places_held)),
         row("Brokers", "ordered by customers", lambda run: number(run.orders)),
@@ -141,11 +129,11 @@ def _rows(comparison: PolicyComparison) -> list[_Row]:
             lambda run: _millions(run.broker_profit),
             lambda run: run.broker_profit > 0,
         ),
-        row("Load", "requests a place", lambda run: number(run.requests_per_place)),
-        row("Load", "most engine calls a second", lambda run: number(run.store_calls_per_s_max)),
-        row("Load", "told to come back later", lambda run: number(run.throttled + run.overloaded)),
-        row("Time", "first told: sold out", lambda run: duration(run.sold_out_us / 1000) if run.sold_out_us else ""),
-        row("Time", "half know yes or no within", lambda run: duration(run.wait_us.percentile(0.5) / 1000)),
+        row("Load", "requests for each place", lambda run: number(run.requests_per_place)),
+        row("Load", "most engine calls in a second", lambda run: number(run.store_calls_per_s_max)),
+        row("Load", "deferred requests", lambda run: number(run.throttled + run.overloaded)),
+        row("Time", "first sold-out answer", lambda run: duration(run.sold_out_us / 1000) if run.sold_out_us else ""),
+        row("Time", "median time to yes or no", lambda run: duration(run.wait_us.percentile(0.5) / 1000)),
     ]
 
 
@@ -166,16 +154,16 @@ def _millions(rupiah: int) -> str:
 
 
 def _places_bars(comparison: PolicyComparison) -> BarChart:
-    """What the places of each policy come to, under what the people are."""
+    """Return the bars: the classes of the people, and for each policy who gets the places."""
     first = comparison.runs[0].metrics
     classes = first.people.classes[:-1]
-    kinds = [*classes, _HELD, _KEPT, _UNSOLD]
+    kinds = [*classes, _HANDED_OVER, _KEPT, _UNSOLD]
     sizes = [0] * len(first.people.classes)
     for one in first.people.class_of:
         sizes[one] += 1
     people = first.people.people_count
-    bars = [Bar("the people", [BarPart(kind, sizes[kind] / people) for kind in range(len(classes))])]
-    told = []
+    bars = [Bar("people", [BarPart(kind, sizes[kind] / people) for kind in range(len(classes))])]
+    shares = []
     for result in comparison.runs:
         run = result.metrics
         own = {each.name: each.won for each in run.classes()}
@@ -185,12 +173,12 @@ def _places_bars(comparison: PolicyComparison) -> BarChart:
         bars.append(
             Bar(str(run.scenario.policy), [BarPart(kind, count / whole) for kind, count in enumerate(places) if count])
         )
-        told.append(f"{run.scenario.policy}: {number(run.delivered + run.no_shows)} of {number(run.capacity)}")
+        shares.append(f"{run.scenario.policy}: {number(run.delivered + run.no_shows)} of {number(run.capacity)}")
     return BarChart(
         "places",
         "Who gets the places",
-        "Who the people are, and who gets the places under each policy. Of brokers are "
-        f"{'; '.join(told)}. Bots are programs that people let press for themselves.",
+        "Classes of the people, and who gets the places under each policy. Brokers get "
+        f"{'; '.join(shares)}. Bots are programs that press for one person.",
         kinds,
         bars,
     )
@@ -206,7 +194,7 @@ _LINE_STYLE: Final = (
 
 
 def _latency_plot(comparison: PolicyComparison) -> Plot:
-    """How many win a place, by how long a request takes them: tenths of the people, from the fastest to the slowest."""
+    """Return the share of winners by latency, in tenths of the people from the fastest to the slowest."""
     lines, highest = [], 0.0
     low, high = float("inf"), 0.0
     for style, result in enumerate(comparison.runs):
@@ -216,18 +204,18 @@ def _latency_plot(comparison: PolicyComparison) -> Plot:
         lines.append(PlotLine(str(result.metrics.scenario.policy), f"line{style}", points))
     high = max(high, low * 1.01)
     y_max = max(highest * 1.1, 0.1)
-    told = ", ".join(
+    correlations = ", ".join(
         f"{_signed(result.metrics.correlation)} ({result.metrics.scenario.policy})" for result in comparison.runs
     )
     return Plot(
         name="latency",
-        title="What a fast network is worth",
-        description="The share of the people who win a place by themselves, in tenths by the time that a request of "
-        f"theirs takes to the servers. The correlation of success with latency: {told}.",
+        title="Advantage of a fast network",
+        description="Share of the people who win a place themselves, in tenths by their latency to the servers. "
+        f"Correlation of success with latency: {correlations}.",
         lines=lines,
         x_range=(low, high),
         x_ticks=[(tick, duration(tick / 1000).replace(".0 ", " ")) for tick in _fine_ticks(low, high)],
-        x_title="time of a request, one way, up to",
+        x_title="one-way latency, up to",
         y_max=y_max,
         y_ticks=[(tick, f"{tick:g}%") for tick in nice_ticks(0, y_max, 4)],
         x_is_log=True,
@@ -235,14 +223,14 @@ def _latency_plot(comparison: PolicyComparison) -> Plot:
 
 
 def _fine_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 of every power of ten from ``low`` to ``high``."""
+    """Return 1, 2 and 5 times every power of ten from ``low`` to ``high``."""
     return [
         tick for power in log_ticks(low / 10, high) for tick in (power, 2 * power, 5 * power) if low <= tick <= high
     ]
 
 
 def _calls_plot(comparison: PolicyComparison) -> Plot:
-    """What reaches the engine each second around the opening."""
+    """Return the plot of engine calls in each second around the opening."""
     window = (-10, 60)
     lines = [
         PlotLine(
@@ -264,8 +252,8 @@ def _calls_plot(comparison: PolicyComparison) -> Plot:
     return Plot(
         name="calls",
         title="Engine calls per second",
-        description="How many requests pass the policy each second around the opening, and reach the engine. "
-        f"The most in one second: {peaks}.",
+        description="Requests that pass the policy and reach the engine in each second around the opening. "
+        f"Peak: {peaks}.",
         lines=lines,
         x_range=window,
         x_ticks=[(tick, f"{tick:g}") for tick in nice_ticks(*window)],
@@ -273,13 +261,6 @@ def _calls_plot(comparison: PolicyComparison) -> Plot:
         y_max=y_max,
         y_ticks=[(tick, f"{tick:,g}") for tick in nice_ticks(0, y_max, 4)],
     )
-
-
-def _verdict(comparison: PolicyComparison) -> str:
-    if comparison.ok:
-        return '<p class="good"><b>The audit finds nothing: no place was sold twice, and none was lost.</b></p>'
-    findings = "".join(f"<li>{html.escape(finding)}</li>" for finding in comparison.findings)
-    return f'<div class="bad"><b>The audit finds:</b><ul>{findings}</ul></div>'
 
 
 def _table(rows: list[_Row], comparison: PolicyComparison) -> str:
@@ -299,11 +280,11 @@ def _table(rows: list[_Row], comparison: PolicyComparison) -> str:
     return "".join(parts) + "</tbody></table></div>"
 
 
-def _reading(comparison: PolicyComparison) -> str:
+def _reading_notes(comparison: PolicyComparison) -> str:
     return (
-        '<h2>How to read this</h2><p class="quiet">Every place was held, confirmed, cancelled and attended through '
-        f"the real engine, on {html.escape(comparison.backend)}, and every request passed the real admission modules, "
-        "under a simulated clock. People, programs and brokers are modelled: they decide by what they could know, and "
-        "nothing of the result is written into them. Brokers have tried at smaller openings before, and come if these "
-        "paid. The same scenario and seed give this same page, byte for byte.</p>"
+        '<h2>How to read this page</h2><p class="quiet">Every place was held, confirmed, cancelled and attended '
+        f"through the real engine, on {html.escape(comparison.backend)}, under a simulated clock, and every request "
+        "passed the real admission modules. People, bots and brokers are models that decide from what they could know. "
+        "Brokers have tried smaller openings before, and come if those were profitable. The same scenario and seed "
+        "give the same page, byte for byte.</p>"
     )

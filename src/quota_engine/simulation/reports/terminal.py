@@ -1,49 +1,68 @@
-"""A simulation's result as tables on the terminal."""
+"""Result of a simulation as a table on the terminal."""
 
 from __future__ import annotations
 
-__all__ = ["print_result"]
+__all__ = ["SectionTable", "print_findings", "print_result"]
+
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from quota_engine.simulation.reports.formatting import comparison, headline
+from quota_engine.simulation.reports.formatting import NO_FINDINGS, headline, metric_rows
 from quota_engine.simulation.simulation import SimulationResult
 
 
 def print_result(result: SimulationResult, console: Console) -> None:
-    """Print what was simulated, every figure, and the verdict.
+    """Print the title, every metric and the findings.
 
-    Colours are the terminal's own, and only add to what the text says.
+    Colors are the terminal's own, and carry no information that the text lacks.
     """
     console.print(Text(result.prepared.scenario.title, style="bold"))
     console.print(Text(f"{headline(result)}."))
     console.print(
         Text(f"Policy {result.prepared.scenario.policy}, {result.backend}, seed {result.prepared.scenario.seed}.")
     )
-    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False)
-    table.add_column("")
-    table.add_column("quota_engine", justify="right", no_wrap=True)
-    if result.baseline is not None:
-        table.add_column("old application", justify="right", no_wrap=True)
-    section = ""
-    for row in comparison(result):
-        if row.section != section:
-            section = row.section
-            table.add_row("")
-            table.add_row(Text(section, style="bold"))
-        cells = [Text(f"  {row.label}"), _cell(row.engine, row.engine_bad)]
-        if result.baseline is not None:
-            cells.append(_cell(row.baseline, row.baseline_bad))
-        table.add_row(*cells)
-    console.print(table)
+    columns = ["quota_engine"] if result.baseline is None else ["quota_engine", "baseline"]
+    table = SectionTable(columns, indent=2)
+    for row in metric_rows(result):
+        cells = [(row.engine, row.engine_bad), (row.baseline, row.baseline_bad)]
+        table.add(row.section, row.label, cells[: len(columns)])
+    console.print(table.table)
     console.print()
-    if result.ok:
-        console.print(Text("The audit finds nothing: no place was sold twice, and none was lost.", style="green"))
-    for finding in result.findings:
+    print_findings(console, result.findings)
+
+
+class SectionTable:
+    """A table with a title above each group of rows.
+
+    Args:
+        columns: Heads of the columns of values.
+        indent: Spaces between columns, and before the labels.
+    """
+
+    def __init__(self, columns: Sequence[str], indent: int) -> None:
+        self.table = Table(box=None, padding=(0, indent, 0, 0), show_edge=False, pad_edge=False)
+        self.table.add_column("")
+        for column in columns:
+            self.table.add_column(column, justify="right", no_wrap=True)
+        self._indent = indent
+        self._section = ""
+
+    def add(self, section: str, label: str, cells: Iterable[tuple[str, bool]]) -> None:
+        """Add a row of values, each with a flag that marks a defect."""
+        if section != self._section:
+            self._section = section
+            self.table.add_row("")
+            self.table.add_row(Text(section, style="bold"))
+        values = (Text(value, style="red" if bad else "") for value, bad in cells)
+        self.table.add_row(Text(f"{' ' * self._indent}{label}"), *values)
+
+
+def print_findings(console: Console, findings: Sequence[str]) -> None:
+    """Print the findings, or a line that there are none."""
+    if not findings:
+        console.print(Text(NO_FINDINGS, style="green"))
+    for finding in findings:
         console.print(Text(f"FINDING: {finding}", style="bold red"))
-
-
-def _cell(value: str, bad: bool) -> Text:
-    return Text(value, style="red" if bad else "")
