@@ -1,7 +1,7 @@
-"""Writes the records of the example in ``waiting-room.md``: ``python docs/rooms/make.py [FOLDER]``.
+"""Write the transcripts of the example in ``waiting-room.md``: ``python docs/rooms/make.py [FOLDER]``.
 
-A real run of the engine, under a clock that is set by hand: Surabaya's week, 5,000 people before the opening, 400 after
-it. Keys and times are fixed, so that it always writes the same bytes.
+A real run of the engine with a manual clock: a week of Surabaya, 5,000 tickets before the opening and 400 after it.
+Keys and times are fixed, so each run writes the same bytes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ OPENS_AT: Final = "2026-12-04T14:00:00+07:00"
 FOLDER: Final = pathlib.Path(__file__).parent
 
 
-def _write(folder: pathlib.Path, name: str, record: RoomTranscript) -> None:
-    text = msgspec.json.format(msgspec.json.encode(record), indent=2)
+def _write(folder: pathlib.Path, name: str, transcript: RoomTranscript) -> None:
+    text = msgspec.json.format(msgspec.json.encode(transcript), indent=2)
     (folder / name).write_bytes(text + b"\n")
 
 
 def main(folder: pathlib.Path = FOLDER) -> str:
-    """Write the two records; returns the ticket of the 1,000th to come."""
+    """Write the two transcripts to ``folder``, and return the 1,000th ticket."""
     clock = ManualClock.at("2026-12-04T13:00:00+07:00")
     catalog = load_catalog("surabaya")
     with QuotaEngine.open(
