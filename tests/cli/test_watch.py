@@ -134,7 +134,7 @@ def test_bad_words(store: str, capsys: pytest.CaptureFixture[str], more: list[st
 def test_a_store_that_is_away(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 3."""
     assert main(["watch", "redis://127.0.0.1:1?attempts_max=1"]) == 3
-    assert "the store can not be used" in capsys.readouterr().err
+    assert "the store cannot be used" in capsys.readouterr().err
 
 
 class Evening:

@@ -177,7 +177,7 @@ def test_a_store_that_is_away_ends_it_with_3(tmp_path: Path) -> None:
             check=False,
         )
         assert run.returncode == 3, run.stderr
-        assert "ERROR:    the store can not be used: Error 111" in run.stderr
+        assert "ERROR:    the store cannot be used: Error 111" in run.stderr
         assert "Traceback" not in run.stderr
 
 

@@ -50,10 +50,19 @@ from quota_engine.ports import (
 from quota_engine.stores.redis.codecs.office import event_of_text
 from quota_engine.stores.redis.executor import Executor
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
+from quota_engine.stores.redis.ledger_formats import format_of, office_script_of
+from quota_engine.stores.redis.office_requests import OfficeRequests
 from quota_engine.stores.redis.retrying_calls import Attempt, Call, RetryPolicy, Router
-from quota_engine.stores.redis.scripts import COMMANDS, CONSUMERS, GUARDED_COMMANDS, READS, RECONCILE, Script, script_of
+from quota_engine.stores.redis.script_runner import ScriptRunner
+from quota_engine.stores.redis.scripts import (
+    CONSUMER_GROUPS,
+    OFFICE_COMMANDS,
+    OFFICE_GUARDED_COMMANDS,
+    OFFICE_QUERIES,
+    RECONCILE,
+    Script,
+)
 from quota_engine.stores.redis.sold_out_cache import SoldOutCache
-from quota_engine.stores.redis.stored_kinds import format_of
 
 T = TypeVar("T")
 
@@ -466,7 +475,7 @@ class LuaStore:
         match request:
             case Query(place, question):
                 kind = format_of(place)
-                (line,) = self.store.run(kind.reads, self._keys(place), [self._now(), kind.encode(question)])
+                (line,) = self.store.run(kind.queries, self._keys(place), [self._now(), kind.encode(question)])
                 return self._answers(place).answer(question, line)
             case ApplyMany(office, commands):
                 parts = [commands[at : at + self._batch_max] for at in range(0, len(commands), self._batch_max)]
@@ -485,7 +494,7 @@ class LuaStore:
                 cursor = ""
                 found: dict[str, Reservation] = {}
                 while cursor != "0":
-                    (text,) = self._look(office, f"list\t{day}\t{cursor or 0}")
+                    (text,) = self._look(office, f"list_day\t{day}\t{cursor or 0}")
                     cursor, *lines = text.split("\n")
                     records = [self._answers(office).lookup(line) for line in lines]
                     found |= {record.id: record for record in records if record is not None}
@@ -507,7 +516,7 @@ class LuaStore:
                 | ListConsumerGroups()
                 | Reconcile()
             ):
-                return self._drive(Executor(self._clock, RetryPolicy(), "", Router(), SoldOutCache(0)).answer(request))
+                return self._drive(self._requests().execute(request))
             case ListOffices():
                 return sorted(self._offices)
             case Audit(office):
@@ -517,6 +526,11 @@ class LuaStore:
                 return kind_of(place).describe(self._ledger(place)[0])
         raise TypeError(f"no answer to a {type(request).__name__}")
 
+    def _requests(self) -> OfficeRequests:
+        """Return the requests of a store that has this one's clock."""
+        cache = SoldOutCache(0)
+        return OfficeRequests(Executor(ScriptRunner(self._clock, RetryPolicy(), "", Router()), cache), cache)
+
     def _drive(self, steps: Call[Any]) -> Any:
         """Run the script calls of a request here."""
         try:
@@ -525,16 +539,16 @@ class LuaStore:
                 assert isinstance(step, Attempt)
                 (name, sha1, count, *words) = map(str, step.requests[0])
                 assert name == "EVALSHA"
-                script = next(one for one in (CONSUMERS, RECONCILE) if one.sha1 == sha1)
+                script = next(one for one in (CONSUMER_GROUPS, RECONCILE) if one.sha1 == sha1)
                 step = steps.send([self.store.run(script, words[: int(count)], words[int(count) :])])
         except StopIteration as end:
             return end.value
 
     def _script_of(self, commands: Sequence[Command]) -> Script:
-        scripts = {script_of(command) for command in commands}
+        scripts = {office_script_of(command) for command in commands}
         if len(scripts) == 1:
             return scripts.pop()
-        return GUARDED_COMMANDS if GUARDED_COMMANDS in scripts else COMMANDS
+        return OFFICE_GUARDED_COMMANDS if OFFICE_GUARDED_COMMANDS in scripts else OFFICE_COMMANDS
 
     def _run(self, script: Script, place: str, commands: Sequence[Any]) -> list[Any]:
         if any(isinstance(command, Publish | SetRules) for command in commands):
@@ -545,7 +559,7 @@ class LuaStore:
         return [outcome(command, line) for command, line in zip(commands, lines, strict=True)]
 
     def _look(self, office: str, *lines: str) -> list[str]:
-        return self.store.run(READS, self._keys(office), [self._now(), *lines])
+        return self.store.run(OFFICE_QUERIES, self._keys(office), [self._now(), *lines])
 
     def _ledger(self, place: str) -> tuple[Any, int]:
         kind = format_of(place)

@@ -117,12 +117,12 @@ def _by_script(store: BenchStore, face: ApiStyle) -> Callable[[Any], Any]:
 def _scripted(store: BenchStore, place: Workload, measure: BenchCase, work: _Work) -> list[tuple[Any, ...]]:
     """The same work for the engine's own scripts, in batches of the measure's size."""
     from quota_engine.stores.redis.keys import keys_of
-    from quota_engine.stores.redis.scripts import COMMANDS, READS
+    from quota_engine.stores.redis.scripts import OFFICE_COMMANDS, OFFICE_QUERIES
 
     keys = [keys_of(store.target.namespace, office) for office in place.offices]
-    script = COMMANDS
+    script = OFFICE_COMMANDS
     if measure.action == "availability":
-        script = READS
+        script = OFFICE_QUERIES
         # The other script is known to the server already: the offices were published with it.
         store.client.eval(script.text, len(keys[0]), *keys[0], "")
     return [

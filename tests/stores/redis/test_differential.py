@@ -63,7 +63,8 @@ from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
-from quota_engine.stores.redis.scripts import COMMANDS, FREEING_COMMANDS, Script, script_of
+from quota_engine.stores.redis.ledger_formats import office_script_of
+from quota_engine.stores.redis.scripts import OFFICE_COMMANDS, OFFICE_FREEING_COMMANDS, Script
 from tests.support.command_source import Step, format_steps, shortest
 from tests.support.lua_store import HalfDone, LuaServer, LuaStore, Refused
 from tests.support.random_walks import choice_of, walk
@@ -278,8 +279,8 @@ async def _press(backend: AsyncStore, clock: ManualClock, seed: int) -> None:
         state = await backend.execute(Describe(office))
         # Two orders may come to the same answers and the same state: the events tell which of them it was.
         news = [one.event for one in await backend.execute(ReadEvents(office, len(ledger.events), EVENTS_MAX))]
-        rest = [at for at, command in enumerate(commands) if script_of(command) is not FREEING_COMMANDS]
-        frees = [at for at, command in enumerate(commands) if script_of(command) is FREEING_COMMANDS]
+        rest = [at for at, command in enumerate(commands) if office_script_of(command) is not OFFICE_FREEING_COMMANDS]
+        frees = [at for at, command in enumerate(commands) if office_script_of(command) is OFFICE_FREEING_COMMANDS]
         for order in (rest + frees, frees + rest):
             again = rebuild(office, ledger.events)
             expected = apply_batch(again, [commands[at] for at in order], now_ms)
@@ -508,10 +509,10 @@ def test_no_line_whatever_leaves_a_command_half_done() -> None:
         for now_ms, command in walk(Random(seed), 30):
             good, bad = encode(command), spoiled(encode(command), random)
             with contextlib.suppress(Refused):
-                store.run(COMMANDS, keys, [str(now_ms), good, bad, good])
+                store.run(OFFICE_COMMANDS, keys, [str(now_ms), good, bad, good])
                 refused -= 1
             refused += 1
-            assert len(store.run(COMMANDS, keys, [str(now_ms), good])) == 1
+            assert len(store.run(OFFICE_COMMANDS, keys, [str(now_ms), good])) == 1
     assert refused > 30
 
 

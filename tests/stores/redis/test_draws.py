@@ -45,15 +45,15 @@ from quota_engine.ports import AsyncStore, Describe, ListOffices, Query, Store
 from quota_engine.stores.redis.codecs.draws import (
     DrawDecoder,
     draw_of_state,
-    encode_for_draw,
-    text_of_wish,
-    wish_of_text,
+    encode,
+    preference_of_text,
+    text_of_preference,
 )
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import keys_of
-from quota_engine.stores.redis.scripts import DRAW_COMMANDS, DRAW_READS, DRAW_STATE, Script
-from quota_engine.stores.redis.stored_kinds import DRAW as STORED
-from quota_engine.stores.redis.stored_kinds import format_of
+from quota_engine.stores.redis.ledger_formats import DRAW as STORED
+from quota_engine.stores.redis.ledger_formats import format_of
+from quota_engine.stores.redis.scripts import DRAW_COMMANDS, DRAW_QUERIES, DRAW_STATE, Script
 from tests.support.draw_runs import KEY, catalog, whole_draw
 from tests.support.draw_samples import DRAW, SEED
 from tests.support.lua_store import LuaServer, Refused
@@ -81,11 +81,11 @@ class WithoutServer:
 
     def take(self, now_ms: int, commands: Sequence[DrawCommand]) -> list[DrawOutcome]:
         script = STORED.script_of(commands[0]) if len(commands) == 1 else DRAW_COMMANDS
-        lines = self.lines(script, now_ms, [encode_for_draw(command) for command in commands])
+        lines = self.lines(script, now_ms, [encode(command) for command in commands])
         return [self.answers.outcome(command, line) for command, line in zip(commands, lines, strict=True)]
 
     def ask(self, now_ms: int, questions: Sequence[DrawQuery]) -> list[Any]:
-        lines = self.lines(DRAW_READS, now_ms, [encode_for_draw(question) for question in questions])
+        lines = self.lines(DRAW_QUERIES, now_ms, [encode(question) for question in questions])
         return [self.answers.answer(question, line) for question, line in zip(questions, lines, strict=True)]
 
     def describe(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def test_the_server_s_time_decides_what_is_open() -> None:
     """Without a clock of its own the client has no say in when a draw opens and closes."""
     store = WithoutServer(address_of(DRAW))
     store.take(0, [CreateDraw(TERMS)])
-    line = encode_for_draw(SubmitApplication(("ani",), PREFERENCES[:1]))
+    line = encode(SubmitApplication(("ani",), PREFERENCES[:1]))
     for time_ms, status in (
         (OPENS_AT_MS - 1, "NOT_OPEN"),
         (OPENS_AT_MS, "APPLIED"),
@@ -128,7 +128,7 @@ def test_the_server_s_time_decides_what_is_open() -> None:
         store.store.time_ms = time_ms
         (answer,) = store.lines(DRAW_COMMANDS, None, [line])
         assert answer.startswith(f"{status}\t")
-    (seen,) = store.lines(DRAW_READS, None, ["draw"])
+    (seen,) = store.lines(DRAW_QUERIES, None, ["draw"])
     assert seen.startswith(f"{CLOSES_AT_MS}\t")
 
 
@@ -139,7 +139,7 @@ def test_no_line_whatever_is_half_carried_out() -> None:
     for seed in range(60):
         store = WithoutServer(address_of(DRAW))
         for now_ms, command in walk(Random(seed), 20):
-            good = encode_for_draw(command)
+            good = encode(command)
             at = random.randrange(len(good) + 1)
             bad = good[:at] + random.choice(characters) + good[random.randrange(at, len(good) + 1) :]
             before = store.describe()
@@ -182,7 +182,7 @@ def test_all_keys_of_a_draw_exist_and_end() -> None:
 def test_a_replay_can_leave_a_write() -> None:
     """Whoever waits for replicas needs one: after a call that wrote nothing there would be nothing to wait for."""
     store = WithoutServer(address_of(DRAW))
-    line = encode_for_draw(CreateDraw(TERMS))
+    line = encode(CreateDraw(TERMS))
     for now, writes in (("0", True), ("0", False), ("0+", True)):
         before = store.store.calls.get("HSET", 0)
         store.store.run(DRAW_COMMANDS, store.keys, [now, line])
@@ -191,13 +191,19 @@ def test_a_replay_can_leave_a_write() -> None:
 
 def test_both_sides_have_the_same_bounds() -> None:
     """They are numbers in the Lua too, and too high to be reached here."""
-    assert f"WISHES_MAX, OFFERED_DAYS_MAX = {PREFERENCES_MAX}, {OFFERED_DAYS_MAX}\n" in DRAW_COMMANDS.text
-    assert f"APPLICANTS_MAX, CHOICES_MAX = 15, {APPLICANTS_MAX}, {CHOICES_MAX}\n" in DRAW_COMMANDS.text
+    limits = {
+        "PREFERENCES_MAX": PREFERENCES_MAX,
+        "OFFERED_DAYS_MAX": OFFERED_DAYS_MAX,
+        "APPLICANTS_MAX": APPLICANTS_MAX,
+        "CHOICES_MAX": CHOICES_MAX,
+    }
+    for name, value in limits.items():
+        assert DRAW_COMMANDS.text.count(f"local {name} = {value}\n") == 1
 
 
 def test_wishes_come_back_as_they_were() -> None:
     for wish in PREFERENCES:
-        assert wish_of_text(text_of_wish(wish)) == wish
+        assert preference_of_text(text_of_preference(wish)) == wish
 
 
 # --- On servers ------------------------------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, Outco
 from quota_engine.domain.outcomes import Status
 from quota_engine.ports import ApplyMany, Audit, Clock, Describe, ReadConsumerGroup, ReadEvents, Reconcile, Store
 from quota_engine.stores.redis import factory
-from quota_engine.stores.redis.executor import RECONCILE_LEASE_MS
 from quota_engine.stores.redis.factory import open_async_store
 from quota_engine.stores.redis.keys import keys_of
+from quota_engine.stores.redis.reconciliation import LEASE_MS
 from quota_engine.stores.redis.scripts import RECONCILE
 from quota_engine.stores.redis.sync_store import RedisStore
 from tests.stores.redis.conftest import cluster_url
@@ -237,8 +237,8 @@ def test_a_client_that_died_over_it_is_not_waited_for_for_ever(server: Server) -
     set_up(backend)
     keys = keys_of("", OFFICE)
     dead: tuple[str | int, ...] = (RECONCILE.text, len(keys), *keys, OPENS_AT_MS, "begin", "dead", "", "1")
-    assert server.ask("EVAL", *dead, RECONCILE_LEASE_MS)[0] == "GO"
-    clock.advance_ms(RECONCILE_LEASE_MS - 1)
+    assert server.ask("EVAL", *dead, LEASE_MS)[0] == "GO"
+    clock.advance_ms(LEASE_MS - 1)
     with pytest.raises(BackendUnavailable, match="is closed"):
         backend.apply(OFFICE, reserve("ani", ONLINE))
     clock.advance_ms(1)

@@ -43,11 +43,12 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import describe
 from quota_engine.domain.outcomes import Status
 from quota_engine.ports import ApplyMany, Describe, Query, Store
-from quota_engine.stores.redis.codecs.buckets import buckets_of_state, encode_bucket_command, text_of_guards
+from quota_engine.stores.redis.codecs import buckets as bucket_codec
+from quota_engine.stores.redis.codecs.buckets import buckets_of_state, text_of_guards
 from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import BUCKET_KEY_NAMES, keys_of
-from quota_engine.stores.redis.scripts import BUCKETS, GUARDED_COMMANDS, Script
+from quota_engine.stores.redis.scripts import BUCKET_COMMANDS, OFFICE_GUARDED_COMMANDS, Script
 from tests.support.lua_store import LuaServer, LuaStore, Refused
 from tests.support.random_walks import walk
 from tests.support.servers import Server
@@ -224,8 +225,8 @@ def test_a_refusal_leaves_nothing_on_a_server(on_server: Opened, server: Server)
 
 def test_no_room_for_more_buckets() -> None:
     """When there are as many as may be, the next new one waits for the first that will be full: in Lua as in Python."""
-    small = BUCKETS.text.replace("KEYS_MAX, CHARGES_MAX = 1000000,", "KEYS_MAX, CHARGES_MAX = 5,")
-    assert small != BUCKETS.text
+    small = BUCKET_COMMANDS.text.replace("local BUCKETS_MAX = 1000000\n", "local BUCKETS_MAX = 5\n")
+    assert small != BUCKET_COMMANDS.text
     script, keys = Script(small, "small"), ("gate", "ticks")
     for seed in range(60):
         random, store, buckets, now_ms = Random(seed), LuaServer(), Buckets(buckets_max=5), START_MS
@@ -235,7 +236,7 @@ def test_no_room_for_more_buckets() -> None:
             charges = tuple(
                 Charge(name, random.choice((per_second(1), per_second(3, 2), Limit(5, 7, 9)))) for name in names
             )
-            (line,) = store.run(script, keys, [str(now_ms), encode_bucket_command(TakeTokens(charges))])
+            (line,) = store.run(script, keys, [str(now_ms), bucket_codec.encode(TakeTokens(charges))])
             taking = buckets.take(charges, now_ms)
             assert line == f"{taking.refused_by}\t{taking.retry_at_ms}", (seed, now_ms, charges)
             state = [store._do_zrange("gate", "0", "-1", "WITHSCORES"), dict(store._hash("ticks"))]
@@ -266,9 +267,9 @@ def test_no_room_for_more_buckets() -> None:
 )
 def test_ill_formed_lines_are_refused_whole(text: str) -> None:
     """Whatever another client sends: nothing is done before all of the call is well formed."""
-    store, good = LuaServer(), encode_bucket_command(TakeTokens((Charge("k", per_second(1)),)))
+    store, good = LuaServer(), bucket_codec.encode(TakeTokens((Charge("k", per_second(1)),)))
     with pytest.raises(Refused, match="ILLFORMED"):
-        store.run(BUCKETS, ("gate", "ticks"), [str(START_MS), good, text, good])
+        store.run(BUCKET_COMMANDS, ("gate", "ticks"), [str(START_MS), good, text, good])
     assert not store.keys()
 
 
@@ -424,7 +425,7 @@ def test_ill_formed_guards_are_refused_whole(guards: str) -> None:
     """A line with a mistake in its guards spoils nothing: the call is refused before the first write."""
     store, line = LuaServer(), encode(world.reserve("ani", world.ONLINE))
     with pytest.raises(Refused, match="ILLFORMED"):
-        store.run(GUARDED_COMMANDS, keys_of("", "office"), ["0", guards + line])
+        store.run(OFFICE_GUARDED_COMMANDS, keys_of("", "office"), ["0", guards + line])
     assert not store.keys()
     good = text_of_guards(GuardedReserve(world.reserve("ani", world.ONLINE))) + line
-    assert store.run(GUARDED_COMMANDS, keys_of("", "office"), ["0", good])[0].startswith("G\t-1\t\tUNKNOWN_DAY")
+    assert store.run(OFFICE_GUARDED_COMMANDS, keys_of("", "office"), ["0", good])[0].startswith("G\t-1\t\tUNKNOWN_DAY")

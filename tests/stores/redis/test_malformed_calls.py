@@ -7,7 +7,7 @@ import pytest
 from quota_engine.conformance.world import published
 from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.keys import keys_of
-from quota_engine.stores.redis.scripts import COMMANDS
+from quota_engine.stores.redis.scripts import OFFICE_COMMANDS
 from tests.support.lua_store import LuaServer, Refused
 
 GOOD = [encode(command) for command in published()]
@@ -36,5 +36,5 @@ def test_ill_formed_lines_are_refused_whole(line: str) -> None:
     """Nothing of the call is done, and it takes no longer than a good one would."""
     store = LuaServer()
     with pytest.raises(Refused, match=f"ILLFORMED command {len(GOOD) + 1} "):
-        store.run(COMMANDS, keys_of("", "office"), ["1000", *GOOD, line])
+        store.run(OFFICE_COMMANDS, keys_of("", "office"), ["1000", *GOOD, line])
     assert not store.keys()

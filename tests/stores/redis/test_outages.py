@@ -31,7 +31,7 @@ from quota_engine.ports import (
     Store,
     TrimEvents,
 )
-from quota_engine.stores.redis import executor, factory
+from quota_engine.stores.redis import factory, permissions
 from quota_engine.stores.redis.factory import open_async_store
 from quota_engine.stores.redis.sync_store import RedisStore
 from tests.support.lossy_proxy import LossyProxy
@@ -314,7 +314,7 @@ def test_a_redis_6_is_refused() -> None:
 
 def test_a_server_that_is_too_old_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told at once, with the version that would do, whatever the server."""
-    monkeypatch.setattr(executor, "OLDEST", {"redis": (99, 0), "valkey": (99, 0)})
+    monkeypatch.setattr(permissions, "VERSIONS_MIN", {"redis": (99, 0), "valkey": (99, 0)})
     with pytest.raises(BackendUnavailable, match=r"is too old: expected \w+ 99\.0 or newer"):
         open_store(server.url, CLOCK)
 
@@ -327,7 +327,7 @@ def test_a_wrong_password_and_missing_rights_are_told(server: Server) -> None:
     with pytest.raises(BackendUnavailable) as caught:
         open_store(f"unix://weak:wrong@{path}?attempts_max=1", CLOCK)
     assert "wrong" not in str(caught.value).replace("WRONGPASS", "")
-    with pytest.raises(BackendUnavailable, match="rights that are needed"):
+    with pytest.raises(BackendUnavailable, match="permissions that are needed"):
         open_store(f"unix://weak:secret@{path}", CLOCK)
 
 
@@ -351,15 +351,15 @@ def test_each_right_is_tried_when_a_store_is_opened(valkey_server: Server, redis
 def test_keys_that_a_user_may_not_touch_are_found_out_when_a_store_is_opened(server: Server) -> None:
     """Rights on other keys than the engine's: refused at once."""
     server.ask("ACL", "SETUSER", "engine", "reset", "on", ">secret", "~other:*", *RIGHTS.split())
-    with pytest.raises(BackendUnavailable, match="rights that are needed"):
+    with pytest.raises(BackendUnavailable, match="permissions that are needed"):
         open_store(f"unix://engine:secret@{server.socket_path}", CLOCK)
 
 
 def test_all_that_the_scripts_do_is_among_the_rights() -> None:
     """What is listed, documented and tried is what the Lua files use."""
-    folder = Path(executor.__file__).parent / "lua"
-    used = {name for file in folder.glob("*.lua") for name in re.findall(r'call\("([A-Z]+)"', file.read_text())}
-    tried = {right.split()[0] for right in executor.RIGHTS}
+    folder = Path(permissions.__file__).parent / "lua"
+    used = {name for file in folder.rglob("*.lua") for name in re.findall(r'call\("([A-Z]+)"', file.read_text())}
+    tried = {right.split()[0] for right in permissions.PERMISSIONS}
     assert used - {"INFO", "HKEYS"} <= tried  # the one is tried with a fence, without the other nothing is half done
     assert {f"+{name.lower()}" for name in tried} <= set(RIGHTS.split())
 

@@ -18,12 +18,12 @@ from quota_engine.domain.lifecycle import State
 from quota_engine.domain.reconcile import recompute
 from quota_engine.domain.state_machine import apply
 from quota_engine.ports import Audit, Describe, ReadEvents, Reconcile, RecordedEvent, TrimEvents
-from quota_engine.stores.redis import executor
+from quota_engine.stores.redis import reconciliation
 from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES
+from quota_engine.stores.redis.ledger_formats import OFFICE as KIND
 from quota_engine.stores.redis.repair import writes_between
-from quota_engine.stores.redis.scripts import COMMANDS, RECONCILE
-from quota_engine.stores.redis.stored_kinds import OFFICE as KIND
+from quota_engine.stores.redis.scripts import OFFICE_COMMANDS, RECONCILE
 from tests.support.command_source import Step
 from tests.support.lua_store import LuaServer, LuaStore, Refused
 from tests.support.random_walks import walk
@@ -193,7 +193,7 @@ DERIVED = [
 DAMAGES = [
     *DERIVED,
     lose_a_field("records"),
-    lose_a_field("standings"),
+    lose_a_field("penalties"),
     lose_a_member("cooling"),
     lose_a_member("waiting"),
     lose_a_member("updated"),
@@ -288,7 +288,7 @@ def test_a_client_that_dies_half_way_leaves_nothing_that_the_next_can_not_mend(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before each single write, and between restoring and opening: another client comes to the same ledger."""
-    monkeypatch.setattr(executor, "WRITES_MAX", 1)
+    monkeypatch.setattr(reconciliation, "WRITES_MAX", 1)
     whole = Walked(seed)
     kept = len(Walked(seed, 40).ledger.events)
     events = tuple(whole.backend.execute(ReadEvents(OFFICE, 0, 1000)))
@@ -311,7 +311,7 @@ def test_a_client_that_dies_half_way_leaves_nothing_that_the_next_can_not_mend(
         except Died:
             calls += 1
         walked.backend.store.run = run  # type: ignore[method-assign]
-        walked.clock.set_ms(walked.clock.now_ms() + executor.RECONCILE_LEASE_MS + 1000)  # and more than its records add
+        walked.clock.set_ms(walked.clock.now_ms() + reconciliation.LEASE_MS + 1000)  # and more than its records add
         walked.backend.execute(Reconcile(OFFICE, events))
         walked.ledger = whole.ledger
         walked.compare()
@@ -327,12 +327,12 @@ def test_two_lines_with_one_epoch_are_told_apart() -> None:
     here = "a" * 40
 
     def minding(seen: str) -> Any:
-        return run(COMMANDS, keys, [f"{walked.clock.now_ms()}@{seen}", encode(Confirm("nobody"))])
+        return run(OFFICE_COMMANDS, keys, [f"{walked.clock.now_ms()}@{seen}", encode(Confirm("nobody"))])
 
     assert walked.backend.execute(Reconcile(OFFICE)).epoch == 1
     for seen in ("", f"1:{here}", f"0:{'c' * 40}"):
         assert minding(seen)[1] == f"1:{here}"
-    with pytest.raises(Refused, match="BEHIND the office is at epoch 1 here, and at 2 elsewhere"):
+    with pytest.raises(Refused, match="BEHIND the office is at epoch 1 on this server and at 2 elsewhere"):
         minding(f"2:{here}")
     with pytest.raises(Refused, match="FENCED"):
         minding(f"1:{'c' * 40}")

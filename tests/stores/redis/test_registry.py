@@ -25,14 +25,16 @@ from quota_engine.domain.cross_office_registry import (
     describe,
 )
 from quota_engine.ports import Describe, Query, Store
-from quota_engine.stores.redis.codecs import registry as stored
+from quota_engine.stores.redis.codecs import registry as codec
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import keys_of
+from quota_engine.stores.redis.ledger_formats import REGISTRY
+from quota_engine.stores.redis.scripts import REGISTRY_COMMANDS
 from tests.support.lua_store import LuaServer, Refused
 from tests.support.servers import Server
 
 SHARD = "~n.03"
-KEYS = keys_of("", SHARD, stored.REGISTRY_KEY_NAMES)
+KEYS = keys_of("", SHARD, REGISTRY.key_names)
 
 
 @pytest.fixture(params=["valkey_server", "redis_server"])
@@ -71,19 +73,19 @@ class LuaShard:
 
     def __init__(self) -> None:
         self.store = LuaServer()
-        self.answers = stored.RegistryDecoder(SHARD)
+        self.answers = codec.RegistryDecoder(SHARD)
 
     def send(self, now_ms: int, *commands: Any) -> list[Any]:
-        lines = self.store.run(stored.COMMANDS, KEYS, [str(now_ms), *map(stored.encode, commands)])
+        lines = self.store.run(REGISTRY_COMMANDS, KEYS, [str(now_ms), *map(codec.encode, commands)])
         return [self.answers.outcome(command, line) for command, line in zip(commands, lines, strict=True)]
 
     def ask(self, now_ms: int, question: Any) -> Any:
-        (line,) = self.store.run(stored.READS, KEYS, [str(now_ms), stored.encode(question)])
+        (line,) = self.store.run(REGISTRY.queries, KEYS, [str(now_ms), codec.encode(question)])
         return self.answers.answer(question, line)
 
     def describe(self) -> dict[str, Any]:
-        state = [dict(zip(one[::2], one[1::2], strict=True)) for one in self.store.run(stored.STATE, KEYS, [])]
-        return describe(stored.registry_of_state(SHARD, state))
+        state = [dict(zip(one[::2], one[1::2], strict=True)) for one in self.store.run(REGISTRY.state, KEYS, [])]
+        return describe(codec.registry_of_state(SHARD, state))
 
 
 @pytest.mark.parametrize("size", [1, 7])
@@ -121,7 +123,7 @@ def test_a_call_with_an_ill_formed_command_is_refused_whole(line: str) -> None:
     """The claim in front of it is not made either."""
     store = LuaServer()
     with pytest.raises(Refused, match="ILLFORMED command 2"):
-        store.run(stored.COMMANDS, KEYS, ["1000", "claim\tbudi\ta~1\t10\t2000\t0\t", line])
+        store.run(REGISTRY_COMMANDS, KEYS, ["1000", "claim\tbudi\ta~1\t10\t2000\t0\t", line])
     assert store.keys() == frozenset()
 
 

@@ -18,8 +18,8 @@ from quota_engine.ports import Describe, Query
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import keys_of
+from quota_engine.stores.redis.ledger_formats import ROOM
 from quota_engine.stores.redis.scripts import Script
-from quota_engine.stores.redis.stored_kinds import ROOM
 from quota_engine.waiting_room.machine import (
     CallTickets,
     CloseRoom,
@@ -60,7 +60,7 @@ class Scripts:
         return [self.answers.outcome(command, line) for command, line in zip(commands, replies, strict=True)]
 
     def look(self, now_ms: int) -> RoomResult:
-        (line,) = self.store.run(ROOM.reads, KEYS, [str(now_ms), ROOM.encode(ViewRoom())])
+        (line,) = self.store.run(ROOM.queries, KEYS, [str(now_ms), ROOM.encode(ViewRoom())])
         answer: RoomResult = self.answers.answer(ViewRoom(), line)
         return answer
 
@@ -102,9 +102,9 @@ def test_a_batch_is_its_commands_one_after_the_other(seed: int) -> None:
         "join\tname",
         "join\tname\t-1",
         "join\tname\tnan",
-        "serve\t-5\t1\t",
-        "serve\t1\tinf\t",
-        "serve\t1\t1\t-1",
+        "call_tickets\t-5\t1\t",
+        "call_tickets\t1\tinf\t",
+        "call_tickets\t1\t1\t-1",
         "open\tzz\tab\t",
         "open\tab\tab",
         "close\tab",

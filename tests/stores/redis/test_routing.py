@@ -34,7 +34,7 @@ from quota_engine.stores.redis.retrying_calls import (
     call_script,
 )
 from quota_engine.stores.redis.routing import ClusterRouter, SentinelRouter
-from quota_engine.stores.redis.scripts import COMMANDS
+from quota_engine.stores.redis.scripts import OFFICE_COMMANDS
 
 KEYS = keys_of("", "office")
 A, B, C = (Node("10.0.0.1", port) for port in (1, 2, 3))
@@ -81,7 +81,7 @@ def _words(step: Attempt | RetryPause) -> str:
 
 
 def script(router: Router, attempts_max: int = 8) -> Call[list[Any]]:
-    return call_script(COMMANDS, KEYS, ("",), RetryPolicy(attempts_max=attempts_max), router, writes=True)
+    return call_script(OFFICE_COMMANDS, KEYS, ("",), RetryPolicy(attempts_max=attempts_max), router, writes=True)
 
 
 def plain(router: Router, *commands: Sequence[str | int]) -> Call[list[Any]]:
@@ -183,7 +183,7 @@ class TestCluster:
         outcome, _ = play(script(ClusterRouter([A]), 1), disabled)
         assert "cluster support disabled" in str(outcome)
         outcome, did = play(script(ClusterRouter([A])), NoPermissionError("no rights to run 'cluster|slots'"))
-        assert "rights that are needed" in str(outcome)
+        assert "permissions that are needed" in str(outcome)
         assert did == [f"{A} CLUSTER"]
 
     def test_one_asks_at_a_time(self) -> None:

@@ -1,8 +1,7 @@
-"""Which calls travel together. Pure: the sync and the async backend bring their own way of waiting.
+"""Which calls share a script call. No I/O: the sync and the async store add how a caller waits.
 
-Calls for one office that have queued up while earlier ones were under way go out as one script call. A lone call finds
-nothing
-under way, and goes at once.
+Calls for one ledger that are queued while earlier ones are in flight go out as one script call. A lone call finds
+nothing in flight and is sent at once.
 """
 
 from __future__ import annotations
@@ -20,11 +19,17 @@ from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 T = TypeVar("T")
 
 BATCH_QUEUES_MAX: Final = 4096
-"""With more than this, those that nobody uses are dropped: not every office that is named exists."""
+"""Above this number, idle queues are dropped. Callers may name offices that do not exist."""
 
 
 class BatchLimits(msgspec.Struct, frozen=True):
-    """Bounds of batching, for each office: commands in a batch, batches under way, and calls that wait."""
+    """Limits of one batch queue.
+
+    Attributes:
+        batch_max: Commands in one batch.
+        in_flight_max: Batches in flight at a time.
+        waiting_max: Calls that wait; a further call is refused.
+    """
 
     batch_max: int = 128
     in_flight_max: int = 4
@@ -32,7 +37,11 @@ class BatchLimits(msgspec.Struct, frozen=True):
 
 
 class BatchQueue(Generic[T]):
-    """The calls of one office: those that wait, and how many batches are under way."""
+    """The waiting calls of one ledger and script, and the number of their batches in flight.
+
+    Attributes:
+        has_abandoned: True if callers have given up since the last :meth:`drop_abandoned`.
+    """
 
     __slots__ = ("has_abandoned", "in_flight", "limits", "waiting")
 
@@ -41,45 +50,47 @@ class BatchQueue(Generic[T]):
         self.waiting: deque[T] = deque()
         self.in_flight = 0
         self.has_abandoned = False
-        """Whether calls have been given up since the last look: some that wait may be of no use to anybody."""
 
-    def drop_abandoned(self, is_over: Callable[[T], bool]) -> None:
-        """Let those that are over wait no longer, so that they do not take the place of others. It looks at all of
-        them: call it when the lane is full.
-        """
+    def drop_abandoned(self, is_abandoned: Callable[[T], bool]) -> None:
+        """Remove calls whose callers have given up. Scans the whole queue; call it when the queue is full."""
         if self.has_abandoned:
             self.has_abandoned = False
-            self.waiting = deque(one for one in self.waiting if not is_over(one))
+            self.waiting = deque(one for one in self.waiting if not is_abandoned(one))
 
     def is_full(self) -> bool:
-        """Whether one more call would be too many."""
+        """Return True if another call would exceed the limit of waiting calls."""
         return len(self.waiting) >= self.limits.waiting_max
 
     def can_send(self) -> bool:
-        """Whether a batch can set out now."""
+        """Return True if calls wait and another batch may be in flight."""
         return bool(self.waiting) and self.in_flight < self.limits.in_flight_max
 
     def take_batch(self) -> list[T]:
-        """The calls of the next batch, which is under way from now on: :meth:`arrived` must follow."""
+        """Return the calls of the next batch, which counts as in flight until :meth:`batch_done`."""
         self.in_flight += 1
         waiting = self.waiting
         return [waiting.popleft() for _ in range(min(len(waiting), self.limits.batch_max))]
 
     def batch_done(self) -> None:
-        """A batch has its answer, or never will."""
+        """Count a batch as no longer in flight."""
         self.in_flight -= 1
 
     def is_idle(self) -> bool:
-        """Whether nobody uses it."""
+        """Return True if no call waits and no batch is in flight."""
         return not self.waiting and not self.in_flight
 
 
-def copy_error(error: BaseException, lost: type[Exception] = OutcomeUnknown) -> Exception:
-    """What the others in a batch are told of an error that its carrier met: an error of their own each, because one
-    object raised in several threads or tasks would mix up their tracebacks. What interrupted the carrier is not theirs:
-    they are told what ``lost`` says.
+def copy_error(error: BaseException, abandoned: type[Exception] = OutcomeUnknown) -> Exception:
+    """Copy the sender's error for another caller of its batch.
+
+    One exception object raised in several threads or tasks mixes their tracebacks.
+
+    Args:
+        error: The error of the sender.
+        abandoned: The type of the copy if the sender was interrupted, which is not an error of the other callers.
     """
-    kind = type(error) if isinstance(error, BackendUnavailable | OutcomeUnknown) else lost
-    copy = kind(str(error) or f"the call was given up half way ({type(error).__name__}); ask again with the same key")
+    kind = type(error) if isinstance(error, BackendUnavailable | OutcomeUnknown) else abandoned
+    text = str(error) or f"the call was interrupted ({type(error).__name__}); repeat it with the same key"
+    copy = kind(text)
     copy.__cause__ = error
     return copy

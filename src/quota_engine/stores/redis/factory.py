@@ -1,5 +1,6 @@
-"""Opens ``redis://``, ``rediss://``, ``unix://`` and ``valkey+embedded://`` stores, and those behind Sentinels or in a
-cluster: ``redis+sentinel://`` and ``redis+cluster://``, with ``rediss`` instead of ``redis`` for TLS.
+"""Opens stores by URL: ``redis://``, ``rediss://``, ``unix://``, ``valkey+embedded://``, and several servers.
+
+``redis+sentinel://`` names Sentinels and ``redis+cluster://`` nodes of a cluster, with ``rediss`` for TLS.
 """
 
 from __future__ import annotations
@@ -7,8 +8,9 @@ from __future__ import annotations
 __all__ = ["open_async_store", "open_store"]
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import redis.asyncio.connection
@@ -20,34 +22,46 @@ from redis.retry import Retry
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_name
 from quota_engine.ports import Clock
-from quota_engine.stores.embedded import open_embedded
+from quota_engine.stores.embedded import EmbeddedServer, open_embedded
 from quota_engine.stores.redis.async_store import AsyncRedisStore
 from quota_engine.stores.redis.retrying_calls import Durability, Fence, Node, RetryPolicy, Router
 from quota_engine.stores.redis.routing import ClusterRouter, SentinelRouter
 from quota_engine.stores.redis.sold_out_cache import BOUND_MS_DEFAULT, BOUND_MS_MAX, SoldOutCache
 from quota_engine.stores.redis.sync_store import RedisStore
 
+S = TypeVar("S", RedisStore, AsyncRedisStore)
+
 _EMBEDDED: Final = "valkey+embedded"
 _FORMS: Final = {
-    "": "redis://[user:password@]host:port/db, with options that redis-py knows",
-    "sentinel": "redis+sentinel://[user:password@]host:port,host:port/service[/db], with options that redis-py knows",
-    "cluster": "redis+cluster://[user:password@]host:port,host:port, with options that redis-py knows",
+    "": "redis://[user:password@]host:port/db with options of redis-py",
+    "sentinel": "redis+sentinel://[user:password@]host:port,host:port/service[/db] with options of redis-py",
+    "cluster": "redis+cluster://[user:password@]host:port,host:port with options of redis-py",
 }
-_OURS: Final = frozenset(
+_STORE_OPTIONS: Final = frozenset(
     {"namespace", "timeout_ms", "attempts_max", "durability", "replicas", "wait_ms", "sold_out_ms", "fence"}
 )
 _PORTS: Final = {"sentinel": 26379, "cluster": 6379}
-_ATTEMPTS_MAX_OF_MANY: Final = 16
-"""With pauses of about five seconds in all: longer than a failover usually takes."""
+_ATTEMPTS_MAX_WITH_FAILOVER: Final = 16
+"""With pauses of about five seconds in total, which outlasts most failovers."""
 _CONNECTIONS_MAX: Final = 8
-"""Of one backend, to each server. Batches make few connections enough; a pool that is used up waits, it does not fail.
-"""
+"""Connections of one store to each server. Batches need few. A caller waits when all of them are in use."""
 _POOL_WAIT_S: Final = 5
 _SOCKET_TIMEOUT_S: Final = 5.0
 
 
-class _Store(NamedTuple):
-    """What a URL says. ``url`` is redis-py's, for the only server or any; ``url_to`` gives the one of a node."""
+class _Target(NamedTuple):
+    """What a URL asks for.
+
+    Attributes:
+        url: redis-py's URL of the only server, or of any of them.
+        url_to: Returns the URL of a node.
+        router: Finds the server of a key.
+        settings: Settings of redis-py's connections.
+        policy: How long calls are retried, and when they are acknowledged.
+        namespace: Precedes all keys.
+        sold_out_cache: Remembers what is sold out.
+        form: The form of such URLs, for errors.
+    """
 
     url: str
     url_to: Callable[[Node], str]
@@ -55,23 +69,23 @@ class _Store(NamedTuple):
     settings: dict[str, Any]
     policy: RetryPolicy
     namespace: str
-    sold_out: SoldOutCache
+    sold_out_cache: SoldOutCache
     form: str
 
 
-def _store(url: str, clock: Clock | None = None) -> _Store:
+def _target(url: str, clock: Clock | None = None) -> _Target:
     try:
         parts = urlsplit(url)
-    except ValueError:  # whose text might have a part of the password
+    except ValueError:  # its text may contain a part of the password
         raise InvalidRequest("url", "not a URL", _FORMS[""]) from None
     scheme, _, kind = parts.scheme.partition("+")
     if kind not in _FORMS or scheme not in ("redis", "rediss", "unix") or (scheme == "unix" and kind):
         expected = "redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
-        raise InvalidRequest("url", f"{parts.scheme}:// is not served here", expected)
+        raise InvalidRequest("url", f"this store has no scheme {parts.scheme}://", expected)
     if scheme == "unix" and not parts.path:
-        raise InvalidRequest("url", "a unix:// without a path", "unix:///path/to/socket")
+        raise InvalidRequest("url", "a unix:// URL without a path", "unix:///path/to/socket")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    attempts_max_default = _ATTEMPTS_MAX_OF_MANY if kind else RetryPolicy().attempts_max
+    attempts_max_default = _ATTEMPTS_MAX_WITH_FAILOVER if kind else RetryPolicy().attempts_max
     timeout_ms = _integer(options, "timeout_ms", round(_SOCKET_TIMEOUT_S * 1000), 1, 600_000)
     attempts_max = _integer(options, "attempts_max", attempts_max_default, 1, 1000)
     durability = _durability(options)
@@ -83,9 +97,9 @@ def _store(url: str, clock: Clock | None = None) -> _Store:
     if namespace:
         check_name(namespace, "url, option namespace")
     if kind:
-        first, url_to, router = _many(scheme, kind, parts.netloc, parts.path, options)
+        first, url_to, router = _several_servers(scheme, kind, parts.netloc, parts.path, options)
     else:
-        first, url_to, router = _one(url.partition("?")[0], options)
+        first, url_to, router = _single_server(url.partition("?")[0], options)
     settings = {
         "decode_responses": True,
         "max_connections": _CONNECTIONS_MAX,
@@ -97,8 +111,8 @@ def _store(url: str, clock: Clock | None = None) -> _Store:
     policy = RetryPolicy(
         attempts_max=attempts_max, durability=durability, replicas=replicas, wait_ms=wait_ms, fence=fence
     )
-    sold_out = SoldOutCache(sold_out_ms) if clock is None else SoldOutCache(sold_out_ms, lambda: clock.now_ms() / 1000)
-    return _Store(first, url_to, router, settings, policy, namespace, sold_out, _FORMS[kind])
+    cache = SoldOutCache(sold_out_ms) if clock is None else SoldOutCache(sold_out_ms, lambda: clock.now_ms() / 1000)
+    return _Target(first, url_to, router, settings, policy, namespace, cache, _FORMS[kind])
 
 
 def _durability(options: dict[str, str]) -> Durability:
@@ -115,47 +129,47 @@ def _fence(options: dict[str, str], durability: Durability) -> Fence:
     return Fence(given)
 
 
-def _split(url: str) -> tuple[str, str]:
-    """The URL of an embedded server, and the options behind it that are not the server's but ours."""
+def _split_embedded(url: str) -> tuple[str, str]:
+    """Return the URL of an embedded server, and the store's own options as the query of another URL."""
     base, _, query = url.partition("?")
     pairs = parse_qsl(query, keep_blank_values=True)
-    ours = [(name, value) for name, value in pairs if name in _OURS]
-    theirs = [(name, value) for name, value in pairs if name not in _OURS]
-    if ("durability", Durability.FSYNC) in ours and "appendfsync" not in dict(theirs):
-        theirs.append(("appendfsync", "always"))
-    return base + (f"?{urlencode(theirs)}" if theirs else ""), (f"?{urlencode(ours)}" if ours else "")
+    of_store = [(name, value) for name, value in pairs if name in _STORE_OPTIONS]
+    of_server = [(name, value) for name, value in pairs if name not in _STORE_OPTIONS]
+    if ("durability", Durability.FSYNC) in of_store and "appendfsync" not in dict(of_server):
+        of_server.append(("appendfsync", "always"))
+    return _with_options(base, of_server), _with_options("", of_store)
 
 
-def _one(url: str, options: dict[str, str]) -> tuple[str, Callable[[Node], str], Router]:
+def _single_server(url: str, options: dict[str, str]) -> tuple[str, Callable[[Node], str], Router]:
     first = _with_options(url, options)
     return first, lambda _: first, Router()
 
 
-def _many(
+def _several_servers(
     scheme: str, kind: str, netloc: str, path: str, options: dict[str, str]
 ) -> tuple[str, Callable[[Node], str], Router]:
-    """The URL of one of several servers, the URL of each, and the router between them."""
+    """Return the URL of one of several servers, the URL of each, and the router between them."""
     form = _FORMS[kind]
     login, at, hosts = netloc.rpartition("@")
     nodes = [_node(host, number, kind) for number, host in enumerate(hosts.split(","), 1)]
     service, _, db = path.removeprefix("/").partition("/")
     if db and not db.isdigit():
-        raise InvalidRequest("url", "the database is no number", form)
+        raise InvalidRequest("url", "the database is not a number", form)
     router: Router
     if kind == "sentinel":
         if not service:
-            raise InvalidRequest("url", "no service, by whose name the Sentinels watch the primary", form)
+            raise InvalidRequest("url", "no service, the name under which the Sentinels watch the primary", form)
         router = SentinelRouter(nodes, unquote(service))
     else:
         if service or "db" in options:
-            raise InvalidRequest("url", "a path or database: a cluster has none to choose", form)
+            raise InvalidRequest("url", "a path or a database, which a cluster does not have", form)
         router = ClusterRouter(nodes)
     user, password = (quote(options.pop(f"sentinel_{name}", ""), safe="") for name in ("username", "password"))
     sentinel_login = f"{user}:{password}@" if password else ""
 
     def url_to(node: Node) -> str:
         host = f"[{node.host}]" if ":" in node.host else node.host
-        if node.is_sentinel:  # has a login of its own, and no databases
+        if node.is_sentinel:  # has a separate login and no databases
             rest = {name: value for name, value in options.items() if name not in ("db", "username", "password")}
             return _with_options(f"{scheme}://{sentinel_login}{host}:{node.port}", rest)
         return _with_options(f"{scheme}://{login}{at}{host}:{node.port}/{db}", options)
@@ -170,12 +184,12 @@ def _node(host_and_port: str, number: int, kind: str) -> Node:
     except ValueError:
         host = port = None
     if not host:
-        # By its number: if a password with a slash was not encoded, what stands here is a part of it.
+        # By its number: with an unencoded slash in the password, this text is a part of the password.
         raise InvalidRequest("url", f"server {number} is not a host and port", _FORMS[kind])
     return Node(host, port or _PORTS[kind], is_sentinel=kind == "sentinel")
 
 
-def _with_options(url: str, options: dict[str, str]) -> str:
+def _with_options(url: str, options: dict[str, str] | list[tuple[str, str]]) -> str:
     return url + (f"?{urlencode(options)}" if options else "")
 
 
@@ -186,19 +200,19 @@ def _integer(options: dict[str, str], name: str, default: int, minimum: int, max
     return int(text)
 
 
-def _pools(make: Callable[..., Any], store: _Store, retry: object) -> tuple[Any, Callable[[Node], Any]]:
-    """Connections to the server of the URL, and what makes them to others."""
+def _pools(make: Callable[..., Any], target: _Target, retry: object) -> tuple[Any, Callable[[Node], Any]]:
+    """Return connections to the server of the URL, and a function that makes them to other nodes."""
 
     def pool_to(node: Node) -> Any:
-        return make(store.url_to(node), retry=retry, **store.settings)
+        return make(target.url_to(node), retry=retry, **target.settings)
 
     try:
-        pool = make(store.url, retry=retry, **store.settings)
-        pool.connection_class(**pool.connection_kwargs)  # not connected: it only has to know all the options
-    except TypeError as error:  # an option by a name that redis-py does not have
-        raise InvalidRequest("url", str(error), store.form) from error
-    except ValueError:  # whose text might have a part of the password
-        raise InvalidRequest("url", "a value that redis-py does not take", store.form) from None
+        pool = make(target.url, retry=retry, **target.settings)
+        pool.connection_class(**pool.connection_kwargs)  # without a connection, only to check the options
+    except TypeError as error:  # an option that redis-py does not have
+        raise InvalidRequest("url", str(error), target.form) from error
+    except ValueError:  # its text may contain a part of the password
+        raise InvalidRequest("url", "an option has a value that redis-py rejects", target.form) from None
     return pool, pool_to
 
 
@@ -207,63 +221,85 @@ def _is_embedded(url: str) -> bool:
 
 
 def open_store(url: str, clock: Clock | None) -> RedisStore:
-    """Open the store at ``url``, and see that it answers and is new enough. ``clock`` ``None`` is the server's time.
+    """Open the store at a URL, and check that the server qualifies.
 
-    Options in the URL: ``durability`` (``memory``, ``fsync`` or ``replicated``, with ``replicas`` and the ``wait_ms``
-    for them), ``fence`` (``off``, ``auto`` or ``manual``: what happens to an office after a failover), ``namespace`` in
-    front of all keys, ``timeout_ms`` for a reply (5000), ``attempts_max`` of a call (8, and 16 where there can be a
-    failover), ``sold_out_ms`` (250; with a clock 0, and counted by it) for which the client remembers what is sold out,
-    ``sentinel_username`` and ``sentinel_password`` for the Sentinels, and redis-py's own.
+    Options of the URL, besides those of redis-py:
+
+    - ``namespace``: precedes all keys;
+    - ``timeout_ms``: how long to wait for a reply (5000);
+    - ``attempts_max``: attempts of a call (8; 16 with Sentinels and in a cluster);
+    - ``durability``: ``memory``, ``fsync`` or ``replicated``, with ``replicas`` and the ``wait_ms`` for them;
+    - ``fence``: ``off``, ``auto`` or ``manual``, what happens to an office after a failover;
+    - ``sold_out_ms``: how long the process remembers what is sold out (250; 0 with a clock, which counts it then);
+    - ``sentinel_username`` and ``sentinel_password``.
+
+    Args:
+        url: The URL.
+        clock: Where the time comes from; ``None`` is the server's time.
 
     Raises:
-        InvalidRequest: the URL is not of that form.
-        BackendUnavailable: nothing answers there, or something that is too old or may not be used.
+        InvalidRequest: The URL is not of this form.
+        BackendUnavailable: No server answers, or it is too old, or it denies a permission.
     """
-    theirs, ours = _split(url)
-    embedded = open_embedded(theirs) if _is_embedded(url) else None
-    try:
-        store = _store(embedded.url + ours if embedded else url, clock)
-        make = redis.connection.BlockingConnectionPool.from_url
-        pool, pool_to = _pools(make, store, Retry(NoBackoff(), 0))
-        backend = RedisStore(
-            pool,
-            clock,
-            policy=store.policy,
-            namespace=store.namespace,
-            router=store.router,
-            pool_to=pool_to,
-            on_close=embedded.close if embedded else None,
-            sold_out=store.sold_out,
-        )
-        backend.check_server()
-    except BaseException:
-        if embedded is not None:
-            embedded.close()
-        raise
-    return backend
+    of_server, of_store = _split_embedded(url)
+    embedded = open_embedded(of_server) if _is_embedded(url) else None
+    with _closed_on_error(embedded):
+        store = _new_store(RedisStore, redis.connection, Retry(NoBackoff(), 0), url, of_store, clock, embedded)
+        store.check_server()
+    return store
 
 
 async def open_async_store(url: str, clock: Clock | None) -> AsyncRedisStore:
-    """Open the store at ``url`` for asyncio; see :func:`open_store`."""
-    theirs, ours = _split(url)
-    embedded = await asyncio.to_thread(open_embedded, theirs) if _is_embedded(url) else None
+    """Open the store at a URL for asyncio; see :func:`open_store`."""
+    of_server, of_store = _split_embedded(url)
+    embedded = await asyncio.to_thread(open_embedded, of_server) if _is_embedded(url) else None
+    with _closed_on_error(embedded):
+        retry = AsyncRetry(NoBackoff(), 0)
+        store = _new_store(AsyncRedisStore, redis.asyncio.connection, retry, url, of_store, clock, embedded)
+        await store.check_server()
+    return store
+
+
+@contextlib.contextmanager
+def _closed_on_error(embedded: EmbeddedServer | None) -> Iterator[None]:
+    """Close the embedded server if the store cannot be opened."""
     try:
-        store = _store(embedded.url + ours if embedded else url, clock)
-        make = redis.asyncio.connection.BlockingConnectionPool.from_url
-        pool, pool_to = _pools(make, store, AsyncRetry(NoBackoff(), 0))
-        backend = AsyncRedisStore(
-            pool,
-            clock,
-            policy=store.policy,
-            namespace=store.namespace,
-            router=store.router,
-            pool_to=pool_to,
-            on_close=embedded.close if embedded else None,
-            sold_out=store.sold_out,
-        )
-        await backend.check_server()
+        yield
     except BaseException:
         if embedded is not None:
             embedded.close()
         raise
-    return backend
+
+
+def _new_store(
+    store_class: type[S],
+    connections: Any,
+    retry: object,
+    url: str,
+    of_store: str,
+    clock: Clock | None,
+    embedded: EmbeddedServer | None,
+) -> S:
+    """Make a store of a URL, without sending anything.
+
+    Args:
+        store_class: The sync or the async store.
+        connections: redis-py's module with the pools for it.
+        retry: redis-py's retries for it, which are none.
+        url: The URL.
+        of_store: The store's own options, if the server is embedded.
+        clock: Where the time comes from.
+        embedded: The embedded server, which the store closes.
+    """
+    target = _target(embedded.url + of_store if embedded else url, clock)
+    pool, pool_to = _pools(connections.BlockingConnectionPool.from_url, target, retry)
+    return store_class(
+        pool,
+        clock,
+        policy=target.policy,
+        namespace=target.namespace,
+        router=target.router,
+        pool_to=pool_to,
+        on_close=embedded.close if embedded else None,
+        sold_out_cache=target.sold_out_cache,
+    )

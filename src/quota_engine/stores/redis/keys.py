@@ -1,8 +1,18 @@
-"""The keys of a place. All of them share its hash tag, so that every command is one script in one slot."""
+"""The keys of a ledger. All of them share a hash tag, so that every command is one script in one slot."""
 
 from __future__ import annotations
 
-__all__ = ["BUCKET_KEY_NAMES", "OFFICE_KEY_NAMES", "keys_of", "offices_key"]
+__all__ = [
+    "BUCKET_KEY_NAMES",
+    "DRAW_KEY_NAMES",
+    "LEDGER_RETENTION_MARGIN_MS",
+    "OFFICE_KEY_NAMES",
+    "REGISTRY_KEY_NAMES",
+    "ROOM_KEY_NAMES",
+    "SHORT_RETENTION_MARGIN_MS",
+    "keys_of",
+    "offices_key",
+]
 
 from collections.abc import Sequence
 from typing import Final
@@ -12,7 +22,7 @@ OFFICE_KEY_NAMES: Final = (
     "days",
     "records",
     "claims",
-    "standings",
+    "penalties",
     "due",
     "cooling",
     "waiting",
@@ -22,19 +32,37 @@ OFFICE_KEY_NAMES: Final = (
     "gate",
     "ticks",
 )
-"""In the order in which the scripts take them; ``lua/2_ledger.lua`` says what each holds. The gate's two come last, as
-they do at a place of buckets.
+"""In the order of ``KEYS`` in the scripts; ``lua/office/ledger.lua`` describes each. The two of the token buckets come
+last, as they do in a ledger that has only buckets.
 """
 
 BUCKET_KEY_NAMES: Final = ("gate", "ticks")
-"""The keys of a place that has buckets and nothing else."""
+"""The keys of a ledger that has only token buckets; ``lua/buckets/token_bucket.lua`` describes them."""
+
+ROOM_KEY_NAMES: Final = ("head", "identities")
+"""The keys of a waiting room; ``lua/waiting_room/room.lua`` describes them."""
+
+DRAW_KEY_NAMES: Final = ("head", "applications", "applicants", "preferences", "offered")
+"""The keys of a draw; ``lua/draw/ledger.lua`` describes them."""
+
+REGISTRY_KEY_NAMES: Final = ("head", "claims", "claims_due", "moves", "moves_due", "moves_open")
+"""The keys of a shard of the registry; ``lua/registry/ledger.lua`` describes them."""
+
+LEDGER_RETENTION_MARGIN_MS: Final = 30 * 86_400_000
+"""How long the keys of an office, a draw or a shard outlive their last entry."""
+
+SHORT_RETENTION_MARGIN_MS: Final = 86_400_000
+"""The same for waiting rooms and token buckets."""
 
 
 def keys_of(namespace: str, address: str, key_names: Sequence[str] = OFFICE_KEY_NAMES) -> tuple[str, ...]:
-    """The keys of the ledger at ``place``: an office's, unless the ``kinds`` are others."""
-    return tuple(f"{{quota_engine:{namespace}:{address}}}:{kind}" for kind in key_names)
+    """Return the keys of the ledger at an address, in the order of ``key_names``."""
+    return tuple(f"{{quota_engine:{namespace}:{address}}}:{name}" for name in key_names)
 
 
 def offices_key(namespace: str) -> str:
-    """The offices that have a ledger, by the time until which they may have one, in a slot of its own."""
+    """Return the key of the list of offices that have a ledger, which has its own slot.
+
+    The list is a sorted set: each office, by the time until which it may have a ledger.
+    """
     return f"{{quota_engine:{namespace}}}:offices"

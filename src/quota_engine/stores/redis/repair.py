@@ -1,6 +1,6 @@
-"""What has to be written so that a store's texts say what a ledger says: only where they differ.
+"""The writes that make a stored office equal to a ledger: only where they differ.
 
-The counterpart of ``state``: that reads a ledger out of the store's texts, this finds the texts that are wrong.
+The counterpart of ``state_decoder``, which decodes a stored office into a ledger.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from quota_engine.domain.ledger import Day, Ledger, Quota, known_reservation
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Choice, Reservation
 from quota_engine.stores.redis.codecs.office import (
+    EVENT_NUMBERS,
     text_of_applicant,
     text_of_choice,
     text_of_event,
@@ -27,20 +28,23 @@ from quota_engine.stores.redis.codecs.office import (
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES
 
 Write = tuple[str, int, str, str]
-"""A command of the store, the number of the key (from 1) as the scripts take them, and its two arguments."""
+"""A command, the number of its key in the scripts (from 1), and its two arguments."""
 
 _KEY: Final = {kind: number for number, kind in enumerate(OFFICE_KEY_NAMES, 1)}
-_EVENTS_MAX: Final = 2**31
-"""What days are multiplied by in the order of the wait list."""
 
 
 def writes_between(state: list[Any], wanted: Ledger, number: int, restored: Sequence[Event]) -> list[Write]:
-    """The writes that make ``state`` (what ``10_reconcile.lua`` replies) tell of ``wanted``.
+    """Return the writes that make a stored office equal to a ledger.
 
-    ``number`` is that of the last event before the ``restored`` ones, which are in ``wanted`` and not in the store yet.
-    Records of forgotten days, which the purge has not reached yet, are left alone.
+    Records of forgotten days that the purge has not reached stay as they are.
+
+    Args:
+        state: The replies of ``lua/office/reconcile.lua`` to ``begin``, each hash as a dictionary.
+        wanted: The ledger.
+        number: The number of the last stored event.
+        restored: Events of the ledger that follow on it and are not stored yet.
     """
-    head, days, records, claims, standings, cooling, _, updated, choices, _, due, waiting = state
+    head, days, records, claims, penalties, cooling, _, updated, choices, _, due, waiting = state
     indexes = _Indexes(choices)
     known = [record for record in wanted.reservations.values() if known_reservation(wanted, record.id) is record]
     texts = {record.id: text_of_record(record, indexes.of(record.choice, record.day)) for record in known}
@@ -48,7 +52,7 @@ def writes_between(state: list[Any], wanted: Ledger, number: int, restored: Sequ
         *_hash_writes("records", records, texts),
         *_claims(claims, wanted, set(texts)),
         *_days(days, wanted, known),
-        *_standings(standings, updated, wanted),
+        *_penalties(penalties, updated, wanted),
         *_due(due, known, records),
         *_cooling(cooling, wanted),
         *_waiting(waiting, wanted),
@@ -59,7 +63,7 @@ def writes_between(state: list[Any], wanted: Ledger, number: int, restored: Sequ
 
 
 class _Indexes:
-    """The numbers that choices are known by, and the last day that each was used for; some have to become known."""
+    """The indexes of choices and the last day that used each one. Choices without an index get one."""
 
     def __init__(self, choices: dict[str, str]) -> None:
         self._known: dict[str, tuple[str, int]] = {}
@@ -71,7 +75,7 @@ class _Indexes:
         self._count = int(choices.get("n", "0"))
 
     def of(self, choice: Choice, day: int) -> str:
-        """The number of a choice, for a record on this day."""
+        """Return the index of a choice, for a record on this day."""
         text = text_of_choice(choice)
         index, last_day = self._known.get(text, ("", 0))
         if not index:
@@ -137,7 +141,7 @@ def _days(days: dict[str, str], wanted: Ledger, known: list[Reservation]) -> Ite
         texts[f"t{number}"] = msgspec.json.encode(day.terms).decode()
         holds = holds_of[number]
         stored = days.get(str(number))
-        if stored is None or not _is_of(stored, day, holds, wanted.now_ms):
+        if stored is None or not _is_equal(stored, day, holds, wanted.now_ms):
             texts[str(number)] = _text_of_day(day, holds)
     yield from _hash_writes("days", days, texts)
     for field in days:
@@ -150,7 +154,7 @@ def _text_of_day(day: Day, holds: list[Reservation]) -> str:
     first = (
         int(day.closed),
         day.last_queue_number,
-        0,  # nothing is due before: the next command looks
+        0,  # next_due_ms: the next command settles the day
         len(day.waiting),
         terms.opens_at_ms,
         terms.starts_at_ms,
@@ -168,8 +172,8 @@ def _text_of_quota(name: str, quota: Quota) -> str:
     return "\t".join(map(str, (name, *counters, rule.rule, rule.cooling_ms, rule.jitter_ms, to, at_ms)))
 
 
-def _is_of(stored: str, day: Day, holds: list[Reservation], now_ms: int) -> bool:
-    """Whether a day's text says what the day does. It may look for what is due too early, and in too many places."""
+def _is_equal(stored: str, day: Day, holds: list[Reservation], now_ms: int) -> bool:
+    """Return True if a stored day equals the day. Its next_due_ms may be early, and its sets of quotas too many."""
     first, sets, *quotas = stored.split("\n")
     wanted_first, wanted_sets, *wanted_quotas = _text_of_day(day, holds).split("\n")
     fields, wanted_fields = first.split("\t"), wanted_first.split("\t")
@@ -187,19 +191,19 @@ def _is_of(stored: str, day: Day, holds: list[Reservation], now_ms: int) -> bool
     )
 
 
-def _standings(standings: dict[str, str], updated: list[str], wanted: Ledger) -> Iterator[Write]:
+def _penalties(penalties: dict[str, str], updated: list[str], wanted: Ledger) -> Iterator[Write]:
     texts = {
         text_of_applicant(applicant): ",".join(map(str, (one.blocked_until_ms, *one.cancelled_at_ms)))
         for applicant, one in wanted.penalties.items()
     }
-    yield from _hash_writes("standings", standings, texts)
-    for applicant in standings:
+    yield from _hash_writes("penalties", penalties, texts)
+    for applicant in penalties:
         if applicant != "~" and applicant not in texts:
-            yield "HDEL", _KEY["standings"], applicant, ""
+            yield "HDEL", _KEY["penalties"], applicant, ""
     in_order = [applicant for applicant in updated if applicant != "~"]
     if in_order != list(texts):
-        # Scores of new ones are higher: they are numbers of events, and each standing has had one.
-        yield from (("ZADD", _KEY["updated"], str(place), applicant) for place, applicant in enumerate(texts, 1))
+        # Scores of new penalties are higher: they are event numbers, and each penalty has had an event.
+        yield from (("ZADD", _KEY["updated"], str(rank), applicant) for rank, applicant in enumerate(texts, 1))
         yield from (("ZREM", _KEY["updated"], one, "") for one in in_order if one not in texts)
 
 
@@ -214,8 +218,8 @@ def _due(due: list[str], known: list[Reservation], records: dict[str, str]) -> I
         yield "ZADD", _KEY["due"], "0", member
     for member in due:
         reservation_id = member.rpartition("/")[2]
-        rest = reservation_id in records and reservation_id not in ids  # of a forgotten day: the purge takes it
-        if member != "~" and member not in wanted and not rest:
+        is_rest = reservation_id in records and reservation_id not in ids  # of a forgotten day: the purge deletes it
+        if member != "~" and member not in wanted and not is_rest:
             yield "ZREM", _KEY["due"], member, ""
 
 
@@ -233,21 +237,21 @@ def _cooling(cooling: list[str], wanted: Ledger) -> Iterator[Write]:
             if missing[what] < 0:  # type: ignore[index]
                 yield "ZREM", _KEY["cooling"], member, ""
     for what, times in missing.items():
-        for one in range(times):  # whose units they were no longer matters
-            yield "ZADD", _KEY["cooling"], "0", "/".join([*what, "mended", str(one)])
+        for one in range(times):  # the reservation that returned them no longer matters
+            yield "ZADD", _KEY["cooling"], "0", "/".join([*what, "repaired", str(one)])
 
 
 def _waiting(waiting: list[str], wanted: Ledger) -> Iterator[Write]:
-    """``waiting``: members and scores in turn."""
+    """Yield the writes of the wait lists. ``waiting`` has members and scores alternating."""
     scores = {member: float(score) for member, score in zip(waiting[::2], waiting[1::2], strict=True)}
     ids = {one for day in wanted.days.values() for one in day.waiting}
     for day in wanted.days.values():
-        first = day.number * _EVENTS_MAX
-        is_of_day = all(first <= scores.get(one, 0) < first + _EVENTS_MAX for one in day.waiting)
+        first = day.number * EVENT_NUMBERS
+        is_of_day = all(first <= scores.get(one, 0) < first + EVENT_NUMBERS for one in day.waiting)
         if not is_of_day or [one for one in scores if one in day.waiting] != list(day.waiting):
-            # Those who join from now on stand behind: their places are numbers of events.
-            for place, reservation_id in enumerate(day.waiting, 1):
-                yield "ZADD", _KEY["waiting"], str(first + place), reservation_id
+            # Reservations that join later get higher scores, because those are event numbers.
+            for position, reservation_id in enumerate(day.waiting, 1):
+                yield "ZADD", _KEY["waiting"], str(first + position), reservation_id
     for reservation_id in scores:
         known = known_reservation(wanted, reservation_id)
         if known is not None and reservation_id not in ids:

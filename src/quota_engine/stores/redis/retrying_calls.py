@@ -1,7 +1,7 @@
-"""What a call does when the store does not simply answer: written once, as a generator, for both kinds of connection.
+"""What a call does when the store does not simply answer; written once, as generators, for both kinds of connection.
 
-redis-py's own retries are switched off: a command must not be sent twice behind the engine's back. Here it may be,
-because every command carries the id or the state that makes a second time harmless. ``docs/backends.md`` has the table.
+redis-py's own retries are off, because a command must not be sent twice without the engine's knowledge. The engine
+itself may repeat a command: the id or the state in it makes a second time harmless. ``docs/backends.md`` has the table.
 """
 
 from __future__ import annotations
@@ -50,48 +50,59 @@ T = TypeVar("T")
 
 
 class NotSent(Exception):
-    """The store was not reached: nothing was sent, so nothing has been done."""
+    """The store was not reached: nothing was sent, so nothing was done."""
 
 
 class ReplyLost(Exception):
-    """Something was sent and no answer came: it may have been done, or be done yet."""
+    """A request was sent and no reply arrived: it may have been carried out, or may be later."""
 
 
 class Durability(enum.StrEnum):
-    """What has to be true before a command counts as acknowledged."""
+    """When a command counts as acknowledged."""
 
     MEMORY = "memory"
-    """The server has carried it out; what it loses when it dies is as its settings say."""
+    """The server has applied it. The server's settings decide what a crash loses."""
     FSYNC = "fsync"
-    """It is on the server's disk, which must write before it answers (checked when the store is opened)."""
+    """It is on the server's disk. The server must write before it answers, which is checked when the store is opened.
+    """
     REPLICATED = "replicated"
     """``replicas`` replicas have it, too."""
 
 
 class Fence(enum.StrEnum):
-    """What happens to an office after a failover, or any other change of the server that it is written on."""
+    """What happens to an office after a failover, or after any other change of the server that it is written on."""
 
     OFF = "off"
-    """Nothing: it is written on as it is."""
+    """Nothing: commands are applied at once."""
     AUTO = "auto"
-    """It stays closed until a client has looked through it; the first that meets it does."""
+    """It is closed until a client has reconciled it; the first client that meets it does."""
     MANUAL = "manual"
-    """It stays closed until somebody calls ``reconcile``."""
+    """It is closed until an operator calls ``reconcile``."""
 
 
 class Fenced(Exception):
-    """The office is closed since another server has taken over. This command has not been carried out; ``lost`` says
-    whether an earlier attempt may have been, on the server before.
+    """The office is closed because another server has taken over. This attempt was not applied.
+
+    Attributes:
+        is_unknown: True if an earlier attempt may have been applied, on the previous server.
     """
 
-    def __init__(self, reason: Exception, *, lost: bool) -> None:
+    def __init__(self, reason: Exception, *, is_unknown: bool) -> None:
         super().__init__(str(reason))
-        self.lost = lost
+        self.is_unknown = is_unknown
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """How long a call is tried, and when it counts as done. The pauses double from ``pause_ms_min`` to
-    ``pause_ms_max``; for its replicas a call waits ``wait_ms`` each time.
+    """How long a call is retried, and when it counts as acknowledged.
+
+    Attributes:
+        attempts_max: Attempts of one call, at least 1.
+        pause_ms_min: The first pause between two attempts, in milliseconds. Pauses double.
+        pause_ms_max: The longest pause.
+        durability: When a command counts as acknowledged.
+        replicas: How many replicas must have a command; 0 except with ``REPLICATED``.
+        wait_ms: How long each attempt waits for them, in milliseconds.
+        fence: What happens to an office after a failover.
     """
 
     attempts_max: int = 8
@@ -104,7 +115,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
 
 class Node(NamedTuple):
-    """A server by its address."""
+    """The address of a server."""
 
     host: str
     port: int
@@ -115,9 +126,14 @@ class Node(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """Send these requests to this node on one connection, and send the list of their replies back in, errors among
-    them; or throw in :class:`NotSent`, :class:`Lost`, or the error with which the server turns the connection away.
-    ``node`` ``None`` is the only server that there is.
+    """A step of a call: send these requests on one connection to a node.
+
+    The driver sends the list of replies back in, errors among them. If there are none, it throws :class:`NotSent`,
+    :class:`ReplyLost`, or the error with which the server rejects the connection.
+
+    Attributes:
+        node: The server; ``None`` is the only one.
+        requests: Each request as words.
     """
 
     node: Node | None
@@ -125,66 +141,70 @@ class Attempt(NamedTuple):
 
 
 class RetryPause(NamedTuple):
-    """Wait as long before going on."""
+    """A step of a call: wait before the next attempt."""
 
     duration_ms: int
 
 
 Call = Generator[Attempt | RetryPause, list[Any], T]
-"""What a driver runs; returns a ``T``."""
+"""The steps of a call, which a driver runs; returns a ``T``."""
 
 
 class Router:
-    """Knows which server has a key. This one knows a single server, which has them all."""
+    """Finds the server of a key. This one has a single server for all keys."""
 
     def find(self, key: str) -> Call[Node | None]:
-        """The server that has ``key``; others may have to be asked for it first.
+        """Return the server of ``key``. Other servers may be queried for it first.
 
         Raises:
-            NotSent: nobody knows.
+            NotSent: No server is known.
         """
         yield from ()
         return None
 
     def invalidate(self) -> None:
-        """An attempt failed: what is known may hold no longer. It is asked for again when it is needed next."""
+        """Note that an attempt failed, so the known servers may be wrong. The next call queries for them again."""
 
     def redirect_target(self, error: AskError, asked: Node | None) -> Node:
-        """The server that ``asked`` names instead of itself, for this time (ASK) or from now on (MOVED).
+        """Return the server that a redirection names.
+
+        Args:
+            error: ASK redirects this call, MOVED this call and all later ones.
+            asked: The server that sent the redirection.
 
         Raises:
-            BackendUnavailable: there should be only one.
+            BackendUnavailable: There should be only one server.
         """
         raise BackendUnavailable("the server is a node of a cluster: open it with redis+cluster://") from error
 
 
-# The server says so instead of running the script: nothing was done, and it may be well in a moment.
-_PASSING = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
-_PASSING_CODES = ("BEHIND", "BUSY", "NOREPLICAS", "MISCONF", "UNKILLABLE")
+# The server refuses the script whole with these errors, and may accept it in a moment.
+_TRANSIENT: Final = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
+_TRANSIENT_CODES: Final = ("BEHIND", "BUSY", "NOREPLICAS", "MISCONF", "UNKILLABLE")
 _REFUSED_CODES: Final = ("ILLFORMED", "NOAUTH", "ERR unknown command", "ERR wrong number")
-_HINTS: Final[tuple[tuple[type[Exception], str], ...]] = (
+_REMEDIES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (OutOfMemoryError, "the server's memory is full: raise maxmemory, and keep maxmemory-policy at noeviction"),
     (ReadOnlyError, "the server is a replica: connect to the primary"),
-    (NoPermissionError, "docs/backends.md lists the rights that are needed"),
+    (NoPermissionError, "docs/backends.md lists the permissions that are needed"),
 )
 
 
 def call_script(
     script: Script, keys: Sequence[str], arguments: Sequence[str], policy: RetryPolicy, router: Router, *, writes: bool
 ) -> Call[list[Any]]:
-    """Run a script until it is answered or ``policy`` is used up; returns its reply.
+    """Run a script until it is answered or the policy is used up; returns its reply.
 
     Raises:
-        BackendUnavailable: it has certainly not been carried out (or only looked, ``writes=False``).
-        OutcomeUnknown: an answer was lost, and asking again has not brought one.
-        Fenced: the script minds the fence, and there is one.
+        BackendUnavailable: The script was not applied, or only reads (``writes=False``).
+        OutcomeUnknown: A reply was lost, and no later attempt was answered.
+        Fenced: The script checks the office's fence, which is closed.
     """
     count = str(len(keys))
-    # On the same connection, because it waits for what this connection has written.
+    # On the same connection, because WAIT waits for the writes of its own connection only.
     wait = (("WAIT", policy.replicas, policy.wait_ms),) if writes and policy.replicas else ()
-    by_name = (("EVALSHA", script.sha1, count, *keys, *arguments), *wait)
+    by_sha1 = (("EVALSHA", script.sha1, count, *keys, *arguments), *wait)
     by_text = (("EVAL", script.text, count, *keys, *arguments), *wait)
-    replies = yield from _insist(by_name, by_text, policy, router, keys[0], writes=writes)
+    replies = yield from _call_with_retries(by_sha1, by_text, policy, router, keys[0], writes=writes)
     reply: list[Any] = replies[0]
     return reply
 
@@ -192,16 +212,17 @@ def call_script(
 def call_plain(
     commands: Sequence[Sequence[str | int]], policy: RetryPolicy, router: Router, key: str
 ) -> Call[list[Any]]:
-    """Run plain commands, which must be harmless to repeat, one after the other where ``key`` is; returns their
-    answers.
+    """Run plain commands one after the other on the server of a key; returns their replies.
+
+    The commands must be harmless to repeat.
 
     Raises:
-        BackendUnavailable: they have not been carried out, or their answers were lost.
+        BackendUnavailable: They were not carried out, or their replies were lost.
     """
-    return (yield from _insist(commands, commands, policy, router, key, writes=False))
+    return (yield from _call_with_retries(commands, commands, policy, router, key, writes=False))
 
 
-def _insist(
+def _call_with_retries(
     requests: Sequence[Sequence[str | int]],
     requests_if_unknown: Sequence[Sequence[str | int]],
     policy: RetryPolicy,
@@ -210,10 +231,20 @@ def _insist(
     *,
     writes: bool,
 ) -> Call[list[Any]]:
-    lost = False
+    """Send requests until they are answered or the policy is used up.
+
+    Args:
+        requests: The requests.
+        requests_if_unknown: What to send instead if the server does not know the script.
+        policy: Attempts and pauses.
+        router: Finds the server.
+        key: A key that decides the server.
+        writes: True if a lost reply is an unknown outcome.
+    """
+    is_unknown = False
     reason: Exception | None = None
     pause_ms = policy.pause_ms_min
-    now = requests
+    current = requests
     node: Node | None = None
     redirected: Node | None = None
     asking = was_redirected = False
@@ -222,52 +253,56 @@ def _insist(
         attempts += 1
         try:
             node = redirected or (yield from router.find(key))
-            replies = yield from send_to(node, now, asking=asking)
+            replies = yield from send_to(node, current, asking=asking)
             if writes and policy.replicas and replies[-1] < policy.replicas:
-                # It is done here, and nothing takes it back; but a failover might.
+                # The primary has applied it and keeps it, but a failover may lose it.
                 raise ReplyLost(f"{replies[-1]} of {policy.replicas} replicas have it")
             return replies
         except NoScriptError:
-            # Restarted, promoted or flushed: give it the text, which also makes it known. No need to wait.
-            # It costs no attempt, but for a server that forgets scripts as soon as it is told them.
-            attempts -= now is requests
-            now = requests_if_unknown
+            # A restart, promotion or flush lost the script. Its text makes it known again, without a pause. The attempt
+            # does not count, unless the server forgets scripts as soon as it receives them.
+            attempts -= current is requests
+            current = requests_if_unknown
             continue
-        except AskError as error:  # MOVED is one, too
-            reason, redirected, asking = error, router.redirect_target(error, node), not isinstance(error, MovedError)
+        except AskError as error:  # the base class of MovedError
+            reason, redirected = error, router.redirect_target(error, node)
+            asking = not isinstance(error, MovedError)
             if not was_redirected:
                 was_redirected = True
                 continue
-            # Twice, while word of a move gets round: nodes may name each other, so do not run to and fro.
+            # The second redirection in a row: while a move is announced, two nodes may name each other. Pause.
         except NotSent as error:
             reason = error
         except ReplyLost as error:
-            lost, reason = writes, error
+            is_unknown, reason = writes, error
         except (AuthenticationError, NoPermissionError, OutOfMemoryError) as error:
             reason = error
-            break  # it will not be better in a moment
+            break  # retrying does not help
         except (ResponseError, BusyLoadingError) as error:
             if str(error).startswith("FENCED"):
-                raise Fenced(error, lost=lost) from error
+                raise Fenced(error, is_unknown=is_unknown) from error
             reason = error
-            if not isinstance(error, _PASSING) and not str(error).startswith(_PASSING_CODES):
-                # Nothing that the scripts foresee, and not necessarily before the first write.
-                lost = lost or (writes and not str(error).startswith(_REFUSED_CODES))
+            if not isinstance(error, _TRANSIENT) and not str(error).startswith(_TRANSIENT_CODES):
+                # No script expects this error, and it may have come after the first write.
+                is_unknown = is_unknown or (writes and not str(error).startswith(_REFUSED_CODES))
                 break
-        if not isinstance(reason, TryAgainError):  # that one says itself that all is well but for a moment
+        if not isinstance(reason, TryAgainError):  # TRYAGAIN comes from the right server
             router.invalidate()
-        now, redirected, asking, was_redirected = requests, None, False, False
+        current, redirected, asking, was_redirected = requests, None, False, False
         yield RetryPause(pause_ms)
         pause_ms = min(2 * pause_ms, policy.pause_ms_max)
-    if lost:
-        raise OutcomeUnknown(f"the store's answer is not known; ask again with the same key ({reason})") from reason
+    if is_unknown:
+        raise OutcomeUnknown(f"the store's answer was lost; repeat the call with the same key ({reason})") from reason
     raise BackendUnavailable(_explained(reason)) from reason
 
 
 def send_to(node: Node | None, requests: Sequence[Sequence[str | int]], *, asking: bool = False) -> Call[list[Any]]:
-    """Send requests to a node, once; returns the replies, or raises the first error among them.
+    """Send requests to a node once; returns the replies, or raises the first error among them.
 
-    ``asking``: the node does not own the slot yet, and has to be asked to answer all the same, each time anew.
+    Args:
+        node: The server.
+        requests: Each request as words.
+        asking: True if the node does not own the slot yet. ASKING precedes each request then.
     """
     if asking:
         requests = [one for request in requests for one in (("ASKING",), request)]
@@ -279,6 +314,7 @@ def send_to(node: Node | None, requests: Sequence[Sequence[str | int]], *, askin
 
 
 def _explained(error: Exception | None) -> str:
+    """Return the text of an error, with its remedy if there is a known one."""
     text = str(error) or type(error).__name__
-    hint = next((hint for kind, hint in _HINTS if isinstance(error, kind)), "")
-    return f"the store can not be used: {text}" + (f" ({hint})" if hint else "")
+    remedy = next((remedy for kind, remedy in _REMEDIES if isinstance(error, kind)), "")
+    return f"the store cannot be used: {text}" + (f" ({remedy})" if remedy else "")

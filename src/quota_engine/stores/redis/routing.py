@@ -1,6 +1,7 @@
-"""Where the keys are, when more than one server is there: behind Sentinels, and in a cluster.
+"""Which server has a key, behind Sentinels and in a cluster.
 
-Routers ask by the same generators as calls (see ``calls``), and so are written once for both kinds of connection.
+Routers query other servers by the same generators as calls (see ``retrying_calls``), and so are written once for both
+kinds of connection.
 """
 
 from __future__ import annotations
@@ -22,42 +23,45 @@ SLOTS: Final = 16384
 
 
 class _DiscoveringRouter(Router, abc.ABC):
-    """Learns from other servers where the keys are, when there is doubt. One call asks at a time, so that a failover
-    does not bring a storm of questions; the others go on with what was known.
+    """Queries other servers for the owner of a key, after an attempt has failed.
+
+    One call queries at a time, so that a failover does not cause a storm of queries. The other calls use the last known
+    owner meanwhile.
     """
 
     def __init__(self, informants: Sequence[Node]) -> None:
-        """``informants``: whom to ask; one that answers is enough."""
+        """Take the servers to query; one that answers is enough."""
         self._informants = deque(informants)
-        self._is_doubtful = True
-        self._asking = threading.Lock()  # only ever tried, never waited for
+        self._is_stale = True
+        self._discovering = threading.Lock()  # callers try it and never wait for it
 
     def find(self, key: str) -> Call[Node | None]:
         """See :meth:`Router.find`."""
         reason: Exception | None = None
-        if (self._is_doubtful or self._known(key) is None) and self._asking.acquire(blocking=False):
+        if (self._is_stale or self._known(key) is None) and self._discovering.acquire(blocking=False):
             try:
-                reason = yield from self._learn()
+                reason = yield from self._discover()
             finally:
-                self._asking.release()
+                self._discovering.release()
         node = self._known(key)
         if node is None:
-            raise NotSent(f"nobody knows a server for these keys: {reason or 'it is being asked for'}") from reason
+            why = reason or "another call is querying for it"
+            raise NotSent(f"no server is known for these keys: {why}") from reason
         return node
 
     def invalidate(self) -> None:
         """See :meth:`Router.doubt`."""
-        self._is_doubtful = True
+        self._is_stale = True
 
-    def _learn(self) -> Call[Exception | None]:
-        """Ask one after the other until one answers. If none does, what was known may do; returns why none did."""
-        self._is_doubtful = False  # before asking: what fails from now on is a doubt of its own
+    def _discover(self) -> Call[Exception | None]:
+        """Query one server after the other until one answers; returns the last error if none does."""
+        self._is_stale = False  # before the query: a later failure makes it stale again
         reason: Exception | None = None
         for _ in range(len(self._informants)):
             informant = self._informants[0]
-            self._informants.rotate(-1)  # another one the next time: this one may be cut off, and so be wrong for long
+            self._informants.rotate(-1)  # this one may be partitioned and wrong for long: query another one next
             try:
-                yield from self._ask(informant)
+                yield from self._query(informant)
             except NoPermissionError:
                 raise
             except (NotSent, ReplyLost, ResponseError, BusyLoadingError) as error:
@@ -67,28 +71,30 @@ class _DiscoveringRouter(Router, abc.ABC):
         return reason
 
     @abc.abstractmethod
-    def _ask(self, informant: Node) -> Call[None]:
-        """Learn from ``informant`` which servers there are."""
+    def _query(self, informant: Node) -> Call[None]:
+        """Learn the owners of keys from one server."""
 
     @abc.abstractmethod
     def _known(self, key: str) -> Node | None:
-        """The server that has ``key``, as far as is known."""
+        """Return the last known server of ``key``, or ``None``."""
 
 
 class SentinelRouter(_DiscoveringRouter):
-    """Asks Sentinels who is the primary of a service."""
+    """Queries Sentinels for the primary of a service."""
 
     def __init__(self, sentinels: Sequence[Node], service: str) -> None:
-        """``service``: the name under which the Sentinels watch the primary."""
+        """Take the Sentinels, and the name under which they watch the primary."""
         super().__init__(sentinels)
         self._service = service
         self._primary: Node | None = None
 
-    def _ask(self, informant: Node) -> Call[None]:
+    def _query(self, informant: Node) -> Call[None]:
         request = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
         (address,) = yield from send_to(informant, (request,))
         if address is None:
-            raise NotSent(f"the Sentinel {informant} does not watch any {self._service!r}")
+            raise NotSent(
+                f"the Sentinel {informant} does not watch a service {self._service!r}: check the name in the URL"
+            )
         host, port = address
         self._primary = Node(host, int(port))
 
@@ -97,10 +103,10 @@ class SentinelRouter(_DiscoveringRouter):
 
 
 class ClusterRouter(_DiscoveringRouter):
-    """Asks the nodes of a cluster who has which slots, and minds what they say besides when one is asked in vain."""
+    """Queries the nodes of a cluster for the owners of slots, and follows their redirections."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
-        """``nodes``: some of the cluster, to start with."""
+        """Take some nodes of the cluster. The others are discovered."""
         super().__init__(nodes)
         self._first_nodes = tuple(nodes)
         self._owners: list[Node | None] = [None] * SLOTS
@@ -110,22 +116,22 @@ class ClusterRouter(_DiscoveringRouter):
         node = Node(error.host or (asked.host if asked else ""), error.port)
         if isinstance(error, MovedError):
             self._owners[error.slot_id] = node
-            self.invalidate()  # where one slot has moved, others have
+            self.invalidate()  # other slots may have moved, too
         return node
 
-    def _ask(self, informant: Node) -> Call[None]:
+    def _query(self, informant: Node) -> Call[None]:
         (ranges,) = yield from send_to(informant, (("CLUSTER", "SLOTS"),))
         owners: list[Node | None] = [None] * SLOTS
         nodes: list[Node] = []
         for first, last, *servers in ranges:
-            # A node that does not know its own address leaves it out: it is the one by which it was reached.
+            # A node that does not know its own address leaves it out: use the address by which it was reached.
             primary, *replicas = (Node(host or informant.host, int(port)) for host, port, *_ in servers)
             owners[first : last + 1] = [primary] * (last + 1 - first)
             nodes += [primary, *replicas]
         self._owners = owners
-        there = dict.fromkeys([*nodes, *self._first_nodes])
-        in_turn = [node for node in self._informants if node in there]
-        self._informants = deque(dict.fromkeys([*in_turn, *there]))
+        existing = dict.fromkeys([*nodes, *self._first_nodes])
+        in_rotation = [node for node in self._informants if node in existing]
+        self._informants = deque(dict.fromkeys([*in_rotation, *existing]))
 
     def _known(self, key: str) -> Node | None:
         return self._owners[key_slot(key.encode())]

@@ -1,132 +1,250 @@
-"""The scripts: Lua files of the package, put together into constant texts."""
+"""The Lua scripts: files of this package, joined into constant texts when the module is imported.
+
+Servers know a script by the SHA-1 of its text, so the text must not depend on anything that changes at run time. Each
+script begins with ``#!lua`` and flags: such a script is refused whole, or runs whole.
+
+This module alone knows the order in which files are joined. Constants that Lua shares with Python are defined here from
+the Python values, in front of the file that uses them.
+"""
 
 from __future__ import annotations
 
 __all__ = [
-    "BUCKETS",
-    "BUCKET_READS",
+    "BUCKET_COMMANDS",
+    "BUCKET_QUERIES",
     "BUCKET_STATE",
-    "COMMANDS",
-    "CONSUMERS",
+    "CHECK_PERMISSIONS",
+    "CONSUMER_GROUPS",
     "DRAW_COMMANDS",
     "DRAW_FREEING_COMMANDS",
-    "DRAW_READS",
+    "DRAW_QUERIES",
     "DRAW_STATE",
-    "FREEING_COMMANDS",
-    "GUARDED_COMMANDS",
-    "READS",
+    "OFFICE_COMMANDS",
+    "OFFICE_FREEING_COMMANDS",
+    "OFFICE_GUARDED_COMMANDS",
+    "OFFICE_QUERIES",
+    "OFFICE_STATE",
     "RECONCILE",
-    "STATE",
-    "TRIAL",
+    "REGISTRY_COMMANDS",
+    "REGISTRY_FREEING_COMMANDS",
+    "REGISTRY_QUERIES",
+    "REGISTRY_STATE",
+    "ROOM_COMMANDS",
+    "ROOM_QUERIES",
+    "ROOM_STATE",
     "Script",
-    "script_of",
 ]
 
 import hashlib
+from collections.abc import Mapping
 from importlib import resources
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from quota_engine.admission.guarded_reserve import GuardedReserve
-from quota_engine.admission.token_bucket import BUCKETS_MAX, CHARGES_MAX
-from quota_engine.domain.commands import Cancel, Expire, MoveOut, Release, UndoMove
-from quota_engine.domain.model import Rules
-from quota_engine.stores.redis.codecs.office import text_of_rules
+import msgspec
 
-_SHARED: Final = ("1_codec.lua", "2_ledger.lua", "3_units.lua")
-_MACHINE: Final = ("4_machine.lua", "4_operators.lua")
-_FUNCTIONS: Final = {"4_operators.lua": "operators"}
-"""Files that are the body of a function, by its name: what it makes is made only when it is called."""
-_FIRST_INSIDE: Final = "2_ledger.lua"
-"""From this file on all is the body of a function. What a function takes from the one around it, it finds at once; what
-it takes from where it stands, Lua searches for among all that others have taken, and that for each function in each
-call: so it saves a seventh of a lone call's time.
-"""
+from quota_engine.admission.token_bucket import BUCKETS_MAX, CAPACITY_TICKS_MAX, CHARGES_MAX
+from quota_engine.domain.consumer_groups import GROUPS_MAX, PENDING_MAX
+from quota_engine.domain.cross_office_registry import SWEEP_MAX
+from quota_engine.domain.inventory import OFFERS_MAX, RECLAIM_MAX, SETTLE_MAX
+from quota_engine.domain.model import CANCELLATIONS_MAX, CLAIMS_MAX, Rules
+from quota_engine.domain.state_machine import PURGE_MAX
+from quota_engine.domain.validation import APPLICANTS_MAX
+from quota_engine.draws.ledger import OFFERED_DAYS_MAX
+from quota_engine.draws.lottery import CHOICES_MAX, PREFERENCES_MAX
+from quota_engine.stores.redis.codecs.office import (
+    EVENT_NUMBERS,
+    LETTER_OF_VERB,
+    STATE_OF_LETTER,
+    text_of_rules,
+)
+from quota_engine.stores.redis.keys import LEDGER_RETENTION_MARGIN_MS, SHORT_RETENTION_MARGIN_MS
+from quota_engine.waiting_room.machine import RoomConfig
+
+_Value = int | str | Mapping[str, str] | Mapping[str, bool] | tuple[str, ...]
+
+_ROOM_FIELDS: Final = msgspec.structs.fields(RoomConfig)
+_CONSTANTS: Final[dict[str, dict[str, _Value]]] = {
+    "office/codec.lua": {
+        "STATE_OF_LETTER": {letter: str(state) for letter, state in STATE_OF_LETTER.items()},
+        "LETTER_OF_VERB": {str(verb): letter for verb, letter in LETTER_OF_VERB.items()},
+    },
+    "office/ledger.lua": {
+        "DEFAULT_RULES": text_of_rules(Rules()),
+        "EVENT_NUMBERS": EVENT_NUMBERS,
+        "CANCELLATIONS_MAX": CANCELLATIONS_MAX,
+        "CLAIMS_MAX": CLAIMS_MAX,
+    },
+    "office/inventory.lua": {"SETTLE_MAX": SETTLE_MAX, "RECLAIM_MAX": RECLAIM_MAX, "OFFERS_MAX": OFFERS_MAX},
+    "office/apply_commands.lua": {"PURGE_MAX": PURGE_MAX, "RETENTION_MARGIN_MS": LEDGER_RETENTION_MARGIN_MS},
+    "office/consumer_groups.lua": {"GROUPS_MAX": GROUPS_MAX, "PENDING_MAX": PENDING_MAX},
+    "buckets/token_bucket.lua": {
+        "BUCKETS_MAX": BUCKETS_MAX,
+        "CHARGES_MAX": CHARGES_MAX,
+        "CAPACITY_TICKS_MAX": CAPACITY_TICKS_MAX,
+    },
+    "buckets/apply_commands.lua": {"RETENTION_MARGIN_MS": SHORT_RETENTION_MARGIN_MS},
+    "registry/apply_commands.lua": {"SWEEP_MAX": SWEEP_MAX, "RETENTION_MARGIN_MS": LEDGER_RETENTION_MARGIN_MS},
+    "waiting_room/room.lua": {
+        "CONFIG_FIELDS": tuple(field.name for field in _ROOM_FIELDS),
+        "TEXT_FIELDS": {field.name: True for field in _ROOM_FIELDS if field.type is str},
+    },
+    "waiting_room/apply_commands.lua": {"RETENTION_MARGIN_MS": SHORT_RETENTION_MARGIN_MS, "MINUTE_MS": 60_000},
+    "draw/apply_commands.lua": {
+        "PREFERENCES_MAX": PREFERENCES_MAX,
+        "OFFERED_DAYS_MAX": OFFERED_DAYS_MAX,
+        "APPLICANTS_MAX": APPLICANTS_MAX,
+        "CHOICES_MAX": CHOICES_MAX,
+        "RETENTION_MARGIN_MS": LEDGER_RETENTION_MARGIN_MS,
+    },
+}
+"""The constants of each file, as locals in front of its text."""
 
 
 class Script(NamedTuple):
-    """A script and the name that servers know it by."""
+    """A script's text, and the SHA-1 by which servers know it."""
 
     text: str
     sha1: str
 
 
-def _script(flags: str, *files: str) -> Script:
-    folder = resources.files(__package__) / "lua"
-    # The rules of an office that nobody has given any: from the one place where they stand.
-    defaults = text_of_rules(Rules()).replace("\t", "\\t")
-    parts = [f"#!lua flags={flags}", f'local DEFAULT_RULES = "{defaults}"']
-    if "8_buckets.lua" in files:
-        parts.append(f"local KEYS_MAX, CHARGES_MAX = {BUCKETS_MAX}, {CHARGES_MAX}")
-    for file in files:
-        body = (folder / file).read_text(encoding="utf-8")
-        if file == _FIRST_INSIDE:
-            parts.append("local function run()")
-        parts.append(f"function {_FUNCTIONS[file]}()\n{body}end" if file in _FUNCTIONS else body)
-    if _FIRST_INSIDE in files:
+class _Function(NamedTuple):
+    """Files that are the body of one Lua function, so that the functions in them are created when it is called."""
+
+    header: str
+    files: tuple[str, ...]
+
+
+def _literal(value: _Value) -> str:
+    """Return a Python constant as Lua source."""
+    if isinstance(value, int):
+        return "true" if value is True else str(value)
+    if isinstance(value, str):
+        return '"' + value.replace("\t", "\\t") + '"'
+    if isinstance(value, tuple):
+        return "{ " + ", ".join(map(_literal, value)) + " }"
+    return "{ " + ", ".join(f"{name} = {_literal(one)}" for name, one in value.items()) + " }"
+
+
+def _source(file: str) -> str:
+    """Return a file's text with its constants in front."""
+    constants = _CONSTANTS.get(file, {})
+    lines = [f"local {name} = {_literal(value)}" for name, value in constants.items()]
+    body = (resources.files(__package__) / "lua" / file).read_text(encoding="utf-8")
+    return "\n".join([*lines, body])
+
+
+def _script(flags: str, *files: str, main: tuple[str | _Function, ...] = ()) -> Script:
+    """Join files into a script.
+
+    Args:
+        flags: Flags of the shebang line; ``allow-oom`` runs when memory is out, ``no-writes`` only reads.
+        files: Files under ``lua/``, in order.
+        main: Files and functions that form the body of one function, which the script calls last. Lua finds variables
+            of the surrounding function at once, and searches for local ones among all captured variables, for each
+            function in each call: this order saves a seventh of the time of a lone call.
+    """
+    parts = [f"#!lua flags={flags}", *map(_source, files)]
+    if main:
+        parts.append("local function run()")
+        for part in main:
+            if isinstance(part, _Function):
+                parts += [part.header, *map(_source, part.files), "end"]
+            else:
+                parts.append(_source(part))
         parts.append("end\nreturn run()")
     text = "\n".join(parts)
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-COMMANDS: Final = _script("", "0_fence.lua", *_SHARED, *_MACHINE, "5_commands.lua")
-"""Applies commands. Refused whole when memory is out, on a read-only replica, or on a stale one."""
+_CALL: Final = ("shared/text.lua", "shared/call.lua")
 
-FREEING_COMMANDS: Final = _script("allow-oom", "0_fence.lua", *_SHARED, *_MACHINE, "5_commands.lua")
-"""The same for commands that give back: they must still run when memory is out, or it would stay so."""
+# --- Offices ---------------------------------------------------------------------------------------------------------
 
-GUARDED_COMMANDS: Final = _script(
-    "", "0_fence.lua", *_SHARED, *_MACHINE, "8_buckets.lua", "9_guarded.lua", "5_commands.lua"
+_FENCED_OFFICE: Final = ("office/fence.lua", *_CALL, "office/codec.lua")
+_RARE_COMMANDS: Final = _Function(
+    "function rare_commands(handlers, forms)",
+    ("office/deadline_commands.lua", "office/moves.lua", "office/operator_commands.lua"),
 )
-"""Applies commands, guarded reserves too. A script of its own: a reserve without guards pays nothing for them."""
+_STATE_MACHINE: Final = ("office/ledger.lua", "office/inventory.lua", "office/state_machine.lua", _RARE_COMMANDS)
+_APPLY_COMMANDS: Final = (*_STATE_MACHINE, "office/apply_commands.lua")
+_APPLY_GUARDED_COMMANDS: Final = (
+    *_STATE_MACHINE,
+    "buckets/token_bucket.lua",
+    "office/guarded_reserve.lua",
+    "office/apply_commands.lua",
+)
 
-READS: Final = _script("no-writes", *_SHARED, "6_reads.lua")
-"""Looks, and writes nothing."""
+OFFICE_COMMANDS: Final = _script("", *_FENCED_OFFICE, main=_APPLY_COMMANDS)
+"""Applies commands. The server refuses it whole when memory is out, on a read-only replica, or on a stale one."""
 
-STATE: Final = _script("no-writes", "7_state.lua")
-"""Tells everything, for audits."""
+OFFICE_FREEING_COMMANDS: Final = _script("allow-oom", *_FENCED_OFFICE, main=_APPLY_COMMANDS)
+"""The same for commands that return units: they must run when memory is out, or no memory would ever become free."""
 
-_DRAW_FILES: Final = ("1_codec.lua", "draw_1_ledger.lua", "draw_2_commands.lua")
-DRAW_COMMANDS: Final = _script("", *_DRAW_FILES)
+OFFICE_GUARDED_COMMANDS: Final = _script("", *_FENCED_OFFICE, main=_APPLY_GUARDED_COMMANDS)
+"""Applies all commands, guarded reserves included. A separate script, so that a plain reserve pays nothing for guards.
+"""
+
+OFFICE_QUERIES: Final = _script(
+    "no-writes", *_CALL, "office/codec.lua", main=("office/ledger.lua", "office/inventory.lua", "office/queries.lua")
+)
+"""Reads reservations, counters and lists."""
+
+OFFICE_STATE: Final = _script("no-writes", "office/snapshot.lua", "office/state.lua")
+"""Reads everything, for audits."""
+
+CONSUMER_GROUPS: Final = _script("allow-oom", *_CALL, "office/consumer_groups.lua")
+"""Reads, acknowledges and trims events. Runs when memory is out, because trimming frees memory."""
+
+RECONCILE: Final = _script(
+    "allow-oom", "office/fence.lua", "shared/call.lua", "office/snapshot.lua", "office/reconcile.lua"
+)
+"""Repairs a ledger after a failover. Runs when memory is out: a closed office could not return units."""
+
+CHECK_PERMISSIONS: Final = _script("no-writes", "check_permissions.lua")
+"""Reports which permissions are missing, when a store is opened."""
+
+# --- Waiting rooms ---------------------------------------------------------------------------------------------------
+
+ROOM_COMMANDS: Final = _script("", *_CALL, "waiting_room/room.lua", "waiting_room/apply_commands.lua")
+"""Applies commands to a waiting room."""
+ROOM_QUERIES: Final = _script("no-writes", *_CALL, "waiting_room/room.lua", "waiting_room/queries.lua")
+"""Reads a waiting room."""
+ROOM_STATE: Final = _script("no-writes", "shared/hash_state.lua")
+"""Reads everything of a waiting room, for comparisons. Too much for a room with millions of tickets."""
+
+# --- Draws -----------------------------------------------------------------------------------------------------------
+
+_APPLY_DRAW_COMMANDS: Final = (*_CALL, "draw/ledger.lua", "draw/apply_commands.lua")
+
+DRAW_COMMANDS: Final = _script("", *_APPLY_DRAW_COMMANDS)
 """Applies commands to a draw."""
-DRAW_FREEING_COMMANDS: Final = _script("allow-oom", *_DRAW_FILES)
-"""The same when memory is out, for those that take back."""
-DRAW_READS: Final = _script("no-writes", "1_codec.lua", "draw_1_ledger.lua", "draw_3_reads.lua")
-"""Looks at a draw."""
-DRAW_STATE: Final = _script("no-writes", "draw_4_state.lua")
-"""Tells everything of a draw."""
+DRAW_FREEING_COMMANDS: Final = _script("allow-oom", *_APPLY_DRAW_COMMANDS)
+"""The same for withdrawals, which must run when memory is out."""
+DRAW_QUERIES: Final = _script("no-writes", *_CALL, "draw/ledger.lua", "draw/queries.lua")
+"""Reads a draw."""
+DRAW_STATE: Final = ROOM_STATE
+"""Reads everything of a draw."""
 
-CONSUMERS: Final = _script("allow-oom", "1_codec.lua", "9_consumers.lua")
-"""Groups of consumers, and trimming. Runs when memory is out, too: what has been read can be trimmed, which frees some.
-"""
+# --- Token buckets ---------------------------------------------------------------------------------------------------
 
-RECONCILE: Final = _script("allow-oom", "0_fence.lua", "10_reconcile.lua")
-"""Puts a ledger right after a failover. Runs when memory is out, too, or an office that is closed could give nothing
-back.
-"""
+_APPLY_BUCKET_COMMANDS: Final = (*_CALL, "buckets/token_bucket.lua", "buckets/apply_commands.lua")
 
-TRIAL: Final = _script("no-writes", "11_trial.lua")
-"""Tells which rights are missing, when a store is opened."""
+BUCKET_COMMANDS: Final = _script("", *_APPLY_BUCKET_COMMANDS)
+"""Takes tokens and resets buckets, in a ledger that has only buckets."""
+BUCKET_QUERIES: Final = _script("no-writes", *_APPLY_BUCKET_COMMANDS)
+"""Reads the levels of buckets."""
+BUCKET_STATE: Final = _script("no-writes", "buckets/state.lua")
+"""Reads everything of a ledger of buckets."""
 
+# --- The registry that spans offices ---------------------------------------------------------------------------------
 
-BUCKETS: Final = _script("", "1_codec.lua", "8_buckets.lua", "8_take.lua")
-"""Takes from the buckets of a place that has nothing else."""
+_APPLY_REGISTRY_COMMANDS: Final = (*_CALL, "registry/ledger.lua", "registry/apply_commands.lua")
 
-BUCKET_READS: Final = _script("no-writes", "1_codec.lua", "8_buckets.lua", "8_take.lua")
-"""Looks at them, and writes nothing."""
-
-BUCKET_STATE: Final = _script("no-writes", "8_bucket_state.lua")
-"""Tells everything about them."""
-
-_SCRIPTS: Final[dict[type, Script]] = {
-    Release: FREEING_COMMANDS,
-    Cancel: FREEING_COMMANDS,
-    MoveOut: FREEING_COMMANDS,
-    UndoMove: FREEING_COMMANDS,
-    Expire: FREEING_COMMANDS,
-    GuardedReserve: GUARDED_COMMANDS,
-}
-
-
-def script_of(command: Any) -> Script:
-    """The script that an office's command goes to."""
-    return _SCRIPTS.get(type(command), COMMANDS)
+REGISTRY_COMMANDS: Final = _script("", *_APPLY_REGISTRY_COMMANDS)
+"""Applies commands to a shard."""
+REGISTRY_FREEING_COMMANDS: Final = _script("allow-oom", *_APPLY_REGISTRY_COMMANDS)
+"""The same for commands that delete entries, which must run when memory is out."""
+REGISTRY_QUERIES: Final = _script("no-writes", *_CALL, "registry/ledger.lua", "registry/queries.lua")
+"""Reads a shard."""
+REGISTRY_STATE: Final = _script("no-writes", "registry/state.lua")
+"""Reads everything of a shard."""

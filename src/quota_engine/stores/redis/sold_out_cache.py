@@ -1,20 +1,21 @@
-"""What this process knows to be sold out, so that those who lose need not ask the store. No I/O: both backends use it.
+"""What a process knows to be sold out, so that it can refuse reserves without a call to the store. No I/O.
 
-When a rush is over in a second, nearly everybody who comes is told ``SOLD_OUT``, and the store could go on telling it
-to each of them. Here it tells the process, by one question for all, what is sold out *at this moment* and who must not
-be told so: whoever is in a record, has a claim or a standing. For a stated time (the *bound*, 250 ms) counted from
-before the question was sent, anybody else is answered from that. So each such answer is the one that the store would
-have given at a moment at most the bound ago, by the rules' precedence; and a place that comes back is seen within the
-bound.
+When all places are gone in a second, nearly every later reserve ends as ``SOLD_OUT``, and the store would spend its
+time on refusals. Instead, one query for all callers asks the store what is sold out at this moment, and which ids and
+applicants may have another outcome because a record, a claim or a penalty has their name. For a stated time (the
+*bound*, 250 ms), counted from before the query was sent, the process refuses all other reserves itself.
 
-Names are never forgotten by release or expiry, only added: whoever is in doubt asks the store. Between questions they
-follow the office's events (the number of the last one is the epoch); if that thread is lost, by trimming or by a
-failover to a server that has another history, all names are read anew.
+So each such outcome is the one that the store would have given at a moment at most the bound ago, by the precedence of
+the rules, and a place that becomes free is seen within the bound.
+
+Names are only added, never removed by a release or an expiry, so a caller in doubt goes to the store. Between queries
+the process follows the office's events, and the number of the last one is the epoch. If events are missing, because
+they were trimmed or because a server with another history took over, all names are read again.
 """
 
 from __future__ import annotations
 
-__all__ = ["BOUND_MS_DEFAULT", "BOUND_MS_MAX", "RefreshQuery", "SoldOutCache"]
+__all__ = ["BOUND_MS_DEFAULT", "BOUND_MS_MAX", "CacheLimits", "NameFilter", "RefreshQuery", "SoldOutCache"]
 
 import threading
 import time
@@ -36,53 +37,63 @@ BOUND_MS_MAX: Final = 60_000
 
 
 class CacheLimits(msgspec.Struct, frozen=True):
-    """How much is remembered, and how much the store is asked for it. Times are parts of the bound."""
+    """How much a cache remembers, and how often it queries the store.
+
+    Attributes:
+        offices_max: Offices; the one that was queried longest ago is dropped first.
+        kinds_max: Kinds of reserves of one office: day, choice, number of applicants, with or without a wait list.
+        names_max: Names of one office. An office with more is not cached.
+        names_total_max: Names of all offices.
+        events_max: Events since the last query. With more, all names are read again.
+        refresh_after: Age from which an outcome from the cache causes a refresh, as a part of the bound.
+        rest_after_names: Pause before all names are read again, as a multiple of the time that reading them took. It is
+            at least the bound.
+    """
 
     offices_max: int = 512
-    questions_max: int = 64
-    """Of one office: kinds of reserves (day, choice, number of applicants, with or without waiting)."""
+    kinds_max: int = 64
     names_max: int = 100_000
-    """Of one office with more, nothing is remembered."""
     names_total_max: int = 1_000_000
     events_max: int = 2_000
-    """If more have happened since the last question, all names are read anew."""
     refresh_after: float = 0.6
-    """From this age on, whoever is answered from memory has it refreshed; the others go on being answered."""
     rest_after_names: float = 50.0
-    """Before all names are read again there is a rest of so many times as long as that took, and at least the bound."""
 
 
 _SOLD_OUT: Final = Outcome(Status.SOLD_OUT)
 _STATUS_SOLD_OUT: Final = Status.SOLD_OUT
-_TAKING: Final = (Reserve, Confirm, CheckIn, MarkNoShow, PrepareMove)
-"""Commands that give no units back. After any other, known here or not, what was sold out need not be so any more."""
+_NOT_RETURNING: Final = (Reserve, Confirm, CheckIn, MarkNoShow, PrepareMove)
+"""Commands that return no units. After any other command, what was sold out may have become free."""
 
 _MARKS: Final = tuple(sum(1 << bit for bit in bits) for bits in islice(cycle(combinations(range(8), 3)), 64))
-_SLOTS_A_NAME: Final = 16
+_SLOTS_PER_NAME: Final = 16
 _SLOTS_MIN: Final = 16384
 
-_Key = tuple[int, int, int, bool]
-"""A kind of reserve: the choice (its ``id()``, which lasts because the choice is kept), day, applicants, wait."""
+_Kind = tuple[int, int, int, bool]
+"""A kind of reserve: the choice's ``id()``, day, number of applicants, wait list. The cache keeps the choice, so that
+its ``id()`` stays unique.
+"""
 
 
 class NameFilter:
-    """A set of names that takes 8 to 32 bytes each, and now and then claims to have one that it has not (one in 400 if
-    it is full), who then asks the store. Nothing is taken out. A name sets three of the eight bits of a slot.
+    """A Bloom filter of names, of 8 to 32 bytes each.
+
+    It sometimes contains a name that was never added: one in 400 when it is full. That caller goes to the store. Names
+    are never removed. A name sets three of the eight bits of one slot, so a lookup reads one byte.
     """
 
     __slots__ = ("count", "mask", "table")
 
     def __init__(self, count: int) -> None:
-        """``count``: how many there will be at first."""
+        """Create a filter with room for ``count`` names at least."""
         slots = _SLOTS_MIN
-        while slots < _SLOTS_A_NAME * count:
+        while slots < _SLOTS_PER_NAME * count:
             slots *= 2
         self.table = bytearray(slots)
         self.mask = slots - 1
         self.count = 0
 
     def add(self, names: Iterable[str]) -> None:
-        """Put them in."""
+        """Add names."""
         table, mask = self.table, self.mask
         for name in names:
             digest = hash(name)
@@ -92,106 +103,128 @@ class NameFilter:
                 self.count += 1
 
     def is_full(self) -> bool:
-        """Whether it is time for a larger one."""
-        return self.count > 2 * len(self.table) // _SLOTS_A_NAME
+        """Return True if a larger filter is due."""
+        return self.count > 2 * len(self.table) // _SLOTS_PER_NAME
 
 
-class _Seen(NamedTuple):
-    """What the store said at one moment after ``asked_s``, and the table of who is known. Never changed but for names
-    that are added, so that threads need no lock to look at it.
+class _Snapshot(NamedTuple):
+    """What the store replied to one query, and the filter of known names.
+
+    Threads read it without a lock: only the filter's table changes, and only by added names.
     """
 
     asked_s: float
     refresh_s: float
     until_s: float
-    sold_out: frozenset[_Key]
+    sold_out: frozenset[_Kind]
     table: bytearray
     mask: int
 
 
-class _Office:
-    """What is known of one office, and the thread of its events."""
+class _OfficeCache:
+    """What is known of one office, and the last event that the cache has followed."""
 
     __slots__ = (
-        "at",
-        "is_asking",
-        "mark",
+        "is_refreshing",
+        "kinds",
+        "last_event",
+        "last_event_at",
+        "last_event_number",
         "names",
-        "number",
-        "questions",
+        "pending_names",
         "quiet_until_s",
         "rest_until_s",
-        "seen",
+        "snapshot",
         "sold_out_s",
         "version",
-        "whispers",
     )
 
     def __init__(self) -> None:
-        self.seen: _Seen | None = None
-        self.questions: dict[_Key, tuple[Choice, str]] = {}
+        self.snapshot: _Snapshot | None = None
+        self.kinds: dict[_Kind, tuple[Choice, str]] = {}
         self.names: NameFilter | None = None
-        self.number = 0
-        self.at = ""
-        self.mark = ""
-        self.is_asking = False
+        self.last_event_number = 0
+        self.last_event_at = ""
+        self.last_event = ""
+        self.is_refreshing = False
         self.version = 0
         self.rest_until_s = float("-inf")
         self.quiet_until_s = float("-inf")
         self.sold_out_s = float("-inf")
-        self.whispers: list[str] = []
+        self.pending_names: list[str] = []
+        """Names that became known while a refresh is in flight."""
 
 
 class RefreshQuery(NamedTuple):
-    """``lines`` for the script that looks; the rest is for :meth:`SoldOut.learn`. ``is_for_all``: it asks who is known,
-    not what is new. It keeps the choices that it asks about, whose ``id()`` no other one can have meanwhile.
+    """A query to the store.
+
+    Attributes:
+        office: The office.
+        lines: Questions for the script of queries.
+        cached: What is known of the office.
+        kinds: The kinds of reserves that it asks about. It keeps their choices, so that their ``id()`` stays unique.
+        is_for_all: True if it asks for all names instead of new events.
+        version: The office's version when it was made; a later version makes the reply useless.
+        asked_s: When it was made.
     """
 
     office: str
     lines: Sequence[str]
-    here: _Office
-    kinds: Sequence[tuple[_Key, Choice]]
+    cached: _OfficeCache
+    kinds: Sequence[tuple[_Kind, Choice]]
     is_for_all: bool
     version: int
     asked_s: float
 
 
 class SoldOutCache:
-    """The memory of one backend. Safe to use from several threads.
+    """The sold-out cache of one store. Safe to use from several threads.
 
-    A backend asks :meth:`answer` before it goes to the store and tells :meth:`saw` what the store said; when an office
-    is in :attr:`due`, it takes it out, puts the lines of :meth:`ask` to the store and hands the reply to :meth:`learn`.
+    The store asks :meth:`get` before a call and reports the outcome with :meth:`record_outcome`. When an office is in
+    :attr:`due_offices`, the store removes it there, sends the query of :meth:`begin_refresh`, hands the reply to
+    :meth:`apply_reply`, and calls :meth:`end_refresh`.
+
+    The cache refuses plain reserves only. It cannot answer a guarded reserve, because ``NOT_ADMITTED`` and
+    ``THROTTLED`` precede ``SOLD_OUT``: only the store knows whether a pass has been used and whether tokens are left,
+    and a reserve that ends as ``SOLD_OUT`` keeps the tokens that it took. Nor does it answer a reserve with
+    ``valid_until_ms``, whose ``COMMAND_EXPIRED`` the store's clock decides.
     """
 
     def __init__(
         self,
         bound_ms: int = BOUND_MS_DEFAULT,
         now_s: Callable[[], float] = time.monotonic,
-        bounds: CacheLimits = CacheLimits(),  # noqa: B008 - immutable
+        limits: CacheLimits = CacheLimits(),  # noqa: B008 - immutable
     ) -> None:
-        """``bound_ms`` 0 switches it off. ``now_s`` is only compared with itself; if it goes back, nothing is known."""
+        """Create a cache.
+
+        Args:
+            bound_ms: How long it answers from one query, 0 to ``BOUND_MS_MAX``; 0 disables it.
+            now_s: Returns seconds, which are compared with each other only. If they go back, nothing is known.
+            limits: How much it remembers.
+        """
         self.due_offices: deque[str] = deque()
-        """Offices that someone should ask about, now."""
+        """Offices whose refresh is due now."""
         self._bound_s = bound_ms / 1000
         self._now_s = now_s
-        self._bounds = bounds
-        self._offices: dict[str, _Office] = {}
+        self._limits = limits
+        self._offices: dict[str, _OfficeCache] = {}
         self._lock = threading.Lock()
 
     def get(self, office: str, command: Reserve) -> Outcome | None:
-        """``SOLD_OUT``, if it was that at a moment less than the bound ago for this command; else ``None``."""
-        here = self._offices.get(office)
-        seen = here.seen if here is not None else None
-        if here is None or seen is None:
+        """Return ``SOLD_OUT`` if the store had it for this reserve at most the bound ago, or ``None``."""
+        cached = self._offices.get(office)
+        snapshot = cached.snapshot if cached is not None else None
+        if cached is None or snapshot is None:
             return None
-        asked_s, refresh_s, until_s, sold_out, table, mask = seen
+        asked_s, refresh_s, until_s, sold_out, table, mask = snapshot
         applicants = command.applicants
         if (id(command.choice), command.day, len(applicants), command.join_wait_list) not in sold_out:
             return None
         now_s = self._now_s()
         if not asked_s <= now_s < until_s or command.valid_until_ms:
             return None
-        # As ``Names`` has them: most slots are empty.
+        # The lookup of NameFilter, inlined: most slots are empty.
         digest = hash(command.id)
         if (slot := table[digest & mask]) and slot & (mark := _MARKS[digest >> 40 & 63]) == mark:
             return None
@@ -199,195 +232,206 @@ class SoldOutCache:
             digest = hash(name)
             if (slot := table[digest & mask]) and slot & (mark := _MARKS[digest >> 40 & 63]) == mark:
                 return None
-        if now_s >= refresh_s and not here.is_asking:
-            self._want(office, here, now_s)
+        if now_s >= refresh_s and not cached.is_refreshing:
+            self._request_refresh(office, cached, now_s)
         return _SOLD_OUT
 
     def record_outcome(self, office: str, command: Any, outcome: Any) -> None:
-        """The store has answered ``command`` so."""
-        if isinstance(outcome, GuardedOutcome):  # a reserve with conditions: what it came to is as true
+        """Learn from the store's outcome of a command."""
+        if isinstance(outcome, GuardedOutcome):
             command, outcome = command.reserve, outcome.outcome
-        here = self._offices.get(office)
+        cached = self._offices.get(office)
         if type(command) is Reserve and outcome.status is _STATUS_SOLD_OUT:
-            self._was_sold_out(office, here, command)
-        elif here is not None and outcome.ok:
+            self._record_sold_out(office, cached, command)
+        elif cached is not None and outcome.ok:
             record = outcome.reservation
             if record is not None:
-                self._note(here, record.id, *record.applicants)
-            if type(command) not in _TAKING and not outcome.replayed and (type(command) is not Expire or outcome.units):
-                self._drop(here)
+                self._add_names(cached, record.id, *record.applicants)
+            returns_units = type(command) not in _NOT_RETURNING and not outcome.replayed
+            if returns_units and (type(command) is not Expire or outcome.units):
+                self._invalidate(cached)
 
     def record_unknown(self, office: str, command: Any) -> None:
-        """``command`` may have been carried out, or be yet: whoever sent it must be told the truth when they ask."""
-        here = self._offices.get(office)
-        if here is None:
+        """Learn that a command may have been applied, or may be later. Its caller must get the store's answer next."""
+        cached = self._offices.get(office)
+        if cached is None:
             return
         if type(command) is GuardedReserve:
             command = command.reserve
         if type(command) is Reserve:
-            self._note(here, command.id, *command.applicants)
+            self._add_names(cached, command.id, *command.applicants)
         else:
-            self._drop(here)
+            self._invalidate(cached)
 
     def begin_refresh(self, office: str) -> RefreshQuery | None:
-        """What to ask the store about the office, before anything else is done; ``None`` if it is not known any more.
+        """Return the query for an office, or ``None`` if it was dropped from the cache.
 
-        When it has been answered, or never will be, :meth:`done` must be called.
+        Call :meth:`end_refresh` when it has been answered, or cannot be any more.
         """
         with self._lock:
-            here = self._offices.get(office)
-            return None if here is None else self._question(office, here)
+            cached = self._offices.get(office)
+            return None if cached is None else self._query(office, cached)
 
-    def apply_reply(self, question: RefreshQuery, lines: Sequence[str]) -> RefreshQuery | None:
-        """Take in the store's reply; returns what else has to be asked: all names, if it can't be told who is new."""
+    def apply_reply(self, query: RefreshQuery, lines: Sequence[str]) -> RefreshQuery | None:
+        """Apply the store's reply; returns a query for all names if the reply does not show which names are new."""
         with self._lock:
-            here, now_s = question.here, self._now_s()
-            if self._offices.get(question.office) is not here:
+            cached, now_s = query.cached, self._now_s()
+            if self._offices.get(query.office) is not cached:
                 return None
             head, *answers = lines
-            if question.is_for_all:
-                self._take_all(here, head, question.asked_s, now_s)
-            elif here.names is None or not _follow(here, head):
-                here.seen = here.names = None
-                return self._question(question.office, here) if now_s >= here.rest_until_s else None
-            if here.names is None or question.version != here.version:
+            if query.is_for_all:
+                self._apply_names(cached, head, query.asked_s, now_s)
+            elif cached.names is None or not _follow_events(cached, head):
+                cached.snapshot = cached.names = None
+                return self._query(query.office, cached) if now_s >= cached.rest_until_s else None
+            if cached.names is None or query.version != cached.version:
                 return None
             sold_out = set()
-            for (key, _), answer in zip(question.kinds, answers, strict=True):
+            for (kind, _), answer in zip(query.kinds, answers, strict=True):
                 if answer != "1":
-                    here.questions.pop(key, None)
-                elif key in here.questions:
-                    sold_out.add(key)
-            asked_s, bound_s = question.asked_s, self._bound_s
-            refresh_s = asked_s + self._bounds.refresh_after * bound_s
-            table, mask = here.names.table, here.names.mask
-            here.seen = _Seen(asked_s, refresh_s, asked_s + bound_s, frozenset(sold_out), table, mask)
-            self._offices[question.office] = self._offices.pop(question.office)
+                    cached.kinds.pop(kind, None)
+                elif kind in cached.kinds:
+                    sold_out.add(kind)
+            asked_s, bound_s = query.asked_s, self._bound_s
+            refresh_s = asked_s + self._limits.refresh_after * bound_s
+            table, mask = cached.names.table, cached.names.mask
+            cached.snapshot = _Snapshot(asked_s, refresh_s, asked_s + bound_s, frozenset(sold_out), table, mask)
+            self._offices[query.office] = self._offices.pop(query.office)
             return None
 
-    def end_refresh(self, question: RefreshQuery, *, is_away: bool) -> None:
-        """The question, or the last of several, has been answered or never will be."""
+    def end_refresh(self, query: RefreshQuery, *, is_unavailable: bool) -> None:
+        """End a refresh, answered or not. After an unavailable store the office rests for the bound."""
         with self._lock:
-            here = question.here
-            here.is_asking = False
-            here.whispers.clear()
-            if is_away:
-                here.quiet_until_s = self._now_s() + self._bound_s
+            cached = query.cached
+            cached.is_refreshing = False
+            cached.pending_names.clear()
+            if is_unavailable:
+                cached.quiet_until_s = self._now_s() + self._bound_s
 
     def close(self) -> None:
-        """Forget all, and remember nothing from now on."""
+        """Forget everything, and remember nothing from now on."""
         with self._lock:
             self._bound_s = 0.0
             self._offices = {}
             self.due_offices.clear()
 
-    def _want(self, office: str, here: _Office, now_s: float) -> None:
+    def _request_refresh(self, office: str, cached: _OfficeCache, now_s: float) -> None:
+        """Make a refresh due, unless one is in flight or the office rests."""
         with self._lock:
-            may_ask = now_s >= here.quiet_until_s and (here.names is not None or now_s >= here.rest_until_s)
-            if may_ask and not here.is_asking and self._bound_s:
-                here.is_asking = True
+            is_resting = now_s < cached.quiet_until_s or (cached.names is None and now_s < cached.rest_until_s)
+            if not is_resting and not cached.is_refreshing and self._bound_s:
+                cached.is_refreshing = True
                 self.due_offices.append(office)
 
-    def _was_sold_out(self, office: str, here: _Office | None, command: Reserve) -> None:
+    def _record_sold_out(self, office: str, cached: _OfficeCache | None, command: Reserve) -> None:
+        """Remember a kind of reserve that the store refused. The second refusal within the bound starts a refresh."""
         if not self._bound_s:
             return
         choice, units = command.choice, len(command.applicants)
-        key = (id(choice), command.day, units, command.join_wait_list)
+        kind = (id(choice), command.day, units, command.join_wait_list)
         now_s = self._now_s()
         with self._lock:
-            if here is None:
-                here = self._offices.get(office) or self._make(office)
-            seen = here.seen
-            if seen is not None and key in seen.sold_out and seen.asked_s <= now_s < seen.until_s:
-                return  # only in doubt whether they are known
-            if key not in here.questions:
-                if len(here.questions) >= self._bounds.questions_max:
-                    oldest = next(iter(here.questions))
-                    del here.questions[oldest]
-                    if seen is not None:
-                        here.seen = seen._replace(sold_out=seen.sold_out - {oldest})
+            if cached is None:
+                cached = self._offices.get(office) or self._add_office(office)
+            snapshot = cached.snapshot
+            if snapshot is not None and kind in snapshot.sold_out and snapshot.asked_s <= now_s < snapshot.until_s:
+                return  # known already: the caller's name was in the filter
+            if kind not in cached.kinds:
+                if len(cached.kinds) >= self._limits.kinds_max:
+                    oldest = next(iter(cached.kinds))
+                    del cached.kinds[oldest]
+                    if snapshot is not None:
+                        cached.snapshot = snapshot._replace(sold_out=snapshot.sold_out - {oldest})
                 line = f"sold_out\t{command.day}\t{units}\t{int(command.join_wait_list)}\t{text_of_choice(choice)}"
-                here.questions[key] = choice, line
-            # One who looks in now and then is not worth a question of our own; two within the bound are a rush.
-            is_rush = 0 <= now_s - here.sold_out_s < self._bound_s
-            here.sold_out_s = now_s
-        if is_rush and not here.is_asking:
-            self._want(office, here, now_s)
+                cached.kinds[kind] = choice, line
+            # A single refusal is not worth a query; two within the bound are a load spike.
+            is_spike = 0 <= now_s - cached.sold_out_s < self._bound_s
+            cached.sold_out_s = now_s
+        if is_spike and not cached.is_refreshing:
+            self._request_refresh(office, cached, now_s)
 
-    def _note(self, here: _Office, *names: str) -> None:
-        """Whoever has a place, or may have one, is known from this moment on, whatever an answer under way says."""
+    def _add_names(self, cached: _OfficeCache, *names: str) -> None:
+        """Add names that have a place, or may have one. A reply in flight does not remove them."""
         with self._lock:
-            if here.names is not None:
-                here.names.add(names)
-            if here.is_asking:
-                here.whispers.extend(names)
+            if cached.names is not None:
+                cached.names.add(names)
+            if cached.is_refreshing:
+                cached.pending_names.extend(names)
 
-    def _drop(self, here: _Office) -> None:
+    def _invalidate(self, cached: _OfficeCache) -> None:
+        """Forget what is sold out. A reply in flight does not restore it."""
         with self._lock:
-            here.seen = None
-            here.version += 1
+            cached.snapshot = None
+            cached.version += 1
 
-    def _make(self, office: str) -> _Office:
-        here = self._offices[office] = _Office()
-        while len(self._offices) > self._bounds.offices_max:
+    def _add_office(self, office: str) -> _OfficeCache:
+        cached = self._offices[office] = _OfficeCache()
+        while len(self._offices) > self._limits.offices_max:
             del self._offices[next(iter(self._offices))]
-        return here
+        return cached
 
-    def _question(self, office: str, here: _Office) -> RefreshQuery:
-        names, bounds, now_s = here.names, self._bounds, self._now_s()
-        is_for_all = names is None or (names.is_full() and now_s >= here.rest_until_s)
-        first = f"names\t{bounds.names_max}" if is_for_all else f"news\t{here.number}\t{bounds.events_max + 1}"
-        lines = [first, *(line for _, line in here.questions.values())]
-        kinds = [(key, choice) for key, (choice, _) in here.questions.items()]
-        return RefreshQuery(office, lines, here, kinds, is_for_all, here.version, now_s)
+    def _query(self, office: str, cached: _OfficeCache) -> RefreshQuery:
+        names, limits, now_s = cached.names, self._limits, self._now_s()
+        is_for_all = names is None or (names.is_full() and now_s >= cached.rest_until_s)
+        if is_for_all:
+            first = f"all_names\t{limits.names_max}"
+        else:
+            first = f"events_since\t{cached.last_event_number}\t{limits.events_max + 1}"
+        lines = [first, *(line for _, line in cached.kinds.values())]
+        kinds = [(kind, choice) for kind, (choice, _) in cached.kinds.items()]
+        return RefreshQuery(office, lines, cached, kinds, is_for_all, cached.version, now_s)
 
-    def _take_all(self, here: _Office, text: str, asked_s: float, now_s: float) -> None:
-        """All names, and the event to follow from."""
-        here.seen = here.names = None
-        here.rest_until_s = asked_s + max(self._bound_s, self._bounds.rest_after_names * (now_s - asked_s))
+    def _apply_names(self, cached: _OfficeCache, text: str, asked_s: float, now_s: float) -> None:
+        """Replace all names, and follow events from the last one of the reply."""
+        cached.snapshot = cached.names = None
+        cached.rest_until_s = asked_s + max(self._bound_s, self._limits.rest_after_names * (now_s - asked_s))
         if not text:
-            return  # too many
-        head, mark, ids, *rows = text.split("\n")
+            return  # more than names_max
+        head, last_event, ids, *rows = text.split("\n")
         number, at = head.split("\t")
         applicants = [one for row in rows for one in row.split("\t")]
         names = ids.split("\t")
-        here.number, here.at, here.mark = int(number), at, mark
-        here.names = NameFilter(len(names) + len(applicants))
-        here.names.add(names)
-        here.names.add(map(applicant_of_text, applicants))
-        here.names.add(here.whispers)
-        self._make_room(here)
+        cached.last_event_number, cached.last_event_at, cached.last_event = int(number), at, last_event
+        cached.names = NameFilter(len(names) + len(applicants))
+        cached.names.add(names)
+        cached.names.add(map(applicant_of_text, applicants))
+        cached.names.add(cached.pending_names)
+        self._drop_excess_names(cached)
 
-    def _make_room(self, here: _Office) -> None:
-        """Forget the names of the offices that were asked about longest ago, until all are within bounds."""
+    def _drop_excess_names(self, cached: _OfficeCache) -> None:
+        """Forget the names of the offices that were queried longest ago, until the total is within its limit."""
         total = sum(one.names.count for one in self._offices.values() if one.names is not None)
         for one in self._offices.values():
-            if total <= self._bounds.names_total_max:
+            if total <= self._limits.names_total_max:
                 return
-            if one is not here and one.names is not None:
+            if one is not cached and one.names is not None:
                 total -= one.names.count
-                one.seen = one.names = None
+                one.snapshot = one.names = None
                 one.version += 1
 
 
-def _follow(here: _Office, text: str) -> bool:
-    """Take in the names of what has happened since; ``False`` if it can not be told whether that is all."""
-    assert here.names is not None
+def _follow_events(cached: _OfficeCache, text: str) -> bool:
+    """Add the names of new events; returns False if the reply does not show that they are complete.
+
+    The reply begins with the last known event, if it is still stored. Another event with its number belongs to another
+    history: a server took over that never had ours.
+    """
+    assert cached.names is not None
     head, *rows = text.split("\n")
     number_text, at = head.split("\t")
     number = int(number_text)
     events = [row.partition("\t") for row in rows]
-    if events and events[0][0] == str(here.number):
-        if events[0][2] != here.mark:
-            return False  # another history: a server has taken over that had never heard of ours
+    if events and events[0][0] == str(cached.last_event_number):
+        if events[0][2] != cached.last_event:
+            return False
         events = events[1:]
-    elif (number, at) != (here.number, here.at):
-        return False  # trimmed: nothing tells whether what follows is of the same history
-    if number - here.number != len(events):
+    elif (number, at) != (cached.last_event_number, cached.last_event_at):
+        return False  # trimmed: the events that follow may belong to another history
+    if number - cached.last_event_number != len(events):
         return False
     for _, _, event in events:
-        here.names.add(names_of_event(event))
+        cached.names.add(names_of_event(event))
     if events:
-        here.mark = events[-1][2]
-    here.number, here.at = number, at
+        cached.last_event = events[-1][2]
+    cached.last_event_number, cached.last_event_at = number, at
     return True

@@ -1,8 +1,8 @@
-"""A whole office read out of the store as a ledger, so that describing and auditing it stand once, in the domain."""
+"""Decodes a whole office into a ledger, so that the domain's audit and description serve every store."""
 
 from __future__ import annotations
 
-__all__ = ["HASHES", "ledger_of_state"]
+__all__ = ["HASH_INDEXES", "ledger_of_state"]
 
 from heapq import heapify
 from typing import Any, Final
@@ -20,17 +20,20 @@ from quota_engine.stores.redis.codecs.office import (
     rules_of_text,
 )
 
-HASHES: Final = frozenset({0, 1, 2, 3, 4, 8})
-"""Which answers of ``7_state.lua`` are hashes, field and value in turn."""
+HASH_INDEXES: Final = frozenset({0, 1, 2, 3, 4, 8})
+"""Which replies of ``lua/office/state.lua`` are hashes."""
 
 _TERMS: Final = msgspec.json.Decoder(DayTerms)
 
 
 def ledger_of_state(office: str, state: list[Any]) -> Ledger:
-    """The ledger that the answers to :data:`STATE_READS` come to (hashes as dicts, stream entries as the server sends
-    them).
+    """Return the ledger of an office.
+
+    Args:
+        office: The office.
+        state: The replies of ``lua/office/state.lua``, each hash as a dictionary.
     """
-    head, days, records, claims, standings, cooling, waiting, updated, choices, events = state
+    head, days, records, claims, penalties, cooling, waiting, updated, choices, events = state
     ledger = Ledger(office)
     decoder = OfficeDecoder(office)
     ledger.now_ms = int(head.get("now_ms", 0))
@@ -46,7 +49,7 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
         if reservation_id != "~":
             fields = text.split("\t")
             choice = choices.get(choice_index(fields))
-            if choice is None:  # what was left behind of a day that is forgotten
+            if choice is None:  # the rest of a forgotten day
                 continue
             record = decoder.record(reservation_id, fields, decoder.choice(choice))
             ledger.reservations[reservation_id] = record
@@ -56,17 +59,18 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
                     ledger.days[record.day].push_due(record)
     for applicant, ids in claims.items():
         if applicant != "~":
-            several = tuple(ids.split(","))
-            ledger.claims[applicant_of_text(applicant)] = several if len(several) > 1 else several[0]
+            claims_of = tuple(ids.split(","))
+            ledger.claims[applicant_of_text(applicant)] = claims_of if len(claims_of) > 1 else claims_of[0]
     for applicant in updated:
-        if applicant in standings and applicant != "~":  # a damaged office has to be read, too
-            blocked_until_ms, *cancelled = map(int, standings[applicant].split(","))
+        if applicant in penalties and applicant != "~":  # a damaged office must be readable, too
+            blocked_until_ms, *cancelled = map(int, penalties[applicant].split(","))
             ledger.penalties[applicant_of_text(applicant)] = PenaltyRecord(tuple(cancelled), blocked_until_ms)
     for member in cooling:
         if member != "~":
             number, name, due_at_ms, units, _, _ = member.split("/")
-            if int(number) in ledger.days:
-                ledger.days[int(number)].quotas[name].cooling_due.append((int(due_at_ms), int(units)))
+            known_day = ledger.days.get(int(number))
+            if known_day is not None and name in known_day.quotas:  # a damaged office may cool units of no quota
+                known_day.quotas[name].cooling_due.append((int(due_at_ms), int(units)))
     for day in ledger.days.values():
         for quota in day.quotas.values():
             heapify(quota.cooling_due)

@@ -1,10 +1,8 @@
-"""How commands on buckets, and the guards of a reserve, are written down for the scripts; ``lua/8_buckets.lua`` is the
-other side.
-"""
+"""The codec of token buckets and of the guards of a reserve; ``lua/buckets/token_bucket.lua`` has the same layouts."""
 
 from __future__ import annotations
 
-__all__ = ["BucketDecoder", "buckets_of_state", "encode_bucket_command", "text_of_charges", "text_of_guards"]
+__all__ = ["BucketDecoder", "buckets_of_state", "encode", "text_of_charges", "text_of_guards"]
 
 from typing import Any
 
@@ -25,7 +23,7 @@ _TAKEN = TakeOutcome()
 
 
 def text_of_charges(charges: tuple[Charge, ...]) -> str:
-    """Charges with commas between: ``name:amount:per_ms:burst:cost:in_shadow``."""
+    """Return charges as text: ``name:amount:per_ms:burst:cost:in_shadow``, with commas between."""
     return ",".join(
         [
             f"{one.name}:{one.limit.amount}:{one.limit.per_ms}:{one.limit.burst}:{one.cost}:{one.shadow:d}"
@@ -35,14 +33,18 @@ def text_of_charges(charges: tuple[Charge, ...]) -> str:
 
 
 def text_of_guards(command: GuardedReserve) -> str:
-    """What stands in front of the reserve's own line."""
+    """Return the part of a guarded reserve's line that precedes the reserve."""
     one = command.admission_pass
     start = f"guarded\t{one.id}\t{one.until_ms}\t{one.shadow:d}" if one is not None else "guarded\t\t0\t0"
     return f"{start}\t{text_of_charges(command.charges)}\t"
 
 
-def encode_bucket_command(command: TakeTokens | PeekTokens | ResetTokens) -> str:
-    """One command as a line for ``8_take.lua``. Raises :class:`InvalidRequest` for one that is not well formed."""
+def encode(command: TakeTokens | PeekTokens | ResetTokens) -> str:
+    """Return a command or question as a line for the scripts.
+
+    Raises:
+        InvalidRequest: The charges or names are not well formed.
+    """
     if type(command) is ResetTokens:
         check_bucket_names(command.names)
         return f"reset\t{','.join(command.names)}"
@@ -52,13 +54,13 @@ def encode_bucket_command(command: TakeTokens | PeekTokens | ResetTokens) -> str
 
 
 class BucketDecoder:
-    """Reads the lines that come back from a place of buckets."""
+    """Decodes the replies of a ledger of buckets."""
 
-    def __init__(self, place: str) -> None:
-        """One reader serves all places."""
+    def __init__(self, address: str) -> None:
+        """Accept the address, as the other decoders do. Replies of all ledgers look alike."""
 
     def outcome(self, command: TakeTokens | ResetTokens, line: str) -> TakeOutcome | int:
-        """The answer to a command."""
+        """Return the result of a command from its reply line."""
         if type(command) is ResetTokens:
             return int(line)
         if line == "-1\t0":
@@ -67,13 +69,13 @@ class BucketDecoder:
         return TakeOutcome(int(refused_by), int(retry_at_ms))
 
     def answer(self, question: PeekTokens, line: str) -> tuple[BucketLevel, ...]:
-        """The answer to a question."""
+        """Return the answer to a question from its reply line."""
         pairs = (level.split(":") for level in line.split(","))
         return tuple(BucketLevel(int(available), int(full_at_ms)) for available, full_at_ms in pairs)
 
 
-def buckets_of_state(place: str, state: list[Any]) -> Buckets:
-    """The buckets that the answer of ``8_bucket_state.lua`` (the hash as a dict) comes to."""
+def buckets_of_state(address: str, state: list[Any]) -> Buckets:
+    """Return the buckets from the replies of the state script, the hash as a dictionary."""
     scored, ticks = state
     by_name: dict[str, tuple[int, int]] = {}
     for name, score in zip(scored[::2], scored[1::2], strict=True):

@@ -1,12 +1,12 @@
-"""How a draw is kept in the store; ``lua/draw_1_ledger.lua`` is the other side.
+"""The codec of draws; ``lua/draw/ledger.lua`` has the same layouts.
 
-Fields are set apart by tabs, rows by newlines, wishes by semicolons. A wish is
-``office/day/service/service_unit/session/channel/group/options``. None of these can occur in a name.
+Tabs separate fields, newlines separate rows, semicolons separate preferences. A preference is
+``office/day/service/service_unit/session/channel/group/options``. None of these characters can occur in a name.
 """
 
 from __future__ import annotations
 
-__all__ = ["DRAW_HASHES", "DRAW_KEY_NAMES", "DrawDecoder", "draw_of_state", "encode_for_draw"]
+__all__ = ["DrawDecoder", "draw_of_state", "encode", "preference_of_text", "text_of_preference"]
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -39,40 +39,35 @@ from quota_engine.draws.ledger import (
 from quota_engine.draws.lottery import Preference
 from quota_engine.stores.redis.codecs.office import applicant_of_text, choice_of_text, text_of_applicant, text_of_choice
 
-DRAW_KEY_NAMES: Final = ("head", "applications", "applicants", "wishes", "offered")
-"""The keys of a draw, in the order in which the scripts take them."""
-DRAW_HASHES: Final = frozenset(range(5))
-
 _STATUS: Final = {str(status): status for status in DrawStatus}
-_WISHES_KEPT_MAX: Final = 10_000
 
 
-def text_of_wish(wish: Preference) -> str:
-    """A wish in a word."""
-    return f"{wish.office}/{wish.day}/{text_of_choice(wish.choice)}".replace("\t", "/")
+def text_of_preference(preference: Preference) -> str:
+    """Return a preference as text."""
+    return f"{preference.office}/{preference.day}/{text_of_choice(preference.choice)}".replace("\t", "/")
 
 
-def wish_of_text(text: str) -> Preference:
-    """The other way round."""
+def preference_of_text(text: str) -> Preference:
+    """Return a preference from its text."""
     office, day, choice = text.split("/", 2)
     return Preference(office, int(day), choice_of_text(choice.replace("/", "\t")))
 
 
-def _text_of_terms(terms: DrawConfig) -> str:
+def _text_of_config(config: DrawConfig) -> str:
     numbers = (
-        terms.opens_at_ms,
-        terms.closes_at_ms,
-        terms.forget_at_ms,
-        terms.first_day,
-        terms.last_day,
-        terms.party_max,
-        terms.choices_max,
-        terms.applications_max,
+        config.opens_at_ms,
+        config.closes_at_ms,
+        config.forget_at_ms,
+        config.first_day,
+        config.last_day,
+        config.party_max,
+        config.choices_max,
+        config.applications_max,
     )
-    return "\t".join((*map(str, numbers), terms.commitment, terms.entropy_source))
+    return "\t".join((*map(str, numbers), config.commitment, config.entropy_source))
 
 
-def _terms_of_fields(fields: list[str]) -> DrawConfig:
+def _config_of_fields(fields: list[str]) -> DrawConfig:
     opens, closes, forget, first, last, party, choices, applications = map(int, fields[:8])
     return DrawConfig(opens, closes, forget, first, last, fields[8], fields[9], party, choices, applications)
 
@@ -92,13 +87,13 @@ def _offered_of_text(text: str) -> OfferDay:
     return OfferDay(office, int(day), _row_of_text(quotas))
 
 
-def _applied_of_fields(fields: list[str]) -> StoredApplication:
-    number, version, applicants, wishes = fields
+def _application_of_fields(fields: list[str]) -> StoredApplication:
+    number, version, applicants, preferences = fields
     return StoredApplication(
         int(number),
         int(version),
         tuple(map(applicant_of_text, applicants.split(","))) if applicants else (),
-        tuple(map(int, wishes.split(","))) if wishes else (),
+        tuple(map(int, preferences.split(","))) if preferences else (),
     )
 
 
@@ -110,10 +105,10 @@ def _frozen_of_text(text: str) -> FrozenInputs | None:
 
 
 _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
-    CreateDraw: lambda one: f"create\t{_text_of_terms(one.config)}",
+    CreateDraw: lambda one: f"create\t{_text_of_config(one.config)}",
     SubmitApplication: lambda one: (
         f"apply\t{','.join(map(text_of_applicant, one.applicants))}\t{one.expected_version}"
-        f"\t{';'.join(map(text_of_wish, one.preferences))}"
+        f"\t{';'.join(map(text_of_preference, one.preferences))}"
     ),
     WithdrawApplication: lambda one: f"withdraw\t{text_of_applicant(one.applicant)}\t{one.expected_version}",
     CloseDraw: lambda one: "close",
@@ -123,31 +118,31 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     ReadDraw: lambda one: "draw",
     FindApplication: lambda one: f"find\t{text_of_applicant(one.applicant)}",
     ReadApplications: lambda one: f"applications\t{one.after}\t{one.limit}",
-    ReadPreferences: lambda one: f"wishes\t{one.after}\t{one.limit}",
+    ReadPreferences: lambda one: f"preferences\t{one.after}\t{one.limit}",
     ReadOfferedDays: lambda one: f"offered\t{one.after}\t{one.limit}",
 }
 
 
-def encode_for_draw(command: Any) -> str:
-    """A command, or a question, as a line for the scripts."""
+def encode(command: Any) -> str:
+    """Return a command or question as a line for the scripts."""
     return _ENCODE[type(command)](command)
 
 
 class DrawDecoder:
-    """Makes objects of the lines of one draw."""
+    """Decodes the replies of one draw."""
 
-    def __init__(self, place: str) -> None:
-        self._draw = place.partition(".")[2]
+    def __init__(self, address: str) -> None:
+        self._draw = address.partition(".")[2]
 
     def outcome(self, command: Any, line: str) -> DrawOutcome:
-        """The answer to ``command``, whose line was ``line``."""
+        """Return the outcome of a command from its reply line."""
         status, number, version, flags, retry_at_ms, quotas = line.split("\t")
         return DrawOutcome(
             _STATUS[status], int(number), int(version), flags == "p", int(retry_at_ms), _row_of_text(quotas)
         )
 
     def answer(self, question: DrawQuery, line: str) -> Any:
-        """The answer to ``question``, whose line was ``line``."""
+        """Return the answer to a question from its reply line."""
         rows = line.split("\n") if line else []
         match question:
             case ReadDraw():
@@ -155,25 +150,27 @@ class DrawDecoder:
             case FindApplication():
                 if not line:
                     return None
-                return FoundApplication(_applied_of_fields(rows[0].split("\t")), tuple(map(wish_of_text, rows[1:])))
+                return FoundApplication(
+                    _application_of_fields(rows[0].split("\t")), tuple(map(preference_of_text, rows[1:]))
+                )
             case ReadApplications():
-                return [_applied_of_fields(row.split("\t")) for row in rows]
+                return [_application_of_fields(row.split("\t")) for row in rows]
             case ReadPreferences():
-                return [wish_of_text(row) for row in rows]
+                return [preference_of_text(row) for row in rows]
             case ReadOfferedDays():
                 return [_offered_of_text(row) for row in rows]
 
     def _view(self, fields: list[str]) -> DrawView:
-        now, _, frozen, seed, entropy, last_number, active, people, wishes, offered = fields[:10]
-        terms = _terms_of_fields(fields[10:])
+        now, _, frozen, seed, entropy, last_number, active, applicants, preferences, offered = fields[:10]
+        config = _config_of_fields(fields[10:])
         return DrawView(
             self._draw,
-            phase_of(terms, bool(frozen), bool(seed), int(now)),
-            terms,
+            phase_of(config, bool(frozen), bool(seed), int(now)),
+            config,
             int(active),
-            int(people),
+            int(applicants),
             int(last_number),
-            int(wishes),
+            int(preferences),
             int(offered),
             _frozen_of_text(frozen),
             seed,
@@ -181,34 +178,33 @@ class DrawDecoder:
         )
 
 
-def draw_of_state(place: str, state: list[Any]) -> DrawLedger:
-    """The ledger that the answers of ``draw_4_state.lua`` come to, each hash a dict."""
-    head, applications, applicants, wishes, offered = state
-    ledger = DrawLedger(place)
-    if "terms" not in head:
+def draw_of_state(address: str, state: list[Any]) -> DrawLedger:
+    """Return a draw from the replies of the state script, each hash as a dictionary."""
+    head, applications, applicants, preferences, offered = state
+    ledger = DrawLedger(address)
+    if "config" not in head:
         return ledger
     ledger.now_ms = int(head["now_ms"])
-    ledger.config = _terms_of_fields(head["terms"].split("\t"))
+    ledger.config = _config_of_fields(head["config"].split("\t"))
     ledger.closed = head["closed"] == "1"
     ledger.frozen = _frozen_of_text(head["frozen"])
     ledger.seed, ledger.entropy = head["seed"], head["entropy"]
-    ledger.last_number, ledger.active_applications, ledger.active_applicants = (
-        int(head[name]) for name in ("last_number", "active", "people")
-    )
+    ledger.last_number = int(head["last_number"])
+    ledger.active_applications, ledger.active_applicants = int(head["active"]), int(head["applicants"])
     for number, text in applications.items():
         if number != "~":
-            ledger.applications[int(number)] = _applied_of_fields([number, *text.split("\t")])
-    for text, standing in applicants.items():
+            ledger.applications[int(number)] = _application_of_fields([number, *text.split("\t")])
+    for text, membership in applicants.items():
         if text != "~":
-            home, _, active = standing.partition(",")
-            if home != "0":
-                ledger.assigned_numbers[applicant_of_text(text)] = int(home)
-            if (active or home) != "0":
-                ledger.application_of[applicant_of_text(text)] = int(active or home)
-    for number in range(1, int(head["wishes"]) + 1):
-        wish = wish_of_text(wishes[str(number)])
-        ledger.preferences.append(wish)
-        ledger.preference_numbers[wish] = int(wishes[f"={text_of_wish(wish)}"])
+            assigned_number, _, active = membership.partition(",")
+            if assigned_number != "0":
+                ledger.assigned_numbers[applicant_of_text(text)] = int(assigned_number)
+            if (active or assigned_number) != "0":
+                ledger.application_of[applicant_of_text(text)] = int(active or assigned_number)
+    for number in range(1, int(head["preferences"]) + 1):
+        preference = preference_of_text(preferences[str(number)])
+        ledger.preferences.append(preference)
+        ledger.preference_numbers[preference] = int(preferences[f"={text_of_preference(preference)}"])
     for number in range(1, int(head["offered"]) + 1):
         day = _offered_of_text(offered[str(number)])
         ledger.offered_days[day.office, day.day] = day.quotas

@@ -1,12 +1,16 @@
-"""How commands, outcomes, records and events are written down for the scripts; ``lua/1_codec.lua`` is the other side.
+"""The codec of offices: commands, outcomes, records and events; ``lua/office/codec.lua`` has the same layouts.
 
-Everything is text: fields set apart by tabs, rows by newlines, names in a list by commas. None of these can occur in an
-id, a name or a keyed hash. Keyed hashes are written in base 64 instead of hex, as there are four of each in the store.
+Everything is text. Tabs separate fields, newlines separate rows, commas separate the names of a list. None of these
+characters can occur in an id, a name or a keyed hash. Keyed hashes are in base 64 instead of hex, because the store has
+four copies of each.
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "EVENT_NUMBERS",
+    "LETTER_OF_VERB",
+    "STATE_OF_LETTER",
     "OfficeDecoder",
     "applicant_of_text",
     "choice_index",
@@ -72,7 +76,10 @@ from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status, Wa
 from quota_engine.ports import Lookup, ReadWaitListPosition, View
 from quota_engine.stores.redis.codecs.buckets import text_of_guards
 
-_STATE_OF_LETTER: Final = {
+EVENT_NUMBERS: Final = 2**31
+"""Above every event number of one day's wait list, whose order in the store is day * EVENT_NUMBERS + event number."""
+
+STATE_OF_LETTER: Final = {
     "W": State.WAITING,
     "H": State.HELD,
     "C": State.CONFIRMED,
@@ -86,7 +93,7 @@ _STATE_OF_LETTER: Final = {
 _STATUS: Final = {str(status): status for status in Status}
 _HELD: Final = Status.HELD
 _STATE_HELD: Final = State.HELD
-_VERB_OF_LETTER: Final = {
+VERB_OF_LETTER: Final = {
     "R": Verb.RESERVE,
     "W": Verb.WAIT,
     "O": Verb.OFFER,
@@ -103,8 +110,8 @@ _VERB_OF_LETTER: Final = {
     "U": Verb.MOVE_OUT,
     "B": Verb.UNDO_MOVE,
 }
-_LETTER_OF_STATE: Final = {state: letter for letter, state in _STATE_OF_LETTER.items()}
-_LETTER_OF_VERB: Final = {verb: letter for letter, verb in _VERB_OF_LETTER.items()}
+_LETTER_OF_STATE: Final = {state: letter for letter, state in STATE_OF_LETTER.items()}
+LETTER_OF_VERB: Final = {verb: letter for letter, verb in VERB_OF_LETTER.items()}
 _NAME_OF_EVENT: Final[dict[type, str]] = {
     CapacitySet: "capacity_set",
     DayClosed: "day_closed",
@@ -126,14 +133,14 @@ _FROM_NAME: Final = str.maketrans("-_", "+/")
 
 
 def text_of_applicant(applicant: str) -> str:
-    """A keyed hash of 32 hex digits in 22 characters; anything else as it is, with a dot in front if it is as long."""
+    """Return a keyed hash of 32 hex digits in 22 characters. Any other text of 22 characters gets a dot in front."""
     if len(applicant) == 32 and _is_keyed_hash(applicant):
         return b2a_base64(unhexlify(applicant), newline=False)[:_SHORT_LENGTH].translate(_TO_NAME).decode()
     return f".{applicant}" if len(applicant) == _SHORT_LENGTH else applicant
 
 
 def applicant_of_text(text: str) -> str:
-    """The other way round."""
+    """Return an applicant from its text."""
     if len(text) == _SHORT_LENGTH:
         return a2b_base64(f"{text.translate(_FROM_NAME)}==").hex()
     return text.removeprefix(".")
@@ -147,20 +154,20 @@ def _text_of_party(applicants: tuple[str, ...]) -> str:
 
 
 def text_of_choice(choice: Choice) -> str:
-    """Its five names, and its options as ``a,b|c``."""
+    """Return a choice as text: its five names, and its options as ``a,b|c``."""
     options = "|".join(",".join(option) for option in choice.options)
     return f"{choice.service}\t{choice.service_unit}\t{choice.session}\t{choice.channel}\t{choice.group}\t{options}"
 
 
 def choice_of_text(text: str) -> Choice:
-    """The other way round."""
+    """Return a choice from its text."""
     service, service_unit, session, channel, group, options = text.split("\t")
     split = tuple(tuple(option.split(",")) for option in options.split("|"))
     return Choice(service, service_unit, session, channel, group, split)
 
 
 def text_of_rules(rules: Rules) -> str:
-    """The rules in the order in which ``rules_of_text`` of the scripts takes them."""
+    """Return rules as text, in the order of ``RULES`` in ``lua/office/codec.lua``."""
     limits = ",".join(f"{limit.places_max}:{limit.span_days}" for limit in rules.identity_limits)
     numbers = (
         rules.hold_ttl_ms,
@@ -178,7 +185,7 @@ def text_of_rules(rules: Rules) -> str:
 
 
 def rules_of_text(text: str) -> Rules:
-    """The other way round."""
+    """Return rules from their text."""
     *numbers, limits, seed = text.split("\t")
     hold, offer, party, no_show, cancellations, window, block, moves, before, waiting = map(int, numbers)
     pairs = (limit.split(":") for limit in limits.split(",") if limit)
@@ -199,7 +206,7 @@ def rules_of_text(text: str) -> Rules:
 
 
 def _text_of_new_day(terms: DayTerms) -> str:
-    """A day as it is before anything has happened on it, with its tabs and newlines out of the way."""
+    """Return a new day as text, with its tabs and newlines replaced so that it is one field of a line."""
     rows = [
         f"0\t0\t0\t0\t{terms.opens_at_ms}\t{terms.starts_at_ms}\t{terms.ends_at_ms}\t{terms.forget_at_ms}",
         "",
@@ -267,7 +274,7 @@ def _encode_guarded(command: GuardedReserve) -> str:
 
 
 _choice_texts: dict[int, tuple[Choice, str]] = {}
-"""Texts of choices by their identity: in a rush nearly everybody wants the same few."""
+"""Texts of choices by ``id()``: at an opening nearly all callers want the same few."""
 _CHOICES_KEPT_MAX: Final = 1_000
 
 
@@ -283,13 +290,13 @@ def _kept_text_of_choice(choice: Choice) -> str:
 
 
 def encode(command: Command | GuardedReserve | Lookup | View | ReadWaitListPosition) -> str:
-    """One command as a line for ``5_commands.lua``, or a question (of a view: for its first day) for ``6_reads.lua``.
+    """Return a command or a question as a line for the scripts. The line of a view is for its first day.
 
     Raises:
-        InvalidRequest: the command is not well formed.
+        InvalidRequest: The command is not well formed.
     """
     if type(command) is Reserve:
-        command.check()  # it does not do so when it is made, and must not spoil the call for those who share it
+        command.check()  # a reserve does not check itself when it is made, and must not fail the batch of other callers
         until = f"reserve_until\t{command.valid_until_ms}" if command.valid_until_ms else "reserve"
         return (
             f"{until}\t{command.id}\t{command.day}\t{_text_of_party(command.applicants)}\t{command.join_wait_list:d}"
@@ -302,16 +309,16 @@ def encode(command: Command | GuardedReserve | Lookup | View | ReadWaitListPosit
 
 
 class OfficeDecoder:
-    """Makes objects of one office's texts. Equal choices are one object, whatever record they come with."""
+    """Decodes the texts of one office. Equal choices are one object, in whichever record they are."""
 
     def __init__(self, office: str) -> None:
         self._office = office
         self._choices: dict[str, Choice] = {}
-        self._bare: dict[str, Outcome] = {}
-        """Outcomes without a record, by their line: there are few different ones."""
+        self._outcomes: dict[str, Outcome] = {}
+        """Outcomes without a record, by their line. There are few different ones."""
 
     def choice(self, text: str) -> Choice:
-        """The choice that a text stands for."""
+        """Return the choice of a text."""
         choice = self._choices.get(text)
         if choice is None:
             if len(self._choices) >= _CHOICES_KEPT_MAX:
@@ -320,9 +327,9 @@ class OfficeDecoder:
         return choice
 
     def record(self, reservation_id: str, fields: list[str], choice: Choice) -> Reservation:
-        """A reservation of its stored fields, as ``1_codec.lua`` lays them out; what is left out there follows."""
-        head, day, created, lasting, place, party = fields[:6]
-        created_at_ms, option = int(created, 36), place[-1]
+        """Return a reservation from its stored fields; ``lua/office/codec.lua`` describes them."""
+        head, day, created, ttl, index_and_option, party = fields[:6]
+        created_at_ms, option = int(created, 36), index_and_option[-1]
         return Reservation(
             self._office,
             reservation_id,
@@ -330,19 +337,19 @@ class OfficeDecoder:
             tuple(map(applicant_of_text, party.split(","))),
             choice,
             () if option.isdigit() else choice.options[ord(option) - ord("a")],
-            _STATE_OF_LETTER[head[0]],
+            STATE_OF_LETTER[head[0]],
             int(head[1:]),
             created_at_ms,
-            created_at_ms + int(lasting, 36) if lasting else 0,
+            created_at_ms + int(ttl, 36) if ttl else 0,
             int(fields[6]) if len(fields) > 6 else 0,
             int(fields[7]) if len(fields) > 7 else 0,
         )
 
     def outcome(self, command: Any, line: str) -> Any:
-        """The outcome of ``command``, whose answer was ``line``; a :class:`Guarded` of a guarded reserve."""
+        """Return the outcome of a command from its reply line; a :class:`GuardedOutcome` for a guarded reserve."""
         fields = line.split("\t")
         if fields[0] == "NEW":
-            # A new hold, by far the most frequent success: all else that is in its record was in the command.
+            # A new hold, the most frequent success: the command has the rest of its record.
             assert type(command) is Reserve
             choice = command.choice
             return Outcome(
@@ -367,7 +374,7 @@ class OfficeDecoder:
             indexes = tuple(map(int, in_shadow.split(","))) if in_shadow else ()
             return GuardedOutcome(self.outcome(command.reserve, rest), int(refused_by), indexes)
         if len(fields) <= 5:
-            known = self._bare.get(line)
+            known = self._outcomes.get(line)
             if known is not None:
                 return known
         record = None
@@ -377,12 +384,12 @@ class OfficeDecoder:
         outcome = Outcome(
             _STATUS[fields[0]], record, flags == "p", flags == "s", int(retry_at_ms), int(units), int(overbooked)
         )
-        if record is None and len(self._bare) < _CHOICES_KEPT_MAX:
-            self._bare[line] = outcome
+        if record is None and len(self._outcomes) < _CHOICES_KEPT_MAX:
+            self._outcomes[line] = outcome
         return outcome
 
     def answer(self, question: Lookup | View | ReadWaitListPosition, line: str) -> Any:
-        """The answer to a question for one line."""
+        """Return the answer to a question from its reply line."""
         if isinstance(question, Lookup):
             return self.lookup(line)
         if isinstance(question, ReadWaitListPosition):
@@ -391,21 +398,21 @@ class OfficeDecoder:
         return [] if view is None else [view]
 
     def lookup(self, line: str) -> Reservation | None:
-        """The answer to a lookup."""
+        """Return the reservation of a lookup, or ``None``."""
         if not line:
             return None
         fields = line.split("\t")
         return self.record(fields[0], fields[7:], self.choice("\t".join(fields[1:7])))
 
     def wait_list_position(self, line: str) -> WaitListPosition | None:
-        """The answer to where somebody stands on a wait list."""
+        """Return the position of a reservation on a wait list, or ``None``."""
         if not line:
             return None
         ahead, waiting = map(int, line.split("\t"))
         return WaitListPosition(ahead, waiting)
 
     def view(self, day: int, line: str) -> DayView | None:
-        """The answer to a view of ``day``."""
+        """Return the counters of a day, or ``None`` if it is not known."""
         if not line:
             return None
         opens, starts, ends, closed, waiting, *rows = line.split("\t")
@@ -429,7 +436,7 @@ def event_of_text(text: str, decoder: OfficeDecoder, choices: dict[str, str]) ->
         reservation_id, *stored = fields
         record = decoder.record(reservation_id, stored, decoder.choice(choices[choice_index(stored)]))
         at_ms = record.created_at_ms + (int(kind[1:], 36) if len(kind) > 1 else 0)
-        return ReservationChanged(at_ms, _VERB_OF_LETTER[kind[0]], record)
+        return ReservationChanged(at_ms, VERB_OF_LETTER[kind[0]], record)
     at_ms, fields = int(fields[0]), fields[1:]
     if kind == "rules_set":
         return RulesSet(at_ms, rules_of_text("\t".join(fields)))
@@ -439,13 +446,13 @@ def event_of_text(text: str, decoder: OfficeDecoder, choices: dict[str, str]) ->
 
 
 def names_of_event(text: str) -> tuple[str, ...]:
-    """Who is in an event of the stream: the reservation's id and its applicants; nobody, if it is of another kind."""
+    """Return the id and the applicants of a reservation's event; nothing for any other event."""
     fields = text.split("\t")
     return (fields[1], *map(applicant_of_text, fields[7].split(","))) if fields[0][0].isupper() else ()
 
 
 def _short(number: int) -> str:
-    """In base 36; ``int(text, 36)`` is the way back."""
+    """Return a number in base 36. ``int(text, 36)`` is the inverse."""
     digits = ""
     while True:
         number, digit = divmod(number, 36)
@@ -455,7 +462,7 @@ def _short(number: int) -> str:
 
 
 def text_of_record(record: Reservation, choice_index: str) -> str:
-    """A reservation as ``1_codec.lua`` writes it down."""
+    """Return a reservation as text; ``lua/office/codec.lua`` describes it."""
     option = chr(ord("a") + record.choice.options.index(record.quotas)) if record.quotas else ""
     fields = [
         f"{_LETTER_OF_STATE[record.state]}{record.version}",
@@ -473,11 +480,11 @@ def text_of_record(record: Reservation, choice_index: str) -> str:
 
 
 def text_of_event(event: Event, index_of: Callable[[Choice, int], str]) -> str:
-    """An event as the scripts write it down; ``index_of`` gives the index of a choice, for a record on a day."""
+    """Return an event as text. ``index_of`` returns the index of a choice, for a record on a day."""
     if isinstance(event, ReservationChanged):
         record = event.reservation
         later_ms = event.at_ms - record.created_at_ms
-        kind = _LETTER_OF_VERB[event.verb] + (_short(later_ms) if later_ms else "")
+        kind = LETTER_OF_VERB[event.verb] + (_short(later_ms) if later_ms else "")
         return f"{kind}\t{record.id}\t{text_of_record(record, index_of(record.choice, record.day))}"
     if isinstance(event, RulesSet):
         return f"rules_set\t{event.at_ms}\t{text_of_rules(event.rules)}"
@@ -487,7 +494,7 @@ def text_of_event(event: Event, index_of: Callable[[Choice, int], str]) -> str:
 
 
 def group_of_text(text: str) -> ConsumerGroup:
-    """A group of consumers: the highest number delivered, and a row for each lease."""
+    """Return a consumer group from its text: the highest delivered number, and a row for each lease."""
     delivered, *rows = text.split("\n")
     leases = [row.split("\t") for row in rows]
     return ConsumerGroup(

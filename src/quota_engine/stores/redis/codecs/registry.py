@@ -1,24 +1,10 @@
-"""The registry in the store: how its commands, answers and state are written down; ``lua/8_registry.lua`` is the other
-side.
-"""
+"""The codec of the registry that spans offices; ``lua/registry/ledger.lua`` has the same layouts."""
 
 from __future__ import annotations
 
-__all__ = [
-    "COMMANDS",
-    "FREEING_COMMANDS",
-    "READS",
-    "REGISTRY_KEY_NAMES",
-    "STATE",
-    "RegistryDecoder",
-    "encode",
-    "registry_of_state",
-    "script_of",
-]
+__all__ = ["RegistryDecoder", "encode", "registry_of_state"]
 
-import hashlib
 from collections.abc import Callable
-from importlib import resources
 from typing import Any, Final
 
 from quota_engine.domain.cross_office_registry import (
@@ -36,36 +22,8 @@ from quota_engine.domain.cross_office_registry import (
     RegistryResult,
     RegistryStatus,
 )
-from quota_engine.stores.redis.scripts import Script
-
-REGISTRY_KEY_NAMES: Final = ("head", "claims", "claims_due", "moves", "moves_due", "moves_open")
-"""In the order in which the scripts take them; ``lua/8_registry.lua`` says what each holds."""
-
-
-def _script(flags: str, *files: str) -> Script:
-    folder = resources.files("quota_engine.stores.redis") / "lua"
-    text = "\n".join((f"#!lua flags={flags}", *((folder / file).read_text(encoding="utf-8") for file in files)))
-    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
-COMMANDS: Final = _script("", "8_registry.lua", "9_registry_commands.lua")
-"""Changes a shard. Refused whole when memory is out."""
-
-FREEING_COMMANDS: Final = _script("allow-oom", "8_registry.lua", "9_registry_commands.lua")
-"""The same for what gives back."""
-
-READS: Final = _script("no-writes", "8_registry.lua", "9_registry_reads.lua")
-"""Looks, and writes nothing."""
-
-STATE: Final = _script("no-writes", "9_registry_state.lua")
-"""Tells everything."""
 
 _STATUS: Final = {str(status): status for status in RegistryStatus}
-
-
-def script_of(command: Any) -> Script:
-    """The script that a command goes to: what only gives back must still run when memory is out."""
-    return FREEING_COMMANDS if type(command) in (Drop, CloseMove) else COMMANDS
 
 
 _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
@@ -82,19 +40,19 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
 
 
 def encode(command: Any) -> str:
-    """A command or a question as a line for the scripts."""
+    """Return a command or question as a line for the scripts."""
     return _ENCODE[type(command)](command)
 
 
 class RegistryDecoder:
-    """Makes objects of a shard's lines."""
+    """Decodes the replies of one shard."""
 
-    def __init__(self, place: str) -> None:
-        self._place = place
+    def __init__(self, address: str) -> None:
+        """Accept the address, as the other decoders do. Replies of all shards look alike."""
 
     def outcome(self, command: Any, line: str) -> RegistryResult:
-        """The answer to a command."""
-        status, reference, number, lease_until_ms, now_ms, done, renewed, also = line.split("\t")
+        """Return the result of a command from its reply line."""
+        status, reference, number, lease_until_ms, now_ms, done, renewed, secondary = line.split("\t")
         return RegistryResult(
             _STATUS[status],
             reference,
@@ -103,11 +61,11 @@ class RegistryDecoder:
             int(now_ms),
             done == "1",
             renewed == "1",
-            also,
+            secondary,
         )
 
     def answer(self, question: Any, line: str) -> Any:
-        """The answer to a question."""
+        """Return the answer to a question from its reply line."""
         fields = line.split("\t") if line else []
         if isinstance(question, FindClaims):
             return FoundClaims(int(fields[0]), tuple(fields[1::2]), tuple(fields[2::2]))
@@ -122,15 +80,15 @@ def _move_of_fields(
     )
 
 
-def registry_of_state(place: str, state: list[Any]) -> Registry:
-    """The shard that the answers of :data:`STATE` come to (hashes as dicts)."""
+def registry_of_state(address: str, state: list[Any]) -> Registry:
+    """Return a shard from the replies of the state script, each hash as a dictionary."""
     head, claims, moves = state
-    registry = Registry(place)
+    registry = Registry(address)
     registry.now_ms, registry.number = int(head.get("now_ms", 0)), int(head.get("number", 0))
     for applicant, text in claims.items():
         if applicant != "~":
-            reference, number, lease_until_ms, forget_at_ms, also = text.split("\t")
-            entry = ClaimEntry(reference, int(number), int(lease_until_ms), int(forget_at_ms), also)
+            reference, number, lease_until_ms, forget_at_ms, secondary = text.split("\t")
+            entry = ClaimEntry(reference, int(number), int(lease_until_ms), int(forget_at_ms), secondary)
             registry.claims[applicant] = entry
     for source, text in moves.items():
         if source != "~":

@@ -1,16 +1,13 @@
-"""How waiting rooms are written down for their scripts; ``lua/9_room.lua`` is the other side."""
+"""The codec of waiting rooms; ``lua/waiting_room/room.lua`` has the same layouts."""
 
 from __future__ import annotations
 
-__all__ = ["COMMANDS", "HASHES", "READS", "ROOM_KEY_NAMES", "STATE", "RoomDecoder", "encode", "room_of_state"]
+__all__ = ["RoomDecoder", "encode", "room_of_state"]
 
-import hashlib
-from importlib import resources
 from typing import Any, Final
 
 import msgspec
 
-from quota_engine.stores.redis.scripts import Script
 from quota_engine.waiting_room.machine import (
     PLACES_LEFT_UNKNOWN,
     CallTickets,
@@ -30,71 +27,53 @@ from quota_engine.waiting_room.machine import (
 )
 from quota_engine.waiting_room.order import commitment_of, seed_of
 
-ROOM_KEY_NAMES: Final = ("head", "identities")
-HASHES: Final = frozenset({0, 1})
-"""Which answers of ``9_room_state.lua`` are hashes."""
-
-
-def _script(flags: str, *files: str) -> Script:
-    folder = resources.files("quota_engine.stores.redis") / "lua"
-    text = "\n".join([f"#!lua flags={flags}", *((folder / file).read_text(encoding="utf-8") for file in files)])
-    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
-COMMANDS: Final = _script("", "9_room.lua", "9_room_commands.lua")
-"""Applies commands. Refused whole when memory is out, on a read-only replica, or on a stale one."""
-
-READS: Final = _script("no-writes", "9_room.lua", "9_room_reads.lua")
-"""Looks, and writes nothing."""
-
-STATE: Final = _script("no-writes", "9_room_state.lua")
-"""Tells everything, for comparisons."""
-
-_TERMS: Final = tuple((field.name, field.type) for field in msgspec.structs.fields(RoomConfig))
+_CONFIG_FIELDS: Final = tuple((field.name, field.type) for field in msgspec.structs.fields(RoomConfig))
 _STATUS: Final = {str(status): status for status in RoomStatus}
 _JOINED: Final = RoomStatus.JOINED
 
 
 def encode(command: RoomCommand | ViewRoom) -> str:
-    """A command or question as a line."""
+    """Return a command or question as a line for the scripts."""
     if type(command) is JoinRoom:
         return f"join\t{command.applicant}\t{command.replaces_ticket if command.replaces_ticket >= 0 else ''}"
     match command:
-        case CallTickets(per_minute, call_max, left):
-            return f"serve\t{per_minute}\t{call_max}\t{left if left != PLACES_LEFT_UNKNOWN else ''}"
+        case CallTickets(per_minute, call_max, places_left):
+            return (
+                f"call_tickets\t{per_minute}\t{call_max}\t{places_left if places_left != PLACES_LEFT_UNKNOWN else ''}"
+            )
         case SetPace(low, high):
-            return f"pace\t{low}\t{high}"
+            return f"set_pace\t{low}\t{high}"
         case OpenRoom(seed, entropy):
             return f"open\t{seed}\t{commitment_of(seed)}\t{entropy}"
         case CloseRoom(closing_seed):
             return f"close\t{closing_seed}\t{commitment_of(seed_of(closing_seed))}"
-        case CreateRoom(terms):
-            return f"create\t{_text_of_terms(terms)}"
+        case CreateRoom(config):
+            return f"create\t{_text_of_config(config)}"
         case ViewRoom():
-            return "look"
-    raise TypeError(f"no line for a {type(command).__name__}")
+            return "view"
+    raise TypeError(f"a waiting room has no command or question {type(command).__name__}")
 
 
-def _text_of_terms(terms: RoomConfig) -> str:
-    return "\t".join(str(getattr(terms, name)) for name, _ in _TERMS)
+def _text_of_config(config: RoomConfig) -> str:
+    return "\t".join(str(getattr(config, name)) for name, _ in _CONFIG_FIELDS)
 
 
-def _terms_of_fields(fields: list[str]) -> RoomConfig:
+def _config_of_fields(fields: list[str]) -> RoomConfig:
     values: dict[str, Any] = {
-        name: field if kind is str else int(field) for (name, kind), field in zip(_TERMS, fields, strict=True)
+        name: field if kind is str else int(field) for (name, kind), field in zip(_CONFIG_FIELDS, fields, strict=True)
     }
     return RoomConfig(**values)
 
 
 class RoomDecoder:
-    """Reads the lines of one room. Keeps the last terms: they do not change."""
+    """Decodes the replies of one room. Keeps the config that it decoded last, because a room's config never changes."""
 
     def __init__(self, place: str) -> None:
-        self._terms_text: list[str] = []
-        self._terms: RoomConfig | None = None
+        self._config_text: list[str] = []
+        self._config: RoomConfig | None = None
 
     def outcome(self, command: RoomCommand, line: str) -> RoomResult:
-        """The answer to a command."""
+        """Return the result of a command from its reply line."""
         if line.isdigit():
             return RoomResult(_JOINED, int(line))
         if line[0].isdigit():
@@ -102,7 +81,7 @@ class RoomDecoder:
         return self.answer(command, line)
 
     def answer(self, question: RoomCommand | ViewRoom, line: str) -> RoomResult:
-        """The answer to a question."""
+        """Return the answer to a question from its reply line."""
         status, *rest = line.split("\t")
         if len(rest) <= 1:
             return RoomResult(_STATUS[status], retry_at_ms=int(rest[0]) if rest else 0)
@@ -110,22 +89,36 @@ class RoomDecoder:
 
     def _view(self, fields: list[str]) -> RoomView:
         numbers, (seed, entropy, closing_seed, windows, calls) = [int(field) for field in fields[1:16]], fields[16:21]
-        now, changed, tickets, _, _, opened, mark, turns_ended, tokens, per_minute, served, left, closed, low, high = (
-            numbers
-        )
-        if fields[21:] != self._terms_text:
-            self._terms_text, self._terms = fields[21:], _terms_of_fields(fields[21:])
-        assert self._terms is not None
+        (
+            now,
+            changed,
+            tickets,
+            _,
+            _,
+            opened,
+            called,
+            turns_ended,
+            tokens,
+            per_minute,
+            served,
+            left,
+            closed,
+            low,
+            high,
+        ) = numbers
+        if fields[21:] != self._config_text:
+            self._config_text, self._config = fields[21:], _config_of_fields(fields[21:])
+        assert self._config is not None
         return RoomView(
             now_ms=now,
             changed_at_ms=changed,
-            config=self._terms,
+            config=self._config,
             tickets=tickets,
             windows=_windows(windows),
             seed=seed,
             entropy=entropy,
             opened_at_ms=opened,
-            called_count=mark,
+            called_count=called,
             turns_ended=turns_ended,
             calls=_calls(calls),
             tokens=tokens,
@@ -149,12 +142,12 @@ def _calls(text: str) -> tuple[TicketCall, ...]:
 
 
 def room_of_state(place: str, state: list[Any]) -> RoomState:
-    """The room that the answers of ``9_room_state.lua`` come to."""
+    """Return the room from the replies of the state script, each hash as a dictionary."""
     head, identities = state
     room = RoomState(place)
-    if "terms" not in head:
+    if "config" not in head:
         return room
-    room.config = _terms_of_fields(head["terms"].split("\t"))
+    room.config = _config_of_fields(head["config"].split("\t"))
     room.windows = list(_windows(head["windows"]))
     room.calls = list(_calls(head["calls"]))
     room.seed, room.entropy, room.closing_seed = head["seed"], head["entropy"], head["closing_seed"]
@@ -171,7 +164,7 @@ def room_of_state(place: str, state: list[Any]) -> RoomState:
         "closed_at_ms",
     ):
         setattr(room, name, int(head[name]))
-    for name in ("pace_min", "pace_max"):  # which rooms of an earlier version do not have
+    for name in ("pace_min", "pace_max"):  # rooms of an earlier version lack them
         setattr(room, name, int(head.get(name, 0)))
     room.identities = {applicant: int(index) for applicant, index in identities.items() if applicant != "~"}
     return room

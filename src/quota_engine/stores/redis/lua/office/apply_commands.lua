@@ -1,0 +1,154 @@
+-- apply_commands: applies commands to one office's ledger, one after the other, at one time. Ends the command scripts.
+--
+-- KEYS  see ledger.lua
+-- ARGV  see shared/call.lua; each line is a command: its name and its fields, separated by tabs
+-- reply a line for each command: status, flags, retry_at_ms, units, overbooked, and the reservation if there is one (its id,
+--       its choice, its fields), separated by tabs. Of a new hold only "NEW", created_at_ms, deadline_at_ms and the option's
+--       index from 0. If the fence is checked, one more line: "epoch:server"
+-- error ILLFORMED, FENCED, BEHIND: no command was applied
+--
+-- The loader defines PURGE_MAX and RETENTION_MARGIN_MS.
+
+local function known_days()
+  local rows, days = call("HGETALL", DAYS), {}
+  for index = 1, #rows, 2 do
+    local number = tonumber(rows[index])
+    if number then days[#days + 1] = day_of(number) end
+  end
+  return days
+end
+
+-- Forget the days whose retention is over, and start a purge of their records.
+local function forget(now_ms)
+  local forgotten = {}
+  for _, day in ipairs(known_days()) do
+    if day.forget_at_ms <= now_ms then forgotten[#forgotten + 1] = day.number end
+  end
+  sort(forgotten, function(one, other) return one < other end)
+  for _, number in ipairs(forgotten) do
+    append(now_ms, concat({ "day_forgotten", int(now_ms), int(number) }, TAB))
+    call("HDEL", DAYS, int(number), "t" .. int(number))
+    ledger.days[number], ledger.changed[number] = false, nil
+    ledger.forgotten_day_max = math.max(ledger.forgotten_day_max, number)
+    -- Its cooling units never become free. ("0" is the character after "/".)
+    local cooling = call("ZRANGEBYLEX", COOLING, "[" .. int(number) .. SLASH, "(" .. int(number) .. "0")
+    for _, member in ipairs(cooling) do call("ZREM", COOLING, member) end
+    ledger.cursor = "0"
+  end
+  ledger.renewed = true
+end
+
+-- Delete some more records of forgotten days. No answer depends on it. After a restart the cursor means nothing to the
+-- server; records that the purge missed stay until the next day is forgotten, or the keys expire.
+local function purge()
+  flush()
+  local scanned = call("HSCAN", RECORDS, ledger.cursor, "COUNT", PURGE_MAX)
+  for index = 1, #scanned[2], 2 do
+    local id, text = scanned[2][index], scanned[2][index + 1]
+    if id ~= "~" then
+      local record = record_of_text(id, text)
+      if not day_of(record.day) then
+        write_record(id, false)
+        purge_record(record)
+      end
+    end
+  end
+  ledger.cursor = scanned[1] ~= "0" and scanned[1] or ""
+  if ledger.cursor == "" then
+    local first_day = NEVER_MS
+    for _, day in ipairs(known_days()) do first_day = math.min(first_day, day.number) end
+    retire_choices(first_day)
+  end
+end
+
+-- Return when the next day is forgotten, and when the last one is.
+local function next_forget_ms()
+  local next_ms, last_ms = NEVER_MS, 0
+  for _, day in ipairs(known_days()) do
+    next_ms, last_ms = math.min(next_ms, day.forget_at_ms), math.max(last_ms, day.forget_at_ms)
+  end
+  return next_ms, last_ms
+end
+
+-- Return how long the keys outlive the last day: at least as long as the longest block or window.
+local function retention_ms()
+  local rules = ledger.rules
+  return RETENTION_MARGIN_MS
+    + math.max(rules.no_show_block_ms, rules.cancellations_block_ms, rules.cancellations_window_ms)
+end
+
+-- Write back what has changed, and renew the keys' TTL if the days have changed.
+local function write_back(number_before, cursor_before, now_ms)
+  flush()
+  for number in pairs(ledger.changed) do
+    call("HSET", DAYS, int(number), text_of_day(ledger.days[number]))
+  end
+  local last_ms
+  if ledger.renewed then ledger.next_forget_ms, last_ms = next_forget_ms() end
+  if ledger.number ~= number_before or ledger.cursor ~= cursor_before then
+    call("HSET", HEAD, "now_ms", int(ledger.now_ms), "number", int(ledger.number), "forgotten_day_max",
+      int(ledger.forgotten_day_max), "next_forget_ms", int(ledger.next_forget_ms), "cursor", ledger.cursor)
+  end
+  if number_before == 0 and ledger.number > 0 then
+    for _, key in ipairs({ HEAD, DAYS, RECORDS, CLAIMS, PENALTIES, CHOICES, KEYS[13] }) do call("HSETNX", key, "~", "") end
+    for _, key in ipairs({ DUE, COOLING, UPDATED, WAITING, KEYS[12] }) do call("ZADD", key, 0, "~") end
+  end
+  if last_ms then
+    for _, key in ipairs(KEYS) do call("PEXPIRE", key, int(math.max(0, last_ms - now_ms) + retention_ms())) end
+  end
+end
+
+local function line_of(result)
+  if type(result) == "string" then return result end
+  local parts = {
+    result.status, result.flags or "", int(result.retry_at_ms or 0), int(result.units or 0), int(result.overbooked or 0),
+  }
+  if result.record then
+    parts[6], parts[7], parts[8] = result.record.id, choice_of(result.record.choice).text, text_of_record(result.record)
+  end
+  return concat(parts, TAB)
+end
+
+load_head()
+local now_ms, touches, checks_fence, seen = call_time()
+local problem, epoch, server
+if checks_fence == "@" then
+  problem, epoch, server = fence(HEAD, seen)
+  if problem then return redis.error_reply(problem) end
+end
+local commands, error_reply = parse_commands(parse)
+if not commands then return error_reply end
+local ids, applicants = {}, {}
+for _, fields in ipairs(commands) do
+  fields = fields.reserve or fields -- of a guarded one: the reserve
+  if fields[1] == "reserve" then
+    for _, applicant in ipairs(fields.applicants) do applicants[#applicants + 1] = applicant end
+  end
+  if fields[1] == "reserve" or FROM[fields[1]] then ids[#ids + 1] = fields[2] end
+end
+read_ahead(RECORDS, ledger.records, ids)
+read_ahead(CLAIMS, ledger.claims, applicants)
+local number_before, cursor_before = ledger.number, ledger.cursor
+now_ms = math.max(now_ms, ledger.now_ms)
+local now = { text = int(now_ms), short = short(now_ms) }
+local lines = {}
+for index, fields in ipairs(commands) do
+  if now_ms >= ledger.next_forget_ms then
+    forget(now_ms)
+    ledger.next_forget_ms = next_forget_ms()
+  end
+  if ledger.cursor ~= "" then purge() end
+  local result, before = HANDLERS[fields[1]](fields, now_ms, now)
+  lines[index] = before and before .. line_of(result) or line_of(result)
+end
+write_back(number_before, cursor_before, now_ms)
+if ledger.write_back_more then ledger.write_back_more() end
+if touches == "+" and ledger.number > 0 then call("HSET", HEAD, "~", "") end
+if epoch then
+  if number_before == 0 and ledger.number > 0 then
+    epoch = 1
+    call("HSET", HEAD, "server", server, "epoch", "1")
+  end
+  lines[#lines + 1] = epoch .. ":" .. server
+end
+return lines

@@ -1,0 +1,213 @@
+-- codec: how records, days, rules and events are stored. Numbers are integers below 2^53.
+--
+-- codecs/office.py writes and reads the same layouts, and the differential tests compare the two. The loader defines
+-- STATE_OF_LETTER and LETTER_OF_VERB from its tables.
+--
+-- An office has up to a million records and events, so their texts are short: a letter for a state or a verb, times in base
+-- 36, and no field that follows from another. Applicants arrive in a short form; the scripts only compare them.
+--
+--   record   state and version, day, created_at_ms, deadline_at_ms as the time since created_at_ms ("" if it never was a
+--            hold), index of the choice and letter of the option (no letter without quotas), applicants; then the queue
+--            number and the moves, if there are any
+--   event    of a reservation: letter of the verb and time since created_at_ms ("" if none), id, record
+--            of anything else: its name, its time in decimal, its fields
+
+local LETTER_OF_STATE = {}
+for letter, state in pairs(STATE_OF_LETTER) do LETTER_OF_STATE[state] = letter end
+
+-- Return an integer as text that sorts as the number does, up to 15 digits.
+local function padded(number)
+  return format("%015.0f", number)
+end
+
+local DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+-- Return a time or duration of at least 0 in base 36. tonumber(text, 36) is the inverse.
+local function short(number)
+  local text = ""
+  repeat
+    local digit = number % 36
+    text = string.sub(DIGITS, digit + 1, digit + 1) .. text
+    number = (number - digit) / 36
+  until number == 0
+  return text
+end
+
+-- Return a choice of its text: service, service unit, session, channel, group and options. "a,b|c" stands for two options.
+local function choice_of_text(text)
+  local fields = split(text, TAB)
+  local options = {}
+  for index, option in ipairs(split(fields[6], "|")) do
+    options[index] = { text = option, quotas = names(option), index = index - 1, letter = string.char(96 + index) }
+  end
+  return { text = text, options = options }
+end
+
+local RECORD = "^(%u)(%d+)\t(%d+)\t(%w+)\t(%w*)\t(%d+)(%l?)\t([^\t]+)\t?(%d*)\t?(%d*)$"
+
+-- Return a record without its quotas, which follow from its choice. The id is the field that the record is stored under.
+local function record_without_quotas(id, text)
+  local letter, version, day, created, ttl, choice, option, party, queue_number, moves = string.match(text, RECORD)
+  local created_at_ms, applicants = tonumber(created, 36), names(party)
+  return {
+    id = id,
+    day = tonumber(day),
+    version = tonumber(version),
+    state = STATE_OF_LETTER[letter],
+    created_at_ms = created_at_ms,
+    deadline_at_ms = ttl ~= "" and created_at_ms + tonumber(ttl, 36) or 0,
+    queue_number = tonumber(queue_number) or 0,
+    moves = tonumber(moves) or 0,
+    choice = choice,
+    option = option,
+    party = party,
+    applicants = applicants,
+    units = #applicants,
+  }
+end
+
+local function text_of_record(record)
+  local text = concat({
+    LETTER_OF_STATE[record.state] .. int(record.version), int(record.day), short(record.created_at_ms),
+    record.deadline_at_ms > 0 and short(record.deadline_at_ms - record.created_at_ms) or "", record.choice .. record.option, record.party,
+  }, TAB)
+  if record.moves > 0 then return text .. TAB .. int(record.queue_number) .. TAB .. int(record.moves) end
+  if record.queue_number > 0 then return text .. TAB .. int(record.queue_number) end
+  return text
+end
+
+-- Return the event of a reservation's step as text. text is its record after the step.
+local function text_of_event(verb, at_ms, record, text)
+  local later_ms = at_ms - record.created_at_ms
+  return LETTER_OF_VERB[verb] .. (later_ms > 0 and short(later_ms) or "") .. TAB .. record.id .. TAB .. text
+end
+
+-- Return a copy of a record with the next version and some fields changed. Records themselves never change.
+local function changed(record, fields)
+  local copy = {}
+  for key, value in pairs(record) do copy[key] = value end
+  for key, value in pairs(fields) do copy[key] = value end
+  copy.version = record.version + 1
+  return copy
+end
+
+-- A day has a first row (closed, last_queue_number, next_due_ms, waiting, opens_at_ms, starts_at_ms, ends_at_ms,
+-- forget_at_ms), a row with the sets of quotas that have holds, and a row for each quota: its name, counters and terms.
+local DAY = "^([01])\t(%d+)\t(%d+)\t(%d+)\t((%d+)\t(%d+)\t(%d+)\t(%d+))\n([^\n]*)(.*)$"
+local QUOTA = "^(%d+)\t(%-?%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(([%l_]+)\t(%d+)\t(%d+)\t([^\t]*)\t(%d+))"
+
+-- Parse the rest of a quota's row, which begins at `from`, behind the quota's name.
+local function quota_of_text(name, rows, from)
+  local capacity, free, held, confirmed, cooling, parked, terms, rule, cooling_ms, jitter_ms, reallocate_to, reallocate_at_ms =
+    string.match(string.sub(rows, from), QUOTA)
+  return {
+    name = name,
+    capacity = tonumber(capacity),
+    free = tonumber(free),
+    held = tonumber(held),
+    confirmed = tonumber(confirmed),
+    cooling = tonumber(cooling),
+    parked = tonumber(parked),
+    terms = terms,
+    rule = rule,
+    cooling_ms = tonumber(cooling_ms),
+    jitter_ms = tonumber(jitter_ms),
+    reallocate_to = reallocate_to,
+    reallocate_at_ms = tonumber(reallocate_at_ms),
+  }
+end
+
+-- A day has many quotas and a command needs few of them, so a row is parsed when its quota is first read.
+local LAZY = {
+  __index = function(quotas, name)
+    local rows = quotas[1]
+    local _, before = string.find(rows, NEWLINE .. name .. TAB, 1, true)
+    if not before then return nil end
+    local quota = quota_of_text(name, rows, before + 1)
+    quotas[name] = quota
+    return quota
+  end,
+}
+
+local function day_of_text(number, text)
+  local closed, last_queue_number, next_due_ms, waiting, times, opens_at_ms, starts_at_ms, ends_at_ms, forget_at_ms, due, rows =
+    string.match(text, DAY)
+  local day = {
+    number = number,
+    text = int(number),
+    closed = closed == "1",
+    last_queue_number = tonumber(last_queue_number),
+    next_due_ms = tonumber(next_due_ms),
+    waiting = tonumber(waiting),
+    times = times,
+    opens_at_ms = tonumber(opens_at_ms),
+    starts_at_ms = tonumber(starts_at_ms),
+    ends_at_ms = tonumber(ends_at_ms),
+    forget_at_ms = tonumber(forget_at_ms),
+    due = {},
+    quotas = setmetatable({ rows }, LAZY),
+  }
+  for quotas in string.gmatch(due, "[^\t]+") do day.due[quotas] = true end
+  return day
+end
+
+-- Return all quotas of a day in the order of its terms.
+local function quotas_of(day)
+  if not day.order then
+    day.order = {}
+    for name in string.gmatch(day.quotas[1], "\n([^\t]+)") do day.order[#day.order + 1] = day.quotas[name] end
+  end
+  return day.order
+end
+
+local function text_of_quota(quota)
+  return format("\n%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%s", quota.name, quota.capacity, quota.free, quota.held, quota.confirmed,
+    quota.cooling, quota.parked, quota.terms)
+end
+
+-- Return a day as text. Rows that no command parsed are copied as they were.
+local function text_of_day(day)
+  local due, rows, quotas = {}, nil, day.quotas
+  for names_of_set in pairs(day.due) do due[#due + 1] = names_of_set end
+  if day.order then
+    rows = {}
+    for index, quota in ipairs(day.order) do rows[index] = text_of_quota(quota) end
+    rows = concat(rows)
+  else
+    rows = string.gsub(quotas[1], "\n([^\t]+)[^\n]*", function(name)
+      local quota = rawget(quotas, name)
+      return quota and text_of_quota(quota)
+    end)
+  end
+  return format("%s\t%.0f\t%.0f\t%.0f\t%s\n%s%s", day.closed and "1" or "0", day.last_queue_number, day.next_due_ms, day.waiting,
+    day.times, concat(due, TAB), rows)
+end
+
+-- hold_ttl_ms, offer_ttl_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms,
+-- cancellations_block_ms, reschedules_max, reschedule_before_ms, wait_list_max, identity_limits ("places:days" each),
+-- jitter_seed
+local RULES = "^" .. string.rep("(%d+)\t", 10) .. "([^\t]*)\t(.*)$"
+
+local function rules_of_text(text)
+  local hold_ttl_ms, offer_ttl_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms, cancellations_block_ms,
+    reschedules_max, reschedule_before_ms, wait_list_max, limits_text, jitter_seed = string.match(text, RULES)
+  local limits = {}
+  for places, span in string.gmatch(limits_text, "(%d+):(%d+)") do
+    limits[#limits + 1] = { places_max = tonumber(places), span_days = tonumber(span) }
+  end
+  return {
+    text = text,
+    hold_ttl_ms = tonumber(hold_ttl_ms),
+    offer_ttl_ms = tonumber(offer_ttl_ms),
+    party_max = tonumber(party_max),
+    no_show_block_ms = tonumber(no_show_block_ms),
+    cancellations_max = tonumber(cancellations_max),
+    cancellations_window_ms = tonumber(cancellations_window_ms),
+    cancellations_block_ms = tonumber(cancellations_block_ms),
+    reschedules_max = tonumber(reschedules_max),
+    reschedule_before_ms = tonumber(reschedule_before_ms),
+    wait_list_max = tonumber(wait_list_max),
+    identity_limits = limits,
+    jitter_seed = jitter_seed,
+  }
+end

@@ -1,0 +1,432 @@
+-- ledger: the state of one office, read from its keys once for each call, and the events that change it. Mirrors
+-- domain/ledger.py.
+--
+-- KEYS  1 head       hash    now_ms and number of the last event, rules, forgotten_day_max, next_forget_ms, cursor of the purge
+--       2 days       hash    day -> its counters (see codec.lua); "t" .. day -> its published terms
+--       3 records    hash    id -> reservation
+--       4 claims     hash    applicant -> ids of their active reservations
+--       5 penalties  hash    applicant -> blocked_until_ms, then the times of their cancellations
+--       6 due        zset    day / quotas / deadline / id of every hold, in the order of the text
+--       7 cooling    zset    day / quota / due / units / id / version, in the order of the text
+--       8 waiting    zset    id, by day * 2^31 + the number of the event that joined the wait list
+--       9 events     stream  number-0: e -> the event
+--      10 choices    hash    index -> choice; "=" .. choice -> index and the last day that had a record with it; "n" -> the
+--                            last index; "x" .. index -> number of an event: no record and no later event has the choice
+--      11 updated    zset    applicant, by the number of the event that changed their penalty
+--      12 gate       zset    for guarded reserves: see buckets/token_bucket.lua
+--      13 ticks      hash    for guarded reserves: see buckets/token_bucket.lua
+--
+-- All keys always exist: each has a "~" without a meaning. A cluster that moves a slot refuses commands when only some of
+-- their keys exist.
+--
+-- No function below can fail: a handler checks everything before its first write. Records, claims, due holds and events are
+-- read and written for all commands of a call together, because one server call costs about as much as a whole command.
+--
+-- The loader defines DEFAULT_RULES, EVENT_NUMBERS (2^31, above every event number of one day's wait list),
+-- CANCELLATIONS_MAX and CLAIMS_MAX.
+
+local HEAD, DAYS, RECORDS, CLAIMS, PENALTIES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local DUE, COOLING, WAITING, EVENTS, CHOICES, UPDATED = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local call = redis.call
+
+local NEVER_MS = 2 ^ 52
+local ACTIVE = { WAITING = true, HELD = true, CONFIRMED = true, ATTENDED = true, NO_SHOW = true }
+local CONSUMING = { HELD = "held", CONFIRMED = "confirmed", ATTENDED = "confirmed", NO_SHOW = "confirmed" }
+local SLASH = "/"
+local ARGUMENTS_MAX = 256 -- of one server call; even, because some arguments come in pairs
+
+local ledger = {
+  days = {}, choices = {}, by_text = {}, indexes = {}, changed = {}, deadlines = {},
+  records = {}, records_changed = {}, -- id -> text, or false if there is none; the ids to write
+  claims = {}, claims_changed = {}, -- applicant -> ids, or false; the applicants to write
+  due = {}, events = {}, -- member -> true to add it, false to delete it; the events to append
+}
+
+local function load_head()
+  local head = call("HMGET", HEAD, "now_ms", "number", "rules", "forgotten_day_max", "next_forget_ms", "cursor")
+  ledger.now_ms = tonumber(head[1] or "0")
+  ledger.number = tonumber(head[2] or "0")
+  ledger.rules = rules_of_text(head[3] or DEFAULT_RULES)
+  ledger.forgotten_day_max = tonumber(head[4] or "0")
+  ledger.next_forget_ms = tonumber(head[5] or int(NEVER_MS))
+  ledger.cursor = head[6] or ""
+end
+
+local function call_with(name, key, arguments)
+  for first = 1, #arguments, ARGUMENTS_MAX do
+    call(name, key, unpack(arguments, first, math.min(first + ARGUMENTS_MAX - 1, #arguments)))
+  end
+end
+
+-- Return the day of this number, or nil. It is read once and written back at the end of the call if it changed.
+local function day_of(number)
+  local day = ledger.days[number]
+  if day == nil then
+    local text = call("HGET", DAYS, int(number))
+    day = text and day_of_text(number, text) or false
+    ledger.days[number] = day
+  end
+  return day or nil
+end
+
+local function mark_changed(day)
+  ledger.changed[day.number] = true
+end
+
+local function choice_of(index)
+  local choice = ledger.choices[index]
+  if not choice then
+    local text = call("HGET", CHOICES, index)
+    -- The choice of a record that a forgotten day left behind may be deleted already.
+    choice = text and choice_of_text(text) or { text = "", options = {} }
+    ledger.choices[index] = choice
+  end
+  return choice
+end
+
+local function record_of_text(id, text)
+  local record = record_without_quotas(id, text)
+  local option = record.option ~= "" and choice_of(record.choice).options[string.byte(record.option) - 96]
+  record.quotas = option and option.text or ""
+  return record
+end
+
+-- Return the choice of this text. It is parsed once for each call: at an opening nearly all callers want the same few.
+local function choice_by_text(text)
+  local choice = ledger.by_text[text]
+  if not choice then
+    choice = choice_of_text(text)
+    ledger.by_text[text] = choice
+  end
+  return choice
+end
+
+-- Return the index of a choice, for a record on this day. A new choice is stored here, so call this only before the record
+-- is written.
+local function index_of(choice, number)
+  local known = ledger.indexes[choice.text]
+  if not known then
+    local text = call("HGET", CHOICES, "=" .. choice.text)
+    local index, last_day = string.match(text or "", "^(%d+)\t(%d+)$")
+    known = { index = index or int(call("HINCRBY", CHOICES, "n", 1)), last_day = tonumber(last_day or "0") }
+    ledger.indexes[choice.text] = known
+    ledger.choices[known.index] = choice
+  end
+  if number > known.last_day then
+    known.last_day = number
+    call("HSET", CHOICES, known.index, choice.text, "=" .. choice.text, known.index .. TAB .. int(number))
+    call("HDEL", CHOICES, "x" .. known.index)
+  end
+  return known.index
+end
+
+-- Delete choices that no record from first_day on uses, once all events with them are trimmed.
+local function retire_choices(first_day)
+  local oldest = call("XRANGE", EVENTS, "-", "+", "COUNT", 1)[1]
+  local oldest_number = oldest and tonumber(string.match(oldest[1], "^%d+")) or ledger.number + 1
+  local fields, known = call("HGETALL", CHOICES), {}
+  for at = 1, #fields, 2 do known[fields[at]] = fields[at + 1] end
+  for name, value in pairs(known) do
+    local index, last_day = string.match(value, "^(%d+)\t(%d+)$")
+    if string.sub(name, 1, 1) == "=" and tonumber(last_day) < first_day then
+      local last_number = known["x" .. index]
+      if not last_number then
+        call("HSET", CHOICES, "x" .. index, int(ledger.number))
+      elseif tonumber(last_number) < oldest_number then
+        call("HDEL", CHOICES, index, name, "x" .. index)
+        ledger.choices[index], ledger.indexes[string.sub(name, 2)] = nil, nil
+      end
+    end
+  end
+end
+
+-- Read the fields of a hash that the commands need, in as few server calls as possible.
+local function read_ahead(key, known, fields)
+  if not fields[1] then return end
+  for first = 1, #fields, ARGUMENTS_MAX do
+    local last = math.min(first + ARGUMENTS_MAX - 1, #fields)
+    local texts = call("HMGET", key, unpack(fields, first, last))
+    for index = first, last do known[fields[index]] = texts[index - first + 1] end
+  end
+end
+
+local function record_text(id)
+  local text = ledger.records[id]
+  if text == nil then
+    text = call("HGET", RECORDS, id)
+    ledger.records[id] = text
+  end
+  return text
+end
+
+local function write_record(id, text)
+  ledger.records[id], ledger.records_changed[id] = text, true
+end
+
+-- Return the ids of an applicant's claims as text, or false.
+local function claims_text(applicant)
+  local text = ledger.claims[applicant]
+  if text == nil then
+    text = call("HGET", CLAIMS, applicant)
+    ledger.claims[applicant] = text
+  end
+  return text
+end
+
+local function write_claims(applicant, text)
+  ledger.claims[applicant], ledger.claims_changed[applicant] = text, true
+end
+
+-- Write the changed fields of a hash; false stands for a deleted one.
+local function flush_hash(key, known, changes)
+  local pairs_set, gone = {}, {}
+  for field in pairs(changes) do
+    local text = known[field]
+    if text then
+      pairs_set[#pairs_set + 1], pairs_set[#pairs_set + 2] = field, text
+    else
+      gone[#gone + 1] = field
+    end
+    changes[field] = nil
+  end
+  call_with("HSET", key, pairs_set)
+  call_with("HDEL", key, gone)
+end
+
+-- Write the changed due holds. Called before any read of what is due.
+local function flush_due()
+  if not next(ledger.due) then return end
+  local added, gone = {}, {}
+  for member, is_there in pairs(ledger.due) do
+    if is_there then
+      added[#added + 1], added[#added + 2] = 0, member
+    else
+      gone[#gone + 1] = member
+    end
+  end
+  ledger.due = {}
+  call_with("ZADD", DUE, added)
+  call_with("ZREM", DUE, gone)
+end
+
+local function flush()
+  local first = ledger.number - #ledger.events
+  for index, event in ipairs(ledger.events) do call("XADD", EVENTS, int(first + index) .. "-0", "e", event) end
+  ledger.events = {}
+  flush_hash(RECORDS, ledger.records, ledger.records_changed)
+  flush_hash(CLAIMS, ledger.claims, ledger.claims_changed)
+  flush_due()
+end
+
+-- Return the holds of a day on one set of quotas that are due before a time, in order, and the length of their prefix.
+local function due_holds(day, quotas, before, ...)
+  flush_due()
+  local prefix = day.text .. SLASH .. quotas .. SLASH
+  return call("ZRANGEBYLEX", DUE, "[" .. prefix, "(" .. prefix .. before, ...), #prefix
+end
+
+-- Return the record of this id; or nil and the remains of a record whose day is forgotten.
+local function record_of(id)
+  local text = record_text(id)
+  if not text then return nil end
+  local record = record_of_text(id, text)
+  if day_of(record.day) then return record end
+  return nil, record
+end
+
+-- Call visit(record) for each claim of an applicant, oldest first, until it returns a value. Return that value, or nil.
+local function find_claim(applicant, now_ms, visit)
+  local ids = claims_text(applicant)
+  if not ids then return nil end
+  for _, id in ipairs(names(ids)) do
+    local record = record_of(id)
+    local over = record and ((record.state == "HELD" and record.deadline_at_ms <= now_ms)
+      or (record.state == "WAITING" and now_ms >= day_of(record.day).ends_at_ms))
+    if record and not over then
+      local found = visit(record)
+      if found then return found end
+    end
+  end
+  return nil
+end
+
+local function claim(record)
+  for _, applicant in ipairs(record.applicants) do
+    local others = claims_text(applicant)
+    write_claims(applicant, others and (others .. COMMA .. record.id) or record.id)
+  end
+end
+
+local function unclaim(record)
+  for _, applicant in ipairs(record.applicants) do
+    local left = {}
+    for _, id in ipairs(names(claims_text(applicant) or "")) do
+      if id ~= record.id then left[#left + 1] = id end
+    end
+    write_claims(applicant, #left > 0 and concat(left, COMMA))
+  end
+end
+
+local function due_member(record)
+  return concat({ int(record.day), record.quotas, padded(record.deadline_at_ms), record.id }, SLASH)
+end
+
+-- Delete the index entries of a record whose day is forgotten, which the purge has not reached yet.
+local function purge_record(rest)
+  if ACTIVE[rest.state] then unclaim(rest) end
+  if rest.state == "HELD" then ledger.due[due_member(rest)] = false end
+  if rest.state == "WAITING" then call("ZREM", WAITING, rest.id) end
+end
+
+local function push_due(day, record)
+  ledger.due[due_member(record)] = true
+  day.due[record.quotas] = true
+  if record.deadline_at_ms < day.next_due_ms then day.next_due_ms = record.deadline_at_ms end
+end
+
+-- Return where the units go that a record (its new version) returns at at_ms: how many become free, how many cool (parked
+-- ones included), how many are parked, and when the cooling ones become free.
+local function split_returned_units(quota, units, record, at_ms)
+  local worked_off = math.min(units, math.max(0, -quota.free))
+  local rest = units - worked_off
+  if rest == 0 or quota.rule == "at_once" or quota.rule == "wait_list" then return units, 0, 0, 0 end
+  if quota.rule == "next_draw" then return worked_off, rest, rest, 0 end
+  local digest = redis.sha1hex(
+    ledger.rules.jitter_seed .. ":" .. record.id .. ":" .. int(record.version) .. ":" .. quota.name
+  )
+  local jitter_ms = tonumber(string.sub(digest, 1, 12), 16) % (quota.jitter_ms + 1)
+  return worked_off, rest, 0, at_ms + quota.cooling_ms + jitter_ms
+end
+
+local function give_back(day, name, units, record, at_ms)
+  local quota = day.quotas[name]
+  local free, cooling, parked, due_at_ms = split_returned_units(quota, units, record, at_ms)
+  quota.free = quota.free + free
+  quota.cooling = quota.cooling + cooling
+  quota.parked = quota.parked + parked
+  if cooling > parked then
+    call("ZADD", COOLING, 0, concat(
+      { int(day.number), name, padded(due_at_ms), padded(cooling), record.id, int(record.version) }, SLASH))
+    if due_at_ms < day.next_due_ms then day.next_due_ms = due_at_ms end
+  end
+end
+
+-- Append an event. Its number is one more than the last one, its time the time of its step.
+local function append(at_ms, event)
+  ledger.number = ledger.number + 1
+  ledger.now_ms = at_ms
+  ledger.events[#ledger.events + 1] = event
+end
+
+-- Apply a new hold, the step of nearly every command at an opening. Does what reservation_changed does, without the parts
+-- that only older records need. text is the record.
+local function reservation_held(day, option, id, applicants, text, now_ms, deadline)
+  append(now_ms, "R\t" .. id .. TAB .. text)
+  write_record(id, text)
+  local units, quotas = #applicants, day.quotas
+  for index = 1, units do
+    local applicant = applicants[index]
+    local others = claims_text(applicant)
+    write_claims(applicant, others and (others .. COMMA .. id) or id)
+  end
+  for index = 1, #option.quotas do
+    local quota = quotas[option.quotas[index]]
+    quota.free, quota.held = quota.free - units, quota.held + units
+  end
+  ledger.due[day.text .. SLASH .. option.text .. SLASH .. deadline.digits .. SLASH .. id] = true
+  day.due[option.text] = true
+  if deadline.at_ms < day.next_due_ms then day.next_due_ms = deadline.at_ms end
+  ledger.changed[day.number] = true
+end
+
+local function update_penalties(record, verb, at_ms)
+  local rules = ledger.rules
+  local window_start_ms = at_ms - rules.cancellations_window_ms
+  for _, applicant in ipairs(record.applicants) do
+    local old = names(call("HGET", PENALTIES, applicant) or "0")
+    local blocked_until_ms, cancelled = tonumber(old[1]), {}
+    for index = 2, #old do
+      if tonumber(old[index]) > window_start_ms then cancelled[#cancelled + 1] = old[index] end
+    end
+    if verb == "cancel" then
+      cancelled[#cancelled + 1] = int(at_ms)
+      if #cancelled > CANCELLATIONS_MAX + 1 then table.remove(cancelled, 1) end
+      if rules.cancellations_max > 0 and #cancelled > rules.cancellations_max then
+        blocked_until_ms = math.max(blocked_until_ms, at_ms + rules.cancellations_block_ms)
+      end
+    elseif rules.no_show_block_ms > 0 then
+      blocked_until_ms = math.max(blocked_until_ms, at_ms + rules.no_show_block_ms)
+    end
+    if blocked_until_ms > at_ms or #cancelled > 0 then
+      ledger.has_penalties = true
+      call("HSET", PENALTIES, applicant, concat({ int(blocked_until_ms), unpack(cancelled) }, COMMA))
+      ledger.penalty_order = (ledger.penalty_order or 0) + 1
+      call("ZADD", UPDATED, ledger.number * 128 + ledger.penalty_order, applicant)
+    else
+      call("HDEL", PENALTIES, applicant)
+      call("ZREM", UPDATED, applicant)
+    end
+  end
+  ledger.penalty_order = nil
+  for _ = 1, 2 * record.units do
+    local oldest = call("ZRANGEBYSCORE", UPDATED, "(0", "+inf", "LIMIT", 0, 1)[1]
+    if not oldest then return end
+    local penalty = names(call("HGET", PENALTIES, oldest))
+    if tonumber(penalty[1]) > at_ms then return end
+    if #penalty > 1 and tonumber(penalty[#penalty]) > window_start_ms then return end
+    call("HDEL", PENALTIES, oldest)
+    call("ZREM", UPDATED, oldest)
+  end
+end
+
+-- Apply a reservation's step. old is its record before, or nil for a new one; new is the record after.
+local function reservation_changed(verb, old, new, at_ms)
+  local day = day_of(new.day)
+  local text = text_of_record(new)
+  append(at_ms, text_of_event(verb, at_ms, new, text))
+  write_record(new.id, text)
+  mark_changed(day)
+  local old_day = old and day_of(old.day)
+  local old_bucket, new_bucket = old and CONSUMING[old.state], CONSUMING[new.state]
+  local kept = {}
+  if old_bucket and new_bucket and old_day == day then
+    local of_new = {}
+    for _, name in ipairs(names(new.quotas)) do of_new[name] = true end
+    for _, name in ipairs(names(old.quotas)) do kept[name] = of_new[name] end
+  end
+  if new_bucket then
+    for _, name in ipairs(names(new.quotas)) do
+      local quota = day.quotas[name]
+      quota[new_bucket] = quota[new_bucket] + new.units
+      if not kept[name] then quota.free = quota.free - new.units end
+    end
+  end
+  if old_bucket then
+    mark_changed(old_day)
+    -- The hold ended at its deadline, not when a later sweep found it.
+    local ended_at_ms = verb == "expire" and old.deadline_at_ms or at_ms
+    for _, name in ipairs(names(old.quotas)) do
+      local quota = old_day.quotas[name]
+      quota[old_bucket] = quota[old_bucket] - old.units
+      if not kept[name] then give_back(old_day, name, new.units, new, ended_at_ms) end
+    end
+    if old.state == "HELD" then ledger.due[due_member(old)] = false end
+  end
+  if old and old.state == "WAITING" then
+    mark_changed(old_day)
+    old_day.waiting = old_day.waiting - 1
+    call("ZREM", WAITING, old.id)
+  end
+  if new.state == "HELD" then push_due(day, new) end
+  if new.state == "WAITING" then
+    day.waiting = day.waiting + 1
+    call("ZADD", WAITING, new.day * EVENT_NUMBERS + ledger.number, new.id)
+  end
+  if new.queue_number > 0 then
+    day.last_queue_number = math.max(day.last_queue_number, new.queue_number + new.units - 1)
+  end
+  local was_active, is_active = old and ACTIVE[old.state] or false, ACTIVE[new.state] or false
+  if was_active and not is_active then unclaim(old) end
+  if is_active and not was_active then claim(new) end
+  if verb == "cancel" or verb == "mark_no_show" then update_penalties(new, verb, at_ms) end
+end

@@ -1,0 +1,83 @@
+-- reconcile: repairs an office's ledger after another server has taken over, and opens it again. The client decides what to
+-- repair (domain/reconcile.py): it reads everything, and writes while the fence stops all other clients.
+--
+-- KEYS  see ledger.lua
+-- ARGV  1 see shared/call.lua; 2 the step; 3 the client's token; 4 ... its arguments:
+--         begin seen force lease_ms   force "1": even if the office is open. Reply "EMPTY": there is no ledger; "DONE", epoch,
+--                                     server: it is open; "BUSY": another client reconciles it; or "GO", epoch, the snapshot,
+--                                     the members of due, and those of waiting with their scores. After "GO" the fence stops
+--                                     all other clients
+--         write number ...            four words for each write: HSET key field text, HDEL key field "", ZADD key score
+--                                     member, ZREM key member "", XADD key number event; key is its number. Reply "OK"
+--         open number epoch           open the office at an epoch above this one. Reply "OK", the new epoch, server
+--         leave                       let another client reconcile the office. Reply "OK"
+-- reply "TAKEN" to write and open if another token has the office, or number is not that of its last event: nothing was done
+
+local HEAD = KEYS[1]
+local call = redis.call
+
+local now_ms = call_time()
+local token = ARGV[3]
+
+-- Return the token of the client that reconciles the office, and since when.
+local function mender()
+  return string.match(call("HGET", HEAD, "mender") or "", "^(%S+) (%d+)$")
+end
+
+local function is_mine(number)
+  local name = mender()
+  return name == token and call("HGET", HEAD, "number") == number
+end
+
+local function now_text()
+  return string.format("%.0f", now_ms)
+end
+
+local STEPS = {}
+
+function STEPS.begin(seen, force, lease_ms)
+  local problem, epoch, server = fence(HEAD, seen)
+  if not call("HGET", HEAD, "number") then return { "EMPTY" } end
+  if not problem and force ~= "1" then return { "DONE", epoch, server } end
+  local name, since_ms = mender()
+  -- The client reads everything before it writes again, which takes longer for a larger office.
+  local patience_ms = tonumber(lease_ms) + math.floor(call("HLEN", KEYS[3]) / 4)
+  if name and name ~= token and now_ms - tonumber(since_ms) < patience_ms then return { "BUSY" } end
+  call("HSET", HEAD, "mender", token .. " " .. now_text())
+  local reply = { "GO", epoch, unpack(snapshot()) }
+  reply[#reply + 1] = call("ZRANGE", KEYS[6], 0, -1)
+  reply[#reply + 1] = call("ZRANGE", KEYS[8], 0, -1, "WITHSCORES")
+  return reply
+end
+
+function STEPS.write(number)
+  if not is_mine(number) then return { "TAKEN" } end
+  call("HSET", HEAD, "mender", token .. " " .. now_text())
+  for index = 5, #ARGV, 4 do
+    local name, key, one, other = ARGV[index], KEYS[tonumber(ARGV[index + 1])], ARGV[index + 2], ARGV[index + 3]
+    if name == "HDEL" or name == "ZREM" then
+      call(name, key, one)
+    elseif name == "XADD" then
+      call("XADD", key, one .. "-0", "e", other)
+    else
+      call(name, key, one, other)
+    end
+  end
+  return { "OK" }
+end
+
+function STEPS.open(number, epoch)
+  if not is_mine(number) then return { "TAKEN" } end
+  local before, server = tonumber(call("HGET", HEAD, "epoch") or "0"), this_server()
+  local after = math.max(before, tonumber(epoch)) + 1
+  call("HSET", HEAD, "server", server, "epoch", string.format("%.0f", after))
+  call("HDEL", HEAD, "mender")
+  return { "OK", after, server }
+end
+
+function STEPS.leave()
+  if mender() == token then call("HDEL", HEAD, "mender") end
+  return { "OK" }
+end
+
+return STEPS[ARGV[2]](ARGV[4], ARGV[5], ARGV[6])

@@ -1,0 +1,37 @@
+-- call: the arguments that every script takes in the same form.
+--
+-- ARGV  1 now_ms in decimal, or "" for the server's time; then "+" if the script must write in any case, because WAIT
+--         waits only for writes; then "@" and "epoch:server" if the script must check the office's fence
+--       2 ... one line for each command or question
+
+-- Digits of the longest number in a line: integers below 2^53 have at most 16.
+local DIGITS_MAX = 15
+
+-- Return now_ms, "+" or "", "@" or "", and the epoch and server that the caller saw last. The server's time is read once:
+-- it stands still within a script on Valkey, but not on Redis 7.0.
+local function call_time()
+  local given_ms, touches, checks_fence, seen = string.match(ARGV[1], "^(%d*)(%+?)(@?)(.*)$")
+  local now_ms = tonumber(given_ms)
+  if not now_ms then
+    local time = redis.call("TIME")
+    now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  return now_ms, touches, checks_fence, seen
+end
+
+-- Return the error reply for a line that is not a command. The caller returns it before the first write.
+local function ill_formed(number)
+  return redis.error_reply("ILLFORMED command " .. number .. " of the call: no command was applied")
+end
+
+-- Parse every line before the first command is applied: an error halfway through a script leaves its earlier writes in
+-- place. Returns the commands; or nil and an error reply.
+local function parse_commands(parse)
+  local commands = {}
+  for index = 2, #ARGV do
+    local command = parse(ARGV[index])
+    if not command then return nil, ill_formed(index - 1) end
+    commands[index - 1] = command
+  end
+  return commands
+end

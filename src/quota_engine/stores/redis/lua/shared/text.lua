@@ -1,0 +1,33 @@
+-- text: integers and lists as text, for all scripts that read or write lines.
+--
+-- Tabs separate fields, newlines separate rows, commas separate the names of a list. None of these characters can occur
+-- in an id, a name or a keyed hash.
+
+local TAB, NEWLINE, COMMA = "\t", "\n", ","
+local format, concat, sort = string.format, table.concat, table.sort
+
+-- Return an integer as text. (tostring writes 1e+15 for a large one.)
+local function int(number)
+  return format("%.0f", number)
+end
+
+-- Return the parts of a text between separators; an empty text has one empty part.
+local function split(text, separator)
+  local parts, count, from = {}, 0, 1
+  while true do
+    local at = string.find(text, separator, from, true)
+    count = count + 1
+    if not at then
+      parts[count] = string.sub(text, from)
+      return parts
+    end
+    parts[count] = string.sub(text, from, at - 1)
+    from = at + 1
+  end
+end
+
+-- Return the names of a list; an empty text has none.
+local function names(text)
+  if text == "" then return {} end
+  return split(text, COMMA)
+end

@@ -1,0 +1,156 @@
+"""Repairs an office's ledger after a failover, or on request, and opens the office again.
+
+One client at a time reconciles an office. It reads everything, decides in Python what to repair
+(:mod:`quota_engine.domain.reconcile`), and writes while the office is closed to all other clients.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Reconciler"]
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any, Final
+
+from quota_engine.domain.audit import audit
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
+from quota_engine.domain.reconcile import Reconciliation, recompute, restore_events
+from quota_engine.ports import RecordedEvent
+from quota_engine.stores.redis.ledger_handle import LedgerHandle
+from quota_engine.stores.redis.repair import Write, writes_between
+from quota_engine.stores.redis.retrying_calls import Call, RetryPause
+from quota_engine.stores.redis.script_runner import ScriptRunner, pairs
+from quota_engine.stores.redis.scripts import RECONCILE
+
+WRITES_MAX: Final = 1000
+"""Writes of one script that repairs. The server does nothing else meanwhile."""
+LEASE_MS: Final = 60_000
+"""A client that has not written for so long counts as dead. Each record of the office adds a quarter of a millisecond.
+"""
+ROUNDS_MAX: Final = 4
+"""How often a ledger is read: to find what to repair, to check that nothing is left, and to restore events."""
+
+_log = logging.getLogger("quota_engine")
+
+
+class Reconciler:
+    """Reconciles the offices of one store."""
+
+    def __init__(self, runner: ScriptRunner) -> None:
+        self._runner = runner
+        self._token = os.urandom(8).hex()
+        """Identifies this client, which may resume its own reconciliation after an error."""
+
+    def reconcile(self, handle: LedgerHandle, events: tuple[RecordedEvent, ...]) -> Call[Reconciliation]:
+        """Reconcile an office even if it is open; wait while another client does.
+
+        Raises:
+            InvalidRequest: The events do not follow on those of the ledger.
+            BackendUnavailable: Another client reconciles the office for longer than the attempts last.
+        """
+        pause_ms = self._runner.policy.pause_ms_min
+        for _ in range(self._runner.policy.attempts_max):
+            found = yield from self.try_reconcile(handle, force=True, events=events)
+            if found is not None:
+                return found
+            yield RetryPause(pause_ms)
+            pause_ms = min(2 * pause_ms, self._runner.policy.pause_ms_max)
+        raise BackendUnavailable(
+            f"another client is reconciling the office {handle.address}: call reconcile again when it has finished"
+        )
+
+    def try_reconcile(
+        self, handle: LedgerHandle, *, force: bool = False, events: tuple[RecordedEvent, ...] = ()
+    ) -> Call[Reconciliation | None]:
+        """Repair an office and open it.
+
+        Args:
+            handle: The office.
+            force: True to repair it even if it is open.
+            events: Events to restore, which follow on those of the ledger.
+
+        Returns:
+            The result, or ``None`` if another client, or another thread of this one, reconciles the office.
+        """
+        if not handle.reconciling.acquire(blocking=False):
+            return None
+        try:
+            return (yield from self._reconcile(handle, force, events))
+        except InvalidRequest:
+            yield from self._step(handle, "leave")
+            raise
+        finally:
+            handle.reconciling.release()
+
+    def _reconcile(
+        self, handle: LedgerHandle, force: bool, events: tuple[RecordedEvent, ...]
+    ) -> Call[Reconciliation | None]:
+        ledger_format = handle.format
+        findings: list[str] | None = None
+        repaired = 0
+        for turn in range(ROUNDS_MAX):
+            status, *reply = yield from self._step(handle, "begin", handle.seen, force or turn > 0, LEASE_MS)
+            if status != "GO":
+                return _not_begun(handle, status, reply)
+            state = [pairs(one) if at in ledger_format.hash_indexes else one for at, one in enumerate(reply[1:])]
+            ledger = ledger_format.decode_ledger(handle.address, state[:-2])
+            number = int(state[0]["number"])
+            from_events = len(ledger.events) == number
+            findings = audit(ledger, from_events=from_events) if findings is None else findings
+            wanted = recompute(ledger, from_events=from_events)
+            writes = writes_between(state, wanted, number, ())
+            if writes and turn < ROUNDS_MAX - 1:
+                for start in range(0, len(writes), WRITES_MAX):
+                    part = writes[start : start + WRITES_MAX]
+                    if not (yield from self._write(handle, number, part)):
+                        return None
+                repaired += len(writes)
+                continue  # read the ledger again from the start
+            restored = restore_events(wanted, number, [(one.number, one.event) for one in events])
+            if restored:
+                # All in one script: a part of an event would be new damage.
+                lost = wanted.events[len(wanted.events) - restored :]
+                if not (yield from self._write(handle, number, writes_between(state, wanted, number, lost))):
+                    return None
+            status, *reply = yield from self._step(handle, "open", number + restored, handle.epoch)
+            if status != "OK":
+                return None
+            handle.record_epoch(f"{reply[0]}:{reply[1]}")
+            found = Reconciliation(handle.address, int(reply[0]), tuple(findings), repaired, restored)
+            _log_result(found, is_expected=force and not (findings or repaired or restored))
+            return found
+        raise AssertionError("the last round returns")
+
+    def _write(self, handle: LedgerHandle, number: int, writes: Sequence[Write]) -> Call[bool]:
+        """Write repairs in one script; returns False if another client has taken over."""
+        words = [str(word) for write in writes for word in write]
+        (status,) = yield from self._step(handle, "write", number, *words)
+        return bool(status == "OK")
+
+    def _step(self, handle: LedgerHandle, name: str, *words: str | int) -> Call[list[Any]]:
+        arguments = [str(int(word)) if isinstance(word, bool) else str(word) for word in words]
+        return self._runner.run(RECONCILE, handle.keys, [name, self._token, *arguments], writes=True)
+
+
+def _not_begun(handle: LedgerHandle, status: str, reply: list[Any]) -> Reconciliation | None:
+    """Return the result of a reconciliation that is not needed, or ``None`` if another client is at work."""
+    if status == "BUSY":
+        return None
+    if status == "EMPTY":
+        handle.forget_epoch()
+        return Reconciliation(handle.address, 0)
+    handle.record_epoch(f"{reply[0]}:{reply[1]}")
+    return Reconciliation(handle.address, int(reply[0]))
+
+
+def _log_result(found: Reconciliation, *, is_expected: bool) -> None:
+    _log.log(
+        logging.INFO if is_expected else logging.WARNING,
+        "office %s: epoch %d; %d findings, %d entries repaired, %d events restored",
+        found.office,
+        found.epoch,
+        len(found.findings),
+        found.repaired,
+        found.restored,
+    )

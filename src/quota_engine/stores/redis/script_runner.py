@@ -1,0 +1,103 @@
+"""Runs scripts and plain commands with the retries of a policy."""
+
+from __future__ import annotations
+
+__all__ = ["ScriptRunner", "pairs"]
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from quota_engine.ports import Clock
+from quota_engine.stores.redis.keys import offices_key
+from quota_engine.stores.redis.ledger_handle import LedgerHandle
+from quota_engine.stores.redis.retrying_calls import Call, RetryPolicy, Router, call_plain, call_script
+from quota_engine.stores.redis.scripts import Script
+
+HANDLES_MAX: Final = 10_000
+"""As many ledgers as a catalog may have offices."""
+
+
+class ScriptRunner:
+    """Makes the calls of one store. It holds no connection: a driver runs the generators that it returns.
+
+    Attributes:
+        policy: How long calls are retried, and when they are acknowledged.
+        offices_key: The key of the list of offices.
+    """
+
+    def __init__(self, clock: Clock | None, policy: RetryPolicy, namespace: str, router: Router) -> None:
+        self.policy = policy
+        self.offices_key = offices_key(namespace)
+        self._clock = clock
+        self._namespace = namespace
+        self._router = router
+        self._handles: dict[str, LedgerHandle] = {}
+
+    def handle(self, address: str) -> LedgerHandle:
+        """Return the handle of the ledger at an address."""
+        handle = self._handles.get(address)
+        if handle is None:
+            if len(self._handles) >= HANDLES_MAX:
+                self._handles.clear()
+            handle = self._handles[address] = LedgerHandle(address, self._namespace)
+        return handle
+
+    def run(
+        self, script: Script, keys: Sequence[str], lines: Sequence[str], *, writes: bool, fence: str = ""
+    ) -> Call[list[Any]]:
+        """Run a script with the time and these lines; returns its reply.
+
+        Args:
+            script: The script.
+            keys: The keys that it declares.
+            lines: The arguments after the time.
+            writes: True if it may change something. A reply that is lost is then an unknown outcome.
+            fence: ``@epoch:server`` to check the office's fence, or ``""``.
+        """
+        now = "" if self._clock is None else str(self._clock.now_ms())
+        if writes and self.policy.replicas:
+            now += "+"  # makes the script write in any case: WAIT does not wait after a replay that wrote nothing
+        return call_script(script, keys, [now + fence, *lines], self.policy, self._router, writes=writes)
+
+    def read_state(self, handle: LedgerHandle) -> Call[list[Any]]:
+        """Read all that is stored of a ledger; returns the replies of its state script, hashes as dictionaries."""
+        ledger_format = handle.format
+        replies = yield from call_script(ledger_format.state, handle.keys, (), self.policy, self._router, writes=False)
+        return [pairs(one) if index in ledger_format.hash_indexes else one for index, one in enumerate(replies)]
+
+    def run_plain(self, *commands: Sequence[str | int], key: str, attempts_max: int = 0) -> Call[list[Any]]:
+        """Run plain commands, which must be harmless to repeat, on the server of ``key``; returns their replies.
+
+        Args:
+            commands: Each command as words.
+            key: A key that decides the server.
+            attempts_max: Attempts of this call; 0 stands for those of the policy.
+        """
+        policy = self.policy
+        if attempts_max:
+            policy = msgspec.structs.replace(policy, attempts_max=attempts_max)
+        return call_plain(commands, policy, self._router, key)
+
+    def run_query(
+        self, script: Script, handle: LedgerHandle, lines: Sequence[str], attempts_max: int
+    ) -> Call[list[Any]]:
+        """Run a script that only reads, with a limit of attempts; returns its reply."""
+        policy = msgspec.structs.replace(self.policy, attempts_max=attempts_max)
+        now = "" if self._clock is None else str(self._clock.now_ms())
+        return call_script(script, handle.keys, [now, *lines], policy, self._router, writes=False)
+
+    def now_ms(self) -> Call[int]:
+        """Return the time of the injected clock, or else the server's, in milliseconds since 1970."""
+        if self._clock is not None:
+            return self._clock.now_ms()
+        ((seconds, microseconds),) = yield from self.run_plain(("TIME",), key=self.offices_key)
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+def pairs(reply: Any) -> dict[str, str]:
+    """Return a hash as a dictionary, from the reply of either protocol version."""
+    if isinstance(reply, dict):
+        return reply
+    return dict(zip(reply[::2], reply[1::2], strict=True))
