@@ -238,7 +238,7 @@ class OfficeRequests:
         if status == "FULL":
             raise InvalidRequest(
                 "consumer_group",
-                f"the office {office} has {GROUPS_MAX} consumer groups, the most it can have",
+                f"the office has {GROUPS_MAX} groups, which is the limit",
                 "an existing group; delete one first to create another",
             )
         return reply
