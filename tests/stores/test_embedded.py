@@ -29,7 +29,7 @@ from quota_engine.stores import embedded
 from quota_engine.stores.embedded import EmbeddedServer, open_embedded
 from tests.support.servers import Server, until, valkey_server_binary
 
-# Opens the directory when it is told to, says which process serves it, and stays until its standard input ends.
+# Opens the directory on request, prints the server's process id, and stays until its standard input ends.
 USER = """
 import sys
 from quota_engine.stores.embedded import open_embedded
@@ -113,7 +113,7 @@ class Other:
         return int(self.hear())
 
     def leave(self) -> None:
-        """Let it come to its end without a call of close()."""
+        """Let the process end without a call of close()."""
         _, errors = self.process.communicate(timeout=30)
         assert (self.process.returncode, errors) == (0, "")
 
@@ -123,7 +123,7 @@ class Other:
 
 
 def runs(directory: Path) -> bool:
-    """Whether a server runs on this directory: it has the lock, as long as it lives."""
+    """Return True if a server runs on this directory: it holds the lock as long as it lives."""
     try:
         with (directory / "locks" / "server").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -136,7 +136,7 @@ def runs(directory: Path) -> bool:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory that nobody has opened yet; after the test nothing may run in it."""
+    """A directory that was never opened. After the test no server may run in it."""
     # Short: pytest's own is too long for a socket on some systems.
     parent = Path(tempfile.mkdtemp(prefix="embedded-")).resolve()
     directory = parent / "data"
@@ -199,7 +199,7 @@ def test_what_was_written_is_there_when_it_is_opened_again(place: Path) -> None:
 
 
 def test_nobody_else_can_look_in(place: Path) -> None:
-    """Directories and socket are 0700, files 0600, whatever the umask is."""
+    """Directories and socket are 0700 and files 0600 under any umask."""
     before = os.umask(0)
     try:
         with open_embedded(url_of(place)) as server:
@@ -232,7 +232,7 @@ def test_the_second_in_one_process_joins(place: Path) -> None:
 
 
 def test_another_process_joins_and_the_last_one_stops_it(place: Path) -> None:
-    """Who started it can leave before the others. The last may end without close(): its exit does it."""
+    """The process that started the server may leave first. The last one may end without close()."""
     with Other(url_of(place)) as other:
         with open_embedded(url_of(place)) as server:
             assert other.open() == server.pid
@@ -242,7 +242,7 @@ def test_another_process_joins_and_the_last_one_stops_it(place: Path) -> None:
 
 
 def test_the_crash_of_who_started_it_leaves_the_others_working(place: Path) -> None:
-    """The server goes on, and the last one still stops it."""
+    """The server continues, and the last process still stops it."""
     with Other(url_of(place)) as other:
         pid = other.open()
         with open_embedded(url_of(place)) as server:
@@ -253,7 +253,7 @@ def test_the_crash_of_who_started_it_leaves_the_others_working(place: Path) -> N
 
 
 def test_the_crash_of_the_last_user_leaves_the_server_to_the_next(place: Path) -> None:
-    """It goes on without users; whoever opens the directory next joins it, and ends it by leaving."""
+    """It continues without users. The next process that opens the directory joins it, and ends it by leaving."""
     with Other(url_of(place)) as other:
         pid = other.open()
         other.kill()
@@ -273,7 +273,7 @@ def test_the_crash_of_the_server_loses_nothing_acknowledged(place: Path) -> None
     with open_embedded(url_of(place)) as again:
         assert again.pid != crashed
         assert ask(again, "DBSIZE") == 200
-        # The first one's clients go on at the same address, and with what was promised to them.
+        # The first process's clients continue at the same address, with all acknowledged data.
         assert setting(server, "appendfsync") == "always"
         os.kill(again.pid, signal.SIGKILL)
         server.ensure_running()
@@ -349,7 +349,7 @@ def test_six_processes_at_the_same_moment(place: Path) -> None:
 
 
 def test_processes_that_come_and_go(place: Path) -> None:
-    """Who comes just when the last one leaves gets a server all the same, and no visit is lost."""
+    """A process that opens while the last one leaves gets a server all the same, and no visit is lost."""
     visits = 12
     others = [Other(url_of(place), VISITOR, str(visits)) for _ in range(3)]
     try:
@@ -389,7 +389,7 @@ def test_who_comes_while_the_last_one_leaves(place: Path, monkeypatch: pytest.Mo
 
 
 def test_another_process_keeps_its_turn(place: Path) -> None:
-    """Who waits in vain for a process that stands still in the middle of a start is told so."""
+    """A process that waits in vain for a paused start gets an error with the reason."""
     open_embedded(url_of(place)).close()
     with (place / "locks" / "turn").open("rb") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
@@ -421,7 +421,7 @@ def test_the_directory_is_removed_and_opened_anew(place: Path, caplog: pytest.Lo
     with open_embedded(url_of(place)) as other:
         assert other.pid != server.pid
         server.close()
-        assert f"(process {server.pid}) was left running" in caplog.text
+        assert f"(process {server.pid}) keeps running" in caplog.text
         os.kill(server.pid, signal.SIGKILL)
         assert ask(other, "PING")
 
@@ -439,7 +439,7 @@ def test_it_is_ready_only_when_it_has_its_data(place: Path) -> None:
 
 
 def test_a_server_that_stands_still(place: Path) -> None:
-    """Who wants to join is told which process it is; who has it keeps it."""
+    """A process that tries to join gets an error with the id of the process; current users keep the server."""
     with open_embedded(url_of(place)) as server:
         os.kill(server.pid, signal.SIGSTOP)
         with pytest.raises(BackendUnavailable, match=rf"process {server.pid}\) does not answer"):
@@ -449,7 +449,7 @@ def test_a_server_that_stands_still(place: Path) -> None:
 
 
 def test_a_server_that_is_busy(place: Path) -> None:
-    """Who wants to join waits for the end of the script that runs."""
+    """A process that joins waits for the end of the running script."""
     spin = "local rounds = 0; while rounds < 5e7 do rounds = rounds + 1 end"
     with open_embedded(url_of(place)) as server, redis.Redis.from_url(server.url) as client:
         ask(server, "CONFIG", "SET", "busy-reply-threshold", 20)
@@ -488,12 +488,12 @@ def test_a_directory_of_another_user(place: Path, monkeypatch: pytest.MonkeyPatc
     place.mkdir(mode=0o700)
     us = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: us + 1)
-    with pytest.raises(BackendUnavailable, match=rf"another user \(uid {us}, we are {us + 1}\)"):
+    with pytest.raises(BackendUnavailable, match=rf"another user \(uid {us}; this process has {us + 1}\)"):
         open_embedded(url_of(place))
 
 
 def test_a_directory_that_others_may_write_to(place: Path) -> None:
-    """It is refused, with the command that mends it."""
+    """Opening is refused, with the command that repairs it."""
     place.mkdir()
     place.chmod(0o770)
     with pytest.raises(BackendUnavailable, match="chmod go-w"):

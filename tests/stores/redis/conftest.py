@@ -96,7 +96,7 @@ def empty_members(members: list[Server]) -> None:
 
 
 def cluster_url(cluster: Cluster) -> str:
-    """A URL with two of its nodes: the others are found by asking."""
+    """Return a URL with two of the cluster's nodes. The router discovers the remaining ones."""
     return "redis+cluster://" + ",".join(f"{HOST}:{member.port}" for member in cluster.members[:2])
 
 

@@ -1,4 +1,4 @@
-"""Calls that travel together: who shares a script call with whom, and what becomes of the others when one fails."""
+"""Batching: which calls share a script call, and the effect of a failed batch on each of its callers."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ T = TypeVar("T")
 
 CLOCK = ManualClock(OPENS_AT_MS)
 WAIT_S = 10.0
-"""What would take as long hangs."""
+"""A longer wait is a deadlock."""
 ONE_BY_ONE = BatchLimits(in_flight_max=1)
 FOREIGN_CHOICE = choice(("nowhere",))
 
 
-# --- What is needed to look on -------------------------------------------------------------------------------------
+# --- Helpers that observe a store ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def server() -> Iterator[Server]:
 
 
 def batches(server: Server) -> list[int]:
-    """How many commands each script call had since the last time, the oldest first."""
+    """Return the number of commands of each script call since the last query, oldest first."""
     entries = server.ask("SLOWLOG", "GET", "-1")
     server.ask("SLOWLOG", "RESET")
     sizes = []
@@ -67,7 +67,7 @@ def batches(server: Server) -> list[int]:
 
 
 def script_calls(server: Server) -> int:
-    """How many scripts the server has run since it started, as it counts them itself."""
+    """Return the number of scripts that the server has run, by its own count."""
     statistics = server.info("commandstats")
     return sum(statistics.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval"))
 
@@ -134,7 +134,7 @@ async def async_opened(server: Server) -> AsyncIterator[Opened]:
 
 
 class Caller(threading.Thread):
-    """A thread that makes one call, and keeps what came of it."""
+    """A thread that makes one call, and keeps its outcome or error."""
 
     def __init__(self, call: Callable[[], Outcome]) -> None:
         super().__init__(daemon=True)
@@ -158,7 +158,7 @@ def calling(backend: Store, *commands: Command) -> list[Caller]:
 
 
 def joined(callers: list[Caller]) -> bool:
-    """Whether all have come to an end in time."""
+    """Return True if all threads have ended in time."""
     deadline_s = time.monotonic() + WAIT_S
     for caller in callers:
         caller.join(max(deadline_s - time.monotonic(), 0))
@@ -166,17 +166,17 @@ def joined(callers: list[Caller]) -> bool:
 
 
 def waiting(backend: RedisStore | AsyncRedisStore) -> int:
-    """How many calls wait for their turn."""
+    """Return the number of queued calls."""
     return sum(len(lane.waiting) for lane in backend._queues.values())
 
 
 def in_flight(backend: RedisStore | AsyncRedisStore) -> int:
-    """How many batches are under way."""
+    """Return the number of batches in flight."""
     return sum(lane.in_flight for lane in backend._queues.values())
 
 
 async def turns(number: int = 20) -> None:
-    """Let the event loop go round so many times: what can go on without anything from outside has then done so."""
+    """Run this many iterations of the event loop. Everything that needs no input from outside is done then."""
     for _ in range(number):
         await asyncio.sleep(0)
 
@@ -198,7 +198,7 @@ def test_a_lone_call_goes_at_once(opened: Opened, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_lone_async_call_goes_at_once(async_opened: Opened) -> None:
-    """One script call with one command, which is under way after two turns of the event loop."""
+    """A lone call is one script call with one command, in flight after two iterations of the event loop."""
     backend = await async_opened.asyncio()
     for one in reserves(5):
         task = asyncio.ensure_future(backend.apply(OFFICE, one))
@@ -224,7 +224,7 @@ async def test_five_hundred_tasks_share_four_calls(async_opened: Opened) -> None
 
 
 def test_five_hundred_threads_share_eight_calls(opened: Opened) -> None:
-    """While four calls are under way, all others wait, and then go together, at most 128 at a time."""
+    """While four calls are in flight, all other calls wait. Then they share batches of at most 128."""
     backend = opened.sync()
     opened.server.pause()
     callers = calling(backend, *reserves(500))
@@ -235,14 +235,14 @@ def test_five_hundred_threads_share_eight_calls(opened: Opened) -> None:
     sizes = batches(opened.server)
     assert (sorted(sizes)[:4], sum(sizes)) == ([1, 1, 1, 1], 500)
     assert max(sizes) <= 128
-    assert len(sizes) <= 4 + 4 + 4  # the last wait for as many calls as are under way
+    assert len(sizes) <= 4 + 4 + 4  # as many as there are batches in flight
     statuses = [caller.outcome.status for caller in callers if caller.outcome is not None]
     assert (statuses.count(Status.HELD), statuses.count(Status.SOLD_OUT)) == (300, 200)
     assert backend.execute(Audit(OFFICE)) == []
 
 
 async def test_what_gives_back_travels_apart(async_opened: Opened) -> None:
-    """Release, cancel and expire go by a script of their own, which still runs when memory is out; offices go apart."""
+    """Release, cancel and expire use a separate script, which runs when memory is out. Offices do not share calls."""
     backend = await async_opened.asyncio()
     commands: list[Command] = [*reserves(3), *(Release(f"k{index}") for index in range(2))]
     await asyncio.gather(
@@ -266,7 +266,7 @@ MIXED: tuple[tuple[Command, Status], ...] = (
 
 
 async def test_a_refusal_is_nobody_elses(async_opened: Opened) -> None:
-    """Whatever is refused in a batch, the others are carried out."""
+    """A refused command does not affect the other commands of its batch."""
     backend = await async_opened.asyncio()
     outcomes = await asyncio.gather(*(backend.apply(OFFICE, command) for command, _ in MIXED))
     assert batches(async_opened.server) == [len(MIXED)]
@@ -283,7 +283,7 @@ ILL_FORMED = (
 
 @pytest.mark.parametrize("ill_formed", ILL_FORMED, ids=["ttl", "day", "tab"])
 def test_an_ill_formed_command_harms_nobody_else(opened: Opened, ill_formed: Reserve) -> None:
-    """Its sender is told; those who travel with it, and all who come after, are served."""
+    """The caller of an invalid command gets the error. The other callers of its batch, and later ones, are served."""
     backend = opened.sync(ONE_BY_ONE)
     opened.server.pause()
     first = calling(backend, reserve("first", ONLINE))
@@ -318,7 +318,7 @@ CROWDED = BatchLimits(batch_max=2, in_flight_max=1, waiting_max=3)
 
 
 def test_a_full_queue_is_overloaded_and_recovers(opened: Opened) -> None:
-    """Who would be one too many is turned away at once, and nothing else; when the queue is gone all is well."""
+    """A call over the limit is refused at once, and has no other effect. All is well when the queue is empty again."""
     backend = opened.sync(CROWDED)
     opened.server.pause()
     callers = calling(backend, reserve("first", ONLINE))
@@ -335,7 +335,7 @@ def test_a_full_queue_is_overloaded_and_recovers(opened: Opened) -> None:
 
 
 async def test_a_full_async_queue_is_overloaded_and_recovers(async_opened: Opened) -> None:
-    """The same for tasks: those who called first are served, the others turned away at once."""
+    """The same for tasks: the first callers are served, and the calls over the limit are refused at once."""
     backend = await async_opened.asyncio(CROWDED)
     outcomes = await asyncio.gather(*(backend.apply(OFFICE, one) for one in reserves(10)))
     assert [one.status for one in outcomes] == [Status.HELD] * 3 + [Status.OVERLOADED] * 7
@@ -343,7 +343,7 @@ async def test_a_full_async_queue_is_overloaded_and_recovers(async_opened: Opene
 
 
 async def test_other_offices_have_queues_of_their_own(async_opened: Opened) -> None:
-    """A rush on one office turns nobody away from another."""
+    """A full queue of one office refuses no call for another office."""
     backend = await async_opened.asyncio(CROWDED)
     rush = [backend.apply(OFFICE, one) for one in reserves(10)]
     elsewhere = [backend.apply("elsewhere", Confirm("nobody")) for _ in range(3)]
@@ -364,13 +364,13 @@ LOOKS: list[StoreRequest[Any]] = [
 
 
 def seen(backend: Store) -> list[Any]:
-    """What there is to be seen, by calls that nobody shares."""
+    """Return all that can be read, by calls that share no batch."""
     return [backend.execute(look) for look in LOOKS]
 
 
 async def test_looks_share_calls(async_opened: Opened) -> None:
-    """Those who look at the same moment share a call, and those who look at the same thing one answer of the store;
-    everybody gets their own, also who asks for what there is not.
+    """Questions of one moment share a call, and equal questions share one answer. Every caller gets the right answer,
+    also for unknown ids.
     """
     backend = await async_opened.asyncio()
     await backend.apply(OFFICE, reserve("first", ONLINE))
@@ -404,7 +404,7 @@ def test_looks_of_threads_share_calls(opened: Opened) -> None:
 
 
 async def test_looks_and_commands_do_not_wait_for_each_other(async_opened: Opened) -> None:
-    """A look is no command: it goes by a queue of its own, so that a rush does not turn away who only looks."""
+    """Questions have a separate queue, so that a full queue of commands refuses no question."""
     backend = await async_opened.asyncio(CROWDED)
     rush = [backend.apply(OFFICE, one) for one in reserves(10)]
     looks = [backend.execute(View(OFFICE, (DAY,))) for _ in range(3)]
@@ -414,7 +414,7 @@ async def test_looks_and_commands_do_not_wait_for_each_other(async_opened: Opene
 
 
 async def test_too_many_looks_are_turned_away(async_opened: Opened) -> None:
-    """For a look there is no outcome ``OVERLOADED``: it raises, and the others have their answers."""
+    """A question over the limit raises, because it has no outcome ``OVERLOADED``. The other questions are answered."""
     backend = await async_opened.asyncio(CROWDED)
     looks = (backend.execute(View(OFFICE, (DAY,))) for _ in range(10))
     answers = await asyncio.gather(*looks, return_exceptions=True)
@@ -463,7 +463,9 @@ async def test_cancelled_before_it_is_sent_leaves_nothing(async_opened: Opened) 
 
 
 async def test_cancelled_after_it_was_sent_is_found_by_its_id(async_opened: Opened) -> None:
-    """What is under way is carried out, whoever has gone meanwhile: the same id finds it, its neighbours are told."""
+    """A batch in flight is applied even if its callers are cancelled. The same id finds it, and the other callers get
+    their outcomes.
+    """
     backend = await async_opened.asyncio(ONE_BY_ONE)
     async_opened.server.pause()
     first, second = (asyncio.ensure_future(backend.apply(OFFICE, reserve(key, ONLINE))) for key in ("first", "second"))
@@ -479,7 +481,7 @@ async def test_cancelled_after_it_was_sent_is_found_by_its_id(async_opened: Open
 
 
 async def test_all_cancelled_and_the_next_is_served(async_opened: Opened) -> None:
-    """A queue of nothing but cancelled calls holds nobody up."""
+    """A queue of nothing but cancelled calls delays no other call."""
     backend = await async_opened.asyncio(ONE_BY_ONE)
     async_opened.server.pause()
     tasks = [asyncio.ensure_future(backend.apply(OFFICE, one)) for one in reserves(50)]
@@ -496,7 +498,9 @@ async def test_all_cancelled_and_the_next_is_served(async_opened: Opened) -> Non
 
 
 async def test_cancelled_calls_take_nobodys_place_in_the_queue(async_opened: Opened) -> None:
-    """A queue that is full of cancelled calls has room for others; they count only until somebody needs the place."""
+    """A queue that is full of cancelled calls accepts new ones. Cancelled calls count only until a new call needs the
+    space.
+    """
     backend = await async_opened.asyncio(BatchLimits(batch_max=1, in_flight_max=1, waiting_max=5))
     async_opened.server.pause()
     first = asyncio.ensure_future(backend.apply(OFFICE, reserve("first", ONLINE)))
@@ -537,7 +541,7 @@ async def test_an_async_close_waits_for_calls_under_way(async_opened: Opened) ->
 
 
 async def test_an_async_close_waits_for_a_call_just_made(async_opened: Opened) -> None:
-    """A call that was made before closing, and has not set out, is answered; no connection is left open."""
+    """A call that was queued before closing is answered. No connection is left open."""
     backend = await async_opened.asyncio()
     call = asyncio.ensure_future(backend.apply(OFFICE, reserve("ani", ONLINE)))
     await asyncio.sleep(0)
@@ -566,7 +570,7 @@ def test_a_close_waits_for_calls_under_way(opened: Opened) -> None:
 
 
 def open_connections(backend: RedisStore | AsyncRedisStore) -> int:
-    """How many connections of the backend are open."""
+    """Return the number of open connections of the store."""
     pools: list[Any] = list(backend._pools.values())
     connections = [one for pool in pools for one in (*pool._available_connections, *pool._in_use_connections) if one]
     return sum(bool(getattr(one, "_sock", None) or getattr(one, "_writer", None)) for one in connections)
@@ -576,7 +580,7 @@ def open_connections(backend: RedisStore | AsyncRedisStore) -> int:
 
 
 def test_sixteen_threads_share_calls_for_two_hundred_rounds(opened: Opened) -> None:
-    """However threads start and stop, each is answered, none waits for ever, and they share calls."""
+    """Threads start and stop at random: each is answered, none waits forever, and they share calls."""
     backend = opened.sync(BatchLimits(in_flight_max=2))
     random = Random(16)
     sent = 0
@@ -611,7 +615,7 @@ def test_sixteen_threads_share_calls_for_two_hundred_rounds(opened: Opened) -> N
 
 
 def test_an_error_reaches_every_thread_as_its_own(opened: Opened) -> None:
-    """Sixteen calls wait when the server dies: each raises an error object of its own, and says what it knows."""
+    """Sixteen calls wait when the server dies. Each raises a separate error object, of the right type."""
     backend = opened.sync(ONE_BY_ONE, RetryPolicy(attempts_max=2))
     opened.server.pause()
     first = calling(backend, reserve("first", ONLINE))
@@ -631,7 +635,7 @@ def test_an_error_reaches_every_thread_as_its_own(opened: Opened) -> None:
 
 
 class Interrupted(BaseException):
-    """What comes over a thread from outside, as ``KeyboardInterrupt`` and ``SystemExit`` do."""
+    """An exception from outside the call, such as ``KeyboardInterrupt`` and ``SystemExit``."""
 
 
 class Odd(BaseException):
@@ -642,7 +646,7 @@ class Odd(BaseException):
 
 
 class Gate:
-    """Stands where calls go out: holds back the first, and lets the second end with an error."""
+    """Replaces the sending of calls: holds back the first one, and ends the second one with an error."""
 
     def __init__(self, backend: RedisStore, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened = threading.Event()
@@ -663,7 +667,7 @@ class Gate:
 def interrupted(
     opened: Opened, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[RedisStore, list[Caller], bool]:
-    """Ten calls in a batch whose carrier ends with an error, and whether all come to an end."""
+    """Make ten calls in a batch whose sender ends with an error; return whether all of them end."""
     backend = opened.sync(BatchLimits(batch_max=10, in_flight_max=1))
     gate = Gate(backend, error, monkeypatch)
     first = calling(backend, reserve("first", ONLINE))
@@ -675,7 +679,7 @@ def interrupted(
 
 
 def test_a_carrier_that_dies_leaves_nobody_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten of fifteen were in its batch: they raise. The others are served, and so is whoever comes later."""
+    """Ten of fifteen calls are in the failed batch: they raise. The other five and all later calls are served."""
     backend, callers, all_ended = interrupted(opened, Interrupted(), monkeypatch)
     assert all_ended
     assert [caller.error is None for caller in callers].count(True) == 5
@@ -684,7 +688,7 @@ def test_a_carrier_that_dies_leaves_nobody_waiting(opened: Opened, monkeypatch: 
 
 
 def test_only_the_carrier_is_interrupted(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interrupt is for the thread that it came over; to the others it means that nobody knows the outcome."""
+    """An interrupt is raised in its own thread only. The other callers of the batch get ``OutcomeUnknown``."""
     _, callers, _ = interrupted(opened, Interrupted(), monkeypatch)
     errors = [caller.error for caller in callers if caller.error is not None]
     assert sum(isinstance(error, Interrupted) for error in errors) == 1
@@ -692,14 +696,14 @@ def test_only_the_carrier_is_interrupted(opened: Opened, monkeypatch: pytest.Mon
 
 
 def test_an_error_that_cannot_be_copied_leaves_nobody_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever kind of error it is, everybody in the batch hears of it."""
+    """Every caller of the batch gets an error, even if the error cannot be copied."""
     monkeypatch.setattr(f"{__name__}.WAIT_S", 0.3)
     _, _, all_ended = interrupted(opened, Odd("a", "b"), monkeypatch)
     assert all_ended
 
 
 def test_an_heir_that_dies_leaves_nobody_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whose turn it is to carry a batch may be interrupted before: somebody else takes the turn."""
+    """The next sender may be interrupted before it sends. Another thread sends the batch instead."""
     monkeypatch.setattr(f"{__name__}.WAIT_S", 1.0)
     backend = opened.sync(ONE_BY_ONE)
     opened.server.pause()
@@ -756,7 +760,7 @@ async def test_an_error_that_cannot_be_copied_leaves_no_task_waiting(
 
 
 class InLoop:
-    """An async backend, called from any thread: it runs in an event loop in a thread of its own."""
+    """An async store that any thread can call: it runs in an event loop in a separate thread."""
 
     def __init__(self, make: Callable[[], Coroutine[Any, Any, AsyncStore]]) -> None:
         self._loop = asyncio.new_event_loop()

@@ -1,4 +1,4 @@
-"""How records, events and applicants are written down for the scripts."""
+"""The texts of records, events and applicants."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEX = "0123456789abcdef0123456789abcdef"
 @example("A" * 22)
 @example("0" * 22)
 def test_applicants_come_back(applicant: str) -> None:
-    """Whatever an applicant is called, the short form means nobody else, and fits in a list."""
+    """The short form of any applicant is unique and fits in a list."""
     text = text_of_applicant(applicant)
     assert applicant_of_text(text) == applicant
     assert "," not in text
@@ -32,12 +32,12 @@ def test_applicants_come_back(applicant: str) -> None:
 
 
 def test_a_keyed_hash_takes_22_characters() -> None:
-    """A third of it is saved, in each of the four places where it stands."""
+    """The short form saves a third, in each of the four copies."""
     assert text_of_applicant(HEX) == "ASNFZ4mrze8BI0VniavN7w"
 
 
 def test_the_short_form_means_nobody_else() -> None:
-    """An applicant who is called as a hash is written is somebody else: both get a place, and each knows their own."""
+    """A name that looks like a short form is another applicant: both get a place, and each finds their own."""
     names = (HEX, text_of_applicant(HEX), HEX.upper(), f"x{HEX[1:]}")
     choice = Choice("", "", "", "", "", (("a",), ("b",)))
     opening: list[Step] = [

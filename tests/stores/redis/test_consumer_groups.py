@@ -48,7 +48,7 @@ REQUESTS = st.one_of(
     st.builds(DeleteConsumerGroup, st.just(""), GROUPS),
 )
 STEPS = st.lists(st.tuples(st.integers(-1, 4), st.one_of(st.none(), REQUESTS, REQUESTS, REQUESTS)), max_size=40)
-"""How far the clock goes on, and a request; none is a new event."""
+"""A time step in milliseconds and a request; no request adds an event."""
 
 
 def play(backend: Store, clock: ManualClock, steps: list[tuple[int, StoreRequest[object] | None]]) -> None:

@@ -71,7 +71,7 @@ from tests.support.random_walks import choice_of, walk
 from tests.support.servers import Server
 
 SEEDS: Final = int(os.environ.get("QUOTA_ENGINE_SEEDS", "0"))
-"""How many seeds each test takes; 0: as many as a default run has time for."""
+"""The number of seeds of each test; 0 stands for as many as a default run has time for."""
 COMPARED_EVERY: Final = 8
 """Commands from one look at the whole state to the next; one that failed is found by cutting the steps down."""
 EVENTS_MAX: Final = 1_000_000
@@ -155,7 +155,7 @@ def differences(found: object, expected: object, where: str = "state") -> str:
 
 
 class Opened(NamedTuple):
-    """A backend, and the clock that it goes by."""
+    """A store and its clock."""
 
     backend: Store
     clock: ManualClock
@@ -189,7 +189,7 @@ def check_batches(steps: Sequence[Step], sizes: Sequence[int], opened: Opened) -
 
 
 def complaint_about(check: Callable[[list[Step]], None], steps: list[Step]) -> str:
-    """What is wrong with the steps, or ``""``. Whatever a script raises is a complaint, too."""
+    """Return the first difference, or ``""``. An error of a script is a difference, too."""
     try:
         check(steps)
     except (AssertionError, Refused, HalfDone) as error:
@@ -247,16 +247,16 @@ def test_walks_on_a_server(on_server: Opened) -> None:
 
 
 def test_batches_on_a_server(on_server: Opened) -> None:
-    """Commands that travel together come to what they come to one after the other at one time."""
+    """Commands of one batch have the same outcomes as the same commands sent one after the other at one time."""
     for seed in seeds(60):
         insist_on_batches(steps_of(10_000_000 + seed), seed, on_server)
 
 
 async def test_concurrent_calls_on_a_server(server: Server) -> None:
-    """Calls made at the same moment share batches, and come to what some order of the two kinds of script comes to.
+    """Concurrent calls share batches, and have the outcomes of some order of the two kinds of script.
 
-    What gives back (release, cancel, expire) travels apart from the rest, so that it still runs when memory is out:
-    between the two kinds the order is open, within each it is that of the calls.
+    Release, cancel and expire use a separate script, which runs when memory is out. Between the two scripts the order
+    is open; within each it is that of the calls.
     """
     clock = ManualClock(0)
     backend = await open_async_store(server.url, clock)
@@ -277,7 +277,7 @@ async def _press(backend: AsyncStore, clock: ManualClock, seed: int) -> None:
         clock.set_ms(now_ms)
         found = await asyncio.gather(*(backend.apply(office, command) for command in commands))
         state = await backend.execute(Describe(office))
-        # Two orders may come to the same answers and the same state: the events tell which of them it was.
+        # Two orders may have the same outcomes and the same state. The events show which order it was.
         news = [one.event for one in await backend.execute(ReadEvents(office, len(ledger.events), EVENTS_MAX))]
         rest = [at for at, command in enumerate(commands) if office_script_of(command) is not OFFICE_FREEING_COMMANDS]
         frees = [at for at, command in enumerate(commands) if office_script_of(command) is OFFICE_FREEING_COMMANDS]
@@ -296,7 +296,7 @@ async def _press(backend: AsyncStore, clock: ManualClock, seed: int) -> None:
 @_SHRUNK_BY_US
 @given(random=st.randoms(use_true_random=False), steps_max=st.integers(1, 50))
 def test_any_walk_on_a_server(valkey_process: Server, random: Random, steps_max: int) -> None:
-    """Whatever walk Hypothesis can think of; it is cut down by leaving out commands, and printed as a test."""
+    """Any walk that Hypothesis finds. It shrinks a failing one by dropping commands, and prints it as a test."""
     clock = ManualClock(0)
     backend = open_store(valkey_process.url, clock)
     try:
@@ -325,7 +325,7 @@ def test_batches_without_a_server() -> None:
 @_SHRUNK_BY_US
 @given(random=st.randoms(use_true_random=False), steps_max=st.integers(1, 50))
 def test_any_walk_without_a_server(random: Random, steps_max: int) -> None:
-    """Whatever walk Hypothesis can think of."""
+    """Any walk that Hypothesis finds."""
     insist_on_steps(walk(random, steps_max), without_server())
 
 
@@ -373,14 +373,14 @@ def crowd(seed: int) -> list[Step]:
 
 
 def test_crowds_without_a_server() -> None:
-    """What one command does at most (64 expiries, 64 offers) is the same on both sides, and so is what is left."""
+    """The limits of one command (64 expiries, 64 offers) are the same on both sides, and so is the rest."""
     opened = without_server()
     for seed in seeds(6):
         insist(lambda some: check_steps(some, opened, 60), crowd(seed))
 
 
 def overbooked_crowd(holds: int) -> list[Step]:
-    """So many overdue holds on a quota without capacity that a reserve has to give up the search for units."""
+    """A quota without capacity has more overdue holds than one reserve may reclaim."""
     terms = DayTerms(0, 500, 600, 700, (QuotaTerms("a", holds),))
     steps: list[Step] = [(0, SetRules(Rules(hold_ttl_ms=20))), (0, Publish(1, terms))]
     steps += [(0, Reserve(f"r{number}", 1, (f"a{number}",), choice_of(("a",)))) for number in range(holds)]
@@ -395,7 +395,9 @@ def test_a_search_for_units_has_the_same_bound(holds: int) -> None:
 
 
 def test_what_operators_give_back_goes_to_the_wait_list() -> None:
-    """Units returned for the draw, or passed on by hand, are offered in the same step; walks seldom get there."""
+    """Units returned for the draw, or reallocated on request, are offered in the same step. Random walks seldom do
+    that.
+    """
     quotas = (
         QuotaTerms("draw", 1, ReRelease(ReReleaseRule.NEXT_DRAW)),
         QuotaTerms("fast", 1, reallocation=Reallocation("online", 400)),
@@ -424,7 +426,9 @@ def test_what_operators_give_back_goes_to_the_wait_list() -> None:
 
 
 def test_who_waits_is_served_at_the_very_moment_of_a_later_opening() -> None:
-    """A day that is published again with a later opening serves nobody before, and then the first command does."""
+    """A day that is published again with a later opening serves no applicant before it; the first command after it
+    does.
+    """
     priority = choice_of(("priority",))
     quotas = (QuotaTerms("priority", 1, ReRelease(ReReleaseRule.WAIT_LIST)),)
     steps: list[Step] = [
@@ -458,7 +462,7 @@ def test_as_many_cancellations_as_are_remembered() -> None:
 
 
 def test_all_keys_exist_and_end(valkey_server: Server) -> None:
-    """From an office's first day on all of its keys are there, each with a time to live, whatever happens."""
+    """From an office's first day on all of its keys exist, each with a TTL, after any command."""
     clock = ManualClock(0)
     backend = open_store(valkey_server.url, clock)
     for seed in range(8):
@@ -475,7 +479,7 @@ def test_all_keys_exist_and_end(valkey_server: Server) -> None:
 
 
 def spoiled(line: str, random: Random) -> str:
-    """A line with a mistake: a field left out, doubled or in another's place, or a character that does not belong."""
+    """A line with an error: a field that is missing, doubled or misplaced, or a character that is not allowed."""
     fields = line.split("\t")
     # A day to publish is opaque to the check: two fields that the client makes of terms that have checked themselves.
     at = random.randrange(2 if fields[0] == "publish" else len(fields))
@@ -498,11 +502,7 @@ def spoiled(line: str, random: Random) -> str:
 
 
 def test_no_line_whatever_leaves_a_command_half_done() -> None:
-    """Whatever is in a call: it is refused before anything is written, or it is carried out to its end.
-
-    The client makes no such lines. If another did, an error half way would end the office: its last event would be in
-    the stream, and its number not in the head.
-    """
+    """Any call is refused before the first write, or applied completely."""
     refused = 0
     for seed in seeds(60):
         random, store, keys = Random(seed), LuaServer(), keys_of("", "office")
@@ -577,7 +577,7 @@ def test_the_server_s_time_is_the_default() -> None:
     ],
 )
 def test_the_store_without_a_server_is_strict(body: str, problem: str) -> None:
-    """What a script must not do is an error, also where a server would let it pass."""
+    """Errors that a script must not make are reported here, even if a server ignores them."""
     with pytest.raises(Refused, match=problem):
         LuaServer().run(Script(f"#!lua flags=no-writes\n{body}", body), ("key",), ())
 

@@ -115,7 +115,7 @@ def test_the_scripts_do_what_the_ledger_does() -> None:
 
 
 def test_the_server_s_time_decides_what_is_open() -> None:
-    """Without a clock of its own the client has no say in when a draw opens and closes."""
+    """Without an injected clock the server's time decides when a draw opens and closes."""
     store = WithoutServer(address_of(DRAW))
     store.take(0, [CreateDraw(TERMS)])
     line = encode(SubmitApplication(("ani",), PREFERENCES[:1]))
@@ -170,7 +170,7 @@ def test_a_refusal_leaves_nothing_in_the_store() -> None:
 
 
 def test_all_keys_of_a_draw_exist_and_end() -> None:
-    """From the announcement on, and whatever is withdrawn."""
+    """All keys exist from the creation on, after any withdrawal."""
     for seed in range(30):
         store = WithoutServer(address_of(DRAW))
         for now_ms, command in walk(Random(seed)):
@@ -180,7 +180,7 @@ def test_all_keys_of_a_draw_exist_and_end() -> None:
 
 
 def test_a_replay_can_leave_a_write() -> None:
-    """Whoever waits for replicas needs one: after a call that wrote nothing there would be nothing to wait for."""
+    """A caller that waits for replicas needs a write: after a call without one, WAIT returns at once."""
     store = WithoutServer(address_of(DRAW))
     line = encode(CreateDraw(TERMS))
     for now, writes in (("0", True), ("0", False), ("0+", True)):

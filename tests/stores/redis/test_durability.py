@@ -1,4 +1,4 @@
-"""What "acknowledged" means, by the durability that was asked for."""
+"""The meaning of an acknowledgement, by the durability of the store."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_replicated_is_told_when_the_replica_has_it(group: Replicated) -> None:
 
 
 def test_without_its_replica_the_outcome_is_unknown(group: Replicated) -> None:
-    """What no replica has may be lost in a failover: never an acknowledgement; a replay waits for the replica, too."""
+    """A write that no replica has is never acknowledged, because a failover may lose it. A replay waits for the
+    replica, too.
+    """
     options = "?durability=replicated&replicas=1&wait_ms=50&attempts_max=2"
     opened(group.primary.url + "?fence=auto").close()
     backend = open_store(group.primary.url + options, CLOCK)
@@ -92,6 +94,6 @@ async def test_the_async_backend_waits_as_well(group: Replicated) -> None:
 
 @pytest.mark.parametrize("options", ["durability=some", "durability=replicated&replicas=0", "wait_ms=soon"])
 def test_a_wrong_option_is_told(options: str) -> None:
-    """What is wrong in the URL is named."""
+    """An error in the URL is named."""
     with pytest.raises(InvalidRequest, match="url, option"):
         open_store(f"redis://127.0.0.1:1/0?{options}", None)

@@ -1,4 +1,4 @@
-"""After a failover an office is closed until somebody has looked its ledger through: on real servers."""
+"""After a failover an office is closed until a client has reconciled it, on real servers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _opened: list[RedisStore] = []
 
 @pytest.fixture(autouse=True)
 def close_backends() -> Iterator[None]:
-    """Whatever a test opened is closed after it."""
+    """Close all stores of a test after it."""
     yield
     while _opened:
         _opened.pop().close()
@@ -66,8 +66,8 @@ def online(backend: Store) -> dict[str, Any]:
 
 
 def test_what_was_acknowledged_is_there_and_the_office_opens_again(group: Replicated) -> None:
-    """A replica is cut off and takes over, and the primary dies: whatever was acknowledged is there; what was in doubt
-    gets its answer under the same key; and the first call has looked the ledger through before it sold anything.
+    """A replica is cut off and takes over, and the primary dies. All acknowledged places exist, and calls in doubt get
+    their outcome with the same key. The first call has reconciled the ledger before it sold anything.
     """
     replica = group.replicas[0]
     with LossyProxy(group.primary.socket_path) as proxy:
@@ -83,7 +83,7 @@ def test_what_was_acknowledged_is_there_and_the_office_opens_again(group: Replic
             hasty.apply(OFFICE, reserve("in-doubt", ONLINE))
         group.members[0].kill()
         proxy.switch_to(replica.socket_path)
-        alone = open_store(replica.url + "?fence=auto")  # nobody replicates the new primary yet
+        alone = open_store(replica.url + "?fence=auto")  # the new primary has no replica yet
         for one in acknowledged:
             assert alone.apply(OFFICE, Confirm(one)).status is Status.CONFIRMED
         in_doubt = alone.apply(OFFICE, reserve("in-doubt", ONLINE))
@@ -115,8 +115,8 @@ def test_by_hand_it_stays_closed_until_it_is_reconciled(group: Replicated) -> No
 
 
 def test_what_a_consumer_has_and_the_new_primary_has_not_is_restored(group: Replicated) -> None:
-    """Places that the failover lost are there again with the events that somebody kept; once the office has gone on
-    without them they are refused.
+    """Places that the failover lost exist again after their events are restored. After the office has continued without
+    them, the events are refused.
     """
     replica = group.replicas[0]
     old = open_store(group.primary.url + "?fence=manual")
@@ -143,7 +143,7 @@ def test_what_a_consumer_has_and_the_new_primary_has_not_is_restored(group: Repl
 
 
 def test_damage_is_repaired_before_anything_is_sold(server: Server) -> None:
-    """Somebody changed counters by hand and the server was restarted: the first call finds and repairs it."""
+    """Counters were changed by hand and the server was restarted: the first call finds and repairs them."""
     backend = open_store(server.url + "?fence=auto")
     set_up(backend)
     for one in ("ani", "budi"):
@@ -163,13 +163,13 @@ def test_damage_is_repaired_before_anything_is_sold(server: Server) -> None:
 
 @pytest.fixture
 def server(binary: Path) -> Iterator[Server]:
-    """A server that keeps what it is told."""
+    """A server that keeps all of its data."""
     with Server(binary, appendfsync="always") as server:
         yield server
 
 
 def test_an_old_primary_is_refused(group: Replicated) -> None:
-    """It was cut off, and comes back: whoever has seen the new one does not write on it."""
+    """It was cut off and returns. A client that has seen the new primary does not write on it."""
     old, new = group.primary, group.replicas[0]
     with LossyProxy(old.socket_path) as proxy:
         backend = open_store(proxy.url + "?fence=auto&attempts_max=3")
@@ -180,7 +180,7 @@ def test_an_old_primary_is_refused(group: Replicated) -> None:
         assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
         assert (epoch_of(old), epoch_of(new)) == (1, 2)
         proxy.switch_to(old.socket_path)
-        with pytest.raises(BackendUnavailable, match="at epoch 1 here, and at 2 elsewhere: an old primary"):
+        with pytest.raises(BackendUnavailable, match="at epoch 1 on this server and at 2 elsewhere: an old primary"):
             backend.apply(OFFICE, reserve("budi", ONLINE))
         proxy.switch_to(new.socket_path)
         assert backend.apply(OFFICE, reserve("budi", ONLINE)).status is Status.HELD
@@ -188,7 +188,7 @@ def test_an_old_primary_is_refused(group: Replicated) -> None:
         proxy.switch_to(old.socket_path)
         with pytest.raises(BackendUnavailable, match="at epoch 0 here, and at 2 elsewhere"):
             backend.apply(OFFICE, reserve("citra", ONLINE))
-        assert backend.execute(Reconcile(OFFICE)).epoch == 0  # by hand: it is meant to begin anew
+        assert backend.execute(Reconcile(OFFICE)).epoch == 0  # on request: the office begins again
         assert backend.apply(OFFICE, reserve("citra", ONLINE)).status is Status.UNKNOWN_DAY
 
 
@@ -250,13 +250,13 @@ def test_a_client_that_died_over_it_is_not_waited_for_for_ever(server: Server) -
 
 
 def test_a_reconciliation_that_the_replicas_do_not_have_is_none(group: Replicated) -> None:
-    """The office stays closed, and the command that met it was certainly not carried out; when the replica is back, the
-    same client goes on at once.
+    """The office stays closed, and the command that met it was not applied. When the replica returns, the same client
+    continues at once.
     """
     set_up(open_store(group.primary.url))
     backend = open_store(group.primary.url + HASTY)
     group.replicas[0].pause()
-    with pytest.raises(BackendUnavailable, match=r"is closed: .*0 of 1 replicas have it"):
+    with pytest.raises(BackendUnavailable, match=r"is closed and .*0 of 1 replicas have it"):
         backend.apply(OFFICE, reserve("ani", ONLINE))
     group.replicas[0].resume()
     group.wait_in_step()
@@ -265,7 +265,7 @@ def test_a_reconciliation_that_the_replicas_do_not_have_is_none(group: Replicate
 
 
 def test_what_was_lost_before_the_fence_stays_in_doubt(server: Server) -> None:
-    """The answer was lost on the server before, and the office is closed on this one: that is no certain refusal."""
+    """The answer was lost on the previous server, and the office is closed on this one: the outcome is unknown."""
     with LossyProxy(server.socket_path) as proxy:
         backend = open_store(proxy.url + "?fence=manual&attempts_max=4")
         set_up(backend)
@@ -314,7 +314,7 @@ def test_behind_sentinels_a_call_goes_through_failover_and_reconciliation(sentin
     sentinels.data.wait_in_step()
     until(lambda: sentinels.sentinels[0].ask("SENTINEL", "FAILOVER", "mymaster"), "the failover to begin")
     new = sentinels.wait_failed_over(old)
-    # Until it is told, the old one takes writes that are lost; against that only waiting for replicas helps.
+    # Until it learns of the failover, the old primary accepts writes that are lost. Only waiting for replicas helps.
     until(lambda: old.info("replication")["role"] == "slave", "the old primary to step down")
     assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
     assert epoch_of(new) == before + 1
@@ -322,7 +322,7 @@ def test_behind_sentinels_a_call_goes_through_failover_and_reconciliation(sentin
 
 
 def test_in_a_cluster_a_replica_takes_over(cluster: Cluster) -> None:
-    """Asked to, without a loss: closed all the same until it has been looked through, which the call does."""
+    """A planned failover without a loss closes the office, too, until the call has reconciled it."""
     backend = open_store(cluster_url(cluster) + "?fence=auto")
     set_up(backend)
     slot = cluster.slot_of(HEAD)

@@ -72,7 +72,7 @@ class Opened(NamedTuple):
     backend: Store
     clock: ManualClock
     gate_of: Callable[[str], dict[str, Any]]
-    """What is written down of an office's gate."""
+    """Return the stored buckets and used passes of an office."""
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def on_server(server: Server) -> Iterator[Opened]:
     client.close()
 
 
-# --- Buckets at a place of their own --------------------------------------------------------------------------------
+# --- Buckets in a separate ledger ------------------------------------------------------------------------------------
 
 
 def bucket_commands(random: Random, steps: int) -> Iterator[tuple[int, TakeTokens | PeekTokens | ResetTokens]]:
@@ -120,7 +120,7 @@ def bucket_commands(random: Random, steps: int) -> Iterator[tuple[int, TakeToken
             (0, 0, 0, 1, 1, 7, random.randrange(2000), -random.randrange(3000), limits[0].refill_ms)
         )
         keys = random.sample(range(4), random.choice((1, 1, 2, 3)))
-        # A bucket's limit changes now and then, as an operator might change it.
+        # A bucket's limit sometimes changes, as an operator might change it.
         chosen = [limits[key % 3] if random.random() < 0.95 else random.choice(LIMITS) for key in keys]
         charges = tuple(
             Charge(f"k{key}", limit, random.choice((1, 1, limit.burst, random.randint(1, limit.burst))))
@@ -165,7 +165,7 @@ def test_buckets_on_a_server(on_server: Opened) -> None:
 
 
 async def test_takes_that_meet_share_a_call(server: Server) -> None:
-    """Takers at the same moment come to what they come to one after the other; nobody gets more than the bucket has."""
+    """Concurrent takers have the same outcomes as takers one after the other. No bucket gives more than it has."""
     clock = ManualClock(START_MS)
     backend = await open_async_store(server.url, clock)
     random, buckets = Random(1), Buckets()
@@ -205,7 +205,7 @@ async def test_ten_at_once_are_ten_on_a_server(server: Server) -> None:
 
 
 def test_a_refusal_leaves_nothing_on_a_server(on_server: Opened, server: Server) -> None:
-    """Whoever is refused costs the store no memory; full buckets vanish as others come, and the keys end."""
+    """A refused caller costs the store no memory. Full buckets are deleted as others come, and the keys expire."""
     place, limit = "~buckets.small", per_minute(1)
     keys = keys_of("", place, BUCKET_KEY_NAMES)
     on_server.clock.set_ms(START_MS)
@@ -224,7 +224,7 @@ def test_a_refusal_leaves_nothing_on_a_server(on_server: Opened, server: Server)
 
 
 def test_no_room_for_more_buckets() -> None:
-    """When there are as many as may be, the next new one waits for the first that will be full: in Lua as in Python."""
+    """At the limit of buckets, a new one waits for the first that will be full: in Lua as in Python."""
     small = BUCKET_COMMANDS.text.replace("local BUCKETS_MAX = 1000000\n", "local BUCKETS_MAX = 5\n")
     assert small != BUCKET_COMMANDS.text
     script, keys = Script(small, "small"), ("gate", "ticks")
@@ -266,7 +266,7 @@ def test_no_room_for_more_buckets() -> None:
     ],
 )
 def test_ill_formed_lines_are_refused_whole(text: str) -> None:
-    """Whatever another client sends: nothing is done before all of the call is well formed."""
+    """A call with any ill-formed command is refused before the first write."""
     store, good = LuaServer(), bucket_codec.encode(TakeTokens((Charge("k", per_second(1)),)))
     with pytest.raises(Refused, match="ILLFORMED"):
         store.run(BUCKET_COMMANDS, ("gate", "ticks"), [str(START_MS), good, text, good])
@@ -299,7 +299,7 @@ GUARD_LIMITS: Final = (Limit(1, 20, 2), Limit(7, 10, 3), Limit(3, 50, 1), Limit(
 
 
 def guard(random: Random, reserve: Reserve, now_ms: int) -> GuardedReserve:
-    """Charges on few buckets, some in shadow; now and then a pass, of which there are few as well."""
+    """Charges on few buckets, some in shadow, and sometimes one of few passes."""
     if random.random() < 0.1:
         reserve = replace(reserve, valid_until_ms=max(1, now_ms + random.choice((-20, -1, 0, 1))))
     names = random.sample(("account", "network", "device", *reserve.applicants), random.choice((0, 1, 1, 2)))
@@ -347,7 +347,7 @@ def check_guarded(opened: Opened, steps: Sequence[tuple[int, Any]], batch: Rando
 
 
 def test_guarded_reserves_without_a_server(without_server: Opened) -> None:
-    """Outcome, ledger and gate are the same in Lua as in Python, whatever passes and buckets come together."""
+    """Outcome, ledger and buckets are the same in Lua as in Python, for any passes and charges."""
     statuses = set()
     shadows = 0
     for seed in range(250):
@@ -370,7 +370,7 @@ def test_guarded_reserves_without_a_server(without_server: Opened) -> None:
 
 
 def test_batches_of_guarded_reserves_without_a_server(without_server: Opened) -> None:
-    """Together with other commands in one call they come to what they come to one after the other."""
+    """Together with other commands in one call they have the same outcomes as one after the other."""
     for seed in range(1000, 1150):
         check_guarded(without_server, guarded_steps(seed), Random(seed))
 
@@ -383,7 +383,7 @@ def test_guarded_reserves_on_a_server(on_server: Opened) -> None:
 
 @pytest.mark.parametrize("together", [False, True])
 def test_what_a_client_knows_of_sold_out_days_learns_from_guarded_reserves(server: Server, together: bool) -> None:
-    """A client that answers losers itself does not tell somebody with a hold that the day is sold out."""
+    """A client that refuses from its cache never refuses an applicant with a hold."""
     clock = ManualClock(world.OPENS_AT_MS)
     backend = open_store(f"{server.url}?sold_out_ms=60000", clock)
     try:
@@ -406,7 +406,7 @@ def test_what_a_client_knows_of_sold_out_days_learns_from_guarded_reserves(serve
 
 
 def test_nothing_is_left_where_nothing_was_published(without_server: Opened) -> None:
-    """A guarded reserve for an office that nobody published is answered, and writes nothing."""
+    """A guarded reserve for an office that was never published is answered, and writes nothing."""
     command = GuardedReserve(
         world.reserve("ani", world.ONLINE), (Charge("k", per_second(1)),), AdmissionPass("p", START_MS + 1000)
     )
@@ -422,7 +422,7 @@ def test_nothing_is_left_where_nothing_was_published(without_server: Opened) -> 
     "guards", ["guarded\t\t0\t0\tk\t", "guarded\tp\t1e3\t0\t\t", "guarded\tp p\t1\t0\t\t", "guarded\tp\t1\t2\t\t"]
 )
 def test_ill_formed_guards_are_refused_whole(guards: str) -> None:
-    """A line with a mistake in its guards spoils nothing: the call is refused before the first write."""
+    """A line with an error in its guards is refused before the first write."""
     store, line = LuaServer(), encode(world.reserve("ani", world.ONLINE))
     with pytest.raises(Refused, match="ILLFORMED"):
         store.run(OFFICE_GUARDED_COMMANDS, keys_of("", "office"), ["0", guards + line])

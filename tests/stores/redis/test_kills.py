@@ -1,7 +1,7 @@
 """Crowds from many processes, and the end of servers and clients at the worst moment (SIGKILL).
 
-What must hold afterwards is said by those who were told: each client keeps what was acknowledged to it, and the store
-is held to that. Run as a program, this file is such a client.
+Each client keeps its acknowledged calls, and the tests compare the store with them afterwards. Run as a program, this
+file is such a client.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ APPLICANTS: Final = 600
 PLACES: Final = 300
 
 
-# --- Clients in processes of their own -----------------------------------------------------------------------------
+# --- Clients in separate processes -----------------------------------------------------------------------------------
 
 
 class Book:
-    """What was acknowledged to one process, a line each; a line that is written is not lost with the process."""
+    """The calls that were acknowledged to one process, one line each. A written line is not lost with the process."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -97,7 +97,7 @@ CROWDS: Final[dict[str, Callable[[Store, Book, int, int], None]]] = {"once": boo
 
 
 def run_client(url: str, path: str, number: str, crowd: str) -> None:
-    """A process of a crowd: some threads on one backend. It starts when its standard input says so."""
+    """A process of a crowd: some threads on one store. It starts when its standard input receives a line."""
     backend, book = open_store(url, ManualClock(OPENS_AT_MS)), Book(Path(path))
     work = CROWDS[crowd]
     threads = [
@@ -113,7 +113,7 @@ def run_client(url: str, path: str, number: str, crowd: str) -> None:
 
 
 class Crowd:
-    """Client processes, which are gone when the ``with`` block ends, whatever happened."""
+    """Run client processes, and end them with the ``with`` block in any case."""
 
     def __init__(self, url: str, directory: Path, crowd: str, processes: int = PROCESSES) -> None:
         self.books = [directory / f"book{number}" for number in range(processes)]
@@ -169,7 +169,7 @@ def directory() -> Iterator[Path]:
 
 
 def set_up(url: str, places: int) -> Store:
-    """A backend on an office-day with so many places."""
+    """Return a store with an office-day of this many places."""
     backend = open_store(url, ManualClock(OPENS_AT_MS))
     backend.execute(ApplyMany(OFFICE, (*published(), SetCapacity(DAY, "online", places))))
     return backend
@@ -178,7 +178,7 @@ def set_up(url: str, places: int) -> Store:
 def test_six_processes_sell_each_place_once(binary: Path, directory: Path) -> None:
     """24 threads in six processes, 600 applicants, each asked for twice, 300 places: exactly 300 are taken.
 
-    One for each applicant, each with a queue number of its own, and everybody was told the truth.
+    Each applicant has at most one, each place has a separate queue number, and every answer was true.
     """
     with Server(binary) as server, Crowd(server.url, directory, "once") as crowd:
         backend = set_up(server.url, PLACES)
@@ -210,14 +210,16 @@ def test_six_processes_sell_each_place_once(binary: Path, directory: Path) -> No
 
 
 def test_killed_clients_leak_no_unit(binary: Path, directory: Path) -> None:
-    """Six processes die at once in the middle of it all. What they had confirmed is kept; what they held comes back."""
+    """Six processes die at the same time in the middle of their calls. Their confirmed places are kept; their holds
+    expire.
+    """
     with Server(binary) as server, Crowd(server.url, directory, "for ever") as crowd:
         backend = set_up(server.url, 2000)
         crowd.start()
         until(lambda: min(len(read_book(book)) for book in crowd.books) >= 40, "clients at work", WAIT_S)
         crowd.kill()
         told = [line for book in crowd.books for line in read_book(book)]
-        # Calls that were on their way when their senders died are carried out, or not; then nothing moves any more.
+        # Calls that were in transit when their senders died are applied, or not. After that nothing changes.
         until(lambda: len(server.ask("CLIENT", "LIST").splitlines()) <= 2, "no client but ours")
         state = backend.execute(Describe(OFFICE))
         assert backend.execute(Audit(OFFICE)) == []
@@ -240,7 +242,7 @@ def test_killed_clients_leak_no_unit(binary: Path, directory: Path) -> None:
 
 
 class Load(threading.Thread):
-    """Reserves and confirms one place after the other until something goes wrong, and remembers what it was told."""
+    """Reserves and confirms one place after the other until a call fails, and remembers the outcomes."""
 
     def __init__(self, backend: Store, name: str, *, places_max: int = 1_000_000) -> None:
         super().__init__(daemon=True)
@@ -299,7 +301,7 @@ def ended(threads: Sequence[Load]) -> None:
 
 
 def check_kept(backend: Store, threads: Sequence[Load]) -> None:
-    """All that was acknowledged is there; all that was said not to be done is not; the rest is told by asking again."""
+    """All acknowledged calls were applied, all refused ones were not, and repeating the rest shows their outcomes."""
     found = {
         key: {"state": str(one["state"]), "queue_number": one["queue_number"]}
         for key, one in backend.execute(Describe(OFFICE))["reservations"].items()
@@ -330,7 +332,7 @@ class Killable(Protocol):
 
 
 class Embedded:
-    """The embedded server of a directory, the user being somebody else than the backend."""
+    """The embedded server of a directory, used by another process than the store."""
 
     def __init__(self, directory: Path) -> None:
         self.url = f"valkey+embedded://{directory}/store?appendfsync=always"
@@ -350,7 +352,7 @@ class Embedded:
 def test_with_fsync_always_all_that_was_acknowledged_is_kept(binary: Path, seed: int) -> None:
     """SIGKILL of the server in mid-load, ``appendfsync always``: not one acknowledged place is lost (G6).
 
-    And whoever was told that nothing was done was told the truth, as was whoever was told that nobody knows (G7).
+    Refused calls were not applied, and calls with an unknown outcome were applied or not (G7).
     """
     with Server(binary, appendfsync="always") as server:
         backend = set_up(server.url, 1_000_000)
@@ -422,7 +424,7 @@ def test_wherever_the_file_is_cut_off_the_ledger_adds_up(binary: Path, seed: int
 
 
 def check_tail(server: Server, backend: Store, threads: Sequence[Load]) -> None:
-    """Start the server: it adds up, of each thread's calls only the last are gone, and work goes on."""
+    """Start the server: the ledger is consistent, at most the last call of each thread is lost, and work continues."""
     server.start()
     assert backend.execute(Audit(OFFICE)) == []
     found = backend.execute(Describe(OFFICE))["reservations"]
@@ -444,7 +446,7 @@ def check_tail(server: Server, backend: Store, threads: Sequence[Load]) -> None:
 def test_a_purge_that_a_restart_interrupts_leaves_no_claim(binary: Path) -> None:
     """Records of a forgotten day are purged bit by bit, over a restart, too: an id that is used again has one owner.
 
-    With what is left of an old record, its applicants would have a claim by the new one, which is somebody else's.
+    With the rest of an old record, its applicants would have a claim on the new one, which belongs to another party.
     """
     held, once = 1500, choice(("a",))
     terms = [DayTerms(0, end - 10, end - 5, end, (QuotaTerms("a", held),)) for end in (100, 100_000)]

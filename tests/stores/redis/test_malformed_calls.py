@@ -14,7 +14,7 @@ GOOD = [encode(command) for command in published()]
 DIGITS = "12345678"
 
 LINES = [
-    # Whoever bounded the length of numbers by the pattern itself would try millions of ways to match these.
+    # A pattern that bounds the length of numbers would try millions of ways to match these.
     "\t".join(["set_rules", *[DIGITS] * 10, "x", "seed!"]),
     "\t".join(["move_in", "id", DIGITS, "ani", DIGITS, DIGITS, DIGITS, "a", "b", "c", "d", "e", "!"]),
     "\t".join(["reserve_until", DIGITS, "id", DIGITS, "ani", "0", DIGITS, "a", "b", "c", "d", "e", "!"]),

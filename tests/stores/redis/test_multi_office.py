@@ -60,7 +60,7 @@ def test_nobody_ever_has_two_places(url: str, seed: int) -> None:
 
 
 async def test_a_nation_presses_at_once(url: str) -> None:
-    """Ninety people, each at three offices in the same moment: nobody gets two places, and all places can be had."""
+    """Ninety people reserve at three offices at the same moment: no person gets two places, and no place is lost."""
     there = Nation(places=40, open_store=lambda clock: open_store(url, clock))
     engine = AsyncQuotaEngine(await open_async_store(url, there.clock), there.requests)
     try:
@@ -79,7 +79,7 @@ async def test_a_nation_presses_at_once(url: str) -> None:
 
 
 async def test_everybody_moves_at_once(url: str) -> None:
-    """Forty confirmed places are moved twice each in the same moment, to two offices: everybody has one in the end."""
+    """Forty confirmed places are each moved to two offices at the same moment: each person has one place in the end."""
     there = Nation(places=50, open_store=lambda clock: open_store(url, clock))
     engine = AsyncQuotaEngine(await open_async_store(url, there.clock), there.requests)
     try:
@@ -102,7 +102,7 @@ async def test_everybody_moves_at_once(url: str) -> None:
 
 @pytest.mark.parametrize("national", [False, True])
 def test_a_server_that_dies_in_the_middle_of_a_move_loses_no_place(binary: Path, national: bool) -> None:
-    """SIGKILL after each of the steps, with ``appendfsync always``; the caller is gone, and somebody else finishes."""
+    """SIGKILL after each of the steps, with ``appendfsync always``: another client finishes the move."""
     with Server(binary, appendfsync="always") as server:
         for steps in range(8):
             server.ask("FLUSHALL")
@@ -180,7 +180,7 @@ def run_client(url: str, now_ms: str, seed: str) -> None:
 
 
 def test_processes_that_are_killed_leave_nobody_with_two_places_or_none(url: str) -> None:
-    """Three processes move and book for the same dozen people; they die at once, and one who comes after tidies up."""
+    """Three processes move and book for the same dozen people. They die at the same time, and a later one recovers."""
     there = Nation(places=20, open_store=lambda clock: open_store(url, clock), reschedules_max=900)
     processes = [
         subprocess.Popen(
@@ -208,7 +208,7 @@ def test_processes_that_are_killed_leave_nobody_with_two_places_or_none(url: str
     assert max(Counter(who for one in there.active() for who in one.applicants).values()) == 1
     assert [one for one in there.moves() if not one.done] == []
     there.check()
-    for person in PEOPLE:  # whoever has none can have one
+    for person in PEOPLE:  # a person without a place can get one
         outcome = there.engine.reserve("east", DAY, person)
         assert outcome.ok or outcome.status is Status.IDENTITY_LIMIT
     assert len(there.active()) == len(PEOPLE)

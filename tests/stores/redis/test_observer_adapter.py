@@ -1,4 +1,4 @@
-"""What an observer is told of the way to the store, and that it can not harm it."""
+"""Notifications of an observer about calls to the store, and errors of the observer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("caller", default="
 
 
 class Seen:
-    """An observer that keeps what it is told, and fails if it is to."""
+    """An observer that keeps its notifications, and raises if it is set to."""
 
     def __init__(self, *, fails: bool = False) -> None:
         self.batches: list[Batch] = []
@@ -108,7 +108,7 @@ def test_batches_of_the_sync_backend(valkey_server: Server) -> None:
 
 
 async def test_answers_from_memory(valkey_server: Server) -> None:
-    """They are no batch, and each is told."""
+    """Refusals from the cache are not a batch; the observer is notified of each."""
     seen = Seen()
     clock = ManualClock(0)
     url = f"{valkey_server.url}?sold_out_ms=250"
@@ -133,7 +133,7 @@ async def test_answers_from_memory(valkey_server: Server) -> None:
 
 
 async def test_an_observer_that_fails_is_logged(valkey_server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    """Its errors stop nobody."""
+    """Errors of an observer affect no call."""
     opened = AsyncQuotaEngine.open(valkey_server.url, identity_key=KEY, catalog=CATALOG, observer=Seen(fails=True))
     async with await opened as engine:
         with caplog.at_level(logging.ERROR):
@@ -144,7 +144,7 @@ async def test_an_observer_that_fails_is_logged(valkey_server: Server, caplog: p
 
 
 async def test_an_observer_of_verdicts_only_is_told_of_nothing_else(valkey_server: Server) -> None:
-    """One that was written before there was more to tell goes on as it did."""
+    """An observer with the methods of an earlier version keeps working."""
     opened = AsyncQuotaEngine.open(valkey_server.url, identity_key=KEY, catalog=CATALOG, observer=DecisionCounter())
     async with await opened as engine:
         assert await reserve_together(engine, 2) == [Status.UNKNOWN_DAY] * 2

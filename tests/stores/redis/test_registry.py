@@ -136,7 +136,7 @@ def test_all_keys_exist_and_end_some_time(server: Server, backend: Store) -> Non
 
 
 def test_what_founds_nothing_leaves_nothing(server: Server, backend: Store) -> None:
-    """Giving back, or asking, where nobody has claimed anything costs the store no memory; nor does a refusal."""
+    """Releasing or querying an unknown claim costs the store no memory; nor does a refusal."""
     assert backend.apply(SHARD, Drop("ani", 1)).ok
     assert backend.apply(SHARD, CloseMove("a~1", "b~2", done=False)).ok
     assert backend.execute(Query(SHARD, FindClaims(("ani",)))).references == ("",)
@@ -151,7 +151,7 @@ def test_what_founds_nothing_leaves_nothing(server: Server, backend: Store) -> N
 
 
 def everything(server: Server) -> list[Any]:
-    """What the keys hold, but for the head, which counts the changes."""
+    """Return all that the keys hold, except for the head, which counts the changes."""
     hashes = [server.ask("HGETALL", key) for key in (KEYS[1], KEYS[3])]
     return hashes + [server.ask("ZRANGE", key, 0, -1, "WITHSCORES") for key in (KEYS[2], KEYS[4], KEYS[5])]
 

@@ -1,4 +1,4 @@
-"""Nothing stays in a store for ever: keys, names of offices, and what people chose."""
+"""Nothing stays in a store forever: keys, names of offices, and choices."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Rules
 from quota_engine.domain.outcomes import Status
 from quota_engine.domain.state_machine import apply
 from quota_engine.ports import ApplyMany, Audit, Describe, ListOffices, ReadEvents, TrimEvents
-from quota_engine.stores.redis.executor import OFFICE_KEPT_MS
 from quota_engine.stores.redis.factory import open_store
 from quota_engine.stores.redis.keys import keys_of, offices_key
+from quota_engine.stores.redis.registration import ENTRY_KEPT_MS
 from tests.support.lua_store import LuaServer, LuaStore
 from tests.support.servers import Server
 
@@ -84,19 +84,19 @@ def test_whatever_is_done_every_key_ends(server: Server) -> None:
 
 
 def test_names_of_offices_end(server: Server) -> None:
-    """An office is listed as long as it may have a ledger, and each new day makes that longer, whoever publishes it."""
+    """An office is listed as long as it may have a ledger. Each new day extends that, from any process."""
     clock = ManualClock(0)
     backends = [open_store(server.url, clock) for _ in range(2)]
     backends[0].apply("early", Publish(1, day_from(1000)))
     backends[0].apply("late", Publish(1, day_from(1000)))
     backends[0].execute(ApplyMany("late", (Publish(2, day_from(3 * YEAR_MS)), SetRules(Rules()))))
     assert backends[1].execute(ListOffices()) == ["early", "late"]
-    clock.set_ms(YEAR_MS + OFFICE_KEPT_MS)
+    clock.set_ms(YEAR_MS + ENTRY_KEPT_MS)
     assert backends[1].execute(ListOffices()) == ["early", "late"]
-    clock.set_ms(YEAR_MS + 1 + OFFICE_KEPT_MS)
+    clock.set_ms(YEAR_MS + 1 + ENTRY_KEPT_MS)
     assert backends[1].execute(ListOffices()) == ["late"]
     # A later day that another process publishes for it; what is over goes from the store itself.
-    backends[1].apply("late", Publish(3, day_from(2 * OFFICE_KEPT_MS)))
+    backends[1].apply("late", Publish(3, day_from(2 * ENTRY_KEPT_MS)))
     client = redis.Redis.from_url(server.url, decode_responses=True)
     assert client.zrange(offices_key(""), 0, -1) == ["late"]
     client.close()
@@ -105,8 +105,8 @@ def test_names_of_offices_end(server: Server) -> None:
 
 
 def test_choices_go_with_the_days_that_had_them() -> None:
-    """A store that lives through a hundred days, each with a choice of its own, knows no more of them than it needs:
-    none of a day that is forgotten, once its events are trimmed.
+    """A store that lives through a hundred days, each with a different choice, keeps only what it needs. It keeps no
+    choice of a forgotten day once the events are trimmed.
     """
     clock, store = ManualClock(0), LuaServer()
     backend, ledger = LuaStore(clock, store), Ledger(OFFICE)
@@ -138,7 +138,7 @@ def test_choices_go_with_the_days_that_had_them() -> None:
 
 
 def test_a_choice_that_comes_back_stays() -> None:
-    """One that was about to go, and is made again, is there as long as it is needed; one that went is written anew."""
+    """An entry that is about to expire is extended by a new day; an expired one is written again."""
     clock, store = ManualClock(0), LuaServer()
     backend, ledger = LuaStore(clock, store), Ledger(OFFICE)
     for number in range(1, 30):

@@ -73,7 +73,7 @@ class Scripts:
 @given(st.integers(0, 2**32))
 @settings(max_examples=150, deadline=None)
 def test_the_scripts_do_what_the_machine_does(seed: int) -> None:
-    """Any history: answer by answer and field by field, also what a look tells (G10)."""
+    """Any history is the same outcome by outcome and field by field, views included (G10)."""
     scripts, state = Scripts(), RoomState()
     for command, now_ms in walk(seed):
         assert scripts.send([command], now_ms) == [apply(state, command, now_ms)], command
@@ -84,7 +84,7 @@ def test_the_scripts_do_what_the_machine_does(seed: int) -> None:
 @given(st.integers(0, 2**32))
 @settings(max_examples=100, deadline=None)
 def test_a_batch_is_its_commands_one_after_the_other(seed: int) -> None:
-    """Sent together, commands come to what they come to one by one."""
+    """Commands of one call have the same results as the same commands one by one."""
     scripts, state, random = Scripts(), RoomState(), Random(seed)
     commands = list(walk(seed))
     while commands:
@@ -140,7 +140,7 @@ def test_a_room_of_an_earlier_version_has_the_pace_of_its_terms() -> None:
 
 
 def test_a_room_ends_by_itself() -> None:
-    """Both keys exist from the start, and carry the time after which nobody asks for them."""
+    """Both keys exist from the start, and expire after the room is forgotten."""
     scripts = Scripts()
     scripts.send([CreateRoom(terms())], OPENS_AT_MS - 1_000)
     assert scripts.store.keys() == set(KEYS)
@@ -164,7 +164,7 @@ def test_whoever_asks_costs_nothing() -> None:
 
 
 def test_joining_is_one_command_of_the_store() -> None:
-    """In a rush a join costs one step on the identities, and nothing on the rest."""
+    """At an opening a join costs one step on the identities, and nothing on the rest."""
     scripts = Scripts()
     scripts.send([CreateRoom(terms()), JoinRoom("first")], OPENS_AT_MS - 1_000)
     scripts.store.calls.clear()
@@ -198,7 +198,7 @@ def test_a_server_does_what_memory_does(server: Server, seed: int) -> None:
 
 
 async def test_joins_that_meet_are_numbered_without_gap_or_double(server: Server) -> None:
-    """Two engines, 3,000 people, each asking three times: 3,000 numbers, and everybody always got the same."""
+    """Two engines, 3,000 people who ask three times each: 3,000 numbers, and each person always gets the same one."""
     clock = ManualClock(OPENS_AT_MS - 1_000)
     one, other = [await open_async_store(server.url, clock) for _ in range(2)]
     try:
@@ -217,7 +217,7 @@ async def test_joins_that_meet_are_numbered_without_gap_or_double(server: Server
 
 
 def test_the_servers_clock_opens_the_room(server: Server) -> None:
-    """Without a clock of its own, an engine goes by the server's: no matter what time it is where the engine runs."""
+    """Without an injected clock an engine uses the server's time, not the time of its machine."""
     backend = open_store(server.url, None)
     try:
         server_ms = int(server.ask("TIME")[0]) * 1_000
@@ -263,7 +263,7 @@ def used_memory(server: Server) -> int:
 
 
 def test_a_room_closes_for_all_engines(server: Server) -> None:
-    """What one engine reveals, another one reads."""
+    """One engine reveals the seed, and another one reads it."""
     clock = ManualClock(OPENS_AT_MS - 1_000)
     one, other = open_store(server.url, clock), open_store(server.url, clock)
     try:
@@ -311,7 +311,7 @@ def test_a_room_in_a_cluster_is_one_slot(valkey_cluster: Cluster) -> None:
 
 
 async def test_an_engine_that_is_given_up_leaves_the_room_to_the_others(server: Server) -> None:
-    """One who polls is cancelled in the middle of a look: the next one looks, and nobody waits for ever."""
+    """A poller is cancelled in the middle of a query: the next one asks again, and no caller waits forever."""
     clock = ManualClock(OPENS_AT_MS - 1_000)
     async with await AsyncQuotaEngine.open(server.url, identity_key=KEY, catalog=CATALOG, clock=clock) as engine:
         room = engine.room("december")

@@ -1,4 +1,4 @@
-"""What a call does about redirections and failovers, step by step: the servers' answers are written here."""
+"""Redirections and failovers, step by step, with replies that the test writes."""
 
 from __future__ import annotations
 
@@ -108,14 +108,16 @@ class TestCluster:
         assert play(script(router), [["done"]]) == (["done"], [f"{B} EVALSHA"])
 
     def test_moved(self) -> None:
-        """It goes to the new owner at once; the next call asks for the rest, of somebody else than before."""
+        """The call goes to the new owner at once. The next call queries for the other slots, from another node than
+        before.
+        """
         router = knowing()
         did = play(script(router), MovedError(f"{SLOT} {C}"), [["done"]])
         assert did == (["done"], [f"{A} EVALSHA", f"{C} EVALSHA"])
         assert play(script(router), ALL_B, [["done"]])[1] == [f"{B} CLUSTER", f"{B} EVALSHA"]
 
     def test_moved_without_a_host(self) -> None:
-        """A server that does not know its own name means the one at which it was asked."""
+        """A server that does not know its own name means the address by which it was reached."""
         router = knowing()
         assert play(script(router), MovedError(f"{SLOT} :7"), [["done"]])[1][1] == f"{A.host}:7 EVALSHA"
         router = ClusterRouter([B])
@@ -148,17 +150,17 @@ class TestCluster:
         assert did == [*calls, f"{B} CLUSTER", *calls]
 
     def test_tryagain(self) -> None:
-        """All is well but for a moment: the same again, without asking anybody."""
+        """TRYAGAIN passes in a moment: the call is repeated without a query."""
         did = play(script(knowing()), TryAgainError("half moved"), TryAgainError("half moved"), [["done"]])
         assert did == (["done"], [f"{A} EVALSHA", "pause", f"{A} EVALSHA", "pause", f"{A} EVALSHA"])
 
     def test_clusterdown(self) -> None:
-        """After a pause, who has the slot is asked anew."""
+        """After a pause, the owner of the slot is queried again."""
         did = play(script(knowing()), ClusterDownError("The cluster is down"), ALL_B, [["done"]])
         assert did == (["done"], [f"{A} EVALSHA", "pause", f"{B} CLUSTER", f"{B} EVALSHA"])
 
     def test_a_refused_connection(self) -> None:
-        """Others are asked in turn until one answers, and the next time another one."""
+        """Other nodes are queried in turn until one answers, and the next time another one is first."""
         router = knowing(A, B, C)
         did = play(
             script(router), NotSent("refused"), NotSent("B, too"), ALL_A, NotSent("refused"), NotSent("A"), ALL_B, [[1]]
@@ -172,13 +174,13 @@ class TestCluster:
         assert did == (["done"], [f"{A} EVALSHA", "pause", f"{B} CLUSTER", f"{A} CLUSTER", f"{A} EVALSHA"])
 
     def test_a_slot_that_nobody_has(self) -> None:
-        """It is asked for until somebody has it; nothing was sent before that."""
+        """The router queries until an owner is known. Nothing was sent before that."""
         outcome, did = play(script(ClusterRouter([A]), 2), [[]], [[]])
         assert isinstance(outcome, BackendUnavailable)
         assert did == [f"{A} CLUSTER", "pause", f"{A} CLUSTER", "pause"]
 
     def test_no_cluster(self) -> None:
-        """What the server says is told."""
+        """The server's message is in the error."""
         disabled = ResponseError("ERR This instance has cluster support disabled")
         outcome, _ = play(script(ClusterRouter([A]), 1), disabled)
         assert "cluster support disabled" in str(outcome)
@@ -187,7 +189,7 @@ class TestCluster:
         assert did == [f"{A} CLUSTER"]
 
     def test_one_asks_at_a_time(self) -> None:
-        """While a call asks, the others try what was known: a failover brings no storm of questions."""
+        """While one call queries, other calls use the last known owner: a failover causes no storm of queries."""
         router = knowing()
         router.invalidate()
         first = script(router)
@@ -199,7 +201,7 @@ class TestCluster:
         assert play(script(router), ALL_B, [["done"]])[1] == [f"{A} CLUSTER", f"{B} EVALSHA"]
 
     def test_a_call_that_is_given_up_while_it_asks(self) -> None:
-        """Somebody else may ask then."""
+        """Another call may query then."""
         router = ClusterRouter([A])
         call = script(router)
         next(call)
@@ -207,7 +209,7 @@ class TestCluster:
         assert play(script(router), ALL_B, [["done"]])[0] == ["done"]
 
     def test_nodes_come_and_go(self) -> None:
-        """Those that the cluster names can be asked, besides those of the URL; those that have gone are forgotten."""
+        """The nodes that the cluster names can be queried, besides those of the URL. Removed nodes are forgotten."""
         router = ClusterRouter([A])
         play(plain(router), slots((0, 99, B), (100, 16383, C)), ["PONG"])
         router.invalidate()
@@ -227,7 +229,7 @@ class TestSentinel:
     """Behind Sentinels."""
 
     def test_the_primary_is_asked_for_once(self) -> None:
-        """The Sentinel that answers first is believed."""
+        """The first Sentinel that answers decides."""
         router = SentinelRouter([S, T], "tickets")
         did = play(script(router), NotSent("refused"), [[A.host, str(A.port)]], [["done"]])
         assert did == (["done"], [f"{S} SENTINEL", f"{T} SENTINEL", f"{A} EVALSHA"])
@@ -235,26 +237,28 @@ class TestSentinel:
 
     @pytest.mark.parametrize("trouble", [ReadOnlyError("a replica now"), NotSent("refused"), ReplyLost("cut")])
     def test_after_trouble_the_next_sentinel_is_asked(self, trouble: Exception) -> None:
-        """A demoted primary says READONLY, a dead one refuses: another Sentinel than before is asked who it is now."""
+        """A demoted primary answers READONLY and a dead one refuses: another Sentinel than before is queried for the
+        primary.
+        """
         router = SentinelRouter([S, T], "tickets")
         did = play(script(router), [[A.host, "1"]], trouble, [[B.host, "2"]], [["done"]])
         assert did == (["done"], [f"{S} SENTINEL", f"{A} EVALSHA", "pause", f"{T} SENTINEL", f"{B} EVALSHA"])
 
     def test_a_service_that_nobody_watches(self) -> None:
-        """Its name is told."""
+        """The error names the service."""
         outcome, _ = play(script(SentinelRouter([S, T], "tickets"), 1), [None], [None])
         assert isinstance(outcome, BackendUnavailable)
         assert "'tickets'" in str(outcome)
 
     def test_an_answer_that_was_lost_for_good_is_unknown(self) -> None:
-        """The old primary may have done it, and the new one may have heard of it."""
+        """The old primary may have applied it, and the new one may have received it."""
         router = SentinelRouter([S], "tickets")
         outcome, _ = play(script(router, 2), [[A.host, "1"]], ReplyLost("cut"), NotSent("S"), NotSent("A"))
         assert isinstance(outcome, OutcomeUnknown)
 
 
 def test_a_cluster_opened_as_one_server() -> None:
-    """A redirection is nothing that one server can give: the right URL is told."""
+    """A single server cannot redirect: the error names the right URL."""
     outcome, did = play(script(Router()), MovedError(f"{SLOT} {A}"))
     assert isinstance(outcome, BackendUnavailable)
     assert "redis+cluster://" in str(outcome)

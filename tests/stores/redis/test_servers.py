@@ -35,7 +35,7 @@ def traces(*members: Server) -> list[tuple[int, Path]]:
 
 
 def test_one_server(binary: Path) -> None:
-    """It answers over its URL, survives a crash with what it had acknowledged, stands still and goes on."""
+    """It answers at its URL, survives a crash with all acknowledged data, pauses and continues."""
     with Server(binary, appendfsync="always") as server:
         traced = traces(server)
         client = server.client()
@@ -108,7 +108,7 @@ def test_a_primary_and_its_replicas(binary: Path) -> None:
 
 
 def test_a_cluster_moves_a_slot(binary: Path) -> None:
-    """Three nodes share the slots; a slot moves with its keys, and half way two keys of it come to TRYAGAIN."""
+    """Three nodes share the slots. A slot moves with its keys, and halfway a command with two of them gets TRYAGAIN."""
     with Cluster(binary) as cluster:
         traced = traces(*cluster.members)
         client = cluster.client()

@@ -75,7 +75,7 @@ SOLD_OUT = Status.SOLD_OUT
 
 
 class Scene:
-    """A store, its clock, and backends with a memory; ``machine`` is told what they are told, and knows no memory."""
+    """A store, its clock, and stores with a cache; ``machine`` gets the same commands and has no cache."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -97,13 +97,13 @@ class Scene:
         return backend
 
     def both(self, backend: RedisStore, command: Command) -> Outcome:
-        """What the backend says, which has to be what the machine says."""
+        """Return the outcome of the store, after comparing it with that of the state machine."""
         outcome: Outcome = backend.apply(OFFICE, command)
         assert outcome == self.machine.apply(OFFICE, command)
         return outcome
 
     def stranger(self, backend: RedisStore, wanted: Any = ONLINE, **more: Any) -> Outcome:
-        """Somebody who has not come before wants a place."""
+        """Reserve for an unknown applicant."""
         self._strangers += 1
         outcome: Outcome = backend.apply(OFFICE, reserve(f"s{self._strangers}", wanted, **more))
         return outcome
@@ -114,7 +114,7 @@ class Scene:
         assert self.calls(lambda: self.stranger(backend)) == 0
 
     def calls(self, what: Callable[[], object]) -> int:
-        """How many scripts the server runs because of it."""
+        """Return the number of scripts that the server runs for a call."""
         before = self._scripts()
         what()
         return self._scripts() - before
@@ -144,7 +144,7 @@ def own_server() -> Iterator[Server]:
 
 
 def test_losers_do_not_reach_the_store(scene: Scene) -> None:
-    """A thousand strangers after the rush: one question to the store each 150 ms, and no other call."""
+    """A thousand unknown applicants after the opening: one query to the store each 150 ms, and no other call."""
     backend = scene.set_up()
     scene.rush(backend)
 
@@ -165,7 +165,7 @@ def test_who_looks_in_now_and_then_costs_nothing_more(scene: Scene) -> None:
 
 
 def test_other_days_choices_and_parties_are_not_meant(scene: Scene) -> None:
-    """What is known of one kind of reserve is not believed of another."""
+    """Knowledge about one kind of reserve is not used for another kind."""
     backend = scene.set_up()
     scene.rush(backend)
     assert scene.stranger(backend, day=NEXT_DAY).status is Status.HELD
@@ -192,7 +192,7 @@ def test_waiting_is_never_refused_from_memory_where_there_is_a_wait_list(scene: 
 
 
 def test_asyncio(valkey_server: Server) -> None:
-    """The same under asyncio, where a task of its own asks and nobody waits for it."""
+    """The same under asyncio, where a separate task queries the store and no caller waits for it."""
     clock = ManualClock(OPENS_AT_MS)
     scene = Scene(valkey_server)
 
@@ -225,7 +225,7 @@ def test_asyncio(valkey_server: Server) -> None:
 
 
 async def settled(backend: AsyncRedisStore) -> None:
-    """Wait until nothing is under way."""
+    """Wait until no task is in flight."""
     while backend._tasks:
         await asyncio.wait(backend._tasks)
 
@@ -253,7 +253,7 @@ async def test_who_is_answered_at_once_lets_others_have_a_turn(valkey_server: Se
     await backend.close()
 
 
-# --- Those who must not be told so ----------------------------------------------------------------------------------
+# --- Known applicants ------------------------------------------------------------------------------------------------
 
 
 def test_precedence(scene: Scene) -> None:
@@ -317,7 +317,9 @@ def test_what_holds_only_for_a_while_is_for_the_store_to_say(scene: Scene) -> No
 
 
 def test_a_double_click_over_two_processes(scene: Scene) -> None:
-    """Whoever got the last place in one process gets it back in the other, where all is known to be sold out."""
+    """The applicant who got the last place through one process gets it again through another, which has cached
+    SOLD_OUT.
+    """
     first = scene.set_up()
     second = scene.open()
     scene.rush(second)
@@ -325,7 +327,7 @@ def test_a_double_click_over_two_processes(scene: Scene) -> None:
     assert second.apply(OFFICE, reserve("budi", ONLINE)).replayed
     first.apply(OFFICE, Release("ani"))
     assert first.apply(OFFICE, reserve("citra", ONLINE)).status is Status.HELD
-    # The bound: for so long the second process may not know that a place came back, and who got it.
+    # Within the bound, the second process may not know that a place became free, and who got it.
     scene.clock.advance_ms(BOUND_MS)
     assert second.apply(OFFICE, reserve("click3", ONLINE, "citra")).resumed
     scene.rush(second)
@@ -333,7 +335,7 @@ def test_a_double_click_over_two_processes(scene: Scene) -> None:
 
 
 def test_the_winner_of_a_place_that_came_back_is_known_here_at_once(scene: Scene) -> None:
-    """Through one process nobody who has a place is told that all is gone, not even for a moment."""
+    """Through one process, an applicant with a place never gets SOLD_OUT, not even for a moment."""
     backend, other = scene.set_up(), scene.open()
     scene.rush(backend)
     other.apply(OFFICE, Release("ani"))
@@ -359,13 +361,13 @@ def test_a_place_given_back_elsewhere_is_seen_within_the_bound(scene: Scene) -> 
 
 @pytest.mark.parametrize("age_ms", [149, 150, 249, 250])
 def test_the_bound_counts_from_before_the_question(scene: Scene, age_ms: int) -> None:
-    """A refresh on the way does not make an old answer young: it is the question's time that counts."""
+    """A refresh in flight does not extend the bound: the time of its query counts."""
     backend, other = scene.set_up(), scene.open()
     scene.rush(backend)
     other.apply(OFFICE, Release("ani"))
     scene.clock.advance_ms(age_ms)
     assert scene.stranger(backend).status is (Status.HELD if age_ms == 250 else SOLD_OUT)
-    # From 150 ms on somebody has asked, and the next one gets it.
+    # From 150 ms on a caller queries the store, and the next one has the reply.
     assert scene.stranger(backend).status is (SOLD_OUT if age_ms == 149 else [SOLD_OUT, Status.HELD][age_ms < 250])
 
 
@@ -395,7 +397,7 @@ def test_what_one_gives_back_oneself_is_there_at_once(
 
 
 def test_sent_as_many(scene: Scene) -> None:
-    """What goes out by ``ApplyMany`` counts as well: units that it gives back, and holders that it makes."""
+    """``ApplyMany`` counts as well: units that it returns, and places that it gives."""
     backend = scene.set_up()
     scene.rush(backend)
     backend.execute(ApplyMany(OFFICE, (Release("ani"), reserve("citra", ONLINE))))
@@ -404,8 +406,8 @@ def test_sent_as_many(scene: Scene) -> None:
 
 
 def test_a_hold_that_runs_out_is_seen_without_any_event(scene: Scene) -> None:
-    """Time gives the place back, and no command says so. The rush goes on all the while, and nobody reaches the store
-    but to ask for all: the flag that is never cleared is none of ours.
+    """A hold expires without a command, while refusals continue. The calls to the store are refreshes only: a sold-out
+    flag is never left behind.
     """
     backend = scene.set_up()
     scene.clock.advance_ms(HOLD_TTL_MS - 1000)
@@ -418,7 +420,9 @@ def test_a_hold_that_runs_out_is_seen_without_any_event(scene: Scene) -> None:
 
 
 def test_a_flag_that_nobody_comes_to_clear(scene: Scene) -> None:
-    """Sold out, all given back by a process that dies, and nothing heard for a day: the next one gets a place."""
+    """All places are sold out, and a process that dies returns them. After a day without calls the next applicant gets
+    one.
+    """
     backend, other = scene.set_up(), scene.open()
     scene.rush(backend)
     other.execute(ApplyMany(OFFICE, (Release("ani"), Release("budi"))))
@@ -456,7 +460,7 @@ def test_what_takes_precedence_is_seen_within_the_bound(scene: Scene, command: C
 
 
 def test_events_that_are_trimmed(scene: Scene) -> None:
-    """Without the event that it stood at, the memory reads all names anew; who came meanwhile is known."""
+    """If the last known event is trimmed, the cache reads all names again, and so learns the new applicants."""
     backend, other = scene.set_up(), scene.open()
     scene.rush(backend)
     for number in range(5):
@@ -471,11 +475,11 @@ def test_events_that_are_trimmed(scene: Scene) -> None:
     # Nothing new: a trimmed stream alone costs no new reading.
     scene.clock.advance_ms(200)
     assert scene.stranger(backend).status is SOLD_OUT
-    assert memory_of(backend)._offices[OFFICE].seen is not None
+    assert memory_of(backend)._offices[OFFICE].snapshot is not None
 
 
 def test_another_history(scene: Scene) -> None:
-    """A server with an older state has taken over and gone on by itself: numbers that are known mean something else."""
+    """A server with an older state takes over and continues: known event numbers belong to other events now."""
     backend, other = scene.set_up(), scene.open()
     keys = [key for key in keys_of("", OFFICE) if scene.server.ask("EXISTS", key)]
     raw = scene.server.client(decode_responses=False)
@@ -496,14 +500,14 @@ def test_another_history(scene: Scene) -> None:
 
 
 def test_a_failover_to_a_replica_that_lagged() -> None:
-    """After the promotion of one that never heard of the last hold, both who lost it and who got it are answered."""
+    """A replica without the last hold is promoted. The applicants who lost and got it both get right outcomes."""
     with Replicated(valkey_server_binary()) as group:
         scene = Scene(group.primary)
         backend = scene.set_up()
         scene.rush(backend)
         group.wait_in_step()
         (replica,) = group.replicas
-        replica.ask("REPLICAOF", "NO", "ONE")  # from here on it lags for good
+        replica.ask("REPLICAOF", "NO", "ONE")  # from here on it lags permanently
         other = scene.open()
         other.apply(OFFICE, SetCapacity(DAY, "online", 3))
         assert other.apply(OFFICE, reserve("lost", ONLINE)).status is Status.HELD
@@ -523,7 +527,7 @@ def test_a_failover_to_a_replica_that_lagged() -> None:
 
 
 def test_the_store_is_away(own_server: Server) -> None:
-    """What is known is told until the bound; then nobody is told anything but that the store does not answer."""
+    """Cached refusals last until the bound. Then every caller gets an error, because the store does not answer."""
     scene = Scene(own_server)
     scene.set_up()
     backend = scene.open(f"{ON}&attempts_max=1")
@@ -543,7 +547,7 @@ def test_the_store_is_away(own_server: Server) -> None:
 
 @pytest.mark.parametrize("many", [False, True])
 def test_a_step_whose_answer_was_lost(own_server: Server, many: bool) -> None:
-    """A release that may have been carried out is believed to have been; a hold that was is found by its key."""
+    """A release with an unknown outcome counts as applied. A hold with an unknown outcome is found by its key."""
     scene = Scene(own_server)
     first = scene.set_up()
     with LossyProxy(own_server.socket_path) as proxy:
@@ -594,22 +598,22 @@ async def test_a_step_whose_answer_was_lost_under_asyncio(own_server: Server) ->
     first.close()
 
 
-# --- When a question is under way -------------------------------------------------------------------------------------
+# --- A refresh in flight ----------------------------------------------------------------------------------------------
 
 
 class Apart:
     """A memory and the scripts without a server, so that other things can happen between question and answer."""
 
-    def __init__(self, *commands: Command, **bounds: Any) -> None:
+    def __init__(self, *commands: Command, **limits: Any) -> None:
         self.clock = ManualClock(OPENS_AT_MS)
         self.store = LuaStore(self.clock, LuaServer())
-        self.memory = SoldOutCache(BOUND_MS, lambda: self.clock.now_ms() / 1000, CacheLimits(**bounds))
+        self.memory = SoldOutCache(BOUND_MS, lambda: self.clock.now_ms() / 1000, CacheLimits(**limits))
         self._strangers = 0
         for command in (*published(), *commands, reserve("ani", ONLINE), reserve("budi", ONLINE)):
             assert self.store.apply(OFFICE, command).ok
 
     def send(self, command: Command) -> Outcome | None:
-        """What the store says; ``None`` if the memory answered instead, as it does ``SOLD_OUT`` alone."""
+        """Return the store's outcome, or ``None`` if the cache answered, which it does with ``SOLD_OUT`` only."""
         if type(command) is Reserve:
             known = self.memory.get(OFFICE, command)
             if known is not None:
@@ -624,7 +628,7 @@ class Apart:
         return self.send(reserve(f"s{self._strangers}", ONLINE))
 
     def ask(self) -> sold_out_cache.RefreshQuery:
-        """The question that is due, as it sets out."""
+        """Return the query that is due, as it is sent."""
         office = self.memory.due_offices.popleft()
         assert not self.memory.due_offices
         question = self.memory.begin_refresh(office)
@@ -632,16 +636,16 @@ class Apart:
         return question
 
     def look(self, question: sold_out_cache.RefreshQuery) -> list[str]:
-        """What the scripts say at this moment."""
+        """Return the scripts' replies at this moment."""
         return self.store._look(OFFICE, *question.lines)
 
     def learn(self, question: sold_out_cache.RefreshQuery, lines: list[str]) -> None:
-        """The answer arrives, and what it leads to is asked and answered at once."""
+        """Deliver a reply. A query that follows is answered at once."""
         more: sold_out_cache.RefreshQuery | None = self.memory.apply_reply(question, lines)
         if more is not None:
             more = self.memory.apply_reply(more, self.look(more))
         assert more is None
-        self.memory.end_refresh(question, is_away=False)
+        self.memory.end_refresh(question, is_unavailable=False)
 
     def rush(self) -> None:
         """Until there is a memory."""
@@ -653,11 +657,11 @@ class Apart:
 
 
 ANYWHERE: SetRules = SetRules(replace(RULES, identity_limits=(replace(RULES.identity_limits[0], span_days=0),)))
-"""One place for each, on whatever day."""
+"""Publish one place for each of two days."""
 
 
 def test_what_was_given_back_while_a_question_was_under_way() -> None:
-    """Its answer is older than that, and is not believed; the next one is."""
+    """A reply that is older than the release is ignored; the next one counts."""
     apart = Apart()
     apart.rush()
     apart.clock.advance_ms(200)
@@ -675,7 +679,7 @@ def test_what_was_given_back_while_a_question_was_under_way() -> None:
 
 @pytest.mark.parametrize("is_first", [True, False])
 def test_a_hold_of_another_day_that_is_made_while_a_question_is_under_way(is_first: bool) -> None:
-    """Its holder is known here at once, whether names or only news are under way."""
+    """A new holder is known at once, whether a query for all names or for new events is in flight."""
     apart = Apart(ANYWHERE)
     if is_first:
         for _ in range(2):
@@ -700,7 +704,7 @@ def test_a_hold_of_another_day_that_is_made_while_a_question_is_under_way(is_fir
 
 
 def test_a_reserve_that_was_lost_while_a_question_was_under_way() -> None:
-    """Carried out or not: whoever sent it is in doubt, and asks the store."""
+    """Applied or not, the sender's name is in doubt, so the store answers."""
     apart = Apart(ANYWHERE)
     for _ in range(2):
         assert apart.stranger() is not None
@@ -735,12 +739,12 @@ def test_a_place_that_was_reacquired() -> None:
 
 
 def test_another_history_whose_events_are_trimmed() -> None:
-    """Where the event is gone that would tell one history from the other, and there are later ones: all names anew."""
+    """If the event that distinguishes two histories is trimmed, and later ones exist, all names are read again."""
     apart, other = Apart(), Apart()
     for command in (SetCapacity(DAY, "online", 3), reserve("lost", ONLINE)):
         apart.store.apply(OFFICE, command)
     apart.rush()
-    number = apart.memory._offices[OFFICE].number
+    number = apart.memory._offices[OFFICE].last_event_number
     for step in (SetCapacity(DAY, "online", 4), reserve("x", ONLINE), reserve("y", ONLINE), Confirm("y")):
         assert other.store.apply(OFFICE, step).ok
     assert other.store.execute(ReadEvents(OFFICE, number, 9))
@@ -753,7 +757,7 @@ def test_another_history_whose_events_are_trimmed() -> None:
     assert not question.is_for_all
     more = apart.memory.apply_reply(question, apart.look(question))
     assert more is None  # it has just read all names, and rests
-    apart.memory.end_refresh(question, is_away=False)
+    apart.memory.end_refresh(question, is_unavailable=False)
     assert apart.send(reserve("again", ONLINE, "x")) is not None
     apart.clock.advance_ms(BOUND_MS)
     apart.rush()
@@ -763,7 +767,7 @@ def test_another_history_whose_events_are_trimmed() -> None:
 
 
 def test_no_storm_while_the_store_is_away() -> None:
-    """When a question has failed, nobody asks again before the bound is over; nor do others while one is asking."""
+    """After a failed query no caller queries again within the bound, and none while a query is in flight."""
     apart = Apart()
     apart.rush()
     apart.clock.advance_ms(160)
@@ -771,7 +775,7 @@ def test_no_storm_while_the_store_is_away() -> None:
     question = apart.ask()
     assert [apart.stranger() for _ in range(5)] == [None] * 5
     assert not apart.memory.due_offices
-    apart.memory.end_refresh(question, is_away=True)
+    apart.memory.end_refresh(question, is_unavailable=True)
     apart.clock.advance_ms(80)
     assert [apart.stranger() for _ in range(5)] == [None] * 5
     assert not apart.memory.due_offices
@@ -780,7 +784,7 @@ def test_no_storm_while_the_store_is_away() -> None:
 
 
 def test_an_office_that_was_forgotten_while_a_question_was_under_way() -> None:
-    """The answer is for nobody; neither is a question about an office that is not known any more."""
+    """The reply for a dropped office is ignored, and an unknown office has no query."""
     apart = Apart(offices_max=1)
     for _ in range(2):
         assert apart.stranger() is not None
@@ -794,8 +798,8 @@ def test_an_office_that_was_forgotten_while_a_question_was_under_way() -> None:
 
 
 def test_a_kind_that_was_forgotten_while_a_question_was_under_way() -> None:
-    """Only so many kinds are asked about: of one that has gone meanwhile nothing is known."""
-    apart = Apart(questions_max=1)
+    """The number of kinds in a query is limited. Nothing is known of a kind that was dropped meanwhile."""
+    apart = Apart(kinds_max=1)
     for _ in range(2):
         assert apart.stranger() is not None
     question = apart.ask()
@@ -835,7 +839,9 @@ class Watched:
 
 
 def crowd(seed: int, count: int) -> Iterator[tuple[int, Command]]:
-    """Milliseconds that pass, and a command: strangers in a rush, with all that can happen to a ledger in between."""
+    """A time step in milliseconds and a command: unknown applicants at an opening, mixed with everything that can
+    happen to a ledger.
+    """
     rng = Random(seed)
     wanted = (ONLINE, ONLINE, ONLINE, PUBLIC, PRIORITY)
     others = random_commands(seed, count)
@@ -914,7 +920,9 @@ def test_through_one_process_no_holder_is_ever_refused(
 
 @pytest.mark.parametrize("seed", range(25))
 def test_what_the_script_calls_sold_out(seed: int) -> None:
-    """Whenever it says so, the machine would say ``SOLD_OUT`` to somebody new; and where it does not, hardly ever."""
+    """Whenever the cache refuses, the state machine would refuse an unknown applicant, too. It hardly ever misses a
+    refusal.
+    """
     clock = ManualClock(0)
     backend = LuaStore(clock, LuaServer())
     ledger = Ledger("o")
@@ -955,7 +963,7 @@ def test_who_is_in_an_event(scene: Scene) -> None:
 
 
 def test_a_reserve_has_no_field_that_the_memory_does_not_know() -> None:
-    """A new field may have a word of its own in the precedence: then the memory has to know, and this list."""
+    """A new field of Reserve may affect the precedence of its outcomes: then the cache and this list must know it."""
     assert Reserve.__struct_fields__ == (
         "id",
         "day",
@@ -970,21 +978,21 @@ def test_a_reserve_has_no_field_that_the_memory_does_not_know() -> None:
 # --- Bounds ---------------------------------------------------------------------------------------------------------
 
 
-def with_bounds(backend: RedisStore, clock: ManualClock, **bounds: Any) -> SoldOutCache:
+def with_limits(backend: RedisStore, clock: ManualClock, **limits: Any) -> SoldOutCache:
     """Give a backend a memory with other bounds."""
-    memory = SoldOutCache(BOUND_MS, lambda: clock.now_ms() / 1000, CacheLimits(**bounds))
-    backend._sold_out_cache = backend._executor._sold_out = memory
+    memory = SoldOutCache(BOUND_MS, lambda: clock.now_ms() / 1000, CacheLimits(**limits))
+    backend._sold_out_cache = backend._executor._sold_out_cache = backend._requests._sold_out_cache = memory
     return memory
 
 
 def test_names_forget_nobody_and_mistake_few() -> None:
-    """Everybody who was put in is found, full or not; and few others are."""
+    """The filter finds every added name, full or not, and few other names."""
     for count in (1, 1000, 50_000):
         names = sold_out_cache.NameFilter(count)
         names.add(f"in{number}" for number in range(count))
         assert not names.is_full()
         names.add(f"in{number}" for number in range(count))
-        assert names.count <= count  # nobody counts twice
+        assert names.count <= count  # no name counts twice
         added = count
         while not names.is_full():
             names.add([f"in{added}"])
@@ -1001,13 +1009,13 @@ def test_names_forget_nobody_and_mistake_few() -> None:
 
 
 def test_more_names_than_are_remembered(scene: Scene) -> None:
-    """A large office has no memory: the store answers, and is asked for names only now and then."""
+    """An office with many names has no cache: the store answers, and is rarely queried for names."""
     backend = scene.set_up()
-    memory = with_bounds(backend, scene.clock, names_max=3)
+    memory = with_limits(backend, scene.clock, names_max=3)
     for _ in range(10):
         assert scene.stranger(backend).status is SOLD_OUT
         scene.clock.advance_ms(10)
-    assert memory._offices[OFFICE].seen is None
+    assert memory._offices[OFFICE].snapshot is None
     assert scene.calls(lambda: [scene.stranger(backend) for _ in range(20)]) == 20
     scene.clock.advance_ms(BOUND_MS)
     assert scene.calls(lambda: [scene.stranger(backend) for _ in range(20)]) == 21
@@ -1016,7 +1024,7 @@ def test_more_names_than_are_remembered(scene: Scene) -> None:
 def test_too_many_events_and_full_tables(scene: Scene) -> None:
     """When more has happened than is read as news, or the table of names is full, all names are read again."""
     backend, other = scene.set_up(), scene.open()
-    memory = with_bounds(backend, scene.clock, events_max=3)
+    memory = with_limits(backend, scene.clock, events_max=3)
     scene.rush(backend)
     other.apply(OFFICE, SetCapacity(DAY, "online", 6))
     for number in range(4):
@@ -1038,15 +1046,15 @@ def test_so_many_offices_kinds_and_names(valkey_server: Server) -> None:
     """The oldest go: offices, kinds of reserves in one, and names in all."""
     scene = Scene(valkey_server)
     backend = scene.set_up()
-    memory = with_bounds(backend, scene.clock, offices_max=2, questions_max=2, names_total_max=1)
+    memory = with_limits(backend, scene.clock, offices_max=2, kinds_max=2, names_total_max=1)
     for wanted in (ONLINE, choice(("online", "morning")), choice(("online", "fast"))):
         for number in range(3):
             command = reserve(f"w{wanted.options[0][-1]}{number}", wanted)
             assert backend.apply(OFFICE, command).status is SOLD_OUT
     here = memory._offices[OFFICE]
-    assert here.seen is not None
-    assert len(here.questions) == 2
-    assert set(here.seen[3]) == set(here.questions)
+    assert here.snapshot is not None
+    assert len(here.kinds) == 2
+    assert set(here.snapshot[3]) == set(here.kinds)
     for office in ("second", "third"):
         backend.execute(ApplyMany(office, (*published(), SetCapacity(DAY, "online", 0))))
         for number in range(3):
@@ -1090,7 +1098,7 @@ def test_threads(valkey_server: Server) -> None:
 
 
 def test_switched_off_and_on(valkey_server: Server) -> None:
-    """On by the server's clock, off by a clock of one's own unless the URL wants it, and off by 0."""
+    """On by default with the server's clock; off with an injected clock unless the URL has the option; off with 0."""
     clock = ManualClock(OPENS_AT_MS)
     bounds = []
     for options, of_ours in (("", None), ("", clock), (ON, clock), ("?sold_out_ms=0", None)):
@@ -1111,7 +1119,7 @@ def test_the_rights_that_it_needs(own_server: Server) -> None:
         own_server.ask("ACL", "SETUSER", user, "reset", "on", ">secret", "~{quota_engine:*", *rights.split())
         backend = open_store(f"unix://{user}:secret@{own_server.socket_path}{ON}", scene.clock)
         assert [scene.stranger(backend).status for _ in range(10)] == [SOLD_OUT] * 10
-        assert (memory_of(backend)._offices[OFFICE].seen is None) == (user == "old")
+        assert (memory_of(backend)._offices[OFFICE].snapshot is None) == (user == "old")
         backend.close()
     for backend in scene.opened:
         backend.close()
@@ -1129,7 +1137,7 @@ def test_switched_off_nothing_is_kept(scene: Scene) -> None:
 
 
 def test_a_clock_that_goes_back(scene: Scene) -> None:
-    """What was known in the future is not believed."""
+    """Knowledge from the future is not used after the clock goes back."""
     backend = scene.set_up()
     scene.rush(backend)
     scene.clock.advance_ms(-1)

@@ -44,7 +44,7 @@ _opened: list[RedisStore] = []
 
 @pytest.fixture(autouse=True)
 def close_backends() -> Iterator[None]:
-    """Whatever a test opened is closed after it."""
+    """Close all stores of a test after it."""
     yield
     while _opened:
         _opened.pop().close()
@@ -97,7 +97,7 @@ def _names(member: Server, slot: int, owner: Server) -> bool:
 
 
 def refusals(member: Server, code: str) -> int:
-    """How often a server has answered with this error since it started."""
+    """Return how often a server has answered with this error since it started."""
     return int(member.info("errorstats").get(f"errorstat_{code}", {"count": 0})["count"])
 
 
@@ -105,7 +105,7 @@ class TestCluster:
     """The redirections of a cluster."""
 
     def test_moved(self, cluster: Cluster) -> None:
-        """MOVED: the new owner is asked at once, and known from then on."""
+        """MOVED: the call goes to the new owner at once, which is known from then on."""
         backend = set_up(cluster_url(cluster) + "?attempts_max=3")
         slot = slot_of_office(cluster)
         old = cluster.owner_of(slot)
@@ -117,7 +117,7 @@ class TestCluster:
         assert backend.execute(Audit(OFFICE)) == []
 
     def test_ask(self, cluster: Cluster) -> None:
-        """ASK: the new owner is asked at once and with leave, while the old one still owns the slot."""
+        """ASK: the call goes to the new owner at once, after ASKING, while the old one still owns the slot."""
         backend = set_up(cluster_url(cluster) + "?attempts_max=2")
         slot = cluster.slot_of(offices_key(""))
         source, target = cluster.owner_of(slot), elsewhere(cluster, slot)
@@ -131,7 +131,7 @@ class TestCluster:
         assert backend.execute(ListOffices()) == [OFFICE]
 
     def test_tryagain(self, cluster: Cluster) -> None:
-        """TRYAGAIN, half way of a move: refused whole, waited for, and told if it goes on for too long."""
+        """TRYAGAIN halfway through a move: refused whole and repeated, and an error if it lasts too long."""
         backend = set_up(cluster_url(cluster))
         slot = slot_of_office(cluster)
         target = elsewhere(cluster, slot)
@@ -147,7 +147,7 @@ class TestCluster:
         assert backend.execute(Audit(OFFICE)) == []
 
     def test_clusterdown(self, cluster: Cluster) -> None:
-        """CLUSTERDOWN, here because a slot has no owner: refused whole, waited for, and told if it goes on."""
+        """CLUSTERDOWN, here because a slot has no owner: refused whole and repeated, and an error if it lasts."""
         backend = set_up(cluster_url(cluster))
         office = slot_of_office(cluster)
         owner = cluster.owner_of(office)
@@ -207,14 +207,14 @@ class TestCluster:
         await backend.close()
 
     def test_opened_as_one_server(self, cluster: Cluster) -> None:
-        """The right URL is told, as it is for one server that is opened as a cluster."""
+        """The error names the right URL, as it does for a single server that is opened as a cluster."""
         other = elsewhere(cluster, cluster.slot_of(offices_key("")))
         backend = open_store(other.url)
         with pytest.raises(BackendUnavailable, match=r"redis\+cluster://"):
             backend.execute(ListOffices())
 
     def test_the_least_rights_that_work(self, cluster: Cluster) -> None:
-        """Besides the rights that one server wants, those that the documents list for a cluster."""
+        """The permissions for one server, and those that the documents list for a cluster."""
         documents = " ".join((DOCS / "backends.md").read_text(encoding="utf-8").split())
         rights = documents.partition("~{quota_engine:* ")[2].partition(" ```")[0].split()
         more = documents.partition("In a cluster, `")[2].partition("`")[0].split()
@@ -236,7 +236,7 @@ class TestCluster:
 
 
 class TestFailover:
-    """A primary dies while threads reserve. What was acknowledged last may be lost with it: the counters stay true."""
+    """A primary dies while threads reserve. The last acknowledged places may be lost; the counters are right."""
 
     def test_in_a_cluster(self, cluster: Cluster) -> None:
         """The calls that meet it wait for the replica to take over. From threads on Valkey, by asyncio on Redis."""
@@ -276,7 +276,7 @@ class TestSentinels:
     """Behind Sentinels."""
 
     def test_a_primary_that_steps_down(self, sentinels: Sentinels) -> None:
-        """A failover that an operator asks for: calls go on at the new primary."""
+        """A failover on request: calls continue at the new primary."""
         backend = set_up(sentinels.url)
         old = sentinels.primary
         with Load(backend) as load:
@@ -288,7 +288,7 @@ class TestSentinels:
         assert load.all_is_held_once()
 
     def test_without_sentinels_the_known_primary_serves(self, sentinels: Sentinels) -> None:
-        """They are asked when something is wrong; that they are gone is nothing wrong yet."""
+        """Sentinels are queried only after an error. Stopped Sentinels alone are not one."""
         backend = set_up(sentinels.url)
         addresses = f"{HOST}:1,{HOST}:2"
         with pytest.raises(BackendUnavailable, match="nobody knows a server"):
@@ -335,12 +335,12 @@ class Load:
             thread.join()
 
     def wait_for_more(self, number: int) -> None:
-        """Return when so many more have been acknowledged."""
+        """Return when this many more calls have been acknowledged."""
         wanted = len(self.done) + number
         until(lambda: len(self.done) >= wanted or not any(one.is_alive() for one in self._threads), "progress")
 
     def send_again(self) -> list[Outcome]:
-        """What the keys that were acknowledged come to now."""
+        """Repeat the acknowledged calls; return their outcomes."""
         return [_opened[0].apply(OFFICE, reserve(key, ONLINE)) for key in self.done]
 
     def all_is_held_once(self) -> bool:
@@ -369,7 +369,7 @@ class Load:
 
 
 class SyncFace:
-    """An asyncio backend, called from threads, so that it stands the same tests."""
+    """An asyncio store that threads can call, so that it passes the same tests."""
 
     def __init__(self, url: str) -> None:
         self._loop = asyncio.new_event_loop()
@@ -421,7 +421,7 @@ class TestTls:
                 open_store(server.url.partition("?")[0] + "?attempts_max=1")
 
     def test_a_cluster(self) -> None:
-        """A node that is alone does not know its address, and is asked where it was found."""
+        """A single node does not know its address, so the router uses the one of the URL."""
         with Cluster(
             redis_server_binary_or_skip(), primaries=1, tls=True, settings=[("tls-cluster", "yes")]
         ) as cluster:
@@ -430,7 +430,7 @@ class TestTls:
             assert backend.execute(Audit(OFFICE)) == []
 
     def test_sentinels(self, tmp_path: Path) -> None:
-        """The Sentinels are asked over TLS, too, and have a password of their own."""
+        """The Sentinels are queried over TLS, too, with a separate password."""
         binary = redis_server_binary_or_skip()
         with Server(binary, tls=True, requirepass="secret") as primary:
             watched = ("sentinel", "monitor", MONITORED, HOST, str(primary.port), "2")
@@ -447,7 +447,7 @@ class TestTls:
 
 
 class TestUrls:
-    """What a URL of many servers can be wrong in."""
+    """Errors in URLs of several servers."""
 
     @pytest.mark.parametrize(
         ("url", "message"),
@@ -468,7 +468,7 @@ class TestUrls:
         ],
     )
     def test_a_wrong_url_is_told(self, url: str, message: str) -> None:
-        """A mistake in the URL is the caller's, and named; its password is not."""
+        """An error in the URL is the caller's. The message names it, without the password."""
         with pytest.raises(InvalidRequest, match=message) as caught:
             open_store(url.replace("//", "//user:secret@"))
         assert "secret" not in str(caught.value)

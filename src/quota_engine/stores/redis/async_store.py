@@ -210,7 +210,7 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
             self._idle.set()
 
     async def _drive(self, call: Call[T]) -> T:
-        """Run a call to its end; returns its result."""
+        """Run all steps of a call; returns its result."""
         return await drive_async(call, self._handle)
 
     async def _handle(self, step: Attempt | RetryPause) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Which calls share a script call. No I/O: the sync and the async store add how a caller waits.
+"""Queues of calls that share script calls. No I/O: the sync and the async store add how a caller waits.
 
 Calls for one ledger that are queued while earlier ones are in flight go out as one script call. A lone call finds
 nothing in flight and is sent at once.

@@ -50,14 +50,14 @@ _SOCKET_TIMEOUT_S: Final = 5.0
 
 
 class _Target(NamedTuple):
-    """What a URL asks for.
+    """The settings of a URL.
 
     Attributes:
         url: redis-py's URL of the only server, or of any of them.
         url_to: Returns the URL of a node.
         router: Finds the server of a key.
         settings: Settings of redis-py's connections.
-        policy: How long calls are retried, and when they are acknowledged.
+        policy: Retries and acknowledgement of calls.
         namespace: Precedes all keys.
         sold_out_cache: Remembers what is sold out.
         form: The form of such URLs, for errors.
@@ -285,7 +285,7 @@ def _new_store(
     Args:
         store_class: The sync or the async store.
         connections: redis-py's module with the pools for it.
-        retry: redis-py's retries for it, which are none.
+        retry: redis-py's object that allows no retries.
         url: The URL.
         of_store: The store's own options, if the server is embedded.
         clock: Where the time comes from.

@@ -49,7 +49,7 @@ REGISTRY_KEY_NAMES: Final = ("head", "claims", "claims_due", "moves", "moves_due
 """The keys of a shard of the registry; ``lua/registry/ledger.lua`` describes them."""
 
 LEDGER_RETENTION_MARGIN_MS: Final = 30 * 86_400_000
-"""How long the keys of an office, a draw or a shard outlive their last entry."""
+"""The time by which the keys of an office, a draw or a shard outlive their last entry."""
 
 SHORT_RETENTION_MARGIN_MS: Final = 86_400_000
 """The same for waiting rooms and token buckets."""

@@ -1,4 +1,4 @@
-"""How each kind of ledger is stored: its keys, its scripts, and the codec of its lines.
+"""The stored form of each kind of ledger: its keys, its scripts, and the codec of its lines.
 
 The counterpart of ``quota_engine.ledger_kinds``, which has the rules that the scripts mirror.
 """
@@ -42,7 +42,7 @@ class ReplyDecoder(Protocol):
 
 
 class LedgerFormat(NamedTuple):
-    """How one kind of ledger is stored.
+    """The stored form of one kind of ledger.
 
     Attributes:
         key_names: Names of its keys, in the order of ``KEYS``.
@@ -51,7 +51,7 @@ class LedgerFormat(NamedTuple):
         decoder: Makes the decoder of a ledger's replies from its address.
         queries: The script that answers questions and writes nothing.
         state: The script that reads everything.
-        hash_indexes: Which replies of ``state`` are hashes.
+        hash_indexes: Indexes of the replies of ``state`` that are hashes.
         decode_ledger: Makes the pure state from an address and the replies of ``state``, each hash as a dictionary.
         overloaded: The outcome of a command when the ledger's queue is full.
     """

@@ -1,4 +1,4 @@
-"""What a process knows of one ledger."""
+"""The knowledge of a process about one ledger."""
 
 from __future__ import annotations
 

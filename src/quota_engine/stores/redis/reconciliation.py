@@ -26,10 +26,11 @@ from quota_engine.stores.redis.scripts import RECONCILE
 WRITES_MAX: Final = 1000
 """Writes of one script that repairs. The server does nothing else meanwhile."""
 LEASE_MS: Final = 60_000
-"""A client that has not written for so long counts as dead. Each record of the office adds a quarter of a millisecond.
+"""A client that has not written for this time counts as dead. Each record of the office adds a quarter of a
+millisecond.
 """
 ROUNDS_MAX: Final = 4
-"""How often a ledger is read: to find what to repair, to check that nothing is left, and to restore events."""
+"""Reads of one ledger: to find what to repair, to check that nothing is left, and to restore events."""
 
 _log = logging.getLogger("quota_engine")
 

@@ -15,7 +15,7 @@ from quota_engine.stores.redis.script_runner import ScriptRunner
 RENEWED_MS: Final = 366 * 86_400_000
 """An entry is renewed only for a day that is forgotten so much later, so that most publishing need not wait for it."""
 ENTRY_KEPT_MS: Final = LEDGER_RETENTION_MARGIN_MS + DURATION_MS_MAX + RENEWED_MS
-"""How long an entry outlives the last day that it was written for. The office's keys do not last longer."""
+"""The time by which an entry outlives the last day that it was written for. The office's keys do not last longer."""
 
 
 class OfficeList:
@@ -24,7 +24,7 @@ class OfficeList:
     def __init__(self, runner: ScriptRunner) -> None:
         self._runner = runner
         self._known_until_ms: dict[str, int] = {}
-        """When the last day is forgotten that this process wrote an office's entry for."""
+        """By office: the time at which the last day is forgotten that this process wrote an entry for."""
 
     def must_register(self, office: str, command: Any) -> bool:
         """Return True if the command may be an office's first one, or makes its ledger last much longer."""

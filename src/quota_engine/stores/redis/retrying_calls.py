@@ -1,4 +1,4 @@
-"""What a call does when the store does not simply answer; written once, as generators, for both kinds of connection.
+"""Retries of calls to a store; written once, as generators, for both kinds of connection.
 
 redis-py's own retries are off, because a command must not be sent twice without the engine's knowledge. The engine
 itself may repeat a command: the id or the state in it makes a second time harmless. ``docs/backends.md`` has the table.
@@ -58,7 +58,7 @@ class ReplyLost(Exception):
 
 
 class Durability(enum.StrEnum):
-    """When a command counts as acknowledged."""
+    """The condition under which a command counts as acknowledged."""
 
     MEMORY = "memory"
     """The server has applied it. The server's settings decide what a crash loses."""
@@ -70,7 +70,7 @@ class Durability(enum.StrEnum):
 
 
 class Fence(enum.StrEnum):
-    """What happens to an office after a failover, or after any other change of the server that it is written on."""
+    """The treatment of an office after a failover, or after any other change of the server that it is written on."""
 
     OFF = "off"
     """Nothing: commands are applied at once."""
@@ -93,16 +93,16 @@ class Fenced(Exception):
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """How long a call is retried, and when it counts as acknowledged.
+    """The retries of a call, and the condition under which it counts as acknowledged.
 
     Attributes:
         attempts_max: Attempts of one call, at least 1.
         pause_ms_min: The first pause between two attempts, in milliseconds. Pauses double.
         pause_ms_max: The longest pause.
-        durability: When a command counts as acknowledged.
-        replicas: How many replicas must have a command; 0 except with ``REPLICATED``.
-        wait_ms: How long each attempt waits for them, in milliseconds.
-        fence: What happens to an office after a failover.
+        durability: The condition of an acknowledgement.
+        replicas: Replicas that must have a command; 0 except with ``REPLICATED``.
+        wait_ms: The time that each attempt waits for them, in milliseconds.
+        fence: The treatment of an office after a failover.
     """
 
     attempts_max: int = 8
@@ -200,7 +200,7 @@ def call_script(
         Fenced: The script checks the office's fence, which is closed.
     """
     count = str(len(keys))
-    # On the same connection, because WAIT waits for the writes of its own connection only.
+    # On the same connection, because WAIT waits only for writes of the same connection.
     wait = (("WAIT", policy.replicas, policy.wait_ms),) if writes and policy.replicas else ()
     by_sha1 = (("EVALSHA", script.sha1, count, *keys, *arguments), *wait)
     by_text = (("EVAL", script.text, count, *keys, *arguments), *wait)
@@ -235,7 +235,7 @@ def _call_with_retries(
 
     Args:
         requests: The requests.
-        requests_if_unknown: What to send instead if the server does not know the script.
+        requests_if_unknown: Requests to send instead if the server does not know the script.
         policy: Attempts and pauses.
         router: Finds the server.
         key: A key that decides the server.

@@ -1,4 +1,4 @@
-"""Which server has a key, behind Sentinels and in a cluster.
+"""Routers that find the server of a key, behind Sentinels and in a cluster.
 
 Routers query other servers by the same generators as calls (see ``retrying_calls``), and so are written once for both
 kinds of connection.
@@ -106,7 +106,7 @@ class ClusterRouter(_DiscoveringRouter):
     """Queries the nodes of a cluster for the owners of slots, and follows their redirections."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
-        """Take some nodes of the cluster. The others are discovered."""
+        """Take some nodes of the cluster. The router discovers the remaining ones."""
         super().__init__(nodes)
         self._first_nodes = tuple(nodes)
         self._owners: list[Node | None] = [None] * SLOTS

@@ -1,16 +1,16 @@
-"""What a process knows to be sold out, so that it can refuse reserves without a call to the store. No I/O.
+"""A cache of what is sold out, so that a process can refuse reserves without a call to the store. No I/O.
 
 When all places are gone in a second, nearly every later reserve ends as ``SOLD_OUT``, and the store would spend its
-time on refusals. Instead, one query for all callers asks the store what is sold out at this moment, and which ids and
-applicants may have another outcome because a record, a claim or a penalty has their name. For a stated time (the
-*bound*, 250 ms), counted from before the query was sent, the process refuses all other reserves itself.
+time on refusals. Instead, one query for all callers asks the store what is sold out at this moment. It also asks which
+ids and applicants may have another outcome, because a record, a claim or a penalty has their name. For a stated
+time (the *bound*, 250 ms), counted from before the query was sent, the process refuses all other reserves itself.
 
-So each such outcome is the one that the store would have given at a moment at most the bound ago, by the precedence of
-the rules, and a place that becomes free is seen within the bound.
+Each such outcome is the one that the store would have given at a moment at most the bound ago, by the precedence of
+the rules. A place that becomes free is seen within the bound.
 
 Names are only added, never removed by a release or an expiry, so a caller in doubt goes to the store. Between queries
-the process follows the office's events, and the number of the last one is the epoch. If events are missing, because
-they were trimmed or because a server with another history took over, all names are read again.
+the process follows the office's events, and the number of the last one is the epoch. All names are read again if
+events are missing, because they were trimmed or because a server with another history took over.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BOUND_MS_MAX: Final = 60_000
 
 
 class CacheLimits(msgspec.Struct, frozen=True):
-    """How much a cache remembers, and how often it queries the store.
+    """Limits of a cache's memory and of its queries to the store.
 
     Attributes:
         offices_max: Offices; the one that was queried longest ago is dropped first.
@@ -108,7 +108,7 @@ class NameFilter:
 
 
 class _Snapshot(NamedTuple):
-    """What the store replied to one query, and the filter of known names.
+    """The store's reply to one query, and the filter of known names.
 
     Threads read it without a lock: only the filter's table changes, and only by added names.
     """
@@ -122,7 +122,7 @@ class _Snapshot(NamedTuple):
 
 
 class _OfficeCache:
-    """What is known of one office, and the last event that the cache has followed."""
+    """The state of one office in the cache."""
 
     __slots__ = (
         "is_refreshing",
@@ -161,7 +161,7 @@ class RefreshQuery(NamedTuple):
     Attributes:
         office: The office.
         lines: Questions for the script of queries.
-        cached: What is known of the office.
+        cached: The state of the office in the cache.
         kinds: The kinds of reserves that it asks about. It keeps their choices, so that their ``id()`` stays unique.
         is_for_all: True if it asks for all names instead of new events.
         version: The office's version when it was made; a later version makes the reply useless.
@@ -185,9 +185,9 @@ class SoldOutCache:
     :meth:`apply_reply`, and calls :meth:`end_refresh`.
 
     The cache refuses plain reserves only. It cannot answer a guarded reserve, because ``NOT_ADMITTED`` and
-    ``THROTTLED`` precede ``SOLD_OUT``: only the store knows whether a pass has been used and whether tokens are left,
-    and a reserve that ends as ``SOLD_OUT`` keeps the tokens that it took. Nor does it answer a reserve with
-    ``valid_until_ms``, whose ``COMMAND_EXPIRED`` the store's clock decides.
+    ``THROTTLED`` precede ``SOLD_OUT``. Only the store knows whether a pass has been used and whether tokens are left,
+    and a reserve that ends as ``SOLD_OUT`` still takes its tokens. Nor does the cache answer a reserve with
+    ``valid_until_ms``, because the store's clock decides ``COMMAND_EXPIRED``.
     """
 
     def __init__(
@@ -199,9 +199,9 @@ class SoldOutCache:
         """Create a cache.
 
         Args:
-            bound_ms: How long it answers from one query, 0 to ``BOUND_MS_MAX``; 0 disables it.
+            bound_ms: The time for which it answers from one query, 0 to ``BOUND_MS_MAX`` milliseconds; 0 disables it.
             now_s: Returns seconds, which are compared with each other only. If they go back, nothing is known.
-            limits: How much it remembers.
+            limits: Limits of its memory.
         """
         self.due_offices: deque[str] = deque()
         """Offices whose refresh is due now."""

@@ -21,7 +21,7 @@ from quota_engine.stores.redis.codecs.office import (
 )
 
 HASH_INDEXES: Final = frozenset({0, 1, 2, 3, 4, 8})
-"""Which replies of ``lua/office/state.lua`` are hashes."""
+"""Indexes of the replies of ``lua/office/state.lua`` that are hashes."""
 
 _TERMS: Final = msgspec.json.Decoder(DayTerms)
 

@@ -26,7 +26,7 @@ from quota_engine.stores.redis.scripts import Script
 from quota_engine.stores.redis.sold_out_cache import SoldOutCache
 
 QueueKey = tuple[LedgerHandle, Script]
-"""What the calls of one batch have in common: the ledger and the script."""
+"""The ledger and the script that the calls of one batch share."""
 
 CLOSED_ERROR: Final = "the engine has been closed: open it again to make calls"
 REJECTIONS: Final = (AuthenticationError, BusyLoadingError)
@@ -90,7 +90,7 @@ class RedisStoreBase(abc.ABC, Generic[P]):
                 that names nodes.
             clock: Where the time comes from; ``None`` is the server's time.
             limits: Limits of each batch queue.
-            policy: How long calls are retried, and when they are acknowledged.
+            policy: Retries and acknowledgement of calls.
             namespace: Precedes all keys.
             router: Finds the server of a key.
             pool_to: Makes a pool of connections to a node that the router names.
@@ -155,7 +155,7 @@ class RedisStoreBase(abc.ABC, Generic[P]):
                 call.set_result(decode(call.command, reply))
 
     def _fail(self, key: QueueKey, batch: Sequence[P], error: BaseException, sender: P | None = None) -> None:
-        """Give each caller of a batch that has no result an error: the sender this one, the others a copy."""
+        """Give each caller of a batch that has no result an error: the sender this one, all other callers a copy."""
         abandoned = self._executor.abandoned_error(*key)
         for call in batch:
             if not call.is_done():

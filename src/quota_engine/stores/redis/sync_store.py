@@ -208,7 +208,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
                 self._call_ended.notify_all()
 
     def _drive(self, call: Call[T]) -> T:
-        """Run a call to its end; returns its result."""
+        """Run all steps of a call; returns its result."""
         return drive(call, self._handle)
 
     def _handle(self, step: Attempt | RetryPause) -> list[Any]:

@@ -425,12 +425,12 @@ class OfficeDecoder:
 
 
 def choice_index(fields: list[str]) -> str:
-    """The index of the choice of a reservation, of its stored fields."""
+    """Return the index of a reservation's choice from its stored fields."""
     return fields[4].rstrip("abcdefghijklmnop")
 
 
 def event_of_text(text: str, decoder: OfficeDecoder, choices: dict[str, str]) -> Event:
-    """An event of the stream; ``choices`` are the texts of choices by their index."""
+    """Return an event from its text. ``choices`` has the texts of choices by index."""
     kind, *fields = text.split("\t")
     if kind[0].isupper():
         reservation_id, *stored = fields

@@ -2,9 +2,9 @@
 -- without writes, which gets only "peek".
 --
 -- KEYS  see token_bucket.lua
--- ARGV  see shared/call.lua; each line is a command: its name, a tab, and its charges or bucket names
--- reply a line for each: of take, the index of the first charge that was refused or -1, and the time to retry at; of reset,
---       how many buckets were not full; of peek, for each bucket its whole tokens and when it is full (0: now)
+-- ARGV  see shared/call.lua. Each line is a command: its name, a tab, and its charges or bucket names.
+-- reply a line for each. Of take: the index of the first charge that was refused or -1, and the time to retry at.
+--       Of reset: how many buckets were not full. Of peek: for each bucket its whole tokens and when it is full (0: now).
 -- error ILLFORMED: no command was applied
 --
 -- The loader defines RETENTION_MARGIN_MS.

@@ -1,8 +1,8 @@
 -- apply_commands: applies commands to one draw, one after the other, at one time.
 --
 -- KEYS  see ledger.lua
--- ARGV  see shared/call.lua; each line is a command: its name and its fields, separated by tabs
--- reply a line for each command: status, number, version, flags ("p": replayed), retry_at_ms, quotas, separated by tabs
+-- ARGV  see shared/call.lua. Each line is a command: its name and its fields, separated by tabs.
+-- reply a line for each command, with tabs between its fields: status, number, version, flags ("p": replayed), retry_at_ms, quotas.
 -- error ILLFORMED: no command was applied
 --
 -- The loader defines PREFERENCES_MAX, OFFERED_DAYS_MAX, APPLICANTS_MAX, CHOICES_MAX and RETENTION_MARGIN_MS.

@@ -1,9 +1,9 @@
 -- apply_commands: applies commands to one office's ledger, one after the other, at one time. Ends the command scripts.
 --
 -- KEYS  see ledger.lua
--- ARGV  see shared/call.lua; each line is a command: its name and its fields, separated by tabs
--- reply a line for each command: status, flags, retry_at_ms, units, overbooked, and the reservation if there is one (its id,
---       its choice, its fields), separated by tabs. Of a new hold only "NEW", created_at_ms, deadline_at_ms and the option's
+-- ARGV  see shared/call.lua. Each line is a command: its name and its fields, separated by tabs.
+-- reply a line for each command: status, flags, retry_at_ms, units, overbooked, separated by tabs.
+--       Then the reservation if there is one: its id, its choice, its fields. Of a new hold only "NEW", created_at_ms, deadline_at_ms and the option's
 --       index from 0. If the fence is checked, one more line: "epoch:server"
 -- error ILLFORMED, FENCED, BEHIND: no command was applied
 --

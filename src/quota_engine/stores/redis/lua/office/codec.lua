@@ -3,12 +3,12 @@
 -- codecs/office.py writes and reads the same layouts, and the differential tests compare the two. The loader defines
 -- STATE_OF_LETTER and LETTER_OF_VERB from its tables.
 --
--- An office has up to a million records and events, so their texts are short: a letter for a state or a verb, times in base
--- 36, and no field that follows from another. Applicants arrive in a short form; the scripts only compare them.
+-- An office has up to a million records and events, so their texts are short. A state or a verb is a letter, times are in
+-- base 36, and no field follows from another. Applicants arrive in a short form; the scripts only compare them.
 --
---   record   state and version, day, created_at_ms, deadline_at_ms as the time since created_at_ms ("" if it never was a
---            hold), index of the choice and letter of the option (no letter without quotas), applicants; then the queue
---            number and the moves, if there are any
+--   record   state and version, day, created_at_ms, deadline_at_ms, index of the choice and letter of the option,
+--            applicants. Then the queue number and the moves, if there are any. The deadline is the time since
+--            created_at_ms, "" if the record never was a hold. Without quotas the option has no letter.
 --   event    of a reservation: letter of the verb and time since created_at_ms ("" if none), id, record
 --            of anything else: its name, its time in decimal, its fields
 
@@ -91,8 +91,8 @@ local function changed(record, fields)
   return copy
 end
 
--- A day has a first row (closed, last_queue_number, next_due_ms, waiting, opens_at_ms, starts_at_ms, ends_at_ms,
--- forget_at_ms), a row with the sets of quotas that have holds, and a row for each quota: its name, counters and terms.
+-- The first row of a day has closed, last_queue_number, next_due_ms, waiting, opens_at_ms, starts_at_ms, ends_at_ms and
+-- forget_at_ms. The second row has the sets of quotas with holds. Each further row is a quota: name, counters, terms.
 local DAY = "^([01])\t(%d+)\t(%d+)\t(%d+)\t((%d+)\t(%d+)\t(%d+)\t(%d+))\n([^\n]*)(.*)$"
 local QUOTA = "^(%d+)\t(%-?%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(([%l_]+)\t(%d+)\t(%d+)\t([^\t]*)\t(%d+))"
 

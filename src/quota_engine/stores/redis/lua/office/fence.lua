@@ -1,7 +1,10 @@
 -- fence: keeps an office closed after a failover until a client has reconciled its ledger.
 --
--- Three fields of the head serve it: "server", on which the office was written last; "epoch", which grows with each
--- takeover; and "mender", the client that reconciles the office at this moment.
+-- It uses three fields of the head:
+--
+--   server  the server on which the office was written last
+--   epoch   grows with each takeover
+--   mender  the client that reconciles the office at this moment, and since when
 --
 -- The id of a server's replication history identifies the server. Each promotion and each restart changes the id, even of
 -- a server that was the primary before.

@@ -1,7 +1,7 @@
 -- guarded_reserve: a reserve that needs a valid pass and enough tokens. Mirrors admission/guarded_reserve.py; docs/rules.md
 -- states the same in its section on guarded reserves.
 --
--- line  "guarded", pass id (or ""), until_ms of the pass, "1" if the pass is in shadow, charges, the reserve's own line
+-- line  "guarded", pass id (or ""), until_ms of the pass, "1" if the pass is in shadow, charges, the reserve's own line.
 -- reply "G", index of the charge that refused (-1: none), indexes of the charges in shadow that would have refused (-1 for
 --       the pass), separated by commas; then the reply of the reserve
 

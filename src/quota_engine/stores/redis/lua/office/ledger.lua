@@ -10,8 +10,8 @@
 --       7 cooling    zset    day / quota / due / units / id / version, in the order of the text
 --       8 waiting    zset    id, by day * 2^31 + the number of the event that joined the wait list
 --       9 events     stream  number-0: e -> the event
---      10 choices    hash    index -> choice; "=" .. choice -> index and the last day that had a record with it; "n" -> the
---                            last index; "x" .. index -> number of an event: no record and no later event has the choice
+--      10 choices    hash    index -> choice. "=" .. choice -> index and the last day that had a record with it. "n" -> the
+--                            last index. "x" .. index -> number of an event: no record and no later event has the choice.
 --      11 updated    zset    applicant, by the number of the event that changed their penalty
 --      12 gate       zset    for guarded reserves: see buckets/token_bucket.lua
 --      13 ticks      hash    for guarded reserves: see buckets/token_bucket.lua
@@ -284,7 +284,7 @@ local function push_due(day, record)
   if record.deadline_at_ms < day.next_due_ms then day.next_due_ms = record.deadline_at_ms end
 end
 
--- Return where the units go that a record (its new version) returns at at_ms: how many become free, how many cool (parked
+-- Split the units that a record (its new version) returns at at_ms. Returns how many become free, how many cool (parked
 -- ones included), how many are parked, and when the cooling ones become free.
 local function split_returned_units(quota, units, record, at_ms)
   local worked_off = math.min(units, math.max(0, -quota.free))

@@ -2,7 +2,7 @@
 -- command has settled them.
 --
 -- KEYS  see ledger.lua
--- ARGV  see shared/call.lua; each line is a question: its name and its fields, separated by tabs:
+-- ARGV  see shared/call.lua. Each line is a question: its name and its fields, separated by tabs.
 --         lookup id
 --         wait_list_position id
 --         view day
@@ -16,7 +16,7 @@
 --         wait_list_position   how many joined the day's wait list earlier and still wait, and how many wait in all
 --         view                 opens_at_ms, starts_at_ms, ends_at_ms, closed, waiting; then for each quota its name,
 --                              capacity, free, held, confirmed, cooling, parked
---         the others           see their functions
+--         other questions      see their functions
 
 local function lookup(id, now_ms)
   if not string.match(id, "^[%w_%-]+$") then return "" end

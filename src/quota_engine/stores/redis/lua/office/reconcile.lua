@@ -3,10 +3,10 @@
 --
 -- KEYS  see ledger.lua
 -- ARGV  1 see shared/call.lua; 2 the step; 3 the client's token; 4 ... its arguments:
---         begin seen force lease_ms   force "1": even if the office is open. Reply "EMPTY": there is no ledger; "DONE", epoch,
---                                     server: it is open; "BUSY": another client reconciles it; or "GO", epoch, the snapshot,
---                                     the members of due, and those of waiting with their scores. After "GO" the fence stops
---                                     all other clients
+--         begin seen force lease_ms   force "1": even if the office is open. Reply "EMPTY": there is no ledger.
+--                                     Reply "DONE", epoch, server: it is open. Reply "BUSY": another client reconciles it.
+--                                     Reply "GO", epoch, the snapshot, the members of due, and those of waiting with their
+--                                     scores: the fence stops all other clients from now on.
 --         write number ...            four words for each write: HSET key field text, HDEL key field "", ZADD key score
 --                                     member, ZREM key member "", XADD key number event; key is its number. Reply "OK"
 --         open number epoch           open the office at an epoch above this one. Reply "OK", the new epoch, server

@@ -1,9 +1,9 @@
 -- apply_commands: applies commands to one shard of the registry, one after the other, at one time.
 --
 -- KEYS  see ledger.lua
--- ARGV  see shared/call.lua; each line is a command: its name and its fields, separated by tabs
+-- ARGV  see shared/call.lua. Each line is a command: its name and its fields, separated by tabs.
 -- reply a line for each: status, reference, number, lease_until_ms, now_ms, "1" if the move is done, "1" if it is a renewal,
---       secondary_reference
+--       secondary_reference.
 -- error ILLFORMED: no command was applied
 --
 -- The loader defines SWEEP_MAX and RETENTION_MARGIN_MS.

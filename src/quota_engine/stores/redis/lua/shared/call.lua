@@ -1,8 +1,9 @@
 -- call: the arguments that every script takes in the same form.
 --
--- ARGV  1 now_ms in decimal, or "" for the server's time; then "+" if the script must write in any case, because WAIT
---         waits only for writes; then "@" and "epoch:server" if the script must check the office's fence
---       2 ... one line for each command or question
+-- ARGV  1     the time and flags, in one text: now_ms in decimal, or "" for the server's time.
+--             Then "+" if the script must write in any case, because WAIT waits only for writes.
+--             Then "@" and "epoch:server" if the script must check the office's fence.
+--       2 ... one line for each command or question.
 
 -- Digits of the longest number in a line: integers below 2^53 have at most 16.
 local DIGITS_MAX = 15

@@ -11,7 +11,7 @@
 local call = redis.call
 local HEAD, IDENTITIES = KEYS[1], KEYS[2]
 
--- All lists below have the numbers in this order. window and window_first belong to the last window; window is -1 if there
+-- The order of the numbers in all lists below. window and window_first belong to the last window; window is -1 if there
 -- is none. places_left is -1 until the first count. Times are 0 until they come.
 local NUMBERS = {
   "now_ms", "tickets", "window", "window_first", "opened_at_ms", "called_count", "turns_ended", "tokens", "per_minute",
