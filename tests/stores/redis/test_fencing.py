@@ -186,7 +186,7 @@ def test_an_old_primary_is_refused(group: Replicated) -> None:
         assert backend.apply(OFFICE, reserve("budi", ONLINE)).status is Status.HELD
         old.restart()  # it thinks nothing of it, and has forgotten all
         proxy.switch_to(old.socket_path)
-        with pytest.raises(BackendUnavailable, match="at epoch 0 here, and at 2 elsewhere"):
+        with pytest.raises(BackendUnavailable, match="at epoch 0 on this server and at 2 elsewhere"):
             backend.apply(OFFICE, reserve("citra", ONLINE))
         assert backend.execute(Reconcile(OFFICE)).epoch == 0  # on request: the office begins again
         assert backend.apply(OFFICE, reserve("citra", ONLINE)).status is Status.UNKNOWN_DAY
