@@ -11,6 +11,7 @@ import ast
 import inspect
 import json
 import re
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -289,6 +290,16 @@ def load() -> str:
     return "\n".join(lines)
 
 
+def imports() -> str:
+    """Return the diagram of imports between the packages."""
+    sys.path.insert(0, str(DOCS.parent))
+    try:
+        from scripts.import_graph import mermaid
+    finally:
+        sys.path.pop(0)
+    return mermaid()
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "booking_php": booking_php,
     "interface": http_interface,
@@ -298,6 +309,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "states": states,
     "statuses": statuses,
     "fairness": fairness,
+    "imports": imports,
     "load": load,
 }
 
