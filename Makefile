@@ -5,15 +5,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ENGINE_ARGUMENTS ?=
 LOADTEST_ARGUMENTS ?=
+TEST_ARGUMENTS ?=
 ifdef TOKEN
 export LOADTEST_TOKEN := $(TOKEN)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate loadtest test check coverage bench docs format lock clean
+.PHONY: help simulate loadtest test test-fast check coverage bench generate format lock clean
 
-help: ## Show what there is.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,35 +22,45 @@ $(READY): pyproject.toml requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
-simulate: $(READY) ## Replay the opening of Surabaya's quota: tables here, report and picture in build/.
+simulate: $(READY) ## Simulate the opening of Surabaya's quota: tables here, report and picture in build/.
 	@mkdir -p build
 	@$(BIN)/quota-engine simulate --baseline --report build/opening.html --picture build/opening.svg $(ENGINE_ARGUMENTS)
 
-loadtest: $(READY) ## Replay openings against a staging started here, or HOST=... TOKEN=...; the verdict goes to build/.
+loadtest: $(READY) ## Load-test a staging service started here, or HOST=... TOKEN=...; results in build/.
 	@$(BIN)/quota-engine loadtest run $(if $(filter command,$(firstword $(origin HOST))),--host $(HOST) --remote) $(LOADTEST_ARGUMENTS)
 
-test: $(READY) ## Run all tests.
-	$(BIN)/python -m pytest -n 2 -q
+test: $(READY) ## Run all tests, and list the skipped ones with their remedy.
+	$(BIN)/python -m pytest -n 2 -q $(TEST_ARGUMENTS)
 
-coverage: $(READY) ## Run the deterministic tests of the rules, and fail unless they take every branch of domain/.
-	$(BIN)/coverage run -m pytest -q tests/domain tests/conformance --ignore tests/domain/test_state_machine_properties.py
+test-fast: $(READY) ## Run the tests that need no server and no browser, in about a minute.
+	$(BIN)/python -m pytest -n 2 -q -m "not store and not browser and not slow" $(TEST_ARGUMENTS)
+
+coverage: $(READY) ## Run the deterministic tests of the rules; fail unless they take every branch of domain/.
+	$(BIN)/coverage run -m pytest -q tests/domain tests/stores/test_memory.py --ignore tests/domain/test_state_machine_properties.py
 	$(BIN)/coverage report --include '*/quota_engine/domain/*' --show-missing --skip-covered --fail-under 100
 
-check: $(READY) ## Check format, lint, types and the direction of imports.
+check: $(READY) ## Check format, lint, types, imports, names, prose, spelling and tracked files.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.check_names
+	$(BIN)/python -m scripts.check_prose
+	$(BIN)/python -m scripts.check_files
+	git ls-files -z | xargs -0 $(BIN)/codespell
 
 bench: $(READY) ## Measure the engine in memory, on one core.
 	$(BIN)/python -m benchmarks.memory
+
+generate: $(READY) ## Update the parts of the documents that are generated from the code.
+	$(BIN)/python docs/generate.py
 
 format: $(READY) ## Format the code.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: ## Write requirements-dev.txt anew, with hashes (needs uv).
+lock: ## Update requirements-dev.txt, with hashes (needs uv).
 	uv pip compile --quiet --universal --no-strip-extras --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements-dev.txt
 
-clean: ## Remove what the other targets made.
+clean: ## Remove the files that the other targets made.
 	rm -rf $(VENV) build dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
