@@ -1,12 +1,12 @@
-"""Writes the example of docs/draw.md: ``python docs/draw_example.py``.
+"""Write the example of docs/draw.md: ``python docs/draw_example.py``.
 
-It runs the page's Python, writes the files of that draw to docs/draw, runs the shell commands of the page there, and
-writes what they print under them. A test fails when files or page are not what this makes.
+The script runs the Python of the page, and writes the files of that draw to docs/draw. Then it runs the page's shell
+commands on these files, and writes their output under them. A test compares page and files with a run.
 """
 
 from __future__ import annotations
 
-__all__ = ["PAGE", "made_files", "main", "with_printed"]
+__all__ = ["FOLDER", "PAGE", "main", "run_commands", "run_python"]
 
 import contextlib
 import io
@@ -24,20 +24,20 @@ exec {sys.executable} -c 'import sys; from quota_engine.cli.main import main; sy
 """
 
 
-def made_files(text: str) -> tuple[dict[str, bytes], str]:
-    """The files that the page's Python publishes, by name, and what it prints."""
+def run_python(text: str) -> tuple[dict[str, bytes], str]:
+    """Run the page's Python. Return the files that it publishes, by name, and its output."""
     names: dict[str, object] = {}
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
             exec(compile(block, "docs/draw.md", "exec"), names)  # noqa: S102
     published = names["published"]
     assert isinstance(published, dict)
-    return published, printed.getvalue()
+    return published, output.getvalue()
 
 
-def with_printed(text: str, files: dict[str, bytes]) -> str:
-    """The page with what its shell commands print, when they are run where the files are."""
+def run_commands(text: str, files: dict[str, bytes]) -> str:
+    """Run the page's shell commands in a folder with the files. Return the page with their output."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for file, content in files.items():
@@ -48,31 +48,31 @@ def with_printed(text: str, files: dict[str, bytes]) -> str:
         (bin_folder / "quota-engine").chmod(0o755)
         environment = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}", "LC_ALL": "C"}
 
-        def ran(match: re.Match[str]) -> str:
+        def run_block(match: re.Match[str]) -> str:
             lines: list[str] = []
-            before = ""  # what the commands above it in the block have set
+            assignments = ""  # of the variables that earlier commands of the block set
             for line in match[1].splitlines():
                 if line.startswith("$ "):
-                    script = f"{before}{line[2:]}"
+                    script = f"{assignments}{line[2:]}"
                     done = subprocess.run(  # noqa: S602 - the commands are those of the page
                         script, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=True
                     )
                     lines += [line, *done.stdout.splitlines()]
                     if re.match(r"[A-Z]+=", line[2:]):
-                        before += f"{line[2:]}\n"
+                        assignments += f"{line[2:]}\n"
             return "```console\n" + "\n".join(lines) + "\n```"
 
-        return re.sub(r"```console\n(.*?)```", ran, text, flags=re.DOTALL)
+        return re.sub(r"```console\n(.*?)```", run_block, text, flags=re.DOTALL)
 
 
 def main() -> None:
-    """Make the files and the page."""
+    """Write the files and the page."""
     text = PAGE.read_text(encoding="utf-8")
-    files, _ = made_files(text)
+    files, _ = run_python(text)
     FOLDER.mkdir(exist_ok=True)
     for name, content in files.items():
         (FOLDER / name).write_bytes(content)
-    PAGE.write_text(with_printed(text, files), encoding="utf-8")
+    PAGE.write_text(run_commands(text, files), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The page on draws: its code made its files, and its commands print what it says they print."""
+"""The page on draws: its code makes its files, and its commands print the output that it shows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from types import ModuleType
 from tests.support.paths import ROOT
 
 
-def example() -> ModuleType:
+def load_example() -> ModuleType:
+    """Return the module ``docs/draw_example.py``, which is not in a package."""
     spec = importlib.util.spec_from_file_location("draw_example", ROOT / "docs" / "draw_example.py")
     assert spec is not None
     assert spec.loader is not None
@@ -17,15 +18,15 @@ def example() -> ModuleType:
     return module
 
 
-def test_the_example_is_a_real_run() -> None:
-    """Files and page are what ``python docs/draw_example.py`` writes now."""
-    module = example()
-    text = module.PAGE.read_text(encoding="utf-8")
-    files, printed = module.made_files(text)
+def test_page_and_files_match_a_run_of_the_example() -> None:
+    """If this fails after a change of the code, run ``python docs/draw_example.py``."""
+    example = load_example()
+    text = example.PAGE.read_text(encoding="utf-8")
+    files, output = example.run_python(text)
     assert sorted(files) == ["applications.jsonl", "capacities.json", "result.jsonl"]
     for name, content in files.items():
-        assert (module.FOLDER / name).read_bytes() == content, name
-    assert printed == "10 of 29 applications won\n"
-    assert module.with_printed(text, files) == text
+        assert (example.FOLDER / name).read_bytes() == content, name
+    assert output == "10 of 29 applications won\n"
+    assert example.run_commands(text, files) == text
     assert text.count("$ quota-engine draw verify") == 1
-    assert "follows from seed, applications and capacities" in text
+    assert "the result follows from its seed, applications and capacities" in text
