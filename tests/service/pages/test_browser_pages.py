@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -108,7 +108,7 @@ class Visit:
 
         self.service.run(join())
 
-    def reserve(self, number: int, **more: object) -> str:
+    def reserve(self, number: int, **more: Any) -> str:
         """Reserve for another applicant through the API, and return the reference."""
         response = self.service.run(self.service.client.reserve(f"{FIRST_OTHER + number}", **more))
         return str(response.json()["reservation"]["reference"])

@@ -99,8 +99,8 @@ class OperatorPages:
             except OutcomeUnknown:
                 return self._error_page(request, translator, grant, office, PageError(503, "outcome_unknown"))
             except QuotaEngineError:
-                error = PageError(503, "store_unavailable")
-                response = self._error_page(request, translator, grant, office, error, is_retried=True)
+                unavailable = PageError(503, "store_unavailable")
+                response = self._error_page(request, translator, grant, office, unavailable, is_retried=True)
                 response.headers["retry-after"] = str(_RETRY_S)
                 return response
 

@@ -6,6 +6,7 @@ __all__ = ["operator_routes"]
 
 from starlette.routing import Route
 
+from quota_engine.service.http.auth import Role
 from quota_engine.service.pages.operator.audit import AuditPages
 from quota_engine.service.pages.operator.base import Handler, OperatorPages
 from quota_engine.service.pages.operator.dashboard import DashboardPages
@@ -52,7 +53,7 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
         ("/queue/check-in", queue.check_in),
         ("/queue/no-show", queue.no_show),
     ]
-    groups = [
+    groups: list[tuple[list[tuple[str, Handler]], frozenset[Role], str]] = [
         ([("", dashboard.dashboard)], READ_ROLES | STAFF_ROLES, "GET"),
         (reads, READ_ROLES, "GET"),
         (changes, CHANGE_ROLES, "POST"),
