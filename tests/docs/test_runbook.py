@@ -1,4 +1,4 @@
-"""The runbook: its commands are run, in order, on its own settings; its rules name metrics that there are."""
+"""The runbook: its commands run in order with its own settings, and its alert rules name existing metrics."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tests.stores.redis.test_outages import RIGHTS
 from tests.support.paths import DOCS
 from tests.support.servers import redis_server_binary_or_skip, until, valkey_server_binary
 
-FILES = DOCS / "operating"
-PAGE = (DOCS / "operating.md").read_text(encoding="utf-8")
+FILES = DOCS / "runbook"
+PAGE = (DOCS / "runbook.md").read_text(encoding="utf-8")
 TOKEN = "b3BlcmF0b3Igb2YgdGhpcyB0ZXN0"  # noqa: S105
 
 
 class Valkey(NamedTuple):
-    """A server with the page's settings."""
+    """A server with the settings of the runbook."""
 
     port: int
     folder: Path
@@ -48,7 +48,7 @@ class Valkey(NamedTuple):
 
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    """Started with ``valkey.conf`` and ``users.acl``: only port, directory and passwords are the test's."""
+    """A server that runs ``valkey.conf`` and ``users.acl`` with the test's port, directory and passwords."""
     folder = tmp_path / "valkey"
     folder.mkdir()
     users = (FILES / "users.acl").read_text().replace("ENGINE-PASSWORD", "engine-password")
@@ -85,7 +85,7 @@ id = "surabaya"
 name = "Surabaya"
 time_zone = "UTC"
 """
-"""Days that are open now, whenever that is, and a release that comes in half an hour."""
+"""A catalog with days that are open now, and a release in half an hour."""
 
 
 def _configuration() -> str:
@@ -97,20 +97,46 @@ def _configuration() -> str:
     return text
 
 
-def test_the_commands(tmp_path: Path, valkey: Valkey) -> None:
-    """Every ``sh`` block of the page does what it is for: none fails, and what was changed is changed."""
-    folder = tmp_path / "here"
-    folder.mkdir()
+def _write_files(folder: Path) -> None:
+    """Write the files that the commands read: catalog, configuration and token."""
     now = datetime.datetime.now(datetime.UTC)
     (folder / "offices.toml").write_text(OFFICES.format(at=now + datetime.timedelta(minutes=30)))
     (folder / "quota.toml").write_text(_configuration())
     (folder / "operator.token").write_text(TOKEN)
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    (tools / "valkey-cli").symlink_to(redis_server_binary_or_skip().with_name("redis-cli"))
-    (tools / "python3").symlink_to(sys.executable)
+
+
+def _write_tools(folder: Path) -> None:
+    """Provide the programs that the commands call by name."""
+    folder.mkdir()
+    (folder / "valkey-cli").symlink_to(redis_server_binary_or_skip().with_name("redis-cli"))
+    (folder / "python3").symlink_to(sys.executable)
+
+
+def _run_blocks(folder: Path, environment: dict[str, str]) -> str:
+    """Run every ``sh`` block of the page in one shell, and return its output."""
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) == 15
+    script = "set -euo pipefail\n" + "".join(f"echo '--- block {n}' >&2\n{block}" for n, block in enumerate(blocks))
+    done = subprocess.run(
+        ["bash", "-c", script],  # noqa: S607
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_command_of_the_page_works(tmp_path: Path, valkey: Valkey) -> None:
+    folder, tools = tmp_path / "here", tmp_path / "tools"
+    folder.mkdir()
+    _write_files(folder)
+    _write_tools(tools)
     secret = {"QUOTA_ENGINE_BACKEND": valkey.url, "QUOTA_ENGINE_IDENTITY_KEY": "YSBrZXkgZm9yIHRlc3RzIG9ubHk="}
-    day = now.date() + datetime.timedelta(days=3)
+    day = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=3)
     with served(folder, "--config", "quota.toml", "--workers", "1", **secret) as service:
         with ServiceClient.open(service.url, TOKEN) as client:
             (office,) = httpx.get(f"{service.url}/v1/offices").json()["offices"]
@@ -124,33 +150,20 @@ def test_the_commands(tmp_path: Path, valkey: Valkey) -> None:
             "VALKEY_PORT": str(valkey.port), "REDISCLI_AUTH": "keeper-password", "VALKEY_DIR": str(valkey.folder),
             "PATH": os.pathsep.join((str(tools), str(Path(sys.executable).parent), os.environ["PATH"])),
         }  # fmt: skip
-        blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
-        assert len(blocks) == 15
-        script = "set -euo pipefail\n" + "".join(f"echo '--- block {n}' >&2\n{block}" for n, block in enumerate(blocks))
-        done = subprocess.run(
-            ["bash", "-c", script],  # noqa: S607
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        output = _run_blocks(folder, environment)
         with ServiceClient.open(service.url, TOKEN) as client:
             ended = client.lookup(held.reference)
             assert ended is not None
             assert ended.state == "CANCELLED"
-            (seen,) = client.availability("surabaya", day)
-            assert (seen.quotas["online"].capacity, seen.closed) == (120, False)
+            (view,) = client.availability("surabaya", day)
+            assert (view.quotas["online"].capacity, view.closed) == (120, False)
             assert client.room(environment["ROOM"]).view().per_minute_max == 1_200
             assert [event.number for event in client.events("surabaya", limit=1)] == [2]
-    assert done.stdout.count("everything adds up") == 5
-    assert done.stdout.count("holds: ") == 2
+    assert output.count("everything adds up") == 5
+    assert output.count("holds: ") == 2
 
 
-def test_rights_and_settings() -> None:
-    """The engine's rights are those of the page on backends; the configuration is one, whatever its placeholders."""
+def test_the_settings_grant_the_least_rights_and_are_valid() -> None:
     (engine,) = [line for line in (FILES / "users.acl").read_text().splitlines() if line.startswith("user engine")]
     assert set(RIGHTS.split()) <= set(engine.split())
     secret = {"QUOTA_ENGINE_BACKEND": "redis://127.0.0.1", "QUOTA_ENGINE_IDENTITY_KEY": "YSBrZXkgZm9yIHRlc3RzIG9ubHk="}
@@ -159,8 +172,7 @@ def test_rights_and_settings() -> None:
     assert read_raw(FILES / "quota.toml", IssueCollector("quota.toml"))["workers"] == 4
 
 
-def test_the_unit() -> None:
-    """It starts what there is, and waits longer than the service may take to end."""
+def test_the_unit_starts_the_service_and_waits_until_it_has_drained() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     unit.read(FILES / "quota-engine.service")
@@ -177,8 +189,8 @@ def _rules() -> list[dict[str, Any]]:
     return [rule for group in groups for rule in group["rules"]]
 
 
-def test_the_rules_name_metrics_and_labels_that_there_are() -> None:
-    """As Prometheus gets them; ``up``, ``job`` and ``instance`` are its own. Each is on the page, and none besides."""
+def test_the_rules_use_existing_metrics_and_match_the_page() -> None:
+    """Prometheus itself adds ``up``, ``job`` and ``instance``."""
     suffixes = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
     names = {
         f"{family}{suffix}": {*about.labels, *(["le"] if suffix == "_bucket" else [])}
@@ -203,8 +215,7 @@ def test_the_rules_name_metrics_and_labels_that_there_are() -> None:
     assert sorted(name for row in table for name in row.split(", ")) == sorted(rule["alert"] for rule in _rules())
 
 
-def test_the_proxy() -> None:
-    """It takes as much as the service does, lets streams through as they come, and keeps the metrics to itself."""
+def test_the_proxy_limits_bodies_and_hides_the_metrics() -> None:
     text = (FILES / "nginx.conf").read_text()
     assert text.count("{") == text.count("}")
     assert "client_max_body_size 64k" in text
