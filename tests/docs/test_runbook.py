@@ -123,7 +123,7 @@ def _run_blocks(folder: Path, environment: dict[str, str]) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,  # each command of the command line starts a Python process
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
