@@ -95,7 +95,7 @@ def test_one_applicant_gets_one_place_from_several_browsers(tmp_path: Path, lang
                 again.join_room(language)  # the killed browser had not written its cookies to the disk
             again.wait_for_heading(says("confirmed_heading"))
             assert again.find(".number strong").text == number
-        others.join(60)
+        others.join(120)
         _check_sales(service, made)
 
 
