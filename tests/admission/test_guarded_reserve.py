@@ -222,7 +222,7 @@ class Opinion:
     def objection_to(self, answer: GuardedOutcome, command: GuardedReserve, now_ms: int) -> str:
         now_ms = max(now_ms, self.oracle.clock_ms)
         if self.has_it(command.reserve, now_ms):
-            objection = self.oracle.apply(command.reserve, now_ms).objection_to(answer.outcome)
+            objection = self.oracle.apply(command.reserve, now_ms).difference_from(answer.outcome)
             return objection or ("findings" if (answer.refused_by, answer.shadow_refusals) != (-1, ()) else "")
         gate_ms, shadow = max(now_ms, self.gate_ms), []
         one = command.admission_pass
@@ -248,7 +248,7 @@ class Opinion:
                 self.take(charge, gate_ms)
             elif charge.shadow:
                 shadow.append(index)
-        objection = self.oracle.apply(command.reserve, now_ms).objection_to(answer.outcome)
+        objection = self.oracle.apply(command.reserve, now_ms).difference_from(answer.outcome)
         if good and one is not None and answer.outcome.status in (Status.HELD, Status.WAITING):
             self.used[one.id] = one.until_ms
             self.gate_ms = gate_ms
@@ -267,7 +267,7 @@ def test_any_walk_is_answered_as_the_rules_say(seed: int) -> None:
     for now_ms, command in walk(Random(seed)):
         guarded = _guarded(command, limits, random, now_ms, uses)
         if guarded is None:
-            assert not opinion.oracle.apply(command, now_ms).objection_to(apply(ledger, command, now_ms))
+            assert not opinion.oracle.apply(command, now_ms).difference_from(apply(ledger, command, now_ms))
             continue
         uses += 1
         answer: GuardedOutcome = apply(ledger, guarded, now_ms)

@@ -1,4 +1,4 @@
-"""More of everything than one command works off: records of forgotten days, cooled units, holds that end together."""
+"""Backlogs larger than one command handles: records of forgotten days, cooled units, holds with one deadline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def choice(*option: str) -> Choice:
 
 
 def office(*quotas: QuotaTerms, forget_at_ms: int = 2000) -> Ledger:
-    """Days 1 and 2, open from 0 until 1000; holds of 100 ms."""
+    """Return days 1 and 2, open from 0 to 1000, with holds of 100 ms."""
     ledger = Ledger("office")
     apply(ledger, SetRules(Rules(hold_ttl_ms=100, identity_limits=(IdentityLimit(1, 0),))), 0)
     for day in (1, 2):
@@ -29,8 +29,8 @@ def office(*quotas: QuotaTerms, forget_at_ms: int = 2000) -> Ledger:
     return ledger
 
 
-def test_ids_and_places_of_a_forgotten_day_are_free_before_its_memory_is() -> None:
-    """Two hundred records wait to be purged; whoever was on the forgotten day, and its ids, may come again at once."""
+def test_ids_and_applicants_of_a_forgotten_day_are_free_before_it_is_purged() -> None:
+    """Two hundred records wait to be purged. Their ids and applicants can be used at once."""
     ledger = office(QuotaTerms("q", 500))
     for one in range(200):
         apply(ledger, Reserve(f"r{one}", 1, (f"a{one}",), choice("q")), 0)
@@ -51,8 +51,8 @@ def test_ids_and_places_of_a_forgotten_day_are_free_before_its_memory_is() -> No
     assert describe(rebuild("office", ledger.events)) == describe(ledger)
 
 
-def test_holds_that_end_together_expire_by_their_ids() -> None:
-    """Of equal deadlines the smaller id goes first, whichever was held first; one that was confirmed is passed over."""
+def test_holds_with_the_same_deadline_expire_in_the_order_of_their_ids() -> None:
+    """The order of the reserves does not matter. A confirmed one is skipped."""
     ledger = office(QuotaTerms("q", 9))
     for name in ("d", "b", "a", "c"):
         apply(ledger, Reserve(name, 1, (name,), choice("q")), 0)
@@ -66,8 +66,8 @@ def test_holds_that_end_together_expire_by_their_ids() -> None:
     assert expired == ["soon", "b", "c", "d"]
 
 
-def test_a_view_counts_overdue_holds_of_any_order() -> None:
-    """Deadlines that came out of order are looked at as well, and those that have been confirmed are not."""
+def test_a_view_counts_overdue_holds_in_any_order() -> None:
+    """Deadlines did not arrive in ascending order. Confirmed reservations do not count."""
     ledger = office(QuotaTerms("q", 9))
     for name, ttl_ms in (("a", 300), ("b", 100), ("c", 200), ("d", 400)):
         apply(ledger, Reserve(name, 1, (name,), choice("q"), hold_ttl_ms=ttl_ms), 0)
@@ -78,8 +78,8 @@ def test_a_view_counts_overdue_holds_of_any_order() -> None:
         assert (seen.quotas["q"].held, seen.quotas["q"].confirmed) == (held, 1)
 
 
-def test_more_units_cool_down_than_one_command_counts() -> None:
-    """Of seventy cooled units a command counts sixty-four in passing, and as many more as somebody asks for."""
+def test_one_command_releases_a_bounded_number_of_cooled_units() -> None:
+    """Of seventy cooled units, settling releases sixty-four, and a reserve releases the rest that it needs."""
     ledger = office(QuotaTerms("q", 70, COOLING))
     for one in range(70):
         apply(ledger, Reserve(f"r{one}", 1, (f"a{one}",), choice("q")), 0)
@@ -94,8 +94,8 @@ def test_more_units_cool_down_than_one_command_counts() -> None:
     assert (quota.free, quota.cooling) == (70, 0)
 
 
-def test_a_reschedule_waits_for_no_sweep() -> None:
-    """What it has already it keeps; of what it lacks, overdue units are taken back, though others are overdue too."""
+def test_a_reschedule_needs_no_sweep() -> None:
+    """It keeps the units it shares and takes overdue units of the quotas that lack some."""
     ledger = office(QuotaTerms("q", 301), QuotaTerms("am", 200), QuotaTerms("pm", 100))
     apply(ledger, Reserve("mine", 1, ("mine",), choice("q", "am"), hold_ttl_ms=900), 0)
     for one in range(199):
@@ -109,7 +109,7 @@ def test_a_reschedule_waits_for_no_sweep() -> None:
 
 @pytest.mark.parametrize("changed", [QuotaTerms("q", 5, COOLING), QuotaTerms("r", 5)])
 def test_publishing_again_takes_over_rules_and_new_quotas(changed: QuotaTerms) -> None:
-    """Same times, but another rule or another quota: the day is published anew."""
+    """The times are the same, but a rule or a quota differs."""
     ledger = office(QuotaTerms("q", 5))
     same = DayTerms(0, 500, 1000, 2000, (QuotaTerms("q", 5),))
     assert apply(ledger, Publish(1, same), 0).replayed
@@ -118,8 +118,8 @@ def test_publishing_again_takes_over_rules_and_new_quotas(changed: QuotaTerms) -
     assert ledger.days[1].quotas[changed.name].re_release == changed.re_release
 
 
-def test_an_outcome_tells_what_is_asked_most() -> None:
-    """Reference, deadline and queue numbers are there without a look at the record, and empty without one."""
+def test_an_outcome_has_reference_deadline_and_queue_numbers() -> None:
+    """They are empty without a record."""
     ledger = office(QuotaTerms("q", 5))
     held = apply(ledger, Reserve("r", 1, ("a", "b"), choice("q")), 0)
     assert (held.reference, held.deadline_at_ms, list(held.queue_numbers)) == ("office~r", 100, [])
@@ -128,8 +128,8 @@ def test_an_outcome_tells_what_is_asked_most() -> None:
     assert (nothing.reference, nothing.deadline_at_ms, list(nothing.queue_numbers)) == ("", 0, [])
 
 
-def test_an_overbooking_is_worked_off_before_the_next_reserve_finds_a_place() -> None:
-    """The first units of hundreds of overdue holds are nobody's, those behind the overbooking are there at once."""
+def test_overdue_units_reduce_an_overbooking_first() -> None:
+    """Units of hundreds of overdue holds beyond the overbooking are available at once."""
     ledger = office(QuotaTerms("q", 600, ReRelease(ReReleaseRule.WAIT_LIST)), QuotaTerms("r", 9))
     for one in range(600):
         apply(ledger, Reserve(f"r{one}", 1, (f"a{one}",), choice("q")), 0)
@@ -143,8 +143,8 @@ def test_an_overbooking_is_worked_off_before_the_next_reserve_finds_a_place() ->
     assert audit(ledger) == []
 
 
-def test_an_applicant_has_no_more_than_a_hundred_places_whatever_the_rules_say() -> None:
-    """An office without any limit still has one, so that nobody's places have to be counted without end."""
+def test_an_applicant_has_at_most_a_hundred_places_without_any_limit() -> None:
+    """The bound keeps the number of claims to count small."""
     ledger = office(QuotaTerms("q", 500))
     apply(ledger, SetRules(Rules(identity_limits=())), 0)
     for one in range(100):
@@ -154,8 +154,8 @@ def test_an_applicant_has_no_more_than_a_hundred_places_whatever_the_rules_say()
     assert apply(ledger, Reserve("other", 1, ("b",), choice("q")), 0).status is Status.HELD
 
 
-def test_cooled_units_work_off_an_overbooking_as_far_as_a_reserve_needs() -> None:
-    """Seventy units have cooled, sixty-seven of them are overbooked: the next reserve counts them all."""
+def test_cooled_units_reduce_an_overbooking_as_far_as_a_reserve_needs() -> None:
+    """Seventy units have cooled and sixty-seven are overbooked. The next reserve releases all of them."""
     ledger = office(QuotaTerms("q", 70, COOLING))
     for one in range(70):
         apply(ledger, Reserve(f"r{one}", 1, (f"a{one}",), choice("q")), 0)

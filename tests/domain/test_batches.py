@@ -1,4 +1,4 @@
-"""A batch is nothing but its commands, one after the other."""
+"""A batch equals its commands, one after the other."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.support.random_walks import walk
 Batch = tuple[int, list[Command]]
 
 
-def cut(steps: list[Step], random: Random) -> list[Batch]:
-    """The commands in batches of 0 to 12, each at the time of its first command."""
+def split(steps: list[Step], random: Random) -> list[Batch]:
+    """Return the steps in batches of 0 to 12 commands, each at the time of its first command."""
     batches: list[Batch] = []
     start = 0
     while start < len(steps):
@@ -42,20 +42,19 @@ def check_batches(batches: list[Batch]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_a_batch_gives_what_its_commands_give_one_by_one(seed: int) -> None:
-    """Outcomes, ledger and events are the same, wherever the commands are cut into batches."""
+def test_a_seeded_batch_equals_its_commands_one_by_one(seed: int) -> None:
+    """Outcomes, ledger and events are the same for every split into batches."""
     random = Random(seed)
-    check_batches(cut(walk(random), random))
+    check_batches(split(walk(random), random))
 
 
 @given(random=st.randoms(use_true_random=False), steps_max=st.integers(1, 40))
-def test_any_batch_gives_what_its_commands_give_one_by_one(random: Random, steps_max: int) -> None:
-    """The same, for whatever walk Hypothesis can think of."""
-    check_batches(cut(walk(random, steps_max), random))
+def test_any_batch_equals_its_commands_one_by_one(random: Random, steps_max: int) -> None:
+    """Hypothesis generates the walks."""
+    check_batches(split(walk(random, steps_max), random))
 
 
 def test_an_empty_batch_changes_nothing() -> None:
-    """Nothing asked, nothing answered, no event."""
     ledger = Ledger(OFFICE)
     assert apply_batch(ledger, [], 1) == []
     assert list(ledger.events) == []

@@ -1,4 +1,4 @@
-"""Groups of consumers: who is given which numbers, what stays open, and what may be trimmed."""
+"""Consumer groups: deliveries, pending numbers, and the number up to which events may be trimmed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from quota_engine.domain.consumer_groups import (
 )
 
 
-def test_a_group_begins_within_what_is_kept() -> None:
-    """After the number that is asked for, but not before the first kept event, nor after the last."""
+def test_a_new_group_starts_within_the_kept_events() -> None:
+    """It starts after the given number, but not before the first kept event and not after the last."""
     assert new_group(0, 1, 10) == ConsumerGroup(0)
     assert new_group(0, 5, 10) == ConsumerGroup(4)
     assert new_group(7, 5, 10) == ConsumerGroup(7)
@@ -30,15 +30,15 @@ def test_a_group_begins_within_what_is_kept() -> None:
 
 
 def test_new_numbers_go_to_one_consumer_each() -> None:
-    """What one has been given, another is not, as long as it is not idle."""
+    """Another consumer does not receive them while they are not idle."""
     group, first = take(ConsumerGroup(0), "w1", 3, 60, 1000, 10)
     group, second = take(group, "w2", 3, 60, 1000, 10)
     assert (first, second) == ([(1, 3)], [(4, 6)])
     assert group == ConsumerGroup(6, (Lease(1, 3, "w1", 1000), Lease(4, 6, "w2", 1000)))
 
 
-def test_who_asks_again_first_gets_what_it_has() -> None:
-    """Its own open numbers come first and are its own anew; with a higher limit new ones come along, as one lease."""
+def test_a_consumer_receives_its_pending_numbers_first() -> None:
+    """They get a new time. With a higher limit, new numbers follow in the same lease."""
     group, _ = take(ConsumerGroup(0), "w1", 3, 60, 1000, 10)
     group, again = take(group, "w1", 3, 60, 1010, 10)
     assert (again, group) == ([(1, 3)], ConsumerGroup(3, (Lease(1, 3, "w1", 1010),)))
@@ -46,8 +46,8 @@ def test_who_asks_again_first_gets_what_it_has() -> None:
     assert (more, group) == ([(1, 5)], ConsumerGroup(5, (Lease(1, 5, "w1", 1020),)))
 
 
-def test_what_is_left_by_the_limit_stays_as_it_was() -> None:
-    """Of a lease that is longer than the limit, the rest keeps its consumer and its time."""
+def test_the_rest_of_a_long_lease_is_unchanged() -> None:
+    """A lease longer than the limit keeps consumer and time for its rest."""
     group = ConsumerGroup(10, (Lease(1, 10, "w1", 1000),))
     mine, given = take(group, "w1", 4, 60, 1030, 10)
     assert (given, mine.leases) == ([(1, 4)], (Lease(1, 4, "w1", 1030), Lease(5, 10, "w1", 1000)))
@@ -55,8 +55,8 @@ def test_what_is_left_by_the_limit_stays_as_it_was() -> None:
     assert (given, claimed.leases) == ([(1, 4)], (Lease(1, 4, "w2", 1060), Lease(5, 10, "w1", 1000)))
 
 
-def test_idle_leases_are_claimed_and_no_others() -> None:
-    """From the millisecond on at which a lease has been idle for long enough."""
+def test_only_idle_leases_go_to_another_consumer() -> None:
+    """They do so from the exact millisecond at which they are idle."""
     group = ConsumerGroup(4, (Lease(1, 2, "w1", 1000), Lease(3, 4, "w2", 1001)))
     assert take(group, "w3", 9, 60, 1059, 4)[1] == []
     assert take(group, "w3", 9, 60, 1060, 4)[1] == [(1, 2)]
@@ -64,8 +64,8 @@ def test_idle_leases_are_claimed_and_no_others() -> None:
     assert take(group, "w3", 9, 0, 1001, 4)[1] == [(1, 4)]
 
 
-def test_own_numbers_come_before_lower_ones_of_others() -> None:
-    """The limit is for the consumer's own first; what is given stands in order all the same."""
+def test_own_numbers_come_before_idle_ones() -> None:
+    """The limit counts the consumer's own numbers first. Deliveries are in ascending order."""
     group = ConsumerGroup(4, (Lease(1, 2, "dead", 0), Lease(3, 4, "w1", 1000)))
     assert take(group, "w1", 2, 60, 1000, 9)[1] == [(3, 4)]
     after, given = take(group, "w1", 3, 60, 1000, 9)
@@ -73,8 +73,8 @@ def test_own_numbers_come_before_lower_ones_of_others() -> None:
     assert after.leases == (Lease(1, 1, "w1", 1000), Lease(2, 2, "dead", 0), Lease(3, 4, "w1", 1000))
 
 
-def test_open_numbers_are_bounded() -> None:
-    """With OPEN_MAX open numbers nothing new is given, until some are acknowledged."""
+def test_pending_numbers_are_bounded() -> None:
+    """With ``PENDING_MAX`` pending numbers, no new ones are delivered until some are acknowledged."""
     group, given = take(ConsumerGroup(0), "w1", PENDING_MAX - 1, 60, 1000, 10**6)
     assert given == [(1, PENDING_MAX - 1)]
     group, given = take(group, "w2", PENDING_MAX, 60, 1000, 10**6)
@@ -84,8 +84,8 @@ def test_open_numbers_are_bounded() -> None:
     assert take(group, "w3", 5, 60, 1000, 10**6)[1] == [(PENDING_MAX + 1, PENDING_MAX + 2)]
 
 
-def test_acknowledging_closes_open_numbers_whoever_has_them() -> None:
-    """Ranges may cut leases anywhere; what was never given or is closed already counts nothing."""
+def test_any_consumer_may_acknowledge() -> None:
+    """Ranges may split leases anywhere. Undelivered and acknowledged numbers do not count."""
     group = ConsumerGroup(12, (Lease(2, 6, "w1", 7), Lease(9, 12, "w2", 8)))
     after, closed = acknowledge(group, [(1, 2), (4, 4), (6, 10), (12, 20)])
     assert closed == 6
@@ -95,29 +95,27 @@ def test_acknowledging_closes_open_numbers_whoever_has_them() -> None:
     assert acknowledge(after, [(1, 99)]) == (ConsumerGroup(12), 3)
 
 
-def test_all_below_the_first_open_number_is_acknowledged() -> None:
-    """What trimming goes by."""
+def test_all_numbers_below_the_first_pending_one_are_acknowledged() -> None:
     assert ConsumerGroup(12).acknowledged == 12
     assert ConsumerGroup(12, (Lease(5, 5, "w1", 0), Lease(7, 12, "w1", 0))).acknowledged == 4
 
 
-def test_numbers_that_are_gone_are_not_waited_for() -> None:
-    """Events that somebody trimmed without asking: what is left of the leases, and new ones from there on."""
+def test_trimmed_numbers_are_dropped() -> None:
+    """The rest of the leases stays, and new numbers follow."""
     group = ConsumerGroup(9, (Lease(2, 3, "w1", 7), Lease(5, 9, "w2", 8)))
     assert drop_trimmed(group, 1) == group
     assert drop_trimmed(group, 6) == ConsumerGroup(9, (Lease(6, 9, "w2", 8),))
     assert drop_trimmed(group, 21) == ConsumerGroup(20)
 
 
-def test_a_view_counts() -> None:
-    """Pending is what is open, lag what is still to be given."""
+def test_a_view_counts_pending_and_lag() -> None:
     group = ConsumerGroup(12, (Lease(5, 5, "w1", 0), Lease(7, 12, "w1", 3)))
     assert view_of("mail", group, 20) == ConsumerGroupView("mail", 4, 12, 7, 8, group.leases)
     assert view_of("mail", ConsumerGroup(12), 3).lag == 0
 
 
 def test_numbers_become_ranges() -> None:
-    """In any order, and some twice."""
+    """They may be unordered and have duplicates."""
     assert ranges_of([]) == []
     assert ranges_of([7, 3, 2, 7, 1, 9]) == [(1, 3), (7, 7), (9, 9)]
 
@@ -127,8 +125,8 @@ def numbers_of(ranges: list[Range]) -> set[int]:
 
 
 @given(st.data())
-def test_every_number_is_given_and_closed_once_in_the_end(data: st.DataObject) -> None:
-    """Against sets of numbers: nobody is given what is closed or freshly another's, nothing is left out."""
+def test_every_number_is_delivered_and_acknowledged_once(data: st.DataObject) -> None:
+    """A naive model with sets of numbers is the reference."""
     group, last, now_ms = ConsumerGroup(0), 0, 0
     open_: dict[int, tuple[str, int]] = {}
     closed: set[int] = set()

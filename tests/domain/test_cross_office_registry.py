@@ -1,4 +1,4 @@
-"""The registry's rules, one behaviour a test, and a naive second opinion on random walks."""
+"""The rules of the registry, one behavior per test, and a naive model on random walks."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ def open_move(target: str = "b~2", source: str = "a~1", forget_at_ms: int = FORG
 
 
 class TestClaims:
-    def test_the_first_to_claim_has_the_claim_and_a_lease(self) -> None:
-        """The answer says what is there, and until when its maker is at work."""
+    def test_a_first_claim_has_a_lease(self) -> None:
+        """The result has the claim and the end of its lease."""
         answer = apply(Registry("~n.00"), claim(), 100)
         assert answer == RegistryResult(DONE, "a~1", 1, 110, 100)
         assert answer.ok
         assert not answer.lease_is_over
 
-    def test_another_reference_is_told_what_is_in_the_way_and_changes_nothing(self) -> None:
-        """With the number by which it can be replaced, and whether its lease is over."""
+    def test_another_reference_is_refused_and_changes_nothing(self) -> None:
+        """The result shows the present claim, its number, and if its lease has ended."""
         registry = Registry("~n.00")
         apply(registry, claim(), 100)
         before = describe(registry)
@@ -70,7 +70,7 @@ class TestClaims:
         assert describe(registry) == before
 
     def test_the_same_reference_renews_and_never_shortens(self) -> None:
-        """Whoever asks again has a lease from now on, a new number, and the later of both ends."""
+        """A renewed claim has a new number and the later of both ends."""
         registry = Registry("~n.00")
         apply(registry, claim(), 100)
         answer = apply(registry, Claim("ani", "a~1", 5, 500), 103)
@@ -78,8 +78,8 @@ class TestClaims:
         assert apply(registry, Claim("ani", "a~1", 50, 2_000), 104).lease_until_ms == 154
         assert registry.claims["ani"].forget_at_ms == 2_000
 
-    def test_it_may_stand_for_two_reservations(self) -> None:
-        """The second stays with the first, however often that is claimed, and goes when another takes its place."""
+    def test_a_claim_may_have_a_secondary_reference(self) -> None:
+        """It stays while the reference is renewed, and goes when another reference replaces it."""
         registry = Registry("~n.00")
         assert (
             apply(registry, Claim("ani", "b~2", 10, 900, secondary_reference="a~1"), 100).secondary_reference == "a~1"
@@ -96,8 +96,8 @@ class TestClaims:
         assert apply(registry, Claim("ani", "c~3", 10, 900, secondary_reference="c~3"), 106).status is TAKEN
         assert apply(registry, Claim("ani", "c~3", 10, 900, 5, "c~3"), 106).secondary_reference == ""
 
-    def test_it_is_replaced_by_its_number_only(self) -> None:
-        """One that has been renewed since it was looked at stays: its reservation may be coming to life."""
+    def test_a_claim_is_replaced_by_its_number_only(self) -> None:
+        """A renewed claim has another number and stays, because its reservation may be in progress."""
         registry = Registry("~n.00")
         seen = apply(registry, claim(), 100).number
         apply(registry, claim(), 101)
@@ -108,7 +108,7 @@ class TestClaims:
         assert apply(registry, claim(), 102).reference == "b~1"
 
     def test_a_claim_is_dropped_by_its_number_only(self) -> None:
-        """A refused reserve that is late with giving up must not take the claim of the try that came through."""
+        """A late drop of a refused reserve must not delete the claim of a successful retry."""
         registry = Registry("~n.00")
         first = apply(registry, claim(), 100).number
         second = apply(registry, claim(), 101).number
@@ -117,8 +117,8 @@ class TestClaims:
         assert apply(registry, Drop("ani", second), 103).ok
         assert apply(registry, claim(reference="b~1"), 104).ok
 
-    def test_a_claim_ends_by_itself_and_is_swept(self) -> None:
-        """From its last moment on it is gone, seen by a sweep or not; a sweep is bounded."""
+    def test_a_claim_is_forgotten_at_its_time(self) -> None:
+        """It does not exist from then on, swept or not. A sweep is bounded."""
         registry = Registry("~n.00")
         for number in range(SWEEP_MAX + 2):
             apply(registry, claim(f"p{number:02}"), 100)
@@ -130,14 +130,14 @@ class TestClaims:
         assert sorted(registry.claims) == [last, "p50"]
 
     def test_a_claim_lasts_as_long_as_its_lease(self) -> None:
-        """Whatever it was said to be forgotten at: nobody else may come in while its maker is at work."""
+        """An earlier ``forget_at_ms`` does not shorten it, because its writer is at work."""
         registry = Registry("~n.00")
         apply(registry, claim(forget_at_ms=101), 100)
         assert apply(registry, claim(reference="b~1"), 105).status is TAKEN
         assert apply(registry, claim(reference="b~1"), 110).ok
 
     def test_time_does_not_run_backwards(self) -> None:
-        """A command that comes with an earlier time is of the time of the last change."""
+        """An earlier time counts as the time of the last change."""
         registry = Registry("~n.00")
         apply(registry, claim(), 100)
         assert apply(registry, claim("budi"), 50) == RegistryResult(DONE, "a~1", 2, 110, 100)
@@ -145,8 +145,8 @@ class TestClaims:
             100, ("a~1", "", "a~1"), ("",) * 3
         )
 
-    def test_claims_that_are_made_and_dropped_fill_no_memory(self) -> None:
-        """A thousand refused tries leave nothing behind, not even in the order of what ends when."""
+    def test_claims_that_are_dropped_again_cost_no_memory(self) -> None:
+        """A thousand refused attempts leave no entry, not even in the heap of times."""
         registry = Registry("~n.00")
         for now_ms in range(1_000):
             apply(registry, Drop("ani", apply(registry, claim(forget_at_ms=10**6), now_ms).number), now_ms)
@@ -154,8 +154,8 @@ class TestClaims:
 
 
 class TestMoves:
-    def test_one_move_of_a_reservation_at_a_time(self) -> None:
-        """Another target is told of the one that is open; the same target renews it."""
+    def test_a_reservation_has_one_move_at_a_time(self) -> None:
+        """Another target is refused and sees the open move. The same target renews it."""
         registry = Registry("~n.00")
         assert apply(registry, open_move(), 100) == RegistryResult(DONE, "b~2", 1, 110, 100)
         assert apply(registry, open_move("c~3"), 101) == RegistryResult(TAKEN, "b~2", 1, 110, 101)
@@ -163,8 +163,8 @@ class TestMoves:
         assert apply(registry, open_move(forget_at_ms=5_000), 103).ok
         assert registry.moves["a~1"].forget_at_ms == 5_000
 
-    def test_what_is_done_is_remembered(self) -> None:
-        """A repetition hears of it, a late word that it came to nothing is not believed, and another comes too late."""
+    def test_a_completed_move_is_remembered(self) -> None:
+        """A repeated move sees it, a late failure report is refused, and another move is refused."""
         registry = Registry("~n.00")
         apply(registry, open_move(), 100)
         closed = apply(registry, CloseMove("a~1", "b~2", done=True), 101)
@@ -175,8 +175,8 @@ class TestMoves:
         assert ask(registry, FindMove("a~1"), 103) == [MoveEntry("a~1", "b~2", 3, 2, 110, FORGET_AT_MS, done=True)]
         assert apply(registry, open_move("c~3"), 104) == RegistryResult(TAKEN, "b~2", 2, 110, 104, done=True)
 
-    def test_what_came_to_nothing_is_forgotten_by_whom_it_belongs_to(self) -> None:
-        """Only the try of the number may say so, if it gives one: another may be under way."""
+    def test_a_failed_move_is_deleted_by_its_number(self) -> None:
+        """Without a number, any attempt may delete it. Another attempt has another number."""
         registry = Registry("~n.00")
         first = apply(registry, open_move(), 100).number
         second = apply(registry, open_move(), 101).number
@@ -186,8 +186,8 @@ class TestMoves:
         assert ask(registry, FindMove("a~1"), 102) == []
         assert apply(registry, CloseMove("a~1", "b~2", done=False), 103) == RegistryResult(DONE, now_ms=103)
 
-    def test_those_that_nobody_is_at_work_on_are_found(self) -> None:
-        """The longest waiting first, as many as asked for, none whose lease runs, and none that is done."""
+    def test_open_moves_with_an_ended_lease_are_found(self) -> None:
+        """The earliest end comes first, up to the limit. Running leases and completed moves are excluded."""
         registry = Registry("~n.00")
         for number, now_ms in enumerate((103, 101, 102, 101)):
             apply(registry, open_move(source=f"a~{number}"), now_ms)
@@ -199,8 +199,7 @@ class TestMoves:
         assert ask(registry, OpenMoves(10, over_for_ms=5), 117) == []
         assert len(ask(registry, OpenMoves(10, over_for_ms=5), 118)) == 3
 
-    def test_a_move_ends_by_itself(self) -> None:
-        """When it is not of use to anybody any more."""
+    def test_a_move_is_forgotten_at_its_time(self) -> None:
         registry = Registry("~n.00")
         apply(registry, open_move(), 100)
         assert ask(registry, FindMove("a~1"), FORGET_AT_MS) == []
@@ -237,15 +236,15 @@ BAD: list[tuple[Callable[[], object], str]] = [
 
 
 @pytest.mark.parametrize(("make", "expected"), BAD)
-def test_is_refused(make: Callable[[], object], expected: str) -> None:
-    """What is not well formed is refused when it is made, and says where."""
+def test_a_malformed_command_is_refused(make: Callable[[], object], expected: str) -> None:
+    """The error names the field."""
     with pytest.raises(InvalidRequest) as caught:
         make()
     assert expected in str(caught.value)
 
 
-def test_shards_share_the_work() -> None:
-    """Every key has one shard, the same in every process, and none has much more than its share."""
+def test_keys_are_spread_over_the_shards() -> None:
+    """A key has the same shard in every process, and no shard has much more than its share."""
     counts = dict.fromkeys(shards(), 0)
     for number in range(16_000):
         counts[shard_of(f"applicant{number}")] += 1
@@ -257,7 +256,7 @@ def test_shards_share_the_work() -> None:
 
 
 class Naive:
-    """The registry once more, as plainly as can be: no heap, no sweep, only what is remembered and until when."""
+    """A naive registry without heap and sweep."""
 
     def __init__(self) -> None:
         self.clock_ms = self.number = 0
@@ -279,7 +278,7 @@ class Naive:
         told: tuple[Any, ...] = getattr(self, kind)(entries, key, there, command, now_ms)
         return told
 
-    def told(self, status: str, there: list[Any] | None) -> tuple[Any, ...]:
+    def result(self, status: str, there: list[Any] | None) -> tuple[Any, ...]:
         return (status, *(there[:5] if there else ("", 0, 0, False, "")))
 
     def write(
@@ -292,48 +291,48 @@ class Naive:
         also = getattr(command, "secondary_reference", "") or (old[4] if old else "")
         also = "" if also == target else also
         entries[key] = [target, self.number, lease, done, also, forget]
-        return self.told("DONE", entries[key])
+        return self.result("DONE", entries[key])
 
     def Claim(self, entries: Any, key: str, there: Any, command: Any, now_ms: int) -> Any:  # noqa: N802
         same = there is not None and there[0] == command.reference
         keeps = same and (not command.secondary_reference or there[4] in ("", command.secondary_reference))
         if there is not None and not keeps and there[1] != command.replaces_number:
-            return self.told("TAKEN", there)
+            return self.result("TAKEN", there)
         return self.write(entries, key, now_ms, command.reference, False, command, there if same else None)
 
     def Drop(self, entries: Any, key: str, there: Any, command: Any, now_ms: int) -> Any:  # noqa: N802
         if there is not None and there[1] != command.number:
-            return self.told("TAKEN", there)
+            return self.result("TAKEN", there)
         if there is not None:
             del entries[key]
             self.clock_ms, self.number = now_ms, self.number + 1
-        return self.told("DONE", None)
+        return self.result("DONE", None)
 
     def OpenMove(self, entries: Any, key: str, there: Any, command: Any, now_ms: int) -> Any:  # noqa: N802
         same = there is not None and there[0] == command.target
         if there is not None and not same:
-            return self.told("TAKEN", there)
+            return self.result("TAKEN", there)
         if same and there[3]:
-            return self.told("DONE", there)
+            return self.result("DONE", there)
         return self.write(entries, key, now_ms, command.target, False, command, there if same else None)
 
     def CloseMove(self, entries: Any, key: str, there: Any, command: Any, now_ms: int) -> Any:  # noqa: N802
         if there is None:
-            return self.told("DONE", None)
+            return self.result("DONE", None)
         if there[0] != command.target or command.number not in (0, there[1]) or (there[3] and not command.done):
-            return self.told("TAKEN", there)
+            return self.result("TAKEN", there)
         if not there[3]:
             self.clock_ms, self.number = now_ms, self.number + 1
             if not command.done:
                 del entries[key]
-                return self.told("DONE", None)
+                return self.result("DONE", None)
             entries[key] = [there[0], self.number, there[2], True, "", there[-1]]
-        return self.told("DONE", entries[key])
+        return self.result("DONE", entries[key])
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_random_walks_come_to_what_a_naive_registry_says(seed: int) -> None:
-    """Answer by answer, and in the end what is there."""
+def test_random_walks_equal_a_naive_registry(seed: int) -> None:
+    """Each result and the final state are compared."""
     registry, naive = Registry("~n.00"), Naive()
     for now_ms, command in registry_walk(random.Random(seed), 400):
         answer = apply(registry, command, now_ms)

@@ -1,4 +1,4 @@
-"""Corners of the rules that walks have found, each in as few commands as it takes."""
+"""Edge cases of the rules that random walks have found, each with as few commands as possible."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ WALK_IN = choice_of(("walkin",))
 
 
 def an_office(*quotas: QuotaTerms, forget_at_ms: int = 900) -> Ledger:
-    """A day 11 that is open from 0, starts at 500 and ends at 600."""
+    """Return an office with day 11, which is open from 0, starts at 500 and ends at 600."""
     ledger = Ledger(OFFICE)
     apply(ledger, Publish(11, DayTerms(0, 500, 600, forget_at_ms, quotas or (QuotaTerms("total", 2),))), 0)
     return ledger
 
 
-class TestRecordsOfOthers:
-    def test_a_reschedule_to_nowhere_shows_nobody_elses_record(self) -> None:
-        """The target is looked at before the owner; the record, with its applicants, must not come along with that."""
+class TestForeignRecords:
+    def test_a_reschedule_to_an_unknown_day_shows_no_foreign_record(self) -> None:
+        """The target is checked before the owner, so the refusal must not show the record."""
         ledger = an_office()
         apply(ledger, Reserve("r1", 11, ("ana",), TOTAL), 0)
         for day, choice, expected in (
@@ -51,25 +51,25 @@ class TestRecordsOfOthers:
             assert (outcome.status, outcome.reservation) == (expected, None)
 
 
-class TestPassingOn:
+class TestReallocation:
     @staticmethod
     def office_with_a_walk_in_allotment() -> Ledger:
-        """Its one place belongs to the total from 75 on; it is held until 300."""
+        """Return an office whose allotment of one unit is reallocated at 75. The unit is held until 300."""
         ledger = an_office(QuotaTerms("total", 0), QuotaTerms("walkin", 1, reallocation=Reallocation("total", 75)))
         apply(ledger, Reserve("r1", 11, ("ana",), WALK_IN, hold_ttl_ms=300), 0)
         return ledger
 
-    def test_units_that_come_back_later_are_passed_on_too(self) -> None:
-        """At 75 there was nothing to pass on; at 80 there is, and it goes on in the same step."""
+    def test_units_returned_after_the_reallocation_time_are_reallocated(self) -> None:
+        """At 75 there is no free unit. At 80 one is returned and reallocated in the same step."""
         ledger = self.office_with_a_walk_in_allotment()
         assert apply(ledger, Reserve("r2", 11, ("budi",), TOTAL), 76).status is Status.SOLD_OUT
         apply(ledger, Release("r1"), 80)
         assert apply(ledger, Reserve("r2", 11, ("budi",), TOTAL), 80).status is Status.HELD
 
-    def test_a_refusal_that_looked_ahead_is_forgotten_when_the_clock_jumps_back(self) -> None:
-        """A refusal at 80 leaves no event, so it can be 60 again; the units are passed on at 75 all the same.
+    def test_a_refusal_does_not_advance_the_due_times(self) -> None:
+        """A refusal at 80 leaves no event, so the time may be 60 again. The units are still reallocated at 75.
 
-        Otherwise a ledger rebuilt from the events answers differently than the one it was made from.
+        Otherwise a rebuilt ledger would have other outcomes than the original.
         """
         ledger = self.office_with_a_walk_in_allotment()
         assert apply(ledger, Release("r1", owner="eve"), 80).status is Status.NOT_OWNER
@@ -81,8 +81,8 @@ class TestPassingOn:
 
 
 class TestBlocks:
-    def test_cancellations_count_whenever_the_limit_was_set(self) -> None:
-        """The rules of the last cancellation decide, about all cancellations that lie in the window."""
+    def test_the_present_rules_count_earlier_cancellations(self) -> None:
+        """The rules at the last cancellation decide about all cancellations within the window."""
         ledger = an_office()
         for name, rules in (("r1", Rules()), ("r2", Rules(cancellations_max=1, cancellations_block_ms=50))):
             apply(ledger, SetRules(rules), 10)
@@ -93,8 +93,8 @@ class TestBlocks:
         assert (outcome.status, outcome.retry_at_ms) == (Status.BLOCKED, 60)
 
     @pytest.mark.parametrize(("window_ms", "expected"), [(10, Status.HELD), (11, Status.BLOCKED)])
-    def test_the_start_of_the_window_is_outside_it(self, window_ms: int, expected: Status) -> None:
-        """Two cancellations 10 ms apart lie together in a window of 11, but not in one of 10."""
+    def test_the_start_of_the_window_is_excluded(self, window_ms: int, expected: Status) -> None:
+        """Two cancellations 10 ms apart are both within a window of 11 ms, but not of 10 ms."""
         ledger = an_office()
         rules = Rules(cancellations_max=1, cancellations_window_ms=window_ms, cancellations_block_ms=50)
         apply(ledger, SetRules(rules), 0)
@@ -104,8 +104,8 @@ class TestBlocks:
             apply(ledger, Cancel(name), at_ms)
         assert apply(ledger, Reserve("r3", 11, ("ana",), TOTAL), 20).status is expected
 
-    def test_a_window_that_grows_brings_no_cancellation_back(self) -> None:
-        """The one at 10 was outside the window at 20, so it does not count at 25, however long that window is."""
+    def test_a_longer_window_restores_no_cancellation(self) -> None:
+        """The cancellation at 10 was outside the window at 20, so it does not count at 25 under any window."""
         ledger = an_office()
         for name, at_ms, window_ms in (("r1", 10, 5), ("r2", 20, 5), ("r3", 25, 100)):
             rules = Rules(cancellations_max=2, cancellations_window_ms=window_ms, cancellations_block_ms=50)
@@ -115,8 +115,8 @@ class TestBlocks:
             assert apply(ledger, Cancel(name), at_ms).status is Status.CANCELLED
         assert apply(ledger, Reserve("r4", 11, ("ana",), TOTAL), 25).status is Status.HELD
 
-    def test_a_party_is_blocked_until_the_last_of_it_is_free(self) -> None:
-        """Each member's block ends on its own; the party is told the end of the last."""
+    def test_a_party_is_blocked_until_its_last_block_ends(self) -> None:
+        """Each applicant has their own block. The refusal shows the latest end."""
         ledger = an_office(forget_at_ms=5_000)
         apply(ledger, Publish(12, DayTerms(0, 2_000, 3_000, 5_000, (QuotaTerms("total", 2),))), 0)
         apply(ledger, SetRules(Rules(no_show_block_ms=100)), 0)
@@ -133,8 +133,8 @@ class TestBlocks:
 
 class TestLateConfirm:
     @pytest.mark.parametrize(("confirmed_at_ms", "expected"), [(49, Status.HOLD_EXPIRED), (50, Status.CONFIRMED)])
-    def test_new_units_are_only_taken_while_the_day_is_open(self, confirmed_at_ms: int, expected: Status) -> None:
-        """The opening was put off to 50 after the hold was made; re-acquiring is possible from then on."""
+    def test_a_late_confirm_reacquires_only_while_the_day_is_open(self, confirmed_at_ms: int, expected: Status) -> None:
+        """The opening was postponed to 50 after the hold was made."""
         ledger = an_office()
         apply(ledger, Reserve("r1", 11, ("ana",), TOTAL, hold_ttl_ms=20), 0)
         apply(ledger, Publish(11, DayTerms(50, 500, 600, 900, (QuotaTerms("total", 2),))), 10)
@@ -143,8 +143,8 @@ class TestLateConfirm:
 
 class TestWaitList:
     @pytest.mark.parametrize(("deadline_ms", "state"), [(599, State.HELD), (600, State.WAITING)])
-    def test_nothing_is_offered_once_the_day_is_over(self, deadline_ms: int, state: State) -> None:
-        """The day ends at 600: what comes back a millisecond before is offered, what comes back then is not."""
+    def test_a_day_that_is_over_makes_no_offers(self, deadline_ms: int, state: State) -> None:
+        """The day ends at 600. A unit that is returned one millisecond earlier is offered."""
         ledger = an_office(QuotaTerms("total", 1, ReRelease(ReReleaseRule.WAIT_LIST)))
         apply(ledger, Reserve("r1", 11, ("ana",), TOTAL, hold_ttl_ms=deadline_ms), 0)
         assert apply(ledger, Reserve("r2", 11, ("budi",), TOTAL, join_wait_list=True), 0).status is Status.WAITING
@@ -153,8 +153,8 @@ class TestWaitList:
         assert waiting is not None
         assert waiting.state is state
 
-    def test_opening_a_closed_day_serves_those_who_wait_first(self) -> None:
-        """What came back while the day was closed is offered in the step that opens it, before anybody else can ask."""
+    def test_opening_a_closed_day_serves_the_wait_list_first(self) -> None:
+        """Units returned while the day was closed are offered in the step that opens it."""
         ledger = an_office(QuotaTerms("total", 1, ReRelease(ReReleaseRule.WAIT_LIST)))
         apply(ledger, Reserve("r1", 11, ("ana",), TOTAL, hold_ttl_ms=100), 0)
         apply(ledger, Reserve("r2", 11, ("budi",), TOTAL, join_wait_list=True), 0)
@@ -168,8 +168,8 @@ class TestWaitList:
             assert waiting is not None
             assert waiting.state is state
 
-    def test_a_small_party_passes_a_large_one_that_does_not_fit(self) -> None:
-        """The large one keeps its place, and is served when there is room for it."""
+    def test_a_small_party_overtakes_a_large_one_that_does_not_fit(self) -> None:
+        """The large party keeps its position and is served when it fits."""
         ledger = an_office(QuotaTerms("total", 2, ReRelease(ReReleaseRule.WAIT_LIST)))
         for name in ("h1", "h2"):
             apply(ledger, Reserve(name, 11, (name,), TOTAL, hold_ttl_ms=100), 0)
@@ -189,7 +189,7 @@ class TestWaitList:
 
 class TestForgetting:
     def test_a_forgotten_day_stays_unknown_when_the_clock_jumps_back(self) -> None:
-        """And neither it nor an earlier one can be published again; a later one can."""
+        """Neither the day nor an earlier one can be published again; a later one can."""
         ledger = an_office(forget_at_ms=700)
         apply(ledger, Reserve("r1", 11, ("ana",), TOTAL), 0)
         assert apply(ledger, Confirm("r1"), 700).status is Status.NOT_FOUND
@@ -203,7 +203,7 @@ class TestForgetting:
         ]
 
     def test_the_ids_of_a_forgotten_day_are_free_again(self) -> None:
-        """The record is gone, so the same key makes a new reservation on another day."""
+        """The record is unknown, so the same key makes a new reservation on another day."""
         ledger = an_office(forget_at_ms=700)
         apply(ledger, Reserve("r1", 11, ("ana",), TOTAL), 0)
         apply(ledger, Publish(12, DayTerms(0, 1_500, 1_600, 1_700, (QuotaTerms("total", 1),))), 0)
@@ -213,13 +213,13 @@ class TestForgetting:
 
 class TestPublishing:
     @pytest.mark.parametrize(("now_ms", "expected"), [(899, Status.DONE), (900, Status.DAY_OVER)])
-    def test_a_day_that_would_be_forgotten_at_once_is_not_published(self, now_ms: int, expected: Status) -> None:
-        """It is forgotten on the millisecond."""
+    def test_a_day_that_is_forgotten_at_once_is_not_published(self, now_ms: int, expected: Status) -> None:
+        """The bound is exact to the millisecond."""
         terms = DayTerms(0, 500, 600, 900, (QuotaTerms("total", 2),))
         assert apply(Ledger(OFFICE), Publish(11, terms), now_ms).status is expected
 
     def test_publishing_a_day_again_keeps_its_capacities(self) -> None:
-        """What an operator has set, and what was left out, stays; nothing differs, so it is a replay."""
+        """Capacities that an operator set and omitted quotas stay. The publish is a replay."""
         ledger = an_office(QuotaTerms("total", 5), QuotaTerms("walkin", 3))
         apply(ledger, SetCapacity(11, "total", 2), 0)
         again = apply(ledger, Publish(11, DayTerms(0, 500, 600, 900, (QuotaTerms("total", 5),))), 1)
@@ -229,7 +229,7 @@ class TestPublishing:
         assert {name: quota.capacity for name, quota in seen.quotas.items()} == {"total": 2, "walkin": 3}
 
     def test_publishing_a_day_again_takes_over_times_and_new_quotas(self) -> None:
-        """A hold that exists stays as it is."""
+        """An existing hold is unchanged."""
         ledger = an_office(QuotaTerms("total", 1))
         held = apply(ledger, Reserve("r1", 11, ("ana",), TOTAL), 0).reservation
         apply(ledger, Publish(11, DayTerms(20, 500, 600, 900, (QuotaTerms("walkin", 3),))), 10)
@@ -240,8 +240,8 @@ class TestPublishing:
 
 
 class TestOverbooking:
-    def test_overdue_holds_work_it_off_set_of_quotas_by_set_of_quotas(self) -> None:
-        """Which units are nobody's and which cool follows from the order in which holds expire."""
+    def test_overdue_holds_reduce_an_overbooking_in_order_of_their_quota_sets(self) -> None:
+        """The order of expiry decides which units reduce the overbooking and which cool."""
         cooling = ReRelease(ReReleaseRule.COOLING, cooling_ms=5)
         ledger = an_office(QuotaTerms("a", 2, cooling), QuotaTerms("b", 2))
         apply(ledger, Reserve("r1", 11, ("ana",), choice_of(("b", "a")), hold_ttl_ms=10), 0)
@@ -254,9 +254,9 @@ class TestOverbooking:
         assert view(ledger, 11, 20) == seen
 
 
-class TestWaitingInVain:
-    def test_who_waits_for_quotas_that_serve_no_list_any_more_is_passed_over(self) -> None:
-        """The quota's rule was changed while somebody waited for it: what comes back is for whoever asks."""
+class TestChangedReReleaseRule:
+    def test_quotas_without_the_wait_list_rule_make_no_offers(self) -> None:
+        """The quota's rule was changed while a party waited. The next reserve gets the unit."""
         served, not_served = ReRelease(ReReleaseRule.WAIT_LIST), ReRelease()
         ledger = an_office(QuotaTerms("total", 1, served))
         apply(ledger, Reserve("r1", 11, ("ana",), TOTAL), 0)
@@ -267,9 +267,9 @@ class TestWaitingInVain:
         assert apply(ledger, Reserve("r3", 11, ("citra",), TOTAL), 2).status is Status.HELD
 
 
-class TestStandings:
-    def test_each_cancellation_sweeps_away_two_that_do_not_count_any_more(self) -> None:
-        """So those who once cancelled do not pile up, and no command has all of them to sweep."""
+class TestPenalties:
+    def test_each_cancellation_removes_two_outdated_penalties(self) -> None:
+        """The number of penalties and the cost of a command stay bounded."""
         ledger = an_office(QuotaTerms("total", 9))
         apply(ledger, SetRules(Rules(cancellations_max=2, cancellations_window_ms=5)), 0)
         for number in range(6):

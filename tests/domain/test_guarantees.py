@@ -1,6 +1,6 @@
-"""The guarantees G1 to G10 as far as a ledger in memory can keep them, and the accidents of other systems.
+"""The guarantees G1 to G10 as far as the state machine alone keeps them, and accidents of other systems.
 
-One test, one behaviour. Times are milliseconds after an arbitrary zero; a day opens at ``OPENS_AT_MS``.
+``docs/guarantees.md`` names these tests.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def day_terms(*quotas: QuotaTerms) -> DayTerms:
 
 
 def an_office(capacity: int = 1, re_release: ReRelease = AT_ONCE, rules: Rules = RULES, *more: QuotaTerms) -> Ledger:
-    """An office with two days of one quota, ``total``, and what else is asked for."""
+    """Return an office with two days of one quota, ``total``, and with further quotas and rules."""
     ledger = Ledger(OFFICE)
     done(ledger, SetRules(rules), 0)
     for day in (DAY, OTHER_DAY):
@@ -91,12 +91,12 @@ def reserve(
     wait: bool = False,
     hold_ttl_ms: int = 0,
 ) -> Reserve:
-    """By default the applicant is called like the id."""
+    """Return a reserve. By default the applicant has the name of the id."""
     return Reserve(id, day, applicants or (id,), choice, wait, hold_ttl_ms)
 
 
 def done(ledger: Ledger, command: Command, now_ms: int = NOW_MS) -> Outcome:
-    """The outcome of a command that has to succeed."""
+    """Apply a command that must succeed."""
     outcome = apply(ledger, command, now_ms)
     assert outcome.ok, (command, outcome)
     return outcome
@@ -132,8 +132,8 @@ def state_of(ledger: Ledger, id: str, now_ms: int = NOW_MS) -> State:  # noqa: A
 
 
 class TestG1NoOversell:
-    def test_a_hundred_places_go_to_exactly_a_hundred_applicants(self) -> None:
-        """Of a thousand who ask in the same millisecond, a hundred hold a place and all others are told SOLD_OUT."""
+    def test_a_hundred_units_go_to_a_hundred_applicants(self) -> None:
+        """A thousand applicants reserve in the same millisecond. All others get ``SOLD_OUT``."""
         ledger = an_office(capacity=100)
         outcomes = apply_batch(ledger, [reserve(f"a{number}") for number in range(1_000)], OPENS_AT_MS)
         assert [outcome.status for outcome in outcomes] == [Status.HELD] * 100 + [Status.SOLD_OUT] * 900
@@ -141,8 +141,8 @@ class TestG1NoOversell:
             capacity=100, available=0, held=100, confirmed=0, cooling=0, parked=0, overbooked=0
         )
 
-    def test_a_party_gets_all_its_places_in_all_its_quotas_or_none(self) -> None:
-        """Three do not fit into two places of the morning, so the day's total stays untouched."""
+    def test_a_party_gets_all_its_units_or_none(self) -> None:
+        """Three applicants do not fit into two units of the morning, so the day's total stays unchanged."""
         ledger = an_office(5, AT_ONCE, RULES, QuotaTerms("morning", 2))
         both = choice_of(("total", "morning"))
         assert status(ledger, reserve("r1", "a", "b", "c", choice=both)) is Status.SOLD_OUT
@@ -151,15 +151,15 @@ class TestG1NoOversell:
         assert (total(ledger).held, seen(ledger).quotas["morning"].held) == (2, 2)
 
     def test_the_first_option_with_room_is_taken(self) -> None:
-        """Priority while it lasts, else the general quota; a place of one is never taken from the other."""
+        """The priority quota is taken while it has units, then the general one. Neither replaces the other."""
         ledger = an_office(1, AT_ONCE, RULES, QuotaTerms("priority", 1))
         either = choice_of(("priority",), ("total",))
         taken = [apply(ledger, reserve(name, choice=either), NOW_MS) for name in ("a", "b", "c")]
         assert [outcome.status for outcome in taken] == [Status.HELD, Status.HELD, Status.SOLD_OUT]
         assert [outcome.reservation.quotas for outcome in taken if outcome.reservation] == [("priority",), ("total",)]
 
-    def test_an_overbooking_is_declared_and_sells_nothing_until_it_is_worked_off(self) -> None:
-        """Three confirmed and the capacity lowered to one: two places have to come back before one is sold."""
+    def test_an_overbooked_quota_sells_nothing_until_it_is_cleared(self) -> None:
+        """Three are confirmed and the capacity is lowered to one. Two units must return before one is available."""
         ledger = an_office(capacity=3)
         for name in ("a", "b", "c"):
             done(ledger, reserve(name))
@@ -176,8 +176,8 @@ class TestG1NoOversell:
 class TestG2Conservation:
     @pytest.mark.parametrize("re_release", [AT_ONCE, COOLING, WAIT_LIST, NEXT_DRAW], ids=lambda rule: str(rule.rule))
     @pytest.mark.parametrize("end", ["release", "expire", "cancel"])
-    def test_every_unit_ends_exactly_once_and_is_sold_again(self, re_release: ReRelease, end: str) -> None:
-        """However a place is given up, and wherever its units go meanwhile, the sum holds and the place comes back."""
+    def test_every_unit_returns_exactly_once(self, re_release: ReRelease, end: str) -> None:
+        """Conservation holds for every end of a reservation and every re-release rule."""
         ledger = an_office(2, re_release)
         done(ledger, reserve("r1", "a", "b"))
         if end == "cancel":
@@ -199,8 +199,8 @@ class TestG2Conservation:
         assert status(ledger, reserve("r3", "e"), later_ms) is Status.SOLD_OUT
 
     @pytest.mark.parametrize("seed", range(20))
-    def test_no_unit_is_lost_wherever_the_events_are_cut_off(self, seed: int) -> None:
-        """A crash leaves the first so many events; an audit finds nothing in the ledger that these rebuild."""
+    def test_no_unit_is_lost_when_the_events_are_cut_off(self, seed: int) -> None:
+        """A crash leaves a prefix of the events. The audit of a ledger rebuilt from it finds nothing."""
         ledger = Ledger(OFFICE)
         for now_ms, command in walk(Random(seed), steps_max=30):
             apply(ledger, command, now_ms)
@@ -208,8 +208,8 @@ class TestG2Conservation:
             survived = rebuild(OFFICE, ledger.events[:length])
             assert list(audit(survived)) == [], ledger.events[:length]
 
-    def test_a_reschedule_is_never_without_a_place_or_with_two(self) -> None:
-        """The new place is taken and the old one given back in one step; if there is no new one, the old one stays."""
+    def test_a_reschedule_has_one_place_at_all_times(self) -> None:
+        """It takes the new units and returns the old ones in one step, and keeps the old ones if it is refused."""
         ledger = an_office(capacity=1)
         done(ledger, reserve("r1", "a"))
         done(ledger, reserve("r2", "b", day=OTHER_DAY))
@@ -221,8 +221,8 @@ class TestG2Conservation:
 
 
 class TestG3ExactlyOnceEffect:
-    def test_a_key_has_one_effect_however_often_it_is_sent(self) -> None:
-        """Fifty times the same reserve: one hold, one event, and the same record each time."""
+    def test_a_repeated_key_has_one_effect(self) -> None:
+        """Fifty identical reserves make one hold and one event, and return the same record."""
         ledger = an_office(capacity=10)
         first = done(ledger, reserve("r1", "a"))
         events = len(ledger.events)
@@ -241,8 +241,8 @@ class TestG3ExactlyOnceEffect:
         ],
         ids=["applicant", "party", "day", "choice"],
     )
-    def test_the_same_key_with_another_body_is_a_conflict(self, other: Reserve) -> None:
-        """Nothing changes, and nobody else's record is shown."""
+    def test_a_key_with_another_body_is_a_conflict(self, other: Reserve) -> None:
+        """It changes nothing and shows no record."""
         ledger = an_office(10, AT_ONCE, RULES, QuotaTerms("other", 10))
         done(ledger, reserve("r1", "a"))
         before = describe(ledger)
@@ -251,8 +251,8 @@ class TestG3ExactlyOnceEffect:
         assert outcome.reservation is None or outcome.reservation.applicants == other.applicants
         assert describe(ledger) == before
 
-    def test_the_truth_comes_back_under_the_key_whatever_has_become_of_it(self) -> None:
-        """The answer to the reserve was lost; asked again, it tells the state of now."""
+    def test_a_repeated_key_returns_the_present_state(self) -> None:
+        """The answer to the reserve was lost, and the reservation has changed since."""
         ledger = an_office(capacity=5)
         done(ledger, reserve("r1", "a"))
         done(ledger, Confirm("r1"))
@@ -263,8 +263,8 @@ class TestG3ExactlyOnceEffect:
         assert again.reservation is not None
         assert again.reservation.state is State.CANCELLED
 
-    def test_a_second_confirm_gives_the_same_queue_number(self) -> None:
-        """It is a replay: no new number, no new version."""
+    def test_a_second_confirm_keeps_the_queue_number(self) -> None:
+        """It is a replay and makes no new version."""
         ledger = an_office(capacity=5)
         done(ledger, reserve("r1", "a", "b"))
         first = done(ledger, Confirm("r1"))
@@ -276,8 +276,8 @@ class TestG3ExactlyOnceEffect:
         ("refusal", "refused_at_ms"),
         [(Status.NOT_OPEN, OPENS_AT_MS - 1), (Status.SOLD_OUT, NOW_MS), (Status.DAY_CLOSED, NOW_MS)],
     )
-    def test_a_refused_key_may_be_tried_again(self, refusal: Status, refused_at_ms: int) -> None:
-        """A refusal is not remembered; the same key succeeds when its reason is gone."""
+    def test_a_refused_key_may_be_retried(self, refusal: Status, refused_at_ms: int) -> None:
+        """A refusal is not remembered. The same key succeeds when its cause has ended."""
         ledger = an_office(capacity=0 if refusal is Status.SOLD_OUT else 1)
         if refusal is Status.DAY_CLOSED:
             done(ledger, CloseDay(DAY))
@@ -289,8 +289,8 @@ class TestG3ExactlyOnceEffect:
 
 
 class TestG4OnePlacePerIdentity:
-    def test_a_hold_counts_as_much_as_a_confirmed_place(self) -> None:
-        """With one place on all days, a hold on one day is in the way on every other."""
+    def test_a_hold_counts_for_the_identity_limit(self) -> None:
+        """With a limit of one on all days, a hold on one day excludes every other day."""
         ledger = an_office(5, rules=msgspec.structs.replace(RULES, identity_limits=(IdentityLimit(1, 0),)))
         done(ledger, reserve("r1", "a"))
         assert status(ledger, reserve("r2", "a", day=OTHER_DAY)) is Status.IDENTITY_LIMIT
@@ -300,15 +300,15 @@ class TestG4OnePlacePerIdentity:
         assert status(ledger, reserve("r2", "a", day=OTHER_DAY)) is Status.HELD
 
     def test_every_member_of_a_party_counts(self) -> None:
-        """Whoever is in a party already can't come in another one, in whatever position, and learns nothing of it."""
+        """An applicant in one party cannot be in another, in any position, and sees no foreign record."""
         ledger = an_office(capacity=9)
         done(ledger, reserve("r1", "a", "b"))
         for party in (("b",), ("c", "a"), ("a", "b", "c")):
             outcome = apply(ledger, reserve("r2", *party), NOW_MS)
             assert (outcome.status, outcome.reservation) == (Status.IDENTITY_LIMIT, None)
 
-    def test_the_limit_and_the_place_are_one_step(self) -> None:
-        """In one batch of a hundred keys of one applicant, one place is taken."""
+    def test_the_limit_and_the_units_are_one_step(self) -> None:
+        """One batch of a hundred keys of the same applicant takes one unit."""
         ledger = an_office(capacity=100)
         outcomes = apply_batch(ledger, [reserve(f"r{number}", "a") for number in range(100)], NOW_MS)
         assert Counter((outcome.status, outcome.resumed) for outcome in outcomes) == {
@@ -317,8 +317,8 @@ class TestG4OnePlacePerIdentity:
         }
         assert total(ledger).held == 1
 
-    def test_waiting_is_a_claim_too(self) -> None:
-        """Nobody queues for one day while holding a place on another, if one place is all there is to have."""
+    def test_a_wait_list_entry_counts_for_the_identity_limit(self) -> None:
+        """With a limit of one, an applicant with a place on one day cannot wait for another day."""
         ledger = an_office(1, WAIT_LIST, msgspec.structs.replace(RULES, identity_limits=(IdentityLimit(1, 0),)))
         done(ledger, reserve("r1", "a"))
         assert status(ledger, reserve("r2", "b", wait=True)) is Status.WAITING
@@ -326,16 +326,16 @@ class TestG4OnePlacePerIdentity:
 
 
 class TestG5TimeDecides:
-    def test_a_hold_is_good_until_the_millisecond_before_its_deadline(self) -> None:
-        """Confirmed one millisecond before, expired on the millisecond."""
+    def test_a_hold_ends_at_the_millisecond_of_its_deadline(self) -> None:
+        """A confirm succeeds one millisecond earlier."""
         deadline_ms = NOW_MS + HOLD_TTL_MS
         for confirmed_at_ms, expected in ((deadline_ms - 1, Status.CONFIRMED), (deadline_ms, Status.HOLD_EXPIRED)):
             ledger = an_office()
             done(ledger, reserve("r1"))
             assert status(ledger, Confirm("r1"), confirmed_at_ms) is expected
 
-    def test_the_units_of_an_overdue_hold_are_there_in_the_very_next_command(self) -> None:
-        """Nobody has swept: the place goes to the next one who asks, and every read shows it."""
+    def test_units_of_an_overdue_hold_are_available_to_the_next_command(self) -> None:
+        """No sweep has run. The next reserve gets the unit, and every read shows it."""
         ledger = an_office()
         done(ledger, reserve("r1"))
         deadline_ms = NOW_MS + HOLD_TTL_MS
@@ -346,8 +346,8 @@ class TestG5TimeDecides:
         assert len(ledger.events) == events
         assert status(ledger, reserve("r2"), deadline_ms) is Status.HELD
 
-    def test_an_overdue_hold_of_another_day_is_no_claim(self) -> None:
-        """No command has touched its day since, and yet its applicant is free."""
+    def test_an_overdue_hold_of_another_day_does_not_count(self) -> None:
+        """No command has touched its day since the deadline."""
         ledger = an_office(1, rules=msgspec.structs.replace(RULES, identity_limits=(IdentityLimit(1, 0),)))
         done(ledger, reserve("r1", "a"))
         assert status(ledger, reserve("r2", "a", day=OTHER_DAY), NOW_MS + HOLD_TTL_MS) is Status.HELD
@@ -355,7 +355,7 @@ class TestG5TimeDecides:
     @pytest.mark.parametrize("quota", ["total", "other"])
     @pytest.mark.parametrize("expires_first", ["total", "other"])
     def test_fifteen_hundred_overdue_holds_hide_no_unit(self, quota: str, expires_first: str) -> None:
-        """On either of two full quotas the next reserve gets a unit, whichever's holds stand first in the sweep."""
+        """The next reserve gets a unit of either full quota, in any order of expiry."""
         ledger = an_office(750, AT_ONCE, RULES, QuotaTerms("other", 750))
         for number in range(750):
             for name in ("total", "other"):
@@ -369,8 +369,8 @@ class TestG5TimeDecides:
         assert seen(ledger, all_overdue_ms).quotas[quota].available == 749
         assert list(audit(ledger)) == []
 
-    def test_fifteen_hundred_overdue_holds_hide_the_first_option_from_nobody(self) -> None:
-        """The first option is free but for holds that no sweep has reached; it is taken, and not the second."""
+    def test_fifteen_hundred_overdue_holds_do_not_hide_the_first_option(self) -> None:
+        """The first option has only units of overdue holds. It is taken before the second."""
         ledger = self.office_with_overdue_holds_behind_others()
         either = choice_of(("other",), ("spare",))
         outcome = done(ledger, reserve("late", choice=either), NOW_MS + HOLD_TTL_MS + 1)
@@ -378,20 +378,20 @@ class TestG5TimeDecides:
         assert outcome.reservation.quotas == ("other",)
 
     def test_fifteen_hundred_overdue_holds_hide_no_unit_from_a_reschedule(self) -> None:
-        """Moving to a quota takes its overdue units like reserving from it does."""
+        """A reschedule takes overdue units like a reserve."""
         ledger = self.office_with_overdue_holds_behind_others()
         done(ledger, reserve("mover", choice=choice_of(("spare",)), hold_ttl_ms=2 * HOLD_TTL_MS))
         assert status(ledger, Reschedule("mover", DAY, OTHER), NOW_MS + HOLD_TTL_MS + 1) is Status.HELD
 
     def test_fifteen_hundred_overdue_holds_hide_no_unit_from_a_late_confirm(self) -> None:
-        """Re-acquiring takes overdue units like reserving does."""
+        """A reacquiring confirm takes overdue units like a reserve."""
         ledger = self.office_with_overdue_holds_behind_others()
         late = Confirm("other749", reacquire=True)
         assert status(ledger, late, NOW_MS + HOLD_TTL_MS + 1) is Status.CONFIRMED
 
     @staticmethod
     def office_with_overdue_holds_behind_others() -> Ledger:
-        """``other`` is full of holds, and those on ``total`` are overdue one millisecond earlier."""
+        """Fill ``other`` with holds. Those on ``total`` are overdue one millisecond earlier."""
         ledger = an_office(750, AT_ONCE, RULES, QuotaTerms("other", 750), QuotaTerms("spare", 5))
         for number in range(750):
             done(ledger, reserve(f"total{number}"))
@@ -412,7 +412,7 @@ class TestG5TimeDecides:
         ids=["reserve", "reserve_elsewhere", "confirm", "set_capacity", "expire_10", "expire_2000"],
     )
     def test_one_command_expires_a_bounded_number_of_holds(self, command: Command, expiries_max: int) -> None:
-        """Three thousand are overdue, and as their units cool first, no number of them makes room for a reserve."""
+        """Three thousand holds are overdue. Their units cool, so no number of expiries makes room for a reserve."""
         ledger = an_office(3_000, COOLING, RULES, QuotaTerms("other", 1))
         apply_batch(ledger, [reserve(f"a{number}") for number in range(3_000)], NOW_MS)
         before = len(ledger.events)
@@ -420,7 +420,7 @@ class TestG5TimeDecides:
         assert 0 < expiries_in(ledger, before) <= expiries_max
 
     def test_time_never_runs_backwards(self) -> None:
-        """A clock that jumps back brings no expired hold back to life, and opens no closed door twice."""
+        """After the clock jumps back, an expired hold stays expired and a day stays open."""
         ledger = an_office()
         done(ledger, reserve("r1", "a"))
         deadline_ms = NOW_MS + HOLD_TTL_MS
@@ -455,8 +455,8 @@ class TestG8Bounded:
     @pytest.mark.parametrize(
         ("command", "now_ms"), [(command, now_ms) for _, command, now_ms in REFUSED], ids=[why for why, _, _ in REFUSED]
     )
-    def test_a_refusal_leaves_no_trace(self, command: Command, now_ms: int) -> None:
-        """Neither a record nor an event nor anything else that the ledger could describe."""
+    def test_a_refusal_changes_nothing(self, command: Command, now_ms: int) -> None:
+        """It leaves no record, no event, and no change of the description."""
         ledger = an_office()
         # Confirmed, so that no time could change anything either.
         done(ledger, reserve("holder"), OPENS_AT_MS)
@@ -470,14 +470,14 @@ class TestG8Bounded:
         assert lookup(ledger, "r1", now_ms) is None
 
     def test_the_wait_list_is_bounded(self) -> None:
-        """The one after the last is refused, and leaves no trace."""
+        """The party after the last is refused, and nothing changes."""
         ledger = an_office(0, WAIT_LIST, msgspec.structs.replace(RULES, wait_list_max=3))
         outcomes = apply_batch(ledger, [reserve(f"a{number}", wait=True) for number in range(10)], NOW_MS)
         assert [outcome.status for outcome in outcomes] == [Status.WAITING] * 3 + [Status.WAIT_LIST_FULL] * 7
         assert seen(ledger).waiting == 3
 
     def test_thousands_of_refused_applicants_cost_no_memory(self) -> None:
-        """Two thousand strangers with the longest names there are: the process is as large after them as before."""
+        """Two thousand refused applicants with the longest ids do not enlarge the process."""
         ledger = an_office()
         done(ledger, reserve("holder"))
         strangers = [reserve(f"r{number:063}", f"z{number:063}") for number in range(2_000)]
@@ -498,8 +498,8 @@ class TestG8Bounded:
 
 class TestG10SameEverywhere:
     @pytest.mark.parametrize("seed", range(100, 120))
-    def test_a_ledger_rebuilt_from_its_events_goes_on_as_if_nothing_had_happened(self, seed: int) -> None:
-        """At any point of a walk; every later outcome, and the ledger in the end, are the same."""
+    def test_a_rebuilt_ledger_behaves_like_the_original(self, seed: int) -> None:
+        """At any point of a walk, every later outcome and the final state are the same."""
         steps = walk(Random(seed))
         half = len(steps) // 2
         ledger = Ledger(OFFICE)
@@ -510,8 +510,7 @@ class TestG10SameEverywhere:
             assert apply(again, command, now_ms) == apply(ledger, command, now_ms)
         assert describe(again) == describe(ledger)
 
-    def test_events_survive_being_written_down_and_read_again(self) -> None:
-        """As JSON, and back: the same events, and so the same ledger."""
+    def test_events_survive_json(self) -> None:
         ledger = Ledger(OFFICE)
         for now_ms, command in walk(Random(7)):
             apply(ledger, command, now_ms)
@@ -522,8 +521,8 @@ class TestG10SameEverywhere:
 
 
 class TestAccidentsOfOtherSystems:
-    def test_a_sweep_never_takes_a_place_that_was_just_confirmed(self) -> None:
-        """ZMS listed overdue rows and deleted by id. Here a place confirmed in time outlives every later sweep."""
+    def test_a_sweep_keeps_a_place_that_was_just_confirmed(self) -> None:
+        """ZMS listed overdue rows and deleted them by id. Here a reservation confirmed in time survives every sweep."""
         ledger = an_office()
         done(ledger, reserve("r1"))
         deadline_ms = NOW_MS + HOLD_TTL_MS
@@ -533,8 +532,8 @@ class TestAccidentsOfOtherSystems:
         assert state_of(ledger, "r1", deadline_ms + 100_000) is State.CONFIRMED
         assert total(ledger, deadline_ms).confirmed == 1
 
-    def test_a_second_confirm_swaps_no_name(self) -> None:
-        """BC Parks let a second commit overwrite the name. Here the record keeps its applicants, whoever confirms."""
+    def test_a_second_confirm_keeps_the_applicants(self) -> None:
+        """In BC Parks a second commit replaced the name. Here the record keeps its applicants."""
         ledger = an_office()
         done(ledger, reserve("r1", "broker"))
         done(ledger, Confirm("r1"))
@@ -544,8 +543,8 @@ class TestAccidentsOfOtherSystems:
         assert done(ledger, Confirm("r1", owner="broker")).replayed
         assert describe(ledger) == before
 
-    def test_a_broker_hands_no_place_over_by_cancelling_it(self) -> None:
-        """The customer asks in the very millisecond of the cancellation, and finds nothing: the unit cools first."""
+    def test_a_broker_cannot_hand_a_place_over_by_cancelling(self) -> None:
+        """A customer who reserves in the millisecond of the cancellation finds no unit, because it cools first."""
         ledger = an_office(1, COOLING)
         done(ledger, reserve("broker"))
         done(ledger, Confirm("broker"))
@@ -554,30 +553,30 @@ class TestAccidentsOfOtherSystems:
         assert status(ledger, reserve("passer-by"), NOW_MS + COOLING.cooling_ms) is Status.HELD
 
     def test_identity_is_checked_when_the_hold_is_made(self) -> None:
-        """ZMS and BC Parks checked at confirm only, so one applicant could hold every place there was."""
+        """ZMS and BC Parks checked it at the confirm only, so that one applicant could hold every place."""
         ledger = an_office(10, AT_ONCE, RULES, QuotaTerms("other", 10))
         done(ledger, reserve("r1", "a"))
         assert status(ledger, reserve("r2", "a", "b")) is Status.IDENTITY_LIMIT
         assert (total(ledger).held, total(ledger).available) == (1, 9)
 
     def test_a_double_click_is_one_booking(self) -> None:
-        """Two requests with two keys, as from two taps on a button: the second finds the hold of the first."""
+        """Two requests with two keys: the second resumes the hold of the first."""
         ledger = an_office(capacity=10)
         first, second = apply_batch(ledger, [reserve("tap1", "a"), reserve("tap2", "a")], NOW_MS)
         assert second == msgspec.structs.replace(first, resumed=True)
         assert lookup(ledger, "tap2", NOW_MS) is None
         assert total(ledger).held == 1
 
-    def test_whoever_comes_back_after_a_crash_finds_the_same_hold(self) -> None:
-        """With the time that remains of it, and though it is sold out by now."""
+    def test_a_returning_applicant_finds_the_same_hold(self) -> None:
+        """It has its remaining time, and the day is sold out by now."""
         ledger = an_office()
         first = done(ledger, reserve("before", "a"))
         after = done(ledger, reserve("after", "a"), NOW_MS + 4_000)
         assert (after.resumed, after.reservation) == (True, first.reservation)
 
     @pytest.mark.parametrize("way", ["release", "expire", "cancel", "raise"])
-    def test_sold_out_is_not_for_ever(self, way: str) -> None:
-        """Miaosha's sold-out flag was never cleared. Here a place that comes back is sold, whichever way it comes."""
+    def test_a_sold_out_quota_sells_returned_units(self, way: str) -> None:
+        """In a miaosha system the sold-out flag was never cleared. Here every returned unit is sold again."""
         ledger = an_office()
         done(ledger, reserve("r1", "a"))
         for number in range(5):
@@ -594,8 +593,8 @@ class TestAccidentsOfOtherSystems:
             now_ms += HOLD_TTL_MS
         assert status(ledger, reserve("r2", "b"), now_ms) is Status.HELD
 
-    def test_raising_a_capacity_overbooks_nobody(self) -> None:
-        """BC Parks marked everybody as overbooked. Here nothing happens to those who have a place."""
+    def test_a_raised_capacity_overbooks_no_applicant(self) -> None:
+        """BC Parks marked all applicants as overbooked. Here existing reservations are unchanged."""
         ledger = an_office(capacity=3)
         for name in ("a", "b", "c"):
             done(ledger, reserve(name))
@@ -607,8 +606,8 @@ class TestAccidentsOfOtherSystems:
             capacity=5, available=2, held=2, confirmed=1, cooling=0, parked=0, overbooked=0
         )
 
-    def test_the_wait_list_gets_no_place_that_does_not_exist(self) -> None:
-        """Pretix handed blocked places to the wait list. Here what comes back works off the overbooking first."""
+    def test_the_wait_list_gets_no_unit_that_does_not_exist(self) -> None:
+        """Pretix gave blocked places to the wait list. Here returned units first reduce the overbooking."""
         ledger = an_office(3, WAIT_LIST)
         for name in ("a", "b", "c"):
             done(ledger, reserve(name))
@@ -624,8 +623,8 @@ class TestAccidentsOfOtherSystems:
         )
 
     @pytest.mark.parametrize("re_release", [COOLING, NEXT_DRAW], ids=["cooling", "next_draw"])
-    def test_the_wait_list_gets_no_place_that_is_kept_back(self, re_release: ReRelease) -> None:
-        """Units that cool or are parked are offered when they become available, and not before."""
+    def test_the_wait_list_gets_no_cooling_or_parked_unit(self, re_release: ReRelease) -> None:
+        """They are offered when they become available."""
         ledger = an_office(1, re_release, RULES, QuotaTerms("listed", 0, WAIT_LIST))
         done(ledger, reserve("r1", "a"))
         assert status(ledger, reserve("w", choice=choice_of(("total",), ("listed",)), wait=True)) is Status.WAITING
@@ -637,15 +636,15 @@ class TestAccidentsOfOtherSystems:
         done(ledger, ReleaseParked(DAY, "total") if re_release is NEXT_DRAW else Expire(DAY), back_at_ms)
         assert state_of(ledger, "w", back_at_ms) is State.HELD
 
-    def test_nothing_opens_before_the_clock_says_so(self) -> None:
-        """BC Parks' room was open before its clock said so. Here the millisecond before is told when to come back."""
+    def test_a_day_opens_at_its_exact_time(self) -> None:
+        """BC Parks opened a room early. Here a reserve one millisecond early is refused with the opening time."""
         ledger = an_office()
         early = apply(ledger, reserve("r1", "a"), OPENS_AT_MS - 1)
         assert (early.status, early.retry_at_ms) == (Status.NOT_OPEN, OPENS_AT_MS)
         assert status(ledger, reserve("r1", "a"), OPENS_AT_MS) is Status.HELD
 
-    def test_an_abandoned_place_in_the_list_jams_nobody(self) -> None:
-        """AWS's room was jammed by tickets that nobody used. Here an offer that runs out goes to the next in line."""
+    def test_an_abandoned_offer_goes_to_the_next_party(self) -> None:
+        """AWS Virtual Waiting Room was blocked by unused tickets. Here an expired offer goes to the next party."""
         ledger = an_office(1, WAIT_LIST)
         done(ledger, reserve("r1", "a"))
         for name in ("gone", "patient"):

@@ -1,4 +1,4 @@
-"""A ledger is put right from its events, or from its records where events are missing; lost events happen again."""
+"""A ledger is repaired from its events, or from its records if events are missing. Lost events are restored."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ STEPS: tuple[Command, ...] = (
 )
 
 
-def played(*more: Command) -> Ledger:
-    """The small office after some of everything: holds, a place, units that cool, a wait list, a claim of two."""
+def sample_ledger(*more: Command) -> Ledger:
+    """Return a ledger with holds, a confirmed place, cooling units, a wait list and two claims of one applicant."""
     ledger = Ledger(OFFICE)
     for number, command in enumerate((*published(identity_limits=()), *STEPS, *more)):
         apply(ledger, command, OPENS_AT_MS + number)
@@ -52,9 +52,9 @@ def played(*more: Command) -> Ledger:
 
 
 @pytest.mark.parametrize("from_events", [True, False])
-def test_what_is_right_stays(from_events: bool) -> None:
-    """Either way the same ledger comes out, and the one that was given is not touched."""
-    ledger = played()
+def test_a_consistent_ledger_is_unchanged(from_events: bool) -> None:
+    """The result is a new ledger with the same state."""
+    ledger = sample_ledger()
     before = describe(ledger)
     mended = recompute(ledger, from_events=from_events)
     assert mended is not ledger
@@ -65,9 +65,8 @@ def test_what_is_right_stays(from_events: bool) -> None:
 
 
 @pytest.mark.parametrize("from_events", [True, False])
-def test_counters_lists_and_indexes_are_worked_out_again(from_events: bool) -> None:
-    """Everything that follows from the records can be wrong, and is put right."""
-    ledger, wanted = played(), describe(played())
+def test_counters_lists_and_indexes_are_recomputed(from_events: bool) -> None:
+    ledger, wanted = sample_ledger(), describe(sample_ledger())
     day = ledger.days[DAY]
     quota = day.quotas["online"]
     quota.free, quota.held, quota.confirmed = 9, 7, 0
@@ -85,30 +84,29 @@ def test_counters_lists_and_indexes_are_worked_out_again(from_events: bool) -> N
     assert found == wanted
 
 
-def test_records_of_forgotten_days_are_left_out() -> None:
-    """They are waiting to be purged, and count nothing."""
-    ledger = played()
+def test_records_of_forgotten_days_are_dropped() -> None:
+    """They wait to be purged and do not count."""
+    ledger = sample_ledger()
     ledger.reservations["old"] = replace(ledger.reservations["ani"], id="old", day=1)
     assert "old" not in recompute(ledger, from_events=False).reservations
 
 
-def test_without_any_day_nothing_has_to_be_forgotten() -> None:
-    """An office that only has rules."""
+def test_an_office_without_days_forgets_nothing() -> None:
     ledger = Ledger(OFFICE)
     apply(ledger, published()[0], OPENS_AT_MS)
     assert recompute(ledger, from_events=False).next_forget_ms == ledger.next_forget_ms
 
 
 def test_if_the_events_do_not_fit_together_the_records_decide() -> None:
-    """An event of a day that no event before it has made known: the log is not what it should be."""
-    ledger = played()
+    """An event refers to a day that no earlier event has published."""
+    ledger = sample_ledger()
     ledger.events.insert(0, DayClosed(OPENS_AT_MS, DAY))
-    assert describe(recompute(ledger, from_events=True)) == describe(played())
+    assert describe(recompute(ledger, from_events=True)) == describe(sample_ledger())
 
 
-def test_lost_events_happen_again() -> None:
-    """Those that the ledger has may come before them."""
-    whole = played()
+def test_lost_events_are_restored() -> None:
+    """Events that the ledger has may precede them."""
+    whole = sample_ledger()
     for kept in (3, 9, len(whole.events)):
         ledger = rebuild(OFFICE, whole.events[:kept])
         events = list(enumerate(whole.events, 1))[kept - 2 :]
@@ -117,9 +115,9 @@ def test_lost_events_happen_again() -> None:
     assert restore_events(whole, len(whole.events), []) == 0
 
 
-def test_trimmed_events_can_not_be_compared() -> None:
-    """What is no longer there is taken as the same."""
-    whole = played()
+def test_trimmed_events_are_not_compared() -> None:
+    """They are taken as the same."""
+    whole = sample_ledger()
     ledger = rebuild(OFFICE, whole.events[:9])
     del ledger.events[:5]
     assert (
@@ -130,8 +128,8 @@ def test_trimmed_events_can_not_be_compared() -> None:
 
 
 def test_events_of_another_history_are_refused() -> None:
-    """Another event under a number that is here; a gap; something that can not follow."""
-    whole = played()
+    """Refused are another event under a known number, a gap, and an event that does not fit."""
+    whole = sample_ledger()
     numbered = list(enumerate(whole.events, 1))
     ledger = rebuild(OFFICE, whole.events[:9])
     with pytest.raises(InvalidRequest, match="number 9 is another event here"):

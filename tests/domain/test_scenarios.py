@@ -1,4 +1,4 @@
-"""The scenarios, run on the pure machine, and what they reach between them."""
+"""The conformance scenarios on the pure state machine, and their coverage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quota_engine.domain.outcomes import PRECEDENCE, SUCCESSES, Outcome, Status
 from quota_engine.domain.state_machine import apply
 
 
-def play(scenario: Scenario) -> tuple[Ledger, list[Outcome]]:
+def run_scenario(scenario: Scenario) -> tuple[Ledger, list[Outcome]]:
     ledger = Ledger(OFFICE)
     for command in scenario.setup:
         apply(ledger, command, OPENS_AT_MS - 3_600_000)
@@ -23,27 +23,27 @@ def play(scenario: Scenario) -> tuple[Ledger, list[Outcome]]:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name.replace(" ", "-"))
 def test_scenario(scenario: Scenario) -> None:
-    """Each step comes to its status, the ledger adds up, and its events rebuild it."""
-    ledger, outcomes = play(scenario)
+    """The statuses are as expected, the audit finds nothing, and the events rebuild the ledger."""
+    ledger, outcomes = run_scenario(scenario)
     assert [one.status for one in outcomes] == [step.status for step in scenario.steps]
     assert audit(ledger) == []
     assert describe(rebuild(OFFICE, ledger.events)) == describe(ledger)
 
 
 def test_the_scenarios_reach_every_status() -> None:
-    """There is a row for every status that the rules can give, so that no backend can leave one out."""
-    reached = {outcome.status for scenario in SCENARIOS for outcome in play(scenario)[1]}
-    # Given before the rules are asked (admission: to guarded reserves), or by a flow that asks more than one office.
+    """Every status that the state machine returns has a row, so that no store can omit one."""
+    reached = {outcome.status for scenario in SCENARIOS for outcome in run_scenario(scenario)[1]}
+    # Returned by the store client, by guarded reserves, or by moves between offices.
     elsewhere = {Status.OVERLOADED, Status.NOT_ADMITTED, Status.THROTTLED, Status.MOVING}
     assert set(Status) - reached == elsewhere
 
 
 def test_the_scenarios_take_every_transition() -> None:
-    """There is a row for every permitted step of the life cycle, and none takes another."""
+    """Every permitted step has a row, and no scenario takes another step."""
     taken: set[tuple[State | None, Verb]] = set()
     for scenario in SCENARIOS:
         states: dict[str, State] = {}
-        for event in play(scenario)[0].events:
+        for event in run_scenario(scenario)[0].events:
             if isinstance(event, ReservationChanged):
                 record = event.reservation
                 begins = record.version == 1  # an id may come again once its day has been forgotten
@@ -54,8 +54,7 @@ def test_the_scenarios_take_every_transition() -> None:
     assert taken == set(TRANSITIONS)
 
 
-def test_successes_stand_behind_all_refusals() -> None:
-    """In the order of precedence a success is what is left when nothing stands in the way."""
+def test_refusals_precede_successes() -> None:
     assert [status in SUCCESSES for status in PRECEDENCE] == sorted(status in SUCCESSES for status in PRECEDENCE)
     assert Outcome(Status.HELD).ok
     assert not Outcome(Status.WAIT_LIST_FULL).ok

@@ -1,7 +1,7 @@
-"""The machine against the oracle: whatever is asked, in whatever order, both give the same answers and the same state.
+"""Random walks: the state machine and the oracle have the same outcomes and the same state.
 
-One generator of walks, driven in two ways: by plain seeds, which are fast, and by Hypothesis, which mixes parts of
-walks that it has seen. Leaving out commands cuts a failure down in a second; Hypothesis' own shrinking takes minutes.
+Plain seeds drive the walks, which is fast, and Hypothesis does, which recombines parts of earlier walks. ``shrink``
+leaves out commands and reduces a failure in a second; Hypothesis' own shrinking takes minutes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from quota_engine.domain.ledger import Ledger
 from quota_engine.domain.model import DayTerms, IdentityLimit, QuotaTerms, Rules
 from quota_engine.domain.queries import lookup, view
 from quota_engine.domain.state_machine import apply
-from tests.support.command_source import Step, shortest
+from tests.support.command_source import Step, shrink
 from tests.support.oracle import Oracle
-from tests.support.oracle_comparison import OFFICE, complaint_about
+from tests.support.oracle_comparison import OFFICE, failure_report
 from tests.support.random_walks import choice_of, walk
 
 WALKS_PER_TEST = 30
@@ -28,29 +28,29 @@ TESTS = 500 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 10
 
 
 def check(steps: list[Step]) -> None:
-    """Fail with as few steps as it takes, printed as a test."""
-    if complaint_about(steps):
-        fewest = shortest(steps, lambda fewer: bool(complaint_about(fewer)))
-        pytest.fail(complaint_about(fewest))
+    """Fail with the fewest steps, printed as a test."""
+    if failure_report(steps):
+        fewest = shrink(steps, lambda fewer: bool(failure_report(fewer)))
+        pytest.fail(failure_report(fewest))
 
 
 @pytest.mark.parametrize("first_seed", range(0, TESTS * WALKS_PER_TEST, WALKS_PER_TEST))
-def test_seeded_walks_are_answered_as_the_rules_say(first_seed: int) -> None:
-    """Outcomes, records, counters, audit and rebuilt ledger agree with the rules after every command."""
+def test_seeded_walks_have_the_outcomes_of_the_oracle(first_seed: int) -> None:
+    """Outcomes, records, counters, audit and rebuilt ledger agree after every command."""
     for seed in range(first_seed, first_seed + WALKS_PER_TEST):
         check(walk(Random(seed)))
 
 
 @settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(random=st.randoms(use_true_random=False), steps_max=st.integers(1, 50))
-def test_any_walk_is_answered_as_the_rules_say(random: Random, steps_max: int) -> None:
-    """The same, for whatever walk Hypothesis can think of."""
+def test_any_walk_has_the_outcomes_of_the_oracle(random: Random, steps_max: int) -> None:
+    """Hypothesis generates the walks."""
     check(walk(random, steps_max))
 
 
 @pytest.mark.parametrize("seed", range(TESTS // 2))
-def test_more_overdue_holds_than_a_sweep_takes_change_no_answer(seed: int) -> None:
-    """Hundreds of holds run out together. Every answer and every read is as if all were expired at once (G5)."""
+def test_more_overdue_holds_than_a_sweep_handles_change_no_outcome(seed: int) -> None:
+    """Hundreds of holds expire together. Every outcome is as if all had expired at once (G5)."""
     random = Random(seed)
     ledger = Ledger(OFFICE)
     oracle = Oracle(OFFICE, swept_max=10_000)
@@ -80,7 +80,7 @@ def test_more_overdue_holds_than_a_sweep_takes_change_no_answer(seed: int) -> No
     steps += [(number // 100, reserve(number)) for number in range(450)]
     steps += [(19 + number // 20, asked_later()) for number in range(200)]
     for now_ms, command in steps:
-        objection = oracle.apply(command, now_ms).objection_to(apply(ledger, command, now_ms))
+        objection = oracle.apply(command, now_ms).difference_from(apply(ledger, command, now_ms))
         assert not objection, (objection, now_ms, command)
         for day in (1, 2) if now_ms >= 19 else ():
             assert view(ledger, day, now_ms) == oracle.view(day, now_ms), (now_ms, command)

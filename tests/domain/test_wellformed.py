@@ -1,4 +1,4 @@
-"""What is not well formed is refused when it is made, with what was wrong, where, and what would be right."""
+"""Malformed values are refused when they are created, with the field, the problem and a valid value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands as Python source: what a failed property prints can be pasted into a test. And fewer of them."""
+"""Commands as Python source, to paste a failed walk into a test, and a shrinker for walks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Step = tuple[int, Command]
 
 
 def as_source(value: object) -> str:
-    """The expression that makes ``value``. Fields that have their default are left out."""
+    """Return the expression that creates ``value``. Fields with their default value are omitted."""
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"
     if isinstance(value, tuple):
@@ -31,13 +31,13 @@ def as_source(value: object) -> str:
 
 
 def format_steps(steps: Iterable[Step]) -> str:
-    """A test that takes these steps again, with ``side_by_side.check_steps``."""
+    """Return a test that repeats these steps with ``oracle_comparison.check_steps``."""
     lines = [f"            ({now_ms}, {as_source(command)})," for now_ms, command in steps]
     return "\n".join(["", "def test_replay() -> None:", "    check_steps(", "        [", *lines, "        ]", "    )"])
 
 
-def shortest(steps: list[Step], fails: Callable[[list[Step]], bool]) -> list[Step]:
-    """A part of the steps that still fails, and no longer does if any one step is left out."""
+def shrink(steps: list[Step], fails: Callable[[list[Step]], bool]) -> list[Step]:
+    """Return a subset of the steps that fails, and that does not fail without any one of them."""
     size = max(len(steps) // 2, 1)
     while True:
         start = 0

@@ -1,9 +1,9 @@
-"""A second opinion: one office, written from ``docs/rules.md`` alone, as plainly and as slowly as it can be.
+"""The oracle: a naive implementation of one office, written from ``docs/rules.md`` and not from the code.
 
-It keeps no counter and no index. What a quota has left, who has a claim and who waits is found out each time, by going
-through all the records. It shares the contract with the library (commands, terms, outcomes) and none of its rules.
+It keeps no counter and no index. It computes free units, claims and the wait list from all records each time. It shares
+commands, terms and outcomes with the library, but no rules.
 
-Where the rules leave open which of several equal records is shown, :class:`Answer` holds all that are permitted.
+If the rules allow several equal records to be shown, :class:`ExpectedOutcome` has all of them.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Choice, IdentityLimit, QuotaTerms, ReReleaseRule, Reservation, Rules
 from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
 
-SWEPT_PER_COMMAND_MAX = 64
-"""How many overdue holds one command expires on its day before it does anything else."""
-LOOKED_AT_ON_THE_WAIT_LIST_MAX = 64
+SETTLED_HOLDS_MAX = 64
+"""The most overdue holds that one command expires while it settles its day."""
+WAIT_LIST_READ_MAX = 64
 
 ENDED = (State.RELEASED, State.EXPIRED, State.CANCELLED, State.MOVED)
 COUNTED_AS_CONFIRMED = (State.CONFIRMED, State.ATTENDED, State.NO_SHOW)
@@ -50,7 +50,7 @@ COUNTED_AS_CONFIRMED = (State.CONFIRMED, State.ATTENDED, State.NO_SHOW)
 
 @dataclasses.dataclass
 class Record:
-    """A reservation that can be changed in place."""
+    """A mutable reservation."""
 
     id: str
     day: int
@@ -60,7 +60,7 @@ class Record:
     quotas: tuple[str, ...] = ()
     state: State = State.WAITING
     version: int = 1
-    deadline_ms: int = 0
+    deadline_at_ms: int = 0
     queue_number: int = 0
     moves: int = 0
 
@@ -73,7 +73,7 @@ class Record:
         return frozenset(self.applicants)
 
     def is_overdue(self, now_ms: int) -> bool:
-        return self.state is State.HELD and self.deadline_ms <= now_ms
+        return self.state is State.HELD and self.deadline_at_ms <= now_ms
 
     def is_claim(self, now_ms: int) -> bool:
         return self.state not in ENDED and not self.is_overdue(now_ms)
@@ -81,7 +81,7 @@ class Record:
 
 @dataclasses.dataclass
 class Cooling:
-    """Units that were given back and are not available yet; those without a time are parked for the next draw."""
+    """Returned units that are not available yet. Units without a time are parked for the next draw."""
 
     quota: str
     units: int
@@ -102,15 +102,15 @@ class Day:
     ends_at_ms: int
     forget_at_ms: int
     quotas: dict[str, Quota]
-    """In the order of the terms; quotas that were added later stand behind."""
+    """In the order of the terms. Quotas that were added later follow."""
     cooling: list[Cooling] = dataclasses.field(default_factory=list)
     closed: bool = False
     queue_number_next: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
-    """What must come back. ``reservations`` are the records that are permitted; it is nearly always just one."""
+class ExpectedOutcome:
+    """The outcome that the rules require. ``reservations`` are the permitted records, in most cases one."""
 
     status: Status
     reservations: tuple[Reservation | None, ...] = (None,)
@@ -120,8 +120,8 @@ class Answer:
     units: int = 0
     overbooked: int = 0
 
-    def objection_to(self, outcome: Outcome) -> str:
-        """What is wrong with the outcome, or ``""``."""
+    def difference_from(self, outcome: Outcome) -> str:
+        """Return the differences to the outcome in words, or ``""``."""
         wrong = [
             f"{field}={getattr(outcome, field)!r} instead of {getattr(self, field)!r}"
             for field in ("status", "replayed", "resumed", "retry_at_ms", "units", "overbooked")
@@ -136,11 +136,11 @@ class Answer:
 class Oracle:
     """One office. ``clock_ms`` is the time of the last change.
 
-    It does not know that a reserve may go on expiring holds: give it a ``swept_max`` that is never reached where
-    more are overdue than one command sweeps.
+    It does not implement the further expiries of a reserve that lacks units. If more holds are overdue than one command
+    settles, pass a ``swept_max`` that is never reached.
     """
 
-    def __init__(self, office: str, swept_max: int = SWEPT_PER_COMMAND_MAX) -> None:
+    def __init__(self, office: str, swept_max: int = SETTLED_HOLDS_MAX) -> None:
         self.office = office
         self.swept_max = swept_max
         self.rules = Rules()
@@ -148,40 +148,40 @@ class Oracle:
         self.now_ms = 0
         self.days: dict[int, Day] = {}
         self.records: dict[str, Record] = {}
-        """In the order in which they were made, which is also the order in which parties joined the wait lists."""
+        """In the order of creation, which is also the order of the wait lists."""
         self.last_forgotten_day = 0
         self.blocked_until_ms: dict[str, int] = {}
         self.cancellations: list[tuple[str, int]] = []
 
-    # ------------------------------------------------------------------ the three questions
+    # ------------------------------------------------------------------ public methods
 
-    def apply(self, command: Command, now_ms: int) -> Answer:
-        """Carry out one command, or refuse it."""
+    def apply(self, command: Command, now_ms: int) -> ExpectedOutcome:
+        """Apply one command and return its expected outcome."""
         self.now_ms = max(now_ms, self.clock_ms)
         self._forget_days()
         for day in self._days_of(command):
             self._settle(day, command.limit if isinstance(command, Expire) else self.swept_max)
-        return self._answer(command)
+        return self._dispatch(command)
 
-    def lookup(self, id: str, now_ms: int) -> Reservation | None:  # noqa: A002  (the contract's own word)
+    def lookup(self, id: str, now_ms: int) -> Reservation | None:  # noqa: A002  (the name in the interface)
         self.now_ms = max(now_ms, self.clock_ms)
         record = self.records.get(id)
         if record is None or self.days[record.day].forget_at_ms <= self.now_ms:
             return None
-        return self._shown(record)
+        return self._as_reservation(record)
 
     def view(self, day_number: int, now_ms: int) -> DayView | None:
-        """The day after time has done its work on it, but before anything is offered to those who wait."""
+        """Return the settled day, without offers to the wait list."""
         self.now_ms = max(now_ms, self.clock_ms)
         if day_number not in self.days or self.days[day_number].forget_at_ms <= self.now_ms:
             return None
-        what_if = copy.copy(self)
-        what_if.records = {record.id: copy.copy(record) for record in self.records.values()}
+        projection = copy.copy(self)
+        projection.records = {record.id: copy.copy(record) for record in self.records.values()}
         day = copy.deepcopy(self.days[day_number])
-        what_if._let_time_work(day, limit=len(self.records))
-        return what_if._seen(day)
+        projection._apply_due(day, limit=len(self.records))
+        return projection._day_view(day)
 
-    def _seen(self, day: Day) -> DayView:
+    def _day_view(self, day: Day) -> DayView:
         return DayView(
             day=day.number,
             opens_at_ms=day.opens_at_ms,
@@ -193,8 +193,8 @@ class Oracle:
         )
 
     def moments_ms(self) -> list[int]:
-        """When something becomes different by itself, in order of time."""
-        moments = {record.deadline_ms for record in self.records.values() if record.state is State.HELD}
+        """Return the times at which the state changes by time alone, in ascending order."""
+        moments = {record.deadline_at_ms for record in self.records.values() if record.state is State.HELD}
         moments |= set(self.blocked_until_ms.values())
         for day in self.days.values():
             moments |= {day.opens_at_ms, day.starts_at_ms, day.ends_at_ms, day.forget_at_ms}
@@ -214,10 +214,9 @@ class Oracle:
             self._changed()
 
     def _days_of(self, command: Command) -> list[Day]:
-        """The days to settle first: the reservation's, if there is one of this id; else the command's own.
+        """Return the days to settle: the reservation's if the id is known, otherwise the command's.
 
-        The rules do not say which day a known id settles when the command names another, nor that nothing is settled
-        for an id that is not known, or for a day that can't be published any more. It is taken to be so.
+        A step on an unknown id settles nothing. Neither does a publish that comes too late.
         """
         if isinstance(command, SetRules):
             return []
@@ -229,7 +228,7 @@ class Oracle:
             numbers.add(known.day)
             if isinstance(command, Reschedule):
                 numbers.add(command.day)
-        elif isinstance(command, Reserve | MoveIn) and self._lapsed(command.valid_until_ms):
+        elif isinstance(command, Reserve | MoveIn) and self._is_past(command.valid_until_ms):
             pass
         elif not isinstance(
             command, Confirm | Release | Cancel | CheckIn | MarkNoShow | Reschedule | PrepareMove | MoveOut | UndoMove
@@ -238,18 +237,18 @@ class Oracle:
         return [self.days[number] for number in sorted(numbers) if number in self.days]
 
     def _settle(self, day: Day, limit: int) -> None:
-        """Let time do its work on the day, and then offer what has become free to those who wait."""
-        self._let_time_work(day, limit)
-        self._serve(day)
+        """Settle the day, and then offer free units to the wait list."""
+        self._apply_due(day, limit)
+        self._serve_wait_list(day)
 
-    def _let_time_work(self, day: Day, limit: int) -> None:
+    def _apply_due(self, day: Day, limit: int) -> None:
         self.expired_by_settling = 0
         overdue = [record for record in self._records_on(day) if record.is_overdue(self.now_ms)]
-        for record in sorted(overdue, key=lambda record: (",".join(record.quotas), record.deadline_ms, record.id))[
+        for record in sorted(overdue, key=lambda record: (",".join(record.quotas), record.deadline_at_ms, record.id))[
             :limit
         ]:
             self._step(record, State.EXPIRED)
-            self._give_back(record, day, record.quotas, record.deadline_ms)
+            self._return_units(record, day, record.quotas, record.deadline_at_ms)
             self.expired_by_settling += 1
         due = [cooling for cooling in day.cooling if cooling.due_at_ms is not None and cooling.due_at_ms <= self.now_ms]
         for cooling in due:
@@ -278,7 +277,7 @@ class Oracle:
         return sum(cooling.units for cooling in day.cooling if cooling.quota == name)
 
     def _free(self, day: Day, name: str) -> int:
-        """What is left; below zero it is overbooked."""
+        """Return the free units. A negative number is an overbooking."""
         taken = self._held(day, name) + self._confirmed(day, name) + self._cooling(day, name)
         return day.quotas[name].capacity - taken
 
@@ -294,8 +293,8 @@ class Oracle:
             overbooked=max(-free, 0),
         )
 
-    def _shown(self, record: Record) -> Reservation:
-        """The record; an overdue hold as it will be written down."""
+    def _as_reservation(self, record: Record) -> Reservation:
+        """Return the record. An overdue hold is shown as expired, with the next version."""
         overdue = record.is_overdue(self.now_ms)
         return Reservation(
             office=self.office,
@@ -307,7 +306,7 @@ class Oracle:
             state=State.EXPIRED if overdue else record.state,
             version=record.version + overdue,
             created_at_ms=record.created_at_ms,
-            deadline_at_ms=record.deadline_ms,
+            deadline_at_ms=record.deadline_at_ms,
             queue_number=record.queue_number,
             moves=record.moves,
         )
@@ -319,8 +318,8 @@ class Oracle:
         record.version += 1
         self._changed()
 
-    def _give_back(self, record: Record, day: Day, quotas: Iterable[str], from_ms: int) -> None:
-        """Its units of ``quotas`` have just stopped counting: the overbooking first, then as each quota's rule says."""
+    def _return_units(self, record: Record, day: Day, quotas: Iterable[str], from_ms: int) -> None:
+        """Return units of ``quotas``: they reduce the overbooking first, and the quota's rule applies to the rest."""
         for name in quotas:
             overbooked_before = max(-(self._free(day, name) - record.units), 0)
             rest = record.units - min(record.units, overbooked_before)
@@ -333,24 +332,24 @@ class Oracle:
             elif rest and re_release.rule is ReReleaseRule.NEXT_DRAW:
                 day.cooling.append(Cooling(name, rest, None))
 
-    def _share_out(self, day: Day) -> None:
-        """What is free goes on to the quotas that are due to have it, and then to those who wait."""
+    def _distribute(self, day: Day) -> None:
+        """Reallocate free units that are due, and then serve the wait list."""
         self._reallocate_due(day)
-        self._serve(day)
+        self._serve_wait_list(day)
 
     def _reallocate_due(self, day: Day) -> None:
         for name, quota in day.quotas.items():
             if quota.terms.reallocation is not None and quota.terms.reallocation.at_ms <= self.now_ms:
                 self._reallocate(day, name)
 
-    def _serve(self, day: Day) -> None:
+    def _serve_wait_list(self, day: Day) -> None:
         if not day.opens_at_ms <= self.now_ms < day.ends_at_ms or day.closed:
             return
-        for record in self._waiting(day)[:LOOKED_AT_ON_THE_WAIT_LIST_MAX]:
+        for record in self._waiting(day)[:WAIT_LIST_READ_MAX]:
             option = self._first_fitting(day, record.choice, record.units)
             if option is not None and self._can_wait_for(day, record.choice):
                 record.quotas = option
-                record.deadline_ms = self.now_ms + self.rules.offer_ttl_ms
+                record.deadline_at_ms = self.now_ms + self.rules.offer_ttl_ms
                 self._step(record, State.HELD)
 
     def _reallocate(self, day: Day, name: str) -> int:
@@ -377,30 +376,32 @@ class Oracle:
 
     # ------------------------------------------------------------------ identities
 
-    def _claims_in_the_way(self, applicants: Iterable[str], day: Day, but: Record | None = None) -> list[Record]:
-        """The claims that make up a limit which one of the applicants has reached; empty if none has."""
-        in_the_way = []
+    def _conflicting_claims(
+        self, applicants: Iterable[str], day: Day, except_record: Record | None = None
+    ) -> list[Record]:
+        """Return the claims that use up a limit of one of the applicants, or an empty list."""
+        conflicting = []
         for applicant in applicants:
-            # A hundred claims at the office are enough, whatever the rules say.
+            # A hundred claims at the office reach the limit under any rules.
             for limit in (IdentityLimit(100, 0), *self.rules.identity_limits):
                 claims = [
                     record
                     for record in self.records.values()
-                    if record is not but
+                    if record is not except_record
                     and applicant in record.applicants
                     and record.is_claim(self.now_ms)
-                    and not self._waits_in_vain(record)
+                    and not self._waits_for_a_day_that_is_over(record)
                     and (limit.span_days == 0 or abs(record.day - day.number) < limit.span_days)
                 ]
                 if len(claims) >= limit.places_max:
-                    in_the_way += claims
-        return in_the_way
+                    conflicting += claims
+        return conflicting
 
-    def _waits_in_vain(self, record: Record) -> bool:
+    def _waits_for_a_day_that_is_over(self, record: Record) -> bool:
         return record.state is State.WAITING and self.days[record.day].ends_at_ms <= self.now_ms
 
     def _blocked_until(self, applicants: Iterable[str]) -> int:
-        """The end of the last block of any of them; 0 if nobody is blocked."""
+        """Return the end of the latest block of the applicants; 0 if none is blocked."""
         ends = [self.blocked_until_ms.get(applicant, 0) for applicant in applicants]
         return max((end for end in ends if self.now_ms < end), default=0)
 
@@ -410,7 +411,7 @@ class Oracle:
 
     # ------------------------------------------------------------------ answers
 
-    def _answer(self, command: Command) -> Answer:
+    def _dispatch(self, command: Command) -> ExpectedOutcome:
         match command:
             case Reserve():
                 return self._reserve(command)
@@ -421,7 +422,7 @@ class Oracle:
             case Cancel():
                 return self._cancel(command)
             case CheckIn() | MarkNoShow():
-                return self._came_or_not(command)
+                return self._record_attendance(command)
             case Reschedule():
                 return self._reschedule(command)
             case PrepareMove():
@@ -435,147 +436,149 @@ class Oracle:
             case SetRules():
                 replayed = self.rules == command.rules
                 if self.rules.jitter_seed and command.rules.jitter_seed not in ("", self.rules.jitter_seed):
-                    return Answer(Status.CONFLICT)
+                    return ExpectedOutcome(Status.CONFLICT)
                 if not replayed:
                     self.rules = command.rules
                     self._changed()
-                return Answer(Status.DONE, replayed=replayed)
+                return ExpectedOutcome(Status.DONE, replayed=replayed)
             case Expire() | CloseDay() | OpenDay():
                 day = self.days.get(command.day)
                 if day is None:
-                    return Answer(Status.UNKNOWN_DAY)
+                    return ExpectedOutcome(Status.UNKNOWN_DAY)
                 if isinstance(command, Expire):
-                    return Answer(Status.DONE, units=self.expired_by_settling)
+                    return ExpectedOutcome(Status.DONE, units=self.expired_by_settling)
                 return self._close_or_open(day, closed=isinstance(command, CloseDay))
             case SetCapacity() | ReallocateUnused() | ReleaseParked():
                 day = self.days.get(command.day)
                 if day is None:
-                    return Answer(Status.UNKNOWN_DAY)
+                    return ExpectedOutcome(Status.UNKNOWN_DAY)
                 if command.quota not in day.quotas:
-                    return Answer(Status.UNKNOWN_QUOTA)
+                    return ExpectedOutcome(Status.UNKNOWN_QUOTA)
                 return self._on_quota(command, day)
             case _:
                 assert_never(command)
 
-    def _told(
+    def _expect(
         self, status: Status, *records: Record, or_none: bool = False, replayed: bool = False, resumed: bool = False
-    ) -> Answer:
-        """An answer that shows one of these records."""
-        shown: tuple[Reservation | None, ...] = tuple(self._shown(record) for record in records)
-        return Answer(status, (*shown, None) if or_none or not shown else shown, replayed=replayed, resumed=resumed)
+    ) -> ExpectedOutcome:
+        """Return an expected outcome that shows one of these records."""
+        shown: tuple[Reservation | None, ...] = tuple(self._as_reservation(record) for record in records)
+        return ExpectedOutcome(
+            status, (*shown, None) if or_none or not shown else shown, replayed=replayed, resumed=resumed
+        )
 
-    def _reserve(self, command: Reserve) -> Answer:
+    def _reserve(self, command: Reserve) -> ExpectedOutcome:
         known = self.records.get(command.id)
         party = frozenset(command.applicants)
         units = len(party)
         if known is not None:
-            return self._again(known, command)
-        if self._lapsed(command.valid_until_ms):
-            return Answer(Status.COMMAND_EXPIRED)
+            return self._replay(known, command)
+        if self._is_past(command.valid_until_ms):
+            return ExpectedOutcome(Status.COMMAND_EXPIRED)
         day = self.days.get(command.day)
         if day is None:
-            return Answer(Status.UNKNOWN_DAY)
+            return ExpectedOutcome(Status.UNKNOWN_DAY)
         if not all(name in day.quotas for option in command.choice.options for name in option):
-            return Answer(Status.UNKNOWN_QUOTA)
+            return ExpectedOutcome(Status.UNKNOWN_QUOTA)
         if day.closed:
-            return Answer(Status.DAY_CLOSED)
+            return ExpectedOutcome(Status.DAY_CLOSED)
         if day.ends_at_ms <= self.now_ms:
-            return Answer(Status.DAY_OVER)
+            return ExpectedOutcome(Status.DAY_OVER)
         if self.now_ms < day.opens_at_ms:
-            return Answer(Status.NOT_OPEN, retry_at_ms=day.opens_at_ms)
+            return ExpectedOutcome(Status.NOT_OPEN, retry_at_ms=day.opens_at_ms)
         if units > self.rules.party_max:
-            return Answer(Status.PARTY_TOO_LARGE)
+            return ExpectedOutcome(Status.PARTY_TOO_LARGE)
         if blocked_until_ms := self._blocked_until(party):
-            return Answer(Status.BLOCKED, retry_at_ms=blocked_until_ms)
+            return ExpectedOutcome(Status.BLOCKED, retry_at_ms=blocked_until_ms)
         own = [
             record
             for record in self._records_on(day)
             if record.party == party and record.state in (State.WAITING, State.HELD) and record.is_claim(self.now_ms)
         ]
         if own:
-            # More than one only after a hold was moved here from another day. Status and record belong together.
+            # There is more than one only after a hold was rescheduled to this day. Status and record belong together.
             state = own[0].state
-            return self._told(Status(state), *(record for record in own if record.state is state), resumed=True)
-        if in_the_way := self._claims_in_the_way(party, day):
-            same_party = [record for record in in_the_way if record.party == party]
-            return self._told(Status.IDENTITY_LIMIT, *same_party, or_none=len(same_party) < len(in_the_way))
+            return self._expect(Status(state), *(record for record in own if record.state is state), resumed=True)
+        if conflicting := self._conflicting_claims(party, day):
+            same_party = [record for record in conflicting if record.party == party]
+            return self._expect(Status.IDENTITY_LIMIT, *same_party, or_none=len(same_party) < len(conflicting))
 
         record = Record(command.id, day.number, command.applicants, command.choice, created_at_ms=self.now_ms)
         option = self._first_fitting(day, command.choice, units)
         if option is not None:
             record.state = State.HELD
             record.quotas = option
-            record.deadline_ms = self.now_ms + (command.hold_ttl_ms or self.rules.hold_ttl_ms)
+            record.deadline_at_ms = self.now_ms + (command.hold_ttl_ms or self.rules.hold_ttl_ms)
         elif not command.join_wait_list or not self._can_wait_for(day, command.choice):
-            return Answer(Status.SOLD_OUT)
+            return ExpectedOutcome(Status.SOLD_OUT)
         elif len(self._waiting(day)) >= self.rules.wait_list_max:
-            return Answer(Status.WAIT_LIST_FULL)
+            return ExpectedOutcome(Status.WAIT_LIST_FULL)
         self.records[record.id] = record
         self._changed()
-        return self._told(Status(record.state), record)
+        return self._expect(Status(record.state), record)
 
-    def _again(self, known: Record, command: Reserve | MoveIn) -> Answer:
+    def _replay(self, known: Record, command: Reserve | MoveIn) -> ExpectedOutcome:
         if known.party != frozenset(command.applicants):
-            return Answer(Status.CONFLICT)
+            return ExpectedOutcome(Status.CONFLICT)
         if known.moves == 0 and (known.day, known.choice) != (command.day, command.choice):
-            return self._told(Status.CONFLICT, known, or_none=True)
+            return self._expect(Status.CONFLICT, known, or_none=True)
         if known.state in ENDED or known.is_overdue(self.now_ms):
-            return self._told(Status.RESERVATION_ENDED, known, replayed=True)
-        return self._told(Status(known.state), known, replayed=True)
+            return self._expect(Status.RESERVATION_ENDED, known, replayed=True)
+        return self._expect(Status(known.state), known, replayed=True)
 
-    def _lapsed(self, valid_until_ms: int) -> bool:
+    def _is_past(self, valid_until_ms: int) -> bool:
         return 0 < valid_until_ms < self.now_ms
 
-    def _prepare_move(self, command: PrepareMove) -> Answer:
+    def _prepare_move(self, command: PrepareMove) -> ExpectedOutcome:
         record = self.records.get(command.id)
         if record is None:
-            return Answer(Status.NOT_FOUND)
+            return ExpectedOutcome(Status.NOT_FOUND)
         if command.owner and command.owner not in record.applicants:
-            return Answer(Status.NOT_OWNER)
+            return ExpectedOutcome(Status.NOT_OWNER)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
-            return self._told(Status.HOLD_EXPIRED, record)
+            return self._expect(Status.HOLD_EXPIRED, record)
         if command.expected_version and command.expected_version != record.version:
-            return self._told(Status.STALE, record)
+            return self._expect(Status.STALE, record)
         if record.state not in (State.HELD, State.CONFIRMED):
-            return self._told(Status.WRONG_STATE, record)
+            return self._expect(Status.WRONG_STATE, record)
         last_moment_ms = self.days[record.day].starts_at_ms - self.rules.reschedule_before_ms
         if record.state is State.CONFIRMED and self.now_ms > last_moment_ms:
-            return self._told(Status.TOO_LATE, record)
+            return self._expect(Status.TOO_LATE, record)
         if record.moves >= self.rules.reschedules_max:
-            return self._told(Status.MOVES_EXCEEDED, record)
-        return self._told(Status(record.state), record)
+            return self._expect(Status.MOVES_EXCEEDED, record)
+        return self._expect(Status(record.state), record)
 
-    def _move_in(self, command: MoveIn) -> Answer:
+    def _move_in(self, command: MoveIn) -> ExpectedOutcome:
         known = self.records.get(command.id)
         if known is not None:
-            return self._again(known, command)
-        if self._lapsed(command.valid_until_ms):
-            return Answer(Status.COMMAND_EXPIRED)
+            return self._replay(known, command)
+        if self._is_past(command.valid_until_ms):
+            return ExpectedOutcome(Status.COMMAND_EXPIRED)
         day = self.days.get(command.day)
         if day is None:
-            return Answer(Status.UNKNOWN_DAY)
+            return ExpectedOutcome(Status.UNKNOWN_DAY)
         if not all(name in day.quotas for option in command.choice.options for name in option):
-            return Answer(Status.UNKNOWN_QUOTA)
+            return ExpectedOutcome(Status.UNKNOWN_QUOTA)
         confirmed = command.deadline_at_ms == 0
         if not confirmed and command.deadline_at_ms <= self.now_ms:
-            return Answer(Status.HOLD_EXPIRED)
+            return ExpectedOutcome(Status.HOLD_EXPIRED)
         if day.closed:
-            return Answer(Status.DAY_CLOSED)
+            return ExpectedOutcome(Status.DAY_CLOSED)
         if day.ends_at_ms <= self.now_ms:
-            return Answer(Status.DAY_OVER)
+            return ExpectedOutcome(Status.DAY_OVER)
         if self.now_ms < day.opens_at_ms:
-            return Answer(Status.NOT_OPEN, retry_at_ms=day.opens_at_ms)
+            return ExpectedOutcome(Status.NOT_OPEN, retry_at_ms=day.opens_at_ms)
         party = frozenset(command.applicants)
         if len(party) > self.rules.party_max:
-            return Answer(Status.PARTY_TOO_LARGE)
+            return ExpectedOutcome(Status.PARTY_TOO_LARGE)
         if blocked_until_ms := self._blocked_until(party):
-            return Answer(Status.BLOCKED, retry_at_ms=blocked_until_ms)
-        if in_the_way := self._claims_in_the_way(party, day):
-            same_party = [record for record in in_the_way if record.party == party]
-            return self._told(Status.IDENTITY_LIMIT, *same_party, or_none=len(same_party) < len(in_the_way))
+            return ExpectedOutcome(Status.BLOCKED, retry_at_ms=blocked_until_ms)
+        if conflicting := self._conflicting_claims(party, day):
+            same_party = [record for record in conflicting if record.party == party]
+            return self._expect(Status.IDENTITY_LIMIT, *same_party, or_none=len(same_party) < len(conflicting))
         option = self._first_fitting(day, command.choice, len(party))
         if option is None:
-            return Answer(Status.SOLD_OUT)
+            return ExpectedOutcome(Status.SOLD_OUT)
         record = Record(
             command.id,
             day.number,
@@ -584,130 +587,130 @@ class Oracle:
             self.now_ms,
             option,
             State.CONFIRMED if confirmed else State.HELD,
-            deadline_ms=command.deadline_at_ms,
+            deadline_at_ms=command.deadline_at_ms,
             moves=command.moves,
         )
         if confirmed:
-            self._number(record, day)
+            self._assign_queue_numbers(record, day)
         self.records[record.id] = record
         self._changed()
-        return self._told(Status(record.state), record)
+        return self._expect(Status(record.state), record)
 
-    def _move_out(self, command: MoveOut | UndoMove) -> Answer:
+    def _move_out(self, command: MoveOut | UndoMove) -> ExpectedOutcome:
         goal = State.MOVED if isinstance(command, MoveOut) else State.RELEASED
         record = self.records.get(command.id)
         if record is None:
-            return Answer(Status.NOT_FOUND)
+            return ExpectedOutcome(Status.NOT_FOUND)
         if command.owner and command.owner not in record.applicants:
-            return Answer(Status.NOT_OWNER)
+            return ExpectedOutcome(Status.NOT_OWNER)
         if record.state is goal:
-            return self._told(Status(goal), record, replayed=True)
+            return self._expect(Status(goal), record, replayed=True)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
-            return self._told(Status.HOLD_EXPIRED, record)
+            return self._expect(Status.HOLD_EXPIRED, record)
         if command.expected_version and command.expected_version != record.version:
-            return self._told(Status.STALE, record)
+            return self._expect(Status.STALE, record)
         if record.state not in (State.HELD, State.CONFIRMED):
-            return self._told(Status.WRONG_STATE, record)
+            return self._expect(Status.WRONG_STATE, record)
         day = self.days[record.day]
         self._step(record, goal)
-        self._give_back(record, day, record.quotas, self.now_ms)
-        answer = self._told(Status(goal), record)
-        self._share_out(day)
+        self._return_units(record, day, record.quotas, self.now_ms)
+        answer = self._expect(Status(goal), record)
+        self._distribute(day)
         return answer
 
-    def _confirm(self, command: Confirm) -> Answer:
+    def _confirm(self, command: Confirm) -> ExpectedOutcome:
         record = self.records.get(command.id)
         if record is None:
-            return Answer(Status.NOT_FOUND)
+            return ExpectedOutcome(Status.NOT_FOUND)
         day = self.days[record.day]
         if command.owner and command.owner not in record.applicants:
-            return Answer(Status.NOT_OWNER)
+            return ExpectedOutcome(Status.NOT_OWNER)
         if record.state is State.CONFIRMED:
-            return self._told(Status.CONFIRMED, record, replayed=True)
+            return self._expect(Status.CONFIRMED, record, replayed=True)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
-            if command.reacquire and self._lapsed(command.valid_until_ms):
-                return self._told(Status.COMMAND_EXPIRED, record)
+            if command.reacquire and self._is_past(command.valid_until_ms):
+                return self._expect(Status.COMMAND_EXPIRED, record)
             option = self._first_fitting(day, record.choice, record.units)
             if (
                 command.reacquire
                 and day.opens_at_ms <= self.now_ms < day.ends_at_ms
                 and not day.closed
                 and not self._blocked_until(record.applicants)
-                and not self._claims_in_the_way(record.applicants, day)
+                and not self._conflicting_claims(record.applicants, day)
                 and option is not None
             ):
                 record.quotas = option
-                return self._confirmed_now(record, day)
-            return self._told(Status.HOLD_EXPIRED, record)
+                return self._confirm_record(record, day)
+            return self._expect(Status.HOLD_EXPIRED, record)
         if command.expected_version and command.expected_version != record.version:
-            return self._told(Status.STALE, record)
+            return self._expect(Status.STALE, record)
         if record.state is not State.HELD:
-            return self._told(Status.WRONG_STATE, record)
+            return self._expect(Status.WRONG_STATE, record)
         if day.closed:
-            return self._told(Status.DAY_CLOSED, record)
+            return self._expect(Status.DAY_CLOSED, record)
         if day.ends_at_ms <= self.now_ms:
-            return self._told(Status.DAY_OVER, record)
-        return self._confirmed_now(record, day)
+            return self._expect(Status.DAY_OVER, record)
+        return self._confirm_record(record, day)
 
-    def _confirmed_now(self, record: Record, day: Day) -> Answer:
+    def _confirm_record(self, record: Record, day: Day) -> ExpectedOutcome:
         self._step(record, State.CONFIRMED)
-        self._number(record, day)
-        return self._told(Status.CONFIRMED, record)
+        self._assign_queue_numbers(record, day)
+        return self._expect(Status.CONFIRMED, record)
 
-    def _number(self, record: Record, day: Day) -> None:
+    def _assign_queue_numbers(self, record: Record, day: Day) -> None:
         record.queue_number = day.queue_number_next
         day.queue_number_next += record.units
 
-    def _release(self, command: Release) -> Answer:
+    def _release(self, command: Release) -> ExpectedOutcome:
         record = self.records.get(command.id)
         if record is None:
-            return Answer(Status.NOT_FOUND)
+            return ExpectedOutcome(Status.NOT_FOUND)
         day = self.days[record.day]
         if command.owner and command.owner not in record.applicants:
-            return Answer(Status.NOT_OWNER)
+            return ExpectedOutcome(Status.NOT_OWNER)
         if record.state is State.RELEASED:
-            return self._told(Status.RELEASED, record, replayed=True)
+            return self._expect(Status.RELEASED, record, replayed=True)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
-            return self._told(Status.HOLD_EXPIRED, record)
+            return self._expect(Status.HOLD_EXPIRED, record)
         if command.expected_version and command.expected_version != record.version:
-            return self._told(Status.STALE, record)
+            return self._expect(Status.STALE, record)
         if record.state not in (State.HELD, State.WAITING):
-            return self._told(Status.WRONG_STATE, record)
+            return self._expect(Status.WRONG_STATE, record)
         self._step(record, State.RELEASED)
-        self._give_back(record, day, record.quotas, self.now_ms)
-        answer = self._told(Status.RELEASED, record)
-        self._share_out(day)
+        self._return_units(record, day, record.quotas, self.now_ms)
+        answer = self._expect(Status.RELEASED, record)
+        self._distribute(day)
         return answer
 
-    def _cancel(self, command: Cancel) -> Answer:
+    def _cancel(self, command: Cancel) -> ExpectedOutcome:
         record = self.records.get(command.id)
         if record is None:
-            return Answer(Status.NOT_FOUND)
+            return ExpectedOutcome(Status.NOT_FOUND)
         day = self.days[record.day]
         if command.owner and command.owner not in record.applicants:
-            return Answer(Status.NOT_OWNER)
+            return ExpectedOutcome(Status.NOT_OWNER)
         if record.state is State.CANCELLED:
-            return self._told(Status.CANCELLED, record, replayed=True)
+            return self._expect(Status.CANCELLED, record, replayed=True)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
-            return self._told(Status.HOLD_EXPIRED, record)
+            return self._expect(Status.HOLD_EXPIRED, record)
         if command.expected_version and command.expected_version != record.version:
-            return self._told(Status.STALE, record)
+            return self._expect(Status.STALE, record)
         if record.state is not State.CONFIRMED:
-            return self._told(Status.WRONG_STATE, record)
+            return self._expect(Status.WRONG_STATE, record)
         if day.ends_at_ms <= self.now_ms:
-            return self._told(Status.DAY_OVER, record)
+            return self._expect(Status.DAY_OVER, record)
         self._step(record, State.CANCELLED)
-        self._give_back(record, day, record.quotas, self.now_ms)
+        self._return_units(record, day, record.quotas, self.now_ms)
         for applicant in record.applicants:
             self.cancellations.append((applicant, self.now_ms))
             self._block_if_cancelled_too_often(applicant)
-        answer = self._told(Status.CANCELLED, record)
-        self._share_out(day)
+        answer = self._expect(Status.CANCELLED, record)
+        self._distribute(day)
         return answer
 
     def _block_if_cancelled_too_often(self, applicant: str) -> None:
         window_starts_at_ms = self.now_ms - self.rules.cancellations_window_ms
-        # What lies outside the window now is not remembered, even if the window should become longer.
+        # Cancellations outside the window are forgotten, even if the window becomes longer later.
         self.cancellations = [
             (who, at) for who, at in self.cancellations if who != applicant or at > window_starts_at_ms
         ]
@@ -715,73 +718,73 @@ class Oracle:
         if self.rules.cancellations_max and len(recent) > self.rules.cancellations_max:
             self._block(applicant, self.rules.cancellations_block_ms)
 
-    def _came_or_not(self, command: CheckIn | MarkNoShow) -> Answer:
+    def _record_attendance(self, command: CheckIn | MarkNoShow) -> ExpectedOutcome:
         goal = State.ATTENDED if isinstance(command, CheckIn) else State.NO_SHOW
         record = self.records.get(command.id)
         if record is None:
-            return Answer(Status.NOT_FOUND)
+            return ExpectedOutcome(Status.NOT_FOUND)
         day = self.days[record.day]
         if command.owner and command.owner not in record.applicants:
-            return Answer(Status.NOT_OWNER)
+            return ExpectedOutcome(Status.NOT_OWNER)
         if record.state is goal:
-            return self._told(Status(goal), record, replayed=True)
+            return self._expect(Status(goal), record, replayed=True)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
-            return self._told(Status.HOLD_EXPIRED, record)
+            return self._expect(Status.HOLD_EXPIRED, record)
         if command.expected_version and command.expected_version != record.version:
-            return self._told(Status.STALE, record)
+            return self._expect(Status.STALE, record)
         if record.state is not State.CONFIRMED:
-            return self._told(Status.WRONG_STATE, record)
+            return self._expect(Status.WRONG_STATE, record)
         if goal is State.ATTENDED and day.ends_at_ms <= self.now_ms:
-            return self._told(Status.DAY_OVER, record)
+            return self._expect(Status.DAY_OVER, record)
         if self.now_ms < day.starts_at_ms:
-            return self._told(Status.TOO_EARLY, record)
+            return self._expect(Status.TOO_EARLY, record)
         self._step(record, goal)
         if goal is State.NO_SHOW and self.rules.no_show_block_ms:
             for applicant in record.applicants:
                 self._block(applicant, self.rules.no_show_block_ms)
-        return self._told(Status(goal), record)
+        return self._expect(Status(goal), record)
 
-    def _reschedule(self, command: Reschedule) -> Answer:
+    def _reschedule(self, command: Reschedule) -> ExpectedOutcome:
         record = self.records.get(command.id)
         if record is None:
-            return Answer(Status.NOT_FOUND)
+            return ExpectedOutcome(Status.NOT_FOUND)
         source = self.days[record.day]
         target = self.days.get(command.day)
         own = not command.owner or command.owner in record.applicants
-        # The target is looked at before the owner is: a record must not slip out to somebody else with these two.
+        # The target is checked before the owner, so the first two refusals must show no record to another caller.
         shown = [record] if own else []
         if target is None:
-            return self._told(Status.UNKNOWN_DAY, *shown, or_none=True)
+            return self._expect(Status.UNKNOWN_DAY, *shown, or_none=True)
         if not all(name in target.quotas for option in command.choice.options for name in option):
-            return self._told(Status.UNKNOWN_QUOTA, *shown, or_none=True)
+            return self._expect(Status.UNKNOWN_QUOTA, *shown, or_none=True)
         if command.owner and command.owner not in record.applicants:
-            return Answer(Status.NOT_OWNER)
+            return ExpectedOutcome(Status.NOT_OWNER)
         is_held = record.state is State.HELD and not record.is_overdue(self.now_ms)
         is_confirmed = record.state is State.CONFIRMED
         if (is_held or is_confirmed) and (record.day, record.choice) == (command.day, command.choice):
-            return self._told(Status(record.state), record, replayed=True)
+            return self._expect(Status(record.state), record, replayed=True)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
-            return self._told(Status.HOLD_EXPIRED, record)
+            return self._expect(Status.HOLD_EXPIRED, record)
         if command.expected_version and command.expected_version != record.version:
-            return self._told(Status.STALE, record)
+            return self._expect(Status.STALE, record)
         if not is_held and not is_confirmed:
-            return self._told(Status.WRONG_STATE, record)
+            return self._expect(Status.WRONG_STATE, record)
         if target.closed:
-            return self._told(Status.DAY_CLOSED, record)
+            return self._expect(Status.DAY_CLOSED, record)
         if target.ends_at_ms <= self.now_ms:
-            return self._told(Status.DAY_OVER, record)
+            return self._expect(Status.DAY_OVER, record)
         if self.now_ms < target.opens_at_ms:
-            return dataclasses.replace(self._told(Status.NOT_OPEN, record), retry_at_ms=target.opens_at_ms)
+            return dataclasses.replace(self._expect(Status.NOT_OPEN, record), retry_at_ms=target.opens_at_ms)
         if is_confirmed and self.now_ms > source.starts_at_ms - self.rules.reschedule_before_ms:
-            return self._told(Status.TOO_LATE, record)
+            return self._expect(Status.TOO_LATE, record)
         if record.moves >= self.rules.reschedules_max:
-            return self._told(Status.MOVES_EXCEEDED, record)
-        if self._claims_in_the_way(record.applicants, target, but=record):
-            return self._told(Status.IDENTITY_LIMIT, record)
+            return self._expect(Status.MOVES_EXCEEDED, record)
+        if self._conflicting_claims(record.applicants, target, except_record=record):
+            return self._expect(Status.IDENTITY_LIMIT, record)
         owned = record.quotas if target is source else ()
         option = self._first_fitting(target, command.choice, record.units, owned)
         if option is None:
-            return self._told(Status.SOLD_OUT, record)
+            return self._expect(Status.SOLD_OUT, record)
 
         left = [name for name in record.quotas if target is not source or name not in option]
         record.day = target.number
@@ -790,18 +793,18 @@ class Oracle:
         record.moves += 1
         self._step(record, record.state)
         if is_confirmed and target is not source:
-            self._number(record, target)
-        self._give_back(record, source, left, self.now_ms)
-        answer = self._told(Status(record.state), record)
-        self._share_out(source)
+            self._assign_queue_numbers(record, target)
+        self._return_units(record, source, left, self.now_ms)
+        answer = self._expect(Status(record.state), record)
+        self._distribute(source)
         return answer
 
     # ------------------------------------------------------------------ operators
 
-    def _publish(self, command: Publish) -> Answer:
+    def _publish(self, command: Publish) -> ExpectedOutcome:
         terms = command.terms
         if self._too_late_to_publish(command):
-            return Answer(Status.DAY_OVER)
+            return ExpectedOutcome(Status.DAY_OVER)
         known = self.days.get(command.day)
         day = known or Day(command.day, 0, 0, 0, 0, {})
         self.days[command.day] = day
@@ -816,43 +819,45 @@ class Oracle:
             else:
                 day.quotas[quota_terms.name] = Quota(quota_terms, quota_terms.capacity)
         if self._published(day) == before:
-            return Answer(Status.DONE, replayed=True)
+            return ExpectedOutcome(Status.DONE, replayed=True)
         self._changed()
         if known is not None:
-            self._share_out(day)
-        return Answer(Status.DONE)
+            self._distribute(day)
+        return ExpectedOutcome(Status.DONE)
 
     def _too_late_to_publish(self, command: Publish) -> bool:
         return command.terms.forget_at_ms <= self.now_ms or command.day <= self.last_forgotten_day
 
     def _published(self, day: Day) -> object:
-        """All that publishing the day again could make different."""
+        """Return everything that publishing the day again can change."""
         rules = {name: (quota.terms.re_release, quota.terms.reallocation) for name, quota in day.quotas.items()}
         return (day.opens_at_ms, day.starts_at_ms, day.ends_at_ms, day.forget_at_ms, rules)
 
-    def _close_or_open(self, day: Day, *, closed: bool) -> Answer:
+    def _close_or_open(self, day: Day, *, closed: bool) -> ExpectedOutcome:
         if day.closed == closed:
-            return Answer(Status.DONE, replayed=True)
+            return ExpectedOutcome(Status.DONE, replayed=True)
         day.closed = closed
         self._changed()
-        self._share_out(day)
-        return Answer(Status.DONE)
+        self._distribute(day)
+        return ExpectedOutcome(Status.DONE)
 
-    def _on_quota(self, command: SetCapacity | ReallocateUnused | ReleaseParked, day: Day) -> Answer:
+    def _on_quota(self, command: SetCapacity | ReallocateUnused | ReleaseParked, day: Day) -> ExpectedOutcome:
         quota = day.quotas[command.quota]
         match command:
             case SetCapacity():
                 if quota.terms.reallocation is not None and quota.terms.reallocation.at_ms <= self.now_ms:
-                    return Answer(Status.WRONG_STATE)
+                    return ExpectedOutcome(Status.WRONG_STATE)
                 replayed = quota.capacity == command.capacity
                 if not replayed:
                     quota.capacity = command.capacity
                     self._changed()
-                    self._share_out(day)
-                return Answer(Status.DONE, replayed=replayed, overbooked=max(-self._free(day, command.quota), 0))
+                    self._distribute(day)
+                return ExpectedOutcome(
+                    Status.DONE, replayed=replayed, overbooked=max(-self._free(day, command.quota), 0)
+                )
             case ReallocateUnused():
                 if quota.terms.reallocation is None:
-                    return Answer(Status.WRONG_STATE)
+                    return ExpectedOutcome(Status.WRONG_STATE)
                 units = self._reallocate(day, command.quota)
             case ReleaseParked():
                 parked = [c for c in day.cooling if c.quota == command.quota and c.due_at_ms is None]
@@ -860,5 +865,5 @@ class Oracle:
                 for cooling in parked:
                     day.cooling.remove(cooling)
                     self._changed()
-        self._share_out(day)
-        return Answer(Status.DONE, units=units)
+        self._distribute(day)
+        return ExpectedOutcome(Status.DONE, units=units)

@@ -1,4 +1,4 @@
-"""The machine and the oracle, given the same commands at the same times, and all that must hold after each of them."""
+"""Comparison of the state machine with the oracle after each command, and checks of invariants."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from tests.support.oracle import Oracle
 OFFICE = "SBY"
 
 
-class SideBySide:
-    """Takes steps on both, and compares what comes of them."""
+class OracleComparison:
+    """Applies commands to both and compares outcomes, events and reads."""
 
     def __init__(self) -> None:
         self.ledger = Ledger(OFFICE)
         self.oracle = Oracle(OFFICE)
         self.steps: list[Step] = []
         self.last_records: dict[str, Reservation] = {}
-        """By id, what the newest event says; a day that is forgotten takes its records along."""
+        """The newest record by id, without those of forgotten days."""
         self.queue_numbers_given: dict[int, set[int]] = {}
 
-    def take(self, now_ms: int, command: Command) -> Outcome:
-        """Give the command to both, compare, and check the invariants that need no second opinion."""
+    def apply(self, now_ms: int, command: Command) -> Outcome:
+        """Apply the command to both, compare, and check the invariants."""
         self.steps.append((now_ms, command))
         events_before = len(self.ledger.events)
         overbooked_before = self._overbooked(now_ms)
         answer = self.oracle.apply(command, now_ms)
         outcome = apply(self.ledger, command, now_ms)
-        objection = answer.objection_to(outcome)
-        assert not objection, self._complaint(objection)
+        objection = answer.difference_from(outcome)
+        assert not objection, self._report(objection)
         self._check_events(self.ledger.events[events_before:], outcome)
         self._check_reads(now_ms)
-        # Reads are pure, so they may look ahead, to the next moment at which time alone makes a difference.
+        # Reads change nothing, so they are also compared at the next time at which the state changes by itself.
         self._check_reads(next((ms for ms in self.oracle.moments_ms() if ms > now_ms), now_ms + 1))
         self._check_balance(now_ms, command, overbooked_before)
         findings = list(audit(self.ledger))
-        assert findings == [], self._complaint(f"the audit finds {findings}")
+        assert findings == [], self._report(f"the audit finds {findings}")
         return outcome
 
     def check_rebuild(self) -> None:
-        """The events alone make the same ledger again."""
+        """Check that the events alone rebuild the ledger."""
         again = rebuild(OFFICE, self.ledger.events)
-        assert describe(again) == describe(self.ledger), self._complaint("the events rebuild another ledger")
+        assert describe(again) == describe(self.ledger), self._report("the events rebuild a different ledger")
 
     # ------------------------------------------------------------------ after each step
 
@@ -66,13 +66,13 @@ class SideBySide:
             elif not isinstance(event, Cooled | UnitsReallocated):
                 own += 1
         if not outcome.ok or outcome.replayed or outcome.resumed:
-            assert own == 0, self._complaint(f"{outcome.status} changed something: {self.ledger.events[-1]!r}")
+            assert own == 0, self._report(f"{outcome.status} changed something: {self.ledger.events[-1]!r}")
         else:
-            assert own <= 1, self._complaint("one command, two effects")
+            assert own <= 1, self._report("one command has two effects")
         times_ms = [event.at_ms for event in self.ledger.events]
-        assert times_ms == sorted(times_ms), self._complaint("the events run backwards")
+        assert times_ms == sorted(times_ms), self._report("the events are not in order of time")
         last_ms = times_ms[-1] if times_ms else 0
-        assert last_ms == self.oracle.clock_ms, self._complaint(
+        assert last_ms == self.oracle.clock_ms, self._report(
             f"the last change was at {last_ms} instead of {self.oracle.clock_ms}"
         )
 
@@ -80,12 +80,12 @@ class SideBySide:
         new = event.reservation
         old = self.last_records.get(new.id)
         step = (old.state if old else None, event.verb)
-        assert TRANSITIONS.get(step) is new.state, self._complaint(f"no such step: {step} to {new.state}")
-        assert new.version == (old.version if old else 0) + 1, self._complaint(f"a version is left out: {new!r}")
+        assert TRANSITIONS.get(step) is new.state, self._report(f"no such step: {step} to {new.state}")
+        assert new.version == (old.version if old else 0) + 1, self._report(f"a version is missing: {new!r}")
         self.last_records[new.id] = new
         if new.queue_number and (old is None or (old.day, old.queue_number) != (new.day, new.queue_number)):
             given = self.queue_numbers_given.setdefault(new.day, set())
-            assert given.isdisjoint(new.queue_numbers), self._complaint(f"a queue number is given twice: {new!r}")
+            assert given.isdisjoint(new.queue_numbers), self._report(f"a queue number is given twice: {new!r}")
             given.update(new.queue_numbers)
 
     def _check_reads(self, now_ms: int) -> None:
@@ -93,21 +93,21 @@ class SideBySide:
         for name in self._ids():
             expected = self.oracle.lookup(name, now_ms)
             found = lookup(self.ledger, name, now_ms)
-            assert found == expected, self._complaint(f"lookup {name!r} finds {found!r} instead of {expected!r}")
+            assert found == expected, self._report(f"lookup {name!r} finds {found!r} instead of {expected!r}")
         for day in self._days():
             seen = view(self.ledger, day, now_ms)
             wanted = self.oracle.view(day, now_ms)
-            assert seen == wanted, self._complaint(f"view {day} is {seen!r} instead of {wanted!r}")
-        assert len(self.ledger.events) == events_before, self._complaint("a read has changed the ledger")
+            assert seen == wanted, self._report(f"view {day} is {seen!r} instead of {wanted!r}")
+        assert len(self.ledger.events) == events_before, self._report("a read has changed the ledger")
 
     def _check_balance(self, now_ms: int, command: Command, overbooked_before: dict[tuple[int, str], int]) -> None:
         for day in self._days():
             seen = view(self.ledger, day, now_ms)
             for name, quota in seen.quotas.items() if seen else ():
                 self._check_quota(day, name, quota)
-                # Lowering a capacity is the only thing that may overbook.
+                # Only a lowered capacity may overbook.
                 declared = isinstance(command, SetCapacity) and (command.day, command.quota) == (day, name)
-                assert declared or quota.overbooked <= overbooked_before.get((day, name), 0), self._complaint(
+                assert declared or quota.overbooked <= overbooked_before.get((day, name), 0), self._report(
                     f"oversold: {day} {name} {quota!r}"
                 )
 
@@ -126,11 +126,11 @@ class SideBySide:
             quota.parked,
             quota.overbooked,
         )
-        assert min(numbers) >= 0, self._complaint(f"less than nothing: {where}")
+        assert min(numbers) >= 0, self._report(f"a counter is negative: {where}")
         ends = quota.available + quota.held + quota.confirmed + quota.cooling
-        assert quota.capacity + quota.overbooked == ends, self._complaint(f"units are lost or made: {where}")
-        assert quota.parked <= quota.cooling, self._complaint(f"more parked than cooling: {where}")
-        assert not (quota.available and quota.overbooked), self._complaint(f"sells while overbooked: {where}")
+        assert quota.capacity + quota.overbooked == ends, self._report(f"conservation is violated: {where}")
+        assert quota.parked <= quota.cooling, self._report(f"more parked than cooling: {where}")
+        assert not (quota.available and quota.overbooked), self._report(f"sells while overbooked: {where}")
 
     # ------------------------------------------------------------------ helpers
 
@@ -140,21 +140,21 @@ class SideBySide:
     def _days(self) -> list[int]:
         return sorted({command.day for _, command in self.steps if hasattr(command, "day")})
 
-    def _complaint(self, what: str) -> str:
+    def _report(self, what: str) -> str:
         return f"{what}\n{format_steps(self.steps)}"
 
 
-def check_steps(steps: Iterable[Step]) -> SideBySide:
-    """Take the steps from an empty ledger, checking after each of them, and the rebuilding after the last."""
-    side_by_side = SideBySide()
+def check_steps(steps: Iterable[Step]) -> OracleComparison:
+    """Apply the steps to an empty ledger with all checks, and rebuild the ledger after the last step."""
+    side_by_side = OracleComparison()
     for now_ms, command in steps:
-        side_by_side.take(now_ms, command)
+        side_by_side.apply(now_ms, command)
     side_by_side.check_rebuild()
     return side_by_side
 
 
-def complaint_about(steps: Iterable[Step]) -> str:
-    """What is wrong after these steps, with the steps as a test; or ``""``."""
+def failure_report(steps: Iterable[Step]) -> str:
+    """Return the failure of these steps, with the steps as a test, or ``""``."""
     try:
         check_steps(steps)
     except AssertionError as error:

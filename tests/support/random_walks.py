@@ -1,8 +1,8 @@
-"""Random walks through a small, crowded world: few applicants, few days, small capacities, short times.
+"""Random walks through a small office: few applicants, few days, small capacities, short times.
 
-Uniformly random commands never meet: in a first version nineteen of twenty confirms found no hold. So the walker has
-the oracle beside it, looks at what there is, and mostly chooses a command that has a chance, at a moment that matters.
-Whatever draws the numbers can drive it: ``random.Random(seed)``, which is fast, or Hypothesis, which can shrink.
+Uniformly random commands rarely interact: in a first version, 19 of 20 confirms found no hold. The walker therefore
+reads the oracle and mostly chooses a command that can succeed, at a time near a deadline. Its random source is
+``random.Random(seed)``, which is fast, or Hypothesis.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ T = TypeVar("T")
 DAYS: Final = (11, 12, 14)
 QUOTAS: Final = ("total", "morning", "priority", "walkin")
 ALLOTMENTS: Final = ("priority", "walkin")
-"""The quotas that may pass on what they do not use; the others may be given it."""
+"""The quotas that may be reallocated to one of the remaining quotas."""
 UNKNOWN_QUOTA: Final = "nowhere"
 APPLICANTS: Final = ("ana", "budi", "citra", "dewi", "eka")
 STEPS_MAX: Final = 60
 
 
 def choice_of(*options: tuple[str, ...]) -> Choice:
-    """A choice that differs from others by its options only."""
+    """Return a choice with these options."""
     return Choice(service="new", service_unit="", session="", channel="", group="", options=options)
 
 
@@ -86,7 +86,7 @@ IDENTITY_LIMITS: Final[tuple[tuple[IdentityLimit, ...], ...]] = (
 
 
 class Walker:
-    """Chooses one command after the other by what the oracle knows."""
+    """Chooses commands by the state of the oracle."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
@@ -94,24 +94,24 @@ class Walker:
         self.steps: list[Step] = []
         self.now_ms = 0
 
-    def take(self, command: Command) -> None:
+    def apply(self, command: Command) -> None:
         self.steps.append((self.now_ms, command))
         self.oracle.apply(command, self.now_ms)
 
     def walk(self, steps_max: int) -> list[Step]:
-        """The rules and the days first; then whatever comes."""
-        self.take(SetRules(self.rules()))
+        """Return the steps: the rules and the days first, then random commands."""
+        self.apply(SetRules(self.rules()))
         for day in DAYS:
-            self.take(Publish(day, self.day_terms()))
-        # Only some operators are at work in one walk, or nothing would ever last.
-        at_work = self.random.sample(OPERATORS, self.random.randint(0, 4))
+            self.apply(Publish(day, self.day_terms()))
+        # A walk has only some of the operators' commands, so that reservations last long enough to interact.
+        at_work = self.random.sample(OPERATOR_COMMANDS, self.random.randint(0, 4))
         for _ in range(steps_max):
-            self.let_time_pass()
-            kinds = at_work if at_work and self.one_in(6) else CUSTOMERS
+            self.advance_time()
+            kinds = at_work if at_work and self.one_in(6) else APPLICANT_COMMANDS
             if len(self.oracle.days) < 2:
-                self.take(Publish(self.day_to_publish(), self.day_terms()))
+                self.apply(Publish(self.day_to_publish(), self.day_terms()))
             else:
-                self.take(self.any_of(kinds)(self))
+                self.apply(self.choose(kinds)(self))
         return self.steps
 
     # ------------------------------------------------------------------ chances
@@ -119,101 +119,101 @@ class Walker:
     def one_in(self, number: int) -> bool:
         return self.random.randrange(number) == number - 1
 
-    def any_of(self, usual: Sequence[T]) -> T:
+    def choose(self, usual: Sequence[T]) -> T:
         return self.random.choice(usual)
 
     def day(self) -> int:
-        return self.day_to_publish() if self.one_in(30) else self.any_of(list(self.oracle.days))
+        return self.day_to_publish() if self.one_in(30) else self.choose(list(self.oracle.days))
 
     def day_to_publish(self) -> int:
-        """A day that is not known any more, or not yet."""
-        return max(*DAYS, *self.oracle.days, self.oracle.last_forgotten_day) + self.any_of((1, 1, 2, -3))
+        """Return a day that is unknown or forgotten."""
+        return max(*DAYS, *self.oracle.days, self.oracle.last_forgotten_day) + self.choose((1, 1, 2, -3))
 
     def quota(self) -> str:
-        return UNKNOWN_QUOTA if self.one_in(20) else self.any_of(QUOTAS)
+        return UNKNOWN_QUOTA if self.one_in(20) else self.choose(QUOTAS)
 
     def choice(self) -> Choice:
-        return UNKNOWN_CHOICE if self.one_in(40) else self.any_of(CHOICES)
+        return UNKNOWN_CHOICE if self.one_in(40) else self.choose(CHOICES)
 
     def party(self) -> tuple[str, ...]:
-        size = self.any_of((1, 1, 1, 1, 2, 2, 3, 4))
+        size = self.choose((1, 1, 1, 1, 2, 2, 3, 4))
         return tuple(self.random.sample(APPLICANTS, size))
 
     def record(self, *states: State) -> Record | None:
-        """A record in one of the states, if there is one; now and then one in any state."""
+        """Return a record in one of the states if there is one, sometimes one in any state."""
         records = list(self.oracle.records.values())
         wanted = [record for record in records if record.state in states]
         if not wanted or self.one_in(10):
             wanted = records
-        return self.any_of(wanted) if wanted else None
+        return self.choose(wanted) if wanted else None
 
     def owner(self, record: Record) -> str:
         if self.one_in(12):
-            return self.any_of(APPLICANTS)
-        return self.any_of(record.applicants) if self.one_in(4) else ""
+            return self.choose(APPLICANTS)
+        return self.choose(record.applicants) if self.one_in(4) else ""
 
     def version(self, record: Record) -> int:
-        return self.any_of((0, 0, 0, 0, 0, 0, record.version, record.version, max(record.version - 1, 0)))
+        return self.choose((0, 0, 0, 0, 0, 0, record.version, record.version, max(record.version - 1, 0)))
 
     # ------------------------------------------------------------------ time
 
-    def let_time_pass(self) -> None:
-        """Mostly a little or nothing; often to the very millisecond of something; sometimes back."""
+    def advance_time(self) -> None:
+        """Advance the time a little or not at all, often to the exact time of a change, and sometimes backwards."""
         kind = self.random.randrange(20)
         if kind < 9:
             return
         if kind < 14:
-            self.now_ms += self.any_of((1, 1, 2, 3, 5))
+            self.now_ms += self.choose((1, 1, 2, 3, 5))
         elif kind < 18:
             ahead_ms = [ms for ms in self.oracle.moments_ms() if self.now_ms < ms < self.now_ms + 30][:3]
             if ahead_ms:
-                self.now_ms = self.any_of(ahead_ms) + self.any_of((0, 0, -1, 1))
+                self.now_ms = self.choose(ahead_ms) + self.choose((0, 0, -1, 1))
         elif kind == 18:
-            self.now_ms += self.any_of((8, 20))
+            self.now_ms += self.choose((8, 20))
         else:
-            self.now_ms = max(self.now_ms - self.any_of((1, 2, 10, 30)), 0)
+            self.now_ms = max(self.now_ms - self.choose((1, 2, 10, 30)), 0)
 
     # ------------------------------------------------------------------ terms
 
     def rules(self) -> Rules:
         return Rules(
-            hold_ttl_ms=self.any_of((8, 3, 20, 20, 1)),
-            offer_ttl_ms=self.any_of((8, 3, 1)),
-            party_max=self.any_of((4, 4, 4, 2)),
-            identity_limits=self.any_of(IDENTITY_LIMITS),
-            no_show_block_ms=self.any_of((0, 5, 40)),
-            cancellations_max=self.any_of((0, 1, 2)),
-            cancellations_window_ms=self.any_of((20, 5)),
-            cancellations_block_ms=self.any_of((10, 0, 30)),
-            reschedules_max=self.any_of((2, 1, 4, 0)),
-            reschedule_before_ms=self.any_of((0, 10, 30)),
-            wait_list_max=self.any_of((5, 2, 1, 0)),
-            jitter_seed=self.any_of(("", "salt")),
+            hold_ttl_ms=self.choose((8, 3, 20, 20, 1)),
+            offer_ttl_ms=self.choose((8, 3, 1)),
+            party_max=self.choose((4, 4, 4, 2)),
+            identity_limits=self.choose(IDENTITY_LIMITS),
+            no_show_block_ms=self.choose((0, 5, 40)),
+            cancellations_max=self.choose((0, 1, 2)),
+            cancellations_window_ms=self.choose((20, 5)),
+            cancellations_block_ms=self.choose((10, 0, 30)),
+            reschedules_max=self.choose((2, 1, 4, 0)),
+            reschedule_before_ms=self.choose((0, 10, 30)),
+            wait_list_max=self.choose((5, 2, 1, 0)),
+            jitter_seed=self.choose(("", "salt")),
         )
 
     def re_release(self) -> ReRelease:
-        rule = self.any_of((*ReReleaseRule, ReReleaseRule.WAIT_LIST, ReReleaseRule.WAIT_LIST))
+        rule = self.choose((*ReReleaseRule, ReReleaseRule.WAIT_LIST, ReReleaseRule.WAIT_LIST))
         if rule is not ReReleaseRule.COOLING:
             return ReRelease(rule)
-        return ReRelease(rule, cooling_ms=self.any_of((3, 8, 1, 0)), jitter_ms=self.any_of((0, 4)))
+        return ReRelease(rule, cooling_ms=self.choose((3, 8, 1, 0)), jitter_ms=self.choose((0, 4)))
 
     def quota_terms(self, name: str, names: Sequence[str]) -> QuotaTerms:
         receivers = [other for other in names if other not in ALLOTMENTS]
         reallocation = None
         if name in ALLOTMENTS and receivers and self.one_in(2):
-            reallocation = Reallocation(to=self.any_of(receivers), at_ms=self.now_ms + self.any_of((60, 20, 5, 0)))
-        return QuotaTerms(name, self.any_of((1, 2, 3, 4, 0)), self.re_release(), reallocation)
+            reallocation = Reallocation(to=self.choose(receivers), at_ms=self.now_ms + self.choose((60, 20, 5, 0)))
+        return QuotaTerms(name, self.choose((1, 2, 3, 4, 0)), self.re_release(), reallocation)
 
     def day_terms(self) -> DayTerms:
-        # Nearly always all quotas: with fewer, most choices are answered with UNKNOWN_QUOTA.
+        # Mostly all quotas: with fewer, most choices are refused with UNKNOWN_QUOTA.
         names = self.random.sample(QUOTAS, self.random.randint(1, 3)) if self.one_in(15) else QUOTAS
-        starts_at_ms = self.now_ms + self.any_of((120, 60, 30))
-        ends_at_ms = starts_at_ms + self.any_of((120, 60, 15))
+        starts_at_ms = self.now_ms + self.choose((120, 60, 30))
+        ends_at_ms = starts_at_ms + self.choose((120, 60, 15))
         return DayTerms(
-            opens_at_ms=self.now_ms + self.any_of((0, 0, 0, 4)),
+            opens_at_ms=self.now_ms + self.choose((0, 0, 0, 4)),
             starts_at_ms=starts_at_ms,
             ends_at_ms=ends_at_ms,
-            forget_at_ms=ends_at_ms + self.any_of((60, 30, 10, 0)),
+            forget_at_ms=ends_at_ms + self.choose((60, 30, 10, 0)),
             quotas=tuple(self.quota_terms(name, names) for name in names),
         )
 
@@ -222,8 +222,8 @@ class Walker:
     def reserve(self) -> Command:
         asked = [command for _, command in self.steps if isinstance(command, Reserve)]
         if asked and self.one_in(8):
-            # The answer was lost, and the same request comes again; or it does so with another body.
-            again = self.any_of(asked)
+            # A retry with the same key, with the same or with another body.
+            again = self.choose(asked)
             if self.one_in(2):
                 return again
             party, day, choice = again.applicants[::-1], again.day, again.choice
@@ -237,16 +237,16 @@ class Walker:
             return Reserve(again.id, day, party, choice)
         party = self.party()
         if self.one_in(8) and (record := self.record(State.HELD, State.WAITING)):
-            # The same party once more, under a new id and in any order.
+            # The same party with a new id and in any order.
             party = tuple(self.random.sample(record.applicants, record.units))
-        ttl_ms = self.any_of((1, 5, 30)) if self.one_in(4) else 0
+        ttl_ms = self.choose((1, 5, 30)) if self.one_in(4) else 0
         return Reserve(
             f"r{len(asked)}", self.day(), party, self.choice(), self.one_in(2), ttl_ms, self.valid_until_ms()
         )
 
     def valid_until_ms(self) -> int:
-        """Mostly none, else a moment about now."""
-        return max(self.now_ms + self.any_of((-1, 0, 1, 5)), 0) if self.one_in(8) else 0
+        """Return 0, or sometimes a time near the present."""
+        return max(self.now_ms + self.choose((-1, 0, 1, 5)), 0) if self.one_in(8) else 0
 
     def confirm(self) -> Command:
         states = (State.EXPIRED,) if self.one_in(4) else (State.HELD,)
@@ -286,16 +286,16 @@ class Walker:
     def move_in(self) -> Command:
         asked = [command for _, command in self.steps if isinstance(command, MoveIn)]
         if asked and self.one_in(6):
-            return self.any_of(asked)
-        deadline_ms = 0 if self.one_in(2) else self.now_ms + self.any_of((8, 3, 20, 1, 0))
+            return self.choose(asked)
+        deadline_ms = 0 if self.one_in(2) else self.now_ms + self.choose((8, 3, 20, 1, 0))
         return MoveIn(
-            # Now and then the id of something that came otherwise.
-            self.any_of(list(self.oracle.records) or ["r99"]) if self.one_in(12) else f"m{len(asked)}",
+            # Sometimes the id of a reservation that was not moved in.
+            self.choose(list(self.oracle.records) or ["r99"]) if self.one_in(12) else f"m{len(asked)}",
             self.day(),
             self.party(),
             self.choice(),
             deadline_ms,
-            self.any_of((1, 1, 2)),
+            self.choose((1, 1, 2)),
             self.valid_until_ms(),
         )
 
@@ -309,23 +309,23 @@ class Walker:
     def set_capacity(self) -> Command:
         record = self.record(State.HELD, State.CONFIRMED)
         if record is None or not record.quotas or self.one_in(3):
-            return SetCapacity(self.day(), self.quota(), self.any_of((2, 0, 1, 3, 5)))
-        # A capacity that is in use, mostly lowered.
-        name = self.any_of(record.quotas)
+            return SetCapacity(self.day(), self.quota(), self.choose((2, 0, 1, 3, 5)))
+        # The capacity of a quota in use, mostly lowered.
+        name = self.choose(record.quotas)
         capacity = self.oracle.days[record.day].quotas[name].capacity
-        return SetCapacity(record.day, name, max(capacity + self.any_of((-1, -1, -2, 0, 1, 2)), 0))
+        return SetCapacity(record.day, name, max(capacity + self.choose((-1, -1, -2, 0, 1, 2)), 0))
 
     def release_parked(self) -> Command:
         return ReleaseParked(self.day(), self.quota())
 
     def reallocate_unused(self) -> Command:
-        return ReallocateUnused(self.day(), self.any_of(ALLOTMENTS) if self.one_in(2) else self.quota())
+        return ReallocateUnused(self.day(), self.choose(ALLOTMENTS) if self.one_in(2) else self.quota())
 
     def close_or_open_day(self) -> Command:
         return CloseDay(self.day()) if self.one_in(3) else OpenDay(self.day())
 
     def expire(self) -> Command:
-        return Expire(self.day(), self.any_of((100, 1, 2)))
+        return Expire(self.day(), self.choose((100, 1, 2)))
 
     def publish(self) -> Command:
         return Publish(self.day_to_publish() if self.one_in(3) else self.day(), self.day_terms())
@@ -334,7 +334,7 @@ class Walker:
         return SetRules(self.rules())
 
 
-CUSTOMERS: Final[tuple[Callable[[Walker], Command], ...]] = (
+APPLICANT_COMMANDS: Final[tuple[Callable[[Walker], Command], ...]] = (
     *(Walker.reserve,) * 9,
     *(Walker.confirm,) * 6,
     *(Walker.cancel,) * 2,
@@ -346,7 +346,7 @@ CUSTOMERS: Final[tuple[Callable[[Walker], Command], ...]] = (
     *(Walker.move_in,) * 2,
     *(Walker.move_out,) * 2,
 )
-OPERATORS: Final[tuple[Callable[[Walker], Command], ...]] = (
+OPERATOR_COMMANDS: Final[tuple[Callable[[Walker], Command], ...]] = (
     Walker.set_capacity,
     Walker.release_parked,
     Walker.reallocate_unused,
@@ -358,5 +358,5 @@ OPERATORS: Final[tuple[Callable[[Walker], Command], ...]] = (
 
 
 def walk(random: Random, steps_max: int = STEPS_MAX) -> list[Step]:
-    """A list of commands with their times."""
+    """Return a random walk: commands with their times."""
     return Walker(random).walk(steps_max)

@@ -65,7 +65,7 @@ from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
 from quota_engine.stores.redis.ledger_formats import office_script_of
 from quota_engine.stores.redis.scripts import OFFICE_COMMANDS, OFFICE_FREEING_COMMANDS, Script
-from tests.support.command_source import Step, format_steps, shortest
+from tests.support.command_source import Step, format_steps, shrink
 from tests.support.lua_store import HalfDone, LuaServer, LuaStore, Refused
 from tests.support.random_walks import choice_of, walk
 from tests.support.servers import Server
@@ -200,7 +200,7 @@ def complaint_about(check: Callable[[list[Step]], None], steps: list[Step]) -> s
 def insist(check: Callable[[list[Step]], None], steps: list[Step]) -> None:
     """Fail with as few steps as it takes, printed as a test."""
     if complaint_about(check, steps):
-        fewest = shortest(steps, lambda fewer: bool(complaint_about(check, fewer)))
+        fewest = shrink(steps, lambda fewer: bool(complaint_about(check, fewer)))
         pytest.fail(f"{complaint_about(check, fewest)}\n{format_steps(fewest)}")
 
 
