@@ -1,4 +1,4 @@
-"""A client of a running service, for each test its own."""
+"""A client of a separate running service for each test."""
 
 from __future__ import annotations
 

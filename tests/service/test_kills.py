@@ -29,14 +29,14 @@ KEY = base64.b64encode(b"a key for tests, and only them").decode()
 
 @pytest.fixture
 def store() -> Iterator[Server]:
-    """A store that keeps what it acknowledges."""
+    """Yield a store that keeps acknowledged writes."""
     with Server(valkey_server_binary(), appendfsync="always") as server:
         yield server
 
 
 @contextlib.contextmanager
 def serving(folder: Path, store: Server, *options: str) -> Iterator[Served]:
-    """Two workers on the store, both of which have come up."""
+    """Yield a service with two workers, after both have started."""
     environment = {
         "QUOTA_ENGINE_BACKEND": f"{store.url}?durability=fsync&attempts_max=4&timeout_ms=1000",
         "QUOTA_ENGINE_IDENTITY_KEY": KEY,
@@ -52,7 +52,7 @@ def token(service: Served) -> str:
 
 @contextlib.contextmanager
 def crowd_at(service: Served, people: int = PEOPLE) -> Iterator[tuple[ServiceClient, Crowd]]:
-    """People who have begun to book; they are looked after to the end."""
+    """Yield bookers that have started, and wait for them at the end."""
     with ServiceClient.open(service.url, token(service)) as client:
         day = open_day(client)
         set_places(client, day, PLACES)
@@ -61,8 +61,8 @@ def crowd_at(service: Served, people: int = PEOPLE) -> Iterator[tuple[ServiceCli
         yield client, crowd
 
 
-def test_a_worker_dies_in_mid_run(tmp_path: Path, store: Server) -> None:
-    """It is replaced, and whoever it had cut off asks again with the same key."""
+def test_killed_worker_loses_nothing(tmp_path: Path, store: Server) -> None:
+    """Its clients repeat their requests with the same key."""
     with serving(tmp_path, store) as service, crowd_at(service) as (client, crowd):
         crowd.wait_for(10)
         first, second = service.workers()
@@ -76,8 +76,8 @@ def test_a_worker_dies_in_mid_run(tmp_path: Path, store: Server) -> None:
     assert service.process.returncode == 0
 
 
-def test_the_store_dies_in_mid_run_and_comes_back(tmp_path: Path, store: Server) -> None:
-    """Not ready while it is away, ready again by itself; what it had acknowledged is there."""
+def test_restarted_store_loses_nothing(tmp_path: Path, store: Server) -> None:
+    """The service is not ready while the store is unavailable, and keeps acknowledged places."""
     with serving(tmp_path, store) as service, crowd_at(service) as (client, crowd):
 
         def ready() -> tuple[int, str]:
@@ -95,8 +95,8 @@ def test_the_store_dies_in_mid_run_and_comes_back(tmp_path: Path, store: Server)
         check(client, crowd, PLACES)
 
 
-def test_a_worker_dies_while_the_store_is_away(tmp_path: Path, store: Server) -> None:
-    """The other serves on, and the one that replaces it is tried again until the store is back."""
+def test_worker_killed_during_store_outage_is_replaced(tmp_path: Path, store: Server) -> None:
+    """The other worker serves on, and the replacement starts when the store is back."""
     with serving(tmp_path, store) as service, ServiceClient.open(service.url, token(service)) as client:
         store.kill()
         first, second = service.workers()
@@ -113,8 +113,8 @@ def test_a_worker_dies_while_the_store_is_away(tmp_path: Path, store: Server) ->
     assert service.process.returncode == 0
 
 
-def test_told_to_stop_in_mid_run_it_loses_nothing(tmp_path: Path, store: Server) -> None:
-    """It answers what is under way and ends; its successor has all of it, and answers the same keys the same."""
+def test_stopped_service_loses_nothing(tmp_path: Path, store: Server) -> None:
+    """It completes its requests; the next service gives equal responses to the same keys."""
     with serving(tmp_path, store) as service, crowd_at(service) as (_, crowd):
         crowd.wait_for(20)
         service.process.terminate()
@@ -131,7 +131,7 @@ def test_told_to_stop_in_mid_run_it_loses_nothing(tmp_path: Path, store: Server)
 
 
 def config_of(folder: Path, token: str) -> Path:
-    """A configuration that knows the same token."""
+    """Write a configuration with the token of the first service."""
     digest = hashlib.sha256(token.encode()).hexdigest()
     path = folder / "successor.toml"
     path.write_text(f'[[tokens]]\nname = "operator"\nrole = "operator"\nsha256 = "{digest}"\n')

@@ -1,4 +1,4 @@
-"""The OpenAPI document is a good one: by its own schema, with examples that are as it says, nothing from outside."""
+"""The OpenAPI document is valid, and its examples match its schemas."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def operation(endpoint: Endpoint) -> dict[str, Any]:
     return found
 
 
-def is_as(value: object, schema: dict[str, Any]) -> bool:
-    """Whether a value is as the schema says."""
+def is_valid(value: object, schema: dict[str, Any]) -> bool:
+    """Return True if a value matches a schema."""
     return Draft202012Validator({**schema, "components": DOCUMENT["components"]}).is_valid(value)
 
 
-async def test_it_is_one_and_is_served(client: Client) -> None:
-    """By the schema of OpenAPI 3.1; what is served is what was looked at here, and has no address of anybody else."""
+async def test_document_is_valid_openapi_and_served(client: Client) -> None:
+    """The document validates against OpenAPI 3.1's schema and refers to nothing outside."""
     OPENAPI_31_VALIDATOR.validate(DOCUMENT)
     served = await client.http.get("/openapi.json")
     assert served.json() == json.loads(json.dumps(DOCUMENT))
@@ -36,8 +36,7 @@ async def test_it_is_one_and_is_served(client: Client) -> None:
     assert "https://" not in served.text
 
 
-def test_names_and_tags() -> None:
-    """Every call has one tag that is explained, a name of its own, and a sentence."""
+def test_operations_have_unique_names_one_tag_and_a_summary() -> None:
     tags = {tag["name"]: tag["description"] for tag in DOCUMENT["tags"]}
     assert len(tags) == len(API_SECTIONS)
     assert all(text.endswith(".") for text in tags.values())
@@ -52,18 +51,18 @@ def test_names_and_tags() -> None:
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda one: one.name)
-def test_examples_and_answers(endpoint: Endpoint) -> None:
-    """Examples are good requests; each answer has what it says of itself; each problem is one, of that status."""
+def test_examples_match_their_schemas(endpoint: Endpoint) -> None:
+    """Each problem type of a response has that response's status."""
     found = operation(endpoint)
     for parameter in found["parameters"]:
         if "example" in parameter:
-            assert is_as(parameter["example"], parameter["schema"]), parameter["name"]
+            assert is_valid(parameter["example"], parameter["schema"]), parameter["name"]
     assert {one["name"] for one in found["parameters"] if one["in"] == "query"} >= set(
         QUERY_EXAMPLES.get(endpoint.name, ())
     )
     if endpoint.body_type is not None:
         content = found["requestBody"]["content"]["application/json"]
-        assert is_as(content["example"], content["schema"])
+        assert is_valid(content["example"], content["schema"])
         assert content["example"] or not DOCUMENT["components"]["schemas"][endpoint.body_type.__name__]["properties"]
     for http, response in found["responses"].items():
         assert response["description"]
@@ -74,7 +73,6 @@ def test_examples_and_answers(endpoint: Endpoint) -> None:
             assert response.get("x-types") or endpoint.name == "ready"
 
 
-def test_no_example_is_of_nothing() -> None:
-    """Each belongs to a call."""
+def test_examples_belong_to_endpoints() -> None:
     names = {endpoint.name for endpoint in ENDPOINTS}
     assert names >= BODY_EXAMPLES.keys() | QUERY_EXAMPLES.keys()

@@ -1,4 +1,4 @@
-"""Two services on one Valkey, in real time: people join at either, are called, and nobody gets in without a pass."""
+"""Two services share one Valkey in real time, and only holders of passes get places."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.support.servers import Server, valkey_server_binary
 PEOPLE = 40
 
 
-async def test_people_at_two_services_and_those_without_a_pass(tmp_path: Path) -> None:
-    """40 come for 20 places, 20 more try without a ticket: 20 places are held, all of them by people with passes."""
+async def test_two_services_admit_pass_holders_only(tmp_path: Path) -> None:
+    """40 applicants with tickets and 20 without try for 20 places; ticket holders hold all 20."""
     now = datetime.datetime.now(datetime.UTC)
     opens_at = now + datetime.timedelta(seconds=8)
     day = opens_at.date() + datetime.timedelta(days=1)

@@ -1,4 +1,4 @@
-"""``quota-engine serve`` as a process: it starts, serves, survives the death of a worker, and drains."""
+"""``quota-engine serve`` as a process: start, workers, drain and exit codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SERVE = (*CLI, "serve")
 
 
 class Served:
-    """A service in a process of its own."""
+    """A service in a separate process."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -42,7 +42,7 @@ class Served:
             self._told.notify_all()
 
     def wait_for(self, pattern: str) -> str:
-        """The first group of a line that the process writes."""
+        """Return the first group of the first output line that matches."""
         with self._told:
             while True:
                 for line in self.lines:
@@ -54,13 +54,13 @@ class Served:
                 assert self._told.wait(30), self.lines
 
     def workers(self) -> list[int]:
-        """The processes that serve, if there are several."""
+        """Return the process ids of the workers."""
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return [int(one) for one in children if b"service.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
     def token(self, role: str) -> dict[str, str]:
-        """The header with the token that was made up for this run."""
+        """Return the header with the token that was generated for this run."""
         token = self.wait_for(rf"role {role} +(\S+)")
         return {"authorization": f"Bearer {token}"}
 
@@ -96,8 +96,8 @@ def wait_until_ready(service: Served) -> None:
     raise AssertionError(service.lines)
 
 
-def test_without_any_configuration(tmp_path: Path) -> None:
-    """It starts on a real store in this folder, says where to look, keeps what was booked, and ends with 0."""
+def test_serve_without_configuration_uses_an_embedded_store(tmp_path: Path) -> None:
+    """The process prints its address, keeps the reservations for the next start, and exits with 0."""
     with served(tmp_path) as service:
         offices = httpx.get(f"{service.url}/v1/offices").json()["offices"]
         assert [office["id"] for office in offices] == ["surabaya"]
@@ -112,8 +112,8 @@ def test_without_any_configuration(tmp_path: Path) -> None:
         assert httpx.get(f"{again.url}/health/ready").json() == {"status": "ready"}
 
 
-def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
-    """Two workers share the store; one is killed, and calls go on being answered."""
+def test_killed_worker_is_replaced(tmp_path: Path) -> None:
+    """The other worker serves meanwhile."""
     with served(tmp_path, "--workers", "2") as service:
         workers = service.workers()
         assert len(workers) == 2
@@ -125,8 +125,8 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     assert service.process.returncode == 0
 
 
-def test_it_drains_before_it_stops(tmp_path: Path) -> None:
-    """Told to stop, it says that it is not ready, goes on serving, and ends after the time it was given."""
+def test_stop_signal_drains_before_exit(tmp_path: Path) -> None:
+    """The process reports that it is not ready, serves on, and ends after ``drain_ms``."""
     config = tmp_path / "service.toml"
     config.write_text("drain_ms = 1500\n")
     with served(tmp_path, "--config", str(config), "--backend", "memory://") as service:
@@ -148,8 +148,10 @@ def test_it_drains_before_it_stops(tmp_path: Path) -> None:
         (("--config", "nix.toml"), 2, "nix.toml: file: cannot be read"),
     ],
 )
-def test_what_can_not_start_says_why(tmp_path: Path, options: tuple[str, ...], code: int, words: str) -> None:
-    """A line with what was wrong and what would be right, and the exit code for bad input."""
+def test_invalid_options_exit_with_an_explanation(
+    tmp_path: Path, options: tuple[str, ...], code: int, words: str
+) -> None:
+    """One line names the error and the valid values."""
     run = subprocess.run(
         [*SERVE, *options],
         cwd=tmp_path,
@@ -163,8 +165,8 @@ def test_what_can_not_start_says_why(tmp_path: Path, options: tuple[str, ...], c
     assert "Traceback" not in run.stderr
 
 
-def test_a_store_that_is_away_ends_it_with_3(tmp_path: Path) -> None:
-    """Without its store it does not start, with one worker or several, and says so in few lines."""
+def test_unreachable_store_exits_with_3(tmp_path: Path) -> None:
+    """Both with one worker and with several, in few lines."""
     config = tmp_path / "service.toml"
     config.write_text('identity_key = "MDEyMzQ1Njc4OWFiY2RlZg=="\nbackend = "redis://127.0.0.1:1?attempts_max=1"\n')
     for workers in ("1", "2"):
@@ -181,8 +183,8 @@ def test_a_store_that_is_away_ends_it_with_3(tmp_path: Path) -> None:
         assert "Traceback" not in run.stderr
 
 
-def test_workers_that_can_not_begin_are_not_started_again_and_again(tmp_path: Path) -> None:
-    """What is wrong in all of them is said once by each, and ends it."""
+def test_workers_that_cannot_start_are_not_restarted(tmp_path: Path) -> None:
+    """Each worker reports the error once."""
     run = subprocess.run(
         [*SERVE, "--port", "0", "--workers", "2"],
         cwd=tmp_path,

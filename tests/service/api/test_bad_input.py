@@ -1,4 +1,4 @@
-"""Bad input of every kind gets a problem with the right status, changes nothing, and the service goes on."""
+"""Invalid input gets a problem document and changes nothing."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ CASES: dict[str, tuple[bytes, int, str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-async def test_bad_bodies(client: Client, case: str) -> None:
-    """Each is answered with a problem, shows no identity, and leaves the ledger as it was."""
+async def test_invalid_bodies_are_problems(client: Client, case: str) -> None:
+    """The response shows no identity, and the ledger does not change."""
     content, http, kind = CASES[case]
     before = await client.service.engine._store.execute(Describe("surabaya"))
     response = await client.http.post(RESERVE, content=content, headers=HEADERS)
@@ -66,8 +66,8 @@ async def test_bad_bodies(client: Client, case: str) -> None:
     assert (await client.reserve()).status_code == 201
 
 
-async def test_bad_headers(client: Client) -> None:
-    """A key that is missing or no id, a body of another type, headers without end."""
+async def test_invalid_headers_are_problems(client: Client) -> None:
+    """A missing or malformed key, another media type, and headers that are too large."""
     bare = {name: value for name, value in HEADERS.items() if name != "idempotency-key"}
     problem(await client.http.post(RESERVE, content=body(), headers=bare), 400, "bad-request")
     for key in (b"a b", b"x" * 65, "naïve".encode(), b"a~b"):
@@ -91,8 +91,8 @@ async def test_bad_headers(client: Client) -> None:
         ("/v1/reservations/a~b~c/confirm", 422, "unprocessable"),
     ],
 )
-async def test_bad_addresses(client: Client, path: str, http: int, kind: str) -> None:
-    """Days that do not exist, offices that nobody knows, references that are none."""
+async def test_invalid_paths_are_problems(client: Client, path: str, http: int, kind: str) -> None:
+    """Days that do not exist, unknown offices, and malformed references."""
     response = await client.http.post(path, content=b"{}" if "confirm" in path else body(), headers=HEADERS)
     problem(response, http, kind)
     assert "3578012345678901" not in response.text
@@ -113,23 +113,22 @@ async def test_bad_addresses(client: Client, path: str, http: int, kind: str) ->
         ("?first_day=2026-12-07&service=%FF", 404),
     ],
 )
-async def test_bad_queries(client: Client, query: str, http: int) -> None:
-    """Parameters that are missing, unknown, given twice, out of range, or too many."""
+async def test_invalid_queries_are_problems(client: Client, query: str, http: int) -> None:
+    """Missing, unknown, repeated, excessive and out-of-range parameters."""
     response = await client.http.get(f"/v1/offices/surabaya/availability{query}")
     assert response.status_code == http, response.text
     assert response.headers["content-type"] == "application/problem+json"
 
 
-async def test_addresses_and_methods_that_are_not_there(client: Client) -> None:
-    """Said in the same words as everything else, with what would be right."""
+async def test_unknown_paths_and_methods_are_problems(client: Client) -> None:
+    """The problem names the allowed methods."""
     problem(await client.call("GET", "/v2/offices"), 404, "unknown-path")
     wrong = await client.call("DELETE", "/v1/offices")
     problem(wrong, 405, "method-not-allowed")
     assert "GET" in wrong.headers["allow"]
 
 
-async def test_a_slow_sender_is_not_waited_for() -> None:
-    """A body that does not come is a problem after the configured time."""
+async def test_slow_body_times_out() -> None:
 
     async def never() -> Any:
         yield b"{"
@@ -140,8 +139,7 @@ async def test_a_slow_sender_is_not_waited_for() -> None:
         problem(response, 408, "request-timeout")
 
 
-async def test_a_body_without_a_length_is_cut_off(client: Client) -> None:
-    """Chunks are counted as they come."""
+async def test_chunked_body_is_limited(client: Client) -> None:
 
     async def endless() -> Any:
         for _ in range(100):
@@ -159,10 +157,10 @@ async def test_a_body_without_a_length_is_cut_off(client: Client) -> None:
         (ZeroDivisionError(NIK), 500, "internal"),
     ],
 )
-async def test_when_something_goes_wrong_behind(
+async def test_store_failures_are_problems_without_details(
     client: Client, monkeypatch: pytest.MonkeyPatch, error: Exception, http: int, kind: str
 ) -> None:
-    """The store is away, an answer was lost, a bug: told apart, without details that are nobody's business."""
+    """An unreachable store, an unknown outcome and a bug have different problem types."""
 
     def fail(*_: Any) -> None:
         raise error
@@ -177,8 +175,8 @@ async def test_when_something_goes_wrong_behind(
     assert (await client.reserve()).status_code == 201
 
 
-async def test_request_ids(client: Client) -> None:
-    """The caller's is kept, if it is an id; otherwise there is a new one."""
+async def test_well_formed_request_ids_are_kept(client: Client) -> None:
+    """A malformed one is replaced by a new id."""
     kept = await client.http.get("/health/live", headers={"x-request-id": "abc-1"})
     assert kept.headers["x-request-id"] == "abc-1"
     for bad in ("a b", "x" * 65, "<script>"):

@@ -1,4 +1,4 @@
-"""Draws over HTTP: each call and each refusal, what is published, and the whole way with a real service."""
+"""Endpoints of draws, their refusals, and their published files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def choice(office: str = "sby", session: str = "am", day: datetime.date = MONDAY
 
 @pytest.fixture
 async def drawing() -> AsyncIterator[Client]:
-    """A service whose draw takes applications."""
+    """Yield a service with a draw that accepts applications."""
     async with running(catalog=catalog(), office="sby", day=MONDAY) as client:
         client.clock.set_ms(NOW_MS)
         assert (await client.operate("PUT", DRAW, TERMS)).status_code == 201
@@ -81,7 +81,7 @@ async def apply(client: Client, *party: str, version: int = 0, choices: Any = No
 
 
 async def drawn(client: Client, people: int = 6) -> None:
-    """As many people have applied, and the draw has been carried out."""
+    """Apply as many times as given, and run the draw."""
     for one in range(people):
         assert (await apply(client, f"nik-{one}")).status_code == 201
     client.clock.set_ms(CLOSES_AT_MS)
@@ -89,8 +89,8 @@ async def drawn(client: Client, people: int = 6) -> None:
     assert (await client.operate("POST", f"{DRAW}/run", {"seed": SEED, "entropy": ENTROPY})).status_code == 200
 
 
-async def test_announcing(drawing: Client) -> None:
-    """Everybody can see what was promised; it can be said again, and not changed."""
+async def test_created_draw_is_public_and_fixed(drawing: Client) -> None:
+    """Creating it again with equal values succeeds; other values conflict."""
     again = await drawing.operate("PUT", DRAW, TERMS)
     assert (again.status_code, again.json()["replayed"]) == (200, True)
     problem(await drawing.operate("PUT", DRAW, {**TERMS, "party_max": 2}), 409, "draw-conflict")
@@ -104,8 +104,8 @@ async def test_announcing(drawing: Client) -> None:
     problem(await drawing.call("GET", "/v1/draws/a.b"), 422, "unprocessable")
 
 
-async def test_an_application_and_its_receipt(drawing: Client) -> None:
-    """Apply, find it, change it, take it back; the number and the tokens stay, and no identity goes out."""
+async def test_application_can_be_found_changed_and_withdrawn(drawing: Client) -> None:
+    """Number and tokens stay the same, and no response has an identity."""
     first = await apply(drawing, "nik-1", "nik-2")
     assert first.status_code == 201
     receipt = first.json()
@@ -133,8 +133,8 @@ async def test_an_application_and_its_receipt(drawing: Client) -> None:
     assert "nik" not in first.text + str(found) + str(stale) + gone.text
 
 
-async def test_refusals_in_their_time(drawing: Client) -> None:
-    """Too early, too many, not in it, too late; each says so in its own words, with a time where one helps."""
+async def test_applications_are_refused_with_specific_problems(drawing: Client) -> None:
+    """A refusal has a retry time where a retry can succeed."""
     drawing.clock.set_ms(OPENS_AT_MS)
     crowd = [f"nik-{one}" for one in range(6)]
     problem(await apply(drawing, *crowd), 422, "draw-party-too-large")
@@ -170,8 +170,8 @@ def days() -> list[datetime.date]:
     return [MONDAY + datetime.timedelta(days=one) for one in range(3)]
 
 
-async def test_closing_running_and_awarding(drawing: Client) -> None:
-    """After the closing the lists are public, after the run the result; the winners' holds can be confirmed."""
+async def test_close_run_and_award(drawing: Client) -> None:
+    """The lists are public after closing, the result after the run, and the winners' holds can be confirmed."""
     for index in range(6):
         await apply(drawing, f"nik-{index}")
     drawing.clock.set_ms(CLOSES_AT_MS)
@@ -221,8 +221,8 @@ async def test_closing_running_and_awarding(drawing: Client) -> None:
         assert confirmed.json()["status"] == "CONFIRMED"
 
 
-async def test_a_client_hears_of_all_winners(drawing: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However few at a time the service sees to: all of them, or those that were asked for, as the engine has it."""
+async def test_client_awards_all_winners_page_by_page(drawing: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report equals the engine's for every page size."""
     await drawn(drawing)
     monkeypatch.setattr(client_calls, "AWARDS_MAX", 2)
     async with in_process(drawing) as client:
@@ -234,8 +234,8 @@ async def test_a_client_hears_of_all_winners(drawing: Client, monkeypatch: pytes
     assert whole == await drawing.service.engine.draw("dec").award()
 
 
-async def test_files_are_worked_out_once(drawing: Client) -> None:
-    """However many ask, at once or one after the other: a draw's files are made once for each of its phases."""
+async def test_files_are_computed_once_for_each_phase(drawing: Client) -> None:
+    """Concurrent and later requests share the files."""
     await drawn(drawing)
     published = drawing.service.draw_files
     answers = await asyncio.gather(*[drawing.call("GET", f"{DRAW}/files/{name}") for name in FILES * 5])
@@ -250,8 +250,8 @@ async def test_files_are_worked_out_once(drawing: Client) -> None:
     assert published.downloads == 0
 
 
-async def test_what_is_kept_is_bounded(drawing: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the last few draws stay on the disk, only so many downloads are under way; at the end nothing is left."""
+async def test_draws_on_disk_and_downloads_are_bounded(drawing: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing the cache deletes all files."""
     drawing.service.draw_files = published = DrawFileCache(draws_max=1)
     other = {**TERMS, "commitment": commitment_of("jan", SEED)}
     assert (await drawing.operate("PUT", "/v1/draws/jan", other)).status_code == 201
@@ -272,8 +272,8 @@ async def test_what_is_kept_is_bounded(drawing: Client, monkeypatch: pytest.Monk
     assert not folder.exists()
 
 
-async def test_one_line_of_many_is_found(drawing: Client) -> None:
-    """In a list that is longer than what is read at once, every number finds its own line."""
+async def test_binary_search_finds_every_line(drawing: Client) -> None:
+    """The list is longer than one read."""
     party = [f"{one}-" + "x" * 20 for one in range(5)]
     numbers = list(range(1, 1_201))
     for number in numbers:
@@ -296,8 +296,7 @@ def wish() -> DrawChoice:
 
 
 @pytest.mark.parametrize("status", [status for status in DrawStatus if not DrawOutcome(status).ok])
-def test_every_refusal_is_a_problem_of_its_own(status: DrawStatus) -> None:
-    """With a stable type that says what it is, and one HTTP status."""
+def test_every_draw_refusal_has_a_problem_type(status: DrawStatus) -> None:
     found = Problem.from_draw_outcome(DrawOutcome(status, retry_at_ms=5_000), 2_000)
     assert found.type is DRAW_STATUS_PROBLEMS[status] is PROBLEM_TYPES[found.type.name]
     assert 400 <= found.type.status < 600
@@ -306,10 +305,8 @@ def test_every_refusal_is_a_problem_of_its_own(status: DrawStatus) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None and not os.environ.get("CI"), reason="there is no curl here")
-def test_the_whole_way_with_a_real_service(tmp_path: Path) -> None:
-    """Announced, applied for by 50, closed, published, run, checked with the command line from what was downloaded,
-    awarded, confirmed: by the commands that the documentation has, and by the clock.
-    """
+def test_documented_draw_runs_on_a_real_service(tmp_path: Path) -> None:
+    """50 applicants apply; the draw is closed, run, verified from its files, awarded and confirmed."""
     (tmp_path / "country.json").write_text(json.dumps(settings(drawn=5, of_session=3)))
     (tmp_path / "quota-engine").write_text(f'#!/bin/sh\nexec {shlex.join(CLI)} "$@"\n')
     (tmp_path / "quota-engine").chmod(0o755)
@@ -386,14 +383,14 @@ def test_the_whole_way_with_a_real_service(tmp_path: Path) -> None:
 
 
 def documented() -> list[str]:
-    """The commands of the documentation, in their order."""
+    """Return the commands of the documentation in order."""
     page = (DOCS / "service.md").read_text()
     section = page.partition("## Draws")[2].partition("\n## ")[0]
     return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
 
 
 def command(*words: str, folder: Path | None = None) -> Any:
-    """What the command line reports."""
+    """Run the command line and return its report."""
     run = subprocess.run([*CLI, *words, "--json"], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     return json.loads(run.stdout)

@@ -1,4 +1,4 @@
-"""Whatever can be wrong with any part of any call is a problem, changes nothing, tells nothing, and stops nothing."""
+"""Every malformed part of every request is a problem that changes and reveals nothing."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ PROBLEM = Draft202012Validator(
 
 
 async def state(client: Client) -> bytes:
-    """All that the store has."""
+    """Return everything in the store."""
     backend: Any = client.service.engine._store
     places = sorted(backend._memory._ledgers)
     return msgspec.json.encode([await backend.execute(Describe(place)) for place in places])
 
 
 def events(client: Client) -> int:
-    """How many places the store has, and how much has happened at the offices: told sooner than :func:`state`."""
+    """Return a count of ledgers and events, which is faster than :func:`state`."""
     books = client.service.engine._store._memory._ledgers.values()  # type: ignore[attr-defined]
     return sum(1 + len(getattr(book.ledger, "events", ())) for book in books)
 
 
 async def furnish(client: Client) -> dict[str, str]:
-    """Something to attack: a hold, a room with a ticket, a draw, a group of consumers; the names of these."""
+    """Create a hold, a room with a ticket, a draw and a consumer group; return their names."""
     held = (await client.reserve(NIK)).json()["reservation"]["reference"]
     await client.reserve(OTHER)
     now_ms = client.clock.now_ms()
@@ -64,8 +64,8 @@ async def furnish(client: Client) -> dict[str, str]:
     }  # fmt: skip
 
 
-def told(response: httpx.Response) -> dict[str, Any]:
-    """The problem document, if it is a good one."""
+def problem_of(response: httpx.Response) -> dict[str, Any]:
+    """Return the problem document of a response, after validating it."""
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers["x-request-id"]
     found: dict[str, Any] = response.json()
@@ -76,16 +76,16 @@ def told(response: httpx.Response) -> dict[str, Any]:
     return found
 
 
-def untold(caplog: pytest.LogCaptureFixture, *more: str) -> None:
-    """The log has no stack trace, and names nobody."""
+def assert_log_is_clean(caplog: pytest.LogCaptureFixture, *more: str) -> None:
+    """Check that the log has neither a traceback nor an identity."""
     assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.WARNING]
     for secret in (NIK, OTHER, NAMED, *more, *TOKENS.values()):
         assert secret not in caplog.text
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda one: one.name)
-async def test_attacks(endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
-    """Some hundreds on each call: the right status, a good problem document, nothing changed, nobody named."""
+async def test_malformed_requests_are_problems(endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
+    """Hundreds of malformed requests of each endpoint get the right status and change nothing."""
     caplog.set_level(logging.DEBUG, "quota_engine")
     async with running(limits=RequestLimits(stream_lifetime_ms=1)) as client:
         names = await furnish(client)
@@ -102,7 +102,7 @@ async def test_attacks(endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> 
                 )
                 continue
             if (attack.method or endpoint.method) != "HEAD":
-                found = told(response)
+                found = problem_of(response)
                 if attack.method:
                     assert endpoint.method in response.headers["allow"]
                 assert "Traceback" not in response.text
@@ -118,12 +118,12 @@ async def test_attacks(endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> 
         )
         # Good it is: what speaks against it, if anything, is how things stand.
         assert response.status_code in (200, 201, 304, 409, 410, 412) or "outcome" in response.json(), response.text
-    untold(caplog, names["ticket"])
+    assert_log_is_clean(caplog, names["ticket"])
 
 
 @pytest.mark.parametrize("name", ["reserve", "ticket"])
-async def test_attacks_on_a_socket(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The same through real connections, which check head and body before there is a request."""
+async def test_malformed_requests_on_a_socket_are_problems(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The connection checks headers and body before the endpoint does."""
     caplog.set_level(logging.DEBUG, "quota_engine")
     endpoint = next(one for one in ENDPOINTS if one.name == name)
     async with running(limits=RequestLimits(stream_lifetime_ms=1)) as client, listening(client.app) as port:
@@ -137,15 +137,15 @@ async def test_attacks_on_a_socket(name: str, caplog: pytest.LogCaptureFixture) 
                 # A method that HTTP does not have is no request at all.
                 expected = frozenset({400}) if attack.method == "BREW" else attack.statuses
                 assert response.status_code in expected, (attack.what, response.text)
-                told(response)
+                problem_of(response)
                 for secret in (NIK, OTHER, NAMED, *TOKENS.values()):
                     assert secret not in response.text, attack.what
         assert await state(client) == before
-    untold(caplog, names["ticket"])
+    assert_log_is_clean(caplog, names["ticket"])
 
 
-async def test_what_belongs_to_somebody_else(caplog: pytest.LogCaptureFixture) -> None:
-    """Tokens of another office, references, tickets, draws and groups of others: refused by each call, and no more."""
+async def test_objects_of_other_offices_and_applicants_are_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """Tokens, references, tickets, draws and consumer groups of others."""
     elsewhere = tuple(
         Grant(f"elsewhere-{role}", role, hashlib.sha256(f"elsewhere {role}".encode()).hexdigest(), ("malang",))
         for role in Role
@@ -165,7 +165,7 @@ async def test_what_belongs_to_somebody_else(caplog: pytest.LogCaptureFixture) -
                 response = await client.http.request(
                     endpoint.method, request.url, content=request.content, headers=headers
                 )
-                assert told(response)["status"] == 403, endpoint.name
+                assert problem_of(response)["status"] == 403, endpoint.name
         hold = names["reference"].partition("~")[2]
         table: list[tuple[str, str, dict[str, Any] | None, set[int]]] = [
             ("GET", f"/v1/reservations/malang~{hold}", None, {404}),
@@ -189,8 +189,8 @@ async def test_what_belongs_to_somebody_else(caplog: pytest.LogCaptureFixture) -
         for method, path, body, statuses in table:
             response = await client.operate(method, path, body)
             assert response.status_code in statuses, (path, response.text)
-            told(response)
+            problem_of(response)
             for secret in (NIK, OTHER, ticket, names["ticket"]):
                 assert secret not in response.text, path
         assert await state(client) == before
-    untold(caplog, names["ticket"], ticket)
+    assert_log_is_clean(caplog, names["ticket"], ticket)

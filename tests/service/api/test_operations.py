@@ -1,4 +1,4 @@
-"""The wait list, groups of consumers, moves between offices, the day's list, the catalog: over HTTP."""
+"""Wait list, consumer groups, moves between offices, the day's list, and the catalog."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ GROUP = "/v1/offices/surabaya/consumer-groups/mail"
 EVENTS = "/v1/offices/surabaya/events"
 
 
-async def test_waiting_until_a_place_comes_back() -> None:
-    """Who waits is told how many are ahead, gets the place that comes back by itself, and the events say so."""
+async def test_wait_list_offers_returned_places() -> None:
+    """The lookup reports the position, and the event has the verb ``offer``."""
     async with running(catalog=catalog("wait_list", 1), office="sby", day=MONDAY) as client:
         client.clock.set_ms(NOW_MS)
         path = f"/v1/offices/sby/days/{MONDAY}"
@@ -49,8 +49,8 @@ async def test_waiting_until_a_place_comes_back() -> None:
         assert "offer" in [event.get("verb") for event in events]
 
 
-async def test_consumers_share_the_events(client: Client) -> None:
-    """A group begins, two consumers get each event once, what is acknowledged does not come again."""
+async def test_consumer_group_delivers_each_event_once(client: Client) -> None:
+    """Acknowledged events are not delivered again."""
     assert (await client.call("POST", GROUP, {}, Role.SERVICE)).status_code == 201
     again = await client.call("POST", GROUP, {}, Role.SERVICE)
     assert (again.status_code, again.json()) == (200, {"created": False})
@@ -73,8 +73,8 @@ async def test_consumers_share_the_events(client: Client) -> None:
     assert (await client.call("DELETE", GROUP, role=Role.SERVICE)).json() == {"deleted": False}
 
 
-async def test_a_move_to_another_office() -> None:
-    """It goes on under another reference there, which the old one leads to; the operator's calls are harmless."""
+async def test_move_to_another_office_has_a_new_reference() -> None:
+    """The old reference leads to the new one."""
     async with running(catalog=catalog("at_once"), office="sby", day=MONDAY) as client:
         client.clock.set_ms(NOW_MS)
         body = {"applicants": [NIK], "session": "am", "channel": "draw"}
@@ -96,8 +96,7 @@ async def test_a_move_to_another_office() -> None:
         assert await client.service.engine._store.execute(Describe("mlg")) == before
 
 
-async def test_a_move_to_an_office_that_the_token_is_not_good_for() -> None:
-    """It has to be good for both offices: the one that is left, and the one that the body names."""
+async def test_move_needs_a_token_for_both_offices() -> None:
     desks = tuple(
         Grant(f"desk-{name}", Role.SERVICE, hashlib.sha256(name.encode()).hexdigest(), offices)
         for name, offices in (("here", ("sby",)), ("there", ("mlg",)), ("both", ("sby", "mlg")))
@@ -122,8 +121,8 @@ async def test_a_move_to_an_office_that_the_token_is_not_good_for() -> None:
         assert (await move("both")).status_code == 200
 
 
-async def test_the_list_of_a_day(client: Client) -> None:
-    """By queue number, in parts; for the office, not for the booking service."""
+async def test_day_list_is_paged_by_queue_number(client: Client) -> None:
+    """Only the role office may read it."""
     first = (await client.reserve(NIK)).json()["reservation"]["reference"]
     second = (await client.reserve(OTHER)).json()["reservation"]["reference"]
     await client.step(second, "confirm")
@@ -139,8 +138,7 @@ async def test_the_list_of_a_day(client: Client) -> None:
     assert NIK not in str(listed)
 
 
-async def test_the_catalog_for_operators(client: Client) -> None:
-    """All that the service works with, and nothing that is secret."""
+async def test_catalog_has_no_secrets(client: Client) -> None:
     shown = await client.operate("GET", "/v1/catalog")
     (office,) = shown.json()["offices"]
     assert (office["id"], office["schedule"]["id"]) == ("surabaya", client.service.get_office("surabaya").schedule.id)

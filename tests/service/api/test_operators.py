@@ -1,4 +1,4 @@
-"""What operators, offices and auditors call, and that nobody calls what is not theirs."""
+"""Endpoints of operators, offices and auditors, and their roles."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from tests.service.api.test_reservations import problem
 from tests.support.in_process_service import DAY, DAY_PATH, NIK, TOKENS, Client, grants, path_of
 
 
-async def test_capacity_in_the_rush(client: Client) -> None:
-    """An operator lowers the capacity below what is taken: the difference is told, and sells nothing more."""
+async def test_lowered_capacity_overbooks_and_sells_nothing(client: Client) -> None:
     for number in range(3):
         await client.reserve(f"{NIK}{number}")
     lowered = await client.operate("PUT", f"{DAY_PATH}/quotas/online/capacity", {"capacity": 2})
@@ -24,8 +23,8 @@ async def test_capacity_in_the_rush(client: Client) -> None:
     problem(await client.operate("PUT", f"{DAY_PATH}/quotas/nix/capacity", {"capacity": 2}), 404, "unknown-quota")
 
 
-async def test_the_other_commands_of_a_day(client: Client) -> None:
-    """Pass on, return what was parked, sweep; each says how many units."""
+async def test_day_commands_report_their_units(client: Client) -> None:
+    """Reallocate unused units, release parked ones, and expire holds."""
     passed = await client.operate("POST", f"{DAY_PATH}/quotas/kiosk/reallocate-unused")
     assert passed.json()["units"] == 30
     problem(await client.operate("POST", f"{DAY_PATH}/quotas/online/reallocate-unused"), 409, "wrong-state")
@@ -35,8 +34,8 @@ async def test_the_other_commands_of_a_day(client: Client) -> None:
     assert (await client.operate("POST", f"{DAY_PATH}/expire", {"limit": 10})).json()["units"] == 1
 
 
-async def test_events_and_audit(client: Client) -> None:
-    """Auditors read on from a number, and have every counter worked out again. No identity, no secret goes out."""
+async def test_auditor_reads_events_and_audits(client: Client) -> None:
+    """No response has an identity or a secret."""
     reference = (await client.reserve()).json()["reservation"]["reference"]
     await client.step(reference, "confirm")
     page = (await client.call("GET", "/v1/offices/surabaya/events?limit=4", role=Role.AUDITOR)).json()
@@ -53,8 +52,8 @@ async def test_events_and_audit(client: Client) -> None:
     assert trimmed.json()["events_left"] == len(rest.json()["events"])
 
 
-async def test_offices_and_availability(client: Client) -> None:
-    """Anybody may look: what there is, when it opens next, and the first day with a place for what is asked for."""
+async def test_offices_and_availability_are_public(client: Client) -> None:
+    """Including the next opening and the earliest available day."""
     offices = (await client.call("GET", "/v1/offices")).json()["offices"]
     assert [office["id"] for office in offices] == ["surabaya"]
     office = (await client.call("GET", "/v1/offices/surabaya")).json()
@@ -77,8 +76,8 @@ async def test_offices_and_availability(client: Client) -> None:
 
 
 @pytest.mark.parametrize("endpoint", [one for one in ENDPOINTS if one.roles is not None], ids=lambda one: one.name)
-async def test_who_may_call_what(client: Client, endpoint: Endpoint) -> None:
-    """Without a token 401; with a role that it is not for 403; an operator may do everything."""
+async def test_roles_are_enforced(client: Client, endpoint: Endpoint) -> None:
+    """401 without a token, 403 with another role; an operator may call every endpoint."""
     path, method, roles = path_of(endpoint), endpoint.method, endpoint.roles
     assert roles is not None
     bare = await client.call(method, path)
@@ -91,8 +90,8 @@ async def test_who_may_call_what(client: Client, endpoint: Endpoint) -> None:
         assert (response.status_code == 403) is (role not in roles and role is not Role.OPERATOR), role
 
 
-def test_a_token_for_some_offices_is_good_there_only() -> None:
-    """A grant that names offices says no elsewhere, and where no office is named."""
+def test_token_is_limited_to_its_offices() -> None:
+    """It is also refused where no office is named."""
     digest = hashlib.sha256(b"a token").hexdigest()
     access = AccessControl((*grants(), Grant("desk", Role.OFFICE, digest, ("surabaya",))))
     grant = access.authenticate(b"Bearer a token")
@@ -104,8 +103,7 @@ def test_a_token_for_some_offices_is_good_there_only() -> None:
         assert error.value.type.status == 403
 
 
-async def test_health_metrics_and_the_document(client: Client) -> None:
-    """Live and ready, then draining; counters by status; an OpenAPI document with every call in it."""
+async def test_health_metrics_and_openapi_are_served(client: Client) -> None:
     assert (await client.call("GET", "/health/live")).json() == {"status": "live"}
     assert (await client.call("GET", "/health/ready")).json() == {"status": "ready"}
     await client.reserve()

@@ -1,4 +1,4 @@
-"""The calls of an applicant's life, through HTTP: what each answers, and with which status."""
+"""Endpoints of reservations: their responses and statuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TUESDAY = DAY + datetime.timedelta(days=1)
 
 
 def problem(response: object, http: int, kind: str) -> dict[str, object]:
-    """The problem document, which has to be of this kind."""
+    """Return the problem document, after checking its status and type."""
     assert response.status_code == http, response.text  # type: ignore[attr-defined]
     assert response.headers["content-type"] == "application/problem+json"  # type: ignore[attr-defined]
     body: dict[str, object] = response.json()  # type: ignore[attr-defined]
@@ -26,8 +26,7 @@ def problem(response: object, http: int, kind: str) -> dict[str, object]:
     return body
 
 
-async def test_from_hold_to_attendance(client: Client) -> None:
-    """Reserve, confirm with a queue number, look up, check in: the way nearly everybody takes."""
+async def test_reserve_confirm_look_up_and_check_in(client: Client) -> None:
     held = await client.reserve()
     assert held.status_code == 201
     body = held.json()
@@ -51,8 +50,8 @@ async def test_from_hold_to_attendance(client: Client) -> None:
     problem(await client.step(reference, "no-show", Role.OFFICE), 409, "wrong-state")
 
 
-async def test_the_same_key_finds_the_same_reservation(client: Client) -> None:
-    """Sent twice because the answer was lost, a reserve is done once; the same key for another wish is a conflict."""
+async def test_repeated_key_finds_the_reservation(client: Client) -> None:
+    """The same key with another body is a conflict."""
     first = await client.reserve(key="wish-1")
     again = await client.reserve(key="wish-1")
     assert (again.status_code, again.json()["replayed"]) == (200, True)
@@ -60,16 +59,15 @@ async def test_the_same_key_finds_the_same_reservation(client: Client) -> None:
     problem(await client.reserve(OTHER, key="wish-1"), 422, "conflict")
 
 
-async def test_who_comes_back_gets_the_same_hold(client: Client) -> None:
-    """Another session, another key, the same applicant: the hold with what remains of its time."""
+async def test_returning_applicant_gets_the_same_hold(client: Client) -> None:
+    """Another key finds the hold with its remaining time."""
     first = (await client.reserve()).json()["reservation"]
     client.clock.advance_ms(60_000)
     again = await client.reserve()
     assert (again.status_code, again.json()["resumed"], again.json()["reservation"]) == (200, True, first)
 
 
-async def test_sold_out_then_the_wait_list(client: Client) -> None:
-    """Losers get a quick, final answer; a quota without a wait list has none to offer."""
+async def test_sold_out_quota_without_a_wait_list(client: Client) -> None:
     await client.operate("PUT", f"{DAY_PATH}/quotas/online/capacity", {"capacity": 1})
     assert (await client.reserve()).status_code == 201
     body = problem(await client.reserve(OTHER), 409, "sold-out")
@@ -77,8 +75,8 @@ async def test_sold_out_then_the_wait_list(client: Client) -> None:
     problem(await client.reserve(OTHER, join_wait_list=True), 409, "sold-out")
 
 
-async def test_not_open_says_when(client: Client) -> None:
-    """Whoever comes too early is told when to come, in the body and by the header."""
+async def test_not_open_has_a_retry_time(client: Client) -> None:
+    """In the body and in ``Retry-After``."""
     client.clock.set_ms(client.clock.now_ms() - 90_500)
     # The ledger's clock never runs backwards: a day that nobody has touched shows the time as it is.
     first_day = DAY + datetime.timedelta(days=7)
@@ -91,8 +89,7 @@ async def test_not_open_says_when(client: Client) -> None:
     assert 0 <= seconds * 1000 - (opens_at_ms - client.clock.now_ms()) < 1000
 
 
-async def test_release_cancel_and_move(client: Client) -> None:
-    """A hold is given up, a place is cancelled, and another is moved to the next day."""
+async def test_release_cancel_and_reschedule(client: Client) -> None:
     reference = (await client.reserve()).json()["reservation"]["reference"]
     assert (await client.step(reference, "release")).json()["status"] == "RELEASED"
     assert (await client.step(reference, "release")).json()["replayed"]
@@ -115,8 +112,7 @@ async def test_release_cancel_and_move(client: Client) -> None:
     assert (await client.step(reference, "cancel")).json()["status"] == "CANCELLED"
 
 
-async def test_owner_and_version(client: Client) -> None:
-    """Somebody else's reservation, and one that has changed since, are left as they are."""
+async def test_other_owner_or_version_is_refused(client: Client) -> None:
     reference = (await client.reserve()).json()["reservation"]["reference"]
     body = problem(await client.step(reference, "confirm", owner=OTHER), 403, "not-owner")
     assert "reservation" not in body
@@ -127,8 +123,7 @@ async def test_owner_and_version(client: Client) -> None:
     assert late.json()["status"] == "CONFIRMED"
 
 
-async def test_limits_of_identity_and_party(client: Client) -> None:
-    """One place an applicant; not more in a party than the office takes."""
+async def test_identity_limit_and_party_size(client: Client) -> None:
     await client.reserve()
     path = DAY_PATH.replace(str(DAY), str(TUESDAY))
     limited = problem(await client.reserve(path=path), 409, "identity-limit")
@@ -137,8 +132,7 @@ async def test_limits_of_identity_and_party(client: Client) -> None:
     problem(await client.reserve(*crowd), 422, "party-too-large")
 
 
-async def test_closed_unknown_and_over(client: Client) -> None:
-    """Days that are closed, that nobody published, and that are over."""
+async def test_closed_unknown_and_past_days_are_refused(client: Client) -> None:
     await client.operate("POST", f"{DAY_PATH}/close")
     problem(await client.reserve(), 409, "day-closed")
     await client.operate("POST", f"{DAY_PATH}/open")
@@ -149,8 +143,8 @@ async def test_closed_unknown_and_over(client: Client) -> None:
     problem(await client.call("GET", "/v1/reservations/surabaya~nobody", role=Role.SERVICE), 404, "not-found")
 
 
-async def test_a_no_show_is_blocked(client: Client) -> None:
-    """Who did not come is told until when they are blocked."""
+async def test_no_show_blocks_the_applicant(client: Client) -> None:
+    """The refusal has the end of the block."""
     reference = (await client.reserve()).json()["reservation"]["reference"]
     await client.step(reference, "confirm")
     problem(await client.step(reference, "check-in", Role.OFFICE), 409, "too-early")
@@ -163,8 +157,8 @@ async def test_a_no_show_is_blocked(client: Client) -> None:
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status not in SUCCESSES])
-def test_every_refusal_is_a_problem_of_its_own(status: Status) -> None:
-    """Each status of the engine has a stable type, a title and a status of HTTP that says whose turn it is."""
+def test_every_refusal_has_a_problem_type(status: Status) -> None:
+    """The HTTP status says if the caller or the service has to act."""
     found = Problem.from_outcome(Outcome(status, retry_at_ms=1_500), 1_000)
     assert found.type is STATUS_PROBLEMS[status]
     assert found.type.name == status.lower().replace("_", "-")

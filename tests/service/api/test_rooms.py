@@ -1,4 +1,4 @@
-"""Waiting rooms over HTTP: each call and each refusal, tickets that are not good, polls, tags and streams."""
+"""Endpoints of waiting rooms: tickets, polls, streams and operators' controls."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TERMS: dict[str, Any] = {
 
 @pytest.fixture
 async def rooms() -> AsyncIterator[Client]:
-    """A service with a room that opens in an hour, and calls one a second."""
+    """Yield a service with a room that opens in an hour and calls one ticket a second."""
     async with running(before_ms=HOUR_MS) as client:
         assert (await client.operate("PUT", ROOM, TERMS)).status_code == 201
         yield client
@@ -72,7 +72,7 @@ async def look(client: Client, path: str = ROOM, **headers: str) -> httpx.Respon
 
 
 async def pass_time(client: Client, duration_ms: int) -> None:
-    """Let seconds go by, with somebody looking each second."""
+    """Advance the clock second by second, with a poll each second."""
     for _ in range(duration_ms // 1_000):
         client.clock.advance_ms(1_000)
         await look(client)
@@ -81,8 +81,8 @@ async def pass_time(client: Client, duration_ms: int) -> None:
 # --- A room's life -------------------------------------------------------------------------------------------------
 
 
-async def test_from_ticket_to_place(rooms: Client) -> None:
-    """Made, joined, called one by one, entered, reserved, closed, and checked by anybody."""
+async def test_join_enter_reserve_and_verify(rooms: Client) -> None:
+    """A room is created, its tickets are called, its passes used, and its transcript verified."""
     made = (await look(rooms)).json()
     assert (made["phase"], made["tickets"], made["places_left"], made["per_minute_max"]) == ("JOINING", 0, -1, 60)
     tickets = {}
@@ -139,8 +139,8 @@ async def test_from_ticket_to_place(rooms: Client) -> None:
     assert record.tickets == 3
 
 
-async def test_making_a_room(rooms: Client) -> None:
-    """Safe to repeat; another one under the name is a conflict; too late is too late; nothing unknown in it."""
+async def test_create_room_is_idempotent(rooms: Client) -> None:
+    """Other values conflict, and a past opening time is refused."""
     again = await rooms.operate("PUT", ROOM, TERMS)
     assert (again.status_code, again.json()["room"]) == (200, "december")
     other = {**TERMS, "opens_at_ms": OPENS_AT_MS + 1}
@@ -167,16 +167,15 @@ async def test_making_a_room(rooms: Client) -> None:
     assert problem(await join(rooms, OTHER, "/v1/rooms/small"), 409, "room-full")["outcome"] == "FULL"
 
 
-async def test_settings_are_the_engines() -> None:
-    """The body has the fields and defaults of RoomSettings, and hands them on."""
+async def test_room_settings_body_matches_room_settings() -> None:
     assert RoomSettingsBody().to_settings() == RoomSettings()
     assert RoomSettingsBody.__struct_fields__ == RoomSettings.__struct_fields__
     longest = next(field for field in msgspec.structs.fields(RoomSettingsBody) if field.name == "turn_ms")
     assert longest.type.__metadata__[0].le == 60_000 * ACTIVE_CALLS_MAX
 
 
-async def test_a_room_that_waits_for_chance(rooms: Client) -> None:
-    """With a public source it opens by hand: not too early, once, and with one text."""
+async def test_room_with_entropy_source_opens_once(rooms: Client) -> None:
+    """Not before its time, and with one text only."""
     path = "/v1/rooms/public"
     terms = {**TERMS, "entropy_source": "the index at noon", "join_opens_at_ms": OPENS_AT_MS - HOUR_MS // 2}
     assert (await rooms.operate("PUT", path, terms)).json()["phase"] == "SCHEDULED"
@@ -202,8 +201,8 @@ async def test_a_room_that_waits_for_chance(rooms: Client) -> None:
     problem(await rooms.operate("POST", "/v1/rooms/mute/open", entropy), 410, "room-closed")
 
 
-async def test_the_pace_while_it_runs(rooms: Client) -> None:
-    """Faster from the next step on, and slower again; never the wrong way round, and not when it is over."""
+async def test_pace_bounds_change_a_running_room(rooms: Client) -> None:
+    """Inverted bounds and a closed room are refused."""
     for number in range(200):
         assert (await join(rooms, f"{NIK}{number}")).status_code == 201
     rooms.clock.set_ms(OPENS_AT_MS)
@@ -224,8 +223,8 @@ async def test_the_pace_while_it_runs(rooms: Client) -> None:
     problem(await rooms.operate("PUT", f"{ROOM}/pace", {"per_minute_min": 1, "per_minute_max": 2}), 410, "room-closed")
 
 
-async def test_a_turn_that_is_lost(rooms: Client) -> None:
-    """Nobody came: the ticket lapses, a new one goes behind, and the old one is no good for another."""
+async def test_missed_turn_needs_a_new_ticket(rooms: Client) -> None:
+    """The old ticket cannot be replaced twice."""
     mine = await ticket(rooms, NIK)
     early = await join(rooms, NIK, replaces_ticket=mine)
     assert "NOT_OPEN" in problem(early, 422, "unprocessable")["errors"][0]["problem"]  # type: ignore[index]
@@ -242,8 +241,8 @@ async def test_a_turn_that_is_lost(rooms: Client) -> None:
 # --- Tickets that are not good -------------------------------------------------------------------------------------
 
 
-async def test_tickets_that_are_not_good(rooms: Client) -> None:
-    """Altered, another's, of another room, of an earlier one of the name, another spelling, none: each says which."""
+async def test_invalid_tickets_are_refused_with_a_reason(rooms: Client) -> None:
+    """Altered tickets, and those of another identity, room or key."""
     await rooms.operate("PUT", "/v1/rooms/other", TERMS)
     mine, others = await ticket(rooms, NIK), (await join(rooms, NIK, "/v1/rooms/other")).json()["ticket"]
     bad = {
@@ -277,8 +276,8 @@ async def test_tickets_that_are_not_good(rooms: Client) -> None:
     assert "release" in earlier["errors"][0]["problem"]  # type: ignore[index]
 
 
-async def test_rooms_that_are_not_there(rooms: Client) -> None:
-    """Every call says so, and leaves nothing."""
+async def test_unknown_rooms_are_refused(rooms: Client) -> None:
+    """No endpoint leaves state behind."""
     path = "/v1/rooms/nowhere"
     for method, rest, body in (
         ("GET", "", None),
@@ -310,8 +309,7 @@ async def test_rooms_that_are_not_there(rooms: Client) -> None:
         ("GET", "/transcript", set(Role)),
     ],
 )
-async def test_who_may(rooms: Client, method: str, rest: str, roles: set[Role]) -> None:
-    """Anybody may look; a service joins and enters for its applicants; operators run it."""
+async def test_room_roles_are_enforced(rooms: Client, method: str, rest: str, roles: set[Role]) -> None:
     for role in Role:
         answer = await rooms.call(method, ROOM + rest, None if method == "GET" else {}, role)
         assert (answer.status_code == 403) is (role not in roles | {Role.OPERATOR}), role
@@ -319,8 +317,7 @@ async def test_who_may(rooms: Client, method: str, rest: str, roles: set[Role]) 
     assert anybody.status_code == (200 if method == "GET" else 401)
 
 
-async def test_a_token_for_some_offices() -> None:
-    """It is good for the rooms of these, and no others."""
+async def test_token_is_limited_to_rooms_of_its_offices() -> None:
     granted = tuple(
         Grant(f"{role}-{office}", role, hashlib.sha256(f"{role}-{office}".encode()).hexdigest(), (office,))
         for role in (Role.SERVICE, Role.OPERATOR)
@@ -344,8 +341,8 @@ async def test_a_token_for_some_offices() -> None:
             assert await send("POST", "/close", None, Role.OPERATOR) == (200 if allowed else 403)
 
 
-def test_every_status_of_a_room_is_a_problem() -> None:
-    """Those that are refusals have a kind of their own (an unknown room is an unknown name), and a time if there is."""
+def test_every_room_refusal_has_a_problem_type() -> None:
+    """An unknown room is ``unknown-name``."""
     assert {*ROOM_STATUS_PROBLEMS, RoomStatus.JOINED, RoomStatus.DONE, RoomStatus.NOT_FOUND} == set(RoomStatus)
     for status, kind in ROOM_STATUS_PROBLEMS.items():
         found = Problem.from_room_status(status, 5_000, 1_500)
@@ -358,8 +355,8 @@ def test_every_status_of_a_room_is_a_problem() -> None:
 # --- Polls and streams ---------------------------------------------------------------------------------------------
 
 
-async def test_polls_are_tagged_and_cost_the_store_nothing(rooms: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same tag for the same state, 304 for whoever has it, a new one at a change; half a second is one look."""
+async def test_polls_have_etags_and_call_no_store(rooms: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tag changes with the state only; the store is read every half second."""
     mine = await ticket(rooms, NIK)
     rooms.clock.advance_ms(500)  # a new look, which sees the ticket
     asked: list[object] = []
@@ -390,8 +387,7 @@ async def test_polls_are_tagged_and_cost_the_store_nothing(rooms: Client, monkey
     assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", changed.headers["etag"])
 
 
-async def test_polls_of_rooms_that_are_not_there_make_nobody_forget_those_that_are(rooms: Client) -> None:
-    """However many ids somebody makes up: what is known of a real room is not looked up anew."""
+async def test_unknown_rooms_do_not_evict_known_ones(rooms: Client) -> None:
     mine = await ticket(rooms, NIK)
     rooms.clock.advance_ms(500)
     await look(rooms, f"{ROOM}/tickets/{mine}")
@@ -406,7 +402,7 @@ async def test_polls_of_rooms_that_are_not_there_make_nobody_forget_those_that_a
 
 
 async def events(raw: Any, path: str) -> Any:
-    """Open a stream, and give its events."""
+    """Open a stream and yield its events."""
     await raw.send(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
     head = await raw.until(b"\r\n\r\n")
     assert b"200 OK" in head
@@ -422,8 +418,8 @@ async def events(raw: Any, path: str) -> Any:
     return following()
 
 
-async def test_streams_tell_of_each_change() -> None:
-    """The room and each ticket: at once, and when something has changed, which is worked out once for all."""
+async def test_streams_send_each_change() -> None:
+    """A change is computed once for all readers."""
     app: ServiceApp = create_app(configuration(publish_days=0), clock=None)
     async with app.lifespan(), listening(app) as port:
         engine = app.context.engine
@@ -454,10 +450,10 @@ async def test_streams_tell_of_each_change() -> None:
                 pass
 
 
-async def test_no_identity_and_no_ticket_in_what_is_written(
+async def test_log_and_metrics_have_no_identity_or_ticket(
     rooms: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not in the log, not in an answer, not in the metrics; whatever goes wrong."""
+    """Neither do error responses."""
     caplog.set_level("DEBUG")
     mine = await ticket(rooms, NIK)
     answers = [

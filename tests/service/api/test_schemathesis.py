@@ -81,7 +81,7 @@ AGAINST_MEANING = {
 
 
 async def furnish(engine: AsyncQuotaEngine) -> None:
-    """Two reservations, a room with a ticket, and a draw, to talk about."""
+    """Create two reservations, a room with a ticket, and a draw."""
     for key in ("held", "confirmed"):
         assert (await engine.reserve("surabaya", DAY, key, service="new", session="morning", idempotency_key=key)).ok
     assert (await engine.confirm("surabaya~confirmed")).ok
@@ -101,19 +101,20 @@ async def furnish(engine: AsyncQuotaEngine) -> None:
 
 
 class Stage:
-    """The application as schemathesis knows it. Behind it stands a new one for each test, opened with its first
-    request, in the loop in which it is served.
+    """The application under schemathesis.
+
+    Each test starts a new service with its first request, in the loop that serves it.
     """
 
     def __init__(self) -> None:
         self._application: ServiceApp | None = None
 
     def clear(self) -> None:
-        """Drop the application, with its store."""
+        """Drop the application and its store."""
         self._application = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request. It has no lifespan, which it says by refusing it."""
+        """Serve a request, and refuse the lifespan."""
         if scope["type"] != "http":
             raise NotImplementedError(scope["type"])
         if self._application is None:
@@ -122,7 +123,7 @@ class Stage:
 
 
 async def opened() -> ServiceApp:
-    """A service whose week has just opened."""
+    """Return a service whose week has just opened."""
     chosen = configuration(publish_days=30)
     app = create_app(chosen, clock=ManualClock(OPENS_AT_MS))
     await app.context.start()
@@ -144,7 +145,7 @@ def stage() -> Iterator[None]:
 
 @SCHEMA.hook
 def filter_failure(context: Any, failure: Failure, case: schemathesis.Case[Any], response: Response) -> bool:
-    """A good request may be refused by the rules (the problem has its outcome), or for what it means."""
+    """Accept a refusal by the rules: a problem with an outcome, or with an unprocessable meaning."""
     if not isinstance(failure, RejectedPositiveData):
         return True
     problem = msgspec.json.decode(response.content)
@@ -156,7 +157,7 @@ def filter_failure(context: Any, failure: Failure, case: schemathesis.Case[Any],
 
 
 def without_points(value: Any) -> Any:
-    """The same, with its integers as such."""
+    """Return the value with integral floats as integers."""
     if isinstance(value, dict):
         return {name: without_points(one) for name, one in value.items()}
     if isinstance(value, list):
@@ -165,9 +166,10 @@ def without_points(value: Any) -> Any:
 
 
 def aim(case: schemathesis.Case[Any]) -> None:
-    """Names that are drawn at random hit nothing: three of four good requests are for what is there, by their content.
+    """Point three of four valid requests at existing objects, chosen by their content.
 
-    An integer with a point (``1.0``) is one for JSON Schema and for nothing else here: it is written without.
+    Random names would hit nothing. JSON Schema allows ``1.0`` as an integer, the service does not, so it is written as
+    ``1``.
     """
     if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE:
         return
@@ -185,17 +187,17 @@ def aim(case: schemathesis.Case[Any]) -> None:
 @SCHEMA.parametrize()
 @settings(max_examples=EXAMPLES_MAX, derandomize=True, database=None, deadline=None)
 @pytest.mark.usefixtures("stage")
-def test_every_call(case: schemathesis.Case[Any]) -> None:
-    """Its status, type, body and headers are as documented; a bad request is refused; a token is asked for."""
+def test_every_endpoint_matches_the_document(case: schemathesis.Case[Any]) -> None:
+    """Status, media type, body and headers are as documented, and invalid requests are refused."""
     aim(case)
     case.call_and_validate(headers=OPERATOR)
 
 
 class Sequences(SCHEMA.as_state_machine()):  # type: ignore[misc]
-    """Calls one after the other, each with what earlier ones answered."""
+    """Sequences of requests that use values of earlier responses."""
 
     def setup(self) -> None:
-        """Each sequence has a service of its own."""
+        """Start each sequence with a new service."""
         STAGE.clear()
 
     def before_call(self, case: schemathesis.Case[Any]) -> None:
@@ -203,12 +205,11 @@ class Sequences(SCHEMA.as_state_machine()):  # type: ignore[misc]
         aim(case)
 
     def get_call_kwargs(self, case: schemathesis.Case[Any]) -> dict[str, Any]:
-        """With the token that may do everything."""
+        """Return the arguments of a call, with an operator's token."""
         return {"headers": OPERATOR}
 
 
 @pytest.mark.usefixtures("stage")
-def test_sequences_of_calls() -> None:
-    """They keep to the document, too, when one follows on the other."""
+def test_sequences_match_the_document() -> None:
     chosen = settings(max_examples=EXAMPLES_MAX, stateful_step_count=8, derandomize=True, database=None, deadline=None)
     Sequences.run(settings=chosen)

@@ -39,7 +39,7 @@ SHORT = RequestLimits(stream_lifetime_ms=1, body_timeout_ms=50)
 
 
 class Watch:
-    """Notes which call has answered with which status, and sees that the document says so."""
+    """Records the statuses of each endpoint, and checks that they are documented."""
 
     def __init__(self) -> None:
         self.seen: Seen = set()
@@ -47,7 +47,7 @@ class Watch:
 
     @contextlib.asynccontextmanager
     async def over(self, **changes: Any) -> AsyncIterator[Client]:
-        """A service that is watched."""
+        """Yield a client whose responses are recorded."""
         async with running(limits=SHORT, **changes) as client:
             client.http.event_hooks["response"].append(self._note(client))
             yield client
@@ -75,7 +75,7 @@ class Watch:
 
 
 async def send(client: Client, request: Good, **headers: str) -> httpx.Response:
-    """A good request, perhaps with other headers."""
+    """Send a valid request, with other headers if given."""
     sent = {**dict(request.headers), **{name.replace("_", "-"): value for name, value in headers.items()}}
     return await client.http.request(request.endpoint.method, request.url, content=request.content, headers=sent)
 
@@ -89,7 +89,7 @@ async def stall() -> AsyncIterator[bytes]:
 
 
 async def anywhere(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bad tokens, bodies and headers; a store that is away, whose answer is lost; a fault of ours; no such thing."""
+    """Provoke the problems that every endpoint shares: tokens, bodies, headers, store failures and bugs."""
     names = await furnish(client)
     slow = []
     for endpoint in ENDPOINTS:
@@ -135,7 +135,7 @@ async def anywhere(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def nowhere(client: Client) -> None:
-    """Names of nothing."""
+    """Request objects that do not exist."""
     for endpoint in ENDPOINTS:
         if endpoint.name != "create-draw":
             await send(client, good(endpoint, NOBODYS, ticket="x", office="nix"))
@@ -147,7 +147,7 @@ async def nowhere(client: Client) -> None:
 
 
 async def steps(client: Client) -> None:
-    """Each step of a reservation's life: done, too early or late, in another state, changed since, ended."""
+    """Take each step of a reservation: in time, too early, too late, in another state, and with an old version."""
     start_ms = client.clock.now_ms()
     tuesday, wednesday = "2026-12-08", "2026-12-09"
     path = {day: f"/v1/offices/surabaya/days/{day}" for day in (tuesday, wednesday)}
@@ -196,13 +196,13 @@ async def steps(client: Client) -> None:
 
 
 async def tagged(client: Client, path: str) -> None:
-    """Looked at twice."""
+    """Request twice, the second time with the ETag."""
     tag = (await client.http.get(path)).headers["etag"]
     assert (await client.http.get(path, headers={"if-none-match": tag})).status_code == 304
 
 
 async def rooms(client: Client) -> None:
-    """A room's life, and what comes too early, too late, or again."""
+    """Take a room through its life, with requests that come too early, too late or twice."""
     now_ms = client.clock.now_ms()
     terms = {
         "office": "surabaya", "first_day": str(DAY), "opens_at_ms": now_ms + HOUR_MS,
@@ -246,7 +246,7 @@ async def rooms(client: Client) -> None:
 
 
 async def draws(client: Client) -> None:
-    """A draw's life, and what comes too early, too late, or again."""
+    """Take a draw through its life, with requests that come too early, too late or twice."""
     client.clock.set_ms(OPENS_AT_MS)
     draw = "/v1/draws/story"
     terms = {
@@ -288,7 +288,7 @@ async def draws(client: Client) -> None:
 
 
 async def the_rest(client: Client) -> None:
-    """What is simply done; and not ready any more."""
+    """Send a valid request to every endpoint, and drain."""
     names = await furnish(client)
     await client.operate("POST", "/v1/offices/surabaya/consumer-groups/new", {})
     for endpoint in ENDPOINTS:
@@ -301,13 +301,13 @@ async def the_rest(client: Client) -> None:
 
 
 async def too_many(client: Client) -> None:
-    """More than the bucket has."""
+    """Send more requests than the token bucket allows."""
     for person in (NIK, OTHER):
         await client.reserve(person)
 
 
 async def waiting(client: Client) -> None:
-    """Who comes when all is gone may wait."""
+    """Join the wait list of a sold-out day."""
     client.clock.set_ms(OPENS_AT_MS)
     for person in (NIK, OTHER):
         body = {"applicants": [person], "session": "am", "channel": "draw", "join_wait_list": True}
@@ -315,8 +315,7 @@ async def waiting(client: Client) -> None:
         await client.call("POST", path, body, Role.SERVICE, idempotency_key=f"key-{person}")
 
 
-async def test_every_documented_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All pairs of a call and a status: each seen, none that is not in the document."""
+async def test_documented_statuses_are_the_observed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch()
     async with watch.over() as client:
         await anywhere(client, monkeypatch)

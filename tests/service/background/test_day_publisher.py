@@ -1,4 +1,4 @@
-"""The coming days are published for as long as the service runs, each once, whoever does it."""
+"""The day publisher publishes each coming day once, and retries after failures."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ DAY_MS = 86_400_000
 
 
 async def known(client: Client) -> list[datetime.date]:
-    """The days of the store from the first one on."""
+    """Return the days of the store from the first one on."""
     views = await client.service.engine.availability("surabaya", DAY, DAY + datetime.timedelta(days=40))
     return [datetime.date.fromordinal(view.day) for view in views]
 
 
 async def published(client: Client) -> list[str]:
-    """Each publishing of a day that has happened."""
+    """Return the day of every publication event."""
     events = await client.service.engine.events("surabaya", 0, 1_000)
     return [str(one.event.day) for one in events if isinstance(one.event, DayPublished)]
 
 
-async def test_the_days_that_come_are_published_once() -> None:
-    """Weeks later all are there; two who do the same at once do it once; a capacity that was set stays."""
+async def test_coming_days_are_published_once() -> None:
+    """Two publishers run at the same time, and a changed capacity stays."""
     async with running(publish_days=8) as client:
         keeper = client.service.day_publisher
         assert keeper is not None
@@ -55,10 +55,7 @@ async def test_the_days_that_come_are_published_once() -> None:
         assert view.quotas["online"].capacity == 7
 
 
-async def test_a_store_that_is_away_is_asked_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The task goes on after a failure, and makes up for it."""
+async def test_failed_publication_is_retried(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(module, "TICK_INTERVAL_S", 0.01)
     async with running(publish_days=8) as client:
         before = await known(client)

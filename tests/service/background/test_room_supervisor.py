@@ -1,4 +1,4 @@
-"""Waiting rooms of releases: which there are, that they are made, and that nobody gets in without their passes."""
+"""Releases have waiting rooms, and reserves of their days need passes."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def releases(**changes: Any) -> Releases:
 # --- Which there are -----------------------------------------------------------------------------------------------
 
 
-def test_a_release_is_the_days_that_open_together() -> None:
-    """A week at Surabaya, whichever of its days is asked for, also one on which nobody works."""
+def test_release_has_all_days_of_one_opening() -> None:
+    """A holiday in the week belongs to it as well."""
     known = releases()
     found = {known.find_by_day("surabaya", DAY.toordinal() + ahead) for ahead in range(7)}
     (release,) = found
@@ -50,8 +50,7 @@ def test_a_release_is_the_days_that_open_together() -> None:
         known.find_by_day("surabaya", 1)
 
 
-def test_the_running_room_goes_before_the_next() -> None:
-    """From its opening to its end; the next one is there all the time."""
+def test_current_room_is_the_running_one_first() -> None:
     known = releases()
     names = {
         after_ms: [one.room for one in known.list_active("surabaya", OPENS_AT_MS + after_ms)]
@@ -68,8 +67,7 @@ def test_the_running_room_goes_before_the_next() -> None:
     assert known.current_room("malang", OPENS_AT_MS) is None
 
 
-def test_rooms_that_overlap() -> None:
-    """An office that opens a day every working day, and rooms of four days: the oldest first, then the next."""
+def test_overlapping_rooms_are_listed_oldest_first() -> None:
     raw = tomllib.loads(Path("src/quota_engine/catalog/data/surabaya.toml").read_text(encoding="utf-8"))
     raw["schedules"] = [{"id": "friday", "kind": "days_ahead", "days": 7, "at": datetime.time(7), "zone": "UTC"}]
     known = Releases(catalog_from(raw), WaitingRoomSchedule(("surabaya",), duration_ms=4 * DAY_MS))
@@ -94,21 +92,19 @@ def test_rooms_that_overlap() -> None:
         (0, "online", -7, False),
     ],
 )
-def test_who_needs_a_pass(after_ms: int, channel: str, day: int, expected: bool) -> None:
-    """Online, on the release's days, while the room is not over."""
+def test_online_reserves_need_a_pass_until_the_room_ends(after_ms: int, channel: str, day: int, expected: bool) -> None:
     assert releases().needs_pass("surabaya", DAY.toordinal() + day, channel, OPENS_AT_MS + after_ms) is expected
 
 
-def test_the_name_of_a_room() -> None:
-    """By the office and the opening in UTC."""
+def test_room_id_has_the_office_and_the_opening_in_utc() -> None:
     assert room_id("surabaya", OPENS_AT_MS) == ROOM
 
 
 # --- That they are made, and hold ----------------------------------------------------------------------------------
 
 
-async def test_nobody_gets_in_without_a_pass() -> None:
-    """Online: with a pass that is one's own, once. Kiosk and walk-in as ever."""
+async def test_reserve_without_a_pass_is_refused() -> None:
+    """A pass works once, for its own applicant; kiosk and walk-in need none."""
     async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
         assert client.service.current_room("surabaya") == ROOM
         early = await client.reserve()
@@ -141,8 +137,7 @@ async def test_nobody_gets_in_without_a_pass() -> None:
         assert (view.quotas["online"].held, view.quotas["kiosk"].held) == (1, 1)
 
 
-async def test_after_the_end_nobody_needs_one() -> None:
-    """And not either when an operator has closed the room early, within a look."""
+async def test_closed_room_needs_no_pass() -> None:
     async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
         client.clock.advance_ms(3 * HOUR_MS)
         assert (await client.reserve()).status_code == 201
@@ -157,16 +152,15 @@ async def test_after_the_end_nobody_needs_one() -> None:
         assert (await client.reserve()).status_code == 201
 
 
-async def test_a_room_that_was_never_made_keeps_nobody_out(caplog: pytest.LogCaptureFixture) -> None:
-    """The service starts after the opening: there is nobody to give passes out, and the log says so."""
+async def test_missing_room_needs_no_pass(caplog: pytest.LogCaptureFixture) -> None:
+    """The service starts after the opening, and the log has a warning."""
     async with running(waiting_rooms=ROOMS) as client:
         assert (await client.reserve()).status_code == 201
         assert client.service.current_room("surabaya") == "surabaya-20261211T0700"
     assert f"waiting room {ROOM}: its opening time has passed" in caplog.text
 
 
-async def test_each_later_release_gets_its_room_and_a_lost_one_is_made_again() -> None:
-    """As time goes on, without a new start; also if the store forgot it."""
+async def test_later_and_lost_rooms_are_created() -> None:
     async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
         engine, keeper = client.service.engine, client.service.room_supervisor
         assert keeper is not None
@@ -186,8 +180,7 @@ async def test_each_later_release_gets_its_room_and_a_lost_one_is_made_again() -
         assert (await following_room.view()).config.opens_at_ms == following.config.opens_at_ms
 
 
-async def test_rooms_go_on_while_nobody_polls() -> None:
-    """The keeper looks, so that the first are called at the opening."""
+async def test_supervisor_moves_rooms_on_without_polls() -> None:
     async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
         engine, keeper = client.service.engine, client.service.room_supervisor
         assert keeper is not None
@@ -202,8 +195,7 @@ async def test_rooms_go_on_while_nobody_polls() -> None:
 # --- Admission -----------------------------------------------------------------------------------------------------
 
 
-async def test_the_configuration_in_the_documents(tmp_path: Path) -> None:
-    """The tables that docs/service.md shows are good ones, and do what it says of them."""
+async def test_documented_configuration_is_valid(tmp_path: Path) -> None:
     blocks = re.findall(r"```toml\n(.*?)```", Path("docs/service.md").read_text(encoding="utf-8"), re.DOTALL)
     text = "\n".join(block for block in blocks if "waiting_rooms" in block or "[[admission]]" in block)
     file = tmp_path / "service.toml"

@@ -1,4 +1,4 @@
-"""The configuration: what it comes to, and that every mistake in it is named with its key."""
+"""Settings combine correctly, and every error names its key."""
 
 from __future__ import annotations
 
@@ -31,16 +31,15 @@ def mistakes(tmp_path: Path, text: str = "", environment: dict[str, str] | None 
     return [f"{Path(mistake.file).name}: {mistake.key}" for mistake in error.value.issues]
 
 
-def test_file_then_environment_then_command_line(tmp_path: Path) -> None:
-    """The later one counts."""
+def test_later_sources_override_earlier_ones(tmp_path: Path) -> None:
     text = f'port = 1\nhost = "::1"\nworkers = 2\nbackend = "redis://x"\nidentity_key = "{KEY}"'
     found = configured(tmp_path, text, {"QUOTA_ENGINE_PORT": "2", "QUOTA_ENGINE_WORKERS": "3"}, workers=4)
     assert (found.port, found.host, found.workers, found.backend) == (2, "::1", 4, "redis://x")
     assert found.identity_key == b"0123456789abcdef"
 
 
-def test_nothing_configured_starts_on_an_embedded_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The data in this folder, the key beside it, the same the next time, for its owner only."""
+def test_defaults_use_an_embedded_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its identity key is kept beside the data, for its owner only."""
     monkeypatch.chdir(tmp_path)
     first, second = (load_config(None, {}, {}, grants=TOKENS) for _ in range(2))
     assert first.backend == f"valkey+embedded://{tmp_path / 'quota-engine-data'}"
@@ -51,8 +50,7 @@ def test_nothing_configured_starts_on_an_embedded_store(tmp_path: Path, monkeypa
     assert (first.catalog.title, first.generated) == ("Kantor Imigrasi Kelas I Khusus TPI Surabaya", ("tokens",))
 
 
-def test_secrets_are_not_shown_and_workers_get_all(tmp_path: Path) -> None:
-    """A configuration can be written to a log, and handed to a worker."""
+def test_config_hides_secrets_and_can_be_pickled(tmp_path: Path) -> None:
     found = configured(tmp_path, f'backend = "memory://"\nidentity_key = "{KEY}"')
     assert "0123456789abcdef" not in repr(found)
     assert pickle.loads(pickle.dumps(found)).identity_key == found.identity_key  # noqa: S301
@@ -76,8 +74,7 @@ def test_secrets_are_not_shown_and_workers_get_all(tmp_path: Path) -> None:
         ("port =", ["service.toml: line 1 (end of the file)"]),
     ],
 )
-def test_mistakes_name_the_key(tmp_path: Path, text: str, expected: list[str]) -> None:
-    """All of them at once, by file and key."""
+def test_errors_name_their_keys(tmp_path: Path, text: str, expected: list[str]) -> None:
     backend: dict[str, Any] = {} if "backend" in text else {"backend": "memory://"}
     assert mistakes(tmp_path, text, **backend) == expected
 
@@ -116,14 +113,14 @@ def test_mistakes_name_the_key(tmp_path: Path, text: str, expected: list[str]) -
         ('[ticket_keys]\nactive = "a"\n[ticket_keys.secrets]', ["ticket_keys.secrets"]),
     ],
 )
-def test_mistakes_of_admission_name_the_key(tmp_path: Path, text: str, expected: list[str]) -> None:
-    """Buckets, rooms and keys: what would fail at the next opening is said at the start."""
+def test_admission_errors_name_their_keys(tmp_path: Path, text: str, expected: list[str]) -> None:
+    """They are reported at the start, not at the next opening."""
     found = mistakes(tmp_path, text, backend="memory://")
     assert found == [f"service.toml: {key}" for key in expected]
 
 
-def test_offices_that_can_not_have_rooms(tmp_path: Path) -> None:
-    """All that can be booked online have one; one that is named and can not is a mistake."""
+def test_offices_without_an_online_channel_have_no_rooms(tmp_path: Path) -> None:
+    """Naming one is an error; ``*`` skips it."""
     catalog = Path("src/quota_engine/catalog/data/surabaya.toml").read_text(encoding="utf-8")
     (tmp_path / "offices.toml").write_text(catalog.replace('channels = ["online"]', 'channels = ["kiosk"]'))
     text = 'catalog = "offices.toml"\n[waiting_rooms]\noffices = [{}]'
@@ -135,8 +132,8 @@ def test_offices_that_can_not_have_rooms(tmp_path: Path) -> None:
     assert mistakes(tmp_path, text.format('"*"'), backend="memory://") == ["service.toml: waiting_rooms.offices"]
 
 
-def test_what_admission_comes_to_can_be_handed_to_a_worker(tmp_path: Path) -> None:
-    """All of it, and without showing a secret."""
+def test_admission_config_can_be_pickled(tmp_path: Path) -> None:
+    """Its ``repr`` shows no secret."""
     text = f"""
         [[admission]]
         name = "a"
@@ -158,21 +155,18 @@ def test_what_admission_comes_to_can_be_handed_to_a_worker(tmp_path: Path) -> No
     assert "0123456789abcdef" not in repr(found)
 
 
-def test_mistakes_name_the_variable_or_the_option(tmp_path: Path) -> None:
-    """What did not come from the file is not blamed on it."""
+def test_errors_name_the_variable_or_option(tmp_path: Path) -> None:
     found = mistakes(tmp_path, environment={"QUOTA_ENGINE_PORT": "many"}, backend="memory://", workers=1000)
     assert found == ["QUOTA_ENGINE_PORT: port", "--workers: workers"]
 
 
-def test_tokens_twice_or_for_offices_that_are_not_there(tmp_path: Path) -> None:
-    """A name is one token's, and an office one of the catalog."""
+def test_repeated_tokens_and_unknown_offices_are_errors(tmp_path: Path) -> None:
     token = f'[[tokens]]\nname = "a"\nrole = "office"\nsha256 = "{"0" * 64}"\noffices = ["malang"]\n'
     assert mistakes(tmp_path, token, backend="memory://") == ["service.toml: tokens[0].offices"]
     assert mistakes(tmp_path, token * 2, backend="memory://") == ["service.toml: tokens[1].name"]
 
 
-def test_a_catalog_beside_the_file(tmp_path: Path) -> None:
-    """A catalog is looked for where the configuration is; one that does not exist is a mistake of its own."""
+def test_catalog_path_is_relative_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "offices.toml").write_text("title = 1")
     assert "offices.toml: title" in mistakes(tmp_path, 'catalog = "offices.toml"', backend="memory://")
     assert mistakes(tmp_path, 'catalog = "nix"', backend="memory://") == ["nix: file"]

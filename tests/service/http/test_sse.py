@@ -1,4 +1,4 @@
-"""Server-sent events: each change once to all who listen, whoever is slow or gone; and tags, for those who poll."""
+"""Event streams send each change once to all readers, and polls have ETags."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from tests.support.in_process_service import Raw, configuration, connected, list
 EVERY_MS = 5
 
 
-class Thing:
-    """Something to look at: a number, and how often it was looked at."""
+class Counter:
+    """An object to stream: a number, and the count of its reads."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -46,8 +46,8 @@ class Thing:
             raise self.error
         return self.number
 
-    async def looked(self, times: int = 2) -> None:
-        """Until it has been looked at so many times more."""
+    async def reads_more(self, times: int = 2) -> None:
+        """Wait for ``times`` further reads."""
         for _ in range(times):
             event = asyncio.Event()
             self._looked.append(event)
@@ -55,8 +55,8 @@ class Thing:
             self._looked.remove(event)
 
 
-def as_it_is(name: str = "") -> Callable[[int], Any]:
-    """The number, as an event for ``name``."""
+def render_as(name: str = "") -> Callable[[int], Any]:
+    """Return a renderer of the number as an event ``name``."""
 
     async def show(number: int) -> StreamEvent:
         if name == "odd":
@@ -70,8 +70,8 @@ def as_it_is(name: str = "") -> Callable[[int], Any]:
     return show
 
 
-class Listener:
-    """An ASGI server's end of one stream."""
+class Reader:
+    """The ASGI server's side of one stream."""
 
     def __init__(
         self, stream: EventStream, *, method: str = "GET", headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -100,21 +100,21 @@ class Listener:
             self.sent.put_nowait(rest)
 
     async def next(self) -> bytes:
-        """The next that is sent."""
+        """Return the next part that is sent."""
         return await asyncio.wait_for(self.sent.get(), 20)
 
     async def number(self) -> int:
-        """The number in the next event."""
+        """Return the number in the next event."""
         return int(json.loads((await self.next()).split(b"data: ")[1])["number"])
 
     async def ended(self) -> None:
-        """Until it has ended."""
+        """Wait for the end of the stream."""
         await asyncio.wait_for(self.task, 20)
 
 
 @contextlib.asynccontextmanager
-async def listeners_of(streams: EventStreams, thing: Thing, *names: str) -> AsyncIterator[list[Listener]]:
-    found = [Listener(await streams.open("thing", thing.look, as_it_is(name), interval_ms=EVERY_MS)) for name in names]
+async def listeners_of(streams: EventStreams, thing: Counter, *names: str) -> AsyncIterator[list[Reader]]:
+    found = [Reader(await streams.open("thing", thing.look, render_as(name), interval_ms=EVERY_MS)) for name in names]
     try:
         yield found
     finally:
@@ -130,16 +130,16 @@ def streams_of(**changes: Any) -> EventStreams:
     return EventStreams(**settings)
 
 
-async def test_each_change_once_to_all() -> None:
-    """The first event comes at once, then one a change; one task looks, however many listen."""
-    streams, thing = streams_of(), Thing()
+async def test_each_change_is_sent_once_to_all_readers() -> None:
+    """One task reads, however many streams are open."""
+    streams, thing = streams_of(), Counter()
     async with listeners_of(streams, thing, "a", "b", "odd") as (one, other, odd):
         assert [await each.number() for each in (one, other, odd)] == [0, 0, 0]
         assert one.start["status"] == 200
         assert dict(one.start["headers"])[b"content-type"].startswith(b"text/event-stream")
         assert dict(one.start["headers"])[b"x-accel-buffering"] == b"no"
         looks = thing.looks
-        await thing.looked(3)
+        await thing.reads_more(3)
         assert thing.looks - looks <= 4
         for number in (1, 2):
             thing.number = number
@@ -150,9 +150,9 @@ async def test_each_change_once_to_all() -> None:
         assert odd.sent.empty()
 
 
-async def test_who_is_slow_gets_the_newest_and_holds_nobody_up() -> None:
-    """While a reader takes nothing, the others get every change; then it gets the last one only."""
-    streams, thing = streams_of(), Thing()
+async def test_slow_reader_skips_to_the_newest_state() -> None:
+    """The other readers get every change meanwhile."""
+    streams, thing = streams_of(), Counter()
     async with listeners_of(streams, thing, "quick", "slow") as (quick, slow):
         assert await quick.number() == await slow.number() == 0
         slow.may_go_on.clear()
@@ -165,10 +165,9 @@ async def test_who_is_slow_gets_the_newest_and_holds_nobody_up() -> None:
         assert slow.sent.empty()
 
 
-async def test_a_reader_that_goes_ends_it_at_once() -> None:
-    """Nothing is open any more, and nobody looks at what nobody listens to."""
-    streams, thing = streams_of(), Thing()
-    one = Listener(await streams.open("thing", thing.look, as_it_is(), interval_ms=EVERY_MS))
+async def test_disconnect_ends_the_stream_and_its_feed() -> None:
+    streams, thing = streams_of(), Counter()
+    one = Reader(await streams.open("thing", thing.look, render_as(), interval_ms=EVERY_MS))
     assert await one.number() == 0
     assert streams.count == 1
     feed = streams._feeds["thing"]
@@ -179,41 +178,38 @@ async def test_a_reader_that_goes_ends_it_at_once() -> None:
     await asyncio.wait_for(feed.task, 20)
 
 
-async def test_a_stream_has_a_bounded_life() -> None:
-    """It ends by itself."""
-    streams, thing = streams_of(lifetime_ms=40), Thing()
-    one = Listener(await streams.open("thing", thing.look, as_it_is(), interval_ms=EVERY_MS))
+async def test_stream_ends_at_its_lifetime() -> None:
+    streams, thing = streams_of(lifetime_ms=40), Counter()
+    one = Reader(await streams.open("thing", thing.look, render_as(), interval_ms=EVERY_MS))
     assert await one.number() == 0
     await one.ended()
 
 
-async def test_a_comment_while_nothing_happens() -> None:
-    """So that nobody on the way takes the connection for dead."""
-    streams, thing = streams_of(heartbeat_ms=20), Thing()
+async def test_idle_stream_sends_heartbeats() -> None:
+    streams, thing = streams_of(heartbeat_ms=20), Counter()
     async with listeners_of(streams, thing, "") as (one,):
         assert await one.number() == 0
         assert await one.next() == b":\n\n"
         assert await one.next() == b":\n\n"
 
 
-async def test_draining_ends_all_and_new_ones_get_one_event() -> None:
-    """So that readers go elsewhere, and a page that knows no elsewhere still sees how things stand."""
-    streams, thing = streams_of(), Thing()
-    one = Listener(await streams.open("thing", thing.look, as_it_is(), interval_ms=EVERY_MS))
+async def test_draining_ends_streams_and_new_ones_send_one_event() -> None:
+    streams, thing = streams_of(), Counter()
+    one = Reader(await streams.open("thing", thing.look, render_as(), interval_ms=EVERY_MS))
     assert await one.number() == 0
     streams.drain()
     await one.ended()
-    late = Listener(await streams.open("thing", thing.look, as_it_is(), interval_ms=EVERY_MS))
+    late = Reader(await streams.open("thing", thing.look, render_as(), interval_ms=EVERY_MS))
     assert await late.number() == 0
     await late.ended()
 
 
-async def test_a_reader_that_comes_back_is_not_told_what_it_has() -> None:
-    """The id of the last event is the tag of its content."""
-    streams, thing = streams_of(), Thing()
-    event = await as_it_is()(0)
-    stream = await streams.open("thing", thing.look, as_it_is(), interval_ms=EVERY_MS)
-    back = Listener(stream, headers=((b"last-event-id", etag_of(event.data).encode()),))
+async def test_reconnecting_reader_skips_a_known_state() -> None:
+    """``Last-Event-ID`` is the ETag of the content."""
+    streams, thing = streams_of(), Counter()
+    event = await render_as()(0)
+    stream = await streams.open("thing", thing.look, render_as(), interval_ms=EVERY_MS)
+    back = Reader(stream, headers=((b"last-event-id", etag_of(event.data).encode()),))
     assert await back.next() == b""  # only when to come back
     thing.number = 1
     assert await back.number() == 1
@@ -221,21 +217,20 @@ async def test_a_reader_that_comes_back_is_not_told_what_it_has() -> None:
     await back.ended()
 
 
-async def test_a_store_that_is_away_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
-    """Streams stay with what they have; it is in the log once, and goes on by itself."""
-    streams, thing = streams_of(), Thing()
+async def test_store_outage_keeps_the_last_state(caplog: pytest.LogCaptureFixture) -> None:
+    """The log has one warning, and the stream continues afterwards."""
+    streams, thing = streams_of(), Counter()
     async with listeners_of(streams, thing, "") as (one,):
         assert await one.number() == 0
         thing.error = BackendUnavailable("the store is away")
-        await thing.looked(4)
+        await thing.reads_more(4)
         thing.error, thing.number = None, 5
         assert await one.number() == 5
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-async def test_a_mistake_ends_one_stream_only(caplog: pytest.LogCaptureFixture) -> None:
-    """What goes wrong for one listener is in the log, and the reader may come again."""
-    streams, thing = streams_of(), Thing()
+async def test_error_of_one_reader_ends_its_stream_only(caplog: pytest.LogCaptureFixture) -> None:
+    streams, thing = streams_of(), Counter()
     async with listeners_of(streams, thing, "", "odd") as (one, odd):
         assert await one.number() == await odd.number() == 0
         thing.number = 13
@@ -244,13 +239,13 @@ async def test_a_mistake_ends_one_stream_only(caplog: pytest.LogCaptureFixture) 
     assert "ZeroDivisionError" in caplog.text
 
 
-def stream_application(thing: Thing, **limits: int) -> ServiceApp:
-    """The service, with one more address that streams, and one that is tagged."""
+def create_counter_app(thing: Counter, **limits: int) -> ServiceApp:
+    """Return the service with a streaming and a polling endpoint of a counter."""
     app = create_app(configuration(limits=RequestLimits(**limits)))
     service = app.context
 
     async def stream(_: Any, call: ApiRequest) -> EventStream:
-        show = as_it_is(call.path["name"])
+        show = render_as(call.path["name"])
         return await service.streams.open("thing", thing.look, show, interval_ms=EVERY_MS)
 
     async def poll(_: Any, call: ApiRequest) -> ApiResponse:
@@ -266,15 +261,15 @@ def stream_application(thing: Thing, **limits: int) -> ServiceApp:
 
 
 async def events(raw: Raw) -> dict[str, Any]:
-    """The data of the next event of a chunked stream."""
+    """Return the data of the next event of a chunked stream."""
     found: dict[str, Any] = json.loads((await raw.until(b"\n\n\r\n")).split(b"data: ")[1])
     return found
 
 
-async def test_on_a_socket() -> None:
-    """A browser's request, changes as they happen, and the end of a stream when the service is told to drain."""
-    thing = Thing()
-    app = stream_application(thing)
+async def test_stream_over_a_socket() -> None:
+    """A browser's request gets changes, and the stream ends when the service drains."""
+    thing = Counter()
+    app = create_counter_app(thing)
     async with listening(app) as port, connected(port) as one, connected(port) as other:
         for name, raw in (("a", one), ("b", other)):
             await raw.send(b"GET /v1/things/%s/stream HTTP/1.1\r\nhost: x\r\n\r\n" % name.encode())
@@ -288,16 +283,16 @@ async def test_on_a_socket() -> None:
         assert app.context.streams.count == 2
         other.close()
         while app.context.streams.count > 1:
-            await thing.looked()
+            await thing.reads_more()
         app.context.draining = True
         assert (await one.until(b"0\r\n\r\n")) == b"0\r\n\r\n"
     assert app.context.streams.count == 0
 
 
-async def test_refusals_are_problems() -> None:
-    """Too many streams, and what a handler finds wrong, before anything is streamed; HEAD opens none."""
-    thing = Thing()
-    app = stream_application(thing, streams_max=1)
+async def test_refusals_before_the_stream_are_problems() -> None:
+    """HEAD opens no stream."""
+    thing = Counter()
+    app = create_counter_app(thing, streams_max=1)
     url = "/v1/things/a/stream"
     async with (
         listening(app) as port,
@@ -309,7 +304,7 @@ async def test_refusals_are_problems() -> None:
         assert full.status_code == 503
         assert full.json()["type"] == "urn:quota-engine:problem:too-many-streams"
         assert int(full.headers["retry-after"]) >= 1
-    app = stream_application(thing)
+    app = create_counter_app(thing)
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
         assert (await http.get("/v1/things/nobody/stream")).status_code == 404
@@ -318,10 +313,9 @@ async def test_refusals_are_problems() -> None:
         assert app.context.streams.count == 0
 
 
-async def test_who_polls_is_told_when_nothing_is_new() -> None:
-    """An answer has a tag; with it in If-None-Match, there is no body until something has changed."""
-    thing = Thing()
-    transport = httpx.ASGITransport(app=stream_application(thing))
+async def test_unchanged_poll_is_304() -> None:
+    thing = Counter()
+    transport = httpx.ASGITransport(app=create_counter_app(thing))
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
         first = await http.get("/v1/things/a")
         tag = first.headers["etag"]
@@ -337,8 +331,7 @@ async def test_who_polls_is_told_when_nothing_is_new() -> None:
         assert changed.headers["etag"] != tag
 
 
-def test_tags() -> None:
-    """Tags are told apart whole, and only in quotes."""
+def test_etags_match_whole_and_quoted() -> None:
     tag = etag_of(b"content")
     assert tag != etag_of(b"another")
     assert not matches_etag(tag, b"")
@@ -346,8 +339,7 @@ def test_tags() -> None:
     assert not matches_etag(tag, b'"%s' % tag[:-1].encode())
 
 
-def test_the_document_says_what_streams_and_what_is_tagged() -> None:
-    """With their types, and what else may come."""
+def test_document_describes_streams_and_etags() -> None:
 
     async def nothing(*_: Any) -> Any:
         raise AssertionError
@@ -360,6 +352,6 @@ def test_the_document_says_what_streams_and_what_is_tagged() -> None:
     streamed, tagged = described["/v1/a"]["get"], described["/v1/b"]["get"]
     assert list(streamed["responses"]["200"]["content"]) == ["text/event-stream"]
     assert "Too many event streams" in streamed["responses"]["503"]["description"]
-    assert tagged["responses"]["304"]["description"] == "Nothing is new."
+    assert tagged["responses"]["304"]["description"] == "Not modified."
     assert {"ETag", "X-Request-Id"} == tagged["responses"]["304"]["headers"].keys()
     assert [one["name"] for one in tagged["parameters"]] == ["If-None-Match"]

@@ -1,4 +1,4 @@
-"""What Prometheus reads: that it counts what happened, adds up over workers, and asks the store no more than it may."""
+"""Metrics count correctly, add up over workers, and read the store rarely."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DOCUMENT = DOCS / "monitoring.md"
 
 
 def numbers(text: str) -> dict[str, float]:
-    """Every sample, under its name with its labels in the order of their names."""
+    """Return all samples by name, with their labels sorted."""
     return {
         sample.name + "".join(f" {name}={value}" for name, value in sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -40,15 +40,14 @@ def numbers(text: str) -> dict[str, float]:
 
 
 async def scrape(client: Client) -> dict[str, float]:
-    """What it says now, after a look at the store."""
+    """Return the metrics after a new collection from the store."""
     client.service._store_collector._collected_at_s = float("-inf")
     response = await client.http.get("/metrics")
     assert response.status_code == 200
     return numbers(response.text)
 
 
-async def test_requests_outcomes_and_what_the_store_says(client: Client) -> None:
-    """Requests with their times, outcomes, holds by age, the wait list, and places that do not exist any more."""
+async def test_requests_outcomes_and_store_metrics(client: Client) -> None:
     held = (await client.reserve(NIK)).json()["reservation"]["reference"]
     client.clock.advance_ms(120_000)
     await client.reserve("second")
@@ -87,8 +86,7 @@ async def test_requests_outcomes_and_what_the_store_says(client: Client) -> None
     assert "quota_engine_holds office=surabaya older_than_seconds=900" not in older  # nothing is held for longer
 
 
-async def test_waiting_rooms_are_there_once_they_are_made() -> None:
-    """How many tickets, how many of them called, and how fast."""
+async def test_room_metrics_appear_with_the_room() -> None:
     async with running(
         before_ms=600_000, waiting_rooms=WaitingRoomsConfig(WaitingRoomSchedule(("surabaya",)))
     ) as client:
@@ -104,8 +102,7 @@ async def test_waiting_rooms_are_there_once_they_are_made() -> None:
         assert found[f"quota_engine_room_rate_per_second room={room}"] >= 0
 
 
-async def test_the_store_is_looked_at_once_whoever_asks(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten that ask together, and those that come within some seconds, are answered from one look."""
+async def test_concurrent_scrapes_share_one_collection(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     views: list[StoreRequest[Any]] = []
     perform = AsyncMemoryStore.execute
 
@@ -123,10 +120,8 @@ async def test_the_store_is_looked_at_once_whoever_asks(client: Client, monkeypa
     assert len(views) == 2
 
 
-async def test_a_store_that_is_away_is_said_and_the_rest_is_there(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was counted is counted; what the store would have said is left out, not guessed."""
+async def test_unavailable_store_leaves_its_metrics_out(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counters of the process are still reported."""
     await client.reserve()
 
     def away(*_: object) -> None:
@@ -139,8 +134,7 @@ async def test_a_store_that_is_away_is_said_and_the_rest_is_there(
     assert not any(name.startswith("quota_engine_holds") for name in found)
 
 
-async def test_a_store_that_does_not_answer_is_not_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The look is given up, so that the rest can be read."""
+async def test_slow_collection_times_out(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def never(*_: object) -> None:
         await asyncio.Event().wait()
@@ -150,8 +144,7 @@ async def test_a_store_that_does_not_answer_is_not_waited_for(client: Client, mo
     assert (await scrape(client))["quota_engine_store_up"] == 0
 
 
-def test_batches_and_answers_from_memory() -> None:
-    """Sizes, times by what was done, errors, and those who asked no store."""
+def test_batches_errors_and_cache_hits_are_counted() -> None:
     metrics = ServiceMetrics()
     assert isinstance(metrics, StoreObserver)
     for size in (1, 3, 128):
@@ -169,8 +162,7 @@ def test_batches_and_answers_from_memory() -> None:
     assert found["quota_engine_sold_out_cache_hits_total"] == 1
 
 
-def test_labels_are_bounded() -> None:
-    """Errors without end become one row."""
+def test_label_sets_are_bounded() -> None:
     metrics = ServiceMetrics()
     for number in range(2000):
         metrics.on_batch(Batch("surabaya", True, 1, 1, f"Error{number}", ()))
@@ -190,8 +182,7 @@ def own(count: int, streams: int) -> list[Sample]:
     ]
 
 
-def test_workers_are_added_up(tmp_path: Path) -> None:
-    """Counters, histograms, and what is open in each."""
+def test_workers_add_up(tmp_path: Path) -> None:
     one, other = WorkerMetrics(tmp_path), WorkerMetrics(tmp_path)
     one.write(own(5, 7))
     other.write(own(2, 1))
@@ -202,8 +193,8 @@ def test_workers_are_added_up(tmp_path: Path) -> None:
     ]
 
 
-def test_a_worker_that_has_ended_leaves_its_counters(tmp_path: Path) -> None:
-    """Folded in or not yet, they stay what they were; what it had open is gone."""
+def test_ended_worker_keeps_its_counters(tmp_path: Path) -> None:
+    """Its gauges no longer count."""
     one = WorkerMetrics(tmp_path)
     page = tmp_path / "77-1.samples"
     _write(page, _MetricsFile(time.time() - 60, own(2, 1)))
@@ -220,8 +211,7 @@ def test_a_worker_that_has_ended_leaves_its_counters(tmp_path: Path) -> None:
     assert one.aggregate(own(3, 0))[:2] == lasting
 
 
-def test_two_real_workers_one_of_which_dies(tmp_path: Path) -> None:
-    """Whoever is asked tells of both, and goes on telling of one that was killed."""
+def test_metrics_of_two_workers_survive_a_kill(tmp_path: Path) -> None:
     with served(tmp_path, "--workers", "2") as service:
 
         def found() -> dict[str, float]:
@@ -247,8 +237,7 @@ def test_two_real_workers_one_of_which_dies(tmp_path: Path) -> None:
 # --- The document ---------------------------------------------------------------------------------------------------
 
 
-def test_every_metric_is_documented_with_its_labels() -> None:
-    """Under the name that Prometheus has it by; and none that there is not."""
+def test_documented_metrics_and_labels_are_the_real_ones() -> None:
     listed = {}
     for line in DOCUMENT.read_text().splitlines():
         if line.startswith("| `") and line.count("|") >= 5:
@@ -260,8 +249,7 @@ def test_every_metric_is_documented_with_its_labels() -> None:
     assert listed == expected
 
 
-def test_names_are_as_prometheus_asks() -> None:
-    """Base units, no counter that ends in its unit's place, a help for each."""
+def test_names_follow_prometheus_conventions() -> None:
     for name, family in METRIC_FAMILIES.items():
         assert family.help.endswith("."), name
         assert not name.endswith(("_total", "_ms", "_us", "_count", "_sum", "_bucket")), name

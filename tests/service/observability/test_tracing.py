@@ -1,4 +1,4 @@
-"""Traces: what a span says, whom it hangs on, that it says nothing about people, and that it costs nothing when off."""
+"""Spans have the right links and attributes and no personal data, and cost nothing when off."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KEY = "a-key-that-is-a-secret"
 
 @contextlib.asynccontextmanager
 async def traced(backend: str = "memory://") -> AsyncIterator[tuple[Client, InMemorySpanExporter]]:
-    """A service whose spans are kept."""
+    """Yield a service whose spans are kept."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -55,8 +55,7 @@ def named(exporter: InMemorySpanExporter, name: str) -> ReadableSpan:
     return span
 
 
-async def test_a_request_is_a_span_of_its_callers_trace() -> None:
-    """By the name of its call, with status, outcome and office; nothing about whose request it is."""
+async def test_request_span_continues_the_callers_trace() -> None:
     async with traced() as (client, exporter):
         body = {"applicants": [NIK], "service": "new", "session": "morning"}
         headers = {"idempotency_key": KEY, "traceparent": CALLER}
@@ -82,8 +81,8 @@ async def test_a_request_is_a_span_of_its_callers_trace() -> None:
             assert secret not in said
 
 
-async def test_what_goes_wrong_is_an_error_and_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fault of ours is one of the span's; an office that nobody knows is not repeated."""
+async def test_errors_mark_the_span_without_details(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown office is not repeated."""
     async with traced() as (client, exporter):
 
         def fail(*_: object) -> None:
@@ -97,8 +96,7 @@ async def test_what_goes_wrong_is_an_error_and_names_nobody(monkeypatch: pytest.
         assert NIK not in "".join(span.to_json() for span in exporter.get_finished_spans())
 
 
-async def test_a_batch_is_linked_to_its_requests() -> None:
-    """A span in a trace of its own, with a link to each request that it carried."""
+async def test_batch_span_links_to_its_requests() -> None:
     with Server(valkey_server_binary()) as server:
         async with traced(server.url) as (client, exporter):
             assert (await client.reserve()).status_code == 201
@@ -118,8 +116,8 @@ async def test_a_batch_is_linked_to_its_requests() -> None:
             assert 0 < store.end_time - store.start_time < 10e9
 
 
-def test_nothing_is_done_unless_it_is_asked_for() -> None:
-    """The calls stand in the table as they are, and OpenTelemetry is not even imported."""
+def test_tracing_is_off_by_default() -> None:
+    """OpenTelemetry is not even imported."""
     app = create_app(configuration())
     found = app.routes.find(f"{DAY_PATH}/reservations")
     assert found is not None
@@ -129,8 +127,7 @@ def test_nothing_is_done_unless_it_is_asked_for() -> None:
     assert run.stdout == "[]\n"
 
 
-def test_asking_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By one word; another one, or one without the package, is a mistake that names the variable."""
+def test_invalid_variable_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tracing_from_environment({}, {}) is None
     assert isinstance(tracing_from_environment({VARIABLE: "opentelemetry"}, {}), Tracing)
     with pytest.raises(InvalidRequest, match=f"{VARIABLE}: 'yes'; expected opentelemetry"):

@@ -1,6 +1,4 @@
-"""Slow and bad senders on a real socket: each gets a problem where HTTP allows for one, nothing changes, and everybody
-else goes on being served.
-"""
+"""Slow and malformed senders on a real socket get problems where HTTP allows it, and delay no other client."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ WHOLE = HEAD + b"content-length: %d\r\n\r\n%b" % (len(BODY), BODY)
 
 
 class Served:
-    """A service on a socket, and a look at whether anything has changed in it."""
+    """A service on a socket, with a check for changes."""
 
     def __init__(self, app: ServiceApp, port: int) -> None:
         self.app = app
@@ -54,7 +52,7 @@ class Served:
 
 @pytest.fixture
 async def served(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Served]:
-    """Whatever is sent, no stack trace is in the log, and then it serves on."""
+    """Yield a service, and check afterwards that it serves and that the log has no traceback."""
     async with running(limits=LIMITS) as client, listening(client.app) as port:
         found = Served(client.app, port)
         yield found
@@ -64,7 +62,7 @@ async def served(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Served]:
 
 
 def problem_in(answer: bytes) -> tuple[int, str]:
-    """Status and kind of the problem that an answer is; nothing comes after it."""
+    """Return status and type of the problem in a response that ends the connection."""
     head, _, content = answer.partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
     fields = dict(line.lower().split(b": ", 1) for line in lines[1:])
@@ -107,8 +105,8 @@ BAD: dict[str, tuple[list[bytes], int, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-async def test_bad_senders(served: Served, case: str) -> None:
-    """A problem with the right status, the end of the connection, and nothing has changed."""
+async def test_malformed_bytes_get_a_problem_and_close(served: Served, case: str) -> None:
+    """Nothing changes in the store."""
     parts, status, kind = BAD[case]
     before = await served.state()
     async with connected(served.port) as raw:
@@ -119,14 +117,12 @@ async def test_bad_senders(served: Served, case: str) -> None:
     assert await served.state() == before
 
 
-async def test_a_connection_that_never_says_anything(served: Served) -> None:
-    """It ends without a word."""
+async def test_silent_connection_closes_without_a_response(served: Served) -> None:
     async with connected(served.port) as raw:
         assert await raw.rest() == b""
 
 
-async def test_a_head_that_trickles_in(served: Served) -> None:
-    """Bytes that come one by one do not prolong the time that a head has."""
+async def test_trickling_headers_do_not_extend_the_timeout(served: Served) -> None:
     async with connected(served.port) as raw:
         for byte in HEAD + b"x: " + b"y" * 200:
             await raw.send(bytes([byte]))
@@ -137,8 +133,8 @@ async def test_a_head_that_trickles_in(served: Served) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7])
-async def test_a_request_in_small_pieces(served: Served, size: int) -> None:
-    """However it is cut, it is the same request, in chunks too; and so is the next one on the connection."""
+async def test_request_in_small_pieces_is_the_same_request(served: Served, size: int) -> None:
+    """In chunks too, and the next request on the connection as well."""
     chunked = HEAD + b"transfer-encoding: chunked\r\n\r\n3\r\n%b\r\n%x\r\n%b\r\n0\r\nx-trailer: y\r\n\r\n" % (
         BODY[:3], len(BODY) - 3, BODY[3:],
     )  # fmt: skip
@@ -152,8 +148,8 @@ async def test_a_request_in_small_pieces(served: Served, size: int) -> None:
             assert json.loads(await raw.reader.readexactly(length))["status"] == "HELD"
 
 
-async def test_requests_that_do_not_wait_for_answers(served: Served) -> None:
-    """Several in one go are answered in their order; behind them garbage, which is answered last."""
+async def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
+    """Garbage behind them is answered last."""
     async with connected(served.port) as raw:
         await raw.send(LIVE * 3 + WHOLE + LIVE + b"nonsense\r\n\r\n")
         answer = await raw.rest()
@@ -161,8 +157,7 @@ async def test_requests_that_do_not_wait_for_answers(served: Served) -> None:
     assert problem_in(answer[answer.rindex(b"HTTP/1.1 400") :]) == (400, "bad-request")
 
 
-async def test_whoever_sends_no_more_is_still_answered(served: Served) -> None:
-    """A side that is closed after a whole request; one in the middle of a request; one that never began."""
+async def test_half_closed_connection_gets_its_response(served: Served) -> None:
     for sent, status in ((WHOLE, b"201"), (HEAD, b"400"), (b"", b"")):
         async with connected(served.port) as raw:
             await raw.send(sent)
@@ -170,8 +165,8 @@ async def test_whoever_sends_no_more_is_still_answered(served: Served) -> None:
             assert (await raw.rest())[9:12] == status
 
 
-async def test_the_end_of_a_connection_as_asked(served: Served) -> None:
-    """``Connection: close`` and HTTP/1.0 end it; an old client that asks for it is kept."""
+async def test_keep_alive_follows_the_request(served: Served) -> None:
+    """``Connection: close`` and HTTP/1.0 close; HTTP/1.0 with keep-alive does not."""
     for version, field, is_kept in (
         (b"1.1", b"connection: close", False),
         (b"1.0", b"x: y", False),
@@ -189,8 +184,8 @@ async def test_the_end_of_a_connection_as_asked(served: Served) -> None:
                 assert await raw.rest() == b'{"status":"live"}'
 
 
-async def test_what_else_http_has(served: Served) -> None:
-    """HEAD, an address with its host, ``Expect``, an upgrade that is declined, and an address that is not there."""
+async def test_other_http_features(served: Served) -> None:
+    """HEAD, absolute-form targets, ``Expect``, a declined upgrade, and an unknown path."""
     async with connected(served.port) as raw:
         await raw.send(b"HEAD /health/live HTTP/1.1\r\nhost: x\r\n\r\n" + LIVE)
         assert b"content-length: 17" in await raw.until(b"\r\n\r\n")
@@ -214,8 +209,8 @@ async def test_what_else_http_has(served: Served) -> None:
         assert problem_in(await raw.rest()) == (404, "unknown-path")
 
 
-async def test_many_slow_senders_hold_nobody_up(served: Served) -> None:
-    """A hundred connections that trickle, and others who are served meanwhile; then all of them have ended."""
+async def test_slow_senders_delay_no_other_client(served: Served) -> None:
+    """A hundred trickling connections all end."""
     async with contextlib.AsyncExitStack() as stack:
         slow = [await stack.enter_async_context(connected(served.port)) for _ in range(100)]
         for number, raw in enumerate(slow):
@@ -228,8 +223,8 @@ async def test_many_slow_senders_hold_nobody_up(served: Served) -> None:
     assert [answer[9:12] for answer in answers] == [(b"408", b"408", b"")[number % 3] for number in range(100)]
 
 
-async def test_who_does_not_read_is_cut_off(served: Served) -> None:
-    """Requests for more than a connection holds, of which no answer is read: it ends, and nothing grows."""
+async def test_client_that_does_not_read_is_aborted(served: Served) -> None:
+    """Memory does not grow meanwhile."""
     many = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 200
     with socket.socket() as sock:
         sock.setblocking(False)
@@ -248,8 +243,7 @@ async def test_who_does_not_read_is_cut_off(served: Served) -> None:
     assert not isinstance(error.value, TimeoutError)
 
 
-async def test_an_application_that_breaks_off(caplog: pytest.LogCaptureFixture) -> None:
-    """A failure before the answer is a problem; one in the middle of it ends the connection."""
+async def test_failing_application_is_a_problem_or_a_closed_connection(caplog: pytest.LogCaptureFixture) -> None:
     async with running(limits=LIMITS) as client:
         app = client.app
 
@@ -274,8 +268,7 @@ async def test_an_application_that_breaks_off(caplog: pytest.LogCaptureFixture) 
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_a_request_leaves_nothing_behind(served: Served) -> None:
-    """No ring of objects that only the garbage collector would find: it is told to look seldom."""
+async def test_request_leaves_no_reference_cycle(served: Served) -> None:
     async with connected(served.port) as raw:
         gc.collect()
         gc.disable()
@@ -289,8 +282,7 @@ async def test_a_request_leaves_nothing_behind(served: Served) -> None:
     assert len(left) <= 1
 
 
-async def test_what_was_no_request_is_counted(served: Served) -> None:
-    """By its status, beside the calls."""
+async def test_invalid_requests_are_counted(served: Served) -> None:
     async with connected(served.port) as raw:
         await raw.send(b"nonsense\r\n\r\n")
         await raw.rest()
@@ -299,8 +291,7 @@ async def test_what_was_no_request_is_counted(served: Served) -> None:
         assert b'quota_engine_http_requests_total{endpoint="invalid-request",status="400"} 1.0' in await raw.rest()
 
 
-async def test_staging_is_said_on_every_answer() -> None:
-    """Once, on calls, on pages, and on what is no call."""
+async def test_every_response_has_one_staging_header() -> None:
     async with running(staging=True) as client, listening(client.app) as port:
         for path in (b"/health/live", b"/", b"/v1/nix"):
             async with connected(port) as raw:
@@ -308,8 +299,7 @@ async def test_staging_is_said_on_every_answer() -> None:
                 assert (await raw.rest()).lower().count(b"x-quota-engine-staging: true") == 1
 
 
-async def test_a_proxy_in_front_says_whether_it_speaks_tls() -> None:
-    """Then a page's cookie is for TLS only. Proxies are believed that are named: by default those on this host."""
+async def test_trusted_proxy_decides_on_secure_cookies() -> None:
     async with running() as client, listening(client.app) as port, httpx.AsyncClient() as browser:
         for proto in ("http", "https"):
             browser.cookies.clear()
@@ -323,8 +313,8 @@ async def test_a_proxy_in_front_says_whether_it_speaks_tls() -> None:
             assert ("secure" in signed_in.headers["set-cookie"].lower()) is (proto == "https")
 
 
-async def test_an_old_client_gets_a_stream_that_ends_with_its_connection() -> None:
-    """HTTP/1.0 knows no chunks; and a server that stops lets what is under way come to its end."""
+async def test_http_1_0_stream_ends_with_the_connection() -> None:
+    """A stopping server completes responses in progress."""
     async with running(limits=LIMITS) as client:
         app = client.app
         goes_on = asyncio.Event()

@@ -1,4 +1,4 @@
-"""When more come than can be answered: the rest hear so at once, and those who must get through do."""
+"""Above the concurrency limit the service refuses sheddable requests at once, and serves the others."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ FEW = RequestLimits(requests_max=8)
 
 @contextlib.asynccontextmanager
 async def served() -> AsyncIterator[Client]:
-    """A service on a socket, which answers eight at a time."""
+    """Yield a client of a service on a socket with a limit of eight requests."""
     async with running(limits=FEW) as client, listening(client.app) as port:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=20) as http:
             yield Client(http, client.app, client.clock)
 
 
-async def test_who_is_one_too_many_hears_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight are answered when the store goes on; the others have been turned away, and nothing was done for them."""
+async def test_requests_above_the_limit_get_503_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight succeed when the store goes on; the refused ones changed nothing."""
     go_on = asyncio.Event()
     send = AsyncMemoryStore.apply
 
@@ -76,8 +76,7 @@ async def test_who_is_one_too_many_hears_so_at_once(monkeypatch: pytest.MonkeyPa
         assert (await client.service.engine.availability("surabaya", DAY))[0].quotas["online"].held == len(PEOPLE)
 
 
-async def test_streams_are_not_counted() -> None:
-    """As many streams as may be are open, and more: everybody else is answered."""
+async def test_open_streams_do_not_count() -> None:
     async with served() as client, contextlib.AsyncExitStack() as open_streams:
         names = await furnish(client)
         for _ in range(2 * FEW.requests_max):
@@ -88,8 +87,7 @@ async def test_streams_are_not_counted() -> None:
         assert (await client.reserve(PEOPLE[0])).status_code == 201
 
 
-async def test_all_that_come_in_the_same_moment_are_seen() -> None:
-    """Also where each is answered at once: forty have come before the first is begun."""
+async def test_simultaneous_requests_are_counted_before_they_run() -> None:
     async with served() as client:
         request = b"GET /v1/offices/surabaya/availability?first_day=2026-12-07 HTTP/1.1\r\nhost: x\r\n\r\n"
         async with contextlib.AsyncExitStack() as stack:
@@ -107,16 +105,14 @@ async def test_all_that_come_in_the_same_moment_are_seen() -> None:
 
 
 async def status_of(raw: Raw) -> bytes:
-    """The status of an answer, which is read to its end."""
+    """Return the status of a response, after reading all of it."""
     head = await raw.until(b"\r\n\r\n")
     await raw.reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
     return head[9:12]
 
 
-async def test_which_calls_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While all that may be are being answered: what asks the store, but not what goes on with a place, and not what is
-    for those who run the whole.
-    """
+async def test_sheddable_endpoints_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of reservations and operators' requests are served."""
     async with running() as client:
         names = await furnish(client)
         shed = set()
