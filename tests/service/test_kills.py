@@ -1,7 +1,7 @@
-"""Workers, the store and the service are killed while people book: nothing is sold twice, nothing acknowledged is lost.
+"""No place is sold twice or lost while workers, the store and the service are killed.
 
-All in processes of their own: two workers, a Valkey that writes to its disk before it answers, callers that ask again
-with the same key. ``python -m benchmarks.service_chaos`` does the same for as long as one likes.
+Two workers, a Valkey with fsync, and the clients are separate processes; clients repeat requests with the same key.
+``python -m benchmarks.service_chaos`` runs the same for any time.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def test_stopped_service_loses_nothing(tmp_path: Path, store: Server) -> None:
         crowd.wait_for(20)
         service.process.terminate()
         assert service.process.wait(30) == 0
-        assert crowd.sold_out == 0, "it had ended before it was told to"
+        assert crowd.sold_out == 0, "the crowd finished before the stop"
         acknowledged = dict(crowd.confirmed)
         with serving(tmp_path, store, "--config", str(config_of(tmp_path, token(service)))) as successor:
             crowd.move(successor.url)

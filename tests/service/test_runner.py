@@ -26,7 +26,7 @@ class Served:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.lines: list[str] = []
-        self._told = threading.Condition()
+        self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.url = self.wait_for(r"at (http://\S+)")
@@ -34,16 +34,16 @@ class Served:
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            with self._told:
+            with self._changed:
                 self.lines.append(line)
-                self._told.notify_all()
-        with self._told:
+                self._changed.notify_all()
+        with self._changed:
             self.lines.append("")
-            self._told.notify_all()
+            self._changed.notify_all()
 
     def wait_for(self, pattern: str) -> str:
         """Return the first group of the first output line that matches."""
-        with self._told:
+        with self._changed:
             while True:
                 for line in self.lines:
                     found = re.search(pattern, line)
@@ -51,7 +51,7 @@ class Served:
                         return found[1]
                 if self.lines and not self.lines[-1]:
                     raise AssertionError(f"it ended without it: {self.lines}")
-                assert self._told.wait(30), self.lines
+                assert self._changed.wait(30), self.lines
 
     def workers(self) -> list[int]:
         """Return the process ids of the workers."""

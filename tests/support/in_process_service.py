@@ -1,4 +1,4 @@
-"""A service in this process, on the store in memory, with a clock that the test sets."""
+"""A service in this process on the memory store, with a manual clock."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DAY_PATH = f"/v1/offices/surabaya/days/{DAY}"
 
 
 def path_of(endpoint: Endpoint) -> str:
-    """An address of this kind, as nobody has made anything at."""
+    """Return a path of the endpoint with names of objects that do not exist."""
     names = {
         "office": "surabaya", "day": DAY, "quota": "online", "reference": "surabaya~x", "draw": "dec", "number": 1,
         "file": "result.jsonl", "room": "nobodys", "ticket": "none", "consumer_group": "billing",
@@ -63,7 +63,7 @@ def configuration(catalog: Catalog | None = None, **changes: Any) -> ServiceConf
 
 
 class Client:
-    """Calls the service as its own kinds of clients do."""
+    """HTTP client of the service, with a token for each role."""
 
     def __init__(self, http: httpx.AsyncClient, app: ServiceApp, clock: ManualClock) -> None:
         self.http = http
@@ -75,7 +75,7 @@ class Client:
     async def call(
         self, method: str, path: str, body: Any = None, role: Role | None = None, **headers: str
     ) -> httpx.Response:
-        """Send JSON as somebody with ``role`` would."""
+        """Send JSON with the token of ``role``; without a token if it is ``None``."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if role is not None:
             sent["authorization"] = f"Bearer {TOKENS[role]}"
@@ -84,17 +84,17 @@ class Client:
     async def reserve(
         self, *applicants: str, key: str = "", path: str = DAY_PATH, session: str = "morning", **more: Any
     ) -> httpx.Response:
-        """Ask for a new passport in the morning."""
+        """Reserve a morning place of the service ``new``."""
         body = {"applicants": list(applicants or (NIK,)), "service": "new", "session": session, **more}
         headers = {"idempotency_key": key or next(self._keys)}
         return await self.call("POST", f"{path}/reservations", body, Role.SERVICE, **headers)
 
     async def step(self, reference: str, step: str, role: Role = Role.SERVICE, **body: Any) -> httpx.Response:
-        """A step of a reservation's life."""
+        """Send a step of a reservation."""
         return await self.call("POST", f"/v1/reservations/{reference}/{step}", body, role)
 
     async def operate(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        """An operator's call."""
+        """Send a request with an operator's token."""
         return await self.call(method, path, body, Role.OPERATOR)
 
 
@@ -102,7 +102,7 @@ class Client:
 async def running(
     *, office: str = "surabaya", day: datetime.date = DAY, before_ms: int = 0, **changes: Any
 ) -> AsyncIterator[Client]:
-    """A service that has just opened the week of ``day``, or is ``before_ms`` before that."""
+    """Yield a client of a service at the opening of the week of ``day``, or ``before_ms`` earlier."""
     settings = configuration(**changes)
     terms = day_terms(settings.catalog, office, day)
     assert terms is not None
@@ -118,25 +118,25 @@ async def running(
 
 
 class Raw:
-    """A connection to a service, byte by byte."""
+    """A raw connection to a service."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
 
     async def send(self, content: bytes) -> None:
-        """Write, whether or not anybody is still there to read."""
+        """Write bytes, and ignore a closed connection."""
         self.writer.write(content)
         with contextlib.suppress(ConnectionError):
             await self.writer.drain()
 
     async def until(self, end: bytes) -> bytes:
-        """What comes, up to and with ``end``."""
+        """Read up to and including ``end``."""
         async with asyncio.timeout(20):
             return await self.reader.readuntil(end)
 
     async def rest(self) -> bytes:
-        """What comes until the other side closes the connection."""
+        """Read until the service closes the connection."""
         found = b""
         async with asyncio.timeout(20):
             with contextlib.suppress(ConnectionError):
@@ -145,13 +145,13 @@ class Raw:
         return found
 
     def close(self) -> None:
-        """Be gone."""
+        """Close the connection."""
         self.writer.close()
 
 
 @contextlib.asynccontextmanager
 async def listening(app: ServiceApp) -> AsyncIterator[int]:
-    """The application on a socket, as ``serve`` has it but with no life of its own: the port."""
+    """Serve the application on a socket without its lifespan, and yield the port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = create_server(app)
@@ -181,7 +181,7 @@ async def overloaded(client: Client, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
 
 @contextlib.asynccontextmanager
 async def connected(port: int) -> AsyncIterator[Raw]:
-    """A connection of one's own."""
+    """Yield a raw connection."""
     raw = Raw(*await asyncio.open_connection("127.0.0.1", port))
     try:
         yield raw

@@ -1,4 +1,4 @@
-"""An office whose quota opens in a few seconds, with a waiting room in front of it: for tests by the real time."""
+"""An office that opens in a few seconds, with a waiting room, for tests in real time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ZONE = ZoneInfo("Asia/Jakarta")
 
 @dataclasses.dataclass(frozen=True)
 class Opening:
-    """The files of a service, and what opens there."""
+    """The configuration file of a service, and the room and day of its next opening."""
 
     config: Path
     room: str
@@ -41,7 +41,7 @@ def write_opening(
     offices: int = 1,
     **settings: int,
 ) -> Opening:
-    """Write a catalog like Surabaya's, and a configuration. This week is open, the next one opens in ``opens_in_s``."""
+    """Write a catalog and a configuration: this week is open, and the next week opens in ``opens_in_s`` seconds."""
     raw: dict[str, Any] = tomllib.loads(
         (resources.files("quota_engine.catalog.data") / "surabaya.toml").read_text(encoding="utf-8")
     )

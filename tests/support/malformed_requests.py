@@ -1,4 +1,4 @@
-"""Bad requests, made from the OpenAPI document and a good request for each call: what can be wrong with any part."""
+"""Malformed requests, generated from the OpenAPI document and a valid request of each endpoint."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from quota_engine.service.openapi_examples import BODY_EXAMPLES, QUERY_EXAMPLES
 from tests.support.in_process_service import NIK, TOKENS
 
 NAMED = "Budi-Santoso-of-Surabaya"
-"""Could be an identity, too, and has no digits by which to know it."""
+"""An identity without digits, which a filter for digits does not find."""
 DOCUMENT = openapi_document(API_SECTIONS)
 FORM = frozenset({400, 422})
-"""The form is wrong."""
+"""Statuses of a malformed request."""
 LOST = frozenset({400, 404, 422})
-"""Or there is nothing of the name."""
+"""Statuses of a malformed request, or of an unknown name."""
 VALUES: tuple[Any, ...] = (
     None, True, 0, -1, 1.5, 2**31 + 1, 2**53, 2**63, 2**64, 10**400, "", "x", "a b", "x" * 65, "x" * 257, "x" * 600,
     "2026-02-30", [], [1], [None], [[]], ["x"] * 2_000, {}, {"a": 1}, [{}], NIK, [NIK, 1],
@@ -79,7 +79,7 @@ NOT_JSON_TYPES = (
 
 
 class Attack(NamedTuple):
-    """A request, what is wrong with it, and what it may be answered with."""
+    """A malformed request, a description of its error, and the statuses that it may get."""
 
     what: str
     path: str
@@ -90,7 +90,7 @@ class Attack(NamedTuple):
 
 
 class Good(NamedTuple):
-    """A good request."""
+    """A valid request of an endpoint."""
 
     endpoint: Endpoint
     names: Mapping[str, str]
@@ -98,43 +98,43 @@ class Good(NamedTuple):
 
     @property
     def query(self) -> str:
-        """With its question mark, if there is one."""
+        """The query string with its question mark, or nothing."""
         found = urlencode(QUERY_EXAMPLES.get(self.endpoint.name, {}))
         return f"?{found}" if found else ""
 
     def path(self, **names: str) -> str:
-        """Without the query; ``names`` are of other things than are there."""
+        """Return the path without the query; ``names`` replace path parameters."""
         return self.endpoint.path.format(**{**self.names, **names})
 
     @property
     def url(self) -> str:
-        """With the query."""
+        """The path with the query."""
         return self.path() + self.query
 
     @property
     def content(self) -> bytes:
-        """The body."""
+        """The encoded body."""
         return b"" if self.body is None else json.dumps(self.body).encode()
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
-        """As an operator sends them."""
+        """The headers of an operator's request."""
         found = (("content-type", "application/json"), ("authorization", f"Bearer {TOKENS[Role.OPERATOR]}"))
         return (*found, ("idempotency-key", "a-key-of-ones-own")) if self.endpoint.needs_idempotency_key else found
 
     def with_body(self, what: str, content: bytes, statuses: frozenset[int] = FORM) -> Attack:
-        """With another body."""
+        """Return the request with another body."""
         return Attack(what, self.url, statuses, content, self.headers)
 
     def with_headers(self, what: str, status: int, **headers: str) -> Attack:
-        """With other headers; an empty one is left out."""
+        """Return the request with other headers; empty ones are left out."""
         sent = {**dict(self.headers), **{name.replace("_", "-"): value for name, value in headers.items()}}
         pairs = tuple((name, value) for name, value in sent.items() if value)
         return Attack(what, self.url, frozenset({status}), self.content, pairs)
 
 
 def good(endpoint: Endpoint, names: Mapping[str, str], **body: Any) -> Good:
-    """The good request for a call, with some of its body as it is here."""
+    """Return a valid request of an endpoint; ``body`` replaces fields that its example has."""
     found = None
     if endpoint.body_type is not None:
         found = {**BODY_EXAMPLES.get(endpoint.name, {})}
@@ -143,7 +143,7 @@ def good(endpoint: Endpoint, names: Mapping[str, str], **body: Any) -> Good:
 
 
 def attacks(request: Good) -> Iterator[Attack]:
-    """All that can be wrong with it."""
+    """Yield every malformed variant of a valid request."""
     yield from _addresses(request)
     yield from _queries(request)
     yield from _tokens(request)
@@ -269,7 +269,7 @@ def _bodies(request: Good, body: dict[str, Any]) -> Iterator[Attack]:
 
 
 def _whole(schema: dict[str, Any]) -> dict[str, Any]:
-    """What a reference stands for."""
+    """Return the schema that a reference points to."""
     for one in schema.get("anyOf", ()):
         if one.get("type") != "null":
             return _whole(one)
@@ -280,7 +280,7 @@ def _whole(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fields(schema: dict[str, Any], place: tuple[str | int, ...]) -> list[tuple[tuple[str | int, ...], dict[str, Any]]]:
-    """The places of all fields, and what is in them; of lists the first item."""
+    """Return the places of all fields with their schemas; lists count with their first item."""
     found = []
     for name, of_name in schema.get("properties", {}).items():
         whole = _whole(of_name)
@@ -305,7 +305,7 @@ def _found(body: Any, place: tuple[str | int, ...]) -> Any:
 
 
 def _changed(body: Any, place: tuple[str | int, ...], value: Any) -> Any:
-    """The same with another value in one place; ``None`` if there is no such place."""
+    """Return a copy with another value in one place; ``None`` if there is no such place."""
     changed = copy.deepcopy(body)
     target: Any = changed
     for step in place[:-1]:

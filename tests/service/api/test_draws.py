@@ -196,15 +196,15 @@ async def test_close_run_and_award(drawing: Client) -> None:
     won = [await drawing.call("GET", f"{DRAW}/applications/{number}") for number in range(1, 7)]
     assert sorted(one.json()["rank"] for one in won) == [1, 2, 3, 4, 5, 6]
     for seen in won:
-        told = seen.json()
-        lot = hashlib.sha256(f"{proof['order_key']} {told['number']}".encode()).hexdigest()
-        assert (told["lot"], told["of"], len(told["choices"])) == (lot, 6, 2)
+        result = seen.json()
+        lot = hashlib.sha256(f"{proof['order_key']} {result['number']}".encode()).hexdigest()
+        assert (result["lot"], result["of"], len(result["choices"])) == (lot, 6, 2)
     problem(await drawing.call("GET", f"{DRAW}/applications/7"), 404, "draw-not-found")
     for bad in ("x", "-1", "123456789", "1e3"):
         problem(await drawing.call("GET", f"{DRAW}/applications/{bad}"), 422, "unprocessable")
     report = (await drawing.operate("POST", f"{DRAW}/award", {"hold_ttl_ms": DAY_MS})).json()
     assert (report["ok"], report["winners"], len(report["references"])) == (True, 3, 3)
-    winners = {told["number"] for told in (one.json() for one in won) if told["preference"]}
+    winners = {result["number"] for result in (one.json() for one in won) if result["preference"]}
     assert {one["number"] for one in report["references"]} == winners
     again = await drawing.operate("POST", f"{DRAW}/award", {"hold_ttl_ms": DAY_MS})
     assert again.json() == report

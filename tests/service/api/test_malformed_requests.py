@@ -116,7 +116,7 @@ async def test_malformed_requests_are_problems(endpoint: Endpoint, caplog: pytes
         response = await client.http.request(
             endpoint.method, request.url, content=request.content, headers=request.headers
         )
-        # Good it is: what speaks against it, if anything, is how things stand.
+        # The request itself is valid: only the current state may refuse it.
         assert response.status_code in (200, 201, 304, 409, 410, 412) or "outcome" in response.json(), response.text
     assert_log_is_clean(caplog, names["ticket"])
 
@@ -134,7 +134,7 @@ async def test_malformed_requests_on_a_socket_are_problems(name: str, caplog: py
                 response = await http.request(
                     attack.method or endpoint.method, attack.path, content=attack.content, headers=attack.headers
                 )
-                # A method that HTTP does not have is no request at all.
+                # The parser rejects an unknown method before there is a request.
                 expected = frozenset({400}) if attack.method == "BREW" else attack.statuses
                 assert response.status_code in expected, (attack.what, response.text)
                 problem_of(response)

@@ -85,8 +85,8 @@ async def test_move_to_another_office_has_a_new_reference() -> None:
         moved = await client.step(reference, "reschedule", **target)
         assert (moved.status_code, moved.json()["reservation"]["office"]) == (200, "mlg")
         there = moved.json()["reservation"]["reference"]
-        told = await client.call("GET", f"/v1/reservations/{reference}/moved-to", role=Role.OFFICE)
-        assert told.json() == {"reference": there}
+        response = await client.call("GET", f"/v1/reservations/{reference}/moved-to", role=Role.OFFICE)
+        assert response.json() == {"reference": there}
         old = (await client.call("GET", f"/v1/reservations/{reference}", role=Role.SERVICE)).json()
         assert (old["state"], old["moved_to"]) == ("MOVED", there)
         assert (await client.operate("POST", "/v1/moves/recover", {})).json() == {"finished": 0, "undone": 0}

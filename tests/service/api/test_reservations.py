@@ -78,7 +78,7 @@ async def test_sold_out_quota_without_a_wait_list(client: Client) -> None:
 async def test_not_open_has_a_retry_time(client: Client) -> None:
     """In the body and in ``Retry-After``."""
     client.clock.set_ms(client.clock.now_ms() - 90_500)
-    # The ledger's clock never runs backwards: a day that nobody has touched shows the time as it is.
+    # The ledger's clock never runs backwards, so the test uses a day without earlier commands.
     first_day = DAY + datetime.timedelta(days=7)
     await client.operate("POST", "/v1/publish", {"first_day": str(first_day), "last_day": str(first_day)})
     path = f"/v1/offices/surabaya/days/{first_day}"

@@ -92,7 +92,7 @@ async def test_join_enter_reserve_and_verify(rooms: Client) -> None:
         tickets[identity] = answer.json()["ticket"]
     again = await join(rooms, NIK)
     assert (again.status_code, again.json()["ticket"], again.json()["replayed"]) == (200, tickets[NIK], True)
-    rooms.clock.advance_ms(500)  # the next look sees them
+    rooms.clock.advance_ms(500)  # the next read sees them
     before = (await look(rooms, f"{ROOM}/transcript")).json()
     assert (before["commitment"], before["seed"]) == (made["commitment"], "")
     early = (await look(rooms, f"{ROOM}/tickets/{tickets[NIK]}")).json()
@@ -211,7 +211,7 @@ async def test_pace_bounds_change_a_running_room(rooms: Client) -> None:
     assert (faster["per_minute_min"], faster["per_minute_max"], faster["per_minute"]) == (3_000, 6_000, 3_000)
     await pass_time(rooms, 1_000)
     assert (await look(rooms)).json()["called_count"] == 51
-    assert (await rooms.operate("PUT", ROOM, TERMS)).status_code == 200  # it is still the room that was promised
+    assert (await rooms.operate("PUT", ROOM, TERMS)).status_code == 200  # the pace is not part of its values
     for body in ({"per_minute_min": 2, "per_minute_max": 1}, {"per_minute_min": 0, "per_minute_max": 1}, {}):
         problem(await rooms.operate("PUT", f"{ROOM}/pace", body), 422, "unprocessable")
     slower = (await rooms.operate("PUT", f"{ROOM}/pace", {"per_minute_min": 1, "per_minute_max": 60})).json()
@@ -266,7 +266,7 @@ async def test_invalid_tickets_are_refused_with_a_reason(rooms: Client) -> None:
     await look(rooms)
     replayed = problem(await enter(rooms, mine, OTHER), 422, "unprocessable")
     assert "another person" in replayed["errors"][0]["problem"]  # type: ignore[index]
-    # Of an earlier room of the name: that one is forgotten, and its tickets with it.
+    # A ticket of an earlier room with this name, whose retention has ended.
     backend: Any = rooms.service.engine._store
     backend._memory._ledgers.clear()
     rooms.service.engine._rooms.clear()
@@ -358,7 +358,7 @@ def test_every_room_refusal_has_a_problem_type() -> None:
 async def test_polls_have_etags_and_call_no_store(rooms: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tag changes with the state only; the store is read every half second."""
     mine = await ticket(rooms, NIK)
-    rooms.clock.advance_ms(500)  # a new look, which sees the ticket
+    rooms.clock.advance_ms(500)  # the next read sees the ticket
     asked: list[object] = []
     backend = rooms.service.engine._store
     perform = backend.execute
@@ -378,7 +378,7 @@ async def test_polls_have_etags_and_call_no_store(rooms: Client, monkeypatch: py
     assert len(asked) == 1
     tag = (await look(rooms)).headers["etag"]
     rooms.clock.advance_ms(500)
-    assert (await look(rooms, if_none_match=tag)).status_code == 304  # nothing has happened, only time
+    assert (await look(rooms, if_none_match=tag)).status_code == 304  # only time has passed
     await ticket(rooms, OTHER)
     rooms.clock.advance_ms(500)
     changed = await look(rooms, if_none_match=tag)
@@ -430,8 +430,8 @@ async def test_streams_send_each_change() -> None:
         async with connected(port) as one, connected(port) as other:
             of_room = await events(one, "/v1/rooms/live/stream")
             of_ticket = await events(other, f"/v1/rooms/live/tickets/{mine}/stream")
-            kind, told = await anext(of_room)
-            assert (kind, told["room"], told["phase"]) == ("room", "live", "JOINING")
+            kind, body = await anext(of_room)
+            assert (kind, body["room"], body["phase"]) == ("room", "live", "JOINING")
             kind, standing = await anext(of_ticket)
             assert (kind, standing["phase"], standing["opens_at_ms"]) == (
                 "ticket_status",

@@ -1,8 +1,7 @@
-"""Every call answers as the OpenAPI document says, whatever it is sent.
+"""Every endpoint behaves as the OpenAPI document says, for valid and invalid requests.
 
-schemathesis makes the requests from the document that the service gives out: good ones and bad ones, a case for each
-limit and then some at random, always the same. All its checks are on. Each call is tried on a service of its own, on
-the store in memory, with a clock that stands still. For more of them, by hand::
+schemathesis generates the requests from the served document: one for each limit, and seeded random ones. All its checks
+are on. Each endpoint gets a separate service on the memory store, with a manual clock. To send more requests::
 
     QUOTA_ENGINE_EXAMPLES=2000 python -m pytest -n 2 tests/service/api/test_schemathesis.py
 """
@@ -41,7 +40,7 @@ EXAMPLES_MAX = int(os.environ.get("QUOTA_ENGINE_EXAMPLES", "20"))
 OPERATOR = {"Authorization": f"Bearer {TOKENS[Role.OPERATOR]}"}
 
 TICKETS: list[str] = []
-"""That of the service that is there now."""
+"""The tickets of the current service."""
 THERE: dict[str, Sequence[str]] = {
     "office": ("surabaya",),
     "day": tuple(str(DAY + datetime.timedelta(days=number)) for number in range(5)),
@@ -51,33 +50,34 @@ THERE: dict[str, Sequence[str]] = {
     "ticket": TICKETS,
     "draw": ("lottery",),
 }
-"""What names of an address can stand for that is really there."""
+"""Existing values of path parameters."""
 MEANT = {"service": "new", "service_unit": "", "session": "morning", "channel": "online", "group": ""}
-"""A choice that the office has."""
+"""A valid selection."""
 AGAINST_MEANING = {
-    "first_day, last_day": "a range that ends before it begins, or is longer than can be looked at",
-    "day": "a year that no schedule reaches",
-    "service": "what is missing only because the office has more than one",
+    "first_day, last_day": "a range that ends before it begins, or is too long",
+    "day": "a year outside the schedules",
+    "service": "required only because the office has more than one",
     "session": "the same",
     "service_unit": "the same",
-    "applicants": "somebody twice in a party, or characters that are not printable",
+    "applicants": "an applicant twice, or characters that are not printable",
+    "owner": "characters that are not printable",
     "applicant": "characters that are not printable",
     "identity": "characters that are not printable",
-    "admission_pass": "given where nobody looks at passes",
-    "ticket": "one that nobody was given",
-    "replaces_ticket": "a ticket that has not lost its turn",
-    "settings.lease_ms": "a pass that would end before the office's holds do",
+    "admission_pass": "given where no policy checks passes",
+    "ticket": "not an issued ticket",
+    "replaces_ticket": "a ticket that has not missed its turn",
+    "settings.pass_grace_ms": "a pass that would end before the office's holds do",
     **dict.fromkeys(
         ("last_day", "join_opens_at_ms", "opens_at_ms", "closes_at_ms", "forget_at_ms", "window_ms", "turn_ms"),
-        "a room's time that does not go with its others",
+        "a time that contradicts the room's other times",
     ),
-    **dict.fromkeys(("per_minute_max", "burst"), "a room's pace that does not go with its others"),
-    "bounds_ms": "bounds that do not rise, or of more than ten years",
-    "draw": "times that are out of order",
-    "group, consumer": "one of them without the other",
-    "after": "given with a group, which knows where it is",
+    **dict.fromkeys(("per_minute_max", "burst"), "a pace that contradicts the room's other values"),
+    "bounds_ms": "bounds that do not ascend, or exceed ten years",
+    "draw": "times in the wrong order",
+    "consumer_group, consumer": "one of them without the other",
+    "after": "given with a consumer group, which has its own position",
 }
-"""Parts of a request that are wrong by their meaning, which a schema can not say. What is wrong by its form, it can."""
+"""Parts of a request that can be invalid although they match their schema."""
 
 
 async def furnish(engine: AsyncQuotaEngine) -> None:
@@ -133,7 +133,7 @@ async def opened() -> ServiceApp:
 
 STAGE = Stage()
 SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", STAGE)
-SCHEMA.config.max_stream_events = 1  # a stream is as long as who listens wants it
+SCHEMA.config.max_stream_events = 1  # a stream has no end of its own
 
 
 @pytest.fixture

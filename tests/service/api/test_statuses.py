@@ -1,7 +1,7 @@
-"""Every status that the OpenAPI document has for a call is really answered by that call, and no other.
+"""Every documented status of every endpoint occurs, and no other.
 
-One test drives them all, so that it knows what has been seen: first what any call may meet (made from the table of
-calls), then a table of what each needs for the others.
+One test drives all endpoints and records the statuses. It first provokes the shared problems, generated from the
+endpoint table, and then the problems that need a certain state.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ async def nowhere(client: Client) -> None:
     await client.operate("GET", "/v1/audit?office=nix")
 
 
-# --- What each call needs for the others ---------------------------------------------------------------------------
+# --- Problems that need a state ------------------------------------------------------------------------------------
 
 
 async def steps(client: Client) -> None:
@@ -182,7 +182,7 @@ async def steps(client: Client) -> None:
     await client.step(gone, "confirm")
     await client.step(confirmed, "check-in")
     await client.step(gone, "no-show")
-    # A key again, a quota that has nothing left, a quota that passes on, a day that is over.
+    # A repeated key, a sold-out quota, a reallocation, and a past day.
     await client.reserve("person-6", key="again", path=path[wednesday])
     await client.reserve("person-6", key="again", path=path[wednesday])
     await client.operate("PUT", f"{path[wednesday]}/quotas/online/capacity", {"capacity": 0})

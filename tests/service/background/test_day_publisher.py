@@ -34,15 +34,15 @@ async def published(client: Client) -> list[str]:
 async def test_coming_days_are_published_once() -> None:
     """Two publishers run at the same time, and a changed capacity stays."""
     async with running(publish_days=8) as client:
-        keeper = client.service.day_publisher
-        assert keeper is not None
+        publisher = client.service.day_publisher
+        assert publisher is not None
         before = await known(client)
         quota = f"/v1/offices/surabaya/days/{before[-1]}/quotas/online/capacity"
         assert (await client.operate("PUT", quota, {"capacity": 7})).status_code == 200
         other = DayPublisher(client.service.engine, client.service.catalog, 8, client.clock.now_ms)
         for _ in range(15):
             client.clock.advance_ms(DAY_MS)
-            await asyncio.gather(keeper.tick(), other.tick())
+            await asyncio.gather(publisher.tick(), other.tick())
         found = await known(client)
         today = datetime.datetime.fromtimestamp(client.clock.now_ms() / 1_000, tz=datetime.UTC).date()
         catalog = load_catalog("surabaya")

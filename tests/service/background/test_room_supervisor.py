@@ -125,7 +125,7 @@ async def test_reserve_without_a_pass_is_refused() -> None:
         assert (await client.reserve(admission_pass=altered)).json()["reason"] == "bad_pass"
         held = await client.reserve(admission_pass=passes[NIK], key="mine")
         assert held.status_code == 201
-        # The pass is used up, and lost; the place is found all the same, by the key and by the identity.
+        # The pass is used up; the place is still found by the key and by the identity.
         assert (await client.reserve(key="mine")).json()["replayed"]
         assert (await client.reserve(key="other")).json()["resumed"]
         other_day = DAY_PATH.replace("12-07", "12-08")
@@ -146,9 +146,9 @@ async def test_closed_room_needs_no_pass() -> None:
         client.clock.advance_ms(HOUR_MS)
         assert (await client.reserve()).status_code == 403
         await client.service.engine.room(ROOM).close()
-        keeper = client.service.room_supervisor
-        assert keeper is not None
-        await keeper.tick()
+        supervisor = client.service.room_supervisor
+        assert supervisor is not None
+        await supervisor.tick()
         assert (await client.reserve()).status_code == 201
 
 
@@ -162,32 +162,32 @@ async def test_missing_room_needs_no_pass(caplog: pytest.LogCaptureFixture) -> N
 
 async def test_later_and_lost_rooms_are_created() -> None:
     async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
-        engine, keeper = client.service.engine, client.service.room_supervisor
-        assert keeper is not None
+        engine, supervisor = client.service.engine, client.service.room_supervisor
+        assert supervisor is not None
         client.clock.advance_ms(HOUR_MS)
-        await keeper.tick()
+        await supervisor.tick()
         following_room = engine.room("surabaya-20261211T0700")
         following = await following_room.view()
         assert following.config.opens_at_ms == OPENS_AT_MS + 7 * DAY_MS
         assert following.config.turn_ms == 60_000
         cast("Any", engine._store)._memory._ledgers.clear()
         client.clock.advance_ms(31_000)
-        await keeper.tick()
+        await supervisor.tick()
         with pytest.raises(UnknownName):
             await following_room.view()
         client.clock.advance_ms(1_000)
-        await keeper.tick()
+        await supervisor.tick()
         assert (await following_room.view()).config.opens_at_ms == following.config.opens_at_ms
 
 
 async def test_supervisor_moves_rooms_on_without_polls() -> None:
     async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
-        engine, keeper = client.service.engine, client.service.room_supervisor
-        assert keeper is not None
+        engine, supervisor = client.service.engine, client.service.room_supervisor
+        assert supervisor is not None
         await engine.room(ROOM).join(NIK)
         client.clock.advance_ms(HOUR_MS)
-        await keeper.tick()
-        await keeper.tick()
+        await supervisor.tick()
+        await supervisor.tick()
         cache = engine.room(ROOM)._methods.cache
         assert cache.snapshot().view.called_count == 1
 

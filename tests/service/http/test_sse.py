@@ -34,12 +34,12 @@ class Counter:
 
     def __init__(self) -> None:
         self.number = 0
-        self.looks = 0
+        self.reads = 0
         self.error: Exception | None = None
         self._looked: list[asyncio.Event] = []
 
     async def look(self) -> int:
-        self.looks += 1
+        self.reads += 1
         for event in self._looked:
             event.set()
         if self.error is not None:
@@ -60,7 +60,7 @@ def render_as(name: str = "") -> Callable[[int], Any]:
 
     async def show(number: int) -> StreamEvent:
         if name == "odd":
-            number -= number % 2  # sees every second change only
+            number -= number % 2  # skips every second change
         if name == "nobody":
             raise UnknownName("name", "is not known", "another")
         if number == 13:
@@ -138,9 +138,9 @@ async def test_each_change_is_sent_once_to_all_readers() -> None:
         assert one.start["status"] == 200
         assert dict(one.start["headers"])[b"content-type"].startswith(b"text/event-stream")
         assert dict(one.start["headers"])[b"x-accel-buffering"] == b"no"
-        looks = thing.looks
+        reads = thing.reads
         await thing.reads_more(3)
-        assert thing.looks - looks <= 4
+        assert thing.reads - reads <= 4
         for number in (1, 2):
             thing.number = number
             assert await one.number() == number
@@ -160,7 +160,7 @@ async def test_slow_reader_skips_to_the_newest_state() -> None:
             thing.number = number
             assert await quick.number() == number
         slow.may_go_on.set()
-        # The one that was on its way when it stopped, and the newest.
+        # The event in transit when the reader stopped, and the newest.
         assert [await slow.number(), await slow.number()] == [1, 7]
         assert slow.sent.empty()
 
@@ -210,7 +210,7 @@ async def test_reconnecting_reader_skips_a_known_state() -> None:
     event = await render_as()(0)
     stream = await streams.open("thing", thing.look, render_as(), interval_ms=EVERY_MS)
     back = Reader(stream, headers=((b"last-event-id", etag_of(event.data).encode()),))
-    assert await back.next() == b""  # only when to come back
+    assert await back.next() == b""  # only the reconnection time
     thing.number = 1
     assert await back.number() == 1
     streams.drain()

@@ -56,7 +56,7 @@ async def test_requests_outcomes_and_store_metrics(client: Client) -> None:
     assert (await client.http.get("/")).status_code == 200
     assert (await client.http.get("/v1/nothing")).status_code == 404
     assert (await client.operate("PUT", f"{DAY_PATH}/quotas/online/capacity", {"capacity": 1})).status_code == 200
-    assert (await client.reserve("fourth", join_wait_list=True)).status_code == 409  # nobody waits for what cools
+    assert (await client.reserve("fourth", join_wait_list=True)).status_code == 409  # cooling units have no wait list
     client.clock.advance_ms(61_000)
     found = await scrape(client)
     expected = {
@@ -83,7 +83,7 @@ async def test_requests_outcomes_and_store_metrics(client: Client) -> None:
     client.clock.advance_ms(400_000)
     older = await scrape(client)
     assert older["quota_engine_holds office=surabaya older_than_seconds=300"] == 2
-    assert "quota_engine_holds office=surabaya older_than_seconds=900" not in older  # nothing is held for longer
+    assert "quota_engine_holds office=surabaya older_than_seconds=900" not in older  # the hold time is shorter
 
 
 async def test_room_metrics_appear_with_the_room() -> None:
@@ -205,7 +205,7 @@ def test_ended_worker_keeps_its_counters(tmp_path: Path) -> None:
     fold_ended_worker(tmp_path, 77)
     assert not page.exists()
     assert one.aggregate(own(3, 0))[:2] == lasting
-    page.write_bytes(content)  # as one sees it who reads in the midst of it
+    page.write_bytes(content)  # a partly written file
     assert one.aggregate(own(3, 0))[:2] == lasting
     (tmp_path / "1-1.samples").write_bytes(b"half of some")
     assert one.aggregate(own(3, 0))[:2] == lasting
@@ -223,7 +223,7 @@ def test_metrics_of_two_workers_survive_a_kill(tmp_path: Path) -> None:
                 assert time.monotonic() < deadline_s, found()
                 time.sleep(0.05)
 
-        wait_for("quota_engine_workers", 2)  # one of them is ready before the other
+        wait_for("quota_engine_workers", 2)  # one worker is ready before the other
         for _ in range(40):
             assert httpx.get(f"{service.url}/v1/offices").status_code == 200
         wait_for("quota_engine_http_requests_total endpoint=offices status=200", 40)

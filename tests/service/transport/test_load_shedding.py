@@ -1,4 +1,4 @@
-"""Above the concurrency limit the service refuses sheddable requests at once, and serves the others."""
+"""Above the concurrency limit the service refuses sheddable requests at once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def served() -> AsyncIterator[Client]:
 
 
 async def test_requests_above_the_limit_get_503_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight succeed when the store goes on; the refused ones changed nothing."""
+    """Eight requests succeed when the store responds again; the refused ones have changed nothing."""
     go_on = asyncio.Event()
     send = AsyncMemoryStore.apply
 
@@ -51,13 +51,13 @@ async def test_requests_above_the_limit_get_503_at_once(monkeypatch: pytest.Monk
         done, waiting = await asyncio.wait(asked, timeout=5, return_when=asyncio.FIRST_COMPLETED)
         while len(done) < len(PEOPLE) - FEW.requests_max:
             more, waiting = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
-            assert more, "somebody waits who should have been turned away"
+            assert more, "a request above the limit is waiting"
             done |= more
         for task in done:
             answer = task.result()
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
             assert answer.json()["outcome"] == "OVERLOADED"
-        # A page says so, too; whoever has a place is not turned away, nor is an operator.
+        # A page is refused as well; a confirmation and an operator's request are served.
         page = await client.http.get("/?office=surabaya")
         assert (page.status_code, page.headers["retry-after"]) == (503, "10")
         reference = holder["reference"]
@@ -67,7 +67,7 @@ async def test_requests_above_the_limit_get_503_at_once(monkeypatch: pytest.Monk
         go_on.set()
         assert (await confirm).status_code == 200
         assert [(await task).status_code for task in waiting] == [201] * FEW.requests_max
-        # The same keys again: all get in.
+        # The refused requests succeed with the same keys.
         refused = [person for person, task in zip(PEOPLE, asked, strict=True) if task in done]
         for person in refused:
             assert (await client.reserve(person, key=f"k-{person}")).status_code == 201
@@ -95,11 +95,11 @@ async def test_simultaneous_requests_are_counted_before_they_run() -> None:
             assert port is not None
             raws = [await stack.enter_async_context(connected(port)) for _ in PEOPLE]
             for raw in raws:
-                raw.writer.write(request)  # nothing is read until all have come
-            time.sleep(0.2)  # the server is in this loop
+                raw.writer.write(request)  # the server reads after all have been written
+            time.sleep(0.2)  # the server runs in this loop
             seen = Counter([await status_of(raw) for raw in raws])
             assert seen == {b"200": FEW.requests_max, b"503": len(PEOPLE) - FEW.requests_max}
-            for raw in raws:  # the connections are as good as before
+            for raw in raws:  # the connections are still usable
                 await raw.send(request)
                 assert await status_of(raw) == b"200"
 
