@@ -19,8 +19,9 @@ import pytest
 
 from quota_engine import BackendUnavailable, InvalidRequest, Outcome, OutcomeUnknown, Status
 from quota_engine.client import AsyncServiceClient, Retries, RoomChanged, ServiceClient, ServiceRefused
-from quota_engine.client.call_protocol import Ask, Heard, Pause, Talk, Unheard
+from quota_engine.client.call_protocol import CallFlow, Delay, HttpRequest, HttpResponse, NoResponse
 from quota_engine.client.calls import Calls, DrawCalls, RoomCalls
+from quota_engine.generators import drive
 from tests.service.test_kills import serving, token
 from tests.support.concurrent_bookers import Booked, check, open_day, set_places
 from tests.support.in_process_service import DAY, NIK
@@ -29,7 +30,7 @@ from tests.support.servers import Server, until, valkey_server_binary
 THREE = Retries(attempts_max=3, pause_ms_min=100, pause_ms_max=2_000)
 
 
-def problem(http: int, kind: str, headers: dict[str, str] | None = None, **more: Any) -> Heard:
+def problem(http: int, kind: str, headers: dict[str, str] | None = None, **more: Any) -> HttpResponse:
     body = {
         "type": f"urn:quota-engine:problem:{kind}",
         "title": "t",
@@ -38,77 +39,80 @@ def problem(http: int, kind: str, headers: dict[str, str] | None = None, **more:
         "instance": "i",
         **more,
     }
-    return Heard(http, {"content-type": "application/problem+json", **(headers or {})}, msgspec.json.encode(body))
+    return HttpResponse(
+        http, {"content-type": "application/problem+json", **(headers or {})}, msgspec.json.encode(body)
+    )
 
 
-def page(http: int, headers: dict[str, str] | None = None) -> Heard:
+def page(http: int, headers: dict[str, str] | None = None) -> HttpResponse:
     """What something else answers that stands before the service."""
-    return Heard(http, {"content-type": "text/html", **(headers or {})}, b"<html>hello</html>")
+    return HttpResponse(http, {"content-type": "text/html", **(headers or {})}, b"<html>hello</html>")
 
 
-HELD = Heard(201, {"content-type": "application/json"}, b'{"status": "HELD"}')
+HELD = HttpResponse(201, {"content-type": "application/json"}, b'{"status": "HELD"}')
 UNAVAILABLE = problem(503, "unavailable")
 LOST = problem(504, "outcome-unknown")
 FULL = problem(503, "overloaded", outcome="OVERLOADED")
-REFUSED = Unheard("refused", sent=False)
-CUT = Unheard("cut", sent=True)
+REFUSED = NoResponse("refused", sent=False)
+CUT = NoResponse("cut", sent=True)
 
 
-def after(heard: Heard, seconds: str) -> Heard:
+def after(response: HttpResponse, seconds: str) -> HttpResponse:
     """The same, with a time to come again."""
-    return heard._replace(headers={**heard.headers, "retry-after": seconds})
+    return response._replace(headers={**response.headers, "retry-after": seconds})
 
 
-class Said:
-    """What a talk said: its requests, and its pauses in milliseconds."""
+class ScriptedTransport:
+    """Answers a call with scripted responses, and records its requests and delays."""
 
     def __init__(self) -> None:
-        self.asked: list[Ask] = []
-        self.pauses_ms: list[int] = []
+        self.requests: list[HttpRequest] = []
+        self.delays_ms: list[int] = []
 
-    def run(self, talk: Talk[Any], *answers: Heard | Unheard) -> Any:
-        """Carry the talk on with these answers; it may not need more."""
+    def run(self, call: CallFlow[Any], *answers: HttpResponse | NoResponse) -> Any:
+        """Drive ``call`` with exactly these answers and return its result."""
         left = iter(answers)
-        try:
-            step = next(talk)
-            while True:
-                if isinstance(step, Pause):
-                    self.pauses_ms.append(step.duration_ms)
-                    step = next(talk)
-                    continue
-                self.asked.append(step)
-                answer = next(left)
-                step = talk.throw(answer) if isinstance(answer, Unheard) else talk.send(answer)
-        except StopIteration as end:
-            assert next(left, None) is None, "it did not ask again"
-            return end.value
+
+        def handle(step: HttpRequest | Delay) -> HttpResponse | None:
+            if isinstance(step, Delay):
+                self.delays_ms.append(step.duration_ms)
+                return None
+            self.requests.append(step)
+            answer = next(left)
+            if isinstance(answer, NoResponse):
+                raise answer
+            return answer
+
+        result = drive(call, handle)
+        assert next(left, None) is None, "the call ended before its last scripted answer"
+        return result
 
 
-def reserve() -> Talk[Outcome]:
+def reserve() -> CallFlow[Outcome]:
     return Calls(THREE).reserve("surabaya", DAY, NIK)
 
 
 @pytest.mark.parametrize("first", [REFUSED, CUT, UNAVAILABLE, LOST, FULL, page(502), page(503), page(504)])
-def test_asked_again_with_the_same_key(first: Heard | Unheard) -> None:
+def test_asked_again_with_the_same_key(first: HttpResponse | NoResponse) -> None:
     """Whatever went wrong, the same key goes out again, and finds what was done."""
-    said = Said()
-    assert said.run(reserve(), first, HELD).status is Status.HELD
-    assert len({request.headers["idempotency-key"] for request in said.asked}) == 1
-    assert said.asked[0] == said.asked[1]
-    assert said.pauses_ms == [100]
+    transport = ScriptedTransport()
+    assert transport.run(reserve(), first, HELD).status is Status.HELD
+    assert len({request.headers["idempotency-key"] for request in transport.requests}) == 1
+    assert transport.requests[0] == transport.requests[1]
+    assert transport.delays_ms == [100]
 
 
 def test_never_more_often_than_it_may() -> None:
     """Three tries, with pauses that double and have an end."""
-    for heard in (REFUSED, UNAVAILABLE, page(502)):
-        said = Said()
+    for response in (REFUSED, UNAVAILABLE, page(502)):
+        transport = ScriptedTransport()
         with pytest.raises(BackendUnavailable):
-            said.run(reserve(), heard, heard, heard)
-        assert (len(said.asked), said.pauses_ms) == (3, [100, 200])
-    said, many = Said(), Retries(attempts_max=6, pause_ms_min=100, pause_ms_max=400)
+            transport.run(reserve(), response, response, response)
+        assert (len(transport.requests), transport.delays_ms) == (3, [100, 200])
+    transport, many = ScriptedTransport(), Retries(attempts_max=6, pause_ms_min=100, pause_ms_max=400)
     with pytest.raises(BackendUnavailable):
-        said.run(Calls(many).lookup("surabaya~x"), *[REFUSED] * 6)
-    assert said.pauses_ms == [100, 200, 400, 400, 400]
+        transport.run(Calls(many).lookup("surabaya~x"), *[REFUSED] * 6)
+    assert transport.delays_ms == [100, 200, 400, 400, 400]
     with pytest.raises(InvalidRequest, match="attempts_max"):
         Retries(attempts_max=0)
 
@@ -118,78 +122,86 @@ def test_what_is_known_when_no_answer_comes() -> None:
     for one in (CUT, LOST, page(504)):
         for answers in ((one, REFUSED, REFUSED), (REFUSED, UNAVAILABLE, one), (one, after(UNAVAILABLE, "60"))):
             with pytest.raises(OutcomeUnknown, match="same key"):
-                Said().run(reserve(), *answers)
+                ScriptedTransport().run(reserve(), *answers)
         with pytest.raises(BackendUnavailable):
-            Said().run(Calls(THREE).lookup("surabaya~x"), one, one, one)
+            ScriptedTransport().run(Calls(THREE).lookup("surabaya~x"), one, one, one)
 
 
 def test_an_error_inside_is_not_asked_again() -> None:
     """What went wrong there would go wrong again; whether it was done before is not known."""
-    for heard in (problem(500, "internal"), page(500)):
+    for response in (problem(500, "internal"), page(500)):
         with pytest.raises(OutcomeUnknown):
-            Said().run(reserve(), heard)
+            ScriptedTransport().run(reserve(), response)
         with pytest.raises(BackendUnavailable):
-            Said().run(Calls(THREE).lookup("surabaya~x"), heard)
+            ScriptedTransport().run(Calls(THREE).lookup("surabaya~x"), response)
 
 
 def test_a_retry_after_is_waited_for_unless_it_is_long() -> None:
-    """A second or two is waited for; longer is for the caller to wait, who is told what the service said."""
-    said = Said()
-    assert said.run(reserve(), after(FULL, "1"), after(UNAVAILABLE, "2"), HELD).ok
-    assert said.pauses_ms == [1_000, 2_000]
-    assert Said().run(reserve(), after(FULL, "3")).status is Status.OVERLOADED
+    """A second or two is waited for; longer is for the caller to wait, who is told what the service transport."""
+    transport = ScriptedTransport()
+    assert transport.run(reserve(), after(FULL, "1"), after(UNAVAILABLE, "2"), HELD).ok
+    assert transport.delays_ms == [1_000, 2_000]
+    assert ScriptedTransport().run(reserve(), after(FULL, "3")).status is Status.OVERLOADED
     with pytest.raises(BackendUnavailable):
-        Said().run(reserve(), after(UNAVAILABLE, "3"))
+        ScriptedTransport().run(reserve(), after(UNAVAILABLE, "3"))
     with pytest.raises(BackendUnavailable):
-        Said().run(RoomCalls(THREE, "hall").enter("ticket", NIK), after(FULL, "99999999999999999999"))
-    said = Said()
+        ScriptedTransport().run(RoomCalls(THREE, "hall").enter("ticket", NIK), after(FULL, "99999999999999999999"))
+    transport = ScriptedTransport()
     for strange in ("-1", "²", "soon", "Wed, 21 Oct 2026 07:28:00 GMT", ""):
-        assert said.run(reserve(), after(FULL, strange), HELD).ok
-    assert set(said.pauses_ms) == {100}
+        assert transport.run(reserve(), after(FULL, strange), HELD).ok
+    assert set(transport.delays_ms) == {100}
 
 
 def test_a_service_that_stays_full() -> None:
     """That is an outcome, as with an engine, unless it is not known what came of an earlier try."""
-    said = Said()
-    assert said.run(reserve(), FULL, REFUSED, FULL) == Outcome(Status.OVERLOADED)
-    assert said.pauses_ms == [100, 200]
+    transport = ScriptedTransport()
+    assert transport.run(reserve(), FULL, REFUSED, FULL) == Outcome(Status.OVERLOADED)
+    assert transport.delays_ms == [100, 200]
     with pytest.raises(OutcomeUnknown):
-        Said().run(reserve(), CUT, FULL, FULL)
+        ScriptedTransport().run(reserve(), CUT, FULL, FULL)
     with pytest.raises(BackendUnavailable):
-        Said().run(reserve(), FULL, FULL, REFUSED)
+        ScriptedTransport().run(reserve(), FULL, FULL, REFUSED)
     with pytest.raises(BackendUnavailable):
-        Said().run(Calls(THREE).list_offices(), FULL, FULL, FULL)
+        ScriptedTransport().run(Calls(THREE).list_offices(), FULL, FULL, FULL)
 
 
 def test_refusals_are_final() -> None:
     """A refusal that tells when to come again is an outcome at once: nobody waits in here for an opening."""
     later = after(problem(429, "throttled", outcome="THROTTLED", retry_at_ms=7, reason="network"), "1")
-    assert Said().run(reserve(), later) == Outcome(Status.THROTTLED, retry_at_ms=7, reason="network")
-    said = Said().run(RoomCalls(THREE, "hall").open("7"), problem(409, "room-conflict", outcome="CONFLICT"))
-    assert (said, said.ok) == (RoomChanged(said.status), False)
-    assert Said().run(RoomCalls(THREE, "hall").open("7"), after(FULL, "9")).status == "OVERLOADED"
-    assert Said().run(DrawCalls(THREE, "dec").close(), after(FULL, "9")).status == "OVERLOADED"
+    assert ScriptedTransport().run(reserve(), later) == Outcome(Status.THROTTLED, retry_at_ms=7, reason="network")
+    transport = ScriptedTransport().run(
+        RoomCalls(THREE, "hall").open("7"), problem(409, "room-conflict", outcome="CONFLICT")
+    )
+    assert (transport, transport.ok) == (RoomChanged(transport.status), False)
+    assert ScriptedTransport().run(RoomCalls(THREE, "hall").open("7"), after(FULL, "9")).status == "OVERLOADED"
+    assert ScriptedTransport().run(DrawCalls(THREE, "dec").close(), after(FULL, "9")).status == "OVERLOADED"
 
 
 @pytest.mark.parametrize(
-    "heard", [page(200), Heard(200, {}, b"\xff"), Heard(200, {}, b'{"status": "NEW WORD"}'), Heard(204, {}, b"")]
+    "response",
+    [
+        page(200),
+        HttpResponse(200, {}, b"\xff"),
+        HttpResponse(200, {}, b'{"status": "NEW WORD"}'),
+        HttpResponse(204, {}, b""),
+    ],
 )
-def test_answers_that_are_none(heard: Heard) -> None:
+def test_answers_that_are_none(response: HttpResponse) -> None:
     """Something else answered, or a later version: never a bare decoding error."""
     with pytest.raises(OutcomeUnknown):
-        Said().run(reserve(), heard)
+        ScriptedTransport().run(reserve(), response)
     with pytest.raises(OutcomeUnknown):
-        Said().run(DrawCalls(THREE, "dec").close(), heard)
+        ScriptedTransport().run(DrawCalls(THREE, "dec").close(), response)
     with pytest.raises(BackendUnavailable):
-        Said().run(Calls(THREE).lookup("surabaya~x"), heard)
+        ScriptedTransport().run(Calls(THREE).lookup("surabaya~x"), response)
 
 
-@pytest.mark.parametrize("heard", [page(404), page(301), problem(409, "new-word", outcome="NEW_WORD"), page(413)])
-def test_refusals_that_are_not_known(heard: Heard) -> None:
+@pytest.mark.parametrize("response", [page(404), page(301), problem(409, "new-word", outcome="NEW_WORD"), page(413)])
+def test_refusals_that_are_not_known(response: HttpResponse) -> None:
     """A word of a later version is no outcome of this one, and a page in between is no service."""
-    for talk in (reserve(), RoomCalls(THREE, "hall").join(NIK), DrawCalls(THREE, "dec").view()):
+    for call in (reserve(), RoomCalls(THREE, "hall").join(NIK), DrawCalls(THREE, "dec").view()):
         with pytest.raises((ServiceRefused, OutcomeUnknown, BackendUnavailable)):
-            Said().run(talk, heard)
+            ScriptedTransport().run(call, response)
 
 
 def test_words_of_a_later_version() -> None:
@@ -200,18 +212,20 @@ def test_words_of_a_later_version() -> None:
         "created_at_ms": 1, "deadline_at_ms": 1, "queue_numbers": [], "moves": 0,
     }  # fmt: skip
     event = {"number": 7, "at_ms": 1, "kind": "DayPainted", "details": {"colour": "red"}}
-    for talk, body in (
+    for call, body in (
         (Calls(THREE).lookup("surabaya~x"), record),
         (Calls(THREE).confirm("surabaya~x"), {"status": "CONFIRMED", "reservation": record}),
         (Calls(THREE).events("surabaya"), {"office": "surabaya", "next_after": 7, "events": [event]}),
     ):
         with pytest.raises(OutcomeUnknown, match="later version"):
-            Said().run(talk, Heard(200, {"content-type": "application/json"}, msgspec.json.encode(body)))
+            ScriptedTransport().run(
+                call, HttpResponse(200, {"content-type": "application/json"}, msgspec.json.encode(body))
+            )
 
 
 def test_what_would_make_another_address() -> None:
     """Nothing is sent for it."""
-    for talk in (
+    for call in (
         lambda: Calls(THREE).lookup("../audit"),
         lambda: Calls(THREE).delete_consumer_group("surabaya", ".."),
         lambda: RoomCalls(THREE, "a?b=c"),
@@ -219,11 +233,11 @@ def test_what_would_make_another_address() -> None:
         lambda: RoomCalls(THREE, "hall").status(""),
     ):
         with pytest.raises(InvalidRequest):
-            Said().run(talk())  # type: ignore[arg-type]
+            ScriptedTransport().run(call())  # type: ignore[arg-type]
 
 
 def test_how_a_client_is_opened() -> None:
-    """What can not be right is said at once, and a token is in no error."""
+    """What can not be right is transport at once, and a token is in no error."""
     for url in ("localhost:8000", "ftp://x", "http://", "http://x:y", "", None):
         with pytest.raises(InvalidRequest, match="url"):
             ServiceClient.open(url)  # type: ignore[arg-type]

@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.draws.ledger import DrawStatus
 from quota_engine.draws.summary import DrawSummary
+from quota_engine.generators import drive
 from quota_engine.waiting_room.summary import RoomSummary
 
 try:
     import httpx
 
     from quota_engine.client import Retries, ServiceClient, ServiceRefused
-    from quota_engine.client.call_protocol import Speaker, Talk, segment
+    from quota_engine.client.call_protocol import CallBase, CallFlow, segment
 except ImportError as missing:
     raise BackendUnavailable(
         f"--host needs {missing.name}, of the extra 'client': pip install 'quota-engine[cli,client]'"
@@ -33,16 +34,18 @@ _RETRIES: Final = Retries(attempts_max=2)
 """Few attempts, because ``watch`` repeats its requests anyway and operators wait for the result of a command."""
 
 
-class SummaryCalls(Speaker):
+class SummaryCalls(CallBase):
     """Calls for the summaries that ``watch`` shows."""
 
-    def summarize_room(self, room: str) -> Talk[RoomSummary]:
+    def summarize_room(self, room: str) -> CallFlow[RoomSummary]:
         """Return the state of a waiting room."""
-        return self._ask("GET", f"/v1/rooms/{segment(room, 'room')}/summary", RoomSummary)
+        return self._request("GET", f"/v1/rooms/{segment(room, 'room')}/summary", RoomSummary)
 
-    def summarize_draw(self, draw: str) -> Talk[DrawSummary | None]:
+    def summarize_draw(self, draw: str) -> CallFlow[DrawSummary | None]:
         """Return the state of a draw, or ``None`` if there is no such draw."""
-        found = yield from self._asked("GET", f"/v1/draws/{segment(draw, 'draw')}", DrawSummary, DrawStatus)
+        found = yield from self._request_or_problem(
+            "GET", f"/v1/draws/{segment(draw, 'draw')}", DrawSummary, DrawStatus
+        )
         return found if isinstance(found, DrawSummary) else None
 
 
@@ -55,11 +58,11 @@ class OperatorClient(ServiceClient):
 
     def summarize_room(self, room: str) -> RoomSummary:
         """See :meth:`SummaryCalls.summarize_room`."""
-        return self._line.run(self._looks.summarize_room(room))
+        return drive(self._looks.summarize_room(room), self._transport.handle)
 
     def summarize_draw(self, draw: str) -> DrawSummary | None:
         """See :meth:`SummaryCalls.summarize_draw`."""
-        return self._line.run(self._looks.summarize_draw(draw))
+        return drive(self._looks.summarize_draw(draw), self._transport.handle)
 
 
 @contextlib.contextmanager

@@ -1,12 +1,22 @@
-"""What is said to the service, and what is made of its answers: for both clients, without a connection.
+"""The protocol between a client and a service, without a connection: requests, retries, and decoding of responses.
 
-A call is a generator: it yields what to send and how long to wait, is sent what came back, and returns what the engine
-would return. So each is written once, and either client runs it.
+A call is a generator. It yields an HTTP request, or a delay before the next attempt; it receives the response, and
+returns what the engine would return. So each call is written once, and both clients run it.
 """
 
 from __future__ import annotations
 
-__all__ = ["Ask", "Heard", "Pause", "Retries", "ServiceRefused", "Speaker", "Talk", "Unheard", "segment"]
+__all__ = [
+    "CallBase",
+    "CallFlow",
+    "Delay",
+    "HttpRequest",
+    "HttpResponse",
+    "NoResponse",
+    "Retries",
+    "ServiceRefused",
+    "segment",
+]
 
 import re
 from collections.abc import Generator, Mapping
@@ -26,23 +36,23 @@ T = TypeVar("T")
 
 
 class ServiceRefused(QuotaEngineError):
-    """The service does not do this for this token, or does not know what was asked: see :attr:`kind`."""
+    """The token does not allow the call, or the service does not know its subject. :attr:`kind` names the problem."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(f"{detail} ({kind})")
         self.kind = kind
 
 
-class Unheard(Exception):
-    """No answer came. ``sent``: something may have been sent, and so have been done."""
+class NoResponse(Exception):
+    """No response arrived. ``sent`` is true if the request may have been sent, and so may have taken effect."""
 
     def __init__(self, reason: str, *, sent: bool) -> None:
         super().__init__(reason)
         self.sent = sent
 
 
-class Ask(NamedTuple):
-    """A request: send it, and send a :class:`Heard` back in, or throw in :class:`Unheard`."""
+class HttpRequest(NamedTuple):
+    """Request to send. The driver sends in an :class:`HttpResponse`, or throws in :class:`NoResponse`."""
 
     method: str
     path: str
@@ -51,25 +61,30 @@ class Ask(NamedTuple):
     headers: Mapping[str, str]
 
 
-class Heard(NamedTuple):
-    """An answer."""
+class HttpResponse(NamedTuple):
+    """Response of the service, or of a proxy before it."""
 
-    http: int
+    status: int
     headers: Mapping[str, str]
     content: bytes
 
 
-class Pause(NamedTuple):
-    """Wait as long before going on."""
+class Delay(NamedTuple):
+    """Time to wait before the next attempt."""
 
     duration_ms: int
 
 
 class Retries(msgspec.Struct, frozen=True):
-    """How often a call is tried in all, and how long is waited in between.
+    """Number of attempts of a call, and the pauses between them.
 
-    Pauses double from ``pause_ms_min`` to ``pause_ms_max``. A ``Retry-After`` that is longer than the pause is waited
-    for; one that is longer than ``pause_ms_max`` is not: the call ends, and says what the service said.
+    Pauses double from ``pause_ms_min`` to ``pause_ms_max``. A client waits for a ``Retry-After`` up to
+    ``pause_ms_max``; a longer one ends the call with the service's response.
+
+    Args:
+        attempts_max: attempts in all, 1 to 100.
+        pause_ms_min: first pause, 0 to 60,000 ms.
+        pause_ms_max: longest pause, ``pause_ms_min`` to 600,000 ms.
     """
 
     attempts_max: int = 4
@@ -82,21 +97,22 @@ class Retries(msgspec.Struct, frozen=True):
         check_integer(self.pause_ms_max, "pause_ms_max", self.pause_ms_min, 600_000)
 
 
-Talk = Generator[Ask | Pause, Heard, T]
-"""What a client runs; returns a ``T``."""
+CallFlow = Generator[HttpRequest | Delay, HttpResponse | None, T]
+"""Generator that a transport drives; returns a ``T``."""
 
 _PROBLEM: Final = msgspec.json.Decoder(ProblemBody)
 _NOT_DONE: Final = frozenset({"unavailable", "overloaded", "too-many-streams"})
 _UNKNOWN: Final = frozenset({"outcome-unknown", "internal"})
 _is_segment: Final = re.compile(r"[A-Za-z0-9_~-]{1,512}").fullmatch
-_OF_PROXY: Final = {502: "unavailable", 503: "unavailable", 504: "outcome-unknown"}
+_KIND_OF_PROXY_STATUS: Final = {502: "unavailable", 503: "unavailable", 504: "outcome-unknown"}
 
 
 def segment(text: str, where: str) -> str:
-    """A part of an address: a name, a reference or a ticket.
+    """Return ``text`` as a segment of a path: a name, a reference or a ticket.
 
     Raises:
-        InvalidRequest: it is none, and would make another address of it. (An office that is none is not known.)
+        UnknownName: an office whose text is not a name.
+        InvalidRequest: any other text that would change the path.
     """
     if isinstance(text, str) and _is_segment(text):
         return text
@@ -104,13 +120,13 @@ def segment(text: str, where: str) -> str:
     raise error(where, "none that can be", "1 to 64 of A-Z a-z 0-9 _ -, in a reference two of them around a ~")
 
 
-class Speaker:
-    """Asks a service. Nothing is checked here that the service checks."""
+class CallBase:
+    """Base of a class of calls. It checks nothing that the service checks."""
 
     def __init__(self, retries: Retries) -> None:
         self._retries = retries
 
-    def _ask(
+    def _request(
         self,
         method: str,
         path: str,
@@ -118,41 +134,41 @@ class Speaker:
         *,
         query: Mapping[str, object] | None = None,
         body: Mapping[str, object] | None = None,
-    ) -> Talk[T]:
-        """Ask something that has no refusals, and return the answer's body."""
-        heard = yield from self._heard(method, path, query, body)
-        if heard.http >= 400:
-            _refuse(heard, may_change=method != "GET")
-        return _decoded(heard, answer, may_change=method != "GET")
+    ) -> CallFlow[T]:
+        """Return the body of a call that has no refusals."""
+        response = yield from self._exchange(method, path, query, body)
+        if response.status >= 400:
+            _refuse(response, may_change=method != "GET")
+        return _decoded(response, answer, may_change=method != "GET")
 
-    def _asked(
+    def _request_or_problem(
         self,
         method: str,
         path: str,
         answer: type[T],
-        words: type[StrEnum],
+        statuses: type[StrEnum],
         *,
         body: Mapping[str, object] | None = None,
-    ) -> Talk[T | ProblemBody]:
-        """Ask for something that may be refused in one of ``words``: the answer's body, or the problem that says it."""
-        heard = yield from self._heard(method, path, None, body)
-        if heard.http < 400:
-            return _decoded(heard, answer, may_change=method != "GET")
-        problem = _problem(heard)
-        if problem is None or problem.outcome not in words.__members__.values():
-            _refuse(heard, may_change=method != "GET")
+    ) -> CallFlow[T | ProblemBody]:
+        """Return the body of a call, or the problem that refuses it with one of ``statuses``."""
+        response = yield from self._exchange(method, path, None, body)
+        if response.status < 400:
+            return _decoded(response, answer, may_change=method != "GET")
+        problem = _problem(response)
+        if problem is None or problem.outcome not in statuses.__members__.values():
+            _refuse(response, may_change=method != "GET")
         return problem
 
     def _command(
         self, method: str, path: str, body: Mapping[str, object] | None = None, *, key: str = ""
-    ) -> Talk[Outcome]:
-        """Carry a command out. A refusal by the engine is an outcome, as it is there; other problems are errors."""
-        heard = yield from self._heard(method, path, None, body, {"idempotency-key": key} if key else {})
-        if heard.http < 400:
-            return outcome_of(_decoded(heard, OutcomeBody, may_change=True))
-        problem = _problem(heard)
+    ) -> CallFlow[Outcome]:
+        """Return the outcome of a command. A refusal by the engine is an outcome; other problems are errors."""
+        response = yield from self._exchange(method, path, None, body, {"idempotency-key": key} if key else {})
+        if response.status < 400:
+            return outcome_of(_decoded(response, OutcomeBody, may_change=True))
+        problem = _problem(response)
         if problem is None or problem.outcome not in Status.__members__.values():
-            _refuse(heard, may_change=True)
+            _refuse(response, may_change=True)
         return Outcome(
             Status(str(problem.outcome)),
             reservation_of(problem.reservation) if problem.reservation else None,
@@ -160,59 +176,67 @@ class Speaker:
             reason=problem.reason or "",
         )
 
-    def _file(self, path: str) -> Talk[bytes]:
-        """The content of a file."""
-        heard = yield from self._heard("GET", path, None, None)
-        if heard.http >= 400:
-            _refuse(heard, may_change=False)
-        return heard.content
+    def _file(self, path: str) -> CallFlow[bytes]:
+        """Return the content of a file."""
+        response = yield from self._exchange("GET", path, None, None)
+        if response.status >= 400:
+            _refuse(response, may_change=False)
+        return response.content
 
-    def _heard(
+    def _exchange(
         self,
         method: str,
         path: str,
         query: Mapping[str, object] | None,
         body: Mapping[str, object] | None,
         headers: Mapping[str, str] | None = None,
-    ) -> Talk[Heard]:
-        """An answer that says something. Asked again where that is harmless: every command carries what makes it so."""
+    ) -> CallFlow[HttpResponse]:
+        """Return a conclusive response.
+
+        The call is repeated until there is one: every command carries a key or a version that makes this harmless.
+
+        Raises:
+            BackendUnavailable: all attempts failed, and none took effect.
+            OutcomeUnknown: all attempts failed, and one of them may have taken effect.
+        """
         retries, may_change = self._retries, method != "GET"
         given = {name: str(value) for name, value in (query or {}).items() if value != ""}
-        request = Ask(method, path, given, None if body is None else _encoded(body), headers or {})
+        request = HttpRequest(method, path, given, None if body is None else _encoded(body), headers or {})
         pause_ms = retries.pause_ms_min
         wait_ms = 0
-        doubt = False
+        is_in_doubt = False
         reason = ""
-        full: Heard | None = None
+        overloaded: HttpResponse | None = None
         for attempt in range(retries.attempts_max):
             if attempt:
-                yield Pause(max(pause_ms, wait_ms))
+                yield Delay(max(pause_ms, wait_ms))
                 pause_ms = min(2 * pause_ms, retries.pause_ms_max)
                 wait_ms = 0
-            full = None
+            overloaded = None
             try:
-                heard = yield request
-            except Unheard as error:
-                doubt = doubt or (error.sent and may_change)
+                response = yield request
+            except NoResponse as error:
+                is_in_doubt = is_in_doubt or (error.sent and may_change)
                 reason = str(error)
                 continue
-            kind = _kind(heard)
+            assert response is not None, "a transport answers a request with a response"
+            kind = _kind(response)
             if kind == "internal" or kind not in _NOT_DONE | _UNKNOWN:
-                return heard
-            doubt = doubt or (kind in _UNKNOWN and may_change)
+                return response
+            is_in_doubt = is_in_doubt or (kind in _UNKNOWN and may_change)
             reason = kind
-            full = heard if kind == "overloaded" else None
-            wait_s = heard.headers.get("retry-after", "")
+            overloaded = response if kind == "overloaded" else None
+            wait_s = response.headers.get("retry-after", "")
             wait_ms = int(wait_s[:9]) * 1000 if wait_s.isascii() and wait_s.isdigit() else 0
             if wait_ms > retries.pause_ms_max:
-                if not doubt:
-                    return heard
-                break  # what was done before is not known, whatever this says
-        if doubt:
+                if not is_in_doubt:
+                    return response
+                break  # an earlier attempt may have taken effect, whatever this response says
+        if is_in_doubt:
             raise OutcomeUnknown(f"the service's answer is not known; ask again with the same key ({reason})")
-        if full is not None:
-            return full  # which is an outcome, where there are any
-        raise BackendUnavailable(f"the service can not be used: {reason}")
+        if overloaded is not None:
+            return overloaded  # becomes an outcome where the call has outcomes
+        raise BackendUnavailable(f"the service cannot be used: {reason}")
 
 
 def _encoded(body: Mapping[str, object]) -> bytes:
@@ -222,34 +246,34 @@ def _encoded(body: Mapping[str, object]) -> bytes:
         raise InvalidRequest("arguments", "something that JSON has no word for", "text, numbers, and lists") from None
 
 
-def _decoded(heard: Heard, answer: type[T], *, may_change: bool) -> T:
+def _decoded(response: HttpResponse, answer: type[T], *, may_change: bool) -> T:
     try:
-        return msgspec.json.decode(heard.content, type=answer)
+        return msgspec.json.decode(response.content, type=answer)
     except msgspec.MsgspecError:
         error = OutcomeUnknown if may_change else BackendUnavailable
-        raise error(f"what came back is no answer of the service (HTTP status {heard.http})") from None
+        raise error(f"what came back is no answer of the service (HTTP status {response.status})") from None
 
 
-def _problem(heard: Heard) -> ProblemBody | None:
-    if not heard.headers.get("content-type", "").startswith("application/problem+json"):
+def _problem(response: HttpResponse) -> ProblemBody | None:
+    if not response.headers.get("content-type", "").startswith("application/problem+json"):
         return None
     try:
-        return _PROBLEM.decode(heard.content)
+        return _PROBLEM.decode(response.content)
     except msgspec.MsgspecError:
         return None
 
 
-def _kind(heard: Heard) -> str:
-    if heard.http < 400:
+def _kind(response: HttpResponse) -> str:
+    if response.status < 400:
         return ""
-    problem = _problem(heard)
-    # What stands between us may have answered: a proxy that could not reach the service, or gave it up.
-    return problem.type.rpartition(":")[2] if problem else _OF_PROXY.get(heard.http, "internal")
+    problem = _problem(response)
+    # A proxy may have answered that could not reach the service, or gave up waiting for it.
+    return problem.type.rpartition(":")[2] if problem else _KIND_OF_PROXY_STATUS.get(response.status, "internal")
 
 
-def _refuse(heard: Heard, *, may_change: bool) -> NoReturn:
-    problem, kind = _problem(heard), _kind(heard)
-    detail = problem.detail if problem else f"HTTP status {heard.http}"
+def _refuse(response: HttpResponse, *, may_change: bool) -> NoReturn:
+    problem, kind = _problem(response), _kind(response)
+    detail = problem.detail if problem else f"HTTP status {response.status}"
     if problem and not isinstance(problem.errors, msgspec.UnsetType) and problem.errors:
         first = problem.errors[0]
         error = UnknownName if kind == "unknown-name" else InvalidRequest

@@ -1,4 +1,4 @@
-"""The clients: the engine's methods, over HTTP. What a method does stands at :class:`quota_engine.QuotaEngine`."""
+"""The clients of the HTTP service. They have the engine's methods: see :class:`quota_engine.QuotaEngine`."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ __all__ = [
     "ServiceWaitingRoom",
 ]
 
-from types import TracebackType
 from typing import Any, Final, Self
 
 import httpx
 
 from quota_engine.client.call_protocol import Retries
 from quota_engine.client.calls import Calls, DrawCalls, RoomCalls
-from quota_engine.client.method_binding import AsyncFace, AsyncLine, Face, Line, awaited, done
+from quota_engine.client.transport import AsyncTransport, Transport
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_integer
 from quota_engine.draws.lottery import commitment_of
+from quota_engine.method_binding import AsyncBound, AsyncResource, SyncBound, SyncResource, async_method, sync_method
 
 _TIMEOUT_MS: Final = 10_000
 _RETRIES: Final = Retries()
 
 
-def _settings(url: str, token: str, timeout_ms: int) -> dict[str, Any]:
+def _http_arguments(url: str, token: str, timeout_ms: int) -> dict[str, Any]:
     check_integer(timeout_ms, "timeout_ms", 1, 3_600_000)
-    if not _is_address(url):
+    if not _is_url(url):
         raise InvalidRequest("url", "not the address of a service", "http://… or https://…")
     if not isinstance(token, str) or not token.isascii() or not token.isprintable():
         raise InvalidRequest("token", "not a bearer token", "printable ASCII characters")
@@ -37,7 +37,7 @@ def _settings(url: str, token: str, timeout_ms: int) -> dict[str, Any]:
     return {"base_url": url, "headers": headers, "timeout": timeout_ms / 1000}
 
 
-def _is_address(url: str) -> bool:
+def _is_url(url: str) -> bool:
     try:
         parts = httpx.URL(url)
     except (httpx.InvalidURL, TypeError):
@@ -45,167 +45,169 @@ def _is_address(url: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.host)
 
 
-class ServiceWaitingRoom(Face[RoomCalls]):
-    """A waiting room, as ``client.room("id")`` gives it. The methods are those of :class:`quota_engine.Room`."""
+class ServiceWaitingRoom(SyncBound[RoomCalls]):
+    """A waiting room of a service, with the methods of :class:`quota_engine.WaitingRoom`."""
 
-    create = done(RoomCalls.create)
-    join = done(RoomCalls.join)
-    status = done(RoomCalls.status)
-    enter = done(RoomCalls.enter)
-    open = done(RoomCalls.open)
-    set_pace = done(RoomCalls.set_pace)
-    close = done(RoomCalls.close)
-    view = done(RoomCalls.view)
-    transcript = done(RoomCalls.transcript)
-
-
-class AsyncServiceWaitingRoom(AsyncFace[RoomCalls]):
-    """The same for asyncio."""
-
-    create = awaited(RoomCalls.create)
-    join = awaited(RoomCalls.join)
-    status = awaited(RoomCalls.status)
-    enter = awaited(RoomCalls.enter)
-    open = awaited(RoomCalls.open)
-    set_pace = awaited(RoomCalls.set_pace)
-    close = awaited(RoomCalls.close)
-    view = awaited(RoomCalls.view)
-    transcript = awaited(RoomCalls.transcript)
+    create = sync_method(RoomCalls.create)
+    join = sync_method(RoomCalls.join)
+    status = sync_method(RoomCalls.status)
+    enter = sync_method(RoomCalls.enter)
+    open = sync_method(RoomCalls.open)
+    set_pace = sync_method(RoomCalls.set_pace)
+    close = sync_method(RoomCalls.close)
+    view = sync_method(RoomCalls.view)
+    transcript = sync_method(RoomCalls.transcript)
 
 
-class ServiceDraw(Face[DrawCalls]):
-    """A draw, as ``client.draw("id")`` gives it. The methods are those of :class:`quota_engine.Draw`."""
+class AsyncServiceWaitingRoom(AsyncBound[RoomCalls]):
+    """:class:`ServiceWaitingRoom` for asyncio: the same methods, awaited."""
 
-    def __init__(self, retries: Retries, draw: str, line: Line) -> None:
-        super().__init__(DrawCalls(retries, draw), line)
+    create = async_method(RoomCalls.create)
+    join = async_method(RoomCalls.join)
+    status = async_method(RoomCalls.status)
+    enter = async_method(RoomCalls.enter)
+    open = async_method(RoomCalls.open)
+    set_pace = async_method(RoomCalls.set_pace)
+    close = async_method(RoomCalls.close)
+    view = async_method(RoomCalls.view)
+    transcript = async_method(RoomCalls.transcript)
+
+
+class ServiceDraw(SyncBound[DrawCalls]):
+    """A draw of a service, with the methods of :class:`quota_engine.Draw`."""
+
+    def __init__(self, retries: Retries, draw: str, transport: Transport) -> None:
+        super().__init__(DrawCalls(retries, draw), transport.handle)
         self.id = draw
 
     def commitment(self, seed: str) -> str:
-        """See :meth:`quota_engine.Draw.commitment`. Nothing is sent."""
+        """See :meth:`quota_engine.Draw.commitment`. Sends nothing."""
         return commitment_of(self.id, seed)
 
-    create = done(DrawCalls.create)
-    view = done(DrawCalls.view)
-    apply = done(DrawCalls.apply)
-    withdraw = done(DrawCalls.withdraw)
-    find = done(DrawCalls.find)
-    close = done(DrawCalls.close)
-    run = done(DrawCalls.run)
-    files = done(DrawCalls.files)
-    award = done(DrawCalls.award)
+    create = sync_method(DrawCalls.create)
+    view = sync_method(DrawCalls.view)
+    apply = sync_method(DrawCalls.apply)
+    withdraw = sync_method(DrawCalls.withdraw)
+    find = sync_method(DrawCalls.find)
+    close = sync_method(DrawCalls.close)
+    run = sync_method(DrawCalls.run)
+    files = sync_method(DrawCalls.files)
+    award = sync_method(DrawCalls.award)
 
 
-class AsyncServiceDraw(AsyncFace[DrawCalls]):
-    """The same for asyncio."""
+class AsyncServiceDraw(AsyncBound[DrawCalls]):
+    """:class:`ServiceDraw` for asyncio: the same methods, awaited."""
 
-    def __init__(self, retries: Retries, draw: str, line: AsyncLine) -> None:
-        super().__init__(DrawCalls(retries, draw), line)
+    def __init__(self, retries: Retries, draw: str, transport: AsyncTransport) -> None:
+        super().__init__(DrawCalls(retries, draw), transport.handle)
         self.id = draw
 
     def commitment(self, seed: str) -> str:
-        """See :meth:`quota_engine.Draw.commitment`. Nothing is sent."""
+        """See :meth:`quota_engine.Draw.commitment`. Sends nothing."""
         return commitment_of(self.id, seed)
 
-    create = awaited(DrawCalls.create)
-    view = awaited(DrawCalls.view)
-    apply = awaited(DrawCalls.apply)
-    withdraw = awaited(DrawCalls.withdraw)
-    find = awaited(DrawCalls.find)
-    close = awaited(DrawCalls.close)
-    run = awaited(DrawCalls.run)
-    files = awaited(DrawCalls.files)
-    award = awaited(DrawCalls.award)
+    create = async_method(DrawCalls.create)
+    view = async_method(DrawCalls.view)
+    apply = async_method(DrawCalls.apply)
+    withdraw = async_method(DrawCalls.withdraw)
+    find = async_method(DrawCalls.find)
+    close = async_method(DrawCalls.close)
+    run = async_method(DrawCalls.run)
+    files = async_method(DrawCalls.files)
+    award = async_method(DrawCalls.award)
 
 
-class ServiceClient(Face[Calls]):
+class ServiceClient(SyncBound[Calls], SyncResource):
     """Reserves places through a service. Safe to share between threads; the methods are the engine's.
 
-    They return what the engine's return, a refusal as an outcome. What a service tells nobody is missing: a record has
-    as many empty hashes as there are applicants. Errors are the engine's too: :class:`~quota_engine.InvalidRequest`,
-    :class:`~quota_engine.BackendUnavailable` (nothing was done) and :class:`~quota_engine.OutcomeUnknown` (ask again
-    with the same key); and :class:`ServiceRefused`, if the token does not allow it.
+    They return what the engine returns, and a refusal is an outcome. A service does not disclose applicants, so a
+    record has one empty hash for each of them.
+
+    Raises:
+        InvalidRequest: from every method, for a call that can never succeed.
+        BackendUnavailable: nothing was done.
+        OutcomeUnknown: the response was lost. Repeat the call with the same key or reference.
+        ServiceRefused: the token does not allow the call.
     """
 
     def __init__(self, http: httpx.Client, retries: Retries = _RETRIES) -> None:
-        """Bring your own ``http``, with base URL and token; :meth:`open` is the usual way."""
-        super().__init__(Calls(retries), Line(http))
+        """Use an HTTP client of your own, with base URL and token; :meth:`open` is the usual way."""
+        self._transport = Transport(http)
+        super().__init__(Calls(retries), self._transport.handle)
         self._retries = retries
 
     @classmethod
     def open(cls, url: str, token: str = "", *, timeout_ms: int = _TIMEOUT_MS, retries: Retries = _RETRIES) -> Self:
-        """A client of a service.
+        """Create a client of the service at ``url``. Sends nothing.
+
+        A call takes at most ``attempts_max`` times the timeout and the pause, if responses arrive in one part.
 
         Args:
-            url: where the service is: ``http://…`` or ``https://…``.
-            token: the bearer token; ``""`` for what everybody may ask.
-            timeout_ms: how long one try waits for a connection, and for each part of an answer.
-            retries: how often a call is tried, and how long is waited in between. So no call takes longer than
-                ``attempts_max`` times the timeout and the pause, as long as answers come in one part.
+            url: ``http://…`` or ``https://…``.
+            token: the bearer token; ``""`` for the public calls.
+            timeout_ms: time that one attempt waits for a connection, and for each part of a response; 1 to 3,600,000.
+            retries: number of attempts, and the pauses between them.
+
+        Raises:
+            InvalidRequest: an argument is not valid.
         """
-        return cls(httpx.Client(**_settings(url, token, timeout_ms)), retries)
+        return cls(httpx.Client(**_http_arguments(url, token, timeout_ms)), retries)
 
     def close(self) -> None:
-        """Close the connections. Calling it twice is harmless."""
-        self._line.http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        """Close the connections. A second call does nothing."""
+        self._transport.http.close()
 
     def room(self, room: str) -> ServiceWaitingRoom:
         """See :meth:`quota_engine.QuotaEngine.room`."""
-        return ServiceWaitingRoom(RoomCalls(self._retries, room), self._line)
+        return ServiceWaitingRoom(RoomCalls(self._retries, room), self._transport.handle)
 
     def draw(self, draw: str) -> ServiceDraw:
         """See :meth:`quota_engine.QuotaEngine.draw`."""
-        return ServiceDraw(self._retries, draw, self._line)
+        return ServiceDraw(self._retries, draw, self._transport)
 
-    reserve = done(Calls.reserve)
-    confirm = done(Calls.confirm)
-    release = done(Calls.release)
-    cancel = done(Calls.cancel)
-    check_in = done(Calls.check_in)
-    mark_no_show = done(Calls.mark_no_show)
-    reschedule = done(Calls.reschedule)
-    recover_moves = done(Calls.recover_moves)
-    find_moved = done(Calls.find_moved)
-    lookup = done(Calls.lookup)
-    wait_list_position = done(Calls.wait_list_position)
-    list_reservations = done(Calls.list_reservations)
+    reserve = sync_method(Calls.reserve)
+    confirm = sync_method(Calls.confirm)
+    release = sync_method(Calls.release)
+    cancel = sync_method(Calls.cancel)
+    check_in = sync_method(Calls.check_in)
+    mark_no_show = sync_method(Calls.mark_no_show)
+    reschedule = sync_method(Calls.reschedule)
+    recover_moves = sync_method(Calls.recover_moves)
+    find_moved = sync_method(Calls.find_moved)
+    lookup = sync_method(Calls.lookup)
+    wait_list_position = sync_method(Calls.wait_list_position)
+    list_reservations = sync_method(Calls.list_reservations)
 
-    availability = done(Calls.availability)
-    earliest_available_day = done(Calls.earliest_available_day)
-    list_offices = done(Calls.list_offices)
-    describe_offices = done(Calls.describe_offices)
-    hold_remaining_histogram = done(Calls.hold_remaining_histogram)
-    set_capacity = done(Calls.set_capacity)
-    close_day = done(Calls.close_day)
-    open_day = done(Calls.open_day)
-    reallocate_unused = done(Calls.reallocate_unused)
-    release_parked = done(Calls.release_parked)
-    expire = done(Calls.expire)
-    publish = done(Calls.publish)
-    audit = done(Calls.audit)
-    reconcile = done(Calls.reconcile)
+    availability = sync_method(Calls.availability)
+    earliest_available_day = sync_method(Calls.earliest_available_day)
+    list_offices = sync_method(Calls.list_offices)
+    describe_offices = sync_method(Calls.describe_offices)
+    hold_remaining_histogram = sync_method(Calls.hold_remaining_histogram)
+    set_capacity = sync_method(Calls.set_capacity)
+    close_day = sync_method(Calls.close_day)
+    open_day = sync_method(Calls.open_day)
+    reallocate_unused = sync_method(Calls.reallocate_unused)
+    release_parked = sync_method(Calls.release_parked)
+    expire = sync_method(Calls.expire)
+    publish = sync_method(Calls.publish)
+    audit = sync_method(Calls.audit)
+    reconcile = sync_method(Calls.reconcile)
 
-    events = done(Calls.events)
-    trim_events = done(Calls.trim_events)
-    list_consumer_groups = done(Calls.list_consumer_groups)
-    create_consumer_group = done(Calls.create_consumer_group)
-    delete_consumer_group = done(Calls.delete_consumer_group)
-    acknowledge = done(Calls.acknowledge)
+    events = sync_method(Calls.events)
+    trim_events = sync_method(Calls.trim_events)
+    list_consumer_groups = sync_method(Calls.list_consumer_groups)
+    create_consumer_group = sync_method(Calls.create_consumer_group)
+    delete_consumer_group = sync_method(Calls.delete_consumer_group)
+    acknowledge = sync_method(Calls.acknowledge)
 
 
-class AsyncServiceClient(AsyncFace[Calls]):
+class AsyncServiceClient(AsyncBound[Calls], AsyncResource):
     """:class:`ServiceClient` for asyncio: the same methods, awaited."""
 
     def __init__(self, http: httpx.AsyncClient, retries: Retries = _RETRIES) -> None:
-        """Bring your own ``http``, with base URL and token; :meth:`open` is the usual way."""
-        super().__init__(Calls(retries), AsyncLine(http))
+        """Use an HTTP client of your own, with base URL and token; :meth:`open` is the usual way."""
+        self._transport = AsyncTransport(http)
+        super().__init__(Calls(retries), self._transport.handle)
         self._retries = retries
 
     @classmethod
@@ -213,59 +215,51 @@ class AsyncServiceClient(AsyncFace[Calls]):
         cls, url: str, token: str = "", *, timeout_ms: int = _TIMEOUT_MS, retries: Retries = _RETRIES
     ) -> Self:
         """See :meth:`ServiceClient.open`."""
-        return cls(httpx.AsyncClient(**_settings(url, token, timeout_ms)), retries)
+        return cls(httpx.AsyncClient(**_http_arguments(url, token, timeout_ms)), retries)
 
     async def close(self) -> None:
-        """Close the connections. Calling it twice is harmless."""
-        await self._line.http.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
+        """Close the connections. A second call does nothing."""
+        await self._transport.http.aclose()
 
     def room(self, room: str) -> AsyncServiceWaitingRoom:
         """See :meth:`quota_engine.QuotaEngine.room`."""
-        return AsyncServiceWaitingRoom(RoomCalls(self._retries, room), self._line)
+        return AsyncServiceWaitingRoom(RoomCalls(self._retries, room), self._transport.handle)
 
     def draw(self, draw: str) -> AsyncServiceDraw:
         """See :meth:`quota_engine.QuotaEngine.draw`."""
-        return AsyncServiceDraw(self._retries, draw, self._line)
+        return AsyncServiceDraw(self._retries, draw, self._transport)
 
-    reserve = awaited(Calls.reserve)
-    confirm = awaited(Calls.confirm)
-    release = awaited(Calls.release)
-    cancel = awaited(Calls.cancel)
-    check_in = awaited(Calls.check_in)
-    mark_no_show = awaited(Calls.mark_no_show)
-    reschedule = awaited(Calls.reschedule)
-    recover_moves = awaited(Calls.recover_moves)
-    find_moved = awaited(Calls.find_moved)
-    lookup = awaited(Calls.lookup)
-    wait_list_position = awaited(Calls.wait_list_position)
-    list_reservations = awaited(Calls.list_reservations)
+    reserve = async_method(Calls.reserve)
+    confirm = async_method(Calls.confirm)
+    release = async_method(Calls.release)
+    cancel = async_method(Calls.cancel)
+    check_in = async_method(Calls.check_in)
+    mark_no_show = async_method(Calls.mark_no_show)
+    reschedule = async_method(Calls.reschedule)
+    recover_moves = async_method(Calls.recover_moves)
+    find_moved = async_method(Calls.find_moved)
+    lookup = async_method(Calls.lookup)
+    wait_list_position = async_method(Calls.wait_list_position)
+    list_reservations = async_method(Calls.list_reservations)
 
-    availability = awaited(Calls.availability)
-    earliest_available_day = awaited(Calls.earliest_available_day)
-    list_offices = awaited(Calls.list_offices)
-    describe_offices = awaited(Calls.describe_offices)
-    hold_remaining_histogram = awaited(Calls.hold_remaining_histogram)
-    set_capacity = awaited(Calls.set_capacity)
-    close_day = awaited(Calls.close_day)
-    open_day = awaited(Calls.open_day)
-    reallocate_unused = awaited(Calls.reallocate_unused)
-    release_parked = awaited(Calls.release_parked)
-    expire = awaited(Calls.expire)
-    publish = awaited(Calls.publish)
-    audit = awaited(Calls.audit)
-    reconcile = awaited(Calls.reconcile)
+    availability = async_method(Calls.availability)
+    earliest_available_day = async_method(Calls.earliest_available_day)
+    list_offices = async_method(Calls.list_offices)
+    describe_offices = async_method(Calls.describe_offices)
+    hold_remaining_histogram = async_method(Calls.hold_remaining_histogram)
+    set_capacity = async_method(Calls.set_capacity)
+    close_day = async_method(Calls.close_day)
+    open_day = async_method(Calls.open_day)
+    reallocate_unused = async_method(Calls.reallocate_unused)
+    release_parked = async_method(Calls.release_parked)
+    expire = async_method(Calls.expire)
+    publish = async_method(Calls.publish)
+    audit = async_method(Calls.audit)
+    reconcile = async_method(Calls.reconcile)
 
-    events = awaited(Calls.events)
-    trim_events = awaited(Calls.trim_events)
-    list_consumer_groups = awaited(Calls.list_consumer_groups)
-    create_consumer_group = awaited(Calls.create_consumer_group)
-    delete_consumer_group = awaited(Calls.delete_consumer_group)
-    acknowledge = awaited(Calls.acknowledge)
+    events = async_method(Calls.events)
+    trim_events = async_method(Calls.trim_events)
+    list_consumer_groups = async_method(Calls.list_consumer_groups)
+    create_consumer_group = async_method(Calls.create_consumer_group)
+    delete_consumer_group = async_method(Calls.delete_consumer_group)
+    acknowledge = async_method(Calls.acknowledge)

@@ -1,4 +1,4 @@
-"""The engine's methods as calls of the service, a module for each thing that is talked about; both clients run them."""
+"""The engine's methods as calls of the service, a module for each resource. Both clients bind them."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ from quota_engine.client.calls.rooms import RoomCalls
 
 
 class Calls(ReservationCalls, DayCalls, EventCalls):
-    """All that an engine does itself."""
+    """All calls of a client."""

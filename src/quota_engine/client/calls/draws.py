@@ -1,4 +1,4 @@
-"""Draws. Applicants are named in bodies only, never in an address."""
+"""Calls about draws. Applicants stand in bodies only, never in a URL."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import msgspec
 
 from quota_engine.api_schema.draws import AWARDS_MAX, ApplicationBody, AwardBody, DrawBody, DrawOutcomeBody, ProofBody
 from quota_engine.api_schema.problems import ProblemBody
-from quota_engine.client.call_protocol import Retries, ServiceRefused, Speaker, Talk
-from quota_engine.client.calls.common import day_text, party_of
+from quota_engine.client.call_protocol import CallBase, CallFlow, Retries, ServiceRefused
+from quota_engine.client.calls.common import day_text, party_list
 from quota_engine.client.decoding import award_of, draw_outcome_of, draw_view_of, preference_of
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import Status
@@ -34,69 +34,71 @@ from quota_engine.workflows.draws import (
 )
 
 
-class DrawCalls(Speaker):
-    """The calls of one draw."""
+class DrawCalls(CallBase):
+    """Calls of one draw."""
 
     def __init__(self, retries: Retries, draw: str) -> None:
         super().__init__(retries)
         address_of(draw)
         self._path = f"/v1/draws/{draw}"
 
-    def create(self, config: DrawConfig) -> Talk[DrawOutcome]:
+    def create(self, config: DrawConfig) -> CallFlow[DrawOutcome]:
         """See :meth:`quota_engine.Draw.create`."""
         if not isinstance(config, DrawConfig):
             raise InvalidRequest("terms", f"a {type(config).__name__}", "DrawConfig(...)")
         days = {name: datetime.date.fromordinal(getattr(config, name)) for name in ("first_day", "last_day")}
-        return self._do("PUT", "", {**msgspec.structs.asdict(config), **days})
+        return self._draw_command("PUT", "", {**msgspec.structs.asdict(config), **days})
 
-    def view(self) -> Talk[DrawView | None]:
+    def view(self) -> CallFlow[DrawView | None]:
         """See :meth:`quota_engine.Draw.view`."""
-        found = yield from self._asked("GET", self._path, DrawBody, DrawStatus)
+        found = yield from self._request_or_problem("GET", self._path, DrawBody, DrawStatus)
         return None if isinstance(found, ProblemBody) else draw_view_of(found)
 
     def apply(
         self, applicants: Applicants, choices: Sequence[DrawChoice], *, expected_version: int = 0
-    ) -> Talk[DrawOutcome]:
+    ) -> CallFlow[DrawOutcome]:
         """See :meth:`quota_engine.Draw.apply`."""
         if not isinstance(choices, list | tuple) or not all(isinstance(one, DrawChoice) for one in choices):
             raise InvalidRequest("choices", "not a list of choices", "DrawChoice(office, day, ...), the best one first")
         wishes = [{**msgspec.structs.asdict(one), "day": day_text(one.day)} for one in choices]
-        body = {"applicants": party_of(applicants), "choices": wishes, "expected_version": expected_version}
-        return self._do("POST", "/applications", body)
+        body = {"applicants": party_list(applicants), "choices": wishes, "expected_version": expected_version}
+        return self._draw_command("POST", "/applications", body)
 
-    def withdraw(self, applicant: str, *, expected_version: int) -> Talk[DrawOutcome]:
+    def withdraw(self, applicant: str, *, expected_version: int) -> CallFlow[DrawOutcome]:
         """See :meth:`quota_engine.Draw.withdraw`."""
-        return self._do(
+        return self._draw_command(
             "POST", "/applications/withdraw", {"applicant": applicant, "expected_version": expected_version}
         )
 
-    def find(self, applicant: str) -> Talk[SubmittedApplication | None]:
+    def find(self, applicant: str) -> CallFlow[SubmittedApplication | None]:
         """See :meth:`quota_engine.Draw.find`."""
         path, body = f"{self._path}/applications/find", {"applicant": applicant}
-        found = yield from self._asked("POST", path, ApplicationBody, DrawStatus, body=body)
+        found = yield from self._request_or_problem("POST", path, ApplicationBody, DrawStatus, body=body)
         if isinstance(found, ProblemBody):
             return None
         wishes = tuple(preference_of(one) for one in found.choices)
         return SubmittedApplication(found.number, found.version, tuple(found.tokens), wishes)
 
-    def close(self) -> Talk[DrawOutcome]:
+    def close(self) -> CallFlow[DrawOutcome]:
         """See :meth:`quota_engine.Draw.close`."""
-        return self._do("POST", "/close", None)
+        return self._draw_command("POST", "/close", None)
 
-    def run(self, seed: str, entropy: str = "") -> Talk[DrawOutcome]:
+    def run(self, seed: str, entropy: str = "") -> CallFlow[DrawOutcome]:
         """See :meth:`quota_engine.Draw.run`."""
-        return self._do("POST", "/run", {"seed": seed, "entropy": entropy})
+        return self._draw_command("POST", "/run", {"seed": seed, "entropy": entropy})
 
-    def files(self) -> Talk[DrawFiles | None]:
-        """See :meth:`quota_engine.Draw.files`. A service publishes them from the close on (before it:
-        :class:`ServiceRefused`), and tells nobody the hashes of the applicants: ``record.parties`` is empty.
+    def files(self) -> CallFlow[DrawFiles | None]:
+        """See :meth:`quota_engine.Draw.files`.
+
+        A service publishes the files after the close, and raises :class:`ServiceRefused` before. It does not disclose
+        the hashes of applicants: ``record.parties`` is empty.
         """
         view = yield from self.view()
         if view is None:
             return None
         applications = yield from self._file(f"{self._path}/files/applications.jsonl")
         capacities = yield from self._file(f"{self._path}/files/capacities.json")
-        proof = yield from self._ask("GET", f"{self._path}/files/proof.json", ProofBody)
+        proof = yield from self._request("GET", f"{self._path}/files/proof.json", ProofBody)
         record = DrawRecord(
             view,
             capacities_of_json(capacities, "capacities.json"),
@@ -110,8 +112,8 @@ class DrawCalls(Speaker):
         head, lots = result_of_lines(result.splitlines(), "result.jsonl")
         return DrawFiles(record, head, [lot for lot, _ in lots], tuple(proof.findings))
 
-    def award(self, *, hold_ttl_ms: int = 0, skip: int = 0, limit: int = 0) -> Talk[AwardReport]:
-        """See :meth:`quota_engine.Draw.award`. The service sees to so many winners at a time: all are several calls."""
+    def award(self, *, hold_ttl_ms: int = 0, skip: int = 0, limit: int = 0) -> CallFlow[AwardReport]:
+        """See :meth:`quota_engine.Draw.award`. All winners take several calls."""
         check_integer(skip, "skip", 0, APPLICATIONS_MAX)
         check_integer(limit, "limit", 0, APPLICATIONS_MAX)
         end = skip + limit if limit else APPLICATIONS_MAX + 1
@@ -120,7 +122,9 @@ class DrawCalls(Speaker):
         while after is not None and (after < end or not parts):
             body = {"hold_ttl_ms": hold_ttl_ms, "skip": after, "limit": min(AWARDS_MAX, end - after)}
             try:
-                found = yield from self._asked("POST", f"{self._path}/award", AwardBody, DrawStatus, body=body)
+                found = yield from self._request_or_problem(
+                    "POST", f"{self._path}/award", AwardBody, DrawStatus, body=body
+                )
             except ServiceRefused as error:
                 if error.kind != "draw-not-run":
                     raise
@@ -129,16 +133,16 @@ class DrawCalls(Speaker):
                 return NOTHING_AWARDED
             parts.append(award_of(found))
             after = found.next_skip
-        return _together(parts)
+        return _merged(parts)
 
-    def _do(self, method: str, rest: str, body: dict[str, object] | None) -> Talk[DrawOutcome]:
+    def _draw_command(self, method: str, rest: str, body: dict[str, object] | None) -> CallFlow[DrawOutcome]:
         return draw_outcome_of(
-            (yield from self._asked(method, self._path + rest, DrawOutcomeBody, DrawStatus, body=body))
+            (yield from self._request_or_problem(method, self._path + rest, DrawOutcomeBody, DrawStatus, body=body))
         )
 
 
-def _together(parts: Sequence[AwardReport]) -> AwardReport:
-    """What became of the winners of all parts."""
+def _merged(parts: Sequence[AwardReport]) -> AwardReport:
+    """Return one report for the winners of all parts."""
     refusals: Counter[Status] = Counter()
     for part in parts:
         refusals.update(part.refusals)

@@ -1,5 +1,6 @@
-"""Waiting rooms. A ticket that is not a good one is an :class:`~quota_engine.InvalidRequest`, a room that is not there
-an :class:`~quota_engine.UnknownName`.
+"""Calls about waiting rooms.
+
+An invalid ticket raises :class:`~quota_engine.InvalidRequest`, an unknown room :class:`~quota_engine.UnknownName`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import msgspec
 from quota_engine.api_schema.problems import ProblemBody
 from quota_engine.api_schema.rooms import EnterResultBody, RoomBody, TicketBody
 from quota_engine.api_schema.tickets import TicketStatusBody
-from quota_engine.client.call_protocol import Retries, Speaker, Talk, segment
+from quota_engine.client.call_protocol import CallBase, CallFlow, Retries, segment
 from quota_engine.client.calls.common import day_text
 from quota_engine.client.decoding import ServiceTicketStatus, ticket_status_of
 from quota_engine.waiting_room.machine import RoomStatus
@@ -28,7 +29,7 @@ _DEFAULT_SETTINGS: Final = RoomSettings()
 
 
 class RoomChanged(msgspec.Struct, frozen=True):
-    """What a command of an operator came to, and the room as it is then, unless it was refused."""
+    """Result of an operator's command: the status, and the room after it unless it was refused."""
 
     status: RoomStatus
     retry_at_ms: int = 0
@@ -36,12 +37,12 @@ class RoomChanged(msgspec.Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
-        """Whether it was done."""
+        """True if the command was applied."""
         return self.status is RoomStatus.DONE
 
 
-class RoomCalls(Speaker):
-    """The calls of one room."""
+class RoomCalls(CallBase):
+    """Calls of one room."""
 
     def __init__(self, retries: Retries, room: str) -> None:
         super().__init__(retries)
@@ -60,8 +61,8 @@ class RoomCalls(Speaker):
         channel: str = "online",
         group: str = "",
         settings: RoomSettings = _DEFAULT_SETTINGS,
-    ) -> Talk[RoomStatus]:
-        """See :meth:`quota_engine.Room.create`."""
+    ) -> CallFlow[RoomStatus]:
+        """See :meth:`quota_engine.WaitingRoom.create`."""
         body: dict[str, object] = {
             "office": office,
             "first_day": day_text(first_day),
@@ -76,50 +77,58 @@ class RoomCalls(Speaker):
         }
         return (yield from self._change("PUT", "", body)).status
 
-    def join(self, identity: str, *, replaces_ticket: str | None = None) -> Talk[JoinResult]:
-        """See :meth:`quota_engine.Room.join`."""
+    def join(self, identity: str, *, replaces_ticket: str | None = None) -> CallFlow[JoinResult]:
+        """See :meth:`quota_engine.WaitingRoom.join`."""
         body: dict[str, object] = {"identity": identity, "replaces_ticket": replaces_ticket}
-        found = yield from self._asked("POST", f"{self._path}/tickets", TicketBody, RoomStatus, body=body)
+        found = yield from self._request_or_problem("POST", f"{self._path}/tickets", TicketBody, RoomStatus, body=body)
         if isinstance(found, ProblemBody):
             return JoinResult(RoomStatus(str(found.outcome)), retry_at_ms=found.retry_at_ms or 0)
         return JoinResult(RoomStatus.JOINED, found.ticket, found.replayed)
 
-    def status(self, ticket: str) -> Talk[ServiceTicketStatus]:
-        """See :meth:`quota_engine.Room.status`; ``poll_after_ms`` says when to ask again."""
-        path = f"{self._path}/tickets/{segment(ticket, 'ticket')}"
-        return ticket_status_of((yield from self._ask("GET", path, TicketStatusBody)))
+    def status(self, ticket: str) -> CallFlow[ServiceTicketStatus]:
+        """See :meth:`quota_engine.WaitingRoom.status`.
 
-    def enter(self, ticket: str, identity: str) -> Talk[EnterResult]:
-        """See :meth:`quota_engine.Room.enter`; the standing is a :class:`ServiceTicketStatus`."""
+        ``poll_after_ms`` tells when to poll again.
+        """
+        path = f"{self._path}/tickets/{segment(ticket, 'ticket')}"
+        return ticket_status_of((yield from self._request("GET", path, TicketStatusBody)))
+
+    def enter(self, ticket: str, identity: str) -> CallFlow[EnterResult]:
+        """See :meth:`quota_engine.WaitingRoom.enter`.
+
+        Its ``ticket_status`` is a :class:`ServiceTicketStatus`.
+        """
         body: dict[str, object] = {"ticket": ticket, "identity": identity}
-        found = yield from self._asked("POST", f"{self._path}/enter", EnterResultBody, TicketPhase, body=body)
-        assert found.ticket_status, "whoever is refused in the word of a phase is told how the ticket stands"
+        found = yield from self._request_or_problem(
+            "POST", f"{self._path}/enter", EnterResultBody, TicketPhase, body=body
+        )
+        assert found.ticket_status, "a refusal by phase carries the ticket's status"
         if isinstance(found, ProblemBody):
             return EnterResult(ticket_status_of(found.ticket_status))
         return EnterResult(ticket_status_of(found.ticket_status), found.admission_pass, found.until_at_ms)
 
-    def open(self, entropy: str) -> Talk[RoomChanged]:
-        """See :meth:`quota_engine.Room.open`."""
+    def open(self, entropy: str) -> CallFlow[RoomChanged]:
+        """See :meth:`quota_engine.WaitingRoom.open`."""
         return self._change("POST", "/open", {"entropy": entropy})
 
-    def set_pace(self, per_minute_min: int, per_minute_max: int) -> Talk[RoomChanged]:
-        """See :meth:`quota_engine.Room.set_pace`."""
+    def set_pace(self, per_minute_min: int, per_minute_max: int) -> CallFlow[RoomChanged]:
+        """See :meth:`quota_engine.WaitingRoom.set_pace`."""
         return self._change("PUT", "/pace", {"per_minute_min": per_minute_min, "per_minute_max": per_minute_max})
 
-    def close(self) -> Talk[RoomChanged]:
-        """See :meth:`quota_engine.Room.close`."""
+    def close(self) -> CallFlow[RoomChanged]:
+        """See :meth:`quota_engine.WaitingRoom.close`."""
         return self._change("POST", "/close", None)
 
-    def view(self) -> Talk[RoomBody]:
-        """The room as everybody is told of it; see :meth:`quota_engine.Room.view`."""
-        return self._ask("GET", self._path, RoomBody)
+    def view(self) -> CallFlow[RoomBody]:
+        """Return the public state of the room; see :meth:`quota_engine.WaitingRoom.view`."""
+        return self._request("GET", self._path, RoomBody)
 
-    def transcript(self) -> Talk[RoomTranscript]:
-        """See :meth:`quota_engine.Room.record`."""
-        return self._ask("GET", f"{self._path}/transcript", RoomTranscript)
+    def transcript(self) -> CallFlow[RoomTranscript]:
+        """See :meth:`quota_engine.WaitingRoom.transcript`."""
+        return self._request("GET", f"{self._path}/transcript", RoomTranscript)
 
-    def _change(self, method: str, rest: str, body: dict[str, object] | None) -> Talk[RoomChanged]:
-        found = yield from self._asked(method, f"{self._path}{rest}", RoomBody, RoomStatus, body=body)
+    def _change(self, method: str, rest: str, body: dict[str, object] | None) -> CallFlow[RoomChanged]:
+        found = yield from self._request_or_problem(method, f"{self._path}{rest}", RoomBody, RoomStatus, body=body)
         if isinstance(found, ProblemBody):
             return RoomChanged(RoomStatus(str(found.outcome)), found.retry_at_ms or 0)
         return RoomChanged(RoomStatus.DONE, view=found)
