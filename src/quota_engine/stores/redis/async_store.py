@@ -42,7 +42,7 @@ class _TaskCall(PendingCall):
     __slots__ = ("future",)
 
     def __init__(self, command: Any, line: str, token: Any, future: asyncio.Future[Any]) -> None:
-        super().__init__(command, line, token)
+        self.command, self.line, self.token = command, line, token  # not by super(): one call less for each command
         self.future = future
 
     def is_done(self) -> bool:
@@ -72,8 +72,10 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         """
         cache = self._sold_out_cache
         if type(command) is Reserve:
-            known = self._cached_outcome(address, command)
+            known = cache.get(address, command)
             if known is not None:
+                if self._observer is not None:
+                    self._observer.on_sold_out(address)
                 if cache.due_offices:
                     self._refresh()
                 self._cached_in_a_row += 1

@@ -12,8 +12,6 @@ from redis.exceptions import AuthenticationError, BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from quota_engine.domain.commands import Reserve
-from quota_engine.domain.outcomes import Outcome
 from quota_engine.ports import Clock, StoreObserver
 from quota_engine.stores.redis.batching import BATCH_QUEUES_MAX, BatchLimits, BatchQueue, copy_error
 from quota_engine.stores.redis.executor import Executor
@@ -117,13 +115,6 @@ class RedisStoreBase(abc.ABC, Generic[P]):
     def attach(self, observer: StoreObserver) -> None:
         """See :meth:`quota_engine.ports.Observable.attach`."""
         self._observer = ObserverAdapter(observer)
-
-    def _cached_outcome(self, office: str, command: Reserve) -> Outcome | None:
-        """Return ``SOLD_OUT`` if the cache knows it for this reserve, and notify the observer; otherwise ``None``."""
-        outcome = self._sold_out_cache.get(office, command)
-        if outcome is not None and self._observer is not None:
-            self._observer.on_sold_out(office)
-        return outcome
 
     def _token(self) -> Any:
         """Return the observer's correlation token for a call that is about to be queued."""

@@ -44,7 +44,7 @@ class _ThreadCall(PendingCall):
     __slots__ = ("error", "result", "woken")
 
     def __init__(self, command: Any, line: str, token: Any) -> None:
-        super().__init__(command, line, token)
+        self.command, self.line, self.token = command, line, token  # not by super(): one call less for each command
         self.woken = threading.Event()
         self.result: Any = _PENDING
         self.error: BaseException | None = None
@@ -70,8 +70,10 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
         """See :meth:`quota_engine.ports.Store.apply`. Waiting calls share a script call."""
         cache = self._sold_out_cache
         if type(command) is Reserve:
-            known = self._cached_outcome(address, command)
+            known = cache.get(address, command)
             if known is not None:
+                if self._observer is not None:
+                    self._observer.on_sold_out(address)
                 if cache.due_offices:
                     self._refresh()
                 return known
