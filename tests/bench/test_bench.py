@@ -19,7 +19,7 @@ import pytest
 
 from quota_engine.bench.compare import compare_results
 from quota_engine.bench.report import html_report
-from quota_engine.bench.workload import Workload
+from quota_engine.bench.workload import BenchWorkload
 from quota_engine.cli import main
 from tests.support.bench_results import case_with, result_with
 from tests.support.paths import DOCS
@@ -153,21 +153,21 @@ def test_another_store_keeps_what_it_had(server: Server, capsys: pytest.CaptureF
     assert cases["reserve, 500 held"]["reservations"] == 500
     assert cases["limit: reserve, 500 held"]["reservations"] == 500
     assert server.ask("KEYS", "*") == ["theirs"]
-    assert "left behind" not in told.err
+    assert "stay in the store" not in told.err
 
 
 def test_it_removes_its_keys_after_an_error_too(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Wrong answers are exit code 1, whatever their speed; nothing stays of them either."""
-    looked = Workload.check
+    looked = BenchWorkload.check
 
-    def check(self: Workload, *arguments: Any) -> None:
+    def check(self: BenchWorkload, *arguments: Any) -> None:
         assert server.ask("DBSIZE") > 1
         self._done[0] += 1
         looked(self, *arguments)
 
-    monkeypatch.setattr(Workload, "check", check)
+    monkeypatch.setattr(BenchWorkload, "check", check)
     words = ["--backend", server.url, "--case", "reserve", "--reservations", "9"]
     assert main.main(["bench", "--quick", *words]) == 1
     assert "expected 10" in capsys.readouterr().err.replace("101", "10")
@@ -184,7 +184,7 @@ def test_it_says_so_when_it_may_not_remove_them(capsys: pytest.CaptureFixture[st
         assert main.main(["bench", "--quick", "--round-ms", "2", "--backend", url, "--case", "availability"]) == 0
         assert server.ask("DBSIZE") > 0
     told = capsys.readouterr()
-    assert "left behind" in told.err
+    assert "stay in the store" in told.err
     assert "expire by themselves" in told.err
     assert "secret" not in told.out + told.err
 
@@ -289,10 +289,10 @@ def test_a_store_that_is_not_there_is_exit_code_3(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--backend", "nowhere"], "no URL"),
+        (["--backend", "nowhere"], "not a URL"),
         (["--backend", "nowhere://x"], "no backend serves it"),
         (["--backend", "memory://", "--backend", "memory://"], "more than once"),
-        (["--backend", "memory://here"], "memory:// and nothing behind it"),
+        (["--backend", "memory://here"], "memory:// alone"),
         (["--case", "sell"], "one of reserve, confirm, refusal, sold-out, availability"),
         (["--concurrency", "1"], "an integer from 2 to 5000"),
         (["--batch", "0"], "an integer from 2 to 1000"),
@@ -302,7 +302,7 @@ def test_a_store_that_is_not_there_is_exit_code_3(capsys: pytest.CaptureFixture[
         (["--reservations", "-1"], "--reservations"),
         (["--report", "report.pdf"], "a file that ends in .html"),
         (["--compare", "/none.json"], "No such file"),
-        (["--compare", "/none.json", "--rounds", "4"], "5 or more"),
+        (["--compare", "/none.json", "--rounds", "4"], "at least 5"),
         (["--fast"], "--fast"),
     ],
 )

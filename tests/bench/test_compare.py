@@ -89,7 +89,7 @@ def test_what_was_written_is_read_back(tmp_path: pathlib.Path) -> None:
         (b'{"quota_engine_bench": 1}', "missing required field"),
         (msgspec.json.encode(msgspec.structs.replace(result_with(), quota_engine_bench=1)), "format 1, not 2"),
         (msgspec.json.encode(result_with(case_with((1, 0)))), "a case without rounds"),
-        (msgspec.json.encode(result_with(case_with((1, 2, 3, 4)))), "4 rounds; expected 5 or more"),
+        (msgspec.json.encode(result_with(case_with((1, 2, 3, 4)))), "4 rounds; expected at least 5"),
     ],
 )
 def test_what_is_no_earlier_run_is_refused(tmp_path: pathlib.Path, content: bytes | None, complaint: str) -> None:

@@ -1,4 +1,4 @@
-"""What ``quota-engine bench`` measures with: the plan, the stores, the callers, the result and what is shown of it.
+"""The benchmark of ``quota-engine bench``: plan, stores, load, result and report. May import the engine and reporting.
 
-``docs/bench.md`` says what is measured and how to read it. Nothing here is imported before the command runs.
+``docs/bench.md`` describes the cases. The command imports this package only when it runs.
 """

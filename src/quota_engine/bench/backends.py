@@ -1,4 +1,4 @@
-"""A store that is measured: the engine on it, plain clients beside it, and an end that leaves nothing behind."""
+"""A store under measurement: opened for the engine and for plain clients, and cleaned up at the end."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ class BenchStore:
     """One target, opened for the whole measurement. Use it as a context manager.
 
     Attributes:
-        target: what was asked for.
-        is_pinned: whether the server runs on the core that it was given.
-        server: what answers there, such as ``valkey 9.1.2``; "" if that is not known.
-        left_behind: why keys stay in the store, "" if none do.
+        target: The target.
+        is_pinned: True if the server is pinned to its core.
+        server: Name and version of the server, such as ``valkey 9.1.2``; "" if unknown.
+        cleanup_problem: Reason why keys stay in the store; "" if none do.
     """
 
     def __init__(self, target: BenchTarget, server_core: int | None) -> None:
         self.target = target
         self.is_pinned = False
         self.server = ""
-        self.left_behind = ""
+        self.cleanup_problem = ""
         self._server_core = server_core
         self._undo = contextlib.ExitStack()
         self._runner = asyncio.Runner()
@@ -55,25 +55,25 @@ class BenchStore:
         self._opened: dict[bool, tuple[Store, AsyncStore]] = {}
         self._client: redis.Redis | None = None
         self._async_client: redis.asyncio.Redis | None = None
-        self._cleaner: Any = None
+        self._cleanup_client: Any = None
         self._offices: set[str] = set()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as undo:
-            # What is entered last is undone first: offices go while the clients are there, then clients, then server.
+            # The last resource is closed first: offices are removed by the clients, then clients and server are closed.
             undo.enter_context(self._runner)
             url, client_url = self._start_server(undo)
             if self.target.kind is not BackendKind.MEMORY:
                 self._url = url
-                self._open(undo, remembering=False)
+                self._open(undo, sold_out_cache=False)
             if self.target.kind is BackendKind.REDIS:
                 self._open_clients(undo, client_url)
-                self._cleaner = self._client
+                self._cleanup_client = self._client
             elif self.target.has_several_servers:
-                self._cleaner = create_cleanup_client(self.target.url, ENGINE_OPTIONS)
-                undo.callback(self._cleaner.close)
+                self._cleanup_client = create_cleanup_client(self.target.url, ENGINE_OPTIONS)
+                undo.callback(self._cleanup_client.close)
             elif self.target.kind is BackendKind.OTHER:
-                self.left_behind = "nothing is known of how to remove them there"
+                self.cleanup_problem = "the benchmark has no client for this backend"
             undo.callback(lambda: self.remove(sorted(self._offices)))
             self._undo = undo.pop_all()
         return self
@@ -83,40 +83,42 @@ class BenchStore:
     ) -> None:
         self._undo.close()
 
-    def open_stores(self, *, remembering: bool = False) -> tuple[Store, AsyncStore]:
-        """The store, called synchronously and from asyncio; by an engine that remembers what is sold out if that is
-        what is measured. In memory it is a new, empty one each time.
+    def open_stores(self, *, sold_out_cache: bool = False) -> tuple[Store, AsyncStore]:
+        """Return the store for synchronous calls and for asyncio. In memory both are new and empty each time.
+
+        Args:
+            sold_out_cache: Use a sold-out cache, which only the case ``sold-out`` measures.
         """
         if self.target.kind is BackendKind.MEMORY:
             memory = MemoryStore(SystemClock())
             return memory, AsyncMemoryStore(memory)
-        if remembering not in self._opened:
-            self._open(self._undo, remembering=remembering)
-        return self._opened[remembering]
+        if sold_out_cache not in self._opened:
+            self._open(self._undo, sold_out_cache=sold_out_cache)
+        return self._opened[sold_out_cache]
 
     @property
     def client(self) -> redis.Redis:
-        """A client as a user would make it."""
+        """Plain redis-py client."""
         assert self._client is not None
         return self._client
 
     @property
     def async_client(self) -> redis.asyncio.Redis:
-        """A client as a user would make it, for asyncio."""
+        """Plain redis-py client for asyncio."""
         assert self._async_client is not None
         return self._async_client
 
     def run_coroutine(self, call: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end, in the loop that all asyncio clients of this store live in."""
+        """Run a coroutine in the event loop of this store's asyncio clients, and return its result."""
         return self._runner.run(call)
 
-    def note_offices(self, offices: list[str]) -> None:
-        """Remember that these will have keys: whatever happens from now on, they are removed at the end."""
+    def register_offices(self, offices: list[str]) -> None:
+        """Register offices before their first key is written, so that they are removed even after an error."""
         self._offices.update(offices)
 
     def remove(self, offices: list[str]) -> None:
-        """Remove all keys of these offices. Where that is not allowed, :attr:`left_behind` says so."""
-        if self._cleaner is None or self.left_behind:
+        """Remove all keys of these offices. If the store does not allow it, set :attr:`cleanup_problem`."""
+        if self._cleanup_client is None or self.cleanup_problem:
             return
         import redis
 
@@ -124,32 +126,32 @@ class BenchStore:
 
         try:
             for office in offices:
-                self._cleaner.unlink(*keys_of(self.target.namespace, office))
-                self._cleaner.zrem(offices_key(self.target.namespace), office)
+                self._cleanup_client.unlink(*keys_of(self.target.namespace, office))
+                self._cleanup_client.zrem(offices_key(self.target.namespace), office)
                 self._offices.discard(office)
         except redis.RedisError as error:
-            self.left_behind = str(error) or type(error).__name__
+            self.cleanup_problem = str(error) or type(error).__name__
 
-    def _open(self, undo: contextlib.ExitStack, *, remembering: bool) -> None:
+    def _open(self, undo: contextlib.ExitStack, *, sold_out_cache: bool) -> None:
         url = self._url
         if self.target.kind is BackendKind.REDIS or self.target.has_several_servers:
-            url = with_sold_out_ms(url, SOLD_OUT_MS if remembering else 0)
+            url = with_sold_out_ms(url, SOLD_OUT_MS if sold_out_cache else 0)
         factory = store_factory(url)
         backend = factory.open_store(url, None)
         undo.callback(backend.close)
         async_backend = self.run_coroutine(factory.open_async_store(url, None))
         undo.callback(lambda: self.run_coroutine(async_backend.close()))
-        self._opened[remembering] = backend, async_backend
+        self._opened[sold_out_cache] = backend, async_backend
 
     def _start_server(self, undo: contextlib.ExitStack) -> tuple[str, str]:
-        """Start or join the embedded server, if it is one; the URLs for the engine and for the plain clients."""
+        """Start or join the embedded server, if it is one. Return the URLs for the engine and for the plain clients."""
         if not self.target.is_embedded:
             return self.target.url, self.target.client_url
         try:
             from quota_engine.stores.embedded import open_embedded
         except ImportError as error:
             raise BackendUnavailable(
-                f"the embedded server needs {error.name}: pip install 'quota-engine[embedded]' brings it"
+                f"the embedded server needs {error.name}: pip install 'quota-engine[embedded]'"
             ) from None
         url = self.target.url
         if self.target.is_temporary:
@@ -179,7 +181,7 @@ class BenchStore:
         async_pool = redis.asyncio.BlockingConnectionPool.from_url(url, **options)
         self._async_client = redis.asyncio.Redis(connection_pool=async_pool)
         undo.callback(lambda: self.run_coroutine(async_pool.disconnect()))
-        told: Any = self._client.execute_command("HELLO")
-        if not isinstance(told, dict):
-            told = dict(zip(told[::2], told[1::2], strict=True))
-        self.server = f"{told['server']} {told['version']}"
+        hello: Any = self._client.execute_command("HELLO")
+        if not isinstance(hello, dict):
+            hello = dict(zip(hello[::2], hello[1::2], strict=True))
+        self.server = f"{hello['server']} {hello['version']}"

@@ -1,4 +1,4 @@
-"""redis-py's own client of a cluster, or of a store behind Sentinels: only to remove keys with afterwards."""
+"""redis-py client of a cluster or of a store behind Sentinels, which removes the keys of a benchmark."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ __all__ = ["create_cleanup_client"]
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-_PORT_OF_SENTINEL = 26379
+_SENTINEL_PORT = 26379
 
 
-def create_cleanup_client(url: str, own_options: tuple[str, ...]) -> Any:
-    """A client for ``redis+sentinel://`` or ``redis+cluster://``; ``own_options`` of the URL are not redis-py's."""
+def create_cleanup_client(url: str, engine_options: tuple[str, ...]) -> Any:
+    """Return a client for ``redis+sentinel://`` or ``redis+cluster://``.
+
+    Args:
+        url: URL of the store.
+        engine_options: Options of the URL that redis-py does not know.
+    """
     from redis.cluster import RedisCluster
     from redis.connection import parse_url
     from redis.sentinel import Sentinel
@@ -19,7 +24,7 @@ def create_cleanup_client(url: str, own_options: tuple[str, ...]) -> Any:
     parts = urlsplit(url)
     scheme, _, kind = parts.scheme.partition("+")
     login, at, hosts = parts.netloc.rpartition("@")
-    options = {name: value for name, value in parse_qsl(parts.query) if name not in own_options}
+    options = {name: value for name, value in parse_qsl(parts.query) if name not in engine_options}
     for_sentinels = {
         name: options.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in options
     }
@@ -35,7 +40,7 @@ def create_cleanup_client(url: str, own_options: tuple[str, ...]) -> Any:
     plain = {name: value for name, value in settings.items() if name not in ("db", "username", "password")}
     each = [urlsplit(f"//{host}") for host in hosts.split(",")]
     sentinel = Sentinel(
-        [(one.hostname, one.port or _PORT_OF_SENTINEL) for one in each],
+        [(one.hostname, one.port or _SENTINEL_PORT) for one in each],
         sentinel_kwargs={**plain, **for_sentinels},
         decode_responses=True,
         **settings,

@@ -1,4 +1,4 @@
-"""Two runs side by side: what has really changed, and what is only noise."""
+"""Comparison of two runs, which separates changes from noise."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ from quota_engine.bench.results import BenchResult, CaseResult, decode_result
 from quota_engine.domain.errors import InvalidRequest
 
 RATIO_MIN: Final = 1.1
-"""What is less apart than this is the same, however steady both runs were."""
+"""Medians with a smaller ratio count as the same, however steady both runs are."""
 
 ROUNDS_MIN: Final = 5
-"""With fewer, all of one run lie below all of the other too often by chance alone: with 3 once in 20 cases, with 5 once
-in 252, with 7 once in 3,432.
+"""With fewer rounds, all rounds of one run are below those of the other too often by chance.
+
+The chance is 1 in 20 with 3 rounds, 1 in 252 with 5, and 1 in 3,432 with 7.
 """
 
-_OF_THE_MACHINE: Final = ("python", "system", "processor", "cores", "redis_py", "hiredis", "servers", "pinned")
+_MACHINE_KEYS: Final = ("python", "system", "processor", "cores", "redis_py", "hiredis", "servers", "pinned")
 
 
 class ChangeVerdict(StrEnum):
-    """What two runs say of one case."""
+    """Result of the comparison of one case."""
 
     SLOWER = "slower"
     SAME = "same"
@@ -44,7 +45,7 @@ class ChangeVerdict(StrEnum):
 
 
 class CaseChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One case in both runs, in operations a second: medians, and how far the rounds went."""
+    """One case in both runs: medians and ranges of the rounds, in operations a second."""
 
     name: str
     backend: str
@@ -58,12 +59,12 @@ class CaseChange(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ratio(self) -> float:
-        """The new median by the old one: below 1 is slower."""
+        """New median divided by the old one; below 1 is slower."""
         return self.new_ops_per_s / self.old_ops_per_s
 
 
 class BenchComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """All cases that both runs have, those that only one has, and what else was different."""
+    """Cases of both runs, cases of only one, and differences of machine and settings."""
 
     changes: list[CaseChange]
     only_old: list[str]
@@ -72,18 +73,26 @@ class BenchComparison(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def regressions(self) -> list[CaseChange]:
-        """What the engine does slower than before. A yardstick that is slower says something else."""
+        """Cases in which the engine is slower than before. Slower yardsticks do not count."""
         return [one for one in self.changes if one.verdict is ChangeVerdict.SLOWER and not one.is_yardstick]
 
     @property
     def slower_yardsticks(self) -> list[CaseChange]:
-        """What is slower though it is not the engine: the machine, the server, or the script that both run."""
+        """Yardsticks that are slower. The cause is the machine, the server, or the script that the engine shares."""
         return [one for one in self.changes if one.verdict is ChangeVerdict.SLOWER and one.is_yardstick]
 
 
 def classify_change(old_rounds: Sequence[float], new_rounds: Sequence[float], old: float, new: float) -> ChangeVerdict:
-    """Slower or faster only if no round of one run was as fast as any of the other, *and* the medians are more than
-    :data:`RATIO_MIN` apart.
+    """Classify the difference of two sets of rounds.
+
+    A case is slower or faster only if the rounds do not overlap, *and* the ratio of the medians exceeds
+    :data:`RATIO_MIN`.
+
+    Args:
+        old_rounds: Rates of the earlier run.
+        new_rounds: Rates of this run.
+        old: Median of the earlier run.
+        new: Median of this run.
     """
     if max(new_rounds) < min(old_rounds) and old > new * RATIO_MIN:
         return ChangeVerdict.SLOWER
@@ -93,24 +102,24 @@ def classify_change(old_rounds: Sequence[float], new_rounds: Sequence[float], ol
 
 
 def compare_results(old: BenchResult, new: BenchResult) -> BenchComparison:
-    """Case by case, in the order of the new run."""
+    """Compare two runs case by case, in the order of the new run."""
     before = {case.key: case for case in old.cases}
     after = {case.key: case for case in new.cases}
     return BenchComparison(
         changes=[_change(before[key], case) for key, case in after.items() if key in before],
-        only_old=[_told(case) for key, case in before.items() if key not in after],
-        only_new=[_told(case) for key, case in after.items() if key not in before],
+        only_old=[_label(case) for key, case in before.items() if key not in after],
+        only_new=[_label(case) for key, case in after.items() if key not in before],
         differences=[*_differences(old, new)],
     )
 
 
 def read_earlier_result(path: pathlib.Path) -> BenchResult:
-    """The run to compare with.
+    """Read the earlier run.
 
     Raises:
-        InvalidRequest: the file cannot be read, or is none that ``bench --json`` wrote.
+        InvalidRequest: The file cannot be read, or ``bench --json`` did not write it.
     """
-    expected = "a file that  quota-engine bench --json  wrote"
+    expected = "a file written by  quota-engine bench --json"
     try:
         old = decode_result(path.read_bytes())
     except OSError as error:
@@ -121,14 +130,18 @@ def read_earlier_result(path: pathlib.Path) -> BenchResult:
     return old
 
 
-def check_rounds(rounds: int, who: str) -> None:
-    """See that a run has rounds enough to be compared.
+def check_rounds(rounds: int, subject: str) -> None:
+    """Check that a run has enough rounds for a comparison.
+
+    Args:
+        rounds: Rounds of the run.
+        subject: Beginning of the message, such as "this run has".
 
     Raises:
-        InvalidRequest: it has not.
+        InvalidRequest: There are fewer than :data:`ROUNDS_MIN`.
     """
     if rounds < ROUNDS_MIN:
-        raise InvalidRequest("--compare", f"{who} {rounds} rounds", f"{ROUNDS_MIN} or more, to tell noise by")
+        raise InvalidRequest("--compare", f"{subject} {rounds} rounds", f"at least {ROUNDS_MIN}, to detect noise")
 
 
 def _change(old: CaseResult, new: CaseResult) -> CaseChange:
@@ -145,7 +158,7 @@ def _change(old: CaseResult, new: CaseResult) -> CaseChange:
     )
 
 
-def _told(case: CaseResult) -> str:
+def _label(case: CaseResult) -> str:
     return f"{case.backend} {case.name}, {case.concurrency} at once"
 
 
@@ -154,7 +167,7 @@ def _differences(old: BenchResult, new: BenchResult) -> list[str]:
         return [] if one == other else [f"{name}: {_plain(one)}, now {_plain(other)}"]
 
     told: list[str] = []
-    for name in _OF_THE_MACHINE:
+    for name in _MACHINE_KEYS:
         told += differ(name, old.machine.get(name), new.machine.get(name))
     for name in ("rounds", "round_ms"):
         told += differ(name, getattr(old.settings, name), getattr(new.settings, name))

@@ -1,4 +1,4 @@
-"""Figures of a run in words and units, once for the terminal and for the HTML report."""
+"""Results as text with units, for the terminal and for the HTML report."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from quota_engine.bench.compare import RATIO_MIN
 from quota_engine.bench.results import BenchResult
 
 RULE = (
-    "Slower or faster: no round of one run as fast as any of the other, and medians more than "
+    "Slower or faster means that the rounds do not overlap, and that the medians are more than "
     f"{round(100 * (RATIO_MIN - 1))}\u00a0% apart."
 )
 
 
 def microseconds(value: float) -> str:
-    """A latency in the unit that suits it: ``0.46 µs``, ``4.8 µs``, ``250 µs``, ``2.8 ms``, ``1.2 s``."""
+    """Return a latency in a suitable unit: ``0.46 µs``, ``4.8 µs``, ``250 µs``, ``2.8 ms``, ``1.2 s``."""
     for unit, scale in (("µs", 1.0), ("ms", 1e3), ("s", 1e6)):
         if value < 999.5 * scale or unit == "s":
             number = value / scale
@@ -26,29 +26,29 @@ def microseconds(value: float) -> str:
 
 
 def rate(value: float) -> str:
-    """Operations a second with thousands apart, in four digits that count."""
+    """Return operations a second with separators of thousands."""
     return f"{value:,.0f}"
 
 
 def percent(share: float | None) -> str:
-    """A share in percent; empty if there is none."""
+    """Return a share in percent; empty for ``None``."""
     return "" if share is None else f"{share:.0%}" if share >= 0.0995 else f"{share:.1%}"
 
 
 def times(ratio: float | None) -> str:
-    """A ratio as ``5.1×``; empty if there is none."""
+    """Return a ratio as ``5.1×``; empty for ``None``."""
     return "" if ratio is None else f"{ratio:.2f}\u00d7" if ratio < 1.995 else f"{ratio:.1f}\u00d7"
 
 
 def headline(result: BenchResult) -> str:
-    """How it was measured, in a sentence."""
+    """Return a line that says how the run was measured."""
     settings = result.settings
-    quick = ". A quick look: run it without --quick before you decide" if settings.quick else ""
+    quick = ". This is a quick run; decide by a run without --quick" if settings.quick else ""
     return f"Medians of {settings.rounds} interleaved rounds of about {settings.round_ms} ms a case{quick}"
 
 
 def machine_line(machine: dict[str, Any]) -> str:
-    """What it was measured on, in a sentence."""
+    """Return a line that describes the machine."""
     servers = ", ".join(dict.fromkeys(machine["servers"].values()))
     parts = [machine["processor"], f"{machine['cores']} cores", machine["system"], f"Python {machine['python']}"]
     parts += [f"redis-py {machine['redis_py']}"] if servers and machine["redis_py"] else []

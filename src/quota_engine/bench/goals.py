@@ -1,4 +1,4 @@
-"""What the project holds the engine to, and what a run of the preset ``goals`` has to say to it."""
+"""Goals of the project, checked against a run of the preset ``goals``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quota_engine.bench.results import BenchResult, CaseResult
 
 
 class Goal(msgspec.Struct, frozen=True, kw_only=True):
-    """One goal: a rate in calls a second, or a ratio. It is met from ``wanted`` on; up to it, if not ``is_least``."""
+    """One goal: a rate in calls a second, or a ratio. ``wanted`` is a minimum if ``is_least``, else a maximum."""
 
     name: str
     measured: float
@@ -21,7 +21,7 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def goals_of(result: BenchResult) -> list[Goal]:
-    """The goals that the run has measured; one whose cases were left out is left out."""
+    """Return the goals whose cases the run has measured."""
     memory = {(case.name, case.concurrency): case for case in result.cases_of(result.backends[0])}
     durable = {(case.name, case.concurrency): case for case in result.cases if case.backend.endswith(" fsync")}
     counts = result.settings

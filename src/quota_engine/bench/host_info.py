@@ -1,4 +1,4 @@
-"""The machine that is measured on, and keeping client and server on cores of their own."""
+"""Description of the machine, and pinning of client and server to separate cores."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 
 
 def cores_apart(allowed: Collection[int], siblings: Mapping[int, Collection[int]]) -> tuple[int, int] | None:
-    """A core for the client and one for the server; ``None`` if there is only one.
+    """Return a core for the client and one for the server, or ``None`` if there is only one.
 
-    Two threads of one physical core slow each other down, so cores that are not ``siblings`` go first.
+    Cores that are not ``siblings`` come first, because two threads of one physical core slow each other down.
     """
     ordered = sorted(allowed)
     if len(ordered) < 2:
@@ -27,7 +27,7 @@ def cores_apart(allowed: Collection[int], siblings: Mapping[int, Collection[int]
 
 
 def usable_cores() -> tuple[int, int] | None:
-    """:func:`cores_apart` of this process; ``None`` as well where the system does not let a process choose."""
+    """Return :func:`cores_apart` of this process, or ``None`` if the system has no processor affinity."""
     if not hasattr(os, "sched_getaffinity"):
         return None
     allowed = os.sched_getaffinity(0)
@@ -36,9 +36,13 @@ def usable_cores() -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def pinned(process: int, core: int | None) -> Iterator[bool]:
-    """Keep a process (0: the calling thread, and those that it starts) on one core meanwhile; says whether it worked.
+    """Pin a process to one core in the block, and yield True if that worked.
 
-    Of a server only the main thread is moved, which runs the commands: its helpers should not get in the way of it.
+    Only the main thread of a server is pinned. It runs the commands, and the helper threads must not slow it down.
+
+    Args:
+        process: Process id; 0 pins the calling thread and the threads that it starts.
+        core: Number of the core; ``None`` pins nothing.
     """
     if core is None or not hasattr(os, "sched_setaffinity"):
         yield False
@@ -52,12 +56,12 @@ def pinned(process: int, core: int | None) -> Iterator[bool]:
     try:
         yield True
     finally:
-        with contextlib.suppress(OSError):  # a server that has ended meanwhile
+        with contextlib.suppress(OSError):  # The server may have ended.
             os.sched_setaffinity(process, before)
 
 
 def describe_machine() -> dict[str, Any]:
-    """What the figures depend on, as far as it can be told; nothing that says whose machine it is."""
+    """Return the properties of the machine and software that affect the results. None of them identifies a person."""
     return {
         "python": platform.python_version(),
         "system": platform.platform(terse=True),
@@ -70,7 +74,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _siblings(core: int) -> set[int]:
-    """The logical cores that share their physical core with this one (Linux); itself alone if it is not known."""
+    """Return the logical cores of the same physical core (Linux), or the core alone if they are unknown."""
     try:
         text = pathlib.Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list").read_text("ascii")
         found: set[int] = set()

@@ -1,6 +1,6 @@
-"""Those who call: alone, in threads, or as asyncio tasks. They take work from one list, and note how long calls take.
+"""Load drivers: a single caller, threads, or asyncio tasks. They take work from one list and time the calls.
 
-All three have the same loop, so that the engine and what is done by hand differ in nothing but the call.
+All three run the same loop, so the engine and the yardsticks differ only in the call.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ _clock_ns = time.perf_counter_ns
 
 
 class CallTimes(NamedTuple):
-    """Seconds from the first call to the last answer, and nanoseconds of the calls that were looked at."""
+    """Seconds from the first call to the last answer, and nanoseconds of the calls that were timed."""
 
     took_s: float
     latencies_ns: list[int]
 
 
 def run_single(call: Callable[[Item], object], items: Sequence[Item], every: int = 1) -> CallTimes:
-    """One caller, one call after the other; the time of one call in ``every`` is noted."""
+    """Run the calls one after the other, and time one call in ``every``."""
     latencies_ns: list[int] = []
     gc.collect()
     started_ns = _clock_ns()
-    _work_off(call, iter(items), every, latencies_ns)
+    _run_calls(call, iter(items), every, latencies_ns)
     return CallTimes((_clock_ns() - started_ns) / 1e9, latencies_ns)
 
 
 def run_threads(call: Callable[[Item], object], items: Sequence[Item], threads: int, every: int = 1) -> CallTimes:
-    """As many threads, which start together."""
+    """Run the calls in threads that start together, and time one call in ``every``."""
     latencies_ns: list[int] = []
     start = threading.Barrier(threads + 1)
-    waiting = iter(items)  # of a list: taking the next one is a single step, also among threads
+    waiting = iter(items)  # next() on a list iterator is atomic, also between threads.
 
     def work() -> None:
         start.wait()
-        _work_off(call, waiting, every, latencies_ns)
+        _run_calls(call, waiting, every, latencies_ns)
 
     gc.collect()
     with ThreadPoolExecutor(threads) as pool:
@@ -58,7 +58,7 @@ def run_threads(call: Callable[[Item], object], items: Sequence[Item], threads: 
 
 
 async def run_tasks(call: Callable[[Item], Awaitable[object]], items: Sequence[Item], tasks: int) -> CallTimes:
-    """As many asyncio tasks; each sends its next call when it has its answer."""
+    """Run the calls in asyncio tasks. Each task sends its next call after the answer."""
     latencies_ns: list[int] = []
     waiting = iter(items)
 
@@ -79,8 +79,8 @@ async def run_tasks(call: Callable[[Item], Awaitable[object]], items: Sequence[I
     return CallTimes((_clock_ns() - started_ns) / 1e9, latencies_ns)
 
 
-def _work_off(call: Callable[[Item], object], items: Iterator[Item], every: int, latencies_ns: list[int]) -> None:
-    """``every`` is above 1 where a call takes so little time that looking at the clock would be much of it."""
+def _run_calls(call: Callable[[Item], object], items: Iterator[Item], every: int, latencies_ns: list[int]) -> None:
+    """Run calls, and time one in ``every``: reading the clock takes a large part of a very short call."""
     for number, item in enumerate(items):
         if number % every:
             call(item)

@@ -1,4 +1,4 @@
-"""What is measured, in which order: the engine's cases, and beside each the yardsticks that it is held to."""
+"""Cases of a benchmark in their order: the engine's cases, and the yardsticks next to each."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from typing import Final, NamedTuple
 import msgspec
 
 SOLD_OUT: Final = "sold-out"
-"""A refusal by an engine that remembers what is sold out; everything else is measured by one that does not."""
+"""A refusal by an engine with a sold-out cache. All other cases run without the cache."""
 ACTIONS: Final = ("reserve", "confirm", "refusal", SOLD_OUT, "availability")
 BATCH_OF_LIMIT: Final = 128
 IN_FLIGHT_OF_LIMIT: Final = 4
 
 
 class BackendKind(StrEnum):
-    """What a backend is, as far as it decides which yardsticks there are."""
+    """Kind of a backend, which decides about the yardsticks."""
 
     MEMORY = "memory"
     REDIS = "redis"
@@ -45,7 +45,7 @@ class BackendKind(StrEnum):
 
 
 class ApiStyle(StrEnum):
-    """Who calls: one caller after its own answers, threads, or asyncio tasks."""
+    """Style of the calls: a single synchronous caller, threads, or asyncio tasks."""
 
     SINGLE = "lone"
     THREADS = "threads"
@@ -53,7 +53,7 @@ class ApiStyle(StrEnum):
 
 
 class Implementation(StrEnum):
-    """Who is measured: the engine, or one of the yardsticks."""
+    """Implementation under measurement: the engine or a yardstick."""
 
     ENGINE = "engine"
     LIMIT = "limit"
@@ -62,8 +62,15 @@ class Implementation(StrEnum):
 
 
 class BenchSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is measured. ``round_ms`` is what one case should take in one round; ``preset`` the name of these
-    settings, "" if they have none.
+    """Extent of a benchmark.
+
+    Attributes:
+        preset: Name of these settings; "" if they have none.
+        concurrency: Numbers of concurrent asyncio callers.
+        batch: Sizes of batches.
+        offices: Numbers of offices in the cases with several.
+        reservations: Numbers of existing reservations in the cases with many.
+        round_ms: Approximate duration of a case in one round, in milliseconds.
     """
 
     preset: str = ""
@@ -79,7 +86,7 @@ class BenchSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def main_concurrency(self) -> int:
-        """The one that is used where concurrency is not what a case is about: the middle one."""
+        """Concurrency of the cases that do not vary it: the middle one."""
         return self.concurrency[len(self.concurrency) // 2]
 
 
@@ -96,19 +103,22 @@ GOALS: Final = BenchSettings(
     reservations=(1_000, 1_000_000),
     rounds=5,
 )
-"""What ``docs/performance.md`` holds the engine to; see :mod:`quota_engine.bench.goals`."""
+"""Cases of the goals in ``docs/performance.md``; see :mod:`quota_engine.bench.goals`."""
 GOAL_URLS: Final = ("valkey+embedded://", "valkey+embedded://?durability=fsync")
-"""The stores for that; of the second only the plain reserve is measured."""
+"""Stores of the goals. On the second one only the plain reserve is measured."""
 OFFICES_OF_CALLERS_MAX: Final = 1_000
-"""Callers spread over more offices would share nothing: there batches are measured."""
+"""With more offices, callers would share no script call, so batches are measured."""
 RESERVATIONS_WITH_YARDSTICKS_MAX: Final = 100_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BenchCase:
-    """One thing to measure: who does what, with how many callers at once, how many commands in a call, and where.
+    """One case: an action, an implementation, and its parameters.
 
-    ``reservations`` stand on the day before it begins.
+    Attributes:
+        concurrency: Concurrent callers.
+        batch: Commands in a call.
+        reservations: Reservations that exist on the day at the beginning.
     """
 
     action: str
@@ -120,13 +130,13 @@ class BenchCase:
     reservations: int = 0
 
     @property
-    def is_kept(self) -> bool:
-        """Whether its place takes so long to set up that all rounds have the same one."""
+    def shares_workload(self) -> bool:
+        """True if all rounds share one workload, because its setup takes long."""
         return bool(self.reservations) or self.offices > OFFICES_OF_CALLERS_MAX
 
     @property
     def name(self) -> str:
-        """What it is called in tables and in JSON; with backend and concurrency it is the only one of that name."""
+        """Name in tables and in JSON. Name, backend and concurrency identify a case."""
         parts = ["a dict behind a lock" if self.implementation is Implementation.DICT else self.action]
         if self.api_style is not ApiStyle.TASKS:
             parts.append("lone" if self.api_style is ApiStyle.SINGLE else "threads")
@@ -145,17 +155,17 @@ class BenchCase:
 
 
 class Yardsticks(NamedTuple):
-    """What one case of the engine is compared with; ``None`` where there is nothing of the kind."""
+    """Yardsticks of one case; ``None`` where there is none."""
 
     limit: BenchCase | None
     by_hand: BenchCase | None
 
 
 def engine_cases(settings: BenchSettings, kind: BackendKind) -> list[BenchCase]:
-    """The engine's cases on a backend of this kind, in the order of the tables.
+    """Return the engine's cases on a kind of backend, in the order of the tables.
 
-    In memory nothing is under way: calls that are made at once only wait for each other, so a lone caller stands for
-    all, and there are no batches.
+    In memory no call is ever in flight, so concurrent calls only wait for each other. A single caller stands for all,
+    and there are no batches.
     """
 
     def tasks(action: str, concurrency: int) -> BenchCase:
@@ -163,65 +173,65 @@ def engine_cases(settings: BenchSettings, kind: BackendKind) -> list[BenchCase]:
 
     lone = BenchCase("reserve", Implementation.ENGINE, ApiStyle.SINGLE, 1)
     main = lone if kind is BackendKind.MEMORY else tasks("reserve", settings.main_concurrency)
-    measures = []
+    cases = []
     if "reserve" in settings.actions:
-        measures.append(lone)
+        cases.append(lone)
         if settings.threads > 1:
-            measures.append(BenchCase("reserve", Implementation.ENGINE, ApiStyle.THREADS, settings.threads))
+            cases.append(BenchCase("reserve", Implementation.ENGINE, ApiStyle.THREADS, settings.threads))
         several = (settings.main_concurrency,) if kind is BackendKind.MEMORY else settings.concurrency
-        measures += [tasks("reserve", concurrency) for concurrency in several]
+        cases += [tasks("reserve", concurrency) for concurrency in several]
     others = [action for action in settings.actions if action not in ("reserve", SOLD_OUT)]
     if kind is BackendKind.REDIS and SOLD_OUT in settings.actions:
         others.insert(others.index("refusal") + 1 if "refusal" in others else 0, SOLD_OUT)
-    measures += [dataclasses.replace(main, action=action) for action in others]
+    cases += [dataclasses.replace(main, action=action) for action in others]
     if "reserve" in settings.actions:
         if kind is not BackendKind.MEMORY:
             sizes = settings.batch
-            measures += [dataclasses.replace(tasks("reserve", IN_FLIGHT_OF_LIMIT), batch=size) for size in sizes]
+            cases += [dataclasses.replace(tasks("reserve", IN_FLIGHT_OF_LIMIT), batch=size) for size in sizes]
         for offices in settings.offices:
             if offices > OFFICES_OF_CALLERS_MAX and kind is not BackendKind.MEMORY:
                 in_batches = dataclasses.replace(tasks("reserve", IN_FLIGHT_OF_LIMIT), batch=max(settings.batch))
-                measures.append(dataclasses.replace(in_batches, offices=offices))
+                cases.append(dataclasses.replace(in_batches, offices=offices))
             elif offices > 1:
-                measures.append(dataclasses.replace(main, offices=offices))
-        measures += [dataclasses.replace(main, reservations=count) for count in settings.reservations if count]
-    return measures
+                cases.append(dataclasses.replace(main, offices=offices))
+        cases += [dataclasses.replace(main, reservations=count) for count in settings.reservations if count]
+    return cases
 
 
-def yardsticks_of(measure: BenchCase, kind: BackendKind) -> Yardsticks:
-    """What the limit and the work by hand are for one of the engine's cases.
+def yardsticks_of(case: BenchCase, kind: BackendKind) -> Yardsticks:
+    """Return the limit and the work by hand for one of the engine's cases.
 
-    Where it takes minutes to have everything in place there are none: such a case is compared with a smaller one. A
-    lone caller has no limit, for the limit keeps four batches under way; batches have nobody who makes them by hand.
-    What is answered from memory asks no store: the dict is its limit.
+    Cases with a setup of minutes have none, and are compared with a smaller case. A single caller has no limit, because
+    the limit keeps four batches in flight. A batch has no equivalent by hand. The limit of the sold-out cache is the
+    dict, because neither reaches a store.
     """
     if kind is BackendKind.MEMORY:
-        return Yardsticks(BenchCase("reserve", Implementation.DICT, measure.api_style, measure.concurrency), None)
-    is_costly = measure.offices > OFFICES_OF_CALLERS_MAX or measure.reservations > RESERVATIONS_WITH_YARDSTICKS_MAX
+        return Yardsticks(BenchCase("reserve", Implementation.DICT, case.api_style, case.concurrency), None)
+    is_costly = case.offices > OFFICES_OF_CALLERS_MAX or case.reservations > RESERVATIONS_WITH_YARDSTICKS_MAX
     if kind is BackendKind.OTHER or is_costly:
         return Yardsticks(None, None)
-    by_hand = dataclasses.replace(measure, implementation=Implementation.BY_HAND)
-    if measure.action == SOLD_OUT:
+    by_hand = dataclasses.replace(case, implementation=Implementation.BY_HAND)
+    if case.action == SOLD_OUT:
         return Yardsticks(
-            BenchCase("reserve", Implementation.DICT, measure.api_style, measure.concurrency),
+            BenchCase("reserve", Implementation.DICT, case.api_style, case.concurrency),
             dataclasses.replace(by_hand, action="refusal"),
         )
     limit = dataclasses.replace(
-        measure,
+        case,
         implementation=Implementation.LIMIT,
         api_style=ApiStyle.TASKS,
         concurrency=IN_FLIGHT_OF_LIMIT,
         batch=BATCH_OF_LIMIT,
     )
-    return Yardsticks(limit if measure.concurrency > 1 else None, by_hand if measure.batch == 1 else None)
+    return Yardsticks(limit if case.concurrency > 1 else None, by_hand if case.batch == 1 else None)
 
 
-def cases_with_yardsticks(measures: Sequence[BenchCase], kind: BackendKind) -> list[BenchCase]:
-    """The engine's cases and their yardsticks, each once, next to those that it is compared with."""
+def cases_with_yardsticks(cases: Sequence[BenchCase], kind: BackendKind) -> list[BenchCase]:
+    """Return the engine's cases, each followed by its yardsticks, without repetitions."""
 
     def both() -> Iterable[BenchCase]:
-        for measure in measures:
-            yield measure
-            yield from filter(None, yardsticks_of(measure, kind))
+        for case in cases:
+            yield case
+            yield from filter(None, yardsticks_of(case, kind))
 
     return list(dict.fromkeys(both()))

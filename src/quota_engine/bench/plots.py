@@ -1,4 +1,4 @@
-"""The plots of a run, from its result."""
+"""Plots of a benchmark result."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from quota_engine.bench.results import BenchResult, CaseResult
 from quota_engine.reporting.svg_plot import Plot, PlotLine, log_ticks, nice_ticks
 
 _BUCKET: Final = 2**0.25
-"""How much longer each bucket of a histogram is than the one before."""
+"""Ratio of the ends of neighboring buckets of a histogram."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BenchPlot:
-    """A plot, and how its places and values are written in the table that says the same."""
+    """A plot, with the text formats of its table."""
 
     plot: Plot
     x_text: Callable[[float], str]
@@ -36,7 +36,7 @@ class BenchPlot:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Backend:
-    """The cases of one backend, to be found by what they measure."""
+    """Results of one backend, by case."""
 
     name: str
     label: str
@@ -49,14 +49,14 @@ class _Backend:
 
     @property
     def main(self) -> BenchCase:
-        """The plain reserve that stands for all."""
+        """The plain reserve, which represents the backend."""
         if self.kind is BackendKind.MEMORY:
             return BenchCase("reserve", Implementation.ENGINE, ApiStyle.SINGLE, 1)
         return BenchCase("reserve", Implementation.ENGINE, ApiStyle.TASKS, self.settings.main_concurrency)
 
 
 def plots_of_backend(result: BenchResult, backend: str) -> list[BenchPlot]:
-    """The plots of one backend, as far as it has enough cases for them."""
+    """Return the plots of one backend that have enough cases."""
     cases = result.cases_of(backend)
     kinds = {case.kind for case in cases}
     kind = (
@@ -73,7 +73,7 @@ def plots_of_backend(result: BenchResult, backend: str) -> list[BenchPlot]:
 
 
 def _by_concurrency(one: _Backend) -> BenchPlot | None:
-    """How the rate grows with the callers: asyncio tasks, and a lone caller at the left."""
+    """Return the rate by the number of callers: a single caller, and asyncio tasks."""
     engine: list[tuple[float, float]] = []
     by_hand: list[tuple[float, float]] = []
     for measure in engine_cases(one.settings, one.kind):
@@ -94,12 +94,12 @@ def _by_concurrency(one: _Backend) -> BenchPlot | None:
     return BenchPlot(
         _rate_plot(
             f"{one.name}-concurrency",
-            "Reservations a second, by how many call at once",
-            f"A lone caller is served at once; callers that meet share a script call. The most: {_most(lines)}.",
+            "Reservations a second by concurrent callers",
+            f"A single caller is served at once; concurrent callers share script calls. Maximum: {_most(lines)}.",
             lines,
             x_range,
             [(x, f"{x:g}") for x, _ in sorted(engine)],
-            "calls at once",
+            "concurrent callers",
         ),
         lambda x: f"{x:g}",
         rate,
@@ -107,7 +107,7 @@ def _by_concurrency(one: _Backend) -> BenchPlot | None:
 
 
 def _by_batch(one: _Backend) -> BenchPlot | None:
-    """What a batch is worth: the engine's backend, fed with ready batches."""
+    """Return the rate by batch size: the engine's store with prepared batches."""
     points = [
         (float(measure.batch), case.ops_per_s)
         for measure in engine_cases(one.settings, one.kind)
@@ -121,8 +121,8 @@ def _by_batch(one: _Backend) -> BenchPlot | None:
     return BenchPlot(
         _rate_plot(
             f"{one.name}-batch",
-            "Reservations a second, by how many go in one batch",
-            f"Four batches are under way all the time. The most: {_most(lines)}.",
+            "Reservations a second by batch size",
+            f"Four batches are always in flight. Maximum: {_most(lines)}.",
             lines,
             x_range,
             [(x, f"{x:g}") for x, _ in points],
@@ -134,7 +134,7 @@ def _by_batch(one: _Backend) -> BenchPlot | None:
 
 
 def _latencies(one: _Backend) -> BenchPlot | None:
-    """Histograms of how long a call takes."""
+    """Return histograms of the latency."""
     if one.kind is BackendKind.MEMORY:
         confirm = dataclasses.replace(one.main, action="confirm")
         shown = [
@@ -151,13 +151,12 @@ def _latencies(one: _Backend) -> BenchPlot | None:
     if not found:
         return None
     low = min(case.histogram_us[0][0] for _, _, case in found) / _BUCKET**2
-    # The last calls of thousands would make all others a needle at the left; they are in the figures as p99.
+    # The slowest 0.1 % are left out: they would compress the rest of the plot. The table has the p99.
     high = max(_end_of(case, 0.999) for _, _, case in found) * _BUCKET
     lines = [PlotLine(label, style, _shares(case, low, high), stepped=True) for label, style, case in found]
     y_max = 1.08 * max(y for line in lines for _, y in line.points)
     halves = "; ".join(
-        f"{label} half within {microseconds(case.p50_us)}, 99 of 100 within {microseconds(case.p99_us)}"
-        for label, _, case in found
+        f"{label} p50 {microseconds(case.p50_us)}, p99 {microseconds(case.p99_us)}" for label, _, case in found
     )
     ticks = [tick * step for tick in log_ticks(low / 10, high) for step in (1, 2, 5) if low <= tick * step <= high]
     if len(ticks) > 7:
@@ -165,8 +164,8 @@ def _latencies(one: _Backend) -> BenchPlot | None:
     at_once = found[0][2].concurrency
     plot = Plot(
         name=f"{one.name}-latency",
-        title=f"How long a call takes, {'alone' if at_once == 1 else f'{at_once} at once'}",
-        description=f"The share of calls by their time, in buckets that grow by a fifth: {halves}.",
+        title=f"Latency of a call, {'one caller' if at_once == 1 else f'{at_once} callers'}",
+        description=f"Share of the calls by latency, in buckets that grow by a fifth: {halves}.",
         lines=lines,
         x_range=(low, high),
         x_ticks=[(tick, microseconds(tick).replace(".0 ", " ")) for tick in ticks],
@@ -179,7 +178,7 @@ def _latencies(one: _Backend) -> BenchPlot | None:
 
 
 def _by_round(one: _Backend) -> BenchPlot | None:
-    """Every round: what noise there was."""
+    """Return the rate of every round, which shows the noise."""
     limit, by_hand = yardsticks_of(one.main, one.kind)
     if one.kind is BackendKind.MEMORY:
         refusal = dataclasses.replace(one.main, action="refusal")
@@ -205,8 +204,8 @@ def _by_round(one: _Backend) -> BenchPlot | None:
     spread = "; ".join(f"{label} \u00b1{percent(case.spread)}" for label, _, case in found)
     plot = _rate_plot(
         f"{one.name}-rounds",
-        "Round by round",
-        f"Operations a second in each round. The flatter, the more the medians can be trusted: {spread}.",
+        "Rate of each round",
+        f"Operations a second in each round. Flat lines mean reliable medians: {spread}.",
         lines,
         (1, rounds),
         [(number, str(number)) for number in range(1, rounds + 1)]
@@ -225,7 +224,7 @@ def _limit_line(one: _Backend, x_range: tuple[float, float]) -> list[PlotLine]:
 
 
 def _end_of(case: CaseResult, share: float) -> float:
-    """The end of the bucket that this share of calls does not exceed."""
+    """Return the end of the bucket that a share of the calls does not exceed."""
     wanted, seen = share * sum(count for _, count in case.histogram_us), 0
     for end_us, count in case.histogram_us:
         seen += count
@@ -235,7 +234,7 @@ def _end_of(case: CaseResult, share: float) -> float:
 
 
 def _shares(case: CaseResult, low: float, high: float) -> list[tuple[float, float]]:
-    """Points of a stepped line: each bucket's share, from its lower end on."""
+    """Return points of a stepped line: each bucket's share, from its lower end on."""
     total = sum(count for _, count in case.histogram_us)
     points = [(low, 0.0)]
     for end_us, count in case.histogram_us:

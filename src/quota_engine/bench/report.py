@@ -1,4 +1,4 @@
-"""The HTML report of a run: one file, with nothing to load."""
+"""HTML report of a benchmark: one file without external resources."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from quota_engine.bench.results import BenchResult, CaseResult
 from quota_engine.reporting.page import page
 from quota_engine.reporting.svg_plot import PlotLine, render
 
-_TITLE = "How fast reservations are here"
+_TITLE = "Reservation benchmark"
 
 
 def html_report(result: BenchResult, comparison: BenchComparison | None = None) -> str:
-    """The whole report. The same result gives the same file, byte for byte."""
+    """Return the report. The same result gives the same bytes."""
     parts = [
         f"<h1>{_TITLE}</h1>",
         f'<p class="quiet">{_escaped(headline(result))}. {_escaped(machine_line(result.machine))}.</p>',
@@ -30,10 +30,10 @@ def html_report(result: BenchResult, comparison: BenchComparison | None = None) 
         cases = result.cases_of(backend)
         parts += [f"<h2>{_escaped(backend)}</h2>", _cards(cases), '<div class="plots">']
         parts += [_figure(figure) for figure in plots_of_backend(result, backend)]
-        parts += ["</div>", "<h3>All figures</h3>", _cases(cases)]
+        parts += ["</div>", "<h3>All results</h3>", _cases(cases)]
     if comparison is not None:
         parts.append(_comparison(comparison))
-    return page(_TITLE, "".join([*parts, _reading(result), _parameters(result)]))
+    return page(_TITLE, "".join([*parts, _reading_notes(result), _parameters(result)]))
 
 
 def _escaped(text: str) -> str:
@@ -52,28 +52,28 @@ def _verdict(comparison: BenchComparison) -> str:
 
 
 def _cards(cases: list[CaseResult]) -> str:
-    """The figures to take home: the rate with the most plain callers, and what one call takes."""
+    """Return the main results: the highest rate of plain callers, and the latency of a single call."""
     in_memory = _has(cases, Implementation.DICT) and not _has(cases, Implementation.BY_HAND)
     lone = [case for case in cases if case.name == "reserve, lone"]
-    # In memory callers at once only wait for each other.
+    # In memory, concurrent callers only wait for each other.
     plain = lone if in_memory else [case for case in cases if case.name == "reserve"]
     cards = []
     if plain:
         best = max(plain, key=lambda case: case.ops_per_s)
-        callers = "one caller" if best.concurrency == 1 else f"{best.concurrency} callers at once"
+        callers = "one caller" if best.concurrency == 1 else f"{best.concurrency} concurrent callers"
         by_hand = best.ratio_to_handwritten
-        note = callers if by_hand is None or in_memory else f"{callers}; {times(by_hand)} what one gets by hand"
+        note = callers if by_hand is None or in_memory else f"{callers}; {times(by_hand)} the rate by hand"
         cards.append(_card("Reservations a second", rate(best.ops_per_s), note))
         if best.ratio_to_limit is not None:
             of_what = "a dict behind a lock" if in_memory else "the store's limit"
-            cards.append(_card(f"Of {of_what}", percent(best.ratio_to_limit), callers))
-        cards.append(_card("99 of 100 answered within", microseconds(best.p99_us), callers))
+            cards.append(_card(f"Share of {of_what}", percent(best.ratio_to_limit), callers))
+        cards.append(_card("99th percentile of the latency", microseconds(best.p99_us), callers))
     if lone:
         by_hand = lone[0].ratio_to_handwritten
-        note = "half of all calls"
+        note = "median"
         if by_hand is not None:
-            note += f"; {times(by_hand)} as quick as a bare EVALSHA"
-        cards.append(_card("A lone caller is answered within", microseconds(lone[0].p50_us), note))
+            note += f"; {times(by_hand)} the speed of a bare EVALSHA"
+        cards.append(_card("Latency of a single caller", microseconds(lone[0].p50_us), note))
     return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
 
 
@@ -94,14 +94,14 @@ def _figure(figure: BenchPlot) -> str:
 
 
 def _data(figure: BenchPlot) -> str:
-    """The plot as a table, for those who cannot see it: every place at which one of the lines has a point."""
+    """Return the plot as a table, for people who cannot see it: a row for every x at which a line has a point."""
     plot = figure.plot
     heads = [plot.x_title, *(line.label for line in plot.lines)]
     rows = []
     for place in sorted({round(x, 9) for line in plot.lines for x, _ in line.points}):
         cells = [_value(line, place) for line in plot.lines]
         rows.append([figure.x_text(place), *("" if cell is None else figure.y_text(cell) for cell in cells)])
-    return f"<details><summary>The same as a table</summary>{_table(heads, rows)}</details>"
+    return f"<details><summary>Show as a table</summary>{_table(heads, rows)}</details>"
 
 
 def _value(line: PlotLine, place: float) -> float | None:
@@ -111,7 +111,7 @@ def _value(line: PlotLine, place: float) -> float | None:
     if line.stepped:
         earlier = [y for x, y in line.points if x < place]
         return earlier[-1] if earlier else None
-    # Two points that are level stand for a line that is the same everywhere.
+    # Two points of the same height stand for a constant line.
     return line.points[0][1] if len({y for _, y in line.points}) == 1 else None
 
 
@@ -130,7 +130,7 @@ def _cases(cases: list[CaseResult]) -> str:
 
     engine = [row(case) for case in cases if not case.is_yardstick]
     yardsticks = [row(case) for case in cases if case.is_yardstick]
-    return _table(heads, [["The engine"], *engine, *([["Its yardsticks"], *yardsticks] if yardsticks else [])])
+    return _table(heads, [["Engine"], *engine, *([["Yardsticks"], *yardsticks] if yardsticks else [])])
 
 
 def _comparison(comparison: BenchComparison) -> str:
@@ -147,9 +147,9 @@ def _comparison(comparison: BenchComparison) -> str:
         ]
         for one in comparison.changes
     ]
-    notes = [f"Not the same: {difference}." for difference in comparison.differences]
-    notes += [f"Only before: {told}." for told in comparison.only_old]
-    notes += [f"Only now: {told}." for told in comparison.only_new]
+    notes = [f"Different: {difference}." for difference in comparison.differences]
+    notes += [f"Only before: {case}." for case in comparison.only_old]
+    notes += [f"Only now: {case}." for case in comparison.only_new]
     return (
         f'<h2>Compared with the earlier run</h2><p class="quiet">{_escaped(" ".join([RULE, *notes]))}</p>'
         f"{_table(heads, rows)}"
@@ -157,7 +157,7 @@ def _comparison(comparison: BenchComparison) -> str:
 
 
 def _table(heads: list[str], rows: list[list[str]]) -> str:
-    """A row of one cell is the title of those below it."""
+    """Return a table. A row of one cell is the title of the rows below it."""
     head = "".join(f'<th scope="col">{_escaped(each)}</th>' for each in heads)
     body = []
     for first, *rest in rows:
@@ -170,18 +170,18 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
-def _reading(result: BenchResult) -> str:
-    told = []
+def _reading_notes(result: BenchResult) -> str:
+    notes = []
     if _has(result.cases, Implementation.LIMIT):
-        told.append(
-            "The limit is the engine's own script, fed with ready batches of 128, four of them under way: the store "
-            "and the client library do no more than that. By hand is what one would write without the engine: the same "
+        notes.append(
+            "The limit is the engine's own script with prepared batches of 128, four of them in flight, which is the "
+            "most that the store and the client library can do. By hand is the same work without the engine: the same "
             "script, called once for each operation, by as many callers, with redis-py and 50 connections."
         )
     if _has(result.cases, Implementation.DICT):
-        told.append("In memory, and for what is known to be sold out, the yardstick is a bare dict behind a lock.")
-    told.append("\u00b1 is how far the rounds lie from their middle; what differs by less is no difference.")
-    return f'<h2>How to read this</h2><p class="quiet">{" ".join(map(_escaped, told))}</p>'
+        notes.append("In memory, and for the sold-out cache, the yardstick is a dict behind a lock.")
+    notes.append("\u00b1 is half the range of the rounds; smaller differences mean nothing.")
+    return f'<h2>How to read this page</h2><p class="quiet">{" ".join(map(_escaped, notes))}</p>'
 
 
 def _parameters(result: BenchResult) -> str:

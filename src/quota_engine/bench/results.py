@@ -1,4 +1,4 @@
-"""The result of a run, as it stands in the JSON file and is read back for a comparison."""
+"""Result of a benchmark, as the JSON file contains it for a later comparison."""
 
 from __future__ import annotations
 
@@ -29,11 +29,17 @@ _STEPS_AN_OCTAVE: Final = 4
 
 
 class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One case. Rates are operations a second, latencies microseconds; a batch's latency is that of all in it.
+    """Result of one case. A batch counts as one call with one latency.
 
-    ``ops_per_s`` is the median of ``rounds``; ``p50_us`` and ``p99_us`` are of all rounds together. Ratios are medians
-    of the ratios within a round; ``None`` if there is no such yardstick. ``histogram_us`` has pairs of a bucket's upper
-    end and its count of calls.
+    Attributes:
+        kind: Implementation that was measured.
+        ops_per_s: Median of ``rounds``, in operations a second.
+        p50_us: Median latency of all rounds together, in microseconds.
+        p99_us: 99th percentile, likewise.
+        ratio_to_limit: Median of the ratios within each round; ``None`` without this yardstick.
+        ratio_to_handwritten: Likewise.
+        rounds: Operations a second of each round.
+        histogram_us: Pairs of a bucket's upper end in microseconds and its number of calls.
     """
 
     name: str
@@ -55,22 +61,22 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What tells it from all other cases of a run."""
+        """Identity of the case within a run."""
         return self.backend, self.name, self.concurrency
 
     @property
     def is_yardstick(self) -> bool:
-        """Whether it is none of the engine's."""
+        """True if the case is a yardstick, not the engine."""
         return self.kind != Implementation.ENGINE
 
     @property
     def spread(self) -> float:
-        """How far the rounds lie from their middle, as a share of the median."""
+        """Half of the range of the rounds, as a share of the median."""
         return (self.ops_per_s_max - self.ops_per_s_min) / 2 / self.ops_per_s
 
 
 class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a run found out."""
+    """Result of a benchmark."""
 
     quota_engine_bench: int
     machine: dict[str, Any]
@@ -78,20 +84,20 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     cases: list[CaseResult]
 
     def cases_of(self, backend: str) -> list[CaseResult]:
-        """The cases of one backend."""
+        """Return the cases of one backend."""
         return [case for case in self.cases if case.backend == backend]
 
     @property
     def backends(self) -> list[str]:
-        """The labels of the backends, in order."""
+        """Labels of the backends, in order."""
         return list(dict.fromkeys(case.backend for case in self.cases))
 
 
 def decode_result(text: bytes) -> BenchResult:
-    """Read what ``--json`` wrote.
+    """Decode a result that ``--json`` has written.
 
     Raises:
-        ValueError: it is something else, or of another format.
+        ValueError: The text is no result, or has another format.
     """
     result = msgspec.json.decode(text, type=BenchResult)
     if result.quota_engine_bench != FORMAT:
@@ -103,14 +109,14 @@ def decode_result(text: bytes) -> BenchResult:
 
 @dataclasses.dataclass(slots=True)
 class CaseSamples:
-    """What was measured of one case so far, round by round."""
+    """Measurements of one case, round by round."""
 
     ops_per_s: list[float] = dataclasses.field(default_factory=list)
     p50_ns: list[float] = dataclasses.field(default_factory=list)
     latency_ns: Histogram = dataclasses.field(default_factory=Histogram)
 
     def add(self, measured: RoundMeasurement) -> None:
-        """Take in one round."""
+        """Add one round."""
         self.ops_per_s.append(measured.ops_per_s)
         self.p50_ns.append(statistics.median(measured.sample.latencies_ns))
         for latency_ns in measured.sample.latencies_ns:
@@ -120,10 +126,10 @@ class CaseSamples:
 def case_result(
     backend: str, measure: BenchCase, tally: CaseSamples, limit: CaseSamples | None, by_hand: CaseSamples | None
 ) -> CaseResult:
-    """The figures of one case, beside its yardsticks."""
+    """Return the result of one case, with its ratios to the yardsticks."""
     by_hand_ratio = None
     if by_hand is not None and measure.concurrency == 1:
-        # One caller waits for each answer: what counts is how long, and a few late answers should not.
+        # A single caller waits for each answer, so its latency counts. The median ignores a few late answers.
         by_hand_ratio = _median_ratio(by_hand.p50_ns, tally.p50_ns)
     elif by_hand is not None:
         by_hand_ratio = _median_ratio(tally.ops_per_s, by_hand.ops_per_s)
@@ -148,8 +154,9 @@ def case_result(
 
 
 def quarter_octave_buckets(histogram: Histogram) -> Iterator[tuple[float, int]]:
-    """The histogram with four buckets an octave, which is as fine as an eye wants it: upper end and count of each,
-    empty ones between the first and the last included.
+    """Yield a histogram with four buckets an octave: upper end and count of each.
+
+    Empty buckets between the first and the last one are included.
     """
     counts: dict[int, int] = {}
     for _, high, count in histogram.buckets():
@@ -161,10 +168,10 @@ def quarter_octave_buckets(histogram: Histogram) -> Iterator[tuple[float, int]]:
 
 
 def _median_ratio(values: list[float], yardstick: list[float]) -> float:
-    """Round by round, so that what slows a whole round down does not count."""
+    """Return the median of the ratios within each round, so that a slow round does not count."""
     return _rounded(statistics.median(value / other for value, other in zip(values, yardstick, strict=True)))
 
 
 def _rounded(value: float) -> float:
-    """Four digits that count: more would be noise."""
+    """Return four significant digits; more would be noise."""
     return float(f"{value:.4g}")

@@ -1,4 +1,4 @@
-"""A whole run: stores are opened, rounds go through all cases in turns, and everything is put away again."""
+"""A benchmark run: open the stores, run the rounds of all cases interleaved, and clean up."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from quota_engine.bench.plan import (
 )
 from quota_engine.bench.results import FORMAT, BenchResult, CaseSamples, case_result
 from quota_engine.bench.target_url import BenchTarget
-from quota_engine.bench.workload import Workload
+from quota_engine.bench.workload import BenchWorkload
 
 Progress = Callable[[str, int, int], None]
-"""Is told what is measured now, how many measurements are done, and of how many."""
+"""Called with the name of the current case, the number of finished measurements, and their total."""
 
 _OPERATIONS_MIN: Final = 64
 _OPERATIONS_MAX: Final = 200_000
@@ -34,63 +34,69 @@ _WARM_UP_SHARE: Final = 4
 
 
 class _Entry:
-    """One measure on one store: how many operations a round has, and what was counted so far."""
+    """One case on one store, with its operations per round and its measurements."""
 
-    def __init__(self, store: BenchStore, measure: BenchCase) -> None:
+    def __init__(self, store: BenchStore, case: BenchCase) -> None:
         self.store = store
-        self.measure = measure
+        self.case = case
         self.tally = CaseSamples()
         self.count = 0
-        self._filled: Workload | None = None
+        self._shared_workload: BenchWorkload | None = None
 
     def warm_up(self, settings: BenchSettings) -> None:
-        """Have everything in place, and find how many operations fill a round: by a few, then by a part of a round."""
-        floor = max(_OPERATIONS_MIN, self.measure.concurrency * self.measure.batch)
+        """Set the workload up, and find the number of operations that fill a round in two steps."""
+        floor = max(_OPERATIONS_MIN, self.case.concurrency * self.case.batch)
         self.count = max(floor, _WARM_UP)
         for share in (1,) if settings.quick else (_WARM_UP_SHARE, 1):
             wanted = self._once(self.count).ops_per_s * settings.round_ms / 1000 / share
             self.count = round(min(max(wanted, floor), max(floor, _OPERATIONS_MAX)))
 
     def run(self) -> None:
-        """One round."""
+        """Run one round."""
         self.tally.add(self._once(self.count))
 
     def _once(self, count: int) -> RoundMeasurement:
-        """At a new place, so that each round finds the same; but not where it takes long to set up."""
-        if self._filled is not None:
-            return measure_once(self.store, self._filled, self.measure, count)
-        place = Workload(self.store, self.measure)
-        if self.measure.is_kept:
-            self._filled = place
-            return measure_once(self.store, place, self.measure, count)
+        """Run on a new workload, so that each round begins equally, unless its setup takes too long."""
+        if self._shared_workload is not None:
+            return measure_once(self.store, self._shared_workload, self.case, count)
+        workload = BenchWorkload(self.store, self.case)
+        if self.case.shares_workload:
+            self._shared_workload = workload
+            return measure_once(self.store, workload, self.case, count)
         try:
-            return measure_once(self.store, place, self.measure, count)
+            return measure_once(self.store, workload, self.case, count)
         finally:
-            place.remove()
+            workload.remove()
 
 
 def run_bench(
     targets: Sequence[BenchTarget], settings: BenchSettings, progress: Progress, warn: Callable[[str], None]
 ) -> BenchResult:
-    """Measure all cases on all targets. ``warn`` is told what was not as it should be.
+    """Measure all cases on all targets.
+
+    Args:
+        targets: Stores to case.
+        settings: Extent of the benchmark.
+        progress: Called before each measurement.
+        warn: Called with a message if keys stay in a store.
 
     Raises:
-        BackendUnavailable: a store cannot be used.
-        WrongAnswer: something was fast, and wrong.
+        BackendUnavailable: A store cannot be used.
+        WrongOutcome: A measurement had a wrong effect.
     """
     cores = usable_cores()
     client_core, server_core = cores or (None, None)
     with contextlib.ExitStack() as undo:
-        # Servers start before the client is pinned: what they start in turn shall not inherit the client's core.
+        # Servers start before the client is pinned, because their helpers would inherit the client's core.
         stores = [undo.enter_context(BenchStore(target, server_core)) for target in targets]
         client_is_pinned = undo.enter_context(pinned(0, client_core))
         entries = _entries(stores, settings)
         _run_rounds(entries, settings, progress)
         machine = _machine(stores, client_core if client_is_pinned else None, server_core)
     for store in stores:
-        if store.left_behind:
+        if store.cleanup_problem:
             warn(
-                f"{store.target.label}: keys of this run were left behind: {store.left_behind}; they begin with "
+                f"{store.target.label}: keys of this run stay in the store: {store.cleanup_problem}; they begin with "
                 f"{{quota_engine:{store.target.namespace}:bench- and expire by themselves"
             )
     return BenchResult(quota_engine_bench=FORMAT, machine=machine, settings=settings, cases=_cases(entries, stores))
@@ -98,9 +104,9 @@ def run_bench(
 
 def _entries(stores: Sequence[BenchStore], settings: BenchSettings) -> list[_Entry]:
     return [
-        _Entry(store, measure)
+        _Entry(store, case)
         for store in stores
-        for measure in cases_with_yardsticks(_measures(store, settings), store.target.kind)
+        for case in cases_with_yardsticks(_measures(store, settings), store.target.kind)
     ]
 
 
@@ -112,13 +118,14 @@ def _measures(store: BenchStore, settings: BenchSettings) -> list[BenchCase]:
 
 
 def _run_rounds(entries: Sequence[_Entry], settings: BenchSettings, progress: Progress) -> None:
-    """All cases once in each round, so that a slow minute slows all of them; every other round the other way round, so
-    that none is always the one behind the same neighbour.
+    """Run all cases once in each round, so that a slow minute affects all of them.
+
+    Every other round runs in reverse order, so that no case always follows the same one.
     """
     total, done = len(entries) * (settings.rounds + 1), 0
     for number in range(settings.rounds + 1):
         for entry in entries if number % 2 == 0 else reversed(entries):
-            progress(f"{_round(number, settings)}: {entry.measure.name}", done, total)
+            progress(f"{_round(number, settings)}: {entry.case.name}", done, total)
             if number == 0:
                 entry.warm_up(settings)
             else:
@@ -144,14 +151,14 @@ def _machine(stores: Sequence[BenchStore], client_core: int | None, server_core:
 
 
 def _cases(entries: Sequence[_Entry], stores: Sequence[BenchStore]) -> list[Any]:
-    """The engine's cases first, then the yardsticks, backend by backend."""
+    """Return the results, backend by backend: the engine's cases first, then the yardsticks."""
     cases = []
     for store in stores:
-        mine = {entry.measure: entry.tally for entry in entries if entry.store is store}
-        for measure in sorted(mine, key=lambda each: each.implementation is not Implementation.ENGINE):
+        mine = {entry.case: entry.tally for entry in entries if entry.store is store}
+        for case in sorted(mine, key=lambda each: each.implementation is not Implementation.ENGINE):
             limit = by_hand = None
-            if measure.implementation is Implementation.ENGINE:
-                limit, by_hand = yardsticks_of(measure, store.target.kind)
+            if case.implementation is Implementation.ENGINE:
+                limit, by_hand = yardsticks_of(case, store.target.kind)
             tallies = [mine[each] if each is not None else None for each in (limit, by_hand)]
-            cases.append(case_result(store.target.label, measure, mine[measure], *tallies))
+            cases.append(case_result(store.target.label, case, mine[case], *tallies))
     return cases

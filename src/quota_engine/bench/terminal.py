@@ -1,4 +1,4 @@
-"""A run as tables on the terminal, within 80 columns."""
+"""Result of a benchmark as tables of at most 80 columns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STYLE: Final = {ChangeVerdict.SLOWER: "bold red", ChangeVerdict.SAME: "", Chang
 
 
 def print_result(result: BenchResult, console: Console) -> None:
-    """Print every case, backend by backend. Colours only add to what the text says."""
+    """Print every case, backend by backend. Colors carry no information that the text lacks."""
     console.print(Text(f"{headline(result)}."))
     console.print(Text(f"{machine_line(result.machine)}."))
     for backend in result.backends:
@@ -37,8 +37,8 @@ def print_result(result: BenchResult, console: Console) -> None:
 
 
 def print_goals(goals: list[Goal], console: Console) -> None:
-    """Print what the project holds the engine to, and what was measured."""
-    table = _table("goals", "\nmeasured", "\nwanted", "")
+    """Print the goals of the project with the measured values."""
+    table = _table("goals", "\nmeasured", "\ngoal", "")
     for goal in goals:
         wanted = f"{'at least' if goal.is_least else 'at most'} {goal.wanted:,.2f}".removesuffix(".00")
         measured = f"{goal.measured:,.2f}".removesuffix(".00")
@@ -49,11 +49,11 @@ def print_goals(goals: list[Goal], console: Console) -> None:
 
 
 def print_comparison(comparison: BenchComparison, console: Console) -> None:
-    """Print what has changed, and what cannot be said."""
+    """Print the changes, and the limits of the comparison."""
     console.print()
     console.print(Text("Compared with the earlier run", style="bold"))
     for difference in comparison.differences:
-        console.print(Text(f"Not the same: {difference}", style="yellow"))
+        console.print(Text(f"Different: {difference}", style="yellow"))
     backend = ""
     table = _table("", "at\nonce", "\nbefore", "\nnow", "\nchange", "")
     for change in comparison.changes:
@@ -70,9 +70,9 @@ def print_comparison(comparison: BenchComparison, console: Console) -> None:
             style="dim" if change.is_yardstick else "",
         )
     console.print(table)
-    for title, told in (("before", comparison.only_old), ("now", comparison.only_new)):
-        if told:
-            console.print(Text(f"Only {title}: {'; '.join(told)}."))
+    for title, cases in (("before", comparison.only_old), ("now", comparison.only_new)):
+        if cases:
+            console.print(Text(f"Only {title}: {'; '.join(cases)}."))
     console.print()
     console.print(Text(RULE))
     count = len(comparison.regressions)
@@ -83,8 +83,8 @@ def print_comparison(comparison: BenchComparison, console: Console) -> None:
     if comparison.slower_yardsticks:
         console.print(
             Text(
-                "Yardsticks are slower as well: that is the machine, the server or the engine's script. Run both "
-                "versions again, one after the other."
+                "Yardsticks are slower too, so the cause is the machine, the server or the script. Run both versions "
+                "again, one after the other."
             )
         )
 
@@ -131,11 +131,11 @@ def _table(first: str, *columns: str) -> Table:
 
 
 def _reading(result: BenchResult) -> str:
-    told = ["\u00b1: how far rounds lie apart."]
+    notes = ["\u00b1: half the range of the rounds."]
     if any(case.kind == Implementation.LIMIT for case in result.cases):
-        told.append("of limit: of what the store can do with batches of 128 alone.")
+        notes.append("of limit: share of the store's limit, batches of 128.")
     if any(case.kind == Implementation.BY_HAND for case in result.cases):
-        told.append("by hand: against one EVALSHA a call (of a lone caller: against its p50).")
+        notes.append("by hand: ratio to one EVALSHA a call (single caller: ratio of p50).")
     if any(case.kind == Implementation.DICT for case in result.cases):
-        told.append("of dict, and of limit for sold-out: of a bare dict behind a lock.")
-    return " ".join(told)
+        notes.append("of dict, and of limit for sold-out: share of a dict behind a lock.")
+    return " ".join(notes)

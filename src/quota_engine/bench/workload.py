@@ -1,8 +1,8 @@
-"""Where a measurement takes place: offices of its own with one open day, and the work that is to be done there."""
+"""BenchWorkload of a measurement: new offices with one open day, and the operations on them."""
 
 from __future__ import annotations
 
-__all__ = ["Workload", "WrongOutcome", "encoded_command"]
+__all__ = ["BenchWorkload", "WrongOutcome", "encoded_command"]
 
 import asyncio
 import datetime
@@ -26,60 +26,62 @@ T = TypeVar("T")
 
 _CAPACITY: Final = 10_000_000
 _REFUSED: Final = ("refusal", SOLD_OUT)
-_RUSH_S: Final = 0.005
+_WARM_UP_PAUSE_S: Final = 0.005
 _SELECTION: Final = Selection()
 _OFFICES_CHECKED_MAX: Final = 100
 _PRELOAD: Final = 10_000
-"""Reservations in one request while a place is filled."""
+"""Reservations in one request while a day is filled."""
 
 _numbers = itertools.count(1)
 
 
 class WrongOutcome(QuotaEngineError):
-    """What was measured did not do what it was asked to: its speed means nothing."""
+    """A measurement had a wrong effect, so its speed means nothing."""
 
 
-class Workload:
-    """Some offices with a day a week ahead, one quota, and the identity limit, idempotency and events on.
+class BenchWorkload:
+    """Offices with a day about a week ahead, one quota, identity limit, idempotency and events.
 
     Attributes:
-        offices: their ids, which no earlier measurement had.
-        day: the ordinal of the day.
-        desk: makes commands of calls, for the engine and for the yardsticks alike.
-        backend, async_backend: the two ways to the store.
+        offices: Ids of the offices. No earlier measurement has used them.
+        day: Ordinal of the day.
+        request_builder: Builds the commands of calls, for the engine and for the yardsticks.
+        backend: Store for synchronous calls.
+        async_backend: Store for asyncio.
     """
 
-    def __init__(self, store: BenchStore, measure: BenchCase) -> None:
-        """Publish the offices of ``measure``, and fill them with the reservations that it wants to find."""
+    def __init__(self, store: BenchStore, case: BenchCase) -> None:
+        """Publish the offices of a case, and fill them with its existing reservations."""
         self._store = store
-        self._face = measure.api_style
+        self._face = case.api_style
         self._next = 0
-        self._done = [0] * measure.offices
-        self._block = measure.batch if measure.offices > OFFICES_OF_CALLERS_MAX else 1
+        self._done = [0] * case.offices
+        self._block = case.batch if case.offices > OFFICES_OF_CALLERS_MAX else 1
         tag = secrets.token_hex(4)
-        self.offices = [f"bench-{tag}-{number}" for number in range(measure.offices)]
+        self.offices = [f"bench-{tag}-{number}" for number in range(case.offices)]
         self.day = _next_working_day()
-        catalog = _catalog(self.offices, 0 if measure.action in _REFUSED else _CAPACITY)
+        catalog = _catalog(self.offices, 0 if case.action in _REFUSED else _CAPACITY)
         self.request_builder = RequestBuilder(secrets.token_bytes(32), catalog)
-        self.backend, self.async_backend = store.open_stores(remembering=measure.action == SOLD_OUT)
-        store.note_offices(self.offices)
+        self.backend, self.async_backend = store.open_stores(sold_out_cache=case.action == SOLD_OUT)
+        store.register_offices(self.offices)
         publish = day_workflows.publish(self.request_builder, catalog, self.day, None)
         if self._face is ApiStyle.TASKS:
             store.run_coroutine(run_async(publish, self.async_backend))
         else:
             run(publish, self.backend)
-        left = measure.reservations
+        left = case.reservations
         while left:
             count = min(left, _PRELOAD)
             work = self.make_reserves(count)
-            self._carry_out(work)
-            self._note(work)
+            self._execute(work)
+            self._count(work)
             left -= count
 
     def make_reserves(self, count: int) -> list[tuple[int, tuple[str, str, str], Command]]:
-        """As many reserves by people who have not come before, office by office in turn (one each; where there are
-        very many, a batch each): the office's index, the arguments of the call (office, identity, key), and the command
-        that it comes to.
+        """Return reserves of new applicants, round robin over the offices.
+
+        With very many offices, a whole batch goes to each. An operation has the index of the office, the arguments of
+        the call (office, identity, key), and the equivalent command.
         """
         offices, desk = self.offices, self.request_builder
         work: list[tuple[int, tuple[str, str, str], Command]] = []
@@ -94,9 +96,9 @@ class Workload:
         return work
 
     def make_confirms(self, count: int) -> list[tuple[int, tuple[str], Command]]:
-        """As many confirms, of holds that are made here and now: index, argument (the reference), command."""
+        """Return confirms of new holds: index of the office, argument (the reference), command."""
         reserves = self.make_reserves(count)
-        self._carry_out(reserves)
+        self._execute(reserves)
         work: list[tuple[int, tuple[str], Command]] = []
         for index, (office, _, key), _ in reserves:
             reference = f"{office}~{key}"
@@ -104,75 +106,75 @@ class Workload:
             work.append((index, (reference,), command))
         return work
 
-    def check(self, measure: BenchCase, work: Sequence[tuple[int, Any, Any]]) -> None:
-        """See that the calls had the effect that they should have had; of very many offices, at some of them.
+    def check(self, case: BenchCase, work: Sequence[tuple[int, Any, Any]]) -> None:
+        """Check the effect of the calls. Of very many offices, only some are checked.
 
         Raises:
-            WrongAnswer: they had not.
+            WrongOutcome: The effect is wrong.
         """
-        if measure.action not in (*_REFUSED, "availability"):
-            self._note(work)
+        if case.action not in (*_REFUSED, "availability"):
+            self._count(work)
         step = -(-len(self.offices) // _OFFICES_CHECKED_MAX)
-        looked_at = range(0, len(self.offices), step)
-        views = [view for index in looked_at for view in self._ask(View(self.offices[index], (self.day,)))]
+        checked = range(0, len(self.offices), step)
+        views = [view for index in checked for view in self._ask(View(self.offices[index], (self.day,)))]
         held = sum(quota.held for view in views for quota in view.quotas.values())
         confirmed = sum(quota.confirmed for view in views for quota in view.quotas.values())
-        done = sum(self._done[index] for index in looked_at)
-        wanted = (0, done) if measure.action == "confirm" else (done, 0)
-        if len(views) != len(looked_at) or (held, confirmed) != wanted:
+        done = sum(self._done[index] for index in checked)
+        wanted = (0, done) if case.action == "confirm" else (done, 0)
+        if len(views) != len(checked) or (held, confirmed) != wanted:
             raise WrongOutcome(
-                f"{self._store.target.label}: {measure.name}: {held:,} held and {confirmed:,} confirmed places after "
+                f"{self._store.target.label}: {case.name}: {held:,} held and {confirmed:,} confirmed places after "
                 f"it; expected {wanted[0]:,} and {wanted[1]:,}"
             )
-        if measure.action in _REFUSED:
+        if case.action in _REFUSED:
             ((_, (office, _, _), command),) = self.make_reserves(1)
             (outcome,) = self._ask(ApplyMany(office, (command,)))
             if outcome.status is not Status.SOLD_OUT:
-                raise WrongOutcome(f"{self._store.target.label}: {measure.name}: {outcome.status}; expected SOLD_OUT")
+                raise WrongOutcome(f"{self._store.target.label}: {case.name}: {outcome.status}; expected SOLD_OUT")
 
     def remove(self) -> None:
-        """Take the offices away again."""
+        """Remove the offices."""
         self._store.remove(self.offices)
 
     def warm_sold_out_cache(self) -> None:
-        """Lose often enough for the engine to remember it, just before that is measured."""
-        self._store.run_coroutine(self._rush())
+        """Let refusals fill the sold-out cache, just before it is measured."""
+        self._store.run_coroutine(self._warm_up())
 
-    async def _rush(self) -> None:
+    async def _warm_up(self) -> None:
         for _, (office, _, _), command in self.make_reserves(4 * len(self.offices)):
             await self.async_backend.apply(office, command)
-            await asyncio.sleep(_RUSH_S)
+            await asyncio.sleep(_WARM_UP_PAUSE_S)
 
     def _ask(self, request: StoreRequest[T]) -> T:
-        """By the way that is measured: a store may be another one by another way."""
+        """Execute a request through the measured store. In memory, the two stores of a target differ."""
         if self._face is ApiStyle.TASKS:
             return self._store.run_coroutine(self.async_backend.execute(request))
         return self.backend.execute(request)
 
-    def _carry_out(self, work: Sequence[tuple[int, Any, Command]]) -> None:
+    def _execute(self, work: Sequence[tuple[int, Any, Command]]) -> None:
         by_office: dict[int, list[Command]] = {}
         for index, _, command in work:
             by_office.setdefault(index, []).append(command)
         for index, commands in by_office.items():
             self._ask(ApplyMany(self.offices[index], tuple(commands)))
 
-    def _note(self, work: Sequence[tuple[int, Any, Any]]) -> None:
+    def _count(self, work: Sequence[tuple[int, Any, Any]]) -> None:
         for index, _, _ in work:
             self._done[index] += 1
 
 
-def encoded_command(place: Workload, action: str, command: Command | None) -> str:
-    """What the engine's scripts are given for a call."""
+def encoded_command(workload: BenchWorkload, action: str, command: Command | None) -> str:
+    """Return the encoded line of a command, as the engine's scripts receive it."""
     from quota_engine.stores.redis.codecs.office import encode
 
     if action == "availability":
-        return f"view\t{place.day}"
+        return f"view\t{workload.day}"
     assert command is not None
     return encode(command)
 
 
 def _next_working_day() -> int:
-    """A working day about a week ahead: open by the schedule, and not over, in every time zone."""
+    """Return a working day about a week ahead, which is open and not over in every time zone."""
     day = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=7)
     while day.weekday() > 4:
         day += datetime.timedelta(days=1)

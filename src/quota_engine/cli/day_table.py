@@ -43,7 +43,7 @@ def day_table(found: dict[str, list[DayView]], now_ms: int) -> Table:
     for office, views in found.items():
         shown_office = office
         for view in views:
-            # The notes of a day stand below its date, because there is no room beside it.
+            # The notes of a day are below its date, because the row has no space for them.
             texts = [datetime.date.fromordinal(view.day).isoformat(), *_notes(view, now_ms)]
             for name, quota in view.quotas.items():
                 counts = [getattr(quota, counter) for counter in COUNTERS]

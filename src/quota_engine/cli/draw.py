@@ -131,7 +131,7 @@ def freeze(
         capacities: capacities file.
         out: directory for applications.jsonl and capacities.json. The same content gives the same bytes.
         key_file: file with 32 to 128 secret hex digits. Applicants are replaced by hashes with this key, which are
-            useless outside this draw. Default: applicants are published as they stand in the file.
+            useless outside this draw. Default: applicants are published unchanged.
         as_json: print the result as JSON, and nothing else.
     """
     from quota_engine.draws.files import canonical_lines, digest_of, json_of_capacities
@@ -180,7 +180,7 @@ def run(
         capacities: capacities file.
         seed_file: file with the seed of the published commitment.
         out: JSON Lines file to write.
-        entropy: public text that nobody could know when the applications were published, such as a closing price.
+        entropy: public text that did not exist when the applications were published, such as a closing price.
         as_json: print the result as JSON, and nothing else.
     """
     from quota_engine.cli.draw_files import read_secret

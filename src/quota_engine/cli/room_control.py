@@ -111,7 +111,7 @@ def close_room(
     token_file: str = "",
     config: pathlib.Path | None = None,
 ) -> int:
-    """Close a waiting room now. Afterwards nobody needs a pass, and the room does not open again.
+    """Close a waiting room now. Afterwards reservations need no pass, and the room does not open again.
 
     Exit codes as for ``pace``.
 

@@ -54,15 +54,15 @@ class OperatorClient(ServiceClient):
 
     def __init__(self, http: httpx.Client, retries: Retries = _RETRIES) -> None:
         super().__init__(http, retries)
-        self._looks = SummaryCalls(retries)
+        self._summaries = SummaryCalls(retries)
 
     def summarize_room(self, room: str) -> RoomSummary:
         """See :meth:`SummaryCalls.summarize_room`."""
-        return drive(self._looks.summarize_room(room), self._transport.handle)
+        return drive(self._summaries.summarize_room(room), self._transport.handle)
 
     def summarize_draw(self, draw: str) -> DrawSummary | None:
         """See :meth:`SummaryCalls.summarize_draw`."""
-        return drive(self._looks.summarize_draw(draw), self._transport.handle)
+        return drive(self._summaries.summarize_draw(draw), self._transport.handle)
 
 
 @contextlib.contextmanager
@@ -92,7 +92,7 @@ def connect(host: str, token_file: str, roles: str) -> Iterator[OperatorClient]:
 
 
 def _token(file: str, roles: str) -> str:
-    """Return the token. It is no option, because every user of the machine can read a command line."""
+    """Return the token. No option takes it, because every user of the machine can read a command line."""
     if not file:
         token = os.environ.get(TOKEN_VARIABLE, "").strip()
         if not token:

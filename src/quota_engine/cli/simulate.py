@@ -89,11 +89,11 @@ def simulate(
         seed: seed of all random numbers, 0 to 2**63 - 1.
         backend: URL of the engine's store, which must be empty; default: memory://.
         baseline: also simulate the previous application, which reads the quota first and writes it later.
-        policy: who may try to reserve. immediate: everybody; bucket: token buckets limit the rate; fifo, shuffle: a
-            waiting room in order of arrival, or in random order; draw: a lottery.
+        policy: who may try to reserve. immediate: all applicants; bucket: token buckets limit the rate; fifo, shuffle:
+            a waiting room in order of arrival, or in random order; draw: a lottery.
         compare: simulate all policies with the same people.
         demand: applicants for each place, 0.01 to 100,000, or low (0.5) or high (10); in place of --applicants.
-        re_release: when places given back become available; default: next-draw with a draw, else immediate.
+        re_release: when released places become available again; default: next-draw with a draw, else immediate.
         identity: how the booking service checks identities; default: as in the scenario, else weak.
         report: HTML report to write, one file without external resources.
         picture: SVG to write: the places sold, or with agents who gets them.
@@ -281,7 +281,7 @@ def _opener(seed: int, backend: str) -> Callable[[ManualClock, str], contextlib.
     """Return a function that opens a new engine, with the same ids and hashes in each run."""
     from quota_engine.engine.quota_engine import QuotaEngine
 
-    # Applicants are generated or stand in the trace, so the key protects nothing. It must be the same in each run.
+    # Applicants are generated or listed in the trace, so the key protects nothing. It must be the same in each run.
     key = hashlib.sha256(f"quota-engine simulate {seed}".encode()).digest()
 
     def open_engine(clock: ManualClock, name: str) -> contextlib.AbstractContextManager[QuotaEngine]:

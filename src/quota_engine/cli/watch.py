@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _AUDIT_JOIN_S: Final = 2
-"""Time for which the end of the command waits for an audit that is under way."""
+"""Time for which the end of the command waits for a running audit."""
 _FINDINGS_SHOWN: Final = 5
 
 

@@ -21,7 +21,7 @@ def svg_head(name: str, title: str, description: str, width: int, height: int, s
         description: Description, read by screen readers.
         width: Width in user units.
         height: Height in user units.
-        standalone: Set the size in pixels too, for a file of its own.
+        standalone: Set the size in pixels too, for a separate file.
     """
     return [
         f'<svg class="plot" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'

@@ -109,7 +109,7 @@ class AgentMetrics:
             self._won[index] = 1
 
     def record_attendance(self, index: int, attended: bool) -> None:
-        """Record whether somebody attended."""
+        """Record that the applicant attended, or did not."""
         if attended:
             self.attended += 1
         else:
@@ -127,7 +127,7 @@ class AgentMetrics:
 
     @property
     def idle_places(self) -> int:
-        """Places that nobody attended: unsold, or confirmed for an identity of a broker."""
+        """Places without attendance: unsold, or confirmed for an identity of a broker."""
         return self.capacity - self.attended
 
     @property
@@ -179,7 +179,7 @@ class AgentMetrics:
     def correlation(self) -> float:
         """Correlation of a person's rank by latency with winning a place (Pearson's r of ranks and zeros and ones).
 
-        It is 0 if everybody won, or nobody. Brokers' identities and bought places do not count.
+        It is 0 if all people won, or none. Brokers' identities and bought places do not count.
         """
         order = self._by_latency()
         ranks = _ranks([self.people.one_way_us[index] for index in order])

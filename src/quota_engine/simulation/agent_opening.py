@@ -45,7 +45,7 @@ _HAND_OVER_STEPS_MAX: Final = 180
 class AgentOpening:
     """One run of an opening with agents. Create one for each run.
 
-    Everybody has at most one request under way. An event is one integer: the moment of a request's arrival, shifted
+    Every agent has at most one request in flight. An event is one integer: the moment of a request's arrival, shifted
     left, plus the sender's number. Numbers from the last identity's on are timed actions of the servers and brokers.
 
     Args:
@@ -54,7 +54,7 @@ class AgentOpening:
         people: People and identities of brokers.
         plan: Identities with which brokers come.
         history: Results of earlier openings.
-        re_release: When places given back become available.
+        re_release: When released places become available again.
         engine: A fresh engine that reads ``clock``.
         clock: Clock that the run sets.
     """
@@ -310,7 +310,7 @@ class AgentOpening:
 
     def _try(self, index: int, now_us: int, reply_us: int) -> int:
         if self._checks_identity and index >= self.people.people_count + self._plan.borrowed:
-            # The booking service checks the identity before it calls the engine, and nobody has this one.
+            # The booking service checks the identity before it calls the engine, and finds no such person.
             self._status[index] = _ABANDONED
             return DONE
         decision = self._policy.decide(index, now_us)
@@ -433,7 +433,7 @@ class AgentOpening:
     # Timed actions of bots and brokers.
 
     def _start_watching(self, now_us: int) -> None:
-        """Watch for places that come back, unless that is under way."""
+        """Start to watch for places that come back."""
         if not self._is_watching and now_us >= 0:
             self._is_watching = True
             heapq.heappush(self._events, (now_us + 1_000_000) << self._bits | self._watch_number)
@@ -531,7 +531,7 @@ class AgentOpening:
         return -1
 
     def _attend(self) -> None:
-        """Record attendance on the service day. Nobody attends under an identity of a broker."""
+        """Record attendance on the service day. Identities of brokers never attend."""
         people, supply = self.people, self.supply
         starts_ms = {
             (each.office, each.day): self._engine.availability(each.office, each.day)[0].starts_at_ms

@@ -17,7 +17,7 @@ from quota_engine.simulation.supply import BookingChoice, Supply, choice_from_bo
 
 
 class ArrivalKind(enum.IntEnum):
-    """When an applicant presses."""
+    """Arrival pattern of an applicant."""
 
     EARLY = 0
     BURST = 1

@@ -1,7 +1,7 @@
 """Decisions of brokers and their customers, made from observations that each of them could have.
 
 Brokers know the profit of each number of identities at the last opening at which they used it. Customers know how many
-orders were delivered, the published ratio of places to applicants, and how often they have failed themselves. Nobody
+orders were delivered, the published ratio of places to applicants, and how often they have failed themselves. Neither
 knows how the policies work.
 """
 
@@ -19,8 +19,8 @@ from quota_engine.simulation.population_config import BrokerEntry, IdentityCheck
 class BrokerPlan:
     """Identities with which brokers come to an opening; 0 if they stay away.
 
-    The first ``borrowed`` identities belong to people who lend their names, the others are fabricated. ``cost`` is the
-    cost of all of them, in rupiah.
+    The first ``borrowed`` identities belong to people who lend their names, and the rest are fabricated. ``cost`` is
+    the cost of all of them, in rupiah.
     """
 
     identities: int
@@ -48,7 +48,7 @@ class TrialOpening:
 
 
 class MarketHistory:
-    """Results of earlier openings in order, as everybody remembers them."""
+    """Results of earlier openings in order, as brokers and customers remember them."""
 
     def __init__(self, config: PopulationConfig, identity: IdentityCheck) -> None:
         self._brokers = config.brokers

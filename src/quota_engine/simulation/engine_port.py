@@ -86,7 +86,7 @@ class SimulatedEngine(Protocol):
         ...
 
     def lookup(self, reference: str) -> Reservation | None:
-        """Return the reservation as it stands now, or ``None``."""
+        """Return the current reservation, or ``None``."""
         ...
 
     def expire(self, office: str, day: int, limit: int = 100) -> Outcome:

@@ -49,7 +49,7 @@ class _Step(enum.IntEnum):
 
 
 class _End(enum.IntEnum):
-    """How an applicant ended."""
+    """Final result of an applicant."""
 
     BOOKED = 0
     REFUSED = 1
@@ -70,7 +70,7 @@ _REFUSED: Final = _End.REFUSED
 class Opening:
     """One run of an opening. Create one for each run.
 
-    Every applicant has at most one request under way. Event numbers from the last applicant's on are the sweeps of the
+    Every applicant has at most one request in flight. Event numbers from the last applicant's on are the sweeps of the
     office-days.
 
     Args:

@@ -37,7 +37,7 @@ _SOLD_OUT_CACHE_US: Final = 250_000
 """Lifetime of an entry of the sold-out cache."""
 _PAUSE_US: Final = 5_000_000
 _QUIET_US: Final = 600_000_000
-"""A room closes when nobody has waited for this long."""
+"""A room closes after this time without waiting tickets."""
 _ROOM_OPEN_H: Final = 4
 _FIRST_COME_WINDOW_MS: Final = 4_000
 """A first-come room ignores windows. With this length, a room of four hours stays within the limit of windows."""

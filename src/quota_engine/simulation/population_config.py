@@ -37,18 +37,18 @@ from quota_engine.simulation.config_types import (
 
 
 class ReReleasePolicy(enum.StrEnum):
-    """When a place that was given back becomes available again."""
+    """Rule that makes a released place available again."""
 
     IMMEDIATE = "immediate"
     """In the same step."""
     COOLING = "cooling"
-    """After 10 to 30 minutes, at a moment that nobody outside can predict."""
+    """After 10 to 30 minutes, at an unpredictable moment."""
     NEXT_DRAW = "next-draw"
     """At the next draw, or at the next opening where there is no draw."""
 
 
 class IdentityCheck(enum.StrEnum):
-    """How the booking service checks an identity before it calls the engine."""
+    """Check of an identity by the booking service, before it calls the engine."""
 
     WEAK = "weak"
     """It accepts any 16 digits."""
@@ -57,7 +57,7 @@ class IdentityCheck(enum.StrEnum):
 
 
 class BrokerEntry(enum.StrEnum):
-    """When brokers take part."""
+    """Condition under which brokers take part."""
 
     IF_PROFITABLE = "if-profitable"
     """If the results of earlier openings let them expect a profit."""
@@ -93,7 +93,7 @@ class BrokerConfig(ConfigTable, frozen=True, kw_only=True):
     identity_cost_verified: Rupiah = 150_000
     """Pay of a person who lends the name."""
     stop_loss: Rupiah = 200_000
-    """Losses in a row after which brokers stay away for good."""
+    """Losses in a row after which brokers stay away permanently."""
     one_way_ms: Milliseconds = 2.0
     clock_error_ms: Annotated[float, msgspec.Meta(ge=0, le=60_000)] = 5.0
     """Standard deviation of their presses from the opening."""
@@ -114,7 +114,7 @@ class BrokerConfig(ConfigTable, frozen=True, kw_only=True):
 
 
 class RoundConfig(ConfigTable, frozen=True, kw_only=True):
-    """Further draws or openings for places given back, with the rule ``next-draw``."""
+    """Further draws or openings for released places, with the rule ``next-draw``."""
 
     count: Annotated[int, msgspec.Meta(ge=1, le=10)] = 2
     """All rounds, the first included."""
@@ -165,7 +165,7 @@ class DrawRules(ConfigTable, frozen=True, kw_only=True):
 
 
 class PopulationConfig(ConfigTable, frozen=True, kw_only=True):
-    """Everybody. With agents, ``arrivals.party_shares`` and the crashes of ``agents`` have no effect."""
+    """People, bots and brokers. With them, ``arrivals.party_shares`` and ``agents.crash_share`` have no effect."""
 
     networks: Annotated[tuple[NetworkClass, ...], msgspec.Meta(min_length=1, max_length=10)] = (
         NetworkClass(name="good network", share=0.3, one_way_ms_median=15.0),
@@ -183,7 +183,7 @@ class PopulationConfig(ConfigTable, frozen=True, kw_only=True):
     bot_every_s: Interval = 0.25
     """Interval of a bot's presses until the opening."""
     bot_watch_s: Interval = 60.0
-    """Interval at which a bot looks for places given back."""
+    """Interval at which a bot looks for released places."""
     value_median: Rupiah = 300_000
     """Value of a place to a citizen, above its official price (lognormal)."""
     value_sigma: Sigma = 0.8

@@ -144,11 +144,11 @@ class AgentTraits(ConfigTable, frozen=True, kw_only=True):
     refresh_s_mean: Interval = 5.0
     """A refresher presses again after half to one and a half times this."""
     patience_s_mean: Seconds = 40.0
-    """Time for which a refresher goes on pressing after a sold-out answer (exponential)."""
+    """Time for which a refresher continues to press after a sold-out answer (exponential)."""
     form_s_median: Interval = 150.0
     form_sigma: Sigma = 0.5
     crash_share: Share = 0.1
-    """Share of the forms during which the client crashes once. The applicant logs in again and goes on."""
+    """Share of the forms during which the client crashes once. The applicant logs in again and continues."""
     relogin_s_median: Interval = 45.0
     abandon_share: Share = 0.06
     """Share of the holds that are never confirmed."""
@@ -255,7 +255,7 @@ class Scenario(ConfigTable, frozen=True, kw_only=True):
     policy: PolicyName = PolicyName.IMMEDIATE
     """Any policy other than ``immediate`` adds the agents of ``population``."""
     re_release: ReReleasePolicy | None = None
-    """With agents, when places given back become available. ``None``: ``next-draw`` with a draw, else ``immediate``."""
+    """With agents, when released places become available. ``None``: ``next-draw`` with a draw, else ``immediate``."""
     identity: IdentityCheck = IdentityCheck.WEAK
     applicants: Annotated[int, msgspec.Meta(ge=1, le=APPLICANTS_MAX)] = 5_000
     sale: Sale = Sale()

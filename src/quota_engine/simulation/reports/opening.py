@@ -59,7 +59,7 @@ def _cards(result: SimulationResult) -> str:
     engine, baseline = result.engine, result.baseline
 
     def card(title: str, value: str, text: str, bad: bool) -> str:
-        # The tick or cross repeats the color, which not everybody can see.
+        # The tick or cross repeats the color, which some readers cannot see.
         mark = "\u2717" if bad else "\u2713"
         return (
             f'<div class="card"><h3>{title}</h3><b><span class="{"bad" if bad else "good"}">{mark}</span> {value}</b>'

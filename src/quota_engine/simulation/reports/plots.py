@@ -145,7 +145,7 @@ def _waiting_ticks(low_us: float, high_us: float) -> list[tuple[float, str]]:
 
 
 def _rush_window(runs: Sequence[PlottedRun]) -> tuple[int, int]:
-    """Return the window from a minute before the opening, or the first press, to the end of the rush."""
+    """Return the window from a minute before the opening, or the first press, to the end of the load spike."""
     start_s = max(-60, runs[0].metrics.start_s)
     busy_s = max(run.metrics.arrivals.second_of_share(0.8) for run in runs)
     return start_s, max(60, min(busy_s, 1800))
