@@ -39,6 +39,7 @@ def write_opening(
     capacity: int = 100,
     wait_list: bool = False,
     offices: int = 1,
+    weeks_ahead: int = 1,
     **settings: int,
 ) -> Opening:
     """Write a catalog and a configuration: this week is open, and the next week opens in ``opens_in_s`` seconds."""
@@ -55,7 +56,7 @@ def write_opening(
             "weekday": days[opens_at.weekday()],
             "at": opens_at.time(),
             "zone": ZONE.key,
-            "weeks_ahead": 1,
+            "weeks_ahead": weeks_ahead,
         }
     ]
     plan = raw["plans"][0]

@@ -37,7 +37,7 @@ class Setup(NamedTuple):
 
 @pytest.fixture
 def setup(tmp_path: Path) -> Iterator[Setup]:
-    made = write_opening(tmp_path, 3_600)
+    made = write_opening(tmp_path, 3_600, weeks_ahead=2)  # next week is open, on a Sunday evening too
     environment = {"QUOTA_ENGINE_IDENTITY_KEY": KEY}
     with Server(valkey_server_binary(), appendfsync="always") as store:
         environment["QUOTA_ENGINE_BACKEND"] = f"{store.url}?durability=fsync&attempts_max=2&timeout_ms=500"
