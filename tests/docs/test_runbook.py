@@ -159,8 +159,8 @@ def test_every_command_of_the_page_works(tmp_path: Path, valkey: Valkey) -> None
             assert (view.quotas["online"].capacity, view.closed) == (120, False)
             assert client.room(environment["ROOM"]).view().per_minute_max == 1_200
             assert [event.number for event in client.events("surabaya", limit=1)] == [2]
-    assert output.count("everything adds up") == 5
-    assert output.count("holds: ") == 2
+    assert output.count("no findings") == 5
+    assert output.count("a unique position that follows from commitment") == 2
 
 
 def test_the_settings_grant_the_least_rights_and_are_valid() -> None:
