@@ -28,7 +28,7 @@ from typing import Final
 
 from quota_engine.client import ServiceClient
 from tests.service.test_runner import Served, served
-from tests.support.concurrent_bookers import Crowd, check, open_day, set_places
+from tests.support.concurrent_bookers import BookerThreads, check, open_day, set_places
 from tests.support.servers import Server, valkey_server_binary
 
 PLACES: Final = 1500
@@ -51,7 +51,7 @@ class Round:
         self._killed = killed
         self._services = contextlib.ExitStack()
 
-    def run(self) -> Crowd:
+    def run(self) -> BookerThreads:
         """Until everybody has an answer, and all has been checked."""
         random = self._random
         with Server(valkey_server_binary(), appendfsync="always") as store, self._services:
@@ -59,9 +59,9 @@ class Round:
             with ServiceClient.open(service.url, TOKEN) as client:
                 day = open_day(client)
                 set_places(client, day, PLACES)
-            crowd = Crowd(service.url, TOKEN, day, PEOPLE, threads=THREADS)
+            crowd = BookerThreads(service.url, TOKEN, day, PEOPLE, threads=THREADS)
             crowd.start()
-            while crowd.is_at_it:
+            while crowd.is_running:
                 time.sleep(random.uniform(*PAUSE_S))
                 what = random.choices(("worker", "store", "frozen store", "service"), (5, 3, 2, 1))[0]
                 self._killed[what] += 1
@@ -72,7 +72,7 @@ class Round:
                     service.process.terminate()
                     assert service.process.wait(60) == 0, service.lines
                     service = self._services.enter_context(self._serving(store))
-                    crowd.move(service.url)
+                    crowd.switch_to(service.url)
                 else:
                     self._take_away(store, frozen=what == "frozen store")
             crowd.finish()
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sums["rounds"] += 1
         sums["places"] += len(crowd.confirmed)
         sums["told sold out"] += crowd.sold_out
-        sums["calls"] += crowd.asked
+        sums["calls"] += crowd.requests
         sums["asked again"] += crowd.retries
         longest_s = max(longest_s, crowd.longest_s)
         print(f"round {sums['rounds']}: {dict(killed)}, {len(crowd.confirmed)} places, {crowd.retries} asked again")

@@ -23,7 +23,7 @@ from quota_engine.client.call_protocol import CallFlow, Delay, HttpRequest, Http
 from quota_engine.client.calls import Calls, DrawCalls, RoomCalls
 from quota_engine.generators import drive
 from tests.service.test_kills import serving, token
-from tests.support.concurrent_bookers import Booked, check, open_day, set_places
+from tests.support.concurrent_bookers import BookingRecord, check, open_day, set_places
 from tests.support.in_process_service import DAY, NIK
 from tests.support.servers import Server, until, valkey_server_binary
 
@@ -282,7 +282,7 @@ def store() -> Iterator[Server]:
         yield server
 
 
-class People(Booked):
+class People(BookingRecord):
     """People who book, each with one call for each step: no error is caught, and nobody asks again."""
 
     def note(self, held: Outcome, confirmed: Outcome | None) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from quota_engine.client import ServiceClient
 from tests.service.test_runner import Served, served
-from tests.support.concurrent_bookers import Crowd, check, open_day, set_places
+from tests.support.concurrent_bookers import BookerThreads, check, open_day, set_places
 from tests.support.servers import Server, until, valkey_server_binary
 
 PLACES = 120
@@ -51,12 +51,12 @@ def token(service: Served) -> str:
 
 
 @contextlib.contextmanager
-def crowd_at(service: Served, people: int = PEOPLE) -> Iterator[tuple[ServiceClient, Crowd]]:
+def crowd_at(service: Served, people: int = PEOPLE) -> Iterator[tuple[ServiceClient, BookerThreads]]:
     """Yield bookers that have started, and wait for them at the end."""
     with ServiceClient.open(service.url, token(service)) as client:
         day = open_day(client)
         set_places(client, day, PLACES)
-        crowd = Crowd(service.url, token(service), day, people)
+        crowd = BookerThreads(service.url, token(service), day, people)
         crowd.start()
         yield client, crowd
 
@@ -64,11 +64,11 @@ def crowd_at(service: Served, people: int = PEOPLE) -> Iterator[tuple[ServiceCli
 def test_killed_worker_loses_nothing(tmp_path: Path, store: Server) -> None:
     """Its clients repeat their requests with the same key."""
     with serving(tmp_path, store) as service, crowd_at(service) as (client, crowd):
-        crowd.wait_for(10)
+        crowd.wait_for_confirmed(10)
         first, second = service.workers()
         os.kill(first, signal.SIGKILL)
         assert service.wait_for(r"worker (\d+) has ended") == str(first)
-        crowd.wait_for(60)
+        crowd.wait_for_confirmed(60)
         os.kill(second, signal.SIGKILL)
         crowd.finish()
         assert (len(crowd.confirmed), crowd.sold_out) == (PLACES, PEOPLE - PLACES)
@@ -84,7 +84,7 @@ def test_restarted_store_loses_nothing(tmp_path: Path, store: Server) -> None:
             answer = httpx.get(f"{service.url}/health/ready", timeout=10)
             return answer.status_code, answer.json()["status"]
 
-        crowd.wait_for(20)
+        crowd.wait_for_confirmed(20)
         store.kill()
         until(lambda: ready() == (503, "store unavailable"), "a service that is not ready")
         assert httpx.get(f"{service.url}/health/live").status_code == 200
@@ -116,13 +116,13 @@ def test_worker_killed_during_store_outage_is_replaced(tmp_path: Path, store: Se
 def test_stopped_service_loses_nothing(tmp_path: Path, store: Server) -> None:
     """It completes its requests; the next service gives equal responses to the same keys."""
     with serving(tmp_path, store) as service, crowd_at(service) as (_, crowd):
-        crowd.wait_for(20)
+        crowd.wait_for_confirmed(20)
         service.process.terminate()
         assert service.process.wait(30) == 0
         assert crowd.sold_out == 0, "the crowd finished before the stop"
         acknowledged = dict(crowd.confirmed)
         with serving(tmp_path, store, "--config", str(config_of(tmp_path, token(service)))) as successor:
-            crowd.move(successor.url)
+            crowd.switch_to(successor.url)
             crowd.finish()
             with ServiceClient.open(successor.url, token(service)) as client:
                 assert acknowledged.items() <= crowd.confirmed.items()

@@ -1,6 +1,6 @@
-"""People who book through a service while it, or its store, is killed; and what must be true of it afterwards.
+"""Bookers that use a service while it or its store is killed, and the checks that follow.
 
-Each asks with one key until there is a definite answer, however often it is cut off, and notes what was acknowledged.
+Each booker repeats a request with one key until it gets a definite outcome, and records acknowledged outcomes.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from quota_engine import BackendUnavailable, Outcome, OutcomeUnknown, Status
 from quota_engine.client import Retries, ServiceClient
 
 OFFICE = "surabaya"
-GIVEN_UP_S = 60.0
-"""Nobody is without an answer for so long."""
+RESPONSE_TIMEOUT_S = 60.0
+"""Longest time that a booker may be without an outcome."""
 
 
-class Person(NamedTuple):
-    """Somebody's wish: a key and an identity that nobody else has."""
+class Booker(NamedTuple):
+    """A booker: a unique idempotency key and a unique identity."""
 
     key: str
     identity: str
 
 
-class Booked:
-    """What people were told who booked on a day.
+class BookingRecord:
+    """Acknowledged outcomes of a day.
 
-    ``confirmed`` has what was acknowledged as confirmed, reference and queue number; ``held`` the references of all
-    holds that were acknowledged; ``sold_out`` how many were told that.
+    ``confirmed`` has the queue numbers of confirmed reservations by reference. ``held`` has the references of all
+    holds, and ``sold_out`` is the number of bookers that got ``SOLD_OUT``.
     """
 
     def __init__(self, day: datetime.date) -> None:
@@ -40,48 +40,48 @@ class Booked:
         self.sold_out = 0
 
 
-class Crowd(Booked):
-    """People who book, one after the other in each of some threads; ``retries`` is how often somebody asked again."""
+class BookerThreads(BookingRecord):
+    """Threads that each run bookers one after the other. ``retries`` counts repeated requests."""
 
     def __init__(self, url: str, token: str, day: datetime.date, people: int, *, threads: int = 8) -> None:
-        """``people`` is how many come in all."""
+        """``people`` is the number of bookers in all threads."""
         super().__init__(day)
         self.retries = 0
-        self.asked = 0
+        self.requests = 0
         self.longest_s = 0.0
         self._token = token
         self._client = self._open(url)
         self._old: list[ServiceClient] = []
-        self._people = iter([Person(f"wish-{number}", f"person {number}") for number in range(people)])
+        self._people = iter([Booker(f"key-{number}", f"booker {number}") for number in range(people)])
         self._lock = threading.Lock()
         self._errors: list[BaseException] = []
         self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
 
     @property
-    def is_at_it(self) -> bool:
-        """Whether somebody is without an answer yet."""
+    def is_running(self) -> bool:
+        """True while a thread is running."""
         return any(thread.is_alive() for thread in self._threads)
 
     def start(self) -> None:
-        """Let them come."""
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
-    def move(self, url: str) -> None:
-        """From now on the service is there."""
+    def switch_to(self, url: str) -> None:
+        """Send further requests to another address."""
         self._old.append(self._client)
         self._client = self._open(url)
 
-    def wait_for(self, confirmed: int) -> None:
-        """Until so many are confirmed."""
-        deadline_s = time.monotonic() + GIVEN_UP_S
+    def wait_for_confirmed(self, confirmed: int) -> None:
+        """Wait until ``confirmed`` reservations are confirmed."""
+        deadline_s = time.monotonic() + RESPONSE_TIMEOUT_S
         while len(self.confirmed) < confirmed:
-            assert self.is_at_it, (len(self.confirmed), self._errors)
+            assert self.is_running, (len(self.confirmed), self._errors)
             assert time.monotonic() < deadline_s, len(self.confirmed)
             time.sleep(0.005)
 
     def finish(self) -> None:
-        """Until everybody has an answer; raises what went wrong for anybody."""
+        """Wait for all threads, and raise the first error."""
         for thread in self._threads:
             thread.join()
         for client in (self._client, *self._old):
@@ -104,10 +104,10 @@ class Crowd(Booked):
         except BaseException as error:
             self._errors.append(error)
 
-    def _book(self, person: Person) -> None:
-        wish = {"service": "new", "session": "morning", "idempotency_key": person.key}
-        held = self._until_sure(
-            lambda client: client.reserve(OFFICE, self.day, person.identity, **wish)  # type: ignore[arg-type]
+    def _book(self, person: Booker) -> None:
+        request = {"service": "new", "session": "morning", "idempotency_key": person.key}
+        held = self._repeat(
+            lambda client: client.reserve(OFFICE, self.day, person.identity, **request)  # type: ignore[arg-type]
         )
         if held.status is Status.SOLD_OUT:
             with self._lock:
@@ -116,17 +116,17 @@ class Crowd(Booked):
         assert held.ok, held
         with self._lock:
             self.held.add(held.reference)
-        confirmed = self._until_sure(lambda client: client.confirm(held.reference))
+        confirmed = self._repeat(lambda client: client.confirm(held.reference))
         assert confirmed.status is Status.CONFIRMED, confirmed
         (number,) = confirmed.queue_numbers
         with self._lock:
             self.confirmed[held.reference] = number
 
-    def _until_sure(self, call: Callable[[ServiceClient], Outcome]) -> Outcome:
+    def _repeat(self, call: Callable[[ServiceClient], Outcome]) -> Outcome:
         began_s = time.monotonic()
         while True:
             with self._lock:
-                self.asked += 1
+                self.requests += 1
             try:
                 outcome = call(self._client)
             except (BackendUnavailable, OutcomeUnknown):
@@ -135,14 +135,14 @@ class Crowd(Booked):
                 with self._lock:
                     self.longest_s = max(self.longest_s, time.monotonic() - began_s)
                 return outcome
-            assert time.monotonic() - began_s < GIVEN_UP_S, "nobody answers"
+            assert time.monotonic() - began_s < RESPONSE_TIMEOUT_S, "no outcome within the timeout"
             with self._lock:
                 self.retries += 1
             time.sleep(0.02)
 
 
 def open_day(client: ServiceClient) -> datetime.date:
-    """A day that is being sold, for a while yet."""
+    """Return a day that is open for booking for at least ten more minutes."""
     now = datetime.datetime.now(datetime.UTC)
     now_ms = now.timestamp() * 1000
     days = client.availability(OFFICE, now.date(), now.date() + datetime.timedelta(days=14))
@@ -151,19 +151,19 @@ def open_day(client: ServiceClient) -> datetime.date:
 
 
 def set_places(client: ServiceClient, day: datetime.date, places: int) -> None:
-    """How many there are to be had, and room enough in the session."""
+    """Set the online capacity of a day, with enough capacity in the session."""
     for quota, capacity in (("online", places), ("morning", 10 * places)):
         assert client.set_capacity(OFFICE, day, quota, capacity).ok
 
 
-def check(client: ServiceClient, crowd: Booked, places: int) -> None:
-    """Nothing was sold twice, and nothing that was acknowledged is lost."""
+def check(client: ServiceClient, crowd: BookingRecord, places: int) -> None:
+    """Check that nothing was sold twice, and that no acknowledged outcome is lost."""
     (day,) = client.availability(OFFICE, crowd.day)
     online = day.quotas["online"]
     assert (online.capacity, online.overbooked) == (places, 0)
     assert online.held + online.confirmed <= places
-    assert online.confirmed == len(crowd.confirmed), "one was confirmed that nobody was told of, or lost"
-    assert len(set(crowd.confirmed.values())) == len(crowd.confirmed), "a queue number was given twice"
+    assert online.confirmed == len(crowd.confirmed), "a confirmation was not acknowledged, or was lost"
+    assert len(set(crowd.confirmed.values())) == len(crowd.confirmed), "two reservations share a queue number"
     assert crowd.held == set(crowd.confirmed), "a hold was lost before it was confirmed"
     for reference, number in crowd.confirmed.items():
         record = client.lookup(reference)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["RoomResponseCache", "RoomSnapshot"]
+__all__ = ["RoomResponseCache", "RoomStreamState"]
 
 from typing import Final, NamedTuple
 
@@ -13,7 +13,7 @@ from quota_engine.waiting_room.machine import RoomView
 _ROOMS_MAX: Final = 1_000
 
 
-class RoomSnapshot(NamedTuple):
+class RoomStreamState(NamedTuple):
     """State of a room as event streams compare it: equal snapshots mean that no ticket's status has changed."""
 
     content: bytes
@@ -25,7 +25,7 @@ class RoomSnapshot(NamedTuple):
 class _CachedRoom(NamedTuple):
     view: RoomView
     response: ApiResponse
-    snapshot: RoomSnapshot
+    snapshot: RoomStreamState
 
 
 class RoomResponseCache:
@@ -38,7 +38,7 @@ class RoomResponseCache:
         """Return the response to a poll of the room."""
         return self._get(room, view).response
 
-    def snapshot(self, room: str, view: RoomView) -> RoomSnapshot:
+    def snapshot(self, room: str, view: RoomView) -> RoomStreamState:
         """Return the state that event streams of the room compare."""
         return self._get(room, view).snapshot
 
@@ -48,5 +48,5 @@ class RoomResponseCache:
             if len(self._rooms) >= _ROOMS_MAX:
                 self._rooms.clear()
             response = etag_response(room_body(room, view))
-            cached = self._rooms[room] = _CachedRoom(view, response, RoomSnapshot(response.body, view.changed_at_ms))
+            cached = self._rooms[room] = _CachedRoom(view, response, RoomStreamState(response.body, view.changed_at_ms))
         return cached

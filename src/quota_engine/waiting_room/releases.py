@@ -10,9 +10,9 @@ __all__ = [
     "CHANNEL",
     "CLOCK_MARGIN_MS",
     "ROOM_POLICY",
-    "Release",
     "ReleasePassPolicy",
     "Releases",
+    "ScheduledRelease",
     "WaitingRoomSchedule",
     "room_id",
 ]
@@ -51,7 +51,7 @@ class WaitingRoomSchedule(msgspec.Struct, frozen=True):
     duration_ms: int = 7_200_000
 
 
-class Release(NamedTuple):
+class ScheduledRelease(NamedTuple):
     """The days of an office that open at one moment, and the times of their waiting room."""
 
     office: str
@@ -72,7 +72,7 @@ def room_id(office: str, opens_at_ms: int) -> str:
 class _ActiveReleases(NamedTuple):
     """An office's running releases and its next one, and the time until which this list is valid."""
 
-    releases: tuple[Release, ...]
+    releases: tuple[ScheduledRelease, ...]
     valid_until_ms: int
 
 
@@ -84,10 +84,10 @@ class Releases:
         self.schedule = schedule
         self._offices = frozenset(schedule.offices)
         self._active: dict[str, _ActiveReleases] = {}
-        self._by_day: dict[tuple[str, int], Release | None] = {}
+        self._by_day: dict[tuple[str, int], ScheduledRelease | None] = {}
         self._room_ends_ms: dict[str, int] = {}
 
-    def find_by_day(self, office: str, day: int) -> Release | None:
+    def find_by_day(self, office: str, day: int) -> ScheduledRelease | None:
         """Return the release of a day; ``None`` if the day has no waiting room.
 
         Args:
@@ -105,7 +105,7 @@ class Releases:
             self._by_day[key] = self._find(office, day)
         return self._by_day[key]
 
-    def list_active(self, office: str, now_ms: int) -> tuple[Release, ...]:
+    def list_active(self, office: str, now_ms: int) -> tuple[ScheduledRelease, ...]:
         """Return the running releases of an office, oldest first, and the next one."""
         if office not in self._offices:
             return ()
@@ -116,7 +116,7 @@ class Releases:
         releases = self.list_active(office, now_ms)
         return releases[0].room if releases else None
 
-    def room_end_ms(self, release: Release) -> int:
+    def room_end_ms(self, release: ScheduledRelease) -> int:
         """Return the time at which the room of a release ends or ended, as far as this process knows."""
         return self._room_ends_ms.get(release.room, release.closes_at_ms)
 
@@ -130,13 +130,13 @@ class Releases:
         release = self.find_by_day(office, day)
         return release is not None and release.opens_at_ms - CLOCK_MARGIN_MS <= now_ms < self.room_end_ms(release)
 
-    def set_room_end(self, release: Release, end_ms: int) -> None:
+    def set_room_end(self, release: ScheduledRelease, end_ms: int) -> None:
         """Note that the room of a release ends at ``end_ms``; 0 if the room does not exist."""
         if len(self._room_ends_ms) >= _CACHED_MAX:
             self._room_ends_ms.clear()
         self._room_ends_ms[release.room] = end_ms
 
-    def _find(self, office: str, day: int) -> Release | None:
+    def _find(self, office: str, day: int) -> ScheduledRelease | None:
         date = datetime.date.fromordinal(day)
         day_terms(self.catalog, office, date)  # raises for a day outside the supported years
         view = get_office(self.catalog, office)
@@ -145,8 +145,8 @@ class Releases:
         found = next_release(self.catalog, office, opening_ms - 1)
         return None if found is None or found[0] != opening_ms else self._release(office, *found)
 
-    def _release(self, office: str, opening_ms: int, days: tuple[datetime.date, ...]) -> Release:
-        return Release(
+    def _release(self, office: str, opening_ms: int, days: tuple[datetime.date, ...]) -> ScheduledRelease:
+        return ScheduledRelease(
             office,
             room_id(office, opening_ms),
             opening_ms,
@@ -156,11 +156,11 @@ class Releases:
             days[-1],
         )
 
-    def _list(self, office: str, now_ms: int) -> tuple[Release, ...]:
+    def _list(self, office: str, now_ms: int) -> tuple[ScheduledRelease, ...]:
         active = self._active.get(office)
         if active is not None and now_ms < active.valid_until_ms:
             return active.releases
-        releases: list[Release] = []
+        releases: list[ScheduledRelease] = []
         opening_ms = max(0, now_ms - self.schedule.duration_ms)
         valid_until_ms = now_ms + _DAY_MS
         while (found := next_release(self.catalog, office, opening_ms)) is not None:

@@ -33,7 +33,7 @@ from quota_engine.service.http.problems import ROOM_STATUS_PROBLEMS, Problem
 from quota_engine.service.http.request import ApiRequest
 from quota_engine.service.http.responses import ApiResponse, etag_response
 from quota_engine.service.http.sse import EventStream, StreamEvent
-from quota_engine.service.room_response_cache import RoomSnapshot
+from quota_engine.service.room_response_cache import RoomStreamState
 from quota_engine.waiting_room.machine import RoomResult, RoomStatus, RoomView
 from quota_engine.waiting_room.polling import ticket_poll_after_ms
 from quota_engine.waiting_room.summary import RoomSummary, summarize_room
@@ -102,7 +102,7 @@ async def get_room(context: ServiceContext, request: ApiRequest) -> ApiResponse:
 
 
 async def stream_room(context: ServiceContext, request: ApiRequest) -> EventStream:
-    async def render(snapshot: RoomSnapshot) -> StreamEvent:
+    async def render(snapshot: RoomStreamState) -> StreamEvent:
         return StreamEvent("room", snapshot.content)
 
     return await _open_stream(context, request, render)
@@ -129,18 +129,18 @@ async def get_ticket(context: ServiceContext, request: ApiRequest) -> ApiRespons
 
 
 async def stream_ticket(context: ServiceContext, request: ApiRequest) -> EventStream:
-    async def render(_: RoomSnapshot) -> StreamEvent:
+    async def render(_: RoomStreamState) -> StreamEvent:
         return StreamEvent("ticket_status", msgspec.json.encode(await _ticket_status(context, request)))
 
     return await _open_stream(context, request, render)
 
 
 async def _open_stream(
-    context: ServiceContext, request: ApiRequest, render: Callable[[RoomSnapshot], Awaitable[StreamEvent]]
+    context: ServiceContext, request: ApiRequest, render: Callable[[RoomStreamState], Awaitable[StreamEvent]]
 ) -> EventStream:
     name, room = request.path["room"], _room(context, request)
 
-    async def read() -> RoomSnapshot:
+    async def read() -> RoomStreamState:
         return context.room_responses.snapshot(name, await room.view(max_age_ms=_STREAM_MAX_AGE_MS))
 
     return await context.streams.open(("room", name), read, render)

@@ -13,7 +13,7 @@ from quota_engine.domain.errors import QuotaEngineError, UnknownName
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
 from quota_engine.service.background.periodic_task import PeriodicTask
 from quota_engine.waiting_room.machine import RoomStatus
-from quota_engine.waiting_room.releases import CHANNEL, CLOCK_MARGIN_MS, Release, Releases
+from quota_engine.waiting_room.releases import CHANNEL, CLOCK_MARGIN_MS, Releases, ScheduledRelease
 from quota_engine.workflows.room_config import RoomSettings
 
 TICK_INTERVAL_MS: Final = 1_000
@@ -55,7 +55,7 @@ class RoomSupervisor(PeriodicTask):
         due = [release for release in active if self._due_ms.get(release.room, 0) <= now_ms]
         await asyncio.gather(*(self._supervise(release, now_ms) for release in due))
 
-    async def _supervise(self, release: Release, now_ms: int) -> None:
+    async def _supervise(self, release: ScheduledRelease, now_ms: int) -> None:
         room = release.room
         opens_soon = now_ms >= release.opens_at_ms - CLOCK_MARGIN_MS
         self._due_ms[room] = now_ms + (0 if opens_soon else _CHECK_INTERVAL_MS)
@@ -71,7 +71,7 @@ class RoomSupervisor(PeriodicTask):
             _logger.warning("waiting room %s: %s", room, error)
             self._due_ms[room] = now_ms + (0 if room in self._created else _RETRY_INTERVAL_MS)
 
-    async def _create(self, release: Release) -> None:
+    async def _create(self, release: ScheduledRelease) -> None:
         status = await self._engine.room(release.room).create(
             release.office,
             release.first_day,
@@ -93,6 +93,6 @@ class RoomSupervisor(PeriodicTask):
         else:
             _logger.info("waiting room %s is created", release.room)
 
-    async def _check(self, release: Release) -> None:
+    async def _check(self, release: ScheduledRelease) -> None:
         view = await self._engine.room(release.room).view()
         self._releases.set_room_end(release, view.closed_at_ms or view.config.closes_at_ms)
