@@ -176,7 +176,7 @@ def assert_nothing_is_left(directory: Path) -> None:
     assert not (directory / "valkey.pid").exists()
 
 
-def test_it_starts_answers_and_ends(place: Path) -> None:
+def test_server_starts_answers_and_ends(place: Path) -> None:
     """It serves its socket only, with the settings that it should have; closing leaves neither process nor socket."""
     server = open_embedded(url_of(place))
     assert ask(server, "PING")
@@ -190,7 +190,7 @@ def test_it_starts_answers_and_ends(place: Path) -> None:
         server.ensure_running()
 
 
-def test_what_was_written_is_there_when_it_is_opened_again(place: Path) -> None:
+def test_data_survives_reopening(place: Path) -> None:
     """Nothing is lost by closing."""
     for visit in range(1, 4):
         with open_embedded(url_of(place)) as server:
@@ -198,7 +198,7 @@ def test_what_was_written_is_there_when_it_is_opened_again(place: Path) -> None:
     assert_nothing_is_left(place)
 
 
-def test_nobody_else_can_look_in(place: Path) -> None:
+def test_files_are_private(place: Path) -> None:
     """Directories and socket are 0700 and files 0600 under any umask."""
     before = os.umask(0)
     try:
@@ -214,7 +214,7 @@ def test_nobody_else_can_look_in(place: Path) -> None:
     assert {name: mode for name, mode in modes.items() if mode not in ((True, 0o600), (False, 0o700))} == {}
 
 
-def test_any_name_will_do(place: Path) -> None:
+def test_directory_names_are_arbitrary(place: Path) -> None:
     """Spaces, quotes and the like in the path reach the server and redis-py unharmed."""
     with open_embedded(url_of(place / "a b%20#?'\"\\é\n")) as server:
         assert ask(server, "PING")
@@ -241,7 +241,7 @@ def test_another_process_joins_and_the_last_one_stops_it(place: Path) -> None:
         assert_nothing_is_left(place)
 
 
-def test_the_crash_of_who_started_it_leaves_the_others_working(place: Path) -> None:
+def test_crash_of_the_starter_leaves_other_users_working(place: Path) -> None:
     """The server continues, and the last process still stops it."""
     with Other(url_of(place)) as other:
         pid = other.open()
@@ -252,7 +252,7 @@ def test_the_crash_of_who_started_it_leaves_the_others_working(place: Path) -> N
         assert_nothing_is_left(place)
 
 
-def test_the_crash_of_the_last_user_leaves_the_server_to_the_next(place: Path) -> None:
+def test_crash_of_the_last_user_leaves_the_server_running(place: Path) -> None:
     """It continues without users. The next process that opens the directory joins it, and ends it by leaving."""
     with Other(url_of(place)) as other:
         pid = other.open()
@@ -263,7 +263,7 @@ def test_the_crash_of_the_last_user_leaves_the_server_to_the_next(place: Path) -
     assert_nothing_is_left(place)
 
 
-def test_the_crash_of_the_server_loses_nothing_acknowledged(place: Path) -> None:
+def test_crash_of_the_server_loses_nothing_acknowledged(place: Path) -> None:
     """With ``always``, all that was answered is there after SIGKILL, by opening again and by ``ensure_running``."""
     server = open_embedded(url_of(place, "?appendfsync=always"))
     for number in range(200):
@@ -282,7 +282,7 @@ def test_the_crash_of_the_server_loses_nothing_acknowledged(place: Path) -> None
     assert_nothing_is_left(place)
 
 
-def test_a_server_that_has_crashed_before_the_last_close(place: Path) -> None:
+def test_close_after_a_crash_of_the_server(place: Path) -> None:
     """There is nothing to end, and its socket is removed."""
     server = open_embedded(url_of(place))
     os.kill(server.pid, signal.SIGKILL)
@@ -291,7 +291,7 @@ def test_a_server_that_has_crashed_before_the_last_close(place: Path) -> None:
     assert_nothing_is_left(place)
 
 
-def test_the_strictest_wish_counts(place: Path) -> None:
+def test_strictest_appendfsync_applies(place: Path) -> None:
     """A server that runs is turned to ``always`` by the first who asks, and not back by others."""
     with open_embedded(url_of(place)) as first:
         assert setting(first, "appendfsync") == "everysec"
@@ -312,7 +312,7 @@ def test_a_socket_without_a_server(place: Path) -> None:
         assert ask(server, "PING")
 
 
-def test_a_server_of_somebody_else_at_the_socket(place: Path) -> None:
+def test_foreign_server_at_the_socket_is_refused(place: Path) -> None:
     """It is not joined, not replaced, and not stopped."""
     place.mkdir(mode=0o700)
     with Server(valkey_server_binary(), requirepass="secret") as foreign:
@@ -327,7 +327,7 @@ def test_a_server_of_somebody_else_at_the_socket(place: Path) -> None:
         assert (place / "valkey.sock").exists()
 
 
-def test_six_processes_at_the_same_moment(place: Path) -> None:
+def test_six_concurrent_processes_share_one_server(place: Path) -> None:
     """Exactly one server; all have it; the last to leave ends it."""
     others = [Other(url_of(place)) for _ in range(6)]
     try:
@@ -348,7 +348,7 @@ def test_six_processes_at_the_same_moment(place: Path) -> None:
             other.process.communicate()
 
 
-def test_processes_that_come_and_go(place: Path) -> None:
+def test_processes_open_and_close_at_random(place: Path) -> None:
     """A process that opens while the last one leaves gets a server all the same, and no visit is lost."""
     visits = 12
     others = [Other(url_of(place), VISITOR, str(visits)) for _ in range(3)]
@@ -367,7 +367,7 @@ def test_processes_that_come_and_go(place: Path) -> None:
         assert ask(server, "GET", "visits") == str(visits * len(others))
 
 
-def test_who_comes_while_the_last_one_leaves(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_during_the_last_close(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They wait until the old server is gone, and get a new one."""
     leaving = threading.Event()
     stop = EmbeddedServer._stop
@@ -388,7 +388,7 @@ def test_who_comes_while_the_last_one_leaves(place: Path, monkeypatch: pytest.Mo
     leaver.join()
 
 
-def test_another_process_keeps_its_turn(place: Path) -> None:
+def test_turn_of_a_paused_process_times_out(place: Path) -> None:
     """A process that waits in vain for a paused start gets an error with the reason."""
     open_embedded(url_of(place)).close()
     with (place / "locks" / "turn").open("rb") as turn:
@@ -397,7 +397,7 @@ def test_another_process_keeps_its_turn(place: Path) -> None:
             open_embedded(url_of(place), start_timeout_ms=50)
 
 
-def test_a_forked_child_is_a_user_in_its_own_right(place: Path) -> None:
+def test_forked_child_is_a_separate_user(place: Path) -> None:
     """It has the server when its parent has left, and ends it by its own exit."""
     with Other(url_of(place), FORKER) as other:
         assert int(other.hear()) > 0
@@ -405,7 +405,7 @@ def test_a_forked_child_is_a_user_in_its_own_right(place: Path) -> None:
     assert_nothing_is_left(place)
 
 
-def test_the_directory_is_removed_under_it(place: Path) -> None:
+def test_directory_removed_while_open(place: Path) -> None:
     """Its server ends all the same."""
     server = open_embedded(url_of(place))
     with (place / "locks" / "server").open("rb") as lock:
@@ -414,7 +414,7 @@ def test_the_directory_is_removed_under_it(place: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
-def test_the_directory_is_removed_and_opened_anew(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_directory_removed_and_opened_again(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The new server is not touched; the old one cannot be ended without harm to it, and is named in a warning."""
     server = open_embedded(url_of(place))
     shutil.rmtree(place)
@@ -426,7 +426,7 @@ def test_the_directory_is_removed_and_opened_anew(place: Path, caplog: pytest.Lo
         assert ask(other, "PING")
 
 
-def test_it_is_ready_only_when_it_has_its_data(place: Path) -> None:
+def test_open_waits_for_loaded_data(place: Path) -> None:
     """Opening waits while the server loads; when that takes longer than it may, the error says what is going on."""
     fill = "for i = 1, 300000 do redis.call('SET', 'key' .. i, i) end"
     with open_embedded(url_of(place)) as server:
@@ -438,7 +438,7 @@ def test_it_is_ready_only_when_it_has_its_data(place: Path) -> None:
     assert_nothing_is_left(place)
 
 
-def test_a_server_that_stands_still(place: Path) -> None:
+def test_paused_server_is_reported(place: Path) -> None:
     """A process that tries to join gets an error with the id of the process; current users keep the server."""
     with open_embedded(url_of(place)) as server:
         os.kill(server.pid, signal.SIGSTOP)
@@ -448,7 +448,7 @@ def test_a_server_that_stands_still(place: Path) -> None:
         assert ask(server, "PING")
 
 
-def test_a_server_that_is_busy(place: Path) -> None:
+def test_busy_server_is_awaited(place: Path) -> None:
     """A process that joins waits for the end of the running script."""
     spin = "local rounds = 0; while rounds < 5e7 do rounds = rounds + 1 end"
     with open_embedded(url_of(place)) as server, redis.Redis.from_url(server.url) as client:
@@ -462,7 +462,7 @@ def test_a_server_that_is_busy(place: Path) -> None:
         client.connection_pool.release(connection)
 
 
-def test_data_that_cannot_be_loaded(place: Path) -> None:
+def test_unloadable_data_is_left_untouched(place: Path) -> None:
     """The error has what the server said about it; the data is left as it is."""
     with open_embedded(url_of(place)) as server:
         ask(server, "SET", "a", "1")
@@ -475,7 +475,7 @@ def test_data_that_cannot_be_loaded(place: Path) -> None:
     assert_nothing_is_left(place)
 
 
-def test_a_server_that_is_too_old(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_embedded_server_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused clearly, and not left running by who started it."""
     monkeypatch.setattr(embedded, "VERSION_MIN", (99, 0))
     with pytest.raises(BackendUnavailable, match=r"too old.*99\.0 or newer"):
@@ -483,7 +483,7 @@ def test_a_server_that_is_too_old(place: Path, monkeypatch: pytest.MonkeyPatch) 
     assert_nothing_is_left(place)
 
 
-def test_a_directory_of_another_user(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directory_of_another_user_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused, with the reason."""
     place.mkdir(mode=0o700)
     us = os.geteuid()
@@ -492,7 +492,7 @@ def test_a_directory_of_another_user(place: Path, monkeypatch: pytest.MonkeyPatc
         open_embedded(url_of(place))
 
 
-def test_a_directory_that_others_may_write_to(place: Path) -> None:
+def test_world_writable_directory_is_refused(place: Path) -> None:
     """Opening is refused, with the command that repairs it."""
     place.mkdir()
     place.chmod(0o770)
@@ -500,7 +500,7 @@ def test_a_directory_that_others_may_write_to(place: Path) -> None:
         open_embedded(url_of(place))
 
 
-def test_a_path_that_is_a_file(place: Path) -> None:
+def test_file_as_directory_is_refused(place: Path) -> None:
     """It is refused, and left as it is."""
     place.write_text("precious")
     for path in (place, place / "under"):

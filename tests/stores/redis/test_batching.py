@@ -188,7 +188,7 @@ def reserves(number: int, prefix: str = "k") -> list[Reserve]:
 # --- Who travels with whom -----------------------------------------------------------------------------------------
 
 
-def test_a_lone_call_goes_at_once(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lone_call_is_sent_at_once(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """One script call with one command, and no pause before it."""
     backend = opened.sync()
     monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waited"))
@@ -197,7 +197,7 @@ def test_a_lone_call_goes_at_once(opened: Opened, monkeypatch: pytest.MonkeyPatc
     assert batches(opened.server) == [1] * 5
 
 
-async def test_a_lone_async_call_goes_at_once(async_opened: Opened) -> None:
+async def test_lone_async_call_is_sent_at_once(async_opened: Opened) -> None:
     """A lone call is one script call with one command, in flight after two iterations of the event loop."""
     backend = await async_opened.asyncio()
     for one in reserves(5):
@@ -241,7 +241,7 @@ def test_five_hundred_threads_share_eight_calls(opened: Opened) -> None:
     assert backend.execute(Audit(OFFICE)) == []
 
 
-async def test_what_gives_back_travels_apart(async_opened: Opened) -> None:
+async def test_freeing_commands_use_a_separate_script(async_opened: Opened) -> None:
     """Release, cancel and expire use a separate script, which runs when memory is out. Offices do not share calls."""
     backend = await async_opened.asyncio()
     commands: list[Command] = [*reserves(3), *(Release(f"k{index}") for index in range(2))]
@@ -265,7 +265,7 @@ MIXED: tuple[tuple[Command, Status], ...] = (
 )
 
 
-async def test_a_refusal_is_nobody_elses(async_opened: Opened) -> None:
+async def test_refused_command_does_not_affect_its_batch(async_opened: Opened) -> None:
     """A refused command does not affect the other commands of its batch."""
     backend = await async_opened.asyncio()
     outcomes = await asyncio.gather(*(backend.apply(OFFICE, command) for command, _ in MIXED))
@@ -282,7 +282,7 @@ ILL_FORMED = (
 
 
 @pytest.mark.parametrize("ill_formed", ILL_FORMED, ids=["ttl", "day", "tab"])
-def test_an_ill_formed_command_harms_nobody_else(opened: Opened, ill_formed: Reserve) -> None:
+def test_invalid_command_fails_only_its_caller(opened: Opened, ill_formed: Reserve) -> None:
     """The caller of an invalid command gets the error. The other callers of its batch, and later ones, are served."""
     backend = opened.sync(ONE_BY_ONE)
     opened.server.pause()
@@ -299,7 +299,7 @@ def test_an_ill_formed_command_harms_nobody_else(opened: Opened, ill_formed: Res
 
 
 @pytest.mark.parametrize("ill_formed", ILL_FORMED, ids=["ttl", "day", "tab"])
-async def test_an_ill_formed_command_harms_no_other_task(async_opened: Opened, ill_formed: Reserve) -> None:
+async def test_invalid_command_fails_only_its_task(async_opened: Opened, ill_formed: Reserve) -> None:
     """The same for tasks, and for commands that are sent together on purpose: of these none is carried out."""
     backend = await async_opened.asyncio()
     commands = (reserve("before", ONLINE), ill_formed, reserve("behind", ONLINE))
@@ -317,7 +317,7 @@ async def test_an_ill_formed_command_harms_no_other_task(async_opened: Opened, i
 CROWDED = BatchLimits(batch_max=2, in_flight_max=1, waiting_max=3)
 
 
-def test_a_full_queue_is_overloaded_and_recovers(opened: Opened) -> None:
+def test_full_queue_is_overloaded_and_recovers(opened: Opened) -> None:
     """A call over the limit is refused at once, and has no other effect. All is well when the queue is empty again."""
     backend = opened.sync(CROWDED)
     opened.server.pause()
@@ -334,7 +334,7 @@ def test_a_full_queue_is_overloaded_and_recovers(opened: Opened) -> None:
     assert backend.apply(OFFICE, reserve("late", ONLINE)).status is Status.HELD
 
 
-async def test_a_full_async_queue_is_overloaded_and_recovers(async_opened: Opened) -> None:
+async def test_full_async_queue_is_overloaded_and_recovers(async_opened: Opened) -> None:
     """The same for tasks: the first callers are served, and the calls over the limit are refused at once."""
     backend = await async_opened.asyncio(CROWDED)
     outcomes = await asyncio.gather(*(backend.apply(OFFICE, one) for one in reserves(10)))
@@ -342,7 +342,7 @@ async def test_a_full_async_queue_is_overloaded_and_recovers(async_opened: Opene
     assert (await backend.apply(OFFICE, reserve("k9", ONLINE))).status is Status.HELD
 
 
-async def test_other_offices_have_queues_of_their_own(async_opened: Opened) -> None:
+async def test_each_office_has_its_own_queue(async_opened: Opened) -> None:
     """A full queue of one office refuses no call for another office."""
     backend = await async_opened.asyncio(CROWDED)
     rush = [backend.apply(OFFICE, one) for one in reserves(10)]
@@ -368,7 +368,7 @@ def seen(backend: Store) -> list[Any]:
     return [backend.execute(look) for look in LOOKS]
 
 
-async def test_looks_share_calls(async_opened: Opened) -> None:
+async def test_queries_share_calls(async_opened: Opened) -> None:
     """Questions of one moment share a call, and equal questions share one answer. Every caller gets the right answer,
     also for unknown ids.
     """
@@ -383,7 +383,7 @@ async def test_looks_share_calls(async_opened: Opened) -> None:
     assert batches(async_opened.server) == [len(LOOKS)] * 3
 
 
-def test_looks_of_threads_share_calls(opened: Opened) -> None:
+def test_queries_of_threads_share_calls(opened: Opened) -> None:
     """The same for threads: who waits for others goes with those who wait too."""
     backend = opened.sync(ONE_BY_ONE)
     backend.apply(OFFICE, reserve("first", ONLINE))
@@ -403,7 +403,7 @@ def test_looks_of_threads_share_calls(opened: Opened) -> None:
     assert batches(opened.server) == [1, len(LOOKS)]
 
 
-async def test_looks_and_commands_do_not_wait_for_each_other(async_opened: Opened) -> None:
+async def test_queries_and_commands_do_not_wait_for_each_other(async_opened: Opened) -> None:
     """Questions have a separate queue, so that a full queue of commands refuses no question."""
     backend = await async_opened.asyncio(CROWDED)
     rush = [backend.apply(OFFICE, one) for one in reserves(10)]
@@ -413,7 +413,7 @@ async def test_looks_and_commands_do_not_wait_for_each_other(async_opened: Opene
     assert all(len(view) == 1 for view in views)
 
 
-async def test_too_many_looks_are_turned_away(async_opened: Opened) -> None:
+async def test_queries_over_the_limit_are_refused(async_opened: Opened) -> None:
     """A question over the limit raises, because it has no outcome ``OVERLOADED``. The other questions are answered."""
     backend = await async_opened.asyncio(CROWDED)
     looks = (backend.execute(View(OFFICE, (DAY,))) for _ in range(10))
@@ -423,7 +423,7 @@ async def test_too_many_looks_are_turned_away(async_opened: Opened) -> None:
     assert len(await backend.execute(View(OFFICE, (DAY,)))) == 1
 
 
-def test_a_look_whose_carrier_dies_is_unavailable(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_query_of_an_interrupted_sender_is_unavailable(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody's outcome is in doubt where nothing was done: ask again."""
     backend = opened.sync(BatchLimits(batch_max=10, in_flight_max=1))
     gate = Gate(backend, Interrupted(), monkeypatch)
@@ -443,7 +443,7 @@ def test_a_look_whose_carrier_dies_is_unavailable(opened: Opened, monkeypatch: p
 # --- Cancelled, and closed -----------------------------------------------------------------------------------------
 
 
-async def test_cancelled_before_it_is_sent_leaves_nothing(async_opened: Opened) -> None:
+async def test_call_cancelled_in_the_queue_has_no_effect(async_opened: Opened) -> None:
     """A task that still waited is gone without a trace, and its neighbours go without it."""
     backend = await async_opened.asyncio(ONE_BY_ONE)
     async_opened.server.pause()
@@ -462,7 +462,7 @@ async def test_cancelled_before_it_is_sent_leaves_nothing(async_opened: Opened) 
     assert not (await backend.apply(OFFICE, reserve("second", ONLINE))).replayed
 
 
-async def test_cancelled_after_it_was_sent_is_found_by_its_id(async_opened: Opened) -> None:
+async def test_call_cancelled_in_flight_is_found_by_its_id(async_opened: Opened) -> None:
     """A batch in flight is applied even if its callers are cancelled. The same id finds it, and the other callers get
     their outcomes.
     """
@@ -480,7 +480,7 @@ async def test_cancelled_after_it_was_sent_is_found_by_its_id(async_opened: Open
     assert (again.status, again.replayed) == (Status.HELD, True)
 
 
-async def test_all_cancelled_and_the_next_is_served(async_opened: Opened) -> None:
+async def test_queue_of_cancelled_calls_does_not_delay_the_next(async_opened: Opened) -> None:
     """A queue of nothing but cancelled calls delays no other call."""
     backend = await async_opened.asyncio(ONE_BY_ONE)
     async_opened.server.pause()
@@ -497,7 +497,7 @@ async def test_all_cancelled_and_the_next_is_served(async_opened: Opened) -> Non
                 await task
 
 
-async def test_cancelled_calls_take_nobodys_place_in_the_queue(async_opened: Opened) -> None:
+async def test_cancelled_calls_do_not_fill_the_queue(async_opened: Opened) -> None:
     """A queue that is full of cancelled calls accepts new ones. Cancelled calls count only until a new call needs the
     space.
     """
@@ -523,7 +523,7 @@ async def test_cancelled_calls_take_nobodys_place_in_the_queue(async_opened: Ope
         assert task.cancelled()
 
 
-async def test_an_async_close_waits_for_calls_under_way(async_opened: Opened) -> None:
+async def test_async_close_waits_for_calls_in_flight(async_opened: Opened) -> None:
     """Closing does not cut off an answer that is still to come, and leaves no connection open."""
     backend = await async_opened.asyncio(ONE_BY_ONE)
     async_opened.server.pause()
@@ -540,7 +540,7 @@ async def test_an_async_close_waits_for_calls_under_way(async_opened: Opened) ->
     assert open_connections(backend) == 0
 
 
-async def test_an_async_close_waits_for_a_call_just_made(async_opened: Opened) -> None:
+async def test_async_close_waits_for_a_queued_call(async_opened: Opened) -> None:
     """A call that was queued before closing is answered. No connection is left open."""
     backend = await async_opened.asyncio()
     call = asyncio.ensure_future(backend.apply(OFFICE, reserve("ani", ONLINE)))
@@ -552,7 +552,7 @@ async def test_an_async_close_waits_for_a_call_just_made(async_opened: Opened) -
     assert open_connections(backend) == 0
 
 
-def test_a_close_waits_for_calls_under_way(opened: Opened) -> None:
+def test_close_waits_for_calls_in_flight(opened: Opened) -> None:
     """Closing in one thread does not cut off the answer to another, and leaves no connection open."""
     backend = opened.sync()
     opened.server.pause()
@@ -614,7 +614,7 @@ def test_sixteen_threads_share_calls_for_two_hundred_rounds(opened: Opened) -> N
     assert backend.execute(Audit(OFFICE)) == []
 
 
-def test_an_error_reaches_every_thread_as_its_own(opened: Opened) -> None:
+def test_each_thread_gets_a_separate_error_object(opened: Opened) -> None:
     """Sixteen calls wait when the server dies. Each raises a separate error object, of the right type."""
     backend = opened.sync(ONE_BY_ONE, RetryPolicy(attempts_max=2))
     opened.server.pause()
@@ -678,7 +678,7 @@ def interrupted(
     return backend, others, joined(first + others)
 
 
-def test_a_carrier_that_dies_leaves_nobody_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_sender_leaves_no_thread_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten of fifteen calls are in the failed batch: they raise. The other five and all later calls are served."""
     backend, callers, all_ended = interrupted(opened, Interrupted(), monkeypatch)
     assert all_ended
@@ -687,7 +687,7 @@ def test_a_carrier_that_dies_leaves_nobody_waiting(opened: Opened, monkeypatch: 
     assert backend.apply(OFFICE, reserve("later", ONLINE)).status is Status.HELD
 
 
-def test_only_the_carrier_is_interrupted(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_sender_is_interrupted(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupt is raised in its own thread only. The other callers of the batch get ``OutcomeUnknown``."""
     _, callers, _ = interrupted(opened, Interrupted(), monkeypatch)
     errors = [caller.error for caller in callers if caller.error is not None]
@@ -695,14 +695,14 @@ def test_only_the_carrier_is_interrupted(opened: Opened, monkeypatch: pytest.Mon
     assert sum(isinstance(error, OutcomeUnknown) for error in errors) == 9
 
 
-def test_an_error_that_cannot_be_copied_leaves_nobody_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uncopyable_error_leaves_no_thread_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every caller of the batch gets an error, even if the error cannot be copied."""
     monkeypatch.setattr(f"{__name__}.WAIT_S", 0.3)
     _, _, all_ended = interrupted(opened, Odd("a", "b"), monkeypatch)
     assert all_ended
 
 
-def test_an_heir_that_dies_leaves_nobody_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_next_sender_leaves_no_thread_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next sender may be interrupted before it sends. Another thread sends the batch instead."""
     monkeypatch.setattr(f"{__name__}.WAIT_S", 1.0)
     backend = opened.sync(ONE_BY_ONE)
@@ -730,9 +730,7 @@ def test_an_heir_that_dies_leaves_nobody_waiting(opened: Opened, monkeypatch: py
     assert joined(others)
 
 
-async def test_an_error_that_cannot_be_copied_leaves_no_task_waiting(
-    async_opened: Opened, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_uncopyable_error_leaves_no_task_waiting(async_opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for tasks."""
 
     class OddError(Exception):

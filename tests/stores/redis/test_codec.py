@@ -23,7 +23,7 @@ HEX = "0123456789abcdef0123456789abcdef"
 @example(HEX.upper())
 @example("A" * 22)
 @example("0" * 22)
-def test_applicants_come_back(applicant: str) -> None:
+def test_applicants_survive_encoding(applicant: str) -> None:
     """The short form of any applicant is unique and fits in a list."""
     text = text_of_applicant(applicant)
     assert applicant_of_text(text) == applicant
@@ -36,7 +36,7 @@ def test_a_keyed_hash_takes_22_characters() -> None:
     assert text_of_applicant(HEX) == "ASNFZ4mrze8BI0VniavN7w"
 
 
-def test_the_short_form_means_nobody_else() -> None:
+def test_short_form_is_unique() -> None:
     """A name that looks like a short form is another applicant: both get a place, and each finds their own."""
     names = (HEX, text_of_applicant(HEX), HEX.upper(), f"x{HEX[1:]}")
     choice = Choice("", "", "", "", "", (("a",), ("b",)))

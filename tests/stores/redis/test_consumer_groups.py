@@ -72,14 +72,14 @@ def play(backend: Store, clock: ManualClock, steps: list[tuple[int, StoreRequest
 
 @settings(max_examples=300)
 @given(steps=STEPS)
-def test_the_script_is_the_model(steps: list[tuple[int, StoreRequest[object] | None]]) -> None:
+def test_scripts_match_the_model(steps: list[tuple[int, StoreRequest[object] | None]]) -> None:
     """Without a server: any requests, at times that may also run backwards."""
     clock = ManualClock(OPENS_AT_MS)
     play(LuaStore(clock), clock, steps)
 
 
 @pytest.mark.parametrize("kind", ["valkey", "redis"])
-def test_a_server_is_the_model(kind: str, request: pytest.FixtureRequest) -> None:
+def test_server_matches_the_model(kind: str, request: pytest.FixtureRequest) -> None:
     """The same on real servers."""
     clock = ManualClock(OPENS_AT_MS)
     backend = open_store(request.getfixturevalue(f"{kind}_server").url, clock)
@@ -93,7 +93,7 @@ def test_a_server_is_the_model(kind: str, request: pytest.FixtureRequest) -> Non
     backend.close()
 
 
-def test_the_script_is_bounded_as_the_model_is() -> None:
+def test_scripts_have_the_limits_of_the_model() -> None:
     """At the most open numbers, each second one acknowledged, nothing new is given; the group's text stays small."""
     clock = ManualClock(OPENS_AT_MS)
     for backend in (MemoryStore(clock), LuaStore(clock, LuaServer())):
@@ -148,7 +148,7 @@ def test_lost_answers_lose_no_event(binary: Path) -> None:
         backend.close()
 
 
-def test_events_that_somebody_trimmed_by_hand_hold_nobody_up(binary: Path) -> None:
+def test_events_trimmed_by_hand_do_not_block_consumers(binary: Path) -> None:
     """XTRIM past the engine leaves a gap: what is gone is not waited for, and the groups go on behind it."""
     with Server(binary) as server:
         backend = set_up(server.url)
@@ -164,7 +164,7 @@ def test_events_that_somebody_trimmed_by_hand_hold_nobody_up(binary: Path) -> No
         backend.close()
 
 
-def test_without_memory_consumers_go_on_and_trimming_makes_room(binary: Path) -> None:
+def test_consumers_continue_out_of_memory_and_trimming_frees_it(binary: Path) -> None:
     """OOM: what has been read can be acknowledged and trimmed."""
     with Server(binary) as server:
         backend = set_up(server.url)
@@ -175,7 +175,7 @@ def test_without_memory_consumers_go_on_and_trimming_makes_room(binary: Path) ->
         backend.close()
 
 
-def test_without_a_clock_the_servers_own_time_makes_leases_old(binary: Path) -> None:
+def test_leases_age_by_the_servers_time_without_a_clock(binary: Path) -> None:
     """min_idle_ms goes by the server's time."""
     with Server(binary) as server:
         backend = open_store(server.url, None)
@@ -186,7 +186,7 @@ def test_without_a_clock_the_servers_own_time_makes_leases_old(binary: Path) -> 
         backend.close()
 
 
-async def test_the_async_backend_has_groups(binary: Path) -> None:
+async def test_async_store_has_consumer_groups(binary: Path) -> None:
     """The same requests, awaited."""
     with Server(binary) as server:
         set_up(server.url).close()

@@ -389,12 +389,12 @@ def overbooked_crowd(holds: int) -> list[Step]:
 
 
 @pytest.mark.parametrize("holds", [1063, 1064, 1065, 1066])
-def test_a_search_for_units_has_the_same_bound(holds: int) -> None:
+def test_search_for_units_has_the_same_limit(holds: int) -> None:
     """64 holds that every command expires and 1,000 more that a reserve may: both sides stop at the same one."""
     insist(lambda some: check_steps(some, without_server(), len(some)), overbooked_crowd(holds))
 
 
-def test_what_operators_give_back_goes_to_the_wait_list() -> None:
+def test_units_returned_by_operators_go_to_the_wait_list() -> None:
     """Units returned for the draw, or reallocated on request, are offered in the same step. Random walks seldom do
     that.
     """
@@ -425,7 +425,7 @@ def test_what_operators_give_back_goes_to_the_wait_list() -> None:
     assert [both.ledger.reservations[key].state for key in ("second", "third")] == [State.CONFIRMED] * 2
 
 
-def test_who_waits_is_served_at_the_very_moment_of_a_later_opening() -> None:
+def test_wait_list_is_served_at_a_later_opening() -> None:
     """A day that is published again with a later opening serves no applicant before it; the first command after it
     does.
     """
@@ -448,7 +448,7 @@ def test_who_waits_is_served_at_the_very_moment_of_a_later_opening() -> None:
     assert both.ledger.reservations["second"].state is State.CONFIRMED
 
 
-def test_as_many_cancellations_as_are_remembered() -> None:
+def test_cancellations_are_remembered_up_to_the_limit() -> None:
     """One more than the highest limit is remembered, and the oldest is dropped then, on both sides."""
     day = DayTerms(0, 500, 600, 700, (QuotaTerms("a", 1),))
     commands: list[Command] = [SetRules(Rules(cancellations_max=100, cancellations_block_ms=9)), Publish(1, day)]
@@ -461,7 +461,7 @@ def test_as_many_cancellations_as_are_remembered() -> None:
 # --- What the scripts leave, and what the store without a server is worth --------------------------------------------
 
 
-def test_all_keys_exist_and_end(valkey_server: Server) -> None:
+def test_all_keys_exist_and_expire(valkey_server: Server) -> None:
     """From an office's first day on all of its keys exist, each with a TTL, after any command."""
     clock = ManualClock(0)
     backend = open_store(valkey_server.url, clock)
@@ -501,7 +501,7 @@ def spoiled(line: str, random: Random) -> str:
     return "\t".join(fields)
 
 
-def test_no_line_whatever_leaves_a_command_half_done() -> None:
+def test_no_line_leaves_a_command_half_applied() -> None:
     """Any call is refused before the first write, or applied completely."""
     refused = 0
     for seed in seeds(60):
@@ -516,7 +516,7 @@ def test_no_line_whatever_leaves_a_command_half_done() -> None:
     assert refused > 30
 
 
-def test_what_is_forgotten_leaves_nothing() -> None:
+def test_forgotten_days_leave_nothing() -> None:
     """When all days have been forgotten, and their records purged, no key has more than it had before them."""
     for seed in range(40):
         clock, store = ManualClock(0), LuaServer(scan_max=1)
@@ -551,7 +551,7 @@ def test_odd_requests_are_answered_as_in_memory(on_server: Opened, request_: Sto
     assert answers[0] == answers[1]
 
 
-def test_the_server_s_time_is_the_default() -> None:
+def test_server_time_is_the_default() -> None:
     """Without a clock a command happens at the store's own time, in milliseconds."""
     store = LuaServer()
     backend = LuaStore(None, store)
@@ -576,13 +576,13 @@ def test_the_server_s_time_is_the_default() -> None:
         ("return redis.pcall('TIME')", "pcall"),
     ],
 )
-def test_the_store_without_a_server_is_strict(body: str, problem: str) -> None:
+def test_lua_store_is_strict(body: str, problem: str) -> None:
     """Errors that a script must not make are reported here, even if a server ignores them."""
     with pytest.raises(Refused, match=problem):
         LuaServer().run(Script(f"#!lua flags=no-writes\n{body}", body), ("key",), ())
 
 
-def test_an_error_after_a_write_is_told() -> None:
+def test_error_after_a_write_is_reported() -> None:
     """The worst that a script can do: part of a command stays."""
     body = "redis.call('HSET', KEYS[1], 'x', 'y') redis.call('ZADD', KEYS[1], 0, 'x')"
     with pytest.raises(HalfDone, match="WRONGTYPE"):

@@ -97,7 +97,7 @@ class WithoutServer:
 # --- Without a server ------------------------------------------------------------------------------------------------
 
 
-def test_the_scripts_do_what_the_ledger_does() -> None:
+def test_scripts_match_the_ledger() -> None:
     """Batches of up to four, the whole state and every question after each of them."""
     for seed in seeds(60):
         random = Random(seed)
@@ -114,7 +114,7 @@ def test_the_scripts_do_what_the_ledger_does() -> None:
             assert store.ask(now_ms, QUESTIONS) == answers, f"seed {seed}: {batch}"
 
 
-def test_the_server_s_time_decides_what_is_open() -> None:
+def test_server_time_decides_what_is_open() -> None:
     """Without an injected clock the server's time decides when a draw opens and closes."""
     store = WithoutServer(address_of(DRAW))
     store.take(0, [CreateDraw(TERMS)])
@@ -132,7 +132,7 @@ def test_the_server_s_time_decides_what_is_open() -> None:
     assert seen.startswith(f"{CLOSES_AT_MS}\t")
 
 
-def test_no_line_whatever_is_half_carried_out() -> None:
+def test_no_line_is_half_applied() -> None:
     """A call with an ill-formed command is refused before anything is written."""
     random, refused = Random(7), 0
     characters = ("", "-1", "nan", "9" * 15, "~", "a b", "\t", "\n", ",", ";", "/", "|", "x,x", "0" * 64)
@@ -152,7 +152,7 @@ def test_no_line_whatever_is_half_carried_out() -> None:
     assert refused > 100
 
 
-def test_a_refusal_leaves_nothing_in_the_store() -> None:
+def test_refusal_leaves_nothing_in_the_store() -> None:
     """Nor does asking for a draw that is not there."""
     store = WithoutServer(address_of(DRAW))
     for command in (
@@ -169,7 +169,7 @@ def test_a_refusal_leaves_nothing_in_the_store() -> None:
     assert store.describe() == before
 
 
-def test_all_keys_of_a_draw_exist_and_end() -> None:
+def test_all_keys_of_a_draw_exist_and_expire() -> None:
     """All keys exist from the creation on, after any withdrawal."""
     for seed in range(30):
         store = WithoutServer(address_of(DRAW))
@@ -179,7 +179,7 @@ def test_all_keys_of_a_draw_exist_and_end() -> None:
             assert all(store.store.ttl_ms[key] > 0 for key in store.keys)
 
 
-def test_a_replay_can_leave_a_write() -> None:
+def test_replay_can_leave_a_write() -> None:
     """A caller that waits for replicas needs a write: after a call without one, WAIT returns at once."""
     store = WithoutServer(address_of(DRAW))
     line = encode(CreateDraw(TERMS))
@@ -189,7 +189,7 @@ def test_a_replay_can_leave_a_write() -> None:
         assert (store.store.calls["HSET"] > before) is writes
 
 
-def test_both_sides_have_the_same_bounds() -> None:
+def test_lua_has_the_limits_of_python() -> None:
     """They are numbers in the Lua too, and too high to be reached here."""
     limits = {
         "PREFERENCES_MAX": PREFERENCES_MAX,
@@ -201,7 +201,7 @@ def test_both_sides_have_the_same_bounds() -> None:
         assert DRAW_COMMANDS.text.count(f"local {name} = {value}\n") == 1
 
 
-def test_wishes_come_back_as_they_were() -> None:
+def test_preferences_survive_encoding() -> None:
     for wish in PREFERENCES:
         assert preference_of_text(text_of_preference(wish)) == wish
 
@@ -227,7 +227,7 @@ def backend(server: Server, clock: ManualClock) -> Iterator[Store]:
     opened.close()
 
 
-def test_a_server_does_what_the_ledger_does(backend: Store, clock: ManualClock) -> None:
+def test_server_matches_the_ledger(backend: Store, clock: ManualClock) -> None:
     for seed in seeds(20):
         place = address_of(next(_draws))
         ledger = DrawLedger(place)
@@ -239,7 +239,7 @@ def test_a_server_does_what_the_ledger_does(backend: Store, clock: ManualClock) 
             assert backend.execute(Query(place, question)) == answer_query(ledger, question, clock.now_ms())
 
 
-async def test_callers_at_once_get_one_number_each(server: Server, clock: ManualClock) -> None:
+async def test_concurrent_callers_get_distinct_numbers(server: Server, clock: ManualClock) -> None:
     """1,000 people who apply at the same moment, some in one party twice: every identity in one application."""
     backend: AsyncStore = await open_async_store(server.url, clock)
     place = address_of(next(_draws))
@@ -260,13 +260,13 @@ async def test_callers_at_once_get_one_number_each(server: Server, clock: Manual
     await backend.close()
 
 
-def test_from_the_announcement_to_the_places(server: Server, clock: ManualClock) -> None:
+def test_draw_from_creation_to_places(server: Server, clock: ManualClock) -> None:
     """The whole way on a real server: what is drawn is held, once, and what is published passes the check."""
     with QuotaEngine.open(server.url, identity_key=KEY, catalog=catalog(), clock=clock) as engine:
         whole_draw(engine, clock)
 
 
-def test_draws_are_no_offices(backend: Store, clock: ManualClock) -> None:
+def test_draws_are_not_listed_as_offices(backend: Store, clock: ManualClock) -> None:
     """They are not listed among them, and their keys are elsewhere."""
     place = address_of(next(_draws))
     assert backend.apply(place, CreateDraw(TERMS)).ok

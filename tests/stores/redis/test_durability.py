@@ -33,7 +33,7 @@ def group(binary: Path) -> Iterator[Replicated]:
         yield group
 
 
-def test_fsync_needs_a_server_that_does(binary: Path, tmp_path: Path) -> None:
+def test_fsync_requires_a_server_with_fsync(binary: Path, tmp_path: Path) -> None:
     """A server that answers before it has written is refused when it is opened; one that writes first is not."""
     too_lazy = pytest.raises(BackendUnavailable, match="appendfsync always; this one has appendonly yes, appendfsync e")
     with Server(binary, appendfsync="everysec") as server, too_lazy:
@@ -45,7 +45,7 @@ def test_fsync_needs_a_server_that_does(binary: Path, tmp_path: Path) -> None:
         open_store(f"valkey+embedded://{tmp_path}/other?durability=fsync&appendfsync=everysec", CLOCK)
 
 
-def test_replicated_is_told_when_the_replica_has_it(group: Replicated) -> None:
+def test_replicated_command_is_acknowledged_by_the_replica(group: Replicated) -> None:
     """Every acknowledged place is on the replica at that moment: promoted, it knows them all."""
     backend = opened(group.primary.url + "?durability=replicated&replicas=1&attempts_max=30")
     for one in ("ani", "budi"):
@@ -62,7 +62,7 @@ def test_replicated_is_told_when_the_replica_has_it(group: Replicated) -> None:
     other.close()
 
 
-def test_without_its_replica_the_outcome_is_unknown(group: Replicated) -> None:
+def test_missing_replica_makes_the_outcome_unknown(group: Replicated) -> None:
     """A write that no replica has is never acknowledged, because a failover may lose it. A replay waits for the
     replica, too.
     """
@@ -81,7 +81,7 @@ def test_without_its_replica_the_outcome_is_unknown(group: Replicated) -> None:
     backend.close()
 
 
-async def test_the_async_backend_waits_as_well(group: Replicated) -> None:
+async def test_async_store_waits_for_replicas(group: Replicated) -> None:
     """The same for asyncio, and once a batch: fifty calls need a few WAITs."""
     opened(group.primary.url + "?fence=auto").close()
     backend = await open_async_store(group.primary.url + "?durability=replicated&attempts_max=30", CLOCK)
@@ -93,7 +93,7 @@ async def test_the_async_backend_waits_as_well(group: Replicated) -> None:
 
 
 @pytest.mark.parametrize("options", ["durability=some", "durability=replicated&replicas=0", "wait_ms=soon"])
-def test_a_wrong_option_is_told(options: str) -> None:
+def test_wrong_option_is_named(options: str) -> None:
     """An error in the URL is named."""
     with pytest.raises(InvalidRequest, match="url, option"):
         open_store(f"redis://127.0.0.1:1/0?{options}", None)

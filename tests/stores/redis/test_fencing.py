@@ -65,7 +65,7 @@ def online(backend: Store) -> dict[str, Any]:
     return quota
 
 
-def test_what_was_acknowledged_is_there_and_the_office_opens_again(group: Replicated) -> None:
+def test_acknowledged_places_survive_a_failover(group: Replicated) -> None:
     """A replica is cut off and takes over, and the primary dies. All acknowledged places exist, and calls in doubt get
     their outcome with the same key. The first call has reconciled the ledger before it sold anything.
     """
@@ -95,7 +95,7 @@ def test_what_was_acknowledged_is_there_and_the_office_opens_again(group: Replic
             hasty.apply(OFFICE, reserve("new", ONLINE))
 
 
-def test_by_hand_it_stays_closed_until_it_is_reconciled(group: Replicated) -> None:
+def test_manual_fence_stays_closed_until_reconcile(group: Replicated) -> None:
     """With fence=manual nothing is changed after a failover, and the refusal says what to do."""
     replica = group.replicas[0]
     set_up(open_store(group.primary.url + "?fence=manual"))
@@ -114,7 +114,7 @@ def test_by_hand_it_stays_closed_until_it_is_reconciled(group: Replicated) -> No
     assert backend.execute(Reconcile(OFFICE)).epoch == 3
 
 
-def test_what_a_consumer_has_and_the_new_primary_has_not_is_restored(group: Replicated) -> None:
+def test_lost_events_are_restored_from_a_consumer(group: Replicated) -> None:
     """Places that the failover lost exist again after their events are restored. After the office has continued without
     them, the events are refused.
     """
@@ -142,7 +142,7 @@ def test_what_a_consumer_has_and_the_new_primary_has_not_is_restored(group: Repl
     assert backend.apply(OFFICE, Confirm("citra")).status is Status.CONFIRMED
 
 
-def test_damage_is_repaired_before_anything_is_sold(server: Server) -> None:
+def test_damage_is_repaired_before_the_next_sale(server: Server) -> None:
     """Counters were changed by hand and the server was restarted: the first call finds and repairs them."""
     backend = open_store(server.url + "?fence=auto")
     set_up(backend)
@@ -168,7 +168,7 @@ def server(binary: Path) -> Iterator[Server]:
         yield server
 
 
-def test_an_old_primary_is_refused(group: Replicated) -> None:
+def test_old_primary_is_refused(group: Replicated) -> None:
     """It was cut off and returns. A client that has seen the new primary does not write on it."""
     old, new = group.primary, group.replicas[0]
     with LossyProxy(old.socket_path) as proxy:
@@ -192,7 +192,7 @@ def test_an_old_primary_is_refused(group: Replicated) -> None:
         assert backend.apply(OFFICE, reserve("citra", ONLINE)).status is Status.UNKNOWN_DAY
 
 
-def test_a_server_that_was_primary_before_is_fenced_too(group: Replicated) -> None:
+def test_returning_primary_is_fenced(group: Replicated) -> None:
     """From one to the other and back, without a restart: each takes over with another history, and epochs grow."""
     one, other = group.primary, group.replicas[0]
     backend = open_store(one.url + "?fence=auto")
@@ -230,7 +230,7 @@ def test_many_clients_meet_the_fence_and_one_reconciles(server: Server) -> None:
     assert backends[0].execute(Audit(OFFICE)) == []
 
 
-def test_a_client_that_died_over_it_is_not_waited_for_for_ever(server: Server) -> None:
+def test_dead_reconciling_client_is_replaced(server: Server) -> None:
     """While it is at it, the office is closed for others; after a minute without a sign the next one does it."""
     clock = ManualClock(OPENS_AT_MS)
     backend = open_store(server.url + "?fence=auto&attempts_max=2", clock)
@@ -249,7 +249,7 @@ def test_a_client_that_died_over_it_is_not_waited_for_for_ever(server: Server) -
     assert backend.apply(OFFICE, Confirm("ani")).status is Status.CONFIRMED
 
 
-def test_a_reconciliation_that_the_replicas_do_not_have_is_none(group: Replicated) -> None:
+def test_reconciliation_without_replicas_leaves_the_office_closed(group: Replicated) -> None:
     """The office stays closed, and the command that met it was not applied. When the replica returns, the same client
     continues at once.
     """
@@ -264,7 +264,7 @@ def test_a_reconciliation_that_the_replicas_do_not_have_is_none(group: Replicate
     assert (outcome.status, outcome.replayed) == (Status.HELD, False)
 
 
-def test_what_was_lost_before_the_fence_stays_in_doubt(server: Server) -> None:
+def test_answer_lost_before_the_fence_stays_unknown(server: Server) -> None:
     """The answer was lost on the previous server, and the office is closed on this one: the outcome is unknown."""
     with LossyProxy(server.socket_path) as proxy:
         backend = open_store(proxy.url + "?fence=manual&attempts_max=4")
@@ -279,7 +279,7 @@ def test_what_was_lost_before_the_fence_stays_in_doubt(server: Server) -> None:
         assert backend.apply(OFFICE, reserve("ani", ONLINE)).replayed
 
 
-def test_groups_are_given_only_what_replicas_have(group: Replicated) -> None:
+def test_groups_receive_only_replicated_events(group: Replicated) -> None:
     """With durability=replicated no consumer has an event that a failover can lose."""
     patient = open_store(group.primary.url + PATIENT)
     set_up(patient)
@@ -294,7 +294,7 @@ def test_groups_are_given_only_what_replicas_have(group: Replicated) -> None:
     assert len(patient.execute(ReadConsumerGroup(OFFICE, "mail", "w1", 100, 0))) == 5
 
 
-async def test_the_async_backend_reconciles(server: Server) -> None:
+async def test_async_store_reconciles(server: Server) -> None:
     """The same steps, awaited."""
     set_up(open_store(server.url + "?fence=auto"))
     server.restart()
@@ -305,7 +305,7 @@ async def test_the_async_backend_reconciles(server: Server) -> None:
     await backend.close()
 
 
-def test_behind_sentinels_a_call_goes_through_failover_and_reconciliation(sentinels: Sentinels) -> None:
+def test_call_behind_sentinels_survives_failover_and_reconciliation(sentinels: Sentinels) -> None:
     """The same backend, before and after: the epoch has grown by one."""
     backend = open_store(sentinels.url + "?fence=auto")
     set_up(backend)
@@ -321,7 +321,7 @@ def test_behind_sentinels_a_call_goes_through_failover_and_reconciliation(sentin
     assert backend.execute(Audit(OFFICE)) == []
 
 
-def test_in_a_cluster_a_replica_takes_over(cluster: Cluster) -> None:
+def test_replica_in_a_cluster_takes_over(cluster: Cluster) -> None:
     """A planned failover without a loss closes the office, too, until the call has reconciled it."""
     backend = open_store(cluster_url(cluster) + "?fence=auto")
     set_up(backend)

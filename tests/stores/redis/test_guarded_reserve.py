@@ -164,7 +164,7 @@ def test_buckets_on_a_server(on_server: Opened) -> None:
         check_buckets(on_server, Random(seed), 60)
 
 
-async def test_takes_that_meet_share_a_call(server: Server) -> None:
+async def test_concurrent_takes_share_a_call(server: Server) -> None:
     """Concurrent takers have the same outcomes as takers one after the other. No bucket gives more than it has."""
     clock = ManualClock(START_MS)
     backend = await open_async_store(server.url, clock)
@@ -180,7 +180,7 @@ async def test_takes_that_meet_share_a_call(server: Server) -> None:
         await backend.close()
 
 
-def test_a_bucket_that_is_full_right_at_a_millisecond(without_server: Opened) -> None:
+def test_bucket_full_exactly_at_a_millisecond(without_server: Opened) -> None:
     """It is so although it was to be full a little earlier in that millisecond before more was taken."""
     limit, place = per_second(1_000_000, burst=3000), "~buckets.x"
     without_server.clock.set_ms(START_MS)
@@ -190,7 +190,7 @@ def test_a_bucket_that_is_full_right_at_a_millisecond(without_server: Opened) ->
         assert (level.available, level.full_at_ms) == (left, START_MS + 1)
 
 
-async def test_ten_at_once_are_ten_on_a_server(server: Server) -> None:
+async def test_ten_concurrent_takes_are_ten_on_a_server(server: Server) -> None:
     """A peer's accident: 100 a second with a burst of 10, called 40 times at once, let 40 through on its store."""
     clock = ManualClock(START_MS)
     backend = await open_async_store(server.url, clock)
@@ -204,7 +204,7 @@ async def test_ten_at_once_are_ten_on_a_server(server: Server) -> None:
         await backend.close()
 
 
-def test_a_refusal_leaves_nothing_on_a_server(on_server: Opened, server: Server) -> None:
+def test_refusal_leaves_nothing_on_a_server(on_server: Opened, server: Server) -> None:
     """A refused caller costs the store no memory. Full buckets are deleted as others come, and the keys expire."""
     place, limit = "~buckets.small", per_minute(1)
     keys = keys_of("", place, BUCKET_KEY_NAMES)
@@ -223,7 +223,7 @@ def test_a_refusal_leaves_nothing_on_a_server(on_server: Opened, server: Server)
         assert 0 < server.ask("PTTL", key) <= 2 * 86_400_000
 
 
-def test_no_room_for_more_buckets() -> None:
+def test_new_bucket_over_the_limit_waits() -> None:
     """At the limit of buckets, a new one waits for the first that will be full: in Lua as in Python."""
     small = BUCKET_COMMANDS.text.replace("local BUCKETS_MAX = 1000000\n", "local BUCKETS_MAX = 5\n")
     assert small != BUCKET_COMMANDS.text
@@ -273,14 +273,14 @@ def test_ill_formed_lines_are_refused_whole(text: str) -> None:
     assert not store.keys()
 
 
-def test_commands_that_are_not_well_formed(on_server: Opened) -> None:
+def test_malformed_commands_are_refused(on_server: Opened) -> None:
     """They never get as far as the store, so they spoil no call that others share."""
     for command in (TakeTokens(()), TakeTokens((Charge("a b", per_second(1)),)), ResetTokens(()), ResetTokens(("~",))):
         with pytest.raises(InvalidRequest):
             on_server.backend.apply("~buckets.x", command)
 
 
-def test_buckets_in_memory_are_at_a_place_too() -> None:
+def test_memory_store_keeps_buckets_by_address() -> None:
     """The memory backend keeps them as any ledger."""
     from quota_engine.stores.memory import MemoryStore
 
@@ -382,7 +382,7 @@ def test_guarded_reserves_on_a_server(on_server: Opened) -> None:
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_what_a_client_knows_of_sold_out_days_learns_from_guarded_reserves(server: Server, together: bool) -> None:
+def test_sold_out_cache_learns_from_guarded_reserves(server: Server, together: bool) -> None:
     """A client that refuses from its cache never refuses an applicant with a hold."""
     clock = ManualClock(world.OPENS_AT_MS)
     backend = open_store(f"{server.url}?sold_out_ms=60000", clock)
@@ -405,7 +405,7 @@ def test_what_a_client_knows_of_sold_out_days_learns_from_guarded_reserves(serve
         backend.close()
 
 
-def test_nothing_is_left_where_nothing_was_published(without_server: Opened) -> None:
+def test_unpublished_office_stores_nothing(without_server: Opened) -> None:
     """A guarded reserve for an office that was never published is answered, and writes nothing."""
     command = GuardedReserve(
         world.reserve("ani", world.ONLINE), (Charge("k", per_second(1)),), AdmissionPass("p", START_MS + 1000)

@@ -349,7 +349,7 @@ class Embedded:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_with_fsync_always_all_that_was_acknowledged_is_kept(binary: Path, seed: int) -> None:
+def test_fsync_always_keeps_all_acknowledged_places(binary: Path, seed: int) -> None:
     """SIGKILL of the server in mid-load, ``appendfsync always``: not one acknowledged place is lost (G6).
 
     Refused calls were not applied, and calls with an unknown outcome were applied or not (G7).
@@ -368,7 +368,7 @@ def test_with_fsync_always_all_that_was_acknowledged_is_kept(binary: Path, seed:
         backend.close()
 
 
-def test_an_embedded_server_that_is_killed_is_ridden_out(directory: Path) -> None:
+def test_killed_embedded_server_is_survived(directory: Path) -> None:
     """SIGKILL three times in mid-load; it is started again, calls find it, and nothing is lost or done twice."""
     embedded = Embedded(directory)
     try:
@@ -388,7 +388,7 @@ def test_an_embedded_server_that_is_killed_is_ridden_out(directory: Path) -> Non
         embedded.close()
 
 
-def test_with_everysec_a_tail_may_be_lost_and_nothing_else(binary: Path) -> None:
+def test_everysec_loses_at_most_the_last_second(binary: Path) -> None:
     """SIGKILL of the server in mid-load, ``appendfsync everysec``: the ledger adds up, and only the newest may be gone.
 
     May be lost: what was acknowledged last, up to about a second of it if the machine stops (the server alone: what it
@@ -407,7 +407,7 @@ def test_with_everysec_a_tail_may_be_lost_and_nothing_else(binary: Path) -> None
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_wherever_the_file_is_cut_off_the_ledger_adds_up(binary: Path, seed: int) -> None:
+def test_truncated_append_only_file_leaves_a_consistent_ledger(binary: Path, seed: int) -> None:
     """The machine stops, and the append-only file ends anywhere: what is left is an earlier state, script by script."""
     random = Random(seed)
     with Server(binary, appendfsync="everysec") as server:
@@ -443,7 +443,7 @@ def check_tail(server: Server, backend: Store, threads: Sequence[Load]) -> None:
     assert backend.execute(Audit(OFFICE)) == []
 
 
-def test_a_purge_that_a_restart_interrupts_leaves_no_claim(binary: Path) -> None:
+def test_purge_interrupted_by_a_restart_leaves_no_claim(binary: Path) -> None:
     """Records of a forgotten day are purged bit by bit, over a restart, too: an id that is used again has one owner.
 
     With the rest of an old record, its applicants would have a claim on the new one, which belongs to another party.

@@ -48,7 +48,7 @@ def url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("seed", range(1000, 1003))
-def test_nobody_ever_has_two_places(url: str, seed: int) -> None:
+def test_no_person_ever_has_two_places(url: str, seed: int) -> None:
     """The muddle that is played in memory comes to the same answers here, step by step, and to as few places."""
     in_memory, here = Muddle(seed), Muddle(seed, lambda clock: open_store(url, clock))
     try:
@@ -59,7 +59,7 @@ def test_nobody_ever_has_two_places(url: str, seed: int) -> None:
         here.nation.backend.close()
 
 
-async def test_a_nation_presses_at_once(url: str) -> None:
+async def test_concurrent_reserves_at_many_offices(url: str) -> None:
     """Ninety people reserve at three offices at the same moment: no person gets two places, and no place is lost."""
     there = Nation(places=40, open_store=lambda clock: open_store(url, clock))
     engine = AsyncQuotaEngine(await open_async_store(url, there.clock), there.requests)
@@ -78,7 +78,7 @@ async def test_a_nation_presses_at_once(url: str) -> None:
         there.backend.close()
 
 
-async def test_everybody_moves_at_once(url: str) -> None:
+async def test_concurrent_moves(url: str) -> None:
     """Forty confirmed places are each moved to two offices at the same moment: each person has one place in the end."""
     there = Nation(places=50, open_store=lambda clock: open_store(url, clock))
     engine = AsyncQuotaEngine(await open_async_store(url, there.clock), there.requests)
@@ -101,7 +101,7 @@ async def test_everybody_moves_at_once(url: str) -> None:
 
 
 @pytest.mark.parametrize("national", [False, True])
-def test_a_server_that_dies_in_the_middle_of_a_move_loses_no_place(binary: Path, national: bool) -> None:
+def test_killed_server_in_a_move_loses_no_place(binary: Path, national: bool) -> None:
     """SIGKILL after each of the steps, with ``appendfsync always``: another client finishes the move."""
     with Server(binary, appendfsync="always") as server:
         for steps in range(8):
@@ -123,7 +123,7 @@ def test_a_server_that_dies_in_the_middle_of_a_move_loses_no_place(binary: Path,
             there.backend.close()
 
 
-def test_the_rights_in_the_documents_are_enough(valkey_server: Server) -> None:
+def test_documented_permissions_are_enough(valkey_server: Server) -> None:
     """A user with just those reserves, moves and finishes."""
     valkey_server.ask("ACL", "SETUSER", "engine", "reset", "on", ">secret", "~{quota_engine:*", *RIGHTS.split())
     path = valkey_server.socket_path
@@ -179,7 +179,7 @@ def run_client(url: str, now_ms: str, seed: str) -> None:
         thread.join()
 
 
-def test_processes_that_are_killed_leave_nobody_with_two_places_or_none(url: str) -> None:
+def test_killed_processes_leave_each_person_one_place(url: str) -> None:
     """Three processes move and book for the same dozen people. They die at the same time, and a later one recovers."""
     there = Nation(places=20, open_store=lambda clock: open_store(url, clock), reschedules_max=900)
     processes = [

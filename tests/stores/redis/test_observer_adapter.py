@@ -66,7 +66,7 @@ async def reserve_together(engine: AsyncQuotaEngine, count: int) -> list[Status]
     return await asyncio.gather(*(one(number) for number in range(count)))
 
 
-async def test_batches_of_the_async_backend(valkey_server: Server) -> None:
+async def test_async_store_reports_batches(valkey_server: Server) -> None:
     """Each batch once: its place, size and time, and for each of its calls what the observer wanted to have again."""
     seen = Seen()
     assert isinstance(seen, StoreObserver)
@@ -83,7 +83,7 @@ async def test_batches_of_the_async_backend(valkey_server: Server) -> None:
     assert ({batch.reads for batch in reserves}, look.reads, look.callers) == ({False}, True, ("",))
 
 
-def test_batches_of_the_sync_backend(valkey_server: Server) -> None:
+def test_sync_store_reports_batches(valkey_server: Server) -> None:
     """The same from threads; a call that fails is one with an error."""
     seen = Seen()
     with QuotaEngine.open(
@@ -107,7 +107,7 @@ def test_batches_of_the_sync_backend(valkey_server: Server) -> None:
     assert [(batch.size, batch.error, batch.reads) for batch in seen.batches] == [(1, "BackendUnavailable", True)]
 
 
-async def test_answers_from_memory(valkey_server: Server) -> None:
+async def test_cached_refusals_are_reported(valkey_server: Server) -> None:
     """Refusals from the cache are not a batch; the observer is notified of each."""
     seen = Seen()
     clock = ManualClock(0)
@@ -132,7 +132,7 @@ async def test_answers_from_memory(valkey_server: Server) -> None:
     assert reserves + len(seen.sold_out) == 50
 
 
-async def test_an_observer_that_fails_is_logged(valkey_server: Server, caplog: pytest.LogCaptureFixture) -> None:
+async def test_failing_observer_is_logged(valkey_server: Server, caplog: pytest.LogCaptureFixture) -> None:
     """Errors of an observer affect no call."""
     opened = AsyncQuotaEngine.open(valkey_server.url, identity_key=KEY, catalog=CATALOG, observer=Seen(fails=True))
     async with await opened as engine:
@@ -143,7 +143,7 @@ async def test_an_observer_that_fails_is_logged(valkey_server: Server, caplog: p
     }
 
 
-async def test_an_observer_of_verdicts_only_is_told_of_nothing_else(valkey_server: Server) -> None:
+async def test_decision_observer_gets_no_store_notifications(valkey_server: Server) -> None:
     """An observer with the methods of an earlier version keeps working."""
     opened = AsyncQuotaEngine.open(valkey_server.url, identity_key=KEY, catalog=CATALOG, observer=DecisionCounter())
     async with await opened as engine:
@@ -154,7 +154,7 @@ async def test_an_observer_of_verdicts_only_is_told_of_nothing_else(valkey_serve
         assert not isinstance(in_memory._store, Observable)
 
 
-def test_more_holds_than_are_counted_at_once(valkey_server: Server) -> None:
+def test_histogram_counts_more_holds_than_one_page(valkey_server: Server) -> None:
     """A thousand a script call, and all of them in the end, each once."""
     clock = ManualClock(OPENS_AT_MS)
     backend = open_store(valkey_server.url, clock)

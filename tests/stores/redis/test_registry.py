@@ -119,7 +119,7 @@ def test_walks_without_a_server(size: int) -> None:
         "claim\tani\ta~1\t1\t1\t0\t*",
     ],
 )
-def test_a_call_with_an_ill_formed_command_is_refused_whole(line: str) -> None:
+def test_call_with_an_ill_formed_command_is_refused_whole(line: str) -> None:
     """The claim in front of it is not made either."""
     store = LuaServer()
     with pytest.raises(Refused, match="ILLFORMED command 2"):
@@ -127,7 +127,7 @@ def test_a_call_with_an_ill_formed_command_is_refused_whole(line: str) -> None:
     assert store.keys() == frozenset()
 
 
-def test_all_keys_exist_and_end_some_time(server: Server, backend: Store) -> None:
+def test_all_keys_exist_and_expire(server: Server, backend: Store) -> None:
     """From the first claim on, however few there are, so that no slot on the move refuses half of them."""
     backend.apply(SHARD, Claim("ani", "a~1", 10, 5_000))
     with server.client() as client:
@@ -135,7 +135,7 @@ def test_all_keys_exist_and_end_some_time(server: Server, backend: Store) -> Non
         assert all(30 * 86_400_000 <= client.pttl(key) <= 31 * 86_400_000 for key in KEYS)
 
 
-def test_what_founds_nothing_leaves_nothing(server: Server, backend: Store) -> None:
+def test_commands_without_an_entry_store_nothing(server: Server, backend: Store) -> None:
     """Releasing or querying an unknown claim costs the store no memory; nor does a refusal."""
     assert backend.apply(SHARD, Drop("ani", 1)).ok
     assert backend.apply(SHARD, CloseMove("a~1", "b~2", done=False)).ok
@@ -156,7 +156,7 @@ def everything(server: Server) -> list[Any]:
     return hashes + [server.ask("ZRANGE", key, 0, -1, "WITHSCORES") for key in (KEYS[2], KEYS[4], KEYS[5])]
 
 
-def test_the_servers_time_counts_without_a_clock(server: Server) -> None:
+def test_server_time_counts_without_a_clock(server: Server) -> None:
     """The lease is counted from what the server's clock says."""
     backend = open_store(server.url, None)
     try:
@@ -168,7 +168,7 @@ def test_the_servers_time_counts_without_a_clock(server: Server) -> None:
         backend.close()
 
 
-async def test_of_many_at_once_one_gets_the_claim(server: Server, clock: ManualClock) -> None:
+async def test_one_of_many_concurrent_callers_gets_the_claim(server: Server, clock: ManualClock) -> None:
     """Three hundred callers for ten people share a few script calls, and each person is claimed once."""
     backend = await open_async_store(server.url, clock)
     try:
@@ -183,7 +183,7 @@ async def test_of_many_at_once_one_gets_the_claim(server: Server, clock: ManualC
         await backend.close()
 
 
-def test_giving_back_still_works_when_memory_is_out(server: Server, backend: Store) -> None:
+def test_releasing_works_out_of_memory(server: Server, backend: Store) -> None:
     """A full server refuses new claims, whole, and lets old ones go."""
     number = backend.apply(SHARD, Claim("ani", "a~1", 10, 5_000)).number
     backend.apply(SHARD, OpenMove("a~1", "b~2", 1, 10, 5_000))

@@ -45,7 +45,7 @@ def ttls_ms(client: Any) -> dict[str, int]:
     return {key: client.pttl(key) for key in client.scan_iter()}
 
 
-def test_rules_alone_leave_no_key_for_ever(server: Server) -> None:
+def test_rules_alone_leave_no_permanent_key(server: Server) -> None:
     """An office that was given rules and nothing else is gone after its retention: 30 days and its longest block."""
     backend = open_store(server.url, None)
     client = redis.Redis.from_url(server.url, decode_responses=True)
@@ -61,7 +61,7 @@ def test_rules_alone_leave_no_key_for_ever(server: Server) -> None:
     backend.close()
 
 
-def test_whatever_is_done_every_key_ends(server: Server) -> None:
+def test_every_key_expires(server: Server) -> None:
     """After the steps of a whole life every key of the store has a time to live, the list of offices too."""
     backend = open_store(server.url, None)
     client = redis.Redis.from_url(server.url, decode_responses=True)
@@ -83,7 +83,7 @@ def test_whatever_is_done_every_key_ends(server: Server) -> None:
     backend.close()
 
 
-def test_names_of_offices_end(server: Server) -> None:
+def test_names_of_offices_expire(server: Server) -> None:
     """An office is listed as long as it may have a ledger. Each new day extends that, from any process."""
     clock = ManualClock(0)
     backends = [open_store(server.url, clock) for _ in range(2)]
@@ -104,7 +104,7 @@ def test_names_of_offices_end(server: Server) -> None:
         backend.close()
 
 
-def test_choices_go_with_the_days_that_had_them() -> None:
+def test_choices_are_deleted_with_their_days() -> None:
     """A store that lives through a hundred days, each with a different choice, keeps only what it needs. It keeps no
     choice of a forgotten day once the events are trimmed.
     """
@@ -137,7 +137,7 @@ def test_choices_go_with_the_days_that_had_them() -> None:
     assert backend.execute(Audit(OFFICE)) == []
 
 
-def test_a_choice_that_comes_back_stays() -> None:
+def test_reused_choice_stays() -> None:
     """An entry that is about to expire is extended by a new day; an expired one is written again."""
     clock, store = ManualClock(0), LuaServer()
     backend, ledger = LuaStore(clock, store), Ledger(OFFICE)

@@ -72,7 +72,7 @@ class Scripts:
 
 @given(st.integers(0, 2**32))
 @settings(max_examples=150, deadline=None)
-def test_the_scripts_do_what_the_machine_does(seed: int) -> None:
+def test_scripts_match_the_machine(seed: int) -> None:
     """Any history is the same outcome by outcome and field by field, views included (G10)."""
     scripts, state = Scripts(), RoomState()
     for command, now_ms in walk(seed):
@@ -83,7 +83,7 @@ def test_the_scripts_do_what_the_machine_does(seed: int) -> None:
 
 @given(st.integers(0, 2**32))
 @settings(max_examples=100, deadline=None)
-def test_a_batch_is_its_commands_one_after_the_other(seed: int) -> None:
+def test_batch_equals_its_commands_in_sequence(seed: int) -> None:
     """Commands of one call have the same results as the same commands one by one."""
     scripts, state, random = Scripts(), RoomState(), Random(seed)
     commands = list(walk(seed))
@@ -114,7 +114,7 @@ def test_a_batch_is_its_commands_one_after_the_other(seed: int) -> None:
         "",
     ],
 )
-def test_an_ill_formed_line_refuses_the_whole_call(line: str) -> None:
+def test_ill_formed_line_refuses_the_whole_call(line: str) -> None:
     """Nothing is carried out, not even what stood before it."""
     scripts = Scripts()
     scripts.send([CreateRoom(terms())], OPENS_AT_MS - 1_000)
@@ -124,7 +124,7 @@ def test_an_ill_formed_line_refuses_the_whole_call(line: str) -> None:
     assert scripts.describe() == before
 
 
-def test_a_room_of_an_earlier_version_has_the_pace_of_its_terms() -> None:
+def test_room_of_an_earlier_version_has_its_configured_pace() -> None:
     """Its head lacks what an operator's pace is kept in."""
     scripts, state = Scripts(), RoomState()
     earlier: tuple[RoomCommand, ...] = (CreateRoom(terms()), JoinRoom("a"))
@@ -139,7 +139,7 @@ def test_a_room_of_an_earlier_version_has_the_pace_of_its_terms() -> None:
     assert scripts.describe() == describe(state)
 
 
-def test_a_room_ends_by_itself() -> None:
+def test_room_expires() -> None:
     """Both keys exist from the start, and expire after the room is forgotten."""
     scripts = Scripts()
     scripts.send([CreateRoom(terms())], OPENS_AT_MS - 1_000)
@@ -150,7 +150,7 @@ def test_a_room_ends_by_itself() -> None:
     assert scripts.store.keys() == set()
 
 
-def test_whoever_asks_costs_nothing() -> None:
+def test_questions_store_nothing() -> None:
     """Looks, refused joins, and joins of those who have a ticket leave no trace (G8)."""
     scripts = Scripts()
     scripts.send([CreateRoom(terms(tickets_max=1)), JoinRoom("a")], OPENS_AT_MS - 1_000)
@@ -163,7 +163,7 @@ def test_whoever_asks_costs_nothing() -> None:
     assert {key: scripts.store.members(key) for key in KEYS} == before
 
 
-def test_joining_is_one_command_of_the_store() -> None:
+def test_join_is_one_store_command() -> None:
     """At an opening a join costs one step on the identities, and nothing on the rest."""
     scripts = Scripts()
     scripts.send([CreateRoom(terms()), JoinRoom("first")], OPENS_AT_MS - 1_000)
@@ -183,7 +183,7 @@ def server(request: pytest.FixtureRequest) -> Server:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_server_does_what_memory_does(server: Server, seed: int) -> None:
+def test_server_matches_memory(server: Server, seed: int) -> None:
     """Through the backends, as an engine asks them."""
     clock = ManualClock(0)
     store, memory = open_store(server.url, clock), MemoryStore(clock)
@@ -197,7 +197,7 @@ def test_a_server_does_what_memory_does(server: Server, seed: int) -> None:
         store.close()
 
 
-async def test_joins_that_meet_are_numbered_without_gap_or_double(server: Server) -> None:
+async def test_concurrent_joins_are_numbered_without_gaps(server: Server) -> None:
     """Two engines, 3,000 people who ask three times each: 3,000 numbers, and each person always gets the same one."""
     clock = ManualClock(OPENS_AT_MS - 1_000)
     one, other = [await open_async_store(server.url, clock) for _ in range(2)]
@@ -216,7 +216,7 @@ async def test_joins_that_meet_are_numbered_without_gap_or_double(server: Server
     assert sorted(index for found in numbers.values() for index in found) == list(range(3_000))
 
 
-def test_the_servers_clock_opens_the_room(server: Server) -> None:
+def test_server_clock_opens_the_room(server: Server) -> None:
     """Without an injected clock an engine uses the server's time, not the time of its machine."""
     backend = open_store(server.url, None)
     try:
@@ -278,7 +278,7 @@ def test_a_room_closes_for_all_engines(server: Server) -> None:
         other.close()
 
 
-def test_a_store_that_is_full_still_tells_how_everybody_stands(valkey_server: Server) -> None:
+def test_full_store_answers_ticket_status(valkey_server: Server) -> None:
     """Out of memory: joins are refused whole, nothing moves, and who polls is answered."""
     clock = ManualClock(OPENS_AT_MS - 1_000)
     with QuotaEngine.open(valkey_server.url, identity_key=KEY, catalog=CATALOG, clock=clock) as engine:
@@ -310,7 +310,7 @@ def test_a_room_in_a_cluster_is_one_slot(valkey_cluster: Cluster) -> None:
         assert {room.status(ticket).phase for room, ticket in zip(rooms, tickets, strict=True)} == {TicketPhase.WAITING}
 
 
-async def test_an_engine_that_is_given_up_leaves_the_room_to_the_others(server: Server) -> None:
+async def test_cancelled_poll_does_not_block_others(server: Server) -> None:
     """A poller is cancelled in the middle of a query: the next one asks again, and no caller waits forever."""
     clock = ManualClock(OPENS_AT_MS - 1_000)
     async with await AsyncQuotaEngine.open(server.url, identity_key=KEY, catalog=CATALOG, clock=clock) as engine:
@@ -346,7 +346,7 @@ def test_a_name_can_be_used_again_when_the_room_is_forgotten(server: Server) -> 
         backend.close()
 
 
-def test_the_least_rights_are_enough(server: Server) -> None:
+def test_documented_permissions_suffice_for_rooms(server: Server) -> None:
     """A room needs no right that an office does not need: those of docs/backends.md."""
     page = (DOCS / "backends.md").read_text(encoding="utf-8")
     (rights,) = re.findall(r"ACL SETUSER engine on >secret (.*?)```", page, re.DOTALL)

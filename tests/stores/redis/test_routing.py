@@ -98,7 +98,7 @@ def knowing(*nodes: Node) -> ClusterRouter:
 class TestCluster:
     """In a cluster."""
 
-    def test_the_slots_are_asked_for_once(self) -> None:
+    def test_slots_are_queried_once(self) -> None:
         """The first call asks who has what; the next knows."""
         router = ClusterRouter([A])
         assert play(script(router), slots((0, 5, A), (6, 16383, B)), [["done"]]) == (
@@ -168,18 +168,18 @@ class TestCluster:
         clusters = [f"{B} CLUSTER", f"{C} CLUSTER", f"{A} EVALSHA", "pause", f"{A} CLUSTER", f"{B} CLUSTER"]
         assert did == ([1], [f"{A} EVALSHA", "pause", *clusters, f"{B} EVALSHA"])
 
-    def test_when_nobody_tells_what_was_known_is_tried(self) -> None:
+    def test_last_known_owner_is_tried_without_an_answer(self) -> None:
         """A failed question is no reason not to try the server that had the slot."""
         did = play(script(knowing()), ReplyLost("cut"), NotSent("refused"), BusyLoadingError("loading"), [["done"]])
         assert did == (["done"], [f"{A} EVALSHA", "pause", f"{B} CLUSTER", f"{A} CLUSTER", f"{A} EVALSHA"])
 
-    def test_a_slot_that_nobody_has(self) -> None:
+    def test_slot_without_an_owner(self) -> None:
         """The router queries until an owner is known. Nothing was sent before that."""
         outcome, did = play(script(ClusterRouter([A]), 2), [[]], [[]])
         assert isinstance(outcome, BackendUnavailable)
         assert did == [f"{A} CLUSTER", "pause", f"{A} CLUSTER", "pause"]
 
-    def test_no_cluster(self) -> None:
+    def test_node_without_cluster_support(self) -> None:
         """The server's message is in the error."""
         disabled = ResponseError("ERR This instance has cluster support disabled")
         outcome, _ = play(script(ClusterRouter([A]), 1), disabled)
@@ -188,7 +188,7 @@ class TestCluster:
         assert "permissions that are needed" in str(outcome)
         assert did == [f"{A} CLUSTER"]
 
-    def test_one_asks_at_a_time(self) -> None:
+    def test_one_call_queries_at_a_time(self) -> None:
         """While one call queries, other calls use the last known owner: a failover causes no storm of queries."""
         router = knowing()
         router.invalidate()
@@ -200,7 +200,7 @@ class TestCluster:
         first.close()
         assert play(script(router), ALL_B, [["done"]])[1] == [f"{A} CLUSTER", f"{B} EVALSHA"]
 
-    def test_a_call_that_is_given_up_while_it_asks(self) -> None:
+    def test_interrupted_query_lets_another_call_query(self) -> None:
         """Another call may query then."""
         router = ClusterRouter([A])
         call = script(router)
@@ -208,7 +208,7 @@ class TestCluster:
         call.close()
         assert play(script(router), ALL_B, [["done"]])[0] == ["done"]
 
-    def test_nodes_come_and_go(self) -> None:
+    def test_nodes_are_added_and_removed(self) -> None:
         """The nodes that the cluster names can be queried, besides those of the URL. Removed nodes are forgotten."""
         router = ClusterRouter([A])
         play(plain(router), slots((0, 99, B), (100, 16383, C)), ["PONG"])
@@ -228,7 +228,7 @@ class TestCluster:
 class TestSentinel:
     """Behind Sentinels."""
 
-    def test_the_primary_is_asked_for_once(self) -> None:
+    def test_primary_is_queried_once(self) -> None:
         """The first Sentinel that answers decides."""
         router = SentinelRouter([S, T], "tickets")
         did = play(script(router), NotSent("refused"), [[A.host, str(A.port)]], [["done"]])
@@ -236,7 +236,7 @@ class TestSentinel:
         assert play(script(router), [["done"]])[1] == [f"{A} EVALSHA"]
 
     @pytest.mark.parametrize("trouble", [ReadOnlyError("a replica now"), NotSent("refused"), ReplyLost("cut")])
-    def test_after_trouble_the_next_sentinel_is_asked(self, trouble: Exception) -> None:
+    def test_next_sentinel_is_queried_after_an_error(self, trouble: Exception) -> None:
         """A demoted primary answers READONLY and a dead one refuses: another Sentinel than before is queried for the
         primary.
         """
@@ -244,13 +244,13 @@ class TestSentinel:
         did = play(script(router), [[A.host, "1"]], trouble, [[B.host, "2"]], [["done"]])
         assert did == (["done"], [f"{S} SENTINEL", f"{A} EVALSHA", "pause", f"{T} SENTINEL", f"{B} EVALSHA"])
 
-    def test_a_service_that_nobody_watches(self) -> None:
+    def test_unknown_service_is_named(self) -> None:
         """The error names the service."""
         outcome, _ = play(script(SentinelRouter([S, T], "tickets"), 1), [None], [None])
         assert isinstance(outcome, BackendUnavailable)
         assert "'tickets'" in str(outcome)
 
-    def test_an_answer_that_was_lost_for_good_is_unknown(self) -> None:
+    def test_lost_answer_is_unknown(self) -> None:
         """The old primary may have applied it, and the new one may have received it."""
         router = SentinelRouter([S], "tickets")
         outcome, _ = play(script(router, 2), [[A.host, "1"]], ReplyLost("cut"), NotSent("S"), NotSent("A"))

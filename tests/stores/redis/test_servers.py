@@ -169,7 +169,7 @@ def test_sentinels_fail_over(binary: Path) -> None:
     assert_gone(*traced)
 
 
-def test_a_port_that_somebody_took_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_taken_port_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes another one."""
     with Server(valkey_server_binary(), tcp=True) as first:
         answers = [[first.port, 0], servers.free_ports(2)]

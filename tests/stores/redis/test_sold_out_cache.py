@@ -143,7 +143,7 @@ def own_server() -> Iterator[Server]:
 # --- Losers ---------------------------------------------------------------------------------------------------------
 
 
-def test_losers_do_not_reach_the_store(scene: Scene) -> None:
+def test_refused_applicants_do_not_reach_the_store(scene: Scene) -> None:
     """A thousand unknown applicants after the opening: one query to the store each 150 ms, and no other call."""
     backend = scene.set_up()
     scene.rush(backend)
@@ -156,7 +156,7 @@ def test_losers_do_not_reach_the_store(scene: Scene) -> None:
     assert scene.calls(strangers) == 1000 // 150
 
 
-def test_who_looks_in_now_and_then_costs_nothing_more(scene: Scene) -> None:
+def test_single_refusal_causes_no_query(scene: Scene) -> None:
     """Less than two within the bound: one call each, and no question besides."""
     backend = scene.set_up()
     for _ in range(3):
@@ -164,7 +164,7 @@ def test_who_looks_in_now_and_then_costs_nothing_more(scene: Scene) -> None:
         assert scene.calls(lambda: scene.stranger(backend)) == 1
 
 
-def test_other_days_choices_and_parties_are_not_meant(scene: Scene) -> None:
+def test_cache_is_specific_to_day_choice_and_party(scene: Scene) -> None:
     """Knowledge about one kind of reserve is not used for another kind."""
     backend = scene.set_up()
     scene.rush(backend)
@@ -178,7 +178,7 @@ def test_other_days_choices_and_parties_are_not_meant(scene: Scene) -> None:
     assert scene.stranger(backend).status is Status.HELD
 
 
-def test_waiting_is_never_refused_from_memory_where_there_is_a_wait_list(scene: Scene) -> None:
+def test_wait_list_reserves_are_not_refused_from_the_cache(scene: Scene) -> None:
     """``wait`` counts: with a wait list it is the store's to say; without one all is sold out for these, too."""
     backend = scene.set_up(reserve("citra", PRIORITY))
     for wait in (False, True):
@@ -230,7 +230,7 @@ async def settled(backend: AsyncRedisStore) -> None:
         await asyncio.wait(backend._tasks)
 
 
-async def test_who_is_answered_at_once_lets_others_have_a_turn(valkey_server: Server) -> None:
+async def test_cached_refusals_yield_to_other_tasks(valkey_server: Server) -> None:
     """A task that does nothing but lose does not keep the loop to itself."""
     backend = await open_async_store(valkey_server.url + ON, ManualClock(OPENS_AT_MS))
     await backend.execute(ApplyMany(OFFICE, (*published(), reserve("ani", ONLINE), reserve("budi", ONLINE))))
@@ -307,7 +307,7 @@ def test_precedence(scene: Scene) -> None:
         assert scene.both(second, command).status is status
 
 
-def test_what_holds_only_for_a_while_is_for_the_store_to_say(scene: Scene) -> None:
+def test_reserve_with_a_deadline_goes_to_the_store(scene: Scene) -> None:
     """``LAPSED`` comes before ``SOLD_OUT``, and by the store's clock."""
     backend = scene.set_up()
     scene.rush(backend)
@@ -316,7 +316,7 @@ def test_what_holds_only_for_a_while_is_for_the_store_to_say(scene: Scene) -> No
     assert scene.both(backend, replace(late, valid_until_ms=OPENS_AT_MS)).status is SOLD_OUT
 
 
-def test_a_double_click_over_two_processes(scene: Scene) -> None:
+def test_double_click_over_two_processes(scene: Scene) -> None:
     """The applicant who got the last place through one process gets it again through another, which has cached
     SOLD_OUT.
     """
@@ -334,7 +334,7 @@ def test_a_double_click_over_two_processes(scene: Scene) -> None:
     assert second.apply(OFFICE, reserve("click4", ONLINE, "citra")).resumed
 
 
-def test_the_winner_of_a_place_that_came_back_is_known_here_at_once(scene: Scene) -> None:
+def test_new_holder_is_known_at_once(scene: Scene) -> None:
     """Through one process, an applicant with a place never gets SOLD_OUT, not even for a moment."""
     backend, other = scene.set_up(), scene.open()
     scene.rush(backend)
@@ -348,7 +348,7 @@ def test_the_winner_of_a_place_that_came_back_is_known_here_at_once(scene: Scene
 # --- How soon a place that comes back is seen -----------------------------------------------------------------------
 
 
-def test_a_place_given_back_elsewhere_is_seen_within_the_bound(scene: Scene) -> None:
+def test_place_released_elsewhere_is_seen_within_the_bound(scene: Scene) -> None:
     """Up to the bound after the question that found nothing, and not a millisecond longer."""
     backend, other = scene.set_up(), scene.open()
     scene.rush(backend)
@@ -380,9 +380,7 @@ GIVING_BACK: list[tuple[str, tuple[Command, ...], Command]] = [
 
 
 @pytest.mark.parametrize(("before", "command"), [one[1:] for one in GIVING_BACK], ids=[one[0] for one in GIVING_BACK])
-def test_what_one_gives_back_oneself_is_there_at_once(
-    scene: Scene, before: tuple[Command, ...], command: Command
-) -> None:
+def test_place_released_here_is_seen_at_once(scene: Scene, before: tuple[Command, ...], command: Command) -> None:
     """After our own step the next one gets the place; after another process's, once the bound is over."""
     backend, other = scene.set_up(*()), scene.open()
     for one in before:
@@ -396,7 +394,7 @@ def test_what_one_gives_back_oneself_is_there_at_once(
     assert scene.stranger(other).status is Status.HELD
 
 
-def test_sent_as_many(scene: Scene) -> None:
+def test_apply_many_updates_the_cache(scene: Scene) -> None:
     """``ApplyMany`` counts as well: units that it returns, and places that it gives."""
     backend = scene.set_up()
     scene.rush(backend)
@@ -405,7 +403,7 @@ def test_sent_as_many(scene: Scene) -> None:
     assert backend.apply(OFFICE, reserve("again", ONLINE, "citra")).resumed
 
 
-def test_a_hold_that_runs_out_is_seen_without_any_event(scene: Scene) -> None:
+def test_expired_hold_is_seen_without_an_event(scene: Scene) -> None:
     """A hold expires without a command, while refusals continue. The calls to the store are refreshes only: a sold-out
     flag is never left behind.
     """
@@ -419,7 +417,7 @@ def test_a_hold_that_runs_out_is_seen_without_any_event(scene: Scene) -> None:
     assert scene.clock.now_ms() >= overdue_ms
 
 
-def test_a_flag_that_nobody_comes_to_clear(scene: Scene) -> None:
+def test_sold_out_flag_is_not_left_behind(scene: Scene) -> None:
     """All places are sold out, and a process that dies returns them. After a day without calls the next applicant gets
     one.
     """
@@ -439,7 +437,7 @@ def test_a_flag_that_nobody_comes_to_clear(scene: Scene) -> None:
         (SetRules(replace(RULES, party_max=1)), Status.PARTY_TOO_LARGE),
     ],
 )
-def test_what_takes_precedence_is_seen_within_the_bound(scene: Scene, command: Command, status: Status) -> None:
+def test_preceding_refusals_are_seen_within_the_bound(scene: Scene, command: Command, status: Status) -> None:
     """A day that is closed is not sold out any more, nor is one whose terms or rules have changed."""
     backend, other = scene.set_up(), scene.open()
 
@@ -459,7 +457,7 @@ def test_what_takes_precedence_is_seen_within_the_bound(scene: Scene, command: C
 # --- When the thread of events is lost ------------------------------------------------------------------------------
 
 
-def test_events_that_are_trimmed(scene: Scene) -> None:
+def test_trimmed_events_make_the_cache_read_all_names(scene: Scene) -> None:
     """If the last known event is trimmed, the cache reads all names again, and so learns the new applicants."""
     backend, other = scene.set_up(), scene.open()
     scene.rush(backend)
@@ -478,7 +476,7 @@ def test_events_that_are_trimmed(scene: Scene) -> None:
     assert memory_of(backend)._offices[OFFICE].snapshot is not None
 
 
-def test_another_history(scene: Scene) -> None:
+def test_another_history_makes_the_cache_read_all_names(scene: Scene) -> None:
     """A server with an older state takes over and continues: known event numbers belong to other events now."""
     backend, other = scene.set_up(), scene.open()
     keys = [key for key in keys_of("", OFFICE) if scene.server.ask("EXISTS", key)]
@@ -499,7 +497,7 @@ def test_another_history(scene: Scene) -> None:
         assert backend.apply(OFFICE, reserve("again", ONLINE, name)).status in (Status.HELD, Status.IDENTITY_LIMIT)
 
 
-def test_a_failover_to_a_replica_that_lagged() -> None:
+def test_failover_to_a_lagging_replica() -> None:
     """A replica without the last hold is promoted. The applicants who lost and got it both get right outcomes."""
     with Replicated(valkey_server_binary()) as group:
         scene = Scene(group.primary)
@@ -526,7 +524,7 @@ def test_a_failover_to_a_replica_that_lagged() -> None:
         other.close()
 
 
-def test_the_store_is_away(own_server: Server) -> None:
+def test_unavailable_store_ends_cached_refusals(own_server: Server) -> None:
     """Cached refusals last until the bound. Then every caller gets an error, because the store does not answer."""
     scene = Scene(own_server)
     scene.set_up()
@@ -546,7 +544,7 @@ def test_the_store_is_away(own_server: Server) -> None:
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_a_step_whose_answer_was_lost(own_server: Server, many: bool) -> None:
+def test_unknown_outcome_counts_as_applied(own_server: Server, many: bool) -> None:
     """A release with an unknown outcome counts as applied. A hold with an unknown outcome is found by its key."""
     scene = Scene(own_server)
     first = scene.set_up()
@@ -570,7 +568,7 @@ def test_a_step_whose_answer_was_lost(own_server: Server, many: bool) -> None:
     first.close()
 
 
-async def test_a_step_whose_answer_was_lost_under_asyncio(own_server: Server) -> None:
+async def test_unknown_outcome_counts_as_applied_under_asyncio(own_server: Server) -> None:
     """The same, and the same for one that was given up."""
     scene = Scene(own_server)
     first = scene.set_up()
@@ -660,7 +658,7 @@ ANYWHERE: SetRules = SetRules(replace(RULES, identity_limits=(replace(RULES.iden
 """Publish one place for each of two days."""
 
 
-def test_what_was_given_back_while_a_question_was_under_way() -> None:
+def test_release_during_a_refresh() -> None:
     """A reply that is older than the release is ignored; the next one counts."""
     apart = Apart()
     apart.rush()
@@ -678,7 +676,7 @@ def test_what_was_given_back_while_a_question_was_under_way() -> None:
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-def test_a_hold_of_another_day_that_is_made_while_a_question_is_under_way(is_first: bool) -> None:
+def test_hold_of_another_day_during_a_refresh(is_first: bool) -> None:
     """A new holder is known at once, whether a query for all names or for new events is in flight."""
     apart = Apart(ANYWHERE)
     if is_first:
@@ -703,7 +701,7 @@ def test_a_hold_of_another_day_that_is_made_while_a_question_is_under_way(is_fir
     assert again.status is Status.IDENTITY_LIMIT
 
 
-def test_a_reserve_that_was_lost_while_a_question_was_under_way() -> None:
+def test_unknown_reserve_during_a_refresh() -> None:
     """Applied or not, the sender's name is in doubt, so the store answers."""
     apart = Apart(ANYWHERE)
     for _ in range(2):
@@ -720,7 +718,7 @@ def test_a_reserve_that_was_lost_while_a_question_was_under_way() -> None:
     assert again.status is Status.IDENTITY_LIMIT
 
 
-def test_a_place_that_was_reacquired() -> None:
+def test_reacquired_place_is_known() -> None:
     """It is taken by a confirm, not by a reserve; who took it is known here at once all the same."""
     apart = Apart(SetCapacity(DAY, "online", 3), reserve("citra", ONLINE))
     apart.clock.advance_ms(HOLD_TTL_MS)
@@ -738,7 +736,7 @@ def test_a_place_that_was_reacquired() -> None:
     assert apart.stranger() is None
 
 
-def test_another_history_whose_events_are_trimmed() -> None:
+def test_trimmed_other_history_makes_the_cache_read_all_names() -> None:
     """If the event that distinguishes two histories is trimmed, and later ones exist, all names are read again."""
     apart, other = Apart(), Apart()
     for command in (SetCapacity(DAY, "online", 3), reserve("lost", ONLINE)):
@@ -766,7 +764,7 @@ def test_another_history_whose_events_are_trimmed() -> None:
     assert again.resumed
 
 
-def test_no_storm_while_the_store_is_away() -> None:
+def test_unavailable_store_causes_no_storm_of_queries() -> None:
     """After a failed query no caller queries again within the bound, and none while a query is in flight."""
     apart = Apart()
     apart.rush()
@@ -783,7 +781,7 @@ def test_no_storm_while_the_store_is_away() -> None:
     apart.rush()
 
 
-def test_an_office_that_was_forgotten_while_a_question_was_under_way() -> None:
+def test_office_dropped_during_a_refresh() -> None:
     """The reply for a dropped office is ignored, and an unknown office has no query."""
     apart = Apart(offices_max=1)
     for _ in range(2):
@@ -797,7 +795,7 @@ def test_an_office_that_was_forgotten_while_a_question_was_under_way() -> None:
     assert apart.stranger() is not None
 
 
-def test_a_kind_that_was_forgotten_while_a_question_was_under_way() -> None:
+def test_kind_dropped_during_a_refresh() -> None:
     """The number of kinds in a query is limited. Nothing is known of a kind that was dropped meanwhile."""
     apart = Apart(kinds_max=1)
     for _ in range(2):
@@ -857,7 +855,7 @@ def crowd(seed: int, count: int) -> Iterator[tuple[int, Command]]:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_every_answer_from_memory_is_the_machine_s_of_a_moment_ago(
+def test_cached_refusals_match_the_machine_within_the_bound(
     valkey_server: Server, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Three processes, any command: an own answer was right at a moment less than the bound ago, all others are now."""
@@ -891,9 +889,7 @@ def test_every_answer_from_memory_is_the_machine_s_of_a_moment_ago(
 
 
 @pytest.mark.parametrize("seed", range(12, 16))
-def test_through_one_process_no_holder_is_ever_refused(
-    valkey_server: Server, monkeypatch: pytest.MonkeyPatch, seed: int
-) -> None:
+def test_one_process_never_refuses_a_holder(valkey_server: Server, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """One process knows what it did itself: an own answer is right, unless time alone gave something back."""
     scene = Scene(valkey_server)
     process = Watched(scene.open(), monkeypatch)
@@ -919,7 +915,7 @@ def test_through_one_process_no_holder_is_ever_refused(
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_what_the_script_calls_sold_out(seed: int) -> None:
+def test_script_and_machine_agree_on_sold_out(seed: int) -> None:
     """Whenever the cache refuses, the state machine would refuse an unknown applicant, too. It hardly ever misses a
     refusal.
     """
@@ -943,7 +939,7 @@ def test_what_the_script_calls_sold_out(seed: int) -> None:
     assert too_careful <= 2
 
 
-def test_who_is_in_an_event(scene: Scene) -> None:
+def test_names_of_events(scene: Scene) -> None:
     """The short way of reading an event finds the same people as the long one."""
     backend = scene.open()
     commands = [command for _, command in random_commands(5, 300)]
@@ -962,7 +958,7 @@ def test_who_is_in_an_event(scene: Scene) -> None:
     assert len(backend.execute(ReadEvents(OFFICE, 0, 10_000))) == len(entries)
 
 
-def test_a_reserve_has_no_field_that_the_memory_does_not_know() -> None:
+def test_cache_knows_all_fields_of_reserve() -> None:
     """A new field of Reserve may affect the precedence of its outcomes: then the cache and this list must know it."""
     assert Reserve.__struct_fields__ == (
         "id",
@@ -985,7 +981,7 @@ def with_limits(backend: RedisStore, clock: ManualClock, **limits: Any) -> SoldO
     return memory
 
 
-def test_names_forget_nobody_and_mistake_few() -> None:
+def test_name_filter_has_few_false_positives() -> None:
     """The filter finds every added name, full or not, and few other names."""
     for count in (1, 1000, 50_000):
         names = sold_out_cache.NameFilter(count)
@@ -1008,7 +1004,7 @@ def test_names_forget_nobody_and_mistake_few() -> None:
         assert len(names.table) <= 32 * added + sold_out_cache._SLOTS_MIN
 
 
-def test_more_names_than_are_remembered(scene: Scene) -> None:
+def test_office_with_too_many_names_is_not_cached(scene: Scene) -> None:
     """An office with many names has no cache: the store answers, and is rarely queried for names."""
     backend = scene.set_up()
     memory = with_limits(backend, scene.clock, names_max=3)
@@ -1021,7 +1017,7 @@ def test_more_names_than_are_remembered(scene: Scene) -> None:
     assert scene.calls(lambda: [scene.stranger(backend) for _ in range(20)]) == 21
 
 
-def test_too_many_events_and_full_tables(scene: Scene) -> None:
+def test_too_many_events_or_a_full_filter_read_all_names(scene: Scene) -> None:
     """When more has happened than is read as news, or the table of names is full, all names are read again."""
     backend, other = scene.set_up(), scene.open()
     memory = with_limits(backend, scene.clock, events_max=3)
@@ -1042,7 +1038,7 @@ def test_too_many_events_and_full_tables(scene: Scene) -> None:
     assert backend.apply(OFFICE, reserve("again", ONLINE, "n3")).resumed
 
 
-def test_so_many_offices_kinds_and_names(valkey_server: Server) -> None:
+def test_cache_is_bounded(valkey_server: Server) -> None:
     """The oldest go: offices, kinds of reserves in one, and names in all."""
     scene = Scene(valkey_server)
     backend = scene.set_up()
@@ -1111,7 +1107,7 @@ def test_switched_off_and_on(valkey_server: Server) -> None:
             open_store(f"{valkey_server.url}?sold_out_ms={wrong}", None)
 
 
-def test_the_rights_that_it_needs(own_server: Server) -> None:
+def test_cache_without_hkeys_is_off(own_server: Server) -> None:
     """Those of the documents are enough; without the one that it alone needs there is no memory, and no harm."""
     scene = Scene(own_server)
     scene.set_up()
@@ -1136,7 +1132,7 @@ def test_switched_off_nothing_is_kept(scene: Scene) -> None:
     assert memory_of(backend)._offices == {}
 
 
-def test_a_clock_that_goes_back(scene: Scene) -> None:
+def test_cache_is_unused_after_the_clock_goes_back(scene: Scene) -> None:
     """Knowledge from the future is not used after the clock goes back."""
     backend = scene.set_up()
     scene.rush(backend)

@@ -179,7 +179,7 @@ class TestCluster:
         assert all(outcome.replayed for outcome in load.send_again())
         assert load.all_is_held_once()
 
-    def test_offices_are_on_several_nodes(self, cluster: Cluster) -> None:
+    def test_offices_are_spread_over_nodes(self, cluster: Cluster) -> None:
         """Each office is one slot, and the slots are spread."""
         backend = open_store(cluster_url(cluster) + "?namespace=test")
         offices = [f"office{number}" for number in range(12)]
@@ -189,7 +189,7 @@ class TestCluster:
         primaries = [one for one in cluster.members if one.info("replication")["role"] == "master"]
         assert all(int(one.ask("DBSIZE")) > 0 for one in primaries)
 
-    async def test_the_async_backend_is_redirected(self, cluster: Cluster) -> None:
+    async def test_async_store_is_redirected(self, cluster: Cluster) -> None:
         """MOVED and TRYAGAIN, by asyncio."""
         await asyncio.to_thread(set_up, cluster_url(cluster))
         backend = await open_async_store(cluster_url(cluster), CLOCK)
@@ -213,7 +213,7 @@ class TestCluster:
         with pytest.raises(BackendUnavailable, match=r"redis\+cluster://"):
             backend.execute(ListOffices())
 
-    def test_the_least_rights_that_work(self, cluster: Cluster) -> None:
+    def test_documented_permissions_suffice(self, cluster: Cluster) -> None:
         """The permissions for one server, and those that the documents list for a cluster."""
         documents = " ".join((DOCS / "backends.md").read_text(encoding="utf-8").split())
         rights = documents.partition("~{quota_engine:* ")[2].partition(" ```")[0].split()
@@ -275,7 +275,7 @@ class TestFailover:
 class TestSentinels:
     """Behind Sentinels."""
 
-    def test_a_primary_that_steps_down(self, sentinels: Sentinels) -> None:
+    def test_planned_failover(self, sentinels: Sentinels) -> None:
         """A failover on request: calls continue at the new primary."""
         backend = set_up(sentinels.url)
         old = sentinels.primary
@@ -298,7 +298,7 @@ class TestSentinels:
         assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
         assert open_store(sentinels.url.replace("//", f"//{addresses},")).execute(Lookup(OFFICE, "ani"))
 
-    async def test_the_async_backend_asks_sentinels(self, sentinels: Sentinels) -> None:
+    async def test_async_store_queries_sentinels(self, sentinels: Sentinels) -> None:
         """The same, by asyncio; a database besides the first."""
         await asyncio.to_thread(set_up, sentinels.url + "/3")
         backend = await open_async_store(sentinels.url + "/3", CLOCK)
@@ -467,7 +467,7 @@ class TestUrls:
             ("redis+magic://localhost", "not served here"),
         ],
     )
-    def test_a_wrong_url_is_told(self, url: str, message: str) -> None:
+    def test_wrong_url_is_named(self, url: str, message: str) -> None:
         """An error in the URL is the caller's. The message names it, without the password."""
         with pytest.raises(InvalidRequest, match=message) as caught:
             open_store(url.replace("//", "//user:secret@"))
@@ -478,7 +478,7 @@ class TestUrls:
         """By this adapter."""
         assert store_factory(f"{scheme}://localhost") is factory
 
-    def test_what_is_asked_where(self) -> None:
+    def test_urls_of_nodes_and_sentinels(self) -> None:
         """Logins, ports that are left out, addresses of the sixth version: each node has the right URL."""
         store = factory._store("redis+sentinel://u%40:p@[::1]:5,two/a%2Fb/3?sentinel_password=x%2Fy&socket_keepalive=1")
         sentinels = list(store.router._informants)  # type: ignore[attr-defined]
