@@ -45,5 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
-        if fixtures & _SERVER_FIXTURES or any(value in _SERVERS for value in parameters if isinstance(value, str)):
+        if fixtures & _SERVER_FIXTURES or any(
+            isinstance(value, str) and value.removeprefix("on_").startswith(_SERVERS) for value in parameters
+        ):
             item.add_marker("store")
