@@ -168,7 +168,7 @@ def _responses(endpoint: Endpoint, schema_of: dict[Any, Any]) -> dict[str, Any]:
 def _success_content(endpoint: Endpoint, schema_of: dict[Any, Any]) -> dict[str, Any]:
     if endpoint.is_stream:
         # OpenAPI 3.1 does not say if a stream's schema describes the whole body or each event, so the type of an
-        # event's data stands in a separate member.
+        # event's data has a separate member.
         return {"content": {"text/event-stream": {"x-data": schema_of[endpoint.response_type]}}}
     if endpoint.response_type is bytes:
         return {"content": {name: {} for name in ("application/json", "application/jsonl")}}

@@ -133,7 +133,7 @@ async def opened() -> ServiceApp:
 
 STAGE = Stage()
 SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", STAGE)
-SCHEMA.config.max_stream_events = 1  # a stream has no end of its own
+SCHEMA.config.max_stream_events = 1  # a stream does not end by itself
 
 
 @pytest.fixture
