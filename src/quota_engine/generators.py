@@ -24,12 +24,12 @@ class Request(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
 
 
 def drive(generator: Generator[RequestT, ResponseT, T], handle: Callable[[RequestT], ResponseT]) -> T:
-    """Run ``generator`` to its end and return its result.
+    """Run ``generator`` until it returns, and return its result.
 
     Args:
         generator: yields requests and receives their responses.
         handle: answers one request. An exception that it raises is thrown into the generator at the ``yield``, which
-            may catch it and go on. A ``BaseException`` such as an interrupt ends the generator instead.
+            may catch it and continue. A ``BaseException`` such as an interrupt ends the generator instead.
     """
     try:
         request = next(generator)
@@ -51,7 +51,7 @@ def drive(generator: Generator[RequestT, ResponseT, T], handle: Callable[[Reques
 async def drive_async(
     generator: Generator[RequestT, ResponseT, T], handle: Callable[[RequestT], Awaitable[ResponseT]]
 ) -> T:
-    """Run ``generator`` to its end under asyncio and return its result. Arguments as for :func:`drive`."""
+    """Run ``generator`` under asyncio until it returns, and return its result. Arguments as for :func:`drive`."""
     try:
         request = next(generator)
         while True:

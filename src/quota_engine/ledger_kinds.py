@@ -1,7 +1,8 @@
-"""The kinds of ledgers that a store keeps. An office's is the main one; others have places of their own beside it.
+"""The kinds of ledgers that a store keeps. The main kind is an office's ledger.
 
-A **place** is where one ledger lives, and is a slot of its own in a cluster. An office's place is its name. The others
-begin with ``~`` and their kind, so that no office can have their names: ``~room.jakarta-2026-12``.
+A store keeps each ledger under an **address**, which has its own slot in a cluster. The address of an office is its
+id. The other addresses begin with ``~`` and their kind, such as ``~room.jakarta-2026-12``, so that no office can have
+them.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from quota_engine.waiting_room import machine
 
 
 class LedgerKind(NamedTuple):
-    """What a kind of ledger is: a pure state, the rules that change it, and how it is looked at.
+    """A kind of ledger: a pure state, and the functions that change and read it.
 
-    ``new(place)`` makes an empty state. ``apply(state, command, now_ms)`` changes it and returns the answer.
-    ``ask(state, question, now_ms)`` answers a question and changes nothing. ``describe(state)`` tells all of it, for
-    comparisons. ``founders`` are the commands that may be a ledger's first: any other one, sent to a place where
-    nothing is, is answered and leaves nothing behind.
+    Args:
+        prefix: start of its addresses; ``""`` for offices.
+        new: creates the empty state of an address.
+        apply: applies a command to a state at a time, and returns the outcome.
+        ask: answers a question about a state at a time, and changes nothing.
+        describe: returns the whole state, for comparisons.
+        creating_commands: commands that may create a ledger. Any other command to an unknown address leaves nothing.
     """
 
     prefix: str
@@ -37,7 +41,7 @@ class LedgerKind(NamedTuple):
 
 
 def _no_questions(state: object, question: object, now_ms: int) -> object:
-    raise TypeError(f"no answer to a {type(question).__name__}")
+    raise TypeError(f"this kind of ledger answers no {type(question).__name__}")
 
 
 OFFICE: Final = LedgerKind(
@@ -78,6 +82,10 @@ REGISTRY: Final = LedgerKind(
 KINDS: Final = {kind.prefix: kind for kind in (OFFICE, ROOM, DRAW, BUCKETS, REGISTRY)}
 
 
-def kind_of(place: str) -> LedgerKind:
-    """The kind of the ledger at ``place``. Raises ``KeyError`` if there is no such kind."""
-    return KINDS[place.partition(".")[0]] if place.startswith("~") else OFFICE
+def kind_of(address: str) -> LedgerKind:
+    """Return the kind of the ledger at ``address``.
+
+    Raises:
+        KeyError: no kind has this prefix.
+    """
+    return KINDS[address.partition(".")[0]] if address.startswith("~") else OFFICE

@@ -67,7 +67,7 @@ class Observer(Protocol):
     """Receives notifications of the engine, such as decisions of admission policies.
 
     The engine calls it from several threads in the middle of a reserve, so its methods must return quickly. The engine
-    logs an exception of an observer and goes on. An observer never receives an identity.
+    logs an exception of an observer and continues. An observer never receives an identity.
     """
 
     def on_decision(self, office: str, record: DecisionRecord) -> None:
@@ -313,7 +313,7 @@ class Store(Protocol):
 
         Raises:
             BackendUnavailable: the store was not reached; nothing was done.
-            OutcomeUnknown: the response was lost; the same command with the same id tells the outcome.
+            OutcomeUnknown: the response was lost; the same command with the same id returns the outcome.
         """
         ...
 

@@ -233,7 +233,7 @@ class TestACallerWhoDies:
 
     @BOTH
     def test_another_target_has_to_wait_and_then_goes_on_from_there(self, national: bool) -> None:
-        """While the first may be at work it is told when to ask again; then it finishes the first one's move."""
+        """While the first may be at work it is told when to repeat the call; then it finishes the first one's move."""
         for steps in range(2, steps_of_a_move(national=national, confirmed=True) + 1):
             nation = Nation(national=national)
             source = booked(nation, confirmed=True)
@@ -447,7 +447,7 @@ class TestAStoreThatFails:
         source = booked(nation, confirmed=True)
         flow = office_moves.reschedule(nation.requests, source, DAY, "west", ANY_SELECTION, None, 0)
         failure = _overloaded_outcome if overloaded else away
-        with pytest.raises(OutcomeUnknown, match="ask again"):
+        with pytest.raises(OutcomeUnknown, match="repeat the call"):
             _run_on(Failing(nation, MoveOut, failure), flow)
         assert len(nation.active()) == 2
         outcome = nation.engine.reschedule(source, DAY, office="west")

@@ -231,7 +231,7 @@ class CallBase:
             if wait_ms > retries.pause_ms_max:
                 if not is_in_doubt:
                     return response
-                break  # an earlier attempt may have taken effect, whatever this response says
+                break  # an earlier attempt may have taken effect
         if is_in_doubt:
             raise OutcomeUnknown(f"the service's answer is not known; ask again with the same key ({reason})")
         if overloaded is not None:

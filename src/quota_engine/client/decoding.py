@@ -1,14 +1,14 @@
-"""Bodies of answers as the engine's own objects: whoever has an engine's answer in hand sees no difference.
+"""Decode the bodies of responses into the engine's own types.
 
-What a service tells nobody is missing in them: of applicants how many there are (their hashes are empty), of a choice
-which quotas would have served it too.
+A service does not disclose applicants and the alternatives of a choice. So a record has one empty hash for each
+applicant, and a choice has no options.
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "ServiceChoice",
     "ServiceTicketStatus",
-    "ToldChoice",
     "award_of",
     "day_of",
     "draw_outcome_of",
@@ -48,24 +48,31 @@ _E = TypeVar("_E", bound=StrEnum)
 _EVENT: Any = Event
 
 
-class ToldChoice(Choice, frozen=True):
-    """What was asked for, as a service tells it: ``options`` are empty."""
+class ServiceChoice(Choice, frozen=True):
+    """The choice of a reservation, with empty ``options``."""
 
     def __post_init__(self) -> None:
-        """It has been checked where it was made."""
+        """Skip the checks: the service made them."""
 
 
 class ServiceTicketStatus(TicketStatus, frozen=True, gc=False):
-    """How a ticket stands, and in how many milliseconds to ask again (add a random tenth; 0: enter now).
+    """Ticket status of a service.
 
-    Waits are rounded up as the service does, and ``as_of_ms`` is 0: it does not say.
+    The service rounds waiting times up. ``as_of_ms`` is 0, because a service does not send it.
+
+    Args:
+        poll_after_ms: time until the next poll; 0 to enter now. Add a random tenth to it.
     """
 
     poll_after_ms: int = 0
 
 
-def _word(kind: type[_E], text: str) -> _E:
-    """One of the engine's words. What is not known here may have been done all the same."""
+def _status_of(kind: type[_E], text: str) -> _E:
+    """Return one of the engine's statuses.
+
+    Raises:
+        OutcomeUnknown: the status is unknown here. A service of a later version may have applied the command.
+    """
     try:
         return kind(text)
     except ValueError:
@@ -73,16 +80,16 @@ def _word(kind: type[_E], text: str) -> _E:
 
 
 def reservation_of(body: ReservationBody) -> Reservation:
-    """A record, with as many empty hashes as there are applicants."""
+    """Return a record with one empty hash for each applicant."""
     office, _, reservation_id = body.reference.partition("~")
     return Reservation(
         office=office,
         id=reservation_id,
         day=body.day.toordinal(),
         applicants=("",) * body.units,
-        choice=ToldChoice(body.service, body.service_unit, body.session, body.channel, body.group, ()),
+        choice=ServiceChoice(body.service, body.service_unit, body.session, body.channel, body.group, ()),
         quotas=tuple(body.quotas),
-        state=_word(State, body.state),
+        state=_status_of(State, body.state),
         version=body.version,
         created_at_ms=body.created_at_ms,
         deadline_at_ms=body.deadline_at_ms,
@@ -92,7 +99,7 @@ def reservation_of(body: ReservationBody) -> Reservation:
 
 
 def outcome_of(body: OutcomeBody) -> Outcome:
-    """What a command came to."""
+    """Return the outcome of a command."""
     return Outcome(
         status=body.status,
         reservation=None if body.reservation is None else reservation_of(body.reservation),
@@ -106,7 +113,7 @@ def outcome_of(body: OutcomeBody) -> Outcome:
 
 
 def day_of(body: DayBody) -> DayView:
-    """The counters of a day."""
+    """Return the counters of a day."""
     return DayView(
         day=body.day.toordinal(),
         opens_at_ms=body.opens_at_ms,
@@ -124,13 +131,13 @@ def day_of(body: DayBody) -> DayView:
 
 
 def event_of(body: EventBody) -> RecordedEvent:
-    """An event. What is secret of an office's rules is not in it.
+    """Return an event. The service omits the secrets of an office's rules.
 
     Raises:
-        OutcomeUnknown: a later version of the service has made it.
+        OutcomeUnknown: a later version of the service wrote the event.
     """
     if body.kind == ReservationChanged.__name__ and body.reservation and body.verb:
-        event: Event = ReservationChanged(body.at_ms, _word(Verb, body.verb), reservation_of(body.reservation))
+        event: Event = ReservationChanged(body.at_ms, _status_of(Verb, body.verb), reservation_of(body.reservation))
         return RecordedEvent(body.number, event)
     details = body.details or {}
     try:
@@ -141,13 +148,13 @@ def event_of(body: EventBody) -> RecordedEvent:
 
 
 def group_of(body: ConsumerGroupBody) -> ConsumerGroupView:
-    """A group of consumers."""
+    """Return a consumer group."""
     leases = tuple(Lease(one.first, one.last, one.consumer, one.since_at_ms) for one in body.leases)
     return ConsumerGroupView(body.name, body.acknowledged, body.delivered, body.pending, body.lag, leases)
 
 
 def ticket_status_of(body: TicketStatusBody) -> ServiceTicketStatus:
-    """How a ticket stands."""
+    """Return a ticket's status."""
     return ServiceTicketStatus(
         phase=body.phase,
         position=body.position,
@@ -165,13 +172,13 @@ def ticket_status_of(body: TicketStatusBody) -> ServiceTicketStatus:
 
 
 def preference_of(body: DrawChoiceBody) -> Preference:
-    """One of the things that somebody has applied for."""
-    choice = ToldChoice(body.service, body.service_unit, body.session, body.channel, body.group, ())
+    """Return one choice of an application."""
+    choice = ServiceChoice(body.service, body.service_unit, body.session, body.channel, body.group, ())
     return Preference(body.office, body.day.toordinal(), choice)
 
 
 def draw_outcome_of(body: DrawOutcomeBody | ProblemBody) -> DrawOutcome:
-    """What a command to a draw came to."""
+    """Return the outcome of a command to a draw."""
     if isinstance(body, ProblemBody):
         status = DrawStatus(str(body.outcome))
         return DrawOutcome(status, body.number or 0, body.version or 0, retry_at_ms=body.retry_at_ms or 0)
@@ -179,7 +186,7 @@ def draw_outcome_of(body: DrawOutcomeBody | ProblemBody) -> DrawOutcome:
 
 
 def draw_view_of(body: DrawBody) -> DrawView:
-    """A draw as it stands."""
+    """Return the state of a draw."""
     frozen = body.frozen
     return DrawView(
         draw=body.draw,
@@ -210,11 +217,11 @@ def draw_view_of(body: DrawBody) -> DrawView:
 
 
 def award_of(body: AwardBody) -> AwardReport:
-    """What became of the winners."""
+    """Return the result of an award."""
     return AwardReport(
         winners=body.winners,
         references={one.number: one.reference for one in body.references},
-        refusals={_word(Status, status): count for status, count in body.refusals.items()},
+        refusals={_status_of(Status, status): count for status, count in body.refusals.items()},
         refused=tuple((one.number, one.status) for one in body.refused),
         findings=tuple(body.findings),
     )

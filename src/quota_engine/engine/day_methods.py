@@ -69,8 +69,8 @@ class DayMethods:
             bounds_ms: at most 16 rising bounds in milliseconds.
 
         Returns:
-            One count more than there are bounds: holds with at most the first bound left, with more than the first and
-            at most the second, …, and with more than the last.
+            One count for each bound, and one more. The first counts holds with at most the first bound left. Each other
+            one counts holds with more than the bound before and at most its own. The last has no upper bound.
         """
         return self.requests.hold_remaining_histogram(office, day, bounds_ms)
 
@@ -162,7 +162,7 @@ class DayMethods:
                 numbers above the store's last one happen again. Earlier events of the same history may precede them.
 
         Raises:
-            InvalidRequest: ``events`` do not follow the store's events, because the store went on without them or there
-                is a gap. Nothing was restored.
+            InvalidRequest: ``events`` do not follow the store's events, because the store has later events
+                already, or there is a gap. Nothing was restored.
         """
         return self.requests.reconcile(office, events)

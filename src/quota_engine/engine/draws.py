@@ -136,7 +136,7 @@ class DrawMethods:
 class Draw(SyncBound[DrawMethods]):
     """A draw by its id: a lottery among applications with ranked choices. ``engine.draw("id")`` sends nothing yet.
 
-    Methods that change something return a :class:`~quota_engine.DrawOutcome`, whose ``status`` tells the result.
+    Methods that change something return a :class:`~quota_engine.DrawOutcome`, whose ``status`` is the result.
     All methods raise the errors of :class:`~quota_engine.QuotaEngine`. Repeat a call that raised ``OutcomeUnknown``
     with the same arguments.
     """

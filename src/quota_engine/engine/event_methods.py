@@ -29,9 +29,9 @@ class EventMethods:
         """Return events of an office in order: all of them, or those for one consumer of a group.
 
         With ``consumer_group`` and ``consumer``, several consumers share the work. Each event goes to one of them until
-        it is acknowledged (:meth:`acknowledge`). A consumer first receives its own pending events, so it goes on after
-        a crash; then the events that another consumer has had pending for ``min_idle_ms``; then new ones. It never has
-        more than ``limit`` events pending.
+        it is acknowledged (:meth:`acknowledge`). A consumer first receives its own pending events, so it continues
+        after a crash; then the events that another consumer has had pending for ``min_idle_ms``; then new ones. It
+        never has more than ``limit`` events pending.
 
         Each event arrives at least once. It arrives again if its consumer dies between the effect and the
         acknowledgement, or is slower than ``min_idle_ms``: store its number together with its effect.
@@ -56,7 +56,7 @@ class EventMethods:
             numbers: at most 10,000 numbers of events.
 
         Returns:
-            How many of them were pending.
+            Number of them that were pending.
         """
         return self.requests.acknowledge(office, consumer_group, numbers)
 

@@ -39,7 +39,7 @@ class EngineMethods(ReservationMethods, DayMethods, EventMethods):
 
 
 def _local_clock(clock: Clock | None) -> Callable[[], int]:
-    """Return a clock of this process in milliseconds, which tells the age of a view. The store is not asked."""
+    """Return a clock of this process in milliseconds, to compute the age of a view without the store."""
     return (lambda: time.monotonic_ns() // 1_000_000) if clock is None else clock.now_ms
 
 
@@ -51,7 +51,7 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
     """Reserves places. Safe to share between threads.
 
     Open one with :meth:`open`; use it as a context manager, or call :meth:`close`. Methods return an
-    :class:`~quota_engine.Outcome`, whose ``status`` tells the result: a full day is an outcome, not an error.
+    :class:`~quota_engine.Outcome`, whose ``status`` is the result: a full day is an outcome, not an error.
 
     Raises:
         InvalidRequest: from every method, for a call that can never succeed;
@@ -142,7 +142,7 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
             channel: id of the channel.
             group: id of the applicant group; ``""`` for the general public.
             idempotency_key: 1 to 64 of ``A-Z a-z 0-9 _ -``. The same key finds the same reservation. It is the
-                reservation's id, so make it hard to guess and new for each wish. ``None`` generates one.
+                reservation's id, so make it hard to guess and new for each request. ``None`` generates one.
             join_wait_list: join the wait list if there is no place.
             hold_ttl_ms: length of the hold in milliseconds; 0 for the office's rule.
             caller: the caller, for the admission policies; hashed at once.

@@ -115,7 +115,7 @@ class ReservationMethods:
         """Move a reservation to another day, session or office. It always keeps the old place or has the new one.
 
         Within the office, the move is one step. To another ``office`` it takes several steps: the new reservation has a
-        reference of its own, which the outcome returns, and the old one ends as ``MOVED``. A call that is cut short may
+        new reference, which the outcome returns, and the old one ends as ``MOVED``. A call that is cut short may
         leave both places for a while; the same call again, or :meth:`recover_moves`, finishes the move.
 
         Args:

@@ -17,7 +17,7 @@ from quota_engine.workflows import waiting_rooms
 from quota_engine.workflows.arguments import Day, Moment
 from quota_engine.workflows.generator_drivers import Workflow, async_handler_of, handler_of, run, run_async
 from quota_engine.workflows.room_config import RoomArguments, RoomSettings
-from quota_engine.workflows.room_view_cache import EnterResult, RoomSnapshot, RoomViewCache
+from quota_engine.workflows.room_view_cache import EnterResult, RoomViewCache, RoomViewSnapshot
 from quota_engine.workflows.waiting_rooms import JoinResult
 
 _DEFAULT_SETTINGS = RoomSettings()
@@ -169,7 +169,7 @@ class RoomMethods:
         snapshot = yield from self._fresh_snapshot()
         return transcript_of(self.cache.room, snapshot.view)
 
-    def _fresh_snapshot(self, max_age_ms: int | None = None) -> Workflow[RoomSnapshot]:
+    def _fresh_snapshot(self, max_age_ms: int | None = None) -> Workflow[RoomViewSnapshot]:
         if not self.cache.is_fresh(max_age_ms):
             yield Refresh(max_age_ms)
         return self.cache.snapshot()

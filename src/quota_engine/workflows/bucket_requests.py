@@ -1,4 +1,4 @@
-"""Takes calls about token buckets: keys of callers become names of buckets, and answers are told by the limits."""
+"""Build the requests of token buckets: keys of callers become names of buckets."""
 
 from __future__ import annotations
 
@@ -28,13 +28,17 @@ from quota_engine.workflows.generator_drivers import Apply
 KEY_LENGTH_MAX: Final = 1024
 
 BucketKeys = str | Mapping[str, str]
-"""Whose buckets: one key, if there is one limit; or a key for each limit that is to be charged, by its name."""
+"""One key if there is one limit; otherwise a key for each limit to charge, by its name."""
 
 
 class TakeResult(msgspec.Struct, frozen=True, gc=False):
-    """What came of taking. If it is not ``ok`` nothing was taken, ``refused_by`` is the name of the first limit that it
-    was too much for (``""`` if there is only one), and from ``retry_at_ms`` on it fits, unless somebody else is faster.
-    ``unchecked`` says that the store was away and the caller was let through, because the buckets were opened so.
+    """Result of :meth:`quota_engine.TokenBuckets.take`.
+
+    Args:
+        ok: true if the tokens were taken; otherwise none was.
+        refused_by: name of the first limit that refused; ``""`` if there is one limit.
+        retry_at_ms: when the bucket has enough tokens, in milliseconds since 1970, if no other caller takes them.
+        unchecked: true if the store was unavailable and the call was admitted because of ``admit_in_outage``.
     """
 
     ok: bool
@@ -47,7 +51,7 @@ _OK: Final = TakeResult(True)
 
 
 class BucketRequestBuilder:
-    """Builds the requests of one :class:`quota_engine.TokenBuckets`. It holds the limits and a key, and no bucket."""
+    """Builds the requests of one :class:`quota_engine.TokenBuckets`. Holds the limits and a key, and no bucket."""
 
     def __init__(self, name: str, limits: Limit | Mapping[str, Limit], key: bytes) -> None:
         check_name(name, "name")
@@ -63,34 +67,34 @@ class BucketRequestBuilder:
                 check_name(limit_name, "limits: name")
         self._limits = by_name
         self._names = tuple(by_name)
-        # What each hash begins with is taken in once: the key, and the name of the limit.
+        # The key and the name of the limit, which each hash starts with, are hashed once.
         self._hashers = {
             limit_name: hashlib.blake2b(f"{limit_name}\n".encode(), key=key, digest_size=12, person=b"buckets")
             for limit_name in by_name
         }
 
     def take(self, keys: BucketKeys, cost: int) -> Apply[TakeOutcome]:
-        """The request to take ``cost`` tokens from the bucket of each key."""
-        if type(keys) is str and self._single is not None:  # the usual case, without the detours
+        """Return the request to take ``cost`` tokens from the bucket of each key."""
+        if type(keys) is str and self._single is not None:  # the common case
             return Apply(self.address, TakeTokens((Charge(self._bucket("", keys), self._single, cost),)))
         return Apply(self.address, TakeTokens(self._charges(keys, cost)))
 
     def take_result(self, keys: BucketKeys, answer: TakeOutcome) -> TakeResult:
-        """What is told of the answer to :meth:`take`."""
+        """Return the result of the outcome of :meth:`take`."""
         if answer.refused_by < 0:
             return _OK
         return TakeResult(False, self._named(keys)[answer.refused_by][0], answer.retry_at_ms)
 
     def peek(self, keys: BucketKeys) -> Query:
-        """The request to look at the bucket of each key."""
+        """Return the request to read the bucket of each key."""
         return Query(self.address, PeekTokens(self._charges(keys, 1)))
 
     def levels(self, keys: BucketKeys, answer: tuple[BucketLevel, ...]) -> dict[str, BucketLevel]:
-        """What is told of the answer to :meth:`peek`."""
+        """Return the levels of the answer to :meth:`peek`, by the name of the limit."""
         return {name: level for (name, _), level in zip(self._named(keys), answer, strict=True)}
 
     def reset(self, keys: BucketKeys) -> Apply[int]:
-        """The request to make the bucket of each key full."""
+        """Return the request to fill the bucket of each key."""
         return Apply(self.address, ResetTokens(tuple(self._bucket(name, key) for name, key in self._named(keys))))
 
     def _charges(self, keys: BucketKeys, cost: int) -> tuple[Charge, ...]:

@@ -1,4 +1,4 @@
-"""Flows of several requests. Each is a generator: it yields requests, is sent the answers, and returns the result."""
+"""Workflows about office-days: publish, lookup, availability, audit."""
 
 from __future__ import annotations
 
@@ -22,11 +22,18 @@ from quota_engine.workflows.national_claims import audit_claims
 from quota_engine.workflows.request_builder import RequestBuilder
 
 DAYS_MAX: Final = 400
-"""The longest range of days in one call."""
+"""Most days in one call."""
 
 
 class PublishReport(msgspec.Struct, frozen=True):
-    """What a publish came to: office-days that are new or changed, that were so already, and that have ended."""
+    """Result of a publish.
+
+    Args:
+        offices: number of offices.
+        days_published: office-days that are new or changed.
+        days_unchanged: office-days that were published already.
+        days_over: office-days that are over.
+    """
 
     offices: int
     days_published: int
@@ -35,14 +42,14 @@ class PublishReport(msgspec.Struct, frozen=True):
 
 
 class AuditReport(msgspec.Struct, frozen=True):
-    """What an audit found: a sentence a finding, none if all adds up."""
+    """Result of an audit: the number of offices, and one sentence for each inconsistency."""
 
     offices: int
     findings: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether everything adds up."""
+        """True if there is no inconsistency."""
         return not self.findings
 
 
@@ -57,7 +64,7 @@ def _range(requests: RequestBuilder, first_day: Day, last_day: Day | None) -> ra
 def publish(
     requests: RequestBuilder, catalog: Catalog, first_day: Day, last_day: Day | None
 ) -> Workflow[PublishReport]:
-    """Give every office of the catalog its rules and its working days from first to last; safe to repeat."""
+    """Publish the rules and the working days of every office of the catalog. Safe to repeat."""
     requests.use_catalog(catalog)
     days = [datetime.date.fromordinal(number) for number in _range(requests, first_day, last_day)]
     published = unchanged = over = 0
@@ -65,8 +72,8 @@ def publish(
         rules = rules_of(catalog, office, jitter_seed=requests.jitter_seed)
         (outcome,) = yield ApplyMany(office, (SetRules(rules),))
         if outcome.status is Status.CONFLICT:
-            problem = "not the one that this store was set up with: it would make other people of the same ones"
-            raise InvalidRequest("identity_key", problem, "the key that the other processes on the store have")
+            problem = "does not match the identity key this store was created with"
+            raise InvalidRequest("identity_key", problem, "the same key in every process on the store")
         commands: list[Command] = []
         for day in days:
             terms = day_terms(catalog, office, day)
@@ -81,7 +88,7 @@ def publish(
 
 
 def lookup(requests: RequestBuilder, reference: str) -> Workflow[Reservation | None]:
-    """The reservation as it stands. Whoever waits also moves the list on: nobody has to sweep for them."""
+    """Return the current reservation. A lookup of a waiting one also advances the wait list, so it needs no sweep."""
     office, reservation_id = requests.parse_reference(reference)
     record: Reservation | None = yield Lookup(office, reservation_id)
     if record is not None and record.state is State.WAITING:
@@ -91,7 +98,7 @@ def lookup(requests: RequestBuilder, reference: str) -> Workflow[Reservation | N
 
 
 def view(requests: RequestBuilder, office: str, first_day: Day, last_day: Day | None) -> Workflow[list[DayView]]:
-    """The counters of an office's days from first to last."""
+    """Return the counters of an office's days from first to last."""
     views: list[DayView] = yield View(requests.known_office(office), tuple(_range(requests, first_day, last_day)))
     return views
 

@@ -1,9 +1,9 @@
-"""Draws, from the announcement to the holds of the winners: each step a flow, which may be repeated after any crash.
+"""Workflows of a draw, from its announcement to the holds of the winners. Each may be repeated after any crash.
 
-The order of the steps is held by the draw's ledger: applications end with the store's time; then :func:`close` writes
-down what is given away and freezes both; then :func:`run` reveals the seed. From there on everything follows:
-:func:`read` and :func:`drawn` work the result out anew whenever somebody asks, and :func:`award` makes the winners'
-reserves under ids that follow from the draw and the number, so that doing it twice does it once.
+The draw's ledger keeps the order of the steps. Applications end by the store's time. :func:`close` records the offered
+places and freezes both. :func:`run` reveals the seed, which decides the draw. From then on, :func:`read` and
+:func:`drawn` compute the result whenever it is needed. :func:`award` reserves for the winners, under ids that follow
+from the draw and the number, so that a repeated award changes nothing.
 """
 
 from __future__ import annotations
@@ -94,11 +94,11 @@ REFUSALS_SHOWN_MAX: Final = 1_000
 _RESERVES_PER_CALL: Final = 1_024
 _DAYS_PER_VIEW: Final = 128
 _TOKENS, _AWARDS = "draw tokens", "draw awards"
-"""What the secrets are for that follow from the identity key."""
+"""Purposes of the secrets that the engine derives from the identity key."""
 
 
 class DrawChoice(msgspec.Struct, frozen=True):
-    """One of the things that somebody applies for: as the arguments of :meth:`quota_engine.QuotaEngine.reserve`."""
+    """One choice of an application, with the arguments of :meth:`quota_engine.QuotaEngine.reserve`."""
 
     office: str
     day: Day
@@ -115,10 +115,13 @@ class DrawChoice(msgspec.Struct, frozen=True):
 
 
 class SubmittedApplication(msgspec.Struct, frozen=True):
-    """An application as it stands. ``number`` and ``tokens`` are its receipt: the published list has them in its line.
+    """An application and its receipt.
 
-    ``version`` is what a change has to name. Without ``choices`` it has been withdrawn. ``tokens`` stand for the
-    applicants in what is published, and for nothing anywhere else.
+    Args:
+        number: number of the application; its line of the published list has it.
+        version: version that a change must name.
+        tokens: pseudonyms of the applicants in the published files, and nowhere else.
+        choices: the choices in order of preference; empty if the application was withdrawn.
     """
 
     number: int
@@ -128,21 +131,25 @@ class SubmittedApplication(msgspec.Struct, frozen=True):
 
 
 class DrawRecord(msgspec.Struct, frozen=True):
-    """All of a draw that its result follows from. ``parties`` are the keyed hashes of the applicants, by number."""
+    """Everything that the result of a draw follows from. ``parties`` has the applicants' keyed hashes by number."""
 
     view: DrawView
     capacities: Capacities
     parties: Mapping[int, tuple[str, ...]]
     applications: Mapping[int, lottery.Application]
-    """By number, as they are published: with a token for each applicant."""
+    """By number, as they are published, with a token for each applicant."""
     applications_digest: str
 
 
 class DrawFiles(msgspec.Struct, frozen=True):
-    """What is published of a draw, each file in its canonical form.
+    """The published files of a draw in their canonical form.
 
-    ``head`` and ``lots`` are there when the seed has been revealed. ``findings`` says what is not as it was frozen, a
-    sentence each: then the store has been tampered with, or another identity key is in use.
+    Args:
+        record: everything that the result follows from.
+        head: head of the result; ``None`` before the seed is revealed.
+        lots: the result of each application; empty before the seed is revealed.
+        findings: differences from the frozen state. A finding means that the store was changed, or that another
+            identity key is in use.
     """
 
     record: DrawRecord
@@ -152,25 +159,31 @@ class DrawFiles(msgspec.Struct, frozen=True):
 
     @property
     def capacities_json(self) -> bytes:
-        """The file ``capacities.json``."""
+        """The content of ``capacities.json``."""
         return json_of_capacities(self.record.capacities)
 
     def application_lines(self) -> Iterator[bytes]:
-        """The lines of the file ``applications.jsonl``."""
+        """Return the lines of ``applications.jsonl``."""
         applications = self.record.applications
         return (line_of_application(applications[number]) for number in sorted(applications))
 
     def result_lines(self) -> Iterator[bytes]:
-        """The lines of the file ``result.jsonl``; none before the seed has been revealed."""
+        """Return the lines of ``result.jsonl``; none before the seed is revealed."""
         return iter(()) if self.head is None else lines_of_result(self.head, self.lots, self.record.applications)
 
 
 class AwardReport(msgspec.Struct, frozen=True):
-    """What became of the winners.
+    """Result of an award.
 
-    ``references`` are those of the winners' reservations, by number of application: held now, or whatever they have
-    become since they were. ``refusals`` counts by status those that the office refused, and ``refused`` has the first
-    :data:`REFUSALS_SHOWN_MAX` of them: a place that a winner could not be given stays free, and goes to the next draw.
+    A place that a winner could not get stays free, and goes to the next draw.
+
+    Args:
+        winners: number of winners of the draw.
+        references: references of the winners' reservations by number of application. A reservation may have changed
+            since it was held.
+        refusals: number of winners that the office refused, by status.
+        refused: the first :data:`REFUSALS_SHOWN_MAX` of them, as pairs of number and status.
+        findings: differences from the frozen state.
     """
 
     winners: int
@@ -181,18 +194,18 @@ class AwardReport(msgspec.Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
-        """Whether every winner has, or had, a hold."""
+        """True if every winner has, or had, a hold."""
         return not self.refusals and not self.findings
 
 
 NOTHING_AWARDED: Final = AwardReport(0, {}, {}, (), ("there is no such draw",))
 
 
-# --- Steps of one command ------------------------------------------------------------------------------------------
+# --- Steps of one command
 
 
 def create(draw_id: str, config: DrawConfig) -> Workflow[DrawOutcome]:
-    """Announce a draw."""
+    """Announce a draw: :meth:`quota_engine.Draw.create`."""
     outcome: DrawOutcome = yield Apply(address_of(draw_id), CreateDraw(config))
     return outcome
 
@@ -200,14 +213,14 @@ def create(draw_id: str, config: DrawConfig) -> Workflow[DrawOutcome]:
 def enter(
     requests: RequestBuilder, draw_id: str, applicants: Applicants, choices: Sequence[DrawChoice], expected_version: int
 ) -> Workflow[DrawOutcome]:
-    """Apply, or change an application."""
+    """Apply, or change an application: :meth:`quota_engine.Draw.apply`."""
     if not isinstance(choices, list | tuple) or not all(isinstance(one, DrawChoice) for one in choices):
         raise InvalidRequest("choices", "not a list of choices", "DrawChoice(office, day, ...), the best one first")
-    wishes = []
+    preferences = []
     for one in choices:
         day, choice = requests.plan(one.office, one.day, one.selection)
-        wishes.append(Preference(one.office, day, choice))
-    command = SubmitApplication(requests.party_hashes(applicants), tuple(wishes), expected_version)
+        preferences.append(Preference(one.office, day, choice))
+    command = SubmitApplication(requests.party_hashes(applicants), tuple(preferences), expected_version)
     outcome: DrawOutcome = yield Apply(address_of(draw_id), command)
     if not outcome.ok:
         return outcome
@@ -216,7 +229,7 @@ def enter(
 
 
 def withdraw(requests: RequestBuilder, draw_id: str, applicant: str, expected_version: int) -> Workflow[DrawOutcome]:
-    """Take an application back."""
+    """Withdraw an application: :meth:`quota_engine.Draw.withdraw`."""
     outcome: DrawOutcome = yield Apply(
         address_of(draw_id), WithdrawApplication(requests.owner_hash(applicant, "applicant"), expected_version)
     )
@@ -224,7 +237,7 @@ def withdraw(requests: RequestBuilder, draw_id: str, applicant: str, expected_ve
 
 
 def find(requests: RequestBuilder, draw_id: str, applicant: str) -> Workflow[SubmittedApplication | None]:
-    """The application that somebody is in."""
+    """Return an applicant's application: :meth:`quota_engine.Draw.find`."""
     found: FoundApplication | None = yield Query(
         address_of(draw_id), FindApplication(requests.owner_hash(applicant, "applicant"))
     )
@@ -239,23 +252,23 @@ def _tokens(key: bytes, draw_id: str, applicants: tuple[str, ...]) -> tuple[str,
     return tuple([pseudonym_of(applicant, draw_id, key) for applicant in applicants])
 
 
-# --- Closing -------------------------------------------------------------------------------------------------------
+# --- Closing
 
 
 def close(requests: RequestBuilder, draw_id: str) -> Workflow[DrawOutcome]:
-    """Close a draw, write down what it gives away, and freeze both. Repeated, it goes on where it ended."""
-    place = address_of(draw_id)
-    outcome: DrawOutcome = yield Apply(place, CloseDraw())
-    view: DrawView | None = yield Query(place, ReadDraw())
+    """Close a draw, record its offered places, and freeze both. A repeated call continues where the last one ended."""
+    address = address_of(draw_id)
+    outcome: DrawOutcome = yield Apply(address, CloseDraw())
+    view: DrawView | None = yield Query(address, ReadDraw())
     if not outcome.ok or view is None or view.frozen is not None:
         return outcome
-    wishes: list[Preference] = yield from _pages(place, ReadPreferences, view.preferences)
-    yield from _write_capacities(place, wishes)
+    preferences: list[Preference] = yield from _pages(address, ReadPreferences, view.preferences)
+    yield from _write_capacities(address, preferences)
     record = yield from read(requests, draw_id)
     if record is None:
         return DrawOutcome(DrawStatus.UNKNOWN_DRAW)
     outcome = yield Apply(
-        place,
+        address,
         FreezeDraw(
             len(record.applications),
             record.applications_digest,
@@ -265,20 +278,20 @@ def close(requests: RequestBuilder, draw_id: str) -> Workflow[DrawOutcome]:
     return outcome
 
 
-def _write_capacities(place: str, wishes: Sequence[Preference]) -> Workflow[None]:
-    """What is available now of all that somebody wishes for, and what has been parked for this draw."""
+def _write_capacities(address: str, preferences: Sequence[Preference]) -> Workflow[None]:
+    """Record the available units of all preferred quotas, and the units parked for this draw."""
     quotas_of: dict[str, dict[int, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
-    for wish in wishes:
-        for option in wish.choice.options:
-            quotas_of[wish.office][wish.day].update(dict.fromkeys(option))
-    view: DrawView | None = yield Query(place, ReadDraw())
-    written: list[OfferDay] = yield from _pages(place, ReadOfferedDays, 0 if view is None else view.offered_days)
+    for preference in preferences:
+        for option in preference.choice.options:
+            quotas_of[preference.office][preference.day].update(dict.fromkeys(option))
+    view: DrawView | None = yield Query(address, ReadDraw())
+    written: list[OfferDay] = yield from _pages(address, ReadOfferedDays, 0 if view is None else view.offered_days)
     known = {(one.office, one.day) for one in written}
     for office, days in sorted(quotas_of.items()):
         missing = sorted(day for day in days if (office, day) not in known)
         for start in range(0, len(missing), _DAYS_PER_VIEW):
             part = tuple(missing[start : start + _DAYS_PER_VIEW])
-            # The time of the draw has come for what waited for it.
+            # The parked units have waited for this draw.
             views: list[DayView] = yield View(office, part)
             parked = tuple(
                 ReleaseParked(one.day, quota)
@@ -292,55 +305,55 @@ def _write_capacities(place: str, wishes: Sequence[Preference]) -> Workflow[None
             by_day = {one.day: one for one in views}
             for day in part:
                 row = _row(by_day.get(day), sorted(days[day]))
-                yield Apply(place, OfferDay(office, day, row))
+                yield Apply(address, OfferDay(office, day, row))
 
 
 def _row(view: DayView | None, quotas: Sequence[str]) -> Row:
-    """The units of these quotas; a day or a quota that is not known has none."""
+    """Return the units of these quotas; an unknown day or quota has none."""
     known = {} if view is None or view.closed else view.quotas
     return tuple((quota, known[quota].available if quota in known else 0) for quota in quotas)
 
 
-# --- The result ----------------------------------------------------------------------------------------------------
+# --- The result
 
 
 def run(draw_id: str, seed: str, entropy: str) -> Workflow[DrawOutcome]:
-    """Reveal the seed. From here on the draw is decided."""
+    """Reveal the seed, which decides the draw."""
     outcome: DrawOutcome = yield Apply(address_of(draw_id), RevealSeed(draw_id, seed, entropy))
     return outcome
 
 
 def _pages(
-    place: str, question: type[ReadApplications | ReadPreferences | ReadOfferedDays], count: int
+    address: str, question: type[ReadApplications | ReadPreferences | ReadOfferedDays], count: int
 ) -> Workflow[list[Any]]:
-    """All rows there are, page by page."""
+    """Return all rows, read page by page."""
     rows: list[Any] = []
     for after in range(0, count, PAGE_MAX):
         asked: DrawQuery = question(after, PAGE_MAX)
-        rows += yield Query(place, asked)
+        rows += yield Query(address, asked)
     return rows
 
 
 def read(requests: RequestBuilder, draw_id: str) -> Workflow[DrawRecord | None]:
-    """All of a draw, once it is closed; ``None`` for one that is not known."""
-    place = address_of(draw_id)
-    view: DrawView | None = yield Query(place, ReadDraw())
+    """Return everything that the result of a closed draw follows from; ``None`` for an unknown draw."""
+    address = address_of(draw_id)
+    view: DrawView | None = yield Query(address, ReadDraw())
     if view is None:
         return None
-    wishes: list[Preference] = yield from _pages(place, ReadPreferences, view.preferences)
-    days: list[OfferDay] = yield from _pages(place, ReadOfferedDays, view.offered_days)
+    preferences: list[Preference] = yield from _pages(address, ReadPreferences, view.preferences)
+    days: list[OfferDay] = yield from _pages(address, ReadOfferedDays, view.offered_days)
     capacities = Capacities(
         draw_id,
         {(one.office, one.day): dict(one.quotas) for one in days},
-        {f"c{number}": wish for number, wish in enumerate(wishes, 1)},
+        {f"c{number}": preference for number, preference in enumerate(preferences, 1)},
     )
-    names = [f"c{number}" for number in range(len(wishes) + 1)]
+    names = [f"c{number}" for number in range(len(preferences) + 1)]
     key = requests.secret_for(_TOKENS)
     digest = hashlib.sha256()
     parties: dict[int, tuple[str, ...]] = {}
     applications: dict[int, lottery.Application] = {}
     for after in range(0, view.last_number, PAGE_MAX):
-        page: list[StoredApplication] = yield Query(place, ReadApplications(after, PAGE_MAX))
+        page: list[StoredApplication] = yield Query(address, ReadApplications(after, PAGE_MAX))
         for one in page:
             parties[one.number] = one.applicants
             application = lottery.Application(
@@ -349,12 +362,14 @@ def read(requests: RequestBuilder, draw_id: str) -> Workflow[DrawRecord | None]:
                 tuple([names[number] for number in one.preferences]),
             )
             applications[one.number] = application
-            digest.update(line_of_application(application))  # page by page, so that nobody waits long for the loop
+            digest.update(
+                line_of_application(application)
+            )  # page by page, so that an event loop is never blocked for long
     return DrawRecord(view, capacities, parties, applications, digest.hexdigest())
 
 
 def drawn(record: DrawRecord) -> DrawFiles:
-    """Carry the draw out, if its seed has been revealed. Pure work, and much of it: seconds for a million."""
+    """Compute the files, with the result if the seed is revealed. Pure; takes seconds for a million applications."""
     view = record.view
     capacities_digest = digest_of([json_of_capacities(record.capacities)])
     findings: list[str] = []
@@ -381,16 +396,22 @@ def drawn(record: DrawRecord) -> DrawFiles:
 
 
 def award_id(requests: RequestBuilder, draw_id: str, number: int) -> str:
-    """The id of the reservation of a winner: the same whenever it is made, and for nobody else to guess."""
+    """Return the id of a winner's reservation: always the same, and hard to guess."""
     key = requests.secret_for(_AWARDS)
     return hashlib.blake2b(f"{draw_id} {number}".encode(), key=key, digest_size=16).hexdigest()
 
 
 def award(requests: RequestBuilder, files: DrawFiles, hold_ttl_ms: int, skip: int, limit: int) -> Workflow[AwardReport]:
-    """Make the winners' places holds, in the order of the draw, office by office; repeated, it makes what is missing.
-    ``skip`` winners have been seen to, and ``limit`` are next (0: all others).
+    """Hold the winners' places in the order of the draw, office by office. A repeated call holds the missing ones.
 
-    A winner who has let the hold end, or has given the place back, gets no second one: the id has been used.
+    A winner whose hold expired or was released gets no second one, because the id has been used.
+
+    Args:
+        requests: the engine's request builder.
+        files: the result of the draw.
+        hold_ttl_ms: length of the holds; 0 for the office's rule.
+        skip: number of winners to skip.
+        limit: number of winners to award; 0 for all others.
     """
     check_integer(hold_ttl_ms, "hold_ttl_ms", 0, DURATION_MS_MAX)
     check_integer(skip, "skip", 0, APPLICATIONS_MAX)
@@ -403,11 +424,11 @@ def award(requests: RequestBuilder, files: DrawFiles, hold_ttl_ms: int, skip: in
         return AwardReport(len(winners), {}, {}, (), files.findings)
     by_office: dict[str, list[tuple[int, Reserve]]] = defaultdict(list)
     for lot in winners[skip : skip + limit if limit else None]:
-        wish = record.capacities.preferences[record.applications[lot.number].choices[lot.preference - 1]]
+        preference = record.capacities.preferences[record.applications[lot.number].choices[lot.preference - 1]]
         reservation_id = award_id(requests, files.record.view.draw, lot.number)
         party = record.parties[lot.number]
-        reserve = Reserve(reservation_id, wish.day, party, wish.choice, hold_ttl_ms=hold_ttl_ms)
-        by_office[wish.office].append((lot.number, reserve))
+        reserve = Reserve(reservation_id, preference.day, party, preference.choice, hold_ttl_ms=hold_ttl_ms)
+        by_office[preference.office].append((lot.number, reserve))
     references: dict[int, str] = {}
     refusals: dict[Status, int] = defaultdict(int)
     refused: list[tuple[int, Status]] = []

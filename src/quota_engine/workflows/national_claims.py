@@ -1,15 +1,16 @@
-"""The national limit: one active place per applicant over all offices, by a claim that is taken before the place is.
+"""The national limit: one active place per applicant over all offices.
 
-The claim (:mod:`quota_engine.domain.cross_office_registry`) points to the reservation and says nothing about it:
-whoever finds one
-in the way asks the office that it points to. What has ended, or was never made and can not be made any more, is
-replaced. So no step of a reservation's life has to come back here, and a client that dies is in nobody's way for
-longer than the lease.
+A workflow takes a claim for each applicant before it takes the place. A claim
+(:mod:`quota_engine.domain.cross_office_registry`) points to a reservation and holds no state of it. A workflow that
+finds a claim asks the office of the reservation. It replaces the claim if the reservation has ended, or never existed
+and cannot exist any more. So no later step of a reservation returns here, and the claim of a dead client excludes
+others for one lease at most.
 
-That a claim is replaced only when its reservation can not come (back) to life rests on three things. A reserve, and a
-late confirm, carry the last moment of their lease, and the office refuses them after it. A claim is renewed before
-something that has expired is confirmed all the same. And a claim is replaced by its number: if it has been renewed in
-between, it is looked at anew.
+A claim is replaced only when its reservation cannot exist again. Three rules ensure this:
+
+- A reserve and a late confirm carry the end of their lease, and the office refuses them after it.
+- A workflow renews the claim before it confirms an expired reservation.
+- A workflow replaces a claim by its number, so it reads again a claim that was renewed in between.
 """
 
 from __future__ import annotations
@@ -58,21 +59,22 @@ from quota_engine.workflows.generator_drivers import Apply, Workflow
 from quota_engine.workflows.request_builder import RequestBuilder
 
 CLOCKS_MARGIN_MS: Final = 5_000
-"""How far the clocks of two servers may be apart: what is over on one by as much is over on all."""
+"""Greatest difference between the clocks of two servers."""
 
 ATTEMPTS_MAX: Final = 3
-"""How often a claim that changes while it is looked at is looked at anew, and a reserve that came too late is sent
-again.
-"""
+"""Attempts to read a claim that changes meanwhile, and to send a reserve that came too late."""
 
-_GONE_FOR_GOOD: Final = frozenset({State.RELEASED, State.CANCELLED, State.MOVED})
-"""No step leads out of these; out of ``EXPIRED`` a late confirm does."""
+_FINAL_STATES: Final = frozenset({State.RELEASED, State.CANCELLED, State.MOVED})
+"""No command leaves these states. ``EXPIRED`` is not one: a late confirm leaves it."""
 
 
 class ClaimsTaken(NamedTuple):
-    """Claims that a flow has.
+    """Claims of a workflow, as pairs of applicant and number.
 
-    Those that it made itself, and all that it may rely on, by applicant and number; and until when they hold.
+    Args:
+        made: claims that the workflow made itself.
+        all: all claims that it may rely on.
+        valid_until_ms: when the first of their leases ends.
     """
 
     made: tuple[tuple[str, int], ...]
@@ -81,7 +83,13 @@ class ClaimsTaken(NamedTuple):
 
 
 class ClaimConflict(NamedTuple):
-    """Why a claim is not to be had: the reservation that it points to, or nothing yet, and when to ask again."""
+    """Reason why a claim is not available.
+
+    Args:
+        record: the reservation that the claim points to; ``None`` if there is none yet.
+        retry_at_ms: when a later attempt may succeed; 0 if unknown.
+        overloaded: true if the registry refused because of its load.
+    """
 
     record: Reservation | None = None
     retry_at_ms: int = 0
@@ -91,21 +99,27 @@ class ClaimConflict(NamedTuple):
 def take_claims(
     requests: RequestBuilder, applicants: tuple[str, ...], reference: str, day: int, secondary_reference: str = ""
 ) -> Workflow[ClaimsTaken | ClaimConflict]:
-    """Let the claims of all applicants point to ``reference``, a reservation on ``day``; or of none of them.
+    """Point the claims of all applicants to a reservation, or the claim of none of them.
 
-    They stand for ``secondary_reference``, too. Claims that point to it already stay as they are, and count as taken.
+    Args:
+        requests: the engine's request builder.
+        applicants: keyed hashes of the applicants.
+        reference: the reservation.
+        day: its day, as an ordinal.
+        secondary_reference: a second reservation that the claims cover, during a move. Claims that point to it already
+            count as taken.
     """
     made: list[tuple[str, int]] = []
     relied_on: list[tuple[str, int]] = []
     lease_until_ms = 0
     try:
-        # In one order for all: of two parties that share people one gets through.
+        # All workflows use one order, so that of two parties with a common applicant one succeeds.
         for applicant in sorted(applicants):
             answer = yield from _take_claim(requests, applicant, reference, day, secondary_reference)
             if isinstance(answer, ClaimConflict):
                 yield from release_claims(made)
                 return answer
-            # One that was there before is somebody else's, too: an earlier call under the same key may have the place.
+            # An earlier claim is not this workflow's to release: an earlier call with the same key may have the place.
             if answer.ok and not answer.renewed:
                 made.append((applicant, answer.number))
             relied_on.append((applicant, answer.number))
@@ -121,45 +135,45 @@ def _take_claim(
 ) -> Workflow[RegistryResult | ClaimConflict]:
     office = reference.partition("~")[0]
     forget_at_ms = requests.ends_at_ms(office, day) + 2 * CLOCKS_MARGIN_MS
-    instead_of, stood_for_it = 0, False
+    replaced, covered_it = 0, False
     answer: RegistryResult = RegistryResult(RegistryStatus.OVERLOADED)
     for _ in range(ATTEMPTS_MAX):
-        claim = Claim(applicant, reference, requests.national_lease_ms, forget_at_ms, instead_of, secondary_reference)
+        claim = Claim(applicant, reference, requests.national_lease_ms, forget_at_ms, replaced, secondary_reference)
         answer = yield Apply(shard_of(applicant), claim)
         if answer.status is RegistryStatus.OVERLOADED:
             return ClaimConflict(overloaded=True)
         if answer.ok or answer.reference == secondary_reference:
-            granted: RegistryResult = replace(answer, renewed=answer.renewed or stood_for_it)
+            granted: RegistryResult = replace(answer, renewed=answer.renewed or covered_it)
             return granted
         for pointed in (answer.reference, answer.secondary_reference):
-            # That it stands for the asker's own reservation, too, is in nobody's way.
+            # A claim that also covers this reservation does not exclude it.
             if pointed and pointed != reference:
                 record: Reservation | None = yield from lookup_reference(pointed)
                 if _blocks(requests, applicant, record, answer):
                     if answer.secondary_reference == reference and not secondary_reference:
-                        # It is on its way there, and the claim stands for both.
+                        # The other reservation is being moved to this one, and the claim covers both.
                         shared: RegistryResult = answer
                         return shared
                     waits_for_lease = record is None or record.state is State.EXPIRED
                     return ClaimConflict(record, answer.lease_until_ms if waits_for_lease else 0)
-        # Of the reservation that was being moved: then it is not this flow's to give up.
-        instead_of, stood_for_it = answer.number, answer.secondary_reference == reference
+        # A claim that covers the reservation being moved is not this workflow's to release.
+        replaced, covered_it = answer.number, answer.secondary_reference == reference
     return ClaimConflict(retry_at_ms=answer.lease_until_ms)
 
 
 def lookup_reference(reference: str) -> Workflow[Reservation | None]:
-    """The reservation of this reference, as it stands at its office."""
+    """Return the current reservation of a reference."""
     office, _, reservation_id = reference.partition("~")
     record: Reservation | None = yield Lookup(office, reservation_id)
     return record
 
 
 def _blocks(requests: RequestBuilder, applicant: str, record: Reservation | None, claim: RegistryResult) -> bool:
-    """Whether a claim that points to ``record`` keeps its applicant from another place."""
+    """Return True if a claim that points to ``record`` excludes its applicant from another place."""
     if record is None or applicant not in record.applicants or record.state is State.EXPIRED:
-        # Until the lease is over it may come to be, or be brought back by a late confirm.
+        # Until the lease ends, the reservation may still be made, or restored by a late confirm.
         return not claim.lease_is_over
-    if record.state in _GONE_FOR_GOOD:
+    if record.state in _FINAL_STATES:
         return False
     if record.state is State.HELD:
         return True
@@ -168,7 +182,7 @@ def _blocks(requests: RequestBuilder, applicant: str, record: Reservation | None
 
 
 def release_claims(made: list[tuple[str, int]] | tuple[tuple[str, int], ...]) -> Workflow[None]:
-    """Take back the claims that were made for nothing. What is not reached is over with its lease."""
+    """Release claims that are not needed. A claim that cannot be reached ends with its lease."""
     for applicant, number in made:
         try:
             yield Apply(shard_of(applicant), Drop(applicant, number))
@@ -181,12 +195,18 @@ def redirect_claims(
     applicants: tuple[str, ...],
     reference: str,
     day: int,
-    instead_of: str,
+    replaced: str,
     secondary_reference: str = "",
 ) -> Workflow[None]:
-    """Let the claims that point to ``instead_of``, and those that point nowhere, point to ``reference``.
+    """Point the claims of ``replaced``, and those that point nowhere, to ``reference``.
 
-    They stand for ``secondary_reference``, too; or without that, for whatever else they did.
+    Args:
+        requests: the engine's request builder.
+        applicants: keyed hashes of the applicants.
+        reference: the reservation to point to.
+        day: its day, as an ordinal.
+        replaced: the reservation that the claims point to now.
+        secondary_reference: a second reservation that the claims cover; ``""`` keeps the one that they cover now.
     """
     forget_at_ms = requests.ends_at_ms(reference.partition("~")[0], day) + 2 * CLOCKS_MARGIN_MS
     for applicant in sorted(applicants):
@@ -194,16 +214,16 @@ def redirect_claims(
         for _ in range(ATTEMPTS_MAX):
             claim = Claim(applicant, reference, requests.national_lease_ms, forget_at_ms, number, other)
             answer: RegistryResult = yield Apply(shard_of(applicant), claim)
-            if answer.ok or answer.reference != instead_of:
+            if answer.ok or answer.reference != replaced:
                 break
-            # By now it stands for a later move of the source: this one has been overtaken, and comes to nothing.
+            # The claim covers a later move of the source by now: that move overtook this one.
             if secondary_reference and answer.secondary_reference not in ("", reference, secondary_reference):
                 break
             number, other = answer.number, secondary_reference or answer.secondary_reference
 
 
 def restore_claims(requests: RequestBuilder, taken: ClaimsTaken, reference: str, day: int) -> Workflow[None]:
-    """Let the claims that were taken stand for ``reference`` alone again."""
+    """Make the claims of a failed move cover ``reference`` alone again."""
     forget_at_ms = requests.ends_at_ms(reference.partition("~")[0], day) + 2 * CLOCKS_MARGIN_MS
     for applicant, number in taken.all:
         claim = Claim(applicant, reference, requests.national_lease_ms, forget_at_ms, number, reference)
@@ -251,14 +271,14 @@ def reserve(
         if outcome.status is not Status.COMMAND_EXPIRED:
             break
     if outcome.resumed and outcome.reservation is not None:
-        # Of a time before there was a limit: from now on it is claimed.
+        # The reservation is older than the national limit: claim it from now on.
         record = outcome.reservation
         yield from redirect_claims(requests, record.applicants, record.reference, record.day, reference)
     return outcome
 
 
 def reserve_all(requests: RequestBuilder, office: str, commands: Sequence[Reserve]) -> Workflow[list[Outcome]]:
-    """Several reserves at one office, one after the other: in one call, unless each of them needs its claims."""
+    """Reserve several times at one office, in order: in one call, unless there is a national limit."""
     if not requests.has_national_limit:
         outcomes: list[Outcome] = yield ApplyMany(office, tuple(commands))
         return outcomes
@@ -271,7 +291,7 @@ def reserve_all(requests: RequestBuilder, office: str, commands: Sequence[Reserv
 def _refused(office: str, command: Reserve, conflict: ClaimConflict, apply_reserve: ApplyReserve) -> Workflow[Outcome]:
     if conflict.overloaded:
         return Outcome(Status.OVERLOADED)
-    # A key that is known is answered before anything else is. Nothing can come of this one but that answer.
+    # A known key has precedence over all refusals. This command has expired, so it can return that answer only.
     known = yield from apply_reserve(replace(command, valid_until_ms=1))
     if known.status is not Status.COMMAND_EXPIRED:
         return known
@@ -285,7 +305,7 @@ def _refused(office: str, command: Reserve, conflict: ClaimConflict, apply_reser
 
 
 def confirm(requests: RequestBuilder, office: str, command: Confirm) -> Workflow[Outcome]:
-    """A confirm that may re-acquire: what has expired is claimed anew before it takes a place again."""
+    """Confirm, and claim an expired reservation again before it re-acquires a place."""
     outcome: Outcome = yield Apply(office, replace(command, reacquire=False))
     record = outcome.reservation
     if outcome.status is not Status.HOLD_EXPIRED or record is None:
@@ -300,7 +320,7 @@ def confirm(requests: RequestBuilder, office: str, command: Confirm) -> Workflow
 
 
 def reschedule(requests: RequestBuilder, office: str, command: Reschedule) -> Workflow[Outcome]:
-    """A reschedule within an office: the claims come along, and last until the new day is over."""
+    """Reschedule within an office, and extend the claims until the new day is over."""
     record: Reservation | None = yield Lookup(office, command.id)
     if record is not None and record.state in (State.HELD, State.CONFIRMED):
         taken = yield from take_claims(requests, record.applicants, record.reference, command.day)
@@ -314,7 +334,7 @@ def reschedule(requests: RequestBuilder, office: str, command: Reschedule) -> Wo
 
 
 def audit_claims(requests: RequestBuilder, office: str) -> Workflow[list[str]]:
-    """Which active reservations of the office nobody claims, a sentence each; what is being moved is left out."""
+    """Return a finding for each active reservation of an office that is not claimed. Omit reservations in a move."""
     state: dict[str, Any] = yield Describe(office)
     wanted: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for reservation_id, record in state["reservations"].items():
@@ -331,7 +351,7 @@ def audit_claims(requests: RequestBuilder, office: str) -> Workflow[list[str]]:
                     suspects[reference] = found.now_ms
     findings: list[str] = []
     for reference, now_ms in sorted(suspects.items()):
-        # Time has passed since the state was read: it may have ended, or be on its way to another office.
+        # The state was read a while ago: the reservation may have ended since, or be in a move.
         known: Reservation | None = yield from lookup_reference(reference)
         moves: list[MoveEntry] = yield Query(shard_of(reference), FindMove(reference))
         if known is None or moves or known.state not in (State.WAITING, State.HELD, State.CONFIRMED):

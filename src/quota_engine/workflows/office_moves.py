@@ -1,10 +1,15 @@
-"""Moving a reservation to another office: two ledgers, no step that spans both, and never neither place.
+"""Moves of a reservation to another office.
 
-In this order: the source's office says whether it may be moved; the move is written down in the registry; the target's
-office takes a place; the source's office gives the old one up; the registry hears that it is done. Whoever dies in
-between leaves the old place, or for a while both. Every step finds itself done if it is sent again, and
-:func:`recover_moves` goes on from wherever somebody else has stopped. ``docs/across-offices.md`` goes through what can
-come in between.
+A move spans two ledgers without a common transaction, and never leaves the applicant without a place. Its steps:
+
+1. The source's office says whether the reservation may move.
+2. The registry records the move.
+3. The target's office takes a place.
+4. The source's office releases the old place.
+5. The registry records that the move is done.
+
+A client that dies in between leaves the old place, or both places for a while. Each step recognizes that it was done
+before, and :func:`recover_moves` continues after any of them. ``docs/multi-office.md`` covers the interleavings.
 """
 
 from __future__ import annotations
@@ -44,10 +49,10 @@ from quota_engine.workflows.generator_drivers import Apply, Workflow
 from quota_engine.workflows.request_builder import RequestBuilder
 
 MOVE_LEASE_MS: Final = 30_000
-"""How long whoever has written a move down may be at work on it; then anybody may finish it."""
+"""Time that a client has for a move it recorded. After it, any client may finish the move."""
 
 MOVES_KEPT_MS: Final = 90 * 86_400_000
-"""How long after both days are over it is remembered where a reservation went."""
+"""Time that the registry keeps a move after both days are over."""
 
 FINISHED_MAX: Final = 10_000
 ATTEMPTS_MAX: Final = 3
@@ -55,14 +60,19 @@ _HOPS_MAX: Final = 8
 
 
 class MovesReport(msgspec.Struct, frozen=True):
-    """What :func:`recover_moves` did: moves that were brought to their end, and moves that came to nothing."""
+    """Result of :func:`recover_moves`.
+
+    Args:
+        finished: moves that reached their target.
+        undone: moves that were undone.
+    """
 
     finished: int
     undone: int
 
 
 def move_id(source: str, version: int, office: str, day: int, choice: Choice) -> str:
-    """The id of the reservation at the target: the same for the same move, and as hard to guess as the source's."""
+    """Return the id of the target's reservation: the same for the same move, and as hard to guess as the source's."""
     options = "|".join(",".join(option) for option in choice.options)
     names = (choice.service, choice.service_unit, choice.session, choice.channel, choice.group, options)
     text = "\n".join((source, str(version), office, str(day), *names))
@@ -79,7 +89,10 @@ def reschedule(
     owner: str | None,
     expected_version: int,
 ) -> Workflow[Outcome]:
-    """Within the office in one step; to another one as a move."""
+    """Reschedule within the office in one step, or move to another office.
+
+    Arguments as for :meth:`quota_engine.QuotaEngine.reschedule`.
+    """
     source_office, _ = requests.parse_reference(reference)
     if not office or office == source_office:
         there, command = requests.reschedule(reference, day, selection, owner, expected_version)
@@ -112,20 +125,20 @@ def _move(
             return Outcome(Status.OVERLOADED)
         if opened.ok:
             return (yield from _move_in(requests, record, target, day, choice, opened))
-        # Another move of it came first. Whoever began it may be at work on it until its lease is over.
+        # Another move came first. Its client may be at work until the lease ends.
         if not opened.done and not opened.lease_is_over:
             return Outcome(Status.MOVING, record, retry_at_ms=opened.lease_until_ms)
         others: list[MoveEntry] = yield Query(shard_of(source), FindMove(source))
         for other in others:
-            # One that has been begun again in the meantime has somebody at work on it.
+            # A move that was started again meanwhile has another client at work.
             if not other.done and other.number == opened.number:
                 yield from _finish(requests, other)
     return Outcome(Status.MOVING, record)
 
 
 def _moved_before(refused: Outcome, record: Reservation, office: str, day: int, choice: Choice) -> Workflow[Outcome]:
-    """It is gone: by this very move, whose answer was lost?"""
-    # The version that the move was made of: leaving has added 1.
+    """Return the target of this very move if an earlier call, whose response was lost, completed it."""
+    # The version before the move: the move itself added 1.
     target_id = move_id(record.reference, record.version - 1, office, day, choice)
     moved: Reservation | None = yield Lookup(office, target_id)
     if moved is None:
@@ -141,8 +154,8 @@ def _move_in(
     valid_until_ms = opened.lease_until_ms - national_claims.CLOCKS_MARGIN_MS
     taken: national_claims.ClaimsTaken | None = None
     if requests.has_national_limit:
-        # From now on they stand for the new place, too, even before it is there: if the old one is given up in
-        # between, nobody else gets a place with them until the new one can not come to be any more.
+        # The claims cover the new place before it exists. If the old one is released in between, the applicants get no
+        # other place until the new one cannot be taken any more.
         found = yield from national_claims.take_claims(
             requests, record.applicants, source, record.day, secondary_reference=target
         )
@@ -172,7 +185,7 @@ def _move_in(
         refusal = yield from _move_out(requests, source, record.version, target, moved.reservation)
     except BackendUnavailable as error:
         raise OutcomeUnknown(
-            f"the new place has been taken, and the old one not been given up yet: ask again ({error})"
+            f"the new place is taken, and the old one is not released yet; repeat the call ({error})"
         ) from error
     return moved if refusal is None else refusal
 
@@ -184,7 +197,7 @@ def _refused(record: Reservation, conflict: national_claims.ClaimConflict) -> Wo
     if other is not None:
         before: list[MoveEntry] = yield Query(shard_of(other.reference), FindMove(other.reference))
         if before and before[0].target == record.reference:
-            # It is still on its way here: that comes to its end first.
+            # The other reservation is still being moved to this one: that move ends first.
             return Outcome(Status.MOVING, record, retry_at_ms=before[0].lease_until_ms)
     return Outcome(Status.IDENTITY_LIMIT, record, retry_at_ms=conflict.retry_at_ms)
 
@@ -196,7 +209,7 @@ def _forget_attempt(
     opened: RegistryResult,
     taken: national_claims.ClaimsTaken | None,
 ) -> Workflow[None]:
-    """Nothing was taken at the target. But another call for this very move may be about to: then all stays open."""
+    """Undo the record of a move that took no place, unless another call for the same move may still take one."""
     if opened.renewed:
         return
     if taken is not None:
@@ -208,44 +221,45 @@ def _close(source: str, target: str, *, done: bool, number: int = 0) -> Workflow
     try:
         yield Apply(shard_of(source), CloseMove(source, target, done, number))
     except QuotaEngineError:
-        return  # it stays open, and is closed by whoever finishes moves next
+        return  # the move stays open until the next recovery
 
 
 def _move_out(
     requests: RequestBuilder, source: str, version: int, target: str, moved: Reservation
 ) -> Workflow[Outcome | None]:
-    """The place at the target is there: give up the one at the source, or, if that went another way, the new one.
+    """Release the place at the source; or the new place, if the source has changed since the move began.
 
-    Returns ``None``, or what the source's office says about a source that has changed since the move was begun.
+    Returns:
+        ``None``, or the refusal of the source's office.
     """
     office, _, source_id = source.partition("~")
     if requests.has_national_limit:
-        # Before the old place is gone. Until it is, the claim stands for both: if this comes to nothing, or the new
-        # place is given up, the old one still keeps its applicants from another.
+        # The claims cover both places until the old one is released. If the release fails, or the new place is
+        # released, the old place still excludes its applicants from another one.
         yield from national_claims.redirect_claims(
-            requests, moved.applicants, target, moved.day, instead_of=source, secondary_reference=source
+            requests, moved.applicants, target, moved.day, replaced=source, secondary_reference=source
         )
-    given_up: Outcome = yield Apply(office, MoveOut(source_id, expected_version=version))
-    if given_up.status is Status.OVERLOADED:
-        raise OutcomeUnknown("the new place has been taken, and the old one not been given up yet: ask again")
-    # Gone already: by this move, or by another that overtook it while nobody was at work on this one?
-    found: list[MoveEntry] = (yield Query(shard_of(source), FindMove(source))) if given_up.replayed else []
+    released: Outcome = yield Apply(office, MoveOut(source_id, expected_version=version))
+    if released.status is Status.OVERLOADED:
+        raise OutcomeUnknown("the new place is taken, and the old one is not released yet; repeat the call")
+    # A source that is released already: this move did it, or another one that overtook this one.
+    found: list[MoveEntry] = (yield Query(shard_of(source), FindMove(source))) if released.replayed else []
     overtaken = any(one.target != target for one in found)
-    # Not known any more: its day has been forgotten, and its place with it.
-    if given_up.status in (Status.MOVED, Status.NOT_FOUND) and not overtaken:
+    # NOT_FOUND: the store has forgotten the day, and the place with it.
+    if released.status in (Status.MOVED, Status.NOT_FOUND) and not overtaken:
         yield from _close(source, target, done=True)
         return None
     yield from _undo(target)
-    if requests.has_national_limit and given_up.reservation is not None:
+    if requests.has_national_limit and released.reservation is not None:
         yield from national_claims.redirect_claims(
-            requests, moved.applicants, source, given_up.reservation.day, instead_of=target
+            requests, moved.applicants, source, released.reservation.day, replaced=target
         )
     yield from _close(source, target, done=False)
-    return Outcome(Status.WRONG_STATE if overtaken else given_up.status, given_up.reservation)
+    return Outcome(Status.WRONG_STATE if overtaken else released.status, released.reservation)
 
 
 def _undo(target: str) -> Workflow[None]:
-    """Give up the new place, wherever it has been moved to since."""
+    """Release the new place, wherever it has been moved since."""
     for _ in range(_HOPS_MAX):
         office, _, target_id = target.partition("~")
         undone: Outcome = yield Apply(office, UndoMove(target_id))
@@ -258,21 +272,21 @@ def _undo(target: str) -> Workflow[None]:
 
 
 def _finish(requests: RequestBuilder, move: MoveEntry) -> Workflow[bool]:
-    """Go on with a move that its beginner has left; returns whether it came to anything."""
+    """Continue a move that its client left. Return True if it reached its target."""
     moved: Reservation | None = yield from national_claims.lookup_reference(move.target)
     if moved is None:
-        # The lease is over: nothing can come to be there any more.
+        # The lease is over, so no place can be taken there any more.
         yield from _close(move.source, move.target, done=False, number=move.number)
         return False
     if moved.state in (State.EXPIRED, State.RELEASED, State.CANCELLED):
-        # The new place is gone again, so the old one stays, unless that had been given up before.
+        # The new place was released again, so the old one stays, unless it was released before.
         source: Reservation | None = yield from national_claims.lookup_reference(move.source)
         if source is None or source.state is State.MOVED:
             yield from _close(move.source, move.target, done=True)
             return True
         if requests.has_national_limit:
             yield from national_claims.redirect_claims(
-                requests, source.applicants, move.source, source.day, instead_of=move.target
+                requests, source.applicants, move.source, source.day, replaced=move.target
             )
         yield from _close(move.source, move.target, done=False)
         return False
@@ -281,7 +295,7 @@ def _finish(requests: RequestBuilder, move: MoveEntry) -> Workflow[bool]:
 
 
 def recover_moves(requests: RequestBuilder, older_than_ms: int, limit: int) -> Workflow[MovesReport]:
-    """Bring up to ``limit`` moves to their end that nobody has been at work on for ``older_than_ms``."""
+    """Finish up to ``limit`` moves whose lease ended at least ``older_than_ms`` ago."""
     check_integer(older_than_ms, "older_than_ms", 0, DURATION_MS_MAX)
     check_integer(limit, "limit", 1, FINISHED_MAX)
     finished = undone = 0
@@ -299,7 +313,7 @@ def recover_moves(requests: RequestBuilder, older_than_ms: int, limit: int) -> W
 
 
 def find_moved(requests: RequestBuilder, reference: str) -> Workflow[str]:
-    """The reference under which a reservation goes on that was moved to another office, or ``""``."""
+    """Return the new reference of a reservation that moved to another office, or ``""``."""
     requests.parse_reference(reference)
     moves: list[MoveEntry] = yield Query(shard_of(reference), FindMove(reference))
     return moves[0].target if moves and moves[0].done else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["EnterResult", "RoomSnapshot", "RoomViewCache"]
+__all__ = ["EnterResult", "RoomViewCache", "RoomViewSnapshot"]
 
 from collections.abc import Callable
 from typing import Final
@@ -53,7 +53,7 @@ class EnterResult(msgspec.Struct, frozen=True, gc=False):
         return self.ticket_status.phase is TicketPhase.CALLED
 
 
-class RoomSnapshot:
+class RoomViewSnapshot:
     """A view of a room with everything that reads its tickets. A refresh replaces it as a whole."""
 
     __slots__ = ("_order", "_positions", "_requests", "_tickets", "view")
@@ -72,9 +72,9 @@ class RoomSnapshot:
         self._order = order
         self._positions = positions
 
-    def with_view(self, view: RoomView) -> RoomSnapshot:
+    def with_view(self, view: RoomView) -> RoomViewSnapshot:
         """Return a snapshot of a later view with the same configuration and seed."""
-        return RoomSnapshot(self._requests, view, self._tickets, self._order, self._positions)
+        return RoomViewSnapshot(self._requests, view, self._tickets, self._order, self._positions)
 
     def issue_ticket(self, number: int, applicant: str) -> str:
         """Return the signed ticket ``number`` of ``applicant`` (a keyed hash)."""
@@ -90,7 +90,7 @@ class RoomSnapshot:
         return self._tickets.read(ticket, self.view.now_ms, self._requests.owner_hash(identity, "identity"))
 
     def ticket_status(self, ticket: str, now_ms: int) -> TicketStatus:
-        """Return the status of a ticket at ``now_ms``, whoever owns it.
+        """Return the status of a ticket at ``now_ms``. Any bearer may ask.
 
         Raises:
             InvalidRequest: the ticket is not valid.
@@ -130,9 +130,9 @@ class RoomSnapshot:
 
 
 class RoomViewCache:
-    """What one engine knows of one room from its last read of the store.
+    """One engine's view of one room, from its last read of the store.
 
-    Its user runs one refresh at a time. Reading goes on meanwhile.
+    Its user runs one refresh at a time. Reading continues meanwhile.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class RoomViewCache:
         Args:
             requests: the engine's request builder.
             room: the room's name.
-            local_ms: a clock of this process, in milliseconds from any start, that tells the age of a view.
+            local_ms: a clock of this process in milliseconds, to compute the age of a view.
             refresh_ms: age from which a view is read again, 1 to 10,000 ms.
         """
         check_name(room, "room")
@@ -153,7 +153,7 @@ class RoomViewCache:
         self.address = f"~room.{room}"
         self.local_ms = local_ms
         self._refresh_ms = refresh_ms
-        self._snapshot: RoomSnapshot | None = None
+        self._snapshot: RoomViewSnapshot | None = None
         self._read_at_ms: int | None = None
         self._failed_at_ms: int | None = None
         self._choices: tuple[Catalog, tuple[Choice, ...]] | None = None
@@ -193,14 +193,14 @@ class RoomViewCache:
             closing_seed = view.closing_seed or self.closing_seed(config)
             tickets = RoomTickets(self.requests.ticket_keys, self.room, config.commitment, config.key_id)
             order = RoomOrder(self.room, config.commitment, view.entropy, view.seed, closing_seed)
-            self._snapshot = RoomSnapshot(self.requests, view, tickets, order, {})
+            self._snapshot = RoomViewSnapshot(self.requests, view, tickets, order, {})
         self._read_at_ms, self._failed_at_ms = read_at_ms, None
 
     def store_failure(self) -> None:
         """Remember that the store did not answer."""
         self._failed_at_ms = self.local_ms()
 
-    def snapshot(self) -> RoomSnapshot:
+    def snapshot(self) -> RoomViewSnapshot:
         """Return the last snapshot.
 
         Raises:

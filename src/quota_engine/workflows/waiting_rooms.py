@@ -1,7 +1,7 @@
 """Workflows of a waiting room.
 
 A refresh also does what time has made due: it opens the room, calls tickets, closes the room. So a room needs no
-process of its own, and stands still while nobody reads it.
+dedicated process, and makes no progress while no caller reads it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from quota_engine.waiting_room.pacing import count_places_left, next_pace
 from quota_engine.waiting_room.ticket_status import TicketPhase
 from quota_engine.workflows.generator_drivers import Apply, Workflow
 from quota_engine.workflows.room_config import RoomArguments, build_room_config
-from quota_engine.workflows.room_view_cache import RoomSnapshot, RoomViewCache
+from quota_engine.workflows.room_view_cache import RoomViewCache, RoomViewSnapshot
 
 
 class JoinResult(msgspec.Struct, frozen=True, gc=False):
@@ -87,14 +87,14 @@ def refresh(cache: RoomViewCache) -> Workflow[None]:
         raise
     view = result.view
     if view is not None:
-        # A store that can be read but not written (out of memory, say) still answers polls: nobody is called meanwhile.
+        # A store that can be read but not written (out of memory, say) still answers polls; it calls no tickets.
         with contextlib.suppress(BackendUnavailable, OutcomeUnknown):
             view = yield from _advance(cache, view, cache.local_ms() - local_ms)
     cache.store(view, local_ms)
 
 
 def join(
-    cache: RoomViewCache, snapshot: RoomSnapshot, identity: str, replaces_ticket: str | None
+    cache: RoomViewCache, snapshot: RoomViewSnapshot, identity: str, replaces_ticket: str | None
 ) -> Workflow[JoinResult]:
     """Issue a ticket. Arguments as for :meth:`quota_engine.WaitingRoom.join`; ``snapshot`` is fresh."""
     applicant = cache.requests.owner_hash(identity, "identity")
@@ -110,13 +110,13 @@ def join(
     return JoinResult(result.status, snapshot.issue_ticket(result.index, applicant), result.replayed)
 
 
-def open_with(cache: RoomViewCache, snapshot: RoomSnapshot, entropy: str) -> Workflow[RoomResult]:
+def open_with(cache: RoomViewCache, snapshot: RoomViewSnapshot, entropy: str) -> Workflow[RoomResult]:
     """Open the room with the text of its public entropy source."""
     seed = seed_of(cache.closing_seed(snapshot.view.config))
     return (yield from _apply(cache, OpenRoom(seed, entropy)))
 
 
-def close(cache: RoomViewCache, snapshot: RoomSnapshot) -> Workflow[RoomResult]:
+def close(cache: RoomViewCache, snapshot: RoomViewSnapshot) -> Workflow[RoomResult]:
     """Close the room and reveal its secret seed."""
     return (yield from _apply(cache, CloseRoom(cache.closing_seed(snapshot.view.config))))
 

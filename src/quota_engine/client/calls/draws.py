@@ -1,4 +1,4 @@
-"""Calls about draws. Applicants stand in bodies only, never in a URL."""
+"""Calls about draws. A URL never contains an applicant's identity; a body may."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class RoomCalls(CallBase):
     def status(self, ticket: str) -> CallFlow[ServiceTicketStatus]:
         """See :meth:`quota_engine.WaitingRoom.status`.
 
-        ``poll_after_ms`` tells when to poll again.
+        The client polls again after ``poll_after_ms``.
         """
         path = f"{self._path}/tickets/{segment(ticket, 'ticket')}"
         return ticket_status_of((yield from self._request("GET", path, TicketStatusBody)))
