@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quota_engine.conformance.scenarios import SCENARIOS, Scenario
+from quota_engine.conformance.scenarios import SCENARIOS, ConformanceScenario
 from quota_engine.conformance.world import OFFICE, OPENS_AT_MS
 from quota_engine.domain.audit import audit
 from quota_engine.domain.events import ReservationChanged
@@ -14,7 +14,7 @@ from quota_engine.domain.outcomes import PRECEDENCE, SUCCESSES, Outcome, Status
 from quota_engine.domain.state_machine import apply
 
 
-def run_scenario(scenario: Scenario) -> tuple[Ledger, list[Outcome]]:
+def run_scenario(scenario: ConformanceScenario) -> tuple[Ledger, list[Outcome]]:
     ledger = Ledger(OFFICE)
     for command in scenario.setup:
         apply(ledger, command, OPENS_AT_MS - 3_600_000)
@@ -22,7 +22,7 @@ def run_scenario(scenario: Scenario) -> tuple[Ledger, list[Outcome]]:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name.replace(" ", "-"))
-def test_scenario(scenario: Scenario) -> None:
+def test_scenario(scenario: ConformanceScenario) -> None:
     """The statuses are as expected, the audit finds nothing, and the events rebuild the ledger."""
     ledger, outcomes = run_scenario(scenario)
     assert [one.status for one in outcomes] == [step.status for step in scenario.steps]

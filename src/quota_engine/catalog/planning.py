@@ -16,7 +16,7 @@ import msgspec
 
 from quota_engine.catalog.calendar import is_working_day, opens_at_ms, wall_time_ms
 from quota_engine.catalog.resolved import Catalog, ResolvedOffice
-from quota_engine.catalog.schema import Allotment, Quota
+from quota_engine.catalog.schema import Allotment, Guard
 from quota_engine.catalog.selection import Selection
 from quota_engine.domain.errors import InvalidRequest, UnknownName
 from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Reallocation, Rules
@@ -221,7 +221,7 @@ def _admits(allotment: Allotment, channel: str, group: str, service: str, sessio
     )
 
 
-def _matches(quota: Quota, service: str, service_unit: str, session: str) -> bool:
+def _matches(quota: Guard, service: str, service_unit: str, session: str) -> bool:
     return (
         quota.service in ("", service) and quota.service_unit in ("", service_unit) and quota.session in ("", session)
     )

@@ -18,10 +18,10 @@ from quota_engine.catalog.schema import (
     CatalogFile,
     Channel,
     Group,
+    Guard,
     Hours,
     Office,
     Plan,
-    Quota,
     ReReleaseSettings,
     RuleSettings,
     Schedule,
@@ -59,7 +59,7 @@ class ResolvedOffice:
     services: Mapping[str, Service]
     service_units: Mapping[str, ServiceUnit]
     sessions: Mapping[str, Session]
-    quotas: tuple[Quota, ...]
+    quotas: tuple[Guard, ...]
     allotments: tuple[Allotment, ...]
     re_releases: Mapping[str, ReRelease]
     schedule: Schedule
@@ -135,7 +135,7 @@ def _resolve_office(file: CatalogFile, office: Office, plan: Plan) -> ResolvedOf
     )
 
 
-_QuotaOrAllotment = TypeVar("_Countable", Quota, Allotment)
+_QuotaOrAllotment = TypeVar("_Countable", Guard, Allotment)
 
 
 def _with_capacity(quota: _QuotaOrAllotment, capacities: Mapping[str, int]) -> _QuotaOrAllotment:

@@ -16,6 +16,7 @@ __all__ = [
     "Closure",
     "DaysAhead",
     "Group",
+    "Guard",
     "Holiday",
     "Hours",
     "IdentityLimitSettings",
@@ -24,7 +25,6 @@ __all__ = [
     "NationalSettings",
     "Office",
     "Plan",
-    "Quota",
     "ReReleaseSettings",
     "ReallocationSettings",
     "RuleSettings",
@@ -161,7 +161,7 @@ class ReallocationSettings(_CatalogTable, frozen=True, kw_only=True):
     schedule: Reference = ""
 
 
-class Quota(Named, frozen=True, kw_only=True):
+class Guard(Named, frozen=True, kw_only=True):
     """A guard: a quota of a day that every matching booking consumes in addition to its allotment.
 
     A booking matches if it has the ``session``, ``service`` and ``service_unit`` that are given here. A guard without
@@ -283,7 +283,7 @@ class Plan(_CatalogTable, frozen=True, kw_only=True):
     hours: Hours = Hours()
     working_weekdays: Annotated[tuple[Weekday, ...], Meta(min_length=1, max_length=7)] = WEEKDAYS[:5]
     sessions: Annotated[tuple[Session, ...], Meta(max_length=QUOTAS_MAX)] = ()
-    quotas: Annotated[tuple[Quota, ...], Meta(max_length=QUOTAS_MAX)] = ()
+    quotas: Annotated[tuple[Guard, ...], Meta(max_length=QUOTAS_MAX)] = ()
     allotments: Annotated[tuple[Allotment, ...], Meta(max_length=QUOTAS_MAX)] = ()
     capacities_by_class: dict[str, dict[str, Capacity]] = {}
     """Capacities by office class and by quota or allotment. Others keep the capacity of the plan."""

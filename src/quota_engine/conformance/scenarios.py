@@ -6,7 +6,7 @@ runs on every store.
 
 from __future__ import annotations
 
-__all__ = ["SCENARIOS", "Scenario", "Step"]
+__all__ = ["SCENARIOS", "ConformanceScenario", "Step"]
 
 from typing import Final, NamedTuple
 
@@ -67,7 +67,7 @@ class Step(NamedTuple):
     flag: str = ""
 
 
-class Scenario(NamedTuple):
+class ConformanceScenario(NamedTuple):
     """Steps that are applied to a new office."""
 
     name: str
@@ -95,8 +95,8 @@ def _valid_until(command: Reserve, until_ms: int) -> Reserve:
     return replace(command, valid_until_ms=OPENS_AT_MS + until_ms)
 
 
-SCENARIOS: Final[tuple[Scenario, ...]] = (
-    Scenario(
+SCENARIOS: Final[tuple[ConformanceScenario, ...]] = (
+    ConformanceScenario(
         "a reservation from hold to check-in",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
@@ -107,7 +107,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_START, Cancel("ani"), S.WRONG_STATE),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "a day opens and ends by the clock",
         (
             Step(-1, reserve("ani", ONLINE), S.NOT_OPEN),
@@ -117,7 +117,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_OVER, Confirm("budi"), S.DAY_OVER),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "released units can be reserved again",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
@@ -128,7 +128,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(1, reserve("dewi", ONLINE), S.SOLD_OUT),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "a hold ends at its deadline without a sweep",
         (
             Step(0, reserve("ani", ONLINE, "ani", "budi"), S.HELD),
@@ -138,7 +138,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_LATE, reserve("citra", ONLINE), S.HELD),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "a sweep keeps confirmed reservations",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
@@ -150,7 +150,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_LATE, Expire(NEXT_DAY + 1), S.UNKNOWN_DAY),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "a late confirm can reacquire units",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
@@ -166,7 +166,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(2 * _LATE, Confirm("budi", reacquire=True), S.CONFIRMED),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "an idempotency key has one effect",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
@@ -184,7 +184,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(2 + _LATE, reserve("ani2", ONLINE, "ani"), S.RESERVATION_ENDED, "replayed"),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "a returning party resumes its hold",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
@@ -197,7 +197,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(10, reserve("two", PUBLIC, "dewi", "citra"), S.HELD, "replayed"),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "identity limits for a day and for all days",
         (
             Step(0, reserve("a", ONLINE, "ani"), S.HELD),
@@ -213,7 +213,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(1 + _LATE, reserve("f", ONLINE, "ani", day=NEXT_DAY), S.HELD),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "an identity limit over a span of days",
         (
             Step(0, reserve("a", ONLINE, "ani"), S.HELD),
@@ -224,7 +224,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
         published(identity_limits=(IdentityLimit(1, 2),)),
     ),
-    Scenario(
+    ConformanceScenario(
         "owner and version are checked",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
@@ -237,7 +237,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(0, Release("ani"), S.WRONG_STATE),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "unknown days, quotas and oversized parties are refused",
         (
             Step(0, reserve("ani", ONLINE, day=DAY - 1), S.UNKNOWN_DAY),
@@ -252,7 +252,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(0, ReleaseParked(DAY - 1, "draw"), S.UNKNOWN_DAY),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "a booking consumes several quotas and falls back",
         (
             Step(0, reserve("a", PUBLIC, "a1", "a2"), S.HELD),
@@ -264,7 +264,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(1, reserve("d", PUBLIC, "d1", "d2"), S.HELD),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "returned units cool",
         (
             Step(0, reserve("ani", COOLING), S.HELD),
@@ -276,7 +276,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_DAY_MS, reserve("citra", COOLING), S.HELD),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "returned units are parked for the next draw",
         (
             Step(0, reserve("ani", DRAW), S.HELD),
@@ -287,7 +287,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_DAY_MS, reserve("budi", DRAW), S.HELD),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "the wait list is offered returned units in order",
         (
             Step(0, reserve("ani", PRIORITY), S.HELD),
@@ -306,7 +306,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(1 + 30 * _MINUTE_MS, Confirm("citra"), S.CONFIRMED),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "a party keeps its wait-list position until it fits",
         (
             Step(0, SetCapacity(DAY, "priority", 2), S.DONE),
@@ -321,7 +321,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(3, Confirm("b"), S.CONFIRMED),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "a closed or overbooked day makes no offers",
         (
             Step(0, reserve("ani", PRIORITY), S.HELD),
@@ -341,7 +341,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(3, reserve("budi", PRIORITY), S.HELD, "replayed"),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "unused units are reallocated at their time",
         (
             Step(0, reserve("a", ONLINE, "a1", "a2"), S.HELD),
@@ -357,7 +357,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_REALLOCATE + 1, SetCapacity(DAY, "fast", 3), S.WRONG_STATE),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "a wait-list entry stops counting when its day is over",
         (
             Step(0, reserve("ani", PRIORITY), S.HELD),
@@ -370,7 +370,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         ),
         published(identity_limits=(IdentityLimit(1, 0),)),
     ),
-    Scenario(
+    ConformanceScenario(
         "another jitter seed is refused",
         (
             Step(0, SetRules(replace(RULES, jitter_seed="another", party_max=2)), S.CONFLICT),
@@ -379,7 +379,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(0, reserve("three", PUBLIC, "a", "b", "c"), S.PARTY_TOO_LARGE),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "new rules apply from the next command",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
@@ -389,7 +389,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(5, Confirm("ani"), S.CONFIRMED),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "an operator reallocates units early",
         (
             Step(0, reserve("a", ONLINE, "a1", "a2"), S.HELD),
@@ -398,7 +398,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(0, reserve("b", ONLINE, "b1", "b2"), S.HELD),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "an overbooking is reduced before units are available",
         (
             Step(0, reserve("a", ONLINE), S.HELD),
@@ -416,7 +416,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(2 * 60 * _MINUTE_MS, reserve("e", COOLING), S.HELD),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "a reschedule takes new units and returns the old ones",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
@@ -440,7 +440,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(3, Reschedule("ani", DAY, ONLINE), S.WRONG_STATE),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "a reschedule respects deadline, limits and closed days",
         (
             Step(0, reserve("ani", PUBLIC), S.HELD),
@@ -455,7 +455,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_START - _DAY_MS + 1, Reschedule("ani", DAY, ONLINE), S.TOO_LATE),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "a reschedule within a sold-out day keeps shared units",
         (
             Step(0, reserve("a", choice(("online", "morning"))), S.HELD),
@@ -465,7 +465,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(1, reserve("c", ONLINE), S.SOLD_OUT),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "moving out ends a hold or a reservation",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
@@ -494,7 +494,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_LATE + 2, MoveOut("unknown"), S.NOT_FOUND),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "moving out is no cancellation and has the limits of a reschedule",
         (
             Step(0, reserve("a", ONLINE, "ani"), S.HELD),
@@ -514,7 +514,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_START - _DAY_MS + 1, MoveOut("d"), S.MOVED),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "moving in keeps the deadline or assigns a queue number",
         (
             Step(0, _move_in("x", ONLINE, "ani", deadline_ms=7), S.HELD),
@@ -542,7 +542,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_OVER, _move_in("w", COOLING, "dewi"), S.DAY_OVER),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "a failed move is undone once",
         (
             Step(0, _move_in("x", ONLINE, "ani", deadline_ms=99), S.HELD),
@@ -562,7 +562,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(9, UndoMove("z"), S.HOLD_EXPIRED),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "moving in needs an open day",
         (
             Step(-1, _move_in("x", ONLINE, "ani"), S.NOT_OPEN),
@@ -571,7 +571,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_FORGET, _move_in("x", ONLINE, "ani", day=NEXT_DAY), S.DAY_OVER),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "an expired command changes nothing",
         (
             Step(5, _valid_until(reserve("ani", ONLINE), 4), S.COMMAND_EXPIRED),
@@ -587,7 +587,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_LATE + 6, Confirm("ani", reacquire=True, valid_until_ms=1), S.CONFIRMED, "replayed"),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "cancellations and no-shows block an applicant",
         (
             Step(0, reserve("a", ONLINE, "ani"), S.HELD),
@@ -607,7 +607,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_OVER, Cancel("d"), S.WRONG_STATE),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "a day that is over takes no cancellation and no check-in",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
@@ -617,7 +617,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_OVER, MarkNoShow("ani"), S.NO_SHOW),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "a forgotten day stays unknown",
         (
             Step(0, reserve("ani", ONLINE), S.HELD),
@@ -632,7 +632,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(_FORGET, reserve("ani", ONLINE, day=NEXT_DAY + 60), S.HELD),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "publishing again keeps capacities",
         (
             Step(0, SetCapacity(DAY, "online", 1), S.DONE),
@@ -644,7 +644,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
             Step(0, reserve("b", PUBLIC, "b1", "b2"), S.PARTY_TOO_LARGE),
         ),
     ),
-    Scenario(
+    ConformanceScenario(
         "a clock that jumps back undoes nothing",
         (
             Step(_LATE, reserve("ani", ONLINE), S.HELD),

@@ -30,7 +30,7 @@ from quota_engine.conformance import random_draws, random_rooms
 from quota_engine.conformance.plugin import OpenStore
 from quota_engine.conformance.random_commands import random_commands
 from quota_engine.conformance.random_registry import registry_questions, registry_walk
-from quota_engine.conformance.scenarios import SCENARIOS, Scenario
+from quota_engine.conformance.scenarios import SCENARIOS, ConformanceScenario
 from quota_engine.conformance.world import (
     DAY,
     HOLD_TTL_MS,
@@ -135,7 +135,7 @@ def start_comparison(open_store: OpenStore, setup: tuple[Command, ...] = publish
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name.replace(" ", "-"))
-def test_scenario(quota_engine_backend: OpenStore, scenario: Scenario) -> None:
+def test_scenario(quota_engine_backend: OpenStore, scenario: ConformanceScenario) -> None:
     """Every step has its status, and the reference's outcome and state."""
     comparison = start_comparison(quota_engine_backend, scenario.setup)
     for number, step in enumerate(scenario.steps):
