@@ -167,12 +167,12 @@ def joined(callers: list[Caller]) -> bool:
 
 def waiting(backend: RedisStore | AsyncRedisStore) -> int:
     """Return the number of queued calls."""
-    return sum(len(lane.waiting) for lane in backend._queues.values())
+    return sum(len(queue.waiting) for queue in backend._queues.values())
 
 
 def in_flight(backend: RedisStore | AsyncRedisStore) -> int:
     """Return the number of batches in flight."""
-    return sum(lane.in_flight for lane in backend._queues.values())
+    return sum(queue.in_flight for queue in backend._queues.values())
 
 
 async def turns(number: int = 20) -> None:
@@ -709,10 +709,10 @@ def test_interrupted_next_sender_leaves_no_thread_waiting(opened: Opened, monkey
     opened.server.pause()
     first = calling(backend, reserve("first", ONLINE))
     until(lambda: in_flight(backend) == 1, "a call under way")
-    heir = calling(backend, reserve("heir", ONLINE))
-    until(lambda: waiting(backend) == 1, "an heir")
-    (lane,) = [lane for lane in backend._queues.values() if lane.waiting]
-    event = lane.waiting[0].woken
+    next_sender = calling(backend, reserve("next", ONLINE))
+    until(lambda: waiting(backend) == 1, "the next sender")
+    (queue,) = [queue for queue in backend._queues.values() if queue.waiting]
+    event = queue.waiting[0].woken
     wait = event.wait
 
     def interrupted_wait() -> None:
@@ -725,8 +725,8 @@ def test_interrupted_next_sender_leaves_no_thread_waiting(opened: Opened, monkey
     others = calling(backend, *reserves(5))
     until(lambda: waiting(backend) == 6, "six that wait")
     opened.server.resume()
-    assert joined(first + heir)
-    assert isinstance(heir[0].error, Interrupted)
+    assert joined(first + next_sender)
+    assert isinstance(next_sender[0].error, Interrupted)
     assert joined(others)
 
 

@@ -473,7 +473,7 @@ def test_trimmed_events_make_the_cache_read_all_names(scene: Scene) -> None:
     # Nothing new: a trimmed stream alone costs no new reading.
     scene.clock.advance_ms(200)
     assert scene.stranger(backend).status is SOLD_OUT
-    assert memory_of(backend)._offices[OFFICE].snapshot is not None
+    assert cache_of(backend)._offices[OFFICE].snapshot is not None
 
 
 def test_another_history_makes_the_cache_read_all_names(scene: Scene) -> None:
@@ -605,7 +605,7 @@ class Apart:
     def __init__(self, *commands: Command, **limits: Any) -> None:
         self.clock = ManualClock(OPENS_AT_MS)
         self.store = LuaStore(self.clock, LuaServer())
-        self.memory = SoldOutCache(BOUND_MS, lambda: self.clock.now_ms() / 1000, CacheLimits(**limits))
+        self.cache = SoldOutCache(BOUND_MS, lambda: self.clock.now_ms() / 1000, CacheLimits(**limits))
         self._strangers = 0
         for command in (*published(), *commands, reserve("ani", ONLINE), reserve("budi", ONLINE)):
             assert self.store.apply(OFFICE, command).ok
@@ -613,12 +613,12 @@ class Apart:
     def send(self, command: Command) -> Outcome | None:
         """Return the store's outcome, or ``None`` if the cache answered, which it does with ``SOLD_OUT`` only."""
         if type(command) is Reserve:
-            known = self.memory.get(OFFICE, command)
+            known = self.cache.get(OFFICE, command)
             if known is not None:
                 assert known.status is SOLD_OUT
                 return None
         outcome: Outcome = self.store.apply(OFFICE, command)
-        self.memory.record_outcome(OFFICE, command, outcome)
+        self.cache.record_outcome(OFFICE, command, outcome)
         return outcome
 
     def stranger(self) -> Outcome | None:
@@ -627,9 +627,9 @@ class Apart:
 
     def ask(self) -> sold_out_cache.RefreshQuery:
         """Return the query that is due, as it is sent."""
-        office = self.memory.due_offices.popleft()
-        assert not self.memory.due_offices
-        question = self.memory.begin_refresh(office)
+        office = self.cache.due_offices.popleft()
+        assert not self.cache.due_offices
+        question = self.cache.begin_refresh(office)
         assert question is not None
         return question
 
@@ -639,11 +639,11 @@ class Apart:
 
     def learn(self, question: sold_out_cache.RefreshQuery, lines: list[str]) -> None:
         """Deliver a reply. A query that follows is answered at once."""
-        more: sold_out_cache.RefreshQuery | None = self.memory.apply_reply(question, lines)
+        more: sold_out_cache.RefreshQuery | None = self.cache.apply_reply(question, lines)
         if more is not None:
-            more = self.memory.apply_reply(more, self.look(more))
+            more = self.cache.apply_reply(more, self.look(more))
         assert more is None
-        self.memory.end_refresh(question, is_unavailable=False)
+        self.cache.end_refresh(question, is_unavailable=False)
 
     def rush(self) -> None:
         """Until there is a memory."""
@@ -710,7 +710,7 @@ def test_unknown_reserve_during_a_refresh() -> None:
     lines = apart.look(question)
     lost = reserve("citra", ONLINE, day=NEXT_DAY)
     apart.store.apply(OFFICE, lost)
-    apart.memory.record_unknown(OFFICE, lost)
+    apart.cache.record_unknown(OFFICE, lost)
     apart.learn(question, lines)
     assert apart.stranger() is None
     again = apart.send(reserve("again", ONLINE, "citra"))
@@ -742,7 +742,7 @@ def test_trimmed_other_history_makes_the_cache_read_all_names() -> None:
     for command in (SetCapacity(DAY, "online", 3), reserve("lost", ONLINE)):
         apart.store.apply(OFFICE, command)
     apart.rush()
-    number = apart.memory._offices[OFFICE].last_event_number
+    number = apart.cache._offices[OFFICE].last_event_number
     for step in (SetCapacity(DAY, "online", 4), reserve("x", ONLINE), reserve("y", ONLINE), Confirm("y")):
         assert other.store.apply(OFFICE, step).ok
     assert other.store.execute(ReadEvents(OFFICE, number, 9))
@@ -753,9 +753,9 @@ def test_trimmed_other_history_makes_the_cache_read_all_names() -> None:
     assert apart.stranger() is None
     question = apart.ask()
     assert not question.is_for_all
-    more = apart.memory.apply_reply(question, apart.look(question))
+    more = apart.cache.apply_reply(question, apart.look(question))
     assert more is None  # it has just read all names, and rests
-    apart.memory.end_refresh(question, is_unavailable=False)
+    apart.cache.end_refresh(question, is_unavailable=False)
     assert apart.send(reserve("again", ONLINE, "x")) is not None
     apart.clock.advance_ms(BOUND_MS)
     apart.rush()
@@ -772,11 +772,11 @@ def test_unavailable_store_causes_no_storm_of_queries() -> None:
     assert [apart.stranger() for _ in range(5)] == [None] * 5
     question = apart.ask()
     assert [apart.stranger() for _ in range(5)] == [None] * 5
-    assert not apart.memory.due_offices
-    apart.memory.end_refresh(question, is_unavailable=True)
+    assert not apart.cache.due_offices
+    apart.cache.end_refresh(question, is_unavailable=True)
     apart.clock.advance_ms(80)
     assert [apart.stranger() for _ in range(5)] == [None] * 5
-    assert not apart.memory.due_offices
+    assert not apart.cache.due_offices
     apart.clock.advance_ms(BOUND_MS)
     apart.rush()
 
@@ -788,10 +788,10 @@ def test_office_dropped_during_a_refresh() -> None:
         assert apart.stranger() is not None
     question = apart.ask()
     lines = apart.look(question)
-    apart.memory.record_outcome("elsewhere", reserve("w", ONLINE), Outcome(SOLD_OUT))
+    apart.cache.record_outcome("elsewhere", reserve("w", ONLINE), Outcome(SOLD_OUT))
     apart.learn(question, lines)
-    assert set(apart.memory._offices) == {"elsewhere"}
-    assert apart.memory.begin_refresh(OFFICE) is None
+    assert set(apart.cache._offices) == {"elsewhere"}
+    assert apart.cache.begin_refresh(OFFICE) is None
     assert apart.stranger() is not None
 
 
@@ -811,7 +811,7 @@ def test_kind_dropped_during_a_refresh() -> None:
 # --- Against the machine --------------------------------------------------------------------------------------------
 
 
-def memory_of(backend: RedisStore) -> SoldOutCache:
+def cache_of(backend: RedisStore) -> SoldOutCache:
     return backend._sold_out_cache
 
 
@@ -821,14 +821,14 @@ class Watched:
     def __init__(self, backend: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
         self.backend = backend
         self.is_own = False
-        answer = memory_of(backend).get
+        answer = cache_of(backend).get
 
         def noted(office: str, command: Reserve) -> Outcome | None:
             outcome = answer(office, command)
             self.is_own = outcome is not None
             return outcome
 
-        monkeypatch.setattr(memory_of(backend), "get", noted)
+        monkeypatch.setattr(cache_of(backend), "get", noted)
 
     def apply(self, office: str, command: Command) -> Outcome:
         self.is_own = False
@@ -976,9 +976,9 @@ def test_cache_knows_all_fields_of_reserve() -> None:
 
 def with_limits(backend: RedisStore, clock: ManualClock, **limits: Any) -> SoldOutCache:
     """Give a backend a memory with other bounds."""
-    memory = SoldOutCache(BOUND_MS, lambda: clock.now_ms() / 1000, CacheLimits(**limits))
-    backend._sold_out_cache = backend._executor._sold_out_cache = backend._requests._sold_out_cache = memory
-    return memory
+    cache = SoldOutCache(BOUND_MS, lambda: clock.now_ms() / 1000, CacheLimits(**limits))
+    backend._sold_out_cache = backend._executor._sold_out_cache = backend._requests._sold_out_cache = cache
+    return cache
 
 
 def test_name_filter_has_few_false_positives() -> None:
@@ -1007,11 +1007,11 @@ def test_name_filter_has_few_false_positives() -> None:
 def test_office_with_too_many_names_is_not_cached(scene: Scene) -> None:
     """An office with many names has no cache: the store answers, and is rarely queried for names."""
     backend = scene.set_up()
-    memory = with_limits(backend, scene.clock, names_max=3)
+    cache = with_limits(backend, scene.clock, names_max=3)
     for _ in range(10):
         assert scene.stranger(backend).status is SOLD_OUT
         scene.clock.advance_ms(10)
-    assert memory._offices[OFFICE].snapshot is None
+    assert cache._offices[OFFICE].snapshot is None
     assert scene.calls(lambda: [scene.stranger(backend) for _ in range(20)]) == 20
     scene.clock.advance_ms(BOUND_MS)
     assert scene.calls(lambda: [scene.stranger(backend) for _ in range(20)]) == 21
@@ -1020,21 +1020,21 @@ def test_office_with_too_many_names_is_not_cached(scene: Scene) -> None:
 def test_too_many_events_or_a_full_filter_read_all_names(scene: Scene) -> None:
     """When more has happened than is read as news, or the table of names is full, all names are read again."""
     backend, other = scene.set_up(), scene.open()
-    memory = with_limits(backend, scene.clock, events_max=3)
+    cache = with_limits(backend, scene.clock, events_max=3)
     scene.rush(backend)
     other.apply(OFFICE, SetCapacity(DAY, "online", 6))
     for number in range(4):
         assert other.apply(OFFICE, reserve(f"n{number}", ONLINE)).ok
     scene.clock.advance_ms(BOUND_MS)
     scene.rush(backend)
-    table = memory._offices[OFFICE].names
+    table = cache._offices[OFFICE].names
     for number in range(4):
         assert backend.apply(OFFICE, reserve("again", ONLINE, f"n{number}")).resumed
     assert table is not None
     table.count = len(table.table)
     scene.clock.advance_ms(BOUND_MS)
     scene.rush(backend)
-    assert memory._offices[OFFICE].names is not table
+    assert cache._offices[OFFICE].names is not table
     assert backend.apply(OFFICE, reserve("again", ONLINE, "n3")).resumed
 
 
@@ -1042,12 +1042,12 @@ def test_cache_is_bounded(valkey_server: Server) -> None:
     """The oldest go: offices, kinds of reserves in one, and names in all."""
     scene = Scene(valkey_server)
     backend = scene.set_up()
-    memory = with_limits(backend, scene.clock, offices_max=2, kinds_max=2, names_total_max=1)
+    cache = with_limits(backend, scene.clock, offices_max=2, kinds_max=2, names_total_max=1)
     for wanted in (ONLINE, choice(("online", "morning")), choice(("online", "fast"))):
         for number in range(3):
             command = reserve(f"w{wanted.options[0][-1]}{number}", wanted)
             assert backend.apply(OFFICE, command).status is SOLD_OUT
-    here = memory._offices[OFFICE]
+    here = cache._offices[OFFICE]
     assert here.snapshot is not None
     assert len(here.kinds) == 2
     assert set(here.snapshot[3]) == set(here.kinds)
@@ -1055,10 +1055,10 @@ def test_cache_is_bounded(valkey_server: Server) -> None:
         backend.execute(ApplyMany(office, (*published(), SetCapacity(DAY, "online", 0))))
         for number in range(3):
             assert backend.apply(office, reserve(f"o{number}", ONLINE)).status is SOLD_OUT
-    assert set(memory._offices) == {"second", "third"}
-    assert memory._offices["second"].names is None
-    assert memory._offices["third"].names is not None
-    assert not memory.due_offices
+    assert set(cache._offices) == {"second", "third"}
+    assert cache._offices["second"].names is None
+    assert cache._offices["third"].names is not None
+    assert not cache.due_offices
     backend.close()
 
 
@@ -1099,7 +1099,7 @@ def test_switched_off_and_on(valkey_server: Server) -> None:
     bounds = []
     for options, of_ours in (("", None), ("", clock), (ON, clock), ("?sold_out_ms=0", None)):
         backend = open_store(valkey_server.url + options, of_ours)
-        bounds.append(memory_of(backend)._bound_s)
+        bounds.append(cache_of(backend)._bound_s)
         backend.close()
     assert bounds == [0.25, 0, 0.25, 0]
     for wrong in ("-1", "x", "60001", ""):
@@ -1115,7 +1115,7 @@ def test_cache_without_hkeys_is_off(own_server: Server) -> None:
         own_server.ask("ACL", "SETUSER", user, "reset", "on", ">secret", "~{quota_engine:*", *rights.split())
         backend = open_store(f"unix://{user}:secret@{own_server.socket_path}{ON}", scene.clock)
         assert [scene.stranger(backend).status for _ in range(10)] == [SOLD_OUT] * 10
-        assert (memory_of(backend)._offices[OFFICE].snapshot is None) == (user == "old")
+        assert (cache_of(backend)._offices[OFFICE].snapshot is None) == (user == "old")
         backend.close()
     for backend in scene.opened:
         backend.close()
@@ -1129,7 +1129,7 @@ def test_switched_off_nothing_is_kept(scene: Scene) -> None:
     backend.close()
     with pytest.raises(BackendUnavailable):
         scene.stranger(backend)
-    assert memory_of(backend)._offices == {}
+    assert cache_of(backend)._offices == {}
 
 
 def test_cache_is_unused_after_the_clock_goes_back(scene: Scene) -> None:

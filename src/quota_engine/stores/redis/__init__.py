@@ -1,1 +1,4 @@
-"""The Redis and Valkey backend: the machine again, in Lua, one atomic script a call."""
+"""The store in Redis and Valkey: the state machine in Lua, one atomic script for each call.
+
+The scripts are in ``lua/``, and ``codecs/`` has their texts. This package may import what ``stores`` may import.
+"""

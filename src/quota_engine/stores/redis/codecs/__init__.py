@@ -1,4 +1,4 @@
-"""Codecs between the domain's objects and the lines that the Lua scripts read and write, one module a kind of ledger.
+"""Codecs between the domain's objects and the lines of the Lua scripts, one module for each kind of ledger.
 
-May import domain, admission, waiting_room and draws; never a connection.
+Codecs may import domain, admission, waiting_room and draws, and the ports; they import no connection and no script.
 """

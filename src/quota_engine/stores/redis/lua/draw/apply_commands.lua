@@ -2,6 +2,7 @@
 --
 -- KEYS  see ledger.lua
 -- ARGV  see shared/call.lua. Each line is a command: its name and its fields, separated by tabs.
+--
 -- reply a line for each command, with tabs between its fields: status, number, version, flags ("p": replayed), retry_at_ms, quotas.
 -- error ILLFORMED: no command was applied
 --

@@ -1,9 +1,10 @@
 -- guarded_reserve: a reserve that needs a valid pass and enough tokens. Mirrors admission/guarded_reserve.py; docs/rules.md
 -- states the same in its section on guarded reserves.
 --
--- line  "guarded", pass id (or ""), until_ms of the pass, "1" if the pass is in shadow, charges, the reserve's own line.
--- reply "G", index of the charge that refused (-1: none), indexes of the charges in shadow that would have refused (-1 for
---       the pass), separated by commas; then the reply of the reserve
+-- line  "guarded", pass id (or ""), until_ms of the pass, "1" if the pass is in shadow, charges, the reserve's own line
+--
+-- reply "G", index of the charge that refused (-1: none), indexes of the charges in shadow that would have refused.
+--       Commas separate the indexes, and -1 stands for the pass. Then the reply of the reserve.
 
 local GUARDED = "^guarded\t([%w_%-]*)\t(%d+)\t([01])\t([%w_%-:,]*)\t(reserve[%l_]*\t.+)$"
 

@@ -11,7 +11,7 @@
 --       8 waiting    zset    id, by day * 2^31 + the number of the event that joined the wait list
 --       9 events     stream  number-0: e -> the event
 --      10 choices    hash    index -> choice. "=" .. choice -> index and the last day that had a record with it. "n" -> the
---                            last index. "x" .. index -> number of an event: no record and no later event has the choice.
+--                            last index. "x" .. index -> the event after which no record has the choice.
 --      11 updated    zset    applicant, by the number of the event that changed their penalty
 --      12 gate       zset    for guarded reserves: see buckets/token_bucket.lua
 --      13 ticks      hash    for guarded reserves: see buckets/token_bucket.lua

@@ -2,6 +2,7 @@
 --
 -- KEYS  see ledger.lua
 -- ARGV  see shared/call.lua. Each line is a command: its name and its fields, separated by tabs.
+--
 -- reply a line for each: status, reference, number, lease_until_ms, now_ms, "1" if the move is done, "1" if it is a renewal,
 --       secondary_reference.
 -- error ILLFORMED: no command was applied

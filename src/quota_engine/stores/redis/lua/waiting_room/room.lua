@@ -11,8 +11,8 @@
 local call = redis.call
 local HEAD, IDENTITIES = KEYS[1], KEYS[2]
 
--- The order of the numbers in all lists below. window and window_first belong to the last window; window is -1 if there
--- is none. places_left is -1 until the first count. Times are 0 until they come.
+-- All lists below have the numbers in this order. The last window has window and window_first; without one, window is -1.
+-- Before the first count, places_left is -1. Times are 0 until they come.
 local NUMBERS = {
   "now_ms", "tickets", "window", "window_first", "opened_at_ms", "called_count", "turns_ended", "tokens", "per_minute",
   "last_step_at_ms", "places_left", "closed_at_ms", "pace_min", "pace_max",
