@@ -6,6 +6,7 @@ Every finding is one line, ``file:line: problem``. The exit code is 1 if there a
 - No file has more than 1 MB.
 - No file names a home folder, a working folder or the host of a package registry.
 - A file that Markdown names in a code span exists: below the root, the library's package or the page's folder.
+- A relative link in Markdown leads to a file, and its fragment to a heading.
 - ``CHANGELOG.md`` has the form of Keep a Changelog.
 """
 
@@ -94,6 +95,61 @@ def check_named_files(path: str, text: str, exists: Callable[[Path], bool]) -> I
                 yield Finding(path, number, f"names a file that does not exist: {name}")
 
 
+_LINK: Final = re.compile(r"\]\((?P<target>[^)\s]+)\)|\b(?:src|href)=\"(?P<address>[^\"]+)\"")
+_ABSOLUTE: Final = re.compile(r"[a-z][a-z0-9+.-]*:|//|/")
+_HEADING: Final = re.compile(r"#{1,6} +(?P<text>.+?)(?: +#+)?")
+_FENCE: Final = re.compile(r" {0,3}(?:`{3,}|~{3,})")
+_CODE_SPAN: Final = re.compile(r"(`+).*?\1")
+
+
+def _prose_rows(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the numbered lines of Markdown outside code fences."""
+    is_code = False
+    for number, row in enumerate(text.splitlines(), 1):
+        if _FENCE.match(row):
+            is_code = not is_code
+        elif not is_code:
+            yield number, row
+
+
+def anchors(text: str) -> set[str]:
+    """Return the fragments that the headings of a Markdown page have on the usual hosts."""
+    found: set[str] = set()
+    for _, row in _prose_rows(text):
+        heading = _HEADING.fullmatch(row)
+        if heading is None:
+            continue
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading["text"])
+        slug = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
+        candidates = (slug, *(f"{slug}-{count}" for count in range(1, 100)))
+        found.add(next(one for one in candidates if one not in found))
+    return found
+
+
+def check_links(path: str, text: str, read: Callable[[Path], str | None]) -> Iterator[Finding]:
+    """Report relative links of a page that lead nowhere. ``read`` returns a file's text, or ``None`` if it is missing.
+
+    Folders count as existing files. Fragments are checked in Markdown only.
+    """
+    for number, row in _prose_rows(text):
+        for match in _LINK.finditer(_CODE_SPAN.sub("", row)):
+            target = match["target"] or match["address"]
+            if _ABSOLUTE.match(target):
+                continue
+            name, _, fragment = target.partition("#")
+            linked = text if not name else read(ROOT / Path(path).parent / name)
+            if linked is None:
+                yield Finding(path, number, f"links to a file that does not exist: {target}")
+            elif fragment and (not name or name.endswith(".md")) and fragment not in anchors(linked):
+                yield Finding(path, number, f"links to a heading that does not exist: {target}")
+
+
+def _text_of(path: Path) -> str | None:
+    if path.suffix == ".md" and path.is_file():
+        return path.read_text(encoding="utf-8")
+    return "" if path.exists() else None
+
+
 _VERSION = re.compile(r"## \[(?P<name>Unreleased|\d+\.\d+\.\d+)\](?: - (?P<date>\d{4}-\d{2}-\d{2}))?(?: \[YANKED\])?")
 _KINDS: Final = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
 
@@ -153,8 +209,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.parse_args(arguments)
     findings = [found for path in tracked_files() for found in check_content(path, (ROOT / path).read_bytes())]
     for path in tracked_files():
-        if path.endswith(".md") and path != CHANGELOG:
-            findings.extend(check_named_files(path, (ROOT / path).read_text(encoding="utf-8"), Path.exists))
+        if path.endswith(".md"):
+            text = (ROOT / path).read_text(encoding="utf-8")
+            findings.extend(check_links(path, text, _text_of))
+            if path != CHANGELOG:
+                findings.extend(check_named_files(path, text, Path.exists))
     findings.extend(check_changelog((ROOT / CHANGELOG).read_text(encoding="utf-8")))
     sys.stdout.writelines(f"{finding}\n" for finding in findings)
     return 1 if findings else 0

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.check_files import ROOT, SIZE_MAX, check_changelog, check_content, check_named_files
+from scripts.check_files import (
+    ROOT,
+    SIZE_MAX,
+    anchors,
+    check_changelog,
+    check_content,
+    check_links,
+    check_named_files,
+)
 
 
 def problems(path: str, content: bytes | str) -> list[str]:
@@ -92,3 +100,18 @@ def test_files_that_pages_name_exist() -> None:
     )
     found = check_named_files("docs/a.md", text, known.__contains__)
     assert [one.problem.split(": ")[1] for one in found] == ["domain/gone.py", "src/gone.py"]
+
+
+def test_headings_have_fragments() -> None:
+    text = "# A page\n## What's `new`?\n```\n# no heading\n```\n## Twice\n## Twice\n## See [this](a.md)\n"
+    assert anchors(text) == {"a-page", "whats-new", "twice", "twice-1", "see-this"}
+
+
+def test_links_that_lead_nowhere_are_found() -> None:
+    files = {ROOT / "docs/b.md": "# There\n", ROOT / "docs/images/c.png": ""}
+    text = (
+        "# Here\n[1](#here) [2](#gone) [3](b.md) [4](b.md#there) [5](b.md#gone) [6](d.md)\n"
+        '[7](https://example.org/#x) ![8](images/c.png) <img src="images/d.png"> `[9](e.md)`\n'
+    )
+    found = check_links("docs/a.md", text, files.get)
+    assert [one.problem.split(": ")[1] for one in found] == ["#gone", "b.md#gone", "d.md", "images/d.png"]
