@@ -1,3 +1,3 @@
-"""The in-memory backend goes through the suite that ships for all backends."""
+"""The in-memory store passes the conformance suite."""
 
 from quota_engine.conformance.test_backend import *  # noqa: F403

@@ -27,16 +27,22 @@ def earliest_available_day(
     channel: str = "online",
     group: str = "",
 ) -> datetime.date | None:
-    """Return the first of ``days`` on which a reserve of ``units`` places could succeed now; ``None`` if there is none.
+    """Return the first day on which a reserve could succeed now.
 
-    The day has to be open for booking and not closed, with enough available units in all quotas of an alternative. A
-    selection with nothing but the channel ``online`` stands for any booking: a single quota with enough units will do,
-    even where the office offers several services.
+    The day must be open for booking, not closed, and have enough available units in all quotas of an option. Without any
+    id except the channel ``online``, any quota with enough units is sufficient, even if the office has several services.
 
     Args:
-        days: counters in the order to search.
-        now_ms: milliseconds since 1970, UTC.
-        units: places to reserve, at least 1.
+        catalog: the catalog.
+        office: the office's id.
+        days: the days' counters, in the order of the search.
+        now_ms: milliseconds since 1970 (UTC).
+        units: units to reserve, 1 or more.
+        service, service_unit, session, channel, group: the selection, as in
+            :class:`~quota_engine.catalog.selection.Selection`.
+
+    Returns:
+        The day, or ``None`` if there is none.
 
     Raises:
         UnknownName: the catalog has no such office or id.

@@ -153,7 +153,7 @@ def choice_of(catalog: Catalog, office_id: str, selection: Selection) -> Choice:
     Args:
         catalog: the catalog.
         office_id: the office's id.
-        selection: what the booking asks for.
+        selection: the selection of the booking.
 
     Raises:
         UnknownName: the catalog, or this office, has no such id. The error lists the known ones.

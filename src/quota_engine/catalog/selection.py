@@ -1,4 +1,4 @@
-"""What a booking asks for, by ids of the catalog."""
+"""The selection of a booking, by ids of the catalog."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import msgspec
 
 
 class Selection(msgspec.Struct, frozen=True, gc=False):
-    """Service, service unit, session, channel and applicant group that a booking asks for, by ids of the catalog.
+    """The service, service unit, session, channel and applicant group of a booking.
 
-    ``""`` stands for an id that the office has only one of, or that does not matter; for ``group``, for the general
-    public. Hashable, and as cheap as a tuple: one is made for each reserve.
+    Each is an id of the catalog. ``""`` is allowed if the office has only one such entry, or if none is needed. A
+    ``group`` of ``""`` is the general public. A selection is hashable and cheap, because each reserve makes one.
     """
 
     service: str = ""
