@@ -29,8 +29,9 @@ def earliest_available_day(
 ) -> datetime.date | None:
     """Return the first day on which a reserve could succeed now.
 
-    The day must be open for booking, not closed, and have enough available units in all quotas of an option. Without any
-    id except the channel ``online``, any quota with enough units is sufficient, even if the office has several services.
+    The day must be open for booking, not closed, and have enough available units in all quotas of an option. Without
+    any id except the channel ``online``, any quota with enough units is sufficient, even if the office has several
+    services.
 
     Args:
         catalog: the catalog.

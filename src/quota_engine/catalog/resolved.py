@@ -135,7 +135,7 @@ def _resolve_office(file: CatalogFile, office: Office, plan: Plan) -> ResolvedOf
     )
 
 
-_QuotaOrAllotment = TypeVar("_Countable", Guard, Allotment)
+_QuotaOrAllotment = TypeVar("_QuotaOrAllotment", Guard, Allotment)
 
 
 def _with_capacity(quota: _QuotaOrAllotment, capacities: Mapping[str, int]) -> _QuotaOrAllotment:
