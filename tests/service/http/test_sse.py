@@ -36,29 +36,29 @@ class Counter:
         self.number = 0
         self.reads = 0
         self.error: Exception | None = None
-        self._looked: list[asyncio.Event] = []
+        self._waiters: list[asyncio.Event] = []
 
-    async def look(self) -> int:
+    async def read(self) -> int:
         self.reads += 1
-        for event in self._looked:
+        for event in self._waiters:
             event.set()
         if self.error is not None:
             raise self.error
         return self.number
 
-    async def reads_more(self, times: int = 2) -> None:
+    async def wait_for_reads(self, times: int = 2) -> None:
         """Wait for ``times`` further reads."""
         for _ in range(times):
             event = asyncio.Event()
-            self._looked.append(event)
+            self._waiters.append(event)
             await asyncio.wait_for(event.wait(), 20)
-            self._looked.remove(event)
+            self._waiters.remove(event)
 
 
 def render_as(name: str = "") -> Callable[[int], Any]:
     """Return a renderer of the number as an event ``name``."""
 
-    async def show(number: int) -> StreamEvent:
+    async def render(number: int) -> StreamEvent:
         if name == "odd":
             number -= number % 2  # skips every second change
         if name == "nobody":
@@ -67,7 +67,7 @@ def render_as(name: str = "") -> Callable[[int], Any]:
             raise ZeroDivisionError
         return StreamEvent("number", json.dumps({"number": number, "for": name}).encode())
 
-    return show
+    return render
 
 
 class Reader:
@@ -78,8 +78,8 @@ class Reader:
     ) -> None:
         self.sent: asyncio.Queue[bytes] = asyncio.Queue()
         self.gone = asyncio.Event()
-        self.may_go_on = asyncio.Event()
-        self.may_go_on.set()
+        self.may_continue = asyncio.Event()
+        self.may_continue.set()
         self.start: Message = {}
         scope: Scope = {"type": "http", "method": method, "headers": list(headers)}
         self.task = asyncio.create_task(stream(scope, self._receive, self._send))
@@ -89,7 +89,7 @@ class Reader:
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
-        await self.may_go_on.wait()
+        await self.may_continue.wait()
         if message["type"] == "http.response.start":
             self.start = message
         elif message["body"] and not message["body"].startswith(b"retry"):
@@ -113,36 +113,36 @@ class Reader:
 
 
 @contextlib.asynccontextmanager
-async def listeners_of(streams: EventStreams, thing: Counter, *names: str) -> AsyncIterator[list[Reader]]:
-    found = [Reader(await streams.open("thing", thing.look, render_as(name), interval_ms=EVERY_MS)) for name in names]
+async def open_readers(streams: EventStreams, counter: Counter, *names: str) -> AsyncIterator[list[Reader]]:
+    found = [Reader(await streams.open("thing", counter.read, render_as(name), interval_ms=EVERY_MS)) for name in names]
     try:
         yield found
     finally:
         streams.drain()
         for one in found:
-            one.may_go_on.set()
+            one.may_continue.set()
             await one.ended()
         assert streams.count == 0
 
 
-def streams_of(**changes: Any) -> EventStreams:
+def create_streams(**changes: Any) -> EventStreams:
     settings = {"streams_max": 100, "lifetime_ms": 60_000, "random": lambda: 0.5, **changes}
     return EventStreams(**settings)
 
 
 async def test_each_change_is_sent_once_to_all_readers() -> None:
     """One task reads, however many streams are open."""
-    streams, thing = streams_of(), Counter()
-    async with listeners_of(streams, thing, "a", "b", "odd") as (one, other, odd):
+    streams, counter = create_streams(), Counter()
+    async with open_readers(streams, counter, "a", "b", "odd") as (one, other, odd):
         assert [await each.number() for each in (one, other, odd)] == [0, 0, 0]
         assert one.start["status"] == 200
         assert dict(one.start["headers"])[b"content-type"].startswith(b"text/event-stream")
         assert dict(one.start["headers"])[b"x-accel-buffering"] == b"no"
-        reads = thing.reads
-        await thing.reads_more(3)
-        assert thing.reads - reads <= 4
+        reads = counter.reads
+        await counter.wait_for_reads(3)
+        assert counter.reads - reads <= 4
         for number in (1, 2):
-            thing.number = number
+            counter.number = number
             assert await one.number() == number
             assert await other.number() == number
         assert await odd.number() == 2
@@ -152,22 +152,22 @@ async def test_each_change_is_sent_once_to_all_readers() -> None:
 
 async def test_slow_reader_skips_to_the_newest_state() -> None:
     """The other readers get every change meanwhile."""
-    streams, thing = streams_of(), Counter()
-    async with listeners_of(streams, thing, "quick", "slow") as (quick, slow):
+    streams, counter = create_streams(), Counter()
+    async with open_readers(streams, counter, "quick", "slow") as (quick, slow):
         assert await quick.number() == await slow.number() == 0
-        slow.may_go_on.clear()
+        slow.may_continue.clear()
         for number in range(1, 8):
-            thing.number = number
+            counter.number = number
             assert await quick.number() == number
-        slow.may_go_on.set()
+        slow.may_continue.set()
         # The event in transit when the reader stopped, and the newest.
         assert [await slow.number(), await slow.number()] == [1, 7]
         assert slow.sent.empty()
 
 
 async def test_disconnect_ends_the_stream_and_its_feed() -> None:
-    streams, thing = streams_of(), Counter()
-    one = Reader(await streams.open("thing", thing.look, render_as(), interval_ms=EVERY_MS))
+    streams, counter = create_streams(), Counter()
+    one = Reader(await streams.open("thing", counter.read, render_as(), interval_ms=EVERY_MS))
     assert await one.number() == 0
     assert streams.count == 1
     feed = streams._feeds["thing"]
@@ -179,39 +179,39 @@ async def test_disconnect_ends_the_stream_and_its_feed() -> None:
 
 
 async def test_stream_ends_at_its_lifetime() -> None:
-    streams, thing = streams_of(lifetime_ms=40), Counter()
-    one = Reader(await streams.open("thing", thing.look, render_as(), interval_ms=EVERY_MS))
+    streams, counter = create_streams(lifetime_ms=40), Counter()
+    one = Reader(await streams.open("thing", counter.read, render_as(), interval_ms=EVERY_MS))
     assert await one.number() == 0
     await one.ended()
 
 
 async def test_idle_stream_sends_heartbeats() -> None:
-    streams, thing = streams_of(heartbeat_ms=20), Counter()
-    async with listeners_of(streams, thing, "") as (one,):
+    streams, counter = create_streams(heartbeat_ms=20), Counter()
+    async with open_readers(streams, counter, "") as (one,):
         assert await one.number() == 0
         assert await one.next() == b":\n\n"
         assert await one.next() == b":\n\n"
 
 
 async def test_draining_ends_streams_and_new_ones_send_one_event() -> None:
-    streams, thing = streams_of(), Counter()
-    one = Reader(await streams.open("thing", thing.look, render_as(), interval_ms=EVERY_MS))
+    streams, counter = create_streams(), Counter()
+    one = Reader(await streams.open("thing", counter.read, render_as(), interval_ms=EVERY_MS))
     assert await one.number() == 0
     streams.drain()
     await one.ended()
-    late = Reader(await streams.open("thing", thing.look, render_as(), interval_ms=EVERY_MS))
+    late = Reader(await streams.open("thing", counter.read, render_as(), interval_ms=EVERY_MS))
     assert await late.number() == 0
     await late.ended()
 
 
 async def test_reconnecting_reader_skips_a_known_state() -> None:
     """``Last-Event-ID`` is the ETag of the content."""
-    streams, thing = streams_of(), Counter()
+    streams, counter = create_streams(), Counter()
     event = await render_as()(0)
-    stream = await streams.open("thing", thing.look, render_as(), interval_ms=EVERY_MS)
+    stream = await streams.open("thing", counter.read, render_as(), interval_ms=EVERY_MS)
     back = Reader(stream, headers=((b"last-event-id", etag_of(event.data).encode()),))
     assert await back.next() == b""  # only the reconnection time
-    thing.number = 1
+    counter.number = 1
     assert await back.number() == 1
     streams.drain()
     await back.ended()
@@ -219,43 +219,43 @@ async def test_reconnecting_reader_skips_a_known_state() -> None:
 
 async def test_store_outage_keeps_the_last_state(caplog: pytest.LogCaptureFixture) -> None:
     """The log has one warning, and the stream continues afterwards."""
-    streams, thing = streams_of(), Counter()
-    async with listeners_of(streams, thing, "") as (one,):
+    streams, counter = create_streams(), Counter()
+    async with open_readers(streams, counter, "") as (one,):
         assert await one.number() == 0
-        thing.error = BackendUnavailable("the store is away")
-        await thing.reads_more(4)
-        thing.error, thing.number = None, 5
+        counter.error = BackendUnavailable("the store is away")
+        await counter.wait_for_reads(4)
+        counter.error, counter.number = None, 5
         assert await one.number() == 5
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 async def test_error_of_one_reader_ends_its_stream_only(caplog: pytest.LogCaptureFixture) -> None:
-    streams, thing = streams_of(), Counter()
-    async with listeners_of(streams, thing, "", "odd") as (one, odd):
+    streams, counter = create_streams(), Counter()
+    async with open_readers(streams, counter, "", "odd") as (one, odd):
         assert await one.number() == await odd.number() == 0
-        thing.number = 13
+        counter.number = 13
         await one.ended()
         assert await odd.number() == 12
     assert "ZeroDivisionError" in caplog.text
 
 
-def create_counter_app(thing: Counter, **limits: int) -> ServiceApp:
+def create_counter_app(counter: Counter, **limits: int) -> ServiceApp:
     """Return the service with a streaming and a polling endpoint of a counter."""
     app = create_app(configuration(limits=RequestLimits(**limits)))
     service = app.context
 
     async def stream(_: Any, call: ApiRequest) -> EventStream:
         show = render_as(call.path["name"])
-        return await service.streams.open("thing", thing.look, show, interval_ms=EVERY_MS)
+        return await service.streams.open("thing", counter.read, show, interval_ms=EVERY_MS)
 
     async def poll(_: Any, call: ApiRequest) -> ApiResponse:
-        return etag_response(TrimmedBody(events_left=thing.number))
+        return etag_response(TrimmedBody(events_left=counter.number))
 
     for path, handler, more in (
         ("/v1/things/{name}/stream", stream, {"is_stream": True}),
         ("/v1/things/{name}", poll, {"has_etag": True}),
     ):
-        endpoint = get(path, "thing", "A thing.", handler, TrimmedBody, **more)
+        endpoint = get(path, "thing", "A counter.", handler, TrimmedBody, **more)
         app.routes.add("GET", path, EndpointApp(endpoint, service))
     return app
 
@@ -268,8 +268,8 @@ async def events(raw: Raw) -> dict[str, Any]:
 
 async def test_stream_over_a_socket() -> None:
     """A browser's request gets changes, and the stream ends when the service drains."""
-    thing = Counter()
-    app = create_counter_app(thing)
+    counter = Counter()
+    app = create_counter_app(counter)
     async with listening(app) as port, connected(port) as one, connected(port) as other:
         for name, raw in (("a", one), ("b", other)):
             await raw.send(b"GET /v1/things/%s/stream HTTP/1.1\r\nhost: x\r\n\r\n" % name.encode())
@@ -277,13 +277,13 @@ async def test_stream_over_a_socket() -> None:
             assert head.startswith(b"HTTP/1.1 200")
             assert b"x-request-id: " in head
             assert await events(raw) == {"number": 0, "for": name}
-        thing.number = 1
+        counter.number = 1
         assert await events(one) == {"number": 1, "for": "a"}
         assert await events(other) == {"number": 1, "for": "b"}
         assert app.context.streams.count == 2
         other.close()
         while app.context.streams.count > 1:
-            await thing.reads_more()
+            await counter.wait_for_reads()
         app.context.draining = True
         assert (await one.until(b"0\r\n\r\n")) == b"0\r\n\r\n"
     assert app.context.streams.count == 0
@@ -291,8 +291,8 @@ async def test_stream_over_a_socket() -> None:
 
 async def test_refusals_before_the_stream_are_problems() -> None:
     """HEAD opens no stream."""
-    thing = Counter()
-    app = create_counter_app(thing, streams_max=1)
+    counter = Counter()
+    app = create_counter_app(counter, streams_max=1)
     url = "/v1/things/a/stream"
     async with (
         listening(app) as port,
@@ -304,7 +304,7 @@ async def test_refusals_before_the_stream_are_problems() -> None:
         assert full.status_code == 503
         assert full.json()["type"] == "urn:quota-engine:problem:too-many-streams"
         assert int(full.headers["retry-after"]) >= 1
-    app = create_counter_app(thing)
+    app = create_counter_app(counter)
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
         assert (await http.get("/v1/things/nobody/stream")).status_code == 404
@@ -314,8 +314,8 @@ async def test_refusals_before_the_stream_are_problems() -> None:
 
 
 async def test_unchanged_poll_is_304() -> None:
-    thing = Counter()
-    transport = httpx.ASGITransport(app=create_counter_app(thing))
+    counter = Counter()
+    transport = httpx.ASGITransport(app=create_counter_app(counter))
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
         first = await http.get("/v1/things/a")
         tag = first.headers["etag"]
@@ -325,7 +325,7 @@ async def test_unchanged_poll_is_304() -> None:
             same = await http.get("/v1/things/a", headers={"if-none-match": known})
             assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
             assert "content-length" not in same.headers
-        thing.number = 1
+        counter.number = 1
         changed = await http.get("/v1/things/a", headers={"if-none-match": tag})
         assert (changed.status_code, changed.json()) == (200, {"events_left": 1})
         assert changed.headers["etag"] != tag

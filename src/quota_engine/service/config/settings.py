@@ -144,50 +144,24 @@ def load_config(
     Raises:
         CatalogError: with every error, each with its file, variable or option, and its key.
     """
-    collector = IssueCollector(str(file) if file else "configuration")
-    raw = read_raw(file, collector) if file else {}
-    if collector.issues():
-        raise CatalogError(tuple(collector.issues()))
-    settings = convert_leniently(raw, ServiceSettings, collector)
-    issues = collector.issues()
-    for given, source in (
-        ({name: environment[variable] for variable, name in ENVIRONMENT.items() if environment.get(variable)}, "env"),
-        ({name: value for name, value in options.items() if value is not None}, "option"),
-    ):
-        settings = _override(settings, given, source, issues)
-    generated: list[str] = []
-    backend = settings.backend
-    if backend == _EMBEDDED:
-        backend += str(Path("quota-engine-data").resolve())
-    if backend.startswith("memory://") and settings.workers > 1:
-        # Each process would have a separate store, and all of them together would oversell.
-        expected = "1, or a store that processes can share, such as valkey+embedded:///dir"
-        issues.append(
-            ValidationIssue(collector.file, "workers", f"{settings.workers} with the backend memory://", expected)
-        )
-    identity_key = _identity_key(settings.identity_key, backend, collector.file, issues)
-    token_grants = tuple(Grant(token.name, token.role, token.sha256, token.offices) for token in settings.tokens)
-    names = [grant.name for grant in token_grants]
-    issues += [
-        ValidationIssue(collector.file, f"tokens[{index}].name", repr(name), "names that are unique")
-        for index, name in enumerate(names)
-        if name in names[:index]
-    ]
-    if not token_grants:
-        token_grants = grants
-        generated.append("tokens")
-    ticket_keys = decode_ticket_secrets(settings.ticket_keys, collector.file, issues)
+    source = str(file) if file else "configuration"
+    settings, issues = _read_settings(file, source, environment, options)
+    backend = _backend(settings, source, issues)
+    identity_key = _identity_key(settings.identity_key, backend, source, issues)
+    token_grants = _token_grants(settings.tokens, source, issues)
+    ticket_keys = decode_ticket_secrets(settings.ticket_keys, source, issues)
     if issues:
         raise CatalogError(tuple(issues))
+    # The remaining checks need the catalog.
     catalog = load_catalog(_relative_to(file, settings.catalog))
     issues = [
-        ValidationIssue(collector.file, f"tokens[{index}].offices", repr(office), f"offices of {settings.catalog}")
+        ValidationIssue(source, f"tokens[{index}].offices", repr(office), f"offices of {settings.catalog}")
         for index, token in enumerate(settings.tokens)
         for office in token.offices
         if office not in catalog.offices
     ]
-    admission = build_policies(settings.admission, catalog, collector.file, issues)
-    waiting_rooms = build_waiting_rooms(settings.waiting_rooms, catalog, collector.file, issues)
+    admission = build_policies(settings.admission, catalog, source, issues)
+    waiting_rooms = build_waiting_rooms(settings.waiting_rooms, catalog, source, issues)
     if issues:
         raise CatalogError(tuple(issues))
     return ServiceConfig(
@@ -201,13 +175,56 @@ def load_config(
         publish_days=settings.publish_days,
         drain_ms=settings.drain_ms,
         staging=settings.staging,
-        grants=token_grants,
+        grants=token_grants or grants,
         limits=RequestLimits(**msgspec.structs.asdict(settings.limits)),
         admission=admission,
         waiting_rooms=waiting_rooms,
         ticket_keys=ticket_keys,
-        generated=tuple(generated),
+        generated=() if token_grants else ("tokens",),
     )
+
+
+def _read_settings(
+    file: Path | None, source: str, environment: Mapping[str, str], options: Mapping[str, Any]
+) -> tuple[ServiceSettings, list[ValidationIssue]]:
+    """Return the settings of all sources and their errors.
+
+    Raises:
+        CatalogError: the file cannot be read.
+    """
+    collector = IssueCollector(source)
+    raw = read_raw(file, collector) if file else {}
+    if collector.issues():
+        raise CatalogError(tuple(collector.issues()))
+    settings = convert_leniently(raw, ServiceSettings, collector)
+    issues = collector.issues()
+    variables = {name: environment[variable] for variable, name in ENVIRONMENT.items() if environment.get(variable)}
+    settings = _override(settings, variables, "env", issues)
+    given = {name: value for name, value in options.items() if value is not None}
+    return _override(settings, given, "option", issues), issues
+
+
+def _backend(settings: ServiceSettings, source: str, issues: list[ValidationIssue]) -> str:
+    """Return the store's URL, with the default directory of an embedded store."""
+    backend = settings.backend
+    if backend == _EMBEDDED:
+        return backend + str(Path("quota-engine-data").resolve())
+    if backend.startswith("memory://") and settings.workers > 1:
+        # Each process would have a separate store, and all of them together would oversell.
+        expected = "1, or a store that processes can share, such as valkey+embedded:///dir"
+        problem = f"{settings.workers} with the backend memory://"
+        issues.append(ValidationIssue(source, "workers", problem, expected))
+    return backend
+
+
+def _token_grants(tokens: tuple[TokenSettings, ...], source: str, issues: list[ValidationIssue]) -> tuple[Grant, ...]:
+    names = [token.name for token in tokens]
+    issues += [
+        ValidationIssue(source, f"tokens[{index}].name", repr(name), "names that are unique")
+        for index, name in enumerate(names)
+        if name in names[:index]
+    ]
+    return tuple(Grant(token.name, token.role, token.sha256, token.offices) for token in tokens)
 
 
 def _override(
