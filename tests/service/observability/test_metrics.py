@@ -39,9 +39,15 @@ def numbers(text: str) -> dict[str, float]:
     }
 
 
+def collector_of(client: Client) -> StoreCollector:
+    collector = client.service._store_collector
+    assert collector is not None
+    return collector
+
+
 async def scrape(client: Client) -> dict[str, float]:
     """Return the metrics after a new collection from the store."""
-    client.service._store_collector._collected_at_s = float("-inf")
+    collector_of(client)._collected_at_s = float("-inf")
     response = await client.http.get("/metrics")
     assert response.status_code == 200
     return numbers(response.text)
@@ -115,7 +121,7 @@ async def test_concurrent_scrapes_share_one_collection(client: Client, monkeypat
     monkeypatch.setattr(AsyncMemoryStore, "execute", counted)
     await asyncio.gather(*(client.http.get("/metrics") for _ in range(10)))
     assert len(views) == 1
-    client.service._store_collector._collected_at_s -= COLLECT_INTERVAL_S
+    collector_of(client)._collected_at_s -= COLLECT_INTERVAL_S
     await client.http.get("/metrics")
     assert len(views) == 2
 
