@@ -1,8 +1,8 @@
-"""How fast and how small a draw on files is: ``python -m benchmarks.draw``.
+"""Measure time and memory of a draw on files: ``python -m benchmarks.draw``.
 
-Files are made up first, which is not measured: applications of one to three people who rank choices among the sessions
-of some office-days, with ten times as many people as places. Then ``quota-engine draw run`` and ``draw verify`` run on
-them, each in a process of its own, and their time on the wall clock and the most memory that they held are printed.
+The input is generated and not measured: applications of one to three people, who rank sessions of some office-days.
+There are ten times as many people as places. Then ``quota-engine draw run`` and ``draw verify`` run in separate
+processes. The output is their elapsed time and their peak memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TIME_S_MAX, MEMORY_MIB_MAX = 60.0, 2048.0
 
 
 def write_files(folder: Path, applications: int, choices: int) -> None:
-    """A draw with ten times as many applicants as places."""
+    """Write a draw with ten times as many applicants as places."""
     random = Random(2020)
     days = [(f"office-{index % 125:03d}", FIRST_DAY + index // 125) for index in range(125 * 22)]
     units = max(2, applications * 5 // 3 // 10 // len(days))
@@ -57,7 +57,7 @@ def write_files(folder: Path, applications: int, choices: int) -> None:
 
 
 def measured(*words: str | Path) -> tuple[float, float, dict[str, object]]:
-    """Seconds on the wall clock, MiB, and what the command printed."""
+    """Run a command, and return its elapsed seconds, its peak memory in MiB, and its output."""
     code = "import sys; from quota_engine.cli.main import main; sys.exit(main(sys.argv[1:]))"
     started_s = time.perf_counter()
     process = subprocess.Popen(  # noqa: S603

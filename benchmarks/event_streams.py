@@ -1,10 +1,10 @@
-"""How small and how quick event streams are: ``python -m benchmarks.event_streams``.
+"""Measure memory and delay of event streams: ``python -m benchmarks.event_streams``.
 
-The service runs in a process of its own on one core; this process opens 2,000 streams of a waiting room and of tickets
-in it, on the other. Measured are what the server's memory grows by, and how long it takes from a change until the last
-reader has it: from the moment the store has taken it (an operator closes the room), so that it contains the time until
-the service looks again; and from the first reader to the last. With ``--elsewhere`` another process closes the room, on
-a store that both have: then the first one has to find out by itself.
+The service runs in a separate process on one core. This process opens 2,000 streams of a waiting room and of tickets,
+on the other core. It measures the growth of the server's memory, and the delay of a change: an operator closes the
+room. The delay until the last reader begins when the store has the change, so it includes the time until the service
+reads the room again. The delay from the first reader to the last one is measured too. With ``--elsewhere`` another
+process on the same store closes the room, and the first process must detect it.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ async def _measured(served: dict[str, Any], changer: int, streams: int, of_ticke
 
 
 def measure(streams: int, of_tickets: float, *, elsewhere: bool = False) -> dict[str, Any]:
-    """Open the streams, close the room (``elsewhere``: in another process), and see when everybody knows."""
+    """Open the streams, close the room (``elsewhere``: in another process), and measure when all readers know."""
     cores = usable_cores()
     if cores is None:
         raise SystemExit("two cores are needed")

@@ -1,8 +1,8 @@
-"""What each policy is worth, over many seeds: ``python -m benchmarks.fairness --seeds 200``. Not run by any test.
+"""Compare the policies over many seeds: ``python -m benchmarks.fairness --seeds 200``. No test runs it.
 
-Every setting is run with the same seeds, on one core. The six findings are printed with means and 95 % intervals (1.96
-standard errors); the exit code is 1 if one of them does not hold. ``--write`` also writes ``docs/data/fairness.json``,
-from which ``docs/generate.py`` makes the tables of ``docs/fairness.md``.
+Every setting runs with the same seeds, on one core. The output is the six findings with means and 95 % intervals
+(1.96 standard errors). The exit code is 1 if a finding does not hold. ``--write`` also writes
+``docs/data/fairness.json``, from which ``docs/generate.py`` generates the tables of ``docs/fairness.md``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ DATA: Final = Path(__file__).parent.parent / "docs" / "data" / "fairness.json"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting of the campaign. With ``identities``, brokers come with so many, whatever they expect."""
+    """One setting of the campaign. With ``identities``, brokers always come with this number."""
 
     name: str
     policy: PolicyName
@@ -57,7 +57,7 @@ class Setting:
     """None of the findings needs it: a quarter of the seeds will do."""
 
     def scenario(self, seed: int) -> Scenario:
-        """The scenario of one seed."""
+        """Return the scenario of one seed."""
         plain = Scenario()
         brokers = (
             BrokerConfig(entry=BrokerEntry.ALWAYS, identities=self.identities) if self.identities else BrokerConfig()
@@ -165,7 +165,7 @@ def measure(setting: Setting, seeds: Sequence[int]) -> dict[str, Figure]:
 
 
 def findings(of: Measured) -> list[tuple[bool, str]]:
-    """Whether each of the six findings holds, and its figures in words. Profits are in million rupiah."""
+    """Check each of the six findings, and return its values as text. Profits are in million rupiah."""
 
     def millions(setting: str) -> Figure:
         profit = of[setting]["profit"]
@@ -223,7 +223,7 @@ def findings(of: Measured) -> list[tuple[bool, str]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the campaign and print what came of it."""
+    """Run the campaign and print its results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fairness", description=__doc__)
     parser.add_argument("--seeds", type=int, default=200, help="how many, from 2 on (default: 200)")
     parser.add_argument("--write", action="store_true", help="write docs/data/fairness.json")

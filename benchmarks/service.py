@@ -1,11 +1,10 @@
-"""How fast the service answers through HTTP: ``python -m benchmarks.service``.
+"""Measure the service through HTTP: ``python -m benchmarks.service``.
 
-The server has one core, the load (``wrk``, which is in Debian) the other. Each case is measured for some seconds in
-each of several rounds, right after an empty route of Starlette, because machines differ and are noisy: what counts
-is the share of its rate, as the median of the rounds. Where others work on the machine, too, the processor's time that
-the server takes for an answer says more: its share is beside it. The store is in the service's process (``memory``),
-or a Valkey on the core of the load (``valkey``). Every request has an identity and a key of its own. Both stores take
-below three minutes.
+The server has one core, and the load (``wrk``, a Debian package) the other. Each case runs for some seconds in
+several rounds, right after an empty route of Starlette, because machines differ and are noisy. The result is the
+share of the empty route's rate, as the median of the rounds. On a busy machine, the share by the server's processor
+time is more reliable. The store is in the service's process (``memory``), or a Valkey on the core of the load
+(``valkey``). Every request has its own identity and key. Both stores take less than three minutes.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ for name, value in pairs(HEADERS) do wrk.headers[name] = value end
 
 
 class _Case(NamedTuple):
-    """What is asked for: a script for wrk, the address, and the status that each answer must have."""
+    """One case: a script for wrk, the address, and the expected status."""
 
     name: str
     path: str
@@ -77,7 +76,7 @@ def _cases(tickets: Sequence[str]) -> list[_Case]:
 
 @contextlib.contextmanager
 def served(what: str, core: int, backend: str = "memory://") -> Iterator[dict[str, Any]]:
-    """A server of :mod:`benchmarks.service_server`, and what it says of itself."""
+    """Start a server of :mod:`benchmarks.service_server`, and yield it with its first line of JSON."""
     command = [sys.executable, "-m", "benchmarks.service_server", what, str(core), backend]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         try:
@@ -114,7 +113,7 @@ class _Load:
         self._runs = 0
 
     def rate(self, server: dict[str, Any], path: str, status: int, script: str = "") -> _Rate:
-        """How fast the server answers. All have to be refusals, or none, as ``status`` says."""
+        """Measure the rate of the server. All answers must be refusals, or none, as ``status`` says."""
         self._runs += 1
         self._script.write_text(script.replace("ROUND", f'"{self._runs:08d}"').replace("TOKEN", TOKEN) or "--")
         command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{self._seconds}s", "-s", str(self._script)]
@@ -155,7 +154,7 @@ def _probe(port: int, case: _Case) -> str:
 
 
 def measure(stores: Sequence[str], only: Sequence[str], rounds: int, seconds: int) -> dict[str, Any]:
-    """Rates and shares of all cases."""
+    """Return rates and shares of all cases."""
     cores = usable_cores()
     if cores is None:
         raise SystemExit("two cores are needed")

@@ -1,10 +1,11 @@
-"""People book while workers, the store and the whole service are killed, again and again, and the books are checked:
-``python -m benchmarks.service_chaos --seconds 60 --seed 1``.
+"""Book places while workers, the store and the whole service are killed, and check the result.
 
-Each round has a store of its own (a Valkey that writes to its disk before it answers), a service with several workers
-in processes of their own, and callers in threads that ask again with the same key until they know. What is killed, and
-when, follows from the seed; how the machine schedules it does not. After each round the audit must find nothing, no
-more may be sold than there are places, and every place that was acknowledged must be there with its queue number.
+Run it with ``python -m benchmarks.service_chaos --seconds 60 --seed 1``. Each round has a new store (a Valkey that
+writes to disk before it answers). It has a
+service with several worker processes, and callers in threads that retry with the
+same key until they know the outcome. The seed decides about the kills and their times, but not about the machine's
+scheduling. After each round the audit must have no findings, no quota may be oversold, and every acknowledged place
+must exist with its queue number.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ from tests.support.servers import Server, valkey_server_binary
 PLACES: Final = 1500
 PEOPLE: Final = 1700
 THREADS: Final = 16
-TOKEN: Final = "a token for this campaign"  # noqa: S105 - of a service that nobody else reaches
+TOKEN: Final = "a token for this campaign"  # noqa: S105 - of a service without other users
 PAUSE_S: Final = (0.05, 0.6)
 """Between two kills."""
 AWAY_S: Final = (0.0, 1.0)
-"""How long the store is gone."""
+"""Time for which the store is down."""
 
 
 class Round:
@@ -52,7 +53,7 @@ class Round:
         self._services = contextlib.ExitStack()
 
     def run(self) -> BookerThreads:
-        """Until everybody has an answer, and all has been checked."""
+        """Run until all callers have an answer, and check the result."""
         random = self._random
         with Server(valkey_server_binary(), appendfsync="always") as store, self._services:
             service = self._services.enter_context(self._serving(store))
@@ -106,7 +107,7 @@ class Round:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the campaign, and print what came of it. Returns 0; what is wrong is raised."""
+    """Run the campaign, print its results, and return 0. A violation raises an error."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.service_chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="begin no round later than this")
     parser.add_argument("--seed", type=int, default=1)

@@ -1,10 +1,11 @@
-"""A server for ``benchmarks.service`` and ``benchmarks.event_streams``, in a process of its own: ``python -m
-benchmarks.service_server WHAT CORE [BACKEND]``. It writes a line of JSON when it serves, and ends with its standard
-input.
+"""A server process for ``benchmarks.service`` and ``benchmarks.event_streams``.
 
-``empty`` is one empty route of Starlette, on uvicorn's own protocol. ``limit`` is what any ASGI application pays that
-takes a JSON body and answers with as much as a reservation is: the body is parsed and nothing else happens. ``service``
-is the service on a store, with a day that has places, one that has none, and a waiting room that is open.
+Run it with ``python -m benchmarks.service_server WHAT CORE [BACKEND]``. It writes a line of JSON when it serves, and
+ends with its standard input.
+
+``empty`` is an empty route of Starlette, on uvicorn's own protocol. ``limit`` is the minimum of any ASGI application
+with JSON bodies: it parses the body and answers with the size of a reservation. ``service`` is the service on a
+store, with a day that has places, a day without, and an open waiting room.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ ROOM: Final = "bench"
 TOKEN: Final = "a token for measurements"  # noqa: S105 - of a server that lives for some seconds
 _TODAY: Final = datetime.datetime.now(datetime.UTC).date()
 DAYS: Final = tuple(_TODAY + datetime.timedelta(days=days) for days in (7, 8))
-"""One with places for everybody, one without any."""
+"""One day with places for all applicants, and one without places."""
 _PLACES: Final = 10_000_000
 _TICKETS: Final = 100
 _CATALOG: Final = """
@@ -124,7 +125,7 @@ async def _prepare(app: ServiceApp) -> list[str]:
 
 
 async def _limit(scope: Scope, receive: Receive, send: Send) -> None:
-    """The body in, an answer of a reservation's size out."""
+    """Read the body, and answer with the size of a reservation."""
     body = b""
     while True:
         message = await receive()

@@ -1,8 +1,8 @@
-"""How fast token buckets are, beside ``throttled-py``: ``python -m benchmarks.token_bucket``.
+"""Compare token buckets with ``throttled-py``: ``python -m benchmarks.token_bucket``.
 
-Both are asked in turns, round after round, in this one process, pinned to one core; the store's server is another
-process, on another core if there is one. The figures are medians of rounds, and the ratio is that of the medians. Every
-case lets callers through and turns others away: a hundred keys, and more calls than their buckets hold.
+Both run interleaved in this process, which is pinned to one core. The store's server is another process, on another
+core if there is one. The results are medians of rounds, and the ratio is that of the medians. Every case admits and
+refuses callers: it has a hundred keys, and more calls than their buckets hold.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ SECRET = b"sixteen or more secret bytes"
 
 
 def keys_for(count: int) -> list[str]:
-    """As many keys, of which a hundred are different."""
+    """Return keys, a hundred of them different."""
     return [f"203.0.113.{number % KEYS}" for number in range(count)]
 
 
 def timed(calls: Callable[[], None]) -> float:
-    """Seconds that the calls take."""
+    """Return the seconds that the calls take."""
     gc.collect()
     started_ns = time.perf_counter_ns()
     calls()
@@ -70,7 +70,7 @@ def throttled_in_memory(count: int) -> float:
 
 
 async def _spread(call: Callable[[str], Any], names: list[str], callers: int) -> float:
-    """Seconds for all calls, made by as many callers at once."""
+    """Return the seconds of all calls by concurrent callers."""
 
     async def caller(mine: list[str]) -> None:
         for name in mine:
@@ -92,7 +92,7 @@ def ours_on(url: str, callers: int) -> Callable[[int], float]:
 
 
 def throttled_on(url: str, callers: int) -> Callable[[int], float]:
-    """With connections for all callers, up to fifty: more make it slower."""
+    """Run throttled-py with a connection for each caller, up to fifty, because more make it slower."""
 
     async def run(count: int) -> float:
         import throttled.asyncio as throttled
@@ -112,7 +112,7 @@ def throttled_on(url: str, callers: int) -> Callable[[int], float]:
 
 @contextlib.contextmanager
 def server_url(given: str) -> Iterator[str]:
-    """The server to ask: the one that was named, or a Valkey that is started for this and stopped again."""
+    """Yield the URL of the given server, or of a Valkey that is started and stopped again."""
     if given:
         yield given
         return
@@ -125,7 +125,7 @@ def server_url(given: str) -> Iterator[str]:
 
 
 def measure(cases: dict[str, tuple[Callable[[int], float], int]], rounds: int) -> dict[str, float]:
-    """Calls a second, the median of rounds, by case."""
+    """Return the median of the rounds in calls a second, by case."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds + 1):
         for name, (case, count) in cases.items():
@@ -138,7 +138,7 @@ def measure(cases: dict[str, tuple[Callable[[int], float], int]], rounds: int) -
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=100_000, help="calls of a case in a round")
     parser.add_argument("--rounds", type=int, default=7)
@@ -149,7 +149,7 @@ def main() -> None:
     options = parser.parse_args()
     with server_url(options.backend) as url:
         if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, {options.core})  # the server has the others
+            os.sched_setaffinity(0, {options.core})  # The server has the remaining cores.
         cases = {
             "ours, in memory": (ours_in_memory, options.calls),
             "throttled-py, in memory": (throttled_in_memory, options.calls),

@@ -1,11 +1,14 @@
-"""How fast and how small waiting rooms are: ``python -m benchmarks.waiting_rooms``.
+"""Measure waiting rooms against their goals: ``python -m benchmarks.waiting_rooms``.
 
-Five things, each beside its goal: working out and verifying the order of a room on one core; answering polls in this
-process, with tickets that were seen before and with new ones; joins through the batched backend, beside the same script
-(the limit), and a bare one that only writes an identity down, each fed by prepared batches of 128, four in flight, in
-the same run; a server's memory for everybody who waits; and whether positions are uniform over 10,000 rooms. Times
-are those of the clock and, because machines are busy, of the processor. Servers are those of
-``benchmarks.server_memory``, started for it and stopped again.
+- The order of a room is computed and verified on one core.
+- Polls are answered in this process, with known tickets and with new ones.
+- Joins go through the batched store. In the same run, the same script (the limit) and a bare one that only writes an
+  identity get prepared batches of 128, four in flight.
+- The server's memory for each waiting identity is measured.
+- The distribution of positions over 10,000 rooms must be uniform.
+
+Times are elapsed time and, because machines are busy, processor time. The servers are those of
+``benchmarks.server_memory``, which are started and stopped again.
 """
 
 from __future__ import annotations
@@ -52,13 +55,13 @@ GOALS: Final = {
 
 
 def person(number: int) -> str:
-    """A keyed hash."""
+    """Return a keyed hash."""
     return hashlib.blake2b(number.to_bytes(8, "big"), digest_size=16).hexdigest()
 
 
 @contextlib.contextmanager
 def opened_room(people: int) -> Iterator[tuple[QuotaEngine, list[str], ManualClock]]:
-    """A room in memory that has just opened, and its tickets."""
+    """Open a room in memory, and yield it with its tickets."""
     clock = ManualClock.at("2026-12-04T13:00:00+07:00")
     catalog = load_catalog("surabaya")
     with QuotaEngine.open(catalog=catalog, clock=clock) as engine:
@@ -72,7 +75,7 @@ def opened_room(people: int) -> Iterator[tuple[QuotaEngine, list[str], ManualClo
 
 
 def order(tickets: int) -> dict[str, Any]:
-    """Seconds of one core to work out and verify all positions of a room."""
+    """Return the seconds of one core to compute and verify all positions of a room."""
     with opened_room(1) as (engine, _, _):
         record = engine.room("bench").transcript()
     record = msgspec.structs.replace(record, windows=(TranscriptWindow(0, 0, tickets),))
@@ -85,7 +88,7 @@ def order(tickets: int) -> dict[str, Any]:
 
 
 def answers(people: int, rounds: int) -> dict[str, Any]:
-    """Polls answered a second in this process: of tickets that were seen before, and of ones that were not."""
+    """Return the polls a second in this process, for known tickets and for new ones."""
     seen: list[tuple[float, float]] = []
     new: list[tuple[float, float]] = []
     with opened_room(people) as (engine, tickets, clock):
@@ -93,7 +96,7 @@ def answers(people: int, rounds: int) -> dict[str, Any]:
         for _ in range(rounds):
             clock.advance_ms(1_000)
             room.view()
-            room._methods.cache.snapshot()._positions.clear()  # noqa: SLF001 - as if nobody had polled before
+            room._methods.cache.snapshot()._positions.clear()  # noqa: SLF001 - as before the first poll
             for times in (new, seen):
                 started_s, processor_s = time.perf_counter(), time.process_time()
                 for ticket in tickets:
@@ -108,7 +111,7 @@ def _answers(people: int, times: list[tuple[float, float]]) -> dict[str, float]:
 
 
 class _Round(NamedTuple):
-    """What a round took: by the clock, of this process, and of the server."""
+    """Times of a round: elapsed, and processor time of this process and of the server."""
 
     clock_s: float
     client_s: float
@@ -127,7 +130,7 @@ return lines
 
 
 def joins(url: str, people: int, rounds: int, callers: int) -> dict[str, Any]:
-    """Joins a second through the engine's backend, of prepared batches, and of a bare script, in turns."""
+    """Return the joins a second of the engine's store, of prepared batches, and of a bare script."""
     figures = asyncio.run(_joins(url, people, rounds, callers))
     told: dict[str, Any] = {"people_a_round": people, "callers": callers}
     for name, taken in figures.items():
@@ -213,7 +216,7 @@ async def _make(backend: Any, place: str) -> None:
 
 
 def memory(url: str, people: int) -> dict[str, Any]:
-    """Bytes of the server's memory for each who waits, and for a hundred thousand looks."""
+    """Return the bytes of the server for each waiting identity, and for a hundred thousand views."""
     backend = open_store(url, None)
     client = redis.Redis.from_url(url, decode_responses=True)
     place = "~room.memory"
@@ -252,7 +255,7 @@ def memory(url: str, people: int) -> dict[str, Any]:
 
 
 def uniformity(rooms: int, size: int) -> dict[str, Any]:
-    """Chi-square of where the first to come stands, over rooms of so many tickets; the bound is four deviations."""
+    """Return the chi-square of the first ticket's position over many rooms. The bound is four deviations."""
     counts = Counter(Permutation(hashlib.sha256(b"room %d" % room).digest(), size).position(0) for room in range(rooms))
     expected = rooms / size
     degrees = size - 1

@@ -41,7 +41,7 @@ class Ran(NamedTuple):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """The quick run that everybody begins with: an embedded server and memory."""
+    """A quick run on an embedded server and memory."""
     directory = tmp_path_factory.mktemp("bench")
     report, json_file = directory / "report.html", directory / "bench.json"
     out, errors = io.StringIO(), io.StringIO()
@@ -53,7 +53,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A server that somebody else uses too."""
+    """A server with another user."""
     with Server(valkey_server_binary(), tcp=True) as server:
         server.ask("SET", "theirs", "1")
         yield server
@@ -63,7 +63,7 @@ def tree_of(text: str) -> ET.Element:
     return ET.fromstring(text.removeprefix("<!DOCTYPE html>\n"))  # noqa: S314 - our own text
 
 
-def test_every_case_has_its_figures(ran: Ran) -> None:
+def test_every_case_has_results(ran: Ran) -> None:
     """Rates, latencies, and ratios to the yardsticks that its backend has."""
     assert ran.code == 0
     assert {case["backend"] for case in ran.figures["cases"]} == {_EMBEDDED, "memory://"}
@@ -79,7 +79,7 @@ def test_every_case_has_its_figures(ran: Ran) -> None:
         assert (case["ratio_to_handwritten"] is not None) == has_by_hand, case["name"]
 
 
-def test_the_cases(ran: Ran) -> None:
+def test_quick_run_has_the_expected_cases(ran: Ran) -> None:
     """Reserve by a lone caller, threads, tasks and batches, and all that is not a reserve; with their yardsticks."""
     named = {(case["name"], case["concurrency"]) for case in ran.figures["cases"] if case["backend"] == _EMBEDDED}
     engine = {
@@ -94,12 +94,12 @@ def test_the_cases(ran: Ran) -> None:
     }
     limits = {(f"limit: {action}", 4) for action in ("reserve", "confirm", "refusal", "availability")}
     by_hand = {(f"by hand: {name}", n) for name, n in engine if "batch" not in name and name != "sold-out"}
-    # What is answered from memory is held to the dict, and to a refusal by hand.
+    # The sold-out cache is compared with the dict, and with a refusal by hand.
     assert named == engine | limits | by_hand | {("a dict behind a lock", 32)}
 
 
-def test_it_says_what_it_measured_on(ran: Ran) -> None:
-    """And whether client and server had cores of their own; no host and no directory."""
+def test_the_result_describes_the_machine(ran: Ran) -> None:
+    """The pinning is part of it, but no host and no directory."""
     machine = ran.figures["machine"]
     assert machine["servers"][_EMBEDDED].startswith("valkey ")
     assert machine["pinned"] is (machine["client_core"] is not None and machine["server_core"] is not None)
@@ -107,7 +107,7 @@ def test_it_says_what_it_measured_on(ran: Ran) -> None:
     assert tempfile.gettempdir() not in json.dumps(ran.figures) + ran.report
 
 
-def test_the_report_is_well_formed_and_loads_nothing(ran: Ran) -> None:
+def test_the_report_has_no_external_resources(ran: Ran) -> None:
     """One file; each plot has a title, a description and a table that says the same."""
     tree = tree_of(ran.report)
     plots = tree.findall(f".//{_SVG}svg")
@@ -122,7 +122,7 @@ def test_the_report_is_well_formed_and_loads_nothing(ran: Ran) -> None:
 
 
 @pytest.mark.parametrize("rounds", [(1, 2), (5, 5, 5)])
-def test_a_report_of_little(rounds: tuple[float, ...]) -> None:
+def test_a_result_of_one_case_has_a_report(rounds: tuple[float, ...]) -> None:
     """One case, no yardsticks, names that are markup, and a comparison that finds something."""
     new = result_with(case_with(rounds, backend="my<store>://a&b", histogram_us=[(1.0, 1)]))
     old = result_with(case_with([each * 2 + 10 for each in rounds], backend="my<store>://a&b"), cores=1)
@@ -134,8 +134,8 @@ def test_a_report_of_little(rounds: tuple[float, ...]) -> None:
     tree_of(html_report(result_with()))
 
 
-def test_another_store_keeps_what_it_had(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    """A namespace of its own, and no key of it afterwards: with offices, and with many reservations."""
+def test_other_keys_of_a_store_are_kept(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run uses a new namespace, and leaves no key, with several offices and with many reservations."""
     words = [
         "--backend",
         f"{server.url}?namespace=live",
@@ -156,10 +156,10 @@ def test_another_store_keeps_what_it_had(server: Server, capsys: pytest.CaptureF
     assert "stay in the store" not in told.err
 
 
-def test_it_removes_its_keys_after_an_error_too(
+def test_keys_are_removed_after_an_error(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Wrong answers are exit code 1, whatever their speed; nothing stays of them either."""
+    """A wrong outcome exits with 1, and its keys are removed too."""
     looked = BenchWorkload.check
 
     def check(self: BenchWorkload, *arguments: Any) -> None:
@@ -174,7 +174,7 @@ def test_it_removes_its_keys_after_an_error_too(
     assert server.ask("KEYS", "*") == ["theirs"]
 
 
-def test_it_says_so_when_it_may_not_remove_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_that_cannot_be_removed_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     """The least rights that the engine needs are enough to measure, and not to clean up."""
     page = (DOCS / "backends.md").read_text("utf-8")
     (rights,) = re.findall(r"ACL SETUSER engine (on .*?)```", page, re.DOTALL)
@@ -189,7 +189,7 @@ def test_it_says_so_when_it_may_not_remove_them(capsys: pytest.CaptureFixture[st
     assert "secret" not in told.out + told.err
 
 
-def test_the_goals_in_small(capsys: pytest.CaptureFixture[str]) -> None:
+def test_goals_preset_reports_every_goal(capsys: pytest.CaptureFixture[str]) -> None:
     """One command measures all that the project holds the engine to; here so little that no figure means anything."""
     little = {
         "concurrency": (2, 4, 8),
@@ -221,12 +221,12 @@ def test_the_goals_in_small(capsys: pytest.CaptureFixture[str]) -> None:
         assert goal["is_met"] is met
     durable = [case["name"] for case in figures["cases"] if case["backend"] == f"{_EMBEDDED} fsync"]
     assert sorted(durable) == ["by hand: reserve", "limit: reserve", "reserve"]
-    # What takes long to set up is measured once, without yardsticks.
+    # Cases with a long setup have no yardsticks.
     (spread,) = [case for case in figures["cases"] if case["offices"] == 1_001]
     assert (spread["batch"], spread["ratio_to_limit"], spread["kind"]) == (128, None, "engine")
 
 
-def test_the_goals_on_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_goals_are_printed_on_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of what is wanted, what was measured, and whether that is met; a preset is no quick look."""
     monkeypatch.setenv("COLUMNS", "80")
     words = ["--backend", _EMBEDDED, "--case", "sold-out", "--concurrency", "4", "--rounds", "2", "--round-ms", "2"]
@@ -237,7 +237,7 @@ def test_the_goals_on_the_terminal(capsys: pytest.CaptureFixture[str], monkeypat
     assert main.main(["bench", "--preset", "goals", "--quick"]) == 2
 
 
-def test_a_regression_is_exit_code_1_and_none_is_0(
+def test_a_regression_exits_with_1(
     ran: Ran, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Compared with runs that were so fast, or so slow, that no noise explains it; tables fit 80 columns."""
@@ -257,7 +257,7 @@ def test_a_regression_is_exit_code_1_and_none_is_0(
         assert max(map(len, told.splitlines())) <= 80
 
 
-def test_the_comparison_is_in_the_json_too(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_json_has_the_comparison(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
     """With the number of regressions, case by case."""
     words = ["--backend", "memory://", "--case", "availability", "--compare", str(ran.json_file), "--json"]
     assert main.main(["bench", "--quick", *words]) in (0, 1)
@@ -271,7 +271,7 @@ def test_the_comparison_is_in_the_json_too(ran: Ran, capsys: pytest.CaptureFixtu
     "url",
     ["redis://store.example:6379", "rediss://u:secret@10.1.2.3", "redis://?host=10.1.2.3", "redis+cluster://localhost"],
 )
-def test_another_machine_is_not_loaded_by_mistake(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_remote_store_needs_a_confirmation(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 2, before a connection is made, and how to do it all the same."""
     assert main.main(["bench", "--quick", "--backend", url]) == 2
     told = capsys.readouterr().err
@@ -280,7 +280,7 @@ def test_another_machine_is_not_loaded_by_mistake(url: str, capsys: pytest.Captu
     assert "secret" not in told
 
 
-def test_a_store_that_is_not_there_is_exit_code_3(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_store_exits_with_3(capsys: pytest.CaptureFixture[str]) -> None:
     """In a line, and with what was wrong."""
     assert main.main(["bench", "--quick", "--backend", "unix:///none/there?attempts_max=1"]) == 3
     assert "the store can not be used" in capsys.readouterr().err
@@ -306,7 +306,7 @@ def test_a_store_that_is_not_there_is_exit_code_3(capsys: pytest.CaptureFixture[
         (["--fast"], "--fast"),
     ],
 )
-def test_bad_usage_is_exit_code_2(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_usage_exits_with_2(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Before anything is measured, in a line that says why."""
     assert main.main(["bench", *words]) == 2
     told = capsys.readouterr()
@@ -314,7 +314,7 @@ def test_bad_usage_is_exit_code_2(words: list[str], complaint: str, capsys: pyte
     assert told.out == ""
 
 
-def test_help_and_the_library_import_nothing_of_it() -> None:
+def test_help_does_not_import_the_benchmark() -> None:
     """``--help`` stays quick, and so does ``import quota_engine``."""
     for code in ("import quota_engine", "from quota_engine.cli.main import main; main(['bench', '--help'])"):
         code = f"import sys; {code}; print([n for n in sys.modules if n.startswith('quota_engine.bench')])"

@@ -1,4 +1,4 @@
-"""A regression is told from noise by a rule, and the rule by a table."""
+"""Comparison of two runs: changes and noise."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STEADY = (100, 101, 102, 103, 104)
         (STEADY, (50, 51, 52, 53, 54, 55, 56), ChangeVerdict.SLOWER),
     ],
 )
-def test_the_rule(old: Sequence[float], new: Sequence[float], verdict: ChangeVerdict) -> None:
+def test_classification_of_changes(old: Sequence[float], new: Sequence[float], verdict: ChangeVerdict) -> None:
     """No round of one as fast as any of the other, and medians more than a tenth apart; nothing less is a change."""
     comparison = compare_results(result_with(case_with(old)), result_with(case_with(new)))
     (change,) = comparison.changes
@@ -44,7 +44,7 @@ def test_the_rule(old: Sequence[float], new: Sequence[float], verdict: ChangeVer
 
 
 def test_a_slower_yardstick_is_no_regression_of_the_engine() -> None:
-    """It is told apart: the machine, the server or the script is slower then."""
+    """The cause is the machine, the server or the script."""
     old = result_with(case_with(STEADY, name="limit: reserve", kind="limit"))
     new = result_with(case_with((50, 51, 52, 53, 54), name="limit: reserve", kind="limit"))
     comparison = compare_results(old, new)
@@ -52,7 +52,7 @@ def test_a_slower_yardstick_is_no_regression_of_the_engine() -> None:
     assert len(comparison.slower_yardsticks) == 1
 
 
-def test_cases_are_compared_with_their_like_only() -> None:
+def test_only_equal_cases_are_compared() -> None:
     """By name, backend and concurrency; those that only one run has are named."""
     old = result_with(case_with(STEADY), case_with(STEADY, concurrency=16), case_with(STEADY, backend="memory://"))
     new = result_with(case_with(STEADY), case_with(STEADY, name="confirm"))
@@ -62,7 +62,7 @@ def test_cases_are_compared_with_their_like_only() -> None:
     assert comparison.only_new == ["redis://localhost confirm, 64 at once"]
 
 
-def test_it_says_what_else_was_different() -> None:
+def test_differences_of_machine_and_settings_are_listed() -> None:
     """Another machine or server makes other figures."""
     old = result_with(case_with(STEADY))
     new = result_with(case_with(STEADY), processor="Another", servers={"redis://localhost": "redis 8.0.1"})
@@ -72,8 +72,8 @@ def test_it_says_what_else_was_different() -> None:
     ]
 
 
-def test_what_was_written_is_read_back(tmp_path: pathlib.Path) -> None:
-    """Also with a comparison of its own in it."""
+def test_a_result_is_read_back(tmp_path: pathlib.Path) -> None:
+    """A comparison in the file is ignored."""
     result = result_with(case_with(STEADY))
     file = tmp_path / "old.json"
     file.write_bytes(msgspec.json.encode({**msgspec.to_builtins(result), "comparison": {"regressions": 0}}))
@@ -92,7 +92,7 @@ def test_what_was_written_is_read_back(tmp_path: pathlib.Path) -> None:
         (msgspec.json.encode(result_with(case_with((1, 2, 3, 4)))), "4 rounds; expected at least 5"),
     ],
 )
-def test_what_is_no_earlier_run_is_refused(tmp_path: pathlib.Path, content: bytes | None, complaint: str) -> None:
+def test_an_invalid_result_file_is_rejected(tmp_path: pathlib.Path, content: bytes | None, complaint: str) -> None:
     """Before anything is measured, with what is wrong with it."""
     file = tmp_path / "old.json"
     if content is not None:

@@ -66,7 +66,7 @@ def read(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return figures
 
 
-def test_a_draw_on_files_is_right_and_can_be_checked(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_draw_on_files_can_be_verified(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Digests are what sha256sum says; the places of both days are given away; the check finds nothing."""
     assert run_it(folder, "--json") == 0
     figures = read(capsys)
@@ -84,7 +84,7 @@ def test_a_draw_on_files_is_right_and_can_be_checked(folder: pathlib.Path, capsy
 
 
 def test_the_same_input_gives_the_same_bytes(folder: pathlib.Path) -> None:
-    """Whatever the order of the lines is, and in CSV as in JSON Lines."""
+    """The order of the lines does not matter, and CSV equals JSON Lines."""
     result = folder / "published" / "result.jsonl"
     before = result.read_bytes()
     applications = folder / "published" / "applications.jsonl"
@@ -114,8 +114,8 @@ def test_another_entropy_is_another_draw(folder: pathlib.Path) -> None:
     assert verify(folder, "--entropy", "IHSG 7,123.46") == 1
 
 
-def test_nothing_that_is_published_shows_an_identity(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither as it is nor hashed as anybody could hash it; and no output of a command does."""
+def test_published_files_contain_no_identity(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither the identity nor its unkeyed hash is in a file or in an output."""
     assert verify(folder, "--number", "17") == 0
     told = capsys.readouterr()
     texts = [path.read_text() for path in (folder / "published").iterdir()] + [told.out, told.err]
@@ -129,8 +129,8 @@ def test_nothing_that_is_published_shows_an_identity(folder: pathlib.Path, capsy
     assert not [text for text in texts[-2:] if SEED in text]
 
 
-def test_one_application_is_told_in_words(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Everybody can see their choices, lot and rank; the lot is what sha256sum says."""
+def test_verify_shows_one_application(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The output has choices, lot and rank; sha256sum gives the same lot."""
     lines = [json.loads(line) for line in (folder / "published" / "result.jsonl").read_text().splitlines()[1:]]
     winner = next(line for line in lines if line.get("preference") == 1)
     assert verify(folder, "--json", "--number", winner["number"]) == 0
@@ -152,7 +152,7 @@ def test_one_application_is_told_in_words(folder: pathlib.Path, capsys: pytest.C
         ("capacities.json", '"online": 100', '"online": 101', "the capacities have the digest"),
     ],
 )
-def test_a_changed_file_is_exit_code_1(
+def test_a_changed_file_exits_with_1(
     folder: pathlib.Path, capsys: pytest.CaptureFixture[str], file: str, old: str, new: str, finding: str
 ) -> None:
     path = folder / "published" / file
@@ -167,7 +167,7 @@ def test_a_changed_file_is_exit_code_1(
     assert read(capsys)["ok"] is False
 
 
-def test_a_seed_is_made_once(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commit_keeps_an_existing_seed(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is secret and random, only the owner can read it, and a second call does not overwrite it."""
     seed_file = tmp_path / "seed"
     assert run("commit", "dec", "--seed-file", seed_file, "--json") == 0
@@ -233,7 +233,7 @@ def test_a_seed_is_made_once(tmp_path: pathlib.Path, capsys: pytest.CaptureFixtu
         ),
     ],
 )
-def test_bad_input_is_exit_code_2_with_a_line_that_says_why(
+def test_bad_input_exits_with_2_and_names_the_error(
     folder: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -256,7 +256,7 @@ def test_bad_input_is_exit_code_2_with_a_line_that_says_why(
     assert not list(folder.glob("r.*"))
 
 
-def test_choices_of_a_catalog() -> None:
+def test_capacities_of_a_catalog() -> None:
     """A choice for each service, session and group that an allotment admits; guards and allotments are counted once."""
     catalog = load_catalog("surabaya")
     monday = datetime.date(2026, 12, 7)
@@ -277,7 +277,7 @@ def test_choices_of_a_catalog() -> None:
     assert len({office for office, _ in national.days}) > 100
 
 
-def test_what_a_catalog_does_not_have() -> None:
+def test_capacities_rejects_unknown_names() -> None:
     catalog = load_catalog("surabaya")
     monday = datetime.date(2026, 12, 7)
     for change in ({"offices": ("atlantis",)}, {"channel": "smoke"}, {"groups": ("rich",)}):

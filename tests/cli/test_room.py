@@ -1,4 +1,4 @@
-"""``quota-engine room verify``: what anybody can check with the published file alone."""
+"""``quota-engine room verify`` with a published transcript alone."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_ticket_shows_its_position(tmp_path: pathlib.Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("ticket", ["135", "999999999999", "-1", "not a ticket", "AQFh"])
-def test_a_ticket_that_is_none_is_bad_input(
+def test_an_invalid_ticket_exits_with_2(
     ticket: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 2, and nothing on standard output."""
@@ -76,7 +76,7 @@ def test_a_ticket_that_is_none_is_bad_input(
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"[1]", b"\xff", b'{"format": "quota_engine room 2"}', b" " * 4_000_001])
-def test_a_file_that_is_no_record_is_bad_input(
+def test_an_invalid_transcript_exits_with_2(
     text: bytes, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 2, with the name of the file."""

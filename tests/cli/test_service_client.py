@@ -77,7 +77,7 @@ def look(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     return found
 
 
-def test_a_service_and_its_store_look_the_same(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_service_and_store_give_the_same_snapshot(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """To the last counter: days, the waiting rooms (named, and found by the release), draws, and the audit."""
     distant, direct = look(capsys, *site.token("auditor")), look(capsys, site.store)
     for one in (distant, direct):
@@ -88,8 +88,8 @@ def test_a_service_and_its_store_look_the_same(site: Site, capsys: pytest.Captur
     assert [draw["phase"] for draw in distant["draws"]] == ["open"]
 
 
-def test_on_a_screen_of_80_columns(site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
-    """The same words as of a store; the token may stand in the environment."""
+def test_watch_of_a_service_fits_80_columns(site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    """The output equals that of a store; the token comes from the environment."""
     monkeypatch.setenv("QUOTA_ENGINE_TOKEN", TOKENS["operator"])
     assert main(["watch", "--host", site.url, "--once", "--office", "surabaya", "--draw", "january"]) == 0
     out = capsys.readouterr().out
@@ -100,8 +100,8 @@ def test_on_a_screen_of_80_columns(site: Site, capsys: pytest.CaptureFixture[str
     assert "room surabaya-" in out
 
 
-def test_orders(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """By the service and by the store's configuration; refusals say why, and closing wants a --yes."""
+def test_room_commands_reach_service_and_store(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Commands go to the service or to its store; refusals name the reason, and close needs --yes."""
     operator = site.token("operator")
     assert main(["room", "pace", "special", "10", "20", *operator]) == 0
     assert "special calls between 10 and 20 people a minute" in capsys.readouterr().out

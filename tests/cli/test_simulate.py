@@ -29,7 +29,7 @@ def _json(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     return figures
 
 
-def test_a_comparison_has_every_policy_with_the_same_people(capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_runs_every_policy_with_the_same_people(capsys: pytest.CaptureFixture[str]) -> None:
     figures = _json(capsys, "--compare", *_SMALL)
     assert (figures["applicants"], figures["capacity"], figures["findings"]) == (150, 15, [])
     policies = figures["policies"]
@@ -57,7 +57,7 @@ def test_a_comparison_has_every_policy_with_the_same_people(capsys: pytest.Captu
     assert policies[0]["broker_profit"] > 0 >= policies[-1]["broker_profit"]
 
 
-def test_one_policy_has_its_figures_at_the_top(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_policy_has_top_level_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     figures = _json(capsys, "--policy", "shuffle", "--re-release", "cooling", "--identity", "verified", *_SMALL)
     assert {name: figures[name] for name in ("policy", "re_release", "identity", "capacity")} == {
         "policy": "shuffle",
@@ -69,14 +69,14 @@ def test_one_policy_has_its_figures_at_the_top(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(("demand", "applicants"), [("low", 10), ("high", 200), ("2.5", 50), ("0.01", 1)])
-def test_demand_is_people_for_each_place(demand: str, applicants: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demand_sets_applicants_for_each_place(
+    demand: str, applicants: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     figures = _json(capsys, "--demand", demand, "--capacity", "20")
     assert (figures["applicants"], figures["policy"]) == (applicants, "immediate")
 
 
-def test_a_scenario_of_another_policy_brings_the_agents(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_scenario_policy_adds_agents(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "draw.toml"
     text = 'policy = "draw"\nre_release = "immediate"\napplicants = 100\n[population.brokers]\nentry = "never"\n'
     file.write_text(text, "utf-8")
@@ -84,7 +84,7 @@ def test_a_scenario_of_another_policy_brings_the_agents(
     assert (figures["policy"], figures["re_release"], figures["broker_identities"]) == ("draw", "immediate", 0)
 
 
-def test_two_runs_give_the_same_bytes(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_runs_write_the_same_bytes(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = []
     for name in ("first", "second"):
         files = [tmp_path / f"{name}.html", tmp_path / f"{name}.svg"]
@@ -105,7 +105,7 @@ def test_an_embedded_server_gives_the_same_result_as_memory(
     assert memory == server
 
 
-def test_tables_fit_80_columns_and_have_no_colour_codes(
+def test_tables_fit_80_columns_without_color_codes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -136,9 +136,7 @@ def test_tables_fit_80_columns_and_have_no_colour_codes(
         (["--policy", "draw", "--offices", "126"], "at most 125"),
     ],
 )
-def test_what_does_not_go_together_is_exit_code_2(
-    words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_conflicting_options_exit_with_2(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["simulate", *words]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -157,7 +155,7 @@ def _tree(text: str) -> ET.Element:
     return ET.fromstring(text.removeprefix("<!DOCTYPE html>\n"))  # noqa: S314 - our own text
 
 
-def test_the_report_is_one_well_formed_file_that_loads_nothing(comparison: PolicyComparison) -> None:
+def test_the_report_has_no_external_resources(comparison: PolicyComparison) -> None:
     for text in (html_report(comparison), picture(comparison)):
         tree = _tree(text)
         assert set(re.findall(r"https?://[^\s\"'<]*", text)) == {"http://www.w3.org/2000/svg"}
@@ -174,7 +172,7 @@ def test_the_report_is_one_well_formed_file_that_loads_nothing(comparison: Polic
             assert description.text
 
 
-def test_every_bar_is_as_long_as_the_others(comparison: PolicyComparison) -> None:
+def test_all_bars_have_the_same_length(comparison: PolicyComparison) -> None:
     tree = _tree(picture(comparison))
     ends: dict[str, float] = {}
     for part in tree.findall(f"{_SVG}rect"):
@@ -186,7 +184,7 @@ def test_every_bar_is_as_long_as_the_others(comparison: PolicyComparison) -> Non
     assert max(ends.values()) <= 760
 
 
-def test_the_report_tells_what_the_audit_found(comparison: PolicyComparison) -> None:
+def test_the_report_lists_findings(comparison: PolicyComparison) -> None:
     first, *others = comparison.runs
     bad = dataclasses.replace(first, findings=("7 places were confirmed <above> capacity",))
     text = html_report(dataclasses.replace(comparison, runs=(bad, *others)))
@@ -194,7 +192,7 @@ def test_the_report_tells_what_the_audit_found(comparison: PolicyComparison) -> 
     _tree(text)
 
 
-def test_a_report_of_next_to_nothing_is_well_formed() -> None:
+def test_a_minimal_report_is_well_formed() -> None:
     scenario = msgspec.structs.replace(scenario_with(1, sale={"capacity": 1}), title="<b>&</b>")
     comparison = compare_in_memory(scenario)
     _tree(html_report(comparison))

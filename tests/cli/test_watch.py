@@ -126,19 +126,19 @@ def _more_of(terminal: int) -> bytes:
         (["--office", "nix"], "--office"),
     ],
 )
-def test_bad_words(store: str, capsys: pytest.CaptureFixture[str], more: list[str], text: str) -> None:
+def test_bad_options_exit_with_2(store: str, capsys: pytest.CaptureFixture[str], more: list[str], text: str) -> None:
     assert main(words(store, "--once", *more)) == 2
     assert text in capsys.readouterr().err
 
 
-def test_a_store_that_is_away(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_store_exits_with_3(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 3."""
     assert main(["watch", "redis://127.0.0.1:1?attempts_max=1"]) == 3
     assert "the store cannot be used" in capsys.readouterr().err
 
 
 class Evening:
-    """An opening in memory, under a clock of its own, watched as a store is."""
+    """An opening in memory under a manual clock, watched like a store."""
 
     def __init__(self) -> None:
         catalog = load_catalog("surabaya")
@@ -197,7 +197,7 @@ def test_findings_are_listed_up_to_a_limit() -> None:
     assert "audit: the store is away" in evening.shown(snapshot)
 
 
-def test_on_light_and_on_dark_terminals() -> None:
+def test_colors_work_on_light_and_dark_terminals() -> None:
     """Bold, dim and red are all there is to see beside the terminal's own colours; and it fits 40 rows."""
     evening = Evening()
     evening.auditor.result = AuditSummary(evening.clock.now_ms(), 1, ("a finding",))
@@ -210,8 +210,8 @@ def test_on_light_and_on_dark_terminals() -> None:
     assert len(output.getvalue().splitlines()) <= 40
 
 
-def test_the_store_goes_away_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was seen last stays on the screen, under a line that says so."""
+def test_watch_survives_an_outage_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last snapshot stays on the screen, below the problem."""
     evening = Evening()
     looks: list[Any] = [
         evening.watched.take_snapshot(),

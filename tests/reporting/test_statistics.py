@@ -28,7 +28,7 @@ def test_percentiles_are_exact_or_less_than_one_percent_above(values: list[int],
 
 
 @given(st.lists(st.integers(0, 2**40), max_size=100))
-def test_buckets_hold_every_value_and_do_not_overlap(values: list[int]) -> None:
+def test_buckets_cover_all_values_without_overlap(values: list[int]) -> None:
     histogram = Histogram()
     for value in values:
         histogram.record(value)
@@ -58,7 +58,7 @@ def test_a_series_sums_by_second_from_before_the_opening() -> None:
 
 
 def test_a_series_stays_bounded() -> None:
-    """What is out of its bounds counts at its ends, and nothing is lost."""
+    """Values outside its bounds count at its ends."""
     series = Series(0)
     series.add(-50_000_000)
     series.add(10**15)

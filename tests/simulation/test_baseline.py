@@ -20,7 +20,7 @@ def _old(applicants: int, **parts: dict[str, Any]) -> Metrics:
     return old
 
 
-def test_it_oversells_under_load() -> None:
+def test_many_applicants_make_the_baseline_oversell() -> None:
     old = _old(3_000)
     assert old.oversold > 0
     assert old.errors > 100
@@ -39,7 +39,7 @@ def test_many_workers_oversell_by_the_submits_between_check_and_write() -> None:
     assert 0 < old.oversold < 25
 
 
-def test_a_trickle_is_served_well() -> None:
+def test_low_load_is_served_without_errors() -> None:
     """Few applicants, an hour apart from each other on average: no error, no oversell, none logged out by overload."""
     old = _old(
         150,
@@ -56,7 +56,7 @@ def test_a_trickle_is_served_well() -> None:
     assert (old.confirmed, old.oversold, old.errors, old.logged_out, old.double_booked) == (100, 0, 0, 0, 0)
 
 
-def test_a_time_out_may_hide_a_booking_and_pressing_again_book_twice() -> None:
+def test_retries_after_time_outs_book_twice() -> None:
     """The server finishes what the client no longer waits for."""
     old = _old(
         300,
@@ -66,12 +66,12 @@ def test_a_time_out_may_hide_a_booking_and_pressing_again_book_twice() -> None:
     assert old.double_booked > 0
 
 
-def test_sessions_that_end_too_soon_end_in_giving_up() -> None:
+def test_short_sessions_make_applicants_give_up() -> None:
     old = _old(50, agents=_CALM | {"attempts_max": 3}, baseline=_FAST | {"session_s": 1.0})
     assert old.gave_up == 50
     assert old.confirmed == 0
 
 
-def test_an_empty_evening_of_more_places_than_applicants() -> None:
+def test_all_applicants_get_a_place_below_capacity() -> None:
     old = _old(20, agents=_CALM, baseline=_FAST)
     assert (old.confirmed, old.unsold, old.refused) == (20, 80, 0)

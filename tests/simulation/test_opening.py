@@ -22,25 +22,25 @@ def _check_consistency(measures: Metrics) -> None:
     assert measures.sold.total == measures.confirmed
 
 
-def test_all_places_are_sold_and_everybody_has_an_answer() -> None:
+def test_all_places_are_sold_and_all_applicants_answered() -> None:
     result = run(scenario_with(1_000))
     engine = result.engine
     _check_consistency(engine)
     assert result.ok
     assert (engine.capacity, engine.confirmed, engine.oversold, engine.errors) == (100, 100, 0, 0)
     assert engine.answered == engine.applicants == engine.answer_us.count
-    # Crashed applicants came back to what they had, and nobody waited long.
+    # Crashed applicants resumed their holds, and no answer took long.
     assert engine.resumed > 0
     assert engine.answer_us.max < 5_000_000
 
 
-def test_too_few_applicants_leave_places_over() -> None:
+def test_low_demand_leaves_places_unsold() -> None:
     engine = run(scenario_with(30, agents={"abandon_share": 0.0})).engine
     _check_consistency(engine)
     assert (engine.confirmed, engine.unsold, engine.refused) == (30, 70, 0)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not() -> None:
+def test_results_depend_on_the_seed_alone() -> None:
     first, again = (json.dumps(run(scenario_with(), baseline=True).as_dict()) for _ in range(2))
     other = json.dumps(run(msgspec.structs.replace(scenario_with(), seed=7), baseline=True).as_dict())
     assert first == again
@@ -53,7 +53,7 @@ def test_the_baseline_does_not_change_the_engines_run() -> None:
     assert alone == beside
 
 
-def test_parties_take_a_place_each() -> None:
+def test_a_party_takes_a_place_for_each_member() -> None:
     engine = run(scenario_with(400, arrivals={"party_shares": (0.5, 0.3, 0.2)})).engine
     _check_consistency(engine)
     assert engine.oversold == 0
@@ -67,7 +67,7 @@ def test_several_days_are_sold_at_once() -> None:
     assert result.engine.confirmed == 500
 
 
-def test_the_wait_list_gets_what_comes_back(tmp_path: pathlib.Path) -> None:
+def test_released_places_go_to_the_wait_list(tmp_path: pathlib.Path) -> None:
     """A third of the holds are abandoned: their places are offered to those who wait, and sold."""
     result = run(
         scenario_with(
@@ -88,8 +88,8 @@ def test_the_wait_list_gets_what_comes_back(tmp_path: pathlib.Path) -> None:
     assert engine.confirmed == 100
 
 
-def test_forms_that_come_too_late_end(tmp_path: pathlib.Path) -> None:
-    """Nobody can fill in the form before the hold ends: nothing is sold, and nobody tries for ever."""
+def test_late_forms_end_after_a_bounded_number_of_attempts(tmp_path: pathlib.Path) -> None:
+    """The form takes longer than the hold, so nothing is sold, and attempts are bounded."""
     result = run(scenario_with(20, agents={"form_s_median": 1_000.0, "form_sigma": 0.0, "attempts_max": 3}))
     _check_consistency(result.engine)
     assert result.ok
@@ -97,7 +97,7 @@ def test_forms_that_come_too_late_end(tmp_path: pathlib.Path) -> None:
     assert result.engine.holds_expired >= 20
 
 
-def test_overload_asks_to_come_back_and_loses_nobody() -> None:
+def test_overload_defers_requests_and_loses_no_applicant() -> None:
     result = run(scenario_with(2_000, front_end={"workers": 1, "service_us": 5_000, "queue_max": 50}))
     engine = result.engine
     _check_consistency(engine)
@@ -107,7 +107,7 @@ def test_overload_asks_to_come_back_and_loses_nobody() -> None:
     assert (engine.confirmed, engine.gave_up, engine.errors) == (100, 0, 0)
 
 
-def test_hopeless_overload_is_told_as_errors() -> None:
+def test_permanent_overload_counts_as_errors() -> None:
     engine = run(
         scenario_with(
             300, front_end={"workers": 1, "service_us": 1_000_000, "queue_max": 1}, agents={"attempts_max": 2}
@@ -117,8 +117,8 @@ def test_hopeless_overload_is_told_as_errors() -> None:
     assert engine.gave_up == engine.errors > 100
 
 
-def test_lost_answers_are_asked_for_again() -> None:
-    """A third of the answers is lost after the effect: nobody gets two places, and none is lost."""
+def test_lost_answers_are_retried() -> None:
+    """A third of the answers is lost after the effect: no applicant gets two places, and no place is lost."""
     result = run(scenario_with(300), engine=ForgetfulNetwork)
     _check_consistency(result.engine)
     assert result.ok
@@ -126,8 +126,8 @@ def test_lost_answers_are_asked_for_again() -> None:
     assert (result.engine.confirmed, result.engine.oversold) == (100, 0)
 
 
-def test_an_engine_that_sells_too_much_is_found_out() -> None:
-    """The simulator counts by what applicants were told, not by the engine's word."""
+def test_an_oversell_is_a_finding() -> None:
+    """The simulator counts the answers to applicants, not the engine's counters."""
     result = run(scenario_with(300, agents={"crash_share": 0.0}), engine=LyingEngine)
     assert result.engine.oversold > 50
     assert not result.ok
@@ -153,6 +153,6 @@ class _InUse(QuotaEngine):
         raise AssertionError("nothing may be changed there")
 
 
-def test_a_store_in_use_is_not_played_with() -> None:
+def test_a_store_in_use_is_rejected() -> None:
     with pytest.raises(InvalidRequest, match="the store has offices already"):
         run(scenario_with(10), engine=_InUse)

@@ -1,4 +1,4 @@
-"""What each policy is worth, from runs of agents against the real engine: the findings, at the size of a test.
+"""Findings of ``docs/fairness.md`` at the size of a test, from runs of agents against the real engine.
 
 The seeds are the first ones, and the same for each finding; ``python -m benchmarks.fairness`` runs many more.
 """
@@ -54,7 +54,7 @@ def _runs(
     identity: IdentityCheck = IdentityCheck.WEAK,
     identities: int = 0,
 ) -> tuple[dict[str, Any], ...]:
-    """The figures of one setting for all seeds; with ``identities``, brokers come with so many whatever they expect."""
+    """The results of one setting for all seeds; with ``identities``, brokers always come with this number."""
     brokers = {"entry": BrokerEntry.ALWAYS, "identities": identities} if identities else {}
     runs = []
     for seed in SEEDS:
@@ -88,9 +88,7 @@ def _check_consistency(opened: AgentResult) -> None:
 
 @pytest.mark.parametrize("re_release", list(ReReleasePolicy))
 @pytest.mark.parametrize("policy", list(PolicyName))
-def test_every_policy_adds_up_with_every_rule_for_what_is_given_back(
-    policy: PolicyName, re_release: ReReleasePolicy
-) -> None:
+def test_counts_are_consistent_for_every_policy_and_re_release(policy: PolicyName, re_release: ReReleasePolicy) -> None:
     opened = run_with_agents(_scenario(policy=policy, re_release=re_release))
     _check_consistency(opened)
     assert opened.findings == ()
@@ -106,14 +104,14 @@ def test_high_demand_brings_brokers_to_an_immediate_opening_and_low_demand_does_
 
 
 @pytest.mark.parametrize("people", [HIGH, LOW])
-def test_a_draw_whose_places_go_back_to_the_next_one_leaves_no_profit(people: int) -> None:
+def test_a_draw_with_next_draw_leaves_no_profit(people: int) -> None:
     """Finding 2."""
     runs = _runs(PolicyName.DRAW, people)
     assert _mean(runs, "broker_profit") <= 0
     assert _mean(runs, "broker_places_delivered") < 0.5
 
 
-def test_a_draw_whose_places_go_back_at_once_is_handed_over_again() -> None:
+def test_a_draw_with_immediate_re_release_allows_hand_over() -> None:
     """Finding 3: the same draw, the same people, and only the rule for cancelled places is another."""
     runs = _runs(PolicyName.DRAW, re_release=ReReleasePolicy.IMMEDIATE)
     assert _mean(runs, "broker_profit") > 100_000
@@ -121,17 +119,17 @@ def test_a_draw_whose_places_go_back_at_once_is_handed_over_again() -> None:
     assert delivered == ordered >= 5
 
 
-def test_false_identities_win_their_share_of_a_draw_and_nobody_comes_to_it() -> None:
+def test_false_identities_win_their_share_and_never_attend() -> None:
     """Finding 4: 100 false identities beside 300 people take about a quarter of 30 places; checked, they take none."""
     runs = _runs(PolicyName.DRAW, identities=100)
     share = statistics.fmean(run["broker_places_held"] / run["capacity"] for run in runs)
     assert share == pytest.approx(100 / 400, abs=0.07)
-    # Nobody comes, but to the few that a customer was found for: those went back to the draw.
+    # Only places with a customer are cancelled, and go to the next draw. The rest is not attended.
     assert all(run["idle_places_of_brokers"] == run["broker_places_held"] - run["broker_orders"] for run in runs)
     assert _mean(runs, "idle_places_of_brokers") / 30 > 0.15
 
 
-def test_made_up_identities_are_turned_away_where_they_are_checked() -> None:
+def test_verification_rejects_fabricated_identities() -> None:
     """Of the same 100 identities the 6 that people have lent are left, which win what 6 people win."""
     runs = _runs(PolicyName.DRAW, identity=IdentityCheck.VERIFIED, identities=100)
     assert 0 < _mean(runs, "broker_places_held") < 2
@@ -139,7 +137,7 @@ def test_made_up_identities_are_turned_away_where_they_are_checked() -> None:
     assert all(run["idle_places_of_brokers"] <= run["broker_places_held"] for run in runs)
 
 
-def test_a_shuffled_room_takes_the_gain_of_latency_away() -> None:
+def test_a_shuffled_room_removes_the_advantage_of_latency() -> None:
     """Finding 5, first half: over 16,000 people the correlation is within 0.02 of nothing."""
     brokers = {"entry": BrokerEntry.NEVER}
     found = [
@@ -149,7 +147,7 @@ def test_a_shuffled_room_takes_the_gain_of_latency_away() -> None:
     assert abs(statistics.fmean(found)) < 0.02
 
 
-def test_a_shuffled_room_does_not_take_the_gain_of_many_identities_away() -> None:
+def test_a_shuffled_room_keeps_the_advantage_of_many_identities() -> None:
     """Finding 5, second half: places by the number of identities, and a profit."""
     runs = _runs(PolicyName.SHUFFLE, identities=100)
     share = statistics.fmean(run["broker_places_held"] / run["capacity"] for run in runs)
@@ -159,7 +157,7 @@ def test_a_shuffled_room_does_not_take_the_gain_of_many_identities_away() -> Non
 
 
 @pytest.mark.parametrize("policy", [PolicyName.FIFO, PolicyName.BUCKET])
-def test_a_first_come_room_and_a_bucket_protect_the_load_and_not_the_fairness(policy: PolicyName) -> None:
+def test_a_first_come_room_and_a_bucket_limit_only_the_load(policy: PolicyName) -> None:
     """Finding 6."""
     runs, open_door = _runs(policy), _runs(PolicyName.IMMEDIATE)
     shuffled = _runs(PolicyName.SHUFFLE)
@@ -169,8 +167,8 @@ def test_a_first_come_room_and_a_bucket_protect_the_load_and_not_the_fairness(po
     assert _mean(runs, "broker_places_held") > 3 * _mean(shuffled, "broker_places_held")
 
 
-def test_nothing_is_handed_over_where_nobody_buys() -> None:
-    """Brokers lose what their identities cost: profits come of customers, not of the policy's name."""
+def test_without_customers_brokers_lose_the_identity_costs() -> None:
+    """Profits come from customers, not from the policy."""
     scenario = _scenario(policy=PolicyName.IMMEDIATE, brokers={"entry": BrokerEntry.ALWAYS})
     config = msgspec.structs.replace(scenario.population, considers_brokers_share=0.0)
     figures = run_with_agents(msgspec.structs.replace(scenario, population=config)).as_dict()
@@ -182,8 +180,8 @@ def test_nothing_is_handed_over_where_nobody_buys() -> None:
     assert run_with_agents(stays_away).as_dict()["broker_identities"] == 0
 
 
-def test_without_a_fast_network_brokers_win_no_more_than_others() -> None:
-    """What they gain of an immediate opening comes of their latency and their clocks."""
+def test_slow_brokers_win_no_more_than_their_share() -> None:
+    """Their advantage in an immediate opening is their latency and their clocks."""
     slow = {"entry": BrokerEntry.ALWAYS, "one_way_ms": 400.0, "clock_error_ms": 2_000.0}
     held = [
         run_with_agents(_scenario(seed=seed, policy=PolicyName.IMMEDIATE, brokers=slow)).as_dict()["broker_places_held"]
@@ -192,7 +190,7 @@ def test_without_a_fast_network_brokers_win_no_more_than_others() -> None:
     assert statistics.fmean(held) < 4
 
 
-def test_the_same_seed_gives_the_same_bytes_and_the_same_people_under_each_policy() -> None:
+def test_policies_face_the_same_people() -> None:
     first, again = (compare_in_memory(_scenario(120)) for _ in range(2))
     assert json.dumps(first.as_dict()) == json.dumps(again.as_dict())
     people = [opened.metrics.people for opened in first.runs]
@@ -202,7 +200,7 @@ def test_the_same_seed_gives_the_same_bytes_and_the_same_people_under_each_polic
         _check_consistency(opened)
 
 
-def test_an_engine_that_sells_too_much_is_found_out() -> None:
+def test_an_oversell_is_a_finding() -> None:
     opened = run_with_agents(
         _scenario(policy=PolicyName.IMMEDIATE, brokers={"entry": BrokerEntry.NEVER}), engine=LyingEngine
     )
@@ -210,7 +208,7 @@ def test_an_engine_that_sells_too_much_is_found_out() -> None:
     assert "above capacity" in opened.findings[0]
 
 
-def test_a_full_queue_asks_to_come_back_and_programs_do_not_wait_as_long() -> None:
+def test_bots_retry_sooner_than_people_after_a_full_queue() -> None:
     scenario = _scenario(600, policy=PolicyName.IMMEDIATE, brokers={"entry": BrokerEntry.NEVER})
     front_end = msgspec.structs.replace(scenario.front_end, workers=1, service_us=5_000, queue_max=20)
     opened = run_with_agents(msgspec.structs.replace(scenario, front_end=front_end))
@@ -219,7 +217,7 @@ def test_a_full_queue_asks_to_come_back_and_programs_do_not_wait_as_long() -> No
     assert opened.metrics.confirmed == 30
 
 
-def test_forms_that_come_too_late_leave_the_place_to_others() -> None:
+def test_late_forms_release_the_place() -> None:
     scenario = _scenario(60, policy=PolicyName.IMMEDIATE, brokers={"entry": BrokerEntry.NEVER})
     agents = msgspec.structs.replace(scenario.agents, form_s_median=1_000.0, form_sigma=0.0)
     opened = run_with_agents(msgspec.structs.replace(scenario, agents=agents))
@@ -228,7 +226,7 @@ def test_forms_that_come_too_late_leave_the_place_to_others() -> None:
 
 
 class _Stingy(QuotaEngine):
-    """Has no place for whoever has won one in a draw."""
+    """An engine that refuses winners of a draw."""
 
     def reserve(self, *arguments: Any, **keywords: Any) -> Outcome:
         return Outcome(Status.SOLD_OUT) if keywords.get("hold_ttl_ms") else super().reserve(*arguments, **keywords)
@@ -242,7 +240,7 @@ def test_winners_of_a_draw_without_a_place_are_refused() -> None:
     assert opened.metrics.confirmed < 30
 
 
-def test_progress_is_told() -> None:
+def test_progress_is_reported() -> None:
     told: list[tuple[int, int]] = []
     run_with_agents(
         _scenario(6_000, policy=PolicyName.IMMEDIATE, brokers={"entry": BrokerEntry.NEVER}),
@@ -260,20 +258,20 @@ class _InUse(QuotaEngine):
         raise AssertionError("nothing may be changed there")
 
 
-def test_a_store_in_use_is_not_played_with() -> None:
+def test_a_store_in_use_is_rejected() -> None:
     with pytest.raises(InvalidRequest, match="the store has offices already"):
         run_with_agents(_scenario(10, brokers={"entry": BrokerEntry.NEVER}), engine=_InUse)
 
 
 @pytest.mark.parametrize("policy", list(PolicyName))
-def test_one_applicant_and_one_place(policy: PolicyName) -> None:
+def test_one_applicant_gets_the_only_place(policy: PolicyName) -> None:
     scenario = scenario_with(1, sale={"capacity": 1}, agents={"abandon_share": 0.0})
     opened = run_with_agents(msgspec.structs.replace(scenario, policy=policy))
     _check_consistency(opened)
     assert opened.metrics.attended == 1
 
 
-def test_rounds_that_would_come_after_the_day_has_begun_do_not_come() -> None:
+def test_rounds_end_before_the_service_day() -> None:
     """Ten draws a day apart do not fit between Friday and Monday: the day finds what three of them have left."""
     scenario = _scenario(100, policy=PolicyName.DRAW)
     rounds = RoundConfig(count=10, return_share=1.0)
@@ -283,23 +281,23 @@ def test_rounds_that_would_come_after_the_day_has_begun_do_not_come() -> None:
     assert opened.metrics.attended == opened.metrics.confirmed >= 28
 
 
-# What brokers and customers decide.
+# Decisions of brokers and customers.
 
 
-def test_customers_pay_for_what_they_expect() -> None:
+def test_customers_buy_if_the_expected_gain_is_higher() -> None:
     assert prefers_broker(400_000, 300_000, trust=1.0, chance=0.2)
     assert not prefers_broker(400_000, 300_000, trust=1.0, chance=0.3)
     assert not prefers_broker(400_000, 300_000, trust=0.1, chance=0.1)
     assert not prefers_broker(200_000, 300_000, trust=1.0, chance=0.0)
 
 
-def test_chances_are_what_is_published_less_what_has_failed() -> None:
+def test_expected_chance_falls_with_failures() -> None:
     assert expected_chance(0, 0.1, 10.0) == pytest.approx(0.1)
     assert expected_chance(10, 0.1, 10.0) == pytest.approx(0.05)
     assert expected_chance(0, 3.0, 10.0) == 1.0
 
 
-def test_who_is_still_trying_has_failed_before_by_their_luck() -> None:
+def test_earlier_failures_follow_from_luck() -> None:
     assert earlier_failures(0.5, 1.0, 6) == 0
     assert earlier_failures(0.5, 0.5, 6) == 1
     assert earlier_failures(0.99, 0.5, 6) == 0
@@ -310,7 +308,7 @@ def _trial(share: float, profit: int, orders: int = 0, delivered: int = 0) -> Tr
     return TrialOpening(share, orders, delivered, profit, 0.1)
 
 
-def test_brokers_take_the_number_that_paid_best_when_they_last_tried_it() -> None:
+def test_brokers_choose_the_most_profitable_share() -> None:
     experience = MarketHistory(PopulationConfig(), IdentityCheck.WEAK)
     assert experience.plan(100).identities == 0
     experience.trials += [_trial(0.1, 900), _trial(0.4, 500), _trial(0.1, 100)]
@@ -319,7 +317,7 @@ def test_brokers_take_the_number_that_paid_best_when_they_last_tried_it() -> Non
     assert experience.plan(100).identities == 10
 
 
-def test_brokers_think_of_no_more_names_than_people_lend_them() -> None:
+def test_shares_are_bounded_by_borrowed_names() -> None:
     assert MarketHistory(PopulationConfig(), IdentityCheck.WEAK).shares == (0.1, 0.2, 0.4)
     verified = MarketHistory(PopulationConfig(), IdentityCheck.VERIFIED)
     assert verified.shares == (0.1, 0.2)
@@ -328,7 +326,7 @@ def test_brokers_think_of_no_more_names_than_people_lend_them() -> None:
     assert MarketHistory(PopulationConfig(), IdentityCheck.WEAK).plan_of(50, 100).borrowed == 0
 
 
-def test_brokers_who_have_lost_too_much_in_a_row_stay_away() -> None:
+def test_brokers_give_up_after_their_stop_loss() -> None:
     experience = MarketHistory(PopulationConfig(brokers=BrokerConfig(stop_loss=100)), IdentityCheck.WEAK)
     experience.trials += [_trial(0.1, 900), _trial(0.2, -60)]
     assert not experience.has_given_up
@@ -337,14 +335,14 @@ def test_brokers_who_have_lost_too_much_in_a_row_stay_away() -> None:
     assert experience.plan(100).identities == 0
 
 
-def test_trust_is_what_was_delivered_and_begins_with_the_promise() -> None:
+def test_trust_is_the_share_of_delivered_orders() -> None:
     experience = MarketHistory(PopulationConfig(), IdentityCheck.WEAK)
     assert experience.trust == 1.0
     experience.trials += [_trial(0.1, 0, orders=9, delivered=4)]
     assert experience.trust == 0.5
 
 
-def test_correlations() -> None:
+def test_correlation_of_known_sequences() -> None:
     assert correlation([1, 2, 3], [2, 4, 6]) == pytest.approx(1.0)
     assert correlation([1, 2, 3], [1, 1, 1]) == 0.0
     assert correlation([], []) == 0.0

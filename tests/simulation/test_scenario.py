@@ -1,4 +1,4 @@
-"""Scenario files: those that come with the package, and every mistake with its place."""
+"""Scenario files: the built-in ones, and errors with their positions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quota_engine.simulation.scenario import BUILT_IN, Scenario, load_scenario
 from quota_engine.simulation.simulation import prepare
 
 
-def test_surabayas_file_says_what_the_defaults_are() -> None:
+def test_surabayas_file_has_the_default_values() -> None:
     assert load_scenario("surabaya") == Scenario()
 
 
@@ -22,7 +22,7 @@ def test_built_in_scenarios_can_be_prepared(name: str) -> None:
     assert prepared.supply.capacity >= 100
 
 
-def test_the_country_opens_in_one_second() -> None:
+def test_all_offices_open_in_the_same_second() -> None:
     market = prepare(load_scenario("indonesia"), "indonesia").supply
     assert market.offices == 125
     assert {each.opens_at_ms for each in market.office_days} == {market.opening_ms}
@@ -65,7 +65,7 @@ def _mistakes(tmp_path: pathlib.Path, text: str) -> list[str]:
         ("applicants = ", "line 1", "valid TOML"),
     ],
 )
-def test_a_mistake_names_file_key_and_what_would_be_right(
+def test_an_error_names_file_key_and_expected_value(
     tmp_path: pathlib.Path, text: str, where: str, expected: str
 ) -> None:
     (mistake,) = _mistakes(tmp_path, text)
@@ -73,7 +73,7 @@ def test_a_mistake_names_file_key_and_what_would_be_right(
     assert expected in mistake
 
 
-def test_every_mistake_is_named(tmp_path: pathlib.Path) -> None:
+def test_every_error_is_reported(tmp_path: pathlib.Path) -> None:
     text = "applicants = 0\nseed = 'x'\n[agents]\ncrash_share = 2\n[front_end]\nworkers = 0\nspeed = 3"
     assert len(_mistakes(tmp_path, text)) == 5
 
@@ -83,7 +83,7 @@ def test_a_missing_file_is_named(tmp_path: pathlib.Path) -> None:
         load_scenario(tmp_path / "none.toml")
 
 
-def test_a_catalog_is_found_beside_its_scenario(tmp_path: pathlib.Path) -> None:
+def test_a_catalog_path_is_relative_to_the_scenario(tmp_path: pathlib.Path) -> None:
     from tests.support.simulated_openings import catalog_with_wait_list
 
     catalog_with_wait_list(tmp_path)

@@ -30,8 +30,8 @@ def _mistakes(tmp_path: pathlib.Path, text: str) -> list[str]:
     return [str(mistake).removeprefix(f"{file}: ") for mistake in caught.value.issues]
 
 
-def test_presses_are_replayed_in_their_order(tmp_path: pathlib.Path) -> None:
-    """The second who presses is served second, whatever the order of the lines; the last one finds nothing."""
+def test_presses_are_replayed_in_order_of_time(tmp_path: pathlib.Path) -> None:
+    """The order of presses decides, not that of the lines; the last applicant is refused."""
     scenario = scenario_with(sale={"capacity": 2}, agents={"abandon_share": 0.0, "crash_share": 0.0})
     lines = "".join(f"{9 - at},{_IDENTITY}{at},surabaya,2026-12-07,online,\n" for at in range(3))
     result = _run(tmp_path, lines, scenario)
@@ -39,15 +39,15 @@ def test_presses_are_replayed_in_their_order(tmp_path: pathlib.Path) -> None:
     assert result.ok
 
 
-def test_lines_of_one_applicant_are_presses_of_one_applicant(tmp_path: pathlib.Path) -> None:
-    """Two presses before the opening, one after it: the two are told when it opens, the third wins."""
+def test_lines_of_an_applicant_are_merged(tmp_path: pathlib.Path) -> None:
+    """Two presses before the opening are answered with its time, and the third one wins."""
     lines = "".join(f"{time},{_IDENTITY},surabaya,2026-12-07,online,1\n" for time in (-20, -10, 2))
     engine = _run(tmp_path, lines, scenario_with(agents={"abandon_share": 0.0, "crash_share": 0.0})).engine
     assert engine.applicants == engine.confirmed == 1
     assert engine.answers_by_status == {"NOT_OPEN": 2, "HELD": 1, "CONFIRMED": 1}
 
 
-def test_time_can_be_iso_and_a_party_takes_its_places(tmp_path: pathlib.Path) -> None:
+def test_times_can_be_iso_8601(tmp_path: pathlib.Path) -> None:
     lines = f"2026-12-04T14:00:01.5+07:00,{_IDENTITY},surabaya,2026-12-07,kiosk,4\n"
     result = _run(tmp_path, lines, scenario_with(agents={"abandon_share": 0.0, "crash_share": 0.0}))
     assert (result.engine.confirmed, result.engine.bookings, result.engine.capacity) == (4, 1, 30)
@@ -83,7 +83,7 @@ def test_an_applicant_may_try_for_two_days(tmp_path: pathlib.Path) -> None:
         ),
     ],
 )
-def test_a_mistake_names_line_and_column_and_no_identity(
+def test_an_error_names_line_and_column_but_no_identity(
     tmp_path: pathlib.Path, line: str, where: str, expected: str
 ) -> None:
     (mistake,) = _mistakes(tmp_path, _HEADER + line + "\n")
@@ -91,17 +91,17 @@ def test_a_mistake_names_line_and_column_and_no_identity(
     assert expected in mistake
 
 
-def test_every_line_with_a_mistake_is_named_up_to_a_limit(tmp_path: pathlib.Path) -> None:
+def test_errors_are_reported_up_to_a_limit(tmp_path: pathlib.Path) -> None:
     assert len(_mistakes(tmp_path, _HEADER + f"soon,{_IDENTITY},surabaya,2026-12-07,online,1\n" * 5)) == 5
     assert len(_mistakes(tmp_path, _HEADER + f"soon,{_IDENTITY},surabaya,2026-12-07,online,1\n" * 50)) == 20
 
 
 @pytest.mark.parametrize("text", ["", "when,who\n1,2\n", _HEADER])
-def test_a_file_without_presses_is_a_mistake(tmp_path: pathlib.Path, text: str) -> None:
+def test_a_file_without_presses_is_rejected(tmp_path: pathlib.Path, text: str) -> None:
     assert len(_mistakes(tmp_path, text)) == 1
 
 
-def test_a_missing_or_binary_file_is_a_mistake(tmp_path: pathlib.Path) -> None:
+def test_a_missing_or_binary_file_is_rejected(tmp_path: pathlib.Path) -> None:
     binary = tmp_path / "binary.csv"
     binary.write_bytes(b"\xff\xfe\x00")
     for file in (tmp_path / "none.csv", binary):

@@ -34,7 +34,7 @@ def scenario_with(applicants: int = 600, **parts: dict[str, Any]) -> Scenario:
 
 
 class LyingEngine(QuotaEngine):
-    """Tells everybody whom it refuses for lack of places that they have one: what the last winner has."""
+    """An engine that answers refused applicants with the last winner's place."""
 
     winner: Outcome | None = None
 

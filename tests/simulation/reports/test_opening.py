@@ -1,4 +1,4 @@
-"""The report: one file, valid, with nothing from outside, whatever the figures."""
+"""The report of an opening: one valid file without external resources."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _tree(text: str) -> ET.Element:
     return ET.fromstring(text.removeprefix("<!DOCTYPE html>\n"))  # noqa: S314 - our own text
 
 
-def test_it_is_well_formed_and_has_four_plots_with_a_table_each(result: SimulationResult) -> None:
+def test_the_report_has_four_plots_with_tables(result: SimulationResult) -> None:
     tree = _tree(html_report(result))
     plots = tree.findall(f".//{_SVG}svg")
     assert len(plots) == len(tree.findall(".//figure//table")) == 4
@@ -39,18 +39,18 @@ def test_it_is_well_formed_and_has_four_plots_with_a_table_each(result: Simulati
         assert description.text
 
 
-def test_it_loads_nothing(result: SimulationResult) -> None:
+def test_the_report_has_no_external_resources(result: SimulationResult) -> None:
     for text in (html_report(result), picture(result)):
         assert set(re.findall(r"https?://[^\s\"'<]*", text)) == {"http://www.w3.org/2000/svg"}
         assert not re.search(r"<(script|link|img|iframe)|@import|url\(|src=|href=", text)
 
 
-def test_ids_are_unique(result: SimulationResult) -> None:
+def test_element_ids_are_unique(result: SimulationResult) -> None:
     ids = re.findall(r' id="([^"]+)"', html_report(result))
     assert len(ids) == len(set(ids)) == 8
 
 
-def test_it_stands_both_side_by_side(result: SimulationResult) -> None:
+def test_the_table_has_the_baseline_next_to_the_engine(result: SimulationResult) -> None:
     assert result.baseline is not None
     text = html_report(result)
     for figure in (
@@ -62,14 +62,14 @@ def test_it_stands_both_side_by_side(result: SimulationResult) -> None:
         assert f">{figure:,}</td>" in text
 
 
-def test_it_says_so_when_the_audit_finds_something() -> None:
+def test_findings_are_listed() -> None:
     text = html_report(run(scenario_with(300), engine=LyingEngine))
     assert "Findings of the audit:" in text
     assert "above capacity" in text
     _tree(text)
 
 
-def test_it_is_well_formed_without_a_baseline_and_with_a_single_applicant() -> None:
+def test_a_run_of_one_applicant_has_a_report() -> None:
     for scenario in (scenario_with(1), scenario_with(1, sale={"capacity": 1}, agents={"abandon_share": 1.0})):
         result = run(scenario)
         assert "old application" not in html_report(result).lower()
@@ -85,7 +85,7 @@ def test_titles_are_escaped() -> None:
     _tree(html_report(result))
 
 
-def test_every_point_of_the_picture_lies_within_it(result: SimulationResult) -> None:
+def test_plot_points_are_inside_the_picture(result: SimulationResult) -> None:
     tree = _tree(picture(result))
     assert (tree.get("width"), tree.get("height")) == ("760", "380")
     for path in tree.findall(f"{_SVG}path"):
@@ -108,7 +108,7 @@ def test_every_point_of_the_picture_lies_within_it(result: SimulationResult) -> 
         (12_240_000, "3.4 h"),
     ],
 )
-def test_durations_have_the_unit_that_suits(milliseconds: float, text: str) -> None:
+def test_durations_have_a_suitable_unit(milliseconds: float, text: str) -> None:
     assert duration(milliseconds) == text
 
 

@@ -111,7 +111,7 @@ def _rows(comparison: PolicyComparison) -> list[_Row]:
         if any(name in each for each in figures)
     ]
     return [
-        row("Places", "given back: available", lambda run: _RERELEASE[str(run.re_release)]),
+        row("Places", "re-release", lambda run: _RERELEASE[str(run.re_release)]),
         row("Places", "on sale", lambda run: number(run.capacity)),
         row("Places", "oversold", lambda run: number(run.oversold), lambda run: run.oversold > 0),
         row("Places", "attended", lambda run: number(run.attended)),
@@ -173,11 +173,11 @@ def _places_bars(comparison: PolicyComparison) -> BarChart:
         bars.append(
             Bar(str(run.scenario.policy), [BarPart(kind, count / whole) for kind, count in enumerate(places) if count])
         )
-        shares.append(f"{run.scenario.policy}: {number(run.delivered + run.no_shows)} of {number(run.capacity)}")
+        shares.append(f"{run.scenario.policy} {number(run.delivered + run.no_shows)} of {number(run.capacity)}")
     return BarChart(
         "places",
         "Who gets the places",
-        "Classes of the people, and who gets the places under each policy. Brokers get "
+        "Classes of the people, and who gets the places under each policy. Places of brokers: "
         f"{'; '.join(shares)}. Bots are programs that press for one person.",
         kinds,
         bars,

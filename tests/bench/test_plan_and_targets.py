@@ -27,8 +27,8 @@ from quota_engine.reporting.statistics import Histogram
 
 @pytest.mark.parametrize("kind", list(BackendKind))
 @pytest.mark.parametrize("settings", [STANDARD, QUICK])
-def test_names_tell_cases_apart(settings: BenchSettings, kind: BackendKind) -> None:
-    """Name and concurrency are those of one case only: comparisons go by them."""
+def test_case_names_are_unique(settings: BenchSettings, kind: BackendKind) -> None:
+    """Comparisons identify a case by name and concurrency."""
     measures = cases_with_yardsticks(engine_cases(settings, kind), kind)
     assert len({(one.name, one.concurrency) for one in measures}) == len(measures) > 5
 
@@ -64,15 +64,17 @@ def test_each_kind_of_backend_has_its_yardsticks(kind: BackendKind, subjects: se
         ("mystore:///dir", "mystore:///dir", (), ()),
     ],
 )
-def test_whose_store_it_is(url: str, label: str, hosts: tuple[str, ...] | None, foreign: tuple[str, ...]) -> None:
-    """No password is shown, and no other machine is loaded by mistake."""
+def test_targets_hide_passwords_and_name_remote_hosts(
+    url: str, label: str, hosts: tuple[str, ...] | None, foreign: tuple[str, ...]
+) -> None:
+    """Labels contain no password."""
     target = parse_target(url)
     assert target.label == label
     assert hosts is None or target.hosts == hosts
     assert target.foreign_hosts == foreign
 
 
-def test_a_shared_store_gets_a_namespace_of_its_own() -> None:
+def test_a_shared_store_gets_a_new_namespace() -> None:
     """In place of the one in the URL, and each time another one; redis-py is not told about the engine's options."""
     url = "redis://localhost:1/0?namespace=live&timeout_ms=9&socket_keepalive=yes"
     one, other = parse_target(url), parse_target(url)
@@ -83,7 +85,7 @@ def test_a_shared_store_gets_a_namespace_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("url", ["", "redis", "localhost:6379", "redis://[::1", "redis://localhost?db=x"])
-def test_what_is_no_url_is_refused(url: str) -> None:
+def test_an_invalid_url_is_rejected(url: str) -> None:
     """With an error of the library."""
     with pytest.raises(InvalidRequest):
         parse_target(url)
@@ -93,7 +95,7 @@ def test_what_is_no_url_is_refused(url: str) -> None:
     ("host", "is_here"),
     [("localhost", True), ("127.9.9.9", True), ("::1", True), ("0.0.0.0", False), ("localhost.example", False)],  # noqa: S104
 )
-def test_loopback(host: str, is_here: bool) -> None:
+def test_loopback_addresses_are_recognized(host: str, is_here: bool) -> None:
     """By name or address, never by asking a resolver."""
     assert is_loopback(host) is is_here
 
@@ -107,15 +109,15 @@ def test_loopback(host: str, is_here: bool) -> None:
         ({0, 1}, {0: {0, 1}}, (0, 1)),
     ],
 )
-def test_client_and_server_stay_apart(
+def test_client_and_server_get_different_cores(
     allowed: set[int], siblings: dict[int, set[int]], cores: tuple[int, int] | None
 ) -> None:
-    """On physical cores of their own, if there are two."""
+    """They are different physical cores, if there are two."""
     assert cores_apart(allowed, siblings) == cores
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinity")
-def test_pinning_ends() -> None:
+def test_pinning_ends_with_the_block() -> None:
     """A process gets all its cores back; a core that is not there is no error."""
     before = os.sched_getaffinity(0)
     with pinned(0, min(before)) as worked:
@@ -128,7 +130,7 @@ def test_pinning_ends() -> None:
         assert not worked
 
 
-def test_every_item_is_worked_off_once() -> None:
+def test_every_item_is_processed_once() -> None:
     """By one caller and by several; one time in ``every`` is noted."""
     done: list[int] = []
     assert len(run_single(done.append, range(100), 16).latencies_ns) == 7
@@ -138,7 +140,7 @@ def test_every_item_is_worked_off_once() -> None:
     assert sample.took_s > 0
 
 
-def test_an_error_in_a_thread_comes_out() -> None:
+def test_an_error_in_a_thread_is_raised() -> None:
     """A measurement that fails does not pass for a fast one."""
 
     def fail(item: int) -> None:
@@ -148,7 +150,7 @@ def test_an_error_in_a_thread_comes_out() -> None:
         run_threads(fail, range(10), 3)
 
 
-def test_histograms_get_coarse_and_lose_nothing() -> None:
+def test_coarse_histograms_keep_all_counts() -> None:
     """Four buckets an octave, without gaps."""
     histogram = Histogram()
     for value in (0, 1, 500, 1000, 1024, 1025, 70_000):
@@ -160,7 +162,7 @@ def test_histograms_get_coarse_and_lose_nothing() -> None:
     assert list(quarter_octave_buckets(Histogram())) == []
 
 
-def test_figures_in_words() -> None:
+def test_values_are_formatted_with_units() -> None:
     """Three digits, in the unit that suits."""
     values = (0.461, 4.83, 99.7, 250, 999.6, 2802, 1_250_000)
     told = ["0.46 µs", "4.8 µs", "100 µs", "250 µs", "1.0 ms", "2.8 ms", "1.2 s"]
