@@ -1,4 +1,4 @@
-"""The clients: the engine's methods over HTTP, with the engine's outcomes and errors, and retries that harm nobody."""
+"""Clients: outcomes, errors and types are the engine's."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ from tests.support.in_process_service import DAY, NIK, TOKENS, Client, listening
 WANTED: dict[str, Any] = {"service": "new", "session": "morning"}
 
 
-async def test_what_only_a_service_tells(client: Client) -> None:
-    """What its offices offer, and the first day with places for what is asked for."""
+async def test_a_service_lists_its_offices_and_the_earliest_available_day(client: Client) -> None:
     async with in_process(client) as service:
         assert [one.id for one in (await service.describe_offices()).offices] == ["surabaya"]
         last = DAY + datetime.timedelta(days=4)
@@ -36,8 +35,7 @@ async def test_what_only_a_service_tells(client: Client) -> None:
         assert await service.earliest_available_day("surabaya", DAY, units=2, **WANTED) is None
 
 
-async def test_not_open_says_when(client: Client) -> None:
-    """What an outcome carries comes through."""
+async def test_not_open_carries_retry_at_ms(client: Client) -> None:
     async with in_process(client) as service:
         await service.publish("2026-12-14")
         outcome = await service.reserve("surabaya", "2026-12-14", NIK, **WANTED)
@@ -45,8 +43,8 @@ async def test_not_open_says_when(client: Client) -> None:
         assert outcome.retry_at_ms > client.clock.now_ms()
 
 
-async def test_from_a_ticket_to_a_place() -> None:
-    """Join, wait, enter, and reserve with the pass, where nobody gets in without one."""
+async def test_a_pass_from_a_waiting_room_admits_a_reserve() -> None:
+    """A reserve without the pass is refused."""
     async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client, in_process(client, Role.SERVICE) as service:
         room = service.room(ROOM)
         joined = await room.join(NIK)
@@ -64,8 +62,8 @@ async def test_from_a_ticket_to_a_place() -> None:
         assert error.value.kind == "forbidden"
 
 
-async def test_long_lists_are_asked_for_in_parts(client: Client) -> None:
-    """Events and reservations by the thousand come as from an engine, and can be acknowledged at once."""
+async def test_long_lists_take_several_calls(client: Client) -> None:
+    """Events and reservations by the thousand are the engine's, and can be acknowledged at once."""
     engine = client.service.engine
     await engine.set_capacity("surabaya", DAY, "online", 1_200)
     await engine.set_capacity("surabaya", DAY, "morning", 1_200)
@@ -86,8 +84,8 @@ async def test_long_lists_are_asked_for_in_parts(client: Client) -> None:
         assert await service.acknowledge("surabaya", "mail", numbers) == group.pending + len(more) == len(numbers)
 
 
-async def test_errors_are_the_engines(client: Client) -> None:
-    """A call that can never be right, a name that is not known, a token that is not good for it."""
+async def test_a_client_raises_the_engines_errors(client: Client) -> None:
+    """Invalid arguments, unknown names, and a token without the permission."""
     async with in_process(client) as service:
         with pytest.raises(InvalidRequest, match="applicants"):
             await service.reserve("surabaya", DAY, [], **WANTED)
@@ -101,8 +99,7 @@ async def test_errors_are_the_engines(client: Client) -> None:
         assert refused.value.kind == "forbidden"
 
 
-async def test_a_booking_service_has_the_one_or_the_other(client: Client) -> None:
-    """One program, typed once, with an engine and with a client of a service: the same comes of it."""
+async def test_one_booking_service_runs_with_an_engine_or_a_client(client: Client) -> None:
     terms = day_terms(client.service.catalog, "surabaya", DAY)
     assert terms is not None
     clock = ManualClock(terms.opens_at_ms)
@@ -127,8 +124,8 @@ async def test_a_booking_service_has_the_one_or_the_other(client: Client) -> Non
         assert await client_booking.book_async(service, "surabaya", DAY, f"{NIK}1") == [2]
 
 
-def test_without_its_extra_it_says_what_to_install() -> None:
-    """And with it, it needs nothing of the service's."""
+def test_a_missing_extra_is_named() -> None:
+    """With the extra, the client imports nothing of the service."""
     code = "import sys; sys.modules['httpx'] = None\ntry: import quota_engine.client\nexcept ImportError as e: print(e)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert "pip install 'quota-engine[client]'" in told.stdout
@@ -143,8 +140,8 @@ def service(tmp_path: Any) -> Iterator[tuple[str, str]]:
         yield running.url, running.token("operator")["authorization"].removeprefix("Bearer ")
 
 
-def test_threads_share_a_client_of_a_real_service(service: tuple[str, str]) -> None:
-    """Over a real connection: eight threads, one client, as many places as there are."""
+def test_threads_share_a_client(service: tuple[str, str]) -> None:
+    """Eight threads, one client over a real connection, and as many places as there are."""
     url, token = service
     with ServiceClient.open(url, token) as client:
         now = datetime.datetime.now(datetime.UTC)

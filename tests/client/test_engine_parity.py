@@ -1,4 +1,4 @@
-"""The clients have the engine's methods, and are told what the engine tells, however they reach the service."""
+"""Clients have the engine's methods and return the engine's answers, over any transport."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from quota_engine.client import (
     ServiceDraw,
     ServiceWaitingRoom,
 )
-from tests.support.client_parity import Log, Told, a_client, a_service, an_engine, in_process, story
+from tests.support.client_parity import Log, Recorder, a_client, a_service, an_engine, in_process, story
 
-FACES: Final = {
+CLASSES: Final = {
     "": (AsyncQuotaEngine, QuotaEngine, AsyncServiceClient, ServiceClient),
     "room.": (AsyncWaitingRoom, WaitingRoom, AsyncServiceWaitingRoom, ServiceWaitingRoom),
     "draw.": (AsyncDraw, Draw, AsyncServiceDraw, ServiceDraw),
 }
-"""What an engine has, what it gives, and what the clients have for it."""
+"""The async and sync class of the engine, and those of the clients, by prefix."""
 
 NOT_OVER_HTTP: Final = {
     ("publish", "catalog"): "the catalog is the service's own",
@@ -33,7 +33,7 @@ NOT_OVER_HTTP: Final = {
     ("room.view", "max_age_ms"): "whoever watches through the service has its streams, or is answered as everybody is",
     ("room.status", "identity"): "an identity is in no address; room.enter() looks whose ticket it is",
 }
-"""Arguments that a client can not have."""
+"""Arguments that a client cannot have, with the reason."""
 
 ONLY_OVER_HTTP: Final = {
     "earliest_available_day": "the service works it out for its pages",
@@ -61,10 +61,10 @@ def methods(kind: type) -> set[str]:
     return {name for name, _ in inspect.getmembers(kind, inspect.isroutine) if not name.startswith("_")}
 
 
-@pytest.mark.parametrize("prefix", FACES)
-def test_the_clients_have_the_engines_methods(prefix: str) -> None:
-    """The same names, arguments, kinds and defaults, and the same answers; what differs has a reason."""
-    engine, _, client, sync_client = FACES[prefix]
+@pytest.mark.parametrize("prefix", CLASSES)
+def test_clients_have_the_engines_signatures(prefix: str) -> None:
+    """Names, arguments, kinds, defaults and results are the same, except for the listed differences."""
+    engine, _, client, sync_client = CLASSES[prefix]
     extra = {name for name in methods(client) if prefix + name in ONLY_OVER_HTTP}
     assert methods(client) - extra == methods(engine) == methods(sync_client) - extra
     for name in methods(client):
@@ -90,11 +90,11 @@ def _short(annotation: object) -> str:
     return re.sub(r"\w+\.(?=\w)", "", str(annotation))
 
 
-def test_every_reason_is_needed() -> None:
-    """A table that names what is not so would hide what comes to be so."""
+def test_every_listed_difference_exists() -> None:
+    """An entry that is no difference would hide a later one."""
     for name, argument in NOT_OVER_HTTP:
         prefix = name[: name.find(".") + 1]
-        engine, _, client, _ = FACES[prefix]
+        engine, _, client, _ = CLASSES[prefix]
         plain = name.removeprefix(prefix)
         assert argument in inspect.signature(getattr(engine, plain)).parameters
         assert argument not in inspect.signature(getattr(client, plain)).parameters
@@ -102,28 +102,30 @@ def test_every_reason_is_needed() -> None:
 
 
 @pytest.fixture
-async def told_by_an_engine() -> Log:
+async def engine_log() -> Log:
     log: Log = []
-    async with an_engine(log) as (told, clock):
-        await story(told, clock)
+    async with an_engine(log) as (recorder, clock):
+        await story(recorder, clock)
     return log
 
 
 @pytest.mark.parametrize("kind", ["in process", "async", "sync"])
-async def test_a_client_is_told_what_an_engine_tells(kind: str, told_by_an_engine: Log) -> None:
+async def test_a_client_returns_the_engines_answers(kind: str, engine_log: Log) -> None:
     """The whole story, call by call: outcomes, records, counters, events, errors."""
     log: Log = []
-    async with a_client(kind, log) as (told, clock):
-        await story(told, clock)
-    for number, (mine, theirs) in enumerate(zip(log, told_by_an_engine, strict=True)):
+    async with a_client(kind, log) as (recorder, clock):
+        await story(recorder, clock)
+    for number, (mine, theirs) in enumerate(zip(log, engine_log, strict=True)):
         assert mine == theirs, (number, mine, theirs)
     said = {name for name, _ in log}
-    for prefix, faces in FACES.items():
-        missing = {prefix + name for name in methods(faces[2])} - said - WITHOUT_ADDRESS.keys() - ONLY_OVER_HTTP.keys()
+    for prefix, classes in CLASSES.items():
+        missing = (
+            {prefix + name for name in methods(classes[2])} - said - WITHOUT_ADDRESS.keys() - ONLY_OVER_HTTP.keys()
+        )
         assert not missing
 
 
-TELL_WHAT_THEY_CHANGED: Final = {
+REPORT_CHANGES: Final = {
     "acknowledge", "create_consumer_group", "delete_consumer_group", "expire", "recover_moves", "publish",
     "reallocate_unused", "reconcile",
     "release_parked",
@@ -150,47 +152,47 @@ class LosingTransport(httpx.AsyncBaseTransport):
         raise httpx.ReadError("lost", request=request)
 
 
-def _once(told: object) -> object:
-    """What was said, without the words for "again"."""
-    if isinstance(told, dict):
-        return {name: _once(one) for name, one in told.items() if name not in {"replayed", "resumed"}}
-    return [_once(one) for one in told] if isinstance(told, list) else told
+def _once(recorder: object) -> object:
+    """Return a result without its ``replayed`` and ``resumed``."""
+    if isinstance(recorder, dict):
+        return {name: _once(one) for name, one in recorder.items() if name not in {"replayed", "resumed"}}
+    return [_once(one) for one in recorder] if isinstance(recorder, list) else recorder
 
 
-async def test_every_answer_is_lost_once(told_by_an_engine: Log) -> None:
-    """Each command is sent a second time, and nothing happens twice: the same outcomes, counters and events."""
+async def test_a_lost_response_changes_no_answer(engine_log: Log) -> None:
+    """Each command is sent twice and takes effect once: outcomes, counters and events stay the same."""
     log: Log = []
     async with a_service() as service:
         transport = LosingTransport(service.http._transport)
-        await story(Told(in_process(service, transport=transport), log), service.clock)
+        await story(Recorder(in_process(service, transport=transport), log), service.clock)
     assert transport.count > 100
-    for number, (mine, theirs) in enumerate(zip(log, told_by_an_engine, strict=True)):
-        if mine[0] not in TELL_WHAT_THEY_CHANGED:
+    for number, (mine, theirs) in enumerate(zip(log, engine_log, strict=True)):
+        if mine[0] not in REPORT_CHANGES:
             assert _once(mine[1]) == _once(theirs[1]), (number, mine, theirs)
 
 
-class Spied:
+class CallRecorder:
     """An engine, a room or a draw whose calls are noted."""
 
-    def __init__(self, face: Any, seen: list[str], prefix: str = "") -> None:
-        self._face = face
+    def __init__(self, target: Any, seen: list[str], prefix: str = "") -> None:
+        self._target = target
         self._seen = seen
         self._prefix = prefix
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._face, name)
+        found = getattr(self._target, name)
         if name in {"room", "draw"}:
-            return lambda which: Spied(found(which), self._seen, f"{name}.")
+            return lambda which: CallRecorder(found(which), self._seen, f"{name}.")
         if not name.startswith("_"):
             self._seen.append(self._prefix + name)
         return found
 
 
-async def test_every_method_of_the_engine_has_an_address() -> None:
-    """Each call of a client comes to the engine's method of the same name, and to every one of them."""
+async def test_every_method_of_the_engine_has_a_call() -> None:
+    """A client's call reaches the engine's method of the same name."""
     seen: list[str] = []
 
-    class Noted(Told):
+    class TracingRecorder(Recorder):
         def __getattr__(self, name: str) -> Any:
             call = super().__getattr__(name)
 
@@ -202,17 +204,17 @@ async def test_every_method_of_the_engine_has_an_address() -> None:
 
             return noted
 
-        def room(self, room: str) -> Told:
-            return Noted(self._face.room(room), self._log, "room.")
+        def room(self, room: str) -> Recorder:
+            return TracingRecorder(self._target.room(room), self._log, "room.")
 
-        def draw(self, draw: str) -> Told:
-            return Noted(self._face.draw(draw), self._log, "draw.")
+        def draw(self, draw: str) -> Recorder:
+            return TracingRecorder(self._target.draw(draw), self._log, "draw.")
 
     reached: dict[str, set[str]] = {}
     async with a_service() as service:
-        service.service._engine = Spied(service.service.engine, seen)  # type: ignore[assignment]
-        await story(Noted(in_process(service), []), service.clock)
-    for prefix, faces in FACES.items():
-        for name in methods(faces[0]):
+        service.service._engine = CallRecorder(service.service.engine, seen)  # type: ignore[assignment]
+        await story(TracingRecorder(in_process(service), []), service.clock)
+    for prefix, classes in CLASSES.items():
+        for name in methods(classes[0]):
             if prefix + name not in WITHOUT_ADDRESS:
                 assert prefix + name in reached[prefix + name], prefix + name

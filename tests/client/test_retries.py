@@ -1,6 +1,4 @@
-"""How often a call is tried, what is waited for, and what is made of answers that are none. Talks are run here step by
-step, without a connection and without time; and over real ones, to services whose workers die.
-"""
+"""Retries of the clients, driven without a connection, and over real ones to workers that are killed."""
 
 from __future__ import annotations
 
@@ -93,8 +91,7 @@ def reserve() -> CallFlow[Outcome]:
 
 
 @pytest.mark.parametrize("first", [REFUSED, CUT, UNAVAILABLE, LOST, FULL, page(502), page(503), page(504)])
-def test_asked_again_with_the_same_key(first: HttpResponse | NoResponse) -> None:
-    """Whatever went wrong, the same key goes out again, and finds what was done."""
+def test_a_failed_attempt_is_repeated_with_the_same_key(first: HttpResponse | NoResponse) -> None:
     transport = ScriptedTransport()
     assert transport.run(reserve(), first, HELD).status is Status.HELD
     assert len({request.headers["idempotency-key"] for request in transport.requests}) == 1
@@ -102,8 +99,8 @@ def test_asked_again_with_the_same_key(first: HttpResponse | NoResponse) -> None
     assert transport.delays_ms == [100]
 
 
-def test_never_more_often_than_it_may() -> None:
-    """Three tries, with pauses that double and have an end."""
+def test_attempts_and_pauses_are_bounded() -> None:
+    """Pauses double up to their maximum."""
     for response in (REFUSED, UNAVAILABLE, page(502)):
         transport = ScriptedTransport()
         with pytest.raises(BackendUnavailable):
@@ -117,8 +114,8 @@ def test_never_more_often_than_it_may() -> None:
         Retries(attempts_max=0)
 
 
-def test_what_is_known_when_no_answer_comes() -> None:
-    """Nothing was sent: nothing was done. Something was sent: nobody knows. Looking changes nothing in any case."""
+def test_a_missing_response_is_unknown_only_if_the_request_was_sent() -> None:
+    """A read is never in doubt."""
     for one in (CUT, LOST, page(504)):
         for answers in ((one, REFUSED, REFUSED), (REFUSED, UNAVAILABLE, one), (one, after(UNAVAILABLE, "60"))):
             with pytest.raises(OutcomeUnknown, match="same key"):
@@ -127,8 +124,8 @@ def test_what_is_known_when_no_answer_comes() -> None:
             ScriptedTransport().run(Calls(THREE).lookup("surabaya~x"), one, one, one)
 
 
-def test_an_error_inside_is_not_asked_again() -> None:
-    """What went wrong there would go wrong again; whether it was done before is not known."""
+def test_an_internal_error_is_not_repeated() -> None:
+    """The service would fail again; the command may have taken effect."""
     for response in (problem(500, "internal"), page(500)):
         with pytest.raises(OutcomeUnknown):
             ScriptedTransport().run(reserve(), response)
@@ -136,8 +133,8 @@ def test_an_error_inside_is_not_asked_again() -> None:
             ScriptedTransport().run(Calls(THREE).lookup("surabaya~x"), response)
 
 
-def test_a_retry_after_is_waited_for_unless_it_is_long() -> None:
-    """A second or two is waited for; longer is for the caller to wait, who is told what the service transport."""
+def test_a_short_retry_after_is_waited_for() -> None:
+    """A long one ends the call with the service's response."""
     transport = ScriptedTransport()
     assert transport.run(reserve(), after(FULL, "1"), after(UNAVAILABLE, "2"), HELD).ok
     assert transport.delays_ms == [1_000, 2_000]
@@ -152,8 +149,8 @@ def test_a_retry_after_is_waited_for_unless_it_is_long() -> None:
     assert set(transport.delays_ms) == {100}
 
 
-def test_a_service_that_stays_full() -> None:
-    """That is an outcome, as with an engine, unless it is not known what came of an earlier try."""
+def test_an_overloaded_service_is_an_outcome() -> None:
+    """Unless an earlier attempt may have taken effect."""
     transport = ScriptedTransport()
     assert transport.run(reserve(), FULL, REFUSED, FULL) == Outcome(Status.OVERLOADED)
     assert transport.delays_ms == [100, 200]
@@ -165,8 +162,8 @@ def test_a_service_that_stays_full() -> None:
         ScriptedTransport().run(Calls(THREE).list_offices(), FULL, FULL, FULL)
 
 
-def test_refusals_are_final() -> None:
-    """A refusal that tells when to come again is an outcome at once: nobody waits in here for an opening."""
+def test_a_refusal_is_not_repeated() -> None:
+    """A refusal with a later retry_at_ms is an outcome at once."""
     later = after(problem(429, "throttled", outcome="THROTTLED", retry_at_ms=7, reason="network"), "1")
     assert ScriptedTransport().run(reserve(), later) == Outcome(Status.THROTTLED, retry_at_ms=7, reason="network")
     transport = ScriptedTransport().run(
@@ -186,7 +183,7 @@ def test_refusals_are_final() -> None:
         HttpResponse(204, {}, b""),
     ],
 )
-def test_answers_that_are_none(response: HttpResponse) -> None:
+def test_an_undecodable_response_is_unknown_or_unavailable(response: HttpResponse) -> None:
     """Something else answered, or a later version: never a bare decoding error."""
     with pytest.raises(OutcomeUnknown):
         ScriptedTransport().run(reserve(), response)
@@ -236,8 +233,8 @@ def test_what_would_make_another_address() -> None:
             ScriptedTransport().run(call())  # type: ignore[arg-type]
 
 
-def test_how_a_client_is_opened() -> None:
-    """What can not be right is transport at once, and a token is in no error."""
+def test_open_rejects_invalid_arguments() -> None:
+    """No error contains the token."""
     for url in ("localhost:8000", "ftp://x", "http://", "http://x:y", "", None):
         with pytest.raises(InvalidRequest, match="url"):
             ServiceClient.open(url)  # type: ignore[arg-type]
@@ -249,15 +246,14 @@ def test_how_a_client_is_opened() -> None:
         ServiceClient.open("http://127.0.0.1:1", timeout_ms=0)
 
 
-def test_nobody_there() -> None:
-    """A port at which nobody listens: nothing was done, and it says so soon."""
+def test_a_closed_port_is_unavailable() -> None:
     quick = Retries(attempts_max=2, pause_ms_min=1, pause_ms_max=1)
     with ServiceClient.open("http://127.0.0.1:1", retries=quick) as client, pytest.raises(BackendUnavailable):
         client.reserve("surabaya", DAY, NIK)
 
 
-def test_a_service_that_does_not_answer() -> None:
-    """It takes the call and says nothing: the time is up, twice, and nobody knows what has been done."""
+def test_a_silent_service_is_unknown_after_the_timeout() -> None:
+    """Both attempts time out."""
     quick = Retries(attempts_max=2, pause_ms_min=1, pause_ms_max=1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -80,8 +80,8 @@ def book(engine: QuotaEngine, who: Any, shown: str = "", **more: Any) -> Outcome
     return engine.reserve("surabaya", DAY, who, service="new", session="morning", **{"admission_pass": shown, **more})
 
 
-def test_an_account_is_throttled_by_the_store(url: str) -> None:
-    """Three a minute for an account, however it is written; the answer says when, and who said so."""
+def test_the_store_throttles_an_account(url: str) -> None:
+    """Three reserves a minute for an account in any spelling. The outcome names the policy and the time."""
     tally = DecisionCounter()
     engine, clock = opened(url, TokenBucketPolicy("per-account", LimitKey.ACCOUNT, per_minute(3)), tally)
     with engine:
@@ -101,8 +101,8 @@ def test_an_account_is_throttled_by_the_store(url: str) -> None:
     }
 
 
-def test_one_identity_can_not_try_all_day(url: str) -> None:
-    """Each applicant of a party is charged; one who has tried often enough holds the party up, and nobody else pays."""
+def test_attempts_of_an_identity_are_limited(url: str) -> None:
+    """Each applicant of a party is charged. One who is over the limit refuses the party, and the others pay nothing."""
     engine, _ = opened(url, TokenBucketPolicy("tries", LimitKey.IDENTITY, per_day(2)))
     with engine:
         for one in range(2):
@@ -116,7 +116,7 @@ def test_one_identity_can_not_try_all_day(url: str) -> None:
             engine.release(held.reference)
 
 
-def test_who_has_a_hold_gets_it_back_for_nothing(url: str) -> None:
+def test_a_resumed_hold_costs_no_token(url: str) -> None:
     """A crash, a new login, a double click: the same hold, although the buckets are empty and the pass is used."""
     chain = PolicyChain(
         (
@@ -136,8 +136,8 @@ def test_who_has_a_hold_gets_it_back_for_nothing(url: str) -> None:
         assert (refused.status, refused.reason) == (Status.NOT_ADMITTED, "pass_used_or_over")
 
 
-def test_a_pass_opens_once(url: str) -> None:
-    """One pass, one reservation; a forged one is not shown to the store; nobody comes in without."""
+def test_a_pass_is_good_for_one_reservation(url: str) -> None:
+    """A forged pass never reaches the store."""
 
     def check(text: str, request: PolicyRequest) -> AdmissionPass | PolicyDecision:
         name, _, signature = text.partition(".")
@@ -153,8 +153,8 @@ def test_a_pass_opens_once(url: str) -> None:
         assert book(engine, NIKS[2], shown="p2.good").status is Status.NOT_ADMITTED
 
 
-def test_who_has_lost_the_pass_finds_the_place(url: str) -> None:
-    """By the key, and by the identity after a new login; somebody new is still refused, and it is said why."""
+def test_a_reservation_is_found_again_without_its_pass(url: str) -> None:
+    """By its key, and by the identity after a new login."""
     tally = DecisionCounter()
     policy = PassRequiredPolicy("room", lambda *_: AdmissionPass("p1", OPENS_AT_MS + 9), finds_existing=True)
     engine, _ = opened(url, policy, tally)
@@ -168,8 +168,7 @@ def test_who_has_lost_the_pass_finds_the_place(url: str) -> None:
     assert tally.counts()["room", "deny", "no_pass", True] == 1
 
 
-def test_shadow_tells_and_lets_through(url: str) -> None:
-    """What a policy would have refused is counted, by policy and reason, and nobody notices."""
+def test_a_policy_in_shadow_counts_and_admits(url: str) -> None:
     tally = DecisionCounter()
     chain = PolicyChain(
         (
@@ -192,8 +191,8 @@ def test_shadow_tells_and_lets_through(url: str) -> None:
     }
 
 
-def test_the_process_turns_overload_away_before_the_store(url: str) -> None:
-    """Buckets in the process are asked first: all that count, or none; nothing reaches the store."""
+def test_buckets_of_the_process_are_charged_before_the_store(url: str) -> None:
+    """All enforced buckets are charged, or none."""
     chain = PolicyChain(
         (
             TokenBucketPolicy("all", LimitKey.ALL, per_minute(2), BucketScope.PROCESS),
@@ -291,9 +290,7 @@ def test_no_identity_reaches_policies_observers_or_the_store(url: str, server: S
         assert secret not in state
 
 
-def test_an_observer_that_fails_stops_nothing(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, and the reserve goes on."""
-
+def test_a_failing_observer_is_logged_and_the_reserve_continues(url: str, caplog: pytest.LogCaptureFixture) -> None:
     class Failing:
         def on_decision(self, office: str, record: DecisionRecord) -> None:
             raise ValueError("not my day")
@@ -304,8 +301,8 @@ def test_an_observer_that_fails_stops_nothing(url: str, caplog: pytest.LogCaptur
     assert "the observer failed" in caplog.text
 
 
-def test_bad_input(url: str) -> None:
-    """A pass that nobody would look at, keys that are none: told at once, and nothing is done."""
+def test_invalid_passes_and_callers_are_rejected(url: str) -> None:
+    """An engine without policies rejects a pass, and ignores a caller."""
     engine, _ = opened(url, None)
     with engine:
         with pytest.raises(InvalidRequest, match="admission_pass"):
@@ -329,8 +326,7 @@ def test_bad_input(url: str) -> None:
                 book(engine, NIKS[1], **problem)
 
 
-async def test_the_async_engine_is_the_same(url: str) -> None:
-    """One door for both faces."""
+async def test_the_async_engine_uses_the_same_gate(url: str) -> None:
     clock = ManualClock(OPENS_AT_MS)
     chain = PolicyChain(
         (
@@ -353,8 +349,7 @@ async def test_the_async_engine_is_the_same(url: str) -> None:
             await engine.reserve("surabaya", DAY, NIKS[0], service="new", session="morning", **shown)
 
 
-def test_the_tally_is_bounded() -> None:
-    """Whatever reasons policies make up, a tally keeps so many rows and no more."""
+def test_the_decision_counter_is_bounded() -> None:
     tally = DecisionCounter()
     for one in range(10_050):
         tally.on_decision("surabaya", DecisionRecord("p", deny(f"r{one}")))

@@ -1,4 +1,4 @@
-"""Draws, end to end on the store in memory: what is drawn is held, whatever breaks on the way, and no place is lost."""
+"""Draws on the store in memory: winners are held after any failure, and no place is lost."""
 
 from __future__ import annotations
 
@@ -157,8 +157,8 @@ def _views(engine: QuotaEngine) -> list[Any]:
     return [view for office in ("sby", "mlg") for view in engine.availability(office, MONDAY, TUESDAY)]
 
 
-def test_what_nobody_claims_goes_to_the_next_draw(engine: QuotaEngine, clock: ManualClock) -> None:
-    """And to nobody in between: it is kept back until the next draw closes, which gives it away."""
+def test_unclaimed_places_are_parked_for_the_next_draw(engine: QuotaEngine, clock: ManualClock) -> None:
+    """No reserve gets them in between."""
     draw = decided(engine, clock)
     report = draw.award(hold_ttl_ms=HOUR_MS)
     available, held, _, _ = drawn_places(engine)
@@ -191,7 +191,7 @@ def test_what_nobody_claims_goes_to_the_next_draw(engine: QuotaEngine, clock: Ma
 
 @pytest.mark.parametrize(("rule", "customer_gets_it"), [("at_once", True), ("cooling", False), ("next_draw", False)])
 def test_a_broker_cannot_hand_a_place_over(clock: ManualClock, rule: str, customer_gets_it: bool) -> None:
-    """Cancel and book anew in the same moment: it works with re-release at once, and with no other rule."""
+    """A cancellation and a new booking in the same moment succeed only with re-release at once."""
     with QuotaEngine.open(identity_key=KEY, catalog=catalog(rule, drawn=1), clock=clock) as engine:
         announced(engine, clock)
         draw = engine.draw("dec")
@@ -286,8 +286,8 @@ def test_what_was_changed_in_the_store_afterwards_is_found(
     )
 
 
-def test_closing_again_changes_nothing(engine: QuotaEngine, clock: ManualClock) -> None:
-    """What was given away stays what it was, whatever has been sold since."""
+def test_a_repeated_close_changes_nothing(engine: QuotaEngine, clock: ManualClock) -> None:
+    """Later sales do not change the offered places."""
     draw = decided(engine, clock)
     before = draw.view()
     draw.award()
@@ -359,8 +359,8 @@ def test_both_faces_have_the_same_methods() -> None:
         assert other.__doc__
 
 
-async def test_both_faces_do_the_same(clock: ManualClock) -> None:
-    """The same calls on both, each with a store of its own: the same answers, files and holds."""
+async def test_the_async_draw_returns_the_same(clock: ManualClock) -> None:
+    """The same calls on two stores return the same answers, files and holds."""
     with QuotaEngine.open(identity_key=KEY, catalog=catalog(), clock=clock) as engine:
         other = await AsyncQuotaEngine.open(identity_key=KEY, catalog=catalog(), clock=clock)
         engine.publish(catalog(), MONDAY, TUESDAY)

@@ -1,4 +1,4 @@
-"""Token buckets without an office: both faces, on the store in memory and on a server."""
+"""Token buckets, sync and async, on the store in memory and on a server."""
 
 from __future__ import annotations
 
@@ -128,14 +128,13 @@ def test_bad_calls(url: str, limits: Any, keys: Any, cost: Any) -> None:
         (per_day(1), {"identity_key": b"short"}),
     ],
 )
-def test_bad_settings(limits: Any, more: dict[str, Any]) -> None:
-    """A mistake in the settings shows when they are opened."""
+def test_open_rejects_invalid_limits(limits: Any, more: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
         TokenBuckets.open("memory://", limits, **more)
 
 
-def test_a_store_wants_a_key() -> None:
-    """Without it every process would have buckets of its own."""
+def test_a_shared_store_requires_an_identity_key() -> None:
+    """Without it, every process would have separate buckets."""
     with pytest.raises(InvalidRequest, match="identity_key"):
         TokenBuckets.open("redis://127.0.0.1:1", per_day(1))
     with TokenBuckets.open("memory://", per_day(1)) as buckets:
@@ -154,8 +153,8 @@ async def test_the_async_face(url: str) -> None:
 
 
 @pytest.mark.parametrize("admit", [False, True])
-async def test_when_the_store_is_away(admit: bool) -> None:
-    """It fails closed: an error, unless the buckets were opened to let everybody through; then the answer says so."""
+async def test_an_outage_raises_unless_it_admits(admit: bool) -> None:
+    """With admit_in_outage, the result says that it is unchecked."""
     with Server(valkey_server_binary()) as server:
         url = f"{server.url}?attempts_max=1"
         buckets = TokenBuckets.open(url, per_day(1), identity_key=KEY, admit_in_outage=admit)
@@ -175,9 +174,7 @@ async def test_when_the_store_is_away(admit: bool) -> None:
         await also.close()
 
 
-def test_the_faces_have_the_same_methods() -> None:
-    """What one can do the other can."""
-
+def test_the_async_class_has_the_same_signatures() -> None:
     def methods(face: type) -> dict[str, str]:
         return {
             name: str(inspect.signature(member)).replace("Async", "")

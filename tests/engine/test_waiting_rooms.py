@@ -85,7 +85,7 @@ def made(engine: QuotaEngine, name: str = "december", entropy_source: str = "", 
 
 
 def test_an_opening_from_the_first_ticket_to_the_last_pass(engine: QuotaEngine, clock: ManualClock) -> None:
-    """Nobody starts it: those who poll see it open by itself, are called in the order that the record proves."""
+    """Polls alone open the room, and it calls tickets in the order that the transcript proves."""
     made(engine, per_minute_max=600, per_minute_min=600, burst=10)
     room = engine.room("december")
     tickets = {person: room.join(person).ticket for person in PEOPLE}
@@ -129,10 +129,8 @@ def test_the_same_person_has_the_same_ticket_everywhere(engine: QuotaEngine, clo
 
 
 @pytest.mark.parametrize("store", ["memory", "valkey"])
-def test_a_pass_is_one_reservation_and_nobody_comes_in_without(
-    store: str, clock: ManualClock, request: pytest.FixtureRequest
-) -> None:
-    """From the ticket to the place: the pass is used up in the reserve's own step, whoever sends it again."""
+def test_a_pass_is_good_for_one_reservation(store: str, clock: ManualClock, request: pytest.FixtureRequest) -> None:
+    """The step of the reserve uses the pass up."""
     url = "memory://"
     if store == "valkey":
         server: Server = request.getfixturevalue("valkey")
@@ -176,8 +174,8 @@ def test_a_pass_is_one_reservation_and_nobody_comes_in_without(
         assert reserve(PEOPLE[2], late).status is Status.NOT_ADMITTED
 
 
-def test_who_lost_the_turn_goes_behind(engine: QuotaEngine, clock: ManualClock) -> None:
-    """A lapsed ticket lets nobody in, does not stop the others, and can be exchanged once for one behind."""
+def test_a_ticket_that_missed_its_turn_is_replaced_at_the_end(engine: QuotaEngine, clock: ManualClock) -> None:
+    """It admits no one, does not stop the others, and can be replaced once."""
     made(engine, turn_ms=5_000, window_ms=2_000)
     room = engine.room("december")
     tickets = [room.join(person).ticket for person in PEOPLE[:20]]
@@ -201,7 +199,7 @@ def test_who_lost_the_turn_goes_behind(engine: QuotaEngine, clock: ManualClock) 
     assert room.join(PEOPLE[0], replaces_ticket=tickets[0]).ticket == behind.ticket
 
 
-def test_a_poll_costs_no_call_of_the_store(clock: ManualClock) -> None:
+def test_polls_share_one_read_of_the_store(clock: ManualClock) -> None:
     """Six thousand polls within the refresh time: one look, and what time had made due."""
     backend = Counting(MemoryStore(clock))
     engine = QuotaEngine(backend, RequestBuilder(KEY, CATALOG), clock=clock)
@@ -219,8 +217,8 @@ def test_a_poll_costs_no_call_of_the_store(clock: ManualClock) -> None:
         assert sum(backend.requests.values()) <= 4, backend.requests
 
 
-def test_threads_poll_while_one_looks(clock: ManualClock) -> None:
-    """When the store is slow, one thread waits for it and the others are answered from the look before."""
+def test_threads_poll_while_one_refreshes(clock: ManualClock) -> None:
+    """While one thread waits for a slow store, the others get the last view."""
     backend = Counting(MemoryStore(clock))
     engine = QuotaEngine(backend, RequestBuilder(KEY, CATALOG), clock=clock)
     made(engine)
@@ -237,8 +235,8 @@ def test_threads_poll_while_one_looks(clock: ManualClock) -> None:
     assert room.status(ticket).as_of_ms == clock.now_ms()
 
 
-def test_polls_survive_a_store_that_is_away_for_a_while(clock: ManualClock) -> None:
-    """Up to ten seconds they are answered from the last look, with its time, and the store is asked twice a second."""
+def test_polls_survive_a_short_outage(clock: ManualClock) -> None:
+    """For ten seconds, polls get the last view with its time, and the store is read twice a second."""
     backend = Counting(MemoryStore(clock))
     engine = QuotaEngine(backend, RequestBuilder(KEY, CATALOG), clock=clock)
     made(engine)
@@ -261,8 +259,8 @@ def test_polls_survive_a_store_that_is_away_for_a_while(clock: ManualClock) -> N
     assert room.status(ticket).as_of_ms == clock.now_ms()
 
 
-def test_the_number_of_people_let_in_follows_the_places(engine: QuotaEngine, clock: ManualClock) -> None:
-    """Three places left: five people are called at first; when nothing is left, nobody is, and all are told."""
+def test_calls_follow_the_places_left(engine: QuotaEngine, clock: ManualClock) -> None:
+    """Three places left: five tickets are called at first; none when no place is left."""
     for day in range(7, 12):
         engine.set_capacity("surabaya", f"2026-12-{day:02d}", "online", 3 if day == 7 else 0)
     made(engine, turn_ms=60_000, units_max=1)
@@ -308,8 +306,8 @@ def test_a_room_with_public_entropy_waits_for_it(engine: QuotaEngine, clock: Man
     assert verify(record).ok
 
 
-def test_it_ends_by_itself(engine: QuotaEngine, clock: ManualClock) -> None:
-    """At its time nobody is let in or given a ticket any more, and whoever looks first reveals the rest."""
+def test_a_room_closes_by_itself(engine: QuotaEngine, clock: ManualClock) -> None:
+    """After its end it admits no one, issues no ticket, and the next read reveals the seed."""
     made(engine)
     room = engine.room("december")
     joined = room.join(PEOPLE[0])
@@ -374,8 +372,7 @@ def test_what_can_never_be_right_is_refused(arguments: dict[str, Any], where: st
             room.join(PEOPLE[0])
 
 
-def test_there_is_no_such_room() -> None:
-    """Asking for one costs one look in a while, and says so."""
+def test_an_unknown_room_costs_one_read_per_refresh() -> None:
     clock = ManualClock(OPENS_AT_MS)
     backend = Counting(MemoryStore(clock))
     room = QuotaEngine(backend, RequestBuilder(KEY, CATALOG), clock=clock).room("nowhere")
@@ -388,8 +385,8 @@ def test_there_is_no_such_room() -> None:
             QuotaEngine(backend, RequestBuilder(KEY, CATALOG), clock=clock).room(name)  # type: ignore[arg-type]
 
 
-def test_nobody_elses_ticket_is_told_or_let_in(engine: QuotaEngine, clock: ManualClock) -> None:
-    """With an identity its ticket is checked; without one, whoever has the ticket is told how it stands."""
+def test_a_ticket_is_checked_against_an_identity(engine: QuotaEngine, clock: ManualClock) -> None:
+    """Without an identity, any bearer gets the status."""
     made(engine)
     room = engine.room("december")
     ticket = room.join(PEOPLE[0]).ticket
@@ -429,8 +426,8 @@ def test_keys_are_changed_while_a_room_is_open(clock: ManualClock) -> None:
         before.room("december").status(new[0])
 
 
-def test_the_order_is_a_secret_until_it_opens(clock: ManualClock) -> None:
-    """Neither the store nor the record has anything from which it could be worked out before."""
+def test_the_order_is_secret_until_the_opening(clock: ManualClock) -> None:
+    """Neither the store nor the transcript contains enough to compute it."""
     backend = MemoryStore(clock)
     engine = QuotaEngine(backend, RequestBuilder(KEY, CATALOG), clock=clock)
     made(engine)
@@ -466,8 +463,7 @@ async def test_the_async_room_is_the_same(clock: ManualClock) -> None:
         assert (await room.status(tickets[0], identity=PEOPLE[0])).phase is TicketPhase.ROOM_CLOSED
 
 
-def test_positions_are_kept_for_some_and_worked_out_for_all(clock: ManualClock, monkeypatch: Any) -> None:
-    """What is remembered between polls is bounded, and changes nothing."""
+def test_remembered_positions_are_bounded(clock: ManualClock, monkeypatch: Any) -> None:
     monkeypatch.setattr("quota_engine.workflows.room_view_cache.POSITIONS_MAX", 10)
     with QuotaEngine.open(catalog=CATALOG, clock=clock, identity_key=KEY) as engine:
         made(engine)
@@ -480,8 +476,7 @@ def test_positions_are_kept_for_some_and_worked_out_for_all(clock: ManualClock, 
         assert len(room._methods.cache.snapshot()._positions) <= 10
 
 
-def test_a_book_has_bounds() -> None:
-    """Neither a strange name nor a strange refresh time makes one."""
+def test_a_view_cache_rejects_invalid_names_and_refresh_times() -> None:
     desk = RequestBuilder(KEY, CATALOG)
     for arguments in (("a.b", lambda: 0, 500), ("a", lambda: 0, 0), ("a", lambda: 0, 10_001)):
         with pytest.raises(InvalidRequest):

@@ -1,6 +1,4 @@
-"""A booking service as its makers would write it, for an engine or for a client: it is checked by the type checker, and
-run by a test. Every name comes from the public modules.
-"""
+"""A booking service for an engine or a client, with public names only. A type checker checks it; a test runs it."""
 
 from __future__ import annotations
 
@@ -69,7 +67,7 @@ def pass_of(places: Places, room: str, ticket: str, nik: str) -> str:
 
 
 def consume(places: Places, office: str) -> int:
-    """What there is for one consumer of a group, done with."""
+    """Acknowledge the events of one consumer of a group. Return the acknowledged number."""
     events = assert_type(places.events(office, consumer_group="mail", consumer="one", limit=100), list[RecordedEvent])
     places.acknowledge(office, "mail", (one.number for one in events))
     (group,) = assert_type(places.list_consumer_groups(office), list[ConsumerGroupView])
@@ -83,7 +81,7 @@ async def book_async(places: AsyncPlaces, office: str, day: datetime.date, nik: 
 
 
 def only_a_client(client: ServiceClient) -> None:
-    """What a client's methods say of themselves."""
+    """Check the types of a client's methods."""
     room = assert_type(client.room("hall"), ServiceWaitingRoom)
     assert_type(room.join("ani"), JoinResult)
     assert_type(room.status("ticket"), ServiceTicketStatus)

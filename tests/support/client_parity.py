@@ -1,7 +1,6 @@
-"""One story, told to an engine or to a client of a service: what it is told must be the same.
+"""One story that an engine and the clients of a service run. All must return the same.
 
-The faces are wrapped: each call is awaited (a sync one in a thread), and noted with what came of it, without what a
-service tells nobody.
+A recorder awaits each call, a sync one in a thread, and records its result without the fields that a service omits.
 """
 
 from __future__ import annotations
@@ -54,21 +53,21 @@ from tests.support.in_process_service import TOKENS, Client, listening, running
 QUICK: Final = Retries(attempts_max=3, pause_ms_min=1, pause_ms_max=2)
 ROOM: Final = "hall"
 OPENING: Final = NOW_MS + HOUR_MS
-"""When the room opens; the draw takes applications from then on too."""
+"""Opening of the room, and of the draw's applications."""
 
 Log = list[tuple[str, Any]]
 
 
-class Told:
-    """A face, each of whose calls is noted. What it raises is noted and returned."""
+class Recorder:
+    """Records each call of an engine, a client, a room or a draw. Returns and records an error that it raises."""
 
-    def __init__(self, face: Any, log: Log, kind: str = "") -> None:
-        self._face = face
+    def __init__(self, target: Any, log: Log, kind: str = "") -> None:
+        self._target = target
         self._log = log
         self._kind = kind
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self._face, name)
+        method = getattr(self._target, name)
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             found: Any
@@ -84,17 +83,17 @@ class Told:
 
         return call
 
-    def room(self, room: str) -> Told:
-        """A room of the face."""
-        return Told(self._face.room(room), self._log, "room.")
+    def room(self, room: str) -> Recorder:
+        """Return the recorder of a room."""
+        return Recorder(self._target.room(room), self._log, "room.")
 
-    def draw(self, draw: str) -> Told:
-        """A draw of the face."""
-        return Told(self._face.draw(draw), self._log, "draw.")
+    def draw(self, draw: str) -> Recorder:
+        """Return the recorder of a draw."""
+        return Recorder(self._target.draw(draw), self._log, "draw.")
 
 
 class EngineAsClient:
-    """An engine, with the few arguments that a client does not take."""
+    """An engine with the arguments of a client."""
 
     def __init__(self, engine: AsyncQuotaEngine) -> None:
         self._engine = engine
@@ -103,12 +102,12 @@ class EngineAsClient:
         return getattr(self._engine, name)
 
     async def publish(self, first_day: Any, last_day: Any = None) -> Any:
-        """The catalog is the service's own."""
+        """Publish the catalog of the story, as a service does."""
         return await self._engine.publish(story_catalog(), first_day, last_day)
 
 
 def plain(value: Any) -> Any:
-    """What can be compared: without hashes of applicants, seeds, and the times that nobody can say exactly."""
+    """Return the comparable part of a result, without applicants' hashes, seeds and estimated times."""
     if isinstance(value, QuotaEngineError):
         return type(value).__name__
     if isinstance(value, RoomView):
@@ -143,17 +142,17 @@ def plain(value: Any) -> Any:
     return value
 
 
-# --- Who is told ---------------------------------------------------------------------------------------------------
+# --- Engines and clients
 
 
 def story_catalog() -> Any:
-    """Two offices, whose places are offered to a wait list when they come back."""
+    """Return two offices that offer released places to the wait list."""
     return catalog("wait_list", 2)
 
 
 @contextlib.asynccontextmanager
-async def an_engine(log: Log) -> AsyncIterator[tuple[Told, ManualClock]]:
-    """An engine in memory, as far as a service that has just started."""
+async def an_engine(log: Log) -> AsyncIterator[tuple[Recorder, ManualClock]]:
+    """Open an engine in memory, in the state of a service that has just started."""
     terms = day_terms(story_catalog(), "sby", MONDAY)
     assert terms is not None
     clock = ManualClock(terms.opens_at_ms)
@@ -161,12 +160,12 @@ async def an_engine(log: Log) -> AsyncIterator[tuple[Told, ManualClock]]:
     async with engine:
         await engine.publish(story_catalog(), MONDAY, MONDAY + datetime.timedelta(days=4))
         clock.set_ms(NOW_MS)
-        yield Told(EngineAsClient(engine), log), clock
+        yield Recorder(EngineAsClient(engine), log), clock
 
 
 @contextlib.asynccontextmanager
 async def a_service() -> AsyncIterator[Client]:
-    """The service in this process."""
+    """Run the service in this process."""
     async with running(catalog=story_catalog(), office="sby", day=MONDAY) as client:
         client.clock.set_ms(NOW_MS)
         yield client
@@ -175,7 +174,7 @@ async def a_service() -> AsyncIterator[Client]:
 def in_process(
     client: Client, role: Role = Role.OPERATOR, transport: httpx.AsyncBaseTransport | None = None
 ) -> AsyncServiceClient:
-    """An async client of the service, without a connection."""
+    """Return an async client that calls the service without a connection."""
     http = httpx.AsyncClient(
         transport=transport or client.http._transport,
         base_url="http://service",
@@ -185,115 +184,115 @@ def in_process(
 
 
 @contextlib.asynccontextmanager
-async def a_client(kind: str, log: Log) -> AsyncIterator[tuple[Told, ManualClock]]:
-    """A client of a service: ``async`` or ``sync`` over a connection, or ``in process``."""
+async def a_client(kind: str, log: Log) -> AsyncIterator[tuple[Recorder, ManualClock]]:
+    """Open a client of a service: ``async`` or ``sync`` over a connection, or ``in process``."""
     async with a_service() as service:
         if kind == "in process":
-            yield Told(in_process(service), log), service.clock
+            yield Recorder(in_process(service), log), service.clock
             return
         async with listening(service.app) as port:
             url, token = f"http://127.0.0.1:{port}", TOKENS[Role.OPERATOR]
             if kind == "async":
                 async with await AsyncServiceClient.open(url, token, retries=QUICK) as client:
-                    yield Told(client, log), service.clock
+                    yield Recorder(client, log), service.clock
             else:
                 with ServiceClient.open(url, token, retries=QUICK) as sync_client:
-                    yield Told(sync_client, log), service.clock
+                    yield Recorder(sync_client, log), service.clock
 
 
-# --- The story -----------------------------------------------------------------------------------------------------
+# --- The story
 
 
-async def story(told: Told, clock: ManualClock) -> None:
-    """Every method at least once, with what it refuses and what it raises."""
-    await _reservations(told)
-    await _days(told)
-    await _events(told)
-    await _room(told.room(ROOM), told, clock)
-    await _draw(told, clock)
-    await _the_day(told, clock)
-    await _mistakes(told)
+async def story(recorder: Recorder, clock: ManualClock) -> None:
+    """Call every method at least once, with its refusals and errors."""
+    await _reservations(recorder)
+    await _days(recorder)
+    await _events(recorder)
+    await _room(recorder.room(ROOM), recorder, clock)
+    await _draw(recorder, clock)
+    await _the_day(recorder, clock)
+    await _invalid_calls(recorder)
 
 
-async def _reservations(told: Told) -> None:
+async def _reservations(recorder: Recorder) -> None:
     wanted = {"session": "am", "channel": "draw"}
     caller = Caller(account="a@example.org", network="198.51.100.7")
-    held = await told.reserve(
+    held = await recorder.reserve(
         "sby", MONDAY, "ani", idempotency_key="wish-1", caller=caller, hold_ttl_ms=60_000, **wanted
     )
-    await told.reserve("sby", str(MONDAY), ["ani"], idempotency_key="wish-1", hold_ttl_ms=60_000, **wanted)
-    await told.reserve("sby", MONDAY.toordinal(), "ani", idempotency_key="wish-2", **wanted)
-    await told.reserve("sby", MONDAY, ["ani"], idempotency_key="wish-1", session="pm", channel="draw")
-    other = await told.reserve("sby", MONDAY, "budi", idempotency_key="wish-3", **wanted)
-    await told.reserve("sby", MONDAY, ["citra", "dewi"], idempotency_key="wish-4", **wanted)
-    waiting = await told.reserve("sby", MONDAY, "citra", idempotency_key="wish-5", join_wait_list=True, **wanted)
-    await told.wait_list_position(waiting.reference)
-    await told.wait_list_position(held.reference)
-    await told.lookup(waiting.reference)
-    await told.lookup("sby~nobody")
-    await told.hold_remaining_histogram("sby", MONDAY, [30_000, 60_000, 3_600_000])
-    await told.hold_remaining_histogram("sby", MONDAY, ())
-    await told.confirm(held.reference, owner="budi")
-    await told.confirm(held.reference, expected_version=7)
-    await told.confirm(held.reference, owner="ani", expected_version=1)
-    await told.confirm(held.reference)
-    await told.release(other.reference)
-    await told.lookup(waiting.reference)
-    await told.release(other.reference)
-    there = await told.reschedule(held.reference, TUESDAY, session="pm", channel="draw")
-    moved = await told.reschedule(there.reference, MONDAY, office="mlg", session="pm", channel="draw")
-    fresh = await told.reserve("sby", TUESDAY, "eka", idempotency_key="wish-6", **wanted)
-    moved = await told.reschedule(fresh.reference, MONDAY, office="mlg", session="pm", channel="draw")
+    await recorder.reserve("sby", str(MONDAY), ["ani"], idempotency_key="wish-1", hold_ttl_ms=60_000, **wanted)
+    await recorder.reserve("sby", MONDAY.toordinal(), "ani", idempotency_key="wish-2", **wanted)
+    await recorder.reserve("sby", MONDAY, ["ani"], idempotency_key="wish-1", session="pm", channel="draw")
+    other = await recorder.reserve("sby", MONDAY, "budi", idempotency_key="wish-3", **wanted)
+    await recorder.reserve("sby", MONDAY, ["citra", "dewi"], idempotency_key="wish-4", **wanted)
+    waiting = await recorder.reserve("sby", MONDAY, "citra", idempotency_key="wish-5", join_wait_list=True, **wanted)
+    await recorder.wait_list_position(waiting.reference)
+    await recorder.wait_list_position(held.reference)
+    await recorder.lookup(waiting.reference)
+    await recorder.lookup("sby~nobody")
+    await recorder.hold_remaining_histogram("sby", MONDAY, [30_000, 60_000, 3_600_000])
+    await recorder.hold_remaining_histogram("sby", MONDAY, ())
+    await recorder.confirm(held.reference, owner="budi")
+    await recorder.confirm(held.reference, expected_version=7)
+    await recorder.confirm(held.reference, owner="ani", expected_version=1)
+    await recorder.confirm(held.reference)
+    await recorder.release(other.reference)
+    await recorder.lookup(waiting.reference)
+    await recorder.release(other.reference)
+    there = await recorder.reschedule(held.reference, TUESDAY, session="pm", channel="draw")
+    moved = await recorder.reschedule(there.reference, MONDAY, office="mlg", session="pm", channel="draw")
+    fresh = await recorder.reserve("sby", TUESDAY, "eka", idempotency_key="wish-6", **wanted)
+    moved = await recorder.reschedule(fresh.reference, MONDAY, office="mlg", session="pm", channel="draw")
     assert moved.ok, moved
-    await told.find_moved(fresh.reference)
-    await told.find_moved(held.reference)
-    await told.lookup(fresh.reference)
-    await told.confirm(moved.reference, reacquire=True)
-    await told.recover_moves()
-    await told.cancel(moved.reference, owner="eka")
-    await told.check_in(held.reference)
-    await told.mark_no_show(held.reference)
-    await told.list_reservations("sby", MONDAY)
+    await recorder.find_moved(fresh.reference)
+    await recorder.find_moved(held.reference)
+    await recorder.lookup(fresh.reference)
+    await recorder.confirm(moved.reference, reacquire=True)
+    await recorder.recover_moves()
+    await recorder.cancel(moved.reference, owner="eka")
+    await recorder.check_in(held.reference)
+    await recorder.mark_no_show(held.reference)
+    await recorder.list_reservations("sby", MONDAY)
 
 
-async def _days(told: Told) -> None:
-    await told.list_offices()
-    await told.availability("sby", MONDAY)
-    await told.availability("mlg", MONDAY, TUESDAY)
-    await told.set_capacity("sby", TUESDAY, "counter", 5)
-    await told.set_capacity("sby", TUESDAY, "drawn", 0)
-    await told.set_capacity("sby", "2026-12-13", "drawn", 0)
-    await told.set_capacity("sby", TUESDAY, "nothing", 1)
-    await told.close_day("sby", TUESDAY)
-    await told.reserve("sby", TUESDAY, "fajar", idempotency_key="wish-7", session="am", channel="counter")
-    await told.open_day("sby", TUESDAY)
-    await told.reallocate_unused("sby", TUESDAY, "counter")
-    await told.release_parked("sby", TUESDAY, "drawn")
-    await told.expire("sby", MONDAY)
-    await told.publish(MONDAY)
-    await told.publish(MONDAY, TUESDAY)
-    await told.audit()
-    await told.audit("mlg")
-    await told.reconcile("sby")
+async def _days(recorder: Recorder) -> None:
+    await recorder.list_offices()
+    await recorder.availability("sby", MONDAY)
+    await recorder.availability("mlg", MONDAY, TUESDAY)
+    await recorder.set_capacity("sby", TUESDAY, "counter", 5)
+    await recorder.set_capacity("sby", TUESDAY, "drawn", 0)
+    await recorder.set_capacity("sby", "2026-12-13", "drawn", 0)
+    await recorder.set_capacity("sby", TUESDAY, "nothing", 1)
+    await recorder.close_day("sby", TUESDAY)
+    await recorder.reserve("sby", TUESDAY, "fajar", idempotency_key="wish-7", session="am", channel="counter")
+    await recorder.open_day("sby", TUESDAY)
+    await recorder.reallocate_unused("sby", TUESDAY, "counter")
+    await recorder.release_parked("sby", TUESDAY, "drawn")
+    await recorder.expire("sby", MONDAY)
+    await recorder.publish(MONDAY)
+    await recorder.publish(MONDAY, TUESDAY)
+    await recorder.audit()
+    await recorder.audit("mlg")
+    await recorder.reconcile("sby")
 
 
-async def _events(told: Told) -> None:
-    await told.events("sby")
-    await told.events("sby", 2, 3)
-    await told.list_consumer_groups("sby")
-    await told.create_consumer_group("sby", "mail", 4)
-    await told.create_consumer_group("sby", "mail")
-    mine = await told.events("sby", limit=2, consumer_group="mail", consumer="one")
-    await told.events("sby", limit=2, consumer_group="mail", consumer="two", min_idle_ms=1_000)
-    await told.list_consumer_groups("sby")
-    await told.acknowledge("sby", "mail", (one.number for one in mine))
-    await told.acknowledge("sby", "mail", [])
-    await told.trim_events("sby", 5)
-    await told.delete_consumer_group("sby", "mail")
-    await told.delete_consumer_group("sby", "mail")
+async def _events(recorder: Recorder) -> None:
+    await recorder.events("sby")
+    await recorder.events("sby", 2, 3)
+    await recorder.list_consumer_groups("sby")
+    await recorder.create_consumer_group("sby", "mail", 4)
+    await recorder.create_consumer_group("sby", "mail")
+    mine = await recorder.events("sby", limit=2, consumer_group="mail", consumer="one")
+    await recorder.events("sby", limit=2, consumer_group="mail", consumer="two", min_idle_ms=1_000)
+    await recorder.list_consumer_groups("sby")
+    await recorder.acknowledge("sby", "mail", (one.number for one in mine))
+    await recorder.acknowledge("sby", "mail", [])
+    await recorder.trim_events("sby", 5)
+    await recorder.delete_consumer_group("sby", "mail")
+    await recorder.delete_consumer_group("sby", "mail")
 
 
-async def _room(room: Told, told: Told, clock: ManualClock) -> None:
+async def _room(room: Recorder, recorder: Recorder, clock: ManualClock) -> None:
     await room.view()
     terms: dict[str, Any] = {"opens_at": OPENING, "entropy_source": "the index", "channel": "counter"}
     settings = RoomSettings(turn_ms=60_000)
@@ -327,12 +326,12 @@ async def _room(room: Told, told: Told, clock: ManualClock) -> None:
     await room.join("budi")
     await room.set_pace(1, 2)
     await room.transcript()
-    await told.room("nowhere").view()
-    await told.room("nowhere").join("ani")
+    await recorder.room("nowhere").view()
+    await recorder.room("nowhere").join("ani")
 
 
-async def _draw(told: Told, clock: ManualClock) -> None:
-    draw = told.draw("dec")
+async def _draw(recorder: Recorder, clock: ManualClock) -> None:
+    draw = recorder.draw("dec")
     commitment = await draw.commitment(SEED)
     terms = DrawConfig(
         OPENS_AT_MS + HOUR_MS,
@@ -379,52 +378,52 @@ async def _draw(told: Told, clock: ManualClock) -> None:
     await draw.view()
 
 
-async def _the_day(told: Told, clock: ManualClock) -> None:
+async def _the_day(recorder: Recorder, clock: ManualClock) -> None:
     wanted = {"session": "am", "channel": "counter"}
-    come = await told.reserve("sby", TUESDAY, "gita", idempotency_key="wish-8", **wanted)
-    await told.confirm(come.reference)
-    gone = await told.reserve("sby", TUESDAY, "hadi", idempotency_key="wish-9", **wanted)
-    await told.confirm(gone.reference)
+    come = await recorder.reserve("sby", TUESDAY, "gita", idempotency_key="wish-8", **wanted)
+    await recorder.confirm(come.reference)
+    gone = await recorder.reserve("sby", TUESDAY, "hadi", idempotency_key="wish-9", **wanted)
+    await recorder.confirm(gone.reference)
     clock.set_ms(int(datetime.datetime(2026, 12, 8, 3, tzinfo=datetime.UTC).timestamp() * 1000))
-    await told.check_in(come.reference)
-    await told.mark_no_show(gone.reference, owner="hadi")
-    await told.cancel(come.reference)
-    await told.list_reservations("sby", TUESDAY)
-    await told.audit()
+    await recorder.check_in(come.reference)
+    await recorder.mark_no_show(gone.reference, owner="hadi")
+    await recorder.cancel(come.reference)
+    await recorder.list_reservations("sby", TUESDAY)
+    await recorder.audit()
 
 
-async def _mistakes(told: Told) -> None:
-    """Each is raised with the engine's own error."""
+async def _invalid_calls(recorder: Recorder) -> None:
+    """Call with invalid arguments; each raises the engine's error."""
     wanted = {"session": "am", "channel": "draw"}
     for office in ("", "nix", "a/b", "..", "é"):
-        await told.reserve(office, MONDAY, "ani", idempotency_key="key", **wanted)
-        await told.availability(office, MONDAY)
+        await recorder.reserve(office, MONDAY, "ani", idempotency_key="key", **wanted)
+        await recorder.availability(office, MONDAY)
     for day in ("", "2026-02-30", "20261207", 0, 10**9, None, datetime.datetime(2026, 12, 7, tzinfo=datetime.UTC)):
-        await told.reserve("sby", day, "ani", idempotency_key="key", **wanted)
-        await told.close_day("sby", day)
+        await recorder.reserve("sby", day, "ani", idempotency_key="key", **wanted)
+        await recorder.close_day("sby", day)
     for party in ([], "", ["ani", "ani"], ["x"] * 101, 5, None, [1], "\ud800"):
-        await told.reserve("sby", MONDAY, party, idempotency_key="key", **wanted)
+        await recorder.reserve("sby", MONDAY, party, idempotency_key="key", **wanted)
     for key in ("", "a b", "é", "x" * 65, "a\nb", 5):
-        await told.reserve("sby", MONDAY, "ani", idempotency_key=key, **wanted)
-    await told.reserve("sby", MONDAY, "ani", idempotency_key="key", join_wait_list=1, **wanted)
-    await told.reserve("sby", MONDAY, "ani", idempotency_key="key", hold_ttl_ms=-1, **wanted)
-    await told.reserve("sby", MONDAY, "ani", idempotency_key="key", session="noon")
+        await recorder.reserve("sby", MONDAY, "ani", idempotency_key=key, **wanted)
+    await recorder.reserve("sby", MONDAY, "ani", idempotency_key="key", join_wait_list=1, **wanted)
+    await recorder.reserve("sby", MONDAY, "ani", idempotency_key="key", hold_ttl_ms=-1, **wanted)
+    await recorder.reserve("sby", MONDAY, "ani", idempotency_key="key", session="noon")
     for reference in ("", "sby", "a~b~c", "sby~", "nix~a", "../audit", "."):
-        await told.confirm(reference)
-        await told.lookup(reference)
-    await told.confirm("sby~a", owner="")
-    await told.confirm("sby~a", expected_version=-1)
+        await recorder.confirm(reference)
+        await recorder.lookup(reference)
+    await recorder.confirm("sby~a", owner="")
+    await recorder.confirm("sby~a", expected_version=-1)
     for bounds_ms in ([2, 1], [1] * 17, [-1], ["1"], "1", [1.5]):
-        await told.hold_remaining_histogram("sby", MONDAY, bounds_ms)
+        await recorder.hold_remaining_histogram("sby", MONDAY, bounds_ms)
     for limit in (0, -1, 100_001, "7"):
-        await told.events("sby", 0, limit)
-    await told.events("sby", consumer_group="")
-    await told.events("sby", consumer_group="mail")
-    await told.acknowledge("sby", "mail", [0])
-    await told.acknowledge("sby", "mail", range(1, 10_002))
-    await told.audit("")
-    await told.set_capacity("sby", MONDAY, "", 1)
-    await told.set_capacity("sby", MONDAY, "drawn", -1)
-    await told.draw("dec").apply("ani", ["mlg"])
-    await told.draw("dec").apply("ani", [])
-    await told.draw("dec").run("no seed")
+        await recorder.events("sby", 0, limit)
+    await recorder.events("sby", consumer_group="")
+    await recorder.events("sby", consumer_group="mail")
+    await recorder.acknowledge("sby", "mail", [0])
+    await recorder.acknowledge("sby", "mail", range(1, 10_002))
+    await recorder.audit("")
+    await recorder.set_capacity("sby", MONDAY, "", 1)
+    await recorder.set_capacity("sby", MONDAY, "drawn", -1)
+    await recorder.draw("dec").apply("ani", ["mlg"])
+    await recorder.draw("dec").apply("ani", [])
+    await recorder.draw("dec").run("no seed")

@@ -1,4 +1,4 @@
-"""Three small offices, for what spans offices; and flows that are taken a few steps at a time, or dropped."""
+"""Three small offices with a national limit, and workflows that run step by step or stop half way."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ACTIVE = (State.WAITING, State.HELD, State.CONFIRMED, State.ATTENDED, State.NO_S
 
 
 def nation(*, national: bool, places: int = 3, **rules: object) -> Catalog:
-    """Offices that let everybody have five places each: what keeps people from more than one is the national limit."""
+    """Return a catalog of offices with an identity limit of five, so that only the national limit allows one."""
     raw: dict[str, Any] = {
         "services": [{"id": "new"}],
         "schedules": [{"id": "weekly", "kind": "weekly", "weekday": "friday", "at": "14:00", "zone": "Asia/Jakarta"}],
@@ -61,7 +61,7 @@ def nation(*, national: bool, places: int = 3, **rules: object) -> Catalog:
 
 
 class Nation:
-    """Three open offices, in memory if no store is given, with a clock that is set by hand."""
+    """Three open offices on a store, by default in memory, with a manual clock."""
 
     def __init__(
         self,
@@ -83,14 +83,14 @@ class Nation:
         self.engine.publish(self.catalog, DAY, NEXT_DAY)
 
     def lookup(self, reference: str) -> Reservation:
-        """The record, which must be there."""
+        """Return the record, which must exist."""
         office, _, reservation_id = reference.partition("~")
         record = self.backend.execute(Lookup(office, reservation_id))
         assert record is not None, reference
         return record
 
     def active(self) -> list[Reservation]:
-        """All reservations that take a place anywhere now."""
+        """Return all reservations that take a place now."""
         found: list[Reservation] = []
         for office in OFFICES:
             for reservation_id in self.backend.execute(Describe(office))["reservations"]:
@@ -100,7 +100,7 @@ class Nation:
         return found
 
     def moves(self) -> list[MoveEntry]:
-        """All moves that the registry knows of, done or open."""
+        """Return all moves of the registry, done or open."""
         office_moves: list[MoveEntry] = []
         for shard in shards():
             state = self.backend.execute(Describe(shard))
@@ -108,21 +108,21 @@ class Nation:
         return office_moves
 
     def claimed(self, identity: str) -> str:
-        """What the person's claim points to."""
+        """Return the reservation that an identity's claim points to."""
         applicant = self.requests.owner_hash(identity)
         (reference,) = self.backend.execute(Query(shard_of(applicant), FindClaims((applicant,)))).references
         return str(reference)
 
     def check(self) -> None:
-        """Every office adds up, and with a national limit every active reservation is claimed."""
+        """Check that every office is consistent and every active reservation claimed."""
         assert self.engine.audit().findings == ()
 
 
-class Driven:
-    """A flow that is taken one step at a time."""
+class SteppedWorkflow:
+    """A workflow that runs one step at a time."""
 
-    def __init__(self, flow: Workflow[Any], backend: Store) -> None:
-        self._flow = flow
+    def __init__(self, workflow: Workflow[Any], backend: Store) -> None:
+        self._flow = workflow
         self._backend = backend
         self._request: Any = None
         self.result: Any = None
@@ -137,67 +137,67 @@ class Driven:
             self.result, self.is_done = end.value, True
 
     def step(self) -> None:
-        """Carry out the next request, and let the flow go on to the one after it."""
+        """Answer the next request, and run the workflow to the one after it."""
         assert not self.is_done
         self.steps += 1
         self._advance(run(self._request, self._backend))
 
     def run(self, steps_max: int = 1_000) -> Any:
-        """Take up to so many steps."""
+        """Take up to ``steps_max`` steps, and return the result."""
         for _ in range(steps_max):
             if self.is_done:
                 break
             self.step()
         return self.result
 
-    def die(self) -> None:
-        """Nobody goes on with it."""
+    def abandon(self) -> None:
+        """Abandon the workflow, as a dead client does."""
         self._flow.close()
 
 
-class Muddle:
-    """Flows of all kinds, interleaved at random, late, dying, with a clock that jumps; checked after each step."""
+class RandomInterleaving:
+    """Workflows of all kinds, interleaved at random, late or abandoned, with a clock that jumps. Checks each step."""
 
     def __init__(self, seed: int, open_store: Callable[[ManualClock], Store] = MemoryStore) -> None:
         self.random = Random(seed)
         self.seed = seed
         places = self.random.choice((1, 2, 4, 20))
         self.nation = Nation(places=places, open_store=open_store, reschedules_max=900)
-        self.told: list[object] = []
-        """What came of each flow that was brought to its end, in that order."""
+        self.results: list[object] = []
+        """Results of the finished workflows, in that order."""
 
     def run(self, turns: int) -> None:
-        """So many turns, and then everything to its end."""
+        """Take ``turns`` random turns, then finish every workflow."""
         nation, random = self.nation, self.random
-        flows: list[Driven] = []
+        workflows: list[SteppedWorkflow] = []
         for _ in range(turns):
-            if len(flows) < 6 and random.random() < 0.5:
-                flows.append(self.begin())
-            elif flows:
-                flow = random.choice(flows)
+            if len(workflows) < 6 and random.random() < 0.5:
+                workflows.append(self.begin())
+            elif workflows:
+                workflow = random.choice(workflows)
                 if random.random() < 0.03:
-                    flow.die()
-                    flows.remove(flow)
+                    workflow.abandon()
+                    workflows.remove(workflow)
                 else:
-                    flow.step()
-            for flow in [one for one in flows if one.is_done]:
-                self.told.append(flow.result)
-                flows.remove(flow)
-            if self.seed % 2:  # the others meet while leases run
+                    workflow.step()
+            for workflow in [one for one in workflows if one.is_done]:
+                self.results.append(workflow.result)
+                workflows.remove(workflow)
+            if self.seed % 2:  # with even seeds, all workflows meet within their leases
                 jumps_ms = (1, 1_000, LEASE_MS - CLOCKS_MARGIN_MS, LEASE_MS, MOVE_LEASE_MS, HOLD_TTL_MS)
                 nation.clock.advance_ms(random.choice((0,) * 12 + jumps_ms))
             self.check()
-        for flow in flows:
-            self.told.append(flow.run())
+        for workflow in workflows:
+            self.results.append(workflow.run())
             self.check()
         nation.clock.advance_ms(MOVE_LEASE_MS)
-        self.told.append(nation.engine.recover_moves())
+        self.results.append(nation.engine.recover_moves())
         assert max(Counter(who for one in nation.active() for who in one.applicants).values(), default=0) <= 1
         assert [one for one in nation.moves() if not one.done] == []
         nation.check()
 
-    def begin(self) -> Driven:
-        """A flow of some kind, of something that is there if anything is."""
+    def begin(self) -> SteppedWorkflow:
+        """Start a random workflow, about an existing reservation if there is one."""
         nation, random = self.nation, self.random
         requests, office, day = nation.requests, random.choice(OFFICES), random.choice((DAY, NEXT_DAY))
         records = [
@@ -213,23 +213,25 @@ class Muddle:
             command = requests.reserve(
                 office, day, party, ANY_SELECTION, key, random.random() < 0.3, random.choice((0, 0, 10_000))
             )
-            return Driven(national_claims.reserve(requests, office, command), nation.backend)
+            return SteppedWorkflow(national_claims.reserve(requests, office, command), nation.backend)
         if kind == 4:
-            flow: Workflow[Any] = national_claims.confirm(requests, record.office, Confirm(record.id, reacquire=True))
+            workflow: Workflow[Any] = national_claims.confirm(
+                requests, record.office, Confirm(record.id, reacquire=True)
+            )
         elif kind == 5:
-            flow = office_moves.reschedule(requests, record.reference, day, "", ANY_SELECTION, None, 0)
+            workflow = office_moves.reschedule(requests, record.reference, day, "", ANY_SELECTION, None, 0)
         elif kind < 8:
-            flow = office_moves.reschedule(requests, record.reference, day, office, ANY_SELECTION, None, 0)
+            workflow = office_moves.reschedule(requests, record.reference, day, office, ANY_SELECTION, None, 0)
         elif kind == 8:
-            flow = office_moves.recover_moves(requests, 0, 10)
+            workflow = office_moves.recover_moves(requests, 0, 10)
         else:
             step = random.choice((nation.engine.confirm, nation.engine.release, nation.engine.cancel))
-            self.told.append(step(record.reference))
-            flow = office_moves.find_moved(requests, record.reference)
-        return Driven(flow, nation.backend)
+            self.results.append(step(record.reference))
+            workflow = office_moves.find_moved(requests, record.reference)
+        return SteppedWorkflow(workflow, nation.backend)
 
     def check(self) -> None:
-        """Nobody has two places, but for the one that a place is just being moved to."""
+        """Check that no applicant has two places, except the target of an open move."""
         target_of = {one.source: one.target for one in self.nation.moves() if not one.done}
         active = self.nation.active()
         references = {one.reference for one in active}

@@ -1,6 +1,4 @@
-"""The national limit: one active place per applicant over all offices, whoever dies, and in whatever order things
-come.
-"""
+"""The national limit: one active place per applicant over all offices, after any failure and in any order."""
 
 from __future__ import annotations
 
@@ -33,23 +31,25 @@ from tests.support.multi_office import (
     KEY,
     NEXT_DAY,
     OFFICES,
-    Driven,
-    Muddle,
     Nation,
+    RandomInterleaving,
+    SteppedWorkflow,
 )
 
 LEASE_MS = 20_000
 
 
-def reserving(nation: Nation, office: str, *identities: str, key: str | None = None, day: object = DAY) -> Driven:
+def reserving(
+    nation: Nation, office: str, *identities: str, key: str | None = None, day: object = DAY
+) -> SteppedWorkflow:
     command = nation.requests.reserve(office, day, list(identities or (ANI,)), ANY_SELECTION, key, False, 0)  # type: ignore[arg-type]
-    return Driven(national_claims.reserve(nation.requests, office, command), nation.backend)
+    return SteppedWorkflow(national_claims.reserve(nation.requests, office, command), nation.backend)
 
 
 class TestOnePlace:
     @pytest.mark.parametrize("confirmed", [False, True])
-    def test_a_place_at_one_office_keeps_from_another(self, confirmed: bool) -> None:
-        """Held or confirmed; the record in the way comes along."""
+    def test_an_active_place_excludes_another_office(self, confirmed: bool) -> None:
+        """The refusal carries the record."""
         nation = Nation()
         first = nation.engine.reserve("east", DAY, ANI)
         if confirmed:
@@ -61,8 +61,8 @@ class TestOnePlace:
         nation.check()
 
     @pytest.mark.parametrize("end", ["release", "cancel", "expire"])
-    def test_what_has_ended_is_in_nobodys_way(self, end: str) -> None:
-        """Nothing has to be given back: whoever comes next looks, and takes over."""
+    def test_an_ended_reservation_excludes_no_one(self, end: str) -> None:
+        """The next reserve replaces its claim."""
         nation = Nation()
         first = nation.engine.reserve("east", DAY, ANI).reference
         if end == "cancel":
@@ -86,8 +86,7 @@ class TestOnePlace:
         nation.clock.set_ms(nation.terms.ends_at_ms + CLOCKS_MARGIN_MS)
         assert nation.engine.reserve("west", NEXT_DAY, ANI).status is Status.HELD
 
-    def test_a_day_that_is_over_is_in_nobodys_way(self) -> None:
-        """Whether they came or not: the place is not active any more."""
+    def test_a_day_that_is_over_excludes_no_one(self) -> None:
         nation = Nation()
         first = nation.engine.confirm(nation.engine.reserve("east", DAY, ANI).reference).reference
         nation.clock.set_ms(nation.terms.ends_at_ms + CLOCKS_MARGIN_MS - 1)
@@ -97,8 +96,7 @@ class TestOnePlace:
         assert nation.lookup(first).state is State.CONFIRMED
         nation.check()
 
-    def test_a_refusal_gives_the_claim_back(self) -> None:
-        """Sold out at one office, somebody may try the next at once; the registry remembers nothing of it."""
+    def test_a_refusal_releases_the_claim(self) -> None:
         nation = Nation(places=1)
         assert nation.engine.reserve("east", DAY, BUDI).ok
         before = [nation.backend.execute(Describe(shard))["claims"] for shard in shards()]
@@ -107,8 +105,8 @@ class TestOnePlace:
         assert [nation.backend.execute(Describe(shard))["claims"] for shard in shards()] == before
         assert nation.engine.reserve("west", DAY, ANI).ok
 
-    def test_a_party_is_claimed_whole_or_not_at_all(self) -> None:
-        """One member with a place elsewhere keeps the party from theirs, and the others are free again."""
+    def test_a_party_is_claimed_completely_or_not_at_all(self) -> None:
+        """A member with a place elsewhere refuses the party, and the others stay free."""
         nation = Nation()
         nation.engine.reserve("east", DAY, BUDI)
         refused = nation.engine.reserve("west", DAY, [ANI, BUDI, CITRA])
@@ -126,7 +124,7 @@ class TestOnePlace:
         nation.check()
 
     def test_winners_of_a_draw_are_claimed_too(self) -> None:
-        """Many at once, each with a claim of their own; who has a place elsewhere gets none, and the others theirs."""
+        """A winner with a place elsewhere gets none, and the others get theirs."""
         nation = Nation()
         nation.engine.reserve("west", DAY, BUDI)
         reserves = [
@@ -141,8 +139,8 @@ class TestOnePlace:
         assert [one.status for one in outcomes] == [Status.HELD] * 3
         assert plain.claimed(ANI) == ""
 
-    def test_the_door_stands_before_the_claims(self) -> None:
-        """What the policies want goes with the reserve; who is turned away there keeps no claim."""
+    def test_admission_precedes_the_claims(self) -> None:
+        """A refused reserve keeps no claim."""
         nation = Nation()
         door = AdmissionGate(TokenBucketPolicy("all", LimitKey.ALL, per_minute(1)), None, nation.clock)
         engine = QuotaEngine(nation.backend, nation.requests, door)
@@ -158,7 +156,7 @@ class TestOnePlace:
 
 class TestComingBack:
     def test_the_same_key_finds_its_reservation(self) -> None:
-        """Whatever it has become, and whatever else the person has got since: a known key is answered first."""
+        """A known key has precedence over the claims."""
         nation = Nation()
         first = nation.engine.reserve("east", DAY, ANI, idempotency_key="k")
         again = nation.engine.reserve("east", DAY, ANI, idempotency_key="k")
@@ -175,7 +173,7 @@ class TestComingBack:
         nation.check()
 
     def test_another_key_resumes_the_hold_on_the_same_day(self) -> None:
-        """As it does at the office; confirmed, or for another day, it is in the way."""
+        """A confirmed place, or one for another day, excludes instead."""
         nation = Nation()
         first = nation.engine.reserve("east", DAY, [ANI, BUDI])
         again = nation.engine.reserve("east", DAY, [BUDI, ANI])
@@ -186,8 +184,8 @@ class TestComingBack:
         assert nation.engine.reserve("east", DAY, [ANI, BUDI]).status is Status.IDENTITY_LIMIT
         nation.check()
 
-    def test_a_hold_of_a_time_without_the_limit_is_resumed_and_claimed(self) -> None:
-        """The audit says which are not claimed; whoever comes back for theirs has it claimed."""
+    def test_a_hold_from_before_the_limit_is_claimed_when_resumed(self) -> None:
+        """The audit lists those without a claim."""
         nation = Nation()
         old = QuotaEngine(nation.backend, RequestBuilder(KEY, Nation(national=False).catalog))
         first = old.reserve("east", DAY, ANI)
@@ -215,12 +213,12 @@ class TestComingBack:
             assert len(nation.active()) == 1
             nation.check()
 
-    def test_what_is_being_confirmed_late_is_not_taken_over(self) -> None:
-        """It has expired, and somebody is at work on having it back: until their lease is over nobody else comes in."""
+    def test_a_claim_in_a_late_confirm_is_not_replaced(self) -> None:
+        """Until its lease ends."""
         nation = Nation()
         first = nation.engine.reserve("east", DAY, ANI).reference
         nation.clock.advance_ms(HOLD_TTL_MS)
-        late = Driven(
+        late = SteppedWorkflow(
             national_claims.confirm(nation.requests, "east", Confirm(first.partition("~")[2], reacquire=True)),
             nation.backend,
         )
@@ -266,12 +264,12 @@ class TestComingBack:
 
 
 class TestACallerWhoDies:
-    def test_blocks_nobody_for_longer_than_the_lease(self) -> None:
-        """With the claim and no place; the next is told when to come again, and takes over then."""
+    def test_a_dead_client_excludes_for_one_lease(self) -> None:
+        """The refusal has the time, and the next reserve then replaces the claim."""
         nation = Nation()
         caller = reserving(nation, "east")
         caller.run(1)
-        caller.die()
+        caller.abandon()
         refused = nation.engine.reserve("west", DAY, ANI)
         assert (refused.status, refused.reservation) == (Status.IDENTITY_LIMIT, None)
         assert refused.retry_at_ms == nation.clock.now_ms() + LEASE_MS
@@ -281,8 +279,8 @@ class TestACallerWhoDies:
         assert nation.engine.reserve("west", DAY, ANI).ok
         nation.check()
 
-    def test_a_reserve_that_is_late_does_not_succeed_without_its_claim(self) -> None:
-        """It was on its way for so long that somebody else has the claim now: refused, and tried anew in vain."""
+    def test_a_late_reserve_fails_without_its_claim(self) -> None:
+        """Another client has the claim by then."""
         nation = Nation()
         late = reserving(nation, "east")
         late.run(1)
@@ -301,8 +299,8 @@ class TestACallerWhoDies:
         assert late.run().status is Status.HELD
         nation.check()
 
-    def test_who_is_always_late_is_told_so(self) -> None:
-        """After a few times; the claim is given back."""
+    def test_a_reserve_that_is_late_three_times_expires(self) -> None:
+        """The claim is released."""
         nation = Nation()
         late = reserving(nation, "east")
         while not late.is_done:
@@ -332,24 +330,23 @@ class TestAStoreThatFails:
             _reserve_on(nation, Reserve, _away)
         assert nation.claimed(ANI) == ""
 
-    def test_an_answer_that_was_lost_leaves_the_claim(self) -> None:
-        """There may be a place: the same key tells, and until then nobody else takes one."""
+    def test_a_lost_answer_keeps_the_claim(self) -> None:
+        """The same key returns the outcome, and the claim excludes others until then."""
         nation = Nation()
         with pytest.raises(OutcomeUnknown):
             _reserve_on(nation, Reserve, _lost)
         assert nation.claimed(ANI) != ""
         assert nation.engine.reserve("west", DAY, ANI).status is Status.IDENTITY_LIMIT
 
-    def test_a_registry_that_was_not_reached_does_nothing(self) -> None:
-        """A party's first claim is given back if the second can not be made."""
+    def test_an_unreachable_registry_changes_nothing(self) -> None:
+        """The first claim of a party is released if the second fails."""
         nation = Nation()
         calls = iter((False, True))
         with pytest.raises(BackendUnavailable):
             _reserve_on(nation, Claim, _away, lambda: next(calls))
         assert (nation.claimed(ANI), nation.claimed(BUDI)) == ("", "")
 
-    def test_a_claim_that_could_not_be_given_back_ends_with_its_lease(self) -> None:
-        """The refusal is told all the same."""
+    def test_an_unreleased_claim_ends_with_its_lease(self) -> None:
         nation = Nation(places=0)
         assert _reserve_on(nation, Drop, _away).status is Status.SOLD_OUT
         assert nation.claimed(ANI) != ""
@@ -357,12 +354,11 @@ class TestAStoreThatFails:
         nation.engine.set_capacity("west", DAY, "online", 2)
         assert nation.engine.reserve("west", DAY, [ANI, BUDI]).ok
 
-    def test_too_many_callers_are_turned_away(self) -> None:
-        """Before anything was done, whatever they wanted."""
+    def test_an_overloaded_registry_refuses_before_anything_is_done(self) -> None:
         nation = Nation()
         assert _reserve_on(nation, Claim, _overloaded).status is Status.OVERLOADED
         first = nation.engine.reserve("east", DAY, ANI).reference
-        failing = cast("Store", Failing(nation, Claim, _overloaded))
+        failing = cast("Store", FailingStore(nation, Claim, _overloaded))
         engine = QuotaEngine(failing, nation.requests)
         assert engine.reschedule(first, NEXT_DAY).status is Status.OVERLOADED
         nation.clock.advance_ms(HOLD_TTL_MS)
@@ -370,7 +366,7 @@ class TestAStoreThatFails:
         assert nation.active() == []
 
 
-class Failing:
+class FailingStore:
     """A store that fails at the commands of one type, when it is time."""
 
     def __init__(
@@ -406,12 +402,12 @@ def _reserve_on(
     nation: Nation, kind: type, failure: Callable[[], object], fails: Callable[[], bool] = lambda: True
 ) -> Outcome:
     command = nation.requests.reserve("east", DAY, [ANI, BUDI], ANY_SELECTION, "k", False, 0)
-    flow: Workflow[Outcome] = national_claims.reserve(nation.requests, "east", command)
-    return run(flow, cast("Store", Failing(nation, kind, failure, fails)))
+    workflow: Workflow[Outcome] = national_claims.reserve(nation.requests, "east", command)
+    return run(workflow, cast("Store", FailingStore(nation, kind, failure, fails)))
 
 
-async def test_a_nation_presses_at_once() -> None:
-    """Forty people, each at all three offices at the same time, through the async face: one place each."""
+async def test_concurrent_reserves_give_one_place_each() -> None:
+    """Forty applicants, each at three offices at once, through the async engine."""
     nation = Nation(places=20)
     assert isinstance(nation.backend, MemoryStore)
     engine = AsyncQuotaEngine(AsyncMemoryStore(nation.backend), nation.requests)
@@ -430,5 +426,5 @@ class TestAnything:
 
     @pytest.mark.parametrize("seed", range(120))
     def test_nobody_ever_has_two_places(self, seed: int) -> None:
-        """After each single step of any flow; a place and the one that it is just being moved to count as one."""
-        Muddle(seed).run(130)
+        """After each single step of any workflow; a place and the one that it is just being moved to count as one."""
+        RandomInterleaving(seed).run(130)

@@ -1,4 +1,4 @@
-"""Moves between offices: never neither place, wherever a caller dies and whatever comes in between."""
+"""Moves between offices: the old place or the new one exists after any failure and in any order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from quota_engine.ports import Store, StoreRequest
 from quota_engine.workflows import office_moves
 from quota_engine.workflows.generator_drivers import Workflow, run
 from quota_engine.workflows.office_moves import MOVE_LEASE_MS, MovesReport
-from tests.support.multi_office import ANI, ANY_SELECTION, BUDI, DAY, HOLD_TTL_MS, NEXT_DAY, Driven, Nation
+from tests.support.multi_office import ANI, ANY_SELECTION, BUDI, DAY, HOLD_TTL_MS, NEXT_DAY, Nation, SteppedWorkflow
 
 BOTH = pytest.mark.parametrize("national", [False, True], ids=["plain", "national"])
 STATES = pytest.mark.parametrize("confirmed", [False, True], ids=["held", "confirmed"])
@@ -29,9 +29,9 @@ def booked(nation: Nation, *, confirmed: bool, office: str = "east", key: str = 
     return outcome.reference
 
 
-def moving(nation: Nation, reference: str, office: str = "west", day: object = DAY) -> Driven:
-    flow = office_moves.reschedule(nation.requests, reference, day, office, ANY_SELECTION, None, 0)  # type: ignore[arg-type]
-    return Driven(flow, nation.backend)
+def moving(nation: Nation, reference: str, office: str = "west", day: object = DAY) -> SteppedWorkflow:
+    workflow = office_moves.reschedule(nation.requests, reference, day, office, ANY_SELECTION, None, 0)  # type: ignore[arg-type]
+    return SteppedWorkflow(workflow, nation.backend)
 
 
 def steps_of_a_move(*, national: bool, confirmed: bool) -> int:
@@ -72,8 +72,8 @@ class TestAMove:
         nation.check()
 
     @BOTH
-    def test_the_same_call_again_finds_it_done(self, national: bool) -> None:
-        """Whatever has become of it since: confirmed, cancelled, with a version or without."""
+    def test_a_repeated_move_returns_the_same_place(self, national: bool) -> None:
+        """In any later state, with a version or without."""
         nation = Nation(national=national)
         source = booked(nation, confirmed=False)
         first = nation.engine.reschedule(source, DAY, office="west", expected_version=1)
@@ -88,8 +88,8 @@ class TestAMove:
         assert nation.engine.reschedule(source, DAY, office="west", owner="another").status is Status.NOT_OWNER
 
     @BOTH
-    def test_goes_on_to_a_third_office_and_back(self, national: bool) -> None:
-        """Each reservation has a reference of its own; the moves are counted along, by the rules of where it stands."""
+    def test_a_reservation_moves_to_a_third_office_and_back(self, national: bool) -> None:
+        """Each reservation has a new reference, and the moves are counted."""
         nation = Nation(national=national)
         reference = booked(nation, confirmed=True)
         for office in ("west", "north", "east"):
@@ -108,15 +108,14 @@ class TestAMove:
         assert (outcome.reference, outcome.reservation and outcome.reservation.moves) == (source, 1)
         assert nation.moves() == []
 
-    def test_is_no_cancellation(self) -> None:
-        """An office that blocks whoever cancels once does not block whoever moves away."""
+    def test_a_move_is_not_a_cancellation(self) -> None:
+        """It causes no penalty."""
         nation = Nation(cancellations_max=0, cancellations_block_days=9, identity_limits=[])
         first = nation.engine.reschedule(booked(nation, confirmed=True), DAY, office="west")
         back = nation.engine.reschedule(first.reference, DAY, office="east")
         assert back.status is Status.CONFIRMED
 
-    def test_bad_input_is_refused_before_anything_is_asked(self) -> None:
-        """An office that the catalog does not know, a reference that is none, a bad number."""
+    def test_invalid_arguments_are_rejected_without_a_request(self) -> None:
         nation = Nation()
         source = booked(nation, confirmed=True)
         with pytest.raises(UnknownName, match="unknown office"):
@@ -160,8 +159,7 @@ class TestARefusedMove:
         assert engine.reschedule(source, DAY, office="north").status is Status.TOO_LATE
         nation.check()
 
-    def test_counts_the_targets_limits_and_blocks(self) -> None:
-        """Somebody who has as many places there as they may has no room for one more, wherever it comes from."""
+    def test_the_target_applies_its_limits_and_penalties(self) -> None:
         nation = Nation(national=False, identity_limits=[{"places_max": 1, "span_days": 1}])
         source = booked(nation, confirmed=True)
         assert nation.engine.reserve("west", DAY, ANI).ok
@@ -169,16 +167,14 @@ class TestARefusedMove:
         assert (outcome.status, outcome.reference) == (Status.IDENTITY_LIMIT, source)
         assert nation.moves() == []
 
-    def test_a_hold_that_is_over_does_not_move(self) -> None:
-        """It can not be saved by moving it."""
+    def test_an_expired_hold_does_not_move(self) -> None:
         nation = Nation()
         source = booked(nation, confirmed=False)
         nation.clock.advance_ms(HOLD_TTL_MS)
         assert nation.engine.reschedule(source, DAY, office="west").status is Status.HOLD_EXPIRED
 
     @BOTH
-    def test_a_move_that_takes_too_long_is_refused_whole(self, national: bool) -> None:
-        """A new place that is asked for when the move's lease is as good as over is not given."""
+    def test_a_move_that_takes_too_long_takes_no_place(self, national: bool) -> None:
         nation = Nation(national=national)
         source = booked(nation, confirmed=True)
         move = moving(nation, source)
@@ -199,7 +195,7 @@ class TestACallerWhoDies:
             source = booked(nation, confirmed=confirmed)
             move = moving(nation, source)
             move.run(steps)
-            move.die()
+            move.abandon()
             assert 1 <= len(nation.active()) <= 2, steps
             assert nation.engine.recover_moves() == MovesReport(0, 0), "somebody may be at work on it"
             finish(nation)
@@ -213,15 +209,14 @@ class TestACallerWhoDies:
 
     @BOTH
     @STATES
-    def test_can_ask_again_and_has_it_done(self, national: bool, confirmed: bool) -> None:
-        """The same call, by anybody, at once or later: the new place, and only that."""
+    def test_the_same_call_finishes_a_move_of_a_dead_client(self, national: bool, confirmed: bool) -> None:
         for steps in range(steps_of_a_move(national=national, confirmed=confirmed) + 1):
             for later_ms in (0, MOVE_LEASE_MS - 1, MOVE_LEASE_MS):
                 nation = Nation(national=national)
                 source = booked(nation, confirmed=confirmed)
                 move = moving(nation, source)
                 move.run(steps)
-                move.die()
+                move.abandon()
                 nation.clock.advance_ms(later_ms)
                 outcome = nation.engine.reschedule(source, DAY, office="west")
                 assert outcome.ok
@@ -232,14 +227,13 @@ class TestACallerWhoDies:
                 nation.check()
 
     @BOTH
-    def test_another_target_has_to_wait_and_then_goes_on_from_there(self, national: bool) -> None:
-        """While the first may be at work it is told when to repeat the call; then it finishes the first one's move."""
+    def test_a_move_elsewhere_waits_for_the_lease_and_finishes_the_first(self, national: bool) -> None:
         for steps in range(2, steps_of_a_move(national=national, confirmed=True) + 1):
             nation = Nation(national=national)
             source = booked(nation, confirmed=True)
             move = moving(nation, source)
             move.run(steps)
-            move.die()
+            move.abandon()
             if nation.lookup(source).state is State.MOVED or all(one.done for one in nation.moves()):
                 continue
             outcome = nation.engine.reschedule(source, DAY, office="north")
@@ -254,13 +248,12 @@ class TestACallerWhoDies:
             nation.check()
 
     @BOTH
-    def test_a_move_that_has_been_begun_again_meanwhile_is_left_to_its_caller(self, national: bool) -> None:
-        """Who saw the first try, long over, must not bring the second to its end: that is just being made."""
+    def test_a_restarted_move_is_left_to_its_client(self, national: bool) -> None:
         nation = Nation(national=national)
         source = booked(nation, confirmed=True)
         first = moving(nation, source)
         first.run(2)
-        first.die()
+        first.abandon()
         nation.clock.advance_ms(MOVE_LEASE_MS)
         other = moving(nation, source, "north")
         other.run(2)
@@ -329,7 +322,7 @@ class TestInBetween:
             move.run(steps)
             given_up = self.take(nation, source, step, confirmed)
             if dies:
-                move.die()
+                move.abandon()
             else:
                 move.run()
             finish(nation)
@@ -363,13 +356,12 @@ class TestInBetween:
         return False
 
     @BOTH
-    def test_a_new_place_that_the_applicant_gave_up_leaves_the_old_one(self, national: bool) -> None:
-        """They saw it, after the caller had died, and cancelled it: the move came to nothing."""
+    def test_a_cancelled_new_place_leaves_the_old_one(self, national: bool) -> None:
         nation = Nation(national=national)
         source = booked(nation, confirmed=True)
         move = moving(nation, source)
         move.run(steps_of_a_move(national=national, confirmed=True) - 2)
-        move.die()
+        move.abandon()
         (new,) = (one for one in nation.active() if one.office == "west")
         assert nation.engine.cancel(new.reference).ok
         assert finish(nation) == MovesReport(0, 1)
@@ -378,13 +370,13 @@ class TestInBetween:
         nation.check()
 
     @BOTH
-    def test_a_new_place_that_has_moved_on_is_undone_wherever_it_went(self, national: bool) -> None:
-        """The old one was rescheduled, so it stays; the new one, and what became of it, go."""
+    def test_a_new_place_that_moved_is_undone_at_its_present_office(self, national: bool) -> None:
+        """The old place was rescheduled, so it stays."""
         nation = Nation(national=national)
         source = booked(nation, confirmed=True)
         move = moving(nation, source)
         move.run(steps_of_a_move(national=national, confirmed=True) - 2)
-        move.die()
+        move.abandon()
         (new,) = (one for one in nation.active() if one.office == "west")
         onward = nation.engine.reschedule(new.reference, DAY, office="north")
         # With a claim that stands for both, it has to come to its end here first.
@@ -401,13 +393,13 @@ class TestInBetween:
         source = booked(nation, confirmed=True)
         move = moving(nation, source, day=NEXT_DAY)
         move.run(3)
-        move.die()
+        move.abandon()
         nation.clock.set_ms(nation.terms.forget_at_ms)
         assert nation.engine.recover_moves() == MovesReport(1, 0)
         assert [one.office for one in nation.active()] == ["west"]
 
 
-class Failing:
+class FailingStore:
     """A store that fails at the commands of one type."""
 
     def __init__(self, nation: Nation, kind: type, failure: Callable[[], object]) -> None:
@@ -430,36 +422,35 @@ def away() -> object:
 
 class TestAStoreThatFails:
     @BOTH
-    def test_nothing_was_done_if_the_target_was_not_reached(self, national: bool) -> None:
-        """The caller hears so, and no move stays open."""
+    def test_an_unreachable_target_changes_nothing(self, national: bool) -> None:
+        """No move stays open."""
         nation = Nation(national=national)
         source = booked(nation, confirmed=True)
-        flow = office_moves.reschedule(nation.requests, source, DAY, "west", ANY_SELECTION, None, 0)
+        workflow = office_moves.reschedule(nation.requests, source, DAY, "west", ANY_SELECTION, None, 0)
         with pytest.raises(BackendUnavailable):
-            _run_on(Failing(nation, MoveIn, away), flow)
+            _run_on(FailingStore(nation, MoveIn, away), workflow)
         assert (nation.moves(), [one.reference for one in nation.active()]) == ([], [source])
 
     @BOTH
     @pytest.mark.parametrize("overloaded", [False, True])
-    def test_half_a_move_is_an_unknown_outcome(self, national: bool, overloaded: bool) -> None:
-        """The new place is there and the old one too: asking again brings it to its end."""
+    def test_an_unfinished_move_is_an_unknown_outcome(self, national: bool, overloaded: bool) -> None:
+        """Both places exist, and a repeated call finishes the move."""
         nation = Nation(national=national)
         source = booked(nation, confirmed=True)
-        flow = office_moves.reschedule(nation.requests, source, DAY, "west", ANY_SELECTION, None, 0)
+        workflow = office_moves.reschedule(nation.requests, source, DAY, "west", ANY_SELECTION, None, 0)
         failure = _overloaded_outcome if overloaded else away
         with pytest.raises(OutcomeUnknown, match="repeat the call"):
-            _run_on(Failing(nation, MoveOut, failure), flow)
+            _run_on(FailingStore(nation, MoveOut, failure), workflow)
         assert len(nation.active()) == 2
         outcome = nation.engine.reschedule(source, DAY, office="west")
         assert [one.reference for one in nation.active()] == [outcome.reference]
         nation.check()
 
-    def test_a_move_that_could_not_be_closed_is_closed_later(self) -> None:
-        """It is done all the same, and the caller is told so."""
+    def test_an_unclosed_move_is_closed_by_the_next_recovery(self) -> None:
         nation = Nation()
         source = booked(nation, confirmed=True)
-        flow = office_moves.reschedule(nation.requests, source, DAY, "west", ANY_SELECTION, None, 0)
-        assert _run_on(Failing(nation, CloseMove, away), flow).ok
+        workflow = office_moves.reschedule(nation.requests, source, DAY, "west", ANY_SELECTION, None, 0)
+        assert _run_on(FailingStore(nation, CloseMove, away), workflow).ok
         assert finish(nation) == MovesReport(1, 0)
         nation.check()
 
@@ -468,9 +459,9 @@ class TestAStoreThatFails:
         nation = Nation()
         source = booked(nation, confirmed=True)
         for kind in (OpenMove, Claim):
-            flow = office_moves.reschedule(nation.requests, source, DAY, "west", ANY_SELECTION, None, 0)
-            failing = Failing(nation, kind, lambda: RegistryResult(RegistryStatus.OVERLOADED))
-            assert _run_on(failing, flow).status is Status.OVERLOADED
+            workflow = office_moves.reschedule(nation.requests, source, DAY, "west", ANY_SELECTION, None, 0)
+            failing = FailingStore(nation, kind, lambda: RegistryResult(RegistryStatus.OVERLOADED))
+            assert _run_on(failing, workflow).status is Status.OVERLOADED
             assert (nation.moves(), [one.reference for one in nation.active()]) == ([], [source])
 
 
@@ -478,8 +469,8 @@ def _overloaded_outcome() -> object:
     return Outcome(Status.OVERLOADED)
 
 
-def _run_on(backend: Failing, flow: Workflow[Outcome]) -> Outcome:
-    return run(flow, cast("Store", backend))
+def _run_on(backend: FailingStore, workflow: Workflow[Outcome]) -> Outcome:
+    return run(workflow, cast("Store", backend))
 
 
 def interleavings(random: Random, count: int) -> Iterator[list[int]]:
@@ -490,8 +481,8 @@ def interleavings(random: Random, count: int) -> Iterator[list[int]]:
 @BOTH
 @STATES
 @pytest.mark.parametrize("other", ["west", "north"], ids=["same-target", "other-target"])
-def test_two_callers_move_the_same_place_at_once(national: bool, confirmed: bool, other: str) -> None:
-    """In every order of their steps that a few hundred draws come to, and if either dies: one place in the end."""
+def test_concurrent_moves_leave_one_place(national: bool, confirmed: bool, other: str) -> None:
+    """In hundreds of random orders, and if either client dies."""
     random = Random(17)
     for turns in interleavings(random, 60):
         nation = Nation(national=national)
@@ -507,7 +498,7 @@ def test_two_callers_move_the_same_place_at_once(national: bool, confirmed: bool
                 nation.engine.reschedule(source, random.choice((DAY, NEXT_DAY)))
         for number, caller in enumerate(callers):
             if number == dies:
-                caller.die()
+                caller.abandon()
             else:
                 caller.run()
         finish(nation)

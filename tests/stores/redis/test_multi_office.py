@@ -27,7 +27,18 @@ from quota_engine.workflows.office_moves import MOVE_LEASE_MS
 from quota_engine.workflows.request_builder import RequestBuilder
 from tests.stores.redis.conftest import cluster_url, empty_members
 from tests.stores.redis.test_outages import RIGHTS
-from tests.support.multi_office import ANI, ANY_SELECTION, DAY, KEY, NEXT_DAY, OFFICES, Driven, Muddle, Nation, nation
+from tests.support.multi_office import (
+    ANI,
+    ANY_SELECTION,
+    DAY,
+    KEY,
+    NEXT_DAY,
+    OFFICES,
+    Nation,
+    RandomInterleaving,
+    SteppedWorkflow,
+    nation,
+)
 from tests.support.paths import ROOT
 from tests.support.servers import Cluster, Server
 
@@ -49,8 +60,8 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("seed", range(1000, 1003))
 def test_no_person_ever_has_two_places(url: str, seed: int) -> None:
-    """The muddle that is played in memory comes to the same answers here, step by step, and to as few places."""
-    in_memory, here = Muddle(seed), Muddle(seed, lambda clock: open_store(url, clock))
+    """The interleaving that is played in memory comes to the same answers here, step by step, and to as few places."""
+    in_memory, here = RandomInterleaving(seed), RandomInterleaving(seed, lambda clock: open_store(url, clock))
     try:
         in_memory.run(60)
         here.run(60)
@@ -108,11 +119,11 @@ def test_killed_server_in_a_move_loses_no_place(binary: Path, national: bool) ->
             server.ask("FLUSHALL")
             there = Nation(national=national, open_store=lambda clock: open_store(server.url, clock))
             source = there.engine.confirm(there.engine.reserve("east", DAY, ANI).reference).reference
-            move = Driven(
+            move = SteppedWorkflow(
                 office_moves.reschedule(there.requests, source, DAY, "west", ANY_SELECTION, None, 0), there.backend
             )
             move.run(steps)
-            move.die()
+            move.abandon()
             server.kill()
             server.start()
             assert 1 <= len(there.active()) <= 2
