@@ -108,7 +108,7 @@ async def _measured(served: dict[str, Any], changer: int, streams: int, of_ticke
     deadline_s = told_s + 20
     while not all(b'CLOSED"' in one.last for one in readers) and time.perf_counter() < deadline_s:
         await asyncio.sleep(0.05)
-    assert all(b'CLOSED"' in one.last for one in readers), "not everybody was told"
+    assert all(b'CLOSED"' in one.last for one in readers), "a reader missed the change"
     times = sorted(one.last_s for one in readers)
     peak = _resident_mib(process) - before
     for one in (warm, *readers):

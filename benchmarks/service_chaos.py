@@ -1,9 +1,8 @@
 """Book places while workers, the store and the whole service are killed, and check the result.
 
 Run it with ``python -m benchmarks.service_chaos --seconds 60 --seed 1``. Each round has a new store (a Valkey that
-writes to disk before it answers). It has a
-service with several worker processes, and callers in threads that retry with the
-same key until they know the outcome. The seed decides about the kills and their times, but not about the machine's
+writes to disk before it answers). A service has several worker processes, and callers in threads retry with the same
+key until they know the outcome. The seed decides about the kills and their times, but not about the machine's
 scheduling. After each round the audit must have no findings, no quota may be oversold, and every acknowledged place
 must exist with its queue number.
 """
@@ -123,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             crowd = Round(Path(folder), options.workers, random, killed).run()
         sums["rounds"] += 1
         sums["places"] += len(crowd.confirmed)
-        sums["told sold out"] += crowd.sold_out
+        sums["sold out"] += crowd.sold_out
         sums["calls"] += crowd.requests
         sums["asked again"] += crowd.retries
         longest_s = max(longest_s, crowd.longest_s)

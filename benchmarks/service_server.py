@@ -166,7 +166,7 @@ async def _empty(_: Request) -> Response:
     return Response()
 
 
-def _server(what: str, backend: str, told: dict[str, Any]) -> uvicorn.Server:
+def _server(what: str, backend: str, report: dict[str, Any]) -> uvicorn.Server:
     if what == "empty":
         return _plain(Starlette(routes=[Route("/", _empty)]))
     if what == "limit":
@@ -177,7 +177,7 @@ def _server(what: str, backend: str, told: dict[str, Any]) -> uvicorn.Server:
     @contextlib.asynccontextmanager
     async def lifespan(scope: Any) -> AsyncIterator[Any]:
         async with opened(scope) as state:
-            told["tickets"] = await _prepare(app)
+            report["tickets"] = await _prepare(app)
             yield state
 
     app._starlette.router.lifespan_context = lifespan  # noqa: SLF001
@@ -190,17 +190,17 @@ def main() -> int:
     what, core, backend = sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "memory://"
     if core >= 0:
         os.sched_setaffinity(0, {core})
-    told: dict[str, Any] = {"pid": os.getpid()}
-    server = _server(what, backend, told)
+    report: dict[str, Any] = {"pid": os.getpid()}
+    server = _server(what, backend, report)
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", 0))
-        told["port"] = listener.getsockname()[1]
+        report["port"] = listener.getsockname()[1]
 
         def watch() -> None:
             while not server.started:
                 time.sleep(0.02)
-            print(json.dumps(told), flush=True)
+            print(json.dumps(report), flush=True)
             sys.stdin.read()
             server.should_exit = True
 

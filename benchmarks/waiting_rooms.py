@@ -132,17 +132,18 @@ return lines
 def joins(url: str, people: int, rounds: int, callers: int) -> dict[str, Any]:
     """Return the joins a second of the engine's store, of prepared batches, and of a bare script."""
     figures = asyncio.run(_joins(url, people, rounds, callers))
-    told: dict[str, Any] = {"people_a_round": people, "callers": callers}
+    results: dict[str, Any] = {"people_a_round": people, "callers": callers}
     for name, taken in figures.items():
         clock_s, client_s, server_s = (statistics.median(column) for column in zip(*taken, strict=True))
-        told[name] = {
+        results[name] = {
             "a_second": round(people / clock_s),
             "client_processor_us": round(client_s / people * 1e6, 2),
             "server_processor_us": round(server_s / people * 1e6, 2),
         }
-    told["ratio_to_limit"] = round(told["engine"]["a_second"] / told["limit"]["a_second"], 2)
-    told["script_times_bare"] = round(told["limit"]["server_processor_us"] / told["bare"]["server_processor_us"], 2)
-    return told
+    results["ratio_to_limit"] = round(results["engine"]["a_second"] / results["limit"]["a_second"], 2)
+    limit_us, bare_us = (results[name]["server_processor_us"] for name in ("limit", "bare"))
+    results["script_times_bare"] = round(limit_us / bare_us, 2)
+    return results
 
 
 async def _joins(url: str, people: int, rounds: int, callers: int) -> dict[str, list[_Round]]:

@@ -166,12 +166,12 @@ def _differences(old: BenchResult, new: BenchResult) -> list[str]:
     def differ(name: str, one: Any, other: Any) -> list[str]:
         return [] if one == other else [f"{name}: {_plain(one)}, now {_plain(other)}"]
 
-    told: list[str] = []
+    differences: list[str] = []
     for name in _MACHINE_KEYS:
-        told += differ(name, old.machine.get(name), new.machine.get(name))
+        differences += differ(name, old.machine.get(name), new.machine.get(name))
     for name in ("rounds", "round_ms"):
-        told += differ(name, getattr(old.settings, name), getattr(new.settings, name))
-    return told
+        differences += differ(name, getattr(old.settings, name), getattr(new.settings, name))
+    return differences
 
 
 def _plain(value: Any) -> str:

@@ -111,10 +111,10 @@ def _entries(stores: Sequence[BenchStore], settings: BenchSettings) -> list[_Ent
 
 
 def _measures(store: BenchStore, settings: BenchSettings) -> list[BenchCase]:
-    measures = engine_cases(settings, store.target.kind)
+    cases = engine_cases(settings, store.target.kind)
     if settings.preset and store.target.durability:
         return [BenchCase("reserve", Implementation.ENGINE, ApiStyle.TASKS, settings.main_concurrency)]
-    return measures
+    return cases
 
 
 def _run_rounds(entries: Sequence[_Entry], settings: BenchSettings, progress: Progress) -> None:

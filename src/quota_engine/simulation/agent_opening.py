@@ -270,7 +270,7 @@ class AgentOpening:
         self._clock.set_ms(self._opening_ms + at_us // 1000)
 
     def _run_events(self, observe: ProgressObserver | None) -> None:
-        front_end, measures, events = self.scenario.front_end, self.metrics, self._events
+        front_end, metrics, events = self.scenario.front_end, self.metrics, self._events
         count, bits, mask = len(self.people), self._bits, (1 << self._bits) - 1
         serve = (self._try, self._confirm, self._cancel)
         service_us, workers = front_end.service_us, front_end.workers
@@ -289,10 +289,10 @@ class AgentOpening:
                 continue
             requests += 1
             if observe is not None and not requests % PROGRESS_EVERY:
-                observe(measures.answered, requests)
+                observe(metrics.answered, requests)
             start_us = max(arrival_us, done_us[turn])
             if start_us - arrival_us > waits_us_max:
-                measures.overloaded += 1
+                metrics.overloaded += 1
                 reply_us = arrival_us + self._travel_us(index)
                 delay_us = self._retry(index, reply_us, round(front_end.retry_after_s * 1e6))
             else:
@@ -303,7 +303,7 @@ class AgentOpening:
                 delay_us = serve[self._step[index]](index, start_us, reply_us)
             if delay_us != DONE:
                 heapq.heappush(events, (reply_us + delay_us + self._travel_us(index)) << bits | index)
-        measures.requests = requests
+        metrics.requests = requests
 
     # Request handlers. Each returns the delay from the answer to the next request, or DONE if nothing more is sent or
     # the policy model decides when.

@@ -73,14 +73,14 @@ def metric_rows(result: SimulationResult) -> list[MetricRow]:
     ) -> MetricRow:
         show = duration if unit == "us" else number
         scale = 1000 if unit == "us" else 1
-        engine, old = value(result.engine), None if result.baseline is None else value(result.baseline)
+        engine, baseline = value(result.engine), None if result.baseline is None else value(result.baseline)
         return MetricRow(
             section,
             label,
             show(engine / scale),
-            "" if old is None else show(old / scale),
+            "" if baseline is None else show(baseline / scale),
             bad and engine > 0,
-            bad and old is not None and old > 0,
+            bad and baseline is not None and baseline > 0,
         )
 
     return [
