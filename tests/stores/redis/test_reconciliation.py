@@ -269,7 +269,7 @@ def test_events_of_another_history_are_refused() -> None:
     recorded = walked.backend.execute(ReadEvents(OFFICE, 0, 1000))
     last = recorded[-1]
     for wrong, problem in (
-        ((RecordedEvent(last.number + 2, last.event),), f"number {last.number + 2} after {last.number}"),
+        ((RecordedEvent(last.number + 2, last.event),), f"number {last.number + 2} follows {last.number}"),
         ((RecordedEvent(last.number, recorded[0].event),), f"number {last.number} is another event here"),
     ):
         with pytest.raises(InvalidRequest, match=problem):

@@ -455,16 +455,16 @@ class TestUrls:
             ("redis+sentinel://localhost:26379", "no service"),
             ("redis+sentinel:///mymaster", "server 1 is"),
             ("redis+sentinel://localhost:26379,/mymaster", "server 2 is"),
-            ("redis+sentinel://localhost:26379/mymaster/zero", "database is no number"),
+            ("redis+sentinel://localhost:26379/mymaster/zero", "database is not a number"),
             ("redis+cluster://localhost:port", "server 1 is"),
             ("redis+cluster://localhost:1,:2", "server 2 is"),
             ("redis+cluster://user:secret/@localhost", "server 1 is"),
-            ("redis+cluster://localhost/0", "a cluster has none"),
-            ("redis+cluster://localhost?db=1", "a cluster has none"),
+            ("redis+cluster://localhost/0", "which a cluster does not have"),
+            ("redis+cluster://localhost?db=1", "which a cluster does not have"),
             ("redis+cluster://localhost?attempts_max=0", "option attempts_max"),
             ("redis+cluster://localhost?no_such_option=1", "redis-py"),
-            ("unix+cluster:///socket", "not served here"),
-            ("redis+magic://localhost", "not served here"),
+            ("unix+cluster:///socket", "has no scheme"),
+            ("redis+magic://localhost", "has no scheme"),
         ],
     )
     def test_wrong_url_is_named(self, url: str, message: str) -> None:
@@ -480,7 +480,7 @@ class TestUrls:
 
     def test_urls_of_nodes_and_sentinels(self) -> None:
         """Logins, ports that are left out, addresses of the sixth version: each node has the right URL."""
-        store = factory._store("redis+sentinel://u%40:p@[::1]:5,two/a%2Fb/3?sentinel_password=x%2Fy&socket_keepalive=1")
+        store = factory._target("redis+sentinel://u%40:p@[::1]:5,two/a%2Fb/3?sentinel_password=x%2Fy&socket_keepalive=1")
         sentinels = list(store.router._informants)  # type: ignore[attr-defined]
         assert [store.url_to(one) for one in sentinels] == [
             "redis://:x%2Fy@[::1]:5?socket_keepalive=1",
