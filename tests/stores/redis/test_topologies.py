@@ -480,7 +480,9 @@ class TestUrls:
 
     def test_urls_of_nodes_and_sentinels(self) -> None:
         """Logins, ports that are left out, addresses of the sixth version: each node has the right URL."""
-        store = factory._target("redis+sentinel://u%40:p@[::1]:5,two/a%2Fb/3?sentinel_password=x%2Fy&socket_keepalive=1")
+        store = factory._target(
+            "redis+sentinel://u%40:p@[::1]:5,two/a%2Fb/3?sentinel_password=x%2Fy&socket_keepalive=1"
+        )
         sentinels = list(store.router._informants)  # type: ignore[attr-defined]
         assert [store.url_to(one) for one in sentinels] == [
             "redis://:x%2Fy@[::1]:5?socket_keepalive=1",
