@@ -246,7 +246,7 @@ def check_target_state(
         if reference.partition("~")[2].startswith(prefix) and record["state"] in _IN_FORCE and reference not in known
     ]
     if strays:
-        text = f"{len(strays)} places are in force that nobody was told of, such as {strays[0]['reference']}"
+        text = f"{len(strays)} places in force that no person knows, such as {strays[0]['reference']}"
         findings.append(CheckFinding("leak", text))
     findings += _replay_peaks(plan, supply, observations, view)
     for index, quotas in enumerate(view.counters):
@@ -274,13 +274,13 @@ def _compare_states(known: Mapping[str, BookedPlace], last: Mapping[str, Mapping
         if written is None:
             lost.append(reference)
         elif written["state"] not in allowed.get(place.state, {place.state}):
-            other.append(f"{reference} is {written['state']}, its applicant was told {place.state}")
+            other.append(f"{reference} is {written['state']}, its applicant got {place.state}")
     findings = []
     if lost:
-        text = f"{len(lost)} places that people were told of are in no event, such as {lost[0]}"
+        text = f"{len(lost)} places from responses are in no event, such as {lost[0]}"
         findings.append(CheckFinding("lost", text))
     if other:
-        findings.append(CheckFinding("lost", f"{len(other)} places are not as people were told, such as: {other[0]}"))
+        findings.append(CheckFinding("lost", f"{len(other)} places differ from the last response, such as: {other[0]}"))
     return findings
 
 
@@ -362,7 +362,7 @@ def check_draw(observations: Observations, draw_result: DrawRunResult) -> list[C
     findings = [CheckFinding("draw", text) for text in draw_result.findings[:_SHOWN_MAX]]
     if observations.receipts_changed:
         findings.append(
-            CheckFinding("draw", f"{observations.receipts_changed} people were told the number of another application")
+            CheckFinding("draw", f"{observations.receipts_changed} people got the number of another application")
         )
     wrong = [number for number, receipt in observations.receipts.items() if not _is_listed(receipt, draw_result)]
     if wrong:
@@ -372,7 +372,7 @@ def check_draw(observations: Observations, draw_result: DrawRunResult) -> list[C
         findings.append(CheckFinding("draw", text))
     strangers = draw_result.applications.keys() - observations.receipts.keys()
     if strangers:
-        text = f"{len(strangers)} applications are in the published list that nobody has made, such as {min(strangers)}"
+        text = f"{len(strangers)} applications in the published list are unknown, such as {min(strangers)}"
         findings.append(CheckFinding("draw", text))
     winners = {lot.number for lot in draw_result.lots if lot.preference}
     if winners != draw_result.references.keys():
@@ -413,13 +413,13 @@ def check_limits(limits: LoadTestLimits, observations: Observations, *, people: 
             "come_back_ratio_max",
             limits.come_back_ratio_max,
             metrics.overloaded / requests,
-            "of requests told to come back",
+            "of requests asked to retry",
         ),
         (
             "sold_out_s_max",
             limits.sold_out_s_max if people > capacity else None,
             sold_out,
-            "s until the first is told that all is gone",
+            "s until the first SOLD_OUT",
         ),
     )
     return [LimitCheck(name, limit, measured, text) for name, limit, measured, text in asked if limit is not None]
