@@ -1,4 +1,4 @@
-"""Guarded reserves in Python: the rules one by one, and against a second opinion written from ``docs/rules.md``."""
+"""Guarded reserves: the rules one by one, and random walks against an oracle from ``docs/rules.md``."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def status(ledger: GuardedLedger, command: GuardedReserve, now_ms: int = NOW) ->
     return send(ledger, command, now_ms).outcome.status
 
 
-def test_a_charge_that_does_not_fit_throttles() -> None:
-    """The second one of an account waits a minute; the answer names the bucket; nothing is changed."""
+def test_charge_that_does_not_fit_throttles() -> None:
+    """The outcome names the bucket and the time to retry. The refusal changes nothing."""
     ledger = opened()
     assert status(ledger, charged("ani", "acc")) is Status.HELD
     events, gate = len(ledger.events), describe_admission(ledger)
@@ -70,8 +70,8 @@ def test_a_charge_that_does_not_fit_throttles() -> None:
     assert audit(ledger) == []
 
 
-def test_who_asks_for_what_they_have_is_charged_nothing() -> None:
-    """A double click and a new login find the hold, whatever the buckets say, and use no pass."""
+def test_replay_needs_no_charge_and_no_pass() -> None:
+    """A repeated key and a second reserve of the same applicant find the hold with empty buckets and a used pass."""
     ledger = opened()
     assert status(ledger, charged("ani", "acc", leave="p1")) is Status.HELD
     gate = describe_admission(ledger)
@@ -83,8 +83,8 @@ def test_who_asks_for_what_they_have_is_charged_nothing() -> None:
     assert describe_admission(ledger) == gate
 
 
-def test_a_pass_makes_one_reservation() -> None:
-    """Whoever has made one with it can not make another, also not after giving the first up; time forgets it."""
+def test_pass_makes_one_reservation() -> None:
+    """A used pass stays used after its reservation is released, until it expires."""
     ledger = opened()
     assert status(ledger, charged("ani", leave="p1")) is Status.HELD
     assert status(ledger, charged("budi", leave="p1")) is Status.NOT_ADMITTED
@@ -97,8 +97,8 @@ def test_a_pass_makes_one_reservation() -> None:
     assert list(describe_admission(ledger)["buckets"]) == ["acc"]
 
 
-def test_who_is_told_sold_out_keeps_the_pass() -> None:
-    """The pass is good for another day; what was charged stays charged."""
+def test_sold_out_does_not_use_the_pass() -> None:
+    """The pass is still valid for another day. The charges are not returned."""
     ledger = opened(capacity=0)
     assert status(ledger, charged("ani", "acc", leave="p1")) is Status.SOLD_OUT
     assert status(ledger, charged("ani", "acc", leave="p1", day=DAY + 1)) is Status.THROTTLED
@@ -106,8 +106,7 @@ def test_who_is_told_sold_out_keeps_the_pass() -> None:
     assert status(ledger, charged("budi", leave="p1", day=DAY + 1)) is Status.NOT_ADMITTED
 
 
-def test_a_place_on_the_wait_list_uses_the_pass() -> None:
-    """Waiting is a reservation, too."""
+def test_joining_the_wait_list_uses_the_pass() -> None:
     from quota_engine.conformance.world import PRIORITY
 
     ledger = opened()
@@ -117,8 +116,8 @@ def test_a_place_on_the_wait_list_uses_the_pass() -> None:
     assert status(ledger, charged("budi", leave="p1")) is Status.NOT_ADMITTED
 
 
-def test_the_store_s_clock_decides_about_a_lease() -> None:
-    """A lease that is over stays over when the clock is set back, and a used pass stays used."""
+def test_store_clock_decides_when_a_pass_expires() -> None:
+    """Neither an expired nor a used pass becomes valid when the clock is set back."""
     ledger = opened()
     assert status(ledger, charged("ani", leave="p1"), LEASE - 1) is Status.HELD
     assert status(ledger, charged("budi", "acc"), LEASE + 5) is Status.HELD
@@ -126,23 +125,22 @@ def test_the_store_s_clock_decides_about_a_lease() -> None:
     assert status(ledger, charged("citra", leave="p9"), LEASE - 100) is Status.NOT_ADMITTED
 
 
-def test_nothing_opens_before_the_store_s_clock_says_so() -> None:
-    """A peer's accident: a door that is open too early. A good pass opens no day before its time."""
+def test_pass_does_not_open_a_day_early() -> None:
+    """A queue of another vendor admitted applicants before the opening."""
     ledger = opened()
     early = send(ledger, charged("ani", leave="p1"), NOW - 1).outcome
     assert (early.status, early.retry_at_ms) == (Status.NOT_OPEN, NOW)
     assert status(ledger, charged("ani", leave="p1"), NOW) is Status.HELD
 
 
-def test_the_pass_is_looked_at_before_the_buckets() -> None:
-    """Whoever has no leave is charged nothing."""
+def test_invalid_pass_is_refused_without_a_charge() -> None:
     ledger = opened()
     assert status(ledger, charged("ani", "acc", leave="p1"), LEASE) is Status.NOT_ADMITTED
     assert describe_admission(ledger)["buckets"] == {}
 
 
-def test_in_shadow_nobody_is_refused() -> None:
-    """What would have been refused is told; buckets are charged and passes used as if it counted."""
+def test_shadow_mode_refuses_nothing() -> None:
+    """Refusals are reported, buckets charged and passes used up."""
     ledger = opened(capacity=9)
 
     def shadowed(key: str, now_ms: int = NOW) -> GuardedOutcome:
@@ -160,8 +158,8 @@ def test_in_shadow_nobody_is_refused() -> None:
     assert "/p2" not in describe_admission(ledger)["buckets"]
 
 
-def test_other_commands_are_what_they_were() -> None:
-    """The gate stands beside the ledger and changes nothing of it."""
+def test_other_commands_are_unchanged() -> None:
+    """The description of the ledger does not contain the admission state."""
     ledger = opened()
     assert apply(ledger, CloseDay(DAY), NOW).status is Status.DONE
     assert status(ledger, charged("ani", "acc")) is Status.DAY_CLOSED
@@ -177,15 +175,14 @@ def test_other_commands_are_what_they_were() -> None:
     ],
     ids=["reserve", "charge", "pass-id", "pass-until"],
 )
-def test_what_is_not_well_formed(command: GuardedReserve) -> None:
-    """A guarded reserve checks all of itself when it is asked to."""
+def test_check_rejects_invalid_commands(command: GuardedReserve) -> None:
     with pytest.raises(InvalidRequest):
         command.check()
     charged("ani", "acc", leave="p1").check()
 
 
-class Opinion:
-    """The rules of guarded reserves again, from the page: fractions of tokens, used passes, and the oracle's office."""
+class GuardedOracle:
+    """Oracle of guarded reserves: token fractions, used passes, and the oracle of the office."""
 
     def __init__(self) -> None:
         self.oracle = Oracle(OFFICE)
@@ -194,7 +191,7 @@ class Opinion:
         """Used passes, and the ends of their leases."""
         self.gate_ms = 0
 
-    def has_it(self, command: Reserve, now_ms: int) -> bool:
+    def has_reservation(self, command: Reserve, now_ms: int) -> bool:
         if self.oracle.lookup(command.id, now_ms) is not None:
             return True
         return any(self.resumes(record, command, now_ms) for record in list(self.oracle.records.values()))
@@ -221,7 +218,7 @@ class Opinion:
 
     def objection_to(self, answer: GuardedOutcome, command: GuardedReserve, now_ms: int) -> str:
         now_ms = max(now_ms, self.oracle.clock_ms)
-        if self.has_it(command.reserve, now_ms):
+        if self.has_reservation(command.reserve, now_ms):
             objection = self.oracle.apply(command.reserve, now_ms).difference_from(answer.outcome)
             return objection or ("findings" if (answer.refused_by, answer.shadow_refusals) != (-1, ()) else "")
         gate_ms, shadow = max(now_ms, self.gate_ms), []
@@ -258,20 +255,20 @@ class Opinion:
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_any_walk_is_answered_as_the_rules_say(seed: int) -> None:
-    """Whatever comes together: passes used and lapsed, buckets short and full, in shadow or not, holds to resume."""
+def test_random_walks_match_the_oracle(seed: int) -> None:
+    """Walks contain used and expired passes, charges in and out of shadow mode, and replays."""
     random = Random(seed)
     limits = {name: random.choice((Limit(1, 20, 2), Limit(7, 10, 3), Limit(3, 50, 1))) for name in ("x", "y", "z")}
-    opinion, ledger = Opinion(), GuardedLedger(OFFICE)
+    oracle, ledger = GuardedOracle(), GuardedLedger(OFFICE)
     uses = 0
     for now_ms, command in walk(Random(seed)):
         guarded = _guarded(command, limits, random, now_ms, uses)
         if guarded is None:
-            assert not opinion.oracle.apply(command, now_ms).difference_from(apply(ledger, command, now_ms))
+            assert not oracle.oracle.apply(command, now_ms).difference_from(apply(ledger, command, now_ms))
             continue
         uses += 1
         answer: GuardedOutcome = apply(ledger, guarded, now_ms)
-        assert not opinion.objection_to(answer, guarded, now_ms), (now_ms, guarded)
+        assert not oracle.objection_to(answer, guarded, now_ms), (now_ms, guarded)
 
 
 def _guarded(

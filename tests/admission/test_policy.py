@@ -1,4 +1,4 @@
-"""Policies and chains, as pure functions of a request."""
+"""Policies and chains as pure functions of a request."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ CHOICE = Choice("new", "", "morning", "online", "", (("online",),))
 REQUEST = PolicyRequest("surabaya", 740_000, ("a" * 32, "b" * 32), CHOICE, "c" * 32, "d" * 32, "e" * 32, "", 1000)
 
 
-class Broken:
-    """A policy that fails."""
+class FailingPolicy:
+    """A policy that raises an exception."""
 
     name = "broken"
 
@@ -64,8 +64,8 @@ def names(judged: PolicyResult) -> list[str]:
     return [need.policy for need in judged.charge_requirements]
 
 
-def test_the_first_that_does_not_admit_decides() -> None:
-    """Order counts; what was wanted before is left alone, and nobody behind is asked."""
+def test_first_policy_that_does_not_admit_decides() -> None:
+    """Requirements of earlier policies are dropped, and later policies are not evaluated."""
     asked: list[str] = []
 
     class Asked:
@@ -85,7 +85,7 @@ def test_the_first_that_does_not_admit_decides() -> None:
 
 
 def test_chains_nest() -> None:
-    """A chain is a policy; what all of it wants comes together, and one finding is told once."""
+    """The requirements of all policies are merged, and each decision is recorded once."""
     inner = PolicyChain(
         (
             TokenBucketPolicy("a", LimitKey.ACCOUNT, per_minute(1)),
@@ -122,15 +122,14 @@ def test_chains_nest() -> None:
         ({"offices": frozenset({"surabaya"}), "days": (1, 2)}, False),
     ],
 )
-def test_a_policy_for_one_office_or_release(scope: dict[str, Any], matches: bool) -> None:
-    """Whoever it is not for passes by."""
+def test_scoped_policy_applies_to_matching_requests_only(scope: dict[str, Any], matches: bool) -> None:
     policy = ScopedPolicy(ConstantPolicy("shut", deny("no")), **scope)
     assert policy.name == "shut"
     assert policy.decide(REQUEST).decision == (deny("no") if matches else ADMIT)
 
 
-def test_a_bucket_for_each_key() -> None:
-    """An identity each, or one for the account, network, device, or all; a party counts once or by heads."""
+def test_each_key_has_its_bucket() -> None:
+    """A party costs one token, or one for each applicant with ``per_applicant``."""
     assert len(TokenBucketPolicy("i", LimitKey.IDENTITY, per_day(1)).decide(REQUEST).charge_requirements) == 2
     for by in (LimitKey.ACCOUNT, LimitKey.NETWORK, LimitKey.DEVICE, LimitKey.ALL):
         (need,) = TokenBucketPolicy("x", by, per_day(5)).decide(REQUEST).charge_requirements
@@ -152,21 +151,19 @@ def test_a_bucket_for_each_key() -> None:
     assert len(set(charges)) == len(charges)
 
 
-def test_a_key_that_is_left_out_is_no_way_round() -> None:
-    """Whoever leaves the account out is denied, unless the policy says that it is optional."""
+def test_missing_key_is_denied_unless_optional() -> None:
     unknown = changed(account="")
     assert TokenBucketPolicy("a", LimitKey.ACCOUNT, per_day(1)).decide(unknown).decision == deny("no_account")
     assert TokenBucketPolicy("a", LimitKey.ACCOUNT, per_day(1), optional=True).decide(unknown) == PolicyResult()
 
 
-def test_a_party_that_never_fits_is_denied() -> None:
-    """It would be told to wait for ever."""
+def test_party_larger_than_the_burst_is_denied() -> None:
+    """A ``WAIT`` would never end."""
     judged = TokenBucketPolicy("x" * 64, LimitKey.ACCOUNT, per_day(1), per_applicant=True).decide(REQUEST)
     assert (judged.decision.kind, judged.decision.reason) == (DecisionKind.DENY, "x" * 48 + "-party_too_large")
 
 
-def test_a_pass_is_asked_for_and_checked() -> None:
-    """No pass, a bad one, a good one."""
+def test_pass_is_required_and_checked() -> None:
 
     def check(text: str, request: PolicyRequest) -> AdmissionPass | PolicyDecision:
         return AdmissionPass("p1", 5000) if text == f"for-{request.office}" else deny("forged")
@@ -178,8 +175,8 @@ def test_a_pass_is_asked_for_and_checked() -> None:
     assert (need.policy, need.admission_pass) == ("room", AdmissionPass("p1", 5000))
 
 
-def test_a_pass_of_a_waiting_room() -> None:
-    """Bound to person, office and days: anything else is a bad pass, whatever is wrong with it."""
+def test_room_pass_is_bound_to_applicant_office_and_days() -> None:
+    """Every fault has the reason ``bad_pass``."""
     keys = TicketKeys("k1", {"k1": b"a secret of thirty-two bytes or so"})
     tickets = RoomTickets(keys, "opening", "0" * 64, "k1")
     text = tickets.admission_pass(7, REQUEST.applicants[1], "surabaya", 739_999, 740_001, 5000)
@@ -197,22 +194,23 @@ def test_a_pass_of_a_waiting_room() -> None:
         assert policy.decide(altered) == PolicyResult(deny("bad_pass"))
 
 
-def test_an_outage_fails_closed() -> None:
-    """A policy that fails lets nobody through and asks them to come again; to let all through has to be said."""
+def test_failing_policy_fails_closed_by_default() -> None:
     limit = TokenBucketPolicy("limit", LimitKey.ACCOUNT, per_minute(1))
-    closed = PolicyChain((Broken(), limit)).decide(REQUEST)
+    closed = PolicyChain((FailingPolicy(), limit)).decide(REQUEST)
     assert (closed.decision, closed.charge_requirements) == (wait("outage", 1000), ())
     assert closed.records == (DecisionRecord("broken", wait("outage", 1000)),)
-    opened = PolicyChain((Broken(), limit), on_failure=ADMIT).decide(REQUEST)
+    opened = PolicyChain((FailingPolicy(), limit), on_failure=ADMIT).decide(REQUEST)
     assert (opened.decision, names(opened)) == (ADMIT, ["limit"])
     assert opened.records == (DecisionRecord("broken", ADMIT),)
-    denied = PolicyChain((Broken(),), on_failure=deny("outage"))
+    denied = PolicyChain((FailingPolicy(),), on_failure=deny("outage"))
     assert denied.decide(REQUEST).decision == deny("outage")
 
 
-def test_shadow_refuses_nobody_and_tells() -> None:
-    """A verdict in shadow is a finding; charges and passes are marked; a failure in shadow is told, too."""
-    judged = PolicyChain((ShadowPolicy(ConstantPolicy("shut", deny("no"))), ShadowPolicy(Broken()))).decide(REQUEST)
+def test_shadow_policy_records_decisions_and_failures() -> None:
+    """Charges and passes are marked as shadow."""
+    judged = PolicyChain((ShadowPolicy(ConstantPolicy("shut", deny("no"))), ShadowPolicy(FailingPolicy()))).decide(
+        REQUEST
+    )
     assert judged.decision == ADMIT
     assert judged.records == (
         DecisionRecord("shut", deny("no"), enforced=False),
@@ -242,14 +240,14 @@ def test_shadow_refuses_nobody_and_tells() -> None:
     ],
     ids=["none", "too-many", "twice", "twice-inside"],
 )
-def test_chains_that_can_not_be_right(policies: tuple[Policy, ...]) -> None:
-    """Two policies of one name would share their buckets; a chain of none admits everybody by mistake."""
+def test_invalid_chains_are_rejected(policies: tuple[Policy, ...]) -> None:
+    """Two policies of the same name would share buckets. An empty chain would admit every caller."""
     with pytest.raises(InvalidRequest):
         PolicyChain(policies)
 
 
-def test_more_charges_than_one_step_takes() -> None:
-    """A party of a hundred with three policies by identity is an error of the configuration, not a silent half."""
+def test_too_many_charges_are_rejected() -> None:
+    """A party of a hundred with three identity limits exceeds the charges of one step."""
     many = changed(applicants=tuple(f"a{one}" for one in range(100)))
     three = PolicyChain(tuple(TokenBucketPolicy(f"i{one}", LimitKey.IDENTITY, per_day(1)) for one in range(3)))
     with pytest.raises(InvalidRequest, match="fewer policies"):
@@ -259,8 +257,7 @@ def test_more_charges_than_one_step_takes() -> None:
 
 
 @pytest.mark.parametrize("reason", ["", "a b", "3578012345678901 is blocked", "x" * 65, None])
-def test_a_reason_is_a_word(reason: Any) -> None:
-    """So that it can stand in a report, and no person in it."""
+def test_reason_must_be_a_name(reason: Any) -> None:
     with pytest.raises(InvalidRequest):
         deny(reason)
 
@@ -268,8 +265,7 @@ def test_a_reason_is_a_word(reason: Any) -> None:
 @pytest.mark.parametrize(
     "make", [lambda: TokenBucketPolicy("a b", LimitKey.ALL, per_day(1)), lambda: ConstantPolicy("", ADMIT)]
 )
-def test_a_policy_s_name_is_an_id(make: Any) -> None:
-    """It stands in reports and is part of a bucket's name."""
+def test_policy_name_must_be_a_name(make: Any) -> None:
     with pytest.raises(InvalidRequest):
         make()
 
@@ -288,36 +284,33 @@ def test_a_policy_s_name_is_an_id(make: Any) -> None:
         ("198.51.100.9/22", "198.51.100.0/22"),
     ],
 )
-def test_one_network_however_it_is_written(one: str, other: str) -> None:
-    """Another address of the network, or another spelling of the address, is no new bucket."""
+def test_spellings_of_a_network_share_a_bucket(one: str, other: str) -> None:
     assert network_prefix(one) == network_prefix(other)
 
 
 @pytest.mark.parametrize("value", ["", "unknown", "203.0.113", "203.0.113.7, 10.0.0.1", "1.2.3.4/33", "::1/a"])
-def test_what_is_no_network(value: str) -> None:
-    """A list of proxies, a word: an error of the calling service, not a bucket of its own."""
+def test_invalid_network_is_rejected(value: str) -> None:
+    """Such as a list of proxies, which is an error of the calling service."""
     with pytest.raises(InvalidRequest, match=r"caller\.network"):
         network_prefix(value)
 
 
 @pytest.mark.parametrize(("one", "other"), [("Ani", "ani"), (" ani ", "ani"), ("ａｎｉ", "ani"), ("STRASSE", "straße")])
-def test_one_account_however_it_is_written(one: str, other: str) -> None:
-    """A bypass by altered keys: capitals, spaces and wide letters make no second account."""
+def test_spellings_of_an_account_share_a_bucket(one: str, other: str) -> None:
+    """Otherwise capitals, spaces and wide letters would avoid the limit."""
     assert Caller(account=one).canonical() == Caller(account=other).canonical()
     assert Caller(device=one).canonical() == Caller(device=other).canonical()
 
 
 @pytest.mark.parametrize("value", ["\x00", "a\nb", " ", "x" * 257, 7, b"ani", "\ud800"])
-def test_keys_that_are_not_usable(value: Any) -> None:
-    """They are refused, and the message does not have them."""
+def test_unusable_keys_are_rejected_and_not_shown(value: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"caller\.account") as caught:
         Caller(account=value).canonical()
     assert str(value) not in str(caught.value) or value in (7, " ")
 
 
 @given(policy=st.from_regex(r"[a-z]{1,8}", fullmatch=True), value=st.text(max_size=40))
-def test_names_of_buckets_are_ids(policy: str, value: str) -> None:
-    """Whatever stands in a key, the name that goes to the store is an id of one length."""
+def test_bucket_names_have_one_length_and_alphabet(policy: str, value: str) -> None:
     name = bucket_name(policy, LimitKey.ACCOUNT, value.encode("utf-8", "replace").decode())
     assert is_name(name)
     assert len(name) == 22

@@ -1,4 +1,4 @@
-"""Tickets and passes: what is signed here is read here, and everything else is refused."""
+"""Signed tickets and passes."""
 
 from __future__ import annotations
 
@@ -28,21 +28,20 @@ def pass_of(tickets: RoomTickets = ROOM, index: int = 7, until_ms: int = NOW_MS)
 
 
 @given(st.integers(0, 99_999_999), st.integers(1, 2**42))
-def test_a_ticket_tells_its_number(index: int, expires_at_ms: int) -> None:
-    """Whoever made it reads it, and anybody can read the number without a key."""
+def test_ticket_contains_its_number(index: int, expires_at_ms: int) -> None:
+    """The number can be read without a key."""
     ticket = ROOM.ticket(index, ONE, expires_at_ms)
     assert ROOM.read(ticket, expires_at_ms - 1) == index
     assert ROOM.read(ticket, expires_at_ms - 1, ONE) == index
     assert read_ticket_number(ticket) == index
 
 
-def test_the_same_ticket_is_the_same_text() -> None:
-    """Coming back gives the very same characters."""
+def test_same_ticket_has_the_same_text() -> None:
     assert ROOM.ticket(5, ONE, NOW_MS) == ROOM.ticket(5, ONE, NOW_MS)
 
 
-def test_no_identity_is_in_it() -> None:
-    """Not even the keyed hash: neither in a ticket nor in a pass."""
+def test_tickets_and_passes_contain_no_identity() -> None:
+    """They do not contain the keyed hash either."""
     for text in (ROOM.ticket(5, ONE, NOW_MS), pass_of()):
         raw = base64.urlsafe_b64decode(text + "==")
         assert bytes.fromhex(ONE) not in raw
@@ -58,26 +57,23 @@ def test_no_identity_is_in_it() -> None:
         (RoomTickets(LATER, "december", RELEASE, "k2"), "not signed with a known key"),
     ],
 )
-def test_a_ticket_of_another_room_release_or_key_is_refused(reader: RoomTickets, problem: str) -> None:
-    """Each for its own reason."""
+def test_ticket_of_another_room_release_or_key_is_rejected(reader: RoomTickets, problem: str) -> None:
     with pytest.raises(InvalidRequest, match=problem):
         reader.read(ROOM.ticket(5, ONE, NOW_MS), 0)
 
 
-def test_another_persons_ticket_is_refused() -> None:
-    """A ticket is worth nothing to somebody else."""
+def test_ticket_of_another_applicant_is_rejected() -> None:
     with pytest.raises(InvalidRequest, match="another person's"):
         ROOM.read(ROOM.ticket(5, ONE, NOW_MS), 0, OTHER)
 
 
-def test_an_expired_ticket_is_refused() -> None:
-    """From its moment on."""
+def test_expired_ticket_is_rejected() -> None:
     with pytest.raises(InvalidRequest, match="expired"):
         ROOM.read(ROOM.ticket(5, ONE, NOW_MS), NOW_MS)
 
 
-def test_every_altered_character_is_noticed() -> None:
-    """Any other character in any place, one left out, one too many: refused, for tickets and passes."""
+def test_altered_text_is_rejected() -> None:
+    """Replace, remove or add a character at each position of a ticket and a pass."""
     ticket, admission = ROOM.ticket(5, ONE, NOW_MS), pass_of()
     chance = random.Random(1)
     for at in range(max(len(ticket), len(admission))):
@@ -110,8 +106,8 @@ def test_every_altered_character_is_noticed() -> None:
         lambda text: "é" + text,
     ],
 )
-def test_another_spelling_is_refused(respell: object) -> None:
-    """Padding, white space, the other alphabet, other types: a ticket has canonical spelling."""
+def test_other_spellings_are_rejected(respell: object) -> None:
+    """Padding, white space, the other alphabet and other types."""
     assert callable(respell)
     for index in range(20):
         with pytest.raises(InvalidRequest):
@@ -119,7 +115,7 @@ def test_another_spelling_is_refused(respell: object) -> None:
 
 
 def test_spare_bits_must_be_zero() -> None:
-    """Of the last character some bits mean nothing; other values of them decode to the same bytes, and are refused."""
+    """Other values of the unused bits of the last character decode to the same bytes."""
     room = next(
         candidate
         for name in ("r", "ro", "roo")
@@ -141,8 +137,7 @@ ALPHABET_IN_ORDER = string.ascii_uppercase + string.ascii_lowercase + string.dig
     st.one_of(st.binary(max_size=200).map(lambda raw: base64.urlsafe_b64encode(raw).rstrip(b"=").decode()), st.text())
 )
 @settings(max_examples=300)
-def test_whatever_is_sent_is_refused_politely(text: str) -> None:
-    """Arbitrary bytes and texts are an InvalidRequest, never another error."""
+def test_arbitrary_input_raises_invalid_request(text: str) -> None:
     for read in (
         lambda: ROOM.read(text, 0),
         lambda: read_pass(KEYS, text, "surabaya", 739_001, [ONE]),
@@ -153,7 +148,7 @@ def test_whatever_is_sent_is_refused_politely(text: str) -> None:
 
 
 def test_keys_rotate() -> None:
-    """Old tickets stay good while their key is kept; new ones are signed with the active one; then the old one goes."""
+    """Old tickets stay valid until their key is removed. New ones are signed with the active key."""
     old = ROOM.ticket(5, ONE, NOW_MS)
     rotated = RoomTickets(ROTATED, "december", RELEASE, "k1")
     assert rotated.read(old, 0, ONE) == 5
@@ -163,16 +158,15 @@ def test_keys_rotate() -> None:
         ROOM.read(new, 0)
 
 
-def test_a_ticket_is_worth_one_pass_whatever_the_key() -> None:
-    """A change of keys between two visits gives another text, but not another pass: it can be used up once."""
+def test_key_rotation_does_not_change_the_pass_id() -> None:
+    """Otherwise one ticket could get two passes."""
     first = read_pass(ROTATED, pass_of(), "surabaya", 739_000, [ONE])
     second = read_pass(ROTATED, pass_of(RoomTickets(ROTATED, "december", RELEASE, "k1")), "surabaya", 739_000, [ONE])
     assert first == second
     assert pass_of() == pass_of()
 
 
-def test_a_pass_tells_the_store_what_it_needs() -> None:
-    """An id that is one of the store's, and the end of the lease."""
+def test_pass_contains_its_id_and_expiry() -> None:
     contents = read_pass(KEYS, pass_of(until_ms=NOW_MS), "surabaya", 739_004, [OTHER, ONE])
     assert contents.until_ms == NOW_MS
     assert len(contents.id) == 22
@@ -191,14 +185,12 @@ def test_a_pass_tells_the_store_what_it_needs() -> None:
         ("surabaya", 739_001, [], "another person's"),
     ],
 )
-def test_a_pass_is_bound_to_office_days_and_person(office: str, day: int, applicants: list[str], problem: str) -> None:
-    """It lets nobody else in, nowhere else, on no other day."""
+def test_pass_is_bound_to_office_days_and_applicant(office: str, day: int, applicants: list[str], problem: str) -> None:
     with pytest.raises(InvalidRequest, match=problem):
         read_pass(KEYS, pass_of(), office, day, applicants)
 
 
-def test_a_ticket_is_no_pass() -> None:
-    """Nor a pass a ticket: neither can be passed off as the other."""
+def test_tickets_and_passes_are_not_interchangeable() -> None:
     with pytest.raises(InvalidRequest):
         read_pass(KEYS, ROOM.ticket(5, ONE, NOW_MS), "surabaya", 739_001, [ONE])
     with pytest.raises(InvalidRequest):
@@ -217,15 +209,14 @@ def test_a_ticket_is_no_pass() -> None:
         ("k1", [("k1", b"x" * 32)]),
     ],
 )
-def test_unusable_keys_are_refused(active: str, secrets: dict[str, bytes]) -> None:
+def test_unusable_keys_are_rejected(active: str, secrets: dict[str, bytes]) -> None:
     """1 to 16 secrets of 16 to 64 bytes, one of them active."""
     with pytest.raises(InvalidRequest) as caught:
         TicketKeys(active, secrets)
     assert "too short" not in str(caught.value)
 
 
-def test_a_seed_follows_from_key_room_and_nonce() -> None:
-    """The same for all processes that have the key, another one for everything else."""
+def test_closing_seed_depends_on_key_room_and_nonce() -> None:
     seed = KEYS.derive_closing_seed("k1", "december", "n1")
     assert seed == ROTATED.derive_closing_seed("k1", "december", "n1")
     others = {

@@ -1,4 +1,4 @@
-"""Token buckets against a second opinion in fractions, and the accidents of others."""
+"""Token buckets against an oracle in fractions."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ LIMITS = st.builds(
 )
 
 
-class Opinion:
-    """What is in each bucket, as a fraction of tokens: written from the words, not from the code."""
+class Oracle:
+    """Levels of buckets as fractions of tokens."""
 
     def __init__(self) -> None:
         self.levels: dict[str, tuple[Fraction, int]] = {}
@@ -71,20 +71,18 @@ class Opinion:
         max_size=60,
     ),
 )
-def test_as_exact_as_fractions(limits: list[Limit], calls: list[tuple[int, list[tuple[int, int]]]]) -> None:
-    """Whatever the rates, bursts, costs and times: what is taken is what fractions say, and so is what is left."""
-    buckets, opinion, now_ms = Buckets(), Opinion(), START_MS
+def test_buckets_match_the_oracle(limits: list[Limit], calls: list[tuple[int, list[tuple[int, int]]]]) -> None:
+    buckets, oracle, now_ms = Buckets(), Oracle(), START_MS
     for step_ms, keys in calls:
         now_ms += step_ms
         charges = tuple(Charge(f"k{key}", limits[key], min(cost, limits[key].burst)) for key, cost in keys)
-        levels = tuple(int(opinion.level(charge, now_ms)) for charge in charges)
+        levels = tuple(int(oracle.level(charge, now_ms)) for charge in charges)
         assert tuple(level.available for level in buckets.peek(charges, now_ms)) == levels
-        assert buckets.take(charges, now_ms).taken == opinion.take(charges, now_ms)
+        assert buckets.take(charges, now_ms).taken == oracle.take(charges, now_ms)
 
 
 @given(limit=LIMITS, random=st.randoms(use_true_random=False))
-def test_the_moment_to_retry_is_the_first_that_works(limit: Limit, random: Random) -> None:
-    """At ``retry_at_ms`` the tokens are there, and one millisecond before they are not."""
+def test_retry_time_is_the_first_that_fits(limit: Limit, random: Random) -> None:
     buckets, now_ms = Buckets(), START_MS
     for _ in range(30):
         charge = (Charge("k", limit, random.randint(1, limit.burst)),)
@@ -97,8 +95,8 @@ def test_the_moment_to_retry_is_the_first_that_works(limit: Limit, random: Rando
         now_ms = answer.retry_at_ms
 
 
-def test_ten_at_once_are_ten_and_not_forty() -> None:
-    """A peer's accident: 100 a second with a burst of 10, called 40 times at once, let 40 through on its store."""
+def test_burst_of_ten_admits_ten_of_forty() -> None:
+    """Another library admitted all 40 concurrent calls at 100 a second with a burst of 10."""
     buckets, charge = Buckets(), (Charge("k", per_second(100, burst=10)),)
     assert sum(buckets.take(charge, START_MS).taken for _ in range(40)) == 10
     assert sum(buckets.take(charge, START_MS + 9).taken for _ in range(40)) == 0
@@ -106,8 +104,8 @@ def test_ten_at_once_are_ten_and_not_forty() -> None:
 
 
 @pytest.mark.parametrize(("limit", "calls", "expected"), [(per_day(1), 86_400_000 * 3, 3), (per_second(7), 3000, 21)])
-def test_no_fraction_is_lost(limit: Limit, calls: int, expected: int) -> None:
-    """Over three whole periods as many come through as the rate says, however often the bucket is asked in between."""
+def test_no_fraction_of_a_token_is_lost(limit: Limit, calls: int, expected: int) -> None:
+    """Over three whole periods the bucket admits the exact number, with calls in between."""
     buckets, charge = Buckets(), (Charge("k", limit),)
     while buckets.take(charge, START_MS).taken:
         pass
@@ -116,16 +114,15 @@ def test_no_fraction_is_lost(limit: Limit, calls: int, expected: int) -> None:
     assert taken == expected
 
 
-def test_a_million_a_second() -> None:
-    """The highest rate is exact to the millisecond: a thousand each."""
+def test_million_a_second_is_exact_to_the_millisecond() -> None:
     buckets = Buckets()
     charge = (Charge("k", per_second(1_000_000, burst=5000), cost=500),)
     assert sum(buckets.take(charge, START_MS).taken for _ in range(99)) == 10
     assert sum(buckets.take(charge, START_MS + 1).taken for _ in range(99)) == 2
 
 
-def test_all_or_nothing_over_the_keys() -> None:
-    """If one bucket is short, nothing is taken from the others; the answer names it, and when all will do."""
+def test_take_is_all_or_nothing() -> None:
+    """The outcome names the bucket that did not fit, and the time at which all fit."""
     buckets = Buckets()
     account, network = Charge("account", per_minute(2)), Charge("network", per_hour(1))
     assert buckets.take((account, network), START_MS).taken
@@ -138,8 +135,7 @@ def test_all_or_nothing_over_the_keys() -> None:
     assert buckets.take((account,), START_MS).taken
 
 
-def test_a_refusal_changes_nothing() -> None:
-    """Nobody who is refused makes it worse for themselves, or costs memory."""
+def test_refusal_changes_nothing() -> None:
     buckets, limit = Buckets(), per_minute(1)
     buckets.take((Charge("k", limit),), START_MS)
     before = describe(buckets)
@@ -149,15 +145,15 @@ def test_a_refusal_changes_nothing() -> None:
 
 
 def test_time_never_runs_backwards() -> None:
-    """A clock that is set back neither gives tokens nor takes any: it stands still until it has caught up."""
+    """After the clock is set back, buckets neither gain nor lose tokens until it has caught up."""
     buckets, charge = Buckets(), (Charge("k", per_second(1)),)
     assert buckets.take(charge, START_MS).taken
     assert buckets.take(charge, START_MS - 3_600_000) == TakeOutcome(0, START_MS + 1000)
     assert buckets.take(charge, START_MS + 1000).taken
 
 
-def test_full_buckets_are_dropped() -> None:
-    """A million callers who come once leave next to nothing behind, and no call has to clean up much."""
+def test_full_buckets_are_forgotten() -> None:
+    """A million callers who come once leave almost no memory, and no call sweeps many buckets."""
     buckets, limit = Buckets(), per_second(1)
     for one in range(20_000):
         assert buckets.take((Charge(f"k{one}", limit),), START_MS + one).taken
@@ -166,8 +162,8 @@ def test_full_buckets_are_dropped() -> None:
     assert len(buckets._full_heap) <= 1001
 
 
-def test_no_more_buckets_than_there_is_room_for() -> None:
-    """A flood of new keys is made to wait; those who are known go on, and room comes back as buckets fill."""
+def test_number_of_buckets_is_bounded() -> None:
+    """New keys wait, and known keys are still charged."""
     buckets = Buckets(buckets_max=3)
     slow, fast = per_minute(2), per_second(2)
     for name, limit in (("a", slow), ("b", fast), ("c", slow)):
@@ -181,8 +177,7 @@ def test_no_more_buckets_than_there_is_room_for() -> None:
     assert Buckets(buckets_max=1).take((Charge("a", slow), Charge("b", slow)), START_MS) == TakeOutcome(0, START_MS + 1)
 
 
-def test_reset() -> None:
-    """A bucket that is reset is full; resetting over and over leaves nothing behind."""
+def test_reset_fills_buckets_and_leaves_no_memory() -> None:
     buckets, charge = Buckets(), (Charge("k", per_day(1)),)
     for _ in range(1000):
         assert buckets.take(charge, START_MS).taken
@@ -191,14 +186,14 @@ def test_reset() -> None:
     assert len(buckets._full_heap) <= 66
     assert apply(buckets, TakeTokens(charge), START_MS) == TakeOutcome()
     assert answer_query(buckets, PeekTokens(charge), START_MS) == (BucketLevel(0, START_MS + 86_400_000),)
-    # What resets left in the heap does not count when there is no room: the next moment is that of a bucket.
+    # Heap entries of reset buckets are ignored: the retry time is that of a bucket.
     buckets.buckets_max = 1
     buckets.take((Charge("k", per_day(1)),), START_MS + 86_400_000)
     assert buckets.take((Charge("n", per_day(1)),), START_MS + 86_400_000) == TakeOutcome(0, START_MS + 2 * 86_400_000)
 
 
-def test_a_changed_limit_takes_over_the_moment() -> None:
-    """A bucket keeps the moment at which it will be full, as far as the new limit needs as long."""
+def test_changed_limit_keeps_the_time_of_a_full_bucket() -> None:
+    """The time is shortened if the new limit fills the bucket earlier."""
     buckets = Buckets()
     buckets.take((Charge("k", per_day(10), 10),), START_MS)
     assert buckets.peek((Charge("k", per_second(7, burst=3)),), START_MS)[0].available == 0
@@ -206,8 +201,7 @@ def test_a_changed_limit_takes_over_the_moment() -> None:
     assert buckets.take((Charge("k", per_day(10)),), START_MS + 8_640_000).taken
 
 
-def test_equal_limits_are_equal() -> None:
-    """Limits are kept in lowest terms."""
+def test_equivalent_limits_are_equal() -> None:
     assert Limit(10, 1000, 5) == Limit(1, 100, 5) == per_second(10, burst=5)
     assert per_minute(3) == Limit(1, 20_000, 3)
 
@@ -216,8 +210,7 @@ def test_equal_limits_are_equal() -> None:
     ("amount", "per_ms", "burst"),
     [(0, 1, 1), (1, 0, 1), (1, 1, 0), (10**9 + 1, 1, 1), (1, 366 * 86_400_001, 1), (1, 86_400_000, 4000), (True, 1, 1)],
 )
-def test_limits_out_of_range(amount: int, per_ms: int, burst: int) -> None:
-    """A limit that could not be exact, or never fill, is refused when it is made."""
+def test_limits_out_of_range_are_rejected(amount: int, per_ms: int, burst: int) -> None:
     with pytest.raises(InvalidRequest):
         Limit(amount, per_ms, burst)
 
@@ -235,14 +228,12 @@ def test_limits_out_of_range(amount: int, per_ms: int, burst: int) -> None:
     ],
     ids=["none", "too-many", "twice", "empty", "space", "costs-nothing", "costs-too-much"],
 )
-def test_charges_that_can_never_be_right(charges: tuple[Charge, ...]) -> None:
-    """They are told apart from those that only have to wait."""
+def test_invalid_charges_are_rejected(charges: tuple[Charge, ...]) -> None:
     with pytest.raises(InvalidRequest, match="charges"):
         check_charges(charges)
 
 
-def test_the_widest_numbers_stay_exact() -> None:
-    """At the edge of what a limit may be, one tick more or less is still seen."""
+def test_largest_limits_are_exact_to_a_tick() -> None:
     limit = Limit(999_999_937, 4_503_599, 1_000_000_000)
     buckets, charge = Buckets(), (Charge("k", limit, limit.burst),)
     assert buckets.take(charge, START_MS).taken

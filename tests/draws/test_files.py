@@ -1,4 +1,4 @@
-"""A draw's files: one canonical form each, whatever was read, and messages that help."""
+"""Files of a draw: canonical forms and issues."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from tests.support.draw_samples import COMMITMENT, DRAW, SEED, random_applicatio
 KEY_BYTES = bytes(range(16))
 
 
-def mistakes(caught: pytest.ExceptionInfo[CatalogError]) -> list[tuple[str, str]]:
+def issues(caught: pytest.ExceptionInfo[CatalogError]) -> list[tuple[str, str]]:
     return [(one.key, one.value) for one in caught.value.issues]
 
 
 @given(st.integers(0, 10**6))
-def test_what_is_written_is_read_again(seed: int) -> None:
-    """Capacities, applications in both formats and results come back as they were, and to the same digest."""
+def test_files_round_trip(seed: int) -> None:
+    """Capacities, applications in both formats and results keep their content and digest."""
     random = Random(seed)
     capacities = random_capacities(random)
     text = json_of_capacities(capacities)
@@ -62,22 +62,21 @@ def test_what_is_written_is_read_again(seed: int) -> None:
         assert choice == (by_number[lot.number].choices[lot.preference - 1] if lot.preference else "")
 
 
-def test_the_canonical_line_is_plain_json() -> None:
+def test_canonical_line_is_json() -> None:
     line = line_of_application(Application(17, ("ab", "cd"), ("c1", "c2")))
     assert line == b'{"number":17,"party":2,"applicants":["ab","cd"],"choices":["c1","c2"]}\n'
     assert digest_of([line, line]) == hashlib.sha256(line + line).hexdigest()
 
 
-def test_the_order_of_a_file_makes_no_difference() -> None:
-    """Keys in another order, blanks and empty lines, and lines mixed up: the same applications, the same digest."""
+def test_order_and_spaces_do_not_change_the_digest() -> None:
     tidy = [b'{"number":1,"party":1,"applicants":["a"],"choices":["c1"]}\n']
     tidy += [b'{"number":2,"party":1,"applicants":["b"],"choices":["c2"]}\n']
     untidy = [b'{ "choices": ["c2"], "applicants": ["b"], "number": 2 }\r\n', b"\n", b"  \n", tidy[0].rstrip()]
     assert list(canonical_lines(list(applications_of_lines(untidy, "f")))) == tidy
 
 
-def test_capacities_sort_themselves() -> None:
-    """The same capacities in another order have the same canonical form; times and empty names take no room."""
+def test_capacities_are_sorted_in_canonical_form() -> None:
+    """Empty names are omitted."""
     text = json_of_capacities(random_capacities(Random(5)))
     raw = json.loads(text)
     raw["days"].reverse()
@@ -106,18 +105,18 @@ def test_capacities_sort_themselves() -> None:
         (b" " * 70_000 + b"1", "70001 bytes"),
     ],
 )
-def test_bad_lines_are_named_with_their_number(line: bytes, problem: str) -> None:
+def test_invalid_lines_are_reported_with_their_number(line: bytes, problem: str) -> None:
     good = b'{"number":9,"applicants":["a"],"choices":["c"]}'
     with pytest.raises(CatalogError) as caught:
         list(applications_of_lines([good, line, good], "list.jsonl"))
-    ((key, value),) = mistakes(caught)
+    ((key, value),) = issues(caught)
     assert key.startswith("line 2")
     assert problem in value
     assert "3578" not in str(caught.value)
     assert "Ani" not in str(caught.value)
 
 
-def test_a_file_full_of_mistakes_is_not_read_to_its_end() -> None:
+def test_reading_stops_at_the_last_reported_issue() -> None:
     read = []
 
     def lines() -> object:
@@ -144,10 +143,10 @@ def test_a_file_full_of_mistakes_is_not_read_to_its_end() -> None:
         (["number,applicants,choices\n", '1,"a"b,c\n'], "line 2", "expected after"),
     ],
 )
-def test_bad_rows_are_named_with_their_number(rows: list[str], place: str, problem: str) -> None:
+def test_invalid_rows_are_reported_with_their_number(rows: list[str], place: str, problem: str) -> None:
     with pytest.raises(CatalogError) as caught:
         list(applications_of_csv(rows, "list.csv"))
-    ((key, value),) = mistakes(caught)
+    ((key, value),) = issues(caught)
     assert key == place
     assert problem in value
 
@@ -168,12 +167,12 @@ def test_bad_rows_are_named_with_their_number(rows: list[str], place: str, probl
         (lambda raw: raw["choices"][0].update(channel="a b"), "not a valid id"),
     ],
 )
-def test_bad_capacities_are_named(change: object, problem: str) -> None:
+def test_invalid_capacities_are_reported(change: object, problem: str) -> None:
     raw = json.loads(json_of_capacities(random_capacities(Random(5))))
     change(raw)  # type: ignore[operator]
     with pytest.raises(CatalogError) as caught:
         capacities_of_json(json.dumps(raw).encode(), "capacities.json")
-    ((_, value),) = mistakes(caught)
+    ((_, value),) = issues(caught)
     assert problem in value
 
 
@@ -188,7 +187,7 @@ def test_bad_capacities_are_named(change: object, problem: str) -> None:
         ([b"ENTROPY"], "line 1, entropy"),
     ],
 )
-def test_bad_results_are_named(lines: list[bytes], place: str) -> None:
+def test_invalid_results_are_reported(lines: list[bytes], place: str) -> None:
     capacities = random_capacities(Random(5))
     head = result_head(capacities, COMMITMENT, SEED, "", "0" * 64, "0" * 64, totals_of({}, []))
     (first,) = lines_of_result(head, [], {})
@@ -199,11 +198,10 @@ def test_bad_results_are_named(lines: list[bytes], place: str) -> None:
     }
     with pytest.raises(CatalogError) as caught:
         result_of_lines([texts.get(line, line) for line in lines], "result.jsonl")
-    assert mistakes(caught)[0][0] == place
+    assert issues(caught)[0][0] == place
 
 
-def test_a_blinded_applicant_is_the_same_in_a_draw_and_another_elsewhere() -> None:
-    """Within a draw one can count applicants; between draws, or without the key, nobody can be followed."""
+def test_pseudonym_is_constant_within_a_draw_only() -> None:
     one = pseudonym_of("a", DRAW, KEY_BYTES)
     assert one == pseudonym_of("a", DRAW, KEY_BYTES)
     assert (
@@ -223,8 +221,8 @@ def test_a_blinded_applicant_is_the_same_in_a_draw_and_another_elsewhere() -> No
             pseudonym_of("a", DRAW, key)  # type: ignore[arg-type]
 
 
-def test_losers_take_little_room() -> None:
-    """A million losers are listed too: number and rank, and no more."""
+def test_line_without_a_place_is_short() -> None:
+    """A result also lists a million applications that got nothing."""
     application = Application(5, ("a",), ("c1",))
     capacities = random_capacities(Random(5))
     head = result_head(capacities, COMMITMENT, SEED, "", "0" * 64, "0" * 64, totals_of({}, []))

@@ -1,4 +1,4 @@
-"""Collecting applications: one an identity, whole parties, until the store's time says that it is over."""
+"""The ledger of a draw, one rule at a time and against an oracle."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ ANI = SubmitApplication(("ani",), PREFERENCES[:2])
 
 
 def opened(terms: DrawConfig = TERMS) -> DrawLedger:
-    """A draw that has been announced, and takes applications at time 100."""
+    """Return a draw that accepts applications at time 100."""
     ledger = DrawLedger(address_of(DRAW))
     assert apply(ledger, CreateDraw(terms), 0).ok
     return ledger
 
 
 def closed(*commands: DrawCommand, terms: DrawConfig = TERMS) -> DrawLedger:
-    """The same after these commands, and after it has been closed."""
+    """Return a draw after these commands and its close."""
     ledger = opened(terms)
     for command in commands:
         assert apply(ledger, command, OPENS_AT_MS).ok, command
@@ -74,20 +74,20 @@ def status(ledger: DrawLedger, command: DrawCommand, now_ms: int = OPENS_AT_MS) 
 
 
 @given(st.integers(0, 10**6))
-def test_the_ledger_and_a_second_opinion_agree(seed: int) -> None:
-    """Every answer, who is in which application, and that what is counted is what is there."""
+def test_random_walks_match_the_oracle(seed: int) -> None:
+    """Outcomes, applications and counters agree."""
     ledger, oracle = DrawLedger(address_of(DRAW)), DrawOracle(DRAW)
     for now_ms, command in walk(Random(seed)):
         before = msgspec.json.encode(_plain(ledger))
         outcome = apply(ledger, command, now_ms)
-        expected = oracle.take(command, now_ms)
+        expected = oracle.apply(command, now_ms)
         assert (outcome.status, outcome.number, outcome.version, outcome.replayed) == expected, command
         if not outcome.ok or outcome.replayed:
             assert msgspec.json.encode(_plain(ledger)) == before, command
         for entry in oracle.entries:
             applied = ledger.applications[entry.number]
             assert (applied.version, applied.applicants) == (entry.version, entry.party)
-            assert tuple(ledger.preferences[number - 1] for number in applied.preferences) == entry.wishes
+            assert tuple(ledger.preferences[number - 1] for number in applied.preferences) == entry.preferences
         parties = [entry.party for entry in oracle.entries if entry.party]
         assert ledger.application_of == {person: entry.number for entry in oracle.entries for person in entry.party}
         assert (ledger.active_applications, ledger.active_applicants) == (len(parties), sum(map(len, parties)))
@@ -98,8 +98,8 @@ def _plain(ledger: DrawLedger) -> list[object]:
     return [repr(item) for item in describe(ledger).items()]
 
 
-def test_walks_reach_every_answer() -> None:
-    """All statuses there are, but the one that is given before anything is looked at."""
+def test_walks_reach_every_status() -> None:
+    """``OVERLOADED`` is a status of stores only."""
     reached = set()
     for seed in range(300):
         ledger = DrawLedger(address_of(DRAW))
@@ -108,7 +108,7 @@ def test_walks_reach_every_answer() -> None:
 
 
 @given(st.integers(0, 10**6))
-def test_questions_change_nothing(seed: int) -> None:
+def test_queries_change_nothing(seed: int) -> None:
     random = Random(seed)
     ledger = DrawLedger(address_of(DRAW))
     for now_ms, command in walk(random, random.randrange(60)):
@@ -122,7 +122,7 @@ def test_questions_change_nothing(seed: int) -> None:
 # --- Who applies -----------------------------------------------------------------------------------------------------
 
 
-def test_one_application_an_identity_alone_or_in_a_party() -> None:
+def test_identity_can_be_in_one_application() -> None:
     ledger = opened()
     assert apply(ledger, SubmitApplication(("ani", "budi"), PREFERENCES[:1]), 100) == DrawOutcome(
         DrawStatus.APPLIED, 1, 1
@@ -133,8 +133,8 @@ def test_one_application_an_identity_alone_or_in_a_party() -> None:
     assert apply(ledger, SubmitApplication(("citra",), PREFERENCES[:1]), 100).number == 2
 
 
-def test_an_application_is_changed_by_those_who_saw_it() -> None:
-    """The number stays; a command that comes late, or twice, never undoes a later one."""
+def test_change_needs_the_current_version() -> None:
+    """The number stays. A late or repeated command never undoes a later one."""
     ledger = opened()
     assert apply(ledger, ANI, 100) == DrawOutcome(DrawStatus.APPLIED, 1, 1)
     assert apply(ledger, ANI, 101) == DrawOutcome(DrawStatus.APPLIED, 1, 1, replayed=True)
@@ -149,8 +149,8 @@ def test_an_application_is_changed_by_those_who_saw_it() -> None:
     )
 
 
-def test_withdrawing_and_applying_again_uses_up_no_numbers() -> None:
-    """However often somebody does it, alone and with others: there are no more numbers than people."""
+def test_withdrawals_use_up_no_numbers() -> None:
+    """There are never more numbers than applicants."""
     ledger = opened()
     version = 0
     for _ in range(50):
@@ -163,7 +163,7 @@ def test_withdrawing_and_applying_again_uses_up_no_numbers() -> None:
     assert ledger.application_of == {}
 
 
-def test_a_late_withdrawal_does_not_take_back_what_came_after_it() -> None:
+def test_late_withdrawal_does_not_undo_a_later_change() -> None:
     ledger = opened()
     apply(ledger, ANI, 100)
     assert apply(ledger, WithdrawApplication("ani", 1), 101) == DrawOutcome(DrawStatus.WITHDRAWN, 1, 2)
@@ -174,8 +174,8 @@ def test_a_late_withdrawal_does_not_take_back_what_came_after_it() -> None:
     assert answer_query(ledger, ReadApplications(0), 105) == [StoredApplication(1, 3, ("ani",), (1,))]
 
 
-def test_a_draw_is_bounded() -> None:
-    """Applications, their choices and their parties; who has a number already is not turned away."""
+def test_applications_choices_and_parties_are_bounded() -> None:
+    """An applicant who has a number can still change their application."""
     ledger = opened(msgspec.structs.replace(TERMS, applications_max=2))
     assert apply(ledger, ANI, 100).ok
     assert apply(ledger, SubmitApplication(("budi",), PREFERENCES[:1]), 100).ok
@@ -189,8 +189,8 @@ def test_a_draw_is_bounded() -> None:
 # --- When ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_store_s_time_opens_and_closes() -> None:
-    """Not before the first millisecond, not after the last; and no clock that jumps back opens it again."""
+def test_store_clock_opens_and_closes_a_draw() -> None:
+    """A clock that is set back does not reopen it."""
     ledger = opened()
     early = apply(ledger, ANI, OPENS_AT_MS - 1)
     assert early == DrawOutcome(DrawStatus.NOT_OPEN, retry_at_ms=OPENS_AT_MS)
@@ -208,14 +208,14 @@ def test_the_store_s_time_opens_and_closes() -> None:
     assert answer_query(ledger, ReadDraw(), OPENS_AT_MS).phase is DrawPhase.CLOSED
 
 
-def test_what_was_promised_can_not_be_changed() -> None:
+def test_settings_cannot_be_changed() -> None:
     ledger = opened()
     assert apply(ledger, CreateDraw(TERMS), 1).replayed
     for change in ({"closes_at_ms": 500}, {"commitment": "0" * 64}, {"party_max": 5}, {"entropy_source": "index"}):
         assert status(ledger, CreateDraw(msgspec.structs.replace(TERMS, **change)), 1) is DrawStatus.CONFLICT
 
 
-def test_a_forgotten_draw_is_unknown_and_its_id_free() -> None:
+def test_forgotten_draw_is_unknown_and_its_id_free() -> None:
     ledger = closed(ANI)
     for command in (ANI, WithdrawApplication("ani", 1), CloseDraw(), OfferDay("sby", DAY, ()), RevealSeed(DRAW, SEED)):
         assert status(ledger, command, FORGET_AT_MS) is DrawStatus.UNKNOWN_DRAW
@@ -230,7 +230,7 @@ def test_a_forgotten_draw_is_unknown_and_its_id_free() -> None:
 # --- What comes after the closing ------------------------------------------------------------------------------------
 
 
-def test_the_seed_can_not_be_revealed_before_applications_are_frozen() -> None:
+def test_seed_cannot_be_revealed_before_the_freeze() -> None:
     ledger = closed(ANI)
     assert status(ledger, RevealSeed(DRAW, SEED), CLOSES_AT_MS) is DrawStatus.NOT_FROZEN
     assert apply(ledger, FreezeDraw(1, "a" * 64, "b" * 64), CLOSES_AT_MS).ok
@@ -239,7 +239,7 @@ def test_the_seed_can_not_be_revealed_before_applications_are_frozen() -> None:
     assert (seen.phase, seen.seed) == (DrawPhase.REVEALED, SEED)
 
 
-def test_only_the_seed_that_was_committed_to_is_taken() -> None:
+def test_only_the_committed_seed_is_accepted() -> None:
     ledger = closed(ANI)
     apply(ledger, FreezeDraw(1, "a" * 64, "b" * 64), CLOSES_AT_MS)
     for wrong in (RevealSeed(DRAW, "1" * 64), RevealSeed("other", SEED), RevealSeed(DRAW, SEED, "7,123.45")):
@@ -248,7 +248,7 @@ def test_only_the_seed_that_was_committed_to_is_taken() -> None:
     assert apply(ledger, RevealSeed(DRAW, SEED), CLOSES_AT_MS).replayed
 
 
-def test_promised_entropy_must_be_given_and_stays() -> None:
+def test_entropy_is_required_and_cannot_be_changed() -> None:
     ledger = closed(ANI, terms=msgspec.structs.replace(TERMS, entropy_source="closing price"))
     apply(ledger, FreezeDraw(1, "a" * 64, "b" * 64), CLOSES_AT_MS)
     assert status(ledger, RevealSeed(DRAW, SEED), CLOSES_AT_MS) is DrawStatus.CONFLICT
@@ -256,7 +256,7 @@ def test_promised_entropy_must_be_given_and_stays() -> None:
     assert status(ledger, RevealSeed(DRAW, SEED, "7,123.46"), CLOSES_AT_MS) is DrawStatus.CONFLICT
 
 
-def test_capacities_are_written_once_and_not_after_the_freeze() -> None:
+def test_capacities_are_recorded_once_and_before_the_freeze() -> None:
     ledger = opened()
     day = OfferDay("sby", DAY, (("online", 3),))
     assert status(ledger, day, OPENS_AT_MS) is DrawStatus.NOT_CLOSED
@@ -270,7 +270,7 @@ def test_capacities_are_written_once_and_not_after_the_freeze() -> None:
     assert answer_query(ledger, ReadOfferedDays(0), CLOSES_AT_MS) == [day]
 
 
-def test_the_freeze_counts_and_stays() -> None:
+def test_freeze_checks_the_number_of_applications() -> None:
     ledger = closed(ANI)
     assert status(ledger, FreezeDraw(2, "a" * 64, "b" * 64), CLOSES_AT_MS) is DrawStatus.CONFLICT
     assert status(opened(), FreezeDraw(0, "a" * 64, "b" * 64)) is DrawStatus.NOT_CLOSED
@@ -279,7 +279,7 @@ def test_the_freeze_counts_and_stays() -> None:
     assert status(ledger, FreezeDraw(1, "a" * 64, "c" * 64), CLOSES_AT_MS) is DrawStatus.CONFLICT
 
 
-def test_pages_come_to_all_of_it() -> None:
+def test_pages_cover_everything() -> None:
     ledger = opened(msgspec.structs.replace(TERMS, applications_max=10))
     for number in range(7):
         assert apply(ledger, SubmitApplication((f"p{number}",), (PREFERENCES[number % 4],)), 100).ok
@@ -332,12 +332,12 @@ def test_pages_come_to_all_of_it() -> None:
         lambda: address_of("a b"),
     ],
 )
-def test_ill_formed_commands_cannot_be_made(make: object) -> None:
+def test_invalid_commands_are_rejected(make: object) -> None:
     with pytest.raises(InvalidRequest):
         make()  # type: ignore[operator]
 
 
-def test_a_draw_has_a_place_of_its_own() -> None:
+def test_address_contains_the_id() -> None:
     place = address_of(DRAW)
     assert place == f"~draw.{DRAW}"
     assert kind_of(place).prefix == "~draw"

@@ -1,4 +1,4 @@
-"""A small country whose places are drawn, and a draw from its announcement to the day, for any store."""
+"""A catalog of two offices with a draw, and a whole draw from announcement to award, for any store."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ENTROPY = "IHSG 7,123.45"
 
 
 def catalog(rule: str = "next_draw", drawn: int = 3) -> Catalog:
-    """Two offices; each draws ``drawn`` places a day (at most two of a session), and gives one more at the counter."""
+    """Return a catalog of two offices, each with ``drawn`` places a day for the draw and one for the counter."""
     return catalog_from(settings(rule, drawn), "small country")
 
 
 def settings(rule: str = "next_draw", drawn: int = 3, of_session: int = 2) -> dict[str, Any]:
-    """What is in the file of such a catalog."""
+    """Return the settings of the catalog as a dictionary."""
     return {
         "title": "a small country",
         "services": [{"id": "passport"}],
@@ -65,13 +65,13 @@ def choice(office: str, day: datetime.date = MONDAY, session: str = "am") -> Dra
 
 
 def terms(commitment: str, **more: Any) -> DrawConfig:
-    """Open for a day from an hour on, for Monday and Tuesday."""
+    """Return settings of a draw that opens in an hour for a day, for places on Monday and Tuesday."""
     first, last = MONDAY.toordinal(), TUESDAY.toordinal()
     return DrawConfig(OPENS_AT_MS, CLOSES_AT_MS, CLOSES_AT_MS + 60 * DAY_MS, first, last, commitment, **more)
 
 
 def announced(engine: QuotaEngine, clock: ManualClock, draw: str = "dec", **more: Any) -> None:
-    """The catalog is published, the draw announced, and its time to apply has come."""
+    """Publish the catalog, create the draw, and set the clock to its opening time."""
     clock.set_ms(max(clock.now_ms(), NOW_MS))
     engine.publish(engine._methods.requests._plans._catalog or catalog(), MONDAY, TUESDAY)
     assert engine.draw(draw).create(terms(engine.draw(draw).commitment(SEED), **more)).ok
@@ -79,7 +79,7 @@ def announced(engine: QuotaEngine, clock: ManualClock, draw: str = "dec", **more
 
 
 def apply_all(engine: QuotaEngine, draw: str, people: int = 20) -> None:
-    """Twenty applications, some of two; all want Surabaya on Monday most."""
+    """Submit twenty applications of one or two applicants, with Surabaya on Monday as the first choice."""
     for index in range(people):
         party = [f"nik-{index}", f"partner-{index}"] if index % 4 == 3 else f"nik-{index}"
         choices = [choice("sby"), choice("sby", session="pm"), choice("mlg", TUESDAY)][: 1 + index % 3]
@@ -88,7 +88,7 @@ def apply_all(engine: QuotaEngine, draw: str, people: int = 20) -> None:
 
 
 def check_published(engine: QuotaEngine, draw: str, entropy: str = "", noted: Expected | None = None) -> None:
-    """What is published, read again from its bytes as anybody would, is right."""
+    """Verify the published files from their bytes."""
     files = engine.draw(draw).files()
     assert files is not None
     assert files.findings == ()
@@ -107,7 +107,7 @@ def check_published(engine: QuotaEngine, draw: str, entropy: str = "", noted: Ex
 
 
 def whole_draw(engine: QuotaEngine, clock: ManualClock) -> None:
-    """From the announcement until the winners have their places, checked on the way by what is published."""
+    """Run a draw from its announcement to its award, and verify the published files."""
     announced(engine, clock, entropy_source="the closing price of the index on 2026-11-21")
     draw = engine.draw("dec")
     apply_all(engine, "dec")

@@ -1,4 +1,4 @@
-"""The waiting room's machine: one ticket per identity, an opening by the store's clock, a mark that nobody can jam."""
+"""The state machine of a waiting room, one rule at a time and against an oracle."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def person(number: int) -> str:
     return f"{number:032x}"
 
 
-def made(**changes: object) -> RoomState:
-    """A room that takes tickets."""
+def created(**changes: object) -> RoomState:
+    """Return a room that gives tickets."""
     state = RoomState()
     assert apply(state, CreateRoom(terms(**changes)), OPENS_AT_MS - 600_000).ok
     return state
@@ -48,14 +48,14 @@ def joined(state: RoomState, people: range, now_ms: int) -> list[int]:
 
 
 def opened(people: int, **changes: object) -> RoomState:
-    """A room that has opened with so many tickets."""
-    state = made(**changes)
+    """Return an open room with ``tickets`` tickets."""
+    state = created(**changes)
     joined(state, range(people), OPENS_AT_MS - 1_000)
     assert apply(state, OpenRoom(SEED), OPENS_AT_MS).ok
     return state
 
 
-def serve(
+def call_tickets(
     state: RoomState, now_ms: int, per_minute: int = 6_000, call_max: int = TICKETS_PER_CALL_MAX, left: int = -1
 ) -> RoomView:
     answer = apply(state, CallTickets(per_minute, call_max, left), now_ms)
@@ -65,8 +65,8 @@ def serve(
 
 @given(st.integers(0, 2**32))
 @settings(max_examples=300, deadline=None)
-def test_every_history_is_what_the_rules_say(seed: int) -> None:
-    """Outcome by outcome and field by field, an independent reading of docs/rules.md says the same."""
+def test_random_walks_match_the_oracle(seed: int) -> None:
+    """Outcomes and all fields of the state agree."""
     state, oracle = RoomState(), room_oracle.Room()
     for command, now_ms in walk(seed):
         before = describe(state)
@@ -84,7 +84,7 @@ def test_every_history_is_what_the_rules_say(seed: int) -> None:
 
 
 def check(view: RoomView) -> None:
-    """What holds for every room at any time."""
+    """Check the invariants of a room."""
     assert 0 <= view.turns_ended <= view.called_count <= tickets_ordered(view, view.changed_at_ms) <= view.tickets
     assert len(view.calls) <= ACTIVE_CALLS_MAX + 1
     assert [call.called_count for call in view.calls] == sorted({call.called_count for call in view.calls})
@@ -94,9 +94,8 @@ def check(view: RoomView) -> None:
     assert bool(view.closing_seed) == bool(view.closed_at_ms)
 
 
-def test_coming_back_gives_the_same_ticket() -> None:
-    """After a crash, a new login or on another device an identity has the number that it had, whenever it comes."""
-    state = made()
+def test_identity_gets_the_same_ticket_again() -> None:
+    state = created()
     assert joined(state, range(5), OPENS_AT_MS - 9_000) == [0, 1, 2, 3, 4]
     again = apply(state, JoinRoom(person(3)), OPENS_AT_MS + 5_000)
     assert (again.status, again.index, again.replayed) == (RoomStatus.JOINED, 3, True)
@@ -105,30 +104,29 @@ def test_coming_back_gives_the_same_ticket() -> None:
     assert apply(state, JoinRoom(person(9)), OPENS_AT_MS + 7_000).status is RoomStatus.ROOM_CLOSED
 
 
-def test_a_room_does_not_open_before_the_stores_clock_says_so() -> None:
-    """Known accident (BC Parks #414): whoever sends the opening early, with whatever clock, is told when to come."""
-    state = made()
+def test_room_does_not_open_before_its_time() -> None:
+    """BC Parks #414: a client with a fast clock opened a queue early. The store's clock decides here."""
+    state = created()
     joined(state, range(10), OPENS_AT_MS - 2)
     before = describe(state)
     answer = apply(state, OpenRoom(SEED), OPENS_AT_MS - 1)
     assert (answer.status, answer.retry_at_ms) == (RoomStatus.NOT_OPEN, OPENS_AT_MS)
-    assert serve(state, OPENS_AT_MS - 1).called_count == 0
+    assert call_tickets(state, OPENS_AT_MS - 1).called_count == 0
     assert describe(state) == before
     assert not state.seed, "a seed that was sent too early must not be told to anybody"
 
 
-def test_nobody_is_called_before_the_seed_is_revealed() -> None:
-    """The opening's time alone calls nobody: there is no order yet."""
-    state = made()
+def test_no_ticket_is_called_before_the_seed_is_revealed() -> None:
+    state = created()
     joined(state, range(10), OPENS_AT_MS - 2)
-    assert serve(state, OPENS_AT_MS + 60_000).called_count == 0
+    assert call_tickets(state, OPENS_AT_MS + 60_000).called_count == 0
     assert apply(state, OpenRoom(SEED), OPENS_AT_MS + 61_000).ok
-    assert serve(state, OPENS_AT_MS + 61_000).called_count == 10
+    assert call_tickets(state, OPENS_AT_MS + 61_000).called_count == 10
 
 
-def test_the_number_is_fixed_at_the_opening() -> None:
-    """Whoever comes from the opening's millisecond on is behind all who came before, in windows of their own."""
-    state = made(window_ms=10_000)
+def test_number_of_tickets_is_fixed_at_the_opening() -> None:
+    """Tickets from the first millisecond after it are in later windows."""
+    state = created(window_ms=10_000)
     joined(state, range(3), OPENS_AT_MS - 1)
     joined(state, range(3, 5), OPENS_AT_MS)
     joined(state, range(5, 6), OPENS_AT_MS + 9_999)
@@ -137,15 +135,14 @@ def test_the_number_is_fixed_at_the_opening() -> None:
     assert state.windows == [(0, 0), (1, 3), (2, 6), (4, 8)]
 
 
-def test_a_room_can_not_be_made_when_it_should_open() -> None:
-    """A commitment is worth something only if it was there before the tickets."""
+def test_room_cannot_be_created_after_its_opening() -> None:
+    """A commitment has to exist before the tickets."""
     state = RoomState()
     assert apply(state, CreateRoom(terms()), OPENS_AT_MS).status is RoomStatus.ROOM_CLOSED
     assert describe(state) == {}
 
 
-def test_other_terms_or_another_seed_are_a_conflict() -> None:
-    """Neither the terms nor the seed can be exchanged once they are known."""
+def test_other_settings_or_seed_conflict() -> None:
     state = opened(3)
     assert apply(state, CreateRoom(terms(burst=500)), OPENS_AT_MS).status is RoomStatus.CONFLICT
     assert apply(state, CreateRoom(terms()), OPENS_AT_MS).replayed
@@ -155,53 +152,51 @@ def test_other_terms_or_another_seed_are_a_conflict() -> None:
     assert apply(state, CloseRoom("00" * 32), OPENS_AT_MS).status is RoomStatus.CONFLICT
 
 
-def test_an_announced_source_of_entropy_must_have_spoken() -> None:
-    """With a source in its terms a room does not open without what it said, and keeps to that."""
-    state = made(entropy_source="the lottery of 4 December 2026")
+def test_announced_entropy_is_required_and_fixed() -> None:
+    state = created(entropy_source="the lottery of 4 December 2026")
     assert apply(state, OpenRoom(SEED), OPENS_AT_MS).status is RoomStatus.CONFLICT
     assert apply(state, OpenRoom(SEED, "7 13 21"), OPENS_AT_MS).ok
     assert apply(state, OpenRoom(SEED, "7 13 22"), OPENS_AT_MS).status is RoomStatus.CONFLICT
 
 
-def test_the_mark_keeps_the_pace() -> None:
-    """600 a minute are 10 a second, however often it is asked to serve, and whoever asks."""
+def test_calls_keep_the_pace() -> None:
+    """600 a minute are 10 a second, also if engines send more commands."""
     state = opened(1_000, per_minute_max=600, burst=10)
     for now_ms in range(OPENS_AT_MS, OPENS_AT_MS + 60_001, 100):
-        serve(state, now_ms)
+        call_tickets(state, now_ms)
     assert state.called_count == 610  # the first ten are called at once
 
 
-def test_a_pause_saves_up_one_burst_at_most() -> None:
-    """After an hour in which nobody served, no more are let in at once than the burst."""
+def test_pause_accumulates_one_burst_at_most() -> None:
     state = opened(5_000, burst=200)
-    serve(state, OPENS_AT_MS)
+    call_tickets(state, OPENS_AT_MS)
     before = state.called_count
-    assert serve(state, OPENS_AT_MS + 3_000_000).called_count == before + 200
+    assert call_tickets(state, OPENS_AT_MS + 3_000_000).called_count == before + 200
 
 
-def test_abandoned_tickets_do_not_jam_the_room() -> None:
-    """Known accident (AWS Virtual Waiting Room #154): none of the first 900 comes; the last 100 have their turn."""
+def test_abandoned_tickets_do_not_block_the_room() -> None:
+    """AWS Virtual Waiting Room #154: abandoned tickets blocked a queue. Here the last 100 get their turn."""
     state = opened(1_000, per_minute_max=6_000, turn_ms=10_000)
     for second in range(30):
-        view = serve(state, OPENS_AT_MS + second * 1_000)
+        view = call_tickets(state, OPENS_AT_MS + second * 1_000)
     assert view.called_count == 1_000
     assert view.turns_ended == 1_000
     assert view.calls == ()
 
 
-def test_who_lost_the_turn_may_go_behind_once() -> None:
-    """A new ticket in exchange for the lapsed one: sent twice it is given once, and the old one is worth nothing."""
+def test_missed_turn_can_be_replaced_once() -> None:
+    """A repeated command gets the same new ticket."""
     state = opened(3, turn_ms=1_000)
-    serve(state, OPENS_AT_MS)
+    call_tickets(state, OPENS_AT_MS)
     first = apply(state, JoinRoom(person(1), replaces_ticket=1), OPENS_AT_MS + 5_000)
     again = apply(state, JoinRoom(person(1), replaces_ticket=1), OPENS_AT_MS + 20_000)
     assert (first.index, again.index, again.replayed) == (3, 3, True)
     assert len(state.identities) == 3
 
 
-def test_a_flood_of_joins_costs_one_entry_each_and_refusals_nothing() -> None:
-    """A hundred thousand joins of a hundred people leave a hundred entries; what is refused leaves none (G8)."""
-    state = made(tickets_max=100)
+def test_joins_cost_one_entry_per_applicant() -> None:
+    """A hundred thousand joins of a hundred applicants leave a hundred entries. Refusals leave none (G8)."""
+    state = created(tickets_max=100)
     joined(state, range(100), OPENS_AT_MS - 1_000)
     gc.collect()
     tracemalloc.start()
@@ -215,17 +210,16 @@ def test_a_flood_of_joins_costs_one_entry_each_and_refusals_nothing() -> None:
     assert grown < 2_000
 
 
-def test_a_clock_set_back_puts_nobody_into_a_window_that_has_ended() -> None:
-    """What has been told to be final stays so: the room's time never runs backwards."""
+def test_clock_set_back_adds_no_ticket_to_an_ended_window() -> None:
     state = opened(10)
     joined(state, range(10, 20), OPENS_AT_MS - 5_000)
     assert state.windows == [(0, 0), (1, 10)]
     assert tickets_ordered(state, state.now_ms) == 10
 
 
-def test_a_look_alone_ends_no_window() -> None:
-    """Only a change fixes a window: after a mere look, a clock that is set back could still bring it a ticket."""
-    state = made(window_ms=10_000)
+def test_query_does_not_end_a_window() -> None:
+    """If the clock is set back after a query, the window can still get a ticket."""
+    state = created(window_ms=10_000)
     joined(state, range(5), OPENS_AT_MS + 1_000)
     view = answer_query(state, ViewRoom(), OPENS_AT_MS + 50_000).view
     assert view is not None
@@ -234,8 +228,8 @@ def test_a_look_alone_ends_no_window() -> None:
     assert tickets_ordered(state, state.now_ms) == 5
 
 
-def test_a_room_is_forgotten_when_its_time_has_come() -> None:
-    """From forget_at_ms on nothing is known, and the name can be used again."""
+def test_room_is_forgotten_at_forget_at_ms() -> None:
+    """Its id can be used again."""
     state = opened(5)
     forget_at_ms = terms().forget_at_ms
     assert answer_query(state, ViewRoom(), forget_at_ms - 1).ok
@@ -277,8 +271,7 @@ def later(now_ms: int) -> dict[str, object]:
         ("units_max", 101),
     ],
 )
-def test_terms_out_of_bounds_are_refused_by_name(field: str, value: object) -> None:
-    """Each term has its bounds, and the error names it."""
+def test_settings_out_of_range_are_rejected_by_name(field: str, value: object) -> None:
     with pytest.raises(InvalidRequest, match=field):
         terms(**{field: value})
 
@@ -299,18 +292,17 @@ def test_terms_out_of_bounds_are_refused_by_name(field: str, value: object) -> N
         lambda: CloseRoom(""),
     ],
 )
-def test_ill_formed_commands_can_not_be_made(make: object) -> None:
-    """What could not be carried out is refused where it is made."""
+def test_invalid_commands_are_rejected(make: object) -> None:
     assert callable(make)
     with pytest.raises(InvalidRequest):
         make()
 
 
-def test_a_busy_rooms_view_stays_small() -> None:
-    """At the finest steps and the longest turns a room still remembers no more than its bound of calls."""
+def test_number_of_calls_in_a_view_is_bounded() -> None:
+    """With the shortest steps and the longest turns."""
     state = opened(10_000, step_ms=100, turn_ms=51_200, per_minute_max=600, burst=1)
     for now_ms in range(OPENS_AT_MS, OPENS_AT_MS + 200_000, 100):
-        serve(state, now_ms, per_minute=600)
-    view = serve(state, OPENS_AT_MS + 200_000)
+        call_tickets(state, now_ms, per_minute=600)
+    view = call_tickets(state, OPENS_AT_MS + 200_000)
     assert ACTIVE_CALLS_MAX - 1 <= len(view.calls) <= ACTIVE_CALLS_MAX
     assert len(msgspec.json.encode(view)) < 25_000

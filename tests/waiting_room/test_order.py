@@ -1,4 +1,4 @@
-"""Seeds, commitments, and the positions of a whole room with several windows."""
+"""Seeds, commitments and positions over several windows."""
 
 from __future__ import annotations
 
@@ -16,33 +16,30 @@ WINDOWS = ((0, 0), (1, 100), (4, 130))
 TICKETS = 135
 
 
-def orders(entropy: str = "", seed: str = SEED, closing_seed: str = CLOSING_SEED) -> RoomOrder:
+def make_order(entropy: str = "", seed: str = SEED, closing_seed: str = CLOSING_SEED) -> RoomOrder:
     return RoomOrder("december", COMMITMENT, entropy, seed, closing_seed)
 
 
-def test_each_value_commits_to_the_one_before() -> None:
-    """As the documents say it, so that a shell and sha256sum are enough."""
+def test_seed_and_commitment_match_sha256() -> None:
     assert hashlib.sha256(f"quota_engine room seed 1\n{CLOSING_SEED}\n".encode()).hexdigest() == SEED
     assert hashlib.sha256(f"quota_engine room commitment 1\n{SEED}\n".encode()).hexdigest() == COMMITMENT
 
 
-def test_windows_stand_behind_each_other() -> None:
-    """Every window has just the positions of its own numbers: nobody from a later window is before an earlier one."""
-    found = [orders().position(WINDOWS, TICKETS, index) for index in range(TICKETS)]
+def test_positions_stay_within_their_window() -> None:
+    found = [make_order().position(WINDOWS, TICKETS, index) for index in range(TICKETS)]
     assert sorted(found[:100], key=int) == list(range(100))  # type: ignore[arg-type]
     assert sorted(found[100:130], key=int) == list(range(100, 130))  # type: ignore[arg-type]
     assert sorted(found[130:], key=int) == list(range(130, 135))  # type: ignore[arg-type]
 
 
-def test_no_position_without_its_seed() -> None:
-    """Before the opening nobody's position can be worked out, and later windows' not before the late seed is known."""
-    assert orders(seed="", closing_seed="").position(WINDOWS, TICKETS, 5) is None
-    assert orders(closing_seed="").position(WINDOWS, TICKETS, 5) is not None
-    assert orders(closing_seed="").position(WINDOWS, TICKETS, 101) is None
+def test_position_is_unknown_without_its_seed() -> None:
+    assert make_order(seed="", closing_seed="").position(WINDOWS, TICKETS, 5) is None
+    assert make_order(closing_seed="").position(WINDOWS, TICKETS, 5) is not None
+    assert make_order(closing_seed="").position(WINDOWS, TICKETS, 101) is None
 
 
-def test_everything_public_counts() -> None:
-    """Another room, commitment, window, number of tickets, entropy or seed is another order."""
+def test_order_depends_on_every_input() -> None:
+    """Room, commitment, window, number of tickets, entropy and seed."""
     known = window_key("december", COMMITMENT, 0, 100, "7 13", SEED)
     others = {
         window_key("january", COMMITMENT, 0, 100, "7 13", SEED),
@@ -57,25 +54,23 @@ def test_everything_public_counts() -> None:
     assert known == hashlib.sha256(lines.encode()).digest()
 
 
-def test_thousands_of_windows_keep_few_tables() -> None:
-    """A room with many windows does not fill the memory of those who answer."""
+def test_number_of_cached_windows_is_bounded() -> None:
     windows = tuple((number, number * 10) for number in range(3_000))
-    many = orders()
+    many = make_order()
     for index in range(0, 30_000, 10):
         assert many.position(windows, 30_000, index) is not None
     assert len(many._permutations) <= 256
 
 
 @pytest.mark.parametrize("text", ["\n", "a\nb", "a\tb", "é", " a", "a ", "x" * 257, None, 5])
-def test_entropy_that_could_break_a_line_is_refused(text: object) -> None:
-    """It stands in a line of its own, in files and in the store."""
+def test_invalid_entropy_is_rejected(text: object) -> None:
+    """Entropy is one line of the hashed text."""
     with pytest.raises(InvalidRequest, match="here"):
         check_entropy(text, "here")
 
 
 @pytest.mark.parametrize("text", ["", "5E" * 32, "5e" * 31, "5e" * 33, " " + "5e" * 32, "5e" * 32 + "\n", None])
-def test_what_is_no_seed_is_refused(text: object) -> None:
-    """64 hexadecimal digits in lower case, so that there is one way to write it."""
+def test_invalid_seed_is_rejected(text: object) -> None:
     with pytest.raises(InvalidRequest, match="here"):
         check_seed(text, "here")
     for fine in ("", "a", "7 13 21", "x" * 256):

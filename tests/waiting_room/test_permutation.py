@@ -1,4 +1,4 @@
-"""The order of a room: every ticket a position of its own, all positions alike, whenever one came."""
+"""The permutation of tickets: bijective, uniform and unchanged over time."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def key_of(number: int) -> bytes:
     return hashlib.sha256(b"test %d" % number).digest()
 
 
-def plainly(key: bytes, size: int, number: int) -> int:
-    """The construction once more, from its description: a hash for every value, nothing kept."""
+def reference_position(key: bytes, size: int, number: int) -> int:
+    """Return a position by the documented construction, without tables."""
 
     def value(round_number: int, argument: int) -> int:
         block, group = divmod(argument, 4)
@@ -48,15 +48,14 @@ def chi_square(counts: Iterable[int], expected: float) -> float:
     return sum((count - expected) ** 2 / expected for count in counts)
 
 
-def bound(degrees: int) -> float:
-    """What chi-square exceeds once in 30,000 times (4 standard deviations; Wilson and Hilferty 1931)."""
+def chi_square_bound(degrees: int) -> float:
+    """Return the value that chi-square exceeds once in 30,000 times (4 standard deviations; Wilson, Hilferty 1931)."""
     return degrees * (1 - 2 / (9 * degrees) + 4 * math.sqrt(2 / (9 * degrees))) ** 3
 
 
 @given(st.binary(min_size=32, max_size=32), st.integers(1, 700))
 @settings(max_examples=60, deadline=None)
-def test_every_ticket_has_a_position_of_its_own(key: bytes, size: int) -> None:
-    """Whatever the size: all numbers from 0 to size - 1 once, and back again."""
+def test_permutation_is_bijective(key: bytes, size: int) -> None:
     order = Permutation(key, size)
     found = [order.position(number) for number in range(size)]
     assert sorted(found) == list(range(size))
@@ -65,14 +64,13 @@ def test_every_ticket_has_a_position_of_its_own(key: bytes, size: int) -> None:
 
 @given(st.binary(min_size=32, max_size=32), st.integers(1, 3_000_000), st.data())
 @settings(max_examples=60, deadline=None)
-def test_it_is_what_its_description_says(key: bytes, size: int, data: st.DataObject) -> None:
-    """A second writing of the documented construction comes to the same positions."""
+def test_permutation_matches_its_description(key: bytes, size: int, data: st.DataObject) -> None:
     number = data.draw(st.integers(0, size - 1))
-    assert Permutation(key, size).position(number) == plainly(key, size, number)
+    assert Permutation(key, size).position(number) == reference_position(key, size, number)
 
 
-def test_known_positions() -> None:
-    """The construction never changes under its number: records of long ago must still verify."""
+def test_known_positions_do_not_change() -> None:
+    """Old transcripts must still verify."""
     order = Permutation(bytes(range(32)), 1_000_000)
     assert [order.position(number) for number in (0, 1, 2, 999_999)] == KNOWN
     assert [Permutation(bytes(32), 5).position(number) for number in range(5)] == KNOWN_OF_FIVE
@@ -84,7 +82,7 @@ KNOWN_OF_FIVE = [0, 4, 3, 1, 2]
 
 @pytest.mark.parametrize("size", [2, 3, 10, 97, 100])
 def test_positions_are_uniform_over_ten_thousand_rooms(size: int) -> None:
-    """Chi-square: the first, a middle and the last to come stand everywhere equally often (G9)."""
+    """Chi-square over the positions of the first, a middle and the last ticket (G9)."""
     numbers = {0, size // 2, size - 1}
     counts = {number: Counter[int]() for number in numbers}
     for room in range(10_000):
@@ -92,33 +90,36 @@ def test_positions_are_uniform_over_ten_thousand_rooms(size: int) -> None:
         for number in numbers:
             counts[number][order.position(number)] += 1
     for number in numbers:
-        assert chi_square((counts[number][position] for position in range(size)), 10_000 / size) < bound(size - 1)
+        assert chi_square((counts[number][position] for position in range(size)), 10_000 / size) < chi_square_bound(
+            size - 1
+        )
 
 
 @pytest.mark.parametrize("size", [3, 4, 5])
 def test_whole_orders_are_uniform_in_the_smallest_rooms(size: int) -> None:
-    """With few tickets every order of all of them is as likely as any other, not only every position."""
+    """Every order is equally likely, not only every position."""
     rooms = 12_000
     orders = Counter(
         tuple(order.position(number) for number in range(size))
         for order in (Permutation(key_of(room), size) for room in range(rooms))
     )
     everything = list(itertools.permutations(range(size)))
-    assert chi_square((orders[one] for one in everything), rooms / len(everything)) < bound(len(everything) - 1)
+    assert chi_square((orders[one] for one in everything), rooms / len(everything)) < chi_square_bound(
+        len(everything) - 1
+    )
 
 
 def test_positions_are_independent_of_arrival() -> None:
-    """Twenty classes of arrival against twenty of position, 100,000 tickets: a chi-square test finds nothing."""
+    """Chi-square of 20 classes of arrival against 20 classes of position, with 100,000 tickets."""
     size, classes = 100_000, 20
     order = Permutation(key_of(0), size)
     table = Counter((number * classes // size, order.position(number) * classes // size) for number in range(size))
     assert chi_square(
         (table[one, other] for one in range(classes) for other in range(classes)), size / classes**2
-    ) < bound((classes - 1) ** 2)
+    ) < chi_square_bound((classes - 1) ** 2)
 
 
-def test_neighbours_do_not_stay_together() -> None:
-    """Two who came one after the other stand as far apart as any two."""
+def test_neighbors_do_not_stay_together() -> None:
     size = 100_000
     order = Permutation(key_of(1), size)
     found = [order.position(number) for number in range(size)]
@@ -127,22 +128,20 @@ def test_neighbours_do_not_stay_together() -> None:
     assert abs(together / sum((one - mean) ** 2 for one in found)) < 4 / math.sqrt(size)
 
 
-def test_another_key_is_another_order() -> None:
+def test_another_key_gives_another_order() -> None:
     """Of 1,000 tickets about one keeps its position by chance."""
     one, other = Permutation(key_of(2), 1_000), Permutation(key_of(3), 1_000)
     assert sum(one.position(number) == other.position(number) for number in range(1_000)) < 10
 
 
 @pytest.mark.parametrize(("key", "size"), [(b"short", 5), ("x" * 32, 5), (bytes(32), 0), (bytes(32), SIZE_MAX + 1)])
-def test_what_is_no_key_or_size_is_refused(key: bytes, size: int) -> None:
-    """32 bytes, and 1 to 100,000,000 tickets."""
+def test_invalid_key_or_size_is_rejected(key: bytes, size: int) -> None:
     with pytest.raises(InvalidRequest):
         Permutation(key, size)
 
 
 @pytest.mark.parametrize("number", [-1, 5, 5.0])
-def test_there_is_no_position_for_others(number: int) -> None:
-    """A number that was not given has no position, and a position that does not exist no number."""
+def test_numbers_and_positions_out_of_range_are_rejected(number: int) -> None:
     order = Permutation(bytes(32), 5)
     with pytest.raises(InvalidRequest):
         order.position(number)
@@ -150,8 +149,8 @@ def test_there_is_no_position_for_others(number: int) -> None:
         order.number(number)
 
 
-def test_it_holds_nothing_for_a_ticket() -> None:
-    """A hundred million tickets need tables of about 24 times ten thousand numbers, whoever asks."""
+def test_memory_is_independent_of_the_tickets_read() -> None:
+    """A hundred million tickets need about 24 tables of ten thousand numbers."""
     order = Permutation(bytes(32), SIZE_MAX)
     before = sum(len(table) for pair in order._round_pairs for table in pair)
     assert before == 24 * 10_000

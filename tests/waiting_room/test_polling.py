@@ -1,4 +1,4 @@
-"""How often to ask: never so rarely that a turn is lost by it, never so often that a million people can not ask."""
+"""Poll intervals: no turn is missed, and the load stays bounded."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ TERMS = msgspec.structs.replace(
 )
 
 
-def view(after_ms: int, tickets: int = 1_000, mark: int = 0, **changes: object) -> RoomView:
-    """A room ``after_ms`` its opening."""
+def make_view(after_ms: int, tickets: int = 1_000, mark: int = 0, **changes: object) -> RoomView:
+    """Return a view of a room ``after_ms`` after its opening."""
     is_open = after_ms >= 0
     now_ms = OPENS_AT_MS + after_ms
     room = RoomView(
@@ -45,46 +45,46 @@ def view(after_ms: int, tickets: int = 1_000, mark: int = 0, **changes: object) 
     return msgspec.structs.replace(room, **changes)
 
 
-def of_ticket(room: RoomView, position: int = INDEX_NONE) -> int:
+def ticket_interval_ms(room: RoomView, position: int = INDEX_NONE) -> int:
     return ticket_poll_after_ms(room, ticket_status(room, position, room.now_ms))
 
 
-def test_rarely_before_the_opening_and_often_near_it() -> None:
-    """A quarter of what is left, from a minute down to a second; the same for the room as a whole."""
-    before = {bounds_ms: of_ticket(view(-bounds_ms)) for bounds_ms in (HOUR_MS, 120_000, 40_000, 5_000, 100)}
+def test_interval_before_the_opening_is_a_quarter_of_the_time_left() -> None:
+    before = {
+        bounds_ms: ticket_interval_ms(make_view(-bounds_ms)) for bounds_ms in (HOUR_MS, 120_000, 40_000, 5_000, 100)
+    }
     assert before == {HOUR_MS: 60_000, 120_000: 30_000, 40_000: 10_000, 5_000: 1_000, 100: 1_000}
-    assert all(room_poll_after_ms(view(-bounds_ms)) == after_ms for bounds_ms, after_ms in before.items())
+    assert all(room_poll_after_ms(make_view(-bounds_ms)) == after_ms for bounds_ms, after_ms in before.items())
 
 
-def test_whoever_is_called_enters_at_once_and_who_is_past_it_need_not_ask() -> None:
-    """0 for a turn; a minute for what is over."""
-    room = view(1_000, mark=10)
-    assert of_ticket(room, 9) == 0
-    lapsed = view(400_000, mark=10, calls=(), turns_ended=10)
+def test_interval_is_zero_in_turn_and_a_minute_after_it() -> None:
+    room = make_view(1_000, mark=10)
+    assert ticket_interval_ms(room, 9) == 0
+    lapsed = make_view(400_000, mark=10, calls=(), turns_ended=10)
     assert ticket_status(lapsed, 9, lapsed.now_ms).phase is TicketPhase.TURN_MISSED
-    assert of_ticket(lapsed, 9) == POLL_MS_MAX
-    over = view(1_000, closed_at_ms=OPENS_AT_MS + 1, closing_seed=CLOSING_SEED)
-    assert (of_ticket(over, 9), room_poll_after_ms(over)) == (POLL_MS_MAX, POLL_MS_MAX)
+    assert ticket_interval_ms(lapsed, 9) == POLL_MS_MAX
+    over = make_view(1_000, closed_at_ms=OPENS_AT_MS + 1, closing_seed=CLOSING_SEED)
+    assert (ticket_interval_ms(over, 9), room_poll_after_ms(over)) == (POLL_MS_MAX, POLL_MS_MAX)
 
 
-def test_the_nearer_the_turn_the_sooner() -> None:
-    """Half of the soonest time to the turn, at most half a minute for a small room; while shuffled, half a window."""
-    room = view(1_000, tickets=100_000, mark=10)
-    found = [of_ticket(room, 10 + ahead) for ahead in (0, 100, 1_000, 5_000, 80_000)]
+def test_interval_is_half_of_the_shortest_wait() -> None:
+    """It is half a window while tickets are shuffled."""
+    room = make_view(1_000, tickets=100_000, mark=10)
+    found = [ticket_interval_ms(room, 10 + ahead) for ahead in (0, 100, 1_000, 5_000, 80_000)]
     assert found == [1_000, 1_000, 5_000, 20_000, 30_000]
-    assert of_ticket(room, INDEX_NONE) == 20_000
-    assert of_ticket(view(1_000)) == 5_000
-    assert room_poll_after_ms(view(1_000)) == 2_000
+    assert ticket_interval_ms(room, INDEX_NONE) == 20_000
+    assert ticket_interval_ms(make_view(1_000)) == 5_000
+    assert room_poll_after_ms(make_view(1_000)) == 2_000
 
 
 @pytest.mark.parametrize("tickets", [1, 100, 10_000, 1_000_000, 100_000_000])
 @pytest.mark.parametrize("after_ms", [-HOUR_MS, -10_000, -1, 0, 1_000, HOUR_MS])
-def test_nobody_loses_a_turn_and_all_can_ask(after_ms: int, tickets: int) -> None:
-    """At most a quarter of a turn between two polls; and all together no more polls than the bounds allow."""
-    room = view(after_ms, tickets=tickets)
+def test_interval_keeps_both_bounds(after_ms: int, tickets: int) -> None:
+    """At most a quarter of a turn, and at most ``POLLS_PER_S`` polls of all tickets."""
+    room = make_view(after_ms, tickets=tickets)
     longest_ms = TERMS.turn_ms // 4
     positions = {min(tickets - 1, int(1.3**power) - 1) for power in range(75)} if after_ms >= 0 else {INDEX_NONE}
-    waits = {position: of_ticket(room, position) for position in positions}
+    waits = {position: ticket_interval_ms(room, position) for position in positions}
     assert all(1_000 <= wait_ms <= max(longest_ms, POLL_MS_MAX) for wait_ms in waits.values())
     if after_ms >= 0:
         assert all(wait_ms <= longest_ms for wait_ms in waits.values())
@@ -99,9 +99,8 @@ def test_nobody_loses_a_turn_and_all_can_ask(after_ms: int, tickets: int) -> Non
     assert room_poll_after_ms(room) <= POLL_MS_MAX
 
 
-def test_the_longest_wait_gives_way_to_a_short_turn() -> None:
-    """With turns of ten seconds nobody is told to wait longer than two and a half."""
+def test_short_turns_shorten_the_interval() -> None:
     brief = msgspec.structs.replace(TERMS, turn_ms=10_000)
-    room = view(1_000, tickets=1_000_000, config=brief)
-    assert of_ticket(room, 900_000) == 2_000
+    room = make_view(1_000, tickets=1_000_000, config=brief)
+    assert ticket_interval_ms(room, 900_000) == 2_000
     assert room_poll_after_ms(room) == 2_000

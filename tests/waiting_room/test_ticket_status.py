@@ -1,4 +1,4 @@
-"""What a ticket is told, and how fast a room is let in."""
+"""Status of tickets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PEOPLE = 1_000
 
 
 class Room:
-    """A room of a thousand, and all that an engine does with it."""
+    """A room of a thousand tickets, driven as an engine does."""
 
     def __init__(self, people: int = PEOPLE, **changes: object) -> None:
         self.state = RoomState()
@@ -67,8 +67,8 @@ class Room:
         assert view is not None
         return view
 
-    def all(self, now_ms: int, seen_ms: int = 0) -> list[TicketStatus]:
-        """All tickets' standing at ``now_ms``, by what was seen then, or earlier."""
+    def statuses(self, now_ms: int, seen_ms: int = 0) -> list[TicketStatus]:
+        """Return the status of each ticket at ``now_ms`` from the last view."""
         view = self.view(seen_ms or now_ms)
         return [self.one(view, index, now_ms) for index in range(view.tickets)]
 
@@ -76,11 +76,11 @@ class Room:
         return ticket_status(view, position_of(view, self.orders, index), now_ms)
 
     def phases(self, now_ms: int) -> Counter[TicketPhase]:
-        return Counter(one.phase for one in self.all(now_ms))
+        return Counter(one.phase for one in self.statuses(now_ms))
 
 
-def test_the_way_of_a_ticket() -> None:
-    """Before the opening nobody has a position; then all have one, are called in its order, and lose their turn."""
+def test_phases_of_a_ticket() -> None:
+    """A ticket gets a position at the opening, is called in order, and misses its turn."""
     room = Room(turn_ms=20_000)
     assert room.phases(OPENS_AT_MS - 1) == {TicketPhase.NOT_OPEN: PEOPLE}
     assert room.phases(OPENS_AT_MS) == {TicketPhase.SHUFFLING: PEOPLE}
@@ -89,7 +89,7 @@ def test_the_way_of_a_ticket() -> None:
     for second in range(16):
         view = room.serve(OPENS_AT_MS + second * 1_000)
     now_ms = OPENS_AT_MS + 15_000
-    found = room.all(now_ms)
+    found = room.statuses(now_ms)
     assert view.called_count == sum(one.phase is TicketPhase.CALLED for one in found) == PEOPLE
     assert sorted(one.position for one in found) == list(range(PEOPLE))
     assert room.phases(OPENS_AT_MS + 19_999) == {TicketPhase.CALLED: PEOPLE}
@@ -101,20 +101,20 @@ def test_the_way_of_a_ticket() -> None:
     assert room.phases(OPENS_AT_MS + 601_000) == {TicketPhase.ROOM_CLOSED: PEOPLE}
 
 
-def test_who_comes_late_goes_behind() -> None:
-    """A window that runs has no positions; those of one that has ended are behind all before, and not as they came."""
+def test_later_window_is_shuffled_behind_earlier_ones() -> None:
+    """A window that has not ended has no positions."""
     room = Room(people=100, window_ms=10_000)
     room.open()
     room.join(range(100, 130), OPENS_AT_MS + 3_000)
     assert room.phases(OPENS_AT_MS + 3_000) == {TicketPhase.WAITING: 100, TicketPhase.SHUFFLING: 30}
     room.serve(OPENS_AT_MS + 10_000)
-    late = [one.position for one in room.all(OPENS_AT_MS + 10_000)[100:]]
+    late = [one.position for one in room.statuses(OPENS_AT_MS + 10_000)[100:]]
     assert sorted(late) == list(range(100, 130))
     assert late != sorted(late)
 
 
-def test_all_are_told_at_once_that_it_is_over() -> None:
-    """From the moment of closing everybody's answer is the same, also by time alone and from an older view."""
+def test_closed_room_gives_all_tickets_the_same_status() -> None:
+    """Also if the time alone closed it, and from an older view."""
     room = Room(people=50)
     room.open()
     view = room.serve(OPENS_AT_MS)
@@ -128,22 +128,20 @@ def test_all_are_told_at_once_that_it_is_over() -> None:
         assert {one.places_left for one in waiting} == {left}
 
 
-def test_the_word_on_the_chances_is_honest() -> None:
-    """300 left of 1,000 in line: who is behind the 300th is told that they may not reach, and nobody before."""
+def test_chance_compares_places_left_with_tickets_ahead() -> None:
     room = Room(per_minute_max=60, burst=1)
     room.open()
     for second in range(3):
         view = room.serve(OPENS_AT_MS + 1_000 * second, left=300)
     assert view.called_count == 3
-    for one in room.all(view.now_ms):
+    for one in room.statuses(view.now_ms):
         if one.phase is TicketPhase.WAITING:
             assert (one.chance is Chance.ENOUGH) == (one.position < 300), one
             assert (one.chance is Chance.MAY_NOT_REACH) == (one.position >= 300), one
             assert one.ahead == one.position - 3
 
 
-def test_a_ticket_for_several_places_is_counted_as_such() -> None:
-    """Where one may take two, it is certain for half as many, and likely for the others."""
+def test_chance_counts_several_places_per_ticket() -> None:
     room = Room(people=300, units_max=2, per_minute_max=60, burst=1)
     room.open()
     view = room.serve(OPENS_AT_MS, left=300)
@@ -151,21 +149,20 @@ def test_a_ticket_for_several_places_is_counted_as_such() -> None:
     assert chances == {Chance.ENOUGH: 150, Chance.LIKELY: 150}
 
 
-def test_before_the_opening_the_chances_are_everybodys() -> None:
-    """Nobody is before anybody: all are told the same."""
+def test_chance_before_the_opening_is_the_same_for_all() -> None:
     room = Room(people=20)
-    told = room.all(OPENS_AT_MS - 10)
+    told = room.statuses(OPENS_AT_MS - 10)
     assert {(one.chance, one.ahead, one.position, one.wait_ms) for one in told} == {(Chance.UNKNOWN, -1, -1, -1)}
 
 
-def test_the_time_told_is_about_the_time_it_takes() -> None:
-    """At a steady pace everybody is called within a tenth (and a step) of the time told after a minute."""
+def test_expected_wait_is_within_a_tenth() -> None:
+    """At a steady pace, from a minute after the opening."""
     room = Room(per_minute_min=300, per_minute_max=300, burst=5)
     room.open()
     for second in range(61):
         room.serve(OPENS_AT_MS + second * 1_000)
     seen_ms = OPENS_AT_MS + 60_000
-    told = {one.position: one for one in room.all(seen_ms) if one.phase is TicketPhase.WAITING}
+    told = {one.position: one for one in room.statuses(seen_ms) if one.phase is TicketPhase.WAITING}
     assert len(told) > 600
     position_after = {}
     for second in range(61, 240):
@@ -177,19 +174,17 @@ def test_the_time_told_is_about_the_time_it_takes() -> None:
         assert one.wait_ms_min <= one.wait_ms
 
 
-def test_a_mark_that_stands_still_gives_no_time() -> None:
-    """When nobody has been called for a whole turn, no time is made up."""
+def test_expected_wait_is_unknown_without_calls() -> None:
     room = Room(turn_ms=10_000)
     room.open()
     for second in range(40):
         room.serve(OPENS_AT_MS + second * 1_000, left=0)
-    waiting = room.all(OPENS_AT_MS + 40_000)
+    waiting = room.statuses(OPENS_AT_MS + 40_000)
     assert {(one.phase, one.wait_ms, one.chance) for one in waiting} == {(TicketPhase.WAITING, -1, Chance.NONE_LEFT)}
     assert min(one.wait_ms_min for one in waiting) == 0
 
 
-def test_entering_twice_is_entering_once() -> None:
-    """The end of a lease follows from the moment of the call, whenever it is asked for."""
+def test_expiry_of_a_pass_does_not_depend_on_the_view() -> None:
     room = Room(per_minute_max=600, burst=10, turn_ms=60_000, pass_grace_ms=900_000)
     room.open()
     for second in range(5):
@@ -201,8 +196,7 @@ def test_entering_twice_is_entering_once() -> None:
     assert called_at_ms(view, 49) == OPENS_AT_MS + 4_000
 
 
-def test_a_ticket_newer_than_the_view_has_no_position_yet() -> None:
-    """Whoever has just joined, and polls before the next look, is told to wait for a position."""
+def test_ticket_newer_than_the_view_has_no_position() -> None:
     room = Room(people=3)
     room.open()
     view = room.serve(OPENS_AT_MS)
@@ -211,11 +205,11 @@ def test_a_ticket_newer_than_the_view_has_no_position_yet() -> None:
     assert room.one(room.view(OPENS_AT_MS + 1), 3, OPENS_AT_MS + 1).phase is TicketPhase.SHUFFLING
 
 
-# --- How fast it is let in -----------------------------------------------------------------------------------------
+# --- Pace ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_pace_follows_the_store() -> None:
-    """A slow answer halves it, down to the lower bound; quick ones raise it step by step, up to the upper one."""
+def test_pace_follows_the_response_time() -> None:
+    """A slow response halves it, and quick ones raise it step by step."""
     room = Room(per_minute_min=60, per_minute_max=6_000, latency_max_ms=200)
     room.open()
     view = room.view(OPENS_AT_MS)
@@ -230,8 +224,8 @@ def test_the_pace_follows_the_store() -> None:
     assert view.per_minute == 6_000
 
 
-def test_no_more_are_called_than_places_can_serve() -> None:
-    """With 100 places and 150 calls for 100, the 150th call is the last as long as nobody takes one."""
+def test_calls_are_limited_by_the_places_left() -> None:
+    """With 100 places, 150 tickets are called before one takes a place."""
     room = Room(calls_per_100_places=150, per_minute_max=60_000, burst=1_000)
     room.open()
     for second in range(10):
@@ -246,23 +240,21 @@ def test_no_more_are_called_than_places_can_serve() -> None:
     )  # those who did not come have lost their turn
 
 
-def test_nobody_is_called_when_nothing_is_left() -> None:
-    """The mark stands until places come back."""
+def test_no_ticket_is_called_without_places_left() -> None:
     room = Room()
     room.open()
     assert room.serve(OPENS_AT_MS, left=0).called_count == 0
     assert room.serve(OPENS_AT_MS + 1_000, left=2).called_count == 3
 
 
-def test_unknown_places_limit_nothing() -> None:
-    """A room that counts no places goes by the store alone."""
+def test_unknown_places_do_not_limit_calls() -> None:
     room = Room()
     room.open()
     assert next_pace(room.view(OPENS_AT_MS), PLACES_LEFT_UNKNOWN, 0).tickets_max == TICKETS_PER_CALL_MAX
 
 
 def day_view(online: int, priority: int, morning: int, **changes: object) -> DayView:
-    """A day with an allotment for all, one for some, and a session that guards both."""
+    """Return a day with a general and a group allotment, and a session that guards both."""
     quotas = {
         name: QuotaView(available, available, 0, 0, 0, 0, 0)
         for name, available in (("online", online), ("priority", priority), ("morning", morning))
@@ -290,6 +282,6 @@ PRIORITY = Choice("new", "", "morning", "online", "priority", (("priority", "mor
         ([day_view(10, 5, 100)], [], 0),
     ],
 )
-def test_places_are_counted_once(days: list[DayView], choices: list[Choice], left: int) -> None:
-    """Whatever guards them and whoever wants them; days that are not open have none."""
+def test_shared_places_count_once(days: list[DayView], choices: list[Choice], left: int) -> None:
+    """Days that are not open have no places."""
     assert count_places_left(days, choices, 50) == left

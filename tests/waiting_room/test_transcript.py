@@ -1,4 +1,4 @@
-"""The published record: it verifies, and no lie in it does."""
+"""Transcripts and their verification."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from quota_engine.waiting_room.transcript import (
 replace = msgspec.structs.replace
 
 
-def records() -> tuple[RoomTranscript, RoomTranscript, RoomTranscript]:
-    """Of one room with three windows: before it opened, when it was open, and when it had closed."""
+def transcripts() -> tuple[RoomTranscript, RoomTranscript, RoomTranscript]:
+    """Return transcripts of one room with three windows: before the opening, while it is open, and after its close."""
     state = RoomState()
     apply(state, CreateRoom(terms(window_ms=10_000)), OPENS_AT_MS - 600_000)
     people = iter(range(1_000))
@@ -58,19 +58,17 @@ def records() -> tuple[RoomTranscript, RoomTranscript, RoomTranscript]:
     return before, during, record(OPENS_AT_MS + 46_000)
 
 
-BEFORE, DURING, AFTER = records()
+BEFORE, DURING, AFTER = transcripts()
 
 
-def test_a_record_tells_what_has_ended() -> None:
-    """No window before the opening; those that have ended while it is open; all when it has closed."""
+def test_transcript_lists_the_windows_that_have_ended() -> None:
     assert BEFORE.windows == ()
     assert DURING.windows == (TranscriptWindow(0, 0, 100), TranscriptWindow(1, 100, 30))
     assert AFTER.windows == (*DURING.windows, TranscriptWindow(5, 130, 5))
     assert (BEFORE.seed, DURING.seed, DURING.closing_seed, AFTER.closing_seed) == ("", SEED, "", CLOSING_SEED)
 
 
-def test_it_holds_no_identity() -> None:
-    """Nothing in it is about anybody."""
+def test_transcript_contains_no_identity() -> None:
     text = msgspec.json.encode(AFTER).decode()
     assert f"{5:032x}" not in text
     assert set(json.loads(text)) == set(RoomTranscript.__struct_fields__)
@@ -80,8 +78,8 @@ def test_it_holds_no_identity() -> None:
     ("record", "checked", "pending"),
     [(BEFORE, 0, 1), (DURING, 100, 1), (AFTER, 135, 0)],
 )
-def test_true_records_verify(record: RoomTranscript, checked: int, pending: int) -> None:
-    """As far as they go, and they say how far that is."""
+def test_true_transcripts_verify(record: RoomTranscript, checked: int, pending: int) -> None:
+    """The verification states which parts are pending."""
     found = verify(record)
     assert (found.ok, found.tickets_checked, len(found.pending)) == (True, checked, pending)
     assert parse_transcript(msgspec.json.encode(record)) == record
@@ -90,8 +88,7 @@ def test_true_records_verify(record: RoomTranscript, checked: int, pending: int)
             assert verify(record, earlier).ok
 
 
-def test_positions_are_those_that_people_were_told() -> None:
-    """What the record gives is what the room's own arithmetic gave."""
+def test_positions_match_those_of_the_room() -> None:
     orders = RoomOrder("december", AFTER.commitment, "", SEED, CLOSING_SEED)
     told = [orders.position(((0, 0), (1, 100), (5, 130)), 135, index) for index in range(135)]
     assert dict(iter_positions(AFTER)) == dict(enumerate(told))
@@ -113,8 +110,7 @@ def test_positions_are_those_that_people_were_told() -> None:
         ({"windows": (TranscriptWindow(1, 0, 100), TranscriptWindow(0, 100, 30))}, "comes after"),
     ],
 )
-def test_lies_within_a_record_are_found(lie: dict[str, object], finding: str) -> None:
-    """Each with a sentence that says what is wrong."""
+def test_inconsistent_transcripts_are_found(lie: dict[str, object], finding: str) -> None:
     found = verify(replace(AFTER, **lie))
     assert not found.ok
     assert any(finding in one for one in found.findings), found.findings
@@ -132,13 +128,11 @@ def test_lies_within_a_record_are_found(lie: dict[str, object], finding: str) ->
         {"windows": (TranscriptWindow(0, 0, 100),)},
     ],
 )
-def test_what_was_fixed_before_must_be_so_still(lie: dict[str, object]) -> None:
-    """Who kept an earlier record notices what has been changed since."""
+def test_changes_since_an_earlier_transcript_are_found(lie: dict[str, object]) -> None:
     assert not verify(replace(AFTER, **lie), DURING).ok
 
 
-def test_another_number_of_tickets_is_another_order() -> None:
-    """An operator who adds a ticket to a window afterwards changes nearly all positions that people have been told."""
+def test_added_ticket_changes_nearly_all_positions() -> None:
     more = replace(
         AFTER, windows=(TranscriptWindow(0, 0, 101), TranscriptWindow(1, 101, 30), TranscriptWindow(5, 131, 5))
     )
@@ -160,8 +154,7 @@ def test_another_number_of_tickets_is_another_order() -> None:
         lambda fields: fields.update(room="a b"),
     ],
 )
-def test_what_is_no_record_is_refused(damage: object) -> None:
-    """By name, and before anything is worked out."""
+def test_invalid_transcripts_are_rejected(damage: object) -> None:
     fields = json.loads(msgspec.json.encode(AFTER))
     assert callable(damage)
     damage(fields)
@@ -171,8 +164,7 @@ def test_what_is_no_record_is_refused(damage: object) -> None:
         parse_transcript(b"\xff not JSON")
 
 
-def test_progress_is_told() -> None:
-    """A long verification says how far it is."""
+def test_verification_reports_progress() -> None:
     seen: list[int] = []
     record = replace(DURING, windows=(TranscriptWindow(0, 0, 25_000),))
     assert verify(record, progress=seen.append).ok
