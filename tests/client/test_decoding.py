@@ -127,11 +127,11 @@ async def test_one_booking_service_runs_with_an_engine_or_a_client(client: Clien
 def test_a_missing_extra_is_named() -> None:
     """With the extra, the client imports nothing of the service."""
     code = "import sys; sys.modules['httpx'] = None\ntry: import quota_engine.client\nexcept ImportError as e: print(e)"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert "pip install 'quota-engine[client]'" in told.stdout
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "pip install 'quota-engine[client]'" in process.stdout
     code = "import sys, quota_engine.client; print({'starlette', 'uvicorn', 'jinja2'} & set(sys.modules))"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert told.stdout.strip() == "set()"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert process.stdout.strip() == "set()"
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_threads_share_a_client(service: tuple[str, str]) -> None:
     with ServiceClient.open(url, token) as client:
         now = datetime.datetime.now(datetime.UTC)
         days = client.availability("surabaya", now.date(), now.date() + datetime.timedelta(days=14))
-        # Today's may be over already, whatever the hour: one that is open for a minute more will do.
+        # Today may be over already: take the first day that stays open for a minute.
         now_ms = now.timestamp() * 1000
         day = next(one.day for one in days if one.opens_at_ms < now_ms < one.ends_at_ms - 60_000)
         client.set_capacity("surabaya", day, "online", 10)

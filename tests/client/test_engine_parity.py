@@ -91,7 +91,7 @@ def _short(annotation: object) -> str:
 
 
 def test_every_listed_difference_exists() -> None:
-    """An entry that is no difference would hide a later one."""
+    """A superfluous entry would hide a later difference."""
     for name, argument in NOT_OVER_HTTP:
         prefix = name[: name.find(".") + 1]
         engine, _, client, _ = CLASSES[prefix]

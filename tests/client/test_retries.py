@@ -43,7 +43,7 @@ def problem(http: int, kind: str, headers: dict[str, str] | None = None, **more:
 
 
 def page(http: int, headers: dict[str, str] | None = None) -> HttpResponse:
-    """What something else answers that stands before the service."""
+    """Return the response of a proxy before the service."""
     return HttpResponse(http, {"content-type": "text/html", **(headers or {})}, b"<html>hello</html>")
 
 
@@ -266,7 +266,7 @@ def test_a_silent_service_is_unknown_after_the_timeout() -> None:
 
 # --- Workers that die ----------------------------------------------------------------------------------------------
 
-PEOPLE, PLACES, LANES = 100, 60, 8
+PEOPLE, PLACES, CONCURRENT_CALLERS = 100, 60, 8
 """In each of two rounds: all of the first get a place, and not all of the second."""
 KILLED_AT = (30, PEOPLE + 30)
 
@@ -279,10 +279,10 @@ def store() -> Iterator[Server]:
 
 
 class People(BookingRecord):
-    """People who book, each with one call for each step: no error is caught, and nobody asks again."""
+    """Applicants who book with one call for each step. They catch no error and repeat no call."""
 
     def note(self, held: Outcome, confirmed: Outcome | None) -> None:
-        """What somebody was told in the end."""
+        """Record the last outcomes of an applicant."""
         if confirmed is None:
             assert held.status is Status.SOLD_OUT, held
             self.sold_out += 1
@@ -296,7 +296,7 @@ def _by_threads(url: str, secret: str, people: People, numbers: Iterator[int], k
     errors: list[BaseException] = []
     with ServiceClient.open(url, secret) as client:
 
-        def lane() -> None:
+        def book_in_turn() -> None:
             try:
                 for number in numbers:
                     kill(number)
@@ -305,7 +305,7 @@ def _by_threads(url: str, secret: str, people: People, numbers: Iterator[int], k
             except BaseException as error:
                 errors.append(error)
 
-        threads = [threading.Thread(target=lane) for _ in range(LANES)]
+        threads = [threading.Thread(target=book_in_turn) for _ in range(CONCURRENT_CALLERS)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -317,19 +317,17 @@ def _by_threads(url: str, secret: str, people: People, numbers: Iterator[int], k
 async def _by_tasks(url: str, secret: str, people: People, numbers: Iterator[int], kill: Callable[[int], None]) -> None:
     async with await AsyncServiceClient.open(url, secret) as client:
 
-        async def lane() -> None:
+        async def book_in_turn() -> None:
             for number in numbers:
                 kill(number)
                 held = await client.reserve("surabaya", people.day, f"task {number}", service="new", session="morning")
                 people.note(held, await client.confirm(held.reference) if held.ok else None)
 
-        await asyncio.gather(*(lane() for _ in range(LANES)))
+        await asyncio.gather(*(book_in_turn() for _ in range(CONCURRENT_CALLERS)))
 
 
-def test_a_worker_dies_and_nobody_notices(tmp_path: Path, store: Server) -> None:
-    """One of two workers is killed among the calls, then its successor: everybody gets an answer from one call each,
-    and everything adds up. First with threads, then with tasks.
-    """
+def test_killed_workers_cost_no_call(tmp_path: Path, store: Server) -> None:
+    """One of two workers is killed during the calls, then its successor: one call for each step is enough."""
     with serving(tmp_path, store) as service, ServiceClient.open(service.url, token(service)) as client:
         people = People(open_day(client))
         set_places(client, people.day, 2 * PLACES)
@@ -344,6 +342,6 @@ def test_a_worker_dies_and_nobody_notices(tmp_path: Path, store: Server) -> None
         assert len(people.confirmed) == PEOPLE
         until(lambda: len(service.workers()) == 2, "a second worker")
         asyncio.run(_by_tasks(service.url, token(service), people, iter(range(PEOPLE, 2 * PEOPLE)), kill))
-        assert len(re.findall("has ended", " ".join(service.lines))) == 2
+        assert len(re.findall("ended with code", " ".join(service.lines))) == 2
         assert (len(people.confirmed), people.sold_out) == (2 * PLACES, 2 * PEOPLE - 2 * PLACES)
         check(client, people, 2 * PLACES)

@@ -102,7 +102,7 @@ def test_the_store_throttles_an_account(url: str) -> None:
 
 
 def test_attempts_of_an_identity_are_limited(url: str) -> None:
-    """Each applicant of a party is charged. One who is over the limit refuses the party, and the others pay nothing."""
+    """Each applicant of a party is charged. If one is over the limit, the party is refused and no member is charged."""
     engine, _ = opened(url, TokenBucketPolicy("tries", LimitKey.IDENTITY, per_day(2)))
     with engine:
         for one in range(2):
@@ -307,7 +307,7 @@ def test_invalid_passes_and_callers_are_rejected(url: str) -> None:
     with engine:
         with pytest.raises(InvalidRequest, match="admission_pass"):
             book(engine, NIKS[0], shown="x")
-        assert book(engine, NIKS[0], caller=Caller("ani")).status is Status.HELD  # nobody asks who calls
+        assert book(engine, NIKS[0], caller=Caller("ani")).status is Status.HELD
     two = PolicyChain(
         tuple(
             PassRequiredPolicy(f"r{one}", lambda *_, one=one: AdmissionPass(f"p{one}", OPENS_AT_MS + 9))

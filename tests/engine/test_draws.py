@@ -209,7 +209,7 @@ def test_a_broker_cannot_hand_a_place_over(clock: ManualClock, rule: str, custom
 def test_winners_whom_the_office_refuses_are_told_and_their_places_stay(
     engine: QuotaEngine, clock: ManualClock
 ) -> None:
-    """Somebody who got a place at the counter in the meantime gets no second one on that day."""
+    """An applicant who got a place at the counter meanwhile gets no second one on that day."""
     announced(engine, clock)
     draw = engine.draw("dec")
     for name in ("ani", "budi"):
@@ -219,7 +219,7 @@ def test_winners_whom_the_office_refuses_are_told_and_their_places_stay(
     assert draw.close().ok
     assert draw.run(SEED).ok
     report = draw.award()
-    # One of the two places of the morning is Ani's from the counter, so the draw had one: whoever came first wins it.
+    # Ani has one of the two morning places from the counter, so the draw has one. The first application wins it.
     files = draw.files()
     assert files is not None
     first = files.lots[0].number

@@ -411,7 +411,7 @@ async def test_tasks_on_one_async_engine(catalog: Catalog, clock: ManualClock) -
 
 
 async def test_the_async_engine_returns_the_same(engine: QuotaEngine, catalog: Catalog, clock: ManualClock) -> None:
-    clock.advance_ms(-3_600_000)  # events so far have the time of the publishing, and so shall the other's
+    clock.advance_ms(-3_600_000)  # both engines publish at the same time
     ids = iter(f"made-up-{number}" for number in range(10**6))
     other = await AsyncQuotaEngine.open(identity_key=KEY, clock=clock, id_factory=lambda: next(ids))
     await other.publish(catalog, DAY, DAY + datetime.timedelta(days=4))
@@ -469,16 +469,18 @@ async def test_the_async_engine_returns_the_same(engine: QuotaEngine, catalog: C
 
 
 FURTHER_FACES = {"draw", "room"}
-"""Methods that ask nothing, and only give another face. That of draws has a test of its own."""
+"""Methods that only return another object. Other tests compare their methods."""
 
 
-@pytest.mark.parametrize(("face", "async_face"), [(QuotaEngine, AsyncQuotaEngine), (WaitingRoom, AsyncWaitingRoom)])
-def test_the_async_classes_have_the_same_signatures(face: type, async_face: type) -> None:
+@pytest.mark.parametrize(
+    ("sync_class", "async_class"), [(QuotaEngine, AsyncQuotaEngine), (WaitingRoom, AsyncWaitingRoom)]
+)
+def test_the_async_classes_have_the_same_signatures(sync_class: type, async_class: type) -> None:
     """Same names, same parameters, same defaults, and a docstring each."""
-    names = {name for name in vars(face) if not name.startswith("_")}
-    assert names == {name for name in vars(async_face) if not name.startswith("_")}
+    names = {name for name in vars(sync_class) if not name.startswith("_")}
+    assert names == {name for name in vars(async_class) if not name.startswith("_")}
     for name in names:
-        one, other = getattr(face, name), getattr(async_face, name)
+        one, other = getattr(sync_class, name), getattr(async_class, name)
         if name in FURTHER_FACES:
             assert inspect.signature(one).parameters == inspect.signature(other).parameters, name
         else:

@@ -175,10 +175,10 @@ async def test_an_outage_raises_unless_it_admits(admit: bool) -> None:
 
 
 def test_the_async_class_has_the_same_signatures() -> None:
-    def methods(face: type) -> dict[str, str]:
+    def methods(kind: type) -> dict[str, str]:
         return {
             name: str(inspect.signature(member)).replace("Async", "")
-            for name, member in inspect.getmembers(face, callable)
+            for name, member in inspect.getmembers(kind, callable)
             if not name.startswith("_")
         }
 

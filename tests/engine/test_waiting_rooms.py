@@ -175,7 +175,7 @@ def test_a_pass_is_good_for_one_reservation(store: str, clock: ManualClock, requ
 
 
 def test_a_ticket_that_missed_its_turn_is_replaced_at_the_end(engine: QuotaEngine, clock: ManualClock) -> None:
-    """It admits no one, does not stop the others, and can be replaced once."""
+    """It admits no one, does not stop other tickets, and can be replaced once."""
     made(engine, turn_ms=5_000, window_ms=2_000)
     room = engine.room("december")
     tickets = [room.join(person).ticket for person in PEOPLE[:20]]
@@ -218,7 +218,7 @@ def test_polls_share_one_read_of_the_store(clock: ManualClock) -> None:
 
 
 def test_threads_poll_while_one_refreshes(clock: ManualClock) -> None:
-    """While one thread waits for a slow store, the others get the last view."""
+    """While one thread waits for a slow store, all other threads get the last view."""
     backend = Counting(MemoryStore(clock))
     engine = QuotaEngine(backend, RequestBuilder(KEY, CATALOG), clock=clock)
     made(engine)
@@ -477,14 +477,14 @@ def test_remembered_positions_are_bounded(clock: ManualClock, monkeypatch: Any) 
 
 
 def test_a_view_cache_rejects_invalid_names_and_refresh_times() -> None:
-    desk = RequestBuilder(KEY, CATALOG)
+    requests = RequestBuilder(KEY, CATALOG)
     for arguments in (("a.b", lambda: 0, 500), ("a", lambda: 0, 0), ("a", lambda: 0, 10_001)):
         with pytest.raises(InvalidRequest):
-            RoomViewCache(desk, *arguments)
+            RoomViewCache(requests, *arguments)
 
 
 class Counting:
-    """A backend that counts what it is asked, can be held up, and can be away."""
+    """A store that counts its calls, and that a test can block or make unavailable."""
 
     def __init__(self, backend: MemoryStore) -> None:
         self._backend = backend

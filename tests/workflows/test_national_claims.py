@@ -106,7 +106,7 @@ class TestOnePlace:
         assert nation.engine.reserve("west", DAY, ANI).ok
 
     def test_a_party_is_claimed_completely_or_not_at_all(self) -> None:
-        """A member with a place elsewhere refuses the party, and the others stay free."""
+        """A member with a place elsewhere refuses the party, and its other members stay free."""
         nation = Nation()
         nation.engine.reserve("east", DAY, BUDI)
         refused = nation.engine.reserve("west", DAY, [ANI, BUDI, CITRA])
@@ -124,7 +124,7 @@ class TestOnePlace:
         nation.check()
 
     def test_winners_of_a_draw_are_claimed_too(self) -> None:
-        """A winner with a place elsewhere gets none, and the others get theirs."""
+        """A winner with a place elsewhere gets none; all other winners get theirs."""
         nation = Nation()
         nation.engine.reserve("west", DAY, BUDI)
         reserves = [
@@ -142,8 +142,8 @@ class TestOnePlace:
     def test_admission_precedes_the_claims(self) -> None:
         """A refused reserve keeps no claim."""
         nation = Nation()
-        door = AdmissionGate(TokenBucketPolicy("all", LimitKey.ALL, per_minute(1)), None, nation.clock)
-        engine = QuotaEngine(nation.backend, nation.requests, door)
+        gate = AdmissionGate(TokenBucketPolicy("all", LimitKey.ALL, per_minute(1)), None, nation.clock)
+        engine = QuotaEngine(nation.backend, nation.requests, gate)
         first = engine.reserve("east", DAY, ANI)
         assert (first.status, nation.claimed(ANI)) == (Status.HELD, first.reference)
         engine.release(first.reference)
@@ -422,7 +422,7 @@ async def test_concurrent_reserves_give_one_place_each() -> None:
 
 
 class TestAnything:
-    """Flows of all kinds, interleaved at random, late, dying, with a clock that jumps: nobody ever has two places."""
+    """Random interleavings of all workflows, with a jumping clock: no applicant has two places."""
 
     @pytest.mark.parametrize("seed", range(120))
     def test_nobody_ever_has_two_places(self, seed: int) -> None:

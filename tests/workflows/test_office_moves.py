@@ -42,7 +42,7 @@ def steps_of_a_move(*, national: bool, confirmed: bool) -> int:
 
 
 def finish(nation: Nation) -> MovesReport:
-    """Whoever began it is gone for long enough."""
+    """Let the lease of the move end, and recover it."""
     nation.clock.advance_ms(MOVE_LEASE_MS)
     return nation.engine.recover_moves()
 
@@ -296,7 +296,7 @@ def test_a_move_that_was_overtaken_comes_to_nothing(national: bool) -> None:
         sleeper.step()
     assert later.run().ok
     assert nation.claimed(ANI) == (later.result.reference if national else "")
-    # The source is gone, and not by this move: its caller must not be told that it was.
+    # Another step released the source, so the outcome must not claim that this move did.
     assert sleeper.run().status is Status.WRONG_STATE
     assert [one.reference for one in nation.active()] == [later.result.reference]
     assert nation.engine.find_moved(source) == later.result.reference
@@ -327,7 +327,7 @@ class TestInBetween:
                 move.run()
             finish(nation)
             references = [one.reference for one in nation.active()]
-            # Whoever may have places at several offices gets the one they asked for besides.
+            # Without a national limit, the applicant gets the other place as well.
             extra = step == "reserve elsewhere" and not national
             assert len(references) == (0 if given_up else 1) + extra, (steps, references)
             assert [one for one in nation.moves() if not one.done] == []
@@ -379,7 +379,7 @@ class TestInBetween:
         move.abandon()
         (new,) = (one for one in nation.active() if one.office == "west")
         onward = nation.engine.reschedule(new.reference, DAY, office="north")
-        # With a claim that stands for both, it has to come to its end here first.
+        # The claim covers both places, so this move must finish first.
         assert onward.status is (Status.MOVING if national else Status.CONFIRMED)
         assert nation.engine.reschedule(source, NEXT_DAY).ok
         finish(nation)
@@ -503,7 +503,7 @@ def test_concurrent_moves_leave_one_place(national: bool, confirmed: bool, other
                 caller.run()
         finish(nation)
         (record,) = nation.active()
-        told = [one.result for one in callers if one.is_done and one.result.ok]
-        assert all(one.reference == record.reference for one in told), turns
+        succeeded = [one.result for one in callers if one.is_done and one.result.ok]
+        assert all(one.reference == record.reference for one in succeeded), turns
         assert [one for one in nation.moves() if not one.done] == []
         nation.check()
