@@ -44,8 +44,8 @@ class _Backend:
     kind: BackendKind
     settings: BenchSettings
 
-    def case(self, measure: BenchCase | None) -> CaseResult | None:
-        return None if measure is None else self.cases.get((measure.name, measure.concurrency))
+    def result_of(self, case: BenchCase | None) -> CaseResult | None:
+        return None if case is None else self.cases.get((case.name, case.concurrency))
 
     @property
     def main(self) -> BenchCase:
@@ -76,13 +76,13 @@ def _by_concurrency(one: _Backend) -> BenchPlot | None:
     """Return the rate by the number of callers: a single caller, and asyncio tasks."""
     engine: list[tuple[float, float]] = []
     by_hand: list[tuple[float, float]] = []
-    for measure in engine_cases(one.settings, one.kind):
-        is_plain = measure.action == "reserve" and measure.api_style is not ApiStyle.THREADS
-        if not is_plain or (measure.batch, measure.offices, measure.reservations) != (1, 1, 0):
+    for planned in engine_cases(one.settings, one.kind):
+        is_plain = planned.action == "reserve" and planned.api_style is not ApiStyle.THREADS
+        if not is_plain or (planned.batch, planned.offices, planned.reservations) != (1, 1, 0):
             continue
         for points, case in (
-            (engine, one.case(measure)),
-            (by_hand, one.case(yardsticks_of(measure, one.kind).by_hand)),
+            (engine, one.result_of(planned)),
+            (by_hand, one.result_of(yardsticks_of(planned, one.kind).by_hand)),
         ):
             if case is not None:
                 points.append((case.concurrency, case.ops_per_s))
@@ -109,9 +109,9 @@ def _by_concurrency(one: _Backend) -> BenchPlot | None:
 def _by_batch(one: _Backend) -> BenchPlot | None:
     """Return the rate by batch size: the engine's store with prepared batches."""
     points = [
-        (float(measure.batch), case.ops_per_s)
-        for measure in engine_cases(one.settings, one.kind)
-        if measure.batch > 1 and (case := one.case(measure)) is not None
+        (float(planned.batch), case.ops_per_s)
+        for planned in engine_cases(one.settings, one.kind)
+        if planned.batch > 1 and (case := one.result_of(planned)) is not None
     ]
     if len(points) < 2:
         return None
@@ -138,14 +138,14 @@ def _latencies(one: _Backend) -> BenchPlot | None:
     if one.kind is BackendKind.MEMORY:
         confirm = dataclasses.replace(one.main, action="confirm")
         shown = [
-            ("a dict behind a lock", "limit", one.case(yardsticks_of(one.main, one.kind).limit)),
-            ("reserve", "engine", one.case(one.main)),
-            ("confirm", "old", one.case(confirm)),
+            ("a dict behind a lock", "limit", one.result_of(yardsticks_of(one.main, one.kind).limit)),
+            ("reserve", "engine", one.result_of(one.main)),
+            ("confirm", "old", one.result_of(confirm)),
         ]
     else:
         shown = [
-            ("quota_engine", "engine", one.case(one.main)),
-            ("by hand", "old", one.case(yardsticks_of(one.main, one.kind).by_hand)),
+            ("quota_engine", "engine", one.result_of(one.main)),
+            ("by hand", "old", one.result_of(yardsticks_of(one.main, one.kind).by_hand)),
         ]
     found = [(label, style, case) for label, style, case in shown if case is not None]
     if not found:
@@ -183,15 +183,15 @@ def _by_round(one: _Backend) -> BenchPlot | None:
     if one.kind is BackendKind.MEMORY:
         refusal = dataclasses.replace(one.main, action="refusal")
         shown = [
-            ("refusal", "engine thin", one.case(refusal)),
-            ("reserve", "engine", one.case(one.main)),
-            ("confirm", "old", one.case(dataclasses.replace(one.main, action="confirm"))),
+            ("refusal", "engine thin", one.result_of(refusal)),
+            ("reserve", "engine", one.result_of(one.main)),
+            ("confirm", "old", one.result_of(dataclasses.replace(one.main, action="confirm"))),
         ]
     else:
         shown = [
-            ("the limit", "limit", one.case(limit)),
-            ("quota_engine", "engine", one.case(one.main)),
-            ("by hand", "old", one.case(by_hand)),
+            ("the limit", "limit", one.result_of(limit)),
+            ("quota_engine", "engine", one.result_of(one.main)),
+            ("by hand", "old", one.result_of(by_hand)),
         ]
     found = [(label, style, case) for label, style, case in shown if case is not None]
     rounds = max((len(case.rounds) for _, _, case in found), default=0)
@@ -217,7 +217,7 @@ def _by_round(one: _Backend) -> BenchPlot | None:
 
 
 def _limit_line(one: _Backend, x_range: tuple[float, float]) -> list[PlotLine]:
-    limit = one.case(yardsticks_of(one.main, one.kind).limit)
+    limit = one.result_of(yardsticks_of(one.main, one.kind).limit)
     if limit is None:
         return []
     return [PlotLine("the limit", "limit", [(x_range[0], limit.ops_per_s), (x_range[1], limit.ops_per_s)])]
