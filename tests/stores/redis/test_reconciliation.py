@@ -165,7 +165,8 @@ def a_deadline_too_many(walked: Walked, rng: Random) -> bool:
 
 def units_too_many_cool(walked: Walked, rng: Random) -> bool:
     """Units that were never returned are cooling."""
-    days = [field for field in walked.value("days") if field.isdigit()]
+    texts = walked.value("days")
+    days = [field for field in texts if field.isdigit() and "total" in texts[field]]
     if not days:
         return False
     walked.value("cooling").add(f"{rng.choice(days)}/total/{1:015}/{3:015}/nobody/1", 0)
