@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -21,6 +21,7 @@ from tests.support.page_texts import citizen_text
 
 OTHERS: Final = 200
 CAPACITY: Final = 40
+ATTEMPTS_MAX: Final = 5
 
 
 @contextlib.contextmanager
@@ -34,12 +35,18 @@ async def _compete(service: Served, made: Opening, number: int) -> None:
     """Let ``number`` applicants join the room, take a pass and reserve the first day through the API."""
     async with httpx.AsyncClient(base_url=service.url, headers=service.token("service"), timeout=30) as http:
 
+        async def post(path: str, body: dict[str, Any], **headers: str) -> httpx.Response:
+            """Send a request, which is safe to repeat, until a connection survives it."""
+            for _ in range(ATTEMPTS_MAX):
+                with contextlib.suppress(httpx.TransportError):
+                    return await http.post(path, json=body, headers=headers)
+            raise AssertionError(f"no response to {path} in {ATTEMPTS_MAX} attempts")
+
         async def apply(index: int) -> None:
             identity = f"{3578990000000000 + index}"
-            ticket = (await http.post(f"/v1/rooms/{made.room}/tickets", json={"identity": identity})).json()["ticket"]
-            body = {"ticket": ticket, "identity": identity}
+            ticket = (await post(f"/v1/rooms/{made.room}/tickets", {"identity": identity})).json()["ticket"]
             for _ in range(60):
-                response = await http.post(f"/v1/rooms/{made.room}/enter", json=body)
+                response = await post(f"/v1/rooms/{made.room}/enter", {"ticket": ticket, "identity": identity})
                 if response.status_code == 200:
                     break
                 await asyncio.sleep(0.5)
@@ -51,11 +58,8 @@ async def _compete(service: Served, made: Opening, number: int) -> None:
                 "session": "morning",
                 "admission_pass": response.json()["admission_pass"],
             }
-            await http.post(
-                f"/v1/offices/surabaya/days/{made.first_day}/reservations",
-                json=selection,
-                headers={"idempotency-key": f"other-{index}"},
-            )
+            path = f"/v1/offices/surabaya/days/{made.first_day}/reservations"
+            await post(path, selection, **{"idempotency-key": f"other-{index}"})
 
         await asyncio.gather(*(apply(index) for index in range(number)))
 
