@@ -1,7 +1,7 @@
 """The engine: :class:`QuotaEngine` and :class:`AsyncQuotaEngine`. They have the same methods.
 
 The methods are written once, in ``reservation_methods``, ``day_methods`` and ``event_methods``, and bound here. Only
-``reserve`` is written out in both classes, because the binding would cost its hot path a fifth of its time.
+``reserve`` is written out in both classes, because the binding makes the hot path about 15 % slower in memory.
 """
 
 from __future__ import annotations
