@@ -95,8 +95,8 @@ def test_watch_of_a_service_fits_80_columns(site: Site, capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     assert all(len(line) <= 80 for line in out.splitlines())
     assert "no findings" in out.splitlines()[0]
-    assert "draw january  people apply, until " in out
-    assert "applications 0   people 0   days " in out
+    assert "draw january  accepts applications until " in out
+    assert "applications 0   applicants 0   days " in out
     assert "room surabaya-" in out
 
 
@@ -104,7 +104,7 @@ def test_room_commands_reach_service_and_store(site: Site, capsys: pytest.Captur
     """Commands go to the service or to its store; refusals name the reason, and close needs --yes."""
     operator = site.token("operator")
     assert main(["room", "pace", "special", "10", "20", *operator]) == 0
-    assert "special calls between 10 and 20 people a minute" in capsys.readouterr().out
+    assert "special calls 10 to 20 tickets a minute" in capsys.readouterr().out
     assert main(["room", "pace", "special", "30", "1200", "--config", site.config]) == 0
     capsys.readouterr()
     (_, special) = look(capsys, site.store)["offices"][0]["rooms"]
@@ -116,9 +116,9 @@ def test_room_commands_reach_service_and_store(site: Site, capsys: pytest.Captur
         assert "0 people wait in special" in capsys.readouterr().err
     release = next(room["room"] for room in look(capsys, site.store)["offices"][0]["rooms"])
     assert main(["room", "close", release, "--yes", *operator]) == 0
-    assert f"{release} has ended" in capsys.readouterr().out
+    assert f"{release} is closed" in capsys.readouterr().out
     assert main(["room", "pace", release, "1", "2", "--config", site.config]) == 1
-    assert "the room has ended" in capsys.readouterr().out
+    assert "the room is closed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_room_commands_reach_service_and_store(site: Site, capsys: pytest.Captur
         (["watch", "--host", "URL", "--token-file", "TOKEN", "--once", "--draw", "nix"], 2, "--draw: 'nix'"),
         (["watch", "--host", "URL", "--token-file", "TOKEN", "--office", "nix"], 2, "one of surabaya"),
         (["watch", "--host", "URL", "--token-file", "SERVICE", "--once"], 2, "one with the role auditor or operator"),
-        (["watch", "--host", "http://127.0.0.1:1", "--token-file", "TOKEN"], 3, "the service can not be used"),
+        (["watch", "--host", "http://127.0.0.1:1", "--token-file", "TOKEN"], 3, "the service cannot be used"),
         (["room", "pace", "nix", "1", "2", "--host", "URL", "--token-file", "TOKEN"], 2, "there is no nix"),
         (["room", "pace", "special", "2", "1", "--host", "URL", "--token-file", "TOKEN"], 2, "per_minute"),
         (["room", "pace", "special", "1", "2"], 2, "--host URL  of a service, or  --config FILE"),
