@@ -49,7 +49,7 @@ class Setting:
     name: str
     policy: PolicyName
     people: int = HIGH
-    rerelease: ReReleasePolicy | None = None
+    re_release: ReReleasePolicy | None = None
     identity: IdentityCheck = IdentityCheck.WEAK
     identities: int = 0
     bot_share: float = PopulationConfig().bot_share
@@ -65,7 +65,7 @@ class Setting:
         return Scenario(
             seed=seed,
             policy=self.policy,
-            re_release=self.rerelease,
+            re_release=self.re_release,
             identity=self.identity,
             applicants=self.people,
             sale=msgspec.structs.replace(plain.sale, capacity=PLACES),
@@ -81,19 +81,21 @@ SETTINGS: Final = (
     Setting("shuffle", PolicyName.SHUFFLE),
     Setting("draw", PolicyName.DRAW),
     Setting("draw, low demand", PolicyName.DRAW, people=LOW),
-    Setting("draw, given back at once", PolicyName.DRAW, rerelease=ReReleasePolicy.IMMEDIATE),
+    Setting("draw, given back at once", PolicyName.DRAW, re_release=ReReleasePolicy.IMMEDIATE),
     Setting("draw, 250 false identities", PolicyName.DRAW, identities=FALSE_IDENTITIES),
     Setting("shuffle, 250 false identities", PolicyName.SHUFFLE, identities=FALSE_IDENTITIES),
-    Setting("immediate, cooling", PolicyName.IMMEDIATE, rerelease=ReReleasePolicy.COOLING, is_aside=True),
+    Setting("immediate, cooling", PolicyName.IMMEDIATE, re_release=ReReleasePolicy.COOLING, is_aside=True),
     Setting(
         "immediate, cooling, 20 % programs",
         PolicyName.IMMEDIATE,
-        rerelease=ReReleasePolicy.COOLING,
+        re_release=ReReleasePolicy.COOLING,
         bot_share=0.2,
         is_aside=True,
     ),
-    Setting("immediate, to the next opening", PolicyName.IMMEDIATE, rerelease=ReReleasePolicy.NEXT_DRAW, is_aside=True),
-    Setting("shuffle, to the next room", PolicyName.SHUFFLE, rerelease=ReReleasePolicy.NEXT_DRAW, is_aside=True),
+    Setting(
+        "immediate, to the next opening", PolicyName.IMMEDIATE, re_release=ReReleasePolicy.NEXT_DRAW, is_aside=True
+    ),
+    Setting("shuffle, to the next room", PolicyName.SHUFFLE, re_release=ReReleasePolicy.NEXT_DRAW, is_aside=True),
     Setting("immediate, verified", PolicyName.IMMEDIATE, identity=IdentityCheck.VERIFIED, is_aside=True),
     Setting("shuffle, verified", PolicyName.SHUFFLE, identity=IdentityCheck.VERIFIED, is_aside=True),
     Setting("immediate, low demand, 80 identities", PolicyName.IMMEDIATE, people=LOW, identities=80, is_aside=True),
