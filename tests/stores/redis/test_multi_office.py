@@ -65,7 +65,7 @@ def test_no_person_ever_has_two_places(url: str, seed: int) -> None:
     try:
         in_memory.run(60)
         here.run(60)
-        assert here.results == in_memory.told
+        assert here.results == in_memory.results
     finally:
         here.nation.backend.close()
 
