@@ -158,7 +158,7 @@ def test_php_books_through_a_waiting_room_with_lost_responses(url: str) -> None:
         lines = run.stdout.splitlines()
         assert lines[0] == "NOT_OPEN, ahead -1, chance UNKNOWN"
         assert lines[-3].startswith("CALLED, ahead 0")
-        assert lines[-2].endswith("(answered again)")
+        assert lines[-2].endswith("(repeated request)")
         assert lines[-1] == "queue number 1"
         assert [line.split()[1].rpartition("/")[2] for line in losing.lost] == [
             "tickets", "admission", "reservations", "confirm",
