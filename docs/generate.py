@@ -239,12 +239,13 @@ def load() -> str:
     """Return the results that ``python -m loadtests measure --docs docs`` has written, as three tables."""
     data: dict[str, Any] = json.loads((DOCS / "data" / "load.json").read_text(encoding="utf-8"))
     names = {"press": "a press", "room": "a join"}
-    machine, where = data["machine"], "no core of its own"
+    machine, where = data["machine"], "share all cores with the load"
     if data["is_pinned"]:
-        where = "one core, the load the other"
+        where = "have one core, the load has the other"
     lines = [
         f"Measured on {machine['cores']} cores ({machine['processor']}, {machine['system'].partition('-')[0]}, "
-        f"Python {machine['python']}): the service, with one worker, and its store have {where}.",
+        f"Python {machine['python']}).",
+        f"The service, with one worker, and its store {where}.",
         "",
         "| an arrival is | most a second | 99 of 100 waited then | half as many: 99 of 100 waited |",
         "| --- | --- | --- | --- |",

@@ -16,8 +16,10 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_what_is_locked_has_its_extras() -> None:
-    """What is asked for with extras is pinned with them: as soon as there is a newer one, pip takes ``coverage[toml]``,
-    which ``pytest-cov`` wants, for another requirement than ``coverage``, and refuses the whole list.
+    """A package that another one requires with extras is pinned with these extras.
+
+    Otherwise pip treats ``coverage[toml]``, which ``pytest-cov`` requires, as a second requirement beside ``coverage``.
+    It then rejects the whole list as soon as a newer version exists.
     """
     lines = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8").splitlines()
     pinned = [Requirement(line.partition("\\")[0].strip()) for line in lines if line[:1].isalpha()]
@@ -34,7 +36,7 @@ def test_what_is_locked_has_its_extras() -> None:
 
 
 def test_imports_run_one_way() -> None:
-    """From domain up to faces, as pyproject.toml has it; flow and adapters do not know each other."""
+    """The contract of pyproject.toml holds: from domain up to the command line, workflows and stores side by side."""
     contracts = api.read_configuration(str(ROOT / "pyproject.toml"))["contracts_options"]
     (layers,) = [contract["layers"] for contract in contracts]
     assert "quota_engine.workflows | quota_engine.stores" in layers

@@ -59,8 +59,9 @@ def test_the_admission_page_runs() -> None:
 def test_the_waiting_room_page_runs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Its code runs; its program of few lines, which shares none with the engine, comes to the engine's positions; what
-    it shows of the command line is what that prints; and its records are those of a run.
+    """The code of the page runs, and its independent program computes the engine's positions.
+
+    The page shows the command line's real output, and transcripts of a real run.
     """
     page = (ROOT / "docs" / "waiting-room.md").read_text(encoding="utf-8")
     monkeypatch.chdir(ROOT)
