@@ -279,7 +279,7 @@ def load() -> str:
             )
     lines += [
         "",
-        "| the old application (modelled): people | waited, half | waited, 99 of 100 | requests | without an answer "
+        "| the old application (modeled): people | waited, half | waited, 99 of 100 | requests | without an answer "
         "| sold that do not exist | all over after |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]

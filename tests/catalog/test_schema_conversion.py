@@ -15,14 +15,14 @@ from msgspec import Meta
 from quota_engine.catalog import convert
 
 
-class Colour(enum.StrEnum):
+class Color(enum.StrEnum):
     RED = "red"
     BLUE = "blue"
 
 
 class Inner(msgspec.Struct, frozen=True):
     rate: Annotated[float, Meta(gt=0, le=1.5)]
-    colour: Colour = Colour.RED
+    color: Color = Color.RED
 
 
 class Outer(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ def found(raw: object) -> list[tuple[str, str, str]]:
 def test_valid_data_is_converted() -> None:
     raw = {
         "name": "x",
-        "inner": {"rate": 1, "colour": "blue"},
+        "inner": {"rate": 1, "color": "blue"},
         "items": [{"rate": 0.5}],
         "table": {"a b": 1},
         "day": "2026-01-02",
@@ -60,7 +60,7 @@ def test_valid_data_is_converted() -> None:
     assert convert(raw, Outer, "f") == (
         Outer(
             name="x",
-            inner=Inner(1.0, Colour.BLUE),
+            inner=Inner(1.0, Color.BLUE),
             items=[Inner(0.5)],
             table={"a b": 1},
             day=datetime.date(2026, 1, 2),
@@ -75,7 +75,7 @@ def test_valid_data_is_converted() -> None:
 def test_every_issue_is_reported() -> None:
     raw = {
         "name": "",
-        "inner": {"rate": 0, "colour": "rod"},
+        "inner": {"rate": 0, "color": "rod"},
         "items": [{"rate": float("nan")}, {}, 3],
         "table": {"a b": True, "c": "1"},
         "day": datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
@@ -85,7 +85,7 @@ def test_every_issue_is_reported() -> None:
     assert found(raw) == [
         ("name", "''", "a string of 1 to 5 characters"),
         ("inner.rate", "0", "a number above 0 of at most 1.5"),
-        ("inner.colour", "'rod'", "one of red, blue; did you mean 'red'?"),
+        ("inner.color", "'rod'", "one of red, blue; did you mean 'red'?"),
         ("items[0].rate", "nan", "a number above 0 of at most 1.5"),
         ("items[1].rate", "missing", "a number above 0 of at most 1.5"),
         ("items[2]", "3", "a table"),

@@ -198,7 +198,7 @@ def test_findings_are_listed_up_to_a_limit() -> None:
 
 
 def test_colors_work_on_light_and_dark_terminals() -> None:
-    """Bold, dim and red are all there is to see beside the terminal's own colours; and it fits 40 rows."""
+    """Bold, dim and red are all there is to see beside the terminal's own colors; and it fits 40 rows."""
     evening = Evening()
     evening.auditor.result = AuditSummary(evening.clock.now_ms(), 1, ("a finding",))
     evening.engine.set_capacity("surabaya", DAY, "online", 0)

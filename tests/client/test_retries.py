@@ -208,7 +208,7 @@ def test_words_of_a_later_version() -> None:
         "units": 1, "service": "", "service_unit": "", "session": "", "channel": "online", "group": "", "quotas": [],
         "created_at_ms": 1, "deadline_at_ms": 1, "queue_numbers": [], "moves": 0,
     }  # fmt: skip
-    event = {"number": 7, "at_ms": 1, "kind": "DayPainted", "details": {"colour": "red"}}
+    event = {"number": 7, "at_ms": 1, "kind": "DayPainted", "details": {"color": "red"}}
     for call, body in (
         (Calls(THREE).lookup("surabaya~x"), record),
         (Calls(THREE).confirm("surabaya~x"), {"status": "CONFIRMED", "reservation": record}),

@@ -427,7 +427,7 @@ class ConsumerGroupComparison:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_consumer_groups(quota_engine_backend: OpenStore, seed: int) -> None:
-    """Reads, acknowledgements, trims, and created and deleted groups equal the reference's while events are written."""
+    """Reads, acknowledgments, trims, and created and deleted groups equal the reference's while events are written."""
     comparison = start_comparison(quota_engine_backend)
     consumers, rng = ConsumerGroupComparison(comparison), Random(seed)
     had: list[int] = []

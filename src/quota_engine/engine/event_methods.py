@@ -34,7 +34,7 @@ class EventMethods:
         never has more than ``limit`` events pending.
 
         Each event arrives at least once. It arrives again if its consumer dies between the effect and the
-        acknowledgement, or is slower than ``min_idle_ms``: store its number together with its effect.
+        acknowledgment, or is slower than ``min_idle_ms``: store its number together with its effect.
 
         Args:
             office: id of the office.

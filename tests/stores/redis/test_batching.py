@@ -251,7 +251,7 @@ async def test_freeing_commands_use_a_separate_script(async_opened: Opened) -> N
     assert sorted(batches(async_opened.server)) == [1, 2, 3]
 
 
-# --- Neighbours ----------------------------------------------------------------------------------------------------
+# --- Neighbors ----------------------------------------------------------------------------------------------------
 
 MIXED: tuple[tuple[Command, Status], ...] = (
     (reserve("a", ONLINE), Status.HELD),
@@ -444,7 +444,7 @@ def test_query_of_an_interrupted_sender_is_unavailable(opened: Opened, monkeypat
 
 
 async def test_call_cancelled_in_the_queue_has_no_effect(async_opened: Opened) -> None:
-    """A task that still waited is gone without a trace, and its neighbours go without it."""
+    """A task that still waited is gone without a trace, and its neighbors go without it."""
     backend = await async_opened.asyncio(ONE_BY_ONE)
     async_opened.server.pause()
     first = asyncio.ensure_future(backend.apply(OFFICE, reserve("first", ONLINE)))

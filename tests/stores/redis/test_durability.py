@@ -1,4 +1,4 @@
-"""The meaning of an acknowledgement, by the durability of the store."""
+"""The meaning of an acknowledgment, by the durability of the store."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from quota_engine.ports import RecordedEvent
 from quota_engine.workflows.request_builder import EVENTS_READ_MAX
 
 _READ_MAX = 1_000
-"""Events in one response, and numbers in one acknowledgement."""
+"""Events in one response, and numbers in one acknowledgment."""
 
 
 class EventCalls(CallBase):

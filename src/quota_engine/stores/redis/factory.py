@@ -57,7 +57,7 @@ class _Target(NamedTuple):
         url_to: Returns the URL of a node.
         router: Finds the server of a key.
         settings: Settings of redis-py's connections.
-        policy: Retries and acknowledgement of calls.
+        policy: Retries and acknowledgment of calls.
         namespace: Precedes all keys.
         sold_out_cache: Remembers what is sold out.
         form: The form of such URLs, for errors.

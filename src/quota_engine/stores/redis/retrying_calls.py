@@ -99,7 +99,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         attempts_max: Attempts of one call, at least 1.
         pause_ms_min: The first pause between two attempts, in milliseconds. Pauses double.
         pause_ms_max: The longest pause.
-        durability: The condition of an acknowledgement.
+        durability: The condition of an acknowledgment.
         replicas: Replicas that must have a command; 0 except with ``REPLICATED``.
         wait_ms: The time that each attempt waits for them, in milliseconds.
         fence: The treatment of an office after a failover.

@@ -23,7 +23,7 @@ class ScriptRunner:
     """Makes the calls of one store. It holds no connection: a driver runs the generators that it returns.
 
     Attributes:
-        policy: Retries and acknowledgement of calls.
+        policy: Retries and acknowledgment of calls.
         offices_key: The key of the list of offices.
     """
 

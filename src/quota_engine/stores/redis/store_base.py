@@ -88,7 +88,7 @@ class RedisStoreBase(abc.ABC, Generic[P]):
                 that names nodes.
             clock: Where the time comes from; ``None`` is the server's time.
             limits: Limits of each batch queue.
-            policy: Retries and acknowledgement of calls.
+            policy: Retries and acknowledgment of calls.
             namespace: Precedes all keys.
             router: Finds the server of a key.
             pool_to: Makes a pool of connections to a node that the router names.
