@@ -5,7 +5,7 @@ Every finding is one line, ``file:line: problem``. The exit code is 1 if there a
 - Binary files exist only below ``docs/images``, as pictures.
 - No file has more than 1 MB.
 - No file names a home folder, a working folder or the host of a package registry.
-- A file that Markdown names in a code span exists: below the root, the library's package or the page's folder.
+- A file or test that Markdown names in a code span exists: below the root, the package or the page's folder.
 - A relative link in Markdown leads to a file, and its fragment to a heading.
 - ``CHANGELOG.md`` has the form of Keep a Changelog.
 """
@@ -27,7 +27,7 @@ PICTURES: Final = re.compile(r"docs/images/[\w./-]+\.(?:png|svg|webp)")
 CHANGELOG: Final = "CHANGELOG.md"
 _TOP_FOLDERS: Final = ("src", "tests", "docs", "benchmarks", "loadtests", "examples", "scripts")
 _NAMED_FILE: Final = re.compile(
-    r"`(?P<path>[\w.-]+(?:/[\w.-]+)+\.(?:py|lua|md|toml|html|css|js|json|yml|csv))(?:::[\w:]+)?`"
+    r"`(?P<path>[\w.-]+(?:/[\w.-]+)+\.(?:py|lua|md|toml|html|css|js|json|yml|csv))(?:::(?P<test>[\w:]+))?`"
 )
 
 
@@ -80,19 +80,28 @@ def check_content(path: str, content: bytes) -> Iterator[Finding]:
             yield Finding(path, text.count("\n", 0, match.start()) + 1, f"{problem}: {match.group()}")
 
 
-def check_named_files(path: str, text: str, exists: Callable[[Path], bool]) -> Iterator[Finding]:
-    """Report files that a Markdown page names in a code span and that do not exist.
+def check_named_files(path: str, text: str, read: Callable[[Path], str | None]) -> Iterator[Finding]:
+    """Report files and tests that a Markdown page names in a code span and that do not exist.
 
     Only paths with a folder count, and only if their first folder is one of this repository.
+
+    Args:
+        path: the page, relative to the root.
+        text: its content.
+        read: returns the text of a file, "" for a folder, or ``None`` if it does not exist.
     """
     roots = (ROOT, ROOT / "src" / "quota_engine", (ROOT / path).parent)
     for number, row in enumerate(text.splitlines(), 1):
         for match in _NAMED_FILE.finditer(row):
-            name = match["path"]
+            name, test = match["path"], match["test"]
             first = name.partition("/")[0]
-            is_ours = first in _TOP_FOLDERS or exists(roots[1] / first)
-            if is_ours and not any(exists(root / name) for root in roots):
+            if first not in _TOP_FOLDERS and read(roots[1] / first) is None:
+                continue
+            contents = [content for root in roots if (content := read(root / name)) is not None]
+            if not contents:
                 yield Finding(path, number, f"names a file that does not exist: {name}")
+            elif test and re.search(rf"\b{test.rpartition(':')[2]}\b", contents[0]) is None:
+                yield Finding(path, number, f"names a test that does not exist: {name}::{test}")
 
 
 _LINK: Final = re.compile(r"\]\((?P<target>[^)\s]+)\)|\b(?:src|href)=\"(?P<address>[^\"]+)\"")
@@ -145,7 +154,7 @@ def check_links(path: str, text: str, read: Callable[[Path], str | None]) -> Ite
 
 
 def _text_of(path: Path) -> str | None:
-    if path.suffix == ".md" and path.is_file():
+    if path.suffix in (".md", ".py") and path.is_file():
         return path.read_text(encoding="utf-8")
     return "" if path.exists() else None
 
@@ -213,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             text = (ROOT / path).read_text(encoding="utf-8")
             findings.extend(check_links(path, text, _text_of))
             if path != CHANGELOG:
-                findings.extend(check_named_files(path, text, Path.exists))
+                findings.extend(check_named_files(path, text, _text_of))
     findings.extend(check_changelog((ROOT / CHANGELOG).read_text(encoding="utf-8")))
     sys.stdout.writelines(f"{finding}\n" for finding in findings)
     return 1 if findings else 0

@@ -94,12 +94,21 @@ def test_departures_are_found_with_their_line(old: str, new: str, line: int) -> 
 
 
 def test_files_that_pages_name_exist() -> None:
-    known = {ROOT / "src/quota_engine/domain", ROOT / "src/quota_engine/domain/ledger.py", ROOT / "docs/rooms/make.py"}
+    files = {
+        ROOT / "src/quota_engine/domain": "",
+        ROOT / "src/quota_engine/domain/ledger.py": "class Ledger: ...",
+        ROOT / "docs/rooms/make.py": "",
+    }
     text = (
-        "`domain/ledger.py::Ledger` `domain/gone.py` `src/gone.py` `rooms/make.py` `example/a.py` `gone.py` domain/x.py"
+        "`domain/ledger.py::Ledger` `domain/ledger.py::Gone` `domain/gone.py` `src/gone.py::Test` `rooms/make.py` "
+        "`example/a.py` `gone.py` domain/x.py"
     )
-    found = check_named_files("docs/a.md", text, known.__contains__)
-    assert [one.problem.split(": ")[1] for one in found] == ["domain/gone.py", "src/gone.py"]
+    found = check_named_files("docs/a.md", text, files.get)
+    assert [one.problem.split(": ", 1)[1] for one in found] == [
+        "domain/ledger.py::Gone",
+        "domain/gone.py",
+        "src/gone.py",
+    ]
 
 
 def test_headings_have_fragments() -> None:
