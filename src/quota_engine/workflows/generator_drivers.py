@@ -50,7 +50,7 @@ def handler_of(store: Store) -> Callable[[Request[Any]], Any]:
     """Return the function that answers the requests of workflows from ``store``."""
 
     def handle(request: Request[Any]) -> Any:
-        if isinstance(request, Apply):
+        if type(request) is Apply:
             return store.apply(request.address, request.command)
         if isinstance(request, StoreRequest):
             return store.execute(request)
@@ -65,7 +65,7 @@ def async_handler_of(store: AsyncStore) -> Callable[[Request[Any]], Awaitable[An
     """Return the function that answers the requests of workflows from ``store``, for asyncio."""
 
     async def handle(request: Request[Any]) -> Any:
-        if isinstance(request, Apply):
+        if type(request) is Apply:
             return await store.apply(request.address, request.command)
         if isinstance(request, StoreRequest):
             return await store.execute(request)
@@ -81,12 +81,12 @@ def async_handler_of(store: AsyncStore) -> Callable[[Request[Any]], Awaitable[An
 def run(work: Workflow[T] | Request[T], store: Store) -> T:
     """Run a workflow, or a single request, on ``store`` and return its result. Raises as the store does."""
     handle = handler_of(store)
-    result: T = drive(work, handle) if isinstance(work, Generator) else handle(work)
+    result: T = handle(work) if isinstance(work, Request) else drive(work, handle)
     return result
 
 
 async def run_async(work: Workflow[T] | Request[T], store: AsyncStore) -> T:
     """Run a workflow, or a single request, on ``store`` and return its result. Raises as the store does."""
     handle = async_handler_of(store)
-    result: T = await drive_async(work, handle) if isinstance(work, Generator) else await handle(work)
+    result: T = await handle(work) if isinstance(work, Request) else await drive_async(work, handle)
     return result
