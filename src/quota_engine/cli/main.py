@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "bench": ("quota_engine.cli.bench:bench", "Benchmark the engine on this machine and on a store."),
     "draw": ("quota_engine.cli.draw:app", "Prepare, run and verify a draw on files."),
     "room": ("quota_engine.cli.room:app", "Verify the transcript of a waiting room, or control it."),
+    "loadtest": ("quota_engine.cli.loadtest:app", "Replay openings against a staging service."),
     "serve": ("quota_engine.cli.serve:serve", "Serve bookings over HTTP."),
     "status": ("quota_engine.cli.status:status", "Show the counters of a store by office and day."),
     "watch": ("quota_engine.cli.watch:watch", "Show counters, waiting rooms and draws, and refresh them."),
