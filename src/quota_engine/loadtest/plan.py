@@ -146,7 +146,7 @@ def accelerated(scenario: Scenario, speed: float) -> Scenario:
         population=msgspec.structs.replace(
             population,
             brokers=quicker(population.brokers, "form_s", "give_up_s"),
-            room=quicker(population.room, "claim_s"),
+            waiting_room=quicker(population.waiting_room, "turn_s"),
         ),
     )
 
