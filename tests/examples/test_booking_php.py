@@ -161,7 +161,7 @@ def test_php_books_through_a_waiting_room_with_lost_responses(url: str) -> None:
         assert lines[-2].endswith("(repeated request)")
         assert lines[-1] == "queue number 1"
         assert [line.split()[1].rpartition("/")[2] for line in losing.lost] == [
-            "tickets", "admission", "reservations", "confirm",
+            "tickets", "enter", "reservations", "confirm",
         ]  # fmt: skip
         polls = [head for head in losing.heads if "/tickets/" in head]
         assert len(polls) > 1

@@ -50,7 +50,7 @@ def test_killed_consumers_apply_each_event_once(tmp_path: Path) -> None:
         for _ in range(6):
             # The manual clock stands still, so only a min_idle_ms of 0 takes events from others, and then all of them.
             idle_ms = [str(rng.choice((0, 60_000))) for _ in range(2)]
-            consumers = [start(store, into, f"w{one}", "--claim-idle-ms", idle_ms[one]) for one in range(2)]
+            consumers = [start(store, into, f"w{one}", "--min-idle-ms", idle_ms[one]) for one in range(2)]
             before = progress(engine)
             give_up_at_s = kill_at_s = time.monotonic() + 30
             while time.monotonic() < kill_at_s:
@@ -76,7 +76,7 @@ def test_killed_consumers_apply_each_event_once(tmp_path: Path) -> None:
             assert left == len(events) - group.acknowledged
             assert kill_at_s < give_up_at_s
         assert group.acknowledged > 100
-        assert start(store, into, "w0", "--once", "--claim-idle-ms", "0").wait() == 0
+        assert start(store, into, "w0", "--once", "--min-idle-ms", "0").wait() == 0
         assert engine.trim_events("surabaya", len(events)) == 0
     changes = [(one.number, one.event) for one in events if isinstance(one.event, ReservationChanged)]
     database = sqlite3.connect(into)
