@@ -25,6 +25,8 @@ from tests.support.bench_results import case_with, result_with
 from tests.support.paths import DOCS
 from tests.support.servers import Server, valkey_server_binary
 
+pytestmark = [pytest.mark.store, pytest.mark.slow]
+
 _SVG = "{http://www.w3.org/2000/svg}"
 _EMBEDDED = "valkey+embedded://"
 

@@ -17,6 +17,8 @@ from quota_engine.cli.main import main
 from quota_engine.client import ServiceClient
 from tests.service.test_runner import served
 
+pytestmark = pytest.mark.store
+
 TOKENS = {role: secrets.token_urlsafe(24) for role in ("operator", "auditor", "service")}
 CONFIG = """
 port = 0

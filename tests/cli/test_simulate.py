@@ -94,6 +94,7 @@ def test_two_runs_write_the_same_bytes(tmp_path: pathlib.Path, capsys: pytest.Ca
     assert written[0] == written[1]
 
 
+@pytest.mark.store
 def test_an_embedded_server_gives_the_same_result_as_memory(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

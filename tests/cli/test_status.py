@@ -14,6 +14,8 @@ from quota_engine.catalog import day_terms
 from quota_engine.cli.main import main
 from quota_engine.stores.embedded import open_embedded
 
+pytestmark = pytest.mark.store
+
 KEY = b"a key for tests, and only them"
 DAY = datetime.date(2026, 12, 7)
 

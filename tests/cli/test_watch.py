@@ -28,6 +28,8 @@ from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.waiting_room.releases import room_id
 from quota_engine.workflows.room_config import RoomSettings
 
+pytestmark = pytest.mark.store
+
 KEY = b"a key for tests, and only them"
 DAY = datetime.date(2026, 12, 7)
 ROOM = "surabaya-special"

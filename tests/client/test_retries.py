@@ -25,6 +25,8 @@ from tests.support.concurrent_bookers import BookingRecord, check, open_day, set
 from tests.support.in_process_service import DAY, NIK
 from tests.support.servers import Server, until, valkey_server_binary
 
+pytestmark = pytest.mark.store
+
 THREE = Retries(attempts_max=3, pause_ms_min=100, pause_ms_max=2_000)
 
 

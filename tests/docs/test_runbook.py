@@ -30,6 +30,8 @@ from tests.stores.redis.test_outages import RIGHTS
 from tests.support.paths import DOCS
 from tests.support.servers import redis_server_binary_or_skip, until, valkey_server_binary
 
+pytestmark = pytest.mark.store
+
 FILES = DOCS / "runbook"
 PAGE = (DOCS / "runbook.md").read_text(encoding="utf-8")
 TOKEN = "b3BlcmF0b3Igb2YgdGhpcyB0ZXN0"  # noqa: S105

@@ -48,6 +48,7 @@ def test_a_seeded_batch_equals_its_commands_one_by_one(seed: int) -> None:
     check_batches(split(walk(random), random))
 
 
+@pytest.mark.slow
 @given(random=st.randoms(use_true_random=False), steps_max=st.integers(1, 40))
 def test_any_batch_equals_its_commands_one_by_one(random: Random, steps_max: int) -> None:
     """Hypothesis generates the walks."""

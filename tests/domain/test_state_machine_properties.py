@@ -23,6 +23,8 @@ from tests.support.oracle import Oracle
 from tests.support.oracle_comparison import OFFICE, failure_report
 from tests.support.random_walks import choice_of, walk
 
+pytestmark = pytest.mark.slow
+
 WALKS_PER_TEST = 30
 TESTS = 500 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 10
 

@@ -26,7 +26,11 @@ from tests.support.paths import ROOT
 EXAMPLE = ROOT / "examples" / "booking.php"
 NIK = "3578012345678901"
 
-pytestmark = pytest.mark.skipif(shutil.which("php") is None and not os.environ.get("CI"), reason="there is no PHP here")
+_NO_PHP = shutil.which("php") is None and not os.environ.get("CI")
+pytestmark = [
+    pytest.mark.store,
+    pytest.mark.skipif(_NO_PHP, reason="no php: install Debian's packages php-cli and php-curl"),
+]
 
 
 TOKEN = "the token of the example, for tests"  # noqa: S105

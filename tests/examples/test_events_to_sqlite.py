@@ -11,9 +11,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from quota_engine import ManualClock, QuotaEngine, RecordedEvent, ReservationChanged, load_catalog
 from quota_engine.domain.consumer_groups import Lease
 from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.store
 
 KEY = b"a key for tests, and only them"
 ARGUMENTS = ["--office", "surabaya", "--catalog", "surabaya"]

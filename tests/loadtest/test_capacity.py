@@ -151,6 +151,7 @@ def test_the_generator_sends_each_request_once(port: int) -> None:
     assert found.answer_us.count == len(due_s) == sum(second.due for second in found.seconds)
 
 
+@pytest.mark.store
 def test_reserves_on_a_service_are_held_or_sold_out() -> None:
     with staging_server("indonesia", opens_in_s=-60, workers=1) as here:
         pressing = ReserveWorkload(here)

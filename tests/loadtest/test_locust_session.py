@@ -17,6 +17,8 @@ from quota_engine.loadtest.staging_server import StagingServer, staging_server
 from quota_engine.loadtest.target_client import TargetClient
 from tests.support.paths import ROOT
 
+pytestmark = [pytest.mark.store, pytest.mark.slow]
+
 SCENARIO = """
 title = "A small opening"
 applicants = 150

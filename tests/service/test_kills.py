@@ -22,6 +22,8 @@ from tests.service.test_runner import Served, served
 from tests.support.concurrent_bookers import BookerThreads, check, open_day, set_places
 from tests.support.servers import Server, until, valkey_server_binary
 
+pytestmark = [pytest.mark.store, pytest.mark.slow]
+
 PLACES = 120
 PEOPLE = 150
 KEY = base64.b64encode(b"a key for tests, and only them").decode()

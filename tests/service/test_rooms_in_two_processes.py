@@ -9,12 +9,15 @@ import json
 from pathlib import Path
 
 import httpx
+import pytest
 
 from quota_engine.client import AsyncServiceClient
 from quota_engine.service.http.auth import Role
 from tests.service.test_runner import served
 from tests.support.in_process_service import TOKENS, grants
 from tests.support.servers import Server, valkey_server_binary
+
+pytestmark = pytest.mark.store
 
 PEOPLE = 40
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+pytestmark = pytest.mark.store
+
 CLI = (sys.executable, "-c", "from quota_engine.cli.main import main; raise SystemExit(main())")
 SERVE = (*CLI, "serve")
 

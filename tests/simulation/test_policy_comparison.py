@@ -35,6 +35,8 @@ from quota_engine.simulation.population_config import (
 from quota_engine.simulation.scenario import PolicyName, Scenario
 from tests.support.simulated_openings import LyingEngine, compare_in_memory, run_with_agents, scenario_with
 
+pytestmark = pytest.mark.slow
+
 SEEDS = range(8)
 HIGH, LOW = 300, 15
 """People for 30 places."""

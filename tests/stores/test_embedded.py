@@ -29,6 +29,8 @@ from quota_engine.stores import embedded
 from quota_engine.stores.embedded import EmbeddedServer, open_embedded
 from tests.support.servers import Server, until, valkey_server_binary
 
+pytestmark = pytest.mark.store
+
 # Opens the directory on request, prints the server's process id, and stays until its standard input ends.
 USER = """
 import sys

@@ -304,7 +304,10 @@ def test_every_draw_refusal_has_a_problem_type(status: DrawStatus) -> None:
     assert "draw" in found.type.name or status is DrawStatus.OVERLOADED
 
 
-@pytest.mark.skipif(shutil.which("curl") is None and not os.environ.get("CI"), reason="there is no curl here")
+@pytest.mark.store
+@pytest.mark.skipif(
+    shutil.which("curl") is None and not os.environ.get("CI"), reason="no curl: install Debian's package curl"
+)
 def test_documented_draw_runs_on_a_real_service(tmp_path: Path) -> None:
     """50 applicants apply; the draw is closed, run, verified from its files, awarded and confirmed."""
     (tmp_path / "country.json").write_text(json.dumps(settings(drawn=5, of_session=3)))

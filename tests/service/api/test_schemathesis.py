@@ -33,6 +33,8 @@ from quota_engine.service.http.auth import Role
 from quota_engine.service.http.problems import PROBLEM_TYPES, TYPE_PREFIX
 from tests.support.in_process_service import DAY, TOKENS, configuration
 
+pytestmark = pytest.mark.slow
+
 _TERMS = day_terms(load_catalog("surabaya"), "surabaya", DAY)
 assert _TERMS is not None
 OPENS_AT_MS = _TERMS.opens_at_ms

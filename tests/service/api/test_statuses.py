@@ -315,6 +315,7 @@ async def waiting(client: Client) -> None:
         await client.call("POST", path, body, Role.SERVICE, idempotency_key=f"key-{person}")
 
 
+@pytest.mark.slow
 async def test_documented_statuses_are_the_observed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch()
     async with watch.over() as client:

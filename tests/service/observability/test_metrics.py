@@ -217,6 +217,7 @@ def test_ended_worker_keeps_its_counters(tmp_path: Path) -> None:
     assert one.aggregate(own(3, 0))[:2] == lasting
 
 
+@pytest.mark.store
 def test_metrics_of_two_workers_survive_a_kill(tmp_path: Path) -> None:
     with served(tmp_path, "--workers", "2") as service:
 

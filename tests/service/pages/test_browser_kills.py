@@ -19,6 +19,8 @@ from tests.support.live_opening import write_opening
 from tests.support.page_texts import citizen_text
 from tests.support.servers import Server, until, valkey_server_binary
 
+pytestmark = [pytest.mark.browser, pytest.mark.store]
+
 IS_LOST = "document.querySelector('[data-connection] button') !== null"
 IS_CONNECTED = "document.querySelector('[data-connection] button') === null"
 

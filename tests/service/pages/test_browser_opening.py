@@ -19,6 +19,8 @@ from tests.support.browser import NIK, PhoneBrowser
 from tests.support.live_opening import Opening, write_opening
 from tests.support.page_texts import citizen_text
 
+pytestmark = pytest.mark.browser
+
 OTHERS: Final = 200
 CAPACITY: Final = 40
 ATTEMPTS_MAX: Final = 5

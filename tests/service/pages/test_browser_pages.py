@@ -21,6 +21,8 @@ from tests.support.browser_service import BrowserService, browser_service, wait_
 from tests.support.in_process_service import DAY, OTHER
 from tests.support.page_texts import citizen_text
 
+pytestmark = pytest.mark.browser
+
 HOUR_MS: Final = 3_600_000
 TURN_MS: Final = 300_000
 ROOMS: Final = WaitingRoomsConfig(

@@ -24,6 +24,8 @@ from quota_engine.service.http.limits import RequestLimits
 from tests.support.form_browser import csrf_token_of
 from tests.support.in_process_service import DAY_PATH, NIK, TOKENS, connected, listening, running
 
+pytestmark = pytest.mark.slow
+
 LIMITS = RequestLimits(header_timeout_ms=200, body_timeout_ms=200, write_timeout_ms=300, header_bytes_max=2_048)
 LIVE = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
 BODY = json.dumps({"applicants": [NIK], "service": "new", "session": "morning"}).encode()

@@ -44,6 +44,8 @@ from quota_engine.stores.redis.factory import open_store
 from tests.support.paths import ROOT
 from tests.support.servers import Server, until
 
+pytestmark = [pytest.mark.store, pytest.mark.slow]
+
 WAIT_S: Final = 30.0
 PROCESSES: Final = 6
 THREADS_EACH: Final = 4

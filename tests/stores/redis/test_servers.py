@@ -22,6 +22,8 @@ from tests.support.servers import (
     valkey_server_binary,
 )
 
+pytestmark = pytest.mark.store
+
 
 def assert_gone(*members: tuple[int, Path]) -> None:
     for pid, directory in members:

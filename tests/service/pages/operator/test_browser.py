@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -18,6 +19,8 @@ from tests.support.browser import PATIENCE_S, PICTURES, PhoneBrowser
 from tests.support.in_process_service import TOKENS, Client, listening
 from tests.support.page_texts import operator_text
 from tests.support.seeded_service import DRAW, TODAY, seeded_service
+
+pytestmark = pytest.mark.browser
 
 SIZES: Final = (1280, 390)
 PAGES: Final = {
