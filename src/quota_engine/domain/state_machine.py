@@ -355,6 +355,17 @@ def _started(day: Day, now_ms: int) -> Status | None:
     return Status.TOO_EARLY if now_ms < day.terms.starts_at_ms else None
 
 
+def _owned_reservation(ledger: Ledger, command: Any, now_ms: int) -> Reservation | Outcome:
+    """Return the command's reservation, settled, or the refusal if it does not exist or belongs to another owner."""
+    known = known_reservation(ledger, command.id)
+    if known is None:
+        return _REFUSED[Status.NOT_FOUND]
+    record = settle_reservation(ledger, known, now_ms)
+    if command.owner and command.owner not in record.applicants:
+        return _REFUSED[Status.NOT_OWNER]
+    return record
+
+
 def _step(verb: Verb, goal: State, *day_checks: _DayCheck) -> Handler:
     """Return the handler of a step that leads to ``goal``.
 
@@ -365,12 +376,9 @@ def _step(verb: Verb, goal: State, *day_checks: _DayCheck) -> Handler:
     """
 
     def handle(ledger: Ledger, command: Any, now_ms: int) -> Outcome:
-        known = known_reservation(ledger, command.id)
-        if known is None:
-            return _REFUSED[Status.NOT_FOUND]
-        record = settle_reservation(ledger, known, now_ms)
-        if command.owner and command.owner not in record.applicants:
-            return _REFUSED[Status.NOT_OWNER]
+        record = _owned_reservation(ledger, command, now_ms)
+        if isinstance(record, Outcome):
+            return record
         if record.state is goal:
             return Outcome(_STATUS_OF[goal], record, replayed=True)
         if record.state is State.EXPIRED and verb is Verb.CONFIRM and command.reacquire:
@@ -437,12 +445,9 @@ def _reacquire(ledger: Ledger, record: Reservation, command: Confirm, now_ms: in
 
 
 def _prepare_move(ledger: Ledger, command: PrepareMove, now_ms: int) -> Outcome:
-    known = known_reservation(ledger, command.id)
-    if known is None:
-        return _REFUSED[Status.NOT_FOUND]
-    record = settle_reservation(ledger, known, now_ms)
-    if command.owner and command.owner not in record.applicants:
-        return _REFUSED[Status.NOT_OWNER]
+    record = _owned_reservation(ledger, command, now_ms)
+    if isinstance(record, Outcome):
+        return record
     refusal = _refuse_transition(record, command.expected_version, Verb.MOVE_OUT)
     if refusal is not None:
         return refusal

@@ -9,13 +9,13 @@ import http.client
 import ipaddress
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import msgspec
 
 from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.loadtest.plan import PlanError
+from quota_engine.method_binding import SyncResource
 
 STAGING_HEADER: Final = "x-quota-engine-staging"
 _EVENTS_MAX: Final = 1000
@@ -26,7 +26,7 @@ class TargetError(QuotaEngineError):
     """A failed call to the target; the text has the call and the target's reason."""
 
 
-class TargetClient:
+class TargetClient(SyncResource):
     """Calls the target at ``url`` with ``token`` over one connection, which the first call opens."""
 
     def __init__(self, url: str, token: str, timeout_s: float = 60.0) -> None:
@@ -40,14 +40,6 @@ class TargetClient:
         self._path = parts.path.rstrip("/")
         self._token = token
         self.is_staging = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connection. A later call opens it again."""

@@ -34,8 +34,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import redis
@@ -43,6 +42,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
+from quota_engine.method_binding import SyncResource
 
 if sys.platform != "win32":
     import fcntl
@@ -94,7 +94,7 @@ _passing_descriptors: set[int] = set()
 """Locked descriptors that a new server is about to inherit. A child forked at that moment must not keep them."""
 
 
-class EmbeddedServer:
+class EmbeddedServer(SyncResource):
     """A user of the server in one directory; made by :func:`open_embedded`. Safe to share between threads.
 
     After ``os.fork`` the child is a separate user. Use it as a context manager, or call :meth:`close`.
@@ -124,14 +124,6 @@ class EmbeddedServer:
             socket_timeout=_ANSWER_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def ensure_running(self) -> None:
         """Start the server again if it has crashed; return when it answers.
