@@ -285,7 +285,7 @@ def test_a_remote_store_needs_a_confirmation(url: str, capsys: pytest.CaptureFix
 def test_an_unreachable_store_exits_with_3(capsys: pytest.CaptureFixture[str]) -> None:
     """In a line, and with what was wrong."""
     assert main.main(["bench", "--quick", "--backend", "unix:///none/there?attempts_max=1"]) == 3
-    assert "the store can not be used" in capsys.readouterr().err
+    assert "the store cannot be used" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
