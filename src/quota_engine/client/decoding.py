@@ -143,7 +143,7 @@ def event_of(body: EventBody) -> RecordedEvent:
     try:
         event = msgspec.convert({"type": body.kind, "at_ms": body.at_ms, **details}, _EVENT)
     except msgspec.ValidationError:
-        raise OutcomeUnknown(f"event {body.number} can not be read: the service is of a later version") from None
+        raise OutcomeUnknown(f"event {body.number} cannot be read: the service has a later version") from None
     return RecordedEvent(body.number, event)
 
 

@@ -91,7 +91,7 @@ def _findings_and_limits(result: LoadTestResult) -> str:
     if result.ok:
         parts.append(
             '<p class="good"><b>\u2713 Nothing is wrong: no place was sold twice, none was lost, '
-            "and everybody has an answer.</b></p>"
+            "and everyone has an answer.</b></p>"
         )
     else:
         found = "".join(f"<li><b>{html.escape(one.kind)}</b>: {html.escape(one.text)}</li>" for one in result.findings)

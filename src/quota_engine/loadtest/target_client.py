@@ -99,7 +99,7 @@ class TargetClient(SyncResource):
         """
         status, found = self.call(method, path, body)
         if status >= 400 or found is None:
-            detail = found.get("detail", "") if isinstance(found, dict) else "nothing that is ours"
+            detail = found.get("detail", "") if isinstance(found, dict) else "an unknown body"
             raise TargetError(f"{method} {path}: {status} {detail}")
         return found
 
