@@ -69,7 +69,7 @@ def test_killed_worker_loses_nothing(tmp_path: Path, store: Server) -> None:
         crowd.wait_for_confirmed(10)
         first, second = service.workers()
         os.kill(first, signal.SIGKILL)
-        assert service.wait_for(r"worker (\d+) has ended") == str(first)
+        assert service.wait_for(r"worker (\d+) ended") == str(first)
         crowd.wait_for_confirmed(60)
         os.kill(second, signal.SIGKILL)
         crowd.finish()
@@ -103,7 +103,7 @@ def test_worker_killed_during_store_outage_is_replaced(tmp_path: Path, store: Se
         store.kill()
         first, second = service.workers()
         os.kill(first, signal.SIGKILL)
-        service.wait_for(r"worker (\d+) has ended \(3\)")
+        service.wait_for(r"worker (\d+) ended with code 3")
         assert second in service.workers()
         assert httpx.get(f"{service.url}/health/live").status_code == 200
         store.start()

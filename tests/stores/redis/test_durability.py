@@ -35,7 +35,7 @@ def group(binary: Path) -> Iterator[Replicated]:
 
 def test_fsync_requires_a_server_with_fsync(binary: Path, tmp_path: Path) -> None:
     """A server that answers before it has written is refused when it is opened; one that writes first is not."""
-    too_lazy = pytest.raises(BackendUnavailable, match="appendfsync always; this one has appendonly yes, appendfsync e")
+    too_lazy = pytest.raises(BackendUnavailable, match="appendfsync always, but it has appendonly yes, appendfsync e")
     with Server(binary, appendfsync="everysec") as server, too_lazy:
         open_store(server.url + "?durability=fsync", CLOCK)
     with Server(binary, appendfsync="always") as server:
