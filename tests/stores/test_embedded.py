@@ -390,6 +390,28 @@ def test_open_during_the_last_close(place: Path, monkeypatch: pytest.MonkeyPatch
     leaver.join()
 
 
+def test_open_after_the_last_close_gave_up_its_turn(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user that has ended the server but is not yet gone locks nobody out."""
+    first = open_embedded(url_of(place))
+    leaving = threading.Event()
+    opened = threading.Event()
+
+    def close_slowly() -> None:
+        leaving.set()
+        opened.wait(10)
+
+    monkeypatch.setattr(first._control, "close", close_slowly)
+    leaver = threading.Thread(target=first.close)
+    leaver.start()
+    try:
+        assert leaving.wait(10)
+        with open_embedded(url_of(place)) as second:
+            assert ask(second, "PING")
+    finally:
+        opened.set()
+        leaver.join()
+
+
 def test_turn_of_a_paused_process_times_out(place: Path) -> None:
     """A process that waits in vain for a paused start gets an error with the reason."""
     open_embedded(url_of(place)).close()

@@ -203,11 +203,13 @@ def test_joins_cost_one_entry_per_applicant() -> None:
     try:
         for number in range(100_000):
             apply(state, JoinRoom(person(number)), OPENS_AT_MS - 1_000)
-        grown, _ = tracemalloc.get_traced_memory()
+        traces = tracemalloc.take_snapshot()
     finally:
         tracemalloc.stop()
     assert len(state.identities) == state.tickets == 100
-    assert grown < 2_000
+    # Threads of the test runner allocate as well: only what the package itself allocated counts.
+    ours = traces.filter_traces([tracemalloc.Filter(True, "*/quota_engine/*")])
+    assert sum(statistic.size for statistic in ours.statistics("filename")) < 2_000
 
 
 def test_clock_set_back_adds_no_ticket_to_an_ended_window() -> None:

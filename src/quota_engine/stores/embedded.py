@@ -152,7 +152,11 @@ class EmbeddedServer(SyncResource):
                 deadline = time.monotonic() + STOP_TIMEOUT_MS / 1000
                 with _turn(locks, self.directory, deadline):
                     if _try_lock(locks.users, exclusive=True):
-                        self._stop(locks, deadline)
+                        try:
+                            self._stop(locks, deadline)
+                        finally:
+                            # Before `turn` is released: the next user takes a shared lock at once.
+                            fcntl.flock(locks.users, fcntl.LOCK_UN)
             except (BackendUnavailable, OSError, redis.RedisError) as error:
                 _logger.warning("%s: the server (process %d) keeps running: %s", self.directory, self.pid, error)
             finally:
