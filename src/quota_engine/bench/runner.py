@@ -5,7 +5,8 @@ from __future__ import annotations
 __all__ = ["Progress", "run_bench"]
 
 import contextlib
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from quota_engine.bench.backends import BenchStore
@@ -75,7 +76,7 @@ def run_bench(
     """Measure all cases on all targets.
 
     Args:
-        targets: Stores to case.
+        targets: Stores to measure.
         settings: Extent of the benchmark.
         progress: Called before each measurement.
         warn: Called with a message if keys stay in a store.
@@ -91,6 +92,7 @@ def run_bench(
         stores = [undo.enter_context(BenchStore(target, server_core)) for target in targets]
         client_is_pinned = undo.enter_context(pinned(0, client_core))
         entries = _entries(stores, settings)
+        undo.enter_context(_collector_ignores_existing_objects())
         _run_rounds(entries, settings, progress)
         machine = _machine(stores, client_core if client_is_pinned else None, server_core)
     for store in stores:
@@ -100,6 +102,17 @@ def run_bench(
                 f"{{quota_engine:{store.target.namespace}:bench- and expire by themselves"
             )
     return BenchResult(quota_engine_bench=FORMAT, machine=machine, settings=settings, cases=_cases(entries, stores))
+
+
+@contextlib.contextmanager
+def _collector_ignores_existing_objects() -> Iterator[None]:
+    """Keep the collection before each round short: it passes over what existed before the first one."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _entries(stores: Sequence[BenchStore], settings: BenchSettings) -> list[_Entry]:

@@ -16,6 +16,7 @@ __all__ = ["ISSUES_MAX", "IssueCollector", "convert", "convert_leniently", "form
 
 import datetime
 import difflib
+import functools
 import itertools
 import math
 import re
@@ -139,8 +140,14 @@ def convert_leniently(raw: object, kind: type[T], collector: IssueCollector) -> 
         kind: a supported type.
         collector: receives the issues.
     """
-    value: T = _Converter(collector).value(inspect.type_info(kind), raw, "")
+    value: T = _Converter(collector).value(_type_info(kind), raw, "")
     return value
+
+
+@functools.cache
+def _type_info(kind: type[Any]) -> inspect.Type:
+    """Return the description of a type. Kept, because making one takes longer than converting a catalog."""
+    return inspect.type_info(kind)
 
 
 def key_of(parent: str, name: str) -> str:
