@@ -410,14 +410,10 @@ async def test_tasks_on_one_async_engine(catalog: Catalog, clock: ManualClock) -
         assert (await engine.audit()).ok
 
 
-async def test_the_async_engine_returns_the_same(engine: QuotaEngine, catalog: Catalog, clock: ManualClock) -> None:
-    clock.advance_ms(-3_600_000)  # both engines publish at the same time
-    ids = iter(f"made-up-{number}" for number in range(10**6))
-    other = await AsyncQuotaEngine.open(identity_key=KEY, clock=clock, id_factory=lambda: next(ids))
-    await other.publish(catalog, DAY, DAY + datetime.timedelta(days=4))
-    clock.advance_ms(3_600_000)
+def one_call_of_each_method(catalog: Catalog) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
+    """Name, positional and named arguments of calls that can follow each other."""
     wanted = {"service": "renewal", "session": "morning"}
-    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    return [
         ("reserve", ("surabaya", DAY, NIK), {**wanted}),
         (
             "reserve",
@@ -456,6 +452,19 @@ async def test_the_async_engine_returns_the_same(engine: QuotaEngine, catalog: C
         ("audit", (), {}),
         ("audit", ("surabaya",), {}),
     ]
+
+
+OBJECT_METHODS = {"draw", "room"}
+"""Methods that only return another object. Other tests compare their methods."""
+
+
+async def test_the_async_engine_returns_the_same(engine: QuotaEngine, catalog: Catalog, clock: ManualClock) -> None:
+    clock.advance_ms(-3_600_000)  # both engines publish at the same time
+    ids = iter(f"made-up-{number}" for number in range(10**6))
+    other = await AsyncQuotaEngine.open(identity_key=KEY, clock=clock, id_factory=lambda: next(ids))
+    await other.publish(catalog, DAY, DAY + datetime.timedelta(days=4))
+    clock.advance_ms(3_600_000)
+    calls = one_call_of_each_method(catalog)
     for name, positional, named in calls:
         expected = getattr(engine, name)(*positional, **named)
         method: Callable[..., Awaitable[object]] = getattr(other, name)
@@ -463,13 +472,9 @@ async def test_the_async_engine_returns_the_same(engine: QuotaEngine, catalog: C
     assert {name for name, _, _ in calls} == {name for name in vars(QuotaEngine) if not name.startswith("_")} - {
         "open",
         "close",
-        *FURTHER_FACES,
+        *OBJECT_METHODS,
     }
     await other.close()
-
-
-FURTHER_FACES = {"draw", "room"}
-"""Methods that only return another object. Other tests compare their methods."""
 
 
 @pytest.mark.parametrize(
@@ -481,7 +486,7 @@ def test_the_async_classes_have_the_same_signatures(sync_class: type, async_clas
     assert names == {name for name in vars(async_class) if not name.startswith("_")}
     for name in names:
         one, other = getattr(sync_class, name), getattr(async_class, name)
-        if name in FURTHER_FACES:
+        if name in OBJECT_METHODS:
             assert inspect.signature(one).parameters == inspect.signature(other).parameters, name
         else:
             assert inspect.signature(one) == inspect.signature(other), name
