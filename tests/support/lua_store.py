@@ -537,8 +537,12 @@ class LuaStore:
             step = next(steps)
             while True:
                 assert isinstance(step, Attempt)
-                (name, sha1, count, *words) = map(str, step.requests[0])
+                (name, *rest) = map(str, step.requests()[0])
+                if name == "TIME":
+                    step = steps.send([self.store._do_time()])
+                    continue
                 assert name == "EVALSHA"
+                sha1, count, *words = rest
                 script = next(one for one in (CONSUMER_GROUPS, RECONCILE) if one.sha1 == sha1)
                 step = steps.send([self.store.run(script, words[: int(count)], words[int(count) :])])
         except StopIteration as end:

@@ -24,6 +24,7 @@ from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.retrying_calls import (
     Attempt,
     Call,
+    Header,
     Node,
     NotSent,
     ReplyLost,
@@ -35,6 +36,7 @@ from quota_engine.stores.redis.retrying_calls import (
 )
 from quota_engine.stores.redis.routing import ClusterRouter, SentinelRouter
 from quota_engine.stores.redis.scripts import OFFICE_COMMANDS
+from quota_engine.stores.redis.server_clock import ServerClocks
 
 KEYS = keys_of("", "office")
 A, B, C = (Node("10.0.0.1", port) for port in (1, 2, 3))
@@ -52,13 +54,20 @@ ALL_B = slots((0, 16383, B))
 
 
 def play(call: Call[Any], *answers: list[Any] | Exception) -> tuple[Any, list[str]]:
-    """Drive a call with these answers to its attempts. Returns its outcome, be it an error, and what it did."""
+    """Drive a call with these answers to its attempts. Returns its outcome, be it an error, and what it did.
+
+    Questions for a server's time are answered and left out: ``test_server_clock.py`` is about them.
+    """
     did: list[str] = []
     left = list(answers)
     try:
         step = next(call)
         while True:
-            did.append(_words(step))
+            words = _words(step)
+            if words.endswith("TIME"):
+                step = call.send([["1000", "0"]])
+                continue
+            did.append(words)
             answer = [] if isinstance(step, RetryPause) else left.pop(0)
             step = (
                 call.throw(answer)
@@ -76,12 +85,13 @@ def play(call: Call[Any], *answers: list[Any] | Exception) -> tuple[Any, list[st
 def _words(step: Attempt | RetryPause) -> str:
     if isinstance(step, RetryPause):
         return "pause"
-    words = " ".join(str(request[0]) for request in step.requests)
+    words = " ".join(str(request[0]) for request in step.requests())
     return f"{step.node} {words}" if step.node else words
 
 
 def script(router: Router, attempts_max: int = 8) -> Call[list[Any]]:
-    return call_script(OFFICE_COMMANDS, KEYS, ("",), RetryPolicy(attempts_max=attempts_max), router, writes=True)
+    policy = RetryPolicy(attempts_max=attempts_max)
+    return call_script(OFFICE_COMMANDS, KEYS, Header(), (), policy, router, ServerClocks(), writes=True)
 
 
 def plain(router: Router, *commands: Sequence[str | int]) -> Call[list[Any]]:
@@ -196,7 +206,8 @@ class TestCluster:
         assert _words(next(first)) == f"{B} CLUSTER"
         router.invalidate()
         assert play(script(router), [["done"]])[1] == [f"{A} EVALSHA"]
-        assert _words(first.send(slots((0, 16383, C)))) == f"{C} EVALSHA"
+        assert _words(first.send(slots((0, 16383, C)))) == f"{C} TIME"
+        assert _words(first.send([["1000", "0"]])) == f"{C} EVALSHA"
         first.close()
         assert play(script(router), ALL_B, [["done"]])[1] == [f"{A} CLUSTER", f"{B} EVALSHA"]
 

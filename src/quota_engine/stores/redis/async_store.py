@@ -232,8 +232,9 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         except CONNECT_ERRORS as error:
             raise NotSent(str(error)) from error
         try:
-            await connection.send_packed_command(connection.pack_commands(attempt.requests))
-            return [await _reply(connection) for _ in attempt.requests]
+            requests = attempt.requests()
+            await connection.send_packed_command(connection.pack_commands(requests))
+            return [await _reply(connection) for _ in requests]
         except REJECTIONS:
             await connection.disconnect()
             raise

@@ -38,7 +38,17 @@ _FORMS: Final = {
     "cluster": "redis+cluster://[user:password@]host:port,host:port with options of redis-py",
 }
 _STORE_OPTIONS: Final = frozenset(
-    {"namespace", "timeout_ms", "attempts_max", "durability", "replicas", "wait_ms", "sold_out_ms", "fence"}
+    {
+        "namespace",
+        "timeout_ms",
+        "attempts_max",
+        "attempt_valid_ms",
+        "durability",
+        "replicas",
+        "wait_ms",
+        "sold_out_ms",
+        "fence",
+    }
 )
 _PORTS: Final = {"sentinel": 26379, "cluster": 6379}
 _ATTEMPTS_MAX_WITH_FAILOVER: Final = 16
@@ -88,6 +98,7 @@ def _target(url: str, clock: Clock | None = None) -> _Target:
     attempts_max_default = _ATTEMPTS_MAX_WITH_FAILOVER if kind else RetryPolicy().attempts_max
     timeout_ms = _integer(options, "timeout_ms", round(_SOCKET_TIMEOUT_S * 1000), 1, 600_000)
     attempts_max = _integer(options, "attempts_max", attempts_max_default, 1, 1000)
+    attempt_valid_ms = _integer(options, "attempt_valid_ms", RetryPolicy().attempt_valid_ms, 1, 600_000)
     durability = _durability(options)
     replicas = _integer(options, "replicas", 1, 1, 100) if durability is Durability.REPLICATED else 0
     wait_ms = _integer(options, "wait_ms", RetryPolicy().wait_ms, 1, 600_000)
@@ -109,7 +120,12 @@ def _target(url: str, clock: Clock | None = None) -> _Target:
         "protocol": 2,
     }
     policy = RetryPolicy(
-        attempts_max=attempts_max, durability=durability, replicas=replicas, wait_ms=wait_ms, fence=fence
+        attempts_max=attempts_max,
+        durability=durability,
+        replicas=replicas,
+        wait_ms=wait_ms,
+        fence=fence,
+        attempt_valid_ms=min(attempt_valid_ms, timeout_ms),
     )
     cache = SoldOutCache(sold_out_ms) if clock is None else SoldOutCache(sold_out_ms, lambda: clock.now_ms() / 1000)
     return _Target(first, url_to, router, settings, policy, namespace, cache, _FORMS[kind])
@@ -228,6 +244,7 @@ def open_store(url: str, clock: Clock | None) -> RedisStore:
     - ``namespace``: precedes all keys;
     - ``timeout_ms``: how long to wait for a reply (5000);
     - ``attempts_max``: attempts of a call (8; 16 with Sentinels and in a cluster);
+    - ``attempt_valid_ms``: how long an attempt that writes may take to reach the server (1000; at most ``timeout_ms``);
     - ``durability``: ``memory``, ``fsync`` or ``replicated``, with ``replicas`` and the ``wait_ms`` for them;
     - ``fence``: ``off``, ``auto`` or ``manual``, what happens to an office after a failover;
     - ``sold_out_ms``: how long the process remembers what is sold out (250; 0 with a clock, which counts it then);

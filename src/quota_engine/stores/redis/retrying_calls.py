@@ -1,7 +1,12 @@
 """Retries of calls to a store; written once, as generators, for both kinds of connection.
 
 redis-py's own retries are off, because a command must not be sent twice without the engine's knowledge. The engine
-itself may repeat a command: the id or the state in it makes a second time harmless. ``docs/backends.md`` has the table.
+itself may repeat a command: the id or the state in it makes a repetition harmless. ``docs/backends.md`` has the table.
+
+A network may deliver an attempt whose reply was lost late, after later attempts and other callers' commands. So each
+attempt of a call that writes carries its **last moment** by the server's clock, and the server refuses it whole later.
+After a lost reply, neither another attempt nor the end of the call comes before that moment has passed. An answer is
+therefore final: no earlier copy of the call can run after it.
 """
 
 from __future__ import annotations
@@ -12,7 +17,9 @@ __all__ = [
     "Durability",
     "Fence",
     "Fenced",
+    "Header",
     "Node",
+    "NotReplicated",
     "NotSent",
     "ReplyLost",
     "RetryPause",
@@ -24,8 +31,8 @@ __all__ = [
 ]
 
 import enum
-from collections.abc import Generator, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from redis.exceptions import (
@@ -45,6 +52,7 @@ from redis.exceptions import (
 
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.stores.redis.scripts import Script
+from quota_engine.stores.redis.server_clock import LastMoment, ServerClocks
 
 T = TypeVar("T")
 
@@ -55,6 +63,10 @@ class NotSent(Exception):
 
 class ReplyLost(Exception):
     """A request was sent and no reply arrived: it may have been carried out, or may be later."""
+
+
+class NotReplicated(ReplyLost):
+    """The primary has carried out the request, and too few replicas have it. It is not under way any more."""
 
 
 class Durability(enum.StrEnum):
@@ -103,6 +115,8 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         replicas: Replicas that must have a command; 0 except with ``REPLICATED``.
         wait_ms: The time that each attempt waits for them, in milliseconds.
         fence: The treatment of an office after a failover.
+        attempt_valid_ms: The time that an attempt that writes has from its sending to its start on the server, at
+            least 1. After a lost reply the call waits until it has passed.
     """
 
     attempts_max: int = 8
@@ -112,6 +126,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     replicas: int = 0
     wait_ms: int = 1000
     fence: Fence = Fence.OFF
+    attempt_valid_ms: int = 1000
 
 
 class Node(NamedTuple):
@@ -125,6 +140,10 @@ class Node(NamedTuple):
         return f"{self.host}:{self.port}"
 
 
+Requests = Sequence[Sequence[str | int]]
+"""Requests to one server, each as words."""
+
+
 class Attempt(NamedTuple):
     """A step of a call: send these requests on one connection to a node.
 
@@ -133,11 +152,12 @@ class Attempt(NamedTuple):
 
     Attributes:
         node: The server; ``None`` is the only one.
-        requests: Each request as words.
+        requests: Returns each request as words. The driver calls it once it holds a connection, just before it sends:
+            the words may contain a moment that counts from the sending.
     """
 
     node: Node | None
-    requests: Sequence[Sequence[str | int]]
+    requests: Callable[[], Requests]
 
 
 class RetryPause(NamedTuple):
@@ -180,7 +200,7 @@ class Router:
 
 # The server refuses the script whole with these errors, and may accept it in a moment.
 _TRANSIENT: Final = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
-_TRANSIENT_CODES: Final = ("BEHIND", "BUSY", "NOREPLICAS", "MISCONF", "UNKILLABLE")
+_TRANSIENT_CODES: Final = ("BEHIND", "BUSY", "LATE", "NOREPLICAS", "MISCONF", "UNKILLABLE")
 _REFUSED_CODES: Final = ("ILLFORMED", "NOAUTH", "ERR unknown command", "ERR wrong number")
 _REMEDIES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (OutOfMemoryError, "the server's memory is full: raise maxmemory, and keep maxmemory-policy at noeviction"),
@@ -189,10 +209,49 @@ _REMEDIES: Final[tuple[tuple[type[Exception], str], ...]] = (
 )
 
 
+class _Words(Protocol):
+    """Makes the requests of an attempt."""
+
+    def __call__(self, *, by_text: bool, valid_until_ms: int | None) -> Requests:
+        """Return the requests.
+
+        Args:
+            by_text: True to send the text of a script that the server does not know.
+            valid_until_ms: The last moment of the attempt by the server's clock; ``None`` if it has none.
+        """
+        ...
+
+
+class Header(NamedTuple):
+    """The first argument of a script, except the last moment of the attempt; see ``lua/shared/call.lua``.
+
+    Attributes:
+        time: The time and the flag of the script, or ``""``.
+        fence: ``@epoch:server`` to check the office's fence, or ``""``.
+    """
+
+    time: str = ""
+    fence: str = ""
+
+    def text(self, valid_until_ms: int | None) -> str:
+        """Return the argument of an attempt with this last moment by the server's clock; ``None`` sets none."""
+        return self.time + self.fence if valid_until_ms is None else f"{self.time}<{valid_until_ms}{self.fence}"
+
+
 def call_script(
-    script: Script, keys: Sequence[str], arguments: Sequence[str], policy: RetryPolicy, router: Router, *, writes: bool
+    script: Script,
+    keys: Sequence[str],
+    header: Header,
+    lines: Sequence[str],
+    policy: RetryPolicy,
+    router: Router,
+    clocks: ServerClocks,
+    *,
+    writes: bool,
 ) -> Call[list[Any]]:
     """Run a script until it is answered or the policy is used up; returns its reply.
+
+    If it writes, no attempt takes effect any more when the call has ended, however it ends.
 
     Raises:
         BackendUnavailable: The script was not applied, or only reads (``writes=False``).
@@ -202,9 +261,13 @@ def call_script(
     count = str(len(keys))
     # On the same connection, because WAIT waits only for writes of the same connection.
     wait = (("WAIT", policy.replicas, policy.wait_ms),) if writes and policy.replicas else ()
-    by_sha1 = (("EVALSHA", script.sha1, count, *keys, *arguments), *wait)
-    by_text = (("EVAL", script.text, count, *keys, *arguments), *wait)
-    replies = yield from _call_with_retries(by_sha1, by_text, policy, router, keys[0], writes=writes)
+
+    def words(*, by_text: bool, valid_until_ms: int | None) -> Requests:
+        name, code = ("EVAL", script.text) if by_text else ("EVALSHA", script.sha1)
+        return ((name, code, count, *keys, header.text(valid_until_ms), *lines), *wait)
+
+    last_moment = LastMoment(clocks, policy.attempt_valid_ms) if writes else None
+    replies = yield from _call_with_retries(words, policy, router, keys[0], last_moment)
     reply: list[Any] = replies[0]
     return reply
 
@@ -214,37 +277,35 @@ def call_plain(
 ) -> Call[list[Any]]:
     """Run plain commands one after the other on the server of a key; returns their replies.
 
-    The commands must be harmless to repeat.
+    The commands must be harmless to repeat, and harmless if a copy of them arrives at any later time.
 
     Raises:
         BackendUnavailable: They were not carried out, or their replies were lost.
     """
-    return (yield from _call_with_retries(commands, commands, policy, router, key, writes=False))
+
+    def words(*, by_text: bool, valid_until_ms: int | None) -> Requests:
+        return commands
+
+    return (yield from _call_with_retries(words, policy, router, key, None))
 
 
 def _call_with_retries(
-    requests: Sequence[Sequence[str | int]],
-    requests_if_unknown: Sequence[Sequence[str | int]],
-    policy: RetryPolicy,
-    router: Router,
-    key: str,
-    *,
-    writes: bool,
+    words: _Words, policy: RetryPolicy, router: Router, key: str, last_moment: LastMoment | None
 ) -> Call[list[Any]]:
     """Send requests until they are answered or the policy is used up.
 
     Args:
-        requests: The requests.
-        requests_if_unknown: Requests to send instead if the server does not know the script.
+        words: Makes the requests.
         policy: Attempts and pauses.
         router: Finds the server.
         key: A key that decides the server.
-        writes: True if a lost reply is an unknown outcome.
+        last_moment: Stamps each attempt of a call that writes; ``None`` for a call whose lost reply is no unknown
+            outcome.
     """
     is_unknown = False
     reason: Exception | None = None
     pause_ms = policy.pause_ms_min
-    current = requests
+    by_text = False
     node: Node | None = None
     redirected: Node | None = None
     asking = was_redirected = False
@@ -253,16 +314,16 @@ def _call_with_retries(
         attempts += 1
         try:
             node = redirected or (yield from router.find(key))
-            replies = yield from send_to(node, current, asking=asking)
-            if writes and policy.replicas and replies[-1] < policy.replicas:
+            replies = yield from _send(node, words, last_moment, by_text=by_text, asking=asking)
+            if last_moment is not None and policy.replicas and replies[-1] < policy.replicas:
                 # The primary has applied it and keeps it, but a failover may lose it.
-                raise ReplyLost(f"{replies[-1]} of {policy.replicas} replicas have it")
+                raise NotReplicated(f"{replies[-1]} of {policy.replicas} replicas have it")
             return replies
         except NoScriptError:
             # A restart, promotion or flush lost the script. Its text makes it known again, without a pause. The attempt
             # does not count, unless the server forgets scripts as soon as it receives them.
-            attempts -= current is requests
-            current = requests_if_unknown
+            attempts -= not by_text
+            by_text = True
             continue
         except AskError as error:  # the base class of MovedError
             reason, redirected = error, router.redirect_target(error, node)
@@ -271,10 +332,13 @@ def _call_with_retries(
                 was_redirected = True
                 continue
             # The second redirection in a row: while a move is announced, two nodes may name each other. Pause.
-        except NotSent as error:
-            reason = error
-        except ReplyLost as error:
-            is_unknown, reason = writes, error
+        except (NotSent, ReplyLost) as error:
+            is_lost = last_moment is not None and isinstance(error, ReplyLost)
+            is_unknown, reason = is_unknown or is_lost, error
+            if last_moment is not None and not isinstance(error, NotReplicated):
+                last_moment.clocks.of(node).forget()
+                if is_lost:
+                    last_moment.record_lost()
         except (AuthenticationError, NoPermissionError, OutOfMemoryError) as error:
             reason = error
             break  # retrying does not help
@@ -284,29 +348,62 @@ def _call_with_retries(
             reason = error
             if not isinstance(error, _TRANSIENT) and not str(error).startswith(_TRANSIENT_CODES):
                 # No script expects this error, and it may have come after the first write.
-                is_unknown = is_unknown or (writes and not str(error).startswith(_REFUSED_CODES))
+                is_unknown = is_unknown or (last_moment is not None and not str(error).startswith(_REFUSED_CODES))
                 break
-        if not isinstance(reason, TryAgainError):  # TRYAGAIN comes from the right server
+            if last_moment is not None and str(error).startswith("LATE"):
+                last_moment.clocks.of(node).record(float(str(error).split()[1]), last_moment.clocks.now_ms())
+        if not isinstance(reason, TryAgainError) and not str(reason).startswith("LATE"):  # they come from the owner
             router.invalidate()
-        current, redirected, asking, was_redirected = requests, None, False, False
-        yield RetryPause(pause_ms)
+        by_text, redirected, asking, was_redirected = False, None, False, False
+        yield RetryPause(max(pause_ms, 0 if last_moment is None else last_moment.wait_ms()))
         pause_ms = min(2 * pause_ms, policy.pause_ms_max)
     if is_unknown:
         raise OutcomeUnknown(f"the store's answer was lost; repeat the call with the same key ({reason})") from reason
     raise BackendUnavailable(_explained(reason)) from reason
 
 
-def send_to(node: Node | None, requests: Sequence[Sequence[str | int]], *, asking: bool = False) -> Call[list[Any]]:
+def _send(
+    node: Node | None, words: _Words, last_moment: LastMoment | None, *, by_text: bool, asking: bool
+) -> Call[list[Any]]:
+    """Send one attempt, with its last moment if it has one; returns its replies.
+
+    Raises:
+        NotSent: The server was not reached, or did not tell its time.
+    """
+    if last_moment is None:
+        return (yield from send_to(node, lambda: words(by_text=by_text, valid_until_ms=None), asking=asking))
+    clocks = last_moment.clocks
+    if not clocks.of(node).is_usable(clocks.now_ms()):
+        try:
+            (reply,) = yield from send_to(node, lambda: (("TIME",),))
+        except ReplyLost as error:
+            raise NotSent(str(error)) from error
+        clocks.record(node, reply)
+    refreshes = clocks.of(node).is_due(clocks.now_ms())
+
+    def stamped() -> Requests:
+        requests = words(by_text=by_text, valid_until_ms=last_moment.stamp(node))
+        return (("TIME",), *requests) if refreshes else requests
+
+    replies = yield from send_to(node, stamped, asking=asking)
+    if refreshes:
+        clocks.record(node, replies.pop(0))
+    return replies
+
+
+def send_to(node: Node | None, requests: Callable[[], Requests], *, asking: bool = False) -> Call[list[Any]]:
     """Send requests to a node once; returns the replies, or raises the first error among them.
 
     Args:
         node: The server.
-        requests: Each request as words.
+        requests: Returns each request as words, when the connection is there.
         asking: True if the node does not own the slot yet. ASKING precedes each request then.
     """
-    if asking:
-        requests = [one for request in requests for one in (("ASKING",), request)]
-    replies = yield Attempt(node, requests)
+
+    def with_asking() -> Requests:
+        return [one for request in requests() for one in (("ASKING",), request)]
+
+    replies = yield Attempt(node, with_asking if asking else requests)
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply

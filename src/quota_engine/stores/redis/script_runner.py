@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["ScriptRunner", "pairs"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -12,8 +12,9 @@ import msgspec
 from quota_engine.ports import Clock
 from quota_engine.stores.redis.keys import offices_key
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
-from quota_engine.stores.redis.retrying_calls import Call, RetryPolicy, Router, call_plain, call_script
+from quota_engine.stores.redis.retrying_calls import Call, Header, RetryPolicy, Router, call_plain, call_script
 from quota_engine.stores.redis.scripts import Script
+from quota_engine.stores.redis.server_clock import ServerClocks, monotonic_ms
 
 HANDLES_MAX: Final = 10_000
 """As many ledgers as a catalog may have offices."""
@@ -27,12 +28,28 @@ class ScriptRunner:
         offices_key: The key of the list of offices.
     """
 
-    def __init__(self, clock: Clock | None, policy: RetryPolicy, namespace: str, router: Router) -> None:
+    def __init__(
+        self,
+        clock: Clock | None,
+        policy: RetryPolicy,
+        namespace: str,
+        router: Router,
+        monotonic: Callable[[], float] = monotonic_ms,
+    ) -> None:
+        """
+        Args:
+            clock: Where the time of commands comes from; ``None`` is the server's time.
+            policy: Retries and acknowledgment of calls.
+            namespace: Precedes all keys.
+            router: Finds the server of a key.
+            monotonic: This process's monotonic clock in milliseconds, which counts the time that an attempt has.
+        """
         self.policy = policy
         self.offices_key = offices_key(namespace)
         self._clock = clock
         self._namespace = namespace
         self._router = router
+        self._clocks = ServerClocks(monotonic)
         self._handles: dict[str, LedgerHandle] = {}
 
     def handle(self, address: str) -> LedgerHandle:
@@ -59,16 +76,20 @@ class ScriptRunner:
         now = "" if self._clock is None else str(self._clock.now_ms())
         if writes and self.policy.replicas:
             now += "+"  # makes the script write in any case: WAIT does not wait after a replay that wrote nothing
-        return call_script(script, keys, [now + fence, *lines], self.policy, self._router, writes=writes)
+        return call_script(
+            script, keys, Header(now, fence), lines, self.policy, self._router, self._clocks, writes=writes
+        )
 
     def read_state(self, handle: LedgerHandle) -> Call[list[Any]]:
         """Read all that is stored of a ledger; returns the replies of its state script, hashes as dictionaries."""
         ledger_format = handle.format
-        replies = yield from call_script(ledger_format.state, handle.keys, (), self.policy, self._router, writes=False)
+        replies = yield from call_script(
+            ledger_format.state, handle.keys, Header(), (), self.policy, self._router, self._clocks, writes=False
+        )
         return [pairs(one) if index in ledger_format.hash_indexes else one for index, one in enumerate(replies)]
 
     def run_plain(self, *commands: Sequence[str | int], key: str, attempts_max: int = 0) -> Call[list[Any]]:
-        """Run plain commands, which must be harmless to repeat, on the server of ``key``; returns their replies.
+        """Run plain commands on the server of ``key``; returns their replies. See :func:`retrying_calls.call_plain`.
 
         Args:
             commands: Each command as words.
@@ -86,7 +107,7 @@ class ScriptRunner:
         """Run a script that only reads, with a limit of attempts; returns its reply."""
         policy = msgspec.structs.replace(self.policy, attempts_max=attempts_max)
         now = "" if self._clock is None else str(self._clock.now_ms())
-        return call_script(script, handle.keys, [now, *lines], policy, self._router, writes=False)
+        return call_script(script, handle.keys, Header(now), lines, policy, self._router, self._clocks, writes=False)
 
     def now_ms(self) -> Call[int]:
         """Return the time of the injected clock, or else the server's, in milliseconds since 1970."""

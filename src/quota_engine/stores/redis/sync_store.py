@@ -230,8 +230,9 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
         except CONNECT_ERRORS as error:
             raise NotSent(str(error)) from error
         try:
-            connection.send_packed_command(connection.pack_commands(attempt.requests))
-            return [_reply(connection) for _ in attempt.requests]
+            requests = attempt.requests()
+            connection.send_packed_command(connection.pack_commands(requests))
+            return [_reply(connection) for _ in requests]
         except REJECTIONS:
             connection.disconnect()
             raise

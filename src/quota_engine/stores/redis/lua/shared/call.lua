@@ -2,6 +2,7 @@
 --
 -- ARGV  1     the time and flags, in one text: now_ms in decimal, or "" for the server's time.
 --             Then "+" if the script must write in any case, because WAIT waits only for writes.
+--             Then "<" and the last moment at which the script may run, in milliseconds by the server's own clock.
 --             Then "@" and "epoch:server" if the script must check the office's fence.
 --       2 ... one line for each command or question.
 
@@ -10,12 +11,19 @@ local DIGITS_MAX = 15
 
 -- Return now_ms, "+" or "", "@" or "", and the epoch and server that the caller saw last. The server's time is read once:
 -- it stands still within a script on Valkey, but not on Redis 7.0.
+--
+-- Ends the script with the error LATE and the server's time if its last moment has passed: the network has delivered it
+-- late, and its caller may have another answer. So a script calls this before its first write.
 local function call_time()
-  local given_ms, touches, checks_fence, seen = string.match(ARGV[1], "^(%d*)(%+?)(@?)(.*)$")
+  local given_ms, touches, valid_until_ms, checks_fence, seen = string.match(ARGV[1], "^(%d*)(%+?)<?(%d*)(@?)(.*)$")
   local now_ms = tonumber(given_ms)
-  if not now_ms then
+  if not now_ms or valid_until_ms ~= "" then
     local time = redis.call("TIME")
-    now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+    local server_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+    if valid_until_ms ~= "" and server_ms > tonumber(valid_until_ms) then
+      error(redis.error_reply("LATE " .. string.format("%.0f", server_ms)))
+    end
+    now_ms = now_ms or server_ms
   end
   return now_ms, touches, checks_fence, seen
 end
