@@ -55,6 +55,7 @@ from quota_engine.stores.redis.script_runner import ScriptRunner
 from quota_engine.stores.redis.scripts import (
     CONSUMER_GROUPS,
     OFFICE_COMMANDS,
+    OFFICE_EVENTS,
     OFFICE_GUARDED_COMMANDS,
     OFFICE_QUERIES,
     RECONCILE,
@@ -543,7 +544,7 @@ class LuaStore:
                     continue
                 assert name == "EVALSHA"
                 sha1, count, *words = rest
-                script = next(one for one in (CONSUMER_GROUPS, RECONCILE) if one.sha1 == sha1)
+                script = next(one for one in (CONSUMER_GROUPS, RECONCILE, OFFICE_EVENTS) if one.sha1 == sha1)
                 step = steps.send([self.store.run(script, words[: int(count)], words[int(count) :])])
         except StopIteration as end:
             return end.value

@@ -323,21 +323,21 @@ def test_histories_with_the_same_epoch_are_distinguished() -> None:
     """
     walked = Walked(3)
     run, keys = walked.backend.store.run, walked.backend._keys(OFFICE)
-    here = "a" * 40
+    here, ends_at_ms = "a" * 40, walked.value("head")["ends_at_ms"]
 
     def minding(seen: str) -> Any:
         return run(OFFICE_COMMANDS, keys, [f"{walked.clock.now_ms()}@{seen}", encode(Confirm("nobody"))])
 
     assert walked.backend.execute(Reconcile(OFFICE)).epoch == 1
-    for seen in ("", f"1:{here}", f"0:{'c' * 40}"):
-        assert minding(seen)[1] == f"1:{here}"
-    with pytest.raises(Refused, match="BEHIND the office is at epoch 1 on this server and at 2 elsewhere"):
-        minding(f"2:{here}")
-    with pytest.raises(Refused, match="FENCED"):
-        minding(f"1:{'c' * 40}")
+    for seen in ("", f"1:{here}:0", f"0:{'c' * 40}:0", f"2:{here}:1"):  # the last one has seen an office that has ended
+        assert minding(seen)[1] == f"1:{here}:{ends_at_ms}"
+    with pytest.raises(Refused, match="BEHIND 1 2 1"):
+        minding(f"2:{here}:{ends_at_ms}")
+    with pytest.raises(Refused, match="FENCED 1 0 1"):
+        minding(f"1:{'c' * 40}:0")
     walked.backend.store.server = "b" * 40
-    with pytest.raises(Refused, match="FENCED"):
-        minding(f"1:{here}")
+    with pytest.raises(Refused, match="FENCED 1 0 1"):
+        minding(f"1:{here}:0")
     walked.go()  # a client without the fence continues
     walked.compare()
 

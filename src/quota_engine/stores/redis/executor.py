@@ -8,16 +8,16 @@ from __future__ import annotations
 
 __all__ = ["Executor"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
-from quota_engine.stores.redis.ledger_formats import OFFICE
+from quota_engine.stores.redis.fencing import Refusal, behind_refusal, fenced_refusal
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.permissions import check_server
 from quota_engine.stores.redis.reconciliation import Reconciler
 from quota_engine.stores.redis.registration import OfficeList
-from quota_engine.stores.redis.retrying_calls import Call, Fence, Fenced, RetryPause
+from quota_engine.stores.redis.retrying_calls import Behind, Call, Fence, Fenced, RetryPause
 from quota_engine.stores.redis.script_runner import ScriptRunner
 from quota_engine.stores.redis.scripts import OFFICE_QUERIES, Script
 from quota_engine.stores.redis.sold_out_cache import RefreshQuery, SoldOutCache
@@ -57,47 +57,71 @@ class Executor:
             OutcomeUnknown: Commands may have been applied.
         """
         writes = script is not handle.format.queries
-        if writes and handle.format is OFFICE and self.runner.policy.fence is not Fence.OFF:
-            return self._run_fenced(script, handle, lines)
         if writes or len(lines) == 1:
-            return self.runner.run(script, handle.keys, lines, writes=writes)
+            return self.run_fenced(script, handle, handle.keys, lines, writes=writes)
         return self._run_distinct(script, handle, lines)
 
-    def _run_fenced(self, script: Script, handle: LedgerHandle, lines: list[str]) -> Call[list[Any]]:
-        """Apply commands to an office; reconcile it first if another server has taken over."""
+    def run_fenced(
+        self, script: Script, handle: LedgerHandle, keys: Sequence[str], lines: Sequence[str], *, writes: bool
+    ) -> Call[list[Any]]:
+        """Run a script that checks the ledger's fence; returns its reply.
+
+        If another server has taken over, the ledger is opened first: an office is reconciled. Without a fence the
+        script runs at once.
+
+        Raises:
+            BackendUnavailable: Nothing was applied.
+            OutcomeUnknown: Commands may have been applied.
+        """
         policy = self.runner.policy
+        if policy.fence is Fence.OFF:
+            return (yield from self.runner.run(script, keys, lines, writes=writes))
         is_unknown = False
         pause_ms = policy.pause_ms_min
         for _ in range(policy.attempts_max):
             try:
-                reply = yield from self.runner.run(script, handle.keys, lines, writes=True, fence=f"@{handle.seen}")
-                handle.record_epoch(reply.pop())
+                reply = yield from self.runner.run(script, keys, lines, writes=writes, fence=f"@{handle.seen}")
+                handle.record_seen(reply.pop())
                 return reply
-            except Fenced as fenced:
-                is_unknown = is_unknown or fenced.is_unknown
-                problem = f"the office {handle.address} is closed: {fenced}"
-                if policy.fence is Fence.MANUAL:
-                    problem += "; call reconcile to open it"
+            except Fenced as closed:
+                is_unknown = is_unknown or closed.is_unknown
+                is_manual = policy.fence is Fence.MANUAL
+                refusal = fenced_refusal(handle.address, str(closed), needs_operator=is_manual)
+                if is_manual:
                     break
+            except Behind as closed:
+                is_unknown = is_unknown or closed.is_unknown
+                refusal = behind_refusal(handle.address, str(closed))
+                break
             except BackendUnavailable as error:
-                problem = str(error)
+                if not is_unknown:
+                    raise
+                refusal = Refusal(str(error), "try again in a moment")
                 break
             try:
                 found = yield from self.reconciler.try_reconcile(handle)
+            except Behind as closed:
+                refusal = behind_refusal(handle.address, str(closed))
+                break
             except (BackendUnavailable, OutcomeUnknown) as error:  # of the reconciliation, not of these commands
-                problem = f"the office {handle.address} is closed and its reconciliation failed: {error}"
+                reason = f"{refusal.reason}; opening it was not finished: {error.__cause__ or error}"
+                refusal = Refusal(reason, "try again in a moment")
                 break
             if found is None:  # another client is at work
                 yield RetryPause(pause_ms)
                 pause_ms = min(2 * pause_ms, policy.pause_ms_max)
         if is_unknown:
-            raise OutcomeUnknown(f"the store's answer was lost; repeat the call with the same key ({problem})")
-        raise BackendUnavailable(problem)
+            raise OutcomeUnknown(
+                "the command was sent and its answer was lost, so it may have been applied; "
+                f"now {refusal.reason}; {refusal.remedy}, and then repeat the call with the same key"
+            )
+        parts = (refusal.reason, *(["nothing was applied"] if writes else []), refusal.remedy)
+        raise BackendUnavailable("; ".join(parts))
 
     def _run_distinct(self, script: Script, handle: LedgerHandle, lines: list[str]) -> Call[list[Any]]:
         """Ask each question once, and give its answer to every caller that asked it."""
         distinct = list(dict.fromkeys(lines))
-        replies = yield from self.runner.run(script, handle.keys, distinct, writes=False)
+        replies = yield from self.run_fenced(script, handle, handle.keys, distinct, writes=False)
         reply_to = dict(zip(distinct, replies, strict=True))
         return [reply_to[line] for line in lines]
 

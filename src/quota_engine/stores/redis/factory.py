@@ -103,7 +103,7 @@ def _target(url: str, clock: Clock | None = None) -> _Target:
     replicas = _integer(options, "replicas", 1, 1, 100) if durability is Durability.REPLICATED else 0
     wait_ms = _integer(options, "wait_ms", RetryPolicy().wait_ms, 1, 600_000)
     sold_out_ms = _integer(options, "sold_out_ms", BOUND_MS_DEFAULT if clock is None else 0, 0, BOUND_MS_MAX)
-    fence = _fence(options, durability)
+    fence = _fence(options, may_fail_over=bool(kind) or durability is Durability.REPLICATED)
     namespace = options.pop("namespace", "")
     if namespace:
         check_name(namespace, "url, option namespace")
@@ -138,8 +138,8 @@ def _durability(options: dict[str, str]) -> Durability:
     return Durability(given)
 
 
-def _fence(options: dict[str, str], durability: Durability) -> Fence:
-    given = options.pop("fence", Fence.AUTO if durability is Durability.REPLICATED else Fence.OFF)
+def _fence(options: dict[str, str], *, may_fail_over: bool) -> Fence:
+    given = options.pop("fence", Fence.AUTO if may_fail_over else Fence.OFF)
     if given not in set(Fence):
         raise InvalidRequest("url, option fence", repr(given[:40]), f"one of {', '.join(Fence)}")
     return Fence(given)
@@ -246,7 +246,8 @@ def open_store(url: str, clock: Clock | None) -> RedisStore:
     - ``attempts_max``: attempts of a call (8; 16 with Sentinels and in a cluster);
     - ``attempt_valid_ms``: how long an attempt that writes may take to reach the server (1000; at most ``timeout_ms``);
     - ``durability``: ``memory``, ``fsync`` or ``replicated``, with ``replicas`` and the ``wait_ms`` for them;
-    - ``fence``: ``off``, ``auto`` or ``manual``, what happens to an office after a failover;
+    - ``fence``: ``off``, ``auto`` or ``manual``, what happens to a ledger after a failover (``auto`` with Sentinels,
+      in a cluster and with ``replicated``, otherwise ``off``);
     - ``sold_out_ms``: how long the process remembers what is sold out (250; 0 with a clock, which counts it then);
     - ``sentinel_username`` and ``sentinel_password``.
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 __all__ = [
+    "BUCKET_FENCE",
     "BUCKET_KEY_NAMES",
+    "DRAW_FENCE",
     "DRAW_KEY_NAMES",
     "LEDGER_RETENTION_MARGIN_MS",
+    "OFFICE_FENCE",
     "OFFICE_KEY_NAMES",
+    "REGISTRY_FENCE",
     "REGISTRY_KEY_NAMES",
+    "ROOM_FENCE",
     "ROOM_KEY_NAMES",
     "SHORT_RETENTION_MARGIN_MS",
+    "FenceFields",
     "keys_of",
     "offices_key",
 ]
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 OFFICE_KEY_NAMES: Final = (
     "head",
@@ -47,6 +53,32 @@ DRAW_KEY_NAMES: Final = ("head", "applications", "applicants", "preferences", "o
 
 REGISTRY_KEY_NAMES: Final = ("head", "claims", "claims_due", "moves", "moves_due", "moves_open")
 """The keys of a shard of the registry; ``lua/registry/ledger.lua`` describes them."""
+
+
+class FenceFields(NamedTuple):
+    """The fence of one kind of ledger, for ``lua/shared/fence.lua``.
+
+    Attributes:
+        known: A field of the head that every ledger of the kind has.
+        head: Number of the head's key, from 1.
+        prefix: Precedes the names of the fields.
+        needs_repair: True if a client must reconcile a ledger that has no server, before it is written.
+        may_be_lost: True if the loss of the whole ledger does no harm, so that a new one begins by itself.
+    """
+
+    known: str
+    head: int = 1
+    prefix: str = ""
+    needs_repair: bool = False
+    may_be_lost: bool = False
+
+
+OFFICE_FENCE: Final = FenceFields("number", needs_repair=True)
+ROOM_FENCE: Final = FenceFields("config")
+DRAW_FENCE: Final = FenceFields("config")
+BUCKET_FENCE: Final = FenceFields("~", head=2, prefix="~", may_be_lost=True)
+"""A lost set of buckets is one whose buckets are full. Nobody was promised anything."""
+REGISTRY_FENCE: Final = FenceFields("now_ms")
 
 LEDGER_RETENTION_MARGIN_MS: Final = 30 * 86_400_000
 """The time by which the keys of an office, a draw or a shard outlive their last entry."""

@@ -54,6 +54,8 @@ class LedgerFormat(NamedTuple):
         hash_indexes: Indexes of the replies of ``state`` that are hashes.
         decode_ledger: Makes the pure state from an address and the replies of ``state``, each hash as a dictionary.
         overloaded: The outcome of a command when the ledger's queue is full.
+        head: Index of the key that has the fence.
+        take_over: The script that opens a ledger after a failover; ``None`` for offices, which are reconciled.
     """
 
     key_names: Sequence[str]
@@ -65,6 +67,8 @@ class LedgerFormat(NamedTuple):
     hash_indexes: frozenset[int]
     decode_ledger: Callable[[str, list[Any]], Any]
     overloaded: Any
+    head: int = 0
+    take_over: Script | None = None
 
 
 _OFFICE_SCRIPTS: Final[dict[type, Script]] = {
@@ -108,6 +112,7 @@ ROOM: Final = LedgerFormat(
     hash_indexes=frozenset({0, 1}),
     decode_ledger=rooms.room_of_state,
     overloaded=RoomResult(RoomStatus.OVERLOADED),
+    take_over=scripts.TAKE_OVER_ROOM,
 )
 
 DRAW: Final = LedgerFormat(
@@ -120,6 +125,7 @@ DRAW: Final = LedgerFormat(
     hash_indexes=frozenset(range(5)),
     decode_ledger=draws.draw_of_state,
     overloaded=DrawOutcome(DrawStatus.OVERLOADED),
+    take_over=scripts.TAKE_OVER_DRAW,
 )
 
 BUCKETS: Final = LedgerFormat(
@@ -132,6 +138,8 @@ BUCKETS: Final = LedgerFormat(
     hash_indexes=frozenset({1}),
     decode_ledger=buckets.buckets_of_state,
     overloaded=TakeOutcome(0, 0),
+    head=keys.BUCKET_FENCE.head - 1,
+    take_over=scripts.TAKE_OVER_BUCKETS,
 )
 
 REGISTRY: Final = LedgerFormat(
@@ -144,6 +152,7 @@ REGISTRY: Final = LedgerFormat(
     hash_indexes=frozenset({0, 1, 2}),
     decode_ledger=registry.registry_of_state,
     overloaded=RegistryResult(RegistryStatus.OVERLOADED),
+    take_over=scripts.TAKE_OVER_REGISTRY,
 )
 
 _FORMATS: Final[dict[str, LedgerFormat]] = {

@@ -7,6 +7,7 @@ __all__ = ["LedgerHandle"]
 import threading
 from typing import Any, Final
 
+from quota_engine.stores.redis.fencing import Seen
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
 from quota_engine.stores.redis.ledger_formats import LedgerFormat, format_of
 
@@ -14,39 +15,36 @@ _INDEX_OF_KEY: Final = {name: index for index, name in enumerate(OFFICE_KEY_NAME
 
 
 class LedgerHandle:
-    """A ledger's address, its keys and format, and the fencing epoch that this process saw last.
+    """A ledger's address, its keys and format, and the fence that this process saw last.
 
     Attributes:
         address: The name of an office, or another address of :mod:`quota_engine.ledger_kinds`.
         format: How this kind of ledger is stored.
         keys: All keys, in the order of the scripts.
         decoder: Decodes the replies of the ledger's scripts.
-        epoch: The highest fencing epoch seen, 0 if none.
-        seen: ``epoch:server`` of the same reply, or ``""``.
+        seen: The fence with the highest epoch that was seen.
         reconciling: Held by the thread that reconciles the ledger. Callers try the lock and never wait for it.
     """
 
-    __slots__ = ("address", "decoder", "epoch", "format", "keys", "reconciling", "seen")
+    __slots__ = ("address", "decoder", "format", "keys", "reconciling", "seen")
 
     def __init__(self, address: str, namespace: str) -> None:
         self.address = address
         self.format: LedgerFormat = format_of(address)
         self.keys = keys_of(namespace, address, self.format.key_names)
         self.decoder: Any = self.format.decoder(address)
-        self.epoch = 0
-        self.seen = ""
+        self.seen = Seen()
         self.reconciling = threading.Lock()
 
     def key(self, name: str) -> str:
         """Return one key of an office by its name."""
         return self.keys[_INDEX_OF_KEY[name]]
 
-    def record_epoch(self, epoch_and_server: str) -> None:
-        """Remember the epoch of a reply. Replies may overtake each other, so a lower epoch is ignored."""
-        epoch = int(epoch_and_server.partition(":")[0])
-        if epoch >= self.epoch:
-            self.epoch, self.seen = epoch, epoch_and_server
+    def record_seen(self, line: str) -> None:
+        """Remember the fence of a reply. Replies may overtake each other, so a lower epoch is ignored.
 
-    def forget_epoch(self) -> None:
-        """Forget the epoch, because the ledger does not exist any more."""
-        self.epoch, self.seen = 0, ""
+        A ledger that ends later than the one that was seen is a new one, which begins at a low epoch.
+        """
+        seen = Seen.of_line(line)
+        if seen.epoch >= self.seen.epoch or seen.ends_at_ms > self.seen.ends_at_ms > 0:
+            self.seen = seen

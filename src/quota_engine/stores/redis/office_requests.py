@@ -44,6 +44,7 @@ from quota_engine.stores.redis.script_runner import pairs
 from quota_engine.stores.redis.scripts import (
     CONSUMER_GROUPS,
     OFFICE_COMMANDS,
+    OFFICE_EVENTS,
     OFFICE_GUARDED_COMMANDS,
     OFFICE_QUERIES,
     Script,
@@ -186,9 +187,9 @@ class OfficeRequests:
         handle = self._executor.handle(office)
         if limit < 1 or after >= EVENT_NUMBER_LIMIT:
             return []
-        events = handle.key("events")
-        read = ("XRANGE", events, f"({max(after, 0)}-0", "+", "COUNT", limit)
-        entries, choices = yield from self._runner.run_plain(read, ("HGETALL", handle.key("choices")), key=events)
+        keys = [handle.key(name) for name in ("head", "events", "choices")]
+        words = [str(max(after, 0)), str(limit)]
+        entries, choices = yield from self._executor.run_fenced(OFFICE_EVENTS, handle, keys, words, writes=False)
         return self._recorded(office, entries, choices)
 
     def _recorded(self, office: str, entries: Any, choices: Any) -> list[RecordedEvent]:
@@ -234,7 +235,8 @@ class OfficeRequests:
         """Run the script of consumer groups, whose operations are all harmless to repeat; returns the reply's rest."""
         handle = self._executor.handle(office)
         keys = [handle.key(name) for name in ("head", "events", "choices")]
-        status, *reply = yield from self._runner.run(CONSUMER_GROUPS, keys, [str(word) for word in words], writes=True)
+        texts = [str(word) for word in words]
+        status, *reply = yield from self._executor.run_fenced(CONSUMER_GROUPS, handle, keys, texts, writes=True)
         if status == "FULL":
             raise InvalidRequest(
                 "consumer_group",

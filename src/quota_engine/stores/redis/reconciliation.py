@@ -17,11 +17,12 @@ from quota_engine.domain.audit import audit
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.domain.reconcile import Reconciliation, recompute, restore_events
 from quota_engine.ports import RecordedEvent
+from quota_engine.stores.redis.fencing import ledger_name
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.repair import Write, writes_between
 from quota_engine.stores.redis.retrying_calls import Call, RetryPause
 from quota_engine.stores.redis.script_runner import ScriptRunner, pairs
-from quota_engine.stores.redis.scripts import RECONCILE
+from quota_engine.stores.redis.scripts import RECONCILE, Script
 
 WRITES_MAX: Final = 1000
 """Writes of one script that repairs. The server does nothing else meanwhile."""
@@ -36,7 +37,7 @@ _log = logging.getLogger("quota_engine")
 
 
 class Reconciler:
-    """Reconciles the offices of one store."""
+    """Reconciles the offices of one store, and opens its other ledgers."""
 
     def __init__(self, runner: ScriptRunner) -> None:
         self._runner = runner
@@ -44,12 +45,14 @@ class Reconciler:
         """Identifies this client, which may resume its own reconciliation after an error."""
 
     def reconcile(self, handle: LedgerHandle, events: tuple[RecordedEvent, ...]) -> Call[Reconciliation]:
-        """Reconcile an office even if it is open; wait while another client does.
+        """Reconcile an office, or open another ledger, even if it is open; wait while another client does.
 
         Raises:
-            InvalidRequest: The events do not follow on those of the ledger.
+            InvalidRequest: The events do not follow on those of the ledger, or the ledger is of a kind without events.
             BackendUnavailable: Another client reconciles the office for longer than the attempts last.
         """
+        if events and handle.format.take_over is not None:
+            raise InvalidRequest("events", f"{ledger_name(handle.address)} has none", "an office's id, or no events")
         pause_ms = self._runner.policy.pause_ms_min
         for _ in range(self._runner.policy.attempts_max):
             found = yield from self.try_reconcile(handle, force=True, events=events)
@@ -64,10 +67,10 @@ class Reconciler:
     def try_reconcile(
         self, handle: LedgerHandle, *, force: bool = False, events: tuple[RecordedEvent, ...] = ()
     ) -> Call[Reconciliation | None]:
-        """Repair an office and open it.
+        """Repair an office and open it. A ledger of another kind is only opened.
 
         Args:
-            handle: The office.
+            handle: The ledger.
             force: True to repair it even if it is open.
             events: Events to restore, which follow on those of the ledger.
 
@@ -77,6 +80,8 @@ class Reconciler:
         if not handle.reconciling.acquire(blocking=False):
             return None
         try:
+            if handle.format.take_over is not None:
+                return (yield from self._take_over(handle, handle.format.take_over, force))
             return (yield from self._reconcile(handle, force, events))
         except InvalidRequest:
             yield from self._step(handle, "leave")
@@ -91,7 +96,7 @@ class Reconciler:
         findings: list[str] | None = None
         repaired = 0
         for turn in range(ROUNDS_MAX):
-            status, *reply = yield from self._step(handle, "begin", handle.seen, force or turn > 0, LEASE_MS)
+            status, *reply = yield from self._step(handle, "begin", str(handle.seen), force or turn > 0, LEASE_MS)
             if status != "GO":
                 return _not_begun(handle, status, reply)
             state = [pairs(one) if at in ledger_format.hash_indexes else one for at, one in enumerate(reply[1:])]
@@ -114,14 +119,25 @@ class Reconciler:
                 lost = wanted.events[len(wanted.events) - restored :]
                 if not (yield from self._write(handle, number, writes_between(state, wanted, number, lost))):
                     return None
-            status, *reply = yield from self._step(handle, "open", number + restored, handle.epoch)
+            status, *reply = yield from self._step(handle, "open", number + restored, str(handle.seen))
             if status != "OK":
                 return None
-            handle.record_epoch(f"{reply[0]}:{reply[1]}")
-            found = Reconciliation(handle.address, int(reply[0]), tuple(findings), repaired, restored)
+            handle.record_seen(reply[0])
+            found = Reconciliation(handle.address, handle.seen.epoch, tuple(findings), repaired, restored)
             _log_result(found, is_expected=force and not (findings or repaired or restored))
             return found
         raise AssertionError("the last round returns")
+
+    def _take_over(self, handle: LedgerHandle, script: Script, force: bool) -> Call[Reconciliation]:
+        """Open a ledger that has no events, and so nothing that could be recomputed."""
+        before = handle.seen
+        words = [str(before), str(int(force))]
+        status, line = yield from self._runner.run(script, handle.keys, words, writes=True)
+        handle.record_seen(line)
+        if handle.seen.epoch > before.epoch:
+            level = logging.INFO if force else logging.WARNING
+            _log.log(level, "%s: epoch %d on another server", ledger_name(handle.address), handle.seen.epoch)
+        return Reconciliation(handle.address, 0 if status == "EMPTY" else handle.seen.epoch)
 
     def _write(self, handle: LedgerHandle, number: int, writes: Sequence[Write]) -> Call[bool]:
         """Write repairs in one script; returns False if another client has taken over."""
@@ -138,11 +154,8 @@ def _not_begun(handle: LedgerHandle, status: str, reply: list[Any]) -> Reconcili
     """Return the result of a reconciliation that is not needed, or ``None`` if another client is at work."""
     if status == "BUSY":
         return None
-    if status == "EMPTY":
-        handle.forget_epoch()
-        return Reconciliation(handle.address, 0)
-    handle.record_epoch(f"{reply[0]}:{reply[1]}")
-    return Reconciliation(handle.address, int(reply[0]))
+    handle.record_seen(reply[0])
+    return Reconciliation(handle.address, 0 if status == "EMPTY" else handle.seen.epoch)
 
 
 def _log_result(found: Reconciliation, *, is_expected: bool) -> None:

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 __all__ = [
     "Attempt",
+    "Behind",
     "Call",
     "Durability",
     "Fence",
     "Fenced",
     "Header",
+    "LedgerClosed",
     "Node",
     "NotReplicated",
     "NotSent",
@@ -82,18 +84,18 @@ class Durability(enum.StrEnum):
 
 
 class Fence(enum.StrEnum):
-    """The treatment of an office after a failover, or after any other change of the server that it is written on."""
+    """The treatment of a ledger after a failover, or after any other change of the server that it is written on."""
 
     OFF = "off"
     """Nothing: commands are applied at once."""
     AUTO = "auto"
-    """It is closed until a client has reconciled it; the first client that meets it does."""
+    """It is closed until a client has opened it; the first client that meets it does. An office is reconciled first."""
     MANUAL = "manual"
     """It is closed until an operator calls ``reconcile``."""
 
 
-class Fenced(Exception):
-    """The office is closed because another server has taken over. This attempt was not applied.
+class LedgerClosed(Exception):
+    """The ledger's fence refused this attempt.
 
     Attributes:
         is_unknown: True if an earlier attempt may have been applied, on the previous server.
@@ -102,6 +104,14 @@ class Fenced(Exception):
     def __init__(self, reason: Exception, *, is_unknown: bool) -> None:
         super().__init__(str(reason))
         self.is_unknown = is_unknown
+
+
+class Fenced(LedgerClosed):
+    """Another server has taken over."""
+
+
+class Behind(LedgerClosed):
+    """The server has an older state than this process has seen, and no attempt found a newer one."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
@@ -114,7 +124,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         durability: The condition of an acknowledgment.
         replicas: Replicas that must have a command; 0 except with ``REPLICATED``.
         wait_ms: The time that each attempt waits for them, in milliseconds.
-        fence: The treatment of an office after a failover.
+        fence: The treatment of a ledger after a failover.
         attempt_valid_ms: The time that an attempt that writes has from its sending to its start on the server, at
             least 1. After a lost reply the call waits until it has passed.
     """
@@ -227,7 +237,7 @@ class Header(NamedTuple):
 
     Attributes:
         time: The time and the flag of the script, or ``""``.
-        fence: ``@epoch:server`` to check the office's fence, or ``""``.
+        fence: ``@`` and the fence as the caller saw it last, to check the ledger's fence, or ``""``.
     """
 
     time: str = ""
@@ -256,7 +266,7 @@ def call_script(
     Raises:
         BackendUnavailable: The script was not applied, or only reads (``writes=False``).
         OutcomeUnknown: A reply was lost, and no later attempt was answered.
-        Fenced: The script checks the office's fence, which is closed.
+        LedgerClosed: The script checks the ledger's fence, which is closed.
     """
     count = str(len(keys))
     # On the same connection, because WAIT waits only for writes of the same connection.
@@ -357,6 +367,9 @@ def _call_with_retries(
         by_text, redirected, asking, was_redirected = False, None, False, False
         yield RetryPause(max(pause_ms, 0 if last_moment is None else last_moment.wait_ms()))
         pause_ms = min(2 * pause_ms, policy.pause_ms_max)
+    if str(reason).startswith("BEHIND"):
+        assert reason is not None
+        raise Behind(reason, is_unknown=is_unknown) from reason
     if is_unknown:
         raise OutcomeUnknown(f"the store's answer was lost; repeat the call with the same key ({reason})") from reason
     raise BackendUnavailable(_explained(reason)) from reason

@@ -20,6 +20,7 @@ __all__ = [
     "DRAW_QUERIES",
     "DRAW_STATE",
     "OFFICE_COMMANDS",
+    "OFFICE_EVENTS",
     "OFFICE_FREEING_COMMANDS",
     "OFFICE_GUARDED_COMMANDS",
     "OFFICE_QUERIES",
@@ -32,6 +33,11 @@ __all__ = [
     "ROOM_COMMANDS",
     "ROOM_QUERIES",
     "ROOM_STATE",
+    "TAKE_OVER_BUCKETS",
+    "TAKE_OVER_DRAW",
+    "TAKE_OVER_REGISTRY",
+    "TAKE_OVER_ROOM",
+    "TOUCH",
     "Script",
 ]
 
@@ -57,7 +63,16 @@ from quota_engine.stores.redis.codecs.office import (
     STATE_OF_LETTER,
     text_of_rules,
 )
-from quota_engine.stores.redis.keys import LEDGER_RETENTION_MARGIN_MS, SHORT_RETENTION_MARGIN_MS
+from quota_engine.stores.redis.keys import (
+    BUCKET_FENCE,
+    DRAW_FENCE,
+    LEDGER_RETENTION_MARGIN_MS,
+    OFFICE_FENCE,
+    REGISTRY_FENCE,
+    ROOM_FENCE,
+    SHORT_RETENTION_MARGIN_MS,
+    FenceFields,
+)
 from quota_engine.waiting_room.machine import RoomConfig
 
 _Value = int | str | Mapping[str, str] | Mapping[str, bool] | tuple[str, ...]
@@ -76,6 +91,8 @@ _CONSTANTS: Final[dict[str, dict[str, _Value]]] = {
     },
     "office/inventory.lua": {"SETTLE_MAX": SETTLE_MAX, "RECLAIM_MAX": RECLAIM_MAX, "OFFERS_MAX": OFFERS_MAX},
     "office/apply_commands.lua": {"PURGE_MAX": PURGE_MAX, "RETENTION_MARGIN_MS": LEDGER_RETENTION_MARGIN_MS},
+    "office/reconcile.lua": {"RETENTION_MARGIN_MS": LEDGER_RETENTION_MARGIN_MS},
+    "shared/take_over.lua": {"RETENTION_MARGIN_MS": LEDGER_RETENTION_MARGIN_MS},
     "office/consumer_groups.lua": {"GROUPS_MAX": GROUPS_MAX, "PENDING_MAX": PENDING_MAX},
     "buckets/token_bucket.lua": {
         "BUCKETS_MAX": BUCKETS_MAX,
@@ -125,20 +142,30 @@ def _literal(value: _Value) -> str:
     return "{ " + ", ".join(f"{name} = {_literal(one)}" for name, one in value.items()) + " }"
 
 
-def _source(file: str) -> str:
-    """Return a file's text with its constants in front."""
-    constants = _CONSTANTS.get(file, {})
+def _fence_constants(fields: FenceFields) -> dict[str, str]:
+    names = {name: fields.prefix + name for name in ("epoch", "server", "mender")}
+    names["ends_at_ms"] = f"{fields.prefix}ends" if fields.prefix else "ends_at_ms"
+    traits = {"needs_repair": str(int(fields.needs_repair)), "may_be_lost": str(int(fields.may_be_lost))}
+    return {"head": str(fields.head), "known": fields.known, **names, **traits}
+
+
+def _source(file: str | FenceFields) -> str:
+    """Return a file's text with its constants in front. The fence's file has those of a kind of ledger."""
+    constants: Mapping[str, _Value] = {}
+    if isinstance(file, FenceFields):
+        constants, file = {"FENCE": _fence_constants(file)}, "shared/fence.lua"
+    constants = {**_CONSTANTS.get(file, {}), **constants}
     lines = [f"local {name} = {_literal(value)}" for name, value in constants.items()]
     body = (resources.files(__package__) / "lua" / file).read_text(encoding="utf-8")
     return "\n".join([*lines, body])
 
 
-def _script(flags: str, *files: str, main: tuple[str | _Function, ...] = ()) -> Script:
+def _script(flags: str, *files: str | FenceFields, main: tuple[str | _Function, ...] = ()) -> Script:
     """Join files into a script.
 
     Args:
         flags: Flags of the shebang line; ``allow-oom`` runs when memory is out, ``no-writes`` only reads.
-        files: Files under ``lua/``, in order.
+        files: Files under ``lua/``, in order. The fields of a kind of ledger stand for its fence.
         main: Files and functions that form the body of one function, which the script calls last. Lua finds captured
             variables of the surrounding function at once. Those of the same function it searches for, again for each
             function in each call. This order saves a seventh of the time of a lone call.
@@ -160,7 +187,7 @@ _CALL: Final = ("shared/text.lua", "shared/call.lua")
 
 # --- Offices ---------------------------------------------------------------------------------------------------------
 
-_FENCED_OFFICE: Final = ("office/fence.lua", *_CALL, "office/codec.lua")
+_FENCED_OFFICE: Final = (*_CALL, OFFICE_FENCE, "office/codec.lua")
 _RARE_COMMANDS: Final = _Function(
     "function rare_commands(handlers, forms)",
     ("office/deadline_commands.lua", "office/moves.lua", "office/operator_commands.lua"),
@@ -185,49 +212,61 @@ OFFICE_GUARDED_COMMANDS: Final = _script("", *_FENCED_OFFICE, main=_APPLY_GUARDE
 """
 
 OFFICE_QUERIES: Final = _script(
-    "no-writes", *_CALL, "office/codec.lua", main=("office/ledger.lua", "office/inventory.lua", "office/queries.lua")
+    "no-writes", *_FENCED_OFFICE, main=("office/ledger.lua", "office/inventory.lua", "office/queries.lua")
 )
 """Reads reservations, counters and lists."""
+
+OFFICE_EVENTS: Final = _script("no-writes", *_CALL, OFFICE_FENCE, "office/events.lua")
+"""Reads events."""
 
 OFFICE_STATE: Final = _script("no-writes", "office/snapshot.lua", "office/state.lua")
 """Reads everything, for audits."""
 
-CONSUMER_GROUPS: Final = _script("allow-oom", *_CALL, "office/consumer_groups.lua")
+CONSUMER_GROUPS: Final = _script("allow-oom", *_CALL, OFFICE_FENCE, "office/consumer_groups.lua")
 """Reads, acknowledges and trims events. Runs when memory is out, because trimming frees memory."""
 
-RECONCILE: Final = _script(
-    "allow-oom", "office/fence.lua", "shared/call.lua", "office/snapshot.lua", "office/reconcile.lua"
-)
+RECONCILE: Final = _script("allow-oom", *_CALL, OFFICE_FENCE, "office/snapshot.lua", "office/reconcile.lua")
 """Repairs a ledger after a failover. Runs when memory is out: a closed office could not return units."""
 
 CHECK_PERMISSIONS: Final = _script("no-writes", "check_permissions.lua")
 """Reports which permissions are missing, when a store is opened."""
 
+TOUCH: Final = _script("allow-oom", "shared/touch.lua")
+"""Writes into the head of any ledger, so that WAIT waits. Runs when memory is out, as questions do."""
+
 # --- Waiting rooms ---------------------------------------------------------------------------------------------------
 
-ROOM_COMMANDS: Final = _script("", *_CALL, "waiting_room/room.lua", "waiting_room/apply_commands.lua")
+_FENCED_ROOM: Final = (*_CALL, ROOM_FENCE)
+
+ROOM_COMMANDS: Final = _script("", *_FENCED_ROOM, "waiting_room/room.lua", "waiting_room/apply_commands.lua")
 """Applies commands to a waiting room."""
-ROOM_QUERIES: Final = _script("no-writes", *_CALL, "waiting_room/room.lua", "waiting_room/queries.lua")
+ROOM_QUERIES: Final = _script("no-writes", *_FENCED_ROOM, "waiting_room/room.lua", "waiting_room/queries.lua")
 """Reads a waiting room."""
 ROOM_STATE: Final = _script("no-writes", "shared/hash_state.lua")
 """Reads everything of a waiting room, for comparisons. Too much for a room with millions of tickets."""
+TAKE_OVER_ROOM: Final = _script("allow-oom", *_FENCED_ROOM, "shared/take_over.lua")
+"""Opens a waiting room after a failover."""
 
 # --- Draws -----------------------------------------------------------------------------------------------------------
 
-_APPLY_DRAW_COMMANDS: Final = (*_CALL, "draw/ledger.lua", "draw/apply_commands.lua")
+_FENCED_DRAW: Final = (*_CALL, DRAW_FENCE)
+_APPLY_DRAW_COMMANDS: Final = (*_FENCED_DRAW, "draw/ledger.lua", "draw/apply_commands.lua")
 
 DRAW_COMMANDS: Final = _script("", *_APPLY_DRAW_COMMANDS)
 """Applies commands to a draw."""
 DRAW_FREEING_COMMANDS: Final = _script("allow-oom", *_APPLY_DRAW_COMMANDS)
 """The same for withdrawals, which must run when memory is out."""
-DRAW_QUERIES: Final = _script("no-writes", *_CALL, "draw/ledger.lua", "draw/queries.lua")
+DRAW_QUERIES: Final = _script("no-writes", *_FENCED_DRAW, "draw/ledger.lua", "draw/queries.lua")
 """Reads a draw."""
 DRAW_STATE: Final = ROOM_STATE
 """Reads everything of a draw."""
+TAKE_OVER_DRAW: Final = _script("allow-oom", *_FENCED_DRAW, "shared/take_over.lua")
+"""Opens a draw after a failover."""
 
 # --- Token buckets ---------------------------------------------------------------------------------------------------
 
-_APPLY_BUCKET_COMMANDS: Final = (*_CALL, "buckets/token_bucket.lua", "buckets/apply_commands.lua")
+_FENCED_BUCKETS: Final = (*_CALL, BUCKET_FENCE)
+_APPLY_BUCKET_COMMANDS: Final = (*_FENCED_BUCKETS, "buckets/token_bucket.lua", "buckets/apply_commands.lua")
 
 BUCKET_COMMANDS: Final = _script("", *_APPLY_BUCKET_COMMANDS)
 """Takes tokens and resets buckets, in a ledger that has only buckets."""
@@ -235,16 +274,21 @@ BUCKET_QUERIES: Final = _script("no-writes", *_APPLY_BUCKET_COMMANDS)
 """Reads the levels of buckets."""
 BUCKET_STATE: Final = _script("no-writes", "buckets/state.lua")
 """Reads everything of a ledger of buckets."""
+TAKE_OVER_BUCKETS: Final = _script("allow-oom", *_FENCED_BUCKETS, "shared/take_over.lua")
+"""Opens a ledger of buckets after a failover."""
 
 # --- The registry that spans offices ---------------------------------------------------------------------------------
 
-_APPLY_REGISTRY_COMMANDS: Final = (*_CALL, "registry/ledger.lua", "registry/apply_commands.lua")
+_FENCED_REGISTRY: Final = (*_CALL, REGISTRY_FENCE)
+_APPLY_REGISTRY_COMMANDS: Final = (*_FENCED_REGISTRY, "registry/ledger.lua", "registry/apply_commands.lua")
 
 REGISTRY_COMMANDS: Final = _script("", *_APPLY_REGISTRY_COMMANDS)
 """Applies commands to a shard."""
 REGISTRY_FREEING_COMMANDS: Final = _script("allow-oom", *_APPLY_REGISTRY_COMMANDS)
 """The same for commands that delete entries, which must run when memory is out."""
-REGISTRY_QUERIES: Final = _script("no-writes", *_CALL, "registry/ledger.lua", "registry/queries.lua")
+REGISTRY_QUERIES: Final = _script("no-writes", *_FENCED_REGISTRY, "registry/ledger.lua", "registry/queries.lua")
 """Reads a shard."""
 REGISTRY_STATE: Final = _script("no-writes", "registry/state.lua")
 """Reads everything of a shard."""
+TAKE_OVER_REGISTRY: Final = _script("allow-oom", *_FENCED_REGISTRY, "shared/take_over.lua")
+"""Opens a shard after a failover."""

@@ -6,6 +6,9 @@
 --       ticks      hash    bucket -> "early@full_at_ms": the bucket is full that many ticks before full_at_ms, as long as gate
 --                          has the same full_at_ms; "~" -> the time of the last step that took tokens
 --
+-- In a ledger that has only buckets, ticks also has the fields of shared/fence.lua, with "~" in front: "~server", "~epoch" and
+-- "~ends", which is ends_at_ms.
+--
 -- The loader defines BUCKETS_MAX, CHARGES_MAX and CAPACITY_TICKS_MAX.
 
 local GATE, TICKS = KEYS[#KEYS - 1], KEYS[#KEYS]

@@ -4,7 +4,8 @@
 -- ARGV  see shared/call.lua. Each line is a command: its name and its fields, separated by tabs.
 --
 -- reply a line for each command, with tabs between its fields: status, number, version, flags ("p": replayed), retry_at_ms, quotas.
--- error ILLFORMED: no command was applied
+--       If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
+-- error ILLFORMED, FENCED, BEHIND: no command was applied
 --
 -- The loader defines PREFERENCES_MAX, OFFERED_DAYS_MAX, APPLICANTS_MAX, CHOICES_MAX and RETENTION_MARGIN_MS.
 
@@ -42,7 +43,7 @@ local function create(fields, now_ms)
     call("HSET", key, "~", "")
     call("PEXPIRE", key, int(config.forget_at_ms - now_ms + RETENTION_MARGIN_MS))
   end
-  call("HSET", HEAD, "config", text)
+  call("HSET", HEAD, "config", text, "ends_at_ms", int(config.forget_at_ms))
   load_draw()
   changed_at(now_ms)
   return outcome("DONE")
@@ -273,7 +274,12 @@ local function write_back()
     "preferences", int(draw.preferences), "offered", int(draw.offered))
 end
 
-local now_ms, touches = call_time()
+local now_ms, touches, checks_fence, seen = call_time()
+local fence
+if checks_fence == "@" then
+  fence = check_fence(seen, now_ms)
+  if fence.problem then return redis.error_reply(fence.problem) end
+end
 local commands, error_reply = parse_commands(parse)
 if not commands then return error_reply end
 load_draw()
@@ -283,4 +289,5 @@ for index, fields in ipairs(commands) do
 end
 write_back()
 if touches == "+" and draw.config then call("HSET", HEAD, "~", "") end
+if fence then lines[#lines + 1] = write_fence(fence) end
 return lines

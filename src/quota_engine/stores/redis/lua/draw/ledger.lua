@@ -1,7 +1,7 @@
 -- ledger: the applications of one draw. Mirrors draws/ledger.py.
 --
 -- KEYS  1 head          hash  now_ms, config, closed ("1"), frozen, seed, entropy, last_number, and counters: active,
---                             applicants, preferences, offered
+--                             applicants, preferences, offered; and the fields of shared/fence.lua
 --       2 applications  hash  number -> version, applicants, numbers of preferences, separated by tabs; the last two are
 --                             empty if it is withdrawn
 --       3 applicants    hash  applicant -> their permanent number, if they are active in that application; otherwise

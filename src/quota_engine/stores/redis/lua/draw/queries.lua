@@ -5,7 +5,9 @@
 -- reply a line for each, "" for what is not known. Of the draw: the time, closed, frozen, seed, entropy, last_number, active,
 --       applicants, preferences, offered, then its config, separated by tabs. Of an application: number, version, applicants,
 --       numbers of preferences, and a row for each preference. Of a page, a row each: applications without the rows of their
---       preferences, preferences, or days as office/day and quotas
+--       preferences, preferences, or days as office/day and quotas. If the fence is checked, one more line: see
+--       line_of_fence() of shared/fence.lua
+-- error FENCED, BEHIND: see shared/fence.lua
 
 -- Return the numbers after + 1 to after + limit of a hash that has `count`, and their texts.
 local function page(key, fields, count)
@@ -52,7 +54,12 @@ local READERS = {
   end,
 }
 
-local now_ms = call_time()
+local now_ms, _, checks_fence, seen = call_time()
+local fence
+if checks_fence == "@" then
+  fence = check_fence(seen, now_ms)
+  if fence.problem then return redis.error_reply(fence.problem) end
+end
 load_draw()
 now_ms = math.max(now_ms, draw.now_ms)
 local lines = {}
@@ -60,4 +67,5 @@ for index = 2, #ARGV do
   local fields = split(ARGV[index], TAB)
   lines[index - 1] = known(now_ms) and READERS[fields[1]](fields, now_ms) or ""
 end
+if fence then lines[#lines + 1] = line_of_fence(fence) end
 return lines

@@ -4,7 +4,7 @@
 -- ARGV  see shared/call.lua. Each line is a command: its name and its fields, separated by tabs.
 -- reply a line for each command: status, flags, retry_at_ms, units, overbooked, separated by tabs.
 --       Then the reservation if there is one: its id, its choice, its fields. Of a new hold only "NEW", created_at_ms, deadline_at_ms and the option's
---       index from 0. If the fence is checked, one more line: "epoch:server"
+--       index from 0. If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
 -- error ILLFORMED, FENCED, BEHIND: no command was applied
 --
 -- The loader defines PURGE_MAX and RETENTION_MARGIN_MS.
@@ -94,7 +94,9 @@ local function write_back(number_before, cursor_before, now_ms)
     for _, key in ipairs({ DUE, COOLING, UPDATED, WAITING, KEYS[12] }) do call("ZADD", key, 0, "~") end
   end
   if last_ms then
-    for _, key in ipairs(KEYS) do call("PEXPIRE", key, int(math.max(0, last_ms - now_ms) + retention_ms())) end
+    local ttl_ms = math.max(0, last_ms - now_ms) + retention_ms()
+    call("HSET", HEAD, "ends_at_ms", int(now_ms + ttl_ms))
+    for _, key in ipairs(KEYS) do call("PEXPIRE", key, int(ttl_ms)) end
   end
 end
 
@@ -111,10 +113,10 @@ end
 
 load_head()
 local now_ms, touches, checks_fence, seen = call_time()
-local problem, epoch, server
+local fence
 if checks_fence == "@" then
-  problem, epoch, server = fence(HEAD, seen)
-  if problem then return redis.error_reply(problem) end
+  fence = check_fence(seen, now_ms)
+  if fence.problem then return redis.error_reply(fence.problem) end
 end
 local commands, error_reply = parse_commands(parse)
 if not commands then return error_reply end
@@ -144,11 +146,5 @@ end
 write_back(number_before, cursor_before, now_ms)
 if ledger.write_back_more then ledger.write_back_more() end
 if touches == "+" and ledger.number > 0 then call("HSET", HEAD, "~", "") end
-if epoch then
-  if number_before == 0 and ledger.number > 0 then
-    epoch = 1
-    call("HSET", HEAD, "server", server, "epoch", "1")
-  end
-  lines[#lines + 1] = epoch .. ":" .. server
-end
+if fence then lines[#lines + 1] = number_before == 0 and write_fence(fence) or line_of_fence(fence) end
 return lines

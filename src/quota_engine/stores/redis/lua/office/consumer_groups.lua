@@ -12,7 +12,9 @@
 --         delete group                            reply "OK", 1 if it existed
 --         list                                    reply "OK", number of the last event, then name and text of each group
 --         trim through                            reply "OK", how many events are left
--- reply "FULL" instead of "OK" if the office has GROUPS_MAX groups
+-- reply "FULL" instead of "OK" if the office has GROUPS_MAX groups. If the fence is checked, one more element: see
+--       line_of_fence() of shared/fence.lua
+-- error FENCED, BEHIND: nothing was done
 --
 -- The loader defines GROUPS_MAX and PENDING_MAX.
 
@@ -148,6 +150,13 @@ local function ranges_of_text(text)
   return ranges
 end
 
+local now_ms, touches, checks_fence, seen = call_time()
+local fence
+if checks_fence == "@" then
+  fence = check_fence(seen, now_ms)
+  if fence.problem then return redis.error_reply(fence.problem) end
+end
+
 -- The stored groups; the numbers of the first kept event and of the last one; and the time of the last event, before which
 -- no command happens.
 local texts, order = {}, {}
@@ -164,7 +173,6 @@ for index = 1, #head, 2 do
 end
 local oldest = call("XRANGE", EVENTS, "-", "+", "COUNT", 1)[1]
 local first_number = oldest and tonumber(string.match(oldest[1], "^%d+")) or number + 1
-local now_ms, touches = call_time()
 now_ms = math.max(now_ms, now_ms_min)
 
 local function group_of(name)
@@ -229,11 +237,13 @@ function HANDLERS.trim(through)
 end
 
 -- An office without a ledger has no groups, and a request creates none.
+local NOTHING = { read = { "OK", {}, {} }, list = { "OK", "0" } }
+local reply
 if number == 0 then
-  if ARGV[2] == "read" then return { "OK", {}, {} } end
-  if ARGV[2] == "list" then return { "OK", "0" } end
-  return { "OK", 0 }
+  reply = NOTHING[ARGV[2]] or { "OK", 0 }
+else
+  reply = HANDLERS[ARGV[2]](ARGV[3], ARGV[4], ARGV[5], ARGV[6])
+  if touches == "+" then call("HSET", HEAD, "~", "") end
 end
-local reply = HANDLERS[ARGV[2]](ARGV[3], ARGV[4], ARGV[5], ARGV[6])
-if touches == "+" then call("HSET", HEAD, "~", "") end
+if fence then reply[#reply + 1] = line_of_fence(fence) end
 return reply

@@ -17,6 +17,8 @@
 --         view                 opens_at_ms, starts_at_ms, ends_at_ms, closed, waiting; then for each quota its name,
 --                              capacity, free, held, confirmed, cooling, parked
 --         other questions      see their functions
+--       If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
+-- error FENCED, BEHIND: see shared/fence.lua
 
 local function lookup(id, now_ms)
   if not string.match(id, "^[%w_%-]+$") then return "" end
@@ -199,7 +201,12 @@ local ANSWERS = {
 }
 
 load_head()
-local now_ms = call_time()
+local now_ms, _, checks_fence, seen = call_time()
+local fence
+if checks_fence == "@" then
+  fence = check_fence(seen, now_ms)
+  if fence.problem then return redis.error_reply(fence.problem) end
+end
 now_ms = math.max(now_ms, ledger.now_ms)
 local lines = {}
 for index = 2, #ARGV do
@@ -207,4 +214,5 @@ for index = 2, #ARGV do
   local answer = ANSWERS[fields[1]]
   lines[index - 1] = answer and answer(fields, now_ms) or ""
 end
+if fence then lines[#lines + 1] = line_of_fence(fence) end
 return lines

@@ -4,14 +4,19 @@
 -- KEYS  see ledger.lua
 -- ARGV  1 see shared/call.lua; 2 the step; 3 the client's token; 4 ... its arguments:
 --         begin seen force lease_ms   force "1": even if the office is open. Reply "EMPTY": there is no ledger.
---                                     Reply "DONE", epoch, server: it is open. Reply "BUSY": another client reconciles it.
+--                                     Reply "DONE", the fence's line: it is open. Reply "BUSY": another client
+--                                     reconciles it.
 --                                     Reply "GO", epoch, the snapshot, the members of due, and those of waiting with their
 --                                     scores: the fence stops all other clients from now on.
 --         write number ...            four words for each write: HSET key field text, HDEL key field "", ZADD key score
 --                                     member, ZREM key member "", XADD key number event; key is its number. Reply "OK"
---         open number epoch           open the office at an epoch above this one. Reply "OK", the new epoch, server
+--         open number seen            open the office at the next epoch. Reply "OK", the fence's line
 --         leave                       let another client reconcile the office. Reply "OK"
+--       seen is the fence as the client saw it last: see shared/fence.lua
+-- error BEHIND to begin without force: nothing was done
 -- reply "TAKEN" to write and open if another token has the office, or number is not that of its last event: nothing was done
+--
+-- The loader defines RETENTION_MARGIN_MS.
 
 local HEAD = KEYS[1]
 local call = redis.call
@@ -36,15 +41,24 @@ end
 local STEPS = {}
 
 function STEPS.begin(seen, force, lease_ms)
-  local problem, epoch, server = fence(HEAD, seen)
-  if not call("HGET", HEAD, "number") then return { "EMPTY" } end
-  if not problem and force ~= "1" then return { "DONE", epoch, server } end
+  local fence = check_fence(seen, now_ms)
+  -- The call has reached an old primary, perhaps: the new one is the server to be reconciled.
+  if fence.is_behind and force ~= "1" then return redis.error_reply(fence.problem) end
+  if not fence.is_known then
+    -- Other clients may have seen the epoch, too. A later one shows them that the loss is known.
+    if fence.is_behind then
+      take_over(fence)
+      call("PEXPIRE", HEAD, RETENTION_MARGIN_MS)
+    end
+    return { "EMPTY", line_of_fence(fence) }
+  end
+  if not fence.problem and force ~= "1" then return { "DONE", line_of_fence(fence) } end
   local name, since_ms = mender()
   -- The client reads everything before it writes again, which takes longer for a larger office.
   local patience_ms = tonumber(lease_ms) + math.floor(call("HLEN", KEYS[3]) / 4)
   if name and name ~= token and now_ms - tonumber(since_ms) < patience_ms then return { "BUSY" } end
   call("HSET", HEAD, "mender", token .. " " .. now_text())
-  local reply = { "GO", epoch, unpack(snapshot()) }
+  local reply = { "GO", int(fence.epoch), unpack(snapshot()) }
   reply[#reply + 1] = call("ZRANGE", KEYS[6], 0, -1)
   reply[#reply + 1] = call("ZRANGE", KEYS[8], 0, -1, "WITHSCORES")
   return reply
@@ -66,13 +80,12 @@ function STEPS.write(number)
   return { "OK" }
 end
 
-function STEPS.open(number, epoch)
+function STEPS.open(number, seen)
   if not is_mine(number) then return { "TAKEN" } end
-  local before, server = tonumber(call("HGET", HEAD, "epoch") or "0"), this_server()
-  local after = math.max(before, tonumber(epoch)) + 1
-  call("HSET", HEAD, "server", server, "epoch", string.format("%.0f", after))
+  local fence = check_fence(seen, now_ms)
+  take_over(fence)
   call("HDEL", HEAD, "mender")
-  return { "OK", after, server }
+  return { "OK", line_of_fence(fence) }
 end
 
 function STEPS.leave()

@@ -5,7 +5,8 @@
 --
 -- reply a line for each: status, reference, number, lease_until_ms, now_ms, "1" if the move is done, "1" if it is a renewal,
 --       secondary_reference.
--- error ILLFORMED: no command was applied
+--       If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
+-- error ILLFORMED, FENCED, BEHIND: no command was applied
 --
 -- The loader defines SWEEP_MAX and RETENTION_MARGIN_MS.
 
@@ -157,12 +158,18 @@ local function write_back(number_before, now_before_ms)
   end
   if registry.lasts_longer then
     local ttl_ms = registry.last_ms - registry.now_ms + RETENTION_MARGIN_MS
+    call("HSET", HEAD, "ends_at_ms", int(registry.now_ms + ttl_ms))
     for _, key in ipairs(KEYS) do call("PEXPIRE", key, int(ttl_ms)) end
   end
 end
 
 load_head()
-local now_ms, touches = call_time()
+local now_ms, touches, checks_fence, seen = call_time()
+local fence
+if checks_fence == "@" then
+  fence = check_fence(seen, now_ms)
+  if fence.problem then return redis.error_reply(fence.problem) end
+end
 local commands, error_reply = parse_commands(parse)
 if not commands then return error_reply end
 local number_before, now_before_ms = registry.number, registry.now_ms
@@ -175,4 +182,5 @@ for index, fields in ipairs(commands) do
 end
 write_back(number_before, now_before_ms)
 if touches == "+" and not registry.is_new then call("HSET", HEAD, "~", "") end
+if fence then lines[#lines + 1] = write_fence(fence) end
 return lines

@@ -1,6 +1,7 @@
 -- ledger: one shard of the registry that spans offices. Mirrors domain/cross_office_registry.py function by function.
 --
--- KEYS  1 head        hash  now_ms (of the last change), number (of changes), last_ms (when the last entry is forgotten)
+-- KEYS  1 head        hash  now_ms (of the last change), number (of changes), last_ms (when the last entry is forgotten); and the
+--                           fields of shared/fence.lua
 --       2 claims      hash  applicant -> reference, number, lease_until_ms, forget_at_ms, secondary_reference
 --       3 claims_due  zset  applicant, by forget_at_ms
 --       4 moves       hash  source -> target, version, number, lease_until_ms, forget_at_ms, "1" if the move is done

@@ -3,13 +3,13 @@
 -- ARGV  1     the time and flags, in one text: now_ms in decimal, or "" for the server's time.
 --             Then "+" if the script must write in any case, because WAIT waits only for writes.
 --             Then "<" and the last moment at which the script may run, in milliseconds by the server's own clock.
---             Then "@" and "epoch:server" if the script must check the office's fence.
+--             Then "@" and what shared/fence.lua calls seen, if the script must check the ledger's fence.
 --       2 ... one line for each command or question.
 
 -- Digits of the longest number in a line: integers below 2^53 have at most 16.
 local DIGITS_MAX = 15
 
--- Return now_ms, "+" or "", "@" or "", and the epoch and server that the caller saw last. The server's time is read once:
+-- Return now_ms, "+" or "", "@" or "", and the fence as the caller saw it last. The server's time is read once:
 -- it stands still within a script on Valkey, but not on Redis 7.0.
 --
 -- Ends the script with the error LATE and the server's time if its last moment has passed: the network has delivered it

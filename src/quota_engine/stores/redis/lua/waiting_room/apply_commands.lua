@@ -5,7 +5,8 @@
 -- ARGV  see shared/call.lua. Each line is a command: its name and its fields, separated by tabs.
 -- reply a line for each command. Of a join that has a ticket: its number, and "p" behind it if replayed. Of a command that
 --       returns the room: what view() writes. Otherwise the status, then a tab and the time to retry at, if there is one
--- error ILLFORMED: no command was applied
+--       If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
+-- error ILLFORMED, FENCED, BEHIND: no command was applied
 --
 -- The loader defines RETENTION_MARGIN_MS and MINUTE_MS.
 
@@ -196,12 +197,18 @@ local function write_back(now_ms)
   if #pairs_of_head == 0 then return end
   call("HSET", HEAD, unpack(pairs_of_head))
   if changed.config then
+    call("HSET", HEAD, "ends_at_ms", int(room.config.forget_at_ms))
     call("HSET", IDENTITIES, "~", "")
     for _, key in ipairs(KEYS) do call("PEXPIRE", key, int(room.config.forget_at_ms - now_ms + RETENTION_MARGIN_MS)) end
   end
 end
 
-local now_ms, touches = call_time()
+local now_ms, touches, checks_fence, seen = call_time()
+local fence
+if checks_fence == "@" then
+  fence = check_fence(seen, now_ms)
+  if fence.problem then return redis.error_reply(fence.problem) end
+end
 -- Nearly all lines are joins, so no function is created for them.
 local commands, applicants, replaced = {}, {}, {}
 for index = 2, #ARGV do
@@ -222,4 +229,5 @@ for index, command in ipairs(commands) do
 end
 write_back(now_ms)
 if touches == "+" and room then call("HSET", HEAD, "~", "") end
+if fence then lines[#lines + 1] = write_fence(fence) end
 return lines

@@ -1,6 +1,7 @@
 -- room: the state of one waiting room, read from its keys once for each call. Mirrors waiting_room/machine.py.
 --
--- KEYS  1 head        hash    the room's config and all of its counters: see NUMBERS and TEXTS
+-- KEYS  1 head        hash    the room's config and all of its counters: see NUMBERS and TEXTS; and the fields of
+--                             shared/fence.lua
 --       2 identities  hash    applicant -> number of their ticket
 --
 -- Both keys always exist once the room is created; the second one has a "~" without a meaning. A cluster that moves a slot
