@@ -71,7 +71,7 @@ class ScriptRunner:
             keys: The keys that it declares.
             lines: The arguments after the time.
             writes: True if it may change something. A reply that is lost is then an unknown outcome.
-            fence: ``@epoch:server`` to check the office's fence, or ``""``.
+            fence: ``@`` and the fence as it was seen last, to check the ledger's fence, or ``""``.
         """
         now = "" if self._clock is None else str(self._clock.now_ms())
         if writes and self.policy.replicas:
