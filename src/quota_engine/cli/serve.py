@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["serve"]
 
+import ipaddress
 import os
 import pathlib
 import secrets
@@ -70,7 +71,26 @@ def _print_addresses(address: str, configuration: ServiceConfig, tokens: dict[Ro
         f"  OpenAPI    {address}/openapi.json",
         f"  health     {address}/health/ready    metrics  {address}/metrics",
     ]
+    lines += _proxy_lines(configuration)
     lines += [f"  token for the role {role:<9} {token}" for role, token in tokens.items()]
     if tokens:
         lines.append("  (tokens generated for this run; set your own with --config FILE)")
     sys.stderr.write("\n".join(lines) + "\n")
+
+
+def _proxy_lines(configuration: ServiceConfig) -> list[str]:
+    """Say whose forwarded headers the pages believe, and what follows for a proxy on another machine."""
+    trusted = configuration.trusted_proxies
+    lines = [f"  proxies    X-Forwarded-For is believed from {', '.join(trusted) or 'nobody'} (trusted_proxies)"]
+    if not trusted or (not _is_loopback(configuration.host) and all(map(_is_loopback, trusted))):
+        lines.append(
+            "             a proxy with another address must be in trusted_proxies, or all its visitors have one address"
+        )
+    return lines
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_network(host).is_loopback
+    except ValueError:
+        return host == "localhost"

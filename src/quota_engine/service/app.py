@@ -5,16 +5,14 @@ from __future__ import annotations
 __all__ = ["STAGING_HEADER", "ServiceApp", "create_app"]
 
 import contextlib
-import os
 from collections.abc import AsyncIterator
 from time import perf_counter_ns
-from typing import Any, Final, cast
+from typing import Final
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.ports import Clock
@@ -24,6 +22,8 @@ from quota_engine.service.context import ServiceContext
 from quota_engine.service.http.auth import office_in_path
 from quota_engine.service.http.buffered_request import SCOPE_KEY
 from quota_engine.service.http.endpoint import EndpointApp
+from quota_engine.service.http.forwarded_headers import ForwardedHeaders
+from quota_engine.service.http.hosts import PublicOrigins
 from quota_engine.service.http.load_shedding import LoadShedder
 from quota_engine.service.http.problems import Problem
 from quota_engine.service.http.responses import problem_response, request_id_from, send_response
@@ -56,9 +56,9 @@ class ServiceApp:
         self._staging = context.config.staging
         self._startup_error = ""
         self._starlette = self._create_pages()
-        # Cookies are marked secure if the proxy in front uses TLS. FORWARDED_ALLOW_IPS means what it means to uvicorn.
-        trusted = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")
-        self._pages = cast("ASGIApp", ProxyHeadersMiddleware(cast("Any", self._starlette), trusted_hosts=trusted))
+        config = context.config
+        # A configured origin decides on the scheme after the headers of a proxy.
+        self._pages = ForwardedHeaders(PublicOrigins(self._starlette, config.public_origins), config.trusted_proxies)
 
     def _add_endpoints(self) -> None:
         tracing = self.context.tracing
@@ -77,11 +77,14 @@ class ServiceApp:
         renderer = PageRenderer(staging=self._staging)
         cache = DashboardCache(lambda: context.engine, context.now_ms, context.catalog)
         citizens, operators = CitizenPages(context, renderer, cache), OperatorPages(context, renderer, cache)
-        return Starlette(
+        starlette = Starlette(
             exception_handlers={404: citizens.not_found, 405: citizens.not_found},
             routes=[*citizen_routes(citizens), *operator_routes(operators), *renderer.routes()],
             lifespan=self.lifespan,
         )
+        # Starlette would redirect a path with a further slash to the host that the request names.
+        starlette.router.redirect_slashes = False
+        return starlette
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: object = None) -> AsyncIterator[None]:

@@ -72,6 +72,20 @@ def test_config_hides_secrets_and_can_be_pickled(tmp_path: Path) -> None:
         ('backend = "memory://"\nworkers = 2', ["service.toml: workers"]),
         ('backend = "redis://localhost"', ["service.toml: identity_key"]),
         ("port =", ["service.toml: line 1 (end of the file)"]),
+        ('public_origins = ["https://a.example/", "https://b"]', ["service.toml: public_origins[0]"]),
+        ('public_origins = ["booking.example"]', ["service.toml: public_origins[0]"]),
+        ('public_origins = ["https://Booking.example"]', ["service.toml: public_origins[0]"]),
+        (
+            'public_origins = ["https://a:443", "http://a:80", "http://a:"]',
+            [f"service.toml: public_origins[{index}]" for index in range(3)],
+        ),
+        ('public_origins = ["http://a", "https://a"]', ["service.toml: public_origins[1]"]),
+        ('public_origins = "https://a"', ["service.toml: public_origins"]),
+        ('trusted_proxies = ["localhost", "10.0.0.0/8"]', ["service.toml: trusted_proxies[0]"]),
+        (
+            'trusted_proxies = ["10.0.0.5/8", "*"]',
+            ["service.toml: trusted_proxies[0]", "service.toml: trusted_proxies[1]"],
+        ),
     ],
 )
 def test_errors_name_their_keys(tmp_path: Path, text: str, expected: list[str]) -> None:
@@ -130,6 +144,17 @@ def test_offices_without_an_online_channel_have_no_rooms(tmp_path: Path) -> None
     assert mistakes(tmp_path, text.format('"surabaya"'), backend="memory://") == ["service.toml: waiting_rooms.offices"]
     (tmp_path / "offices.toml").write_text(catalog.replace('"surabaya"', f'"{"s" * 51}"'))
     assert mistakes(tmp_path, text.format('"*"'), backend="memory://") == ["service.toml: waiting_rooms.offices"]
+
+
+def test_trusted_proxies_come_from_the_file_or_from_uvicorns_variable(tmp_path: Path) -> None:
+    default = configured(tmp_path, backend="memory://")
+    assert (default.trusted_proxies, default.public_origins) == (("127.0.0.1", "::1"), ())
+    text = 'trusted_proxies = ["10.0.0.0/8"]\npublic_origins = ["https://a.example", "http://[::1]:8000"]'
+    found = configured(tmp_path, text, backend="memory://")
+    assert found.trusted_proxies == ("10.0.0.0/8",)
+    assert found.public_origins == ("https://a.example", "http://[::1]:8000")
+    environment = {"FORWARDED_ALLOW_IPS": "10.0.0.5, fd00::/8"}
+    assert configured(tmp_path, text, environment, backend="memory://").trusted_proxies == ("10.0.0.5", "fd00::/8")
 
 
 def test_admission_config_can_be_pickled(tmp_path: Path) -> None:

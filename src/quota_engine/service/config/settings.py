@@ -30,6 +30,12 @@ from quota_engine.service.config.admission_settings import (
     decode_secret,
     decode_ticket_secrets,
 )
+from quota_engine.service.config.site_settings import (
+    PUBLIC_ORIGINS_MAX,
+    TRUSTED_PROXIES_MAX,
+    check_public_origins,
+    check_trusted_proxies,
+)
 from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.http.limits import RequestLimits
 
@@ -40,6 +46,7 @@ ENVIRONMENT: Final = {
     "QUOTA_ENGINE_HOST": "host",
     "QUOTA_ENGINE_PORT": "port",
     "QUOTA_ENGINE_WORKERS": "workers",
+    "FORWARDED_ALLOW_IPS": "trusted_proxies",  # uvicorn's name: addresses with commas
 }
 """Environment variables, and the settings that they override."""
 _EMBEDDED: Final = "valkey+embedded://"
@@ -85,6 +92,10 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Time after a stop signal during which the service still serves but reports that it is not ready."""
     staging: bool = False
     """Mark every response with ``X-Quota-Engine-Staging: true``."""
+    public_origins: Annotated[tuple[str, ...], msgspec.Meta(max_length=PUBLIC_ORIGINS_MAX)] = ()
+    """Origins of the pages, such as ``https://booking.example``; without one, pages are served for every host."""
+    trusted_proxies: Annotated[tuple[str, ...], msgspec.Meta(max_length=TRUSTED_PROXIES_MAX)] = ("127.0.0.1", "::1")
+    """Addresses and networks whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` the pages believe."""
     tokens: tuple[TokenSettings, ...] = ()
     limits: LimitSettings = LimitSettings()
     admission: Annotated[tuple[AdmissionTable, ...], msgspec.Meta(max_length=POLICIES_MAX)] = ()
@@ -118,6 +129,8 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     staging: bool
     grants: tuple[Grant, ...]
     limits: RequestLimits
+    public_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
     admission: tuple[Policy, ...] = ()
     waiting_rooms: WaitingRoomsConfig | None = None
     ticket_keys: TicketSecrets | None = None
@@ -150,6 +163,8 @@ def load_config(
     identity_key = _identity_key(settings.identity_key, backend, source, issues)
     token_grants = _token_grants(settings.tokens, source, issues)
     ticket_keys = decode_ticket_secrets(settings.ticket_keys, source, issues)
+    check_public_origins(settings.public_origins, source, issues)
+    check_trusted_proxies(settings.trusted_proxies, source, issues)
     if issues:
         raise CatalogError(tuple(issues))
     # The remaining checks need the catalog.
@@ -177,6 +192,8 @@ def load_config(
         staging=settings.staging,
         grants=token_grants or grants,
         limits=RequestLimits(**msgspec.structs.asdict(settings.limits)),
+        public_origins=settings.public_origins,
+        trusted_proxies=settings.trusted_proxies,
         admission=admission,
         waiting_rooms=waiting_rooms,
         ticket_keys=ticket_keys,
@@ -236,6 +253,8 @@ def _override(
         label = variables[name] if source == "env" else f"--{name.replace('_', '-')}"
         if isinstance(value, str) and isinstance(getattr(settings, name), int):
             value = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else value
+        elif isinstance(value, str) and isinstance(getattr(settings, name), tuple):
+            value = [part.strip() for part in value.split(",")]
         collector = IssueCollector(label)
         changed = convert_leniently({name: value}, ServiceSettings, collector)
         found = collector.issues()

@@ -45,6 +45,7 @@ _REQUEST_PROBLEMS: Final = {
         ProblemType("request-timeout", 408, "The request took too long to arrive"),
         ProblemType("too-large", 413, "The body is too large"),
         ProblemType("unsupported-media-type", 415, "The body is not JSON"),
+        ProblemType("misdirected-request", 421, "The service does not serve this host"),
         ProblemType("unprocessable", 422, "The request is invalid"),
         ProblemType("headers-too-large", 431, "The headers are too large"),
         ProblemType("draw-not-run", 409, "The draw has not been run yet"),

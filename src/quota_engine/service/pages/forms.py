@@ -5,9 +5,11 @@ from __future__ import annotations
 __all__ = ["is_same_origin", "read_form"]
 
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from starlette.requests import Request
+
+from quota_engine.service.http.hosts import ORIGIN_KEY
 
 FORM_BYTES_MAX: Final = 16_384
 _FIELDS_MAX: Final = 200
@@ -33,6 +35,13 @@ async def read_form(request: Request) -> list[tuple[str, str]] | None:
 
 
 def is_same_origin(request: Request) -> bool:
-    """Return True unless the ``Origin`` header names another site. Some browsers send none."""
+    """Return True unless the ``Origin`` header names another site. Some browsers send none.
+
+    Without a configured public origin the host decides alone, because a proxy may hide the scheme.
+    """
     origin = request.headers.get("origin", "")
-    return not origin or urlsplit(origin).netloc == request.headers.get("host", "")
+    own = request.scope.get(ORIGIN_KEY)
+    if not origin or own is not None:
+        return origin in ("", own)
+    scheme, _, host = origin.partition("://")
+    return scheme in ("http", "https") and host == request.headers.get("host", "").lower()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LANGUAGE_COOKIE", "PageRenderer"]
+__all__ = ["LANGUAGE_COOKIE", "PageRenderer", "path_with_query"]
 
 import functools
 import hashlib
@@ -33,6 +33,13 @@ _PAGE_HEADERS: Final = {
     "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
 }
+
+
+def path_with_query(request: Request) -> str:
+    """Return the address of a request without scheme and host, which a client may choose freely."""
+    path: str = request.scope["path"]
+    query = request.scope["query_string"].decode("latin-1")
+    return f"{path}?{query}" if query else path
 
 
 @functools.cache
@@ -84,7 +91,7 @@ class PageRenderer:
         here = values.pop("here", "")
         if not here:
             query = [(name, value) for name, value in request.query_params.items() if name != LANGUAGE_COOKIE]
-            here = f"{request.url.path}?{urlencode(query)}{'&' if query else ''}"
+            here = f"{request.scope['path']}?{urlencode(query)}{'&' if query else ''}"
         text = self._environment.get_template(template).render(t=translator, here=here, **values)
         response = Response(text, status, headers=_PAGE_HEADERS, media_type="text/html")
         chosen = request.query_params.get(LANGUAGE_COOKIE, "")

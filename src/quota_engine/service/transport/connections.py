@@ -31,6 +31,7 @@ from quota_engine.service.http.limits import RequestLimits
 from quota_engine.service.http.load_shedding import LoadShedder
 from quota_engine.service.http.problems import Problem
 from quota_engine.service.http.responses import problem_response, render_head, request_id_from
+from quota_engine.service.transport.target import check_host, split_target
 
 LINGER_S: Final = 1.0
 """Time after a final response during which the connection reads and drops further bytes.
@@ -404,10 +405,10 @@ class HttpConnection(asyncio.Protocol):
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Check the sizes and build the ASGI scope.
+        """Check the sizes and ``Host``, and build the ASGI scope.
 
         Raises:
-            Problem: 431 or 413. httptools raises its own error with this one as context.
+            Problem: 431, 413 or 400. httptools raises its own error with this one as context.
         """
         limits, headers, parser, url = self._config.limits, self._headers, self._parser, self._url
         if self._bytes_max > limits.header_bytes_max:
@@ -420,14 +421,20 @@ class HttpConnection(asyncio.Protocol):
         length = fields.get(b"content-length")
         if length is not None and int(length[:20]) > limits.body_bytes_max:
             raise _body_too_large(limits)
+        http_version = parser.get_http_version()
+        check_host(headers, fields, http_version)
         if not url.startswith(b"/"):
-            url = _origin_form(url)
+            url, authority = split_target(url, parser.get_method())
+            if authority:
+                fields[b"host"] = authority
+                headers = [line for line in headers if line[0] != b"host"]
+                headers.append((b"host", authority))
         raw_path, _, query = url.partition(b"#")[0].partition(b"?")
         path = raw_path.decode("ascii")
         self._scope = {
             "type": "http",
             "asgi": _ASGI,
-            "http_version": parser.get_http_version(),
+            "http_version": http_version,
             "server": self._server,
             "client": self._client,
             "scheme": self._scheme,
@@ -479,15 +486,6 @@ def _headers_too_large(limits: RequestLimits) -> Problem:
 
 def _body_too_large(limits: RequestLimits) -> Problem:
     return Problem("too-large", f"at most {limits.body_bytes_max} bytes")
-
-
-def _origin_form(url: bytes) -> bytes:
-    """Return path and query of a request target in absolute form; return ``*`` unchanged."""
-    if url == b"*":
-        return url
-    parsed = httptools.parse_url(url)
-    path: bytes = parsed.path or b"/"
-    return path if parsed.query is None else b"%b?%b" % (path, parsed.query)
 
 
 def _host_and_port(address: Any) -> tuple[str, int] | None:

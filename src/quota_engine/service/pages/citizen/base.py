@@ -24,7 +24,7 @@ from quota_engine.service.http.sse import StreamEvent
 from quota_engine.service.pages.citizen.selection import BookingSelection, read_selection
 from quota_engine.service.pages.dashboard_cache import DashboardCache
 from quota_engine.service.pages.i18n import CITIZEN_TEXTS, Translator
-from quota_engine.service.pages.rendering import PageRenderer
+from quota_engine.service.pages.rendering import PageRenderer, path_with_query
 from quota_engine.service.pages.signed_cookies import CookieSigner
 from quota_engine.waiting_room.machine import RoomView
 
@@ -96,14 +96,18 @@ class CitizenPages:
         return handle
 
     def _unavailable(self, request: Request) -> Response:
-        retry_url = f"{request.url.path}?{request.url.query}" if request.method == "GET" else "/"
+        retry_url = path_with_query(request) if request.method == "GET" else "/"
         translator = self.translator(request)
         response = self.render(request, "unavailable.html", translator, 503, retry_url=retry_url, here="/?")
         response.headers["retry-after"] = str(_RETRY_S)
         return response
 
     async def not_found(self, request: Request, error: Exception) -> Response:
-        """Render the 404 or 405 page."""
+        """Render the 404 or 405 page; redirect an address that has only a slash too many."""
+        path, _, query = path_with_query(request).partition("?")
+        own = path.rstrip("/")
+        if own != path and any(getattr(route, "path", "") == own for route in request.app.routes):
+            return RedirectResponse(f"{own}?{query}" if query else own)
         status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (404, None)
         response = self.render(request, "not_found.html", self.translator(request), status, here="/?")
         response.headers.update(headers or {})  # a 405 lists the methods that it allows
@@ -198,5 +202,5 @@ class CitizenPages:
             max_age=max(0, expires_at_ms - self.service.now_ms()) // 1000,
             httponly=True,
             samesite="lax",
-            secure=request.url.scheme == "https",
+            secure=request.scope["scheme"] == "https",
         )

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from quota_engine.service.pages.forms import read_form
 from quota_engine.service.pages.i18n import OPERATOR_TEXTS
 from quota_engine.service.pages.operator.sessions import OperatorSessions
-from quota_engine.service.pages.rendering import PageRenderer
+from quota_engine.service.pages.rendering import PageRenderer, path_with_query
 
 _START: Final = "/operator"
 _is_own_address = re.compile(r"/operator(/[a-z-]+)*(\.csv)?(\?[A-Za-z0-9=&%_.~:+-]*)?").fullmatch
@@ -95,5 +95,5 @@ class LoginPages:
 
 def own_address(request: Request) -> str:
     """Return path and query of a request, or the start page for an address that no operators' page has."""
-    text = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
+    text = path_with_query(request)
     return text if _is_own_address(text) else _START

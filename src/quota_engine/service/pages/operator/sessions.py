@@ -4,8 +4,10 @@ from __future__ import annotations
 
 __all__ = ["OperatorSessions"]
 
+import contextlib
 import hashlib
 import hmac
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +16,7 @@ from starlette.responses import Response
 
 from quota_engine.admission.token_bucket import Buckets, Charge, per_minute
 from quota_engine.service.http.auth import Grant, Role
+from quota_engine.service.http.forwarded_headers import untrusted_proxy
 from quota_engine.service.http.problems import Problem
 from quota_engine.service.pages.signed_cookies import CookieSigner
 from quota_engine.workflows.arguments import random_id
@@ -21,6 +24,7 @@ from quota_engine.workflows.arguments import random_id
 if TYPE_CHECKING:
     from quota_engine.service.context import ServiceContext
 
+_logger = logging.getLogger("quota_engine.service")
 _SESSION_MS: Final = 12 * 3_600_000
 _SESSION_COOKIE: Final = "operator"
 _LOGIN_COOKIE: Final = "operator-login"
@@ -28,6 +32,8 @@ _LOGIN_MS: Final = 3_600_000
 _PATH: Final = "/operator"
 _ATTEMPTS: Final = per_minute(2, burst=10)
 """Unknown tokens that one address may try: ten at once, then two a minute."""
+_WARNING: Final = Charge("warning", per_minute(1, burst=5))
+"""Lines about too many attempts that the log gets."""
 _ADDRESSES_MAX: Final = 10_000
 _ROLES: Final = frozenset({Role.OFFICE, Role.AUDITOR, Role.OPERATOR})
 
@@ -47,28 +53,33 @@ class OperatorSessions:
         self._signer = CookieSigner(bytes(service.config.identity_key), "operators")
         self._grants = {self._fingerprint(grant): grant for grant in service.config.grants}
         self._attempts = Buckets(_ADDRESSES_MAX)
+        self._warnings = Buckets(1)
 
     # --- Sign in and out ---
 
     def try_token(self, request: Request, token: str) -> Grant | int | None:
         """Check a token.
 
+        The limit on unknown tokens does not apply to a known one. All people behind one proxy or router share an
+        address, and one of them must not lock out a colleague. The API checks tokens without a limit, so the length of
+        a token protects it, not this limit.
+
         Returns:
             The grant of a token that is valid for these pages, and ``None`` for any other token. After too many
             unknown tokens from one address, the milliseconds until its next attempt.
         """
+        with contextlib.suppress(Problem):
+            grant = self._service.access.authenticate(b"Bearer " + token.encode("ascii", "replace"))
+            return grant if grant.role in _ROLES else None
         now_ms = self._service.now_ms()
         address = request.client.host if request.client else ""
         charge = Charge(hashlib.blake2b(address.encode(), digest_size=16).hexdigest(), _ATTEMPTS)
         result = self._attempts.take((charge,), now_ms)
-        if not result.taken:
-            return max(1, result.retry_at_ms - now_ms)
-        try:
-            grant = self._service.access.authenticate(b"Bearer " + token.encode("ascii", "replace"))
-        except Problem:
+        if result.taken:
             return None
-        self._attempts.reset((charge.name,), now_ms)
-        return grant if grant.role in _ROLES else None
+        if self._warnings.take((_WARNING,), now_ms).taken:
+            _warn_of_attempts(address, untrusted_proxy(request.scope))
+        return max(1, result.retry_at_ms - now_ms)
 
     def start(self, request: Request, response: Response, grant: Grant) -> None:
         """Set the session cookie for twelve hours."""
@@ -125,9 +136,20 @@ class OperatorSessions:
             max_age=max_age_ms // 1000,
             httponly=True,
             samesite="strict",
-            secure=request.url.scheme == "https",
+            secure=request.scope["scheme"] == "https",
             path=_PATH,
         )
+
+
+def _warn_of_attempts(address: str, proxy: str) -> None:
+    if proxy:
+        _logger.warning(
+            "operators' login: too many unknown tokens from %s, which sent X-Forwarded-For or Forwarded and is not in "
+            "trusted_proxies; if it is your proxy, add it there, or all its visitors share this limit",
+            proxy,
+        )
+    else:
+        _logger.warning("operators' login: too many unknown tokens from %s; known tokens still sign in", address)
 
 
 def _is_equal(expected: str, given: str) -> bool:
